@@ -1,0 +1,21 @@
+//! Remora: a memcached-compatible cache whose log is the cache, the replication stream and the restart image.
+//!
+//! The modules are the layers; each imports only from those above it (tests/tidy.rs checks it):
+//!
+//! | layer | what it is |
+//! | --- | --- |
+//! | [`base`] | clock, hash, checksum, limits: pure |
+//! | [`sys`] | the only unsafe code: slabs of memory, polling, pinning, quiescence |
+//! | [`protocol`] | bytes to requests, replies to bytes: pure |
+//! | [`store`] | record, ring, index, shard, reclaim: the log-structured cache |
+//! | [`engine`] | what each command means, over the store |
+//! | [`server`] | listeners, workers, connections |
+//! | [`commands`] | the subcommands of the binary: wiring only |
+
+pub mod base;
+pub mod commands;
+pub mod engine;
+pub mod protocol;
+pub mod server;
+pub mod store;
+pub mod sys;
