@@ -1,38 +1,43 @@
-//! The log-structured cache: shards of one index and one ring each. See docs/ARCHITECTURE.md and docs/FORMATS.md.
+//! The log-structured cache: shards of one index and one ring each.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | [`record`] | one entry of a log, byte by byte, with its checksum |
+//! | [`ring`] | the log's memory, positions, the control line |
+//! | [`index`] | from a key's hash to the position of its record; grows while it serves |
+//! | [`shard`] | an index, a ring and the writers' lock; appending and finding |
+//! | [`entry`] | one key under the lock: what commands write through |
+//! | [`item`] | what readers see |
+//! | [`reclaim`] | the tail: eviction, second chance, growing the index |
+//! | [`sizing`] | how `-m`, `-I` and `-t` become shards and rings |
+//!
+//! In goes a key; out come [`Item`]s that stay for the [`Turn`]. The invariant kept: the store is a function of the bytes between tail and
+//! committed of each shard (replaying them gives the same items).
 
-use crate::base::time::{Expiry, UnixSeconds};
+pub mod entry;
+pub mod index;
+pub mod item;
+pub mod reclaim;
+pub mod record;
+pub mod ring;
+pub mod shard;
+pub mod sizing;
+pub mod stats;
+
+use crate::base::hash::{IndexHash, shard_hash};
+use crate::base::time::UnixSeconds;
+use crate::sys::memory::Slab;
+use crate::sys::quiescence::{Domain, Inside, Seat};
 pub use crate::sys::words::WordSpan;
-use std::marker::PhantomData;
-
-/// What a store is made from.
-#[derive(Debug, Clone)]
-pub struct StoreConfig {
-    /// Bytes for all rings together (`-m`).
-    pub memory_bytes: usize,
-    /// Largest item: key, value and header (`-I`).
-    pub item_bytes_max: usize,
-    /// False for `-M`: refuse instead of evicting.
-    pub evict: bool,
-    /// How many threads will read and write (workers); decides the number of shards, too.
-    pub workers: usize,
-    /// Number of shards, a power of two; None to choose.
-    pub shards: Option<usize>,
-    /// Try huge pages first.
-    pub hugepages: bool,
-    /// Key of the index's hash; None for a random one.
-    pub hash_seed: Option<(u64, u64)>,
-}
-
-/// Why a store could not be made; says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// A configuration that makes no sense.
-    #[error("{0}")]
-    Config(String),
-    /// The system did not give the memory.
-    #[error("{0}")]
-    Memory(String),
-}
+pub use entry::Entry;
+pub use item::{Item, MetaChange, NewItem, ValueLoan};
+pub use record::Draft;
+use record::{Kind, Meta, Source};
+use ring::{CONTROL_LINE_BYTES, Ring};
+use shard::Shard;
+pub use sizing::{StoreConfig, StoreError};
+pub use stats::StoreStats;
+use std::sync::Arc;
 
 /// Why nothing was appended. Nothing has changed in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,23 +51,28 @@ pub enum NoRoom {
 }
 
 /// The store. Shared by all workers.
-pub struct Store {}
+pub struct Store {
+    shards: Box<[Shard]>,
+    domain: Arc<Domain>,
+    hash: IndexHash,
+    workers: usize,
+}
 
 /// A thread's membership: needed to read. One per worker.
 pub struct Participant<'s> {
-    _store: PhantomData<&'s Store>,
+    seat: Seat<'s>,
 }
 
 /// One turn of a worker's loop: while it lives, nothing that its holder can see is overwritten. Dropping it announces
 /// quiescence and takes the worker offline.
 pub struct Turn<'p> {
-    _participant: PhantomData<&'p ()>,
+    _inside: Inside<'p>,
 }
 
 impl Participant<'_> {
     /// Begin a turn.
     pub fn turn(&mut self) -> Turn<'_> {
-        Turn { _participant: PhantomData }
+        Turn { _inside: self.seat.enter() }
     }
 }
 
@@ -71,224 +81,88 @@ impl Participant<'_> {
 pub struct Located<'k> {
     /// The key.
     pub key: &'k [u8],
-}
-
-/// A record about to be written: everything that can be done before the lock is taken has been done (its checksum).
-pub struct Draft<'a> {
-    _bytes: PhantomData<&'a ()>,
-}
-
-/// What a new item is.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NewItem<'a> {
-    /// The value.
-    pub value: &'a [u8],
-    /// The client's own flags.
-    pub client_flags: u32,
-    /// When it expires.
-    pub expiry: Expiry,
-    /// An explicit CAS (the E flag); None for its position.
-    pub cas: Option<u64>,
-    /// Stale from birth (ms with I).
-    pub stale: bool,
-    /// The win token is given out from birth (a vivified item).
-    pub token_sent: bool,
-}
-
-/// An item as found; valid for the turn.
-#[derive(Clone, Copy)]
-pub struct Item<'t> {
-    _turn: PhantomData<&'t ()>,
-}
-
-impl<'t> Item<'t> {
-    /// The value's bytes, in the ring.
-    pub fn value(&self) -> WordSpan<'t> {
-        unreachable!()
-    }
-    /// The value, as something to lend to an output.
-    pub fn loan(&self) -> ValueLoan {
-        unreachable!()
-    }
-    /// Length of the value.
-    pub fn value_bytes(&self) -> usize {
-        unreachable!()
-    }
-    /// The whole record in the ring: header, key, value, padding.
-    pub fn record_bytes(&self) -> usize {
-        unreachable!()
-    }
-    /// The client's own flags.
-    pub fn client_flags(&self) -> u32 {
-        unreachable!()
-    }
-    /// CAS: the record's position, or the explicit one.
-    pub fn cas(&self) -> u64 {
-        unreachable!()
-    }
-    /// When it expires.
-    pub fn expiry(&self) -> Expiry {
-        unreachable!()
-    }
-    /// Marked stale (md I, ms I).
-    pub fn stale(&self) -> bool {
-        unreachable!()
-    }
-    /// A client has won the right to refill it.
-    pub fn token_sent(&self) -> bool {
-        unreachable!()
-    }
-    /// It was fetched since it was written.
-    pub fn hit_before(&self) -> bool {
-        unreachable!()
-    }
-    /// Seconds since the last access.
-    pub fn idle_seconds(&self, _now: UnixSeconds) -> u32 {
-        unreachable!()
-    }
-    /// Count a use: the slot's counter for reclaim, last access and the fetched bit. Never waits, may give up.
-    pub fn note_use(&self, _now: UnixSeconds) {}
-}
-
-/// A value in a ring, for the rest of the turn in which it was made.
-#[derive(Debug, Clone, Copy)]
-pub struct ValueLoan {
-    pub(crate) shard: u32,
-    pub(crate) word: u64,
-    pub(crate) start_byte: u32,
-    pub(crate) bytes: u32,
-}
-
-impl ValueLoan {
-    /// Length in bytes.
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> usize {
-        self.bytes as usize
-    }
-}
-
-/// A change of an item's metadata word; None leaves a part as it is.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct MetaChange {
-    /// New expiry.
-    pub expiry: Option<Expiry>,
-    /// Stale or not.
-    pub stale: Option<bool>,
-    /// Win token given out or not.
-    pub token_sent: Option<bool>,
-}
-
-/// One key's place with its shard locked: read, decide, write, in one. Held briefly; nothing waits while it is held.
-pub struct Entry<'t> {
-    _turn: PhantomData<&'t ()>,
-}
-
-impl<'t> Entry<'t> {
-    /// The item now; None if there is none, or it has expired or been flushed.
-    pub fn item(&self) -> Option<Item<'t>> {
-        None
-    }
-    /// Write the item; returns its CAS.
-    pub fn set(&mut self, _draft: &Draft<'_>) -> Result<u64, NoRoom> {
-        Err(NoRoom::Full)
-    }
-    /// Remove the item; false if there was none.
-    pub fn delete(&mut self) -> Result<bool, NoRoom> {
-        Ok(false)
-    }
-    /// Change the metadata word in place and log the change; false if there is no item.
-    pub fn change_meta(&mut self, _change: MetaChange) -> Result<bool, NoRoom> {
-        Ok(false)
-    }
+    shard: u32,
+    hash: u64,
 }
 
 impl Store {
     /// Make an empty store.
-    pub fn new(_config: StoreConfig) -> Result<Store, StoreError> {
-        Ok(Store {})
+    pub fn new(config: StoreConfig) -> Result<Store, StoreError> {
+        let plan = sizing::plan(&config)?;
+        let hash = config.hash_seed.map_or_else(IndexHash::random, |(first, second)| IndexHash::with_seed(first, second));
+        let domain = Arc::new(Domain::new(config.workers + SEATS_SPARE));
+        let memory = |error| StoreError::no_memory(&config, error);
+        let lines_bytes = (plan.shards * CONTROL_LINE_BYTES).next_multiple_of(4096);
+        let lines = Arc::new(Slab::new("remora-control", lines_bytes, false).map_err(memory)?);
+        let shard = |number: usize| {
+            let name = format!("remora-ring-{number}");
+            let ring = Ring::with_slabs(&name, plan.ring_bytes, plan.slab_bytes, config.hugepages)?;
+            Shard::new(number as u32, ring, plan.policy, hash, domain.clone(), lines.clone())
+        };
+        let shards = (0..plan.shards).map(shard).collect::<Result<_, _>>().map_err(memory)?;
+        Ok(Store { shards, domain: domain.clone(), hash, workers: config.workers.max(1) })
     }
-    /// Register a thread.
+
+    /// Register a thread. Panics when more threads take part than the store was made for: a bug of ours.
     pub fn join(&self) -> Participant<'_> {
-        Participant { _store: PhantomData }
+        Participant { seat: self.domain.sit().expect("a seat for each worker") }
     }
+
     /// Hash a key once.
     pub fn locate<'k>(&self, key: &'k [u8]) -> Located<'k> {
-        Located { key }
+        let shard = (u128::from(shard_hash(key)) * self.shards.len() as u128) >> 64;
+        Located { key, shard: shard as u32, hash: self.hash.of(key) }
     }
+
+    fn shard(&self, at: &Located<'_>) -> &Shard {
+        &self.shards[at.shard as usize]
+    }
+
     /// Prepare a record of `key` (checksum) before the lock is taken.
-    pub fn draft<'a>(&self, _at: &Located<'a>, _item: NewItem<'a>, _now: UnixSeconds) -> Draft<'a> {
-        Draft { _bytes: PhantomData }
+    pub fn draft<'a>(&self, at: &Located<'a>, item: NewItem<'a>, now: UnixSeconds) -> Draft<'a> {
+        let meta = Meta::new(item.expiry, now).with_stale(item.stale).with_token_sent(item.token_sent);
+        Draft::new(Kind::Set, at.key, meta, item.client_flags, item.cas, Source::Bytes(item.value))
     }
+
     /// The item under a key; no lock.
-    pub fn get<'t>(&'t self, _turn: &'t Turn<'_>, _at: &Located<'_>, _now: UnixSeconds) -> Option<Item<'t>> {
-        None
+    pub fn get<'t>(&'t self, turn: &'t Turn<'_>, at: &Located<'_>, now: UnixSeconds) -> Option<Item<'t>> {
+        let _ = turn;
+        let shard = self.shard(at);
+        shard.find(at.key, at.hash).filter(|item| shard.is_alive(item, now))
     }
+
     /// Lock the key's shard.
-    pub fn entry<'t>(&'t self, _turn: &'t Turn<'_>, _at: &'t Located<'t>, _now: UnixSeconds) -> Entry<'t> {
-        Entry { _turn: PhantomData }
+    pub fn entry<'t>(&'t self, turn: &'t Turn<'_>, at: &Located<'t>, now: UnixSeconds) -> Entry<'t> {
+        let _ = turn;
+        Entry::lock(self.shard(at), at.key, at.hash, now)
     }
+
     /// The bytes of a loan made in this turn.
-    pub fn loaned<'t>(&'t self, _turn: &'t Turn<'_>, _loan: &ValueLoan) -> WordSpan<'t> {
-        unreachable!()
+    pub fn loaned<'t>(&'t self, turn: &'t Turn<'_>, loan: &ValueLoan) -> WordSpan<'t> {
+        let _ = turn;
+        let words = self.shards[loan.shard as usize].ring.words_at(loan.position);
+        WordSpan::new(words, loan.start_byte as usize, loan.bytes as usize)
     }
-    /// flush_all, now: every item written before this is gone. Err(Now): try again next turn.
-    pub fn flush(&self, _turn: &Turn<'_>) -> Result<(), NoRoom> {
-        Ok(())
+
+    /// flush_all, now: every item written before this is gone. Err(Now): some shards are flushed, try again next turn.
+    pub fn flush(&self, turn: &Turn<'_>) -> Result<(), NoRoom> {
+        let _ = turn;
+        self.shards.iter().try_for_each(|shard| shard.flush(&mut shard.lock()))
     }
-    /// Reclaim ahead, in bounded steps: once a turn by each worker, for its share of the shards. True if there is more
-    /// to do soon (do not sleep long).
-    pub fn maintain(&self, _turn: &Turn<'_>, _worker: usize, _now: UnixSeconds) -> bool {
-        false
+
+    /// Reclaim where appends found no room: once a turn by each worker, for its share of the shards. True while one waits: do not
+    /// sleep long.
+    pub fn maintain(&self, turn: &Turn<'_>, worker: usize, now: UnixSeconds) -> bool {
+        let _ = turn;
+        let own = self.shards.iter().skip(worker).step_by(self.workers);
+        own.fold(false, |waiting, shard| shard.maintain(now) || waiting)
     }
-    /// Sums over all shards.
-    pub fn stats(&self) -> StoreStats {
-        StoreStats::default()
+
+    /// The shards, to walk their logs.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
     }
 }
 
-/// What a store knows of itself, summed over shards. Counters grow; the others are of now.
-#[derive(Debug, Clone, Default)]
-pub struct StoreStats {
-    /// Shards.
-    pub shards: u64,
-    /// Bytes of all rings.
-    pub ring_bytes: u64,
-    /// Items present (those expired or flushed but not yet reclaimed included).
-    pub items: u64,
-    /// Bytes of the records of those items.
-    pub item_bytes: u64,
-    /// Items ever written.
-    pub total_items: u64,
-    /// Items reclaimed while still alive.
-    pub evictions: u64,
-    /// Of those, never fetched.
-    pub evicted_unfetched: u64,
-    /// Items reclaimed after they had expired.
-    pub reclaimed: u64,
-    /// Of those, never fetched.
-    pub expired_unfetched: u64,
-    /// Bytes appended, by commands and by reclaim.
-    pub appended_bytes: u64,
-    /// Bytes the tail has passed.
-    pub reclaimed_bytes: u64,
-    /// Bytes appended again by reclaim (second chance): the write amplification.
-    pub reinserted_bytes: u64,
-    /// Records appended again.
-    pub reinserted_items: u64,
-    /// Appends that found no room and had to be tried again.
-    pub parked: u64,
-    /// Lock acquisitions that had to wait.
-    pub lock_waits: u64,
-    /// Index: primary buckets, overflow buckets, bytes resident.
-    pub index_buckets: u64,
-    /// Overflow buckets.
-    pub index_overflow_buckets: u64,
-    /// Bytes of the index in use.
-    pub index_bytes: u64,
-    /// Slabs backed by MAP_HUGETLB pages.
-    pub slabs_hugetlb: u64,
-    /// Slabs with transparent huge pages asked for.
-    pub slabs_transparent: u64,
-    /// Slabs of plain pages.
-    pub slabs_plain: u64,
-}
+/// Seats beyond the workers': administration and tests.
+const SEATS_SPARE: usize = 8;

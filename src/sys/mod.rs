@@ -2,4 +2,7 @@
 //! fabric/verbs and fabric/shm, later) that may say `unsafe`; what it offers upwards is safe.
 #![allow(unsafe_code)]
 
+pub mod memory;
+pub mod quiescence;
+pub mod sync;
 pub mod words;

@@ -1,0 +1,94 @@
+//! One key's place with its shard locked: read, decide, write, as one step. Held briefly; nothing waits while it is held.
+
+use super::NoRoom;
+use super::item::{Item, MetaChange};
+use super::record::{Draft, Kind};
+use super::shard::{Shard, Writer};
+use crate::base::time::UnixSeconds;
+use crate::sys::sync::{MutexGuard, Ordering::Relaxed};
+
+/// See the module.
+pub struct Entry<'t> {
+    shard: &'t Shard,
+    writer: MutexGuard<'t, Writer>,
+    key: &'t [u8],
+    hash: u64,
+    now: UnixSeconds,
+    /// What the index has under the key, alive or not.
+    found: Option<Item<'t>>,
+}
+
+impl<'t> Entry<'t> {
+    pub(super) fn lock(shard: &'t Shard, key: &'t [u8], hash: u64, now: UnixSeconds) -> Self {
+        let mut writer = shard.lock();
+        // First, since it may move or evict the very item; after it, slots stay where they are while the lock is held.
+        shard.prepare(&mut writer, now);
+        let found = shard.find_locked(key, hash);
+        Entry { shard, writer, key, hash, now, found }
+    }
+
+    /// The item now; None if there is none, or it has expired or been flushed.
+    pub fn item(&self) -> Option<Item<'t>> {
+        self.found.filter(|item| self.shard.is_alive(item, self.now))
+    }
+
+    /// True when a record is there that has expired and not been reclaimed yet (for statistics).
+    pub fn is_expired(&self) -> bool {
+        self.found.is_some_and(|item| item.expiry().has_passed(self.now))
+    }
+
+    /// Write the item; returns its CAS.
+    pub fn set(&mut self, draft: &Draft<'_>) -> Result<u64, NoRoom> {
+        let policy = &self.shard.policy;
+        let record_bytes = draft.record_bytes() as u64;
+        if draft.record_bytes() > policy.record_bytes_max {
+            return Err(NoRoom::TooLarge);
+        }
+        let old_bytes = self.found.map_or(0, |item| item.record_bytes() as u64);
+        let live_bytes = self.writer.counts.live_bytes - old_bytes + record_bytes;
+        if !policy.evict && live_bytes > policy.live_bytes_max {
+            self.writer.sweep = true;
+            self.shard.attention.store(1, Relaxed);
+            return Err(NoRoom::Full);
+        }
+        let index = &self.shard.index;
+        if self.found.is_none() && index.is_full() {
+            self.writer.sweep = true;
+            self.shard.attention.store(1, Relaxed);
+            return Err(NoRoom::Now);
+        }
+        let position = self.shard.append(&mut self.writer, draft, policy.reserve_bytes)?;
+        let slot = match self.found {
+            Some(item) => index.replace(&item.slot, self.hash, position, 0),
+            None => index.insert(self.hash, position).expect("an index that is not full takes an entry"),
+        };
+        self.writer.counts.live_bytes = live_bytes;
+        self.writer.counts.total_items += 1;
+        let item = self.shard.item(slot);
+        self.found = Some(item);
+        Ok(item.cas())
+    }
+
+    /// Remove the item; false if there was none.
+    pub fn delete(&mut self) -> Result<bool, NoRoom> {
+        let Some(item) = self.item() else { return Ok(false) };
+        let draft = Draft::of_key(Kind::Delete, self.key, Default::default());
+        self.shard.append(&mut self.writer, &draft, self.shard.policy.reserve_bytes)?;
+        self.shard.index.remove(&item.slot);
+        self.writer.counts.live_bytes -= item.record_bytes() as u64;
+        self.found = None;
+        Ok(true)
+    }
+
+    /// Change the metadata word in place and log the change; false if there is no item.
+    pub fn change_meta(&mut self, change: MetaChange) -> Result<bool, NoRoom> {
+        let Some(item) = self.item() else { return Ok(false) };
+        let draft = Draft::of_key(Kind::Touch, self.key, change.apply(item.record.meta()));
+        self.shard.append(&mut self.writer, &draft, self.shard.policy.reserve_bytes)?;
+        // Readers may note a use in the same word meanwhile; each gives up when it loses, so this soon succeeds.
+        let word = item.record.meta_word();
+        let changed = |bits| Some(change.apply(super::record::Meta::from_bits(bits)).to_bits());
+        let _ = word.fetch_update(Relaxed, Relaxed, changed);
+        Ok(true)
+    }
+}

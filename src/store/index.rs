@@ -1,0 +1,400 @@
+//! A shard's index: which record is the item under a key. Grows by itself, one bucket at a time (linear hashing), while it serves.
+//!
+//! ```text
+//! bucket, 64 bytes:  slot 0 | slot 1 | ... | slot 6 | control: version 32, overflow bucket + 1 (0: none) 32
+//! slot, 64 bits:     present 1 | uses 2 | tag 25 | place 36 (position / 8, its low bits)
+//! ```
+//!
+//! Writers hold the shard's lock. Readers hold nothing: they load slots with acquire, and a slot is stored with release after the
+//! record it points to. An entry is replaced in place, so a reader sees the old or the new. It moves only when its bucket is split:
+//! the copy is stored first, then the new bucket count is published and the old bucket's version made odd, then the old entries are cleared, then the
+//! version is made even. A reader that found nothing looks again whether the bucket's control word and the key's bucket are what they were;
+//! if not, it looks again, a bounded number of times, and then asks for the lock.
+
+use crate::sys::memory::Reservation;
+use crate::sys::sync::{AtomicU64, Ordering, fence};
+use std::io;
+
+const SLOTS: usize = 7;
+const CONTROL: usize = 7;
+const BUCKET_WORDS: usize = 8;
+/// Bytes of a bucket: one cache line.
+pub const BUCKET_BYTES: usize = 64;
+/// A bucket is split when there are more entries than this per two buckets: few enough that most buckets need no overflow,
+/// many enough that a record costs about 13 bytes of index.
+const ENTRIES_PER_TWO_BUCKETS: u64 = 13;
+/// Looks without the lock before a reader takes it. A bucket is split once per doubling, so a second look nearly always settles it.
+const LOOKS_MAX: usize = 16;
+
+const PRESENT: u64 = 1 << 63;
+const USES_SHIFT: u32 = 61;
+const USES_MAX: u64 = 3;
+const TAG_SHIFT: u32 = 36;
+const PLACE_MASK: u64 = (1 << TAG_SHIFT) - 1;
+/// Rings must be smaller than this, in bytes, so that a place names one position only.
+pub const RING_BYTES_MAX: u64 = (PLACE_MASK + 1) * 8 / 2;
+
+/// A slot's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry(u64);
+
+impl Entry {
+    fn new(hash: u64, position: u64) -> Self {
+        Entry(PRESENT | tag(hash) | position / 8 & PLACE_MASK)
+    }
+
+    /// The position it points to, given any later position less than [`RING_BYTES_MAX`] away.
+    pub fn position(self, committed: u64) -> u64 {
+        let behind = (committed / 8).wrapping_sub(self.0 & PLACE_MASK) & PLACE_MASK;
+        committed - behind * 8
+    }
+
+    /// Uses counted since the record was written, at most 3.
+    pub fn uses(self) -> u64 {
+        self.0 >> USES_SHIFT & USES_MAX
+    }
+
+    fn with_uses(self, uses: u64) -> Self {
+        Entry(self.0 & !(USES_MAX << USES_SHIFT) | uses << USES_SHIFT)
+    }
+}
+
+fn tag(hash: u64) -> u64 {
+    // The top bits: the low ones choose the bucket.
+    hash >> (64 - 25) << TAG_SHIFT
+}
+
+/// A slot and what it held when it was looked at.
+#[derive(Clone, Copy)]
+pub struct SlotRef<'a> {
+    cell: &'a AtomicU64,
+    /// What was seen.
+    pub entry: Entry,
+}
+
+impl SlotRef<'_> {
+    /// Count a use; gives up when the slot has changed or the counter is full.
+    pub fn note_use(&self) {
+        let uses = self.entry.uses();
+        if uses < USES_MAX {
+            let counted = self.entry.with_uses(uses + 1).0;
+            let _ = self.cell.compare_exchange(self.entry.0, counted, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a look found.
+pub enum Look<T> {
+    /// The key's entry.
+    Found(T),
+    /// No such key.
+    Absent,
+    /// Buckets kept moving: take the lock and look again.
+    Unsettled,
+}
+
+/// See the module.
+pub struct Index {
+    buckets: Reservation,
+    overflow: Reservation,
+    /// Primary buckets in use; published with release when a split's copies are in place.
+    count: AtomicU64,
+    count_max: u64,
+    writer_state: WriterState,
+}
+
+/// Written under the shard's lock only; atomics so that statistics may read them.
+struct WriterState {
+    entries: AtomicU64,
+    overflow_used: AtomicU64,
+    /// Head of the list of freed overflow buckets, linked through their first slot (without the
+    /// present bit, so that a late reader takes it for no entry); bucket + 1, 0 for none.
+    overflow_free: AtomicU64,
+    overflow_in_use: AtomicU64,
+}
+
+fn get(cell: &AtomicU64) -> u64 {
+    cell.load(Ordering::Relaxed)
+}
+
+fn set(cell: &AtomicU64, value: u64) {
+    cell.store(value, Ordering::Relaxed);
+}
+
+fn bucket_of(hash: u64, count: u64) -> u64 {
+    let top = 1 << (63 - count.leading_zeros());
+    let bucket = hash & (2 * top - 1);
+    if bucket < count { bucket } else { hash & (top - 1) }
+}
+
+/// No overflow bucket is left.
+#[derive(Debug, PartialEq, Eq)]
+pub struct IndexFull;
+
+impl Index {
+    /// An index for a ring of `ring_bytes`; reserves address space for the most records that the ring can hold.
+    pub fn new(ring_bytes: u64) -> io::Result<Index> {
+        // The smallest record takes 24 bytes; at 6.5 of them a bucket that is 0.41 bytes of bucket per byte of ring.
+        let count_max = (ring_bytes / 2 / BUCKET_BYTES as u64).max(2);
+        let overflow_max = (ring_bytes / 4 / BUCKET_BYTES as u64).max(2);
+        Ok(Index {
+            buckets: Reservation::new(count_max as usize * BUCKET_BYTES)?,
+            overflow: Reservation::new(overflow_max as usize * BUCKET_BYTES)?,
+            count: AtomicU64::new(1),
+            count_max,
+            writer_state: WriterState {
+                entries: AtomicU64::new(0),
+                overflow_used: AtomicU64::new(0),
+                overflow_free: AtomicU64::new(0),
+                overflow_in_use: AtomicU64::new(0),
+            },
+        })
+    }
+
+    /// Entries present.
+    pub fn entries(&self) -> u64 {
+        get(&self.writer_state.entries)
+    }
+
+    /// Primary buckets in use.
+    pub fn bucket_count(&self) -> u64 {
+        get(&self.count)
+    }
+
+    /// Overflow buckets in use.
+    pub fn overflow_count(&self) -> u64 {
+        get(&self.writer_state.overflow_in_use)
+    }
+
+    /// Bytes of memory touched.
+    pub fn bytes(&self) -> u64 {
+        (self.bucket_count() + get(&self.writer_state.overflow_used)) * BUCKET_BYTES as u64
+    }
+
+    fn primary(&self, bucket: u64) -> &[AtomicU64] {
+        &self.buckets.words()[bucket as usize * BUCKET_WORDS..][..BUCKET_WORDS]
+    }
+
+    /// The overflow bucket that a control word names.
+    fn next(&self, control: u64) -> Option<&[AtomicU64]> {
+        let link = control >> 32;
+        (link != 0).then(|| &self.overflow.words()[(link as usize - 1) * BUCKET_WORDS..][..BUCKET_WORDS])
+    }
+
+    /// Look for the key with this hash; `matches` says whether the record behind an entry is the one. Without the lock.
+    pub fn find<'a>(&'a self, hash: u64, matches: impl Fn(Entry) -> bool) -> Look<SlotRef<'a>> {
+        for _ in 0..LOOKS_MAX {
+            let count = self.count.load(Ordering::Acquire);
+            let bucket = self.primary(bucket_of(hash, count));
+            let control = bucket[CONTROL].load(Ordering::Acquire);
+            if let Some(found) = self.scan(bucket, control, hash, &matches) {
+                return Look::Found(found);
+            }
+            fence(Ordering::Acquire);
+            let same_bucket = bucket_of(hash, get(&self.count)) == bucket_of(hash, count);
+            if same_bucket && get(&bucket[CONTROL]) == control && control & 1 == 0 {
+                return Look::Absent;
+            }
+            #[cfg(loom)]
+            loom::thread::yield_now();
+        }
+        Look::Unsettled
+    }
+
+    /// The same, with the lock held: nothing moves, so one look settles it.
+    pub fn find_locked<'a>(&'a self, hash: u64, matches: impl Fn(Entry) -> bool) -> Option<SlotRef<'a>> {
+        let bucket = self.primary(bucket_of(hash, get(&self.count)));
+        self.scan(bucket, get(&bucket[CONTROL]), hash, &matches)
+    }
+
+    fn scan<'a>(
+        &'a self,
+        primary: &'a [AtomicU64],
+        control: u64,
+        hash: u64,
+        matches: &impl Fn(Entry) -> bool,
+    ) -> Option<SlotRef<'a>> {
+        let (wanted, mask) = (PRESENT | tag(hash), PRESENT | tag(u64::MAX));
+        let (mut bucket, mut control) = (primary, control);
+        loop {
+            for cell in &bucket[..SLOTS] {
+                let entry = Entry(cell.load(Ordering::Acquire));
+                if entry.0 & mask == wanted && matches(entry) {
+                    return Some(SlotRef { cell, entry });
+                }
+            }
+            bucket = self.next(control)?;
+            control = bucket[CONTROL].load(Ordering::Acquire);
+        }
+    }
+
+    /// Point the entry in `slot` to another record of the same key. Its uses start anew at `uses`.
+    pub fn replace<'a>(&'a self, slot: &SlotRef<'a>, hash: u64, position: u64, uses: u64) -> SlotRef<'a> {
+        let entry = Entry::new(hash, position).with_uses(uses);
+        slot.cell.store(entry.0, Ordering::Release);
+        SlotRef { cell: slot.cell, entry }
+    }
+
+    /// Take the entry out.
+    pub fn remove(&self, slot: &SlotRef<'_>) {
+        slot.cell.store(0, Ordering::Release);
+        set(&self.writer_state.entries, self.entries() - 1);
+    }
+
+    /// Add an entry for a key that is not there.
+    pub fn insert(&self, hash: u64, position: u64) -> Result<SlotRef<'_>, IndexFull> {
+        let bucket = bucket_of(hash, get(&self.count));
+        let cell = self.vacancy(self.primary(bucket))?;
+        let entry = Entry::new(hash, position);
+        cell.store(entry.0, Ordering::Release);
+        set(&self.writer_state.entries, self.entries() + 1);
+        Ok(SlotRef { cell, entry })
+    }
+
+    /// An empty slot in the chain of `primary`; a new overflow bucket if there is none.
+    fn vacancy<'a>(&'a self, primary: &'a [AtomicU64]) -> Result<&'a AtomicU64, IndexFull> {
+        let mut bucket = primary;
+        loop {
+            if let Some(cell) = bucket[..SLOTS].iter().find(|cell| get(cell) == 0) {
+                return Ok(cell);
+            }
+            let control = get(&bucket[CONTROL]);
+            match self.next(control) {
+                Some(next) => bucket = next,
+                None => {
+                    let (link, fresh) = self.take_overflow()?;
+                    bucket[CONTROL].store(control & 0xFFFF_FFFF | link << 32, Ordering::Release);
+                    return Ok(&fresh[0]);
+                }
+            }
+        }
+    }
+
+    fn take_overflow(&self) -> Result<(u64, &[AtomicU64]), IndexFull> {
+        let state = &self.writer_state;
+        let link = match get(&state.overflow_free) {
+            0 => {
+                let used = get(&state.overflow_used);
+                if (used as usize + 1) * BUCKET_WORDS > self.overflow.words().len() {
+                    return Err(IndexFull);
+                }
+                set(&state.overflow_used, used + 1);
+                used + 1
+            }
+            link => link,
+        };
+        let bucket = &self.overflow.words()[(link as usize - 1) * BUCKET_WORDS..][..BUCKET_WORDS];
+        if link == get(&state.overflow_free) {
+            set(&state.overflow_free, get(&bucket[0]));
+            set(&bucket[0], 0);
+        }
+        set(&state.overflow_in_use, get(&state.overflow_in_use) + 1);
+        Ok((link, bucket))
+    }
+
+    /// True when an insert might find no overflow bucket. The reservation is sized so that records fill the ring before that.
+    pub fn is_full(&self) -> bool {
+        let state = &self.writer_state;
+        let used_up = get(&state.overflow_used) as usize * BUCKET_WORDS >= self.overflow.words().len();
+        used_up && get(&state.overflow_free) == 0
+    }
+
+    /// True when a bucket should be split.
+    pub fn wants_growth(&self) -> bool {
+        let count = get(&self.count);
+        self.entries() * 2 > count * ENTRIES_PER_TWO_BUCKETS && count < self.count_max
+    }
+
+    /// Split one bucket; `hash_of` gives an entry's hash anew (from its record's key). With the lock held.
+    pub fn grow(&self, hash_of: impl Fn(Entry) -> u64) {
+        let count = get(&self.count);
+        let top = 1 << (63 - count.leading_zeros());
+        let (old, new) = (self.primary(count - top), self.primary(count));
+        let moves = |cell: &AtomicU64| get(cell) != 0 && hash_of(Entry(get(cell))) & top != 0;
+
+        // 1. Copies of what moves go into the new bucket, which no reader knows yet.
+        let mut bucket = Some(old);
+        while let Some(cells) = bucket {
+            for cell in cells[..SLOTS].iter().filter(|cell| moves(cell)) {
+                let Ok(vacant) = self.vacancy(new) else { return self.abandon(new) };
+                vacant.store(get(cell), Ordering::Relaxed);
+            }
+            bucket = self.next(get(&cells[CONTROL]));
+        }
+        // 2. Publish it, and say that the old bucket is being changed.
+        self.count.store(count + 1, Ordering::Release);
+        let control = get(&old[CONTROL]);
+        let version = control & 0xFFFF_FFFF;
+        let with_version = |version: u64| get(&old[CONTROL]) >> 32 << 32 | version & 0xFFFF_FFFF;
+        old[CONTROL].store(with_version(version + 1), Ordering::Release);
+        // 3. Clear what moved; pull what stays forward, and give back the overflow buckets that this empties.
+        let mut bucket = Some(old);
+        while let Some(cells) = bucket {
+            for cell in cells[..SLOTS].iter().filter(|cell| moves(cell)) {
+                cell.store(0, Ordering::Release);
+            }
+            bucket = self.next(get(&cells[CONTROL]));
+        }
+        self.compact(old);
+        // 4. Done.
+        old[CONTROL].store(with_version(version + 2), Ordering::Release);
+    }
+
+    /// No overflow bucket for the copies: leave everything as it was.
+    fn abandon(&self, new: &[AtomicU64]) {
+        for cell in &new[..SLOTS] {
+            set(cell, 0);
+        }
+        self.release_chain(new);
+    }
+
+    /// Move entries from the chain's end into empty slots before them, then drop what is empty at the end. Readers see each entry
+    /// at one of its two places or notice the odd version.
+    fn compact(&self, primary: &[AtomicU64]) {
+        let mut bucket = primary;
+        while let Some(next) = self.next(get(&bucket[CONTROL])) {
+            for vacant in bucket[..SLOTS].iter().filter(|cell| get(cell) == 0) {
+                let Some(last) = self.last_entry(next) else { break };
+                vacant.store(get(last), Ordering::Release);
+                last.store(0, Ordering::Release);
+            }
+            if self.last_entry(next).is_none() {
+                return self.release_chain(bucket);
+            }
+            bucket = next;
+        }
+    }
+
+    /// The last entry in the chain that begins at `bucket`.
+    fn last_entry<'a>(&'a self, mut bucket: &'a [AtomicU64]) -> Option<&'a AtomicU64> {
+        let mut last = None;
+        loop {
+            last = bucket[..SLOTS].iter().rev().find(|cell| get(cell) != 0).or(last);
+            match self.next(get(&bucket[CONTROL])) {
+                Some(next) => bucket = next,
+                None => return last,
+            }
+        }
+    }
+
+    /// Unlink everything behind `bucket`, all of it empty, and keep it for reuse. A reader still in there finds nothing, or
+    /// another bucket's entries, whose keys do not match; then it notices the odd version.
+    fn release_chain(&self, bucket: &[AtomicU64]) {
+        let state = &self.writer_state;
+        let control = get(&bucket[CONTROL]);
+        bucket[CONTROL].store(control & 0xFFFF_FFFF, Ordering::Release);
+        let mut link = control >> 32;
+        while link != 0 {
+            let freed = &self.overflow.words()[(link as usize - 1) * BUCKET_WORDS..][..BUCKET_WORDS];
+            let next = get(&freed[CONTROL]) >> 32;
+            for cell in &freed[..SLOTS] {
+                set(cell, 0);
+            }
+            freed[CONTROL].store(0, Ordering::Release);
+            set(&freed[0], get(&state.overflow_free));
+            set(&state.overflow_free, link);
+            set(&state.overflow_in_use, get(&state.overflow_in_use) - 1);
+            link = next;
+        }
+    }
+}

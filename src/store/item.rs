@@ -1,0 +1,150 @@
+//! An item as a reader sees it, and what a writer makes one from.
+
+use super::index::SlotRef;
+use super::record::{Meta, Record};
+use crate::base::time::{Expiry, UnixSeconds};
+use crate::sys::sync::Ordering::Relaxed;
+use crate::sys::words::WordSpan;
+
+/// What a new item is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NewItem<'a> {
+    /// The value.
+    pub value: &'a [u8],
+    /// The client's own flags.
+    pub client_flags: u32,
+    /// When it expires.
+    pub expiry: Expiry,
+    /// An explicit CAS (the E flag); None for its position.
+    pub cas: Option<u64>,
+    /// Stale from birth (ms with I).
+    pub stale: bool,
+    /// The win token is given out from birth (a vivified item).
+    pub token_sent: bool,
+}
+
+/// A change of an item's metadata word; None leaves a part as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MetaChange {
+    /// New expiry.
+    pub expiry: Option<Expiry>,
+    /// Stale or not.
+    pub stale: Option<bool>,
+    /// Win token given out or not.
+    pub token_sent: Option<bool>,
+}
+
+impl MetaChange {
+    pub(super) fn apply(&self, mut meta: Meta) -> Meta {
+        if let Some(expiry) = self.expiry {
+            meta = meta.with_expiry(expiry);
+        }
+        if let Some(stale) = self.stale {
+            meta = meta.with_stale(stale);
+        }
+        if let Some(sent) = self.token_sent {
+            meta = meta.with_token_sent(sent);
+        }
+        meta
+    }
+}
+
+/// An item as found; its bytes stay for the turn.
+#[derive(Clone, Copy)]
+pub struct Item<'t> {
+    pub(super) record: Record<'t>,
+    pub(super) slot: SlotRef<'t>,
+    pub(super) position: u64,
+    pub(super) shard: u32,
+}
+
+impl<'t> Item<'t> {
+    /// The value's bytes, in the ring.
+    pub fn value(&self) -> WordSpan<'t> {
+        self.record.value()
+    }
+
+    /// The value, as something to lend to an output.
+    pub fn loan(&self) -> ValueLoan {
+        ValueLoan {
+            shard: self.shard,
+            position: self.position,
+            start_byte: self.record.value_at() as u32,
+            bytes: self.value_bytes() as u32,
+        }
+    }
+
+    /// Length of the value.
+    pub fn value_bytes(&self) -> usize {
+        self.record.shape.value_bytes
+    }
+
+    /// The whole record in the ring: header, key, value, padding.
+    pub fn record_bytes(&self) -> usize {
+        self.record.shape.record_bytes()
+    }
+
+    /// The client's own flags.
+    pub fn client_flags(&self) -> u32 {
+        self.record.client_flags()
+    }
+
+    /// CAS: the record's position, or the explicit one.
+    pub fn cas(&self) -> u64 {
+        self.record.explicit_cas().unwrap_or(self.position)
+    }
+
+    /// When it expires.
+    pub fn expiry(&self) -> Expiry {
+        self.record.meta().expiry()
+    }
+
+    /// Marked stale (md I, ms I).
+    pub fn stale(&self) -> bool {
+        self.record.meta().stale()
+    }
+
+    /// A client has won the right to refill it.
+    pub fn token_sent(&self) -> bool {
+        self.record.meta().token_sent()
+    }
+
+    /// It was fetched since it was written.
+    pub fn hit_before(&self) -> bool {
+        self.record.meta().fetched()
+    }
+
+    /// Seconds since the last access.
+    pub fn idle_seconds(&self, now: UnixSeconds) -> u32 {
+        self.record.meta().idle_seconds(now)
+    }
+
+    /// Count a use: the slot's counter for reclaim, last access and the fetched bit. Never waits; gives up when another
+    /// thread changes the same word.
+    pub fn note_use(&self, now: UnixSeconds) {
+        self.slot.note_use();
+        let seen = self.record.meta();
+        let used = seen.accessed(now).with_fetched();
+        if used != seen {
+            let word = self.record.meta_word();
+            let _ = word.compare_exchange(seen.to_bits(), used.to_bits(), Relaxed, Relaxed);
+        }
+    }
+}
+
+/// A value in a ring, for the rest of the turn in which it was made.
+#[derive(Debug, Clone, Copy)]
+pub struct ValueLoan {
+    pub(super) shard: u32,
+    pub(super) position: u64,
+    pub(super) start_byte: u32,
+    pub(super) bytes: u32,
+}
+
+impl ValueLoan {
+    /// Length in bytes.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.bytes as usize
+    }
+}

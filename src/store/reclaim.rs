@@ -1,0 +1,149 @@
+//! Reclaim at the tail, in bounded steps, ahead of need.
+//!
+//! The oldest record is looked at: what nobody can find any more, has expired or was flushed goes; an item that was used since it was
+//! written is appended again with its counter lowered (a second chance, as in CLOCK), while the budget lasts; every other item is evicted. With
+//! `-M` nothing alive is evicted: every live item is appended again, and the limit on live bytes guarantees that there are gaps to gain.
+//! A step holds the shard's lock and never waits: the freed bytes are released in a later turn (see [`super::shard`]).
+
+use super::index::SlotRef;
+use super::item::Item;
+use super::record::{Draft, Kind, Meta, Record, Source};
+use super::shard::{Shard, Writer};
+use crate::base::limits::KEY_BYTES_MAX;
+use crate::base::time::UnixSeconds;
+use crate::sys::sync::Ordering::Relaxed;
+
+/// Bytes looked at in one step, and at least one record: about 500 small records, some 50 us under the lock.
+const STEP_BYTES: u64 = 64 << 10;
+/// Of what reclaim looks at, it may append this share again: one half. More would keep a cache of used items busy with itself.
+const REINSERT_SHARE: u64 = 2;
+/// Buckets split in one go, so that growth keeps up with any rate of inserts.
+const SPLITS_MAX: usize = 4;
+
+impl Shard {
+    /// Before a write: keep the free space ahead and the index grown, a bounded amount.
+    pub(super) fn prepare(&self, writer: &mut Writer, now: UnixSeconds) {
+        for _ in 0..SPLITS_MAX {
+            if !self.index.wants_growth() {
+                break;
+            }
+            self.index.grow(|slot| self.hash_of(&self.record(slot.position(writer.head))));
+        }
+        if self.free_bytes(writer) < self.goal_bytes(writer) {
+            self.reclaim_step(writer, now, self.goal_bytes(writer));
+        }
+        if self.usable_bytes(writer) < self.goal_bytes(writer) {
+            self.release(writer);
+        }
+    }
+
+    /// Once a turn, for a shard that asked for it. True while an append is waiting for room.
+    pub(super) fn maintain(&self, now: UnixSeconds) -> bool {
+        if self.attention.load(Relaxed) == 0 {
+            return false;
+        }
+        let Some(mut writer) = self.try_lock() else { return true };
+        let steps_max = (self.goal_bytes(&writer) / STEP_BYTES + 1).min(8);
+        if std::mem::take(&mut writer.sweep) {
+            self.reclaim_step(&mut writer, now, u64::MAX);
+        }
+        for _ in 0..steps_max {
+            if self.free_bytes(&writer) < self.goal_bytes(&writer) {
+                let goal_bytes = self.goal_bytes(&writer);
+                self.reclaim_step(&mut writer, now, goal_bytes);
+            }
+        }
+        self.release(&mut writer);
+        writer.wanted.1 = writer.wanted.1.saturating_sub(1);
+        if writer.wanted.1 == 0 {
+            writer.wanted.0 = 0;
+            self.attention.store(0, Relaxed);
+        }
+        writer.wanted.0 != 0
+    }
+
+    /// Bytes between head and tail: free, or soon to be.
+    fn free_bytes(&self, writer: &Writer) -> u64 {
+        self.ring.bytes() - (writer.head - self.control().tail())
+    }
+
+    /// How much of that there should be: a step ahead, and twice what an append is waiting for (others append meanwhile).
+    fn goal_bytes(&self, writer: &Writer) -> u64 {
+        (self.policy.ahead_bytes + 2 * writer.wanted.0).min(self.ring.bytes() / 2).max(writer.wanted.0)
+    }
+
+    /// Look at the oldest records until a step's bytes have been seen or so many are free.
+    fn reclaim_step(&self, writer: &mut Writer, now: UnixSeconds, goal_bytes: u64) {
+        let control = self.control();
+        let begin = control.tail();
+        let mut tail = begin;
+        while tail < writer.head && tail - begin < STEP_BYTES && self.free_bytes(writer) < goal_bytes {
+            let position = self.ring.settle(tail);
+            let record = self.record(position);
+            if record.shape.kind == Kind::Set && !self.retire(writer, &record, position, now) {
+                break;
+            }
+            tail = position + record.shape.record_bytes() as u64;
+            control.advance_tail(tail);
+        }
+        writer.credit = writer.credit.min(self.ring.bytes() / 16);
+    }
+
+    /// Decide about the item record at the tail. False when it must stay where it is (`-M`, and no room to move it yet).
+    fn retire(&self, writer: &mut Writer, record: &Record<'_>, position: u64, now: UnixSeconds) -> bool {
+        let record_bytes = record.shape.record_bytes() as u64;
+        writer.credit += record_bytes / REINSERT_SHARE;
+        let hash = self.hash_of(record);
+        let is_this = |slot: super::index::Entry| slot.position(writer.head) == position;
+        let Some(slot) = self.index.find_locked(hash, is_this) else { return true };
+        let item = Item { record: *record, slot, position, shard: self.number };
+        let alive = self.is_alive(&item, now);
+        if alive && self.deserves_another_lap(writer, &slot, record_bytes) {
+            let reinserted = self.reinsert(writer, &item, hash);
+            if reinserted || !self.policy.evict {
+                return reinserted;
+            }
+        }
+        self.index.remove(&slot);
+        let counts = &mut writer.counts;
+        counts.live_bytes -= record_bytes;
+        let unfetched = u64::from(!item.hit_before());
+        if alive {
+            counts.evictions += 1;
+            counts.evicted_unfetched += unfetched;
+        } else {
+            counts.reclaimed += 1;
+            counts.expired_unfetched += unfetched;
+        }
+        true
+    }
+
+    fn deserves_another_lap(&self, writer: &Writer, slot: &SlotRef<'_>, record_bytes: u64) -> bool {
+        !self.policy.evict || slot.entry.uses() > 0 && writer.credit >= record_bytes
+    }
+
+    /// Append the item again, as it is; its CAS, so far its old position, becomes explicit. False if there is no room now.
+    fn reinsert(&self, writer: &mut Writer, item: &Item<'_>, hash: u64) -> bool {
+        let mut key = [0; KEY_BYTES_MAX];
+        let key = &mut key[..item.record.shape.key_bytes];
+        item.record.key().copy_to_slice(key);
+        let meta: Meta = item.record.meta();
+        let value = Source::Span(item.value());
+        let draft = Draft::new(Kind::Set, key, meta, item.client_flags(), Some(item.cas()), value);
+        let (wanted, parked) = (writer.wanted, writer.counts.parked);
+        let Ok(position) = self.append(writer, &draft, 0) else {
+            // Reclaim itself is not an append that somebody waits for.
+            writer.wanted = wanted;
+            writer.counts.parked = parked;
+            return false;
+        };
+        let uses = item.slot.entry.uses().saturating_sub(1);
+        self.index.replace(&item.slot, hash, position, uses);
+        let new_bytes = draft.record_bytes() as u64;
+        writer.credit = writer.credit.saturating_sub(new_bytes);
+        writer.counts.live_bytes = writer.counts.live_bytes - item.record_bytes() as u64 + new_bytes;
+        writer.counts.reinserted_bytes += new_bytes;
+        writer.counts.reinserted_items += 1;
+        true
+    }
+}

@@ -1,0 +1,470 @@
+//! One entry of a ring, byte by byte. Every record starts on a multiple of 8; all numbers are little-endian.
+//!
+//! ```text
+//!  0        8        12       16
+//!  | meta   | crc    | shape  | key ... | flags? 4 | length? 4 | cas? 8 | value ... | zeroes to 8 |
+//! ```
+//!
+//! *meta* is the one word that may change after publication ([`Meta`]); for kinds other than set it does not, and the checksum covers it.
+//! *crc* is CRC32C over shape, (meta,) key, the optional fields and value, then the record's position and epoch: a torn record, an
+//! old lap or another epoch fails. *shape* is 32 bits: kind 3, has flags 1, has cas 1, long 1, key length 8, value length 18. A
+//! longer value sets *long* and keeps its length in the optional field. The fixed header is 16 bytes.
+
+use crate::base::checksum::BodyChecksum;
+use crate::base::time::{Expiry, UnixSeconds};
+use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
+use crate::sys::words::{WordSpan, WordWriter};
+
+/// Bytes before the key.
+pub const HEADER_BYTES: usize = 16;
+const SHORT_VALUE_BYTES_MAX: usize = (1 << 18) - 1;
+/// Bytes that the optional fields can add.
+pub const OPTIONAL_BYTES_MAX: usize = 16;
+
+/// What a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// An item.
+    Set = 1,
+    /// The item under this key is gone.
+    Delete = 2,
+    /// The metadata of the item under this key is now this record's.
+    Touch = 3,
+    /// Every item at an earlier position is gone.
+    Flush = 4,
+    /// A new epoch begins here; the value says which.
+    Epoch = 5,
+    /// Nothing, up to the end of the slab. Its bytes after the header mean nothing.
+    Pad = 6,
+}
+
+impl Kind {
+    fn from_bits(bits: u32) -> Option<Kind> {
+        [Kind::Set, Kind::Delete, Kind::Touch, Kind::Flush, Kind::Epoch, Kind::Pad]
+            .into_iter()
+            .find(|kind| *kind as u32 == bits)
+    }
+}
+
+/// The changeable word: expiry 32 bits, last access 28 bits (seconds, modulo 2^28: eight years), fetched, stale, token sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Meta(u64);
+
+impl Meta {
+    const ACCESS_MASK: u64 = (1 << 28) - 1;
+    const FETCHED: u64 = 1 << 60;
+    const STALE: u64 = 1 << 61;
+    const TOKEN_SENT: u64 = 1 << 62;
+
+    /// For an item written at `now`.
+    pub fn new(expiry: Expiry, now: UnixSeconds) -> Self {
+        Meta(u64::from(expiry.to_bits())).accessed(now)
+    }
+
+    /// From its word.
+    pub fn from_bits(bits: u64) -> Self {
+        Meta(bits)
+    }
+
+    /// Its word.
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// When the item expires.
+    pub fn expiry(self) -> Expiry {
+        Expiry::from_bits(self.0 as u32)
+    }
+
+    /// With another expiry.
+    #[must_use]
+    pub fn with_expiry(self, expiry: Expiry) -> Self {
+        Meta(self.0 & !u64::from(u32::MAX) | u64::from(expiry.to_bits()))
+    }
+
+    /// With the last access at `now`.
+    #[must_use]
+    pub fn accessed(self, now: UnixSeconds) -> Self {
+        Meta(self.0 & !(Self::ACCESS_MASK << 32) | (u64::from(now.0) & Self::ACCESS_MASK) << 32)
+    }
+
+    /// Seconds since the last access.
+    pub fn idle_seconds(self, now: UnixSeconds) -> u32 {
+        (u64::from(now.0).wrapping_sub(self.0 >> 32) & Self::ACCESS_MASK) as u32
+    }
+
+    /// Was it fetched since it was written?
+    pub fn fetched(self) -> bool {
+        self.0 & Self::FETCHED != 0
+    }
+
+    /// Marked as fetched.
+    #[must_use]
+    pub fn with_fetched(self) -> Self {
+        Meta(self.0 | Self::FETCHED)
+    }
+
+    /// Is it marked stale?
+    pub fn stale(self) -> bool {
+        self.0 & Self::STALE != 0
+    }
+
+    /// Stale or not.
+    #[must_use]
+    pub fn with_stale(self, stale: bool) -> Self {
+        Meta(if stale { self.0 | Self::STALE } else { self.0 & !Self::STALE })
+    }
+
+    /// Has a client won the right to refill it?
+    pub fn token_sent(self) -> bool {
+        self.0 & Self::TOKEN_SENT != 0
+    }
+
+    /// Token given out or not.
+    #[must_use]
+    pub fn with_token_sent(self, sent: bool) -> Self {
+        Meta(if sent { self.0 | Self::TOKEN_SENT } else { self.0 & !Self::TOKEN_SENT })
+    }
+}
+
+/// Kind and lengths: all that is needed to find a record's parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes of the key; 0 for flush, epoch and pad.
+    pub key_bytes: usize,
+    /// Bytes of the value; for a pad, of what it skips.
+    pub value_bytes: usize,
+    has_flags: bool,
+    has_cas: bool,
+    long: bool,
+}
+
+impl Shape {
+    /// A record of this kind and these lengths.
+    pub fn new(kind: Kind, key_bytes: usize, value_bytes: usize, has_flags: bool, has_cas: bool) -> Self {
+        assert!(key_bytes <= u8::MAX as usize && value_bytes <= u32::MAX as usize, "lengths that no record can have");
+        Shape { kind, key_bytes, value_bytes, has_flags, has_cas, long: value_bytes > SHORT_VALUE_BYTES_MAX }
+    }
+
+    /// Read the shape of the record at the start of `words`; None if no record looks like this or it would not fit.
+    pub fn read(words: &[AtomicU64]) -> Option<Shape> {
+        let bits = (words.get(1)?.load(Relaxed) >> 32) as u32;
+        let kind = Kind::from_bits(bits & 7)?;
+        let flag = |at: u32| bits >> at & 1 == 1;
+        let key_bytes = (bits >> 6 & 0xFF) as usize;
+        let mut value_bytes = (bits >> 14) as usize;
+        let long = flag(5);
+        if long {
+            let at = HEADER_BYTES + key_bytes + if flag(3) { 4 } else { 0 };
+            if at + 4 > words.len() * 8 {
+                return None;
+            }
+            value_bytes = read_u32(words, at) as usize;
+        }
+        let shape = Shape { kind, key_bytes, value_bytes, has_flags: flag(3), has_cas: flag(4), long };
+        (shape.record_bytes() <= words.len() * 8).then_some(shape)
+    }
+
+    fn to_bits(self) -> u32 {
+        let value_bits = if self.long { 0 } else { self.value_bytes as u32 };
+        self.kind as u32
+            | u32::from(self.has_flags) << 3
+            | u32::from(self.has_cas) << 4
+            | u32::from(self.long) << 5
+            | (self.key_bytes as u32) << 6
+            | value_bits << 14
+    }
+
+    fn length_at(&self) -> usize {
+        HEADER_BYTES + self.key_bytes + if self.has_flags { 4 } else { 0 }
+    }
+
+    fn cas_at(&self) -> usize {
+        self.length_at() + if self.long { 4 } else { 0 }
+    }
+
+    fn value_at(&self) -> usize {
+        self.cas_at() + if self.has_cas { 8 } else { 0 }
+    }
+
+    /// Bytes that the record takes in the ring.
+    pub fn record_bytes(&self) -> usize {
+        (self.value_at() + self.value_bytes).next_multiple_of(8)
+    }
+
+    /// The record without padding: where its checksum ends. A pad's ends with its header.
+    fn checked_bytes(&self) -> usize {
+        if self.kind == Kind::Pad { self.value_at() } else { self.value_at() + self.value_bytes }
+    }
+}
+
+fn read_u32(words: &[AtomicU64], at: usize) -> u32 {
+    let mut bytes = [0; 4];
+    WordSpan::new(words, at, 4).copy_to_slice(&mut bytes);
+    u32::from_le_bytes(bytes)
+}
+
+/// A record as it lies in a ring.
+#[derive(Clone, Copy)]
+pub struct Record<'a> {
+    words: &'a [AtomicU64],
+    /// Its kind and lengths.
+    pub shape: Shape,
+}
+
+impl<'a> Record<'a> {
+    /// The record at the start of `words`; None if there is none.
+    pub fn read(words: &'a [AtomicU64]) -> Option<Record<'a>> {
+        Some(Record { words, shape: Shape::read(words)? })
+    }
+
+    /// The changeable word.
+    pub fn meta_word(&self) -> &'a AtomicU64 {
+        &self.words[0]
+    }
+
+    /// The changeable word's content.
+    pub fn meta(&self) -> Meta {
+        Meta(self.words[0].load(Relaxed))
+    }
+
+    /// The key.
+    pub fn key(&self) -> WordSpan<'a> {
+        WordSpan::new(self.words, HEADER_BYTES, self.shape.key_bytes)
+    }
+
+    /// The client's flags, 0 if the record has none.
+    pub fn client_flags(&self) -> u32 {
+        if self.shape.has_flags { read_u32(self.words, HEADER_BYTES + self.shape.key_bytes) } else { 0 }
+    }
+
+    /// The CAS that was given or kept; None where the position is the CAS.
+    pub fn explicit_cas(&self) -> Option<u64> {
+        self.shape.has_cas.then(|| {
+            let at = self.shape.cas_at();
+            u64::from(read_u32(self.words, at)) | u64::from(read_u32(self.words, at + 4)) << 32
+        })
+    }
+
+    /// Where the value starts within the record, in bytes.
+    pub fn value_at(&self) -> usize {
+        self.shape.value_at()
+    }
+
+    /// The value.
+    pub fn value(&self) -> WordSpan<'a> {
+        WordSpan::new(self.words, self.shape.value_at(), self.shape.value_bytes)
+    }
+
+    /// Does the checksum hold for this position and epoch? What replay, tests and replicas ask before they believe.
+    pub fn proves_itself(&self, position: u64, epoch: u64) -> bool {
+        let mut checksum = BodyChecksum::default().update(&self.shape.to_bits().to_le_bytes());
+        if self.shape.kind != Kind::Set {
+            checksum = checksum.update(&self.words[0].load(Relaxed).to_le_bytes());
+        }
+        let body = WordSpan::new(self.words, HEADER_BYTES, self.shape.checked_bytes() - HEADER_BYTES);
+        checksum_span(checksum, body).at(position, epoch) == self.words[1].load(Relaxed) as u32
+    }
+}
+
+fn checksum_span(mut checksum: BodyChecksum, span: WordSpan<'_>) -> BodyChecksum {
+    let mut buffer = [0; 512];
+    let mut from = 0;
+    while from < span.len() {
+        let piece = span.slice(from, buffer.len());
+        piece.copy_to_slice(&mut buffer[..piece.len()]);
+        checksum = checksum.update(&buffer[..piece.len()]);
+        from += piece.len();
+    }
+    checksum
+}
+
+/// Where a new record's value comes from.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// From a client.
+    Bytes(&'a [u8]),
+    /// From another record (reclaim appends it again).
+    Span(WordSpan<'a>),
+}
+
+/// A record about to be written: complete, but for its place. Made before the shard's lock is taken.
+pub struct Draft<'a> {
+    shape: Shape,
+    meta: Meta,
+    key: &'a [u8],
+    optional: [u8; OPTIONAL_BYTES_MAX],
+    optional_bytes: usize,
+    value: Source<'a>,
+    checksum: BodyChecksum,
+}
+
+impl<'a> Draft<'a> {
+    /// A record of `kind`; `cas` only where the position will not do.
+    pub fn new(kind: Kind, key: &'a [u8], meta: Meta, client_flags: u32, cas: Option<u64>, value: Source<'a>) -> Self {
+        let value_bytes = match value {
+            Source::Bytes(bytes) => bytes.len(),
+            Source::Span(span) => span.len(),
+        };
+        let shape = Shape::new(kind, key.len(), value_bytes, client_flags != 0, cas.is_some());
+        let mut optional = [0; OPTIONAL_BYTES_MAX];
+        let mut optional_bytes = 0;
+        let mut add = |bytes: &[u8]| {
+            optional[optional_bytes..optional_bytes + bytes.len()].copy_from_slice(bytes);
+            optional_bytes += bytes.len();
+        };
+        if shape.has_flags {
+            add(&client_flags.to_le_bytes());
+        }
+        if shape.long {
+            add(&(value_bytes as u32).to_le_bytes());
+        }
+        if let Some(cas) = cas {
+            add(&cas.to_le_bytes());
+        }
+        let mut checksum = BodyChecksum::default().update(&shape.to_bits().to_le_bytes());
+        if kind != Kind::Set {
+            checksum = checksum.update(&meta.to_bits().to_le_bytes());
+        }
+        checksum = checksum.update(key).update(&optional[..optional_bytes]);
+        checksum = match value {
+            Source::Bytes(bytes) => checksum.update(bytes),
+            Source::Span(span) => checksum_span(checksum, span),
+        };
+        Draft { shape, meta, key, optional, optional_bytes, value, checksum }
+    }
+
+    /// A record of a key alone: delete, touch.
+    pub fn of_key(kind: Kind, key: &'a [u8], meta: Meta) -> Self {
+        Draft::new(kind, key, meta, 0, None, Source::Bytes(b""))
+    }
+
+    /// A pad of `pad_bytes` in all, at least a header.
+    pub fn pad(pad_bytes: usize) -> Draft<'static> {
+        let room = pad_bytes - HEADER_BYTES;
+        // A long pad keeps its length in four of the bytes that it skips. Where taking them off makes it short again, rounding
+        // up to 8 gives them back.
+        let value_bytes = if room > SHORT_VALUE_BYTES_MAX { room - 4 } else { room };
+        let shape = Shape::new(Kind::Pad, 0, value_bytes, false, false);
+        let mut optional = [0; OPTIONAL_BYTES_MAX];
+        optional[..4].copy_from_slice(&(value_bytes as u32).to_le_bytes());
+        let optional_bytes = if shape.long { 4 } else { 0 };
+        let checksum = BodyChecksum::default()
+            .update(&shape.to_bits().to_le_bytes())
+            .update(&Meta::default().to_bits().to_le_bytes())
+            .update(&optional[..optional_bytes]);
+        Draft { shape, meta: Meta::default(), key: b"", optional, optional_bytes, value: Source::Bytes(b""), checksum }
+    }
+
+    /// Bytes that the record will take.
+    pub fn record_bytes(&self) -> usize {
+        self.shape.record_bytes()
+    }
+
+    /// Kind and lengths.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Write it to the start of `words`, which nobody else reads or writes yet, as the record at `position`.
+    pub fn write(&self, words: &[AtomicU64], position: u64, epoch: u64) {
+        words[0].store(self.meta.to_bits(), Relaxed);
+        let crc = self.checksum.at(position, epoch);
+        words[1].store(u64::from(crc) | u64::from(self.shape.to_bits()) << 32, Relaxed);
+        let mut writer = WordWriter::new(&words[HEADER_BYTES / 8..]);
+        writer.put(self.key);
+        writer.put(&self.optional[..self.optional_bytes]);
+        match self.value {
+            Source::Bytes(bytes) => writer.put(bytes),
+            Source::Span(span) => writer.put_span(span),
+        }
+        writer.finish();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn memory(bytes: usize) -> Vec<AtomicU64> {
+        (0..bytes / 8).map(|_| AtomicU64::new(u64::MAX)).collect()
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was_written() {
+        let now = UnixSeconds(1_800_000_000);
+        for value_bytes in [0, 1, 7, 8, 100, SHORT_VALUE_BYTES_MAX, SHORT_VALUE_BYTES_MAX + 1] {
+            for flags in [0, 7] {
+                for cas in [None, Some(u64::MAX - 1)] {
+                    let value = vec![0xAB; value_bytes];
+                    let meta = Meta::new(Expiry::at(UnixSeconds(5)), now).with_stale(true);
+                    let draft = Draft::new(Kind::Set, b"some-key", meta, flags, cas, Source::Bytes(&value));
+                    let words = memory(draft.record_bytes());
+                    draft.write(&words, 64, 1);
+                    let record = Record::read(&words).unwrap();
+                    assert_eq!(record.shape, draft.shape());
+                    assert!(record.key().equals(b"some-key") && record.value().equals(&value));
+                    assert_eq!((record.client_flags(), record.explicit_cas(), record.meta()), (flags, cas, meta));
+                    assert!(record.proves_itself(64, 1));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_header_is_sixteen_bytes() {
+        let draft = Draft::new(Kind::Set, &[b'k'; 20], Meta::default(), 0, None, Source::Bytes(&[0; 100]));
+        assert_eq!(draft.record_bytes(), 136);
+    }
+
+    #[test]
+    fn another_place_another_epoch_or_one_changed_bit_fails_the_check() {
+        let draft = Draft::new(Kind::Set, b"key", Meta::default(), 9, Some(3), Source::Bytes(b"some value"));
+        let words = memory(draft.record_bytes());
+        draft.write(&words, 640, 2);
+        let record = Record::read(&words).unwrap();
+        assert!(record.proves_itself(640, 2));
+        assert!(!record.proves_itself(648, 2) && !record.proves_itself(640, 3));
+        let checked_bits = 64..(record.shape.value_at() + record.shape.value_bytes) * 8;
+        for bit in checked_bits {
+            let word = &words[bit / 64];
+            word.fetch_xor(1 << (bit % 64), Relaxed);
+            let survives = Record::read(&words).is_some_and(|record| record.proves_itself(640, 2));
+            assert!(!survives, "bit {bit}");
+            word.fetch_xor(1 << (bit % 64), Relaxed);
+        }
+        words[0].store(77, Relaxed);
+        assert!(record.proves_itself(640, 2), "the meta word of an item is outside the checksum");
+    }
+
+    #[test]
+    fn a_touch_proves_its_meta_word_too() {
+        let draft = Draft::of_key(Kind::Touch, b"key", Meta::new(Expiry::PAST, UnixSeconds(9)));
+        let words = memory(draft.record_bytes());
+        draft.write(&words, 64, 1);
+        words[0].fetch_xor(1, Relaxed);
+        assert!(!Record::read(&words).unwrap().proves_itself(64, 1));
+    }
+
+    #[test]
+    fn a_pad_takes_exactly_what_it_should() {
+        for bytes in [16, 24, 4096, SHORT_VALUE_BYTES_MAX + 17, SHORT_VALUE_BYTES_MAX + 25, 1 << 20] {
+            let bytes = bytes / 8 * 8;
+            let draft = Draft::pad(bytes);
+            assert_eq!(draft.record_bytes(), bytes);
+            let words = memory(bytes);
+            draft.write(&words, 64, 1);
+            let record = Record::read(&words).unwrap();
+            assert!(record.shape.record_bytes() == bytes && record.proves_itself(64, 1));
+        }
+    }
+
+    #[test]
+    fn idle_seconds_survive_the_wrap_of_their_28_bits() {
+        let meta = Meta::default().accessed(UnixSeconds((1 << 28) - 2));
+        assert_eq!(meta.idle_seconds(UnixSeconds((1 << 28) + 3)), 5);
+    }
+}

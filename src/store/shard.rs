@@ -1,0 +1,297 @@
+//! One shard: an index and a ring, and the lock that writers take. Readers take none.
+//!
+//! What the lock guards is [`Writer`]: the head, and how far the tail's bytes have been released for reuse. Appending publishes: record,
+//! then `committed`, then the index's slot. Invariant: `tail <= head`, `head - released <= ring`, and `released` only passes what every
+//! thread has stopped looking at.
+
+use super::NoRoom;
+use super::index::{Entry as Slot, Index, Look, SlotRef};
+use super::item::Item;
+use super::record::{Draft, HEADER_BYTES, Kind, Record};
+use super::ring::{BIRTH, ControlLine, Ring};
+use crate::base::hash::IndexHash;
+use crate::base::limits::KEY_BYTES_MAX;
+use crate::base::time::UnixSeconds;
+use crate::sys::memory::Slab;
+use crate::sys::quiescence::{Domain, Era};
+use crate::sys::sync::{AtomicU64, Mutex, MutexGuard, Ordering::Relaxed};
+use std::io;
+use std::sync::Arc;
+
+/// How a shard treats its memory; the same for all of a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Evict when full (false: `-M`).
+    pub evict: bool,
+    /// Largest record in bytes.
+    pub record_bytes_max: usize,
+    /// Bytes that reclaim keeps free ahead of the head.
+    pub ahead_bytes: u64,
+    /// Bytes that only reclaim may use, so that it can always move the record at the tail (`-M`).
+    pub reserve_bytes: u64,
+    /// Most bytes of live records (`-M`).
+    pub live_bytes_max: u64,
+}
+
+/// See the module.
+pub struct Shard {
+    pub(super) number: u32,
+    pub(super) ring: Ring,
+    pub(super) index: Index,
+    pub(super) hash: IndexHash,
+    pub(super) policy: Policy,
+    pub(super) domain: Arc<Domain>,
+    lines: Arc<Slab>,
+    /// Items below this position were flushed.
+    flushed_below: AtomicU64,
+    /// Not zero when reclaim has something to do that no append has done.
+    pub(super) attention: AtomicU64,
+    lock_waits: AtomicU64,
+    writer: Mutex<Writer>,
+}
+
+/// What the shard's lock guards.
+pub struct Writer {
+    pub(super) head: u64,
+    /// Bytes below may be overwritten.
+    released: u64,
+    /// A tail that was given up, and when its bytes may be reused.
+    awaited: Option<(u64, Era)>,
+    /// The largest append that found no room, and for how many more rounds of maintenance it counts.
+    pub(super) wanted: (u64, u32),
+    /// `-M`: an item was refused; look for expired ones.
+    pub(super) sweep: bool,
+    /// Bytes that reclaim may still append again.
+    pub(super) credit: u64,
+    pub(super) counts: Counts,
+}
+
+/// Counters of one shard; see [`super::StoreStats`].
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub live_bytes: u64,
+    pub total_items: u64,
+    pub evictions: u64,
+    pub evicted_unfetched: u64,
+    pub reclaimed: u64,
+    pub expired_unfetched: u64,
+    pub appended_bytes: u64,
+    pub reinserted_bytes: u64,
+    pub reinserted_items: u64,
+    pub parked: u64,
+}
+
+impl Shard {
+    pub(super) fn new(
+        number: u32,
+        ring: Ring,
+        policy: Policy,
+        hash: IndexHash,
+        domain: Arc<Domain>,
+        lines: Arc<Slab>,
+    ) -> io::Result<Shard> {
+        let index = Index::new(ring.bytes())?;
+        ControlLine::of(lines.words(), number as usize).begin(FIRST_EPOCH, ring.bytes());
+        let writer = Writer {
+            head: BIRTH,
+            released: BIRTH,
+            awaited: None,
+            wanted: (0, 0),
+            sweep: false,
+            credit: 0,
+            counts: Counts::default(),
+        };
+        let shard = Shard {
+            number,
+            ring,
+            index,
+            hash,
+            policy,
+            domain,
+            lines,
+            flushed_below: AtomicU64::new(0),
+            attention: AtomicU64::new(0),
+            lock_waits: AtomicU64::new(0),
+            writer: Mutex::new(writer),
+        };
+        shard.write_epoch();
+        Ok(shard)
+    }
+
+    /// The first record of every ring says which epoch began.
+    fn write_epoch(&self) {
+        let mut value = [0; 16];
+        value[..8].copy_from_slice(&FIRST_EPOCH.to_le_bytes());
+        value[8..].copy_from_slice(&BIRTH.to_le_bytes());
+        let draft = Draft::new(Kind::Epoch, b"", Default::default(), 0, None, super::record::Source::Bytes(&value));
+        self.append(&mut self.lock(), &draft, 0).expect("an empty ring has room for its first record");
+    }
+
+    /// The published state.
+    pub fn control(&self) -> ControlLine<'_> {
+        ControlLine::of(self.lines.words(), self.number as usize)
+    }
+
+    /// Take the lock; counts when that had to wait.
+    pub fn lock(&self) -> MutexGuard<'_, Writer> {
+        if let Ok(guard) = self.writer.try_lock() {
+            return guard;
+        }
+        self.lock_waits.fetch_add(1, Relaxed);
+        self.writer.lock().expect("no thread panics while it holds a shard")
+    }
+
+    /// Take the lock if nobody has it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, Writer>> {
+        self.writer.try_lock().ok()
+    }
+
+    /// How often the lock had to be waited for.
+    pub fn lock_waits(&self) -> u64 {
+        self.lock_waits.load(Relaxed)
+    }
+
+    /// The item under a key, alive or not. Without the lock, but for the rare case that its bucket keeps being split.
+    pub fn find(&self, key: &[u8], hash: u64) -> Option<Item<'_>> {
+        let slot = match self.index.find(hash, |slot| self.holds(slot, key)) {
+            Look::Found(slot) => slot,
+            Look::Absent => return None,
+            Look::Unsettled => {
+                let _writer = self.lock();
+                return self.find_locked(key, hash);
+            }
+        };
+        Some(self.item(slot))
+    }
+
+    /// The same while holding the lock.
+    pub fn find_locked(&self, key: &[u8], hash: u64) -> Option<Item<'_>> {
+        self.index.find_locked(hash, |slot| self.holds(slot, key)).map(|slot| self.item(slot))
+    }
+
+    pub(super) fn item<'t>(&'t self, slot: SlotRef<'t>) -> Item<'t> {
+        let position = self.position(slot.entry);
+        Item { record: self.record(position), slot, position, shard: self.number }
+    }
+
+    fn position(&self, slot: Slot) -> u64 {
+        slot.position(self.control().committed())
+    }
+
+    /// The record at a position that holds one. Anything else there is a broken log: our bug, and no state to go on from.
+    pub(super) fn record(&self, position: u64) -> Record<'_> {
+        Record::read(self.ring.words_at(position))
+            .unwrap_or_else(|| panic!("shard {}: no record at position {position}", self.number))
+    }
+
+    /// Does the record behind `slot` have this key? A slot seen by a reader without the lock may be outdated, but within a turn its
+    /// record is still there.
+    fn holds(&self, slot: Slot, key: &[u8]) -> bool {
+        let words = self.ring.words_at(self.position(slot));
+        Record::read(words).is_some_and(|record| record.key().equals(key))
+    }
+
+    /// The index's hash of a record's key.
+    pub(super) fn hash_of(&self, record: &Record<'_>) -> u64 {
+        let mut key = [0; KEY_BYTES_MAX];
+        let key = &mut key[..record.shape.key_bytes];
+        record.key().copy_to_slice(key);
+        self.hash.of(key)
+    }
+
+    /// Neither expired nor flushed.
+    pub(super) fn is_alive(&self, item: &Item<'_>, now: UnixSeconds) -> bool {
+        !item.expiry().has_passed(now) && item.position >= self.flushed_below.load(Relaxed)
+    }
+
+    /// Everything written so far is gone.
+    pub(super) fn flush(&self, writer: &mut Writer) -> Result<(), NoRoom> {
+        let draft = Draft::of_key(Kind::Flush, b"", Default::default());
+        let position = self.append(writer, &draft, 0)?;
+        self.flushed_below.store(position, Relaxed);
+        Ok(())
+    }
+
+    /// Append a record, leaving `reserve_bytes` free behind it. Nothing changes on failure, but that the want is remembered.
+    pub(super) fn append(&self, writer: &mut Writer, draft: &Draft<'_>, reserve_bytes: u64) -> Result<u64, NoRoom> {
+        let record_bytes = draft.record_bytes();
+        let mut begin = self.ring.settle(writer.head);
+        while self.ring.bytes_to_slab_end(begin) < record_bytes {
+            begin = self.ring.settle(begin + self.ring.bytes_to_slab_end(begin) as u64);
+        }
+        let end = begin + record_bytes as u64;
+        if end + reserve_bytes > writer.released + self.ring.bytes() {
+            self.release(writer);
+            if end + reserve_bytes > writer.released + self.ring.bytes() {
+                let missing = end - writer.head + reserve_bytes;
+                writer.wanted = (writer.wanted.0.max(missing), WANTED_ROUNDS);
+                writer.counts.parked += 1;
+                self.attention.store(1, Relaxed);
+                return Err(NoRoom::Now);
+            }
+        }
+        let control = self.control();
+        let epoch = control.epoch();
+        self.pad(writer.head, begin, epoch);
+        draft.write(self.ring.words_at(begin), begin, epoch);
+        writer.counts.appended_bytes += end - writer.head;
+        writer.head = end;
+        if record_bytes as u64 + reserve_bytes >= writer.wanted.0 {
+            writer.wanted = (0, 0);
+        }
+        control.commit(end);
+        Ok(begin)
+    }
+
+    /// Pads from `from` up to `to`, a slab's end each.
+    fn pad(&self, from: u64, to: u64, epoch: u64) {
+        let mut at = from;
+        while at < to {
+            let pad_bytes = self.ring.bytes_to_slab_end(at);
+            if pad_bytes >= HEADER_BYTES {
+                Draft::pad(pad_bytes).write(self.ring.words_at(at), at, epoch);
+            }
+            at += pad_bytes as u64;
+        }
+    }
+
+    /// Let appends reuse what every thread has stopped looking at, and begin to wait for the rest. Waits for nobody.
+    pub(super) fn release(&self, writer: &mut Writer) {
+        if let Some((position, era)) = writer.awaited {
+            if !self.domain.all_passed(era) {
+                return;
+            }
+            writer.released = position;
+            writer.awaited = None;
+        }
+        let tail = self.control().tail();
+        if tail > writer.released {
+            writer.awaited = Some((tail, self.domain.advance()));
+        }
+    }
+
+    /// Bytes that could be appended now.
+    pub(super) fn usable_bytes(&self, writer: &Writer) -> u64 {
+        writer.released + self.ring.bytes() - writer.head
+    }
+
+    /// Walk the log from `from` (a record's position, the tail for one) to the head: what a replay sees.
+    pub fn walk<'s>(&'s self, from: u64) -> impl Iterator<Item = (u64, Record<'s>)> {
+        let committed = self.control().committed();
+        let mut at = self.ring.settle(from);
+        std::iter::from_fn(move || {
+            if at >= committed {
+                return None;
+            }
+            let (position, record) = (at, self.record(at));
+            at = self.ring.settle(at + record.shape.record_bytes() as u64);
+            Some((position, record))
+        })
+    }
+}
+
+/// Rounds of maintenance for which an append that found no room counts.
+const WANTED_ROUNDS: u32 = 1000;
+/// The epoch of a store that has never had another primary.
+const FIRST_EPOCH: u64 = 1;

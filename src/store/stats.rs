@@ -1,0 +1,86 @@
+//! What a store knows of itself.
+
+use super::Store;
+use crate::sys::memory::Backing;
+
+/// Sums over all shards. Counters grow; the others are of now.
+#[derive(Debug, Clone, Default)]
+pub struct StoreStats {
+    /// Shards.
+    pub shards: u64,
+    /// Bytes of all rings.
+    pub ring_bytes: u64,
+    /// Items present (those expired or flushed but not yet reclaimed included).
+    pub items: u64,
+    /// Bytes of the records of those items.
+    pub item_bytes: u64,
+    /// Items ever written.
+    pub total_items: u64,
+    /// Items reclaimed while still alive.
+    pub evictions: u64,
+    /// Of those, never fetched.
+    pub evicted_unfetched: u64,
+    /// Items reclaimed after they had expired or been flushed.
+    pub reclaimed: u64,
+    /// Of those, never fetched.
+    pub expired_unfetched: u64,
+    /// Bytes appended, by commands and by reclaim.
+    pub appended_bytes: u64,
+    /// Bytes the tail has passed.
+    pub reclaimed_bytes: u64,
+    /// Bytes appended again by reclaim (second chance): the write amplification.
+    pub reinserted_bytes: u64,
+    /// Records appended again.
+    pub reinserted_items: u64,
+    /// Appends that found no room and had to be tried again.
+    pub parked: u64,
+    /// Lock acquisitions that had to wait.
+    pub lock_waits: u64,
+    /// Primary buckets of the index.
+    pub index_buckets: u64,
+    /// Overflow buckets in use.
+    pub index_overflow_buckets: u64,
+    /// Bytes of the index that are in memory.
+    pub index_bytes: u64,
+    /// Slabs backed by MAP_HUGETLB pages.
+    pub slabs_hugetlb: u64,
+    /// Slabs with transparent huge pages asked for.
+    pub slabs_transparent: u64,
+    /// Slabs of plain pages.
+    pub slabs_plain: u64,
+}
+
+impl Store {
+    /// Sums over all shards; takes each shard's lock in turn, briefly.
+    pub fn stats(&self) -> StoreStats {
+        let mut sum = StoreStats { shards: self.shards.len() as u64, ..StoreStats::default() };
+        for shard in &self.shards {
+            let counts = shard.lock().counts.clone();
+            sum.ring_bytes += shard.ring.bytes();
+            sum.items += shard.index.entries();
+            sum.item_bytes += counts.live_bytes;
+            sum.total_items += counts.total_items;
+            sum.evictions += counts.evictions;
+            sum.evicted_unfetched += counts.evicted_unfetched;
+            sum.reclaimed += counts.reclaimed;
+            sum.expired_unfetched += counts.expired_unfetched;
+            sum.appended_bytes += counts.appended_bytes;
+            sum.reclaimed_bytes += shard.control().tail() - super::ring::BIRTH;
+            sum.reinserted_bytes += counts.reinserted_bytes;
+            sum.reinserted_items += counts.reinserted_items;
+            sum.parked += counts.parked;
+            sum.lock_waits += shard.lock_waits();
+            sum.index_buckets += shard.index.bucket_count();
+            sum.index_overflow_buckets += shard.index.overflow_count();
+            sum.index_bytes += shard.index.bytes();
+            for backing in shard.ring.backings() {
+                *match backing {
+                    Backing::Hugetlb => &mut sum.slabs_hugetlb,
+                    Backing::Transparent => &mut sum.slabs_transparent,
+                    Backing::Plain => &mut sum.slabs_plain,
+                } += 1;
+            }
+        }
+        sum
+    }
+}
