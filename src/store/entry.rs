@@ -40,12 +40,11 @@ impl<'t> Entry<'t> {
     /// Write the item; returns its CAS.
     pub fn set(&mut self, draft: &Draft<'_>) -> Result<u64, NoRoom> {
         let policy = &self.shard.policy;
-        let record_bytes = draft.record_bytes() as u64;
         if draft.record_bytes() > policy.record_bytes_max {
             return Err(NoRoom::TooLarge);
         }
-        let old_bytes = self.found.map_or(0, |item| item.record_bytes() as u64);
-        let live_bytes = self.writer.counts.live_bytes - old_bytes + record_bytes;
+        let old_charge = self.found.map_or(0, |item| self.shard.charge(&item.record.shape));
+        let live_bytes = self.writer.counts.live_bytes - old_charge + self.shard.charge(&draft.shape());
         if !policy.evict && live_bytes > policy.live_bytes_max {
             self.writer.sweep = true;
             self.shard.attention.store(1, Relaxed);
@@ -71,18 +70,22 @@ impl<'t> Entry<'t> {
 
     /// Remove the item; false if there was none.
     pub fn delete(&mut self) -> Result<bool, NoRoom> {
-        let Some(item) = self.item() else { return Ok(false) };
+        let Some(item) = self.item() else {
+            return Ok(false);
+        };
         let draft = Draft::of_key(Kind::Delete, self.key, Default::default());
         self.shard.append(&mut self.writer, &draft, self.shard.policy.reserve_bytes)?;
         self.shard.index.remove(&item.slot);
-        self.writer.counts.live_bytes -= item.record_bytes() as u64;
+        self.writer.counts.live_bytes -= self.shard.charge(&item.record.shape);
         self.found = None;
         Ok(true)
     }
 
     /// Change the metadata word in place and log the change; false if there is no item.
     pub fn change_meta(&mut self, change: MetaChange) -> Result<bool, NoRoom> {
-        let Some(item) = self.item() else { return Ok(false) };
+        let Some(item) = self.item() else {
+            return Ok(false);
+        };
         let draft = Draft::of_key(Kind::Touch, self.key, change.apply(item.record.meta()));
         self.shard.append(&mut self.writer, &draft, self.shard.policy.reserve_bytes)?;
         // Readers may note a use in the same word meanwhile; each gives up when it loses, so this soon succeeds.

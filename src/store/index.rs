@@ -40,7 +40,7 @@ pub struct Entry(u64);
 
 impl Entry {
     fn new(hash: u64, position: u64) -> Self {
-        Entry(PRESENT | tag(hash) | position / 8 & PLACE_MASK)
+        Entry(PRESENT | tag(hash) | ((position / 8) & PLACE_MASK))
     }
 
     /// The position it points to, given any later position less than [`RING_BYTES_MAX`] away.
@@ -316,7 +316,9 @@ impl Index {
         let mut bucket = Some(old);
         while let Some(cells) = bucket {
             for cell in cells[..SLOTS].iter().filter(|cell| moves(cell)) {
-                let Ok(vacant) = self.vacancy(new) else { return self.abandon(new) };
+                let Ok(vacant) = self.vacancy(new) else {
+                    return self.abandon(new);
+                };
                 vacant.store(get(cell), Ordering::Relaxed);
             }
             bucket = self.next(get(&cells[CONTROL]));
@@ -354,7 +356,9 @@ impl Index {
         let mut bucket = primary;
         while let Some(next) = self.next(get(&bucket[CONTROL])) {
             for vacant in bucket[..SLOTS].iter().filter(|cell| get(cell) == 0) {
-                let Some(last) = self.last_entry(next) else { break };
+                let Some(last) = self.last_entry(next) else {
+                    break;
+                };
                 vacant.store(get(last), Ordering::Release);
                 last.store(0, Ordering::Release);
             }

@@ -89,7 +89,8 @@ impl Store {
     /// Make an empty store.
     pub fn new(config: StoreConfig) -> Result<Store, StoreError> {
         let plan = sizing::plan(&config)?;
-        let hash = config.hash_seed.map_or_else(IndexHash::random, |(first, second)| IndexHash::with_seed(first, second));
+        let hash =
+            config.hash_seed.map_or_else(IndexHash::random, |(first, second)| IndexHash::with_seed(first, second));
         let domain = Arc::new(Domain::new(config.workers + SEATS_SPARE));
         let memory = |error| StoreError::no_memory(&config, error);
         let lines_bytes = (plan.shards * CONTROL_LINE_BYTES).next_multiple_of(4096);
@@ -155,7 +156,7 @@ impl Store {
     pub fn maintain(&self, turn: &Turn<'_>, worker: usize, now: UnixSeconds) -> bool {
         let _ = turn;
         let own = self.shards.iter().skip(worker).step_by(self.workers);
-        own.fold(false, |waiting, shard| shard.maintain(now) || waiting)
+        own.filter(|shard| shard.maintain(now)).count() > 0
     }
 
     /// The shards, to walk their logs.

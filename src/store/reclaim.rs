@@ -8,7 +8,7 @@
 use super::index::SlotRef;
 use super::item::Item;
 use super::record::{Draft, Kind, Meta, Record, Source};
-use super::shard::{Shard, Writer};
+use super::shard::{CREDIT_SHARE_MAX, Shard, Writer};
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
 use crate::sys::sync::Ordering::Relaxed;
@@ -42,7 +42,9 @@ impl Shard {
         if self.attention.load(Relaxed) == 0 {
             return false;
         }
-        let Some(mut writer) = self.try_lock() else { return true };
+        let Some(mut writer) = self.try_lock() else {
+            return true;
+        };
         let steps_max = (self.goal_bytes(&writer) / STEP_BYTES + 1).min(8);
         if std::mem::take(&mut writer.sweep) {
             self.reclaim_step(&mut writer, now, u64::MAX);
@@ -86,7 +88,7 @@ impl Shard {
             tail = position + record.shape.record_bytes() as u64;
             control.advance_tail(tail);
         }
-        writer.credit = writer.credit.min(self.ring.bytes() / 16);
+        writer.credit = writer.credit.min(self.ring.bytes() / CREDIT_SHARE_MAX);
     }
 
     /// Decide about the item record at the tail. False when it must stay where it is (`-M`, and no room to move it yet).
@@ -95,7 +97,9 @@ impl Shard {
         writer.credit += record_bytes / REINSERT_SHARE;
         let hash = self.hash_of(record);
         let is_this = |slot: super::index::Entry| slot.position(writer.head) == position;
-        let Some(slot) = self.index.find_locked(hash, is_this) else { return true };
+        let Some(slot) = self.index.find_locked(hash, is_this) else {
+            return true;
+        };
         let item = Item { record: *record, slot, position, shard: self.number };
         let alive = self.is_alive(&item, now);
         if alive && self.deserves_another_lap(writer, &slot, record_bytes) {
@@ -106,7 +110,7 @@ impl Shard {
         }
         self.index.remove(&slot);
         let counts = &mut writer.counts;
-        counts.live_bytes -= record_bytes;
+        counts.live_bytes -= self.charge(&record.shape);
         let unfetched = u64::from(!item.hit_before());
         if alive {
             counts.evictions += 1;
@@ -141,7 +145,8 @@ impl Shard {
         self.index.replace(&item.slot, hash, position, uses);
         let new_bytes = draft.record_bytes() as u64;
         writer.credit = writer.credit.saturating_sub(new_bytes);
-        writer.counts.live_bytes = writer.counts.live_bytes - item.record_bytes() as u64 + new_bytes;
+        writer.counts.live_bytes += self.charge(&draft.shape());
+        writer.counts.live_bytes -= self.charge(&item.record.shape);
         writer.counts.reinserted_bytes += new_bytes;
         writer.counts.reinserted_items += 1;
         true

@@ -195,6 +195,11 @@ impl Shape {
         (self.value_at() + self.value_bytes).next_multiple_of(8)
     }
 
+    /// Does it carry a CAS of its own?
+    pub fn has_explicit_cas(&self) -> bool {
+        self.has_cas
+    }
+
     /// The record without padding: where its checksum ends. A pad's ends with its header.
     fn checked_bytes(&self) -> usize {
         if self.kind == Kind::Pad { self.value_at() } else { self.value_at() + self.value_bytes }

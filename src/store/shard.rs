@@ -7,7 +7,7 @@
 use super::NoRoom;
 use super::index::{Entry as Slot, Index, Look, SlotRef};
 use super::item::Item;
-use super::record::{Draft, HEADER_BYTES, Kind, Record};
+use super::record::{Draft, HEADER_BYTES, Kind, Record, Shape};
 use super::ring::{BIRTH, ControlLine, Ring};
 use crate::base::hash::IndexHash;
 use crate::base::limits::KEY_BYTES_MAX;
@@ -99,7 +99,7 @@ impl Shard {
             awaited: None,
             wanted: (0, 0),
             sweep: false,
-            credit: 0,
+            credit: ring.bytes() / CREDIT_SHARE_MAX,
             counts: Counts::default(),
         };
         let shard = Shard {
@@ -205,6 +205,13 @@ impl Shard {
         !item.expiry().has_passed(now) && item.position >= self.flushed_below.load(Relaxed)
     }
 
+    /// What a live record counts for. With `-M` it will be moved again and again, and the first move makes its CAS explicit: that is
+    /// counted from the beginning, so that moving never fills the memory.
+    pub(super) fn charge(&self, shape: &Shape) -> u64 {
+        let grows = !self.policy.evict && !shape.has_explicit_cas();
+        shape.record_bytes() as u64 + if grows { 8 } else { 0 }
+    }
+
     /// Everything written so far is gone.
     pub(super) fn flush(&self, writer: &mut Writer) -> Result<(), NoRoom> {
         let draft = Draft::of_key(Kind::Flush, b"", Default::default());
@@ -291,6 +298,8 @@ impl Shard {
     }
 }
 
+/// The credit for second chances that can be saved up: one part in so many of the ring.
+pub(super) const CREDIT_SHARE_MAX: u64 = 16;
 /// Rounds of maintenance for which an append that found no room counts.
 const WANTED_ROUNDS: u32 = 1000;
 /// The epoch of a store that has never had another primary.

@@ -99,7 +99,12 @@ pub(super) fn plan(config: &StoreConfig) -> Result<Plan, StoreError> {
             RING_BYTES_MAX >> 30
         )));
     }
-    Ok(Plan { shards, ring_bytes, slab_bytes: slab_bytes(ring_bytes, config.hugepages), policy: policy(config, ring_bytes) })
+    Ok(Plan {
+        shards,
+        ring_bytes,
+        slab_bytes: slab_bytes(ring_bytes, config.hugepages),
+        policy: policy(config, ring_bytes),
+    })
 }
 
 fn check_host(config: &StoreConfig) -> Result<(), StoreError> {
@@ -124,7 +129,11 @@ fn shards_for(config: &StoreConfig) -> usize {
 
 /// One slab where that will do. Huge pages come whole: what is left over becomes a last slab of plain pages.
 fn slab_bytes(ring_bytes: usize, hugepages: bool) -> usize {
-    let whole = if hugepages && ring_bytes > 2 * HUGEPAGE_BYTES { ring_bytes / HUGEPAGE_BYTES * HUGEPAGE_BYTES } else { ring_bytes };
+    let whole = if hugepages && ring_bytes > 2 * HUGEPAGE_BYTES {
+        ring_bytes / HUGEPAGE_BYTES * HUGEPAGE_BYTES
+    } else {
+        ring_bytes
+    };
     whole.min(SLAB_BYTES_MAX)
 }
 

@@ -54,7 +54,9 @@ mod mapped {
             assert!(bytes > 0 && bytes.is_multiple_of(8));
             if hugepages && bytes.is_multiple_of(HUGEPAGE_BYTES) {
                 match map_memfd(name, bytes, MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB) {
-                    Ok((map, file)) => return Ok(Slab { map, _file: file, backing: Backing::Hugetlb }),
+                    Ok((map, file)) => {
+                        return Ok(Slab { map, _file: file, backing: Backing::Hugetlb });
+                    }
                     Err(error) => log::debug!("{name}: no reserved huge pages ({error}); trying transparent ones"),
                 }
             }
