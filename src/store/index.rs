@@ -121,6 +121,16 @@ fn set(cell: &AtomicU64, value: u64) {
     cell.store(value, Ordering::Relaxed);
 }
 
+/// Store to a slot on which readers may be trying to count a use. A compare-exchange of theirs comes before this store in the
+/// slot's modification order, or fails. loom (0.7) lets it succeed on the value that a plain store has just replaced, which
+/// no hardware and not the memory model does; a swap keeps it honest there.
+fn overwrite(cell: &AtomicU64, value: u64) {
+    #[cfg(not(loom))]
+    cell.store(value, Ordering::Release);
+    #[cfg(loom)]
+    cell.swap(value, Ordering::AcqRel);
+}
+
 fn bucket_of(hash: u64, count: u64) -> u64 {
     let top = 1 << (63 - count.leading_zeros());
     let bucket = hash & (2 * top - 1);
@@ -231,13 +241,13 @@ impl Index {
     /// Point the entry in `slot` to another record of the same key. Its uses start anew at `uses`.
     pub fn replace<'a>(&'a self, slot: &SlotRef<'a>, hash: u64, position: u64, uses: u64) -> SlotRef<'a> {
         let entry = Entry::new(hash, position).with_uses(uses);
-        slot.cell.store(entry.0, Ordering::Release);
+        overwrite(slot.cell, entry.0);
         SlotRef { cell: slot.cell, entry }
     }
 
     /// Take the entry out.
     pub fn remove(&self, slot: &SlotRef<'_>) {
-        slot.cell.store(0, Ordering::Release);
+        overwrite(slot.cell, 0);
         set(&self.writer_state.entries, self.entries() - 1);
     }
 
@@ -333,7 +343,7 @@ impl Index {
         let mut bucket = Some(old);
         while let Some(cells) = bucket {
             for cell in cells[..SLOTS].iter().filter(|cell| moves(cell)) {
-                cell.store(0, Ordering::Release);
+                overwrite(cell, 0);
             }
             bucket = self.next(get(&cells[CONTROL]));
         }
@@ -360,7 +370,7 @@ impl Index {
                     break;
                 };
                 vacant.store(get(last), Ordering::Release);
-                last.store(0, Ordering::Release);
+                overwrite(last, 0);
             }
             if self.last_entry(next).is_none() {
                 return self.release_chain(bucket);

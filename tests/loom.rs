@@ -1,0 +1,146 @@
+//! Every lock-free protocol of the store, model-checked: `RUSTFLAGS="--cfg loom" cargo test --release --test loom`.
+//! loom runs each test under all interleavings (and all stale reads that the orderings allow) up to the bound set here.
+#![cfg(loom)]
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::thread;
+use remora::store::index::{Index, Look};
+use remora::store::record::{Draft, Kind, Meta, Record, Source};
+use remora::store::ring::{BIRTH, ControlLine, Ring};
+use remora::sys::memory::Slab;
+use remora::sys::quiescence::Domain;
+
+fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 100_000;
+    builder.check(check);
+}
+
+/// Whoever sees `committed` sees every byte below it.
+#[test]
+fn a_committed_record_is_complete() {
+    model(3, || {
+        let ring = Arc::new(Ring::new("loom", 256, false).unwrap());
+        let lines = Arc::new(Slab::new("loom", 64, false).unwrap());
+        ControlLine::of(lines.words(), 0).begin(1, 256);
+        let writer = {
+            let (ring, lines) = (ring.clone(), lines.clone());
+            thread::spawn(move || {
+                let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
+                draft.write(ring.words_at(BIRTH), BIRTH, 1);
+                ControlLine::of(lines.words(), 0).commit(BIRTH + draft.record_bytes() as u64);
+            })
+        };
+        if ControlLine::of(lines.words(), 0).committed() > BIRTH {
+            let record = Record::read(ring.words_at(BIRTH)).expect("a whole record");
+            assert!(record.proves_itself(BIRTH, 1));
+        }
+        writer.join().unwrap();
+    });
+}
+
+/// What a reader found within its turn is not overwritten before the turn ends.
+#[test]
+fn bytes_are_reused_only_after_every_reader_has_left() {
+    const OLD: u64 = 7;
+    const NEW: u64 = 8;
+    model(4, || {
+        let domain = Arc::new(Domain::new(1));
+        let (slot, bytes) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicU64::new(OLD)));
+        let reader = {
+            let (domain, slot, bytes) = (domain.clone(), slot.clone(), bytes.clone());
+            thread::spawn(move || {
+                let mut seat = domain.sit().unwrap();
+                for _ in 0..2 {
+                    let _inside = seat.enter();
+                    if slot.load(Ordering::Acquire) == 1 {
+                        assert_eq!(bytes.load(Ordering::Relaxed), OLD);
+                        assert_eq!(bytes.load(Ordering::Relaxed), OLD);
+                    }
+                }
+            })
+        };
+        slot.store(0, Ordering::Release);
+        let era = domain.advance();
+        for _ in 0..2 {
+            if domain.all_passed(era) {
+                bytes.store(NEW, Ordering::Relaxed);
+            }
+        }
+        reader.join().unwrap();
+    });
+}
+
+/// Keys of the growth test: the hash's low bit chooses the bucket after the split, its top bits are the tag.
+fn hash_of(number: u64) -> u64 {
+    number << 40 | number & 1
+}
+
+fn position_of(number: u64) -> u64 {
+    (number + 8) * 8
+}
+
+const COMMITTED: u64 = 1 << 20;
+
+fn find(index: &Index, number: u64) -> Look<()> {
+    match index.find(hash_of(number), |entry| entry.position(COMMITTED) == position_of(number)) {
+        Look::Found(_) => Look::Found(()),
+        Look::Absent => Look::Absent,
+        Look::Unsettled => Look::Unsettled,
+    }
+}
+
+fn grow_while_looking_for(number: u64) {
+    model(3, move || {
+        let index = Arc::new(Index::new(512).unwrap());
+        for number in 0..9 {
+            index.insert(hash_of(number), position_of(number)).unwrap();
+        }
+        let writer = {
+            let index = index.clone();
+            thread::spawn(move || index.grow(|entry| hash_of(entry.position(COMMITTED) / 8 - 8)))
+        };
+        assert!(!matches!(find(&index, number), Look::Absent), "a key that is there is never missed");
+        writer.join().unwrap();
+        assert!((0..9).all(|number| matches!(find(&index, number), Look::Found(()))));
+        assert!(matches!(find(&index, 9), Look::Absent));
+        assert_eq!(index.overflow_count(), 0, "the emptied overflow bucket was given back");
+    });
+}
+
+/// An entry that a split moves to the new bucket.
+#[test]
+fn a_key_that_moves_is_never_missed() {
+    grow_while_looking_for(3);
+}
+
+/// An entry that stays in its bucket, but moves from the overflow bucket into a slot that the split emptied.
+#[test]
+fn a_key_that_is_pulled_forward_is_never_missed() {
+    grow_while_looking_for(8);
+}
+
+/// Counting a use never brings back an entry that was replaced meanwhile.
+#[test]
+fn a_use_noted_late_does_not_undo_a_replacement() {
+    model(4, || {
+        let index = Arc::new(Index::new(512).unwrap());
+        index.insert(hash_of(1), position_of(1)).unwrap();
+        let reader = {
+            let index = index.clone();
+            thread::spawn(move || {
+                if let Look::Found(slot) = index.find(hash_of(1), |_| true) {
+                    slot.note_use();
+                }
+            })
+        };
+        let slot = index.find_locked(hash_of(1), |_| true).unwrap();
+        index.replace(&slot, hash_of(1), position_of(2), 0);
+        reader.join().unwrap();
+        let after = index.find_locked(hash_of(1), |_| true).unwrap();
+        assert_eq!(after.entry.position(COMMITTED), position_of(2));
+        assert!(after.entry.uses() <= 1);
+    });
+}
