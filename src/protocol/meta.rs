@@ -80,3 +80,8 @@ pub struct MetaRequest<'a> {
     /// J: value of an item that ma creates (0 if not given).
     pub initial: u64,
 }
+
+/// The flags of a meta command, one by one, in the order in which they came. None is empty.
+pub(super) fn flag_tokens(tokens: &[u8]) -> impl Iterator<Item = &[u8]> {
+    tokens.split(|byte| *byte == b' ').filter(|token| !token.is_empty())
+}
