@@ -251,3 +251,83 @@ fn push_ttl(out: &mut Vec<u8>, seconds: Option<u32>) {
 fn push_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{ParseLimits, Parsed, Request, parse};
+
+    /// The answer to the meta command on `line`.
+    fn answer(line: &str, code: MetaCode, facts: Option<&MetaFacts>) -> String {
+        let mut out = Vec::new();
+        let mut scratch = [0; KEY_BYTES_MAX];
+        match parse(line.as_bytes(), ParseLimits { value_bytes_max: 100 }, &mut scratch) {
+            Parsed::Request(Request::Meta(request), _) => meta_line(&mut out, code, &request, facts),
+            other => panic!("{other:?}"),
+        }
+        String::from_utf8(out).unwrap()
+    }
+
+    const FACTS: MetaFacts = MetaFacts {
+        client_flags: 9,
+        cas: 8,
+        ttl_seconds: Some(7),
+        hit_before: true,
+        idle_seconds: 6,
+        value_bytes: 5,
+        won: true,
+        stale: true,
+        token_sent: true,
+    };
+
+    #[test]
+    fn a_hit_gives_flags_back_in_the_order_of_the_request() {
+        let line = "mg key t s v Oab f k h l c q u T0 P1\r\n";
+        assert_eq!(answer(line, MetaCode::Value(5), Some(&FACTS)), "VA 5 t7 s5 Oab f9 kkey h1 l6 c8 Z X W\r\n");
+        let plain = MetaFacts::default();
+        assert_eq!(answer("mg key t h v\r\n", MetaCode::Done, Some(&plain)), "HD t-1 h0\r\n");
+    }
+
+    #[test]
+    fn without_an_item_only_opaque_and_key_come_back() {
+        assert_eq!(answer("mg key t s Oab k\r\n", MetaCode::Miss, None), "EN Oab kkey\r\n");
+        assert_eq!(answer("md Zm9v b k O1 q c\r\n", MetaCode::NotFound, None), "NF kZm9v b O1\r\n");
+        assert_eq!(answer("ma key c t\r\n", MetaCode::Exists, None), "EX\r\n");
+    }
+
+    #[test]
+    fn each_command_gives_back_its_own_flags_only() {
+        assert_eq!(answer("md key t s c f k\r\n", MetaCode::Done, Some(&FACTS)), "HD kkey\r\n");
+        assert_eq!(answer("ma key t s c f v\r\n", MetaCode::Value(1), Some(&FACTS)), "VA 1 t7 c8\r\n");
+        assert_eq!(answer("ms key 2 t s c F1\r\nab\r\n", MetaCode::Done, Some(&FACTS)), "HD s5 c8\r\n");
+        assert_eq!(answer("ms key 2 s c k\r\nab\r\n", MetaCode::NotStored, None), "NS s2 c0 kkey\r\n");
+    }
+
+    #[test]
+    fn a_binary_key_comes_back_as_it_would_be_written() {
+        // QR and QQ are the same byte; the leftover bits of R are dropped.
+        assert_eq!(answer("mg QR== b k\r\n", MetaCode::Done, Some(&FACTS)), "HD kQQ== b Z X W\r\n");
+        let longest = "A".repeat(248);
+        let line = format!("mg {longest} k b\r\n");
+        assert_eq!(answer(&line, MetaCode::Miss, None), format!("EN k{longest} b\r\n"));
+    }
+
+    #[test]
+    fn the_plain_lines() {
+        let mut out = Vec::new();
+        value_line(&mut out, b"k", 1, 2, None);
+        value_line(&mut out, b"k", u32::MAX, 2, Some(u64::MAX));
+        number_line(&mut out, 0);
+        stat_line(&mut out, "pid", 42);
+        version_line(&mut out, "1.6.45");
+        let fields = DebugFacts { expires_in: None, idle_seconds: 3, cas: 4, fetched: false, record_bytes: 99 };
+        debug_line(&mut out, &MetaRequest::new(MetaVerb::Debug, b"k"), &fields);
+        let fetched = DebugFacts { expires_in: Some(5), fetched: true, ..fields };
+        let binary = MetaRequest { base64_key: true, ..MetaRequest::new(MetaVerb::Debug, b"foo") };
+        debug_line(&mut out, &binary, &fetched);
+        let expected = "VALUE k 1 2\r\nVALUE k 4294967295 2 18446744073709551615\r\n0\r\nSTAT pid 42\r\n\
+                        VERSION 1.6.45\r\nME k exp=-1 la=3 cas=4 fetch=no cls=1 size=99\r\n\
+                        ME Zm9v exp=5 la=3 cas=4 fetch=yes cls=1 size=99\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}
