@@ -12,8 +12,8 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
-/// Padding required, bits left over in the last letter ignored: as memcached. It also skips letters that are not base64
-/// at all; those are refused here, since a key that is silently another key is worse than an error.
+/// Padding required, bits left over in the last letter ignored: as memcached. It also skips letters that are not base64 and
+/// whatever follows the padding; both are refused here, since a key that is silently another key is worse than an error.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
