@@ -16,7 +16,7 @@ pub const GET_LINE_BYTES_MAX: usize = 1 << 20;
 /// Longest opaque token of a meta command in bytes (memcached's limit).
 pub const OPAQUE_BYTES_MAX: usize = 32;
 
-/// Most flags on one meta command; memcached refuses more, too.
+/// Most tokens on the line of a meta command, the command itself, its key and ms's length counted as in memcached.
 pub const META_FLAGS_MAX: usize = 20;
 
 const _: () = assert!(KEY_BYTES_MAX < LINE_BYTES_MAX && LINE_BYTES_MAX < GET_LINE_BYTES_MAX);

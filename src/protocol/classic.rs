@@ -1,6 +1,9 @@
 //! The classic text commands, as structures.
 
 use super::Exptime;
+use super::reply::BAD_FORMAT;
+use crate::base::limits::{GET_LINE_BYTES_MAX, KEY_BYTES_MAX};
+use memchr::memchr;
 
 /// get, gets, gat, gats: one or more keys.
 #[derive(Debug)]
@@ -101,7 +104,48 @@ pub enum NextKey<'a> {
 impl<'a> Keys<'a> {
     /// The key at or after `offset` (0 for the first).
     pub fn next(&self, offset: u32) -> NextKey<'a> {
-        let _ = (offset, self.line);
-        NextKey::End
+        let rest = self.line.get(offset as usize..).unwrap_or_default();
+        let Some(start) = rest.iter().position(|byte| *byte != b' ') else {
+            return NextKey::End;
+        };
+        let from_start = &rest[start..];
+        let key_bytes = memchr(b' ', from_start).unwrap_or(from_start.len());
+        if key_bytes > KEY_BYTES_MAX {
+            return NextKey::Bad(BAD_FORMAT);
+        }
+        NextKey::Key(&from_start[..key_bytes], offset + (start + key_bytes) as u32)
+    }
+}
+
+const _: () = assert!(GET_LINE_BYTES_MAX <= u32::MAX as usize, "offsets into a get line are 32 bits");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(line: &[u8]) -> Vec<NextKey<'_>> {
+        let (keys, mut offset, mut found) = (Keys { line }, 0, Vec::new());
+        loop {
+            found.push(keys.next(offset));
+            match found.last() {
+                Some(NextKey::Key(_, next)) => offset = *next,
+                _ => return found,
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_parted_by_any_number_of_blanks() {
+        assert_eq!(walk(b"  a  b\tc "), [NextKey::Key(b"a", 3), NextKey::Key(b"b\tc", 8), NextKey::End]);
+        assert_eq!(walk(b"   "), [NextKey::End]);
+        assert_eq!(Keys { line: b"a" }.next(u32::MAX), NextKey::End);
+    }
+
+    #[test]
+    fn a_key_of_251_bytes_is_bad_where_it_stands() {
+        let longest = [b'k'; KEY_BYTES_MAX];
+        let line = [b"a ", &longest[..], b" ", &[b'k'; KEY_BYTES_MAX + 1][..]].concat();
+        let longest_end = 2 + KEY_BYTES_MAX as u32;
+        assert_eq!(walk(&line), [NextKey::Key(b"a", 1), NextKey::Key(&longest, longest_end), NextKey::Bad(BAD_FORMAT)]);
     }
 }

@@ -80,3 +80,37 @@ pub struct MetaRequest<'a> {
     /// J: value of an item that ma creates (0 if not given).
     pub initial: u64,
 }
+
+impl<'a> MetaRequest<'a> {
+    /// A command with no flags: what each of them is when it is not given.
+    pub fn new(verb: MetaVerb, key: &'a [u8]) -> Self {
+        MetaRequest {
+            verb,
+            key,
+            key_token: key,
+            flag_tokens: b"",
+            value: b"",
+            base64_key: false,
+            quiet: false,
+            want_value: false,
+            no_bump: false,
+            compare_cas: None,
+            new_cas: None,
+            client_flags: 0,
+            invalidate: false,
+            remove_value: false,
+            ttl: None,
+            vivify: None,
+            recache_seconds: None,
+            set_mode: SetMode::Set,
+            decrement: false,
+            delta: 1,
+            initial: 0,
+        }
+    }
+}
+
+/// The flags of a meta command, one by one, in the order in which they came. None is empty.
+pub(super) fn flag_tokens(tokens: &[u8]) -> impl Iterator<Item = &[u8]> {
+    tokens.split(|byte| *byte == b' ').filter(|token| !token.is_empty())
+}

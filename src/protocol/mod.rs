@@ -39,7 +39,8 @@ pub enum Parsed<'a> {
 /// A refusal: what to answer, how far to skip, what else to do.
 #[derive(Debug)]
 pub struct Rejection<'a> {
-    /// The whole answer, line end included; never suppressed by noreply or q.
+    /// The whole answer, line end included; empty where memcached keeps quiet (it heeds noreply in most refusals of
+    /// classic commands, and never q in those of meta commands). To be sent as it is.
     pub answer: &'static [u8],
     /// Bytes to drop from the start of the input, the announced body included; may reach beyond what has arrived.
     pub skip_bytes: u64,

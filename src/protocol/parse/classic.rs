@@ -1,0 +1,117 @@
+//! The classic commands that name a key: get, gets, gat, gats, set and its kin, incr, decr, touch, delete.
+//!
+//! Takes a line whose command is known, gives the request. What memcached ignores is ignored here: further tokens behind
+//! those that a command needs (so `delete k 0` deletes, whatever the number), and noreply on a get.
+
+use super::super::classic::{Arithmetic, Delete, Get, Keys, Store, StoreVerb, Touch};
+use super::super::{Exptime, ParseLimits, Parsed, Request, reply};
+use super::line::{Line, block_bytes};
+use super::tokens::{Tokens, client_flags, i32_strict, storage_exptime, u64_strict};
+use crate::base::limits::KEY_BYTES_MAX;
+
+/// get, gets: `rest` is the line behind the command. The keys are checked when they are walked.
+pub fn get<'a>(line: Line<'a>, rest: &'a [u8], with_cas: bool) -> Parsed<'a> {
+    if rest.iter().all(|byte| *byte == b' ') {
+        return line.refuse(reply::BAD_FORMAT);
+    }
+    line.accept(Request::Get(Get { keys: Keys { line: rest }, with_cas, touch: None }))
+}
+
+/// gat, gats.
+pub fn get_and_touch(line: Line<'_>, with_cas: bool) -> Parsed<'_> {
+    let mut tokens = Tokens::of(line.text);
+    let (Some(_command), Some(exptime)) = (tokens.next(), tokens.next()) else {
+        return line.refuse(reply::BAD_FORMAT);
+    };
+    let keys = tokens.rest();
+    if keys.is_empty() {
+        return line.refuse(reply::BAD_FORMAT);
+    }
+    let Some(exptime) = i32_strict(exptime) else {
+        return line.refuse(reply::BAD_EXPTIME);
+    };
+    line.accept(Request::Get(Get { keys: Keys { line: keys }, with_cas, touch: Some(Exptime(exptime.into())) }))
+}
+
+/// set, add, replace, append, prepend, cas (whose number is read here).
+pub fn store(line: Line<'_>, verb: StoreVerb, limits: ParseLimits) -> Parsed<'_> {
+    let mut tokens = Tokens::of(line.text);
+    tokens.next();
+    let (Some(key), Some(flags), Some(exptime), Some(length)) =
+        (tokens.next(), tokens.next(), tokens.next(), tokens.next())
+    else {
+        return line.refuse(reply::BAD_FORMAT);
+    };
+    let Some(value_bytes) = block_bytes(length) else {
+        return line.refuse(reply::BAD_FORMAT);
+    };
+    let noreply = tokens.noreply();
+    // From here on the block's length is known, and a refusal swallows the block.
+    let refuse =
+        |answer: &'static [u8], unlink| line.refuse_with_block(if noreply { b"" } else { answer }, value_bytes, unlink);
+    if key.len() > KEY_BYTES_MAX {
+        return refuse(reply::BAD_FORMAT, None);
+    }
+    let (Some(client_flags), Some(exptime)) = (client_flags(flags), storage_exptime(exptime)) else {
+        return refuse(reply::BAD_FORMAT, None);
+    };
+    let verb = match verb {
+        StoreVerb::Cas(_) => match tokens.next().and_then(u64_strict) {
+            Some(unique) => StoreVerb::Cas(unique),
+            None => return refuse(reply::BAD_FORMAT, None),
+        },
+        other => other,
+    };
+    if value_bytes as usize > limits.value_bytes_max {
+        return refuse(reply::TOO_LARGE, (verb == StoreVerb::Set).then_some(key));
+    }
+    let exptime = Exptime(exptime.into());
+    line.with_block(value_bytes, noreply, |value| {
+        Request::Store(Store { verb, key, client_flags, exptime, value, noreply })
+    })
+}
+
+/// incr, decr.
+pub fn arithmetic(line: Line<'_>, increment: bool) -> Parsed<'_> {
+    let mut tokens = Tokens::of(line.text);
+    let (Some(_command), Some(key), Some(delta)) = (tokens.next(), tokens.next(), tokens.next()) else {
+        return line.refuse(reply::BAD_FORMAT);
+    };
+    let noreply = tokens.noreply();
+    if key.len() > KEY_BYTES_MAX {
+        return line.refuse_unless(noreply, reply::BAD_FORMAT);
+    }
+    match u64_strict(delta) {
+        Some(delta) => line.accept(Request::Arithmetic(Arithmetic { increment, key, delta, noreply })),
+        None => line.refuse_unless(noreply, reply::BAD_DELTA),
+    }
+}
+
+/// touch.
+pub fn touch(line: Line<'_>) -> Parsed<'_> {
+    let mut tokens = Tokens::of(line.text);
+    let (Some(_command), Some(key), Some(exptime)) = (tokens.next(), tokens.next(), tokens.next()) else {
+        return line.refuse(reply::BAD_FORMAT);
+    };
+    let noreply = tokens.noreply();
+    if key.len() > KEY_BYTES_MAX {
+        return line.refuse_unless(noreply, reply::BAD_FORMAT);
+    }
+    match i32_strict(exptime) {
+        Some(exptime) => line.accept(Request::Touch(Touch { key, exptime: Exptime(exptime.into()), noreply })),
+        None => line.refuse_unless(noreply, reply::BAD_EXPTIME),
+    }
+}
+
+/// delete.
+pub fn delete(line: Line<'_>) -> Parsed<'_> {
+    let mut tokens = Tokens::of(line.text);
+    let (Some(_command), Some(key)) = (tokens.next(), tokens.next()) else {
+        return line.refuse(reply::BAD_FORMAT);
+    };
+    let noreply = tokens.noreply();
+    if key.len() > KEY_BYTES_MAX {
+        return line.refuse_unless(noreply, reply::BAD_FORMAT);
+    }
+    line.accept(Request::Delete(Delete { key, noreply }))
+}

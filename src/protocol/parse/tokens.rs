@@ -1,0 +1,182 @@
+//! A command line cut into tokens, and tokens read as numbers.
+//!
+//! Takes the bytes between a line's start and its end, gives slices of them. Only blanks separate tokens: a tab, a NUL or
+//! a carriage return inside a line belongs to its token, as in memcached. What counts as a number differs from
+//! command to command there, so there are two readers of each kind here: the strict one and the one like C's strtol.
+
+/// memcached looks at no more tokens of a line; a `noreply` behind them goes unseen.
+const TOKENS_MAX: u8 = 23;
+
+/// A walk over the tokens of a line. None is empty.
+#[derive(Clone)]
+pub struct Tokens<'a> {
+    rest: &'a [u8],
+    last: &'a [u8],
+    taken: u8,
+}
+
+impl<'a> Tokens<'a> {
+    pub fn of(line: &'a [u8]) -> Self {
+        Tokens { rest: line, last: b"", taken: 0 }
+    }
+
+    /// What has not been walked yet, blanks around it trimmed.
+    pub fn rest(&self) -> &'a [u8] {
+        let start = self.rest.iter().position(|byte| *byte != b' ').unwrap_or(self.rest.len());
+        let end = self.rest.iter().rposition(|byte| *byte != b' ').map_or(start, |last| last + 1);
+        &self.rest[start..end]
+    }
+
+    /// True when the last token of the line is `noreply`: the only place where memcached heeds it, whatever else that
+    /// token may stand for (`delete noreply` deletes a key of that name and keeps quiet).
+    pub fn noreply(&self) -> bool {
+        self.clone().last_token() == b"noreply"
+    }
+
+    /// The last token of the line, also if it was walked over already.
+    pub fn last_token(mut self) -> &'a [u8] {
+        while self.next().is_some() {}
+        self.last
+    }
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let start = self.rest.iter().position(|byte| *byte != b' ')?;
+        if self.taken == TOKENS_MAX {
+            return None;
+        }
+        let from_start = &self.rest[start..];
+        let end = from_start.iter().position(|byte| *byte == b' ').unwrap_or(from_start.len());
+        (self.last, self.rest) = from_start.split_at(end);
+        self.taken += 1;
+        Some(self.last)
+    }
+}
+
+/// Digits alone, at most 22 of them (leading zeros count), within u64.
+pub fn u64_strict(token: &[u8]) -> Option<u64> {
+    const DIGITS_MAX: usize = 22;
+    if token.len() > DIGITS_MAX {
+        return None;
+    }
+    digits(token)
+}
+
+/// Digits alone, at most 11 of them, within u32.
+pub fn u32_strict(token: &[u8]) -> Option<u32> {
+    const DIGITS_MAX: usize = 11;
+    if token.len() > DIGITS_MAX {
+        return None;
+    }
+    digits(token)?.try_into().ok()
+}
+
+/// Digits with an optional minus before them, at most 11 bytes, within i32. A minus alone is zero.
+pub fn i32_strict(token: &[u8]) -> Option<i32> {
+    const BYTES_MAX: usize = 11;
+    if token.len() > BYTES_MAX {
+        return None;
+    }
+    // Eleven digits fit an i64, so the sign can be applied after them.
+    let value = match token {
+        [b'-', magnitude @ ..] => -(digits(magnitude)? as i64),
+        magnitude => digits(magnitude)? as i64,
+    };
+    value.try_into().ok()
+}
+
+/// The flags of a storage command: as strtoul reads them, cut to 32 bits. Negative numbers are refused.
+pub fn client_flags(token: &[u8]) -> Option<u32> {
+    let (negative, magnitude) = c_number(token)?;
+    (!negative || magnitude == 0).then_some(magnitude as u32)
+}
+
+/// The expiry of a storage command: as strtol reads it, cut to 32 bits. The cut is memcached's and kept: clients that
+/// send -1 as 4294967295 mean "at once".
+pub fn storage_exptime(token: &[u8]) -> Option<i32> {
+    let (negative, magnitude) = c_number(token)?;
+    let value = if negative { 0i64.checked_sub_unsigned(magnitude)? } else { i64::try_from(magnitude).ok()? };
+    Some(value as i32)
+}
+
+fn digits(token: &[u8]) -> Option<u64> {
+    token.iter().try_fold(0u64, |sum, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        sum.checked_mul(10)?.checked_add(digit.into())
+    })
+}
+
+/// A number as C reads it: white space before it, a sign, digits; anything may follow a white space or a NUL.
+fn c_number(token: &[u8]) -> Option<(bool, u64)> {
+    let is_space = |byte: &u8| matches!(byte, b'\t'..=b'\r' | b' ');
+    let start = token.iter().position(|byte| !is_space(byte))?;
+    let (negative, unsigned) = match &token[start..] {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        rest => (false, rest),
+    };
+    let end = unsigned.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(unsigned.len());
+    let stops_well = unsigned.get(end).is_none_or(|byte| is_space(byte) || *byte == 0);
+    if end == 0 || !stops_well {
+        return None;
+    }
+    Some((negative, digits(&unsigned[..end])?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_parted_by_blanks_alone() {
+        let walked: Vec<&[u8]> = Tokens::of(b"  set  a\tb\0 \r 1  ").collect();
+        assert_eq!(walked, [&b"set"[..], b"a\tb\0", b"\r", b"1"]);
+        assert_eq!(Tokens::of(b"    ").next(), None);
+        assert_eq!(Tokens::of(b"  a b  ").rest(), b"a b");
+        assert_eq!(Tokens::of(b"   ").rest(), b"");
+    }
+
+    #[test]
+    fn noreply_counts_only_as_the_last_token() {
+        assert!(Tokens::of(b"touch k 0 noreply  ").noreply());
+        assert!(!Tokens::of(b"touch noreply k").noreply());
+        assert!(!Tokens::of(b"touch k 0 noreply2").noreply());
+        let mut walked = Tokens::of(b"delete noreply");
+        walked.by_ref().for_each(drop);
+        assert!(walked.noreply(), "also after the walk");
+        let behind_the_horizon = [b"a ".repeat(TOKENS_MAX.into()), b"noreply".to_vec()].concat();
+        assert!(!Tokens::of(&behind_the_horizon).noreply());
+    }
+
+    #[test]
+    fn strict_numbers_end_at_their_type() {
+        assert_eq!(u64_strict(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(u64_strict(b"18446744073709551616"), None);
+        assert_eq!(u64_strict(b"00000000000000000000007"), None, "23 digits are too many");
+        assert_eq!((u64_strict(b"-1"), u64_strict(b"+1"), u64_strict(b"1x")), (None, None, None));
+        assert_eq!((u32_strict(b"4294967295"), u32_strict(b"4294967296")), (Some(u32::MAX), None));
+        assert_eq!((i32_strict(b"2147483647"), i32_strict(b"2147483648")), (Some(i32::MAX), None));
+        assert_eq!((i32_strict(b"-2147483648"), i32_strict(b"-2147483649")), (Some(i32::MIN), None));
+        assert_eq!((i32_strict(b"-"), i32_strict(b"--1"), i32_strict(b"000000000001")), (Some(0), None, None));
+    }
+
+    #[test]
+    fn storage_numbers_are_read_as_c_does() {
+        assert_eq!(client_flags(b"+12"), Some(12));
+        assert_eq!(client_flags(b"\t12\tx"), Some(12));
+        assert_eq!(client_flags(b"12\0x"), Some(12));
+        assert_eq!((client_flags(b"12x"), client_flags(b"-1"), client_flags(b"-")), (None, None, None));
+        assert_eq!(client_flags(b"4294967297"), Some(1), "cut to 32 bits");
+        assert_eq!(client_flags(b"18446744073709551616"), None);
+        assert_eq!(storage_exptime(b"4294967295"), Some(-1));
+        assert_eq!(storage_exptime(b"-9223372036854775808"), Some(0));
+        assert_eq!((storage_exptime(b"9223372036854775808"), storage_exptime(b"")), (None, None));
+    }
+}

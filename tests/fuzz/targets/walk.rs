@@ -1,0 +1,81 @@
+//! A connection without a socket: parses its input to the end and holds the parser to what it promises.
+
+use remora::base::limits::KEY_BYTES_MAX;
+use remora::protocol::classic::{Keys, NextKey};
+use remora::protocol::reply::{MetaCode, MetaFacts, meta_line};
+use remora::protocol::{KeyScratch, ParseLimits, Parsed, Rejection, Request, parse};
+
+const LIMITS: ParseLimits = ParseLimits { value_bytes_max: 64 << 10 };
+const SCRATCH: KeyScratch = [0; KEY_BYTES_MAX];
+
+/// Every step takes at least a byte, nothing is taken that is not there, and parsing again finds the same.
+pub fn walk(input: &[u8]) {
+    let mut rest = input;
+    loop {
+        let mut scratch = SCRATCH;
+        let parsed = parse(rest, LIMITS, &mut scratch);
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", parse(rest, LIMITS, &mut SCRATCH.clone())));
+        match parsed {
+            Parsed::Request(request, taken) => {
+                assert!(taken >= 1 && taken <= rest.len());
+                check(&request);
+                rest = &rest[taken..];
+            }
+            Parsed::Incomplete { wanted_bytes } => return assert!(wanted_bytes > rest.len()),
+            Parsed::Rejected(rejection) => {
+                check_rejection(&rejection);
+                if rejection.close || rejection.skip_bytes >= rest.len() as u64 {
+                    return;
+                }
+                rest = &rest[rejection.skip_bytes as usize..];
+            }
+        }
+    }
+}
+
+fn check(request: &Request<'_>) {
+    match request {
+        Request::Get(get) => check_keys(&get.keys),
+        Request::Store(store) => {
+            check_key(store.key);
+            assert!(store.value.len() <= LIMITS.value_bytes_max);
+        }
+        Request::Arithmetic(arithmetic) => check_key(arithmetic.key),
+        Request::Touch(touch) => check_key(touch.key),
+        Request::Delete(delete) => check_key(delete.key),
+        Request::Meta(meta) => {
+            assert!((1..=KEY_BYTES_MAX).contains(&meta.key.len()));
+            check_key(meta.key_token);
+            assert!(meta.value.len() <= LIMITS.value_bytes_max);
+            let mut answer = Vec::new();
+            meta_line(&mut answer, MetaCode::Done, meta, Some(&MetaFacts::default()));
+            assert_eq!(answer.iter().filter(|byte| **byte == b'\n').count(), 1, "one line and no more");
+        }
+        _ => {}
+    }
+}
+
+fn check_keys(keys: &Keys<'_>) {
+    let mut offset = 0;
+    let mut found = 0;
+    while let NextKey::Key(key, next) = keys.next(offset) {
+        check_key(key);
+        assert!(next > offset, "the cursor moves");
+        (offset, found) = (next, found + 1);
+    }
+    assert!(found > 0 || matches!(keys.next(0), NextKey::Bad(_)), "a get has a key, or a bad one");
+}
+
+/// As it stood on the line: nothing in it can end a line or part a token.
+fn check_key(key: &[u8]) {
+    assert!((1..=KEY_BYTES_MAX).contains(&key.len()));
+    assert!(!key.contains(&b' ') && !key.contains(&b'\n'));
+}
+
+fn check_rejection(rejection: &Rejection<'_>) {
+    assert!(rejection.skip_bytes >= 1);
+    assert!(rejection.answer.is_empty() || rejection.answer.ends_with(b"\r\n"));
+    if let Some(key) = rejection.unlink {
+        assert!((1..=KEY_BYTES_MAX).contains(&key.len()));
+    }
+}
