@@ -69,6 +69,25 @@ pub fn raise_open_files(wanted: u64) -> Result<(), u64> {
     if now >= wanted { Ok(()) } else { Err(now) }
 }
 
+/// How many files may be open at once now.
+pub fn open_files_max() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// How many bytes of memory may be locked (RDMA registers that way); u64::MAX for no limit.
+pub fn locked_bytes_max() -> u64 {
+    getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX)
+}
+
+/// Whether io_uring_setup(2) is there and allowed. Asked with arguments that it must refuse, so that nothing is made.
+pub fn io_uring_works() -> bool {
+    // SAFETY: the call is given no entries and no parameters: the kernel answers EFAULT or EINVAL before it makes or
+    // touches anything, ENOSYS where it does not know the call, EPERM where it is forbidden.
+    let answer = unsafe { libc::syscall(libc::SYS_io_uring_setup, 0, std::ptr::null_mut::<libc::c_void>()) };
+    let refusal = io::Error::last_os_error().raw_os_error();
+    answer < 0 && matches!(refusal, Some(libc::EFAULT | libc::EINVAL))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

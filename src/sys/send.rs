@@ -71,9 +71,9 @@ pub fn send_parts(socket: impl AsFd, parts: &[Part<'_>]) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::sync::AtomicU64;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
-    use crate::sys::sync::AtomicU64;
 
     #[test]
     fn bytes_and_words_arrive_in_order() {
