@@ -71,7 +71,22 @@ impl Output {
 
     /// Before the turn ends: copy what is left of the loans, so that nothing of the ring is held any more.
     pub fn settle(&mut self, store: &Store, turn: &Turn<'_>) {
-        self.settle_with(|loan| store.loaned(turn, loan));
+        // An output that stays behind waits for a slow client: it keeps no more memory than it needs.
+        if self.loans.is_empty() && self.bytes.capacity() <= 2 * self.pending_bytes() {
+            return;
+        }
+        let mut rest = Vec::with_capacity(self.pending_bytes());
+        self.for_each_unsent(
+            |loan| store.loaned(turn, loan),
+            |part| {
+                match part {
+                    Part::Bytes(bytes) => rest.extend_from_slice(bytes),
+                    Part::Words(span) => span.copy_to(&mut rest),
+                }
+                true
+            },
+        );
+        *self = Output { bytes: rest, ..Output::default() };
     }
 
     fn write_with<'r>(
@@ -100,22 +115,6 @@ impl Output {
             self.clear();
         }
         Ok(sent)
-    }
-
-    fn settle_with<'r>(&mut self, resolve: impl Fn(&ValueLoan) -> WordSpan<'r>) {
-        // An output that stays behind waits for a slow client: it keeps no more memory than it needs.
-        if self.loans.is_empty() && self.bytes.capacity() <= 2 * self.pending_bytes() {
-            return;
-        }
-        let mut rest = Vec::with_capacity(self.pending_bytes());
-        self.for_each_unsent(resolve, |part| {
-            match part {
-                Part::Bytes(bytes) => rest.extend_from_slice(bytes),
-                Part::Words(span) => span.copy_to(&mut rest),
-            }
-            true
-        });
-        *self = Output { bytes: rest, ..Output::default() };
     }
 
     fn clear(&mut self) {
@@ -170,119 +169,134 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::sync::AtomicU64;
+    use crate::base::time::UnixSeconds;
+    use crate::store::{NewItem, StoreConfig};
 
-    fn ring() -> Vec<AtomicU64> {
-        (0..16u64).map(|word| AtomicU64::new(u64::from_le_bytes([word as u8; 8]).wrapping_mul(3))).collect()
-    }
+    const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 
-    fn loan(start_byte: u32, bytes: u32) -> ValueLoan {
-        ValueLoan { shard: 0, word: 0, start_byte, bytes }
-    }
-
-    fn resolve<'r>(ring: &'r [AtomicU64], loan: &ValueLoan) -> WordSpan<'r> {
-        WordSpan::new(ring, loan.start_byte as usize, loan.len())
+    /// Run `test` with loans of values of 21, 8, 0 and 5 bytes from a store.
+    fn with_loans(test: impl FnOnce(&Store, &Turn<'_>, [ValueLoan; 4])) {
+        let store = Store::new(StoreConfig {
+            memory_bytes: 4 << 20,
+            item_bytes_max: 1 << 16,
+            evict: true,
+            workers: 1,
+            shards: Some(1),
+            hugepages: false,
+            hash_seed: Some((1, 2)),
+        })
+        .unwrap();
+        let mut participant = store.join();
+        let turn = participant.turn();
+        let loans = [(b"a", 21), (b"b", 8), (b"c", 0), (b"d", 5)].map(|(key, bytes)| {
+            let value: Vec<u8> = (0..bytes).map(|at| b'A' + at).collect();
+            let at = store.locate(key);
+            let draft = store.draft(&at, NewItem { value: &value, ..NewItem::default() }, NOW);
+            store.entry(&turn, &at, NOW).set(&draft).expect("room for a few bytes");
+            store.get(&turn, &at, NOW).expect("just set").loan()
+        });
+        test(&store, &turn, loans);
     }
 
     /// Bytes before, between and behind loans, two loans side by side, and an empty one.
-    fn answers() -> Output {
+    fn answers(loans: [ValueLoan; 4]) -> Output {
         let mut output = Output::default();
         output.bytes().extend_from_slice(b"VALUE a\r\n");
-        output.lend(loan(3, 21));
+        output.lend(loans[0]);
         output.bytes().extend_from_slice(b"\r\n");
-        output.lend(loan(0, 8));
-        output.lend(loan(17, 0));
-        output.lend(loan(40, 5));
+        output.lend(loans[1]);
+        output.lend(loans[2]);
+        output.lend(loans[3]);
         output.bytes().extend_from_slice(b"END\r\n");
         output
     }
 
-    fn flat(parts: &[Part<'_>]) -> Vec<u8> {
-        let mut all = Vec::new();
-        for part in parts {
-            match part {
-                Part::Bytes(bytes) => all.extend_from_slice(bytes),
-                Part::Words(span) => span.copy_to(&mut all),
-            }
-        }
-        all
-    }
+    const STREAM: &[u8] = b"VALUE a\r\nABCDEFGHIJKLMNOPQRSTU\r\nABCDEFGHABCDEEND\r\n";
 
     /// A socket that takes `room` bytes and notes them.
     fn take(parts: &[Part<'_>], room: usize, taken: &mut Vec<u8>) -> io::Result<usize> {
-        let offered = flat(parts);
+        let mut offered = Vec::new();
+        for part in parts {
+            match part {
+                Part::Bytes(bytes) => offered.extend_from_slice(bytes),
+                Part::Words(span) => span.copy_to(&mut offered),
+            }
+        }
         let bytes = room.min(offered.len());
         taken.extend_from_slice(&offered[..bytes]);
         if bytes == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(bytes) }
     }
 
-    fn whole(ring: &[AtomicU64]) -> Vec<u8> {
-        let mut taken = Vec::new();
-        let mut output = answers();
-        output.write_with(|loan| resolve(ring, loan), |parts| take(parts, usize::MAX, &mut taken)).unwrap();
-        assert!(output.is_empty() && output.loans.is_empty());
-        taken
-    }
-
-    #[test]
-    fn the_stream_is_in_order() {
-        let ring = ring();
-        let stream = whole(&ring);
-        assert_eq!(stream.len(), answers().pending_bytes());
-        assert!(stream.starts_with(b"VALUE a\r\n") && stream.ends_with(b"END\r\n"));
-        assert_eq!(&stream[30..32], b"\r\n");
-    }
-
     #[test]
     fn every_partial_write_goes_on_where_it_stopped_settled_or_not() {
-        let ring = ring();
-        let expected = whole(&ring);
-        for first in 0..=expected.len() {
-            for second in 0..=expected.len() - first {
-                for settle in [false, true] {
-                    let mut output = answers();
-                    let mut taken = Vec::new();
-                    for room in [first, second, usize::MAX] {
-                        output.write_with(|loan| resolve(&ring, loan), |parts| take(parts, room, &mut taken)).unwrap();
-                        assert_eq!(output.pending_bytes(), expected.len() - taken.len());
-                        if settle {
-                            output.settle_with(|loan| resolve(&ring, loan));
-                            assert!(output.loans.is_empty());
+        with_loans(|store, turn, loans| {
+            for first in 0..=STREAM.len() {
+                for second in 0..=STREAM.len() - first {
+                    for settle in [false, true] {
+                        let mut output = answers(loans);
+                        assert_eq!(output.pending_bytes(), STREAM.len());
+                        let mut taken = Vec::new();
+                        for room in [first, second, usize::MAX] {
+                            let resolve = |loan: &ValueLoan| store.loaned(turn, loan);
+                            output.write_with(resolve, |parts| take(parts, room, &mut taken)).unwrap();
+                            assert_eq!(output.pending_bytes(), STREAM.len() - taken.len());
+                            if settle {
+                                output.settle(store, turn);
+                                assert!(output.loans.is_empty());
+                            }
                         }
+                        assert!(output.is_empty() && output.loans.is_empty());
+                        assert_eq!(taken, STREAM, "cut at {first} and {second}, settled: {settle}");
                     }
-                    assert_eq!(taken, expected, "cut at {first} and {second}, settled: {settle}");
                 }
             }
-        }
+        });
     }
 
     #[test]
     fn more_parts_than_one_write_takes_are_written_by_several() {
-        let ring = ring();
-        let mut output = Output::default();
-        let mut expected = Vec::new();
-        for byte in 0..100u8 {
-            output.bytes().push(byte);
-            output.lend(loan(8, 1));
-            expected.push(byte);
-            resolve(&ring, &loan(8, 1)).copy_to(&mut expected);
-        }
-        let mut taken = Vec::new();
-        while !output.is_empty() {
-            output.write_with(|loan| resolve(&ring, loan), |parts| take(parts, usize::MAX, &mut taken)).unwrap();
-        }
-        assert_eq!(taken, expected);
+        with_loans(|store, turn, loans| {
+            let mut output = Output::default();
+            let mut expected = Vec::new();
+            for byte in 0..100u8 {
+                output.bytes().push(byte);
+                output.lend(loans[3]);
+                expected.push(byte);
+                expected.extend_from_slice(b"ABCDE");
+            }
+            let mut taken = Vec::new();
+            while !output.is_empty() {
+                let resolve = |loan: &ValueLoan| store.loaned(turn, loan);
+                output.write_with(resolve, |parts| take(parts, usize::MAX, &mut taken)).unwrap();
+            }
+            assert_eq!(taken, expected);
+        });
+    }
+
+    #[test]
+    fn loans_reach_a_real_socket() {
+        use std::io::Read;
+        with_loans(|store, turn, loans| {
+            let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+            let mut output = answers(loans);
+            assert_eq!(output.write_out(&near, store, turn).unwrap(), STREAM.len());
+            let mut read = vec![0; STREAM.len()];
+            far.read_exact(&mut read).unwrap();
+            assert_eq!(read, STREAM);
+        });
     }
 
     #[test]
     fn what_stays_behind_keeps_little_memory_and_errors_are_told() {
-        let mut output = Output::default();
-        output.bytes().reserve(1 << 20);
-        output.bytes().extend_from_slice(b"left");
-        output.settle_with(|_| unreachable!("nothing was lent"));
-        assert!(output.capacity_bytes() < 1024 && output.pending_bytes() == 4);
-        let ring = ring();
-        let broken = output.write_with(|loan| resolve(&ring, loan), |_| Err(io::ErrorKind::BrokenPipe.into()));
-        assert_eq!(broken.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        with_loans(|store, turn, _| {
+            let mut output = Output::default();
+            output.bytes().reserve(1 << 20);
+            output.bytes().extend_from_slice(b"left");
+            output.settle(store, turn);
+            assert!(output.capacity_bytes() < 1024 && output.pending_bytes() == 4);
+            let resolve = |loan: &ValueLoan| store.loaned(turn, loan);
+            let broken = output.write_with(resolve, |_| Err(io::ErrorKind::BrokenPipe.into()));
+            assert_eq!(broken.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        });
     }
 }

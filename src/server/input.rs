@@ -223,7 +223,7 @@ mod tests {
             let room = (buffer.capacity() - buffer.len()).min(missing);
             buffer.extend(std::iter::repeat_n(b'x', room));
         }
-        assert_eq!(input.held_bytes(), wanted);
+        assert!(input.held_bytes() <= wanted + READ_BYTES_WHEN_TIGHT);
     }
 
     #[test]

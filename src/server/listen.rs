@@ -189,25 +189,24 @@ mod tests {
     use std::net::TcpStream;
 
     fn loopback(port: u16) -> ListenConfig {
-        ListenConfig { tcp: vec![SocketAddr::from(([127, 0, 0, 1], port))], backlog: 64, ..ListenConfig::default() }
+        ListenConfig { tcp: vec![SocketAddr::from(([127, 0, 0, 1], port))], backlog: 128, ..ListenConfig::default() }
     }
 
     #[test]
     fn all_workers_share_the_port_that_the_kernel_chose_and_get_connections() {
         let sockets = Sockets::bind(&loopback(0), 3).unwrap();
         let address = sockets.tcp[0];
-        let connections: Vec<_> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let connections: Vec<_> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
         let mut accepted = 0;
         for listeners in &sockets.per_worker {
             let mut here = 0;
             while rustix::net::accept(&*listeners[0].socket).is_ok() {
                 here += 1;
             }
-            assert!(here > 0, "a worker of three got none of 200 connections");
+            assert!(here > 0, "a worker of three got none of 100 connections");
             accepted += here;
         }
-        // A backlog of 64 each holds them all unless the kernel's hash is far off an even share.
-        assert!(accepted <= connections.len() && accepted > 150);
+        assert_eq!(accepted, connections.len());
     }
 
     #[test]
