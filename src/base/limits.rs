@@ -19,4 +19,63 @@ pub const OPAQUE_BYTES_MAX: usize = 32;
 /// Most tokens on the line of a meta command, the command itself, its key and ms's length counted as in memcached.
 pub const META_FLAGS_MAX: usize = 20;
 
+/// A worker's shared read buffer in bytes: one read of a pipelining client, and the largest request that is parsed
+/// without a buffer of its connection's own.
+pub const READ_BUFFER_BYTES: usize = 64 << 10;
+
+/// Most bytes read from one connection in one turn, so that a fast sender of large values does not hold up the others.
+pub const READ_BYTES_PER_TURN: usize = 256 << 10;
+
+/// The same while unfinished requests hold more than half of what they may: little comes in, so that much can be finished.
+pub const READ_BYTES_WHEN_TIGHT: usize = 4 << 10;
+
+/// Smallest buffer for an unfinished request, in bytes.
+pub const INPUT_BUFFER_BYTES_MIN: usize = 512;
+
+/// Least memory in bytes that unfinished requests of all connections may hold; a quarter of -m where that is more.
+pub const INPUT_BYTES_TOTAL_MIN: usize = 64 << 20;
+
+/// Spare input buffers that a worker keeps, in number and in bytes together.
+pub const INPUT_POOL_BUFFERS_MAX: usize = 64;
+/// See [`INPUT_POOL_BUFFERS_MAX`].
+pub const INPUT_POOL_BYTES_MAX: usize = 4 << 20;
+
+/// Spare outputs that a worker keeps, and the largest that it keeps in bytes.
+pub const OUTPUT_POOL_MAX: usize = 8;
+/// See [`OUTPUT_POOL_MAX`].
+pub const OUTPUT_POOL_BYTES_MAX: usize = 1 << 20;
+
+/// Connections accepted by a worker in one turn.
+pub const ACCEPTS_PER_TURN: usize = 64;
+
+/// How long accepting rests after the system had no descriptor or memory for a connection.
+pub const ACCEPT_REST_MILLISECONDS: u64 = 100;
+
+/// Longest sleep of a worker: the clock, idle connections and the end of the process are looked at this often.
+pub const POLL_MILLISECONDS_MAX: u64 = 1000;
+
+/// A request that found no room waits this long for reclaim, then it is answered with an error.
+pub const PARK_MILLISECONDS_MAX: u64 = 1000;
+
+/// A connection that holds unsent answers and takes none of them is closed after this, whatever -o idle_timeout says:
+/// its memory is needed by others.
+pub const WRITE_STALL_SECONDS_MAX: u32 = 60;
+
+/// How long, and for how many bytes, a refused connection is read and ignored before it is closed: closing earlier
+/// would make the kernel reset it, and the client would lose the answer that says why.
+pub const LINGER_SECONDS_MAX: u32 = 2;
+/// See [`LINGER_SECONDS_MAX`].
+pub const LINGER_BYTES_MAX: u64 = 16 << 20;
+
+/// At the end, how long connections may take for what is still to be sent to them.
+pub const STOP_MILLISECONDS_MAX: u64 = 2000;
+
+/// Files that the process needs beside its connections: listeners, epoll sets, slabs, logs.
+pub const OTHER_FILES_MAX: u64 = 256;
+
+/// Most workers; a typing error in -t must not start a million threads.
+pub const WORKERS_MAX: usize = 1024;
+
+const _: () = assert!(INPUT_BUFFER_BYTES_MIN <= READ_BUFFER_BYTES && READ_BUFFER_BYTES <= READ_BYTES_PER_TURN);
+const _: () = assert!(READ_BYTES_PER_TURN < INPUT_BYTES_TOTAL_MIN);
 const _: () = assert!(KEY_BYTES_MAX < LINE_BYTES_MAX && LINE_BYTES_MAX < GET_LINE_BYTES_MAX);

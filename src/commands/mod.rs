@@ -1,1 +1,31 @@
 //! The subcommands of the binary: one file each, wiring only.
+
+pub mod doctor;
+pub mod serve;
+pub mod size;
+
+/// What the binary is asked to do.
+#[derive(Debug, clap::Parser)]
+#[command(name = "remora", version, about = "A memcached-compatible cache whose log is the cache", long_about = None)]
+pub struct Cli {
+    /// Which.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Serve a cache (memcached's own flags)
+    Serve(serve::Args),
+    /// Say what this host offers, and how to get more of it
+    Doctor,
+}
+
+/// Do it.
+pub fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Doctor => doctor::run(),
+    }
+}

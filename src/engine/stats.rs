@@ -26,10 +26,32 @@ impl Counter {
 /// Counters of one worker.
 #[derive(Default)]
 pub struct WorkerStats {
+    // kept by the server
     /// Bytes read from sockets.
     pub bytes_read: Counter,
     /// Bytes written to sockets.
     pub bytes_written: Counter,
+    /// Read calls on sockets.
+    pub read_calls: Counter,
+    /// Write calls on sockets.
+    pub write_calls: Counter,
+    /// Turns of the worker's loop: one poll each.
+    pub polls: Counter,
+    /// Times a connection had to let others go first (-R).
+    pub conn_yields: Counter,
+    /// Requests that waited for a later turn because memory was being reclaimed.
+    pub parked_requests: Counter,
+    /// Connections accepted.
+    pub accepts: Counter,
+    /// Accepts that failed (out of file descriptors, out of memory).
+    pub accept_errors: Counter,
+    /// Connections closed for being idle.
+    pub idle_kicks: Counter,
+    /// Connections closed because they held memory and made no progress.
+    pub stall_kicks: Counter,
+    /// Connections refused because unfinished requests hold too much memory already.
+    pub input_refused: Counter,
+    // end of what the server keeps
 }
 
 /// Counters of the process that several threads write (connections come and go on any worker).

@@ -1,1 +1,174 @@
-//! Listeners, workers, connections.
+//! Listeners, workers, connections: bytes from sockets to the engine and back.
+//!
+//! A [`Server`] is started over an [`Engine`] and sockets that are bound already (so that privileges can be dropped in
+//! between). Each worker owns its listeners, connections and buffers; workers share the engine, the registry of
+//! connections and the budget for unfinished requests, nothing else. There is no accept thread.
+
+mod accept;
+pub mod address;
+mod buffers;
+mod connection;
+mod execute;
+mod idle;
+mod input;
+mod lane;
+pub mod listen;
+mod registry;
+mod table;
+mod worker;
+
+use crate::engine::Engine;
+use crate::sys::poll::Waker;
+use input::InputBudget;
+pub use listen::Sockets;
+use registry::Registry;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use worker::Worker;
+
+/// How the server serves; the addresses are in [`listen::ListenConfig`].
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// -t.
+    pub workers: usize,
+    /// -c.
+    pub connections_max: usize,
+    /// -R: requests of one connection before the others have their turn.
+    pub requests_per_turn: u32,
+    /// -o idle_timeout: seconds without a request after which a connection is closed; 0 for never.
+    pub idle_timeout_seconds: u32,
+    /// Bytes that unfinished requests of all connections may hold.
+    pub input_bytes_total_max: usize,
+    /// Bind each worker to a core of its own.
+    pub pin: bool,
+}
+
+/// What all workers share.
+struct Shared {
+    engine: Arc<Engine>,
+    config: ServerConfig,
+    registry: Registry,
+    input_budget: InputBudget,
+    stopping: AtomicBool,
+    wakers: Vec<Waker>,
+}
+
+impl Shared {
+    fn wake_all(&self) {
+        self.wakers.iter().for_each(Waker::wake);
+    }
+}
+
+/// Asks a server to end, from any thread.
+#[derive(Clone)]
+pub struct Stopper {
+    shared: Arc<Shared>,
+}
+
+impl Stopper {
+    /// Ask: no more connections, what can be sent within a bound is sent, then the workers end.
+    pub fn stop(&self) {
+        self.shared.stopping.store(true, Relaxed);
+        self.shared.wake_all();
+    }
+}
+
+/// A running server.
+pub struct Server {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    tcp: Vec<SocketAddr>,
+    unix: Option<PathBuf>,
+}
+
+impl Server {
+    /// Start the workers on `sockets`. Fails when the system gives no thread, epoll set or eventfd.
+    pub fn start(config: ServerConfig, sockets: Sockets, engine: Arc<Engine>) -> io::Result<Server> {
+        assert_eq!(config.workers, sockets.per_worker.len(), "sockets were bound for as many workers");
+        let wakers = (0..config.workers).map(|_| Waker::new()).collect::<io::Result<Vec<_>>>()?;
+        let shared = Arc::new(Shared {
+            engine,
+            registry: Registry::new(config.workers, sockets.names()),
+            input_budget: InputBudget::new(config.input_bytes_total_max),
+            stopping: AtomicBool::new(false),
+            wakers,
+            config,
+        });
+        let Sockets { tcp, unix, per_worker } = sockets;
+        let mut server = Server { shared, workers: Vec::new(), tcp, unix };
+        let cores = worker_cores(&server.shared.config);
+        for (id, listeners) in per_worker.into_iter().enumerate() {
+            let shared = server.shared.clone();
+            let core = cores.get(id).copied();
+            let started = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
+                let _abort = AbortOnPanic;
+                if core.is_some_and(|core| !crate::sys::pinning::pin_current_thread(core)) {
+                    log::warn!("worker {id} could not be bound to its core; it runs where the system puts it");
+                }
+                Worker::new(id, &shared, listeners).run();
+            });
+            match started {
+                Ok(handle) => server.workers.push(handle),
+                Err(error) => {
+                    server.stopper().stop();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(server)
+    }
+
+    /// TCP addresses with the ports that the kernel chose, in the order given.
+    pub fn tcp_addresses(&self) -> &[SocketAddr] {
+        &self.tcp
+    }
+
+    /// Path of the unix socket.
+    pub fn unix_path(&self) -> Option<&std::path::Path> {
+        self.unix.as_deref()
+    }
+
+    /// Something to end the server with.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { shared: self.shared.clone() }
+    }
+
+    /// Wait until all workers have ended, then remove the unix socket.
+    pub fn join(self) {
+        for worker in self.workers {
+            // A panic in a worker has ended the process before this could see it.
+            let _ = worker.join();
+        }
+        if let Some(path) = &self.unix {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// The core of each worker; empty when they are not to be bound.
+fn worker_cores(config: &ServerConfig) -> Vec<core_affinity::CoreId> {
+    let cores = if config.pin { crate::sys::pinning::cores() } else { Vec::new() };
+    if config.workers > cores.len() {
+        if config.pin {
+            log::info!("workers are not bound to cores: {} workers, {} cores", config.workers, cores.len());
+        }
+        return Vec::new();
+    }
+    cores
+}
+
+/// A worker that panics has met a bug of ours: its connections and its share of the rings are in an unknown state, so
+/// the process ends instead of going on with one worker fewer.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}

@@ -3,6 +3,11 @@
 #![allow(unsafe_code)]
 
 pub mod memory;
+pub mod pinning;
+pub mod poll;
+pub mod privilege;
 pub mod quiescence;
+pub mod send;
+pub mod signals;
 pub mod sync;
 pub mod words;

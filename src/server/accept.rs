@@ -1,0 +1,134 @@
+//! Taking connections, within the limit of -c and without a busy loop when the system has no descriptor left.
+
+use super::Shared;
+use super::listen::Listener;
+use super::registry::View;
+use super::table::Token;
+use crate::base::limits::{ACCEPT_REST_MILLISECONDS, ACCEPTS_PER_TURN};
+use crate::base::time::UnixSeconds;
+use crate::engine::WorkerStats;
+use crate::sys::poll::{Interest, Poller};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags, acceptfrom_with, recv, send};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// memcached's words to a client that is one too many.
+const TOO_MANY_ANSWER: &[u8] = b"ERROR Too many open connections\r\n";
+
+/// A worker's listeners.
+pub struct Acceptor {
+    listeners: Vec<Listener>,
+    /// Set while accepting rests.
+    resting_until: Option<Instant>,
+}
+
+impl Acceptor {
+    /// Watch the listeners.
+    pub fn new(listeners: Vec<Listener>, poller: &Poller) -> io::Result<Acceptor> {
+        let acceptor = Acceptor { listeners, resting_until: None };
+        acceptor.watch(poller)?;
+        Ok(acceptor)
+    }
+
+    fn watch(&self, poller: &Poller) -> io::Result<()> {
+        for (at, listener) in self.listeners.iter().enumerate() {
+            let interest = if listener.shared { Interest::SharedRead } else { Interest::Read };
+            poller.add(&*listener.socket, Token::other(at as u32).to_bits(), interest)?;
+        }
+        Ok(())
+    }
+
+    fn unwatch(&self, poller: &Poller) {
+        for listener in &self.listeners {
+            let _ = poller.remove(&*listener.socket);
+        }
+    }
+
+    /// When accepting goes on, if it rests.
+    pub fn resting_until(&self) -> Option<Instant> {
+        self.resting_until
+    }
+
+    /// Go on once the rest is over.
+    pub fn wake(&mut self, now: Instant, poller: &Poller) -> io::Result<()> {
+        if self.resting_until.is_some_and(|until| now >= until) {
+            self.resting_until = None;
+            self.watch(poller)?;
+        }
+        Ok(())
+    }
+
+    /// No more connections. The kernel refuses new ones when the last worker has let go of a listener.
+    pub fn close(&mut self, poller: &Poller) {
+        self.unwatch(poller);
+        self.listeners.clear();
+        self.resting_until = None;
+    }
+
+    /// Accept from listener `at` and hand each connection to `take`. A shared listener gives one a turn, so that one
+    /// worker does not take all; what is left is reported again.
+    pub fn accept(
+        &mut self,
+        at: u32,
+        shared: &Shared,
+        stats: &WorkerStats,
+        clock: (UnixSeconds, Instant),
+        poller: &Poller,
+        mut take: impl FnMut(OwnedFd, Arc<View>),
+    ) {
+        let Some(listener) = self.listeners.get(at as usize) else {
+            return;
+        };
+        for _ in 0..if listener.shared { 1 } else { ACCEPTS_PER_TURN } {
+            match acceptfrom_with(&*listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok((socket, peer)) => {
+                    stats.accepts.increment();
+                    if admit(&socket, shared) {
+                        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                        take(socket, Arc::new(View::new(peer, listener.name.clone(), clock.0)));
+                    }
+                }
+                Err(Errno::AGAIN) => return,
+                Err(error) => {
+                    stats.accept_errors.increment();
+                    if matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) {
+                        self.rest(error, clock.1, poller);
+                        return;
+                    }
+                    // Anything else concerns the one connection only (it was reset while it waited).
+                }
+            }
+        }
+    }
+
+    fn rest(&mut self, error: Errno, now: Instant, poller: &Poller) {
+        log::warn!("cannot accept: {error}; going on in a moment. Raise `ulimit -n`, or lower -c below it");
+        self.unwatch(poller);
+        self.resting_until = Some(now + Duration::from_millis(ACCEPT_REST_MILLISECONDS));
+    }
+}
+
+/// Count a connection in, or tell it that it is one too many.
+fn admit(socket: &OwnedFd, shared: &Shared) -> bool {
+    let global = shared.engine.global();
+    if global.curr_connections.fetch_add(1, Relaxed) < shared.config.connections_max as u64 {
+        global.total_connections.fetch_add(1, Relaxed);
+        return true;
+    }
+    global.curr_connections.fetch_sub(1, Relaxed);
+    global.rejected_connections.fetch_add(1, Relaxed);
+    let _ = send(socket, TOO_MANY_ANSWER, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    // What it has sent already is taken, so that the close is no reset, which would cost it the answer.
+    let _ = recv(socket, &mut [0u8; 4096], RecvFlags::DONTWAIT);
+    false
+}
+
+/// The opposite of being admitted.
+pub fn dismiss(shared: &Shared) {
+    shared.engine.global().curr_connections.fetch_sub(1, Relaxed);
+}

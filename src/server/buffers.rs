@@ -1,0 +1,46 @@
+//! A worker's own buffers: one that everything is read into, one for the engine, and spare ones that connections borrow
+//! while they have something unfinished.
+
+use super::input::InputPool;
+use crate::base::limits::{KEY_BYTES_MAX, OUTPUT_POOL_BYTES_MAX, OUTPUT_POOL_MAX, READ_BUFFER_BYTES};
+use crate::engine::Output;
+use crate::protocol::KeyScratch;
+
+/// See the module.
+pub struct Buffers {
+    /// What is read from a socket comes here first.
+    pub read: Box<[u8]>,
+    /// The engine's, for append and prepend.
+    pub scratch: Vec<u8>,
+    /// The parser's, for a decoded key.
+    pub key: KeyScratch,
+    /// For unfinished requests.
+    pub inputs: InputPool,
+    outputs: Vec<Output>,
+}
+
+impl Buffers {
+    /// Empty, but for the read buffer.
+    pub fn new() -> Buffers {
+        Buffers {
+            read: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            scratch: Vec::new(),
+            key: [0; KEY_BYTES_MAX],
+            inputs: InputPool::default(),
+            outputs: Vec::new(),
+        }
+    }
+
+    /// An empty output.
+    pub fn take_output(&mut self) -> Output {
+        self.outputs.pop().unwrap_or_default()
+    }
+
+    /// Give back an output whose contents are sent or given up.
+    pub fn give_output(&mut self, output: Output) {
+        let reusable = output.is_empty() && output.capacity_bytes() <= OUTPUT_POOL_BYTES_MAX;
+        if reusable && self.outputs.len() < OUTPUT_POOL_MAX {
+            self.outputs.push(output);
+        }
+    }
+}

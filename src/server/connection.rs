@@ -1,0 +1,83 @@
+//! One client: its socket, what it has sent in part, what it has not taken yet. While neither is there it holds no buffer.
+
+use super::input::Input;
+use super::registry::View;
+use super::table::Token;
+use crate::base::time::UnixSeconds;
+use crate::engine::Output;
+use crate::sys::poll::Interest;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Where a connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Requests are read and answered.
+    Open,
+    /// No more requests; what is pending is sent, then it ends.
+    Closing {
+        /// It was refused while it may still be sending: its answer must survive the close.
+        linger: bool,
+    },
+    /// Everything is sent and said so; what still arrives is ignored, within bounds, until the client closes.
+    Lingering {
+        /// When to stop waiting.
+        until: UnixSeconds,
+        /// How much more to ignore.
+        bytes_left: u64,
+    },
+}
+
+/// How far the connection's requests have come.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Where to go on in the first pending request (see Outcome::Resume).
+    pub resume: u32,
+    /// Bytes of a refused request's body still to be dropped as they arrive.
+    pub skip_bytes: u64,
+    /// When the first pending request first found no room.
+    pub parked_at: Option<Instant>,
+}
+
+/// See the module.
+pub struct Connection {
+    /// The socket, whichever its family.
+    pub socket: OwnedFd,
+    /// Its name in the worker's table and its events.
+    pub token: Token,
+    /// What the poller watches for.
+    pub interest: Interest,
+    /// Life.
+    pub phase: Phase,
+    /// The unfinished request.
+    pub input: Input,
+    /// The answers not taken, if any.
+    pub output: Option<Output>,
+    /// Of its requests.
+    pub progress: Progress,
+    /// When a byte last went either way.
+    pub moved_at: UnixSeconds,
+    /// The turn in which it was last served: once is enough.
+    pub served_in_turn: u64,
+    /// For `stats conns`.
+    pub view: Arc<View>,
+}
+
+impl Connection {
+    /// A new one.
+    pub fn new(socket: OwnedFd, token: Token, view: Arc<View>, now: UnixSeconds) -> Connection {
+        Connection {
+            socket,
+            token,
+            interest: Interest::Read,
+            phase: Phase::Open,
+            input: Input::default(),
+            output: None,
+            progress: Progress::default(),
+            moved_at: now,
+            served_in_turn: 0,
+            view,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! When a connection is closed for doing nothing. Pure: takes what the connection holds and how long it has not moved.
+
+use crate::base::limits::WRITE_STALL_SECONDS_MAX;
+
+/// What counts for the decision.
+#[derive(Debug, Clone, Copy)]
+pub struct Stillness {
+    /// Seconds since a byte went either way.
+    pub seconds: u32,
+    /// It has answers that it does not take.
+    pub holds_output: bool,
+    /// It has sent part of a request.
+    pub holds_input: bool,
+}
+
+/// Why to close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// -o idle_timeout.
+    Idle,
+    /// It holds memory that others need, and does not go on.
+    Stalled,
+}
+
+/// Whether to close. `idle_timeout_seconds` is 0 for never. Who does not take answers is closed after
+/// [`WRITE_STALL_SECONDS_MAX`] at the latest; who does not finish a request, after as long, if memory is tight.
+pub fn verdict(still: Stillness, idle_timeout_seconds: u32, input_is_tight: bool) -> Option<Reason> {
+    let holds = still.holds_output || still.holds_input && input_is_tight;
+    if idle_timeout_seconds > 0 && still.seconds > idle_timeout_seconds {
+        Some(if holds { Reason::Stalled } else { Reason::Idle })
+    } else if holds && still.seconds > WRITE_STALL_SECONDS_MAX {
+        Some(Reason::Stalled)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn still(seconds: u32, holds_output: bool, holds_input: bool) -> Stillness {
+        Stillness { seconds, holds_output, holds_input }
+    }
+
+    #[test]
+    fn an_idle_connection_stays_unless_a_timeout_is_set() {
+        assert_eq!(verdict(still(u32::MAX, false, false), 0, true), None);
+        assert_eq!(verdict(still(10, false, false), 10, true), None);
+        assert_eq!(verdict(still(11, false, false), 10, true), Some(Reason::Idle));
+    }
+
+    #[test]
+    fn who_holds_memory_is_closed_after_a_bound() {
+        let past = WRITE_STALL_SECONDS_MAX + 1;
+        assert_eq!(verdict(still(past - 1, true, false), 0, false), None);
+        assert_eq!(verdict(still(past, true, false), 0, false), Some(Reason::Stalled));
+        assert_eq!(verdict(still(past, false, true), 0, false), None);
+        assert_eq!(verdict(still(past, false, true), 0, true), Some(Reason::Stalled));
+        assert_eq!(verdict(still(6, true, false), 5, false), Some(Reason::Stalled));
+    }
+}

@@ -1,0 +1,294 @@
+//! Serving one connection in one turn: write what was left, read, execute, write, settle; then decide what it waits for.
+//!
+//! Back-pressure: nothing is read or executed for a connection that has answers waiting, so it holds at most one full
+//! output and one value. Nothing of a ring is held when [`Lane::serve`] returns.
+
+use super::Shared;
+use super::buffers::Buffers;
+use super::connection::{Connection, Phase};
+use super::execute::{Executor, Stop};
+use super::input::{InputMemory, OverBudget};
+use super::registry::State;
+use crate::base::limits::{
+    LINGER_BYTES_MAX, LINGER_SECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN, READ_BYTES_WHEN_TIGHT,
+};
+use crate::base::time::UnixSeconds;
+use crate::engine::{Context, Output, WorkerStats};
+use crate::store::Turn;
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// An unfinished request up to this length is moved to the front of the read buffer and parsed there with what follows.
+const MOVED_BYTES_MAX: usize = READ_BUFFER_BYTES / 4;
+
+/// memcached's answer to a request for which there is no buffer.
+const NO_BUFFER_ANSWER: &[u8] = b"SERVER_ERROR out of memory reading request\r\n";
+
+/// What a connection waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// More input.
+    Read,
+    /// The client taking what is pending.
+    Write,
+    /// Its next turn.
+    Again,
+    /// Nothing: close it.
+    Close,
+}
+
+/// What a worker has beside its connections and listeners.
+pub struct Lane<'s> {
+    /// What all workers share.
+    pub shared: &'s Shared,
+    /// This worker's counters.
+    pub stats: Arc<WorkerStats>,
+    /// This worker's buffers.
+    pub buffers: Buffers,
+    /// The clock of this turn.
+    pub now: UnixSeconds,
+    /// The same, monotonic.
+    pub instant: Instant,
+}
+
+impl Lane<'_> {
+    /// Serve. A socket that fails is a client that has gone: nobody to tell.
+    pub fn serve(&mut self, turn: &Turn<'_>, connection: &mut Connection) -> Next {
+        if let Phase::Lingering { until, bytes_left } = connection.phase {
+            return self.linger(connection, until, bytes_left);
+        }
+        connection.view.set_state(State::Execute);
+        let mut output = connection.output.take().unwrap_or_else(|| self.buffers.take_output());
+        let next = self.advance(turn, connection, &mut output).unwrap_or(Next::Close);
+        if output.is_empty() || next == Next::Close {
+            self.buffers.give_output(output);
+        } else {
+            output.settle(self.shared.engine.store(), turn);
+            connection.output = Some(output);
+        }
+        connection.view.set_state(state_after(connection, next));
+        next
+    }
+
+    /// Give back what a connection holds, before it is dropped.
+    pub fn reclaim(&mut self, connection: &mut Connection) {
+        connection.input.release(&mut self.input_memory());
+    }
+
+    fn advance(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> io::Result<Next> {
+        self.write(turn, connection, output)?;
+        if !output.is_empty() {
+            return Ok(Next::Write);
+        }
+        if connection.phase == Phase::Open {
+            let stop = if connection.input.is_executable() {
+                self.execute_pending(turn, connection, output)
+            } else {
+                self.read_and_execute(turn, connection, output)?
+            };
+            self.note(stop, connection, output);
+            self.write(turn, connection, output)?;
+            let more = matches!(stop, Some(Stop::Yield | Stop::Full | Stop::Parked));
+            if connection.phase == Phase::Open && output.is_empty() {
+                return Ok(if more { Next::Again } else { Next::Read });
+            }
+        }
+        Ok(if output.is_empty() { self.finish(connection) } else { Next::Write })
+    }
+
+    /// What follows from a stop for the life of the connection. None is the end of what the client sends.
+    fn note(&mut self, stop: Option<Stop>, connection: &mut Connection, output: &mut Output) {
+        match stop {
+            None | Some(Stop::Quit) => connection.phase = Phase::Closing { linger: false },
+            Some(Stop::Refused) => connection.phase = Phase::Closing { linger: true },
+            Some(Stop::NeedMore { .. } | Stop::Yield | Stop::Full | Stop::Parked) => return,
+        }
+        let _ = output;
+        connection.input.release(&mut self.input_memory());
+    }
+
+    /// One read and what comes of it. None is the end of what the client sends.
+    fn read_and_execute(
+        &mut self,
+        turn: &Turn<'_>,
+        connection: &mut Connection,
+        output: &mut Output,
+    ) -> io::Result<Option<Stop>> {
+        let held = connection.input.pending().len();
+        let move_it = held <= MOVED_BYTES_MAX && connection.input.wanted_bytes() <= READ_BUFFER_BYTES;
+        if !(held == 0 || move_it) {
+            return match self.read_behind(connection) {
+                Ok(Some(0)) => Ok(None),
+                Ok(Some(_)) if connection.input.is_executable() => Ok(self.execute_pending(turn, connection, output)),
+                Ok(_) => Ok(Some(Stop::NeedMore { wanted_bytes: connection.input.wanted_bytes() })),
+                Err(ReadError::OverBudget) => Ok(Some(self.refuse_input(output))),
+                Err(ReadError::Socket(error)) => Err(error),
+            };
+        }
+        let upto = if self.shared.input_budget.is_tight() { held + READ_BYTES_WHEN_TIGHT } else { READ_BUFFER_BYTES };
+        self.buffers.read[..held].copy_from_slice(connection.input.pending());
+        let received = receive(connection, &mut self.buffers.read[held..upto.min(READ_BUFFER_BYTES)])?;
+        let stop = match received {
+            None => {
+                return Ok(Some(Stop::NeedMore { wanted_bytes: connection.input.wanted_bytes() }));
+            }
+            Some(0) => return Ok(None),
+            Some(bytes) => {
+                self.count_read(connection, bytes);
+                let arrived = held + bytes;
+                if arrived < connection.input.wanted_bytes() {
+                    self.keep(connection, 0..arrived, connection.input.wanted_bytes())
+                } else {
+                    let read = std::mem::take(&mut self.buffers.read);
+                    let (consumed, stop) = self.execute(turn, connection, &read[..arrived], output);
+                    self.buffers.read = read;
+                    match stop {
+                        Stop::Quit | Stop::Refused => Ok(stop),
+                        _ => self.keep(connection, consumed..arrived, wanted(stop)).map(|_| stop),
+                    }
+                }
+            }
+        };
+        Ok(Some(stop.unwrap_or_else(|OverBudget| self.refuse_input(output))))
+    }
+
+    /// Keep a part of the read buffer as the connection's unfinished input.
+    fn keep(
+        &mut self,
+        connection: &mut Connection,
+        part: std::ops::Range<usize>,
+        wanted_bytes: usize,
+    ) -> Result<Stop, OverBudget> {
+        let memory = &mut InputMemory { pool: &mut self.buffers.inputs, budget: &self.shared.input_budget };
+        connection.input.keep(&self.buffers.read[part], wanted_bytes, memory)?;
+        Ok(Stop::NeedMore { wanted_bytes })
+    }
+
+    /// Read behind a long unfinished request, into the connection's own buffer.
+    fn read_behind(&mut self, connection: &mut Connection) -> Result<Option<usize>, ReadError> {
+        let tight = self.shared.input_budget.is_tight();
+        let most = if tight { READ_BYTES_WHEN_TIGHT } else { READ_BYTES_PER_TURN };
+        let buffer = connection.input.grow(&mut self.input_memory()).map_err(|OverBudget| ReadError::OverBudget)?;
+        let room = buffer.spare_capacity_mut();
+        let room_bytes = room.len().min(most);
+        let received = match recv(&connection.socket, &mut room[..room_bytes], RecvFlags::DONTWAIT) {
+            Ok(((arrived, _), _)) => Ok(Some(arrived.len())),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
+            Err(error) => Err(ReadError::Socket(error.into())),
+        }?;
+        self.count_read(connection, received.unwrap_or(0));
+        Ok(received)
+    }
+
+    /// Execute from the connection's own buffer.
+    fn execute_pending(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> Option<Stop> {
+        let input = std::mem::take(&mut connection.input);
+        let (consumed, stop) = self.execute(turn, connection, input.pending(), output);
+        connection.input = input;
+        connection.input.consume(consumed, wanted(stop), &mut self.input_memory());
+        Some(stop)
+    }
+
+    fn execute(
+        &mut self,
+        turn: &Turn<'_>,
+        connection: &mut Connection,
+        input: &[u8],
+        output: &mut Output,
+    ) -> (usize, Stop) {
+        connection.view.set_last_command(self.now);
+        let Lane { shared, stats, buffers, now, instant } = self;
+        let mut context = Context { turn, now: *now, stats, scratch: &mut buffers.scratch, host: &shared.registry };
+        let mut executor = Executor { shared, key: &mut buffers.key, instant: *instant };
+        executor.run(&mut context, input, &mut connection.progress, output)
+    }
+
+    fn write(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> io::Result<()> {
+        if output.is_empty() {
+            return Ok(());
+        }
+        let sent = output.write_out(&connection.socket, self.shared.engine.store(), turn)?;
+        self.stats.write_calls.increment();
+        self.stats.bytes_written.add(sent as u64);
+        if sent > 0 {
+            connection.moved_at = self.now;
+        }
+        Ok(())
+    }
+
+    fn count_read(&mut self, connection: &mut Connection, bytes: usize) {
+        self.stats.read_calls.increment();
+        self.stats.bytes_read.add(bytes as u64);
+        if bytes > 0 {
+            connection.moved_at = self.now;
+        }
+    }
+
+    fn refuse_input(&mut self, output: &mut Output) -> Stop {
+        self.stats.input_refused.increment();
+        output.bytes().extend_from_slice(NO_BUFFER_ANSWER);
+        Stop::Refused
+    }
+
+    fn input_memory(&mut self) -> InputMemory<'_> {
+        InputMemory { pool: &mut self.buffers.inputs, budget: &self.shared.input_budget }
+    }
+
+    /// Everything is sent and nothing more is executed.
+    fn finish(&mut self, connection: &mut Connection) -> Next {
+        if connection.phase != (Phase::Closing { linger: true })
+            || shutdown(&connection.socket, Shutdown::Write).is_err()
+        {
+            return Next::Close;
+        }
+        let until = UnixSeconds(self.now.0 + LINGER_SECONDS_MAX);
+        connection.phase = Phase::Lingering { until, bytes_left: LINGER_BYTES_MAX };
+        Next::Read
+    }
+
+    fn linger(&mut self, connection: &mut Connection, until: UnixSeconds, bytes_left: u64) -> Next {
+        match receive(connection, &mut self.buffers.read) {
+            Ok(None) if self.now <= until => Next::Read,
+            Ok(Some(bytes)) if bytes > 0 && (bytes as u64) < bytes_left && self.now <= until => {
+                connection.phase = Phase::Lingering { until, bytes_left: bytes_left - bytes as u64 };
+                Next::Read
+            }
+            _ => Next::Close,
+        }
+    }
+}
+
+enum ReadError {
+    OverBudget,
+    Socket(io::Error),
+}
+
+/// Read once; None when there is nothing now, Some(0) when the client sends no more.
+fn receive(connection: &Connection, into: &mut [u8]) -> io::Result<Option<usize>> {
+    match recv(&connection.socket, into, RecvFlags::DONTWAIT) {
+        Ok((bytes, _)) => Ok(Some(bytes)),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// When to look at the rest again: a rest that was not looked at for want of bytes, at once.
+fn wanted(stop: Stop) -> usize {
+    if let Stop::NeedMore { wanted_bytes } = stop { wanted_bytes } else { 0 }
+}
+
+fn state_after(connection: &Connection, next: Next) -> State {
+    let held = connection.input.pending().len();
+    match next {
+        Next::Close => State::Closing,
+        Next::Write => State::Write,
+        Next::Again => State::Execute,
+        Next::Read if connection.phase != Phase::Open => State::Closing,
+        Next::Read if connection.progress.skip_bytes > 0 => State::Swallow,
+        // A line that is not whole wants but one byte more; a body says how much is missing.
+        Next::Read if held > 0 && connection.input.wanted_bytes() > held + 1 => State::ReadBody,
+        Next::Read => State::Read,
+    }
+}

@@ -1,0 +1,169 @@
+//! What the server can tell the engine about its connections (`stats conns`) and workers.
+//!
+//! A connection's view is written by its worker (relaxed stores to its own memory) and read on demand by any other; the
+//! table of a worker is locked only when a connection comes or goes, or somebody asks.
+
+use crate::base::time::UnixSeconds;
+use crate::engine::{Host, WorkerStats};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+/// What a connection is doing, in memcached's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Nothing unfinished; the next command is awaited.
+    Read,
+    /// The rest of a request is awaited.
+    ReadBody,
+    /// A refused request's body is being dropped.
+    Swallow,
+    /// Its requests are being executed.
+    Execute,
+    /// Its answers wait for the client to take them.
+    Write,
+    /// About to be closed.
+    Closing,
+}
+
+const STATES: [(State, &str); 6] = [
+    (State::Read, "conn_read"),
+    (State::ReadBody, "conn_nread"),
+    (State::Swallow, "conn_swallow"),
+    (State::Execute, "conn_parse_cmd"),
+    (State::Write, "conn_mwrite"),
+    (State::Closing, "conn_closing"),
+];
+
+/// The outside of one connection.
+pub struct View {
+    peer: Option<SocketAddr>,
+    listener: Arc<str>,
+    state: AtomicU8,
+    last_command_seconds: AtomicU32,
+}
+
+impl View {
+    /// Of a new connection. No peer for a unix socket: its client has no name.
+    pub fn new(peer: Option<SocketAddr>, listener: Arc<str>, now: UnixSeconds) -> View {
+        View { peer, listener, state: AtomicU8::new(State::Read as u8), last_command_seconds: AtomicU32::new(now.0) }
+    }
+
+    /// Note a state.
+    pub fn set_state(&self, state: State) {
+        self.state.store(state as u8, Relaxed);
+    }
+
+    /// Note a command.
+    pub fn set_last_command(&self, now: UnixSeconds) {
+        self.last_command_seconds.store(now.0, Relaxed);
+    }
+
+    fn state_name(&self) -> &'static str {
+        let state = self.state.load(Relaxed);
+        STATES.iter().find(|(known, _)| *known as u8 == state).map_or("conn_closed", |(_, name)| name)
+    }
+}
+
+#[derive(Default)]
+struct WorkerView {
+    stats: Arc<WorkerStats>,
+    connections: Mutex<BTreeMap<i32, Arc<View>>>,
+}
+
+/// All views.
+pub struct Registry {
+    listeners: Vec<(i32, Arc<str>)>,
+    workers: Vec<WorkerView>,
+}
+
+impl Registry {
+    /// For so many workers; `listeners` are descriptors with names.
+    pub fn new(workers: usize, listeners: Vec<(i32, Arc<str>)>) -> Registry {
+        Registry { listeners, workers: (0..workers).map(|_| WorkerView::default()).collect() }
+    }
+
+    /// A worker's counters.
+    pub fn stats(&self, worker: usize) -> Arc<WorkerStats> {
+        self.workers[worker].stats.clone()
+    }
+
+    /// A connection has come.
+    pub fn insert(&self, worker: usize, descriptor: i32, view: Arc<View>) {
+        self.lock(worker).insert(descriptor, view);
+    }
+
+    /// A connection goes; before its descriptor is closed, since that number may be given to another at once.
+    pub fn remove(&self, worker: usize, descriptor: i32) {
+        self.lock(worker).remove(&descriptor);
+    }
+
+    fn lock(&self, worker: usize) -> std::sync::MutexGuard<'_, BTreeMap<i32, Arc<View>>> {
+        // The process ends when a worker panics, so a poisoned lock is never seen.
+        self.workers[worker].connections.lock().expect("no worker panics and lives on")
+    }
+}
+
+impl Host for Registry {
+    fn connections(&self, emit: &mut dyn FnMut(u64, &str, &str)) {
+        for (descriptor, name) in &self.listeners {
+            emit(*descriptor as u64, "addr", name);
+            emit(*descriptor as u64, "state", "conn_listening");
+        }
+        let now = UnixSeconds::now();
+        for worker in 0..self.workers.len() {
+            // Copied out, so that answering a slow asker holds up no other worker's accepts.
+            let views: Vec<_> =
+                self.lock(worker).iter().map(|(descriptor, view)| (*descriptor, view.clone())).collect();
+            for (descriptor, view) in views {
+                let id = descriptor as u64;
+                match view.peer {
+                    Some(SocketAddr::V4(peer)) => emit(id, "addr", &format!("tcp:{peer}")),
+                    Some(SocketAddr::V6(peer)) => emit(id, "addr", &format!("tcp6:{peer}")),
+                    None => emit(id, "addr", &view.listener),
+                }
+                emit(id, "listen_addr", &view.listener);
+                emit(id, "state", view.state_name());
+                let idle = now.0.saturating_sub(view.last_command_seconds.load(Relaxed));
+                emit(id, "secs_since_last_cmd", itoa::Buffer::new().format(idle));
+            }
+        }
+    }
+
+    fn worker_stats(&self) -> Vec<Arc<WorkerStats>> {
+        self.workers.iter().map(|worker| worker.stats.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_and_connections_are_told_until_they_go() {
+        let registry = Registry::new(2, vec![(3, "tcp:127.0.0.1:1".into())]);
+        let view = Arc::new(View::new(Some("127.0.0.1:9".parse().unwrap()), "tcp:127.0.0.1:1".into(), UnixSeconds(1)));
+        registry.insert(1, 12, view.clone());
+        view.set_state(State::Write);
+        let rows = |registry: &Registry| {
+            let mut rows = Vec::new();
+            registry.connections(&mut |id, name, value| rows.push(format!("{id}:{name} {value}")));
+            rows
+        };
+        let told = rows(&registry);
+        for row in [
+            "3:state conn_listening",
+            "12:addr tcp:127.0.0.1:9",
+            "12:listen_addr tcp:127.0.0.1:1",
+            "12:state conn_mwrite",
+        ] {
+            assert!(told.iter().any(|told| told == row), "{row} in {told:?}");
+        }
+        assert!(told.iter().any(|told| told.starts_with("12:secs_since_last_cmd ")));
+        registry.remove(1, 12);
+        assert_eq!(rows(&registry).len(), 2);
+        assert_eq!(registry.worker_stats().len(), 2);
+    }
+}

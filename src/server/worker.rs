@@ -1,0 +1,232 @@
+//! One worker: a thread with its own listeners, connections, buffers and loop.
+//!
+//! Invariant: while it sleeps in its poll it holds no turn of the store, so a sleeping worker holds up nobody's reclaim;
+//! and within a turn it waits for nothing.
+
+use super::Shared;
+use super::accept::{Acceptor, dismiss};
+use super::buffers::Buffers;
+use super::connection::{Connection, Phase};
+use super::idle::{Reason, Stillness, verdict};
+use super::lane::{Lane, Next};
+use super::listen::Listener;
+use super::table::{Table, Token};
+use crate::base::limits::{POLL_MILLISECONDS_MAX, STOP_MILLISECONDS_MAX};
+use crate::base::time::UnixSeconds;
+use crate::engine::Context;
+use crate::store::Turn;
+use crate::sys::poll::{Interest, Poller};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// The waker's token; listeners have theirs from 0 on.
+const WAKER: u32 = u32::MAX;
+
+/// See the module.
+pub struct Worker<'s> {
+    id: usize,
+    lane: Lane<'s>,
+    poller: Poller,
+    acceptor: Acceptor,
+    connections: Table<Connection>,
+    /// Those with work left, for the next turn; and the same list's other half, reused.
+    again: Vec<Token>,
+    serving: Vec<Token>,
+    turns: u64,
+    swept_at: UnixSeconds,
+    maintenance_is_due: bool,
+    /// Set once the server is to end.
+    stop_at: Option<Instant>,
+}
+
+impl<'s> Worker<'s> {
+    /// In the thread that will run it. Panics when the system gives no epoll set: there is nothing to go on with.
+    pub fn new(id: usize, shared: &'s Shared, listeners: Vec<Listener>) -> Worker<'s> {
+        let poller = Poller::new().expect("an epoll set; raise `ulimit -n`");
+        poller.add(&shared.wakers[id], Token::other(WAKER).to_bits(), Interest::Read).expect("watching an eventfd");
+        let acceptor = Acceptor::new(listeners, &poller).expect("watching listeners");
+        let now = UnixSeconds::now();
+        let stats = shared.registry.stats(id);
+        Worker {
+            id,
+            lane: Lane { shared, stats, buffers: Buffers::new(), now, instant: Instant::now() },
+            poller,
+            acceptor,
+            connections: Table::default(),
+            again: Vec::new(),
+            serving: Vec::new(),
+            turns: 0,
+            swept_at: now,
+            maintenance_is_due: false,
+            stop_at: None,
+        }
+    }
+
+    /// Until the server ends.
+    pub fn run(mut self) {
+        let mut participant = self.lane.shared.engine.store().join();
+        while !self.has_ended() {
+            self.poll();
+            let turn = participant.turn();
+            self.turn(&turn);
+        }
+    }
+
+    fn turn(&mut self, turn: &Turn<'_>) {
+        self.read_clock();
+        self.tick(turn);
+        self.accept();
+        self.serve_ready(turn);
+        self.sweep();
+        self.stop_if_asked();
+        self.maintain(turn);
+    }
+
+    /// Sleep until something is ready; not at all while work is left over.
+    fn poll(&mut self) {
+        let work_is_left = !self.again.is_empty() || self.maintenance_is_due;
+        let mut timeout = if work_is_left { Duration::ZERO } else { Duration::from_millis(POLL_MILLISECONDS_MAX) };
+        for until in [self.acceptor.resting_until(), self.stop_at].into_iter().flatten() {
+            timeout = timeout.min(until.saturating_duration_since(Instant::now()));
+        }
+        self.lane.stats.polls.increment();
+        self.poller.wait(timeout).expect("epoll_wait on a set of our own");
+    }
+
+    fn read_clock(&mut self) {
+        self.lane.now = UnixSeconds::now();
+        self.lane.instant = Instant::now();
+        self.turns += 1;
+    }
+
+    fn tick(&mut self, turn: &Turn<'_>) {
+        let Lane { shared, stats, buffers, now, .. } = &mut self.lane;
+        let mut context = Context { turn, now: *now, stats, scratch: &mut buffers.scratch, host: &shared.registry };
+        shared.engine.tick(&mut context);
+    }
+
+    /// Accept where there is something to accept, and list the connections that are ready.
+    fn accept(&mut self) {
+        self.acceptor.wake(self.lane.instant, &self.poller).expect("watching listeners");
+        self.serving.clear();
+        for at in 0..self.poller.ready() {
+            let token = Token::from_bits(self.poller.token(at));
+            match token.as_other() {
+                None => self.serving.push(token),
+                Some(WAKER) => self.lane.shared.wakers[self.id].clear(),
+                Some(listener) => self.accept_from(listener),
+            }
+        }
+        self.serving.append(&mut self.again);
+    }
+
+    fn accept_from(&mut self, listener: u32) {
+        let Worker { id, lane, poller, acceptor, connections, .. } = self;
+        let Lane { shared, stats, now, instant, .. } = lane;
+        acceptor.accept(listener, shared, stats, (*now, *instant), poller, |socket, view| {
+            shared.registry.insert(*id, socket.as_raw_fd(), view.clone());
+            let token = connections.insert(|token| Connection::new(socket, token, view, *now));
+            let connection = connections.get_mut(token).expect("just inserted");
+            if let Err(error) = poller.add(&connection.socket, token.to_bits(), Interest::Read) {
+                log::warn!("cannot watch a connection: {error}; raise /proc/sys/fs/epoll/max_user_watches");
+                let connection = connections.remove(token).expect("just inserted");
+                shared.registry.remove(*id, connection.socket.as_raw_fd());
+                dismiss(shared);
+            }
+        });
+    }
+
+    fn serve_ready(&mut self, turn: &Turn<'_>) {
+        let serving = std::mem::take(&mut self.serving);
+        for token in &serving {
+            self.serve(turn, *token);
+        }
+        self.serving = serving;
+    }
+
+    fn serve(&mut self, turn: &Turn<'_>, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
+        if connection.served_in_turn == self.turns {
+            return;
+        }
+        connection.served_in_turn = self.turns;
+        let next = self.lane.serve(turn, connection);
+        let interest = match next {
+            Next::Read | Next::Again => Interest::Read,
+            Next::Write => Interest::Write,
+            Next::Close => return self.close(token),
+        };
+        if next == Next::Again {
+            self.again.push(token);
+        }
+        if interest != connection.interest {
+            connection.interest = interest;
+            self.poller.change(&connection.socket, token.to_bits(), interest).expect("changing a watch of our own");
+        }
+    }
+
+    fn close(&mut self, token: Token) {
+        let Some(mut connection) = self.connections.remove(token) else {
+            return;
+        };
+        self.lane.reclaim(&mut connection);
+        self.lane.shared.registry.remove(self.id, connection.socket.as_raw_fd());
+        // The socket first, so that a client that is let in again because of the count finds a descriptor.
+        drop(connection);
+        dismiss(self.lane.shared);
+    }
+
+    /// Once a second: close who has been still for too long.
+    fn sweep(&mut self) {
+        if self.lane.now == self.swept_at {
+            return;
+        }
+        self.swept_at = self.lane.now;
+        let (shared, now) = (self.lane.shared, self.lane.now);
+        let tight = shared.input_budget.is_tight();
+        let mut over = Vec::new();
+        for connection in self.connections.iter() {
+            let still = Stillness {
+                seconds: now.0.saturating_sub(connection.moved_at.0),
+                holds_output: connection.output.is_some(),
+                holds_input: connection.input.held_bytes() > 0,
+            };
+            let lingered = matches!(connection.phase, Phase::Lingering { until, .. } if now > until);
+            let verdict = verdict(still, shared.config.idle_timeout_seconds, tight);
+            match verdict {
+                Some(Reason::Idle) => self.lane.stats.idle_kicks.increment(),
+                Some(Reason::Stalled) => self.lane.stats.stall_kicks.increment(),
+                None => {}
+            }
+            if lingered || verdict.is_some() {
+                over.push(connection.token);
+            }
+        }
+        over.into_iter().for_each(|token| self.close(token));
+    }
+
+    /// At the end: let go of the listeners, then of every connection that has nothing left to be sent.
+    fn stop_if_asked(&mut self) {
+        if !self.lane.shared.stopping.load(Relaxed) {
+            return;
+        }
+        if self.stop_at.is_none() {
+            self.stop_at = Some(self.lane.instant + Duration::from_millis(STOP_MILLISECONDS_MAX));
+            self.acceptor.close(&self.poller);
+        }
+        let unsent = |connection: &Connection| connection.output.is_some() || self.again.contains(&connection.token);
+        let over: Vec<_> = self.connections.iter().filter(|one| !unsent(one)).map(|one| one.token).collect();
+        over.into_iter().for_each(|token| self.close(token));
+    }
+
+    fn maintain(&mut self, turn: &Turn<'_>) {
+        self.maintenance_is_due = self.lane.shared.engine.store().maintain(turn, self.id, self.lane.now);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.stop_at.is_some_and(|until| self.connections.is_empty() || Instant::now() >= until)
+    }
+}

@@ -1,0 +1,156 @@
+//! Waiting for sockets: an epoll set, and an eventfd by which another thread ends the wait.
+//!
+//! Level-triggered throughout: what was not read or written is reported again, so a turn that stops early for fairness
+//! loses no wake-up. Takes a token (u64) per descriptor and gives it back with what it is ready for.
+
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Most events taken by one wait; more are reported by the next.
+pub const EVENTS_PER_POLL: usize = 256;
+
+/// What to be told about a descriptor. Errors and hang-ups are always told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Only errors and hang-ups.
+    Nothing,
+    /// Input.
+    Read,
+    /// Room for output.
+    Write,
+    /// Input on a listener that several workers share: only some of them are woken (EPOLLEXCLUSIVE).
+    SharedRead,
+}
+
+impl Interest {
+    fn flags(self) -> epoll::EventFlags {
+        match self {
+            Interest::Nothing => epoll::EventFlags::empty(),
+            Interest::Read => epoll::EventFlags::IN | epoll::EventFlags::RDHUP,
+            Interest::Write => epoll::EventFlags::OUT,
+            Interest::SharedRead => epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE,
+        }
+    }
+}
+
+/// An epoll set.
+pub struct Poller {
+    epoll: OwnedFd,
+    events: Vec<epoll::Event>,
+}
+
+impl Poller {
+    /// An empty set.
+    pub fn new() -> io::Result<Poller> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        Ok(Poller { epoll, events: Vec::with_capacity(EVENTS_PER_POLL) })
+    }
+
+    /// Watch `source`; its events carry `token`.
+    pub fn add(&self, source: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, source, epoll::EventData::new_u64(token), interest.flags())?)
+    }
+
+    /// Watch for something else. Not for [`Interest::SharedRead`], which the kernel cannot change: remove and add.
+    pub fn change(&self, source: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, source, epoll::EventData::new_u64(token), interest.flags())?)
+    }
+
+    /// Stop watching.
+    pub fn remove(&self, source: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.epoll, source)?)
+    }
+
+    /// Wait for at most `timeout`. A signal's interruption counts as no event.
+    pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        self.events.clear();
+        let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// How many events the last wait found.
+    pub fn ready(&self) -> usize {
+        self.events.len()
+    }
+
+    /// The token of event `at` of the last wait.
+    pub fn token(&self, at: usize) -> u64 {
+        // Copied out first: the kernel's structure is packed, so its fields must not be borrowed.
+        let event = self.events[at];
+        let data = event.data;
+        data.u64()
+    }
+}
+
+/// Ends a [`Poller`]'s wait from another thread.
+#[derive(Clone)]
+pub struct Waker {
+    eventfd: Arc<OwnedFd>,
+}
+
+impl Waker {
+    /// A waker; add it to a poller with [`Interest::Read`].
+    pub fn new() -> io::Result<Waker> {
+        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Waker { eventfd: Arc::new(eventfd) })
+    }
+
+    /// Wake. A full counter means that the wake-up is already on its way.
+    pub fn wake(&self) {
+        let _ = rustix::io::write(&*self.eventfd, &1u64.to_ne_bytes());
+    }
+
+    /// Take the wake-up, so that the next wait sleeps again.
+    pub fn clear(&self) {
+        let _ = rustix::io::read(&*self.eventfd, &mut [0u8; 8]);
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.eventfd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_waker_ends_a_wait_and_is_cleared() {
+        let mut poller = Poller::new().unwrap();
+        let waker = Waker::new().unwrap();
+        poller.add(&waker, 7, Interest::Read).unwrap();
+        poller.wait(Duration::ZERO).unwrap();
+        assert_eq!(poller.ready(), 0);
+        waker.clone().wake();
+        poller.wait(Duration::from_secs(10)).unwrap();
+        assert_eq!((poller.ready(), poller.token(0)), (1, 7));
+        waker.clear();
+        poller.wait(Duration::ZERO).unwrap();
+        assert_eq!(poller.ready(), 0);
+    }
+
+    #[test]
+    fn what_is_left_unread_is_reported_again() {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        let mut poller = Poller::new().unwrap();
+        poller.add(&far, 1, Interest::Read).unwrap();
+        near.write_all(b"x").unwrap();
+        for _ in 0..2 {
+            poller.wait(Duration::from_secs(10)).unwrap();
+            assert_eq!(poller.ready(), 1);
+        }
+        poller.change(&far, 1, Interest::Nothing).unwrap();
+        poller.wait(Duration::ZERO).unwrap();
+        assert_eq!(poller.ready(), 0);
+    }
+}

@@ -1,0 +1,106 @@
+//! What the process may do: its user, and how many files it may hold open.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::ffi::CString;
+use std::io;
+
+/// True when the process runs as root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Why the user was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DropError {
+    /// No such user on this host.
+    #[error("there is no user \"{0}\" on this host; name one that `getent passwd` lists")]
+    Unknown(String),
+    /// The system refused.
+    #[error("cannot become user \"{user}\": {cause}; start as root, or leave -u out")]
+    Refused {
+        /// Who.
+        user: String,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// Become `user` for good: groups, group and user of the whole process. Call before any thread is started that should
+/// not keep root's rights, and after everything that needs them.
+pub fn drop_to(user: &str) -> Result<(), DropError> {
+    let unknown = || DropError::Unknown(user.to_string());
+    let name = CString::new(user).map_err(|_| unknown())?;
+    // SAFETY: `name` is a terminated string that outlives the call. The entry that comes back lies in static storage of
+    // the C library; no other thread runs yet that would ask for users, and it is read before the next such call.
+    let entry = unsafe { libc::getpwnam(name.as_ptr()) };
+    if entry.is_null() {
+        return Err(unknown());
+    }
+    // SAFETY: not null, so it points to a filled entry, still untouched as said above.
+    let (uid, gid) = unsafe { ((*entry).pw_uid, (*entry).pw_gid) };
+    if rustix::process::geteuid().as_raw() == uid && uid != 0 {
+        return Ok(());
+    }
+    let refused = || DropError::Refused { user: user.to_string(), cause: io::Error::last_os_error() };
+    // SAFETY: the three calls take numbers and a terminated string, and touch no memory of ours.
+    #[allow(clippy::multiple_unsafe_ops_per_block)]
+    let changed = unsafe {
+        (uid == 0 || libc::initgroups(name.as_ptr(), gid) == 0) && libc::setgid(gid) == 0 && libc::setuid(uid) == 0
+    };
+    if changed { Ok(()) } else { Err(refused()) }
+}
+
+/// Make sure that `wanted` files may be open at once, raising the limits as far as the process may. Err is the limit
+/// that stays.
+pub fn raise_open_files(wanted: u64) -> Result<(), u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let soft = limit.current.unwrap_or(u64::MAX);
+    if soft >= wanted {
+        return Ok(());
+    }
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    // Root may go past the hard limit; anyone may go up to it.
+    let raised = Rlimit { current: Some(wanted), maximum: limit.maximum.map(|hard| hard.max(wanted)) };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        return Ok(());
+    }
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(hard.min(wanted)), maximum: limit.maximum });
+    let now = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if now >= wanted { Ok(()) } else { Err(now) }
+}
+
+/// How many files may be open at once now.
+pub fn open_files_max() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// How many bytes of memory may be locked (RDMA registers that way); u64::MAX for no limit.
+pub fn locked_bytes_max() -> u64 {
+    getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX)
+}
+
+/// Whether io_uring_setup(2) is there and allowed. Asked with arguments that it must refuse, so that nothing is made.
+pub fn io_uring_works() -> bool {
+    // SAFETY: the call is given no entries and no parameters: the kernel answers EFAULT or EINVAL before it makes or
+    // touches anything, ENOSYS where it does not know the call, EPERM where it is forbidden.
+    let answer = unsafe { libc::syscall(libc::SYS_io_uring_setup, 0, std::ptr::null_mut::<libc::c_void>()) };
+    let refusal = io::Error::last_os_error().raw_os_error();
+    answer < 0 && matches!(refusal, Some(libc::EFAULT | libc::EINVAL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_user_is_named() {
+        let error = drop_to("nobody-of-that-name").unwrap_err().to_string();
+        assert!(error.contains("nobody-of-that-name"), "{error}");
+    }
+
+    #[test]
+    fn few_files_are_always_allowed_and_the_impossible_is_told() {
+        assert_eq!(raise_open_files(16), Ok(()));
+        assert!(raise_open_files(u64::MAX / 2).is_err());
+    }
+}
