@@ -19,4 +19,10 @@ pub const OPAQUE_BYTES_MAX: usize = 32;
 /// Most flags on one meta command; memcached refuses more, too.
 pub const META_FLAGS_MAX: usize = 20;
 
+/// Longest value in bytes that incr and decr look at: 20 digits, and room for blanks.
+pub const NUMBER_TEXT_BYTES_MAX: usize = 64;
+
+/// Most key prefixes that `stats detail` counts; what comes later is not counted. About 1.5 MiB at worst.
+pub const STATS_PREFIXES_MAX: usize = 4096;
+
 const _: () = assert!(KEY_BYTES_MAX < LINE_BYTES_MAX && LINE_BYTES_MAX < GET_LINE_BYTES_MAX);

@@ -12,6 +12,14 @@ pub const LOAN_BYTES_MIN: usize = 16 << 10;
 /// Past this many pending bytes no further request of the connection is executed until the socket takes some.
 pub const OUTPUT_BYTES_HIGH: usize = 256 << 10;
 
+/// A place in an output to go back to.
+#[derive(Clone, Copy)]
+pub struct Mark {
+    bytes: usize,
+    loans: usize,
+    lent_bytes: usize,
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Output {
@@ -31,6 +39,22 @@ impl Output {
     pub fn lend(&mut self, loan: ValueLoan) {
         self.lent_bytes += loan.len();
         self.loans.push((self.bytes.len(), loan));
+    }
+
+    /// Where the output ends now. Valid until something is written out.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            bytes: self.bytes.len(),
+            loans: self.loans.len(),
+            lent_bytes: self.lent_bytes,
+        }
+    }
+
+    /// Take back what was appended since `mark`.
+    pub fn withdraw(&mut self, mark: Mark) {
+        self.bytes.truncate(mark.bytes);
+        self.loans.truncate(mark.loans);
+        self.lent_bytes = mark.lent_bytes;
     }
 
     /// Bytes waiting to be written, lent ones included.
