@@ -43,11 +43,7 @@ pub(super) enum Counted {
 
 impl Engine {
     /// incr, decr.
-    pub(super) fn arithmetic(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        request: &classic::Arithmetic<'_>,
-    ) -> Outcome {
+    pub(super) fn arithmetic(&self, call: &mut Call<'_, '_, '_>, request: &classic::Arithmetic<'_>) -> Outcome {
         let order = CountOrder {
             key: request.key,
             increment: request.increment,
@@ -66,45 +62,25 @@ impl Engine {
             }
             Ok(Counted::NonNumeric) => call.answer_unless(request.noreply, reply::NON_NUMERIC),
             // Without a CAS to compare with, Exists does not occur.
-            Ok(Counted::NotFound | Counted::Exists) => {
-                call.answer_unless(request.noreply, reply::NOT_FOUND)
-            }
+            Ok(Counted::NotFound | Counted::Exists) => call.answer_unless(request.noreply, reply::NOT_FOUND),
             Err(no_room) => call.refuse(no_room, 0, request.noreply),
         }
     }
 
     /// Count up or down, or create.
-    pub(super) fn count(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        order: &CountOrder<'_>,
-    ) -> Result<Counted, NoRoom> {
+    pub(super) fn count(&self, call: &mut Call<'_, '_, '_>, order: &CountOrder<'_>) -> Result<Counted, NoRoom> {
         let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
         let at = self.store.locate(order.key);
         let mut entry = self.store.entry(turn, &at, now);
         let Some(old) = entry.item() else {
             let Some((initial, expiry)) = order.create else {
-                if order.increment {
-                    &stats.incr_misses
-                } else {
-                    &stats.decr_misses
-                }
-                .increment();
+                if order.increment { &stats.incr_misses } else { &stats.decr_misses }.increment();
                 return Ok(Counted::NotFound);
             };
-            let item = NewItem {
-                expiry,
-                cas: order.new_cas,
-                ..NewItem::default()
-            };
+            let item = NewItem { expiry, cas: order.new_cas, ..NewItem::default() };
             let cas = self.write_number(call, &mut entry, &at, initial, item)?;
             stats.cmd_set.increment();
-            return Ok(Counted::Number {
-                number: initial,
-                cas,
-                created: true,
-                expiry_before: Expiry::NEVER,
-            });
+            return Ok(Counted::Number { number: initial, cas, created: true, expiry_before: Expiry::NEVER });
         };
         if old.value_bytes() == 0 {
             return Ok(Counted::NonNumeric);
@@ -129,18 +105,8 @@ impl Engine {
         if let (true, Some(written)) = (was_hit, entry.item()) {
             written.note_use(now);
         }
-        if order.increment {
-            &stats.incr_hits
-        } else {
-            &stats.decr_hits
-        }
-        .increment();
-        Ok(Counted::Number {
-            number,
-            cas,
-            created: false,
-            expiry_before,
-        })
+        if order.increment { &stats.incr_hits } else { &stats.decr_hits }.increment();
+        Ok(Counted::Number { number, cas, created: false, expiry_before })
     }
 
     /// Write `number` as the value of `item`; returns its CAS.
@@ -154,11 +120,7 @@ impl Engine {
     ) -> Result<u64, NoRoom> {
         let mut text = itoa::Buffer::new();
         let value = text.format(number).as_bytes();
-        entry.set(
-            &self
-                .store
-                .draft(at, NewItem { value, ..item }, call.context.now),
-        )
+        entry.set(&self.store.draft(at, NewItem { value, ..item }, call.context.now))
     }
 }
 
@@ -178,25 +140,16 @@ fn parse_number(text: &[u8]) -> Option<u64> {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t'..=b'\r');
     let from = text.iter().position(|byte| !is_blank(byte))?;
     let text = text[from..].strip_prefix(b"+").unwrap_or(&text[from..]);
-    let digits = text
-        .iter()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     if digits == 0 || text.get(digits).is_some_and(|byte| !is_blank(byte)) {
         return None;
     }
-    text[..digits].iter().try_fold(0u64, |sum, digit| {
-        sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-    })
+    text[..digits].iter().try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
 }
 
 /// Up wraps at 2^64, down stops at zero.
 fn change(number: u64, increment: bool, delta: u64) -> u64 {
-    if increment {
-        number.wrapping_add(delta)
-    } else {
-        number.saturating_sub(delta)
-    }
+    if increment { number.wrapping_add(delta) } else { number.saturating_sub(delta) }
 }
 
 #[cfg(test)]
@@ -225,12 +178,7 @@ mod tests {
             (b"+", None),
             (b"1.5", None),
         ] {
-            assert_eq!(
-                parse_number(text),
-                expected,
-                "{:?}",
-                String::from_utf8_lossy(text)
-            );
+            assert_eq!(parse_number(text), expected, "{:?}", String::from_utf8_lossy(text));
         }
     }
 

@@ -21,20 +21,13 @@ pub(super) struct FlushTimer {
 
 impl FlushTimer {
     fn lock(&self) -> MutexGuard<'_, ()> {
-        self.gate
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.gate.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl Engine {
     /// flush_all. A delay of zero or below is now.
-    pub(super) fn flush_all(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        delay: Exptime,
-        noreply: bool,
-    ) -> Outcome {
+    pub(super) fn flush_all(&self, call: &mut Call<'_, '_, '_>, delay: Exptime, noreply: bool) -> Outcome {
         let gate = self.flush_timer.lock();
         if delay.0 > 0 {
             let due = expiry_of(delay, call.context.now).to_bits();
@@ -72,12 +65,7 @@ impl Engine {
     }
 
     /// cache_memlimit. The rings are laid out once, at the start: only the size they have can be asked for.
-    pub(super) fn cache_memlimit(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        mebibytes: u64,
-        noreply: bool,
-    ) -> Outcome {
+    pub(super) fn cache_memlimit(&self, call: &mut Call<'_, '_, '_>, mebibytes: u64, noreply: bool) -> Outcome {
         let line: &[u8] = if mebibytes.checked_mul(1 << 20) == Some(self.store.stats().ring_bytes) {
             reply::OK
         } else if mebibytes < 8 {

@@ -33,49 +33,33 @@ impl Engine {
         }
     }
 
-    fn meta_set(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        request: &MetaRequest<'_>,
-    ) -> Result<(), NoRoom> {
+    fn meta_set(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) -> Result<(), NoRoom> {
         let stored = self.store_item(call, &store_order(request, call.context.now))?;
         let out = call.out.bytes();
         match stored {
-            Stored::Stored { .. } if request.quiet => {}
-            Stored::Stored { cas, value_bytes } => {
-                let facts = MetaFacts {
-                    cas,
-                    value_bytes,
-                    ..MetaFacts::default()
-                };
+            Stored::Written { .. } if request.quiet => {}
+            Stored::Written { cas, value_bytes } => {
+                let facts = MetaFacts { cas, value_bytes, ..MetaFacts::default() };
                 reply::meta_line(out, MetaCode::Done, request, Some(&facts));
             }
-            Stored::NotStored => reply::meta_line(out, MetaCode::NotStored, request, None),
+            Stored::Unmet => reply::meta_line(out, MetaCode::NotStored, request, None),
             Stored::Exists => reply::meta_line(out, MetaCode::Exists, request, None),
             Stored::NotFound => reply::meta_line(out, MetaCode::NotFound, request, None),
         }
         Ok(())
     }
 
-    fn meta_delete(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        request: &MetaRequest<'_>,
-    ) -> Result<(), NoRoom> {
+    fn meta_delete(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) -> Result<(), NoRoom> {
         let remains = (request.invalidate || request.remove_value).then(|| Remains {
             stale: request.invalidate,
             emptied: request.remove_value.then_some(request.client_flags),
             expiry: request.ttl.map(|ttl| expiry_of(ttl, call.context.now)),
             new_cas: request.new_cas,
         });
-        let order = RemoveOrder {
-            key: request.key,
-            compare_cas: request.compare_cas,
-            remains,
-        };
+        let order = RemoveOrder { key: request.key, compare_cas: request.compare_cas, remains };
         let code = match self.remove(call, &order)? {
-            Removed::Removed if request.quiet => return Ok(()),
-            Removed::Removed => MetaCode::Done,
+            Removed::Done if request.quiet => return Ok(()),
+            Removed::Done => MetaCode::Done,
             Removed::NotFound => MetaCode::NotFound,
             Removed::Exists => MetaCode::Exists,
         };
@@ -83,11 +67,7 @@ impl Engine {
         Ok(())
     }
 
-    fn meta_arithmetic(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        request: &MetaRequest<'_>,
-    ) -> Result<(), NoRoom> {
+    fn meta_arithmetic(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) -> Result<(), NoRoom> {
         let now = call.context.now;
         let order = CountOrder {
             key: request.key,
@@ -96,32 +76,15 @@ impl Engine {
             compare_cas: request.compare_cas.unwrap_or(0),
             new_cas: request.new_cas,
             expiry: request.ttl.map(|ttl| expiry_of(ttl, now)),
-            create: request.vivify.map(|_| {
-                (
-                    request.initial,
-                    expiry_at_flag(request, None, true, Expiry::NEVER, now),
-                )
-            }),
+            create: request.vivify.map(|_| (request.initial, expiry_at_flag(request, None, true, Expiry::NEVER, now))),
         };
         let counted = self.count(call, &order)?;
         let out = call.out.bytes();
         let (number, facts) = match counted {
             Counted::Number { .. } if request.quiet => return Ok(()),
-            Counted::Number {
-                number,
-                cas,
-                created,
-                expiry_before,
-            } => {
+            Counted::Number { number, cas, created, expiry_before } => {
                 let expiry = expiry_at_flag(request, Some(b't'), created, expiry_before, now);
-                (
-                    number,
-                    MetaFacts {
-                        cas,
-                        ttl_seconds: expiry.remaining(now),
-                        ..MetaFacts::default()
-                    },
-                )
+                (number, MetaFacts { cas, ttl_seconds: expiry.remaining(now), ..MetaFacts::default() })
             }
             Counted::NotFound => {
                 reply::meta_line(out, MetaCode::NotFound, request, None);
@@ -138,12 +101,7 @@ impl Engine {
         };
         if request.want_value {
             let mut text = itoa::Buffer::new();
-            reply::meta_line(
-                out,
-                MetaCode::Value(text.format(number).len()),
-                request,
-                Some(&facts),
-            );
+            reply::meta_line(out, MetaCode::Value(text.format(number).len()), request, Some(&facts));
             reply::number_line(out, number);
         } else {
             reply::meta_line(out, MetaCode::Done, request, Some(&facts));
@@ -184,22 +142,14 @@ fn store_order<'a>(request: &MetaRequest<'a>, now: UnixSeconds) -> StoreOrder<'a
     };
     // Append and prepend take the time to live of what they create from N alone.
     let joins = matches!(verb, StoreVerb::Append | StoreVerb::Prepend);
-    let exptime = if joins {
-        request.vivify.or(request.ttl)
-    } else {
-        request.ttl
-    };
+    let exptime = if joins { request.vivify.or(request.ttl) } else { request.ttl };
     StoreOrder {
         verb,
         key: request.key,
         value: request.value,
         client_flags: request.client_flags,
         expiry: exptime.map_or(Expiry::NEVER, |exptime| expiry_of(exptime, now)),
-        onto_cas: if joins {
-            request.compare_cas.unwrap_or(0)
-        } else {
-            0
-        },
+        onto_cas: if joins { request.compare_cas.unwrap_or(0) } else { 0 },
         vivify: joins && request.vivify.is_some(),
         accept_older: request.invalidate,
         new_cas: request.new_cas,
@@ -216,11 +166,7 @@ pub(super) fn expiry_at_flag(
     now: UnixSeconds,
 ) -> Expiry {
     let mut expiry = before;
-    for token in request
-        .flag_tokens
-        .split(|byte| *byte == b' ')
-        .filter(|token| !token.is_empty())
-    {
+    for token in request.flag_tokens.split(|byte| *byte == b' ').filter(|token| !token.is_empty()) {
         let set = match token[0] {
             flag if Some(flag) == until => break,
             b'T' => request.ttl,

@@ -20,24 +20,15 @@ struct Hit<'t> {
 }
 
 impl Engine {
-    pub(super) fn meta_get(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        request: &MetaRequest<'_>,
-    ) -> Result<(), NoRoom> {
+    pub(super) fn meta_get(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) -> Result<(), NoRoom> {
         let (turn, now) = (call.context.turn, call.context.now);
         let at = self.store.locate(request.key);
         let seen = self.store.get(turn, &at, now);
         let facts = seen.map(|item| facts_before(request, &item, now));
         let hit = match (&facts, seen) {
-            (Some(facts), Some(_)) if facts.won || request.ttl.is_some() => {
-                self.change(call, request, &at)?
-            }
+            (Some(facts), Some(_)) if facts.won || request.ttl.is_some() => self.change(call, request, &at)?,
             (None, _) if request.vivify.is_some() => self.change(call, request, &at)?,
-            (Some(facts), item) => Some(Hit {
-                facts: *facts,
-                item,
-            }),
+            (Some(facts), item) => Some(Hit { facts: *facts, item }),
             (None, _) => None,
         };
         self.count_meta_get(call, request, hit.is_some());
@@ -73,10 +64,7 @@ impl Engine {
             if change.expiry.is_some() || change.token_sent.is_some() {
                 entry.change_meta(change)?;
             }
-            return Ok(Some(Hit {
-                facts,
-                item: Some(item),
-            }));
+            return Ok(Some(Hit { facts, item: Some(item) }));
         }
         if request.vivify.is_none() {
             return Ok(None);
@@ -88,18 +76,9 @@ impl Engine {
             ..NewItem::default()
         };
         let cas = entry.set(&self.store.draft(at, new, now))?;
-        let ttl_seconds =
-            expiry_at_flag(request, Some(b't'), true, Expiry::NEVER, now).remaining(now);
-        let facts = MetaFacts {
-            cas,
-            ttl_seconds,
-            won: true,
-            ..MetaFacts::default()
-        };
-        Ok(Some(Hit {
-            facts,
-            item: entry.item(),
-        }))
+        let ttl_seconds = expiry_at_flag(request, Some(b't'), true, Expiry::NEVER, now).remaining(now);
+        let facts = MetaFacts { cas, ttl_seconds, won: true, ..MetaFacts::default() };
+        Ok(Some(Hit { facts, item: entry.item() }))
     }
 
     /// A hit with T counts as a touch, as in memcached; a miss always as a get.
@@ -110,12 +89,7 @@ impl Engine {
             stats.touch_hits.increment();
         } else {
             stats.cmd_get.increment();
-            if hit {
-                &stats.get_hits
-            } else {
-                &stats.get_misses
-            }
-            .increment();
+            if hit { &stats.get_hits } else { &stats.get_misses }.increment();
         }
         self.prefixes.record(request.key, Use::Get { hit });
     }
@@ -123,11 +97,7 @@ impl Engine {
 
 fn answer_hit(call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>, hit: &Hit<'_>) {
     let with_value = request.want_value && request.compare_cas != Some(hit.facts.cas);
-    let code = if with_value {
-        MetaCode::Value(hit.facts.value_bytes)
-    } else {
-        MetaCode::Done
-    };
+    let code = if with_value { MetaCode::Value(hit.facts.value_bytes) } else { MetaCode::Done };
     reply::meta_line(call.out.bytes(), code, request, Some(&hit.facts));
     match &hit.item {
         Some(item) if with_value => append_value(call.out, item),

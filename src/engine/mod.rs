@@ -124,9 +124,7 @@ impl Engine {
 
     /// What the parser must know.
     pub fn parse_limits(&self) -> ParseLimits {
-        ParseLimits {
-            value_bytes_max: self.settings.item_bytes_max,
-        }
+        ParseLimits { value_bytes_max: self.settings.item_bytes_max }
     }
 
     /// Execute `request`. `resume` is 0, or the offset of an earlier [`Outcome::Resume`] or [`Outcome::Park`] of the
@@ -140,11 +138,7 @@ impl Engine {
         last_try: bool,
         out: &mut Output,
     ) -> Outcome {
-        let mut call = Call {
-            context,
-            out,
-            last_try,
-        };
+        let mut call = Call { context, out, last_try };
         if let Err(no_room) = self.flush_if_due(call.context) {
             return call.refuse(no_room, resume, false);
         }
@@ -158,9 +152,7 @@ impl Engine {
             Request::Meta(request) => self.meta(call, request),
             Request::MetaNoop => call.answer(reply::META_NOOP),
             Request::FlushAll { delay, noreply } => self.flush_all(call, *delay, *noreply),
-            Request::CacheMemlimit { mebibytes, noreply } => {
-                self.cache_memlimit(call, *mebibytes, *noreply)
-            }
+            Request::CacheMemlimit { mebibytes, noreply } => self.cache_memlimit(call, *mebibytes, *noreply),
             Request::Verbosity { level, noreply } => flush::verbosity(call, *level, *noreply),
             Request::Stats(subject) => self.stats(call, subject),
             Request::Version => {
@@ -180,11 +172,7 @@ impl Engine {
         last_try: bool,
         out: &mut Output,
     ) -> Outcome {
-        let mut call = Call {
-            context,
-            out,
-            last_try,
-        };
+        let mut call = Call { context, out, last_try };
         if let Some(key) = rejection.unlink {
             match self.unlink(call.context, key) {
                 Err(NoRoom::Now) if !last_try => return Outcome::Park(0),
@@ -210,11 +198,7 @@ impl Call<'_, '_, '_> {
 
     /// Append one fixed line, unless the client wants none.
     fn answer_unless(&mut self, noreply: bool, line: &[u8]) -> Outcome {
-        if noreply {
-            Outcome::Done
-        } else {
-            self.answer(line)
-        }
+        if noreply { Outcome::Done } else { self.answer(line) }
     }
 
     /// Whether a command that found no room is to be tried again.
@@ -271,16 +255,9 @@ mod tests {
             (1_700_000_100, at(1_700_000_100)),
             (i64::MAX, at(u32::MAX)),
         ] {
-            assert_eq!(
-                expiry_of(Exptime(exptime), NOW),
-                expected,
-                "exptime {exptime}"
-            );
+            assert_eq!(expiry_of(Exptime(exptime), NOW), expected, "exptime {exptime}");
         }
-        assert!(
-            expiry_of(Exptime(RELATIVE_SECONDS_MAX + 1), NOW).has_passed(NOW),
-            "absolute and long ago"
-        );
+        assert!(expiry_of(Exptime(RELATIVE_SECONDS_MAX + 1), NOW).has_passed(NOW), "absolute and long ago");
         assert!(!expiry_of(Exptime(1), NOW).has_passed(NOW));
     }
 }

@@ -43,11 +43,7 @@ impl Output {
 
     /// Where the output ends now. Valid until something is written out.
     pub fn mark(&self) -> Mark {
-        Mark {
-            bytes: self.bytes.len(),
-            loans: self.loans.len(),
-            lent_bytes: self.lent_bytes,
-        }
+        Mark { bytes: self.bytes.len(), loans: self.loans.len(), lent_bytes: self.lent_bytes }
     }
 
     /// Take back what was appended since `mark`.

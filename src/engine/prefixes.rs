@@ -76,14 +76,8 @@ impl Prefixes {
         for (prefix, counts) in self.lock().iter() {
             out.extend_from_slice(b"PREFIX ");
             out.extend_from_slice(prefix);
-            let Counts {
-                gets,
-                hits,
-                sets,
-                deletes,
-            } = counts;
-            write!(out, " get {gets} hit {hits} set {sets} del {deletes}\r\n")
-                .expect("writing to a Vec cannot fail");
+            let Counts { gets, hits, sets, deletes } = counts;
+            write!(out, " get {gets} hit {hits} set {sets} del {deletes}\r\n").expect("writing to a Vec cannot fail");
         }
     }
 
@@ -93,9 +87,7 @@ impl Prefixes {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Counts>> {
-        self.counts
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -120,10 +112,7 @@ mod tests {
         prefixes.record(b"a:x", Use::Set);
         prefixes.record(b"b:", Use::Delete);
         prefixes.record(b"none", Use::Set);
-        assert_eq!(
-            dump(&prefixes),
-            "PREFIX a get 2 hit 1 set 1 del 0\r\nPREFIX b get 0 hit 0 set 0 del 1\r\n"
-        );
+        assert_eq!(dump(&prefixes), "PREFIX a get 2 hit 1 set 1 del 0\r\nPREFIX b get 0 hit 0 set 0 del 1\r\n");
         prefixes.clear();
         assert_eq!(dump(&prefixes), "");
     }
@@ -137,9 +126,6 @@ mod tests {
         }
         assert_eq!(dump(&prefixes).lines().count(), STATS_PREFIXES_MAX);
         prefixes.record(b"0:", Use::Set);
-        assert!(
-            dump(&prefixes).contains("PREFIX 0 get 0 hit 0 set 2 del 0\r\n"),
-            "known ones go on counting"
-        );
+        assert!(dump(&prefixes).contains("PREFIX 0 get 0 hit 0 set 2 del 0\r\n"), "known ones go on counting");
     }
 }

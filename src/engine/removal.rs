@@ -33,37 +33,24 @@ pub(super) struct Remains {
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Removed {
-    Removed,
+    Done,
     NotFound,
     Exists,
 }
 
 impl Engine {
     /// delete.
-    pub(super) fn delete(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        request: &classic::Delete<'_>,
-    ) -> Outcome {
-        let order = RemoveOrder {
-            key: request.key,
-            ..RemoveOrder::default()
-        };
+    pub(super) fn delete(&self, call: &mut Call<'_, '_, '_>, request: &classic::Delete<'_>) -> Outcome {
+        let order = RemoveOrder { key: request.key, ..RemoveOrder::default() };
         match self.remove(call, &order) {
-            Ok(Removed::Removed) => call.answer_unless(request.noreply, reply::DELETED),
-            Ok(Removed::NotFound | Removed::Exists) => {
-                call.answer_unless(request.noreply, reply::NOT_FOUND)
-            }
+            Ok(Removed::Done) => call.answer_unless(request.noreply, reply::DELETED),
+            Ok(Removed::NotFound | Removed::Exists) => call.answer_unless(request.noreply, reply::NOT_FOUND),
             Err(no_room) => call.refuse(no_room, 0, request.noreply),
         }
     }
 
     /// Remove, or leave what is to remain.
-    pub(super) fn remove(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        order: &RemoveOrder<'_>,
-    ) -> Result<Removed, NoRoom> {
+    pub(super) fn remove(&self, call: &mut Call<'_, '_, '_>, order: &RemoveOrder<'_>) -> Result<Removed, NoRoom> {
         let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
         let at = self.store.locate(order.key);
         let mut entry = self.store.entry(turn, &at, now);
@@ -75,13 +62,13 @@ impl Engine {
                     None => drop(entry.delete()?),
                     Some(remains) => self.leave(call, &mut entry, &at, &item, remains)?,
                 }
-                Removed::Removed
+                Removed::Done
             }
         };
         drop(entry);
         match removed {
-            Removed::Removed if order.remains.is_some_and(|remains| remains.stale) => {}
-            Removed::Removed => stats.delete_hits.increment(),
+            Removed::Done if order.remains.is_some_and(|remains| remains.stale) => {}
+            Removed::Done => stats.delete_hits.increment(),
             Removed::NotFound | Removed::Exists => stats.delete_misses.increment(),
         }
         self.prefixes.record(order.key, Use::Delete);
@@ -102,19 +89,13 @@ impl Engine {
         if remains.emptied.is_none() {
             item.value().copy_to(scratch);
         }
-        let kept_expiry = if remains.emptied.is_some() {
-            Expiry::NEVER
-        } else {
-            item.expiry()
-        };
+        let kept_expiry = if remains.emptied.is_some() { Expiry::NEVER } else { item.expiry() };
         let new = NewItem {
             value: scratch,
             client_flags: remains.emptied.unwrap_or_else(|| item.client_flags()),
             expiry: remains.expiry.unwrap_or(kept_expiry),
             // An item that is only emptied keeps its CAS; one marked stale must not.
-            cas: remains
-                .new_cas
-                .or_else(|| (!remains.stale).then(|| item.cas())),
+            cas: remains.new_cas.or_else(|| (!remains.stale).then(|| item.cas())),
             stale: remains.stale,
             token_sent: false,
         };
@@ -129,9 +110,6 @@ impl Engine {
     /// Take away an item whose replacement was refused; not counted as a delete.
     pub(super) fn unlink(&self, context: &Context<'_, '_>, key: &[u8]) -> Result<(), NoRoom> {
         let at = self.store.locate(key);
-        self.store
-            .entry(context.turn, &at, context.now)
-            .delete()
-            .map(drop)
+        self.store.entry(context.turn, &at, context.now).delete().map(drop)
     }
 }

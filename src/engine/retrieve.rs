@@ -16,16 +16,9 @@ impl Engine {
     ///
     /// A bad key or a lack of room replaces the whole answer by one error line, as in memcached. What was already
     /// flushed to the client cannot be taken back: then the error line stands where END would.
-    pub(super) fn get(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        request: &classic::Get<'_>,
-        resume: u32,
-    ) -> Outcome {
+    pub(super) fn get(&self, call: &mut Call<'_, '_, '_>, request: &classic::Get<'_>, resume: u32) -> Outcome {
         let begin = call.out.mark();
-        let touch = request
-            .touch
-            .map(|exptime| expiry_of(exptime, call.context.now));
+        let touch = request.touch.map(|exptime| expiry_of(exptime, call.context.now));
         let mut offset = resume;
         loop {
             match request.keys.next(offset) {
@@ -66,43 +59,23 @@ impl Engine {
             None => {
                 let found = self.store.get(turn, &at, now);
                 stats.cmd_get.increment();
-                if found.is_some() {
-                    &stats.get_hits
-                } else {
-                    &stats.get_misses
-                }
-                .increment();
+                if found.is_some() { &stats.get_hits } else { &stats.get_misses }.increment();
                 found
             }
             Some(expiry) => self.touch_item(call, &at, expiry)?,
         };
-        self.prefixes.record(
-            key,
-            Use::Get {
-                hit: found.is_some(),
-            },
-        );
+        self.prefixes.record(key, Use::Get { hit: found.is_some() });
         if let Some(item) = found {
             item.note_use(now);
             let cas = with_cas.then(|| item.cas());
-            reply::value_line(
-                call.out.bytes(),
-                key,
-                item.client_flags(),
-                item.value_bytes(),
-                cas,
-            );
+            reply::value_line(call.out.bytes(), key, item.client_flags(), item.value_bytes(), cas);
             append_value(call.out, &item);
         }
         Ok(())
     }
 
     /// touch.
-    pub(super) fn touch(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        request: &classic::Touch<'_>,
-    ) -> Outcome {
+    pub(super) fn touch(&self, call: &mut Call<'_, '_, '_>, request: &classic::Touch<'_>) -> Outcome {
         let at = self.store.locate(request.key);
         let expiry = expiry_of(request.exptime, call.context.now);
         match self.touch_item(call, &at, expiry) {
@@ -126,18 +99,10 @@ impl Engine {
         let mut entry = self.store.entry(turn, at, now);
         let found = entry.item();
         if found.is_some() {
-            entry.change_meta(MetaChange {
-                expiry: Some(expiry),
-                ..MetaChange::default()
-            })?;
+            entry.change_meta(MetaChange { expiry: Some(expiry), ..MetaChange::default() })?;
         }
         stats.cmd_touch.increment();
-        if found.is_some() {
-            &stats.touch_hits
-        } else {
-            &stats.touch_misses
-        }
-        .increment();
+        if found.is_some() { &stats.touch_hits } else { &stats.touch_misses }.increment();
         Ok(found)
     }
 }

@@ -18,8 +18,7 @@ impl Counter {
 
     /// Add `amount`. A load and a store, not a locked add: each counter has one writer.
     pub fn add(&self, amount: u64) {
-        self.0
-            .store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
+        self.0.store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
     }
 
     /// The value now.
@@ -104,14 +103,30 @@ worker_counters! {
     auth_cmds,
     /// Authentications refused.
     auth_errors,
-    /// Connections closed because they were idle too long.
-    idle_kicks,
     /// Bytes read from sockets.
     bytes_read,
     /// Bytes written to sockets.
     bytes_written,
-    /// Times a connection had to let others go first, with requests of its own waiting.
+    /// Read calls on sockets.
+    read_calls,
+    /// Write calls on sockets.
+    write_calls,
+    /// Turns of the worker's loop: one poll each.
+    polls,
+    /// Times a connection had to let others go first (-R).
     conn_yields,
+    /// Requests that waited for a later turn because memory was being reclaimed.
+    parked_requests,
+    /// Connections accepted.
+    accepts,
+    /// Accepts that failed (out of file descriptors, out of memory).
+    accept_errors,
+    /// Connections closed for being idle.
+    idle_kicks,
+    /// Connections closed because they held memory and made no progress.
+    stall_kicks,
+    /// Connections refused because unfinished requests hold too much memory already.
+    input_refused,
 }
 
 /// Counters of the process that several threads write (connections come and go on any worker).
@@ -150,14 +165,6 @@ mod tests {
         totals.add(&one);
         totals.add(&two);
         let since = totals.since(&base);
-        assert_eq!(
-            (
-                totals.get_hits,
-                since.get_hits,
-                since.bytes_read,
-                since.cmd_get
-            ),
-            (12, 7, 1, 0)
-        );
+        assert_eq!((totals.get_hits, since.get_hits, since.bytes_read, since.cmd_get), (12, 7, 1, 0));
     }
 }

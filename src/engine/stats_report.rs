@@ -19,9 +19,7 @@ pub(super) struct Snapshot {
 
 impl Engine {
     fn baseline(&self) -> MutexGuard<'_, Baseline> {
-        self.baseline
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.baseline.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn count_all(&self, call: &Call<'_, '_, '_>) -> Baseline {
@@ -50,31 +48,13 @@ impl Engine {
         let store = StoreStats {
             total_items: all.store.total_items.wrapping_sub(base.store.total_items),
             evictions: all.store.evictions.wrapping_sub(base.store.evictions),
-            evicted_unfetched: all
-                .store
-                .evicted_unfetched
-                .wrapping_sub(base.store.evicted_unfetched),
+            evicted_unfetched: all.store.evicted_unfetched.wrapping_sub(base.store.evicted_unfetched),
             reclaimed: all.store.reclaimed.wrapping_sub(base.store.reclaimed),
-            expired_unfetched: all
-                .store
-                .expired_unfetched
-                .wrapping_sub(base.store.expired_unfetched),
-            appended_bytes: all
-                .store
-                .appended_bytes
-                .wrapping_sub(base.store.appended_bytes),
-            reclaimed_bytes: all
-                .store
-                .reclaimed_bytes
-                .wrapping_sub(base.store.reclaimed_bytes),
-            reinserted_bytes: all
-                .store
-                .reinserted_bytes
-                .wrapping_sub(base.store.reinserted_bytes),
-            reinserted_items: all
-                .store
-                .reinserted_items
-                .wrapping_sub(base.store.reinserted_items),
+            expired_unfetched: all.store.expired_unfetched.wrapping_sub(base.store.expired_unfetched),
+            appended_bytes: all.store.appended_bytes.wrapping_sub(base.store.appended_bytes),
+            reclaimed_bytes: all.store.reclaimed_bytes.wrapping_sub(base.store.reclaimed_bytes),
+            reinserted_bytes: all.store.reinserted_bytes.wrapping_sub(base.store.reinserted_bytes),
+            reinserted_items: all.store.reinserted_items.wrapping_sub(base.store.reinserted_items),
             parked: all.store.parked.wrapping_sub(base.store.parked),
             lock_waits: all.store.lock_waits.wrapping_sub(base.store.lock_waits),
             ..all.store
@@ -83,9 +63,7 @@ impl Engine {
             workers: all.workers.since(&base.workers),
             store,
             total_connections: all.total_connections.wrapping_sub(base.total_connections),
-            rejected_connections: all
-                .rejected_connections
-                .wrapping_sub(base.rejected_connections),
+            rejected_connections: all.rejected_connections.wrapping_sub(base.rejected_connections),
         }
     }
 
@@ -100,6 +78,7 @@ impl Engine {
         self.report_server(out, &now);
         report_items(out, &now.store);
         report_log(out, &now.store);
+        report_loop(out, &now.workers);
     }
 
     fn report_process(&self, out: &mut Vec<u8>, unix_seconds: u32) {
@@ -118,11 +97,7 @@ impl Engine {
         if let Some(connections_max) = self.setting("maxconns") {
             stat_line(out, "max_connections", connections_max);
         }
-        stat_line(
-            out,
-            "curr_connections",
-            self.global.curr_connections.load(Relaxed),
-        );
+        stat_line(out, "curr_connections", self.global.curr_connections.load(Relaxed));
         stat_line(out, "total_connections", now.total_connections);
         stat_line(out, "rejected_connections", now.rejected_connections);
     }
@@ -132,21 +107,13 @@ impl Engine {
         stat_line(out, "accepting_conns", 1);
         stat_line(out, "threads", self.settings.workers);
         stat_line(out, "conn_yields", now.workers.conn_yields);
-        stat_line(
-            out,
-            "hash_power_level",
-            now.store.index_buckets.max(1).ilog2(),
-        );
+        stat_line(out, "hash_power_level", now.store.index_buckets.max(1).ilog2());
         stat_line(out, "hash_bytes", now.store.index_bytes);
     }
 
     /// A row that the server gave.
     pub(super) fn setting(&self, name: &str) -> Option<&str> {
-        self.settings
-            .rows
-            .iter()
-            .find(|row| row.0 == name)
-            .map(|row| row.1.as_str())
+        self.settings.rows.iter().find(|row| row.0 == name).map(|row| row.1.as_str())
     }
 }
 
@@ -212,11 +179,22 @@ fn report_log(out: &mut Vec<u8>, store: &StoreStats) {
     ];
     report_rows(out, &rows);
     let amplification = write_amplification(store.appended_bytes, store.reinserted_bytes);
-    stat_line(
-        out,
-        "log_write_amplification",
-        format_args!("{amplification:.3}"),
-    );
+    stat_line(out, "log_write_amplification", format_args!("{amplification:.3}"));
+}
+
+/// What the workers' loops do: calls a request costs, and who was sent away.
+fn report_loop(out: &mut Vec<u8>, total: &WorkerTotals) {
+    let rows: [(&str, u64); 8] = [
+        ("read_calls", total.read_calls),
+        ("write_calls", total.write_calls),
+        ("polls", total.polls),
+        ("parked_requests", total.parked_requests),
+        ("accepts", total.accepts),
+        ("accept_errors", total.accept_errors),
+        ("stall_kicks", total.stall_kicks),
+        ("input_refused", total.input_refused),
+    ];
+    report_rows(out, &rows);
 }
 
 fn report_rows<V: Display>(out: &mut Vec<u8>, rows: &[(&str, V)]) {
@@ -228,11 +206,7 @@ fn report_rows<V: Display>(out: &mut Vec<u8>, rows: &[(&str, V)]) {
 /// All bytes appended, by commands and by reclaim, for each byte that commands appended.
 fn write_amplification(appended_bytes: u64, reinserted_bytes: u64) -> f64 {
     let by_commands = appended_bytes.saturating_sub(reinserted_bytes);
-    if by_commands == 0 {
-        1.0
-    } else {
-        appended_bytes as f64 / by_commands as f64
-    }
+    if by_commands == 0 { 1.0 } else { appended_bytes as f64 / by_commands as f64 }
 }
 
 /// User and system time of this process in seconds, from /proc (in clock ticks, so to a hundredth of a second).

@@ -7,9 +7,7 @@ use std::io::Write;
 impl Engine {
     /// stats, with the rest of its line.
     pub(super) fn stats(&self, call: &mut Call<'_, '_, '_>, subject: &[u8]) -> Outcome {
-        let mut words = subject
-            .split(|byte| *byte == b' ')
-            .filter(|word| !word.is_empty());
+        let mut words = subject.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
         match words.next() {
             None => self.report_general(call),
             Some(b"reset") => {
@@ -51,19 +49,12 @@ impl Engine {
             log::LevelFilter::Info => 1,
             log::LevelFilter::Debug | log::LevelFilter::Trace => 2,
         };
-        let detail_enabled = if self.prefixes.is_enabled() {
-            "yes"
-        } else {
-            "no"
-        };
+        let detail_enabled = if self.prefixes.is_enabled() { "yes" } else { "no" };
         let own = [
             ("maxbytes", self.store.stats().ring_bytes.to_string()),
             ("verbosity", verbosity.to_string()),
             ("num_threads", self.settings.workers.to_string()),
-            (
-                "stat_key_prefix",
-                char::from(super::prefixes::DELIMITER).to_string(),
-            ),
+            ("stat_key_prefix", char::from(super::prefixes::DELIMITER).to_string()),
             ("detail_enabled", detail_enabled.to_string()),
             ("cas_enabled", "yes".to_string()),
             ("item_size_max", self.settings.item_bytes_max.to_string()),
@@ -74,11 +65,7 @@ impl Engine {
             ("client_flags_size", size_of::<u32>().to_string()),
         ];
         let out = call.out.bytes();
-        for (name, value) in own
-            .iter()
-            .filter(|row| self.setting(row.0).is_none())
-            .chain(&self.settings.rows)
-        {
+        for (name, value) in own.iter().filter(|row| self.setting(row.0).is_none()).chain(&self.settings.rows) {
             stat_line(out, name, value);
         }
     }

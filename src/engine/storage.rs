@@ -31,8 +31,8 @@ pub(super) struct StoreOrder<'a> {
 /// How a store ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stored {
-    Stored { cas: u64, value_bytes: usize },
-    NotStored,
+    Written { cas: u64, value_bytes: usize },
+    Unmet,
     Exists,
     NotFound,
 }
@@ -52,27 +52,19 @@ enum Verdict {
 /// memcached's outcomes. `old_cas` is that of the item that is there, if one is. A CAS of zero never matches.
 fn judge(order: &StoreOrder<'_>, old_cas: Option<u64>) -> Verdict {
     match (order.verb, old_cas) {
-        (StoreVerb::Set, _) | (StoreVerb::Add, None) | (StoreVerb::Replace, Some(_)) => {
-            Verdict::Store
-        }
-        (StoreVerb::Add, Some(_)) | (StoreVerb::Replace, None) => {
-            Verdict::Refuse(Stored::NotStored)
-        }
+        (StoreVerb::Set, _) | (StoreVerb::Add, None) | (StoreVerb::Replace, Some(_)) => Verdict::Store,
+        (StoreVerb::Add, Some(_)) | (StoreVerb::Replace, None) => Verdict::Refuse(Stored::Unmet),
         (StoreVerb::Cas(_), None) => Verdict::Refuse(Stored::NotFound),
         (StoreVerb::Cas(0), Some(_)) => Verdict::Refuse(Stored::Exists),
         (StoreVerb::Cas(asked), Some(old)) if asked == old => Verdict::Store,
-        (StoreVerb::Cas(asked), Some(old)) if order.accept_older && asked < old => {
-            Verdict::StoreStale
-        }
+        (StoreVerb::Cas(asked), Some(old)) if order.accept_older && asked < old => Verdict::StoreStale,
         (StoreVerb::Cas(_), Some(_)) => Verdict::Refuse(Stored::Exists),
-        (StoreVerb::Append | StoreVerb::Prepend, Some(old))
-            if order.onto_cas == 0 || order.onto_cas == old =>
-        {
+        (StoreVerb::Append | StoreVerb::Prepend, Some(old)) if order.onto_cas == 0 || order.onto_cas == old => {
             Verdict::Join
         }
         (StoreVerb::Append | StoreVerb::Prepend, Some(_)) => Verdict::Refuse(Stored::Exists),
         (StoreVerb::Append | StoreVerb::Prepend, None) if order.vivify => Verdict::Store,
-        (StoreVerb::Append | StoreVerb::Prepend, None) => Verdict::Refuse(Stored::NotStored),
+        (StoreVerb::Append | StoreVerb::Prepend, None) => Verdict::Refuse(Stored::Unmet),
     }
 }
 
@@ -109,11 +101,7 @@ impl<'a> StoreOrder<'a> {
 
 impl Engine {
     /// set, add, replace, append, prepend, cas.
-    pub(super) fn store_classic(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        request: &classic::Store<'_>,
-    ) -> Outcome {
+    pub(super) fn store_classic(&self, call: &mut Call<'_, '_, '_>, request: &classic::Store<'_>) -> Outcome {
         let order = StoreOrder {
             verb: request.verb,
             key: request.key,
@@ -126,8 +114,8 @@ impl Engine {
             new_cas: None,
         };
         let line = match self.store_item(call, &order) {
-            Ok(Stored::Stored { .. }) => reply::STORED,
-            Ok(Stored::NotStored) => reply::NOT_STORED,
+            Ok(Stored::Written { .. }) => reply::STORED,
+            Ok(Stored::Unmet) => reply::NOT_STORED,
             Ok(Stored::Exists) => reply::EXISTS,
             Ok(Stored::NotFound) => reply::NOT_FOUND,
             Err(no_room) => return call.refuse(no_room, 0, request.noreply),
@@ -136,11 +124,7 @@ impl Engine {
     }
 
     /// Store, and count it.
-    pub(super) fn store_item(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        order: &StoreOrder<'_>,
-    ) -> Result<Stored, NoRoom> {
+    pub(super) fn store_item(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>) -> Result<Stored, NoRoom> {
         let at = self.store.locate(order.key);
         let stored = match order.verb {
             StoreVerb::Append | StoreVerb::Prepend => self.join(call, order, &at),
@@ -150,9 +134,9 @@ impl Engine {
         stats.cmd_set.increment();
         if let StoreVerb::Cas(_) = order.verb {
             match stored {
-                Stored::Stored { .. } => stats.cas_hits.increment(),
+                Stored::Written { .. } => stats.cas_hits.increment(),
                 Stored::NotFound => stats.cas_misses.increment(),
-                Stored::Exists | Stored::NotStored => stats.cas_badval.increment(),
+                Stored::Exists | Stored::Unmet => stats.cas_badval.increment(),
             }
         }
         self.prefixes.record(order.key, Use::Set);
@@ -160,37 +144,19 @@ impl Engine {
     }
 
     /// All verbs that write the value they bring.
-    fn put(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        order: &StoreOrder<'_>,
-        at: &Located<'_>,
-    ) -> Result<Stored, NoRoom> {
+    fn put(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>, at: &Located<'_>) -> Result<Stored, NoRoom> {
         let (turn, now) = (call.context.turn, call.context.now);
         let item = order.new_item();
         let draft = self.store.draft(at, item, now);
         let mut entry = self.store.entry(turn, at, now);
         // A set does not care what is there, so it does not look.
-        let old = if order.verb == StoreVerb::Set {
-            None
-        } else {
-            entry.item()
-        };
+        let old = if order.verb == StoreVerb::Set { None } else { entry.item() };
         let written = match judge(order, old.map(|old| old.cas())) {
             Verdict::Refuse(stored) => return Ok(stored),
             Verdict::StoreStale => {
                 let token_sent = old.is_some_and(|old| old.token_sent());
                 let expiry = old.map_or(order.expiry, |old| old.expiry());
-                entry.set(&self.store.draft(
-                    at,
-                    NewItem {
-                        expiry,
-                        stale: true,
-                        token_sent,
-                        ..item
-                    },
-                    now,
-                ))
+                entry.set(&self.store.draft(at, NewItem { expiry, stale: true, token_sent, ..item }, now))
             }
             Verdict::Store | Verdict::Join => entry.set(&draft),
         };
@@ -198,20 +164,12 @@ impl Engine {
             // What the client meant to replace must not be served as if it were current.
             entry.delete()?;
         }
-        written.map(|cas| Stored::Stored {
-            cas,
-            value_bytes: order.value.len(),
-        })
+        written.map(|cas| Stored::Written { cas, value_bytes: order.value.len() })
     }
 
     /// append and prepend. The old value is read, and the new record made, before the lock is taken; if another client
     /// was quicker, it is done again under the lock.
-    fn join(
-        &self,
-        call: &mut Call<'_, '_, '_>,
-        order: &StoreOrder<'_>,
-        at: &Located<'_>,
-    ) -> Result<Stored, NoRoom> {
+    fn join(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>, at: &Located<'_>) -> Result<Stored, NoRoom> {
         let (turn, now) = (call.context.turn, call.context.now);
         let scratch = &mut *call.context.scratch;
         let seen = self.store.get(turn, at, now);
@@ -229,14 +187,8 @@ impl Engine {
                 write_joined(&mut entry, &draft, ahead_bytes)
             }
             _ => {
-                let again = old
-                    .as_ref()
-                    .map_or_else(|| order.new_item(), |old| order.joined_item(old, scratch));
-                write_joined(
-                    &mut entry,
-                    &self.store.draft(at, again, now),
-                    again.value.len(),
-                )
+                let again = old.as_ref().map_or_else(|| order.new_item(), |old| order.joined_item(old, scratch));
+                write_joined(&mut entry, &self.store.draft(at, again, now), again.value.len())
             }
         }
     }
@@ -244,14 +196,10 @@ impl Engine {
 
 /// Old and new together may be too large where each alone is not: memcached then answers "not stored", and the old value
 /// stays.
-fn write_joined(
-    entry: &mut Entry<'_>,
-    draft: &crate::store::Draft<'_>,
-    value_bytes: usize,
-) -> Result<Stored, NoRoom> {
+fn write_joined(entry: &mut Entry<'_>, draft: &crate::store::Draft<'_>, value_bytes: usize) -> Result<Stored, NoRoom> {
     match entry.set(draft) {
-        Ok(cas) => Ok(Stored::Stored { cas, value_bytes }),
-        Err(NoRoom::TooLarge) => Ok(Stored::NotStored),
+        Ok(cas) => Ok(Stored::Written { cas, value_bytes }),
+        Err(NoRoom::TooLarge) => Ok(Stored::Unmet),
         Err(no_room) => Err(no_room),
     }
 }
@@ -262,9 +210,7 @@ fn is_unchanged(seen: Option<&Item<'_>>, now: Option<&Item<'_>>, copied_expiry: 
     match (seen, now) {
         (None, None) => true,
         (Some(seen), Some(now)) => {
-            let (a, b) = (seen.loan(), now.loan());
-            (a.shard, a.word, a.start_byte, a.bytes) == (b.shard, b.word, b.start_byte, b.bytes)
-                && now.expiry() == copied_expiry
+            seen.loan() == now.loan() && now.expiry() == copied_expiry
         }
         _ => false,
     }
@@ -290,14 +236,14 @@ mod tests {
 
     #[test]
     fn every_verb_decides_by_what_is_there() {
-        use Stored::{Exists, NotFound, NotStored};
+        use Stored::{Exists, NotFound, Unmet};
         use Verdict::{Join, Refuse, Store};
         for (verb, on_miss, on_hit) in [
             (StoreVerb::Set, Store, Store),
-            (StoreVerb::Add, Store, Refuse(NotStored)),
-            (StoreVerb::Replace, Refuse(NotStored), Store),
-            (StoreVerb::Append, Refuse(NotStored), Join),
-            (StoreVerb::Prepend, Refuse(NotStored), Join),
+            (StoreVerb::Add, Store, Refuse(Unmet)),
+            (StoreVerb::Replace, Refuse(Unmet), Store),
+            (StoreVerb::Append, Refuse(Unmet), Join),
+            (StoreVerb::Prepend, Refuse(Unmet), Join),
             (StoreVerb::Cas(7), Refuse(NotFound), Store),
             (StoreVerb::Cas(6), Refuse(NotFound), Refuse(Exists)),
             (StoreVerb::Cas(8), Refuse(NotFound), Refuse(Exists)),
@@ -310,35 +256,22 @@ mod tests {
 
     #[test]
     fn only_a_lower_cas_stores_stale() {
-        let stale = |cas| StoreOrder {
-            accept_older: true,
-            ..order(StoreVerb::Cas(cas))
-        };
+        let stale = |cas| StoreOrder { accept_older: true, ..order(StoreVerb::Cas(cas)) };
         assert_eq!(judge(&stale(6), Some(7)), Verdict::StoreStale);
         assert_eq!(judge(&stale(7), Some(7)), Verdict::Store);
         assert_eq!(judge(&stale(8), Some(7)), Verdict::Refuse(Stored::Exists));
-        assert_eq!(
-            judge(&stale(0), Some(7)),
-            Verdict::Refuse(Stored::Exists),
-            "zero is no CAS"
-        );
+        assert_eq!(judge(&stale(0), Some(7)), Verdict::Refuse(Stored::Exists), "zero is no CAS");
         assert_eq!(judge(&stale(6), None), Verdict::Refuse(Stored::NotFound));
     }
 
     #[test]
     fn append_looks_at_the_cas_and_may_create() {
         for verb in [StoreVerb::Append, StoreVerb::Prepend] {
-            let onto = |onto_cas| StoreOrder {
-                onto_cas,
-                ..order(verb)
-            };
+            let onto = |onto_cas| StoreOrder { onto_cas, ..order(verb) };
             assert_eq!(judge(&onto(7), Some(7)), Verdict::Join);
             assert_eq!(judge(&onto(6), Some(7)), Verdict::Refuse(Stored::Exists));
-            assert_eq!(judge(&onto(6), None), Verdict::Refuse(Stored::NotStored));
-            let vivify = StoreOrder {
-                vivify: true,
-                ..order(verb)
-            };
+            assert_eq!(judge(&onto(6), None), Verdict::Refuse(Stored::Unmet));
+            let vivify = StoreOrder { vivify: true, ..order(verb) };
             assert_eq!(judge(&vivify, None), Verdict::Store);
             assert_eq!(judge(&vivify, Some(7)), Verdict::Join);
         }
