@@ -78,4 +78,11 @@ pub const WORKERS_MAX: usize = 1024;
 
 const _: () = assert!(INPUT_BUFFER_BYTES_MIN <= READ_BUFFER_BYTES && READ_BUFFER_BYTES <= READ_BYTES_PER_TURN);
 const _: () = assert!(READ_BYTES_PER_TURN < INPUT_BYTES_TOTAL_MIN);
+
+/// Longest value in bytes that incr and decr look at: 20 digits, and room for blanks.
+pub const NUMBER_TEXT_BYTES_MAX: usize = 64;
+
+/// Most key prefixes that `stats detail` counts; what comes later is not counted. About 1.5 MiB at worst.
+pub const STATS_PREFIXES_MAX: usize = 4096;
+
 const _: () = assert!(KEY_BYTES_MAX < LINE_BYTES_MAX && LINE_BYTES_MAX < GET_LINE_BYTES_MAX);

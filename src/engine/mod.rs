@@ -1,21 +1,45 @@
 //! What each command means: the only place. Takes a parsed request, a worker's turn and the clock; changes the store;
 //! appends the answer to the output.
+//!
+//! Each meaning exists once: `set` and `ms` end in one function, and so do `incr` and `ma`, `delete` and `md`, `touch` and
+//! `gat`. The reference is memcached 1.6.45; where Remora differs, the place says so.
+//!
+//! Invariant: a command that finds no room has changed nothing and appended nothing, so it may simply be tried again.
 
+mod arithmetic;
+mod flush;
+mod meta;
+mod meta_get;
 pub mod output;
+mod prefixes;
+mod removal;
+mod retrieve;
 pub mod stats;
+mod stats_report;
+mod stats_subjects;
+mod storage;
 
-use crate::base::time::UnixSeconds;
-use crate::protocol::{ParseLimits, Rejection, Request};
-use crate::store::{Store, Turn};
+use crate::base::time::{Expiry, UnixSeconds};
+use crate::protocol::{Exptime, ParseLimits, Rejection, Request, reply};
+use crate::store::{NoRoom, Store, Turn};
+use flush::FlushTimer;
 pub use output::Output;
-pub use stats::{GlobalStats, WorkerStats};
-use std::sync::Arc;
+use prefixes::Prefixes;
+use stats::Baseline;
+pub use stats::{GlobalStats, WorkerStats, WorkerTotals};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// The engine: one per process, shared by all workers.
 pub struct Engine {
     store: Store,
     settings: Settings,
     global: GlobalStats,
+    flush_timer: FlushTimer,
+    prefixes: Prefixes,
+    /// What the counters stood at when they were last reset.
+    baseline: Mutex<Baseline>,
+    started: Instant,
 }
 
 /// What commands and stats need to know of the configuration. The server fills it; nothing in it changes later.
@@ -59,16 +83,33 @@ pub enum Outcome {
     Done,
     /// Executed in part: the output is full. Flush it, then call again with this offset.
     Resume(u32),
-    /// Nothing was done: there is no room until memory is reclaimed. Try again in the next turn.
-    Park,
+    /// There is no room until memory is reclaimed: call again in the next turn, with this offset. What came before the
+    /// offset (keys of a gat; nothing for any other command) is done and its answer is in the output.
+    Park(u32),
     /// The connection is to be closed once its output is flushed (quit).
     Close,
+}
+
+/// One request on its way through the engine.
+struct Call<'c, 'w, 't> {
+    context: &'c mut Context<'w, 't>,
+    out: &'c mut Output,
+    /// Answer with an error instead of parking.
+    last_try: bool,
 }
 
 impl Engine {
     /// An engine over `store`.
     pub fn new(store: Store, settings: Settings) -> Self {
-        Engine { store, settings, global: GlobalStats::default() }
+        Engine {
+            store,
+            settings,
+            global: GlobalStats::default(),
+            flush_timer: FlushTimer::default(),
+            prefixes: Prefixes::default(),
+            baseline: Mutex::default(),
+            started: Instant::now(),
+        }
     }
 
     /// The store below, for maintenance by the workers.
@@ -86,8 +127,9 @@ impl Engine {
         ParseLimits { value_bytes_max: self.settings.item_bytes_max }
     }
 
-    /// Execute `request`. `resume` is 0, or the offset of an earlier [`Outcome::Resume`] of the same request. With
-    /// `last_try` a request that would park is answered with an error instead (it has waited long enough).
+    /// Execute `request`. `resume` is 0, or the offset of an earlier [`Outcome::Resume`] or [`Outcome::Park`] of the
+    /// same request. With `last_try` a request that would park is answered with an error instead (it has waited long
+    /// enough).
     pub fn execute(
         &self,
         context: &mut Context<'_, '_>,
@@ -96,18 +138,126 @@ impl Engine {
         last_try: bool,
         out: &mut Output,
     ) -> Outcome {
-        let _ = (context, request, resume, last_try, out);
-        Outcome::Done
+        let mut call = Call { context, out, last_try };
+        if let Err(no_room) = self.flush_if_due(call.context) {
+            return call.refuse(no_room, resume, false);
+        }
+        let call = &mut call;
+        match request {
+            Request::Get(request) => self.get(call, request, resume),
+            Request::Store(request) => self.store_classic(call, request),
+            Request::Arithmetic(request) => self.arithmetic(call, request),
+            Request::Touch(request) => self.touch(call, request),
+            Request::Delete(request) => self.delete(call, request),
+            Request::Meta(request) => self.meta(call, request),
+            Request::MetaNoop => call.answer(reply::META_NOOP),
+            Request::FlushAll { delay, noreply } => self.flush_all(call, *delay, *noreply),
+            Request::CacheMemlimit { mebibytes, noreply } => self.cache_memlimit(call, *mebibytes, *noreply),
+            Request::Verbosity { level, noreply } => flush::verbosity(call, *level, *noreply),
+            Request::Stats(subject) => self.stats(call, subject),
+            Request::Version => {
+                reply::version_line(call.out.bytes(), env!("CARGO_PKG_VERSION"));
+                Outcome::Done
+            }
+            Request::Quit => Outcome::Close,
+        }
     }
 
-    /// Answer a refusal: append its answer, and delete the key that must not stay.
-    pub fn reject(&self, context: &mut Context<'_, '_>, rejection: &Rejection<'_>, out: &mut Output) -> Outcome {
-        let _ = (context, rejection, out);
-        Outcome::Done
+    /// Answer a refusal: delete the key that must not stay, then append the answer. Parks when there is no room to
+    /// delete, unless it is the `last_try`.
+    pub fn reject(
+        &self,
+        context: &mut Context<'_, '_>,
+        rejection: &Rejection<'_>,
+        last_try: bool,
+        out: &mut Output,
+    ) -> Outcome {
+        let mut call = Call { context, out, last_try };
+        if let Some(key) = rejection.unlink {
+            match self.unlink(call.context, key) {
+                Err(NoRoom::Now) if !last_try => return Outcome::Park(0),
+                _ => call.context.stats.store_too_large.increment(),
+            }
+        }
+        call.answer(rejection.answer)
     }
 
     /// Once a turn: what is due by the clock (a delayed flush_all).
     pub fn tick(&self, context: &mut Context<'_, '_>) {
-        let _ = context;
+        // Without room now, the next turn or the next command tries again.
+        let _ = self.flush_if_due(context);
+    }
+}
+
+impl Call<'_, '_, '_> {
+    /// Append one fixed line.
+    fn answer(&mut self, line: &[u8]) -> Outcome {
+        self.out.bytes().extend_from_slice(line);
+        Outcome::Done
+    }
+
+    /// Append one fixed line, unless the client wants none.
+    fn answer_unless(&mut self, noreply: bool, line: &[u8]) -> Outcome {
+        if noreply { Outcome::Done } else { self.answer(line) }
+    }
+
+    /// Whether a command that found no room is to be tried again.
+    fn would_park(&self, no_room: NoRoom) -> bool {
+        no_room == NoRoom::Now && !self.last_try
+    }
+
+    /// What becomes of a command that found no room at `at` (0, or the offset of a key).
+    fn refuse(&mut self, no_room: NoRoom, at: u32, noreply: bool) -> Outcome {
+        if self.would_park(no_room) {
+            return Outcome::Park(at);
+        }
+        let stats = self.context.stats;
+        if no_room == NoRoom::TooLarge {
+            stats.store_too_large.increment();
+            return self.answer_unless(noreply, reply::TOO_LARGE);
+        }
+        stats.store_no_memory.increment();
+        self.answer_unless(noreply, reply::OUT_OF_MEMORY)
+    }
+}
+
+/// Seconds up to which an expiry counts from now; beyond, it is Unix time (30 days, as in memcached).
+const RELATIVE_SECONDS_MAX: i64 = 60 * 60 * 24 * 30;
+
+/// The absolute expiry that a client's number means.
+fn expiry_of(exptime: Exptime, now: UnixSeconds) -> Expiry {
+    let seconds = exptime.0;
+    let absolute = match seconds {
+        0 => return Expiry::NEVER,
+        i64::MIN..0 => return Expiry::PAST,
+        1..=RELATIVE_SECONDS_MAX => i64::from(now.0) + seconds,
+        _ => seconds,
+    };
+    Expiry::at(UnixSeconds(u32::try_from(absolute).unwrap_or(u32::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
+
+    #[test]
+    fn an_expiry_is_never_past_relative_or_absolute() {
+        let at = |seconds| Expiry::at(UnixSeconds(seconds));
+        for (exptime, expected) in [
+            (0, Expiry::NEVER),
+            (-1, Expiry::PAST),
+            (i64::MIN, Expiry::PAST),
+            (1, at(NOW.0 + 1)),
+            (RELATIVE_SECONDS_MAX, at(NOW.0 + 2_592_000)),
+            (RELATIVE_SECONDS_MAX + 1, at(2_592_001)),
+            (1_700_000_100, at(1_700_000_100)),
+            (i64::MAX, at(u32::MAX)),
+        ] {
+            assert_eq!(expiry_of(Exptime(exptime), NOW), expected, "exptime {exptime}");
+        }
+        assert!(expiry_of(Exptime(RELATIVE_SECONDS_MAX + 1), NOW).has_passed(NOW), "absolute and long ago");
+        assert!(!expiry_of(Exptime(1), NOW).has_passed(NOW));
     }
 }

@@ -20,6 +20,14 @@ pub const OUTPUT_BYTES_HIGH: usize = 256 << 10;
 /// A full output fits into one write: its loans, the bytes before and between them, and one more value.
 const _: () = assert!(2 * (OUTPUT_BYTES_HIGH / LOAN_BYTES_MIN + 1) < PARTS_PER_SEND);
 
+/// A place in an output to go back to.
+#[derive(Clone, Copy)]
+pub struct Mark {
+    bytes: usize,
+    loans: usize,
+    lent_bytes: usize,
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Output {
@@ -41,6 +49,18 @@ impl Output {
     pub fn lend(&mut self, loan: ValueLoan) {
         self.lent_bytes += loan.len();
         self.loans.push((self.bytes.len(), loan));
+    }
+
+    /// Where the output ends now. Valid until something is written out.
+    pub fn mark(&self) -> Mark {
+        Mark { bytes: self.bytes.len(), loans: self.loans.len(), lent_bytes: self.lent_bytes }
+    }
+
+    /// Take back what was appended since `mark`.
+    pub fn withdraw(&mut self, mark: Mark) {
+        self.bytes.truncate(mark.bytes);
+        self.loans.truncate(mark.loans);
+        self.lent_bytes = mark.lent_bytes;
     }
 
     /// Bytes waiting to be written, lent ones included.

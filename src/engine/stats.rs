@@ -1,5 +1,9 @@
-//! Counters: one set per worker, written by that worker alone (relaxed adds, no sharing), summed when asked.
+//! Counters: one set per worker, written by that worker alone (relaxed, no locked add, no sharing), summed when asked.
+//!
+//! A reset does not write them: it remembers what they stood at, and reports subtract that. So each counter keeps its one
+//! writer.
 
+use crate::store::StoreStats;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A counter of one writer.
@@ -23,35 +27,106 @@ impl Counter {
     }
 }
 
-/// Counters of one worker.
-#[derive(Default)]
-pub struct WorkerStats {
-    // kept by the server
+/// The counters of a worker and their sums come from one list, so that none can be forgotten in a sum.
+macro_rules! worker_counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters of one worker, named as memcached's `stats` names them.
+        #[derive(Default)]
+        #[repr(align(64))]
+        pub struct WorkerStats {
+            $($(#[$doc])* pub $name: Counter,)*
+        }
+
+        /// Counters of all workers together.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct WorkerTotals {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl WorkerTotals {
+            /// Add what one worker counted.
+            pub fn add(&mut self, worker: &WorkerStats) {
+                $(self.$name = self.$name.wrapping_add(worker.$name.get());)*
+            }
+
+            /// What was counted since `base`.
+            #[must_use]
+            pub fn since(&self, base: &WorkerTotals) -> WorkerTotals {
+                WorkerTotals { $($name: self.$name.wrapping_sub(base.$name),)* }
+            }
+        }
+    };
+}
+
+worker_counters! {
+    /// Keys looked up by get, gets and mg.
+    cmd_get,
+    /// Stores tried: set, add, replace, append, prepend, cas, ms, and what ma created.
+    cmd_set,
+    /// flush_all.
+    cmd_flush,
+    /// Keys looked up by touch, gat and gats, and hits of mg with T.
+    cmd_touch,
+    /// me.
+    cmd_meta,
+    /// Of cmd_get, found.
+    get_hits,
+    /// Of cmd_get, not found.
+    get_misses,
+    /// Deletes that found nothing, or another CAS.
+    delete_misses,
+    /// Deletes.
+    delete_hits,
+    /// incr that found nothing.
+    incr_misses,
+    /// incr.
+    incr_hits,
+    /// decr that found nothing.
+    decr_misses,
+    /// decr.
+    decr_hits,
+    /// Compare-and-swap that found nothing.
+    cas_misses,
+    /// Compare-and-swap that stored.
+    cas_hits,
+    /// Compare-and-swap that found another CAS.
+    cas_badval,
+    /// Of cmd_touch, found.
+    touch_hits,
+    /// Of cmd_touch, not found.
+    touch_misses,
+    /// Stores refused because no item may be so large.
+    store_too_large,
+    /// Commands refused because no room could be had in time.
+    store_no_memory,
+    /// Authentications tried.
+    auth_cmds,
+    /// Authentications refused.
+    auth_errors,
     /// Bytes read from sockets.
-    pub bytes_read: Counter,
+    bytes_read,
     /// Bytes written to sockets.
-    pub bytes_written: Counter,
+    bytes_written,
     /// Read calls on sockets.
-    pub read_calls: Counter,
+    read_calls,
     /// Write calls on sockets.
-    pub write_calls: Counter,
+    write_calls,
     /// Turns of the worker's loop: one poll each.
-    pub polls: Counter,
+    polls,
     /// Times a connection had to let others go first (-R).
-    pub conn_yields: Counter,
+    conn_yields,
     /// Requests that waited for a later turn because memory was being reclaimed.
-    pub parked_requests: Counter,
+    parked_requests,
     /// Connections accepted.
-    pub accepts: Counter,
+    accepts,
     /// Accepts that failed (out of file descriptors, out of memory).
-    pub accept_errors: Counter,
+    accept_errors,
     /// Connections closed for being idle.
-    pub idle_kicks: Counter,
+    idle_kicks,
     /// Connections closed because they held memory and made no progress.
-    pub stall_kicks: Counter,
+    stall_kicks,
     /// Connections refused because unfinished requests hold too much memory already.
-    pub input_refused: Counter,
-    // end of what the server keeps
+    input_refused,
 }
 
 /// Counters of the process that several threads write (connections come and go on any worker).
@@ -63,4 +138,33 @@ pub struct GlobalStats {
     pub total_connections: AtomicU64,
     /// Connections refused because of -c.
     pub rejected_connections: AtomicU64,
+}
+
+/// What all counters stood at when they were last reset.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Baseline {
+    pub(super) workers: WorkerTotals,
+    pub(super) total_connections: u64,
+    pub(super) rejected_connections: u64,
+    pub(super) store: StoreStats,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_sum_workers_and_subtract_a_base() {
+        let (one, two) = (WorkerStats::default(), WorkerStats::default());
+        one.get_hits.add(5);
+        two.get_hits.add(7);
+        two.bytes_read.increment();
+        let mut base = WorkerTotals::default();
+        base.add(&one);
+        let mut totals = WorkerTotals::default();
+        totals.add(&one);
+        totals.add(&two);
+        let since = totals.since(&base);
+        assert_eq!((totals.get_hits, since.get_hits, since.bytes_read, since.cmd_get), (12, 7, 1, 0));
+    }
 }

@@ -65,16 +65,16 @@ impl Executor<'_> {
                 return (consumed, Stop::Yield);
             }
             requests_left -= 1;
+            let last_try = has_waited_enough(progress, self.instant);
             let (outcome, bytes, close) = match parse(rest, limits, self.key) {
                 Parsed::Incomplete { wanted_bytes } => {
                     return (consumed, Stop::NeedMore { wanted_bytes });
                 }
                 Parsed::Request(request, bytes) => {
-                    let last_try = has_waited_enough(progress, self.instant);
                     (engine.execute(context, &request, progress.resume, last_try, output), bytes as u64, false)
                 }
                 Parsed::Rejected(rejection) => {
-                    (engine.reject(context, &rejection, output), rejection.skip_bytes, rejection.close)
+                    (engine.reject(context, &rejection, last_try, output), rejection.skip_bytes, rejection.close)
                 }
             };
             match outcome {
@@ -91,7 +91,8 @@ impl Executor<'_> {
                     progress.resume = offset;
                     return (consumed, Stop::Full);
                 }
-                Outcome::Park => {
+                Outcome::Park(offset) => {
+                    progress.resume = offset;
                     if progress.parked_at.is_none() {
                         progress.parked_at = Some(self.instant);
                         context.stats.parked_requests.increment();

@@ -133,7 +133,7 @@ impl<'t> Item<'t> {
 }
 
 /// A value in a ring, for the rest of the turn in which it was made.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValueLoan {
     pub(super) shard: u32,
     pub(super) position: u64,

@@ -1,0 +1,90 @@
+//! flush_all, now and delayed, and the two other commands that touch the server as a whole: cache_memlimit, verbosity.
+//!
+//! A delayed flush is a due second kept here. It is executed by the first command or tick at or after that second, before
+//! anything else, so that no item written after it was due can be lost to it. One flush is pending at a time: a later
+//! flush_all replaces it, as in memcached.
+
+use super::{Call, Context, Engine, Outcome, expiry_of};
+use crate::protocol::{Exptime, reply};
+use crate::store::NoRoom;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard};
+
+/// When the next flush is due.
+#[derive(Default)]
+pub(super) struct FlushTimer {
+    /// Unix second; 0 for none. Read by every command, so it lies outside the gate.
+    due: AtomicU32,
+    /// Held while a flush is executed or scheduled, so that a due flush happens once.
+    gate: Mutex<()>,
+}
+
+impl FlushTimer {
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Engine {
+    /// flush_all. A delay of zero or below is now.
+    pub(super) fn flush_all(&self, call: &mut Call<'_, '_, '_>, delay: Exptime, noreply: bool) -> Outcome {
+        let gate = self.flush_timer.lock();
+        if delay.0 > 0 {
+            let due = expiry_of(delay, call.context.now).to_bits();
+            self.flush_timer.due.store(due, Relaxed);
+        } else {
+            if let Err(no_room) = self.store.flush(call.context.turn) {
+                return call.refuse(no_room, 0, noreply);
+            }
+            self.flush_timer.due.store(0, Relaxed);
+        }
+        drop(gate);
+        call.context.stats.cmd_flush.increment();
+        // An absolute time already gone is due at once, not at the next command.
+        match self.flush_if_due(call.context) {
+            Ok(()) => call.answer_unless(noreply, reply::OK),
+            Err(no_room) => call.refuse(no_room, 0, noreply),
+        }
+    }
+
+    /// Execute a delayed flush whose time has come.
+    pub(super) fn flush_if_due(&self, context: &Context<'_, '_>) -> Result<(), NoRoom> {
+        let is_due = || {
+            let due = self.flush_timer.due.load(Relaxed);
+            due != 0 && due <= context.now.0
+        };
+        if !is_due() {
+            return Ok(());
+        }
+        let _gate = self.flush_timer.lock();
+        if is_due() {
+            self.store.flush(context.turn)?;
+            self.flush_timer.due.store(0, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// cache_memlimit. The rings are laid out once, at the start: only the size they have can be asked for.
+    pub(super) fn cache_memlimit(&self, call: &mut Call<'_, '_, '_>, mebibytes: u64, noreply: bool) -> Outcome {
+        let line: &[u8] = if mebibytes.checked_mul(1 << 20) == Some(self.store.stats().ring_bytes) {
+            reply::OK
+        } else if mebibytes < 8 {
+            b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n"
+        } else if mebibytes > 1_000_000_000 {
+            b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n"
+        } else {
+            b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n"
+        };
+        call.answer_unless(noreply, line)
+    }
+}
+
+/// verbosity: 0 warnings and errors, 1 information, 2 and more debugging.
+pub(super) fn verbosity(call: &mut Call<'_, '_, '_>, level: u32, noreply: bool) -> Outcome {
+    log::set_max_level(match level {
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        _ => log::LevelFilter::Debug,
+    });
+    call.answer_unless(noreply, reply::OK)
+}

@@ -1,0 +1,131 @@
+//! `stats detail`: what is done to keys that begin alike, up to the first colon.
+//!
+//! Off by default, and then one relaxed load per command. While on, all workers count under one mutex, as memcached does:
+//! it is a tool for a look, not for always. At most [`STATS_PREFIXES_MAX`] prefixes are counted.
+
+use crate::base::limits::STATS_PREFIXES_MAX;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard};
+
+/// What ends a prefix.
+pub(super) const DELIMITER: u8 = b':';
+
+/// What was done to a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Use {
+    Get { hit: bool },
+    Set,
+    Delete,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    gets: u64,
+    hits: u64,
+    sets: u64,
+    deletes: u64,
+}
+
+/// The counters, by prefix.
+#[derive(Default)]
+pub(super) struct Prefixes {
+    enabled: AtomicBool,
+    counts: Mutex<BTreeMap<Vec<u8>, Counts>>,
+}
+
+impl Prefixes {
+    pub(super) fn enable(&self, enabled: bool) {
+        self.enabled.store(enabled, Relaxed);
+    }
+
+    pub(super) fn is_enabled(&self) -> bool {
+        self.enabled.load(Relaxed)
+    }
+
+    /// Count a use of `key`, if counting is on and the key has a prefix.
+    pub(super) fn record(&self, key: &[u8], what: Use) {
+        if !self.is_enabled() {
+            return;
+        }
+        let Some(end) = key.iter().position(|byte| *byte == DELIMITER) else {
+            return;
+        };
+        let prefix = &key[..end];
+        let mut all = self.lock();
+        if !all.contains_key(prefix) {
+            if all.len() >= STATS_PREFIXES_MAX {
+                return;
+            }
+            all.insert(prefix.to_vec(), Counts::default());
+        }
+        let counts = all.get_mut(prefix).expect("it was inserted above");
+        match what {
+            Use::Get { hit } => {
+                counts.gets += 1;
+                counts.hits += u64::from(hit);
+            }
+            Use::Set => counts.sets += 1,
+            Use::Delete => counts.deletes += 1,
+        }
+    }
+
+    /// `PREFIX <prefix> get <n> hit <n> set <n> del <n>` for each.
+    pub(super) fn dump(&self, out: &mut Vec<u8>) {
+        for (prefix, counts) in self.lock().iter() {
+            out.extend_from_slice(b"PREFIX ");
+            out.extend_from_slice(prefix);
+            let Counts { gets, hits, sets, deletes } = counts;
+            write!(out, " get {gets} hit {hits} set {sets} del {deletes}\r\n").expect("writing to a Vec cannot fail");
+        }
+    }
+
+    /// Forget all counts.
+    pub(super) fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Counts>> {
+        self.counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dump(prefixes: &Prefixes) -> String {
+        let mut out = Vec::new();
+        prefixes.dump(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn counts_by_what_stands_before_the_first_colon() {
+        let prefixes = Prefixes::default();
+        prefixes.record(b"a:b", Use::Set);
+        assert_eq!(dump(&prefixes), "", "off by default");
+        prefixes.enable(true);
+        prefixes.record(b"a:b:c", Use::Get { hit: false });
+        prefixes.record(b"a:x", Use::Get { hit: true });
+        prefixes.record(b"a:x", Use::Set);
+        prefixes.record(b"b:", Use::Delete);
+        prefixes.record(b"none", Use::Set);
+        assert_eq!(dump(&prefixes), "PREFIX a get 2 hit 1 set 1 del 0\r\nPREFIX b get 0 hit 0 set 0 del 1\r\n");
+        prefixes.clear();
+        assert_eq!(dump(&prefixes), "");
+    }
+
+    #[test]
+    fn the_number_of_prefixes_is_bounded() {
+        let prefixes = Prefixes::default();
+        prefixes.enable(true);
+        for number in 0..STATS_PREFIXES_MAX + 10 {
+            prefixes.record(format!("{number}:").as_bytes(), Use::Set);
+        }
+        assert_eq!(dump(&prefixes).lines().count(), STATS_PREFIXES_MAX);
+        prefixes.record(b"0:", Use::Set);
+        assert!(dump(&prefixes).contains("PREFIX 0 get 0 hit 0 set 2 del 0\r\n"), "known ones go on counting");
+    }
+}

@@ -1,0 +1,118 @@
+//! get, gets, gat, gats.
+//!
+//! A get walks its keys by offset. When the output is full it stops behind a key and is resumed there; END is written
+//! only at the end. Plain reads take no lock; gat locks the shard of one key at a time.
+
+use super::output::LOAN_BYTES_MIN;
+use super::prefixes::Use;
+use super::{Call, Engine, Outcome, Output, expiry_of};
+use crate::base::time::Expiry;
+use crate::protocol::classic::{self, NextKey};
+use crate::protocol::reply;
+use crate::store::{Item, Located, MetaChange, NoRoom};
+
+impl Engine {
+    /// get, gets, gat, gats, from the key at `resume` on.
+    ///
+    /// A bad key or a lack of room replaces the whole answer by one error line, as in memcached. What was already
+    /// flushed to the client cannot be taken back: then the error line stands where END would.
+    pub(super) fn get(&self, call: &mut Call<'_, '_, '_>, request: &classic::Get<'_>, resume: u32) -> Outcome {
+        let begin = call.out.mark();
+        let touch = request.touch.map(|exptime| expiry_of(exptime, call.context.now));
+        let mut offset = resume;
+        loop {
+            match request.keys.next(offset) {
+                NextKey::End => return call.answer(reply::END),
+                NextKey::Bad(line) => {
+                    if resume == 0 {
+                        call.out.withdraw(begin);
+                    }
+                    return call.answer(line);
+                }
+                NextKey::Key(key, next) => {
+                    if let Err(no_room) = self.get_one(call, key, request.with_cas, touch) {
+                        if resume == 0 && !call.would_park(no_room) {
+                            call.out.withdraw(begin);
+                        }
+                        return call.refuse(no_room, offset, false);
+                    }
+                    if call.out.is_full() {
+                        return Outcome::Resume(next);
+                    }
+                    offset = next;
+                }
+            }
+        }
+    }
+
+    /// One key of a get or, with `touch`, of a gat.
+    fn get_one(
+        &self,
+        call: &mut Call<'_, '_, '_>,
+        key: &[u8],
+        with_cas: bool,
+        touch: Option<Expiry>,
+    ) -> Result<(), NoRoom> {
+        let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
+        let at = self.store.locate(key);
+        let found = match touch {
+            None => {
+                let found = self.store.get(turn, &at, now);
+                stats.cmd_get.increment();
+                if found.is_some() { &stats.get_hits } else { &stats.get_misses }.increment();
+                found
+            }
+            Some(expiry) => self.touch_item(call, &at, expiry)?,
+        };
+        self.prefixes.record(key, Use::Get { hit: found.is_some() });
+        if let Some(item) = found {
+            item.note_use(now);
+            let cas = with_cas.then(|| item.cas());
+            reply::value_line(call.out.bytes(), key, item.client_flags(), item.value_bytes(), cas);
+            append_value(call.out, &item);
+        }
+        Ok(())
+    }
+
+    /// touch.
+    pub(super) fn touch(&self, call: &mut Call<'_, '_, '_>, request: &classic::Touch<'_>) -> Outcome {
+        let at = self.store.locate(request.key);
+        let expiry = expiry_of(request.exptime, call.context.now);
+        match self.touch_item(call, &at, expiry) {
+            Ok(Some(item)) => {
+                item.note_use(call.context.now);
+                call.answer_unless(request.noreply, reply::TOUCHED)
+            }
+            Ok(None) => call.answer_unless(request.noreply, reply::NOT_FOUND),
+            Err(no_room) => call.refuse(no_room, 0, request.noreply),
+        }
+    }
+
+    /// Give the item a new expiry; its CAS stays. Returns the item, even when the new expiry has passed already.
+    fn touch_item<'t, 'w: 't>(
+        &'t self,
+        call: &Call<'_, 'w, '_>,
+        at: &'t Located<'t>,
+        expiry: Expiry,
+    ) -> Result<Option<Item<'t>>, NoRoom> {
+        let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
+        let mut entry = self.store.entry(turn, at, now);
+        let found = entry.item();
+        if found.is_some() {
+            entry.change_meta(MetaChange { expiry: Some(expiry), ..MetaChange::default() })?;
+        }
+        stats.cmd_touch.increment();
+        if found.is_some() { &stats.touch_hits } else { &stats.touch_misses }.increment();
+        Ok(found)
+    }
+}
+
+/// A value and its line end: copied when small, lent from the ring when large.
+pub(super) fn append_value(out: &mut Output, item: &Item<'_>) {
+    if item.value_bytes() >= LOAN_BYTES_MIN {
+        out.lend(item.loan());
+    } else {
+        item.value().copy_to(out.bytes());
+    }
+    out.bytes().extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,238 @@
+//! The answer to plain `stats`: memcached's names in memcached's order where the meaning exists here, then what only a
+//! log-structured store has to tell, prefixed by what it is about (log_, index_, slabs_).
+
+use super::stats::{Baseline, WorkerTotals};
+use super::{Call, Engine};
+use crate::protocol::reply::stat_line;
+use crate::store::StoreStats;
+use std::fmt::Display;
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// All counters since the last reset, and what is true now.
+pub(super) struct Snapshot {
+    pub(super) workers: WorkerTotals,
+    pub(super) store: StoreStats,
+    pub(super) total_connections: u64,
+    pub(super) rejected_connections: u64,
+}
+
+impl Engine {
+    fn baseline(&self) -> MutexGuard<'_, Baseline> {
+        self.baseline.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn count_all(&self, call: &Call<'_, '_, '_>) -> Baseline {
+        let mut workers = WorkerTotals::default();
+        for worker in call.context.host.worker_stats() {
+            workers.add(&worker);
+        }
+        Baseline {
+            workers,
+            total_connections: self.global.total_connections.load(Relaxed),
+            rejected_connections: self.global.rejected_connections.load(Relaxed),
+            store: self.store.stats(),
+        }
+    }
+
+    /// Start all counters from here.
+    pub(super) fn reset_stats(&self, call: &Call<'_, '_, '_>) {
+        *self.baseline() = self.count_all(call);
+        self.prefixes.clear();
+    }
+
+    /// What was counted since the last reset.
+    pub(super) fn snapshot(&self, call: &Call<'_, '_, '_>) -> Snapshot {
+        let all = self.count_all(call);
+        let base = self.baseline();
+        let store = StoreStats {
+            total_items: all.store.total_items.wrapping_sub(base.store.total_items),
+            evictions: all.store.evictions.wrapping_sub(base.store.evictions),
+            evicted_unfetched: all.store.evicted_unfetched.wrapping_sub(base.store.evicted_unfetched),
+            reclaimed: all.store.reclaimed.wrapping_sub(base.store.reclaimed),
+            expired_unfetched: all.store.expired_unfetched.wrapping_sub(base.store.expired_unfetched),
+            appended_bytes: all.store.appended_bytes.wrapping_sub(base.store.appended_bytes),
+            reclaimed_bytes: all.store.reclaimed_bytes.wrapping_sub(base.store.reclaimed_bytes),
+            reinserted_bytes: all.store.reinserted_bytes.wrapping_sub(base.store.reinserted_bytes),
+            reinserted_items: all.store.reinserted_items.wrapping_sub(base.store.reinserted_items),
+            parked: all.store.parked.wrapping_sub(base.store.parked),
+            lock_waits: all.store.lock_waits.wrapping_sub(base.store.lock_waits),
+            ..all.store
+        };
+        Snapshot {
+            workers: all.workers.since(&base.workers),
+            store,
+            total_connections: all.total_connections.wrapping_sub(base.total_connections),
+            rejected_connections: all.rejected_connections.wrapping_sub(base.rejected_connections),
+        }
+    }
+
+    /// Plain `stats`, without END.
+    pub(super) fn report_general(&self, call: &mut Call<'_, '_, '_>) {
+        let now = self.snapshot(call);
+        let unix_seconds = call.context.now.0;
+        let out = call.out.bytes();
+        self.report_process(out, unix_seconds);
+        self.report_connections(out, &now);
+        report_commands(out, &now.workers);
+        self.report_server(out, &now);
+        report_items(out, &now.store);
+        report_log(out, &now.store);
+        report_loop(out, &now.workers);
+    }
+
+    fn report_process(&self, out: &mut Vec<u8>, unix_seconds: u32) {
+        stat_line(out, "pid", std::process::id());
+        stat_line(out, "uptime", self.started.elapsed().as_secs());
+        stat_line(out, "time", unix_seconds);
+        stat_line(out, "version", env!("CARGO_PKG_VERSION"));
+        stat_line(out, "pointer_size", usize::BITS);
+        if let Some((user, system)) = cpu_seconds() {
+            stat_line(out, "rusage_user", format_args!("{user:.6}"));
+            stat_line(out, "rusage_system", format_args!("{system:.6}"));
+        }
+    }
+
+    fn report_connections(&self, out: &mut Vec<u8>, now: &Snapshot) {
+        if let Some(connections_max) = self.setting("maxconns") {
+            stat_line(out, "max_connections", connections_max);
+        }
+        stat_line(out, "curr_connections", self.global.curr_connections.load(Relaxed));
+        stat_line(out, "total_connections", now.total_connections);
+        stat_line(out, "rejected_connections", now.rejected_connections);
+    }
+
+    fn report_server(&self, out: &mut Vec<u8>, now: &Snapshot) {
+        stat_line(out, "limit_maxbytes", now.store.ring_bytes);
+        stat_line(out, "accepting_conns", 1);
+        stat_line(out, "threads", self.settings.workers);
+        stat_line(out, "conn_yields", now.workers.conn_yields);
+        stat_line(out, "hash_power_level", now.store.index_buckets.max(1).ilog2());
+        stat_line(out, "hash_bytes", now.store.index_bytes);
+    }
+
+    /// A row that the server gave.
+    pub(super) fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.rows.iter().find(|row| row.0 == name).map(|row| row.1.as_str())
+    }
+}
+
+fn report_commands(out: &mut Vec<u8>, total: &WorkerTotals) {
+    let rows: [(&str, u64); 25] = [
+        ("cmd_get", total.cmd_get),
+        ("cmd_set", total.cmd_set),
+        ("cmd_flush", total.cmd_flush),
+        ("cmd_touch", total.cmd_touch),
+        ("cmd_meta", total.cmd_meta),
+        ("get_hits", total.get_hits),
+        ("get_misses", total.get_misses),
+        ("delete_misses", total.delete_misses),
+        ("delete_hits", total.delete_hits),
+        ("incr_misses", total.incr_misses),
+        ("incr_hits", total.incr_hits),
+        ("decr_misses", total.decr_misses),
+        ("decr_hits", total.decr_hits),
+        ("cas_misses", total.cas_misses),
+        ("cas_hits", total.cas_hits),
+        ("cas_badval", total.cas_badval),
+        ("touch_hits", total.touch_hits),
+        ("touch_misses", total.touch_misses),
+        ("store_too_large", total.store_too_large),
+        ("store_no_memory", total.store_no_memory),
+        ("auth_cmds", total.auth_cmds),
+        ("auth_errors", total.auth_errors),
+        ("idle_kicks", total.idle_kicks),
+        ("bytes_read", total.bytes_read),
+        ("bytes_written", total.bytes_written),
+    ];
+    report_rows(out, &rows);
+}
+
+fn report_items(out: &mut Vec<u8>, store: &StoreStats) {
+    let rows: [(&str, u64); 7] = [
+        ("bytes", store.item_bytes),
+        ("curr_items", store.items),
+        ("total_items", store.total_items),
+        ("expired_unfetched", store.expired_unfetched),
+        ("evicted_unfetched", store.evicted_unfetched),
+        ("evictions", store.evictions),
+        ("reclaimed", store.reclaimed),
+    ];
+    report_rows(out, &rows);
+}
+
+fn report_log(out: &mut Vec<u8>, store: &StoreStats) {
+    let rows: [(&str, u64); 13] = [
+        ("shards", store.shards),
+        ("log_appended_bytes", store.appended_bytes),
+        ("log_reclaimed_bytes", store.reclaimed_bytes),
+        ("log_reinserted_bytes", store.reinserted_bytes),
+        ("log_reinserted_items", store.reinserted_items),
+        ("index_buckets", store.index_buckets),
+        ("index_overflow_buckets", store.index_overflow_buckets),
+        ("index_bytes", store.index_bytes),
+        ("slabs_hugetlb", store.slabs_hugetlb),
+        ("slabs_transparent", store.slabs_transparent),
+        ("slabs_plain", store.slabs_plain),
+        ("park_waits", store.parked),
+        ("lock_waits", store.lock_waits),
+    ];
+    report_rows(out, &rows);
+    let amplification = write_amplification(store.appended_bytes, store.reinserted_bytes);
+    stat_line(out, "log_write_amplification", format_args!("{amplification:.3}"));
+}
+
+/// What the workers' loops do: calls a request costs, and who was sent away.
+fn report_loop(out: &mut Vec<u8>, total: &WorkerTotals) {
+    let rows: [(&str, u64); 8] = [
+        ("read_calls", total.read_calls),
+        ("write_calls", total.write_calls),
+        ("polls", total.polls),
+        ("parked_requests", total.parked_requests),
+        ("accepts", total.accepts),
+        ("accept_errors", total.accept_errors),
+        ("stall_kicks", total.stall_kicks),
+        ("input_refused", total.input_refused),
+    ];
+    report_rows(out, &rows);
+}
+
+fn report_rows<V: Display>(out: &mut Vec<u8>, rows: &[(&str, V)]) {
+    for (name, value) in rows {
+        stat_line(out, name, value);
+    }
+}
+
+/// All bytes appended, by commands and by reclaim, for each byte that commands appended.
+fn write_amplification(appended_bytes: u64, reinserted_bytes: u64) -> f64 {
+    let by_commands = appended_bytes.saturating_sub(reinserted_bytes);
+    if by_commands == 0 { 1.0 } else { appended_bytes as f64 / by_commands as f64 }
+}
+
+/// User and system time of this process in seconds, from /proc (in clock ticks, so to a hundredth of a second).
+fn cpu_seconds() -> Option<(f64, f64)> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The command's name may hold anything, blanks and brackets included: what counts comes behind its last bracket.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
+    let mut next = || Some(fields.next()?.parse::<u64>().ok()? as f64 / ticks_per_second);
+    Some((next()?, next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amplification_is_one_without_reinsertion() {
+        assert_eq!(write_amplification(0, 0), 1.0);
+        assert_eq!(write_amplification(100, 0), 1.0);
+        assert_eq!(write_amplification(150, 50), 1.5);
+    }
+
+    #[test]
+    fn cpu_time_is_read() {
+        let (user, system) = cpu_seconds().expect("/proc/self/stat is there on Linux");
+        assert!(user >= 0.0 && system >= 0.0 && user + system < 1e6);
+    }
+}

@@ -1,0 +1,277 @@
+//! set, add, replace, append, prepend, cas, and ms: one rule for all of them.
+//!
+//! [`judge`] is the table of what each verb does, given what is there; [`Engine::store_item`] carries it out under the
+//! shard's lock. The record is made, checksum included, before the lock is taken; only where what is there decides the
+//! bytes (an append that lost a race, a stale store) is it made again under the lock.
+
+use super::prefixes::Use;
+use super::{Call, Engine, Outcome, expiry_of};
+use crate::base::time::Expiry;
+use crate::protocol::classic::{self, StoreVerb};
+use crate::protocol::reply;
+use crate::store::{Entry, Item, Located, NewItem, NoRoom};
+
+/// What is to be stored, and under which conditions.
+pub(super) struct StoreOrder<'a> {
+    pub verb: StoreVerb,
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+    pub client_flags: u32,
+    pub expiry: Expiry,
+    /// append, prepend: only onto an item of this CAS; 0 for any.
+    pub onto_cas: u64,
+    /// append, prepend: create what is not there.
+    pub vivify: bool,
+    /// cas: a CAS older than the item's stores all the same, but marks the item stale.
+    pub accept_older: bool,
+    /// The CAS to give the item.
+    pub new_cas: Option<u64>,
+}
+
+/// How a store ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stored {
+    Written { cas: u64, value_bytes: usize },
+    Unmet,
+    Exists,
+    NotFound,
+}
+
+/// What to do, given what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Write the new value.
+    Store,
+    /// Write the new value, but keep the old expiry and token, and mark it stale.
+    StoreStale,
+    /// Write the old and the new value together.
+    Join,
+    Refuse(Stored),
+}
+
+/// memcached's outcomes. `old_cas` is that of the item that is there, if one is. A CAS of zero never matches.
+fn judge(order: &StoreOrder<'_>, old_cas: Option<u64>) -> Verdict {
+    match (order.verb, old_cas) {
+        (StoreVerb::Set, _) | (StoreVerb::Add, None) | (StoreVerb::Replace, Some(_)) => Verdict::Store,
+        (StoreVerb::Add, Some(_)) | (StoreVerb::Replace, None) => Verdict::Refuse(Stored::Unmet),
+        (StoreVerb::Cas(_), None) => Verdict::Refuse(Stored::NotFound),
+        (StoreVerb::Cas(0), Some(_)) => Verdict::Refuse(Stored::Exists),
+        (StoreVerb::Cas(asked), Some(old)) if asked == old => Verdict::Store,
+        (StoreVerb::Cas(asked), Some(old)) if order.accept_older && asked < old => Verdict::StoreStale,
+        (StoreVerb::Cas(_), Some(_)) => Verdict::Refuse(Stored::Exists),
+        (StoreVerb::Append | StoreVerb::Prepend, Some(old)) if order.onto_cas == 0 || order.onto_cas == old => {
+            Verdict::Join
+        }
+        (StoreVerb::Append | StoreVerb::Prepend, Some(_)) => Verdict::Refuse(Stored::Exists),
+        (StoreVerb::Append | StoreVerb::Prepend, None) if order.vivify => Verdict::Store,
+        (StoreVerb::Append | StoreVerb::Prepend, None) => Verdict::Refuse(Stored::Unmet),
+    }
+}
+
+impl<'a> StoreOrder<'a> {
+    fn new_item(&self) -> NewItem<'a> {
+        NewItem {
+            value: self.value,
+            client_flags: self.client_flags,
+            expiry: self.expiry,
+            cas: self.new_cas,
+            ..NewItem::default()
+        }
+    }
+
+    /// Old and new value together keep the flags and the expiry of the old, and lose its stale mark and token.
+    fn joined_item<'b>(&self, old: &Item<'_>, scratch: &'b mut Vec<u8>) -> NewItem<'b> {
+        scratch.clear();
+        if self.verb == StoreVerb::Prepend {
+            scratch.extend_from_slice(self.value);
+        }
+        old.value().copy_to(scratch);
+        if self.verb == StoreVerb::Append {
+            scratch.extend_from_slice(self.value);
+        }
+        NewItem {
+            value: scratch,
+            client_flags: old.client_flags(),
+            expiry: old.expiry(),
+            cas: self.new_cas,
+            ..NewItem::default()
+        }
+    }
+}
+
+impl Engine {
+    /// set, add, replace, append, prepend, cas.
+    pub(super) fn store_classic(&self, call: &mut Call<'_, '_, '_>, request: &classic::Store<'_>) -> Outcome {
+        let order = StoreOrder {
+            verb: request.verb,
+            key: request.key,
+            value: request.value,
+            client_flags: request.client_flags,
+            expiry: expiry_of(request.exptime, call.context.now),
+            onto_cas: 0,
+            vivify: false,
+            accept_older: false,
+            new_cas: None,
+        };
+        let line = match self.store_item(call, &order) {
+            Ok(Stored::Written { .. }) => reply::STORED,
+            Ok(Stored::Unmet) => reply::NOT_STORED,
+            Ok(Stored::Exists) => reply::EXISTS,
+            Ok(Stored::NotFound) => reply::NOT_FOUND,
+            Err(no_room) => return call.refuse(no_room, 0, request.noreply),
+        };
+        call.answer_unless(request.noreply, line)
+    }
+
+    /// Store, and count it.
+    pub(super) fn store_item(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>) -> Result<Stored, NoRoom> {
+        let at = self.store.locate(order.key);
+        let stored = match order.verb {
+            StoreVerb::Append | StoreVerb::Prepend => self.join(call, order, &at),
+            _ => self.put(call, order, &at),
+        }?;
+        let stats = call.context.stats;
+        stats.cmd_set.increment();
+        if let StoreVerb::Cas(_) = order.verb {
+            match stored {
+                Stored::Written { .. } => stats.cas_hits.increment(),
+                Stored::NotFound => stats.cas_misses.increment(),
+                Stored::Exists | Stored::Unmet => stats.cas_badval.increment(),
+            }
+        }
+        self.prefixes.record(order.key, Use::Set);
+        Ok(stored)
+    }
+
+    /// All verbs that write the value they bring.
+    fn put(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>, at: &Located<'_>) -> Result<Stored, NoRoom> {
+        let (turn, now) = (call.context.turn, call.context.now);
+        let item = order.new_item();
+        let draft = self.store.draft(at, item, now);
+        let mut entry = self.store.entry(turn, at, now);
+        // A set does not care what is there, so it does not look.
+        let old = if order.verb == StoreVerb::Set { None } else { entry.item() };
+        let written = match judge(order, old.map(|old| old.cas())) {
+            Verdict::Refuse(stored) => return Ok(stored),
+            Verdict::StoreStale => {
+                let token_sent = old.is_some_and(|old| old.token_sent());
+                let expiry = old.map_or(order.expiry, |old| old.expiry());
+                entry.set(&self.store.draft(at, NewItem { expiry, stale: true, token_sent, ..item }, now))
+            }
+            Verdict::Store | Verdict::Join => entry.set(&draft),
+        };
+        if written == Err(NoRoom::TooLarge) {
+            // What the client meant to replace must not be served as if it were current.
+            entry.delete()?;
+        }
+        written.map(|cas| Stored::Written { cas, value_bytes: order.value.len() })
+    }
+
+    /// append and prepend. The old value is read, and the new record made, before the lock is taken; if another client
+    /// was quicker, it is done again under the lock.
+    fn join(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>, at: &Located<'_>) -> Result<Stored, NoRoom> {
+        let (turn, now) = (call.context.turn, call.context.now);
+        let scratch = &mut *call.context.scratch;
+        let seen = self.store.get(turn, at, now);
+        let ahead = match &seen {
+            Some(old) => order.joined_item(old, scratch),
+            None => order.new_item(),
+        };
+        let draft = self.store.draft(at, ahead, now);
+        let (ahead_bytes, ahead_expiry) = (ahead.value.len(), ahead.expiry);
+        let mut entry = self.store.entry(turn, at, now);
+        let old = entry.item();
+        match judge(order, old.map(|old| old.cas())) {
+            Verdict::Refuse(stored) => Ok(stored),
+            _ if is_unchanged(seen.as_ref(), old.as_ref(), ahead_expiry) => {
+                write_joined(&mut entry, &draft, ahead_bytes)
+            }
+            _ => {
+                let again = old.as_ref().map_or_else(|| order.new_item(), |old| order.joined_item(old, scratch));
+                write_joined(&mut entry, &self.store.draft(at, again, now), again.value.len())
+            }
+        }
+    }
+}
+
+/// Old and new together may be too large where each alone is not: memcached then answers "not stored", and the old value
+/// stays.
+fn write_joined(entry: &mut Entry<'_>, draft: &crate::store::Draft<'_>, value_bytes: usize) -> Result<Stored, NoRoom> {
+    match entry.set(draft) {
+        Ok(cas) => Ok(Stored::Written { cas, value_bytes }),
+        Err(NoRoom::TooLarge) => Ok(Stored::Unmet),
+        Err(no_room) => Err(no_room),
+    }
+}
+
+/// Whether what was read without the lock is what is there under it: the same record, which cannot have been overwritten
+/// within the turn, and no touch since its expiry was copied.
+fn is_unchanged(seen: Option<&Item<'_>>, now: Option<&Item<'_>>, copied_expiry: Expiry) -> bool {
+    match (seen, now) {
+        (None, None) => true,
+        (Some(seen), Some(now)) => seen.loan() == now.loan() && now.expiry() == copied_expiry,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(verb: StoreVerb) -> StoreOrder<'static> {
+        StoreOrder {
+            verb,
+            key: b"key",
+            value: b"value",
+            client_flags: 0,
+            expiry: Expiry::NEVER,
+            onto_cas: 0,
+            vivify: false,
+            accept_older: false,
+            new_cas: None,
+        }
+    }
+
+    #[test]
+    fn every_verb_decides_by_what_is_there() {
+        use Stored::{Exists, NotFound, Unmet};
+        use Verdict::{Join, Refuse, Store};
+        for (verb, on_miss, on_hit) in [
+            (StoreVerb::Set, Store, Store),
+            (StoreVerb::Add, Store, Refuse(Unmet)),
+            (StoreVerb::Replace, Refuse(Unmet), Store),
+            (StoreVerb::Append, Refuse(Unmet), Join),
+            (StoreVerb::Prepend, Refuse(Unmet), Join),
+            (StoreVerb::Cas(7), Refuse(NotFound), Store),
+            (StoreVerb::Cas(6), Refuse(NotFound), Refuse(Exists)),
+            (StoreVerb::Cas(8), Refuse(NotFound), Refuse(Exists)),
+            (StoreVerb::Cas(0), Refuse(NotFound), Refuse(Exists)),
+        ] {
+            assert_eq!(judge(&order(verb), None), on_miss, "{verb:?} on a miss");
+            assert_eq!(judge(&order(verb), Some(7)), on_hit, "{verb:?} on a hit");
+        }
+    }
+
+    #[test]
+    fn only_a_lower_cas_stores_stale() {
+        let stale = |cas| StoreOrder { accept_older: true, ..order(StoreVerb::Cas(cas)) };
+        assert_eq!(judge(&stale(6), Some(7)), Verdict::StoreStale);
+        assert_eq!(judge(&stale(7), Some(7)), Verdict::Store);
+        assert_eq!(judge(&stale(8), Some(7)), Verdict::Refuse(Stored::Exists));
+        assert_eq!(judge(&stale(0), Some(7)), Verdict::Refuse(Stored::Exists), "zero is no CAS");
+        assert_eq!(judge(&stale(6), None), Verdict::Refuse(Stored::NotFound));
+    }
+
+    #[test]
+    fn append_looks_at_the_cas_and_may_create() {
+        for verb in [StoreVerb::Append, StoreVerb::Prepend] {
+            let onto = |onto_cas| StoreOrder { onto_cas, ..order(verb) };
+            assert_eq!(judge(&onto(7), Some(7)), Verdict::Join);
+            assert_eq!(judge(&onto(6), Some(7)), Verdict::Refuse(Stored::Exists));
+            assert_eq!(judge(&onto(6), None), Verdict::Refuse(Stored::Unmet));
+            let vivify = StoreOrder { vivify: true, ..order(verb) };
+            assert_eq!(judge(&vivify, None), Verdict::Store);
+            assert_eq!(judge(&vivify, Some(7)), Verdict::Join);
+        }
+    }
+}
