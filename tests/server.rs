@@ -60,6 +60,33 @@ fn values_up_to_the_limit_come_back_whole() {
 }
 
 #[test]
+fn several_times_the_memory_is_written_and_every_store_is_answered() {
+    let server = Server::start(&["-m", "16", "-I", "256k", "-t", "2"]);
+    let writers: Vec<_> = (0..4).map(|writer| (writer, server.connect())).collect();
+    std::thread::scope(|scope| {
+        for (writer, mut client) in writers {
+            scope.spawn(move || {
+                for round in 0..40 {
+                    let mut batch = Vec::new();
+                    for number in 0..20 {
+                        let bytes = 1000 * (1 + (number * 7 + round) % 60);
+                        batch.extend_from_slice(format!("set w{writer}-{round}-{number} 0 0 {bytes}\r\n").as_bytes());
+                        batch.resize(batch.len() + bytes, b'a' + number as u8);
+                        batch.extend_from_slice(b"\r\n");
+                    }
+                    client.send(&batch);
+                    for _ in 0..20 {
+                        assert_eq!(client.line(), "STORED");
+                    }
+                }
+            });
+        }
+    });
+    assert!(server.stat("evictions").unwrap().parse::<u64>().unwrap() > 0);
+    assert_eq!(server.connect().set("last", b"one"), "STORED");
+}
+
+#[test]
 fn a_long_multi_get_is_resumed_until_it_is_whole() {
     let server = Server::start(&["-m", "128"]);
     let mut client = server.connect();

@@ -89,7 +89,7 @@ impl Lane<'_> {
             } else {
                 self.read_and_execute(turn, connection, output)?
             };
-            self.note(stop, connection, output);
+            self.note(stop, connection);
             self.write(turn, connection, output)?;
             let more = matches!(stop, Some(Stop::Yield | Stop::Full | Stop::Parked));
             if connection.phase == Phase::Open && output.is_empty() {
@@ -100,13 +100,12 @@ impl Lane<'_> {
     }
 
     /// What follows from a stop for the life of the connection. None is the end of what the client sends.
-    fn note(&mut self, stop: Option<Stop>, connection: &mut Connection, output: &mut Output) {
+    fn note(&mut self, stop: Option<Stop>, connection: &mut Connection) {
         match stop {
             None | Some(Stop::Quit) => connection.phase = Phase::Closing { linger: false },
             Some(Stop::Refused) => connection.phase = Phase::Closing { linger: true },
             Some(Stop::NeedMore { .. } | Stop::Yield | Stop::Full | Stop::Parked) => return,
         }
-        let _ = output;
         connection.input.release(&mut self.input_memory());
     }
 
