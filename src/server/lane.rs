@@ -15,7 +15,8 @@ use crate::base::limits::{
 use crate::base::time::UnixSeconds;
 use crate::engine::{Context, Output, WorkerStats};
 use crate::store::Turn;
-use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use crate::sys::receive::{receive, receive_behind};
+use rustix::net::{Shutdown, shutdown};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -88,7 +89,7 @@ impl Lane<'_> {
             } else {
                 self.read_and_execute(turn, connection, output)?
             };
-            self.note(stop, connection, output);
+            self.note(stop, connection);
             self.write(turn, connection, output)?;
             let more = matches!(stop, Some(Stop::Yield | Stop::Full | Stop::Parked));
             if connection.phase == Phase::Open && output.is_empty() {
@@ -99,13 +100,12 @@ impl Lane<'_> {
     }
 
     /// What follows from a stop for the life of the connection. None is the end of what the client sends.
-    fn note(&mut self, stop: Option<Stop>, connection: &mut Connection, output: &mut Output) {
+    fn note(&mut self, stop: Option<Stop>, connection: &mut Connection) {
         match stop {
             None | Some(Stop::Quit) => connection.phase = Phase::Closing { linger: false },
             Some(Stop::Refused) => connection.phase = Phase::Closing { linger: true },
             Some(Stop::NeedMore { .. } | Stop::Yield | Stop::Full | Stop::Parked) => return,
         }
-        let _ = output;
         connection.input.release(&mut self.input_memory());
     }
 
@@ -129,7 +129,7 @@ impl Lane<'_> {
         }
         let upto = if self.shared.input_budget.is_tight() { held + READ_BYTES_WHEN_TIGHT } else { READ_BUFFER_BYTES };
         self.buffers.read[..held].copy_from_slice(connection.input.pending());
-        let received = receive(connection, &mut self.buffers.read[held..upto.min(READ_BUFFER_BYTES)])?;
+        let received = receive(&connection.socket, &mut self.buffers.read[held..upto.min(READ_BUFFER_BYTES)])?;
         let stop = match received {
             None => {
                 return Ok(Some(Stop::NeedMore { wanted_bytes: connection.input.wanted_bytes() }));
@@ -171,13 +171,7 @@ impl Lane<'_> {
         let tight = self.shared.input_budget.is_tight();
         let most = if tight { READ_BYTES_WHEN_TIGHT } else { READ_BYTES_PER_TURN };
         let buffer = connection.input.grow(&mut self.input_memory()).map_err(|OverBudget| ReadError::OverBudget)?;
-        let room = buffer.spare_capacity_mut();
-        let room_bytes = room.len().min(most);
-        let received = match recv(&connection.socket, &mut room[..room_bytes], RecvFlags::DONTWAIT) {
-            Ok(((arrived, _), _)) => Ok(Some(arrived.len())),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
-            Err(error) => Err(ReadError::Socket(error.into())),
-        }?;
+        let received = receive_behind(&connection.socket, buffer, most).map_err(ReadError::Socket)?;
         self.count_read(connection, received.unwrap_or(0));
         Ok(received)
     }
@@ -249,7 +243,7 @@ impl Lane<'_> {
     }
 
     fn linger(&mut self, connection: &mut Connection, until: UnixSeconds, bytes_left: u64) -> Next {
-        match receive(connection, &mut self.buffers.read) {
+        match receive(&connection.socket, &mut self.buffers.read) {
             Ok(None) if self.now <= until => Next::Read,
             Ok(Some(bytes)) if bytes > 0 && (bytes as u64) < bytes_left && self.now <= until => {
                 connection.phase = Phase::Lingering { until, bytes_left: bytes_left - bytes as u64 };
@@ -263,15 +257,6 @@ impl Lane<'_> {
 enum ReadError {
     OverBudget,
     Socket(io::Error),
-}
-
-/// Read once; None when there is nothing now, Some(0) when the client sends no more.
-fn receive(connection: &Connection, into: &mut [u8]) -> io::Result<Option<usize>> {
-    match recv(&connection.socket, into, RecvFlags::DONTWAIT) {
-        Ok((bytes, _)) => Ok(Some(bytes)),
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// When to look at the rest again: a rest that was not looked at for want of bytes, at once.

@@ -7,6 +7,7 @@ pub mod pinning;
 pub mod poll;
 pub mod privilege;
 pub mod quiescence;
+pub mod receive;
 pub mod send;
 pub mod signals;
 pub mod sync;

@@ -37,7 +37,7 @@ pub fn drop_to(user: &str) -> Result<(), DropError> {
         return Err(unknown());
     }
     // SAFETY: not null, so it points to a filled entry, still untouched as said above.
-    let (uid, gid) = unsafe { ((*entry).pw_uid, (*entry).pw_gid) };
+    let libc::passwd { pw_uid: uid, pw_gid: gid, .. } = unsafe { *entry };
     if rustix::process::geteuid().as_raw() == uid && uid != 0 {
         return Ok(());
     }

@@ -35,7 +35,13 @@ impl Server {
     /// Start with `arguments`, which should name the addresses (`-l 127.0.0.1:0`). `listeners` is how many listening
     /// lines to wait for. Panics with the server's own words if it does not come up.
     pub fn start_listening(arguments: &[&str], listeners: usize) -> Server {
-        let mut child = command(arguments).spawn().expect("the remora binary starts");
+        Server::start_with(arguments, listeners, &[])
+    }
+
+    /// The same, with variables in its environment.
+    pub fn start_with(arguments: &[&str], listeners: usize, variables: &[(&str, &str)]) -> Server {
+        let variables = variables.iter().copied();
+        let mut child = command(arguments).envs(variables).spawn().expect("the remora binary starts");
         let log = lines_of(child.stderr.take().expect("stderr is piped"));
         let mut server = Server { child, tcp: Vec::new(), unix: Vec::new(), log };
         let mut said = String::new();
@@ -173,6 +179,15 @@ impl Client {
         Client { stream: BufReader::new(Box::new(stream)) }
     }
 
+    /// Send `bytes`, say that nothing more comes, and go on reading.
+    pub fn tcp_half_closing(address: SocketAddr, bytes: &[u8]) -> Client {
+        let mut stream = TcpStream::connect_timeout(&address, WAIT_MAX).expect("the server takes connections");
+        stream.set_read_timeout(Some(WAIT_MAX)).expect("timeout");
+        stream.write_all(bytes).expect("the server reads what is sent");
+        stream.shutdown(std::net::Shutdown::Write).expect("half a close");
+        Client { stream: BufReader::new(Box::new(stream)) }
+    }
+
     pub fn unix(path: &Path) -> Client {
         let stream = UnixStream::connect(path).expect("the server takes connections");
         stream.set_read_timeout(Some(WAIT_MAX)).expect("timeout");
@@ -216,6 +231,23 @@ impl Client {
                 Err(error) => panic!("the server neither answered nor closed: {error}"),
             }
         }
+    }
+
+    /// The next line, or "" when the server has closed or reset the connection.
+    pub fn until_closed_or_line(&mut self) -> String {
+        let mut line = String::new();
+        match self.stream.read_line(&mut line) {
+            Ok(_) => line.trim_end().to_string(),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => String::new(),
+            Err(error) => panic!("the server neither answered nor closed: {error}"),
+        }
+    }
+
+    /// Send one line and read the rows up to END.
+    pub fn rows(&mut self, line: &str) -> Vec<String> {
+        self.send(format!("{line}\r\n").as_bytes());
+        let rows = std::iter::from_fn(|| Some(self.line()).filter(|row| row != "END"));
+        rows.take(10_000).collect()
     }
 
     /// Send one line and read one line.
