@@ -15,7 +15,7 @@ mod tokens;
 
 use super::classic::StoreVerb;
 use super::meta::MetaVerb;
-use super::reply::{BAD_FORMAT, LINE_TOO_LONG};
+use super::reply::{self, BAD_FORMAT, LINE_TOO_LONG};
 use super::{KeyScratch, ParseLimits, Parsed, Rejection, Request};
 use crate::base::limits::{GET_LINE_BYTES_MAX, LINE_BYTES_MAX};
 use line::Line;
@@ -56,9 +56,11 @@ pub fn parse<'a>(input: &'a [u8], limits: ParseLimits, scratch: &'a mut KeyScrat
         b"append" => classic::store(line, StoreVerb::Append, limits),
         b"prepend" => classic::store(line, StoreVerb::Prepend, limits),
         b"replace" => classic::store(line, StoreVerb::Replace, limits),
-        // memcached 1.6.45 takes these two with any arguments; up to 1.6.18, and in the tests that clients run, it is ERROR.
-        b"quit" if rest.trim_ascii().is_empty() => line.accept(Request::Quit),
-        b"version" if rest.trim_ascii().is_empty() => line.accept(Request::Version),
+        // memcached 1.6.45 takes these two with any arguments; up to 1.6.18, and in the tests that clients run, it is ERROR,
+        // even with noreply.
+        b"quit" | b"version" if !rest.trim_ascii().is_empty() => line.refuse(reply::ERROR),
+        b"quit" => line.accept(Request::Quit),
+        b"version" => line.accept(Request::Version),
         b"stats" => line.accept(Request::Stats(rest.trim_ascii())),
         b"watch" => admin::watch(line),
         // A line that opens with a blank ends here too: an empty word. memcached finds the commands above only at the
