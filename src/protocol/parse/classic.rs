@@ -113,5 +113,12 @@ pub fn delete(line: Line<'_>) -> Parsed<'_> {
     if key.len() > KEY_BYTES_MAX {
         return line.refuse_unless(noreply, reply::BAD_FORMAT);
     }
-    line.accept(Request::Delete(Delete { key, noreply }))
+    // A time of 0 is a relic that clients still send. memcached 1.6.45 takes anything here; up to 1.6.18, and in the tests
+    // that clients run, anything else is an error.
+    match (tokens.next(), tokens.next(), tokens.next()) {
+        (None | Some(b"0" | b"noreply"), None, None) | (Some(b"0"), Some(b"noreply"), None) => {
+            line.accept(Request::Delete(Delete { key, noreply }))
+        }
+        _ => line.refuse(reply::BAD_DELETE),
+    }
 }

@@ -163,6 +163,10 @@ fn arithmetic_touch_and_delete() {
         accepted(line, |request| assert!(matches!(request, Request::Delete(delete) if delete.noreply == noreply)));
     }
     line_refused("delete\r\n", BAD);
+    for behind in ["1", "0 0", "b c d e", "1 noreply", "noreply 0"] {
+        let usage = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
+        line_refused(&format!("delete k {behind}\r\n"), usage);
+    }
     for command in ["delete", "touch", "incr"] {
         line_refused(&format!("{command} {} 1\r\n", "k".repeat(251)), BAD);
         line_refused(&format!("{command} {} 1 noreply\r\n", "k".repeat(251)), "");
