@@ -75,7 +75,7 @@ impl<'t> Entry<'t> {
         };
         let draft = Draft::of_key(Kind::Delete, self.key, Default::default());
         self.shard.append(&mut self.writer, &draft, self.shard.policy.reserve_bytes)?;
-        self.shard.index.remove(&item.slot);
+        self.shard.index.remove(&item.slot, self.hash);
         self.writer.counts.live_bytes -= self.shard.charge(&item.record.shape);
         self.found = None;
         Ok(true)

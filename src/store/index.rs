@@ -26,6 +26,7 @@ const ENTRIES_PER_TWO_BUCKETS: u64 = 13;
 /// Looks without the lock before a reader takes it. A bucket is split once per doubling, so a second look nearly always settles it.
 const LOOKS_MAX: usize = 16;
 
+const VERSION_MASK: u64 = 0xFFFF_FFFF;
 const PRESENT: u64 = 1 << 63;
 const USES_SHIFT: u32 = 61;
 const USES_MAX: u64 = 3;
@@ -245,10 +246,28 @@ impl Index {
         SlotRef { cell: slot.cell, entry }
     }
 
-    /// Take the entry out.
-    pub fn remove(&self, slot: &SlotRef<'_>) {
-        overwrite(slot.cell, 0);
+    /// Take the entry out. Where its bucket has overflow, the gap is filled from the end of the chain, so that overflow buckets do
+    /// not outlive their entries.
+    pub fn remove(&self, slot: &SlotRef<'_>, hash: u64) {
+        let primary = self.primary(bucket_of(hash, get(&self.count)));
+        if get(&primary[CONTROL]) >> 32 == 0 {
+            overwrite(slot.cell, 0);
+        } else {
+            self.rearrange(primary, || {
+                overwrite(slot.cell, 0);
+                self.compact(primary);
+            });
+        }
         set(&self.writer_state.entries, self.entries() - 1);
+    }
+
+    /// Move entries within the chain of `primary`: its version is odd meanwhile, which readers that find nothing notice.
+    fn rearrange(&self, primary: &[AtomicU64], moving: impl FnOnce()) {
+        let with_version = |version: u64| get(&primary[CONTROL]) >> 32 << 32 | version & VERSION_MASK;
+        let version = get(&primary[CONTROL]) & VERSION_MASK;
+        primary[CONTROL].store(with_version(version + 1), Ordering::Release);
+        moving();
+        primary[CONTROL].store(with_version(version + 2), Ordering::Release);
     }
 
     /// Add an entry for a key that is not there.
@@ -273,7 +292,7 @@ impl Index {
                 Some(next) => bucket = next,
                 None => {
                     let (link, fresh) = self.take_overflow()?;
-                    bucket[CONTROL].store(control & 0xFFFF_FFFF | link << 32, Ordering::Release);
+                    bucket[CONTROL].store(control & VERSION_MASK | link << 32, Ordering::Release);
                     return Ok(&fresh[0]);
                 }
             }
@@ -333,23 +352,18 @@ impl Index {
             }
             bucket = self.next(get(&cells[CONTROL]));
         }
-        // 2. Publish it, and say that the old bucket is being changed.
+        // 2. Publish it. 3. Clear what moved; pull what stays forward, and give back the overflow buckets that this empties.
         self.count.store(count + 1, Ordering::Release);
-        let control = get(&old[CONTROL]);
-        let version = control & 0xFFFF_FFFF;
-        let with_version = |version: u64| get(&old[CONTROL]) >> 32 << 32 | version & 0xFFFF_FFFF;
-        old[CONTROL].store(with_version(version + 1), Ordering::Release);
-        // 3. Clear what moved; pull what stays forward, and give back the overflow buckets that this empties.
-        let mut bucket = Some(old);
-        while let Some(cells) = bucket {
-            for cell in cells[..SLOTS].iter().filter(|cell| moves(cell)) {
-                overwrite(cell, 0);
+        self.rearrange(old, || {
+            let mut bucket = Some(old);
+            while let Some(cells) = bucket {
+                for cell in cells[..SLOTS].iter().filter(|cell| moves(cell)) {
+                    overwrite(cell, 0);
+                }
+                bucket = self.next(get(&cells[CONTROL]));
             }
-            bucket = self.next(get(&cells[CONTROL]));
-        }
-        self.compact(old);
-        // 4. Done.
-        old[CONTROL].store(with_version(version + 2), Ordering::Release);
+            self.compact(old);
+        });
     }
 
     /// No overflow bucket for the copies: leave everything as it was.
@@ -396,7 +410,7 @@ impl Index {
     fn release_chain(&self, bucket: &[AtomicU64]) {
         let state = &self.writer_state;
         let control = get(&bucket[CONTROL]);
-        bucket[CONTROL].store(control & 0xFFFF_FFFF, Ordering::Release);
+        bucket[CONTROL].store(control & VERSION_MASK, Ordering::Release);
         let mut link = control >> 32;
         while link != 0 {
             let freed = &self.overflow.words()[(link as usize - 1) * BUCKET_WORDS..][..BUCKET_WORDS];

@@ -108,7 +108,7 @@ impl Shard {
                 return reinserted;
             }
         }
-        self.index.remove(&slot);
+        self.index.remove(&slot, hash);
         let counts = &mut writer.counts;
         counts.live_bytes -= self.charge(&record.shape);
         let unfetched = u64::from(!item.hit_before());
