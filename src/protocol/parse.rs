@@ -28,7 +28,8 @@ const LINE_BYTES_MIN: usize = 4;
 pub fn parse<'a>(input: &'a [u8], limits: ParseLimits, scratch: &'a mut KeyScratch) -> Parsed<'a> {
     let line = match find_line(input) {
         Ok(line) => line,
-        Err(no_line) => return no_line,
+        Err(NoLine::Unfinished) => return Parsed::Incomplete { wanted_bytes: input.len() + 1 },
+        Err(NoLine::TooLong) => return too_long(input),
     };
     if line.bytes < LINE_BYTES_MIN {
         return line.refuse(BAD_FORMAT);
@@ -69,10 +70,16 @@ pub fn parse<'a>(input: &'a [u8], limits: ParseLimits, scratch: &'a mut KeyScrat
     }
 }
 
-/// The line that opens `input`, or what to say when there is none.
+/// Why the input does not open with a line.
+enum NoLine {
+    Unfinished,
+    TooLong,
+}
+
+/// The line that opens `input`.
 ///
 /// memcached lets a longer line pass if it happens to arrive in one piece; here the same bytes get the same answer always.
-fn find_line(input: &[u8]) -> Result<Line<'_>, Parsed<'_>> {
+fn find_line(input: &[u8]) -> Result<Line<'_>, NoLine> {
     let head = &input[..input.len().min(LINE_BYTES_MAX)];
     if let Some(newline) = memchr(b'\n', head) {
         return Ok(Line::ending_at(input, newline));
@@ -83,15 +90,13 @@ fn find_line(input: &[u8]) -> Result<Line<'_>, Parsed<'_>> {
     if let Some(newline) = memchr(b'\n', tail) {
         return Ok(Line::ending_at(input, head.len() + newline));
     }
-    if input.len() < line_bytes_max {
-        return Err(Parsed::Incomplete { wanted_bytes: input.len() + 1 });
-    }
-    Err(Parsed::Rejected(Rejection {
-        answer: LINE_TOO_LONG,
-        skip_bytes: input.len() as u64,
-        unlink: None,
-        close: true,
-    }))
+    Err(if input.len() < line_bytes_max { NoLine::Unfinished } else { NoLine::TooLong })
+}
+
+/// Where the next command begins cannot be known, so the connection ends here.
+fn too_long(input: &[u8]) -> Parsed<'_> {
+    let skip_bytes = input.len() as u64;
+    Parsed::Rejected(Rejection { answer: LINE_TOO_LONG, skip_bytes, unlink: None, close: true })
 }
 
 #[cfg(test)]

@@ -41,18 +41,19 @@ pub fn command<'a>(line: Line<'a>, verb: MetaVerb, limits: ParseLimits, scratch:
         MetaVerb::Set => tokens.next().and_then(block_bytes),
         _ => Some(0),
     };
+    let flag_tokens = tokens.rest();
     // A line that does not even look like one is refused before its block's length is believed.
-    let (Some(value_bytes), true) = (value_bytes, tokens.clone().all(opens_a_flag)) else {
+    let (Some(value_bytes), Some(flags)) = (value_bytes, count_flags(flag_tokens)) else {
         return line.refuse(reply::BAD_FORMAT);
     };
-    let mut request = MetaRequest { flag_tokens: tokens.rest(), ..MetaRequest::new(verb, key) };
+    let mut request = MetaRequest { flag_tokens, ..MetaRequest::new(verb, key) };
     match verb {
-        MetaVerb::Set => set(line, request, value_bytes, limits, scratch),
+        MetaVerb::Set => set(line, request, flags, value_bytes, limits, scratch),
         MetaVerb::Debug => match debug_key(&mut request, scratch) {
             Ok(()) => line.accept(Request::Meta(request)),
             Err(answer) => line.refuse(answer),
         },
-        _ => match digest(&mut request, scratch) {
+        _ => match digest(&mut request, flags, scratch) {
             Ok(digested) if digested.opaque_too_long => line.refuse(OPAQUE_TOO_LONG),
             Ok(_) => line.accept(Request::Meta(request)),
             Err(answer) => line.refuse(answer),
@@ -64,11 +65,12 @@ pub fn command<'a>(line: Line<'a>, verb: MetaVerb, limits: ParseLimits, scratch:
 fn set<'a>(
     line: Line<'a>,
     mut request: MetaRequest<'a>,
+    flags: usize,
     value_bytes: u32,
     limits: ParseLimits,
     scratch: &'a mut KeyScratch,
 ) -> Parsed<'a> {
-    match digest(&mut request, scratch) {
+    match digest(&mut request, flags, scratch) {
         Err(answer) => line.refuse_with_block(answer, value_bytes, None),
         // Unlike the classic commands, ms drops the old value in every mode.
         Ok(_) if value_bytes as usize > limits.value_bytes_max => {
@@ -89,8 +91,8 @@ struct Digested {
 }
 
 /// Read all flags into `request`. ma has one answer for everything that can be wrong here.
-fn digest<'a>(request: &mut MetaRequest<'a>, scratch: &'a mut KeyScratch) -> Result<Digested, Refusal> {
-    let digested = match (digest_flags(request, scratch), request.verb) {
+fn digest<'a>(request: &mut MetaRequest<'a>, flags: usize, scratch: &'a mut KeyScratch) -> Result<Digested, Refusal> {
+    let digested = match (digest_flags(request, flags, scratch), request.verb) {
         (Err(_), MetaVerb::Arithmetic) => return Err(INVALID_OR_DUPLICATE),
         (digested, _) => digested?,
     };
@@ -118,22 +120,29 @@ fn set_mode(request: &mut MetaRequest<'_>, mode: u8) -> Result<(), Refusal> {
 }
 
 /// A duplicate or unknown flag ends the reading; a bad argument does not, and of several the last one is named.
-fn digest_flags<'a>(request: &mut MetaRequest<'a>, scratch: &'a mut KeyScratch) -> Result<Digested, Refusal> {
+fn digest_flags<'a>(
+    request: &mut MetaRequest<'a>,
+    flags: usize,
+    scratch: &'a mut KeyScratch,
+) -> Result<Digested, Refusal> {
     let tokens_before_flags = if request.verb == MetaVerb::Set { 3 } else { 2 };
     // memcached counts a base64 key before decoding, so such keys end at 187 bytes.
     if request.key_token.len() > KEY_BYTES_MAX {
         return Err(reply::BAD_FORMAT);
     }
-    if flag_tokens(request.flag_tokens).count() + tokens_before_flags > META_FLAGS_MAX {
+    if flags + tokens_before_flags > META_FLAGS_MAX {
         return Err(TOO_MANY_FLAGS);
     }
     let mut digested = Digested::default();
-    let mut seen = 0u128;
+    let mut seen = 0u64;
     let mut scratch = Some(scratch);
     let mut bad_argument = None;
     for token in flag_tokens(request.flag_tokens) {
         let (flag, argument) = (token[0], &token[1..]);
-        let bit = 1u128 << (flag & 127);
+        if flag < b'A' {
+            return Err(INVALID_FLAG);
+        }
+        let bit = 1u64 << (flag - b'A');
         if seen & bit != 0 {
             return Err(DUPLICATE_FLAG);
         }
@@ -212,7 +221,20 @@ fn decode_key<'a>(request: &mut MetaRequest<'a>, scratch: &'a mut KeyScratch) ->
     Ok(())
 }
 
-/// A flag opens with a letter or a digit. (That no digit is a flag is found out later, and answered otherwise.)
-fn opens_a_flag(token: &[u8]) -> bool {
-    matches!(token[0], b'A'..=b'z' | b'0'..=b'9')
+/// How many flags there are, or None when one of them opens with neither a letter nor a digit. (That no digit is a flag is
+/// found out later, and answered otherwise.) One pass of its own over a few bytes: what is refused here must be refused
+/// before any flag is read. memcached's tokens end somewhere; a line that goes on behind them has too many flags.
+fn count_flags(flag_tokens: &[u8]) -> Option<usize> {
+    let mut flags = 0;
+    let mut before = b' ';
+    for &byte in flag_tokens {
+        if before == b' ' && byte != b' ' && flags <= META_FLAGS_MAX {
+            if !matches!(byte, b'A'..=b'z' | b'0'..=b'9') {
+                return None;
+            }
+            flags += 1;
+        }
+        before = byte;
+    }
+    Some(flags)
 }
