@@ -10,6 +10,8 @@ use crate::store::NoRoom;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
+const CANNOT_ADJUST: &[u8] = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
+
 /// When the next flush is due.
 #[derive(Default)]
 pub(super) struct FlushTimer {
@@ -66,15 +68,8 @@ impl Engine {
 
     /// cache_memlimit. The rings are laid out once, at the start: only the size they have can be asked for.
     pub(super) fn cache_memlimit(&self, call: &mut Call<'_, '_, '_>, mebibytes: u64, noreply: bool) -> Outcome {
-        let line: &[u8] = if mebibytes.checked_mul(1 << 20) == Some(self.store.stats().ring_bytes) {
-            reply::OK
-        } else if mebibytes < 8 {
-            b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n"
-        } else if mebibytes > 1_000_000_000 {
-            b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n"
-        } else {
-            b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n"
-        };
+        let is_what_it_is = mebibytes.checked_mul(1 << 20) == Some(self.store.stats().ring_bytes);
+        let line = if is_what_it_is { reply::OK } else { CANNOT_ADJUST };
         call.answer_unless(noreply, line)
     }
 }

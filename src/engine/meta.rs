@@ -153,6 +153,7 @@ fn store_order<'a>(request: &MetaRequest<'a>, now: UnixSeconds) -> StoreOrder<'a
         vivify: joins && request.vivify.is_some(),
         accept_older: request.invalidate,
         new_cas: request.new_cas,
+        unlink_if_too_large: true,
     }
 }
 

@@ -173,11 +173,14 @@ impl Engine {
         out: &mut Output,
     ) -> Outcome {
         let mut call = Call { context, out, last_try };
-        if let Some(key) = rejection.unlink {
-            match self.unlink(call.context, key) {
-                Err(NoRoom::Now) if !last_try => return Outcome::Park(0),
-                _ => call.context.stats.store_too_large.increment(),
-            }
+        if let Some(key) = rejection.unlink
+            && self.unlink(call.context, key) == Err(NoRoom::Now)
+            && !last_try
+        {
+            return Outcome::Park(0);
+        }
+        if rejection.unlink.is_some() || rejection.answer == reply::TOO_LARGE {
+            call.context.stats.store_too_large.increment();
         }
         call.answer(rejection.answer)
     }

@@ -26,6 +26,8 @@ pub(super) struct StoreOrder<'a> {
     pub accept_older: bool,
     /// The CAS to give the item.
     pub new_cas: Option<u64>,
+    /// Where the new item is too large for the cache, take the old one away: it must not be served as if it were current.
+    pub unlink_if_too_large: bool,
 }
 
 /// How a store ended.
@@ -112,6 +114,7 @@ impl Engine {
             vivify: false,
             accept_older: false,
             new_cas: None,
+            unlink_if_too_large: request.verb == StoreVerb::Set,
         };
         let line = match self.store_item(call, &order) {
             Ok(Stored::Written { .. }) => reply::STORED,
@@ -160,8 +163,7 @@ impl Engine {
             }
             Verdict::Store | Verdict::Join => entry.set(&draft),
         };
-        if written == Err(NoRoom::TooLarge) {
-            // What the client meant to replace must not be served as if it were current.
+        if written == Err(NoRoom::TooLarge) && order.unlink_if_too_large {
             entry.delete()?;
         }
         written.map(|cas| Stored::Written { cas, value_bytes: order.value.len() })
@@ -229,6 +231,7 @@ mod tests {
             vivify: false,
             accept_older: false,
             new_cas: None,
+            unlink_if_too_large: true,
         }
     }
 

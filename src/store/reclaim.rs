@@ -71,7 +71,11 @@ impl Shard {
 
     /// How much of that there should be: a step ahead, and twice what an append is waiting for (others append meanwhile).
     fn goal_bytes(&self, writer: &Writer) -> u64 {
-        (self.policy.ahead_bytes + 2 * writer.wanted.0).min(self.ring.bytes() / 2).max(writer.wanted.0)
+        // With `-M` the live items move from the tail to the head, so no more can ever be free than they leave: a goal beyond that
+        // would have them circle for ever, each lap using up the room that the one before had freed.
+        let attainable_bytes =
+            if self.policy.evict { self.ring.bytes() } else { self.ring.bytes() - writer.counts.live_bytes };
+        (self.policy.ahead_bytes + 2 * writer.wanted.0).min(attainable_bytes / 2).max(writer.wanted.0)
     }
 
     /// Look at the oldest records until a step's bytes have been seen or so many are free.

@@ -1,0 +1,121 @@
+//! The model test: random commands, through the real parser and engine over tiny rings, against a naive map.
+//!
+//! Every failure names its seed; `REMORA_SEED=<seed> cargo test --test model` replays that run alone.
+//! `REMORA_SEEDS=<count>` runs so many seeds instead of a few.
+
+#[path = "model/command.rs"]
+mod command;
+#[path = "model/harness.rs"]
+mod harness;
+#[path = "model/meanings.rs"]
+mod meanings;
+#[path = "model/oracle.rs"]
+mod oracle;
+#[path = "model/run.rs"]
+mod run;
+#[path = "model/stress.rs"]
+mod stress;
+
+use command::Generator;
+use harness::Client;
+use run::{Run, Setup};
+
+const BEGIN: u32 = 1_700_000_000;
+const SEEDS: u64 = 5;
+
+fn seeds() -> Vec<u64> {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    match number("REMORA_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("REMORA_SEEDS").unwrap_or(SEEDS)).collect(),
+    }
+}
+
+/// Run all seeds; each must have wrapped its rings several times, or it has tested nothing.
+fn run(setup: Setup) {
+    let (mut second_chances, mut evicted, mut hits, mut refused) = (0, 0, 0, 0);
+    for seed in seeds() {
+        println!("REMORA_SEED={seed} {setup:?}");
+        let Setup { ring_bytes, shards, item_bytes_max, evict, .. } = setup;
+        let engine = harness::engine(ring_bytes, shards, item_bytes_max, evict, 1);
+        let mut generator = Generator {
+            rng: fastrand::Rng::with_seed(seed),
+            keys: setup.keys,
+            value_bytes_max: setup.value_bytes_max,
+            item_bytes_max,
+            known_cas: Vec::new(),
+        };
+        let mut run = Run::new(setup, Client::new(&engine, 0, BEGIN));
+        run.all(&mut generator);
+        evicted += run.evicted;
+        hits += run.hits;
+        refused += run.refused;
+        let stats = engine.store().stats();
+        let laps = stats.appended_bytes / (ring_bytes * shards) as u64;
+        assert!(laps >= 3, "seed {seed}: {laps} laps are too few to test anything: {stats:?}");
+        if !evict {
+            assert_eq!((stats.evictions, run.evicted), (0, 0), "seed {seed}: -M evicts nothing");
+        }
+        second_chances += stats.reinserted_items;
+    }
+    println!("{hits} hits, {evicted} keys seen evicted, {refused} refused, {second_chances} second chances");
+    assert!(second_chances > 0, "nothing was ever given a second chance");
+    assert!(hits > 100 * seeds().len() as u64, "only {hits} hits");
+    assert_eq!((evicted > 0, refused > 0), (setup.evict, setup.overfull), "{evicted} evicted, {refused} refused");
+}
+
+#[test]
+fn evicting_with_small_items() {
+    run(Setup {
+        ring_bytes: 64 << 10,
+        shards: 2,
+        item_bytes_max: 8 << 10,
+        value_bytes_max: 2000,
+        keys: 200,
+        evict: true,
+        overfull: false,
+        commands: 6000,
+    });
+}
+
+#[test]
+fn evicting_with_values_large_enough_to_be_lent() {
+    run(Setup {
+        ring_bytes: 256 << 10,
+        shards: 2,
+        item_bytes_max: 64 << 10,
+        value_bytes_max: 36 << 10,
+        keys: 60,
+        evict: true,
+        overfull: false,
+        commands: 2000,
+    });
+}
+
+#[test]
+fn never_evicting() {
+    run(Setup {
+        ring_bytes: 24 << 10,
+        shards: 2,
+        item_bytes_max: 1 << 10,
+        value_bytes_max: 400,
+        keys: 24,
+        evict: false,
+        overfull: false,
+        commands: 12_000,
+    });
+}
+
+#[test]
+fn never_evicting_and_overfull() {
+    run(Setup {
+        ring_bytes: 24 << 10,
+        shards: 2,
+        item_bytes_max: 1 << 10,
+        value_bytes_max: 600,
+        keys: 300,
+        evict: false,
+        overfull: true,
+        commands: 12_000,
+    });
+}
