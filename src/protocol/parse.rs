@@ -15,7 +15,7 @@ mod tokens;
 
 use super::classic::StoreVerb;
 use super::meta::MetaVerb;
-use super::reply::{self, BAD_FORMAT, LINE_TOO_LONG};
+use super::reply::{BAD_FORMAT, LINE_TOO_LONG};
 use super::{KeyScratch, ParseLimits, Parsed, Rejection, Request};
 use crate::base::limits::{GET_LINE_BYTES_MAX, LINE_BYTES_MAX};
 use line::Line;
