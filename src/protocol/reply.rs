@@ -53,6 +53,10 @@ pub const BAD_EXPTIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
 /// No line end within the limit. memcached closes without a word.
 pub const LINE_TOO_LONG: &[u8] = b"CLIENT_ERROR line too long\r\n";
 
+/// The version that clients are told: first the memcached that Remora behaves like, since clients choose by these numbers
+/// what to send (libmemcached refuses a server whose first number is zero), then Remora's own.
+pub const VERSION: &str = concat!("1.6.45-remora-", env!("CARGO_PKG_VERSION"));
+
 /// `VERSION <version>\r\n`
 pub fn version_line(out: &mut Vec<u8>, version: &str) {
     out.extend_from_slice(b"VERSION ");

@@ -1,0 +1,118 @@
+//! The rules of the tree that a compiler does not know, as a test: layers, sizes, openings, words that mark unfinished
+//! work. Each rule is a function from a file to complaints, and each has a test with a violation planted.
+
+#[path = "tidy/rules.rs"]
+mod rules;
+#[path = "tidy/tree.rs"]
+mod tree;
+
+use rules::Source;
+
+/// Every rule over every file; all complaints at once.
+#[test]
+fn the_tree_is_tidy() {
+    let sources = tree::sources();
+    assert!(sources.iter().any(|source| source.path == "src/lib.rs"), "the test must see the tree");
+    let mut complaints: Vec<String> = sources.iter().flat_map(rules::complaints).collect();
+    complaints.extend(tree::tools_not_executable());
+    complaints.extend(tree::readme_commands_missing());
+    for (path, lines) in rules::long_files(&sources) {
+        println!("long: {path} has {lines} lines; over {} wants splitting", rules::FILE_LINES_MAX);
+    }
+    assert!(complaints.is_empty(), "{} complaints:\n{}", complaints.len(), complaints.join("\n"));
+}
+
+fn planted(path: &str, text: &str) -> Vec<String> {
+    rules::complaints(&Source { path: path.into(), text: text.into() })
+}
+
+/// The complaints must be exactly one, about `what`.
+fn caught(path: &str, text: &str, what: &str) {
+    let complaints = planted(path, text);
+    assert_eq!(complaints.len(), 1, "{path}: {complaints:?}");
+    assert!(complaints[0].contains(what), "{complaints:?}");
+}
+
+const OPENING: &str = "//! Owns nothing.\n";
+
+#[test]
+fn a_good_file_passes() {
+    let text = format!("{OPENING}use crate::base::time;\nuse crate::{{base, sys}};\n\nfn short() {{\n}}\n");
+    assert_eq!(planted("src/store/good.rs", &text), Vec::<String>::new());
+}
+
+#[test]
+fn layers_are_kept() {
+    for (path, import) in [
+        ("src/base/a.rs", "use crate::sys::words;"),
+        ("src/store/a.rs", "use crate::protocol::Request;"),
+        ("src/protocol/a.rs", "use crate::store;"),
+        ("src/engine/a.rs", "    let x = crate::server::Worker;"),
+        ("src/server/a.rs", "use crate::{base::time, commands::serve};"),
+        ("src/load/a.rs", "use crate::engine::Engine;"),
+        ("src/sys/a.rs", "pub(in crate::store) use crate::fabric::sim;"),
+    ] {
+        caught(path, &format!("{OPENING}{import}\n"), "layer");
+    }
+    let allowed = format!("{OPENING}use crate::store::Item;\nuse crate::protocol::Request;\n");
+    assert_eq!(planted("src/engine/a.rs", &allowed), Vec::<String>::new());
+}
+
+#[test]
+fn an_unknown_layer_is_named() {
+    caught("src/misc/a.rs", OPENING, "layer");
+}
+
+#[test]
+fn long_files_and_functions_are_caught() {
+    caught("src/base/a.rs", &format!("{OPENING}{}", "// why\n".repeat(500)), "lines");
+    let function = format!("{OPENING}impl A {{\n    fn long() {{\n{}    }}\n}}\n", "        a();\n".repeat(75));
+    caught("src/base/a.rs", &function, "function");
+    let short = format!("{OPENING}impl A {{\n    fn long() {{\n{}    }}\n}}\n", "        a();\n".repeat(60));
+    assert_eq!(planted("src/base/a.rs", &short), Vec::<String>::new());
+}
+
+#[test]
+fn a_file_opens_with_what_it_is() {
+    caught("src/base/a.rs", "use std::fmt;\n", "//!");
+}
+
+#[test]
+fn paths_of_a_machine_are_caught() {
+    for folder in ["home", "root", "work"] {
+        caught("tests/a.rs", &format!("{OPENING}// as in /{folder}/me/file\n"), "path");
+    }
+    caught("docs/A.md", &["see /tm", "p/h/x\n"].concat(), "path");
+}
+
+#[test]
+fn unfinished_work_is_caught() {
+    for word in [["to", "do!()"], ["unimple", "mented!()"], ["FIX", "ME"], ["XX", "X"]] {
+        caught("src/base/a.rs", &format!("{OPENING}// {}\n", word.concat()), "unfinished");
+    }
+}
+
+#[test]
+fn unsafe_has_its_places() {
+    let block = ["uns", "afe { f() }"].concat();
+    caught("src/store/a.rs", &format!("{OPENING}let x = {block};\n"), "unsafe");
+    assert_eq!(planted("src/sys/a.rs", &format!("{OPENING}let x = {block};\n")), Vec::<String>::new());
+    assert_eq!(planted("src/fabric/shm.rs", &format!("{OPENING}let x = {block};\n")), Vec::<String>::new());
+    assert_eq!(planted("src/fabric/verbs/a.rs", &format!("{OPENING}let x = {block};\n")), Vec::<String>::new());
+    assert_eq!(planted("src/store/a.rs", &format!("{OPENING}// no unsafe here\n")), Vec::<String>::new());
+}
+
+#[test]
+fn a_bound_says_why() {
+    caught("src/base/limits.rs", &format!("{OPENING}pub const QUEUE_MAX: usize = 3;\n"), "bound");
+    let with_reason = format!("{OPENING}/// Three, because.\npub const QUEUE_MAX: usize = 3;\n");
+    assert_eq!(planted("src/base/limits.rs", &with_reason), Vec::<String>::new());
+}
+
+#[test]
+fn names_that_say_nothing_are_caught() {
+    for name in ["util", "helpers", "common", "manager"] {
+        caught(&format!("src/base/{name}.rs"), OPENING, "name");
+        caught(&format!("src/base/{name}/mod.rs"), OPENING, "name");
+    }
+}
