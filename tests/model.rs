@@ -31,7 +31,8 @@ fn seeds() -> Vec<u64> {
     }
 }
 
-/// Run all seeds; each must have wrapped its rings several times, or it has tested nothing.
+/// Run all seeds; each must have wrapped its rings several times, and all together must have come by everything that reclaim
+/// does, or they have tested nothing.
 fn run(setup: Setup) {
     let (mut second_chances, mut evicted, mut hits, mut refused) = (0, 0, 0, 0);
     for seed in seeds() {
@@ -59,6 +60,9 @@ fn run(setup: Setup) {
         second_chances += stats.reinserted_items;
     }
     println!("{hits} hits, {evicted} keys seen evicted, {refused} refused, {second_chances} second chances");
+    if seeds().len() == 1 {
+        return;
+    }
     assert!(second_chances > 0, "nothing was ever given a second chance");
     assert!(hits > 100 * seeds().len() as u64, "only {hits} hits");
     assert_eq!((evicted > 0, refused > 0), (setup.evict, setup.overfull), "{evicted} evicted, {refused} refused");
@@ -98,8 +102,8 @@ fn never_evicting() {
         ring_bytes: 24 << 10,
         shards: 2,
         item_bytes_max: 1 << 10,
-        value_bytes_max: 400,
-        keys: 24,
+        value_bytes_max: 250,
+        keys: 60,
         evict: false,
         overfull: false,
         commands: 12_000,

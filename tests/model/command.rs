@@ -111,7 +111,7 @@ impl Generator {
             80..90 => self.meta_set(),
             90..95 => self.meta_delete(),
             95..99 => self.meta_count(),
-            _ if self.one_in(8) => Command::Flush { delay: [0, 0, -1, 3, 10][self.rng.usize(0..5)] },
+            _ if self.one_in(30) => Command::Flush { delay: [0, 0, -1, 3, 10][self.rng.usize(0..5)] },
             _ => self.get(),
         }
     }

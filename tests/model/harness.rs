@@ -4,7 +4,7 @@ use remora::base::limits::KEY_BYTES_MAX;
 use remora::base::time::UnixSeconds;
 use remora::engine::{Context, Engine, Host, Outcome, Output, Settings, WorkerStats};
 use remora::protocol::{KeyScratch, Parsed, parse};
-use remora::store::{Participant, Store, StoreConfig};
+use remora::store::{Item, Participant, Store, StoreConfig};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,6 +141,13 @@ impl<'e> Client<'e> {
         answers.extend_from_slice(out.bytes());
         out.bytes().clear();
         ended
+    }
+
+    /// What the store has under `key`, changing nothing: `seen` is called with the item.
+    pub fn look<R>(&mut self, key: &[u8], seen: impl FnOnce(&Item<'_>) -> R) -> Option<R> {
+        let turn = self.participant.turn();
+        let store = self.engine.store();
+        store.get(&turn, &store.locate(key), self.now).map(|item| seen(&item))
     }
 
     /// Send text, get text.

@@ -3,7 +3,7 @@
 
 use crate::command::Command;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Known {
     pub value: Vec<u8>,
     pub flags: u32,
@@ -14,6 +14,15 @@ pub struct Known {
     pub token: bool,
     pub fetched: bool,
     pub accessed: u32,
+}
+
+impl std::fmt::Debug for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Known { value, flags, expires, cas, stale, token, fetched, accessed } = self;
+        let shown = String::from_utf8_lossy(&value[..value.len().min(24)]);
+        write!(f, "{} bytes {shown:?} flags {flags} expires {expires} cas {cas} ", value.len())?;
+        write!(f, "stale {stale} token {token} fetched {fetched} accessed {accessed}")
+    }
 }
 
 impl Known {

@@ -1,7 +1,7 @@
 //! One run of the model test: random commands to the engine and to the oracle, compared after each.
 //!
-//! Where memory decides (eviction), the oracle is told: before and after each command every key involved is looked at with
-//! `me`, which changes nothing. A key that is gone is accepted only if the store may evict, and enough was appended since
+//! Where memory decides (eviction), the oracle is told: before and after each command every key involved is looked up in the
+//! store, which changes nothing. A key that is gone is accepted only if the store may evict, and enough was appended since
 //! the key was written for the tail to have come by. A key that is there must be exactly what the oracle knows.
 
 use crate::command::{Command, Generator};
@@ -54,15 +54,6 @@ pub struct Run<'e> {
     history: VecDeque<String>,
 }
 
-/// What `me` says of a key.
-#[derive(Debug, PartialEq, Eq)]
-struct Probe {
-    exp: i64,
-    la: u32,
-    cas: u64,
-    fetched: bool,
-}
-
 impl<'e> Run<'e> {
     pub fn new(setup: Setup, client: Client<'e>) -> Self {
         Run {
@@ -105,7 +96,8 @@ impl<'e> Run<'e> {
         if self.flush_due.is_some_and(|due| due <= now) {
             self.known.clear();
             self.flush_due = None;
-            // The flush is carried out by whatever comes first; a probe of the test would do, too.
+            // It is carried out by whatever comes first: not by the test's own look into the store.
+            self.client.send(b"mn\r\n");
         }
         self.known.retain(|_, item| !item.is_over(now));
         let keys = command.keys();
@@ -184,7 +176,7 @@ impl<'e> Run<'e> {
             expected.push((String::from_utf8_lossy(&result.answer).into_owned(), result.item));
         }
         self.fail(&format!(
-            "answered {:?}, me says {probe:?}; known before: {before:?}; expected one of: {expected:?}",
+            "answered {:?}, the store has {probe:?}; known before: {before:?}; expected one of: {expected:?}",
             String::from_utf8_lossy(actual)
         ));
     }
@@ -212,19 +204,13 @@ impl<'e> Run<'e> {
         match (self.known.get(key), &probe) {
             (Some(_), None) => self.forget(key),
             (known, _) if self.matches(known, probe.as_ref()) => {}
-            (known, _) => self.fail(&format!("{key:?} is known as {known:?}, but me says {probe:?}")),
+            (known, _) => self
+                .fail(&format!("{} is known as {known:?}, but the store has {probe:?}", String::from_utf8_lossy(key))),
         }
     }
 
-    fn matches(&self, known: Option<&Known>, probe: Option<&Probe>) -> bool {
-        let now = self.client.now.0;
-        let expected = known.filter(|item| !item.is_over(now)).map(|item| Probe {
-            exp: if item.expires == 0 { -1 } else { item.expires as i64 - i64::from(now) },
-            la: now - item.accessed,
-            cas: item.cas,
-            fetched: item.fetched,
-        });
-        expected.as_ref() == probe
+    fn matches(&self, known: Option<&Known>, found: Option<&Known>) -> bool {
+        known.filter(|item| !item.is_over(self.client.now.0)) == found
     }
 
     fn forget(&mut self, key: &[u8]) {
@@ -245,21 +231,21 @@ impl<'e> Run<'e> {
         self.client.engine.store().stats().appended_bytes
     }
 
-    fn probe(&mut self, key: &[u8]) -> Option<Probe> {
-        let key = std::str::from_utf8(key).unwrap();
-        let answer = self.client.ask(&format!("me {key}\r\n"));
-        if answer == "EN\r\n" {
-            return None;
-        }
-        let field = |name: &str| {
-            let found = answer.split_ascii_whitespace().find_map(|word| word.strip_prefix(name));
-            found.unwrap_or_else(|| panic!("{name} in {answer:?}"))
-        };
-        Some(Probe {
-            exp: field("exp=").parse().unwrap(),
-            la: field("la=").parse().unwrap(),
-            cas: field("cas=").parse().unwrap(),
-            fetched: field("fetch=") == "yes",
+    fn probe(&mut self, key: &[u8]) -> Option<Known> {
+        let now = self.client.now;
+        self.client.look(key, |item| {
+            let mut value = Vec::new();
+            item.value().copy_to(&mut value);
+            Known {
+                value,
+                flags: item.client_flags(),
+                expires: item.expiry().to_bits().into(),
+                cas: item.cas(),
+                stale: item.stale(),
+                token: item.token_sent(),
+                fetched: item.hit_before(),
+                accessed: now.0 - item.idle_seconds(now),
+            }
         })
     }
 
