@@ -65,8 +65,11 @@ fn get() -> impl Strategy<Value = Vec<u8>> {
 
 fn keyed() -> impl Strategy<Value = Vec<u8>> {
     let verb = prop::sample::select(vec!["incr", "decr", "touch", "delete"]);
-    (verb, key(), 0u32..1000, noreply(), line_end())
-        .prop_map(|(verb, key, number, noreply, end)| line(verb.into(), &key, format!(" {number}{noreply}"), end))
+    (verb, key(), 0u32..1000, noreply(), line_end()).prop_map(|(verb, key, number, noreply, end)| {
+        // The one number that delete takes.
+        let number = if verb == "delete" { 0 } else { number };
+        line(verb.into(), &key, format!(" {number}{noreply}"), end)
+    })
 }
 
 fn plain() -> impl Strategy<Value = Vec<u8>> {

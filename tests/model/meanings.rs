@@ -352,7 +352,7 @@ fn server_wide_commands() {
             ("cache_memlimit 64 noreply", ""),
             ("verbosity 1", "OK"),
             ("verbosity 0 noreply", ""),
-            ("version", &format!("VERSION {}", env!("CARGO_PKG_VERSION"))),
+            ("version", &format!("VERSION {}", remora::protocol::reply::VERSION)),
             ("stats nonsense", "ERROR"),
             ("stats sizes", "STAT sizes_status disabled|END"),
         ],
