@@ -10,6 +10,7 @@
 //! | [`store`] | record, ring, index, shard, reclaim: the log-structured cache |
 //! | [`engine`] | what each command means, over the store |
 //! | [`server`] | listeners, workers, connections |
+//! | [`load`] | the load generator: traffic, and answers held against what was written |
 //! | [`commands`] | the subcommands of the binary: wiring only |
 
 pub mod base;
@@ -18,6 +19,8 @@ pub mod base;
 pub mod commands;
 #[cfg(not(loom))]
 pub mod engine;
+#[cfg(not(loom))]
+pub mod load;
 #[cfg(not(loom))]
 pub mod protocol;
 #[cfg(not(loom))]

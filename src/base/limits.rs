@@ -76,6 +76,15 @@ pub const OTHER_FILES_MAX: u64 = 256;
 /// Most workers; a typing error in -t must not start a million threads.
 pub const WORKERS_MAX: usize = 1024;
 
+/// Longest answer in bytes that the load generator takes: a value far beyond its own, or all of `stats`.
+pub const LOAD_ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// Longest wait of the load generator for any progress on a connection.
+pub const LOAD_WAIT_SECONDS_MAX: u64 = 10;
+
+/// Requests that a session of the load generator has under way.
+pub const LOAD_PIPELINE_MAX: usize = 16;
+
 const _: () = assert!(INPUT_BUFFER_BYTES_MIN <= READ_BUFFER_BYTES && READ_BUFFER_BYTES <= READ_BYTES_PER_TURN);
 const _: () = assert!(READ_BYTES_PER_TURN < INPUT_BYTES_TOTAL_MIN);
 

@@ -1,5 +1,6 @@
 //! The subcommands of the binary: one file each, wiring only.
 
+pub mod demo;
 pub mod doctor;
 pub mod serve;
 pub mod size;
@@ -18,6 +19,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve a cache (memcached's own flags)
     Serve(serve::Args),
+    /// Start a server, load it, show what happens and check every answer
+    Demo(demo::Args),
     /// Say what this host offers, and how to get more of it
     Doctor,
 }
@@ -26,6 +29,7 @@ pub enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Demo(args) => demo::run(&args),
         Command::Doctor => doctor::run(),
     }
 }

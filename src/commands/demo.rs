@@ -1,0 +1,104 @@
+//! `remora demo`: starts a server, loads it with real traffic, shows what happened, and ends by itself: with status 0 only
+//! if every answer was right.
+//!
+//! The server is a child process, so what is shown went through real sockets. Nothing is asked of the host: no root, no
+//! other package, no free port.
+
+mod phases;
+mod process;
+
+use crate::load::client::Connection;
+use crate::load::ledger::Ledger;
+use crate::load::report::TABLE_HEAD;
+use crate::load::session::Session;
+use crate::load::workload::{KeyChoice, Workload};
+use crate::load::zipf::Zipf;
+use anyhow::{Context, ensure};
+use phases::{Demo, KEYS_HOT};
+use process::ServerProcess;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Connections, and of them each its own share of the keys.
+const CONNECTIONS: u32 = 8;
+/// Threads of the load, and workers of the server, at most.
+const THREADS_MAX: usize = 2;
+/// How many times as much is written as memory holds.
+const FILL_FACTOR: u64 = 3;
+/// Lengths of values.
+const VALUE_BYTES: std::ops::RangeInclusive<u32> = 32..=2048;
+/// What an item takes beside its value: its key, and a record's header.
+const ITEM_OVERHEAD_BYTES: u64 = 40;
+/// How uneven the keys' popularity is; what YCSB uses.
+const ZIPF_EXPONENT: f64 = 0.99;
+
+/// Show the server at work, and check it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Seconds of mixed traffic
+    #[arg(short, long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub seconds: u64,
+    /// The server's memory for items, in MiB
+    #[arg(short, long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(8..=4096))]
+    pub memory: u64,
+    /// Where random numbers begin; the same seed makes the same keys and values
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Run it all. An error says what was wrong, and in which phase.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(THREADS_MAX);
+    let workload = workload(args);
+    let ledger = Ledger::new(workload.keys);
+    let mut server = ServerProcess::start(args.memory, threads)?;
+    println!(
+        "demo: server pid {} at {}, {} MiB, {threads} worker(s); {CONNECTIONS} connections from {threads} thread(s)",
+        server.pid(),
+        server.address(),
+        args.memory
+    );
+    let checked = check_all(args, threads, &workload, &ledger, server.address());
+    // A connection that broke says less than the server's own end.
+    let table = match (checked, server.fate()) {
+        (Ok(table), None) => table,
+        (Ok(_), Some(fate)) => anyhow::bail!(fate),
+        (Err(error), Some(fate)) => return Err(error.context(fate)),
+        (Err(error), None) => return Err(error),
+    };
+    let pid = server.pid();
+    let status = server.stop().context("phase 6, end")?;
+    ensure!(status.success(), "phase 6, end: the server ended with {status} after SIGTERM, expected status 0");
+    println!("6 end       SIGTERM to pid {pid}: {status}\n\n{TABLE_HEAD}\n{table}demo: all checks passed");
+    Ok(())
+}
+
+fn workload(args: &Args) -> Workload {
+    let mean_bytes = u64::from(VALUE_BYTES.start() + VALUE_BYTES.end()) / 2 + ITEM_OVERHEAD_BYTES;
+    let keys = ((args.memory << 20) * FILL_FACTOR / mean_bytes).max(u64::from(KEYS_HOT));
+    let keys = u32::try_from(keys).expect("--memory is bounded");
+    let choice = KeyChoice::Zipf(Zipf::new(keys, ZIPF_EXPONENT));
+    Workload { seed: args.seed, keys, choice, value_bytes: VALUE_BYTES, gets_per_set: 9 }
+}
+
+/// The phases that talk to the server; the rows of the summary.
+fn check_all(
+    args: &Args,
+    threads: usize,
+    workload: &Workload,
+    ledger: &Ledger,
+    address: SocketAddr,
+) -> anyhow::Result<String> {
+    let open = || Connection::open(address, phases::WAIT_MAX).context("while the demo began");
+    let sessions = (0..CONNECTIONS)
+        .map(|number| Ok(Session::new(open()?, workload, ledger, number, CONNECTIONS)))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let mut demo = Demo { sessions, threads, stats: open()? };
+    let fill = demo.fill().context("phase 1, fill")?;
+    let mixed = demo.mixed(Duration::from_secs(args.seconds)).context("phase 2, mixed traffic")?;
+    demo.lease().context("phase 3, lease")?;
+    demo.count().context("phase 4, count")?;
+    let check = demo.check().context("phase 5, check")?;
+    let rows = [("fill", fill), ("mixed", mixed), ("check", check)];
+    Ok(rows.iter().map(|(name, tally)| tally.row(name) + "\n").collect())
+}

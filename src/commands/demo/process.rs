@@ -1,0 +1,120 @@
+//! A server of this same binary as a child process: started on a port of the kernel's choice, ended by its own pid.
+//!
+//! It does not outlive this process: dropping it ends it, and so does the kernel when this process is killed.
+
+use crate::sys::child;
+use anyhow::{Context, bail};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Longest wait for the server to say where it listens, and for it to end.
+const WAIT_MAX: Duration = Duration::from_secs(20);
+/// Lines of its log that are kept, to be shown if it fails; later ones are dropped.
+const LOG_LINES_MAX: usize = 64;
+/// What it says of a listener.
+const LISTENING: &str = "remora: listening on tcp ";
+
+/// See the module.
+pub struct ServerProcess {
+    process: Child,
+    log: Receiver<String>,
+    address: SocketAddr,
+}
+
+impl ServerProcess {
+    /// Start with so much memory and so many workers, and wait until it listens.
+    pub fn start(memory_mebibytes: u64, workers: usize) -> anyhow::Result<ServerProcess> {
+        let binary = std::env::current_exe().context("cannot find this program's own file, to start it as a server")?;
+        let mut command = Command::new(&binary);
+        command.args(["serve", "-l", "127.0.0.1:0"]);
+        // The load shares the cores with the server; the kernel is left to spread both.
+        command.args(["-m", &memory_mebibytes.to_string(), "-t", &workers.to_string(), "--no-pin"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = child::end_with_parent(&mut command)
+            .spawn()
+            .with_context(|| format!("cannot start {} as a server", binary.display()))?;
+        let pipe = process.stderr.take().context("the server's stderr is no pipe")?;
+        let mut server = ServerProcess { process, log: log_of(pipe)?, address: SocketAddr::from(([0; 4], 0)) };
+        server.address = server.wait_for_address()?;
+        Ok(server)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// How it ended and its last words, if it has ended.
+    pub fn fate(&mut self) -> Option<String> {
+        let status = self.process.try_wait().ok().flatten()?;
+        let words: Vec<String> = self.log.try_iter().collect();
+        Some(format!("the server has ended ({status}); it said: {}", words.join(" | ")))
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
+        child::terminate(&self.process).context("cannot send SIGTERM to the server")?;
+        let status = self.wait(WAIT_MAX)?;
+        status.with_context(|| format!("the server (pid {}) did not end within {WAIT_MAX:?} of SIGTERM", self.pid()))
+    }
+
+    fn wait_for_address(&mut self) -> anyhow::Result<SocketAddr> {
+        let until = Instant::now() + WAIT_MAX;
+        let mut said = String::new();
+        loop {
+            let Ok(line) = self.log.recv_timeout(until.saturating_duration_since(Instant::now())) else {
+                bail!("the server did not come up within {WAIT_MAX:?}; it said: {said}");
+            };
+            if let Some(address) = line.strip_prefix(LISTENING) {
+                return address.trim().parse().with_context(|| format!("\"{line}\" names no address"));
+            }
+            said.push_str(&line);
+            said.push_str(" | ");
+        }
+    }
+
+    fn wait(&mut self, wait_max: Duration) -> anyhow::Result<Option<ExitStatus>> {
+        let until = Instant::now() + wait_max;
+        while Instant::now() < until {
+            if let Some(status) = self.process.try_wait().context("cannot wait for the server")? {
+                return Ok(Some(status));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        if !matches!(self.process.try_wait(), Ok(None)) {
+            return;
+        }
+        let asked = child::terminate(&self.process);
+        if asked.is_err() || !matches!(self.wait(WAIT_MAX), Ok(Some(_))) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+}
+
+/// The lines of the server's log, read by a thread of its own so that the server never blocks on the pipe; it ends with
+/// the server.
+fn log_of(pipe: impl Read + Send + 'static) -> anyhow::Result<Receiver<String>> {
+    let (sender, receiver): (SyncSender<String>, _) = sync_channel(LOG_LINES_MAX);
+    let read = move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let _ = sender.try_send(line);
+        }
+    };
+    std::thread::Builder::new().name("server-log".into()).spawn(read).context("cannot start a thread")?;
+    Ok(receiver)
+}
