@@ -102,12 +102,13 @@ fn it_shows_every_phase_and_ends_with_all_checks_passed() {
 
 #[test]
 fn a_server_that_dies_is_said_with_status_1() {
-    let mut demo = Demo::start(&["--memory", "8", "--seconds", "600"]);
-    let lines = demo.lines_until("1 fill");
+    let mut demo = Demo::start(&["--memory", "16", "--seconds", "600"]);
+    // The last line of the phase before: the next one takes the 600 seconds.
+    let lines = demo.lines_until("            the 32 hot keys");
     kill(server_pid(&lines));
     let rest = demo.lines_until("demo: all checks");
     let (status, errors) = demo.end();
-    assert_eq!(status.code(), Some(1), "{rest:?}\n{errors}");
+    assert_eq!(status.code(), Some(1), "{lines:?} {rest:?}\n{errors}");
     assert!(errors.contains("the server has ended (signal: 9") && errors.contains("phase 2, mixed"), "{errors}");
 }
 

@@ -13,7 +13,7 @@ use crate::load::report::TABLE_HEAD;
 use crate::load::session::Session;
 use crate::load::workload::{KeyChoice, Workload};
 use crate::load::zipf::Zipf;
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use phases::{Demo, KEYS_HOT};
 use process::ServerProcess;
 use std::net::SocketAddr;
@@ -27,6 +27,8 @@ const THREADS_MAX: usize = 2;
 const FILL_FACTOR: u64 = 3;
 /// Lengths of values.
 const VALUE_BYTES: std::ops::RangeInclusive<u32> = 32..=2048;
+/// How long a server that closes connections may take to be seen dead.
+const DEATH_MAX: Duration = Duration::from_millis(500);
 /// What an item takes beside its value: its key, and a record's header.
 const ITEM_OVERHEAD_BYTES: u64 = 40;
 /// How uneven the keys' popularity is; what YCSB uses.
@@ -59,13 +61,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.memory
     );
     let checked = check_all(args, threads, &workload, &ledger, server.address());
-    // A connection that broke says less than the server's own end.
-    let table = match (checked, server.fate()) {
-        (Ok(table), None) => table,
-        (Ok(_), Some(fate)) => anyhow::bail!(fate),
-        (Err(error), Some(fate)) => return Err(error.context(fate)),
-        (Err(error), None) => return Err(error),
+    let table = match checked {
+        Ok(table) => table,
+        // A connection that broke says less than the server's own end.
+        Err(error) => return Err(server.fate(DEATH_MAX).into_iter().fold(error, anyhow::Error::context)),
     };
+    if let Some(fate) = server.fate(Duration::ZERO) {
+        bail!("phase 6, end: before it was asked to, {fate}");
+    }
     let pid = server.pid();
     let status = server.stop().context("phase 6, end")?;
     ensure!(status.success(), "phase 6, end: the server ended with {status} after SIGTERM, expected status 0");

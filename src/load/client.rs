@@ -327,7 +327,7 @@ mod tests {
         for wrong in [
             "VALUE other 0 1\r\nx\r\nEND\r\n",
             "VALUE key 0\r\n",
-            "VALUE key 0 1\r\nxyEND\r\n",
+            "VALUE key 0 1\r\nxy\r\nEND\r\n",
             "VALUE key 0 1\r\nx\r\nVALUE",
             "SERVER_ERROR out of memory\r\n",
         ] {

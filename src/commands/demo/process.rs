@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for the server to say where it listens, and for it to end.
 const WAIT_MAX: Duration = Duration::from_secs(20);
+/// Longest wait for another of its last words, once it has ended.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(200);
 /// Lines of its log that are kept, to be shown if it fails; later ones are dropped.
 const LOG_LINES_MAX: usize = 64;
 /// What it says of a listener.
@@ -52,11 +54,13 @@ impl ServerProcess {
         self.process.id()
     }
 
-    /// How it ended and its last words, if it has ended.
-    pub fn fate(&mut self) -> Option<String> {
-        let status = self.process.try_wait().ok().flatten()?;
-        let words: Vec<String> = self.log.try_iter().collect();
-        Some(format!("the server has ended ({status}); it said: {}", words.join(" | ")))
+    /// How it ended and its last words, if it ends within `wait_max`: a process that dies closes its connections a moment
+    /// before it can be waited for.
+    pub fn fate(&mut self, wait_max: Duration) -> Option<String> {
+        let status = self.wait(wait_max).ok().flatten()?;
+        let words: Vec<String> = std::iter::from_fn(|| self.log.recv_timeout(LAST_WORDS_MAX).ok()).collect();
+        let words = if words.is_empty() { "nothing".to_string() } else { words.join(" | ") };
+        Some(format!("the server has ended ({status}); it said: {words}"))
     }
 
     /// SIGTERM, and how it ended.
@@ -83,13 +87,13 @@ impl ServerProcess {
 
     fn wait(&mut self, wait_max: Duration) -> anyhow::Result<Option<ExitStatus>> {
         let until = Instant::now() + wait_max;
-        while Instant::now() < until {
-            if let Some(status) = self.process.try_wait().context("cannot wait for the server")? {
-                return Ok(Some(status));
+        loop {
+            let ended = self.process.try_wait().context("cannot wait for the server")?;
+            if ended.is_some() || Instant::now() >= until {
+                return Ok(ended);
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(None)
     }
 }
 
