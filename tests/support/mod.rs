@@ -100,17 +100,17 @@ impl Server {
         kibibytes * 1024
     }
 
-    /// One value of plain `stats`, asked over a connection of its own.
+    /// One value of plain `stats`, asked over a connection of its own; None also when that is one connection too many.
     pub fn stat(&self, name: &str) -> Option<String> {
         let mut client = self.connect();
         client.send(b"stats\r\n");
         let mut found = None;
         loop {
             let line = client.line();
-            if line == "END" {
-                return found;
-            }
-            let mut words = line.splitn(3, ' ').skip(1);
+            let Some(entry) = line.strip_prefix("STAT ") else {
+                return found.filter(|_| line == "END");
+            };
+            let mut words = entry.splitn(2, ' ');
             if words.next() == Some(name) {
                 found = words.next().map(str::to_string);
             }
