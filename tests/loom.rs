@@ -11,11 +11,22 @@ use remora::store::ring::{BIRTH, ControlLine, Ring};
 use remora::sys::memory::Slab;
 use remora::sys::quiescence::Domain;
 
+/// Check all executions with at most so many preemptions. There must be several: a model that loom finds nothing to vary in
+/// proves nothing.
 fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
+    let executions = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = executions.clone();
+    let check = move || {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        check();
+    };
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.max_branches = 100_000;
     builder.check(check);
+    let executions = executions.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(executions > 4, "only {executions} executions");
+    println!("{executions} executions");
 }
 
 /// Whoever sees `committed` sees every byte below it.
@@ -93,17 +104,22 @@ fn find(index: &Index, number: u64) -> Look<()> {
 }
 
 fn grow_while_looking_for(number: u64) {
-    model(3, move || {
+    model(2, move || {
         let index = Arc::new(Index::new(512).unwrap());
         for number in 0..9 {
             index.insert(hash_of(number), position_of(number)).unwrap();
         }
-        let writer = {
+        // The reader is the spawned thread, and so runs second in loom's first execution. The other way round loom (0.7) explores
+        // next to nothing: it keeps only the last access to each atomic, so a writer that looks before it stores hides from loom
+        // that its store depends on what a reader had read before.
+        let reader = {
             let index = index.clone();
-            thread::spawn(move || index.grow(|entry| hash_of(entry.position(COMMITTED) / 8 - 8)))
+            thread::spawn(move || {
+                assert!(!matches!(find(&index, number), Look::Absent), "a key that is there is never missed");
+            })
         };
-        assert!(!matches!(find(&index, number), Look::Absent), "a key that is there is never missed");
-        writer.join().unwrap();
+        index.grow(|entry| hash_of(entry.position(COMMITTED) / 8 - 8));
+        reader.join().unwrap();
         assert!((0..9).all(|number| matches!(find(&index, number), Look::Found(()))));
         assert!(matches!(find(&index, 9), Look::Absent));
         assert_eq!(index.overflow_count(), 0, "the emptied overflow bucket was given back");

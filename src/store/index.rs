@@ -320,7 +320,7 @@ impl Index {
         let bucket = &self.overflow.words()[(link as usize - 1) * BUCKET_WORDS..][..BUCKET_WORDS];
         if link == get(&state.overflow_free) {
             set(&state.overflow_free, get(&bucket[0]));
-            set(&bucket[0], 0);
+            bucket[0].store(0, Ordering::Release);
         }
         set(&state.overflow_in_use, get(&state.overflow_in_use) + 1);
         Ok((link, bucket))
@@ -357,7 +357,7 @@ impl Index {
                 let Ok(vacant) = self.vacancy(new) else {
                     return self.abandon(new);
                 };
-                vacant.store(get(cell), Ordering::Relaxed);
+                vacant.store(get(cell), Ordering::Release);
             }
             bucket = self.next(get(&cells[CONTROL]));
         }
@@ -378,7 +378,7 @@ impl Index {
     /// No overflow bucket for the copies: leave everything as it was.
     fn abandon(&self, new: &[AtomicU64]) {
         for cell in &new[..SLOTS] {
-            set(cell, 0);
+            cell.store(0, Ordering::Release);
         }
         self.release_chain(new);
     }
@@ -424,11 +424,12 @@ impl Index {
         while link != 0 {
             let freed = &self.overflow.words()[(link as usize - 1) * BUCKET_WORDS..][..BUCKET_WORDS];
             let next = get(&freed[CONTROL]) >> 32;
-            for cell in &freed[..SLOTS] {
-                set(cell, 0);
+            // Release, also where nothing changes: who reads these values must see the odd version that came before them.
+            for cell in &freed[1..SLOTS] {
+                cell.store(0, Ordering::Release);
             }
             freed[CONTROL].store(0, Ordering::Release);
-            set(&freed[0], get(&state.overflow_free));
+            freed[0].store(get(&state.overflow_free), Ordering::Release);
             set(&state.overflow_free, link);
             set(&state.overflow_in_use, get(&state.overflow_in_use) - 1);
             link = next;
