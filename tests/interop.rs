@@ -143,8 +143,11 @@ fn interop_memslap() {
         println!("{said}");
         assert!(!said.to_lowercase().contains("error"), "{said}");
     }
-    let said = succeeds("memcslap", &[&servers, "-t", "set", "-c", "4", "-e", "5000", "-R", "-n", "-B"]);
-    assert!(!said.to_lowercase().contains("error"), "{said}");
+    // Not -B: with it memcslap fails an assertion of its own, against memcached as well.
+    for mode in ["-R", "-n"] {
+        let said = succeeds("memcslap", &[&servers, "-t", "set", "-c", "4", "-e", "5000", mode]);
+        assert!(!said.to_lowercase().contains("error"), "{said}");
+    }
 }
 
 #[test]
