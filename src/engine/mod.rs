@@ -21,7 +21,7 @@ mod storage;
 
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::{Exptime, ParseLimits, Rejection, Request, reply};
-use crate::store::{NoRoom, Store, Turn};
+use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn};
 use flush::FlushTimer;
 pub use output::Output;
 use prefixes::Prefixes;
@@ -124,7 +124,7 @@ impl Engine {
 
     /// What the parser must know.
     pub fn parse_limits(&self) -> ParseLimits {
-        ParseLimits { value_bytes_max: self.settings.item_bytes_max }
+        ParseLimits { value_bytes_max: self.settings.item_bytes_max - RECORD_OVERHEAD_BYTES_MIN }
     }
 
     /// Execute `request`. `resume` is 0, or the offset of an earlier [`Outcome::Resume`] or [`Outcome::Park`] of the

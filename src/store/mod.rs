@@ -165,5 +165,7 @@ impl Store {
     }
 }
 
+/// What a record has beside its value, at least: a header and a key of one byte. A larger value than leaves room for it fits under no key.
+pub const RECORD_OVERHEAD_BYTES_MIN: usize = record::HEADER_BYTES + 1;
 /// Seats beyond the workers': administration and tests.
 const SEATS_SPARE: usize = 8;

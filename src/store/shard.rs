@@ -27,7 +27,7 @@ pub struct Policy {
     pub record_bytes_max: usize,
     /// Bytes that reclaim keeps free ahead of the head.
     pub ahead_bytes: u64,
-    /// Bytes that only reclaim may use, so that it can always move the record at the tail (`-M`).
+    /// Bytes that only reclaim may use, so that it can move the record at the tail: with `-M` always, else nearly always.
     pub reserve_bytes: u64,
     /// Most bytes of live records (`-M`).
     pub live_bytes_max: u64,

@@ -140,8 +140,9 @@ fn slab_bytes(ring_bytes: usize, hugepages: bool) -> usize {
 fn policy(config: &StoreConfig, ring_bytes: usize) -> Policy {
     let record_bytes_max = config.item_bytes_max.next_multiple_of(8);
     let ahead_bytes = (ring_bytes / AHEAD_SHARE).max(AHEAD_BYTES_MIN.min(ring_bytes / 8));
-    // A record that does not fit before the slab's end pads up to its own size: room for the largest twice.
-    let reserve_bytes = if config.evict { 0 } else { 2 * record_bytes_max };
+    // A record that does not fit before the slab's end pads up to its own size: room for the largest twice. Where evicting is an
+    // option, enough that an item in use rarely has to go for want of room.
+    let reserve_bytes = if config.evict { ahead_bytes / 4 } else { 2 * record_bytes_max };
     let unusable = 2 * reserve_bytes + ahead_bytes + ring_bytes / 16;
     Policy {
         evict: config.evict,
