@@ -4,7 +4,9 @@
 //! then memory is taken and threads are started.
 
 use super::size;
-use crate::base::limits::{INPUT_BYTES_TOTAL_MIN, ITEM_BYTES_DEFAULT, OTHER_FILES_MAX, WORKERS_MAX};
+use crate::base::limits::{
+    INPUT_BYTES_TOTAL_MIN, ITEM_BYTES_DEFAULT, OTHER_FILES_MAX, REQUESTS_PER_TURN_DEFAULT, WORKERS_MAX,
+};
 use crate::engine::{Engine, Settings};
 use crate::server::listen::ListenConfig;
 use crate::server::{Server, ServerConfig, Sockets, address};
@@ -65,7 +67,7 @@ pub struct Args {
     #[arg(short = 'o', long, value_delimiter = ',')]
     pub extended: Vec<String>,
     /// Requests of one connection before the others have their turn
-    #[arg(short = 'R', long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short = 'R', long, default_value_t = REQUESTS_PER_TURN_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_reqs_per_event: u32,
     /// Say more: -v information, -vv debugging (RUST_LOG has the last word)
     #[arg(short, action = clap::ArgAction::Count)]

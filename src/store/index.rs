@@ -13,6 +13,7 @@
 
 use crate::sys::memory::Reservation;
 use crate::sys::sync::{AtomicU64, Ordering, fence};
+use crossbeam::utils::CachePadded;
 use std::io;
 
 const SLOTS: usize = 7;
@@ -106,7 +107,8 @@ pub struct Index {
     /// Primary buckets in use; published with release when a split's copies are in place.
     count: AtomicU64,
     count_max: u64,
-    writer_state: WriterState,
+    /// On a cache line of its own: every insert writes to it, and every reader needs what stands before it.
+    writer_state: CachePadded<WriterState>,
 }
 
 /// Written under the shard's lock only; atomics so that statistics may read them.
@@ -158,12 +160,12 @@ impl Index {
             overflow: Reservation::new(overflow_max as usize * BUCKET_BYTES)?,
             count: AtomicU64::new(1),
             count_max,
-            writer_state: WriterState {
+            writer_state: CachePadded::new(WriterState {
                 entries: AtomicU64::new(0),
                 overflow_used: AtomicU64::new(0),
                 overflow_free: AtomicU64::new(0),
                 overflow_in_use: AtomicU64::new(0),
-            },
+            }),
         })
     }
 

@@ -15,6 +15,7 @@ use crate::base::time::UnixSeconds;
 use crate::sys::memory::Slab;
 use crate::sys::quiescence::{Domain, Era};
 use crate::sys::sync::{AtomicU64, Mutex, MutexGuard, Ordering::Relaxed};
+use crossbeam::utils::CachePadded;
 use std::io;
 use std::sync::Arc;
 
@@ -47,7 +48,8 @@ pub struct Shard {
     /// Not zero when reclaim has something to do that no append has done.
     pub(super) attention: AtomicU64,
     lock_waits: AtomicU64,
-    writer: Mutex<Writer>,
+    /// On a cache line of its own: readers need what stands before it, and nothing of this.
+    writer: CachePadded<Mutex<Writer>>,
 }
 
 /// What the shard's lock guards.
@@ -113,7 +115,7 @@ impl Shard {
             flushed_below: AtomicU64::new(0),
             attention: AtomicU64::new(0),
             lock_waits: AtomicU64::new(0),
-            writer: Mutex::new(writer),
+            writer: CachePadded::new(Mutex::new(writer)),
         };
         shard.write_epoch();
         Ok(shard)
