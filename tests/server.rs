@@ -246,3 +246,17 @@ fn the_port_is_written_where_memcacheds_tests_look_for_it() {
     });
     assert!(written, "{:?}", std::fs::read_to_string(&path));
 }
+
+/// tools/test runs this on reserved huge pages as well.
+#[test]
+fn stats_say_what_the_slabs_stand_on() {
+    let server = Server::start(&["-m", "64", "-t", "1"]);
+    let slabs =
+        |backing: &str| server.stat(&format!("slabs_{backing}")).expect("a number").parse::<u64>().expect("a number");
+    if std::env::var_os("REMORA_TEST_HUGEPAGES").is_some() {
+        assert!(slabs("hugetlb") > 0, "huge pages are reserved, and none is used");
+    } else {
+        assert_eq!((slabs("hugetlb"), slabs("transparent")), (0, 0));
+        assert!(slabs("plain") > 0);
+    }
+}

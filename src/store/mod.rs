@@ -65,6 +65,29 @@ pub struct Participant<'s> {
 
 /// One turn of a worker's loop: while it lives, nothing that its holder can see is overwritten. Dropping it announces
 /// quiescence and takes the worker offline.
+///
+/// What was found in a turn cannot outlive it:
+///
+/// ```compile_fail,E0505
+/// # fn look(store: &remora::store::Store) {
+/// let mut participant = store.join();
+/// let turn = participant.turn();
+/// let found = store.get(&turn, &store.locate(b"key"), remora::base::time::UnixSeconds::now());
+/// drop(turn);
+/// println!("{}", found.is_some_and(|item| item.stale()));
+/// # }
+/// ```
+///
+/// and a worker is in one turn at a time:
+///
+/// ```compile_fail,E0499
+/// # fn turns(store: &remora::store::Store) {
+/// let mut participant = store.join();
+/// let first = participant.turn();
+/// let second = participant.turn();
+/// drop(first);
+/// # }
+/// ```
 pub struct Turn<'p> {
     _inside: Inside<'p>,
 }

@@ -23,10 +23,15 @@ pub struct Server {
     log: mpsc::Receiver<String>,
 }
 
-/// The binary under test, `serve` already said; small and unpinned, since several run side by side.
+/// The binary under test, `serve` already said; small and unpinned, since several run side by side. On plain pages, unless
+/// `REMORA_TEST_HUGEPAGES` is set: resident memory of tests that measure it must not depend on the host.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_remora"));
-    command.arg("serve").args(["--no-pin", "--no-hugepages"]).args(arguments);
+    command.args(["serve", "--no-pin"]);
+    if std::env::var_os("REMORA_TEST_HUGEPAGES").is_none() {
+        command.arg("--no-hugepages");
+    }
+    command.args(arguments);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }
