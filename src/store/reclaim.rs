@@ -108,7 +108,9 @@ impl Shard {
         let alive = self.is_alive(&item, now);
         if alive && self.deserves_another_lap(writer, &slot, record_bytes) {
             let reinserted = self.reinsert(writer, &item, hash);
-            if reinserted || !self.policy.evict {
+            // What was given up becomes room in a later turn: better to go on then than to lose an item that is in use.
+            let room_is_due = self.free_bytes(writer) > self.usable_bytes(writer);
+            if reinserted || !self.policy.evict || room_is_due {
                 return reinserted;
             }
         }
