@@ -110,19 +110,25 @@ fn an_item_in_use_gets_another_lap_and_keeps_its_cas() {
     assert!(stats.reinserted_items > 5 && stats.reinserted_items < 100, "{}", stats.reinserted_items);
 }
 
-/// Found by the demo: an item whose second chance found no room at that moment was evicted, though room was about to be released.
+/// Found by the demo: items whose second chance found no room at that moment were evicted, though room was about to be released.
+/// There are more of them, side by side in the log, than the room that reclaim keeps for itself.
 #[test]
-fn an_item_in_use_waits_for_room_that_is_due() {
+fn items_in_use_wait_for_room_that_is_due() {
     let store = store(64 << 10, 4 << 10, true);
     let mut seat = store.join();
-    set(&store, &mut seat, b"hot", b"value").unwrap();
+    let hot: Vec<Vec<u8>> = (0..30).map(|number| format!("hot-{number}").into_bytes()).collect();
+    for key in &hot {
+        set(&store, &mut seat, key, &[b'h'; 200]).unwrap();
+    }
     let mut number = 0;
     for round in 0..500 {
         let turn = seat.turn();
         // Write without a pause until nothing fits any more in this turn.
         loop {
-            let item = store.get(&turn, &store.locate(b"hot"), NOW);
-            item.unwrap_or_else(|| panic!("lost in round {round}, after {number} sets")).note_use(NOW);
+            for key in &hot {
+                let item = store.get(&turn, &store.locate(key), NOW);
+                item.unwrap_or_else(|| panic!("lost in round {round}, after {number} sets")).note_use(NOW);
+            }
             let (key, bytes) = (key(number), value(number, 100 + number % 200));
             let at = store.locate(&key);
             let draft = store.draft(&at, NewItem { value: &bytes, ..NewItem::default() }, NOW);
@@ -133,7 +139,7 @@ fn an_item_in_use_waits_for_room_that_is_due() {
         }
         store.maintain(&turn, 0, NOW);
     }
-    assert!(store.stats().parked >= 500 && store.stats().reinserted_items > 10);
+    assert!(store.stats().parked >= 500 && store.stats().reinserted_items > 100);
 }
 
 #[test]
