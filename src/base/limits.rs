@@ -86,6 +86,30 @@ pub const LOAD_ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Longest wait of the load generator for any progress on a connection.
 pub const LOAD_WAIT_SECONDS_MAX: u64 = 10;
 
+/// Longest line in bytes that the load generator takes for an answer: no answer to what it asks is half as long.
+pub const LOAD_LINE_BYTES_MAX: usize = 1024;
+
+/// Requests in bytes that one connection of `remora load` gathers before it waits for the socket to take them.
+pub const LOAD_OUTPUT_BYTES_MAX: usize = 256 << 10;
+
+/// Connections of `remora load` served between two looks at its clock: a look costs as much as a tenth of a request at
+/// most, and what it shows is late by the time that eight take.
+pub const LOAD_SERVED_PER_CLOCK: usize = 8;
+
+/// Longest sleep of a thread of `remora load`: the end of the run and silent servers are looked for this often.
+pub const LOAD_TICK_MILLISECONDS: u64 = 50;
+
+/// Connections and threads of `remora load`; a typing error must not open a million.
+pub const LOAD_CONNECTIONS_MAX: u32 = 60_000;
+/// See [`LOAD_CONNECTIONS_MAX`].
+pub const LOAD_THREADS_MAX: u32 = 256;
+
+/// Commands that one connection of `remora load` may have under way, and keys of one multi-get.
+pub const LOAD_DEPTH_MAX: u32 = 4096;
+
+/// Seconds that `remora load` keeps one by one for its report: a day. Later ones count in the sums alone.
+pub const LOAD_INTERVALS_MAX: usize = 86_400;
+
 /// Requests that a session of the load generator has under way.
 pub const LOAD_PIPELINE_MAX: usize = 16;
 

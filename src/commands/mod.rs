@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub mod doctor;
+pub mod load;
 pub mod serve;
 pub mod size;
 
@@ -19,6 +20,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve a cache (memcached's own flags)
     Serve(serve::Args),
+    /// Load servers that speak memcached's protocols, measure, and check every answer
+    Load(load::Args),
     /// Start a server, load it, show what happens and check every answer
     Demo(demo::Args),
     /// Say what this host offers, and how to get more of it
@@ -29,6 +32,7 @@ pub enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Load(args) => load::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Doctor => doctor::run(),
     }

@@ -25,8 +25,8 @@ pub enum ClientError {
     /// No connection.
     #[error("cannot connect to {address}: {cause}; does the server run, and listen there?")]
     Connect {
-        /// Where to.
-        address: SocketAddr,
+        /// Where to: an address, or the path of a unix socket.
+        address: String,
         /// What the system said.
         cause: io::Error,
     },
@@ -39,7 +39,7 @@ pub enum ClientError {
         waited_max: Duration,
     },
     /// The other side has closed.
-    #[error("the server closed the connection while an answer was due")]
+    #[error("the server closed the connection")]
     Closed,
     /// The system refused.
     #[error("{doing}: {cause}")]
@@ -102,7 +102,7 @@ impl Connection {
             stream.set_write_timeout(Some(waited_max))?;
             Ok(stream)
         };
-        let stream = connect().map_err(|cause| ClientError::Connect { address, cause })?;
+        let stream = connect().map_err(|cause| ClientError::Connect { address: address.to_string(), cause })?;
         Ok(Connection { stream, waited_max, requests: Vec::new(), input: Vec::new(), filled: 0, taken: 0 })
     }
 
@@ -268,9 +268,16 @@ impl Connection {
     fn failure(&self, doing: &'static str, cause: io::Error) -> ClientError {
         match cause.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => ClientError::Timeout { doing, waited_max: self.waited_max },
-            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => ClientError::Closed,
-            _ => ClientError::Socket { doing, cause },
+            _ => socket_failure(doing, cause),
         }
+    }
+}
+
+/// What the system's refusal means for a connection.
+pub(super) fn socket_failure(doing: &'static str, cause: io::Error) -> ClientError {
+    match cause.kind() {
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => ClientError::Closed,
+        _ => ClientError::Socket { doing, cause },
     }
 }
 
@@ -279,7 +286,7 @@ fn number(text: &[u8]) -> Option<usize> {
 }
 
 /// Long lines are cut: an error is read by a person.
-fn unexpected(expected: &'static str, said: &[u8]) -> ClientError {
+pub(super) fn unexpected(expected: &'static str, said: &[u8]) -> ClientError {
     let said = String::from_utf8_lossy(&said[..said.len().min(120)]).into_owned();
     ClientError::Unexpected { expected, said }
 }

@@ -88,6 +88,18 @@ impl Tally {
         Duration::from_nanos(self.latencies.max())
     }
 
+    /// All latencies, in nanoseconds.
+    pub fn latencies(&self) -> &Histogram<u64> {
+        &self.latencies
+    }
+
+    /// Back to the beginning; keeps its memory.
+    pub fn clear(&mut self) {
+        self.latencies.reset();
+        (self.sets, self.hits, self.misses, self.wrong, self.value_bytes_written) = (0, 0, 0, 0, 0);
+        (self.first_wrong, self.elapsed) = (None, Duration::ZERO);
+    }
+
     /// A row of [`TABLE_HEAD`].
     pub fn row(&self, name: &str) -> String {
         format!(

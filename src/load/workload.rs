@@ -11,11 +11,15 @@
 
 use super::zipf::Zipf;
 use crate::base::checksum::BodyChecksum;
-use std::io::Write as _;
 use std::ops::RangeInclusive;
 
 /// Bytes before the body: the least length of a value.
 pub const HEADER_BYTES: u32 = 16;
+
+/// Length of every key's text.
+pub const KEY_BYTES: usize = 15;
+
+const KEY_PREFIX: &[u8] = b"load:";
 
 /// How keys are chosen for reading and writing.
 #[derive(Debug, Clone)]
@@ -24,6 +28,26 @@ pub enum KeyChoice {
     Uniform,
     /// Small numbers far more often.
     Zipf(Zipf),
+}
+
+/// The text of a key: `load:` and ten digits.
+pub fn key_text(key: u32) -> [u8; KEY_BYTES] {
+    let mut text = *b"load:0000000000";
+    let mut rest = key;
+    for digit in text[KEY_PREFIX.len()..].iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    text
+}
+
+/// The number of the key that this is the text of.
+pub fn key_number(text: &[u8]) -> Option<u32> {
+    let digits = text.strip_prefix(KEY_PREFIX).filter(|digits| digits.len() == KEY_BYTES - KEY_PREFIX.len())?;
+    let number = digits
+        .iter()
+        .try_fold(0_u64, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0')))?;
+    u32::try_from(number).ok()
 }
 
 /// A description of traffic; the same description makes the same keys and values.
@@ -88,16 +112,21 @@ pub enum Fault {
 impl Workload {
     /// The next operation of a random sequence.
     pub fn next(&self, rng: &mut fastrand::Rng) -> Operation {
-        let key = match &self.choice {
+        let key = self.pick_key(rng);
+        if rng.u32(..=self.gets_per_set) == 0 { Operation::Set(key) } else { Operation::Get(key) }
+    }
+
+    /// A key, as often as it is to be used.
+    pub fn pick_key(&self, rng: &mut fastrand::Rng) -> u32 {
+        match &self.choice {
             KeyChoice::Uniform => rng.u32(..self.keys),
             KeyChoice::Zipf(zipf) => zipf.pick(rng),
-        };
-        if rng.u32(..=self.gets_per_set) == 0 { Operation::Set(key) } else { Operation::Get(key) }
+        }
     }
 
     /// Append the text of a key.
     pub fn push_key(&self, key: u32, to: &mut Vec<u8>) {
-        write!(to, "load:{key:010}").expect("writing to a Vec cannot fail");
+        to.extend_from_slice(&key_text(key));
     }
 
     /// The value of a key at a version; replaces what is in `to`.
@@ -179,6 +208,19 @@ mod tests {
             let right = value(key, version);
             assert_eq!(workload().verify(key, version..=version, &right), Ok(version));
             assert_eq!(workload().compare(key, version, &right, &mut Vec::new()), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_key_is_known_by_its_text() {
+        for (key, text) in [(0, "load:0000000000"), (1_234_567, "load:0001234567"), (u32::MAX, "load:4294967295")] {
+            assert_eq!(key_text(key), text.as_bytes());
+            assert_eq!(key_number(text.as_bytes()), Some(key));
+        }
+        for text in
+            ["", "load:", "load:000000001", "load:00000000010", "load:4294967296", "load:000000001x", "lead:0000000001"]
+        {
+            assert_eq!(key_number(text.as_bytes()), None, "{text}");
         }
     }
 

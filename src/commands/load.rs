@@ -1,0 +1,268 @@
+//! `remora load`: traffic for any server that speaks memcached's protocols, from the command line to the summary. Status 1 when
+//! an answer was wrong, was none, or did not come.
+
+use crate::base::limits::{
+    LOAD_ANSWER_BYTES_MAX, LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_THREADS_MAX, OTHER_FILES_MAX,
+};
+use crate::load::drive::{Outcome, Phase, drive};
+use crate::load::ledger::Ledger;
+use crate::load::plan::{Protocol, Traffic, filler};
+use crate::load::stream::Target;
+use crate::load::summary;
+use crate::load::workload::{HEADER_BYTES, KeyChoice, Workload};
+use crate::load::zipf::Zipf;
+use crate::server::address;
+use crate::sys::{privilege, signals};
+use anyhow::{Context, anyhow, bail, ensure};
+use std::io::{IsTerminal, Write};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+/// memcached's port.
+const PORT_DEFAULT: u16 = 11211;
+
+/// Load servers, measure, and check what they answer.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// host, host:port or unix:PATH; several: keys are spread over them, connections dealt out in turn
+    #[arg(short, long, value_name = "SERVER", default_value = "127.0.0.1:11211")]
+    pub server: Vec<String>,
+    /// Connections, to all servers together
+    #[arg(short, long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_CONNECTIONS_MAX)))]
+    pub connections: u32,
+    /// Threads
+    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_THREADS_MAX)))]
+    pub threads: u32,
+    /// Commands that each connection has under way at most
+    #[arg(short = 'P', long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_DEPTH_MAX)))]
+    pub pipeline: u32,
+    /// End after so many seconds
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1 << 30), conflicts_with = "requests")]
+    pub seconds: u64,
+    /// End after so many commands instead
+    #[arg(short = 'n', long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub requests: Option<u64>,
+    /// Sets to gets, as commands
+    #[arg(long, default_value = "1:9", value_name = "SETS:GETS", value_parser = ratio)]
+    pub ratio: (u32, u32),
+    /// Different keys
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub keys: u32,
+    /// Keys by Zipf's law with this exponent, for example 0.99, instead of all equally often
+    #[arg(long, value_name = "EXPONENT", value_parser = exponent)]
+    pub zipf: Option<f64>,
+    /// Length of values: N, or MIN-MAX, all lengths equally likely
+    #[arg(long, default_value = "100", value_name = "N|MIN-MAX", value_parser = lengths)]
+    pub value_bytes: RangeInclusive<u32>,
+    /// Expiry of what is set, in seconds; 0 for never
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=60 * 60 * 24 * 30))]
+    pub ttl: u32,
+    /// Keys of each get (text: one line, meta: so many mg)
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_DEPTH_MAX)))]
+    pub multi_get: u32,
+    /// Write every key once first
+    #[arg(long)]
+    pub fill: bool,
+    /// In whose words: get and set, or mg and ms
+    #[arg(long, default_value = "text", value_parser = ["text", "meta"])]
+    pub protocol: String,
+    /// Open loop: so many commands a second, evenly spaced; latency counts from when each was due
+    #[arg(long, value_name = "PER_SECOND", value_parser = per_second)]
+    pub rate: Option<f64>,
+    /// Check key, version and every byte of what is read. Fills first. The keys load:* must be this run's alone
+    #[arg(long)]
+    pub verify: bool,
+    /// Where random numbers begin; the same seed makes the same keys and values
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Write all figures as JSON to this file; - for standard output, which then has nothing else
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the run's latencies in milliseconds as an HdrHistogram percentile log
+    #[arg(long, value_name = "FILE")]
+    pub hdr: Option<PathBuf>,
+}
+
+fn ratio(text: &str) -> Result<(u32, u32), String> {
+    let parts = text.split_once(':').and_then(|(sets, gets)| Some((sets.parse().ok()?, gets.parse().ok()?)));
+    let parts = parts.filter(|(sets, gets): &(u32, u32)| *sets <= 1_000_000 && *gets <= 1_000_000 && sets + gets > 0);
+    parts.ok_or_else(|| format!("\"{text}\" is no ratio; write sets:gets, for example 1:9"))
+}
+
+fn exponent(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| *number > 0.0 && *number <= 10.0);
+    number.ok_or_else(|| format!("\"{text}\" is no exponent; write a number above 0 and up to 10, for example 0.99"))
+}
+
+fn per_second(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| (0.001..=1e9).contains(number));
+    number.ok_or_else(|| format!("\"{text}\" is no rate; write commands a second, for example 50000"))
+}
+
+fn lengths(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    let range = low.parse().ok().zip(high.parse().ok()).map(|(low, high): (u32, u32)| low..=high);
+    range
+        .filter(|range| !range.is_empty() && *range.end() as usize <= LOAD_ANSWER_BYTES_MAX)
+        .ok_or_else(|| format!("\"{text}\" is no length up to {LOAD_ANSWER_BYTES_MAX}; write 100 or 16-1000"))
+}
+
+/// Fill if asked to, run, report.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    check(args)?;
+    let targets = args.server.iter().map(|text| target(text)).collect::<anyhow::Result<Vec<_>>>().context("-s")?;
+    let traffic = traffic(args);
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked_to_stop = Arc::clone(&stop);
+    signals::watch(move || asked_to_stop.store(true, Relaxed)).context("cannot watch for signals")?;
+    let base = Phase {
+        traffic: &traffic,
+        targets: &targets,
+        connections: args.connections,
+        threads: args.threads,
+        pipeline: args.pipeline,
+        fill: true,
+        rate: None,
+        duration: None,
+        commands: None,
+        stop: &stop,
+    };
+    let mut phases = Vec::new();
+    if args.fill || args.verify {
+        phases.push(("fill", shown("fill", &base)?));
+    }
+    if !stop.load(Relaxed) {
+        let duration = args.requests.is_none().then(|| Duration::from_secs(args.seconds));
+        let phase = Phase { fill: false, rate: args.rate, duration, commands: args.requests, ..base };
+        phases.push(("run", shown("run", &phase)?));
+    }
+    report(args, &phases)
+}
+
+fn check(args: &Args) -> anyhow::Result<()> {
+    ensure!(args.threads <= args.connections, "--threads is more than --connections; a thread needs one at least");
+    ensure!(
+        args.server.len() <= args.connections as usize,
+        "{} servers need as many --connections at least",
+        args.server.len()
+    );
+    ensure!(
+        !args.verify || *args.value_bytes.start() >= HEADER_BYTES,
+        "--verify needs --value-bytes of {HEADER_BYTES} at least: values carry their key and a checksum"
+    );
+    let in_flight = u64::from(args.pipeline) * u64::from(args.multi_get) * u64::from(args.connections);
+    ensure!(in_flight <= 1 << 28, "--pipeline times --multi-get times --connections is {in_flight}; keep below 2^28");
+    // Each connection may need a second descriptor (see load/stream.rs).
+    let files = u64::from(args.connections) * 2 + OTHER_FILES_MAX;
+    privilege::raise_open_files(files).map_err(|limit| {
+        anyhow!("{files} open files may be needed, and this process may have {limit}; `ulimit -n {files}`")
+    })
+}
+
+fn target(text: &str) -> anyhow::Result<Target> {
+    let addresses = match text.strip_prefix("unix:") {
+        Some(path) => vec![socket2::SockAddr::unix(path).with_context(|| format!("{path} is no path of a socket"))?],
+        None => address::resolve(text, Some(PORT_DEFAULT))?.into_iter().map(Into::into).collect(),
+    };
+    Ok(Target { name: text.to_string(), addresses })
+}
+
+fn traffic(args: &Args) -> Traffic {
+    let choice = args.zipf.map_or(KeyChoice::Uniform, |exponent| KeyChoice::Zipf(Zipf::new(args.keys, exponent)));
+    let (sets, gets) = args.ratio;
+    let workload = Workload {
+        seed: args.seed,
+        keys: args.keys,
+        choice,
+        value_bytes: args.value_bytes.clone(),
+        gets_per_set: gets / sets.max(1),
+    };
+    Traffic {
+        workload,
+        protocol: if args.protocol == "meta" { Protocol::Meta } else { Protocol::Text },
+        sets,
+        gets,
+        keys_per_get: args.multi_get,
+        ttl_seconds: args.ttl,
+        ledger: args.verify.then(|| Ledger::new(args.keys)),
+        filler: filler(args.seed, *args.value_bytes.end()),
+    }
+}
+
+/// Run a phase with a line a second on stderr, rewritten in place on a terminal.
+fn shown(name: &str, phase: &Phase<'_>) -> anyhow::Result<Outcome> {
+    let is_terminal = std::io::stderr().is_terminal();
+    let outcome = drive(phase, |interval| {
+        let line = summary::progress(name, interval);
+        // Whoever closed stderr does not want to hear.
+        let mut stderr = std::io::stderr().lock();
+        let _ = if is_terminal { write!(stderr, "\r{line}\x1b[K") } else { writeln!(stderr, "{line}") };
+    });
+    if is_terminal {
+        eprintln!();
+    }
+    Ok(outcome?)
+}
+
+/// The summary, the files, and the verdict.
+fn report(args: &Args, phases: &[(&str, Outcome)]) -> anyhow::Result<()> {
+    let named: Vec<(&str, &Outcome)> = phases.iter().map(|(name, outcome)| (*name, outcome)).collect();
+    let verdict = verdict(&named);
+    let table = summary::table(&named);
+    let error = verdict.as_ref().err().map(|error| format!("{error:#}"));
+    let json = || summary::json(&settings(args), &named, error.as_deref());
+    let mut stdout = std::io::stdout().lock();
+    match &args.json {
+        Some(path) if path.as_os_str() == "-" => {
+            eprint!("{table}");
+            stdout.write_all(json().as_bytes()).context("cannot write to standard output")?;
+        }
+        Some(path) => {
+            std::fs::write(path, json()).with_context(|| format!("cannot write --json {}", path.display()))?;
+            stdout.write_all(table.as_bytes()).context("cannot write to standard output")?;
+        }
+        None => stdout.write_all(table.as_bytes()).context("cannot write to standard output")?,
+    }
+    if let (Some(path), Some((_, outcome))) = (&args.hdr, named.last()) {
+        std::fs::write(path, summary::percentile_log(&outcome.tally))
+            .with_context(|| format!("cannot write --hdr {}", path.display()))?;
+    }
+    verdict
+}
+
+fn verdict(phases: &[(&str, &Outcome)]) -> anyhow::Result<()> {
+    for (name, outcome) in phases {
+        if let Some(error) = &outcome.error {
+            bail!("{name}: {error}");
+        }
+        if let Some(first) = &outcome.tally.first_wrong {
+            bail!("{name}: {} wrong answers; the first: {first}", outcome.tally.wrong);
+        }
+    }
+    Ok(())
+}
+
+fn settings(args: &Args) -> Vec<(&'static str, String)> {
+    let servers: Vec<String> = args.server.iter().map(|server| summary::string(server)).collect();
+    let or_null = |value: Option<String>| value.unwrap_or_else(|| "null".into());
+    vec![
+        ("servers", format!("[{}]", servers.join(", "))),
+        ("connections", args.connections.to_string()),
+        ("threads", args.threads.to_string()),
+        ("pipeline", args.pipeline.to_string()),
+        ("rate", or_null(args.rate.map(|rate| rate.to_string()))),
+        ("ratio", summary::string(&format!("{}:{}", args.ratio.0, args.ratio.1))),
+        ("keys", args.keys.to_string()),
+        ("zipf", or_null(args.zipf.map(|exponent| exponent.to_string()))),
+        ("value_bytes_min", args.value_bytes.start().to_string()),
+        ("value_bytes_max", args.value_bytes.end().to_string()),
+        ("ttl", args.ttl.to_string()),
+        ("multi_get", args.multi_get.to_string()),
+        ("protocol", summary::string(&args.protocol)),
+        ("verify", args.verify.to_string()),
+        ("seed", args.seed.to_string()),
+    ]
+}

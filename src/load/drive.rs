@@ -1,0 +1,240 @@
+//! A phase of `remora load`: connections shared out to threads, driven until its end, counted once a second.
+//!
+//! Each thread counts for itself. When the conductor raises the tick, a thread adds its counts to its account, under that
+//! account's lock, and begins anew; so nothing is shared while requests go back and forth.
+
+use super::caller::Caller;
+use super::client::ClientError;
+use super::hand::Hand;
+use super::plan::{Lane, Planner, Traffic};
+use super::report::Tally;
+use super::schedule::Schedule;
+use super::stream::{Stream, Target};
+use crate::base::limits::{LOAD_INTERVALS_MAX, LOAD_WAIT_SECONDS_MAX};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What to do.
+pub struct Phase<'a> {
+    /// What is asked.
+    pub traffic: &'a Traffic,
+    /// Whom.
+    pub targets: &'a [Target],
+    /// Over how many connections, to all servers together; at least one for each.
+    pub connections: u32,
+    /// By how many threads; no more than connections.
+    pub threads: u32,
+    /// Commands that a connection may have under way.
+    pub pipeline: u32,
+    /// Write each key once, then end.
+    pub fill: bool,
+    /// Commands a second (open loop); None for as many as are answered (closed loop).
+    pub rate: Option<f64>,
+    /// End after this.
+    pub duration: Option<Duration>,
+    /// End after so many commands.
+    pub commands: Option<u64>,
+    /// Raised by anyone to end it.
+    pub stop: &'a AtomicBool,
+}
+
+/// A second of it, or what was left of one.
+pub struct Interval {
+    /// When it ended, since the phase began.
+    pub at: Duration,
+    /// What was counted; `elapsed` is the interval's length.
+    pub tally: Tally,
+}
+
+/// What an interval leaves for the report.
+#[derive(Debug, Clone, Copy)]
+pub struct Point {
+    /// When it ended, since the phase began.
+    pub at: Duration,
+    /// Requests a second.
+    pub rate: f64,
+    /// Median latency.
+    pub p50: Duration,
+    /// Latency of the slowest hundredth.
+    pub p99: Duration,
+}
+
+/// What came of it.
+#[derive(Default)]
+pub struct Outcome {
+    /// All counts.
+    pub tally: Tally,
+    /// Processor time of the threads; None where the system does not tell.
+    pub cpu: Option<Duration>,
+    /// Open loop: commands that were due and were not begun before the end.
+    pub unsent: u64,
+    /// Second by second.
+    pub points: Vec<Point>,
+    /// Why it ended early.
+    pub error: Option<DriveError>,
+}
+
+/// What ended a run.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// A connection that cannot go on.
+    #[error("connection {number} to {server}: {cause}")]
+    Connection {
+        /// Which of all connections.
+        number: u32,
+        /// As the operator named it.
+        server: String,
+        /// Why.
+        cause: ClientError,
+    },
+    /// More connections than keys, or nearly.
+    #[error("connection {0} has no key of its own to write; give more --keys or fewer --connections")]
+    NoKey(u32),
+    /// The system refused.
+    #[error("cannot wait for sockets: {0}; raise `ulimit -n`")]
+    Poll(#[from] io::Error),
+}
+
+/// What a thread and the conductor share.
+pub struct Account {
+    counted: Mutex<Tally>,
+}
+
+impl Account {
+    /// Add a thread's counts, and begin them anew.
+    pub fn add(&self, tally: &mut Tally) {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner).add(tally);
+        tally.clear();
+    }
+
+    fn move_to(&self, all: &mut Tally) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        all.add(&counted);
+        counted.clear();
+    }
+}
+
+/// What a thread says at its end.
+pub struct Farewell {
+    /// Its processor time.
+    pub cpu: Option<Duration>,
+    /// Commands due and not begun.
+    pub unsent: u64,
+    /// Why it ended early.
+    pub error: Option<DriveError>,
+}
+
+/// How long threads have to add up their counts before the conductor looks; who is later counts to the next second.
+const ADDING_MAX: Duration = Duration::from_millis(5);
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Do it. `watch` hears of every second.
+pub fn drive(phase: &Phase<'_>, mut watch: impl FnMut(&Interval)) -> Result<Outcome, DriveError> {
+    let accounts: Vec<Account> =
+        (0..phase.threads).map(|_| Account { counted: Mutex::new(Tally::default()) }).collect();
+    let tick = AtomicU32::new(0);
+    let callers = (0..phase.threads).map(|thread| open(phase, thread)).collect::<Result<Vec<_>, _>>()?;
+    let started = Instant::now();
+    let mut outcome = Outcome::default();
+    let (mut interval, mut counted_at) = (Tally::default(), Duration::ZERO);
+    let mut count = |outcome: &mut Outcome| {
+        accounts.iter().for_each(|account| account.move_to(&mut interval));
+        let at = started.elapsed();
+        interval.elapsed = at - counted_at;
+        counted_at = at;
+        outcome.tally.add(&interval);
+        outcome.tally.elapsed = at;
+        let done = Interval { at, tally: std::mem::take(&mut interval) };
+        if outcome.points.len() < LOAD_INTERVALS_MAX {
+            outcome.points.push(done.point());
+        }
+        watch(&done);
+    };
+    std::thread::scope(|scope| {
+        let (sender, farewells) = channel();
+        for (number, callers) in callers.into_iter().enumerate() {
+            let (sender, account, tick) = (sender.clone(), &accounts[number], &tick);
+            let schedule = phase.schedule_of(number as u32, callers.len() as u32);
+            let work = move || {
+                let farewell = match Hand::new(phase, started, callers, schedule, phase.share_of(number as u32)) {
+                    Ok(hand) => hand.run(account, tick),
+                    Err(error) => Farewell { cpu: None, unsent: 0, error: Some(error.into()) },
+                };
+                // The conductor waits for all of them, so it is there to hear.
+                let _ = sender.send(farewell);
+            };
+            let thread = std::thread::Builder::new().name(format!("load-{number}"));
+            thread.spawn_scoped(scope, work).expect("the system gives a few threads");
+        }
+        drop(sender);
+        let (mut cpu, mut next) = (Some(Duration::ZERO), started + INTERVAL);
+        loop {
+            match farewells.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Farewell { cpu: spent, unsent, error }) => {
+                    cpu = cpu.zip(spent).map(|(all, spent)| all + spent);
+                    outcome.unsent += unsent;
+                    outcome.error = outcome.error.take().or(error);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    tick.fetch_add(1, Relaxed);
+                    std::thread::sleep(ADDING_MAX);
+                    count(&mut outcome);
+                    next += INTERVAL;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        outcome.cpu = cpu;
+    });
+    count(&mut outcome);
+    Ok(outcome)
+}
+
+impl Interval {
+    fn point(&self) -> Point {
+        let tally = &self.tally;
+        Point { at: self.at, rate: tally.rate(), p50: tally.latency_at(0.5), p99: tally.latency_at(0.99) }
+    }
+}
+
+impl Phase<'_> {
+    fn lane_of(&self, number: u32) -> Lane {
+        let servers = self.targets.len() as u32;
+        let (server, index) = (number % servers, number / servers);
+        Lane { number, server, servers, index, of: (self.connections - server).div_ceil(servers) }
+    }
+
+    fn share_of(&self, thread: u32) -> u64 {
+        let (threads, thread) = (u64::from(self.threads), u64::from(thread));
+        self.commands.map_or(u64::MAX, |all| all / threads + u64::from(thread < all % threads))
+    }
+
+    /// Each thread has a share of the rate as large as its share of the connections.
+    fn schedule_of(&self, thread: u32, connections: u32) -> Option<Schedule> {
+        let share = f64::from(connections) / f64::from(self.connections);
+        let phase = f64::from(thread) / f64::from(self.threads);
+        self.rate.map(|rate| Schedule::new(rate * share, connections, phase))
+    }
+}
+
+/// The connections of one thread: every so-manieth of all.
+fn open<'a>(phase: &Phase<'a>, thread: u32) -> Result<Vec<Caller<'a>>, DriveError> {
+    let mut callers = Vec::new();
+    for number in (thread..phase.connections).step_by(phase.threads as usize) {
+        let lane = phase.lane_of(number);
+        if lane.own_key_from(0, phase.traffic.workload.keys).is_none() {
+            return Err(DriveError::NoKey(number));
+        }
+        let target = &phase.targets[lane.server as usize];
+        let failed = |cause| DriveError::Connection { number, server: target.name.clone(), cause };
+        let wait_max = Duration::from_secs(LOAD_WAIT_SECONDS_MAX);
+        let stream = Stream::open(target, wait_max, callers.len() as u32).map_err(failed)?;
+        let planner = Planner::new(phase.traffic, lane, phase.fill);
+        let (whom, is_paced) = ((number, target.name.as_str()), phase.rate.is_some());
+        callers.push(Caller::new(whom, stream, phase.traffic, planner, phase.pipeline, is_paced));
+    }
+    Ok(callers)
+}

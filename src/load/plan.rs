@@ -1,0 +1,300 @@
+//! What a connection sends next: which command, which keys, which value. Pure: appends bytes to a buffer, and to a queue
+//! what is to come back for them.
+//!
+//! Keys belong to servers by the frozen hash. With `--verify` each key also has one connection that alone writes it, so that its
+//! last acknowledged version is known (see [`super::ledger`]); any connection reads it.
+
+use super::ledger::Ledger;
+use super::workload::{HEADER_BYTES, Workload, key_text};
+use crate::base::hash::shard_hash;
+use std::collections::VecDeque;
+
+/// In whose words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// get, set.
+    Text,
+    /// mg, ms.
+    Meta,
+}
+
+/// Traffic of a whole run, shared by all connections.
+pub struct Traffic {
+    /// Keys and values.
+    pub workload: Workload,
+    /// In whose words.
+    pub protocol: Protocol,
+    /// Sets, and gets, of so many commands together.
+    pub sets: u32,
+    /// See `sets`.
+    pub gets: u32,
+    /// Keys of one get.
+    pub keys_per_get: u32,
+    /// Expiry of what is set, in seconds; 0 for never.
+    pub ttl_seconds: u32,
+    /// With `--verify`: what was written.
+    pub ledger: Option<Ledger>,
+    /// Without: bytes that values are cut from. As long as the longest.
+    pub filler: Vec<u8>,
+}
+
+/// One of the connections to a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Lane {
+    /// Which of all connections.
+    pub number: u32,
+    /// Its server, of so many.
+    pub server: u32,
+    /// See `server`.
+    pub servers: u32,
+    /// Which of the connections to this server, of so many.
+    pub index: u32,
+    /// See `index`.
+    pub of: u32,
+}
+
+/// One key whose answer is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Latency counts from here: when it was sent, or due. Nanoseconds since the run began.
+    pub since_ns: u64,
+    /// Its number.
+    pub key: u32,
+    /// Of a set, the version sent; of a get, the last that was acknowledged before. 0 without `--verify`.
+    pub version: u32,
+    /// Of a set, its value's length.
+    pub value_bytes: u32,
+    /// Written, not read.
+    pub is_set: bool,
+    /// No further key belongs to the same command.
+    pub is_last: bool,
+}
+
+/// Draws before an own key is looked for from the last one on.
+const DRAWS_PER_SERVER: u32 = 16;
+
+/// See the module.
+pub struct Planner<'a> {
+    traffic: &'a Traffic,
+    lane: Lane,
+    rng: fastrand::Rng,
+    /// Where filling has got to; None when it is over.
+    filling: Option<u32>,
+    value: Vec<u8>,
+}
+
+impl<'a> Planner<'a> {
+    /// For one connection. With `fill` it writes each of its keys once and ends; else it goes on for ever.
+    pub fn new(traffic: &'a Traffic, lane: Lane, fill: bool) -> Planner<'a> {
+        let seed = traffic.workload.seed.wrapping_mul(0x9E37_79B9).wrapping_add(u64::from(lane.number));
+        let value = Vec::with_capacity(*traffic.workload.value_bytes.end() as usize);
+        Planner { traffic, lane, rng: fastrand::Rng::with_seed(seed), filling: fill.then_some(0), value }
+    }
+
+    /// The next command, counted from `since_ns`. False when filling has come to its end.
+    pub fn next(&mut self, since_ns: u64, out: &mut Vec<u8>, asked: &mut VecDeque<Asked>) -> bool {
+        if let Some(from) = self.filling {
+            let Some(key) = self.lane.own_key_from(from, self.traffic.workload.keys) else { return false };
+            self.filling = Some(key + 1);
+            self.set(key, since_ns, out, asked);
+        } else if self.rng.u32(..self.traffic.sets + self.traffic.gets) < self.traffic.sets {
+            let key = self.pick(self.traffic.ledger.is_some());
+            self.set(key, since_ns, out, asked);
+        } else {
+            self.get(since_ns, out, asked);
+        }
+        true
+    }
+
+    fn get(&mut self, since_ns: u64, out: &mut Vec<u8>, asked: &mut VecDeque<Asked>) {
+        let text = self.traffic.protocol == Protocol::Text;
+        if text {
+            out.extend_from_slice(b"get");
+        }
+        for left in (0..self.traffic.keys_per_get).rev() {
+            let key = self.pick(false);
+            if text {
+                out.push(b' ');
+                out.extend_from_slice(&key_text(key));
+            } else {
+                out.extend_from_slice(b"mg ");
+                out.extend_from_slice(&key_text(key));
+                out.extend_from_slice(b" v\r\n");
+            }
+            let version = self.traffic.ledger.as_ref().map_or(0, |ledger| ledger.acknowledged(key));
+            asked.push_back(Asked { since_ns, key, version, value_bytes: 0, is_set: false, is_last: left == 0 });
+        }
+        if text {
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    fn set(&mut self, key: u32, since_ns: u64, out: &mut Vec<u8>, asked: &mut VecDeque<Asked>) {
+        let traffic = self.traffic;
+        let mut version = 0;
+        let value = match &traffic.ledger {
+            Some(ledger) => {
+                version = ledger.issue(key);
+                traffic.workload.value(key, version, &mut self.value);
+                &self.value[..]
+            }
+            None => &traffic.filler[..self.rng.u32(traffic.workload.value_bytes.clone()) as usize],
+        };
+        let (mut length, mut ttl) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let (length, ttl) = (length.format(value.len()).as_bytes(), ttl.format(traffic.ttl_seconds).as_bytes());
+        let key_text = key_text(key);
+        match traffic.protocol {
+            Protocol::Text => {
+                for part in [b"set ", &key_text[..], b" 0 ", ttl, b" ", length] {
+                    out.extend_from_slice(part);
+                }
+            }
+            Protocol::Meta => {
+                for part in [b"ms ", &key_text[..], b" ", length] {
+                    out.extend_from_slice(part);
+                }
+                if traffic.ttl_seconds > 0 {
+                    out.extend_from_slice(b" T");
+                    out.extend_from_slice(ttl);
+                }
+            }
+        }
+        for part in [b"\r\n", value, b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+        let value_bytes = value.len() as u32;
+        asked.push_back(Asked { since_ns, key, version, value_bytes, is_set: true, is_last: true });
+    }
+
+    /// A key of this connection's server, with `own` one that it alone writes. Mostly as often as the workload says.
+    fn pick(&mut self, own: bool) -> u32 {
+        let workload = &self.traffic.workload;
+        let mut key = 0;
+        for _ in 0..DRAWS_PER_SERVER * self.lane.servers {
+            key = workload.pick_key(&mut self.rng);
+            if own {
+                key = key - key % self.lane.of + self.lane.index;
+                if key >= workload.keys {
+                    continue;
+                }
+            }
+            if self.lane.is_here(key) {
+                return key;
+            }
+        }
+        let found = self.lane.own_key_from(key, workload.keys).or_else(|| self.lane.own_key_from(0, workload.keys));
+        found.expect("checked by the run: each connection has a key of its own")
+    }
+}
+
+impl Lane {
+    fn is_here(&self, key: u32) -> bool {
+        self.servers == 1 || shard_hash(&key_text(key)) % u64::from(self.servers) == u64::from(self.server)
+    }
+
+    /// The nearest key from `from` on that this connection alone writes.
+    pub fn own_key_from(&self, from: u32, keys: u32) -> Option<u32> {
+        let mut key = u64::from(from) + u64::from((self.index + self.of - from % self.of) % self.of);
+        while key < u64::from(keys) {
+            if self.is_here(key as u32) {
+                return Some(key as u32);
+            }
+            key += u64::from(self.of);
+        }
+        None
+    }
+}
+
+/// Bytes to cut values from; at least as many as a header has, so that nobody need care.
+pub fn filler(seed: u64, bytes: u32) -> Vec<u8> {
+    let mut filler = vec![0; bytes.max(HEADER_BYTES) as usize];
+    fastrand::Rng::with_seed(seed).fill(&mut filler);
+    filler
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::load::workload::KeyChoice;
+    use std::collections::BTreeMap;
+
+    pub(in crate::load) fn traffic(protocol: Protocol, verify: bool) -> Traffic {
+        let workload =
+            Workload { seed: 3, keys: 100, choice: KeyChoice::Uniform, value_bytes: 16..=40, gets_per_set: 9 };
+        let ledger = verify.then(|| Ledger::new(100));
+        Traffic { workload, protocol, sets: 1, gets: 1, keys_per_get: 1, ttl_seconds: 0, ledger, filler: filler(3, 40) }
+    }
+
+    fn lane(number: u32, servers: u32, of: u32) -> Lane {
+        Lane { number, server: number % servers, servers, index: number / servers, of }
+    }
+
+    #[test]
+    fn filling_writes_each_key_once_where_it_belongs() {
+        for (servers, of) in [(1, 1), (1, 7), (3, 1), (3, 4)] {
+            let traffic = traffic(Protocol::Text, true);
+            let mut written = BTreeMap::new();
+            for number in 0..servers * of {
+                let lane = lane(number, servers, of);
+                let mut planner = Planner::new(&traffic, lane, true);
+                let mut asked = VecDeque::new();
+                while planner.next(5, &mut Vec::new(), &mut asked) {}
+                for key in asked {
+                    assert!(key.is_set && key.is_last && key.version == 1 && key.since_ns == 5);
+                    let hash = shard_hash(format!("load:{:010}", key.key).as_bytes());
+                    assert_eq!(hash % u64::from(servers), u64::from(lane.server));
+                    *written.entry(key.key).or_insert(0) += 1;
+                }
+            }
+            assert_eq!(written, (0..100).map(|key| (key, 1)).collect(), "{servers} servers, {of} connections");
+        }
+    }
+
+    #[test]
+    fn sets_keep_to_own_keys_and_gets_to_the_server() {
+        let mut traffic = traffic(Protocol::Text, true);
+        traffic.keys_per_get = 3;
+        for number in 0..6 {
+            let lane = lane(number, 2, 3);
+            let mut planner = Planner::new(&traffic, lane, false);
+            let mut asked = VecDeque::new();
+            for _ in 0..500 {
+                assert!(planner.next(0, &mut Vec::new(), &mut asked));
+            }
+            assert!(asked.iter().all(|asked| lane.is_here(asked.key)));
+            assert!(asked.iter().filter(|asked| asked.is_set).all(|asked| asked.key % 3 == lane.index));
+            let commands = asked.iter().filter(|asked| asked.is_last).count();
+            let sets = asked.iter().filter(|asked| asked.is_set).count();
+            assert_eq!((commands, asked.len()), (500, sets + 3 * (500 - sets)));
+            assert!((180..320).contains(&sets), "{sets} sets of 500 at 1:1");
+        }
+    }
+
+    #[test]
+    fn commands_are_written_as_the_protocol_says() {
+        let say = |protocol, sets, gets, ttl_seconds| {
+            let mut traffic = traffic(protocol, false);
+            (traffic.sets, traffic.gets, traffic.keys_per_get, traffic.ttl_seconds) = (sets, gets, 2, ttl_seconds);
+            (traffic.workload.keys, traffic.workload.value_bytes) = (1, 3..=3);
+            traffic.filler = b"abcdef".to_vec();
+            let mut out = Vec::new();
+            Planner::new(&traffic, lane(0, 1, 1), false).next(0, &mut out, &mut VecDeque::new());
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(say(Protocol::Text, 0, 1, 0), "get load:0000000000 load:0000000000\r\n");
+        assert_eq!(say(Protocol::Text, 1, 0, 60), "set load:0000000000 0 60 3\r\nabc\r\n");
+        assert_eq!(say(Protocol::Meta, 0, 1, 0), "mg load:0000000000 v\r\nmg load:0000000000 v\r\n");
+        assert_eq!(say(Protocol::Meta, 1, 0, 60), "ms load:0000000000 3 T60\r\nabc\r\n");
+        assert_eq!(say(Protocol::Meta, 1, 0, 0), "ms load:0000000000 3\r\nabc\r\n");
+    }
+
+    #[test]
+    fn a_connection_without_a_key_of_its_own_is_seen() {
+        assert_eq!(lane(5, 1, 6).own_key_from(0, 5), None);
+        assert_eq!(lane(4, 1, 6).own_key_from(0, 5), Some(4));
+        assert_eq!(lane(1, 1, 3).own_key_from(1, 9), Some(1));
+        assert_eq!(lane(1, 1, 3).own_key_from(2, 9), Some(4));
+        assert_eq!(lane(2, 1, 3).own_key_from(7, 9), Some(8));
+        assert_eq!(lane(0, 1, 3).own_key_from(7, 9), None);
+    }
+}
