@@ -25,10 +25,7 @@ pub enum Outcome<'a> {
 enum State {
     Line,
     /// So many bytes of a value are still to come, then these behind it.
-    Value {
-        left: usize,
-        tail: &'static [u8],
-    },
+    Value(usize, &'static [u8]),
 }
 
 /// What a line means.
@@ -67,7 +64,7 @@ impl Answers {
         while !input.is_empty() {
             input = match self.state {
                 State::Line => self.take_line(input, asked, &mut judge)?,
-                State::Value { left, tail } => self.take_value(input, left, tail, asked, &mut judge)?,
+                State::Value(left, tail) => self.take_value(input, left, tail, asked, &mut judge)?,
             };
         }
         Ok(())
@@ -108,7 +105,7 @@ impl Answers {
             Meaning::Value { place, bytes } => {
                 asked.drain(..place).for_each(|missed| judge(&missed, Outcome::Missed));
                 let ends_command = self.protocol == Protocol::Text && asked[0].is_last;
-                self.state = State::Value { left: bytes, tail: if ends_command { b"\r\nEND\r\n" } else { b"\r\n" } };
+                self.state = State::Value(bytes, if ends_command { b"\r\nEND\r\n" } else { b"\r\n" });
             }
         }
         Ok(&input[end + 1..])
@@ -133,7 +130,7 @@ impl Answers {
             self.carried.extend_from_slice(value);
         }
         if !is_whole {
-            self.state = State::Value { left: left - value.len(), tail: &tail[behind..] };
+            self.state = State::Value(left - value.len(), &tail[behind..]);
             return Ok(&rest[behind..]);
         }
         let seen = if self.carried.is_empty() { value } else { &self.carried };
@@ -209,14 +206,9 @@ mod tests {
         asked
     }
 
-    /// One word for each key: what came back.
-    fn outcomes(
-        protocol: Protocol,
-        see_values: bool,
-        pieces: &[&[u8]],
-        commands: &[usize],
-    ) -> Result<Vec<String>, String> {
-        let (mut asked, mut answers) = (asked(commands), Answers::new(protocol, see_values));
+    /// One word for each key: what came back. Values are shown if they are to be `seen`.
+    fn outcomes(protocol: Protocol, seen: bool, pieces: &[&[u8]], keys: &[usize]) -> Result<Vec<String>, String> {
+        let (mut asked, mut answers) = (asked(keys), Answers::new(protocol, seen));
         let mut seen = Vec::new();
         for piece in pieces {
             let judge = |asked: &Asked, outcome: Outcome<'_>| {
@@ -236,14 +228,11 @@ mod tests {
 
     /// Cut at every place in two, and into single bytes, with values seen and not.
     fn always(protocol: Protocol, answer: &[u8], commands: &[usize], expected: &[&str]) {
-        let unseen: Vec<String> = expected
-            .iter()
-            .map(|text| match text.split_once(' ') {
-                Some((key, "stored" | "missed")) => format!("{key} {}", &text[key.len() + 1..]),
-                Some((key, _)) => format!("{key} hit"),
-                None => unreachable!("a key and a word"),
-            })
-            .collect();
+        let unseen = |text: &&str| match text.split_once(' ').expect("a key and a word") {
+            (_, "stored" | "missed") => text.to_string(),
+            (key, _) => format!("{key} hit"),
+        };
+        let unseen: Vec<String> = expected.iter().map(unseen).collect();
         for cut in 0..=answer.len() {
             let (first, second) = answer.split_at(cut);
             assert_eq!(outcomes(protocol, true, &[first, second], commands).unwrap(), expected, "cut at {cut}");

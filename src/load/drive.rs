@@ -130,6 +130,8 @@ pub struct Farewell {
 /// How long threads have to add up their counts before the conductor looks; who is later counts to the next second.
 const ADDING_MAX: Duration = Duration::from_millis(5);
 const INTERVAL: Duration = Duration::from_secs(1);
+/// A shorter rest at the end counts in the sums alone: it says nothing of the rate.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// Do it. `watch` hears of every second.
 pub fn drive(phase: &Phase<'_>, mut watch: impl FnMut(&Interval)) -> Result<Outcome, DriveError> {
@@ -148,10 +150,13 @@ pub fn drive(phase: &Phase<'_>, mut watch: impl FnMut(&Interval)) -> Result<Outc
         outcome.tally.add(&interval);
         outcome.tally.elapsed = at;
         let done = Interval { at, tally: std::mem::take(&mut interval) };
-        if outcome.points.len() < LOAD_INTERVALS_MAX {
+        let is_long_enough = done.tally.elapsed >= INTERVAL_MIN || outcome.points.is_empty();
+        if is_long_enough && outcome.points.len() < LOAD_INTERVALS_MAX {
             outcome.points.push(done.point());
         }
-        watch(&done);
+        if is_long_enough {
+            watch(&done);
+        }
     };
     std::thread::scope(|scope| {
         let (sender, farewells) = channel();

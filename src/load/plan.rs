@@ -5,7 +5,7 @@
 //! last acknowledged version is known (see [`super::ledger`]); any connection reads it.
 
 use super::ledger::Ledger;
-use super::workload::{HEADER_BYTES, Workload, key_text};
+use super::workload::{Workload, key_text};
 use crate::base::hash::shard_hash;
 use std::collections::VecDeque;
 
@@ -108,9 +108,7 @@ impl<'a> Planner<'a> {
 
     fn get(&mut self, since_ns: u64, out: &mut Vec<u8>, asked: &mut VecDeque<Asked>) {
         let text = self.traffic.protocol == Protocol::Text;
-        if text {
-            out.extend_from_slice(b"get");
-        }
+        out.extend_from_slice(if text { b"get" } else { b"" });
         for left in (0..self.traffic.keys_per_get).rev() {
             let key = self.pick(false);
             if text {
@@ -182,8 +180,8 @@ impl<'a> Planner<'a> {
                 return key;
             }
         }
-        let found = self.lane.own_key_from(key, workload.keys).or_else(|| self.lane.own_key_from(0, workload.keys));
-        found.expect("checked by the run: each connection has a key of its own")
+        let from = |key| self.lane.own_key_from(key, workload.keys);
+        from(key).or_else(|| from(0)).expect("checked by the run: each connection has a key of its own")
     }
 }
 
@@ -205,9 +203,9 @@ impl Lane {
     }
 }
 
-/// Bytes to cut values from; at least as many as a header has, so that nobody need care.
+/// Bytes to cut values from.
 pub fn filler(seed: u64, bytes: u32) -> Vec<u8> {
-    let mut filler = vec![0; bytes.max(HEADER_BYTES) as usize];
+    let mut filler = vec![0; bytes as usize];
     fastrand::Rng::with_seed(seed).fill(&mut filler);
     filler
 }
