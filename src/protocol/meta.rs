@@ -49,7 +49,7 @@ pub struct MetaRequest<'a> {
     pub value: &'a [u8],
     /// b: the key came as base64.
     pub base64_key: bool,
-    /// q: leave out the usual answer (mg: EN; ms, md, ma: HD; md, ma: NF too).
+    /// q: leave out the usual answer (mg: EN; ms, md, ma: HD). NF is never hidden.
     pub quiet: bool,
     /// v: the value is wanted in the answer.
     pub want_value: bool,

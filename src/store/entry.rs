@@ -32,11 +32,6 @@ impl<'t> Entry<'t> {
         self.found.filter(|item| self.shard.is_alive(item, self.now))
     }
 
-    /// True when a record is there that has expired and not been reclaimed yet (for statistics).
-    pub fn is_expired(&self) -> bool {
-        self.found.is_some_and(|item| item.expiry().has_passed(self.now))
-    }
-
     /// Write the item; returns its CAS.
     pub fn set(&mut self, draft: &Draft<'_>) -> Result<u64, NoRoom> {
         let policy = &self.shard.policy;
@@ -46,14 +41,12 @@ impl<'t> Entry<'t> {
         let old_charge = self.found.map_or(0, |item| self.shard.charge(&item.record.shape));
         let live_bytes = self.writer.counts.live_bytes - old_charge + self.shard.charge(&draft.shape());
         if !policy.evict && live_bytes > policy.live_bytes_max {
-            self.writer.sweep = true;
-            self.shard.attention.store(1, Relaxed);
+            self.ask_for_sweep();
             return Err(NoRoom::Full);
         }
         let index = &self.shard.index;
         if self.found.is_none() && index.is_full() {
-            self.writer.sweep = true;
-            self.shard.attention.store(1, Relaxed);
+            self.ask_for_sweep();
             return Err(NoRoom::Now);
         }
         let position = self.shard.append(&mut self.writer, draft, policy.reserve_bytes)?;
@@ -66,6 +59,12 @@ impl<'t> Entry<'t> {
         let item = self.shard.item(slot);
         self.found = Some(item);
         Ok(item.cas())
+    }
+
+    /// What is full may hold expired items: have maintenance look for them.
+    fn ask_for_sweep(&mut self) {
+        self.writer.sweep = true;
+        self.shard.attention.store(1, Relaxed);
     }
 
     /// Remove the item; false if there was none.

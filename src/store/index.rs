@@ -193,10 +193,15 @@ impl Index {
         &self.buckets.words()[bucket as usize * BUCKET_WORDS..][..BUCKET_WORDS]
     }
 
+    /// The overflow bucket behind a link (its number + 1, as control words and the free list keep it).
+    fn overflow_bucket(&self, link: u64) -> &[AtomicU64] {
+        &self.overflow.words()[(link as usize - 1) * BUCKET_WORDS..][..BUCKET_WORDS]
+    }
+
     /// The overflow bucket that a control word names.
     fn next(&self, control: u64) -> Option<&[AtomicU64]> {
         let link = control >> 32;
-        (link != 0).then(|| &self.overflow.words()[(link as usize - 1) * BUCKET_WORDS..][..BUCKET_WORDS])
+        (link != 0).then(|| self.overflow_bucket(link))
     }
 
     /// Look for the key with this hash; `matches` says whether the record behind an entry is the one. Without the lock.
@@ -319,7 +324,7 @@ impl Index {
             }
             link => link,
         };
-        let bucket = &self.overflow.words()[(link as usize - 1) * BUCKET_WORDS..][..BUCKET_WORDS];
+        let bucket = self.overflow_bucket(link);
         if link == get(&state.overflow_free) {
             set(&state.overflow_free, get(&bucket[0]));
             bucket[0].store(0, Ordering::Release);
@@ -424,7 +429,7 @@ impl Index {
         bucket[CONTROL].store(control & VERSION_MASK, Ordering::Release);
         let mut link = control >> 32;
         while link != 0 {
-            let freed = &self.overflow.words()[(link as usize - 1) * BUCKET_WORDS..][..BUCKET_WORDS];
+            let freed = self.overflow_bucket(link);
             let next = get(&freed[CONTROL]) >> 32;
             // Release, also where nothing changes: who reads these values must see the odd version that came before them.
             for cell in &freed[1..SLOTS] {
