@@ -27,6 +27,9 @@ pub const READ_BUFFER_BYTES: usize = 64 << 10;
 /// client that pipelines 32 two polls and two writes for each of its batches: 1.3 times the CPU per request, measured.
 pub const REQUESTS_PER_TURN_DEFAULT: u32 = 256;
 
+/// Requests of one connection that are parsed before the first of them is executed, so that their cache misses overlap.
+pub const BATCH_REQUESTS_MAX: usize = 16;
+
 /// Most bytes read from one connection in one turn, so that a fast sender of large values does not hold up the others.
 pub const READ_BYTES_PER_TURN: usize = 256 << 10;
 

@@ -70,7 +70,7 @@ impl Engine {
     /// Count up or down, or create.
     pub(super) fn count(&self, call: &mut Call<'_, '_, '_>, order: &CountOrder<'_>) -> Result<Counted, NoRoom> {
         let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
-        let at = self.store.locate(order.key);
+        let at = self.locate(call, order.key);
         let mut entry = self.store.entry(turn, &at, now);
         let Some(old) = entry.item() else {
             let Some((initial, expiry)) = order.create else {

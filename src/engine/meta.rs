@@ -111,7 +111,7 @@ impl Engine {
 
     fn meta_debug(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) {
         let (turn, now) = (call.context.turn, call.context.now);
-        let at = self.store.locate(request.key);
+        let at = self.locate(call, request.key);
         let out = call.out.bytes();
         match self.store.get(turn, &at, now) {
             None => out.extend_from_slice(reply::META_DEBUG_MISS),

@@ -22,7 +22,7 @@ struct Hit<'t> {
 impl Engine {
     pub(super) fn meta_get(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) -> Result<(), NoRoom> {
         let (turn, now) = (call.context.turn, call.context.now);
-        let at = self.store.locate(request.key);
+        let at = self.locate(call, request.key);
         let seen = self.store.get(turn, &at, now);
         let facts = seen.map(|item| facts_before(request, &item, now));
         let hit = match (&facts, seen) {

@@ -11,6 +11,7 @@ mod flush;
 mod meta;
 mod meta_get;
 pub mod output;
+mod plan;
 mod prefixes;
 mod removal;
 mod retrieve;
@@ -21,9 +22,10 @@ mod storage;
 
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::{Exptime, ParseLimits, Rejection, Request, reply};
-use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn};
+use crate::store::{Located, NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn};
 use flush::FlushTimer;
 pub use output::Output;
+pub use plan::Plan;
 use prefixes::Prefixes;
 use stats::Baseline;
 pub use stats::{GlobalStats, WorkerStats, WorkerTotals};
@@ -94,6 +96,7 @@ pub enum Outcome {
 struct Call<'c, 'w, 't> {
     context: &'c mut Context<'w, 't>,
     out: &'c mut Output,
+    planned: Option<Located<'c>>,
     /// Answer with an error instead of parking.
     last_try: bool,
 }
@@ -127,23 +130,23 @@ impl Engine {
         ParseLimits { value_bytes_max: self.settings.item_bytes_max - RECORD_OVERHEAD_BYTES_MIN }
     }
 
-    /// Execute `request`. `resume` is 0, or the offset of an earlier [`Outcome::Resume`] or [`Outcome::Park`] of the
+    /// Execute a planned request. `resume` is 0, or the offset of an earlier [`Outcome::Resume`] or [`Outcome::Park`] of the
     /// same request. With `last_try` a request that would park is answered with an error instead (it has waited long
     /// enough).
     pub fn execute(
         &self,
         context: &mut Context<'_, '_>,
-        request: &Request<'_>,
+        plan: &Plan<'_>,
         resume: u32,
         last_try: bool,
         out: &mut Output,
     ) -> Outcome {
-        let mut call = Call { context, out, last_try };
+        let mut call = Call { context, out, planned: plan.at, last_try };
         if let Err(no_room) = self.flush_if_due(call.context) {
             return call.refuse(no_room, resume, false);
         }
         let call = &mut call;
-        match request {
+        match &plan.request {
             Request::Get(request) => self.get(call, request, resume),
             Request::Store(request) => self.store_classic(call, request),
             Request::Arithmetic(request) => self.arithmetic(call, request),
@@ -172,7 +175,7 @@ impl Engine {
         last_try: bool,
         out: &mut Output,
     ) -> Outcome {
-        let mut call = Call { context, out, last_try };
+        let mut call = Call { context, out, planned: None, last_try };
         if let Some(key) = rejection.unlink
             && self.unlink(call.context, key) == Err(NoRoom::Now)
             && !last_try

@@ -52,7 +52,7 @@ impl Engine {
     /// Remove, or leave what is to remain.
     pub(super) fn remove(&self, call: &mut Call<'_, '_, '_>, order: &RemoveOrder<'_>) -> Result<Removed, NoRoom> {
         let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
-        let at = self.store.locate(order.key);
+        let at = self.locate(call, order.key);
         let mut entry = self.store.entry(turn, &at, now);
         let removed = match entry.item() {
             None => Removed::NotFound,

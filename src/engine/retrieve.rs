@@ -7,9 +7,15 @@ use super::output::LOAN_BYTES_MIN;
 use super::prefixes::Use;
 use super::{Call, Engine, Outcome, Output, expiry_of};
 use crate::base::time::Expiry;
-use crate::protocol::classic::{self, NextKey};
+use crate::protocol::classic::{self, Keys, NextKey};
 use crate::protocol::reply;
 use crate::store::{Item, Located, MetaChange, NoRoom};
+use arrayvec::ArrayVec;
+
+/// Keys of a multi-get that are looked up together: about as many cache misses as a core can have under way.
+const KEYS_AHEAD_MAX: usize = 16;
+
+type KeysAhead<'k> = ArrayVec<(Located<'k>, u32), KEYS_AHEAD_MAX>;
 
 impl Engine {
     /// get, gets, gat, gats, from the key at `resume` on.
@@ -19,9 +25,23 @@ impl Engine {
     pub(super) fn get(&self, call: &mut Call<'_, '_, '_>, request: &classic::Get<'_>, resume: u32) -> Outcome {
         let begin = call.out.mark();
         let touch = request.touch.map(|exptime| expiry_of(exptime, call.context.now));
-        let mut offset = resume;
+        let mut from = resume;
         loop {
-            match request.keys.next(offset) {
+            let (ahead, then) = self.keys_ahead(call, &request.keys, from);
+            for (at, next) in &ahead {
+                if let Err(no_room) = self.get_one(call, at, request.with_cas, touch) {
+                    if resume == 0 && !call.would_park(no_room) {
+                        call.out.withdraw(begin);
+                    }
+                    return call.refuse(no_room, from, false);
+                }
+                from = *next;
+                if call.out.is_full() {
+                    return Outcome::Resume(from);
+                }
+            }
+            match then {
+                NextKey::Key(..) => {}
                 NextKey::End => return call.answer(reply::END),
                 NextKey::Bad(line) => {
                     if resume == 0 {
@@ -29,46 +49,50 @@ impl Engine {
                     }
                     return call.answer(line);
                 }
-                NextKey::Key(key, next) => {
-                    if let Err(no_room) = self.get_one(call, key, request.with_cas, touch) {
-                        if resume == 0 && !call.would_park(no_room) {
-                            call.out.withdraw(begin);
-                        }
-                        return call.refuse(no_room, offset, false);
-                    }
-                    if call.out.is_full() {
-                        return Outcome::Resume(next);
-                    }
-                    offset = next;
-                }
             }
         }
+    }
+
+    /// The next keys from offset `from` on, each with the offset behind it, on their way from memory; and what follows them.
+    fn keys_ahead<'k>(&self, call: &Call<'_, '_, '_>, keys: &Keys<'k>, from: u32) -> (KeysAhead<'k>, NextKey<'k>) {
+        let mut ahead = KeysAhead::new();
+        let mut then = keys.next(from);
+        while let (NextKey::Key(key, next), false) = (&then, ahead.is_full()) {
+            let at = self.locate(call, key);
+            self.store.prefetch_bucket(&at);
+            ahead.push((at, *next));
+            then = keys.next(*next);
+        }
+        // A single key was fetched ahead with the other requests of its batch.
+        if ahead.len() > 1 {
+            ahead.iter().for_each(|(at, _)| self.store.prefetch_record(call.context.turn, at));
+        }
+        (ahead, then)
     }
 
     /// One key of a get or, with `touch`, of a gat.
     fn get_one(
         &self,
         call: &mut Call<'_, '_, '_>,
-        key: &[u8],
+        at: &Located<'_>,
         with_cas: bool,
         touch: Option<Expiry>,
     ) -> Result<(), NoRoom> {
         let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
-        let at = self.store.locate(key);
         let found = match touch {
             None => {
-                let found = self.store.get(turn, &at, now);
+                let found = self.store.get(turn, at, now);
                 stats.cmd_get.increment();
                 if found.is_some() { &stats.get_hits } else { &stats.get_misses }.increment();
                 found
             }
-            Some(expiry) => self.touch_item(call, &at, expiry)?,
+            Some(expiry) => self.touch_item(call, at, expiry)?,
         };
-        self.prefixes.record(key, Use::Get { hit: found.is_some() });
+        self.prefixes.record(at.key, Use::Get { hit: found.is_some() });
         if let Some(item) = found {
             item.note_use(now);
             let cas = with_cas.then(|| item.cas());
-            reply::value_line(call.out.bytes(), key, item.client_flags(), item.value_bytes(), cas);
+            reply::value_line(call.out.bytes(), at.key, item.client_flags(), item.value_bytes(), cas);
             append_value(call.out, &item);
         }
         Ok(())
@@ -76,7 +100,7 @@ impl Engine {
 
     /// touch.
     pub(super) fn touch(&self, call: &mut Call<'_, '_, '_>, request: &classic::Touch<'_>) -> Outcome {
-        let at = self.store.locate(request.key);
+        let at = self.locate(call, request.key);
         let expiry = expiry_of(request.exptime, call.context.now);
         match self.touch_item(call, &at, expiry) {
             Ok(Some(item)) => {

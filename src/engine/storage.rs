@@ -128,7 +128,7 @@ impl Engine {
 
     /// Store, and count it.
     pub(super) fn store_item(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>) -> Result<Stored, NoRoom> {
-        let at = self.store.locate(order.key);
+        let at = self.locate(call, order.key);
         let stored = match order.verb {
             StoreVerb::Append | StoreVerb::Prepend => self.join(call, order, &at),
             _ => self.put(call, order, &at),

@@ -1,10 +1,12 @@
 //! A worker's own buffers: one that everything is read into, one for the engine, and spare ones that connections borrow
 //! while they have something unfinished.
 
+use super::execute::KeyScratches;
 use super::input::InputPool;
-use crate::base::limits::{KEY_BYTES_MAX, OUTPUT_POOL_BYTES_MAX, OUTPUT_POOL_MAX, READ_BUFFER_BYTES};
+use crate::base::limits::{
+    BATCH_REQUESTS_MAX, KEY_BYTES_MAX, OUTPUT_POOL_BYTES_MAX, OUTPUT_POOL_MAX, READ_BUFFER_BYTES,
+};
 use crate::engine::Output;
-use crate::protocol::KeyScratch;
 
 /// See the module.
 pub struct Buffers {
@@ -12,8 +14,8 @@ pub struct Buffers {
     pub read: Box<[u8]>,
     /// The engine's, for append and prepend.
     pub scratch: Vec<u8>,
-    /// The parser's, for a decoded key.
-    pub key: KeyScratch,
+    /// The parser's, for the decoded keys of a batch.
+    pub keys: Box<KeyScratches>,
     /// For unfinished requests.
     pub inputs: InputPool,
     outputs: Vec<Output>,
@@ -25,7 +27,7 @@ impl Buffers {
         Buffers {
             read: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             scratch: Vec::new(),
-            key: [0; KEY_BYTES_MAX],
+            keys: Box::new([[0; KEY_BYTES_MAX]; BATCH_REQUESTS_MAX]),
             inputs: InputPool::default(),
             outputs: Vec::new(),
         }

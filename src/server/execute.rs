@@ -4,9 +4,11 @@
 
 use super::Shared;
 use super::connection::Progress;
-use crate::base::limits::PARK_MILLISECONDS_MAX;
-use crate::engine::{Context, Outcome, Output};
-use crate::protocol::{KeyScratch, ParseLimits, Parsed, parse};
+use crate::base::limits::{BATCH_REQUESTS_MAX, PARK_MILLISECONDS_MAX};
+use crate::engine::{Context, Engine, Outcome, Output, Plan};
+use crate::protocol::{KeyScratch, Parsed, Rejection, parse};
+use crate::store::Turn;
+use arrayvec::ArrayVec;
 use std::time::{Duration, Instant};
 
 /// Why execution stopped.
@@ -33,80 +35,146 @@ pub enum Stop {
 pub struct Executor<'a> {
     /// Engine, configuration.
     pub shared: &'a Shared,
-    /// The parser's.
-    pub key: &'a mut KeyScratch,
     /// Monotonic time of this turn.
     pub instant: Instant,
 }
 
+/// The parser's room for decoded keys, one for each request of a batch.
+pub type KeyScratches = [KeyScratch; BATCH_REQUESTS_MAX];
+
 impl Executor<'_> {
     /// Execute what `input` holds. Returns how many bytes were consumed, and why it stopped.
     pub fn run(
-        &mut self,
+        &self,
         context: &mut Context<'_, '_>,
+        keys: &mut KeyScratches,
         input: &[u8],
         progress: &mut Progress,
         output: &mut Output,
     ) -> (usize, Stop) {
         let engine = &self.shared.engine;
-        let limits: ParseLimits = engine.parse_limits();
-        let mut requests_left = self.shared.config.requests_per_turn;
+        let mut requests_left = self.shared.config.requests_per_turn as usize;
         let mut consumed = skip(progress, input.len());
         loop {
-            let rest = &input[consumed..];
-            if rest.is_empty() || progress.skip_bytes > 0 {
+            if consumed == input.len() || progress.skip_bytes > 0 {
                 return (consumed, Stop::NeedMore { wanted_bytes: 1 });
-            }
-            if output.is_full() {
-                return (consumed, Stop::Full);
             }
             if requests_left == 0 {
                 context.stats.conn_yields.increment();
                 return (consumed, Stop::Yield);
             }
-            requests_left -= 1;
-            let last_try = has_waited_enough(progress, self.instant);
-            let (outcome, bytes, close) = match parse(rest, limits, self.key) {
-                Parsed::Incomplete { wanted_bytes } => {
-                    return (consumed, Stop::NeedMore { wanted_bytes });
-                }
-                Parsed::Request(request, bytes) => {
-                    (engine.execute(context, &request, progress.resume, last_try, output), bytes as u64, false)
-                }
-                Parsed::Rejected(rejection) => {
-                    (engine.reject(context, &rejection, last_try, output), rejection.skip_bytes, rejection.close)
-                }
-            };
-            match outcome {
-                Outcome::Done => {
-                    progress.resume = 0;
-                    progress.parked_at = None;
-                    progress.skip_bytes = bytes;
-                    consumed += skip(progress, rest.len());
-                    if close {
-                        return (consumed, Stop::Refused);
-                    }
-                }
-                Outcome::Resume(offset) => {
-                    progress.resume = offset;
+            let (batch, then) = gather(engine, context.turn, &input[consumed..], keys, requests_left);
+            requests_left -= batch.len();
+            for (plan, bytes) in &batch {
+                if output.is_full() {
                     return (consumed, Stop::Full);
                 }
-                Outcome::Park(offset) => {
-                    progress.resume = offset;
-                    if progress.parked_at.is_none() {
-                        progress.parked_at = Some(self.instant);
-                        context.stats.parked_requests.increment();
-                        // The room may be another worker's to reclaim, and that one may be asleep.
-                        self.shared.wake_all();
-                    }
-                    return (consumed, Stop::Parked);
+                let last_try = has_waited_enough(progress, self.instant);
+                let outcome = engine.execute(context, plan, progress.resume, last_try, output);
+                if let Some(stop) = self.settle(context, outcome, progress) {
+                    return (consumed, stop);
                 }
-                Outcome::Close => {
-                    return (consumed, if close { Stop::Refused } else { Stop::Quit });
+                consumed += bytes;
+            }
+            if output.is_full() {
+                return (consumed, Stop::Full);
+            }
+            match then {
+                Then::More => {}
+                Then::Incomplete { wanted_bytes } => return (consumed, Stop::NeedMore { wanted_bytes }),
+                Then::Rejected(rejection) => {
+                    let last_try = has_waited_enough(progress, self.instant);
+                    let outcome = engine.reject(context, &rejection, last_try, output);
+                    if let Some(stop) = self.settle(context, outcome, progress) {
+                        return (consumed, stop);
+                    }
+                    requests_left -= 1;
+                    progress.skip_bytes = rejection.skip_bytes;
+                    consumed += skip(progress, input.len() - consumed);
+                    if rejection.close {
+                        return (consumed, Stop::Refused);
+                    }
                 }
             }
         }
     }
+
+    /// What follows from an outcome; None to go on with the next request.
+    fn settle(&self, context: &Context<'_, '_>, outcome: Outcome, progress: &mut Progress) -> Option<Stop> {
+        match outcome {
+            Outcome::Done => {
+                progress.resume = 0;
+                progress.parked_at = None;
+                None
+            }
+            Outcome::Resume(offset) => {
+                progress.resume = offset;
+                Some(Stop::Full)
+            }
+            Outcome::Park(offset) => {
+                progress.resume = offset;
+                if progress.parked_at.is_none() {
+                    progress.parked_at = Some(self.instant);
+                    context.stats.parked_requests.increment();
+                    // The room may be another worker's to reclaim, and that one may be asleep.
+                    self.shared.wake_all();
+                }
+                Some(Stop::Parked)
+            }
+            Outcome::Close => Some(Stop::Quit),
+        }
+    }
+}
+
+/// Requests parsed and planned before the first of them is executed, each with its length in bytes.
+type Batch<'r> = ArrayVec<(Plan<'r>, usize), BATCH_REQUESTS_MAX>;
+
+/// What stands behind a batch.
+enum Then<'r> {
+    /// Perhaps more requests, or nothing.
+    More,
+    /// The start of a request.
+    Incomplete { wanted_bytes: usize },
+    /// What is to be refused once the batch is done.
+    Rejected(Rejection<'r>),
+}
+
+/// The whole requests at the start of `input`, at most `requests_max`, their memory on its way.
+fn gather<'r>(
+    engine: &Engine,
+    turn: &Turn<'_>,
+    input: &'r [u8],
+    keys: &'r mut KeyScratches,
+    requests_max: usize,
+) -> (Batch<'r>, Then<'r>) {
+    let limits = engine.parse_limits();
+    let mut batch = Batch::new();
+    let mut then = Then::More;
+    let mut rest = input;
+    for key in keys.iter_mut().take(requests_max) {
+        if rest.is_empty() {
+            break;
+        }
+        match parse(rest, limits, key) {
+            Parsed::Request(request, bytes) => {
+                batch.push((engine.plan(request), bytes));
+                rest = &rest[bytes..];
+            }
+            Parsed::Incomplete { wanted_bytes } => {
+                then = Then::Incomplete { wanted_bytes };
+                break;
+            }
+            Parsed::Rejected(rejection) => {
+                then = Then::Rejected(rejection);
+                break;
+            }
+        }
+    }
+    // The first buckets have arrived by now. A single request could only wait for its own.
+    if batch.len() > 1 {
+        batch.iter().for_each(|(plan, _)| engine.prefetch(turn, plan));
+    }
+    (batch, then)
 }
 
 /// Drop what is to be dropped of `available` bytes; returns how many went.

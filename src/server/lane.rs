@@ -195,8 +195,8 @@ impl Lane<'_> {
         connection.view.set_last_command(self.now);
         let Lane { shared, stats, buffers, now, instant } = self;
         let mut context = Context { turn, now: *now, stats, scratch: &mut buffers.scratch, host: &shared.registry };
-        let mut executor = Executor { shared, key: &mut buffers.key, instant: *instant };
-        executor.run(&mut context, input, &mut connection.progress, output)
+        let executor = Executor { shared, instant: *instant };
+        executor.run(&mut context, &mut buffers.keys, input, &mut connection.progress, output)
     }
 
     fn write(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> io::Result<()> {

@@ -12,6 +12,7 @@
 //! if not, it looks again, a bounded number of times, and then asks for the lock.
 
 use crate::sys::memory::Reservation;
+use crate::sys::prefetch::prefetch;
 use crate::sys::sync::{AtomicU64, Ordering, fence};
 use crossbeam::utils::CachePadded;
 use std::io;
@@ -249,6 +250,20 @@ impl Index {
             bucket = self.next(control)?;
             control = bucket[CONTROL].load(Ordering::Acquire);
         }
+    }
+
+    /// Fetch the bucket of a key with this hash.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        prefetch(self.primary(bucket_of(hash, get(&self.count))), 1);
+    }
+
+    /// What may be the entry of a key with this hash, if it is in its bucket's first line: good enough to fetch its record.
+    #[inline]
+    pub fn guess(&self, hash: u64) -> Option<Entry> {
+        let (wanted, mask) = (PRESENT | tag(hash), PRESENT | tag(u64::MAX));
+        let bucket = self.primary(bucket_of(hash, get(&self.count)));
+        bucket[..SLOTS].iter().map(|cell| Entry(cell.load(Ordering::Acquire))).find(|entry| entry.0 & mask == wanted)
     }
 
     /// Point the entry in `slot` to another record of the same key. Its uses start anew at `uses`.

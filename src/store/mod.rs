@@ -108,6 +108,13 @@ pub struct Located<'k> {
     hash: u64,
 }
 
+impl Located<'_> {
+    /// The same place for `key`, if that is the very key (not only an equal one) that was located.
+    pub fn of_same<'k>(&self, key: &'k [u8]) -> Option<Located<'k>> {
+        std::ptr::eq(self.key, key).then_some(Located { key, ..*self })
+    }
+}
+
 impl Store {
     /// Make an empty store.
     pub fn new(config: StoreConfig) -> Result<Store, StoreError> {
@@ -140,6 +147,17 @@ impl Store {
 
     fn shard(&self, at: &Located<'_>) -> &Shard {
         &self.shards[at.shard as usize]
+    }
+
+    /// Have the key's place in the index fetched, while something else is done.
+    pub fn prefetch_bucket(&self, at: &Located<'_>) {
+        self.shard(at).index.prefetch(at.hash);
+    }
+
+    /// Have the key's record fetched, if there seems to be one; some time after [`Store::prefetch_bucket`].
+    pub fn prefetch_record(&self, turn: &Turn<'_>, at: &Located<'_>) {
+        let _ = turn;
+        self.shard(at).prefetch_record(at.hash);
     }
 
     /// Prepare a record of `key` (checksum) before the lock is taken.

@@ -13,6 +13,7 @@ use crate::base::hash::IndexHash;
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
 use crate::sys::memory::Slab;
+use crate::sys::prefetch::prefetch;
 use crate::sys::quiescence::{Domain, Era};
 use crate::sys::sync::{AtomicU64, Mutex, MutexGuard, Ordering::Relaxed};
 use crossbeam::utils::CachePadded;
@@ -152,6 +153,13 @@ impl Shard {
     /// How often the lock had to be waited for.
     pub fn lock_waits(&self) -> u64 {
         self.lock_waits.load(Relaxed)
+    }
+
+    /// Fetch the memory of the record that a key with this hash probably has; its bucket has been fetched before.
+    pub(super) fn prefetch_record(&self, hash: u64) {
+        if let Some(slot) = self.index.guess(hash) {
+            prefetch(self.ring.words_at(self.position(slot)), RECORD_LINES_AHEAD);
+        }
     }
 
     /// The item under a key, alive or not. Without the lock, but for the rare case that its bucket keeps being split.
@@ -302,6 +310,8 @@ impl Shard {
 
 /// The credit for second chances that can be saved up: one part in so many of the ring.
 pub(super) const CREDIT_SHARE_MAX: u64 = 16;
+/// Cache lines of a record that are fetched ahead: one of 136 bytes lies in three. What is longer, the processor notices itself.
+const RECORD_LINES_AHEAD: usize = 3;
 /// Rounds of maintenance for which an append that found no room counts.
 const WANTED_ROUNDS: u32 = 1000;
 /// The epoch of a store that has never had another primary.

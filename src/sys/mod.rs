@@ -6,6 +6,7 @@ pub mod child;
 pub mod memory;
 pub mod pinning;
 pub mod poll;
+pub mod prefetch;
 pub mod privilege;
 pub mod quiescence;
 pub mod receive;

@@ -127,7 +127,9 @@ impl<'e> Client<'e> {
         self.engine.tick(&mut context);
         let out = &mut self.out;
         let ended = match parse(input, self.engine.parse_limits(), &mut self.key_scratch) {
-            Parsed::Request(request, taken) => (self.engine.execute(&mut context, &request, resume, false, out), taken),
+            Parsed::Request(request, taken) => {
+                (self.engine.execute(&mut context, &self.engine.plan(request), resume, false, out), taken)
+            }
             Parsed::Rejected(rejection) => {
                 let taken = usize::try_from(rejection.skip_bytes).unwrap().min(input.len());
                 (self.engine.reject(&mut context, &rejection, false, out), taken)
