@@ -96,7 +96,7 @@ fn position_of(number: u64) -> u64 {
 const COMMITTED: u64 = 1 << 20;
 
 fn find(index: &Index, number: u64) -> Look<()> {
-    match index.find(hash_of(number), |entry| entry.position(COMMITTED) == position_of(number)) {
+    match index.find(hash_of(number), |entry| (entry.position(COMMITTED) == position_of(number)).then_some(())) {
         Look::Found(_) => Look::Found(()),
         Look::Absent => Look::Absent,
         Look::Unsettled => Look::Unsettled,
@@ -147,15 +147,15 @@ fn a_use_noted_late_does_not_undo_a_replacement() {
         let reader = {
             let index = index.clone();
             thread::spawn(move || {
-                if let Look::Found(slot) = index.find(hash_of(1), |_| true) {
+                if let Look::Found((slot, ())) = index.find(hash_of(1), |_| Some(())) {
                     slot.note_use();
                 }
             })
         };
-        let slot = index.find_locked(hash_of(1), |_| true).unwrap();
+        let (slot, ()) = index.find_locked(hash_of(1), |_| Some(())).unwrap();
         index.replace(&slot, hash_of(1), position_of(2), 0);
         reader.join().unwrap();
-        let after = index.find_locked(hash_of(1), |_| true).unwrap();
+        let (after, ()) = index.find_locked(hash_of(1), |_| Some(())).unwrap();
         assert_eq!(after.entry.position(COMMITTED), position_of(2));
         assert!(after.entry.uses() <= 1);
     });

@@ -61,7 +61,7 @@ fn replay(store: &Store) -> HashMap<Vec<u8>, Vec<u8>> {
             assert!(record.proves_itself(position, control.epoch()), "record at {position}");
             let (mut key, mut value) = (Vec::new(), Vec::new());
             record.key().copy_to(&mut key);
-            match record.shape.kind {
+            match record.shape.kind() {
                 Kind::Set => {
                     record.value().copy_to(&mut value);
                     items.insert(key, value);
@@ -262,7 +262,7 @@ fn a_change_of_metadata_is_seen_and_logged() {
     assert!(store.get(&turn, &at, UnixSeconds(NOW.0 + 10)).is_none());
     let shard = &store.shards()[0];
     let (_, touch) = shard.walk(shard.control().tail()).last().unwrap();
-    assert!(touch.shape.kind == Kind::Touch && touch.meta().stale() && touch.meta().expiry() == later);
+    assert!(touch.shape.kind() == Kind::Touch && touch.meta().stale() && touch.meta().expiry() == later);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The two hashes of a key. They must not be one: the first is a public contract, the second a secret.
 
 use siphasher::sip::SipHasher13;
-use std::hash::Hasher;
 
 /// Hash that picks a key's shard: XXH3-64 with seed 0. **Frozen**: replicas and, later, clients compute it too.
 pub fn shard_hash(key: &[u8]) -> u64 {
@@ -30,8 +29,6 @@ impl IndexHash {
 
     /// The hash of `key`.
     pub fn of(&self, key: &[u8]) -> u64 {
-        let mut hasher = SipHasher13::new_with_keys(self.seed.0, self.seed.1);
-        hasher.write(key);
-        hasher.finish()
+        SipHasher13::new_with_keys(self.seed.0, self.seed.1).hash(key)
     }
 }

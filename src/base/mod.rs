@@ -1,6 +1,5 @@
 //! What everything else stands on and what stands on nothing: time, hashes, checksums, limits. Pure: no I/O, no state.
 
-pub mod checksum;
 pub mod hash;
 pub mod limits;
 pub mod time;

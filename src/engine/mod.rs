@@ -22,7 +22,7 @@ mod storage;
 
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::{Exptime, ParseLimits, Rejection, Request, reply};
-use crate::store::{Located, NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn};
+use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn};
 use flush::FlushTimer;
 pub use output::Output;
 pub use plan::Plan;
@@ -92,11 +92,20 @@ pub enum Outcome {
     Close,
 }
 
+/// Which attempt at a request this is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Attempt {
+    /// 0, or the offset of an earlier [`Outcome::Resume`] or [`Outcome::Park`] of the same request.
+    pub resume: u32,
+    /// Answer with an error where the request would be parked: it has waited long enough.
+    pub last_try: bool,
+}
+
 /// One request on its way through the engine.
 struct Call<'c, 'w, 't> {
     context: &'c mut Context<'w, 't>,
     out: &'c mut Output,
-    planned: Option<Located<'c>>,
+    plan: Plan<'c>,
     /// Answer with an error instead of parking.
     last_try: bool,
 }
@@ -130,23 +139,22 @@ impl Engine {
         ParseLimits { value_bytes_max: self.settings.item_bytes_max - RECORD_OVERHEAD_BYTES_MIN }
     }
 
-    /// Execute a planned request. `resume` is 0, or the offset of an earlier [`Outcome::Resume`] or [`Outcome::Park`] of the
-    /// same request. With `last_try` a request that would park is answered with an error instead (it has waited long
-    /// enough).
+    /// Execute `request`, for which `plan` was made.
     pub fn execute(
         &self,
         context: &mut Context<'_, '_>,
-        plan: &Plan<'_>,
-        resume: u32,
-        last_try: bool,
+        request: &Request<'_>,
+        plan: Plan<'_>,
+        attempt: Attempt,
         out: &mut Output,
     ) -> Outcome {
-        let mut call = Call { context, out, planned: plan.at, last_try };
+        let Attempt { resume, last_try } = attempt;
+        let mut call = Call { context, out, plan, last_try };
         if let Err(no_room) = self.flush_if_due(call.context) {
             return call.refuse(no_room, resume, false);
         }
         let call = &mut call;
-        match &plan.request {
+        match request {
             Request::Get(request) => self.get(call, request, resume),
             Request::Store(request) => self.store_classic(call, request),
             Request::Arithmetic(request) => self.arithmetic(call, request),
@@ -175,7 +183,7 @@ impl Engine {
         last_try: bool,
         out: &mut Output,
     ) -> Outcome {
-        let mut call = Call { context, out, planned: None, last_try };
+        let mut call = Call { context, out, plan: Plan::default(), last_try };
         if let Some(key) = rejection.unlink
             && self.unlink(call.context, key) == Err(NoRoom::Now)
             && !last_try

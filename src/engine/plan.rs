@@ -7,20 +7,24 @@ use crate::protocol::Request;
 use crate::protocol::classic::NextKey;
 use crate::store::{Located, Turn};
 
-/// A request, and the place of its key (of a get, its first).
+/// Where a request's key belongs (of a get, its first); nothing for a request without one.
+#[derive(Clone, Copy, Default)]
 pub struct Plan<'r> {
-    pub(super) request: Request<'r>,
     pub(super) at: Option<Located<'r>>,
+    /// Of a get: the offset behind its first key.
+    pub(super) next: u32,
 }
 
 impl Engine {
     /// Hash the request's key, and have its bucket fetched.
-    pub fn plan<'r>(&self, request: Request<'r>) -> Plan<'r> {
-        let at = first_key(&request).map(|key| self.store.locate(key));
-        if let Some(at) = &at {
-            self.store.prefetch_bucket(at);
-        }
-        Plan { request, at }
+    pub fn plan<'r>(&self, request: &Request<'r>) -> Plan<'r> {
+        let (key, next) = match first_key(request) {
+            NextKey::Key(key, next) => (key, next),
+            NextKey::End | NextKey::Bad(_) => return Plan::default(),
+        };
+        let at = self.store.locate(key);
+        self.store.prefetch_bucket(&at);
+        Plan { at: Some(at), next }
     }
 
     /// Have the record fetched that the request is likely to look at. Best a few plans later.
@@ -32,27 +36,24 @@ impl Engine {
 
     /// Where `key` belongs: as planned, if it is the key that was planned for.
     pub(super) fn locate<'k>(&self, call: &Call<'_, '_, '_>, key: &'k [u8]) -> Located<'k> {
-        call.planned.and_then(|at| at.of_same(key)).unwrap_or_else(|| self.store.locate(key))
+        call.plan.at.and_then(|at| at.of_same(key)).unwrap_or_else(|| self.store.locate(key))
     }
 }
 
-fn first_key<'r>(request: &Request<'r>) -> Option<&'r [u8]> {
+fn first_key<'r>(request: &Request<'r>) -> NextKey<'r> {
     match request {
-        Request::Get(request) => match request.keys.next(0) {
-            NextKey::Key(key, _) => Some(key),
-            NextKey::End | NextKey::Bad(_) => None,
-        },
-        Request::Store(request) => Some(request.key),
-        Request::Arithmetic(request) => Some(request.key),
-        Request::Touch(request) => Some(request.key),
-        Request::Delete(request) => Some(request.key),
-        Request::Meta(request) => Some(request.key),
+        Request::Get(request) => request.keys.next(0),
+        Request::Store(request) => NextKey::Key(request.key, 0),
+        Request::Arithmetic(request) => NextKey::Key(request.key, 0),
+        Request::Touch(request) => NextKey::Key(request.key, 0),
+        Request::Delete(request) => NextKey::Key(request.key, 0),
+        Request::Meta(request) => NextKey::Key(request.key, 0),
         Request::FlushAll { .. }
         | Request::CacheMemlimit { .. }
         | Request::Verbosity { .. }
         | Request::Stats(_)
         | Request::Version
         | Request::Quit
-        | Request::MetaNoop => None,
+        | Request::MetaNoop => NextKey::End,
     }
 }

@@ -22,20 +22,21 @@ impl Engine {
     ///
     /// A bad key or a lack of room replaces the whole answer by one error line, as in memcached. What was already
     /// flushed to the client cannot be taken back: then the error line stands where END would.
-    pub(super) fn get(&self, call: &mut Call<'_, '_, '_>, request: &classic::Get<'_>, resume: u32) -> Outcome {
+    pub(super) fn get<'c>(&self, call: &mut Call<'c, '_, '_>, request: &classic::Get<'c>, resume: u32) -> Outcome {
         let begin = call.out.mark();
         let touch = request.touch.map(|exptime| expiry_of(exptime, call.context.now));
+        let mut ahead = KeysAhead::new();
         let mut from = resume;
         loop {
-            let (ahead, then) = self.keys_ahead(call, &request.keys, from);
-            for (at, next) in &ahead {
-                if let Err(no_room) = self.get_one(call, at, request.with_cas, touch) {
+            let then = self.look_ahead(call, &request.keys, from, &mut ahead);
+            for (at, next) in ahead.drain(..) {
+                if let Err(no_room) = self.get_one(call, &at, request.with_cas, touch) {
                     if resume == 0 && !call.would_park(no_room) {
                         call.out.withdraw(begin);
                     }
                     return call.refuse(no_room, from, false);
                 }
-                from = *next;
+                from = next;
                 if call.out.is_full() {
                     return Outcome::Resume(from);
                 }
@@ -53,12 +54,24 @@ impl Engine {
         }
     }
 
-    /// The next keys from offset `from` on, each with the offset behind it, on their way from memory; and what follows them.
-    fn keys_ahead<'k>(&self, call: &Call<'_, '_, '_>, keys: &Keys<'k>, from: u32) -> (KeysAhead<'k>, NextKey<'k>) {
-        let mut ahead = KeysAhead::new();
-        let mut then = keys.next(from);
+    /// Fill `ahead` with the next keys from offset `from` on, each with the offset behind it, and have their memory fetched.
+    /// Returns what follows them.
+    fn look_ahead<'k>(
+        &self,
+        call: &Call<'k, '_, '_>,
+        keys: &Keys<'k>,
+        from: u32,
+        ahead: &mut KeysAhead<'k>,
+    ) -> NextKey<'k> {
+        let mut then = match call.plan.at {
+            Some(first) if from == 0 => {
+                ahead.push((first, call.plan.next));
+                keys.next(call.plan.next)
+            }
+            _ => keys.next(from),
+        };
         while let (NextKey::Key(key, next), false) = (&then, ahead.is_full()) {
-            let at = self.locate(call, key);
+            let at = self.store.locate(key);
             self.store.prefetch_bucket(&at);
             ahead.push((at, *next));
             then = keys.next(*next);
@@ -67,7 +80,7 @@ impl Engine {
         if ahead.len() > 1 {
             ahead.iter().for_each(|(at, _)| self.store.prefetch_record(call.context.turn, at));
         }
-        (ahead, then)
+        then
     }
 
     /// One key of a get or, with `touch`, of a gat.

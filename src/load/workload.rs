@@ -10,7 +10,7 @@
 //! All numbers are little-endian; `bytes` is the whole value's length; the checksum covers all but itself, and the seed.
 
 use super::zipf::Zipf;
-use crate::base::checksum::BodyChecksum;
+use crate::sys::checksum::BodyChecksum;
 use std::ops::RangeInclusive;
 
 /// Bytes before the body: the least length of a value.

@@ -1,9 +1,9 @@
 //! The classic text commands, as structures.
 
 use super::Exptime;
+use super::blank::bytes_to_blank;
 use super::reply::BAD_FORMAT;
 use crate::base::limits::{GET_LINE_BYTES_MAX, KEY_BYTES_MAX};
-use memchr::memchr;
 
 /// get, gets, gat, gats: one or more keys.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl<'a> Keys<'a> {
             return NextKey::End;
         };
         let from_start = &rest[start..];
-        let key_bytes = memchr(b' ', from_start).unwrap_or(from_start.len());
+        let key_bytes = bytes_to_blank(from_start);
         if key_bytes > KEY_BYTES_MAX {
             return NextKey::Bad(BAD_FORMAT);
         }

@@ -4,6 +4,7 @@
 //! needed, and how much; or that these bytes are refused, with the answer memcached would give and how far to skip.
 //! The reference is memcached's doc/protocol.txt and, for the words of errors, its proto_text.c and proto_parser.c.
 
+mod blank;
 pub mod classic;
 pub mod meta;
 pub mod parse;

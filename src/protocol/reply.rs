@@ -255,6 +255,9 @@ fn push_ttl(out: &mut Vec<u8>, seconds: Option<u32>) {
 }
 
 fn push_number(out: &mut Vec<u8>, number: u64) {
+    if number < 10 {
+        return out.push(b'0' + number as u8);
+    }
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 

@@ -5,8 +5,8 @@
 use super::Shared;
 use super::connection::Progress;
 use crate::base::limits::{BATCH_REQUESTS_MAX, PARK_MILLISECONDS_MAX};
-use crate::engine::{Context, Engine, Outcome, Output, Plan};
-use crate::protocol::{KeyScratch, Parsed, Rejection, parse};
+use crate::engine::{Attempt, Context, Engine, Outcome, Output, Plan};
+use crate::protocol::{KeyScratch, Parsed, Rejection, Request, parse};
 use crate::store::Turn;
 use arrayvec::ArrayVec;
 use std::time::{Duration, Instant};
@@ -63,14 +63,16 @@ impl Executor<'_> {
                 context.stats.conn_yields.increment();
                 return (consumed, Stop::Yield);
             }
-            let (batch, then) = gather(engine, context.turn, &input[consumed..], keys, requests_left);
+            let mut batch = Batch::new();
+            let then = gather(engine, context.turn, &input[consumed..], keys, requests_left, &mut batch);
             requests_left -= batch.len();
-            for (plan, bytes) in &batch {
+            for (request, bytes, plan) in &batch {
                 if output.is_full() {
                     return (consumed, Stop::Full);
                 }
                 let last_try = has_waited_enough(progress, self.instant);
-                let outcome = engine.execute(context, plan, progress.resume, last_try, output);
+                let attempt = Attempt { resume: progress.resume, last_try };
+                let outcome = engine.execute(context, request, *plan, attempt, output);
                 if let Some(stop) = self.settle(context, outcome, progress) {
                     return (consumed, stop);
                 }
@@ -127,7 +129,7 @@ impl Executor<'_> {
 }
 
 /// Requests parsed and planned before the first of them is executed, each with its length in bytes.
-type Batch<'r> = ArrayVec<(Plan<'r>, usize), BATCH_REQUESTS_MAX>;
+type Batch<'r> = ArrayVec<(Request<'r>, usize, Plan<'r>), BATCH_REQUESTS_MAX>;
 
 /// What stands behind a batch.
 enum Then<'r> {
@@ -139,16 +141,16 @@ enum Then<'r> {
     Rejected(Rejection<'r>),
 }
 
-/// The whole requests at the start of `input`, at most `requests_max`, their memory on its way.
+/// Fill `batch` with the whole requests at the start of `input`, at most `requests_max`, their memory on its way.
 fn gather<'r>(
     engine: &Engine,
     turn: &Turn<'_>,
     input: &'r [u8],
     keys: &'r mut KeyScratches,
     requests_max: usize,
-) -> (Batch<'r>, Then<'r>) {
+    batch: &mut Batch<'r>,
+) -> Then<'r> {
     let limits = engine.parse_limits();
-    let mut batch = Batch::new();
     let mut then = Then::More;
     let mut rest = input;
     for key in keys.iter_mut().take(requests_max) {
@@ -157,7 +159,8 @@ fn gather<'r>(
         }
         match parse(rest, limits, key) {
             Parsed::Request(request, bytes) => {
-                batch.push((engine.plan(request), bytes));
+                let plan = engine.plan(&request);
+                batch.push((request, bytes, plan));
                 rest = &rest[bytes..];
             }
             Parsed::Incomplete { wanted_bytes } => {
@@ -172,9 +175,9 @@ fn gather<'r>(
     }
     // The first buckets have arrived by now. A single request could only wait for its own.
     if batch.len() > 1 {
-        batch.iter().for_each(|(plan, _)| engine.prefetch(turn, plan));
+        batch.iter().for_each(|(_, _, plan)| engine.prefetch(turn, plan));
     }
-    (batch, then)
+    then
 }
 
 /// Drop what is to be dropped of `available` bytes; returns how many went.

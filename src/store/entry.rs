@@ -38,8 +38,8 @@ impl<'t> Entry<'t> {
         if draft.record_bytes() > policy.record_bytes_max {
             return Err(NoRoom::TooLarge);
         }
-        let old_charge = self.found.map_or(0, |item| self.shard.charge(&item.record.shape));
-        let live_bytes = self.writer.counts.live_bytes - old_charge + self.shard.charge(&draft.shape());
+        let old_charge = self.found.map_or(0, |item| self.shard.charge(item.record.shape));
+        let live_bytes = self.writer.counts.live_bytes - old_charge + self.shard.charge(draft.shape());
         if !policy.evict && live_bytes > policy.live_bytes_max {
             self.ask_for_sweep();
             return Err(NoRoom::Full);
@@ -49,14 +49,14 @@ impl<'t> Entry<'t> {
             self.ask_for_sweep();
             return Err(NoRoom::Now);
         }
-        let position = self.shard.append(&mut self.writer, draft, policy.reserve_bytes)?;
+        let (position, record) = self.shard.append(&mut self.writer, draft, policy.reserve_bytes)?;
         let slot = match self.found {
             Some(item) => index.replace(&item.slot, self.hash, position, 0),
             None => index.insert(self.hash, position).expect("an index that is not full takes an entry"),
         };
         self.writer.counts.live_bytes = live_bytes;
         self.writer.counts.total_items += 1;
-        let item = self.shard.item(slot);
+        let item = self.shard.item((slot, (position, record)));
         self.found = Some(item);
         Ok(item.cas())
     }
@@ -64,7 +64,7 @@ impl<'t> Entry<'t> {
     /// What is full may hold expired items: have maintenance look for them.
     fn ask_for_sweep(&mut self) {
         self.writer.sweep = true;
-        self.shard.attention.store(1, Relaxed);
+        self.shard.want_attention(true);
     }
 
     /// Remove the item; false if there was none.
@@ -75,7 +75,7 @@ impl<'t> Entry<'t> {
         let draft = Draft::of_key(Kind::Delete, self.key, Default::default());
         self.shard.append(&mut self.writer, &draft, self.shard.policy.reserve_bytes)?;
         self.shard.index.remove(&item.slot, self.hash);
-        self.writer.counts.live_bytes -= self.shard.charge(&item.record.shape);
+        self.writer.counts.live_bytes -= self.shard.charge(item.record.shape);
         self.found = None;
         Ok(true)
     }

@@ -205,13 +205,14 @@ impl Index {
         (link != 0).then(|| self.overflow_bucket(link))
     }
 
-    /// Look for the key with this hash; `matches` says whether the record behind an entry is the one. Without the lock.
-    pub fn find<'a>(&'a self, hash: u64, matches: impl Fn(Entry) -> bool) -> Look<SlotRef<'a>> {
+    /// Look for the key with this hash; `look` gives something if the record behind an entry is the one. Without the lock.
+    #[inline]
+    pub fn find<'a, T>(&'a self, hash: u64, look: impl Fn(Entry) -> Option<T>) -> Look<(SlotRef<'a>, T)> {
         for _ in 0..LOOKS_MAX {
             let count = self.count.load(Ordering::Acquire);
             let bucket = self.primary(bucket_of(hash, count));
             let control = bucket[CONTROL].load(Ordering::Acquire);
-            if let Some(found) = self.scan(bucket, control, hash, &matches) {
+            if let Some(found) = self.scan(bucket, control, hash, &look) {
                 return Look::Found(found);
             }
             fence(Ordering::Acquire);
@@ -226,25 +227,29 @@ impl Index {
     }
 
     /// The same, with the lock held: nothing moves, so one look settles it.
-    pub fn find_locked<'a>(&'a self, hash: u64, matches: impl Fn(Entry) -> bool) -> Option<SlotRef<'a>> {
+    #[inline]
+    pub fn find_locked<'a, T>(&'a self, hash: u64, look: impl Fn(Entry) -> Option<T>) -> Option<(SlotRef<'a>, T)> {
         let bucket = self.primary(bucket_of(hash, get(&self.count)));
-        self.scan(bucket, get(&bucket[CONTROL]), hash, &matches)
+        self.scan(bucket, get(&bucket[CONTROL]), hash, &look)
     }
 
-    fn scan<'a>(
+    #[inline]
+    fn scan<'a, T>(
         &'a self,
         primary: &'a [AtomicU64],
         control: u64,
         hash: u64,
-        matches: &impl Fn(Entry) -> bool,
-    ) -> Option<SlotRef<'a>> {
+        look: &impl Fn(Entry) -> Option<T>,
+    ) -> Option<(SlotRef<'a>, T)> {
         let (wanted, mask) = (PRESENT | tag(hash), PRESENT | tag(u64::MAX));
         let (mut bucket, mut control) = (primary, control);
         loop {
             for cell in &bucket[..SLOTS] {
                 let entry = Entry(cell.load(Ordering::Acquire));
-                if entry.0 & mask == wanted && matches(entry) {
-                    return Some(SlotRef { cell, entry });
+                if entry.0 & mask == wanted
+                    && let Some(found) = look(entry)
+                {
+                    return Some((SlotRef { cell, entry }, found));
                 }
             }
             bucket = self.next(control)?;

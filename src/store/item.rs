@@ -76,7 +76,7 @@ impl<'t> Item<'t> {
 
     /// Length of the value.
     pub fn value_bytes(&self) -> usize {
-        self.record.shape.value_bytes
+        self.record.shape.value_bytes()
     }
 
     /// The whole record in the ring: header, key, value, padding.

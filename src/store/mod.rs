@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | [`record`] | one entry of a log, byte by byte, with its checksum |
+//! | [`shape`] | kind and lengths of a record, in one word
 //! | [`ring`] | the log's memory, positions, the control line |
 //! | [`index`] | from a key's hash to the position of its record; grows while it serves |
 //! | [`shard`] | an index, a ring and the writers' lock; appending and finding |
@@ -20,6 +21,7 @@ pub mod item;
 pub mod reclaim;
 pub mod record;
 pub mod ring;
+pub mod shape;
 pub mod shard;
 pub mod sizing;
 pub mod stats;
@@ -28,6 +30,7 @@ use crate::base::hash::{IndexHash, shard_hash};
 use crate::base::time::UnixSeconds;
 use crate::sys::memory::Slab;
 use crate::sys::quiescence::{Domain, Inside, Seat};
+use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 pub use crate::sys::words::WordSpan;
 pub use entry::Entry;
 pub use item::{Item, MetaChange, NewItem, ValueLoan};
@@ -56,6 +59,8 @@ pub struct Store {
     domain: Arc<Domain>,
     hash: IndexHash,
     workers: usize,
+    /// Shards that want maintenance.
+    attention_wanted: Arc<AtomicU64>,
 }
 
 /// A thread's membership: needed to read. One per worker.
@@ -125,13 +130,14 @@ impl Store {
         let memory = |error| StoreError::no_memory(&config, error);
         let lines_bytes = (plan.shards * CONTROL_LINE_BYTES).next_multiple_of(4096);
         let lines = Arc::new(Slab::new("remora-control", lines_bytes, false).map_err(memory)?);
+        let attention_wanted = Arc::new(AtomicU64::new(0));
         let shard = |number: usize| {
             let name = format!("remora-ring-{number}");
             let ring = Ring::with_slabs(&name, plan.ring_bytes, plan.slab_bytes, config.hugepages)?;
-            Shard::new(number as u32, ring, plan.policy, hash, domain.clone(), lines.clone())
+            Shard::new(number as u32, ring, plan.policy, hash, domain.clone(), lines.clone(), attention_wanted.clone())
         };
         let shards = (0..plan.shards).map(shard).collect::<Result<_, _>>().map_err(memory)?;
-        Ok(Store { shards, domain: domain.clone(), hash, workers: config.workers.max(1) })
+        Ok(Store { shards, domain: domain.clone(), hash, workers: config.workers.max(1), attention_wanted })
     }
 
     /// Register a thread. Panics when more threads take part than the store was made for: a bug of ours.
@@ -196,6 +202,9 @@ impl Store {
     /// sleep long.
     pub fn maintain(&self, turn: &Turn<'_>, worker: usize, now: UnixSeconds) -> bool {
         let _ = turn;
+        if self.attention_wanted.load(Relaxed) == 0 {
+            return false;
+        }
         let own = self.shards.iter().skip(worker).step_by(self.workers);
         own.filter(|shard| shard.maintain(now)).count() > 0
     }

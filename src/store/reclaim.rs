@@ -11,7 +11,6 @@ use super::record::{Draft, Kind, Meta, Record, Source};
 use super::shard::{CREDIT_SHARE_MAX, Shard, Writer};
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
-use crate::sys::sync::Ordering::Relaxed;
 
 /// Bytes looked at in one step, and at least one record: about 500 small records, some 50 us under the lock.
 const STEP_BYTES: u64 = 64 << 10;
@@ -39,7 +38,7 @@ impl Shard {
 
     /// Once a turn, for a shard that asked for it. True while an append is waiting for room.
     pub(super) fn maintain(&self, now: UnixSeconds) -> bool {
-        if self.attention.load(Relaxed) == 0 {
+        if !self.wants_attention() {
             return false;
         }
         let Some(mut writer) = self.try_lock() else {
@@ -59,7 +58,7 @@ impl Shard {
         writer.wanted.1 = writer.wanted.1.saturating_sub(1);
         if writer.wanted.1 == 0 {
             writer.wanted.0 = 0;
-            self.attention.store(0, Relaxed);
+            self.want_attention(false);
         }
         writer.wanted.0 != 0
     }
@@ -86,7 +85,7 @@ impl Shard {
         while tail < writer.head && tail - begin < STEP_BYTES && self.free_bytes(writer) < goal_bytes {
             let position = self.ring.settle(tail);
             let record = self.record(position);
-            if record.shape.kind == Kind::Set && !self.retire(writer, &record, position, now) {
+            if record.shape.kind() == Kind::Set && !self.retire(writer, &record, position, now) {
                 break;
             }
             tail = position + record.shape.record_bytes() as u64;
@@ -100,8 +99,8 @@ impl Shard {
         let record_bytes = record.shape.record_bytes() as u64;
         writer.credit += record_bytes / REINSERT_SHARE;
         let hash = self.hash_of(record);
-        let is_this = |slot: super::index::Entry| slot.position(writer.head) == position;
-        let Some(slot) = self.index.find_locked(hash, is_this) else {
+        let is_this = |slot: super::index::Entry| (slot.position(writer.head) == position).then_some(());
+        let Some((slot, ())) = self.index.find_locked(hash, is_this) else {
             return true;
         };
         let item = Item { record: *record, slot, position, shard: self.number };
@@ -116,7 +115,7 @@ impl Shard {
         }
         self.index.remove(&slot, hash);
         let counts = &mut writer.counts;
-        counts.live_bytes -= self.charge(&record.shape);
+        counts.live_bytes -= self.charge(record.shape);
         let unfetched = u64::from(!item.hit_before());
         if alive {
             counts.evictions += 1;
@@ -135,13 +134,13 @@ impl Shard {
     /// Append the item again, as it is; its CAS, so far its old position, becomes explicit. False if there is no room now.
     fn reinsert(&self, writer: &mut Writer, item: &Item<'_>, hash: u64) -> bool {
         let mut key = [0; KEY_BYTES_MAX];
-        let key = &mut key[..item.record.shape.key_bytes];
+        let key = &mut key[..item.record.shape.key_bytes()];
         item.record.key().copy_to_slice(key);
         let meta: Meta = item.record.meta();
         let value = Source::Span(item.value());
         let draft = Draft::new(Kind::Set, key, meta, item.client_flags(), Some(item.cas()), value);
         let (wanted, parked) = (writer.wanted, writer.counts.parked);
-        let Ok(position) = self.append(writer, &draft, 0) else {
+        let Ok((position, _)) = self.append(writer, &draft, 0) else {
             // Reclaim itself is not an append that somebody waits for.
             writer.wanted = wanted;
             writer.counts.parked = parked;
@@ -151,8 +150,8 @@ impl Shard {
         self.index.replace(&item.slot, hash, position, uses);
         let new_bytes = draft.record_bytes() as u64;
         writer.credit = writer.credit.saturating_sub(new_bytes);
-        writer.counts.live_bytes += self.charge(&draft.shape());
-        writer.counts.live_bytes -= self.charge(&item.record.shape);
+        writer.counts.live_bytes += self.charge(draft.shape());
+        writer.counts.live_bytes -= self.charge(item.record.shape);
         writer.counts.reinserted_bytes += new_bytes;
         writer.counts.reinserted_items += 1;
         true

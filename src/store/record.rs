@@ -7,45 +7,17 @@
 //!
 //! *meta* is the one word that may change after publication ([`Meta`]); for kinds other than set it does not, and the checksum covers it.
 //! *crc* is CRC32C over shape, (meta,) key, the optional fields and value, then the record's position and epoch: a torn record, an
-//! old lap or another epoch fails. *shape* is 32 bits: kind 3, has flags 1, has cas 1, long 1, key length 8, value length 18. A
-//! longer value sets *long* and keeps its length in the optional field. The fixed header is 16 bytes.
+//! old lap or another epoch fails. *shape* says what it is and how long its parts are ([`Shape`]). The fixed header is 16 bytes.
 
-use crate::base::checksum::BodyChecksum;
+pub use super::shape::{HEADER_BYTES, Kind, Shape};
+use super::shape::{SHORT_VALUE_BYTES_MAX, read_u32};
 use crate::base::time::{Expiry, UnixSeconds};
+use crate::sys::checksum::BodyChecksum;
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 use crate::sys::words::{WordSpan, WordWriter};
 
-/// Bytes before the key.
-pub const HEADER_BYTES: usize = 16;
-const SHORT_VALUE_BYTES_MAX: usize = (1 << 18) - 1;
 /// Bytes that the optional fields can add.
 pub const OPTIONAL_BYTES_MAX: usize = 16;
-
-/// What a record is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
-    /// An item.
-    Set = 1,
-    /// The item under this key is gone.
-    Delete = 2,
-    /// The metadata of the item under this key is now this record's.
-    Touch = 3,
-    /// Every item at an earlier position is gone.
-    Flush = 4,
-    /// A new epoch begins here; the value says which.
-    Epoch = 5,
-    /// Nothing, up to the end of the slab. Its bytes after the header mean nothing.
-    Pad = 6,
-}
-
-impl Kind {
-    fn from_bits(bits: u32) -> Option<Kind> {
-        [Kind::Set, Kind::Delete, Kind::Touch, Kind::Flush, Kind::Epoch, Kind::Pad]
-            .into_iter()
-            .find(|kind| *kind as u32 == bits)
-    }
-}
 
 /// The changeable word: expiry 32 bits, last access 28 bits (seconds, modulo 2^28: eight years), fetched, stale, token sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -128,90 +100,6 @@ impl Meta {
     }
 }
 
-/// Kind and lengths: all that is needed to find a record's parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// What it is.
-    pub kind: Kind,
-    /// Bytes of the key; 0 for flush, epoch and pad.
-    pub key_bytes: usize,
-    /// Bytes of the value; for a pad, of what it skips.
-    pub value_bytes: usize,
-    has_flags: bool,
-    has_cas: bool,
-    long: bool,
-}
-
-impl Shape {
-    /// A record of this kind and these lengths.
-    pub fn new(kind: Kind, key_bytes: usize, value_bytes: usize, has_flags: bool, has_cas: bool) -> Self {
-        assert!(key_bytes <= u8::MAX as usize && value_bytes <= u32::MAX as usize, "lengths that no record can have");
-        Shape { kind, key_bytes, value_bytes, has_flags, has_cas, long: value_bytes > SHORT_VALUE_BYTES_MAX }
-    }
-
-    /// Read the shape of the record at the start of `words`; None if no record looks like this or it would not fit.
-    pub fn read(words: &[AtomicU64]) -> Option<Shape> {
-        let bits = (words.get(1)?.load(Relaxed) >> 32) as u32;
-        let kind = Kind::from_bits(bits & 7)?;
-        let flag = |at: u32| bits >> at & 1 == 1;
-        let key_bytes = (bits >> 6 & 0xFF) as usize;
-        let mut value_bytes = (bits >> 14) as usize;
-        let long = flag(5);
-        if long {
-            let at = HEADER_BYTES + key_bytes + if flag(3) { 4 } else { 0 };
-            if at + 4 > words.len() * 8 {
-                return None;
-            }
-            value_bytes = read_u32(words, at) as usize;
-        }
-        let shape = Shape { kind, key_bytes, value_bytes, has_flags: flag(3), has_cas: flag(4), long };
-        (shape.record_bytes() <= words.len() * 8).then_some(shape)
-    }
-
-    fn to_bits(self) -> u32 {
-        let value_bits = if self.long { 0 } else { self.value_bytes as u32 };
-        self.kind as u32
-            | u32::from(self.has_flags) << 3
-            | u32::from(self.has_cas) << 4
-            | u32::from(self.long) << 5
-            | (self.key_bytes as u32) << 6
-            | value_bits << 14
-    }
-
-    fn length_at(&self) -> usize {
-        HEADER_BYTES + self.key_bytes + if self.has_flags { 4 } else { 0 }
-    }
-
-    fn cas_at(&self) -> usize {
-        self.length_at() + if self.long { 4 } else { 0 }
-    }
-
-    fn value_at(&self) -> usize {
-        self.cas_at() + if self.has_cas { 8 } else { 0 }
-    }
-
-    /// Bytes that the record takes in the ring.
-    pub fn record_bytes(&self) -> usize {
-        (self.value_at() + self.value_bytes).next_multiple_of(8)
-    }
-
-    /// Does it carry a CAS of its own?
-    pub fn has_explicit_cas(&self) -> bool {
-        self.has_cas
-    }
-
-    /// The record without padding: where its checksum ends. A pad's ends with its header.
-    fn checked_bytes(&self) -> usize {
-        if self.kind == Kind::Pad { self.value_at() } else { self.value_at() + self.value_bytes }
-    }
-}
-
-fn read_u32(words: &[AtomicU64], at: usize) -> u32 {
-    let mut bytes = [0; 4];
-    WordSpan::new(words, at, 4).copy_to_slice(&mut bytes);
-    u32::from_le_bytes(bytes)
-}
-
 /// A record as it lies in a ring.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
@@ -238,17 +126,17 @@ impl<'a> Record<'a> {
 
     /// The key.
     pub fn key(&self) -> WordSpan<'a> {
-        WordSpan::new(self.words, HEADER_BYTES, self.shape.key_bytes)
+        WordSpan::new(self.words, HEADER_BYTES, self.shape.key_bytes())
     }
 
     /// The client's flags, 0 if the record has none.
     pub fn client_flags(&self) -> u32 {
-        if self.shape.has_flags { read_u32(self.words, HEADER_BYTES + self.shape.key_bytes) } else { 0 }
+        if self.shape.has_flags() { read_u32(self.words, self.shape.flags_at()) } else { 0 }
     }
 
     /// The CAS that was given or kept; None where the position is the CAS.
     pub fn explicit_cas(&self) -> Option<u64> {
-        self.shape.has_cas.then(|| {
+        self.shape.has_explicit_cas().then(|| {
             let at = self.shape.cas_at();
             u64::from(read_u32(self.words, at)) | u64::from(read_u32(self.words, at + 4)) << 32
         })
@@ -261,13 +149,13 @@ impl<'a> Record<'a> {
 
     /// The value.
     pub fn value(&self) -> WordSpan<'a> {
-        WordSpan::new(self.words, self.shape.value_at(), self.shape.value_bytes)
+        WordSpan::new(self.words, self.shape.value_at(), self.shape.value_bytes())
     }
 
     /// Does the checksum hold for this position and epoch? What replay, tests and replicas ask before they believe.
     pub fn proves_itself(&self, position: u64, epoch: u64) -> bool {
         let mut checksum = BodyChecksum::default().update(&self.shape.to_bits().to_le_bytes());
-        if self.shape.kind != Kind::Set {
+        if self.shape.kind() != Kind::Set {
             checksum = checksum.update(&self.words[0].load(Relaxed).to_le_bytes());
         }
         let body = WordSpan::new(self.words, HEADER_BYTES, self.shape.checked_bytes() - HEADER_BYTES);
@@ -321,10 +209,10 @@ impl<'a> Draft<'a> {
             optional[optional_bytes..optional_bytes + bytes.len()].copy_from_slice(bytes);
             optional_bytes += bytes.len();
         };
-        if shape.has_flags {
+        if shape.has_flags() {
             add(&client_flags.to_le_bytes());
         }
-        if shape.long {
+        if shape.is_long() {
             add(&(value_bytes as u32).to_le_bytes());
         }
         if let Some(cas) = cas {
@@ -356,7 +244,7 @@ impl<'a> Draft<'a> {
         let shape = Shape::new(Kind::Pad, 0, value_bytes, false, false);
         let mut optional = [0; OPTIONAL_BYTES_MAX];
         optional[..4].copy_from_slice(&(value_bytes as u32).to_le_bytes());
-        let optional_bytes = if shape.long { 4 } else { 0 };
+        let optional_bytes = if shape.is_long() { 4 } else { 0 };
         let checksum = BodyChecksum::default()
             .update(&shape.to_bits().to_le_bytes())
             .update(&Meta::default().to_bits().to_le_bytes())
@@ -375,7 +263,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Write it to the start of `words`, which nobody else reads or writes yet, as the record at `position`.
-    pub fn write(&self, words: &[AtomicU64], position: u64, epoch: u64) {
+    pub fn write<'w>(&self, words: &'w [AtomicU64], position: u64, epoch: u64) -> Record<'w> {
         words[0].store(self.meta.to_bits(), Relaxed);
         let crc = self.checksum.at(position, epoch);
         words[1].store(u64::from(crc) | u64::from(self.shape.to_bits()) << 32, Relaxed);
@@ -387,6 +275,7 @@ impl<'a> Draft<'a> {
             Source::Span(span) => writer.put_span(span),
         }
         writer.finish();
+        Record { words, shape: self.shape }
     }
 }
 
@@ -433,7 +322,7 @@ mod tests {
         let record = Record::read(&words).unwrap();
         assert!(record.proves_itself(640, 2));
         assert!(!record.proves_itself(648, 2) && !record.proves_itself(640, 3));
-        let checked_bits = 64..(record.shape.value_at() + record.shape.value_bytes) * 8;
+        let checked_bits = 64..(record.shape.value_at() + record.shape.value_bytes()) * 8;
         for bit in checked_bits {
             let word = &words[bit / 64];
             word.fetch_xor(1 << (bit % 64), Relaxed);

@@ -47,7 +47,9 @@ pub struct Shard {
     /// Items below this position were flushed.
     flushed_below: AtomicU64,
     /// Not zero when reclaim has something to do that no append has done.
-    pub(super) attention: AtomicU64,
+    attention: AtomicU64,
+    /// How many shards of the store want it; so that who looks once a turn looks at one word.
+    attention_wanted: Arc<AtomicU64>,
     lock_waits: AtomicU64,
     /// On a cache line of its own: readers need what stands before it, and nothing of this.
     writer: CachePadded<Mutex<Writer>>,
@@ -93,6 +95,7 @@ impl Shard {
         hash: IndexHash,
         domain: Arc<Domain>,
         lines: Arc<Slab>,
+        attention_wanted: Arc<AtomicU64>,
     ) -> io::Result<Shard> {
         let index = Index::new(ring.bytes())?;
         ControlLine::of(lines.words(), number as usize).begin(FIRST_EPOCH, ring.bytes());
@@ -115,6 +118,7 @@ impl Shard {
             lines,
             flushed_below: AtomicU64::new(0),
             attention: AtomicU64::new(0),
+            attention_wanted,
             lock_waits: AtomicU64::new(0),
             writer: CachePadded::new(Mutex::new(writer)),
         };
@@ -163,26 +167,25 @@ impl Shard {
     }
 
     /// The item under a key, alive or not. Without the lock, but for the rare case that its bucket keeps being split.
+    #[inline]
     pub fn find(&self, key: &[u8], hash: u64) -> Option<Item<'_>> {
-        let slot = match self.index.find(hash, |slot| self.holds(slot, key)) {
-            Look::Found(slot) => slot,
-            Look::Absent => return None,
+        match self.index.find(hash, |slot| self.record_of(slot, key)) {
+            Look::Found(found) => Some(self.item(found)),
+            Look::Absent => None,
             Look::Unsettled => {
                 let _writer = self.lock();
-                return self.find_locked(key, hash);
+                self.find_locked(key, hash)
             }
-        };
-        Some(self.item(slot))
+        }
     }
 
     /// The same while holding the lock.
     pub fn find_locked(&self, key: &[u8], hash: u64) -> Option<Item<'_>> {
-        self.index.find_locked(hash, |slot| self.holds(slot, key)).map(|slot| self.item(slot))
+        self.index.find_locked(hash, |slot| self.record_of(slot, key)).map(|found| self.item(found))
     }
 
-    pub(super) fn item<'t>(&'t self, slot: SlotRef<'t>) -> Item<'t> {
-        let position = self.position(slot.entry);
-        Item { record: self.record(position), slot, position, shard: self.number }
+    pub(super) fn item<'t>(&'t self, (slot, (position, record)): (SlotRef<'t>, (u64, Record<'t>))) -> Item<'t> {
+        Item { record, slot, position, shard: self.number }
     }
 
     fn position(&self, slot: Slot) -> u64 {
@@ -195,17 +198,19 @@ impl Shard {
             .unwrap_or_else(|| panic!("shard {}: no record at position {position}", self.number))
     }
 
-    /// Does the record behind `slot` have this key? A slot seen by a reader without the lock may be outdated, but within a turn its
-    /// record is still there.
-    fn holds(&self, slot: Slot, key: &[u8]) -> bool {
-        let words = self.ring.words_at(self.position(slot));
-        Record::read(words).is_some_and(|record| record.key().equals(key))
+    /// The record behind `slot`, and where it is, if it has this key. A slot seen by a reader without the lock may be outdated, but
+    /// within a turn its record is still there.
+    #[inline]
+    fn record_of(&self, slot: Slot, key: &[u8]) -> Option<(u64, Record<'_>)> {
+        let position = self.position(slot);
+        let record = Record::read(self.ring.words_at(position))?;
+        record.key().equals(key).then_some((position, record))
     }
 
     /// The index's hash of a record's key.
     pub(super) fn hash_of(&self, record: &Record<'_>) -> u64 {
         let mut key = [0; KEY_BYTES_MAX];
-        let key = &mut key[..record.shape.key_bytes];
+        let key = &mut key[..record.shape.key_bytes()];
         record.key().copy_to_slice(key);
         self.hash.of(key)
     }
@@ -217,7 +222,7 @@ impl Shard {
 
     /// What a live record counts for. With `-M` it will be moved again and again, and the first move makes its CAS explicit: that is
     /// counted from the beginning, so that moving never fills the memory.
-    pub(super) fn charge(&self, shape: &Shape) -> u64 {
+    pub(super) fn charge(&self, shape: Shape) -> u64 {
         let grows = !self.policy.evict && !shape.has_explicit_cas();
         shape.record_bytes() as u64 + if grows { 8 } else { 0 }
     }
@@ -225,17 +230,24 @@ impl Shard {
     /// Everything written so far is gone.
     pub(super) fn flush(&self, writer: &mut Writer) -> Result<(), NoRoom> {
         let draft = Draft::of_key(Kind::Flush, b"", Default::default());
-        let position = self.append(writer, &draft, 0)?;
+        let (position, _) = self.append(writer, &draft, 0)?;
         self.flushed_below.store(position, Relaxed);
         Ok(())
     }
 
     /// Append a record, leaving `reserve_bytes` free behind it. Nothing changes on failure, but that the want is remembered.
-    pub(super) fn append(&self, writer: &mut Writer, draft: &Draft<'_>, reserve_bytes: u64) -> Result<u64, NoRoom> {
+    pub(super) fn append(
+        &self,
+        writer: &mut Writer,
+        draft: &Draft<'_>,
+        reserve_bytes: u64,
+    ) -> Result<(u64, Record<'_>), NoRoom> {
         let record_bytes = draft.record_bytes();
-        let mut begin = self.ring.settle(writer.head);
-        while self.ring.bytes_to_slab_end(begin) < record_bytes {
-            begin = self.ring.settle(begin + self.ring.bytes_to_slab_end(begin) as u64);
+        let mut begin = writer.head;
+        let mut words = self.ring.words_at(begin);
+        while words.len() * 8 < record_bytes {
+            begin += words.len() as u64 * 8;
+            words = self.ring.words_at(begin);
         }
         let end = begin + record_bytes as u64;
         if end + reserve_bytes > writer.released + self.ring.bytes() {
@@ -244,21 +256,21 @@ impl Shard {
                 let missing = end - writer.head + reserve_bytes;
                 writer.wanted = (writer.wanted.0.max(missing), WANTED_ROUNDS);
                 writer.counts.parked += 1;
-                self.attention.store(1, Relaxed);
+                self.want_attention(true);
                 return Err(NoRoom::Now);
             }
         }
         let control = self.control();
         let epoch = control.epoch();
         self.pad(writer.head, begin, epoch);
-        draft.write(self.ring.words_at(begin), begin, epoch);
+        let record = draft.write(words, begin, epoch);
         writer.counts.appended_bytes += end - writer.head;
         writer.head = end;
         if record_bytes as u64 + reserve_bytes >= writer.wanted.0 {
             writer.wanted = (0, 0);
         }
         control.commit(end);
-        Ok(begin)
+        Ok((begin, record))
     }
 
     /// Pads from `from` up to `to`, a slab's end each.
@@ -286,6 +298,20 @@ impl Shard {
         if tail > writer.released {
             writer.awaited = Some((tail, self.domain.advance()));
         }
+    }
+
+    /// Say whether maintenance has something to do here. With the lock held.
+    pub(super) fn want_attention(&self, wanted: bool) {
+        if self.wants_attention() != wanted {
+            self.attention.store(wanted.into(), Relaxed);
+            let change = if wanted { 1 } else { u64::MAX };
+            self.attention_wanted.fetch_add(change, Relaxed);
+        }
+    }
+
+    /// Whether maintenance has something to do here.
+    pub(super) fn wants_attention(&self) -> bool {
+        self.attention.load(Relaxed) != 0
     }
 
     /// Bytes that could be appended now.

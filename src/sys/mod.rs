@@ -2,6 +2,7 @@
 //! fabric/verbs and fabric/shm, later) that may say `unsafe`; what it offers upwards is safe.
 #![allow(unsafe_code)]
 
+pub mod checksum;
 pub mod child;
 pub mod memory;
 pub mod pinning;

@@ -3,6 +3,7 @@
 //! bytes, never undefined behaviour. Bytes are little-endian within a word.
 
 use super::sync::{AtomicU64, Ordering::Relaxed};
+use std::mem::MaybeUninit;
 
 /// A run of bytes inside words.
 #[derive(Clone, Copy)]
@@ -43,9 +44,36 @@ impl<'a> WordSpan<'a> {
 
     /// Append the bytes to `out`.
     pub fn copy_to(&self, out: &mut Vec<u8>) {
-        let begin = out.len();
-        out.resize(begin + self.bytes, 0);
-        self.copy_to_slice(&mut out[begin..]);
+        let count = self.bytes.div_ceil(8);
+        // Whole words are written, so up to seven bytes behind the end, into room that nobody sees.
+        out.reserve(count * 8);
+        let (room, _) = out.spare_capacity_mut().as_chunks_mut::<8>();
+        self.copy_words(&mut room[..count]);
+        let length = out.len() + self.bytes;
+        // SAFETY: `copy_words` has filled `count` words of the spare capacity, which are at least `self.bytes` bytes.
+        unsafe { out.set_len(length) };
+    }
+
+    /// Fill `room`, the span's length rounded up to words; what is behind the span means nothing.
+    #[inline]
+    fn copy_words(&self, room: &mut [[MaybeUninit<u8>; 8]]) {
+        let words = &self.words[self.start_byte / 8..(self.start_byte + self.bytes).div_ceil(8)];
+        let shift = self.start_byte % 8 * 8;
+        if shift == 0 {
+            room.iter_mut().zip(words).for_each(|(to, word)| put(to, word.load(Relaxed)));
+            return;
+        }
+        let Some((first, rest)) = words.split_first() else { return };
+        let mut low = first.load(Relaxed);
+        for (to, word) in room.iter_mut().zip(rest) {
+            let high = word.load(Relaxed);
+            put(to, funnel(low, high, shift));
+            low = high;
+        }
+        // The last bytes may begin and end in one word.
+        if let Some(to) = room.get_mut(rest.len()) {
+            put(to, low >> shift);
+        }
     }
 
     /// Copy into `to`, which must be as long as the span.
@@ -80,10 +108,13 @@ impl<'a> WordSpan<'a> {
         if !self.start_byte.is_multiple_of(8) {
             return (0..other.len()).all(|at| self.byte(at) == other[at]);
         }
-        let words = &self.words[self.start_byte / 8..];
+        let words = &self.words[self.start_byte / 8..(self.start_byte + self.bytes).div_ceil(8)];
         let (chunks, tail) = other.as_chunks::<8>();
         let whole = chunks.iter().zip(words).all(|(chunk, word)| word.load(Relaxed) == u64::from_le_bytes(*chunk));
-        whole && (tail.is_empty() || words[chunks.len()].load(Relaxed).to_le_bytes()[..tail.len()] == *tail)
+        // What stands behind the span in its last word is something else's.
+        whole
+            && (tail.is_empty()
+                || (words[chunks.len()].load(Relaxed) ^ partial_word(tail)) << (64 - 8 * tail.len()) == 0)
     }
 
     fn byte(&self, at: usize) -> u8 {
@@ -107,20 +138,27 @@ impl<'a> WordWriter<'a> {
     }
 
     /// Append `bytes`.
-    pub fn put(&mut self, mut bytes: &[u8]) {
-        if self.partial_bytes > 0 {
-            let fill = (8 - self.partial_bytes).min(bytes.len());
-            let (head, rest) = bytes.split_at(fill);
-            self.fill(head);
-            bytes = rest;
+    #[inline]
+    pub fn put(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
         }
         let (chunks, tail) = bytes.as_chunks::<8>();
         let to = &self.words[self.next..self.next + chunks.len()];
-        for (chunk, word) in chunks.iter().zip(to) {
-            word.store(u64::from_le_bytes(*chunk), Relaxed);
+        let shift = self.partial_bytes * 8;
+        if shift == 0 {
+            to.iter().zip(chunks).for_each(|(word, chunk)| word.store(u64::from_le_bytes(*chunk), Relaxed));
+        } else {
+            let mut low = self.partial << (64 - shift);
+            for (word, chunk) in to.iter().zip(chunks) {
+                let high = u64::from_le_bytes(*chunk);
+                word.store(funnel(low, high, 64 - shift), Relaxed);
+                low = high;
+            }
+            self.partial = low >> (64 - shift);
         }
         self.next += chunks.len();
-        self.fill(tail);
+        self.put_tail(tail);
     }
 
     /// Append the bytes of a span of other words (they must not overlap).
@@ -143,23 +181,59 @@ impl<'a> WordWriter<'a> {
         self.next
     }
 
-    /// At most what the open word still takes.
-    fn fill(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.partial |= u64::from(*byte) << (8 * self.partial_bytes);
-            self.partial_bytes += 1;
-        }
-        if self.partial_bytes == 8 {
+    /// At most seven bytes.
+    #[inline]
+    fn put_tail(&mut self, bytes: &[u8]) {
+        let tail = partial_word(bytes);
+        let shift = self.partial_bytes * 8;
+        self.partial |= tail << shift;
+        self.partial_bytes += bytes.len();
+        if self.partial_bytes >= 8 {
+            let left_bytes = self.partial_bytes - 8;
             self.flush_partial();
+            // Some of the tail did not fit into the word, so the word was not empty before, and the shift is not 64.
+            if left_bytes > 0 {
+                self.partial = tail >> (64 - shift);
+                self.partial_bytes = left_bytes;
+            }
         }
     }
 
+    #[inline]
     fn flush_partial(&mut self) {
         self.words[self.next].store(self.partial, Relaxed);
         self.next += 1;
         self.partial = 0;
         self.partial_bytes = 0;
     }
+}
+
+/// The 64 bits that begin at bit `shift`, 0 to 63, of `low` with `high` behind it: one instruction where there is one.
+#[inline]
+fn funnel(low: u64, high: u64, shift: usize) -> u64 {
+    ((u128::from(high) << 64 | u128::from(low)) >> (shift & 63)) as u64
+}
+
+/// Store a word as bytes: one instruction, which a copy byte by byte does not become.
+#[inline]
+fn put(to: &mut [MaybeUninit<u8>; 8], word: u64) {
+    // SAFETY: eight bytes of which any value is allowed are as large as a u64, and `write_unaligned` asks for no alignment.
+    unsafe { std::ptr::from_mut(to).cast::<u64>().write_unaligned(word.to_le()) }
+}
+
+/// At most seven bytes as the low end of a word.
+#[inline]
+fn partial_word(bytes: &[u8]) -> u64 {
+    // Two loads that may overlap: what they share is the same in both.
+    let (low, high, apart_bytes): (u64, u64, usize) =
+        if let (Some(low), Some(high)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+            (u32::from_le_bytes(*low).into(), u32::from_le_bytes(*high).into(), bytes.len() - 4)
+        } else if let (Some(low), Some(high)) = (bytes.first_chunk::<2>(), bytes.last_chunk::<2>()) {
+            (u16::from_le_bytes(*low).into(), u16::from_le_bytes(*high).into(), bytes.len() - 2)
+        } else {
+            return bytes.first().map_or(0, |byte| u64::from(*byte));
+        };
+    low | high << (8 * apart_bytes)
 }
 
 #[cfg(all(test, not(loom)))]

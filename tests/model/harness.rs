@@ -2,7 +2,7 @@
 
 use remora::base::limits::KEY_BYTES_MAX;
 use remora::base::time::UnixSeconds;
-use remora::engine::{Context, Engine, Host, Outcome, Output, Settings, WorkerStats};
+use remora::engine::{Attempt, Context, Engine, Host, Outcome, Output, Settings, WorkerStats};
 use remora::protocol::{KeyScratch, Parsed, parse};
 use remora::store::{Item, Participant, Store, StoreConfig};
 use std::sync::Arc;
@@ -127,9 +127,13 @@ impl<'e> Client<'e> {
         self.engine.tick(&mut context);
         let out = &mut self.out;
         let ended = match parse(input, self.engine.parse_limits(), &mut self.key_scratch) {
-            Parsed::Request(request, taken) => {
-                (self.engine.execute(&mut context, &self.engine.plan(request), resume, false, out), taken)
-            }
+            Parsed::Request(request, taken) => (
+                {
+                    let plan = self.engine.plan(&request);
+                    self.engine.execute(&mut context, &request, plan, Attempt { resume, ..Attempt::default() }, out)
+                },
+                taken,
+            ),
             Parsed::Rejected(rejection) => {
                 let taken = usize::try_from(rejection.skip_bytes).unwrap().min(input.len());
                 (self.engine.reject(&mut context, &rejection, false, out), taken)

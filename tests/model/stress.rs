@@ -5,7 +5,7 @@
 
 use crate::BEGIN;
 use crate::harness::{self, Client};
-use remora::base::checksum::BodyChecksum;
+use remora::sys::checksum::BodyChecksum;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 const WRITERS: usize = 2;

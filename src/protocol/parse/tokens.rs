@@ -4,6 +4,8 @@
 //! a carriage return inside a line belongs to its token, as in memcached. What counts as a number differs from
 //! command to command there, so there are two readers of each kind here: the strict one and the one like C's strtol.
 
+use super::super::blank::bytes_to_blank;
+
 /// memcached looks at no more tokens of a line; a `noreply` behind them goes unseen.
 const TOKENS_MAX: u8 = 23;
 
@@ -50,8 +52,7 @@ impl<'a> Iterator for Tokens<'a> {
             return None;
         }
         let from_start = &self.rest[start..];
-        let end = from_start.iter().position(|byte| *byte == b' ').unwrap_or(from_start.len());
-        (self.last, self.rest) = from_start.split_at(end);
+        (self.last, self.rest) = from_start.split_at(bytes_to_blank(from_start));
         self.taken += 1;
         Some(self.last)
     }
@@ -104,6 +105,22 @@ pub fn storage_exptime(token: &[u8]) -> Option<i32> {
 }
 
 fn digits(token: &[u8]) -> Option<u64> {
+    plain_digits(token).or_else(|| any_digits(token))
+}
+
+/// The number that nearly every token is: one to nine digits, which need no check for overflow.
+#[inline]
+fn plain_digits(token: &[u8]) -> Option<u64> {
+    if !matches!(token.len(), 1..=9) {
+        return None;
+    }
+    token.iter().try_fold(0, |sum: u64, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        (digit <= 9).then(|| sum * 10 + u64::from(digit))
+    })
+}
+
+fn any_digits(token: &[u8]) -> Option<u64> {
     token.iter().try_fold(0u64, |sum, byte| {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
@@ -113,8 +130,13 @@ fn digits(token: &[u8]) -> Option<u64> {
     })
 }
 
-/// A number as C reads it: white space before it, a sign, digits; anything may follow a white space or a NUL.
+/// A number as C reads it: digits, or white space before it, a sign, digits; anything may follow a white space or a NUL.
+#[inline]
 fn c_number(token: &[u8]) -> Option<(bool, u64)> {
+    plain_digits(token).map(|number| (false, number)).or_else(|| spaced_number(token))
+}
+
+fn spaced_number(token: &[u8]) -> Option<(bool, u64)> {
     let is_space = |byte: &u8| matches!(byte, b'\t'..=b'\r' | b' ');
     let start = token.iter().position(|byte| !is_space(byte))?;
     let (negative, unsigned) = match &token[start..] {
