@@ -55,8 +55,8 @@ impl Acceptor {
     }
 
     /// Go on once the rest is over.
-    pub fn wake(&mut self, now: Instant, poller: &Poller) -> io::Result<()> {
-        if self.resting_until.is_some_and(|until| now >= until) {
+    pub fn wake(&mut self, poller: &Poller) -> io::Result<()> {
+        if self.resting_until.is_some_and(|until| Instant::now() >= until) {
             self.resting_until = None;
             self.watch(poller)?;
         }
@@ -77,7 +77,7 @@ impl Acceptor {
         at: u32,
         shared: &Shared,
         stats: &WorkerStats,
-        clock: (UnixSeconds, Instant),
+        now: UnixSeconds,
         poller: &Poller,
         mut take: impl FnMut(OwnedFd, Arc<View>),
     ) {
@@ -90,14 +90,14 @@ impl Acceptor {
                     stats.accepts.increment();
                     if admit(&socket, shared) {
                         let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                        take(socket, Arc::new(View::new(peer, listener.name.clone(), clock.0)));
+                        take(socket, Arc::new(View::new(peer, listener.name.clone(), now)));
                     }
                 }
                 Err(Errno::AGAIN) => return,
                 Err(error) => {
                     stats.accept_errors.increment();
                     if matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) {
-                        self.rest(error, clock.1, poller);
+                        self.rest(error, poller);
                         return;
                     }
                     // Anything else concerns the one connection only (it was reset while it waited).
@@ -106,10 +106,10 @@ impl Acceptor {
         }
     }
 
-    fn rest(&mut self, error: Errno, now: Instant, poller: &Poller) {
+    fn rest(&mut self, error: Errno, poller: &Poller) {
         log::warn!("cannot accept: {error}; going on in a moment. Raise `ulimit -n`, or lower -c below it");
         self.unwatch(poller);
-        self.resting_until = Some(now + Duration::from_millis(ACCEPT_REST_MILLISECONDS));
+        self.resting_until = Some(Instant::now() + Duration::from_millis(ACCEPT_REST_MILLISECONDS));
     }
 }
 

@@ -19,7 +19,6 @@ use crate::sys::receive::{receive, receive_behind};
 use rustix::net::{Shutdown, shutdown};
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// An unfinished request up to this length is moved to the front of the read buffer and parsed there with what follows.
 const MOVED_BYTES_MAX: usize = READ_BUFFER_BYTES / 4;
@@ -50,8 +49,6 @@ pub struct Lane<'s> {
     pub buffers: Buffers,
     /// The clock of this turn.
     pub now: UnixSeconds,
-    /// The same, monotonic.
-    pub instant: Instant,
 }
 
 impl Lane<'_> {
@@ -193,9 +190,9 @@ impl Lane<'_> {
         output: &mut Output,
     ) -> (usize, Stop) {
         connection.view.set_last_command(self.now);
-        let Lane { shared, stats, buffers, now, instant } = self;
+        let Lane { shared, stats, buffers, now } = self;
         let mut context = Context { turn, now: *now, stats, scratch: &mut buffers.scratch, host: &shared.registry };
-        let executor = Executor { shared, instant: *instant };
+        let executor = Executor { shared };
         executor.run(&mut context, &mut buffers.keys, input, &mut connection.progress, output)
     }
 

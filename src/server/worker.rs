@@ -15,19 +15,23 @@ use crate::base::limits::{POLL_MILLISECONDS_MAX, STOP_MILLISECONDS_MAX};
 use crate::base::time::UnixSeconds;
 use crate::engine::Context;
 use crate::store::Turn;
-use crate::sys::poll::{Interest, Poller};
+use crate::sys::poll::{Interest, Poller, Ticker};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// The waker's token; listeners have theirs from 0 on.
 const WAKER: u32 = u32::MAX;
+/// The ticker's.
+const TICKER: u32 = u32::MAX - 1;
 
 /// See the module.
 pub struct Worker<'s> {
     id: usize,
     lane: Lane<'s>,
     poller: Poller,
+    /// Bounds every sleep.
+    ticker: Ticker,
     acceptor: Acceptor,
     connections: Table<Connection>,
     /// Those with work left, for the next turn; and the same list's other half, reused.
@@ -45,13 +49,16 @@ impl<'s> Worker<'s> {
     pub fn new(id: usize, shared: &'s Shared, listeners: Vec<Listener>) -> Worker<'s> {
         let poller = Poller::new().expect("an epoll set; raise `ulimit -n`");
         poller.add(&shared.wakers[id], Token::other(WAKER).to_bits(), Interest::Read).expect("watching an eventfd");
+        let ticker = Ticker::new(Duration::from_millis(POLL_MILLISECONDS_MAX)).expect("a timer; raise `ulimit -n`");
+        poller.add(&ticker, Token::other(TICKER).to_bits(), Interest::Read).expect("watching a timer");
         let acceptor = Acceptor::new(listeners, &poller).expect("watching listeners");
         let now = UnixSeconds::now();
         let stats = shared.registry.stats(id);
         Worker {
             id,
-            lane: Lane { shared, stats, buffers: Buffers::new(), now, instant: Instant::now() },
+            lane: Lane { shared, stats, buffers: Buffers::new(), now },
             poller,
+            ticker,
             acceptor,
             connections: Table::default(),
             again: Vec::new(),
@@ -86,17 +93,18 @@ impl<'s> Worker<'s> {
     /// Sleep until something is ready; not at all while work is left over.
     fn poll(&mut self) {
         let work_is_left = !self.again.is_empty() || self.maintenance_is_due;
-        let mut timeout = if work_is_left { Duration::ZERO } else { Duration::from_millis(POLL_MILLISECONDS_MAX) };
-        for until in [self.acceptor.resting_until(), self.stop_at].into_iter().flatten() {
-            timeout = timeout.min(until.saturating_duration_since(Instant::now()));
-        }
+        let due = [self.acceptor.resting_until(), self.stop_at].into_iter().flatten().min();
+        let timeout = if work_is_left {
+            Some(Duration::ZERO)
+        } else {
+            due.map(|until| until.saturating_duration_since(Instant::now()))
+        };
         self.lane.stats.polls.increment();
         self.poller.wait(timeout).expect("epoll_wait on a set of our own");
     }
 
     fn read_clock(&mut self) {
         self.lane.now = UnixSeconds::now();
-        self.lane.instant = Instant::now();
         self.turns += 1;
     }
 
@@ -108,12 +116,13 @@ impl<'s> Worker<'s> {
 
     /// Accept where there is something to accept, and list the connections that are ready.
     fn accept(&mut self) {
-        self.acceptor.wake(self.lane.instant, &self.poller).expect("watching listeners");
+        self.acceptor.wake(&self.poller).expect("watching listeners");
         self.serving.clear();
         for at in 0..self.poller.ready() {
             let token = Token::from_bits(self.poller.token(at));
             match token.as_other() {
                 None => self.serving.push(token),
+                Some(TICKER) => self.ticker.clear(),
                 Some(WAKER) => self.lane.shared.wakers[self.id].clear(),
                 Some(listener) => self.accept_from(listener),
             }
@@ -123,8 +132,8 @@ impl<'s> Worker<'s> {
 
     fn accept_from(&mut self, listener: u32) {
         let Worker { id, lane, poller, acceptor, connections, .. } = self;
-        let Lane { shared, stats, now, instant, .. } = lane;
-        acceptor.accept(listener, shared, stats, (*now, *instant), poller, |socket, view| {
+        let Lane { shared, stats, now, .. } = lane;
+        acceptor.accept(listener, shared, stats, *now, poller, |socket, view| {
             shared.registry.insert(*id, socket.as_raw_fd(), view.clone());
             let token = connections.insert(|token| Connection::new(socket, token, view, *now));
             let connection = connections.get_mut(token).expect("just inserted");
@@ -214,7 +223,7 @@ impl<'s> Worker<'s> {
             return;
         }
         if self.stop_at.is_none() {
-            self.stop_at = Some(self.lane.instant + Duration::from_millis(STOP_MILLISECONDS_MAX));
+            self.stop_at = Some(Instant::now() + Duration::from_millis(STOP_MILLISECONDS_MAX));
             self.acceptor.close(&self.poller);
         }
         let unsent = |connection: &Connection| connection.output.is_some() || self.again.contains(&connection.token);

@@ -4,6 +4,7 @@
 //! loses no wake-up. Takes a token (u64) per descriptor and gives it back with what it is ready for.
 
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -64,11 +65,12 @@ impl Poller {
         Ok(epoll::delete(&self.epoll, source)?)
     }
 
-    /// Wait for at most `timeout`. A signal's interruption counts as no event.
-    pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+    /// Wait for at most `timeout`; without one, until something happens, which a [`Ticker`] makes sure of. A signal's
+    /// interruption counts as no event.
+    pub fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> io::Result<()> {
         self.events.clear();
-        let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&timeout)) {
+        let timeout = timeout.into().map(timespec);
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -85,6 +87,37 @@ impl Poller {
         let event = self.events[at];
         let data = event.data;
         data.u64()
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: i64::from(duration.subsec_nanos()) }
+}
+
+/// Ends a [`Poller`]'s wait at regular times. A timeout on each wait would do the same, but has the kernel set up a timer and
+/// take it down again for each sleep.
+pub struct Ticker {
+    timer: OwnedFd,
+}
+
+impl Ticker {
+    /// A ticker; add it to a poller with [`Interest::Read`].
+    pub fn new(every: Duration) -> io::Result<Ticker> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        let every = timespec(every);
+        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: every, it_value: every })?;
+        Ok(Ticker { timer })
+    }
+
+    /// Take the tick, so that the next wait sleeps again.
+    pub fn clear(&self) {
+        let _ = rustix::io::read(&self.timer, &mut [0u8; 8]);
+    }
+}
+
+impl AsFd for Ticker {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.timer.as_fd()
     }
 }
 
@@ -152,5 +185,17 @@ mod tests {
         poller.change(&far, 1, Interest::Nothing).unwrap();
         poller.wait(Duration::ZERO).unwrap();
         assert_eq!(poller.ready(), 0);
+    }
+
+    #[test]
+    fn a_ticker_ends_a_wait_without_timeout_again_and_again() {
+        let mut poller = Poller::new().unwrap();
+        let ticker = Ticker::new(Duration::from_millis(1)).unwrap();
+        poller.add(&ticker, 3, Interest::Read).unwrap();
+        for _ in 0..3 {
+            poller.wait(None).unwrap();
+            assert_eq!((poller.ready(), poller.token(0)), (1, 3));
+            ticker.clear();
+        }
     }
 }
