@@ -30,6 +30,10 @@ pub const REQUESTS_PER_TURN_DEFAULT: u32 = 256;
 /// Requests of one connection that are parsed before the first of them is executed, so that their cache misses overlap.
 pub const BATCH_REQUESTS_MAX: usize = 16;
 
+/// Connections that are read before the first of them is served, so that their cache misses overlap. More would keep the
+/// first client waiting for longer than it gains.
+pub const READS_AHEAD_MAX: usize = 8;
+
 /// Most bytes read from one connection in one turn, so that a fast sender of large values does not hold up the others.
 pub const READ_BYTES_PER_TURN: usize = 256 << 10;
 

@@ -5,7 +5,7 @@
 use super::{Call, Engine};
 use crate::protocol::Request;
 use crate::protocol::classic::NextKey;
-use crate::store::{Located, Turn};
+use crate::store::{Located, Place, Turn};
 
 /// Where a request's key belongs (of a get, its first); nothing for a request without one.
 #[derive(Clone, Copy, Default)]
@@ -15,28 +15,35 @@ pub struct Plan<'r> {
     pub(super) next: u32,
 }
 
+impl Plan<'_> {
+    /// Where the key belongs.
+    pub fn place(&self) -> Option<Place> {
+        self.at.map(|at| at.place)
+    }
+}
+
 impl Engine {
     /// Hash the request's key, and have its bucket fetched.
     pub fn plan<'r>(&self, request: &Request<'r>) -> Plan<'r> {
-        let (key, next) = match first_key(request) {
-            NextKey::Key(key, next) => (key, next),
-            NextKey::End | NextKey::Bad(_) => return Plan::default(),
+        let NextKey::Key(key, next) = first_key(request) else {
+            return Plan::default();
         };
         let at = self.store.locate(key);
-        self.store.prefetch_bucket(&at);
+        self.store.prefetch_bucket(at.place);
         Plan { at: Some(at), next }
     }
 
-    /// Have the record fetched that the request is likely to look at. Best a few plans later.
-    pub fn prefetch(&self, turn: &Turn<'_>, plan: &Plan<'_>) {
-        if let Some(at) = &plan.at {
-            self.store.prefetch_record(turn, at);
-        }
+    /// Have the record fetched that a request with a key there is likely to look at. Best a few plans later.
+    pub fn prefetch(&self, turn: &Turn<'_>, place: Place) {
+        self.store.prefetch_record(turn, place);
     }
 
-    /// Where `key` belongs: as planned, if it is the key that was planned for.
+    /// Where `key` belongs: as planned, if it is the very key that was planned for.
     pub(super) fn locate<'k>(&self, call: &Call<'_, '_, '_>, key: &'k [u8]) -> Located<'k> {
-        call.plan.at.and_then(|at| at.of_same(key)).unwrap_or_else(|| self.store.locate(key))
+        match call.plan.at {
+            Some(planned) if std::ptr::eq(planned.key, key) => Located { key, place: planned.place },
+            _ => self.store.locate(key),
+        }
     }
 }
 

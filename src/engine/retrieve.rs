@@ -72,13 +72,13 @@ impl Engine {
         };
         while let (NextKey::Key(key, next), false) = (&then, ahead.is_full()) {
             let at = self.store.locate(key);
-            self.store.prefetch_bucket(&at);
+            self.store.prefetch_bucket(at.place);
             ahead.push((at, *next));
             then = keys.next(*next);
         }
         // A single key was fetched ahead with the other requests of its batch.
         if ahead.len() > 1 {
-            ahead.iter().for_each(|(at, _)| self.store.prefetch_record(call.context.turn, at));
+            ahead.iter().for_each(|(at, _)| self.store.prefetch_record(call.context.turn, at.place));
         }
         then
     }

@@ -4,14 +4,14 @@
 use super::execute::KeyScratches;
 use super::input::InputPool;
 use crate::base::limits::{
-    BATCH_REQUESTS_MAX, KEY_BYTES_MAX, OUTPUT_POOL_BYTES_MAX, OUTPUT_POOL_MAX, READ_BUFFER_BYTES,
+    BATCH_REQUESTS_MAX, KEY_BYTES_MAX, OUTPUT_POOL_BYTES_MAX, OUTPUT_POOL_MAX, READ_BUFFER_BYTES, READS_AHEAD_MAX,
 };
 use crate::engine::Output;
 
 /// See the module.
 pub struct Buffers {
-    /// What is read from a socket comes here first.
-    pub read: Box<[u8]>,
+    /// What is read from a socket comes here first: one for each read ahead, and one for all others.
+    pub reads: Box<[Box<[u8]>]>,
     /// The engine's, for append and prepend.
     pub scratch: Vec<u8>,
     /// The parser's, for the decoded keys of a batch.
@@ -22,10 +22,10 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// Empty, but for the read buffer.
+    /// Empty, but for the read buffers, of which only what is used takes memory.
     pub fn new() -> Buffers {
         Buffers {
-            read: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            reads: (0..=READS_AHEAD_MAX).map(|_| vec![0; READ_BUFFER_BYTES].into()).collect(),
             scratch: Vec::new(),
             keys: Box::new([[0; KEY_BYTES_MAX]; BATCH_REQUESTS_MAX]),
             inputs: InputPool::default(),

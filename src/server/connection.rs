@@ -6,6 +6,7 @@ use super::table::Token;
 use crate::base::time::UnixSeconds;
 use crate::engine::Output;
 use crate::sys::poll::Interest;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,6 +41,15 @@ pub struct Progress {
     pub parked_at: Option<Instant>,
 }
 
+/// What was read for a connection before its turn to be served came.
+#[derive(Debug)]
+pub struct ReadAhead {
+    /// Which of the worker's read buffers it is in.
+    pub slot: usize,
+    /// As [`receive`](crate::sys::receive::receive) says it.
+    pub received: io::Result<Option<usize>>,
+}
+
 /// See the module.
 pub struct Connection {
     /// The socket, whichever its family.
@@ -52,6 +62,8 @@ pub struct Connection {
     pub phase: Phase,
     /// The unfinished request.
     pub input: Input,
+    /// What was read already in this turn, if anything.
+    pub read_ahead: Option<ReadAhead>,
     /// The answers not taken, if any.
     pub output: Option<Output>,
     /// Of its requests.
@@ -73,6 +85,7 @@ impl Connection {
             interest: Interest::Read,
             phase: Phase::Open,
             input: Input::default(),
+            read_ahead: None,
             output: None,
             progress: Progress::default(),
             moved_at: now,

@@ -173,7 +173,7 @@ fn gather<'r>(
     }
     // The first buckets have arrived by now. A single request could only wait for its own.
     if batch.len() > 1 {
-        batch.iter().for_each(|(_, _, plan)| engine.prefetch(turn, plan));
+        batch.iter().filter_map(|(_, _, plan)| plan.place()).for_each(|place| engine.prefetch(turn, place));
     }
     then
 }

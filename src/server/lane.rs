@@ -5,16 +5,18 @@
 
 use super::Shared;
 use super::buffers::Buffers;
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Phase, ReadAhead};
 use super::execute::{Executor, Stop};
 use super::input::{InputMemory, OverBudget};
 use super::registry::State;
 use crate::base::limits::{
     LINGER_BYTES_MAX, LINGER_SECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN, READ_BYTES_WHEN_TIGHT,
+    READS_AHEAD_MAX,
 };
 use crate::base::time::UnixSeconds;
 use crate::engine::{Context, Output, WorkerStats};
-use crate::store::Turn;
+use crate::protocol::{Parsed, parse};
+use crate::store::{Place, Turn};
 use crate::sys::receive::{receive, receive_behind};
 use rustix::net::{Shutdown, shutdown};
 use std::io;
@@ -124,10 +126,11 @@ impl Lane<'_> {
                 Err(ReadError::Socket(error)) => Err(error),
             };
         }
-        let upto = if self.shared.input_budget.is_tight() { held + READ_BYTES_WHEN_TIGHT } else { READ_BUFFER_BYTES };
-        self.buffers.read[..held].copy_from_slice(connection.input.pending());
-        let received = receive(&connection.socket, &mut self.buffers.read[held..upto.min(READ_BUFFER_BYTES)])?;
-        let stop = match received {
+        let ReadAhead { slot, received } = match connection.read_ahead.take() {
+            Some(ahead) => ahead,
+            None => self.receive(connection, READS_AHEAD_MAX),
+        };
+        let stop = match received? {
             None => {
                 return Ok(Some(Stop::NeedMore { wanted_bytes: connection.input.wanted_bytes() }));
             }
@@ -136,14 +139,14 @@ impl Lane<'_> {
                 self.count_read(connection, bytes);
                 let arrived = held + bytes;
                 if arrived < connection.input.wanted_bytes() {
-                    self.keep(connection, 0..arrived, connection.input.wanted_bytes())
+                    self.keep(connection, slot, 0..arrived, connection.input.wanted_bytes())
                 } else {
-                    let read = std::mem::take(&mut self.buffers.read);
+                    let read = std::mem::take(&mut self.buffers.reads[slot]);
                     let (consumed, stop) = self.execute(turn, connection, &read[..arrived], output);
-                    self.buffers.read = read;
+                    self.buffers.reads[slot] = read;
                     match stop {
                         Stop::Quit | Stop::Refused => Ok(stop),
-                        _ => self.keep(connection, consumed..arrived, wanted(stop)).map(|_| stop),
+                        _ => self.keep(connection, slot, consumed..arrived, wanted(stop)).map(|_| stop),
                     }
                 }
             }
@@ -151,15 +154,47 @@ impl Lane<'_> {
         Ok(Some(stop.unwrap_or_else(|OverBudget| self.refuse_input(output))))
     }
 
+    /// One read into buffer `slot`, behind what is held of an unfinished request.
+    fn receive(&mut self, connection: &Connection, slot: usize) -> ReadAhead {
+        let held = connection.input.pending().len();
+        let tight = self.shared.input_budget.is_tight();
+        let upto = if tight { (held + READ_BYTES_WHEN_TIGHT).min(READ_BUFFER_BYTES) } else { READ_BUFFER_BYTES };
+        let buffer = &mut self.buffers.reads[slot];
+        buffer[..held].copy_from_slice(connection.input.pending());
+        ReadAhead { slot, received: receive(&connection.socket, &mut buffer[held..upto]) }
+    }
+
+    /// Read for a connection that will be served later in this turn, and have fetched what its first request needs. Only
+    /// for one that has nothing unfinished. Several connections that are ready at once then wait for memory together, and
+    /// each kind of system call finds its own code in the cache.
+    pub fn read_ahead(&mut self, connection: &mut Connection, slot: usize) -> Option<Place> {
+        let is_plain = connection.phase == Phase::Open
+            && connection.output.is_none()
+            && connection.input.pending().is_empty()
+            && connection.read_ahead.is_none();
+        if !is_plain {
+            return None;
+        }
+        let ahead = connection.read_ahead.insert(self.receive(connection, slot));
+        let Ok(Some(bytes)) = ahead.received else { return None };
+        let engine = &self.shared.engine;
+        let Buffers { reads, keys, .. } = &mut self.buffers;
+        match parse(&reads[slot][..bytes], engine.parse_limits(), &mut keys[0]) {
+            Parsed::Request(request, _) => engine.plan(&request).place(),
+            Parsed::Incomplete { .. } | Parsed::Rejected(_) => None,
+        }
+    }
+
     /// Keep a part of the read buffer as the connection's unfinished input.
     fn keep(
         &mut self,
         connection: &mut Connection,
+        slot: usize,
         part: std::ops::Range<usize>,
         wanted_bytes: usize,
     ) -> Result<Stop, OverBudget> {
         let memory = &mut InputMemory { pool: &mut self.buffers.inputs, budget: &self.shared.input_budget };
-        connection.input.keep(&self.buffers.read[part], wanted_bytes, memory)?;
+        connection.input.keep(&self.buffers.reads[slot][part], wanted_bytes, memory)?;
         Ok(Stop::NeedMore { wanted_bytes })
     }
 
@@ -240,7 +275,7 @@ impl Lane<'_> {
     }
 
     fn linger(&mut self, connection: &mut Connection, until: UnixSeconds, bytes_left: u64) -> Next {
-        match receive(&connection.socket, &mut self.buffers.read) {
+        match receive(&connection.socket, &mut self.buffers.reads[READS_AHEAD_MAX]) {
             Ok(None) if self.now <= until => Next::Read,
             Ok(Some(bytes)) if bytes > 0 && (bytes as u64) < bytes_left && self.now <= until => {
                 connection.phase = Phase::Lingering { until, bytes_left: bytes_left - bytes as u64 };

@@ -11,11 +11,12 @@ use super::idle::{Reason, Stillness, verdict};
 use super::lane::{Lane, Next};
 use super::listen::Listener;
 use super::table::{Table, Token};
-use crate::base::limits::{POLL_MILLISECONDS_MAX, STOP_MILLISECONDS_MAX};
+use crate::base::limits::{POLL_MILLISECONDS_MAX, READS_AHEAD_MAX, STOP_MILLISECONDS_MAX};
 use crate::base::time::UnixSeconds;
 use crate::engine::Context;
-use crate::store::Turn;
+use crate::store::{Place, Turn};
 use crate::sys::poll::{Interest, Poller, Ticker};
+use arrayvec::ArrayVec;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -148,10 +149,29 @@ impl<'s> Worker<'s> {
 
     fn serve_ready(&mut self, turn: &Turn<'_>) {
         let serving = std::mem::take(&mut self.serving);
-        for token in &serving {
-            self.serve(turn, *token);
+        for group in serving.chunks(READS_AHEAD_MAX) {
+            if group.len() > 1 {
+                self.read_ahead(turn, group);
+            }
+            for token in group {
+                self.serve(turn, *token);
+            }
         }
         self.serving = serving;
+    }
+
+    fn read_ahead(&mut self, turn: &Turn<'_>, group: &[Token]) {
+        let mut places = ArrayVec::<Place, READS_AHEAD_MAX>::new();
+        for (slot, token) in group.iter().enumerate() {
+            if let Some(connection) = self.connections.get_mut(*token)
+                && connection.served_in_turn != self.turns
+            {
+                places.extend(self.lane.read_ahead(connection, slot));
+            }
+        }
+        for place in places {
+            self.lane.shared.engine.prefetch(turn, place);
+        }
     }
 
     fn serve(&mut self, turn: &Turn<'_>, token: Token) {

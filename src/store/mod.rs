@@ -109,15 +109,15 @@ impl Participant<'_> {
 pub struct Located<'k> {
     /// The key.
     pub key: &'k [u8],
-    shard: u32,
-    hash: u64,
+    /// Where it belongs.
+    pub place: Place,
 }
 
-impl Located<'_> {
-    /// The same place for `key`, if that is the very key (not only an equal one) that was located.
-    pub fn of_same<'k>(&self, key: &'k [u8]) -> Option<Located<'k>> {
-        std::ptr::eq(self.key, key).then_some(Located { key, ..*self })
-    }
+/// Where a key belongs.
+#[derive(Clone, Copy)]
+pub struct Place {
+    shard: u32,
+    hash: u64,
 }
 
 impl Store {
@@ -148,22 +148,22 @@ impl Store {
     /// Hash a key once.
     pub fn locate<'k>(&self, key: &'k [u8]) -> Located<'k> {
         let shard = (u128::from(shard_hash(key)) * self.shards.len() as u128) >> 64;
-        Located { key, shard: shard as u32, hash: self.hash.of(key) }
+        Located { key, place: Place { shard: shard as u32, hash: self.hash.of(key) } }
     }
 
-    fn shard(&self, at: &Located<'_>) -> &Shard {
-        &self.shards[at.shard as usize]
+    fn shard(&self, place: Place) -> &Shard {
+        &self.shards[place.shard as usize]
     }
 
     /// Have the key's place in the index fetched, while something else is done.
-    pub fn prefetch_bucket(&self, at: &Located<'_>) {
-        self.shard(at).index.prefetch(at.hash);
+    pub fn prefetch_bucket(&self, place: Place) {
+        self.shard(place).index.prefetch(place.hash);
     }
 
     /// Have the key's record fetched, if there seems to be one; some time after [`Store::prefetch_bucket`].
-    pub fn prefetch_record(&self, turn: &Turn<'_>, at: &Located<'_>) {
+    pub fn prefetch_record(&self, turn: &Turn<'_>, place: Place) {
         let _ = turn;
-        self.shard(at).prefetch_record(at.hash);
+        self.shard(place).prefetch_record(place.hash);
     }
 
     /// Prepare a record of `key` (checksum) before the lock is taken.
@@ -175,14 +175,14 @@ impl Store {
     /// The item under a key; no lock.
     pub fn get<'t>(&'t self, turn: &'t Turn<'_>, at: &Located<'_>, now: UnixSeconds) -> Option<Item<'t>> {
         let _ = turn;
-        let shard = self.shard(at);
-        shard.find(at.key, at.hash).filter(|item| shard.is_alive(item, now))
+        let shard = self.shard(at.place);
+        shard.find(at.key, at.place.hash).filter(|item| shard.is_alive(item, now))
     }
 
     /// Lock the key's shard.
     pub fn entry<'t>(&'t self, turn: &'t Turn<'_>, at: &Located<'t>, now: UnixSeconds) -> Entry<'t> {
         let _ = turn;
-        Entry::lock(self.shard(at), at.key, at.hash, now)
+        Entry::lock(self.shard(at.place), at.key, at.place.hash, now)
     }
 
     /// The bytes of a loan made in this turn.
