@@ -4,8 +4,8 @@
 //!
 //! | layer | what it is |
 //! | --- | --- |
-//! | [`base`] | clock, hash, checksum, limits: pure |
-//! | [`sys`] | the only unsafe code: slabs of memory, polling, pinning, quiescence |
+//! | [`base`] | clock, hash, limits: pure |
+//! | [`sys`] | the only unsafe code: slabs of memory, checksum, polling, pinning, quiescence |
 //! | [`protocol`] | bytes to requests, replies to bytes: pure |
 //! | [`store`] | record, ring, index, shard, reclaim: the log-structured cache |
 //! | [`engine`] | what each command means, over the store |

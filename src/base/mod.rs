@@ -1,4 +1,4 @@
-//! What everything else stands on and what stands on nothing: time, hashes, checksums, limits. Pure: no I/O, no state.
+//! What everything else stands on and what stands on nothing: time, hashes, limits. Pure: no I/O, no state.
 
 pub mod hash;
 pub mod limits;

@@ -1,4 +1,4 @@
-//! A worker's own buffers: one that everything is read into, one for the engine, and spare ones that connections borrow
+//! A worker's own buffers: those that everything is read into, one for the engine, and spare ones that connections borrow
 //! while they have something unfinished.
 
 use super::execute::KeyScratches;

@@ -1,4 +1,4 @@
-//! What needs the operating system or `unsafe`: memory, polling, pinning, quiescence. The only layer (with
+//! What needs the operating system or `unsafe`: memory, polling, pinning, checksums, quiescence. The only layer (with
 //! fabric/verbs and fabric/shm, later) that may say `unsafe`; what it offers upwards is safe.
 #![allow(unsafe_code)]
 
