@@ -105,8 +105,14 @@ impl<'a> Keys<'a> {
     /// The key at or after `offset` (0 for the first).
     pub fn next(&self, offset: u32) -> NextKey<'a> {
         let rest = self.line.get(offset as usize..).unwrap_or_default();
-        let Some(start) = rest.iter().position(|byte| *byte != b' ') else {
-            return NextKey::End;
+        let start = match rest {
+            [] => return NextKey::End,
+            // One blank, as nearly always.
+            [b' ', first, ..] if *first != b' ' => 1,
+            _ => match rest.iter().position(|byte| *byte != b' ') {
+                Some(start) => start,
+                None => return NextKey::End,
+            },
         };
         let from_start = &rest[start..];
         let key_bytes = bytes_to_blank(from_start);

@@ -66,9 +66,18 @@ pub struct Writer {
     pub(super) wanted: (u64, u32),
     /// `-M`: an item was refused; look for expired ones.
     pub(super) sweep: bool,
+    /// The record that reclaim will look at next, if it knows.
+    pub(super) victim: Option<Victim>,
     /// Bytes that reclaim may still append again.
     pub(super) credit: u64,
     pub(super) counts: Counts,
+}
+
+/// A record at the tail, and its key's hash, computed ahead.
+#[derive(Clone, Copy)]
+pub struct Victim {
+    pub(super) position: u64,
+    pub(super) hash: u64,
 }
 
 /// Counters of one shard; see [`super::StoreStats`].
@@ -105,6 +114,7 @@ impl Shard {
             awaited: None,
             wanted: (0, 0),
             sweep: false,
+            victim: None,
             credit: ring.bytes() / CREDIT_SHARE_MAX,
             counts: Counts::default(),
         };
@@ -264,6 +274,8 @@ impl Shard {
         let epoch = control.epoch();
         self.pad(writer.head, begin, epoch);
         let record = draft.write(words, begin, epoch);
+        // Where the next one goes was last touched a lap ago.
+        prefetch(&words[record_bytes / 8..], RECORD_LINES_AHEAD);
         writer.counts.appended_bytes += end - writer.head;
         writer.head = end;
         if record_bytes as u64 + reserve_bytes >= writer.wanted.0 {
