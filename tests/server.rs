@@ -45,6 +45,39 @@ fn pipelined_requests_are_answered_in_order_however_they_are_cut() {
 }
 
 #[test]
+fn connections_that_are_ready_at_once_keep_apart() {
+    let server = Server::start(&["-t", "1"]);
+    for round in 0..4 {
+        let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+        clients.iter_mut().for_each(|client| assert_eq!(client.ask("mn"), "MN"));
+        // Half of the requests of every third client now, so that it holds something unfinished; the rest while the server
+        // sleeps, so that it finds all of them at once.
+        let requests: Vec<String> = (0..40)
+            .map(|at| {
+                let value = format!("{at:03}").repeat(1 + at * at * round);
+                let last = if at % 7 == 3 { "quit\r\n" } else { "nonsense\r\nmn\r\n" };
+                format!("set k{at} {at} 0 {}\r\n{value}\r\nget k{at} none\r\n{last}", value.len())
+            })
+            .collect();
+        let early = |at: usize| if at % 3 == 0 { requests[at].len() / 2 } else { 0 };
+        (0..40).for_each(|at| clients[at].send(&requests[at].as_bytes()[..early(at)]));
+        assert_eq!(server.connect().ask("mn"), "MN", "what was sent has been read");
+        server.signal("STOP");
+        (0..40).for_each(|at| clients[at].send(&requests[at].as_bytes()[early(at)..]));
+        server.signal("CONT");
+        for (at, mut client) in clients.into_iter().enumerate() {
+            let value = format!("{at:03}").repeat(1 + at * at * round);
+            let end = if at % 7 == 3 { "" } else { "ERROR\r\nMN\r\n" };
+            let expected = format!("STORED\r\nVALUE k{at} {at} {}\r\n{value}\r\nEND\r\n{end}", value.len());
+            assert!(client.exactly(expected.len()) == expected.as_bytes(), "client {at} of round {round}");
+            if at % 7 == 3 {
+                assert_eq!(client.until_closed(), b"", "it quit");
+            }
+        }
+    }
+}
+
+#[test]
 fn values_up_to_the_limit_come_back_whole() {
     let server = Server::start(&["-m", "128", "-I", "2m"]);
     let mut client = server.connect();
