@@ -1,4 +1,4 @@
-//! `remora load`: traffic for any server that speaks memcached's protocols, from the command line to the summary. Status 1 when
+//! `remora load`: traffic for any server that speaks memcached's protocols or Redis' RESP, from the command line to the summary. Status 1 when
 //! an answer was wrong, was none, or did not come.
 
 use crate::base::limits::{
@@ -6,7 +6,8 @@ use crate::base::limits::{
 };
 use crate::load::drive::{Outcome, Phase, drive};
 use crate::load::ledger::Ledger;
-use crate::load::plan::{Protocol, Traffic, filler};
+use crate::load::plan::{Traffic, filler};
+use crate::load::question::Protocol;
 use crate::load::stream::Target;
 use crate::load::summary;
 use crate::load::workload::{HEADER_BYTES, KeyChoice, Workload};
@@ -21,14 +22,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-/// memcached's port.
-const PORT_DEFAULT: u16 = 11211;
+const MEMCACHED_PORT: u16 = 11211;
+const REDIS_PORT: u16 = 6379;
 
 /// Load servers, measure, and check what they answer.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// host, host:port or unix:PATH; several: keys are spread over them, connections dealt out in turn
-    #[arg(short, long, value_name = "SERVER", default_value = "127.0.0.1:11211")]
+    /// host, host:port (11211 by default, 6379 with RESP) or unix:PATH; several: keys are spread over them, connections
+    /// dealt out in turn
+    #[arg(short, long, value_name = "SERVER", default_value = "127.0.0.1")]
     pub server: Vec<String>,
     /// Connections, to all servers together
     #[arg(short, long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_CONNECTIONS_MAX)))]
@@ -60,15 +62,15 @@ pub struct Args {
     /// Expiry of what is set, in seconds; 0 for never
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=60 * 60 * 24 * 30))]
     pub ttl: u32,
-    /// Keys of each get (text: one line, meta: so many mg)
+    /// Keys of each get (text: one line, meta: so many mg, RESP: MGET)
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_DEPTH_MAX)))]
     pub multi_get: u32,
     /// Write every key once first
     #[arg(long)]
     pub fill: bool,
-    /// In whose words: get and set, or mg and ms
-    #[arg(long, default_value = "text", value_parser = ["text", "meta"])]
-    pub protocol: String,
+    /// In whose words
+    #[arg(long, default_value = "text", value_enum)]
+    pub protocol: Protocol,
     /// Open loop: so many commands a second, evenly spaced; latency counts from when each was due
     #[arg(long, value_name = "PER_SECOND", value_parser = per_second)]
     pub rate: Option<f64>,
@@ -113,7 +115,8 @@ fn lengths(text: &str) -> Result<RangeInclusive<u32>, String> {
 /// Fill if asked to, run, report.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     check(args)?;
-    let targets = args.server.iter().map(|text| target(text)).collect::<anyhow::Result<Vec<_>>>().context("-s")?;
+    let targets =
+        args.server.iter().map(|text| target(text, args.protocol)).collect::<anyhow::Result<Vec<_>>>().context("-s")?;
     let traffic = traffic(args);
     let stop = Arc::new(AtomicBool::new(false));
     let asked_to_stop = Arc::clone(&stop);
@@ -162,10 +165,11 @@ fn check(args: &Args) -> anyhow::Result<()> {
     })
 }
 
-fn target(text: &str) -> anyhow::Result<Target> {
+fn target(text: &str, protocol: Protocol) -> anyhow::Result<Target> {
+    let port = if protocol == Protocol::Resp { REDIS_PORT } else { MEMCACHED_PORT };
     let addresses = match text.strip_prefix("unix:") {
         Some(path) => vec![socket2::SockAddr::unix(path).with_context(|| format!("{path} is no path of a socket"))?],
-        None => address::resolve(text, Some(PORT_DEFAULT))?.into_iter().map(Into::into).collect(),
+        None => address::resolve(text, Some(port))?.into_iter().map(Into::into).collect(),
     };
     Ok(Target { name: text.to_string(), addresses })
 }
@@ -182,7 +186,7 @@ fn traffic(args: &Args) -> Traffic {
     };
     Traffic {
         workload,
-        protocol: if args.protocol == "meta" { Protocol::Meta } else { Protocol::Text },
+        protocol: args.protocol,
         sets,
         gets,
         keys_per_get: args.multi_get,
@@ -261,7 +265,7 @@ fn settings(args: &Args) -> Vec<(&'static str, String)> {
         ("value_bytes_max", args.value_bytes.end().to_string()),
         ("ttl", args.ttl.to_string()),
         ("multi_get", args.multi_get.to_string()),
-        ("protocol", summary::string(&args.protocol)),
+        ("protocol", summary::string(args.protocol.name())),
         ("verify", args.verify.to_string()),
         ("seed", args.seed.to_string()),
     ]

@@ -166,7 +166,7 @@ fn judge(traffic: &Traffic, (number, server): (u32, &str), asked: &Asked, outcom
 mod tests {
     use super::*;
     use crate::load::plan;
-    use crate::load::plan::Protocol;
+    use crate::load::question::Protocol;
 
     #[test]
     fn values_are_held_against_what_was_written() {

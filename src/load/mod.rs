@@ -12,8 +12,10 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`plan`] | what a connection sends next: pure |
+//! | [`question`] | commands as each protocol writes them: pure |
 //! | [`schedule`] | when requests are due in an open loop: pure |
 //! | [`answers`] | bytes to verdicts, however they are cut: pure |
+//! | `meaning` | what a line of an answer means: pure |
 //! | [`stream`] | a nonblocking socket |
 //! | [`caller`] | a connection: plan, socket, answers |
 //! | [`hand`] | a thread with its connections |
@@ -34,7 +36,9 @@ pub mod client;
 pub mod drive;
 pub mod hand;
 pub mod ledger;
+mod meaning;
 pub mod plan;
+pub mod question;
 pub mod report;
 pub mod run;
 pub mod schedule;
