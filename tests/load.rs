@@ -6,6 +6,7 @@ mod peers;
 mod support;
 
 use peers::{liar, resp_server};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
@@ -37,13 +38,15 @@ fn load(server: &str, arguments: &[&str]) -> Ended {
 }
 
 impl Ended {
-    /// The numbers of one phase in the JSON on standard output, which has a line for each.
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error} in {}", self.out))
+    }
+
+    /// The numbers of one phase in the JSON on standard output.
     fn numbers(&self, phase: &str) -> BTreeMap<String, f64> {
-        let begin = format!("  \"{phase}\": {{");
-        let lines =
-            self.out.lines().skip_while(|line| *line != begin).skip(1).take_while(|line| !line.starts_with("  }"));
-        let rows = lines.filter_map(|line| line.trim().trim_end_matches(',').split_once(": "));
-        rows.filter_map(|(name, value)| Some((name.trim_matches('"').to_string(), value.parse().ok()?))).collect()
+        let json = self.json();
+        let fields = json[phase].as_object().unwrap_or_else(|| panic!("{phase} in {json}"));
+        fields.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect()
     }
 
     fn succeeded(&self) -> &Ended {
@@ -196,7 +199,8 @@ fn a_server_that_dies_is_named_and_counts_are_still_told() {
     let ended = end(child);
     assert_eq!(ended.code, Some(1), "{errors}");
     assert!(errors.contains(&format!("to {address}: the server closed the connection")), "{errors}");
-    assert!(ended.numbers("run")["requests"] > 0.0 && ended.out.contains("\"error\": \"run: connection"));
+    assert!(ended.numbers("run")["requests"] > 0.0);
+    assert!(ended.json()["error"].as_str().is_some_and(|error| error.starts_with("run: connection ")));
 }
 
 #[test]

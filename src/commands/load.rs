@@ -5,6 +5,7 @@ use crate::base::limits::{
     LOAD_ANSWER_BYTES_MAX, LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_THREADS_MAX, OTHER_FILES_MAX,
 };
 use crate::load::drive::{Outcome, Phase, drive};
+use crate::load::json;
 use crate::load::ledger::Ledger;
 use crate::load::plan::{Traffic, filler};
 use crate::load::question::Protocol;
@@ -217,7 +218,7 @@ fn report(args: &Args, phases: &[(&str, Outcome)]) -> anyhow::Result<()> {
     let verdict = verdict(&named);
     let table = summary::table(&named);
     let error = verdict.as_ref().err().map(|error| format!("{error:#}"));
-    let json = || summary::json(&settings(args), &named, error.as_deref());
+    let json = || json::json(&settings(args), &named, error.as_deref());
     let mut stdout = std::io::stdout().lock();
     match &args.json {
         Some(path) if path.as_os_str() == "-" => {
@@ -249,24 +250,42 @@ fn verdict(phases: &[(&str, &Outcome)]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn settings(args: &Args) -> Vec<(&'static str, String)> {
-    let servers: Vec<String> = args.server.iter().map(|server| summary::string(server)).collect();
-    let or_null = |value: Option<String>| value.unwrap_or_else(|| "null".into());
-    vec![
-        ("servers", format!("[{}]", servers.join(", "))),
-        ("connections", args.connections.to_string()),
-        ("threads", args.threads.to_string()),
-        ("pipeline", args.pipeline.to_string()),
-        ("rate", or_null(args.rate.map(|rate| rate.to_string()))),
-        ("ratio", summary::string(&format!("{}:{}", args.ratio.0, args.ratio.1))),
-        ("keys", args.keys.to_string()),
-        ("zipf", or_null(args.zipf.map(|exponent| exponent.to_string()))),
-        ("value_bytes_min", args.value_bytes.start().to_string()),
-        ("value_bytes_max", args.value_bytes.end().to_string()),
-        ("ttl", args.ttl.to_string()),
-        ("multi_get", args.multi_get.to_string()),
-        ("protocol", summary::string(args.protocol.name())),
-        ("verify", args.verify.to_string()),
-        ("seed", args.seed.to_string()),
-    ]
+/// What was asked for, as the JSON tells it.
+#[derive(serde::Serialize)]
+struct Settings<'a> {
+    servers: &'a [String],
+    connections: u32,
+    threads: u32,
+    pipeline: u32,
+    rate: Option<f64>,
+    ratio: String,
+    keys: u32,
+    zipf: Option<f64>,
+    value_bytes_min: u32,
+    value_bytes_max: u32,
+    ttl: u32,
+    multi_get: u32,
+    protocol: &'static str,
+    verify: bool,
+    seed: u64,
+}
+
+fn settings(args: &Args) -> Settings<'_> {
+    Settings {
+        servers: &args.server,
+        connections: args.connections,
+        threads: args.threads,
+        pipeline: args.pipeline,
+        rate: args.rate,
+        ratio: format!("{}:{}", args.ratio.0, args.ratio.1),
+        keys: args.keys,
+        zipf: args.zipf,
+        value_bytes_min: *args.value_bytes.start(),
+        value_bytes_max: *args.value_bytes.end(),
+        ttl: args.ttl,
+        multi_get: args.multi_get,
+        protocol: args.protocol.name(),
+        verify: args.verify,
+        seed: args.seed,
+    }
 }

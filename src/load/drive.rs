@@ -77,6 +77,13 @@ pub struct Outcome {
     pub error: Option<DriveError>,
 }
 
+impl Outcome {
+    /// Processor time of the threads for each of so many; None where nothing was done or the system does not tell.
+    pub fn cpu_ns_per(&self, count: u64) -> Option<u64> {
+        self.cpu.filter(|_| count > 0).map(|cpu| cpu.as_nanos() as u64 / count)
+    }
+}
+
 /// What ended a run.
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {

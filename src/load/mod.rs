@@ -20,7 +20,8 @@
 //! | [`caller`] | a connection: plan, socket, answers |
 //! | [`hand`] | a thread with its connections |
 //! | [`drive`] | a phase: threads, counted once a second |
-//! | [`summary`] | what was measured, as table, JSON and percentile log |
+//! | [`summary`] | what was measured, as table and percentile log: pure |
+//! | [`json`] | the same for programs: pure |
 //!
 //! Of the demo, which asks more kinds of questions, in batches:
 //!
@@ -35,6 +36,7 @@ pub mod caller;
 pub mod client;
 pub mod drive;
 pub mod hand;
+pub mod json;
 pub mod ledger;
 mod meaning;
 pub mod plan;
