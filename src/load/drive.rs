@@ -8,8 +8,9 @@ use super::client::ClientError;
 use super::hand::Hand;
 use super::plan::{Lane, Planner, Traffic};
 use super::report::Tally;
-use super::schedule::Schedule;
+use super::schedule::{Arrivals, Spacing};
 use super::stream::{Stream, Target};
+use super::workload::stream_of;
 use crate::base::limits::{LOAD_INTERVALS_MAX, LOAD_WAIT_SECONDS_MAX};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -33,6 +34,8 @@ pub struct Phase<'a> {
     pub fill: bool,
     /// Commands a second (open loop); None for as many as are answered (closed loop).
     pub rate: Option<f64>,
+    /// How these are spread over time.
+    pub spacing: Spacing,
     /// End after this.
     pub duration: Option<Duration>,
     /// End after so many commands.
@@ -169,9 +172,8 @@ pub fn drive(phase: &Phase<'_>, mut watch: impl FnMut(&Interval)) -> Result<Outc
         let (sender, farewells) = channel();
         for (number, callers) in callers.into_iter().enumerate() {
             let (sender, account, tick) = (sender.clone(), &accounts[number], &tick);
-            let schedule = phase.schedule_of(number as u32, callers.len() as u32);
             let work = move || {
-                let farewell = match Hand::new(phase, started, callers, schedule, phase.share_of(number as u32)) {
+                let farewell = match Hand::new(phase, started, callers, phase.share_of(number as u32)) {
                     Ok(hand) => hand.run(account, tick),
                     Err(error) => Farewell { cpu: None, unsent: 0, error: Some(error.into()) },
                 };
@@ -224,11 +226,18 @@ impl Phase<'_> {
         self.commands.map_or(u64::MAX, |all| all / threads + u64::from(thread < all % threads))
     }
 
-    /// Each thread has a share of the rate as large as its share of the connections.
-    fn schedule_of(&self, thread: u32, connections: u32) -> Option<Schedule> {
-        let share = f64::from(connections) / f64::from(self.connections);
-        let phase = f64::from(thread) / f64::from(self.threads);
-        self.rate.map(|rate| Schedule::new(rate * share, connections, phase))
+    /// Each connection has an equal share of the rate. Even ones take turns, those of all threads together too.
+    fn arrivals_of(&self, number: u32) -> Option<Arrivals> {
+        let interval_ns = 1e9 / self.rate?;
+        let of_connection_ns = interval_ns * f64::from(self.connections);
+        Some(match self.spacing {
+            Spacing::Even => Arrivals::even(interval_ns * f64::from(number), of_connection_ns),
+            Spacing::Poisson => {
+                // Other numbers than those that choose the keys.
+                let place = u64::from(number) | 1 << 63;
+                Arrivals::poisson(of_connection_ns, stream_of(self.traffic.workload.seed, place))
+            }
+        })
     }
 }
 
@@ -245,8 +254,8 @@ fn open<'a>(phase: &Phase<'a>, thread: u32) -> Result<Vec<Caller<'a>>, DriveErro
         let wait_max = Duration::from_secs(LOAD_WAIT_SECONDS_MAX);
         let stream = Stream::open(target, wait_max, callers.len() as u32).map_err(failed)?;
         let planner = Planner::new(phase.traffic, lane, phase.fill);
-        let (whom, is_paced) = ((number, target.name.as_str()), phase.rate.is_some());
-        callers.push(Caller::new(whom, stream, phase.traffic, planner, phase.pipeline, is_paced));
+        let (whom, arrivals) = ((number, target.name.as_str()), phase.arrivals_of(number));
+        callers.push(Caller::new(whom, stream, phase.traffic, planner, phase.pipeline, arrivals));
     }
     Ok(callers)
 }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`zipf`] | key numbers, a few of them far more often than the rest: pure |
 //! | [`workload`] | which keys, which values, and whether a value is the right one: pure |
+//! | [`lengths`] | how long values are: pure |
 //! | [`ledger`] | the version of every key that was issued, and the last that was acknowledged |
 //! | [`report`] | what was measured |
 //!
@@ -38,6 +39,7 @@ pub mod drive;
 pub mod hand;
 pub mod json;
 pub mod ledger;
+pub mod lengths;
 mod meaning;
 pub mod plan;
 pub mod question;
