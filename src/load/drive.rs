@@ -109,6 +109,7 @@ pub enum DriveError {
 }
 
 /// What a thread and the conductor share.
+#[derive(Default)]
 pub struct Account {
     counted: Mutex<Tally>,
 }
@@ -145,8 +146,7 @@ const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// Do it. `watch` hears of every second.
 pub fn drive(phase: &Phase<'_>, mut watch: impl FnMut(&Interval)) -> Result<Outcome, DriveError> {
-    let accounts: Vec<Account> =
-        (0..phase.threads).map(|_| Account { counted: Mutex::new(Tally::default()) }).collect();
+    let accounts: Vec<Account> = (0..phase.threads).map(|_| Account::default()).collect();
     let tick = AtomicU32::new(0);
     let callers = (0..phase.threads).map(|thread| open(phase, thread)).collect::<Result<Vec<_>, _>>()?;
     let started = Instant::now();
@@ -241,8 +241,8 @@ impl Phase<'_> {
     }
 }
 
-/// The connections of one thread: every so-manieth of all.
-fn open<'a>(phase: &Phase<'a>, thread: u32) -> Result<Vec<Caller<'a>>, DriveError> {
+/// The connections of one thread, opened: every so-manieth of all.
+pub fn open<'a>(phase: &Phase<'a>, thread: u32) -> Result<Vec<Caller<'a>>, DriveError> {
     let mut callers = Vec::new();
     for number in (thread..phase.connections).step_by(phase.threads as usize) {
         let lane = phase.lane_of(number);
