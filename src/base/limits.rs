@@ -113,6 +113,9 @@ pub const LOAD_LENGTHS_MAX: usize = 64;
 /// Seconds that `remora load` keeps one by one for its report: a day. Later ones count in the sums alone.
 pub const LOAD_INTERVALS_MAX: usize = 86_400;
 
+/// Points of a chart in the report of `remora load`: three pixels each on a wide page.
+pub const LOAD_REPORT_INTERVALS_MAX: usize = 300;
+
 /// Requests that a session of the load generator has under way.
 pub const LOAD_PIPELINE_MAX: usize = 16;
 

@@ -1,9 +1,10 @@
 //! `remora load`: traffic for any server that speaks memcached's protocols or Redis' RESP, from the command line to the summary. Status 1 when
 //! an answer was wrong, was none, or did not come.
 
+mod report;
+
 use crate::base::limits::{LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_THREADS_MAX, OTHER_FILES_MAX};
 use crate::load::drive::{Outcome, Phase, drive};
-use crate::load::json;
 use crate::load::ledger::Ledger;
 use crate::load::lengths::Lengths;
 use crate::load::plan::{Traffic, filler};
@@ -15,7 +16,7 @@ use crate::load::workload::{HEADER_BYTES, KeyChoice, Workload};
 use crate::load::zipf::Zipf;
 use crate::server::address;
 use crate::sys::{privilege, signals};
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -89,6 +90,9 @@ pub struct Args {
     /// Write the run's latencies in milliseconds as an HdrHistogram percentile log
     #[arg(long, value_name = "FILE")]
     pub hdr: Option<PathBuf>,
+    /// Write a page with charts, for any browser; it refers to nothing outside itself
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 fn ratio(text: &str) -> Result<(u32, u32), String> {
@@ -110,6 +114,7 @@ fn per_second(text: &str) -> Result<f64, String> {
 /// Fill if asked to, run, report.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     check(args)?;
+    report::check_files(args)?;
     let targets =
         args.server.iter().map(|text| target(text, args.protocol)).collect::<anyhow::Result<Vec<_>>>().context("-s")?;
     let traffic = traffic(args);
@@ -129,6 +134,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         commands: None,
         stop: &stop,
     };
+    let began = jiff::Timestamp::now();
     let mut phases = Vec::new();
     if args.fill || args.verify {
         phases.push(("fill", shown("fill", &base)?));
@@ -138,7 +144,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let phase = Phase { fill: false, rate: args.rate, duration, commands: args.requests, ..base };
         phases.push(("run", shown("run", &phase)?));
     }
-    report(args, &phases)
+    report::report(args, began, &phases)
 }
 
 fn check(args: &Args) -> anyhow::Result<()> {
@@ -205,86 +211,4 @@ fn shown(name: &str, phase: &Phase<'_>) -> anyhow::Result<Outcome> {
         eprintln!();
     }
     Ok(outcome?)
-}
-
-/// The summary, the files, and the verdict.
-fn report(args: &Args, phases: &[(&str, Outcome)]) -> anyhow::Result<()> {
-    let named: Vec<(&str, &Outcome)> = phases.iter().map(|(name, outcome)| (*name, outcome)).collect();
-    let verdict = verdict(&named);
-    let table = summary::table(&named);
-    let error = verdict.as_ref().err().map(|error| format!("{error:#}"));
-    let json = || json::json(&settings(args), &named, error.as_deref());
-    let mut stdout = std::io::stdout().lock();
-    match &args.json {
-        Some(path) if path.as_os_str() == "-" => {
-            eprint!("{table}");
-            stdout.write_all(json().as_bytes()).context("cannot write to standard output")?;
-        }
-        Some(path) => {
-            std::fs::write(path, json()).with_context(|| format!("cannot write --json {}", path.display()))?;
-            stdout.write_all(table.as_bytes()).context("cannot write to standard output")?;
-        }
-        None => stdout.write_all(table.as_bytes()).context("cannot write to standard output")?,
-    }
-    if let (Some(path), Some((_, outcome))) = (&args.hdr, named.last()) {
-        std::fs::write(path, summary::percentile_log(&outcome.tally))
-            .with_context(|| format!("cannot write --hdr {}", path.display()))?;
-    }
-    verdict
-}
-
-fn verdict(phases: &[(&str, &Outcome)]) -> anyhow::Result<()> {
-    for (name, outcome) in phases {
-        if let Some(error) = &outcome.error {
-            bail!("{name}: {error}");
-        }
-        if let Some(first) = &outcome.tally.first_wrong {
-            bail!("{name}: {} wrong answers; the first: {first}", outcome.tally.wrong);
-        }
-    }
-    Ok(())
-}
-
-/// What was asked for, as the JSON tells it.
-#[derive(serde::Serialize)]
-struct Settings<'a> {
-    servers: &'a [String],
-    connections: u32,
-    threads: u32,
-    pipeline: u32,
-    rate: Option<f64>,
-    arrivals: Option<&'static str>,
-    ratio: String,
-    keys: u32,
-    zipf: Option<f64>,
-    value_bytes: String,
-    value_bytes_min: u32,
-    value_bytes_max: u32,
-    ttl: u32,
-    multi_get: u32,
-    protocol: &'static str,
-    verify: bool,
-    seed: u64,
-}
-
-fn settings(args: &Args) -> Settings<'_> {
-    Settings {
-        servers: &args.server,
-        connections: args.connections,
-        threads: args.threads,
-        pipeline: args.pipeline,
-        rate: args.rate,
-        arrivals: args.rate.map(|_| args.arrivals.name()),
-        ratio: format!("{}:{}", args.ratio.0, args.ratio.1),
-        keys: args.keys,
-        zipf: args.zipf,
-        value_bytes: args.value_bytes.to_string(),
-        value_bytes_min: args.value_bytes.min(),
-        value_bytes_max: args.value_bytes.max(),
-        ttl: args.ttl,
-        multi_get: args.multi_get,
-        protocol: args.protocol.name(),
-        verify: args.verify,
-        seed: args.seed,
-    }
 }

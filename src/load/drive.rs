@@ -11,11 +11,11 @@ use super::report::Tally;
 use super::schedule::{Arrivals, Spacing};
 use super::stream::{Stream, Target};
 use super::workload::stream_of;
-use crate::base::limits::{LOAD_INTERVALS_MAX, LOAD_WAIT_SECONDS_MAX};
+use crate::base::limits::{LOAD_INTERVALS_MAX, LOAD_TICK_MILLISECONDS, LOAD_WAIT_SECONDS_MAX};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What to do.
@@ -63,6 +63,8 @@ pub struct Point {
     pub p50: Duration,
     /// Latency of the slowest hundredth.
     pub p99: Duration,
+    /// Wrong answers.
+    pub wrong: u64,
 }
 
 /// What came of it.
@@ -111,20 +113,35 @@ pub enum DriveError {
 /// What a thread and the conductor share.
 #[derive(Default)]
 pub struct Account {
-    counted: Mutex<Tally>,
+    counted: Mutex<Counted>,
+    handed_over: Condvar,
+}
+
+#[derive(Default)]
+struct Counted {
+    tally: Tally,
+    /// Raised so often when this was handed over.
+    ticks: u32,
 }
 
 impl Account {
-    /// Add a thread's counts, and begin them anew.
-    pub fn add(&self, tally: &mut Tally) {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner).add(tally);
+    /// Hand over a thread's counts, and begin them anew. `ticks`: how often they were asked for.
+    pub fn add(&self, tally: &mut Tally, ticks: u32) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.tally.add(tally);
+        counted.ticks = ticks;
         tally.clear();
+        self.handed_over.notify_one();
     }
 
-    fn move_to(&self, all: &mut Tally) {
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        all.add(&counted);
-        counted.clear();
+    /// Take what was handed over; until `deadline` wait for what was asked for last.
+    fn move_to(&self, all: &mut Tally, ticks: u32, deadline: Instant) {
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let waited = self.handed_over.wait_timeout_while(counted, left, |counted| counted.ticks < ticks);
+        let mut counted = waited.unwrap_or_else(PoisonError::into_inner).0;
+        all.add(&counted.tally);
+        counted.tally.clear();
     }
 }
 
@@ -138,8 +155,9 @@ pub struct Farewell {
     pub error: Option<DriveError>,
 }
 
-/// How long threads have to add up their counts before the conductor looks; who is later counts to the next second.
-const ADDING_MAX: Duration = Duration::from_millis(5);
+/// How long the conductor waits for the counts of a second; what comes later counts to the next. Some ticks of a thread:
+/// where processors are busy it is late, and a second without its counts would look like a server that stood still.
+const HANDING_OVER_MAX: Duration = Duration::from_millis(5 * LOAD_TICK_MILLISECONDS);
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A shorter rest at the end counts in the sums alone: it says nothing of the rate.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
@@ -153,7 +171,8 @@ pub fn drive(phase: &Phase<'_>, mut watch: impl FnMut(&Interval)) -> Result<Outc
     let mut outcome = Outcome::default();
     let (mut interval, mut counted_at) = (Tally::default(), Duration::ZERO);
     let mut count = |outcome: &mut Outcome| {
-        accounts.iter().for_each(|account| account.move_to(&mut interval));
+        let (ticks, deadline) = (tick.load(Relaxed), Instant::now() + HANDING_OVER_MAX);
+        accounts.iter().for_each(|account| account.move_to(&mut interval, ticks, deadline));
         let at = started.elapsed();
         interval.elapsed = at - counted_at;
         counted_at = at;
@@ -194,7 +213,6 @@ pub fn drive(phase: &Phase<'_>, mut watch: impl FnMut(&Interval)) -> Result<Outc
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     tick.fetch_add(1, Relaxed);
-                    std::thread::sleep(ADDING_MAX);
                     count(&mut outcome);
                     next += INTERVAL;
                 }
@@ -210,7 +228,8 @@ pub fn drive(phase: &Phase<'_>, mut watch: impl FnMut(&Interval)) -> Result<Outc
 impl Interval {
     fn point(&self) -> Point {
         let tally = &self.tally;
-        Point { at: self.at, rate: tally.rate(), p50: tally.latency_at(0.5), p99: tally.latency_at(0.99) }
+        let (p50, p99) = (tally.latency_at(0.5), tally.latency_at(0.99));
+        Point { at: self.at, rate: tally.rate(), p50, p99, wrong: tally.wrong }
     }
 }
 

@@ -84,7 +84,8 @@ impl<'a> Hand<'a> {
         if error.is_some() {
             self.stop.store(true, Relaxed);
         }
-        account.add(&mut self.tally);
+        // Whatever is asked for from now on has been handed over.
+        account.add(&mut self.tally, u32::MAX);
         let cpu = before.zip(cpu_time()).map(|(before, after)| after.saturating_sub(before));
         Farewell { cpu, unsent: self.callers.iter().map(Caller::unsent).sum(), error }
     }
@@ -108,7 +109,7 @@ impl<'a> Hand<'a> {
             let raised = tick.load(Relaxed);
             if raised != self.seen_tick {
                 self.seen_tick = raised;
-                account.add(&mut self.tally);
+                account.add(&mut self.tally, raised);
             }
         }
         Ok(())
@@ -140,9 +141,10 @@ impl<'a> Hand<'a> {
             caller.owe();
         }
         // Afterwards, so that what is due together goes out together. Who was behind already is served as answers come.
-        while let Some(at) = self.woken.pop() {
-            self.serve(at)?;
+        for next in 0..self.woken.len() {
+            self.serve(self.woken[next])?;
         }
+        self.woken.clear();
         Ok(())
     }
 

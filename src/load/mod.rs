@@ -23,6 +23,7 @@
 //! | [`drive`] | a phase: threads, counted once a second |
 //! | [`summary`] | what was measured, as table and percentile log: pure |
 //! | [`json`] | the same for programs: pure |
+//! | [`html`] | the same as a page with charts: pure |
 //!
 //! Of the demo, which asks more kinds of questions, in batches:
 //!
@@ -37,6 +38,7 @@ pub mod caller;
 pub mod client;
 pub mod drive;
 pub mod hand;
+pub mod html;
 pub mod json;
 pub mod ledger;
 pub mod lengths;
