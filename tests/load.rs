@@ -89,7 +89,26 @@ fn an_open_loop_asks_as_often_as_it_is_told() {
     // Two threads, whose first arrivals lie at different places in an interval.
     let due = run["commands"] + run["unsent"];
     assert!((1998.0..=2002.0).contains(&due), "{run:?}");
+    assert_eq!(ended.json()["settings"]["arrivals"], "even");
     assert_eq!((run["gets"] - 3.0 * (run["commands"] - run["sets"]), run["misses"]), (0.0, 0.0), "{run:?}");
+}
+
+#[test]
+fn random_arrivals_and_weighted_lengths() {
+    let server = Server::start(&["-m", "16", "-t", "1"]);
+    let address = server.tcp[0].to_string();
+    let arguments = "--verify --keys 200 -c 4 -t 2 --rate 4000 --arrivals poisson -n 2000 --ratio 1:0 \
+                     --value-bytes 50:3,500-600:1 --json -";
+    let ended = load(&address, &arguments.split_whitespace().collect::<Vec<_>>());
+    let run = ended.succeeded().numbers("run");
+    adds_up(&run);
+    assert_eq!((run["commands"], run["unsent"]), (2000.0, 0.0));
+    let mean_bytes = run["value_bytes_written"] / run["sets"];
+    assert!((160.0..=200.0).contains(&mean_bytes), "175 on average: {mean_bytes}");
+    let settings = &ended.json()["settings"];
+    assert_eq!((&settings["arrivals"], &settings["value_bytes"]), (&"poisson".into(), &"50:3,500-600:1".into()));
+    let again = load(&address, &arguments.split_whitespace().collect::<Vec<_>>()).numbers("run");
+    assert_eq!(again["value_bytes_written"], run["value_bytes_written"], "the same seed, the same values");
 }
 
 #[test]
@@ -247,7 +266,8 @@ fn what_cannot_work_is_refused_with_a_remedy() {
         (&["-c", "2", "-t", "3"], "a thread needs one"),
         (&["-c", "1", "-s", "127.0.0.1:2"], "as many --connections"),
         (&["--ratio", "0:0"], "for example 1:9"),
-        (&["--value-bytes", "9-3"], "write 100 or 16-1000"),
+        (&["--value-bytes", "9-3"], "write 100, 16-1000 or 100:70,1000:30"),
+        (&["--arrivals", "poisson"], "--rate"),
         (&["--zipf", "0"], "for example 0.99"),
         (&["--rate", "nan"], "for example 50000"),
         (&["--seconds", "1", "-n", "1"], "cannot be used with"),

@@ -1,23 +1,23 @@
 //! `remora load`: traffic for any server that speaks memcached's protocols or Redis' RESP, from the command line to the summary. Status 1 when
 //! an answer was wrong, was none, or did not come.
 
-use crate::base::limits::{
-    LOAD_ANSWER_BYTES_MAX, LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_THREADS_MAX, OTHER_FILES_MAX,
-};
+mod report;
+
+use crate::base::limits::{LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_THREADS_MAX, OTHER_FILES_MAX};
 use crate::load::drive::{Outcome, Phase, drive};
-use crate::load::json;
 use crate::load::ledger::Ledger;
+use crate::load::lengths::Lengths;
 use crate::load::plan::{Traffic, filler};
 use crate::load::question::Protocol;
+use crate::load::schedule::Spacing;
 use crate::load::stream::Target;
 use crate::load::summary;
 use crate::load::workload::{HEADER_BYTES, KeyChoice, Workload};
 use crate::load::zipf::Zipf;
 use crate::server::address;
 use crate::sys::{privilege, signals};
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use std::io::{IsTerminal, Write};
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -57,9 +57,9 @@ pub struct Args {
     /// Keys by Zipf's law with this exponent, for example 0.99, instead of all equally often
     #[arg(long, value_name = "EXPONENT", value_parser = exponent)]
     pub zipf: Option<f64>,
-    /// Length of values: N, or MIN-MAX, all lengths equally likely
-    #[arg(long, default_value = "100", value_name = "N|MIN-MAX", value_parser = lengths)]
-    pub value_bytes: RangeInclusive<u32>,
+    /// Length of values: N; MIN-MAX, all equally likely; or several of these, each with a weight: 100:70,1000-2000:30
+    #[arg(long, default_value = "100", value_name = "LENGTHS")]
+    pub value_bytes: Lengths,
     /// Expiry of what is set, in seconds; 0 for never
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=60 * 60 * 24 * 30))]
     pub ttl: u32,
@@ -72,9 +72,12 @@ pub struct Args {
     /// In whose words
     #[arg(long, default_value = "text", value_enum)]
     pub protocol: Protocol,
-    /// Open loop: so many commands a second, evenly spaced; latency counts from when each was due
+    /// Open loop: so many commands a second; latency counts from when each was due
     #[arg(long, value_name = "PER_SECOND", value_parser = per_second)]
     pub rate: Option<f64>,
+    /// How an open loop's commands are spread over time
+    #[arg(long, default_value = "even", value_enum, requires = "rate")]
+    pub arrivals: Spacing,
     /// Check key, version and every byte of what is read. Fills first. The keys load:* must be this run's alone
     #[arg(long)]
     pub verify: bool,
@@ -87,6 +90,9 @@ pub struct Args {
     /// Write the run's latencies in milliseconds as an HdrHistogram percentile log
     #[arg(long, value_name = "FILE")]
     pub hdr: Option<PathBuf>,
+    /// Write a page with charts, for any browser; it refers to nothing outside itself
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 fn ratio(text: &str) -> Result<(u32, u32), String> {
@@ -105,17 +111,10 @@ fn per_second(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("\"{text}\" is no rate; write commands a second, for example 50000"))
 }
 
-fn lengths(text: &str) -> Result<RangeInclusive<u32>, String> {
-    let (low, high) = text.split_once('-').unwrap_or((text, text));
-    let range = low.parse().ok().zip(high.parse().ok()).map(|(low, high): (u32, u32)| low..=high);
-    range
-        .filter(|range| !range.is_empty() && *range.end() as usize <= LOAD_ANSWER_BYTES_MAX)
-        .ok_or_else(|| format!("\"{text}\" is no length up to {LOAD_ANSWER_BYTES_MAX}; write 100 or 16-1000"))
-}
-
 /// Fill if asked to, run, report.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     check(args)?;
+    report::check_files(args)?;
     let targets =
         args.server.iter().map(|text| target(text, args.protocol)).collect::<anyhow::Result<Vec<_>>>().context("-s")?;
     let traffic = traffic(args);
@@ -130,10 +129,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         pipeline: args.pipeline,
         fill: true,
         rate: None,
+        spacing: args.arrivals,
         duration: None,
         commands: None,
         stop: &stop,
     };
+    let began = jiff::Timestamp::now();
     let mut phases = Vec::new();
     if args.fill || args.verify {
         phases.push(("fill", shown("fill", &base)?));
@@ -143,7 +144,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let phase = Phase { fill: false, rate: args.rate, duration, commands: args.requests, ..base };
         phases.push(("run", shown("run", &phase)?));
     }
-    report(args, &phases)
+    report::report(args, began, &phases)
 }
 
 fn check(args: &Args) -> anyhow::Result<()> {
@@ -154,7 +155,7 @@ fn check(args: &Args) -> anyhow::Result<()> {
         args.server.len()
     );
     ensure!(
-        !args.verify || *args.value_bytes.start() >= HEADER_BYTES,
+        !args.verify || args.value_bytes.min() >= HEADER_BYTES,
         "--verify needs --value-bytes of {HEADER_BYTES} at least: values carry their key and a checksum"
     );
     let in_flight = u64::from(args.pipeline) * u64::from(args.multi_get) * u64::from(args.connections);
@@ -193,7 +194,7 @@ fn traffic(args: &Args) -> Traffic {
         keys_per_get: args.multi_get,
         ttl_seconds: args.ttl,
         ledger: args.verify.then(|| Ledger::new(args.keys)),
-        filler: filler(args.seed, *args.value_bytes.end()),
+        filler: filler(args.seed, args.value_bytes.max()),
     }
 }
 
@@ -210,82 +211,4 @@ fn shown(name: &str, phase: &Phase<'_>) -> anyhow::Result<Outcome> {
         eprintln!();
     }
     Ok(outcome?)
-}
-
-/// The summary, the files, and the verdict.
-fn report(args: &Args, phases: &[(&str, Outcome)]) -> anyhow::Result<()> {
-    let named: Vec<(&str, &Outcome)> = phases.iter().map(|(name, outcome)| (*name, outcome)).collect();
-    let verdict = verdict(&named);
-    let table = summary::table(&named);
-    let error = verdict.as_ref().err().map(|error| format!("{error:#}"));
-    let json = || json::json(&settings(args), &named, error.as_deref());
-    let mut stdout = std::io::stdout().lock();
-    match &args.json {
-        Some(path) if path.as_os_str() == "-" => {
-            eprint!("{table}");
-            stdout.write_all(json().as_bytes()).context("cannot write to standard output")?;
-        }
-        Some(path) => {
-            std::fs::write(path, json()).with_context(|| format!("cannot write --json {}", path.display()))?;
-            stdout.write_all(table.as_bytes()).context("cannot write to standard output")?;
-        }
-        None => stdout.write_all(table.as_bytes()).context("cannot write to standard output")?,
-    }
-    if let (Some(path), Some((_, outcome))) = (&args.hdr, named.last()) {
-        std::fs::write(path, summary::percentile_log(&outcome.tally))
-            .with_context(|| format!("cannot write --hdr {}", path.display()))?;
-    }
-    verdict
-}
-
-fn verdict(phases: &[(&str, &Outcome)]) -> anyhow::Result<()> {
-    for (name, outcome) in phases {
-        if let Some(error) = &outcome.error {
-            bail!("{name}: {error}");
-        }
-        if let Some(first) = &outcome.tally.first_wrong {
-            bail!("{name}: {} wrong answers; the first: {first}", outcome.tally.wrong);
-        }
-    }
-    Ok(())
-}
-
-/// What was asked for, as the JSON tells it.
-#[derive(serde::Serialize)]
-struct Settings<'a> {
-    servers: &'a [String],
-    connections: u32,
-    threads: u32,
-    pipeline: u32,
-    rate: Option<f64>,
-    ratio: String,
-    keys: u32,
-    zipf: Option<f64>,
-    value_bytes_min: u32,
-    value_bytes_max: u32,
-    ttl: u32,
-    multi_get: u32,
-    protocol: &'static str,
-    verify: bool,
-    seed: u64,
-}
-
-fn settings(args: &Args) -> Settings<'_> {
-    Settings {
-        servers: &args.server,
-        connections: args.connections,
-        threads: args.threads,
-        pipeline: args.pipeline,
-        rate: args.rate,
-        ratio: format!("{}:{}", args.ratio.0, args.ratio.1),
-        keys: args.keys,
-        zipf: args.zipf,
-        value_bytes_min: *args.value_bytes.start(),
-        value_bytes_max: *args.value_bytes.end(),
-        ttl: args.ttl,
-        multi_get: args.multi_get,
-        protocol: args.protocol.name(),
-        verify: args.verify,
-        seed: args.seed,
-    }
 }

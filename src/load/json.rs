@@ -52,6 +52,7 @@ struct Interval {
     requests_per_second: f64,
     p50_us: f64,
     p99_us: f64,
+    wrong: u64,
 }
 
 /// All of it, a field to a line. Panics on `settings` that JSON cannot hold.
@@ -93,7 +94,8 @@ fn phase(outcome: &Outcome) -> Phase {
 
 fn interval(point: &Point) -> Interval {
     let (at_seconds, requests_per_second) = (point.at.as_secs_f64(), tenths(point.rate));
-    Interval { at_seconds, requests_per_second, p50_us: microseconds(point.p50), p99_us: microseconds(point.p99) }
+    let (p50_us, p99_us) = (microseconds(point.p50), microseconds(point.p99));
+    Interval { at_seconds, requests_per_second, p50_us, p99_us, wrong: point.wrong }
 }
 
 fn microseconds(duration: Duration) -> f64 {
@@ -119,6 +121,7 @@ mod tests {
             rate: 50.04,
             p50: Duration::from_nanos(1001),
             p99: Duration::from_micros(9),
+            wrong: 2,
         }];
         let text = super::json(&json!({"servers": ["a\"b\\c\n"]}), &[("run", &outcome)], Some("it \"broke\""));
         let value: Value = serde_json::from_str(&text).unwrap();
@@ -137,7 +140,10 @@ mod tests {
             ("requests_per_second", json!(50.5)),
             ("cpu_ns_per_request", json!(2970)),
             ("load_cpu_ns_per_command", json!(3000)),
-            ("intervals", json!([{"at_seconds": 1.005, "requests_per_second": 50.0, "p50_us": 1.001, "p99_us": 9.0}])),
+            (
+                "intervals",
+                json!([{"at_seconds": 1.005, "requests_per_second": 50.0, "p50_us": 1.001, "p99_us": 9.0, "wrong": 2}]),
+            ),
         ] {
             assert_eq!(run[name], expected, "{name} in {text}");
         }

@@ -6,7 +6,7 @@
 
 use super::ledger::Ledger;
 use super::question::Protocol;
-use super::workload::{Workload, key_text};
+use super::workload::{Workload, key_text, stream_of};
 use crate::base::hash::shard_hash;
 use std::collections::VecDeque;
 
@@ -78,9 +78,9 @@ pub struct Planner<'a> {
 impl<'a> Planner<'a> {
     /// For one connection. With `fill` it writes each of its keys once and ends; else it goes on for ever.
     pub fn new(traffic: &'a Traffic, lane: Lane, fill: bool) -> Planner<'a> {
-        let seed = traffic.workload.seed.wrapping_mul(0x9E37_79B9).wrapping_add(u64::from(lane.number));
-        let value = Vec::with_capacity(*traffic.workload.value_bytes.end() as usize);
-        Planner { traffic, lane, rng: fastrand::Rng::with_seed(seed), filling: fill.then_some(0), value }
+        let rng = stream_of(traffic.workload.seed, u64::from(lane.number));
+        let value = Vec::with_capacity(traffic.workload.value_bytes.max() as usize);
+        Planner { traffic, lane, rng, filling: fill.then_some(0), value }
     }
 
     /// The next command, counted from `since_ns`. False when filling has come to its end.
@@ -119,7 +119,7 @@ impl<'a> Planner<'a> {
                 traffic.workload.value(key, version, &mut self.value);
                 &self.value[..]
             }
-            None => &traffic.filler[..self.rng.u32(traffic.workload.value_bytes.clone()) as usize],
+            None => &traffic.filler[..traffic.workload.value_bytes.pick(&mut self.rng) as usize],
         };
         traffic.protocol.set(key, value, traffic.ttl_seconds, out);
         let value_bytes = value.len() as u32;
@@ -179,8 +179,8 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
 
     pub(in crate::load) fn traffic(protocol: Protocol, verify: bool) -> Traffic {
-        let workload =
-            Workload { seed: 3, keys: 100, choice: KeyChoice::Uniform, value_bytes: 16..=40, gets_per_set: 9 };
+        let value_bytes = (16..=40).into();
+        let workload = Workload { seed: 3, keys: 100, choice: KeyChoice::Uniform, value_bytes, gets_per_set: 9 };
         let ledger = verify.then(|| Ledger::new(100));
         Traffic { workload, protocol, sets: 1, gets: 1, keys_per_get: 1, ttl_seconds: 0, ledger, filler: filler(3, 40) }
     }
