@@ -1,7 +1,7 @@
 """The servers that are measured: how each is started, asked, held while another is measured, and what it costs.
 
 Every server runs in the foreground on a port of the kernel's choice, keeps its words in a log of its own, and dies with
-the tool that started it. `python3` alone is needed, beside util-linux (taskset, setpriv).
+the tool that started it (setpriv asks the kernel for that).
 """
 
 import json
@@ -38,18 +38,8 @@ def memcached_flags(threads, mebibytes):
 
 def redis_flags(_threads, mebibytes):
     """As a cache: one thread, nothing on disk, a limit of memory, the least used evicted."""
-    listen = ["--bind", "127.0.0.1", "--port", str(free_port()), "--io-threads", "1"]
-    return [
-        *listen,
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-        "--maxmemory",
-        f"{mebibytes}mb",
-        "--maxmemory-policy",
-        "allkeys-lru",
-    ]
+    cache = f"--appendonly no --maxmemory {mebibytes}mb --maxmemory-policy allkeys-lru".split()
+    return ["--bind", "127.0.0.1", "--port", str(free_port()), "--io-threads", "1", "--save", "", *cache]
 
 
 def echo_flags(_threads, _mebibytes):
@@ -67,6 +57,9 @@ class Kind:
     name: str  # in tables
     family: str  # whose flags it takes
     program: tuple  # the program, and flags that were given with it
+
+    def command(self, threads, mebibytes):
+        return [self.program[0], *FLAGS[self.family](threads, mebibytes), *self.program[1:]]
 
     @property
     def protocol(self):
@@ -118,12 +111,10 @@ class Server:
         self.kind = kind
         port_file, log = Path(folder) / f"{kind.name}.port", Path(folder) / f"{kind.name}.log"
         port_file.unlink(missing_ok=True)
-        words = bound(cores, [*kind.program, *FLAGS[kind.family](threads, mebibytes)])
+        words = bound(cores, kind.command(threads, mebibytes))
         with open(log, "wb") as output:
             environment = {**os.environ, "MEMCACHED_PORT_FILENAME": str(port_file)}
-            self.process = subprocess.Popen(
-                words, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
+            self.process = subprocess.Popen(words, env=environment, stdout=output, stderr=output)
         try:
             self.port = self._wait_for_port(log, port_file, words)
         except BaseException:
@@ -162,7 +153,7 @@ class Server:
         return socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_SECONDS)
 
     def cpu_ns(self):
-        """Processor time of all its threads by the scheduler's account."""
+        """Processor time in nanoseconds of all its threads by the scheduler's account."""
         return sum(int(task.read_text().split()[0]) for task in self._tasks("schedstat"))
 
     def ticks(self):
@@ -191,10 +182,8 @@ class Server:
         with self.connect() as connection:
             if self.kind.family == "redis":
                 said = ask(connection, b"INFO\r\n" + REDIS_END, b"$3\r\nend\r\n").decode()
-                held, evicted = (
-                    re.search(r"^db0:keys=(\d+)", said, re.MULTILINE),
-                    re.search(r"evicted_keys:(\d+)", said),
-                )
+                held = re.search(r"^db0:keys=(\d+)", said, re.MULTILINE)
+                evicted = re.search(r"^evicted_keys:(\d+)", said, re.MULTILINE)
                 return {"curr_items": held[1] if held else "0", "evictions": evicted[1]}
             lines = ask(connection, b"stats\r\n", b"END\r\n").decode().split("\r\n")
             return dict(line.split(" ", 2)[1:] for line in lines if line.startswith("STAT "))
