@@ -39,7 +39,7 @@ pub struct Args {
     /// Threads
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_THREADS_MAX)))]
     pub threads: u32,
-    /// Commands that each connection has under way at most
+    /// Commands that each connection has under way at most; a closed loop sends half as many at once at least
     #[arg(short = 'P', long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_DEPTH_MAX)))]
     pub pipeline: u32,
     /// End after so many seconds

@@ -3,7 +3,7 @@
 use super::client::{ClientError, unexpected};
 use super::plan::Asked;
 use super::question::Protocol;
-use super::workload::key_number;
+use super::workload::{KEY_BYTES, key_number};
 use crate::base::limits::LOAD_ANSWER_BYTES_MAX;
 use std::collections::VecDeque;
 
@@ -44,19 +44,20 @@ pub(super) fn meaning(
 }
 
 fn text(line: &[u8], is_set: bool, asked: &VecDeque<Asked>) -> Result<Meaning, ClientError> {
-    match line {
-        b"STORED" if is_set => Ok(Meaning::Stored),
-        _ if is_set => Err(unexpected("STORED", line)),
-        b"END" => Ok(Meaning::AllMissed),
-        _ => text_value(line, asked).ok_or_else(|| unexpected("VALUE of a key that was asked for, or END", line)),
+    if is_set {
+        return if line == b"STORED" { Ok(Meaning::Stored) } else { Err(unexpected("STORED", line)) };
     }
+    let value = text_value(line, asked).or_else(|| (line == b"END").then_some(Meaning::AllMissed));
+    value.ok_or_else(|| unexpected("VALUE of a key that was asked for, or END", line))
 }
 
 /// VALUE key flags bytes.
 fn text_value(line: &[u8], asked: &VecDeque<Asked>) -> Option<Meaning> {
-    let mut words = line.strip_prefix(b"VALUE ")?.split(|byte| *byte == b' ');
-    let key = key_number(words.next()?)?;
-    let bytes = size(words.nth(1)?)?;
+    let (key, rest) = line.strip_prefix(b"VALUE ")?.split_at_checked(KEY_BYTES)?;
+    let key = key_number(key)?;
+    let rest = rest.strip_prefix(b" ")?;
+    let flags_bytes = rest.iter().position(|byte| *byte == b' ')?;
+    let bytes = size(&rest[flags_bytes + 1..])?;
     let mut place = 0;
     while asked[place].key != key {
         if asked[place].is_last {
@@ -68,16 +69,15 @@ fn text_value(line: &[u8], asked: &VecDeque<Asked>) -> Option<Meaning> {
 }
 
 fn meta(line: &[u8], is_set: bool) -> Result<Meaning, ClientError> {
-    match line {
-        b"HD" if is_set => Ok(Meaning::Stored),
-        _ if is_set => Err(unexpected("HD", line)),
-        b"EN" => Ok(Meaning::Missed),
-        _ => {
-            let bytes = line.strip_prefix(b"VA ").and_then(size);
-            let bytes = bytes.ok_or_else(|| unexpected("VA and a size, or EN", line))?;
-            Ok(Meaning::Value { place: 0, bytes })
-        }
+    if is_set {
+        return if line == b"HD" { Ok(Meaning::Stored) } else { Err(unexpected("HD", line)) };
     }
+    if line == b"EN" {
+        return Ok(Meaning::Missed);
+    }
+    let bytes = line.strip_prefix(b"VA ").and_then(size);
+    let bytes = bytes.ok_or_else(|| unexpected("VA and a size, or EN", line))?;
+    Ok(Meaning::Value { place: 0, bytes })
 }
 
 fn resp(line: &[u8], first: &Asked, in_array: bool, asked: &VecDeque<Asked>) -> Result<Meaning, ClientError> {
@@ -100,9 +100,16 @@ fn resp(line: &[u8], first: &Asked, in_array: bool, asked: &VecDeque<Asked>) -> 
 
 fn size(text: &[u8]) -> Option<usize> {
     // Nine digits cannot overflow.
-    if text.is_empty() || text.len() > 9 || !text.iter().all(u8::is_ascii_digit) {
+    if text.is_empty() || text.len() > 9 {
         return None;
     }
-    let number = text.iter().fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
+    let mut number = 0;
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number * 10 + usize::from(digit);
+    }
     (number <= LOAD_ANSWER_BYTES_MAX).then_some(number)
 }

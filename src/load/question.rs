@@ -45,14 +45,22 @@ impl Protocol {
 
     /// The next key of the get that was begun.
     pub fn add_key(self, key: u32, out: &mut Vec<u8>) {
-        let (before, behind): (&[u8], &[u8]) = match self {
-            Protocol::Text => (b" ", b""),
-            Protocol::Meta => (b"mg ", b" v\r\n"),
-            Protocol::Resp => (RESP_KEY, b""),
-        };
-        out.extend_from_slice(before);
-        out.extend_from_slice(&key_text(key));
-        out.extend_from_slice(behind);
+        let text = key_text(key);
+        match self {
+            Protocol::Text => {
+                out.push(b' ');
+                out.extend_from_slice(&text);
+            }
+            Protocol::Meta => {
+                out.extend_from_slice(b"mg ");
+                out.extend_from_slice(&text);
+                out.extend_from_slice(b" v\r\n");
+            }
+            Protocol::Resp => {
+                out.extend_from_slice(RESP_KEY);
+                out.extend_from_slice(&text);
+            }
+        }
     }
 
     /// End the get that was begun.

@@ -157,7 +157,7 @@ impl<'a> Session<'a> {
                 }
                 Pending::Get { key, acknowledged_before } => self.judge(key, acknowledged_before, tally)?,
             }
-            tally.answered_after(self.sent_at.elapsed());
+            tally.answered_after(self.sent_at.elapsed().as_nanos() as u64);
         }
         self.pending = pending;
         Ok(())

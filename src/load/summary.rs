@@ -76,7 +76,7 @@ pub(super) mod tests {
         let mut tally = Tally::default();
         (tally.hits, tally.misses, tally.sets, tally.elapsed) = (90, 8, 2, Duration::from_secs(2));
         for latency in 1..=100 {
-            tally.answered_after(Duration::from_millis(latency));
+            tally.answered_after(latency * 1_000_000);
         }
         Outcome { tally, cpu: Some(Duration::from_micros(300)), unsent: 7, ..Outcome::default() }
     }

@@ -34,21 +34,23 @@ pub enum KeyChoice {
 /// The text of a key: `load:` and ten digits.
 pub fn key_text(key: u32) -> [u8; KEY_BYTES] {
     let mut text = *b"load:0000000000";
-    let mut rest = key;
-    for digit in text[KEY_PREFIX.len()..].iter_mut().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(key).as_bytes();
+    text[KEY_BYTES - digits.len()..].copy_from_slice(digits);
     text
 }
 
 /// The number of the key that this is the text of.
 pub fn key_number(text: &[u8]) -> Option<u32> {
-    let digits = text.strip_prefix(KEY_PREFIX).filter(|digits| digits.len() == KEY_BYTES - KEY_PREFIX.len())?;
-    let number = digits
-        .iter()
-        .try_fold(0_u64, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0')))?;
-    u32::try_from(number).ok()
+    let digits: &[u8; KEY_BYTES - KEY_PREFIX.len()] = text.strip_prefix(KEY_PREFIX)?.try_into().ok()?;
+    // No branch for a digit: this is done for every value that comes.
+    let (mut number, mut are_digits) = (0_u64, true);
+    for digit in digits {
+        let digit = digit.wrapping_sub(b'0');
+        are_digits &= digit < 10;
+        number = number * 10 + u64::from(digit);
+    }
+    u32::try_from(number).ok().filter(|_| are_digits)
 }
 
 /// Random numbers of their own for each `place`, all from one seed.

@@ -12,6 +12,7 @@ pub fn liar() -> SocketAddr {
     let address = listener.local_addr().expect("bound");
     let serve = move || {
         for stream in listener.incoming().map_while(Result::ok) {
+            stream.set_nodelay(true).expect("a TCP socket");
             let mut lines = BufReader::new(stream.try_clone().expect("a second handle"));
             let (mut stream, mut line) = (stream, Vec::new());
             while lines.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
@@ -46,6 +47,8 @@ pub fn resp_server(lies: bool) -> SocketAddr {
     let items = Items::default();
     let serve = move || {
         for stream in listener.incoming().map_while(Result::ok) {
+            // As real servers do. Without it each answer but the first waits for the client to acknowledge the one before.
+            stream.set_nodelay(true).expect("a TCP socket");
             let items = Arc::clone(&items);
             let serve = move || while_asked(&stream, &items, lies);
             std::thread::Builder::new().name("resp".into()).spawn(serve).expect("a thread");
