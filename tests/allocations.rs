@@ -1,12 +1,29 @@
 //! Handling a request allocates nothing: once buffers have grown, parsing, executing and answering run in what is there.
+//! Nor does asking: what `remora load` costs is missing from the server that it measures.
 
 #[path = "model/harness.rs"]
 #[allow(dead_code)]
 mod harness;
+#[path = "load/peers.rs"]
+#[allow(dead_code)]
+mod peers;
+mod support;
 
 use harness::Client;
+use remora::load::drive::{Account, Phase, open};
+use remora::load::hand::Hand;
+use remora::load::ledger::Ledger;
+use remora::load::plan::{Traffic, filler};
+use remora::load::question::Protocol;
+use remora::load::schedule::Spacing;
+use remora::load::stream::Target;
+use remora::load::workload::{KeyChoice, Workload};
+use remora::load::zipf::Zipf;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::time::Instant;
 
 thread_local! {
     /// Allocations of this thread; others (the test harness's own) are none of our business.
@@ -81,6 +98,77 @@ fn requests_allocate_nothing() {
     assert_eq!(allocations() - before, 0, "allocations in {ROUNDS} rounds of requests");
     let stats = engine.store().stats();
     assert!(stats.appended_bytes > stats.ring_bytes, "the ring has wrapped: {stats:?}");
+}
+
+/// What a run of `remora load` asks, and how.
+#[derive(Clone, Copy)]
+struct Asking {
+    protocol: Protocol,
+    verify: bool,
+    keys_per_get: u32,
+    pipeline: u32,
+    rate: Option<f64>,
+}
+
+const CONNECTIONS: u32 = 4;
+
+/// Allocations while one thread sends so many commands and takes their answers.
+fn allocations_of_load(server: SocketAddr, asking: Asking, commands: u64) -> u64 {
+    let Asking { protocol, verify, keys_per_get, pipeline, rate } = asking;
+    let choice = KeyChoice::Zipf(Zipf::new(1000, 0.9));
+    let value_bytes = "16-200:9,3000:1".parse().expect("lengths");
+    let traffic = Traffic {
+        workload: Workload { seed: 1, keys: 1000, choice, value_bytes, gets_per_set: 1 },
+        protocol,
+        sets: 1,
+        gets: 1,
+        keys_per_get,
+        ttl_seconds: 60,
+        ledger: verify.then(|| Ledger::new(1000)),
+        filler: filler(1, 3000),
+    };
+    let targets = [Target { name: server.to_string(), addresses: vec![server.into()] }];
+    let phase = Phase {
+        traffic: &traffic,
+        targets: &targets,
+        connections: CONNECTIONS,
+        threads: 1,
+        pipeline,
+        fill: false,
+        rate,
+        spacing: Spacing::Poisson,
+        duration: None,
+        commands: Some(commands),
+        stop: &AtomicBool::new(false),
+    };
+    let callers = open(&phase, 0).expect("connections to a server that runs");
+    let hand = Hand::new(&phase, Instant::now(), callers, commands).expect("a poller");
+    // The tick is raised once: counts are handed over on the way.
+    let (account, tick) = (Account::default(), AtomicU32::new(1));
+    let before = allocations();
+    let farewell = hand.run(&account, &tick);
+    assert!(farewell.error.is_none() && farewell.unsent == 0, "{:?}", farewell.error);
+    allocations() - before
+}
+
+#[test]
+fn asking_allocates_nothing() {
+    let server = support::Server::start(&["-m", "16", "-t", "1"]);
+    let resp = peers::resp_server(false);
+    let plain = Asking { protocol: Protocol::Text, verify: false, keys_per_get: 1, pipeline: 1, rate: None };
+    for (name, asking) in [
+        ("text", plain),
+        ("text, pipelined, verified", Asking { verify: true, keys_per_get: 3, pipeline: 16, ..plain }),
+        ("meta, open loop", Asking { protocol: Protocol::Meta, rate: Some(10_000.0), ..plain }),
+        ("RESP, verified", Asking { protocol: Protocol::Resp, verify: true, keys_per_get: 2, pipeline: 4, ..plain }),
+    ] {
+        let address = if asking.protocol == Protocol::Resp { resp } else { server.tcp[0] };
+        let few = allocations_of_load(address, asking, 1000);
+        let many = allocations_of_load(address, asking, 11_000);
+        // A buffer of a connection may double a few times more in the longer run, as answers happen to be cut.
+        let growth_max = u64::from(CONNECTIONS) * 8;
+        assert!(many <= few + growth_max, "{name}: {few} allocations for 1000 commands, {many} for 11000");
+    }
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! `remora load` as its users meet it: against the real server, and against servers that die or lie.
 
+#[path = "load/peers.rs"]
+mod peers;
 #[path = "support/mod.rs"]
 mod support;
 
+use peers::{liar, resp_server};
+use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use support::Server;
 
@@ -34,13 +38,15 @@ fn load(server: &str, arguments: &[&str]) -> Ended {
 }
 
 impl Ended {
-    /// The numbers of one phase in the JSON on standard output, which has a line for each.
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error} in {}", self.out))
+    }
+
+    /// The numbers of one phase in the JSON on standard output.
     fn numbers(&self, phase: &str) -> BTreeMap<String, f64> {
-        let begin = format!("  \"{phase}\": {{");
-        let lines =
-            self.out.lines().skip_while(|line| *line != begin).skip(1).take_while(|line| !line.starts_with("  }"));
-        let rows = lines.filter_map(|line| line.trim().trim_end_matches(',').split_once(": "));
-        rows.filter_map(|(name, value)| Some((name.trim_matches('"').to_string(), value.parse().ok()?))).collect()
+        let json = self.json();
+        let fields = json[phase].as_object().unwrap_or_else(|| panic!("{phase} in {json}"));
+        fields.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect()
     }
 
     fn succeeded(&self) -> &Ended {
@@ -83,7 +89,26 @@ fn an_open_loop_asks_as_often_as_it_is_told() {
     // Two threads, whose first arrivals lie at different places in an interval.
     let due = run["commands"] + run["unsent"];
     assert!((1998.0..=2002.0).contains(&due), "{run:?}");
+    assert_eq!(ended.json()["settings"]["arrivals"], "even");
     assert_eq!((run["gets"] - 3.0 * (run["commands"] - run["sets"]), run["misses"]), (0.0, 0.0), "{run:?}");
+}
+
+#[test]
+fn random_arrivals_and_weighted_lengths() {
+    let server = Server::start(&["-m", "16", "-t", "1"]);
+    let address = server.tcp[0].to_string();
+    let arguments = "--verify --keys 200 -c 4 -t 2 --rate 4000 --arrivals poisson -n 2000 --ratio 1:0 \
+                     --value-bytes 50:3,500-600:1 --json -";
+    let ended = load(&address, &arguments.split_whitespace().collect::<Vec<_>>());
+    let run = ended.succeeded().numbers("run");
+    adds_up(&run);
+    assert_eq!((run["commands"], run["unsent"]), (2000.0, 0.0));
+    let mean_bytes = run["value_bytes_written"] / run["sets"];
+    assert!((160.0..=200.0).contains(&mean_bytes), "175 on average: {mean_bytes}");
+    let settings = &ended.json()["settings"];
+    assert_eq!((&settings["arrivals"], &settings["value_bytes"]), (&"poisson".into(), &"50:3,500-600:1".into()));
+    let again = load(&address, &arguments.split_whitespace().collect::<Vec<_>>()).numbers("run");
+    assert_eq!(again["value_bytes_written"], run["value_bytes_written"], "the same seed, the same values");
 }
 
 #[test]
@@ -104,6 +129,63 @@ fn meta_commands_over_a_unix_socket_and_the_files_it_writes() {
     assert_eq!((run["commands"], run["misses"]), (5000.0, 0.0));
     let hdr = std::fs::read_to_string(hdr).expect("the percentile log");
     assert!(hdr.contains("1/(1-Percentile)") && hdr.contains("Total count    =         5000]"), "{hdr}");
+}
+
+#[test]
+fn resp_values_are_written_read_and_checked() {
+    let address = resp_server(false).to_string();
+    let arguments = "--protocol resp --verify --keys 300 -c 3 -t 2 -P 5 -n 4000 --multi-get 3 --ttl 600 --json -";
+    let ended = load(&address, &arguments.split(' ').collect::<Vec<_>>());
+    let run = ended.succeeded().numbers("run");
+    adds_up(&run);
+    assert_eq!((run["commands"], run["misses"]), (4000.0, 0.0));
+    assert_eq!(run["gets"], 3.0 * (run["commands"] - run["sets"]));
+
+    let unfilled = "--protocol resp --keys 400000 -c 1 -n 1000 --json -";
+    let ended = load(&address, &unfilled.split(' ').collect::<Vec<_>>());
+    let run = ended.succeeded().numbers("run");
+    adds_up(&run);
+    assert!(run["misses"] > 0.0, "most keys were never written: {run:?}");
+
+    let lies = resp_server(true).to_string();
+    let ended = load(&lies, &arguments.split(' ').collect::<Vec<_>>());
+    assert_eq!(ended.code, Some(1), "a byte of every value is wrong");
+    assert!(ended.errors.contains("wrong answers; the first: get load:"), "{}", ended.errors);
+}
+
+/// Ends with the test.
+struct Redis(Child);
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn interop_redis_server() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("socket").to_str().expect("text").to_string();
+    let mut command = Command::new("redis-server");
+    command.args(["--port", "0", "--save", "", "--maxmemory", "4mb", "--maxmemory-policy", "allkeys-lru"]);
+    command.args(["--unixsocket", &socket]).current_dir(&folder).stdin(Stdio::null()).stdout(Stdio::piped());
+    let Ok(child) = command.spawn() else {
+        assert!(std::env::var_os("CI").is_none(), "in CI redis-server must be there: apt-get install redis-server");
+        println!("skipped: there is no redis-server (apt-get install redis-server)");
+        return;
+    };
+    let mut server = Redis(child);
+    let mut said = BufReader::new(server.0.stdout.take().expect("stdout is piped")).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.to_lowercase().contains("ready to accept connections")), "it ended");
+    let arguments =
+        "--protocol resp --verify --keys 20000 --value-bytes 16-1500 --zipf 0.9 -c 8 -P 8 -n 40000 --ttl 600 --json -";
+    for further in [&[][..], &["--multi-get", "4"]] {
+        let ended = load(&format!("unix:{socket}"), &[&arguments.split(' ').collect::<Vec<_>>()[..], further].concat());
+        let run = ended.succeeded().numbers("run");
+        adds_up(&run);
+        assert!(run["hits"] > 0.0 && run["misses"] > 0.0, "more was written than fits: {run:?}");
+    }
 }
 
 #[test]
@@ -136,7 +218,8 @@ fn a_server_that_dies_is_named_and_counts_are_still_told() {
     let ended = end(child);
     assert_eq!(ended.code, Some(1), "{errors}");
     assert!(errors.contains(&format!("to {address}: the server closed the connection")), "{errors}");
-    assert!(ended.numbers("run")["requests"] > 0.0 && ended.out.contains("\"error\": \"run: connection"));
+    assert!(ended.numbers("run")["requests"] > 0.0);
+    assert!(ended.json()["error"].as_str().is_some_and(|error| error.starts_with("run: connection ")));
 }
 
 #[test]
@@ -150,38 +233,6 @@ fn an_interrupt_ends_it_with_the_summary() {
     let ended = end(child);
     assert_eq!(ended.code, Some(0));
     assert!(ended.out.contains("p99.9 ms") && ended.out.lines().any(|line| line.starts_with("run ")), "{}", ended.out);
-}
-
-/// Acknowledge what is set, and answer every get with the same value of 16 bytes. Ends when nobody connects any more: with
-/// the test's process.
-fn liar() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("bound");
-    let serve = move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let mut lines = BufReader::new(stream.try_clone().expect("a second handle"));
-            let (mut stream, mut line) = (stream, Vec::new());
-            while lines.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
-                let text = String::from_utf8_lossy(&line).into_owned();
-                line.clear();
-                let words: Vec<&str> = text.split_whitespace().collect();
-                let answer = match words[..] {
-                    ["get", key] => format!("VALUE {key} 0 16\r\nsixteen letters!\r\nEND\r\n"),
-                    ["set", _, _, _, bytes] => {
-                        let bytes: usize = bytes.parse().expect("a length");
-                        lines.read_exact(&mut vec![0; bytes + 2]).expect("the value");
-                        "STORED\r\n".into()
-                    }
-                    _ => "ERROR\r\n".into(),
-                };
-                if stream.write_all(answer.as_bytes()).is_err() {
-                    break;
-                }
-            }
-        }
-    };
-    std::thread::Builder::new().name("liar".into()).spawn(serve).expect("a thread");
-    address
 }
 
 #[test]
@@ -215,7 +266,8 @@ fn what_cannot_work_is_refused_with_a_remedy() {
         (&["-c", "2", "-t", "3"], "a thread needs one"),
         (&["-c", "1", "-s", "127.0.0.1:2"], "as many --connections"),
         (&["--ratio", "0:0"], "for example 1:9"),
-        (&["--value-bytes", "9-3"], "write 100 or 16-1000"),
+        (&["--value-bytes", "9-3"], "write 100, 16-1000 or 100:70,1000:30"),
+        (&["--arrivals", "poisson"], "--rate"),
         (&["--zipf", "0"], "for example 0.99"),
         (&["--rate", "nan"], "for example 50000"),
         (&["--seconds", "1", "-n", "1"], "cannot be used with"),

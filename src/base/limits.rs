@@ -114,8 +114,14 @@ pub const LOAD_THREADS_MAX: u32 = 256;
 /// Commands that one connection of `remora load` may have under way, and keys of one multi-get.
 pub const LOAD_DEPTH_MAX: u32 = 4096;
 
+/// Lengths with weights that `remora load` mixes: they are looked through one by one for each value.
+pub const LOAD_LENGTHS_MAX: usize = 64;
+
 /// Seconds that `remora load` keeps one by one for its report: a day. Later ones count in the sums alone.
 pub const LOAD_INTERVALS_MAX: usize = 86_400;
+
+/// Points of a chart in the report of `remora load`: three pixels each on a wide page.
+pub const LOAD_REPORT_INTERVALS_MAX: usize = 300;
 
 /// Requests that a session of the load generator has under way.
 pub const LOAD_PIPELINE_MAX: usize = 16;

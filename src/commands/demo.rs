@@ -81,7 +81,7 @@ fn workload(args: &Args) -> Workload {
     let keys = ((args.memory << 20) * FILL_FACTOR / mean_bytes).max(u64::from(KEYS_HOT));
     let keys = u32::try_from(keys).expect("--memory is bounded");
     let choice = KeyChoice::Zipf(Zipf::new(keys, ZIPF_EXPONENT));
-    Workload { seed: args.seed, keys, choice, value_bytes: VALUE_BYTES, gets_per_set: 9 }
+    Workload { seed: args.seed, keys, choice, value_bytes: VALUE_BYTES.into(), gets_per_set: 9 }
 }
 
 /// The phases that talk to the server; the rows of the summary.

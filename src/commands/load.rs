@@ -1,34 +1,37 @@
-//! `remora load`: traffic for any server that speaks memcached's protocols, from the command line to the summary. Status 1 when
+//! `remora load`: traffic for any server that speaks memcached's protocols or Redis' RESP, from the command line to the summary. Status 1 when
 //! an answer was wrong, was none, or did not come.
 
-use crate::base::limits::{
-    LOAD_ANSWER_BYTES_MAX, LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_THREADS_MAX, OTHER_FILES_MAX,
-};
+mod report;
+
+use crate::base::limits::{LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_THREADS_MAX, OTHER_FILES_MAX};
 use crate::load::drive::{Outcome, Phase, drive};
 use crate::load::ledger::Ledger;
-use crate::load::plan::{Protocol, Traffic, filler};
+use crate::load::lengths::Lengths;
+use crate::load::plan::{Traffic, filler};
+use crate::load::question::Protocol;
+use crate::load::schedule::Spacing;
 use crate::load::stream::Target;
 use crate::load::summary;
 use crate::load::workload::{HEADER_BYTES, KeyChoice, Workload};
 use crate::load::zipf::Zipf;
 use crate::server::address;
 use crate::sys::{privilege, signals};
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use std::io::{IsTerminal, Write};
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-/// memcached's port.
-const PORT_DEFAULT: u16 = 11211;
+const MEMCACHED_PORT: u16 = 11211;
+const REDIS_PORT: u16 = 6379;
 
 /// Load servers, measure, and check what they answer.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// host, host:port or unix:PATH; several: keys are spread over them, connections dealt out in turn
-    #[arg(short, long, value_name = "SERVER", default_value = "127.0.0.1:11211")]
+    /// host, host:port (11211 by default, 6379 with RESP) or unix:PATH; several: keys are spread over them, connections
+    /// dealt out in turn
+    #[arg(short, long, value_name = "SERVER", default_value = "127.0.0.1")]
     pub server: Vec<String>,
     /// Connections, to all servers together
     #[arg(short, long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_CONNECTIONS_MAX)))]
@@ -36,7 +39,7 @@ pub struct Args {
     /// Threads
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_THREADS_MAX)))]
     pub threads: u32,
-    /// Commands that each connection has under way at most
+    /// Commands that each connection has under way at most; a closed loop sends half as many at once at least
     #[arg(short = 'P', long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_DEPTH_MAX)))]
     pub pipeline: u32,
     /// End after so many seconds
@@ -54,24 +57,27 @@ pub struct Args {
     /// Keys by Zipf's law with this exponent, for example 0.99, instead of all equally often
     #[arg(long, value_name = "EXPONENT", value_parser = exponent)]
     pub zipf: Option<f64>,
-    /// Length of values: N, or MIN-MAX, all lengths equally likely
-    #[arg(long, default_value = "100", value_name = "N|MIN-MAX", value_parser = lengths)]
-    pub value_bytes: RangeInclusive<u32>,
+    /// Length of values: N; MIN-MAX, all equally likely; or several of these, each with a weight: 100:70,1000-2000:30
+    #[arg(long, default_value = "100", value_name = "LENGTHS")]
+    pub value_bytes: Lengths,
     /// Expiry of what is set, in seconds; 0 for never
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=60 * 60 * 24 * 30))]
     pub ttl: u32,
-    /// Keys of each get (text: one line, meta: so many mg)
+    /// Keys of each get (text: one line, meta: so many mg, RESP: MGET)
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_DEPTH_MAX)))]
     pub multi_get: u32,
     /// Write every key once first
     #[arg(long)]
     pub fill: bool,
-    /// In whose words: get and set, or mg and ms
-    #[arg(long, default_value = "text", value_parser = ["text", "meta"])]
-    pub protocol: String,
-    /// Open loop: so many commands a second, evenly spaced; latency counts from when each was due
+    /// In whose words
+    #[arg(long, default_value = "text", value_enum)]
+    pub protocol: Protocol,
+    /// Open loop: so many commands a second; latency counts from when each was due
     #[arg(long, value_name = "PER_SECOND", value_parser = per_second)]
     pub rate: Option<f64>,
+    /// How an open loop's commands are spread over time
+    #[arg(long, default_value = "even", value_enum, requires = "rate")]
+    pub arrivals: Spacing,
     /// Check key, version and every byte of what is read. Fills first. The keys load:* must be this run's alone
     #[arg(long)]
     pub verify: bool,
@@ -84,6 +90,9 @@ pub struct Args {
     /// Write the run's latencies in milliseconds as an HdrHistogram percentile log
     #[arg(long, value_name = "FILE")]
     pub hdr: Option<PathBuf>,
+    /// Write a page with charts, for any browser; it refers to nothing outside itself
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 fn ratio(text: &str) -> Result<(u32, u32), String> {
@@ -102,18 +111,12 @@ fn per_second(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("\"{text}\" is no rate; write commands a second, for example 50000"))
 }
 
-fn lengths(text: &str) -> Result<RangeInclusive<u32>, String> {
-    let (low, high) = text.split_once('-').unwrap_or((text, text));
-    let range = low.parse().ok().zip(high.parse().ok()).map(|(low, high): (u32, u32)| low..=high);
-    range
-        .filter(|range| !range.is_empty() && *range.end() as usize <= LOAD_ANSWER_BYTES_MAX)
-        .ok_or_else(|| format!("\"{text}\" is no length up to {LOAD_ANSWER_BYTES_MAX}; write 100 or 16-1000"))
-}
-
 /// Fill if asked to, run, report.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     check(args)?;
-    let targets = args.server.iter().map(|text| target(text)).collect::<anyhow::Result<Vec<_>>>().context("-s")?;
+    report::check_files(args)?;
+    let targets =
+        args.server.iter().map(|text| target(text, args.protocol)).collect::<anyhow::Result<Vec<_>>>().context("-s")?;
     let traffic = traffic(args);
     let stop = Arc::new(AtomicBool::new(false));
     let asked_to_stop = Arc::clone(&stop);
@@ -126,10 +129,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         pipeline: args.pipeline,
         fill: true,
         rate: None,
+        spacing: args.arrivals,
         duration: None,
         commands: None,
         stop: &stop,
     };
+    let began = jiff::Timestamp::now();
     let mut phases = Vec::new();
     if args.fill || args.verify {
         phases.push(("fill", shown("fill", &base)?));
@@ -139,7 +144,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let phase = Phase { fill: false, rate: args.rate, duration, commands: args.requests, ..base };
         phases.push(("run", shown("run", &phase)?));
     }
-    report(args, &phases)
+    report::report(args, began, &phases)
 }
 
 fn check(args: &Args) -> anyhow::Result<()> {
@@ -150,7 +155,7 @@ fn check(args: &Args) -> anyhow::Result<()> {
         args.server.len()
     );
     ensure!(
-        !args.verify || *args.value_bytes.start() >= HEADER_BYTES,
+        !args.verify || args.value_bytes.min() >= HEADER_BYTES,
         "--verify needs --value-bytes of {HEADER_BYTES} at least: values carry their key and a checksum"
     );
     let in_flight = u64::from(args.pipeline) * u64::from(args.multi_get) * u64::from(args.connections);
@@ -162,10 +167,11 @@ fn check(args: &Args) -> anyhow::Result<()> {
     })
 }
 
-fn target(text: &str) -> anyhow::Result<Target> {
+fn target(text: &str, protocol: Protocol) -> anyhow::Result<Target> {
+    let port = if protocol == Protocol::Resp { REDIS_PORT } else { MEMCACHED_PORT };
     let addresses = match text.strip_prefix("unix:") {
         Some(path) => vec![socket2::SockAddr::unix(path).with_context(|| format!("{path} is no path of a socket"))?],
-        None => address::resolve(text, Some(PORT_DEFAULT))?.into_iter().map(Into::into).collect(),
+        None => address::resolve(text, Some(port))?.into_iter().map(Into::into).collect(),
     };
     Ok(Target { name: text.to_string(), addresses })
 }
@@ -182,13 +188,13 @@ fn traffic(args: &Args) -> Traffic {
     };
     Traffic {
         workload,
-        protocol: if args.protocol == "meta" { Protocol::Meta } else { Protocol::Text },
+        protocol: args.protocol,
         sets,
         gets,
         keys_per_get: args.multi_get,
         ttl_seconds: args.ttl,
         ledger: args.verify.then(|| Ledger::new(args.keys)),
-        filler: filler(args.seed, *args.value_bytes.end()),
+        filler: filler(args.seed, args.value_bytes.max()),
     }
 }
 
@@ -205,64 +211,4 @@ fn shown(name: &str, phase: &Phase<'_>) -> anyhow::Result<Outcome> {
         eprintln!();
     }
     Ok(outcome?)
-}
-
-/// The summary, the files, and the verdict.
-fn report(args: &Args, phases: &[(&str, Outcome)]) -> anyhow::Result<()> {
-    let named: Vec<(&str, &Outcome)> = phases.iter().map(|(name, outcome)| (*name, outcome)).collect();
-    let verdict = verdict(&named);
-    let table = summary::table(&named);
-    let error = verdict.as_ref().err().map(|error| format!("{error:#}"));
-    let json = || summary::json(&settings(args), &named, error.as_deref());
-    let mut stdout = std::io::stdout().lock();
-    match &args.json {
-        Some(path) if path.as_os_str() == "-" => {
-            eprint!("{table}");
-            stdout.write_all(json().as_bytes()).context("cannot write to standard output")?;
-        }
-        Some(path) => {
-            std::fs::write(path, json()).with_context(|| format!("cannot write --json {}", path.display()))?;
-            stdout.write_all(table.as_bytes()).context("cannot write to standard output")?;
-        }
-        None => stdout.write_all(table.as_bytes()).context("cannot write to standard output")?,
-    }
-    if let (Some(path), Some((_, outcome))) = (&args.hdr, named.last()) {
-        std::fs::write(path, summary::percentile_log(&outcome.tally))
-            .with_context(|| format!("cannot write --hdr {}", path.display()))?;
-    }
-    verdict
-}
-
-fn verdict(phases: &[(&str, &Outcome)]) -> anyhow::Result<()> {
-    for (name, outcome) in phases {
-        if let Some(error) = &outcome.error {
-            bail!("{name}: {error}");
-        }
-        if let Some(first) = &outcome.tally.first_wrong {
-            bail!("{name}: {} wrong answers; the first: {first}", outcome.tally.wrong);
-        }
-    }
-    Ok(())
-}
-
-fn settings(args: &Args) -> Vec<(&'static str, String)> {
-    let servers: Vec<String> = args.server.iter().map(|server| summary::string(server)).collect();
-    let or_null = |value: Option<String>| value.unwrap_or_else(|| "null".into());
-    vec![
-        ("servers", format!("[{}]", servers.join(", "))),
-        ("connections", args.connections.to_string()),
-        ("threads", args.threads.to_string()),
-        ("pipeline", args.pipeline.to_string()),
-        ("rate", or_null(args.rate.map(|rate| rate.to_string()))),
-        ("ratio", summary::string(&format!("{}:{}", args.ratio.0, args.ratio.1))),
-        ("keys", args.keys.to_string()),
-        ("zipf", or_null(args.zipf.map(|exponent| exponent.to_string()))),
-        ("value_bytes_min", args.value_bytes.start().to_string()),
-        ("value_bytes_max", args.value_bytes.end().to_string()),
-        ("ttl", args.ttl.to_string()),
-        ("multi_get", args.multi_get.to_string()),
-        ("protocol", summary::string(&args.protocol)),
-        ("verify", args.verify.to_string()),
-        ("seed", args.seed.to_string()),
-    ]
 }

@@ -5,9 +5,10 @@
 //! what it did not find.
 
 use super::client::{ClientError, unexpected};
-use super::plan::{Asked, Protocol};
-use super::workload::key_number;
-use crate::base::limits::{LOAD_ANSWER_BYTES_MAX, LOAD_LINE_BYTES_MAX};
+use super::meaning::{Meaning, meaning};
+use super::plan::Asked;
+use super::question::Protocol;
+use crate::base::limits::LOAD_LINE_BYTES_MAX;
 use memchr::memchr;
 use std::collections::VecDeque;
 
@@ -28,30 +29,20 @@ enum State {
     Value(usize, &'static [u8]),
 }
 
-/// What a line means.
-enum Meaning {
-    Stored,
-    /// A value of so many bytes follows, for the key that was asked for so many places behind the first.
-    Value {
-        place: usize,
-        bytes: usize,
-    },
-    /// The rest of this command's keys are not there.
-    Missed,
-}
-
 /// The reading end of one connection.
 pub struct Answers {
     protocol: Protocol,
     see_values: bool,
     state: State,
+    /// The next line is an element of an array that has begun (RESP).
+    in_array: bool,
     carried: Vec<u8>,
 }
 
 impl Answers {
     /// For a new connection.
     pub fn new(protocol: Protocol, see_values: bool) -> Answers {
-        Answers { protocol, see_values, state: State::Line, carried: Vec::new() }
+        Answers { protocol, see_values, state: State::Line, in_array: false, carried: Vec::new() }
     }
 
     /// Take all of `input`. Whatever is answered leaves `asked`, and `judge` hears of it.
@@ -86,24 +77,32 @@ impl Answers {
             return Ok(&[]);
         };
         let meaning = if self.carried.is_empty() {
-            meaning(&input[..end], self.protocol, asked)?
+            meaning(&input[..end], self.protocol, self.in_array, asked)?
         } else {
             self.carried.extend_from_slice(&input[..end]);
-            let meaning = meaning(&self.carried, self.protocol, asked)?;
+            let meaning = meaning(&self.carried, self.protocol, self.in_array, asked)?;
             self.carried.clear();
             meaning
         };
         match meaning {
+            Meaning::Array => self.in_array = true,
             Meaning::Stored => judge(&asked.pop_front().expect("seen by meaning"), Outcome::Stored),
-            Meaning::Missed => loop {
+            Meaning::Missed => {
+                let missed = asked.pop_front().expect("seen by meaning");
+                self.in_array &= !missed.is_last;
+                judge(&missed, Outcome::Missed);
+            }
+            Meaning::AllMissed => loop {
                 let missed = asked.pop_front().expect("seen by meaning");
                 judge(&missed, Outcome::Missed);
-                if missed.is_last || self.protocol == Protocol::Meta {
+                if missed.is_last {
                     break;
                 }
             },
             Meaning::Value { place, bytes } => {
-                asked.drain(..place).for_each(|missed| judge(&missed, Outcome::Missed));
+                for _ in 0..place {
+                    judge(&asked.pop_front().expect("seen by meaning"), Outcome::Missed);
+                }
                 let ends_command = self.protocol == Protocol::Text && asked[0].is_last;
                 self.state = State::Value(bytes, if ends_command { b"\r\nEND\r\n" } else { b"\r\n" });
             }
@@ -134,59 +133,13 @@ impl Answers {
             return Ok(&rest[behind..]);
         }
         let seen = if self.carried.is_empty() { value } else { &self.carried };
-        judge(&asked.pop_front().expect("seen with its line"), Outcome::Hit(self.see_values.then_some(seen)));
+        let found = asked.pop_front().expect("seen with its line");
+        self.in_array &= !found.is_last;
+        judge(&found, Outcome::Hit(self.see_values.then_some(seen)));
         self.carried.clear();
         self.state = State::Line;
         Ok(&rest[behind..])
     }
-}
-
-/// `line` may end with a return.
-fn meaning(line: &[u8], protocol: Protocol, asked: &VecDeque<Asked>) -> Result<Meaning, ClientError> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let Some(first) = asked.front() else {
-        return Err(unexpected("silence, as nothing was asked", line));
-    };
-    match (protocol, first.is_set) {
-        (Protocol::Text, true) if line == b"STORED" => Ok(Meaning::Stored),
-        (Protocol::Text, true) => Err(unexpected("STORED", line)),
-        (Protocol::Text, false) if line == b"END" => Ok(Meaning::Missed),
-        (Protocol::Text, false) => {
-            text_value(line, asked).ok_or_else(|| unexpected("VALUE of a key that was asked for, or END", line))
-        }
-        (Protocol::Meta, true) if line == b"HD" => Ok(Meaning::Stored),
-        (Protocol::Meta, true) => Err(unexpected("HD", line)),
-        (Protocol::Meta, false) if line == b"EN" => Ok(Meaning::Missed),
-        (Protocol::Meta, false) => {
-            let bytes = line.strip_prefix(b"VA ").and_then(size);
-            let bytes = bytes.ok_or_else(|| unexpected("VA and a size, or EN", line))?;
-            Ok(Meaning::Value { place: 0, bytes })
-        }
-    }
-}
-
-/// VALUE key flags bytes.
-fn text_value(line: &[u8], asked: &VecDeque<Asked>) -> Option<Meaning> {
-    let mut words = line.strip_prefix(b"VALUE ")?.split(|byte| *byte == b' ');
-    let key = key_number(words.next()?)?;
-    let bytes = size(words.nth(1)?)?;
-    let mut place = 0;
-    while asked[place].key != key {
-        if asked[place].is_last {
-            return None;
-        }
-        place += 1;
-    }
-    Some(Meaning::Value { place, bytes })
-}
-
-fn size(text: &[u8]) -> Option<usize> {
-    // Nine digits cannot overflow.
-    if text.is_empty() || text.len() > 9 || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let number = text.iter().fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
-    (number <= LOAD_ANSWER_BYTES_MAX).then_some(number)
 }
 
 #[cfg(test)]
@@ -272,6 +225,14 @@ mod tests {
     }
 
     #[test]
+    fn resp_answers_at_every_split() {
+        let answer = b"+OK\r\n$5\r\nva\r\ne\r\n$-1\r\n*3\r\n$-1\r\n$0\r\n\r\n$3\r\n$-1\r\n*2\r\n$1\r\nx\r\n$-1\r\n$1\r\n*\r\n+OK\r\n";
+        let expected =
+            ["0 stored", "1 va\r\ne", "2 missed", "3 missed", "4 ", "5 $-1", "6 x", "7 missed", "8 *", "9 stored"];
+        always(Protocol::Resp, answer, &[0, 1, 1, 3, 2, 1, 0], &expected);
+    }
+
+    #[test]
     fn what_is_no_answer_is_an_error_with_the_words() {
         for (wrong, commands) in [
             ("VALUE load:0000000001 0 1\r\nx\r\nEND\r\n", &[1][..]),
@@ -291,6 +252,28 @@ mod tests {
         }
         for (wrong, commands) in [("VA\r\n", &[1][..]), ("VA x\r\n", &[1]), ("HD\r\n", &[1]), ("NS\r\n", &[0])] {
             let error = outcomes(Protocol::Meta, false, &[wrong.as_bytes()], commands).unwrap_err();
+            assert!(error.contains("the server said"), "{wrong:?}: {error}");
+        }
+        for (wrong, commands) in [
+            ("-OOM command not allowed when used memory > 'maxmemory'.\r\n", &[0][..]),
+            ("$1\r\nx\r\n", &[0]),
+            ("+OK\n", &[0]),
+            ("+OK\r\n", &[1]),
+            ("-ERR unknown command\r\n", &[1]),
+            ("*1\r\n$1\r\nx\r\n", &[1]),
+            ("$-2\r\n", &[1]),
+            ("$\r\n", &[1]),
+            ("$99999999999999999999\r\n", &[1]),
+            ("$1\r\nxy\r\n", &[1]),
+            ("$1\r\nx\r\n", &[2]),
+            ("$-1\r\n", &[2]),
+            ("*3\r\n$1\r\n", &[2]),
+            ("*-1\r\n", &[2]),
+            ("*2\r\n*2\r\n", &[2]),
+            ("*2\r\n$-1\r\n$-1\r\n$-1\r\n", &[2]),
+            ("*2\r\n$-1\r\n-ERR\r\n", &[2]),
+        ] {
+            let error = outcomes(Protocol::Resp, false, &[wrong.as_bytes()], commands).unwrap_err();
             assert!(error.contains("the server said"), "{wrong:?}: {error}");
         }
         let endless = vec![b'x'; LOAD_LINE_BYTES_MAX + 1];

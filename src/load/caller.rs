@@ -7,7 +7,7 @@ use super::answers::{Answers, Outcome};
 use super::client::ClientError;
 use super::plan::{Asked, Planner, Traffic};
 use super::report::Tally;
-use super::schedule::Schedule;
+use super::schedule::Arrivals;
 use super::stream::Stream;
 use super::workload::key_text;
 use crate::base::limits::{LOAD_OUTPUT_BYTES_MAX, LOAD_WAIT_SECONDS_MAX};
@@ -33,23 +33,25 @@ pub struct Caller<'a> {
     begun: u64,
     /// Commands that were due so far; all there could ever be in a closed loop.
     owed: u64,
+    /// Open loop: when the next command to be begun is, or was, due.
+    arrivals: Option<Arrivals>,
     is_finished: bool,
     progress_ns: u64,
 }
 
 impl<'a> Caller<'a> {
-    /// A connection that asks nothing yet. `is_paced`: only what [`Self::owe`] allows is begun.
+    /// A connection that asks nothing yet. With `arrivals` only what [`Self::owe`] allows is begun.
     pub fn new(
         (number, server): (u32, &'a str),
         stream: Stream,
         traffic: &'a Traffic,
         planner: Planner<'a>,
         pipeline: u32,
-        is_paced: bool,
+        arrivals: Option<Arrivals>,
     ) -> Caller<'a> {
         let answers = Answers::new(traffic.protocol, traffic.ledger.is_some());
         let asked = VecDeque::with_capacity((pipeline * traffic.keys_per_get) as usize);
-        let owed = if is_paced { 0 } else { u64::MAX };
+        let owed = if arrivals.is_some() { 0 } else { u64::MAX };
         let (in_flight, begun, is_finished, progress_ns) = (0, 0, false, 0);
         Caller {
             stream,
@@ -63,9 +65,15 @@ impl<'a> Caller<'a> {
             in_flight,
             begun,
             owed,
+            arrivals,
             is_finished,
             progress_ns,
         }
+    }
+
+    /// Open loop: when the next command to be begun is due, and those behind it.
+    pub fn arrivals(&self) -> Option<&Arrivals> {
+        self.arrivals.as_ref()
     }
 
     /// One more command is due.
@@ -75,7 +83,7 @@ impl<'a> Caller<'a> {
 
     /// Commands that were due and have not been begun.
     pub fn unsent(&self) -> u64 {
-        if self.owed == u64::MAX { 0 } else { self.owed - self.begun }
+        if self.arrivals.is_none() { 0 } else { self.owed - self.begun }
     }
 
     /// Whether every answer has come.
@@ -83,24 +91,31 @@ impl<'a> Caller<'a> {
         self.asked.is_empty()
     }
 
-    /// Begin what may be begun, at most `budget` commands, which it lessens. `place`: of the schedule, and which of its
-    /// connections this is. True when the plan has just come to its end.
-    pub fn compose(&mut self, now_ns: u64, place: Option<(&Schedule, u32)>, budget: &mut u64) -> bool {
+    /// Begin what may be begun, at most `budget` commands, which it lessens. True when the plan has just come to its end.
+    pub fn compose(&mut self, now_ns: u64, budget: &mut u64) -> bool {
         if self.is_finished {
             return false;
         }
         if self.asked.is_empty() {
             self.progress_ns = now_ns;
         }
+        // In a closed loop, at least half of the pipeline at once: one by one, commands would follow the answers in ever smaller
+        // pieces, and both sides would have a system call for each.
+        if self.arrivals.is_none() && self.in_flight > self.pipeline / 2 {
+            return false;
+        }
         while self.in_flight < self.pipeline
             && self.begun < self.owed
             && *budget > 0
             && self.stream.unsent_bytes() < LOAD_OUTPUT_BYTES_MAX
         {
-            let since_ns = place.map_or(now_ns, |(schedule, number)| schedule.due_of_connection_ns(number, self.begun));
+            let since_ns = self.arrivals.as_ref().map_or(now_ns, Arrivals::due_ns);
             if !self.planner.next(since_ns, &mut self.stream.out, &mut self.asked) {
                 self.is_finished = true;
                 return true;
+            }
+            if let Some(arrivals) = &mut self.arrivals {
+                arrivals.pass();
             }
             self.begun += 1;
             self.in_flight += 1;
@@ -123,7 +138,7 @@ impl<'a> Caller<'a> {
             judge(traffic, place, asked, outcome, tally);
             if asked.is_last {
                 *in_flight -= 1;
-                tally.answered_after(Duration::from_nanos(now_ns.saturating_sub(asked.since_ns)));
+                tally.answered_after(now_ns.saturating_sub(asked.since_ns));
             }
         })
     }
@@ -166,7 +181,7 @@ fn judge(traffic: &Traffic, (number, server): (u32, &str), asked: &Asked, outcom
 mod tests {
     use super::*;
     use crate::load::plan;
-    use crate::load::plan::Protocol;
+    use crate::load::question::Protocol;
 
     #[test]
     fn values_are_held_against_what_was_written() {

@@ -8,13 +8,14 @@ use super::client::ClientError;
 use super::hand::Hand;
 use super::plan::{Lane, Planner, Traffic};
 use super::report::Tally;
-use super::schedule::Schedule;
+use super::schedule::{Arrivals, Spacing};
 use super::stream::{Stream, Target};
-use crate::base::limits::{LOAD_INTERVALS_MAX, LOAD_WAIT_SECONDS_MAX};
+use super::workload::stream_of;
+use crate::base::limits::{LOAD_INTERVALS_MAX, LOAD_TICK_MILLISECONDS, LOAD_WAIT_SECONDS_MAX};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What to do.
@@ -33,6 +34,8 @@ pub struct Phase<'a> {
     pub fill: bool,
     /// Commands a second (open loop); None for as many as are answered (closed loop).
     pub rate: Option<f64>,
+    /// How these are spread over time.
+    pub spacing: Spacing,
     /// End after this.
     pub duration: Option<Duration>,
     /// End after so many commands.
@@ -60,6 +63,8 @@ pub struct Point {
     pub p50: Duration,
     /// Latency of the slowest hundredth.
     pub p99: Duration,
+    /// Wrong answers.
+    pub wrong: u64,
 }
 
 /// What came of it.
@@ -75,6 +80,13 @@ pub struct Outcome {
     pub points: Vec<Point>,
     /// Why it ended early.
     pub error: Option<DriveError>,
+}
+
+impl Outcome {
+    /// Processor time of the threads for each of so many; None where nothing was done or the system does not tell.
+    pub fn cpu_ns_per(&self, count: u64) -> Option<u64> {
+        self.cpu.filter(|_| count > 0).map(|cpu| cpu.as_nanos() as u64 / count)
+    }
 }
 
 /// What ended a run.
@@ -99,21 +111,37 @@ pub enum DriveError {
 }
 
 /// What a thread and the conductor share.
+#[derive(Default)]
 pub struct Account {
-    counted: Mutex<Tally>,
+    counted: Mutex<Counted>,
+    handed_over: Condvar,
+}
+
+#[derive(Default)]
+struct Counted {
+    tally: Tally,
+    /// Raised so often when this was handed over.
+    ticks: u32,
 }
 
 impl Account {
-    /// Add a thread's counts, and begin them anew.
-    pub fn add(&self, tally: &mut Tally) {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner).add(tally);
+    /// Hand over a thread's counts, and begin them anew. `ticks`: how often they were asked for.
+    pub fn add(&self, tally: &mut Tally, ticks: u32) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.tally.add(tally);
+        counted.ticks = ticks;
         tally.clear();
+        self.handed_over.notify_one();
     }
 
-    fn move_to(&self, all: &mut Tally) {
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        all.add(&counted);
-        counted.clear();
+    /// Take what was handed over; until `deadline` wait for what was asked for last.
+    fn move_to(&self, all: &mut Tally, ticks: u32, deadline: Instant) {
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let waited = self.handed_over.wait_timeout_while(counted, left, |counted| counted.ticks < ticks);
+        let mut counted = waited.unwrap_or_else(PoisonError::into_inner).0;
+        all.add(&counted.tally);
+        counted.tally.clear();
     }
 }
 
@@ -127,23 +155,24 @@ pub struct Farewell {
     pub error: Option<DriveError>,
 }
 
-/// How long threads have to add up their counts before the conductor looks; who is later counts to the next second.
-const ADDING_MAX: Duration = Duration::from_millis(5);
+/// How long the conductor waits for the counts of a second; what comes later counts to the next. Some ticks of a thread:
+/// where processors are busy it is late, and a second without its counts would look like a server that stood still.
+const HANDING_OVER_MAX: Duration = Duration::from_millis(5 * LOAD_TICK_MILLISECONDS);
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A shorter rest at the end counts in the sums alone: it says nothing of the rate.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// Do it. `watch` hears of every second.
 pub fn drive(phase: &Phase<'_>, mut watch: impl FnMut(&Interval)) -> Result<Outcome, DriveError> {
-    let accounts: Vec<Account> =
-        (0..phase.threads).map(|_| Account { counted: Mutex::new(Tally::default()) }).collect();
+    let accounts: Vec<Account> = (0..phase.threads).map(|_| Account::default()).collect();
     let tick = AtomicU32::new(0);
     let callers = (0..phase.threads).map(|thread| open(phase, thread)).collect::<Result<Vec<_>, _>>()?;
     let started = Instant::now();
     let mut outcome = Outcome::default();
     let (mut interval, mut counted_at) = (Tally::default(), Duration::ZERO);
     let mut count = |outcome: &mut Outcome| {
-        accounts.iter().for_each(|account| account.move_to(&mut interval));
+        let (ticks, deadline) = (tick.load(Relaxed), Instant::now() + HANDING_OVER_MAX);
+        accounts.iter().for_each(|account| account.move_to(&mut interval, ticks, deadline));
         let at = started.elapsed();
         interval.elapsed = at - counted_at;
         counted_at = at;
@@ -162,9 +191,8 @@ pub fn drive(phase: &Phase<'_>, mut watch: impl FnMut(&Interval)) -> Result<Outc
         let (sender, farewells) = channel();
         for (number, callers) in callers.into_iter().enumerate() {
             let (sender, account, tick) = (sender.clone(), &accounts[number], &tick);
-            let schedule = phase.schedule_of(number as u32, callers.len() as u32);
             let work = move || {
-                let farewell = match Hand::new(phase, started, callers, schedule, phase.share_of(number as u32)) {
+                let farewell = match Hand::new(phase, started, callers, phase.share_of(number as u32)) {
                     Ok(hand) => hand.run(account, tick),
                     Err(error) => Farewell { cpu: None, unsent: 0, error: Some(error.into()) },
                 };
@@ -185,7 +213,6 @@ pub fn drive(phase: &Phase<'_>, mut watch: impl FnMut(&Interval)) -> Result<Outc
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     tick.fetch_add(1, Relaxed);
-                    std::thread::sleep(ADDING_MAX);
                     count(&mut outcome);
                     next += INTERVAL;
                 }
@@ -201,7 +228,8 @@ pub fn drive(phase: &Phase<'_>, mut watch: impl FnMut(&Interval)) -> Result<Outc
 impl Interval {
     fn point(&self) -> Point {
         let tally = &self.tally;
-        Point { at: self.at, rate: tally.rate(), p50: tally.latency_at(0.5), p99: tally.latency_at(0.99) }
+        let (p50, p99) = (tally.latency_at(0.5), tally.latency_at(0.99));
+        Point { at: self.at, rate: tally.rate(), p50, p99, wrong: tally.wrong }
     }
 }
 
@@ -217,16 +245,23 @@ impl Phase<'_> {
         self.commands.map_or(u64::MAX, |all| all / threads + u64::from(thread < all % threads))
     }
 
-    /// Each thread has a share of the rate as large as its share of the connections.
-    fn schedule_of(&self, thread: u32, connections: u32) -> Option<Schedule> {
-        let share = f64::from(connections) / f64::from(self.connections);
-        let phase = f64::from(thread) / f64::from(self.threads);
-        self.rate.map(|rate| Schedule::new(rate * share, connections, phase))
+    /// Each connection has an equal share of the rate. Even ones take turns, those of all threads together too.
+    fn arrivals_of(&self, number: u32) -> Option<Arrivals> {
+        let interval_ns = 1e9 / self.rate?;
+        let of_connection_ns = interval_ns * f64::from(self.connections);
+        Some(match self.spacing {
+            Spacing::Even => Arrivals::even(interval_ns * f64::from(number), of_connection_ns),
+            Spacing::Poisson => {
+                // Other numbers than those that choose the keys.
+                let place = u64::from(number) | 1 << 63;
+                Arrivals::poisson(of_connection_ns, stream_of(self.traffic.workload.seed, place))
+            }
+        })
     }
 }
 
-/// The connections of one thread: every so-manieth of all.
-fn open<'a>(phase: &Phase<'a>, thread: u32) -> Result<Vec<Caller<'a>>, DriveError> {
+/// The connections of one thread, opened: every so-manieth of all.
+pub fn open<'a>(phase: &Phase<'a>, thread: u32) -> Result<Vec<Caller<'a>>, DriveError> {
     let mut callers = Vec::new();
     for number in (thread..phase.connections).step_by(phase.threads as usize) {
         let lane = phase.lane_of(number);
@@ -238,8 +273,8 @@ fn open<'a>(phase: &Phase<'a>, thread: u32) -> Result<Vec<Caller<'a>>, DriveErro
         let wait_max = Duration::from_secs(LOAD_WAIT_SECONDS_MAX);
         let stream = Stream::open(target, wait_max, callers.len() as u32).map_err(failed)?;
         let planner = Planner::new(phase.traffic, lane, phase.fill);
-        let (whom, is_paced) = ((number, target.name.as_str()), phase.rate.is_some());
-        callers.push(Caller::new(whom, stream, phase.traffic, planner, phase.pipeline, is_paced));
+        let (whom, arrivals) = ((number, target.name.as_str()), phase.arrivals_of(number));
+        callers.push(Caller::new(whom, stream, phase.traffic, planner, phase.pipeline, arrivals));
     }
     Ok(callers)
 }

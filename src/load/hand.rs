@@ -7,7 +7,7 @@ use super::caller::Caller;
 use super::client::ClientError;
 use super::drive::{Account, DriveError, Farewell, Phase};
 use super::report::Tally;
-use super::schedule::Schedule;
+use super::schedule::{Arrivals, Schedule};
 use super::stream::Stream;
 use crate::base::limits::{LOAD_SERVED_PER_CLOCK, LOAD_TICK_MILLISECONDS, READ_BUFFER_BYTES};
 use crate::sys::poll::Poller;
@@ -31,9 +31,10 @@ pub struct Hand<'a> {
     deadline_ns: u64,
     now_ns: u64,
     check_at_ns: u64,
-    /// Of the schedule, given out to connections; at most so many.
-    arrivals: u64,
-    arrivals_max: u64,
+    /// Of the schedule, still to be given out to connections.
+    arrivals_left: u64,
+    /// Connections that had nothing to send until an arrival came.
+    woken: Vec<usize>,
     is_stopping: bool,
     /// Callers whose plan goes on.
     unfinished: usize,
@@ -44,18 +45,14 @@ pub struct Hand<'a> {
 
 impl<'a> Hand<'a> {
     /// For its share of the connections and of the commands.
-    pub fn new(
-        phase: &Phase<'a>,
-        started: Instant,
-        callers: Vec<Caller<'a>>,
-        schedule: Option<Schedule>,
-        budget: u64,
-    ) -> io::Result<Hand<'a>> {
+    pub fn new(phase: &Phase<'a>, started: Instant, callers: Vec<Caller<'a>>, budget: u64) -> io::Result<Hand<'a>> {
         let poller = Poller::new()?;
         for caller in &callers {
             caller.stream.watch(&poller)?;
         }
-        let unfinished = callers.len();
+        let arrivals: Option<Vec<Arrivals>> = callers.iter().map(|caller| caller.arrivals().cloned()).collect();
+        let schedule = arrivals.map(Schedule::new);
+        let (unfinished, woken) = (callers.len(), Vec::with_capacity(callers.len()));
         Ok(Hand {
             stop: phase.stop,
             started,
@@ -66,8 +63,8 @@ impl<'a> Hand<'a> {
             deadline_ns: phase.duration.map_or(u64::MAX, |duration| duration.as_nanos() as u64),
             now_ns: 0,
             check_at_ns: 0,
-            arrivals: 0,
-            arrivals_max: budget,
+            arrivals_left: budget,
+            woken,
             is_stopping: false,
             unfinished,
             seen_tick: 0,
@@ -87,7 +84,8 @@ impl<'a> Hand<'a> {
         if error.is_some() {
             self.stop.store(true, Relaxed);
         }
-        account.add(&mut self.tally);
+        // Whatever is asked for from now on has been handed over.
+        account.add(&mut self.tally, u32::MAX);
         let cpu = before.zip(cpu_time()).map(|(before, after)| after.saturating_sub(before));
         Farewell { cpu, unsent: self.callers.iter().map(Caller::unsent).sum(), error }
     }
@@ -111,7 +109,7 @@ impl<'a> Hand<'a> {
             let raised = tick.load(Relaxed);
             if raised != self.seen_tick {
                 self.seen_tick = raised;
-                account.add(&mut self.tally);
+                account.add(&mut self.tally, raised);
             }
         }
         Ok(())
@@ -130,16 +128,23 @@ impl<'a> Hand<'a> {
 
     /// Give what has become due to its connections.
     fn arrive(&mut self) -> Result<(), DriveError> {
-        let Some(schedule) = self.schedule else { return Ok(()) };
-        let due = schedule.due_before(self.now_ns.min(self.deadline_ns)).min(self.arrivals_max);
-        let first = self.arrivals;
-        for number in first..due {
-            self.callers[schedule.connection_of(number) as usize].owe();
+        let Some(schedule) = &mut self.schedule else { return Ok(()) };
+        let before_ns = self.now_ns.min(self.deadline_ns);
+        while self.arrivals_left > 0
+            && let Some(at) = schedule.take_due(before_ns)
+        {
+            self.arrivals_left -= 1;
+            let caller = &mut self.callers[at];
+            if caller.unsent() == 0 {
+                self.woken.push(at);
+            }
+            caller.owe();
         }
-        self.arrivals = first.max(due);
-        for number in first..due.min(first + self.callers.len() as u64) {
-            self.serve(schedule.connection_of(number) as usize)?;
+        // Afterwards, so that what is due together goes out together. Who was behind already is served as answers come.
+        for next in 0..self.woken.len() {
+            self.serve(self.woken[next])?;
         }
+        self.woken.clear();
         Ok(())
     }
 
@@ -155,8 +160,7 @@ impl<'a> Hand<'a> {
     fn serve(&mut self, at: usize) -> Result<(), DriveError> {
         let caller = &mut self.callers[at];
         if !self.is_stopping {
-            let place = self.schedule.as_ref().map(|schedule| (schedule, at as u32));
-            self.unfinished -= usize::from(caller.compose(self.now_ns, place, &mut self.budget));
+            self.unfinished -= usize::from(caller.compose(self.now_ns, &mut self.budget));
         }
         caller.flush(&self.poller).map_err(|cause| broken(caller, cause))
     }
@@ -168,8 +172,8 @@ impl<'a> Hand<'a> {
 
     fn nap(&self) -> Duration {
         match &self.schedule {
-            Some(schedule) if !self.is_stopping => {
-                let due_ns = schedule.due_ns(self.arrivals).min(self.deadline_ns);
+            Some(schedule) if !self.is_stopping && self.arrivals_left > 0 => {
+                let due_ns = schedule.due_ns().min(self.deadline_ns);
                 TICK.min(Duration::from_nanos(due_ns.saturating_sub(self.now_ns)))
             }
             _ => TICK.min(Duration::from_nanos(self.deadline_ns.saturating_sub(self.now_ns)).max(TICK / 50)),

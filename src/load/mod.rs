@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`zipf`] | key numbers, a few of them far more often than the rest: pure |
 //! | [`workload`] | which keys, which values, and whether a value is the right one: pure |
+//! | [`lengths`] | how long values are: pure |
 //! | [`ledger`] | the version of every key that was issued, and the last that was acknowledged |
 //! | [`report`] | what was measured |
 //!
@@ -12,13 +13,17 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`plan`] | what a connection sends next: pure |
+//! | [`question`] | commands as each protocol writes them: pure |
 //! | [`schedule`] | when requests are due in an open loop: pure |
 //! | [`answers`] | bytes to verdicts, however they are cut: pure |
+//! | `meaning` | what a line of an answer means: pure |
 //! | [`stream`] | a nonblocking socket |
 //! | [`caller`] | a connection: plan, socket, answers |
 //! | [`hand`] | a thread with its connections |
 //! | [`drive`] | a phase: threads, counted once a second |
-//! | [`summary`] | what was measured, as table, JSON and percentile log |
+//! | [`summary`] | what was measured, as table and percentile log: pure |
+//! | [`json`] | the same for programs: pure |
+//! | [`html`] | the same as a page with charts: pure |
 //!
 //! Of the demo, which asks more kinds of questions, in batches:
 //!
@@ -33,8 +38,13 @@ pub mod caller;
 pub mod client;
 pub mod drive;
 pub mod hand;
+pub mod html;
+pub mod json;
 pub mod ledger;
+pub mod lengths;
+mod meaning;
 pub mod plan;
+pub mod question;
 pub mod report;
 pub mod run;
 pub mod schedule;

@@ -5,18 +5,10 @@
 //! last acknowledged version is known (see [`super::ledger`]); any connection reads it.
 
 use super::ledger::Ledger;
-use super::workload::{Workload, key_text};
+use super::question::Protocol;
+use super::workload::{Workload, key_text, stream_of};
 use crate::base::hash::shard_hash;
 use std::collections::VecDeque;
-
-/// In whose words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// get, set.
-    Text,
-    /// mg, ms.
-    Meta,
-}
 
 /// Traffic of a whole run, shared by all connections.
 pub struct Traffic {
@@ -86,9 +78,9 @@ pub struct Planner<'a> {
 impl<'a> Planner<'a> {
     /// For one connection. With `fill` it writes each of its keys once and ends; else it goes on for ever.
     pub fn new(traffic: &'a Traffic, lane: Lane, fill: bool) -> Planner<'a> {
-        let seed = traffic.workload.seed.wrapping_mul(0x9E37_79B9).wrapping_add(u64::from(lane.number));
-        let value = Vec::with_capacity(*traffic.workload.value_bytes.end() as usize);
-        Planner { traffic, lane, rng: fastrand::Rng::with_seed(seed), filling: fill.then_some(0), value }
+        let rng = stream_of(traffic.workload.seed, u64::from(lane.number));
+        let value = Vec::with_capacity(traffic.workload.value_bytes.max() as usize);
+        Planner { traffic, lane, rng, filling: fill.then_some(0), value }
     }
 
     /// The next command, counted from `since_ns`. False when filling has come to its end.
@@ -107,24 +99,15 @@ impl<'a> Planner<'a> {
     }
 
     fn get(&mut self, since_ns: u64, out: &mut Vec<u8>, asked: &mut VecDeque<Asked>) {
-        let text = self.traffic.protocol == Protocol::Text;
-        out.extend_from_slice(if text { b"get" } else { b"" });
-        for left in (0..self.traffic.keys_per_get).rev() {
+        let Traffic { protocol, keys_per_get, .. } = *self.traffic;
+        protocol.begin_get(keys_per_get, out);
+        for left in (0..keys_per_get).rev() {
             let key = self.pick(false);
-            if text {
-                out.push(b' ');
-                out.extend_from_slice(&key_text(key));
-            } else {
-                out.extend_from_slice(b"mg ");
-                out.extend_from_slice(&key_text(key));
-                out.extend_from_slice(b" v\r\n");
-            }
+            protocol.add_key(key, out);
             let version = self.traffic.ledger.as_ref().map_or(0, |ledger| ledger.acknowledged(key));
             asked.push_back(Asked { since_ns, key, version, value_bytes: 0, is_set: false, is_last: left == 0 });
         }
-        if text {
-            out.extend_from_slice(b"\r\n");
-        }
+        protocol.end_get(out);
     }
 
     fn set(&mut self, key: u32, since_ns: u64, out: &mut Vec<u8>, asked: &mut VecDeque<Asked>) {
@@ -136,30 +119,9 @@ impl<'a> Planner<'a> {
                 traffic.workload.value(key, version, &mut self.value);
                 &self.value[..]
             }
-            None => &traffic.filler[..self.rng.u32(traffic.workload.value_bytes.clone()) as usize],
+            None => &traffic.filler[..traffic.workload.value_bytes.pick(&mut self.rng) as usize],
         };
-        let (mut length, mut ttl) = (itoa::Buffer::new(), itoa::Buffer::new());
-        let (length, ttl) = (length.format(value.len()).as_bytes(), ttl.format(traffic.ttl_seconds).as_bytes());
-        let key_text = key_text(key);
-        match traffic.protocol {
-            Protocol::Text => {
-                for part in [b"set ", &key_text[..], b" 0 ", ttl, b" ", length] {
-                    out.extend_from_slice(part);
-                }
-            }
-            Protocol::Meta => {
-                for part in [b"ms ", &key_text[..], b" ", length] {
-                    out.extend_from_slice(part);
-                }
-                if traffic.ttl_seconds > 0 {
-                    out.extend_from_slice(b" T");
-                    out.extend_from_slice(ttl);
-                }
-            }
-        }
-        for part in [b"\r\n", value, b"\r\n"] {
-            out.extend_from_slice(part);
-        }
+        traffic.protocol.set(key, value, traffic.ttl_seconds, out);
         let value_bytes = value.len() as u32;
         asked.push_back(Asked { since_ns, key, version, value_bytes, is_set: true, is_last: true });
     }
@@ -217,8 +179,8 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
 
     pub(in crate::load) fn traffic(protocol: Protocol, verify: bool) -> Traffic {
-        let workload =
-            Workload { seed: 3, keys: 100, choice: KeyChoice::Uniform, value_bytes: 16..=40, gets_per_set: 9 };
+        let value_bytes = (16..=40).into();
+        let workload = Workload { seed: 3, keys: 100, choice: KeyChoice::Uniform, value_bytes, gets_per_set: 9 };
         let ledger = verify.then(|| Ledger::new(100));
         Traffic { workload, protocol, sets: 1, gets: 1, keys_per_get: 1, ttl_seconds: 0, ledger, filler: filler(3, 40) }
     }
@@ -266,24 +228,6 @@ pub(super) mod tests {
             assert_eq!((commands, asked.len()), (500, sets + 3 * (500 - sets)));
             assert!((180..320).contains(&sets), "{sets} sets of 500 at 1:1");
         }
-    }
-
-    #[test]
-    fn commands_are_written_as_the_protocol_says() {
-        let say = |protocol, sets, gets, ttl_seconds| {
-            let mut traffic = traffic(protocol, false);
-            (traffic.sets, traffic.gets, traffic.keys_per_get, traffic.ttl_seconds) = (sets, gets, 2, ttl_seconds);
-            (traffic.workload.keys, traffic.workload.value_bytes) = (1, 3..=3);
-            traffic.filler = b"abcdef".to_vec();
-            let mut out = Vec::new();
-            Planner::new(&traffic, lane(0, 1, 1), false).next(0, &mut out, &mut VecDeque::new());
-            String::from_utf8(out).unwrap()
-        };
-        assert_eq!(say(Protocol::Text, 0, 1, 0), "get load:0000000000 load:0000000000\r\n");
-        assert_eq!(say(Protocol::Text, 1, 0, 60), "set load:0000000000 0 60 3\r\nabc\r\n");
-        assert_eq!(say(Protocol::Meta, 0, 1, 0), "mg load:0000000000 v\r\nmg load:0000000000 v\r\n");
-        assert_eq!(say(Protocol::Meta, 1, 0, 60), "ms load:0000000000 3 T60\r\nabc\r\n");
-        assert_eq!(say(Protocol::Meta, 1, 0, 0), "ms load:0000000000 3\r\nabc\r\n");
     }
 
     #[test]

@@ -1,49 +1,114 @@
-//! When requests are due in an open loop: arrival `n` comes `n` intervals after the start, whatever the server does. Pure.
+//! When commands are due in an open loop, whatever the server does. Pure.
 //!
-//! Arrivals go to the connections of a thread in turn, so each connection can tell from its own count alone when its next
-//! one is due: what the server keeps waiting needs no queue, and a late request still counts from its due time.
+//! Each connection has arrivals of its own, which follow from their beginning alone. The thread's schedule steps through
+//! them in the order of time; the connection steps through a copy of its own when it comes to send: what the server keeps
+//! waiting needs no queue, and a late command still counts from its due time.
 
-/// Arrivals of one thread. Times are nanoseconds since the run began.
-#[derive(Debug, Clone, Copy)]
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// How they are spread over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Spacing {
+    /// At equal distances
+    Even,
+    /// At random and independent of each other (a Poisson process), as from many users
+    Poisson,
+}
+
+impl Spacing {
+    /// As the operator writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Spacing::Even => "even",
+            Spacing::Poisson => "poisson",
+        }
+    }
+}
+
+/// Due times of one connection's commands, one after the other, in nanoseconds since the run began.
+#[derive(Debug, Clone)]
+pub struct Arrivals {
+    due_ns: f64,
+    step: Step,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Counted, not added up: a sum of many would drift.
+    Even {
+        first_ns: f64,
+        interval_ns: f64,
+        number: u64,
+    },
+    Poisson {
+        mean_ns: f64,
+        rng: fastrand::Rng,
+    },
+}
+
+impl Arrivals {
+    /// Arrival `n` comes `first_ns + n * interval_ns` after the start.
+    pub fn even(first_ns: f64, interval_ns: f64) -> Arrivals {
+        assert!(interval_ns > 0.0, "an interval of {interval_ns} ns");
+        Arrivals { due_ns: first_ns, step: Step::Even { first_ns, interval_ns, number: 0 } }
+    }
+
+    /// Intervals are distributed exponentially. Together, the processes of all connections are one of the sum of their rates.
+    pub fn poisson(mean_ns: f64, rng: fastrand::Rng) -> Arrivals {
+        assert!(mean_ns > 0.0, "an interval of {mean_ns} ns");
+        let mut arrivals = Arrivals { due_ns: 0.0, step: Step::Poisson { mean_ns, rng } };
+        arrivals.pass();
+        arrivals
+    }
+
+    /// When the next is due.
+    pub fn due_ns(&self) -> u64 {
+        self.due_ns as u64
+    }
+
+    /// Go on to the one behind it.
+    pub fn pass(&mut self) {
+        match &mut self.step {
+            Step::Even { first_ns, interval_ns, number } => {
+                *number += 1;
+                self.due_ns = *first_ns + *number as f64 * *interval_ns;
+            }
+            // 1 - x: above 0, so the logarithm is a number.
+            Step::Poisson { mean_ns, rng } => self.due_ns -= *mean_ns * (1.0 - rng.f64()).ln(),
+        }
+    }
+}
+
+/// Arrivals of all connections of one thread.
+#[derive(Debug)]
 pub struct Schedule {
-    interval_ns: f64,
-    offset_ns: f64,
-    connections: u32,
+    arrivals: Vec<Arrivals>,
+    /// When each connection's next is due; the earliest on top.
+    next: BinaryHeap<Reverse<(u64, usize)>>,
 }
 
 impl Schedule {
-    /// `rate` arrivals a second over `connections`. `phase`, from 0 to 1, shifts them by a part of an interval, so that
-    /// several threads do not strike at once.
-    pub fn new(rate: f64, connections: u32, phase: f64) -> Schedule {
-        assert!(rate > 0.0 && connections > 0, "{rate} a second over {connections} connections");
-        let interval_ns = 1e9 / rate;
-        Schedule { interval_ns, offset_ns: phase * interval_ns, connections }
+    /// Of connections that are numbered from 0.
+    pub fn new(arrivals: Vec<Arrivals>) -> Schedule {
+        assert!(!arrivals.is_empty(), "a schedule of no connection");
+        let next = arrivals.iter().enumerate().map(|(at, arrivals)| Reverse((arrivals.due_ns(), at))).collect();
+        Schedule { arrivals, next }
     }
 
-    /// When arrival `number` of the thread is due.
-    pub fn due_ns(&self, number: u64) -> u64 {
-        (self.offset_ns + number as f64 * self.interval_ns) as u64
+    /// When the next arrival is due.
+    pub fn due_ns(&self) -> u64 {
+        self.next.peek().expect("one for each connection").0.0
     }
 
-    /// When arrival `number` of one of its connections is due.
-    pub fn due_of_connection_ns(&self, connection: u32, number: u64) -> u64 {
-        self.due_ns(number * u64::from(self.connections) + u64::from(connection))
-    }
-
-    /// The connection to which an arrival of the thread goes.
-    pub fn connection_of(&self, number: u64) -> u32 {
-        (number % u64::from(self.connections)) as u32
-    }
-
-    /// How many arrivals are due before `now_ns`.
-    pub fn due_before(&self, now_ns: u64) -> u64 {
-        let near = ((now_ns as f64 - self.offset_ns) / self.interval_ns).max(0.0) as u64;
-        // The quotient may be rounded either way; the due times themselves decide.
-        let mut count = near.saturating_sub(1);
-        while self.due_ns(count) < now_ns {
-            count += 1;
-        }
-        count
+    /// Take the next arrival if it is due before `now_ns`: the connection whose it is.
+    pub fn take_due(&mut self, now_ns: u64) -> Option<usize> {
+        let mut next = self.next.peek_mut().filter(|next| next.0.0 < now_ns)?;
+        // Changed in place; its new place in the order is found when the reference is dropped.
+        let Reverse((due_ns, connection)) = &mut *next;
+        self.arrivals[*connection].pass();
+        *due_ns = self.arrivals[*connection].due_ns();
+        Some(*connection)
     }
 }
 
@@ -51,33 +116,60 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    #[test]
-    fn arrivals_are_evenly_spaced_and_do_not_drift() {
-        let schedule = Schedule::new(3000.0, 4, 0.5);
-        assert_eq!([0, 1, 2, 3].map(|number| schedule.due_ns(number)), [166_666, 500_000, 833_333, 1_166_666]);
-        let day_of_arrivals = 3000 * 86_400;
-        assert_eq!(schedule.due_ns(day_of_arrivals), 86_400_000_166_666);
+    /// 3000 a second over 4 connections, the first after half an interval.
+    fn even() -> Vec<Arrivals> {
+        let interval_ns = 1e9 / 3000.0;
+        (0..4).map(|at| Arrivals::even((0.5 + f64::from(at)) * interval_ns, 4.0 * interval_ns)).collect()
+    }
+
+    fn poisson(seed: u64) -> Vec<Arrivals> {
+        (0..4).map(|at| Arrivals::poisson(4e9 / 3000.0, fastrand::Rng::with_seed(seed << 32 | at))).collect()
+    }
+
+    /// Due times and connections up to `end_ns`.
+    fn taken(arrivals: Vec<Arrivals>, end_ns: u64) -> Vec<(u64, usize)> {
+        let mut schedule = Schedule::new(arrivals);
+        let next = || {
+            let due_ns = schedule.due_ns();
+            assert_eq!(schedule.take_due(due_ns), None, "not due before its time");
+            schedule.take_due(end_ns).map(|connection| (due_ns, connection))
+        };
+        std::iter::from_fn(next).collect()
     }
 
     #[test]
-    fn a_connection_knows_its_own_arrivals() {
-        let schedule = Schedule::new(1000.0, 3, 0.0);
-        for number in 0..30 {
-            let connection = schedule.connection_of(number);
-            assert_eq!(schedule.due_of_connection_ns(connection, number / 3), schedule.due_ns(number));
-        }
+    fn even_arrivals_go_round_and_do_not_drift() {
+        let first = [(166_666, 0), (500_000, 1), (833_333, 2), (1_166_666, 3), (1_500_000, 0)];
+        assert_eq!(taken(even(), 1_500_001), first);
+        assert_eq!(taken(even(), 1_000_000_000).len(), 3000);
+        let mut last = even().remove(0);
+        let Step::Even { number, .. } = &mut last.step else { unreachable!("made so") };
+        *number = 3000 * 86_400 / 4 - 1;
+        last.pass();
+        assert_eq!(last.due_ns(), 86_400_000_166_666);
     }
 
     #[test]
-    fn what_is_due_is_counted_exactly() {
-        for (rate, phase) in [(1.0, 0.0), (7.0, 0.3), (333_333.3, 0.9), (1e9, 0.0)] {
-            let schedule = Schedule::new(rate, 2, phase);
-            assert_eq!(schedule.due_before(0), 0);
-            for number in [0, 1, 2, 1000, 12_345] {
-                let due = schedule.due_ns(number);
-                assert_eq!(schedule.due_before(due), number, "{rate}: not due before its time");
-                assert_eq!(schedule.due_before(due + 1), number + 1, "{rate}: due after it");
+    fn a_connection_that_is_late_finds_the_same_due_times() {
+        for arrivals in [even(), poisson(1)] {
+            let mut own = arrivals.clone();
+            for (due_ns, connection) in taken(arrivals, 1_000_000_000) {
+                assert_eq!(own[connection].due_ns(), due_ns);
+                own[connection].pass();
             }
         }
+    }
+
+    #[test]
+    fn poisson_arrivals_are_as_many_as_told_and_as_irregular_as_chance() {
+        let taken = taken(poisson(7), 100_000_000_000);
+        assert!(taken.is_sorted());
+        // Six standard deviations; the seed is fixed, so this passes always or never.
+        assert!((taken.len() as f64 - 3e5).abs() < 6.0 * 3e5_f64.sqrt(), "{}", taken.len());
+        // In windows of 10 ms come 30 on average, and the variance is as large as the mean.
+        let mut windows = vec![0.0; 10_000];
+        taken.iter().for_each(|(due_ns, _)| windows[(due_ns / 10_000_000) as usize] += 1.0);
+        let variance = windows.iter().map(|count| (count - 30.0_f64).powi(2)).sum::<f64>() / 10_000.0;
+        assert!((28.0..32.0).contains(&variance), "{variance}");
     }
 }

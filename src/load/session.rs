@@ -49,7 +49,7 @@ impl<'a> Session<'a> {
     /// Session `number` of `of`.
     pub fn new(connection: Connection, workload: &'a Workload, ledger: &'a Ledger, number: u32, of: u32) -> Self {
         assert!(number < of && workload.keys == ledger.keys(), "session {number} of {of}");
-        let batch_bytes = LOAD_PIPELINE_MAX * (*workload.value_bytes.end() as usize + OVERHEAD_BYTES_MAX);
+        let batch_bytes = LOAD_PIPELINE_MAX * (workload.value_bytes.max() as usize + OVERHEAD_BYTES_MAX);
         assert!(batch_bytes <= BATCH_BYTES_MAX, "values too large for so many in one batch");
         Session {
             connection,
@@ -157,7 +157,7 @@ impl<'a> Session<'a> {
                 }
                 Pending::Get { key, acknowledged_before } => self.judge(key, acknowledged_before, tally)?,
             }
-            tally.answered_after(self.sent_at.elapsed());
+            tally.answered_after(self.sent_at.elapsed().as_nanos() as u64);
         }
         self.pending = pending;
         Ok(())
@@ -201,7 +201,7 @@ mod tests {
     use std::time::Duration;
 
     fn workload() -> Workload {
-        Workload { seed: 5, keys: 10, choice: KeyChoice::Uniform, value_bytes: 100..=100, gets_per_set: 1 }
+        Workload { seed: 5, keys: 10, choice: KeyChoice::Uniform, value_bytes: (100..=100).into(), gets_per_set: 1 }
     }
 
     /// What a session finds when it has written key 4 twice and then reads it, and the server says `second` to that.

@@ -9,6 +9,7 @@
 //!
 //! All numbers are little-endian; `bytes` is the whole value's length; the checksum covers all but itself, and the seed.
 
+use super::lengths::Lengths;
 use super::zipf::Zipf;
 use crate::sys::checksum::BodyChecksum;
 use std::ops::RangeInclusive;
@@ -33,21 +34,29 @@ pub enum KeyChoice {
 /// The text of a key: `load:` and ten digits.
 pub fn key_text(key: u32) -> [u8; KEY_BYTES] {
     let mut text = *b"load:0000000000";
-    let mut rest = key;
-    for digit in text[KEY_PREFIX.len()..].iter_mut().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(key).as_bytes();
+    text[KEY_BYTES - digits.len()..].copy_from_slice(digits);
     text
 }
 
 /// The number of the key that this is the text of.
 pub fn key_number(text: &[u8]) -> Option<u32> {
-    let digits = text.strip_prefix(KEY_PREFIX).filter(|digits| digits.len() == KEY_BYTES - KEY_PREFIX.len())?;
-    let number = digits
-        .iter()
-        .try_fold(0_u64, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0')))?;
-    u32::try_from(number).ok()
+    let digits: &[u8; KEY_BYTES - KEY_PREFIX.len()] = text.strip_prefix(KEY_PREFIX)?.try_into().ok()?;
+    // No branch for a digit: this is done for every value that comes.
+    let (mut number, mut are_digits) = (0_u64, true);
+    for digit in digits {
+        let digit = digit.wrapping_sub(b'0');
+        are_digits &= digit < 10;
+        number = number * 10 + u64::from(digit);
+    }
+    u32::try_from(number).ok().filter(|_| are_digits)
+}
+
+/// Random numbers of their own for each `place`, all from one seed.
+pub(super) fn stream_of(seed: u64, place: u64) -> fastrand::Rng {
+    // Spread over all bits: the numbers from neighbouring seeds are related.
+    fastrand::Rng::with_seed((seed ^ place).wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
 /// A description of traffic; the same description makes the same keys and values.
@@ -59,8 +68,8 @@ pub struct Workload {
     pub keys: u32,
     /// How they are chosen.
     pub choice: KeyChoice,
-    /// Lengths of values, all equally likely; at least [`HEADER_BYTES`].
-    pub value_bytes: RangeInclusive<u32>,
+    /// Lengths of values; at least [`HEADER_BYTES`].
+    pub value_bytes: Lengths,
     /// Gets for each set.
     pub gets_per_set: u32,
 }
@@ -132,7 +141,7 @@ impl Workload {
     /// The value of a key at a version; replaces what is in `to`.
     pub fn value(&self, key: u32, version: u32, to: &mut Vec<u8>) {
         let mut rng = self.rng_of(key, version);
-        let bytes = rng.u32(self.value_bytes.clone()).max(HEADER_BYTES);
+        let bytes = self.value_bytes.pick(&mut rng).max(HEADER_BYTES);
         to.clear();
         for number in [key, version, bytes, 0] {
             to.extend_from_slice(&number.to_le_bytes());
@@ -177,9 +186,7 @@ impl Workload {
     }
 
     fn rng_of(&self, key: u32, version: u32) -> fastrand::Rng {
-        let place = u64::from(key) << 32 | u64::from(version);
-        // Spread over all bits: neighbouring seeds would begin with related numbers.
-        fastrand::Rng::with_seed((self.seed ^ place).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+        stream_of(self.seed, u64::from(key) << 32 | u64::from(version))
     }
 
     fn checksum(&self, value: &[u8]) -> u32 {
@@ -193,7 +200,7 @@ mod tests {
 
     fn workload() -> Workload {
         let choice = KeyChoice::Zipf(Zipf::new(1000, 0.99));
-        Workload { seed: 42, keys: 1000, choice, value_bytes: 16..=300, gets_per_set: 9 }
+        Workload { seed: 42, keys: 1000, choice, value_bytes: (16..=300).into(), gets_per_set: 9 }
     }
 
     fn value(key: u32, version: u32) -> Vec<u8> {

@@ -1,0 +1,93 @@
+"""Traffic, and what it costs the server: `remora load` on other cores, processor time before and after."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from lib.machine import busy_ns, numbers
+from lib.servers import bound
+
+LATENCIES = ("p50", "p99", "p99_9", "max")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is asked: `flags` are those of `remora load`."""
+
+    title: str
+    flags: tuple
+
+
+@dataclass(frozen=True)
+class Generator:
+    """`remora load`, as all servers of a run meet it. `end` says when a window is over, in flags of `remora load`."""
+
+    program: str
+    cores: str
+    connections: int
+    keys: int
+    value_bytes: int
+    end: tuple
+    seconds_max: int
+
+    def fill(self, server, memory_bytes):
+        """Write every key once, then keys at random until the server's memory has been written over."""
+        writes = max(1, memory_bytes // self.value_bytes - self.keys)
+        self._run(server, ("--fill", "-P", "32", "--ratio", "1:0", "-n", str(writes)))
+
+    def run(self, server, flags, seed):
+        """The figures of a window, as `remora load` gives them."""
+        return self._run(server, (*flags, *self.end, "--seed", str(seed)))
+
+    def _run(self, server, flags):
+        settings = ["-s", f"127.0.0.1:{server.port}", "--protocol", server.kind.protocol, "-c", str(self.connections)]
+        values = ["--keys", str(self.keys), "--value-bytes", str(self.value_bytes), "--json", "-"]
+        threads = ["--threads", str(len(numbers(self.cores)))]
+        words = bound(self.cores, [self.program, "load", *settings, *values, *threads, *flags])
+        done = subprocess.run(words, capture_output=True, text=True, timeout=self.seconds_max, check=False)
+        if done.returncode:
+            sys.exit(f"{server.kind.name}: {' '.join(words)} failed: {done.stderr[-2000:]}")
+        return json.loads(done.stdout)["run"]
+
+
+def in_order(kinds, number):
+    """The order of servers in a round: it moves on by one each round."""
+    shift = number % len(kinds)
+    return [*kinds[shift:], *kinds[:shift]]
+
+
+def window(server, cores, generator, flags, seed):
+    """One run against a server that is bound to `cores`: what it did, and what each request cost.
+
+    The connections' coming and going counts as well; for 50 of them and some ten thousand requests it does not show.
+    """
+    every = {*numbers(cores), *numbers(generator.cores)}
+    look = lambda: (server.cpu_ns(), *server.ticks(), server.context_switches()["voluntary"], *busy_ns(every))
+    before = look()
+    run = generator.run(server, flags, seed)
+    cpu, user, system, sleeps, busy, stolen = (later - earlier for earlier, later in zip(before, look(), strict=True))
+    wall_ns = run["seconds"] * 1e9
+    load = (run["load_cpu_ns_per_command"] or 0) * run["commands"]
+    return {
+        "cpu_ns_per_request": cpu / run["requests"],
+        "user_ns_per_request": cpu / run["requests"] * user / max(1, user + system),
+        "sleeps_per_request": sleeps / run["requests"],
+        "requests_per_second": run["requests_per_second"],
+        "server_busy_share": cpu / wall_ns / len(numbers(cores)),
+        "others_busy_share": max(0.0, busy - stolen - cpu - load) / wall_ns / len(every),
+        "stolen_share": stolen / wall_ns / len(every),
+        **{f"{name}_us": run[f"latency_{name}_us"] for name in LATENCIES},
+        **{
+            name: run[name]
+            for name in ("requests", "gets", "sets", "hits", "misses", "unsent", "load_cpu_ns_per_command")
+        },
+    }
+
+
+def require_hits(server, figures):
+    """A server that lost the keys that it was filled with does less than the others."""
+    if server.kind.keeps_items and figures["misses"] > figures["gets"] // 1000:
+        sys.exit(
+            f"{server.kind.name} missed {figures['misses']} of {figures['gets']} gets: give more -m, or fewer --keys"
+        )
