@@ -1,5 +1,5 @@
-//! `remora load`: traffic for any server that speaks memcached's protocols or Redis' RESP, from the command line to the summary. Status 1 when
-//! an answer was wrong, was none, or did not come.
+//! `remora load`: traffic for any server that speaks memcached's protocols or Redis' RESP, from the command line to the
+//! summary. Status 1 when an answer was wrong, was none, or did not come.
 
 mod report;
 

@@ -20,7 +20,7 @@ pub struct Cli {
 pub enum Command {
     /// Serve a cache (memcached's own flags)
     Serve(serve::Args),
-    /// Load servers that speak memcached's protocols, measure, and check every answer
+    /// Load servers that speak memcached's protocols or Redis', measure, and check every answer
     Load(load::Args),
     /// Start a server, load it, show what happens and check every answer
     Demo(demo::Args),

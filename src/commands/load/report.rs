@@ -84,7 +84,9 @@ fn html(args: &Args, began: Timestamp, phases: &[Named<'_>], error: Option<&str>
         values if args.verify => format!("No errors. {} values came back, each as it was written.", grouped(values)),
         _ => "No errors. Values were not checked; --verify would.".to_string(),
     };
-    let (setup, asked_rate) = (setup(args), args.rate);
+    // Filling goes as fast as it can.
+    let asked_rate = args.rate.filter(|_| phases.last().is_some_and(|(name, _)| *name == "run"));
+    let setup = setup(args);
     page(&Report { command: &command, began: &began, setup: &setup, phases, asked_rate, error, praise: &praise })
 }
 

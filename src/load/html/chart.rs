@@ -58,6 +58,8 @@ const EDGE: f64 = 1000.0;
 
 /// Letters that fit on an x axis side by side where the page is narrow.
 const NARROW_LETTERS: f64 = 40.0;
+/// Points that can be marked there.
+const NARROW_DOTS_MAX: usize = 25;
 
 impl Axis {
     /// From 0, or from the first tick, to `high`.
@@ -140,7 +142,8 @@ impl Chart<'_> {
             let _ = writeln!(text, "<polyline class=\"{}\" points=\"{points}\"/>", line.class);
             // A line of no length with round ends: a dot that is round however the picture is stretched.
             let dots = line.dots.iter().map(|(x, y)| format!("M{:.1} {:.1}h.01", self.across(*x), self.down(*y)));
-            let _ = writeln!(text, "<path class=\"dots {}\" d=\"{}\"/>", line.class, dots.collect::<String>());
+            let wide = if line.dots.len() > NARROW_DOTS_MAX { " wide" } else { "" };
+            let _ = writeln!(text, "<path class=\"dots {}{wide}\" d=\"{}\"/>", line.class, dots.collect::<String>());
         }
         for Column { from, to, title } in &self.columns {
             let (from, to) = (self.across(*from), self.across(*to));
@@ -180,7 +183,7 @@ mod tests {
     fn values_lie_where_the_axes_say() {
         let html = chart(Vec::new());
         assert!(html.contains("points=\"0.0,1000.0 1000.0,0.0\""), "{html}");
-        assert!(html.contains("M500.0 500.0h.01"), "the middle of both axes: {html}");
+        assert!(html.contains("class=\"dots rate\" d=\"M500.0 500.0h.01\""), "the middle of both axes: {html}");
         assert!(html.contains("style=\"top:50.00%\">10<"), "{html}");
         assert!(html.contains("x=\"0.0\" y=\"0\" width=\"500.0\""), "{html}");
     }

@@ -104,7 +104,8 @@ fn percentile_chart(outcome: &Outcome) -> Chart<'static> {
     let steps = latencies.iter_quantiles(10).map(|step| (step.quantile_iterated_to(), step.value_iterated_to()));
     let steps: Vec<(f64, u64)> = steps.collect();
     let points: Vec<(f64, f64)> = steps.iter().map(|(share, latency)| point(*share, *latency)).collect();
-    let shares: Vec<f64> = (1..=end as i32).map(|nines| 1.0 - 10_f64.powi(-nines)).collect();
+    // More nines than seven are wider than the edge of a narrow page.
+    let shares: Vec<f64> = (1..=(end as i32).min(7)).map(|nines| 1.0 - 10_f64.powi(-nines)).collect();
     let marked = |share: &f64| point(*share, latencies.value_at_quantile(*share));
     let dots = [0.5].iter().chain(&shares).map(marked).chain([point(1.0, latencies.max())]).collect();
     let y = latency_axis(points.iter().map(|(_, latency)| *latency));
