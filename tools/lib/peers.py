@@ -69,7 +69,7 @@ def one_round(options, number, scenarios, rate):
         for kind in in_order(options.kinds, number):
             server = running.enter_context(Server(kind, folder, options.server_core, mebibytes=options.mebibytes))
             if kind.keeps_items:
-                options.generator.fill(server, options.mebibytes << 20)
+                options.generator.fill(server, options.fill_bytes)
             server.pause()
             servers.append(server)
         for name in sorted(scenarios, key=NAMES.index):

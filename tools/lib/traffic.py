@@ -31,9 +31,9 @@ class Generator:
     end: tuple
     seconds_max: int
 
-    def fill(self, server, memory_bytes):
-        """Write every key once, then keys at random until the server's memory has been written over."""
-        writes = max(1, memory_bytes // self.value_bytes - self.keys)
+    def fill(self, server, least_bytes):
+        """Write every key once, then keys at random until there were so many bytes."""
+        writes = max(1, least_bytes // self.value_bytes - self.keys)
         self._run(server, ("--fill", "-P", "32", "--ratio", "1:0", "-n", str(writes)))
 
     def run(self, server, flags, seed):

@@ -59,7 +59,7 @@ def one_server(options, number, workers):
         tempfile.TemporaryDirectory() as folder,
         Server(options.kinds[0], folder, cores, workers, options.mebibytes) as server,
     ):
-        generator.fill(server, options.mebibytes << 20)
+        generator.fill(server, options.fill_bytes)
         for name in NAMES:
             flags = SCENARIOS[name].flags
             before = counters(server)
