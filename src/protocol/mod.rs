@@ -1,6 +1,6 @@
 //! Bytes to requests, replies to bytes. Pure: no socket, no clock, no store, no unsafe, no allocation while parsing.
 //!
-//! [`parse`] takes what has arrived so far and says one of three things: a whole request and its length; that more is
+//! [`parse()`] takes what has arrived so far and says one of three things: a whole request and its length; that more is
 //! needed, and how much; or that these bytes are refused, with the answer memcached would give and how far to skip.
 //! The reference is memcached's doc/protocol.txt and, for the words of errors, its proto_text.c and proto_parser.c.
 

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from lib.machine import busy_ns, numbers
 from lib.servers import bound
 
+ATTEMPTS_MAX = 3
 LATENCIES = ("p50", "p99", "p99_9", "max")
+
+
+class LoadFailed(Exception):
+    """The generator ended with an error; its words."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Generator:
         words = bound(self.cores, [self.program, "load", *settings, *values, *threads, *flags])
         done = subprocess.run(words, capture_output=True, text=True, timeout=self.seconds_max, check=False)
         if done.returncode:
-            sys.exit(f"{server.kind.name}: {' '.join(words)} failed: {done.stderr[-2000:]}")
+            raise LoadFailed(f"{server.kind.name}: {' '.join(words)} failed: {done.stderr[-2000:]}")
         return json.loads(done.stdout)["run"]
 
 
@@ -64,8 +69,16 @@ def window(server, cores, generator, flags, seed):
     """
     every = {*numbers(cores), *numbers(generator.cores)}
     look = lambda: (server.cpu_ns(), *server.ticks(), server.context_switches()["voluntary"], *busy_ns(every))
-    before = look()
-    run = generator.run(server, flags, seed)
+    for attempt in range(ATTEMPTS_MAX):
+        before = look()
+        try:
+            run = generator.run(server, flags, seed)
+            break
+        except LoadFailed as failure:
+            # A virtual machine may stand still for longer than the generator waits; what was measured then does not count.
+            print(failure, file=sys.stderr, flush=True)
+            if attempt == ATTEMPTS_MAX - 1:
+                raise
     cpu, user, system, sleeps, busy, stolen = (later - earlier for earlier, later in zip(before, look(), strict=True))
     wall_ns = run["seconds"] * 1e9
     load = (run["load_cpu_ns_per_command"] or 0) * run["commands"]
