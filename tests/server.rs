@@ -59,7 +59,7 @@ fn connections_that_are_ready_at_once_keep_apart() {
                 format!("set k{at} {at} 0 {}\r\n{value}\r\nget k{at} none\r\n{last}", value.len())
             })
             .collect();
-        let early = |at: usize| if at % 3 == 0 { requests[at].len() / 2 } else { 0 };
+        let early = |at: usize| if at.is_multiple_of(3) { requests[at].len() / 2 } else { 0 };
         (0..40).for_each(|at| clients[at].send(&requests[at].as_bytes()[..early(at)]));
         assert_eq!(server.connect().ask("mn"), "MN", "what was sent has been read");
         server.signal("STOP");

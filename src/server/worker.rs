@@ -119,6 +119,8 @@ impl<'s> Worker<'s> {
     fn accept(&mut self) {
         self.acceptor.wake(&self.poller).expect("watching listeners");
         self.serving.clear();
+        // Who waits for memory comes first: behind the others, a large request would find what they have left of it.
+        self.serving.append(&mut self.again);
         for at in 0..self.poller.ready() {
             let token = Token::from_bits(self.poller.token(at));
             match token.as_other() {
@@ -128,7 +130,6 @@ impl<'s> Worker<'s> {
                 Some(listener) => self.accept_from(listener),
             }
         }
-        self.serving.append(&mut self.again);
     }
 
     fn accept_from(&mut self, listener: u32) {
