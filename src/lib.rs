@@ -8,6 +8,7 @@
 //! | [`sys`] | the only unsafe code: slabs of memory, checksum, polling, pinning, quiescence |
 //! | [`protocol`] | bytes to requests, replies to bytes: pure |
 //! | [`store`] | record, ring, index, shard, reclaim: the log-structured cache |
+//! | [`fabric`] | reading another process's memory: verbs, shared memory, TCP, simulated |
 //! | [`engine`] | what each command means, over the store |
 //! | [`server`] | listeners, workers, connections |
 //! | [`load`] | the load generator: traffic, and answers held against what was written |
@@ -19,6 +20,8 @@ pub mod base;
 pub mod commands;
 #[cfg(not(loom))]
 pub mod engine;
+#[cfg(not(loom))]
+pub mod fabric;
 #[cfg(not(loom))]
 pub mod load;
 #[cfg(not(loom))]

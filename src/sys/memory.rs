@@ -42,8 +42,8 @@ mod mapped {
     /// One memmap2-backed chunk of shared memory.
     pub struct Slab {
         map: MmapRaw,
-        /// Kept open: it is what will be passed to a replica on this host.
-        _file: File,
+        /// Kept open: it is what a replica on this host is given.
+        file: File,
         backing: Backing,
     }
 
@@ -55,7 +55,7 @@ mod mapped {
             if hugepages && bytes.is_multiple_of(HUGEPAGE_BYTES) {
                 match map_memfd(name, bytes, MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB) {
                     Ok((map, file)) => {
-                        return Ok(Slab { map, _file: file, backing: Backing::Hugetlb });
+                        return Ok(Slab { map, file, backing: Backing::Hugetlb });
                     }
                     Err(error) => log::debug!("{name}: no reserved huge pages ({error}); trying transparent ones"),
                 }
@@ -63,7 +63,7 @@ mod mapped {
             let (map, file) = map_memfd(name, bytes, MemfdFlags::CLOEXEC)?;
             let merged = hugepages && transparent_allowed() && map.advise(Advice::HugePage).is_ok();
             let backing = if merged { Backing::Transparent } else { Backing::Plain };
-            Ok(Slab { map, _file: file, backing })
+            Ok(Slab { map, file, backing })
         }
 
         /// The memory.
@@ -74,6 +74,11 @@ mod mapped {
         /// What it stands on.
         pub fn backing(&self) -> Backing {
             self.backing
+        }
+
+        /// The memfd behind it.
+        pub fn file(&self) -> &File {
+            &self.file
         }
     }
 

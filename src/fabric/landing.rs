@@ -1,0 +1,70 @@
+//! Where a READ puts its bytes. A landing is moved into the fabric and comes back with the completion: while a READ is under way nobody
+//! else has it, so nobody can look at bytes that still change.
+//!
+//! ```compile_fail,E0382
+//! # use remora::fabric::{Channel, Landing, Read};
+//! # fn look(channel: &mut dyn Channel, landing: Landing) {
+//! let mut reads = vec![Read { region: 0, offset: 0, bytes: 64, landing, tag: 0 }];
+//! channel.submit(&mut reads).unwrap();
+//! println!("{:?}", landing.words(64)); // it is the fabric's now
+//! # }
+//! ```
+//!
+//! ```
+//! # use remora::fabric::{Channel, Landing, Read};
+//! # fn look(channel: &mut dyn Channel, landing: Landing) {
+//! println!("{:?}", landing.words(64));
+//! let mut reads = vec![Read { region: 0, offset: 0, bytes: 64, landing, tag: 0 }];
+//! channel.submit(&mut reads).unwrap();
+//! # }
+//! ```
+
+use crate::sys::memory::Reservation;
+use crate::sys::sync::AtomicU64;
+use std::any::Any;
+use std::io;
+
+/// See the module.
+pub struct Landing {
+    /// What the fabric did to make it a target (a memory registration); ended before the memory goes.
+    registration: Option<Box<dyn Any + Send>>,
+    memory: Reservation,
+}
+
+impl Landing {
+    /// Zeroed memory of `bytes` bytes, a multiple of 4096.
+    pub(super) fn new(bytes: usize) -> io::Result<Landing> {
+        assert!(bytes > 0 && bytes.is_multiple_of(4096), "a landing is made of whole pages");
+        Ok(Landing { registration: None, memory: Reservation::new(bytes)? })
+    }
+
+    /// Keep what `register` makes of the memory for as long as the landing lives.
+    pub(super) fn register<T: Any + Send, E>(
+        &mut self,
+        register: impl FnOnce(&[AtomicU64]) -> Result<T, E>,
+    ) -> Result<(), E> {
+        self.registration = Some(Box::new(register(self.memory.words())?));
+        Ok(())
+    }
+
+    /// What the fabric registered.
+    pub(super) fn registration<T: Any>(&self) -> Option<&T> {
+        self.registration.as_ref()?.downcast_ref()
+    }
+
+    /// Length.
+    pub fn bytes(&self) -> usize {
+        self.memory.words().len() * 8
+    }
+
+    /// The first `bytes` bytes, a multiple of 8.
+    pub fn words(&self, bytes: usize) -> &[AtomicU64] {
+        &self.memory.words()[..bytes / 8]
+    }
+}
+
+impl std::fmt::Debug for Landing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Landing({} bytes)", self.bytes())
+    }
+}

@@ -1,0 +1,197 @@
+//! Reading another process's memory, one-sided: the primary offers regions, a replica READs them, and the primary's threads take no
+//! part. What the bytes mean is the business of the layers above.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | [`landing`] | where a READ puts its bytes: owned memory, moved into the fabric and back |
+//! | [`error`] | how a channel fails, with its cause |
+//! | [`verbs`] | RDMA: reliable-connected queue pairs by RDMA CM, over `native/` |
+//! | [`shm`] | one host: the primary's slabs are mapped read-only, a READ is a copy |
+//! | [`tcp`] | any network: a thread of the primary's answers READs |
+//! | [`sim`] | in one process, by seed: delay, reorder, tear, drop, cut. For tests |
+//!
+//! Two ends. A primary has an [`Exporter`] for each fabric that it offers; a replica that has proved itself is given a [`Grant`]: a token,
+//! a descriptor of each region, and an ack slot. The replica [`connect`]s with what it was given and has a [`Channel`]. Dropping the grant ends
+//! the channel first and everything else after it; dropping the channel leaves nothing registered, mapped or under way.
+//!
+//! What every fabric keeps, and tests/fabric.rs holds all four to:
+//! - READs of one channel are carried out in the order of their submission: one that was submitted later sees no older bytes.
+//! - Each READ that was taken comes back exactly once, with its landing, as a [`Completion`]; after a failure of the channel they come back
+//!   failed, or are gone with the channel when it is dropped.
+//! - A completion without an error has filled its landing's first `bytes` bytes, and nothing writes to them any more.
+//! - A READ or WRITE beyond a region ends the channel with [`error::Cause::Access`]; nothing beyond it was seen or changed.
+//! - Nothing waits longer than it was told.
+#![deny(clippy::unwrap_used)]
+
+pub mod error;
+pub mod landing;
+pub mod shm;
+pub mod sim;
+pub mod tcp;
+pub mod verbs;
+
+use crate::sys::memory::Slab;
+pub use error::{Cause, FabricError};
+pub use landing::Landing;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Which fabric; its number stands in the handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Kind {
+    /// Shared memory of one host.
+    Shm = 1,
+    /// RDMA.
+    Verbs = 2,
+    /// A responder behind a TCP connection.
+    Tcp = 3,
+    /// Within one process, for tests.
+    Sim = 4,
+}
+
+impl Kind {
+    /// From its number.
+    pub fn from_number(number: u8) -> Option<Kind> {
+        [Kind::Shm, Kind::Verbs, Kind::Tcp, Kind::Sim].into_iter().find(|kind| *kind as u8 == number)
+    }
+
+    /// As in `--fabric` and in stats.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Shm => "shm",
+            Kind::Verbs => "verbs",
+            Kind::Tcp => "tcp",
+            Kind::Sim => "sim",
+        }
+    }
+}
+
+/// Most READs of one channel under way; a fabric may allow fewer ([`Channel::depth_max`]).
+pub const DEPTH_MAX: usize = 16;
+/// Most bytes of one READ.
+pub const READ_BYTES_MAX: usize = 4 << 20;
+/// Most bytes of one WRITE: what queue pairs take inline.
+pub const WRITE_BYTES_MAX: usize = 64;
+/// Bytes of an ack slot.
+pub const ACK_BYTES: usize = 4096;
+/// Longest wait for a data channel to be connected.
+pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// What admits one data channel, once: random, made for a grant, told over the control connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(pub [u8; 16]);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)") // not for logs
+    }
+}
+
+/// A region as its peers name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Its first byte, as the fabric counts (verbs: the virtual address at the primary; else 0).
+    pub address: u64,
+    /// What gives access (verbs: the rkey; else 0).
+    pub key: u64,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// Memory that a primary offers; regions are numbered from 0.
+pub trait Regions: Send + Sync {
+    /// How many there are; never changes.
+    fn count(&self) -> usize;
+    /// One of them.
+    fn slab(&self, number: usize) -> &Slab;
+}
+
+/// The primary's end of a fabric: it listens for data channels. Dropping it ends its threads; grants must be gone by then.
+pub trait Exporter: Send + Sync {
+    /// Which fabric.
+    fn kind(&self) -> Kind;
+    /// Where replicas connect, in the fabric's own words: what [`connect`] is given at the other end. For fabrics with a network
+    /// port it is `ADDR:PORT`, with the unspecified address where it listens on all.
+    fn address(&self) -> String;
+    /// Offer `regions` to the one peer that will show `token`. It must come within [`CONNECT_WAIT_MAX`].
+    fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn Grant>, FabricError>;
+}
+
+/// What one replica was given. Dropping it takes everything back: first the channel is ended, so that the peer can read no more, then
+/// registrations and the ack slot go.
+pub trait Grant: Send {
+    /// The regions, by number; the ack slot is not among them.
+    fn descriptors(&self) -> &[Descriptor];
+    /// The ack slot, as the peer's WRITEs have it: [`ACK_BYTES`].
+    fn ack(&self) -> &Slab;
+    /// How the peer names the ack slot.
+    fn ack_descriptor(&self) -> Descriptor;
+    /// Whether the channel stands; an error once it has ended.
+    fn state(&mut self) -> Result<GrantState, FabricError>;
+}
+
+/// How far a grant is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantState {
+    /// The peer has not come yet.
+    Waiting,
+    /// The peer is connected.
+    Connected,
+}
+
+/// One READ: `bytes` bytes from `offset` of a region, to the start of a landing that is at least so long.
+pub struct Read {
+    /// Which region.
+    pub region: u32,
+    /// From where, in bytes.
+    pub offset: u64,
+    /// How many; a multiple of 8, at most [`READ_BYTES_MAX`].
+    pub bytes: usize,
+    /// Where to. It is the fabric's until the READ is done.
+    pub landing: Landing,
+    /// The caller's own, given back.
+    pub tag: u64,
+}
+
+/// A READ that is done. The landing is the caller's again, whatever the outcome.
+pub struct Completion {
+    /// The READ's tag.
+    pub tag: u64,
+    /// The READ's landing.
+    pub landing: Landing,
+    /// How it ended.
+    pub outcome: Result<(), FabricError>,
+}
+
+/// The replica's end of a data channel.
+pub trait Channel: Send {
+    /// Which fabric.
+    fn kind(&self) -> Kind;
+    /// READs that may be under way at a time; at most [`DEPTH_MAX`].
+    fn depth_max(&self) -> usize;
+    /// A new landing of `bytes` bytes (a multiple of 4096) that this channel's READs can fill. Make few and reuse them.
+    fn landing(&mut self, bytes: usize) -> Result<Landing, FabricError>;
+    /// Take a batch: all of `reads`, in their order, with one doorbell. More than [`Channel::depth_max`] under way, or a READ longer
+    /// than its landing, is a mistake of the caller's and panics.
+    fn submit(&mut self, reads: &mut Vec<Read>) -> Result<(), FabricError>;
+    /// Append what is done to `done`; waits up to `wait` if nothing is. Returns how many were appended. An error says that the channel
+    /// is over.
+    fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration) -> Result<usize, FabricError>;
+    /// WRITE up to [`WRITE_BYTES_MAX`] bytes (whole, aligned words) at `offset` of the ack slot. WRITEs arrive in their order. Returns
+    /// once the bytes are taken, not once they have arrived; a failure shows in a later call.
+    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError>;
+}
+
+/// What a replica was told about its grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invitation {
+    /// Where to connect.
+    pub address: String,
+    /// What to show.
+    pub token: Token,
+    /// The regions.
+    pub regions: Vec<Descriptor>,
+    /// The ack slot.
+    pub ack: Descriptor,
+}

@@ -1,0 +1,1 @@
+//! Any network: a thread of the primary's answers READs over a TCP connection.

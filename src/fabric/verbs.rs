@@ -1,0 +1,1 @@
+//! RDMA, over `native/`: reliable-connected queue pairs, connected by RDMA CM.
