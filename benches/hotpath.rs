@@ -128,6 +128,7 @@ fn store(memory_bytes: usize) -> Store {
         shards: None,
         hugepages: false,
         hash_seed: Some((1, 2)),
+        epoch: None,
     })
     .expect("memory for the store")
 }

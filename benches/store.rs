@@ -18,6 +18,7 @@ fn store(memory_bytes: usize) -> Store {
         shards: None,
         hugepages: true,
         hash_seed: Some((1, 2)),
+        epoch: None,
     })
     .expect("memory for the benchmark")
 }

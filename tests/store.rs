@@ -16,6 +16,7 @@ fn store(memory_bytes: usize, item_bytes_max: usize, evict: bool) -> Store {
         shards: Some(1),
         hugepages: false,
         hash_seed: Some((1, 2)),
+        epoch: None,
     })
     .unwrap()
 }

@@ -107,6 +107,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         shards: args.shards,
         hugepages: !args.no_hugepages,
         hash_seed: None,
+        epoch: None,
     })
     .context("cannot make the store")?;
     let settings = Settings { item_bytes_max, workers, rows: setting_rows(&args, &sockets, workers) };

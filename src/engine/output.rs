@@ -204,6 +204,7 @@ mod tests {
             shards: Some(1),
             hugepages: false,
             hash_seed: Some((1, 2)),
+            epoch: None,
         })
         .unwrap();
         let mut participant = store.join();

@@ -353,6 +353,22 @@ impl Index {
         Ok((link, bucket))
     }
 
+    /// Take out every entry, as when a replica begins elsewhere. Readers find nothing from now on, or what they had found already.
+    pub fn clear(&self) {
+        for bucket in 0..get(&self.count) {
+            let primary = self.primary(bucket);
+            let mut chained = Some(primary);
+            self.rearrange(primary, || {
+                while let Some(cells) = chained {
+                    cells[..SLOTS].iter().filter(|cell| get(cell) != 0).for_each(|cell| overwrite(cell, 0));
+                    chained = self.next(get(&cells[CONTROL]));
+                }
+                self.release_chain(primary);
+            });
+        }
+        set(&self.writer_state.entries, 0);
+    }
+
     /// True when an insert might find no overflow bucket. The reservation is sized so that records fill the ring before that.
     pub fn is_full(&self) -> bool {
         let state = &self.writer_state;

@@ -119,6 +119,11 @@ impl<'t> Item<'t> {
         self.record.meta().idle_seconds(now)
     }
 
+    /// Count a use where it concerns nobody but this process: in the slot alone. What a replica's readers do, who write nothing to a ring.
+    pub fn note_use_in_index(&self) {
+        self.slot.note_use();
+    }
+
     /// Count a use: the slot's counter for reclaim, last access and the fetched bit. Never waits; gives up when another
     /// thread changes the same word.
     pub fn note_use(&self, now: UnixSeconds) {

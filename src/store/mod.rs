@@ -9,13 +9,21 @@
 //! | [`shard`] | an index, a ring and the writers' lock; appending and finding |
 //! | [`entry`] | one key under the lock: what commands write through |
 //! | [`item`] | what readers see |
+//! | [`follower`] | a replica's side of a shard: the primary's bytes, checked, copied and indexed |
+//! | [`check`] | is this a record of this place and epoch? |
+//! | [`geometry`] | what two stores must share to hold the same bytes |
+//! | [`epochs`] | whose history a log is, and where it passed to another primary |
 //! | [`reclaim`] | the tail: eviction, second chance, growing the index |
 //! | [`sizing`] | how `-m`, `-I` and `-t` become shards and rings |
 //!
 //! In goes a key; out come [`Item`]s that stay for the [`Turn`]. The invariant kept: the store is a function of the bytes between tail and
 //! committed of each shard (replaying them gives the same items).
 
+pub(crate) mod check;
 pub mod entry;
+pub mod epochs;
+pub mod follower;
+pub mod geometry;
 pub mod index;
 pub mod item;
 pub mod reclaim;
@@ -26,13 +34,19 @@ pub mod shard;
 pub mod sizing;
 pub mod stats;
 
+use crate::base::epoch::Epoch;
 use crate::base::hash::{IndexHash, shard_hash};
 use crate::base::time::UnixSeconds;
 use crate::sys::memory::Slab;
 use crate::sys::quiescence::{Domain, Inside, Seat};
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 pub use crate::sys::words::WordSpan;
+pub use check::BadRecord;
 pub use entry::Entry;
+use epochs::History;
+pub use epochs::{EPOCHS_MAX, EpochStart, NOT_BEGUN};
+pub use follower::{Applied, Follower, Stop};
+pub use geometry::Geometry;
 pub use item::{Item, MetaChange, NewItem, ValueLoan};
 pub use record::Draft;
 use record::{Kind, Meta, Source};
@@ -40,6 +54,7 @@ use ring::{CONTROL_LINE_BYTES, Ring};
 use shard::Shard;
 pub use sizing::{StoreConfig, StoreError};
 pub use stats::StoreStats;
+use std::io;
 use std::sync::Arc;
 
 /// Why nothing was appended. Nothing has changed in the store.
@@ -56,11 +71,23 @@ pub enum NoRoom {
 /// The store. Shared by all workers.
 pub struct Store {
     shards: Box<[Shard]>,
+    /// All shards' control lines.
+    lines: Arc<Slab>,
+    history: History,
     domain: Arc<Domain>,
     hash: IndexHash,
     workers: usize,
     /// Shards that want maintenance.
     attention_wanted: Arc<AtomicU64>,
+}
+
+/// What a store is made from beside its plan.
+struct Making {
+    workers: usize,
+    hugepages: bool,
+    hash_seed: Option<(u64, u64)>,
+    /// [`Epoch::NONE`] for a replica's.
+    epoch: Epoch,
 }
 
 /// A thread's membership: needed to read. One per worker.
@@ -123,21 +150,37 @@ pub struct Place {
 impl Store {
     /// Make an empty store.
     pub fn new(config: StoreConfig) -> Result<Store, StoreError> {
-        let plan = sizing::plan(&config)?;
-        let hash =
-            config.hash_seed.map_or_else(IndexHash::random, |(first, second)| IndexHash::with_seed(first, second));
-        let domain = Arc::new(Domain::new(config.workers + SEATS_SPARE));
-        let memory = |error| StoreError::no_memory(&config, error);
+        Store::with_slabs(config, ring::SLAB_BYTES_MAX)
+    }
+
+    /// The same, of slabs of at most `slab_bytes_max`, room for the largest record: tests that must cross them.
+    pub fn with_slabs(config: StoreConfig, slab_bytes_max: usize) -> Result<Store, StoreError> {
+        let mut plan = sizing::plan(&config)?;
+        plan.slab_bytes = plan.slab_bytes.min(slab_bytes_max);
+        let StoreConfig { workers, hugepages, hash_seed, .. } = config;
+        let epoch = config.epoch.unwrap_or_else(Epoch::birth);
+        Store::make(&plan, Making { workers, hugepages, hash_seed, epoch })
+            .map_err(|error| StoreError::no_memory(config.memory_bytes, error))
+    }
+
+    fn make(plan: &sizing::Plan, making: Making) -> io::Result<Store> {
+        let seeded = |(first, second)| IndexHash::with_seed(first, second);
+        let hash = making.hash_seed.map_or_else(IndexHash::random, seeded);
+        let domain = Arc::new(Domain::new(making.workers + SEATS_SPARE));
         let lines_bytes = (plan.shards * CONTROL_LINE_BYTES).next_multiple_of(4096);
-        let lines = Arc::new(Slab::new("remora-control", lines_bytes, false).map_err(memory)?);
+        let lines = Arc::new(Slab::new("remora-control", lines_bytes, false)?);
         let attention_wanted = Arc::new(AtomicU64::new(0));
         let shard = |number: usize| {
             let name = format!("remora-ring-{number}");
-            let ring = Ring::with_slabs(&name, plan.ring_bytes, plan.slab_bytes, config.hugepages)?;
+            let ring = Ring::with_slabs(&name, plan.ring_bytes, plan.slab_bytes, making.hugepages)?;
             Shard::new(number as u32, ring, plan.policy, hash, domain.clone(), lines.clone(), attention_wanted.clone())
         };
-        let shards = (0..plan.shards).map(shard).collect::<Result<_, _>>().map_err(memory)?;
-        Ok(Store { shards, domain: domain.clone(), hash, workers: config.workers.max(1), attention_wanted })
+        let shards: Box<[Shard]> = (0..plan.shards).map(shard).collect::<io::Result<_>>()?;
+        if making.epoch.is_valid() {
+            shards.iter().for_each(|shard| shard.be_born(making.epoch));
+        }
+        let history = History::new(making.epoch, plan.shards);
+        Ok(Store { shards, lines, history, domain, hash, workers: making.workers.max(1), attention_wanted })
     }
 
     /// Register a thread. Panics when more threads take part than the store was made for: a bug of ours.
@@ -207,6 +250,16 @@ impl Store {
         }
         let own = self.shards.iter().skip(worker).step_by(self.workers);
         own.filter(|shard| shard.maintain(now)).count() > 0
+    }
+
+    /// All control lines: the first region that a primary offers. Shard n's is at byte 64 n.
+    pub fn control_lines(&self) -> &Slab {
+        &self.lines
+    }
+
+    /// The slabs of all rings, shard by shard, the same number for each: the regions after the first.
+    pub fn slabs(&self) -> impl Iterator<Item = &Slab> {
+        self.shards.iter().flat_map(|shard| shard.ring.slabs())
     }
 
     /// The shards, to walk their logs.

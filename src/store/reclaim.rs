@@ -23,17 +23,22 @@ const SPLITS_MAX: usize = 4;
 impl Shard {
     /// Before a write: keep the free space ahead and the index grown, a bounded amount.
     pub(super) fn prepare(&self, writer: &mut Writer, now: UnixSeconds) {
-        for _ in 0..SPLITS_MAX {
-            if !self.index.wants_growth() {
-                break;
-            }
-            self.index.grow(|slot| self.hash_of(&self.record(slot.position(writer.head))));
-        }
+        self.grow_index(writer);
         if self.free_bytes(writer) < self.goal_bytes(writer) {
             self.reclaim_step(writer, now, self.goal_bytes(writer));
         }
         if self.usable_bytes(writer) < self.goal_bytes(writer) {
             self.release(writer);
+        }
+    }
+
+    /// Split buckets while there are too few, a bounded number.
+    pub(super) fn grow_index(&self, writer: &Writer) {
+        for _ in 0..SPLITS_MAX {
+            if !self.index.wants_growth() {
+                break;
+            }
+            self.index.grow(|slot| self.hash_of(&self.record(slot.position(writer.head))));
         }
     }
 
@@ -114,12 +119,7 @@ impl Shard {
     fn retire(&self, writer: &mut Writer, record: &Record<'_>, position: u64, now: UnixSeconds) -> bool {
         let record_bytes = record.shape.record_bytes() as u64;
         writer.credit += record_bytes / REINSERT_SHARE;
-        let hash = match writer.victim {
-            Some(victim) if victim.position == position => victim.hash,
-            _ => self.hash_of(record),
-        };
-        let is_this = |slot: super::index::Entry| (slot.position(writer.head) == position).then_some(());
-        let Some((slot, ())) = self.index.find_locked(hash, is_this) else {
+        let (hash, Some(slot)) = self.slot_of(writer, record, position) else {
             return true;
         };
         let item = Item { record: *record, slot, position, shard: self.number };
@@ -132,9 +132,15 @@ impl Shard {
                 return reinserted;
             }
         }
-        self.index.remove(&slot, hash);
+        self.unlink(writer, &item, hash, alive);
+        true
+    }
+
+    /// Take the item at the tail out of the index, and count it as evicted or, if it was not alive any more, as reclaimed.
+    fn unlink(&self, writer: &mut Writer, item: &Item<'_>, hash: u64, alive: bool) {
+        self.index.remove(&item.slot, hash);
         let counts = &mut writer.counts;
-        counts.live_bytes -= self.charge(record.shape);
+        counts.live_bytes -= self.charge(item.record.shape);
         let unfetched = u64::from(!item.hit_before());
         if alive {
             counts.evictions += 1;
@@ -143,7 +149,56 @@ impl Shard {
             counts.reclaimed += 1;
             counts.expired_unfetched += unfetched;
         }
-        true
+    }
+
+    /// On a replica: the primary gave up everything below `goal` (at most the head). Unlink its items, looking at `budget_bytes` of log or a
+    /// little more, and let go of their bytes. True when nothing is left to do. No second chance: what the primary gave one
+    /// stands in the log again.
+    pub(super) fn give_up(&self, writer: &mut Writer, goal: u64, budget_bytes: u64, now: UnixSeconds) -> bool {
+        let control = self.control();
+        let begin = control.tail();
+        let mut tail = begin;
+        let done = loop {
+            let position = self.ring.settle(tail);
+            if tail >= goal || position >= goal {
+                break true;
+            }
+            let record = self.record(position);
+            let end = position + record.shape.record_bytes() as u64;
+            if end > goal {
+                break true; // no tail of a log that has this record
+            }
+            if tail - begin >= budget_bytes.max(1) {
+                break false;
+            }
+            if record.shape.kind() == Kind::Set {
+                self.retire_given_up(writer, &record, position, now);
+            }
+            tail = end;
+            control.advance_tail(tail);
+            self.look_ahead(writer, tail);
+        };
+        self.release(writer);
+        done
+    }
+
+    fn retire_given_up(&self, writer: &mut Writer, record: &Record<'_>, position: u64, now: UnixSeconds) {
+        let (hash, found) = self.slot_of(writer, record, position);
+        if let Some(slot) = found {
+            let item = Item { record: *record, slot, position, shard: self.number };
+            self.unlink(writer, &item, hash, self.is_alive(&item, now));
+        }
+    }
+
+    /// The hash of the record's key, and the slot that points to this very record, if one does.
+    #[inline]
+    fn slot_of(&self, writer: &Writer, record: &Record<'_>, position: u64) -> (u64, Option<SlotRef<'_>>) {
+        let hash = match writer.victim {
+            Some(victim) if victim.position == position => victim.hash,
+            _ => self.hash_of(record),
+        };
+        let is_this = |slot: super::index::Entry| (slot.position(writer.head) == position).then_some(());
+        (hash, self.index.find_locked(hash, is_this).map(|(slot, ())| slot))
     }
 
     fn deserves_another_lap(&self, writer: &Writer, slot: &SlotRef<'_>, record_bytes: u64) -> bool {

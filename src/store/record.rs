@@ -9,7 +9,7 @@
 //! *crc* is CRC32C over shape, (meta,) key, the optional fields and value, then the record's position and epoch: a torn record, an
 //! old lap or another epoch fails. *shape* says what it is and how long its parts are ([`Shape`]). The fixed header is 16 bytes.
 
-pub use super::shape::{HEADER_BYTES, Kind, Shape};
+pub use super::shape::{EPOCH_VALUE_BYTES, HEADER_BYTES, Kind, Shape};
 use super::shape::{SHORT_VALUE_BYTES_MAX, read_u32};
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::sys::checksum::BodyChecksum;
@@ -93,6 +93,18 @@ impl Meta {
         self.0 & Self::TOKEN_SENT != 0
     }
 
+    /// With the expiry, the stale mark and the token of `other`: what a touch record changes.
+    #[must_use]
+    pub fn touched_by(self, other: Meta) -> Self {
+        let touched = u64::from(u32::MAX) | Self::STALE | Self::TOKEN_SENT;
+        Meta(self.0 & !touched | other.0 & touched)
+    }
+
+    /// Are the bits that mean nothing zero?
+    pub fn is_canonical(self) -> bool {
+        self.0 >> 63 == 0
+    }
+
     /// Token given out or not.
     #[must_use]
     pub fn with_token_sent(self, sent: bool) -> Self {
@@ -152,6 +164,20 @@ impl<'a> Record<'a> {
         WordSpan::new(self.words, self.shape.value_at(), self.shape.value_bytes())
     }
 
+    /// Does it end with zeroes where its parts do not end on a word? The checksum leaves them out. (A pad's are any.)
+    pub fn is_padded_with_zeroes(&self) -> bool {
+        let used = self.shape.value_at() + self.shape.value_bytes();
+        self.shape.kind() == Kind::Pad
+            || used.is_multiple_of(8)
+            || self.words[used / 8].load(Relaxed) >> (used % 8 * 8) == 0
+    }
+
+    /// An epoch record's value: the epoch and where it begins.
+    pub fn epoch_value(&self) -> (u64, u64) {
+        let at = self.shape.value_at() / 8;
+        (self.words[at].load(Relaxed), self.words[at + 1].load(Relaxed))
+    }
+
     /// Does the checksum hold for this position and epoch? What replay, tests and replicas ask before they believe.
     pub fn proves_itself(&self, position: u64, epoch: u64) -> bool {
         let mut checksum = BodyChecksum::default().update(&self.shape.to_bits().to_le_bytes());
@@ -163,8 +189,22 @@ impl<'a> Record<'a> {
     }
 }
 
-fn checksum_span(mut checksum: BodyChecksum, span: WordSpan<'_>) -> BodyChecksum {
-    let mut buffer = [0; 512];
+fn checksum_span(checksum: BodyChecksum, span: WordSpan<'_>) -> BodyChecksum {
+    if span.len() > LONG_SPAN_BYTES { checksum_long(checksum, span) } else { checksum_pieces::<512>(checksum, span) }
+}
+
+/// Its own function, so that short records do not pay for clearing its buffer.
+#[inline(never)]
+fn checksum_long(checksum: BodyChecksum, span: WordSpan<'_>) -> BodyChecksum {
+    checksum_pieces::<4096>(checksum, span)
+}
+
+/// Spans longer than this are summed in pieces of 4 KiB, long enough for the checksum's fast way.
+const LONG_SPAN_BYTES: usize = 1024;
+
+#[inline(always)]
+fn checksum_pieces<const BYTES: usize>(mut checksum: BodyChecksum, span: WordSpan<'_>) -> BodyChecksum {
+    let mut buffer = [0; BYTES];
     let mut from = 0;
     while from < span.len() {
         let piece = span.slice(from, buffer.len());

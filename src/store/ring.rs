@@ -14,7 +14,7 @@
 
 use super::record::HEADER_BYTES;
 use crate::sys::memory::{Backing, Slab};
-use crate::sys::sync::{AtomicU64, Ordering};
+use crate::sys::sync::{AtomicU64, Ordering, fence};
 use std::io;
 
 /// Bytes of a control line, and of a cache line.
@@ -23,6 +23,8 @@ pub const CONTROL_LINE_BYTES: usize = 64;
 pub const SLAB_BYTES_MAX: usize = 1 << 30;
 /// The first position of every ring. Not 0, which is no CAS.
 pub const BIRTH: u64 = 64;
+/// Positions that another process says are held to this, so that no sum of them overflows. A ring of 100 GiB/s takes more than a year to get there.
+pub const POSITION_MAX: u64 = 1 << 62;
 
 const EPOCH: usize = 0;
 const COMMITTED: usize = 1;
@@ -65,6 +67,16 @@ impl Ring {
     /// What its slabs stand on.
     pub fn backings(&self) -> impl Iterator<Item = Backing> {
         self.slabs.iter().map(Slab::backing)
+    }
+
+    /// Its slabs, in order.
+    pub fn slabs(&self) -> &[Slab] {
+        &self.slabs
+    }
+
+    /// Length of each slab but, perhaps, the last.
+    pub fn slab_bytes(&self) -> u64 {
+        self.slab_bytes
     }
 
     /// Where in the ring a position lies.
@@ -123,6 +135,30 @@ impl<'a> ControlLine<'a> {
     /// The epoch; changes only under the shard's lock.
     pub fn epoch(&self) -> u64 {
         self.0[EPOCH].load(Ordering::Relaxed)
+    }
+
+    /// Where the epoch began.
+    pub fn epoch_begin(&self) -> u64 {
+        self.0[EPOCH_BEGIN].load(Ordering::Relaxed)
+    }
+
+    /// Length of the ring.
+    pub fn ring_bytes(&self) -> u64 {
+        self.0[RING_BYTES].load(Ordering::Relaxed)
+    }
+
+    /// Records from `position` on are of `epoch`. Under the shard's lock.
+    pub fn begin_epoch(&self, epoch: u64, position: u64) {
+        self.0[EPOCH_BEGIN].store(position, Ordering::Relaxed);
+        self.0[EPOCH].store(epoch, Ordering::Relaxed);
+    }
+
+    /// An empty log at `position`, where a replica begins. The fence orders it before the bytes that are overwritten from now on: who reads
+    /// such bytes and then this line again, from however far, sees that they are not what he looked for.
+    pub fn restart(&self, position: u64) {
+        self.0[TAIL].store(position, Ordering::Release);
+        self.0[COMMITTED].store(position, Ordering::Release);
+        fence(Ordering::SeqCst);
     }
 
     /// Records below this position are complete.

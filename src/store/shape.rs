@@ -7,6 +7,7 @@
 //!
 //! A value too long for its 18 bits sets *long*, and its length stands behind the key.
 
+use crate::base::limits::KEY_BYTES_MAX;
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 use crate::sys::words::WordSpan;
 
@@ -14,6 +15,9 @@ use crate::sys::words::WordSpan;
 pub const HEADER_BYTES: usize = 16;
 /// The longest value whose length the shape itself can hold.
 pub const SHORT_VALUE_BYTES_MAX: usize = (1 << (32 - VALUE_SHIFT)) - 1;
+
+/// An epoch record's value: the epoch, and the position where it begins, its own.
+pub const EPOCH_VALUE_BYTES: usize = 16;
 
 const KIND_MASK: u32 = 7;
 const FLAGS_BIT: u32 = 3;
@@ -38,6 +42,18 @@ pub enum Kind {
     Epoch = 5,
     /// Nothing, up to the end of the slab. Its bytes after the header mean nothing.
     Pad = 6,
+}
+
+/// Why words show no shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreadable {
+    /// No record looks like this.
+    NoRecord,
+    /// So many bytes from its start are needed to tell.
+    Cut {
+        /// A multiple of 8.
+        wanted_bytes: usize,
+    },
 }
 
 /// See the module.
@@ -65,20 +81,43 @@ impl Shape {
     /// Read the shape of the record at the start of `words`; None if no record looks like this or it would not fit.
     #[inline]
     pub fn read(words: &[AtomicU64]) -> Option<Shape> {
-        let bits = (words.get(1)?.load(Relaxed) >> 32) as u32;
+        let shape = Shape::announced(words).ok()?;
+        (shape.record_bytes() <= words.len() * 8).then_some(shape)
+    }
+
+    /// The same, but of a record whose end may lie beyond `words`.
+    #[inline]
+    pub fn announced(words: &[AtomicU64]) -> Result<Shape, Unreadable> {
+        let header = words.get(1).ok_or(Unreadable::Cut { wanted_bytes: HEADER_BYTES })?;
+        let bits = (header.load(Relaxed) >> 32) as u32;
         let kind = bits & KIND_MASK;
         if kind == 0 || kind > Kind::Pad as u32 {
-            return None;
+            return Err(Unreadable::NoRecord);
         }
         let mut shape = Shape { bits, value_bytes: bits >> VALUE_SHIFT };
         if shape.is_long() {
             let at = shape.length_at();
             if at + 4 > words.len() * 8 {
-                return None;
+                return Err(Unreadable::Cut { wanted_bytes: (at + 4).next_multiple_of(8) });
             }
             shape.value_bytes = read_u32(words, at);
         }
-        (shape.record_bytes() <= words.len() * 8).then_some(shape)
+        Ok(shape)
+    }
+
+    /// Whether a record of this kind is made like this: no part that it has no use for, and each length where it belongs.
+    pub fn is_canonical(self) -> bool {
+        let has_options = self.has_flags() || self.has_explicit_cas();
+        let parts = (self.key_bytes(), self.value_bytes());
+        let by_kind = match self.kind() {
+            Kind::Set => (1..=KEY_BYTES_MAX).contains(&parts.0),
+            Kind::Delete | Kind::Touch => (1..=KEY_BYTES_MAX).contains(&parts.0) && parts.1 == 0 && !has_options,
+            Kind::Flush => parts == (0, 0) && !has_options,
+            Kind::Epoch => parts == (0, EPOCH_VALUE_BYTES) && !has_options,
+            Kind::Pad => parts.0 == 0 && !has_options,
+        };
+        let length_in_place = if self.is_long() { self.bits >> VALUE_SHIFT == 0 } else { true };
+        by_kind && length_in_place && self.is_long() == (self.value_bytes() > SHORT_VALUE_BYTES_MAX)
     }
 
     /// The word's bits.

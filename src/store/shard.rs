@@ -7,8 +7,9 @@
 use super::NoRoom;
 use super::index::{Entry as Slot, Index, Look, SlotRef};
 use super::item::Item;
-use super::record::{Draft, HEADER_BYTES, Kind, Record, Shape};
+use super::record::{Draft, EPOCH_VALUE_BYTES, HEADER_BYTES, Kind, Record, Shape};
 use super::ring::{BIRTH, ControlLine, Ring};
+use crate::base::epoch::Epoch;
 use crate::base::hash::IndexHash;
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
@@ -45,7 +46,7 @@ pub struct Shard {
     pub(super) domain: Arc<Domain>,
     lines: Arc<Slab>,
     /// Items below this position were flushed.
-    flushed_below: AtomicU64,
+    pub(super) flushed_below: AtomicU64,
     /// Not zero when reclaim has something to do that no append has done.
     attention: AtomicU64,
     /// How many shards of the store want it; so that who looks once a turn looks at one word.
@@ -59,9 +60,9 @@ pub struct Shard {
 pub struct Writer {
     pub(super) head: u64,
     /// Bytes below may be overwritten.
-    released: u64,
+    pub(super) released: u64,
     /// A tail that was given up, and when its bytes may be reused.
-    awaited: Option<(u64, Era)>,
+    pub(super) awaited: Option<(u64, Era)>,
     /// The largest append that found no room, and for how many more rounds of maintenance it counts.
     pub(super) wanted: (u64, u32),
     /// `-M`: an item was refused; look for expired ones.
@@ -71,6 +72,8 @@ pub struct Writer {
     /// Bytes that reclaim may still append again.
     pub(super) credit: u64,
     pub(super) counts: Counts,
+    /// What the tail has passed is counted from here: where the log was born, or (modulo 2^64) as if it had been when a replica jumps.
+    pub(super) counted_from: u64,
 }
 
 /// A record at the tail, and its key's hash, computed ahead.
@@ -107,7 +110,7 @@ impl Shard {
         attention_wanted: Arc<AtomicU64>,
     ) -> io::Result<Shard> {
         let index = Index::new(ring.bytes())?;
-        ControlLine::of(lines.words(), number as usize).begin(FIRST_EPOCH, ring.bytes());
+        ControlLine::of(lines.words(), number as usize).begin(Epoch::NONE.0, ring.bytes());
         let writer = Writer {
             head: BIRTH,
             released: BIRTH,
@@ -117,8 +120,9 @@ impl Shard {
             victim: None,
             credit: ring.bytes() / CREDIT_SHARE_MAX,
             counts: Counts::default(),
+            counted_from: BIRTH,
         };
-        let shard = Shard {
+        Ok(Shard {
             number,
             ring,
             index,
@@ -131,16 +135,15 @@ impl Shard {
             attention_wanted,
             lock_waits: AtomicU64::new(0),
             writer: CachePadded::new(Mutex::new(writer)),
-        };
-        shard.write_epoch();
-        Ok(shard)
+        })
     }
 
     /// The first record of every ring says which epoch began.
-    fn write_epoch(&self) {
-        let mut value = [0; 16];
-        value[..8].copy_from_slice(&FIRST_EPOCH.to_le_bytes());
+    pub(super) fn be_born(&self, epoch: Epoch) {
+        let mut value = [0; EPOCH_VALUE_BYTES];
+        value[..8].copy_from_slice(&epoch.0.to_le_bytes());
         value[8..].copy_from_slice(&BIRTH.to_le_bytes());
+        self.control().begin_epoch(epoch.0, BIRTH);
         let draft = Draft::new(Kind::Epoch, b"", Default::default(), 0, None, super::record::Source::Bytes(&value));
         self.append(&mut self.lock(), &draft, 0).expect("an empty ring has room for its first record");
     }
@@ -352,5 +355,3 @@ pub(super) const CREDIT_SHARE_MAX: u64 = 16;
 const RECORD_LINES_AHEAD: usize = 3;
 /// Rounds of maintenance for which an append that found no room counts.
 const WANTED_ROUNDS: u32 = 1000;
-/// The epoch of a store that has never had another primary.
-const FIRST_EPOCH: u64 = 1;

@@ -3,6 +3,7 @@
 use super::index::RING_BYTES_MAX;
 use super::ring::SLAB_BYTES_MAX;
 use super::shard::Policy;
+use crate::base::epoch::Epoch;
 use crate::sys::memory::{HUGEPAGE_BYTES, memory_bytes_available};
 use std::io;
 
@@ -23,6 +24,8 @@ pub struct StoreConfig {
     pub hugepages: bool,
     /// Key of the index's hash; None for a random one.
     pub hash_seed: Option<(u64, u64)>,
+    /// The epoch to be born in; None for a lineage of its own, at random. For tests that must repeat.
+    pub epoch: Option<Epoch>,
 }
 
 /// Why a store could not be made; says what to do.
@@ -37,11 +40,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub(super) fn no_memory(config: &StoreConfig, error: io::Error) -> Self {
+    pub(super) fn no_memory(memory_bytes: usize, error: io::Error) -> Self {
         StoreError::Memory(format!(
             "the system refused memory for a cache of {} MiB ({error}); lower -m, or raise the limit that refused it \
              (ulimit -v, vm.overcommit_memory, the container's memory limit)",
-            config.memory_bytes >> 20
+            memory_bytes >> 20
         ))
     }
 }
@@ -49,14 +52,14 @@ impl StoreError {
 /// Shards for each worker, at least: enough that two workers seldom want the same lock.
 const SHARDS_PER_WORKER: usize = 4;
 /// More shards than this gain nothing.
-const SHARDS_MAX: usize = 256;
+pub(super) const SHARDS_MAX: usize = 256;
 /// A ring holds at least this many of the largest items; with `-M` more, since it keeps room to move one.
 const LARGEST_ITEMS_PER_RING: usize = 8;
 const LARGEST_ITEMS_PER_RING_NO_EVICT: usize = 32;
 /// A record is at most this share of its ring, whatever is configured.
 const RECORD_SHARE_OF_RING_MAX: usize = 4;
 /// Smallest ring that makes sense.
-const RING_BYTES_MIN: usize = 16 << 10;
+pub(super) const RING_BYTES_MIN: usize = 16 << 10;
 /// Reclaim keeps this share of a ring free ahead of the head.
 const AHEAD_SHARE: usize = 128;
 /// And at least this much, or an eighth of a small ring: what one turn of a worker may append.
@@ -103,7 +106,7 @@ pub(super) fn plan(config: &StoreConfig) -> Result<Plan, StoreError> {
         shards,
         ring_bytes,
         slab_bytes: slab_bytes(ring_bytes, config.hugepages),
-        policy: policy(config, ring_bytes),
+        policy: policy(config.item_bytes_max.next_multiple_of(8), config.evict, ring_bytes),
     })
 }
 
@@ -137,15 +140,15 @@ fn slab_bytes(ring_bytes: usize, hugepages: bool) -> usize {
     whole.min(SLAB_BYTES_MAX)
 }
 
-fn policy(config: &StoreConfig, ring_bytes: usize) -> Policy {
-    let record_bytes_max = config.item_bytes_max.next_multiple_of(8);
+/// How a shard with a ring of `ring_bytes` treats it.
+pub(super) fn policy(record_bytes_max: usize, evict: bool, ring_bytes: usize) -> Policy {
     let ahead_bytes = (ring_bytes / AHEAD_SHARE).max(AHEAD_BYTES_MIN.min(ring_bytes / 8));
     // A record that does not fit before the slab's end pads up to its own size: room for the largest twice. Where evicting is an
     // option, enough that an item in use rarely has to go for want of room.
-    let reserve_bytes = if config.evict { ahead_bytes / 4 } else { 2 * record_bytes_max };
+    let reserve_bytes = if evict { ahead_bytes / 4 } else { 2 * record_bytes_max };
     let unusable = 2 * reserve_bytes + ahead_bytes + ring_bytes / 16;
     Policy {
-        evict: config.evict,
+        evict,
         record_bytes_max,
         ahead_bytes: ahead_bytes as u64,
         reserve_bytes: reserve_bytes as u64,
@@ -166,6 +169,7 @@ mod tests {
             shards: None,
             hugepages: false,
             hash_seed: None,
+            epoch: None,
         }
     }
 

@@ -55,7 +55,10 @@ impl Store {
     pub fn stats(&self) -> StoreStats {
         let mut sum = StoreStats { shards: self.shards.len() as u64, ..StoreStats::default() };
         for shard in &self.shards {
-            let counts = shard.lock().counts.clone();
+            let (counts, counted_from) = {
+                let writer = shard.lock();
+                (writer.counts.clone(), writer.counted_from)
+            };
             sum.ring_bytes += shard.ring.bytes();
             sum.items += shard.index.entries();
             sum.item_bytes += counts.live_bytes;
@@ -65,7 +68,7 @@ impl Store {
             sum.reclaimed += counts.reclaimed;
             sum.expired_unfetched += counts.expired_unfetched;
             sum.appended_bytes += counts.appended_bytes;
-            sum.reclaimed_bytes += shard.control().tail() - super::ring::BIRTH;
+            sum.reclaimed_bytes += shard.control().tail().wrapping_sub(counted_from);
             sum.reinserted_bytes += counts.reinserted_bytes;
             sum.reinserted_items += counts.reinserted_items;
             sum.parked += counts.parked;

@@ -123,6 +123,17 @@ impl<'a> WordSpan<'a> {
     }
 }
 
+/// Copy words, from one slice to another of the same length: eight at a time, as no compiler makes it of atomics by itself.
+pub fn copy_words(from: &[AtomicU64], to: &[AtomicU64]) {
+    assert_eq!(from.len(), to.len(), "a copy of another length");
+    let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<8>(), to.as_chunks::<8>());
+    for (from, to) in from.iter().zip(to) {
+        let line: [u64; 8] = std::array::from_fn(|at| from[at].load(Relaxed));
+        line.iter().zip(to).for_each(|(word, to)| to.store(*word, Relaxed));
+    }
+    from_rest.iter().zip(to_rest).for_each(|(word, to)| to.store(word.load(Relaxed), Relaxed));
+}
+
 /// Writes bytes into words one after another, from a word's start; the last word is padded with zeroes.
 pub struct WordWriter<'a> {
     words: &'a [AtomicU64],
@@ -283,6 +294,17 @@ mod tests {
             writer.put_span(WordSpan::new(&memory, at, 1400));
             writer.finish();
             assert!(WordSpan::new(&copy, 3, 1400).equals(&bytes[at..at + 1400]));
+        }
+    }
+
+    #[test]
+    fn words_are_copied_whole_and_no_more() {
+        for count in [0, 1, 7, 8, 9, 31] {
+            let (from, to) = (words(count), words(count + 1));
+            from.iter().enumerate().for_each(|(at, word)| word.store(at as u64, Relaxed));
+            copy_words(&from, &to[..count]);
+            assert!((0..count).all(|at| to[at].load(Relaxed) == at as u64));
+            assert_eq!(to[count].load(Relaxed), 0xEEEE_EEEE_EEEE_EEEE);
         }
     }
 

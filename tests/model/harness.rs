@@ -21,6 +21,7 @@ pub fn engine(ring_bytes: usize, shards: usize, item_bytes_max: usize, evict: bo
         shards: Some(shards),
         hugepages: false,
         hash_seed: Some((1, 2)),
+        epoch: None,
     };
     let store = Store::new(config).expect("a store of a few hundred KiB");
     Engine::new(store, Settings { item_bytes_max, workers, rows: vec![("maxconns", "77".to_string())] })

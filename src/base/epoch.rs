@@ -1,0 +1,91 @@
+//! Which history a log belongs to. Every store that is born begins a lineage of its own, at random; every promotion of a replica begins
+//! the lineage's next generation.
+//!
+//! ```text
+//! bits   0            24                64
+//!        | generation | lineage, never 0 |
+//! ```
+//!
+//! Records are sealed with their epoch (store/record), so what a primary wrote never passes for what another one, restarted and empty,
+//! wrote at the same position.
+
+use std::fmt;
+use std::hash::BuildHasher;
+
+const GENERATION_BITS: u32 = 24;
+const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
+
+/// See the module. Ordered by age only within a lineage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// No epoch: that of a replica's store which has not begun anywhere.
+    pub const NONE: Epoch = Epoch(0);
+
+    /// The first generation of a new lineage (randomness is the operating system's, by std's per-process keys).
+    pub fn birth() -> Epoch {
+        let state = std::hash::RandomState::new();
+        let lineage = (0u64..).map(|attempt| state.hash_one(attempt) >> GENERATION_BITS).find(|lineage| *lineage != 0);
+        Epoch::of(lineage.unwrap_or(1), 1)
+    }
+
+    /// Of a lineage (its low 40 bits count) and a generation (its low 24).
+    pub fn of(lineage: u64, generation: u32) -> Epoch {
+        Epoch(lineage << GENERATION_BITS | u64::from(generation) & GENERATION_MASK)
+    }
+
+    /// Whose history; 0 in none that is valid.
+    pub fn lineage(self) -> u64 {
+        self.0 >> GENERATION_BITS
+    }
+
+    /// 1 at birth, one more with each promotion.
+    pub fn generation(self) -> u32 {
+        (self.0 & GENERATION_MASK) as u32
+    }
+
+    /// Whether a store can have it.
+    pub fn is_valid(self) -> bool {
+        self.lineage() != 0 && self.generation() != 0
+    }
+
+    /// The same history, later.
+    pub fn follows(self, earlier: Epoch) -> bool {
+        self.lineage() == earlier.lineage() && self.generation() > earlier.generation()
+    }
+
+    /// What a promotion begins; None after 2^24 of them.
+    pub fn next(self) -> Option<Epoch> {
+        (self.generation() < GENERATION_MASK as u32).then_some(Epoch(self.0 + 1))
+    }
+}
+
+impl fmt::Display for Epoch {
+    /// Lineage in hexadecimal, generation in decimal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:010x}-{}", self.lineage(), self.generation())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_births_share_nothing_and_a_promotion_follows() {
+        let (one, other) = (Epoch::birth(), Epoch::birth());
+        assert!(one.is_valid() && other.is_valid() && one.lineage() != other.lineage());
+        assert_eq!(one.generation(), 1);
+        let next = one.next().unwrap();
+        assert!(next.follows(one) && !one.follows(next) && !one.follows(one) && !next.follows(other));
+        assert_eq!((next.lineage(), next.generation()), (one.lineage(), 2));
+        assert_eq!(Epoch::of(7, GENERATION_MASK as u32).next(), None);
+    }
+
+    #[test]
+    fn it_reads_as_lineage_and_generation() {
+        assert_eq!(Epoch::of(0xABC, 12).to_string(), "0000000abc-12");
+        assert!(!Epoch::NONE.is_valid() && !Epoch::of(0, 1).is_valid() && !Epoch::of(1, 0).is_valid());
+    }
+}

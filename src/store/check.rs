@@ -1,0 +1,84 @@
+//! Is this a record of this place and epoch? Asked of bytes that come from another process, before any of them reaches a ring: every length
+//! is held against what the log can have, then the checksum is computed. Pure.
+
+use super::record::{Kind, Record, Shape};
+use super::shape::Unreadable;
+use crate::base::epoch::Epoch;
+use crate::sys::sync::AtomicU64;
+
+/// Why bytes are no record of their place and epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadRecord {
+    /// No kind of record begins like this.
+    #[error("no record begins here")]
+    NoRecord,
+    /// It would reach beyond its slab, or beyond what a record of this log may have.
+    #[error("a record longer than its place allows")]
+    TooLong,
+    /// The checksum, which covers position and epoch, does not hold: torn, of an earlier lap, or of another epoch.
+    #[error("a record whose checksum does not hold at this position in this epoch")]
+    Checksum,
+    /// Lengths or contents that no record of its kind has.
+    #[error("a record made as none of its kind is")]
+    Malformed,
+}
+
+/// Why a record cannot be applied as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// So many bytes from its start are needed.
+    Cut(usize),
+    Bad(BadRecord),
+}
+
+/// Where a record is to stand.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Site {
+    pub position: u64,
+    /// The epoch there, and where it began.
+    pub epoch: (Epoch, u64),
+    /// Bytes to the slab's end.
+    pub slab_bytes_left: usize,
+    /// [`super::Geometry::record_bytes_max`], and what it comes to with pads and reinserted records.
+    pub record_bytes_max: usize,
+}
+
+/// The record at the start of `words`, if it is one of this site. An epoch record is sealed with the epoch that it begins.
+pub(super) fn check<'w>(words: &'w [AtomicU64], site: &Site) -> Result<Record<'w>, Refusal> {
+    let shape = announced(words, site).map_err(|refusal| match refusal {
+        Refusal::Cut(bytes) if bytes > site.slab_bytes_left => Refusal::Bad(BadRecord::TooLong),
+        other => other,
+    })?;
+    let record = Record::read(words).ok_or(Refusal::Cut(shape.record_bytes()))?;
+    let sealed_by = match shape.kind() {
+        Kind::Epoch => Epoch(record.epoch_value().0),
+        _ => site.epoch.0,
+    };
+    if !record.proves_itself(site.position, sealed_by.0) {
+        return Err(Refusal::Bad(BadRecord::Checksum));
+    }
+    let sound = record.is_padded_with_zeroes()
+        && record.meta().is_canonical()
+        && (shape.kind() != Kind::Epoch || begins_epoch(record.epoch_value(), site));
+    if sound { Ok(record) } else { Err(Refusal::Bad(BadRecord::Malformed)) }
+}
+
+/// What its first words say that it is, if that is possible here.
+fn announced(words: &[AtomicU64], site: &Site) -> Result<Shape, Refusal> {
+    let shape = Shape::announced(words).map_err(|unreadable| match unreadable {
+        Unreadable::NoRecord => Refusal::Bad(BadRecord::NoRecord),
+        Unreadable::Cut { wanted_bytes } => Refusal::Cut(wanted_bytes),
+    })?;
+    if shape.record_bytes() > site.slab_bytes_left || shape.record_bytes() > site.record_bytes_max {
+        return Err(Refusal::Bad(BadRecord::TooLong));
+    }
+    let ends_in_place = shape.kind() != Kind::Pad || shape.record_bytes() == site.slab_bytes_left;
+    if shape.is_canonical() && ends_in_place { Ok(shape) } else { Err(Refusal::Bad(BadRecord::Malformed)) }
+}
+
+/// An epoch begins at its own record. It is a later one of the same history, or the very one that began here (the first record of a ring).
+fn begins_epoch((epoch, begins): (u64, u64), site: &Site) -> bool {
+    let (now, now_begins) = site.epoch;
+    let epoch = Epoch(epoch);
+    begins == site.position && (epoch.follows(now) || epoch == now && begins == now_begins)
+}

@@ -1,0 +1,336 @@
+//! A replica's side of one shard. In go words that another process wrote, and the tail that the primary tells; they are checked, copied to
+//! the same positions of this ring, published, and indexed. Local readers look on without a lock, as on a primary.
+//!
+//! The primary alone decides what goes: a follower gives up what it is told, and waits (says so) where local readers still look at bytes that
+//! are to be overwritten. Nothing else writes to a shard that is followed.
+//!
+//! Order, as on a primary: words, `committed` (release), then the index's slots (release), record by record. So no slot ever points beyond
+//! `committed`, and who finds a slot finds the record complete.
+//!
+//! **Beginning elsewhere.** A slot keeps only the low bits of a position; a reader completes them with `committed` ([`super::index::Entry`]).
+//! If `committed` jumped while a reader has a slot in hand, the slot would name another position, perhaps none. So there are two steps:
+//! [`Follower::forget`] empties the index and opens an era, and [`Follower::begin_at`] moves the log only when every reader has left the turn
+//! in which it could have loaded a slot. Who enters later finds an empty index, and has no slot to complete.
+
+use super::Store;
+use super::check::{BadRecord, Refusal, Site, check};
+use super::record::{HEADER_BYTES, Kind, Meta, Record};
+use super::ring::{BIRTH, POSITION_MAX};
+use super::shard::{Shard, Writer};
+use crate::base::epoch::Epoch;
+use crate::base::limits::KEY_BYTES_MAX;
+use crate::base::time::UnixSeconds;
+use crate::sys::quiescence::Era;
+use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
+use crate::sys::words::copy_words;
+use arrayvec::ArrayVec;
+
+/// Records applied while the lock is held, at most.
+const BATCH_RECORDS: usize = 64;
+/// And bytes, or one record.
+const BATCH_BYTES: usize = 64 << 10;
+
+/// See the module. One thread uses it; two followers of one shard would make a broken log.
+pub struct Follower<'s> {
+    store: &'s Store,
+    shard: &'s Shard,
+    record_bytes_max: usize,
+    /// Everything was forgotten: this era must pass before the log may begin elsewhere.
+    forgotten: Option<Era>,
+    /// Bytes up to here may be overwritten, as far as was known at the last look.
+    room: u64,
+}
+
+/// How far [`Follower::apply`] came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// Bytes from the start of the words.
+    pub bytes: u64,
+    /// Records.
+    pub records: u64,
+    /// Why it went no further.
+    pub stop: Stop,
+}
+
+/// Why nothing more was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// All was used.
+    End,
+    /// The last record is cut.
+    Cut {
+        /// Bytes that are needed from the cursor on: a lower bound while the record's length is not known. At most
+        /// [`super::Geometry::wanted_bytes_max`].
+        wanted_bytes: usize,
+    },
+    /// Local readers may still look at the bytes that the next record would overwrite, or the tail is where it was.
+    NoRoom,
+    /// What stands at the cursor is no record of this place and epoch.
+    Bad(BadRecord),
+}
+
+/// Records that were checked and stand one after another.
+struct Batch<'w> {
+    records: ArrayVec<Checked<'w>, BATCH_RECORDS>,
+    /// Bytes that they take, what is skipped before them included.
+    bytes: usize,
+    stop: Option<Stop>,
+}
+
+struct Checked<'w> {
+    record: Record<'w>,
+    position: u64,
+    hash: u64,
+}
+
+impl Store {
+    /// One for each shard, to be used by one thread.
+    pub fn followers(&self) -> Vec<Follower<'_>> {
+        let record_bytes_max = self.geometry().log_record_bytes_max() as usize;
+        let follower = |shard| Follower { store: self, shard, record_bytes_max, forgotten: None, room: 0 };
+        self.shards.iter().map(follower).collect()
+    }
+}
+
+impl Follower<'_> {
+    /// The position up to which the log is here: `committed`.
+    pub fn cursor(&self) -> u64 {
+        self.shard.control().committed()
+    }
+
+    /// The oldest position still valid here.
+    pub fn tail(&self) -> u64 {
+        self.shard.control().tail()
+    }
+
+    /// The epoch at the cursor; [`Epoch::NONE`] before the first beginning.
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.shard.control().epoch())
+    }
+
+    /// Forget every item: the first of two steps to begin elsewhere. From now on every get misses.
+    pub fn forget(&mut self) {
+        let mut writer = self.shard.lock();
+        self.shard.index.clear();
+        writer.counts.live_bytes = 0;
+        writer.victim = None;
+        self.shard.control().advance_tail(writer.head);
+        self.forgotten = Some(self.shard.domain.advance());
+    }
+
+    /// The second step (does the first where it was left out): begin at `position` of `epoch`, which began at `epoch_begin`. False while
+    /// local readers may still look at old bytes or hold old slots: call again later, from outside any turn. A position that no ring has (the
+    /// primary said it) is taken as the nearest one below; no record will be found there.
+    pub fn begin_at(&mut self, position: u64, epoch: Epoch, epoch_begin: u64) -> bool {
+        if self.forgotten.is_none() {
+            self.forget();
+        }
+        if self.forgotten.is_some_and(|era| !self.shard.domain.all_passed(era)) {
+            return false;
+        }
+        let position = position.clamp(BIRTH, POSITION_MAX) / 8 * 8;
+        self.shard.restart(&mut self.shard.lock(), position, epoch, epoch_begin);
+        self.store.history.note(epoch, self.shard.number as usize, self.store.shards.len(), epoch_begin);
+        self.forgotten = None;
+        self.room = position + self.shard.ring.bytes();
+        true
+    }
+
+    /// Items below `tail` are gone at the primary: unlink them, publish the tail, let go of their bytes. At most `budget_bytes` of log are
+    /// walked, or one record. True when `tail` (the cursor, if that is less) is reached.
+    pub fn give_up_below(&mut self, tail: u64, budget_bytes: u64) -> bool {
+        let mut writer = self.shard.lock();
+        let goal = tail.min(writer.head);
+        // The clock only tells evicted from expired, for the counters.
+        self.shard.give_up(&mut writer, goal, budget_bytes, UnixSeconds::now())
+    }
+
+    /// Records that end at or below this position may be applied now. It grows after [`Follower::give_up_below`], as local readers end their
+    /// turns.
+    pub fn room_until(&mut self) -> u64 {
+        let mut writer = self.shard.lock();
+        self.shard.release(&mut writer);
+        if writer.awaited.is_some() {
+            // Nobody may be inside at all: then what was asked for just now has passed already.
+            self.shard.release(&mut writer);
+        }
+        self.room = writer.released + self.shard.ring.bytes();
+        self.room
+    }
+
+    /// Apply whole records from `words`, whose first word stands at position `at`, the cursor, while they last and there is room. Nobody may
+    /// write to `words` meanwhile. No byte of a record reaches the ring before all of it was checked.
+    pub fn apply(&mut self, words: &[AtomicU64], at: u64) -> Applied {
+        assert_eq!(at, self.cursor(), "words are applied where the last ones ended");
+        let mut applied = Applied { bytes: 0, records: 0, stop: Stop::End };
+        if !self.epoch().is_valid() {
+            return Applied { stop: Stop::Bad(BadRecord::NoRecord), ..applied };
+        }
+        loop {
+            let (rest, from) = (&words[applied.bytes as usize / 8..], at + applied.bytes);
+            let batch = self.gather(rest, from);
+            if batch.bytes > 0 {
+                // There are items again.
+                self.forgotten = None;
+                self.take_over(&rest[..batch.bytes / 8], from, &batch);
+                applied.bytes += batch.bytes as u64;
+                applied.records += batch.records.len() as u64;
+            }
+            if let Some(stop) = batch.stop {
+                return Applied { stop, ..applied };
+            }
+        }
+    }
+
+    /// Check the next records, and have their keys' places in the index fetched. Without the lock.
+    fn gather<'w>(&mut self, words: &'w [AtomicU64], from: u64) -> Batch<'w> {
+        let control = self.shard.control();
+        let mut epoch = (self.epoch(), control.epoch_begin());
+        let mut batch = Batch { records: ArrayVec::new(), bytes: 0, stop: None };
+        while !batch.records.is_full() && batch.bytes < BATCH_BYTES {
+            match self.next(&words[batch.bytes / 8..], from + batch.bytes as u64, epoch) {
+                Ok(checked) => {
+                    let shape = checked.record.shape;
+                    if shape.kind() == Kind::Epoch {
+                        epoch = (Epoch(checked.record.epoch_value().0), checked.position);
+                    }
+                    batch.bytes = (checked.position - from) as usize + shape.record_bytes();
+                    batch.records.push(checked);
+                }
+                Err(stop) => {
+                    batch.stop = Some(stop);
+                    break;
+                }
+            }
+        }
+        batch
+    }
+
+    /// The record at or, where a slab's end is skipped, shortly after position `at`, where `words` begins.
+    fn next<'w>(&mut self, words: &'w [AtomicU64], at: u64, epoch: (Epoch, u64)) -> Result<Checked<'w>, Stop> {
+        if words.is_empty() {
+            return Err(Stop::End);
+        }
+        let position = self.shard.ring.settle(at);
+        let skipped = (position - at) as usize;
+        let Some(words) = words.get(skipped / 8..).filter(|words| !words.is_empty()) else {
+            return Err(Stop::Cut { wanted_bytes: skipped + HEADER_BYTES });
+        };
+        let slab_bytes_left = self.shard.ring.bytes_to_slab_end(position);
+        let site = Site { position, epoch, slab_bytes_left, record_bytes_max: self.record_bytes_max };
+        let record = check(words, &site).map_err(|refusal| match refusal {
+            Refusal::Cut(bytes) => Stop::Cut { wanted_bytes: skipped + bytes },
+            Refusal::Bad(bad) => Stop::Bad(bad),
+        })?;
+        let end = position + record.shape.record_bytes() as u64;
+        if end > self.room && end > self.room_until() {
+            return Err(Stop::NoRoom);
+        }
+        let hash = self.shard.hash_of(&record);
+        if record.shape.key_bytes() > 0 {
+            self.shard.index.prefetch(hash);
+        }
+        Ok(Checked { record, position, hash })
+    }
+
+    /// Copy, publish, index: the one place where a follower writes to its ring.
+    fn take_over(&self, words: &[AtomicU64], from: u64, batch: &Batch<'_>) {
+        let shard = self.shard;
+        let mut writer = shard.lock();
+        shard.copy_log(words, from, batch);
+        writer.head = from + batch.bytes as u64;
+        writer.counts.appended_bytes += batch.bytes as u64;
+        shard.control().commit(writer.head);
+        for checked in &batch.records {
+            shard.replay(&mut writer, checked);
+            if checked.record.shape.kind() == Kind::Epoch {
+                let epoch = Epoch(checked.record.epoch_value().0);
+                self.store.history.note(epoch, shard.number as usize, self.store.shards.len(), checked.position);
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// An empty log at `position`, and all of the ring free. Nobody may be able to see anything of the old one.
+    fn restart(&self, writer: &mut Writer, position: u64, epoch: Epoch, epoch_begin: u64) {
+        let control = self.control();
+        let passed = control.tail().wrapping_sub(writer.counted_from);
+        writer.counted_from = position.wrapping_sub(passed);
+        writer.head = position;
+        writer.released = position;
+        writer.awaited = None;
+        writer.wanted = (0, 0);
+        // The flushes of the old log concern nobody; those of the new one that count are still to come.
+        self.flushed_below.store(0, Relaxed);
+        control.begin_epoch(epoch.0, epoch_begin);
+        control.restart(position);
+    }
+
+    /// Copy the batch's words, which begin at position `from`. Of a pad only the header: what it skips means nothing.
+    fn copy_log(&self, words: &[AtomicU64], from: u64, batch: &Batch<'_>) {
+        for checked in &batch.records {
+            self.prefetch_record(checked.hash);
+            let begin = (checked.position - from) as usize / 8;
+            let bytes = match checked.record.shape.kind() {
+                Kind::Pad => {
+                    checked.record.shape.value_at().next_multiple_of(8).min(checked.record.shape.record_bytes())
+                }
+                _ => checked.record.shape.record_bytes(),
+            };
+            copy_words(&words[begin..][..bytes / 8], &self.ring.words_at(checked.position)[..bytes / 8]);
+        }
+    }
+
+    /// What a record means to the index. It stands in the ring, and is published.
+    fn replay(&self, writer: &mut Writer, checked: &Checked<'_>) {
+        let record = &checked.record;
+        let mut key = [0; KEY_BYTES_MAX];
+        let key = &mut key[..record.shape.key_bytes()];
+        record.key().copy_to_slice(key);
+        match record.shape.kind() {
+            Kind::Set => self.replay_set(writer, key, checked),
+            Kind::Delete => {
+                if let Some(item) = self.find_locked(key, checked.hash) {
+                    self.index.remove(&item.slot, checked.hash);
+                    writer.counts.live_bytes -= self.charge(item.record.shape);
+                }
+            }
+            Kind::Touch => {
+                if let Some(item) = self.find_locked(key, checked.hash) {
+                    let touched = |bits| Some(Meta::from_bits(bits).touched_by(record.meta()).to_bits());
+                    let _ = item.record.meta_word().fetch_update(Relaxed, Relaxed, touched);
+                }
+            }
+            Kind::Flush => self.flushed_below.store(checked.position, Relaxed),
+            Kind::Epoch => self.control().begin_epoch(record.epoch_value().0, checked.position),
+            Kind::Pad => {}
+        }
+    }
+
+    fn replay_set(&self, writer: &mut Writer, key: &[u8], checked: &Checked<'_>) {
+        self.grow_index(writer);
+        let Checked { record, position, hash } = checked;
+        let found = self.find_locked(key, *hash);
+        // Reclaim appends an item again with the CAS that it had; nothing else does, but emptying one (md x), which changes its length.
+        let again = found
+            .filter(|old| record.explicit_cas() == Some(old.cas()) && record.shape.value_bytes() == old.value_bytes());
+        let uses = again.map_or(0, |old| old.slot.entry.uses().saturating_sub(1));
+        match found {
+            Some(old) => {
+                self.index.replace(&old.slot, *hash, *position, uses);
+                writer.counts.live_bytes -= self.charge(old.record.shape);
+            }
+            // The index is sized so that the ring is full before it is. If it were full, this key would be a miss here, until it is set again.
+            None if self.index.insert(*hash, *position).is_err() => return,
+            None => {}
+        }
+        writer.counts.live_bytes += self.charge(record.shape);
+        if again.is_some() {
+            writer.counts.reinserted_items += 1;
+            writer.counts.reinserted_bytes += record.shape.record_bytes() as u64;
+        } else {
+            writer.counts.total_items += 1;
+        }
+    }
+}
