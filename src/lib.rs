@@ -10,6 +10,7 @@
 //! | [`store`] | record, ring, index, shard, reclaim: the log-structured cache |
 //! | [`fabric`] | reading another process's memory: verbs, shared memory, TCP, simulated |
 //! | [`engine`] | what each command means, over the store |
+//! | [`replication`] | replicas: admitted, pulling, applying, telling how far they are |
 //! | [`server`] | listeners, workers, connections |
 //! | [`load`] | the load generator: traffic, and answers held against what was written |
 //! | [`commands`] | the subcommands of the binary: wiring only |
@@ -26,6 +27,8 @@ pub mod fabric;
 pub mod load;
 #[cfg(not(loom))]
 pub mod protocol;
+#[cfg(not(loom))]
+pub mod replication;
 #[cfg(not(loom))]
 pub mod server;
 pub mod store;

@@ -195,3 +195,22 @@ pub struct Invitation {
     /// The ack slot.
     pub ack: Descriptor,
 }
+
+/// What fabrics need to know of this host.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectOptions {}
+
+/// Whether this host has what `kind` needs; else why not.
+pub fn is_possible(kind: Kind, _options: &ConnectOptions) -> Result<(), FabricError> {
+    match kind {
+        Kind::Shm | Kind::Tcp => Ok(()),
+        Kind::Verbs => Err(FabricError::new(kind, Cause::Unsupported, "no")),
+        Kind::Sim => Err(FabricError::new(kind, Cause::Unsupported, "only within one process, for tests")),
+    }
+}
+
+/// Connect to what an exporter elsewhere has granted.
+pub fn connect(kind: Kind, _invitation: &Invitation, options: &ConnectOptions) -> Result<Box<dyn Channel>, FabricError> {
+    is_possible(kind, options)?;
+    Err(FabricError::new(kind, Cause::Unsupported, "no"))
+}

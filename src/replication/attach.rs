@@ -1,0 +1,162 @@
+//! The replica's side of the handshake: prove, be welcomed, choose a fabric, connect.
+//!
+//! Which fabric: shared memory on the same host, else verbs where both have a device, else TCP; what cannot be connected is passed over, with
+//! its reason. What was chosen, and why, is said.
+
+use super::host_id;
+use super::link::{Link, LinkError};
+use super::secret::{Secret, Side, random};
+use super::wire::{Join, Message, VERSION, Welcome};
+use super::{HANDSHAKE_WAIT_MAX};
+use crate::fabric::{self, Channel, ConnectOptions, Invitation, Kind};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::time::Instant;
+
+/// What auto tries, in this order.
+pub const PREFERENCE: [Kind; 3] = [Kind::Shm, Kind::Verbs, Kind::Tcp];
+
+/// Who the replica is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Random, the same for the life of the process.
+    pub replica: [u8; 16],
+    /// For people.
+    pub name: String,
+}
+
+/// An admitted replica, before it has a channel.
+pub struct Joined {
+    /// The control connection.
+    pub link: Link,
+    /// What the primary has said.
+    pub welcome: Welcome,
+}
+
+/// Why a primary could not be joined.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// Its name means nothing.
+    #[error("{0}: {1}")]
+    Resolve(String, std::io::Error),
+    /// It does not answer.
+    #[error("cannot connect to {0}: {1}")]
+    Connect(SocketAddr, std::io::Error),
+    /// The handshake went wrong.
+    #[error("{0}: {1}")]
+    Link(SocketAddr, LinkError),
+    /// It has not proved itself.
+    #[error("{0} has not proved that it has the secret: it is not the primary, or its --secret-file is another one")]
+    Impostor(SocketAddr),
+    /// No fabric could be used; each with its reason.
+    #[error("no fabric could be used: {0}")]
+    NoFabric(String),
+    /// The kernel gave no random bytes.
+    #[error("{0}")]
+    Random(std::io::Error),
+}
+
+/// Be admitted at `primary` (HOST:PORT).
+pub fn join(primary: &str, secret: &Secret, identity: &Identity) -> Result<Joined, AttachError> {
+    let resolved = primary.to_socket_addrs().map_err(|error| AttachError::Resolve(primary.into(), error))?;
+    let mut last = AttachError::Resolve(primary.into(), std::io::Error::other("the name has no address"));
+    for address in resolved {
+        match Link::connect(address, HANDSHAKE_WAIT_MAX) {
+            Ok(link) => return handshake(link, address, secret, identity),
+            Err(error) => last = AttachError::Connect(address, error),
+        }
+    }
+    Err(last)
+}
+
+fn handshake(mut link: Link, address: SocketAddr, secret: &Secret, identity: &Identity) -> Result<Joined, AttachError> {
+    let failed = |error| AttachError::Link(address, error);
+    let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
+    let ours = random().map_err(AttachError::Random)?;
+    link.send(&Message::Hello { version: VERSION, nonce: ours }, deadline).map_err(failed)?;
+    let theirs = match link.receive(deadline).map_err(failed)? {
+        Message::Challenge { nonce } => nonce,
+        other => return Err(failed(LinkError::OutOfPlace(other.name()))),
+    };
+    let proof = secret.prove(Side::Replica, &ours, &theirs);
+    link.send(&Message::Prove { proof }, deadline).map_err(failed)?;
+    match link.receive(deadline).map_err(failed)? {
+        Message::Accept { proof } if secret.check(Side::Primary, &ours, &theirs, &proof) => link.trust(),
+        Message::Accept { .. } => return Err(AttachError::Impostor(address)),
+        other => return Err(failed(LinkError::OutOfPlace(other.name()))),
+    }
+    let join = Join { replica: identity.replica, host: host_id(), name: identity.name.clone() };
+    link.send(&Message::Join(join), deadline).map_err(failed)?;
+    match link.receive(deadline).map_err(failed)? {
+        Message::Welcome(welcome) => Ok(Joined { link, welcome }),
+        other => Err(failed(LinkError::OutOfPlace(other.name()))),
+    }
+}
+
+/// Connect by the first fabric of `wanted` that works; also says in words why that one.
+pub fn attach(joined: &mut Joined, wanted: &[Kind], options: &ConnectOptions) -> Result<(Box<dyn Channel>, String), AttachError> {
+    let peer = joined.link.peer();
+    let failed = |error| AttachError::Link(peer, error);
+    let mut passed_over = Vec::new();
+    for kind in wanted {
+        if !joined.welcome.fabrics.contains(kind) {
+            let why = if *kind == Kind::Shm { "another host, or not offered" } else { "not offered" };
+            passed_over.push(format!("{}: {why}", kind.name()));
+            continue;
+        }
+        if let Err(error) = fabric::is_possible(*kind, options) {
+            passed_over.push(error.to_string());
+            continue;
+        }
+        let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
+        joined.link.send(&Message::Choose(*kind), deadline).map_err(failed)?;
+        let mut invitation = loop {
+            match joined.link.receive(deadline).map_err(failed)? {
+                Message::Grant(invitation) => break invitation,
+                Message::Heartbeat => {}
+                other => return Err(failed(LinkError::OutOfPlace(other.name()))),
+            }
+        };
+        name_host(&mut invitation, peer.ip());
+        if let Err(what) = check_regions(&invitation, &joined.welcome) {
+            return Err(failed(LinkError::OutOfPlace(what)));
+        }
+        match fabric::connect(*kind, &invitation, options) {
+            Ok(channel) => {
+                joined.link.send(&Message::Attached, deadline).map_err(failed)?;
+                let why = if passed_over.is_empty() { "first choice".into() } else { passed_over.join("; ") };
+                return Ok((channel, format!("{} ({why})", kind.name())));
+            }
+            Err(error) => passed_over.push(error.to_string()),
+        }
+    }
+    Err(AttachError::NoFabric(passed_over.join("; ")))
+}
+
+/// An exporter that listens on all addresses is reached where the control connection goes.
+fn name_host(invitation: &mut Invitation, host: IpAddr) {
+    if let Ok(mut address) = invitation.address.parse::<SocketAddr>()
+        && address.ip().is_unspecified()
+    {
+        address.set_ip(host);
+        invitation.address = address.to_string();
+    }
+}
+
+/// The regions must be those that the geometry means: what is read later is held against nothing else.
+fn check_regions(invitation: &Invitation, welcome: &Welcome) -> Result<(), &'static str> {
+    let geometry = &welcome.geometry;
+    let slabs = geometry.ring_bytes.div_ceil(geometry.slab_bytes.max(1));
+    let expected = u64::from(geometry.shards).checked_mul(slabs).and_then(|slabs| slabs.checked_add(1));
+    if expected != Some(invitation.regions.len() as u64) {
+        return Err("a grant of another number of regions than its rings have");
+    }
+    if invitation.regions[0].bytes < u64::from(geometry.shards) * crate::store::ring::CONTROL_LINE_BYTES as u64 {
+        return Err("a grant with fewer control lines than shards");
+    }
+    let slab_bytes = |slab: u64| geometry.slab_bytes.min(geometry.ring_bytes - slab * geometry.slab_bytes);
+    let fits = |(at, region): (usize, &fabric::Descriptor)| region.bytes == slab_bytes(at as u64 % slabs);
+    if !invitation.regions[1..].iter().enumerate().all(fits) {
+        return Err("a grant with a slab of another length than its rings have");
+    }
+    Ok(())
+}

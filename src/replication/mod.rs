@@ -1,0 +1,49 @@
+//! Replicas: how one is admitted, pulls the primary's rings, applies them, and tells how far it is.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | [`wire`] | the control connection's messages, byte by byte |
+//! | [`secret`] | the shared secret and its proofs |
+//! | [`link`] | one end of a control connection |
+//! | [`offer`] | the primary's side: the replication port, who is admitted, what is offered |
+//! | [`session`] | one replica at its primary |
+//! | [`follow`] | the replica's side: connect, attach, pull, and again after a failure |
+//! | [`attach`] | the replica's side of the handshake, and the choice of a fabric |
+//! | [`pull`] | the pull loop |
+//! | [`resume`] | where a replica goes on |
+//! | [`ack`] | the ack slot |
+//! | [`pace`] | pauses between looks |
+//! | [`report`] | what is told to people |
+//!
+//! The primary's threads take no part in the data: a session thread wakes once a second for a heartbeat, and that is all.
+
+pub mod ack;
+pub mod attach;
+pub mod follow;
+pub mod link;
+pub mod offer;
+pub mod pace;
+pub mod pull;
+pub mod report;
+pub mod resume;
+pub mod secret;
+pub mod session;
+pub mod wire;
+
+use std::time::Duration;
+
+/// Replicas of one primary.
+pub const REPLICAS_MAX: usize = 32;
+/// How long a handshake may take, and each of its answers.
+pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Each side says something at least so often.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Default of `--replication-timeout`: silence after which the other side counts as gone.
+pub const SILENCE_SECONDS_DEFAULT: u64 = 10;
+
+/// What tells this host from others, as long as it runs: the kernel's boot id. Zeroes where there is none to be had.
+fn host_id() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16).map_or([0; 16], u128::to_be_bytes)
+}

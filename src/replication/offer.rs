@@ -1,0 +1,348 @@
+//! The primary's side: the replication port, the fabrics that are offered, and who has been admitted.
+
+use super::ack::{Summary, applied};
+use super::report::{OfferCounters, ReplicaView, Report};
+use super::secret::Secret;
+use super::session::{SessionError, serve};
+use super::wire::{Join, Refusal};
+use super::{REPLICAS_MAX, host_id};
+use crate::fabric::{Exporter, FabricError, Grant, GrantState, Kind, Regions};
+use crate::store::Store;
+use crate::sys::memory::Slab;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Control connections at a time, those of strangers included.
+const CONNECTIONS_MAX: usize = REPLICAS_MAX + 16;
+/// How often the listening thread looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What a primary offers, and to whom.
+pub struct OfferConfig {
+    /// Where replicas connect.
+    pub listen: SocketAddr,
+    /// What they must have.
+    pub secret: Secret,
+    /// The fabrics, in the order of preference; at least one.
+    pub exporters: Vec<Box<dyn Exporter>>,
+    /// Where clients write, 0 for nowhere over TCP.
+    pub client_port: u16,
+    /// Silence after which a replica counts as gone.
+    pub silence_max: Duration,
+}
+
+/// Why a primary cannot offer replication.
+#[derive(Debug, thiserror::Error)]
+pub enum OfferError {
+    /// Beyond loopback everybody could read everything.
+    #[error("replicas at {0} are beyond this host, so they must have a secret: give --secret-file")]
+    NoSecret(SocketAddr),
+    /// The address is not to be had.
+    #[error("cannot listen for replicas at {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+    /// No thread.
+    #[error("cannot start the replication thread: {0}; raise `ulimit -u`")]
+    Thread(io::Error),
+}
+
+/// See the module.
+pub struct Offer {
+    store: Arc<Store>,
+    config: OfferConfig,
+    address: SocketAddr,
+    host: [u8; 16],
+    slots: Mutex<Vec<Slot>>,
+    sessions: AtomicU64,
+    connections: AtomicUsize,
+    ending: AtomicBool,
+    /// What has happened at the port.
+    pub counters: OfferCounters,
+}
+
+/// One admitted replica.
+struct Slot {
+    session: u64,
+    join: Join,
+    address: SocketAddr,
+    since: Instant,
+    held: Option<(Kind, Box<dyn Grant>)>,
+    /// When its rate was last looked at, and what it had pulled by then.
+    rate: (Instant, u64),
+}
+
+/// A session's place among the replicas; leaving is dropping it, the channel first.
+pub struct Admission<'o> {
+    offer: &'o Offer,
+    session: u64,
+}
+
+/// The store's memory as regions: the control lines, then the slabs of each ring in order.
+struct StoreRegions(Arc<Store>);
+
+impl Regions for StoreRegions {
+    fn count(&self) -> usize {
+        1 + self.0.slabs().count()
+    }
+
+    fn slab(&self, number: usize) -> &Slab {
+        match number.checked_sub(1) {
+            None => self.0.control_lines(),
+            Some(number) => self.0.slabs().nth(number).expect("a region below the count"),
+        }
+    }
+}
+
+/// A running offer; ends when dropped.
+pub struct Running {
+    offer: Arc<Offer>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// The offer.
+    pub fn offer(&self) -> &Arc<Offer> {
+        &self.offer
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.offer.ending.store(true, Relaxed);
+        // Channels first: no peer reads while the process goes down.
+        let held: Vec<_> = self.offer.slots().iter_mut().map(|slot| slot.held.take()).collect();
+        drop(held);
+        if let Some(listener) = self.listener.take() {
+            let _ = listener.join();
+        }
+    }
+}
+
+impl Offer {
+    /// Listen, in a thread of its own.
+    pub fn start(store: Arc<Store>, config: OfferConfig) -> Result<Running, OfferError> {
+        if !config.listen.ip().is_loopback() && config.secret.is_none() {
+            return Err(OfferError::NoSecret(config.listen));
+        }
+        let listen = config.listen;
+        let bound = TcpListener::bind(listen).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok((listener.local_addr()?, listener))
+        });
+        let (address, listener) = bound.map_err(|error| OfferError::Listen(listen, error))?;
+        let offer = Arc::new(Offer {
+            store,
+            config,
+            address,
+            host: host_id(),
+            slots: Mutex::default(),
+            sessions: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
+            ending: AtomicBool::new(false),
+            counters: OfferCounters::default(),
+        });
+        let listening = offer.clone();
+        let thread = std::thread::Builder::new().name("replication".into()).spawn(move || listening.listen(&listener));
+        let listener = Some(thread.map_err(OfferError::Thread)?);
+        Ok(Running { offer, listener })
+    }
+
+    /// Where replicas connect, with the port that the kernel chose.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The fabrics on offer.
+    pub fn fabrics(&self) -> impl Iterator<Item = Kind> {
+        self.config.exporters.iter().map(|exporter| exporter.kind())
+    }
+
+    pub(super) fn exporter(&self, kind: Kind) -> Option<&dyn Exporter> {
+        self.config.exporters.iter().find(|exporter| exporter.kind() == kind).map(|exporter| &**exporter)
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn regions(&self) -> Arc<dyn Regions> {
+        Arc::new(StoreRegions(self.store.clone()))
+    }
+
+    pub(super) fn secret(&self) -> &Secret {
+        &self.config.secret
+    }
+
+    pub(super) fn host(&self) -> [u8; 16] {
+        self.host
+    }
+
+    pub(super) fn client_port(&self) -> u16 {
+        self.config.client_port
+    }
+
+    pub(super) fn silence_max(&self) -> Duration {
+        self.config.silence_max
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Relaxed)
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
+        self.slots.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn listen(self: Arc<Self>, listener: &TcpListener) {
+        let timeout = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
+        while !self.is_ending() {
+            match listener.accept() {
+                Ok((stream, peer)) => self.take(stream, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let _ = poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&timeout));
+                }
+                Err(error) => {
+                    log::warn!("replication port: cannot accept a connection: {error}");
+                    let _ = poll(&mut [], Some(&timeout));
+                }
+            }
+        }
+    }
+
+    /// A thread for a connection, if there are not too many.
+    fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        if self.connections.fetch_add(1, Relaxed) >= CONNECTIONS_MAX {
+            self.connections.fetch_sub(1, Relaxed);
+            self.counters.refused.fetch_add(1, Relaxed);
+            log::warn!("replication port: {peer} is turned away, there are {CONNECTIONS_MAX} connections already");
+            return;
+        }
+        let offer = self.clone();
+        let started = std::thread::Builder::new().name("replica-session".into()).spawn(move || {
+            let error = serve(&offer, stream);
+            offer.account(peer, &error);
+            offer.connections.fetch_sub(1, Relaxed);
+        });
+        if let Err(error) = started {
+            self.connections.fetch_sub(1, Relaxed);
+            log::warn!("replication port: no thread for {peer}: {error}");
+        }
+    }
+
+    fn account(&self, peer: SocketAddr, error: &SessionError) {
+        if let SessionError::Refused(why, _) = error {
+            self.counters.refused.fetch_add(1, Relaxed);
+            if *why == Refusal::Secret {
+                self.counters.refused_secret.fetch_add(1, Relaxed);
+            }
+        }
+        log::warn!("replication port: {peer}: {error}");
+    }
+
+    /// A place for a replica; None when all are taken. Another session of the same replica loses its place, and its channel with it, first.
+    pub(super) fn admit(&self, address: SocketAddr, join: &Join) -> Option<Admission<'_>> {
+        let mut slots = self.slots();
+        let replaced = slots.iter().position(|slot| slot.join.replica == join.replica).map(|at| slots.remove(at));
+        drop(replaced);
+        if slots.len() >= REPLICAS_MAX || self.is_ending() {
+            return None;
+        }
+        let session = self.sessions.fetch_add(1, Relaxed) + 1;
+        let now = Instant::now();
+        slots.push(Slot { session, join: join.clone(), address, since: now, held: None, rate: (now, 0) });
+        Some(Admission { offer: self, session })
+    }
+
+    /// All replicas, as they stand now.
+    pub fn replicas(&self) -> Vec<ReplicaView> {
+        let committed: Vec<u64> = self.store.shards().iter().map(|shard| shard.control().committed()).collect();
+        self.slots().iter_mut().map(|slot| slot.view(&committed)).collect()
+    }
+}
+
+impl Slot {
+    fn view(&mut self, committed: &[u64]) -> ReplicaView {
+        let ack = self.held.as_ref().map(|(_, grant)| grant.ack().words());
+        let summary = ack.map(Summary::read).unwrap_or_default();
+        let following = summary.epoch != 0;
+        let missing = |(shard, committed): (usize, &u64)| {
+            committed.saturating_sub(ack.map_or(0, |ack| applied(ack, shard)))
+        };
+        let lag_bytes = committed.iter().enumerate().map(missing).sum();
+        let (looked_at, pulled_before) = self.rate;
+        let elapsed = looked_at.elapsed();
+        let pulled = summary.pulled_bytes.saturating_sub(pulled_before);
+        let bytes_per_second = (u128::from(pulled) * 1_000_000_000 / elapsed.as_nanos().max(1)) as u64;
+        self.rate = (Instant::now(), summary.pulled_bytes);
+        ReplicaView {
+            session: self.session,
+            address: self.address,
+            name: self.join.name.clone(),
+            fabric: self.held.as_ref().map(|(kind, _)| kind.name()),
+            state: if following { "following" } else { "joining" },
+            lag_bytes,
+            lag_microseconds: summary.lag_microseconds,
+            pulled_bytes: summary.pulled_bytes,
+            bytes_per_second,
+            records: summary.records,
+            resyncs: summary.begun_anew,
+            bad_records: summary.bad_records,
+            seconds: self.since.elapsed().as_secs(),
+        }
+    }
+}
+
+impl Report for Offer {
+    fn rows(&self, emit: &mut dyn FnMut(&str, &str)) {
+        emit("replication_address", &self.address.to_string());
+        let fabrics: Vec<&str> = self.fabrics().map(Kind::name).collect();
+        emit("replication_fabrics", &fabrics.join(","));
+        let replicas = self.replicas();
+        emit("replicas", &replicas.len().to_string());
+        self.counters.rows(emit);
+        replicas.iter().enumerate().for_each(|(number, replica)| replica.rows(number, emit));
+    }
+}
+
+impl Admission<'_> {
+    /// Its number.
+    pub fn session(&self) -> u64 {
+        self.session
+    }
+
+    /// Keep a grant in this place, instead of the one before, which is ended first. False if the place is lost.
+    pub(super) fn hold(&self, kind: Kind, grant: Box<dyn Grant>) -> bool {
+        let mut slots = self.offer.slots();
+        let Some(slot) = slots.iter_mut().find(|slot| slot.session == self.session) else {
+            return false;
+        };
+        drop(slot.held.take());
+        slot.held = Some((kind, grant));
+        true
+    }
+
+    /// How the channel is; None if the place is lost.
+    pub(super) fn state(&self) -> Result<Option<GrantState>, FabricError> {
+        let mut slots = self.offer.slots();
+        let Some(slot) = slots.iter_mut().find(|slot| slot.session == self.session) else {
+            return Ok(None);
+        };
+        match &mut slot.held {
+            Some((_, grant)) => grant.state().map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        let mut slots = self.offer.slots();
+        slots.retain(|slot| slot.session != self.session);
+        drop(slots);
+        self.offer.counters.ended.fetch_add(1, Relaxed);
+    }
+}

@@ -1,0 +1,51 @@
+//! A record that a piece's end has cut in two: its first part is kept until the next piece brings the rest.
+
+use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
+
+/// See the module. Bounded by the largest record.
+#[derive(Default)]
+pub struct Carry {
+    words: Vec<AtomicU64>,
+    wanted_words: usize,
+}
+
+impl Carry {
+    /// Is there a part of a record?
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    /// Bytes kept.
+    pub fn bytes(&self) -> usize {
+        self.words.len() * 8
+    }
+
+    /// What is there.
+    pub fn words(&self) -> &[AtomicU64] {
+        &self.words
+    }
+
+    /// As much is there as was wanted.
+    pub fn is_complete(&self) -> bool {
+        self.words.len() >= self.wanted_words
+    }
+
+    /// Want so many bytes from the record's start. False if they are there already: then nobody knows what is missing.
+    pub fn want(&mut self, bytes: usize) -> bool {
+        self.wanted_words = bytes.div_ceil(8);
+        self.wanted_words > self.words.len()
+    }
+
+    /// Take from the start of `words` what is still wanted; returns how many words were taken.
+    pub fn take(&mut self, words: &[AtomicU64]) -> usize {
+        let count = (self.wanted_words - self.words.len().min(self.wanted_words)).min(words.len());
+        self.words.extend(words[..count].iter().map(|word| AtomicU64::new(word.load(Relaxed))));
+        count
+    }
+
+    /// Forget it.
+    pub fn clear(&mut self) {
+        self.words.clear();
+        self.wanted_words = 0;
+    }
+}

@@ -1,0 +1,391 @@
+//! One shard of a replica: the pieces of its ring that are on their way or wait to be applied, in order; what a look at the control line means for
+//! it; where it begins anew.
+//!
+//! Invariants: pieces follow one another without a gap; a piece is applied once it has arrived and a look that was submitted behind it has, too;
+//! nothing below that look's tail is believed. `cursor + carry` is the position of the first word that was not consumed.
+
+use super::carry::Carry;
+use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
+use crate::base::epoch::Epoch;
+use crate::fabric::{Landing, Read};
+use crate::replication::resume::{Line, Resume, Why, epoch_at, resume};
+use crate::store::{BadRecord, EpochStart, Follower, Geometry, Stop};
+use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
+use std::collections::VecDeque;
+
+/// Given up at once when an append needs room, beyond what it needs; see [`Lane::make_room`].
+const SLACK_BYTES: u64 = 64 << 10;
+/// Log bytes walked in one go to let go of what the primary has given up.
+const GIVE_UP_BYTES: u64 = 1 << 20;
+
+/// A part of the ring under way, arrived, or half applied.
+struct Piece {
+    number: u32,
+    begin: u64,
+    bytes: usize,
+    /// The round that brings it.
+    round: u64,
+    landing: Option<Landing>,
+    /// The tail that the first look behind it has shown.
+    tail_after: Option<u64>,
+    /// Words of it that have been consumed.
+    consumed: usize,
+}
+
+enum State {
+    /// No look yet.
+    New,
+    /// Applying.
+    Follows,
+    /// Forgotten; to begin at the first position that can be believed.
+    Begins,
+}
+
+/// See the module.
+pub struct Lane<'s> {
+    shard: usize,
+    follower: Follower<'s>,
+    /// The region of the ring's first slab.
+    region: u32,
+    ring_bytes: u64,
+    slab_bytes: u64,
+    known: Option<Epoch>,
+    history: Vec<EpochStart>,
+    state: State,
+    line: Option<Line>,
+    /// The tail of the look before the last.
+    earlier_tail: u64,
+    /// Up to where READs have been submitted.
+    planned: u64,
+    pieces: VecDeque<Piece>,
+    pieces_begun: u32,
+    carry: Carry,
+    /// The last position of a bad record, and how often in a row.
+    bad: (u64, u32),
+    senseless: u32,
+}
+
+impl<'s> Lane<'s> {
+    /// For one shard; `known` is the epoch of what the store has last applied, None if there is nothing to go on from. `history` is the
+    /// primary's.
+    pub fn new(
+        shard: usize,
+        follower: Follower<'s>,
+        region: u32,
+        geometry: &Geometry,
+        known: Option<Epoch>,
+        history: &[EpochStart],
+    ) -> Self {
+        Lane {
+            shard,
+            region,
+            ring_bytes: geometry.ring_bytes,
+            slab_bytes: geometry.slab_bytes,
+            known,
+            history: history.to_vec(),
+            state: State::New,
+            line: None,
+            earlier_tail: 0,
+            planned: follower.cursor(),
+            follower,
+            pieces: VecDeque::new(),
+            pieces_begun: 0,
+            carry: Carry::default(),
+            bad: (0, 0),
+            senseless: 0,
+        }
+    }
+
+    /// The epoch of what was applied last, if there is something to go on from.
+    pub fn known(&self) -> Option<Epoch> {
+        match self.state {
+            State::New => self.known,
+            State::Follows => Some(self.follower.epoch()),
+            State::Begins => None,
+        }
+    }
+
+    /// Applied up to here.
+    pub fn applied(&self) -> u64 {
+        self.follower.cursor()
+    }
+
+    /// Committed at the last look, and not applied.
+    pub fn lag_bytes(&self) -> u64 {
+        let Some(line) = self.line else { return 0 };
+        match self.state {
+            State::Follows => line.committed.saturating_sub(self.follower.cursor()),
+            _ => line.committed - line.tail,
+        }
+    }
+
+    /// Follows, and has applied all of the last look.
+    pub fn is_caught_up(&self) -> bool {
+        matches!(self.state, State::Follows) && self.line.is_some_and(|line| self.follower.cursor() >= line.committed)
+    }
+
+    /// There is something that could be read or applied without a further look.
+    pub fn has_more(&self) -> bool {
+        !self.pieces.is_empty() || self.line.is_none_or(|line| self.planned < line.committed)
+    }
+
+    /// The next READ of this ring into `landing`; the landing back if there is nothing to read.
+    pub fn plan(&mut self, landing: Landing, piece_bytes: usize, round: u64) -> Result<Read, Landing> {
+        let Some(line) = self.line else { return Err(landing) };
+        if matches!(self.state, State::Begins) && self.pieces.is_empty() {
+            self.planned = self.planned.max(line.tail);
+        }
+        // Never more than a ring ahead: a hostile primary's positions are held against its own lines, and those against the ring.
+        if self.planned >= line.committed {
+            return Err(landing);
+        }
+        let place = self.planned % self.ring_bytes;
+        let slab_end = (place / self.slab_bytes + 1) * self.slab_bytes;
+        let to_slab_end = slab_end.min(self.ring_bytes) - place;
+        let bytes = (line.committed - self.planned).min(to_slab_end).min(piece_bytes.min(landing.bytes()) as u64);
+        self.pieces_begun = self.pieces_begun.wrapping_add(1);
+        let number = self.pieces_begun;
+        let begin = self.planned;
+        self.planned += bytes;
+        let bytes = bytes as usize;
+        self.pieces.push_back(Piece { number, begin, bytes, round, landing: None, tail_after: None, consumed: 0 });
+        let region = self.region + (place / self.slab_bytes) as u32;
+        let tag = (self.shard as u64) << 32 | u64::from(number);
+        Ok(Read { region, offset: place % self.slab_bytes, bytes, landing, tag })
+    }
+
+    /// A piece's READ is done; the landing back if nobody waits for it any more.
+    pub fn arrived(&mut self, number: u32, landing: Landing) -> Option<Landing> {
+        match self.pieces.iter_mut().find(|piece| piece.number == number) {
+            Some(piece) => {
+                piece.landing = Some(landing);
+                None
+            }
+            None => Some(landing),
+        }
+    }
+
+    /// What round `round` has seen of the control line.
+    pub fn look(
+        &mut self,
+        round: u64,
+        words: &[AtomicU64],
+        epoch: Epoch,
+        geometry: &Geometry,
+        counts: &mut Counts,
+    ) -> Result<(), PullError> {
+        let line = match self.read_line(words, epoch, geometry) {
+            Ok(line) => line,
+            Err(what) => {
+                let seen = Epoch(words[0].load(Relaxed));
+                if what == OTHER_EPOCH {
+                    return Err(PullError::EpochChanged(seen));
+                }
+                self.senseless += 1;
+                if self.senseless > SENSELESS_LOOKS_MAX {
+                    return Err(PullError::Senseless { shard: self.shard, what });
+                }
+                return Ok(());
+            }
+        };
+        self.senseless = 0;
+        self.earlier_tail = self.line.map_or(0, |earlier| earlier.tail);
+        self.line = Some(line);
+        for piece in self.pieces.iter_mut().filter(|piece| piece.round <= round && piece.tail_after.is_none()) {
+            piece.tail_after = Some(line.tail);
+        }
+        if matches!(self.state, State::New) {
+            match resume(&self.history, self.shard, self.known, self.follower.cursor(), &line) {
+                Resume::Continue => {
+                    self.state = State::Follows;
+                    counts.continued += 1;
+                }
+                Resume::Begin(why) => self.begin_anew(why, line.tail, counts),
+            }
+        } else if matches!(self.state, State::Follows) && self.pieces.is_empty() && line.tail > self.follower.cursor() {
+            self.begin_anew(Why::Overrun, line.tail, counts);
+        }
+        Ok(())
+    }
+
+    /// A line that a primary can have: positions are whole words, grow, and span no more than the ring.
+    fn read_line(&self, words: &[AtomicU64], epoch: Epoch, geometry: &Geometry) -> Result<Line, &'static str> {
+        let word = |at: usize| words[at].load(Relaxed);
+        let (committed, tail) = (word(1), word(2));
+        let before = self.line;
+        if word(0) != epoch.0 {
+            Err(OTHER_EPOCH)
+        } else if word(3) != geometry.ring_bytes {
+            Err("its ring has another length than it said")
+        } else if !committed.is_multiple_of(8) || !tail.is_multiple_of(8) {
+            Err("a position is not at a word")
+        } else if tail > committed || committed - tail > geometry.ring_bytes {
+            Err("tail and committed are not within one ring")
+        } else if before.is_some_and(|line| line.committed > committed || line.tail > tail) {
+            Err("a position went back")
+        } else {
+            Ok(Line { epoch, committed, tail })
+        }
+    }
+
+    fn begin_anew(&mut self, why: Why, from: u64, counts: &mut Counts) {
+        counts.count(why);
+        self.follower.forget();
+        self.carry.clear();
+        self.state = State::Begins;
+        if self.pieces.is_empty() {
+            self.planned = from;
+        }
+    }
+
+    /// Apply what may be applied, then let go of what the primary has given up. True if anything changed.
+    pub fn apply(&mut self, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<bool, PullError> {
+        let mut moved = false;
+        while let Some(piece) = self.pieces.front_mut() {
+            let (Some(tail), true) = (piece.tail_after, piece.landing.is_some()) else { break };
+            let end = piece.begin + piece.bytes as u64;
+            let at = piece.begin + piece.consumed as u64 * 8;
+            match self.state {
+                State::New => break,
+                State::Follows if tail > self.follower.cursor() => {
+                    self.begin_anew(Why::Overrun, tail, counts);
+                    moved = true;
+                }
+                State::Follows => {
+                    moved |= self.feed(free, counts)?;
+                    match self.pieces.front() {
+                        Some(piece) if piece.consumed * 8 < piece.bytes => break,
+                        Some(_) => self.drop_front(free),
+                        None => break,
+                    }
+                }
+                State::Begins if tail >= end => self.drop_front(free),
+                State::Begins => {
+                    let begin = at.max(tail);
+                    let consumed = ((begin - piece.begin) / 8) as usize;
+                    if !self.begin_at(begin) {
+                        break;
+                    }
+                    self.pieces.front_mut().expect("looked at above").consumed = consumed;
+                    moved = true;
+                }
+            }
+        }
+        self.begin_empty();
+        self.give_up();
+        Ok(moved)
+    }
+
+    /// Begin where there is nothing to be read.
+    fn begin_empty(&mut self) {
+        if let (State::Begins, Some(line), true) = (&self.state, self.line, self.pieces.is_empty())
+            && line.tail == line.committed
+        {
+            self.planned = line.tail;
+            self.begin_at(line.tail);
+        }
+    }
+
+    fn begin_at(&mut self, position: u64) -> bool {
+        let epoch = epoch_at(&self.history, self.shard, position);
+        let start = self.history.iter().find(|start| Some(start.epoch) == epoch);
+        // A history that does not reach back so far: the oldest that is known. Records that are older fail their check.
+        let start = start.unwrap_or(&self.history[0]);
+        let begun = self.follower.begin_at(position, start.epoch, start.begins[self.shard]);
+        if begun {
+            self.state = State::Follows;
+        }
+        begun
+    }
+
+    fn drop_front(&mut self, free: &mut Vec<Landing>) {
+        free.extend(self.pieces.pop_front().and_then(|piece| piece.landing));
+    }
+
+    /// Feed the first piece's words to the store until they are used up or cannot be for now. True if any were consumed.
+    fn feed(&mut self, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<bool, PullError> {
+        let mut moved = false;
+        loop {
+            let Some(piece) = self.pieces.front_mut() else { return Ok(moved) };
+            let Some(landing) = &piece.landing else { return Ok(moved) };
+            let words = &landing.words(piece.bytes)[piece.consumed..];
+            let stop = if self.carry.is_empty() {
+                let applied = self.follower.apply(words, piece.begin + piece.consumed as u64 * 8);
+                piece.consumed += applied.bytes as usize / 8;
+                counts.records += applied.records;
+                moved |= applied.bytes > 0;
+                if let Stop::Cut { wanted_bytes } = applied.stop {
+                    self.carry.want(wanted_bytes);
+                    piece.consumed += self.carry.take(&words[applied.bytes as usize / 8..]);
+                    return Ok(moved);
+                }
+                applied.stop
+            } else {
+                let taken = self.carry.take(words);
+                piece.consumed += taken;
+                moved |= taken > 0;
+                if !self.carry.is_complete() {
+                    return Ok(moved);
+                }
+                let applied = self.follower.apply(self.carry.words(), self.follower.cursor());
+                counts.records += applied.records;
+                match applied.stop {
+                    Stop::Cut { wanted_bytes } if self.carry.want(wanted_bytes) => continue,
+                    Stop::Cut { .. } => Stop::Bad(BadRecord::Malformed),
+                    Stop::End => {
+                        moved = true;
+                        self.carry.clear();
+                        continue;
+                    }
+                    stop => stop,
+                }
+            };
+            match stop {
+                Stop::End | Stop::Cut { .. } => return Ok(moved),
+                Stop::NoRoom if self.make_room() => {}
+                Stop::NoRoom => return Ok(moved),
+                Stop::Bad(why) => {
+                    self.distrust(why, free, counts)?;
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    /// The next record finds no room: give up a little more than what it needs of what the primary has given up. True if there is more room
+    /// now. (Little, since the primary may have appended again, further on, what it gives up here: a miss, until that is applied.)
+    fn make_room(&mut self) -> bool {
+        let Some(line) = self.line else { return false };
+        let before = self.follower.room_until();
+        let needed = (self.follower.cursor() + self.carry.bytes() as u64 + SLACK_BYTES).saturating_sub(self.ring_bytes);
+        let target = if needed > self.follower.tail() { needed.min(line.tail) } else { line.tail };
+        self.follower.give_up_below(target, GIVE_UP_BYTES);
+        self.follower.room_until() > before
+    }
+
+    /// What was read is not what the primary has published there. Read it once more, unless it is gone by then; a few times.
+    fn distrust(&mut self, why: BadRecord, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<(), PullError> {
+        counts.bad_records += 1;
+        let position = self.follower.cursor();
+        let times = if self.bad.0 == position { self.bad.1 + 1 } else { 1 };
+        self.bad = (position, times);
+        if times >= BAD_RECORDS_MAX {
+            return Err(PullError::BadRecord { shard: self.shard, position, times, why });
+        }
+        log::warn!("shard {}: the record at position {position} failed its check ({why}); reading it again", self.shard);
+        self.carry.clear();
+        free.extend(self.pieces.drain(..).filter_map(|piece| piece.landing));
+        self.planned = position;
+        Ok(())
+    }
+
+    /// Let go of what the primary had given up before an earlier look, once all that this look has shown is applied: what it had appended again
+    /// by then is here by now, so nothing that lives is missed in between.
+    fn give_up(&mut self) {
+        if self.is_caught_up() && self.earlier_tail > self.follower.tail() {
+            self.follower.give_up_below(self.earlier_tail, GIVE_UP_BYTES);
+        }
+    }
+}
+
+const OTHER_EPOCH: &str = "it is of another epoch";

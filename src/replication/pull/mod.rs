@@ -1,0 +1,384 @@
+//! The pull loop: look at the primary's control lines, READ what was committed, look again, apply.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | [`lane`] | one shard: pieces of its ring on their way, in order, and what follows from a look |
+//! | [`carry`] | a record cut by a piece's end |
+//! | [`sizer`] | how long a piece is |
+//!
+//! A round is one batch of READs: pieces of several rings, then all control lines. READs are carried out in their order, so the lines that come
+//! with a piece are younger than the piece: what lies below their tail may have been overwritten while it was read, and is not believed; above
+//! it, nothing was. Then each record must prove itself all the same. Two rounds may be under way: while one is applied, the next is on its way.
+//!
+//! [`Puller::step`] never waits longer than it is told, and knows nothing of time but for bounds: with the simulated fabric a run is a function of
+//! its seed.
+
+mod carry;
+mod lane;
+mod sizer;
+
+use super::ack::{Acks, Summary};
+use super::resume::Why;
+use crate::base::epoch::Epoch;
+use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
+use crate::store::{BadRecord, EpochStart, Geometry, Store};
+use crate::store::ring::CONTROL_LINE_BYTES;
+use lane::Lane;
+use sizer::Sizer;
+use std::time::{Duration, Instant};
+
+/// Bytes of a landing for pieces.
+const LANDING_BYTES: usize = 1 << 20;
+/// Rounds under way at a time.
+const ROUNDS_MAX: usize = 2;
+/// The tag of a look; pieces have shard and number.
+const LOOK: u64 = 1 << 63;
+/// Looks in a row at which a control line made no sense, before the primary is taken at its word that it is broken.
+const SENSELESS_LOOKS_MAX: u32 = 1000;
+/// Times that the record at one position may fail its check, with the tail still below it, before the channel is given up.
+const BAD_RECORDS_MAX: u32 = 3;
+
+/// Why pulling ended.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// The channel failed.
+    #[error("{0}")]
+    Fabric(#[from] FabricError),
+    /// READs did not come back.
+    #[error("{0} READs were not answered within {1:?}")]
+    Stuck(usize, Duration),
+    /// The primary has begun another epoch: ask it what happened.
+    #[error("the primary's epoch is now {0}")]
+    EpochChanged(Epoch),
+    /// Its control lines make no sense.
+    #[error("shard {shard}: the primary's control line makes no sense: {what}")]
+    Senseless {
+        /// Which.
+        shard: usize,
+        /// In words.
+        what: &'static str,
+    },
+    /// What it published is broken.
+    #[error("shard {shard}: the record at position {position} failed its check {times} times: {why}")]
+    BadRecord {
+        /// Which.
+        shard: usize,
+        /// Where.
+        position: u64,
+        /// How often in a row.
+        times: u32,
+        /// How.
+        why: BadRecord,
+    },
+}
+
+/// What was counted since the puller was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Looks at the control lines.
+    pub looks: u64,
+    /// Ring bytes read.
+    pub pulled_bytes: u64,
+    /// READs of rings.
+    pub pieces: u64,
+    /// Records applied.
+    pub records: u64,
+    /// Shards that went on from their cursor.
+    pub continued: u64,
+    /// Shards that began for the first time.
+    pub joined: u64,
+    /// Shards that were overrun and began anew at the tail.
+    pub overrun: u64,
+    /// Shards that had diverged and began anew.
+    pub diverged: u64,
+    /// Records that failed their check.
+    pub bad_records: u64,
+}
+
+impl Counts {
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Counts) -> Counts {
+        Counts {
+            looks: self.looks + other.looks,
+            pulled_bytes: self.pulled_bytes + other.pulled_bytes,
+            pieces: self.pieces + other.pieces,
+            records: self.records + other.records,
+            continued: self.continued + other.continued,
+            joined: self.joined + other.joined,
+            overrun: self.overrun + other.overrun,
+            diverged: self.diverged + other.diverged,
+            bad_records: self.bad_records + other.bad_records,
+        }
+    }
+
+    fn count(&mut self, why: Why) {
+        match why {
+            Why::Joins => self.joined += 1,
+            Why::Overrun => self.overrun += 1,
+            Why::Diverged => self.diverged += 1,
+        }
+    }
+}
+
+/// Where things stand.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lag {
+    /// Committed at the last look, and not applied.
+    pub bytes: u64,
+    /// How long there has been something not applied; zero when all of the last look is.
+    pub time: Duration,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Something was applied, or more is known to be there.
+    pub moved: bool,
+}
+
+/// One round: the READs that one doorbell started, lines last.
+struct Round {
+    number: u64,
+    submitted_at: Instant,
+    bytes: usize,
+}
+
+/// See the module.
+pub struct Puller<'s> {
+    channel: Box<dyn Channel>,
+    lanes: Vec<Lane<'s>>,
+    geometry: Geometry,
+    epoch: Epoch,
+    acks: Acks,
+    sizer: Sizer,
+    /// Landings for pieces, and for control lines, that no READ has.
+    free: Vec<Landing>,
+    free_lines: Vec<Landing>,
+    rounds: Vec<Round>,
+    rounds_begun: u64,
+    under_way: usize,
+    /// Where the next round begins to look for pieces, so that no shard starves.
+    first: usize,
+    batch: Vec<Read>,
+    done: Vec<Completion>,
+    counts: Counts,
+    heard_at: Instant,
+    /// Since when there has been something to apply.
+    behind_since: Option<Instant>,
+    silence_max: Duration,
+}
+
+impl<'s> Puller<'s> {
+    /// Follow over `channel`. `history` is the primary's; `known` has for each shard the epoch of the last that was applied, None where there is
+    /// nothing to go on from. READs that are not answered for `silence_max` end it.
+    pub fn new(
+        mut channel: Box<dyn Channel>,
+        store: &'s Store,
+        history: &[EpochStart],
+        known: &[Option<Epoch>],
+        silence_max: Duration,
+    ) -> Result<Puller<'s>, FabricError> {
+        let geometry = store.geometry();
+        let followers = store.followers();
+        let lines_bytes = (followers.len() * CONTROL_LINE_BYTES).next_multiple_of(4096);
+        let depth = channel.depth_max().min(DEPTH_MAX);
+        let pieces = depth.saturating_sub(ROUNDS_MAX).max(1);
+        let landing_bytes = LANDING_BYTES.min((geometry.ring_bytes as usize).next_multiple_of(4096));
+        let free = (0..pieces).map(|_| channel.landing(landing_bytes)).collect::<Result<_, _>>()?;
+        // A queue that takes one READ at a time has one round, and either pieces or lines.
+        let looks = ROUNDS_MAX.min(depth);
+        let free_lines = (0..looks).map(|_| channel.landing(lines_bytes)).collect::<Result<_, _>>()?;
+        let slabs_per_shard = geometry.ring_bytes.div_ceil(geometry.slab_bytes) as u32;
+        let lane = |(shard, follower)| {
+            let region = 1 + shard as u32 * slabs_per_shard;
+            Lane::new(shard, follower, region, &geometry, known[shard], history)
+        };
+        Ok(Puller {
+            acks: Acks::new(followers.len()),
+            lanes: followers.into_iter().enumerate().map(lane).collect(),
+            channel,
+            geometry,
+            epoch: history.last().expect("a history has an epoch").epoch,
+            sizer: Sizer::new(landing_bytes),
+            free,
+            free_lines,
+            rounds: Vec::new(),
+            rounds_begun: 0,
+            under_way: 0,
+            first: 0,
+            batch: Vec::new(),
+            done: Vec::new(),
+            counts: Counts::default(),
+            heard_at: Instant::now(),
+            behind_since: None,
+            silence_max,
+        })
+    }
+
+    /// For each shard what a later puller can go on from.
+    pub fn known(&self) -> Vec<Option<Epoch>> {
+        self.lanes.iter().map(Lane::known).collect()
+    }
+
+    /// What was counted.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How far behind.
+    pub fn lag(&self) -> Lag {
+        Lag {
+            bytes: self.lanes.iter().map(Lane::lag_bytes).sum(),
+            time: self.behind_since.map_or(Duration::ZERO, |since| since.elapsed()),
+        }
+    }
+
+    /// Every shard follows, and has applied all that the last look showed.
+    pub fn is_caught_up(&self) -> bool {
+        self.lanes.iter().all(Lane::is_caught_up)
+    }
+
+    /// One step: start a round if there is room for one, take what has arrived (waiting up to `wait` if nothing has), apply what may be
+    /// applied, tell the primary.
+    pub fn step(&mut self, wait: Duration) -> Result<Step, PullError> {
+        self.begin_round()?;
+        self.collect(wait)?;
+        let applied = self.apply()?;
+        if applied {
+            self.acknowledge()?;
+        }
+        let more = self.lanes.iter().any(Lane::has_more);
+        Ok(Step { moved: applied || more })
+    }
+
+    /// Tell the primary where this replica stands; once a second also where nothing moves.
+    pub fn acknowledge(&mut self) -> Result<(), FabricError> {
+        let lag = self.lag();
+        let counts = self.counts;
+        let summary = Summary {
+            lag_bytes: lag.bytes,
+            lag_microseconds: lag.time.as_micros() as u64,
+            pulled_bytes: counts.pulled_bytes,
+            records: counts.records,
+            begun_anew: counts.overrun + counts.diverged,
+            bad_records: counts.bad_records,
+            ..Summary::default()
+        };
+        let applied = self.lanes.iter().map(Lane::applied);
+        self.acks.write(&mut *self.channel, self.epoch, applied, summary)
+    }
+
+    fn begin_round(&mut self) -> Result<(), PullError> {
+        if self.rounds.len() >= ROUNDS_MAX || self.free_lines.is_empty() {
+            return Ok(());
+        }
+        let number = self.rounds_begun + 1;
+        let mut bytes = 0;
+        let depth = self.channel.depth_max().min(DEPTH_MAX);
+        for step in 0..self.lanes.len() {
+            let at = (self.first + step) % self.lanes.len();
+            // One place in the queue is for the lines of this round.
+            while self.under_way + self.batch.len() + 1 < depth.max(2) {
+                let Some(landing) = self.free.pop() else { break };
+                match self.lanes[at].plan(landing, self.sizer.piece_bytes(), number) {
+                    Ok(read) => {
+                        bytes += read.bytes;
+                        self.counts.pieces += 1;
+                        self.batch.push(read);
+                    }
+                    Err(landing) => {
+                        self.free.push(landing);
+                        break;
+                    }
+                }
+            }
+        }
+        // Of two rounds under way, the second is for pieces: a look alone is worth nothing while another is on its way.
+        if bytes == 0 && !self.rounds.is_empty() || self.under_way + self.batch.len() + 1 > depth {
+            return self.submit(None, bytes);
+        }
+        self.first = (self.first + 1) % self.lanes.len();
+        let landing = self.free_lines.pop().expect("looked at above");
+        let lines_bytes = self.lanes.len() * CONTROL_LINE_BYTES;
+        self.batch.push(Read { region: 0, offset: 0, bytes: lines_bytes, landing, tag: LOOK | number });
+        self.submit(Some(number), bytes)
+    }
+
+    fn submit(&mut self, round: Option<u64>, bytes: usize) -> Result<(), PullError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if self.under_way == 0 {
+            self.heard_at = now;
+        }
+        self.under_way += self.batch.len();
+        self.counts.pulled_bytes += bytes as u64;
+        if let Some(number) = round {
+            self.rounds_begun = number;
+            self.rounds.push(Round { number, submitted_at: now, bytes });
+        }
+        self.channel.submit(&mut self.batch)?;
+        Ok(())
+    }
+
+    fn collect(&mut self, wait: Duration) -> Result<(), PullError> {
+        let mut done = std::mem::take(&mut self.done);
+        let outcome = self.channel.poll(&mut done, wait);
+        if !done.is_empty() {
+            self.heard_at = Instant::now();
+        }
+        for completion in done.drain(..) {
+            self.under_way -= 1;
+            completion.outcome?;
+            if completion.tag & LOOK == 0 {
+                let shard = (completion.tag >> 32) as usize;
+                if let Some(unwanted) = self.lanes[shard].arrived(completion.tag as u32, completion.landing) {
+                    self.free.push(unwanted);
+                }
+            } else {
+                self.looked(completion.tag & !LOOK, completion.landing)?;
+            }
+        }
+        self.done = done;
+        outcome?;
+        let silence = self.heard_at.elapsed();
+        if self.under_way > 0 && silence > self.silence_max {
+            return Err(PullError::Stuck(self.under_way, silence));
+        }
+        Ok(())
+    }
+
+    /// The lines of a round have arrived, and so have all of its pieces, or will at once.
+    fn looked(&mut self, number: u64, landing: Landing) -> Result<(), PullError> {
+        self.counts.looks += 1;
+        let at = self.rounds.iter().position(|round| round.number == number).expect("a look is of a round");
+        let round = self.rounds.remove(at);
+        self.sizer.observe(round.bytes, round.submitted_at.elapsed());
+        let words = landing.words(self.lanes.len() * CONTROL_LINE_BYTES);
+        let mut behind = false;
+        for (shard, lane) in self.lanes.iter_mut().enumerate() {
+            let line = &words[shard * CONTROL_LINE_BYTES / 8..][..CONTROL_LINE_BYTES / 8];
+            lane.look(number, line, self.epoch, &self.geometry, &mut self.counts)?;
+            behind |= !lane.is_caught_up();
+        }
+        self.free_lines.push(landing);
+        if behind && self.behind_since.is_none() {
+            self.behind_since = Some(round.submitted_at);
+        }
+        Ok(())
+    }
+
+    /// Apply what has arrived and been looked at; true if anything was.
+    fn apply(&mut self) -> Result<bool, PullError> {
+        let mut applied = false;
+        for lane in &mut self.lanes {
+            applied |= lane.apply(&mut self.free, &mut self.counts)?;
+        }
+        if self.behind_since.is_some() && self.is_caught_up() {
+            self.behind_since = None;
+        }
+        Ok(applied)
+    }
+}

@@ -1,0 +1,143 @@
+//! What replication tells of itself: one set of names for `stats`, `remora ctl` and the log.
+
+use super::pull::{Counts, Lag};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// One replica, as its primary sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaView {
+    /// Number of the session; grows with each.
+    pub session: u64,
+    /// Where its control connection comes from.
+    pub address: SocketAddr,
+    /// What it calls itself.
+    pub name: String,
+    /// The fabric, once there is one.
+    pub fabric: Option<&'static str>,
+    /// `joining` or `following`.
+    pub state: &'static str,
+    /// Committed here and not applied there, now.
+    pub lag_bytes: u64,
+    /// By its own account, at its last ack.
+    pub lag_microseconds: u64,
+    /// Ring bytes that it has read.
+    pub pulled_bytes: u64,
+    /// Bytes a second, since the last look of this primary's at it.
+    pub bytes_per_second: u64,
+    /// Records that it has applied.
+    pub records: u64,
+    /// Times that a shard of it had to begin anew.
+    pub resyncs: u64,
+    /// Records that failed its check.
+    pub bad_records: u64,
+    /// Seconds since it was admitted.
+    pub seconds: u64,
+}
+
+/// Counters of a primary's replication port.
+#[derive(Debug, Default)]
+pub struct OfferCounters {
+    /// Replicas admitted.
+    pub admitted: AtomicU64,
+    /// Peers refused: wrong secret, wrong version, too many, nonsense.
+    pub refused: AtomicU64,
+    /// Of those, for the secret.
+    pub refused_secret: AtomicU64,
+    /// Sessions that ended.
+    pub ended: AtomicU64,
+}
+
+/// A replica's own view: the numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FollowView {
+    /// The primary's replication port, as it was given.
+    pub primary: String,
+    /// `connecting`, `joining`, `following`, or `refused`.
+    pub state: &'static str,
+    /// The fabric, and why that one.
+    pub fabric: String,
+    /// Why it is not following, if it is not.
+    pub trouble: String,
+    /// Behind, in bytes.
+    pub lag_bytes: u64,
+    /// Behind, in time.
+    pub lag_microseconds: u64,
+    /// Counted over all channels.
+    pub counts: Counts,
+    /// Times that it was admitted.
+    pub sessions: u64,
+    /// Tries that failed.
+    pub failed_tries: u64,
+}
+
+/// Rows for `stats replication`: names and values, in memcached's way.
+pub trait Report: Send + Sync {
+    /// All rows.
+    fn rows(&self, emit: &mut dyn FnMut(&str, &str));
+}
+
+impl ReplicaView {
+    /// Its rows, each name after `replica_N_`.
+    pub fn rows(&self, number: usize, emit: &mut dyn FnMut(&str, &str)) {
+        let mut row = |name: &str, value: &dyn ToString| emit(&format!("replica_{number}_{name}"), &value.to_string());
+        row("address", &self.address);
+        row("name", &self.name);
+        row("state", &self.state);
+        row("fabric", &self.fabric.unwrap_or("none"));
+        row("lag_bytes", &self.lag_bytes);
+        row("lag_us", &self.lag_microseconds);
+        row("pulled_bytes", &self.pulled_bytes);
+        row("bytes_per_second", &self.bytes_per_second);
+        row("records", &self.records);
+        row("resyncs", &self.resyncs);
+        row("bad_records", &self.bad_records);
+        row("seconds", &self.seconds);
+    }
+}
+
+impl FollowView {
+    /// Its rows.
+    pub fn rows(&self, emit: &mut dyn FnMut(&str, &str)) {
+        let counts = &self.counts;
+        let mut row = |name: &str, value: &dyn ToString| emit(name, &value.to_string());
+        row("primary", &self.primary);
+        row("state", &self.state);
+        row("fabric", &self.fabric);
+        row("trouble", &if self.trouble.is_empty() { "none" } else { &self.trouble });
+        row("lag_bytes", &self.lag_bytes);
+        row("lag_us", &self.lag_microseconds);
+        row("sessions", &self.sessions);
+        row("failed_tries", &self.failed_tries);
+        row("looks", &counts.looks);
+        row("pieces", &counts.pieces);
+        row("pulled_bytes", &counts.pulled_bytes);
+        row("records", &counts.records);
+        row("shards_continued", &counts.continued);
+        row("shards_joined", &counts.joined);
+        row("shards_overrun", &counts.overrun);
+        row("shards_diverged", &counts.diverged);
+        row("bad_records", &counts.bad_records);
+    }
+
+    /// Take over where a puller stands; `before` is what earlier channels counted.
+    pub fn set(&mut self, before: &Counts, now: &Counts, lag: Lag) {
+        self.counts = before.plus(now);
+        self.lag_bytes = lag.bytes;
+        self.lag_microseconds = lag.time.as_micros() as u64;
+    }
+}
+
+impl OfferCounters {
+    /// Its rows.
+    pub fn rows(&self, emit: &mut dyn FnMut(&str, &str)) {
+        for (name, counter) in [
+            ("replicas_admitted", &self.admitted),
+            ("replicas_refused", &self.refused),
+            ("replicas_refused_secret", &self.refused_secret),
+            ("replicas_ended", &self.ended),
+        ] {
+            emit(name, &counter.load(Relaxed).to_string());
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Where a replica goes on: pure. A cursor is worth something only if every record before it was the primary's as well; the history of epochs
+//! says up to where that is so.
+
+use crate::base::epoch::Epoch;
+use crate::store::EpochStart;
+
+/// What a control line shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line {
+    /// The epoch of what is appended now.
+    pub epoch: Epoch,
+    /// Up to where records are complete.
+    pub committed: u64,
+    /// The oldest byte still valid.
+    pub tail: u64,
+}
+
+/// What to do with one shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// Go on from the cursor.
+    Continue,
+    /// Begin at the tail.
+    Begin(Why),
+}
+
+/// Why a shard begins anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It has nothing yet.
+    Joins,
+    /// The primary has given up what would come next: the replica was away, or too slow, for longer than the ring lasts.
+    Overrun,
+    /// It has records that this primary never had.
+    Diverged,
+}
+
+/// Decide for shard `shard`, whose last epoch is `epoch` (None: it has nothing) and which has applied everything below `cursor`.
+/// `history` is the primary's.
+pub fn resume(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor: u64, line: &Line) -> Resume {
+    let Some(epoch) = epoch else {
+        return Resume::Begin(Why::Joins);
+    };
+    let Some(at) = history.iter().position(|start| start.epoch == epoch) else {
+        return Resume::Begin(Why::Diverged);
+    };
+    let common_until = history.get(at + 1).map_or(line.committed, |next| next.begins[shard]);
+    if cursor > common_until {
+        Resume::Begin(Why::Diverged)
+    } else if cursor < line.tail {
+        Resume::Begin(Why::Overrun)
+    } else {
+        Resume::Continue
+    }
+}
+
+/// The epoch of the record at `position` of a shard.
+pub fn epoch_at(history: &[EpochStart], shard: usize, position: u64) -> Option<Epoch> {
+    history.iter().rev().find(|start| start.begins[shard] <= position).map(|start| start.epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epoch(generation: u64) -> Epoch {
+        Epoch(5 << 24 | generation)
+    }
+
+    fn history(begins: &[u64]) -> Vec<EpochStart> {
+        let start = |(at, begin): (usize, &u64)| EpochStart { epoch: epoch(at as u64 + 1), begins: vec![*begin] };
+        begins.iter().enumerate().map(start).collect()
+    }
+
+    fn line(generation: u64, tail: u64, committed: u64) -> Line {
+        Line { epoch: epoch(generation), committed, tail }
+    }
+
+    #[test]
+    fn a_cursor_between_tail_and_committed_goes_on() {
+        let history = history(&[64]);
+        for (cursor, expected) in [
+            (1000, Resume::Continue),
+            (2000, Resume::Continue),
+            (999, Resume::Begin(Why::Overrun)),
+            (2001, Resume::Begin(Why::Diverged)),
+        ] {
+            assert_eq!(resume(&history, 0, Some(epoch(1)), cursor, &line(1, 1000, 2000)), expected, "{cursor}");
+        }
+        assert_eq!(resume(&history, 0, None, 64, &line(1, 64, 64)), Resume::Begin(Why::Joins));
+    }
+
+    #[test]
+    fn after_a_promotion_only_what_both_have_counts() {
+        let history = history(&[64, 1500, 1800]);
+        let line = line(3, 1000, 2000);
+        assert_eq!(resume(&history, 0, Some(epoch(1)), 1500, &line), Resume::Continue);
+        assert_eq!(resume(&history, 0, Some(epoch(1)), 1508, &line), Resume::Begin(Why::Diverged));
+        assert_eq!(resume(&history, 0, Some(epoch(2)), 1800, &line), Resume::Continue);
+        assert_eq!(resume(&history, 0, Some(epoch(2)), 1808, &line), Resume::Begin(Why::Diverged));
+        assert_eq!(resume(&history, 0, Some(epoch(3)), 2000, &line), Resume::Continue);
+    }
+
+    #[test]
+    fn another_birth_shares_nothing() {
+        let other = Epoch(6 << 24 | 1);
+        let decided = resume(&history(&[64]), 0, Some(other), 64, &line(1, 64, 64));
+        assert_eq!(decided, Resume::Begin(Why::Diverged));
+    }
+
+    #[test]
+    fn the_epoch_of_a_position_is_the_last_that_began_before_it() {
+        let history = history(&[64, 1500]);
+        let generations = [64, 1499, 1500, 9000].map(|position| epoch_at(&history, 0, position));
+        assert_eq!(generations, [Some(epoch(1)), Some(epoch(1)), Some(epoch(2)), Some(epoch(2))]);
+        assert_eq!(epoch_at(&history, 0, 8), None);
+    }
+}

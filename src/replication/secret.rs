@@ -1,0 +1,144 @@
+//! The shared secret, and how two sides show each other that both have it: HMAC-SHA-256 over both sides' nonces and the protocol's version,
+//! under a label of the side that makes it, so that neither can be sent back what it said itself. The secret never travels.
+
+use super::wire::{Nonce, Proof, VERSION};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use std::io::Read;
+use std::path::Path;
+
+/// Shortest secret in bytes: whoever watches a handshake can try guesses at home.
+pub const SECRET_BYTES_MIN: usize = 16;
+/// Longest secret; a larger file is some other file.
+pub const SECRET_BYTES_MAX: usize = 1024;
+
+/// See the module.
+#[derive(Clone)]
+pub struct Secret(Vec<u8>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Which side makes a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The primary.
+    Primary,
+    /// The replica.
+    Replica,
+}
+
+/// Why a file holds no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// It cannot be read.
+    #[error("cannot read it: {0}")]
+    Unreadable(#[from] std::io::Error),
+    /// It is too short or too long.
+    #[error("it holds {0} bytes; a secret has {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX}. Make one with: head -c 32 /dev/urandom | base64")]
+    Length(usize),
+    /// Others can read it.
+    #[error("others than its owner may read it (mode {0:o}): chmod 600")]
+    Exposed(u32),
+}
+
+impl Secret {
+    /// None given: for a loopback that is trusted. Each side still proves that it means just that.
+    pub fn none() -> Secret {
+        Secret(Vec::new())
+    }
+
+    /// From a file that only its owner may read; blanks and line ends around it do not count.
+    pub fn from_file(path: &Path) -> Result<Secret, SecretError> {
+        use std::os::unix::fs::PermissionsExt;
+        let file = std::fs::File::open(path)?;
+        let mode = file.metadata()?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(SecretError::Exposed(mode));
+        }
+        let mut bytes = Vec::new();
+        file.take(SECRET_BYTES_MAX as u64 + 2).read_to_end(&mut bytes)?;
+        Secret::new(bytes.trim_ascii())
+    }
+
+    /// From bytes.
+    pub fn new(bytes: &[u8]) -> Result<Secret, SecretError> {
+        if !(SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&bytes.len()) {
+            return Err(SecretError::Length(bytes.len()));
+        }
+        Ok(Secret(bytes.to_vec()))
+    }
+
+    /// Is there one?
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn mac(&self, side: Side, replica: &Nonce, primary: &Nonce) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of every length");
+        mac.update(match side {
+            Side::Primary => b"remora replication: primary",
+            Side::Replica => b"remora replication: replica",
+        });
+        mac.update(&VERSION.to_le_bytes());
+        mac.update(replica);
+        mac.update(primary);
+        mac
+    }
+
+    /// The proof that `side` gives for the two nonces.
+    pub fn prove(&self, side: Side, replica: &Nonce, primary: &Nonce) -> Proof {
+        self.mac(side, replica, primary).finalize().into_bytes().into()
+    }
+
+    /// Whether `proof` is what `side` gives who has the secret; takes as long for every wrong one.
+    pub fn check(&self, side: Side, replica: &Nonce, primary: &Nonce, proof: &Proof) -> bool {
+        self.mac(side, replica, primary).verify_slice(proof).is_ok()
+    }
+}
+
+/// Fresh random bytes from the kernel.
+pub fn random<const N: usize>() -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if got == N { Ok(bytes) } else { Err(std::io::Error::other("the kernel gave too few random bytes")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn only_who_has_the_secret_proves_it_and_only_for_its_side_and_nonces() {
+        let secret = Secret::new(b"a secret of some length").unwrap();
+        let (one, two) = ([1; 32], [2; 32]);
+        let proof = secret.prove(Side::Replica, &one, &two);
+        assert!(secret.check(Side::Replica, &one, &two, &proof));
+        assert!(!secret.check(Side::Primary, &one, &two, &proof), "a proof sent back proves nothing");
+        assert!(!secret.check(Side::Replica, &two, &one, &proof));
+        assert!(!secret.check(Side::Replica, &one, &[3; 32], &proof), "an old proof is worth nothing");
+        let other = Secret::new(b"another secret, as long").unwrap();
+        assert!(!other.check(Side::Replica, &one, &two, &proof));
+        assert!(!Secret::none().check(Side::Replica, &one, &two, &proof));
+    }
+
+    #[test]
+    fn a_file_is_taken_only_if_it_is_long_enough_and_nobody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "  0123456789abcdef\n").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+        assert!(matches!(Secret::from_file(&path), Err(SecretError::Exposed(0o640))));
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        assert_eq!(Secret::from_file(&path).unwrap().0, b"0123456789abcdef");
+        std::fs::write(&path, "short\n").unwrap();
+        assert!(matches!(Secret::from_file(&path), Err(SecretError::Length(5))));
+        std::fs::write(&path, vec![b'x'; 5000]).unwrap();
+        assert!(matches!(Secret::from_file(&path), Err(SecretError::Length(_))));
+        assert!(matches!(Secret::from_file(&folder.path().join("none")), Err(SecretError::Unreadable(_))));
+    }
+}

@@ -1,0 +1,183 @@
+//! One replica at its primary: from a stranger's connection to a channel that stands, then heartbeats until one side ends it.
+//!
+//! The order of things is what keeps others out: nothing is told to a peer before it has proved itself; a replica that comes back has its old
+//! channel destroyed before it is given a new one; the channel is destroyed before anything else is undone.
+
+use super::link::{Link, LinkError};
+use super::offer::{Admission, Offer};
+use super::secret::{Side, random};
+use super::wire::{Join, Message, Refusal, VERSION, Welcome};
+use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
+use crate::fabric::{FabricError, GrantState, Invitation, Kind, Token};
+use std::net::TcpStream;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+/// Fabrics that a replica may try in one session.
+const CHOICES_MAX: usize = 8;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The control connection.
+    #[error("{0}")]
+    Link(#[from] LinkError),
+    /// The data channel.
+    #[error("{0}")]
+    Fabric(#[from] FabricError),
+    /// We refused, and said so.
+    #[error("refused: {1}")]
+    Refused(Refusal, String),
+    /// The kernel gave no random bytes, or the socket could not be set up.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Serve one peer until it is over, and say why it is.
+pub fn serve(offer: &Offer, stream: TcpStream) -> SessionError {
+    let mut link = match Link::new(stream) {
+        Ok(link) => link,
+        Err(error) => return error.into(),
+    };
+    let Err(error) = run(offer, &mut link);
+    if let SessionError::Refused(why, words) = &error {
+        let refusal = Message::Refuse { why: *why, words: words.clone() };
+        let _ = link.send(&refusal, Instant::now() + HANDSHAKE_WAIT_MAX);
+    }
+    error
+}
+
+fn refused<T>(why: Refusal, words: impl Into<String>) -> Result<T, SessionError> {
+    Err(SessionError::Refused(why, words.into()))
+}
+
+fn run(offer: &Offer, link: &mut Link) -> Result<std::convert::Infallible, SessionError> {
+    let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
+    authenticate(offer, link, deadline)?;
+    let join = match link.receive(deadline)? {
+        Message::Join(join) => join,
+        other => return out_of_place(&other),
+    };
+    let admission = match offer.admit(link.peer(), &join) {
+        Some(admission) => admission,
+        None => return refused(Refusal::Busy, format!("there are {} replicas already", super::REPLICAS_MAX)),
+    };
+    offer.counters.admitted.fetch_add(1, Relaxed);
+    log::info!("replica {} ({}) is admitted as session {}", join.name, link.peer(), admission.session());
+    let welcome = welcome(offer, &join);
+    link.send(&Message::Welcome(welcome), deadline)?;
+    attach(offer, link, &admission)?;
+    follow(offer, link, &admission)
+}
+
+/// Both sides prove that they have the secret, the peer first.
+fn authenticate(offer: &Offer, link: &mut Link, deadline: Instant) -> Result<(), SessionError> {
+    let theirs = match link.receive(deadline)? {
+        Message::Hello { version: VERSION, nonce } => nonce,
+        Message::Hello { version, .. } => {
+            let words = format!("the primary speaks version {VERSION} of the replication protocol, the replica {version}");
+            return refused(Refusal::Version, words);
+        }
+        other => return out_of_place(&other),
+    };
+    let ours = random()?;
+    link.send(&Message::Challenge { nonce: ours }, deadline)?;
+    let proof = match link.receive(deadline)? {
+        Message::Prove { proof } => proof,
+        other => return out_of_place(&other),
+    };
+    if !offer.secret().check(Side::Replica, &theirs, &ours, &proof) {
+        return refused(Refusal::Secret, "the replica has not proved that it has the primary's secret (--secret-file)");
+    }
+    link.send(&Message::Accept { proof: offer.secret().prove(Side::Primary, &theirs, &ours) }, deadline)?;
+    link.trust();
+    Ok(())
+}
+
+fn welcome(offer: &Offer, join: &Join) -> Welcome {
+    let same_host = join.host == offer.host() && join.host != [0; 16];
+    let fabrics = offer.fabrics().filter(|kind| *kind != Kind::Shm || same_host).collect();
+    Welcome {
+        geometry: offer.store().geometry(),
+        epochs: offer.store().epochs(),
+        host: offer.host(),
+        client_port: offer.client_port(),
+        fabrics,
+    }
+}
+
+/// Grants, until the replica says that one of them stands.
+fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<(), SessionError> {
+    for _ in 0..CHOICES_MAX {
+        // As long as it takes the replica to try a fabric and to choose another.
+        let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
+        match next(link, deadline)? {
+            Message::Choose(kind) => {
+                let Some(exporter) = offer.exporter(kind) else {
+                    return refused(Refusal::Fabric, format!("{} is not offered here", kind.name()));
+                };
+                let token = Token(random()?);
+                let grant = exporter.grant(token, offer.regions())?;
+                let invitation = Invitation {
+                    address: exporter.address(),
+                    token,
+                    regions: grant.descriptors().to_vec(),
+                    ack: grant.ack_descriptor(),
+                };
+                if !admission.hold(kind, grant) {
+                    return refused(Refusal::Replaced, "another connection of this replica has taken its place");
+                }
+                link.send(&Message::Grant(invitation), deadline)?;
+            }
+            Message::Attached => return Ok(()),
+            other => return out_of_place(&other),
+        }
+    }
+    refused(Refusal::Protocol, "too many fabrics were tried")
+}
+
+/// The next message that is no heartbeat.
+fn next(link: &mut Link, deadline: Instant) -> Result<Message, LinkError> {
+    loop {
+        match link.receive(deadline)? {
+            Message::Heartbeat => {}
+            message => return Ok(message),
+        }
+    }
+}
+
+/// Heartbeats both ways, until one side ends it.
+fn follow(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<std::convert::Infallible, SessionError> {
+    let mut heard_at = Instant::now();
+    loop {
+        let beat_at = Instant::now() + HEARTBEAT;
+        link.send(&Message::Heartbeat, beat_at)?;
+        while Instant::now() < beat_at {
+            match link.receive(beat_at) {
+                Ok(Message::Heartbeat) => heard_at = Instant::now(),
+                Ok(other) => return out_of_place(&other),
+                Err(LinkError::Silent(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if offer.is_ending() {
+            return refused(Refusal::Ending, "the primary is ending");
+        }
+        match admission.state()? {
+            None => return refused(Refusal::Replaced, "another connection of this replica has taken its place"),
+            Some(GrantState::Waiting) => {
+                return refused(Refusal::Protocol, "the replica said that its data channel stands, but it does not");
+            }
+            Some(GrantState::Connected) => {}
+        }
+        let silence = heard_at.elapsed();
+        if silence > offer.silence_max() {
+            return Err(LinkError::Silent(silence).into());
+        }
+    }
+}
+
+fn out_of_place<T>(message: &Message) -> Result<T, SessionError> {
+    let what = message.name();
+    refused(Refusal::Protocol, format!("the peer said {what} where it made no sense"))
+}

@@ -1,0 +1,471 @@
+//! The control connection's messages, as bytes and back. Pure; what a peer sends is never trusted: each length is held against what has
+//! arrived and against a bound of its own before anything is made of it. docs/FORMATS.md draws them.
+//!
+//! ```text
+//! frame:  length 4 (of what follows) | kind 1 | fields ...
+//! ```
+
+use crate::fabric::{Descriptor, Invitation, Kind, Token};
+use crate::store::{EpochStart, Geometry};
+use crate::base::epoch::Epoch;
+
+/// The protocol spoken here. It grows with every change that an older side would misunderstand.
+pub const VERSION: u16 = 1;
+/// What every connection begins with, so that a stray client is told apart from an old replica.
+pub const MAGIC: [u8; 8] = *b"remora\r\n";
+/// Bytes before a frame's kind.
+pub const LENGTH_BYTES: usize = 4;
+/// Longest frame while the peer has not proved itself.
+pub const STRANGER_FRAME_BYTES_MAX: usize = 512;
+/// Longest frame: the descriptors of 16,384 regions and some.
+pub const FRAME_BYTES_MAX: usize = 512 << 10;
+/// Regions of one grant: a terabyte in slabs, and some.
+pub const REGIONS_MAX: usize = 16_384;
+/// Shards, as store/sizing allows.
+const SHARDS_MAX: usize = 256;
+/// Promotions that a history tells of; older ones are dropped, and who has seen only those begins anew.
+pub const EPOCHS_MAX: usize = 64;
+/// Longest text in a message.
+const TEXT_BYTES_MAX: usize = 400;
+
+/// Bytes of a nonce, of a proof.
+pub const NONCE_BYTES: usize = 32;
+
+/// A random number, used once.
+pub type Nonce = [u8; NONCE_BYTES];
+/// What only who has the secret can make of two nonces.
+pub type Proof = [u8; 32];
+
+/// Why a primary refuses a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Refusal {
+    /// It speaks another version of the protocol.
+    Version = 1,
+    /// It could not prove that it has the secret.
+    Secret = 2,
+    /// There are as many replicas as there may be.
+    Busy = 3,
+    /// What it asked for is not offered.
+    Fabric = 4,
+    /// It said something that makes no sense.
+    Protocol = 5,
+    /// Another connection of the same replica has taken its place.
+    Replaced = 6,
+    /// The primary is ending.
+    Ending = 7,
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Replica: who is there?
+    Hello {
+        /// Of the replica's protocol.
+        version: u16,
+        /// The replica's.
+        nonce: Nonce,
+    },
+    /// Primary: prove that you have the secret.
+    Challenge {
+        /// The primary's.
+        nonce: Nonce,
+    },
+    /// Replica: here is my proof.
+    Prove {
+        /// Over both nonces.
+        proof: Proof,
+    },
+    /// Primary: good, and here is mine.
+    Accept {
+        /// Over both nonces.
+        proof: Proof,
+    },
+    /// Primary: no, and why. The connection ends.
+    Refuse {
+        /// For programs.
+        why: Refusal,
+        /// For people.
+        words: String,
+    },
+    /// Replica: who I am and what I have.
+    Join(Join),
+    /// Primary: what there is to follow.
+    Welcome(Welcome),
+    /// Replica: by this fabric, please.
+    Choose(Kind),
+    /// Primary: then connect there.
+    Grant(Invitation),
+    /// Replica: the data channel stands.
+    Attached,
+    /// Either, once a second.
+    Heartbeat,
+}
+
+/// What a replica says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    /// Random, made at its start: the same on all its connections.
+    pub replica: [u8; 16],
+    /// Its host, to see whether memory can be shared; zeroes if it cannot tell.
+    pub host: [u8; 16],
+    /// For people.
+    pub name: String,
+}
+
+/// What a primary says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// What the replica must have as well.
+    pub geometry: Geometry,
+    /// Its epochs, the oldest first.
+    pub epochs: Vec<EpochStart>,
+    /// Its host.
+    pub host: [u8; 16],
+    /// The port where clients write, 0 for none; the host is the one that the replica has reached.
+    pub client_port: u16,
+    /// What it offers, in its own order of preference.
+    pub fabrics: Vec<Kind>,
+}
+
+/// Why bytes are no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// A length beyond its bound.
+    #[error("a message of {0} bytes, more than is allowed here")]
+    TooLong(usize),
+    /// Fewer or more bytes than its fields take, or a value that is none.
+    #[error("a malformed message of kind {0}")]
+    Malformed(u8),
+    /// A Hello without the magic.
+    #[error("the peer does not speak Remora's replication protocol")]
+    Stranger,
+}
+
+impl Message {
+    fn kind(&self) -> u8 {
+        match self {
+            Message::Hello { .. } => 1,
+            Message::Challenge { .. } => 2,
+            Message::Prove { .. } => 3,
+            Message::Accept { .. } => 4,
+            Message::Refuse { .. } => 5,
+            Message::Join(_) => 6,
+            Message::Welcome(_) => 7,
+            Message::Choose(_) => 8,
+            Message::Grant(_) => 9,
+            Message::Attached => 10,
+            Message::Heartbeat => 11,
+        }
+    }
+
+    /// For people.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Hello { .. } => "Hello",
+            Message::Challenge { .. } => "Challenge",
+            Message::Prove { .. } => "Prove",
+            Message::Accept { .. } => "Accept",
+            Message::Refuse { .. } => "Refuse",
+            Message::Join(_) => "Join",
+            Message::Welcome(_) => "Welcome",
+            Message::Choose(_) => "Choose",
+            Message::Grant(_) => "Grant",
+            Message::Attached => "Attached",
+            Message::Heartbeat => "Heartbeat",
+        }
+    }
+
+    /// Append the frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let begin = out.len();
+        out.extend_from_slice(&[0; LENGTH_BYTES]);
+        out.push(self.kind());
+        match self {
+            Message::Hello { version, nonce } => {
+                out.extend_from_slice(&MAGIC);
+                out.extend_from_slice(&version.to_le_bytes());
+                out.extend_from_slice(nonce);
+            }
+            Message::Challenge { nonce } => out.extend_from_slice(nonce),
+            Message::Prove { proof } | Message::Accept { proof } => out.extend_from_slice(proof),
+            Message::Refuse { why, words } => {
+                out.push(*why as u8);
+                put_text(out, words);
+            }
+            Message::Join(join) => {
+                out.extend_from_slice(&join.replica);
+                out.extend_from_slice(&join.host);
+                put_text(out, &join.name);
+            }
+            Message::Welcome(welcome) => put_welcome(out, welcome),
+            Message::Choose(fabric) => out.push(*fabric as u8),
+            Message::Grant(invitation) => put_invitation(out, invitation),
+            Message::Attached | Message::Heartbeat => {}
+        }
+        let length = (out.len() - begin - LENGTH_BYTES) as u32;
+        out[begin..begin + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+    }
+
+    /// The first message in `bytes` and how many bytes it takes; None while it is not whole. Frames longer than `bytes_max` are refused as
+    /// soon as their length is there.
+    pub fn decode(bytes: &[u8], bytes_max: usize) -> Result<Option<(Message, usize)>, WireError> {
+        let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
+            return Ok(None);
+        };
+        let length = u32::from_le_bytes(*length) as usize;
+        if length > bytes_max {
+            // Someone who speaks HTTP or memcached's protocol begins with letters.
+            let text = bytes[..LENGTH_BYTES].iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+            return Err(if text { WireError::Stranger } else { WireError::TooLong(length) });
+        }
+        let Some(frame) = rest.get(..length) else {
+            return Ok(None);
+        };
+        let (kind, fields) = frame.split_first().ok_or(WireError::Malformed(0))?;
+        let mut fields = Fields(fields);
+        let message = read(*kind, &mut fields).ok_or(if *kind == 1 { WireError::Stranger } else { WireError::Malformed(*kind) })?;
+        if !fields.0.is_empty() {
+            return Err(WireError::Malformed(*kind));
+        }
+        Ok(Some((message, LENGTH_BYTES + length)))
+    }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    let mut end = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    out.extend_from_slice(&(end as u16).to_le_bytes());
+    out.extend_from_slice(&text.as_bytes()[..end]);
+}
+
+fn put_welcome(out: &mut Vec<u8>, welcome: &Welcome) {
+    let Geometry { shards, ring_bytes, slab_bytes, record_bytes_max, evict } = welcome.geometry;
+    out.extend_from_slice(&shards.to_le_bytes());
+    for number in [ring_bytes, slab_bytes, record_bytes_max] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    out.push(evict.into());
+    out.extend_from_slice(&welcome.host);
+    out.extend_from_slice(&welcome.client_port.to_le_bytes());
+    out.push(welcome.fabrics.len() as u8);
+    out.extend(welcome.fabrics.iter().map(|kind| *kind as u8));
+    let first = welcome.epochs.len().saturating_sub(EPOCHS_MAX);
+    let epochs = &welcome.epochs[first..];
+    out.push(epochs.len() as u8);
+    for start in epochs {
+        out.extend_from_slice(&start.epoch.0.to_le_bytes());
+        start.begins.iter().for_each(|begin| out.extend_from_slice(&begin.to_le_bytes()));
+    }
+}
+
+fn put_invitation(out: &mut Vec<u8>, invitation: &Invitation) {
+    put_text(out, &invitation.address);
+    out.extend_from_slice(&invitation.token.0);
+    put_descriptor(out, &invitation.ack);
+    out.extend_from_slice(&(invitation.regions.len() as u32).to_le_bytes());
+    invitation.regions.iter().for_each(|region| put_descriptor(out, region));
+}
+
+fn put_descriptor(out: &mut Vec<u8>, descriptor: &Descriptor) {
+    for number in [descriptor.address, descriptor.key, descriptor.bytes] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+/// What is left of a frame.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// Text that can be shown: no control characters.
+    fn text(&mut self) -> Option<String> {
+        let length = usize::from(self.u16()?);
+        let bytes = self.take(length).filter(|_| length <= TEXT_BYTES_MAX)?;
+        let text = std::str::from_utf8(bytes).ok()?;
+        Some(text.chars().map(|one| if one.is_control() { ' ' } else { one }).collect())
+    }
+
+    fn kind(&mut self) -> Option<Kind> {
+        Kind::from_number(self.u8()?)
+    }
+
+    fn descriptor(&mut self) -> Option<Descriptor> {
+        Some(Descriptor { address: self.u64()?, key: self.u64()?, bytes: self.u64()? })
+    }
+}
+
+fn read(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
+    Some(match kind {
+        1 => {
+            fields.array().filter(|magic| *magic == MAGIC)?;
+            Message::Hello { version: fields.u16()?, nonce: fields.array()? }
+        }
+        2 => Message::Challenge { nonce: fields.array()? },
+        3 => Message::Prove { proof: fields.array()? },
+        4 => Message::Accept { proof: fields.array()? },
+        5 => Message::Refuse { why: refusal(fields.u8()?)?, words: fields.text()? },
+        6 => Message::Join(Join { replica: fields.array()?, host: fields.array()?, name: fields.text()? }),
+        7 => Message::Welcome(read_welcome(fields)?),
+        8 => Message::Choose(fields.kind()?),
+        9 => Message::Grant(read_invitation(fields)?),
+        10 => Message::Attached,
+        11 => Message::Heartbeat,
+        _ => return None,
+    })
+}
+
+fn refusal(number: u8) -> Option<Refusal> {
+    use Refusal::*;
+    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending].into_iter().find(|why| *why as u8 == number)
+}
+
+fn read_welcome(fields: &mut Fields<'_>) -> Option<Welcome> {
+    let shards = fields.u32().filter(|shards| (1..=SHARDS_MAX as u32).contains(shards))?;
+    let (ring_bytes, slab_bytes, record_bytes_max) = (fields.u64()?, fields.u64()?, fields.u64()?);
+    let evict = fields.u8().filter(|evict| *evict <= 1)? == 1;
+    let geometry = Geometry { shards, ring_bytes, slab_bytes, record_bytes_max, evict };
+    let (host, client_port) = (fields.array()?, fields.u16()?);
+    let fabrics = (0..fields.u8()?).map(|_| fields.kind()).collect::<Option<_>>()?;
+    let count = fields.u8().filter(|count| (1..=EPOCHS_MAX).contains(&usize::from(*count)))?;
+    let start = |_| {
+        let epoch = Epoch(fields.u64()?);
+        let begins = (0..shards).map(|_| fields.u64()).collect::<Option<_>>()?;
+        Some(EpochStart { epoch, begins })
+    };
+    let epochs = (0..count).map(start).collect::<Option<_>>()?;
+    Some(Welcome { geometry, epochs, host, client_port, fabrics })
+}
+
+fn read_invitation(fields: &mut Fields<'_>) -> Option<Invitation> {
+    let (address, token) = (fields.text()?, Token(fields.array()?));
+    let ack = fields.descriptor()?;
+    let count = fields.u32().filter(|count| *count as usize <= REGIONS_MAX)?;
+    let regions = (0..count).map(|_| fields.descriptor()).collect::<Option<_>>()?;
+    Some(Invitation { address, token, regions, ack })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples() -> Vec<Message> {
+        let geometry =
+            Geometry { shards: 2, ring_bytes: 1 << 20, slab_bytes: 1 << 20, record_bytes_max: 1 << 18, evict: true };
+        let start = |epoch| EpochStart { epoch: Epoch(epoch), begins: vec![64, 4096] };
+        let descriptor = |key| Descriptor { address: 7, key, bytes: 4096 };
+        vec![
+            Message::Hello { version: 1, nonce: [1; NONCE_BYTES] },
+            Message::Challenge { nonce: [2; NONCE_BYTES] },
+            Message::Prove { proof: [3; 32] },
+            Message::Accept { proof: [4; 32] },
+            Message::Refuse { why: Refusal::Secret, words: "the secret is another one".into() },
+            Message::Join(Join { replica: [5; 16], host: [6; 16], name: "replica".into() }),
+            Message::Welcome(Welcome {
+                geometry,
+                epochs: vec![start(1 << 24 | 1), start(1 << 24 | 2)],
+                host: [9; 16],
+                client_port: 11211,
+                fabrics: vec![Kind::Shm, Kind::Tcp],
+            }),
+            Message::Choose(Kind::Verbs),
+            Message::Grant(Invitation {
+                address: "127.0.0.1:7".into(),
+                token: Token([8; 16]),
+                regions: vec![descriptor(1), descriptor(2)],
+                ack: descriptor(3),
+            }),
+            Message::Attached,
+            Message::Heartbeat,
+        ]
+    }
+
+    #[test]
+    fn every_message_comes_back_and_no_part_of_one_does() {
+        for message in examples() {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            for cut in 0..bytes.len() {
+                assert_eq!(Message::decode(&bytes[..cut], FRAME_BYTES_MAX), Ok(None), "{message:?} cut at {cut}");
+            }
+            let length = bytes.len();
+            bytes.extend_from_slice(b"more");
+            assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), Ok(Some((message, length))));
+        }
+    }
+
+    #[test]
+    fn a_frame_with_a_byte_too_few_or_too_many_is_refused() {
+        for message in examples() {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            let length = bytes.len() - LENGTH_BYTES;
+            for wrong in [length - 1, length + 1] {
+                let mut bytes = bytes.clone();
+                bytes[..LENGTH_BYTES].copy_from_slice(&(wrong as u32).to_le_bytes());
+                bytes.push(0);
+                assert!(Message::decode(&bytes, FRAME_BYTES_MAX).is_err(), "{message:?} with length {wrong}");
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_beyond_their_bounds_are_refused_before_anything_is_made_of_them() {
+        let mut bytes = (FRAME_BYTES_MAX as u32 + 1).to_le_bytes().to_vec();
+        assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), Err(WireError::TooLong(FRAME_BYTES_MAX + 1)));
+        bytes = b"get key\r\n".to_vec();
+        assert_eq!(Message::decode(&bytes, STRANGER_FRAME_BYTES_MAX), Err(WireError::Stranger));
+        // Two billion regions in a frame of 100 bytes.
+        let mut bytes = Vec::new();
+        let invitation =
+            Invitation { address: String::new(), token: Token([0; 16]), regions: vec![], ack: Descriptor { address: 0, key: 0, bytes: 0 } };
+        Message::Grant(invitation).encode(&mut bytes);
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), Err(WireError::Malformed(9)));
+    }
+
+    #[test]
+    fn text_is_cut_to_its_bound_and_shown_without_control_characters() {
+        let words = "é".repeat(TEXT_BYTES_MAX) + "\n";
+        let mut bytes = Vec::new();
+        Message::Refuse { why: Refusal::Busy, words }.encode(&mut bytes);
+        let Ok(Some((Message::Refuse { words, .. }, _))) = Message::decode(&bytes, FRAME_BYTES_MAX) else {
+            panic!("no refusal");
+        };
+        assert_eq!(words, "é".repeat(TEXT_BYTES_MAX / 2));
+        let mut bytes = Vec::new();
+        Message::Refuse { why: Refusal::Busy, words: "a\x1b[2Jb".into() }.encode(&mut bytes);
+        let Ok(Some((Message::Refuse { words, .. }, _))) = Message::decode(&bytes, FRAME_BYTES_MAX) else {
+            panic!("no refusal");
+        };
+        assert_eq!(words, "a [2Jb");
+    }
+}
