@@ -1,5 +1,6 @@
 //! The subcommands of the binary: one file each, wiring only.
 
+pub mod ctl;
 pub mod demo;
 pub mod doctor;
 pub mod load;
@@ -24,6 +25,8 @@ pub enum Command {
     Load(load::Args),
     /// Start a server, load it, show what happens and check every answer
     Demo(demo::Args),
+    /// Ask a running server about its replicas
+    Ctl(ctl::Args),
     /// Say what this host offers, and how to get more of it
     Doctor,
 }
@@ -34,6 +37,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args),
         Command::Load(args) => load::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Ctl(args) => ctl::run(&args),
         Command::Doctor => doctor::run(),
     }
 }

@@ -3,11 +3,14 @@
 //! The order matters: sockets are bound and limits raised while the rights of the start are there, then those are dropped,
 //! then memory is taken and threads are started.
 
+mod replication;
+
 use super::size;
 use crate::base::limits::{
     INPUT_BYTES_TOTAL_MIN, ITEM_BYTES_DEFAULT, OTHER_FILES_MAX, REQUESTS_PER_TURN_DEFAULT, WORKERS_MAX,
 };
 use crate::engine::{Engine, Settings};
+use crate::replication::attach::Joined;
 use crate::server::listen::ListenConfig;
 use crate::server::{Server, ServerConfig, Sockets, address};
 use crate::store::{Store, StoreConfig};
@@ -39,9 +42,9 @@ pub struct Args {
     /// Permissions of the unix socket, in octal
     #[arg(short = 'a', long, default_value = "0700", value_parser = octal)]
     pub unix_mask: u32,
-    /// Memory for items, in MiB
-    #[arg(short, long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
-    pub memory_limit: u64,
+    /// Memory for items, in MiB [default: 64; of a replica: what its primary has]
+    #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    pub memory_limit: Option<u64>,
     /// Answer with an error when memory is full, instead of evicting
     #[arg(short = 'M', long)]
     pub disable_evictions: bool,
@@ -81,6 +84,9 @@ pub struct Args {
     /// Plain pages only
     #[arg(long)]
     pub no_hugepages: bool,
+    /// Replicas.
+    #[command(flatten)]
+    pub replication: replication::Args,
 }
 
 fn octal(text: &str) -> Result<u32, String> {
@@ -93,24 +99,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     start_log(args.verbose);
     let args = apply_extended(args)?;
     let workers = worker_count(args.threads)?;
-    let item_bytes_max = size::parse(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")?;
-    let memory_bytes = usize::try_from(args.memory_limit << 20).context("-m is too large for this machine")?;
+    let replication = replication::Plan::new(&args.replication)?;
     raise_open_files(args.conn_limit, workers)?;
     let listen = listen_config(&args)?;
     let sockets = Sockets::bind(&listen, workers)?;
     drop_rights(args.user.as_deref())?;
-    let store = Store::new(StoreConfig {
-        memory_bytes,
-        item_bytes_max,
-        evict: !args.disable_evictions,
-        workers,
-        shards: args.shards,
-        hugepages: !args.no_hugepages,
-        hash_seed: None,
-        epoch: None,
-    })
-    .context("cannot make the store")?;
-    let settings = Settings { item_bytes_max, workers, rows: setting_rows(&args, &sockets, workers) };
+    let joined = replication.join()?;
+    let store = Arc::new(make_store(&args, workers, joined.as_ref())?);
+    let geometry = store.geometry();
+    let memory_bytes = geometry.ring_bytes as usize * geometry.shards as usize;
+    let item_bytes_max = match &joined {
+        None => item_bytes_max(&args)?,
+        Some(_) => geometry.record_bytes_max as usize,
+    };
+    let rows = setting_rows(&args, &sockets, workers, memory_bytes, item_bytes_max);
     let config = ServerConfig {
         workers,
         connections_max: args.conn_limit as usize,
@@ -119,14 +121,49 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         input_bytes_total_max: INPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         pin: !args.no_pin,
     };
-    let engine = Arc::new(Engine::new(store, settings));
+    let client_port = sockets.tcp.first().map_or(0, SocketAddr::port);
+    let engine = Arc::new(Engine::new(store.clone(), Settings { item_bytes_max, workers, rows }));
+    let replicating = replication.start(joined, &store, &engine, client_port)?;
     let server =
         Server::start(config, sockets, engine).context("cannot start the workers; raise `ulimit -n` and -u")?;
     let stopper = server.stopper();
     signals::watch(move || stopper.stop()).context("cannot watch for signals")?;
     announce(&server)?;
+    replicating.announce();
     server.join();
     Ok(())
+}
+
+/// -m of a primary, in MiB.
+const MEMORY_MEBIBYTES_DEFAULT: u64 = 64;
+
+fn item_bytes_max(args: &Args) -> anyhow::Result<usize> {
+    size::parse(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")
+}
+
+/// A replica's is laid out as its primary's.
+fn make_store(args: &Args, workers: usize, joined: Option<&Joined>) -> anyhow::Result<Store> {
+    if let Some(joined) = joined {
+        let geometry = joined.welcome.geometry;
+        let needed = (geometry.ring_bytes * u64::from(geometry.shards)).div_ceil(1 << 20);
+        if let Some(given) = args.memory_limit.filter(|given| *given < needed) {
+            bail!("-m {given} is less than the {needed} MiB that the primary has: a replica holds as much; leave -m out");
+        }
+        return Store::with_geometry(geometry, workers, !args.no_hugepages, None)
+            .context("cannot hold what the primary holds");
+    }
+    let mebibytes = args.memory_limit.unwrap_or(MEMORY_MEBIBYTES_DEFAULT);
+    Store::new(StoreConfig {
+        memory_bytes: usize::try_from(mebibytes << 20).context("-m is too large for this machine")?,
+        item_bytes_max: item_bytes_max(args)?,
+        evict: !args.disable_evictions,
+        workers,
+        shards: args.shards,
+        hugepages: !args.no_hugepages,
+        hash_seed: None,
+        epoch: None,
+    })
+    .context("cannot make the store")
 }
 
 fn start_log(verbose: u8) {
@@ -205,13 +242,19 @@ fn drop_rights(user: Option<&str>) -> anyhow::Result<()> {
 }
 
 /// What only the command line knows of `stats settings`, in memcached's names.
-fn setting_rows(args: &Args, sockets: &Sockets, workers: usize) -> Vec<(&'static str, String)> {
+fn setting_rows(
+    args: &Args,
+    sockets: &Sockets,
+    workers: usize,
+    memory_bytes: usize,
+    item_bytes_max: usize,
+) -> Vec<(&'static str, String)> {
     let port = sockets.tcp.first().map_or(0, SocketAddr::port);
     let inter = if args.listen.is_empty() { "127.0.0.1".to_string() } else { args.listen.join(",") };
     let path = sockets.unix.as_ref().map_or("NULL".to_string(), |path| path.display().to_string());
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_string();
     vec![
-        ("maxbytes", (args.memory_limit << 20).to_string()),
+        ("maxbytes", memory_bytes.to_string()),
         ("maxconns", args.conn_limit.to_string()),
         ("tcpport", port.to_string()),
         ("udpport", "0".to_string()),
@@ -228,7 +271,7 @@ fn setting_rows(args: &Args, sockets: &Sockets, workers: usize) -> Vec<(&'static
         ("reqs_per_event", args.max_reqs_per_event.to_string()),
         ("maxconns_fast", yes(true)),
         ("idle_timeout", args.idle_timeout.to_string()),
-        ("item_size_max", size::parse(&args.max_item_size).unwrap_or(ITEM_BYTES_DEFAULT).to_string()),
+        ("item_size_max", item_bytes_max.to_string()),
     ]
 }
 
@@ -272,7 +315,7 @@ mod tests {
     #[test]
     fn memcacheds_flags_are_read() {
         let args = args("-p 0 -l 127.0.0.1:0 -m 100 -c 10 -t 2 -I 2m -a 0770 -R 5 -b 7 -M -U 0 -vv -u nobody");
-        assert_eq!((args.port, args.memory_limit, args.conn_limit, args.threads), (Some(0), 100, 10, Some(2)));
+        assert_eq!((args.port, args.memory_limit, args.conn_limit, args.threads), (Some(0), Some(100), 10, Some(2)));
         assert_eq!((args.unix_mask, args.max_reqs_per_event, args.listen_backlog, args.verbose), (0o770, 5, 7, 2));
         assert!(args.disable_evictions && args.user.as_deref() == Some("nobody") && args.max_item_size == "2m");
     }

@@ -29,12 +29,12 @@ pub use plan::Plan;
 use prefixes::Prefixes;
 use stats::Baseline;
 pub use stats::{GlobalStats, WorkerStats, WorkerTotals};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 /// The engine: one per process, shared by all workers.
 pub struct Engine {
-    store: Store,
+    store: Arc<Store>,
     settings: Settings,
     global: GlobalStats,
     flush_timer: FlushTimer,
@@ -42,7 +42,12 @@ pub struct Engine {
     /// What the counters stood at when they were last reset.
     baseline: Mutex<Baseline>,
     started: Instant,
+    /// Rows of `stats replication`.
+    replication: OnceLock<RowSource>,
 }
+
+/// Calls what it is given for each of its rows: name and value.
+pub type RowSource = Box<dyn Fn(&mut dyn FnMut(&str, &str)) + Send + Sync>;
 
 /// What commands and stats need to know of the configuration. The server fills it; nothing in it changes later.
 #[derive(Debug, Clone)]
@@ -112,21 +117,27 @@ struct Call<'c, 'w, 't> {
 
 impl Engine {
     /// An engine over `store`.
-    pub fn new(store: Store, settings: Settings) -> Self {
+    pub fn new(store: impl Into<Arc<Store>>, settings: Settings) -> Self {
         Engine {
-            store,
+            store: store.into(),
             settings,
             global: GlobalStats::default(),
             flush_timer: FlushTimer::default(),
             prefixes: Prefixes::default(),
             baseline: Mutex::default(),
             started: Instant::now(),
+            replication: OnceLock::new(),
         }
     }
 
     /// The store below, for maintenance by the workers.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// What `stats replication` is to show; once.
+    pub fn set_replication_rows(&self, rows: RowSource) {
+        assert!(self.replication.set(rows).is_ok(), "the rows of replication are set once");
     }
 
     /// Counters that belong to the process, not to a worker.

@@ -1,4 +1,4 @@
-//! `stats <subject>`: settings, items, slabs, sizes, conns, detail, reset.
+//! `stats <subject>`: settings, items, slabs, sizes, conns, replication, detail, reset.
 
 use super::{Call, Engine, Outcome};
 use crate::protocol::reply::{self, stat_line};
@@ -21,6 +21,7 @@ impl Engine {
             // Sizes are not tracked, as in a memcached that was not told to.
             Some(b"sizes") => stat_line(call.out.bytes(), "sizes_status", "disabled"),
             Some(b"conns") => report_connections(call),
+            Some(b"replication") => self.report_replication(call),
             Some(b"cachedump") => {
                 return call.answer(b"CLIENT_ERROR stats cachedump not allowed\r\n");
             }
@@ -67,6 +68,15 @@ impl Engine {
         let out = call.out.bytes();
         for (name, value) in own.iter().filter(|row| self.setting(row.0).is_none()).chain(&self.settings.rows) {
             stat_line(out, name, value);
+        }
+    }
+
+    /// The role, then what the replication layer tells.
+    fn report_replication(&self, call: &mut Call<'_, '_, '_>) {
+        let out = call.out.bytes();
+        stat_line(out, "role", if self.is_read_only() { "replica" } else { "primary" });
+        if let Some(rows) = self.replication.get() {
+            rows(&mut |name, value| stat_line(out, name, value));
         }
     }
 

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`landing`] | where a READ puts its bytes: owned memory, moved into the fabric and back |
 //! | [`error`] | how a channel fails, with its cause |
+//! | [`open`] | the one place that knows them all: listen, connect |
 //! | [`verbs`] | RDMA: reliable-connected queue pairs by RDMA CM, over `native/` |
 //! | [`shm`] | one host: the primary's slabs are mapped read-only, a READ is a copy |
 //! | [`tcp`] | any network: a thread of the primary's answers READs |
@@ -25,6 +26,7 @@
 
 pub mod error;
 pub mod landing;
+mod open;
 pub mod shm;
 pub mod sim;
 pub mod tcp;
@@ -33,6 +35,7 @@ pub mod verbs;
 use crate::sys::memory::Slab;
 pub use error::{Cause, FabricError};
 pub use landing::Landing;
+pub use open::{ConnectOptions, connect, is_possible, listen};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -194,23 +197,4 @@ pub struct Invitation {
     pub regions: Vec<Descriptor>,
     /// The ack slot.
     pub ack: Descriptor,
-}
-
-/// What fabrics need to know of this host.
-#[derive(Debug, Clone, Default)]
-pub struct ConnectOptions {}
-
-/// Whether this host has what `kind` needs; else why not.
-pub fn is_possible(kind: Kind, _options: &ConnectOptions) -> Result<(), FabricError> {
-    match kind {
-        Kind::Shm | Kind::Tcp => Ok(()),
-        Kind::Verbs => Err(FabricError::new(kind, Cause::Unsupported, "no")),
-        Kind::Sim => Err(FabricError::new(kind, Cause::Unsupported, "only within one process, for tests")),
-    }
-}
-
-/// Connect to what an exporter elsewhere has granted.
-pub fn connect(kind: Kind, _invitation: &Invitation, options: &ConnectOptions) -> Result<Box<dyn Channel>, FabricError> {
-    is_possible(kind, options)?;
-    Err(FabricError::new(kind, Cause::Unsupported, "no"))
 }

@@ -179,9 +179,10 @@ impl Connection {
         Ok(MetaAnswer { code: b"VA", flags: &self.input[flags], value: Some(&self.input[value]) })
     }
 
-    /// Ask for plain `stats`.
-    pub fn stats(&mut self) -> Result<BTreeMap<String, String>, ClientError> {
-        self.requests.extend_from_slice(b"stats\r\n");
+    /// Ask for `stats`, plain with an empty `subject`.
+    pub fn stats(&mut self, subject: &str) -> Result<BTreeMap<String, String>, ClientError> {
+        self.requests.extend_from_slice(format!("stats {subject}").trim_end().as_bytes());
+        self.requests.extend_from_slice(b"\r\n");
         self.send()?;
         let mut rows = BTreeMap::new();
         let mut bytes = 0;
@@ -322,7 +323,7 @@ mod tests {
             assert_eq!(connection.meta_answer().unwrap(), empty);
             assert_eq!(connection.meta_answer().unwrap(), MetaAnswer { code: b"HD", flags: b"c1 Z", value: None });
             assert_eq!(connection.meta_answer().unwrap(), MetaAnswer { code: b"EN", flags: b"", value: None });
-            let stats = connection.stats().unwrap();
+            let stats = connection.stats("").unwrap();
             assert_eq!((stats["pid"].as_str(), stats["a"].as_str(), stats.len()), ("7", "b c", 2));
             assert_eq!(connection.line().unwrap(), b"17");
             assert!(matches!(connection.line(), Err(ClientError::Closed)));

@@ -250,7 +250,7 @@ impl<'a> Demo<'a> {
     }
 
     fn numbers(&mut self) -> anyhow::Result<Numbers> {
-        Ok(Numbers(self.stats.stats().context("stats")?))
+        Ok(Numbers(self.stats.stats("").context("stats")?))
     }
 }
 

@@ -1,0 +1,258 @@
+//! The flags of `remora serve` that make a primary offer its rings and a replica follow one, and what is started for them.
+
+use crate::engine::Engine;
+use crate::fabric::verbs::VerbsOptions;
+use crate::fabric::{self, ConnectOptions, Exporter, FabricError, Kind};
+use crate::replication::attach::{Identity, Joined};
+use crate::replication::follow::{FollowConfig, Following, first_join};
+use crate::replication::offer::{Offer, OfferConfig, Running};
+use crate::replication::report::Report;
+use crate::replication::secret::{Secret, random};
+use crate::replication::SILENCE_SECONDS_DEFAULT;
+use crate::server::address;
+use crate::store::Store;
+use anyhow::{Context, bail};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a replica that starts looks for its primary.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Replication.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Replication")]
+pub struct Args {
+    /// Offer the cache to replicas at this address and port; port 0 for one of the kernel's choice. Beyond loopback it takes a secret
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub replication: Option<String>,
+    /// Be a read-only replica of the primary whose replication port this is
+    #[arg(long, value_name = "HOST:PORT")]
+    pub replica_of: Option<String>,
+    /// File with the secret that primary and replicas share: 16 to 1024 bytes, mode 0600
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// Fabrics to offer or to use, in this order: auto, shm, verbs, tcp
+    #[arg(long, value_delimiter = ',', default_value = "auto")]
+    pub fabric: Vec<String>,
+    /// Longest pause of a replica between two looks at an idle primary, in microseconds: more costs lag, less costs CPU; 0 spins
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub replica_poll: u64,
+    /// What the replica calls itself in the primary's stats [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub replica_name: Option<String>,
+    /// Seconds of silence after which the other side counts as gone
+    #[arg(long, value_name = "SECONDS", default_value_t = SILENCE_SECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub replication_timeout: u64,
+    /// Port of the data channels over verbs and TCP; 0 for one of the kernel's choice
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub replication_data_port: u16,
+    /// RDMA device to use, with its port and GID index if those matter: mlx5_0, mlx5_0:1, mlx5_0:1:3
+    #[arg(long, value_name = "NAME[:PORT[:GID]]", value_parser = device)]
+    pub device: Option<VerbsOptions>,
+}
+
+/// The flags, checked.
+pub struct Plan {
+    listen: Option<SocketAddr>,
+    primary: Option<String>,
+    secret: Secret,
+    /// None for auto.
+    fabrics: Option<Vec<Kind>>,
+    options: ConnectOptions,
+    pause_max: Duration,
+    silence_max: Duration,
+    data_port: u16,
+    identity: Identity,
+}
+
+/// What runs beside the server; ends when dropped.
+pub struct Replicating {
+    offer: Option<Running>,
+    following: Option<Following>,
+}
+
+impl Plan {
+    /// Check the flags.
+    pub fn new(args: &Args) -> anyhow::Result<Plan> {
+        let listen = args.replication.as_deref().map(resolve_one).transpose().context("--replication")?;
+        let secret = match &args.secret_file {
+            None => Secret::none(),
+            Some(path) => Secret::from_file(path).with_context(|| format!("--secret-file {}", path.display()))?,
+        };
+        if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && secret.is_none()) {
+            bail!("--replication {listen} is open to other hosts, so replicas must have a secret: give --secret-file");
+        }
+        Ok(Plan {
+            listen,
+            primary: args.replica_of.clone(),
+            secret,
+            fabrics: fabrics(&args.fabric)?,
+            options: ConnectOptions { verbs: args.device.clone().unwrap_or_default() },
+            pause_max: Duration::from_micros(args.replica_poll),
+            silence_max: Duration::from_secs(args.replication_timeout),
+            data_port: args.replication_data_port,
+            identity: Identity { replica: random()?, name: args.replica_name.clone().unwrap_or_else(host_name) },
+        })
+    }
+
+    /// Of a replica: be admitted by its primary, which says what store to make.
+    pub fn join(&self) -> anyhow::Result<Option<Joined>> {
+        let Some(config) = self.follow_config()? else { return Ok(None) };
+        let joined = first_join(&config, PATIENCE).context("cannot join the primary")?;
+        Ok(Some(joined))
+    }
+
+    fn follow_config(&self) -> anyhow::Result<Option<FollowConfig>> {
+        let Some(primary) = &self.primary else { return Ok(None) };
+        Ok(Some(FollowConfig {
+            primary: primary.clone(),
+            secret: self.secret.clone(),
+            fabrics: self.fabrics.clone().unwrap_or_else(FollowConfig::any_fabric),
+            options: self.options.clone(),
+            identity: self.identity.clone(),
+            pause_max: self.pause_max,
+            silence_max: self.silence_max,
+        }))
+    }
+
+    /// Start what was asked for.
+    pub fn start(
+        &self,
+        joined: Option<Joined>,
+        store: &Arc<Store>,
+        engine: &Arc<Engine>,
+        client_port: u16,
+    ) -> anyhow::Result<Replicating> {
+        let following = match (self.follow_config()?, joined) {
+            (Some(config), Some(joined)) => {
+                engine.set_read_only(Some(primary_of(&joined)));
+                Some(Following::start(config, joined, store.clone()).context("cannot start the replication thread")?)
+            }
+            _ => None,
+        };
+        let offer = self.listen.map(|listen| self.offer(listen, store, client_port)).transpose()?;
+        let follow = following.as_ref().map(|following| following.follow().clone());
+        let offered = offer.as_ref().map(|running| running.offer().clone());
+        engine.set_replication_rows(Box::new(move |emit| {
+            if let Some(follow) = &follow {
+                follow.rows(emit);
+            }
+            if let Some(offer) = &offered {
+                offer.rows(emit);
+            }
+        }));
+        Ok(Replicating { offer, following })
+    }
+
+    fn offer(&self, listen: SocketAddr, store: &Arc<Store>, client_port: u16) -> anyhow::Result<Running> {
+        let config = OfferConfig {
+            listen,
+            secret: self.secret.clone(),
+            exporters: self.exporters(listen)?,
+            client_port,
+            silence_max: self.silence_max,
+        };
+        Ok(Offer::start(store.clone(), config)?)
+    }
+
+    /// With auto, what this host has; else what was named, or an error.
+    fn exporters(&self, listen: SocketAddr) -> anyhow::Result<Vec<Box<dyn Exporter>>> {
+        let data = SocketAddr::new(listen.ip(), self.data_port);
+        let Some(named) = &self.fabrics else {
+            let all = FollowConfig::any_fabric().into_iter().map(|kind| fabric::listen(kind, data, &self.options));
+            let (there, missing): (Vec<_>, Vec<_>) = all.partition(Result::is_ok);
+            missing.into_iter().filter_map(Result::err).for_each(|error| log::info!("not offered to replicas: {error}"));
+            return Ok(there.into_iter().filter_map(Result::ok).collect());
+        };
+        let opened = named.iter().map(|kind| fabric::listen(*kind, data, &self.options));
+        opened.collect::<Result<_, FabricError>>().context("--fabric")
+    }
+}
+
+impl Replicating {
+    /// One line on stderr: with port 0 it is the only way to learn the port.
+    pub fn announce(&self) {
+        if let Some(running) = &self.offer {
+            let fabrics: Vec<&str> = running.offer().fabrics().map(Kind::name).collect();
+            eprintln!("remora: replication on tcp {} over {}", running.offer().address(), fabrics.join(", "));
+        }
+        if let Some(following) = &self.following {
+            eprintln!("remora: read-only replica of {}", following.follow().snapshot().primary);
+        }
+    }
+}
+
+/// Where clients of this replica should write: the primary's host, and the port that it has told.
+fn primary_of(joined: &Joined) -> String {
+    let host = joined.link.peer();
+    match joined.welcome.client_port {
+        0 => format!("the host {}", host.ip()),
+        port => SocketAddr::new(host.ip(), port).to_string(),
+    }
+}
+
+fn resolve_one(text: &str) -> anyhow::Result<SocketAddr> {
+    if !text.contains(':') {
+        bail!("\"{text}\" has no port; write ADDR:PORT");
+    }
+    let found = address::resolve(text, None)?;
+    found.into_iter().next().with_context(|| format!("\"{text}\" has no address"))
+}
+
+fn fabrics(names: &[String]) -> anyhow::Result<Option<Vec<Kind>>> {
+    if names.iter().any(|name| name == "auto") {
+        if names.len() > 1 {
+            bail!("--fabric auto chooses by itself; name it alone");
+        }
+        return Ok(None);
+    }
+    let known = FollowConfig::any_fabric();
+    let kind = |name: &String| known.iter().copied().find(|kind| kind.name() == name);
+    let all = names.iter().map(|name| kind(name).with_context(|| format!("--fabric {name}: there are auto, shm, verbs and tcp")));
+    Ok(Some(all.collect::<anyhow::Result<_>>()?))
+}
+
+fn device(text: &str) -> Result<VerbsOptions, String> {
+    let wrong = || format!("\"{text}\" is no device; write NAME, NAME:PORT or NAME:PORT:GID, for example mlx5_0:1:3");
+    let mut parts = text.split(':');
+    let device = parts.next().filter(|name| !name.is_empty()).ok_or_else(wrong)?.to_string();
+    let mut number = || parts.next().map(|part| part.parse().map_err(|_| wrong())).transpose();
+    let (port, gid_index) = (number()?, number()?);
+    if parts.next().is_some() { Err(wrong()) } else { Ok(VerbsOptions { device: Some(device), port, gid_index }) }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_named_with_its_port_and_gid() {
+        let options = device("mlx5_0:1:3").unwrap();
+        assert_eq!((options.device.as_deref(), options.port, options.gid_index), (Some("mlx5_0"), Some(1), Some(3)));
+        assert_eq!(device("rxe0").unwrap().port, None);
+        for wrong in ["", ":1", "a:b", "a:1:2:3", "a:300"] {
+            assert!(device(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn fabrics_are_auto_or_named() {
+        let names = |text: &str| fabrics(&text.split(',').map(String::from).collect::<Vec<_>>());
+        assert_eq!(names("auto").unwrap(), None);
+        assert_eq!(names("tcp,shm").unwrap(), Some(vec![Kind::Tcp, Kind::Shm]));
+        assert!(names("auto,tcp").unwrap_err().to_string().contains("alone"));
+        assert!(names("sim").unwrap_err().to_string().contains("verbs"));
+    }
+
+    #[test]
+    fn a_port_open_to_others_wants_a_secret() {
+        assert!(resolve_one("127.0.0.1").is_err());
+        assert_eq!(resolve_one("127.0.0.1:7").unwrap().port(), 7);
+    }
+}
