@@ -23,12 +23,14 @@
 //! - Nothing waits longer than it was told.
 #![deny(clippy::unwrap_used)]
 
+mod door;
 pub mod error;
 pub mod landing;
 pub mod shm;
 pub mod sim;
 pub mod tcp;
 pub mod verbs;
+mod waiting;
 
 use crate::sys::memory::Slab;
 pub use error::{Cause, FabricError};
