@@ -24,6 +24,7 @@
 //! - Nothing waits longer than it was told.
 #![deny(clippy::unwrap_used)]
 
+mod door;
 pub mod error;
 pub mod landing;
 mod open;
@@ -31,6 +32,7 @@ pub mod shm;
 pub mod sim;
 pub mod tcp;
 pub mod verbs;
+mod waiting;
 
 use crate::sys::memory::Slab;
 pub use error::{Cause, FabricError};

@@ -1,7 +1,8 @@
 //! Memory from the kernel, seen as atomic words and nothing else.
 //!
 //! A [`Slab`] is a memfd, so that it can be handed to another process or registered with a device, on the largest pages to be
-//! had. A [`Reservation`] is private address space that costs nothing until it is touched. Under loom both are plain vectors.
+//! had. It is sealed: nobody can change its size, so that no mapping of it, here or elsewhere, ever raises SIGBUS; and, but for
+//! [`Slab::for_writers`], nobody who is given it can write to it, nor punch holes into it (sys/foreign maps it elsewhere). A [`Reservation`] is private address space that costs nothing until it is touched. Under loom both are plain vectors.
 
 use super::sync::AtomicU64;
 use std::io;
@@ -36,8 +37,9 @@ pub fn memory_bytes_available() -> Option<u64> {
 mod mapped {
     use super::*;
     use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
-    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
     use std::fs::File;
+    use std::os::fd::AsRawFd;
 
     /// One memmap2-backed chunk of shared memory.
     pub struct Slab {
@@ -53,17 +55,32 @@ mod mapped {
         pub fn new(name: &str, bytes: usize, hugepages: bool) -> io::Result<Slab> {
             assert!(bytes > 0 && bytes.is_multiple_of(8));
             if hugepages && bytes.is_multiple_of(HUGEPAGE_BYTES) {
-                match map_memfd(name, bytes, MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB) {
+                match map_memfd(name, bytes, MemfdFlags::HUGETLB) {
                     Ok((map, file)) => {
+                        seal(&file, name, SealFlags::FUTURE_WRITE);
                         return Ok(Slab { map, file, backing: Backing::Hugetlb });
                     }
                     Err(error) => log::debug!("{name}: no reserved huge pages ({error}); trying transparent ones"),
                 }
             }
-            let (map, file) = map_memfd(name, bytes, MemfdFlags::CLOEXEC)?;
+            let (map, file) = map_memfd(name, bytes, MemfdFlags::empty())?;
+            seal(&file, name, SealFlags::FUTURE_WRITE);
             let merged = hugepages && transparent_allowed() && map.advise(Advice::HugePage).is_ok();
             let backing = if merged { Backing::Transparent } else { Backing::Plain };
             Ok(Slab { map, file, backing })
+        }
+
+        /// A slab of plain pages that other processes are meant to write to.
+        pub fn for_writers(name: &str, bytes: usize) -> io::Result<Slab> {
+            assert!(bytes > 0 && bytes.is_multiple_of(8));
+            let (map, file) = map_memfd(name, bytes, MemfdFlags::empty())?;
+            seal(&file, name, SealFlags::empty());
+            Ok(Slab { map, file, backing: Backing::Plain })
+        }
+
+        /// Its memfd, opened anew for reading alone: what another process may be given.
+        pub fn open_for_reading(&self) -> io::Result<File> {
+            File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
         }
 
         /// The memory.
@@ -83,10 +100,18 @@ mod mapped {
     }
 
     fn map_memfd(name: &str, bytes: usize, flags: MemfdFlags) -> io::Result<(MmapRaw, File)> {
-        let file = File::from(memfd_create(name, flags)?);
+        let file = File::from(memfd_create(name, flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
         ftruncate(&file, bytes as u64)?;
         let map = MmapOptions::new().len(bytes).map_raw(&file)?;
         Ok((map, file))
+    }
+
+    /// Fix the size of a memfd, and `more`, for ever. Called once it is mapped: FUTURE_WRITE (Linux 5.1) leaves mappings that are
+    /// there writable. Where the kernel cannot, the slab serves all the same; who is handed it looks at its seals.
+    fn seal(file: &File, name: &str, more: SealFlags) {
+        if let Err(error) = fcntl_add_seals(file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL | more) {
+            log::debug!("{name}: memory cannot be sealed ({error}); no other process will map it");
+        }
     }
 
     /// Whether the kernel gives transparent huge pages to shared memory that asks for them.
@@ -115,8 +140,8 @@ mod mapped {
     }
 
     fn words_of(map: &MmapRaw) -> &[AtomicU64] {
-        // SAFETY: the mapping is page-aligned, readable and writable, as long as `map` lives and never resized (the memfd's
-        // descriptor is ours and nobody truncates it); all zeroes is a valid AtomicU64. This is the only view ever made of
+        // SAFETY: the mapping is page-aligned, readable and writable, as long as `map` lives and never resized (the memfd
+        // is sealed or its descriptor is ours alone; reservations have none); all zeroes is a valid AtomicU64. This is the only view ever made of
         // it in this process, so every access by Rust code is atomic.
         unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<AtomicU64>(), map.len() / 8) }
     }
@@ -176,6 +201,39 @@ mod tests {
             assert_eq!(slab.words()[17].load(Relaxed), 42);
             assert!(hugepages || slab.backing() == Backing::Plain);
         }
+    }
+
+    #[test]
+    fn a_slab_keeps_its_size_and_has_no_other_writer() {
+        use memmap2::MmapOptions;
+        use rustix::fs::{FallocateFlags, fallocate};
+        let slab = Slab::new("test", 1 << 16, false).unwrap();
+        assert!(slab.file().set_len(8).is_err() && slab.file().set_len(1 << 17).is_err());
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        assert!(fallocate(slab.file(), punch, 0, 4096).is_err(), "no holes");
+        let reader = slab.open_for_reading().unwrap();
+        assert!(MmapOptions::new().map_raw(&reader).is_err(), "not through the descriptor that it is given");
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+        if let Ok(again) = std::fs::OpenOptions::new().read(true).write(true).open(path) {
+            assert!(MmapOptions::new().map_raw(&again).is_err(), "nor through one that it opens itself");
+        }
+        slab.words()[1].store(7, Relaxed);
+        assert_eq!(slab.words()[1].load(Relaxed), 7, "the owner's own mapping stays writable");
+        let open = Slab::for_writers("test", 4096).unwrap();
+        assert!(open.file().set_len(0).is_err());
+        assert!(MmapOptions::new().map_raw(open.file()).is_ok());
+    }
+
+    #[test]
+    fn huge_pages_can_be_sealed_too() {
+        use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+        // Needs no reserved pages: nothing is mapped.
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::ALLOW_SEALING;
+        let Ok(file) = memfd_create("test", flags) else { return }; // a kernel without huge pages
+        ftruncate(&file, HUGEPAGE_BYTES as u64).unwrap();
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
+        fcntl_add_seals(&file, seals).unwrap();
+        assert!(ftruncate(&file, 0).is_err());
     }
 
     #[test]

@@ -4,6 +4,8 @@
 
 pub mod checksum;
 pub mod child;
+#[cfg(not(loom))]
+pub mod foreign;
 pub mod memory;
 pub mod pinning;
 pub mod poll;

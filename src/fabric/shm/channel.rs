@@ -1,0 +1,199 @@
+//! The replica's end of shared memory. A READ is carried out when it is submitted; [`Channel::poll`] gives back what is done.
+
+use super::error;
+use super::handover::{self, STATUS_UNKNOWN, STATUS_WELCOME};
+use crate::fabric::{
+    CONNECT_WAIT_MAX, Cause, Channel, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing, READ_BYTES_MAX,
+    Read, WRITE_BYTES_MAX,
+};
+use crate::sys::foreign::{ReadOnlyWords, SharedWords};
+use crate::sys::receive::receive;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
+
+/// How often a busy channel looks whether its primary is still there: a look is a system call, some 100 ns, a READ of one line is less.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// Connect with what a primary told.
+pub fn connect(invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
+    let failed = |doing: &str, error: io::Error| match error.kind() {
+        io::ErrorKind::InvalidData => super::error(Cause::Protocol, format!("{doing}: {error}")),
+        _ => FabricError::from_io(Kind::Shm, doing, &error),
+    };
+    let until = Instant::now() + CONNECT_WAIT_MAX;
+    let socket = greet(invitation).map_err(|error| {
+        let doing =
+            format!("connecting to {} of this host (another host, or another network namespace?)", invitation.address);
+        failed(&doing, error)
+    })?;
+    let expected = invitation.regions.len() + 1;
+    match handover::receive_answer(&socket, until).map_err(|error| failed("the primary's answer", error))? {
+        (STATUS_WELCOME, count) if count == expected => {}
+        (STATUS_WELCOME, count) => {
+            return Err(error(
+                Cause::Protocol,
+                format!("the primary hands over {count} pieces of memory, not {expected}"),
+            ));
+        }
+        (STATUS_UNKNOWN, _) => return Err(error(Cause::Refused, "the primary does not know the token, or no longer")),
+        (status, _) => return Err(error(Cause::Protocol, format!("the primary answers with status {status}"))),
+    }
+    let (regions, ack) = map_all(&socket, invitation, until).map_err(|error| failed("the primary's memory", error))?;
+    socket.set_nonblocking(true).map_err(|error| failed("a unix socket", error))?;
+    Ok(Box::new(ShmChannel { socket, regions, ack, done: Vec::new(), over: None, looked: Instant::now() }))
+}
+
+fn greet(invitation: &Invitation) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Of unix sockets this bounds connecting, too.
+    socket.set_write_timeout(Some(CONNECT_WAIT_MAX))?;
+    socket.connect(&SockAddr::unix(format!("\0{}", invitation.address))?)?;
+    let mut socket = UnixStream::from(OwnedFd::from(socket));
+    socket.write_all(&invitation.token.0)?;
+    Ok(socket)
+}
+
+/// Batch by batch, so that no more descriptors than one batch's are ever open.
+fn map_all(
+    socket: &UnixStream,
+    invitation: &Invitation,
+    until: Instant,
+) -> io::Result<(Vec<ReadOnlyWords>, SharedWords)> {
+    let mut regions = Vec::new();
+    loop {
+        for file in handover::receive_batch(socket, regions.len(), until)? {
+            match invitation.regions.get(regions.len()) {
+                Some(descriptor) => regions.push(ReadOnlyWords::map(&file, length(descriptor.bytes)?)?),
+                None => return Ok((regions, map_ack(&file, invitation)?)),
+            }
+        }
+    }
+}
+
+fn map_ack(file: &File, invitation: &Invitation) -> io::Result<SharedWords> {
+    SharedWords::map(file, length(invitation.ack.bytes)?)
+}
+
+/// What was said is compared with what is there before anything is mapped.
+fn length(bytes: u64) -> io::Result<usize> {
+    let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes > 0 && bytes.is_multiple_of(8));
+    bytes.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "memory of an impossible length"))
+}
+
+struct ShmChannel {
+    socket: UnixStream,
+    regions: Vec<ReadOnlyWords>,
+    ack: SharedWords,
+    done: Vec<Completion>,
+    over: Option<FabricError>,
+    looked: Instant,
+}
+
+impl Channel for ShmChannel {
+    fn kind(&self) -> Kind {
+        Kind::Shm
+    }
+
+    fn depth_max(&self) -> usize {
+        DEPTH_MAX
+    }
+
+    fn landing(&mut self, bytes: usize) -> Result<Landing, FabricError> {
+        Landing::new(bytes).map_err(|error| FabricError::from_io(Kind::Shm, "memory for a landing", &error))
+    }
+
+    fn submit(&mut self, reads: &mut Vec<Read>) -> Result<(), FabricError> {
+        self.look_at_times();
+        self.check()?;
+        assert!(self.done.len() + reads.len() <= DEPTH_MAX, "more READs under way than were allowed");
+        for read in reads.drain(..) {
+            let outcome = self.check().and_then(|()| self.carry_out(&read));
+            if let Err(error) = &outcome {
+                self.over.get_or_insert_with(|| error.clone());
+            }
+            self.done.push(Completion { tag: read.tag, landing: read.landing, outcome });
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration) -> Result<usize, FabricError> {
+        if self.done.is_empty() {
+            self.check()?;
+            self.look(wait);
+            self.check()?;
+        }
+        let count = self.done.len();
+        done.append(&mut self.done);
+        Ok(count)
+    }
+
+    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
+        self.look_at_times();
+        self.check()?;
+        assert!(words.len() * 8 <= WRITE_BYTES_MAX && offset.is_multiple_of(8), "a WRITE is a few whole words");
+        let Some(to) = self.ack.words().get(offset / 8..).and_then(|slot| slot.get(..words.len())) else {
+            let what = format!("a WRITE of {} bytes at {offset} reaches beyond the ack slot", words.len() * 8);
+            self.over = Some(error(Cause::Access, what));
+            return self.check();
+        };
+        to.iter().zip(words).for_each(|(to, word)| to.store(*word, Ordering::Release));
+        Ok(())
+    }
+}
+
+impl ShmChannel {
+    fn carry_out(&self, read: &Read) -> Result<(), FabricError> {
+        assert!(
+            read.bytes.is_multiple_of(8) && read.bytes <= READ_BYTES_MAX,
+            "a READ is whole words, and not too many"
+        );
+        let to = read.landing.words(read.bytes);
+        let region = self.regions.get(read.region as usize);
+        let within = |region: &&ReadOnlyWords| {
+            let end = read.offset.checked_add(read.bytes as u64);
+            read.offset.is_multiple_of(8) && end.is_some_and(|end| end <= region.bytes() as u64)
+        };
+        let Some(region) = region.filter(within) else {
+            let what = format!(
+                "a READ of {} bytes at {} of region {}, which it is not in",
+                read.bytes, read.offset, read.region
+            );
+            return Err(error(Cause::Access, what));
+        };
+        region.copy_to((read.offset / 8) as usize, to);
+        // See the module: what later READs see is no older than what this one saw.
+        fence(Ordering::Acquire);
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), FabricError> {
+        self.over.clone().map_or(Ok(()), Err)
+    }
+
+    fn look_at_times(&mut self) {
+        if self.over.is_none() && self.looked.elapsed() >= LOOK_EVERY {
+            self.look(Duration::ZERO);
+        }
+    }
+
+    /// Whether the primary is there; waits for its end for up to `wait`. A signal shortens that.
+    fn look(&mut self, wait: Duration) {
+        if !wait.is_zero() {
+            let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
+            let _ = poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&timeout));
+        }
+        self.over = match receive(&self.socket, &mut [0; 8]) {
+            Ok(None) => None,
+            Ok(Some(0)) => Some(error(Cause::Closed, "the primary ended the channel, or its process has ended")),
+            Ok(Some(_)) => Some(error(Cause::Protocol, "the primary sent bytes where none belong")),
+            Err(error) => Some(FabricError::from_io(Kind::Shm, "looking for the primary", &error)),
+        };
+        self.looked = Instant::now();
+    }
+}

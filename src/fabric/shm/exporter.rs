@@ -1,0 +1,185 @@
+//! The primary's end of shared memory: an abstract unix socket of a random name, at which a peer that shows a waiting grant's token is
+//! handed the regions. Once connected, the socket carries nothing more: its end is how each side learns of the other's.
+
+use super::error;
+use super::handover::{self, DESCRIPTORS_MAX, STATUS_UNKNOWN, STATUS_WELCOME};
+use crate::fabric::door::{Door, Entrance};
+use crate::fabric::waiting::{Place, Stage, Waiting, nobody_came};
+use crate::fabric::{ACK_BYTES, Cause, Descriptor, FabricError, Grant, GrantState, Kind, Regions, Token};
+use crate::sys::memory::Slab;
+use crate::sys::receive::receive;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Names that are tried; that even two are taken is next to impossible.
+const NAMES_MAX: usize = 8;
+
+/// See the module.
+pub struct Exporter {
+    name: String,
+    waiting: Arc<Waiting<Offer>>,
+    _door: Door,
+}
+
+impl Exporter {
+    /// Listen at a new name.
+    pub fn listen() -> Result<Exporter, FabricError> {
+        let (name, listener) =
+            bind().map_err(|error| FabricError::from_io(Kind::Shm, "an abstract unix socket", &error))?;
+        let waiting = Arc::new(Waiting::default());
+        let door = Door::open("shm-door", ShmEntrance { listener, waiting: waiting.clone() });
+        let door =
+            door.map_err(|error| FabricError::from_io(Kind::Shm, "a thread for replicas of this host", &error))?;
+        Ok(Exporter { name, waiting, _door: door })
+    }
+}
+
+fn bind() -> io::Result<(String, UnixListener)> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        // Not a secret, only free: the token admits.
+        let name = format!("remora-{:016x}", fastrand::u64(..));
+        match UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?) {
+            Ok(listener) => {
+                listener.set_nonblocking(true)?;
+                return Ok((name, listener));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < NAMES_MAX => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl crate::fabric::Exporter for Exporter {
+    fn kind(&self) -> Kind {
+        Kind::Shm
+    }
+
+    fn address(&self) -> String {
+        self.name.clone()
+    }
+
+    fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn Grant>, FabricError> {
+        let count = regions.count();
+        if count >= DESCRIPTORS_MAX {
+            let what = format!("{count} regions are more than {}; use fewer shards", DESCRIPTORS_MAX - 1);
+            return Err(error(Cause::Unsupported, what));
+        }
+        let bytes = |number| (regions.slab(number).words().len() * 8) as u64;
+        let descriptors = (0..count).map(|number| Descriptor { address: 0, key: 0, bytes: bytes(number) }).collect();
+        let ack = Slab::for_writers("remora-ack", ACK_BYTES);
+        let ack = ack.map_err(|error| FabricError::from_io(self.kind(), "memory for an ack slot", &error))?;
+        let offer = Arc::new(Offer { regions, ack, stage: Stage::waiting() });
+        let until = self.waiting.add(self.kind(), token, offer.clone())?;
+        Ok(Box::new(ShmGrant { offer, descriptors, token, waiting: self.waiting.clone(), until }))
+    }
+}
+
+/// What one peer is given.
+struct Offer {
+    regions: Arc<dyn Regions>,
+    ack: Slab,
+    stage: Stage<UnixStream>,
+}
+
+impl Offer {
+    fn hand_over(&self, socket: &UnixStream) -> io::Result<()> {
+        let count = self.regions.count();
+        handover::send_answer(socket, STATUS_WELCOME, count + 1)?;
+        handover::send_files(socket, count + 1, |number| {
+            if number < count { self.regions.slab(number).open_for_reading() } else { self.ack.file().try_clone() }
+        })
+    }
+}
+
+struct ShmEntrance {
+    listener: UnixListener,
+    waiting: Arc<Waiting<Offer>>,
+}
+
+impl Entrance for ShmEntrance {
+    type Socket = UnixStream;
+    const GREETING_BYTES: usize = 16;
+
+    fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    fn accept(&self) -> io::Result<UnixStream> {
+        Ok(self.listener.accept()?.0)
+    }
+
+    fn admit(&self, socket: UnixStream, greeting: &[u8]) {
+        let Ok(token) = greeting.try_into() else { return };
+        let Some(offer) = self.waiting.take(&Token(token)) else {
+            log::warn!("shm: a process showed a token that nobody waits for");
+            let _ = handover::send_answer(&socket, STATUS_UNKNOWN, 0);
+            return;
+        };
+        // Under the lock: a grant that is dropped meanwhile waits, and then ends what was begun here.
+        let mut place = offer.stage.lock();
+        if matches!(*place, Place::Waiting) {
+            *place = match offer.hand_over(&socket) {
+                Ok(()) => Place::Connected(socket),
+                Err(error) => Place::Over(FabricError::from_io(Kind::Shm, "handing memory to a replica", &error)),
+            };
+        }
+    }
+}
+
+struct ShmGrant {
+    offer: Arc<Offer>,
+    descriptors: Vec<Descriptor>,
+    token: Token,
+    waiting: Arc<Waiting<Offer>>,
+    until: Instant,
+}
+
+impl Grant for ShmGrant {
+    fn descriptors(&self) -> &[Descriptor] {
+        &self.descriptors
+    }
+
+    fn ack(&self) -> &Slab {
+        &self.offer.ack
+    }
+
+    fn ack_descriptor(&self) -> Descriptor {
+        Descriptor { address: 0, key: 0, bytes: ACK_BYTES as u64 }
+    }
+
+    /// One system call once the peer is there.
+    fn state(&mut self) -> Result<GrantState, FabricError> {
+        let mut place = self.offer.stage.lock();
+        let ended = match &*place {
+            Place::Waiting if Instant::now() < self.until => return Ok(GrantState::Waiting),
+            Place::Waiting => nobody_came(Kind::Shm),
+            Place::Connected(socket) => match receive(socket, &mut [0; 8]) {
+                Ok(None) => return Ok(GrantState::Connected),
+                Ok(Some(0)) => error(Cause::Closed, "the replica ended its channel, or its process has ended"),
+                Ok(Some(_)) => error(Cause::Protocol, "the replica sent bytes where none belong"),
+                Err(error) => FabricError::from_io(Kind::Shm, "looking for the replica", &error),
+            },
+            Place::Over(error) => return Err(error.clone()),
+        };
+        *place = Place::Over(ended.clone()); // closes the socket
+        Err(ended)
+    }
+}
+
+impl Drop for ShmGrant {
+    fn drop(&mut self) {
+        self.waiting.take(&self.token);
+        let mut place = self.offer.stage.lock();
+        if let Place::Connected(socket) = &*place {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        *place = Place::Over(error(Cause::Closed, "the grant was dropped"));
+    }
+}

@@ -1,0 +1,143 @@
+//! Memory of another process, mapped into this one from a memfd that was received: read-only ([`ReadOnlyWords`]) or shared
+//! ([`SharedWords`]).
+//!
+//! The other process is not trusted. A memfd that could shrink would raise SIGBUS here, so one that is not sealed against it
+//! (F_SEAL_SHRINK, which nobody can take back) or has another size than was said is refused before it is mapped. What the words
+//! hold may change at any time, which atomics allow.
+
+use super::memory::HUGEPAGE_BYTES;
+use super::sync::{AtomicU64, Ordering::Relaxed};
+use memmap2::{Advice, MmapOptions, MmapRaw};
+use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
+use std::fs::File;
+use std::io;
+
+/// A mapping that can only be loaded from: a store to it would be a segmentation fault, so no `&AtomicU64` of it is given out.
+pub struct ReadOnlyWords {
+    map: MmapRaw,
+}
+
+impl ReadOnlyWords {
+    /// Map `file`, which must be of `bytes` bytes, a multiple of 8, and sealed against shrinking.
+    pub fn map(file: &File, bytes: usize) -> io::Result<ReadOnlyWords> {
+        check(file, bytes)?;
+        let map = MmapOptions::new().len(bytes).map_raw_read_only(file)?;
+        if bytes.is_multiple_of(HUGEPAGE_BYTES) {
+            let _ = map.advise(Advice::HugePage); // only saves page faults
+        }
+        Ok(ReadOnlyWords { map })
+    }
+
+    /// Length in bytes.
+    pub fn bytes(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Load the words from word `at` on into `to`, each once, with relaxed ordering. Panics if they do not lie within.
+    pub fn copy_to(&self, at: usize, to: &[AtomicU64]) {
+        let from = &words_of(&self.map)[at..at + to.len()];
+        copy(from, to);
+    }
+}
+
+/// A mapping that both processes store to.
+pub struct SharedWords {
+    map: MmapRaw,
+}
+
+impl SharedWords {
+    /// Map `file`, which must be of `bytes` bytes, a multiple of 8, and sealed against shrinking.
+    pub fn map(file: &File, bytes: usize) -> io::Result<SharedWords> {
+        check(file, bytes)?;
+        Ok(SharedWords { map: MmapOptions::new().len(bytes).map_raw(file)? })
+    }
+
+    /// The memory.
+    pub fn words(&self) -> &[AtomicU64] {
+        words_of(&self.map)
+    }
+}
+
+fn check(file: &File, bytes: usize) -> io::Result<()> {
+    assert!(bytes > 0 && bytes.is_multiple_of(8));
+    let invalid = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    // Sealed first: what is sealed now keeps the size that is looked at next.
+    if !fcntl_get_seals(file)?.contains(SealFlags::SHRINK) {
+        return invalid("memory that its owner could shrink under our feet".into());
+    }
+    let size = fstat(file)?.st_size;
+    if u64::try_from(size).is_ok_and(|size| size == bytes as u64) {
+        return Ok(());
+    }
+    invalid(format!("memory of {size} bytes where {bytes} were said"))
+}
+
+fn words_of(map: &MmapRaw) -> &[AtomicU64] {
+    // SAFETY: the mapping is page-aligned and readable for as long as `map` lives, and `check` has seen that the file cannot
+    // shrink, so every word of it can be loaded. Others write to it meanwhile, and this process looks at it through atomics
+    // alone. Of a read-only mapping the words go to `copy` and nowhere else, which only loads with relaxed ordering: of all
+    // atomic accesses the one that is a plain load instruction, and so allowed on read-only memory (std::sync::atomic,
+    // "Atomic accesses to read-only memory": up to a pointer's width).
+    unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<AtomicU64>(), map.len() / 8) }
+}
+
+/// Words copied by one turn of the loop: a cache line.
+const WORDS_PER_TURN: usize = 8;
+
+/// The throughput of the shared-memory fabric. Compilers do not join relaxed accesses into wider ones, so it is eight bytes an
+/// instruction; unrolled, two instructions a word.
+#[inline(never)]
+fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
+    let (from_lines, from_rest) = from.as_chunks::<WORDS_PER_TURN>();
+    let (to_lines, to_rest) = to.as_chunks::<WORDS_PER_TURN>();
+    for (from, to) in from_lines.iter().zip(to_lines) {
+        for (from, to) in from.iter().zip(to) {
+            to.store(from.load(Relaxed), Relaxed);
+        }
+    }
+    for (from, to) in from_rest.iter().zip(to_rest) {
+        to.store(from.load(Relaxed), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::memory::Slab;
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    #[test]
+    fn a_slab_is_read_and_an_open_one_written_through_other_mappings() {
+        let slab = Slab::new("test", 4096, false).unwrap();
+        let mapped = ReadOnlyWords::map(&slab.open_for_reading().unwrap(), 4096).unwrap();
+        slab.words().iter().enumerate().for_each(|(at, word)| word.store(at as u64, Relaxed));
+        for (at, count) in [(0, 512), (3, 7), (5, 8), (9, 100), (511, 1), (512, 0)] {
+            let to: Vec<AtomicU64> = (0..count).map(|_| AtomicU64::new(0)).collect();
+            mapped.copy_to(at, &to);
+            assert!(to.iter().zip(at as u64..).all(|(word, expected)| word.load(Relaxed) == expected));
+        }
+        let open = Slab::for_writers("test", 4096).unwrap();
+        SharedWords::map(open.file(), 4096).unwrap().words()[2].store(9, Relaxed);
+        assert_eq!(open.words()[2].load(Relaxed), 9);
+    }
+
+    #[test]
+    #[should_panic(expected = "out of range")]
+    fn a_copy_from_beyond_is_our_bug() {
+        let slab = Slab::new("test", 4096, false).unwrap();
+        let mapped = ReadOnlyWords::map(&slab.open_for_reading().unwrap(), 4096).unwrap();
+        mapped.copy_to(512, &[AtomicU64::new(0)]);
+    }
+
+    #[test]
+    fn memory_that_may_shrink_or_has_another_size_is_refused() {
+        let open = File::from(memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap());
+        open.set_len(4096).unwrap();
+        assert!(ReadOnlyWords::map(&open, 4096).is_err() && SharedWords::map(&open, 4096).is_err());
+        let slab = Slab::new("test", 4096, false).unwrap();
+        assert!(ReadOnlyWords::map(slab.file(), 8192).is_err() && ReadOnlyWords::map(slab.file(), 2048).is_err());
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let no_memory = File::from(std::os::fd::OwnedFd::from(socket));
+        assert!(ReadOnlyWords::map(&no_memory, 4096).is_err(), "a descriptor of something else");
+    }
+}
