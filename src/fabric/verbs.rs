@@ -1,1 +1,58 @@
 //! RDMA, over `native/`: reliable-connected queue pairs, connected by RDMA CM.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `native` | the C layer, made safe: the only unsafe code here |
+//! | `devices` | which devices there are, and which one, with which address, is meant |
+//! | `exporter` | the primary: listens, knows tokens, accepts |
+//! | `grant` | what one replica was given: a protection domain, its regions, an ack slot, one queue pair |
+//! | `connecting` | the replica's way to a channel |
+//! | `channel` | the replica's end: READs, completions, acks |
+//! | `watch` | a device's own events: a queue pair or the device has failed |
+//! | `errors` | refusals and completions in words, with what helps |
+//!
+//! The order in which things go: a queue pair first, then registrations, then the protection domain. Each holds what it was made of.
+
+mod channel;
+mod connecting;
+mod devices;
+mod errors;
+mod exporter;
+mod grant;
+mod native;
+mod watch;
+
+pub use connecting::connect;
+pub use devices::{DeviceInfo, Gid, PortInfo, devices};
+pub use exporter::Exporter;
+pub use native::registrations;
+
+/// Whether this build has RDMA: the headers were there when it was compiled.
+pub const BUILT: bool = cfg!(remora_verbs);
+
+/// Which device to use, where not all of it follows from an address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VerbsOptions {
+    /// Its name, as `remora doctor` lists it.
+    pub device: Option<String>,
+    /// Its port, from 1.
+    pub port: Option<u8>,
+    /// The entry of the port's table of GIDs. RDMA CM goes by addresses, and the GIDs of RoCE are addresses: this one is bound to.
+    pub gid_index: Option<u8>,
+}
+
+/// Retransmissions before a peer counts as gone: the most that a queue pair can be told.
+const RETRIES: u8 = 7;
+
+/// Wait for an answer before each retransmission, as 4.096 us * 2^16 = 268 ms: with eight attempts a host that lost its power is
+/// noticed after about two seconds, and a switch that drops a packet costs a quarter of one.
+const ACK_TIMEOUT_EXPONENT: u8 = 16;
+
+/// Retries of a peer that is not ready. READs and WRITEs need no receive, so this is only for devices that fault in pages meanwhile; 7
+/// would mean for ever.
+const RNR_RETRIES: u8 = 6;
+
+/// READs under way on one queue pair. More than [`super::DEPTH_MAX`] are never posted.
+const READ_DEPTH: u8 = super::DEPTH_MAX as u8;
+
+const _: () = assert!(super::DEPTH_MAX <= native::READS_MAX, "a batch is one chain of requests");

@@ -1,0 +1,255 @@
+//! The replica's end of a channel: READs and their completions, acks, and how it notices that it is over.
+
+use super::errors::{completed, failed};
+use super::native::cm::EventKind;
+use super::native::completion::{CompletionQueue, FLUSHED, SUCCESS};
+use super::native::memory::{self, LandingError};
+use super::native::queue::{Finished, QueuePair, ReadQueue};
+use super::watch::Watch;
+use crate::fabric::{self, Cause, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing, Read};
+use crate::fabric::{READ_BYTES_MAX, WRITE_BYTES_MAX};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Looked for completions so long before sleeping: a READ over a good network takes less, and a sleep costs about as much.
+const BUSY_POLL: Duration = Duration::from_micros(20);
+
+/// While nothing completes and the caller does not let it sleep, events are looked for so often: it costs a system call.
+const EVENTS_EVERY: Duration = Duration::from_millis(1);
+
+/// Longest wait for room for a WRITE; all that are under way are overdue by then.
+const WRITE_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Bytes of the buffer for WRITEs that are not taken inline.
+const WRITE_BUFFER_BYTES: usize = 4096;
+
+/// See the module. The watch goes before the queue pair.
+pub(super) struct Channel {
+    watch: Watch,
+    queue: ReadQueue,
+    regions: Vec<fabric::Descriptor>,
+    ack: fabric::Descriptor,
+    depth: usize,
+    /// READs that are done and were not asked for yet; at most `depth`.
+    finished: VecDeque<Finished>,
+    events_looked: Instant,
+    over: Option<FabricError>,
+}
+
+impl Channel {
+    /// Over a queue pair that is connected.
+    pub(super) fn new(
+        pair: QueuePair,
+        completions: Arc<CompletionQueue>,
+        invitation: &Invitation,
+        depth: usize,
+    ) -> Result<Channel, FabricError> {
+        let watch = Watch::new(pair.domain().device(), pair.number())?;
+        let buffer = match ReadQueue::writes_inline(&pair) {
+            true => None,
+            false => Some(new_landing(&pair, WRITE_BUFFER_BYTES)?),
+        };
+        Ok(Channel {
+            watch,
+            queue: ReadQueue::new(pair, completions, buffer),
+            regions: invitation.regions.clone(),
+            ack: invitation.ack,
+            depth: depth.min(DEPTH_MAX),
+            finished: VecDeque::with_capacity(DEPTH_MAX),
+            events_looked: Instant::now(),
+            over: None,
+        })
+    }
+
+    /// The channel is over, from the first reason on.
+    fn end(&mut self, why: FabricError) -> FabricError {
+        if self.over.is_none() {
+            self.queue.pair().stop();
+        }
+        self.over.get_or_insert(why).clone()
+    }
+
+    fn standing(&self) -> Result<(), FabricError> {
+        self.over.clone().map_or(Ok(()), Err)
+    }
+
+    /// Take what has completed. How many READs and WRITEs that were.
+    fn reap(&mut self) -> Result<usize, FabricError> {
+        let finished = &mut self.finished;
+        let reaped = match self.queue.reap(|read| finished.push_back(read)) {
+            Ok(reaped) => reaped,
+            Err(refusal) => return Err(self.end(refusal.into())),
+        };
+        match reaped.failure {
+            Some((FLUSHED, _)) if self.over.is_some() => {}
+            Some((FLUSHED, vendor)) => {
+                // Somebody else stopped the queue pair: the device, or the connection's end. They know why.
+                self.look()?;
+                self.end(completed(FLUSHED, vendor));
+            }
+            Some((status, vendor)) => {
+                self.end(completed(status, vendor));
+            }
+            None => {}
+        }
+        Ok(reaped.count)
+    }
+
+    /// Look at what the connection manager and the device say.
+    fn look(&mut self) -> Result<(), FabricError> {
+        self.events_looked = Instant::now();
+        loop {
+            let event = match self.queue.pair().id().events().next() {
+                Ok(None) => break,
+                Ok(Some(event)) => event,
+                Err(refusal) => return Err(self.end(refusal.into())),
+            };
+            let why = match event.kind {
+                EventKind::Disconnected => failed(Cause::Closed, "the primary has ended the channel, or is gone"),
+                EventKind::DeviceRemoval => failed(Cause::System, "the device was removed"),
+                _ => continue,
+            };
+            self.end(why);
+        }
+        if let Some(why) = self.watch.look() {
+            self.end(why);
+        }
+        Ok(())
+    }
+
+    /// Hand over what is done.
+    fn deliver(&mut self, done: &mut Vec<Completion>) -> usize {
+        let count = self.finished.len();
+        for Finished { tag, landing, status } in self.finished.drain(..) {
+            let outcome = match (status, &self.over) {
+                (SUCCESS, _) => Ok(()),
+                (FLUSHED, Some(over)) => Err(over.clone()),
+                _ => Err(completed(status, 0)),
+            };
+            done.push(Completion { tag, landing, outcome });
+        }
+        count
+    }
+
+    /// Sleep until something happens, at most until `deadline`.
+    fn sleep(&mut self, deadline: Instant) -> Result<(), FabricError> {
+        let armed = self.queue.completions().arm();
+        armed.map_err(|refusal| self.end(refusal.into()))?;
+        // What came before it was armed wakes nobody.
+        if self.reap()? > 0 {
+            return Ok(());
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        let events = self.queue.pair().id().events().clone();
+        let (events_fd, watch_fd) = (events.fd(), self.watch.fd());
+        let mut sources = vec![PollFd::new(&events_fd, PollFlags::IN), PollFd::new(&watch_fd, PollFlags::IN)];
+        let completions_fd = self.queue.completions().fd();
+        sources.extend(completions_fd.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let slept = poll(&mut sources, Some(&timeout));
+        self.queue.completions().clear();
+        match slept {
+            Ok(_) | Err(rustix::io::Errno::INTR) => self.look(),
+            Err(error) => Err(self.end(FabricError::from_io(Kind::Verbs, "cannot wait for READs", &error.into()))),
+        }
+    }
+
+    /// Wait until a WRITE can be taken.
+    fn room_for_write(&mut self) -> Result<(), FabricError> {
+        let deadline = Instant::now() + WRITE_WAIT_MAX;
+        while !self.queue.takes_write() {
+            if self.reap()? == 0 {
+                if Instant::now() >= deadline {
+                    return Err(self.end(failed(Cause::TimedOut, "the primary takes no more acks")));
+                }
+                self.sleep(deadline)?;
+            }
+            self.standing()?;
+        }
+        Ok(())
+    }
+}
+
+fn new_landing(pair: &QueuePair, bytes: usize) -> Result<Landing, FabricError> {
+    memory::landing(pair.domain(), bytes).map_err(|error| match error {
+        LandingError::Memory(error) => FabricError::from_io(Kind::Verbs, "cannot make a landing", &error),
+        LandingError::Refused(refusal) => refusal.into(),
+    })
+}
+
+impl fabric::Channel for Channel {
+    fn kind(&self) -> Kind {
+        Kind::Verbs
+    }
+
+    fn depth_max(&self) -> usize {
+        self.depth
+    }
+
+    fn landing(&mut self, bytes: usize) -> Result<Landing, FabricError> {
+        new_landing(self.queue.pair(), bytes)
+    }
+
+    fn submit(&mut self, reads: &mut Vec<Read>) -> Result<(), FabricError> {
+        self.standing()?;
+        let under_way = self.queue.reads_under_way() + self.finished.len();
+        assert!(under_way + reads.len() <= self.depth, "more READs under way than {}", self.depth);
+        for read in reads.iter() {
+            assert!(read.bytes <= READ_BYTES_MAX && read.bytes <= read.landing.bytes(), "a READ too long");
+            // Where a region ends the device knows; here only what has no address at all is turned down.
+            let region = self.regions.get(read.region as usize);
+            let end = region.and_then(|region| region.address.checked_add(read.offset)?.checked_add(read.bytes as u64));
+            if end.is_none() || region.is_none_or(|region| u32::try_from(region.key).is_err()) {
+                let what = format!("a READ of region {} at {}: there is none", read.region, read.offset);
+                return Err(self.end(failed(Cause::Access, what)));
+            }
+        }
+        let regions = &self.regions;
+        let place = |read: &Read| {
+            let region = regions[read.region as usize];
+            (region.address + read.offset, region.key as u32)
+        };
+        self.queue.post(reads, place).map_err(|refusal| self.end(refusal.into()))
+    }
+
+    fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration) -> Result<usize, FabricError> {
+        let begun = Instant::now();
+        let deadline = begun + wait;
+        loop {
+            self.reap()?;
+            let count = self.deliver(done);
+            if count > 0 {
+                return Ok(count);
+            }
+            if self.queue.reads_under_way() == 0 {
+                self.standing()?;
+            }
+            let now = Instant::now();
+            if now.duration_since(self.events_looked) >= EVENTS_EVERY {
+                self.look()?;
+                continue;
+            }
+            if now >= deadline {
+                return self.standing().map(|()| 0);
+            }
+            if now.duration_since(begun) < BUSY_POLL {
+                std::hint::spin_loop();
+            } else {
+                self.sleep(deadline)?;
+            }
+        }
+    }
+
+    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
+        assert!(size_of_val(words) <= WRITE_BYTES_MAX && offset.is_multiple_of(8), "a WRITE of up to 64 bytes, aligned");
+        self.standing()?;
+        self.room_for_write()?;
+        let remote = self.ack.address.checked_add(offset as u64);
+        let (Some(remote), Ok(key)) = (remote, u32::try_from(self.ack.key)) else {
+            return Err(self.end(failed(Cause::Access, format!("a WRITE at {offset} of the ack slot: there is none"))));
+        };
+        self.queue.write(remote, key, words).map_err(|refusal| self.end(refusal.into()))
+    }
+}

@@ -1,0 +1,213 @@
+//! Which RDMA devices there are, and which one, with which address, is meant.
+
+use super::VerbsOptions;
+use super::errors::{failed, library, no_device};
+use super::native::device::{self, Device};
+use crate::fabric::{Cause, FabricError};
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Entries of a port's table of GIDs that are looked at: RoCE has two to four for each address.
+const GIDS_MAX: u32 = 256;
+
+/// A device, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// As under /sys/class/infiniband.
+    pub name: String,
+    /// InfiniBand (RoCE, too) or iWARP.
+    pub transport: &'static str,
+    /// READs of a peer under way on one queue pair.
+    pub responder_reads_max: u32,
+    /// READs of its own under way on one queue pair.
+    pub initiator_reads_max: u32,
+    /// Largest region in bytes.
+    pub mr_bytes_max: u64,
+    /// Regions, all processes together.
+    pub regions_max: u32,
+    /// Queue pairs, all processes together.
+    pub queue_pairs_max: u32,
+    /// Its ports.
+    pub ports: Vec<PortInfo>,
+}
+
+/// A port of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortInfo {
+    /// From 1.
+    pub number: u8,
+    /// It has a link.
+    pub active: bool,
+    /// Ethernet (RoCE) or InfiniBand.
+    pub link: &'static str,
+    /// Bytes of a packet.
+    pub mtu_bytes: u32,
+    /// The entries that are set.
+    pub gids: Vec<Gid>,
+}
+
+/// An entry of a port's table of GIDs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gid {
+    /// Its number.
+    pub index: u8,
+    /// The GID, in the form of an address.
+    pub address: Ipv6Addr,
+    /// As the kernel calls it: "RoCE v2", "IB/RoCE v1"; empty if it does not say.
+    pub kind: String,
+}
+
+impl Gid {
+    /// The network address that it stands for; none for those of a link alone, which all networks share.
+    fn network_address(&self) -> Option<IpAddr> {
+        match self.address.to_ipv4_mapped() {
+            Some(address) => Some(address.into()),
+            None if self.address.is_unicast_link_local() => None,
+            None => Some(self.address.into()),
+        }
+    }
+}
+
+/// All devices of this host, opened through RDMA CM, as a channel would.
+pub fn devices() -> Result<Vec<DeviceInfo>, FabricError> {
+    open()?.iter().map(describe).collect()
+}
+
+fn open() -> Result<Vec<Device>, FabricError> {
+    match device::devices(library()?) {
+        Ok(devices) if !devices.is_empty() => Ok(devices),
+        Ok(_) => Err(no_device(None)),
+        Err(refusal) => Err(no_device(Some(refusal))),
+    }
+}
+
+fn describe(device: &Device) -> Result<DeviceInfo, FabricError> {
+    let attributes = device.attributes()?;
+    let ports = (1..=attributes.ports).map(|number| describe_port(device, &attributes.name, number));
+    Ok(DeviceInfo {
+        transport: if attributes.transport == 1 { "iWARP" } else { "InfiniBand" },
+        responder_reads_max: attributes.responder_reads_max,
+        initiator_reads_max: attributes.initiator_reads_max,
+        mr_bytes_max: attributes.mr_bytes_max,
+        regions_max: attributes.regions_max,
+        queue_pairs_max: attributes.queue_pairs_max,
+        ports: ports.collect::<Result<_, _>>()?,
+        name: attributes.name,
+    })
+}
+
+fn describe_port(device: &Device, name: &str, number: u8) -> Result<PortInfo, FabricError> {
+    let port = device.port(number)?;
+    let mut gids = Vec::new();
+    for index in 0..port.gids.min(GIDS_MAX) as usize {
+        let index = index as u8;
+        let Ok(gid) = device.gid(number, index) else { continue };
+        if gid != [0; 16] {
+            let path = format!("/sys/class/infiniband/{name}/ports/{number}/gid_attrs/types/{index}");
+            let kind = std::fs::read_to_string(path).unwrap_or_default().trim().to_string();
+            gids.push(Gid { index, address: gid.into(), kind });
+        }
+    }
+    let link = if port.ethernet { "Ethernet" } else { "InfiniBand" };
+    Ok(PortInfo { number, active: port.active, link, mtu_bytes: port.mtu_bytes, gids })
+}
+
+/// What options come to, before anything is connected.
+pub(super) struct Choice {
+    /// The device that was named, or the first that has a link.
+    pub device: Device,
+    /// The address to bind to, where the options say so and the device has one.
+    pub address: Option<IpAddr>,
+}
+
+/// The device that `options` mean, and its address, of the family of `like` unless that is none.
+pub(super) fn choose(options: &VerbsOptions, like: Option<IpAddr>) -> Result<Choice, FabricError> {
+    let described = |device: Device| describe(&device).map(|info| (device, info));
+    let all: Vec<(Device, DeviceInfo)> = open()?.into_iter().map(described).collect::<Result<_, _>>()?;
+    let names = all.iter().map(|(_, info)| info.name.as_str()).collect::<Vec<_>>().join(", ");
+    let usable = |port: &PortInfo| port.active && options.port.is_none_or(|number| number == port.number);
+    let fits = |info: &DeviceInfo| options.device.as_ref().is_none_or(|name| *name == info.name);
+    let Some((device, info)) = all.into_iter().find(|(_, info)| fits(info) && info.ports.iter().any(usable)) else {
+        let wanted = options.device.as_deref().map_or("any device".to_string(), |name| format!("device {name}"));
+        let port = options.port.map_or("a port".to_string(), |port| format!("port {port}"));
+        let why = format!("{wanted} with {port} that has a link is not here, of: {names}; see `rdma link`");
+        return Err(failed(Cause::Unsupported, why));
+    };
+    let asked = options.device.is_some() || options.port.is_some() || options.gid_index.is_some();
+    let port = info.ports.iter().find(|port| usable(port)).filter(|_| asked);
+    let address = port.map(|port| address_of(&info.name, port, options.gid_index, like)).transpose()?.flatten();
+    Ok(Choice { device, address })
+}
+
+/// The address of a port: that of the GID asked for, else the first of RoCE v2 and of the family of `like`.
+fn address_of(
+    device: &str,
+    port: &PortInfo,
+    gid_index: Option<u8>,
+    like: Option<IpAddr>,
+) -> Result<Option<IpAddr>, FabricError> {
+    let like = |address: &IpAddr| like.is_none_or(|like| like.is_ipv4() == address.is_ipv4());
+    let Some(index) = gid_index else {
+        let roce = port.gids.iter().filter(|gid| gid.kind.is_empty() || gid.kind == "RoCE v2");
+        return Ok(roce.filter_map(Gid::network_address).find(like));
+    };
+    let gid = port.gids.iter().find(|gid| gid.index == index);
+    match gid.and_then(Gid::network_address).filter(like) {
+        Some(address) => Ok(Some(address)),
+        None => Err(failed(
+            Cause::Unsupported,
+            format!(
+                "GID {index} of {device} port {} is no network address of the family wanted; `remora doctor` lists them",
+                port.number
+            ),
+        )),
+    }
+}
+
+/// Whether the way that RDMA CM found is the one that `options` ask for.
+pub(super) fn check(options: &VerbsOptions, device: &Device, port: u8) -> Result<(), FabricError> {
+    let name = device.attributes()?.name;
+    let other_device = options.device.as_ref().is_some_and(|wanted| *wanted != name);
+    if other_device || options.port.is_some_and(|wanted| wanted != port) {
+        let why = format!("the address leads to {name} port {port}, not to the device and port asked for");
+        return Err(failed(Cause::Unsupported, why));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gid(index: u8, address: &str, kind: &str) -> Gid {
+        Gid { index, address: address.parse().unwrap(), kind: kind.into() }
+    }
+
+    fn port() -> PortInfo {
+        let gids = vec![
+            gid(0, "fe80::5054:ff:fe12:3456", "RoCE v2"),
+            gid(1, "::ffff:10.0.0.7", "IB/RoCE v1"),
+            gid(2, "fd00::7", "RoCE v2"),
+            gid(3, "::ffff:10.0.0.8", "RoCE v2"),
+        ];
+        PortInfo { number: 1, active: true, link: "Ethernet", mtu_bytes: 1024, gids }
+    }
+
+    #[test]
+    fn an_address_of_the_family_wanted() {
+        let of = |like: Option<&str>| address_of("x", &port(), None, like.map(|text| text.parse().unwrap())).unwrap();
+        assert_eq!(of(Some("10.9.9.9")), Some("10.0.0.8".parse().unwrap()));
+        assert_eq!(of(Some("fd00::1")), Some("fd00::7".parse().unwrap()));
+        assert_eq!(of(None), Some("fd00::7".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_gid_by_its_number_or_an_error() {
+        let of = |index| address_of("x", &port(), Some(index), Some("10.9.9.9".parse().unwrap()));
+        assert_eq!(of(1), Ok(Some("10.0.0.7".parse().unwrap())));
+        for index in [0, 2, 9] {
+            let error = of(index).unwrap_err();
+            assert_eq!(error.cause, Cause::Unsupported);
+            assert!(error.what.contains(&format!("GID {index}")), "{error}");
+        }
+    }
+}

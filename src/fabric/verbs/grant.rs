@@ -1,0 +1,207 @@
+//! What one replica was given: a protection domain of its own with the regions and an ack slot in it, and the one queue pair that
+//! reaches them once the replica has come.
+
+use super::errors::failed;
+use super::exporter::Desk;
+use super::native::cm::{Connection, Id};
+use super::native::completion::CompletionQueue;
+use super::native::device::Device;
+use super::native::memory::{AckSlot, Domain, Region, Registration};
+use super::native::queue::QueuePair;
+use super::watch::Watch;
+use crate::fabric::{self, ACK_BYTES, CONNECT_WAIT_MAX, Cause, Descriptor, FabricError, GrantState, Regions, Token};
+use crate::sys::memory::Slab;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// The connection of a grant, as the listening thread and the grant share it.
+pub(super) struct Link {
+    domain: Arc<Domain>,
+    completions: Arc<CompletionQueue>,
+    deadline: Instant,
+    state: Mutex<State>,
+}
+
+/// How far it is. The watch goes before the queue pair.
+struct State {
+    stage: Stage,
+    watch: Option<Watch>,
+    pair: Option<QueuePair>,
+}
+
+enum Stage {
+    Waiting,
+    Accepted,
+    Connected,
+    Ended(FabricError),
+}
+
+impl State {
+    /// From here on the peer reaches nothing; the grant's owner learns why.
+    fn end(&mut self, why: FabricError) {
+        if !matches!(self.stage, Stage::Ended(_)) {
+            self.stage = Stage::Ended(why);
+        }
+        self.watch = None;
+        if let Some(pair) = &mut self.pair {
+            pair.stop();
+        }
+    }
+}
+
+impl Link {
+    fn new(device: &Device) -> Result<Link, FabricError> {
+        Ok(Link {
+            domain: Domain::new(device)?,
+            completions: Arc::new(CompletionQueue::unused(device)?),
+            deadline: Instant::now() + CONNECT_WAIT_MAX,
+            state: Mutex::new(State { stage: Stage::Waiting, watch: None, pair: None }),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A thread that panicked under it left a stage that is true and a queue pair that its owner destroys.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the peer may still come.
+    pub(super) fn is_due(&self) -> bool {
+        Instant::now() <= self.deadline
+    }
+
+    /// Give the peer that asks by `id` a queue pair in the grant's domain. The id comes back where that is not possible.
+    pub(super) fn accept(&self, id: Id, with: &Connection<'_>) -> Result<(), (Option<Id>, FabricError)> {
+        let mut state = self.state();
+        if !matches!(state.stage, Stage::Waiting) {
+            return Err((Some(id), failed(Cause::Refused, "the grant was taken back")));
+        }
+        // One request of its own, which it never makes: some devices take no 0.
+        let made = QueuePair::new(id, &self.domain, &self.completions, 1, 0);
+        let mut pair = match made {
+            Ok(pair) => pair,
+            Err((id, refusal)) => {
+                state.end(refusal.into());
+                return Err((Some(id), refusal.into()));
+            }
+        };
+        let watch = Watch::new(self.domain.device(), pair.number());
+        let accepted = pair.accept(with);
+        state.stage = Stage::Accepted;
+        state.pair = Some(pair);
+        match accepted.and(watch) {
+            Ok(watch) => state.watch = Some(watch),
+            Err(refusal) => {
+                state.end(refusal.into());
+                return Err((None, refusal.into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer knows that it is connected.
+    pub(super) fn established(&self) {
+        let mut state = self.state();
+        if matches!(state.stage, Stage::Accepted) {
+            state.stage = Stage::Connected;
+        }
+    }
+
+    /// The connection is over.
+    pub(super) fn ended(&self, why: FabricError) {
+        self.state().end(why);
+    }
+
+    fn look(&self) -> Result<GrantState, FabricError> {
+        let mut state = self.state();
+        if let Some(why) = state.watch.as_ref().and_then(Watch::look) {
+            state.end(why);
+        }
+        match &state.stage {
+            Stage::Connected => Ok(GrantState::Connected),
+            Stage::Ended(why) => Err(why.clone()),
+            Stage::Waiting | Stage::Accepted if self.is_due() => Ok(GrantState::Waiting),
+            Stage::Waiting | Stage::Accepted => {
+                let why = failed(Cause::TimedOut, format!("no replica came within {} s", CONNECT_WAIT_MAX.as_secs()));
+                state.end(why.clone());
+                Err(why)
+            }
+        }
+    }
+
+    /// Destroy the queue pair; none can be made any more.
+    fn close(&self) {
+        let mut state = self.state();
+        state.end(failed(Cause::Closed, "the grant was taken back"));
+        state.pair = None;
+    }
+}
+
+/// See the module. The order of its fields is the order in which they go, after the queue pair.
+pub(super) struct Grant {
+    link: Arc<Link>,
+    desk: Arc<Desk>,
+    token: Token,
+    number: u64,
+    ack: AckSlot,
+    _regions: Vec<Region>,
+    descriptors: Vec<Descriptor>,
+}
+
+fn descriptor(registration: &Registration, bytes: usize) -> Descriptor {
+    let (address, key) = (registration.address(), registration.remote_key().into());
+    Descriptor { address, key, bytes: bytes as u64 }
+}
+
+impl Grant {
+    /// Register all of `regions`, and expect the peer.
+    pub(super) fn new(
+        device: &Device,
+        desk: &Arc<Desk>,
+        token: Token,
+        regions: &Arc<dyn Regions>,
+    ) -> Result<Grant, FabricError> {
+        let link = Link::new(device)?;
+        let slab = Slab::new("remora-ack", ACK_BYTES, false)
+            .map_err(|error| FabricError::from_io(fabric::Kind::Verbs, "cannot make an ack slot", &error))?;
+        let ack = AckSlot::new(&link.domain, slab)?;
+        let registered: Vec<Region> = (0..regions.count())
+            .map(|number| Region::offer(&link.domain, regions, number))
+            .collect::<Result<_, _>>()?;
+        let described = registered.iter().enumerate();
+        let described = described.map(|(at, region)| {
+            let bytes = size_of_val(regions.slab(at).words());
+            descriptor(region.registration(), bytes)
+        });
+        let descriptors = described.collect();
+        // Registering takes its time; the peer's begins now.
+        let link = Arc::new(Link { deadline: Instant::now() + CONNECT_WAIT_MAX, ..link });
+        let number = desk.expect(token, &link)?;
+        Ok(Grant { link, desk: desk.clone(), token, number, ack, _regions: registered, descriptors })
+    }
+}
+
+impl fabric::Grant for Grant {
+    fn descriptors(&self) -> &[Descriptor] {
+        &self.descriptors
+    }
+
+    fn ack(&self) -> &Slab {
+        self.ack.slab()
+    }
+
+    fn ack_descriptor(&self) -> Descriptor {
+        descriptor(self.ack.registration(), ACK_BYTES)
+    }
+
+    fn state(&mut self) -> Result<GrantState, FabricError> {
+        self.link.look()
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        // First the queue pair, so that the peer reaches nothing; then, with the fields, registrations and the domain.
+        self.desk.forget(self.token, self.number);
+        self.link.close();
+    }
+}
