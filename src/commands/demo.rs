@@ -1,11 +1,12 @@
-//! `remora demo`: starts a server, loads it with real traffic, shows what happened, and ends by itself: with status 0 only
-//! if every answer was right.
+//! `remora demo`: starts a primary and two replicas, loads the primary with real traffic, shows what happened, and ends by itself: with
+//! status 0 only if every answer was right and every replica holds what the primary holds.
 //!
-//! The server is a child process, so what is shown went through real sockets. Nothing is asked of the host: no root, no
+//! The servers are child processes, so what is shown went through real sockets. Nothing is asked of the host: no root, no
 //! other package, no free port.
 
 mod phases;
 mod process;
+mod replicas;
 
 use crate::load::client::Connection;
 use crate::load::ledger::Ledger;
@@ -16,6 +17,7 @@ use crate::load::zipf::Zipf;
 use anyhow::{Context, bail, ensure};
 use phases::{Demo, KEYS_HOT};
 use process::ServerProcess;
+use replicas::Replica;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -53,26 +55,30 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(THREADS_MAX);
     let workload = workload(args);
     let ledger = Ledger::new(workload.keys);
-    let mut server = ServerProcess::start(args.memory, threads)?;
+    let (memory, workers) = (args.memory.to_string(), threads.to_string());
+    let arguments = ["-m", &memory, "-t", &workers, "--replication", "127.0.0.1:0"];
+    let mut server = ServerProcess::start("primary", &arguments)?;
     println!(
-        "demo: server pid {} at {}, {} MiB, {threads} worker(s); {CONNECTIONS} connections from {threads} thread(s)",
+        "demo: primary pid {} at {}, {} MiB, {threads} worker(s); {CONNECTIONS} connections from {threads} thread(s)",
         server.pid(),
         server.address(),
         args.memory
     );
-    let checked = check_all(args, threads, &workload, &ledger, server.address());
+    let mut replicas = vec![follow("first", server.replication()?)?];
+    let checked = check_all(args, threads, &workload, &ledger, &server, &mut replicas);
     let table = match checked {
         Ok(table) => table,
         // A connection that broke says less than the server's own end.
         Err(error) => return Err(server.fate(DEATH_MAX).into_iter().fold(error, anyhow::Error::context)),
     };
     if let Some(fate) = server.fate(Duration::ZERO) {
-        bail!("phase 6, end: before it was asked to, {fate}");
+        bail!("phase 7, end: before it was asked to, {fate}");
     }
+    replicas.into_iter().try_for_each(Replica::stop).context("phase 7, end")?;
     let pid = server.pid();
-    let status = server.stop().context("phase 6, end")?;
-    ensure!(status.success(), "phase 6, end: the server ended with {status} after SIGTERM, expected status 0");
-    println!("6 end       SIGTERM to pid {pid}: {status}\n\n{TABLE_HEAD}\n{table}demo: all checks passed");
+    let status = server.stop().context("phase 7, end")?;
+    ensure!(status.success(), "phase 7, end: the primary ended with {status} after SIGTERM, expected status 0");
+    println!("7 end       SIGTERM to replicas and primary (pid {pid}): {status}\n\n{TABLE_HEAD}\n{table}demo: all checks passed");
     Ok(())
 }
 
@@ -84,24 +90,42 @@ fn workload(args: &Args) -> Workload {
     Workload { seed: args.seed, keys, choice, value_bytes: VALUE_BYTES.into(), gets_per_set: 9 }
 }
 
+/// Start a replica and say what came of it.
+fn follow(name: &'static str, primary: SocketAddr) -> anyhow::Result<Replica> {
+    let mut replica = Replica::start(name, primary)?;
+    let (pid, address, fabric) = (replica.pid(), replica.address(), replica.fabric()?);
+    println!("demo: replica \"{name}\" pid {pid} at {address} follows over {fabric}");
+    Ok(replica)
+}
+
 /// The phases that talk to the server; the rows of the summary.
 fn check_all(
     args: &Args,
     threads: usize,
     workload: &Workload,
     ledger: &Ledger,
-    address: SocketAddr,
+    server: &ServerProcess,
+    replicas: &mut Vec<Replica>,
 ) -> anyhow::Result<String> {
-    let open = || Connection::open(address, phases::WAIT_MAX).context("while the demo began");
+    let open = || Connection::open(server.address(), phases::WAIT_MAX).context("while the demo began");
     let sessions = (0..CONNECTIONS)
         .map(|number| Ok(Session::new(open()?, workload, ledger, number, CONNECTIONS)))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let mut demo = Demo { sessions, threads, stats: open()? };
     let fill = demo.fill().context("phase 1, fill")?;
-    let mixed = demo.mixed(Duration::from_secs(args.seconds)).context("phase 2, mixed traffic")?;
+    let replication = server.replication()?;
+    let (mixed, second) = std::thread::scope(|scope| {
+        // While the traffic runs: joining stops nobody.
+        let second = scope.spawn(|| follow("second", replication));
+        let mixed = demo.mixed(Duration::from_secs(args.seconds)).context("phase 2, mixed traffic");
+        (mixed, second.join().expect("the joining thread does not panic"))
+    });
+    let mixed = mixed?;
+    replicas.push(second.context("phase 2, mixed traffic")?);
     demo.lease().context("phase 3, lease")?;
     demo.count().context("phase 4, count")?;
     let check = demo.check().context("phase 5, check")?;
+    replicas::compare(server, replicas, workload.keys).context("phase 6, replicas")?;
     let rows = [("fill", fill), ("mixed", mixed), ("check", check)];
     Ok(rows.iter().map(|(name, tally)| tally.row(name) + "\n").collect())
 }

@@ -23,7 +23,7 @@ pub enum Command {
     Serve(serve::Args),
     /// Load servers that speak memcached's protocols or Redis', measure, and check every answer
     Load(load::Args),
-    /// Start a server, load it, show what happens and check every answer
+    /// Start a primary and two replicas, load them, show what happens and check every answer
     Demo(demo::Args),
     /// Ask a running server about its replicas
     Ctl(ctl::Args),

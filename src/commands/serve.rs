@@ -86,7 +86,7 @@ pub struct Args {
     pub no_hugepages: bool,
     /// Replicas.
     #[command(flatten)]
-    pub replication: replication::Args,
+    pub replication: replication::ReplicationArgs,
 }
 
 fn octal(text: &str) -> Result<u32, String> {

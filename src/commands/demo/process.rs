@@ -18,30 +18,41 @@ const LAST_WORDS_MAX: Duration = Duration::from_millis(200);
 const LOG_LINES_MAX: usize = 64;
 /// What it says of a listener.
 const LISTENING: &str = "remora: listening on tcp ";
+/// What it says of its port for replicas.
+const REPLICATION: &str = "remora: replication on tcp ";
+/// And last of all, if it is a replica.
+const FOLLOWS: &str = "remora: read-only replica of ";
 
 /// See the module.
 pub struct ServerProcess {
     process: Child,
     log: Receiver<String>,
+    name: &'static str,
     address: SocketAddr,
+    replication: Option<SocketAddr>,
 }
 
 impl ServerProcess {
-    /// Start with so much memory and so many workers, and wait until it listens.
-    pub fn start(memory_mebibytes: u64, workers: usize) -> anyhow::Result<ServerProcess> {
+    /// Start with these arguments, and wait until it serves clients, and replicas where it has them.
+    pub fn start(name: &'static str, arguments: &[&str]) -> anyhow::Result<ServerProcess> {
         let binary = std::env::current_exe().context("cannot find this program's own file, to start it as a server")?;
         let mut command = Command::new(&binary);
-        command.args(["serve", "-l", "127.0.0.1:0"]);
-        // The load shares the cores with the server; the kernel is left to spread both.
-        command.args(["-m", &memory_mebibytes.to_string(), "-t", &workers.to_string(), "--no-pin"]);
+        // The load shares the cores with the servers; the kernel is left to spread them.
+        command.args(["serve", "-l", "127.0.0.1:0", "--no-pin"]).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = child::end_with_parent(&mut command)
             .spawn()
             .with_context(|| format!("cannot start {} as a server", binary.display()))?;
         let pipe = process.stderr.take().context("the server's stderr is no pipe")?;
-        let mut server = ServerProcess { process, log: log_of(pipe)?, address: SocketAddr::from(([0; 4], 0)) };
-        server.address = server.wait_for_address()?;
+        let address = SocketAddr::from(([0; 4], 0));
+        let mut server = ServerProcess { process, log: log_of(pipe)?, name, address, replication: None };
+        server.wait_until_it_serves()?;
         Ok(server)
+    }
+
+    /// Where replicas connect.
+    pub fn replication(&self) -> anyhow::Result<SocketAddr> {
+        self.replication.with_context(|| format!("the {} has no port for replicas", self.name))
     }
 
     /// Where it listens.
@@ -60,25 +71,32 @@ impl ServerProcess {
         let status = self.wait(wait_max).ok().flatten()?;
         let words: Vec<String> = std::iter::from_fn(|| self.log.recv_timeout(LAST_WORDS_MAX).ok()).collect();
         let words = if words.is_empty() { "nothing".to_string() } else { words.join(" | ") };
-        Some(format!("the server has ended ({status}); it said: {words}"))
+        Some(format!("the {} has ended ({status}); it said: {words}", self.name))
     }
 
     /// SIGTERM, and how it ended.
     pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
         child::terminate(&self.process).context("cannot send SIGTERM to the server")?;
         let status = self.wait(WAIT_MAX)?;
-        status.with_context(|| format!("the server (pid {}) did not end within {WAIT_MAX:?} of SIGTERM", self.pid()))
+        status.with_context(|| format!("the {} (pid {}) did not end within {WAIT_MAX:?} of SIGTERM", self.name, self.pid()))
     }
 
-    fn wait_for_address(&mut self) -> anyhow::Result<SocketAddr> {
+    /// A primary says last where replicas connect, a replica whom it follows.
+    fn wait_until_it_serves(&mut self) -> anyhow::Result<()> {
         let until = Instant::now() + WAIT_MAX;
         let mut said = String::new();
+        let named = |line: &str| line.trim().parse().with_context(|| format!("\"{line}\" names no address"));
         loop {
             let Ok(line) = self.log.recv_timeout(until.saturating_duration_since(Instant::now())) else {
-                bail!("the server did not come up within {WAIT_MAX:?}; it said: {said}");
+                bail!("the {} did not come up within {WAIT_MAX:?}; it said: {said}", self.name);
             };
             if let Some(address) = line.strip_prefix(LISTENING) {
-                return address.trim().parse().with_context(|| format!("\"{line}\" names no address"));
+                self.address = named(address)?;
+            } else if let Some(rest) = line.strip_prefix(REPLICATION) {
+                self.replication = Some(named(rest.split(' ').next().unwrap_or(rest))?);
+                return Ok(());
+            } else if line.starts_with(FOLLOWS) {
+                return Ok(());
             }
             said.push_str(&line);
             said.push_str(" | ");

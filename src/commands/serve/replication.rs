@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Replication.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Replication")]
-pub struct Args {
+pub struct ReplicationArgs {
     /// Offer the cache to replicas at this address and port; port 0 for one of the kernel's choice. Beyond loopback it takes a secret
     #[arg(long, value_name = "ADDR:PORT")]
     pub replication: Option<String>,
@@ -75,7 +75,7 @@ pub struct Replicating {
 
 impl Plan {
     /// Check the flags.
-    pub fn new(args: &Args) -> anyhow::Result<Plan> {
+    pub fn new(args: &ReplicationArgs) -> anyhow::Result<Plan> {
         let listen = args.replication.as_deref().map(resolve_one).transpose().context("--replication")?;
         let secret = match &args.secret_file {
             None => Secret::none(),
