@@ -22,7 +22,7 @@ use pair::{Setup, assert_same, primary, replica_of};
 
 const SEEDS: u64 = 4;
 
-pub fn seeds() -> Vec<u64> {
+fn seeds() -> Vec<u64> {
     match std::env::var("REMORA_SEED") {
         Ok(text) => vec![text.parse().expect("a number")],
         Err(_) => (1..=SEEDS).collect(),
@@ -30,13 +30,12 @@ pub fn seeds() -> Vec<u64> {
 }
 
 /// Small records, slabs that records must not cross, several shards.
-pub const SLABS: Setup =
-    Setup { ring_bytes: 64 << 10, slab_bytes: 9_000, shards: 2, item_bytes_max: 4 << 10, evict: true };
+const SLABS: Setup = Setup { ring_bytes: 64 << 10, slab_bytes: 9_000, shards: 2, item_bytes_max: 4 << 10, evict: true };
 /// One slab, values of many pages.
-pub const LARGE: Setup =
+const LARGE: Setup =
     Setup { ring_bytes: 512 << 10, slab_bytes: 1 << 30, shards: 1, item_bytes_max: 100 << 10, evict: true };
 /// Nothing is evicted: every item is moved, again and again.
-pub const NO_EVICTION: Setup =
+const NO_EVICTION: Setup =
     Setup { ring_bytes: 64 << 10, slab_bytes: 20_008, shards: 1, item_bytes_max: 2 << 10, evict: false };
 
 /// A random history, pulled now and then; compared whenever the replica has come up.

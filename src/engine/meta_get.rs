@@ -24,9 +24,13 @@ impl Engine {
         let (turn, now) = (call.context.turn, call.context.now);
         let at = self.locate(call, request.key);
         let seen = self.store.get(turn, &at, now);
-        let facts = seen.map(|item| facts_before(request, &item, now));
+        let facts = seen.map(|item| facts_seen(call, request, &item));
         let hit = match (&facts, seen) {
             (Some(facts), Some(_)) if facts.won || request.ttl.is_some() => self.change(call, request, &at)?,
+            (None, _) if request.vivify.is_some() && call.read_only => {
+                self.refuse_write(call, false);
+                return Ok(());
+            }
             (None, _) if request.vivify.is_some() => self.change(call, request, &at)?,
             (Some(facts), item) => Some(Hit { facts: *facts, item }),
             (None, _) => None,
@@ -39,7 +43,7 @@ impl Engine {
             return Ok(());
         };
         if let (Some(item), false) = (&hit.item, request.no_bump) {
-            item.note_use(now);
+            call.note_use(item);
         }
         answer_hit(call, request, &hit);
         Ok(())
@@ -105,6 +109,13 @@ fn answer_hit(call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>, hit: &Hit<
         None if with_value => call.out.bytes().extend_from_slice(b"\r\n"),
         _ => {}
     }
+}
+
+/// The facts of an item as a read without the lock finds it. A replica has no token to give: its answer is that of a primary where another
+/// client has it.
+fn facts_seen(call: &Call<'_, '_, '_>, request: &MetaRequest<'_>, item: &Item<'_>) -> MetaFacts {
+    let facts = facts_before(request, item, call.context.now);
+    if call.read_only && facts.won { MetaFacts { won: false, token_sent: true, ..facts } } else { facts }
 }
 
 /// The facts of an item before this command changes it. `won` says that this client is to have the token: if the item is

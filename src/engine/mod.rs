@@ -13,6 +13,7 @@ mod meta_get;
 pub mod output;
 mod plan;
 mod prefixes;
+mod read_only;
 mod removal;
 mod retrieve;
 pub mod stats;
@@ -27,6 +28,7 @@ use flush::FlushTimer;
 pub use output::Output;
 pub use plan::Plan;
 use prefixes::Prefixes;
+use read_only::ReadOnly;
 use stats::Baseline;
 pub use stats::{GlobalStats, WorkerStats, WorkerTotals};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -36,6 +38,7 @@ use std::time::Instant;
 pub struct Engine {
     store: Arc<Store>,
     settings: Settings,
+    read_only: ReadOnly,
     global: GlobalStats,
     flush_timer: FlushTimer,
     prefixes: Prefixes,
@@ -111,6 +114,8 @@ struct Call<'c, 'w, 't> {
     context: &'c mut Context<'w, 't>,
     out: &'c mut Output,
     plan: Plan<'c>,
+    /// This is a replica's engine: nothing may be written to the store.
+    read_only: bool,
     /// Answer with an error instead of parking.
     last_try: bool,
 }
@@ -121,6 +126,7 @@ impl Engine {
         Engine {
             store: store.into(),
             settings,
+            read_only: ReadOnly::default(),
             global: GlobalStats::default(),
             flush_timer: FlushTimer::default(),
             prefixes: Prefixes::default(),
@@ -160,11 +166,15 @@ impl Engine {
         out: &mut Output,
     ) -> Outcome {
         let Attempt { resume, last_try } = attempt;
-        let mut call = Call { context, out, plan, last_try };
-        if let Err(no_room) = self.flush_if_due(call.context) {
+        let mut call = Call { context, out, plan, read_only: self.read_only.is_on(), last_try };
+        let call = &mut call;
+        if call.read_only {
+            if let Some(noreply) = read_only::writes(request) {
+                return self.refuse_write(call, noreply);
+            }
+        } else if let Err(no_room) = self.flush_if_due(call.context) {
             return call.refuse(no_room, resume, false);
         }
-        let call = &mut call;
         match request {
             Request::Get(request) => self.get(call, request, resume),
             Request::Store(request) => self.store_classic(call, request),
@@ -186,7 +196,7 @@ impl Engine {
     }
 
     /// Answer a refusal: delete the key that must not stay, then append the answer. Parks when there is no room to
-    /// delete, unless it is the `last_try`.
+    /// delete, unless it is the `last_try`. A replica deletes nothing.
     pub fn reject(
         &self,
         context: &mut Context<'_, '_>,
@@ -194,8 +204,9 @@ impl Engine {
         last_try: bool,
         out: &mut Output,
     ) -> Outcome {
-        let mut call = Call { context, out, plan: Plan::default(), last_try };
+        let mut call = Call { context, out, plan: Plan::default(), read_only: self.read_only.is_on(), last_try };
         if let Some(key) = rejection.unlink
+            && !call.read_only
             && self.unlink(call.context, key) == Err(NoRoom::Now)
             && !last_try
         {
@@ -209,8 +220,10 @@ impl Engine {
 
     /// Once a turn: what is due by the clock (a delayed flush_all).
     pub fn tick(&self, context: &mut Context<'_, '_>) {
-        // Without room now, the next turn or the next command tries again.
-        let _ = self.flush_if_due(context);
+        if !self.is_read_only() {
+            // Without room now, the next turn or the next command tries again.
+            let _ = self.flush_if_due(context);
+        }
     }
 }
 

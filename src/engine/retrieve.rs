@@ -103,7 +103,7 @@ impl Engine {
         };
         self.prefixes.record(at.key, Use::Get { hit: found.is_some() });
         if let Some(item) = found {
-            item.note_use(now);
+            call.note_use(&item);
             let cas = with_cas.then(|| item.cas());
             reply::value_line(call.out.bytes(), at.key, item.client_flags(), item.value_bytes(), cas);
             append_value(call.out, &item);

@@ -127,6 +127,8 @@ worker_counters! {
     stall_kicks,
     /// Connections refused because unfinished requests hold too much memory already.
     input_refused,
+    /// Writes refused because this is a replica.
+    read_only_refused,
 }
 
 /// Counters of the process that several threads write (connections come and go on any worker).

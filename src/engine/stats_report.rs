@@ -184,7 +184,7 @@ fn report_log(out: &mut Vec<u8>, store: &StoreStats) {
 
 /// What the workers' loops do: calls a request costs, and who was sent away.
 fn report_loop(out: &mut Vec<u8>, total: &WorkerTotals) {
-    let rows: [(&str, u64); 8] = [
+    let rows: [(&str, u64); 9] = [
         ("read_calls", total.read_calls),
         ("write_calls", total.write_calls),
         ("polls", total.polls),
@@ -193,6 +193,7 @@ fn report_loop(out: &mut Vec<u8>, total: &WorkerTotals) {
         ("accept_errors", total.accept_errors),
         ("stall_kicks", total.stall_kicks),
         ("input_refused", total.input_refused),
+        ("read_only_refused", total.read_only_refused),
     ];
     report_rows(out, &rows);
 }

@@ -26,7 +26,11 @@ impl<'s> Author<'s> {
             match what(&turn) {
                 Ok(done) => return Some(done),
                 Err(NoRoom::Full | NoRoom::TooLarge) => return None,
-                Err(NoRoom::Now) => (0..2).for_each(|worker| drop(self.store.maintain(&turn, worker, self.now))),
+                Err(NoRoom::Now) => {
+                    for worker in 0..2 {
+                        self.store.maintain(&turn, worker, self.now);
+                    }
+                }
             }
             drop(turn);
             std::thread::yield_now();

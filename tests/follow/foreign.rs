@@ -1,12 +1,11 @@
 //! Bytes that are not what they should be: changed, stale, cut, or made on purpose. None of them may reach the ring.
 
 use crate::author::Author;
-use crate::link::Link;
 use crate::pair::{Rings, primary, replica_of};
 use crate::{SLABS, Setup, seeds};
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
-use remora::store::record::{Draft, EPOCH_VALUE_BYTES, Kind, Meta, Record, Source};
+use remora::store::record::{Draft, EPOCH_VALUE_BYTES, Kind, Meta, Source};
 use remora::store::ring::BIRTH;
 use remora::store::{BadRecord, Follower, Geometry, Stop, Store};
 use remora::sys::checksum::BodyChecksum;
@@ -283,20 +282,4 @@ fn noise_is_refused() {
         }
     }
     assert_eq!(stops.len(), 4, "every kind of refusal: {stops:?}");
-}
-
-/// The bytes of one link are no use to another replica's place.
-#[test]
-fn a_ring_never_holds_more_than_was_checked() {
-    let store = primary(ONE);
-    let replica = replica_of(&store);
-    let (mut author, mut link) = (Author::new(&store), Link::new(&store, &replica));
-    let mut random = Rng::with_seed(2);
-    (0..500).for_each(|_| author.step(&mut random, 100, 3000));
-    link.settle();
-    let control = replica.shards()[0].control();
-    for (position, record) in replica.shards()[0].walk(control.tail()) {
-        let record: Record<'_> = record;
-        assert!(record.proves_itself(position, control.epoch()));
-    }
 }

@@ -21,6 +21,10 @@ pub struct Setup {
 }
 
 pub fn primary(setup: Setup) -> Store {
+    primary_of(setup, Epoch::of(0xABC, 1))
+}
+
+pub fn primary_of(setup: Setup, epoch: Epoch) -> Store {
     let config = StoreConfig {
         memory_bytes: setup.ring_bytes * setup.shards,
         item_bytes_max: setup.item_bytes_max,
@@ -29,7 +33,7 @@ pub fn primary(setup: Setup) -> Store {
         shards: Some(setup.shards),
         hugepages: false,
         hash_seed: Some((1, 2)),
-        epoch: Some(Epoch::of(0xABC, 1)),
+        epoch: Some(epoch),
     };
     Store::with_slabs(config, setup.slab_bytes).expect("a small store")
 }

@@ -2,7 +2,7 @@
 
 use crate::author::Author;
 use crate::link::Link;
-use crate::pair::{NOW, Rings, assert_same, items, primary, replica_of};
+use crate::pair::{NOW, Rings, assert_same, items, primary, primary_of, replica_of};
 use crate::{NO_EVICTION, SLABS, Setup};
 use remora::base::epoch::Epoch;
 use remora::store::{BadRecord, EpochStart, NOT_BEGUN, Stop, Store};
@@ -119,11 +119,8 @@ fn nonsense_from_a_primary_is_refused_or_taken_as_far_as_it_makes_sense() {
         past(old, vec![8]),
         past(now, vec![9, 9]),
     ]);
-    assert_eq!(
-        replica.epochs(),
-        [],
-        "the last is of two shards: it says nothing, and the others are not of its lineage, or it is"
-    );
+    // Of its own lineage, with a position for each shard, in order, each once.
+    assert_eq!(replica.epochs(), [past(old, vec![8]), past(now, vec![9])]);
 }
 
 #[test]
@@ -139,4 +136,26 @@ fn the_history_is_the_primarys() {
     let follower = &mut link.followers[1];
     assert!(follower.begin_at(640, next, 640));
     assert_eq!(replica.epochs()[1], EpochStart { epoch: next, begins: vec![NOT_BEGUN, 640] });
+}
+
+/// A primary that was restarted is empty, and of another lineage: its replica begins anew, at lower positions, and nothing of the old log, no
+/// flush either, counts any more.
+#[test]
+fn a_replica_of_a_restarted_primary_begins_anew() {
+    let (first, restarted) = (primary(SLABS), primary_of(SLABS, Epoch::of(0xDEF, 1)));
+    let replica = replica_of(&first);
+    let (mut author, mut link) = (Author::new(&first), Link::new(&first, &replica));
+    fill(&mut author, 0, 2000);
+    author.flush();
+    link.settle();
+    assert_same(&first, &replica, NOW);
+    let before = replica.stats().reclaimed_bytes;
+    let mut author = Author::new(&restarted);
+    fill(&mut author, 5000, 30);
+    let mut link = Link::new(&restarted, &replica);
+    link.settle();
+    assert_eq!((link.jumps, items(&replica, NOW).len()), (2, 30));
+    assert_same(&restarted, &replica, NOW);
+    assert!(replica.stats().reclaimed_bytes >= before, "a counter that grows");
+    assert_eq!(replica.epochs(), restarted.epochs());
 }

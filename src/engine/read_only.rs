@@ -1,0 +1,84 @@
+//! A replica's engine: it answers what can be answered without a write to the store, and refuses the rest with the primary's address.
+//!
+//! What writes is said once, in [`writes`], and asked before a request is executed; what a read would do beside answering (count a use in
+//! the record, win a token, vivify) asks [`Call::read_only`]. A due flush is the primary's to carry out, and comes by the log.
+
+use super::{Call, Engine, Outcome};
+use crate::protocol::Request;
+use crate::protocol::meta::MetaVerb;
+use crate::store::Item;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{PoisonError, RwLock};
+
+/// Whether this engine is a replica's, and what it answers to a write.
+#[derive(Default)]
+pub(super) struct ReadOnly {
+    on: AtomicBool,
+    refusal: RwLock<Vec<u8>>,
+}
+
+impl ReadOnly {
+    pub(super) fn is_on(&self) -> bool {
+        self.on.load(Relaxed)
+    }
+}
+
+impl Engine {
+    /// Make this a replica's engine, whose clients are to write to `primary` (HOST:PORT), or, with None, a primary's. A worker learns of it
+    /// with its next request: who makes a primary a replica sees to it that the turns of now have ended before anything else writes.
+    pub fn set_read_only(&self, primary: Option<String>) {
+        if let Some(primary) = &primary {
+            let line = format!("SERVER_ERROR read-only replica: write to the primary at {primary}\r\n");
+            *self.read_only.refusal.write().unwrap_or_else(PoisonError::into_inner) = line.into_bytes();
+        }
+        self.read_only.on.store(primary.is_some(), Relaxed);
+    }
+
+    /// Whether this is a replica's engine.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.is_on()
+    }
+
+    /// Answer that a write belongs elsewhere.
+    pub(super) fn refuse_write(&self, call: &mut Call<'_, '_, '_>, noreply: bool) -> Outcome {
+        call.context.stats.read_only_refused.increment();
+        let line = self.read_only.refusal.read().unwrap_or_else(PoisonError::into_inner);
+        call.answer_unless(noreply, &line)
+    }
+}
+
+impl Call<'_, '_, '_> {
+    /// A client read the item.
+    #[inline]
+    pub(super) fn note_use(&self, item: &Item<'_>) {
+        if self.read_only {
+            item.note_use_in_index();
+        } else {
+            item.note_use(self.context.now);
+        }
+    }
+}
+
+/// Whether a request writes, and if so whether its client wants no answer. An error of a meta command is answered in spite of q. Not here: mg
+/// with N, which writes only on a miss.
+pub(super) fn writes(request: &Request<'_>) -> Option<bool> {
+    match request {
+        Request::Get(request) => request.touch.map(|_| false),
+        Request::Store(request) => Some(request.noreply),
+        Request::Arithmetic(request) => Some(request.noreply),
+        Request::Touch(request) => Some(request.noreply),
+        Request::Delete(request) => Some(request.noreply),
+        Request::FlushAll { noreply, .. } => Some(*noreply),
+        Request::Meta(request) => match request.verb {
+            MetaVerb::Set | MetaVerb::Delete | MetaVerb::Arithmetic => Some(false),
+            MetaVerb::Get => request.ttl.map(|_| false),
+            MetaVerb::Debug => None,
+        },
+        Request::MetaNoop
+        | Request::CacheMemlimit { .. }
+        | Request::Verbosity { .. }
+        | Request::Stats(_)
+        | Request::Version
+        | Request::Quit => None,
+    }
+}
