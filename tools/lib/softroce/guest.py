@@ -7,6 +7,7 @@ Under target/soft-roce/logs: NAME.console is what the script read and said, with
 the start; NAME.kernel is the kernel's log.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -32,6 +33,9 @@ LINES_SHOWN = 25
 # Passed on from the environment of the tool to the scripts of guests.
 ENVIRONMENT = re.compile(r"^(RUST|REMORA)_\w+$")
 
+# A script that does what the host says, line by line: see Guest.order.
+ORDERS = 'while read -r order; do eval "$order"; echo "@@done $?"; done'
+
 
 class GuestFailed(Exception):
     """The guest did not do what it was to do; the text ends with what it last said."""
@@ -43,7 +47,7 @@ class Network:
 
     kind: str = "veth"  # or nic
     address: str = "10.7.0.1"
-    netdev: str = ""  # of qemu, for nic
+    netdev: str = ""  # of qemu, for nic, without its id
     mac: str = ""
 
     def flags(self):
@@ -112,7 +116,8 @@ class Guest:
     def __exit__(self, *_):
         self.kill()
         self.reader.join()
-        self.process.stdin.close()
+        with contextlib.suppress(OSError):  # what was not read any more
+            self.process.stdin.close()
         self.process.stdout.close()
         if self.monitor:
             self.monitor.close()
@@ -129,7 +134,7 @@ class Guest:
             self.log.flush()
             line = found[1] if found else line
             if line or not found:
-                if self.heard and not line.startswith("@@"):
+                if self.heard and not line.startswith(("@@up", "@@done")):
                     self.heard(line)
                 with self.changed:
                     self.lines.append(line)
@@ -167,8 +172,26 @@ class Guest:
     def send(self, line):
         """A line for the script to read."""
         self.log.write(f"{time.monotonic() - self.started:8.3f} > {line}\n")
-        self.process.stdin.write(line.encode() + b"\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(line.encode() + b"\n")
+            self.process.stdin.flush()
+        except OSError:
+            raise self.failed(f"is gone; nobody reads {line!r}") from None
+
+    def order(self, command, seconds, may_fail=False):
+        """Has the script `ORDERS` run a command; its status. What goes on longer is for the background, without the
+        console: `command >/tmp/log 2>&1 </dev/null &`."""
+        self.send(command)
+        status = int(self.wait_for(r"^@@done (\d+)$", seconds)[1])
+        if status and not may_fail:
+            raise self.failed(f"{command!r} ended with status {status}")
+        return status
+
+    def dismiss(self, seconds):
+        """Ends the script `ORDERS`; the guest shuts down."""
+        self.send("exit 0")
+        if status := self.result(seconds):
+            raise self.failed(f"ended with status {status}")
 
     def result(self, seconds):
         """The status of the script, once it has ended within `seconds` of now and the guest has shut down."""
@@ -200,8 +223,11 @@ class Guest:
         if self.monitor is None:
             self._open_monitor()
         request = {"execute": execute, "arguments": arguments} if arguments else {"execute": execute}
-        self.monitor.write(json.dumps(request).encode() + b"\n")
-        self.monitor.flush()
+        try:
+            self.monitor.write(json.dumps(request).encode() + b"\n")
+            self.monitor.flush()
+        except OSError:
+            raise self.failed(f"the monitor is gone; nobody does {execute}") from None
         while True:
             answer = self._monitor_line()
             if "error" in answer:

@@ -4,17 +4,23 @@ Where something cannot be had, `Cannot` says so with the remedy; the tool ends w
 """
 
 import fcntl
+import itertools
+import lzma
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 CACHE = ROOT / "target/soft-roce"
 DOWNLOAD_SECONDS = 300
+OTHER_RUN_SECONDS = 600
 
 # Package to a file that it brings.
 BUILD_PACKAGES = {"libibverbs-dev": "/usr/include/infiniband/verbs.h", "librdmacm-dev": "/usr/include/rdma/rdma_cma.h"}
@@ -22,7 +28,6 @@ GUEST_PACKAGES = {
     "qemu-system-x86": "/usr/bin/qemu-system-x86_64",
     "busybox-static": "/bin/busybox",
     "kmod": "/sbin/modprobe",
-    "rdma-core": "/lib/udev/rules.d/60-rdma-ndd.rules",
     "ibverbs-providers": "/etc/libibverbs.d/rxe.driver",
     "ibverbs-utils": "/usr/bin/ibv_devinfo",
     "rdmacm-utils": "/usr/bin/rping",
@@ -46,6 +51,25 @@ class Cannot(Exception):
 def say(text):
     """What goes on; standard output is for results."""
     print(f"soft-roce: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def alone():
+    """Holds the cache: two runs in one tree would overwrite each other's images and logs."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + OTHER_RUN_SECONDS
+    with open(CACHE / "lock", "w") as lock:
+        for attempt in itertools.count():
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == 0:
+                    say("waiting for another run in this tree")
+                if time.monotonic() >= deadline:
+                    raise Cannot(f"another run in this tree has held {CACHE}/lock for {OTHER_RUN_SECONDS} s") from None
+                time.sleep(0.1)
+        yield
 
 
 def apt(*words, cwd=None):
@@ -85,7 +109,8 @@ class Kernel:
 
     @property
     def image(self):
-        return self.root / f"boot/vmlinuz-{self.version}"
+        plain = self.root / "boot/vmlinux"
+        return plain if plain.exists() else self.root / f"boot/vmlinuz-{self.version}"
 
     def modules(self, names):
         """Files and parameters of the modules and of all that they need, in the order in which to load them."""
@@ -142,9 +167,23 @@ def unpack(package, root):
     if archive.wait() or len(images) != 1:
         raise Cannot(f"{package.name} could not be unpacked")
     version = images[0].name.removeprefix("vmlinuz-")
+    decompress(images[0], root / "boot/vmlinux")
     subprocess.run(["depmod", "-b", root, version], check=True)
     package.unlink()
     return version
+
+
+def decompress(bzimage, into):
+    """The kernel inside a bzImage (Documentation/arch/x86/boot.rst), if it is packed with xz: qemu starts it all the
+    same, and unpacking it under emulation takes longer than all the rest of the boot."""
+    data = bzimage.read_bytes()
+    setup_sectors = data[0x1F1] or 4
+    offset, length = struct.unpack_from("<II", data, 0x248)
+    start = (setup_sectors + 1) * 512 + offset
+    try:
+        into.write_bytes(lzma.LZMADecompressor().decompress(data[start : start + length]))
+    except lzma.LZMAError:
+        into.unlink(missing_ok=True)
 
 
 def kvm_works():

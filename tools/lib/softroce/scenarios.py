@@ -1,28 +1,24 @@
-"""What is run in guests: each scenario is a function that gives an `Outcome`, and a line in `SCENARIOS`."""
+"""What is run in guests. Each scenario is a function of the machine that gives an `Outcome`, and a line in `SCENARIOS`."""
 
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
+from . import builds
+from .guard import guard
 from .guest import GuestFailed, run_guest
-from .host import say
+from .host import BUILD_PACKAGES, ensure_packages
 from .image import Image
+from .outcome import Outcome, Results
+from .pair import ADDRESSES, Pair
 
-GUEST_SECONDS = 120
+PERFTEST_SECONDS = 90
+CONFORMANCE_SECONDS = 240  # for all of the test cases
 RUN_SECONDS = 600
+ORDER_SECONDS = 60
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """Test cases and checks that ran over verbs, and how many of them failed."""
-
-    ran: int
-    failed: int
-
-    def __add__(self, other):
-        return Outcome(self.ran + other.ran, self.failed + other.failed)
-
+# The test targets that run over verbs when REMORA_TEST_VERBS names an address.
+TEST_TARGETS = ("fabric", "verbs")
 
 PERFTEST = """
 both() {
@@ -40,27 +36,85 @@ both ib_read_bw -d rxe0 -x 1 -F -s 65536 -n 500 && both ib_read_lat -d rxe0 -x 1
 
 
 def perftest(machine):
-    """perftest's READ tools in one guest: the yardstick of what rxe can do in this place."""
+    """perftest's READ bandwidth and latency in one guest: the yardstick of what rxe can do in this place"""
     said = []
-    status = run_guest(machine, "perftest", Image(machine.kernel), PERFTEST, GUEST_SECONDS, heard=said.append)
+    status = run_guest(machine, "perftest", Image(machine.kernel), PERFTEST, PERFTEST_SECONDS, heard=said.append)
     text = "\n".join(said)
     bandwidth = re.search(r"^ *65536 +500 +\S+ +(\S+)", text, re.MULTILINE)
     latency = re.search(r"^ *64 +500 +\S+ +\S+ +(\S+)", text, re.MULTILINE)
     if status or not bandwidth or not latency:
         raise GuestFailed(f"perftest: status {status}; it said:\n{text}")
-    say(f"perftest: ib_read_bw of 64 KiB {float(bandwidth[1]):.1f} MB/s, ib_read_lat of 64 bytes {latency[1]} us (median)")
+    print(f"perftest: ib_read_bw of 64 KiB {float(bandwidth[1]):.1f} MB/s, ib_read_lat of 64 bytes {latency[1]} us (median)")
     return Outcome(2, 0)
 
 
-def run_program(machine, words, extra=(), seconds=RUN_SECONDS):
-    """A program of the host in one guest, its output passed on; its status. `extra`: files to put at their own places."""
+def pair(machine):
+    """two guests on one wire: READs between them, a network that is cut and heals, a guest that loses its power"""
+    serve = f"rping -s -P -a {ADDRESSES[1]} >/tmp/server.log 2>&1 </dev/null & {until('rdma resource show cm_id | grep -q LISTEN')}"
+    ping = f"rping -c -a {ADDRESSES[1]} -C 20"
+    count = "$(cat /sys/class/infiniband/rxe0/ports/1/hw_counters/rcvd_pkts)"
+    with Pair(machine, "pair", Image(machine.kernel)) as both:
+        one, two = both.guests
+        two.order(serve, ORDER_SECONDS)
+        one.order(ping, ORDER_SECONDS)
+
+        one.order(f"rping -c -a {ADDRESSES[1]} >/tmp/client.log 2>&1 </dev/null & client=$!", ORDER_SECONDS)
+        one.order(f"before={count}; {until(f'[ {count} -gt $((before + 100)) ]')}", ORDER_SECONDS)
+        both.cut()
+        # What was under way may still arrive. Then nothing does, for longer than the hundred took.
+        one.order(f"sleep 0.5; before={count}; sleep 1; [ {count} = $before ]", ORDER_SECONDS)
+        both.heal()
+        one.order(ping, ORDER_SECONDS)
+        one.order("kill $client; wait $client", ORDER_SECONDS, may_fail=True)
+
+        both.fail_power()
+        both.boot_again()
+        both.guests[1].order(serve, ORDER_SECONDS)
+        one.order(ping, ORDER_SECONDS)
+        for guest in both.guests:
+            guest.dismiss(ORDER_SECONDS)
+    print("pair: rping between two guests; stalled while the network was cut; works after it healed, after a power failure")
+    return Outcome(4, 0)
+
+
+def until(condition):
+    """Shell that waits for a condition; the bound is the order's."""
+    return f"until {condition}; do sleep 0.05; done"
+
+
+def conformance(machine):
+    """the test targets fabric and verbs in one guest, one test case at a time"""
+    binaries = test_programs()
+    image = Image(machine.kernel)
+    commands = ["cd /test"]
+    for name, file in binaries.items():
+        image.program(builds.lean(file), f"test/{name}")
+        commands.append(f"./{name} --test-threads 1 </dev/null; echo \"@@ended {name} $?\"")
+    results = Results(binaries)
+    run_guest(machine, "conformance", image, "\n".join(commands), CONFORMANCE_SECONDS, heard=results.heard)
+    return results.outcome()
+
+
+def test_programs():
+    """The binaries of the test targets that are in the tree, by name."""
+    targets = builds.existing(TEST_TARGETS)
+    if not targets:
+        raise builds.BuildFailed(f"there is no test target {' or '.join(TEST_TARGETS)} in the tree")
+    ensure_packages(BUILD_PACKAGES)
+    built = builds.test_binaries(targets)
+    return {name: built["test", name] for name in targets}
+
+
+def run_program(machine, words, extra=()):
+    """A program of the host in one guest, its output passed on; its status. `extra` files lie where they lie here."""
     image = Image(machine.kernel)
     program = Path(words[0]).resolve()
-    image.program(program, f"test/{program.name}")
+    image.program(builds.lean(program), f"test/{program.name}")
     for file in extra:
         image.program(Path(file).resolve())
     commands = "cd /test && exec " + shlex.join([f"./{program.name}", *words[1:]]) + " </dev/null"
-    return run_guest(machine, "run", image, commands, seconds, heard=lambda line: print(line, flush=True))
+    return run_guest(machine, "run", image, commands, RUN_SECONDS, heard=lambda line: print(line, flush=True))
 
 
-SCENARIOS = {"perftest": perftest}
+# In the order in which all of them run.
+SCENARIOS = {"guard": guard, "perftest": perftest, "pair": pair, "conformance": conformance}

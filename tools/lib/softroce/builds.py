@@ -1,0 +1,49 @@
+"""What is tested: test binaries and programs that cargo builds of this tree."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+from .host import CACHE, ROOT
+
+BUILD_SECONDS = 1800
+
+
+class BuildFailed(Exception):
+    """cargo could not build what is to be tested."""
+
+
+def existing(targets):
+    """Those of the test targets that are in the tree."""
+    return [name for name in targets if (ROOT / f"tests/{name}.rs").exists() or (ROOT / f"tests/{name}/main.rs").exists()]
+
+
+def build(*flags):
+    """Executables that cargo builds: (kind, name) to path, where the kind is test or bin."""
+    words = ["cargo", *flags, "--message-format", "json"]
+    try:
+        done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=BUILD_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildFailed(f"{' '.join(words)}: {error}") from None
+    if done.returncode:
+        raise BuildFailed(f"{' '.join(words)} failed")
+    artifacts = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {(one["target"]["kind"][0], one["target"]["name"]): Path(one["executable"])
+            for one in artifacts if one.get("executable")}
+
+
+def test_binaries(targets):
+    """The binaries of test targets, by name; those of programs that they start, by kind bin, come with them."""
+    flags = [word for name in targets for word in ("--test", name)]
+    return build("test", "--no-run", "--locked", *flags)
+
+
+def lean(program):
+    """A copy without debugging information, which is most of a debug build and nothing to a guest."""
+    if not shutil.which("strip"):
+        return program
+    copy = CACHE / f"stripped/{program.name}"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["strip", "--strip-debug", "--preserve-dates", "-o", copy, program], check=True)
+    return copy
