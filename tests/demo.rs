@@ -63,7 +63,7 @@ impl Drop for Demo {
 
 /// From "demo: server pid N at ...".
 fn server_pid(lines: &[String]) -> u32 {
-    let first = lines.first().and_then(|line| line.strip_prefix("demo: server pid "));
+    let first = lines.first().and_then(|line| line.strip_prefix("demo: primary pid "));
     first.and_then(|rest| rest.split(' ').next()?.parse().ok()).expect("the first line names the server")
 }
 
@@ -94,7 +94,7 @@ fn it_shows_every_phase_and_ends_with_all_checks_passed() {
     let all = lines.join("\n");
     assert!(status.success(), "{status}\n{all}\n{errors}");
     assert_eq!(lines.last().map(String::as_str), Some("demo: all checks passed"), "{all}\n{errors}");
-    for phase in ["1 fill", "2 mixed", "3 lease", "4 count", "5 check", "6 end", "phase "] {
+    for phase in ["1 fill", "2 mixed", "3 lease", "4 count", "5 check", "6 replicas", "7 end", "phase "] {
         assert!(lines.iter().any(|line| line.starts_with(phase)), "{phase}:\n{all}");
     }
     assert!(has_ended(server_pid(&lines)), "the server is left behind");
@@ -109,13 +109,13 @@ fn a_server_that_dies_is_said_with_status_1() {
     let rest = demo.lines_until("demo: all checks");
     let (status, errors) = demo.end();
     assert_eq!(status.code(), Some(1), "{lines:?} {rest:?}\n{errors}");
-    assert!(errors.contains("the server has ended (signal: 9") && errors.contains("phase 2, mixed"), "{errors}");
+    assert!(errors.contains("the primary has ended (signal: 9") && errors.contains("phase 2, mixed"), "{errors}");
 }
 
 #[test]
 fn a_demo_that_is_killed_leaves_no_server_behind() {
     let mut demo = Demo::start(&["--memory", "8", "--seconds", "600"]);
-    let pid = server_pid(&demo.lines_until("demo: server pid"));
+    let pid = server_pid(&demo.lines_until("demo: primary pid"));
     assert!(!has_ended(pid));
     kill(demo.child.id());
     demo.child.wait().expect("our own child");

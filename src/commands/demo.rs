@@ -115,10 +115,10 @@ fn check_all(
     let fill = demo.fill().context("phase 1, fill")?;
     let replication = server.replication()?;
     let (mixed, second) = std::thread::scope(|scope| {
-        // While the traffic runs: joining stops nobody.
-        let second = scope.spawn(|| follow("second", replication));
-        let mixed = demo.mixed(Duration::from_secs(args.seconds)).context("phase 2, mixed traffic");
-        (mixed, second.join().expect("the joining thread does not panic"))
+        let traffic = scope.spawn(|| demo.mixed(Duration::from_secs(args.seconds)).context("phase 2, mixed traffic"));
+        // While the traffic runs: joining stops nobody. Here and not in the thread, for a child ends with the thread that started it.
+        let second = follow("second", replication);
+        (traffic.join().expect("the demo's own thread does not panic"), second)
     });
     let mixed = mixed?;
     replicas.push(second.context("phase 2, mixed traffic")?);
