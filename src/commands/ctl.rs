@@ -32,7 +32,8 @@ pub enum What {
 /// Ask, and print the answer.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let addresses = args.server.to_socket_addrs().with_context(|| format!("-s {}", args.server))?;
-    let address: SocketAddr = addresses.into_iter().next().with_context(|| format!("{} has no address", args.server))?;
+    let address: SocketAddr =
+        addresses.into_iter().next().with_context(|| format!("{} has no address", args.server))?;
     let mut connection = Connection::open(address, Duration::from_secs(LOAD_WAIT_SECONDS_MAX))?;
     match args.what {
         What::Replication { json } => {
@@ -58,7 +59,8 @@ const COLUMNS: [(&str, &str); 9] = [
 
 /// What is no replica's, one row a line; then the replicas as a table.
 fn table(rows: &BTreeMap<String, String>) -> String {
-    let is_own = |name: &str| !name.strip_prefix("replica_").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let is_own =
+        |name: &str| !name.strip_prefix("replica_").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
     let mut text = String::new();
     for (name, value) in rows.iter().filter(|row| is_own(row.0)) {
         text += &format!("{name:<24} {value}\n");

@@ -78,7 +78,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let pid = server.pid();
     let status = server.stop().context("phase 7, end")?;
     ensure!(status.success(), "phase 7, end: the primary ended with {status} after SIGTERM, expected status 0");
-    println!("7 end       SIGTERM to replicas and primary (pid {pid}): {status}\n\n{TABLE_HEAD}\n{table}demo: all checks passed");
+    println!(
+        "7 end       SIGTERM to replicas and primary (pid {pid}): {status}\n\n{TABLE_HEAD}\n{table}demo: all checks passed"
+    );
     Ok(())
 }
 

@@ -147,7 +147,9 @@ fn make_store(args: &Args, workers: usize, joined: Option<&Joined>) -> anyhow::R
         let geometry = joined.welcome.geometry;
         let needed = (geometry.ring_bytes * u64::from(geometry.shards)).div_ceil(1 << 20);
         if let Some(given) = args.memory_limit.filter(|given| *given < needed) {
-            bail!("-m {given} is less than the {needed} MiB that the primary has: a replica holds as much; leave -m out");
+            bail!(
+                "-m {given} is less than the {needed} MiB that the primary has: a replica holds as much; leave -m out"
+            );
         }
         return Store::with_geometry(geometry, workers, !args.no_hugepages, None)
             .context("cannot hold what the primary holds");

@@ -39,7 +39,8 @@ pub struct Summary {
 
 impl Summary {
     fn words(self) -> [u64; LINE_WORDS] {
-        let Summary { epoch, lag_bytes, lag_microseconds, pulled_bytes, records, begun_anew, bad_records, beats } = self;
+        let Summary { epoch, lag_bytes, lag_microseconds, pulled_bytes, records, begun_anew, bad_records, beats } =
+            self;
         [epoch, lag_bytes, lag_microseconds, pulled_bytes, records, begun_anew, bad_records, beats]
     }
 

@@ -3,11 +3,11 @@
 //! Which fabric: shared memory on the same host, else verbs where both have a device, else TCP; what cannot be connected is passed over, with
 //! its reason. What was chosen, and why, is said.
 
+use super::HANDSHAKE_WAIT_MAX;
 use super::host_id;
 use super::link::{Link, LinkError};
 use super::secret::{Secret, Side, random};
 use super::wire::{Join, Message, VERSION, Welcome};
-use super::{HANDSHAKE_WAIT_MAX};
 use crate::fabric::{self, Channel, ConnectOptions, Invitation, Kind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Instant;
@@ -93,7 +93,11 @@ fn handshake(mut link: Link, address: SocketAddr, secret: &Secret, identity: &Id
 }
 
 /// Connect by the first fabric of `wanted` that works; also says in words why that one.
-pub fn attach(joined: &mut Joined, wanted: &[Kind], options: &ConnectOptions) -> Result<(Box<dyn Channel>, String), AttachError> {
+pub fn attach(
+    joined: &mut Joined,
+    wanted: &[Kind],
+    options: &ConnectOptions,
+) -> Result<(Box<dyn Channel>, String), AttachError> {
     let peer = joined.link.peer();
     let failed = |error| AttachError::Link(peer, error);
     let mut passed_over = Vec::new();

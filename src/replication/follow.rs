@@ -116,7 +116,8 @@ impl Following {
         let view = FollowView { primary: config.primary.clone(), state: "joining", ..FollowView::default() };
         let follow = Arc::new(Follow { config, view: Mutex::new(view), stopping: AtomicBool::new(false) });
         let running = follow.clone();
-        let thread = std::thread::Builder::new().name("replica-pull".into()).spawn(move || running.run(joined, &store))?;
+        let thread =
+            std::thread::Builder::new().name("replica-pull".into()).spawn(move || running.run(joined, &store))?;
         Ok(Following { follow, thread: Some(thread) })
     }
 
@@ -189,7 +190,8 @@ impl Follow {
         if view.trouble != trouble {
             log::warn!("replication from {}: {trouble}; trying again", self.config.primary);
         }
-        let refused = matches!(end, SessionEnd::Geometry) || matches!(end, SessionEnd::Attach(error) if error.is_final());
+        let refused =
+            matches!(end, SessionEnd::Geometry) || matches!(end, SessionEnd::Attach(error) if error.is_final());
         view.state = if refused { "refused" } else { "connecting" };
         view.trouble = trouble;
         view.failed_tries += 1;
@@ -203,7 +205,12 @@ impl Follow {
         }
     }
 
-    fn pull(&self, joined: &mut Joined, store: &Store, known: &mut Known) -> Result<std::convert::Infallible, SessionEnd> {
+    fn pull(
+        &self,
+        joined: &mut Joined,
+        store: &Store,
+        known: &mut Known,
+    ) -> Result<std::convert::Infallible, SessionEnd> {
         if joined.welcome.geometry != store.geometry() {
             return Err(SessionEnd::Geometry);
         }
@@ -225,7 +232,12 @@ impl Follow {
         ended
     }
 
-    fn pull_on(&self, puller: &mut Puller<'_>, link: &mut Link, before: &Counts) -> Result<std::convert::Infallible, SessionEnd> {
+    fn pull_on(
+        &self,
+        puller: &mut Puller<'_>,
+        link: &mut Link,
+        before: &Counts,
+    ) -> Result<std::convert::Infallible, SessionEnd> {
         let mut pace = Pace::new(self.config.pause_max);
         let mut chores = Chores::new(self.config.silence_max);
         loop {

@@ -81,7 +81,11 @@ pub struct Admission<'o> {
     session: u64,
 }
 
-/// The store's memory as regions: the control lines, then the slabs of each ring in order.
+/// A store's memory as regions: 0 is the control lines, then come the slabs of each ring in order.
+pub fn regions(store: &Arc<Store>) -> Arc<dyn Regions> {
+    Arc::new(StoreRegions(store.clone()))
+}
+
 struct StoreRegions(Arc<Store>);
 
 impl Regions for StoreRegions {
@@ -170,7 +174,7 @@ impl Offer {
     }
 
     pub(super) fn regions(&self) -> Arc<dyn Regions> {
-        Arc::new(StoreRegions(self.store.clone()))
+        regions(&self.store)
     }
 
     pub(super) fn secret(&self) -> &Secret {
@@ -269,9 +273,8 @@ impl Slot {
         let ack = self.held.as_ref().map(|(_, grant)| grant.ack().words());
         let summary = ack.map(Summary::read).unwrap_or_default();
         let following = summary.epoch != 0;
-        let missing = |(shard, committed): (usize, &u64)| {
-            committed.saturating_sub(ack.map_or(0, |ack| applied(ack, shard)))
-        };
+        let missing =
+            |(shard, committed): (usize, &u64)| committed.saturating_sub(ack.map_or(0, |ack| applied(ack, shard)));
         let lag_bytes = committed.iter().enumerate().map(missing).sum();
         let (looked_at, pulled_before) = self.rate;
         let elapsed = looked_at.elapsed();

@@ -38,7 +38,9 @@ pub enum SecretError {
     #[error("cannot read it: {0}")]
     Unreadable(#[from] std::io::Error),
     /// It is too short or too long.
-    #[error("it holds {0} bytes; a secret has {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX}. Make one with: head -c 32 /dev/urandom | base64")]
+    #[error(
+        "it holds {0} bytes; a secret has {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX}. Make one with: head -c 32 /dev/urandom | base64"
+    )]
     Length(usize),
     /// Others can read it.
     #[error("others than its owner may read it (mode {0:o}): chmod 600")]

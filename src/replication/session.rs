@@ -75,7 +75,8 @@ fn authenticate(offer: &Offer, link: &mut Link, deadline: Instant) -> Result<(),
     let theirs = match link.receive(deadline)? {
         Message::Hello { version: VERSION, nonce } => nonce,
         Message::Hello { version, .. } => {
-            let words = format!("the primary speaks version {VERSION} of the replication protocol, the replica {version}");
+            let words =
+                format!("the primary speaks version {VERSION} of the replication protocol, the replica {version}");
             return refused(Refusal::Version, words);
         }
         other => return out_of_place(&other),

@@ -5,9 +5,9 @@
 //! frame:  length 4 (of what follows) | kind 1 | fields ...
 //! ```
 
+use crate::base::epoch::Epoch;
 use crate::fabric::{Descriptor, Invitation, Kind, Token};
 use crate::store::{EpochStart, Geometry};
-use crate::base::epoch::Epoch;
 
 /// The protocol spoken here. It grows with every change that an older side would misunderstand.
 pub const VERSION: u16 = 1;
@@ -224,7 +224,11 @@ impl Message {
         };
         let (kind, fields) = frame.split_first().ok_or(WireError::Malformed(0))?;
         let mut fields = Fields(fields);
-        let message = read(*kind, &mut fields).ok_or(if *kind == 1 { WireError::Stranger } else { WireError::Malformed(*kind) })?;
+        let message = read(*kind, &mut fields).ok_or(if *kind == 1 {
+            WireError::Stranger
+        } else {
+            WireError::Malformed(*kind)
+        })?;
         if !fields.0.is_empty() {
             return Err(WireError::Malformed(*kind));
         }
@@ -444,8 +448,12 @@ mod tests {
         assert_eq!(Message::decode(&bytes, STRANGER_FRAME_BYTES_MAX), Err(WireError::Stranger));
         // Two billion regions in a frame of 100 bytes.
         let mut bytes = Vec::new();
-        let invitation =
-            Invitation { address: String::new(), token: Token([0; 16]), regions: vec![], ack: Descriptor { address: 0, key: 0, bytes: 0 } };
+        let invitation = Invitation {
+            address: String::new(),
+            token: Token([0; 16]),
+            regions: vec![],
+            ack: Descriptor { address: 0, key: 0, bytes: 0 },
+        };
         Message::Grant(invitation).encode(&mut bytes);
         let end = bytes.len();
         bytes[end - 4..].copy_from_slice(&u32::MAX.to_le_bytes());

@@ -78,7 +78,9 @@ impl ServerProcess {
     pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
         child::terminate(&self.process).context("cannot send SIGTERM to the server")?;
         let status = self.wait(WAIT_MAX)?;
-        status.with_context(|| format!("the {} (pid {}) did not end within {WAIT_MAX:?} of SIGTERM", self.name, self.pid()))
+        status.with_context(|| {
+            format!("the {} (pid {}) did not end within {WAIT_MAX:?} of SIGTERM", self.name, self.pid())
+        })
     }
 
     /// A primary says last where replicas connect, a replica whom it follows.

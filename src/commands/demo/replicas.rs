@@ -99,7 +99,11 @@ impl Replica {
     fn refuses_writes(&mut self, primary: SocketAddr) -> anyhow::Result<()> {
         let answer = String::from_utf8_lossy(self.connection.ask("set demo:refused 0 0 1\r\nx")?).into_owned();
         let expected = format!("SERVER_ERROR read-only replica: write to the primary at {primary}");
-        ensure!(answer == expected, "a set at the replica \"{}\" was answered \"{answer}\", expected \"{expected}\"", self.name);
+        ensure!(
+            answer == expected,
+            "a set at the replica \"{}\" was answered \"{answer}\", expected \"{expected}\"",
+            self.name
+        );
         Ok(())
     }
 }
@@ -108,7 +112,11 @@ impl Replica {
 pub fn compare(primary: &ServerProcess, replicas: &mut [Replica], keys: u32) -> anyhow::Result<()> {
     let mut connection = Connection::open(primary.address(), WAIT_MAX)?;
     let waited = catch_up(&mut connection, replicas.len())?;
-    println!("6 replicas  {} replicas had all of it {:.0} ms after the check", replicas.len(), waited.as_secs_f64() * 1e3);
+    println!(
+        "6 replicas  {} replicas had all of it {:.0} ms after the check",
+        replicas.len(),
+        waited.as_secs_f64() * 1e3
+    );
     for replica in replicas {
         let same = compare_one(&mut connection, replica, keys)?;
         replica.refuses_writes(primary.address())?;
@@ -139,7 +147,9 @@ fn catch_up(primary: &mut Connection, replicas: usize) -> anyhow::Result<Duratio
             return Ok(begin.elapsed());
         }
         if begin.elapsed() > CATCH_UP_MAX {
-            bail!("the replicas do not have everything {CATCH_UP_MAX:?} after the last write; the primary says: {rows:?}");
+            bail!(
+                "the replicas do not have everything {CATCH_UP_MAX:?} after the last write; the primary says: {rows:?}"
+            );
         }
         std::thread::sleep(LOOK);
     }

@@ -3,12 +3,12 @@
 use crate::engine::Engine;
 use crate::fabric::verbs::VerbsOptions;
 use crate::fabric::{self, ConnectOptions, Exporter, FabricError, Kind};
+use crate::replication::SILENCE_SECONDS_DEFAULT;
 use crate::replication::attach::{Identity, Joined};
 use crate::replication::follow::{FollowConfig, Following, first_join};
 use crate::replication::offer::{Offer, OfferConfig, Running};
 use crate::replication::report::Report;
 use crate::replication::secret::{Secret, random};
-use crate::replication::SILENCE_SECONDS_DEFAULT;
 use crate::server::address;
 use crate::store::Store;
 use anyhow::{Context, bail};
@@ -163,7 +163,10 @@ impl Plan {
         let Some(named) = &self.fabrics else {
             let all = FollowConfig::any_fabric().into_iter().map(|kind| fabric::listen(kind, data, &self.options));
             let (there, missing): (Vec<_>, Vec<_>) = all.partition(Result::is_ok);
-            missing.into_iter().filter_map(Result::err).for_each(|error| log::info!("not offered to replicas: {error}"));
+            missing
+                .into_iter()
+                .filter_map(Result::err)
+                .for_each(|error| log::info!("not offered to replicas: {error}"));
             return Ok(there.into_iter().filter_map(Result::ok).collect());
         };
         let opened = named.iter().map(|kind| fabric::listen(*kind, data, &self.options));
@@ -210,7 +213,9 @@ fn fabrics(names: &[String]) -> anyhow::Result<Option<Vec<Kind>>> {
     }
     let known = FollowConfig::any_fabric();
     let kind = |name: &String| known.iter().copied().find(|kind| kind.name() == name);
-    let all = names.iter().map(|name| kind(name).with_context(|| format!("--fabric {name}: there are auto, shm, verbs and tcp")));
+    let all = names
+        .iter()
+        .map(|name| kind(name).with_context(|| format!("--fabric {name}: there are auto, shm, verbs and tcp")));
     Ok(Some(all.collect::<anyhow::Result<_>>()?))
 }
 

@@ -243,7 +243,10 @@ impl fabric::Channel for Channel {
     }
 
     fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
-        assert!(size_of_val(words) <= WRITE_BYTES_MAX && offset.is_multiple_of(8), "a WRITE of up to 64 bytes, aligned");
+        assert!(
+            size_of_val(words) <= WRITE_BYTES_MAX && offset.is_multiple_of(8),
+            "a WRITE of up to 64 bytes, aligned"
+        );
         self.standing()?;
         self.room_for_write()?;
         let remote = self.ack.address.checked_add(offset as u64);

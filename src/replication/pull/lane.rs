@@ -372,7 +372,10 @@ impl<'s> Lane<'s> {
         if times >= BAD_RECORDS_MAX {
             return Err(PullError::BadRecord { shard: self.shard, position, times, why });
         }
-        log::warn!("shard {}: the record at position {position} failed its check ({why}); reading it again", self.shard);
+        log::warn!(
+            "shard {}: the record at position {position} failed its check ({why}); reading it again",
+            self.shard
+        );
         self.carry.clear();
         free.extend(self.pieces.drain(..).filter_map(|piece| piece.landing));
         self.planned = position;

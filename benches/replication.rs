@@ -1,0 +1,280 @@
+//! What replication can do on one fabric, both ends in one process: how fast a replica copies what is there, beside a plain copy between the
+//! same two memories; how fast it applies small records, beside how fast one core writes them; how late it has what is written.
+//!
+//!     cargo bench --bench replication -- [--fabric shm|tcp|verbs] [--listen ADDR:PORT] [--memory MIB] [--rounds N] [--only NAME]
+//!
+//! Each round measures everything once, in turn, so that ratios are of one time; medians are printed. Processor time, but for lag.
+#![allow(unsafe_code)]
+
+use anyhow::{Context, bail};
+use remora::base::time::UnixSeconds;
+use remora::fabric::{self, Channel, ConnectOptions, Exporter, Grant, Invitation, Kind, Token};
+use remora::replication::offer::regions;
+use remora::replication::pull::Puller;
+use remora::store::{NewItem, Participant, Store, StoreConfig};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+const WAIT: Duration = Duration::from_millis(10);
+/// Time between two stamps of the lag measurement, and how many.
+const STAMP_EVERY: Duration = Duration::from_millis(2);
+const STAMPS: usize = 500;
+
+struct Setup {
+    kind: Kind,
+    listen: SocketAddr,
+    memory_bytes: usize,
+    rounds: usize,
+    only: Option<String>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let value = |name: &str| words.iter().position(|word| word == name).and_then(|at| words.get(at + 1));
+    let kind = match value("--fabric").map_or("shm", String::as_str) {
+        "shm" => Kind::Shm,
+        "tcp" => Kind::Tcp,
+        "verbs" => Kind::Verbs,
+        other => bail!("--fabric {other}: there are shm, tcp and verbs"),
+    };
+    let number =
+        |name: &str, default: usize| value(name).map_or(Ok(default), |text| text.parse().context(name.to_string()));
+    let setup = Setup {
+        kind,
+        listen: value("--listen").map_or("127.0.0.1:0", String::as_str).parse().context("--listen")?,
+        memory_bytes: number("--memory", 256)? << 20,
+        rounds: number("--rounds", 5)?,
+        only: value("--only").cloned(),
+    };
+    println!("replication over {}, {} MiB, {} rounds; medians", kind.name(), setup.memory_bytes >> 20, setup.rounds);
+    let wanted = |name: &str| setup.only.as_ref().is_none_or(|only| only == name);
+    if wanted("copy") {
+        copy(&setup)?;
+    }
+    if wanted("small") {
+        small(&setup)?;
+    }
+    if wanted("lag") {
+        lag(&setup)?;
+    }
+    Ok(())
+}
+
+fn median(mut figures: Vec<f64>) -> (f64, f64, f64) {
+    figures.sort_by(f64::total_cmp);
+    (figures[figures.len() / 2], figures[0], figures[figures.len() - 1])
+}
+
+/// Processor time of this thread.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn primary(setup: &Setup) -> anyhow::Result<Arc<Store>> {
+    let store = Store::new(StoreConfig {
+        memory_bytes: setup.memory_bytes,
+        item_bytes_max: 1 << 20,
+        evict: true,
+        workers: 1,
+        shards: None,
+        hugepages: true,
+        hash_seed: Some((1, 2)),
+        epoch: None,
+    })?;
+    Ok(Arc::new(store))
+}
+
+/// A store beside it that can follow, every page of it touched: the first touch is the kernel's work, not replication's.
+fn replica(primary: &Store) -> anyhow::Result<Store> {
+    let store = Store::with_geometry(primary.geometry(), 1, true, Some((3, 4)))?;
+    for slab in store.slabs() {
+        slab.words().iter().step_by(512).for_each(|word| word.store(0, Relaxed));
+    }
+    Ok(store)
+}
+
+/// Both ends of a fabric, connected; the grant must live as long as the channel is used.
+struct Joined {
+    channel: Box<dyn Channel>,
+    _grant: Box<dyn Grant>,
+    _exporter: Box<dyn Exporter>,
+}
+
+fn join(setup: &Setup, store: &Arc<Store>) -> anyhow::Result<Joined> {
+    let options = ConnectOptions::default();
+    let exporter = fabric::listen(setup.kind, setup.listen, &options)?;
+    let token = Token([7; 16]);
+    let grant = exporter.grant(token, regions(store))?;
+    let invitation = Invitation {
+        address: exporter.address(),
+        token,
+        regions: grant.descriptors().to_vec(),
+        ack: grant.ack_descriptor(),
+    };
+    let channel = fabric::connect(setup.kind, &invitation, &options)?;
+    Ok(Joined { channel, _grant: grant, _exporter: exporter })
+}
+
+fn puller<'s>(channel: Box<dyn Channel>, primary: &Store, replica: &'s Store) -> anyhow::Result<Puller<'s>> {
+    let known = vec![None; replica.shards().len()];
+    replica.adopt_epochs(primary.epochs());
+    Ok(Puller::new(channel, replica, &primary.epochs(), &known, SILENCE_MAX)?)
+}
+
+fn catch_up(puller: &mut Puller<'_>) -> anyhow::Result<()> {
+    while !puller.is_caught_up() {
+        puller.step(WAIT)?;
+    }
+    Ok(())
+}
+
+fn write(store: &Store, seat: &mut Participant<'_>, key: u64, value: &[u8]) {
+    let text = format!("key-{key:016}");
+    loop {
+        let turn = seat.turn();
+        let at = store.locate(text.as_bytes());
+        let draft = store.draft(&at, NewItem { value, ..NewItem::default() }, NOW);
+        if store.entry(&turn, &at, NOW).set(&draft).is_ok() {
+            return;
+        }
+        store.maintain(&turn, 0, NOW);
+    }
+}
+
+fn committed(store: &Store) -> u64 {
+    store.shards().iter().map(|shard| shard.control().committed() - shard.control().tail()).sum()
+}
+
+/// A full copy of a store of 16 KiB values, beside memcpy from the same slabs to the same slabs.
+fn copy(setup: &Setup) -> anyhow::Result<()> {
+    let store = primary(setup)?;
+    let value = vec![b'v'; 16 << 10];
+    let mut seat = store.join();
+    // Nearly full, nothing evicted: what a replica finds when it joins.
+    for key in 0..(setup.memory_bytes as u64 * 9 / 10 / (value.len() as u64 + 40)) {
+        write(&store, &mut seat, key, &value);
+    }
+    drop(seat);
+    let bytes = committed(&store) as f64;
+    let (mut plain, mut pulled, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..setup.rounds {
+        let copy = replica(&store)?;
+        let begin = Instant::now();
+        for (from, to) in store.slabs().zip(copy.slabs()) {
+            let (from, to) = (from.words(), to.words());
+            // SAFETY: both are whole mappings of the same length, nobody writes to either meanwhile, and words are plain memory.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    from.as_ptr().cast::<u8>(),
+                    to.as_ptr().cast::<u8>().cast_mut(),
+                    from.len() * 8,
+                )
+            };
+        }
+        let ring_bytes = (store.geometry().ring_bytes * u64::from(store.geometry().shards)) as f64;
+        let plain_rate = ring_bytes / begin.elapsed().as_secs_f64();
+        let joined = join(setup, &store)?;
+        let mut puller = puller(joined.channel, &store, &copy)?;
+        let begin = Instant::now();
+        catch_up(&mut puller)?;
+        let pulled_rate = bytes / begin.elapsed().as_secs_f64();
+        plain.push(plain_rate / 1e6);
+        pulled.push(pulled_rate / 1e6);
+        ratios.push(pulled_rate / plain_rate);
+    }
+    let (plain, pulled, (ratio, least, most)) = (median(plain).0, median(pulled).0, median(ratios));
+    println!(
+        "copy   16 KiB values: {pulled:.0} MB/s pulled and applied, {plain:.0} MB/s copied plainly: ratio {ratio:.2} ({least:.2}..{most:.2})"
+    );
+    Ok(())
+}
+
+/// 100-byte values: processor time to apply one, beside processor time to write one.
+fn small(setup: &Setup) -> anyhow::Result<()> {
+    let value = [b'v'; 100];
+    let count = setup.memory_bytes as u64 * 8 / 10 / 136;
+    let (mut writes, mut applies, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..setup.rounds {
+        let store = primary(setup)?;
+        replica(&store)?;
+        let mut seat = store.join();
+        let begin = thread_time();
+        for key in 0..count {
+            write(&store, &mut seat, key, &value);
+        }
+        let write_ns = (thread_time() - begin).as_nanos() as f64 / count as f64;
+        drop(seat);
+        let copy = replica(&store)?;
+        let joined = join(setup, &store)?;
+        let mut puller = puller(joined.channel, &store, &copy)?;
+        let begin = thread_time();
+        catch_up(&mut puller)?;
+        let apply_ns = (thread_time() - begin).as_nanos() as f64 / puller.counts().records as f64;
+        writes.push(write_ns);
+        applies.push(apply_ns);
+        ratios.push(apply_ns / write_ns);
+    }
+    let (write_ns, apply_ns, (ratio, least, most)) = (median(writes).0, median(applies).0, median(ratios));
+    println!(
+        "small  100-byte values: {apply_ns:.0} ns to pull and apply one, {write_ns:.0} ns to store one (store alone, no network): ratio {ratio:.2} ({least:.2}..{most:.2})"
+    );
+    Ok(())
+}
+
+/// From the moment before a stamp is stored at the primary to the moment after the replica has applied it.
+fn lag(setup: &Setup) -> anyhow::Result<()> {
+    let store = primary(setup)?;
+    let copy = replica(&store)?;
+    let joined = join(setup, &store)?;
+    let mut puller = puller(joined.channel, &store, &copy)?;
+    catch_up(&mut puller)?;
+    let begin = Instant::now();
+    let stop = AtomicBool::new(false);
+    let mut lags = Vec::new();
+    std::thread::scope(|scope| -> anyhow::Result<()> {
+        let (store, stop) = (&store, &stop);
+        let writer = scope.spawn(move || {
+            let mut seat = store.join();
+            for _ in 0..STAMPS {
+                std::thread::sleep(STAMP_EVERY);
+                let stamp = begin.elapsed().as_nanos() as u64;
+                write(store, &mut seat, 0, &stamp.to_le_bytes());
+            }
+            // The last one is to be seen as well.
+            std::thread::sleep(STAMP_EVERY * 50);
+            stop.store(true, Relaxed);
+        });
+        let mut seat = copy.join();
+        let mut last = 0;
+        while !stop.load(Relaxed) {
+            puller.step(WAIT)?;
+            let turn = seat.turn();
+            let Some(item) = copy.get(&turn, &copy.locate(b"key-0000000000000000"), NOW) else { continue };
+            let mut bytes = Vec::new();
+            item.value().copy_to(&mut bytes);
+            let stamp = u64::from_le_bytes(bytes.try_into().expect("a stamp is eight bytes"));
+            if stamp != last {
+                last = stamp;
+                lags.push((begin.elapsed().as_nanos() as u64 - stamp) as f64 / 1e3);
+            }
+        }
+        writer.join().expect("the writer does not panic");
+        Ok(())
+    })?;
+    lags.sort_by(f64::total_cmp);
+    let at = |share: f64| lags[((lags.len() - 1) as f64 * share) as usize];
+    println!(
+        "lag    {} of {STAMPS} stamps seen: median {:.1} us, p90 {:.1}, p99 {:.1}, most {:.1}",
+        lags.len(),
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(1.0)
+    );
+    Ok(())
+}
