@@ -4,6 +4,8 @@
 
 #[path = "follow/author.rs"]
 mod author;
+#[path = "follow/compare.rs"]
+mod compare;
 #[path = "follow/concurrent.rs"]
 mod concurrent;
 #[path = "follow/foreign.rs"]
@@ -16,9 +18,10 @@ mod pair;
 mod turns;
 
 use author::Author;
+use compare::assert_same;
 use fastrand::Rng;
 use link::Link;
-use pair::{Setup, assert_same, primary, replica_of};
+use pair::{Setup, primary, replica_of};
 
 const SEEDS: u64 = 4;
 

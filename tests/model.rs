@@ -1,7 +1,13 @@
-//! The model test: random commands, through the real parser and engine over tiny rings, against a naive map.
+//! The model test: random commands, through the real parser and engine over tiny rings, against a naive map. A replica follows each run
+//! and must come to hold the same.
 //!
 //! Every failure names its seed; `REMORA_SEED=<seed> cargo test --test model` replays that run alone.
 //! `REMORA_SEEDS=<count>` runs so many seeds instead of a few.
+
+#[path = "follow/compare.rs"]
+mod compare;
+#[path = "follow/link.rs"]
+mod link;
 
 #[path = "model/command.rs"]
 mod command;
@@ -11,17 +17,24 @@ mod harness;
 mod meanings;
 #[path = "model/oracle.rs"]
 mod oracle;
+#[path = "model/replica.rs"]
+mod replica;
 #[path = "model/run.rs"]
 mod run;
 #[path = "model/stress.rs"]
 mod stress;
 
 use command::Generator;
+use compare::assert_same;
 use harness::Client;
+use link::Link;
+use remora::store::Store;
 use run::{Run, Setup};
 
 const BEGIN: u32 = 1_700_000_000;
 const SEEDS: u64 = 5;
+/// Commands between two comparisons with the replica.
+const COMPARED_EVERY: usize = 200;
 
 fn seeds() -> Vec<u64> {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
@@ -47,7 +60,19 @@ fn run(setup: Setup) {
             known_cas: Vec::new(),
         };
         let mut run = Run::new(setup, Client::new(&engine, 0, BEGIN));
-        run.all(&mut generator);
+        let follower =
+            Store::with_geometry(engine.store().geometry(), 1, false, Some((3, 4))).expect("a store like it");
+        let mut link = Link::new(engine.store(), &follower);
+        run.all(&mut generator, |number, now| {
+            for shard in 0..shards {
+                link.pull(shard, 4096);
+            }
+            if number % COMPARED_EVERY == 0 || number == setup.commands {
+                link.settle();
+                assert_same(engine.store(), &follower, now);
+            }
+        });
+        println!("the replica: {} cuts, {} jumps", link.cuts, link.jumps);
         evicted += run.evicted;
         hits += run.hits;
         refused += run.refused;

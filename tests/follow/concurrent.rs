@@ -1,8 +1,9 @@
 //! All at once: a primary that is written to, a replica that pulls, overrun now and then, and readers on the replica.
 
 use crate::author::Author;
+use crate::compare::assert_same;
 use crate::link::Link;
-use crate::pair::{NOW, assert_same, primary, replica_of};
+use crate::pair::{NOW, primary, replica_of};
 use crate::{SLABS, Setup};
 use fastrand::Rng;
 use remora::store::Store;

@@ -1,7 +1,8 @@
 //! Bytes that are not what they should be: changed, stale, cut, or made on purpose. None of them may reach the ring.
 
 use crate::author::Author;
-use crate::pair::{Rings, primary, replica_of};
+use crate::compare::Rings;
+use crate::pair::{primary, replica_of};
 use crate::{SLABS, Setup, seeds};
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
@@ -14,21 +15,26 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 const ONE: Setup = Setup { shards: 1, ..SLABS };
 const EPOCH: Epoch = Epoch(0xABC << 24 | 1);
 
-/// A follower that stands at `position` of [`EPOCH`], and the ring that it writes to.
-fn at<'s>(replica: &'s Store, position: u64) -> (Follower<'s>, Rings<'s>) {
+/// A follower that stands at `position` of [`EPOCH`].
+fn at(replica: &Store, position: u64) -> Follower<'_> {
     let mut follower = replica.followers().remove(0);
     assert!(follower.begin_at(position, EPOCH, BIRTH));
-    (follower, Rings::of(replica))
+    follower
+}
+
+/// Every word of the replica's rings.
+fn memory(replica: &Store) -> Vec<u64> {
+    replica.slabs().flat_map(|slab| slab.words()).map(|word| word.load(Relaxed)).collect()
 }
 
 /// The words are refused, and the memory is as it was.
 fn assert_refused(replica: &Store, position: u64, words: &[AtomicU64], expected: BadRecord) {
-    let (mut follower, rings) = at(replica, position);
-    let before = rings.all();
+    let mut follower = at(replica, position);
+    let before = memory(replica);
     let applied = follower.apply(words, position);
     assert_eq!((applied.stop, applied.bytes, applied.records), (Stop::Bad(expected), 0, 0));
     assert_eq!((follower.cursor(), follower.epoch()), (position, EPOCH));
-    assert!(rings.all() == before, "a byte of a refused record reached the ring");
+    assert!(memory(replica) == before, "a byte of a refused record reached the ring");
 }
 
 /// Random changes to a good log: all before the changed record is applied, nothing of it and behind it. Only a set's metadata and what a pad
@@ -48,8 +54,8 @@ fn a_changed_bit_never_reaches_the_ring() {
             let words = rings.copy(0, tail, committed);
             let changed = random.usize(0..words.len());
             words[changed].fetch_xor(random.u64(1..) >> random.u32(0..64) | 1 << random.u32(0..64), Relaxed);
-            let (mut follower, copy) = at(&replica, tail);
-            let (before, applied) = (copy.all(), follower.apply(&words, tail));
+            let (mut follower, copy) = (at(&replica, tail), Rings::of(&replica));
+            let (before, applied) = (memory(&replica), follower.apply(&words, tail));
             let changed_at = tail + changed as u64 * 8;
             let (begin, end, covered) = record_around(&store, changed_at);
             if !covered {
@@ -100,7 +106,7 @@ fn what_is_stale_is_refused() {
         assert_refused(&replica, BIRTH, &words, BadRecord::Checksum);
     }
     draft.write(&words, BIRTH, EPOCH.0);
-    let (mut follower, _) = at(&replica, BIRTH);
+    let mut follower = at(&replica, BIRTH);
     assert_eq!(follower.apply(&words, BIRTH).stop, Stop::End);
     let zeroes: Vec<AtomicU64> = (0..8).map(|_| AtomicU64::new(0)).collect();
     assert_refused(&replica, BIRTH, &zeroes, BadRecord::NoRecord);
@@ -116,7 +122,7 @@ fn a_cut_record_waits_for_the_rest() {
     let committed = store.shards()[0].control().committed();
     let words = Rings::of(&store).copy(0, BIRTH, committed);
     for count in 0..=words.len() {
-        let (mut follower, _) = at(&replica, BIRTH);
+        let mut follower = at(&replica, BIRTH);
         let applied = follower.apply(&words[..count], BIRTH);
         let whole = [0, 4, words.len()].into_iter().filter(|end| *end <= count).max().unwrap();
         assert_eq!((applied.bytes, follower.cursor()), (whole as u64 * 8, BIRTH + whole as u64 * 8));
@@ -190,7 +196,7 @@ fn a_record_made_as_none_is_made_is_refused() {
         assert_refused(&replica, BIRTH, &forged(shape, body_bytes, 16 + body_bytes, BIRTH), expected);
     }
     let good = forged(shape(set, 0, 4, 4), 8, 24, BIRTH);
-    assert_eq!(at(&replica, BIRTH).0.apply(&good, BIRTH).stop, Stop::End, "the forger knows the trade");
+    assert_eq!(at(&replica, BIRTH).apply(&good, BIRTH).stop, Stop::End, "the forger knows the trade");
     let long_value = long_set(8, 100);
     assert_refused(&replica, BIRTH, &long_value, BadRecord::Malformed);
     let padded = forged(shape(set, 0, 3, 0), 3, 19, BIRTH);
@@ -237,7 +243,7 @@ fn an_epoch_begins_where_it_says_and_only_after_the_one_before() {
     ] {
         assert_refused(&replica, 640, &epoch_record(epoch, begins, 640), BadRecord::Malformed);
     }
-    let (mut follower, _) = at(&replica, 640);
+    let mut follower = at(&replica, 640);
     let (first, second) = (epoch_record(next, 640, 640), Epoch::of(0xABC, 9));
     // Two epochs and a set of the second in one piece.
     let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
@@ -271,7 +277,7 @@ fn noise_is_refused() {
             header.store(u64::from(shape) << 32, Relaxed);
         }
         let position = BIRTH + random.u64(0..20_000) / 8 * 8;
-        let (mut follower, _) = at(&replica, position);
+        let mut follower = at(&replica, position);
         let applied = follower.apply(&words, position);
         assert_eq!((applied.bytes, follower.cursor()), (0, position));
         match applied.stop {

@@ -1,7 +1,7 @@
 //! What lies between a primary and its replica: looks at the control lines, copies of bytes in pieces of any length, and a pull that does with
 //! them what replication does: look, copy, look at the tail again, apply.
 
-use crate::pair::Rings;
+use crate::compare::Rings;
 use remora::base::epoch::Epoch;
 use remora::store::ring::ControlLine;
 use remora::store::{Applied, Follower, Stop, Store};

@@ -1,8 +1,9 @@
 //! What local readers hold up, and what they do not: a follower against turns that last.
 
 use crate::author::Author;
+use crate::compare::{Rings, assert_same, items};
 use crate::link::Link;
-use crate::pair::{NOW, Rings, assert_same, items, primary, primary_of, replica_of};
+use crate::pair::{NOW, primary, primary_of, replica_of};
 use crate::{NO_EVICTION, SLABS, Setup};
 use remora::base::epoch::Epoch;
 use remora::store::{BadRecord, EpochStart, NOT_BEGUN, Stop, Store};

@@ -23,7 +23,11 @@ pub fn engine(ring_bytes: usize, shards: usize, item_bytes_max: usize, evict: bo
         hash_seed: Some((1, 2)),
         epoch: None,
     };
-    let store = Store::new(config).expect("a store of a few hundred KiB");
+    over(Store::new(config).expect("a store of a few hundred KiB"), item_bytes_max, workers)
+}
+
+/// An engine over a store.
+pub fn over(store: Store, item_bytes_max: usize, workers: usize) -> Engine {
     Engine::new(store, Settings { item_bytes_max, workers, rows: vec![("maxconns", "77".to_string())] })
 }
 

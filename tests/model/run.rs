@@ -7,6 +7,7 @@
 use crate::command::{Command, Generator};
 use crate::harness::Client;
 use crate::oracle::{self, Known, World};
+use remora::base::time::UnixSeconds;
 use std::collections::{HashMap, VecDeque};
 
 /// What a run is made of.
@@ -70,9 +71,9 @@ impl<'e> Run<'e> {
         }
     }
 
-    /// All commands of the run. Returns the client, for its counts.
-    pub fn all(&mut self, generator: &mut Generator) -> &Client<'e> {
-        for _ in 0..self.setup.commands {
+    /// All commands of the run; `between` is called after each, with how many there were and the clock.
+    pub fn all(&mut self, generator: &mut Generator, mut between: impl FnMut(usize, UnixSeconds)) {
+        for number in 1..=self.setup.commands {
             self.client.now.0 += [0, 0, 0, 0, 1, 1, 2, 15][generator.rng.usize(0..8)];
             let command = generator.command();
             self.step(&command);
@@ -81,8 +82,8 @@ impl<'e> Run<'e> {
             }
             let cas = command.keys().iter().filter_map(|key| self.known.get(key)).map(|item| item.cas).next();
             generator.known_cas.extend(cas);
+            between(number, self.client.now);
         }
-        &self.client
     }
 
     fn step(&mut self, command: &Command) {
