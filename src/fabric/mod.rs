@@ -22,7 +22,7 @@
 //! - A completion without an error has filled its landing's first `bytes` bytes, and nothing writes to them any more.
 //! - A READ or WRITE beyond a region ends the channel with [`error::Cause::Access`]; nothing beyond it was seen or changed.
 //! - Nothing waits longer than it was told.
-#![deny(clippy::unwrap_used)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 mod door;
 pub mod error;
