@@ -200,7 +200,7 @@ impl<'s> Puller<'s> {
             channel,
             geometry,
             epoch: history.last().expect("a history has an epoch").epoch,
-            sizer: Sizer::new(landing_bytes),
+            sizer: Sizer::new(landing_bytes, pieces),
             free,
             free_lines,
             rounds: Vec::new(),
@@ -279,7 +279,7 @@ impl<'s> Puller<'s> {
         for step in 0..self.lanes.len() {
             let at = (self.first + step) % self.lanes.len();
             // One place in the queue is for the lines of this round.
-            while self.under_way + self.batch.len() + 1 < depth.max(2) {
+            while bytes < self.sizer.round_bytes() && self.under_way + self.batch.len() + 1 < depth.max(2) {
                 let Some(landing) = self.free.pop() else { break };
                 match self.lanes[at].plan(landing, self.sizer.piece_bytes(), number) {
                     Ok(read) => {

@@ -1,49 +1,61 @@
-//! How long a piece of a ring is read in one READ: as long as several round trips take, so that the round trip hardly counts, and no longer, so
-//! that what has arrived is applied while the next is on its way. Pure.
+//! How much is read in one round: what several round trips bring, so that the round trip hardly counts, and no more, so that what has arrived
+//! is applied while the next is on its way, and is still in the processor's cache by then. Pure.
 
 use std::time::Duration;
 
 /// Shortest piece that backlog is cut into.
 pub const PIECE_BYTES_MIN: usize = 16 << 10;
-/// Round trips that a piece may take.
+/// Pieces that a round's bytes are cut into, at least, where there is so much.
+const PIECES_PER_ROUND: usize = 4;
+/// A round is never planned for less.
+const ROUND_BYTES_MIN: usize = PIECES_PER_ROUND * PIECE_BYTES_MIN;
+/// Round trips that a round may take.
 const ROUND_TRIPS: u32 = 8;
-/// What a piece may take in any case: shared memory has hardly a round trip, but each piece has its bookkeeping.
-const PIECE_TIME_MIN: Duration = Duration::from_micros(40);
+/// What a round may take in any case: shared memory has hardly a round trip, but each round has its bookkeeping. It copies some 200 KiB in this
+/// time, which stay in the second-level cache until they are applied.
+const ROUND_TIME_MIN: Duration = Duration::from_micros(40);
 
 /// See the module.
 #[derive(Debug)]
 pub struct Sizer {
-    piece_bytes: usize,
+    round_bytes: usize,
+    round_bytes_max: usize,
     piece_bytes_max: usize,
     round_trip: Duration,
 }
 
 impl Sizer {
-    /// Pieces of at most `piece_bytes_max`.
-    pub fn new(piece_bytes_max: usize) -> Sizer {
-        Sizer { piece_bytes: 4 * PIECE_BYTES_MIN, piece_bytes_max, round_trip: PIECE_TIME_MIN }
+    /// Rounds of at most `pieces_max` pieces of at most `piece_bytes_max`.
+    pub fn new(piece_bytes_max: usize, pieces_max: usize) -> Sizer {
+        let round_bytes_max = (piece_bytes_max * pieces_max).max(ROUND_BYTES_MIN);
+        Sizer { round_bytes: ROUND_BYTES_MIN, round_bytes_max, piece_bytes_max, round_trip: ROUND_TIME_MIN }
     }
 
-    /// Bytes of the next piece.
+    /// Bytes of the next round.
+    pub fn round_bytes(&self) -> usize {
+        self.round_bytes
+    }
+
+    /// Bytes of each of its pieces, at most.
     pub fn piece_bytes(&self) -> usize {
-        self.piece_bytes
+        (self.round_bytes / PIECES_PER_ROUND).clamp(PIECE_BYTES_MIN, self.piece_bytes_max.max(PIECE_BYTES_MIN))
     }
 
-    /// A batch of READs took `elapsed` and brought `bytes` bytes of rings; none: it was a look, and that is the round trip.
+    /// A round took `elapsed` and brought `bytes` bytes of rings; none: it was a look, and that is the round trip.
     pub fn observe(&mut self, bytes: usize, elapsed: Duration) {
         if bytes == 0 {
             // The shortest of late: one that waited for the other side's processor says nothing about the way. It creeps up, for ways change.
             self.round_trip = elapsed.min(self.round_trip + self.round_trip / 64 + Duration::from_nanos(1));
             return;
         }
-        let target = (self.round_trip * ROUND_TRIPS).max(PIECE_TIME_MIN);
+        let target = (self.round_trip * ROUND_TRIPS).max(ROUND_TIME_MIN);
         let fitting = bytes as u128 * target.as_nanos() / elapsed.as_nanos().max(1);
-        let fitting = usize::try_from(fitting).unwrap_or(usize::MAX).clamp(PIECE_BYTES_MIN, self.piece_bytes_max);
+        let fitting = usize::try_from(fitting).unwrap_or(usize::MAX).clamp(ROUND_BYTES_MIN, self.round_bytes_max);
         // A step at a time: one odd measurement must not throw it about.
-        if fitting >= 2 * self.piece_bytes {
-            self.piece_bytes *= 2;
-        } else if fitting * 2 <= self.piece_bytes {
-            self.piece_bytes /= 2;
+        if fitting >= 2 * self.round_bytes {
+            self.round_bytes *= 2;
+        } else if fitting * 2 <= self.round_bytes {
+            self.round_bytes /= 2;
         }
     }
 }
@@ -55,35 +67,36 @@ mod tests {
     const MAX: usize = 1 << 20;
 
     fn settle(round_trip: Duration, bytes_per_second: u64) -> usize {
-        let mut sizer = Sizer::new(MAX);
+        let mut sizer = Sizer::new(MAX, 14);
         for _ in 0..1000 {
             sizer.observe(0, round_trip);
-            let bytes = 4 * sizer.piece_bytes();
+            let bytes = sizer.round_bytes();
             let nanoseconds = round_trip.as_nanos() as u64 + bytes as u64 * 1_000_000_000 / bytes_per_second;
             sizer.observe(bytes, Duration::from_nanos(nanoseconds));
         }
-        sizer.piece_bytes()
+        assert!((PIECE_BYTES_MIN..=MAX).contains(&sizer.piece_bytes()));
+        sizer.round_bytes()
     }
 
     #[test]
-    fn a_longer_way_and_a_faster_one_make_longer_pieces() {
+    fn a_longer_way_and_a_faster_one_make_longer_rounds() {
         let (shm, near, far) = (
             settle(Duration::from_micros(1), 8_000_000_000),
             settle(Duration::from_micros(50), 100_000_000),
             settle(Duration::from_millis(10), 1_000_000_000),
         );
         assert!((128 << 10..=512 << 10).contains(&shm), "{shm}");
-        assert!((16 << 10..=64 << 10).contains(&near), "{near}");
-        assert_eq!(far, MAX);
+        assert_eq!(near, ROUND_BYTES_MIN);
+        assert_eq!(far, 8 * MAX, "the largest power of two of the least that fits into 14 pieces");
     }
 
     #[test]
     fn one_odd_measurement_changes_it_by_one_step() {
-        let mut sizer = Sizer::new(MAX);
-        let before = sizer.piece_bytes();
-        sizer.observe(before, Duration::from_secs(1));
-        assert_eq!(sizer.piece_bytes(), before / 2);
+        let mut sizer = Sizer::new(MAX, 14);
+        let before = sizer.round_bytes();
         sizer.observe(before, Duration::ZERO);
-        assert_eq!(sizer.piece_bytes(), before);
+        assert_eq!(sizer.round_bytes(), 2 * before);
+        sizer.observe(before, Duration::from_secs(1));
+        assert_eq!(sizer.round_bytes(), before);
     }
 }
