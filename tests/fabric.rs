@@ -7,6 +7,8 @@
 mod access;
 #[path = "fabric/ends.rs"]
 mod ends;
+#[path = "fabric/hostile.rs"]
+mod hostile;
 #[path = "fabric/process.rs"]
 mod process;
 #[path = "fabric/reads.rs"]

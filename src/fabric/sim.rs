@@ -3,8 +3,8 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | [`Sim`] | what both ends share: tokens, time, and the seed |
-//! | [`exporter`] | grants |
-//! | [`channel`] | READs and WRITEs, and what goes wrong with them |
+//! | `exporter` | grants |
+//! | `channel` | READs and WRITEs, and what goes wrong with them |
 //!
 //! There are no threads and no clock. A channel's polls are its time: each carries some operations further. So a test that calls in the same
 //! order sees the same, and what happens between two polls (other shards written, rings wrapped around) is the test's own choice.
