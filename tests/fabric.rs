@@ -7,6 +7,8 @@
 mod access;
 #[path = "fabric/ends.rs"]
 mod ends;
+#[path = "fabric/hostile.rs"]
+mod hostile;
 #[path = "fabric/process.rs"]
 mod process;
 #[path = "fabric/reads.rs"]
@@ -54,7 +56,7 @@ macro_rules! conformance {
     };
 }
 
-conformance!(shm tcp);
+conformance!(shm tcp sim);
 
 /// Not a test: what this binary does when it runs itself as another process.
 #[test]

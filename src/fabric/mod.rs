@@ -10,6 +10,7 @@
 //! | [`shm`] | one host: the primary's slabs are mapped read-only, a READ is a copy |
 //! | [`tcp`] | any network: a thread of the primary's answers READs |
 //! | [`sim`] | in one process, by seed: delay, reorder, tear, drop, cut. For tests |
+//! | `door`, `waiting` | what shm and tcp share: strangers that connect, and grants that wait for them |
 //!
 //! Two ends. A primary has an [`Exporter`] for each fabric that it offers; a replica that has proved itself is given a [`Grant`]: a token,
 //! a descriptor of each region, and an ack slot. The replica [`connect`]s with what it was given and has a [`Channel`]. Dropping the grant ends
@@ -199,4 +200,15 @@ pub struct Invitation {
     pub regions: Vec<Descriptor>,
     /// The ack slot.
     pub ack: Descriptor,
+}
+
+/// Connect to a primary that offers `kind`. Waits for at most [`CONNECT_WAIT_MAX`].
+pub fn connect(kind: Kind, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
+    let unsupported = |what| Err(FabricError::new(kind, Cause::Unsupported, what));
+    match kind {
+        Kind::Shm => shm::connect(invitation),
+        Kind::Tcp => tcp::connect(invitation),
+        Kind::Verbs => unsupported("verbs are not part of this build; use shm on one host, or tcp"),
+        Kind::Sim => unsupported("a simulation is within one process; its own connect() is the way in"),
+    }
 }

@@ -3,9 +3,9 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
-//! | [`exporter`] | the primary's end: an abstract socket, and what is handed to who shows a token |
-//! | [`channel`] | the replica's end: maps what it was handed, and copies |
-//! | [`handover`] | how descriptors pass over the socket |
+//! | `exporter` | the primary's end: an abstract socket, and what is handed to who shows a token |
+//! | `channel` | the replica's end: maps what it was handed, and copies |
+//! | `handover` | how descriptors pass over the socket |
 //!
 //! **Order.** A primary stores data, then a word that says so, with release. A READ loads words with relaxed ordering, each once, and
 //! ends with an acquire fence: what the primary stored before it released any word that the READ saw is seen by whatever comes
@@ -18,7 +18,7 @@
 //! Both sides map only what is sealed against shrinking, so neither can have the other end by SIGBUS.
 //!
 //! **Revoking.** A mapping cannot be taken back from another process. Dropping the grant shuts the socket down; the replica notices at its
-//! next look, at most [`channel::LOOK_EVERY`] of work later, unmaps everything when its channel is dropped, and until then could
+//! next look, at most a millisecond of work (`LOOK_EVERY`) later, unmaps everything when its channel is dropped, and until then could
 //! go on reading. So a primary must not count on bytes that it stores after dropping a grant being unseen: on one host, a region
 //! is to be reused for something else only once the replica is gone. Killing either process shows at the other's next look.
 

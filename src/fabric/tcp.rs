@@ -3,9 +3,9 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | [`frames`] | what passes over the connection, and its parsing: pure |
-//! | [`exporter`] | the primary's end: the listener, and grants |
-//! | [`responder`] | the thread that answers one replica |
-//! | [`channel`] | the replica's end |
+//! | `exporter` | the primary's end: the listener, and grants |
+//! | `responder` | the thread that answers one replica |
+//! | `channel` | the replica's end |
 //!
 //! **Order.** The responder answers requests one after another, straight from the regions' words: each READ is a send of its own, with
 //! an acquire fence behind it, so that the kernel has copied all its words before it copies the next READ's. What is in the

@@ -158,7 +158,7 @@ fn rounds_without_leaks(world: &dyn World) {
         pair.channel.submit(&mut { reads }).unwrap();
         // Either end first.
         let Pair { channel, grant } = pair;
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             drop(channel);
             drop(grant);
         } else {

@@ -1,8 +1,9 @@
 //! The fabrics under test, and what the bodies share: regions with known words, a connected pair, bounded waits.
 
-use remora::fabric::tcp;
+use remora::fabric::sim::{Faults, Sim};
 use remora::fabric::{
-    Channel, Completion, Descriptor, Exporter, FabricError, Grant, Invitation, Read, Regions, Token, shm,
+    self, Channel, Completion, Descriptor, Exporter, FabricError, Grant, Invitation, Kind, Read, Regions, Token, shm,
+    tcp,
 };
 use remora::sys::memory::Slab;
 use std::sync::Arc;
@@ -29,43 +30,67 @@ pub trait World {
     fn pass(&self, _time: Duration) {}
 }
 
-/// None where the host lacks what it needs.
+/// None where the host lacks what it needs. For a fabric with a device: its address from the variable that
+/// [`HOW_TO_ENABLE`] names, or None, and a [`Real`] of its `listen` and its `connect`.
 pub fn by_name(name: &str) -> Option<Box<dyn World>> {
+    let connect = |kind| Box::new(move |invitation: &Invitation| fabric::connect(kind, invitation));
     match name {
-        "shm" => Some(Box::new(Shm)),
-        "tcp" => Some(Box::new(Tcp)),
+        "shm" => Some(Box::new(Real {
+            name: "shm",
+            revokes_at_once: false,
+            listen: Box::new(|| Box::new(shm::Exporter::listen().unwrap())),
+            connect: connect(Kind::Shm),
+        })),
+        "tcp" => Some(Box::new(Real {
+            name: "tcp",
+            revokes_at_once: true,
+            listen: Box::new(|| Box::new(tcp::Exporter::listen("127.0.0.1:0".parse().unwrap()).unwrap())),
+            connect: connect(Kind::Tcp),
+        })),
+        "sim" => Some(Box::new(Simulated(Sim::new(1, Faults::default())))),
         _ => panic!("no fabric {name}"),
     }
 }
 
-struct Shm;
+type Connect = dyn Fn(&Invitation) -> Result<Box<dyn Channel>, FabricError>;
 
-impl World for Shm {
+/// A fabric between processes.
+struct Real {
+    name: &'static str,
+    revokes_at_once: bool,
+    listen: Box<dyn Fn() -> Box<dyn Exporter>>,
+    connect: Box<Connect>,
+}
+
+impl World for Real {
     fn exporter(&self) -> Box<dyn Exporter> {
-        Box::new(shm::Exporter::listen().unwrap())
+        (self.listen)()
     }
     fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
-        shm::connect(invitation)
+        (self.connect)(invitation)
     }
     fn name(&self) -> Option<&'static str> {
-        Some("shm")
+        Some(self.name)
     }
     fn revokes_at_once(&self) -> bool {
-        false
+        self.revokes_at_once
     }
 }
 
-struct Tcp;
+struct Simulated(Sim);
 
-impl World for Tcp {
+impl World for Simulated {
     fn exporter(&self) -> Box<dyn Exporter> {
-        Box::new(tcp::Exporter::listen("127.0.0.1:0".parse().unwrap()).unwrap())
+        self.0.exporter()
     }
     fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
-        tcp::connect(invitation)
+        self.0.connect(invitation)
     }
     fn name(&self) -> Option<&'static str> {
-        Some("tcp")
+        None
+    }
+    fn pass(&self, time: Duration) {
+        self.0.pass(time);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The primary's end of TCP: the listener, and grants. Each replica that is let in gets a [`responder`] of its own.
+//! The primary's end of TCP: the listener, and grants. Each replica that is let in gets a responder thread of its own.
 
 use super::frames::{GREETING_BYTES, Status, WELCOME_BYTES, parse_greeting, welcome};
 use super::{error, responder};
