@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 
 /// Compiles only where the headers are.
-const PROBE: &str = "#include <infiniband/verbs.h>\n#include <rdma/rdma_cma.h>\nint remora_probe(void) { return IBV_WC_SUCCESS; }\n";
+const PROBE: &str =
+    "#include <infiniband/verbs.h>\n#include <rdma/rdma_cma.h>\nint remora_probe(void) { return IBV_WC_SUCCESS; }\n";
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(remora_verbs)");

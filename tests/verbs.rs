@@ -34,7 +34,7 @@ fn a_grant_is_waited_for_and_then_connected() {
 #[test]
 fn many_reads_bring_what_is_there() {
     with_device(|address| {
-        let Pair { mut channel, memory, .. } = connected(address, &[1 << 20, 64 << 10]);
+        let Pair { mut channel, memory, grant: _grant, exporter: _exporter } = connected(address, &[1 << 20, 64 << 10]);
         let mut landings: Vec<_> = (0..channel.depth_max()).map(|_| channel.landing(8192).unwrap()).collect();
         let (mut submitted, mut checked) = (0u64, 0);
         let place = |n: u64| ((n % 2) as u32, (n * 4104) % (56 << 10), 8 + (n as usize * 24) % 8184);
@@ -63,7 +63,7 @@ fn many_reads_bring_what_is_there() {
 #[test]
 fn reads_of_a_batch_are_carried_out_in_their_order() {
     with_device(|address| {
-        let Pair { mut channel, memory, .. } = connected(address, &[4096]);
+        let Pair { mut channel, memory, grant: _grant, exporter: _exporter } = connected(address, &[4096]);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -105,7 +105,8 @@ fn reads_of_a_batch_are_carried_out_in_their_order() {
 #[test]
 fn reads_of_four_mebibytes() {
     with_device(|address| {
-        let Pair { mut channel, memory, .. } = connected(address, &[4096, READ_BYTES_MAX + 8192]);
+        let Pair { mut channel, memory, grant: _grant, exporter: _exporter } =
+            connected(address, &[4096, READ_BYTES_MAX + 8192]);
         let landings = [channel.landing(READ_BYTES_MAX).unwrap(), channel.landing(READ_BYTES_MAX).unwrap()];
         let begun = Instant::now();
         let batch = landings.into_iter().zip([0u64, 8192]);
@@ -125,7 +126,7 @@ fn reads_of_four_mebibytes() {
 #[test]
 fn acks_arrive_in_their_order() {
     with_device(|address| {
-        let Pair { mut channel, grant, .. } = connected(address, &[4096]);
+        let Pair { mut channel, grant, exporter: _exporter, .. } = connected(address, &[4096]);
         let slot = grant.ack().words();
         for n in 1..=200u64 {
             channel.write_ack(128, &[n; 8]).unwrap();
@@ -143,7 +144,7 @@ fn acks_arrive_in_their_order() {
 #[test]
 fn a_read_beyond_a_region_ends_the_channel() {
     with_device(|address| {
-        let Pair { mut channel, mut grant, .. } = connected(address, &[8192, 8192]);
+        let Pair { mut channel, mut grant, exporter: _exporter, .. } = connected(address, &[8192, 8192]);
         let landing = channel.landing(8192).unwrap();
         channel.submit(&mut vec![read(0, 8, 8192, landing, 7)]).unwrap();
         let done = poll_some(&mut *channel).pop().unwrap();
@@ -266,9 +267,30 @@ fn a_grant_dropped_under_reads_lets_no_later_byte_through() {
 }
 
 #[test]
+fn a_primary_that_leaves_at_once_is_noticed() {
+    with_device(|address| {
+        for round in 0..10 {
+            let Pair { mut channel, grant, exporter, .. } = connected(address, &[4096]);
+            let landing = channel.landing(4096).unwrap();
+            drop(grant);
+            if round % 2 == 0 {
+                drop(exporter);
+            }
+            let mut done = Vec::new();
+            let ended = match channel.submit(&mut vec![read(0, 0, 4096, landing, 0)]) {
+                Ok(()) => wait_for_error(|| channel.poll(&mut done, Duration::from_millis(100)).err()),
+                Err(ended) => ended,
+            };
+            assert_eq!(ended.cause, Cause::Closed, "{ended}");
+            assert!(ended.what.contains("the primary has ended"), "told by the connection manager: {ended}");
+        }
+    });
+}
+
+#[test]
 fn a_channel_dropped_under_reads_leaves_nothing() {
     with_device(|address| {
-        let Pair { mut channel, mut grant, .. } = connected(address, &[READ_BYTES_MAX]);
+        let Pair { mut channel, mut grant, exporter: _exporter, .. } = connected(address, &[READ_BYTES_MAX]);
         let mut batch = Vec::new();
         for tag in 0..channel.depth_max() as u64 {
             batch.push(read(0, 0, READ_BYTES_MAX, channel.landing(READ_BYTES_MAX).unwrap(), tag));
@@ -283,7 +305,7 @@ fn a_channel_dropped_under_reads_leaves_nothing() {
 #[test]
 fn a_sleeper_learns_that_the_channel_is_over() {
     with_device(|address| {
-        let Pair { mut channel, grant, .. } = connected(address, &[4096]);
+        let Pair { mut channel, grant, exporter: _exporter, .. } = connected(address, &[4096]);
         assert_eq!(channel.poll(&mut Vec::new(), Duration::from_millis(50)), Ok(0));
         let sleeper = std::thread::spawn(move || {
             let begun = Instant::now();

@@ -32,9 +32,10 @@ pub(super) fn establish(
     options: &VerbsOptions,
     inline_bytes: usize,
 ) -> Result<Channel, FabricError> {
-    let address: SocketAddr = invitation.address.parse().map_err(|_| {
-        failed(Cause::Protocol, format!("\"{}\" is no ADDRESS:PORT of a primary", invitation.address))
-    })?;
+    let address: SocketAddr = invitation
+        .address
+        .parse()
+        .map_err(|_| failed(Cause::Protocol, format!("\"{}\" is no ADDRESS:PORT of a primary", invitation.address)))?;
     let attempt = Attempt { address, deadline: Instant::now() + CONNECT_WAIT_MAX };
     let library = library()?;
     let source = choose(options, Some(address.ip()))?.address.map(|ip| SocketAddr::new(ip, 0));

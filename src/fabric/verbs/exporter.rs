@@ -153,8 +153,7 @@ impl Exporter {
         let stop = Arc::new(Stop { asked: AtomicBool::new(false), wake });
         let desk = Arc::new(Desk::default());
         let responder_reads = u8::try_from(attributes.responder_reads_max).unwrap_or(u8::MAX).min(READ_DEPTH);
-        let listener =
-            Listener { id, device: device.clone(), responder_reads, desk: desk.clone(), stop: stop.clone() };
+        let listener = Listener { id, device: device.clone(), responder_reads, desk: desk.clone(), stop: stop.clone() };
         let thread = std::thread::Builder::new().name("verbs-listen".into()).spawn(move || listener.run());
         let thread = thread.map_err(|error| FabricError::from_io(Kind::Verbs, "cannot start a thread", &error))?;
         Ok(Exporter { address, device, desk, stop, thread: Some(thread) })

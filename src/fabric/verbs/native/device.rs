@@ -183,8 +183,7 @@ impl EventSource {
         let mut name: [std::ffi::c_char; 64] = [0; 64];
         let mut number = 0;
         // SAFETY: the device is open, its events non-blocking; `name` is writable for the length that is told.
-        let about =
-            unsafe { ffi::rv_async_next(self.device.raw(), &mut number, name.as_mut_ptr(), name.len() as u32) };
+        let about = unsafe { ffi::rv_async_next(self.device.raw(), &mut number, name.as_mut_ptr(), name.len() as u32) };
         match about {
             1 | 4 => Some(DeviceEvent::QueuePair { number, access: about == 4, name: text_within(&name) }),
             2 => Some(DeviceEvent::Device(text_within(&name))),

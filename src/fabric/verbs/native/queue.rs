@@ -206,7 +206,8 @@ impl ReadQueue {
     /// Post a WRITE of `words` to `remote`. There must be room: [`ReadQueue::takes_write`].
     pub fn write(&mut self, remote: u64, rkey: u32, words: &[u64]) -> Result<(), Refusal> {
         assert!(self.takes_write() && size_of_val(words) <= WRITE_BYTES_MAX);
-        let mut write = Transfer { tag: WRITE_TAG, remote, rkey, bytes: size_of_val(words) as u32, ..Default::default() };
+        let mut write =
+            Transfer { tag: WRITE_TAG, remote, rkey, bytes: size_of_val(words) as u32, ..Default::default() };
         let inline = self.buffer.is_none();
         if let Some(buffer) = &self.buffer {
             // A cell is free again once the WRITE that had it is done; they are done in their order.
