@@ -3,9 +3,11 @@
 //! Reading is apart from judging: [`Facts`] holds the texts of /proc and /sys as read, the judges are pure functions over
 //! them.
 
+mod rdma;
+
 use crate::sys::{pinning, privilege};
+use rdma::RdmaFacts;
 use std::fmt::Write as _;
-use std::path::Path;
 
 /// How good something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,10 +62,8 @@ pub struct Facts {
     pub overcommit: Option<String>,
     /// /proc/sys/net/core/somaxconn.
     pub somaxconn: Option<String>,
-    /// Names under /sys/class/infiniband.
-    pub rdma_devices: Vec<String>,
-    /// RDMA libraries not found on the loader's paths.
-    pub rdma_libraries_missing: Vec<&'static str>,
+    /// What there is of RDMA.
+    pub rdma: RdmaFacts,
 }
 
 /// Look at this host, print the report. Fails when Remora cannot run here.
@@ -90,34 +90,13 @@ fn read_facts() -> Facts {
         io_uring_works: privilege::io_uring_works(),
         overcommit: read("/proc/sys/vm/overcommit_memory"),
         somaxconn: read("/proc/sys/net/core/somaxconn"),
-        rdma_devices: names_in("/sys/class/infiniband"),
-        rdma_libraries_missing: missing_libraries(&["libibverbs.so.1", "librdmacm.so.1"]),
+        rdma: rdma::read_facts(),
     }
-}
-
-fn names_in(directory: &str) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
-}
-
-/// Those that lie in none of the directories where the loader looks as a rule.
-fn missing_libraries(names: &[&'static str]) -> Vec<&'static str> {
-    let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
-    let mut directories: Vec<String> =
-        std::env::var("LD_LIBRARY_PATH").unwrap_or_default().split(':').map(str::to_string).collect();
-    for root in ["/lib", "/usr/lib", "/usr/local/lib", "/lib64", "/usr/lib64"] {
-        directories.push(root.to_string());
-        directories.push(format!("{root}/{multiarch}"));
-    }
-    let present = |name: &str| directories.iter().any(|dir| !dir.is_empty() && Path::new(dir).join(name).exists());
-    names.iter().copied().filter(|name| !present(name)).collect()
 }
 
 /// Judge everything.
 pub fn judge(facts: &Facts) -> Vec<Finding> {
-    vec![
+    let mut findings = vec![
         cores(facts.cores),
         huge_pages(facts.meminfo.as_deref().unwrap_or("")),
         transparent("transparent huge pages", facts.thp_enabled.as_deref(), "enabled", &["always", "madvise"]),
@@ -127,9 +106,9 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         io_uring(facts.io_uring_works, facts.io_uring_disabled.as_deref()),
         overcommit(facts.overcommit.as_deref()),
         backlog(facts.somaxconn.as_deref()),
-        rdma(&facts.rdma_devices),
-        rdma_libraries(&facts.rdma_libraries_missing),
-    ]
+    ];
+    findings.extend(rdma::judge(&facts.rdma));
+    findings
 }
 
 const SHMEM_GOOD: [&str; 4] = ["always", "within_size", "advise", "force"];
@@ -245,25 +224,6 @@ fn backlog(text: Option<&str>) -> Finding {
     }
 }
 
-fn rdma(devices: &[String]) -> Finding {
-    let subject = "RDMA devices";
-    if devices.is_empty() {
-        let remedy =
-            "modprobe rdma_rxe && rdma link add rxe0 type rxe netdev eth0   # soft-RoCE, over any network card";
-        return finding(subject, Grade::Missing, "none: replication goes by shared memory or TCP", Some(remedy));
-    }
-    finding(subject, Grade::Ok, devices.join(", "), None)
-}
-
-fn rdma_libraries(missing: &[&str]) -> Finding {
-    let subject = "RDMA libraries";
-    if missing.is_empty() {
-        return finding(subject, Grade::Ok, "libibverbs and librdmacm are there", None);
-    }
-    let remedy = Some("apt-get install libibverbs1 librdmacm1 ibverbs-providers");
-    finding(subject, Grade::Missing, format!("{} not found", missing.join(", ")), remedy)
-}
-
 /// The report as printed.
 pub fn report(findings: &[Finding]) -> String {
     let mut text = String::new();
@@ -329,15 +289,10 @@ mod tests {
     }
 
     #[test]
-    fn devices_and_libraries() {
+    fn io_uring_by_its_answer() {
         assert_eq!(grade(io_uring(true, Some("0\n"))), (Grade::Ok, false));
         assert_eq!(grade(io_uring(false, Some("2\n"))), (Grade::Missing, true));
         assert_eq!(grade(io_uring(false, None)), (Grade::Missing, false));
-        assert_eq!(grade(rdma(&[])), (Grade::Missing, true));
-        assert_eq!(rdma(&["mlx5_0".into(), "rxe0".into()]).found, "mlx5_0, rxe0");
-        assert_eq!(grade(rdma_libraries(&["librdmacm.so.1"])), (Grade::Missing, true));
-        assert_eq!(grade(rdma_libraries(&[])), (Grade::Ok, false));
-        assert_eq!(missing_libraries(&["libno-such-library.so.9"]), ["libno-such-library.so.9"]);
     }
 
     #[test]

@@ -7,9 +7,16 @@ pub mod load;
 pub mod serve;
 pub mod size;
 
+/// The version, and what this build can do that another cannot.
+const VERSION: &str = if crate::fabric::verbs::BUILT {
+    concat!(env!("CARGO_PKG_VERSION"), "\nRDMA verbs: yes (libibverbs and librdmacm are loaded when they are needed)")
+} else {
+    concat!(env!("CARGO_PKG_VERSION"), "\nRDMA verbs: no (built without libibverbs-dev and librdmacm-dev)")
+};
+
 /// What the binary is asked to do.
 #[derive(Debug, clap::Parser)]
-#[command(name = "remora", version, about = "A memcached-compatible cache whose log is the cache", long_about = None)]
+#[command(name = "remora", version, long_version = VERSION, about = "A memcached-compatible cache whose log is the cache", long_about = None)]
 pub struct Cli {
     /// Which.
     #[command(subcommand)]

@@ -30,6 +30,11 @@ pub use native::registrations;
 /// Whether this build has RDMA: the headers were there when it was compiled.
 pub const BUILT: bool = cfg!(remora_verbs);
 
+/// Whether the RDMA libraries can be loaded; if not, the loader's words.
+pub fn libraries() -> Result<(), String> {
+    native::library().map(drop).map_err(str::to_string)
+}
+
 /// Which device to use, where not all of it follows from an address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VerbsOptions {
@@ -56,3 +61,7 @@ const RNR_RETRIES: u8 = 6;
 const READ_DEPTH: u8 = super::DEPTH_MAX as u8;
 
 const _: () = assert!(super::DEPTH_MAX <= native::READS_MAX, "a batch is one chain of requests");
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -8,6 +8,7 @@ use super::native::queue::{Finished, QueuePair, ReadQueue};
 use super::watch::Watch;
 use crate::fabric::{self, Cause, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing, Read};
 use crate::fabric::{READ_BYTES_MAX, WRITE_BYTES_MAX};
+use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -107,7 +108,10 @@ impl Channel {
                 Err(refusal) => return Err(self.end(refusal.into())),
             };
             let why = match event.kind {
-                EventKind::Disconnected => failed(Cause::Closed, "the primary has ended the channel, or is gone"),
+                // A primary that leaves before it has learned that the connection stands turns it down instead.
+                EventKind::Disconnected | EventKind::Rejected | EventKind::ConnectError => {
+                    failed(Cause::Closed, "the primary has ended the channel, or is gone")
+                }
                 EventKind::DeviceRemoval => failed(Cause::System, "the device was removed"),
                 _ => continue,
             };
@@ -145,10 +149,12 @@ impl Channel {
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         let events = self.queue.pair().id().events().clone();
         let (events_fd, watch_fd) = (events.fd(), self.watch.fd());
-        let mut sources = vec![PollFd::new(&events_fd, PollFlags::IN), PollFd::new(&watch_fd, PollFlags::IN)];
         let completions_fd = self.queue.completions().fd();
-        sources.extend(completions_fd.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let sources = [Some(&events_fd), Some(&watch_fd), completions_fd.as_ref()];
+        let mut sources: ArrayVec<_, 3> =
+            sources.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         let slept = poll(&mut sources, Some(&timeout));
+        drop(sources);
         self.queue.completions().clear();
         match slept {
             Ok(_) | Err(rustix::io::Errno::INTR) => self.look(),

@@ -175,6 +175,7 @@ pub(super) fn check(options: &VerbsOptions, device: &Device, port: u8) -> Result
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -313,6 +313,7 @@ fn parse_address(bytes: &[u8]) -> Option<SocketAddr> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

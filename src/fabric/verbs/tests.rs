@@ -1,0 +1,67 @@
+//! What cannot be told from outside: a device that takes no WRITE inline, and refusals in words. The first needs a device: see
+//! tests/verbs.rs.
+
+use super::connecting::establish;
+use super::native::Refusal;
+use super::{Exporter, VerbsOptions, registrations};
+use crate::fabric::{Cause, Channel, Exporter as _, FabricError, Invitation, Regions, Token};
+use crate::sys::memory::Slab;
+use crate::sys::sync::Ordering::Relaxed;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+struct One(Slab);
+
+impl Regions for One {
+    fn count(&self) -> usize {
+        1
+    }
+    fn slab(&self, _: usize) -> &Slab {
+        &self.0
+    }
+}
+
+#[test]
+fn writes_that_are_not_taken_inline_go_by_a_buffer() {
+    let Ok(address) = std::env::var("REMORA_TEST_VERBS") else {
+        println!("skipped: REMORA_TEST_VERBS is not set to the address of an RDMA device");
+        return;
+    };
+    let address = std::net::SocketAddr::new(address.parse().unwrap(), 0);
+    let exporter = Exporter::listen(address, &VerbsOptions::default()).unwrap();
+    let regions = Arc::new(One(Slab::new("test", 4096, false).unwrap()));
+    let grant = exporter.grant(Token([1; 16]), regions).unwrap();
+    let invited = Invitation {
+        address: exporter.address(),
+        token: Token([1; 16]),
+        regions: grant.descriptors().to_vec(),
+        ack: grant.ack_descriptor(),
+    };
+    let mut channel = establish(&invited, &VerbsOptions::default(), 0).unwrap();
+    assert_eq!(registrations(), 3, "a region, an ack slot, the buffer");
+    for n in 1..=100 {
+        channel.write_ack(64, &[n; 8]).unwrap();
+    }
+    let begun = Instant::now();
+    while grant.ack().words()[15].load(Relaxed) != 100 {
+        channel.poll(&mut Vec::new(), Duration::from_millis(10)).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(60), "the last WRITE must arrive");
+    }
+    assert!(grant.ack().words()[8..16].iter().all(|word| word.load(Relaxed) == 100));
+    drop(channel);
+    drop(grant);
+    assert_eq!(registrations(), 0);
+}
+
+#[test]
+fn refusals_say_what_helps() {
+    let error = |doing, errno| FabricError::from(Refusal { doing, errno });
+    let memory = error("register memory", libc::ENOMEM);
+    assert_eq!(memory.cause, Cause::System);
+    assert!(memory.what.contains("ulimit -l") && memory.what.contains("LimitMEMLOCK"), "{memory}");
+    assert!(!error("create a queue pair", libc::ENOMEM).what.contains("ulimit"), "another kind of memory");
+    let forbidden = error("open RDMA CM", libc::EACCES);
+    assert_eq!(forbidden.cause, Cause::Unsupported);
+    assert!(forbidden.what.contains("/dev/infiniband"), "{forbidden}");
+    assert_eq!(error("connect", libc::ECONNREFUSED).cause, Cause::Refused);
+}
