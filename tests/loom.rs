@@ -3,13 +3,14 @@
 #![cfg(loom)]
 
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::sync::atomic::{AtomicU64, Ordering, fence};
 use loom::thread;
 use remora::store::index::{Index, Look};
 use remora::store::record::{Draft, Kind, Meta, Record, Source};
 use remora::store::ring::{BIRTH, ControlLine, Ring};
 use remora::sys::memory::Slab;
 use remora::sys::quiescence::Domain;
+use remora::sys::words::copy_words;
 
 /// Check all executions with at most so many preemptions. There must be several: a model that loom finds nothing to vary in
 /// proves nothing.
@@ -49,6 +50,124 @@ fn a_committed_record_is_complete() {
             assert!(record.proves_itself(BIRTH, 1));
         }
         writer.join().unwrap();
+    });
+}
+
+/// A set record of three words, told apart by its metadata, which its checksum does not cover.
+fn small_set(expiry: u64) -> Draft<'static> {
+    Draft::new(Kind::Set, b"key", Meta::from_bits(expiry), 0, None, Source::Bytes(b""))
+}
+
+/// A remote reader copies the control line, then bytes below `committed`, then looks at the tail again, as READs of one channel do: each in
+/// its turn, each word by itself. If the tail has not come by, the record is whole, and so is its metadata, of which no checksum would tell.
+#[test]
+fn bytes_that_the_tail_has_not_passed_are_the_records() {
+    const RING_BYTES: u64 = 128;
+    const EPOCH: u64 = 1;
+    model(3, || {
+        let ring = Arc::new(Ring::new("loom", RING_BYTES as usize, false).unwrap());
+        let lines = Arc::new(Slab::new("loom", 64, false).unwrap());
+        let control = ControlLine::of(lines.words(), 0);
+        control.begin(EPOCH, RING_BYTES);
+        let follower = {
+            let (ring, lines) = (ring.clone(), lines.clone());
+            thread::spawn(move || {
+                let control = ControlLine::of(lines.words(), 0);
+                let committed = lines.words()[1].load(Ordering::Relaxed);
+                fence(Ordering::Acquire);
+                let landed: Vec<AtomicU64> = (0..3).map(|_| AtomicU64::new(0)).collect();
+                copy_words(&ring.words_at(BIRTH)[..3], &landed);
+                fence(Ordering::Acquire);
+                if committed > BIRTH && control.tail() <= BIRTH {
+                    let record = Record::read(&landed).expect("a whole record");
+                    assert!(record.proves_itself(BIRTH, EPOCH));
+                    assert_eq!(record.meta().to_bits(), 7, "another lap's metadata");
+                }
+            })
+        };
+        let (first, next_lap) = (small_set(7), small_set(8));
+        first.write(ring.words_at(BIRTH), BIRTH, EPOCH);
+        control.commit(BIRTH + 24);
+        control.advance_tail(BIRTH + 24);
+        let domain = Domain::new(1);
+        if domain.all_passed(domain.advance()) {
+            next_lap.write(ring.words_at(BIRTH + RING_BYTES), BIRTH + RING_BYTES, EPOCH);
+            control.commit(BIRTH + RING_BYTES + 24);
+        }
+        follower.join().unwrap();
+    });
+}
+
+/// Words, `committed`, slot, for two records at once, as a replica applies them: whoever finds the second's slot completes it to the right
+/// position and finds the record whole.
+#[test]
+fn a_slot_never_points_beyond_what_is_committed() {
+    const SECOND: u64 = BIRTH + 24;
+    model(3, || {
+        let ring = Arc::new(Ring::new("loom", 256, false).unwrap());
+        let lines = Arc::new(Slab::new("loom", 64, false).unwrap());
+        let index = Arc::new(Index::new(512).unwrap());
+        ControlLine::of(lines.words(), 0).begin(1, 256);
+        let reader = {
+            let (ring, lines, index) = (ring.clone(), lines.clone(), index.clone());
+            thread::spawn(move || {
+                let found = index.find(hash_of(1), |entry| {
+                    let position = entry.position(ControlLine::of(lines.words(), 0).committed());
+                    assert_eq!(position, SECOND);
+                    Record::read(ring.words_at(position)).filter(|record| record.key().equals(b"key"))
+                });
+                match found {
+                    Look::Found((_, record)) => assert!(record.proves_itself(SECOND, 1)),
+                    Look::Absent => {}
+                    Look::Unsettled => panic!("nothing moves"),
+                }
+            })
+        };
+        let landed: Vec<AtomicU64> = (0..6).map(|_| AtomicU64::new(0)).collect();
+        small_set(7).write(&landed[..3], BIRTH, 1);
+        small_set(7).write(&landed[3..], SECOND, 1);
+        copy_words(&landed, &ring.words_at(BIRTH)[..6]);
+        ControlLine::of(lines.words(), 0).commit(SECOND + 24);
+        index.insert(hash_of(0), BIRTH).unwrap();
+        index.insert(hash_of(1), SECOND).unwrap();
+        reader.join().unwrap();
+    });
+}
+
+/// A replica forgets its items and begins at a lower position, while a reader looks: a slot of the old log is never completed by the new
+/// `committed`, which would name a place that nothing was ever at.
+#[test]
+fn an_old_slot_is_never_completed_by_a_new_log() {
+    const OLD: u64 = 1 << 20;
+    const NEW: u64 = 1 << 10;
+    model(3, || {
+        let lines = Arc::new(Slab::new("loom", 64, false).unwrap());
+        let (index, domain) = (Arc::new(Index::new(512).unwrap()), Arc::new(Domain::new(1)));
+        let control = ControlLine::of(lines.words(), 0);
+        control.begin(1, 256);
+        control.commit(OLD + 24);
+        index.insert(hash_of(1), OLD).unwrap();
+        let reader = {
+            let (lines, index, domain) = (lines.clone(), index.clone(), domain.clone());
+            thread::spawn(move || {
+                let mut seat = domain.sit().unwrap();
+                let _inside = seat.enter();
+                let looked = index.find(hash_of(1), |entry| {
+                    let position = entry.position(ControlLine::of(lines.words(), 0).committed());
+                    assert!(position == OLD || position == NEW, "{position}");
+                    Some(())
+                });
+                assert!(!matches!(looked, Look::Unsettled));
+            })
+        };
+        index.clear();
+        if domain.all_passed(domain.advance()) {
+            control.begin_epoch(2, NEW);
+            control.restart(NEW);
+            control.commit(NEW + 24);
+            index.insert(hash_of(1), NEW).unwrap();
+        }
+        reader.join().unwrap();
     });
 }
 

@@ -130,14 +130,16 @@ impl Follower<'_> {
         }
         let position = position.clamp(BIRTH, POSITION_MAX) / 8 * 8;
         self.shard.restart(&mut self.shard.lock(), position, epoch, epoch_begin);
-        self.store.history.note(epoch, self.shard.number as usize, self.store.shards.len(), epoch_begin);
+        if epoch.is_valid() {
+            self.store.history.note(epoch, self.shard.number as usize, self.store.shards.len(), epoch_begin);
+        }
         self.forgotten = None;
         self.room = position + self.shard.ring.bytes();
         true
     }
 
     /// Items below `tail` are gone at the primary: unlink them, publish the tail, let go of their bytes. At most `budget_bytes` of log are
-    /// walked, or one record. True when `tail` (the cursor, if that is less) is reached.
+    /// walked, or one record. True when `tail` (the cursor, if that is less) is reached, or the record that it cuts: no primary's does.
     pub fn give_up_below(&mut self, tail: u64, budget_bytes: u64) -> bool {
         let mut writer = self.shard.lock();
         let goal = tail.min(writer.head);

@@ -33,6 +33,7 @@ impl Shard {
     }
 
     /// Split buckets while there are too few, a bounded number.
+    #[inline]
     pub(super) fn grow_index(&self, writer: &Writer) {
         for _ in 0..SPLITS_MAX {
             if !self.index.wants_growth() {

@@ -6,9 +6,12 @@ use remora::base::epoch::Epoch;
 use remora::store::ring::ControlLine;
 use remora::store::{Applied, Follower, Stop, Store};
 use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
 
 /// Pulls after which a replica must have come up with a primary that rests.
 const PULLS_MAX: usize = 1_000_000;
+/// Longest wait for local readers to end their turns, which last microseconds unless the machine is busy with something else.
+const JUMP_WAIT_MAX: Duration = Duration::from_secs(60);
 
 pub struct Link<'s> {
     primary: &'s Store,
@@ -78,7 +81,8 @@ impl<'s> Link<'s> {
         let follower = &mut self.followers[shard];
         self.jumps += usize::from(follower.epoch().is_valid());
         follower.forget();
-        for _ in 0..PULLS_MAX {
+        let begun = Instant::now();
+        while begun.elapsed() < JUMP_WAIT_MAX {
             if follower.begin_at(tail, epoch, begin) {
                 return;
             }

@@ -112,6 +112,10 @@ fn nonsense_from_a_primary_is_refused_or_taken_as_far_as_it_makes_sense() {
         assert!(follower.give_up_below(u64::MAX, u64::MAX) && follower.cursor() >= 64);
         replica.stats();
     }
+    assert_eq!(replica.epochs().len(), 1);
+    assert!(follower.begin_at(64, Epoch::NONE, 64) && follower.epoch() == Epoch::NONE);
+    assert_eq!(follower.apply(&words, 64).stop, Stop::Bad(BadRecord::NoRecord));
+    assert_eq!(replica.epochs().len(), 1, "no epoch is none to remember");
     let past = |epoch, begins| EpochStart { epoch, begins };
     let (old, now) = (Epoch::of(5, 1), Epoch::of(5, 2));
     replica.adopt_epochs(vec![
