@@ -1,4 +1,4 @@
-"""What is run in guests. Each scenario is a function of the machine that gives an `Outcome`, and a line in `SCENARIOS`."""
+"""What is run in guests. A scenario is a function of the machine that gives an `Outcome`, and a line in `SCENARIOS`."""
 
 import re
 import shlex
@@ -44,13 +44,14 @@ def perftest(machine):
     latency = re.search(r"^ *64 +500 +\S+ +\S+ +(\S+)", text, re.MULTILINE)
     if status or not bandwidth or not latency:
         raise GuestFailed(f"perftest: status {status}; it said:\n{text}")
-    print(f"perftest: ib_read_bw of 64 KiB {float(bandwidth[1]):.1f} MB/s, ib_read_lat of 64 bytes {latency[1]} us (median)")
+    print(f"perftest: ib_read_bw of 64 KiB {bandwidth[1]} MB/s, ib_read_lat of 64 bytes {latency[1]} us (median)")
     return Outcome(2, 0)
 
 
 def pair(machine):
     """two guests on one wire: READs between them, a network that is cut and heals, a guest that loses its power"""
-    serve = f"rping -s -P -a {ADDRESSES[1]} >/tmp/server.log 2>&1 </dev/null & {until('rdma resource show cm_id | grep -q LISTEN')}"
+    listens = until("rdma resource show cm_id | grep -q LISTEN")
+    serve = f"rping -s -P -a {ADDRESSES[1]} >/tmp/server.log 2>&1 </dev/null & {listens}"
     ping = f"rping -c -a {ADDRESSES[1]} -C 20"
     count = "$(cat /sys/class/infiniband/rxe0/ports/1/hw_counters/rcvd_pkts)"
     with Pair(machine, "pair", Image(machine.kernel)) as both:
@@ -61,7 +62,7 @@ def pair(machine):
         one.order(f"rping -c -a {ADDRESSES[1]} >/tmp/client.log 2>&1 </dev/null & client=$!", ORDER_SECONDS)
         one.order(f"before={count}; {until(f'[ {count} -gt $((before + 100)) ]')}", ORDER_SECONDS)
         both.cut()
-        # What was under way may still arrive. Then nothing does, for longer than the hundred took.
+        # What was under way may still arrive. After that nothing does.
         one.order(f"sleep 0.5; before={count}; sleep 1; [ {count} = $before ]", ORDER_SECONDS)
         both.heal()
         one.order(ping, ORDER_SECONDS)
@@ -73,7 +74,8 @@ def pair(machine):
         one.order(ping, ORDER_SECONDS)
         for guest in both.guests:
             guest.dismiss(ORDER_SECONDS)
-    print("pair: rping between two guests; stalled while the network was cut; works after it healed, after a power failure")
+    print("pair: rping works between two guests, stalls while the network is cut, works after it healed, "
+          "and with a guest that lost its power and came again")
     return Outcome(4, 0)
 
 
@@ -108,7 +110,7 @@ def test_programs():
 def run_program(machine, words, extra=()):
     """A program of the host in one guest, its output passed on; its status. `extra` files lie where they lie here."""
     image = Image(machine.kernel)
-    program = Path(words[0]).resolve()
+    program = Path(words[0])
     image.program(builds.lean(program), f"test/{program.name}")
     for file in extra:
         image.program(Path(file).resolve())
