@@ -1,5 +1,6 @@
 """What is run in guests. A scenario is a function of the machine that gives an `Outcome`, and a line in `SCENARIOS`."""
 
+import math
 import re
 import shlex
 from pathlib import Path
@@ -20,7 +21,7 @@ ORDER_SECONDS = 60
 # The test targets that run over verbs when REMORA_TEST_VERBS names an address.
 TEST_TARGETS = ("fabric", "verbs")
 
-PERFTEST = """
+PERFTEST = r"""
 both() {
     "$@" >/tmp/server.log 2>&1 </dev/null &
     server=$!
@@ -31,7 +32,15 @@ both() {
     "$@" "$REMORA_TEST_VERBS" || { cat /tmp/server.log; return 1; }
     wait $server
 }
-both ib_read_bw -d rxe0 -x 1 -F -s 65536 -n 500 && both ib_read_lat -d rxe0 -x 1 -F -s 64 -n 500
+# Under load perftest cannot always tell the rate of the processor's clock, and says inf or 0 for times.
+measured() {
+    for _ in 1 2 3 4 5; do
+        both "$@" >/tmp/figures || { cat /tmp/figures; return 1; }
+        grep -Eq '[ \t](-?inf|-?nan|0\.00)([ \t]|$)' /tmp/figures || break
+    done
+    cat /tmp/figures
+}
+measured ib_read_bw -d rxe0 -x 1 -F -s 65536 -n 500 && measured ib_read_lat -d rxe0 -x 1 -F -s 64 -n 500
 """
 
 
@@ -44,7 +53,11 @@ def perftest(machine):
     latency = re.search(r"^ *64 +500 +\S+ +\S+ +(\S+)", text, re.MULTILINE)
     if status or not bandwidth or not latency:
         raise GuestFailed(f"perftest: status {status}; it said:\n{text}")
-    print(f"perftest: ib_read_bw of 64 KiB {bandwidth[1]} MB/s, ib_read_lat of 64 bytes {latency[1]} us (median)")
+    figures = [float(found[1]) for found in (bandwidth, latency)]
+    if all(math.isfinite(figure) and figure > 0 for figure in figures):
+        print("perftest: ib_read_bw of 64 KiB %.1f MB/s, ib_read_lat of 64 bytes %.1f us (median)" % tuple(figures))
+    else:
+        print("perftest: READs done, but no figures: perftest could not tell the rate of the processor's clock")
     return Outcome(2, 0)
 
 
