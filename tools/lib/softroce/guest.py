@@ -33,6 +33,9 @@ LINES_SHOWN = 25
 # Passed on from the environment of the tool to the scripts of guests.
 ENVIRONMENT = re.compile(r"^(RUST|REMORA)_\w+$")
 
+# Without arch-capabilities: qemu dies of failing to set it where this host is a virtual machine itself.
+KVM = ("-accel", "kvm", "-cpu", "host,-arch-capabilities")
+TCG = ("-accel", "tcg,thread=multi", "-cpu", "max")
 # A script that does what the host says, line by line: see Guest.order.
 ORDERS = 'while read -r order; do eval "$order"; echo "@@done $?"; done'
 
@@ -64,14 +67,15 @@ class Machine:
     kvm: bool
 
     def flags(self, cpus):
-        accelerator = ["-accel", "kvm", "-cpu", "host,-arch-capabilities"] if self.kvm else ["-accel", "tcg,thread=multi", "-cpu", "max"]
+        accelerator = KVM if self.kvm else TCG
         return ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                 *accelerator, "-smp", str(cpus), "-kernel", str(self.kernel.image)]
 
 
 def script_text(commands, environment=None):
     """A guest's script: the environment that is passed on, then the commands."""
-    passed = {name: value for name, value in os.environ.items() if ENVIRONMENT.match(name) and name != "REMORA_TEST_VERBS"}
+    passed = {name: value for name, value in os.environ.items() if ENVIRONMENT.match(name)}
+    passed.pop("REMORA_TEST_VERBS", None)  # init.sh sets the guest's own
     lines = [f"export {name}={shlex.quote(value)}" for name, value in {**passed, **(environment or {})}.items()]
     return "\n".join([*lines, commands, ""])
 
@@ -155,7 +159,7 @@ class Guest:
         return GuestFailed(f"guest {self.name}: {what}; it last said:{said or ' nothing'}")
 
     def wait_for(self, pattern, seconds):
-        """The match of the next line in which `pattern` (a regular expression) is found; lines before it are passed over."""
+        """The match of the next line in which `pattern` (a regular expression) is found; others are passed over."""
         deadline = time.monotonic() + seconds
         pattern = re.compile(pattern)
         with self.changed:
@@ -274,7 +278,7 @@ def run_guest(machine, name, image, commands, seconds, environment=None, heard=N
 
 
 def kvm_boots(kernel, image):
-    """Whether a guest comes up on KVM. Inside other virtual machines some do nothing but spin, and open all the same."""
+    """Whether a guest comes up on KVM. In some virtual machines it opens all the same, and guests only spin."""
     try:
         with Guest(Machine(kernel, kvm=True), "kvm-probe", image, "") as guest:
             return guest.result(KVM_PROBE_SECONDS) == 0

@@ -34,7 +34,7 @@ GUEST_PACKAGES = {
     "perftest": "/usr/bin/ib_read_bw",
     "iproute2": "/usr/bin/rdma",
 }
-HOST_PACKAGES = {"kmod": "/sbin/modprobe", "iproute2": "/usr/bin/rdma", "ibverbs-providers": "/etc/libibverbs.d/rxe.driver"}
+HOST_PACKAGES = {name: GUEST_PACKAGES[name] for name in ("kmod", "iproute2", "ibverbs-providers")}
 KERNEL_META_PACKAGE = "linux-image-amd64"
 # Of the kernel package, so that unpacking takes two seconds rather than ten.
 KERNEL_PIECES = ("./boot/vmlinuz-*", "./lib/modules/*/modules.*") + tuple(
@@ -134,7 +134,7 @@ def ensure_kernel():
     if stamp.exists():
         return Kernel(stamp.read_text().strip(), root)
     if not shutil.which("apt-get"):
-        raise Cannot(f"no apt-get to fetch a kernel with; unpack one with rdma_rxe to {root} and write its version to {stamp}")
+        raise Cannot(f"no apt-get to fetch a kernel with; unpack one with rdma_rxe to {root}, its version in {stamp}")
     package = kernel_package()
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
@@ -146,10 +146,17 @@ def ensure_kernel():
     return Kernel(version, root)
 
 
+def ensure_architecture():
+    if os.uname().machine != "x86_64":
+        raise Cannot("guests are made of this host's programs, for a machine that qemu is asked for as x86-64 only; "
+                     "--host runs the tests without a guest")
+
+
 def kernel_package():
     """The package that the newest kernel is in; the lists of packages are fetched if there are none."""
     for attempt in range(2):
-        shown = subprocess.run(["apt-cache", "depends", KERNEL_META_PACKAGE], capture_output=True, text=True, check=False)
+        words = ["apt-cache", "depends", KERNEL_META_PACKAGE]
+        shown = subprocess.run(words, capture_output=True, text=True, check=False)
         if found := re.search(r"Depends: (linux-image-\S+)", shown.stdout):
             return found[1]
         if attempt or os.geteuid() != 0 or not apt("update"):

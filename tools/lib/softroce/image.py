@@ -65,7 +65,7 @@ class Image:
         self.file(BUSYBOX, "busybox/busybox")
         self.link(host_place("/bin/sh"), "/busybox/busybox")
         for name in PROGRAMS:
-            self.program(shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") or name, f"usr/bin/{name}")
+            self.program(shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") or name, f"usr/bin/{name}")
         self.text("etc/libibverbs.d/rxe.driver", "driver rxe\n")
         self._found_by_name()
         for place, text in ETC.items():

@@ -5,6 +5,8 @@
 #
 # From the kernel's command line: softroce.token, softroce.address, softroce.network (veth: a pair inside this guest;
 # nic: the network card that other guests are joined to).
+#
+# shellcheck disable=SC3045 # busybox's ulimit has -l and -c
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/busybox HOME=/root TERM=dumb
 export IP=/usr/bin/ip # busybox's shell prefers its own, which lacks what is needed
 console=/dev/ttyS1
@@ -54,13 +56,13 @@ network() {
             ;;
         *) fail "no such network: $(given network)" ;;
     esac
-    "$IP" address add "$REMORA_TEST_VERBS/24" dev $device
-    "$IP" link set $device up
+    "$IP" address add "$REMORA_TEST_VERBS/24" dev "$device"
+    "$IP" link set "$device" up
 }
 
 # GID 1 is the one of RoCE v2 over IPv4. It comes some time after the address.
 soft_roce() {
-    rdma link add rxe0 type rxe netdev $device || fail "rdma link add"
+    rdma link add rxe0 type rxe netdev "$device" || fail "rdma link add"
     port=/sys/class/infiniband/rxe0/ports/1
     polls=0
     until grep -q ":ffff:" $port/gids/1 2>/dev/null; do
@@ -82,6 +84,6 @@ ulimit -l unlimited
 ulimit -c 0
 echo "@@up $(cut -d' ' -f1 /proc/uptime)" >$console
 
-sh /script <$console >$console 2>&1 3>&-
+sh /script <&3 >&3 2>&3 3>&-
 echo "@@result $(given token) $?" >$console
 leave

@@ -28,8 +28,11 @@ class Results:
 
     def heard(self, line):
         """A line of the output; `@@ended NAME STATUS` follows the output of each binary."""
-        if found := re.match(r"^@@ended (\S+) (\d+)$", line):
-            self.ended(found[1], int(found[2]))
+        # What died in the middle of a line wrote no end of it.
+        if found := re.match(r"^(.*)@@ended (\S+) (\d+)$", line):
+            if found[1]:
+                print(found[1], flush=True)
+            self.ended(found[2], int(found[3]))
             return
         print(line, flush=True)
         if found := RESULT.match(line):
@@ -40,13 +43,14 @@ class Results:
         self.counts[name], self.unclaimed = self.unclaimed, []
 
     def outcome(self):
-        """A binary that did not end, ended badly without a test case to blame, or ran no test case counts as a failure."""
+        """A binary that did not end, ended badly without a test case to blame, or ran none counts as a failure."""
         total = Outcome(0, 0)
         for name, counts in self.counts.items():
             passed, failed = sum(count[0] for count in counts), sum(count[1] for count in counts)
             status = self.statuses.get(name)
             if failed == 0 and (status != 0 or passed == 0):
-                print(f"{name}: " + ("did not end" if status is None else f"status {status}, {passed} test cases passed"))
+                ended = "did not end" if status is None else f"ended with status {status}"
+                print(f"{name}: {ended}, {passed} test cases passed")
                 failed = 1
             total += Outcome(passed + failed, failed)
         return total

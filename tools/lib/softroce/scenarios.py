@@ -1,5 +1,6 @@
-"""What is run in guests. Each scenario is a function of the machine that gives an `Outcome`, and a line in `SCENARIOS`."""
+"""What is run in guests. A scenario is a function of the machine that gives an `Outcome`, and a line in `SCENARIOS`."""
 
+import math
 import re
 import shlex
 from pathlib import Path
@@ -20,7 +21,7 @@ ORDER_SECONDS = 60
 # The test targets that run over verbs when REMORA_TEST_VERBS names an address.
 TEST_TARGETS = ("fabric", "verbs")
 
-PERFTEST = """
+PERFTEST = r"""
 both() {
     "$@" >/tmp/server.log 2>&1 </dev/null &
     server=$!
@@ -31,7 +32,15 @@ both() {
     "$@" "$REMORA_TEST_VERBS" || { cat /tmp/server.log; return 1; }
     wait $server
 }
-both ib_read_bw -d rxe0 -x 1 -F -s 65536 -n 500 && both ib_read_lat -d rxe0 -x 1 -F -s 64 -n 500
+# Under load perftest cannot always tell the rate of the processor's clock, and says inf or 0 for times.
+measured() {
+    for _ in 1 2 3 4 5; do
+        both "$@" >/tmp/figures || { cat /tmp/figures; return 1; }
+        grep -Eq '[ \t](-?inf|-?nan|0\.00)([ \t]|$)' /tmp/figures || break
+    done
+    cat /tmp/figures
+}
+measured ib_read_bw -d rxe0 -x 1 -F -s 65536 -n 500 && measured ib_read_lat -d rxe0 -x 1 -F -s 64 -n 500
 """
 
 
@@ -44,13 +53,18 @@ def perftest(machine):
     latency = re.search(r"^ *64 +500 +\S+ +\S+ +(\S+)", text, re.MULTILINE)
     if status or not bandwidth or not latency:
         raise GuestFailed(f"perftest: status {status}; it said:\n{text}")
-    print(f"perftest: ib_read_bw of 64 KiB {float(bandwidth[1]):.1f} MB/s, ib_read_lat of 64 bytes {latency[1]} us (median)")
+    figures = [float(found[1]) for found in (bandwidth, latency)]
+    if all(math.isfinite(figure) and figure > 0 for figure in figures):
+        print("perftest: ib_read_bw of 64 KiB %.1f MB/s, ib_read_lat of 64 bytes %.1f us (median)" % tuple(figures))
+    else:
+        print("perftest: READs done, but no figures: perftest could not tell the rate of the processor's clock")
     return Outcome(2, 0)
 
 
 def pair(machine):
     """two guests on one wire: READs between them, a network that is cut and heals, a guest that loses its power"""
-    serve = f"rping -s -P -a {ADDRESSES[1]} >/tmp/server.log 2>&1 </dev/null & {until('rdma resource show cm_id | grep -q LISTEN')}"
+    listens = until("rdma resource show cm_id | grep -q LISTEN")
+    serve = f"rping -s -P -a {ADDRESSES[1]} >/tmp/server.log 2>&1 </dev/null & {listens}"
     ping = f"rping -c -a {ADDRESSES[1]} -C 20"
     count = "$(cat /sys/class/infiniband/rxe0/ports/1/hw_counters/rcvd_pkts)"
     with Pair(machine, "pair", Image(machine.kernel)) as both:
@@ -61,7 +75,7 @@ def pair(machine):
         one.order(f"rping -c -a {ADDRESSES[1]} >/tmp/client.log 2>&1 </dev/null & client=$!", ORDER_SECONDS)
         one.order(f"before={count}; {until(f'[ {count} -gt $((before + 100)) ]')}", ORDER_SECONDS)
         both.cut()
-        # What was under way may still arrive. Then nothing does, for longer than the hundred took.
+        # What was under way may still arrive. After that nothing does.
         one.order(f"sleep 0.5; before={count}; sleep 1; [ {count} = $before ]", ORDER_SECONDS)
         both.heal()
         one.order(ping, ORDER_SECONDS)
@@ -73,7 +87,8 @@ def pair(machine):
         one.order(ping, ORDER_SECONDS)
         for guest in both.guests:
             guest.dismiss(ORDER_SECONDS)
-    print("pair: rping between two guests; stalled while the network was cut; works after it healed, after a power failure")
+    print("pair: rping works between two guests, stalls while the network is cut, works after it healed, "
+          "and with a guest that lost its power and came again")
     return Outcome(4, 0)
 
 
@@ -108,7 +123,7 @@ def test_programs():
 def run_program(machine, words, extra=()):
     """A program of the host in one guest, its output passed on; its status. `extra` files lie where they lie here."""
     image = Image(machine.kernel)
-    program = Path(words[0]).resolve()
+    program = Path(words[0])
     image.program(builds.lean(program), f"test/{program.name}")
     for file in extra:
         image.program(Path(file).resolve())

@@ -35,6 +35,9 @@ class Counting(unittest.TestCase):
     def test_ran_nothing(self):
         self.assertEqual(counted(["a"], [NONE, "@@ended a 0"]), Outcome(1, 1))
 
+    def test_killed_in_the_middle_of_a_line(self):
+        self.assertEqual(counted(["a", "b"], ["test x ... @@ended a 139", PASSED, "@@ended b 0"]), Outcome(6, 1))
+
     def test_no_result(self):
         self.assertEqual(counted(["a"], ["test x ... ", "@@ended a 0"]), Outcome(1, 1))
 
