@@ -56,7 +56,7 @@ macro_rules! conformance {
     };
 }
 
-conformance!(shm tcp sim);
+conformance!(shm tcp sim verbs);
 
 /// Not a test: what this binary does when it runs itself as another process.
 #[test]

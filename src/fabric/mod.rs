@@ -201,14 +201,3 @@ pub struct Invitation {
     /// The ack slot.
     pub ack: Descriptor,
 }
-
-/// Connect to a primary that offers `kind`. Waits for at most [`CONNECT_WAIT_MAX`].
-pub fn connect(kind: Kind, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
-    let unsupported = |what| Err(FabricError::new(kind, Cause::Unsupported, what));
-    match kind {
-        Kind::Shm => shm::connect(invitation),
-        Kind::Tcp => tcp::connect(invitation),
-        Kind::Verbs => unsupported("verbs are not part of this build; use shm on one host, or tcp"),
-        Kind::Sim => unsupported("a simulation is within one process; its own connect() is the way in"),
-    }
-}

@@ -29,7 +29,7 @@ pub fn is_possible(kind: Kind, _options: &ConnectOptions) -> Result<(), FabricEr
     }
 }
 
-/// Connect to what an exporter elsewhere has granted.
+/// Connect to what an exporter elsewhere has granted. Waits for at most [`super::CONNECT_WAIT_MAX`].
 pub fn connect(kind: Kind, invitation: &Invitation, options: &ConnectOptions) -> Result<Box<dyn Channel>, FabricError> {
     match kind {
         Kind::Shm => shm::connect(invitation),

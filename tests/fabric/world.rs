@@ -1,11 +1,13 @@
 //! The fabrics under test, and what the bodies share: regions with known words, a connected pair, bounded waits.
 
 use remora::fabric::sim::{Faults, Sim};
+use remora::fabric::verbs::VerbsOptions;
 use remora::fabric::{
-    self, Channel, Completion, Descriptor, Exporter, FabricError, Grant, Invitation, Kind, Read, Regions, Token, shm,
-    tcp,
+    self, Channel, Completion, ConnectOptions, Descriptor, Exporter, FabricError, Grant, Invitation, Kind, Read,
+    Regions, Token, shm, tcp, verbs,
 };
 use remora::sys::memory::Slab;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -33,7 +35,8 @@ pub trait World {
 /// None where the host lacks what it needs. For a fabric with a device: its address from the variable that
 /// [`HOW_TO_ENABLE`] names, or None, and a [`Real`] of its `listen` and its `connect`.
 pub fn by_name(name: &str) -> Option<Box<dyn World>> {
-    let connect = |kind| Box::new(move |invitation: &Invitation| fabric::connect(kind, invitation));
+    let connect =
+        |kind| Box::new(move |invitation: &Invitation| fabric::connect(kind, invitation, &ConnectOptions::default()));
     match name {
         "shm" => Some(Box::new(Real {
             name: "shm",
@@ -47,6 +50,17 @@ pub fn by_name(name: &str) -> Option<Box<dyn World>> {
             listen: Box::new(|| Box::new(tcp::Exporter::listen("127.0.0.1:0".parse().unwrap()).unwrap())),
             connect: connect(Kind::Tcp),
         })),
+        "verbs" => {
+            let address = std::env::var("REMORA_TEST_VERBS").ok()?;
+            let address: SocketAddr = format!("{address}:0").parse().expect("REMORA_TEST_VERBS is an address");
+            let options = VerbsOptions::default();
+            Some(Box::new(Real {
+                name: "verbs",
+                revokes_at_once: true,
+                listen: Box::new(move || Box::new(verbs::Exporter::listen(address, &options).unwrap())),
+                connect: connect(Kind::Verbs),
+            }))
+        }
         "sim" => Some(Box::new(Simulated(Sim::new(1, Faults::default())))),
         _ => panic!("no fabric {name}"),
     }
