@@ -24,7 +24,10 @@ impl Engine {
         let (turn, now) = (call.context.turn, call.context.now);
         let at = self.locate(call, request.key);
         let seen = self.store.get(turn, &at, now);
-        let facts = seen.map(|item| facts_seen(call, request, &item));
+        let mut facts = seen.map(|item| facts_before(request, &item, now));
+        if let (true, Some(facts)) = (call.read_only, &mut facts) {
+            win_nothing(facts);
+        }
         let hit = match (&facts, seen) {
             (Some(facts), Some(_)) if facts.won || request.ttl.is_some() => self.change(call, request, &at)?,
             (None, _) if request.vivify.is_some() && call.read_only => {
@@ -111,11 +114,10 @@ fn answer_hit(call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>, hit: &Hit<
     }
 }
 
-/// The facts of an item as a read without the lock finds it. A replica has no token to give: its answer is that of a primary where another
-/// client has it.
-fn facts_seen(call: &Call<'_, '_, '_>, request: &MetaRequest<'_>, item: &Item<'_>) -> MetaFacts {
-    let facts = facts_before(request, item, call.context.now);
-    if call.read_only && facts.won { MetaFacts { won: false, token_sent: true, ..facts } } else { facts }
+/// A replica has no token to give: its answer is that of a primary where another client has it.
+fn win_nothing(facts: &mut MetaFacts) {
+    facts.token_sent |= facts.won;
+    facts.won = false;
 }
 
 /// The facts of an item before this command changes it. `won` says that this client is to have the token: if the item is
