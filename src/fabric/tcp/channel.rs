@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 /// Requests in bytes that the socket has not taken: far more than a full depth of READs. A primary that takes none of them for so long
 /// is given up.
 const OUT_BYTES_MAX: usize = 64 << 10;
+/// Longest wait of one poll; no clock overflows by it.
+const POLL_WAIT_MAX: Duration = Duration::from_secs(3600);
 /// What is left of a wait that is over, once; zero would be without end.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
@@ -113,7 +115,7 @@ impl Channel for TcpChannel {
 
     fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration) -> Result<usize, FabricError> {
         let before = done.len();
-        let until = Instant::now() + wait;
+        let until = Instant::now() + wait.min(POLL_WAIT_MAX);
         loop {
             self.send();
             self.receive(done);
