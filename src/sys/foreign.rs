@@ -5,6 +5,7 @@
 //! (F_SEAL_SHRINK, which nobody can take back) or has another size than was said is refused before it is mapped. What the words
 //! hold may change at any time, which atomics allow.
 
+use super::bulk;
 use super::memory::HUGEPAGE_BYTES;
 use super::sync::{AtomicU64, Ordering::Relaxed};
 use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -78,17 +79,20 @@ fn check(file: &File, bytes: usize) -> io::Result<()> {
 fn words_of(map: &MmapRaw) -> &[AtomicU64] {
     // SAFETY: the mapping is page-aligned and readable for as long as `map` lives, and `check` has seen that the file cannot
     // shrink, so every word of it can be loaded. Others write to it meanwhile, and this process looks at it through atomics
-    // alone. Of a read-only mapping the words go to `copy` and nowhere else, which only loads with relaxed ordering: of all
+    // alone. Of a read-only mapping the words go to `copy` and nowhere else, which only loads, with relaxed ordering: of all
     // atomic accesses the one that is a plain load instruction, and so allowed on read-only memory (std::sync::atomic,
     // "Atomic accesses to read-only memory": up to a pointer's width).
     unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<AtomicU64>(), map.len() / 8) }
 }
 
-/// The throughput of the shared-memory fabric: eight bytes an instruction, since compilers do not join atomic accesses. From memory that
-/// is not in a cache it is 0.6 to 0.75 of memcpy's. Unrolling by hand gained nothing. `rep movsq` is as fast as memcpy, but how its loads
-/// are ordered before later ones is not promised, and that order is what READs are for.
-#[inline(never)]
+/// Copies from here on are made in bulk. Shorter ones move each word whole, which control lines need: 256 of them are half as long.
+const BULK_WORDS: usize = 4096;
+
+/// The throughput of the shared-memory fabric.
 fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
+    if from.len() >= BULK_WORDS {
+        return bulk::copy(from, to);
+    }
     for (from, to) in from.iter().zip(to) {
         to.store(from.load(Relaxed), Relaxed);
     }

@@ -2,6 +2,7 @@
 //! fabric/verbs and fabric/shm, later) that may say `unsafe`; what it offers upwards is safe.
 #![allow(unsafe_code)]
 
+pub mod bulk;
 pub mod checksum;
 pub mod child;
 #[cfg(not(loom))]

@@ -2,6 +2,7 @@
 //! bytes: it is copied in and out, and compared, word by word with relaxed atomics. A mistake above this layer reads wrong
 //! bytes, never undefined behaviour. Bytes are little-endian within a word.
 
+use super::bulk;
 use super::sync::{AtomicU64, Ordering::Relaxed};
 use std::mem::MaybeUninit;
 
@@ -81,6 +82,12 @@ impl<'a> WordSpan<'a> {
         assert_eq!(to.len(), self.bytes, "a copy of another length");
         let first = self.start_byte / 8;
         let offset = self.start_byte % 8;
+        if offset == 0 && to.len() >= bulk::WORDS_MIN * 8 {
+            let whole = to.len() / 8;
+            let (to, tail) = to.split_at_mut(whole * 8);
+            bulk::copy_out(&self.words[first..first + whole], to);
+            return self.slice(to.len(), tail.len()).copy_to_slice(tail);
+        }
         let head_bytes = if offset == 0 { 0 } else { (8 - offset).min(to.len()) };
         let (head, rest) = to.split_at_mut(head_bytes);
         if head_bytes > 0 {
@@ -126,6 +133,9 @@ impl<'a> WordSpan<'a> {
 /// Copy words, from one slice to another of the same length: eight at a time, as no compiler makes it of atomics by itself.
 pub fn copy_words(from: &[AtomicU64], to: &[AtomicU64]) {
     assert_eq!(from.len(), to.len(), "a copy of another length");
+    if from.len() >= bulk::WORDS_MIN {
+        return bulk::copy(from, to);
+    }
     let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<8>(), to.as_chunks::<8>());
     for (from, to) in from.iter().zip(to) {
         let line: [u64; 8] = std::array::from_fn(|at| from[at].load(Relaxed));
