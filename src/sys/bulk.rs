@@ -11,7 +11,7 @@
 //!
 //! To the language it is a piece of assembly that loads and stores the words with relaxed accesses: no data race, whoever else looks.
 
-use super::sync::AtomicU64;
+use super::sync::{AtomicU64, Ordering::Relaxed};
 
 /// Words from which on it pays.
 pub const WORDS_MIN: usize = 256;
@@ -23,6 +23,61 @@ pub fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
     assert!(from.len() <= to.len(), "a copy that does not fit");
     // SAFETY: both are that long, and an AtomicU64 may be written to through a shared reference.
     unsafe { move_words(from.as_ptr().cast(), to.as_ptr().cast_mut().cast(), from.len()) }
+}
+
+/// The same, past the cache: for words that nobody is going to look at soon. A cache line that is overwritten whole need not be read first, and what
+/// is in the cache stays there.
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+pub fn copy_past_cache(from: &[AtomicU64], to: &[AtomicU64]) {
+    assert_eq!(from.len(), to.len(), "a copy of another length");
+    // Whole cache lines of `to`; the words before and behind them one by one.
+    let before = (to.as_ptr().align_offset(LINE_BYTES)).min(to.len());
+    let lines = (to.len() - before) / LINE_WORDS;
+    let behind = before + lines * LINE_WORDS;
+    let one_by_one = |from: &[AtomicU64], to: &[AtomicU64]| {
+        from.iter().zip(to).for_each(|(from, to)| to.store(from.load(Relaxed), Relaxed));
+    };
+    one_by_one(&from[..before], &to[..before]);
+    one_by_one(&from[behind..], &to[behind..]);
+    if lines > 0 {
+        // SAFETY: so many lines lie within both, and those of `to` are aligned.
+        unsafe { stream_lines(from[before..].as_ptr().cast(), to[before..].as_ptr().cast_mut().cast(), lines) }
+    }
+}
+
+const LINE_BYTES: usize = 64;
+const LINE_WORDS: usize = LINE_BYTES / 8;
+
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+unsafe fn stream_lines(from: *const u8, to: *mut u8, lines: usize) {
+    // SAFETY: the caller gives so many lines, at least one, of two runs that do not overlap, the second aligned to lines. SSE2 is part of
+    // x86-64. The fence orders the streaming stores before all that follow.
+    unsafe {
+        std::arch::asm!(
+            "2:",
+            "movdqu {one}, [{from}]",
+            "movdqu {two}, [{from} + 16]",
+            "movdqu {three}, [{from} + 32]",
+            "movdqu {four}, [{from} + 48]",
+            "movntdq [{to}], {one}",
+            "movntdq [{to} + 16], {two}",
+            "movntdq [{to} + 32], {three}",
+            "movntdq [{to} + 48], {four}",
+            "add {from}, 64",
+            "add {to}, 64",
+            "dec {lines}",
+            "jnz 2b",
+            "sfence",
+            from = inout(reg) from => _,
+            to = inout(reg) to => _,
+            lines = inout(reg) lines => _,
+            one = out(xmm_reg) _,
+            two = out(xmm_reg) _,
+            three = out(xmm_reg) _,
+            four = out(xmm_reg) _,
+            options(nostack)
+        );
+    }
 }
 
 /// Copy all words of `from` into `to`, which is exactly as long.
@@ -55,15 +110,19 @@ unsafe fn move_words(from: *const u8, to: *mut u8, words: usize) {
 /// Word by word.
 #[cfg(any(not(target_arch = "x86_64"), loom))]
 pub fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
-    use super::sync::Ordering::Relaxed;
     assert!(from.len() <= to.len(), "a copy that does not fit");
     from.iter().zip(to).for_each(|(from, to)| to.store(from.load(Relaxed), Relaxed));
 }
 
 /// Word by word.
 #[cfg(any(not(target_arch = "x86_64"), loom))]
+pub fn copy_past_cache(from: &[AtomicU64], to: &[AtomicU64]) {
+    copy(from, to);
+}
+
+/// Word by word.
+#[cfg(any(not(target_arch = "x86_64"), loom))]
 pub fn copy_out(from: &[AtomicU64], to: &mut [u8]) {
-    use super::sync::Ordering::Relaxed;
     assert_eq!(from.len() * 8, to.len(), "a copy of another length");
     to.chunks_exact_mut(8).zip(from).for_each(|(to, from)| to.copy_from_slice(&from.load(Relaxed).to_le_bytes()));
 }
@@ -71,7 +130,6 @@ pub fn copy_out(from: &[AtomicU64], to: &mut [u8]) {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::sys::sync::Ordering::Relaxed;
 
     #[test]
     fn all_words_and_no_more() {
@@ -81,6 +139,12 @@ mod tests {
             copy(&from, &to);
             assert!((0..count).all(|at| to[at].load(Relaxed) == at as u64 + 1));
             assert_eq!(to[count].load(Relaxed), u64::MAX);
+            for first in [0, 1, 3] {
+                let to: Vec<AtomicU64> = (0..=first + count).map(|_| AtomicU64::new(u64::MAX)).collect();
+                copy_past_cache(&from, &to[first..first + count]);
+                assert!((0..count).all(|at| to[first + at].load(Relaxed) == at as u64 + 1));
+                assert!(to[..first].iter().chain(&to[first + count..]).all(|word| word.load(Relaxed) == u64::MAX));
+            }
             // At an odd address.
             let mut bytes = vec![0xEE; count * 8 + 2];
             copy_out(&from, &mut bytes[1..=count * 8]);

@@ -130,10 +130,15 @@ impl<'a> WordSpan<'a> {
     }
 }
 
+/// Runs of words from here on are large values; copying them through the cache would only empty it.
+const PAST_CACHE_WORDS: usize = 1024;
+
 /// Copy words, from one slice to another of the same length: eight at a time, as no compiler makes it of atomics by itself.
 pub fn copy_words(from: &[AtomicU64], to: &[AtomicU64]) {
     assert_eq!(from.len(), to.len(), "a copy of another length");
-    if from.len() >= bulk::WORDS_MIN {
+    if from.len() >= PAST_CACHE_WORDS {
+        return bulk::copy_past_cache(from, to);
+    } else if from.len() >= bulk::WORDS_MIN {
         return bulk::copy(from, to);
     }
     let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<8>(), to.as_chunks::<8>());
