@@ -54,7 +54,7 @@ macro_rules! conformance {
     };
 }
 
-conformance!(shm);
+conformance!(shm tcp);
 
 /// Not a test: what this binary does when it runs itself as another process.
 #[test]

@@ -81,21 +81,12 @@ fn words_of(map: &MmapRaw) -> &[AtomicU64] {
     unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<AtomicU64>(), map.len() / 8) }
 }
 
-/// Words copied by one turn of the loop: a cache line.
-const WORDS_PER_TURN: usize = 8;
-
-/// The throughput of the shared-memory fabric. Compilers do not join relaxed accesses into wider ones, so it is eight bytes an
-/// instruction; unrolled, two instructions a word.
+/// The throughput of the shared-memory fabric: eight bytes an instruction, since compilers do not join atomic accesses. From memory that
+/// is not in a cache it is 0.6 to 0.75 of memcpy's. Unrolling by hand gained nothing. `rep movsq` is as fast as memcpy, but how its loads
+/// are ordered before later ones is not promised, and that order is what READs are for.
 #[inline(never)]
 fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
-    let (from_lines, from_rest) = from.as_chunks::<WORDS_PER_TURN>();
-    let (to_lines, to_rest) = to.as_chunks::<WORDS_PER_TURN>();
-    for (from, to) in from_lines.iter().zip(to_lines) {
-        for (from, to) in from.iter().zip(to) {
-            to.store(from.load(Relaxed), Relaxed);
-        }
-    }
-    for (from, to) in from_rest.iter().zip(to_rest) {
+    for (from, to) in from.iter().zip(to) {
         to.store(from.load(Relaxed), Relaxed);
     }
 }

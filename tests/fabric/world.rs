@@ -1,5 +1,6 @@
 //! The fabrics under test, and what the bodies share: regions with known words, a connected pair, bounded waits.
 
+use remora::fabric::tcp;
 use remora::fabric::{
     Channel, Completion, Descriptor, Exporter, FabricError, Grant, Invitation, Read, Regions, Token, shm,
 };
@@ -32,6 +33,7 @@ pub trait World {
 pub fn by_name(name: &str) -> Option<Box<dyn World>> {
     match name {
         "shm" => Some(Box::new(Shm)),
+        "tcp" => Some(Box::new(Tcp)),
         _ => panic!("no fabric {name}"),
     }
 }
@@ -50,6 +52,20 @@ impl World for Shm {
     }
     fn revokes_at_once(&self) -> bool {
         false
+    }
+}
+
+struct Tcp;
+
+impl World for Tcp {
+    fn exporter(&self) -> Box<dyn Exporter> {
+        Box::new(tcp::Exporter::listen("127.0.0.1:0".parse().unwrap()).unwrap())
+    }
+    fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
+        tcp::connect(invitation)
+    }
+    fn name(&self) -> Option<&'static str> {
+        Some("tcp")
     }
 }
 

@@ -1,0 +1,185 @@
+//! The primary's end of TCP: the listener, and grants. Each replica that is let in gets a [`responder`] of its own.
+
+use super::frames::{GREETING_BYTES, Status, WELCOME_BYTES, parse_greeting, welcome};
+use super::{error, responder};
+use crate::fabric::door::{Door, Entrance};
+use crate::fabric::waiting::{Place, Stage, Waiting, nobody_came};
+use crate::fabric::{ACK_BYTES, Cause, Descriptor, FabricError, Grant, GrantState, Kind, Regions, Token};
+use crate::sys::memory::Slab;
+use crate::sys::send::{Part, send_parts};
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// See the module.
+pub struct Exporter {
+    address: SocketAddr,
+    waiting: Arc<Waiting<Offer>>,
+    _door: Door,
+}
+
+impl Exporter {
+    /// Listen at `address`; port 0 takes one that is free.
+    pub fn listen(address: SocketAddr) -> Result<Exporter, FabricError> {
+        let bind = || {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok((listener.local_addr()?, listener))
+        };
+        let (bound, listener) = bind().map_err(|error: io::Error| {
+            FabricError::from_io(Kind::Tcp, &format!("listening for replicas at {address}"), &error)
+        })?;
+        let waiting = Arc::new(Waiting::default());
+        let door = Door::open("tcp-door", TcpEntrance { listener, waiting: waiting.clone() });
+        let door = door.map_err(|error| FabricError::from_io(Kind::Tcp, "a thread for replicas by TCP", &error))?;
+        Ok(Exporter { address: bound, waiting, _door: door })
+    }
+}
+
+impl crate::fabric::Exporter for Exporter {
+    fn kind(&self) -> Kind {
+        Kind::Tcp
+    }
+
+    fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn Grant>, FabricError> {
+        let bytes = |number| (regions.slab(number).words().len() * 8) as u64;
+        let descriptors =
+            (0..regions.count()).map(|number| Descriptor { address: 0, key: 0, bytes: bytes(number) }).collect();
+        let ack = Slab::new("remora-ack", ACK_BYTES, false);
+        let ack = ack.map_err(|error| FabricError::from_io(Kind::Tcp, "memory for an ack slot", &error))?;
+        let offer = Arc::new(Offer { regions, ack, stage: Stage::waiting(), peer: Mutex::default() });
+        let until = self.waiting.add(Kind::Tcp, token, offer.clone())?;
+        Ok(Box::new(TcpGrant { offer, descriptors, token, waiting: self.waiting.clone(), until }))
+    }
+}
+
+/// What one peer may read and write; the grant's, and its responder's.
+pub(super) struct Offer {
+    pub(super) regions: Arc<dyn Regions>,
+    pub(super) ack: Slab,
+    pub(super) stage: Stage<()>,
+    /// Set at most once, by who sets the stage to connected.
+    peer: Mutex<Option<Peer>>,
+}
+
+/// A responder, by what ends it. The socket is its own.
+struct Peer {
+    socket: Weak<TcpStream>,
+    thread: JoinHandle<()>,
+}
+
+impl Offer {
+    fn let_in(self: &Arc<Self>, socket: TcpStream) -> io::Result<()> {
+        socket.set_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+        send_whole(&socket, &welcome(Status::Good, self.regions.count()))?;
+        let socket = Arc::new(socket);
+        let ends_it = Arc::downgrade(&socket);
+        let thread = responder::start(socket, self.clone())?;
+        *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Peer { socket: ends_it, thread });
+        Ok(())
+    }
+}
+
+/// A few bytes, for which a new connection has room.
+fn send_whole(socket: &TcpStream, bytes: &[u8; WELCOME_BYTES]) -> io::Result<()> {
+    if send_parts(socket, &[Part::Bytes(bytes)])? == bytes.len() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WriteZero.into())
+    }
+}
+
+struct TcpEntrance {
+    listener: TcpListener,
+    waiting: Arc<Waiting<Offer>>,
+}
+
+impl Entrance for TcpEntrance {
+    type Socket = TcpStream;
+    const GREETING_BYTES: usize = GREETING_BYTES;
+
+    fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    fn accept(&self) -> io::Result<TcpStream> {
+        Ok(self.listener.accept()?.0)
+    }
+
+    fn admit(&self, socket: TcpStream, greeting: &[u8]) {
+        let refuse = |status| {
+            log::warn!("tcp: a replica was not let in: {status:?}");
+            let _ = send_whole(&socket, &welcome(status, 0));
+        };
+        let offer = match parse_greeting(greeting) {
+            None => return, // no replica
+            Some(Err(status)) => return refuse(status),
+            Some(Ok(token)) => self.waiting.take(&token),
+        };
+        let Some(offer) = offer else { return refuse(Status::Unknown) };
+        // Under the lock: a grant that is dropped meanwhile waits, and then ends what was begun here.
+        let mut place = offer.stage.lock();
+        if matches!(*place, Place::Waiting) {
+            *place = match offer.let_in(socket) {
+                Ok(()) => Place::Connected(()),
+                Err(error) => Place::Over(FabricError::from_io(Kind::Tcp, "letting a replica in", &error)),
+            };
+        }
+    }
+}
+
+struct TcpGrant {
+    offer: Arc<Offer>,
+    descriptors: Vec<Descriptor>,
+    token: Token,
+    waiting: Arc<Waiting<Offer>>,
+    until: Instant,
+}
+
+impl Grant for TcpGrant {
+    fn descriptors(&self) -> &[Descriptor] {
+        &self.descriptors
+    }
+
+    fn ack(&self) -> &Slab {
+        &self.offer.ack
+    }
+
+    fn ack_descriptor(&self) -> Descriptor {
+        Descriptor { address: 0, key: 0, bytes: ACK_BYTES as u64 }
+    }
+
+    fn state(&mut self) -> Result<GrantState, FabricError> {
+        let mut place = self.offer.stage.lock();
+        match &*place {
+            Place::Waiting if Instant::now() < self.until => Ok(GrantState::Waiting),
+            Place::Waiting => {
+                *place = Place::Over(nobody_came(Kind::Tcp));
+                Err(nobody_came(Kind::Tcp))
+            }
+            Place::Connected(()) => Ok(GrantState::Connected),
+            Place::Over(error) => Err(error.clone()),
+        }
+    }
+}
+
+impl Drop for TcpGrant {
+    fn drop(&mut self) {
+        self.waiting.take(&self.token);
+        *self.offer.stage.lock() = Place::Over(error(Cause::Closed, "the grant was dropped"));
+        let peer = self.offer.peer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Peer { socket, thread }) = peer else { return };
+        if let Some(socket) = socket.upgrade() {
+            let _ = socket.shutdown(Shutdown::Both); // wakes the responder, and fails its next send
+        }
+        let _ = thread.join();
+    }
+}
