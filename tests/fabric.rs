@@ -54,7 +54,7 @@ macro_rules! conformance {
     };
 }
 
-conformance!(shm tcp);
+conformance!(shm tcp sim);
 
 /// Not a test: what this binary does when it runs itself as another process.
 #[test]

@@ -1,1 +1,119 @@
-//! A fabric within one process, deterministic by seed: delay, reorder, tear, drop, cut. Only for tests.
+//! A fabric within one process, deterministic by seed: delay, reorder, tear, stale, drop, corrupt, cut. Only for tests.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | [`Sim`] | what both ends share: tokens, time, and the seed |
+//! | [`exporter`] | grants |
+//! | [`channel`] | READs and WRITEs, and what goes wrong with them |
+//!
+//! There are no threads and no clock. A channel's polls are its time: each carries some operations further. So a test that calls in the same
+//! order sees the same, and what happens between two polls (other shards written, rings wrapped around) is the test's own choice.
+//!
+//! **Order**, as every fabric keeps it: READs are *carried out* strictly one after another, a torn one between its parts included, and only
+//! their completions are late or out of turn. So a READ that was submitted later never sees older bytes, with any faults but corrupt.
+//! Within one READ nothing is ordered, as on a network card: a torn one's parts are carried out in any order.
+
+mod channel;
+mod exporter;
+
+use super::{CONNECT_WAIT_MAX, Cause, Channel, Exporter, FabricError, Invitation, Kind, Token};
+use exporter::{Offer, SimExporter};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Grants of one simulation whose peer has not come.
+const WAITING_MAX: usize = 64;
+
+/// What goes wrong, and how often. Shares are from 0.0 (never) to 1.0 (always) of all READs; the default is that nothing does.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Faults {
+    /// A READ takes up to so many polls to be carried out, and a WRITE to arrive.
+    pub delay_polls_max: u32,
+    /// Completions that others may overtake.
+    pub reorder: f64,
+    /// READs that are carried out in two to four parts, at different polls.
+    pub tear: f64,
+    /// READs that are carried out when they are submitted, with all before them, and completed up to [`Faults::stale_polls_max`] later.
+    pub stale: f64,
+    /// See [`Faults::stale`].
+    pub stale_polls_max: u32,
+    /// READs that never complete. They count as under way until the channel is dropped.
+    pub drop: f64,
+    /// READs with one bit turned round.
+    pub corrupt: f64,
+    /// READs behind which the channel ends.
+    pub cut: f64,
+    /// The channel ends behind this operation, READs and WRITEs counted from 1; 0 ends it at once.
+    pub cut_after: Option<u64>,
+}
+
+impl Faults {
+    /// Everything that the layers above must survive unharmed: late, torn, stale and out of turn, but nothing lost or wrong.
+    pub fn unkind() -> Faults {
+        Faults { delay_polls_max: 3, reorder: 0.3, tear: 0.5, stale: 0.3, stale_polls_max: 20, ..Faults::default() }
+    }
+}
+
+/// A simulated network. Clones are the same one.
+#[derive(Clone)]
+pub struct Sim(Arc<Mutex<Shared>>);
+
+struct Shared {
+    random: fastrand::Rng,
+    faults: Faults,
+    now: Duration,
+    waiting: Vec<(Token, Arc<Offer>)>,
+    exporters: u64,
+}
+
+impl Sim {
+    /// One whose every accident follows from `seed`.
+    pub fn new(seed: u64, faults: Faults) -> Sim {
+        let random = fastrand::Rng::with_seed(seed);
+        Sim(Arc::new(Mutex::new(Shared { random, faults, now: Duration::ZERO, waiting: Vec::new(), exporters: 0 })))
+    }
+
+    /// A primary's end.
+    pub fn exporter(&self) -> Box<dyn Exporter> {
+        let mut shared = self.lock();
+        shared.exporters += 1;
+        Box::new(SimExporter { sim: self.clone(), number: shared.exporters })
+    }
+
+    /// A replica's end.
+    pub fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
+        let mut shared = self.lock();
+        let at = shared
+            .waiting
+            .iter()
+            .position(|(token, offer)| *token == invitation.token && offer.address == invitation.address);
+        let offer = at.map(|at| shared.waiting.swap_remove(at).1);
+        let Some(offer) = offer.filter(|offer| shared.now < offer.until) else {
+            return Err(error(Cause::Refused, "the primary does not know the token, or no longer"));
+        };
+        let random = shared.random.fork();
+        Ok(channel::open(offer, shared.faults.clone(), random))
+    }
+
+    /// Change what goes wrong, for channels that are connected from now on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.lock().faults = faults;
+    }
+
+    /// Let time pass, by which tokens expire.
+    pub fn pass(&self, time: Duration) {
+        self.lock().now += time;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn error(cause: Cause, what: impl Into<String>) -> FabricError {
+    FabricError::new(Kind::Sim, cause, what)
+}
+
+#[cfg(test)]
+#[path = "sim/tests.rs"]
+mod tests;

@@ -1,5 +1,6 @@
 //! The fabrics under test, and what the bodies share: regions with known words, a connected pair, bounded waits.
 
+use remora::fabric::sim::{Faults, Sim};
 use remora::fabric::tcp;
 use remora::fabric::{
     Channel, Completion, Descriptor, Exporter, FabricError, Grant, Invitation, Read, Regions, Token, shm,
@@ -34,6 +35,7 @@ pub fn by_name(name: &str) -> Option<Box<dyn World>> {
     match name {
         "shm" => Some(Box::new(Shm)),
         "tcp" => Some(Box::new(Tcp)),
+        "sim" => Some(Box::new(Simulated(Sim::new(1, Faults::default())))),
         _ => panic!("no fabric {name}"),
     }
 }
@@ -66,6 +68,23 @@ impl World for Tcp {
     }
     fn name(&self) -> Option<&'static str> {
         Some("tcp")
+    }
+}
+
+struct Simulated(Sim);
+
+impl World for Simulated {
+    fn exporter(&self) -> Box<dyn Exporter> {
+        self.0.exporter()
+    }
+    fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
+        self.0.connect(invitation)
+    }
+    fn name(&self) -> Option<&'static str> {
+        None
+    }
+    fn pass(&self, time: Duration) {
+        self.0.pass(time);
     }
 }
 

@@ -1,0 +1,310 @@
+//! The replica's end of a simulation. A READ goes through three queues: to be carried out, strictly in order; carried out and held back;
+//! done. A WRITE waits for its turn and then is there.
+
+use super::exporter::Offer;
+use super::{Faults, error};
+use crate::fabric::waiting::Place;
+use crate::fabric::{
+    Cause, Channel, Completion, DEPTH_MAX, FabricError, Kind, Landing, READ_BYTES_MAX, Read, WRITE_BYTES_MAX,
+};
+use crate::sys::sync::AtomicU64;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+/// WRITEs that have not arrived; the next one makes the oldest arrive.
+const WRITES_MAX: usize = 64;
+/// Parts of a torn READ.
+const PARTS: std::ops::RangeInclusive<usize> = 2..=4;
+
+/// A READ that is not carried out, or not wholly.
+struct Pending {
+    read: Read,
+    /// Polls until its next part.
+    delay: u32,
+    /// Words that are still to be copied, the next ones last.
+    parts: Vec<Range<usize>>,
+    /// Polls that it is held back once it is carried out.
+    hold: u32,
+    corrupt: bool,
+    lost: bool,
+    /// The channel ends behind it.
+    cut: bool,
+}
+
+/// A READ that is carried out.
+struct Carried {
+    completion: Completion,
+    hold: u32,
+    /// Whether later ones may come first.
+    overtaken: bool,
+}
+
+struct Write {
+    first: usize,
+    words: Vec<u64>,
+    delay: u32,
+    cut: bool,
+}
+
+pub(super) fn open(offer: Arc<Offer>, faults: Faults, random: fastrand::Rng) -> Box<dyn Channel> {
+    *offer.stage.lock() = Place::Connected(());
+    if faults.cut_after == Some(0) {
+        offer.end(cut());
+    }
+    Box::new(SimChannel {
+        offer,
+        faults,
+        random,
+        operations: 0,
+        pending: VecDeque::new(),
+        carried: VecDeque::new(),
+        lost: Vec::new(),
+        writes: VecDeque::new(),
+    })
+}
+
+fn cut() -> FabricError {
+    error(Cause::Closed, "the simulation cut the channel")
+}
+
+struct SimChannel {
+    offer: Arc<Offer>,
+    faults: Faults,
+    random: fastrand::Rng,
+    operations: u64,
+    pending: VecDeque<Pending>,
+    carried: VecDeque<Carried>,
+    lost: Vec<Read>,
+    writes: VecDeque<Write>,
+}
+
+impl Channel for SimChannel {
+    fn kind(&self) -> Kind {
+        Kind::Sim
+    }
+
+    fn depth_max(&self) -> usize {
+        DEPTH_MAX
+    }
+
+    fn landing(&mut self, bytes: usize) -> Result<Landing, FabricError> {
+        Landing::new(bytes).map_err(|error| FabricError::from_io(Kind::Sim, "memory for a landing", &error))
+    }
+
+    fn submit(&mut self, reads: &mut Vec<Read>) -> Result<(), FabricError> {
+        self.check()?;
+        let under_way = self.pending.len() + self.carried.len() + self.lost.len();
+        assert!(under_way + reads.len() <= DEPTH_MAX, "more READs under way than were allowed");
+        for read in reads.drain(..) {
+            assert!(
+                read.bytes.is_multiple_of(8) && read.bytes <= READ_BYTES_MAX,
+                "a READ is whole words, not too many"
+            );
+            assert!(read.bytes <= read.landing.bytes(), "a READ longer than its landing");
+            self.take(read);
+        }
+        Ok(())
+    }
+
+    /// Never sleeps, whatever `wait` says: the next poll is later.
+    fn poll(&mut self, done: &mut Vec<Completion>, _wait: Duration) -> Result<usize, FabricError> {
+        let before = done.len();
+        self.write_some();
+        self.carry_some();
+        self.complete_some(done);
+        if let Some(why) = self.offer.over() {
+            self.fail_all(&why, done);
+            if done.len() == before {
+                return Err(why);
+            }
+        }
+        Ok(done.len() - before)
+    }
+
+    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
+        self.check()?;
+        assert!(words.len() * 8 <= WRITE_BYTES_MAX && offset.is_multiple_of(8), "a WRITE is a few whole words");
+        if self.writes.len() == WRITES_MAX {
+            self.write_next();
+        }
+        let delay = self.random.u32(0..=self.faults.delay_polls_max);
+        let cut = self.count_operation();
+        self.writes.push_back(Write { first: offset / 8, words: words.to_vec(), delay, cut });
+        Ok(())
+    }
+}
+
+impl SimChannel {
+    fn check(&self) -> Result<(), FabricError> {
+        self.offer.over().map_or(Ok(()), Err)
+    }
+
+    fn chance(&mut self, share: f64) -> bool {
+        share > 0.0 && self.random.f64() < share
+    }
+
+    /// True for the one behind which the channel ends.
+    fn count_operation(&mut self) -> bool {
+        self.operations += 1;
+        self.faults.cut_after == Some(self.operations)
+    }
+
+    fn take(&mut self, read: Read) {
+        let count = read.bytes / 8;
+        let torn = self.chance(self.faults.tear);
+        let parts = if torn { self.tear(count) } else { std::iter::once(0..count).collect() };
+        let stale = self.chance(self.faults.stale);
+        let pending = Pending {
+            read,
+            delay: self.random.u32(0..=self.faults.delay_polls_max),
+            parts,
+            hold: if stale { self.random.u32(0..=self.faults.stale_polls_max) } else { 0 },
+            corrupt: self.chance(self.faults.corrupt),
+            lost: self.chance(self.faults.drop),
+            cut: self.chance(self.faults.cut) | self.count_operation(),
+        };
+        self.pending.push_back(pending);
+        if stale {
+            // What was submitted before must be carried out before.
+            while let Some(mut pending) = self.pending.pop_front() {
+                self.copy_parts(&mut pending, usize::MAX);
+                self.carried_out(pending);
+            }
+        }
+    }
+
+    /// Two to four parts, not all of which need have words, in any order.
+    fn tear(&mut self, count: usize) -> Vec<Range<usize>> {
+        let mut ends: Vec<usize> = (1..self.random.usize(PARTS)).map(|_| self.random.usize(0..=count)).collect();
+        ends.push(count);
+        ends.sort_unstable();
+        let mut start = 0;
+        let mut parts: Vec<Range<usize>> =
+            ends.into_iter().map(|end| std::mem::replace(&mut start, end)..end).collect();
+        self.random.shuffle(&mut parts);
+        parts
+    }
+
+    /// Some READs are carried out, in order; a torn or late one is the last of this poll.
+    fn carry_some(&mut self) {
+        while let Some(mut pending) = self.pending.pop_front() {
+            if pending.delay > 0 {
+                pending.delay -= 1;
+                return self.pending.push_front(pending);
+            }
+            self.copy_parts(&mut pending, 1);
+            if !pending.parts.is_empty() {
+                pending.delay = self.random.u32(0..=self.faults.delay_polls_max);
+                return self.pending.push_front(pending);
+            }
+            self.carried_out(pending);
+        }
+    }
+
+    fn copy_parts(&mut self, pending: &mut Pending, count: usize) {
+        for _ in 0..count {
+            let Some(part) = pending.parts.pop() else { return };
+            if self.offer.over().is_some() || !self.copy(&pending.read, part) {
+                return pending.parts.clear();
+            }
+        }
+    }
+
+    /// False if it reaches beyond its region, which ends the channel.
+    fn copy(&self, read: &Read, part: Range<usize>) -> bool {
+        let number = read.region as usize;
+        let words = (number < self.offer.regions.count()).then(|| self.offer.regions.slab(number).words());
+        let first = usize::try_from(read.offset / 8).unwrap_or(usize::MAX);
+        let last = first.saturating_add(read.bytes / 8);
+        let Some(from) = words.filter(|_| read.offset.is_multiple_of(8)).and_then(|words| words.get(first..last))
+        else {
+            let what = format!("a READ of {} bytes at {} of region {}", read.bytes, read.offset, read.region);
+            self.offer.end(error(Cause::Access, format!("{what}, which is beyond it")));
+            return false;
+        };
+        let to = &read.landing.words(read.bytes)[part.clone()];
+        let copy = |(to, from): (&AtomicU64, &AtomicU64)| {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        };
+        to.iter().zip(&from[part]).for_each(copy);
+        fence(Ordering::Acquire); // the next READ sees nothing older
+        true
+    }
+
+    fn carried_out(&mut self, pending: Pending) {
+        let Pending { read, hold, corrupt, lost, cut: last, .. } = pending;
+        let outcome = self.check();
+        if corrupt && outcome.is_ok() && read.bytes > 0 {
+            let words = read.landing.words(read.bytes);
+            let bit = 1 << self.random.u32(..64);
+            words[self.random.usize(..words.len())].fetch_xor(bit, Ordering::Relaxed);
+        }
+        if lost && outcome.is_ok() {
+            self.lost.push(read);
+        } else {
+            let overtaken = self.chance(self.faults.reorder);
+            let completion = Completion { tag: read.tag, landing: read.landing, outcome };
+            self.carried.push_back(Carried { completion, hold, overtaken });
+        }
+        if last {
+            self.offer.end(cut());
+        }
+    }
+
+    /// What is held back no longer. One that may not be overtaken has those behind it wait.
+    fn complete_some(&mut self, done: &mut Vec<Completion>) {
+        self.carried.iter_mut().for_each(|carried| carried.hold = carried.hold.saturating_sub(1));
+        let mut at = 0;
+        while let Some(carried) = self.carried.get(at) {
+            let late = carried.hold > 0 || (carried.overtaken && self.random.bool());
+            if late && !carried.overtaken {
+                return;
+            }
+            if late {
+                at += 1;
+            } else {
+                done.extend(self.carried.remove(at).map(|carried| carried.completion));
+            }
+        }
+    }
+
+    fn write_some(&mut self) {
+        while let Some(write) = self.writes.front_mut() {
+            if write.delay > 0 {
+                write.delay -= 1;
+                return;
+            }
+            self.write_next();
+        }
+    }
+
+    fn write_next(&mut self) {
+        let Some(Write { first, words, cut: last, .. }) = self.writes.pop_front() else { return };
+        if self.offer.over().is_some() {
+            return;
+        }
+        match self.offer.ack.words().get(first..).and_then(|slot| slot.get(..words.len())) {
+            Some(to) => to.iter().zip(words).for_each(|(to, word)| to.store(word, Ordering::Release)),
+            None => self.offer.end(error(Cause::Access, "a WRITE reaches beyond the ack slot")),
+        }
+        if last {
+            self.offer.end(cut());
+        }
+    }
+
+    fn fail_all(&mut self, why: &FabricError, done: &mut Vec<Completion>) {
+        done.extend(self.carried.drain(..).map(|carried| carried.completion));
+        let pending = self.pending.drain(..).map(|pending| pending.read);
+        let failed = |read: Read| Completion { tag: read.tag, landing: read.landing, outcome: Err(why.clone()) };
+        done.extend(pending.chain(self.lost.drain(..)).map(failed));
+    }
+}
+
+impl Drop for SimChannel {
+    fn drop(&mut self) {
+        self.offer.end(error(Cause::Closed, "the replica ended its channel"));
+    }
+}

@@ -1,0 +1,109 @@
+//! The primary's end of a simulation: grants, and how far each is.
+
+use super::{CONNECT_WAIT_MAX, Sim, WAITING_MAX, error};
+use crate::fabric::waiting::{Place, Stage, nobody_came};
+use crate::fabric::{ACK_BYTES, Cause, Descriptor, Exporter, FabricError, Grant, GrantState, Kind, Regions, Token};
+use crate::sys::memory::Slab;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) struct SimExporter {
+    pub(super) sim: Sim,
+    pub(super) number: u64,
+}
+
+impl Exporter for SimExporter {
+    fn kind(&self) -> Kind {
+        Kind::Sim
+    }
+
+    fn address(&self) -> String {
+        format!("sim-{}", self.number)
+    }
+
+    fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn Grant>, FabricError> {
+        let bytes = |number| (regions.slab(number).words().len() * 8) as u64;
+        let descriptors =
+            (0..regions.count()).map(|number| Descriptor { address: 0, key: 0, bytes: bytes(number) }).collect();
+        let ack = Slab::new("remora-ack", ACK_BYTES, false);
+        let ack = ack.map_err(|error| FabricError::from_io(Kind::Sim, "memory for an ack slot", &error))?;
+        let mut shared = self.sim.lock();
+        let now = shared.now;
+        shared.waiting.retain(|(_, offer)| now < offer.until);
+        if shared.waiting.len() >= WAITING_MAX || shared.waiting.iter().any(|(other, _)| *other == token) {
+            return Err(error(Cause::System, "too many grants wait, or one token was given out twice"));
+        }
+        let until = now + CONNECT_WAIT_MAX;
+        let offer = Arc::new(Offer { regions, ack, stage: Stage::waiting(), until, address: self.address() });
+        shared.waiting.push((token, offer.clone()));
+        Ok(Box::new(SimGrant { sim: self.sim.clone(), offer, descriptors }))
+    }
+}
+
+/// What one peer may read and write; the grant's, and its channel's.
+pub(super) struct Offer {
+    pub(super) regions: Arc<dyn Regions>,
+    pub(super) ack: Slab,
+    pub(super) stage: Stage<()>,
+    pub(super) until: Duration,
+    pub(super) address: String,
+}
+
+impl Offer {
+    /// End the channel; the first cause stays.
+    pub(super) fn end(&self, why: FabricError) {
+        let mut place = self.stage.lock();
+        if !matches!(*place, Place::Over(_)) {
+            *place = Place::Over(why);
+        }
+    }
+
+    /// Why the channel is over, if it is.
+    pub(super) fn over(&self) -> Option<FabricError> {
+        match &*self.stage.lock() {
+            Place::Over(why) => Some(why.clone()),
+            _ => None,
+        }
+    }
+}
+
+struct SimGrant {
+    sim: Sim,
+    offer: Arc<Offer>,
+    descriptors: Vec<Descriptor>,
+}
+
+impl Grant for SimGrant {
+    fn descriptors(&self) -> &[Descriptor] {
+        &self.descriptors
+    }
+
+    fn ack(&self) -> &Slab {
+        &self.offer.ack
+    }
+
+    fn ack_descriptor(&self) -> Descriptor {
+        Descriptor { address: 0, key: 0, bytes: ACK_BYTES as u64 }
+    }
+
+    fn state(&mut self) -> Result<GrantState, FabricError> {
+        let now = self.sim.lock().now;
+        let mut place = self.offer.stage.lock();
+        match &*place {
+            Place::Waiting if now < self.offer.until => Ok(GrantState::Waiting),
+            Place::Waiting => {
+                *place = Place::Over(nobody_came(Kind::Sim));
+                Err(nobody_came(Kind::Sim))
+            }
+            Place::Connected(()) => Ok(GrantState::Connected),
+            Place::Over(error) => Err(error.clone()),
+        }
+    }
+}
+
+impl Drop for SimGrant {
+    fn drop(&mut self) {
+        self.sim.lock().waiting.retain(|(_, offer)| !Arc::ptr_eq(offer, &self.offer));
+        self.offer.end(error(Cause::Closed, "the primary ended the channel"));
+    }
+}
