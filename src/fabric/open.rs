@@ -32,9 +32,9 @@ pub fn is_possible(kind: Kind, _options: &ConnectOptions) -> Result<(), FabricEr
 /// Connect to what an exporter elsewhere has granted.
 pub fn connect(kind: Kind, invitation: &Invitation, options: &ConnectOptions) -> Result<Box<dyn Channel>, FabricError> {
     match kind {
-        Kind::Shm => Ok(Box::new(shm::connect(invitation)?)),
-        Kind::Tcp => Ok(Box::new(tcp::connect(invitation)?)),
-        Kind::Verbs => Ok(Box::new(verbs::connect(invitation, &options.verbs)?)),
+        Kind::Shm => shm::connect(invitation),
+        Kind::Tcp => tcp::connect(invitation),
+        Kind::Verbs => verbs::connect(invitation, &options.verbs),
         Kind::Sim => Err(only_for_tests()),
     }
 }
