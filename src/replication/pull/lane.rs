@@ -9,6 +9,7 @@ use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::epoch::Epoch;
 use crate::fabric::{Landing, Read};
 use crate::replication::resume::{Line, Resume, Why, epoch_at, resume};
+use crate::store::ring::{BIRTH, POSITION_MAX};
 use crate::store::{BadRecord, EpochStart, Follower, Geometry, Stop};
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 use std::collections::VecDeque;
@@ -208,7 +209,7 @@ impl<'s> Lane<'s> {
         Ok(())
     }
 
-    /// A line that a primary can have: positions are whole words, grow, and span no more than the ring.
+    /// A line that a primary can have: positions are whole words of a ring's life, grow, and span no more than the ring.
     fn read_line(&self, words: &[AtomicU64], epoch: Epoch, geometry: &Geometry) -> Result<Line, &'static str> {
         let word = |at: usize| words[at].load(Relaxed);
         let (committed, tail) = (word(1), word(2));
@@ -217,6 +218,8 @@ impl<'s> Lane<'s> {
             Err(OTHER_EPOCH)
         } else if word(3) != geometry.ring_bytes {
             Err("its ring has another length than it said")
+        } else if tail < BIRTH || committed > POSITION_MAX {
+            Err("a position is one that no ring has")
         } else if !committed.is_multiple_of(8) || !tail.is_multiple_of(8) {
             Err("a position is not at a word")
         } else if tail > committed || committed - tail > geometry.ring_bytes {
