@@ -259,20 +259,22 @@ impl Offer {
 
     /// All replicas, as they stand now.
     pub fn replicas(&self) -> Vec<ReplicaView> {
-        let committed: Vec<u64> = self.store.shards().iter().map(|shard| shard.control().committed()).collect();
-        self.slots().iter_mut().map(|slot| slot.view(&committed)).collect()
+        let spans = self.store.shards().iter().map(|shard| (shard.control().tail(), shard.control().committed()));
+        let spans: Vec<(u64, u64)> = spans.collect();
+        self.slots().iter_mut().map(|slot| slot.view(&spans)).collect()
     }
 }
 
 impl Slot {
-    fn view(&mut self, committed: &[u64]) -> ReplicaView {
+    /// `spans` has tail and committed of each shard.
+    fn view(&mut self, spans: &[(u64, u64)]) -> ReplicaView {
         let ack = self.held.as_ref().map(|(_, grant)| grant.ack().words());
         let summary = ack.map(Summary::read).unwrap_or_default();
         let following = summary.epoch != 0;
-        let missing = |(shard, committed): (usize, &u64)| {
-            committed.saturating_sub(ack.map_or(0, |ack| applied(ack, shard)))
+        let missing = |(shard, (tail, committed)): (usize, &(u64, u64))| {
+            committed.saturating_sub(ack.map_or(0, |ack| applied(ack, shard)).max(*tail))
         };
-        let lag_bytes = committed.iter().enumerate().map(missing).sum();
+        let lag_bytes = spans.iter().enumerate().map(missing).sum();
         let (looked_at, pulled_before) = self.rate;
         let elapsed = looked_at.elapsed();
         let pulled = summary.pulled_bytes.saturating_sub(pulled_before);

@@ -106,9 +106,9 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// Applied up to here.
+    /// Applied up to here; 0 where nothing of this primary's is here yet, or not any more.
     pub fn applied(&self) -> u64 {
-        self.follower.cursor()
+        if matches!(self.state, State::Follows) { self.follower.cursor() } else { 0 }
     }
 
     /// Committed at the last look, and not applied.
