@@ -274,6 +274,7 @@ impl<'s> Lane<'s> {
                 }
             }
         }
+        moved |= self.feed_carry(free, counts)?;
         self.begin_empty();
         self.give_up();
         Ok(moved)
@@ -330,17 +331,12 @@ impl<'s> Lane<'s> {
                 if !self.carry.is_complete() {
                     return Ok(moved);
                 }
-                let applied = self.follower.apply(self.carry.words(), self.follower.cursor());
-                counts.records += applied.records;
-                match applied.stop {
-                    Stop::Cut { wanted_bytes } if self.carry.want(wanted_bytes) => continue,
-                    Stop::Cut { .. } => Stop::Bad(BadRecord::Malformed),
-                    Stop::End => {
+                match self.apply_carry(counts) {
+                    None => {
                         moved = true;
-                        self.carry.clear();
                         continue;
                     }
-                    stop => stop,
+                    Some(stop) => stop,
                 }
             };
             match stop {
@@ -353,6 +349,38 @@ impl<'s> Lane<'s> {
                 }
             }
         }
+    }
+
+    /// Apply the record that was put together. None: it is applied, or more of it is wanted.
+    fn apply_carry(&mut self, counts: &mut Counts) -> Option<Stop> {
+        let applied = self.follower.apply(self.carry.words(), self.follower.cursor());
+        counts.records += applied.records;
+        match applied.stop {
+            Stop::Cut { wanted_bytes } if self.carry.want(wanted_bytes) => None,
+            Stop::Cut { .. } => Some(Stop::Bad(BadRecord::Malformed)),
+            Stop::End => {
+                self.carry.clear();
+                None
+            }
+            stop => Some(stop),
+        }
+    }
+
+    /// A record that was put together found no room, and no piece is left that would bring it up again: now there may be.
+    fn feed_carry(&mut self, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<bool, PullError> {
+        let mut moved = false;
+        while matches!(self.state, State::Follows) && self.pieces.is_empty() && self.carry.is_whole() {
+            match self.apply_carry(counts) {
+                None => moved = true,
+                Some(Stop::NoRoom) if self.make_room() => {}
+                Some(Stop::Bad(why)) => {
+                    self.distrust(why, free, counts)?;
+                    return Ok(true);
+                }
+                Some(_) => break,
+            }
+        }
+        Ok(moved)
     }
 
     /// The next record finds no room: give up a little more than what it needs of what the primary has given up. True if there is more room
