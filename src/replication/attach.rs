@@ -112,7 +112,7 @@ pub fn attach(joined: &mut Joined, wanted: &[Kind], options: &ConnectOptions) ->
         let mut invitation = loop {
             match joined.link.receive(deadline).map_err(failed)? {
                 Message::Grant(invitation) => break invitation,
-                Message::Heartbeat => {}
+                Message::Heartbeat if Instant::now() < deadline => {}
                 other => return Err(failed(LinkError::OutOfPlace(other.name()))),
             }
         };

@@ -25,6 +25,8 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 const SESSION_GOOD: Duration = Duration::from_secs(10);
 /// How often the control connection and the report are looked after while pulling.
 const CHORES: Duration = Duration::from_millis(100);
+/// Messages heard at a time: more than come in that time from a primary that is one.
+const MESSAGES_MAX: usize = 16;
 /// Longest wait for READs within one step.
 const STEP_WAIT: Duration = Duration::from_millis(10);
 
@@ -280,10 +282,11 @@ impl Chores {
 
     /// Hear what the primary has said, and say that we are here once a second: then true.
     fn attend(&mut self, link: &mut Link) -> Result<bool, LinkError> {
-        while let Some(message) = link.try_receive()? {
-            match message {
-                Message::Heartbeat => self.heard_at = Instant::now(),
-                other => return Err(LinkError::OutOfPlace(other.name())),
+        for _ in 0..MESSAGES_MAX {
+            match link.try_receive()? {
+                Some(Message::Heartbeat) => self.heard_at = Instant::now(),
+                Some(other) => return Err(LinkError::OutOfPlace(other.name())),
+                None => break,
             }
         }
         let silence = self.heard_at.elapsed();

@@ -140,7 +140,9 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<(
 fn next(link: &mut Link, deadline: Instant) -> Result<Message, LinkError> {
     loop {
         match link.receive(deadline)? {
-            Message::Heartbeat => {}
+            // There are always more where heartbeats come without an end.
+            Message::Heartbeat if Instant::now() < deadline => {}
+            Message::Heartbeat => return Err(LinkError::OutOfPlace("nothing but Heartbeat")),
             message => return Ok(message),
         }
     }
