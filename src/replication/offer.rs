@@ -335,7 +335,7 @@ impl Admission<'_> {
         };
         match &mut slot.held {
             Some((_, grant)) => grant.state().map(Some),
-            None => Ok(None),
+            None => Ok(Some(GrantState::Waiting)),
         }
     }
 }
