@@ -7,7 +7,7 @@ use super::pace::Pace;
 use super::pull::{Counts, PullError, Puller};
 use super::report::{FollowView, Report};
 use super::secret::Secret;
-use super::wire::{Message, Welcome};
+use super::wire::{Message, Refusal, Welcome};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use crate::base::epoch::Epoch;
 use crate::fabric::{ConnectOptions, FabricError, Kind};
@@ -75,7 +75,14 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
 impl AttachError {
     /// Trying again is no use before somebody changes something.
     fn is_final(&self) -> bool {
-        matches!(self, AttachError::Impostor(_) | AttachError::Link(_, LinkError::Refused(..)))
+        match self {
+            AttachError::Impostor(_) | AttachError::Link(_, LinkError::Wire(_)) => true,
+            // Of these there are fewer later.
+            AttachError::Link(_, LinkError::Refused(why, _)) => {
+                !matches!(why, Refusal::Busy | Refusal::Replaced | Refusal::Ending)
+            }
+            _ => false,
+        }
     }
 }
 

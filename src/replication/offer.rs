@@ -4,13 +4,13 @@ use super::ack::{Summary, applied};
 use super::report::{OfferCounters, ReplicaView, Report};
 use super::secret::Secret;
 use super::session::{SessionError, serve};
-use super::wire::{Join, Refusal};
+use super::wire::{Join, Message, Refusal};
 use super::{REPLICAS_MAX, host_id};
 use crate::fabric::{Exporter, FabricError, Grant, GrantState, Kind, Regions};
 use crate::store::Store;
 use crate::sys::memory::Slab;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -219,6 +219,7 @@ impl Offer {
             self.connections.fetch_sub(1, Relaxed);
             self.counters.refused.fetch_add(1, Relaxed);
             log::warn!("replication port: {peer} is turned away, there are {CONNECTIONS_MAX} connections already");
+            turn_away(stream);
             return;
         }
         let offer = self.clone();
@@ -263,6 +264,14 @@ impl Offer {
         let spans: Vec<(u64, u64)> = spans.collect();
         self.slots().iter_mut().map(|slot| slot.view(&spans)).collect()
     }
+}
+
+/// Tell why, as far as that can be done without waiting: a socket that is new takes so much at once.
+fn turn_away(mut stream: TcpStream) {
+    let words = format!("there are {CONNECTIONS_MAX} connections to the replication port already");
+    let mut bytes = Vec::new();
+    Message::Refuse { why: Refusal::Busy, words }.encode(&mut bytes);
+    let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&bytes));
 }
 
 impl Slot {
