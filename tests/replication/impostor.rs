@@ -2,7 +2,8 @@
 //! what is wrong, and neither dies of it nor grows.
 
 use crate::forged::{EPOCH, Forged, ForgedLine, GEOMETRY, history};
-use crate::node::{LONG, Node, side_by_side, wait_for_count, wait_for_row};
+use crate::node::{LONG, Node, expect_eq, side_by_side, wait_for_count, wait_for_row, wait_until};
+use crate::proxy::{ALL, Fate, Proxy};
 use crate::support::refused;
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
@@ -13,8 +14,8 @@ use remora::replication::wire::{Message, Welcome};
 use remora::store::ring::{BIRTH, POSITION_MAX};
 use remora::store::{EpochStart, Geometry};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 struct Lie {
     welcome: Welcome,
     memory: Arc<Forged>,
-    invitation: fn(&mut Invitation),
+    invitation: Arc<dyn Fn(&mut Invitation) + Send + Sync>,
     /// Said instead of heartbeats.
     says: Option<Message>,
 }
@@ -33,7 +34,7 @@ impl Lie {
     fn none() -> Lie {
         let epochs = history(GEOMETRY.shards);
         let welcome = Welcome { geometry: GEOMETRY, epochs, host: [0; 16], client_port: 1, fabrics: vec![Kind::Tcp] };
-        Lie { welcome, memory: Arc::new(Forged::new(GEOMETRY)), invitation: |_| (), says: None }
+        Lie { welcome, memory: Arc::new(Forged::new(GEOMETRY)), invitation: Arc::new(|_| ()), says: None }
     }
 
     fn line(line: ForgedLine) -> Lie {
@@ -178,7 +179,7 @@ fn a_grant_that_lies_is_not_used() {
         (no_lines, "fewer control lines"),
         (nowhere, "somewhere else"),
     ];
-    side_by_side(&cases, |(invitation, words)| assert_troubled(Lie { invitation, ..Lie::none() }, words));
+    side_by_side(&cases, |(twist, words)| assert_troubled(Lie { invitation: Arc::new(twist), ..Lie::none() }, words));
 }
 
 /// The same by what its memory says, once a replica reads it.
@@ -217,4 +218,36 @@ fn memory_that_lies_is_not_believed() {
     ];
     let all: Vec<usize> = (0..cases.len()).collect();
     side_by_side(&all, |number| assert_troubled(cases[number].0.clone(), cases[number].1));
+}
+
+/// An honest primary behind a bad network: its data channel is cut, and stalls, while the control connection stands.
+#[test]
+fn a_data_channel_that_breaks_is_made_anew() {
+    let proxy: Arc<OnceLock<Proxy>> = Arc::default();
+    let between = proxy.clone();
+    let invitation = move |invitation: &mut Invitation| {
+        let exporter = invitation.address.parse().expect("an address");
+        invitation.address = between.get_or_init(|| Proxy::to(exporter)).address.to_string();
+    };
+    let lie = Lie { invitation: Arc::new(invitation), ..Lie::none() };
+    let memory = lie.memory.clone();
+    let impostor = Impostor::start(lie);
+    let replica = Node::replica(impostor.address, &["--fabric", "tcp", "--replication-timeout", "1"]);
+    wait_for_row(&replica, "state", |state| state == "following");
+    let proxy = proxy.get().expect("it follows");
+    for (round, fate) in
+        [Fate::Passes, Fate::Stalls { up: ALL, down: 300 }, Fate::Cut { up: 100, down: ALL }].into_iter().enumerate()
+    {
+        let records = 10 * (round + 1);
+        memory.show(0, memory.line(BIRTH, memory.write_records(0, records, None)));
+        wait_for_count(&replica, "records", records as u64);
+        proxy.expect([fate]);
+        proxy.cut();
+        wait_until("the next channel meets its fate", || expect_eq("fates", proxy.expected(), 0));
+    }
+    memory.show(0, memory.line(BIRTH, memory.write_records(0, 40, None)));
+    wait_for_count(&replica, "records", 40);
+    wait_for_count(&replica, "shards_continued", 2 * 3);
+    // Each record once: it went on from where it was.
+    assert_eq!(["shards_joined", "records", "bad_records"].map(|name| replica.number(name)), [2, 40, 0]);
 }

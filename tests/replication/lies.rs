@@ -2,10 +2,12 @@
 //! or random. By seed, many times: it goes on, or it ends and says why; it never panics, and what it has applied can be read.
 
 use crate::forged::{EPOCH, Forged, ForgedLine, GEOMETRY, history};
+use crate::node::{expect_eq, wait_until};
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
 use remora::base::time::UnixSeconds;
 use remora::fabric::{Channel, ConnectOptions, Exporter, Grant, Invitation, Kind, Token, connect, listen};
+use remora::replication::ack::{Summary, applied};
 use remora::replication::pull::{PullError, Puller};
 use remora::replication::wire::{FRAME_BYTES_MAX, Message, Welcome};
 use remora::store::ring::{BIRTH, POSITION_MAX};
@@ -274,4 +276,36 @@ fn a_record_that_waits_for_room_is_not_forgotten() {
     assert_eq!(puller.lag().bytes, RECORD_BYTES, "a reader's bytes are not overwritten");
     drop(turn);
     follows(&mut puller, "once the reader has left");
+}
+
+/// Of a log that it has left behind, or not begun, a replica says nothing: its old positions mean something else to another primary.
+#[test]
+fn positions_of_another_log_are_not_acknowledged() {
+    let exporter = tcp();
+    let store = replica();
+    let acknowledged = |epoch: Epoch, until: fn(&Puller<'_>) -> bool, seed: u64| {
+        let forged = Arc::new(Forged::new(GEOMETRY));
+        for shard in 0..GEOMETRY.shards as usize {
+            let end = forged.write_records(shard, 20, None);
+            forged.show(shard, ForgedLine { epoch: epoch.0, ..forged.line(BIRTH, end) });
+        }
+        let past = vec![EpochStart { epoch, begins: vec![BIRTH; GEOMETRY.shards as usize] }];
+        let (grant, channel) = channel(&*exporter, &forged, seed);
+        let known = vec![(seed > 0).then_some(EPOCH); GEOMETRY.shards as usize];
+        let mut puller = Puller::new(channel, &store, &past, &known, SILENCE_MAX).expect("landings");
+        for _ in 0..1000 {
+            if until(&puller) {
+                break;
+            }
+            puller.step(STEP_WAIT).expect("nothing is wrong");
+        }
+        puller.acknowledge().expect("a channel that stands");
+        let slot = grant.ack().words();
+        wait_until("an ack", || expect_eq("its epoch", Summary::read(slot).epoch, epoch.0));
+        (0..GEOMETRY.shards as usize).map(|shard| applied(slot, shard)).collect::<Vec<_>>()
+    };
+    let first = acknowledged(EPOCH, |puller| puller.is_caught_up(), 0);
+    assert!(first.iter().all(|position| *position > BIRTH), "{first:?}");
+    let other = acknowledged(Epoch::of(EPOCH.lineage() + 1, 1), |_| true, 1);
+    assert_eq!(other, [0, 0]);
 }

@@ -77,3 +77,22 @@ fn a_replica_serves_on_while_its_primary_stands_still() {
         assert_eq!((replica.text("trouble").as_str(), replica.number("shards_joined")), ("none", joined));
     });
 }
+
+/// Neither side's end waits for the other, whatever state that is in.
+#[test]
+fn a_process_ends_though_the_other_stands_still() {
+    for stopped in ["primary", "replica"] {
+        let mut primary = Node::primary(&["-m", "16"]);
+        let mut replica = Node::replica(primary.port(), &["--fabric", "tcp", "--replication-timeout", "1"]);
+        in_sync(&primary, &[&replica]);
+        let (still, ending) = if stopped == "primary" { (&primary, &mut replica) } else { (&replica, &mut primary) };
+        still.server.signal("STOP");
+        if stopped == "primary" {
+            // Then it is in the next handshake, or about to begin it.
+            wait_for_count(ending, "failed_tries", 2);
+        }
+        ending.server.signal("TERM");
+        let status = ending.server.wait();
+        assert!(status.success(), "the {stopped} stands still: {status}");
+    }
+}
