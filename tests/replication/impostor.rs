@@ -172,7 +172,8 @@ fn a_grant_that_lies_is_not_used() {
     fn nowhere(invitation: &mut Invitation) {
         invitation.address = "somewhere else".into();
     }
-    let cases: [(fn(&mut Invitation), &str); 5] = [
+    type Twist = fn(&mut Invitation);
+    let cases: [(Twist, &str); 5] = [
         (one_less, "another number of regions"),
         (many_more, "another number of regions"),
         (longer, "another length"),

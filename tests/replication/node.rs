@@ -228,7 +228,7 @@ pub fn same_items(primary: &Node, replicas: &[&Node], keys: &[String]) -> usize 
 
 /// Run a test over shared memory and over TCP, side by side.
 pub fn on_each_fabric(test: impl Fn(&'static str) + Sync) {
-    side_by_side(&["shm", "tcp"], |fabric| test(fabric));
+    side_by_side(&["shm", "tcp"], test);
 }
 
 /// Run something for each of `cases` at the same time; what is under test mostly waits.

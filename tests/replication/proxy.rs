@@ -1,9 +1,9 @@
 //! A TCP proxy that passes a control connection on, cuts it after so many bytes, or lets it stall.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -27,7 +27,6 @@ struct Shared {
     fates: Mutex<VecDeque<Fate>>,
     sockets: Mutex<Vec<TcpStream>>,
     stopping: AtomicBool,
-    accepted: AtomicUsize,
 }
 
 /// See the module. Dropping it cuts everything.
@@ -46,7 +45,6 @@ impl Proxy {
             fates: Mutex::default(),
             sockets: Mutex::default(),
             stopping: AtomicBool::new(false),
-            accepted: AtomicUsize::new(0),
         });
         let accepting = shared.clone();
         let listener = std::thread::spawn(move || {
@@ -94,7 +92,6 @@ impl Drop for Proxy {
 
 impl Shared {
     fn join(self: &Arc<Self>, replica: TcpStream, primary: TcpStream) {
-        self.accepted.fetch_add(1, Relaxed);
         let fate = self.fates.lock().unwrap().pop_front().unwrap_or(Fate::Passes);
         let (up, down, cuts) = match fate {
             Fate::Passes => (ALL, ALL, true),
@@ -118,12 +115,13 @@ fn pass(mut from: TcpStream, mut to: TcpStream, limit: usize, cuts: bool) {
         let wanted = left.min(piece.len());
         match from.read(&mut piece[..wanted]) {
             Ok(bytes @ 1..) if to.write_all(&piece[..bytes]).is_ok() => left -= bytes,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             _ => break,
         }
     }
     if left == 0 && !cuts {
         // What still comes is lost, and nobody is told, until one side ends it.
-        while from.read(&mut piece).is_ok_and(|bytes| bytes > 0) {}
+        let _ = std::io::copy(&mut from, &mut std::io::sink());
     }
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }

@@ -45,6 +45,7 @@ fn until_ended(mut stream: TcpStream) -> Vec<u8> {
             Ok(0) => return answer,
             Ok(bytes) => answer.extend_from_slice(&piece[..bytes]),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => return answer,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("neither answered nor ended: {error}"),
         }
     }
