@@ -145,7 +145,8 @@ fn item_bytes_max(args: &Args) -> anyhow::Result<usize> {
 fn make_store(args: &Args, workers: usize, joined: Option<&Joined>) -> anyhow::Result<Store> {
     if let Some(joined) = joined {
         let geometry = joined.welcome.geometry;
-        let needed = (geometry.ring_bytes * u64::from(geometry.shards)).div_ceil(1 << 20);
+        // Whether the primary's geometry is possible is the store's to judge; until then any number may stand there.
+        let needed = geometry.ring_bytes.saturating_mul(geometry.shards.into()).div_ceil(1 << 20);
         if let Some(given) = args.memory_limit.filter(|given| *given < needed) {
             bail!(
                 "-m {given} is less than the {needed} MiB that the primary has: a replica holds as much; leave -m out"

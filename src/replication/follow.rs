@@ -7,12 +7,13 @@ use super::pace::Pace;
 use super::pull::{Counts, PullError, Puller};
 use super::report::{FollowView, Report};
 use super::secret::Secret;
-use super::wire::{Message, Welcome};
+use super::wire::{Message, Refusal, Welcome};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use crate::base::epoch::Epoch;
 use crate::fabric::{ConnectOptions, FabricError, Kind};
 use crate::store::Store;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,6 +26,10 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 const SESSION_GOOD: Duration = Duration::from_secs(10);
 /// How often the control connection and the report are looked after while pulling.
 const CHORES: Duration = Duration::from_millis(100);
+/// Messages heard at a time: more than come in that time from a primary that is one.
+const MESSAGES_MAX: usize = 16;
+/// Longest wait for the thread's end; a handshake may take longer.
+const END_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for READs within one step.
 const STEP_WAIT: Duration = Duration::from_millis(10);
 
@@ -73,7 +78,14 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
 impl AttachError {
     /// Trying again is no use before somebody changes something.
     fn is_final(&self) -> bool {
-        matches!(self, AttachError::Impostor(_) | AttachError::Link(_, LinkError::Refused(..)))
+        match self {
+            AttachError::Impostor(_) | AttachError::Link(_, LinkError::Wire(_)) => true,
+            // Of these there are fewer later.
+            AttachError::Link(_, LinkError::Refused(why, _)) => {
+                !matches!(why, Refusal::Busy | Refusal::Replaced | Refusal::Ending)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -104,10 +116,12 @@ pub struct Follow {
     stopping: AtomicBool,
 }
 
-/// The running thread; ends when dropped.
+/// The running thread; ends when dropped, or at the latest with the handshake that it is in.
 pub struct Following {
     follow: Arc<Follow>,
     thread: Option<JoinHandle<()>>,
+    /// Disconnected once the thread is done.
+    ended: Receiver<()>,
 }
 
 impl Following {
@@ -115,10 +129,13 @@ impl Following {
     pub fn start(config: FollowConfig, joined: Joined, store: Arc<Store>) -> std::io::Result<Following> {
         let view = FollowView { primary: config.primary.clone(), state: "joining", ..FollowView::default() };
         let follow = Arc::new(Follow { config, view: Mutex::new(view), stopping: AtomicBool::new(false) });
-        let running = follow.clone();
-        let thread =
-            std::thread::Builder::new().name("replica-pull".into()).spawn(move || running.run(joined, &store))?;
-        Ok(Following { follow, thread: Some(thread) })
+        let (running, (ending, ended)) = (follow.clone(), channel());
+        let run = move || {
+            running.run(joined, &store);
+            drop::<Sender<()>>(ending);
+        };
+        let thread = std::thread::Builder::new().name("replica-pull".into()).spawn(run)?;
+        Ok(Following { follow, thread: Some(thread), ended })
     }
 
     /// What it tells.
@@ -132,7 +149,11 @@ impl Drop for Following {
         self.follow.stopping.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            let _ = thread.join();
+            match self.ended.recv_timeout(END_WAIT_MAX) {
+                Err(RecvTimeoutError::Disconnected) => drop(thread.join()),
+                // In a handshake with a primary that says nothing. It touches the store no more.
+                _ => log::warn!("replication from {}: not waiting for the primary's answer", self.follow.config.primary),
+            }
         }
     }
 }
@@ -167,6 +188,9 @@ impl Follow {
                 Some(joined) => Ok(joined),
                 None => join(&self.config.primary, &self.config.secret, &self.config.identity),
             };
+            if self.is_stopping() {
+                return;
+            }
             let end = match next {
                 Ok(joined) => self.session(joined, store, &mut known),
                 Err(error) => error.into(),
@@ -216,6 +240,9 @@ impl Follow {
         }
         self.view().state = "joining";
         let (channel, why) = attach(joined, &self.config.fabrics, &self.config.options)?;
+        if self.is_stopping() {
+            return Err(SessionEnd::Stopped);
+        }
         log::info!("following {} over {why}", self.config.primary);
         let Welcome { epochs, .. } = &joined.welcome;
         let mut puller = Puller::new(channel, store, epochs, known, self.config.silence_max)?;
@@ -292,10 +319,11 @@ impl Chores {
 
     /// Hear what the primary has said, and say that we are here once a second: then true.
     fn attend(&mut self, link: &mut Link) -> Result<bool, LinkError> {
-        while let Some(message) = link.try_receive()? {
-            match message {
-                Message::Heartbeat => self.heard_at = Instant::now(),
-                other => return Err(LinkError::OutOfPlace(other.name())),
+        for _ in 0..MESSAGES_MAX {
+            match link.try_receive()? {
+                Some(Message::Heartbeat) => self.heard_at = Instant::now(),
+                Some(other) => return Err(LinkError::OutOfPlace(other.name())),
+                None => break,
             }
         }
         let silence = self.heard_at.elapsed();

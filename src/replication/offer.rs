@@ -4,13 +4,13 @@ use super::ack::{Summary, applied};
 use super::report::{OfferCounters, ReplicaView, Report};
 use super::secret::Secret;
 use super::session::{SessionError, serve};
-use super::wire::{Join, Refusal};
+use super::wire::{Join, Message, Refusal};
 use super::{REPLICAS_MAX, host_id};
 use crate::fabric::{Exporter, FabricError, Grant, GrantState, Kind, Regions};
 use crate::store::Store;
 use crate::sys::memory::Slab;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -223,6 +223,7 @@ impl Offer {
             self.connections.fetch_sub(1, Relaxed);
             self.counters.refused.fetch_add(1, Relaxed);
             log::warn!("replication port: {peer} is turned away, there are {CONNECTIONS_MAX} connections already");
+            turn_away(stream);
             return;
         }
         let offer = self.clone();
@@ -263,19 +264,30 @@ impl Offer {
 
     /// All replicas, as they stand now.
     pub fn replicas(&self) -> Vec<ReplicaView> {
-        let committed: Vec<u64> = self.store.shards().iter().map(|shard| shard.control().committed()).collect();
-        self.slots().iter_mut().map(|slot| slot.view(&committed)).collect()
+        let spans = self.store.shards().iter().map(|shard| (shard.control().tail(), shard.control().committed()));
+        let spans: Vec<(u64, u64)> = spans.collect();
+        self.slots().iter_mut().map(|slot| slot.view(&spans)).collect()
     }
 }
 
+/// Tell why, as far as that can be done without waiting: a socket that is new takes so much at once.
+fn turn_away(mut stream: TcpStream) {
+    let words = format!("there are {CONNECTIONS_MAX} connections to the replication port already");
+    let mut bytes = Vec::new();
+    Message::Refuse { why: Refusal::Busy, words }.encode(&mut bytes);
+    let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&bytes));
+}
+
 impl Slot {
-    fn view(&mut self, committed: &[u64]) -> ReplicaView {
+    /// `spans` has tail and committed of each shard.
+    fn view(&mut self, spans: &[(u64, u64)]) -> ReplicaView {
         let ack = self.held.as_ref().map(|(_, grant)| grant.ack().words());
         let summary = ack.map(Summary::read).unwrap_or_default();
         let following = summary.epoch != 0;
-        let missing =
-            |(shard, committed): (usize, &u64)| committed.saturating_sub(ack.map_or(0, |ack| applied(ack, shard)));
-        let lag_bytes = committed.iter().enumerate().map(missing).sum();
+        let missing = |(shard, (tail, committed)): (usize, &(u64, u64))| {
+            committed.saturating_sub(ack.map_or(0, |ack| applied(ack, shard)).max(*tail))
+        };
+        let lag_bytes = spans.iter().enumerate().map(missing).sum();
         let (looked_at, pulled_before) = self.rate;
         let elapsed = looked_at.elapsed();
         let pulled = summary.pulled_bytes.saturating_sub(pulled_before);
@@ -336,7 +348,7 @@ impl Admission<'_> {
         };
         match &mut slot.held {
             Some((_, grant)) => grant.state().map(Some),
-            None => Ok(None),
+            None => Ok(Some(GrantState::Waiting)),
         }
     }
 }

@@ -40,6 +40,12 @@ pub fn serve(offer: &Offer, stream: TcpStream) -> SessionError {
         Err(error) => return error.into(),
     };
     let Err(error) = run(offer, &mut link);
+    let error = match error {
+        SessionError::Link(what @ (LinkError::Wire(_) | LinkError::OutOfPlace(_))) => {
+            SessionError::Refused(Refusal::Protocol, what.to_string())
+        }
+        error => error,
+    };
     if let SessionError::Refused(why, words) = &error {
         let refusal = Message::Refuse { why: *why, words: words.clone() };
         let _ = link.send(&refusal, Instant::now() + HANDSHAKE_WAIT_MAX);
@@ -52,6 +58,17 @@ fn refused<T>(why: Refusal, words: impl Into<String>) -> Result<T, SessionError>
 }
 
 fn run(offer: &Offer, link: &mut Link) -> Result<std::convert::Infallible, SessionError> {
+    let admission = handshake(offer, link).map_err(|error| match error {
+        SessionError::Link(silent @ LinkError::Silent(_)) => {
+            SessionError::Refused(Refusal::Protocol, format!("{silent}, in the middle of a handshake"))
+        }
+        error => error,
+    })?;
+    follow(offer, link, &admission)
+}
+
+/// From a stranger to a replica whose channel stands.
+fn handshake<'o>(offer: &'o Offer, link: &mut Link) -> Result<Admission<'o>, SessionError> {
     let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
     authenticate(offer, link, deadline)?;
     let join = match link.receive(deadline)? {
@@ -67,7 +84,7 @@ fn run(offer: &Offer, link: &mut Link) -> Result<std::convert::Infallible, Sessi
     let welcome = welcome(offer, &join);
     link.send(&Message::Welcome(welcome), deadline)?;
     attach(offer, link, &admission)?;
-    follow(offer, link, &admission)
+    Ok(admission)
 }
 
 /// Both sides prove that they have the secret, the peer first.
@@ -141,7 +158,9 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<(
 fn next(link: &mut Link, deadline: Instant) -> Result<Message, LinkError> {
     loop {
         match link.receive(deadline)? {
-            Message::Heartbeat => {}
+            // There are always more where heartbeats come without an end.
+            Message::Heartbeat if Instant::now() < deadline => {}
+            Message::Heartbeat => return Err(LinkError::OutOfPlace("nothing but Heartbeat")),
             message => return Ok(message),
         }
     }

@@ -9,6 +9,7 @@ use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::epoch::Epoch;
 use crate::fabric::{Landing, Read};
 use crate::replication::resume::{Line, Resume, Why, epoch_at, resume};
+use crate::store::ring::{BIRTH, POSITION_MAX};
 use crate::store::{BadRecord, EpochStart, Follower, Geometry, Stop};
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 use std::collections::VecDeque;
@@ -105,9 +106,9 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// Applied up to here.
+    /// Applied up to here; 0 where nothing of this primary's is here yet, or not any more.
     pub fn applied(&self) -> u64 {
-        self.follower.cursor()
+        if matches!(self.state, State::Follows) { self.follower.cursor() } else { 0 }
     }
 
     /// Committed at the last look, and not applied.
@@ -208,7 +209,7 @@ impl<'s> Lane<'s> {
         Ok(())
     }
 
-    /// A line that a primary can have: positions are whole words, grow, and span no more than the ring.
+    /// A line that a primary can have: positions are whole words of a ring's life, grow, and span no more than the ring.
     fn read_line(&self, words: &[AtomicU64], epoch: Epoch, geometry: &Geometry) -> Result<Line, &'static str> {
         let word = |at: usize| words[at].load(Relaxed);
         let (committed, tail) = (word(1), word(2));
@@ -217,6 +218,8 @@ impl<'s> Lane<'s> {
             Err(OTHER_EPOCH)
         } else if word(3) != geometry.ring_bytes {
             Err("its ring has another length than it said")
+        } else if tail < BIRTH || committed > POSITION_MAX {
+            Err("a position is one that no ring has")
         } else if !committed.is_multiple_of(8) || !tail.is_multiple_of(8) {
             Err("a position is not at a word")
         } else if tail > committed || committed - tail > geometry.ring_bytes {
@@ -271,6 +274,7 @@ impl<'s> Lane<'s> {
                 }
             }
         }
+        moved |= self.feed_carry(free, counts)?;
         self.begin_empty();
         self.give_up();
         Ok(moved)
@@ -327,17 +331,12 @@ impl<'s> Lane<'s> {
                 if !self.carry.is_complete() {
                     return Ok(moved);
                 }
-                let applied = self.follower.apply(self.carry.words(), self.follower.cursor());
-                counts.records += applied.records;
-                match applied.stop {
-                    Stop::Cut { wanted_bytes } if self.carry.want(wanted_bytes) => continue,
-                    Stop::Cut { .. } => Stop::Bad(BadRecord::Malformed),
-                    Stop::End => {
+                match self.apply_carry(counts) {
+                    None => {
                         moved = true;
-                        self.carry.clear();
                         continue;
                     }
-                    stop => stop,
+                    Some(stop) => stop,
                 }
             };
             match stop {
@@ -350,6 +349,38 @@ impl<'s> Lane<'s> {
                 }
             }
         }
+    }
+
+    /// Apply the record that was put together. None: it is applied, or more of it is wanted.
+    fn apply_carry(&mut self, counts: &mut Counts) -> Option<Stop> {
+        let applied = self.follower.apply(self.carry.words(), self.follower.cursor());
+        counts.records += applied.records;
+        match applied.stop {
+            Stop::Cut { wanted_bytes } if self.carry.want(wanted_bytes) => None,
+            Stop::Cut { .. } => Some(Stop::Bad(BadRecord::Malformed)),
+            Stop::End => {
+                self.carry.clear();
+                None
+            }
+            stop => Some(stop),
+        }
+    }
+
+    /// A record that was put together found no room, and no piece is left that would bring it up again: now there may be.
+    fn feed_carry(&mut self, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<bool, PullError> {
+        let mut moved = false;
+        while matches!(self.state, State::Follows) && self.pieces.is_empty() && self.carry.is_whole() {
+            match self.apply_carry(counts) {
+                None => moved = true,
+                Some(Stop::NoRoom) if self.make_room() => {}
+                Some(Stop::Bad(why)) => {
+                    self.distrust(why, free, counts)?;
+                    return Ok(true);
+                }
+                Some(_) => break,
+            }
+        }
+        Ok(moved)
     }
 
     /// The next record finds no room: give up a little more than what it needs of what the primary has given up. True if there is more room

@@ -1,0 +1,43 @@
+//! Replication between real processes, and what goes wrong with it: cuts at every step, processes that stop or die, peers that lie. Each wait is
+//! bounded, generously: nothing here judges how long something took, only that it comes.
+//!
+//! | file | what is tested |
+//! | --- | --- |
+//! | follow.rs | a replica shows what its primary holds, and refuses every write |
+//! | joining.rs | replicas that come and go under full write load, and leave nothing behind |
+//! | cuts.rs | control connections that are cut or stall, at every step |
+//! | stalls.rs | processes that stand still for a while |
+//! | restarts.rs | processes that die |
+//! | secrets.rs | who is let in |
+//! | strangers.rs | whatever else comes to the replication port |
+//! | impostor.rs | a primary that lies, to a replica's process |
+//! | lies.rs | the same to the pull loop alone, many times |
+
+mod support;
+
+#[path = "replication/cuts.rs"]
+mod cuts;
+#[path = "replication/follow.rs"]
+mod follow;
+#[path = "replication/forged.rs"]
+mod forged;
+#[path = "replication/impostor.rs"]
+mod impostor;
+#[path = "replication/joining.rs"]
+mod joining;
+#[path = "replication/lies.rs"]
+mod lies;
+#[path = "replication/node.rs"]
+mod node;
+#[path = "replication/proxy.rs"]
+mod proxy;
+#[path = "replication/restarts.rs"]
+mod restarts;
+#[path = "replication/secrets.rs"]
+mod secrets;
+#[path = "replication/stalls.rs"]
+mod stalls;
+#[path = "replication/strangers.rs"]
+mod strangers;
+#[path = "replication/writers.rs"]
+mod writers;
