@@ -9,6 +9,7 @@ use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::epoch::Epoch;
 use crate::fabric::{Landing, Read};
 use crate::replication::resume::{Line, Resume, Why, epoch_at, resume};
+use crate::store::ring::{BIRTH, POSITION_MAX};
 use crate::store::{BadRecord, EpochStart, Follower, Geometry, Stop};
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 use std::collections::VecDeque;
@@ -219,6 +220,8 @@ impl<'s> Lane<'s> {
             Err("its ring has another length than it said")
         } else if !committed.is_multiple_of(8) || !tail.is_multiple_of(8) {
             Err("a position is not at a word")
+        } else if tail < BIRTH || committed > POSITION_MAX {
+            Err("a position is none that a ring has")
         } else if tail > committed || committed - tail > geometry.ring_bytes {
             Err("tail and committed are not within one ring")
         } else if before.is_some_and(|line| line.committed > committed || line.tail > tail) {
