@@ -106,9 +106,12 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// Applied up to here.
+    /// Applied up to here of what this primary has; 0 as long as that is not known to be any of it.
     pub fn applied(&self) -> u64 {
-        self.follower.cursor()
+        match self.state {
+            State::Follows => self.follower.cursor(),
+            State::New | State::Begins => 0,
+        }
     }
 
     /// Committed at the last look, and not applied.
