@@ -53,6 +53,8 @@ pub struct Lane<'s> {
     known: Option<Epoch>,
     history: Vec<EpochStart>,
     state: State,
+    /// It has begun to follow, and that has not been told.
+    follows_anew: bool,
     line: Option<Line>,
     /// The tail of the look before the last.
     earlier_tail: u64,
@@ -85,6 +87,7 @@ impl<'s> Lane<'s> {
             known,
             history: history.to_vec(),
             state: State::New,
+            follows_anew: false,
             line: None,
             earlier_tail: 0,
             planned: follower.cursor(),
@@ -202,6 +205,7 @@ impl<'s> Lane<'s> {
             match resume(&self.history, self.shard, self.known, self.follower.cursor(), &line) {
                 Resume::Continue => {
                     self.state = State::Follows;
+                    self.follows_anew = true;
                     counts.continued += 1;
                 }
                 Resume::Begin(why) => self.begin_anew(why, line.tail, counts),
@@ -273,13 +277,12 @@ impl<'s> Lane<'s> {
                         break;
                     }
                     self.pieces.front_mut().expect("looked at above").consumed = consumed;
-                    moved = true;
                 }
             }
         }
         self.begin_empty();
         self.give_up();
-        Ok(moved)
+        Ok(moved | std::mem::take(&mut self.follows_anew))
     }
 
     /// Begin where there is nothing to be read.
@@ -300,6 +303,7 @@ impl<'s> Lane<'s> {
         let begun = self.follower.begin_at(position, start.epoch, start.begins[self.shard]);
         if begun {
             self.state = State::Follows;
+            self.follows_anew = true;
         }
         begun
     }
