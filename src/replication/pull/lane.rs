@@ -55,6 +55,8 @@ pub struct Lane<'s> {
     state: State,
     /// It has begun to follow, and that has not been told.
     follows_anew: bool,
+    /// It goes on from a position where it was before, or a record has been found where it began.
+    proven: bool,
     line: Option<Line>,
     /// The tail of the look before the last.
     earlier_tail: u64,
@@ -88,6 +90,7 @@ impl<'s> Lane<'s> {
             history: history.to_vec(),
             state: State::New,
             follows_anew: false,
+            proven: false,
             line: None,
             earlier_tail: 0,
             planned: follower.cursor(),
@@ -100,11 +103,13 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The epoch of what was applied last, if there is something to go on from.
+    /// The epoch of what was applied last, if there is something to go on from. A beginning where no record was found is nothing; nor is what
+    /// was done by lines that the primary does not stand by.
     pub fn known(&self) -> Option<Epoch> {
         match self.state {
+            _ if self.senseless > SENSELESS_LOOKS_MAX => None,
             State::New => self.known,
-            State::Follows => Some(self.follower.epoch()),
+            State::Follows => self.proven.then(|| self.follower.epoch()),
             State::Begins => None,
         }
     }
@@ -206,6 +211,7 @@ impl<'s> Lane<'s> {
                 Resume::Continue => {
                     self.state = State::Follows;
                     self.follows_anew = true;
+                    self.proven = true;
                     counts.continued += 1;
                 }
                 Resume::Begin(why) => self.begin_anew(why, line.tail, counts),
@@ -304,6 +310,7 @@ impl<'s> Lane<'s> {
         if begun {
             self.state = State::Follows;
             self.follows_anew = true;
+            self.proven = false;
         }
         begun
     }
@@ -321,6 +328,7 @@ impl<'s> Lane<'s> {
             let words = &landing.words(piece.bytes)[piece.consumed..];
             let stop = if self.carry.is_empty() {
                 let applied = self.follower.apply(words, piece.begin + piece.consumed as u64 * 8);
+                self.proven |= applied.records > 0;
                 piece.consumed += applied.bytes as usize / 8;
                 counts.records += applied.records;
                 moved |= applied.bytes > 0;
@@ -338,6 +346,7 @@ impl<'s> Lane<'s> {
                     return Ok(moved);
                 }
                 let applied = self.follower.apply(self.carry.words(), self.follower.cursor());
+                self.proven |= applied.records > 0;
                 counts.records += applied.records;
                 match applied.stop {
                     Stop::Cut { wanted_bytes } if self.carry.want(wanted_bytes) => continue,
