@@ -13,6 +13,7 @@ use crate::store::ring::{BIRTH, POSITION_MAX};
 use crate::store::{BadRecord, EpochStart, Follower, Geometry, Stop};
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 use std::collections::VecDeque;
+use std::time::Instant;
 
 /// Given up at once when an append needs room, beyond what it needs; see [`Lane::make_room`].
 const SLACK_BYTES: u64 = 64 << 10;
@@ -29,6 +30,8 @@ struct Piece {
     landing: Option<Landing>,
     /// The tail that the first look behind it has shown.
     tail_after: Option<u64>,
+    /// When that look had arrived, and the piece had not.
+    overtaken_at: Option<Instant>,
     /// Words of it that have been consumed.
     consumed: usize,
 }
@@ -160,7 +163,7 @@ impl<'s> Lane<'s> {
         let begin = self.planned;
         self.planned += bytes;
         let bytes = bytes as usize;
-        self.pieces.push_back(Piece { number, begin, bytes, round, landing: None, tail_after: None, consumed: 0 });
+        self.pieces.push_back(Piece { number, begin, bytes, round, landing: None, tail_after: None, overtaken_at: None, consumed: 0 });
         let region = self.region + (place / self.slab_bytes) as u32;
         let tag = (self.shard as u64) << 32 | u64::from(number);
         Ok(Read { region, offset: place % self.slab_bytes, bytes, landing, tag })
@@ -171,16 +174,22 @@ impl<'s> Lane<'s> {
         match self.pieces.iter_mut().find(|piece| piece.number == number) {
             Some(piece) => {
                 piece.landing = Some(landing);
+                piece.overtaken_at = None;
                 None
             }
             None => Some(landing),
         }
     }
 
-    /// What round `round` has seen of the control line.
+    /// Since when a look has been here that was submitted behind a piece which is not: its READ is lost, if that lasts.
+    pub fn overtaken_at(&self) -> Option<Instant> {
+        self.pieces.iter().find_map(|piece| piece.overtaken_at)
+    }
+
+    /// What round `round` has seen of the control line, at `now`.
     pub fn look(
         &mut self,
-        round: u64,
+        (round, now): (u64, Instant),
         words: &[AtomicU64],
         epoch: Epoch,
         geometry: &Geometry,
@@ -205,6 +214,7 @@ impl<'s> Lane<'s> {
         self.line = Some(line);
         for piece in self.pieces.iter_mut().filter(|piece| piece.round <= round && piece.tail_after.is_none()) {
             piece.tail_after = Some(line.tail);
+            piece.overtaken_at = piece.landing.is_none().then_some(now);
         }
         if matches!(self.state, State::New) {
             match resume(&self.history, self.shard, self.known, self.follower.cursor(), &line) {

@@ -367,13 +367,18 @@ impl<'s> Puller<'s> {
         self.counts.looks += 1;
         let at = self.rounds.iter().position(|round| round.number == number).expect("a look is of a round");
         let round = self.rounds.remove(at);
-        self.sizer.observe(round.bytes, self.since(round.submitted_at));
+        let now = (self.clock)();
+        self.sizer.observe(round.bytes, now.saturating_duration_since(round.submitted_at));
         let words = landing.words(self.lanes.len() * CONTROL_LINE_BYTES);
         let mut behind = false;
         for (shard, lane) in self.lanes.iter_mut().enumerate() {
             let line = &words[shard * CONTROL_LINE_BYTES / 8..][..CONTROL_LINE_BYTES / 8];
-            lane.look(number, line, self.epoch, &self.geometry, &mut self.counts)?;
+            lane.look((number, now), line, self.epoch, &self.geometry, &mut self.counts)?;
             behind |= !lane.is_caught_up();
+            let silence = lane.overtaken_at().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            if silence > self.silence_max {
+                return Err(PullError::Stuck(self.under_way, silence));
+            }
         }
         self.free_lines.push(landing);
         if behind && self.behind_since.is_none() {
