@@ -152,7 +152,9 @@ impl Drop for Following {
             match self.ended.recv_timeout(END_WAIT_MAX) {
                 Err(RecvTimeoutError::Disconnected) => drop(thread.join()),
                 // In a handshake with a primary that says nothing. It touches the store no more.
-                _ => log::warn!("replication from {}: not waiting for the primary's answer", self.follow.config.primary),
+                _ => {
+                    log::warn!("replication from {}: not waiting for the primary's answer", self.follow.config.primary)
+                }
             }
         }
     }

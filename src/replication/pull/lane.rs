@@ -13,6 +13,7 @@ use crate::store::ring::{BIRTH, POSITION_MAX};
 use crate::store::{BadRecord, EpochStart, Follower, Geometry, Stop};
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 use std::collections::VecDeque;
+use std::time::Instant;
 
 /// Given up at once when an append needs room, beyond what it needs; see [`Lane::make_room`].
 const SLACK_BYTES: u64 = 64 << 10;
@@ -29,6 +30,8 @@ struct Piece {
     landing: Option<Landing>,
     /// The tail that the first look behind it has shown.
     tail_after: Option<u64>,
+    /// When that look had arrived, and the piece had not.
+    overtaken_at: Option<Instant>,
     /// Words of it that have been consumed.
     consumed: usize,
 }
@@ -53,6 +56,10 @@ pub struct Lane<'s> {
     known: Option<Epoch>,
     history: Vec<EpochStart>,
     state: State,
+    /// It has begun to follow, and that has not been told.
+    follows_anew: bool,
+    /// It goes on from a position where it was before, or a record has been found where it began.
+    proven: bool,
     line: Option<Line>,
     /// The tail of the look before the last.
     earlier_tail: u64,
@@ -85,6 +92,8 @@ impl<'s> Lane<'s> {
             known,
             history: history.to_vec(),
             state: State::New,
+            follows_anew: false,
+            proven: false,
             line: None,
             earlier_tail: 0,
             planned: follower.cursor(),
@@ -97,11 +106,13 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The epoch of what was applied last, if there is something to go on from.
+    /// The epoch of what was applied last, if there is something to go on from. A beginning where no record was found is nothing; nor is what
+    /// was done by lines that the primary does not stand by.
     pub fn known(&self) -> Option<Epoch> {
         match self.state {
+            _ if self.senseless > SENSELESS_LOOKS_MAX => None,
             State::New => self.known,
-            State::Follows => Some(self.follower.epoch()),
+            State::Follows => self.proven.then(|| self.follower.epoch()),
             State::Begins => None,
         }
     }
@@ -149,7 +160,16 @@ impl<'s> Lane<'s> {
         let begin = self.planned;
         self.planned += bytes;
         let bytes = bytes as usize;
-        self.pieces.push_back(Piece { number, begin, bytes, round, landing: None, tail_after: None, consumed: 0 });
+        self.pieces.push_back(Piece {
+            number,
+            begin,
+            bytes,
+            round,
+            landing: None,
+            tail_after: None,
+            overtaken_at: None,
+            consumed: 0,
+        });
         let region = self.region + (place / self.slab_bytes) as u32;
         let tag = (self.shard as u64) << 32 | u64::from(number);
         Ok(Read { region, offset: place % self.slab_bytes, bytes, landing, tag })
@@ -160,16 +180,22 @@ impl<'s> Lane<'s> {
         match self.pieces.iter_mut().find(|piece| piece.number == number) {
             Some(piece) => {
                 piece.landing = Some(landing);
+                piece.overtaken_at = None;
                 None
             }
             None => Some(landing),
         }
     }
 
-    /// What round `round` has seen of the control line.
+    /// Since when a look has been here that was submitted behind a piece which is not: its READ is lost, if that lasts.
+    pub fn overtaken_at(&self) -> Option<Instant> {
+        self.pieces.iter().find_map(|piece| piece.overtaken_at)
+    }
+
+    /// What round `round` has seen of the control line, at `now`.
     pub fn look(
         &mut self,
-        round: u64,
+        (round, now): (u64, Instant),
         words: &[AtomicU64],
         epoch: Epoch,
         geometry: &Geometry,
@@ -194,11 +220,14 @@ impl<'s> Lane<'s> {
         self.line = Some(line);
         for piece in self.pieces.iter_mut().filter(|piece| piece.round <= round && piece.tail_after.is_none()) {
             piece.tail_after = Some(line.tail);
+            piece.overtaken_at = piece.landing.is_none().then_some(now);
         }
         if matches!(self.state, State::New) {
             match resume(&self.history, self.shard, self.known, self.follower.cursor(), &line) {
                 Resume::Continue => {
                     self.state = State::Follows;
+                    self.follows_anew = true;
+                    self.proven = true;
                     counts.continued += 1;
                 }
                 Resume::Begin(why) => self.begin_anew(why, line.tail, counts),
@@ -270,14 +299,13 @@ impl<'s> Lane<'s> {
                         break;
                     }
                     self.pieces.front_mut().expect("looked at above").consumed = consumed;
-                    moved = true;
                 }
             }
         }
         moved |= self.feed_carry(free, counts)?;
         self.begin_empty();
         self.give_up();
-        Ok(moved)
+        Ok(moved | std::mem::take(&mut self.follows_anew))
     }
 
     /// Begin where there is nothing to be read.
@@ -298,6 +326,8 @@ impl<'s> Lane<'s> {
         let begun = self.follower.begin_at(position, start.epoch, start.begins[self.shard]);
         if begun {
             self.state = State::Follows;
+            self.follows_anew = true;
+            self.proven = false;
         }
         begun
     }
@@ -315,6 +345,7 @@ impl<'s> Lane<'s> {
             let words = &landing.words(piece.bytes)[piece.consumed..];
             let stop = if self.carry.is_empty() {
                 let applied = self.follower.apply(words, piece.begin + piece.consumed as u64 * 8);
+                self.proven |= applied.records > 0;
                 piece.consumed += applied.bytes as usize / 8;
                 counts.records += applied.records;
                 moved |= applied.bytes > 0;
@@ -354,6 +385,7 @@ impl<'s> Lane<'s> {
     /// Apply the record that was put together. None: it is applied, or more of it is wanted.
     fn apply_carry(&mut self, counts: &mut Counts) -> Option<Stop> {
         let applied = self.follower.apply(self.carry.words(), self.follower.cursor());
+        self.proven |= applied.records > 0;
         counts.records += applied.records;
         match applied.stop {
             Stop::Cut { wanted_bytes } if self.carry.want(wanted_bytes) => None,

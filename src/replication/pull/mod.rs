@@ -10,8 +10,8 @@
 //! with a piece are younger than the piece: what lies below their tail may have been overwritten while it was read, and is not believed; above
 //! it, nothing was. Then each record must prove itself all the same. Two rounds may be under way: while one is applied, the next is on its way.
 //!
-//! [`Puller::step`] never waits longer than it is told, and knows nothing of time but for bounds: with the simulated fabric a run is a function of
-//! its seed.
+//! [`Puller::step`] never waits longer than it is told, and knows time only by its clock ([`Puller::set_clock`]): with the simulated fabric a run is
+//! a function of its seed.
 
 mod carry;
 mod lane;
@@ -167,6 +167,7 @@ pub struct Puller<'s> {
     /// Since when there has been something to apply.
     behind_since: Option<Instant>,
     silence_max: Duration,
+    clock: fn() -> Instant,
 }
 
 impl<'s> Puller<'s> {
@@ -213,7 +214,18 @@ impl<'s> Puller<'s> {
             heard_at: Instant::now(),
             behind_since: None,
             silence_max,
+            clock: Instant::now,
         })
+    }
+
+    /// Go by another clock than the system's from now on: with the simulated fabric a run is then a function of its seed.
+    pub fn set_clock(&mut self, clock: fn() -> Instant) {
+        self.clock = clock;
+        self.heard_at = clock();
+    }
+
+    fn since(&self, earlier: Instant) -> Duration {
+        (self.clock)().saturating_duration_since(earlier)
     }
 
     /// For each shard what a later puller can go on from.
@@ -230,7 +242,7 @@ impl<'s> Puller<'s> {
     pub fn lag(&self) -> Lag {
         Lag {
             bytes: self.lanes.iter().map(Lane::lag_bytes).sum(),
-            time: self.behind_since.map_or(Duration::ZERO, |since| since.elapsed()),
+            time: self.behind_since.map_or(Duration::ZERO, |since| self.since(since)),
         }
     }
 
@@ -309,7 +321,7 @@ impl<'s> Puller<'s> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let now = Instant::now();
+        let now = (self.clock)();
         if self.under_way == 0 {
             self.heard_at = now;
         }
@@ -327,7 +339,7 @@ impl<'s> Puller<'s> {
         let mut done = std::mem::take(&mut self.done);
         let outcome = self.channel.poll(&mut done, wait);
         if !done.is_empty() {
-            self.heard_at = Instant::now();
+            self.heard_at = (self.clock)();
         }
         for completion in done.drain(..) {
             self.under_way -= 1;
@@ -343,7 +355,7 @@ impl<'s> Puller<'s> {
         }
         self.done = done;
         outcome?;
-        let silence = self.heard_at.elapsed();
+        let silence = self.since(self.heard_at);
         if self.under_way > 0 && silence > self.silence_max {
             return Err(PullError::Stuck(self.under_way, silence));
         }
@@ -355,13 +367,18 @@ impl<'s> Puller<'s> {
         self.counts.looks += 1;
         let at = self.rounds.iter().position(|round| round.number == number).expect("a look is of a round");
         let round = self.rounds.remove(at);
-        self.sizer.observe(round.bytes, round.submitted_at.elapsed());
+        let now = (self.clock)();
+        self.sizer.observe(round.bytes, now.saturating_duration_since(round.submitted_at));
         let words = landing.words(self.lanes.len() * CONTROL_LINE_BYTES);
         let mut behind = false;
         for (shard, lane) in self.lanes.iter_mut().enumerate() {
             let line = &words[shard * CONTROL_LINE_BYTES / 8..][..CONTROL_LINE_BYTES / 8];
-            lane.look(number, line, self.epoch, &self.geometry, &mut self.counts)?;
+            lane.look((number, now), line, self.epoch, &self.geometry, &mut self.counts)?;
             behind |= !lane.is_caught_up();
+            let silence = lane.overtaken_at().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            if silence > self.silence_max {
+                return Err(PullError::Stuck(self.under_way, silence));
+            }
         }
         self.free_lines.push(landing);
         if behind && self.behind_since.is_none() {
