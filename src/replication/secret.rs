@@ -35,7 +35,7 @@ pub enum Side {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// It cannot be read.
-    #[error("cannot read it: {0}")]
+    #[error("cannot read it")]
     Unreadable(#[from] std::io::Error),
     /// It is too short or too long.
     #[error(

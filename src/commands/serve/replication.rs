@@ -86,7 +86,7 @@ impl Plan {
         }
         Ok(Plan {
             listen,
-            primary: args.replica_of.clone(),
+            primary: args.replica_of.as_deref().map(with_port).transpose().context("--replica-of")?,
             secret,
             fabrics: fabrics(&args.fabric)?,
             options: ConnectOptions { verbs: args.device.clone().unwrap_or_default() },
@@ -196,6 +196,15 @@ fn primary_of(joined: &Joined) -> String {
     }
 }
 
+/// A name that means nothing now may do so later; a port that is missing will not come.
+fn with_port(text: &str) -> anyhow::Result<String> {
+    let port = text.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
+    match port {
+        Some(1..) => Ok(text.to_string()),
+        _ => bail!("\"{text}\" has no port; write HOST:PORT, the primary's --replication port"),
+    }
+}
+
 fn resolve_one(text: &str) -> anyhow::Result<SocketAddr> {
     if !text.contains(':') {
         bail!("\"{text}\" has no port; write ADDR:PORT");
@@ -256,8 +265,12 @@ mod tests {
     }
 
     #[test]
-    fn a_port_open_to_others_wants_a_secret() {
+    fn addresses_have_ports() {
         assert!(resolve_one("127.0.0.1").is_err());
         assert_eq!(resolve_one("127.0.0.1:7").unwrap().port(), 7);
+        assert_eq!(with_port("primary:7").unwrap(), "primary:7");
+        for wrong in ["primary", "primary:", "primary:0", ":7", "primary:x"] {
+            assert!(with_port(wrong).is_err(), "{wrong}");
+        }
     }
 }
