@@ -27,6 +27,8 @@ struct Lie {
     invitation: Arc<dyn Fn(&mut Invitation) + Send + Sync>,
     /// Said instead of heartbeats.
     says: Option<Message>,
+    /// How often at a time.
+    times: usize,
 }
 
 impl Lie {
@@ -34,7 +36,7 @@ impl Lie {
     fn none() -> Lie {
         let epochs = history(GEOMETRY.shards);
         let welcome = Welcome { geometry: GEOMETRY, epochs, host: [0; 16], client_port: 1, fabrics: vec![Kind::Tcp] };
-        Lie { welcome, memory: Arc::new(Forged::new(GEOMETRY)), invitation: Arc::new(|_| ()), says: None }
+        Lie { welcome, memory: Arc::new(Forged::new(GEOMETRY)), invitation: Arc::new(|_| ()), says: None, times: 1 }
     }
 
     fn line(line: ForgedLine) -> Lie {
@@ -101,8 +103,11 @@ fn serve(stream: TcpStream, exporter: &dyn Exporter, lie: &Lie, stopped: &Atomic
     link.send(&Message::Grant(invitation), soon)?;
     let Message::Attached = link.receive(soon)? else { panic!("a replica attaches") };
     while !stopped.load(Relaxed) {
-        link.send(lie.says.as_ref().unwrap_or(&Message::Heartbeat), soon)?;
-        match link.receive(Instant::now() + Duration::from_millis(200)) {
+        for _ in 0..lie.times {
+            link.send(lie.says.as_ref().unwrap_or(&Message::Heartbeat), Instant::now() + LONG)?;
+        }
+        let pause = if lie.times == 1 { Duration::from_millis(200) } else { Duration::ZERO };
+        match link.receive(Instant::now() + pause) {
             Ok(_) | Err(LinkError::Silent(_)) => {}
             Err(error) => return Err(error),
         }
@@ -251,4 +256,20 @@ fn a_data_channel_that_breaks_is_made_anew() {
     wait_for_count(&replica, "shards_continued", 2 * 3);
     // Each record once: it went on from where it was.
     assert_eq!(["shards_joined", "records", "bad_records"].map(|name| replica.number(name)), [2, 40, 0]);
+}
+
+/// Heartbeats without an end do not keep a replica from its work, nor make it grow.
+#[test]
+fn a_primary_that_never_stops_talking_is_followed_all_the_same() {
+    let lie = Lie { times: 1000, ..Lie::none() };
+    let memory = lie.memory.clone();
+    let impostor = Impostor::start(lie);
+    let replica = Node::replica(impostor.address, &["--fabric", "tcp"]);
+    for round in 1..=5 {
+        memory.show(0, memory.line(BIRTH, memory.write_records(0, 10 * round, None)));
+        wait_for_count(&replica, "records", 10 * round as u64);
+        wait_for_row(&replica, "state", |state| state == "following");
+    }
+    assert_eq!(replica.number("sessions"), 1);
+    assert!(replica.server.resident_bytes() < RESIDENT_BYTES_MAX, "{}", replica.server.resident_bytes());
 }
