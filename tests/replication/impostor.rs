@@ -4,6 +4,7 @@
 use crate::forged::{EPOCH, Forged, ForgedLine, GEOMETRY, history};
 use crate::node::{LONG, Node, expect_eq, side_by_side, wait_for_count, wait_for_row, wait_until};
 use crate::proxy::{ALL, Fate, Proxy};
+use crate::strangers::Flood;
 use crate::support::refused;
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
@@ -27,8 +28,8 @@ struct Lie {
     invitation: Arc<dyn Fn(&mut Invitation) + Send + Sync>,
     /// Said instead of heartbeats.
     says: Option<Message>,
-    /// How often at a time.
-    times: usize,
+    /// Heartbeats without an end instead.
+    floods: bool,
 }
 
 impl Lie {
@@ -36,7 +37,13 @@ impl Lie {
     fn none() -> Lie {
         let epochs = history(GEOMETRY.shards);
         let welcome = Welcome { geometry: GEOMETRY, epochs, host: [0; 16], client_port: 1, fabrics: vec![Kind::Tcp] };
-        Lie { welcome, memory: Arc::new(Forged::new(GEOMETRY)), invitation: Arc::new(|_| ()), says: None, times: 1 }
+        Lie {
+            welcome,
+            memory: Arc::new(Forged::new(GEOMETRY)),
+            invitation: Arc::new(|_| ()),
+            says: None,
+            floods: false,
+        }
     }
 
     fn line(line: ForgedLine) -> Lie {
@@ -84,6 +91,7 @@ impl Drop for Impostor {
 }
 
 fn serve(stream: TcpStream, exporter: &dyn Exporter, lie: &Lie, stopped: &AtomicBool) -> Result<(), LinkError> {
+    let mut flood = Flood::over(stream.try_clone()?);
     let mut link = Link::new(stream)?;
     let soon = Instant::now() + LONG;
     let Message::Hello { nonce: theirs, .. } = link.receive(soon)? else { panic!("a replica says Hello") };
@@ -103,11 +111,12 @@ fn serve(stream: TcpStream, exporter: &dyn Exporter, lie: &Lie, stopped: &Atomic
     link.send(&Message::Grant(invitation), soon)?;
     let Message::Attached = link.receive(soon)? else { panic!("a replica attaches") };
     while !stopped.load(Relaxed) {
-        for _ in 0..lie.times {
-            link.send(lie.says.as_ref().unwrap_or(&Message::Heartbeat), Instant::now() + LONG)?;
+        if lie.floods {
+            flood.pour()?;
+            continue;
         }
-        let pause = if lie.times == 1 { Duration::from_millis(200) } else { Duration::ZERO };
-        match link.receive(Instant::now() + pause) {
+        link.send(lie.says.as_ref().unwrap_or(&Message::Heartbeat), Instant::now() + LONG)?;
+        match link.receive(Instant::now() + Duration::from_millis(200)) {
             Ok(_) | Err(LinkError::Silent(_)) => {}
             Err(error) => return Err(error),
         }
@@ -261,7 +270,7 @@ fn a_data_channel_that_breaks_is_made_anew() {
 /// Heartbeats without an end do not keep a replica from its work, nor make it grow.
 #[test]
 fn a_primary_that_never_stops_talking_is_followed_all_the_same() {
-    let lie = Lie { times: 1000, ..Lie::none() };
+    let lie = Lie { floods: true, ..Lie::none() };
     let memory = lie.memory.clone();
     let impostor = Impostor::start(lie);
     let replica = Node::replica(impostor.address, &["--fabric", "tcp"]);
