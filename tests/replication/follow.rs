@@ -2,6 +2,8 @@
 
 use crate::node::{Node, in_sync, on_each_fabric, same_items};
 use crate::support::Client;
+use std::collections::BTreeMap;
+use std::process::Command;
 
 /// A request and the first line of its answer.
 type Exchange<'a> = (&'a str, &'a str);
@@ -176,4 +178,25 @@ fn every_write_to_a_replica_is_refused() {
     assert_eq!(primary.client().get("c").as_deref(), Some(&b"5"[..]));
     // Neither a refused write nor its body is taken for something else later.
     exchange(&mut client, &[("get c", "VALUE c 0 1\n5\nEND"), ("get k", "END")]);
+}
+
+/// What an operator asks by hand, of either side.
+#[test]
+fn ctl_shows_both_sides() {
+    let primary = Node::primary(&["-m", "16"]);
+    let replica = Node::replica(primary.port(), &["--fabric", "shm", "--replica-name", "the second"]);
+    in_sync(&primary, &[&replica]);
+    let ask = |node: &Node, more: &[&str]| {
+        let address = node.server.tcp[0].to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_remora"));
+        let output = command.args(["ctl", "-s", &address, "replication"]).args(more).output().expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let table = ask(&primary, &[]);
+    let row = table.lines().find(|line| line.starts_with("the second")).unwrap_or_else(|| panic!("{table}"));
+    assert!(row.contains("shm") && row.contains("following"), "{table}");
+    assert!(ask(&replica, &[]).contains(&primary.port().to_string()));
+    let rows: BTreeMap<String, String> = serde_json::from_str(&ask(&replica, &["--json"])).expect("JSON");
+    assert_eq!((rows["state"].as_str(), rows["trouble"].as_str()), ("following", "none"));
 }

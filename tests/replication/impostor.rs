@@ -4,6 +4,7 @@
 use crate::forged::{EPOCH, Forged, ForgedLine, GEOMETRY, history};
 use crate::node::{LONG, Node, expect_eq, side_by_side, wait_for_count, wait_for_row, wait_until};
 use crate::proxy::{ALL, Fate, Proxy};
+use crate::strangers::Flood;
 use crate::support::refused;
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
@@ -27,6 +28,8 @@ struct Lie {
     invitation: Arc<dyn Fn(&mut Invitation) + Send + Sync>,
     /// Said instead of heartbeats.
     says: Option<Message>,
+    /// Heartbeats without an end instead.
+    floods: bool,
 }
 
 impl Lie {
@@ -34,7 +37,13 @@ impl Lie {
     fn none() -> Lie {
         let epochs = history(GEOMETRY.shards);
         let welcome = Welcome { geometry: GEOMETRY, epochs, host: [0; 16], client_port: 1, fabrics: vec![Kind::Tcp] };
-        Lie { welcome, memory: Arc::new(Forged::new(GEOMETRY)), invitation: Arc::new(|_| ()), says: None }
+        Lie {
+            welcome,
+            memory: Arc::new(Forged::new(GEOMETRY)),
+            invitation: Arc::new(|_| ()),
+            says: None,
+            floods: false,
+        }
     }
 
     fn line(line: ForgedLine) -> Lie {
@@ -82,6 +91,7 @@ impl Drop for Impostor {
 }
 
 fn serve(stream: TcpStream, exporter: &dyn Exporter, lie: &Lie, stopped: &AtomicBool) -> Result<(), LinkError> {
+    let mut flood = Flood::over(stream.try_clone()?);
     let mut link = Link::new(stream)?;
     let soon = Instant::now() + LONG;
     let Message::Hello { nonce: theirs, .. } = link.receive(soon)? else { panic!("a replica says Hello") };
@@ -101,7 +111,11 @@ fn serve(stream: TcpStream, exporter: &dyn Exporter, lie: &Lie, stopped: &Atomic
     link.send(&Message::Grant(invitation), soon)?;
     let Message::Attached = link.receive(soon)? else { panic!("a replica attaches") };
     while !stopped.load(Relaxed) {
-        link.send(lie.says.as_ref().unwrap_or(&Message::Heartbeat), soon)?;
+        if lie.floods {
+            flood.pour()?;
+            continue;
+        }
+        link.send(lie.says.as_ref().unwrap_or(&Message::Heartbeat), Instant::now() + LONG)?;
         match link.receive(Instant::now() + Duration::from_millis(200)) {
             Ok(_) | Err(LinkError::Silent(_)) => {}
             Err(error) => return Err(error),
@@ -251,4 +265,20 @@ fn a_data_channel_that_breaks_is_made_anew() {
     wait_for_count(&replica, "shards_continued", 2 * 3);
     // Each record once: it went on from where it was.
     assert_eq!(["shards_joined", "records", "bad_records"].map(|name| replica.number(name)), [2, 40, 0]);
+}
+
+/// Heartbeats without an end do not keep a replica from its work, nor make it grow.
+#[test]
+fn a_primary_that_never_stops_talking_is_followed_all_the_same() {
+    let lie = Lie { floods: true, ..Lie::none() };
+    let memory = lie.memory.clone();
+    let impostor = Impostor::start(lie);
+    let replica = Node::replica(impostor.address, &["--fabric", "tcp"]);
+    for round in 1..=5 {
+        memory.show(0, memory.line(BIRTH, memory.write_records(0, 10 * round, None)));
+        wait_for_count(&replica, "records", 10 * round as u64);
+        wait_for_row(&replica, "state", |state| state == "following");
+    }
+    assert_eq!(replica.number("sessions"), 1);
+    assert!(replica.server.resident_bytes() < RESIDENT_BYTES_MAX, "{}", replica.server.resident_bytes());
 }
