@@ -387,8 +387,9 @@ impl<'s> Lane<'s> {
         let Some(line) = self.line else { return false };
         let before = self.follower.room_until();
         let needed = (self.follower.cursor() + self.carry.bytes() as u64 + SLACK_BYTES).saturating_sub(self.ring_bytes);
-        let target = if needed > self.follower.tail() { needed.min(line.tail) } else { line.tail };
-        self.follower.give_up_below(target, GIVE_UP_BYTES);
+        // As a budget, not as a goal: the record that reaches beyond what is needed must go, too.
+        let missing = Some(needed.saturating_sub(self.follower.tail())).filter(|bytes| *bytes > 0);
+        self.follower.give_up_below(line.tail, missing.map_or(GIVE_UP_BYTES, |bytes| bytes.min(GIVE_UP_BYTES)));
         self.follower.room_until() > before
     }
 
