@@ -30,6 +30,11 @@ impl Carry {
         self.words.len() >= self.wanted_words
     }
 
+    /// A whole record is there, as far as is known, and was not applied.
+    pub fn holds_record(&self) -> bool {
+        !self.is_empty() && self.is_complete()
+    }
+
     /// Want so many bytes from the record's start. False if they are there already: then nobody knows what is missing.
     pub fn want(&mut self, bytes: usize) -> bool {
         self.wanted_words = bytes.div_ceil(8);

@@ -280,7 +280,8 @@ impl<'s> Lane<'s> {
                 State::Follows => {
                     moved |= self.feed(free, counts)?;
                     match self.pieces.front() {
-                        Some(piece) if piece.consumed * 8 < piece.bytes => break,
+                        // With a whole record carried that has found no room, it is what comes back to that.
+                        Some(piece) if piece.consumed * 8 < piece.bytes || self.carry.holds_record() => break,
                         Some(_) => self.drop_front(free),
                         None => break,
                     }
