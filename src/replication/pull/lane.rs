@@ -163,7 +163,16 @@ impl<'s> Lane<'s> {
         let begin = self.planned;
         self.planned += bytes;
         let bytes = bytes as usize;
-        self.pieces.push_back(Piece { number, begin, bytes, round, landing: None, tail_after: None, overtaken_at: None, consumed: 0 });
+        self.pieces.push_back(Piece {
+            number,
+            begin,
+            bytes,
+            round,
+            landing: None,
+            tail_after: None,
+            overtaken_at: None,
+            consumed: 0,
+        });
         let region = self.region + (place / self.slab_bytes) as u32;
         let tag = (self.shard as u64) << 32 | u64::from(number);
         Ok(Read { region, offset: place % self.slab_bytes, bytes, landing, tag })
