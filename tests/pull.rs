@@ -11,8 +11,16 @@ mod clock;
 #[path = "follow/compare.rs"]
 #[allow(dead_code)]
 mod compare;
+#[path = "pull/faults.rs"]
+mod faults;
 #[path = "pull/ledger.rs"]
 mod ledger;
+#[path = "pull/lies.rs"]
+mod lies;
+#[path = "pull/lives.rs"]
+mod lives;
+#[path = "pull/operations.rs"]
+mod operations;
 #[path = "follow/pair.rs"]
 #[allow(dead_code)]
 mod pair;

@@ -39,8 +39,12 @@ pub struct Faults {
     pub stale_polls_max: u32,
     /// READs that never complete. They count as under way until the channel is dropped.
     pub drop: f64,
+    /// This operation, if it is a READ, never completes; counted as for [`Faults::cut_after`].
+    pub drop_at: Option<u64>,
     /// READs with one bit turned round.
     pub corrupt: f64,
+    /// Only READs of regions from this number on are changed by [`Faults::corrupt`].
+    pub corrupt_from_region: u32,
     /// READs behind which the channel ends.
     pub cut: f64,
     /// The channel ends behind this operation, READs and WRITEs counted from 1; 0 ends it at once.

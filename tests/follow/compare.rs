@@ -66,7 +66,7 @@ pub fn items(store: &Store, now: UnixSeconds) -> BTreeMap<Vec<u8>, Seen> {
 }
 
 /// Both rings hold the same between tail and committed: each record proves itself, and every word but a set's first and a pad's body is equal.
-fn assert_identical(primary: &Store, replica: &Store) {
+pub fn assert_identical(primary: &Store, replica: &Store) {
     let (theirs, ours) = (Rings::of(primary), Rings::of(replica));
     for (number, (shard, copy)) in primary.shards().iter().zip(replica.shards()).enumerate() {
         let (line, mine) = (shard.control(), copy.control());

@@ -157,16 +157,18 @@ impl SimChannel {
         let torn = self.chance(self.faults.tear);
         let parts = if torn { self.tear(count) } else { std::iter::once(0..count).collect() };
         let stale = self.chance(self.faults.stale);
+        let may_change = read.region >= self.faults.corrupt_from_region;
         let pending = Pending {
             read,
             delay: self.random.u32(0..=self.faults.delay_polls_max),
             parts,
             hold: if stale { self.random.u32(0..=self.faults.stale_polls_max) } else { 0 },
-            corrupt: self.chance(self.faults.corrupt),
+            corrupt: self.chance(self.faults.corrupt) && may_change,
             lost: self.chance(self.faults.drop),
             cut: self.chance(self.faults.cut) | self.count_operation(),
         };
-        self.pending.push_back(pending);
+        let lost = pending.lost || self.faults.drop_at == Some(self.operations);
+        self.pending.push_back(Pending { lost, ..pending });
         if stale {
             // What was submitted before must be carried out before.
             while let Some(mut pending) = self.pending.pop_front() {

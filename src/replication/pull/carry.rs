@@ -30,8 +30,8 @@ impl Carry {
         self.words.len() >= self.wanted_words
     }
 
-    /// There is a part, and as much of it as was wanted.
-    pub fn is_whole(&self) -> bool {
+    /// A whole record is there, as far as is known, and was not applied.
+    pub fn holds_record(&self) -> bool {
         !self.is_empty() && self.is_complete()
     }
 

@@ -286,7 +286,8 @@ impl<'s> Lane<'s> {
                 State::Follows => {
                     moved |= self.feed(free, counts)?;
                     match self.pieces.front() {
-                        Some(piece) if piece.consumed * 8 < piece.bytes => break,
+                        // With a whole record carried that has found no room, it is what comes back to that.
+                        Some(piece) if piece.consumed * 8 < piece.bytes || self.carry.holds_record() => break,
                         Some(_) => self.drop_front(free),
                         None => break,
                     }
@@ -302,7 +303,6 @@ impl<'s> Lane<'s> {
                 }
             }
         }
-        moved |= self.feed_carry(free, counts)?;
         self.begin_empty();
         self.give_up();
         Ok(moved | std::mem::take(&mut self.follows_anew))
@@ -398,31 +398,15 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// A record that was put together found no room, and no piece is left that would bring it up again: now there may be.
-    fn feed_carry(&mut self, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<bool, PullError> {
-        let mut moved = false;
-        while matches!(self.state, State::Follows) && self.pieces.is_empty() && self.carry.is_whole() {
-            match self.apply_carry(counts) {
-                None => moved = true,
-                Some(Stop::NoRoom) if self.make_room() => {}
-                Some(Stop::Bad(why)) => {
-                    self.distrust(why, free, counts)?;
-                    return Ok(true);
-                }
-                Some(_) => break,
-            }
-        }
-        Ok(moved)
-    }
-
     /// The next record finds no room: give up a little more than what it needs of what the primary has given up. True if there is more room
     /// now. (Little, since the primary may have appended again, further on, what it gives up here: a miss, until that is applied.)
     fn make_room(&mut self) -> bool {
         let Some(line) = self.line else { return false };
         let before = self.follower.room_until();
         let needed = (self.follower.cursor() + self.carry.bytes() as u64 + SLACK_BYTES).saturating_sub(self.ring_bytes);
-        let target = if needed > self.follower.tail() { needed.min(line.tail) } else { line.tail };
-        self.follower.give_up_below(target, GIVE_UP_BYTES);
+        // As a budget, not as a goal: the record that reaches beyond what is needed must go, too.
+        let missing = Some(needed.saturating_sub(self.follower.tail())).filter(|bytes| *bytes > 0);
+        self.follower.give_up_below(line.tail, missing.map_or(GIVE_UP_BYTES, |bytes| bytes.min(GIVE_UP_BYTES)));
         self.follower.room_until() > before
     }
 

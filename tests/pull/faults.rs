@@ -1,0 +1,111 @@
+//! Each fault of the network alone, and all of them.
+
+use crate::pair::Setup;
+use crate::run::Seen;
+use crate::{LARGE, NO_EVICTION, SHARDS, SLABS, is_whole, runs};
+use fastrand::Rng;
+use remora::fabric::sim::Faults;
+
+const STEPS: usize = 250;
+
+/// Nothing that a fault of timing does may look like a broken record or end a session.
+fn assert_harmless(seen: &Seen) {
+    assert_eq!((seen.counts.bad_records, seen.counts.diverged, seen.closed, seen.broken, seen.stuck), (0, 0, 0, 0, 0));
+    assert!(!is_whole() || seen.counts.overrun > 0 && seen.hits > 0 && seen.laps > 0);
+}
+
+#[test]
+fn late() {
+    assert_harmless(&runs(SLABS, 100, STEPS, |random| Faults {
+        delay_polls_max: random.u32(1..6),
+        ..Faults::default()
+    }));
+}
+
+#[test]
+fn out_of_turn() {
+    assert_harmless(&runs(SHARDS, 200, STEPS, |random| Faults { reorder: random.f64(), ..Faults::default() }));
+}
+
+/// A torn or stale READ is older in part than the look behind it: the tail that this shows gives it away. No record even fails its check.
+#[test]
+fn torn() {
+    let torn = |random: &mut Rng| Faults { tear: 1.0, delay_polls_max: random.u32(0..3), ..Faults::default() };
+    assert_harmless(&runs(SLABS, 100, STEPS, torn));
+}
+
+#[test]
+fn stale() {
+    let stale = |random: &mut Rng| Faults { stale: random.f64(), stale_polls_max: 20, ..Faults::default() };
+    assert_harmless(&runs(SLABS, 100, STEPS, stale));
+}
+
+#[test]
+fn lost() {
+    let seen = runs(SHARDS, 200, STEPS, |random| Faults { drop: random.f64() * 0.05, ..Faults::default() });
+    assert!(!is_whole() || seen.stuck > 0 && seen.remade > 0 && seen.counts.continued > 0);
+    assert_eq!((seen.counts.bad_records, seen.counts.diverged), (0, 0));
+}
+
+#[test]
+fn changed() {
+    let changed =
+        |random: &mut Rng| Faults { corrupt: random.f64() * 0.7, corrupt_from_region: 1, ..Faults::default() };
+    let seen = runs(SLABS, 100, STEPS, changed);
+    assert!(!is_whole() || seen.counts.bad_records > seen.broken && seen.broken > 0 && seen.remade > 0, "{seen:?}");
+}
+
+#[test]
+fn cut() {
+    let seen = runs(SLABS, 100, STEPS, |random| Faults { cut: random.f64() * 0.2, ..Faults::default() });
+    assert!(!is_whole() || seen.closed > 0 && seen.remade > 0 && seen.counts.continued > 0);
+    assert_eq!((seen.counts.bad_records, seen.counts.diverged), (0, 0));
+}
+
+/// Some of everything; half of the time only what leaves the bytes as they are.
+fn mixed(random: &mut Rng) -> Faults {
+    let lossy = random.bool();
+    let share = |random: &mut Rng, most: f64| if random.bool() { random.f64() * most } else { 0.0 };
+    Faults {
+        delay_polls_max: random.u32(0..4),
+        reorder: share(random, 1.0),
+        tear: share(random, 1.0),
+        stale: share(random, 1.0),
+        stale_polls_max: random.u32(0..30),
+        drop: if lossy { share(random, 0.03) } else { 0.0 },
+        corrupt: if lossy { share(random, 0.2) } else { 0.0 },
+        // Control lines have no checksum: they rely on the fabric's own. What comes of changed ones is a test of its own.
+        corrupt_from_region: 1,
+        cut: if lossy { share(random, 0.05) } else { 0.0 },
+        ..Faults::default()
+    }
+}
+
+fn all(setup: Setup, keys: usize, steps: usize) {
+    let seen = runs(setup, keys, steps, mixed);
+    let Seen { counts, .. } = seen;
+    let met = [seen.stuck, seen.closed, counts.bad_records, counts.joined, counts.continued, seen.waited, seen.laps];
+    assert!(!is_whole() || met.iter().all(|count| *count > 0) && seen.second_chances > 0, "{seen:?}");
+    // Without eviction nobody is overrun by bursts: they find no room.
+    assert!(!is_whole() || !setup.evict || counts.overrun > 0);
+}
+
+#[test]
+fn everything_over_small_slabs() {
+    all(SLABS, 100, STEPS);
+}
+
+#[test]
+fn everything_over_several_shards() {
+    all(SHARDS, 200, STEPS);
+}
+
+#[test]
+fn everything_with_long_records() {
+    all(LARGE, 30, STEPS);
+}
+
+#[test]
+fn everything_without_eviction() {
+    all(NO_EVICTION, 100, STEPS);
+}
