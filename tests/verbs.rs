@@ -10,6 +10,7 @@ use remora::fabric::verbs::{self, Exporter, VerbsOptions};
 use remora::fabric::{Cause, Descriptor, Exporter as _, GrantState, Invitation, READ_BYTES_MAX, Token};
 use setup::*;
 use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -358,6 +359,59 @@ fn a_primary_that_is_killed_is_noticed() {
         println!("noticed after {:?}: {ended}", begun.elapsed());
         assert!(matches!(ended.cause, Cause::Closed | Cause::TimedOut), "{ended}");
     });
+}
+
+/// Where `exports_to_another_host` says what it offers.
+const INVITATIONS_PORT: u16 = 7111;
+
+/// On one of two hosts: offers a region to one replica, and says how that ended.
+#[test]
+#[ignore = "for two hosts: the other runs a_host_that_vanishes_is_noticed"]
+fn exports_to_another_host() {
+    let address = device_address().expect("REMORA_TEST_VERBS is the device's address");
+    let inviting = TcpListener::bind((address, INVITATIONS_PORT)).unwrap();
+    let exporter = exporter(address);
+    println!("exporting");
+    let (mut asking, _) = inviting.accept().unwrap();
+    let mut grant = exporter.grant(token(1), Memory::new(&[READ_BYTES_MAX])).unwrap();
+    writeln!(asking, "{}", spell(&invitation(&exporter, token(1), &*grant))).unwrap();
+    println!("the replica's channel: {}", wait_for_error(|| grant.state().err()));
+}
+
+/// On the other, with REMORA_TEST_VERBS_PEER for the first one's address: READs until somebody cuts the network or the power.
+#[test]
+#[ignore = "for two hosts: the other runs exports_to_another_host, and then vanishes"]
+fn a_host_that_vanishes_is_noticed() {
+    let peer = std::env::var("REMORA_TEST_VERBS_PEER").expect("REMORA_TEST_VERBS_PEER is the other host's address");
+    let peer: std::net::IpAddr = peer.parse().unwrap();
+    let asked = TcpStream::connect((peer, INVITATIONS_PORT)).unwrap();
+    let mut lines = BufReader::new(asked).lines().map_while(Result::ok);
+    let invited = lines.find_map(|line| unspell(&line)).expect("an invitation");
+    let mut channel = verbs::connect(&invited, &VerbsOptions::default()).unwrap();
+    let mut landing = Some(channel.landing(4096).unwrap());
+    let (mut last, mut count) = (Instant::now(), 0u64);
+    let mut done = Vec::new();
+    let ended = wait_for_error(|| {
+        if let Some(landing) = landing.take()
+            && let Err(ended) = channel.submit(&mut vec![read(0, 0, 4096, landing, count)])
+        {
+            return Some(ended);
+        }
+        let polled = channel.poll(&mut done, Duration::from_secs(1));
+        for completion in done.drain(..) {
+            if completion.outcome.is_ok() {
+                (last, count) = (Instant::now(), count + 1);
+                if count == 100 {
+                    println!("reading");
+                }
+                landing = Some(completion.landing);
+            }
+        }
+        polled.err()
+    });
+    println!("noticed {:?} after the last of {count} READs: {ended}", last.elapsed());
+    assert_eq!(ended.cause, Cause::TimedOut, "{ended}");
+    assert!(count >= 100, "it was there before");
 }
 
 #[test]

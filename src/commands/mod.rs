@@ -16,7 +16,7 @@ const VERSION: &str = if crate::fabric::verbs::BUILT {
 
 /// What the binary is asked to do.
 #[derive(Debug, clap::Parser)]
-#[command(name = "remora", version, long_version = VERSION, about = "A memcached-compatible cache whose log is the cache", long_about = None)]
+#[command(name = "remora", version = VERSION, about = "A memcached-compatible cache whose log is the cache", long_about = None)]
 pub struct Cli {
     /// Which.
     #[command(subcommand)]
