@@ -92,6 +92,14 @@ struct rv_event {
 	uint8_t private_data[RV_PRIVATE_BYTES];
 };
 
+/* What the mirror relies on. */
+_Static_assert(sizeof(void *) != 8 || sizeof(struct rv_device_info) == 96, "as in ffi.rs");
+_Static_assert(sizeof(struct rv_port_info) == 16, "as in ffi.rs");
+_Static_assert(sizeof(struct rv_read) == 40, "as in ffi.rs");
+_Static_assert(sizeof(struct rv_completion) == 16, "as in ffi.rs");
+_Static_assert(sizeof(void *) != 8 || sizeof(struct rv_connection) == 16, "as in ffi.rs");
+_Static_assert(sizeof(void *) != 8 || sizeof(struct rv_event) == 96, "as in ffi.rs");
+
 /* Open the libraries, once; -EOPNOTSUPP when this build has no verbs, -ENOENT with the loader's words in why. */
 int rv_load(char *why, uint32_t why_bytes);
 /* Memory registrations of this process that stand. */

@@ -9,7 +9,7 @@ mod setup;
 use remora::fabric::verbs::{self, Exporter, VerbsOptions};
 use remora::fabric::{Cause, Descriptor, Exporter as _, GrantState, Invitation, READ_BYTES_MAX, Token};
 use setup::*;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -239,6 +239,23 @@ fn nobody_listens() {
 }
 
 #[test]
+fn nobody_is_there() {
+    with_device(|address| {
+        let exporter = exporter(address);
+        let grant = exporter.grant(token(1), Memory::new(&[4096])).unwrap();
+        let std::net::IpAddr::V4(here) = address else { return println!("skipped: needs an IPv4 address") };
+        // Another address of the same network, which is not likely to be taken.
+        let elsewhere = std::net::Ipv4Addr::from(u32::from(here) ^ 0x55);
+        let invited = Invitation { address: format!("{elsewhere}:7"), ..invitation(&exporter, token(1), &*grant) };
+        let begun = Instant::now();
+        let error = verbs::connect(&invited, &VerbsOptions::default()).err().expect("nobody is there");
+        println!("after {:?}: {error}", begun.elapsed());
+        assert_eq!(error.cause, Cause::TimedOut, "{error}");
+        assert!(begun.elapsed() < WAIT_MAX);
+    });
+}
+
+#[test]
 fn a_grant_dropped_under_reads_lets_no_later_byte_through() {
     with_device(|address| {
         for round in 0..3 {
@@ -375,7 +392,11 @@ fn exports_to_another_host() {
     let (mut asking, _) = inviting.accept().unwrap();
     let mut grant = exporter.grant(token(1), Memory::new(&[READ_BYTES_MAX])).unwrap();
     writeln!(asking, "{}", spell(&invitation(&exporter, token(1), &*grant))).unwrap();
-    println!("the replica's channel: {}", wait_for_error(|| grant.state().err()));
+    wait_for("connected", || grant.state().unwrap() == GrantState::Connected);
+    // It only answers, so it cannot tell a replica that is silent from one that is gone: heartbeats are for the layer above.
+    let _ = asking.set_read_timeout(Some(WAIT_MAX));
+    let _ = asking.read(&mut [0; 1]);
+    println!("the replica's channel: {:?}", grant.state());
 }
 
 /// On the other, with REMORA_TEST_VERBS_PEER for the first one's address: READs until somebody cuts the network or the power.

@@ -46,10 +46,11 @@ pub struct VerbsOptions {
     pub gid_index: Option<u8>,
 }
 
-/// Retransmissions before a peer counts as gone: the most that a queue pair can be told.
-const RETRIES: u8 = 7;
+/// Retransmissions before a peer counts as gone. One less than a queue pair can be told: soft-RoCE takes 7 for "for ever", and never
+/// noticed a host that had lost its power.
+const RETRIES: u8 = 6;
 
-/// Wait for an answer before each retransmission, as 4.096 us * 2^16 = 268 ms: with eight attempts a host that lost its power is
+/// Wait for an answer before each retransmission, as 4.096 us * 2^16 = 268 ms: with seven attempts a host that lost its power is
 /// noticed after about two seconds, and a switch that drops a packet costs a quarter of one.
 const ACK_TIMEOUT_EXPONENT: u8 = 16;
 

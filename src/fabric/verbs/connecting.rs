@@ -120,6 +120,11 @@ impl Attempt {
         let address = self.address;
         let (name, status) = (event.name, event.status);
         match (event.kind, status) {
+            (EventKind::AddressError | EventKind::RouteError, status)
+                if [libc::ETIMEDOUT, libc::EHOSTUNREACH].contains(&-status) =>
+            {
+                Err(self.timed_out())
+            }
             (EventKind::AddressError | EventKind::RouteError, _) => Err(failed(
                 Cause::Unsupported,
                 format!("no RDMA device leads to {address} ({name}, {status}): is it an address of an RDMA network?"),

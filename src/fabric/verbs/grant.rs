@@ -1,5 +1,8 @@
 //! What one replica was given: a protection domain of its own with the regions and an ack slot in it, and the one queue pair that
 //! reaches them once the replica has come.
+//!
+//! A primary only answers, so a replica whose host has vanished looks like one that is silent: [`GrantState::Connected`] until the layer
+//! above, which sees no more acks, drops the grant.
 
 use super::errors::failed;
 use super::exporter::Desk;

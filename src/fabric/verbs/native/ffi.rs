@@ -87,6 +87,17 @@ pub struct CmEvent {
     pub private_data: [u8; PRIVATE_BYTES],
 }
 
+/// As in native/verbs.h.
+#[cfg(target_pointer_width = "64")]
+const _: () = {
+    assert!(size_of::<DeviceAttributes>() == 96);
+    assert!(size_of::<PortAttributes>() == 16);
+    assert!(size_of::<Transfer>() == 40);
+    assert!(size_of::<Completed>() == 16);
+    assert!(size_of::<Connection>() == 16);
+    assert!(size_of::<CmEvent>() == 96);
+};
+
 unsafe extern "C" {
     pub fn rv_load(why: *mut c_char, why_bytes: u32) -> c_int;
     pub fn rv_registrations() -> i64;
