@@ -175,6 +175,7 @@ fn copy(setup: &Setup) -> anyhow::Result<()> {
     drop(seat);
     let bytes = committed(&store) as f64;
     let (mut plain, mut pulled, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut read_bytes = 0;
     for _ in 0..setup.rounds {
         let copy = replica(&store)?;
         let clock = Clock::start(setup.kind);
@@ -196,13 +197,16 @@ fn copy(setup: &Setup) -> anyhow::Result<()> {
         let clock = Clock::start(setup.kind);
         catch_up(&mut puller)?;
         let pulled_rate = bytes / clock.seconds();
+        let counts = puller.counts();
+        read_bytes = (counts.pulled_bytes / counts.pieces.max(1)).next_multiple_of(4096);
         plain.push(plain_rate / 1e6);
         pulled.push(pulled_rate / 1e6);
         ratios.push(pulled_rate / plain_rate);
     }
     let (plain, pulled, (ratio, least, most)) = (median(plain).0, median(pulled).0, median(ratios));
     println!(
-        "copy   16 KiB values: {pulled:.0} MB/s pulled and applied, {plain:.0} MB/s copied plainly: ratio {ratio:.2} ({least:.2}..{most:.2})"
+        "copy   16 KiB values: {pulled:.0} MB/s pulled and applied, {plain:.0} MB/s copied plainly: ratio {ratio:.2} ({least:.2}..{most:.2}); \
+         READs of {read_bytes} bytes"
     );
     Ok(())
 }

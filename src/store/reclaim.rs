@@ -119,6 +119,7 @@ impl Shard {
     /// Decide about the item record at the tail. False when it must stay where it is (`-M`, and no room to move it yet).
     fn retire(&self, writer: &mut Writer, record: &Record<'_>, position: u64, now: UnixSeconds) -> bool {
         let record_bytes = record.shape.record_bytes() as u64;
+        let credit_before = writer.credit;
         writer.credit += record_bytes / REINSERT_SHARE;
         let (hash, Some(slot)) = self.slot_of(writer, record, position) else {
             return true;
@@ -130,6 +131,9 @@ impl Shard {
             // What was given up becomes room in a later turn: better to go on then than to lose an item that is in use.
             let room_is_due = self.free_bytes(writer) > self.usable_bytes(writer);
             if reinserted || !self.policy.evict || room_is_due {
+                if !reinserted {
+                    writer.credit = credit_before; // it will be looked at again, and earns its share only once
+                }
                 return reinserted;
             }
         }

@@ -14,12 +14,6 @@ class BuildFailed(Exception):
     """cargo could not build what is to be tested."""
 
 
-def existing(targets):
-    """Those of the test targets that are in the tree."""
-    tests = ROOT / "tests"
-    return [name for name in targets if (tests / f"{name}.rs").exists() or (tests / name / "main.rs").exists()]
-
-
 def build(*flags):
     """Executables that cargo builds: (kind, name) to path, where the kind is test or bin."""
     words = ["cargo", *flags, "--message-format", "json-render-diagnostics"]

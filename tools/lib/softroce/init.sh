@@ -31,7 +31,6 @@ mount_all() {
     mkdir -p /dev/shm /dev/pts
     mount -t tmpfs shm /dev/shm
     mount -t devpts pts /dev/pts
-    mount -t tmpfs tmp /tmp
     ln -s /proc/self/fd /dev/fd
 }
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from .host import HOST_PACKAGES, ROOT, Cannot, ensure_packages, say
 from .outcome import Results
-from .scenarios import CONFORMANCE_SECONDS, RUN_SECONDS, test_programs
+from .scenarios import (CONFORMANCE, CONFORMANCE_SECONDS, LIBTEST, REPLICAS, REPLICAS_SECONDS, RUN_SECONDS,
+                        test_programs)
 
 DEVICES = Path("/sys/class/infiniband")
 NETDEV, NETDEV_PEER, RXE = "remora-rxe", "remora-rxe-peer", "rxe-remora"
@@ -110,11 +111,21 @@ def unlock_memory():
 
 
 def conformance(_machine=None):
-    """the test targets fabric and verbs on this host, one test case at a time"""
-    binaries = test_programs()
-    results = Results(binaries)
-    for name, file in binaries.items():
-        results.ended(name, run([str(file), "--test-threads", "1"], CONFORMANCE_SECONDS, results.heard))
+    """the test targets fabric (its part verbs) and verbs on this host, one test case at a time"""
+    return run_tests(CONFORMANCE, CONFORMANCE_SECONDS)
+
+
+def replicas(_machine=None):
+    """the test target replicas on this host: a primary and three replicas, some of which are killed"""
+    return run_tests(REPLICAS, REPLICAS_SECONDS)
+
+
+def run_tests(targets, seconds):
+    built = test_programs(targets)
+    results = Results({target: least for target, (_, least) in targets.items()})
+    for target, (words, _) in targets.items():
+        words = [str(built["test", target]), *words.split(), *LIBTEST]
+        results.ended(target, run(words, seconds, results.heard))
     return results.outcome()
 
 

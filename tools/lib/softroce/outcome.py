@@ -16,15 +16,19 @@ class Outcome:
 
 
 RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed")
+SKIPPED = re.compile(r"\bskipped: ")  # said by a test case that passes without having run
 
 
 class Results:
-    """Reads the output of test binaries (libtest's), which is passed on, up to the word of how each ended."""
+    """Reads the output of test binaries (libtest's, with --nocapture), which is passed on, up to the word of how each
+    ended."""
 
-    def __init__(self, names):
-        self.counts = {name: [] for name in names}  # of each binary: (passed, failed) of its result lines
+    def __init__(self, leasts):
+        """`leasts`: of each binary, how many test cases must have run."""
+        self.leasts = leasts
+        self.counts = {}  # of each binary that ended: test cases passed, failed, skipped
         self.statuses = {}
-        self.unclaimed = []
+        self.unclaimed = [0, 0, 0]
 
     def heard(self, line):
         """A line of the output; `@@ended NAME STATUS` follows the output of each binary."""
@@ -35,22 +39,25 @@ class Results:
             self.ended(found[2], int(found[3]))
             return
         print(line, flush=True)
+        self.unclaimed[2] += len(SKIPPED.findall(line))
         if found := RESULT.match(line):
-            self.unclaimed.append((int(found[1]), int(found[2])))
+            self.unclaimed[0] += int(found[1])
+            self.unclaimed[1] += int(found[2])
 
     def ended(self, name, status):
         self.statuses[name] = status
-        self.counts[name], self.unclaimed = self.unclaimed, []
+        self.counts[name], self.unclaimed = self.unclaimed, [0, 0, 0]
 
     def outcome(self):
-        """A binary that did not end, ended badly without a test case to blame, or ran none counts as a failure."""
+        """A binary that did not end, ended badly without a test case to blame, or ran too few counts as a failure."""
         total = Outcome(0, 0)
-        for name, counts in self.counts.items():
-            passed, failed = sum(count[0] for count in counts), sum(count[1] for count in counts)
+        for name, least in self.leasts.items():
+            passed, failed, skipped = self.counts.get(name, (0, 0, 0))
+            passed = max(0, passed - skipped)
             status = self.statuses.get(name)
-            if failed == 0 and (status != 0 or passed == 0):
+            if failed == 0 and (status != 0 or passed < least):
                 ended = "did not end" if status is None else f"ended with status {status}"
-                print(f"{name}: {ended}, {passed} test cases passed")
+                print(f"{name}: {ended}, {passed} test cases ran and passed, {skipped} were skipped, {least} are needed")
                 failed = 1
             total += Outcome(passed + failed, failed)
         return total

@@ -1,64 +1,28 @@
 """What is run in guests. A scenario is a function of the machine that gives an `Outcome`, and a line in `SCENARIOS`."""
 
-import math
-import re
 import shlex
 from pathlib import Path
 
 from . import builds
+from .bench import bench
 from .guard import guard
-from .guest import GuestFailed, run_guest
+from .guest import run_guest
 from .host import BUILD_PACKAGES, ensure_packages
-from .image import Image
+from .hosts import hosts
+from .image import Image, host_place
 from .outcome import Outcome, Results
 from .pair import ADDRESSES, Pair
+from .perftest import perftest
 
-PERFTEST_SECONDS = 90
 CONFORMANCE_SECONDS = 240  # for all of the test cases
+REPLICAS_SECONDS = 240
 RUN_SECONDS = 600
 ORDER_SECONDS = 60
+LIBTEST = ("--test-threads", "1", "--nocapture")  # so that what is skipped says so
 
-# The test targets that run over verbs when REMORA_TEST_VERBS names an address.
-TEST_TARGETS = ("fabric", "verbs")
-
-PERFTEST = r"""
-both() {
-    "$@" >/tmp/server.log 2>&1 </dev/null &
-    server=$!
-    until grep -q ':4853 00000000:0000 0A' /proc/net/tcp; do # it listens, on port 18515
-        kill -0 $server 2>/dev/null || { cat /tmp/server.log; return 1; }
-        sleep 0.05
-    done
-    "$@" "$REMORA_TEST_VERBS" || { cat /tmp/server.log; return 1; }
-    wait $server
-}
-# Under load perftest cannot always tell the rate of the processor's clock, and says inf or 0 for times.
-measured() {
-    for _ in 1 2 3 4 5; do
-        both "$@" >/tmp/figures || { cat /tmp/figures; return 1; }
-        grep -Eq '[ \t](-?inf|-?nan|0\.00)([ \t]|$)' /tmp/figures || break
-    done
-    cat /tmp/figures
-}
-measured ib_read_bw -d rxe0 -x 1 -F -s 65536 -n 500 && measured ib_read_lat -d rxe0 -x 1 -F -s 64 -n 500
-"""
-
-
-def perftest(machine):
-    """perftest's READ bandwidth and latency in one guest: the yardstick of what rxe can do in this place"""
-    said = []
-    status = run_guest(machine, "perftest", Image(machine.kernel), PERFTEST, PERFTEST_SECONDS, heard=said.append)
-    text = "\n".join(said)
-    bandwidth = re.search(r"^ *65536 +500 +\S+ +(\S+)", text, re.MULTILINE)
-    latency = re.search(r"^ *64 +500 +\S+ +\S+ +(\S+)", text, re.MULTILINE)
-    if status or not bandwidth or not latency:
-        raise GuestFailed(f"perftest: status {status}; it said:\n{text}")
-    figures = [float(found[1]) for found in (bandwidth, latency)]
-    if all(math.isfinite(figure) and figure > 0 for figure in figures):
-        print("perftest: ib_read_bw of 64 KiB %.1f MB/s, ib_read_lat of 64 bytes %.1f us (median)" % tuple(figures))
-    else:
-        print("perftest: READs done, but no figures: perftest could not tell the rate of the processor's clock")
-    return Outcome(2, 0)
+# Test targets over verbs: what to say to the binary, and how many test cases there are at least. Fewer: some were lost.
+CONFORMANCE = {"fabric": ("verbs::", 20), "verbs": ("", 17)}
+REPLICAS = {"replicas": ("", 2)}
 
 
 def pair(machine):
@@ -98,26 +62,36 @@ def until(condition):
 
 
 def conformance(machine):
-    """the test targets fabric and verbs in one guest, one test case at a time"""
-    binaries = test_programs()
+    """the test targets fabric (its part verbs) and verbs in one guest, one test case at a time"""
+    return run_tests(machine, "conformance", CONFORMANCE, CONFORMANCE_SECONDS)
+
+
+def replicas(machine):
+    """a primary and three replicas in one guest: load that evicts, a late joiner, a replica killed, the primary killed"""
+    return run_tests(machine, "replicas", REPLICAS, REPLICAS_SECONDS)
+
+
+def run_tests(machine, name, targets, seconds):
+    """Test targets in one guest, one test case at a time."""
+    built = test_programs(targets)
     image = Image(machine.kernel)
+    for (kind, program), file in built.items():
+        # Tests start programs from where cargo has put them.
+        image.program(builds.lean(file), host_place(file) if kind == "bin" else f"test/{program}")
     commands = ["cd /test"]
-    for name, file in binaries.items():
-        image.program(builds.lean(file), f"test/{name}")
-        commands.append(f"./{name} --test-threads 1 </dev/null; echo \"@@ended {name} $?\"")
-    results = Results(binaries)
-    run_guest(machine, "conformance", image, "\n".join(commands), CONFORMANCE_SECONDS, heard=results.heard)
-    return results.outcome()
+    for target, (words, _) in targets.items():
+        commands.append(f"./{target} {words} {' '.join(LIBTEST)} </dev/null; echo \"@@ended {target} $?\"")
+    results = Results({target: least for target, (_, least) in targets.items()})
+    run_guest(machine, name, image, "\n".join(commands), seconds, heard=results.heard)
+    outcome = results.outcome()
+    print(f"{name}: {outcome.ran} test cases ran over verbs, {outcome.failed} failed")
+    return outcome
 
 
-def test_programs():
-    """The binaries of the test targets that are in the tree, by name."""
-    targets = builds.existing(TEST_TARGETS)
-    if not targets:
-        raise builds.BuildFailed(f"there is no test target {' or '.join(TEST_TARGETS)} in the tree")
+def test_programs(targets):
+    """What cargo builds for the test targets: (kind, name) to path, where the kind is test or bin."""
     ensure_packages(BUILD_PACKAGES)
-    built = builds.test_binaries(targets)
-    return {name: built["test", name] for name in targets}
+    return builds.test_binaries(targets)
 
 
 def run_program(machine, words, extra=()):
@@ -131,5 +105,7 @@ def run_program(machine, words, extra=()):
     return run_guest(machine, "run", image, commands, RUN_SECONDS, heard=lambda line: print(line, flush=True))
 
 
-# In the order in which all of them run.
-SCENARIOS = {"guard": guard, "perftest": perftest, "pair": pair, "conformance": conformance}
+# In the order in which all of them run; what is only run when it is named stands below.
+ALL = {"guard": guard, "perftest": perftest, "pair": pair, "conformance": conformance, "replicas": replicas,
+       "hosts": hosts}
+SCENARIOS = {**ALL, "bench": bench}

@@ -11,9 +11,9 @@ FAILED = "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filt
 NONE = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out; finished in 0.00s"
 
 
-def counted(names, lines):
+def counted(names, lines, least=1):
     with contextlib.redirect_stdout(io.StringIO()):
-        results = Results(names)
+        results = Results(dict.fromkeys(names, least))
         for line in lines:
             results.heard(line)
         return results.outcome()
@@ -43,3 +43,12 @@ class Counting(unittest.TestCase):
 
     def test_never_ended(self):
         self.assertEqual(counted(["a", "b"], [PASSED, "@@ended a 0"]), Outcome(6, 1))
+
+    def test_skipped_did_not_run(self):
+        skipped = ["test x ... skipped: there is no device", "ok", PASSED, "@@ended a 0"]
+        self.assertEqual(counted(["a"], skipped), Outcome(4, 0))
+        self.assertEqual(counted(["a"], skipped * 2, least=5), Outcome(5, 1))
+
+    def test_fewer_than_there_should_be(self):
+        self.assertEqual(counted(["a"], [PASSED, "@@ended a 0"], least=5), Outcome(5, 0))
+        self.assertEqual(counted(["a"], [PASSED, "@@ended a 0"], least=6), Outcome(6, 1))

@@ -1,0 +1,69 @@
+"""What a replica gets out of the fabric, beside what perftest gets out of it: both in one guest, in turn."""
+
+import re
+from statistics import median
+
+from . import builds
+from .guest import GuestFailed
+from .image import Image
+from .outcome import Outcome
+from .perftest import UP_SECONDS, Measuring
+
+ROUNDS = 5
+MEBIBYTES = 16
+BENCH_SECONDS = 60
+THROUGHPUT_GOAL = 0.9  # of ib_read_bw, at least
+LAG_GOAL = 2.5  # times ib_read_lat's median, at most
+COPY = re.compile(r"^copy .*: (\d+) MB/s pulled and applied, .* READs of (\d+) bytes")
+LAG = re.compile(r"^lag .* median (\S+) us, p90 (\S+), p99 (\S+),")
+
+
+def bench(machine):
+    """throughput and lag of a replica over verbs as ratios to perftest's figures (not run unless it is named)"""
+    image = Image(machine.kernel)
+    built = builds.build("bench", "--no-run", "--locked", "--bench", "replication")
+    image.program(builds.lean(built["bench", "replication"]), "test/replication")
+    with Measuring(machine, "bench", image) as guest:
+        guest.up(UP_SECONDS)
+        copies = [copy_round(guest) for _ in range(ROUNDS)]
+        lags = [lag_round(guest) for _ in range(ROUNDS)]
+        guest.dismiss(BENCH_SECONDS)
+    say("throughput", "of ib_read_bw at the same READ size, one queue pair", copies, f"goal at least {THROUGHPUT_GOAL}")
+    say("lag", "times ib_read_lat of 64 bytes, both medians", lags, f"goal at most {LAG_GOAL}")
+    return Outcome(2, 0)
+
+
+def say(name, of_what, ratios, goal):
+    known = sorted(ratio for ratio in ratios if ratio)
+    if not known:
+        print(f"bench: {name}: no figures, perftest could not tell the rate of the processor's clock")
+        return
+    print(f"bench: {name} {median(known):.2f} {of_what} ({known[0]:.2f} to {known[-1]:.2f}, {len(known)} rounds; {goal})")
+
+
+def measured(guest, only, pattern):
+    said = guest.ask(f"/test/replication --fabric verbs --listen $REMORA_TEST_VERBS:0 --memory {MEBIBYTES} --rounds 1 "
+                     f"--only {only}", BENCH_SECONDS)
+    for line in said:
+        if found := pattern.match(line):
+            return [float(figure) for figure in found.groups()]
+    raise GuestFailed("the benchmark did not end well; it said:\n" + "\n".join(said))
+
+
+def copy_round(guest):
+    rate, size_bytes = measured(guest, "copy", COPY)
+    size_bytes = int(size_bytes)
+    rates = [guest.read_bandwidth(size_bytes), measured(guest, "copy", COPY)[0], guest.read_bandwidth(size_bytes)]
+    perftest = [figure for figure in (rates[0], rates[2]) if figure]
+    ours = (rate + rates[1]) / 2
+    shown = ", ".join(f"{figure:.1f}" for figure in perftest)
+    print(f"bench: copied at {rate:.0f}, {rates[1]:.0f} MB/s by READs of {size_bytes} bytes; ib_read_bw {shown} MB/s",
+          flush=True)
+    return ours / (sum(perftest) / len(perftest)) if perftest else None
+
+
+def lag_round(guest):
+    latency = guest.read_latency(64)
+    lag, ninetieth, last = measured(guest, "lag", LAG)
+    print(f"bench: lag {lag:.0f} us (p90 {ninetieth:.0f}, p99 {last:.0f}); ib_read_lat {latency or 0:.1f} us", flush=True)
+    return lag / latency if latency else None
