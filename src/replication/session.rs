@@ -75,6 +75,9 @@ fn handshake<'o>(offer: &'o Offer, link: &mut Link) -> Result<Admission<'o>, Ses
         Message::Join(join) => join,
         other => return out_of_place(&other),
     };
+    if offer.store().epochs().is_empty() {
+        return refused(Refusal::Busy, "this is a replica itself, and has nothing yet that others could follow");
+    }
     let admission = match offer.admit(link.peer(), &join) {
         Some(admission) => admission,
         None => return refused(Refusal::Busy, format!("there are {} replicas already", super::REPLICAS_MAX)),
