@@ -40,7 +40,7 @@ use run::{Run, Seen};
 use std::sync::Arc;
 
 /// Seeds of each test by default.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 16;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
