@@ -78,9 +78,11 @@ pub struct Run<'s> {
     pub session: Option<Session<'s>>,
     pub seen: Seen,
     /// Bytes were changed on their way. Of a set the word of metadata is outside the checksum: nobody notices there.
-    metadata_may_differ: bool,
+    pub metadata_may_differ: bool,
     keys: usize,
     pace: Pace,
+    /// Writes of a lap or so.
+    burst: usize,
 }
 
 impl<'s> Run<'s> {
@@ -112,6 +114,8 @@ impl<'s> Run<'s> {
             metadata_may_differ: false,
             keys,
             pace: Pace::Even,
+            // By the mean of what the writer does.
+            burst: setup.ring_bytes * setup.shards * 3 / 2 / (130 + setup.item_bytes_max / 50),
         }
     }
 
@@ -144,6 +148,10 @@ impl<'s> Run<'s> {
     pub fn end_session(&mut self) {
         let Some(session) = self.session.take() else { return };
         self.known = session.puller.known();
+        if session.faults.corrupt > 0.0 && session.faults.corrupt_from_region == 0 {
+            // What begins anew after a changed line replays what readers have seen before.
+            self.ledger.forget_seen();
+        }
         self.seen.remade += u64::from(self.known.iter().any(Option::is_some));
         self.seen.counts = self.seen.counts.plus(&session.puller.counts());
     }
@@ -177,10 +185,10 @@ impl<'s> Run<'s> {
             Pace::Rests => 0,
             Pace::Slow => usize::from(self.random.u8(0..4) == 0),
             Pace::Even => self.random.usize(0..4),
-            // A lap or so, now and then.
+            // Now and then.
             Pace::Bursts => {
                 if self.random.u8(0..20) == 0 {
-                    600
+                    self.burst
                 } else {
                     0
                 }

@@ -163,6 +163,20 @@ fn a_lost_read_never_completes_and_others_do() {
 }
 
 #[test]
+fn what_is_lost_or_changed_can_be_named() {
+    let mut run = Run::new(3, Faults { drop_at: Some(2), corrupt: 1.0, corrupt_from_region: 1, ..Faults::default() });
+    run.submit(&[(0, 8), (0, 8), (1, 8)]);
+    let mut done = run.poll(3, 100);
+    done.sort_by_key(|done| done.tag);
+    assert_eq!(done.iter().map(|done| done.tag).collect::<Vec<_>>(), [0, 2], "the second operation is lost");
+    assert_eq!(
+        [0, 1].map(|at| (words(&done[at], 8)[0] ^ 1).count_ones()),
+        [0, 1],
+        "region 1 is changed, region 0 is not"
+    );
+}
+
+#[test]
 fn a_cut_comes_where_it_is_wanted() {
     for after in 1..=5 {
         let mut run = Run::new(3, Faults { cut_after: Some(after), ..Faults::default() });

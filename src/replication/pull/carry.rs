@@ -54,3 +54,32 @@ impl Carry {
         self.wanted_words = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However much there is to take, and whatever is wanted next: no more is kept than was wanted, in the order in which it came.
+    #[test]
+    fn it_keeps_what_was_wanted_and_no_more() {
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..1000 {
+            let (mut carry, mut next) = (Carry::default(), 0);
+            let mut wanted_bytes = 0;
+            while wanted_bytes < 2000 {
+                wanted_bytes += random.usize(0..400);
+                assert_eq!(carry.want(wanted_bytes), wanted_bytes > carry.bytes());
+                while !carry.is_complete() {
+                    let words: Vec<AtomicU64> = (next..next + random.u64(0..30)).map(AtomicU64::new).collect();
+                    let taken = carry.take(&words);
+                    next += taken as u64;
+                    assert!(taken == words.len() || carry.is_complete());
+                }
+                assert_eq!(carry.bytes(), wanted_bytes.next_multiple_of(8));
+                assert!(carry.words().iter().map(|word| word.load(Relaxed)).eq(0..next));
+            }
+            carry.clear();
+            assert!(carry.is_empty() && !carry.holds_record());
+        }
+    }
+}
