@@ -9,7 +9,7 @@ from .image import Image
 from .outcome import Outcome
 from .perftest import UP_SECONDS, Measuring
 
-ROUNDS = 5
+ROUNDS = 3
 MEBIBYTES = 16
 BENCH_SECONDS = 60
 THROUGHPUT_GOAL = 0.9  # of ib_read_bw, at least

@@ -22,6 +22,7 @@ ORDER_SECONDS = 60
 LOAD_SECONDS = 60
 KEYS = 4000
 LOOK_SECONDS = 0.2
+REGISTRATIONS = "rdma resource show mr"  # by the kernel's account, of all processes
 
 
 def hosts(machine):
@@ -130,10 +131,14 @@ class Hosts:
                 f"healed: back after {back_took:.1f} s, {changed['shards_continued']} shards continued, {same}")
 
     def replica_fails(self):
+        if not self.primary.ask(REGISTRATIONS, ORDER_SECONDS):
+            raise self.primary.failed("the kernel knows of no registration while a replica is there")
         self.both.fail_power()
         _, took = self.until(0, "the primary lets go of a replica without power", NOTICED_SECONDS, replicas="0")
+        if left := self.primary.ask(REGISTRATIONS, ORDER_SECONDS):
+            raise self.primary.failed(f"registrations are left: {left}")
         self.load(500)
-        return f"power failure of the replica: the primary let go of it after {took:.1f} s, and goes on"
+        return f"power failure of the replica: after {took:.1f} s the primary had nothing registered for it; it goes on"
 
     def replica_joins_again(self):
         self.both.boot_again()
