@@ -177,7 +177,9 @@ fn an_item_that_waits_for_its_second_chance_earns_it_once() {
         let at = store.locate(&key);
         let draft = store.draft(&at, NewItem { value: &value, ..NewItem::default() }, NOW);
         // As several connections do that wait for room.
-        (0..4).for_each(|_| drop(store.entry(&turn, &at, NOW).set(&draft)));
+        for _ in 0..4 {
+            let _ = store.entry(&turn, &at, NOW).set(&draft);
+        }
         store.maintain(&turn, 0, NOW);
     }
     let stats = store.stats();
