@@ -38,7 +38,8 @@ def say(name, of_what, ratios, goal):
     if not known:
         print(f"bench: {name}: no figures, perftest could not tell the rate of the processor's clock")
         return
-    print(f"bench: {name} {median(known):.2f} {of_what} ({known[0]:.2f} to {known[-1]:.2f}, {len(known)} rounds; {goal})")
+    span = f"{known[0]:.2f} to {known[-1]:.2f}, {len(known)} rounds"
+    print(f"bench: {name} {median(known):.2f} {of_what} ({span}; {goal})")
 
 
 def measured(guest, only, pattern):
@@ -65,5 +66,6 @@ def copy_round(guest):
 def lag_round(guest):
     latency = guest.read_latency(64)
     lag, ninetieth, last = measured(guest, "lag", LAG)
-    print(f"bench: lag {lag:.0f} us (p90 {ninetieth:.0f}, p99 {last:.0f}); ib_read_lat {latency or 0:.1f} us", flush=True)
+    yardstick = f"{latency:.1f} us" if latency else "without a figure"
+    print(f"bench: lag {lag:.0f} us (p90 {ninetieth:.0f}, p99 {last:.0f}); ib_read_lat {yardstick}", flush=True)
     return lag / latency if latency else None

@@ -1,4 +1,4 @@
-"""Two hosts: a primary in one guest, its replica in the other, over verbs with a secret; what is cut, and what loses its
+"""Two hosts: a primary in one guest, its replica in the other, over verbs with a secret; what is cut, what loses its
 power, and how long it takes the other side to know."""
 
 import json
@@ -26,7 +26,7 @@ REGISTRATIONS = "rdma resource show mr"  # by the kernel's account, of all proce
 
 
 def hosts(machine):
-    """primary and replica in two guests: load, the network cut and healed, power failures of the replica and the primary"""
+    """primary and replica in two guests: load, the network cut and healed, power failures of the one and the other"""
     built = builds.test_binaries(["replicas"])
     image = Image(machine.kernel)
     image.program(builds.lean(built["bin", "remora"]), "usr/bin/remora")
@@ -34,7 +34,8 @@ def hosts(machine):
     image.text(SECRET.lstrip("/"), "one that both guests have", 0o600)
     with Pair(machine, "hosts", image) as both:
         checks = Hosts(both)
-        steps = (checks.follow, checks.cut_and_heal, checks.replica_fails, checks.replica_joins_again, checks.primary_fails)
+        steps = (checks.follow, checks.cut_and_heal, checks.replica_fails, checks.replica_joins_again,
+                 checks.primary_fails)
         for done, step in enumerate(steps):
             try:
                 print(f"hosts: {step()}", flush=True)
@@ -149,7 +150,8 @@ class Hosts:
 
     def primary_fails(self):
         self.both.fail_power(0)
-        _, took = self.until(1, "the replica notices that the primary has no power", NOTICED_SECONDS, state="connecting")
+        _, took = self.until(1, "the replica notices that the primary is without power", NOTICED_SECONDS,
+                             state="connecting")
         said = self.replica.ask(f"remora load -s {CLIENTS[1]} -c 1 -P 8 --keys {KEYS} --ratio 0:1 -n 1000 --json - "
                                 "2>/dev/null </dev/null", LOAD_SECONDS)
         hits = json.loads("\n".join(said))["run"]["hits"]

@@ -57,7 +57,8 @@ class Results:
             status = self.statuses.get(name)
             if failed == 0 and (status != 0 or passed < least):
                 ended = "did not end" if status is None else f"ended with status {status}"
-                print(f"{name}: {ended}, {passed} test cases ran and passed, {skipped} were skipped, {least} are needed")
+                print(f"{name}: {ended}; {passed} test cases ran and passed, {skipped} skipped themselves, "
+                      f"{least} are to be there")
                 failed = 1
             total += Outcome(passed + failed, failed)
         return total

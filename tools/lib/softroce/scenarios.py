@@ -67,7 +67,7 @@ def conformance(machine):
 
 
 def replicas(machine):
-    """a primary and three replicas in one guest: load that evicts, a late joiner, a replica killed, the primary killed"""
+    """a primary and three replicas in one guest: load that evicts, a late joiner, replica and primary killed"""
     return run_tests(machine, "replicas", REPLICAS, REPLICAS_SECONDS)
 
 
