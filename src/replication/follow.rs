@@ -4,7 +4,7 @@
 use super::attach::{AttachError, Identity, Joined, PREFERENCE, attach, join};
 use super::link::{Link, LinkError};
 use super::pace::Pace;
-use super::pull::{Counts, PullError, Puller};
+use super::pull::{Counts, PullError, Puller, Step};
 use super::report::{FollowView, Report};
 use super::secret::Secret;
 use super::wire::{Message, Refusal, Welcome};
@@ -270,13 +270,13 @@ impl Follow {
         let mut pace = Pace::new(self.config.pause_max);
         let mut chores = Chores::new(self.config.silence_max);
         loop {
-            if puller.step(STEP_WAIT)?.moved {
-                pace.moved();
-            } else {
-                let pause = pace.still();
-                if !pause.is_zero() {
-                    std::thread::park_timeout(pause);
-                }
+            let pause = match puller.step(STEP_WAIT)? {
+                Step { applied: true, .. } => pace.applied(puller.lag().bytes),
+                Step { moved: true, .. } => pace.moved(),
+                Step { moved: false, .. } => pace.still(),
+            };
+            if !pause.is_zero() {
+                std::thread::park_timeout(pause);
             }
             if chores.are_due() {
                 if self.is_stopping() {

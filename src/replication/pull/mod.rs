@@ -135,6 +135,8 @@ pub struct Lag {
 pub struct Step {
     /// Something was applied, or more is known to be there.
     pub moved: bool,
+    /// Something was applied.
+    pub applied: bool,
 }
 
 /// One round: the READs that one doorbell started, lines last.
@@ -261,7 +263,7 @@ impl<'s> Puller<'s> {
             self.acknowledge()?;
         }
         let more = self.lanes.iter().any(Lane::has_more);
-        Ok(Step { moved: applied || more })
+        Ok(Step { moved: applied || more, applied })
     }
 
     /// Tell the primary where this replica stands; once a second also where nothing moves.
