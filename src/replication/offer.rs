@@ -250,9 +250,9 @@ impl Offer {
 
     /// A place for a replica; None when all are taken. Another session of the same replica loses its place, and its channel with it, first.
     pub(super) fn admit(&self, address: SocketAddr, join: &Join) -> Option<Admission<'_>> {
-        let mut slots = self.slots();
-        let replaced = slots.iter().position(|slot| slot.join.replica == join.replica).map(|at| slots.remove(at));
+        let replaced = self.take_slot(|slot| slot.join.replica == join.replica);
         drop(replaced);
+        let mut slots = self.slots();
         if slots.len() >= REPLICAS_MAX || self.is_ending() {
             return None;
         }
@@ -260,6 +260,12 @@ impl Offer {
         let now = Instant::now();
         slots.push(Slot { session, join: join.clone(), address, since: now, held: None, rate: (now, 0) });
         Some(Admission { offer: self, session })
+    }
+
+    /// Take a place away. To be dropped by the caller, outside of the lock: ending a channel may take a while, and `stats` takes the lock.
+    fn take_slot(&self, is_it: impl Fn(&Slot) -> bool) -> Option<Slot> {
+        let mut slots = self.slots();
+        slots.iter().position(is_it).map(|at| slots.remove(at))
     }
 
     /// All replicas, as they stand now.
@@ -331,13 +337,16 @@ impl Admission<'_> {
 
     /// Keep a grant in this place, instead of the one before, which is ended first. False if the place is lost.
     pub(super) fn hold(&self, kind: Kind, grant: Box<dyn Grant>) -> bool {
-        let mut slots = self.offer.slots();
-        let Some(slot) = slots.iter_mut().find(|slot| slot.session == self.session) else {
-            return false;
-        };
-        drop(slot.held.take());
-        slot.held = Some((kind, grant));
-        true
+        let of_this = |slot: &&mut Slot| slot.session == self.session;
+        let before = self.offer.slots().iter_mut().find(of_this).and_then(|slot| slot.held.take());
+        drop(before);
+        match self.offer.slots().iter_mut().find(of_this) {
+            Some(slot) => {
+                slot.held = Some((kind, grant));
+                true
+            }
+            None => false,
+        }
     }
 
     /// How the channel is; None if the place is lost.
@@ -355,9 +364,7 @@ impl Admission<'_> {
 
 impl Drop for Admission<'_> {
     fn drop(&mut self) {
-        let mut slots = self.offer.slots();
-        slots.retain(|slot| slot.session != self.session);
-        drop(slots);
+        drop(self.offer.take_slot(|slot| slot.session == self.session));
         self.offer.counters.ended.fetch_add(1, Relaxed);
     }
 }

@@ -96,7 +96,7 @@ fn mixed(random: &mut Rng) -> Faults {
         tear: share(random, 1.0),
         stale: share(random, 1.0),
         stale_polls_max: random.u32(0..30),
-        drop: if lossy { share(random, 0.03) } else { 0.0 },
+        drop: if lossy { share(random, 0.06) } else { 0.0 },
         corrupt: if lossy { share(random, 0.2) } else { 0.0 },
         // Control lines have no checksum: they rely on the fabric's own. What comes of changed ones is a test of its own.
         corrupt_from_region: 1,
