@@ -99,17 +99,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     start_log(args.verbose);
     let args = apply_extended(args)?;
     let workers = worker_count(args.threads)?;
+    let item_bytes_asked = size::parse(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")?;
     let replication = replication::Plan::new(&args.replication)?;
     raise_open_files(args.conn_limit, workers)?;
     let listen = listen_config(&args)?;
     let sockets = Sockets::bind(&listen, workers)?;
     drop_rights(args.user.as_deref())?;
     let joined = replication.join()?;
-    let store = Arc::new(make_store(&args, workers, joined.as_ref())?);
+    let store = Arc::new(make_store(&args, item_bytes_asked, workers, joined.as_ref())?);
     let geometry = store.geometry();
     let memory_bytes = geometry.ring_bytes as usize * geometry.shards as usize;
     let item_bytes_max = match &joined {
-        None => item_bytes_max(&args)?,
+        None => item_bytes_asked,
         Some(_) => geometry.record_bytes_max as usize,
     };
     let rows = setting_rows(&args, &sockets, workers, memory_bytes, item_bytes_max);
@@ -137,12 +138,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 /// -m of a primary, in MiB.
 const MEMORY_MEBIBYTES_DEFAULT: u64 = 64;
 
-fn item_bytes_max(args: &Args) -> anyhow::Result<usize> {
-    size::parse(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")
-}
-
 /// A replica's is laid out as its primary's.
-fn make_store(args: &Args, workers: usize, joined: Option<&Joined>) -> anyhow::Result<Store> {
+fn make_store(args: &Args, item_bytes_max: usize, workers: usize, joined: Option<&Joined>) -> anyhow::Result<Store> {
     if let Some(joined) = joined {
         let geometry = joined.welcome.geometry;
         // Whether the primary's geometry is possible is the store's to judge; until then any number may stand there.
@@ -158,7 +155,7 @@ fn make_store(args: &Args, workers: usize, joined: Option<&Joined>) -> anyhow::R
     let mebibytes = args.memory_limit.unwrap_or(MEMORY_MEBIBYTES_DEFAULT);
     Store::new(StoreConfig {
         memory_bytes: usize::try_from(mebibytes << 20).context("-m is too large for this machine")?,
-        item_bytes_max: item_bytes_max(args)?,
+        item_bytes_max,
         evict: !args.disable_evictions,
         workers,
         shards: args.shards,

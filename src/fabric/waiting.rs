@@ -1,6 +1,6 @@
 //! Grants that wait for their peer: a token is good once, for [`CONNECT_WAIT_MAX`], and is compared in constant time.
 
-use super::{CONNECT_WAIT_MAX, Cause, FabricError, Kind, Token};
+use super::{ACK_BYTES, CONNECT_WAIT_MAX, Cause, Descriptor, FabricError, GrantState, Kind, Regions, Token};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -83,6 +83,32 @@ impl<C> Stage<C> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl Stage<()> {
+    /// How far it is, where the end of a connection is told by the thread that serves it. A peer that `is_due` may still come; who is not has
+    /// not come, and that is the end.
+    pub(super) fn state(&self, kind: Kind, is_due: bool) -> Result<GrantState, FabricError> {
+        let mut place = self.lock();
+        match &*place {
+            Place::Waiting if is_due => Ok(GrantState::Waiting),
+            Place::Waiting => {
+                *place = Place::Over(nobody_came(kind));
+                Err(nobody_came(kind))
+            }
+            Place::Connected(()) => Ok(GrantState::Connected),
+            Place::Over(error) => Err(error.clone()),
+        }
+    }
+}
+
+/// The descriptors of regions that a peer names by their numbers alone.
+pub(super) fn descriptors(regions: &dyn Regions) -> Vec<Descriptor> {
+    let bytes = |number| (regions.slab(number).words().len() * 8) as u64;
+    (0..regions.count()).map(|number| Descriptor { address: 0, key: 0, bytes: bytes(number) }).collect()
+}
+
+/// The same of the ack slot.
+pub(super) const ACK_DESCRIPTOR: Descriptor = Descriptor { address: 0, key: 0, bytes: ACK_BYTES as u64 };
 
 /// What a grant's owner is told when nobody came.
 pub(super) fn nobody_came(kind: Kind) -> FabricError {

@@ -7,7 +7,8 @@
 
 use crate::base::epoch::Epoch;
 use crate::fabric::{Descriptor, Invitation, Kind, Token};
-use crate::store::{EpochStart, Geometry};
+use crate::store::sizing::SHARDS_MAX;
+use crate::store::{EPOCHS_MAX, EpochStart, Geometry};
 
 /// The protocol spoken here. It grows with every change that an older side would misunderstand.
 pub const VERSION: u16 = 1;
@@ -21,10 +22,6 @@ pub const STRANGER_FRAME_BYTES_MAX: usize = 512;
 pub const FRAME_BYTES_MAX: usize = 512 << 10;
 /// Regions of one grant: a terabyte in slabs, and some.
 pub const REGIONS_MAX: usize = 16_384;
-/// Shards, as store/sizing allows.
-const SHARDS_MAX: usize = 256;
-/// Promotions that a history tells of; older ones are dropped, and who has seen only those begins anew.
-pub const EPOCHS_MAX: usize = 64;
 /// Longest text in a message.
 const TEXT_BYTES_MAX: usize = 400;
 

@@ -52,7 +52,7 @@ impl StoreError {
 /// Shards for each worker, at least: enough that two workers seldom want the same lock.
 const SHARDS_PER_WORKER: usize = 4;
 /// More shards than this gain nothing.
-pub(super) const SHARDS_MAX: usize = 256;
+pub const SHARDS_MAX: usize = 256;
 /// A ring holds at least this many of the largest items; with `-M` more, since it keeps room to move one.
 const LARGEST_ITEMS_PER_RING: usize = 8;
 const LARGEST_ITEMS_PER_RING_NO_EVICT: usize = 32;

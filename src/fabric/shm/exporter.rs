@@ -4,7 +4,7 @@
 use super::error;
 use super::handover::{self, DESCRIPTORS_MAX, STATUS_UNKNOWN, STATUS_WELCOME};
 use crate::fabric::door::{Door, Entrance};
-use crate::fabric::waiting::{Place, Stage, Waiting, nobody_came};
+use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, Waiting, descriptors, nobody_came};
 use crate::fabric::{ACK_BYTES, Cause, Descriptor, FabricError, Grant, GrantState, Kind, Regions, Token};
 use crate::sys::memory::Slab;
 use crate::sys::receive::receive;
@@ -71,8 +71,7 @@ impl crate::fabric::Exporter for Exporter {
             let what = format!("{count} regions are more than {}; use fewer shards", DESCRIPTORS_MAX - 1);
             return Err(error(Cause::Unsupported, what));
         }
-        let bytes = |number| (regions.slab(number).words().len() * 8) as u64;
-        let descriptors = (0..count).map(|number| Descriptor { address: 0, key: 0, bytes: bytes(number) }).collect();
+        let descriptors = descriptors(&*regions);
         let ack = Slab::for_writers("remora-ack", ACK_BYTES);
         let ack = ack.map_err(|error| FabricError::from_io(self.kind(), "memory for an ack slot", &error))?;
         let offer = Arc::new(Offer { regions, ack, stage: Stage::waiting() });
@@ -151,7 +150,7 @@ impl Grant for ShmGrant {
     }
 
     fn ack_descriptor(&self) -> Descriptor {
-        Descriptor { address: 0, key: 0, bytes: ACK_BYTES as u64 }
+        ACK_DESCRIPTOR
     }
 
     /// One system call once the peer is there.

@@ -1,7 +1,7 @@
 //! The primary's end of a simulation: grants, and how far each is.
 
 use super::{CONNECT_WAIT_MAX, Sim, WAITING_MAX, error};
-use crate::fabric::waiting::{Place, Stage, nobody_came};
+use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, descriptors};
 use crate::fabric::{ACK_BYTES, Cause, Descriptor, Exporter, FabricError, Grant, GrantState, Kind, Regions, Token};
 use crate::sys::memory::Slab;
 use std::sync::Arc;
@@ -22,9 +22,7 @@ impl Exporter for SimExporter {
     }
 
     fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn Grant>, FabricError> {
-        let bytes = |number| (regions.slab(number).words().len() * 8) as u64;
-        let descriptors =
-            (0..regions.count()).map(|number| Descriptor { address: 0, key: 0, bytes: bytes(number) }).collect();
+        let descriptors = descriptors(&*regions);
         let ack = Slab::new("remora-ack", ACK_BYTES, false);
         let ack = ack.map_err(|error| FabricError::from_io(Kind::Sim, "memory for an ack slot", &error))?;
         let mut shared = self.sim.lock();
@@ -83,21 +81,12 @@ impl Grant for SimGrant {
     }
 
     fn ack_descriptor(&self) -> Descriptor {
-        Descriptor { address: 0, key: 0, bytes: ACK_BYTES as u64 }
+        ACK_DESCRIPTOR
     }
 
     fn state(&mut self) -> Result<GrantState, FabricError> {
-        let now = self.sim.lock().now;
-        let mut place = self.offer.stage.lock();
-        match &*place {
-            Place::Waiting if now < self.offer.until => Ok(GrantState::Waiting),
-            Place::Waiting => {
-                *place = Place::Over(nobody_came(Kind::Sim));
-                Err(nobody_came(Kind::Sim))
-            }
-            Place::Connected(()) => Ok(GrantState::Connected),
-            Place::Over(error) => Err(error.clone()),
-        }
+        let is_due = self.sim.lock().now < self.offer.until;
+        self.offer.stage.state(Kind::Sim, is_due)
     }
 }
 

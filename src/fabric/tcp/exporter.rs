@@ -3,7 +3,7 @@
 use super::frames::{GREETING_BYTES, Status, WELCOME_BYTES, parse_greeting, welcome};
 use super::{error, responder};
 use crate::fabric::door::{Door, Entrance};
-use crate::fabric::waiting::{Place, Stage, Waiting, nobody_came};
+use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, Waiting, descriptors};
 use crate::fabric::{ACK_BYTES, Cause, Descriptor, FabricError, Grant, GrantState, Kind, Regions, Token};
 use crate::sys::memory::Slab;
 use crate::sys::send::{Part, send_parts};
@@ -49,9 +49,7 @@ impl crate::fabric::Exporter for Exporter {
     }
 
     fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn Grant>, FabricError> {
-        let bytes = |number| (regions.slab(number).words().len() * 8) as u64;
-        let descriptors =
-            (0..regions.count()).map(|number| Descriptor { address: 0, key: 0, bytes: bytes(number) }).collect();
+        let descriptors = descriptors(&*regions);
         let ack = Slab::new("remora-ack", ACK_BYTES, false);
         let ack = ack.map_err(|error| FabricError::from_io(Kind::Tcp, "memory for an ack slot", &error))?;
         let offer = Arc::new(Offer { regions, ack, stage: Stage::waiting(), peer: Mutex::default() });
@@ -154,20 +152,11 @@ impl Grant for TcpGrant {
     }
 
     fn ack_descriptor(&self) -> Descriptor {
-        Descriptor { address: 0, key: 0, bytes: ACK_BYTES as u64 }
+        ACK_DESCRIPTOR
     }
 
     fn state(&mut self) -> Result<GrantState, FabricError> {
-        let mut place = self.offer.stage.lock();
-        match &*place {
-            Place::Waiting if Instant::now() < self.until => Ok(GrantState::Waiting),
-            Place::Waiting => {
-                *place = Place::Over(nobody_came(Kind::Tcp));
-                Err(nobody_came(Kind::Tcp))
-            }
-            Place::Connected(()) => Ok(GrantState::Connected),
-            Place::Over(error) => Err(error.clone()),
-        }
+        self.offer.stage.state(Kind::Tcp, Instant::now() < self.until)
     }
 }
 
