@@ -129,8 +129,8 @@ pub trait Exporter: Send + Sync {
 pub trait Grant: Send {
     /// The regions, by number; the ack slot is not among them.
     fn descriptors(&self) -> &[Descriptor];
-    /// The ack slot, as the peer's WRITEs have it: [`ACK_BYTES`].
-    fn ack(&self) -> &Slab;
+    /// The ack slot, as the peer's WRITEs have it: [`ACK_BYTES`]. Who keeps it longer than the grant sees what it said last.
+    fn ack(&self) -> &Arc<Slab>;
     /// How the peer names the ack slot.
     fn ack_descriptor(&self) -> Descriptor;
     /// Whether the channel stands; an error once it has ended.

@@ -12,6 +12,7 @@
 //! | [`pull`] | the pull loop |
 //! | [`resume`] | where a replica goes on |
 //! | [`ack`] | the ack slot |
+//! | [`board`] | who has applied what: the ack slots of all replicas of now |
 //! | [`pace`] | pauses between looks |
 //! | [`report`] | what is told to people |
 //!
@@ -19,6 +20,7 @@
 
 pub mod ack;
 pub mod attach;
+pub mod board;
 pub mod follow;
 pub mod link;
 pub mod offer;

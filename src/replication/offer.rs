@@ -1,6 +1,7 @@
 //! The primary's side: the replication port, the fabrics that are offered, and who has been admitted.
 
 use super::ack::{Summary, applied};
+use super::board::Board;
 use super::report::{OfferCounters, ReplicaView, Report};
 use super::secret::Secret;
 use super::session::{SessionError, serve};
@@ -34,6 +35,8 @@ pub struct OfferConfig {
     pub client_port: u16,
     /// Silence after which a replica counts as gone.
     pub silence_max: Duration,
+    /// Where the replicas' ack slots are put up.
+    pub board: Arc<Board>,
 }
 
 /// Why a primary cannot offer replication.
@@ -118,7 +121,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.offer.ending.store(true, Relaxed);
         // Channels first: no peer reads while the process goes down.
-        let held: Vec<_> = self.offer.slots().iter_mut().map(|slot| slot.held.take()).collect();
+        let mut slots = self.offer.slots();
+        slots.iter().for_each(|slot| self.offer.config.board.take_down(slot.session));
+        let held: Vec<_> = slots.iter_mut().map(|slot| slot.held.take()).collect();
+        drop(slots);
         drop(held);
         if let Some(listener) = self.listener.take() {
             let _ = listener.join();
@@ -265,7 +271,9 @@ impl Offer {
     /// Take a place away. To be dropped by the caller, outside of the lock: ending a channel may take a while, and `stats` takes the lock.
     fn take_slot(&self, is_it: impl Fn(&Slot) -> bool) -> Option<Slot> {
         let mut slots = self.slots();
-        slots.iter().position(is_it).map(|at| slots.remove(at))
+        let slot = slots.iter().position(is_it).map(|at| slots.remove(at))?;
+        self.config.board.take_down(slot.session);
+        Some(slot)
     }
 
     /// All replicas, as they stand now.
@@ -342,6 +350,7 @@ impl Admission<'_> {
         drop(before);
         match self.offer.slots().iter_mut().find(of_this) {
             Some(slot) => {
+                self.offer.config.board.put_up(self.session, grant.ack().clone());
                 slot.held = Some((kind, grant));
                 true
             }

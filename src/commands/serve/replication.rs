@@ -5,6 +5,7 @@ use crate::fabric::verbs::VerbsOptions;
 use crate::fabric::{self, ConnectOptions, Exporter, FabricError, Kind};
 use crate::replication::SILENCE_SECONDS_DEFAULT;
 use crate::replication::attach::{Identity, Joined};
+use crate::replication::board::Board;
 use crate::replication::follow::{FollowConfig, Following, first_join};
 use crate::replication::offer::{Offer, OfferConfig, Running};
 use crate::replication::report::Report;
@@ -65,6 +66,7 @@ pub struct Plan {
     silence_max: Duration,
     data_port: u16,
     identity: Identity,
+    board: Arc<Board>,
 }
 
 /// What runs beside the server; ends when dropped.
@@ -93,6 +95,7 @@ impl Plan {
             pause_max: Duration::from_micros(args.replica_poll),
             silence_max: Duration::from_secs(args.replication_timeout),
             data_port: args.replication_data_port,
+            board: Arc::default(),
             identity: Identity { replica: random()?, name: args.replica_name.clone().unwrap_or_else(host_name) },
         })
     }
@@ -153,6 +156,7 @@ impl Plan {
             exporters: self.exporters(listen)?,
             client_port,
             silence_max: self.silence_max,
+            board: self.board.clone(),
         };
         Ok(Offer::start(store.clone(), config)?)
     }

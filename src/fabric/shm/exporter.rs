@@ -74,7 +74,7 @@ impl crate::fabric::Exporter for Exporter {
         let descriptors = descriptors(&*regions);
         let ack = Slab::for_writers("remora-ack", ACK_BYTES);
         let ack = ack.map_err(|error| FabricError::from_io(self.kind(), "memory for an ack slot", &error))?;
-        let offer = Arc::new(Offer { regions, ack, stage: Stage::waiting() });
+        let offer = Arc::new(Offer { regions, ack: Arc::new(ack), stage: Stage::waiting() });
         let until = self.waiting.add(self.kind(), token, offer.clone())?;
         Ok(Box::new(ShmGrant { offer, descriptors, token, waiting: self.waiting.clone(), until }))
     }
@@ -83,7 +83,7 @@ impl crate::fabric::Exporter for Exporter {
 /// What one peer is given.
 struct Offer {
     regions: Arc<dyn Regions>,
-    ack: Slab,
+    ack: Arc<Slab>,
     stage: Stage<UnixStream>,
 }
 
@@ -145,7 +145,7 @@ impl Grant for ShmGrant {
         &self.descriptors
     }
 
-    fn ack(&self) -> &Slab {
+    fn ack(&self) -> &Arc<Slab> {
         &self.offer.ack
     }
 

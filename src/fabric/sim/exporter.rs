@@ -32,7 +32,8 @@ impl Exporter for SimExporter {
             return Err(error(Cause::System, "too many grants wait, or one token was given out twice"));
         }
         let until = now + CONNECT_WAIT_MAX;
-        let offer = Arc::new(Offer { regions, ack, stage: Stage::waiting(), until, address: self.address() });
+        let offer =
+            Arc::new(Offer { regions, ack: Arc::new(ack), stage: Stage::waiting(), until, address: self.address() });
         shared.waiting.push((token, offer.clone()));
         Ok(Box::new(SimGrant { sim: self.sim.clone(), offer, descriptors }))
     }
@@ -41,7 +42,7 @@ impl Exporter for SimExporter {
 /// What one peer may read and write; the grant's, and its channel's.
 pub(super) struct Offer {
     pub(super) regions: Arc<dyn Regions>,
-    pub(super) ack: Slab,
+    pub(super) ack: Arc<Slab>,
     pub(super) stage: Stage<()>,
     pub(super) until: Duration,
     pub(super) address: String,
@@ -76,7 +77,7 @@ impl Grant for SimGrant {
         &self.descriptors
     }
 
-    fn ack(&self) -> &Slab {
+    fn ack(&self) -> &Arc<Slab> {
         &self.offer.ack
     }
 

@@ -52,7 +52,7 @@ impl crate::fabric::Exporter for Exporter {
         let descriptors = descriptors(&*regions);
         let ack = Slab::new("remora-ack", ACK_BYTES, false);
         let ack = ack.map_err(|error| FabricError::from_io(Kind::Tcp, "memory for an ack slot", &error))?;
-        let offer = Arc::new(Offer { regions, ack, stage: Stage::waiting(), peer: Mutex::default() });
+        let offer = Arc::new(Offer { regions, ack: Arc::new(ack), stage: Stage::waiting(), peer: Mutex::default() });
         let until = self.waiting.add(Kind::Tcp, token, offer.clone())?;
         Ok(Box::new(TcpGrant { offer, descriptors, token, waiting: self.waiting.clone(), until }))
     }
@@ -61,7 +61,7 @@ impl crate::fabric::Exporter for Exporter {
 /// What one peer may read and write; the grant's, and its responder's.
 pub(super) struct Offer {
     pub(super) regions: Arc<dyn Regions>,
-    pub(super) ack: Slab,
+    pub(super) ack: Arc<Slab>,
     pub(super) stage: Stage<()>,
     /// Set at most once, by who sets the stage to connected.
     peer: Mutex<Option<Peer>>,
@@ -147,7 +147,7 @@ impl Grant for TcpGrant {
         &self.descriptors
     }
 
-    fn ack(&self) -> &Slab {
+    fn ack(&self) -> &Arc<Slab> {
         &self.offer.ack
     }
 

@@ -188,7 +188,7 @@ impl fabric::Grant for Grant {
         &self.descriptors
     }
 
-    fn ack(&self) -> &Slab {
+    fn ack(&self) -> &Arc<Slab> {
         self.ack.slab()
     }
 

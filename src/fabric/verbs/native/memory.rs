@@ -136,7 +136,7 @@ impl Region {
 /// Where a peer WRITEs its acks.
 pub struct AckSlot {
     registration: Registration,
-    slab: Slab,
+    slab: Arc<Slab>,
 }
 
 impl AckSlot {
@@ -146,7 +146,7 @@ impl AckSlot {
         let words = &slab.words()[..ACK_BYTES / 8];
         // SAFETY: the slab's mapping does not move with it, is held beside the registration and dropped after it.
         let registration = unsafe { Registration::new(domain, words, access) }?;
-        Ok(AckSlot { registration, slab })
+        Ok(AckSlot { registration, slab: Arc::new(slab) })
     }
 
     /// How it is registered.
@@ -155,7 +155,7 @@ impl AckSlot {
     }
 
     /// Its memory.
-    pub fn slab(&self) -> &Slab {
+    pub fn slab(&self) -> &Arc<Slab> {
         &self.slab
     }
 }
