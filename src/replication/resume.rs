@@ -55,7 +55,7 @@ pub fn resume(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor
 }
 
 /// Whether a log that is in `epoch` at `cursor` has bytes that the primary's has not, and will not have.
-fn has_diverged(history: &[EpochStart], shard: usize, epoch: Epoch, cursor: u64, line: &Line) -> bool {
+pub fn has_diverged(history: &[EpochStart], shard: usize, epoch: Epoch, cursor: u64, line: &Line) -> bool {
     let Some(at) = history.iter().position(|start| start.epoch == epoch) else { return true };
     // Of all that came later, not only the next: who was promoted had perhaps not come to that one in this shard.
     let common_until = history[at + 1..].iter().map(|start| start.begins[shard]).min().unwrap_or(NOT_BEGUN);
