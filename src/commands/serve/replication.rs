@@ -10,6 +10,7 @@ use crate::replication::follow::{FollowConfig, Following, first_join};
 use crate::replication::offer::{Offer, OfferConfig, Running};
 use crate::replication::report::Report;
 use crate::replication::secret::{Secret, random};
+use crate::replication::standing::Standing;
 use crate::server::address;
 use crate::store::Store;
 use anyhow::{Context, bail};
@@ -67,6 +68,7 @@ pub struct Plan {
     data_port: u16,
     identity: Identity,
     board: Arc<Board>,
+    standing: Arc<Standing>,
 }
 
 /// What runs beside the server; ends when dropped.
@@ -86,6 +88,7 @@ impl Plan {
         if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && secret.is_none()) {
             bail!("--replication {listen} is open to other hosts, so replicas must have a secret: give --secret-file");
         }
+        let replica = random()?;
         Ok(Plan {
             listen,
             primary: args.replica_of.as_deref().map(with_port).transpose().context("--replica-of")?,
@@ -96,7 +99,8 @@ impl Plan {
             silence_max: Duration::from_secs(args.replication_timeout),
             data_port: args.replication_data_port,
             board: Arc::default(),
-            identity: Identity { replica: random()?, name: args.replica_name.clone().unwrap_or_else(host_name) },
+            standing: Arc::new(Standing::new(replica)),
+            identity: Identity { replica, name: args.replica_name.clone().unwrap_or_else(host_name) },
         })
     }
 
@@ -117,6 +121,7 @@ impl Plan {
             identity: self.identity.clone(),
             pause_max: self.pause_max,
             silence_max: self.silence_max,
+            standing: self.standing.clone(),
         }))
     }
 
@@ -157,6 +162,7 @@ impl Plan {
             client_port,
             silence_max: self.silence_max,
             board: self.board.clone(),
+            standing: self.standing.clone(),
         };
         Ok(Offer::start(store.clone(), config)?)
     }
