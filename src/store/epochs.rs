@@ -30,6 +30,11 @@ impl History {
         History(Mutex::new(first.into_iter().collect()))
     }
 
+    /// The latest; [`Epoch::NONE`] where there is none.
+    pub(super) fn newest(&self) -> Epoch {
+        self.0.lock().expect("nobody panics while holding the history").last().map_or(Epoch::NONE, |last| last.epoch)
+    }
+
     /// Shard `shard` of `shards` begins `epoch` at `position`. Another lineage's past is nobody's any more.
     pub(super) fn note(&self, epoch: Epoch, shard: usize, shards: usize, position: u64) {
         let mut starts = self.0.lock().expect("nobody panics while holding the history");
