@@ -45,7 +45,7 @@ fn a_promoted_replica_is_followed_by_the_others_from_where_they_are() {
 
         let moved_at = Instant::now();
         let words = ctl(&other, &["replicate", &address(&next)]);
-        println!("{fabric}: the other follows {:?} after its order: {}", words.trim_end(), moved_at.elapsed());
+        println!("{fabric}: the other follows {:?} after its order: {}", moved_at.elapsed(), words.trim_end());
         write_batches(next.server.tcp[0], 2, 20, TRAFFIC);
         in_sync(&next, &[&other]);
         assert!(same_items(&next, &[&other], &numbered_keys(KEYS)) >= before / 2);
