@@ -58,6 +58,11 @@ impl Node {
         Node::of(Server::start(&all), "remora: replication on tcp ")
     }
 
+    /// A replica that others can follow: one that may be promoted.
+    pub fn standby(primary: SocketAddr, arguments: &[&str]) -> Node {
+        Node::middle(primary, 0, arguments)
+    }
+
     fn of(server: Server, announcement: &str) -> Node {
         let mut said = Vec::new();
         let announced = loop {
