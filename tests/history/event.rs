@@ -88,6 +88,11 @@ impl Event {
         self.outcome != Outcome::Unknown
     }
 
+    /// What its answer shows is what it has written.
+    pub fn has_changed_if_answered(&self) -> bool {
+        matches!(self.operation, Operation::Incr(_))
+    }
+
     /// Known, and it has changed the item.
     pub fn has_changed(&self) -> bool {
         match self.outcome {

@@ -199,6 +199,8 @@ pub fn after(event: &Event, state: State) -> Option<State> {
         (Cas { expected, .. }, Exists) => state.is_some_and(|is| is != expected).then_some(state),
         (Cas { expected, value }, Unknown) => Some(if state == Some(expected) { Some(value) } else { state }),
         (Incr(by), Hit(sum)) => (state.map(|is| is.wrapping_add(by)) == Some(sum)).then_some(Some(sum)),
+        // Done, but the sum was not told.
+        (Incr(by), Done) => state.map(|is| Some(is.wrapping_add(by))),
         (Incr(by), Unknown) => Some(state.map(|is| is.wrapping_add(by))),
         (Delete, Done) => state.is_some().then_some(None),
         (Delete, Unknown) => Some(None),

@@ -50,6 +50,16 @@ impl Node {
         Node::of(Server::start(&all), "remora: read-only replica of ")
     }
 
+    /// A replica that can be followed, too, and promoted.
+    pub fn relay(primary: SocketAddr, arguments: &[&str]) -> Node {
+        let primary = primary.to_string();
+        let mut all = vec!["--replication", "127.0.0.1:0", "--replica-of", &primary, "-t", "1"];
+        all.extend(arguments);
+        let node = Node::of(Server::start(&all), "remora: replication on tcp ");
+        while !node.server.next_log_line().expect("it is a replica").starts_with("remora: read-only replica of ") {}
+        node
+    }
+
     fn of(server: Server, announcement: &str) -> Node {
         let mut said = Vec::new();
         let announced = loop {
