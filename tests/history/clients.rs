@@ -137,15 +137,14 @@ fn read(site: &Site, replica: usize, mut random: Rng, traffic: Traffic) {
         };
         let asked: Vec<(u32, Operation)> = (0..traffic.batch_max).map(|_| (key(), Operation::Get)).collect();
         let (mut events, end) = connection.ask(*session, view.place, &asked, || site.now());
-        let after = site.view(replica).unwrap_or(view);
-        let mut reign = view.reign;
-        if after != view {
+        let after = site.view(replica);
+        if after != Some(view) {
             // It changed sides while it was asked.
             let session = site.number();
             events.iter_mut().for_each(|event| (event.session, event.place) = (session, Place::Between));
-            reign = view.reign.max(after.reign);
         }
-        site.note(reign, events);
+        // Of what is between two reigns it is only asked whether it had been written: in the later or before.
+        site.note(after.map_or(view.reign, |after| after.reign.max(view.reign)), events);
         if end == End::Broken {
             open = None;
         }
