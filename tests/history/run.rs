@@ -84,7 +84,7 @@ impl Run {
         let proxy = Proxy::to(self.primary.port());
         let mut words: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         words.extend(["--fabric", FABRICS[number]]);
-        let node = Node::relay(proxy.address, &words);
+        let node = Node::standby(proxy.address, &words);
         self.site.unsettled(number, node.server.tcp[0], self.reign);
         self.followers[number] = Some(Follower { node, proxy });
     }

@@ -50,14 +50,12 @@ impl Node {
         Node::of(Server::start(&all), "remora: read-only replica of ")
     }
 
-    /// A replica that can be followed, too, and promoted.
-    pub fn relay(primary: SocketAddr, arguments: &[&str]) -> Node {
+    /// A replica that others can follow: one that may be promoted.
+    pub fn standby(primary: SocketAddr, arguments: &[&str]) -> Node {
         let primary = primary.to_string();
-        let mut all = vec!["--replication", "127.0.0.1:0", "--replica-of", &primary, "-t", "1"];
+        let mut all = vec!["--replica-of", &primary, "--replication", "127.0.0.1:0", "-t", "1"];
         all.extend(arguments);
-        let node = Node::of(Server::start(&all), "remora: replication on tcp ");
-        while !node.server.next_log_line().expect("it is a replica").starts_with("remora: read-only replica of ") {}
-        node
+        Node::of(Server::start(&all), "remora: replication on tcp ")
     }
 
     fn of(server: Server, announcement: &str) -> Node {
