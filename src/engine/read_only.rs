@@ -78,6 +78,7 @@ pub(super) fn writes(request: &Request<'_>) -> Option<bool> {
         | Request::CacheMemlimit { .. }
         | Request::Verbosity { .. }
         | Request::Stats(_)
+        | Request::Wait { .. }
         | Request::Version
         | Request::Quit => None,
     }
