@@ -8,6 +8,7 @@
 //! | cuts.rs | control connections that are cut or stall, at every step |
 //! | stalls.rs | processes that stand still for a while |
 //! | restarts.rs | processes that die |
+//! | acks.rs | acknowledged writes |
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
 //! | impostor.rs | a primary that lies, to a replica's process |
@@ -15,6 +16,8 @@
 
 mod support;
 
+#[path = "replication/acks.rs"]
+mod acks;
 #[path = "replication/cuts.rs"]
 mod cuts;
 #[path = "replication/follow.rs"]
