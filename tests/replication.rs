@@ -8,6 +8,7 @@
 //! | cuts.rs | control connections that are cut or stall, at every step |
 //! | stalls.rs | processes that stand still for a while |
 //! | restarts.rs | processes that die |
+//! | acks.rs | acknowledged writes |
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
@@ -17,6 +18,8 @@
 
 mod support;
 
+#[path = "replication/acks.rs"]
+mod acks;
 #[path = "replication/cuts.rs"]
 mod cuts;
 #[path = "replication/follow.rs"]
