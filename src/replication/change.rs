@@ -195,6 +195,10 @@ impl Role {
         // Up to here and through this, nothing changes: who cannot be followed leaves this one what it is.
         let config = self.node.config.follow.of(primary);
         let admitted = Admitted::at(&config, &self.node.store).map_err(|error| error.to_string())?;
+        let own_offer = self.node.config.offer.as_ref();
+        if own_offer.is_some_and(|offer| offer.has_admitted(&config.identity.replica)) {
+            return Err(format!("{primary} is this very server's own replication port"));
+        }
         let (clients_address, fabric) = (admitted.client_address(), admitted.fabric().to_string());
         let was_primary = matches!(self.now, Now::Primary);
         let known = if was_primary { self.abdicate(&clients_address)? } else { self.stop_following()? };

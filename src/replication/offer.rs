@@ -268,6 +268,11 @@ impl Offer {
         Some(Admission { offer: self, session })
     }
 
+    /// Whether this replica has a place now.
+    pub(super) fn has_admitted(&self, replica: &[u8; 16]) -> bool {
+        self.slots().iter().any(|slot| slot.join.replica == *replica)
+    }
+
     /// Take a place away. To be dropped by the caller, outside of the lock: ending a channel may take a while, and `stats` takes the lock.
     fn take_slot(&self, is_it: impl Fn(&Slot) -> bool) -> Option<Slot> {
         let mut slots = self.slots();

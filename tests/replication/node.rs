@@ -58,6 +58,15 @@ impl Node {
         Node::of(Server::start(&all), "remora: replication on tcp ")
     }
 
+    /// A server that knows nothing of replication.
+    pub fn plain(arguments: &[&str]) -> Node {
+        let mut all = vec!["-t", "1"];
+        all.extend(arguments);
+        let server = Server::start(&all);
+        let client = Mutex::new(server.connect());
+        Node { server, replication: None, client }
+    }
+
     fn of(server: Server, announcement: &str) -> Node {
         let mut said = Vec::new();
         let announced = loop {
