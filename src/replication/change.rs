@@ -115,7 +115,11 @@ impl Role {
         let words = began?;
         self.now = Now::Primary;
         self.node.set_follow(None);
+        self.node.config.follow.standing.be_root();
+        // What its replicas said of the log so far may be of what was given up since: they say it again of this one.
+        let ended = self.node.config.offer.as_ref().map(|offer| offer.end_sessions());
         self.clients().take_writes();
+        drop(ended);
         Ok(words)
     }
 
@@ -195,10 +199,6 @@ impl Role {
         // Up to here and through this, nothing changes: who cannot be followed leaves this one what it is.
         let config = self.node.config.follow.of(primary);
         let admitted = Admitted::at(&config, &self.node.store).map_err(|error| error.to_string())?;
-        let own_offer = self.node.config.offer.as_ref();
-        if own_offer.is_some_and(|offer| offer.has_admitted(&config.identity.replica)) {
-            return Err(format!("{primary} is this very server's own replication port"));
-        }
         let (clients_address, fabric) = (admitted.client_address(), admitted.fabric().to_string());
         let was_primary = matches!(self.now, Now::Primary);
         let known = if was_primary { self.abdicate(&clients_address)? } else { self.stop_following()? };

@@ -5,6 +5,7 @@ use super::board::Board;
 use super::report::{OfferCounters, ReplicaView, Report};
 use super::secret::Secret;
 use super::session::{SessionError, serve};
+use super::standing::Standing;
 use super::wire::{Join, Message, Refusal};
 use super::{REPLICAS_MAX, host_id};
 use crate::fabric::{Exporter, FabricError, Grant, GrantState, Kind, Regions};
@@ -37,6 +38,8 @@ pub struct OfferConfig {
     pub silence_max: Duration,
     /// Where the replicas' ack slots are put up.
     pub board: Arc<Board>,
+    /// Where this process stands, which is told to them.
+    pub standing: Arc<Standing>,
 }
 
 /// Why a primary cannot offer replication.
@@ -191,6 +194,10 @@ impl Offer {
         self.host
     }
 
+    pub(super) fn standing(&self) -> &Standing {
+        &self.config.standing
+    }
+
     pub(super) fn client_port(&self) -> u16 {
         self.config.client_port
     }
@@ -268,9 +275,9 @@ impl Offer {
         Some(Admission { offer: self, session })
     }
 
-    /// Whether this replica has a place now.
-    pub(super) fn has_admitted(&self, replica: &[u8; 16]) -> bool {
-        self.slots().iter().any(|slot| slot.join.replica == *replica)
+    /// End all sessions of now; who comes back is told of the store as it is then. The channels end when what this returns is dropped.
+    pub(super) fn end_sessions(&self) -> impl Sized + use<> {
+        std::iter::from_fn(|| self.take_slot(|_| true)).collect::<Vec<_>>()
     }
 
     /// Take a place away. To be dropped by the caller, outside of the lock: ending a channel may take a while, and `stats` takes the lock.

@@ -39,7 +39,7 @@ fn a_primary_that_cannot_follow_stays_a_primary() {
     let larger = Node::primary(&["-m", "32"]);
     ctl_fails(&primary, &["replicate", "127.0.0.1:1"], "cannot connect to 127.0.0.1:1");
     ctl_fails(&primary, &["replicate", &larger.port().to_string()], "without -m and --shards");
-    ctl_fails(&primary, &["replicate", &primary.port().to_string()], "this very server's own replication port");
+    ctl_fails(&primary, &["replicate", &primary.port().to_string()], "it cannot follow its own log");
     ctl_fails(&primary, &["detach"], "this is the primary: it follows nobody");
     ctl_fails(&primary, &["promote"], "this is the primary already");
     ctl_fails(&primary, &["replicate", "nowhere"], "has no port");
