@@ -166,7 +166,7 @@ impl Role {
         if let Some(shard) = known.iter().position(Option::is_none) {
             let shards = known.len();
             return Err(format!(
-                "shard {} of {shards} has nothing yet: this replica is joining; promote another, or wait",
+                "shard {} of {shards} has nothing yet: this replica is joining; wait, promote another, or gather from one that has it",
                 shard + 1
             ));
         }
