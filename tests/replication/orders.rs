@@ -105,6 +105,7 @@ fn a_replica_that_has_nothing_yet_is_not_promoted() {
     way.expect([Fate::Stalls { up: up.len(), down: ALL }]);
     let replica = Node::replica(way.address, &["--replica-name", "late"]);
     ctl_fails(&replica, &["promote"], "shard 1 of 2 has nothing yet");
+    ctl_fails(&replica, &["promote", "--incomplete"], "it has nothing at all");
     assert_eq!(
         (replica.text("role").as_str(), replica.client().set("k", b"1").contains("read-only")),
         ("replica", true)

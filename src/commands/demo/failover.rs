@@ -83,7 +83,8 @@ fn switch_over(primary: &mut ServerProcess, next: &mut Replica, other: &mut Repl
     std::thread::sleep(WRITING);
     let killed_at = Instant::now();
     primary.kill()?;
-    let promotion = next.order(&Order::Promote { gather: vec![other.replication()?.to_string()] })?;
+    let promotion =
+        next.order(&Order::Promote { gather: vec![other.replication()?.to_string()], incomplete: false })?;
     let promoted_at = Instant::now();
     other.order(&Order::Replicate { primary: next.replication()?.to_string() })?;
     Ok(Times { killed_at, promoted_at, moved_at: Instant::now(), promotion })
