@@ -7,7 +7,8 @@
 //! | search.rs, judge.rs | the checker, pure |
 //! | notation.rs, accepted.rs, rejected.rs, oracle.rs | histories that it must let pass and must not, and a naive checker beside it |
 //! | connection.rs, clients.rs, site.rs | recording: clients over sockets, and what they share |
-//! | run.rs, faults.rs | processes: runs with replicas and primaries that stop, die and are cut off |
+//! | run.rs, faults.rs, promotions.rs | processes: runs with replicas and primaries that stop, die, are cut off, and are succeeded |
+//! | kills.rs | one kill after the other, and nothing acknowledged is lost |
 //!
 //! Failures name their seed; `REMORA_SEED=<seed> cargo test --test history` replays it alone.
 
@@ -25,6 +26,8 @@ mod event;
 mod faults;
 #[path = "history/judge.rs"]
 mod judge;
+#[path = "history/kills.rs"]
+mod kills;
 #[path = "replication/node.rs"]
 #[allow(dead_code)]
 mod node;
@@ -32,6 +35,8 @@ mod node;
 mod notation;
 #[path = "history/oracle.rs"]
 mod oracle;
+#[path = "history/promotions.rs"]
+mod promotions;
 #[path = "replication/proxy.rs"]
 #[allow(dead_code)]
 mod proxy;
