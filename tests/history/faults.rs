@@ -4,7 +4,7 @@ use crate::clients::Traffic;
 use crate::connection::Acks;
 use crate::node::side_by_side;
 use crate::number;
-use crate::run::{FABRICS, Run};
+use crate::run::{MIXED, REPLICAS, Run};
 use std::time::Duration;
 
 const SEEDS: [u64; 2] = [1, 2];
@@ -22,7 +22,7 @@ pub fn seeds() -> Vec<u64> {
 
 /// One fault that the primary outlives.
 pub fn fault(run: &mut Run) {
-    let follower = run.random.usize(0..FABRICS.len());
+    let follower = run.random.usize(0..REPLICAS);
     match run.random.u8(0..10) {
         0..3 => run.stop_for_a_while(|run| &run.followers[follower].as_ref().expect("it lives").node),
         3..5 => run.stop_for_a_while(|run| &run.primary),
@@ -36,7 +36,7 @@ pub fn fault(run: &mut Run) {
 fn replicas_show_the_primarys_history_whatever_happens_to_them() {
     side_by_side(&seeds(), |seed| {
         println!("REMORA_SEED={seed}");
-        let mut run = Run::start(seed, TRAFFIC, FABRICS.len(), &ARGUMENTS);
+        let mut run = Run::start(seed, TRAFFIC, REPLICAS, MIXED, &ARGUMENTS);
         for _ in 0..FAULTS {
             fault(&mut run);
             if run.random.u8(0..3) == 0 {

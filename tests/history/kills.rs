@@ -8,7 +8,7 @@ use crate::connection::{Acks, Connection, End};
 use crate::event::{Event, Operation, Outcome, Place, Reign};
 use crate::judge::Judge;
 use crate::number;
-use crate::run::{Going, Run};
+use crate::run::{APART, Going, MIXED, Run};
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, Instant};
@@ -74,7 +74,8 @@ impl Chain {
         let (acks, replicas) = ASKED[seed as usize % ASKED.len()];
         let held = if acks == Acks::Server { replicas } else { 0 }.to_string();
         let arguments: Vec<&str> = ARGUMENTS.iter().copied().chain(["--ack-replicas", &held]).collect();
-        let run = Run::start(seed, Traffic { acks, ..TRAFFIC }, 0, &arguments);
+        let fabrics = if seed.is_multiple_of(2) { MIXED } else { APART };
+        let run = Run::start(seed, Traffic { acks, ..TRAFFIC }, 0, fabrics, &arguments);
         Chain { run, judge: Judge::default(), gathers: replicas == 1, sum: Sum::default() }
     }
 
@@ -161,13 +162,14 @@ fn kills_lose_nothing_that_was_acknowledged() {
             "REMORA_SEED={seed} REMORA_HISTORY_KILLS={kills} cargo test --release --test history -- kills --nocapture"
         );
         println!("{again}");
+        let begun_at = Instant::now();
         let mut chain = Chain::start(seed);
         for _ in 0..kills {
             chain.kill();
             assert!(chain.sum.complaints.is_empty(), "{again}\n{:?}\n{}", chain.sum, chain.sum.complaints.join("\n"));
         }
         sum.add(&chain.end());
-        println!("{sum}");
+        println!("{sum}; this chain in {:.1} s", begun_at.elapsed().as_secs_f64());
         (left, seed) = (left - kills, seed + 1);
     }
     assert!(sum.kills > 0 && sum.acknowledged as u64 > 20 * sum.kills, "too little to judge: {sum}");

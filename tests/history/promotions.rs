@@ -3,7 +3,7 @@
 use crate::connection::Acks;
 use crate::faults::{ARGUMENTS, TRAFFIC, fault, seeds};
 use crate::node::side_by_side;
-use crate::run::{FABRICS, Going, Run, order};
+use crate::run::{Going, MIXED, REPLICAS, Run, order};
 use crate::{clients::Traffic, judge::Judged};
 
 /// Primaries of one run.
@@ -19,7 +19,7 @@ enum Asked {
 
 fn start(seed: u64, acks: Acks, held: &str) -> Run {
     let arguments: Vec<&str> = ARGUMENTS.iter().copied().chain(["--ack-replicas", held]).collect();
-    Run::start(seed, Traffic { acks, ..TRAFFIC }, FABRICS.len(), &arguments)
+    Run::start(seed, Traffic { acks, ..TRAFFIC }, REPLICAS, MIXED, &arguments)
 }
 
 /// With one replica that must have a write, what one replica lacks the other has: the heir gathers. With both there is nothing to gather.

@@ -1,4 +1,4 @@
-//! A run over processes: a primary, two replicas, one over shared memory and one over TCP, clients at all of them; and what can be done to it.
+//! A run over processes: a primary, two replicas, clients at all of them; and what can be done to it.
 
 use crate::clients::{Clients, Traffic};
 use crate::event::Place;
@@ -11,8 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-/// Over which fabric each replica follows: the first. It offers both.
-pub const FABRICS: [&str; 2] = ["shm,tcp", "tcp,shm"];
+/// Replicas beside a primary.
+pub const REPLICAS: usize = 2;
+/// What each replica tries, and offers, in this order: one follows over shared memory and one over TCP.
+pub const MIXED: [&str; REPLICAS] = ["shm,tcp", "tcp,shm"];
+/// Both over TCP: then nothing can be read of a primary that is dead. Its shared memory outlives it.
+pub const APART: [&str; REPLICAS] = ["tcp", "tcp"];
 /// Connections that write.
 const WRITERS: usize = 3;
 /// Longest wait for an order: a promotion gathers for five seconds at most, and following begins within one.
@@ -46,25 +50,33 @@ pub struct Run {
     pub heirs: Vec<Option<u32>>,
     clients: Clients,
     traffic: Traffic,
+    fabrics: [&'static str; REPLICAS],
     arguments: Vec<String>,
 }
 
 impl Run {
-    /// With `arguments` for every process, which may be primary one day.
-    pub fn start(seed: u64, traffic: Traffic, readers: usize, arguments: &[&str]) -> Run {
-        let site = Arc::new(Site::new(FABRICS.len()));
+    /// With `arguments` for every process, for each may be the primary one day.
+    pub fn start(
+        seed: u64,
+        traffic: Traffic,
+        readers: usize,
+        fabrics: [&'static str; REPLICAS],
+        arguments: &[&str],
+    ) -> Run {
+        let site = Arc::new(Site::new(REPLICAS));
         let mut run = Run {
             random: Rng::with_seed(seed),
             primary: Node::primary(arguments),
-            followers: FABRICS.iter().map(|_| None).collect(),
+            followers: (0..REPLICAS).map(|_| None).collect(),
             reign: 0,
             heirs: Vec::new(),
             clients: Clients::start(&site, seed, traffic, WRITERS, readers),
             site,
             traffic,
+            fabrics,
             arguments: arguments.iter().map(|word| word.to_string()).collect(),
         };
-        (0..FABRICS.len()).for_each(|number| run.start_follower(number));
+        (0..REPLICAS).for_each(|number| run.start_follower(number));
         run.settle();
         run.open();
         run
@@ -165,7 +177,7 @@ impl Run {
     pub fn start_follower(&mut self, number: usize) {
         let proxy = Proxy::to(self.primary.port());
         let mut words: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        words.extend(["--fabric", FABRICS[number]]);
+        words.extend(["--fabric", self.fabrics[number]]);
         let node = Node::standby(proxy.address, &words);
         self.site.unsettled(number, node.server.tcp[0], self.reign);
         self.followers[number] = Some(Follower { node, proxy, anew: 0 });
