@@ -7,6 +7,7 @@
 //! | joining.rs | replicas that come and go under full write load, and leave nothing behind |
 //! | cuts.rs | control connections that are cut or stall, at every step |
 //! | stalls.rs | processes that stand still for a while |
+//! | chain.rs | replicas of replicas |
 //! | restarts.rs | processes that die |
 //! | acks.rs | acknowledged writes |
 //! | secrets.rs | who is let in |
@@ -20,6 +21,8 @@ mod support;
 
 #[path = "replication/acks.rs"]
 mod acks;
+#[path = "replication/chain.rs"]
+mod chain;
 #[path = "replication/cuts.rs"]
 mod cuts;
 #[path = "replication/follow.rs"]

@@ -8,6 +8,7 @@ use super::pace::Pace;
 use super::pull::{Counts, PullError, Puller, Step};
 use super::report::{FollowView, Report};
 use super::secret::Secret;
+use super::standing::{Distance, Standing};
 use super::wire::{Message, Refusal};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use crate::base::epoch::Epoch;
@@ -24,6 +25,8 @@ use std::time::{Duration, Instant};
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`RETRY_PAUSE_MIN`].
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The longest after a primary was busy: a replica that is followed itself has nothing to offer until it has been admitted.
+const BUSY_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// A session that lasted so long was no failure: the next pause is the shortest again.
 const SESSION_GOOD: Duration = Duration::from_secs(10);
 /// How often the control connection and the report are looked after while pulling.
@@ -52,6 +55,8 @@ pub struct FollowConfig {
     pub pause_max: Duration,
     /// Silence after which the primary counts as gone.
     pub silence_max: Duration,
+    /// Where this process stands, as it is found out here.
+    pub standing: Arc<Standing>,
 }
 
 impl FollowConfig {
@@ -76,7 +81,10 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
             Ok(joined) => return Ok(joined),
             // What the primary says to a replica that it knows is final; what stands in the way to it may pass.
             Err(error) if Instant::now() + pause >= until || error.is_final() => return Err(error),
-            Err(error) => log::warn!("{error}; trying again"),
+            Err(error) => {
+                log::warn!("{error}; trying again");
+                pause = pause.min(if error.will_pass_soon() { BUSY_PAUSE_MAX } else { RETRY_PAUSE_MAX });
+            }
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(RETRY_PAUSE_MAX);
@@ -121,6 +129,24 @@ pub enum SessionEnd {
     /// Somebody wants it to end.
     #[error("asked to stop")]
     Stopped,
+}
+
+impl AttachError {
+    /// Whom we follow has no place now, or is a replica that has nothing yet.
+    fn will_pass_soon(&self) -> bool {
+        matches!(self, AttachError::Link(_, LinkError::Refused(Refusal::Busy, _)))
+    }
+}
+
+impl SessionEnd {
+    /// The log went on in another way than was known; the next welcome says how.
+    fn is_no_failure(&self) -> bool {
+        matches!(self, SessionEnd::Pull(PullError::EpochChanged(_) | PullError::BeganAnew { .. }))
+    }
+
+    fn will_pass_soon(&self) -> bool {
+        matches!(self, SessionEnd::Attach(error) if error.will_pass_soon())
+    }
 }
 
 /// What is told to others while it runs.
@@ -223,14 +249,14 @@ impl Drop for Following {
 
 impl Report for Follow {
     fn rows(&self, emit: &mut dyn FnMut(&str, &str)) {
-        self.view().rows(emit);
+        self.snapshot().rows(emit);
     }
 }
 
 impl Follow {
     /// Where it stands.
     pub fn snapshot(&self) -> FollowView {
-        self.view().clone()
+        FollowView { distance: self.config.standing.distance(), ..self.view().clone() }
     }
 
     /// Whom.
@@ -284,8 +310,11 @@ impl Follow {
             if matches!(end, SessionEnd::Stopped) || self.is_stopping() {
                 return;
             }
-            if begun_at.elapsed() > SESSION_GOOD {
+            if begun_at.elapsed() > SESSION_GOOD || end.is_no_failure() {
                 pause = RETRY_PAUSE_MIN;
+            }
+            if end.will_pass_soon() {
+                pause = pause.min(BUSY_PAUSE_MAX);
             }
             self.tell(&end);
             std::thread::park_timeout(pause);
@@ -362,8 +391,11 @@ impl Follow {
             let first_time = !has_caught_up && puller.is_caught_up();
             has_caught_up |= first_time;
             let due = chores.are_due();
-            if due && chores.attend(link)? {
-                puller.acknowledge()?;
+            if due {
+                self.config.standing.measured(puller.lag().bytes, puller.lag().time);
+                if chores.attend(link, &self.config.standing)? {
+                    puller.acknowledge()?;
+                }
             }
             if due || first_time {
                 let mut view = self.view();
@@ -401,10 +433,13 @@ impl Chores {
     }
 
     /// Hear what the primary has said, and say that we are here once a second: then true.
-    fn attend(&mut self, link: &mut Link) -> Result<bool, LinkError> {
+    fn attend(&mut self, link: &mut Link, standing: &Standing) -> Result<bool, LinkError> {
         for _ in 0..MESSAGES_MAX {
             match link.try_receive()? {
-                Some(Message::Heartbeat) => self.heard_at = Instant::now(),
+                Some(Message::Heartbeat(upstream)) => {
+                    self.heard_at = Instant::now();
+                    standing.heard(upstream);
+                }
                 Some(other) => return Err(LinkError::OutOfPlace(other.name())),
                 None => break,
             }
@@ -415,7 +450,7 @@ impl Chores {
         }
         let due = Instant::now() >= self.beat_at;
         if due {
-            link.send(&Message::Heartbeat, Instant::now() + HANDSHAKE_WAIT_MAX)?;
+            link.send(&Message::Heartbeat(Distance::default()), Instant::now() + HANDSHAKE_WAIT_MAX)?;
             self.beat_at = Instant::now() + HEARTBEAT;
         }
         Ok(due)

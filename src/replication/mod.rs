@@ -17,6 +17,7 @@
 //! | [`resume`] | where a replica goes on |
 //! | [`ack`] | the ack slot |
 //! | [`board`] | who has applied what: the ack slots of all replicas of now |
+//! | [`standing`] | where this process stands in a chain |
 //! | [`pace`] | pauses between looks |
 //! | [`report`] | what is told to people |
 //!
@@ -38,6 +39,7 @@ pub mod report;
 pub mod resume;
 pub mod secret;
 pub mod session;
+pub mod standing;
 pub mod wire;
 
 use std::time::Duration;

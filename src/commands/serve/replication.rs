@@ -14,6 +14,7 @@ use crate::replication::offer::{Offer, OfferConfig, Running};
 use crate::replication::order::{Order, with_port};
 use crate::replication::report::Report;
 use crate::replication::secret::{Secret, random};
+use crate::replication::standing::Standing;
 use crate::server::address;
 use crate::store::Store;
 use anyhow::{Context, bail};
@@ -77,6 +78,7 @@ pub struct Plan {
     data_port: u16,
     identity: Identity,
     board: Arc<Board>,
+    standing: Arc<Standing>,
     acks: AckPolicy,
 }
 
@@ -97,6 +99,7 @@ impl Plan {
         if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && secret.is_none()) {
             bail!("--replication {listen} is open to other hosts, so replicas must have a secret: give --secret-file");
         }
+        let replica = random()?;
         if let (None, replicas @ 1..) = (listen, args.ack_replicas) {
             bail!(
                 "--ack-replicas {replicas} needs --replication ADDR:PORT: without it there is no replica to wait for"
@@ -112,8 +115,9 @@ impl Plan {
             silence_max: Duration::from_secs(args.replication_timeout),
             data_port: args.replication_data_port,
             board: Arc::default(),
+            standing: Arc::new(Standing::new(replica)),
+            identity: Identity { replica, name: args.replica_name.clone().unwrap_or_else(host_name) },
             acks: AckPolicy { replicas: args.ack_replicas, timeout: Duration::from_millis(args.ack_timeout) },
-            identity: Identity { replica: random()?, name: args.replica_name.clone().unwrap_or_else(host_name) },
         })
     }
 
@@ -149,6 +153,7 @@ impl Plan {
             identity: self.identity.clone(),
             pause_max: self.pause_max,
             silence_max: self.silence_max,
+            standing: self.standing.clone(),
         }
     }
 
@@ -182,6 +187,7 @@ impl Plan {
             client_port,
             silence_max: self.silence_max,
             board: self.board.clone(),
+            standing: self.standing.clone(),
         };
         Ok(Offer::start(store.clone(), config)?)
     }
