@@ -10,13 +10,15 @@
 //! | [`follow`] | the replica's side: connect, attach, pull, and again after a failure |
 //! | [`attach`] | the replica's side of the handshake, and the choice of a fabric |
 //! | [`pull`] | the pull loop |
+//! | [`push`] | the same by WRITEs of the primary's |
 //! | [`resume`] | where a replica goes on |
 //! | [`ack`] | the ack slot |
 //! | [`board`] | who has applied what: the ack slots of all replicas of now |
 //! | [`pace`] | pauses between looks |
 //! | [`report`] | what is told to people |
 //!
-//! The primary's threads take no part in the data: a session thread wakes once a second for a heartbeat, and that is all.
+//! The primary's threads take no part in the data, unless a replica asks to be pushed to: a session thread wakes once a second for a heartbeat, and
+//! that is all.
 
 pub mod ack;
 pub mod attach;
@@ -26,6 +28,7 @@ pub mod link;
 pub mod offer;
 pub mod pace;
 pub mod pull;
+pub mod push;
 pub mod report;
 pub mod resume;
 pub mod secret;

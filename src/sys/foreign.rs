@@ -1,5 +1,5 @@
 //! Memory of another process, mapped into this one from a memfd that was received: read-only ([`ReadOnlyWords`]) or shared
-//! ([`SharedWords`]).
+//! ([`SharedWords`]), or as it was opened ([`Mapped`]).
 //!
 //! The other process is not trusted. A memfd that could shrink would raise SIGBUS here, so one that is not sealed against it
 //! (F_SEAL_SHRINK, which nobody can take back) or has another size than was said is refused before it is mapped. What the words
@@ -9,7 +9,7 @@ use super::bulk;
 use super::memory::HUGEPAGE_BYTES;
 use super::sync::{AtomicU64, Ordering::Relaxed};
 use memmap2::{Advice, MmapOptions, MmapRaw};
-use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
+use rustix::fs::{OFlags, SealFlags, fcntl_get_seals, fcntl_getfl, fstat};
 use std::fs::File;
 use std::io;
 
@@ -41,6 +41,50 @@ impl ReadOnlyWords {
     pub fn copy_to(&self, at: usize, to: &[AtomicU64]) {
         let from = &words_of(&self.map)[at..at + to.len()];
         copy(from, to);
+    }
+}
+
+/// A mapping of what the descriptor allows: the other process decides that by how it opened and sealed it.
+pub enum Mapped {
+    /// It can only be loaded from.
+    ReadOnly(ReadOnlyWords),
+    /// It can be stored to as well.
+    Shared(SharedWords),
+}
+
+impl Mapped {
+    /// Map `file`, which must be of `bytes` bytes, a multiple of 8, and sealed against shrinking.
+    pub fn map(file: &File, bytes: usize) -> io::Result<Mapped> {
+        // Sealed, it cannot be mapped for writing, however it was opened.
+        let sealed = fcntl_get_seals(file)?.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE);
+        match fcntl_getfl(file)?.contains(OFlags::RDWR) && !sealed {
+            true => SharedWords::map(file, bytes).map(Mapped::Shared),
+            false => ReadOnlyWords::map(file, bytes).map(Mapped::ReadOnly),
+        }
+    }
+
+    /// Length in bytes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Mapped::ReadOnly(words) => words.bytes(),
+            Mapped::Shared(words) => words.words().len() * 8,
+        }
+    }
+
+    /// As [`ReadOnlyWords::copy_to`].
+    pub fn copy_to(&self, at: usize, to: &[AtomicU64]) {
+        match self {
+            Mapped::ReadOnly(words) => words.copy_to(at, to),
+            Mapped::Shared(words) => copy(&words.words()[at..at + to.len()], to),
+        }
+    }
+
+    /// The words, where they may be stored to.
+    pub fn shared(&self) -> Option<&[AtomicU64]> {
+        match self {
+            Mapped::ReadOnly(_) => None,
+            Mapped::Shared(words) => Some(words.words()),
+        }
     }
 }
 
@@ -88,8 +132,8 @@ fn words_of(map: &MmapRaw) -> &[AtomicU64] {
 /// Copies from here on are made in bulk. Shorter ones move each word whole, which control lines need: 256 of them are half as long.
 const BULK_WORDS: usize = 4096;
 
-/// The throughput of the shared-memory fabric.
-fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
+/// Copy words of which one side, or both, is memory that another process stores to meanwhile: each once, in no order.
+pub fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
     if from.len() >= BULK_WORDS {
         return bulk::copy(from, to);
     }
