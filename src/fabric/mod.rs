@@ -66,6 +66,11 @@ impl Kind {
         [Kind::Shm, Kind::Verbs, Kind::Tcp, Kind::Sim].into_iter().find(|kind| *kind as u8 == number)
     }
 
+    /// Whether its channels WRITE data ([`Channel::write`]).
+    pub fn writes(self) -> bool {
+        self != Kind::Tcp
+    }
+
     /// As in `--fabric` and in stats.
     pub fn name(self) -> &'static str {
         match self {
@@ -240,7 +245,8 @@ pub trait Channel: Send {
     }
 }
 
-fn cannot_write(kind: Kind) -> FabricError {
+/// Why data cannot be pushed by this fabric, if it cannot.
+pub(crate) fn cannot_write(kind: Kind) -> FabricError {
     let what = "it has no one-sided WRITE of data; use shm on one host, verbs between hosts, or pull";
     FabricError::new(kind, Cause::Unsupported, what)
 }

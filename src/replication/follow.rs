@@ -1,10 +1,11 @@
 //! The replica's side: a thread that is admitted at the primary, pulls until something fails, says what, and tries again, ever more slowly up to a
 //! bound. Between two sessions the replica goes on serving what it has.
 
-use super::attach::{AttachError, Identity, Joined, PREFERENCE, attach, join};
+use super::attach::{AttachError, Identity, Joined, PREFERENCE, attach, attach_pushed, join};
 use super::link::{Link, LinkError};
 use super::pace::Pace;
 use super::pull::{Counts, PullError, Puller, Step};
+use super::push::Mode;
 use super::report::{FollowView, Report};
 use super::secret::Secret;
 use super::wire::{Message, Refusal, Welcome};
@@ -42,6 +43,8 @@ pub struct FollowConfig {
     pub secret: Secret,
     /// Fabrics to try, in this order.
     pub fabrics: Vec<Kind>,
+    /// Which side moves the data.
+    pub mode: Mode,
     /// What the fabrics need to know of this host.
     pub options: ConnectOptions,
     /// Who this is.
@@ -127,7 +130,8 @@ pub struct Following {
 impl Following {
     /// Begin with what [`first_join`] gave.
     pub fn start(config: FollowConfig, joined: Joined, store: Arc<Store>) -> std::io::Result<Following> {
-        let view = FollowView { primary: config.primary.clone(), state: "joining", ..FollowView::default() };
+        let mode = config.mode.name();
+        let view = FollowView { primary: config.primary.clone(), state: "joining", mode, ..FollowView::default() };
         let follow = Arc::new(Follow { config, view: Mutex::new(view), stopping: AtomicBool::new(false) });
         let (running, (ending, ended)) = (follow.clone(), channel());
         let run = move || {
@@ -241,7 +245,11 @@ impl Follow {
             return Err(SessionEnd::Geometry);
         }
         self.view().state = "joining";
-        let (channel, why) = attach(joined, &self.config.fabrics, &self.config.options)?;
+        let FollowConfig { fabrics, options, pause_max, .. } = &self.config;
+        let (channel, why) = match self.config.mode {
+            Mode::Pull => attach(joined, fabrics, options)?,
+            Mode::Push => attach_pushed(joined, fabrics, options, *pause_max)?,
+        };
         if self.is_stopping() {
             return Err(SessionEnd::Stopped);
         }

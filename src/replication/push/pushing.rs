@@ -1,10 +1,15 @@
 //! The primary's thread for one replica that is pushed to. To who admits replicas it is a grant like any other: an ack slot, a state, and an end
 //! when it is dropped.
 
+use super::Invite;
+use super::layout::Layout;
 use super::pusher::{Pusher, Step};
-use crate::fabric::{Descriptor, FabricError, Grant, GrantState, Kind};
+use crate::fabric::{Cause, Descriptor, Exporter, FabricError, Grant, GrantState, Kind, Regions};
+use crate::replication::attach::name_host;
 use crate::replication::pace::Pace;
+use crate::store::Geometry;
 use crate::sys::memory::Slab;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -35,6 +40,25 @@ impl Shared {
 }
 
 impl Pushing {
+    /// Accept what a replica at `host` has invited to: connect, over the device of `exporter`, and begin. `rings` are replication/offer's regions.
+    pub fn accept(
+        exporter: &dyn Exporter,
+        invite: Invite,
+        host: IpAddr,
+        (rings, geometry): (Arc<dyn Regions>, Geometry),
+        silence_max: Duration,
+    ) -> Result<Pushing, FabricError> {
+        let Invite { fabric, window_bytes, pause_microseconds, mut invitation } = invite;
+        let layout = Layout::told(&geometry, window_bytes).filter(|layout| layout.is_of(&invitation.regions));
+        let layout = layout.ok_or_else(|| {
+            FabricError::new(fabric, Cause::Protocol, "the replica's inbox is not laid out for these rings")
+        })?;
+        name_host(&mut invitation, host);
+        let channel = exporter.connect(&invitation)?;
+        let pusher = Pusher::new(channel, rings, geometry, layout, silence_max)?;
+        Pushing::start(fabric, pusher, Duration::from_micros(pause_microseconds.into()))
+    }
+
     /// Start the thread. Where nothing moves it pauses for at most `pause_max`.
     pub fn start(kind: Kind, mut pusher: Pusher, pause_max: Duration) -> Result<Pushing, FabricError> {
         let ack = pusher.ack().clone();
