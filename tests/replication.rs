@@ -8,6 +8,7 @@
 //! | cuts.rs | control connections that are cut or stall, at every step |
 //! | stalls.rs | processes that stand still for a while |
 //! | restarts.rs | processes that die |
+//! | push.rs | replicas that are pushed to |
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
 //! | impostor.rs | a primary that lies, to a replica's process |
@@ -31,6 +32,8 @@ mod lies;
 mod node;
 #[path = "replication/proxy.rs"]
 mod proxy;
+#[path = "replication/push.rs"]
+mod push;
 #[path = "replication/restarts.rs"]
 mod restarts;
 #[path = "replication/secrets.rs"]
