@@ -28,6 +28,10 @@ mod order;
 mod pair;
 #[path = "pull/push.rs"]
 mod push;
+#[path = "pull/push_lies.rs"]
+mod push_lies;
+#[path = "pull/push_runs.rs"]
+mod push_runs;
 #[path = "pull/run.rs"]
 mod run;
 #[path = "pull/session.rs"]

@@ -59,6 +59,12 @@ impl Site {
         self.start(&["-t", "1", "--replica-of", &primary.replication, "--replica-name", name])
     }
 
+    /// The same, and the primary pushes to it.
+    pub fn pushed(&self, primary: &Primary, name: &str) -> Server {
+        let follow = ["-t", "1", "--replica-of", &primary.replication, "--replica-name", name];
+        self.start(&[&follow[..], &["--replication-mode", "push"]].concat())
+    }
+
     fn start(&self, arguments: &[&str]) -> Server {
         let common = ["-l", "127.0.0.1:0", "--fabric", "verbs", "--secret-file", &self.secret];
         Server::start_listening(&[&common, arguments].concat(), 1)
