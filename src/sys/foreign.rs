@@ -9,7 +9,7 @@ use super::bulk;
 use super::memory::HUGEPAGE_BYTES;
 use super::sync::{AtomicU64, Ordering::Relaxed};
 use memmap2::{Advice, MmapOptions, MmapRaw};
-use rustix::fs::{OFlags, SealFlags, fcntl_get_seals, fcntl_getfl, fstat};
+use rustix::fs::{OFlags, SealFlags, fcntl_get_seals, fcntl_getfl, fstat, fstatfs};
 use std::fs::File;
 use std::io;
 
@@ -106,12 +106,21 @@ impl SharedWords {
     }
 }
 
+/// The type of the file system of huge pages (linux/magic.h). A hole in ordinary memory is filled again when it is touched; one in huge pages only
+/// if there is a page left, else it is a SIGBUS.
+const HUGETLBFS_MAGIC: i128 = 0x958458f6;
+
 fn check(file: &File, bytes: usize) -> io::Result<()> {
     assert!(bytes > 0 && bytes.is_multiple_of(8));
     let invalid = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
     // Sealed first: what is sealed now keeps the size that is looked at next.
-    if !fcntl_get_seals(file)?.contains(SealFlags::SHRINK) {
+    let seals = fcntl_get_seals(file)?;
+    if !seals.contains(SealFlags::SHRINK) {
         return invalid("memory that its owner could shrink under our feet".into());
+    }
+    let against_holes = seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE);
+    if !against_holes && i128::from(fstatfs(file)?.f_type) == HUGETLBFS_MAGIC {
+        return invalid("huge pages that its owner could take away one by one".into());
     }
     let size = fstat(file)?.st_size;
     if u64::try_from(size).is_ok_and(|size| size == bytes as u64) {
@@ -164,6 +173,18 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_stored_to_is_what_its_owner_opened_and_left_unsealed() {
+        let (sealed, open) = (Slab::new("test", 4096, false).unwrap(), Slab::for_writers("test", 4096).unwrap());
+        let mapped = |file: &File| Mapped::map(file, 4096).unwrap();
+        assert!(mapped(&sealed.open_for_reading().unwrap()).shared().is_none());
+        assert!(mapped(sealed.file()).shared().is_none(), "however it was opened");
+        assert!(mapped(&open.open_for_reading().unwrap()).shared().is_none());
+        let shared = mapped(open.file());
+        shared.shared().expect("it is for writers")[5].store(3, Relaxed);
+        assert_eq!((open.words()[5].load(Relaxed), shared.bytes()), (3, 4096));
+    }
+
+    #[test]
     #[should_panic(expected = "out of range")]
     fn a_copy_from_beyond_is_our_bug() {
         let slab = Slab::new("test", 4096, false).unwrap();
@@ -176,6 +197,13 @@ mod tests {
         let open = File::from(memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap());
         open.set_len(4096).unwrap();
         assert!(ReadOnlyWords::map(&open, 4096).is_err() && SharedWords::map(&open, 4096).is_err());
+        let huge = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
+        if let Ok(huge) = memfd_create("test", huge).map(File::from) {
+            huge.set_len(HUGEPAGE_BYTES as u64).unwrap();
+            rustix::fs::fcntl_add_seals(&huge, SealFlags::SHRINK | SealFlags::GROW).unwrap();
+            let why = SharedWords::map(&huge, HUGEPAGE_BYTES).err().expect("it may get holes").to_string();
+            assert!(why.contains("one by one"), "{why}");
+        }
         let slab = Slab::new("test", 4096, false).unwrap();
         assert!(ReadOnlyWords::map(slab.file(), 8192).is_err() && ReadOnlyWords::map(slab.file(), 2048).is_err());
         let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();

@@ -15,7 +15,7 @@ from .pair import ADDRESSES, Pair
 from .perftest import perftest
 
 CONFORMANCE_SECONDS = 300  # for all of the test cases
-REPLICAS_SECONDS = 240
+REPLICAS_SECONDS = 480
 RUN_SECONDS = 600
 ORDER_SECONDS = 60
 LIBTEST = ("--test-threads", "1", "--nocapture")  # so that what is skipped says so
