@@ -113,7 +113,7 @@ pub fn attach(
         let mut invitation = loop {
             match joined.link.receive(deadline).map_err(failed)? {
                 Message::Grant(invitation) => break invitation,
-                Message::Heartbeat if Instant::now() < deadline => {}
+                Message::Heartbeat(_) if Instant::now() < deadline => {}
                 other => return Err(failed(LinkError::OutOfPlace(other.name()))),
             }
         };
@@ -166,7 +166,7 @@ pub fn attach_pushed(
         joined.link.send(&Message::Invite(invite), deadline).map_err(failed)?;
         let answer = loop {
             match joined.link.receive(deadline).map_err(failed)? {
-                Message::Heartbeat if Instant::now() < deadline => {}
+                Message::Heartbeat(_) if Instant::now() < deadline => {}
                 answer => break answer,
             }
         };

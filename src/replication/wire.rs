@@ -6,13 +6,14 @@
 //! ```
 
 use super::push::Invite;
+use super::standing::Distance;
 use crate::base::epoch::Epoch;
 use crate::fabric::{Descriptor, Invitation, Kind, Token};
 use crate::store::sizing::SHARDS_MAX;
 use crate::store::{EPOCHS_MAX, EpochStart, Geometry};
 
 /// The protocol spoken here. It grows with every change that an older side would misunderstand.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// What every connection begins with, so that a stray client is told apart from an old replica.
 pub const MAGIC: [u8; 8] = *b"remora\r\n";
 /// Bytes before a frame's kind.
@@ -52,6 +53,8 @@ pub enum Refusal {
     Replaced = 6,
     /// The primary is ending.
     Ending = 7,
+    /// It would follow itself, at once or through others, or the chain is too long.
+    Circle = 8,
 }
 
 /// One message.
@@ -96,8 +99,8 @@ pub enum Message {
     Grant(Invitation),
     /// Whoever connected: the data channel stands.
     Attached,
-    /// Either, once a second.
-    Heartbeat,
+    /// Either, once a second; with how far from the root the primary is, which may be a replica itself. A replica says zeroes.
+    Heartbeat(Distance),
     /// Replica: connect there, please, and push.
     Invite(Invite),
     /// Primary: it could not, and why. The replica may invite by another fabric.
@@ -157,7 +160,7 @@ impl Message {
             Message::Choose(_) => 8,
             Message::Grant(_) => 9,
             Message::Attached => 10,
-            Message::Heartbeat => 11,
+            Message::Heartbeat(_) => 11,
             Message::Invite(_) => 12,
             Message::Declined(_) => 13,
         }
@@ -176,7 +179,7 @@ impl Message {
             Message::Choose(_) => "Choose",
             Message::Grant(_) => "Grant",
             Message::Attached => "Attached",
-            Message::Heartbeat => "Heartbeat",
+            Message::Heartbeat(_) => "Heartbeat",
             Message::Invite(_) => "Invite",
             Message::Declined(_) => "Declined",
         }
@@ -207,7 +210,12 @@ impl Message {
             Message::Welcome(welcome) => put_welcome(out, welcome),
             Message::Choose(fabric) => out.push(*fabric as u8),
             Message::Grant(invitation) => put_invitation(out, invitation),
-            Message::Attached | Message::Heartbeat => {}
+            Message::Attached => {}
+            Message::Heartbeat(distance) => {
+                out.extend_from_slice(&distance.depth.to_le_bytes());
+                out.extend_from_slice(&distance.lag_bytes.to_le_bytes());
+                out.extend_from_slice(&distance.lag_microseconds.to_le_bytes());
+            }
             Message::Invite(invite) => put_invite(out, invite),
             Message::Declined(words) => put_text(out, words),
         }
@@ -356,7 +364,10 @@ fn read(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
         8 => Message::Choose(fields.kind()?),
         9 => Message::Grant(read_invitation(fields)?),
         10 => Message::Attached,
-        11 => Message::Heartbeat,
+        11 => {
+            let (depth, lag_bytes, lag_microseconds) = (fields.u32()?, fields.u64()?, fields.u64()?);
+            Message::Heartbeat(Distance { depth, lag_bytes, lag_microseconds })
+        }
         12 => Message::Invite(read_invite(fields)?),
         13 => Message::Declined(fields.text()?),
         _ => return None,
@@ -365,7 +376,7 @@ fn read(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
 
 fn refusal(number: u8) -> Option<Refusal> {
     use Refusal::*;
-    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending].into_iter().find(|why| *why as u8 == number)
+    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle].into_iter().find(|why| *why as u8 == number)
 }
 
 fn read_welcome(fields: &mut Fields<'_>) -> Option<Welcome> {

@@ -28,7 +28,7 @@ fn examples() -> Vec<Message> {
         Message::Choose(Kind::Verbs),
         Message::Grant(invitation()),
         Message::Attached,
-        Message::Heartbeat,
+        Message::Heartbeat(Distance { depth: 2, lag_bytes: 1 << 40, lag_microseconds: 1500 }),
         Message::Invite(Invite {
             fabric: Kind::Shm,
             window_bytes: 1 << 20,
