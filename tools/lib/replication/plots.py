@@ -69,8 +69,8 @@ def lines(title, unit, series, marks):
     x_of = lambda seconds: LEFT + (WIDTH - LEFT - RIGHT) * seconds / end
     scale = lambda value: TOP + PLOT_HEIGHT * (1 - value / top)
     parts = [*y_axis(top, unit, scale)]
-    for number in range(TICKS + 1):
-        seconds = end * number / TICKS
+    step = nice(end / TICKS)
+    for seconds in (step * number for number in range(int(end / step) + 1)):
         parts.append(text(x_of(seconds), TOP + PLOT_HEIGHT + 18, f"{seconds:.3g} s", "middle", "quiet"))
     for number, (_, ones) in enumerate(series):
         path = " ".join(f"{x_of(x):.1f},{scale(y):.1f}" for x, y in ones)
@@ -107,7 +107,7 @@ def y_axis(top, unit, scale):
         value = top * number / TICKS
         y = scale(value)
         yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield text(LEFT - 8, y + 4, f"{value:,.4g}", "end", "quiet")
+        yield text(LEFT - 8, y + 4, f"{value:,.6g}", "end", "quiet")
     yield text(LEFT - 8, TOP - 12, unit, "end", "quiet")
 
 
