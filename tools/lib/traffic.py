@@ -48,9 +48,9 @@ class Generator:
         return self._run(server, (*flags, *self.end, "--seed", str(seed)))
 
     @contextlib.contextmanager
-    def begun(self, server, flags):
-        """Traffic that goes on beside something else: until `end` of what is given, which has its figures, or the `with` block's end."""
-        words = self._words(server, (*flags, "--seconds", str(self.seconds_max)))
+    def begun(self, server, flags, seconds=None):
+        """Traffic that goes on beside something else, for so many seconds or until `end` of what is given, at most for the `with` block."""
+        words = self._words(server, (*flags, "--seconds", str(seconds or self.seconds_max)))
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             yield Begun(process, server.kind.name, self.seconds_max)
@@ -83,6 +83,10 @@ class Begun:
     def end(self):
         """Ask it to stop; its figures."""
         self.process.send_signal(signal.SIGINT)
+        return self.figures()
+
+    def figures(self):
+        """Wait for its end; its figures."""
         said, complaint = self.process.communicate(timeout=self.seconds_max)
         if self.process.returncode:
             raise LoadFailed(f"{self.name}: the generator failed: {complaint[-2000:]}")

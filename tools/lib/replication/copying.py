@@ -63,7 +63,7 @@ def one_round(run, family):
         generator.fill(primary, size)
         figures = {"idle": join(run, family, primary, folder, size)}
         with standing_in(int(run.cores.are_shared), run.cores.replicas):
-            figures["before"] = watched(run, family, primary, generator, lambda _: None)
+            figures["before"] = watched(run, family, primary, generator)
         joining = lambda prober: join(run, family, primary, folder, size, prober)
         figures["during"] = watched(run, family, primary, generator, joining)
     return figures
@@ -97,17 +97,21 @@ def join(run, family, primary, folder, size, prober=None):
     }
 
 
-def watched(run, family, primary, generator, act):
+def watched(run, family, primary, generator, act=None):
     """Full write load for a window, `act` a quarter in; what the generator and the prober saw."""
-    with generator.begun(primary, LOAD) as load, Prober(family, primary) as prober:
-        time.sleep(run.copy_seconds / 4)
-        acted = act(prober)
-        time.sleep(max(0.0, run.copy_seconds - prober.now()))
-        load_run = load.end()
+    # A copy may take longer than the window; without one the end is known.
+    seconds = None if act else run.copy_seconds
+    with generator.begun(primary, LOAD, seconds) as load, Prober(family, primary) as prober:
+        acted = {}
+        if act:
+            time.sleep(run.copy_seconds / 4)
+            acted = act(prober)
+            time.sleep(max(0.0, run.copy_seconds - prober.now()))
+        load_run = load.end() if act else load.figures()
     if prober.trouble:
         raise Unable(f"{family.name}: the prober's connection failed: {prober.trouble}")
     return {
-        **(acted or {}),
+        **acted,
         "length_seconds": load_run["seconds"],
         "requests_per_second": load_run["requests_per_second"],
         **{f"{name}_ms": load_run[f"latency_{name}_us"] / 1e3 for name in LATENCIES},
@@ -150,7 +154,7 @@ def tell(results):
     ]))
     for family in results["goals_of"]:
         told.goals += goals(rounds, family)
-    told.notes.append("Redis' limit for a replica that is behind is raised to 2 GB here; with its default, full copies under load begin again and again.")
+    told.notes.append("Redis' limit for a replica that is behind is 2 GB here; its default of 256 MB may be full before a copy under load is complete, which then begins anew.")
     told.notes.append("The window in which a replica joins is as long as the one before, or longer where the copy takes longer; a longer one has more chances of a bad moment.")
     return told
 

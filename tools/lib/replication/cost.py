@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 
-from lib.replication.family import running, standing_in, wait_until, without_push
+from lib.replication.family import running, standing_in, wait_until
 from lib.replication.plots import bars
 from lib.replication.told import Held, Table, Told
 from lib.report import Figure, progress, quiet
@@ -35,17 +35,23 @@ MEBIBYTES = 128
 
 
 def measure(run):
-    families = without_push(run.families)
+    families = run.families
     rounds = []
     for number in range(run.rounds):
         windows = {}
         for family in in_order(families, number):
-            of_count = {count: one_count(run, family, count, number + 1) for count in in_order(run.counts, number)}
-            windows[family.name] = {str(count): of_count[count] for count in run.counts}
-            costs = ", ".join(f"{count}: {of_count[count]['pipelined']['cpu_ns_per_request']:,.0f}" for count in run.counts)
+            counts = counts_of(run.counts, family)
+            of_count = {count: one_count(run, family, count, number + 1) for count in in_order(counts, number)}
+            windows[family.name] = {str(count): of_count[count] for count in counts}
+            costs = ", ".join(f"{count}: {of_count[count]['pipelined']['cpu_ns_per_request']:,.0f}" for count in counts)
             progress(f"cost, round {number + 1} of {run.rounds}, {family.name}: ns a SET with replicas, 32 in flight: {costs}")
         rounds.append(windows)
     return {"counts": run.counts, "goals_of": [family.name for family in families if family.is_goals], "rounds": rounds}
+
+
+def counts_of(counts, family):
+    """With push one number is enough: there the primary moves the bytes itself, for each replica."""
+    return counts if family.mode != "push" else [0, rest_count(counts)]
 
 
 def one_count(run, family, count, seed):
@@ -61,10 +67,11 @@ def one_count(run, family, count, seed):
         for name, flags in SCENARIOS.items():
             wait_until("catching up", lambda: family.has_all(primary, replicas))
             taken = lambda: sum(family.standing(primary, replica).bytes for replica in replicas)
-            written, before = family.written_bytes(primary), taken()
+            written, before, anew = family.written_bytes(primary), taken(), family.begun_anew(primary, replicas)
             figures[name] = window(primary, run.cores.primary, generator, (*flags, "--ratio", "1:0"), seed)
             figures[name]["replicated_bytes"] = taken() - before
             figures[name]["written_bytes"] = family.written_bytes(primary) - written
+            figures[name]["anew"] = family.begun_anew(primary, replicas) - anew
         wait_until("catching up", lambda: family.has_all(primary, replicas))
         if count == rest_count(run.counts):
             for idler in idlers:
@@ -111,7 +118,7 @@ def taken_share(rounds, family, scenario, count):
 def rows_of(results, scenario):
     rounds, rows = results["rounds"], []
     for family in rounds[0]:
-        for count in results["counts"]:
+        for count in map(int, rounds[0][family]):
             windows = [one[family][str(count)][scenario] for one in rounds]
             of = lambda key, windows=windows: Figure.of([one[key] for one in windows])
             compared = [""] * 3
@@ -130,7 +137,7 @@ def tell(results):
         said = f"Processor time of the primary for a SET, {title}: medians over the rounds (least..greatest)."
         told.tables.append(Table(said, head, rows_of(results, scenario)))
         cost = lambda family, count, key=scenario: Figure.of([one[family][str(count)][key]["cpu_ns_per_request"] for one in rounds])
-        groups = [(family, [(f"{count} replicas", cost(family, count)) for count in results["counts"]]) for family in rounds[0]]
+        groups = [(family, [(f"{count} replicas", cost(family, count)) for count in rounds[0][family]]) for family in rounds[0]]
         told.plots.append(bars(f"Primary's processor time for a SET, {title}", "ns", groups))
     resting = str(rest_count(results["counts"]))
     rows = []
@@ -145,7 +152,9 @@ def tell(results):
             for scenario in TITLES if count in results["counts"] else ():
                 what = f"CPU of a SET, {count} replicas over shm to none, {TITLES[scenario]}"
                 told.goals.append(Held(what, to_none(rounds, family, scenario, count), limit))
-    others = [one[family][str(count)][name] for one in rounds for family in one for count in results["counts"] for name in TITLES]
+    others = [one[family][count][name] for one in rounds for family in one for count in one[family] for name in TITLES]
+    if anew := sum(one.get("anew", 0) for one in others):
+        told.notes.append(f"Replicas that fell behind by more than the primary holds had to begin anew {anew} times: they copied less than was written.")
     busy = statistics.median(one["server_busy_share"] for one in others)
     told.notes.append(f"The primary's core was busy {busy:.0%} of the time in the median window. {quiet(others)}")
     return told

@@ -21,7 +21,7 @@ from lib.servers import REDIS_END, WAIT_SECONDS, Kind, Server, ask, bound
 LOWEST_PRIORITY = 19
 POLL_SECONDS = 0.005
 SECRET = b"for comparisons only"
-# A Redis whose replica is this far behind drops it. The default of 256 MB ends every full copy under full load, again and again.
+# A Redis whose replica is this far behind drops it. Full write load fills the default of 256 MB before a large copy is complete.
 REDIS_LIMIT = "replica 2gb 2gb 0"
 
 
@@ -201,7 +201,7 @@ def families(options):
 
 
 VERBS_MISSING = (
-    "verbs is left out: no RDMA device is here (or name its address in REMORA_TEST_VERBS). `tools/soft-roce bench` measures throughput and lag "
+    "verbs is left out: it needs an RDMA device here, and the device's address in REMORA_TEST_VERBS. `tools/soft-roce bench` measures throughput and lag "
     "over verbs in a guest with a soft-RoCE device, beside perftest: its figures are of another machine and stand apart."
 )
 
