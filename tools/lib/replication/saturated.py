@@ -1,8 +1,10 @@
 """The primary's core at its limit: does a replica keep up, how far behind is it, what does it cost the primary's throughput?
 
-A closed loop of SETs, 32 in flight on each of 50 connections, first without a replica (something as busy stands in where cores are shared), then
-with one, at the lowest priority there, or the generator would not keep the primary at its limit. Meanwhile the replica's backlog is read, every 50 ms, and stamps are sent. A stamp waits in the primary's queue
-like every write, so the same at the primary itself stands beside. When the load ends, the time until the replica has everything.
+A closed loop of SETs, 32 in flight on each of 50 connections, first without a replica (something as busy stands in where cores
+are shared), then with one, at the lowest priority there: or the generator would not keep the primary at its limit. How busy
+the primary was stands beside. Meanwhile the replica's backlog is read, every 50 ms; then stamps are sent. A stamp waits in
+the primary's queue like every write, so the same at the primary itself is shown as well. When the load ends, the time
+until the replica has everything.
 """
 
 import tempfile
