@@ -6,6 +6,8 @@
 #[path = "follow/author.rs"]
 #[allow(dead_code)]
 mod author;
+#[path = "pull/chain.rs"]
+mod chain;
 #[path = "pull/clock.rs"]
 mod clock;
 #[path = "follow/compare.rs"]

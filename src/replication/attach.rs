@@ -116,7 +116,7 @@ pub fn attach(
         let mut invitation = loop {
             match joined.link.receive(deadline).map_err(failed)? {
                 Message::Grant(invitation) => break invitation,
-                Message::Heartbeat if Instant::now() < deadline => {}
+                Message::Heartbeat(_) if Instant::now() < deadline => {}
                 other => return Err(failed(LinkError::OutOfPlace(other.name()))),
             }
         };

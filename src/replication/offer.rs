@@ -5,6 +5,7 @@ use super::board::Board;
 use super::report::{OfferCounters, ReplicaView, Report};
 use super::secret::Secret;
 use super::session::{SessionError, serve};
+use super::standing::Standing;
 use super::wire::{Join, Message, Refusal};
 use super::{REPLICAS_MAX, host_id};
 use crate::fabric::{Exporter, FabricError, Grant, GrantState, Kind, Regions};
@@ -37,6 +38,8 @@ pub struct OfferConfig {
     pub silence_max: Duration,
     /// Where the replicas' ack slots are put up.
     pub board: Arc<Board>,
+    /// Where this process stands, which is told to them.
+    pub standing: Arc<Standing>,
 }
 
 /// Why a primary cannot offer replication.
@@ -189,6 +192,10 @@ impl Offer {
 
     pub(super) fn host(&self) -> [u8; 16] {
         self.host
+    }
+
+    pub(super) fn standing(&self) -> &Standing {
+        &self.config.standing
     }
 
     pub(super) fn client_port(&self) -> u16 {

@@ -1,6 +1,7 @@
 //! What replication tells of itself: one set of names for `stats`, `remora ctl` and the log.
 
 use super::pull::{Counts, Lag};
+use super::standing::Distance;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -63,6 +64,8 @@ pub struct FollowView {
     pub lag_bytes: u64,
     /// Behind, in time.
     pub lag_microseconds: u64,
+    /// From the root of the chain, by what each link says of itself.
+    pub distance: Distance,
     /// Counted over all channels.
     pub counts: Counts,
     /// Times that it was admitted.
@@ -107,6 +110,9 @@ impl FollowView {
         row("trouble", &if self.trouble.is_empty() { "none" } else { &self.trouble });
         row("lag_bytes", &self.lag_bytes);
         row("lag_us", &self.lag_microseconds);
+        row("lag_total_bytes", &self.distance.lag_bytes);
+        row("lag_total_us", &self.distance.lag_microseconds);
+        row("depth", &self.distance.depth);
         row("sessions", &self.sessions);
         row("failed_tries", &self.failed_tries);
         row("looks", &counts.looks);

@@ -6,6 +6,7 @@
 use super::link::{Link, LinkError};
 use super::offer::{Admission, Offer};
 use super::secret::{Side, random};
+use super::standing::{DEPTH_MAX, Distance};
 use super::wire::{Join, Message, Refusal, VERSION, Welcome};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use crate::fabric::{FabricError, GrantState, Invitation, Kind, Token};
@@ -78,6 +79,10 @@ fn handshake<'o>(offer: &'o Offer, link: &mut Link) -> Result<Admission<'o>, Ses
     if offer.store().epochs().is_empty() {
         return refused(Refusal::Busy, "this is a replica itself, and has nothing yet that others could follow");
     }
+    if offer.standing().is(&join.replica) {
+        return refused(Refusal::Circle, "this is the replica itself: it cannot follow its own log");
+    }
+    place_below(offer)?;
     let admission = match offer.admit(link.peer(), &join) {
         Some(admission) => admission,
         None => return refused(Refusal::Busy, format!("there are {} replicas already", super::REPLICAS_MAX)),
@@ -113,6 +118,19 @@ fn authenticate(offer: &Offer, link: &mut Link, deadline: Instant) -> Result<(),
     link.send(&Message::Accept { proof: offer.secret().prove(Side::Primary, &theirs, &ours) }, deadline)?;
     link.trust();
     Ok(())
+}
+
+/// How far from the root this process is, if there may be others below it.
+fn place_below(offer: &Offer) -> Result<Distance, SessionError> {
+    let distance = offer.standing().distance();
+    if distance.depth >= DEPTH_MAX {
+        let words = format!(
+            "{} replicas in a row are above this one, itself included: there may be {DEPTH_MAX}, or they follow one another in a circle",
+            distance.depth
+        );
+        return refused(Refusal::Circle, words);
+    }
+    Ok(distance)
 }
 
 fn welcome(offer: &Offer, join: &Join) -> Welcome {
@@ -162,8 +180,8 @@ fn next(link: &mut Link, deadline: Instant) -> Result<Message, LinkError> {
     loop {
         match link.receive(deadline)? {
             // There are always more where heartbeats come without an end.
-            Message::Heartbeat if Instant::now() < deadline => {}
-            Message::Heartbeat => return Err(LinkError::OutOfPlace("nothing but Heartbeat")),
+            Message::Heartbeat(_) if Instant::now() < deadline => {}
+            Message::Heartbeat(_) => return Err(LinkError::OutOfPlace("nothing but Heartbeat")),
             message => return Ok(message),
         }
     }
@@ -174,10 +192,11 @@ fn follow(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<s
     let mut heard_at = Instant::now();
     loop {
         let beat_at = Instant::now() + HEARTBEAT;
-        link.send(&Message::Heartbeat, beat_at)?;
+        let distance = place_below(offer)?;
+        link.send(&Message::Heartbeat(distance), beat_at)?;
         while Instant::now() < beat_at {
             match link.receive(beat_at) {
-                Ok(Message::Heartbeat) => heard_at = Instant::now(),
+                Ok(Message::Heartbeat(_)) => heard_at = Instant::now(),
                 Ok(other) => return out_of_place(&other),
                 Err(LinkError::Silent(_)) => {}
                 Err(error) => return Err(error.into()),

@@ -5,13 +5,14 @@
 //! frame:  length 4 (of what follows) | kind 1 | fields ...
 //! ```
 
+use super::standing::Distance;
 use crate::base::epoch::Epoch;
 use crate::fabric::{Descriptor, Invitation, Kind, Token};
 use crate::store::sizing::SHARDS_MAX;
 use crate::store::{EPOCHS_MAX, EpochStart, Geometry};
 
 /// The protocol spoken here. It grows with every change that an older side would misunderstand.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// What every connection begins with, so that a stray client is told apart from an old replica.
 pub const MAGIC: [u8; 8] = *b"remora\r\n";
 /// Bytes before a frame's kind.
@@ -51,6 +52,8 @@ pub enum Refusal {
     Replaced = 6,
     /// The primary is ending.
     Ending = 7,
+    /// It would follow itself, at once or through others, or the chain is too long.
+    Circle = 8,
 }
 
 /// One message.
@@ -95,8 +98,8 @@ pub enum Message {
     Grant(Invitation),
     /// Replica: the data channel stands.
     Attached,
-    /// Either, once a second.
-    Heartbeat,
+    /// Either, once a second; with how far from the root the primary is, which may be a replica itself. A replica says zeroes.
+    Heartbeat(Distance),
 }
 
 /// What a replica says of itself.
@@ -152,7 +155,7 @@ impl Message {
             Message::Choose(_) => 8,
             Message::Grant(_) => 9,
             Message::Attached => 10,
-            Message::Heartbeat => 11,
+            Message::Heartbeat(_) => 11,
         }
     }
 
@@ -169,7 +172,7 @@ impl Message {
             Message::Choose(_) => "Choose",
             Message::Grant(_) => "Grant",
             Message::Attached => "Attached",
-            Message::Heartbeat => "Heartbeat",
+            Message::Heartbeat(_) => "Heartbeat",
         }
     }
 
@@ -198,7 +201,12 @@ impl Message {
             Message::Welcome(welcome) => put_welcome(out, welcome),
             Message::Choose(fabric) => out.push(*fabric as u8),
             Message::Grant(invitation) => put_invitation(out, invitation),
-            Message::Attached | Message::Heartbeat => {}
+            Message::Attached => {}
+            Message::Heartbeat(distance) => {
+                out.extend_from_slice(&distance.depth.to_le_bytes());
+                out.extend_from_slice(&distance.lag_bytes.to_le_bytes());
+                out.extend_from_slice(&distance.lag_microseconds.to_le_bytes());
+            }
         }
         let length = (out.len() - begin - LENGTH_BYTES) as u32;
         out[begin..begin + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
@@ -338,14 +346,17 @@ fn read(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
         8 => Message::Choose(fields.kind()?),
         9 => Message::Grant(read_invitation(fields)?),
         10 => Message::Attached,
-        11 => Message::Heartbeat,
+        11 => {
+            let (depth, lag_bytes, lag_microseconds) = (fields.u32()?, fields.u64()?, fields.u64()?);
+            Message::Heartbeat(Distance { depth, lag_bytes, lag_microseconds })
+        }
         _ => return None,
     })
 }
 
 fn refusal(number: u8) -> Option<Refusal> {
     use Refusal::*;
-    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending].into_iter().find(|why| *why as u8 == number)
+    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle].into_iter().find(|why| *why as u8 == number)
 }
 
 fn read_welcome(fields: &mut Fields<'_>) -> Option<Welcome> {
@@ -404,7 +415,7 @@ mod tests {
                 ack: descriptor(3),
             }),
             Message::Attached,
-            Message::Heartbeat,
+            Message::Heartbeat(Distance { depth: 2, lag_bytes: 1 << 40, lag_microseconds: 1500 }),
         ]
     }
 

@@ -197,7 +197,7 @@ fn positions_that_go_back_end_it_and_another_epoch_does_at_once() {
         pull(&mut session, &scene.replica).expect("it is honest so far");
         lie(&scene.forged);
         let ended = lie_until_it_ends(&mut session, &scene.replica);
-        assert!(matches!(ended, PullError::Senseless { what: "a position went back", .. }), "{name}: {ended}");
+        assert!(matches!(ended, PullError::BeganAnew { what: "a position went back", .. }), "{name}: {ended}");
         let known = session.puller.known();
         drop(session);
         pull_honest(&mut scene, &known);
@@ -256,7 +256,7 @@ fn a_tail_that_was_too_high_is_not_gone_on_from() {
     pull(&mut session, &scene.replica).expect("it looks as if it were true");
     scene.forged.restore(&scene.store);
     let ended = lie_until_it_ends(&mut session, &scene.replica);
-    assert!(matches!(ended, PullError::Senseless { what: "a position went back", .. }), "{ended}");
+    assert!(matches!(ended, PullError::BeganAnew { what: "a position went back", .. }), "{ended}");
     let known = session.puller.known();
     drop(session);
     pull_honest(&mut scene, &known);

@@ -50,6 +50,19 @@ impl Node {
         Node::of(Server::start(&all), "remora: read-only replica of ")
     }
 
+    /// A replica that can be followed itself, at `port` of this host, 0 for any.
+    pub fn middle(upstream: SocketAddr, port: u16, arguments: &[&str]) -> Node {
+        let (upstream, port) = (upstream.to_string(), format!("127.0.0.1:{port}"));
+        let mut all = vec!["--replica-of", &upstream, "--replication", &port, "-t", "1"];
+        all.extend(arguments);
+        Node::of(Server::start(&all), "remora: replication on tcp ")
+    }
+
+    /// A replica that others can follow: one that may be promoted.
+    pub fn standby(primary: SocketAddr, arguments: &[&str]) -> Node {
+        Node::middle(primary, 0, arguments)
+    }
+
     fn of(server: Server, announcement: &str) -> Node {
         let mut said = Vec::new();
         let announced = loop {

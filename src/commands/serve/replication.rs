@@ -1,21 +1,26 @@
 //! The flags of `remora serve` that make a primary offer its rings and a replica follow one, and what is started for them.
 
-use crate::engine::Engine;
+use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, ACK_MILLISECONDS_MAX, ACK_REPLICAS_MAX};
+use crate::engine::{AckPolicy, Engine, Refused};
 use crate::fabric::verbs::VerbsOptions;
 use crate::fabric::{self, ConnectOptions, Exporter, FabricError, Kind};
 use crate::replication::SILENCE_SECONDS_DEFAULT;
+use crate::replication::admission::Admitted;
 use crate::replication::attach::{Identity, Joined};
 use crate::replication::board::Board;
-use crate::replication::follow::{FollowConfig, Following, first_join};
+use crate::replication::follow::{FollowConfig, first_join};
+use crate::replication::node::{Clients, Node, NodeConfig, RunningNode};
 use crate::replication::offer::{Offer, OfferConfig, Running};
+use crate::replication::order::{Order, with_port};
 use crate::replication::report::Report;
 use crate::replication::secret::{Secret, random};
+use crate::replication::standing::Standing;
 use crate::server::address;
 use crate::store::Store;
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// How long a replica that starts looks for its primary.
@@ -49,6 +54,12 @@ pub struct ReplicationArgs {
     /// Port of the data channels over verbs and TCP; 0 for one of the kernel's choice
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub replication_data_port: u16,
+    /// Replicas that must hold a write before it is answered; 0 for none. A meta command may say otherwise (flag A)
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=i64::from(ACK_REPLICAS_MAX)))]
+    pub ack_replicas: u8,
+    /// Milliseconds after which a write that too few replicas hold is answered with an error
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = ACK_MILLISECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=u64::from(ACK_MILLISECONDS_MAX)))]
+    pub ack_timeout: u64,
     /// RDMA device to use, with its port and GID index if those matter: mlx5_0, mlx5_0:1, mlx5_0:1:3
     #[arg(long, value_name = "NAME[:PORT[:GID]]", value_parser = device)]
     pub device: Option<VerbsOptions>,
@@ -67,12 +78,14 @@ pub struct Plan {
     data_port: u16,
     identity: Identity,
     board: Arc<Board>,
+    standing: Arc<Standing>,
+    acks: AckPolicy,
 }
 
-/// What runs beside the server; ends when dropped.
+/// What runs beside the server; ends when dropped: the node first, for it may write to the store.
 pub struct Replicating {
+    node: RunningNode,
     offer: Option<Running>,
-    following: Option<Following>,
 }
 
 impl Plan {
@@ -86,6 +99,12 @@ impl Plan {
         if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && secret.is_none()) {
             bail!("--replication {listen} is open to other hosts, so replicas must have a secret: give --secret-file");
         }
+        let replica = random()?;
+        if let (None, replicas @ 1..) = (listen, args.ack_replicas) {
+            bail!(
+                "--ack-replicas {replicas} needs --replication ADDR:PORT: without it there is no replica to wait for"
+            );
+        }
         Ok(Plan {
             listen,
             primary: args.replica_of.as_deref().map(with_port).transpose().context("--replica-of")?,
@@ -96,28 +115,46 @@ impl Plan {
             silence_max: Duration::from_secs(args.replication_timeout),
             data_port: args.replication_data_port,
             board: Arc::default(),
-            identity: Identity { replica: random()?, name: args.replica_name.clone().unwrap_or_else(host_name) },
+            standing: Arc::new(Standing::new(replica)),
+            identity: Identity { replica, name: args.replica_name.clone().unwrap_or_else(host_name) },
+            acks: AckPolicy { replicas: args.ack_replicas, timeout: Duration::from_millis(args.ack_timeout) },
         })
+    }
+
+    /// What replicas have applied.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    /// Which writes wait for replicas.
+    pub fn acks(&self) -> AckPolicy {
+        self.acks
+    }
+
+    /// Rows of `stats settings`.
+    pub fn setting_rows(&self) -> [(&'static str, String); 2] {
+        [("ack_replicas", self.acks.replicas.to_string()), ("ack_timeout", self.acks.timeout.as_millis().to_string())]
     }
 
     /// Of a replica: be admitted by its primary, which says what store to make.
     pub fn join(&self) -> anyhow::Result<Option<Joined>> {
-        let Some(config) = self.follow_config()? else { return Ok(None) };
-        let joined = first_join(&config, PATIENCE).context("cannot join the primary")?;
+        let Some(primary) = &self.primary else { return Ok(None) };
+        let joined = first_join(&self.follow_config().of(primary), PATIENCE).context("cannot join the primary")?;
         Ok(Some(joined))
     }
 
-    fn follow_config(&self) -> anyhow::Result<Option<FollowConfig>> {
-        let Some(primary) = &self.primary else { return Ok(None) };
-        Ok(Some(FollowConfig {
-            primary: primary.clone(),
+    /// How to follow, now or once an order says whom.
+    fn follow_config(&self) -> FollowConfig {
+        FollowConfig {
+            primary: self.primary.clone().unwrap_or_default(),
             secret: self.secret.clone(),
             fabrics: self.fabrics.clone().unwrap_or_else(FollowConfig::any_fabric),
             options: self.options.clone(),
             identity: self.identity.clone(),
             pause_max: self.pause_max,
             silence_max: self.silence_max,
-        }))
+            standing: self.standing.clone(),
+        }
     }
 
     /// Start what was asked for.
@@ -128,25 +165,18 @@ impl Plan {
         engine: &Arc<Engine>,
         client_port: u16,
     ) -> anyhow::Result<Replicating> {
-        let following = match (self.follow_config()?, joined) {
-            (Some(config), Some(joined)) => {
-                engine.set_read_only(Some(primary_of(&joined)));
-                Some(Following::start(config, joined, store.clone()).context("cannot start the replication thread")?)
-            }
-            _ => None,
-        };
         let offer = self.listen.map(|listen| self.offer(listen, store, client_port)).transpose()?;
-        let follow = following.as_ref().map(|following| following.follow().clone());
-        let offered = offer.as_ref().map(|running| running.offer().clone());
-        engine.set_replication_rows(Box::new(move |emit| {
-            if let Some(follow) = &follow {
-                follow.rows(emit);
-            }
-            if let Some(offer) = &offered {
-                offer.rows(emit);
-            }
-        }));
-        Ok(Replicating { offer, following })
+        let config = NodeConfig {
+            follow: self.follow_config(),
+            clients: Box::new(ClientsOf(Arc::downgrade(engine))),
+            offer: offer.as_ref().map(|running| running.offer().clone()),
+        };
+        let node =
+            Node::start(config, joined.map(Admitted::from), store.clone()).context("cannot start replication")?;
+        let (telling, taking) = (node.node().clone(), node.node().clone());
+        engine.set_replication_rows(Box::new(move |emit| telling.rows(emit)));
+        engine.set_order_taker(Box::new(move |words| take_order(&taking, words)));
+        Ok(Replicating { node, offer })
     }
 
     fn offer(&self, listen: SocketAddr, store: &Arc<Store>, client_port: u16) -> anyhow::Result<Running> {
@@ -157,6 +187,7 @@ impl Plan {
             client_port,
             silence_max: self.silence_max,
             board: self.board.clone(),
+            standing: self.standing.clone(),
         };
         Ok(Offer::start(store.clone(), config)?)
     }
@@ -185,28 +216,34 @@ impl Replicating {
             let fabrics: Vec<&str> = running.offer().fabrics().map(Kind::name).collect();
             eprintln!("remora: replication on tcp {} over {}", running.offer().address(), fabrics.join(", "));
         }
-        if let Some(following) = &self.following {
-            eprintln!("remora: read-only replica of {}", following.follow().snapshot().primary);
+        if let Some(follow) = self.node.node().follow() {
+            eprintln!("remora: read-only replica of {}", follow.primary());
         }
     }
 }
 
-/// Where clients of this replica should write: the primary's host, and the port that it has told.
-fn primary_of(joined: &Joined) -> String {
-    let host = joined.link.peer();
-    match joined.welcome.client_port {
-        0 => format!("the host {}", host.ip()),
-        port => SocketAddr::new(host.ip(), port).to_string(),
+/// The engine, as the node knows it. Weak, for the engine has the node as well.
+struct ClientsOf(Weak<Engine>);
+
+impl Clients for ClientsOf {
+    fn take_writes(&self) {
+        if let Some(engine) = self.0.upgrade() {
+            engine.set_read_only(None);
+        }
+    }
+
+    fn refuse_writes(&self, primary: Option<&str>) {
+        let Some(engine) = self.0.upgrade() else { return };
+        match primary {
+            Some(primary) => engine.set_read_only(Some(primary.into())),
+            None => engine.set_detached(),
+        }
     }
 }
 
-/// A name that means nothing now may do so later; a port that is missing will not come.
-fn with_port(text: &str) -> anyhow::Result<String> {
-    let port = text.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
-    match port {
-        Some(1..) => Ok(text.to_string()),
-        _ => bail!("\"{text}\" has no port; write HOST:PORT, the primary's --replication port"),
-    }
+fn take_order(node: &Node, words: &[u8]) -> Result<(), Refused> {
+    let order = Order::parse(&String::from_utf8_lossy(words)).map_err(|error| Refused::Nonsense(error.to_string()))?;
+    node.take(order).map_err(|error| Refused::Busy(error.to_string()))
 }
 
 fn resolve_one(text: &str) -> anyhow::Result<SocketAddr> {

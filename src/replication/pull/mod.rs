@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | [`lane`] | one shard: pieces of its ring on their way, in order, and what follows from a look |
+//! | [`line`] | what a control line shows, held against what it showed before |
 //! | [`carry`] | a record cut by a piece's end |
 //! | [`sizer`] | how long a piece is |
 //!
@@ -15,6 +16,7 @@
 
 mod carry;
 mod lane;
+mod line;
 mod sizer;
 
 use super::ack::{Acks, Summary};
@@ -22,7 +24,7 @@ use super::resume::Why;
 use crate::base::epoch::Epoch;
 use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
 use crate::store::ring::CONTROL_LINE_BYTES;
-use crate::store::{BadRecord, EpochStart, Geometry, Store};
+use crate::store::{BadRecord, EpochStart, Store};
 use lane::Lane;
 use sizer::Sizer;
 use std::time::{Duration, Instant};
@@ -47,9 +49,17 @@ pub enum PullError {
     /// READs did not come back.
     #[error("{0} READs were not answered within {1:?}")]
     Stuck(usize, Duration),
-    /// The primary has begun another epoch: ask it what happened.
+    /// The primary has begun an epoch that is not in the history that it told: ask it what happened.
     #[error("the primary's epoch is now {0}")]
     EpochChanged(Epoch),
+    /// Who is followed, a replica itself, has begun its log anew. What is here is kept; where to go on is to be decided again.
+    #[error("shard {shard}: whom this replica follows has begun its log anew: {what}")]
+    BeganAnew {
+        /// Which.
+        shard: usize,
+        /// How that was seen.
+        what: &'static str,
+    },
     /// Its control lines make no sense.
     #[error("shard {shard}: the primary's control line makes no sense: {what}")]
     Senseless {
@@ -150,7 +160,6 @@ struct Round {
 pub struct Puller<'s> {
     channel: Box<dyn Channel>,
     lanes: Vec<Lane<'s>>,
-    geometry: Geometry,
     epoch: Epoch,
     acks: Acks,
     sizer: Sizer,
@@ -159,6 +168,8 @@ pub struct Puller<'s> {
     free_lines: Vec<Landing>,
     rounds: Vec<Round>,
     rounds_begun: u64,
+    /// The latest round whose look has arrived.
+    looked_at: u64,
     under_way: usize,
     /// Where the next round begins to look for pieces, so that no shard starves.
     first: usize,
@@ -201,13 +212,13 @@ impl<'s> Puller<'s> {
             acks: Acks::new(followers.len()),
             lanes: followers.into_iter().enumerate().map(lane).collect(),
             channel,
-            geometry,
             epoch: history.last().expect("a history has an epoch").epoch,
             sizer: Sizer::new(landing_bytes, pieces),
             free,
             free_lines,
             rounds: Vec::new(),
             rounds_begun: 0,
+            looked_at: 0,
             under_way: 0,
             first: 0,
             batch: Vec::new(),
@@ -371,11 +382,17 @@ impl<'s> Puller<'s> {
         let round = self.rounds.remove(at);
         let now = (self.clock)();
         self.sizer.observe(round.bytes, now.saturating_duration_since(round.submitted_at));
+        if number < self.looked_at {
+            // Overtaken: a later look has shown more already.
+            self.free_lines.push(landing);
+            return Ok(());
+        }
+        self.looked_at = number;
         let words = landing.words(self.lanes.len() * CONTROL_LINE_BYTES);
         let mut behind = false;
         for (shard, lane) in self.lanes.iter_mut().enumerate() {
             let line = &words[shard * CONTROL_LINE_BYTES / 8..][..CONTROL_LINE_BYTES / 8];
-            lane.look((number, now), line, self.epoch, &self.geometry, &mut self.counts)?;
+            lane.look((number, now), line, &mut self.counts)?;
             behind |= !lane.is_caught_up();
             let silence = lane.overtaken_at().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
             if silence > self.silence_max {
