@@ -11,6 +11,8 @@
 //! | restarts.rs | processes that die |
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
+//! | roles.rs | a replica is promoted, others move over, the old primary comes back |
+//! | orders.rs | what is refused of `remora ctl`, and in which words |
 //! | impostor.rs | a primary that lies, to a replica's process |
 //! | lies.rs | the same to the pull loop alone, many times |
 
@@ -32,10 +34,14 @@ mod joining;
 mod lies;
 #[path = "replication/node.rs"]
 mod node;
+#[path = "replication/orders.rs"]
+mod orders;
 #[path = "replication/proxy.rs"]
 mod proxy;
 #[path = "replication/restarts.rs"]
 mod restarts;
+#[path = "replication/roles.rs"]
+mod roles;
 #[path = "replication/secrets.rs"]
 mod secrets;
 #[path = "replication/stalls.rs"]

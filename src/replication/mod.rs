@@ -7,7 +7,11 @@
 //! | [`link`] | one end of a control connection |
 //! | [`offer`] | the primary's side: the replication port, who is admitted, what is offered |
 //! | [`session`] | one replica at its primary |
+//! | [`node`] | this process's role, and orders that change it |
+//! | [`order`] | an order, as words and back |
+//! | [`change`] | carrying one out: promote, detach, replicate |
 //! | [`follow`] | the replica's side: connect, attach, pull, and again after a failure |
+//! | [`admission`] | a replica that was admitted: can this store follow? |
 //! | [`attach`] | the replica's side of the handshake, and the choice of a fabric |
 //! | [`pull`] | the pull loop |
 //! | [`resume`] | where a replica goes on |
@@ -20,11 +24,15 @@
 //! The primary's threads take no part in the data: a session thread wakes once a second for a heartbeat, and that is all.
 
 pub mod ack;
+pub mod admission;
 pub mod attach;
 pub mod board;
+mod change;
 pub mod follow;
 pub mod link;
+pub mod node;
 pub mod offer;
+pub mod order;
 pub mod pace;
 pub mod pull;
 pub mod report;

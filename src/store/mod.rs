@@ -13,6 +13,7 @@
 //! | [`check`] | is this a record of this place and epoch? |
 //! | [`geometry`] | what two stores must share to hold the same bytes |
 //! | [`epochs`] | whose history a log is, and where it passed to another primary |
+//! | [`promotion`] | a store changes hands: a replica's begins an epoch of its own |
 //! | [`reclaim`] | the tail: eviction, second chance, growing the index |
 //! | [`sizing`] | how `-m`, `-I` and `-t` become shards and rings |
 //!
@@ -26,6 +27,7 @@ pub mod follower;
 pub mod geometry;
 pub mod index;
 pub mod item;
+pub mod promotion;
 pub mod reclaim;
 pub mod record;
 pub mod ring;
@@ -48,6 +50,7 @@ pub use epochs::{EPOCHS_MAX, EpochStart, NOT_BEGUN};
 pub use follower::{Applied, Follower, Stop};
 pub use geometry::Geometry;
 pub use item::{Item, MetaChange, NewItem, ValueLoan};
+pub use promotion::{Extent, TurnsOfNow};
 pub use record::Draft;
 use record::{Kind, Meta, Source};
 use ring::{CONTROL_LINE_BYTES, Ring};

@@ -7,7 +7,8 @@
 use super::NoRoom;
 use super::index::{Entry as Slot, Index, Look, SlotRef};
 use super::item::Item;
-use super::record::{Draft, EPOCH_VALUE_BYTES, HEADER_BYTES, Kind, Record, Shape};
+use super::promotion::with_epoch_record;
+use super::record::{Draft, HEADER_BYTES, Kind, Record, Shape};
 use super::ring::{BIRTH, ControlLine, Ring};
 use crate::base::epoch::Epoch;
 use crate::base::hash::IndexHash;
@@ -140,12 +141,10 @@ impl Shard {
 
     /// The first record of every ring says which epoch began.
     pub(super) fn be_born(&self, epoch: Epoch) {
-        let mut value = [0; EPOCH_VALUE_BYTES];
-        value[..8].copy_from_slice(&epoch.0.to_le_bytes());
-        value[8..].copy_from_slice(&BIRTH.to_le_bytes());
         self.control().begin_epoch(epoch.0, BIRTH);
-        let draft = Draft::new(Kind::Epoch, b"", Default::default(), 0, None, super::record::Source::Bytes(&value));
-        self.append(&mut self.lock(), &draft, 0).expect("an empty ring has room for its first record");
+        with_epoch_record(epoch, BIRTH, |draft| {
+            self.append(&mut self.lock(), draft, 0).expect("an empty ring has room for its first record");
+        });
     }
 
     /// The published state.
@@ -289,7 +288,7 @@ impl Shard {
     }
 
     /// Pads from `from` up to `to`, a slab's end each.
-    fn pad(&self, from: u64, to: u64, epoch: u64) {
+    pub(super) fn pad(&self, from: u64, to: u64, epoch: u64) {
         let mut at = from;
         while at < to {
             let pad_bytes = self.ring.bytes_to_slab_end(at);

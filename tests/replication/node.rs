@@ -58,6 +58,14 @@ impl Node {
         Node::of(Server::start(&all), "remora: replication on tcp ")
     }
 
+    /// A replica that others can follow: one that may be promoted.
+    pub fn standby(primary: SocketAddr, arguments: &[&str]) -> Node {
+        let primary = primary.to_string();
+        let mut all = vec!["--replica-of", &primary, "--replication", "127.0.0.1:0", "-t", "1"];
+        all.extend(arguments);
+        Node::of(Server::start(&all), "remora: replication on tcp ")
+    }
+
     fn of(server: Server, announcement: &str) -> Node {
         let mut said = Vec::new();
         let announced = loop {

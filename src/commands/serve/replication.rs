@@ -1,13 +1,16 @@
 //! The flags of `remora serve` that make a primary offer its rings and a replica follow one, and what is started for them.
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Refused};
 use crate::fabric::verbs::VerbsOptions;
 use crate::fabric::{self, ConnectOptions, Exporter, FabricError, Kind};
 use crate::replication::SILENCE_SECONDS_DEFAULT;
+use crate::replication::admission::Admitted;
 use crate::replication::attach::{Identity, Joined};
 use crate::replication::board::Board;
-use crate::replication::follow::{FollowConfig, Following, first_join};
+use crate::replication::follow::{FollowConfig, first_join};
+use crate::replication::node::{Clients, Node, NodeConfig, RunningNode};
 use crate::replication::offer::{Offer, OfferConfig, Running};
+use crate::replication::order::{Order, with_port};
 use crate::replication::report::Report;
 use crate::replication::secret::{Secret, random};
 use crate::replication::standing::Standing;
@@ -16,7 +19,7 @@ use crate::store::Store;
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// How long a replica that starts looks for its primary.
@@ -71,10 +74,10 @@ pub struct Plan {
     standing: Arc<Standing>,
 }
 
-/// What runs beside the server; ends when dropped.
+/// What runs beside the server; ends when dropped: the node first, for it may write to the store.
 pub struct Replicating {
+    node: RunningNode,
     offer: Option<Running>,
-    following: Option<Following>,
 }
 
 impl Plan {
@@ -106,15 +109,15 @@ impl Plan {
 
     /// Of a replica: be admitted by its primary, which says what store to make.
     pub fn join(&self) -> anyhow::Result<Option<Joined>> {
-        let Some(config) = self.follow_config()? else { return Ok(None) };
-        let joined = first_join(&config, PATIENCE).context("cannot join the primary")?;
+        let Some(primary) = &self.primary else { return Ok(None) };
+        let joined = first_join(&self.follow_config().of(primary), PATIENCE).context("cannot join the primary")?;
         Ok(Some(joined))
     }
 
-    fn follow_config(&self) -> anyhow::Result<Option<FollowConfig>> {
-        let Some(primary) = &self.primary else { return Ok(None) };
-        Ok(Some(FollowConfig {
-            primary: primary.clone(),
+    /// How to follow, now or once an order says whom.
+    fn follow_config(&self) -> FollowConfig {
+        FollowConfig {
+            primary: self.primary.clone().unwrap_or_default(),
             secret: self.secret.clone(),
             fabrics: self.fabrics.clone().unwrap_or_else(FollowConfig::any_fabric),
             options: self.options.clone(),
@@ -122,7 +125,7 @@ impl Plan {
             pause_max: self.pause_max,
             silence_max: self.silence_max,
             standing: self.standing.clone(),
-        }))
+        }
     }
 
     /// Start what was asked for.
@@ -133,25 +136,18 @@ impl Plan {
         engine: &Arc<Engine>,
         client_port: u16,
     ) -> anyhow::Result<Replicating> {
-        let following = match (self.follow_config()?, joined) {
-            (Some(config), Some(joined)) => {
-                engine.set_read_only(Some(primary_of(&joined)));
-                Some(Following::start(config, joined, store.clone()).context("cannot start the replication thread")?)
-            }
-            _ => None,
-        };
         let offer = self.listen.map(|listen| self.offer(listen, store, client_port)).transpose()?;
-        let follow = following.as_ref().map(|following| following.follow().clone());
-        let offered = offer.as_ref().map(|running| running.offer().clone());
-        engine.set_replication_rows(Box::new(move |emit| {
-            if let Some(follow) = &follow {
-                follow.rows(emit);
-            }
-            if let Some(offer) = &offered {
-                offer.rows(emit);
-            }
-        }));
-        Ok(Replicating { offer, following })
+        let config = NodeConfig {
+            follow: self.follow_config(),
+            clients: Box::new(ClientsOf(Arc::downgrade(engine))),
+            offer: offer.as_ref().map(|running| running.offer().clone()),
+        };
+        let node =
+            Node::start(config, joined.map(Admitted::from), store.clone()).context("cannot start replication")?;
+        let (telling, taking) = (node.node().clone(), node.node().clone());
+        engine.set_replication_rows(Box::new(move |emit| telling.rows(emit)));
+        engine.set_order_taker(Box::new(move |words| take_order(&taking, words)));
+        Ok(Replicating { node, offer })
     }
 
     fn offer(&self, listen: SocketAddr, store: &Arc<Store>, client_port: u16) -> anyhow::Result<Running> {
@@ -191,28 +187,34 @@ impl Replicating {
             let fabrics: Vec<&str> = running.offer().fabrics().map(Kind::name).collect();
             eprintln!("remora: replication on tcp {} over {}", running.offer().address(), fabrics.join(", "));
         }
-        if let Some(following) = &self.following {
-            eprintln!("remora: read-only replica of {}", following.follow().snapshot().primary);
+        if let Some(follow) = self.node.node().follow() {
+            eprintln!("remora: read-only replica of {}", follow.primary());
         }
     }
 }
 
-/// Where clients of this replica should write: the primary's host, and the port that it has told.
-fn primary_of(joined: &Joined) -> String {
-    let host = joined.link.peer();
-    match joined.welcome.client_port {
-        0 => format!("the host {}", host.ip()),
-        port => SocketAddr::new(host.ip(), port).to_string(),
+/// The engine, as the node knows it. Weak, for the engine has the node as well.
+struct ClientsOf(Weak<Engine>);
+
+impl Clients for ClientsOf {
+    fn take_writes(&self) {
+        if let Some(engine) = self.0.upgrade() {
+            engine.set_read_only(None);
+        }
+    }
+
+    fn refuse_writes(&self, primary: Option<&str>) {
+        let Some(engine) = self.0.upgrade() else { return };
+        match primary {
+            Some(primary) => engine.set_read_only(Some(primary.into())),
+            None => engine.set_detached(),
+        }
     }
 }
 
-/// A name that means nothing now may do so later; a port that is missing will not come.
-fn with_port(text: &str) -> anyhow::Result<String> {
-    let port = text.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
-    match port {
-        Some(1..) => Ok(text.to_string()),
-        _ => bail!("\"{text}\" has no port; write HOST:PORT, the primary's --replication port"),
-    }
+fn take_order(node: &Node, words: &[u8]) -> Result<(), Refused> {
+    let order = Order::parse(&String::from_utf8_lossy(words)).map_err(|error| Refused::Nonsense(error.to_string()))?;
+    node.take(order).map_err(|error| Refused::Busy(error.to_string()))
 }
 
 fn resolve_one(text: &str) -> anyhow::Result<SocketAddr> {
