@@ -165,5 +165,5 @@ fn server(path: &Path, engine: Arc<Engine>) -> Server {
         input_bytes_total_max: INPUT_BYTES_TOTAL_MIN,
         pin: false,
     };
-    Server::start(config, sockets.expect("a unix socket"), engine).expect("a worker")
+    Server::start(config, sockets.expect("a unix socket"), engine, Arc::default()).expect("a worker")
 }

@@ -9,6 +9,7 @@
 //! | stalls.rs | processes that stand still for a while |
 //! | chain.rs | replicas of replicas |
 //! | restarts.rs | processes that die |
+//! | acks.rs | acknowledged writes |
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
@@ -18,6 +19,8 @@
 
 mod support;
 
+#[path = "replication/acks.rs"]
+mod acks;
 #[path = "replication/chain.rs"]
 mod chain;
 #[path = "replication/cuts.rs"]

@@ -83,6 +83,28 @@ pub const LINGER_BYTES_MAX: u64 = 16 << 20;
 /// At the end, how long connections may take for what is still to be sent to them.
 pub const STOP_MILLISECONDS_MAX: u64 = 2000;
 
+/// Most replicas that an answer may wait for: a primary has no more of them.
+pub const ACK_REPLICAS_MAX: u8 = 32;
+
+/// Longest time in milliseconds that an answer may wait for replicas, so that no client hangs for good.
+pub const ACK_MILLISECONDS_MAX: u32 = 60_000;
+
+/// Default of `--ack-timeout`: far beyond what a replica needs that is well, and short enough for a client to do something else.
+pub const ACK_MILLISECONDS_DEFAULT: u64 = 1000;
+
+/// Answers of one connection that may wait for replicas at a time; nothing more of it is executed until some are out. A client that pipelines
+/// a thousand requests is not slowed down, and what they take is some 100 KiB.
+pub const HELD_ANSWERS_MAX: usize = 1024;
+
+/// First and longest sleep of a worker between two looks at what replicas have applied, while answers wait for that: about how soon a replica
+/// on the same host can have it, and what costs a core next to nothing.
+pub const ACK_PAUSE_MICROSECONDS_MIN: u64 = 20;
+/// See [`ACK_PAUSE_MICROSECONDS_MIN`].
+pub const ACK_PAUSE_MICROSECONDS_MAX: u64 = 200;
+
+/// At the end, how much of the time of [`STOP_MILLISECONDS_MAX`] is left to send what can be waited for no longer.
+pub const STOP_SENDING_MILLISECONDS: u64 = 500;
+
 /// Files that the process needs beside its connections: listeners, epoll sets, slabs, logs.
 pub const OTHER_FILES_MAX: u64 = 256;
 
@@ -138,3 +160,4 @@ pub const NUMBER_TEXT_BYTES_MAX: usize = 64;
 pub const STATS_PREFIXES_MAX: usize = 4096;
 
 const _: () = assert!(KEY_BYTES_MAX < LINE_BYTES_MAX && LINE_BYTES_MAX < GET_LINE_BYTES_MAX);
+const _: () = assert!(STOP_SENDING_MILLISECONDS < STOP_MILLISECONDS_MAX);

@@ -113,7 +113,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         None => item_bytes_asked,
         Some(_) => geometry.record_bytes_max as usize,
     };
-    let rows = setting_rows(&args, &sockets, workers, memory_bytes, item_bytes_max);
+    let mut rows = setting_rows(&args, &sockets, workers, memory_bytes, item_bytes_max);
+    rows.extend(replication.setting_rows());
     let config = ServerConfig {
         workers,
         connections_max: args.conn_limit as usize,
@@ -123,10 +124,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         pin: !args.no_pin,
     };
     let client_port = sockets.tcp.first().map_or(0, SocketAddr::port);
-    let engine = Arc::new(Engine::new(store.clone(), Settings { item_bytes_max, workers, rows }));
+    let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows });
+    let engine = Arc::new(engine.with_acks(replication.acks()));
     let replicating = replication.start(joined, &store, &engine, client_port)?;
-    let server =
-        Server::start(config, sockets, engine).context("cannot start the workers; raise `ulimit -n` and -u")?;
+    let server = Server::start(config, sockets, engine, replication.board().clone())
+        .context("cannot start the workers; raise `ulimit -n` and -u")?;
     let stopper = server.stopper();
     signals::watch(move || stopper.stop()).context("cannot watch for signals")?;
     announce(&server)?;

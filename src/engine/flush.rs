@@ -30,23 +30,19 @@ impl FlushTimer {
 impl Engine {
     /// flush_all. A delay of zero or below is now.
     pub(super) fn flush_all(&self, call: &mut Call<'_, '_, '_>, delay: Exptime, noreply: bool) -> Outcome {
-        let gate = self.flush_timer.lock();
-        if delay.0 > 0 {
-            let due = expiry_of(delay, call.context.now).to_bits();
-            self.flush_timer.due.store(due, Relaxed);
-        } else {
-            if let Err(no_room) = self.store.flush(call.context.turn) {
+        let now = call.context.now;
+        let due = if delay.0 > 0 { expiry_of(delay, now).to_bits() } else { 0 };
+        {
+            let _gate = self.flush_timer.lock();
+            // An absolute time already gone is due at once, not at the next command.
+            let is_due = due <= now.0;
+            if is_due && let Err(no_room) = self.store.flush(call.context.turn) {
                 return call.refuse(no_room, 0, noreply);
             }
-            self.flush_timer.due.store(0, Relaxed);
+            self.flush_timer.due.store(if is_due { 0 } else { due }, Relaxed);
         }
-        drop(gate);
         call.context.stats.cmd_flush.increment();
-        // An absolute time already gone is due at once, not at the next command.
-        match self.flush_if_due(call.context) {
-            Ok(()) => call.answer_unless(noreply, reply::OK),
-            Err(no_room) => call.refuse(no_room, 0, noreply),
-        }
+        call.answer_unless(noreply, reply::OK)
     }
 
     /// No flush is to come.

@@ -6,8 +6,10 @@
 //!
 //! Invariant: a command that finds no room has changed nothing and appended nothing, so it may simply be tried again.
 
+mod acks;
 mod arithmetic;
 mod flush;
+pub mod held;
 mod meta;
 mod meta_get;
 mod orders;
@@ -26,6 +28,7 @@ use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::{Exptime, ParseLimits, Rejection, Request, reply};
 use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn};
 use flush::FlushTimer;
+pub use held::AckPolicy;
 pub use orders::{OrderTaker, Refused};
 pub use output::Output;
 pub use plan::Plan;
@@ -41,6 +44,7 @@ pub struct Engine {
     store: Arc<Store>,
     settings: Settings,
     read_only: ReadOnly,
+    acks: AckPolicy,
     global: GlobalStats,
     flush_timer: FlushTimer,
     prefixes: Prefixes,
@@ -139,6 +143,7 @@ impl Engine {
             store: store.into(),
             settings,
             read_only: ReadOnly::default(),
+            acks: AckPolicy::default(),
             global: GlobalStats::default(),
             flush_timer: FlushTimer::default(),
             prefixes: Prefixes::default(),
@@ -188,7 +193,9 @@ impl Engine {
         } else if let Err(no_room) = self.flush_if_due(call.context) {
             return call.refuse(no_room, resume, false);
         }
-        match request {
+        let ack_replicas = self.ack_replicas(request);
+        let begin = if ack_replicas > 0 { call.begin_held() } else { 0 };
+        let outcome = match request {
             Request::Get(request) => self.get(call, request, resume),
             Request::Store(request) => self.store_classic(call, request),
             Request::Arithmetic(request) => self.arithmetic(call, request),
@@ -205,8 +212,13 @@ impl Engine {
                 reply::version_line(call.out.bytes(), reply::VERSION);
                 Outcome::Done
             }
+            Request::Wait { replicas, milliseconds } => self.wait(call, *replicas, *milliseconds),
             Request::Quit => Outcome::Close,
+        };
+        if ack_replicas > 0 && outcome == Outcome::Done {
+            self.hold_answer(call, ack_replicas, begin);
         }
+        outcome
     }
 
     /// Answer a refusal: delete the key that must not stay, then append the answer. Parks when there is no room to
@@ -253,6 +265,12 @@ impl Call<'_, '_, '_> {
         if noreply { Outcome::Done } else { self.answer(line) }
     }
 
+    /// Where the answer begins that may be held for what is written from here on.
+    fn begin_held(&self) -> u64 {
+        self.context.turn.forget_appended();
+        self.out.end()
+    }
+
     /// Whether a command that found no room is to be tried again.
     fn would_park(&self, no_room: NoRoom) -> bool {
         no_room == NoRoom::Now && !self.last_try
@@ -263,6 +281,8 @@ impl Call<'_, '_, '_> {
         if self.would_park(no_room) {
             return Outcome::Park(at);
         }
+        // An error is not held for what was written before it came to that.
+        self.context.turn.forget_appended();
         let stats = self.context.stats;
         if no_room == NoRoom::TooLarge {
             stats.store_too_large.increment();

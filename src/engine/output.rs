@@ -5,10 +5,17 @@
 //! the turn and then calls [`Output::settle`], which copies what is left, before it announces quiescence.
 //!
 //! The answers are one stream of bytes; `sent_bytes` of it are gone. A partial write only moves that number.
+//!
+//! An answer may be held until replicas have what it tells of ([`Output::hold`]). Nothing is sent from the first held answer on, so answers keep
+//! their order; what is behind it is executed all the same, until the output is full. [`Output::resolve`] lets go of those at the front.
 
+use super::held::{Held, Judge, Verdict};
+use crate::base::limits::HELD_ANSWERS_MAX;
 use crate::store::{Store, Turn, ValueLoan, WordSpan};
 use crate::sys::send::{PARTS_PER_SEND, Part, send_parts};
+use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd;
 
 /// Answers from this size on are lent from the ring instead of copied. Measured in benches/; see docs/ARCHITECTURE.md.
@@ -35,8 +42,23 @@ pub struct Output {
     /// Loans in order; each stands before `bytes[at]`.
     loans: Vec<(usize, ValueLoan)>,
     lent_bytes: usize,
-    /// How much of the whole stream the socket has taken.
+    /// How much of the stream that is kept here the socket has taken.
     sent_bytes: usize,
+    /// How much of the whole stream is no longer kept here.
+    gone_bytes: u64,
+    /// Held answers, each with its place in the whole stream; in order.
+    held: VecDeque<(Range<u64>, Held)>,
+    /// Memory that they point to.
+    goal_bytes: usize,
+}
+
+/// What [`Output::resolve`] let go of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// Answers that are held no more.
+    pub answers: usize,
+    /// Of these, those that became an error.
+    pub failed: usize,
 }
 
 impl Output {
@@ -68,19 +90,107 @@ impl Output {
         self.bytes.len() + self.lent_bytes - self.sent_bytes
     }
 
+    /// Bytes that may be written now: none from the first held answer on.
+    pub fn sendable_bytes(&self) -> usize {
+        self.sendable_end() - self.sent_bytes
+    }
+
+    /// The same, as a place in the stream that is kept here.
+    fn sendable_end(&self) -> usize {
+        match self.held.front() {
+            None => self.bytes.len() + self.lent_bytes,
+            Some((range, _)) => (range.start - self.gone_bytes) as usize,
+        }
+    }
+
     /// True when no more requests should be executed for this connection.
     pub fn is_full(&self) -> bool {
-        self.pending_bytes() >= OUTPUT_BYTES_HIGH
+        self.pending_bytes() + self.goal_bytes >= OUTPUT_BYTES_HIGH || self.held.len() >= HELD_ANSWERS_MAX
     }
 
     /// True when nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.pending_bytes() == 0
+        self.pending_bytes() == 0 && self.held.is_empty()
+    }
+
+    /// True when requests may be executed: nothing waits but what is held.
+    pub fn takes_more(&self) -> bool {
+        self.sendable_bytes() == 0 && !self.is_full()
     }
 
     /// Bytes of memory that this output holds.
     pub fn capacity_bytes(&self) -> usize {
-        self.bytes.capacity() + self.loans.capacity() * size_of::<(usize, ValueLoan)>()
+        self.bytes.capacity()
+            + self.loans.capacity() * size_of::<(usize, ValueLoan)>()
+            + self.held.capacity() * size_of::<(Range<u64>, Held)>()
+    }
+
+    /// Where the whole stream ends: the place of the next answer, to hold it.
+    pub fn end(&self) -> u64 {
+        self.gone_bytes + (self.bytes.len() + self.lent_bytes) as u64
+    }
+
+    /// Hold what was appended since [`Output::end`] was `begin`: a whole answer, or the place of one.
+    pub fn hold(&mut self, begin: u64, held: Held) {
+        self.goal_bytes += held.goal.bytes();
+        self.held.push_back((begin..self.end(), held));
+    }
+
+    /// True while an answer is held.
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Whether [`Output::resolve`] would let go of something.
+    pub fn is_resolvable(&self, judge: &Judge<'_>) -> bool {
+        self.held.front().is_some_and(|(_, held)| held.verdict(judge) != Verdict::Waits)
+    }
+
+    /// Let go of the held answers at the front that wait no longer, with other words in the place of those that have not made it.
+    pub fn resolve(&mut self, judge: &Judge<'_>) -> Resolved {
+        let mut resolved = Resolved::default();
+        // Other words would move the places of loans. There are none once the turn has ended.
+        if !self.loans.is_empty() {
+            return resolved;
+        }
+        // The bytes as they will be, and how many of them as they are that stands for.
+        let (mut rewritten, mut rewritten_upto) = (Vec::new(), 0);
+        while let Some((_, front)) = self.held.front() {
+            let verdict = front.verdict(judge);
+            if verdict == Verdict::Waits {
+                break;
+            }
+            let (range, held) = self.held.pop_front().expect("it has a front");
+            self.goal_bytes -= held.goal.bytes();
+            resolved.answers += 1;
+            if verdict == Verdict::Stands {
+                continue;
+            }
+            resolved.failed += usize::from(!matches!(verdict, Verdict::Counted(_)));
+            let place = |position: u64| (position - self.gone_bytes) as usize;
+            rewritten.extend_from_slice(&self.bytes[rewritten_upto..place(range.start)]);
+            held.write_verdict(verdict, judge.now, &mut rewritten);
+            rewritten_upto = place(range.end);
+        }
+        if !rewritten.is_empty() {
+            self.rewrite(rewritten, rewritten_upto);
+        }
+        resolved
+    }
+
+    /// Put `rewritten` in the place of the first `upto` bytes. All that was sent is the same in both.
+    fn rewrite(&mut self, mut rewritten: Vec<u8>, upto: usize) {
+        let growth = rewritten.len() as i64 - upto as i64;
+        rewritten.extend_from_slice(&self.bytes[upto..]);
+        self.bytes = rewritten;
+        let moved = |position: u64| position.strict_add_signed(growth);
+        self.held.iter_mut().for_each(|(range, _)| *range = moved(range.start)..moved(range.end));
+    }
+
+    /// The client has gone: hold nothing. Returns how many answers were held.
+    pub fn abandon_held(&mut self) -> usize {
+        self.goal_bytes = 0;
+        self.held.drain(..).count()
     }
 
     /// One vectored write. Ok is how many bytes the socket took; 0 when it takes none now. Empties the output, keeping its
@@ -91,12 +201,19 @@ impl Output {
 
     /// Before the turn ends: copy what is left of the loans, so that nothing of the ring is held any more.
     pub fn settle(&mut self, store: &Store, turn: &Turn<'_>) {
-        // An output that stays behind waits for a slow client: it keeps no more memory than it needs.
-        if self.loans.is_empty() && self.bytes.capacity() <= 2 * self.pending_bytes() {
-            return;
+        if self.loans.is_empty() {
+            // What is held goes out soon, and more of the same comes.
+            if self.is_holding() {
+                return self.drop_sent();
+            }
+            // An output that stays behind waits for a slow client: it keeps no more memory than it needs.
+            if self.bytes.capacity() <= 2 * self.pending_bytes() {
+                return;
+            }
         }
         let mut rest = Vec::with_capacity(self.pending_bytes());
         self.for_each_unsent(
+            self.bytes.len() + self.lent_bytes,
             |loan| store.loaned(turn, loan),
             |part| {
                 match part {
@@ -106,7 +223,23 @@ impl Output {
                 true
             },
         );
-        *self = Output { bytes: rest, ..Output::default() };
+        self.bytes = rest;
+        self.loans = Vec::new();
+        self.lent_bytes = 0;
+        self.forget_sent();
+    }
+
+    /// Make room in place, once that is worth moving the rest.
+    fn drop_sent(&mut self) {
+        if self.sent_bytes > self.pending_bytes() {
+            self.bytes.drain(..self.sent_bytes);
+            self.forget_sent();
+        }
+    }
+
+    fn forget_sent(&mut self) {
+        self.gone_bytes += self.sent_bytes as u64;
+        self.sent_bytes = 0;
     }
 
     fn write_with<'r>(
@@ -114,15 +247,16 @@ impl Output {
         resolve: impl Fn(&ValueLoan) -> WordSpan<'r>,
         send: impl FnOnce(&[Part<'_>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        if self.is_empty() {
+        let end = self.sendable_end();
+        if end == self.sent_bytes {
             return Ok(0);
         }
         let attempt = if self.loans.is_empty() {
             // Most answers are small and all bytes: no list of parts is made for them.
-            send(&[Part::Bytes(&self.bytes[self.sent_bytes..])])
+            send(&[Part::Bytes(&self.bytes[self.sent_bytes..end])])
         } else {
             let mut parts = [Part::Bytes(&[]); PARTS_PER_SEND];
-            let count = self.unsent_parts(resolve, &mut parts);
+            let count = self.unsent_parts(end, resolve, &mut parts);
             send(&parts[..count])
         };
         let sent = match attempt {
@@ -131,7 +265,7 @@ impl Output {
             Err(error) => return Err(error),
         };
         self.sent_bytes += sent;
-        if self.is_empty() {
+        if self.pending_bytes() == 0 {
             self.clear();
         }
         Ok(sent)
@@ -141,17 +275,18 @@ impl Output {
         self.bytes.clear();
         self.loans.clear();
         self.lent_bytes = 0;
-        self.sent_bytes = 0;
+        self.forget_sent();
     }
 
-    /// Fill `parts` with what is not sent yet, from its start; returns how many were filled.
+    /// Fill `parts` with what is not sent yet, up to place `end`; returns how many were filled.
     fn unsent_parts<'a, 'r: 'a>(
         &'a self,
+        end: usize,
         resolve: impl Fn(&ValueLoan) -> WordSpan<'r>,
         parts: &mut [Part<'a>; PARTS_PER_SEND],
     ) -> usize {
         let mut count = 0;
-        self.for_each_unsent(resolve, |part| {
+        self.for_each_unsent(end, resolve, |part| {
             parts[count] = part;
             count += 1;
             count < PARTS_PER_SEND
@@ -159,13 +294,15 @@ impl Output {
         count
     }
 
-    /// Walk the stream, without what is sent, until `take` says false.
+    /// Walk the stream up to place `end`, without what is sent, until `take` says false.
     fn for_each_unsent<'a, 'r: 'a>(
         &'a self,
+        end: usize,
         resolve: impl Fn(&ValueLoan) -> WordSpan<'r>,
         mut take: impl FnMut(Part<'a>) -> bool,
     ) {
         let mut skip = self.sent_bytes;
+        let mut left = end - self.sent_bytes;
         let mut from = 0;
         let ends = self.loans.iter().map(|(at, loan)| (*at, Some(loan)));
         for (upto, loan) in ends.chain([(self.bytes.len(), None)]) {
@@ -173,13 +310,17 @@ impl Output {
             from = upto;
             let skipped = skip.min(bytes.len());
             skip -= skipped;
-            if skipped < bytes.len() && !take(Part::Bytes(&bytes[skipped..])) {
+            let taken = left.min(bytes.len() - skipped);
+            left -= taken;
+            if taken > 0 && !take(Part::Bytes(&bytes[skipped..skipped + taken])) {
                 return;
             }
             let Some(loan) = loan else { return };
             let skipped = skip.min(loan.len());
             skip -= skipped;
-            if skipped < loan.len() && !take(Part::Words(resolve(loan).slice(skipped, usize::MAX))) {
+            let taken = left.min(loan.len() - skipped);
+            left -= taken;
+            if taken > 0 && !take(Part::Words(resolve(loan).slice(skipped, taken))) {
                 return;
             }
         }
@@ -187,137 +328,4 @@ impl Output {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::time::UnixSeconds;
-    use crate::store::{NewItem, StoreConfig};
-
-    const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
-
-    /// Run `test` with loans of values of 21, 8, 0 and 5 bytes from a store.
-    fn with_loans(test: impl FnOnce(&Store, &Turn<'_>, [ValueLoan; 4])) {
-        let store = Store::new(StoreConfig {
-            memory_bytes: 4 << 20,
-            item_bytes_max: 1 << 16,
-            evict: true,
-            workers: 1,
-            shards: Some(1),
-            hugepages: false,
-            hash_seed: Some((1, 2)),
-            epoch: None,
-        })
-        .unwrap();
-        let mut participant = store.join();
-        let turn = participant.turn();
-        let loans = [(b"a", 21), (b"b", 8), (b"c", 0), (b"d", 5)].map(|(key, bytes)| {
-            let value: Vec<u8> = (0..bytes).map(|at| b'A' + at).collect();
-            let at = store.locate(key);
-            let draft = store.draft(&at, NewItem { value: &value, ..NewItem::default() }, NOW);
-            store.entry(&turn, &at, NOW).set(&draft).expect("room for a few bytes");
-            store.get(&turn, &at, NOW).expect("just set").loan()
-        });
-        test(&store, &turn, loans);
-    }
-
-    /// Bytes before, between and behind loans, two loans side by side, and an empty one.
-    fn answers(loans: [ValueLoan; 4]) -> Output {
-        let mut output = Output::default();
-        output.bytes().extend_from_slice(b"VALUE a\r\n");
-        output.lend(loans[0]);
-        output.bytes().extend_from_slice(b"\r\n");
-        output.lend(loans[1]);
-        output.lend(loans[2]);
-        output.lend(loans[3]);
-        output.bytes().extend_from_slice(b"END\r\n");
-        output
-    }
-
-    const STREAM: &[u8] = b"VALUE a\r\nABCDEFGHIJKLMNOPQRSTU\r\nABCDEFGHABCDEEND\r\n";
-
-    /// A socket that takes `room` bytes and notes them.
-    fn take(parts: &[Part<'_>], room: usize, taken: &mut Vec<u8>) -> io::Result<usize> {
-        let mut offered = Vec::new();
-        for part in parts {
-            match part {
-                Part::Bytes(bytes) => offered.extend_from_slice(bytes),
-                Part::Words(span) => span.copy_to(&mut offered),
-            }
-        }
-        let bytes = room.min(offered.len());
-        taken.extend_from_slice(&offered[..bytes]);
-        if bytes == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(bytes) }
-    }
-
-    #[test]
-    fn every_partial_write_goes_on_where_it_stopped_settled_or_not() {
-        with_loans(|store, turn, loans| {
-            for first in 0..=STREAM.len() {
-                for second in 0..=STREAM.len() - first {
-                    for settle in [false, true] {
-                        let mut output = answers(loans);
-                        assert_eq!(output.pending_bytes(), STREAM.len());
-                        let mut taken = Vec::new();
-                        for room in [first, second, usize::MAX] {
-                            let resolve = |loan: &ValueLoan| store.loaned(turn, loan);
-                            output.write_with(resolve, |parts| take(parts, room, &mut taken)).unwrap();
-                            assert_eq!(output.pending_bytes(), STREAM.len() - taken.len());
-                            if settle {
-                                output.settle(store, turn);
-                                assert!(output.loans.is_empty());
-                            }
-                        }
-                        assert!(output.is_empty() && output.loans.is_empty());
-                        assert_eq!(taken, STREAM, "cut at {first} and {second}, settled: {settle}");
-                    }
-                }
-            }
-        });
-    }
-
-    #[test]
-    fn more_parts_than_one_write_takes_are_written_by_several() {
-        with_loans(|store, turn, loans| {
-            let mut output = Output::default();
-            let mut expected = Vec::new();
-            for byte in 0..100u8 {
-                output.bytes().push(byte);
-                output.lend(loans[3]);
-                expected.push(byte);
-                expected.extend_from_slice(b"ABCDE");
-            }
-            let mut taken = Vec::new();
-            while !output.is_empty() {
-                let resolve = |loan: &ValueLoan| store.loaned(turn, loan);
-                output.write_with(resolve, |parts| take(parts, usize::MAX, &mut taken)).unwrap();
-            }
-            assert_eq!(taken, expected);
-        });
-    }
-
-    #[test]
-    fn loans_reach_a_real_socket() {
-        use std::io::Read;
-        with_loans(|store, turn, loans| {
-            let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
-            let mut output = answers(loans);
-            assert_eq!(output.write_out(&near, store, turn).unwrap(), STREAM.len());
-            let mut read = vec![0; STREAM.len()];
-            far.read_exact(&mut read).unwrap();
-            assert_eq!(read, STREAM);
-        });
-    }
-
-    #[test]
-    fn what_stays_behind_keeps_little_memory_and_errors_are_told() {
-        with_loans(|store, turn, _| {
-            let mut output = Output::default();
-            output.bytes().reserve(1 << 20);
-            output.bytes().extend_from_slice(b"left");
-            output.settle(store, turn);
-            assert!(output.capacity_bytes() < 1024 && output.pending_bytes() == 4);
-            let resolve = |loan: &ValueLoan| store.loaned(turn, loan);
-            let broken = output.write_with(resolve, |_| Err(io::ErrorKind::BrokenPipe.into()));
-            assert_eq!(broken.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        });
-    }
-}
+mod tests;

@@ -60,6 +60,7 @@ fn first_key<'r>(request: &Request<'r>) -> NextKey<'r> {
         | Request::Verbosity { .. }
         | Request::Stats(_)
         | Request::Replication(_)
+        | Request::Wait { .. }
         | Request::Version
         | Request::Quit
         | Request::MetaNoop => NextKey::End,

@@ -94,6 +94,7 @@ pub(super) fn writes(request: &Request<'_>) -> Option<bool> {
         | Request::Verbosity { .. }
         | Request::Stats(_)
         | Request::Replication(_)
+        | Request::Wait { .. }
         | Request::Version
         | Request::Quit => None,
     }

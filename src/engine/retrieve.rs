@@ -27,6 +27,9 @@ impl Engine {
         let touch = request.touch.map(|exptime| expiry_of(exptime, call.context.now));
         let mut ahead = KeysAhead::new();
         let mut from = resume;
+        if touch.is_some() && resume > 0 {
+            call.context.turn.resume_appended();
+        }
         loop {
             let then = self.look_ahead(call, &request.keys, from, &mut ahead);
             for (at, next) in ahead.drain(..) {
@@ -48,6 +51,7 @@ impl Engine {
                     if resume == 0 {
                         call.out.withdraw(begin);
                     }
+                    call.context.turn.forget_appended();
                     return call.answer(line);
                 }
             }

@@ -129,6 +129,14 @@ worker_counters! {
     input_refused,
     /// Writes refused because this is a replica.
     read_only_refused,
+    /// Answers to writes that were held for replicas.
+    acks_waited,
+    /// Of these, answered with an error: too few replicas in time.
+    acks_timed_out,
+    /// wait.
+    waits,
+    /// Of acks_waited and waits, those that are over: answered, or their clients have gone.
+    acks_ended,
 }
 
 /// Counters of the process that several threads write (connections come and go on any worker).

@@ -79,6 +79,21 @@ impl Engine {
         report_items(out, &now.store);
         report_log(out, &now.store);
         report_loop(out, &now.workers);
+        self.report_acks(call, &now.workers);
+    }
+
+    /// What is, and was, held for replicas.
+    pub(super) fn report_acks(&self, call: &mut Call<'_, '_, '_>, total: &WorkerTotals) {
+        let all = self.count_all(call).workers;
+        // In this order: what has ended is counted behind what began, and a reset takes nothing away from what is.
+        let pending = (all.acks_waited + all.waits).saturating_sub(all.acks_ended);
+        let rows: [(&str, u64); 4] = [
+            ("acks_waited", total.acks_waited),
+            ("acks_timed_out", total.acks_timed_out),
+            ("acks_pending", pending),
+            ("waits", total.waits),
+        ];
+        report_rows(call.out.bytes(), &rows);
     }
 
     fn report_process(&self, out: &mut Vec<u8>, unix_seconds: u32) {

@@ -78,6 +78,8 @@ impl Engine {
         if let Some(rows) = self.replication.get() {
             rows(&mut |name, value| stat_line(out, name, value));
         }
+        let now = self.snapshot(call);
+        self.report_acks(call, &now.workers);
     }
 
     /// There are no size classes here; tools that walk them find one, with everything in it.

@@ -71,6 +71,8 @@ pub struct MetaRequest<'a> {
     pub vivify: Option<Exptime>,
     /// R: win the recache when less than this many seconds remain.
     pub recache_seconds: Option<i32>,
+    /// A, Remora's own: replicas that must have applied what this command writes before it is answered, instead of as many as the server is set to.
+    pub ack_replicas: Option<u8>,
     /// M of ms.
     pub set_mode: SetMode,
     /// M of ma: true for D or -.
@@ -102,6 +104,7 @@ impl<'a> MetaRequest<'a> {
             ttl: None,
             vivify: None,
             recache_seconds: None,
+            ack_replicas: None,
             set_mode: SetMode::Set,
             decrement: false,
             delta: 1,

@@ -85,6 +85,13 @@ pub enum Request<'a> {
         /// No answer wanted.
         noreply: bool,
     },
+    /// wait, Remora's own: answered once enough replicas have all that is committed now, or the time is over.
+    Wait {
+        /// How many.
+        replicas: u8,
+        /// For how long at most.
+        milliseconds: u32,
+    },
     /// stats, with the rest of its line, blanks trimmed ("" for plain stats).
     Stats(&'a [u8]),
     /// replication, with the rest of its line, blanks trimmed: an order to change this server's role.

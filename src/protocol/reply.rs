@@ -75,6 +75,25 @@ pub fn stat_line(out: &mut Vec<u8>, name: &str, value: impl Display) {
     write!(out, "STAT {name} {value}\r\n").expect("writing to a Vec cannot fail");
 }
 
+/// `REPLICAS <count>\r\n`: wait.
+pub fn replicas_line(out: &mut Vec<u8>, count: usize) {
+    out.extend_from_slice(b"REPLICAS ");
+    number_line(out, count as u64);
+}
+
+/// What a client is told of a write that too few replicas have applied in time: all that is known.
+pub fn unacknowledged_line(out: &mut Vec<u8>, count: usize, wanted: u8, milliseconds: u128) {
+    write!(
+        out,
+        "SERVER_ERROR not acknowledged: {count} of {wanted} replicas have it after {milliseconds} ms; it is stored here\r\n"
+    )
+    .expect("writing to a Vec cannot fail");
+}
+
+/// A write whose answer was still held when this server became a replica: whether the new primary has it is not known here.
+pub const DEMOTED: &[u8] =
+    b"SERVER_ERROR not acknowledged: this server became a replica before enough others had it; it may be lost\r\n";
+
 /// `VALUE <key> <flags> <bytes> [<cas>]\r\n`; the value and its line end are the caller's to add.
 pub fn value_line(out: &mut Vec<u8>, key: &[u8], client_flags: u32, value_bytes: usize, cas: Option<u64>) {
     out.extend_from_slice(b"VALUE ");

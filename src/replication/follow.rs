@@ -393,9 +393,9 @@ impl Follow {
             let due = chores.are_due();
             if due {
                 self.config.standing.measured(puller.lag().bytes, puller.lag().time);
-            }
-            if due && chores.attend(link, &self.config.standing)? {
-                puller.acknowledge()?;
+                if chores.attend(link, &self.config.standing)? {
+                    puller.acknowledge()?;
+                }
             }
             if due || first_time {
                 let mut view = self.view();

@@ -72,6 +72,8 @@ pub struct Connection {
     pub moved_at: UnixSeconds,
     /// The turn in which it was last served: once is enough.
     pub served_in_turn: u64,
+    /// The worker knows that it has held answers.
+    pub is_waiting: bool,
     /// For `stats conns`.
     pub view: Arc<View>,
 }
@@ -90,7 +92,13 @@ impl Connection {
             progress: Progress::default(),
             moved_at: now,
             served_in_turn: 0,
+            is_waiting: false,
             view,
         }
+    }
+
+    /// Whether it has answers that wait for replicas.
+    pub fn is_holding(&self) -> bool {
+        self.output.as_ref().is_some_and(Output::is_holding)
     }
 }

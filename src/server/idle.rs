@@ -11,6 +11,8 @@ pub struct Stillness {
     pub holds_output: bool,
     /// It has sent part of a request.
     pub holds_input: bool,
+    /// It has answers that wait for replicas: then it is not the client who is still. That has a bound of its own.
+    pub waits_for_replicas: bool,
 }
 
 /// Why to close.
@@ -25,6 +27,9 @@ pub enum Reason {
 /// Whether to close. `idle_timeout_seconds` is 0 for never. Who does not take answers is closed after
 /// [`WRITE_STALL_SECONDS_MAX`] at the latest; who does not finish a request, after as long, if memory is tight.
 pub fn verdict(still: Stillness, idle_timeout_seconds: u32, input_is_tight: bool) -> Option<Reason> {
+    if still.waits_for_replicas && !still.holds_output {
+        return None;
+    }
     let holds = still.holds_output || still.holds_input && input_is_tight;
     if idle_timeout_seconds > 0 && still.seconds > idle_timeout_seconds {
         Some(if holds { Reason::Stalled } else { Reason::Idle })
@@ -40,7 +45,7 @@ mod tests {
     use super::*;
 
     fn still(seconds: u32, holds_output: bool, holds_input: bool) -> Stillness {
-        Stillness { seconds, holds_output, holds_input }
+        Stillness { seconds, holds_output, holds_input, waits_for_replicas: false }
     }
 
     #[test]
@@ -58,5 +63,12 @@ mod tests {
         assert_eq!(verdict(still(past, false, true), 0, false), None);
         assert_eq!(verdict(still(past, false, true), 0, true), Some(Reason::Stalled));
         assert_eq!(verdict(still(6, true, false), 5, false), Some(Reason::Stalled));
+    }
+
+    #[test]
+    fn who_waits_for_replicas_is_not_still_unless_answers_are_not_taken() {
+        let waiting = |holds_output| Stillness { waits_for_replicas: true, ..still(u32::MAX, holds_output, true) };
+        assert_eq!(verdict(waiting(false), 5, true), None);
+        assert_eq!(verdict(waiting(true), 5, true), Some(Reason::Stalled));
     }
 }

@@ -1,12 +1,14 @@
 //! Serving one connection in one turn: write what was left, read, execute, write, settle; then decide what it waits for.
 //!
-//! Back-pressure: nothing is read or executed for a connection that has answers waiting, so it holds at most one full
-//! output and one value. Nothing of a ring is held when [`Lane::serve`] returns.
+//! Back-pressure: nothing is read or executed for a connection that does not take its answers, or whose output is full of answers that wait for
+//! replicas, so it holds at most one full output and one value. Short of that, answers that wait for replicas stop nothing. Nothing of a ring is
+//! held when [`Lane::serve`] returns.
 
 use super::Shared;
 use super::buffers::Buffers;
 use super::connection::{Connection, Phase, ReadAhead};
 use super::execute::{Executor, Stop};
+use super::holding::Holding;
 use super::input::{InputMemory, OverBudget};
 use super::locality::PeerOf;
 use super::registry::State;
@@ -36,10 +38,21 @@ pub enum Next {
     Read,
     /// The client taking what is pending.
     Write,
+    /// Replicas: nothing more is executed before an answer is let go of.
+    Replicas,
     /// Its next turn.
     Again,
     /// Nothing: close it.
     Close,
+}
+
+/// Why a connection is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Its socket is ready, or it has work left over.
+    Ready,
+    /// A held answer is held no longer.
+    Released,
 }
 
 /// What a worker has beside its connections and listeners.
@@ -52,18 +65,21 @@ pub struct Lane<'s> {
     pub buffers: Buffers,
     /// The clock of this turn.
     pub now: UnixSeconds,
+    /// What answers are held for.
+    pub holding: Holding,
 }
 
 impl Lane<'_> {
     /// Serve. A socket that fails is a client that has gone: nobody to tell.
-    pub fn serve(&mut self, turn: &Turn<'_>, connection: &mut Connection) -> Next {
+    pub fn serve(&mut self, turn: &Turn<'_>, connection: &mut Connection, cause: Cause) -> Next {
         if let Phase::Lingering { until, bytes_left } = connection.phase {
             return self.linger(connection, until, bytes_left);
         }
         connection.view.set_state(State::Execute);
         let mut output = connection.output.take().unwrap_or_else(|| self.buffers.take_output());
-        let next = self.advance(turn, connection, &mut output).unwrap_or(Next::Close);
+        let next = self.advance(turn, connection, &mut output, cause).unwrap_or(Next::Close);
         if output.is_empty() || next == Next::Close {
+            self.abandon(&mut output);
             self.buffers.give_output(output);
         } else {
             output.settle(self.shared.engine.store(), turn);
@@ -76,27 +92,48 @@ impl Lane<'_> {
     /// Give back what a connection holds, before it is dropped.
     pub fn reclaim(&mut self, connection: &mut Connection) {
         connection.input.release(&mut self.input_memory());
+        if let Some(output) = &mut connection.output {
+            self.abandon(output);
+        }
     }
 
-    fn advance(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> io::Result<Next> {
+    fn advance(
+        &mut self,
+        turn: &Turn<'_>,
+        connection: &mut Connection,
+        output: &mut Output,
+        cause: Cause,
+    ) -> io::Result<Next> {
+        self.release(output);
         self.write(turn, connection, output)?;
-        if !output.is_empty() {
-            return Ok(Next::Write);
-        }
-        if connection.phase == Phase::Open {
+        let mut more = false;
+        // What was read ahead lies in a buffer that others need: it is executed, or kept, now.
+        if connection.phase == Phase::Open && (output.takes_more() || connection.read_ahead.is_some()) {
             let stop = if connection.input.is_executable() {
                 self.execute_pending(turn, connection, output)
-            } else {
+            } else if cause == Cause::Ready {
                 self.read_and_execute(turn, connection, output)?
+            } else {
+                Some(Stop::NeedMore { wanted_bytes: connection.input.wanted_bytes() })
             };
             self.note(stop, connection);
+            self.release(output);
             self.write(turn, connection, output)?;
-            let more = matches!(stop, Some(Stop::Yield | Stop::Full | Stop::Parked));
-            if connection.phase == Phase::Open && output.is_empty() {
-                return Ok(if more { Next::Again } else { Next::Read });
-            }
+            more = matches!(stop, Some(Stop::Yield | Stop::Full | Stop::Parked));
         }
-        Ok(if output.is_empty() { self.finish(connection) } else { Next::Write })
+        Ok(match connection.phase {
+            _ if output.sendable_bytes() > 0 => Next::Write,
+            Phase::Open if output.is_full() => Next::Replicas,
+            Phase::Open => {
+                if more {
+                    Next::Again
+                } else {
+                    Next::Read
+                }
+            }
+            _ if output.is_empty() => self.finish(connection),
+            _ => Next::Replicas,
+        })
     }
 
     /// What follows from a stop for the life of the connection. None is the end of what the client sends.
@@ -166,11 +203,11 @@ impl Lane<'_> {
     }
 
     /// Read for a connection that will be served later in this turn, and have fetched what its first request needs. Only
-    /// for one that has nothing unfinished. Several connections that are ready at once then wait for memory together, and
+    /// for one that has nothing unfinished but answers that wait for replicas. Several connections that are ready at once then wait for memory together, and
     /// each kind of system call finds its own code in the cache.
     pub fn read_ahead(&mut self, connection: &mut Connection, slot: usize) -> Option<Place> {
         let is_plain = connection.phase == Phase::Open
-            && connection.output.is_none()
+            && connection.output.as_ref().is_none_or(Output::takes_more)
             && connection.input.pending().is_empty()
             && connection.read_ahead.is_none();
         if !is_plain {
@@ -226,7 +263,7 @@ impl Lane<'_> {
         output: &mut Output,
     ) -> (usize, Stop) {
         connection.view.set_last_command(self.now);
-        let Lane { shared, stats, buffers, now } = self;
+        let Lane { shared, stats, buffers, now, .. } = self;
         let client = PeerOf(&connection.socket);
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
         let mut context = Context { turn, now: *now, stats, scratch, host, client: &client };
@@ -235,7 +272,7 @@ impl Lane<'_> {
     }
 
     fn write(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> io::Result<()> {
-        if output.is_empty() {
+        if output.sendable_bytes() == 0 {
             return Ok(());
         }
         let sent = output.write_out(&connection.socket, self.shared.engine.store(), turn)?;
@@ -304,6 +341,8 @@ fn state_after(connection: &Connection, next: Next) -> State {
     match next {
         Next::Close => State::Closing,
         Next::Write => State::Write,
+        Next::Replicas => State::Acks,
+        Next::Read if connection.is_holding() => State::Acks,
         Next::Again => State::Execute,
         Next::Read if connection.phase != Phase::Open => State::Closing,
         Next::Read if connection.progress.skip_bytes > 0 => State::Swallow,

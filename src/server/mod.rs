@@ -9,6 +9,7 @@ pub mod address;
 mod buffers;
 mod connection;
 mod execute;
+mod holding;
 mod idle;
 mod input;
 mod lane;
@@ -19,6 +20,7 @@ mod table;
 mod worker;
 
 use crate::engine::Engine;
+use crate::replication::board::Board;
 use crate::sys::poll::Waker;
 use input::InputBudget;
 pub use listen::Sockets;
@@ -51,6 +53,8 @@ pub struct ServerConfig {
 /// What all workers share.
 struct Shared {
     engine: Arc<Engine>,
+    /// What replicas have applied.
+    board: Arc<Board>,
     config: ServerConfig,
     registry: Registry,
     input_budget: InputBudget,
@@ -87,12 +91,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Start the workers on `sockets`. Fails when the system gives no thread, epoll set or eventfd.
-    pub fn start(config: ServerConfig, sockets: Sockets, engine: Arc<Engine>) -> io::Result<Server> {
+    /// Start the workers on `sockets`; acknowledged writes go by what stands on `board`. Fails when the system gives no thread, epoll set or eventfd.
+    pub fn start(config: ServerConfig, sockets: Sockets, engine: Arc<Engine>, board: Arc<Board>) -> io::Result<Server> {
         assert_eq!(config.workers, sockets.per_worker.len(), "sockets were bound for as many workers");
         let wakers = (0..config.workers).map(|_| Waker::new()).collect::<io::Result<Vec<_>>>()?;
         let shared = Arc::new(Shared {
             engine,
+            board,
             registry: Registry::new(config.workers, sockets.names()),
             input_budget: InputBudget::new(config.input_bytes_total_max),
             stopping: AtomicBool::new(false),

@@ -24,16 +24,19 @@ pub enum State {
     Execute,
     /// Its answers wait for the client to take them.
     Write,
+    /// Its answers wait for replicas: Remora's own.
+    Acks,
     /// About to be closed.
     Closing,
 }
 
-const STATES: [(State, &str); 6] = [
+const STATES: [(State, &str); 7] = [
     (State::Read, "conn_read"),
     (State::ReadBody, "conn_nread"),
     (State::Swallow, "conn_swallow"),
     (State::Execute, "conn_parse_cmd"),
     (State::Write, "conn_mwrite"),
+    (State::Acks, "conn_ack_wait"),
     (State::Closing, "conn_closing"),
 ];
 

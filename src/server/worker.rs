@@ -7,17 +7,19 @@ use super::Shared;
 use super::accept::{Acceptor, dismiss};
 use super::buffers::Buffers;
 use super::connection::{Connection, Phase};
+use super::holding::{Holding, Waiting};
 use super::idle::{Reason, Stillness, verdict};
-use super::lane::{Lane, Next};
+use super::lane::{Cause, Lane, Next};
 use super::listen::Listener;
 use super::locality::Nobody;
 use super::table::{Table, Token};
-use crate::base::limits::{POLL_MILLISECONDS_MAX, READS_AHEAD_MAX, STOP_MILLISECONDS_MAX};
+use crate::base::limits::{POLL_MILLISECONDS_MAX, READS_AHEAD_MAX, STOP_MILLISECONDS_MAX, STOP_SENDING_MILLISECONDS};
 use crate::base::time::UnixSeconds;
 use crate::engine::Context;
 use crate::store::{Place, Turn};
-use crate::sys::poll::{Interest, Poller, Ticker};
+use crate::sys::poll::{Interest, Poller, Ticker, end_waits_in_time};
 use arrayvec::ArrayVec;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -39,6 +41,10 @@ pub struct Worker<'s> {
     /// Those with work left, for the next turn; and the same list's other half, reused.
     again: Vec<Token>,
     serving: Vec<Token>,
+    /// Those with answers that wait for replicas.
+    waiting: Waiting,
+    /// What those counters stood at that change when an answer is held or let go of.
+    acks_seen: u64,
     turns: u64,
     swept_at: UnixSeconds,
     maintenance_is_due: bool,
@@ -58,13 +64,15 @@ impl<'s> Worker<'s> {
         let stats = shared.registry.stats(id);
         Worker {
             id,
-            lane: Lane { shared, stats, buffers: Buffers::new(), now },
+            lane: Lane { shared, stats, buffers: Buffers::new(), now, holding: Holding::new(shared.board.clone()) },
             poller,
             ticker,
             acceptor,
             connections: Table::default(),
             again: Vec::new(),
             serving: Vec::new(),
+            waiting: Waiting::new(),
+            acks_seen: 0,
             turns: 0,
             swept_at: now,
             maintenance_is_due: false,
@@ -74,6 +82,10 @@ impl<'s> Worker<'s> {
 
     /// Until the server ends.
     pub fn run(mut self) {
+        // While answers wait for replicas it sleeps for less than the timers of others are late.
+        if !end_waits_in_time() {
+            log::info!("worker {}: timers may be 50 us late, and with them acknowledged writes", self.id);
+        }
         let mut participant = self.lane.shared.engine.store().join();
         while !self.has_ended() {
             self.poll();
@@ -87,6 +99,7 @@ impl<'s> Worker<'s> {
         self.tick(turn);
         self.accept();
         self.serve_ready(turn);
+        self.serve_waiting(turn);
         self.sweep();
         self.stop_if_asked();
         self.maintain(turn);
@@ -99,7 +112,8 @@ impl<'s> Worker<'s> {
         let timeout = if work_is_left {
             Some(Duration::ZERO)
         } else {
-            due.map(|until| until.saturating_duration_since(Instant::now()))
+            let left = due.map(|until| until.saturating_duration_since(Instant::now()));
+            [left, self.waiting.pause()].into_iter().flatten().min()
         };
         self.lane.stats.polls.increment();
         self.poller.wait(timeout).expect("epoll_wait on a set of our own");
@@ -107,6 +121,7 @@ impl<'s> Worker<'s> {
 
     fn read_clock(&mut self) {
         self.lane.now = UnixSeconds::now();
+        self.lane.holding.begin_turn();
         self.turns += 1;
     }
 
@@ -157,10 +172,36 @@ impl<'s> Worker<'s> {
                 self.read_ahead(turn, group);
             }
             for token in group {
-                self.serve(turn, *token);
+                self.serve(turn, *token, Cause::Ready);
             }
         }
         self.serving = serving;
+    }
+
+    /// Answer who has waited for replicas, and was not served in this turn anyway.
+    fn serve_waiting(&mut self, turn: &Turn<'_>) {
+        if self.waiting.tokens.is_empty() {
+            return;
+        }
+        for at in 0..self.waiting.tokens.len() {
+            let token = self.waiting.tokens[at];
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            let output = connection.output.as_ref().filter(|_| connection.served_in_turn != self.turns);
+            if output.is_some_and(|output| self.lane.is_releasable(output)) {
+                self.serve(turn, token, Cause::Released);
+            }
+        }
+        let Worker { waiting, connections, lane, .. } = self;
+        waiting.tokens.retain(|token| {
+            connections.get_mut(*token).is_some_and(|connection| {
+                connection.is_waiting = connection.is_holding();
+                connection.is_waiting
+            })
+        });
+        let stats = &lane.stats;
+        let acks = stats.acks_waited.get().wrapping_add(stats.waits.get()).wrapping_add(stats.acks_ended.get());
+        waiting.looked(acks != self.acks_seen);
+        self.acks_seen = acks;
     }
 
     fn read_ahead(&mut self, turn: &Turn<'_>, group: &[Token]) {
@@ -177,7 +218,7 @@ impl<'s> Worker<'s> {
         }
     }
 
-    fn serve(&mut self, turn: &Turn<'_>, token: Token) {
+    fn serve(&mut self, turn: &Turn<'_>, token: Token, cause: Cause) {
         let Some(connection) = self.connections.get_mut(token) else {
             return;
         };
@@ -185,18 +226,20 @@ impl<'s> Worker<'s> {
             return;
         }
         connection.served_in_turn = self.turns;
-        let next = self.lane.serve(turn, connection);
-        let interest = match next {
-            Next::Read | Next::Again => Interest::Read,
-            Next::Write => Interest::Write,
-            Next::Close => return self.close(token),
-        };
+        let next = self.lane.serve(turn, connection, cause);
+        if next == Next::Close {
+            return self.close(token);
+        }
         if next == Next::Again {
             self.again.push(token);
         }
-        if interest != connection.interest {
-            connection.interest = interest;
-            self.poller.change(&connection.socket, token.to_bits(), interest).expect("changing a watch of our own");
+        if !connection.is_waiting && connection.is_holding() {
+            connection.is_waiting = true;
+            self.waiting.tokens.push(token);
+        }
+        if let Err(error) = watch(&self.poller, connection, interest_for(next)) {
+            log::warn!("cannot watch a connection: {error}; raise /proc/sys/fs/epoll/max_user_watches");
+            self.close(token);
         }
     }
 
@@ -223,8 +266,9 @@ impl<'s> Worker<'s> {
         for connection in self.connections.iter() {
             let still = Stillness {
                 seconds: now.0.saturating_sub(connection.moved_at.0),
-                holds_output: connection.output.is_some(),
+                holds_output: connection.output.as_ref().is_some_and(|output| output.sendable_bytes() > 0),
                 holds_input: connection.input.held_bytes() > 0,
+                waits_for_replicas: connection.is_holding(),
             };
             let lingered = matches!(connection.phase, Phase::Lingering { until, .. } if now > until);
             let verdict = verdict(still, shared.config.idle_timeout_seconds, tight);
@@ -246,7 +290,9 @@ impl<'s> Worker<'s> {
             return;
         }
         if self.stop_at.is_none() {
-            self.stop_at = Some(Instant::now() + Duration::from_millis(STOP_MILLISECONDS_MAX));
+            let stop_at = Instant::now() + Duration::from_millis(STOP_MILLISECONDS_MAX);
+            self.stop_at = Some(stop_at);
+            self.lane.holding.end_at(stop_at - Duration::from_millis(STOP_SENDING_MILLISECONDS));
             self.acceptor.close(&self.poller);
         }
         let unsent = |connection: &Connection| connection.output.is_some() || self.again.contains(&connection.token);
@@ -260,5 +306,25 @@ impl<'s> Worker<'s> {
 
     fn has_ended(&self) -> bool {
         self.stop_at.is_some_and(|until| self.connections.is_empty() || Instant::now() >= until)
+    }
+}
+
+fn interest_for(next: Next) -> Interest {
+    match next {
+        Next::Read | Next::Again => Interest::Read,
+        Next::Write => Interest::Write,
+        Next::Replicas | Next::Close => Interest::Nothing,
+    }
+}
+
+/// Watch a connection's socket for `interest`. For nothing means not at all: a client that has hung up would be told again and again.
+fn watch(poller: &Poller, connection: &mut Connection, interest: Interest) -> io::Result<()> {
+    let (before, token) = (connection.interest, connection.token.to_bits());
+    connection.interest = interest;
+    match (before, interest) {
+        _ if before == interest => Ok(()),
+        (_, Interest::Nothing) => poller.remove(&connection.socket),
+        (Interest::Nothing, _) => poller.add(&connection.socket, token, interest),
+        _ => poller.change(&connection.socket, token, interest),
     }
 }

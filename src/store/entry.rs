@@ -6,9 +6,52 @@ use super::record::{Draft, Kind};
 use super::shard::{Shard, Writer};
 use crate::base::time::UnixSeconds;
 use crate::sys::sync::{MutexGuard, Ordering::Relaxed};
+use std::cell::Cell;
+
+/// What commands have appended in a turn. What reclaim appends again is not counted: no client waits for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Appended {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Records of one shard.
+    Below {
+        /// Which.
+        shard: u32,
+        /// Where the last of them ends.
+        position: u64,
+    },
+    /// Records of several shards.
+    Widely,
+}
+
+/// A turn's note of what was appended in it.
+#[derive(Default)]
+pub(super) struct Note(Cell<Appended>);
+
+impl Note {
+    /// Commands have appended to a shard, up to `position`.
+    #[inline]
+    pub(super) fn one(&self, shard: u32, position: u64) {
+        self.0.set(match self.0.get() {
+            Appended::Below { shard: before, .. } if before != shard => Appended::Widely,
+            Appended::Widely => Appended::Widely,
+            Appended::Nothing | Appended::Below { .. } => Appended::Below { shard, position },
+        });
+    }
+
+    pub(super) fn set(&self, appended: Appended) {
+        self.0.set(appended);
+    }
+
+    pub(super) fn get(&self) -> Appended {
+        self.0.get()
+    }
+}
 
 /// See the module.
 pub struct Entry<'t> {
+    note: &'t Note,
     shard: &'t Shard,
     writer: MutexGuard<'t, Writer>,
     key: &'t [u8],
@@ -19,12 +62,12 @@ pub struct Entry<'t> {
 }
 
 impl<'t> Entry<'t> {
-    pub(super) fn lock(shard: &'t Shard, key: &'t [u8], hash: u64, now: UnixSeconds) -> Self {
+    pub(super) fn lock(note: &'t Note, shard: &'t Shard, key: &'t [u8], hash: u64, now: UnixSeconds) -> Self {
         let mut writer = shard.lock();
         // First, since it may move or evict the very item; after it, slots stay where they are while the lock is held.
         shard.prepare(&mut writer, now);
         let found = shard.find_locked(key, hash);
-        Entry { shard, writer, key, hash, now, found }
+        Entry { note, shard, writer, key, hash, now, found }
     }
 
     /// The item now; None if there is none, or it has expired or been flushed.
@@ -50,6 +93,7 @@ impl<'t> Entry<'t> {
             return Err(NoRoom::Now);
         }
         let (position, record) = self.shard.append(&mut self.writer, draft, policy.reserve_bytes)?;
+        self.note.one(self.shard.number, self.writer.head);
         let slot = match self.found {
             Some(item) => index.replace(&item.slot, self.hash, position, 0),
             None => index.insert(self.hash, position).expect("an index that is not full takes an entry"),
@@ -74,6 +118,7 @@ impl<'t> Entry<'t> {
         };
         let draft = Draft::of_key(Kind::Delete, self.key, Default::default());
         self.shard.append(&mut self.writer, &draft, self.shard.policy.reserve_bytes)?;
+        self.note.one(self.shard.number, self.writer.head);
         self.shard.index.remove(&item.slot, self.hash);
         self.writer.counts.live_bytes -= self.shard.charge(item.record.shape);
         self.found = None;
@@ -87,6 +132,7 @@ impl<'t> Entry<'t> {
         };
         let draft = Draft::of_key(Kind::Touch, self.key, change.apply(item.record.meta()));
         self.shard.append(&mut self.writer, &draft, self.shard.policy.reserve_bytes)?;
+        self.note.one(self.shard.number, self.writer.head);
         // Readers may note a use in the same word meanwhile; each gives up when it loses, so this soon succeeds.
         let word = item.record.meta_word();
         let changed = |bits| Some(change.apply(super::record::Meta::from_bits(bits)).to_bits());

@@ -44,7 +44,8 @@ use crate::sys::quiescence::{Domain, Inside, Seat};
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 pub use crate::sys::words::WordSpan;
 pub use check::BadRecord;
-pub use entry::Entry;
+use entry::Note;
+pub use entry::{Appended, Entry};
 use epochs::History;
 pub use epochs::{EPOCHS_MAX, EpochStart, NOT_BEGUN};
 pub use follower::{Applied, Follower, Stop};
@@ -125,12 +126,30 @@ pub struct Participant<'s> {
 /// ```
 pub struct Turn<'p> {
     _inside: Inside<'p>,
+    note: Note,
+}
+
+impl Turn<'_> {
+    /// What commands have appended since [`Turn::forget_appended`], or in the turn so far.
+    pub fn appended(&self) -> Appended {
+        self.note.get()
+    }
+
+    /// What comes now is another command, or this one has failed.
+    pub fn forget_appended(&self) {
+        self.note.set(Appended::Nothing);
+    }
+
+    /// This command has appended before, in an earlier turn, and goes on in this one.
+    pub fn resume_appended(&self) {
+        self.note.set(Appended::Widely);
+    }
 }
 
 impl Participant<'_> {
     /// Begin a turn.
     pub fn turn(&mut self) -> Turn<'_> {
-        Turn { _inside: self.seat.enter() }
+        Turn { _inside: self.seat.enter(), note: Note::default() }
     }
 }
 
@@ -227,8 +246,7 @@ impl Store {
 
     /// Lock the key's shard.
     pub fn entry<'t>(&'t self, turn: &'t Turn<'_>, at: &Located<'t>, now: UnixSeconds) -> Entry<'t> {
-        let _ = turn;
-        Entry::lock(self.shard(at.place), at.key, at.place.hash, now)
+        Entry::lock(&turn.note, self.shard(at.place), at.key, at.place.hash, now)
     }
 
     /// The bytes of a loan made in this turn.
@@ -240,8 +258,13 @@ impl Store {
 
     /// flush_all, now: every item written before this is gone. Err(Now): some shards are flushed, try again next turn.
     pub fn flush(&self, turn: &Turn<'_>) -> Result<(), NoRoom> {
-        let _ = turn;
+        turn.note.set(Appended::Widely);
         self.shards.iter().try_for_each(|shard| shard.flush(&mut shard.lock()))
+    }
+
+    /// Up to where each shard is committed now: whoever has applied that much has all that was written before.
+    pub fn committed(&self) -> Box<[u64]> {
+        self.shards.iter().map(|shard| shard.control().committed()).collect()
     }
 
     /// Reclaim where appends found no room: once a turn by each worker, for its share of the shards. True while one waits: do not

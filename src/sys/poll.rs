@@ -6,6 +6,7 @@
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +89,12 @@ impl Poller {
         let data = event.data;
         data.u64()
     }
+}
+
+/// From now on this thread's waits end when they are told to, not up to 50 us later: the system gathers the timers of who does not ask for that.
+/// False when it refuses.
+pub fn end_waits_in_time() -> bool {
+    rustix::thread::set_current_timer_slack(NonZeroU64::new(1)).is_ok()
 }
 
 fn timespec(duration: Duration) -> Timespec {

@@ -60,10 +60,7 @@ impl Node {
 
     /// A replica that others can follow: one that may be promoted.
     pub fn standby(primary: SocketAddr, arguments: &[&str]) -> Node {
-        let primary = primary.to_string();
-        let mut all = vec!["--replica-of", &primary, "--replication", "127.0.0.1:0", "-t", "1"];
-        all.extend(arguments);
-        Node::of(Server::start(&all), "remora: replication on tcp ")
+        Node::middle(primary, 0, arguments)
     }
 
     fn of(server: Server, announcement: &str) -> Node {

@@ -1,6 +1,7 @@
 //! The flags of `remora serve` that make a primary offer its rings and a replica follow one, and what is started for them.
 
-use crate::engine::{Engine, Refused};
+use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, ACK_MILLISECONDS_MAX, ACK_REPLICAS_MAX};
+use crate::engine::{AckPolicy, Engine, Refused};
 use crate::fabric::verbs::VerbsOptions;
 use crate::fabric::{self, ConnectOptions, Exporter, FabricError, Kind};
 use crate::replication::SILENCE_SECONDS_DEFAULT;
@@ -53,6 +54,12 @@ pub struct ReplicationArgs {
     /// Port of the data channels over verbs and TCP; 0 for one of the kernel's choice
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub replication_data_port: u16,
+    /// Replicas that must hold a write before it is answered; 0 for none. A meta command may say otherwise (flag A)
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=i64::from(ACK_REPLICAS_MAX)))]
+    pub ack_replicas: u8,
+    /// Milliseconds after which a write that too few replicas hold is answered with an error
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = ACK_MILLISECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=u64::from(ACK_MILLISECONDS_MAX)))]
+    pub ack_timeout: u64,
     /// RDMA device to use, with its port and GID index if those matter: mlx5_0, mlx5_0:1, mlx5_0:1:3
     #[arg(long, value_name = "NAME[:PORT[:GID]]", value_parser = device)]
     pub device: Option<VerbsOptions>,
@@ -72,6 +79,7 @@ pub struct Plan {
     identity: Identity,
     board: Arc<Board>,
     standing: Arc<Standing>,
+    acks: AckPolicy,
 }
 
 /// What runs beside the server; ends when dropped: the node first, for it may write to the store.
@@ -92,6 +100,11 @@ impl Plan {
             bail!("--replication {listen} is open to other hosts, so replicas must have a secret: give --secret-file");
         }
         let replica = random()?;
+        if let (None, replicas @ 1..) = (listen, args.ack_replicas) {
+            bail!(
+                "--ack-replicas {replicas} needs --replication ADDR:PORT: without it there is no replica to wait for"
+            );
+        }
         Ok(Plan {
             listen,
             primary: args.replica_of.as_deref().map(with_port).transpose().context("--replica-of")?,
@@ -104,7 +117,23 @@ impl Plan {
             board: Arc::default(),
             standing: Arc::new(Standing::new(replica)),
             identity: Identity { replica, name: args.replica_name.clone().unwrap_or_else(host_name) },
+            acks: AckPolicy { replicas: args.ack_replicas, timeout: Duration::from_millis(args.ack_timeout) },
         })
+    }
+
+    /// What replicas have applied.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    /// Which writes wait for replicas.
+    pub fn acks(&self) -> AckPolicy {
+        self.acks
+    }
+
+    /// Rows of `stats settings`.
+    pub fn setting_rows(&self) -> [(&'static str, String); 2] {
+        [("ack_replicas", self.acks.replicas.to_string()), ("ack_timeout", self.acks.timeout.as_millis().to_string())]
     }
 
     /// Of a replica: be admitted by its primary, which says what store to make.

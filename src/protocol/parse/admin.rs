@@ -7,7 +7,8 @@
 
 use super::super::{Exptime, Parsed, Request, reply};
 use super::line::Line;
-use super::tokens::{Tokens, i32_strict, u32_strict};
+use super::tokens::{Tokens, ack_replicas, i32_strict, u32_strict};
+use crate::base::limits::ACK_MILLISECONDS_MAX;
 
 const MEBIBYTES_MIN: u32 = 8;
 const MEBIBYTES_MAX: u32 = 1_000_000_000;
@@ -30,6 +31,7 @@ pub fn command(line: Line<'_>) -> Parsed<'_> {
             Some(level) => line.accept(Request::Verbosity { level, noreply }),
             None => refuse(reply::BAD_FORMAT),
         },
+        Some(b"wait") => wait(line, tokens),
         Some(b"cache_memlimit") => cache_memlimit(line, tokens, noreply),
         Some(b"replication") => line.accept(Request::Replication(tokens.rest())),
         Some(b"shutdown") => refuse(SHUTDOWN_OFF),
@@ -62,6 +64,16 @@ fn flush_all<'a>(line: Line<'a>, tokens: Tokens<'a>, noreply: bool) -> Parsed<'a
         // A flush before now is a flush now.
         Some(delay) => line.accept(Request::FlushAll { delay: Exptime(delay.max(0).into()), noreply }),
         None => line.refuse_unless(noreply, reply::BAD_EXPTIME),
+    }
+}
+
+/// wait, Remora's own: how many replicas, and for how long at most. It is all about the answer, so there is no noreply.
+fn wait<'a>(line: Line<'a>, mut tokens: Tokens<'a>) -> Parsed<'a> {
+    let replicas = tokens.next().and_then(ack_replicas);
+    let milliseconds = tokens.next().and_then(u32_strict).filter(|milliseconds| *milliseconds <= ACK_MILLISECONDS_MAX);
+    match (replicas, milliseconds, tokens.next()) {
+        (Some(replicas), Some(milliseconds), None) => line.accept(Request::Wait { replicas, milliseconds }),
+        _ => line.refuse(reply::BAD_FORMAT),
     }
 }
 

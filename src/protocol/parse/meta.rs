@@ -6,7 +6,7 @@
 use super::super::meta::{MetaRequest, MetaVerb, SetMode, flag_tokens};
 use super::super::{Exptime, KeyScratch, ParseLimits, Parsed, Request, reply};
 use super::line::{Line, block_bytes};
-use super::tokens::{Tokens, i32_strict, u32_strict, u64_strict};
+use super::tokens::{Tokens, ack_replicas, i32_strict, u32_strict, u64_strict};
 use crate::base::limits::{KEY_BYTES_MAX, META_FLAGS_MAX, OPAQUE_BYTES_MAX};
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -185,6 +185,8 @@ fn digest_flag(request: &mut MetaRequest<'_>, flag: u8, argument: &[u8]) -> Resu
         b'R' => store(signed().map(Some), &mut request.recache_seconds, BAD_TOKEN),
         b'C' => store(number().map(Some), &mut request.compare_cas, BAD_TOKEN),
         b'E' => store(number().map(Some), &mut request.new_cas, BAD_TOKEN),
+        // Remora's own: memcached has no A.
+        b'A' => store(ack_replicas(argument).map(Some), &mut request.ack_replicas, BAD_TOKEN),
         b'J' => store(number(), &mut request.initial, BAD_INITIAL),
         b'D' => store(number(), &mut request.delta, BAD_DELTA),
         b'F' => {

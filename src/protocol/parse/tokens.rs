@@ -5,6 +5,7 @@
 //! command to command there, so there are two readers of each kind here: the strict one and the one like C's strtol.
 
 use super::super::blank::bytes_to_blank;
+use crate::base::limits::ACK_REPLICAS_MAX;
 
 /// memcached looks at no more tokens of a line; a `noreply` behind them goes unseen.
 const TOKENS_MAX: u8 = 23;
@@ -88,6 +89,12 @@ pub fn i32_strict(token: &[u8]) -> Option<i32> {
         magnitude => digits(magnitude)? as i64,
     };
     value.try_into().ok()
+}
+
+/// A number of replicas to wait for: no server has more than [`ACK_REPLICAS_MAX`].
+pub fn ack_replicas(token: &[u8]) -> Option<u8> {
+    let number = u32_strict(token).filter(|_| !token.is_empty())?;
+    u8::try_from(number).ok().filter(|number| *number <= ACK_REPLICAS_MAX)
 }
 
 /// The flags of a storage command: as strtoul reads them, cut to 32 bits. Negative numbers are refused.
@@ -186,6 +193,10 @@ mod tests {
         assert_eq!((u32_strict(b"4294967295"), u32_strict(b"4294967296")), (Some(u32::MAX), None));
         assert_eq!((i32_strict(b"2147483647"), i32_strict(b"2147483648")), (Some(i32::MAX), None));
         assert_eq!((i32_strict(b"-2147483648"), i32_strict(b"-2147483649")), (Some(i32::MIN), None));
+        assert_eq!(
+            [&b"0"[..], b"32", b"33", b"", b"-1", b"256"].map(ack_replicas),
+            [Some(0), Some(32), None, None, None, None]
+        );
         assert_eq!((i32_strict(b"-"), i32_strict(b"--1"), i32_strict(b"000000000001")), (Some(0), None, None));
     }
 

@@ -1,0 +1,132 @@
+//! Answers that wait for replicas, from a worker's side: which of its connections have some, what the replicas have applied, and how soon to look
+//! again. No thread waits: a worker that holds answers sleeps shorter, and looks once a turn.
+
+use super::lane::Lane;
+use super::table::Token;
+use crate::base::limits::{ACK_PAUSE_MICROSECONDS_MAX, ACK_PAUSE_MICROSECONDS_MIN, ACK_REPLICAS_MAX};
+use crate::engine::Output;
+use crate::engine::held::{Holders, Judge};
+use crate::replication::REPLICAS_MAX;
+use crate::replication::board::{Board, BoardView};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const _: () = assert!(ACK_REPLICAS_MAX as usize == REPLICAS_MAX);
+
+impl Holders for BoardView {
+    fn holders(&self, shard: usize, position: u64) -> usize {
+        BoardView::holders(self, shard, position)
+    }
+
+    fn holders_of_all(&self, positions: &[u64]) -> usize {
+        BoardView::holders_of_all(self, positions)
+    }
+}
+
+/// What held answers of a worker are judged by.
+pub struct Holding {
+    board: BoardView,
+    /// The clock, read in this turn if anything is held.
+    now: Option<Instant>,
+    /// From then on nothing is waited for: the server ends.
+    until: Option<Instant>,
+}
+
+impl Holding {
+    /// By what stands on `board`.
+    pub fn new(board: Arc<Board>) -> Holding {
+        Holding { board: BoardView::new(board), now: None, until: None }
+    }
+
+    /// Another turn, another time.
+    pub fn begin_turn(&mut self) {
+        self.now = None;
+    }
+
+    /// Wait for nothing from `until` on.
+    pub fn end_at(&mut self, until: Instant) {
+        self.until = Some(until);
+    }
+
+    fn judge(&mut self, demoted: bool) -> Judge<'_> {
+        self.board.refresh();
+        let now = *self.now.get_or_insert_with(Instant::now);
+        let ending = self.until.is_some_and(|until| now >= until);
+        Judge { holders: &self.board, now, ending, demoted }
+    }
+}
+
+impl Lane<'_> {
+    /// Let go of what is held no longer.
+    #[inline]
+    pub(super) fn release(&mut self, output: &mut Output) {
+        if output.is_holding() {
+            self.release_held(output);
+        }
+    }
+
+    fn release_held(&mut self, output: &mut Output) {
+        let resolved = output.resolve(&self.holding.judge(self.shared.engine.is_read_only()));
+        self.stats.acks_ended.add(resolved.answers as u64);
+        self.stats.acks_timed_out.add(resolved.failed as u64);
+    }
+
+    /// Whether there is something to let go of.
+    pub fn is_releasable(&mut self, output: &Output) -> bool {
+        output.is_resolvable(&self.holding.judge(self.shared.engine.is_read_only()))
+    }
+
+    /// The connection ends: nobody waits for what is held.
+    pub(super) fn abandon(&mut self, output: &mut Output) {
+        self.stats.acks_ended.add(output.abandon_held() as u64);
+    }
+}
+
+/// The connections of a worker that have held answers, and its pause.
+pub struct Waiting {
+    /// Each once. One may have been closed, or have been answered, since.
+    pub tokens: Vec<Token>,
+    pause: Duration,
+}
+
+const PAUSE_MIN: Duration = Duration::from_micros(ACK_PAUSE_MICROSECONDS_MIN);
+const PAUSE_MAX: Duration = Duration::from_micros(ACK_PAUSE_MICROSECONDS_MAX);
+
+impl Waiting {
+    /// None.
+    pub fn new() -> Waiting {
+        Waiting { tokens: Vec::new(), pause: PAUSE_MIN }
+    }
+
+    /// How long to sleep at most before the next look; None while nothing is held.
+    pub fn pause(&self) -> Option<Duration> {
+        (!self.tokens.is_empty()).then_some(self.pause)
+    }
+
+    /// A look is over. Where something `moved` (an answer was held or let go of), the next one follows soon.
+    pub fn looked(&mut self, moved: bool) {
+        self.pause = if moved { PAUSE_MIN } else { (self.pause * 2).min(PAUSE_MAX) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_sleeps_shorter_while_answers_are_held_and_longer_while_nothing_comes() {
+        let mut waiting = Waiting::new();
+        assert_eq!(waiting.pause(), None);
+        waiting.tokens.push(Token::other(1));
+        assert_eq!(waiting.pause(), Some(PAUSE_MIN));
+        let pauses: Vec<_> = (0..20)
+            .map(|_| {
+                waiting.looked(false);
+                waiting.pause().expect("something is held")
+            })
+            .collect();
+        assert!(pauses.is_sorted() && pauses.last() == Some(&PAUSE_MAX), "{pauses:?}");
+        waiting.looked(true);
+        assert_eq!(waiting.pause(), Some(PAUSE_MIN));
+    }
+}
