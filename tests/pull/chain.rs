@@ -163,14 +163,13 @@ impl<'s> Chain<'s> {
                 let writes = self.random.usize(0..3);
                 self.write(writes)
             }
-            for link in 0..self.links.len() {
-                match resting[link].checked_sub(1) {
-                    Some(rest) => resting[link] = rest,
-                    None => {
-                        (0..self.random.usize(0..4)).for_each(|_| self.pull(link));
-                        resting[link] = if self.random.u8(0..30) == 0 { self.random.usize(0..60) } else { 0 };
-                    }
+            for (link, rest) in resting.iter_mut().enumerate() {
+                if *rest > 0 {
+                    *rest -= 1;
+                    continue;
                 }
+                (0..self.random.usize(0..4)).for_each(|_| self.pull(link));
+                *rest = if self.random.u8(0..30) == 0 { self.random.usize(0..60) } else { 0 };
             }
             let last = self.links.last().expect("a chain has links");
             self.ledger.assert_all_written(last.store, KEYS, self.writer.now());
