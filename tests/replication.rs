@@ -7,10 +7,15 @@
 //! | joining.rs | replicas that come and go under full write load, and leave nothing behind |
 //! | cuts.rs | control connections that are cut or stall, at every step |
 //! | stalls.rs | processes that stand still for a while |
+//! | chain.rs | replicas of replicas |
+//! | chain_retain.rs | writers that wait for a slow replica |
 //! | restarts.rs | processes that die |
 //! | acks.rs | acknowledged writes |
+//! | push.rs | replicas that are pushed to |
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
+//! | roles.rs | a replica is promoted, others move over, the old primary comes back |
+//! | orders.rs | what is refused of `remora ctl`, and in which words |
 //! | impostor.rs | a primary that lies, to a replica's process |
 //! | lies.rs | the same to the pull loop alone, many times |
 
@@ -18,6 +23,10 @@ mod support;
 
 #[path = "replication/acks.rs"]
 mod acks;
+#[path = "replication/chain.rs"]
+mod chain;
+#[path = "replication/chain_retain.rs"]
+mod chain_retain;
 #[path = "replication/cuts.rs"]
 mod cuts;
 #[path = "replication/follow.rs"]
@@ -32,10 +41,16 @@ mod joining;
 mod lies;
 #[path = "replication/node.rs"]
 mod node;
+#[path = "replication/orders.rs"]
+mod orders;
 #[path = "replication/proxy.rs"]
 mod proxy;
+#[path = "replication/push.rs"]
+mod push;
 #[path = "replication/restarts.rs"]
 mod restarts;
+#[path = "replication/roles.rs"]
+mod roles;
 #[path = "replication/secrets.rs"]
 mod secrets;
 #[path = "replication/stalls.rs"]

@@ -1,5 +1,5 @@
 //! Which history a log belongs to. Every store that is born begins a lineage of its own, at random; every promotion of a replica begins
-//! the lineage's next generation.
+//! a later generation of the lineage.
 //!
 //! ```text
 //! bits   0            24                64
@@ -14,6 +14,9 @@ use std::hash::BuildHasher;
 
 const GENERATION_BITS: u32 = 24;
 const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
+
+/// The largest step to the next generation: it leaves a lineage some 30,000 promotions, and two of the same epoch are alike once in 1,024 times.
+const STEP_MAX: u64 = 1024;
 
 /// See the module. Ordered by age only within a lineage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -40,7 +43,7 @@ impl Epoch {
         self.0 >> GENERATION_BITS
     }
 
-    /// 1 at birth, one more with each promotion.
+    /// 1 at birth, more with each promotion.
     pub fn generation(self) -> u32 {
         (self.0 & GENERATION_MASK) as u32
     }
@@ -55,7 +58,15 @@ impl Epoch {
         self.lineage() == earlier.lineage() && self.generation() > earlier.generation()
     }
 
-    /// What a promotion begins; None after 2^24 of them.
+    /// What a promotion begins: a later generation, how much later is drawn at random, up to [`STEP_MAX`]. So two replicas that are promoted
+    /// from the same epoch, by mistake, begin different ones, and neither's records pass for the other's. None where there are no more.
+    pub fn succeed(self) -> Option<Epoch> {
+        let step = std::hash::RandomState::new().hash_one(self.0) % STEP_MAX + 1;
+        let generation = u64::from(self.generation()) + step;
+        (generation <= GENERATION_MASK).then_some(Epoch(self.0 + step))
+    }
+
+    /// The very next generation; None after the last.
     pub fn next(self) -> Option<Epoch> {
         (self.generation() < GENERATION_MASK as u32).then_some(Epoch(self.0 + 1))
     }
@@ -81,6 +92,15 @@ mod tests {
         assert!(next.follows(one) && !one.follows(next) && !one.follows(one) && !next.follows(other));
         assert_eq!((next.lineage(), next.generation()), (one.lineage(), 2));
         assert_eq!(Epoch::of(7, GENERATION_MASK as u32).next(), None);
+        assert_eq!(Epoch::of(7, GENERATION_MASK as u32).succeed(), None);
+    }
+
+    #[test]
+    fn promotions_of_the_same_epoch_begin_different_ones() {
+        let one = Epoch::of(9, 5);
+        let drawn: std::collections::HashSet<Epoch> = (0..100).filter_map(|_| one.succeed()).collect();
+        assert!(drawn.len() > 50, "{drawn:?}");
+        assert!(drawn.iter().all(|epoch| epoch.follows(one)));
     }
 
     #[test]

@@ -1,13 +1,21 @@
-//! `remora ctl`: ask a running server, over its clients' port.
+//! `remora ctl`: ask a running server, over its clients' port, or order it to change its role.
+//!
+//! The server takes an order and says so; what becomes of it is in `stats replication`, which is asked until it is over.
 
 use crate::base::limits::LOAD_WAIT_SECONDS_MAX;
 use crate::load::client::Connection;
-use anyhow::Context;
+use crate::replication::order::Order;
+use anyhow::{Context, bail};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Ask a running server.
+/// The first pause between two looks at an order that is under way, and the longest.
+const LOOK_PAUSE_MIN: Duration = Duration::from_millis(1);
+/// See [`LOOK_PAUSE_MIN`].
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(10);
+
+/// Ask a running server, or order it to change its role.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// The server's port for clients
@@ -27,6 +35,41 @@ pub enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Make this replica the primary: it follows nobody any more, begins an epoch of its own, and takes writes
+    Promote {
+        /// First bring over what this replica has and the one that is promoted lacks: its replication port; repeat it for more
+        #[arg(long, value_name = "HOST:PORT")]
+        gather: Vec<String>,
+        /// Even if some shards have nothing yet: they begin empty, and what others have of them is lost
+        #[arg(long)]
+        incomplete: bool,
+        /// How it is waited for.
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Have this replica follow nobody; it serves what it has, and refuses writes
+    Detach {
+        /// How it is waited for.
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Make this server a read-only replica of the primary whose replication port this is. A primary that is told so loses what the other never had
+    Replicate {
+        /// The primary's replication port
+        #[arg(value_name = "HOST:PORT")]
+        primary: String,
+        /// How it is waited for.
+        #[command(flatten)]
+        wait: Wait,
+    },
+}
+
+/// How an order is waited for.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Wait {
+    /// Longest wait for the order to be carried out, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub wait: u64,
 }
 
 /// Ask, and print the answer.
@@ -35,13 +78,51 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let address: SocketAddr =
         addresses.into_iter().next().with_context(|| format!("{} has no address", args.server))?;
     let mut connection = Connection::open(address, Duration::from_secs(LOAD_WAIT_SECONDS_MAX))?;
-    match args.what {
+    let (order, wait) = match &args.what {
         What::Replication { json } => {
             let rows = connection.stats("replication")?;
-            print!("{}", if json { serde_json::to_string_pretty(&rows)? + "\n" } else { table(&rows) });
+            print!("{}", if *json { serde_json::to_string_pretty(&rows)? + "\n" } else { table(&rows) });
+            return Ok(());
         }
-    }
+        What::Promote { gather, incomplete, wait } => {
+            (Order::Promote { gather: gather.clone(), incomplete: *incomplete }, wait)
+        }
+        What::Detach { wait } => (Order::Detach, wait),
+        What::Replicate { primary, wait } => (Order::Replicate { primary: primary.clone() }, wait),
+    };
+    println!("{address}: {}", carry_out(&mut connection, &order, Duration::from_secs(wait.wait))?);
     Ok(())
+}
+
+/// Give an order and wait until it has been carried out; in words what was done.
+pub fn carry_out(connection: &mut Connection, order: &Order, wait_max: Duration) -> anyhow::Result<String> {
+    let answer = connection.ask(&format!("replication {order}"))?;
+    if answer != b"OK" {
+        bail!("{}", String::from_utf8_lossy(answer));
+    }
+    let until = Instant::now() + wait_max;
+    let mut pause = LOOK_PAUSE_MIN;
+    loop {
+        let rows = connection.stats("replication")?;
+        let row = |name: &str| rows.get(name).map_or("", String::as_str);
+        let words = row("order_outcome");
+        match row("order").strip_prefix(order.name()).map(str::trim_start) {
+            Some("done") => {
+                let milliseconds = row("order_us").parse::<f64>().unwrap_or(0.0) / 1000.0;
+                return Ok(format!("{words} ({milliseconds:.1} ms)"));
+            }
+            Some("running") if Instant::now() >= until => {
+                bail!(
+                    "{order} is still under way after {wait_max:?}; `remora ctl replication` shows what becomes of it"
+                )
+            }
+            Some("running") => {}
+            Some(_) => bail!("{words}"),
+            None => bail!("another order has come after this one: {}", row("order")),
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LOOK_PAUSE_MAX);
+    }
 }
 
 /// The columns of the table of replicas: title, and the name of the row.

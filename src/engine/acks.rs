@@ -76,12 +76,18 @@ mod tests {
     use crate::base::limits::KEY_BYTES_MAX;
     use crate::base::time::UnixSeconds;
     use crate::engine::held::{Holders, Judge};
-    use crate::engine::{Attempt, Context, Host, Output, Settings, WorkerStats};
+    use crate::engine::{Attempt, Client, Context, Host, Output, Settings, WorkerStats};
     use crate::protocol::{Parsed, parse};
     use crate::store::{Store, StoreConfig};
     use std::sync::Arc;
 
     struct Nobody;
+
+    impl Client for Nobody {
+        fn is_local(&self) -> bool {
+            false
+        }
+    }
 
     impl Host for Nobody {
         fn connections(&self, _emit: &mut dyn FnMut(u64, &str, &str)) {}
@@ -127,7 +133,8 @@ mod tests {
         let turn = seat.turn();
         let (stats, mut scratch) = (WorkerStats::default(), Vec::new());
         let now = UnixSeconds::now();
-        let mut context = Context { turn: &turn, now, stats: &stats, scratch: &mut scratch, host: &Nobody };
+        let mut context =
+            Context { turn: &turn, now, stats: &stats, scratch: &mut scratch, host: &Nobody, client: &Nobody };
         let mut rest = lines.as_bytes();
         let mut output = Output::default();
         while !rest.is_empty() {

@@ -45,6 +45,12 @@ impl Engine {
         call.answer_unless(noreply, reply::OK)
     }
 
+    /// No flush is to come.
+    pub(super) fn forget_delayed_flush(&self) {
+        let _gate = self.flush_timer.lock();
+        self.flush_timer.due.store(0, Relaxed);
+    }
+
     /// Execute a delayed flush whose time has come.
     pub(super) fn flush_if_due(&self, context: &Context<'_, '_>) -> Result<(), NoRoom> {
         let is_due = || {

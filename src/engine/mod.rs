@@ -12,6 +12,7 @@ mod flush;
 pub mod held;
 mod meta;
 mod meta_get;
+mod orders;
 pub mod output;
 mod plan;
 mod prefixes;
@@ -28,6 +29,7 @@ use crate::protocol::{Exptime, ParseLimits, Rejection, Request, reply};
 use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn};
 use flush::FlushTimer;
 pub use held::AckPolicy;
+pub use orders::{OrderTaker, Refused};
 pub use output::Output;
 pub use plan::Plan;
 use prefixes::Prefixes;
@@ -51,6 +53,8 @@ pub struct Engine {
     started: Instant,
     /// Rows of `stats replication`.
     replication: OnceLock<RowSource>,
+    /// Who takes orders to change this server's role.
+    orders: OnceLock<OrderTaker>,
 }
 
 /// Calls what it is given for each of its rows: name and value.
@@ -79,6 +83,14 @@ pub struct Context<'w, 't> {
     pub scratch: &'w mut Vec<u8>,
     /// What the server knows and the engine does not.
     pub host: &'w dyn Host,
+    /// Whose request it is.
+    pub client: &'w dyn Client,
+}
+
+/// What only the server can tell of one client.
+pub trait Client {
+    /// Whether it is on this host. May ask the system: for what is seldom.
+    fn is_local(&self) -> bool;
 }
 
 /// What only the server can tell: a view of its connections for `stats conns`.
@@ -138,6 +150,7 @@ impl Engine {
             baseline: Mutex::default(),
             started: Instant::now(),
             replication: OnceLock::new(),
+            orders: OnceLock::new(),
         }
     }
 
@@ -194,6 +207,7 @@ impl Engine {
             Request::CacheMemlimit { mebibytes, noreply } => self.cache_memlimit(call, *mebibytes, *noreply),
             Request::Verbosity { level, noreply } => flush::verbosity(call, *level, *noreply),
             Request::Stats(subject) => self.stats(call, subject),
+            Request::Replication(order) => self.order(call, order),
             Request::Version => {
                 reply::version_line(call.out.bytes(), reply::VERSION);
                 Outcome::Done

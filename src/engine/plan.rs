@@ -59,6 +59,7 @@ fn first_key<'r>(request: &Request<'r>) -> NextKey<'r> {
         | Request::CacheMemlimit { .. }
         | Request::Verbosity { .. }
         | Request::Stats(_)
+        | Request::Replication(_)
         | Request::Wait { .. }
         | Request::Version
         | Request::Quit

@@ -29,9 +29,24 @@ impl Engine {
     pub fn set_read_only(&self, primary: Option<String>) {
         if let Some(primary) = &primary {
             let line = format!("SERVER_ERROR read-only replica: write to the primary at {primary}\r\n");
-            *self.read_only.refusal.write().unwrap_or_else(PoisonError::into_inner) = line.into_bytes();
+            self.refuse_writes_with(line);
+        } else {
+            // One that was promised as an earlier primary. Those who were primary since have not heard of it.
+            self.forget_delayed_flush();
+            self.read_only.on.store(false, Relaxed);
         }
-        self.read_only.on.store(primary.is_some(), Relaxed);
+    }
+
+    /// Make this the engine of a replica that follows nobody.
+    pub fn set_detached(&self) {
+        let line = "SERVER_ERROR read-only replica that follows nobody: write to the primary, or make this one the primary \
+                    (remora ctl promote)\r\n";
+        self.refuse_writes_with(line.into());
+    }
+
+    fn refuse_writes_with(&self, line: String) {
+        *self.read_only.refusal.write().unwrap_or_else(PoisonError::into_inner) = line.into_bytes();
+        self.read_only.on.store(true, Relaxed);
     }
 
     /// Whether this is a replica's engine.
@@ -78,6 +93,7 @@ pub(super) fn writes(request: &Request<'_>) -> Option<bool> {
         | Request::CacheMemlimit { .. }
         | Request::Verbosity { .. }
         | Request::Stats(_)
+        | Request::Replication(_)
         | Request::Wait { .. }
         | Request::Version
         | Request::Quit => None,

@@ -94,6 +94,8 @@ pub enum Request<'a> {
     },
     /// stats, with the rest of its line, blanks trimmed ("" for plain stats).
     Stats(&'a [u8]),
+    /// replication, with the rest of its line, blanks trimmed: an order to change this server's role.
+    Replication(&'a [u8]),
     /// version.
     Version,
     /// quit.

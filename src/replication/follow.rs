@@ -1,20 +1,24 @@
 //! The replica's side: a thread that is admitted at the primary, pulls until something fails, says what, and tries again, ever more slowly up to a
 //! bound. Between two sessions the replica goes on serving what it has.
 
-use super::attach::{AttachError, Identity, Joined, PREFERENCE, attach, join};
+use super::admission::{Admitted, Attached, Unfit};
+use super::attach::{AttachError, Identity, Joined, PREFERENCE, join};
 use super::link::{Link, LinkError};
 use super::pace::Pace;
 use super::pull::{Counts, PullError, Puller, Step};
+use super::push::Mode;
 use super::report::{FollowView, Report};
 use super::secret::Secret;
-use super::wire::{Message, Refusal, Welcome};
+use super::standing::{Distance, Standing};
+use super::wire::{Message, Refusal};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use crate::base::epoch::Epoch;
 use crate::fabric::{ConnectOptions, FabricError, Kind};
 use crate::store::Store;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,6 +26,8 @@ use std::time::{Duration, Instant};
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`RETRY_PAUSE_MIN`].
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The longest after a primary was busy: a replica that is followed itself has nothing to offer until it has been admitted.
+const BUSY_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// A session that lasted so long was no failure: the next pause is the shortest again.
 const SESSION_GOOD: Duration = Duration::from_secs(10);
 /// How often the control connection and the report are looked after while pulling.
@@ -42,6 +48,8 @@ pub struct FollowConfig {
     pub secret: Secret,
     /// Fabrics to try, in this order.
     pub fabrics: Vec<Kind>,
+    /// Which side moves the data.
+    pub mode: Mode,
     /// What the fabrics need to know of this host.
     pub options: ConnectOptions,
     /// Who this is.
@@ -50,9 +58,17 @@ pub struct FollowConfig {
     pub pause_max: Duration,
     /// Silence after which the primary counts as gone.
     pub silence_max: Duration,
+    /// Where this process stands, as it is found out here.
+    pub standing: Arc<Standing>,
 }
 
 impl FollowConfig {
+    /// The same, but another primary.
+    #[must_use]
+    pub fn of(&self, primary: &str) -> FollowConfig {
+        FollowConfig { primary: primary.into(), ..self.clone() }
+    }
+
     /// The fabrics of auto.
     pub fn any_fabric() -> Vec<Kind> {
         PREFERENCE.to_vec()
@@ -68,7 +84,10 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
             Ok(joined) => return Ok(joined),
             // What the primary says to a replica that it knows is final; what stands in the way to it may pass.
             Err(error) if Instant::now() + pause >= until || error.is_final() => return Err(error),
-            Err(error) => log::warn!("{error}; trying again"),
+            Err(error) => {
+                log::warn!("{error}; trying again");
+                pause = pause.min(if error.will_pass_soon() { BUSY_PAUSE_MAX } else { RETRY_PAUSE_MAX });
+            }
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(RETRY_PAUSE_MAX);
@@ -90,23 +109,47 @@ impl AttachError {
 }
 
 /// For each shard the epoch of what was applied last, None where there is nothing to go on from.
-type Known = Vec<Option<Epoch>>;
+pub type Known = Vec<Option<Epoch>>;
 
-/// Why a session ended.
+/// Why a session ended, or did not begin.
 #[derive(Debug, thiserror::Error)]
-enum SessionEnd {
+pub enum SessionEnd {
+    /// The handshake, or no fabric.
     #[error("{0}")]
     Attach(#[from] AttachError),
+    /// The control connection.
     #[error("control connection: {0}")]
     Link(#[from] LinkError),
+    /// Pulling.
     #[error("{0}")]
     Pull(#[from] PullError),
+    /// The data channel.
     #[error("{0}")]
     Fabric(#[from] FabricError),
-    #[error("the primary's rings are laid out in another way than this replica's: restart the replica")]
-    Geometry,
+    /// It cannot be followed with this store.
+    #[error("{0}")]
+    Unfit(#[from] Unfit),
+    /// Somebody wants it to end.
     #[error("asked to stop")]
     Stopped,
+}
+
+impl AttachError {
+    /// Whom we follow has no place now, or is a replica that has nothing yet.
+    fn will_pass_soon(&self) -> bool {
+        matches!(self, AttachError::Link(_, LinkError::Refused(Refusal::Busy, _)))
+    }
+}
+
+impl SessionEnd {
+    /// The log went on in another way than was known; the next welcome says how.
+    fn is_no_failure(&self) -> bool {
+        matches!(self, SessionEnd::Pull(PullError::EpochChanged(_) | PullError::BeganAnew { .. }))
+    }
+
+    fn will_pass_soon(&self) -> bool {
+        matches!(self, SessionEnd::Attach(error) if error.will_pass_soon())
+    }
 }
 
 /// What is told to others while it runs.
@@ -114,6 +157,18 @@ pub struct Follow {
     config: FollowConfig,
     view: Mutex<FollowView>,
     stopping: AtomicBool,
+    hold: Mutex<Hold>,
+    let_go: Condvar,
+}
+
+/// Who has the store.
+struct Hold {
+    /// The thread has it, and may write to it.
+    is_held: bool,
+    /// It may not take it any more.
+    is_barred: bool,
+    /// What it left there.
+    known: Known,
 }
 
 /// The running thread; ends when dropped, or at the latest with the handshake that it is in.
@@ -124,14 +179,31 @@ pub struct Following {
     ended: Receiver<()>,
 }
 
+/// The thread has not let go of the store.
+#[derive(Debug, thiserror::Error)]
+#[error("the thread that follows has not ended within {END_WAIT_MAX:?}; it will, so try again")]
+pub struct StillHeld;
+
 impl Following {
-    /// Begin with what [`first_join`] gave.
-    pub fn start(config: FollowConfig, joined: Joined, store: Arc<Store>) -> std::io::Result<Following> {
-        let view = FollowView { primary: config.primary.clone(), state: "joining", ..FollowView::default() };
-        let follow = Arc::new(Follow { config, view: Mutex::new(view), stopping: AtomicBool::new(false) });
+    /// Begin: with an admission, if there is one already, and with what the store has of an earlier following.
+    pub fn start(
+        config: FollowConfig,
+        admitted: Option<Admitted>,
+        known: Known,
+        store: Arc<Store>,
+    ) -> std::io::Result<Following> {
+        let mode = config.mode.name();
+        let view = FollowView { primary: config.primary.clone(), state: "joining", mode, ..FollowView::default() };
+        let follow = Arc::new(Follow {
+            config,
+            view: Mutex::new(view),
+            stopping: AtomicBool::new(false),
+            hold: Mutex::new(Hold { is_held: false, is_barred: false, known }),
+            let_go: Condvar::new(),
+        });
         let (running, (ending, ended)) = (follow.clone(), channel());
         let run = move || {
-            running.run(joined, &store);
+            running.run(admitted, &store);
             drop::<Sender<()>>(ending);
         };
         let thread = std::thread::Builder::new().name("replica-pull".into()).spawn(run)?;
@@ -141,6 +213,25 @@ impl Following {
     /// What it tells.
     pub fn follow(&self) -> &Arc<Follow> {
         &self.follow
+    }
+
+    /// Have it let go of the store, for good; what it left there. The thread itself may go on with a handshake, to no effect. An error leaves
+    /// it ending: it can be asked again.
+    pub fn stop(&mut self) -> Result<Known, StillHeld> {
+        self.follow.stopping.store(true, Relaxed);
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+        let mut hold = self.follow.hold();
+        hold.is_barred = true;
+        let waited = self.follow.let_go.wait_timeout_while(hold, END_WAIT_MAX, |hold| hold.is_held);
+        let (hold, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if hold.is_held {
+            return Err(StillHeld);
+        }
+        // Nobody has to wait for what it still does.
+        self.thread = None;
+        Ok(hold.known.clone())
     }
 }
 
@@ -162,46 +253,72 @@ impl Drop for Following {
 
 impl Report for Follow {
     fn rows(&self, emit: &mut dyn FnMut(&str, &str)) {
-        self.view().rows(emit);
+        self.snapshot().rows(emit);
     }
 }
 
 impl Follow {
     /// Where it stands.
     pub fn snapshot(&self) -> FollowView {
-        self.view().clone()
+        FollowView { distance: self.config.standing.distance(), ..self.view().clone() }
+    }
+
+    /// Whom.
+    pub fn primary(&self) -> &str {
+        &self.config.primary
+    }
+
+    /// It ended; what it tells stays.
+    pub fn note_detached(&self) {
+        let mut view = self.view();
+        view.state = "detached";
+        view.trouble.clear();
     }
 
     fn view(&self) -> MutexGuard<'_, FollowView> {
-        self.view.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hold(&self) -> MutexGuard<'_, Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Take the store, and what an earlier session left there; None if this may not happen any more.
+    fn take_hold(&self) -> Option<Known> {
+        let mut hold = self.hold();
+        hold.is_held = !hold.is_barred;
+        hold.is_held.then(|| hold.known.clone())
+    }
+
+    fn let_go(&self, known: Known) {
+        let mut hold = self.hold();
+        hold.known = known;
+        hold.is_held = false;
+        self.let_go.notify_all();
     }
 
     fn is_stopping(&self) -> bool {
         self.stopping.load(Relaxed)
     }
 
-    fn run(&self, joined: Joined, store: &Store) {
-        let mut joined = Some(joined);
-        let mut known = vec![None; store.shards().len()];
+    fn run(&self, admitted: Option<Admitted>, store: &Store) {
+        self.follow_until_stopped(admitted, store);
+        self.note_detached();
+    }
+
+    fn follow_until_stopped(&self, mut admitted: Option<Admitted>, store: &Store) {
         let mut pause = RETRY_PAUSE_MIN;
         while !self.is_stopping() {
             let begun_at = Instant::now();
-            let next = match joined.take() {
-                Some(joined) => Ok(joined),
-                None => join(&self.config.primary, &self.config.secret, &self.config.identity),
-            };
-            if self.is_stopping() {
+            let Err(end) = self.session(admitted.take(), store);
+            if matches!(end, SessionEnd::Stopped) || self.is_stopping() {
                 return;
             }
-            let end = match next {
-                Ok(joined) => self.session(joined, store, &mut known),
-                Err(error) => error.into(),
-            };
-            if matches!(end, SessionEnd::Stopped) {
-                return;
-            }
-            if begun_at.elapsed() > SESSION_GOOD {
+            if begun_at.elapsed() > SESSION_GOOD || end.is_no_failure() {
                 pause = RETRY_PAUSE_MIN;
+            }
+            if end.will_pass_soon() {
+                pause = pause.min(BUSY_PAUSE_MAX);
             }
             self.tell(&end);
             std::thread::park_timeout(pause);
@@ -216,75 +333,75 @@ impl Follow {
         if view.trouble != trouble {
             log::warn!("replication from {}: {trouble}; trying again", self.config.primary);
         }
-        let refused =
-            matches!(end, SessionEnd::Geometry) || matches!(end, SessionEnd::Attach(error) if error.is_final());
+        let refused = match end {
+            SessionEnd::Attach(error) => error.is_final(),
+            end => matches!(end, SessionEnd::Unfit(_)),
+        };
         view.state = if refused { "refused" } else { "connecting" };
         view.trouble = trouble;
         view.failed_tries += 1;
     }
 
     /// One admission, until it ends.
-    fn session(&self, mut joined: Joined, store: &Store, known: &mut Known) -> SessionEnd {
-        match self.pull(&mut joined, store, known) {
-            Ok(never) => match never {},
-            Err(end) => end,
-        }
-    }
-
-    fn pull(
-        &self,
-        joined: &mut Joined,
-        store: &Store,
-        known: &mut Known,
-    ) -> Result<std::convert::Infallible, SessionEnd> {
-        if joined.welcome.geometry != store.geometry() {
-            return Err(SessionEnd::Geometry);
-        }
-        self.view().state = "joining";
-        let (channel, why) = attach(joined, &self.config.fabrics, &self.config.options)?;
+    fn session(&self, admitted: Option<Admitted>, store: &Store) -> Result<Infallible, SessionEnd> {
+        let admitted = match admitted {
+            Some(admitted) => admitted,
+            None => Admitted::from(join(&self.config.primary, &self.config.secret, &self.config.identity)?),
+        };
         if self.is_stopping() {
             return Err(SessionEnd::Stopped);
         }
-        log::info!("following {} over {why}", self.config.primary);
-        let Welcome { epochs, .. } = &joined.welcome;
-        let mut puller = Puller::new(channel, store, epochs, known, self.config.silence_max)?;
-        store.adopt_epochs(epochs.clone());
+        self.view().state = "joining";
+        let Attached { mut link, welcome, channel, fabric } = admitted.attach(&self.config, store)?;
+        log::info!("following {} over {fabric}", self.config.primary);
+        let known = self.take_hold().ok_or(SessionEnd::Stopped)?;
+        let mut puller = match Puller::new(channel, store, &welcome.epochs, &known, self.config.silence_max) {
+            Ok(puller) => puller,
+            Err(error) => {
+                self.let_go(known);
+                return Err(error.into());
+            }
+        };
+        store.adopt_epochs(welcome.epochs);
         let before = {
             let mut view = self.view();
-            view.fabric = why;
+            view.fabric = fabric;
             view.sessions += 1;
             view.counts
         };
-        let ended = self.pull_on(&mut puller, &mut joined.link, &before);
-        *known = puller.known();
+        let ended = self.pull_on(&mut puller, &mut link, &before);
         self.view().set(&before, &puller.counts(), puller.lag());
+        self.let_go(puller.known());
         ended
     }
 
-    fn pull_on(
-        &self,
-        puller: &mut Puller<'_>,
-        link: &mut Link,
-        before: &Counts,
-    ) -> Result<std::convert::Infallible, SessionEnd> {
+    fn pull_on(&self, puller: &mut Puller<'_>, link: &mut Link, before: &Counts) -> Result<Infallible, SessionEnd> {
         let mut pace = Pace::new(self.config.pause_max);
         let mut chores = Chores::new(self.config.silence_max);
+        let mut has_caught_up = false;
         loop {
             let pause = match puller.step(STEP_WAIT)? {
                 Step { applied: true, .. } => pace.applied(puller.lag().bytes),
                 Step { moved: true, .. } => pace.moved(),
                 Step { moved: false, .. } => pace.still(),
             };
+            if self.is_stopping() {
+                return Err(SessionEnd::Stopped);
+            }
             if !pause.is_zero() {
                 std::thread::park_timeout(pause);
             }
-            if chores.are_due() {
-                if self.is_stopping() {
-                    return Err(SessionEnd::Stopped);
-                }
-                if chores.attend(link)? {
+            // The first time is told at once: somebody may wait for it.
+            let first_time = !has_caught_up && puller.is_caught_up();
+            has_caught_up |= first_time;
+            let due = chores.are_due();
+            if due {
+                self.config.standing.measured(puller.lag().bytes, puller.lag().time);
+                if chores.attend(link, &self.config.standing)? {
                     puller.acknowledge()?;
                 }
+            }
+            if due || first_time {
                 let mut view = self.view();
                 view.set(before, &puller.counts(), puller.lag());
                 if puller.is_caught_up() {
@@ -320,10 +437,13 @@ impl Chores {
     }
 
     /// Hear what the primary has said, and say that we are here once a second: then true.
-    fn attend(&mut self, link: &mut Link) -> Result<bool, LinkError> {
+    fn attend(&mut self, link: &mut Link, standing: &Standing) -> Result<bool, LinkError> {
         for _ in 0..MESSAGES_MAX {
             match link.try_receive()? {
-                Some(Message::Heartbeat) => self.heard_at = Instant::now(),
+                Some(Message::Heartbeat(upstream)) => {
+                    self.heard_at = Instant::now();
+                    standing.heard(upstream);
+                }
                 Some(other) => return Err(LinkError::OutOfPlace(other.name())),
                 None => break,
             }
@@ -334,7 +454,7 @@ impl Chores {
         }
         let due = Instant::now() >= self.beat_at;
         if due {
-            link.send(&Message::Heartbeat, Instant::now() + HANDSHAKE_WAIT_MAX)?;
+            link.send(&Message::Heartbeat(Distance::default()), Instant::now() + HANDSHAKE_WAIT_MAX)?;
             self.beat_at = Instant::now() + HEARTBEAT;
         }
         Ok(due)

@@ -7,29 +7,44 @@
 //! | [`link`] | one end of a control connection |
 //! | [`offer`] | the primary's side: the replication port, who is admitted, what is offered |
 //! | [`session`] | one replica at its primary |
+//! | [`node`] | this process's role, and orders that change it |
+//! | [`order`] | an order, as words and back |
+//! | [`change`] | carrying one out: promote, detach, replicate |
 //! | [`follow`] | the replica's side: connect, attach, pull, and again after a failure |
+//! | [`admission`] | a replica that was admitted: can this store follow? |
 //! | [`attach`] | the replica's side of the handshake, and the choice of a fabric |
 //! | [`pull`] | the pull loop |
+//! | [`push`] | the same by WRITEs of the primary's |
 //! | [`resume`] | where a replica goes on |
 //! | [`ack`] | the ack slot |
 //! | [`board`] | who has applied what: the ack slots of all replicas of now |
+//! | [`standing`] | where this process stands in a chain |
+//! | [`retain`] | the log that is kept for a slow replica, and when it is let go |
 //! | [`pace`] | pauses between looks |
 //! | [`report`] | what is told to people |
 //!
-//! The primary's threads take no part in the data: a session thread wakes once a second for a heartbeat, and that is all.
+//! The primary's threads take no part in the data, unless a replica asks to be pushed to: a session thread wakes once a second for a heartbeat, and
+//! that is all.
 
 pub mod ack;
+pub mod admission;
 pub mod attach;
 pub mod board;
+mod change;
 pub mod follow;
 pub mod link;
+pub mod node;
 pub mod offer;
+pub mod order;
 pub mod pace;
 pub mod pull;
+pub mod push;
 pub mod report;
 pub mod resume;
+pub mod retain;
 pub mod secret;
 pub mod session;
+pub mod standing;
 pub mod wire;
 
 use std::time::Duration;

@@ -2,9 +2,11 @@
 
 use super::ack::{Summary, applied};
 use super::board::Board;
+use super::push::Mode;
 use super::report::{OfferCounters, ReplicaView, Report};
 use super::secret::Secret;
 use super::session::{SessionError, serve};
+use super::standing::Standing;
 use super::wire::{Join, Message, Refusal};
 use super::{REPLICAS_MAX, host_id};
 use crate::fabric::{Exporter, FabricError, Grant, GrantState, Kind, Regions};
@@ -37,6 +39,8 @@ pub struct OfferConfig {
     pub silence_max: Duration,
     /// Where the replicas' ack slots are put up.
     pub board: Arc<Board>,
+    /// Where this process stands, which is told to them.
+    pub standing: Arc<Standing>,
 }
 
 /// Why a primary cannot offer replication.
@@ -73,9 +77,19 @@ struct Slot {
     join: Join,
     address: SocketAddr,
     since: Instant,
-    held: Option<(Kind, Box<dyn Grant>)>,
+    held: Option<Held>,
     /// When its rate was last looked at, and what it had pulled by then.
     rate: (Instant, u64),
+}
+
+/// The data channel of an admitted replica.
+pub(super) struct Held {
+    /// By which fabric.
+    pub kind: Kind,
+    /// Its end here.
+    pub grant: Box<dyn Grant>,
+    /// Where data is pushed: ring bytes that were written, as they are counted on.
+    pub pushed_bytes: Option<Arc<AtomicU64>>,
 }
 
 /// A session's place among the replicas; leaving is dropping it, the channel first.
@@ -191,6 +205,10 @@ impl Offer {
         self.host
     }
 
+    pub(super) fn standing(&self) -> &Standing {
+        &self.config.standing
+    }
+
     pub(super) fn client_port(&self) -> u16 {
         self.config.client_port
     }
@@ -268,6 +286,11 @@ impl Offer {
         Some(Admission { offer: self, session })
     }
 
+    /// End all sessions of now; who comes back is told of the store as it is then. The channels end when what this returns is dropped.
+    pub(super) fn end_sessions(&self) -> impl Sized + use<> {
+        std::iter::from_fn(|| self.take_slot(|_| true)).collect::<Vec<_>>()
+    }
+
     /// Take a place away. To be dropped by the caller, outside of the lock: ending a channel may take a while, and `stats` takes the lock.
     fn take_slot(&self, is_it: impl Fn(&Slot) -> bool) -> Option<Slot> {
         let mut slots = self.slots();
@@ -276,11 +299,21 @@ impl Offer {
         Some(slot)
     }
 
+    fn retain(&self, session: u64) -> &'static str {
+        let board = &self.config.board;
+        match board.is_let_go(session).filter(|_| board.retain_bytes() > 0) {
+            Some(true) => "let_go",
+            Some(false) => "held",
+            None => "",
+        }
+    }
+
     /// All replicas, as they stand now.
     pub fn replicas(&self) -> Vec<ReplicaView> {
         let spans = self.store.shards().iter().map(|shard| (shard.control().tail(), shard.control().committed()));
         let spans: Vec<(u64, u64)> = spans.collect();
-        self.slots().iter_mut().map(|slot| slot.view(&spans)).collect()
+        let views = self.slots().iter_mut().map(|slot| slot.view(&spans)).collect::<Vec<_>>();
+        views.into_iter().map(|view| ReplicaView { retain: self.retain(view.session), ..view }).collect()
     }
 }
 
@@ -295,7 +328,9 @@ fn turn_away(mut stream: TcpStream) {
 impl Slot {
     /// `spans` has tail and committed of each shard.
     fn view(&mut self, spans: &[(u64, u64)]) -> ReplicaView {
-        let ack = self.held.as_ref().map(|(_, grant)| grant.ack().words());
+        let ack = self.held.as_ref().map(|held| held.grant.ack().words());
+        let pushed = self.held.as_ref().and_then(|held| held.pushed_bytes.as_ref());
+        let mode = if pushed.is_some() { Mode::Push } else { Mode::Pull };
         let summary = ack.map(Summary::read).unwrap_or_default();
         let following = summary.epoch != 0;
         let missing = |(shard, (tail, committed)): (usize, &(u64, u64))| {
@@ -311,15 +346,18 @@ impl Slot {
             session: self.session,
             address: self.address,
             name: self.join.name.clone(),
-            fabric: self.held.as_ref().map(|(kind, _)| kind.name()),
+            fabric: self.held.as_ref().map(|held| held.kind.name()),
+            mode: mode.name(),
             state: if following { "following" } else { "joining" },
             lag_bytes,
             lag_microseconds: summary.lag_microseconds,
             pulled_bytes: summary.pulled_bytes,
+            pushed_bytes: pushed.map_or(0, |bytes| bytes.load(Relaxed)),
             bytes_per_second,
             records: summary.records,
             resyncs: summary.begun_anew,
             bad_records: summary.bad_records,
+            retain: "",
             seconds: self.since.elapsed().as_secs(),
         }
     }
@@ -333,6 +371,10 @@ impl Report for Offer {
         let replicas = self.replicas();
         emit("replicas", &replicas.len().to_string());
         self.counters.rows(emit);
+        if self.config.board.retain_bytes() > 0 {
+            emit("replica_retain_bytes", &self.config.board.retain_bytes().to_string());
+            emit("replicas_let_go", &self.config.board.let_go_count().to_string());
+        }
         replicas.iter().enumerate().for_each(|(number, replica)| replica.rows(number, emit));
     }
 }
@@ -343,15 +385,15 @@ impl Admission<'_> {
         self.session
     }
 
-    /// Keep a grant in this place, instead of the one before, which is ended first. False if the place is lost.
-    pub(super) fn hold(&self, kind: Kind, grant: Box<dyn Grant>) -> bool {
+    /// Keep a data channel in this place, instead of the one before, which is ended first. False if the place is lost.
+    pub(super) fn hold(&self, held: Held) -> bool {
         let of_this = |slot: &&mut Slot| slot.session == self.session;
         let before = self.offer.slots().iter_mut().find(of_this).and_then(|slot| slot.held.take());
         drop(before);
         match self.offer.slots().iter_mut().find(of_this) {
             Some(slot) => {
-                self.offer.config.board.put_up(self.session, grant.ack().clone());
-                slot.held = Some((kind, grant));
+                self.offer.config.board.put_up(self.session, held.grant.ack().clone());
+                slot.held = Some(held);
                 true
             }
             None => false,
@@ -365,7 +407,7 @@ impl Admission<'_> {
             return Ok(None);
         };
         match &mut slot.held {
-            Some((_, grant)) => grant.state().map(Some),
+            Some(held) => held.grant.state().map(Some),
             None => Ok(Some(GrantState::Waiting)),
         }
     }

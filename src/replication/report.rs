@@ -1,6 +1,7 @@
 //! What replication tells of itself: one set of names for `stats`, `remora ctl` and the log.
 
 use super::pull::{Counts, Lag};
+use super::standing::Distance;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -15,6 +16,8 @@ pub struct ReplicaView {
     pub name: String,
     /// The fabric, once there is one.
     pub fabric: Option<&'static str>,
+    /// `pull` or `push`.
+    pub mode: &'static str,
     /// `joining` or `following`.
     pub state: &'static str,
     /// Committed here and not applied there, now.
@@ -23,6 +26,8 @@ pub struct ReplicaView {
     pub lag_microseconds: u64,
     /// Ring bytes that it has read.
     pub pulled_bytes: u64,
+    /// Ring bytes that were written to it, where data is pushed.
+    pub pushed_bytes: u64,
     /// Bytes a second, since the last look of this primary's at it.
     pub bytes_per_second: u64,
     /// Records that it has applied.
@@ -31,6 +36,8 @@ pub struct ReplicaView {
     pub resyncs: u64,
     /// Records that failed its check.
     pub bad_records: u64,
+    /// With `--replica-retain`: `held` while its log is kept, `let_go` while it is not; else empty.
+    pub retain: &'static str,
     /// Seconds since it was admitted.
     pub seconds: u64,
 }
@@ -57,12 +64,16 @@ pub struct FollowView {
     pub state: &'static str,
     /// The fabric, and why that one.
     pub fabric: String,
+    /// `pull` or `push`.
+    pub mode: &'static str,
     /// Why it is not following, if it is not.
     pub trouble: String,
     /// Behind, in bytes.
     pub lag_bytes: u64,
     /// Behind, in time.
     pub lag_microseconds: u64,
+    /// From the root of the chain, by what each link says of itself.
+    pub distance: Distance,
     /// Counted over all channels.
     pub counts: Counts,
     /// Times that it was admitted.
@@ -85,13 +96,18 @@ impl ReplicaView {
         row("name", &self.name);
         row("state", &self.state);
         row("fabric", &self.fabric.unwrap_or("none"));
+        row("mode", &self.mode);
         row("lag_bytes", &self.lag_bytes);
         row("lag_us", &self.lag_microseconds);
         row("pulled_bytes", &self.pulled_bytes);
+        row("pushed_bytes", &self.pushed_bytes);
         row("bytes_per_second", &self.bytes_per_second);
         row("records", &self.records);
         row("resyncs", &self.resyncs);
         row("bad_records", &self.bad_records);
+        if !self.retain.is_empty() {
+            row("retain", &self.retain);
+        }
         row("seconds", &self.seconds);
     }
 }
@@ -104,9 +120,13 @@ impl FollowView {
         row("primary", &self.primary);
         row("state", &self.state);
         row("fabric", &self.fabric);
+        row("mode", &self.mode);
         row("trouble", &if self.trouble.is_empty() { "none" } else { &self.trouble });
         row("lag_bytes", &self.lag_bytes);
         row("lag_us", &self.lag_microseconds);
+        row("lag_total_bytes", &self.distance.lag_bytes);
+        row("lag_total_us", &self.distance.lag_microseconds);
+        row("depth", &self.distance.depth);
         row("sessions", &self.sessions);
         row("failed_tries", &self.failed_tries);
         row("looks", &counts.looks);
@@ -117,6 +137,8 @@ impl FollowView {
         row("shards_joined", &counts.joined);
         row("shards_overrun", &counts.overrun);
         row("shards_diverged", &counts.diverged);
+        row("diverged_records", &counts.diverged_records);
+        row("diverged_bytes", &counts.diverged_bytes);
         row("bad_records", &counts.bad_records);
     }
 

@@ -1,8 +1,12 @@
 //! Where a replica goes on: pure. A cursor is worth something only if every record before it was the primary's as well; the history of epochs
 //! says up to where that is so.
+//!
+//! Of one epoch there is one writer, so at equal positions of one epoch stand equal bytes, whoever has them. A replica may therefore be *ahead*
+//! of whom it follows (a fellow replica that lags): it waits there until the other has come so far. It has diverged only where a later epoch
+//! began before its cursor.
 
 use crate::base::epoch::Epoch;
-use crate::store::EpochStart;
+use crate::store::{EpochStart, NOT_BEGUN};
 
 /// What a control line shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,17 +45,31 @@ pub fn resume(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor
     let Some(epoch) = epoch else {
         return Resume::Begin(Why::Joins);
     };
-    let Some(at) = history.iter().position(|start| start.epoch == epoch) else {
-        return Resume::Begin(Why::Diverged);
-    };
-    let common_until = history.get(at + 1).map_or(line.committed, |next| next.begins[shard]);
-    if cursor > common_until {
+    if has_diverged(history, shard, epoch, cursor, line) {
         Resume::Begin(Why::Diverged)
     } else if cursor < line.tail {
         Resume::Begin(Why::Overrun)
     } else {
         Resume::Continue
     }
+}
+
+/// Whether a log that is in `epoch` at `cursor` has bytes that the primary's has not, and will not have.
+pub fn has_diverged(history: &[EpochStart], shard: usize, epoch: Epoch, cursor: u64, line: &Line) -> bool {
+    let Some(at) = history.iter().position(|start| start.epoch == epoch) else { return true };
+    // Of all that came later, not only the next: who was promoted had perhaps not come to that one in this shard.
+    let common_until = history[at + 1..].iter().map(|start| start.begins[shard]).min().unwrap_or(NOT_BEGUN);
+    if history[at].begins[shard] != NOT_BEGUN {
+        return cursor > common_until;
+    }
+    // It has not come to this epoch here: it went another way, unless it is a replica itself, and is still to come.
+    common_until != NOT_BEGUN || cursor <= line.committed
+}
+
+/// Up to where a log that is in `epoch` has the primary's bytes, once it has diverged; 0 where the primary knows nothing of that epoch.
+pub fn parted_at(history: &[EpochStart], shard: usize, epoch: Epoch) -> u64 {
+    let Some(at) = history.iter().position(|start| start.epoch == epoch) else { return 0 };
+    history[at + 1..].iter().map(|start| start.begins[shard]).min().unwrap_or(0)
 }
 
 /// The epoch of the record at `position` of a shard.
@@ -83,7 +101,8 @@ mod tests {
             (1000, Resume::Continue),
             (2000, Resume::Continue),
             (999, Resume::Begin(Why::Overrun)),
-            (2001, Resume::Begin(Why::Diverged)),
+            // Ahead of whom it follows, who lags.
+            (2001, Resume::Continue),
         ] {
             assert_eq!(resume(&history, 0, Some(epoch(1)), cursor, &line(1, 1000, 2000)), expected, "{cursor}");
         }
@@ -98,7 +117,35 @@ mod tests {
         assert_eq!(resume(&history, 0, Some(epoch(1)), 1508, &line), Resume::Begin(Why::Diverged));
         assert_eq!(resume(&history, 0, Some(epoch(2)), 1800, &line), Resume::Continue);
         assert_eq!(resume(&history, 0, Some(epoch(2)), 1808, &line), Resume::Begin(Why::Diverged));
+        assert_eq!([1, 2, 9].map(|generation| parted_at(&history, 0, epoch(generation))), [1500, 1800, 0]);
         assert_eq!(resume(&history, 0, Some(epoch(3)), 2000, &line), Resume::Continue);
+    }
+
+    /// Promoted was a replica that had come to the second epoch in the first shard only: in the second, its own follows the first at once.
+    #[test]
+    fn an_epoch_that_was_passed_over_has_no_part_in_it() {
+        let mut history = history(&[64, 1500, 1800]);
+        history.iter_mut().zip([64, NOT_BEGUN, 1600]).for_each(|(start, begin)| start.begins.push(begin));
+        let (line, diverged) = (line(3, 1000, 2000), Resume::Begin(Why::Diverged));
+        assert_eq!(resume(&history, 1, Some(epoch(1)), 1600, &line), Resume::Continue);
+        assert_eq!(resume(&history, 1, Some(epoch(1)), 1608, &line), diverged);
+        for cursor in [1500, 1600, 5000] {
+            assert_eq!(resume(&history, 1, Some(epoch(2)), cursor, &line), diverged);
+        }
+        assert_eq!(resume(&history, 0, Some(epoch(2)), 1800, &line), Resume::Continue);
+        assert_eq!(epoch_at(&history, 1, 1599), Some(epoch(1)));
+        assert_eq!(epoch_at(&history, 1, 1600), Some(epoch(3)));
+    }
+
+    /// Followed is a replica that has come to the second epoch in the first shard only, and will in the other.
+    #[test]
+    fn who_is_ahead_by_an_epoch_waits() {
+        let mut history = history(&[64, 1500]);
+        history.iter_mut().zip([64, NOT_BEGUN]).for_each(|(start, begin)| start.begins.push(begin));
+        let line = line(1, 1000, 1490);
+        assert_eq!(resume(&history, 1, Some(epoch(2)), 1600, &line), Resume::Continue);
+        assert_eq!(resume(&history, 1, Some(epoch(2)), 1490, &line), Resume::Begin(Why::Diverged), "other bytes below");
+        assert_eq!(resume(&history, 1, Some(epoch(1)), 1600, &line), Resume::Continue);
     }
 
     #[test]

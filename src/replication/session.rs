@@ -4,8 +4,10 @@
 //! channel destroyed before it is given a new one; the channel is destroyed before anything else is undone.
 
 use super::link::{Link, LinkError};
-use super::offer::{Admission, Offer};
+use super::offer::{Admission, Held, Offer};
+use super::push::pushing::Pushing;
 use super::secret::{Side, random};
+use super::standing::{DEPTH_MAX, Distance};
 use super::wire::{Join, Message, Refusal, VERSION, Welcome};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use crate::fabric::{FabricError, GrantState, Invitation, Kind, Token};
@@ -15,6 +17,9 @@ use std::time::Instant;
 
 /// Fabrics that a replica may try in one session.
 const CHOICES_MAX: usize = 8;
+
+/// Why a session has no place any more.
+const LOST: &str = "another connection of this replica has taken its place, or this server has become the primary";
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +83,10 @@ fn handshake<'o>(offer: &'o Offer, link: &mut Link) -> Result<Admission<'o>, Ses
     if offer.store().epochs().is_empty() {
         return refused(Refusal::Busy, "this is a replica itself, and has nothing yet that others could follow");
     }
+    if offer.standing().is(&join.replica) {
+        return refused(Refusal::Circle, "this is the replica itself: it cannot follow its own log");
+    }
+    place_below(offer)?;
     let admission = match offer.admit(link.peer(), &join) {
         Some(admission) => admission,
         None => return refused(Refusal::Busy, format!("there are {} replicas already", super::REPLICAS_MAX)),
@@ -115,6 +124,19 @@ fn authenticate(offer: &Offer, link: &mut Link, deadline: Instant) -> Result<(),
     Ok(())
 }
 
+/// How far from the root this process is, if there may be others below it.
+fn place_below(offer: &Offer) -> Result<Distance, SessionError> {
+    let distance = offer.standing().distance();
+    if distance.depth >= DEPTH_MAX {
+        let words = format!(
+            "{} replicas in a row are above this one, itself included: there may be {DEPTH_MAX}, or they follow one another in a circle",
+            distance.depth
+        );
+        return refused(Refusal::Circle, words);
+    }
+    Ok(distance)
+}
+
 fn welcome(offer: &Offer, join: &Join) -> Welcome {
     let same_host = join.host == offer.host() && join.host != [0; 16];
     let fabrics = offer.fabrics().filter(|kind| *kind != Kind::Shm || same_host).collect();
@@ -145,16 +167,36 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<(
                     regions: grant.descriptors().to_vec(),
                     ack: grant.ack_descriptor(),
                 };
-                if !admission.hold(kind, grant) {
-                    return refused(Refusal::Replaced, "another connection of this replica has taken its place");
-                }
+                hold(admission, Held { kind, grant, pushed_bytes: None })?;
                 link.send(&Message::Grant(invitation), deadline)?;
             }
             Message::Attached => return Ok(()),
+            Message::Invite(invite) => {
+                let kind = invite.fabric;
+                let Some(exporter) = offer.exporter(kind) else {
+                    return refused(Refusal::Fabric, format!("{} is not offered here", kind.name()));
+                };
+                let rings = (offer.regions(), offer.store().geometry());
+                match Pushing::accept(exporter, invite, link.peer().ip(), rings, offer.silence_max()) {
+                    Ok(pushing) => {
+                        let pushed_bytes = Some(pushing.pushed_bytes());
+                        hold(admission, Held { kind, grant: Box::new(pushing), pushed_bytes })?;
+                        return Ok(link.send(&Message::Attached, deadline)?);
+                    }
+                    Err(error) => link.send(&Message::Declined(error.to_string()), deadline)?,
+                }
+            }
             other => return out_of_place(&other),
         }
     }
     refused(Refusal::Protocol, "too many fabrics were tried")
+}
+
+fn hold(admission: &Admission<'_>, held: Held) -> Result<(), SessionError> {
+    if admission.hold(held) {
+        return Ok(());
+    }
+    refused(Refusal::Replaced, LOST)
 }
 
 /// The next message that is no heartbeat.
@@ -162,8 +204,8 @@ fn next(link: &mut Link, deadline: Instant) -> Result<Message, LinkError> {
     loop {
         match link.receive(deadline)? {
             // There are always more where heartbeats come without an end.
-            Message::Heartbeat if Instant::now() < deadline => {}
-            Message::Heartbeat => return Err(LinkError::OutOfPlace("nothing but Heartbeat")),
+            Message::Heartbeat(_) if Instant::now() < deadline => {}
+            Message::Heartbeat(_) => return Err(LinkError::OutOfPlace("nothing but Heartbeat")),
             message => return Ok(message),
         }
     }
@@ -174,10 +216,11 @@ fn follow(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<s
     let mut heard_at = Instant::now();
     loop {
         let beat_at = Instant::now() + HEARTBEAT;
-        link.send(&Message::Heartbeat, beat_at)?;
+        let distance = place_below(offer)?;
+        link.send(&Message::Heartbeat(distance), beat_at)?;
         while Instant::now() < beat_at {
             match link.receive(beat_at) {
-                Ok(Message::Heartbeat) => heard_at = Instant::now(),
+                Ok(Message::Heartbeat(_)) => heard_at = Instant::now(),
                 Ok(other) => return out_of_place(&other),
                 Err(LinkError::Silent(_)) => {}
                 Err(error) => return Err(error.into()),
@@ -187,7 +230,7 @@ fn follow(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<s
             return refused(Refusal::Ending, "the primary is ending");
         }
         match admission.state()? {
-            None => return refused(Refusal::Replaced, "another connection of this replica has taken its place"),
+            None => return refused(Refusal::Replaced, LOST),
             Some(GrantState::Waiting) => {
                 return refused(Refusal::Protocol, "the replica said that its data channel stands, but it does not");
             }

@@ -10,6 +10,7 @@ use super::connection::{Connection, Phase, ReadAhead};
 use super::execute::{Executor, Stop};
 use super::holding::Holding;
 use super::input::{InputMemory, OverBudget};
+use super::locality::PeerOf;
 use super::registry::State;
 use crate::base::limits::{
     LINGER_BYTES_MAX, LINGER_SECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN, READ_BYTES_WHEN_TIGHT,
@@ -273,7 +274,9 @@ impl Lane<'_> {
     ) -> (usize, Stop) {
         connection.view.set_last_command(self.now);
         let Lane { shared, stats, buffers, now, .. } = self;
-        let mut context = Context { turn, now: *now, stats, scratch: &mut buffers.scratch, host: &shared.registry };
+        let client = PeerOf(&connection.socket);
+        let (host, scratch) = (&shared.registry, &mut buffers.scratch);
+        let mut context = Context { turn, now: *now, stats, scratch, host, client: &client };
         let executor = Executor { shared };
         executor.run(&mut context, &mut buffers.keys, input, &mut connection.progress, output)
     }

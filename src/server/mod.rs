@@ -14,6 +14,7 @@ mod idle;
 mod input;
 mod lane;
 pub mod listen;
+mod locality;
 mod registry;
 mod table;
 mod worker;

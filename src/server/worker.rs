@@ -11,6 +11,7 @@ use super::holding::{Holding, Waiting};
 use super::idle::{Reason, Stillness, verdict};
 use super::lane::{Cause, Lane, Next};
 use super::listen::Listener;
+use super::locality::Nobody;
 use super::table::{Table, Token};
 use crate::base::limits::{POLL_MILLISECONDS_MAX, READS_AHEAD_MAX, STOP_MILLISECONDS_MAX, STOP_SENDING_MILLISECONDS};
 use crate::base::time::UnixSeconds;
@@ -130,7 +131,8 @@ impl<'s> Worker<'s> {
 
     fn tick(&mut self, turn: &Turn<'_>) {
         let Lane { shared, stats, buffers, now, .. } = &mut self.lane;
-        let mut context = Context { turn, now: *now, stats, scratch: &mut buffers.scratch, host: &shared.registry };
+        let (host, scratch) = (&shared.registry, &mut buffers.scratch);
+        let mut context = Context { turn, now: *now, stats, scratch, host, client: &Nobody };
         shared.engine.tick(&mut context);
     }
 

@@ -30,6 +30,11 @@ impl History {
         History(Mutex::new(first.into_iter().collect()))
     }
 
+    /// The latest; [`Epoch::NONE`] where there is none.
+    pub(super) fn newest(&self) -> Epoch {
+        self.0.lock().expect("nobody panics while holding the history").last().map_or(Epoch::NONE, |last| last.epoch)
+    }
+
     /// Shard `shard` of `shards` begins `epoch` at `position`. Another lineage's past is nobody's any more.
     pub(super) fn note(&self, epoch: Epoch, shard: usize, shards: usize, position: u64) {
         let mut starts = self.0.lock().expect("nobody panics while holding the history");
@@ -54,7 +59,8 @@ impl Store {
     }
 
     /// What the primary says of its past, in place of what was known. Of a foreign process's list only what can be is kept: valid epochs of
-    /// the last one's lineage, in order, with a position for each shard.
+    /// the last one's lineage, in order, with a position for each shard. Where an epoch begins is the same for all who have it, so what the
+    /// other has not come by, and this store has, is kept.
     pub fn adopt_epochs(&self, mut epochs: Vec<EpochStart>) {
         let now = epochs.last().map_or(Epoch::NONE, |last| last.epoch);
         epochs.retain(|start| {
@@ -63,13 +69,38 @@ impl Store {
         epochs.sort_by_key(|start| start.epoch);
         epochs.dedup_by_key(|start| start.epoch);
         forget_oldest(&mut epochs);
-        *self.history.0.lock().expect("nobody panics while holding the history") = epochs;
+        let mut known = self.history.0.lock().expect("nobody panics while holding the history");
+        for start in &mut epochs {
+            let here = known.iter().find(|here| here.epoch == start.epoch);
+            let begins = start.begins.iter_mut().zip(here.iter().flat_map(|here| &here.begins));
+            begins.filter(|(theirs, _)| **theirs == NOT_BEGUN).for_each(|(theirs, ours)| *theirs = *ours);
+        }
+        *known = epochs;
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_has_not_come_by_is_kept() {
+        let geometry = crate::store::Geometry {
+            shards: 2,
+            ring_bytes: 64 << 10,
+            slab_bytes: 64 << 10,
+            record_bytes_max: 1 << 10,
+            evict: true,
+        };
+        let store = Store::with_geometry(geometry, 1, false, None).unwrap();
+        let start = |epoch, begins: [u64; 2]| EpochStart { epoch, begins: begins.to_vec() };
+        let (first, second) = (Epoch::of(9, 1), Epoch::of(9, 2));
+        store.adopt_epochs(vec![start(first, [64, 64]), start(second, [800, NOT_BEGUN])]);
+        store.adopt_epochs(vec![start(second, [NOT_BEGUN, 640])]);
+        assert_eq!(store.epochs(), [start(second, [800, 640])]);
+        store.adopt_epochs(vec![start(Epoch::of(10, 1), [64, 64])]);
+        assert_eq!(store.epochs(), [start(Epoch::of(10, 1), [64, 64])]);
+    }
 
     #[test]
     fn each_shard_comes_to_an_epoch_in_its_own_time() {

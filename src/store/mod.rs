@@ -13,7 +13,9 @@
 //! | [`check`] | is this a record of this place and epoch? |
 //! | [`geometry`] | what two stores must share to hold the same bytes |
 //! | [`epochs`] | whose history a log is, and where it passed to another primary |
+//! | [`promotion`] | a store changes hands: a replica's begins an epoch of its own |
 //! | [`reclaim`] | the tail: eviction, second chance, growing the index |
+//! | [`retain`] | who else needs the tail |
 //! | [`sizing`] | how `-m`, `-I` and `-t` become shards and rings |
 //!
 //! In goes a key; out come [`Item`]s that stay for the [`Turn`]. The invariant kept: the store is a function of the bytes between tail and
@@ -26,8 +28,10 @@ pub mod follower;
 pub mod geometry;
 pub mod index;
 pub mod item;
+pub mod promotion;
 pub mod reclaim;
 pub mod record;
+pub mod retain;
 pub mod ring;
 pub mod shape;
 pub mod shard;
@@ -49,8 +53,10 @@ pub use epochs::{EPOCHS_MAX, EpochStart, NOT_BEGUN};
 pub use follower::{Applied, Follower, Stop};
 pub use geometry::Geometry;
 pub use item::{Item, MetaChange, NewItem, ValueLoan};
+pub use promotion::{Extent, TurnsOfNow};
 pub use record::Draft;
 use record::{Kind, Meta, Source};
+pub use retain::TailGuard;
 use ring::{CONTROL_LINE_BYTES, Ring};
 use shard::Shard;
 pub use sizing::{StoreConfig, StoreError};

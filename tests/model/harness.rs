@@ -44,6 +44,13 @@ impl Host for Counters {
     }
 }
 
+/// From elsewhere, so it may not give orders.
+impl remora::engine::Client for Counters {
+    fn is_local(&self) -> bool {
+        false
+    }
+}
+
 /// A worker with one connection.
 pub struct Client<'e> {
     pub engine: &'e Engine,
@@ -128,6 +135,7 @@ impl<'e> Client<'e> {
             stats: &self.host.0[0],
             scratch: &mut self.scratch,
             host: &self.host,
+            client: &self.host,
         };
         self.engine.tick(&mut context);
         let out = &mut self.out;

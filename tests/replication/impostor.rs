@@ -11,6 +11,7 @@ use remora::base::epoch::Epoch;
 use remora::fabric::{ConnectOptions, Descriptor, Exporter, Invitation, Kind, Token, listen};
 use remora::replication::link::{Link, LinkError};
 use remora::replication::secret::{Secret, Side};
+use remora::replication::standing::Distance;
 use remora::replication::wire::{Message, Welcome};
 use remora::store::ring::{BIRTH, POSITION_MAX};
 use remora::store::{EpochStart, Geometry};
@@ -115,7 +116,7 @@ fn serve(stream: TcpStream, exporter: &dyn Exporter, lie: &Lie, stopped: &Atomic
             flood.pour()?;
             continue;
         }
-        link.send(lie.says.as_ref().unwrap_or(&Message::Heartbeat), Instant::now() + LONG)?;
+        link.send(lie.says.as_ref().unwrap_or(&Message::Heartbeat(Distance::default())), Instant::now() + LONG)?;
         match link.receive(Instant::now() + Duration::from_millis(200)) {
             Ok(_) | Err(LinkError::Silent(_)) => {}
             Err(error) => return Err(error),

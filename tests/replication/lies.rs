@@ -145,6 +145,7 @@ fn kind_of(error: &PullError) -> &'static str {
         PullError::Fabric(error) => panic!("the channel is sound: {error}"),
         PullError::Stuck(..) => panic!("READs are answered: {error}"),
         PullError::EpochChanged(_) => "epoch",
+        PullError::BeganAnew { .. } => "began anew",
         PullError::Senseless { .. } => "senseless",
         PullError::BadRecord { .. } => "bad record",
     }

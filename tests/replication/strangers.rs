@@ -5,12 +5,14 @@ use crate::node::{LONG, Node, in_sync, side_by_side, wait_for_count};
 use remora::fabric::Kind;
 use remora::replication::link::{Link, LinkError};
 use remora::replication::secret::{Secret, Side};
+use remora::replication::standing::Distance;
 use remora::replication::wire::{FRAME_BYTES_MAX, Join, Message, Nonce, Refusal, STRANGER_FRAME_BYTES_MAX, VERSION};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 const NONCE: Nonce = [7; 32];
+const HEARTBEAT: Message = Message::Heartbeat(Distance { depth: 0, lag_bytes: 0, lag_microseconds: 0 });
 
 /// A primary with a replica, and what it holds with that.
 fn served() -> (Node, Node) {
@@ -91,7 +93,7 @@ fn nonsense_is_refused_in_words() {
             Refusal::Protocol,
             "more than",
         ),
-        ("a heartbeat first", encoded(&[Message::Heartbeat]), Refusal::Protocol, "Heartbeat"),
+        ("a heartbeat first", encoded(&[HEARTBEAT]), Refusal::Protocol, "Heartbeat"),
         ("to join without a proof", encoded(&[hello.clone(), join]), Refusal::Protocol, "Join"),
         ("a wrong proof", encoded(&[hello, Message::Prove { proof: [0; 32] }]), Refusal::Secret, "secret"),
     ];
@@ -120,13 +122,13 @@ pub struct Flood {
 
 impl Flood {
     pub fn over(stream: TcpStream) -> Flood {
-        let frames = encoded(&vec![Message::Heartbeat; 20_000]);
+        let frames = encoded(&vec![HEARTBEAT; 20_000]);
         Flood { stream, frames, sent: 0 }
     }
 
     /// As much as is taken at once; an error when the other side has ended it.
     pub fn pour(&mut self) -> std::io::Result<()> {
-        let begun = self.sent % encoded(&[Message::Heartbeat]).len();
+        let begun = self.sent % encoded(&[HEARTBEAT]).len();
         match self.stream.write(&self.frames[begun..]) {
             Ok(bytes) => self.sent += bytes,
             Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => {
@@ -178,7 +180,7 @@ fn ending(mut link: Link) -> LinkError {
     let until = Instant::now() + LONG;
     loop {
         match link.receive(until) {
-            Ok(Message::Heartbeat) => {}
+            Ok(Message::Heartbeat(_)) => {}
             Ok(other) => panic!("{}", other.name()),
             Err(error) => return error,
         }

@@ -1,22 +1,29 @@
 //! The flags of `remora serve` that make a primary offer its rings and a replica follow one, and what is started for them.
 
 use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, ACK_MILLISECONDS_MAX, ACK_REPLICAS_MAX};
-use crate::engine::{AckPolicy, Engine};
+use crate::commands::size;
+use crate::engine::{AckPolicy, Engine, Refused};
 use crate::fabric::verbs::VerbsOptions;
 use crate::fabric::{self, ConnectOptions, Exporter, FabricError, Kind};
 use crate::replication::SILENCE_SECONDS_DEFAULT;
+use crate::replication::admission::Admitted;
 use crate::replication::attach::{Identity, Joined};
 use crate::replication::board::Board;
-use crate::replication::follow::{FollowConfig, Following, first_join};
+use crate::replication::follow::{FollowConfig, first_join};
+use crate::replication::node::{Clients, Node, NodeConfig, RunningNode};
 use crate::replication::offer::{Offer, OfferConfig, Running};
+use crate::replication::order::{Order, with_port};
+use crate::replication::push::Mode;
 use crate::replication::report::Report;
+use crate::replication::retain::Retain;
 use crate::replication::secret::{Secret, random};
+use crate::replication::standing::Standing;
 use crate::server::address;
 use crate::store::Store;
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// How long a replica that starts looks for its primary.
@@ -41,12 +48,18 @@ pub struct ReplicationArgs {
     /// Longest pause of a replica between two looks at an idle primary, in microseconds: more costs lag, less costs CPU; 0 spins
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub replica_poll: u64,
+    /// Which side moves the data of this replica: pull (it reads the primary's memory) or push (the primary writes to its; shm and verbs)
+    #[arg(long, value_name = "MODE", default_value = "pull", value_parser = mode)]
+    pub replication_mode: Mode,
     /// What the replica calls itself in the primary's stats [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub replica_name: Option<String>,
     /// Seconds of silence after which the other side counts as gone
     #[arg(long, value_name = "SECONDS", default_value_t = SILENCE_SECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub replication_timeout: u64,
+    /// Have writers wait for replicas that are at most so many bytes behind, rather than overrun them; 0: never. With k, m or g
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = size::parse)]
+    pub replica_retain: usize,
     /// Port of the data channels over verbs and TCP; 0 for one of the kernel's choice
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub replication_data_port: u16,
@@ -68,19 +81,22 @@ pub struct Plan {
     secret: Secret,
     /// None for auto.
     fabrics: Option<Vec<Kind>>,
+    mode: Mode,
     options: ConnectOptions,
     pause_max: Duration,
     silence_max: Duration,
     data_port: u16,
+    retain_bytes: u64,
     identity: Identity,
     board: Arc<Board>,
+    standing: Arc<Standing>,
     acks: AckPolicy,
 }
 
-/// What runs beside the server; ends when dropped.
+/// What runs beside the server; ends when dropped: the node first, for it may write to the store.
 pub struct Replicating {
+    node: RunningNode,
     offer: Option<Running>,
-    following: Option<Following>,
 }
 
 impl Plan {
@@ -94,6 +110,12 @@ impl Plan {
         if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && secret.is_none()) {
             bail!("--replication {listen} is open to other hosts, so replicas must have a secret: give --secret-file");
         }
+        let fabrics = fabrics(&args.fabric)?;
+        let cannot_push = |named: &Vec<Kind>| !named.iter().any(|kind| kind.writes());
+        if args.replication_mode == Mode::Push && fabrics.as_ref().is_some_and(cannot_push) {
+            bail!("--replication-mode push: tcp has no one-sided WRITE; name shm or verbs with --fabric, or pull");
+        }
+        let replica = random()?;
         if let (None, replicas @ 1..) = (listen, args.ack_replicas) {
             bail!(
                 "--ack-replicas {replicas} needs --replication ADDR:PORT: without it there is no replica to wait for"
@@ -103,14 +125,17 @@ impl Plan {
             listen,
             primary: args.replica_of.as_deref().map(with_port).transpose().context("--replica-of")?,
             secret,
-            fabrics: fabrics(&args.fabric)?,
+            fabrics,
+            mode: args.replication_mode,
             options: ConnectOptions { verbs: args.device.clone().unwrap_or_default() },
             pause_max: Duration::from_micros(args.replica_poll),
             silence_max: Duration::from_secs(args.replication_timeout),
             data_port: args.replication_data_port,
+            retain_bytes: args.replica_retain as u64,
             board: Arc::default(),
+            standing: Arc::new(Standing::new(replica)),
+            identity: Identity { replica, name: args.replica_name.clone().unwrap_or_else(host_name) },
             acks: AckPolicy { replicas: args.ack_replicas, timeout: Duration::from_millis(args.ack_timeout) },
-            identity: Identity { replica: random()?, name: args.replica_name.clone().unwrap_or_else(host_name) },
         })
     }
 
@@ -131,22 +156,31 @@ impl Plan {
 
     /// Of a replica: be admitted by its primary, which says what store to make.
     pub fn join(&self) -> anyhow::Result<Option<Joined>> {
-        let Some(config) = self.follow_config()? else { return Ok(None) };
-        let joined = first_join(&config, PATIENCE).context("cannot join the primary")?;
+        let Some(primary) = &self.primary else { return Ok(None) };
+        let joined = first_join(&self.follow_config().of(primary), PATIENCE).context("cannot join the primary")?;
         Ok(Some(joined))
     }
 
-    fn follow_config(&self) -> anyhow::Result<Option<FollowConfig>> {
-        let Some(primary) = &self.primary else { return Ok(None) };
-        Ok(Some(FollowConfig {
-            primary: primary.clone(),
+    /// How to follow, now or once an order says whom.
+    fn follow_config(&self) -> FollowConfig {
+        FollowConfig {
+            primary: self.primary.clone().unwrap_or_default(),
             secret: self.secret.clone(),
-            fabrics: self.fabrics.clone().unwrap_or_else(FollowConfig::any_fabric),
+            fabrics: self.fabrics.clone().unwrap_or_else(|| self.any_fabric()),
+            mode: self.mode,
             options: self.options.clone(),
             identity: self.identity.clone(),
             pause_max: self.pause_max,
             silence_max: self.silence_max,
-        }))
+            standing: self.standing.clone(),
+        }
+    }
+
+    /// The fabrics of auto.
+    fn any_fabric(&self) -> Vec<Kind> {
+        let mut all = FollowConfig::any_fabric();
+        all.retain(|kind| self.mode == Mode::Pull || kind.writes());
+        all
     }
 
     /// Start what was asked for.
@@ -157,25 +191,18 @@ impl Plan {
         engine: &Arc<Engine>,
         client_port: u16,
     ) -> anyhow::Result<Replicating> {
-        let following = match (self.follow_config()?, joined) {
-            (Some(config), Some(joined)) => {
-                engine.set_read_only(Some(primary_of(&joined)));
-                Some(Following::start(config, joined, store.clone()).context("cannot start the replication thread")?)
-            }
-            _ => None,
-        };
         let offer = self.listen.map(|listen| self.offer(listen, store, client_port)).transpose()?;
-        let follow = following.as_ref().map(|following| following.follow().clone());
-        let offered = offer.as_ref().map(|running| running.offer().clone());
-        engine.set_replication_rows(Box::new(move |emit| {
-            if let Some(follow) = &follow {
-                follow.rows(emit);
-            }
-            if let Some(offer) = &offered {
-                offer.rows(emit);
-            }
-        }));
-        Ok(Replicating { offer, following })
+        let config = NodeConfig {
+            follow: self.follow_config(),
+            clients: Box::new(ClientsOf(Arc::downgrade(engine))),
+            offer: offer.as_ref().map(|running| running.offer().clone()),
+        };
+        let node =
+            Node::start(config, joined.map(Admitted::from), store.clone()).context("cannot start replication")?;
+        let (telling, taking) = (node.node().clone(), node.node().clone());
+        engine.set_replication_rows(Box::new(move |emit| telling.rows(emit)));
+        engine.set_order_taker(Box::new(move |words| take_order(&taking, words)));
+        Ok(Replicating { node, offer })
     }
 
     fn offer(&self, listen: SocketAddr, store: &Arc<Store>, client_port: u16) -> anyhow::Result<Running> {
@@ -186,7 +213,11 @@ impl Plan {
             client_port,
             silence_max: self.silence_max,
             board: self.board.clone(),
+            standing: self.standing.clone(),
         };
+        if self.retain_bytes > 0 {
+            Retain::install(store, &self.board, self.retain_bytes);
+        }
         Ok(Offer::start(store.clone(), config)?)
     }
 
@@ -214,28 +245,34 @@ impl Replicating {
             let fabrics: Vec<&str> = running.offer().fabrics().map(Kind::name).collect();
             eprintln!("remora: replication on tcp {} over {}", running.offer().address(), fabrics.join(", "));
         }
-        if let Some(following) = &self.following {
-            eprintln!("remora: read-only replica of {}", following.follow().snapshot().primary);
+        if let Some(follow) = self.node.node().follow() {
+            eprintln!("remora: read-only replica of {}", follow.primary());
         }
     }
 }
 
-/// Where clients of this replica should write: the primary's host, and the port that it has told.
-fn primary_of(joined: &Joined) -> String {
-    let host = joined.link.peer();
-    match joined.welcome.client_port {
-        0 => format!("the host {}", host.ip()),
-        port => SocketAddr::new(host.ip(), port).to_string(),
+/// The engine, as the node knows it. Weak, for the engine has the node as well.
+struct ClientsOf(Weak<Engine>);
+
+impl Clients for ClientsOf {
+    fn take_writes(&self) {
+        if let Some(engine) = self.0.upgrade() {
+            engine.set_read_only(None);
+        }
+    }
+
+    fn refuse_writes(&self, primary: Option<&str>) {
+        let Some(engine) = self.0.upgrade() else { return };
+        match primary {
+            Some(primary) => engine.set_read_only(Some(primary.into())),
+            None => engine.set_detached(),
+        }
     }
 }
 
-/// A name that means nothing now may do so later; a port that is missing will not come.
-fn with_port(text: &str) -> anyhow::Result<String> {
-    let port = text.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
-    match port {
-        Some(1..) => Ok(text.to_string()),
-        _ => bail!("\"{text}\" has no port; write HOST:PORT, the primary's --replication port"),
-    }
+fn take_order(node: &Node, words: &[u8]) -> Result<(), Refused> {
+    let order = Order::parse(&String::from_utf8_lossy(words)).map_err(|error| Refused::Nonsense(error.to_string()))?;
+    node.take(order).map_err(|error| Refused::Busy(error.to_string()))
 }
 
 fn resolve_one(text: &str) -> anyhow::Result<SocketAddr> {
@@ -259,6 +296,11 @@ fn fabrics(names: &[String]) -> anyhow::Result<Option<Vec<Kind>>> {
         .iter()
         .map(|name| kind(name).with_context(|| format!("--fabric {name}: there are auto, shm, verbs and tcp")));
     Ok(Some(all.collect::<anyhow::Result<_>>()?))
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    let known = [Mode::Pull, Mode::Push].into_iter().find(|mode| mode.name() == text);
+    known.ok_or_else(|| format!("\"{text}\" is no mode; there are pull and push"))
 }
 
 fn device(text: &str) -> Result<VerbsOptions, String> {

@@ -33,6 +33,7 @@ pub fn command(line: Line<'_>) -> Parsed<'_> {
         },
         Some(b"wait") => wait(line, tokens),
         Some(b"cache_memlimit") => cache_memlimit(line, tokens, noreply),
+        Some(b"replication") => line.accept(Request::Replication(tokens.rest())),
         Some(b"shutdown") => refuse(SHUTDOWN_OFF),
         Some(b"lru_crawler") => match (tokens.next(), tokens.count()) {
             (Some(b"crawl" | b"metadump" | b"mgdump"), 1) => refuse(CRAWLER_OFF),

@@ -5,13 +5,13 @@
 //! nothing below that look's tail is believed. `cursor + carry` is the position of the first word that was not consumed.
 
 use super::carry::Carry;
+use super::line::{self, Shown};
 use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::epoch::Epoch;
 use crate::fabric::{Landing, Read};
-use crate::replication::resume::{Line, Resume, Why, epoch_at, resume};
-use crate::store::ring::{BIRTH, POSITION_MAX};
-use crate::store::{BadRecord, EpochStart, Follower, Geometry, Stop};
-use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
+use crate::replication::resume::{Line, Resume, Why, epoch_at, has_diverged, parted_at, resume};
+use crate::store::{BadRecord, EpochStart, Follower, Geometry, NOT_BEGUN, Stop};
+use crate::sys::sync::AtomicU64;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -136,25 +136,39 @@ impl<'s> Lane<'s> {
         matches!(self.state, State::Follows) && self.line.is_some_and(|line| self.follower.cursor() >= line.committed)
     }
 
-    /// There is something that could be read or applied without a further look.
-    pub fn has_more(&self) -> bool {
-        !self.pieces.is_empty() || self.line.is_none_or(|line| self.planned < line.committed)
+    /// There is something that could be read or applied without a further look. `reach` is [`crate::fabric::Channel::reach`], for this shard.
+    pub fn has_more(&self, reach: impl FnOnce(u64) -> u64) -> bool {
+        let wanted = self.wanted();
+        !self.pieces.is_empty() || self.line.is_some_and(|line| wanted < line.committed.min(reach(wanted)))
     }
 
-    /// The next READ of this ring into `landing`; the landing back if there is nothing to read.
-    pub fn plan(&mut self, landing: Landing, piece_bytes: usize, round: u64) -> Result<Read, Landing> {
-        let Some(line) = self.line else { return Err(landing) };
-        if matches!(self.state, State::Begins) && self.pieces.is_empty() {
-            self.planned = self.planned.max(line.tail);
+    /// From where on it reads.
+    fn wanted(&self) -> u64 {
+        match (&self.state, self.line) {
+            (State::Begins, Some(line)) if self.pieces.is_empty() => self.planned.max(line.tail),
+            _ => self.planned,
         }
+    }
+
+    /// The next READ of this ring into `landing`; the landing back if there is nothing to read. `reach` as above.
+    pub fn plan(
+        &mut self,
+        landing: Landing,
+        piece_bytes: usize,
+        round: u64,
+        reach: impl FnOnce(u64) -> u64,
+    ) -> Result<Read, Landing> {
+        let Some(line) = self.line else { return Err(landing) };
+        self.planned = self.wanted();
         // Never more than a ring ahead: a hostile primary's positions are held against its own lines, and those against the ring.
-        if self.planned >= line.committed {
+        let until = line.committed.min(reach(self.planned));
+        if self.planned >= until {
             return Err(landing);
         }
         let place = self.planned % self.ring_bytes;
         let slab_end = (place / self.slab_bytes + 1) * self.slab_bytes;
         let to_slab_end = slab_end.min(self.ring_bytes) - place;
-        let bytes = (line.committed - self.planned).min(to_slab_end).min(piece_bytes.min(landing.bytes()) as u64);
+        let bytes = (until - self.planned).min(to_slab_end).min(piece_bytes.min(landing.bytes()) as u64);
         self.pieces_begun = self.pieces_begun.wrapping_add(1);
         let number = self.pieces_begun;
         let begin = self.planned;
@@ -197,17 +211,20 @@ impl<'s> Lane<'s> {
         &mut self,
         (round, now): (u64, Instant),
         words: &[AtomicU64],
-        epoch: Epoch,
-        geometry: &Geometry,
         counts: &mut Counts,
     ) -> Result<(), PullError> {
-        let line = match self.read_line(words, epoch, geometry) {
-            Ok(line) => line,
-            Err(what) => {
-                let seen = Epoch(words[0].load(Relaxed));
-                if what == OTHER_EPOCH {
-                    return Err(PullError::EpochChanged(seen));
-                }
+        let is_known =
+            |epoch| self.history.iter().any(|start| start.epoch == epoch && start.begins[self.shard] != NOT_BEGUN);
+        let line = match line::read(words, self.line, self.ring_bytes, is_known) {
+            Shown::Line(line) => line,
+            Shown::NothingYet => return Ok(()),
+            Shown::Unknown(epoch) => return Err(PullError::EpochChanged(epoch)),
+            Shown::BeganAnew(what, tail) => {
+                // What lives there below our own tail, we may never have had.
+                self.proven &= tail >= self.follower.tail();
+                return Err(PullError::BeganAnew { shard: self.shard, what });
+            }
+            Shown::Senseless(what) => {
                 self.senseless += 1;
                 if self.senseless > SENSELESS_LOOKS_MAX {
                     return Err(PullError::Senseless { shard: self.shard, what });
@@ -222,8 +239,13 @@ impl<'s> Lane<'s> {
             piece.tail_after = Some(line.tail);
             piece.overtaken_at = piece.landing.is_none().then_some(now);
         }
-        if matches!(self.state, State::New) {
-            match resume(&self.history, self.shard, self.known, self.follower.cursor(), &line) {
+        self.decide(&line, counts)
+    }
+
+    /// What follows from a line that makes sense.
+    fn decide(&mut self, line: &Line, counts: &mut Counts) -> Result<(), PullError> {
+        match self.state {
+            State::New => match resume(&self.history, self.shard, self.known, self.follower.cursor(), line) {
                 Resume::Continue => {
                     self.state = State::Follows;
                     self.follows_anew = true;
@@ -231,37 +253,33 @@ impl<'s> Lane<'s> {
                     counts.continued += 1;
                 }
                 Resume::Begin(why) => self.begin_anew(why, line.tail, counts),
+            },
+            State::Follows if self.has_strayed(line) => {
+                return Err(PullError::BeganAnew { shard: self.shard, what: STRAYED });
             }
-        } else if matches!(self.state, State::Follows) && self.pieces.is_empty() && line.tail > self.follower.cursor() {
-            self.begin_anew(Why::Overrun, line.tail, counts);
+            State::Follows if self.pieces.is_empty() && line.tail > self.follower.cursor() => {
+                self.begin_anew(Why::Overrun, line.tail, counts);
+            }
+            State::Follows | State::Begins => {}
         }
         Ok(())
     }
 
-    /// A line that a primary can have: positions are whole words of a ring's life, grow, and span no more than the ring.
-    fn read_line(&self, words: &[AtomicU64], epoch: Epoch, geometry: &Geometry) -> Result<Line, &'static str> {
-        let word = |at: usize| words[at].load(Relaxed);
-        let (committed, tail) = (word(1), word(2));
-        let before = self.line;
-        if word(0) != epoch.0 {
-            Err(OTHER_EPOCH)
-        } else if word(3) != geometry.ring_bytes {
-            Err("its ring has another length than it said")
-        } else if tail < BIRTH || committed > POSITION_MAX {
-            Err("a position is one that no ring has")
-        } else if !committed.is_multiple_of(8) || !tail.is_multiple_of(8) {
-            Err("a position is not at a word")
-        } else if tail > committed || committed - tail > geometry.ring_bytes {
-            Err("tail and committed are not within one ring")
-        } else if before.is_some_and(|line| line.committed > committed || line.tail > tail) {
-            Err("a position went back")
-        } else {
-            Ok(Line { epoch, committed, tail })
-        }
+    /// A replica that has been told of a new epoch, and has not yet dropped what it has beyond the old one's end, is no one to follow there; and
+    /// what was applied of that is to be decided upon again.
+    fn has_strayed(&self, line: &Line) -> bool {
+        let newest = self.history.last().expect("a history has an epoch").epoch;
+        let (epoch, cursor) = (self.follower.epoch(), self.follower.cursor());
+        (line.epoch, epoch) != (newest, newest) && has_diverged(&self.history, self.shard, epoch, cursor, line)
     }
 
     fn begin_anew(&mut self, why: Why, from: u64, counts: &mut Counts) {
         counts.count(why);
+        if let (Why::Diverged, Some(epoch)) = (why, self.known) {
+            let dropped = self.follower.extent_from(parted_at(&self.history, self.shard, epoch));
+            counts.diverged_records += dropped.records;
+            counts.diverged_bytes += dropped.bytes;
+        }
         self.follower.forget();
         self.carry.clear();
         self.state = State::Begins;
@@ -438,4 +456,4 @@ impl<'s> Lane<'s> {
     }
 }
 
-const OTHER_EPOCH: &str = "it is of another epoch";
+const STRAYED: &str = "what was applied is not what its history says";

@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | [`lane`] | one shard: pieces of its ring on their way, in order, and what follows from a look |
+//! | [`line`] | what a control line shows, held against what it showed before |
 //! | [`carry`] | a record cut by a piece's end |
 //! | [`sizer`] | how long a piece is |
 //!
@@ -15,6 +16,7 @@
 
 mod carry;
 mod lane;
+mod line;
 mod sizer;
 
 use super::ack::{Acks, Summary};
@@ -22,7 +24,7 @@ use super::resume::Why;
 use crate::base::epoch::Epoch;
 use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
 use crate::store::ring::CONTROL_LINE_BYTES;
-use crate::store::{BadRecord, EpochStart, Geometry, Store};
+use crate::store::{BadRecord, EpochStart, Store};
 use lane::Lane;
 use sizer::Sizer;
 use std::time::{Duration, Instant};
@@ -47,9 +49,17 @@ pub enum PullError {
     /// READs did not come back.
     #[error("{0} READs were not answered within {1:?}")]
     Stuck(usize, Duration),
-    /// The primary has begun another epoch: ask it what happened.
+    /// The primary has begun an epoch that is not in the history that it told: ask it what happened.
     #[error("the primary's epoch is now {0}")]
     EpochChanged(Epoch),
+    /// Who is followed, a replica itself, has begun its log anew. What is here is kept; where to go on is to be decided again.
+    #[error("shard {shard}: whom this replica follows has begun its log anew: {what}")]
+    BeganAnew {
+        /// Which.
+        shard: usize,
+        /// How that was seen.
+        what: &'static str,
+    },
     /// Its control lines make no sense.
     #[error("shard {shard}: the primary's control line makes no sense: {what}")]
     Senseless {
@@ -91,6 +101,10 @@ pub struct Counts {
     pub overrun: u64,
     /// Shards that had diverged and began anew.
     pub diverged: u64,
+    /// Records that those had from where they parted, and that are gone.
+    pub diverged_records: u64,
+    /// Bytes of log that those had from there on.
+    pub diverged_bytes: u64,
     /// Records that failed their check.
     pub bad_records: u64,
 }
@@ -108,6 +122,8 @@ impl Counts {
             joined: self.joined + other.joined,
             overrun: self.overrun + other.overrun,
             diverged: self.diverged + other.diverged,
+            diverged_records: self.diverged_records + other.diverged_records,
+            diverged_bytes: self.diverged_bytes + other.diverged_bytes,
             bad_records: self.bad_records + other.bad_records,
         }
     }
@@ -150,7 +166,6 @@ struct Round {
 pub struct Puller<'s> {
     channel: Box<dyn Channel>,
     lanes: Vec<Lane<'s>>,
-    geometry: Geometry,
     epoch: Epoch,
     acks: Acks,
     sizer: Sizer,
@@ -159,6 +174,8 @@ pub struct Puller<'s> {
     free_lines: Vec<Landing>,
     rounds: Vec<Round>,
     rounds_begun: u64,
+    /// The latest round whose look has arrived.
+    looked_at: u64,
     under_way: usize,
     /// Where the next round begins to look for pieces, so that no shard starves.
     first: usize,
@@ -201,13 +218,13 @@ impl<'s> Puller<'s> {
             acks: Acks::new(followers.len()),
             lanes: followers.into_iter().enumerate().map(lane).collect(),
             channel,
-            geometry,
             epoch: history.last().expect("a history has an epoch").epoch,
             sizer: Sizer::new(landing_bytes, pieces),
             free,
             free_lines,
             rounds: Vec::new(),
             rounds_begun: 0,
+            looked_at: 0,
             under_way: 0,
             first: 0,
             batch: Vec::new(),
@@ -262,7 +279,8 @@ impl<'s> Puller<'s> {
         if applied {
             self.acknowledge()?;
         }
-        let more = self.lanes.iter().any(Lane::has_more);
+        let Puller { lanes, channel, .. } = self;
+        let more = lanes.iter().enumerate().any(|(shard, lane)| lane.has_more(|from| channel.reach(shard, from)));
         Ok(Step { moved: applied || more, applied })
     }
 
@@ -295,7 +313,8 @@ impl<'s> Puller<'s> {
             // One place in the queue is for the lines of this round.
             while bytes < self.sizer.round_bytes() && self.under_way + self.batch.len() + 1 < depth.max(2) {
                 let Some(landing) = self.free.pop() else { break };
-                match self.lanes[at].plan(landing, self.sizer.piece_bytes(), number) {
+                let reach = |from| self.channel.reach(at, from);
+                match self.lanes[at].plan(landing, self.sizer.piece_bytes(), number, reach) {
                     Ok(read) => {
                         bytes += read.bytes;
                         self.counts.pieces += 1;
@@ -371,11 +390,17 @@ impl<'s> Puller<'s> {
         let round = self.rounds.remove(at);
         let now = (self.clock)();
         self.sizer.observe(round.bytes, now.saturating_duration_since(round.submitted_at));
+        if number < self.looked_at {
+            // Overtaken: a later look has shown more already.
+            self.free_lines.push(landing);
+            return Ok(());
+        }
+        self.looked_at = number;
         let words = landing.words(self.lanes.len() * CONTROL_LINE_BYTES);
         let mut behind = false;
         for (shard, lane) in self.lanes.iter_mut().enumerate() {
             let line = &words[shard * CONTROL_LINE_BYTES / 8..][..CONTROL_LINE_BYTES / 8];
-            lane.look((number, now), line, self.epoch, &self.geometry, &mut self.counts)?;
+            lane.look((number, now), line, &mut self.counts)?;
             behind |= !lane.is_caught_up();
             let silence = lane.overtaken_at().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
             if silence > self.silence_max {

@@ -1,0 +1,162 @@
+//! An admission at a primary, before anything is pulled: whether this store can follow it at all, and the data channel. Nothing here changes the
+//! store, so whoever is refused is what he was.
+
+use super::attach::{Joined, attach, attach_pushed, join};
+use super::follow::{FollowConfig, SessionEnd};
+use super::link::Link;
+use super::push::Mode;
+use super::wire::Welcome;
+use crate::base::epoch::Epoch;
+use crate::fabric::Channel;
+use crate::store::{EpochStart, Store};
+use std::net::SocketAddr;
+
+/// Why a primary cannot be followed with this store.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfit {
+    /// Another number of shards, another length of rings.
+    #[error(
+        "the primary's rings are laid out in another way than this replica's: restart the replica with --replica-of \
+         and without -m and --shards"
+    )]
+    Geometry,
+    /// A promotion has passed it by.
+    #[error(
+        "the primary at {at} is of epoch {theirs}, this replica knows {ours}: it was replaced; point this replica \
+         elsewhere (remora ctl replicate)"
+    )]
+    Outdated {
+        /// Where it is.
+        at: String,
+        /// Its latest epoch.
+        theirs: Epoch,
+        /// The latest that is known here.
+        ours: Epoch,
+    },
+}
+
+/// A replica that was admitted.
+pub struct Admitted {
+    joined: Joined,
+    /// Once there is one, with the words that say why this fabric.
+    channel: Option<(Box<dyn Channel>, String)>,
+}
+
+/// One that has a data channel.
+pub struct Attached {
+    /// The control connection.
+    pub link: Link,
+    /// What the primary has said.
+    pub welcome: Welcome,
+    /// The data channel.
+    pub channel: Box<dyn Channel>,
+    /// Its fabric, and why that one.
+    pub fabric: String,
+}
+
+impl From<Joined> for Admitted {
+    fn from(joined: Joined) -> Admitted {
+        Admitted { joined, channel: None }
+    }
+}
+
+impl Admitted {
+    /// Be admitted by a primary that this store can follow, and connect the data channel.
+    pub fn at(config: &FollowConfig, store: &Store) -> Result<Admitted, SessionEnd> {
+        let mut admitted = Admitted::from(join(&config.primary, &config.secret, &config.identity)?);
+        admitted.connect(config, store)?;
+        Ok(admitted)
+    }
+
+    /// What the primary has said.
+    pub fn welcome(&self) -> &Welcome {
+        &self.joined.welcome
+    }
+
+    /// The primary's latest epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.joined.welcome.epochs.last().map_or(Epoch::NONE, |last| last.epoch)
+    }
+
+    /// The fabric, and why that one; empty before there is one.
+    pub fn fabric(&self) -> &str {
+        self.channel.as_ref().map_or("", |(_, fabric)| fabric)
+    }
+
+    /// Where clients of this primary's replicas should write: its host, and the port that it has told.
+    pub fn client_address(&self) -> String {
+        let host = self.joined.link.peer();
+        match self.joined.welcome.client_port {
+            0 => format!("the host {}", host.ip()),
+            port => SocketAddr::new(host.ip(), port).to_string(),
+        }
+    }
+
+    /// With a data channel, unless it has one.
+    pub fn attach(mut self, config: &FollowConfig, store: &Store) -> Result<Attached, SessionEnd> {
+        self.connect(config, store)?;
+        let (channel, fabric) = self.channel.expect("connected above");
+        let Joined { link, welcome } = self.joined;
+        Ok(Attached { link, welcome, channel, fabric })
+    }
+
+    fn connect(&mut self, config: &FollowConfig, store: &Store) -> Result<(), SessionEnd> {
+        self.check(&config.primary, store)?;
+        if self.channel.is_none() {
+            let FollowConfig { fabrics, options, pause_max, .. } = config;
+            self.channel = Some(match config.mode {
+                Mode::Pull => attach(&mut self.joined, fabrics, options)?,
+                Mode::Push => attach_pushed(&mut self.joined, fabrics, options, *pause_max)?,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether this store can follow it.
+    fn check(&self, at: &str, store: &Store) -> Result<(), Unfit> {
+        if self.joined.welcome.geometry != store.geometry() {
+            return Err(Unfit::Geometry);
+        }
+        let (theirs, known) = (self.epoch(), store.epochs());
+        if is_outdated(theirs, &known) {
+            return Err(Unfit::Outdated { at: at.into(), theirs, ours: store.newest_epoch() });
+        }
+        Ok(())
+    }
+}
+
+/// Whether who knows `known` knows that `theirs` has ended: it is one of those that a later one followed, or older than all that are
+/// remembered. An epoch that is not among them is another branch of the lineage, begun by a promotion that nobody here has heard of: whether
+/// that one counts is for people to say.
+fn is_outdated(theirs: Epoch, known: &[EpochStart]) -> bool {
+    let (Some(first), Some(last)) = (known.first(), known.last()) else { return false };
+    let has_ended = theirs != last.epoch && known.iter().any(|start| start.epoch == theirs);
+    has_ended || first.epoch.follows(theirs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(epochs: &[Epoch]) -> Vec<EpochStart> {
+        epochs.iter().map(|epoch| EpochStart { epoch: *epoch, begins: vec![64] }).collect()
+    }
+
+    #[test]
+    fn who_was_replaced_is_told_from_who_replaces() {
+        let epoch = |generation| Epoch::of(7, generation);
+        let known = history(&[epoch(10), epoch(20), epoch(30)]);
+        for (theirs, outdated) in [
+            (epoch(30), false),
+            (epoch(31), false),
+            (epoch(20), true),
+            (epoch(10), true),
+            (epoch(9), true),
+            (epoch(25), false),
+            (Epoch::of(8, 1), false),
+        ] {
+            assert_eq!(is_outdated(theirs, &known), outdated, "{theirs}");
+        }
+        assert!(!is_outdated(epoch(1), &[]), "who knows nothing follows anybody");
+    }
+}

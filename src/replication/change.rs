@@ -1,0 +1,249 @@
+//! Carrying out an order, step by step: each step either succeeds, or what was there before is put back and the words say why.
+//!
+//! Two orders of things keep a store to one writer. **Becoming a replica**: clients' writes are refused, the turns of now end, then a follower
+//! may write. **Becoming the primary**: the follower has let go of the store for good, the epoch has begun in every shard, then clients' writes
+//! are taken.
+
+use super::admission::Admitted;
+use super::follow::{FollowConfig, Following, Known};
+use super::node::{Clients, Node};
+use super::order::Order;
+use crate::base::time::UnixSeconds;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest wait for the turns of now. A turn waits for nothing, so they end at once but on a machine that stands still.
+const TURNS_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Longest wait for room for the record that begins an epoch: a turn of each worker.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Longest wait for each replica that is gathered from.
+const GATHER_WAIT_MAX: Duration = Duration::from_secs(5);
+/// An order to follow waits so long for the first time that all is here, so as to tell it. Joining may take longer, and goes on.
+const FOLLOW_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Pause between two looks while waiting.
+const LOOK: Duration = Duration::from_micros(200);
+
+/// In words for people.
+type Words = Result<String, String>;
+
+/// What this process is; the control thread's.
+pub(super) struct Role {
+    node: Arc<Node>,
+    now: Now,
+}
+
+enum Now {
+    Primary,
+    Follows(Following),
+    /// Follows nobody, and has this to go on from. (After a following that did not let go in time: it still ends.)
+    Detached(Known),
+}
+
+impl Role {
+    pub(super) fn begin(node: Arc<Node>, admitted: Option<Admitted>) -> std::io::Result<Role> {
+        let mut role = Role { node, now: Now::Primary };
+        if let Some(admitted) = admitted {
+            let clients_address = admitted.client_address();
+            role.clients().refuse_writes(Some(&clients_address));
+            let known = vec![None; role.node.store.shards().len()];
+            let config = role.node.config.follow.clone();
+            role.follow(config, Some(admitted), known)?;
+        }
+        Ok(role)
+    }
+
+    /// Carry out an order; in words what was done, or why it was not.
+    pub(super) fn change(&mut self, order: &Order) -> Words {
+        match order {
+            Order::Promote { gather, incomplete } => self.promote(gather, *incomplete),
+            Order::Detach => self.detach(),
+            Order::Replicate { primary } => self.replicate(primary),
+        }
+    }
+
+    fn clients(&self) -> &dyn Clients {
+        &*self.node.config.clients
+    }
+
+    fn follow(&mut self, config: FollowConfig, admitted: Option<Admitted>, known: Known) -> std::io::Result<()> {
+        let started = Following::start(config, admitted, known.clone(), self.node.store.clone());
+        // Without a thread the store still is whose it was.
+        self.now = Now::Detached(known);
+        let following = started?;
+        self.node.set_follow(Some(following.follow().clone()));
+        self.now = Now::Follows(following);
+        Ok(())
+    }
+
+    /// Stop following, if it does; what there is to go on from. Not for a primary.
+    fn stop_following(&mut self) -> Result<Known, String> {
+        match &mut self.now {
+            Now::Primary => unreachable!("a primary follows nobody"),
+            Now::Detached(known) => Ok(known.clone()),
+            Now::Follows(following) => {
+                let known = following.stop().map_err(|error| error.to_string())?;
+                self.now = Now::Detached(known.clone());
+                Ok(known)
+            }
+        }
+    }
+
+    fn detach(&mut self) -> Words {
+        if let Now::Primary = self.now {
+            return Err("this is the primary: it follows nobody".into());
+        }
+        self.stop_following()?;
+        self.clients().refuse_writes(None);
+        if let Some(follow) = self.node.follow() {
+            follow.note_detached();
+        }
+        Ok("follows nobody, and serves what it has".into())
+    }
+
+    fn promote(&mut self, gather: &[String], incomplete: bool) -> Words {
+        let before = match &self.now {
+            Now::Primary => return Err("this is the primary already".into()),
+            Now::Follows(following) => Some(following.follow().primary().to_string()),
+            Now::Detached(_) => None,
+        };
+        self.stop_following()?;
+        let began = gather.iter().try_for_each(|peer| self.gather(peer)).and_then(|()| self.begin_epoch(incomplete));
+        if let (Err(_), Some(primary), Now::Detached(known)) = (&began, before, &self.now) {
+            let (config, known) = (self.node.config.follow.of(&primary), known.clone());
+            self.follow(config, None, known).map_err(|error| format!("cannot follow again: {error}"))?;
+        }
+        let words = began?;
+        self.now = Now::Primary;
+        self.node.config.follow.standing.be_root();
+        self.node.set_follow(None);
+        self.node.config.follow.standing.be_root();
+        // What its replicas said of the log so far may be of what was given up since: they say it again of this one.
+        let ended = self.node.config.offer.as_ref().map(|offer| offer.end_sessions());
+        self.clients().take_writes();
+        drop(ended);
+        Ok(words)
+    }
+
+    /// Bring over what `peer` has and this one lacks: follow it until that is so.
+    fn gather(&mut self, peer: &str) -> Result<(), String> {
+        let failed = |why: String| format!("gathering from {peer}: {why}; leave that replica out, or mend it");
+        let config = self.node.config.follow.of(peer);
+        let admitted = Admitted::at(&config, &self.node.store).map_err(|error| failed(error.to_string()))?;
+        let (theirs, ours) = (admitted.epoch(), self.node.store.newest_epoch());
+        if theirs != ours {
+            return Err(failed(format!("it is of epoch {theirs}, this replica of {ours}")));
+        }
+        let known = self.stop_following()?;
+        self.follow(config, Some(admitted), known).map_err(|error| failed(error.to_string()))?;
+        let until = Instant::now() + GATHER_WAIT_MAX;
+        let has_all = self.wait_until_following(until);
+        let view = self.node.follow().map(|follow| follow.snapshot()).unwrap_or_default();
+        self.stop_following().map_err(failed)?;
+        match has_all {
+            true => Ok(()),
+            false if view.failed_tries > 0 => Err(failed(view.trouble)),
+            false => Err(failed(format!("{} bytes were still to come after {GATHER_WAIT_MAX:?}", view.lag_bytes))),
+        }
+    }
+
+    /// Whether it has come to have all that whom it follows has; false once that failed, or it takes too long.
+    fn wait_until_following(&self, until: Instant) -> bool {
+        let Some(follow) = self.node.follow() else { return false };
+        loop {
+            let view = follow.snapshot();
+            if view.state == "following" {
+                return true;
+            }
+            if view.failed_tries > 0 || Instant::now() >= until || self.node.is_ending() {
+                return false;
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn begin_epoch(&mut self, incomplete: bool) -> Words {
+        let Now::Detached(known) = &self.now else { unreachable!("it has stopped following") };
+        let store = &self.node.store;
+        let empty = known.iter().filter(|epoch| epoch.is_none()).count();
+        if let (Some(shard), false) = (known.iter().position(Option::is_none), incomplete) {
+            let shards = known.len();
+            return Err(format!(
+                "shard {} of {shards} has nothing yet: this replica is joining; wait, promote another, or gather from one that has it; with \
+                 --incomplete it begins empty there",
+                shard + 1
+            ));
+        }
+        let begun_at = Instant::now();
+        while let Err(shard) = store.make_room_for_epoch(UnixSeconds::now()) {
+            if begun_at.elapsed() > ROOM_WAIT_MAX {
+                let shards = known.len();
+                return Err(format!(
+                    "shard {} of {shards} has no room for its epoch after {ROOM_WAIT_MAX:?}: a worker does not end \
+                     its turn, or nothing may be evicted (-M); try again",
+                    shard + 1
+                ));
+            }
+            std::thread::sleep(LOOK);
+        }
+        let newest = store.newest_epoch();
+        if !newest.is_valid() {
+            return Err("this replica has never been told of its primary's epochs: it has nothing at all".into());
+        }
+        let epoch = newest.succeed().ok_or_else(|| format!("no epoch can follow {newest}: restart empty"))?;
+        store.begin_epoch(epoch);
+        log::info!("this is the primary now, epoch {epoch}");
+        match empty {
+            0 => Ok(format!("the primary of epoch {epoch}")),
+            _ => Ok(format!("the primary of epoch {epoch}; {empty} shards of {} began empty", known.len())),
+        }
+    }
+
+    fn replicate(&mut self, primary: &str) -> Words {
+        if let (Now::Follows(following), Some(follow)) = (&self.now, self.node.follow())
+            && following.follow().primary() == primary
+            && follow.snapshot().state == "following"
+        {
+            return Ok(format!("follows {primary} already"));
+        }
+        // Up to here and through this, nothing changes: who cannot be followed leaves this one what it is.
+        let config = self.node.config.follow.of(primary);
+        let admitted = Admitted::at(&config, &self.node.store).map_err(|error| error.to_string())?;
+        let (clients_address, fabric) = (admitted.client_address(), admitted.fabric().to_string());
+        let was_primary = matches!(self.now, Now::Primary);
+        let known = if was_primary { self.abdicate(&clients_address)? } else { self.stop_following()? };
+        self.clients().refuse_writes(Some(&clients_address));
+        if let Err(error) = self.follow(config, Some(admitted), known) {
+            if was_primary {
+                self.now = Now::Primary;
+                self.clients().take_writes();
+            }
+            return Err(format!("cannot follow {primary}: {error}; raise `ulimit -u`"));
+        }
+        let has_all = self.wait_until_following(Instant::now() + FOLLOW_WAIT_MAX);
+        let view = self.node.follow().map(|follow| follow.snapshot()).unwrap_or_default();
+        let (state, counts) = (if has_all { "follows" } else { "joins" }, view.counts);
+        let anew = counts.joined + counts.overrun + counts.diverged;
+        Ok(format!(
+            "{state} {primary} over {fabric}; {} shards went on from where they were, {anew} began anew",
+            counts.continued
+        ))
+    }
+
+    /// A primary takes no more writes; what its shards have is what to go on from.
+    fn abdicate(&mut self, clients_address: &str) -> Result<Known, String> {
+        let store = &self.node.store;
+        self.clients().refuse_writes(Some(clients_address));
+        let (turns, begun_at) = (store.turns_of_now(), Instant::now());
+        while !store.have_ended(turns) {
+            if begun_at.elapsed() > TURNS_WAIT_MAX {
+                self.clients().take_writes();
+                return Err(format!("a worker has not ended its turn within {TURNS_WAIT_MAX:?}: still the primary"));
+            }
+            std::thread::sleep(LOOK);
+        }
+        store.end_writing();
+        let known = store.epochs_of_shards();
+        self.now = Now::Detached(known.clone());
+        Ok(known)
+    }
+}

@@ -1,0 +1,175 @@
+//! This process's role: a primary, a replica that follows, a replica that follows nobody. Orders change it while it runs.
+//!
+//! One thread, "replication-control", carries out one order at a time ([`super::change`]); while it does, others are turned away. It alone has
+//! the [`Following`](super::follow::Following), so there are never two that write to the store. What it does to clients goes through
+//! [`Clients`], for this layer does not know them.
+
+use super::admission::Admitted;
+use super::change::Role;
+use super::follow::{Follow, FollowConfig};
+use super::offer::Offer;
+use super::order::{Order, Ordered, Outcome};
+use super::report::Report;
+use crate::store::Store;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Longest wait for the thread's end; an order that waits for a peer may take longer.
+const END_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// The clients' side of a role.
+pub trait Clients: Send + Sync {
+    /// Every turn of a worker that begins after this call takes writes.
+    fn take_writes(&self);
+    /// Every turn of a worker that begins after this call refuses writes, and says where they belong: None where that is nowhere.
+    fn refuse_writes(&self, primary: Option<&str>);
+}
+
+/// What a node is made of.
+pub struct NodeConfig {
+    /// How to follow, whoever it is.
+    pub follow: FollowConfig,
+    /// The clients' side.
+    pub clients: Box<dyn Clients>,
+    /// What is offered to replicas, in either role.
+    pub offer: Option<Arc<Offer>>,
+}
+
+/// Why an order was not taken.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum NotTaken {
+    /// One at a time.
+    #[error("busy: {0} is under way")]
+    Busy(&'static str),
+    /// The process ends.
+    #[error("the server is ending")]
+    Ending,
+}
+
+/// See the module.
+pub struct Node {
+    pub(super) store: Arc<Store>,
+    pub(super) config: NodeConfig,
+    told: Mutex<Told>,
+}
+
+/// What is told to others.
+#[derive(Default)]
+struct Told {
+    follow: Option<Arc<Follow>>,
+    ordered: Option<Ordered>,
+    /// None once the node is ending.
+    orders: Option<SyncSender<Order>>,
+}
+
+/// A running node; ends when dropped, and with it the following.
+pub struct RunningNode {
+    node: Arc<Node>,
+    thread: Option<JoinHandle<()>>,
+    /// Disconnected once the thread is done.
+    ended: Receiver<()>,
+}
+
+impl Node {
+    /// Begin: as a replica of the primary that `config.follow` names where one has admitted it, else as a primary.
+    pub fn start(config: NodeConfig, admitted: Option<Admitted>, store: Arc<Store>) -> std::io::Result<RunningNode> {
+        let (sender, orders) = sync_channel(1);
+        let told = Mutex::new(Told { orders: Some(sender), ..Told::default() });
+        let node = Arc::new(Node { store, config, told });
+        let role = Role::begin(node.clone(), admitted)?;
+        let (running, (ending, ended)) = (node.clone(), channel::<()>());
+        let run = move || {
+            running.carry_out(role, &orders);
+            drop(ending);
+        };
+        let thread = std::thread::Builder::new().name("replication-control".into()).spawn(run)?;
+        Ok(RunningNode { node, thread: Some(thread), ended })
+    }
+
+    /// Take an order; what becomes of it is told by the rows.
+    pub fn take(&self, order: Order) -> Result<(), NotTaken> {
+        let mut told = self.told();
+        if let Some(Ordered { name, outcome: Outcome::Running, .. }) = &told.ordered {
+            return Err(NotTaken::Busy(name));
+        }
+        let name = order.name();
+        let taken = told.orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok());
+        if !taken {
+            return Err(NotTaken::Ending);
+        }
+        told.ordered = Some(Ordered { name, outcome: Outcome::Running, took: Duration::ZERO });
+        Ok(())
+    }
+
+    /// Whom it follows or has followed last, if it is a replica.
+    pub fn follow(&self) -> Option<Arc<Follow>> {
+        self.told().follow.clone()
+    }
+
+    pub(super) fn set_follow(&self, follow: Option<Arc<Follow>>) {
+        self.told().follow = follow;
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.told().orders.is_none()
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn carry_out(&self, mut role: Role, orders: &Receiver<Order>) {
+        while let Ok(order) = orders.recv() {
+            let (name, begun_at) = (order.name(), Instant::now());
+            log::info!("replication: {order}");
+            let outcome = match role.change(&order) {
+                Ok(words) => Outcome::Done(words),
+                Err(why) => {
+                    log::warn!("replication: {order}: {why}");
+                    Outcome::Failed(why)
+                }
+            };
+            self.told().ordered = Some(Ordered { name, outcome, took: begun_at.elapsed() });
+        }
+    }
+}
+
+impl Report for Node {
+    fn rows(&self, emit: &mut dyn FnMut(&str, &str)) {
+        let epochs = self.store.epochs();
+        emit("epoch", &epochs.last().map_or("none".into(), |last| last.epoch.to_string()));
+        emit("epochs_known", &epochs.len().to_string());
+        // Copied out: the lock is the orders' as well.
+        let (follow, ordered) = {
+            let told = self.told();
+            (told.follow.clone(), told.ordered.clone())
+        };
+        Ordered::rows(ordered.as_ref(), emit);
+        if let Some(follow) = &follow {
+            follow.rows(emit);
+        }
+        if let Some(offer) = &self.config.offer {
+            offer.rows(emit);
+        }
+    }
+}
+
+impl RunningNode {
+    /// The node.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+}
+
+impl Drop for RunningNode {
+    fn drop(&mut self) {
+        self.node.told().orders = None;
+        if let Some(thread) = self.thread.take()
+            && self.ended.recv_timeout(END_WAIT_MAX) == Err(RecvTimeoutError::Disconnected)
+        {
+            drop(thread.join());
+        }
+    }
+}

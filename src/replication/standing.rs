@@ -1,0 +1,142 @@
+//! Where this process stands in a chain: who it is, how many replicas are above it, and how far behind the root it is, end to end. Its follower
+//! fills in what it hears; its sessions tell it to those below, once a second.
+//!
+//! Sums of what each link measures of itself. While nothing is heard from above, time passes all the same, and so it counts as lag.
+
+use super::HEARTBEAT;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// Replicas in a row. More is a mistake, or a circle: in one, each is below itself, and the depth that is told grows until it reaches this.
+pub const DEPTH_MAX: u32 = 16;
+/// What was heard at most so long ago is as of now: a heartbeat comes each second, and a busy host may delay one.
+const FRESH: Duration = HEARTBEAT.saturating_mul(3);
+
+/// How far from the root; all zero at the root itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Distance {
+    /// Links from here to the root.
+    pub depth: u32,
+    /// Behind, in bytes: the sum over all links.
+    pub lag_bytes: u64,
+    /// Behind, in time: the same.
+    pub lag_microseconds: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Standing {
+    replica: [u8; 16],
+    /// None at the root.
+    below: Mutex<Option<Below>>,
+}
+
+/// Whoever follows has one.
+#[derive(Debug, Clone, Copy)]
+struct Below {
+    upstream: Distance,
+    heard_at: Instant,
+    lag_bytes: u64,
+    lag_microseconds: u64,
+    measured_at: Instant,
+}
+
+impl Standing {
+    /// Of the process that calls itself `replica` when it follows; at a root until it hears from above.
+    pub fn new(replica: [u8; 16]) -> Standing {
+        Standing { replica, below: Mutex::new(None) }
+    }
+
+    /// Is that this process?
+    pub fn is(&self, replica: &[u8; 16]) -> bool {
+        self.replica == *replica
+    }
+
+    /// What whom this process follows says of itself.
+    pub fn heard(&self, upstream: Distance) {
+        let now = Instant::now();
+        let mut below = self.below();
+        match &mut *below {
+            Some(below) => (below.upstream, below.heard_at) = (upstream, now),
+            None => {
+                *below = Some(Below { upstream, heard_at: now, lag_bytes: 0, lag_microseconds: 0, measured_at: now });
+            }
+        }
+    }
+
+    /// How far behind whom it follows this process is.
+    pub fn measured(&self, lag_bytes: u64, lag: Duration) {
+        if let Some(below) = &mut *self.below() {
+            let lag_microseconds = lag.as_micros() as u64;
+            *below = Below { lag_bytes, lag_microseconds, measured_at: Instant::now(), ..*below };
+        }
+    }
+
+    /// It takes writes from now on.
+    pub fn be_root(&self) {
+        *self.below() = None;
+    }
+
+    /// How far from the root it is now.
+    pub fn distance(&self) -> Distance {
+        self.distance_at(Instant::now())
+    }
+
+    fn distance_at(&self, now: Instant) -> Distance {
+        let Some(below) = *self.below() else { return Distance::default() };
+        let unheard = |since: Instant| match now.saturating_duration_since(since) {
+            age if age > FRESH => age.as_micros() as u64,
+            _ => 0,
+        };
+        let upstream = below.upstream;
+        Distance {
+            depth: upstream.depth.saturating_add(1),
+            lag_bytes: upstream.lag_bytes.saturating_add(below.lag_bytes),
+            lag_microseconds: upstream
+                .lag_microseconds
+                .saturating_add(below.lag_microseconds)
+                .saturating_add(unheard(below.heard_at).max(unheard(below.measured_at))),
+        }
+    }
+
+    fn below(&self) -> MutexGuard<'_, Option<Below>> {
+        self.below.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_adds_up_and_a_root_has_none() {
+        let standing = Standing::new([1; 16]);
+        assert!(standing.is(&[1; 16]) && !standing.is(&[2; 16]));
+        standing.measured(100, Duration::from_millis(1));
+        assert_eq!(standing.distance(), Distance::default(), "nobody was heard: it follows nobody");
+        standing.heard(Distance { depth: 2, lag_bytes: 1000, lag_microseconds: 70 });
+        standing.measured(100, Duration::from_micros(5));
+        assert_eq!(standing.distance(), Distance { depth: 3, lag_bytes: 1100, lag_microseconds: 75 });
+        standing.be_root();
+        assert_eq!(standing.distance(), Distance::default());
+    }
+
+    #[test]
+    fn time_in_which_nothing_is_heard_is_lag() {
+        let standing = Standing::new([1; 16]);
+        standing.heard(Distance::default());
+        standing.measured(0, Duration::ZERO);
+        let now = Instant::now();
+        assert_eq!(standing.distance_at(now + FRESH / 2), Distance { depth: 1, ..Distance::default() });
+        let later = standing.distance_at(now + Duration::from_secs(100));
+        assert!((95_000_000..=100_000_000).contains(&later.lag_microseconds), "{later:?}");
+    }
+
+    #[test]
+    fn what_no_chain_has_overflows_nothing() {
+        let standing = Standing::new([1; 16]);
+        standing.heard(Distance { depth: u32::MAX, lag_bytes: u64::MAX, lag_microseconds: u64::MAX });
+        standing.measured(u64::MAX, Duration::from_secs(1));
+        assert_eq!(standing.distance_at(Instant::now() + Duration::from_secs(9)).depth, u32::MAX);
+    }
+}

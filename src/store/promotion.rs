@@ -1,0 +1,390 @@
+//! A store changes hands: a replica's begins an epoch of its own and takes writes from then on; a primary's ends its writing, so that a
+//! follower may write in its place. And what a log loses when it turns out to have parted from the one that counts.
+//!
+//! **Beginning an epoch.** One record in each ring, sealed by the epoch that it begins; what is padded before it is still the old epoch's. Where
+//! each shard begins is noted first, then published, so that who sees the new epoch in a control line finds it in the history as well.
+//!
+//! All of this is for the one thread that decides who writes: while it calls, nobody follows with this store and no client's write is executed.
+
+use super::Store;
+use super::record::{Draft, EPOCH_VALUE_BYTES, HEADER_BYTES, Kind, Record, Source};
+use super::shard::{Shard, Writer};
+use crate::base::epoch::Epoch;
+use crate::base::time::UnixSeconds;
+use crate::sys::quiescence::Era;
+
+/// Bytes of an epoch record.
+const EPOCH_RECORD_BYTES: usize = HEADER_BYTES + EPOCH_VALUE_BYTES;
+/// What an epoch record and the pad before it take at most: what it does not fit into is shorter than it.
+const EPOCH_ROOM_BYTES: u64 = 2 * EPOCH_RECORD_BYTES as u64;
+
+/// The turns that were under way at a moment: see [`Store::turns_of_now`].
+#[derive(Debug, Clone, Copy)]
+pub struct TurnsOfNow(Era);
+
+/// What a part of a log holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Records.
+    pub records: u64,
+    /// Bytes, pads included.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// The latest epoch that is known here; [`Epoch::NONE`] in a replica that has not begun.
+    pub fn newest_epoch(&self) -> Epoch {
+        self.history.newest()
+    }
+
+    /// For each shard the epoch at the end of its log, None where it has none.
+    pub fn epochs_of_shards(&self) -> Vec<Option<Epoch>> {
+        let epoch = |shard: &Shard| Some(Epoch(shard.control().epoch())).filter(|epoch| epoch.is_valid());
+        self.shards.iter().map(epoch).collect()
+    }
+
+    /// See that each shard has room for [`Store::begin_epoch`]: what is oldest goes, as little as will do, and nothing that lives where nothing
+    /// is evicted. Err is a shard that has none yet, because turns of now may still look at those bytes: try again later, from outside any turn.
+    pub fn make_room_for_epoch(&self, now: UnixSeconds) -> Result<(), usize> {
+        let lacks_room = |shard: &&Shard| !shard.make_room_for_epoch(&mut shard.lock(), now);
+        self.shards.iter().find(lacks_room).map_or(Ok(()), |shard| Err(shard.number as usize))
+    }
+
+    /// Begin `epoch`, later than any here, in every shard; from now on the store is a primary's. After [`Store::make_room_for_epoch`] has
+    /// succeeded.
+    pub fn begin_epoch(&self, epoch: Epoch) {
+        for shard in &self.shards {
+            let begins = shard.place_of_epoch(&shard.lock());
+            self.history.note(epoch, shard.number as usize, self.shards.len(), begins);
+        }
+        self.shards.iter().for_each(|shard| shard.begin_epoch(&mut shard.lock(), epoch));
+    }
+
+    /// The turns that are under way now. What was decided before this call is known to every turn that begins after it.
+    pub fn turns_of_now(&self) -> TurnsOfNow {
+        TurnsOfNow(self.domain.advance())
+    }
+
+    /// Whether those turns have ended.
+    pub fn have_ended(&self, turns: TurnsOfNow) -> bool {
+        self.domain.all_passed(turns.0)
+    }
+
+    /// Nobody's append waits for room any more: reclaim, which the workers do for those who wait, ends. Once clients' writes are refused and
+    /// the turns in which they were not have ended.
+    pub fn end_writing(&self) {
+        for shard in &self.shards {
+            let mut writer = shard.lock();
+            writer.wanted = (0, 0);
+            writer.sweep = false;
+            shard.want_attention(false);
+        }
+    }
+}
+
+/// An epoch record that stands at `begins`.
+pub(super) fn with_epoch_record<T>(epoch: Epoch, begins: u64, write: impl FnOnce(&Draft<'_>) -> T) -> T {
+    let mut value = [0; EPOCH_VALUE_BYTES];
+    value[..8].copy_from_slice(&epoch.0.to_le_bytes());
+    value[8..].copy_from_slice(&begins.to_le_bytes());
+    write(&Draft::new(Kind::Epoch, b"", Default::default(), 0, None, Source::Bytes(&value)))
+}
+
+impl Shard {
+    fn make_room_for_epoch(&self, writer: &mut Writer, now: UnixSeconds) -> bool {
+        let lacks = |writer: &Writer| self.usable_bytes(writer) < EPOCH_ROOM_BYTES;
+        if lacks(writer) {
+            self.release(writer);
+        }
+        let free_bytes = |writer: &Writer| self.ring.bytes() - (writer.head - self.control().tail());
+        while free_bytes(writer) < EPOCH_ROOM_BYTES && self.may_give_up_oldest(writer, now) {
+            self.give_up(writer, writer.head, 1, now);
+        }
+        if lacks(writer) {
+            // Where nobody is inside, what was asked for just now has passed already.
+            self.release(writer);
+        }
+        !lacks(writer)
+    }
+
+    /// Without eviction, only what nobody can find any more.
+    fn may_give_up_oldest(&self, writer: &Writer, now: UnixSeconds) -> bool {
+        let position = self.ring.settle(self.control().tail());
+        if self.policy.evict || position >= writer.head {
+            return position < writer.head;
+        }
+        let record = self.record(position);
+        let mut key = [0; crate::base::limits::KEY_BYTES_MAX];
+        let key = &mut key[..record.shape.key_bytes()];
+        record.key().copy_to_slice(key);
+        let found = self.find_locked(key, self.hash_of(&record));
+        !found.is_some_and(|item| item.position == position && self.is_alive(&item, now))
+    }
+
+    /// Where an epoch record that is appended now will stand.
+    fn place_of_epoch(&self, writer: &Writer) -> u64 {
+        let to_slab_end = self.ring.bytes_to_slab_end(writer.head);
+        writer.head + if to_slab_end < EPOCH_RECORD_BYTES { to_slab_end as u64 } else { 0 }
+    }
+
+    fn begin_epoch(&self, writer: &mut Writer, epoch: Epoch) {
+        let (control, begins) = (self.control(), self.place_of_epoch(writer));
+        let end = begins + EPOCH_RECORD_BYTES as u64;
+        assert!(end <= writer.released + self.ring.bytes(), "room was made before an epoch begins");
+        self.pad(writer.head, begins, control.epoch());
+        with_epoch_record(epoch, begins, |draft| draft.write(self.ring.words_at(begins), begins, epoch.0));
+        writer.counts.appended_bytes += end - writer.head;
+        writer.head = end;
+        control.begin_epoch(epoch.0, begins);
+        control.commit(end);
+    }
+
+    /// What the log holds from `position` on, as far as it can be read: another process may have said the position, so it may be in the middle
+    /// of a record, or nowhere.
+    pub fn extent_from(&self, position: u64) -> Extent {
+        let control = self.control();
+        let (tail, committed) = (control.tail(), control.committed());
+        let from = position.clamp(tail, committed) / 8 * 8;
+        let mut extent = Extent { records: 0, bytes: committed - from };
+        let mut at = self.ring.settle(from);
+        while at < committed
+            && let Some(record) = Record::read(self.ring.words_at(at))
+        {
+            extent.records += u64::from(record.shape.kind() != Kind::Pad);
+            at = self.ring.settle(at + record.shape.record_bytes() as u64);
+        }
+        extent
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::store::{Geometry, NewItem, StoreConfig};
+    use crate::sys::sync::AtomicU64;
+
+    const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
+    const SLAB_BYTES: usize = 4096;
+    const RING_BYTES: usize = 4 * SLAB_BYTES;
+
+    fn primary(evict: bool) -> Store {
+        let config = StoreConfig {
+            memory_bytes: RING_BYTES,
+            item_bytes_max: 256,
+            evict,
+            workers: 1,
+            shards: Some(1),
+            hugepages: false,
+            hash_seed: Some((1, 2)),
+            epoch: Some(Epoch::of(9, 1)),
+        };
+        Store::with_slabs(config, SLAB_BYTES).unwrap()
+    }
+
+    fn replica_of(store: &Store) -> Store {
+        let Geometry { shards, .. } = store.geometry();
+        assert_eq!(shards, 1);
+        Store::with_geometry(store.geometry(), 1, false, Some((3, 4))).unwrap()
+    }
+
+    fn set(store: &Store, key: &str, value: &[u8]) -> bool {
+        // Tried a few times: room is made ahead, and becomes usable in a later turn.
+        (0..8).any(|_| {
+            let mut participant = store.join();
+            let turn = participant.turn();
+            let at = store.locate(key.as_bytes());
+            let draft = store.draft(&at, NewItem { value, ..NewItem::default() }, NOW);
+            let stored = store.entry(&turn, &at, NOW).set(&draft).is_ok();
+            store.maintain(&turn, 0, NOW);
+            stored
+        })
+    }
+
+    fn get(store: &Store, key: &str) -> Option<Vec<u8>> {
+        let mut participant = store.join();
+        let turn = participant.turn();
+        let item = store.get(&turn, &store.locate(key.as_bytes()), NOW)?;
+        let mut value = vec![0; item.value().len()];
+        item.value().copy_to_slice(&mut value);
+        Some(value)
+    }
+
+    /// A copy of the log, as a replica would read it.
+    fn words(store: &Store, from: u64) -> Vec<AtomicU64> {
+        let shard = &store.shards[0];
+        let positions = (from..shard.control().committed()).step_by(8);
+        let word = |at| shard.ring.words_at(at)[0].load(crate::sys::sync::Ordering::Relaxed);
+        positions.map(|at| AtomicU64::new(word(at))).collect()
+    }
+
+    /// Bring `replica` up to `store`, from where it is.
+    fn follow(store: &Store, replica: &Store) {
+        let mut follower = replica.followers().remove(0);
+        if !follower.epoch().is_valid() {
+            let control = store.shards[0].control();
+            let begins = store.epochs()[0].begins[0];
+            assert!(follower.begin_at(control.tail(), store.epochs()[0].epoch, begins));
+        }
+        follower.give_up_below(store.shards[0].control().tail(), u64::MAX);
+        let applied = follower.apply(&words(store, follower.cursor()), follower.cursor());
+        assert_eq!(follower.cursor(), store.shards[0].control().committed(), "{applied:?}");
+    }
+
+    fn promote(store: &Store) -> Epoch {
+        let epoch = store.newest_epoch().next().unwrap();
+        assert_eq!(store.make_room_for_epoch(NOW), Ok(()));
+        store.begin_epoch(epoch);
+        epoch
+    }
+
+    #[test]
+    fn a_promoted_store_takes_writes_and_others_follow_it_over_the_new_epoch() {
+        let old = primary(true);
+        let (new, other) = (replica_of(&old), replica_of(&old));
+        (0..40).for_each(|number| assert!(set(&old, &format!("before-{number}"), b"old")));
+        follow(&old, &new);
+        follow(&old, &other);
+        let epoch = promote(&new);
+        assert_eq!((new.newest_epoch(), new.epochs_of_shards()), (epoch, vec![Some(epoch)]));
+        (0..40).for_each(|number| assert!(set(&new, &format!("after-{number}"), b"new")));
+        follow(&new, &other);
+        assert_eq!(other.epochs(), new.epochs(), "the follower has come by the epoch, at the same place");
+        for (key, value) in [("before-7", b"old"), ("after-39", b"new")] {
+            assert_eq!([get(&new, key), get(&other, key)], [Some(value.to_vec()), Some(value.to_vec())], "{key}");
+        }
+        assert!(get(&old, "after-39").is_none());
+    }
+
+    #[test]
+    fn each_record_is_sealed_by_its_epoch_wherever_in_a_slab_it_begins() {
+        // Keys of growing length move the end of the log by eight bytes from one round to the next.
+        let mut padded = 0;
+        for long in 0..EPOCH_RECORD_BYTES {
+            let store = primary(true);
+            let shard = &store.shards[0];
+            let fill = |bytes: usize| assert!(set(&store, &format!("fill-{bytes}"), &vec![b'x'; bytes]));
+            while shard.ring.bytes_to_slab_end(shard.control().committed()) > 400 {
+                fill(100);
+            }
+            let left = shard.ring.bytes_to_slab_end(shard.control().committed());
+            fill(left.saturating_sub(64 + 8 * (long % 8)).min(200));
+            let left = shard.ring.bytes_to_slab_end(shard.control().committed());
+            fill(left.saturating_sub(32 + 8 * (long % 8)).min(200));
+            let (before, first) = (shard.control().committed(), store.newest_epoch());
+            let left = shard.ring.bytes_to_slab_end(before);
+            let second = promote(&store);
+            assert!(set(&store, "later", b"1"));
+            let begins = store.epochs()[1].begins[0];
+            padded += usize::from(begins > before && left >= HEADER_BYTES);
+            for (position, record) in shard.walk(shard.control().tail()) {
+                let sealed_by = if position < begins { first } else { second };
+                assert!(record.proves_itself(position, sealed_by.0), "{position} of {begins}, {left} left");
+                assert_eq!(
+                    record.shape.kind() == Kind::Epoch,
+                    position == begins || position == super::super::ring::BIRTH
+                );
+            }
+        }
+        assert!(padded > 0, "no epoch record had to be padded before");
+    }
+
+    #[test]
+    fn a_full_ring_makes_room_once_nobody_looks_at_its_oldest_bytes() {
+        let old = primary(true);
+        let new = replica_of(&old);
+        let full = |store: &Store| store.shards[0].usable_bytes(&store.shards[0].lock()) < EPOCH_ROOM_BYTES;
+        let mut follower = new.followers().remove(0);
+        assert!(follower.begin_at(64, old.newest_epoch(), 64));
+        // A replica that gives up nothing, until not even the smallest record finds room.
+        for number in 0.. {
+            assert!(set(&old, &format!("key-{number}"), &[b'x'; 20][..number % 20]));
+            let (ends, room) = (old.shards[0].control().committed(), follower.room_until());
+            if ends > room {
+                break;
+            }
+            follower.apply(&words(&old, follower.cursor()), follower.cursor());
+        }
+        assert!(full(&new), "the test fills the ring");
+        let mut reader = new.join();
+        let turn = reader.turn();
+        assert_eq!(new.make_room_for_epoch(NOW), Err(0), "somebody may look");
+        drop(turn);
+        let epoch = promote(&new);
+        assert_eq!(new.epochs_of_shards(), [Some(epoch)]);
+        (0..600).for_each(|number| assert!(set(&new, &format!("new-{number}"), b"value"), "{number}"));
+        assert_eq!(get(&new, "new-599").as_deref(), Some(&b"value"[..]));
+    }
+
+    #[test]
+    fn a_shard_that_never_began_begins_empty() {
+        let old = primary(true);
+        let (new, other) = (replica_of(&old), replica_of(&old));
+        assert!(set(&old, "lost", b"value"));
+        follow(&old, &other);
+        new.adopt_epochs(old.epochs());
+        promote(&new);
+        assert!(set(&new, "key", b"value"));
+        let history = new.epochs();
+        assert_eq!(history[1].begins, [super::super::ring::BIRTH]);
+        let mut follower = other.followers().remove(0);
+        follower.forget();
+        assert!(follower.begin_at(history[1].begins[0], history[1].epoch, history[1].begins[0]));
+        follow(&new, &other);
+        assert_eq!([get(&other, "key"), get(&other, "lost")], [Some(b"value".to_vec()), None]);
+    }
+
+    #[test]
+    fn without_eviction_room_is_made_of_nothing_that_lives() {
+        let store = primary(false);
+        let shard = &store.shards[0];
+        assert!(set(&store, "lives", b"1"));
+        // The epoch of its birth goes, the item does not.
+        let mut writer = shard.lock();
+        assert!(shard.may_give_up_oldest(&writer, NOW));
+        shard.give_up(&mut writer, shard.control().committed(), 1, NOW);
+        assert!(!shard.may_give_up_oldest(&writer, NOW));
+        drop(writer);
+        assert!(set(&store, "lives", b"2"));
+        assert!(shard.may_give_up_oldest(&shard.lock(), NOW), "its older record is dead");
+    }
+
+    #[test]
+    fn turns_that_begin_later_hold_nobody_up() {
+        let store = primary(true);
+        let (mut one, mut two) = (store.join(), store.join());
+        let before = one.turn();
+        let moment = store.turns_of_now();
+        let after = two.turn();
+        assert!(!store.have_ended(moment));
+        drop(before);
+        assert!(store.have_ended(moment));
+        drop(after);
+    }
+
+    #[test]
+    fn who_ends_writing_wants_no_reclaim() {
+        let store = primary(true);
+        let mut participant = store.join();
+        let turn = participant.turn();
+        store.shards[0].lock().wanted = (512, 100);
+        store.shards[0].want_attention(true);
+        assert!(store.maintain(&turn, 0, NOW));
+        store.end_writing();
+        assert!(!store.maintain(&turn, 0, NOW));
+    }
+
+    #[test]
+    fn an_extent_counts_what_stands_behind_a_position() {
+        let store = primary(true);
+        let shard = &store.shards[0];
+        let begin = shard.control().committed();
+        (0..5).for_each(|number| assert!(set(&store, &format!("key-{number}"), b"value")));
+        let end = shard.control().committed();
+        assert_eq!(shard.extent_from(begin), Extent { records: 5, bytes: end - begin });
+        assert_eq!(shard.extent_from(0), Extent { records: 6, bytes: end - 64 }, "with the epoch's record");
+        assert_eq!(shard.extent_from(end), Extent::default());
+        assert_eq!(shard.extent_from(u64::MAX), Extent::default());
+        let inside = shard.extent_from(begin + 9);
+        assert!(inside.records <= 5 && inside.bytes == end - begin - 8, "no record begins there: {inside:?}");
+    }
+}
