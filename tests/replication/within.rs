@@ -9,6 +9,7 @@ use remora::replication::follow::{FollowConfig, Following};
 use remora::replication::node::{Clients, Node, NodeConfig, NotTaken, RunningNode};
 use remora::replication::offer::{Offer, OfferConfig, Running};
 use remora::replication::order::Order;
+use remora::replication::push::Mode;
 use remora::replication::report::Report;
 use remora::replication::secret::Secret;
 use remora::replication::standing::Standing;
@@ -65,6 +66,7 @@ fn follow_config(primary: SocketAddr) -> FollowConfig {
         primary: primary.to_string(),
         secret: Secret::none(),
         fabrics: vec![Kind::Tcp],
+        mode: Mode::Pull,
         options: ConnectOptions::default(),
         identity: Identity { replica: [2; 16], name: "within".into() },
         pause_max: Duration::from_millis(1),

@@ -279,7 +279,8 @@ impl<'s> Puller<'s> {
         if applied {
             self.acknowledge()?;
         }
-        let more = self.lanes.iter().any(Lane::has_more);
+        let Puller { lanes, channel, .. } = self;
+        let more = lanes.iter().enumerate().any(|(shard, lane)| lane.has_more(|from| channel.reach(shard, from)));
         Ok(Step { moved: applied || more, applied })
     }
 
@@ -312,7 +313,8 @@ impl<'s> Puller<'s> {
             // One place in the queue is for the lines of this round.
             while bytes < self.sizer.round_bytes() && self.under_way + self.batch.len() + 1 < depth.max(2) {
                 let Some(landing) = self.free.pop() else { break };
-                match self.lanes[at].plan(landing, self.sizer.piece_bytes(), number) {
+                let reach = |from| self.channel.reach(at, from);
+                match self.lanes[at].plan(landing, self.sizer.piece_bytes(), number, reach) {
                     Ok(read) => {
                         bytes += read.bytes;
                         self.counts.pieces += 1;
