@@ -20,6 +20,9 @@ pub enum Unfit {
          and without -m and --shards"
     )]
     Geometry,
+    /// It is no history that a log can have.
+    #[error("the primary has told no epoch that a log can have: is it a Remora of this version?")]
+    NoEpoch,
     /// A promotion has passed it by.
     #[error(
         "the primary at {at} is of epoch {theirs}, this replica knows {ours}: it was replaced; point this replica \
@@ -118,6 +121,9 @@ impl Admitted {
             return Err(Unfit::Geometry);
         }
         let (theirs, known) = (self.epoch(), store.epochs());
+        if !theirs.is_valid() {
+            return Err(Unfit::NoEpoch);
+        }
         if is_outdated(theirs, &known) {
             return Err(Unfit::Outdated { at: at.into(), theirs, ours: store.newest_epoch() });
         }
