@@ -20,9 +20,9 @@ pub enum Unfit {
          and without -m and --shards"
     )]
     Geometry,
-    /// It is no history that a log can have.
-    #[error("the primary has told no epoch that a log can have: is it a Remora of this version?")]
-    NoEpoch,
+    /// Neither a primary nor a replica that has begun would say so.
+    #[error("the primary at {0} tells of no epoch that a log can have: it is no primary")]
+    NoEpoch(String),
     /// A promotion has passed it by.
     #[error(
         "the primary at {at} is of epoch {theirs}, this replica knows {ours}: it was replaced; point this replica \
@@ -122,7 +122,7 @@ impl Admitted {
         }
         let (theirs, known) = (self.epoch(), store.epochs());
         if !theirs.is_valid() {
-            return Err(Unfit::NoEpoch);
+            return Err(Unfit::NoEpoch(at.into()));
         }
         if is_outdated(theirs, &known) {
             return Err(Unfit::Outdated { at: at.into(), theirs, ours: store.newest_epoch() });
