@@ -15,6 +15,7 @@
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
+//! | within.rs | the same within this process, where turns and handshakes hang when told to |
 //! | orders.rs | what is refused of `remora ctl`, and in which words |
 //! | impostor.rs | a primary that lies, to a replica's process |
 //! | lies.rs | the same to the pull loop alone, many times |
@@ -57,5 +58,7 @@ mod secrets;
 mod stalls;
 #[path = "replication/strangers.rs"]
 mod strangers;
+#[path = "replication/within.rs"]
+mod within;
 #[path = "replication/writers.rs"]
 mod writers;

@@ -410,3 +410,19 @@ fn statistics() {
     }
     assert_eq!(client.ask("stats detail dump\r\nstats detail off\r\n"), "END\r\nOK\r\n");
 }
+
+/// The clients here are from elsewhere: an order of theirs reaches nobody.
+#[test]
+fn orders_are_taken_from_this_host_only() {
+    play(&[("replication promote", "ERROR")]);
+    let engine = engine();
+    engine.set_order_taker(Box::new(|order| panic!("{order:?} was taken")));
+    play_on(
+        &engine,
+        &[
+            ("replication promote", "CLIENT_ERROR replication orders are taken from this host only"),
+            ("replication", "CLIENT_ERROR replication orders are taken from this host only"),
+            ("mn", "MN"),
+        ],
+    );
+}

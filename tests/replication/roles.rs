@@ -1,9 +1,10 @@
 //! Roles that change while everything runs: a replica is promoted, the others follow it from where they are, the old primary comes back.
 
-use crate::node::{Node, in_sync, numbered_keys, on_each_fabric, same_items, wait_for_row};
+use crate::node::{Node, in_sync, numbered_keys, on_each_fabric, same_items, side_by_side, wait_for_row};
 use crate::orders::{command, ctl, ctl_fails};
 use crate::proxy::Proxy;
 use crate::writers::{Traffic, Writers, write_batches};
+use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -13,6 +14,10 @@ const TRAFFIC: Traffic = Traffic { keys: KEYS, value_bytes_max: 5000 };
 fn address(node: &Node) -> String {
     node.port().to_string()
 }
+
+/// A replica's way to pull, and to be pushed to.
+const WAYS: [&[&str]; 3] =
+    [&["--fabric", "shm"], &["--fabric", "tcp"], &["--fabric", "shm", "--replication-mode", "push"]];
 
 /// The first write that is taken, tried as fast as they are refused.
 fn first_write(node: &Node, key: &str) {
@@ -27,10 +32,10 @@ fn first_write(node: &Node, key: &str) {
 /// Nothing that both had is pulled again.
 #[test]
 fn a_promoted_replica_is_followed_by_the_others_from_where_they_are() {
-    on_each_fabric(|fabric| {
+    side_by_side(&WAYS, |way| {
         let primary = Node::primary(&["-m", "16"]);
-        let next = Node::standby(primary.port(), &["--fabric", fabric]);
-        let other = Node::standby(primary.port(), &["--fabric", fabric]);
+        let next = Node::standby(primary.port(), way);
+        let other = Node::standby(primary.port(), way);
         write_batches(primary.server.tcp[0], 1, 60, TRAFFIC);
         in_sync(&primary, &[&next, &other]);
         let (before, old_epoch) = (same_items(&primary, &[&next, &other], &numbered_keys(KEYS)), next.text("epoch"));
@@ -38,7 +43,7 @@ fn a_promoted_replica_is_followed_by_the_others_from_where_they_are() {
         let begun_at = Instant::now();
         let ordered = command(&next, &["promote"]).stdout(Stdio::piped()).spawn().expect("it runs");
         first_write(&next, "first");
-        println!("{fabric}: the first write {:?} after the order", begun_at.elapsed());
+        println!("{way:?}: the first write {:?} after the order", begun_at.elapsed());
         let words = String::from_utf8(ordered.wait_with_output().expect("it ends").stdout).expect("text");
         let epoch = next.text("epoch");
         assert!(epoch != old_epoch && words.contains(&epoch), "{words}");
@@ -46,7 +51,7 @@ fn a_promoted_replica_is_followed_by_the_others_from_where_they_are() {
 
         let moved_at = Instant::now();
         let words = ctl(&other, &["replicate", &address(&next)]);
-        println!("{fabric}: the other follows {:?} after its order: {}", moved_at.elapsed(), words.trim_end());
+        println!("{way:?}: the other follows {:?} after its order: {}", moved_at.elapsed(), words.trim_end());
         write_batches(next.server.tcp[0], 2, 20, TRAFFIC);
         in_sync(&next, &[&other]);
         assert!(same_items(&next, &[&other], &numbered_keys(KEYS)) >= before / 2);
@@ -157,24 +162,28 @@ fn roles_go_there_and_back() {
 /// What one replica has and the promoted one lacks comes over first; then nobody has anything to drop.
 #[test]
 fn a_promotion_gathers_what_the_others_have() {
-    on_each_fabric(|fabric| {
+    side_by_side(&WAYS, |way| {
         let primary = Node::primary(&["-m", "16"]);
-        let next = Node::standby(primary.port(), &["--fabric", fabric]);
-        let ahead = Node::standby(primary.port(), &["--fabric", fabric]);
+        let next = Node::standby(primary.port(), way);
+        let ahead = Node::standby(primary.port(), way);
         write_batches(primary.server.tcp[0], 6, 10, TRAFFIC);
         in_sync(&primary, &[&next, &ahead]);
         ctl(&next, &["detach"]);
         write_batches(primary.server.tcp[0], 7, 10, TRAFFIC);
         assert_eq!(primary.client().set("late", b"late"), "STORED");
         in_sync(&primary, &[&ahead]);
-        let expected = primary.items(&numbered_keys(KEYS));
+        // Values alone: times to live pass.
+        let values = |node: &Node| -> BTreeMap<String, Vec<u8>> {
+            node.items(&numbered_keys(KEYS)).into_iter().map(|(key, (_, value))| (key, value)).collect()
+        };
+        let expected = values(&primary);
         drop(primary);
         assert_eq!(next.client().get("late"), None);
         ctl_fails(&next, &["promote", "--gather", "127.0.0.1:1"], "leave that replica out");
         assert_eq!(next.text("role"), "replica");
         ctl(&next, &["promote", "--gather", &address(&ahead)]);
         assert_eq!(next.client().get("late").as_deref(), Some(&b"late"[..]));
-        assert!(next.items(&numbered_keys(KEYS)) == expected, "all that was acknowledged to one replica");
+        assert!(values(&next) == expected, "all that was acknowledged to one replica");
         ctl(&ahead, &["replicate", &address(&next)]);
         write_batches(next.server.tcp[0], 8, 10, TRAFFIC);
         in_sync(&next, &[&ahead]);

@@ -206,6 +206,10 @@ fn commands_without_a_key() {
         line_refused(&format!("wait{rest}\r\n"), BAD);
     }
     accepted(b"verbosity 1\r\n", |request| assert!(matches!(request, Request::Verbosity { level: 1, .. })));
+    accepted(b"replication promote  a:1 \r\n", |request| {
+        assert!(matches!(request, Request::Replication(b"promote  a:1")));
+    });
+    accepted(b"replication\r\n", |request| assert!(matches!(request, Request::Replication(b""))));
     line_refused("verbosity\r\n", BAD);
     line_refused("verbosity noreply\r\n", "");
     accepted(b"cache_memlimit 8 noreply\r\n", |request| {
