@@ -7,7 +7,9 @@
 //! | search.rs, judge.rs | the checker, pure |
 //! | notation.rs, accepted.rs, rejected.rs, oracle.rs | histories that it must let pass and must not, and a naive checker beside it |
 //! | connection.rs, clients.rs, site.rs | recording: clients over sockets, and what they share |
-//! | run.rs, faults.rs | processes: runs with replicas and primaries that stop, die and are cut off |
+//! | run.rs, faults.rs, promotions.rs | processes: runs with replicas and primaries that stop, die, are cut off, and are succeeded |
+//! | kills.rs | one kill after the other, and nothing acknowledged is lost |
+//! | simulated.rs, link.rs | stores and pull loops over the simulated fabric |
 //!
 //! Failures name their seed; `REMORA_SEED=<seed> cargo test --test history` replays it alone.
 
@@ -15,8 +17,13 @@ mod support;
 
 #[path = "history/accepted.rs"]
 mod accepted;
+#[path = "follow/author.rs"]
+#[allow(dead_code)]
+mod author;
 #[path = "history/clients.rs"]
 mod clients;
+#[path = "pull/clock.rs"]
+mod clock;
 #[path = "history/connection.rs"]
 mod connection;
 #[path = "history/event.rs"]
@@ -25,6 +32,10 @@ mod event;
 mod faults;
 #[path = "history/judge.rs"]
 mod judge;
+#[path = "history/kills.rs"]
+mod kills;
+#[path = "history/link.rs"]
+mod link;
 #[path = "replication/node.rs"]
 #[allow(dead_code)]
 mod node;
@@ -32,6 +43,11 @@ mod node;
 mod notation;
 #[path = "history/oracle.rs"]
 mod oracle;
+#[path = "follow/pair.rs"]
+#[allow(dead_code)]
+mod pair;
+#[path = "history/promotions.rs"]
+mod promotions;
 #[path = "replication/proxy.rs"]
 #[allow(dead_code)]
 mod proxy;
@@ -41,6 +57,11 @@ mod rejected;
 mod run;
 #[path = "history/search.rs"]
 mod search;
+#[path = "pull/session.rs"]
+#[allow(dead_code)]
+mod session;
+#[path = "history/simulated.rs"]
+mod simulated;
 #[path = "history/site.rs"]
 mod site;
 

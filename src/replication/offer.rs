@@ -286,6 +286,11 @@ impl Offer {
         Some(Admission { offer: self, session })
     }
 
+    /// End all sessions of now; who comes back is told of the store as it is then. The channels end when what this returns is dropped.
+    pub(super) fn end_sessions(&self) -> impl Sized + use<> {
+        std::iter::from_fn(|| self.take_slot(|_| true)).collect::<Vec<_>>()
+    }
+
     /// Take a place away. To be dropped by the caller, outside of the lock: ending a channel may take a while, and `stats` takes the lock.
     fn take_slot(&self, is_it: impl Fn(&Slot) -> bool) -> Option<Slot> {
         let mut slots = self.slots();

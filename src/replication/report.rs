@@ -132,6 +132,8 @@ impl FollowView {
         row("shards_joined", &counts.joined);
         row("shards_overrun", &counts.overrun);
         row("shards_diverged", &counts.diverged);
+        row("diverged_records", &counts.diverged_records);
+        row("diverged_bytes", &counts.diverged_bytes);
         row("bad_records", &counts.bad_records);
     }
 

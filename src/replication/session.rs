@@ -18,6 +18,9 @@ use std::time::Instant;
 /// Fabrics that a replica may try in one session.
 const CHOICES_MAX: usize = 8;
 
+/// Why a session has no place any more.
+const LOST: &str = "another connection of this replica has taken its place, or this server has become the primary";
+
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
@@ -193,7 +196,7 @@ fn hold(admission: &Admission<'_>, held: Held) -> Result<(), SessionError> {
     if admission.hold(held) {
         return Ok(());
     }
-    refused(Refusal::Replaced, "another connection of this replica has taken its place")
+    refused(Refusal::Replaced, LOST)
 }
 
 /// The next message that is no heartbeat.
@@ -227,7 +230,7 @@ fn follow(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<s
             return refused(Refusal::Ending, "the primary is ending");
         }
         match admission.state()? {
-            None => return refused(Refusal::Replaced, "another connection of this replica has taken its place"),
+            None => return refused(Refusal::Replaced, LOST),
             Some(GrantState::Waiting) => {
                 return refused(Refusal::Protocol, "the replica said that its data channel stands, but it does not");
             }

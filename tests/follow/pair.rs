@@ -7,7 +7,7 @@ use remora::store::{Store, StoreConfig};
 pub const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 
 /// What a pair is made of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setup {
     pub ring_bytes: usize,
     pub slab_bytes: usize,

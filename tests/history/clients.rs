@@ -25,6 +25,13 @@ pub struct Traffic {
     pub pause_max: Duration,
 }
 
+impl Traffic {
+    /// Every key.
+    pub fn keys(self) -> impl Iterator<Item = u32> {
+        (0..self.registers).chain(COUNTERS_FROM..COUNTERS_FROM + self.counters)
+    }
+}
+
 /// See the module.
 pub struct Clients {
     site: Arc<Site>,

@@ -151,5 +151,5 @@ fn one_wrong_key_among_many() {
         reigns[0].events.extend(of_key);
     }
     let complaints = judge(&reigns).expect_err("key 5");
-    assert!(complaints.len() == 1 && complaints[0].starts_with("key 5 in reign 0"), "{complaints:?}");
+    assert!(complaints.len() == 1 && complaints[0].starts_with("key 5 in reign 1:"), "{complaints:?}");
 }

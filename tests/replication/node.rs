@@ -58,6 +58,15 @@ impl Node {
         Node::of(Server::start(&all), "remora: replication on tcp ")
     }
 
+    /// A server that knows nothing of replication.
+    pub fn plain(arguments: &[&str]) -> Node {
+        let mut all = vec!["-t", "1"];
+        all.extend(arguments);
+        let server = Server::start(&all);
+        let client = Mutex::new(server.connect());
+        Node { server, replication: None, client }
+    }
+
     /// A replica that others can follow: one that may be promoted.
     pub fn standby(primary: SocketAddr, arguments: &[&str]) -> Node {
         Node::middle(primary, 0, arguments)
@@ -206,7 +215,9 @@ pub fn wait_for_count(node: &Node, name: &str, least: u64) {
 pub fn in_sync(primary: &Node, replicas: &[&Node]) {
     wait_until("every replica holds all", || {
         let rows = primary.rows();
-        expect_eq("replicas", rows["replicas"].clone(), replicas.len().to_string())?;
+        expect_eq("replicas", rows["replicas"].clone(), replicas.len().to_string()).map_err(|complaint| {
+            format!("{complaint}; {:?}", replicas.iter().map(|replica| replica.rows()).collect::<Vec<_>>())
+        })?;
         for number in 0..replicas.len() {
             let row = |name: &str| rows[&format!("replica_{number}_{name}")].clone();
             expect_eq("its state there", (row("state").as_str(), row("lag_bytes").as_str()), ("following", "0"))

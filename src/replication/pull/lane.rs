@@ -9,7 +9,7 @@ use super::line::{self, Shown};
 use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::epoch::Epoch;
 use crate::fabric::{Landing, Read};
-use crate::replication::resume::{Line, Resume, Why, epoch_at, has_diverged, resume};
+use crate::replication::resume::{Line, Resume, Why, epoch_at, has_diverged, parted_at, resume};
 use crate::store::{BadRecord, EpochStart, Follower, Geometry, NOT_BEGUN, Stop};
 use crate::sys::sync::AtomicU64;
 use std::collections::VecDeque;
@@ -275,6 +275,11 @@ impl<'s> Lane<'s> {
 
     fn begin_anew(&mut self, why: Why, from: u64, counts: &mut Counts) {
         counts.count(why);
+        if let (Why::Diverged, Some(epoch)) = (why, self.known) {
+            let dropped = self.follower.extent_from(parted_at(&self.history, self.shard, epoch));
+            counts.diverged_records += dropped.records;
+            counts.diverged_bytes += dropped.bytes;
+        }
         self.follower.forget();
         self.carry.clear();
         self.state = State::Begins;

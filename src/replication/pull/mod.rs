@@ -101,6 +101,10 @@ pub struct Counts {
     pub overrun: u64,
     /// Shards that had diverged and began anew.
     pub diverged: u64,
+    /// Records that those had from where they parted, and that are gone.
+    pub diverged_records: u64,
+    /// Bytes of log that those had from there on.
+    pub diverged_bytes: u64,
     /// Records that failed their check.
     pub bad_records: u64,
 }
@@ -118,6 +122,8 @@ impl Counts {
             joined: self.joined + other.joined,
             overrun: self.overrun + other.overrun,
             diverged: self.diverged + other.diverged,
+            diverged_records: self.diverged_records + other.diverged_records,
+            diverged_bytes: self.diverged_bytes + other.diverged_bytes,
             bad_records: self.bad_records + other.bad_records,
         }
     }
