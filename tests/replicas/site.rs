@@ -88,6 +88,7 @@ impl Site {
             }
             all
         });
+        println!("the primary knows it after {:?}", begun.elapsed());
         let mut same = 0;
         for replica in replicas {
             until("a replica says the same", || {

@@ -137,3 +137,43 @@ fn tcp_is_refused_in_words() {
     wait_for_row(&replica, "trouble", |trouble| trouble.contains("no fabric could be used"));
     assert!(replica.text("trouble").contains("shm: another host, or not offered"), "{:?}", replica.rows());
 }
+
+/// Acks that the primary reads out of an inbox count as those that replicas write to it: for writes that wait, and for `wait`.
+#[test]
+fn what_was_answered_is_on_all_that_are_pushed_to() {
+    let primary = Node::primary(&["-m", "16", "--ack-replicas", "2", "--ack-timeout", "60000"]);
+    let replicas = [Node::replica(primary.port(), &PUSH), Node::replica(primary.port(), &PUSH)];
+    in_sync(&primary, &[&replicas[0], &replicas[1]]);
+    for number in 0..100 {
+        let (key, value) = (format!("key-{}", number % 7), number.to_string());
+        assert_eq!(primary.client().set(&key, value.as_bytes()), "STORED");
+        for replica in &replicas {
+            assert_eq!(replica.client().get(&key).as_deref(), Some(value.as_bytes()), "answered, and not there");
+        }
+    }
+    assert_eq!(primary.client().ask("wait 2 60000"), "REPLICAS 2");
+    let [gone, _stays] = replicas;
+    kill(gone);
+    wait_for_row(&primary, "replicas", |count| count == "1");
+    assert_eq!(primary.client().ask("wait 2 50"), "REPLICAS 1");
+}
+
+/// In a chain each link is its lower end's choice; under load that evicts, all come to hold the same.
+#[test]
+fn a_chain_is_pushed_link_by_link() {
+    let primary = Node::primary(&["-m", "8", "-I", "64k"]);
+    let middle = Node::middle(primary.port(), 0, &PUSH);
+    let writers = Writers::start(&primary, 1, TRAFFIC);
+    let lower = Node::middle(middle.port(), 0, &PUSH);
+    let pulls = Node::replica(lower.port(), &["--fabric", "shm"]);
+    wait_until("evictions", || expect_eq("none", primary.rows_of("stats")["evictions"] == "0", false));
+    wait_for_row(&pulls, "records", |records| records != "0");
+    writers.stop();
+    in_sync(&primary, &[&middle]);
+    in_sync(&middle, &[&lower]);
+    in_sync(&lower, &[&pulls]);
+    assert!(same_items(&primary, &[&middle, &lower, &pulls], &numbered_keys(KEYS)) > 0);
+    for node in [&middle, &lower, &pulls] {
+        assert_eq!(node.number("bad_records"), 0, "{:?}", node.rows());
+    }
+}

@@ -36,7 +36,8 @@ pub struct Step {
     pub pushed_bytes: u64,
     /// Bytes that could be written at once, and were not in this round.
     pub backlog_bytes: u64,
-    /// The replica has said something new, or was told something.
+    /// The replica has said something new. (That a line has changed here does not count: with a replica that stands still, and writers that do not,
+    /// it always has.)
     pub moved: bool,
 }
 
@@ -152,7 +153,7 @@ impl Pusher {
             completion.outcome?;
             step.moved = self.listen(&completion.landing);
             self.landing = Some(completion.landing);
-            step.moved |= self.publish()?;
+            self.publish()?;
         }
         outcome?;
         let silence = (self.clock)().saturating_duration_since(self.looking_since);
@@ -228,8 +229,8 @@ impl Pusher {
         moved
     }
 
-    /// WRITE the lines that have changed, behind what they publish. True if any had.
-    fn publish(&mut self) -> Result<bool, FabricError> {
+    /// WRITE the lines that have changed, behind what they publish.
+    fn publish(&mut self) -> Result<(), FabricError> {
         // The tail must be no older than what was read of the ring.
         fence(Acquire);
         let mut changed: Option<(usize, usize)> = None;
@@ -248,10 +249,9 @@ impl Pusher {
                 changed = Some((changed.map_or(shard, |(first, _)| first), shard));
             }
         }
-        let Some((first, last)) = changed else { return Ok(false) };
+        let Some((first, last)) = changed else { return Ok(()) };
         let (from, bytes) = (first * LINE_WORDS * 8, (last + 1 - first) * LINE_WORDS * 8);
-        self.channel.write(&[Write { source: LINES, from, region: INBOX, offset: from as u64, bytes }])?;
-        Ok(true)
+        self.channel.write(&[Write { source: LINES, from, region: INBOX, offset: from as u64, bytes }])
     }
 }
 

@@ -67,7 +67,7 @@ def conformance(machine):
 
 
 def replicas(machine):
-    """a primary and three replicas in one guest, pulling and pushed to: load that evicts, a late joiner, replica and primary killed"""
+    """a primary and three replicas in one guest, pulling, and two pushed to: load that evicts, a late joiner, replica and primary killed"""
     return run_tests(machine, "replicas", REPLICAS, REPLICAS_SECONDS)
 
 
