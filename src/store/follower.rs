@@ -64,7 +64,10 @@ pub enum Stop {
         wanted_bytes: usize,
     },
     /// Local readers may still look at the bytes that the next record would overwrite, or the tail is where it was.
-    NoRoom,
+    NoRoom {
+        /// Where that record ends. When the primary appended it, it had given up everything a ring before this; perhaps not more.
+        end: u64,
+    },
     /// What stands at the cursor is no record of this place and epoch.
     Bad(BadRecord),
 }
@@ -226,7 +229,7 @@ impl Follower<'_> {
         })?;
         let end = position + record.shape.record_bytes() as u64;
         if end > self.room && end > self.room_until() {
-            return Err(Stop::NoRoom);
+            return Err(Stop::NoRoom { end });
         }
         let hash = self.shard.hash_of(&record);
         if record.shape.key_bytes() > 0 {

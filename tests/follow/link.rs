@@ -61,7 +61,7 @@ impl<'s> Link<'s> {
             assert_eq!(follower.cursor(), cursor + bytes);
             match stop {
                 Stop::End => return follower.cursor() == committed && follower.give_up_below(tail, 4096),
-                Stop::NoRoom => {
+                Stop::NoRoom { .. } => {
                     // Pressure: more is given up than was a look ago.
                     follower.give_up_below(tail, 4096);
                     return false;
