@@ -1,9 +1,13 @@
 //! What replication can do on one fabric, both ends in one process: how fast a replica copies what is there, beside a plain copy between the
 //! same two memories; how fast it applies small records, beside how fast one core writes them; how late it has what is written.
 //!
-//!     cargo bench --bench replication -- [--fabric shm|tcp|verbs] [--listen ADDR:PORT] [--memory MIB] [--rounds N] [--only NAME]
+//!     cargo bench --bench replication -- [--fabric shm|tcp|verbs] [--mode pull|push] [--listen ADDR:PORT] [--memory MIB] [--rounds N] [--only NAME]
 //!
 //! Each round measures everything once, in turn, so that ratios are of one time; medians are printed. Processor time, but for lag.
+//!
+//! `sides` is for comparing the modes: the time a full copy takes, and the processor time that it and a trickle of writes cost on each side. The
+//! primary's side is all of this process but the replica's thread and the writer's: with pull what a fabric needs of it, with push the
+//! thread that writes.
 #![allow(unsafe_code)]
 
 use anyhow::{Context, bail};
@@ -11,6 +15,11 @@ use remora::base::time::UnixSeconds;
 use remora::fabric::{self, Channel, ConnectOptions, Exporter, Grant, Invitation, Kind, Token};
 use remora::replication::offer::regions;
 use remora::replication::pull::Puller;
+use remora::replication::push::Mode;
+use remora::replication::push::inbox::Inbox;
+use remora::replication::push::layout::Layout;
+use remora::replication::push::pusher::Pusher;
+use remora::replication::push::pushing::Pushing;
 use remora::store::{NewItem, Participant, Store, StoreConfig};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,6 +35,7 @@ const STAMPS: usize = 500;
 
 struct Setup {
     kind: Kind,
+    mode: Mode,
     listen: SocketAddr,
     memory_bytes: usize,
     rounds: usize,
@@ -41,16 +51,28 @@ fn main() -> anyhow::Result<()> {
         "verbs" => Kind::Verbs,
         other => bail!("--fabric {other}: there are shm, tcp and verbs"),
     };
+    let mode = match value("--mode").map_or("pull", String::as_str) {
+        "pull" => Mode::Pull,
+        "push" => Mode::Push,
+        other => bail!("--mode {other}: there are pull and push"),
+    };
     let number =
         |name: &str, default: usize| value(name).map_or(Ok(default), |text| text.parse().context(name.to_string()));
     let setup = Setup {
         kind,
+        mode,
         listen: value("--listen").map_or("127.0.0.1:0", String::as_str).parse().context("--listen")?,
         memory_bytes: number("--memory", 256)? << 20,
         rounds: number("--rounds", 5)?,
         only: value("--only").cloned(),
     };
-    println!("replication over {}, {} MiB, {} rounds; medians", kind.name(), setup.memory_bytes >> 20, setup.rounds);
+    println!(
+        "replication over {}, {}, {} MiB, {} rounds; medians",
+        kind.name(),
+        mode.name(),
+        setup.memory_bytes >> 20,
+        setup.rounds
+    );
     let wanted = |name: &str| setup.only.as_ref().is_none_or(|only| only == name);
     if wanted("copy") {
         copy(&setup)?;
@@ -60,6 +82,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("lag") {
         lag(&setup)?;
+    }
+    if wanted("sides") {
+        sides(&setup)?;
     }
     Ok(())
 }
@@ -75,12 +100,13 @@ fn thread_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// What a copy takes: over shared memory all of it is this thread's own work, and its processor time says it on a busy machine, too.
+/// What a copy takes: pulled over shared memory all of it is this thread's own work, and its processor time says it on a busy machine, too.
 struct Clock(Option<Duration>, Instant);
 
 impl Clock {
-    fn start(kind: Kind) -> Clock {
-        Clock((kind == Kind::Shm).then(thread_time), Instant::now())
+    fn start(setup: &Setup) -> Clock {
+        let alone = setup.kind == Kind::Shm && setup.mode == Mode::Pull;
+        Clock(alone.then(thread_time), Instant::now())
     }
 
     fn seconds(&self) -> f64 {
@@ -122,6 +148,9 @@ fn join(setup: &Setup, store: &Arc<Store>) -> anyhow::Result<Joined> {
     let options = ConnectOptions::default();
     let exporter = fabric::listen(setup.kind, setup.listen, &options)?;
     let token = Token([7; 16]);
+    if setup.mode == Mode::Push {
+        return join_pushed(setup, store, exporter, token);
+    }
     let grant = exporter.grant(token, regions(store))?;
     let invitation = Invitation {
         address: exporter.address(),
@@ -131,6 +160,18 @@ fn join(setup: &Setup, store: &Arc<Store>) -> anyhow::Result<Joined> {
     };
     let channel = fabric::connect(setup.kind, &invitation, &options)?;
     Ok(Joined { channel, _grant: grant, _exporter: exporter })
+}
+
+/// The other way round: a thread writes to the replica's inbox.
+fn join_pushed(setup: &Setup, store: &Arc<Store>, exporter: Box<dyn Exporter>, token: Token) -> anyhow::Result<Joined> {
+    let (geometry, layout) = (store.geometry(), Layout::of(&store.geometry()));
+    let inboxes = fabric::listen(setup.kind, SocketAddr::new(setup.listen.ip(), 0), &ConnectOptions::default())?;
+    let (inbox, invite) = Inbox::grant(inboxes, token, geometry, layout)?;
+    let channel = exporter.connect(&invite.invitation)?;
+    let pusher = Pusher::new(channel, regions(store), geometry, layout, SILENCE_MAX)?;
+    // As lag is measured, with a replica that spins.
+    let grant = Box::new(Pushing::start(setup.kind, pusher, Duration::ZERO)?);
+    Ok(Joined { channel: Box::new(inbox), _grant: grant, _exporter: exporter })
 }
 
 fn puller<'s>(channel: Box<dyn Channel>, primary: &Store, replica: &'s Store) -> anyhow::Result<Puller<'s>> {
@@ -144,6 +185,12 @@ fn catch_up(puller: &mut Puller<'_>) -> anyhow::Result<()> {
         puller.step(WAIT)?;
     }
     Ok(())
+}
+
+/// Processor time of this process, of all its threads.
+fn process_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 fn write(store: &Store, seat: &mut Participant<'_>, key: u64, value: &[u8]) {
@@ -178,7 +225,7 @@ fn copy(setup: &Setup) -> anyhow::Result<()> {
     let mut read_bytes = 0;
     for _ in 0..setup.rounds {
         let copy = replica(&store)?;
-        let clock = Clock::start(setup.kind);
+        let clock = Clock::start(setup);
         for (from, to) in store.slabs().zip(copy.slabs()) {
             let (from, to) = (from.words(), to.words());
             // SAFETY: both are whole mappings of the same length, nobody writes to either meanwhile, and words are plain memory.
@@ -194,7 +241,7 @@ fn copy(setup: &Setup) -> anyhow::Result<()> {
         let plain_rate = ring_bytes / clock.seconds();
         let joined = join(setup, &store)?;
         let mut puller = puller(joined.channel, &store, &copy)?;
-        let clock = Clock::start(setup.kind);
+        let clock = Clock::start(setup);
         catch_up(&mut puller)?;
         let pulled_rate = bytes / clock.seconds();
         let counts = puller.counts();
@@ -293,5 +340,62 @@ fn lag(setup: &Setup) -> anyhow::Result<()> {
         at(0.99),
         at(1.0)
     );
+    Ok(())
+}
+
+/// Processor time of each side, for a full copy of 16 KiB values and for a trickle of small writes.
+fn sides(setup: &Setup) -> anyhow::Result<()> {
+    let store = primary(setup)?;
+    let value = vec![b'v'; 16 << 10];
+    let mut seat = store.join();
+    for key in 0..(setup.memory_bytes as u64 * 9 / 10 / (value.len() as u64 + 40)) {
+        write(&store, &mut seat, key, &value);
+    }
+    let bytes = committed(&store) as f64;
+    let (mut rates, mut here, mut there) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut idle_here, mut idle_there) = (Vec::new(), Vec::new());
+    for _ in 0..setup.rounds {
+        let copy = replica(&store)?;
+        let joined = join(setup, &store)?;
+        let (channel, _held) = (joined.channel, (joined._grant, joined._exporter));
+        let mut puller = puller(channel, &store, &copy)?;
+        let (begun, all, own) = (Instant::now(), process_time(), thread_time());
+        catch_up(&mut puller)?;
+        let (elapsed, own) = (begun.elapsed().as_secs_f64(), thread_time() - own);
+        let other = (process_time() - all).saturating_sub(own);
+        rates.push(bytes / elapsed / 1e6);
+        here.push(own.as_secs_f64() * 1e9 / bytes * 1024.0);
+        there.push(other.as_secs_f64() * 1e9 / bytes * 1024.0);
+
+        let (all, own, mut writing) = (process_time(), thread_time(), Duration::ZERO);
+        for stamp in 0..STAMPS as u64 {
+            let begun = thread_time();
+            write(&store, &mut seat, 0, &stamp.to_le_bytes());
+            writing += thread_time() - begun;
+            catch_up_to(&mut puller, &store, &copy)?;
+        }
+        let own = thread_time() - own - writing;
+        let other = (process_time() - all).saturating_sub(own + writing);
+        idle_here.push(own.as_secs_f64() * 1e6 / STAMPS as f64);
+        idle_there.push(other.as_secs_f64() * 1e6 / STAMPS as f64);
+    }
+    println!(
+        "sides  full copy: {:.0} MB/s elapsed; processor time for 1 KiB: {:.0} ns at the replica, {:.0} ns at the primary; \
+         for a write by itself, both spinning: {:.1} us and {:.1} us",
+        median(rates).0,
+        median(here).0,
+        median(there).0,
+        median(idle_here).0,
+        median(idle_there).0
+    );
+    Ok(())
+}
+
+/// Until the replica has all that the primary has.
+fn catch_up_to(puller: &mut Puller<'_>, store: &Store, copy: &Store) -> anyhow::Result<()> {
+    let all = |store: &Store| store.shards().iter().map(|shard| shard.control().committed()).sum::<u64>();
+    while all(copy) < all(store) {
+        puller.step(WAIT)?;
+    }
     Ok(())
 }

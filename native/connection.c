@@ -209,7 +209,7 @@ int rv_qp_destroy(struct rv_id *id)
 	return failed;
 }
 
-int rv_post_reads(struct rv_id *id, const struct rv_read *reads, uint32_t count)
+static int post(struct rv_id *id, const struct rv_read *transfers, uint32_t count, enum ibv_wr_opcode opcode)
 {
 	struct ibv_send_wr requests[RV_READS_MAX], *refused = NULL;
 	struct ibv_sge places[RV_READS_MAX];
@@ -217,19 +217,29 @@ int rv_post_reads(struct rv_id *id, const struct rv_read *reads, uint32_t count)
 		return -EINVAL;
 	memset(requests, 0, sizeof(requests[0]) * count);
 	for (uint32_t at = 0; at < count; at++) {
-		places[at].addr = reads[at].local;
-		places[at].length = reads[at].bytes;
-		places[at].lkey = reads[at].lkey;
-		requests[at].wr_id = reads[at].tag;
+		places[at].addr = transfers[at].local;
+		places[at].length = transfers[at].bytes;
+		places[at].lkey = transfers[at].lkey;
+		requests[at].wr_id = transfers[at].tag;
 		requests[at].next = at + 1 < count ? &requests[at + 1] : NULL;
 		requests[at].sg_list = &places[at];
 		requests[at].num_sge = 1;
-		requests[at].opcode = IBV_WR_RDMA_READ;
+		requests[at].opcode = opcode;
 		requests[at].send_flags = IBV_SEND_SIGNALED;
-		requests[at].wr.rdma.remote_addr = reads[at].remote;
-		requests[at].wr.rdma.rkey = reads[at].rkey;
+		requests[at].wr.rdma.remote_addr = transfers[at].remote;
+		requests[at].wr.rdma.rkey = transfers[at].rkey;
 	}
 	return rv_answer(ibv_post_send(id_of(id)->qp, requests, &refused));
+}
+
+int rv_post_reads(struct rv_id *id, const struct rv_read *reads, uint32_t count)
+{
+	return post(id, reads, count, IBV_WR_RDMA_READ);
+}
+
+int rv_post_writes(struct rv_id *id, const struct rv_read *writes, uint32_t count)
+{
+	return post(id, writes, count, IBV_WR_RDMA_WRITE);
 }
 
 int rv_post_write(struct rv_id *id, const struct rv_read *write, uint32_t inline_data)

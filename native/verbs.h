@@ -7,7 +7,7 @@
  *
  * Every int that is returned is 0 or more for success and a negative errno for failure. Nothing here waits: the
  * descriptors are non-blocking, and who finds nothing is told -EAGAIN. No function keeps a pointer to its arguments,
- * but for memory that is registered or being read into. Handles may be used by several threads at a time; each is
+ * but for memory that is registered, read into or written from. Handles may be used by several threads at a time; each is
  * destroyed once, by its owner, after what was made of it.
  *
  * The structures are mirrored in src/fabric/verbs/native/ffi.rs, which must change with them.
@@ -26,7 +26,7 @@ struct rv_cq;      /* ibv_cq */
 struct rv_cm;      /* rdma_event_channel */
 struct rv_id;      /* rdma_cm_id, with its queue pair once it has one */
 
-/* Most READs of one rv_post_reads. */
+/* Most READs of one rv_post_reads, and WRITEs of one rv_post_writes. */
 #define RV_READS_MAX 16
 /* Most completions of one rv_cq_poll. */
 #define RV_COMPLETIONS_MAX 16
@@ -172,6 +172,8 @@ int rv_qp_stop(struct rv_id *id);
 int rv_qp_destroy(struct rv_id *id);
 /* All of them, in order, with one doorbell. The memory must stay until they have completed or the queue pair is gone. */
 int rv_post_reads(struct rv_id *id, const struct rv_read *reads, uint32_t count);
+/* All of them, WRITEs of what lies at local, as rv_post_reads. */
+int rv_post_writes(struct rv_id *id, const struct rv_read *writes, uint32_t count);
 /* One WRITE of what lies at local; with inline_data it is copied before this returns, else local is under lkey. */
 int rv_post_write(struct rv_id *id, const struct rv_read *write, uint32_t inline_data);
 

@@ -15,10 +15,12 @@ mod process;
 mod reads;
 #[path = "fabric/world.rs"]
 mod world;
+#[path = "fabric/writes.rs"]
+mod writes;
 
 macro_rules! conformance {
-    ($fabric:ident: $($module:ident::$body:ident,)*) => {
-        mod $fabric {
+    ($fabric:ident in $mod:ident: $($module:ident::$body:ident,)*) => {
+        mod $mod {
             $(
                 #[test]
                 fn $body() {
@@ -31,7 +33,7 @@ macro_rules! conformance {
         }
     };
     ($($fabric:ident)*) => {
-        $(conformance! { $fabric:
+        $(conformance! { $fabric in $fabric:
             reads::bytes_at_random_places_are_what_the_primary_wrote,
             reads::every_read_at_full_depth_comes_back_once,
             reads::what_is_read_later_is_no_older,
@@ -57,6 +59,24 @@ macro_rules! conformance {
 }
 
 conformance!(shm tcp sim verbs);
+
+/// Of the fabrics that push.
+macro_rules! writing {
+    ($($fabric:ident in $mod:ident)*) => {
+        $(conformance! { $fabric in $mod:
+            writes::what_is_written_stands_where_it_was_meant_and_nowhere_else,
+            writes::what_is_written_later_is_seen_later,
+            writes::a_source_may_change_once_a_read_behind_has_come,
+            writes::full_depth_again_and_again,
+            writes::a_write_beyond_a_region_changes_nothing,
+            writes::a_write_to_a_region_for_reading_changes_nothing,
+            writes::a_writer_whose_peer_goes_learns_it,
+            writes::an_owner_whose_writer_goes_learns_it,
+        })*
+    };
+}
+
+writing!(shm in shm_writes sim in sim_writes verbs in verbs_writes);
 
 /// Not a test: what this binary does when it runs itself as another process.
 #[test]

@@ -28,6 +28,12 @@ mod order;
 #[path = "follow/pair.rs"]
 #[allow(dead_code)]
 mod pair;
+#[path = "pull/push.rs"]
+mod push;
+#[path = "pull/push_lies.rs"]
+mod push_lies;
+#[path = "pull/push_runs.rs"]
+mod push_runs;
 #[path = "pull/run.rs"]
 mod run;
 #[path = "pull/session.rs"]
@@ -74,6 +80,10 @@ const NO_EVICTION: Setup =
 
 /// Runs of `steps` steps with `faults`, each by its seed; the sum of what happened.
 fn runs(setup: Setup, keys: usize, steps: usize, faults: impl Fn(&mut Rng) -> Faults) -> Seen {
+    runs_of(false, setup, keys, steps, faults)
+}
+
+fn runs_of(push: bool, setup: Setup, keys: usize, steps: usize, faults: impl Fn(&mut Rng) -> Faults) -> Seen {
     let mut seen = Seen::default();
     for seed in seeds() {
         println!("REMORA_SEED={seed} {setup:?}");
@@ -81,6 +91,7 @@ fn runs(setup: Setup, keys: usize, steps: usize, faults: impl Fn(&mut Rng) -> Fa
         let replica = replica_of(&store);
         let mut run = Run::new(seed, setup, keys, &store, &replica);
         run.faults = faults(&mut run.random);
+        run.network.push = push;
         run.drive(steps);
         run.settle();
         run.end_session();

@@ -66,6 +66,37 @@ fn a_killed_primary_that_comes_back_empty() {
     });
 }
 
+/// Two that are pushed to beside one that pulls: joining under load, one killed, its primary killed.
+#[test]
+fn replicas_that_are_pushed_to() {
+    on_site(|site| {
+        let primary = site.primary("0");
+        let mut replicas = vec![site.pushed(&primary, "first"), site.replica(&primary, "second")];
+        let load = Load::start(&primary, KEYS);
+        until("the primary evicts", || primary.server.stat("evictions").is_some_and(|count| count != "0"));
+        replicas.push(site.pushed(&primary, "third"));
+        until("the third replica applies", || row(&replicas[2], "records") != "0");
+        load.stop();
+        site.all_have_all(&primary, &replicas, KEYS);
+        let modes: Vec<String> = replicas.iter().map(|replica| row(replica, "mode")).collect();
+        assert_eq!(modes, ["push", "pull", "push"]);
+        assert!(replicas.iter().all(|replica| row(replica, "bad_records") == "0"));
+
+        drop(replicas.remove(0));
+        until("the primary lets go of a killed replica", || row(&primary.server, "replicas") == "2");
+        let load = Load::start(&primary, KEYS);
+        load.stop();
+        site.all_have_all(&primary, &replicas, KEYS);
+        let port = primary.replication.rsplit(':').next().unwrap().to_string();
+        drop(primary);
+        until("a replica notices", || row(&replicas[1], "state") == "connecting");
+        let primary = site.primary(&port);
+        assert_eq!(primary.server.connect().set("after", b"it"), "STORED");
+        site.all_have_all(&primary, &replicas, 0);
+        assert_eq!(replicas[1].connect().get("after").as_deref(), Some(&b"it"[..]));
+    });
+}
+
 /// Not a test: for two hosts, where no test can start both servers. REMORA_TEST_COMPARE has their addresses and the number of keys.
 #[test]
 #[ignore = "run by the scenario hosts of tools/soft-roce"]

@@ -10,6 +10,7 @@
 //! | chain.rs | replicas of replicas |
 //! | restarts.rs | processes that die |
 //! | acks.rs | acknowledged writes |
+//! | push.rs | replicas that are pushed to |
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
@@ -41,6 +42,8 @@ mod node;
 mod orders;
 #[path = "replication/proxy.rs"]
 mod proxy;
+#[path = "replication/push.rs"]
+mod push;
 #[path = "replication/restarts.rs"]
 mod restarts;
 #[path = "replication/roles.rs"]

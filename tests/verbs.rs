@@ -9,7 +9,7 @@ mod endings;
 mod setup;
 
 use remora::fabric::verbs::{self, Exporter, VerbsOptions};
-use remora::fabric::{Cause, Descriptor, Exporter as _, GrantState, Invitation, READ_BYTES_MAX, Token};
+use remora::fabric::{Cause, Descriptor, Exporter as _, GrantState, Invitation, READ_BYTES_MAX, Token, Write};
 use setup::*;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -138,6 +138,26 @@ fn acks_arrive_in_their_order() {
         wait_for("the last ack", || slot[511].load(Relaxed) == 200);
         assert!((16..24).all(|at| slot[at].load(Relaxed) == 200));
         assert_eq!(slot[15].load(Relaxed) + slot[24].load(Relaxed), 0, "nothing beside it");
+    });
+}
+
+/// What WRITEs go out from is registered for as long as the channel lives, and no longer: [`with_device`] counts.
+#[test]
+fn a_writer_registers_its_sources_and_leaves_none() {
+    with_device(|address| {
+        let Pair { mut channel, grant, exporter, memory } = connected(address, &[4096]);
+        let before = verbs::registrations();
+        channel.lend(Memory::new(&[4096, 8192])).unwrap();
+        assert_eq!(verbs::registrations(), before + 2);
+        channel.write(&[Write { source: 1, from: 0, region: 0, offset: 0, bytes: 4096 }]).unwrap();
+        let landing = channel.landing(4096).unwrap();
+        let ended = match channel.submit(&mut vec![read(0, 0, 4096, landing, 0)]) {
+            Ok(()) => wait_for_error(|| channel.poll(&mut Vec::new(), Duration::from_millis(100)).err()),
+            Err(ended) => ended,
+        };
+        assert_eq!(ended.cause, Cause::Access, "the region is for reading: {ended}");
+        memory.check(0, 0, memory.words(0));
+        drop((channel, grant, exporter));
     });
 }
 

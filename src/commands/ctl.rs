@@ -40,6 +40,9 @@ pub enum What {
         /// First bring over what this replica has and the one that is promoted lacks: its replication port; repeat it for more
         #[arg(long, value_name = "HOST:PORT")]
         gather: Vec<String>,
+        /// Even if some shards have nothing yet: they begin empty, and what others have of them is lost
+        #[arg(long)]
+        incomplete: bool,
         /// How it is waited for.
         #[command(flatten)]
         wait: Wait,
@@ -81,7 +84,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             print!("{}", if *json { serde_json::to_string_pretty(&rows)? + "\n" } else { table(&rows) });
             return Ok(());
         }
-        What::Promote { gather, wait } => (Order::Promote { gather: gather.clone() }, wait),
+        What::Promote { gather, incomplete, wait } => {
+            (Order::Promote { gather: gather.clone(), incomplete: *incomplete }, wait)
+        }
         What::Detach { wait } => (Order::Detach, wait),
         What::Replicate { primary, wait } => (Order::Replicate { primary: primary.clone() }, wait),
     };

@@ -33,7 +33,7 @@ pub struct Landing {
 
 impl Landing {
     /// Zeroed memory of `bytes` bytes, a multiple of 4096.
-    pub(super) fn new(bytes: usize) -> io::Result<Landing> {
+    pub(crate) fn new(bytes: usize) -> io::Result<Landing> {
         assert!(bytes > 0 && bytes.is_multiple_of(4096), "a landing is made of whole pages");
         Ok(Landing { registration: None, memory: Reservation::new(bytes)? })
     }

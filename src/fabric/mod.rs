@@ -15,13 +15,17 @@
 //! Two ends. A primary has an [`Exporter`] for each fabric that it offers; a replica that has proved itself is given a [`Grant`]: a token,
 //! a descriptor of each region, and an ack slot. The replica [`connect`]s with what it was given and has a [`Channel`]. Dropping the grant ends
 //! the channel first and everything else after it; dropping the channel leaves nothing registered, mapped or under way.
+//! (Where data is pushed, the ends are the other way round: the replica grants, and the primary connects. replication/push.)
 //!
 //! What every fabric keeps, and tests/fabric.rs holds all four to:
 //! - READs of one channel are carried out in the order of their submission: one that was submitted later sees no older bytes.
 //! - Each READ that was taken comes back exactly once, with its landing, as a [`Completion`]; after a failure of the channel they come back
 //!   failed, or are gone with the channel when it is dropped.
 //! - A completion without an error has filled its landing's first `bytes` bytes, and nothing writes to them any more.
-//! - A READ or WRITE beyond a region ends the channel with [`error::Cause::Access`]; nothing beyond it was seen or changed.
+//! - A READ or WRITE beyond a region ends the channel with [`error::Cause::Access`]; nothing beyond it was seen or changed. Nor does a WRITE
+//!   change a region that is for reading alone.
+//! - WRITEs ([`Channel::write`]; not over tcp) are carried out in order with READs: once a READ has completed, every WRITE that was submitted
+//!   before it has left its source and has arrived; one that was submitted later arrives later.
 //! - Nothing waits longer than it was told.
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
@@ -62,6 +66,11 @@ impl Kind {
         [Kind::Shm, Kind::Verbs, Kind::Tcp, Kind::Sim].into_iter().find(|kind| *kind as u8 == number)
     }
 
+    /// Whether its channels WRITE data ([`Channel::write`]).
+    pub fn writes(self) -> bool {
+        self != Kind::Tcp
+    }
+
     /// As in `--fabric` and in stats.
     pub fn name(self) -> &'static str {
         match self {
@@ -79,6 +88,8 @@ pub const DEPTH_MAX: usize = 16;
 pub const READ_BYTES_MAX: usize = 4 << 20;
 /// Most bytes of one WRITE: what queue pairs take inline.
 pub const WRITE_BYTES_MAX: usize = 64;
+/// Most WRITEs of one channel that no READ behind them has completed for.
+pub const WRITE_DEPTH_MAX: usize = 16;
 /// Bytes of an ack slot.
 pub const ACK_BYTES: usize = 4096;
 /// Longest wait for a data channel to be connected.
@@ -105,12 +116,25 @@ pub struct Descriptor {
     pub bytes: u64,
 }
 
-/// Memory that a primary offers; regions are numbered from 0.
+/// What a peer may do with a region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// READ it.
+    Read,
+    /// READ it and WRITE to it, at any time, whatever it likes.
+    Write,
+}
+
+/// Memory that one end offers; regions are numbered from 0.
 pub trait Regions: Send + Sync {
     /// How many there are; never changes.
     fn count(&self) -> usize;
-    /// One of them.
+    /// One of them. One that may be written to is made by [`Slab::for_writers`].
     fn slab(&self, number: usize) -> &Slab;
+    /// What peers may do with it; never changes.
+    fn access(&self, _number: usize) -> Access {
+        Access::Read
+    }
 }
 
 /// The primary's end of a fabric: it listens for data channels. Dropping it ends its threads; grants must be gone by then.
@@ -122,6 +146,8 @@ pub trait Exporter: Send + Sync {
     fn address(&self) -> String;
     /// Offer `regions` to the one peer that will show `token`. It must come within [`CONNECT_WAIT_MAX`].
     fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn Grant>, FabricError>;
+    /// The other direction, over the same device: [`connect`] to what a peer's exporter has granted.
+    fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError>;
 }
 
 /// What one replica was given. Dropping it takes everything back: first the channel is ended, so that the peer can read no more, then
@@ -170,6 +196,21 @@ pub struct Completion {
     pub outcome: Result<(), FabricError>,
 }
 
+/// One WRITE: `bytes` bytes from `from` of a source ([`Channel::lend`]) to `offset` of a region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Write {
+    /// Which of the regions that were lent.
+    pub source: usize,
+    /// From where in it, in bytes.
+    pub from: usize,
+    /// Which region of the peer's.
+    pub region: u32,
+    /// To where in it, in bytes.
+    pub offset: u64,
+    /// How many; a multiple of 8, at most [`READ_BYTES_MAX`].
+    pub bytes: usize,
+}
+
 /// The replica's end of a data channel.
 pub trait Channel: Send {
     /// Which fabric.
@@ -187,6 +228,27 @@ pub trait Channel: Send {
     /// WRITE up to [`WRITE_BYTES_MAX`] bytes (whole, aligned words) at `offset` of the ack slot. WRITEs arrive in their order. Returns
     /// once the bytes are taken, not once they have arrived; a failure shows in a later call.
     fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError>;
+    /// Have [`Channel::write`] take from `sources` from now on; once, before the first WRITE. The channel keeps them. Others may store to them at
+    /// any time: which of their words a WRITE brings is then as with a READ.
+    fn lend(&mut self, _sources: Arc<dyn Regions>) -> Result<(), FabricError> {
+        Err(cannot_write(self.kind()))
+    }
+    /// Take a batch: all of `writes`, in their order, with one doorbell. More than [`WRITE_DEPTH_MAX`] behind the last READ that has completed,
+    /// or one from beyond its source, is a mistake of the caller's and panics. Returns once they are taken; a failure may show in a later call.
+    fn write(&mut self, _writes: &[Write]) -> Result<(), FabricError> {
+        Err(cannot_write(self.kind()))
+    }
+    /// A replica's layer above tells where it goes on reading, and asks how far READs may go: those of shard `shard`'s log that lie in
+    /// [`from`, the answer). Only a channel whose memory is filled by the peer has a bound, or needs to know (replication/push).
+    fn reach(&mut self, _shard: usize, _from: u64) -> u64 {
+        u64::MAX
+    }
+}
+
+/// Why data cannot be pushed by this fabric, if it cannot.
+pub(crate) fn cannot_write(kind: Kind) -> FabricError {
+    let what = "it has no one-sided WRITE of data; use shm on one host, verbs between hosts, or pull";
+    FabricError::new(kind, Cause::Unsupported, what)
 }
 
 /// What a replica was told about its grant.

@@ -10,11 +10,14 @@
 //! **Order.** A primary stores data, then a word that says so, with release. A READ loads words with relaxed ordering, each once, and
 //! ends with an acquire fence: what the primary stored before it released any word that the READ saw is seen by whatever comes
 //! behind the fence, and so by every later READ, of this batch or the next. Within one READ nothing is ordered, as on a network
-//! card. An ack WRITE stores each word with release: who sees one, with acquire, sees those before it. That the two sides are
+//! card. An ack WRITE stores each word with release: who sees one, with acquire, sees those before it. A WRITE of data is a copy when it is
+//! submitted, between two fences: it is seen after those before it and before those behind it, and within it nothing is ordered. (Through
+//! the cache, not past it: the peer reads it at once.) That the two sides are
 //! processes makes no difference: both map the same pages, and the accesses are the same instructions.
 //!
 //! **Trust.** The replica gets the regions' descriptors opened for reading, and the memfds are sealed against later writers (sys/memory),
-//! so it cannot write to a region however it tries. The ack slot it can write to, all of it, at any time, as over a network card.
+//! so it cannot write to a region however it tries. The ack slot it can write to, and a region that is granted for writing, all of it, at any
+//! time, as over a network card.
 //! Both sides map only what is sealed against shrinking, so neither can have the other end by SIGBUS.
 //!
 //! **Revoking.** A mapping cannot be taken back from another process. Dropping the grant shuts the socket down; the replica notices at its

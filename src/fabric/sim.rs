@@ -31,7 +31,7 @@ pub struct Faults {
     pub delay_polls_max: u32,
     /// Completions that others may overtake.
     pub reorder: f64,
-    /// READs that are carried out in two to four parts, at different polls.
+    /// READs, and WRITEs of data, that are carried out in two to four parts, at different polls.
     pub tear: f64,
     /// READs that are carried out when they are submitted, with all before them, and completed up to [`Faults::stale_polls_max`] later.
     pub stale: f64,
@@ -41,11 +41,11 @@ pub struct Faults {
     pub drop: f64,
     /// This operation, if it is a READ, never completes; counted as for [`Faults::cut_after`].
     pub drop_at: Option<u64>,
-    /// READs with one bit turned round.
+    /// READs, and WRITEs of data, with one bit turned round.
     pub corrupt: f64,
-    /// Only READs of regions from this number on are changed by [`Faults::corrupt`].
+    /// Only READs of regions, and WRITEs from sources, from this number on are changed by [`Faults::corrupt`].
     pub corrupt_from_region: u32,
-    /// READs behind which the channel ends.
+    /// READs and WRITEs of data behind which the channel ends.
     pub cut: f64,
     /// The channel ends behind this operation, READs and WRITEs counted from 1; 0 ends it at once.
     pub cut_after: Option<u64>,

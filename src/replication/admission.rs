@@ -1,9 +1,10 @@
 //! An admission at a primary, before anything is pulled: whether this store can follow it at all, and the data channel. Nothing here changes the
 //! store, so whoever is refused is what he was.
 
-use super::attach::{Joined, attach, join};
+use super::attach::{Joined, attach, attach_pushed, join};
 use super::follow::{FollowConfig, SessionEnd};
 use super::link::Link;
+use super::push::Mode;
 use super::wire::Welcome;
 use crate::base::epoch::Epoch;
 use crate::fabric::Channel;
@@ -102,7 +103,11 @@ impl Admitted {
     fn connect(&mut self, config: &FollowConfig, store: &Store) -> Result<(), SessionEnd> {
         self.check(&config.primary, store)?;
         if self.channel.is_none() {
-            self.channel = Some(attach(&mut self.joined, &config.fabrics, &config.options)?);
+            let FollowConfig { fabrics, options, pause_max, .. } = config;
+            self.channel = Some(match config.mode {
+                Mode::Pull => attach(&mut self.joined, fabrics, options)?,
+                Mode::Push => attach_pushed(&mut self.joined, fabrics, options, *pause_max)?,
+            });
         }
         Ok(())
     }

@@ -6,11 +6,13 @@
 use super::HANDSHAKE_WAIT_MAX;
 use super::host_id;
 use super::link::{Link, LinkError};
+use super::push::inbox::Inbox;
+use super::push::layout::Layout;
 use super::secret::{Secret, Side, random};
 use super::wire::{Join, Message, VERSION, Welcome};
-use crate::fabric::{self, Channel, ConnectOptions, Invitation, Kind};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::time::Instant;
+use crate::fabric::{self, Channel, ConnectOptions, Invitation, Kind, Token};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::time::{Duration, Instant};
 
 /// What auto tries, in this order.
 pub const PREFERENCE: [Kind; 3] = [Kind::Shm, Kind::Verbs, Kind::Tcp];
@@ -102,13 +104,8 @@ pub fn attach(
     let failed = |error| AttachError::Link(peer, error);
     let mut passed_over = Vec::new();
     for kind in wanted {
-        if !joined.welcome.fabrics.contains(kind) {
-            let why = if *kind == Kind::Shm { "another host, or not offered" } else { "not offered" };
-            passed_over.push(format!("{}: {why}", kind.name()));
-            continue;
-        }
-        if let Err(error) = fabric::is_possible(*kind, options) {
-            passed_over.push(error.to_string());
+        if let Err(why) = is_usable(*kind, &joined.welcome, options) {
+            passed_over.push(why);
             continue;
         }
         let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
@@ -127,8 +124,7 @@ pub fn attach(
         match fabric::connect(*kind, &invitation, options) {
             Ok(channel) => {
                 joined.link.send(&Message::Attached, deadline).map_err(failed)?;
-                let why = if passed_over.is_empty() { "first choice".into() } else { passed_over.join("; ") };
-                return Ok((channel, format!("{} ({why})", kind.name())));
+                return Ok((channel, chosen(*kind, &passed_over)));
             }
             Err(error) => passed_over.push(error.to_string()),
         }
@@ -136,8 +132,79 @@ pub fn attach(
     Err(AttachError::NoFabric(passed_over.join("; ")))
 }
 
+/// The same where the primary is to push: it connects to an inbox of this replica's, and where nothing moves it pauses for at most `pause_max`.
+pub fn attach_pushed(
+    joined: &mut Joined,
+    wanted: &[Kind],
+    options: &ConnectOptions,
+    pause_max: Duration,
+) -> Result<(Box<dyn Channel>, String), AttachError> {
+    let peer = joined.link.peer();
+    let failed = |error| AttachError::Link(peer, error);
+    let mut passed_over = Vec::new();
+    for kind in wanted {
+        let usable = if kind.writes() { Ok(()) } else { Err(fabric::cannot_write(*kind).to_string()) };
+        if let Err(why) = usable.and_then(|()| is_usable(*kind, &joined.welcome, options)) {
+            passed_over.push(why);
+            continue;
+        }
+        let token = Token(random().map_err(AttachError::Random)?);
+        let geometry = joined.welcome.geometry;
+        let listen = inbox_address(&joined.link, options).map_err(|error| failed(error.into()))?;
+        let granted = fabric::listen(*kind, listen, options)
+            .and_then(|exporter| Inbox::grant(exporter, token, geometry, Layout::of(&geometry)));
+        let (inbox, mut invite) = match granted {
+            Ok(granted) => granted,
+            Err(error) => {
+                passed_over.push(error.to_string());
+                continue;
+            }
+        };
+        invite.pause_microseconds = u32::try_from(pause_max.as_micros()).unwrap_or(u32::MAX);
+        // As long as it takes the primary to connect, and to say that it cannot.
+        let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
+        joined.link.send(&Message::Invite(invite), deadline).map_err(failed)?;
+        let answer = loop {
+            match joined.link.receive(deadline).map_err(failed)? {
+                Message::Heartbeat(_) if Instant::now() < deadline => {}
+                answer => break answer,
+            }
+        };
+        match answer {
+            Message::Attached => return Ok((Box::new(inbox), chosen(*kind, &passed_over))),
+            Message::Declined(words) => passed_over.push(format!("the primary could not push: {words}")),
+            other => return Err(failed(LinkError::OutOfPlace(other.name()))),
+        }
+    }
+    Err(AttachError::NoFabric(passed_over.join("; ")))
+}
+
+/// Where an inbox listens: where the primary sees this host; all of a device's addresses if one is named.
+fn inbox_address(link: &Link, options: &ConnectOptions) -> std::io::Result<SocketAddr> {
+    let local = link.local()?.ip();
+    Ok(match options.verbs.device {
+        None => SocketAddr::new(local, 0),
+        Some(_) if local.is_ipv4() => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+        Some(_) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0),
+    })
+}
+
+/// Whether both sides have what `kind` needs; else why not.
+fn is_usable(kind: Kind, welcome: &Welcome, options: &ConnectOptions) -> Result<(), String> {
+    if !welcome.fabrics.contains(&kind) {
+        let why = if kind == Kind::Shm { "another host, or not offered" } else { "not offered" };
+        return Err(format!("{}: {why}", kind.name()));
+    }
+    fabric::is_possible(kind, options).map_err(|error| error.to_string())
+}
+
+fn chosen(kind: Kind, passed_over: &[String]) -> String {
+    let why = if passed_over.is_empty() { "first choice".into() } else { passed_over.join("; ") };
+    format!("{} ({why})", kind.name())
+}
+
 /// An exporter that listens on all addresses is reached where the control connection goes.
-fn name_host(invitation: &mut Invitation, host: IpAddr) {
+pub(super) fn name_host(invitation: &mut Invitation, host: IpAddr) {
     if let Ok(mut address) = invitation.address.parse::<SocketAddr>()
         && address.ip().is_unspecified()
     {

@@ -55,7 +55,7 @@ impl Role {
     /// Carry out an order; in words what was done, or why it was not.
     pub(super) fn change(&mut self, order: &Order) -> Words {
         match order {
-            Order::Promote { gather } => self.promote(gather),
+            Order::Promote { gather, incomplete } => self.promote(gather, *incomplete),
             Order::Detach => self.detach(),
             Order::Replicate { primary } => self.replicate(primary),
         }
@@ -100,14 +100,14 @@ impl Role {
         Ok("follows nobody, and serves what it has".into())
     }
 
-    fn promote(&mut self, gather: &[String]) -> Words {
+    fn promote(&mut self, gather: &[String], incomplete: bool) -> Words {
         let before = match &self.now {
             Now::Primary => return Err("this is the primary already".into()),
             Now::Follows(following) => Some(following.follow().primary().to_string()),
             Now::Detached(_) => None,
         };
         self.stop_following()?;
-        let began = gather.iter().try_for_each(|peer| self.gather(peer)).and_then(|()| self.begin_epoch());
+        let began = gather.iter().try_for_each(|peer| self.gather(peer)).and_then(|()| self.begin_epoch(incomplete));
         if let (Err(_), Some(primary), Now::Detached(known)) = (&began, before, &self.now) {
             let (config, known) = (self.node.config.follow.of(&primary), known.clone());
             self.follow(config, None, known).map_err(|error| format!("cannot follow again: {error}"))?;
@@ -115,7 +115,11 @@ impl Role {
         let words = began?;
         self.now = Now::Primary;
         self.node.set_follow(None);
+        self.node.config.follow.standing.be_root();
+        // What its replicas said of the log so far may be of what was given up since: they say it again of this one.
+        let ended = self.node.config.offer.as_ref().map(|offer| offer.end_sessions());
         self.clients().take_writes();
+        drop(ended);
         Ok(words)
     }
 
@@ -156,13 +160,15 @@ impl Role {
         }
     }
 
-    fn begin_epoch(&mut self) -> Words {
+    fn begin_epoch(&mut self, incomplete: bool) -> Words {
         let Now::Detached(known) = &self.now else { unreachable!("it has stopped following") };
         let store = &self.node.store;
-        if let Some(shard) = known.iter().position(Option::is_none) {
+        let empty = known.iter().filter(|epoch| epoch.is_none()).count();
+        if let (Some(shard), false) = (known.iter().position(Option::is_none), incomplete) {
             let shards = known.len();
             return Err(format!(
-                "shard {} of {shards} has nothing yet: this replica is joining; promote another, or wait",
+                "shard {} of {shards} has nothing yet: this replica is joining; wait, promote another, or gather from one that has it; with \
+                 --incomplete it begins empty there",
                 shard + 1
             ));
         }
@@ -179,10 +185,16 @@ impl Role {
             std::thread::sleep(LOOK);
         }
         let newest = store.newest_epoch();
+        if !newest.is_valid() {
+            return Err("this replica has never been told of its primary's epochs: it has nothing at all".into());
+        }
         let epoch = newest.succeed().ok_or_else(|| format!("no epoch can follow {newest}: restart empty"))?;
         store.begin_epoch(epoch);
         log::info!("this is the primary now, epoch {epoch}");
-        Ok(format!("the primary of epoch {epoch}"))
+        match empty {
+            0 => Ok(format!("the primary of epoch {epoch}")),
+            _ => Ok(format!("the primary of epoch {epoch}; {empty} shards of {} began empty", known.len())),
+        }
     }
 
     fn replicate(&mut self, primary: &str) -> Words {

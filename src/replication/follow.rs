@@ -6,6 +6,7 @@ use super::attach::{AttachError, Identity, Joined, PREFERENCE, join};
 use super::link::{Link, LinkError};
 use super::pace::Pace;
 use super::pull::{Counts, PullError, Puller, Step};
+use super::push::Mode;
 use super::report::{FollowView, Report};
 use super::secret::Secret;
 use super::standing::{Distance, Standing};
@@ -47,6 +48,8 @@ pub struct FollowConfig {
     pub secret: Secret,
     /// Fabrics to try, in this order.
     pub fabrics: Vec<Kind>,
+    /// Which side moves the data.
+    pub mode: Mode,
     /// What the fabrics need to know of this host.
     pub options: ConnectOptions,
     /// Who this is.
@@ -189,7 +192,8 @@ impl Following {
         known: Known,
         store: Arc<Store>,
     ) -> std::io::Result<Following> {
-        let view = FollowView { primary: config.primary.clone(), state: "joining", ..FollowView::default() };
+        let mode = config.mode.name();
+        let view = FollowView { primary: config.primary.clone(), state: "joining", mode, ..FollowView::default() };
         let follow = Arc::new(Follow {
             config,
             view: Mutex::new(view),

@@ -67,6 +67,11 @@ impl Link {
         self.peer
     }
 
+    /// This end's address: one at which the peer reaches this host.
+    pub fn local(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
+    }
+
     /// Send one message, whole, by `deadline`.
     pub fn send(&mut self, message: &Message, deadline: Instant) -> Result<(), LinkError> {
         let mut bytes = Vec::new();

@@ -14,6 +14,7 @@
 //! | [`admission`] | a replica that was admitted: can this store follow? |
 //! | [`attach`] | the replica's side of the handshake, and the choice of a fabric |
 //! | [`pull`] | the pull loop |
+//! | [`push`] | the same by WRITEs of the primary's |
 //! | [`resume`] | where a replica goes on |
 //! | [`ack`] | the ack slot |
 //! | [`board`] | who has applied what: the ack slots of all replicas of now |
@@ -21,7 +22,8 @@
 //! | [`pace`] | pauses between looks |
 //! | [`report`] | what is told to people |
 //!
-//! The primary's threads take no part in the data: a session thread wakes once a second for a heartbeat, and that is all.
+//! The primary's threads take no part in the data, unless a replica asks to be pushed to: a session thread wakes once a second for a heartbeat, and
+//! that is all.
 
 pub mod ack;
 pub mod admission;
@@ -35,6 +37,7 @@ pub mod offer;
 pub mod order;
 pub mod pace;
 pub mod pull;
+pub mod push;
 pub mod report;
 pub mod resume;
 pub mod secret;

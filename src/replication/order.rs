@@ -11,6 +11,8 @@ pub enum Order {
     Promote {
         /// Their replication ports, HOST:PORT.
         gather: Vec<String>,
+        /// Even if some shards have nothing: what others have of those is lost.
+        incomplete: bool,
     },
     /// Follow nobody; serve what is there.
     Detach,
@@ -21,11 +23,14 @@ pub enum Order {
     },
 }
 
+/// No address: it has no port.
+const INCOMPLETE: &str = "incomplete";
+
 /// Why an order makes no sense.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BadOrder {
     /// None of them.
-    #[error("usage: replication promote [HOST:PORT ...] | detach | replicate HOST:PORT")]
+    #[error("usage: replication promote [incomplete] [HOST:PORT ...] | detach | replicate HOST:PORT")]
     Usage,
     /// No address of a port.
     #[error("\"{0}\" has no port: write HOST:PORT, a --replication port")]
@@ -38,11 +43,12 @@ pub enum BadOrder {
 impl Order {
     /// From words with blanks between them.
     pub fn parse(words: &str) -> Result<Order, BadOrder> {
-        let mut words = words.split_ascii_whitespace();
+        let mut words = words.split_ascii_whitespace().peekable();
         let name = words.next();
+        let incomplete = name == Some("promote") && words.next_if_eq(&INCOMPLETE).is_some();
         let addresses: Vec<String> = words.map(with_port).collect::<Result<_, _>>()?;
         match (name, addresses.len()) {
-            (Some("promote"), 0..=REPLICAS_MAX) => Ok(Order::Promote { gather: addresses }),
+            (Some("promote"), 0..=REPLICAS_MAX) => Ok(Order::Promote { gather: addresses, incomplete }),
             (Some("promote"), _) => Err(BadOrder::TooMany),
             (Some("detach"), 0) => Ok(Order::Detach),
             (Some("replicate"), 1) => {
@@ -67,7 +73,12 @@ impl fmt::Display for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         let addresses = match self {
-            Order::Promote { gather } => &gather[..],
+            Order::Promote { gather, incomplete } => {
+                if *incomplete {
+                    write!(f, " {INCOMPLETE}")?;
+                }
+                &gather[..]
+            }
             Order::Detach => &[],
             Order::Replicate { primary } => std::slice::from_ref(primary),
         };
@@ -130,7 +141,14 @@ mod tests {
 
     #[test]
     fn orders_are_read_as_they_are_written() {
-        for text in ["promote", "promote a:1 b:2", "detach", "replicate [::1]:65535"] {
+        for text in [
+            "promote",
+            "promote a:1 b:2",
+            "promote incomplete",
+            "promote incomplete a:1",
+            "detach",
+            "replicate [::1]:65535",
+        ] {
             assert_eq!(Order::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Order::parse(" replicate   a:1 ").unwrap(), Order::Replicate { primary: "a:1".into() });
@@ -145,6 +163,7 @@ mod tests {
             ("detach a:1", BadOrder::Usage),
             ("replicate", BadOrder::Usage),
             ("replicate a:1 b:2", BadOrder::Usage),
+            ("promote a:1 incomplete", BadOrder::NoPort("incomplete".into())),
             ("replicate a", BadOrder::NoPort("a".into())),
             ("replicate a:0", BadOrder::NoPort("a:0".into())),
             ("promote :7", BadOrder::NoPort(":7".into())),

@@ -16,6 +16,8 @@ pub struct ReplicaView {
     pub name: String,
     /// The fabric, once there is one.
     pub fabric: Option<&'static str>,
+    /// `pull` or `push`.
+    pub mode: &'static str,
     /// `joining` or `following`.
     pub state: &'static str,
     /// Committed here and not applied there, now.
@@ -24,6 +26,8 @@ pub struct ReplicaView {
     pub lag_microseconds: u64,
     /// Ring bytes that it has read.
     pub pulled_bytes: u64,
+    /// Ring bytes that were written to it, where data is pushed.
+    pub pushed_bytes: u64,
     /// Bytes a second, since the last look of this primary's at it.
     pub bytes_per_second: u64,
     /// Records that it has applied.
@@ -58,6 +62,8 @@ pub struct FollowView {
     pub state: &'static str,
     /// The fabric, and why that one.
     pub fabric: String,
+    /// `pull` or `push`.
+    pub mode: &'static str,
     /// Why it is not following, if it is not.
     pub trouble: String,
     /// Behind, in bytes.
@@ -88,9 +94,11 @@ impl ReplicaView {
         row("name", &self.name);
         row("state", &self.state);
         row("fabric", &self.fabric.unwrap_or("none"));
+        row("mode", &self.mode);
         row("lag_bytes", &self.lag_bytes);
         row("lag_us", &self.lag_microseconds);
         row("pulled_bytes", &self.pulled_bytes);
+        row("pushed_bytes", &self.pushed_bytes);
         row("bytes_per_second", &self.bytes_per_second);
         row("records", &self.records);
         row("resyncs", &self.resyncs);
@@ -107,6 +115,7 @@ impl FollowView {
         row("primary", &self.primary);
         row("state", &self.state);
         row("fabric", &self.fabric);
+        row("mode", &self.mode);
         row("trouble", &if self.trouble.is_empty() { "none" } else { &self.trouble });
         row("lag_bytes", &self.lag_bytes);
         row("lag_us", &self.lag_microseconds);
@@ -123,6 +132,8 @@ impl FollowView {
         row("shards_joined", &counts.joined);
         row("shards_overrun", &counts.overrun);
         row("shards_diverged", &counts.diverged);
+        row("diverged_records", &counts.diverged_records);
+        row("diverged_bytes", &counts.diverged_bytes);
         row("bad_records", &counts.bad_records);
     }
 

@@ -66,6 +66,12 @@ pub fn has_diverged(history: &[EpochStart], shard: usize, epoch: Epoch, cursor: 
     common_until != NOT_BEGUN || cursor <= line.committed
 }
 
+/// Up to where a log that is in `epoch` has the primary's bytes, once it has diverged; 0 where the primary knows nothing of that epoch.
+pub fn parted_at(history: &[EpochStart], shard: usize, epoch: Epoch) -> u64 {
+    let Some(at) = history.iter().position(|start| start.epoch == epoch) else { return 0 };
+    history[at + 1..].iter().map(|start| start.begins[shard]).min().unwrap_or(0)
+}
+
 /// The epoch of the record at `position` of a shard.
 pub fn epoch_at(history: &[EpochStart], shard: usize, position: u64) -> Option<Epoch> {
     history.iter().rev().find(|start| start.begins[shard] <= position).map(|start| start.epoch)
@@ -111,6 +117,7 @@ mod tests {
         assert_eq!(resume(&history, 0, Some(epoch(1)), 1508, &line), Resume::Begin(Why::Diverged));
         assert_eq!(resume(&history, 0, Some(epoch(2)), 1800, &line), Resume::Continue);
         assert_eq!(resume(&history, 0, Some(epoch(2)), 1808, &line), Resume::Begin(Why::Diverged));
+        assert_eq!([1, 2, 9].map(|generation| parted_at(&history, 0, epoch(generation))), [1500, 1800, 0]);
         assert_eq!(resume(&history, 0, Some(epoch(3)), 2000, &line), Resume::Continue);
     }
 

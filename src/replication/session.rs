@@ -4,7 +4,8 @@
 //! channel destroyed before it is given a new one; the channel is destroyed before anything else is undone.
 
 use super::link::{Link, LinkError};
-use super::offer::{Admission, Offer};
+use super::offer::{Admission, Held, Offer};
+use super::push::pushing::Pushing;
 use super::secret::{Side, random};
 use super::standing::{DEPTH_MAX, Distance};
 use super::wire::{Join, Message, Refusal, VERSION, Welcome};
@@ -16,6 +17,9 @@ use std::time::Instant;
 
 /// Fabrics that a replica may try in one session.
 const CHOICES_MAX: usize = 8;
+
+/// Why a session has no place any more.
+const LOST: &str = "another connection of this replica has taken its place, or this server has become the primary";
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -163,16 +167,36 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<(
                     regions: grant.descriptors().to_vec(),
                     ack: grant.ack_descriptor(),
                 };
-                if !admission.hold(kind, grant) {
-                    return refused(Refusal::Replaced, "another connection of this replica has taken its place");
-                }
+                hold(admission, Held { kind, grant, pushed_bytes: None })?;
                 link.send(&Message::Grant(invitation), deadline)?;
             }
             Message::Attached => return Ok(()),
+            Message::Invite(invite) => {
+                let kind = invite.fabric;
+                let Some(exporter) = offer.exporter(kind) else {
+                    return refused(Refusal::Fabric, format!("{} is not offered here", kind.name()));
+                };
+                let rings = (offer.regions(), offer.store().geometry());
+                match Pushing::accept(exporter, invite, link.peer().ip(), rings, offer.silence_max()) {
+                    Ok(pushing) => {
+                        let pushed_bytes = Some(pushing.pushed_bytes());
+                        hold(admission, Held { kind, grant: Box::new(pushing), pushed_bytes })?;
+                        return Ok(link.send(&Message::Attached, deadline)?);
+                    }
+                    Err(error) => link.send(&Message::Declined(error.to_string()), deadline)?,
+                }
+            }
             other => return out_of_place(&other),
         }
     }
     refused(Refusal::Protocol, "too many fabrics were tried")
+}
+
+fn hold(admission: &Admission<'_>, held: Held) -> Result<(), SessionError> {
+    if admission.hold(held) {
+        return Ok(());
+    }
+    refused(Refusal::Replaced, LOST)
 }
 
 /// The next message that is no heartbeat.
@@ -206,7 +230,7 @@ fn follow(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<s
             return refused(Refusal::Ending, "the primary is ending");
         }
         match admission.state()? {
-            None => return refused(Refusal::Replaced, "another connection of this replica has taken its place"),
+            None => return refused(Refusal::Replaced, LOST),
             Some(GrantState::Waiting) => {
                 return refused(Refusal::Protocol, "the replica said that its data channel stands, but it does not");
             }

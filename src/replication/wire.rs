@@ -5,6 +5,7 @@
 //! frame:  length 4 (of what follows) | kind 1 | fields ...
 //! ```
 
+use super::push::Invite;
 use super::standing::Distance;
 use crate::base::epoch::Epoch;
 use crate::fabric::{Descriptor, Invitation, Kind, Token};
@@ -96,10 +97,14 @@ pub enum Message {
     Choose(Kind),
     /// Primary: then connect there.
     Grant(Invitation),
-    /// Replica: the data channel stands.
+    /// Whoever connected: the data channel stands.
     Attached,
     /// Either, once a second; with how far from the root the primary is, which may be a replica itself. A replica says zeroes.
     Heartbeat(Distance),
+    /// Replica: connect there, please, and push.
+    Invite(Invite),
+    /// Primary: it could not, and why. The replica may invite by another fabric.
+    Declined(String),
 }
 
 /// What a replica says of itself.
@@ -156,6 +161,8 @@ impl Message {
             Message::Grant(_) => 9,
             Message::Attached => 10,
             Message::Heartbeat(_) => 11,
+            Message::Invite(_) => 12,
+            Message::Declined(_) => 13,
         }
     }
 
@@ -173,6 +180,8 @@ impl Message {
             Message::Grant(_) => "Grant",
             Message::Attached => "Attached",
             Message::Heartbeat(_) => "Heartbeat",
+            Message::Invite(_) => "Invite",
+            Message::Declined(_) => "Declined",
         }
     }
 
@@ -207,6 +216,8 @@ impl Message {
                 out.extend_from_slice(&distance.lag_bytes.to_le_bytes());
                 out.extend_from_slice(&distance.lag_microseconds.to_le_bytes());
             }
+            Message::Invite(invite) => put_invite(out, invite),
+            Message::Declined(words) => put_text(out, words),
         }
         let length = (out.len() - begin - LENGTH_BYTES) as u32;
         out[begin..begin + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
@@ -276,6 +287,13 @@ fn put_invitation(out: &mut Vec<u8>, invitation: &Invitation) {
     put_descriptor(out, &invitation.ack);
     out.extend_from_slice(&(invitation.regions.len() as u32).to_le_bytes());
     invitation.regions.iter().for_each(|region| put_descriptor(out, region));
+}
+
+fn put_invite(out: &mut Vec<u8>, invite: &Invite) {
+    out.push(invite.fabric as u8);
+    out.extend_from_slice(&invite.window_bytes.to_le_bytes());
+    out.extend_from_slice(&invite.pause_microseconds.to_le_bytes());
+    put_invitation(out, &invite.invitation);
 }
 
 fn put_descriptor(out: &mut Vec<u8>, descriptor: &Descriptor) {
@@ -350,6 +368,8 @@ fn read(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
             let (depth, lag_bytes, lag_microseconds) = (fields.u32()?, fields.u64()?, fields.u64()?);
             Message::Heartbeat(Distance { depth, lag_bytes, lag_microseconds })
         }
+        12 => Message::Invite(read_invite(fields)?),
+        13 => Message::Declined(fields.text()?),
         _ => return None,
     })
 }
@@ -384,104 +404,10 @@ fn read_invitation(fields: &mut Fields<'_>) -> Option<Invitation> {
     Some(Invitation { address, token, regions, ack })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn examples() -> Vec<Message> {
-        let geometry =
-            Geometry { shards: 2, ring_bytes: 1 << 20, slab_bytes: 1 << 20, record_bytes_max: 1 << 18, evict: true };
-        let start = |epoch| EpochStart { epoch: Epoch(epoch), begins: vec![64, 4096] };
-        let descriptor = |key| Descriptor { address: 7, key, bytes: 4096 };
-        vec![
-            Message::Hello { version: 1, nonce: [1; NONCE_BYTES] },
-            Message::Challenge { nonce: [2; NONCE_BYTES] },
-            Message::Prove { proof: [3; 32] },
-            Message::Accept { proof: [4; 32] },
-            Message::Refuse { why: Refusal::Secret, words: "the secret is another one".into() },
-            Message::Join(Join { replica: [5; 16], host: [6; 16], name: "replica".into() }),
-            Message::Welcome(Welcome {
-                geometry,
-                epochs: vec![start(1 << 24 | 1), start(1 << 24 | 2)],
-                host: [9; 16],
-                client_port: 11211,
-                fabrics: vec![Kind::Shm, Kind::Tcp],
-            }),
-            Message::Choose(Kind::Verbs),
-            Message::Grant(Invitation {
-                address: "127.0.0.1:7".into(),
-                token: Token([8; 16]),
-                regions: vec![descriptor(1), descriptor(2)],
-                ack: descriptor(3),
-            }),
-            Message::Attached,
-            Message::Heartbeat(Distance { depth: 2, lag_bytes: 1 << 40, lag_microseconds: 1500 }),
-        ]
-    }
-
-    #[test]
-    fn every_message_comes_back_and_no_part_of_one_does() {
-        for message in examples() {
-            let mut bytes = Vec::new();
-            message.encode(&mut bytes);
-            for cut in 0..bytes.len() {
-                assert_eq!(Message::decode(&bytes[..cut], FRAME_BYTES_MAX), Ok(None), "{message:?} cut at {cut}");
-            }
-            let length = bytes.len();
-            bytes.extend_from_slice(b"more");
-            assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), Ok(Some((message, length))));
-        }
-    }
-
-    #[test]
-    fn a_frame_with_a_byte_too_few_or_too_many_is_refused() {
-        for message in examples() {
-            let mut bytes = Vec::new();
-            message.encode(&mut bytes);
-            let length = bytes.len() - LENGTH_BYTES;
-            for wrong in [length - 1, length + 1] {
-                let mut bytes = bytes.clone();
-                bytes[..LENGTH_BYTES].copy_from_slice(&(wrong as u32).to_le_bytes());
-                bytes.push(0);
-                assert!(Message::decode(&bytes, FRAME_BYTES_MAX).is_err(), "{message:?} with length {wrong}");
-            }
-        }
-    }
-
-    #[test]
-    fn lengths_beyond_their_bounds_are_refused_before_anything_is_made_of_them() {
-        let mut bytes = (FRAME_BYTES_MAX as u32 + 1).to_le_bytes().to_vec();
-        assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), Err(WireError::TooLong(FRAME_BYTES_MAX + 1)));
-        bytes = b"get key\r\n".to_vec();
-        assert_eq!(Message::decode(&bytes, STRANGER_FRAME_BYTES_MAX), Err(WireError::Stranger));
-        // Two billion regions in a frame of 100 bytes.
-        let mut bytes = Vec::new();
-        let invitation = Invitation {
-            address: String::new(),
-            token: Token([0; 16]),
-            regions: vec![],
-            ack: Descriptor { address: 0, key: 0, bytes: 0 },
-        };
-        Message::Grant(invitation).encode(&mut bytes);
-        let end = bytes.len();
-        bytes[end - 4..].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), Err(WireError::Malformed(9)));
-    }
-
-    #[test]
-    fn text_is_cut_to_its_bound_and_shown_without_control_characters() {
-        let words = "é".repeat(TEXT_BYTES_MAX) + "\n";
-        let mut bytes = Vec::new();
-        Message::Refuse { why: Refusal::Busy, words }.encode(&mut bytes);
-        let Ok(Some((Message::Refuse { words, .. }, _))) = Message::decode(&bytes, FRAME_BYTES_MAX) else {
-            panic!("no refusal");
-        };
-        assert_eq!(words, "é".repeat(TEXT_BYTES_MAX / 2));
-        let mut bytes = Vec::new();
-        Message::Refuse { why: Refusal::Busy, words: "a\x1b[2Jb".into() }.encode(&mut bytes);
-        let Ok(Some((Message::Refuse { words, .. }, _))) = Message::decode(&bytes, FRAME_BYTES_MAX) else {
-            panic!("no refusal");
-        };
-        assert_eq!(words, "a [2Jb");
-    }
+fn read_invite(fields: &mut Fields<'_>) -> Option<Invite> {
+    let (fabric, window_bytes, pause_microseconds) = (fields.kind()?, fields.u64()?, fields.u32()?);
+    Some(Invite { fabric, window_bytes, pause_microseconds, invitation: read_invitation(fields)? })
 }
+
+#[cfg(test)]
+mod tests;

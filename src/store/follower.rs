@@ -14,6 +14,7 @@
 
 use super::Store;
 use super::check::{BadRecord, Refusal, Site, check};
+use super::promotion::Extent;
 use super::record::{HEADER_BYTES, Kind, Meta, Record};
 use super::ring::{BIRTH, POSITION_MAX};
 use super::shard::{Shard, Writer};
@@ -109,6 +110,11 @@ impl Follower<'_> {
     /// The epoch at the cursor; [`Epoch::NONE`] before the first beginning.
     pub fn epoch(&self) -> Epoch {
         Epoch(self.shard.control().epoch())
+    }
+
+    /// What this log holds from `position` on.
+    pub fn extent_from(&self, position: u64) -> Extent {
+        self.shard.extent_from(position)
     }
 
     /// Forget every item: the first of two steps to begin elsewhere. From now on every get misses.

@@ -316,6 +316,24 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_that_never_began_begins_empty() {
+        let old = primary(true);
+        let (new, other) = (replica_of(&old), replica_of(&old));
+        assert!(set(&old, "lost", b"value"));
+        follow(&old, &other);
+        new.adopt_epochs(old.epochs());
+        promote(&new);
+        assert!(set(&new, "key", b"value"));
+        let history = new.epochs();
+        assert_eq!(history[1].begins, [super::super::ring::BIRTH]);
+        let mut follower = other.followers().remove(0);
+        follower.forget();
+        assert!(follower.begin_at(history[1].begins[0], history[1].epoch, history[1].begins[0]));
+        follow(&new, &other);
+        assert_eq!([get(&other, "key"), get(&other, "lost")], [Some(b"value".to_vec()), None]);
+    }
+
+    #[test]
     fn without_eviction_room_is_made_of_nothing_that_lives() {
         let store = primary(false);
         let shard = &store.shards[0];

@@ -1,5 +1,5 @@
 //! Memory of another process, mapped into this one from a memfd that was received: read-only ([`ReadOnlyWords`]) or shared
-//! ([`SharedWords`]).
+//! ([`SharedWords`]), or as it was opened ([`Mapped`]).
 //!
 //! The other process is not trusted. A memfd that could shrink would raise SIGBUS here, so one that is not sealed against it
 //! (F_SEAL_SHRINK, which nobody can take back) or has another size than was said is refused before it is mapped. What the words
@@ -9,7 +9,7 @@ use super::bulk;
 use super::memory::HUGEPAGE_BYTES;
 use super::sync::{AtomicU64, Ordering::Relaxed};
 use memmap2::{Advice, MmapOptions, MmapRaw};
-use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
+use rustix::fs::{OFlags, SealFlags, fcntl_get_seals, fcntl_getfl, fstat, fstatfs};
 use std::fs::File;
 use std::io;
 
@@ -44,6 +44,50 @@ impl ReadOnlyWords {
     }
 }
 
+/// A mapping of what the descriptor allows: the other process decides that by how it opened and sealed it.
+pub enum Mapped {
+    /// It can only be loaded from.
+    ReadOnly(ReadOnlyWords),
+    /// It can be stored to as well.
+    Shared(SharedWords),
+}
+
+impl Mapped {
+    /// Map `file`, which must be of `bytes` bytes, a multiple of 8, and sealed against shrinking.
+    pub fn map(file: &File, bytes: usize) -> io::Result<Mapped> {
+        // Sealed, it cannot be mapped for writing, however it was opened.
+        let sealed = fcntl_get_seals(file)?.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE);
+        match fcntl_getfl(file)?.contains(OFlags::RDWR) && !sealed {
+            true => SharedWords::map(file, bytes).map(Mapped::Shared),
+            false => ReadOnlyWords::map(file, bytes).map(Mapped::ReadOnly),
+        }
+    }
+
+    /// Length in bytes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Mapped::ReadOnly(words) => words.bytes(),
+            Mapped::Shared(words) => words.words().len() * 8,
+        }
+    }
+
+    /// As [`ReadOnlyWords::copy_to`].
+    pub fn copy_to(&self, at: usize, to: &[AtomicU64]) {
+        match self {
+            Mapped::ReadOnly(words) => words.copy_to(at, to),
+            Mapped::Shared(words) => copy(&words.words()[at..at + to.len()], to),
+        }
+    }
+
+    /// The words, where they may be stored to.
+    pub fn shared(&self) -> Option<&[AtomicU64]> {
+        match self {
+            Mapped::ReadOnly(_) => None,
+            Mapped::Shared(words) => Some(words.words()),
+        }
+    }
+}
+
 /// A mapping that both processes store to.
 pub struct SharedWords {
     map: MmapRaw,
@@ -62,12 +106,21 @@ impl SharedWords {
     }
 }
 
+/// The type of the file system of huge pages (linux/magic.h). A hole in ordinary memory is filled again when it is touched; one in huge pages only
+/// if there is a page left, else it is a SIGBUS.
+const HUGETLBFS_MAGIC: i128 = 0x958458f6;
+
 fn check(file: &File, bytes: usize) -> io::Result<()> {
     assert!(bytes > 0 && bytes.is_multiple_of(8));
     let invalid = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
     // Sealed first: what is sealed now keeps the size that is looked at next.
-    if !fcntl_get_seals(file)?.contains(SealFlags::SHRINK) {
+    let seals = fcntl_get_seals(file)?;
+    if !seals.contains(SealFlags::SHRINK) {
         return invalid("memory that its owner could shrink under our feet".into());
+    }
+    let against_holes = seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE);
+    if !against_holes && i128::from(fstatfs(file)?.f_type) == HUGETLBFS_MAGIC {
+        return invalid("huge pages that its owner could take away one by one".into());
     }
     let size = fstat(file)?.st_size;
     if u64::try_from(size).is_ok_and(|size| size == bytes as u64) {
@@ -88,8 +141,8 @@ fn words_of(map: &MmapRaw) -> &[AtomicU64] {
 /// Copies from here on are made in bulk. Shorter ones move each word whole, which control lines need: 256 of them are half as long.
 const BULK_WORDS: usize = 4096;
 
-/// The throughput of the shared-memory fabric.
-fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
+/// Copy words of which one side, or both, is memory that another process stores to meanwhile: each once, in no order.
+pub fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
     if from.len() >= BULK_WORDS {
         return bulk::copy(from, to);
     }
@@ -120,6 +173,18 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_stored_to_is_what_its_owner_opened_and_left_unsealed() {
+        let (sealed, open) = (Slab::new("test", 4096, false).unwrap(), Slab::for_writers("test", 4096).unwrap());
+        let mapped = |file: &File| Mapped::map(file, 4096).unwrap();
+        assert!(mapped(&sealed.open_for_reading().unwrap()).shared().is_none());
+        assert!(mapped(sealed.file()).shared().is_none(), "however it was opened");
+        assert!(mapped(&open.open_for_reading().unwrap()).shared().is_none());
+        let shared = mapped(open.file());
+        shared.shared().expect("it is for writers")[5].store(3, Relaxed);
+        assert_eq!((open.words()[5].load(Relaxed), shared.bytes()), (3, 4096));
+    }
+
+    #[test]
     #[should_panic(expected = "out of range")]
     fn a_copy_from_beyond_is_our_bug() {
         let slab = Slab::new("test", 4096, false).unwrap();
@@ -132,6 +197,13 @@ mod tests {
         let open = File::from(memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap());
         open.set_len(4096).unwrap();
         assert!(ReadOnlyWords::map(&open, 4096).is_err() && SharedWords::map(&open, 4096).is_err());
+        let huge = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
+        if let Ok(huge) = memfd_create("test", huge).map(File::from) {
+            huge.set_len(HUGEPAGE_BYTES as u64).unwrap();
+            rustix::fs::fcntl_add_seals(&huge, SealFlags::SHRINK | SealFlags::GROW).unwrap();
+            let why = SharedWords::map(&huge, HUGEPAGE_BYTES).err().expect("it may get holes").to_string();
+            assert!(why.contains("one by one"), "{why}");
+        }
         let slab = Slab::new("test", 4096, false).unwrap();
         assert!(ReadOnlyWords::map(slab.file(), 8192).is_err() && ReadOnlyWords::map(slab.file(), 2048).is_err());
         let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();

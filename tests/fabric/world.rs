@@ -3,8 +3,8 @@
 use remora::fabric::sim::{Faults, Sim};
 use remora::fabric::verbs::VerbsOptions;
 use remora::fabric::{
-    self, Channel, Completion, ConnectOptions, Descriptor, Exporter, FabricError, Grant, Invitation, Kind, Read,
-    Regions, Token, shm, tcp, verbs,
+    self, Access, Channel, Completion, ConnectOptions, Descriptor, Exporter, FabricError, Grant, Invitation, Kind,
+    Read, Regions, Token, shm, tcp, verbs,
 };
 use remora::sys::memory::Slab;
 use std::net::SocketAddr;
@@ -108,14 +108,22 @@ impl World for Simulated {
     }
 }
 
-/// Memory of a primary.
-pub struct Memory(Vec<Slab>);
+/// Memory of a primary; regions from the number on may be written to.
+pub struct Memory(Vec<Slab>, usize);
 
 impl Memory {
     /// Regions of these lengths in bytes, each word by [`word`].
     pub fn new(lengths: &[usize]) -> Arc<Memory> {
-        let slabs = lengths.iter().map(|bytes| Slab::new("remora-test", *bytes, false).unwrap()).collect();
-        let memory = Memory(slabs);
+        Memory::open_from(lengths, lengths.len())
+    }
+
+    /// The same; regions from number `first` on may be written to by peers.
+    pub fn open_from(lengths: &[usize], first: usize) -> Arc<Memory> {
+        let slab = |(number, bytes): (usize, &usize)| match number >= first {
+            true => Slab::for_writers("remora-test", *bytes).unwrap(),
+            false => Slab::new("remora-test", *bytes, false).unwrap(),
+        };
+        let memory = Memory(lengths.iter().enumerate().map(slab).collect(), first);
         for region in 0..lengths.len() {
             memory.fill(region, |at| word(region, at));
         }
@@ -133,6 +141,9 @@ impl Regions for Memory {
     }
     fn slab(&self, number: usize) -> &Slab {
         &self.0[number]
+    }
+    fn access(&self, number: usize) -> Access {
+        if number >= self.1 { Access::Write } else { Access::Read }
     }
 }
 

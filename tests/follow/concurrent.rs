@@ -1,4 +1,4 @@
-//! All at once: a primary that is written to, a replica that pulls, overrun now and then, and readers on the replica.
+//! All at once: a primary that is written to, a replica that pulls, overrun now and then, readers on the replica, and a replica of the replica.
 
 use crate::author::Author;
 use crate::compare::assert_same;
@@ -6,6 +6,7 @@ use crate::link::Link;
 use crate::pair::{NOW, primary, replica_of};
 use crate::{SLABS, Setup};
 use fastrand::Rng;
+use remora::base::epoch::Epoch;
 use remora::store::Store;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -26,7 +27,7 @@ fn name_of(key: usize) -> Vec<u8> {
 fn readers_of_a_replica_see_whole_values_and_never_an_older_one() {
     let setup = Setup { ring_bytes: 32 << 10, slab_bytes: 7_000, ..SLABS };
     let store = primary(setup);
-    let replica = replica_of(&store);
+    let (replica, second) = (replica_of(&store), replica_of(&store));
     let (written, pulled) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -34,6 +35,7 @@ fn readers_of_a_replica_see_whole_values_and_never_an_older_one() {
             written.store(true, Relaxed);
         });
         let readers: Vec<_> = (0..2).map(|_| scope.spawn(|| read(&replica, &pulled))).collect();
+        let chained = scope.spawn(|| follow_the_replica(&replica, &second, &pulled));
         let mut link = Link::new(&store, &replica);
         let mut random = Rng::with_seed(3);
         while !written.load(Relaxed) {
@@ -42,9 +44,11 @@ fn readers_of_a_replica_see_whole_values_and_never_an_older_one() {
         link.settle();
         pulled.store(true, Relaxed);
         let hits: u64 = readers.into_iter().map(|reader| reader.join().expect("a reader found nothing wrong")).sum();
-        println!("{hits} hits, {} jumps", link.jumps);
-        assert!(hits > 1000, "{hits} hits");
+        let pulls = chained.join().expect("what a replica has committed is whole");
+        println!("{hits} hits, {pulls} pulls of the second, {} jumps", link.jumps);
+        assert!(hits > 1000 && pulls > 1000, "{hits} hits, {pulls} pulls");
         assert_same(&store, &replica, NOW);
+        assert_same(&store, &second, NOW);
     });
 }
 
@@ -82,4 +86,19 @@ fn read(replica: &Store, pulled: &AtomicBool) -> u64 {
         }
     }
     hits
+}
+
+/// Below a replica's `committed` every record is there, and whole: its own replica panics where one is not. How often it looked.
+fn follow_the_replica(replica: &Store, second: &Store, pulled: &AtomicBool) -> u64 {
+    let (mut link, mut random) = (Link::new(replica, second), Rng::with_seed(6));
+    let mut pulls = 0;
+    while !pulled.load(Relaxed) {
+        let shard = random.usize(0..replica.shards().len());
+        if replica.shards()[shard].control().epoch() != Epoch::NONE.0 {
+            link.pull(shard, random.usize(1..1000) * 8);
+            pulls += 1;
+        }
+    }
+    link.settle();
+    pulls
 }

@@ -85,7 +85,7 @@ impl Scene {
         (0..1500).for_each(|_| writer.step(&mut ledger, &mut random));
         drop(writer);
         let (replica, forged) = (replica_of(&store), Forged::new(&store));
-        let offered = Offered { regions: forged.clone(), history: store.epochs() };
+        let offered = Offered { regions: forged.clone(), history: store.epochs(), geometry: store.geometry() };
         Scene { store, replica, forged, offered, ledger, network: Network::new(seed) }
     }
 }

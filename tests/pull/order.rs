@@ -45,7 +45,7 @@ fn a_look_that_is_too_old_lets_nothing_false_in() {
         let lines = Slab::new("remora-test", store.control_lines().words().len() * 8, false).expect("a small slab");
         let late = Arc::new(Late { lines, store: store.clone() });
         let mut run = Run::new(seed, SLABS, 100, &store, &replica);
-        run.offered = Offered { regions: late.clone(), history: store.epochs() };
+        run.offered = Offered { regions: late.clone(), history: store.epochs(), geometry: store.geometry() };
         run.faults = Faults { tear: 0.5, delay_polls_max: 1, ..Faults::default() };
         run.metadata_may_differ = true;
         late.catch_up();

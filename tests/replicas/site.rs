@@ -59,6 +59,12 @@ impl Site {
         self.start(&["-t", "1", "--replica-of", &primary.replication, "--replica-name", name])
     }
 
+    /// The same, and the primary pushes to it.
+    pub fn pushed(&self, primary: &Primary, name: &str) -> Server {
+        let follow = ["-t", "1", "--replica-of", &primary.replication, "--replica-name", name];
+        self.start(&[&follow[..], &["--replication-mode", "push"]].concat())
+    }
+
     fn start(&self, arguments: &[&str]) -> Server {
         let common = ["-l", "127.0.0.1:0", "--fabric", "verbs", "--secret-file", &self.secret];
         Server::start_listening(&[&common, arguments].concat(), 1)
@@ -67,13 +73,20 @@ impl Site {
     /// Wait until every replica has applied everything by its own and by the primary's account, and hold it against the primary: how many
     /// keys there are.
     pub fn all_have_all(&self, primary: &Primary, replicas: &[Server], keys: u32) -> u32 {
+        let begun = Instant::now();
         until("the primary knows that all replicas have all", || {
             let rows = rows(&primary.server);
             let is = |number: usize, name: &str, value: &str| {
                 rows.get(&format!("replica_{number}_{name}")).is_some_and(|found| found == value)
             };
             let has_all = |number| is(number, "state", "following") && is(number, "lag_bytes", "0");
-            rows["replicas"] == replicas.len().to_string() && (0..replicas.len()).all(has_all)
+            let all = rows["replicas"] == replicas.len().to_string() && (0..replicas.len()).all(has_all);
+            if !all && begun.elapsed() > WAIT_MAX - Duration::from_secs(1) {
+                println!("{rows:?}");
+                replicas.iter().for_each(|replica| println!("{:?}", self::rows(replica)));
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            all
         });
         let mut same = 0;
         for replica in replicas {

@@ -58,6 +58,15 @@ impl Node {
         Node::of(Server::start(&all), "remora: replication on tcp ")
     }
 
+    /// A server that knows nothing of replication.
+    pub fn plain(arguments: &[&str]) -> Node {
+        let mut all = vec!["-t", "1"];
+        all.extend(arguments);
+        let server = Server::start(&all);
+        let client = Mutex::new(server.connect());
+        Node { server, replication: None, client }
+    }
+
     /// A replica that others can follow: one that may be promoted.
     pub fn standby(primary: SocketAddr, arguments: &[&str]) -> Node {
         Node::middle(primary, 0, arguments)

@@ -22,7 +22,7 @@ pub enum Fate {
 pub const ALL: usize = usize::MAX;
 
 struct Shared {
-    target: SocketAddr,
+    target: Mutex<SocketAddr>,
     /// Of the next connections; when there is none, they pass.
     fates: Mutex<VecDeque<Fate>>,
     sockets: Mutex<Vec<TcpStream>>,
@@ -41,7 +41,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
-            target,
+            target: Mutex::new(target),
             fates: Mutex::default(),
             sockets: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -53,7 +53,7 @@ impl Proxy {
                     return;
                 }
                 // A primary that is not there ends the connection, as it would without a proxy.
-                if let (Ok(replica), Ok(primary)) = (replica, TcpStream::connect(accepting.target)) {
+                if let (Ok(replica), Ok(primary)) = (replica, TcpStream::connect(accepting.target())) {
                     accepting.join(replica, primary);
                 }
             }
@@ -69,6 +69,11 @@ impl Proxy {
     /// Fates that no connection has met yet.
     pub fn expected(&self) -> usize {
         self.shared.fates.lock().unwrap().len()
+    }
+
+    /// Where the next connections go, as when an address is taken over by another.
+    pub fn redirect(&self, target: SocketAddr) {
+        *self.shared.target.lock().unwrap() = target;
     }
 
     /// Cut all connections of now.
@@ -91,6 +96,10 @@ impl Drop for Proxy {
 }
 
 impl Shared {
+    fn target(&self) -> SocketAddr {
+        *self.target.lock().unwrap()
+    }
+
     fn join(self: &Arc<Self>, replica: TcpStream, primary: TcpStream) {
         let fate = self.fates.lock().unwrap().pop_front().unwrap_or(Fate::Passes);
         let (up, down, cuts) = match fate {

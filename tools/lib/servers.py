@@ -110,6 +110,7 @@ class Server:
     def __init__(self, kind, folder, cores=None, threads=1, mebibytes=64):
         self.kind = kind
         port_file, log = Path(folder) / f"{kind.name}.port", Path(folder) / f"{kind.name}.log"
+        self.log = log
         port_file.unlink(missing_ok=True)
         words = bound(cores, kind.command(threads, mebibytes))
         with open(log, "wb") as output:

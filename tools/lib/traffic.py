@@ -1,6 +1,8 @@
 """Traffic, and what it costs the server: `remora load` on other cores, processor time before and after."""
 
+import contextlib
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -45,15 +47,50 @@ class Generator:
         """The figures of a window, as `remora load` gives them."""
         return self._run(server, (*flags, *self.end, "--seed", str(seed)))
 
-    def _run(self, server, flags):
+    @contextlib.contextmanager
+    def begun(self, server, flags, seconds=None):
+        """Traffic that goes on beside something else, for so many seconds or until `end` of what is given, at most for the `with` block."""
+        words = self._words(server, (*flags, "--seconds", str(seconds or self.seconds_max)))
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            yield Begun(process, server.kind.name, self.seconds_max)
+        finally:
+            process.kill()
+            process.communicate()
+
+    def _words(self, server, flags):
         settings = ["-s", f"127.0.0.1:{server.port}", "--protocol", server.kind.protocol, "-c", str(self.connections)]
         values = ["--keys", str(self.keys), "--value-bytes", str(self.value_bytes), "--json", "-"]
         threads = ["--threads", str(len(numbers(self.cores)))]
-        words = bound(self.cores, [self.program, "load", *settings, *values, *threads, *flags])
+        return bound(self.cores, [self.program, "load", *settings, *values, *threads, *flags])
+
+    def _run(self, server, flags):
+        words = self._words(server, flags)
         done = subprocess.run(words, capture_output=True, text=True, timeout=self.seconds_max, check=False)
         if done.returncode:
             raise LoadFailed(f"{server.kind.name}: {' '.join(words)} failed: {done.stderr[-2000:]}")
         return json.loads(done.stdout)["run"]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A generator at work."""
+
+    process: subprocess.Popen
+    name: str
+    seconds_max: int
+
+    def end(self):
+        """Ask it to stop; its figures."""
+        self.process.send_signal(signal.SIGINT)
+        return self.figures()
+
+    def figures(self):
+        """Wait for its end; its figures."""
+        said, complaint = self.process.communicate(timeout=self.seconds_max)
+        if self.process.returncode:
+            raise LoadFailed(f"{self.name}: the generator failed: {complaint[-2000:]}")
+        return json.loads(said)["run"]
 
 
 def in_order(kinds, number):

@@ -20,7 +20,7 @@ const LOG_LINES_MAX: usize = 64;
 const LISTENING: &str = "remora: listening on tcp ";
 /// What it says of its port for replicas.
 const REPLICATION: &str = "remora: replication on tcp ";
-/// And last of all, if it is a replica.
+/// And of whom it follows, if it is a replica.
 const FOLLOWS: &str = "remora: read-only replica of ";
 
 /// See the module.
@@ -74,6 +74,13 @@ impl ServerProcess {
         Some(format!("the {} has ended ({status}); it said: {words}", self.name))
     }
 
+    /// SIGKILL: it ends at once, without a word.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.kill().with_context(|| format!("cannot kill the {}", self.name))?;
+        self.process.wait().with_context(|| format!("cannot wait for the {}", self.name))?;
+        Ok(())
+    }
+
     /// SIGTERM, and how it ended.
     pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
         child::terminate(&self.process).context("cannot send SIGTERM to the server")?;
@@ -83,7 +90,7 @@ impl ServerProcess {
         })
     }
 
-    /// A primary says last where replicas connect, a replica whom it follows.
+    /// Who has a port for replicas says it after where it listens, a replica without one whom it follows.
     fn wait_until_it_serves(&mut self) -> anyhow::Result<()> {
         let until = Instant::now() + WAIT_MAX;
         let mut said = String::new();

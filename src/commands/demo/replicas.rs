@@ -3,9 +3,11 @@
 
 use super::phases::WAIT_MAX;
 use super::process::ServerProcess;
+use crate::commands::ctl;
 use crate::load::client::Connection;
 use crate::load::report::grouped;
 use crate::load::workload::key_text;
+use crate::replication::order::Order;
 use anyhow::{Context, bail, ensure};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -40,7 +42,7 @@ impl Replica {
     /// Start one that follows the primary with this replication port.
     pub fn start(name: &'static str, primary: SocketAddr) -> anyhow::Result<Replica> {
         let primary = primary.to_string();
-        let arguments = ["--replica-of", &primary, "--replica-name", name, "-t", "1"];
+        let arguments = ["--replica-of", &primary, "--replica-name", name, "-t", "1", "--replication", "127.0.0.1:0"];
         let process = ServerProcess::start(name, &arguments).with_context(|| format!("the replica \"{name}\""))?;
         let connection = Connection::open(process.address(), WAIT_MAX)?;
         Ok(Replica { name, process, connection })
@@ -54,6 +56,21 @@ impl Replica {
     /// Where it serves.
     pub fn address(&self) -> SocketAddr {
         self.process.address()
+    }
+
+    /// Where others could follow it.
+    pub fn replication(&self) -> anyhow::Result<SocketAddr> {
+        self.process.replication()
+    }
+
+    /// A connection to it.
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Have it change its role; what it says of that.
+    pub fn order(&mut self, order: &Order) -> anyhow::Result<String> {
+        ctl::carry_out(&mut self.connection, order, CATCH_UP_MAX).with_context(|| format!("\"{}\": {order}", self.name))
     }
 
     /// SIGTERM, and status 0.
@@ -137,7 +154,7 @@ pub fn compare(primary: &ServerProcess, replicas: &mut [Replica], keys: u32) -> 
 }
 
 /// Until the primary knows of every replica that it has applied everything.
-fn catch_up(primary: &mut Connection, replicas: usize) -> anyhow::Result<Duration> {
+pub fn catch_up(primary: &mut Connection, replicas: usize) -> anyhow::Result<Duration> {
     let begin = Instant::now();
     loop {
         let rows = primary.stats("replication").context("stats replication of the primary")?;
@@ -156,7 +173,7 @@ fn catch_up(primary: &mut Connection, replicas: usize) -> anyhow::Result<Duratio
 }
 
 /// How many keys both have, all with the same value; an error if one has what the other has not.
-fn compare_one(primary: &mut Connection, replica: &mut Replica, keys: u32) -> anyhow::Result<u64> {
+pub fn compare_one(primary: &mut Connection, replica: &mut Replica, keys: u32) -> anyhow::Result<u64> {
     let mut asked: Vec<u32> = (0..keys).collect();
     let (mut same, mut rounds) = (0, 0);
     loop {

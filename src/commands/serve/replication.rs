@@ -12,6 +12,7 @@ use crate::replication::follow::{FollowConfig, first_join};
 use crate::replication::node::{Clients, Node, NodeConfig, RunningNode};
 use crate::replication::offer::{Offer, OfferConfig, Running};
 use crate::replication::order::{Order, with_port};
+use crate::replication::push::Mode;
 use crate::replication::report::Report;
 use crate::replication::secret::{Secret, random};
 use crate::replication::standing::Standing;
@@ -45,6 +46,9 @@ pub struct ReplicationArgs {
     /// Longest pause of a replica between two looks at an idle primary, in microseconds: more costs lag, less costs CPU; 0 spins
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub replica_poll: u64,
+    /// Which side moves the data of this replica: pull (it reads the primary's memory) or push (the primary writes to its; shm and verbs)
+    #[arg(long, value_name = "MODE", default_value = "pull", value_parser = mode)]
+    pub replication_mode: Mode,
     /// What the replica calls itself in the primary's stats [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub replica_name: Option<String>,
@@ -72,6 +76,7 @@ pub struct Plan {
     secret: Secret,
     /// None for auto.
     fabrics: Option<Vec<Kind>>,
+    mode: Mode,
     options: ConnectOptions,
     pause_max: Duration,
     silence_max: Duration,
@@ -99,6 +104,11 @@ impl Plan {
         if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && secret.is_none()) {
             bail!("--replication {listen} is open to other hosts, so replicas must have a secret: give --secret-file");
         }
+        let fabrics = fabrics(&args.fabric)?;
+        let cannot_push = |named: &Vec<Kind>| !named.iter().any(|kind| kind.writes());
+        if args.replication_mode == Mode::Push && fabrics.as_ref().is_some_and(cannot_push) {
+            bail!("--replication-mode push: tcp has no one-sided WRITE; name shm or verbs with --fabric, or pull");
+        }
         let replica = random()?;
         if let (None, replicas @ 1..) = (listen, args.ack_replicas) {
             bail!(
@@ -109,7 +119,8 @@ impl Plan {
             listen,
             primary: args.replica_of.as_deref().map(with_port).transpose().context("--replica-of")?,
             secret,
-            fabrics: fabrics(&args.fabric)?,
+            fabrics,
+            mode: args.replication_mode,
             options: ConnectOptions { verbs: args.device.clone().unwrap_or_default() },
             pause_max: Duration::from_micros(args.replica_poll),
             silence_max: Duration::from_secs(args.replication_timeout),
@@ -148,13 +159,21 @@ impl Plan {
         FollowConfig {
             primary: self.primary.clone().unwrap_or_default(),
             secret: self.secret.clone(),
-            fabrics: self.fabrics.clone().unwrap_or_else(FollowConfig::any_fabric),
+            fabrics: self.fabrics.clone().unwrap_or_else(|| self.any_fabric()),
+            mode: self.mode,
             options: self.options.clone(),
             identity: self.identity.clone(),
             pause_max: self.pause_max,
             silence_max: self.silence_max,
             standing: self.standing.clone(),
         }
+    }
+
+    /// The fabrics of auto.
+    fn any_fabric(&self) -> Vec<Kind> {
+        let mut all = FollowConfig::any_fabric();
+        all.retain(|kind| self.mode == Mode::Pull || kind.writes());
+        all
     }
 
     /// Start what was asked for.
@@ -267,6 +286,11 @@ fn fabrics(names: &[String]) -> anyhow::Result<Option<Vec<Kind>>> {
         .iter()
         .map(|name| kind(name).with_context(|| format!("--fabric {name}: there are auto, shm, verbs and tcp")));
     Ok(Some(all.collect::<anyhow::Result<_>>()?))
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    let known = [Mode::Pull, Mode::Push].into_iter().find(|mode| mode.name() == text);
+    known.ok_or_else(|| format!("\"{text}\" is no mode; there are pull and push"))
 }
 
 fn device(text: &str) -> Result<VerbsOptions, String> {

@@ -4,16 +4,17 @@ use super::error;
 use super::handover::{self, STATUS_UNKNOWN, STATUS_WELCOME};
 use crate::fabric::{
     CONNECT_WAIT_MAX, Cause, Channel, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing, READ_BYTES_MAX,
-    Read, WRITE_BYTES_MAX,
+    Read, Regions, WRITE_BYTES_MAX, WRITE_DEPTH_MAX, Write,
 };
-use crate::sys::foreign::{ReadOnlyWords, SharedWords};
+use crate::sys::foreign::{Mapped, SharedWords, copy};
 use crate::sys::receive::receive;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,17 @@ pub fn connect(invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError>
     }
     let (regions, ack) = map_all(&socket, invitation, until).map_err(|error| failed("the primary's memory", error))?;
     socket.set_nonblocking(true).map_err(|error| failed("a unix socket", error))?;
-    Ok(Box::new(ShmChannel { socket, regions, ack, done: Vec::new(), over: None, looked: Instant::now() }))
+    let channel = ShmChannel {
+        socket,
+        regions,
+        ack,
+        sources: None,
+        written: 0,
+        done: Vec::new(),
+        over: None,
+        looked: Instant::now(),
+    };
+    Ok(Box::new(channel))
 }
 
 fn greet(invitation: &Invitation) -> io::Result<UnixStream> {
@@ -60,16 +71,12 @@ fn greet(invitation: &Invitation) -> io::Result<UnixStream> {
 }
 
 /// Batch by batch, so that no more descriptors than one batch's are ever open.
-fn map_all(
-    socket: &UnixStream,
-    invitation: &Invitation,
-    until: Instant,
-) -> io::Result<(Vec<ReadOnlyWords>, SharedWords)> {
+fn map_all(socket: &UnixStream, invitation: &Invitation, until: Instant) -> io::Result<(Vec<Mapped>, SharedWords)> {
     let mut regions = Vec::new();
     loop {
         for file in handover::receive_batch(socket, regions.len(), until)? {
             match invitation.regions.get(regions.len()) {
-                Some(descriptor) => regions.push(ReadOnlyWords::map(&file, length(descriptor.bytes)?)?),
+                Some(descriptor) => regions.push(Mapped::map(&file, length(descriptor.bytes)?)?),
                 None => return Ok((regions, map_ack(&file, invitation)?)),
             }
         }
@@ -88,8 +95,11 @@ fn length(bytes: u64) -> io::Result<usize> {
 
 struct ShmChannel {
     socket: UnixStream,
-    regions: Vec<ReadOnlyWords>,
+    regions: Vec<Mapped>,
     ack: SharedWords,
+    sources: Option<Arc<dyn Regions>>,
+    /// WRITEs since the last READ. They are done; counted as other fabrics must, so that a caller's mistake shows here too.
+    written: usize,
     done: Vec<Completion>,
     over: Option<FabricError>,
     looked: Instant,
@@ -112,6 +122,7 @@ impl Channel for ShmChannel {
         self.look_at_times();
         self.check()?;
         assert!(self.done.len() + reads.len() <= DEPTH_MAX, "more READs under way than were allowed");
+        self.written = if reads.is_empty() { self.written } else { 0 };
         for read in reads.drain(..) {
             let outcome = self.check().and_then(|()| self.carry_out(&read));
             if let Err(error) = &outcome {
@@ -145,6 +156,26 @@ impl Channel for ShmChannel {
         to.iter().zip(words).for_each(|(to, word)| to.store(*word, Ordering::Release));
         Ok(())
     }
+
+    fn lend(&mut self, sources: Arc<dyn Regions>) -> Result<(), FabricError> {
+        assert!(self.sources.is_none(), "sources are lent once");
+        self.sources = Some(sources);
+        Ok(())
+    }
+
+    fn write(&mut self, writes: &[Write]) -> Result<(), FabricError> {
+        self.look_at_times();
+        self.check()?;
+        self.written += writes.len();
+        assert!(self.written <= WRITE_DEPTH_MAX, "more WRITEs under way than were allowed");
+        for write in writes {
+            if let Err(error) = self.carry_out_write(write) {
+                self.over = Some(error);
+                return self.check();
+            }
+        }
+        Ok(())
+    }
 }
 
 impl ShmChannel {
@@ -155,7 +186,7 @@ impl ShmChannel {
         );
         let to = read.landing.words(read.bytes);
         let region = self.regions.get(read.region as usize);
-        let within = |region: &&ReadOnlyWords| {
+        let within = |region: &&Mapped| {
             let end = read.offset.checked_add(read.bytes as u64);
             read.offset.is_multiple_of(8) && end.is_some_and(|end| end <= region.bytes() as u64)
         };
@@ -169,6 +200,26 @@ impl ShmChannel {
         region.copy_to((read.offset / 8) as usize, to);
         // See the module: what later READs see is no older than what this one saw.
         fence(Ordering::Acquire);
+        Ok(())
+    }
+
+    fn carry_out_write(&self, write: &Write) -> Result<(), FabricError> {
+        let Write { source, from, region, offset, bytes } = *write;
+        assert!(bytes.is_multiple_of(8) && from.is_multiple_of(8) && bytes <= READ_BYTES_MAX, "a WRITE is whole words");
+        let sources = self.sources.as_ref().expect("something was lent before the first WRITE");
+        let words = &sources.slab(source).words()[from / 8..][..bytes / 8];
+        let first = usize::try_from(offset / 8).unwrap_or(usize::MAX);
+        let shared = self.regions.get(region as usize).and_then(Mapped::shared);
+        let to = shared.filter(|_| offset.is_multiple_of(8)).and_then(|shared| shared.get(first..)?.get(..words.len()));
+        let Some(to) = to else {
+            let what =
+                format!("a WRITE of {bytes} bytes at {offset} of region {region}, which is not in it, or not allowed");
+            return Err(error(Cause::Access, what));
+        };
+        // See the module: what is stored here is seen after what was stored before, and before what comes behind.
+        fence(Ordering::SeqCst);
+        copy(words, to);
+        fence(Ordering::SeqCst);
         Ok(())
     }
 

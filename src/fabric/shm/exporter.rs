@@ -5,7 +5,9 @@ use super::error;
 use super::handover::{self, DESCRIPTORS_MAX, STATUS_UNKNOWN, STATUS_WELCOME};
 use crate::fabric::door::{Door, Entrance};
 use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, Waiting, descriptors, nobody_came};
-use crate::fabric::{ACK_BYTES, Cause, Descriptor, FabricError, Grant, GrantState, Kind, Regions, Token};
+use crate::fabric::{
+    ACK_BYTES, Access, Cause, Channel, Descriptor, FabricError, Grant, GrantState, Invitation, Kind, Regions, Token,
+};
 use crate::sys::memory::Slab;
 use crate::sys::receive::receive;
 use std::io;
@@ -78,6 +80,10 @@ impl crate::fabric::Exporter for Exporter {
         let until = self.waiting.add(self.kind(), token, offer.clone())?;
         Ok(Box::new(ShmGrant { offer, descriptors, token, waiting: self.waiting.clone(), until }))
     }
+
+    fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
+        super::connect(invitation)
+    }
 }
 
 /// What one peer is given.
@@ -91,8 +97,12 @@ impl Offer {
     fn hand_over(&self, socket: &UnixStream) -> io::Result<()> {
         let count = self.regions.count();
         handover::send_answer(socket, STATUS_WELCOME, count + 1)?;
-        handover::send_files(socket, count + 1, |number| {
-            if number < count { self.regions.slab(number).open_for_reading() } else { self.ack.file().try_clone() }
+        handover::send_files(socket, count + 1, |number| match number {
+            number if number == count => self.ack.file().try_clone(),
+            number => match self.regions.access(number) {
+                Access::Read => self.regions.slab(number).open_for_reading(),
+                Access::Write => self.regions.slab(number).file().try_clone(),
+            },
         })
     }
 }

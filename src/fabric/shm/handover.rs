@@ -5,7 +5,7 @@
 //! primary:  "RMRSHM1\n"  status u32  descriptors u32         then, if the status is 0, batches of
 //!           first u32  count u32                             with `count` descriptors beside them
 //! ```
-//! Descriptor n is that of region n; the last is the ack slot's.
+//! Descriptor n is that of region n, open for writing as well if the peer may WRITE to it; the last is the ack slot's.
 
 use rustix::io::Errno;
 use rustix::net::{

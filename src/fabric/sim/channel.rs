@@ -1,11 +1,12 @@
 //! The replica's end of a simulation. A READ goes through three queues: to be carried out, strictly in order; carried out and held back;
-//! done. A WRITE waits for its turn and then is there.
+//! done. A WRITE of data stands in the first of them, and is torn and late as READs are. An ack waits for its turn and then is there.
 
 use super::exporter::Offer;
 use super::{Faults, error};
 use crate::fabric::waiting::Place;
 use crate::fabric::{
-    Cause, Channel, Completion, DEPTH_MAX, FabricError, Kind, Landing, READ_BYTES_MAX, Read, WRITE_BYTES_MAX,
+    Access, Cause, Channel, Completion, DEPTH_MAX, FabricError, Kind, Landing, READ_BYTES_MAX, Read, Regions,
+    WRITE_BYTES_MAX, WRITE_DEPTH_MAX, Write,
 };
 use crate::sys::sync::AtomicU64;
 use std::collections::VecDeque;
@@ -19,9 +20,15 @@ const WRITES_MAX: usize = 64;
 /// Parts of a torn READ.
 const PARTS: std::ops::RangeInclusive<usize> = 2..=4;
 
-/// A READ that is not carried out, or not wholly.
+/// What is to be carried out.
+enum Work {
+    Read(Read),
+    Write(Write),
+}
+
+/// A READ, or a WRITE of data, that is not carried out, or not wholly.
 struct Pending {
-    read: Read,
+    work: Work,
     /// Polls until its next part.
     delay: u32,
     /// Words that are still to be copied, the next ones last.
@@ -42,7 +49,7 @@ struct Carried {
     overtaken: bool,
 }
 
-struct Write {
+struct AckWrite {
     first: usize,
     words: Vec<u64>,
     delay: u32,
@@ -63,6 +70,8 @@ pub(super) fn open(offer: Arc<Offer>, faults: Faults, random: fastrand::Rng) -> 
         carried: VecDeque::new(),
         lost: Vec::new(),
         writes: VecDeque::new(),
+        sources: None,
+        written: 0,
     })
 }
 
@@ -78,7 +87,10 @@ struct SimChannel {
     pending: VecDeque<Pending>,
     carried: VecDeque<Carried>,
     lost: Vec<Read>,
-    writes: VecDeque<Write>,
+    writes: VecDeque<AckWrite>,
+    sources: Option<Arc<dyn Regions>>,
+    /// WRITEs of data behind the last READ that was submitted: what is done is known by that.
+    written: usize,
 }
 
 impl Channel for SimChannel {
@@ -96,7 +108,8 @@ impl Channel for SimChannel {
 
     fn submit(&mut self, reads: &mut Vec<Read>) -> Result<(), FabricError> {
         self.check()?;
-        let under_way = self.pending.len() + self.carried.len() + self.lost.len();
+        let reads_pending = self.pending.iter().filter(|pending| matches!(pending.work, Work::Read(_))).count();
+        let under_way = reads_pending + self.carried.len() + self.lost.len();
         assert!(under_way + reads.len() <= DEPTH_MAX, "more READs under way than were allowed");
         for read in reads.drain(..) {
             assert!(
@@ -104,7 +117,8 @@ impl Channel for SimChannel {
                 "a READ is whole words, not too many"
             );
             assert!(read.bytes <= read.landing.bytes(), "a READ longer than its landing");
-            self.take(read);
+            self.written = 0;
+            self.take(Work::Read(read));
         }
         Ok(())
     }
@@ -132,7 +146,26 @@ impl Channel for SimChannel {
         }
         let delay = self.random.u32(0..=self.faults.delay_polls_max);
         let cut = self.count_operation();
-        self.writes.push_back(Write { first: offset / 8, words: words.to_vec(), delay, cut });
+        self.writes.push_back(AckWrite { first: offset / 8, words: words.to_vec(), delay, cut });
+        Ok(())
+    }
+
+    fn lend(&mut self, sources: Arc<dyn Regions>) -> Result<(), FabricError> {
+        assert!(self.sources.is_none(), "sources are lent once");
+        self.sources = Some(sources);
+        Ok(())
+    }
+
+    fn write(&mut self, writes: &[Write]) -> Result<(), FabricError> {
+        self.check()?;
+        self.written += writes.len();
+        assert!(self.written <= WRITE_DEPTH_MAX, "more WRITEs under way than were allowed");
+        for write in writes {
+            let sources = self.sources.as_ref().expect("something was lent before the first WRITE");
+            let whole = write.bytes.is_multiple_of(8) && write.from.is_multiple_of(8) && write.bytes <= READ_BYTES_MAX;
+            assert!(whole && write.from + write.bytes <= sources.slab(write.source).words().len() * 8, "no such words");
+            self.take(Work::Write(*write));
+        }
         Ok(())
     }
 }
@@ -152,22 +185,25 @@ impl SimChannel {
         self.faults.cut_after == Some(self.operations)
     }
 
-    fn take(&mut self, read: Read) {
-        let count = read.bytes / 8;
+    fn take(&mut self, work: Work) {
+        let (count, changeable) = match &work {
+            Work::Read(read) => (read.bytes / 8, read.region >= self.faults.corrupt_from_region),
+            Work::Write(write) => (write.bytes / 8, write.source >= self.faults.corrupt_from_region as usize),
+        };
+        let is_read = matches!(work, Work::Read(_));
         let torn = self.chance(self.faults.tear);
         let parts = if torn { self.tear(count) } else { std::iter::once(0..count).collect() };
         let stale = self.chance(self.faults.stale);
-        let may_change = read.region >= self.faults.corrupt_from_region;
         let pending = Pending {
-            read,
+            work,
             delay: self.random.u32(0..=self.faults.delay_polls_max),
             parts,
             hold: if stale { self.random.u32(0..=self.faults.stale_polls_max) } else { 0 },
-            corrupt: self.chance(self.faults.corrupt) && may_change,
-            lost: self.chance(self.faults.drop),
+            corrupt: self.chance(self.faults.corrupt) && changeable,
+            lost: self.chance(self.faults.drop) && is_read,
             cut: self.chance(self.faults.cut) | self.count_operation(),
         };
-        let lost = pending.lost || self.faults.drop_at == Some(self.operations);
+        let lost = pending.lost || is_read && self.faults.drop_at == Some(self.operations);
         self.pending.push_back(Pending { lost, ..pending });
         if stale {
             // What was submitted before must be carried out before.
@@ -209,20 +245,45 @@ impl SimChannel {
     fn copy_parts(&mut self, pending: &mut Pending, count: usize) {
         for _ in 0..count {
             let Some(part) = pending.parts.pop() else { return };
-            if self.offer.over().is_some() || !self.copy(&pending.read, part) {
+            if self.offer.over().is_some() || !self.carry(&pending.work, part) {
                 return pending.parts.clear();
             }
         }
     }
 
     /// False if it reaches beyond its region, which ends the channel.
+    fn carry(&self, work: &Work, part: Range<usize>) -> bool {
+        match work {
+            Work::Read(read) => self.copy(read, part),
+            Work::Write(write) => self.store(write, part),
+        }
+    }
+
+    fn words(&self, region: u32, offset: u64, bytes: usize, access: Access) -> Option<&[AtomicU64]> {
+        let (number, regions) = (region as usize, &self.offer.regions);
+        let allowed = number < regions.count() && (access == Access::Read || regions.access(number) == Access::Write);
+        let first = usize::try_from(offset / 8).unwrap_or(usize::MAX);
+        let words = allowed.then(|| regions.slab(number).words()).filter(|_| offset.is_multiple_of(8))?;
+        words.get(first..first.saturating_add(bytes / 8))
+    }
+
+    fn store(&self, write: &Write, part: Range<usize>) -> bool {
+        let Some(to) = self.words(write.region, write.offset, write.bytes, Access::Write) else {
+            let what = format!("a WRITE of {} bytes at {} of region {}", write.bytes, write.offset, write.region);
+            self.offer.end(error(Cause::Access, format!("{what}, which is beyond it or for reading alone")));
+            return false;
+        };
+        let sources = self.sources.as_ref().expect("looked at when it was taken");
+        let from = &sources.slab(write.source).words()[write.from / 8..][..write.bytes / 8];
+        fence(Ordering::SeqCst); // seen after what was stored before
+        let copy = |(to, from): (&AtomicU64, &AtomicU64)| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        to[part.clone()].iter().zip(&from[part]).for_each(copy);
+        fence(Ordering::SeqCst); // and before what comes behind
+        true
+    }
+
     fn copy(&self, read: &Read, part: Range<usize>) -> bool {
-        let number = read.region as usize;
-        let words = (number < self.offer.regions.count()).then(|| self.offer.regions.slab(number).words());
-        let first = usize::try_from(read.offset / 8).unwrap_or(usize::MAX);
-        let last = first.saturating_add(read.bytes / 8);
-        let Some(from) = words.filter(|_| read.offset.is_multiple_of(8)).and_then(|words| words.get(first..last))
-        else {
+        let Some(from) = self.words(read.region, read.offset, read.bytes, Access::Read) else {
             let what = format!("a READ of {} bytes at {} of region {}", read.bytes, read.offset, read.region);
             self.offer.end(error(Cause::Access, format!("{what}, which is beyond it")));
             return false;
@@ -237,7 +298,11 @@ impl SimChannel {
     }
 
     fn carried_out(&mut self, pending: Pending) {
-        let Pending { read, hold, corrupt, lost, cut: last, .. } = pending;
+        let Pending { work, hold, corrupt, lost, cut: last, .. } = pending;
+        let read = match work {
+            Work::Read(read) => read,
+            Work::Write(write) => return self.stored(&write, corrupt, last),
+        };
         let outcome = self.check();
         if corrupt && outcome.is_ok() && read.bytes > 0 {
             let words = read.landing.words(read.bytes);
@@ -250,6 +315,18 @@ impl SimChannel {
             let overtaken = self.chance(self.faults.reorder);
             let completion = Completion { tag: read.tag, landing: read.landing, outcome };
             self.carried.push_back(Carried { completion, hold, overtaken });
+        }
+        if last {
+            self.offer.end(cut());
+        }
+    }
+
+    /// A WRITE has arrived.
+    fn stored(&mut self, write: &Write, corrupt: bool, last: bool) {
+        let (bit, at) = (1 << self.random.u32(..64), self.random.usize(..(write.bytes / 8).max(1)));
+        let to = self.words(write.region, write.offset, write.bytes, Access::Write).filter(|_| corrupt);
+        if let Some(word) = to.and_then(|to| to.get(at)) {
+            word.fetch_xor(bit, Ordering::Relaxed);
         }
         if last {
             self.offer.end(cut());
@@ -284,7 +361,7 @@ impl SimChannel {
     }
 
     fn write_next(&mut self) {
-        let Some(Write { first, words, cut: last, .. }) = self.writes.pop_front() else { return };
+        let Some(AckWrite { first, words, cut: last, .. }) = self.writes.pop_front() else { return };
         if self.offer.over().is_some() {
             return;
         }
@@ -299,7 +376,10 @@ impl SimChannel {
 
     fn fail_all(&mut self, why: &FabricError, done: &mut Vec<Completion>) {
         done.extend(self.carried.drain(..).map(|carried| carried.completion));
-        let pending = self.pending.drain(..).map(|pending| pending.read);
+        let pending = self.pending.drain(..).filter_map(|pending| match pending.work {
+            Work::Read(read) => Some(read),
+            Work::Write(_) => None,
+        });
         let failed = |read: Read| Completion { tag: read.tag, landing: read.landing, outcome: Err(why.clone()) };
         done.extend(pending.chain(self.lost.drain(..)).map(failed));
     }

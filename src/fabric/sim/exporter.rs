@@ -2,7 +2,9 @@
 
 use super::{CONNECT_WAIT_MAX, Sim, WAITING_MAX, error};
 use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, descriptors};
-use crate::fabric::{ACK_BYTES, Cause, Descriptor, Exporter, FabricError, Grant, GrantState, Kind, Regions, Token};
+use crate::fabric::{
+    ACK_BYTES, Cause, Channel, Descriptor, Exporter, FabricError, Grant, GrantState, Invitation, Kind, Regions, Token,
+};
 use crate::sys::memory::Slab;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +38,10 @@ impl Exporter for SimExporter {
             Arc::new(Offer { regions, ack: Arc::new(ack), stage: Stage::waiting(), until, address: self.address() });
         shared.waiting.push((token, offer.clone()));
         Ok(Box::new(SimGrant { sim: self.sim.clone(), offer, descriptors }))
+    }
+
+    fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
+        self.sim.connect(invitation)
     }
 }
 

@@ -3,10 +3,10 @@
 use super::errors::{completed, failed};
 use super::native::cm::EventKind;
 use super::native::completion::{CompletionQueue, FLUSHED, SUCCESS};
-use super::native::memory::{self, LandingError};
+use super::native::memory::{self, LandingError, Region};
 use super::native::queue::{Finished, QueuePair, ReadQueue};
 use super::watch::Watch;
-use crate::fabric::{self, Cause, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing, Read};
+use crate::fabric::{self, Cause, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing, Read, Regions, Write};
 use crate::fabric::{READ_BYTES_MAX, WRITE_BYTES_MAX};
 use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -162,7 +162,17 @@ impl Channel {
         }
     }
 
-    /// Wait until a WRITE can be taken.
+    /// Where a region ends the device knows; here only what has no address at all is turned down.
+    fn check_place(&mut self, what: &str, region: u32, offset: u64, bytes: usize) -> Result<(), FabricError> {
+        let known = self.regions.get(region as usize);
+        let end = known.and_then(|known| known.address.checked_add(offset)?.checked_add(bytes as u64));
+        if end.is_some() && known.is_some_and(|known| u32::try_from(known.key).is_ok()) {
+            return Ok(());
+        }
+        Err(self.end(failed(Cause::Access, format!("a {what} of region {region} at {offset}: there is none"))))
+    }
+
+    /// Wait until an ack can be taken.
     fn room_for_write(&mut self) -> Result<(), FabricError> {
         let deadline = Instant::now() + WRITE_WAIT_MAX;
         while !self.queue.takes_write() {
@@ -176,6 +186,12 @@ impl Channel {
         }
         Ok(())
     }
+}
+
+/// Address and key at the peer of what [`Channel::check_place`] has let through.
+fn place(regions: &[fabric::Descriptor], region: u32, offset: u64) -> (u64, u32) {
+    let region = regions[region as usize];
+    (region.address + offset, region.key as u32)
 }
 
 fn new_landing(pair: &QueuePair, bytes: usize) -> Result<Landing, FabricError> {
@@ -204,19 +220,10 @@ impl fabric::Channel for Channel {
         assert!(under_way + reads.len() <= self.depth, "more READs under way than {}", self.depth);
         for read in reads.iter() {
             assert!(read.bytes <= READ_BYTES_MAX && read.bytes <= read.landing.bytes(), "a READ too long");
-            // Where a region ends the device knows; here only what has no address at all is turned down.
-            let region = self.regions.get(read.region as usize);
-            let end = region.and_then(|region| region.address.checked_add(read.offset)?.checked_add(read.bytes as u64));
-            if end.is_none() || region.is_none_or(|region| u32::try_from(region.key).is_err()) {
-                let what = format!("a READ of region {} at {}: there is none", read.region, read.offset);
-                return Err(self.end(failed(Cause::Access, what)));
-            }
+            self.check_place("READ", read.region, read.offset, read.bytes)?;
         }
         let regions = &self.regions;
-        let place = |read: &Read| {
-            let region = regions[read.region as usize];
-            (region.address + read.offset, region.key as u32)
-        };
+        let place = |read: &Read| place(regions, read.region, read.offset);
         self.queue.post(reads, place).map_err(|refusal| self.end(refusal.into()))
     }
 
@@ -246,6 +253,27 @@ impl fabric::Channel for Channel {
                 self.sleep(deadline)?;
             }
         }
+    }
+
+    fn lend(&mut self, sources: Arc<dyn Regions>) -> Result<(), FabricError> {
+        let domain = self.queue.pair().domain().clone();
+        let registered = (0..sources.count()).map(|number| Region::source(&domain, &sources, number));
+        self.queue.lend(registered.collect::<Result<_, _>>()?);
+        Ok(())
+    }
+
+    fn write(&mut self, writes: &[Write]) -> Result<(), FabricError> {
+        self.standing()?;
+        for write in writes {
+            assert!(
+                write.bytes <= READ_BYTES_MAX && write.bytes.is_multiple_of(8),
+                "a WRITE is whole words, not too many"
+            );
+            self.check_place("WRITE", write.region, write.offset, write.bytes)?;
+        }
+        let regions = &self.regions;
+        let place = |write: &Write| place(regions, write.region, write.offset);
+        self.queue.post_data(writes, place).map_err(|refusal| self.end(refusal.into()))
     }
 
     fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {

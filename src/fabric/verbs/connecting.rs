@@ -10,7 +10,9 @@ use super::native::completion::CompletionQueue;
 use super::native::memory::Domain;
 use super::native::queue::{QueuePair, WRITES_MAX};
 use super::{ACK_TIMEOUT_EXPONENT, READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
-use crate::fabric::{self, CONNECT_WAIT_MAX, Cause, DEPTH_MAX, FabricError, Invitation, Kind, WRITE_BYTES_MAX};
+use crate::fabric::{
+    self, CONNECT_WAIT_MAX, Cause, DEPTH_MAX, FabricError, Invitation, Kind, WRITE_BYTES_MAX, WRITE_DEPTH_MAX,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -55,7 +57,7 @@ pub(super) fn establish(
     check(options, &device, port)?;
     let reads = u8::try_from(device.attributes()?.initiator_reads_max).unwrap_or(u8::MAX).clamp(1, READ_DEPTH);
     let domain = Domain::new(&device)?;
-    let sends = DEPTH_MAX + WRITES_MAX;
+    let sends = DEPTH_MAX + WRITES_MAX + WRITE_DEPTH_MAX;
     let completions = Arc::new(CompletionQueue::new(&device, sends as u32)?);
     let mut pair = QueuePair::new(id, &domain, &completions, sends, inline_bytes).map_err(|(_, refusal)| refusal)?;
     pair.connect(&Connection {

@@ -7,7 +7,7 @@ use super::grant::{Grant, Link};
 use super::native::cm::{Connection, Event, EventKind, Events, Id};
 use super::native::device::Device;
 use super::{ACK_TIMEOUT_EXPONENT, READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
-use crate::fabric::{self, Cause, FabricError, Kind, Regions, Token};
+use crate::fabric::{self, Cause, FabricError, Invitation, Kind, Regions, Token};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -134,6 +134,7 @@ struct Stop {
 pub struct Exporter {
     address: SocketAddr,
     device: Device,
+    options: VerbsOptions,
     desk: Arc<Desk>,
     stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
@@ -156,7 +157,7 @@ impl Exporter {
         let listener = Listener { id, device: device.clone(), responder_reads, desk: desk.clone(), stop: stop.clone() };
         let thread = std::thread::Builder::new().name("verbs-listen".into()).spawn(move || listener.run());
         let thread = thread.map_err(|error| FabricError::from_io(Kind::Verbs, "cannot start a thread", &error))?;
-        Ok(Exporter { address, device, desk, stop, thread: Some(thread) })
+        Ok(Exporter { address, device, options: options.clone(), desk, stop, thread: Some(thread) })
     }
 }
 
@@ -205,6 +206,10 @@ impl fabric::Exporter for Exporter {
 
     fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn fabric::Grant>, FabricError> {
         Ok(Box::new(Grant::new(&self.device, &self.desk, token, &regions)?))
+    }
+
+    fn connect(&self, invitation: &Invitation) -> Result<Box<dyn fabric::Channel>, FabricError> {
+        super::connect(invitation, &self.options)
     }
 }
 

@@ -9,7 +9,7 @@ use super::line::{self, Shown};
 use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::epoch::Epoch;
 use crate::fabric::{Landing, Read};
-use crate::replication::resume::{Line, Resume, Why, epoch_at, has_diverged, resume};
+use crate::replication::resume::{Line, Resume, Why, epoch_at, has_diverged, parted_at, resume};
 use crate::store::{BadRecord, EpochStart, Follower, Geometry, NOT_BEGUN, Stop};
 use crate::sys::sync::AtomicU64;
 use std::collections::VecDeque;
@@ -139,25 +139,39 @@ impl<'s> Lane<'s> {
         matches!(self.state, State::Follows) && self.line.is_some_and(|line| self.follower.cursor() >= line.committed)
     }
 
-    /// There is something that could be read or applied without a further look.
-    pub fn has_more(&self) -> bool {
-        !self.pieces.is_empty() || self.line.is_some_and(|line| self.planned < line.committed)
+    /// There is something that could be read or applied without a further look. `reach` is [`crate::fabric::Channel::reach`], for this shard.
+    pub fn has_more(&self, reach: impl FnOnce(u64) -> u64) -> bool {
+        let wanted = self.wanted();
+        !self.pieces.is_empty() || self.line.is_some_and(|line| wanted < line.committed.min(reach(wanted)))
     }
 
-    /// The next READ of this ring into `landing`; the landing back if there is nothing to read.
-    pub fn plan(&mut self, landing: Landing, piece_bytes: usize, round: u64) -> Result<Read, Landing> {
-        let Some(line) = self.line else { return Err(landing) };
-        if matches!(self.state, State::Begins) && self.pieces.is_empty() {
-            self.planned = self.planned.max(line.tail);
+    /// From where on it reads.
+    fn wanted(&self) -> u64 {
+        match (&self.state, self.line) {
+            (State::Begins, Some(line)) if self.pieces.is_empty() => self.planned.max(line.tail),
+            _ => self.planned,
         }
+    }
+
+    /// The next READ of this ring into `landing`; the landing back if there is nothing to read. `reach` as above.
+    pub fn plan(
+        &mut self,
+        landing: Landing,
+        piece_bytes: usize,
+        round: u64,
+        reach: impl FnOnce(u64) -> u64,
+    ) -> Result<Read, Landing> {
+        let Some(line) = self.line else { return Err(landing) };
+        self.planned = self.wanted();
         // Never more than a ring ahead: a hostile primary's positions are held against its own lines, and those against the ring.
-        if self.planned >= line.committed {
+        let until = line.committed.min(reach(self.planned));
+        if self.planned >= until {
             return Err(landing);
         }
         let place = self.planned % self.ring_bytes;
         let slab_end = (place / self.slab_bytes + 1) * self.slab_bytes;
         let to_slab_end = slab_end.min(self.ring_bytes) - place;
-        let bytes = (line.committed - self.planned).min(to_slab_end).min(piece_bytes.min(landing.bytes()) as u64);
+        let bytes = (until - self.planned).min(to_slab_end).min(piece_bytes.min(landing.bytes()) as u64);
         self.pieces_begun = self.pieces_begun.wrapping_add(1);
         let number = self.pieces_begun;
         let begin = self.planned;
@@ -264,6 +278,11 @@ impl<'s> Lane<'s> {
 
     fn begin_anew(&mut self, why: Why, from: u64, counts: &mut Counts) {
         counts.count(why);
+        if let (Why::Diverged, Some(epoch)) = (why, self.known) {
+            let dropped = self.follower.extent_from(parted_at(&self.history, self.shard, epoch));
+            counts.diverged_records += dropped.records;
+            counts.diverged_bytes += dropped.bytes;
+        }
         self.follower.forget();
         self.carry.clear();
         self.state = State::Begins;

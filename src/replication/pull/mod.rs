@@ -101,6 +101,10 @@ pub struct Counts {
     pub overrun: u64,
     /// Shards that had diverged and began anew.
     pub diverged: u64,
+    /// Records that those had from where they parted, and that are gone.
+    pub diverged_records: u64,
+    /// Bytes of log that those had from there on.
+    pub diverged_bytes: u64,
     /// Records that failed their check.
     pub bad_records: u64,
 }
@@ -118,6 +122,8 @@ impl Counts {
             joined: self.joined + other.joined,
             overrun: self.overrun + other.overrun,
             diverged: self.diverged + other.diverged,
+            diverged_records: self.diverged_records + other.diverged_records,
+            diverged_bytes: self.diverged_bytes + other.diverged_bytes,
             bad_records: self.bad_records + other.bad_records,
         }
     }
@@ -273,7 +279,8 @@ impl<'s> Puller<'s> {
         if applied {
             self.acknowledge()?;
         }
-        let more = self.lanes.iter().any(Lane::has_more);
+        let Puller { lanes, channel, .. } = self;
+        let more = lanes.iter().enumerate().any(|(shard, lane)| lane.has_more(|from| channel.reach(shard, from)));
         Ok(Step { moved: applied || more, applied })
     }
 
@@ -306,7 +313,8 @@ impl<'s> Puller<'s> {
             // One place in the queue is for the lines of this round.
             while bytes < self.sizer.round_bytes() && self.under_way + self.batch.len() + 1 < depth.max(2) {
                 let Some(landing) = self.free.pop() else { break };
-                match self.lanes[at].plan(landing, self.sizer.piece_bytes(), number) {
+                let reach = |from| self.channel.reach(at, from);
+                match self.lanes[at].plan(landing, self.sizer.piece_bytes(), number, reach) {
                     Ok(read) => {
                         bytes += read.bytes;
                         self.counts.pieces += 1;

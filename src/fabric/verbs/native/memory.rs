@@ -3,7 +3,7 @@
 
 use super::device::Device;
 use super::{Refusal, answered, ffi};
-use crate::fabric::{ACK_BYTES, Landing, Regions};
+use crate::fabric::{ACK_BYTES, Access, Landing, Regions};
 use crate::sys::memory::Slab;
 use crate::sys::sync::AtomicU64;
 use std::io;
@@ -112,19 +112,43 @@ impl Drop for Registration {
     }
 }
 
-/// A region that a peer may READ.
+/// A region that a peer may READ or, if it is for that, WRITE to; or that WRITEs of this end go out from.
 pub struct Region {
     registration: Registration,
+    bytes: usize,
     _regions: Arc<dyn Regions>,
 }
 
 impl Region {
     /// Offer one of `regions`.
     pub fn offer(domain: &Arc<Domain>, regions: &Arc<dyn Regions>, number: usize) -> Result<Region, Refusal> {
+        let access = match regions.access(number) {
+            Access::Read => ffi::ACCESS_REMOTE_READ,
+            Access::Write => ffi::ACCESS_REMOTE_READ | ffi::ACCESS_REMOTE_WRITE | ffi::ACCESS_LOCAL_WRITE,
+        };
+        Region::register(domain, regions, number, access)
+    }
+
+    /// Have WRITEs of this end go out from one of `regions`; no peer reaches it.
+    pub fn source(domain: &Arc<Domain>, regions: &Arc<dyn Regions>, number: usize) -> Result<Region, Refusal> {
+        Region::register(domain, regions, number, 0)
+    }
+
+    fn register(
+        domain: &Arc<Domain>,
+        regions: &Arc<dyn Regions>,
+        number: usize,
+        access: u32,
+    ) -> Result<Region, Refusal> {
         let words = regions.slab(number).words();
         // SAFETY: a slab is mapped while its owner lives, which is held beside the registration and dropped after it.
-        let registration = unsafe { Registration::new(domain, words, ffi::ACCESS_REMOTE_READ) }?;
-        Ok(Region { registration, _regions: regions.clone() })
+        let registration = unsafe { Registration::new(domain, words, access) }?;
+        Ok(Region { registration, bytes: size_of_val(words), _regions: regions.clone() })
+    }
+
+    /// Its length.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// How it is registered.

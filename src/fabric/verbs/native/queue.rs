@@ -1,11 +1,11 @@
 //! Queue pairs. A [`QueuePair`] is one end of a connection; a [`ReadQueue`] is the end that READs and WRITEs, and owns the landings of
-//! the READs that are under way: they come out with their completions, or go once the device has let go of them.
+//! the READs that are under way, and the sources of WRITEs: landings come out with their completions, or go once the device has let go of them.
 
 use super::cm::{Connection, Id};
 use super::completion::{COMPLETIONS_MAX, Completed, CompletionQueue};
-use super::memory::{Domain, Registration};
+use super::memory::{Domain, Region, Registration};
 use super::{READS_MAX, Refusal, Transfer, answered, ffi};
-use crate::fabric::{Landing, Read, WRITE_BYTES_MAX};
+use crate::fabric::{Landing, Read, WRITE_BYTES_MAX, WRITE_DEPTH_MAX, Write};
 use crate::sys::sync::Ordering::Relaxed;
 use std::sync::Arc;
 
@@ -97,6 +97,13 @@ impl QueuePair {
         answered("post READs", answer).map(drop)
     }
 
+    fn post_writes(&mut self, writes: &[Transfer]) -> Result<(), Refusal> {
+        // SAFETY: the queue pair stands until `end`. The memory that is named is that of sources, which the one caller, ReadQueue, keeps
+        // until the queue pair is gone. At most READS_MAX, or refused.
+        let answer = unsafe { ffi::rv_post_writes(self.id.raw(), writes.as_ptr(), writes.len() as u32) };
+        answered("post WRITEs", answer).map(drop)
+    }
+
     fn post_write(&mut self, write: &Transfer, inline: bool) -> Result<(), Refusal> {
         // SAFETY: the queue pair stands until `end`. What is inline is copied before this returns; else it lies in the buffer of the
         // one caller, ReadQueue, as above.
@@ -132,8 +139,12 @@ pub struct Reaped {
     pub failure: Option<(u32, u32)>,
 }
 
-/// Marks the completions of WRITEs; those of READs carry their slot.
+/// Marks the completions of acks; those of READs carry their slot.
 const WRITE_TAG: u64 = 1 << 63;
+/// Marks the completions of WRITEs of data.
+const DATA_TAG: u64 = 1 << 62;
+
+const _: () = assert!(WRITE_DEPTH_MAX <= READS_MAX, "a batch is one chain of requests");
 
 /// See the module.
 pub struct ReadQueue {
@@ -142,6 +153,9 @@ pub struct ReadQueue {
     under_way: [Option<(u64, Landing)>; READS_MAX],
     writes: u64,
     writes_done: u64,
+    sources: Vec<Region>,
+    /// WRITEs of data under way.
+    data_writes: usize,
     /// Where WRITEs start from if the queue pair takes none inline: a cell for each.
     buffer: Option<Landing>,
 }
@@ -149,7 +163,16 @@ pub struct ReadQueue {
 impl ReadQueue {
     /// Over `pair`, which completes to `completions`. `buffer`, a page, is needed unless [`ReadQueue::writes_inline`].
     pub fn new(pair: QueuePair, completions: Arc<CompletionQueue>, buffer: Option<Landing>) -> ReadQueue {
-        ReadQueue { pair, completions, under_way: Default::default(), writes: 0, writes_done: 0, buffer }
+        ReadQueue {
+            pair,
+            completions,
+            under_way: Default::default(),
+            writes: 0,
+            writes_done: 0,
+            sources: Vec::new(),
+            data_writes: 0,
+            buffer,
+        }
     }
 
     /// Whether `pair` takes WRITEs inline.
@@ -203,6 +226,38 @@ impl ReadQueue {
         if count == 0 { Ok(()) } else { self.pair.post_reads(&transfers[..count]) }
     }
 
+    /// Take these as sources; see [`ReadQueue::post_data`].
+    pub fn lend(&mut self, sources: Vec<Region>) {
+        assert!(self.sources.is_empty(), "sources are lent once");
+        self.sources = sources;
+    }
+
+    /// Post WRITEs of what lies in sources, of which `place` gives address and key at the peer, with one doorbell.
+    pub fn post_data(&mut self, writes: &[Write], place: impl Fn(&Write) -> (u64, u32)) -> Result<(), Refusal> {
+        assert!(self.data_writes + writes.len() <= WRITE_DEPTH_MAX, "more WRITEs under way than a queue takes");
+        let mut transfers = [Transfer::default(); WRITE_DEPTH_MAX];
+        for (transfer, write) in transfers.iter_mut().zip(writes) {
+            let source = &self.sources[write.source];
+            let end = write.from.checked_add(write.bytes);
+            assert!(end.is_some_and(|end| end <= source.bytes()), "a WRITE from beyond its source");
+            let (remote, rkey) = place(write);
+            *transfer = Transfer {
+                tag: DATA_TAG,
+                remote,
+                local: source.registration().address() + write.from as u64,
+                rkey,
+                lkey: source.registration().local_key(),
+                bytes: write.bytes as u32,
+                reserved: 0,
+            };
+        }
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.data_writes += writes.len();
+        self.pair.post_writes(&transfers[..writes.len()])
+    }
+
     /// Post a WRITE of `words` to `remote`. There must be room: [`ReadQueue::takes_write`].
     pub fn write(&mut self, remote: u64, rkey: u32, words: &[u64]) -> Result<(), Refusal> {
         assert!(self.takes_write() && size_of_val(words) <= WRITE_BYTES_MAX);
@@ -235,6 +290,8 @@ impl ReadQueue {
             }
             if completed.tag == WRITE_TAG {
                 self.writes_done += 1;
+            } else if completed.tag == DATA_TAG {
+                self.data_writes -= 1;
             } else if let Some((tag, landing)) = self.under_way.get_mut(completed.tag as usize).and_then(Option::take) {
                 finished(Finished { tag, landing, status: completed.status });
             }
@@ -251,6 +308,7 @@ impl Drop for ReadQueue {
             log::error!("verbs: cannot {}: errno {}; its memory is kept", refusal.doing, refusal.errno);
             self.under_way.iter_mut().for_each(|slot| std::mem::forget(slot.take()));
             std::mem::forget(self.buffer.take());
+            std::mem::forget(std::mem::take(&mut self.sources));
         }
     }
 }
