@@ -84,7 +84,8 @@ fn hold_to(transcripts: &[Transcript], address: SocketAddr, dialect: Dialect, re
 
 #[test]
 fn transcripts_hold_for_remora() {
-    let server = support::Server::start(&["-m", "64", "-t", "2"]);
+    // What waits for replicas that do not come waits for a short time: a transcript is played hundreds of times.
+    let server = support::Server::start(&["-m", "64", "-t", "2", "--ack-timeout", "1"]);
     hold_to(&transcripts(), server.tcp[0], Dialect::Remora, None);
 }
 

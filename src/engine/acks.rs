@@ -50,3 +50,181 @@ impl Engine {
         Outcome::Done
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::KEY_BYTES_MAX;
+    use crate::base::time::UnixSeconds;
+    use crate::engine::held::{Holders, Judge};
+    use crate::engine::{Attempt, Client, Context, Host, Output, Settings, WorkerStats};
+    use crate::protocol::{Parsed, parse};
+    use crate::store::{Store, StoreConfig};
+    use std::sync::Arc;
+
+    struct Nobody;
+
+    impl Client for Nobody {
+        fn is_local(&self) -> bool {
+            false
+        }
+    }
+
+    impl Host for Nobody {
+        fn connections(&self, _emit: &mut dyn FnMut(u64, &str, &str)) {}
+
+        fn worker_stats(&self) -> Vec<Arc<WorkerStats>> {
+            Vec::new()
+        }
+    }
+
+    /// One replica that has applied all of every shard but one.
+    struct AllBut(usize);
+
+    impl Holders for AllBut {
+        fn holders(&self, shard: usize, _position: u64) -> usize {
+            usize::from(shard != self.0)
+        }
+
+        fn holders_of_all(&self, positions: &[u64]) -> usize {
+            usize::from(self.0 >= positions.len())
+        }
+    }
+
+    const SHARDS: usize = 4;
+
+    fn engine(replicas: u8) -> Engine {
+        let store = Store::new(StoreConfig {
+            memory_bytes: 16 << 20,
+            item_bytes_max: 1 << 16,
+            evict: true,
+            workers: 1,
+            shards: Some(SHARDS),
+            hugepages: false,
+            hash_seed: Some((1, 2)),
+            epoch: None,
+        });
+        let settings = Settings { item_bytes_max: 1 << 16, workers: 1, rows: Vec::new() };
+        Engine::new(store.unwrap(), settings).with_acks(AckPolicy { replicas, timeout: Duration::MAX })
+    }
+
+    /// Execute the requests on `lines` in one turn; of the last: its answer, and the shards each of which it waits for.
+    fn waits_for(engine: &Engine, lines: &str) -> (String, Vec<usize>) {
+        let mut seat = engine.store().join();
+        let turn = seat.turn();
+        let (stats, mut scratch) = (WorkerStats::default(), Vec::new());
+        let now = UnixSeconds::now();
+        let mut context =
+            Context { turn: &turn, now, stats: &stats, scratch: &mut scratch, host: &Nobody, client: &Nobody };
+        let mut rest = lines.as_bytes();
+        let mut output = Output::default();
+        while !rest.is_empty() {
+            let mut key = [0; KEY_BYTES_MAX];
+            output = Output::default();
+            rest = match parse(rest, engine.parse_limits(), &mut key) {
+                Parsed::Request(request, bytes) => {
+                    let plan = engine.plan(&request);
+                    engine.execute(&mut context, &request, plan, Attempt::default(), &mut output);
+                    &rest[bytes..]
+                }
+                Parsed::Rejected(rejection) => {
+                    engine.reject(&mut context, &rejection, true, &mut output);
+                    &rest[rejection.skip_bytes as usize..]
+                }
+                Parsed::Incomplete { .. } => panic!("{lines:?}"),
+            };
+        }
+        let waits = |shard: &usize| {
+            let judge = Judge { holders: &AllBut(*shard), now: Instant::now(), ending: false, demoted: false };
+            output.is_holding() && !output.is_resolvable(&judge)
+        };
+        let shards = (0..SHARDS).filter(waits).collect();
+        (String::from_utf8(output.bytes().clone()).unwrap(), shards)
+    }
+
+    #[test]
+    fn what_wrote_is_held_and_nothing_else() {
+        let engine = engine(1);
+        for (lines, answer, held) in [
+            ("get a\r\n", "END\r\n", false),
+            ("set a 0 0 1\r\n1\r\n", "STORED\r\n", true),
+            ("set a 0 0 1\r\n1\r\nget a\r\n", "VALUE a 0 1\r\n1\r\nEND\r\n", false),
+            ("set a 0 0 1 noreply\r\n1\r\n", "", false),
+            ("add a 0 0 1\r\n1\r\n", "NOT_STORED\r\n", false),
+            ("cas a 0 0 1 1\r\n1\r\n", "EXISTS\r\n", false),
+            ("append a 0 0 1\r\n1\r\n", "STORED\r\n", true),
+            ("incr a 1\r\n", "12\r\n", true),
+            (
+                "set b 0 0 1\r\nx\r\nincr b 1\r\n",
+                "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
+                false,
+            ),
+            ("touch a 0\r\n", "TOUCHED\r\n", true),
+            ("touch nothing 0\r\n", "NOT_FOUND\r\n", false),
+            ("gat 0 a\r\n", "VALUE a 0 2\r\n12\r\nEND\r\n", true),
+            ("gat 0 nothing\r\n", "END\r\n", false),
+            ("ms a 1 q\r\n1\r\n", "", true),
+            ("ms a 1 A0\r\n1\r\n", "HD\r\n", false),
+            ("mg a t\r\n", "HD t-1\r\n", false),
+            ("mg a T0\r\n", "HD\r\n", true),
+            ("mg new N0\r\n", "HD W\r\n", true),
+            ("mg new N0\r\n", "HD Z\r\n", false),
+            ("md a I\r\n", "HD\r\n", true),
+            ("mg a\r\n", "HD X W\r\n", true),
+            ("mg a\r\n", "HD Z X\r\n", false),
+            ("md a C1\r\n", "EX\r\n", false),
+            ("ma n N0\r\n", "HD\r\n", true),
+            ("delete a\r\n", "DELETED\r\n", true),
+            ("delete a\r\n", "NOT_FOUND\r\n", false),
+            ("set n 0 0 70000\r\n", "SERVER_ERROR object too large for cache\r\n", false),
+            ("flush_all\r\n", "OK\r\n", true),
+            ("flush_all 100\r\n", "OK\r\n", false),
+            ("flush_all noreply\r\n", "", false),
+            ("mn\r\n", "MN\r\n", false),
+            ("wait 0 0\r\n", "", true),
+        ] {
+            let padded =
+                if lines.ends_with("70000\r\n") { format!("{lines}{}\r\n", "x".repeat(70_000)) } else { lines.into() };
+            let (told, shards) = waits_for(&engine, &padded);
+            assert_eq!(told, answer, "{lines:?}");
+            // `wait 0` needs no replica, so it is held but waits for none.
+            assert_eq!(!shards.is_empty(), held && !lines.starts_with("wait"), "{lines:?} waits for {shards:?}");
+        }
+    }
+
+    #[test]
+    fn without_acks_only_a_flag_asks_for_them() {
+        let engine = engine(0);
+        for (lines, held) in [
+            ("set a 0 0 1\r\n1\r\n", false),
+            ("ms a 1\r\n1\r\n", false),
+            ("ms a 1 A1\r\n1\r\n", true),
+            ("md a A1\r\n", true),
+        ] {
+            assert_eq!(!waits_for(&engine, lines).1.is_empty(), held, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_write_waits_for_its_shard_and_a_wide_one_for_all() {
+        let engine = engine(1);
+        let key = |shard: u32| {
+            let found = (0..)
+                .map(|number| format!("k{number}"))
+                .find(|key| engine.store().locate(key.as_bytes()).place.shard() == shard);
+            found.expect("every shard has keys")
+        };
+        let set = |key: &str| format!("set {key} 0 0 1\r\n1\r\n");
+        for shard in 0..SHARDS as u32 {
+            let lines = format!("{}{}", set(&key(0)), set(&key(shard)));
+            assert_eq!(waits_for(&engine, &lines).1, [shard as usize], "not for what others wrote in the same turn");
+        }
+        let all: Vec<usize> = (0..SHARDS).collect();
+        assert_eq!(waits_for(&engine, &format!("gat 0 {} {}\r\n", key(1), key(3))).1, all);
+        assert_eq!(waits_for(&engine, &format!("gat 0 {} {}\r\n", key(1), key(1))).1, [1]);
+        let too_long = "k".repeat(251);
+        assert!(waits_for(&engine, &format!("gat 0 {} {too_long}\r\n", key(2))).1.is_empty(), "an error is not held");
+        assert_eq!(waits_for(&engine, "flush_all\r\n").1, all);
+        assert_eq!(waits_for(&engine, "wait 1 60000\r\n").1, all);
+    }
+}

@@ -44,12 +44,25 @@ pub struct Output {
     lent_bytes: usize,
     /// How much of the stream that is kept here the socket has taken.
     sent_bytes: usize,
-    /// How much of the whole stream is no longer kept here.
+    /// None as long as nothing was held: an output is moved about in each turn of most connections, so it is small.
+    held: Option<Box<HeldAnswers>>,
+}
+
+/// Those of one output.
+#[derive(Default)]
+struct HeldAnswers {
+    /// How much of the whole stream, since there is this, is no longer kept in the output.
     gone_bytes: u64,
-    /// Held answers, each with its place in the whole stream; in order.
-    held: VecDeque<(Range<u64>, Held)>,
+    /// Each with its place in the whole stream; in order.
+    queue: VecDeque<(Range<u64>, Held)>,
     /// Memory that they point to.
     goal_bytes: usize,
+}
+
+impl HeldAnswers {
+    fn is_full(&self, pending_bytes: usize) -> bool {
+        pending_bytes + self.goal_bytes >= OUTPUT_BYTES_HIGH || self.queue.len() >= HELD_ANSWERS_MAX
+    }
 }
 
 /// What [`Output::resolve`] let go of.
@@ -97,20 +110,22 @@ impl Output {
 
     /// The same, as a place in the stream that is kept here.
     fn sendable_end(&self) -> usize {
-        match self.held.front() {
-            None => self.bytes.len() + self.lent_bytes,
-            Some((range, _)) => (range.start - self.gone_bytes) as usize,
-        }
+        let first = self.held.as_ref().and_then(|held| Some(held.queue.front()?.0.start - held.gone_bytes));
+        first.map_or(self.bytes.len() + self.lent_bytes, |first| first as usize)
     }
 
     /// True when no more requests should be executed for this connection.
     pub fn is_full(&self) -> bool {
-        self.pending_bytes() + self.goal_bytes >= OUTPUT_BYTES_HIGH || self.held.len() >= HELD_ANSWERS_MAX
+        let pending_bytes = self.pending_bytes();
+        match &self.held {
+            None => pending_bytes >= OUTPUT_BYTES_HIGH,
+            Some(held) => held.is_full(pending_bytes),
+        }
     }
 
     /// True when nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.pending_bytes() == 0 && self.held.is_empty()
+        self.pending_bytes() == 0 && !self.is_holding()
     }
 
     /// True when requests may be executed: nothing waits but what is held.
@@ -122,52 +137,55 @@ impl Output {
     pub fn capacity_bytes(&self) -> usize {
         self.bytes.capacity()
             + self.loans.capacity() * size_of::<(usize, ValueLoan)>()
-            + self.held.capacity() * size_of::<(Range<u64>, Held)>()
+            + self.held.as_ref().map_or(0, |held| held.queue.capacity() * size_of::<(Range<u64>, Held)>())
     }
 
     /// Where the whole stream ends: the place of the next answer, to hold it.
     pub fn end(&self) -> u64 {
-        self.gone_bytes + (self.bytes.len() + self.lent_bytes) as u64
+        self.held.as_ref().map_or(0, |held| held.gone_bytes) + (self.bytes.len() + self.lent_bytes) as u64
     }
 
     /// Hold what was appended since [`Output::end`] was `begin`: a whole answer, or the place of one.
     pub fn hold(&mut self, begin: u64, held: Held) {
-        self.goal_bytes += held.goal.bytes();
-        self.held.push_back((begin..self.end(), held));
+        let end = self.end();
+        let answers = self.held.get_or_insert_default();
+        answers.goal_bytes += held.goal.bytes();
+        answers.queue.push_back((begin..end, held));
     }
 
     /// True while an answer is held.
     pub fn is_holding(&self) -> bool {
-        !self.held.is_empty()
+        self.held.as_ref().is_some_and(|held| !held.queue.is_empty())
     }
 
     /// Whether [`Output::resolve`] would let go of something.
     pub fn is_resolvable(&self, judge: &Judge<'_>) -> bool {
-        self.held.front().is_some_and(|(_, held)| held.verdict(judge) != Verdict::Waits)
+        let front = self.held.as_ref().and_then(|held| held.queue.front());
+        front.is_some_and(|(_, held)| held.verdict(judge) != Verdict::Waits)
     }
 
     /// Let go of the held answers at the front that wait no longer, with other words in the place of those that have not made it.
     pub fn resolve(&mut self, judge: &Judge<'_>) -> Resolved {
         let mut resolved = Resolved::default();
         // Other words would move the places of loans. There are none once the turn has ended.
-        if !self.loans.is_empty() {
+        let Some(answers) = self.held.as_mut().filter(|_| self.loans.is_empty()) else {
             return resolved;
-        }
+        };
         // The bytes as they will be, and how many of them as they are that stands for.
         let (mut rewritten, mut rewritten_upto) = (Vec::new(), 0);
-        while let Some((_, front)) = self.held.front() {
+        while let Some((_, front)) = answers.queue.front() {
             let verdict = front.verdict(judge);
             if verdict == Verdict::Waits {
                 break;
             }
-            let (range, held) = self.held.pop_front().expect("it has a front");
-            self.goal_bytes -= held.goal.bytes();
+            let (range, held) = answers.queue.pop_front().expect("it has a front");
+            answers.goal_bytes -= held.goal.bytes();
             resolved.answers += 1;
             if verdict == Verdict::Stands {
                 continue;
             }
             resolved.failed += usize::from(!matches!(verdict, Verdict::Counted(_)));
-            let place = |position: u64| (position - self.gone_bytes) as usize;
+            let place = |position: u64| (position - answers.gone_bytes) as usize;
             rewritten.extend_from_slice(&self.bytes[rewritten_upto..place(range.start)]);
             held.write_verdict(verdict, judge.now, &mut rewritten);
             rewritten_upto = place(range.end);
@@ -184,13 +202,13 @@ impl Output {
         rewritten.extend_from_slice(&self.bytes[upto..]);
         self.bytes = rewritten;
         let moved = |position: u64| position.strict_add_signed(growth);
-        self.held.iter_mut().for_each(|(range, _)| *range = moved(range.start)..moved(range.end));
+        let answers = self.held.iter_mut().flat_map(|held| &mut held.queue);
+        answers.for_each(|(range, _)| *range = moved(range.start)..moved(range.end));
     }
 
     /// The client has gone: hold nothing. Returns how many answers were held.
     pub fn abandon_held(&mut self) -> usize {
-        self.goal_bytes = 0;
-        self.held.drain(..).count()
+        self.held.take().map_or(0, |held| held.queue.len())
     }
 
     /// One vectored write. Ok is how many bytes the socket took; 0 when it takes none now. Empties the output, keeping its
@@ -238,7 +256,9 @@ impl Output {
     }
 
     fn forget_sent(&mut self) {
-        self.gone_bytes += self.sent_bytes as u64;
+        if let Some(held) = &mut self.held {
+            held.gone_bytes += self.sent_bytes as u64;
+        }
         self.sent_bytes = 0;
     }
 

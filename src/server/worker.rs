@@ -109,12 +109,14 @@ impl<'s> Worker<'s> {
     fn poll(&mut self) {
         let work_is_left = !self.again.is_empty() || self.maintenance_is_due;
         let due = [self.acceptor.resting_until(), self.stop_at].into_iter().flatten().min();
-        let timeout = if work_is_left {
+        let mut timeout = if work_is_left {
             Some(Duration::ZERO)
         } else {
-            let left = due.map(|until| until.saturating_duration_since(Instant::now()));
-            [left, self.waiting.pause()].into_iter().flatten().min()
+            due.map(|until| until.saturating_duration_since(Instant::now()))
         };
+        if let Some(pause) = self.waiting.pause() {
+            timeout = Some(timeout.map_or(pause, |timeout| timeout.min(pause)));
+        }
         self.lane.stats.polls.increment();
         self.poller.wait(timeout).expect("epoll_wait on a set of our own");
     }

@@ -169,6 +169,13 @@ pub struct Place {
     hash: u64,
 }
 
+impl Place {
+    /// Number of the shard.
+    pub fn shard(self) -> u32 {
+        self.shard
+    }
+}
+
 impl Store {
     /// Make an empty store.
     pub fn new(config: StoreConfig) -> Result<Store, StoreError> {

@@ -161,7 +161,8 @@ fn while_a_replica_stands_still_others_go_on() {
         let (primary, replica) = pair(fabric, &["--ack-replicas", "1", "--ack-timeout", NEVER]);
         assert_eq!(primary.client().set("before", b"1"), "STORED");
         replica.server.signal("STOP");
-        let mut held = holding(&primary, "set a 0 0 1\r\n1\r\nget before\r\nms b 1 q\r\n2\r\nget a\r\n", "2");
+        let mut held = holding(&primary, "set a 0 0 1\r\n1\r\n", "1");
+        held.send(b"get before\r\nms b 1 q\r\n2\r\nget a\r\n");
         let gets = |primary: &Node| primary.rows_of("stats")["cmd_get"].parse::<u64>().expect("a number");
         wait_until("its reads are executed", || if gets(&primary) >= 2 { Ok(()) } else { Err(gets(&primary)) });
         let states = primary.client().rows("stats conns").join("\n");

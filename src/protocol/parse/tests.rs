@@ -195,6 +195,16 @@ fn commands_without_a_key() {
         });
     }
     line_refused("flush_all x\r\n", "CLIENT_ERROR invalid exptime argument");
+    for (line, number, time) in [(&b"wait 0 0\r\n"[..], 0, 0), (b" wait  32 60000 \n", 32, 60_000)] {
+        accepted(line, |request| {
+            assert!(
+                matches!(request, Request::Wait { replicas, milliseconds } if (replicas, milliseconds) == (number, time))
+            );
+        });
+    }
+    for rest in ["", " 1", " 33 1", " 1 60001", " -1 1", " 1 x", " 1 1 noreply"] {
+        line_refused(&format!("wait{rest}\r\n"), BAD);
+    }
     accepted(b"verbosity 1\r\n", |request| assert!(matches!(request, Request::Verbosity { level: 1, .. })));
     line_refused("verbosity\r\n", BAD);
     line_refused("verbosity noreply\r\n", "");
@@ -242,6 +252,9 @@ fn meta_flags_are_digested() {
     });
     meta(b"ma n M+\r\n", |ma| assert!(!ma.decrement && ma.delta == 1));
     meta(b"md k q I x MZ\r\n", |md| assert!(md.quiet && md.invalidate && md.remove_value));
+    for (flag, replicas) in [("A0", Some(0)), ("A32", Some(32)), ("q", None)] {
+        meta(format!("md k {flag}\r\n").as_bytes(), |md| assert_eq!(md.ack_replicas, replicas));
+    }
     meta(b"me Zm9v b\r\n", |me| assert_eq!((me.verb, me.key), (MetaVerb::Debug, &b"foo"[..])));
     meta(b"me key anything goes goes\r\n", |me| assert_eq!(me.key, b"key"));
 }
@@ -258,6 +271,9 @@ fn meta_refusals_have_memcacheds_words() {
         ("Tx v", "CLIENT_ERROR bad token in command line format"),
         ("Tx v Y", "CLIENT_ERROR invalid flag"),
         ("C-1", "CLIENT_ERROR bad token in command line format"),
+        ("A", "CLIENT_ERROR bad token in command line format"),
+        ("A33", "CLIENT_ERROR bad token in command line format"),
+        ("A1 A1", "CLIENT_ERROR duplicate flag"),
         ("D", "CLIENT_ERROR invalid numeric delta value"),
         ("Jx", "CLIENT_ERROR invalid numeric initial value"),
         ("F-1", BAD),

@@ -1,6 +1,6 @@
 //! A connection without a socket: parses its input to the end and holds the parser to what it promises.
 
-use remora::base::limits::KEY_BYTES_MAX;
+use remora::base::limits::{ACK_MILLISECONDS_MAX, ACK_REPLICAS_MAX, KEY_BYTES_MAX};
 use remora::protocol::classic::{Keys, NextKey};
 use remora::protocol::reply::{MetaCode, MetaFacts, meta_line};
 use remora::protocol::{KeyScratch, ParseLimits, Parsed, Rejection, Request, parse};
@@ -47,9 +47,13 @@ fn check(request: &Request<'_>) {
             assert!((1..=KEY_BYTES_MAX).contains(&meta.key.len()));
             check_key(meta.key_token);
             assert!(meta.value.len() <= LIMITS.value_bytes_max);
+            assert!(meta.ack_replicas.is_none_or(|replicas| replicas <= ACK_REPLICAS_MAX));
             let mut answer = Vec::new();
             meta_line(&mut answer, MetaCode::Done, meta, Some(&MetaFacts::default()));
             assert_eq!(answer.iter().filter(|byte| **byte == b'\n').count(), 1, "one line and no more");
+        }
+        Request::Wait { replicas, milliseconds } => {
+            assert!(*replicas <= ACK_REPLICAS_MAX && *milliseconds <= ACK_MILLISECONDS_MAX);
         }
         _ => {}
     }
