@@ -26,6 +26,8 @@ use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 use crate::sys::words::copy_words;
 use arrayvec::ArrayVec;
 
+/// In place of a position that no look has shown yet.
+const NOT_KNOWN: u64 = u64::MAX;
 /// Records applied while the lock is held, at most.
 const BATCH_RECORDS: usize = 64;
 /// And bytes, or one record.
@@ -144,7 +146,16 @@ impl Follower<'_> {
         }
         self.forgotten = None;
         self.room = position + self.shard.ring.bytes();
+        self.shard.owes_until.store(NOT_KNOWN, Relaxed);
         true
+    }
+
+    /// A look at the primary that was begun after the log began here shows `committed`: what had been moved from before the beginning stands below
+    /// that. Later looks say nothing more.
+    pub fn note_committed(&mut self, committed: u64) {
+        if self.shard.owes_until.load(Relaxed) == NOT_KNOWN {
+            self.shard.owes_until.store(committed, Relaxed);
+        }
     }
 
     /// Items below `tail` are gone at the primary: unlink them, publish the tail, let go of their bytes. At most `budget_bytes` of log are

@@ -265,6 +265,9 @@ impl<'s> Lane<'s> {
             }
             State::Follows | State::Begins => {}
         }
+        if let State::Follows = self.state {
+            self.follower.note_committed(line.committed);
+        }
         Ok(())
     }
 
