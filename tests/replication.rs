@@ -8,6 +8,7 @@
 //! | cuts.rs | control connections that are cut or stall, at every step |
 //! | stalls.rs | processes that stand still for a while |
 //! | chain.rs | replicas of replicas |
+//! | chain_retain.rs | writers that wait for a slow replica |
 //! | restarts.rs | processes that die |
 //! | acks.rs | acknowledged writes |
 //! | push.rs | replicas that are pushed to |
@@ -24,6 +25,8 @@ mod support;
 mod acks;
 #[path = "replication/chain.rs"]
 mod chain;
+#[path = "replication/chain_retain.rs"]
+mod chain_retain;
 #[path = "replication/cuts.rs"]
 mod cuts;
 #[path = "replication/follow.rs"]

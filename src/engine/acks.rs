@@ -19,16 +19,22 @@ impl Engine {
     /// How many replicas the answer to `request` is to wait for, if it turns out to have written something.
     #[inline]
     pub(super) fn ack_replicas(&self, request: &Request<'_>) -> u8 {
+        let by_default = self.acks.replicas;
         match request {
-            Request::Meta(request) => request.ack_replicas.unwrap_or(self.acks.replicas),
-            _ if self.acks.replicas == 0 => 0,
-            // Who wants no answer cannot be told anything.
-            _ if read_only::writes(request) == Some(true) => 0,
-            _ => self.acks.replicas,
+            Request::Meta(request) => request.ack_replicas.unwrap_or(by_default),
+            _ if by_default > 0 => self.ack_replicas_of_classic(request),
+            _ => 0,
         }
     }
 
+    /// Who wants no answer cannot be told anything.
+    #[cold]
+    fn ack_replicas_of_classic(&self, request: &Request<'_>) -> u8 {
+        if read_only::writes(request) == Some(true) { 0 } else { self.acks.replicas }
+    }
+
     /// Hold the answer that begins at `begin`, if this command has written something.
+    #[cold]
     pub(super) fn hold_answer(&self, call: &mut Call<'_, '_, '_>, replicas: u8, begin: u64) {
         let goal = match call.context.turn.appended() {
             Appended::Nothing => return,
@@ -48,6 +54,19 @@ impl Engine {
         let begin = call.out.end();
         call.out.hold(begin, Held { kind: Kind::Count, goal, replicas, since: Instant::now(), within });
         Outcome::Done
+    }
+}
+
+impl Call<'_, '_, '_> {
+    /// Where the answer begins that may be held for what is written from here on. A gat that is resumed has touched keys in an earlier turn; its
+    /// last part is held for them.
+    #[cold]
+    pub(super) fn begin_held(&self, request: &Request<'_>, resume: u32) -> u64 {
+        match request {
+            Request::Get(request) if resume > 0 && request.touch.is_some() => self.context.turn.resume_appended(),
+            _ => self.context.turn.forget_appended(),
+        }
+        self.out.end()
     }
 }
 

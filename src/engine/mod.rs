@@ -194,7 +194,7 @@ impl Engine {
             return call.refuse(no_room, resume, false);
         }
         let ack_replicas = self.ack_replicas(request);
-        let begin = if ack_replicas > 0 { call.begin_held() } else { 0 };
+        let begin = if ack_replicas > 0 { call.begin_held(request, resume) } else { 0 };
         let outcome = match request {
             Request::Get(request) => self.get(call, request, resume),
             Request::Store(request) => self.store_classic(call, request),
@@ -263,12 +263,6 @@ impl Call<'_, '_, '_> {
     /// Append one fixed line, unless the client wants none.
     fn answer_unless(&mut self, noreply: bool, line: &[u8]) -> Outcome {
         if noreply { Outcome::Done } else { self.answer(line) }
-    }
-
-    /// Where the answer begins that may be held for what is written from here on.
-    fn begin_held(&self) -> u64 {
-        self.context.turn.forget_appended();
-        self.out.end()
     }
 
     /// Whether a command that found no room is to be tried again.

@@ -110,8 +110,11 @@ impl Output {
 
     /// The same, as a place in the stream that is kept here.
     fn sendable_end(&self) -> usize {
-        let first = self.held.as_ref().and_then(|held| Some(held.queue.front()?.0.start - held.gone_bytes));
-        first.map_or(self.bytes.len() + self.lent_bytes, |first| first as usize)
+        let end = self.bytes.len() + self.lent_bytes;
+        match &self.held {
+            None => end,
+            Some(held) => held.queue.front().map_or(end, |(range, _)| (range.start - held.gone_bytes) as usize),
+        }
     }
 
     /// True when no more requests should be executed for this connection.
@@ -211,9 +214,9 @@ impl Output {
         self.held.take().map_or(0, |held| held.queue.len())
     }
 
-    /// One vectored write. Ok is how many bytes the socket took; 0 when it takes none now. Empties the output, keeping its
-    /// memory, once everything is sent.
-    pub fn write_out(&mut self, socket: impl AsFd, store: &Store, turn: &Turn<'_>) -> io::Result<usize> {
+    /// One vectored write, unless there is nothing to send. Ok is how many bytes the socket took; 0 when it takes none now. Empties the output,
+    /// keeping its memory, once everything is sent.
+    pub fn write_out(&mut self, socket: impl AsFd, store: &Store, turn: &Turn<'_>) -> io::Result<Option<usize>> {
         self.write_with(|loan| store.loaned(turn, loan), |parts| send_parts(&socket, parts))
     }
 
@@ -266,10 +269,10 @@ impl Output {
         &mut self,
         resolve: impl Fn(&ValueLoan) -> WordSpan<'r>,
         send: impl FnOnce(&[Part<'_>]) -> io::Result<usize>,
-    ) -> io::Result<usize> {
+    ) -> io::Result<Option<usize>> {
         let end = self.sendable_end();
         if end == self.sent_bytes {
-            return Ok(0);
+            return Ok(None);
         }
         let attempt = if self.loans.is_empty() {
             // Most answers are small and all bytes: no list of parts is made for them.
@@ -288,7 +291,7 @@ impl Output {
         if self.pending_bytes() == 0 {
             self.clear();
         }
-        Ok(sent)
+        Ok(Some(sent))
     }
 
     fn clear(&mut self) {

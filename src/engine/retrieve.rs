@@ -27,9 +27,6 @@ impl Engine {
         let touch = request.touch.map(|exptime| expiry_of(exptime, call.context.now));
         let mut ahead = KeysAhead::new();
         let mut from = resume;
-        if touch.is_some() && resume > 0 {
-            call.context.turn.resume_appended();
-        }
         loop {
             let then = self.look_ahead(call, &request.keys, from, &mut ahead);
             for (at, next) in ahead.drain(..) {

@@ -20,6 +20,9 @@ pub enum Unfit {
          and without -m and --shards"
     )]
     Geometry,
+    /// Neither a primary nor a replica that has begun would say so.
+    #[error("the primary at {0} tells of no epoch that a log can have: it is no primary")]
+    NoEpoch(String),
     /// A promotion has passed it by.
     #[error(
         "the primary at {at} is of epoch {theirs}, this replica knows {ours}: it was replaced; point this replica \
@@ -118,6 +121,9 @@ impl Admitted {
             return Err(Unfit::Geometry);
         }
         let (theirs, known) = (self.epoch(), store.epochs());
+        if !theirs.is_valid() {
+            return Err(Unfit::NoEpoch(at.into()));
+        }
         if is_outdated(theirs, &known) {
             return Err(Unfit::Outdated { at: at.into(), theirs, ours: store.newest_epoch() });
         }

@@ -4,35 +4,109 @@
 
 use super::REPLICAS_MAX;
 use super::ack::applied;
+use super::retain::Hold;
+use crate::store::sizing::SHARDS_MAX;
 use crate::sys::memory::Slab;
 use arrayvec::ArrayVec;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// See the module. One per store; put up and taken down by who admits replicas.
 #[derive(Default)]
 pub struct Board {
-    slots: Mutex<ArrayVec<(u64, Arc<Slab>), REPLICAS_MAX>>,
+    slots: Mutex<Slots>,
     /// Grows with each change of `slots`.
     version: AtomicU64,
+    /// The log is kept for replicas that are at most so many bytes behind.
+    retain_bytes: AtomicU64,
+    /// How often one was let go all the same.
+    let_go: AtomicU64,
+}
+
+type Slots = ArrayVec<Arc<Kept>, REPLICAS_MAX>;
+
+/// One replica's ack slot, and whether log is kept for it: see [`super::retain`].
+pub struct Kept {
+    /// Of its session.
+    pub session: u64,
+    /// Its ack slot.
+    pub ack: Arc<Slab>,
+    holds: Box<[Hold]>,
+    /// Where it was let go: shard and position, once it was.
+    let_go: Mutex<Option<(usize, u64)>>,
+}
+
+impl Kept {
+    /// What it does to a shard's reclaim.
+    pub(super) fn hold(&self, shard: usize) -> &Hold {
+        &self.holds[shard]
+    }
+
+    /// The shard and the position that it lacked when it was let go; None while it is not.
+    pub(super) fn let_go(&self) -> Option<(usize, u64)> {
+        *self.place()
+    }
+
+    /// It is close again.
+    pub(super) fn take_back(&self) {
+        *self.place() = None;
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<(usize, u64)>> {
+        self.let_go.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
 }
 
 impl Board {
     /// The slot of session `session`, from now on; in place of an earlier one of the same session.
     pub fn put_up(&self, session: u64, ack: Arc<Slab>) {
         let mut slots = self.slots();
-        slots.retain(|slot| slot.0 != session);
-        slots.try_push((session, ack)).unwrap_or_else(|_| panic!("more sessions than there may be replicas"));
+        slots.retain(|slot| slot.session != session);
+        let holds = (0..SHARDS_MAX).map(|_| Hold::default()).collect();
+        let kept = Arc::new(Kept { session, ack, holds, let_go: Mutex::default() });
+        slots.try_push(kept).unwrap_or_else(|_| panic!("more sessions than there may be replicas"));
         self.version.fetch_add(1, Release);
     }
 
     /// No longer.
     pub fn take_down(&self, session: u64) {
-        self.slots().retain(|slot| slot.0 != session);
+        self.slots().retain(|slot| slot.session != session);
         self.version.fetch_add(1, Release);
     }
 
-    fn slots(&self) -> MutexGuard<'_, ArrayVec<(u64, Arc<Slab>), REPLICAS_MAX>> {
+    /// Keep the log for replicas that are at most so many bytes behind.
+    pub(super) fn retain(&self, bytes: u64) {
+        self.retain_bytes.store(bytes, Relaxed);
+    }
+
+    /// See [`Board::retain`]; 0 if it is not kept.
+    pub fn retain_bytes(&self) -> u64 {
+        self.retain_bytes.load(Relaxed)
+    }
+
+    /// How often a replica was let go.
+    pub fn let_go_count(&self) -> u64 {
+        self.let_go.load(Relaxed)
+    }
+
+    /// Whether the log is not kept for the replica of this session; None if it has no slot here.
+    pub fn is_let_go(&self, session: u64) -> Option<bool> {
+        self.slots().iter().find(|slot| slot.session == session).map(|slot| slot.let_go().is_some())
+    }
+
+    /// Everybody, for who asks now and then.
+    pub(super) fn kept(&self) -> Slots {
+        self.slots().clone()
+    }
+
+    /// Do not keep the log for this replica until it has passed `position` of a shard.
+    pub(super) fn let_go(&self, kept: &Kept, shard: usize, position: u64) {
+        if kept.place().replace((shard, position)).is_none() {
+            self.let_go.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -54,7 +128,7 @@ impl BoardView {
     pub fn refresh(&mut self) {
         let version = self.board.version.load(Acquire);
         if version != self.version {
-            self.slots = self.board.slots().iter().map(|slot| slot.1.clone()).collect();
+            self.slots = self.board.slots().iter().map(|slot| slot.ack.clone()).collect();
             self.version = version;
         }
     }

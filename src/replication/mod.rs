@@ -19,6 +19,7 @@
 //! | [`ack`] | the ack slot |
 //! | [`board`] | who has applied what: the ack slots of all replicas of now |
 //! | [`standing`] | where this process stands in a chain |
+//! | [`retain`] | the log that is kept for a slow replica, and when it is let go |
 //! | [`pace`] | pauses between looks |
 //! | [`report`] | what is told to people |
 //!
@@ -40,6 +41,7 @@ pub mod pull;
 pub mod push;
 pub mod report;
 pub mod resume;
+pub mod retain;
 pub mod secret;
 pub mod session;
 pub mod standing;

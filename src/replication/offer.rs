@@ -299,11 +299,21 @@ impl Offer {
         Some(slot)
     }
 
+    fn retain(&self, session: u64) -> &'static str {
+        let board = &self.config.board;
+        match board.is_let_go(session).filter(|_| board.retain_bytes() > 0) {
+            Some(true) => "let_go",
+            Some(false) => "held",
+            None => "",
+        }
+    }
+
     /// All replicas, as they stand now.
     pub fn replicas(&self) -> Vec<ReplicaView> {
         let spans = self.store.shards().iter().map(|shard| (shard.control().tail(), shard.control().committed()));
         let spans: Vec<(u64, u64)> = spans.collect();
-        self.slots().iter_mut().map(|slot| slot.view(&spans)).collect()
+        let views = self.slots().iter_mut().map(|slot| slot.view(&spans)).collect::<Vec<_>>();
+        views.into_iter().map(|view| ReplicaView { retain: self.retain(view.session), ..view }).collect()
     }
 }
 
@@ -347,6 +357,7 @@ impl Slot {
             records: summary.records,
             resyncs: summary.begun_anew,
             bad_records: summary.bad_records,
+            retain: "",
             seconds: self.since.elapsed().as_secs(),
         }
     }
@@ -360,6 +371,10 @@ impl Report for Offer {
         let replicas = self.replicas();
         emit("replicas", &replicas.len().to_string());
         self.counters.rows(emit);
+        if self.config.board.retain_bytes() > 0 {
+            emit("replica_retain_bytes", &self.config.board.retain_bytes().to_string());
+            emit("replicas_let_go", &self.config.board.let_go_count().to_string());
+        }
         replicas.iter().enumerate().for_each(|(number, replica)| replica.rows(number, emit));
     }
 }

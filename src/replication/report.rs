@@ -36,6 +36,8 @@ pub struct ReplicaView {
     pub resyncs: u64,
     /// Records that failed its check.
     pub bad_records: u64,
+    /// With `--replica-retain`: `held` while its log is kept, `let_go` while it is not; else empty.
+    pub retain: &'static str,
     /// Seconds since it was admitted.
     pub seconds: u64,
 }
@@ -103,6 +105,9 @@ impl ReplicaView {
         row("records", &self.records);
         row("resyncs", &self.resyncs);
         row("bad_records", &self.bad_records);
+        if !self.retain.is_empty() {
+            row("retain", &self.retain);
+        }
         row("seconds", &self.seconds);
     }
 }

@@ -54,6 +54,13 @@ pub fn resume(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor
     }
 }
 
+/// Whether it cannot be told what a log of `epoch` has just below `cursor`, where a slab begins and a later epoch, too: before that epoch's record
+/// stands a pad of the older epoch, if there was room for one; but something else of the same length may stand there in a log that went another way.
+pub fn is_doubtful(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor: u64) -> bool {
+    let begins = |start: &EpochStart| start.begins[shard] == cursor;
+    epoch.is_some_and(|epoch| history.iter().any(|start| start.epoch.follows(epoch) && begins(start)))
+}
+
 /// Whether a log that is in `epoch` at `cursor` has bytes that the primary's has not, and will not have.
 pub fn has_diverged(history: &[EpochStart], shard: usize, epoch: Epoch, cursor: u64, line: &Line) -> bool {
     let Some(at) = history.iter().position(|start| start.epoch == epoch) else { return true };
@@ -146,6 +153,16 @@ mod tests {
         assert_eq!(resume(&history, 1, Some(epoch(2)), 1600, &line), Resume::Continue);
         assert_eq!(resume(&history, 1, Some(epoch(2)), 1490, &line), Resume::Begin(Why::Diverged), "other bytes below");
         assert_eq!(resume(&history, 1, Some(epoch(1)), 1600, &line), Resume::Continue);
+    }
+
+    #[test]
+    fn what_stands_before_a_later_epoch_may_be_something_else() {
+        let history = history(&[64, 1500, 1800]);
+        let doubtful = |generation, cursor| is_doubtful(&history, 0, Some(epoch(generation)), cursor);
+        assert!(doubtful(1, 1500) && doubtful(1, 1800) && doubtful(2, 1800));
+        assert!(
+            !doubtful(2, 1500) && !doubtful(1, 1492) && !doubtful(3, 1800) && !is_doubtful(&history, 0, None, 1500)
+        );
     }
 
     #[test]

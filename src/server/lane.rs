@@ -104,11 +104,15 @@ impl Lane<'_> {
         output: &mut Output,
         cause: Cause,
     ) -> io::Result<Next> {
-        self.release(output);
-        self.write(turn, connection, output)?;
-        let mut more = false;
+        let is_fresh = output.is_empty();
+        if !is_fresh {
+            self.release(output);
+            self.write(turn, connection, output)?;
+        }
         // What was read ahead lies in a buffer that others need: it is executed, or kept, now.
-        if connection.phase == Phase::Open && (output.takes_more() || connection.read_ahead.is_some()) {
+        let goes_on = is_fresh || output.takes_more() || connection.read_ahead.is_some();
+        let mut more = false;
+        if connection.phase == Phase::Open && goes_on {
             let stop = if connection.input.is_executable() {
                 self.execute_pending(turn, connection, output)
             } else if cause == Cause::Ready {
@@ -121,17 +125,23 @@ impl Lane<'_> {
             self.write(turn, connection, output)?;
             more = matches!(stop, Some(Stop::Yield | Stop::Full | Stop::Parked));
         }
-        Ok(match connection.phase {
+        let is_open = connection.phase == Phase::Open;
+        if output.is_empty() {
+            return Ok(match (is_open, more) {
+                (true, true) => Next::Again,
+                (true, false) => Next::Read,
+                (false, _) => self.finish(connection),
+            });
+        }
+        Ok(match is_open {
             _ if output.sendable_bytes() > 0 => Next::Write,
-            Phase::Open if output.is_full() => Next::Replicas,
-            Phase::Open => {
+            true if !output.is_full() => {
                 if more {
                     Next::Again
                 } else {
                     Next::Read
                 }
             }
-            _ if output.is_empty() => self.finish(connection),
             _ => Next::Replicas,
         })
     }
@@ -272,10 +282,9 @@ impl Lane<'_> {
     }
 
     fn write(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> io::Result<()> {
-        if output.sendable_bytes() == 0 {
+        let Some(sent) = output.write_out(&connection.socket, self.shared.engine.store(), turn)? else {
             return Ok(());
-        }
-        let sent = output.write_out(&connection.socket, self.shared.engine.store(), turn)?;
+        };
         self.stats.write_calls.increment();
         self.stats.bytes_written.add(sent as u64);
         if sent > 0 {

@@ -99,7 +99,9 @@ impl<'s> Worker<'s> {
         self.tick(turn);
         self.accept();
         self.serve_ready(turn);
-        self.serve_waiting(turn);
+        if !self.waiting.tokens.is_empty() {
+            self.serve_waiting(turn);
+        }
         self.sweep();
         self.stop_if_asked();
         self.maintain(turn);
@@ -181,10 +183,8 @@ impl<'s> Worker<'s> {
     }
 
     /// Answer who has waited for replicas, and was not served in this turn anyway.
+    #[cold]
     fn serve_waiting(&mut self, turn: &Turn<'_>) {
-        if self.waiting.tokens.is_empty() {
-            return;
-        }
         for at in 0..self.waiting.tokens.len() {
             let token = self.waiting.tokens[at];
             let Some(connection) = self.connections.get_mut(token) else { continue };
@@ -235,11 +235,14 @@ impl<'s> Worker<'s> {
         if next == Next::Again {
             self.again.push(token);
         }
-        if !connection.is_waiting && connection.is_holding() {
+        if connection.is_holding() && !connection.is_waiting {
             connection.is_waiting = true;
             self.waiting.tokens.push(token);
         }
-        if let Err(error) = watch(&self.poller, connection, interest_for(next)) {
+        let interest = interest_for(next);
+        if interest != connection.interest
+            && let Err(error) = watch(&self.poller, connection, interest)
+        {
             log::warn!("cannot watch a connection: {error}; raise /proc/sys/fs/epoll/max_user_watches");
             self.close(token);
         }
@@ -324,7 +327,6 @@ fn watch(poller: &Poller, connection: &mut Connection, interest: Interest) -> io
     let (before, token) = (connection.interest, connection.token.to_bits());
     connection.interest = interest;
     match (before, interest) {
-        _ if before == interest => Ok(()),
         (_, Interest::Nothing) => poller.remove(&connection.socket),
         (Interest::Nothing, _) => poller.add(&connection.socket, token, interest),
         _ => poller.change(&connection.socket, token, interest),

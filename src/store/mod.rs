@@ -15,6 +15,7 @@
 //! | [`epochs`] | whose history a log is, and where it passed to another primary |
 //! | [`promotion`] | a store changes hands: a replica's begins an epoch of its own |
 //! | [`reclaim`] | the tail: eviction, second chance, growing the index |
+//! | [`retain`] | who else needs the tail |
 //! | [`sizing`] | how `-m`, `-I` and `-t` become shards and rings |
 //!
 //! In goes a key; out come [`Item`]s that stay for the [`Turn`]. The invariant kept: the store is a function of the bytes between tail and
@@ -30,6 +31,7 @@ pub mod item;
 pub mod promotion;
 pub mod reclaim;
 pub mod record;
+pub mod retain;
 pub mod ring;
 pub mod shape;
 pub mod shard;
@@ -54,6 +56,7 @@ pub use item::{Item, MetaChange, NewItem, ValueLoan};
 pub use promotion::{Extent, TurnsOfNow};
 pub use record::Draft;
 use record::{Kind, Meta, Source};
+pub use retain::TailGuard;
 use ring::{CONTROL_LINE_BYTES, Ring};
 use shard::Shard;
 pub use sizing::{StoreConfig, StoreError};

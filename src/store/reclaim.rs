@@ -92,10 +92,14 @@ impl Shard {
         while tail < writer.head && tail - begin < STEP_BYTES && self.free_bytes(writer) < goal_bytes {
             let position = self.ring.settle(tail);
             let record = self.record(position);
+            let end = position + record.shape.record_bytes() as u64;
+            if !self.may_give_up(writer, end) {
+                break;
+            }
             if record.shape.kind() == Kind::Set && !self.retire(writer, &record, position, now) {
                 break;
             }
-            tail = position + record.shape.record_bytes() as u64;
+            tail = end;
             control.advance_tail(tail);
         }
         self.look_ahead(writer, tail);

@@ -9,6 +9,7 @@ use super::index::{Entry as Slot, Index, Look, SlotRef};
 use super::item::Item;
 use super::promotion::with_epoch_record;
 use super::record::{Draft, HEADER_BYTES, Kind, Record, Shape};
+use super::retain::TailGuard;
 use super::ring::{BIRTH, ControlLine, Ring};
 use crate::base::epoch::Epoch;
 use crate::base::hash::IndexHash;
@@ -20,7 +21,7 @@ use crate::sys::quiescence::{Domain, Era};
 use crate::sys::sync::{AtomicU64, Mutex, MutexGuard, Ordering::Relaxed};
 use crossbeam::utils::CachePadded;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// How a shard treats its memory; the same for all of a store.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +56,8 @@ pub struct Shard {
     /// How many shards of the store want it; so that who looks once a turn looks at one word.
     attention_wanted: Arc<AtomicU64>,
     lock_waits: AtomicU64,
+    /// Asked before the tail moves, if there is one.
+    pub(super) guard: OnceLock<Arc<dyn TailGuard>>,
     /// On a cache line of its own: readers need what stands before it, and nothing of this.
     writer: CachePadded<Mutex<Writer>>,
 }
@@ -75,6 +78,8 @@ pub struct Writer {
     /// Bytes that reclaim may still append again.
     pub(super) credit: u64,
     pub(super) counts: Counts,
+    /// The guard lets everything below go; see [`super::retain`].
+    pub(super) floor: u64,
     /// What the tail has passed is counted from here: where the log was born, or (modulo 2^64) as if it had been when a replica jumps.
     pub(super) counted_from: u64,
 }
@@ -123,6 +128,7 @@ impl Shard {
             victim: None,
             credit: ring.bytes() / CREDIT_SHARE_MAX,
             counts: Counts::default(),
+            floor: 0,
             counted_from: BIRTH,
         };
         Ok(Shard {
@@ -138,6 +144,7 @@ impl Shard {
             attention: AtomicU64::new(0),
             attention_wanted,
             lock_waits: AtomicU64::new(0),
+            guard: OnceLock::new(),
             writer: CachePadded::new(Mutex::new(writer)),
         })
     }

@@ -1,8 +1,8 @@
 //! Two stores held against each other, word by word and item by item.
 
 use remora::base::time::UnixSeconds;
-use remora::store::Store;
 use remora::store::record::{Kind, Record};
+use remora::store::{EpochStart, Store};
 use remora::sys::memory::Slab;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -67,7 +67,7 @@ pub fn items(store: &Store, now: UnixSeconds) -> BTreeMap<Vec<u8>, Seen> {
 
 /// Both rings hold the same between tail and committed: each record proves itself, and every word but a set's first and a pad's body is equal.
 pub fn assert_identical(primary: &Store, replica: &Store) {
-    let (theirs, ours) = (Rings::of(primary), Rings::of(replica));
+    let (theirs, ours, history) = (Rings::of(primary), Rings::of(replica), replica.epochs());
     for (number, (shard, copy)) in primary.shards().iter().zip(replica.shards()).enumerate() {
         let (line, mine) = (shard.control(), copy.control());
         assert_eq!((mine.epoch(), mine.epoch_begin()), (line.epoch(), line.epoch_begin()));
@@ -76,7 +76,8 @@ pub fn assert_identical(primary: &Store, replica: &Store) {
         for (position, record) in walked.by_ref() {
             let (at, copied) = followed.next().expect("as many records");
             assert_eq!((at, copied.shape), (position, record.shape));
-            assert!(copied.proves_itself(at, mine.epoch()), "the record at {at}");
+            let sealed_by = epoch_of(&history, number, at).unwrap_or(mine.epoch());
+            assert!(copied.proves_itself(at, sealed_by), "the record at {at}");
             for word in words_that_must_agree(&record) {
                 let at = position + word as u64 * 8;
                 assert_eq!(ours.word(number, at).load(Relaxed), theirs.word(number, at).load(Relaxed), "at {at}");
@@ -84,6 +85,11 @@ pub fn assert_identical(primary: &Store, replica: &Store) {
         }
         assert!(followed.next().is_none());
     }
+}
+
+/// The epoch that a position belongs to, as far back as is remembered.
+fn epoch_of(history: &[EpochStart], shard: usize, position: u64) -> Option<u64> {
+    history.iter().rev().find(|start| start.begins[shard] <= position).map(|start| start.epoch.0)
 }
 
 /// The words of a record that are the same on every replica.

@@ -4,7 +4,7 @@
 use crate::clock;
 use crate::compare::assert_same;
 use crate::ledger::Ledger;
-use crate::pair::{Setup, primary, primary_of, replica_of};
+use crate::pair::{NOW, Setup, primary, primary_of, replica_of};
 use crate::session::{Network, Offered, Session};
 use crate::writer::Writer;
 use crate::{SHARDS, SLABS, is_whole, seeds};
@@ -163,14 +163,13 @@ impl<'s> Chain<'s> {
                 let writes = self.random.usize(0..3);
                 self.write(writes)
             }
-            for link in 0..self.links.len() {
-                match resting[link].checked_sub(1) {
-                    Some(rest) => resting[link] = rest,
-                    None => {
-                        (0..self.random.usize(0..4)).for_each(|_| self.pull(link));
-                        resting[link] = if self.random.u8(0..30) == 0 { self.random.usize(0..60) } else { 0 };
-                    }
+            for (link, rest) in resting.iter_mut().enumerate() {
+                if *rest > 0 {
+                    *rest -= 1;
+                    continue;
                 }
+                (0..self.random.usize(0..4)).for_each(|_| self.pull(link));
+                *rest = if self.random.u8(0..30) == 0 { self.random.usize(0..60) } else { 0 };
             }
             let last = self.links.last().expect("a chain has links");
             self.ledger.assert_all_written(last.store, KEYS, self.writer.now());
@@ -316,4 +315,87 @@ fn who_is_ahead_waits() {
         assert_eq!((links[1].counts.joined, links[1].counts.overrun + links[1].counts.diverged), (2, 0), "{links:?}");
         assert_eq!((links[2].counts.joined, links[2].counts.overrun + links[2].counts.diverged), (2, 0), "{links:?}");
     }
+}
+
+/// A replica becomes the primary, as `ctl promote` has it.
+fn promote(chain: &mut Chain<'_>, link: usize) {
+    chain.links[link].end_session();
+    let (store, known) = (chain.links[link].store, &chain.links[link].known);
+    assert!(known.iter().all(Option::is_some), "it has something of every shard");
+    let has_room = (0..100).any(|_| store.make_room_for_epoch(NOW).is_ok());
+    assert!(has_room, "nobody reads");
+    store.begin_epoch(store.newest_epoch().succeed().expect("an epoch can follow"));
+}
+
+/// What was the primary follows, with what it has.
+fn demote<'s>(chain: &mut Chain<'s>, link: usize, old: &'s Arc<Store>, new: &'s Arc<Store>) {
+    chain.links[link] = Link::new(chain.random.u64(..), old, new);
+    chain.links[link].known = old.epochs_of_shards();
+    chain.writer = Writer::new(new, &mut chain.ledger, chain.setup, KEYS);
+}
+
+/// Those below it go on over the record that begins the epoch; nobody of them joins anew. What was the primary drops what nobody else has.
+#[test]
+fn who_is_promoted_in_the_middle_is_followed_on() {
+    let (mut above, mut below) = (Seen::default(), Seen::default());
+    for seed in seeds() {
+        println!("REMORA_SEED={seed}");
+        let stores = stores(SLABS);
+        let mut chain = Chain::new(seed, SLABS, &stores);
+        chain.drive(20, false);
+        chain.settle(&stores[0]);
+        for link in 0..DEPTH {
+            chain.links[link].end_session();
+            chain.links[link].faults = faults(&mut chain.random);
+        }
+        chain.drive(20 + seed as usize % 20 * 2, false);
+        promote(&mut chain, 0);
+        demote(&mut chain, 0, &stores[0], &stores[1]);
+        chain.drive(60, false);
+        chain.settle(&stores[1]);
+        assert_eq!(stores[1].epochs().len(), 2);
+        assert!(stores.iter().all(|store| store.epochs() == stores[1].epochs()));
+        let links = chain.seen();
+        above.add(&links[0]);
+        for link in &links[1..] {
+            assert_eq!(link.counts.joined, SLABS.shards as u64, "once: {link:?}");
+            below.add(link);
+        }
+    }
+    println!("above {above:?}, below {below:?}");
+    assert_eq!((below.counts.diverged, below.counts.overrun, below.counts.bad_records), (0, 0, 0));
+    assert!(!is_whole() || above.counts.diverged > 0 && below.epoch_changed > 0);
+}
+
+/// A replica that lags is promoted. What was the primary follows it, and drops its last writes; those below that one have them too, and have to
+/// drop them as well, though they were never told by whom they follow but by the history.
+#[test]
+fn what_was_dropped_above_is_dropped_below() {
+    let mut below = Seen::default();
+    for seed in seeds() {
+        println!("REMORA_SEED={seed}");
+        let stores = stores(SLABS);
+        let [old, new, middle, last] = &stores[..] else { panic!("a chain of {DEPTH}") };
+        let mut chain = Chain::new(seed, SLABS, &stores);
+        chain.links[1].follow(old);
+        assert!(std::ptr::eq(chain.links[2].upstream, middle));
+        chain.drive(20, false);
+        chain.settle(old);
+        for link in 1..DEPTH {
+            chain.links[link].end_session();
+            chain.links[link].faults = if seed % 2 == 0 { Faults::default() } else { faults(&mut chain.random) };
+        }
+        // From here on the one that will be promoted sees nothing.
+        chain.write(20 + seed as usize % 5 * 20);
+        (0..seed as usize * 20).for_each(|_| [1, 2].into_iter().for_each(|link| chain.pull(link)));
+        promote(&mut chain, 0);
+        demote(&mut chain, 0, old, new);
+        chain.write(seed as usize % 7 * 15);
+        chain.drive(60, seed % 3 == 0);
+        chain.settle(new);
+        assert!(stores.iter().all(|store| store.epochs() == new.epochs()) && last.epochs().len() == 2);
+        chain.seen()[1..].iter().for_each(|link| below.add(link));
+    }
+    println!("{below:?}");
+    assert!(!is_whole() || below.counts.diverged > 0 && below.began_anew > 0 && below.epoch_changed > 0);
 }

@@ -12,7 +12,7 @@ use remora::base::epoch::Epoch;
 use remora::fabric::Regions;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::PullError;
-use remora::store::Store;
+use remora::store::{EpochStart, NOT_BEGUN, Store};
 use remora::sys::memory::Slab;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -336,4 +336,38 @@ fn rings_with_changed_words() {
         pull_honest(&mut scene, &[None]);
     }
     assert!(found > 0 && (refused > 0 || !crate::is_whole()));
+}
+
+/// Its lines and its history contradict each other. It may be a replica that has been told of a new epoch, and has not dropped yet what it has
+/// beyond the old one's end; or one whose history says nothing yet of an epoch that its log has come to.
+#[test]
+fn a_history_that_the_lines_contradict_ends_it_at_once() {
+    let mut scene = Scene::new(1, ONE);
+    let first = scene.store.epochs().remove(0);
+    let second = |begin| EpochStart { epoch: first.epoch.succeed().expect("a later epoch"), begins: vec![begin] };
+    let line = scene.store.shards()[0].control();
+    let middle = scene.store.shards()[0].walk(line.tail()).nth(20).expect("many records").0;
+
+    scene.offered.history = vec![first.clone(), second(middle)];
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    let ended = lie_until_it_ends(&mut session, &scene.replica);
+    assert!(matches!(ended, PullError::BeganAnew { shard: 0, .. }), "{ended}");
+    let known = session.puller.known();
+    drop(session);
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &known, &Faults::default());
+    lie_until_it_ends(&mut session, &scene.replica);
+    assert_eq!(session.puller.counts().diverged, 1, "what was applied is not gone on from");
+    drop(session);
+
+    scene.offered.history = vec![first.clone(), second(NOT_BEGUN)];
+    let epoch = scene.offered.history[1].epoch;
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    pull(&mut session, &scene.replica).expect("it has not come to the second epoch");
+    set(&scene.forged, EPOCH, |_| epoch.0);
+    let ended = lie_until_it_ends(&mut session, &scene.replica);
+    assert!(matches!(ended, PullError::EpochChanged(changed) if changed == epoch), "{ended}");
+    let known = session.puller.known();
+    drop(session);
+    scene.offered.history = vec![first];
+    pull_honest(&mut scene, &known);
 }

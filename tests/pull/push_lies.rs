@@ -88,7 +88,12 @@ fn an_inbox_that_holds_lies() {
                 lie(&mut *liar, &lies, &mut random, &layout, &offered);
                 match puller.step(Duration::ZERO) {
                     Ok(_) => {}
-                    Err(PullError::Senseless { .. } | PullError::BadRecord { .. } | PullError::EpochChanged(_)) => {
+                    Err(
+                        PullError::Senseless { .. }
+                        | PullError::BadRecord { .. }
+                        | PullError::EpochChanged(_)
+                        | PullError::BeganAnew { .. },
+                    ) => {
                         ended += 1;
                         break;
                     }

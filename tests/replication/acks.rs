@@ -96,7 +96,8 @@ fn a_write_that_too_few_replicas_have_is_told_so_and_all_goes_on() {
     assert_eq!(unacknowledged(&lines[3]).0, 1);
     assert_eq!(unacknowledged(&lines[10]).0, 1, "the quiet one: {lines:?}");
     let mut rest = lines.clone();
-    (rest.remove(10), rest.remove(3));
+    rest.remove(10);
+    rest.remove(3);
     let expected = [
         "VALUE a 0 1",
         "1",

@@ -229,7 +229,7 @@ fn memory_that_lies_is_not_believed() {
         (Lie::line(ForgedLine { epoch: EPOCH.0 + 1, ..good }), "epoch is now"),
         (scribbled(), "failed its check"),
         (damaged(), "failed its check"),
-        (no_epoch(), "failed its check"),
+        (no_epoch(), "tells of no epoch"),
         (Lie { says: Some(Message::Attached), ..Lie::none() }, "the peer said Attached"),
     ];
     let all: Vec<usize> = (0..cases.len()).collect();

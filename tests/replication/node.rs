@@ -144,7 +144,10 @@ impl Node {
         wait_until("files and threads are given back", || {
             let files = || std::fs::read_dir(format!("/proc/{}/fd", self.server.pid())).into_iter().flatten().flatten();
             let open = || files().filter_map(|file| std::fs::read_link(file.path()).ok()).collect::<Vec<_>>();
-            expect_eq("held", self.holds(), before).map_err(|complaint| format!("{complaint}; open: {:?}", open()))
+            let held = self.holds();
+            let is_less = held.files <= before.files && held.threads <= before.threads;
+            // What it held before may have been in the middle of something.
+            if is_less { Ok(()) } else { Err(format!("held is {held:?}, not {before:?}; open: {:?}", open())) }
         });
     }
 

@@ -81,10 +81,22 @@ impl Server {
         Client::tcp(self.tcp[0])
     }
 
-    /// Send a signal by the shell's name for it ("TERM", "KILL").
+    /// Send a signal by the shell's name for it ("TERM", "KILL"). After a STOP every thread stands still: it is not carried out at once.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
         assert!(status.expect("kill(1) runs").success(), "pid {} takes SIG{name}", self.pid());
+        let until = Instant::now() + WAIT_MAX;
+        while name == "STOP" && !self.stands_still() {
+            assert!(Instant::now() < until, "pid {} goes on after SIGSTOP", self.pid());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let states = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+        // The state stands behind the name, which is in brackets.
+        states.map(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))).all(|still| still)
     }
 
     /// Wait for the process to end by itself.

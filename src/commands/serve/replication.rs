@@ -1,6 +1,7 @@
 //! The flags of `remora serve` that make a primary offer its rings and a replica follow one, and what is started for them.
 
 use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, ACK_MILLISECONDS_MAX, ACK_REPLICAS_MAX};
+use crate::commands::size;
 use crate::engine::{AckPolicy, Engine, Refused};
 use crate::fabric::verbs::VerbsOptions;
 use crate::fabric::{self, ConnectOptions, Exporter, FabricError, Kind};
@@ -14,6 +15,7 @@ use crate::replication::offer::{Offer, OfferConfig, Running};
 use crate::replication::order::{Order, with_port};
 use crate::replication::push::Mode;
 use crate::replication::report::Report;
+use crate::replication::retain::Retain;
 use crate::replication::secret::{Secret, random};
 use crate::replication::standing::Standing;
 use crate::server::address;
@@ -55,6 +57,9 @@ pub struct ReplicationArgs {
     /// Seconds of silence after which the other side counts as gone
     #[arg(long, value_name = "SECONDS", default_value_t = SILENCE_SECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub replication_timeout: u64,
+    /// Have writers wait for replicas that are at most so many bytes behind, rather than overrun them; 0: never. With k, m or g
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = size::parse)]
+    pub replica_retain: usize,
     /// Port of the data channels over verbs and TCP; 0 for one of the kernel's choice
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub replication_data_port: u16,
@@ -81,6 +86,7 @@ pub struct Plan {
     pause_max: Duration,
     silence_max: Duration,
     data_port: u16,
+    retain_bytes: u64,
     identity: Identity,
     board: Arc<Board>,
     standing: Arc<Standing>,
@@ -125,6 +131,7 @@ impl Plan {
             pause_max: Duration::from_micros(args.replica_poll),
             silence_max: Duration::from_secs(args.replication_timeout),
             data_port: args.replication_data_port,
+            retain_bytes: args.replica_retain as u64,
             board: Arc::default(),
             standing: Arc::new(Standing::new(replica)),
             identity: Identity { replica, name: args.replica_name.clone().unwrap_or_else(host_name) },
@@ -208,6 +215,9 @@ impl Plan {
             board: self.board.clone(),
             standing: self.standing.clone(),
         };
+        if self.retain_bytes > 0 {
+            Retain::install(store, &self.board, self.retain_bytes);
+        }
         Ok(Offer::start(store.clone(), config)?)
     }
 

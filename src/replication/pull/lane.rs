@@ -9,7 +9,7 @@ use super::line::{self, Shown};
 use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::epoch::Epoch;
 use crate::fabric::{Landing, Read};
-use crate::replication::resume::{Line, Resume, Why, epoch_at, has_diverged, parted_at, resume};
+use crate::replication::resume::{Line, Resume, Why, epoch_at, has_diverged, is_doubtful, parted_at, resume};
 use crate::store::{BadRecord, EpochStart, Follower, Geometry, NOT_BEGUN, Stop};
 use crate::sys::sync::AtomicU64;
 use std::collections::VecDeque;
@@ -249,6 +249,7 @@ impl<'s> Lane<'s> {
     fn decide(&mut self, line: &Line, counts: &mut Counts) -> Result<(), PullError> {
         match self.state {
             State::New => match resume(&self.history, self.shard, self.known, self.follower.cursor(), line) {
+                Resume::Continue if self.is_doubtful() => self.begin_anew(Why::Diverged, line.tail, counts),
                 Resume::Continue => {
                     self.state = State::Follows;
                     self.follows_anew = true;
@@ -277,6 +278,13 @@ impl<'s> Lane<'s> {
         let newest = self.history.last().expect("a history has an epoch").epoch;
         let (epoch, cursor) = (self.follower.epoch(), self.follower.cursor());
         (line.epoch, epoch) != (newest, newest) && has_diverged(&self.history, self.shard, epoch, cursor, line)
+    }
+
+    /// See [`is_doubtful`]. Where it is so, by chance, the shard is read again.
+    fn is_doubtful(&self) -> bool {
+        let cursor = self.follower.cursor();
+        let at_slab_start = (cursor % self.ring_bytes).is_multiple_of(self.slab_bytes);
+        at_slab_start && is_doubtful(&self.history, self.shard, self.known, cursor)
     }
 
     fn begin_anew(&mut self, why: Why, from: u64, counts: &mut Counts) {

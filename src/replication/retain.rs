@@ -1,0 +1,184 @@
+//! `--replica-retain`: what a slow replica costs. While a replica is at most so many bytes behind in all, reclaim does not pass it: writers that
+//! find no room wait. It is let go as soon as it is further behind, or has kept a shard's reclaim waiting for too long, so that no write fails for
+//! its sake; and counts again once it has come close again.
+//!
+//! Asked by [`crate::store::retain`], with a shard's lock held, only where a tail is about to pass what was let go before.
+
+use super::ack::{Summary, applied};
+use super::board::{Board, Kept};
+use crate::base::limits::PARK_MILLISECONDS_MAX;
+use crate::store::{Store, TailGuard};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+/// For so long a replica may keep reclaim of a shard waiting, in which the tail moves by less than two of the largest records. A parked write
+/// sees two such spans at most.
+const HOLD_MICROSECONDS_MAX: u64 = 2_000_000;
+const _: () = assert!(2 * HOLD_MICROSECONDS_MAX < PARK_MILLISECONDS_MAX * 1000);
+/// Between two questions in a row, no more of the time counts as waiting: workers ask in each turn while somebody waits for room.
+const QUESTION_MICROSECONDS_MAX: u64 = 100_000;
+/// Let go ahead where no replica needs the tail, so that reclaim asks once for so many bytes.
+const STRIDE_BYTES: u64 = 64 << 10;
+
+/// See the module.
+pub struct Retain {
+    board: Arc<Board>,
+    store: Weak<Store>,
+    bytes: u64,
+    /// A replica that lets the tail move by so much within the time is slow, and not stuck.
+    progress_bytes: u64,
+    begun_at: Instant,
+}
+
+/// What one replica does to one shard's reclaim; written under that shard's lock.
+#[derive(Default)]
+pub struct Hold {
+    /// The tail when the span began.
+    begin: AtomicU64,
+    /// Time within the span in which reclaim waited.
+    waited: AtomicU64,
+    /// When it was last found to wait; 0: it was not, when last asked.
+    asked_at: AtomicU64,
+}
+
+impl Retain {
+    /// Have reclaim of `store` wait for replicas on `board` that are at most `bytes` behind.
+    pub fn install(store: &Arc<Store>, board: &Arc<Board>, bytes: u64) {
+        board.retain(bytes);
+        let progress_bytes = 2 * store.geometry().log_record_bytes_max();
+        let retain = Retain {
+            board: board.clone(),
+            store: Arc::downgrade(store),
+            bytes,
+            progress_bytes,
+            begun_at: Instant::now(),
+        };
+        let guard: Arc<dyn TailGuard> = Arc::new(retain);
+        assert!(store.set_tail_guard(&guard), "a store is retained once");
+    }
+
+    /// What a replica lacks in all shards.
+    fn behind_bytes(store: &Store, kept: &Kept) -> u64 {
+        let missing = |(shard, line): (usize, &crate::store::shard::Shard)| {
+            let line = line.control();
+            line.committed().saturating_sub(applied(kept.ack.words(), shard).max(line.tail()))
+        };
+        store.shards().iter().enumerate().map(missing).sum()
+    }
+
+    /// A replica that was let go has passed what it lacked then, and is close: it counts again.
+    fn take_back(&self, store: &Store, kept: &Kept) {
+        let Some((shard, position)) = kept.let_go() else { return };
+        if applied(kept.ack.words(), shard) >= position && Retain::behind_bytes(store, kept) <= self.bytes / 2 {
+            kept.take_back();
+            log::info!("replica of session {} is close again: its log is kept again", kept.session);
+        }
+    }
+
+    /// Whether a replica that lacks log below `wanted` of a shard may keep it.
+    fn keeps(&self, store: &Store, kept: &Kept, shard: usize, wanted: u64, now: u64) -> bool {
+        if Summary::read(kept.ack.words()).epoch == 0 || applied(kept.ack.words(), shard) == 0 {
+            return false; // it joins: its own speed decides where it begins
+        }
+        if kept.let_go().is_some() {
+            return false;
+        }
+        let behind_bytes = Retain::behind_bytes(store, kept);
+        let why = if behind_bytes > self.bytes {
+            format!("it is {behind_bytes} bytes behind, more than --replica-retain {}", self.bytes)
+        } else if kept.hold(shard).is_too_long(wanted, now, self.progress_bytes) {
+            format!("writers have waited {HOLD_MICROSECONDS_MAX} us for it")
+        } else {
+            return true;
+        };
+        log::warn!("replica of session {} is let go, and will be overrun if it stays there: {why}", kept.session);
+        self.board.let_go(kept, shard, wanted);
+        false
+    }
+}
+
+impl TailGuard for Retain {
+    fn floor(&self, shard: usize, wanted: u64) -> u64 {
+        let free = wanted + STRIDE_BYTES;
+        let Some(store) = self.store.upgrade() else { return free };
+        let now = self.begun_at.elapsed().as_micros() as u64 + 1;
+        let mut floor = free;
+        for kept in &self.board.kept() {
+            let position = applied(kept.ack.words(), shard);
+            self.take_back(&store, kept);
+            if position >= wanted {
+                kept.hold(shard).rest();
+                floor = floor.min(position);
+            } else if self.keeps(&store, kept, shard, wanted, now) {
+                floor = floor.min(position);
+            }
+        }
+        floor
+    }
+}
+
+impl Hold {
+    /// Nobody waits.
+    fn rest(&self) {
+        self.asked_at.store(0, Relaxed);
+    }
+
+    /// Reclaim waits, and is to give up what is below `wanted`: has that been so for too long?
+    fn is_too_long(&self, wanted: u64, now: u64, progress_bytes: u64) -> bool {
+        let begin = self.begin.load(Relaxed);
+        if wanted < begin || wanted >= begin.saturating_add(progress_bytes) {
+            self.begin.store(wanted, Relaxed);
+            self.waited.store(0, Relaxed);
+        }
+        let asked_at = self.asked_at.swap(now, Relaxed);
+        let since = if asked_at == 0 { 0 } else { now.saturating_sub(asked_at).min(QUESTION_MICROSECONDS_MAX) };
+        self.waited.fetch_add(since, Relaxed) + since > HOLD_MICROSECONDS_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_stuck_is_told_from_who_is_slow() {
+        let hold = Hold::default();
+        let mut now = 1;
+        // Stuck: the same tail, asked again and again.
+        let asked = (0..1000).take_while(|_| {
+            now += 10_000;
+            !hold.is_too_long(5000, now, 400)
+        });
+        assert_eq!(asked.count(), 201, "two seconds and a question");
+        // Slow: a little more each time.
+        let hold = Hold::default();
+        let slow = (0..1000).all(|step| {
+            now += 10_000;
+            !hold.is_too_long(5000 + step * 8, now, 400)
+        });
+        assert!(slow);
+        // By less than a record in two seconds: a write would wait too long.
+        let hold = Hold::default();
+        let crawls = (0..1000).all(|step| {
+            now += 10_000;
+            !hold.is_too_long(5000 + step, now, 400)
+        });
+        assert!(!crawls);
+    }
+
+    #[test]
+    fn time_in_which_nobody_waits_does_not_count() {
+        let hold = Hold::default();
+        let mut now = 1;
+        for _ in 0..1000 {
+            now += 10_000;
+            assert!(!hold.is_too_long(5000, now, 400));
+            now += 90_000_000;
+            hold.rest();
+        }
+        // Nor does a long pause between two questions, for which something else is the reason.
+        assert!(!hold.is_too_long(5000, now + 10, 400));
+        assert!(!hold.is_too_long(5000, now + 90_000_000, 400));
+    }
+}

@@ -1,0 +1,132 @@
+//! Who else needs the tail. Reclaim gives up the oldest log when it must; a guard, if one was set, is asked before, and may have it wait.
+//! Writers that find no room then park as they always do, and are answered with an error when that takes too long: a guard must let go before.
+
+use super::Store;
+use super::shard::{Shard, Writer};
+use std::sync::Arc;
+
+/// Says how far the tail may go.
+pub trait TailGuard: Send + Sync {
+    /// Reclaim wants to give up shard `shard`'s log below `wanted`. Returns up to where it may: less than `wanted` if somebody needs what lies
+    /// there, else `wanted` or more, and it is not asked again before that. Called with the shard's lock held, so it must not wait.
+    fn floor(&self, shard: usize, wanted: u64) -> u64;
+}
+
+impl Store {
+    /// Ask `guard` from now on. Once in the store's life; a second one is not taken, and false comes back.
+    pub fn set_tail_guard(&self, guard: &Arc<dyn TailGuard>) -> bool {
+        self.shards.iter().all(|shard| shard.guard.set(guard.clone()).is_ok())
+    }
+}
+
+impl Shard {
+    /// May everything below `end` be given up? One branch where no guard was set.
+    #[inline]
+    pub(super) fn may_give_up(&self, writer: &mut Writer, end: u64) -> bool {
+        let Some(guard) = self.guard.get() else { return true };
+        if end > writer.floor {
+            writer.floor = guard.floor(self.number as usize, end);
+        }
+        end <= writer.floor
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::time::UnixSeconds;
+    use crate::store::{NewItem, NoRoom, StoreConfig};
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
+
+    /// Holds everything from a position on; counts how often it was asked.
+    struct Held {
+        from: AtomicU64,
+        asked: AtomicU64,
+    }
+
+    impl TailGuard for Held {
+        fn floor(&self, _shard: usize, _wanted: u64) -> u64 {
+            self.asked.fetch_add(1, Relaxed);
+            self.from.load(Relaxed)
+        }
+    }
+
+    fn store(evict: bool) -> Store {
+        let config = StoreConfig {
+            memory_bytes: 64 << 10,
+            item_bytes_max: 512,
+            evict,
+            workers: 1,
+            shards: Some(1),
+            hugepages: false,
+            hash_seed: Some((1, 2)),
+            epoch: None,
+        };
+        Store::new(config).unwrap()
+    }
+
+    fn set(store: &Store, key: usize) -> Result<u64, NoRoom> {
+        let (mut participant, key) = (store.join(), format!("key-{key}"));
+        let turn = participant.turn();
+        store.maintain(&turn, 0, NOW);
+        let at = store.locate(key.as_bytes());
+        let draft = store.draft(&at, NewItem { value: &[7; 100], ..NewItem::default() }, NOW);
+        store.entry(&turn, &at, NOW).set(&draft)
+    }
+
+    fn is_there(store: &Store, key: usize) -> bool {
+        let (mut participant, key) = (store.join(), format!("key-{key}"));
+        let turn = participant.turn();
+        store.get(&turn, &store.locate(key.as_bytes()), NOW).is_some()
+    }
+
+    #[test]
+    fn what_is_held_stays_and_writes_find_no_room_until_it_is_let_go() {
+        let store = store(true);
+        let held = Arc::new(Held { from: AtomicU64::new(0), asked: AtomicU64::new(0) });
+        let guard: Arc<dyn TailGuard> = held.clone();
+        assert!(store.set_tail_guard(&guard));
+        assert!(!store.set_tail_guard(&guard), "one is enough");
+        let first_refused = (0..2000).find(|key| set(&store, *key).is_err()).expect("the ring is full at last");
+        let tail = store.shards()[0].control().tail();
+        for _ in 0..50 {
+            assert_eq!(set(&store, first_refused), Err(NoRoom::Now), "it may come yet");
+        }
+        assert_eq!(store.shards()[0].control().tail(), tail);
+        assert!((0..first_refused).all(|key| is_there(&store, key)), "nothing was evicted meanwhile");
+
+        // A part is let go, and no more than that is given up.
+        let middle = store.shards()[0].walk(tail).nth(200).expect("many records").0;
+        held.from.store(middle, Relaxed);
+        assert!((0..50).any(|_| set(&store, first_refused).is_ok()));
+        (0..2000).for_each(|key| {
+            let _ = set(&store, 10_000 + key);
+        });
+        assert!(store.shards()[0].control().tail() > tail && store.shards()[0].control().tail() <= middle);
+
+        held.from.store(u64::MAX, Relaxed);
+        let asked = held.asked.load(Relaxed);
+        let stored = (0..2000).filter(|key| set(&store, 20_000 + key).is_ok()).count();
+        assert!(stored > 1900, "{stored}");
+        assert_eq!(held.asked.load(Relaxed), asked + 1, "it is not asked about what it has let go");
+    }
+
+    /// Without eviction, live items move from the tail to the head: that waits as well.
+    #[test]
+    fn without_eviction_it_is_the_same() {
+        let store = store(false);
+        let held = Arc::new(Held { from: AtomicU64::new(0), asked: AtomicU64::new(0) });
+        let guard: Arc<dyn TailGuard> = held.clone();
+        assert!(store.set_tail_guard(&guard));
+        // The same few keys: there are gaps to gain, and nobody may have them.
+        let stored = (0..2000).filter(|number| set(&store, number % 10).is_ok()).count();
+        let tail = store.shards()[0].control().tail();
+        assert!(stored < 600, "{stored}");
+        held.from.store(u64::MAX, Relaxed);
+        let stored = (0..2000).filter(|number| set(&store, number % 10).is_ok()).count();
+        assert!(stored > 1500 && store.shards()[0].control().tail() > tail, "{stored}");
+        assert!((0..10).all(|key| is_there(&store, key)));
+    }
+}
