@@ -40,7 +40,7 @@ pub enum What {
         /// First bring over what this replica has and the one that is promoted lacks: its replication port; repeat it for more
         #[arg(long, value_name = "HOST:PORT")]
         gather: Vec<String>,
-        /// Even if some shards have nothing yet: they begin empty, and what others have of them is lost
+        /// Even if some shards have nothing yet, or not all: what others have of them is lost
         #[arg(long)]
         incomplete: bool,
         /// How it is waited for.

@@ -173,6 +173,14 @@ impl Role {
                 shard + 1
             ));
         }
+        if let (Some(shard), false) = (store.shards().iter().position(|shard| !shard.is_whole()), incomplete) {
+            let shards = known.len();
+            return Err(format!(
+                "shard {} of {shards} is not here up to where its primary was when this replica joined, and what was moved meanwhile is missing: \
+                 promote another, or gather from one that has it; with --incomplete it is lost",
+                shard + 1
+            ));
+        }
         let begun_at = Instant::now();
         while let Err(shard) = store.make_room_for_epoch(UnixSeconds::now()) {
             if begun_at.elapsed() > ROOM_WAIT_MAX {

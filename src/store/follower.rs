@@ -26,6 +26,8 @@ use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 use crate::sys::words::copy_words;
 use arrayvec::ArrayVec;
 
+/// In place of a position that no look has shown yet.
+const NOT_KNOWN: u64 = u64::MAX;
 /// Records applied while the lock is held, at most.
 const BATCH_RECORDS: usize = 64;
 /// And bytes, or one record.
@@ -65,7 +67,10 @@ pub enum Stop {
         wanted_bytes: usize,
     },
     /// Local readers may still look at the bytes that the next record would overwrite, or the tail is where it was.
-    NoRoom,
+    NoRoom {
+        /// Where that record ends. When the primary appended it, it had given up everything a ring before this; perhaps not more.
+        end: u64,
+    },
     /// What stands at the cursor is no record of this place and epoch.
     Bad(BadRecord),
 }
@@ -141,7 +146,16 @@ impl Follower<'_> {
         }
         self.forgotten = None;
         self.room = position + self.shard.ring.bytes();
+        self.shard.owes_until.store(NOT_KNOWN, Relaxed);
         true
+    }
+
+    /// A look at the primary that was begun after the log began here shows `committed`: what had been moved from before the beginning stands below
+    /// that. Later looks say nothing more.
+    pub fn note_committed(&mut self, committed: u64) {
+        if self.shard.owes_until.load(Relaxed) == NOT_KNOWN {
+            self.shard.owes_until.store(committed, Relaxed);
+        }
     }
 
     /// Items below `tail` are gone at the primary: unlink them, publish the tail, let go of their bytes. At most `budget_bytes` of log are
@@ -232,7 +246,7 @@ impl Follower<'_> {
         })?;
         let end = position + record.shape.record_bytes() as u64;
         if end > self.room && end > self.room_until() {
-            return Err(Stop::NoRoom);
+            return Err(Stop::NoRoom { end });
         }
         let hash = self.shard.hash_of(&record);
         if record.shape.key_bytes() > 0 {

@@ -49,6 +49,8 @@ pub struct Shard {
     lines: Arc<Slab>,
     /// Items below this position were flushed.
     pub(super) flushed_below: AtomicU64,
+    /// On a replica: what its primary had moved further on may be missing until the log is here up to this position. See [`Shard::is_whole`].
+    pub(super) owes_until: AtomicU64,
     /// Not zero when reclaim has something to do that no append has done.
     attention: AtomicU64,
     /// How many shards of the store want it; so that who looks once a turn looks at one word.
@@ -138,6 +140,7 @@ impl Shard {
             domain,
             lines,
             flushed_below: AtomicU64::new(0),
+            owes_until: AtomicU64::new(0),
             attention: AtomicU64::new(0),
             attention_wanted,
             lock_waits: AtomicU64::new(0),
@@ -157,6 +160,12 @@ impl Shard {
     /// The published state.
     pub fn control(&self) -> ControlLine<'_> {
         ControlLine::of(self.lines.words(), self.number as usize)
+    }
+
+    /// All that the primary had at this log's end is here. Not so in a replica that has begun at the tail, and has not yet come by what had been
+    /// moved from before it.
+    pub fn is_whole(&self) -> bool {
+        self.control().committed() >= self.owes_until.load(Relaxed)
     }
 
     /// Take the lock; counts when that had to wait.

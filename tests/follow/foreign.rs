@@ -283,7 +283,7 @@ fn noise_is_refused() {
         match applied.stop {
             Stop::End => assert!(words.is_empty()),
             Stop::Cut { wanted_bytes } => assert!(wanted_bytes as u64 <= geometry.wanted_bytes_max()),
-            Stop::NoRoom => panic!("the ring is empty"),
+            Stop::NoRoom { .. } => panic!("the ring is empty"),
             Stop::Bad(bad) => drop(stops.insert(bad.to_string())),
         }
     }

@@ -47,6 +47,7 @@ impl<'s> Link<'s> {
         }
         let given_up = std::mem::replace(&mut self.tails_before[shard], tail);
         let follower = &mut self.followers[shard];
+        follower.note_committed(committed);
         let cursor = follower.cursor();
         follower.give_up_below(given_up, 4096);
         let mut end = committed.min(cursor + piece_bytes as u64);
@@ -61,7 +62,7 @@ impl<'s> Link<'s> {
             assert_eq!(follower.cursor(), cursor + bytes);
             match stop {
                 Stop::End => return follower.cursor() == committed && follower.give_up_below(tail, 4096),
-                Stop::NoRoom => {
+                Stop::NoRoom { .. } => {
                     // Pressure: more is given up than was a look ago.
                     follower.give_up_below(tail, 4096);
                     return false;

@@ -55,7 +55,11 @@ impl<'s> Link<'s> {
         let began = if anew(session) > before { Began::Anew } else { Began::Nothing };
         match stepped {
             Ok(_) => {}
-            Err(PullError::Fabric(_) | PullError::Stuck(..) | PullError::EpochChanged(_)) => self.end_session(),
+            Err(
+                PullError::Fabric(_) | PullError::Stuck(..) | PullError::EpochChanged(_) | PullError::BeganAnew { .. },
+            ) => {
+                self.end_session();
+            }
             Err(error) => panic!("nobody lies here: {error}"),
         }
         began

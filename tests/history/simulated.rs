@@ -10,7 +10,7 @@ use crate::number;
 use crate::pair::{NOW, Setup, primary, replica_of};
 use fastrand::Rng;
 use remora::fabric::sim::Faults;
-use remora::store::Store;
+use remora::store::{EPOCHS_MAX, Store};
 use std::sync::Arc;
 
 const SEEDS: u64 = 8;
@@ -24,7 +24,7 @@ const SETTLE_STEPS_MAX: usize = 5_000;
 
 /// The rings are never written over, so that every miss at a replica can be judged.
 const ROOMY: Setup = Setup { ring_bytes: 1 << 20, slab_bytes: 43_000, shards: 2, item_bytes_max: 2 << 10, evict: true };
-/// They are, many times, and whatever lives is moved. What a replica must give up for room it may miss for a moment.
+/// They are, many times, and whatever lives is moved.
 const NARROW: Setup = Setup { ring_bytes: 16 << 10, slab_bytes: 20_008, shards: 1, item_bytes_max: 512, evict: false };
 
 /// A write that is not answered yet.
@@ -149,9 +149,6 @@ impl<'s> World<'s> {
     fn look(&mut self, store: &Store, session: u32, place: Place, key: u32, invoked: u64) {
         let outcome = shown(store, key).map_or(Outcome::Miss, Outcome::Hit);
         let returned = self.tick();
-        if outcome == Outcome::Miss && place != Place::Primary && self.setup == NARROW {
-            return;
-        }
         let operation = Operation::Get;
         self.events().push(Event { session, place, key, operation, invoked, returned, outcome, acknowledged: false });
     }
@@ -292,7 +289,8 @@ fn runs(setup: Setup, acks: usize) {
         println!("{judged:?}, {over} laps");
         (acknowledged, laps) = (acknowledged + judged.acknowledged, laps + over);
     }
-    assert!(acknowledged > 100, "too little to judge: {acknowledged}");
+    let is_whole = number("REMORA_SEED").is_none();
+    assert!(!is_whole || acknowledged > 1000, "too little to judge: {acknowledged}");
     assert_eq!(laps > 0, setup == NARROW);
 }
 
@@ -310,4 +308,23 @@ fn what_both_have_outlives_the_primary() {
 fn rings_are_written_over() {
     runs(NARROW, 1);
     runs(NARROW, 2);
+}
+
+/// More promotions than a history remembers, while the log of the first is still there.
+#[test]
+#[ignore = "not so yet: a log whose tail is of an epoch that is forgotten cannot be joined before the ring was written over"]
+fn a_log_of_more_epochs_than_are_remembered_is_joined() {
+    let store = Arc::new(primary(ROOMY));
+    let mut author = Author::new(&store);
+    for number in 0..=EPOCHS_MAX as u32 {
+        author.set_value(&name(number % KEYS), &text(u64::from(number), 100)).expect("there is room");
+        promote(&store);
+    }
+    let replica = Arc::new(replica_of(&store));
+    let mut link = Link::new(1, &replica, &store);
+    for _ in 0..SETTLE_STEPS_MAX {
+        link.pull(&Faults::default());
+    }
+    assert!(link.is_caught_up(), "it cannot join");
+    (0..KEYS).for_each(|key| assert_eq!(shown(&replica, key), shown(&store, key)));
 }

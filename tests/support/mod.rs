@@ -94,9 +94,9 @@ impl Server {
 
     fn stands_still(&self) -> bool {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
-        let states = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+        let mut states = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
         // The state stands behind the name, which is in brackets.
-        states.map(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))).all(|still| still)
+        states.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
     }
 
     /// Wait for the process to end by itself.

@@ -15,11 +15,6 @@ impl Carry {
         self.words.is_empty()
     }
 
-    /// Bytes kept.
-    pub fn bytes(&self) -> usize {
-        self.words.len() * 8
-    }
-
     /// What is there.
     pub fn words(&self) -> &[AtomicU64] {
         &self.words
@@ -68,14 +63,14 @@ mod tests {
             let mut wanted_bytes = 0;
             while wanted_bytes < 2000 {
                 wanted_bytes += random.usize(0..400);
-                assert_eq!(carry.want(wanted_bytes), wanted_bytes > carry.bytes());
+                assert_eq!(carry.want(wanted_bytes), wanted_bytes > carry.words().len() * 8);
                 while !carry.is_complete() {
                     let words: Vec<AtomicU64> = (next..next + random.u64(0..30)).map(AtomicU64::new).collect();
                     let taken = carry.take(&words);
                     next += taken as u64;
                     assert!(taken == words.len() || carry.is_complete());
                 }
-                assert_eq!(carry.bytes(), wanted_bytes.next_multiple_of(8));
+                assert_eq!(carry.words().len() * 8, wanted_bytes.next_multiple_of(8));
                 assert!(carry.words().iter().map(|word| word.load(Relaxed)).eq(0..next));
             }
             carry.clear();

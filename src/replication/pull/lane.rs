@@ -15,7 +15,7 @@ use crate::sys::sync::AtomicU64;
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// Given up at once when an append needs room, beyond what it needs; see [`Lane::make_room`].
+/// Given up at once when an append needs room, beyond what it needs, where the primary evicts; see [`Lane::make_room`].
 const SLACK_BYTES: u64 = 64 << 10;
 /// Log bytes walked in one go to let go of what the primary has given up.
 const GIVE_UP_BYTES: u64 = 1 << 20;
@@ -53,6 +53,8 @@ pub struct Lane<'s> {
     region: u32,
     ring_bytes: u64,
     slab_bytes: u64,
+    /// Whether the primary may give up what lives.
+    evicts: bool,
     known: Option<Epoch>,
     history: Vec<EpochStart>,
     state: State,
@@ -89,6 +91,7 @@ impl<'s> Lane<'s> {
             region,
             ring_bytes: geometry.ring_bytes,
             slab_bytes: geometry.slab_bytes,
+            evicts: geometry.evict,
             known,
             history: history.to_vec(),
             state: State::New,
@@ -263,6 +266,9 @@ impl<'s> Lane<'s> {
             }
             State::Follows | State::Begins => {}
         }
+        if let State::Follows = self.state {
+            self.follower.note_committed(line.committed);
+        }
         Ok(())
     }
 
@@ -398,8 +404,8 @@ impl<'s> Lane<'s> {
             };
             match stop {
                 Stop::End | Stop::Cut { .. } => return Ok(moved),
-                Stop::NoRoom if self.make_room() => {}
-                Stop::NoRoom => return Ok(moved),
+                Stop::NoRoom { end } if self.make_room(end) => {}
+                Stop::NoRoom { .. } => return Ok(moved),
                 Stop::Bad(why) => {
                     self.distrust(why, free, counts)?;
                     return Ok(true);
@@ -424,15 +430,21 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The next record finds no room: give up a little more than what it needs of what the primary has given up. True if there is more room
-    /// now. (Little, since the primary may have appended again, further on, what it gives up here: a miss, until that is applied.)
-    fn make_room(&mut self) -> bool {
+    /// The next record, which ends at `end`, finds no room: give up what it needs. True if there is more room now.
+    ///
+    /// When the primary appended that record it had given up just this, and what it had appended again of it is applied here. Beyond this, it may
+    /// have appended again, further on, what is given up here: a miss until that is applied, and for good if this replica is promoted before.
+    /// Where the primary evicts, an item may be missed anyway, and a little more is given up: each time costs a turn of every reader.
+    fn make_room(&mut self, end: u64) -> bool {
         let Some(line) = self.line else { return false };
         let before = self.follower.room_until();
-        let needed = (self.follower.cursor() + self.carry.bytes() as u64 + SLACK_BYTES).saturating_sub(self.ring_bytes);
+        let slack_bytes = if self.evicts { SLACK_BYTES } else { 0 };
+        let needed = (end + slack_bytes).saturating_sub(self.ring_bytes);
         // As a budget, not as a goal: the record that reaches beyond what is needed must go, too.
         let missing = Some(needed.saturating_sub(self.follower.tail())).filter(|bytes| *bytes > 0);
-        self.follower.give_up_below(line.tail, missing.map_or(GIVE_UP_BYTES, |bytes| bytes.min(GIVE_UP_BYTES)));
+        if self.evicts || missing.is_some() {
+            self.follower.give_up_below(line.tail, missing.map_or(GIVE_UP_BYTES, |bytes| bytes.min(GIVE_UP_BYTES)));
+        }
         self.follower.room_until() > before
     }
 
