@@ -114,7 +114,6 @@ impl Role {
         }
         let words = began?;
         self.now = Now::Primary;
-        self.node.config.follow.standing.be_root();
         self.node.set_follow(None);
         self.node.config.follow.standing.be_root();
         // What its replicas said of the log so far may be of what was given up since: they say it again of this one.

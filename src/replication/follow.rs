@@ -260,7 +260,9 @@ impl Report for Follow {
 impl Follow {
     /// Where it stands.
     pub fn snapshot(&self) -> FollowView {
-        FollowView { distance: self.config.standing.distance(), ..self.view().clone() }
+        // Under one lock, so that the lag of this link and that of the whole way are of one measurement.
+        let view = self.view();
+        FollowView { distance: self.config.standing.distance(), ..view.clone() }
     }
 
     /// Whom.
@@ -370,9 +372,17 @@ impl Follow {
             view.counts
         };
         let ended = self.pull_on(&mut puller, &mut link, &before);
-        self.view().set(&before, &puller.counts(), puller.lag());
+        drop(self.report(&puller, &before));
         self.let_go(puller.known());
         ended
+    }
+
+    /// Tell how far it is, here and to those below.
+    fn report(&self, puller: &Puller<'_>, before: &Counts) -> MutexGuard<'_, FollowView> {
+        let (mut view, lag) = (self.view(), puller.lag());
+        self.config.standing.measured(lag.bytes, lag.time);
+        view.set(before, &puller.counts(), lag);
+        view
     }
 
     fn pull_on(&self, puller: &mut Puller<'_>, link: &mut Link, before: &Counts) -> Result<Infallible, SessionEnd> {
@@ -395,15 +405,11 @@ impl Follow {
             let first_time = !has_caught_up && puller.is_caught_up();
             has_caught_up |= first_time;
             let due = chores.are_due();
-            if due {
-                self.config.standing.measured(puller.lag().bytes, puller.lag().time);
-                if chores.attend(link, &self.config.standing)? {
-                    puller.acknowledge()?;
-                }
+            if due && chores.attend(link, &self.config.standing)? {
+                puller.acknowledge()?;
             }
             if due || first_time {
-                let mut view = self.view();
-                view.set(before, &puller.counts(), puller.lag());
+                let mut view = self.report(puller, before);
                 if puller.is_caught_up() {
                     view.state = "following";
                     view.trouble.clear();

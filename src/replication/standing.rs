@@ -55,21 +55,24 @@ impl Standing {
     /// What whom this process follows says of itself.
     pub fn heard(&self, upstream: Distance) {
         let now = Instant::now();
-        let mut below = self.below();
-        match &mut *below {
-            Some(below) => (below.upstream, below.heard_at) = (upstream, now),
-            None => {
-                *below = Some(Below { upstream, heard_at: now, lag_bytes: 0, lag_microseconds: 0, measured_at: now });
-            }
-        }
+        self.update(|below| Below { upstream, heard_at: now, ..below });
     }
 
     /// How far behind whom it follows this process is.
     pub fn measured(&self, lag_bytes: u64, lag: Duration) {
-        if let Some(below) = &mut *self.below() {
-            let lag_microseconds = lag.as_micros() as u64;
-            *below = Below { lag_bytes, lag_microseconds, measured_at: Instant::now(), ..*below };
-        }
+        let (lag_microseconds, measured_at) = (lag.as_micros() as u64, Instant::now());
+        self.update(|below| Below { lag_bytes, lag_microseconds, measured_at, ..below });
+    }
+
+    /// Who has heard nothing from above yet takes that for the root.
+    fn update(&self, change: impl FnOnce(Below) -> Below) {
+        let mut below = self.below();
+        let new = || {
+            let now = Instant::now();
+            let upstream = Distance::default();
+            Below { upstream, heard_at: now, lag_bytes: 0, lag_microseconds: 0, measured_at: now }
+        };
+        *below = Some(change(below.unwrap_or_else(new)));
     }
 
     /// It takes writes from now on.
@@ -112,8 +115,10 @@ mod tests {
     fn lag_adds_up_and_a_root_has_none() {
         let standing = Standing::new([1; 16]);
         assert!(standing.is(&[1; 16]) && !standing.is(&[2; 16]));
+        assert_eq!(standing.distance(), Distance::default(), "it follows nobody");
         standing.measured(100, Duration::from_millis(1));
-        assert_eq!(standing.distance(), Distance::default(), "nobody was heard: it follows nobody");
+        let to_root = Distance { depth: 1, lag_bytes: 100, lag_microseconds: 1000 };
+        assert_eq!(standing.distance(), to_root, "whom it follows counts as the root until he is heard");
         standing.heard(Distance { depth: 2, lag_bytes: 1000, lag_microseconds: 70 });
         standing.measured(100, Duration::from_micros(5));
         assert_eq!(standing.distance(), Distance { depth: 3, lag_bytes: 1100, lag_microseconds: 75 });
@@ -126,10 +131,10 @@ mod tests {
         let standing = Standing::new([1; 16]);
         standing.heard(Distance::default());
         standing.measured(0, Duration::ZERO);
-        let now = Instant::now();
-        assert_eq!(standing.distance_at(now + FRESH / 2), Distance { depth: 1, ..Distance::default() });
-        let later = standing.distance_at(now + Duration::from_secs(100));
-        assert!((95_000_000..=100_000_000).contains(&later.lag_microseconds), "{later:?}");
+        let heard_at = standing.below().expect("it was heard").heard_at;
+        assert_eq!(standing.distance_at(heard_at + FRESH / 2), Distance { depth: 1, ..Distance::default() });
+        let later = standing.distance_at(heard_at + Duration::from_secs(100));
+        assert_eq!(later, Distance { depth: 1, lag_bytes: 0, lag_microseconds: 100_000_000 });
     }
 
     #[test]
