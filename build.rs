@@ -1,7 +1,11 @@
 //! Compiles native/, the C layer over RDMA verbs, against the system's headers. Without them, or with REMORA_VERBS=off, a layer that
 //! answers "not supported" takes its place; REMORA_VERBS=on makes missing headers an error. The cfg `remora_verbs` says which it was.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Where compilers look for headers, and where those of the distribution's packages are.
+const INCLUDES: [&str; 2] = ["/usr/include", "/usr/local/include"];
+const HEADERS: [&str; 2] = ["/usr/include/infiniband/verbs.h", "/usr/include/rdma/rdma_cma.h"];
 
 /// Compiles only where the headers are.
 const PROBE: &str =
@@ -19,6 +23,11 @@ fn main() {
         present || wanted != "on",
         "REMORA_VERBS=on, but <infiniband/verbs.h> or <rdma/rdma_cma.h> is missing: apt-get install libibverbs-dev librdmacm-dev"
     );
+    // Headers that are installed later are looked for again: where an entry is added, the folder changes.
+    let watched: &[&str] = if present { &HEADERS } else { &INCLUDES };
+    for path in watched.iter().filter(|path| Path::new(path).exists()) {
+        println!("cargo::rerun-if-changed={path}");
+    }
     if present {
         println!("cargo::rustc-cfg=remora_verbs");
         compile(&["native/libraries.c", "native/device.c", "native/connection.c"]);

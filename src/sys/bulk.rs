@@ -45,7 +45,9 @@ pub fn copy_past_cache(from: &[AtomicU64], to: &[AtomicU64]) {
     }
 }
 
+#[cfg(all(target_arch = "x86_64", not(loom)))]
 const LINE_BYTES: usize = 64;
+#[cfg(all(target_arch = "x86_64", not(loom)))]
 const LINE_WORDS: usize = LINE_BYTES / 8;
 
 #[cfg(all(target_arch = "x86_64", not(loom)))]
