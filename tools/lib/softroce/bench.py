@@ -1,4 +1,4 @@
-"""What a replica gets out of the fabric, beside what perftest gets out of it: both in one guest, in turn."""
+"""What a replica gets out of the fabric, beside what perftest gets out of it: both in one guest, in turn. And pull beside push."""
 
 import re
 from statistics import median
@@ -15,11 +15,13 @@ BENCH_SECONDS = 60
 THROUGHPUT_GOAL = 0.9  # of ib_read_bw, at least
 LAG_GOAL = 2.5  # times ib_read_lat's median, at most
 COPY = re.compile(r"^copy .*: (\d+) MB/s pulled and applied, .* READs of (\d+) bytes")
+SIDES = re.compile(r"^sides .*: (\d+) MB/s elapsed; .* 1 KiB: (\d+) ns at the replica, (\d+) ns at the primary;")
+MODES = ("pull", "push")
 LAG = re.compile(r"^lag .* median (\S+) us, p90 (\S+), p99 (\S+),")
 
 
 def bench(machine):
-    """throughput and lag of a replica over verbs as ratios to perftest's figures (not run unless it is named)"""
+    """throughput and lag of a replica over verbs as ratios to perftest's figures, pull beside push (not run unless it is named)"""
     image = Image(machine.kernel)
     built = builds.build("bench", "--no-run", "--locked", "--bench", "replication")
     image.program(builds.lean(built["bench", "replication"]), "test/replication")
@@ -27,10 +29,15 @@ def bench(machine):
         guest.up(UP_SECONDS)
         copies = [copy_round(guest) for _ in range(ROUNDS)]
         lags = [lag_round(guest) for _ in range(ROUNDS)]
+        modes = [{mode: mode_round(guest, mode) for mode in MODES} for _ in range(ROUNDS)]
         guest.dismiss(BENCH_SECONDS)
     say("throughput", "of ib_read_bw at the same READ size, one queue pair", copies, f"goal at least {THROUGHPUT_GOAL}")
     say("lag", "times ib_read_lat of 64 bytes, both medians", lags, f"goal at most {LAG_GOAL}")
-    return Outcome(2, 0)
+    for mode in MODES:
+        rate, replica_ns, primary_ns, lag_us = (median(figures) for figures in zip(*(one[mode] for one in modes), strict=True))
+        print(f"bench: {mode}: a full copy at {rate:.0f} MB/s elapsed, processor time for 1 KiB {replica_ns:,.0f} ns at the replica and "
+              f"{primary_ns:,.0f} ns at the primary, lag {lag_us:.0f} us: medians of {ROUNDS} rounds")
+    return Outcome(2 + len(MODES), 0)
 
 
 def say(name, of_what, ratios, goal):
@@ -42,9 +49,9 @@ def say(name, of_what, ratios, goal):
     print(f"bench: {name} {median(known):.2f} {of_what} ({span}; {goal})")
 
 
-def measured(guest, only, pattern):
+def measured(guest, only, pattern, mode="pull"):
     said = guest.ask(f"/test/replication --fabric verbs --listen $REMORA_TEST_VERBS:0 --memory {MEBIBYTES} --rounds 1 "
-                     f"--only {only}", BENCH_SECONDS)
+                     f"--mode {mode} --only {only}", BENCH_SECONDS)
     for line in said:
         if found := pattern.match(line):
             return [float(figure) for figure in found.groups()]
@@ -69,3 +76,8 @@ def lag_round(guest):
     yardstick = f"{latency:.1f} us" if latency else "without a figure"
     print(f"bench: lag {lag:.0f} us (p90 {ninetieth:.0f}, p99 {last:.0f}); ib_read_lat {yardstick}", flush=True)
     return lag / latency if latency else None
+
+
+def mode_round(guest, mode):
+    """MB/s of a full copy; processor time for 1 KiB of it at the replica, and at the primary, in ns; the median lag in us."""
+    return (*measured(guest, "sides", SIDES, mode), measured(guest, "lag", LAG, mode)[0])
