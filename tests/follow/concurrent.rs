@@ -52,6 +52,31 @@ fn readers_of_a_replica_see_whole_values_and_never_an_older_one() {
     });
 }
 
+/// The same with nothing beside: one thread looks while the other is in the middle of a record.
+#[test]
+fn what_a_replica_has_committed_is_whole_at_any_moment() {
+    const ROUNDS: u64 = 40;
+    let setup = Setup { ring_bytes: 256 << 10, slab_bytes: 60_000, ..SLABS };
+    let store = primary(setup);
+    write(&store);
+    for round in 0..ROUNDS {
+        let (replica, second) = (replica_of(&store), replica_of(&store));
+        let pulled = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let chained = scope.spawn(|| follow_the_replica(&replica, &second, &pulled));
+            let mut link = Link::new(&store, &replica);
+            let mut random = Rng::with_seed(round);
+            for _ in 0..setup.ring_bytes / 600 * setup.shards {
+                link.pull(random.usize(0..setup.shards), random.usize(1..300) * 8);
+            }
+            link.settle();
+            pulled.store(true, Relaxed);
+            chained.join().expect("what a replica has committed is whole");
+        });
+        assert_same(&store, &second, NOW);
+    }
+}
+
 fn write(store: &Store) {
     let (mut author, mut random) = (Author::new(store), Rng::with_seed(4));
     for version in 1..=SETS {

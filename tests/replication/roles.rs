@@ -29,6 +29,23 @@ fn first_write(node: &Node, key: &str) {
     assert_eq!(answer, "STORED");
 }
 
+/// What was told of the log before counts no more, by who cannot hear of the promotion either: an acknowledgement would rest on what was given up
+/// since.
+#[test]
+fn a_promotion_ends_the_sessions_of_those_below() {
+    let primary = Node::primary(&["-m", "16"]);
+    let next = Node::middle(primary.port(), 0, &[]);
+    let below = Node::replica(next.port(), &[]);
+    write_batches(primary.server.tcp[0], 1, 10, TRAFFIC);
+    in_sync(&primary, &[&next]);
+    in_sync(&next, &[&below]);
+    below.server.signal("STOP");
+    ctl(&next, &["promote"]);
+    assert_eq!(next.number("replicas"), 0, "{:?}", next.rows());
+    below.server.signal("CONT");
+    in_sync(&next, &[&below]);
+}
+
 /// Nothing that both had is pulled again.
 #[test]
 fn a_promoted_replica_is_followed_by_the_others_from_where_they_are() {
