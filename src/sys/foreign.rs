@@ -14,9 +14,8 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::AtomicBool;
 
-/// What is copied out of for the first time is mapped in steps of so much, the step of whatever is copied at once. Page by page, in the middle of
-/// copying, it takes as long as the copy; all of it in advance takes 0.6 s a GiB, before which nothing is read, and fills the other process's holes
-/// with pages.
+/// Where something is copied out of for the first time, the pages of so much around it are mapped at once. Page by page, in the middle of copying,
+/// that takes as long as the copy; all of them in advance take 0.6 s a GiB before anything is read, and give the other process's holes memory.
 const STEP_BYTES: usize = HUGEPAGE_BYTES;
 
 /// A mapping that can only be loaded from: a store to it would be a segmentation fault, so no `&AtomicU64` of it is given out.

@@ -15,9 +15,9 @@ BENCH_SECONDS = 60
 THROUGHPUT_GOAL = 0.9  # of ib_read_bw, at least
 LAG_GOAL = 2.5  # times ib_read_lat's median, at most
 COPY = re.compile(r"^copy .*: (\d+) MB/s pulled and applied, .* READs of (\d+) bytes")
+LAG = re.compile(r"^lag .* median (\S+) us, p90 (\S+), p99 (\S+),")
 SIDES = re.compile(r"^sides .*: (\d+) MB/s elapsed; .* 1 KiB: (\d+) ns at the replica, (\d+) ns at the primary;")
 MODES = ("pull", "push")
-LAG = re.compile(r"^lag .* median (\S+) us, p90 (\S+), p99 (\S+),")
 
 
 def bench(machine):
