@@ -281,6 +281,7 @@ fn the_largest_item_finds_room_among_small_ones() {
 #[test]
 fn a_change_of_metadata_is_seen_and_logged() {
     let store = store(256 << 10, 8 << 10, true);
+    store.log_touches();
     let mut seat = store.join();
     set(&store, &mut seat, b"key", b"value").unwrap();
     let turn = seat.turn();

@@ -194,6 +194,10 @@ impl Engine {
             return call.refuse(no_room, resume, false);
         }
         let ack_replicas = self.ack_replicas(request);
+        if ack_replicas > 0 {
+            // A touch that is left out of the log would be answered as if replicas had it.
+            self.store.log_touches();
+        }
         let begin = if ack_replicas > 0 { call.begin_held(request, resume) } else { 0 };
         let outcome = match request {
             Request::Get(request) => self.get(call, request, resume),

@@ -152,6 +152,8 @@ impl Offer {
         if !config.listen.ip().is_loopback() && config.secret.is_none() {
             return Err(OfferError::NoSecret(config.listen));
         }
+        // No worker runs yet, so no turn that leaves a touch out of the log is under way when the first replica comes.
+        store.log_touches();
         let listen = config.listen;
         let bound = TcpListener::bind(listen).and_then(|listener| {
             listener.set_nonblocking(true)?;

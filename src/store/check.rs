@@ -58,7 +58,7 @@ pub(super) fn check<'w>(words: &'w [AtomicU64], site: &Site) -> Result<Record<'w
         return Err(Refusal::Bad(BadRecord::Checksum));
     }
     let sound = record.is_padded_with_zeroes()
-        && record.meta().is_canonical()
+        && (shape.kind() == Kind::Set || !record.meta().dead())
         && (shape.kind() != Kind::Epoch || begins_epoch(record.epoch_value(), site));
     if sound { Ok(record) } else { Err(Refusal::Bad(BadRecord::Malformed)) }
 }

@@ -2,6 +2,7 @@
 
 use super::NoRoom;
 use super::item::{Item, MetaChange};
+use super::live::charge;
 use super::record::{Draft, Kind};
 use super::shard::{Shard, Writer};
 use crate::base::time::UnixSeconds;
@@ -81,34 +82,41 @@ impl<'t> Entry<'t> {
         if draft.record_bytes() > policy.record_bytes_max {
             return Err(NoRoom::TooLarge);
         }
-        let old_charge = self.found.map_or(0, |item| self.shard.charge(item.record.shape));
-        let live_bytes = self.writer.counts.live_bytes - old_charge + self.shard.charge(draft.shape());
-        if !policy.evict && live_bytes > policy.live_bytes_max {
-            self.ask_for_sweep();
-            return Err(NoRoom::Full);
+        if !policy.evict {
+            self.fit_into_limit(draft)?;
         }
         let index = &self.shard.index;
         if self.found.is_none() && index.is_full() {
-            self.ask_for_sweep();
-            return Err(NoRoom::Now);
+            return Err(NoRoom::Now); // sized so that the ring is full before
         }
         let (position, record) = self.shard.append(&mut self.writer, draft, policy.reserve_bytes)?;
         self.note.one(self.shard.number, self.writer.head);
         let slot = match self.found {
-            Some(item) => index.replace(&item.slot, self.hash, position, 0),
+            Some(item) => {
+                let slot = index.replace(&item.slot, self.hash, position, 0);
+                self.shard.bury(&mut self.writer, &item);
+                slot
+            }
             None => index.insert(self.hash, position).expect("an index that is not full takes an entry"),
         };
-        self.writer.counts.live_bytes = live_bytes;
+        self.writer.live.add(draft.shape(), draft.expiry());
         self.writer.counts.total_items += 1;
         let item = self.shard.item((slot, (position, record)));
         self.found = Some(item);
         Ok(item.cas())
     }
 
-    /// What is full may hold expired items: have maintenance look for them.
-    fn ask_for_sweep(&mut self) {
-        self.writer.sweep = true;
-        self.shard.want_attention(true);
+    /// `-M`: Err if live items and this one are more than the memory may hold. What has expired is looked for, if it could be enough.
+    fn fit_into_limit(&mut self, draft: &Draft<'_>) -> Result<(), NoRoom> {
+        let (shard, max) = (self.shard, self.shard.policy.live_bytes_max);
+        let counted = self.found.filter(|item| item.position >= shard.flushed_below.load(Relaxed));
+        let old_bytes = counted.map_or(0, |item| charge(item.record.shape));
+        let live_bytes = self.writer.live.bytes() - old_bytes + charge(draft.shape());
+        match live_bytes.checked_sub(max) {
+            None | Some(0) => Ok(()),
+            Some(missing) if shard.look_for_expired(&mut self.writer, missing, self.now) => Err(NoRoom::Now),
+            Some(_) => Err(NoRoom::Full),
+        }
     }
 
     /// Remove the item; false if there was none.
@@ -120,19 +128,25 @@ impl<'t> Entry<'t> {
         self.shard.append(&mut self.writer, &draft, self.shard.policy.reserve_bytes)?;
         self.note.one(self.shard.number, self.writer.head);
         self.shard.index.remove(&item.slot, self.hash);
-        self.writer.counts.live_bytes -= self.shard.charge(item.record.shape);
+        self.shard.bury(&mut self.writer, &item);
         self.found = None;
         Ok(true)
     }
 
-    /// Change the metadata word in place and log the change; false if there is no item.
+    /// Change the metadata word in place, and log the change where somebody reads the log; false if there is no item.
     pub fn change_meta(&mut self, change: MetaChange) -> Result<bool, NoRoom> {
         let Some(item) = self.item() else {
             return Ok(false);
         };
-        let draft = Draft::of_key(Kind::Touch, self.key, change.apply(item.record.meta()));
-        self.shard.append(&mut self.writer, &draft, self.shard.policy.reserve_bytes)?;
-        self.note.one(self.shard.number, self.writer.head);
+        let before = item.record.meta();
+        if self.shard.touches_logged.load(Relaxed) != 0 {
+            let draft = Draft::of_key(Kind::Touch, self.key, change.apply(before));
+            self.shard.append(&mut self.writer, &draft, self.shard.policy.reserve_bytes)?;
+            self.note.one(self.shard.number, self.writer.head);
+        }
+        if let Some(expiry) = change.expiry {
+            self.writer.live.touch(item.record.shape, before.expiry(), expiry);
+        }
         // Readers may note a use in the same word meanwhile; each gives up when it loses, so this soon succeeds.
         let word = item.record.meta_word();
         let changed = |bits| Some(change.apply(super::record::Meta::from_bits(bits)).to_bits());

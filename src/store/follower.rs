@@ -123,7 +123,7 @@ impl Follower<'_> {
     pub fn forget(&mut self) {
         let mut writer = self.shard.lock();
         self.shard.index.clear();
-        writer.counts.live_bytes = 0;
+        writer.live.clear();
         writer.victim = None;
         self.shard.control().advance_tail(writer.head);
         self.forgotten = Some(self.shard.domain.advance());
@@ -259,6 +259,8 @@ impl Follower<'_> {
     fn take_over(&self, words: &[AtomicU64], from: u64, batch: &Batch<'_>) {
         let shard = self.shard;
         let mut writer = shard.lock();
+        // Only so that a promotion finds expiries counted: nothing is decided by the clock here.
+        writer.live.advance(UnixSeconds::now());
         shard.copy_log(words, from, batch);
         writer.head = from + batch.bytes as u64;
         writer.counts.appended_bytes += batch.bytes as u64;
@@ -283,6 +285,7 @@ impl Shard {
         writer.released = position;
         writer.awaited = None;
         writer.wanted = (0, 0);
+        writer.paced_head = position;
         // The flushes of the old log concern nobody; those of the new one that count are still to come.
         self.flushed_below.store(0, Relaxed);
         control.begin_epoch(epoch.0, epoch_begin);
@@ -300,7 +303,12 @@ impl Shard {
                 }
                 _ => checked.record.shape.record_bytes(),
             };
-            copy_words(&words[begin..][..bytes / 8], &self.ring.words_at(checked.position)[..bytes / 8]);
+            let here = &self.ring.words_at(checked.position)[..bytes / 8];
+            copy_words(&words[begin..][..bytes / 8], here);
+            if checked.record.shape.kind() == Kind::Set {
+                // What ended the item may stand further on in the log: this store comes by it, and marks the record, in its own time.
+                here[0].store(Meta::from_bits(here[0].load(Relaxed)).alive().to_bits(), Relaxed);
+            }
         }
     }
 
@@ -315,16 +323,19 @@ impl Shard {
             Kind::Delete => {
                 if let Some(item) = self.find_locked(key, checked.hash) {
                     self.index.remove(&item.slot, checked.hash);
-                    writer.counts.live_bytes -= self.charge(item.record.shape);
+                    self.bury(writer, &item);
                 }
             }
             Kind::Touch => {
                 if let Some(item) = self.find_locked(key, checked.hash) {
+                    if item.position >= self.flushed_below.load(Relaxed) {
+                        writer.live.touch(item.record.shape, item.expiry(), record.meta().expiry());
+                    }
                     let touched = |bits| Some(Meta::from_bits(bits).touched_by(record.meta()).to_bits());
                     let _ = item.record.meta_word().fetch_update(Relaxed, Relaxed, touched);
                 }
             }
-            Kind::Flush => self.flushed_below.store(checked.position, Relaxed),
+            Kind::Flush => self.note_flush(writer, checked.position),
             Kind::Epoch => self.control().begin_epoch(record.epoch_value().0, checked.position),
             Kind::Pad => {}
         }
@@ -341,13 +352,13 @@ impl Shard {
         match found {
             Some(old) => {
                 self.index.replace(&old.slot, *hash, *position, uses);
-                writer.counts.live_bytes -= self.charge(old.record.shape);
+                self.bury(writer, &old);
             }
             // The index is sized so that the ring is full before it is. If it were full, this key would be a miss here, until it is set again.
             None if self.index.insert(*hash, *position).is_err() => return,
             None => {}
         }
-        writer.counts.live_bytes += self.charge(record.shape);
+        writer.live.add(record.shape, self.record(*position).meta().expiry());
         if again.is_some() {
             writer.counts.reinserted_items += 1;
             writer.counts.reinserted_bytes += record.shape.record_bytes() as u64;

@@ -1,6 +1,7 @@
 //! What two stores must share to hold the same bytes at the same positions, and how a replica's store is made from it.
 
 use super::index::RING_BYTES_MAX;
+use super::live::MOVED_BYTES;
 use super::record::{HEADER_BYTES, OPTIONAL_BYTES_MAX};
 use super::ring::SLAB_BYTES_MAX;
 use super::sizing::{Plan, RING_BYTES_MIN, SHARDS_MAX, policy};
@@ -28,15 +29,13 @@ pub struct Geometry {
 const SLABS_MAX: u64 = RING_BYTES_MAX / SLAB_BYTES_MAX as u64;
 /// Smallest `record_bytes_max` that makes sense: one item of a few bytes.
 const RECORD_BYTES_MIN: u64 = 64;
-/// What a record gains when reclaim appends it again: its CAS.
-const REINSERTED_BYTES: u64 = 8;
 /// The largest record without a value, and more than any that has one for other reasons than a client's.
 const KEY_RECORD_BYTES_MAX: u64 = (HEADER_BYTES + OPTIONAL_BYTES_MAX + KEY_BYTES_MAX).next_multiple_of(8) as u64;
 
 impl Geometry {
     /// Longest record in bytes that a log of this geometry can have, pads included: a pad is shorter than the record that did not fit.
     pub fn log_record_bytes_max(&self) -> u64 {
-        self.record_bytes_max.saturating_add(REINSERTED_BYTES).max(KEY_RECORD_BYTES_MAX)
+        self.record_bytes_max.saturating_add(MOVED_BYTES).max(KEY_RECORD_BYTES_MAX)
     }
 
     /// Bytes that must be seen at once for [`super::Follower::apply`] to come forward, at most: a record, and what is skipped before it.

@@ -2,9 +2,15 @@
 
 use super::index::SlotRef;
 use super::record::{Meta, Record};
+use super::ring::POSITION_MAX;
+use super::sizing::SHARDS_MAX;
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::sys::sync::Ordering::Relaxed;
 use crate::sys::words::WordSpan;
+
+/// How far a position is shifted to make room for the shard's number in a CAS; the three bits below are always zero.
+const CAS_SHIFT: u32 = 7;
+const _: () = assert!(SHARDS_MAX <= 1 << (CAS_SHIFT + 3) && POSITION_MAX.leading_zeros() >= CAS_SHIFT);
 
 /// What a new item is.
 #[derive(Debug, Clone, Copy, Default)]
@@ -15,7 +21,7 @@ pub struct NewItem<'a> {
     pub client_flags: u32,
     /// When it expires.
     pub expiry: Expiry,
-    /// An explicit CAS (the E flag); None for its position.
+    /// An explicit CAS (the E flag); None for one made of its position.
     pub cas: Option<u64>,
     /// Stale from birth (ms with I).
     pub stale: bool,
@@ -89,9 +95,10 @@ impl<'t> Item<'t> {
         self.record.client_flags()
     }
 
-    /// CAS: the record's position, or the explicit one.
+    /// CAS: the explicit one, or one made of the record's position and shard. Positions are multiples of 8, so their low ten bits are free
+    /// for the shard's number, and no two items ever have the same CAS.
     pub fn cas(&self) -> u64 {
-        self.record.explicit_cas().unwrap_or(self.position)
+        self.record.explicit_cas().unwrap_or(self.position << CAS_SHIFT | u64::from(self.shard))
     }
 
     /// When it expires.

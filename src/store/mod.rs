@@ -14,7 +14,9 @@
 //! | [`geometry`] | what two stores must share to hold the same bytes |
 //! | [`epochs`] | whose history a log is, and where it passed to another primary |
 //! | [`promotion`] | a store changes hands: a replica's begins an epoch of its own |
-//! | [`reclaim`] | the tail: eviction, second chance, growing the index |
+//! | [`reclaim`] | the tail: what is kept, what is evicted, growing the index |
+//! | `live`, `expiries` | how many bytes of a log are alive, and how many may have expired |
+//! | `crawl` | with `-M`: finding what has expired |
 //! | [`retain`] | who else needs the tail |
 //! | [`sizing`] | how `-m`, `-I` and `-t` become shards and rings |
 //!
@@ -22,12 +24,15 @@
 //! committed of each shard (replaying them gives the same items).
 
 pub(crate) mod check;
+mod crawl;
 pub mod entry;
 pub mod epochs;
+mod expiries;
 pub mod follower;
 pub mod geometry;
 pub mod index;
 pub mod item;
+mod live;
 pub mod promotion;
 pub mod reclaim;
 pub mod record;
@@ -58,7 +63,7 @@ pub use record::Draft;
 use record::{Kind, Meta, Source};
 pub use retain::TailGuard;
 use ring::{CONTROL_LINE_BYTES, Ring};
-use shard::Shard;
+use shard::{Shard, Shared};
 pub use sizing::{StoreConfig, StoreError};
 pub use stats::StoreStats;
 use std::io;
@@ -86,6 +91,8 @@ pub struct Store {
     workers: usize,
     /// Shards that want maintenance.
     attention_wanted: Arc<AtomicU64>,
+    /// See [`Store::log_touches`].
+    touches_logged: Arc<AtomicU64>,
 }
 
 /// What a store is made from beside its plan.
@@ -201,18 +208,24 @@ impl Store {
         let domain = Arc::new(Domain::new(making.workers + SEATS_SPARE));
         let lines_bytes = (plan.shards * CONTROL_LINE_BYTES).next_multiple_of(4096);
         let lines = Arc::new(Slab::new("remora-control", lines_bytes, false)?);
-        let attention_wanted = Arc::new(AtomicU64::new(0));
+        let shared = Shared {
+            lines: lines.clone(),
+            attention_wanted: Arc::new(AtomicU64::new(0)),
+            touches_logged: Arc::new(AtomicU64::new(0)),
+        };
         let shard = |number: usize| {
             let name = format!("remora-ring-{number}");
             let ring = Ring::with_slabs(&name, plan.ring_bytes, plan.slab_bytes, making.hugepages)?;
-            Shard::new(number as u32, ring, plan.policy, hash, domain.clone(), lines.clone(), attention_wanted.clone())
+            Shard::new(number as u32, ring, plan.policy, hash, domain.clone(), shared.clone())
         };
         let shards: Box<[Shard]> = (0..plan.shards).map(shard).collect::<io::Result<_>>()?;
         if making.epoch.is_valid() {
             shards.iter().for_each(|shard| shard.be_born(making.epoch));
         }
         let history = History::new(making.epoch, plan.shards);
-        Ok(Store { shards, lines, history, domain, hash, workers: making.workers.max(1), attention_wanted })
+        let Shared { attention_wanted, touches_logged, .. } = shared;
+        let workers = making.workers.max(1);
+        Ok(Store { shards, lines, history, domain, hash, workers, attention_wanted, touches_logged })
     }
 
     /// Register a thread. Panics when more threads take part than the store was made for: a bug of ours.
@@ -270,6 +283,14 @@ impl Store {
     pub fn flush(&self, turn: &Turn<'_>) -> Result<(), NoRoom> {
         turn.note.set(Appended::Widely);
         self.shards.iter().try_for_each(|shard| shard.flush(&mut shard.lock()))
+    }
+
+    /// From now on the log holds every change of an item's metadata: somebody is going to read it. What was changed before stands in the
+    /// records themselves. Turns that began earlier may still change some without logging it, so a log is not read before they have ended.
+    pub fn log_touches(&self) {
+        if self.touches_logged.load(Relaxed) == 0 {
+            self.touches_logged.store(1, Relaxed);
+        }
     }
 
     /// Up to where each shard is committed now: whoever has applied that much has all that was written before.

@@ -76,7 +76,7 @@ impl Store {
         for shard in &self.shards {
             let mut writer = shard.lock();
             writer.wanted = (0, 0);
-            writer.sweep = false;
+            writer.crawl = None;
             shard.want_attention(false);
         }
     }

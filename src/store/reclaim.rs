@@ -1,13 +1,20 @@
 //! Reclaim at the tail, in bounded steps, ahead of need.
 //!
-//! The oldest record is looked at: what nobody can find any more, has expired or was flushed goes; an item that was used since it was
-//! written is appended again with its counter lowered (a second chance, as in CLOCK), while the budget lasts; every other item is evicted. With
-//! `-M` nothing alive is evicted: every live item is appended again, and the limit on live bytes guarantees that there are gaps to gain.
-//! A step holds the shard's lock and never waits: the freed bytes are released in a later turn (see [`super::shard`]).
+//! The oldest record is looked at. What is dead, has expired or was flushed goes. What is alive is kept, by appending it again:
+//!
+//! - **While what is alive for certain fits into three quarters of the ring, all of it is kept.** The other quarter and more is dead or free,
+//!   so the log comes round. One write then costs at most `C / (C - alive)` writes to the log: four.
+//! - **Above that, an item is kept if it was used since it was written** (a second chance, as in CLOCK: its counter is lowered), and while the budget
+//!   lasts: seven eighths of the bytes that the tail has passed. Every other item is evicted.
+//! - What is alive for certain ([`super::live`]) leaves out what may have expired, unless a lap of the log has found it alive.
+//! - With `-M` nothing alive is evicted, and the limit on live bytes guarantees that there are gaps to gain.
+//!
+//! A step holds the shard's lock and never waits: the freed bytes are released in a later turn (see [`super::shard`]). How much a write
+//! looks at grows as free space shrinks ([`Shard::pace`]), so that no write pays for a whole lap.
 
 use super::index::SlotRef;
 use super::item::Item;
-use super::record::{Draft, Kind, Meta, Record, Source};
+use super::record::{Draft, Kind, Record, Source};
 use super::shard::{CREDIT_SHARE_MAX, Shard, Victim, Writer};
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
@@ -15,8 +22,11 @@ use crate::sys::prefetch::prefetch;
 
 /// Bytes looked at in one step, and at least one record: about 500 small records, some 50 us under the lock.
 const STEP_BYTES: u64 = 64 << 10;
-/// Of what reclaim looks at, it may append this share again: one half. More would keep a cache of used items busy with itself.
-const REINSERT_SHARE: u64 = 2;
+/// Above three quarters of live bytes, reclaim may append all but this share of what it passes again: seven eighths. With all of it a
+/// cache of used items would be busy with itself; with half of it, items that are in use are evicted for want of budget.
+const EVICTED_SHARE: u64 = 8;
+/// While no live item may be evicted, this share of what is not alive is kept free ahead of the head, and what moving will add to the log.
+const FREE_SHARE: u64 = 8;
 /// Buckets split in one go, so that growth keeps up with any rate of inserts.
 const SPLITS_MAX: usize = 4;
 
@@ -24,12 +34,16 @@ impl Shard {
     /// Before a write: keep the free space ahead and the index grown, a bounded amount.
     pub(super) fn prepare(&self, writer: &mut Writer, now: UnixSeconds) {
         self.grow_index(writer);
-        if self.free_bytes(writer) < self.goal_bytes(writer) {
-            self.reclaim_step(writer, now, self.goal_bytes(writer));
+        writer.live.advance(now);
+        let (free, goal) = (self.free_bytes(writer), self.goal_bytes(writer));
+        if free < goal {
+            let budget_bytes = self.pace(writer, free);
+            self.reclaim_step(writer, now, goal, budget_bytes);
         }
-        if self.usable_bytes(writer) < self.goal_bytes(writer) {
+        if self.usable_bytes(writer) < goal {
             self.release(writer);
         }
+        writer.paced_head = writer.head;
     }
 
     /// Split buckets while there are too few, a bounded number.
@@ -51,23 +65,25 @@ impl Shard {
         let Some(mut writer) = self.try_lock() else {
             return true;
         };
+        writer.live.advance(now);
+        self.crawl(&mut writer, now);
         let steps_max = (self.goal_bytes(&writer) / STEP_BYTES + 1).min(8);
-        if std::mem::take(&mut writer.sweep) {
-            self.reclaim_step(&mut writer, now, u64::MAX);
-        }
         for _ in 0..steps_max {
-            if self.free_bytes(&writer) < self.goal_bytes(&writer) {
-                let goal_bytes = self.goal_bytes(&writer);
-                self.reclaim_step(&mut writer, now, goal_bytes);
+            let goal_bytes = self.goal_bytes(&writer);
+            if self.free_bytes(&writer) < goal_bytes {
+                self.reclaim_step(&mut writer, now, goal_bytes, STEP_BYTES);
             }
         }
         self.release(&mut writer);
         writer.wanted.1 = writer.wanted.1.saturating_sub(1);
         if writer.wanted.1 == 0 {
             writer.wanted.0 = 0;
+        }
+        let busy = writer.wanted.0 != 0 || writer.crawl.is_some();
+        if !busy {
             self.want_attention(false);
         }
-        writer.wanted.0 != 0
+        busy
     }
 
     /// Bytes between head and tail: free, or soon to be.
@@ -75,21 +91,43 @@ impl Shard {
         self.ring.bytes() - (writer.head - self.control().tail())
     }
 
-    /// How much of that there should be: a step ahead, and twice what an append is waiting for (others append meanwhile).
+    /// How much of that there should be, and twice what an append is waiting for (others append meanwhile).
     fn goal_bytes(&self, writer: &Writer) -> u64 {
+        let ahead_bytes = if self.policy.evict && !self.may_evict(writer) {
+            let live = &writer.live;
+            (self.ring.bytes() - live.certain_bytes()) / FREE_SHARE + live.growth_bytes()
+        } else {
+            self.policy.ahead_bytes
+        };
         // With `-M` the live items move from the tail to the head, so no more can ever be free than they leave: a goal beyond that
         // would have them circle for ever, each lap using up the room that the one before had freed.
         let attainable_bytes =
-            if self.policy.evict { self.ring.bytes() } else { self.ring.bytes() - writer.counts.live_bytes };
-        (self.policy.ahead_bytes + 2 * writer.wanted.0).min(attainable_bytes / 2).max(writer.wanted.0)
+            if self.policy.evict { self.ring.bytes() } else { self.ring.bytes() - writer.live.bytes() };
+        (ahead_bytes + 2 * writer.wanted.0).min(attainable_bytes / 2).max(writer.wanted.0)
     }
 
-    /// Look at the oldest records until a step's bytes have been seen or so many are free.
-    fn reclaim_step(&self, writer: &mut Writer, now: UnixSeconds, goal_bytes: u64) {
+    /// Whether live items may be evicted now.
+    #[inline]
+    fn may_evict(&self, writer: &Writer) -> bool {
+        self.policy.evict && writer.live.certain_bytes() > self.policy.kept_bytes_max
+    }
+
+    /// How many bytes of log this write looks at: for each byte that the last one appended, as many as the log is longer than what is free.
+    /// However the dead are spread over the log, the tail has passed all of the live before free space ends.
+    fn pace(&self, writer: &Writer, free_bytes: u64) -> u64 {
+        if free_bytes <= self.policy.ahead_bytes || self.may_evict(writer) {
+            return STEP_BYTES;
+        }
+        let owed_bytes = writer.head - writer.paced_head;
+        (owed_bytes * (self.ring.bytes() - free_bytes) / free_bytes).min(STEP_BYTES)
+    }
+
+    /// Look at the oldest records until so many bytes have been seen, at least one record, or so many are free.
+    fn reclaim_step(&self, writer: &mut Writer, now: UnixSeconds, goal_bytes: u64, budget_bytes: u64) {
         let control = self.control();
         let begin = control.tail();
         let mut tail = begin;
-        while tail < writer.head && tail - begin < STEP_BYTES && self.free_bytes(writer) < goal_bytes {
+        while tail < writer.head && tail - begin < budget_bytes.max(1) && self.free_bytes(writer) < goal_bytes {
             let position = self.ring.settle(tail);
             let record = self.record(position);
             let end = position + record.shape.record_bytes() as u64;
@@ -99,15 +137,17 @@ impl Shard {
             if record.shape.kind() == Kind::Set && !self.retire(writer, &record, position, now) {
                 break;
             }
+            writer.credit += (end - tail) - (end - tail) / EVICTED_SHARE;
             tail = end;
             control.advance_tail(tail);
+            writer.live.pass(tail, writer.head);
         }
         self.look_ahead(writer, tail);
         writer.credit = writer.credit.min(self.ring.bytes() / CREDIT_SHARE_MAX);
     }
 
     /// Hash the key of the record at `tail`, which the next step will look up, and have its bucket and the record behind it
-    /// fetched: a step frees about as much as one append takes, so every set would wait for both.
+    /// fetched: a step frees about as much as one append takes, so every set would wait for both. What is dead is not looked up.
     fn look_ahead(&self, writer: &mut Writer, tail: u64) {
         let position = self.ring.settle(tail);
         if position >= writer.head || writer.victim.is_some_and(|victim| victim.position == position) {
@@ -115,41 +155,41 @@ impl Shard {
         }
         let record = self.record(position);
         prefetch(self.ring.words_at(position + record.shape.record_bytes() as u64), 1);
+        if record.shape.kind() != Kind::Set || record.meta().dead() {
+            return;
+        }
         let hash = self.hash_of(&record);
         self.index.prefetch(hash);
         writer.victim = Some(Victim { position, hash });
     }
 
-    /// Decide about the item record at the tail. False when it must stay where it is (`-M`, and no room to move it yet).
+    /// Decide about the item record at the tail. False when it must stay where it is, because there is no room to move it yet.
     fn retire(&self, writer: &mut Writer, record: &Record<'_>, position: u64, now: UnixSeconds) -> bool {
-        let record_bytes = record.shape.record_bytes() as u64;
-        let credit_before = writer.credit;
-        writer.credit += record_bytes / REINSERT_SHARE;
         let (hash, Some(slot)) = self.slot_of(writer, record, position) else {
             return true;
         };
         let item = Item { record: *record, slot, position, shard: self.number };
         let alive = self.is_alive(&item, now);
-        if alive && self.deserves_another_lap(writer, &slot, record_bytes) {
+        if alive && self.deserves_another_lap(writer, &slot, record.shape.record_bytes() as u64) {
             let reinserted = self.reinsert(writer, &item, hash);
-            // What was given up becomes room in a later turn: better to go on then than to lose an item that is in use.
+            // What was given up becomes room in a later turn: better to go on then than to lose an item that is to be kept.
             let room_is_due = self.free_bytes(writer) > self.usable_bytes(writer);
             if reinserted || !self.policy.evict || room_is_due {
-                if !reinserted {
-                    writer.credit = credit_before; // it will be looked at again, and earns its share only once
-                }
                 return reinserted;
             }
+        }
+        if alive {
+            writer.live.found_alive(record.shape, item.expiry());
         }
         self.unlink(writer, &item, hash, alive);
         true
     }
 
-    /// Take the item at the tail out of the index, and count it as evicted or, if it was not alive any more, as reclaimed.
-    fn unlink(&self, writer: &mut Writer, item: &Item<'_>, hash: u64, alive: bool) {
+    /// Take the item out of the index, and count it as evicted or, if it was not alive any more, as reclaimed.
+    pub(super) fn unlink(&self, writer: &mut Writer, item: &Item<'_>, hash: u64, alive: bool) {
         self.index.remove(&item.slot, hash);
+        self.bury(writer, item);
         let counts = &mut writer.counts;
-        counts.live_bytes -= self.charge(item.record.shape);
         let unfetched = u64::from(!item.hit_before());
         if alive {
             counts.evictions += 1;
@@ -199,9 +239,12 @@ impl Shard {
         }
     }
 
-    /// The hash of the record's key, and the slot that points to this very record, if one does.
+    /// The hash of the record's key, and the slot that points to this very record, if one does. What is marked dead has none, and is not hashed.
     #[inline]
-    fn slot_of(&self, writer: &Writer, record: &Record<'_>, position: u64) -> (u64, Option<SlotRef<'_>>) {
+    pub(super) fn slot_of(&self, writer: &Writer, record: &Record<'_>, position: u64) -> (u64, Option<SlotRef<'_>>) {
+        if record.meta().dead() {
+            return (0, None);
+        }
         let hash = match writer.victim {
             Some(victim) if victim.position == position => victim.hash,
             _ => self.hash_of(record),
@@ -211,15 +254,16 @@ impl Shard {
     }
 
     fn deserves_another_lap(&self, writer: &Writer, slot: &SlotRef<'_>, record_bytes: u64) -> bool {
-        !self.policy.evict || slot.entry.uses() > 0 && writer.credit >= record_bytes
+        !self.may_evict(writer) || slot.entry.uses() > 0 && writer.credit >= record_bytes
     }
 
-    /// Append the item again, as it is; its CAS, so far its old position, becomes explicit. False if there is no room now.
+    /// Append the item again, as it is; its CAS, so far made of its old position, becomes explicit. False if there is no room now. The old
+    /// record is not marked: the tail passes it before the lock is let go.
     fn reinsert(&self, writer: &mut Writer, item: &Item<'_>, hash: u64) -> bool {
         let mut key = [0; KEY_BYTES_MAX];
         let key = &mut key[..item.record.shape.key_bytes()];
         item.record.key().copy_to_slice(key);
-        let meta: Meta = item.record.meta();
+        let meta = item.record.meta();
         let value = Source::Span(item.value());
         let draft = Draft::new(Kind::Set, key, meta, item.client_flags(), Some(item.cas()), value);
         let (wanted, parked) = (writer.wanted, writer.counts.parked);
@@ -233,8 +277,9 @@ impl Shard {
         self.index.replace(&item.slot, hash, position, uses);
         let new_bytes = draft.record_bytes() as u64;
         writer.credit = writer.credit.saturating_sub(new_bytes);
-        writer.counts.live_bytes += self.charge(draft.shape());
-        writer.counts.live_bytes -= self.charge(item.record.shape);
+        writer.live.found_alive(item.record.shape, meta.expiry());
+        writer.live.add(draft.shape(), meta.expiry());
+        writer.live.remove(item.record.shape, meta.expiry());
         writer.counts.reinserted_bytes += new_bytes;
         writer.counts.reinserted_items += 1;
         true

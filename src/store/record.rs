@@ -19,7 +19,10 @@ use crate::sys::words::{WordSpan, WordWriter};
 /// Bytes that the optional fields can add.
 pub const OPTIONAL_BYTES_MAX: usize = 16;
 
-/// The changeable word: expiry 32 bits, last access 28 bits (seconds, modulo 2^28: eight years), fetched, stale, token sent.
+/// The changeable word: expiry 32 bits, last access 28 bits (seconds, modulo 2^28: eight years), fetched, stale, token sent, dead.
+///
+/// *Dead* says that the record is no item any more: it was replaced, deleted, or found expired or flushed. Each store sets it for itself, as
+/// it executes or replays what ended the item: a replica clears it in what it copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Meta(u64);
 
@@ -28,6 +31,7 @@ impl Meta {
     const FETCHED: u64 = 1 << 60;
     const STALE: u64 = 1 << 61;
     const TOKEN_SENT: u64 = 1 << 62;
+    const DEAD: u64 = 1 << 63;
 
     /// For an item written at `now`.
     pub fn new(expiry: Expiry, now: UnixSeconds) -> Self {
@@ -100,9 +104,15 @@ impl Meta {
         Meta(self.0 & !touched | other.0 & touched)
     }
 
-    /// Are the bits that mean nothing zero?
-    pub fn is_canonical(self) -> bool {
-        self.0 >> 63 == 0
+    /// Is the record no item any more?
+    pub fn dead(self) -> bool {
+        self.0 & Self::DEAD != 0
+    }
+
+    /// As it was when the record was alive.
+    #[must_use]
+    pub fn alive(self) -> Self {
+        Meta(self.0 & !Self::DEAD)
     }
 
     /// Token given out or not.
@@ -134,6 +144,11 @@ impl<'a> Record<'a> {
     /// The changeable word's content.
     pub fn meta(&self) -> Meta {
         Meta(self.words[0].load(Relaxed))
+    }
+
+    /// Mark it as no item any more. Readers may note a use in the same word meanwhile, so nothing else of it changes.
+    pub(super) fn mark_dead(&self) {
+        self.words[0].fetch_or(Meta::DEAD, Relaxed);
     }
 
     /// The key.
@@ -300,6 +315,11 @@ impl<'a> Draft<'a> {
     /// Kind and lengths.
     pub fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// When the item expires.
+    pub(super) fn expiry(&self) -> Expiry {
+        self.meta.expiry()
     }
 
     /// Write it to the start of `words`, which nobody else reads or writes yet, as the record at `position`.

@@ -23,8 +23,9 @@ pub const CONTROL_LINE_BYTES: usize = 64;
 pub const SLAB_BYTES_MAX: usize = 1 << 30;
 /// The first position of every ring. Not 0, which is no CAS.
 pub const BIRTH: u64 = 64;
-/// Positions that another process says are held to this, so that no sum of them overflows. A ring of 100 GiB/s takes more than a year to get there.
-pub const POSITION_MAX: u64 = 1 << 62;
+/// Positions that another process says are held to this, so that no sum of them overflows, and a CAS holds them. A log of 1 GiB/s takes two
+/// years to get there.
+pub const POSITION_MAX: u64 = 1 << 56;
 
 const EPOCH: usize = 0;
 const COMMITTED: usize = 1;

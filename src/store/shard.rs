@@ -5,10 +5,12 @@
 //! thread has stopped looking at.
 
 use super::NoRoom;
+use super::crawl::Crawl;
 use super::index::{Entry as Slot, Index, Look, SlotRef};
 use super::item::Item;
+use super::live::Live;
 use super::promotion::with_epoch_record;
-use super::record::{Draft, HEADER_BYTES, Kind, Record, Shape};
+use super::record::{Draft, HEADER_BYTES, Kind, Record};
 use super::retain::TailGuard;
 use super::ring::{BIRTH, ControlLine, Ring};
 use crate::base::epoch::Epoch;
@@ -30,7 +32,9 @@ pub struct Policy {
     pub evict: bool,
     /// Largest record in bytes.
     pub record_bytes_max: usize,
-    /// Bytes that reclaim keeps free ahead of the head.
+    /// While no more than this is alive, no live item is evicted.
+    pub kept_bytes_max: u64,
+    /// Bytes that reclaim keeps free ahead of the head, at least.
     pub ahead_bytes: u64,
     /// Bytes that only reclaim may use, so that it can move the record at the tail: with `-M` always, else nearly always.
     pub reserve_bytes: u64,
@@ -55,6 +59,8 @@ pub struct Shard {
     attention: AtomicU64,
     /// How many shards of the store want it; so that who looks once a turn looks at one word.
     attention_wanted: Arc<AtomicU64>,
+    /// Not zero once a change of an item's metadata must be logged: somebody else reads the logs of this store.
+    pub(super) touches_logged: Arc<AtomicU64>,
     lock_waits: AtomicU64,
     /// Asked before the tail moves, if there is one.
     pub(super) guard: OnceLock<Arc<dyn TailGuard>>,
@@ -71,12 +77,16 @@ pub struct Writer {
     pub(super) awaited: Option<(u64, Era)>,
     /// The largest append that found no room, and for how many more rounds of maintenance it counts.
     pub(super) wanted: (u64, u32),
-    /// `-M`: an item was refused; look for expired ones.
-    pub(super) sweep: bool,
+    /// `-M`: an item was refused; expired ones are looked for.
+    pub(super) crawl: Option<Crawl>,
     /// The record that reclaim will look at next, if it knows.
     pub(super) victim: Option<Victim>,
-    /// Bytes that reclaim may still append again.
+    /// Bytes that reclaim may still append again, where it may evict.
     pub(super) credit: u64,
+    /// What of the log is alive.
+    pub(super) live: Live,
+    /// The head when reclaim last looked: what was appended since, it owes.
+    pub(super) paced_head: u64,
     pub(super) counts: Counts,
     /// The guard lets everything below go; see [`super::retain`].
     pub(super) floor: u64,
@@ -91,11 +101,18 @@ pub struct Victim {
     pub(super) hash: u64,
 }
 
+/// What all shards of a store have in common.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub lines: Arc<Slab>,
+    pub attention_wanted: Arc<AtomicU64>,
+    pub touches_logged: Arc<AtomicU64>,
+}
+
 /// Counters of one shard; see [`super::StoreStats`].
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs)]
 pub struct Counts {
-    pub live_bytes: u64,
     pub total_items: u64,
     pub evictions: u64,
     pub evicted_unfetched: u64,
@@ -114,8 +131,7 @@ impl Shard {
         policy: Policy,
         hash: IndexHash,
         domain: Arc<Domain>,
-        lines: Arc<Slab>,
-        attention_wanted: Arc<AtomicU64>,
+        Shared { lines, attention_wanted, touches_logged }: Shared,
     ) -> io::Result<Shard> {
         let index = Index::new(ring.bytes())?;
         ControlLine::of(lines.words(), number as usize).begin(Epoch::NONE.0, ring.bytes());
@@ -124,9 +140,11 @@ impl Shard {
             released: BIRTH,
             awaited: None,
             wanted: (0, 0),
-            sweep: false,
+            crawl: None,
             victim: None,
             credit: ring.bytes() / CREDIT_SHARE_MAX,
+            live: Live::new(),
+            paced_head: BIRTH,
             counts: Counts::default(),
             floor: 0,
             counted_from: BIRTH,
@@ -143,6 +161,7 @@ impl Shard {
             owes_until: AtomicU64::new(0),
             attention: AtomicU64::new(0),
             attention_wanted,
+            touches_logged,
             lock_waits: AtomicU64::new(0),
             guard: OnceLock::new(),
             writer: CachePadded::new(Mutex::new(writer)),
@@ -248,18 +267,27 @@ impl Shard {
         !item.expiry().has_passed(now) && item.position >= self.flushed_below.load(Relaxed)
     }
 
-    /// What a live record counts for. With `-M` it will be moved again and again, and the first move makes its CAS explicit: that is
-    /// counted from the beginning, so that moving never fills the memory.
-    pub(super) fn charge(&self, shape: Shape) -> u64 {
-        let grows = !self.policy.evict && !shape.has_explicit_cas();
-        shape.record_bytes() as u64 + if grows { 8 } else { 0 }
+    /// The item is none any more: count that, and mark its record. With the lock held, once what ended it stands in the log.
+    #[inline]
+    pub(super) fn bury(&self, writer: &mut Writer, item: &Item<'_>) {
+        // A flushed item was taken off the count when it was flushed.
+        if item.position >= self.flushed_below.load(Relaxed) {
+            writer.live.remove(item.record.shape, item.expiry());
+        }
+        item.record.mark_dead();
+    }
+
+    /// Everything below `position` is gone.
+    pub(super) fn note_flush(&self, writer: &mut Writer, position: u64) {
+        self.flushed_below.store(position, Relaxed);
+        writer.live.clear();
     }
 
     /// Everything written so far is gone.
     pub(super) fn flush(&self, writer: &mut Writer) -> Result<(), NoRoom> {
         let draft = Draft::of_key(Kind::Flush, b"", Default::default());
         let (position, _) = self.append(writer, &draft, 0)?;
-        self.flushed_below.store(position, Relaxed);
+        self.note_flush(writer, position);
         Ok(())
     }
 

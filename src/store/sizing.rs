@@ -60,7 +60,9 @@ const LARGEST_ITEMS_PER_RING_NO_EVICT: usize = 32;
 const RECORD_SHARE_OF_RING_MAX: usize = 4;
 /// Smallest ring that makes sense.
 pub(super) const RING_BYTES_MIN: usize = 16 << 10;
-/// Reclaim keeps this share of a ring free ahead of the head.
+/// While what is alive fits into this part of a ring, in quarters, none of it is evicted.
+const KEPT_QUARTERS: usize = 3;
+/// Reclaim keeps this share of a ring free ahead of the head, at least.
 const AHEAD_SHARE: usize = 128;
 /// And at least this much, or an eighth of a small ring: what one turn of a worker may append.
 const AHEAD_BYTES_MIN: usize = 64 << 10;
@@ -150,6 +152,7 @@ pub(super) fn policy(record_bytes_max: usize, evict: bool, ring_bytes: usize) ->
     Policy {
         evict,
         record_bytes_max,
+        kept_bytes_max: (ring_bytes / 4 * KEPT_QUARTERS) as u64,
         ahead_bytes: ahead_bytes as u64,
         reserve_bytes: reserve_bytes as u64,
         live_bytes_max: ring_bytes.saturating_sub(unusable) as u64,

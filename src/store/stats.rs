@@ -12,8 +12,10 @@ pub struct StoreStats {
     pub ring_bytes: u64,
     /// Items present (those expired or flushed but not yet reclaimed included).
     pub items: u64,
-    /// Bytes of the records of those items.
+    /// Bytes of the records of those items, without those that were flushed.
     pub item_bytes: u64,
+    /// Bytes of the logs that are no item: replaced, deleted or flushed ones, records of deletes and touches, pads.
+    pub dead_bytes: u64,
     /// Items ever written.
     pub total_items: u64,
     /// Items reclaimed while still alive.
@@ -55,13 +57,20 @@ impl Store {
     pub fn stats(&self) -> StoreStats {
         let mut sum = StoreStats { shards: self.shards.len() as u64, ..StoreStats::default() };
         for shard in &self.shards {
-            let (counts, counted_from) = {
+            let (counts, counted_from, live_bytes, log_bytes) = {
                 let writer = shard.lock();
-                (writer.counts.clone(), writer.counted_from)
+                let log_bytes = writer.head - shard.control().tail();
+                (
+                    writer.counts.clone(),
+                    writer.counted_from,
+                    writer.live.bytes() - writer.live.growth_bytes(),
+                    log_bytes,
+                )
             };
             sum.ring_bytes += shard.ring.bytes();
             sum.items += shard.index.entries();
-            sum.item_bytes += counts.live_bytes;
+            sum.item_bytes += live_bytes;
+            sum.dead_bytes += log_bytes.saturating_sub(live_bytes);
             sum.total_items += counts.total_items;
             sum.evictions += counts.evictions;
             sum.evicted_unfetched += counts.evicted_unfetched;

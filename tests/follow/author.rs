@@ -16,6 +16,7 @@ pub struct Author<'s> {
 
 impl<'s> Author<'s> {
     pub fn new(store: &'s Store) -> Self {
+        store.log_touches();
         Author { store, now: NOW, participant: store.join() }
     }
 

@@ -82,7 +82,7 @@ fn record_around(store: &Store, position: u64) -> (u64, u64, bool) {
     let end = begin + record.shape.record_bytes() as u64;
     let word = (position - begin) / 8;
     let covered = match record.shape.kind() {
-        // The highest bit of the metadata is always zero, and looked at; the change may have hit it or not.
+        // Its metadata lies outside the checksum.
         Kind::Set => word != 0,
         Kind::Pad => (word as usize) < record.shape.value_at().div_ceil(8) && record.shape.value_at() % 8 == 0,
         _ => true,
@@ -202,8 +202,21 @@ fn a_record_made_as_none_is_made_is_refused() {
     let padded = forged(shape(set, 0, 3, 0), 3, 19, BIRTH);
     padded[2].fetch_or(1 << 63, Relaxed);
     assert_refused(&replica, BIRTH, &padded, BadRecord::Malformed);
-    good[0].fetch_or(1 << 63, Relaxed);
-    assert_refused(&replica, BIRTH, &good, BadRecord::Malformed);
+    let touch = forged(shape(touch, 0, 8, 0), 8, 24, BIRTH);
+    touch[0].fetch_or(1 << 63, Relaxed);
+    assert_refused(&replica, BIRTH, &touch, BadRecord::Checksum);
+}
+
+/// What ended the item at the primary may stand further on in the log. Until a replica comes by that, the item is there.
+#[test]
+fn a_record_that_is_dead_at_the_primary_lives_here_until_its_end_is_replayed() {
+    let store = primary(ONE);
+    let replica = replica_of(&store);
+    let dead = forged(shape(1, 0, 4, 4), 8, 24, BIRTH);
+    dead[0].fetch_or(1 << 63, Relaxed);
+    assert_eq!(at(&replica, BIRTH).apply(&dead, BIRTH).stop, Stop::End);
+    let (_, here) = replica.shards()[0].walk(BIRTH).next().expect("it was applied");
+    assert!(!here.meta().dead());
 }
 
 /// A set whose short value is said to be long.

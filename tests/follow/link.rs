@@ -27,6 +27,7 @@ pub struct Link<'s> {
 
 impl<'s> Link<'s> {
     pub fn new(primary: &'s Store, replica: &'s Store) -> Self {
+        primary.log_touches();
         replica.adopt_epochs(primary.epochs());
         let followers = replica.followers();
         let tails_before = vec![0; followers.len()];

@@ -1,0 +1,410 @@
+//! What reclaim may take. While what is alive fits into three quarters of a shard, nothing that is alive is evicted, whatever is written,
+//! counted, touched, deleted or expires meanwhile; with `-M` nothing ever is. A model knows what must be there, to the second.
+//!
+//! `REMORA_SEED=<seed>` runs one seed, `REMORA_SEEDS=<count>` so many.
+
+#[path = "follow/link.rs"]
+mod link;
+
+use link::Link;
+use remora::base::time::{Expiry, UnixSeconds};
+use remora::store::{MetaChange, NewItem, NoRoom, Participant, Store, StoreConfig, StoreStats};
+use std::collections::HashMap;
+
+const BEGIN: u32 = 1_800_000_000;
+const HOUR: u32 = 3600;
+
+fn config(memory_bytes: usize, shards: usize, evict: bool) -> StoreConfig {
+    StoreConfig {
+        memory_bytes,
+        item_bytes_max: 4 << 10,
+        evict,
+        workers: 1,
+        shards: Some(shards),
+        hugepages: false,
+        hash_seed: Some((1, 2)),
+        epoch: None,
+    }
+}
+
+fn store(memory_bytes: usize, evict: bool) -> Store {
+    Store::new(config(memory_bytes, 1, evict)).unwrap()
+}
+
+/// A store, a clock, and what must be in it.
+struct Cache<'s> {
+    store: &'s Store,
+    seat: Participant<'s>,
+    now: UnixSeconds,
+    /// By key: expiry (0: never), bytes of the record once it has moved, and the number in the value.
+    model: HashMap<u32, (u32, u64, u32)>,
+    writes: u32,
+}
+
+impl<'s> Cache<'s> {
+    fn new(store: &'s Store) -> Cache<'s> {
+        Cache { store, seat: store.join(), now: UnixSeconds(BEGIN), model: HashMap::new(), writes: 0 }
+    }
+
+    /// Until it is done, a turn for each try.
+    fn settle<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<T, NoRoom>) -> Result<T, NoRoom> {
+        for _ in 0..10_000 {
+            match attempt(self) {
+                Err(NoRoom::Now) => {
+                    let turn = self.seat.turn();
+                    self.store.maintain(&turn, 0, self.now);
+                }
+                settled => return settled,
+            }
+        }
+        panic!("no room after ten thousand turns");
+    }
+
+    fn expiry(&self, ttl: u32) -> Expiry {
+        if ttl == 0 { Expiry::NEVER } else { Expiry::at(UnixSeconds(self.now.0 + ttl)) }
+    }
+
+    fn set(&mut self, key: u32, value_bytes: usize, ttl: u32) -> Result<(), NoRoom> {
+        self.writes += 1;
+        let (name, number) = (name(key), self.writes);
+        let mut value = vec![b'x'; value_bytes.max(4)];
+        value[..4].copy_from_slice(&number.to_le_bytes());
+        let expiry = self.expiry(ttl);
+        let bytes = self.settle(|cache| {
+            let turn = cache.seat.turn();
+            let at = cache.store.locate(&name);
+            let draft = cache.store.draft(&at, NewItem { value: &value, expiry, ..NewItem::default() }, cache.now);
+            cache.store.entry(&turn, &at, cache.now).set(&draft).map(|_| draft.record_bytes() as u64 + 8)
+        })?;
+        self.model.insert(key, (expiry.to_bits(), bytes, number));
+        Ok(())
+    }
+
+    fn touch(&mut self, key: u32, ttl: u32) -> bool {
+        let (name, expiry) = (name(key), self.expiry(ttl));
+        let change = MetaChange { expiry: Some(expiry), ..MetaChange::default() };
+        let touched = self.settle(|cache| {
+            let turn = cache.seat.turn();
+            let at = cache.store.locate(&name);
+            cache.store.entry(&turn, &at, cache.now).change_meta(change)
+        });
+        let touched = touched.expect("a touch finds room");
+        if touched {
+            self.model.get_mut(&key).expect("known").0 = expiry.to_bits();
+        }
+        touched
+    }
+
+    fn delete(&mut self, key: u32) {
+        let name = name(key);
+        let deleted = self.settle(|cache| {
+            let turn = cache.seat.turn();
+            let at = cache.store.locate(&name);
+            cache.store.entry(&turn, &at, cache.now).delete()
+        });
+        deleted.expect("a delete finds room");
+        self.model.remove(&key);
+    }
+
+    fn flush(&mut self) {
+        self.settle(|cache| cache.store.flush(&cache.seat.turn())).expect("a flush finds room");
+        self.model.clear();
+    }
+
+    fn get(&mut self, key: u32) -> Option<u32> {
+        let turn = self.seat.turn();
+        let item = self.store.get(&turn, &self.store.locate(&name(key)), self.now)?;
+        item.note_use(self.now);
+        let mut value = Vec::new();
+        item.value().copy_to(&mut value);
+        Some(u32::from_le_bytes(value[..4].try_into().unwrap()))
+    }
+
+    /// What the model has of a key.
+    fn expected(&self, key: u32) -> Option<u32> {
+        let (expiry, _, number) = self.model.get(&key)?;
+        (*expiry == 0 || *expiry > self.now.0).then_some(*number)
+    }
+
+    fn forget_expired(&mut self) {
+        let now = self.now.0;
+        self.model.retain(|_, (expiry, ..)| *expiry == 0 || *expiry > now);
+    }
+
+    fn alive_bytes(&mut self) -> u64 {
+        self.forget_expired();
+        self.model.values().map(|(_, bytes, _)| bytes).sum()
+    }
+
+    /// Everything that must be there is, and nothing else.
+    fn check(&mut self) {
+        let lost = self.lost();
+        assert!(lost.is_empty(), "{} of {} alive items are gone", lost.len(), self.model.len());
+    }
+
+    fn lost(&mut self) -> Vec<u32> {
+        self.forget_expired();
+        let keys: Vec<u32> = self.model.keys().copied().collect();
+        keys.into_iter().filter(|key| self.get(*key) != self.expected(*key)).collect()
+    }
+
+    /// How many times what clients wrote went into the log, since `before`.
+    fn amplification(&self, before: &StoreStats) -> f64 {
+        let stats = self.store.stats();
+        let (all, again) =
+            (stats.appended_bytes - before.appended_bytes, stats.reinserted_bytes - before.reinserted_bytes);
+        all as f64 / (all - again) as f64
+    }
+}
+
+fn name(key: u32) -> Vec<u8> {
+    format!("key-{key:08}").into_bytes()
+}
+
+/// So many sessions of an hour are kept alive by touching them, and nothing else is written.
+fn touched_sessions(logged: bool) -> (f64, u64) {
+    let store = store(1 << 20, true);
+    if logged {
+        store.log_touches();
+    }
+    let mut cache = Cache::new(&store);
+    let mut rng = fastrand::Rng::with_seed(1);
+    // A fifth of the memory.
+    (0..1500).for_each(|key| cache.set(key, 100, HOUR).unwrap());
+    let before = store.stats();
+    for step in 0..60_000 {
+        if step % 50 == 0 {
+            cache.now.0 += 1;
+        }
+        assert!(cache.touch(rng.u32(..1500), HOUR), "step {step}");
+    }
+    cache.check();
+    let after = store.stats();
+    assert_eq!(after.evictions, 0);
+    (cache.amplification(&before), after.appended_bytes - before.appended_bytes)
+}
+
+#[test]
+fn sessions_that_are_touched_again_and_again_stay() {
+    let (amplification, appended_bytes) = touched_sessions(true);
+    assert!(appended_bytes > 1 << 20, "the log went round: {appended_bytes}");
+    assert!(amplification < 1.5, "{amplification}");
+}
+
+#[test]
+fn touches_leave_the_log_alone_where_nobody_reads_it() {
+    let (_, appended_bytes) = touched_sessions(false);
+    assert_eq!(appended_bytes, 0);
+}
+
+/// Idle items fill so much of the ring, in quarters, while few of them are written again and again: what is alive stands in one piece, and is
+/// passed by in every lap.
+fn busy_few(alive_percent: u32, value_bytes: usize) -> f64 {
+    let store = store(1 << 20, true);
+    let mut cache = Cache::new(&store);
+    let mut keys = 0;
+    let mut alive_bytes = 0;
+    while alive_bytes < (1 << 20) / 100 * u64::from(alive_percent) {
+        cache.set(keys, value_bytes, 0).unwrap();
+        alive_bytes += cache.model[&keys].1;
+        keys += 1;
+    }
+    let mut rng = fastrand::Rng::with_seed(2);
+    let before = store.stats();
+    for _ in 0..80_000 {
+        cache.set(rng.u32(..keys.div_ceil(100)), value_bytes, 0).unwrap();
+    }
+    cache.check();
+    let stats = store.stats();
+    assert_eq!(stats.evictions, 0, "{alive_percent} %");
+    assert!(stats.appended_bytes > 3 << 20, "the log went round");
+    cache.amplification(&before)
+}
+
+#[test]
+fn counters_and_overwrites_push_nobody_out_and_cost_a_bounded_number_of_writes() {
+    for alive_percent in [30, 50, 70] {
+        for value_bytes in [10, 100, 700] {
+            let amplification = busy_few(alive_percent, value_bytes);
+            // C / (C - alive), and an eighth more: so much of what is not alive is kept free.
+            let bound = 100.0 / f64::from(100 - alive_percent) * 8.0 / 7.0;
+            println!("{alive_percent} % of {value_bytes} bytes: {amplification:.2} of {bound:.2}");
+            assert!(amplification < bound, "{alive_percent} % of {value_bytes} bytes: {amplification} > {bound}");
+        }
+    }
+}
+
+#[test]
+fn what_expires_makes_room_before_anything_alive_goes() {
+    let store = store(1 << 20, true);
+    let mut cache = Cache::new(&store);
+    // Full of items that alternate: half of them stay for ever, half for a minute.
+    (0..6000).for_each(|key| cache.set(key, 100, if key % 2 == 0 { 0 } else { 60 }).unwrap());
+    let evicted = store.stats().evictions;
+    let kept: Vec<u32> = (0..6000).step_by(2).filter(|key| cache.get(*key).is_some()).collect();
+    cache.model.retain(|key, _| kept.contains(key));
+    cache.now.0 += 60;
+    // A lap of new ones, each deleted again: what is alive never exceeds the half.
+    for key in 10_000..30_000 {
+        cache.set(key, 100, HOUR).unwrap();
+        cache.delete(key);
+    }
+    cache.check();
+    assert_eq!(store.stats().evictions, evicted);
+}
+
+#[test]
+fn above_three_quarters_what_is_used_stays_and_what_is_not_goes() {
+    let store = store(1 << 20, true);
+    let mut cache = Cache::new(&store);
+    for key in 0..30_000 {
+        cache.set(key, 100, 0).unwrap();
+        // A tenth of the memory is asked for all the time.
+        (0..20).for_each(|step| assert!(cache.get((key * 20 + step) % 700) != Some(0)));
+    }
+    let lost = (0..700).filter(|key| cache.get(*key).is_none()).count();
+    assert!(lost < 7, "{lost} of 700 that are in use");
+    assert!(store.stats().evictions > 20_000);
+}
+
+/// A cache full of items that expire far ahead, at about the same time: shortly before it, none of them is known to be alive. It must still take
+/// new items, and at a bounded cost.
+#[test]
+fn doubt_about_what_has_expired_holds_nobody_up() {
+    let store = store(1 << 20, true);
+    let mut cache = Cache::new(&store);
+    (0..8000).for_each(|key| cache.set(key, 100, 30 * 24 * HOUR).unwrap());
+    cache.now.0 += 30 * 24 * HOUR - 1000;
+    let before = store.stats();
+    (10_000..30_000).for_each(|key| cache.set(key, 100, 30 * 24 * HOUR).unwrap());
+    let amplification = cache.amplification(&before);
+    assert!(amplification < 2.0, "{amplification}");
+    assert!((25_000..30_000).all(|key| cache.get(key).is_some()));
+}
+
+fn seeds() -> Vec<u64> {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    match number("REMORA_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("REMORA_SEEDS").unwrap_or(6)).collect(),
+    }
+}
+
+#[test]
+fn nothing_alive_is_evicted_while_it_fits_into_three_quarters() {
+    const RING_BYTES: u64 = 256 << 10;
+    let mut laps = 0;
+    for seed in seeds() {
+        println!("REMORA_SEED={seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let store = store(RING_BYTES as usize, true);
+        if rng.bool() {
+            store.log_touches();
+        }
+        let mut cache = Cache::new(&store);
+        let keys = rng.u32(50..1200);
+        let bits = rng.u32(3..11);
+        let value_bytes_max = 1 << bits;
+        let ttl_max = 1 << rng.u32(2..20);
+        let mut evictions = 0;
+        for step in 0..20_000 {
+            if rng.u8(..40) == 0 {
+                cache.now.0 += rng.u32(..3) * rng.u32(..=ttl_max / 8 + 1);
+            }
+            let alive_before = cache.alive_bytes();
+            let key = rng.u32(..keys);
+            match rng.u8(..100) {
+                0..60 => cache.set(key, rng.usize(..value_bytes_max), rng.u32(..2) * rng.u32(1..=ttl_max)).unwrap(),
+                60..75 => drop(cache.touch(key, rng.u32(..2) * rng.u32(1..=ttl_max))),
+                75..85 => cache.delete(key),
+                85..99 => drop(cache.get(key)),
+                _ if rng.u8(..20) == 0 => cache.flush(),
+                _ => {}
+            }
+            let (alive_after, now_evicted) = (cache.alive_bytes(), store.stats().evictions);
+            let fits = alive_before.max(alive_after) <= RING_BYTES / 4 * 3;
+            assert!(!fits || now_evicted == evictions, "step {step}: evicted with {alive_before} bytes alive");
+            if now_evicted > evictions {
+                let lost = cache.lost();
+                cache.model.retain(|key, _| !lost.contains(key));
+                evictions = now_evicted;
+            }
+        }
+        cache.check();
+        laps += store.stats().appended_bytes / RING_BYTES;
+    }
+    assert!(laps > 20, "{laps}");
+}
+
+#[test]
+fn without_eviction_a_flush_or_an_expiry_makes_room_and_refusals_leave_the_log_alone() {
+    let store = store(1 << 20, false);
+    let mut cache = Cache::new(&store);
+    let fill = |cache: &mut Cache<'_>, from: u32, ttl: u32| (from..).find(|key| cache.set(*key, 100, ttl).is_err());
+    let full = fill(&mut cache, 0, 0).unwrap();
+    assert!(full > 5000, "{full}");
+    cache.check();
+
+    // Whoever tries again and again moves nothing.
+    let before = store.stats();
+    (0..20_000).for_each(|_| assert_eq!(cache.set(full, 100, 0), Err(NoRoom::Full)));
+    let after = store.stats();
+    assert_eq!((after.appended_bytes, after.reclaimed_bytes), (before.appended_bytes, before.reclaimed_bytes));
+
+    cache.flush();
+    let again = fill(&mut cache, 100_000, 60).unwrap();
+    assert!(again - 100_000 > full / 10 * 9, "as much fits as before: {}", again - 100_000);
+    cache.check();
+
+    cache.now.0 += 59;
+    let before = store.stats();
+    (0..20_000).for_each(|_| assert_eq!(cache.set(full, 100, 0), Err(NoRoom::Full)));
+    assert_eq!(store.stats().appended_bytes, before.appended_bytes);
+    cache.now.0 += 1;
+    assert_eq!(cache.set(full, 100, 0), Ok(()));
+    let last = fill(&mut cache, 200_000, 0).unwrap();
+    assert!(last - 200_000 > full / 10 * 9, "{}", last - 200_000);
+    cache.check();
+    assert_eq!(store.stats().evictions, 0);
+}
+
+#[test]
+fn no_two_items_have_the_same_cas() {
+    let store = Store::new(config(1 << 20, 8, true)).unwrap();
+    let mut seat = store.join();
+    let mut seen = HashMap::new();
+    for number in 0..4000u32 {
+        let (turn, key) = (seat.turn(), name(number));
+        let at = store.locate(&key);
+        let draft = store.draft(&at, NewItem { value: b"same length", ..NewItem::default() }, UnixSeconds(BEGIN));
+        let cas = store.entry(&turn, &at, UnixSeconds(BEGIN)).set(&draft).unwrap();
+        assert_eq!(seen.insert(cas, number), None, "CAS {cas} of {number}");
+    }
+}
+
+/// A store that another has followed all the while counts what is alive, and what of it may have expired, as that one does.
+#[test]
+fn a_promoted_replica_keeps_as_much() {
+    let primary = store(256 << 10, true);
+    primary.log_touches();
+    let replica = Store::with_geometry(primary.geometry(), 1, false, Some((5, 6))).unwrap();
+    let mut cache = Cache::new(&primary);
+    let mut link = Link::new(&primary, &replica);
+    let mut rng = fastrand::Rng::with_seed(3);
+    for step in 0..30_000 {
+        let key = rng.u32(..400);
+        match rng.u8(..10) {
+            0..6 => cache.set(key, 100, rng.u32(..2) * 100).unwrap(),
+            6..8 => drop(cache.touch(key, 100)),
+            _ => cache.delete(key),
+        }
+        if step % 64 == 0 {
+            link.pull(0, 4096);
+        }
+    }
+    link.settle();
+    cache.check();
+    let bytes = |store: &Store| (store.stats().item_bytes, store.stats().items, store.stats().evictions);
+    assert_eq!(bytes(&primary), bytes(&replica));
+    assert_eq!(bytes(&replica).2, 0);
+}
