@@ -1,15 +1,12 @@
 //! Primaries and replicas as processes: starting them, asking them how they are, and holding what they have against each other.
 
+pub use crate::support::wait::{LONG, expect_eq, wait_until};
 use crate::support::{Client, Server};
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-/// No single wait is longer. Far more than anything takes, because the tests share their cores.
-pub const LONG: Duration = Duration::from_secs(60);
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Keys asked for at a time.
 const KEYS_AT_A_TIME: usize = 250;
@@ -23,8 +20,31 @@ pub struct Node {
     client: Mutex<Client>,
 }
 
-/// An item as meta get shows it: flags, CAS, time to live, staleness; and its value.
-type Shown = (String, Vec<u8>);
+/// An item as meta get shows it.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Flags, CAS, staleness.
+    pub words: String,
+    pub value: Vec<u8>,
+    /// The seconds since 1970 between which it is due. More than one, for the time to live was told at some moment of the asking.
+    due: Option<(u64, u64)>,
+}
+
+impl Shown {
+    /// What a client can tell of both is the same.
+    pub fn is_like(&self, other: &Shown) -> bool {
+        let due_together = match (self.due, other.due) {
+            (Some((from, to)), Some((others_from, others_to))) => from <= others_to && others_from <= to,
+            (due, others) => due == others,
+        };
+        due_together && self.words == other.words && self.value == other.value
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that is set").as_secs()
+}
 
 impl Node {
     /// A primary on ports of the kernel's choice.
@@ -124,6 +144,11 @@ impl Node {
         self.text(name).parse().expect("a number")
     }
 
+    /// Bytes written to its log so far.
+    pub fn appended_bytes(&self) -> u64 {
+        self.rows_of("stats")["log_appended_bytes"].parse().expect("a number")
+    }
+
     /// Open files, threads: what must not grow.
     pub fn holds(&self) -> Holds {
         let count = |what: &str| {
@@ -157,6 +182,9 @@ impl Node {
         let mut items = BTreeMap::new();
         for keys in keys.chunks(KEYS_AT_A_TIME) {
             let request: String = keys.iter().map(|key| format!("mg {key} v f c t\r\n")).collect();
+            // A server's second may be older than the clock's by as much as it does at a time.
+            let begun = now() - 1;
+            let mut shown = Vec::new();
             client.send(request.as_bytes());
             for key in keys {
                 let head = client.line();
@@ -168,9 +196,17 @@ impl Node {
                 let mut value = client.exactly(2 + bytes.unwrap_or_else(|| panic!("mg {key}: {head}")));
                 value.truncate(value.len() - 2);
                 // Who may recache a stale item is between a primary and its clients.
-                let shown: Vec<&str> = words.filter(|word| !["W", "Z"].contains(word)).collect();
-                items.insert(key.clone(), (shown.join(" "), value));
+                let mut words: Vec<&str> = words.filter(|word| !["W", "Z"].contains(word)).collect();
+                let at =
+                    words.iter().position(|word| word.starts_with('t')).unwrap_or_else(|| panic!("mg {key}: {head}"));
+                let seconds: Option<u64> = words.remove(at)[1..].parse().ok(); // -1: never
+                shown.push((key, words.join(" "), value, seconds));
             }
+            let ended = now();
+            items.extend(shown.into_iter().map(|(key, words, value, seconds)| {
+                let due = seconds.map(|seconds| (begun + seconds, ended + seconds));
+                (key.clone(), Shown { words, value, due })
+            }));
         }
         items
     }
@@ -181,23 +217,6 @@ impl Node {
 pub struct Holds {
     pub files: usize,
     pub threads: usize,
-}
-
-/// Look until it is so; panics with the last complaint after [`LONG`].
-pub fn wait_until<T, E: Display>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
-    let until = Instant::now() + LONG;
-    loop {
-        match look() {
-            Ok(found) => return found,
-            Err(complaint) if Instant::now() > until => panic!("{what}: not within {LONG:?}: {complaint}"),
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
-        }
-    }
-}
-
-/// A complaint unless both are the same.
-pub fn expect_eq<T: PartialEq + std::fmt::Debug>(what: &str, is: T, should: T) -> Result<(), String> {
-    if is == should { Ok(()) } else { Err(format!("{what} is {is:?}, not {should:?}")) }
 }
 
 /// Wait until `name` of `stats replication` is what `wanted` says.
@@ -242,9 +261,13 @@ pub fn same_items(primary: &Node, replicas: &[&Node], keys: &[String]) -> usize 
         let expected = primary.items(keys);
         for (number, replica) in replicas.iter().enumerate() {
             let items = replica.items(keys);
-            if let Some(key) = keys.iter().find(|key| items.get(*key) != expected.get(*key)) {
+            let alike = |key: &&String| match (items.get(*key), expected.get(*key)) {
+                (Some(item), Some(expected)) => item.is_like(expected),
+                (item, expected) => item.is_none() && expected.is_none(),
+            };
+            if let Some(key) = keys.iter().find(|key| !alike(key)) {
                 let head = |items: &BTreeMap<String, Shown>| {
-                    items.get(key).map(|(shown, value)| format!("{shown}, {} bytes", value.len()))
+                    items.get(key).map(|item| format!("{}, due {:?}, {} bytes", item.words, item.due, item.value.len()))
                 };
                 return Err(format!("replica {number} has {key} as {:?}, not {:?}", head(&items), head(&expected)));
             }

@@ -1,5 +1,6 @@
 //! The binary as an operator meets it: starting, listening, limits, ending. Counted answers, no timing.
 
+use crate::support::wait::{expect_eq, wait_until};
 use crate::support::{Client, Server, refused};
 use std::os::unix::fs::PermissionsExt;
 
@@ -146,13 +147,11 @@ fn one_connection_too_many_is_told_so_and_the_others_stay() {
     assert_eq!(three[0].ask("mn"), "MN");
     three.pop().unwrap().ask("quit");
     // The one that left makes room for one, as soon as the server has seen it leave.
-    let accepted = (0..1000).any(|_| {
+    wait_until("one more is accepted", || {
         let mut client = server.connect();
-        let answered = client.try_send(b"mn\r\n").is_ok() && client.until_closed_or_line() == "MN";
-        std::thread::sleep(std::time::Duration::from_millis(if answered { 0 } else { 5 }));
-        answered
+        let answer = client.try_send(b"mn\r\n").map(|()| client.until_closed_or_line());
+        answer.map_err(|error| error.to_string()).and_then(|answer| expect_eq("the answer", answer.as_str(), "MN"))
     });
-    assert!(accepted);
     let rejected: u64 = {
         three[0].send(b"stats\r\n");
         let mut rejected = 0;
@@ -247,13 +246,11 @@ fn connections_and_settings_are_told() {
     waiting.send(b"set half 0 0 100\r\nhalf");
     let mut client = server.connect();
     // The other connection's worker may not have read yet; what it has read it has noted.
-    let told = (0..2000).any(|_| {
+    let rows = wait_until("both states are told", || {
         let rows = client.rows("stats conns");
-        rows.iter().any(|row| row.ends_with("state conn_nread"))
-            && rows.iter().any(|row| row.ends_with("conn_parse_cmd"))
+        let told = |state: &str| rows.iter().any(|row| row.ends_with(state));
+        if told("state conn_nread") && told("conn_parse_cmd") { Ok(rows) } else { Err(rows.join("; ")) }
     });
-    assert!(told, "{:?}", client.rows("stats conns"));
-    let rows = client.rows("stats conns");
     let listening = format!("addr tcp:{}", server.tcp[0]);
     assert!(rows.iter().any(|row| row.ends_with(&listening)), "{rows:?}");
     let settings = client.rows("stats settings");
@@ -271,11 +268,10 @@ fn the_port_is_written_where_memcacheds_tests_look_for_it() {
     let server = Server::start_with(&["-l", "127.0.0.1:0"], 1, &[("MEMCACHED_PORT_FILENAME", path.to_str().unwrap())]);
     let expected = format!("TCP INET: {}\n", server.tcp[0].port());
     // Written after the listening line, by which we know of the port.
-    let written = (0..2000).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(1));
-        std::fs::read_to_string(&path).is_ok_and(|text| text == expected)
+    wait_until("the port is written", || {
+        let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
+        expect_eq("the file", text, expected.clone())
     });
-    assert!(written, "{:?}", std::fs::read_to_string(&path));
 }
 
 /// tools/test runs this on reserved huge pages as well.

@@ -5,6 +5,7 @@
 pub mod harness;
 pub mod history;
 pub mod peers;
+pub mod wait;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -118,10 +119,20 @@ impl Server {
         self.log.recv_timeout(WAIT_MAX).ok()
     }
 
-    /// Resident bytes of the process (VmRSS).
+    /// Resident bytes of the process, the rings included (VmRSS).
     pub fn resident_bytes(&self) -> u64 {
+        self.bytes_of("VmRSS:")
+    }
+
+    /// Resident bytes that are its own: heaps and stacks, not the rings, which are shared memory (RssAnon).
+    pub fn heap_bytes(&self) -> u64 {
+        self.bytes_of("RssAnon:")
+    }
+
+    fn bytes_of(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the server lives");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS in /proc");
+        let line =
+            status.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {status}"));
         let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
         kibibytes * 1024
     }

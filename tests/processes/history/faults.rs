@@ -8,7 +8,10 @@ use crate::support::number;
 use std::time::Duration;
 
 const SEEDS: [u64; 2] = [1, 2];
-const FAULTS: usize = 8;
+const FAULTS: u64 = 8;
+/// What there must be to judge, and how much of it each fault has around it.
+const OPERATIONS: u64 = 5_000;
+const REPLICA_READS: u64 = 1_000;
 
 pub const TRAFFIC: Traffic =
     Traffic { registers: 200, counters: 8, batch_max: 8, acks: Acks::None, pause_max: Duration::from_millis(2) };
@@ -37,8 +40,9 @@ fn replicas_show_the_primarys_history_whatever_happens_to_them() {
     side_by_side(&seeds(), |seed| {
         println!("REMORA_SEED={seed}");
         let mut run = Run::start(seed, TRAFFIC, REPLICAS, MIXED, &ARGUMENTS);
-        for _ in 0..FAULTS {
+        for done in 1..=FAULTS {
             fault(&mut run);
+            run.go_on_until(OPERATIONS * done / FAULTS, REPLICA_READS * done / FAULTS);
             if run.random.u8(0..3) == 0 {
                 run.settle();
                 run.open();
@@ -46,6 +50,7 @@ fn replicas_show_the_primarys_history_whatever_happens_to_them() {
         }
         let judged = run.judge().unwrap_or_else(|complaints| panic!("{}", complaints.join("\n")));
         println!("{judged:?}");
-        assert!(judged.operations > 5_000 && judged.replica_reads > 1_000, "too little to judge: {judged:?}");
+        let counts = (judged.operations as u64, judged.replica_reads as u64);
+        assert!(counts.0 >= OPERATIONS && counts.1 >= REPLICA_READS, "not all was judged: {judged:?}");
     });
 }

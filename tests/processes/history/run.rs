@@ -174,6 +174,16 @@ impl Run {
         self.pass(milliseconds);
     }
 
+    /// Until so much has been recorded in all: a run is as long as there is to judge, however slow the machine.
+    pub fn go_on_until(&self, operations: u64, replica_reads: u64) {
+        let recorded = |site: &Site| (site.operations.load(SeqCst), site.replica_reads.load(SeqCst));
+        let done = self.site.wait_for(LONG, |site| {
+            let (done, read) = recorded(site);
+            done >= operations && read >= replica_reads
+        });
+        assert!(done, "clients are stuck: {:?} of {:?}", recorded(&self.site), (operations, replica_reads));
+    }
+
     pub fn start_follower(&mut self, number: usize) {
         let proxy = Proxy::to(self.primary.port());
         let mut words: Vec<&str> = self.arguments.iter().map(String::as_str).collect();

@@ -31,8 +31,11 @@ pub struct Site {
     values: AtomicU64,
     /// Writers in the middle of a batch.
     pub busy: AtomicUsize,
-    /// Answers that said: acknowledged. For who waits for the first of a reign.
+    /// Writes of which an answer said that they are done and acknowledged.
     pub acknowledged: AtomicU64,
+    /// All that was recorded, and of that what was read at replicas.
+    pub operations: AtomicU64,
+    pub replica_reads: AtomicU64,
     pub stopping: AtomicBool,
 }
 
@@ -53,6 +56,8 @@ impl Site {
             values: AtomicU64::new(1),
             busy: AtomicUsize::new(0),
             acknowledged: AtomicU64::new(0),
+            operations: AtomicU64::new(0),
+            replica_reads: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
         }
     }
@@ -101,8 +106,10 @@ impl Site {
     }
 
     pub fn note(&self, reign: usize, events: Vec<Event>) {
-        let acknowledged = events.iter().filter(|event| event.acknowledged).count();
-        self.acknowledged.fetch_add(acknowledged as u64, SeqCst);
+        let count = |which: &dyn Fn(&Event) -> bool| events.iter().filter(|event| which(event)).count() as u64;
+        self.acknowledged.fetch_add(count(&|event| event.acknowledged && event.has_changed()), SeqCst);
+        self.operations.fetch_add(events.len() as u64, SeqCst);
+        self.replica_reads.fetch_add(count(&|event| event.place != Place::Primary), SeqCst);
         locked(&self.record).push((reign, events));
     }
 

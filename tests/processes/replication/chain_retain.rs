@@ -1,7 +1,7 @@
 //! `--replica-retain`: writers wait for a replica that is slow, and not for one that stands still; no write fails for it.
 
 use super::writers::{Traffic, write_batches};
-use crate::node::{Node, in_sync, numbered_keys, same_items, side_by_side, wait_for_count, wait_for_row};
+use crate::node::{Node, in_sync, numbered_keys, same_items, side_by_side, wait_for_count, wait_for_row, wait_until};
 use crate::support::Client;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -73,7 +73,15 @@ fn stop_and_go(retain: &str) {
     let writer = std::thread::spawn(move || (0..6).map(|_| set_all(address, RING_BYTES)).max());
     while !writer.is_finished() {
         replica.server.signal("STOP");
-        std::thread::sleep(Duration::from_millis(300));
+        if retain == "0" {
+            let goal = primary.appended_bytes() + RING_BYTES;
+            wait_until("a ring is written over", || {
+                let appended = primary.appended_bytes();
+                if appended > goal || writer.is_finished() { Ok(()) } else { Err(format!("{appended} of {goal}")) }
+            });
+        } else {
+            std::thread::sleep(Duration::from_millis(300));
+        }
         replica.server.signal("CONT");
         std::thread::sleep(Duration::from_millis(30));
     }

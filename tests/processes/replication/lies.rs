@@ -2,7 +2,7 @@
 //! or random. By seed, many times: it goes on, or it ends and says why; it never panics, and what it has applied can be read.
 
 use super::forged::{EPOCH, Forged, ForgedLine, GEOMETRY, history};
-use crate::node::{expect_eq, wait_until};
+use crate::support::wait::{expect_eq, go_on_until, wait_until};
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
 use remora::base::time::UnixSeconds;
@@ -255,11 +255,10 @@ fn a_record_that_waits_for_room_is_not_forgotten() {
     let (_grant, channel) = channel(&*exporter, &forged, 0);
     let mut puller = Puller::new(channel, &store, &history(1), &[None], SILENCE_MAX).expect("landings");
     let follows = |puller: &mut Puller<'_>, what: &str| {
-        let caught_up = (0..10_000).any(|_| {
+        go_on_until(what, || {
             puller.step(STEP_WAIT).expect("nothing is wrong");
             puller.is_caught_up() && puller.lag().bytes == 0 && puller.counts().looks > 4
         });
-        assert!(caught_up, "{what}: {:?} behind", puller.lag());
     };
     forged.write_equal_records(BIRTH, ring_bytes);
     forged.show(0, forged.line(BIRTH, ring_bytes));
@@ -294,12 +293,13 @@ fn positions_of_another_log_are_not_acknowledged() {
         let (grant, channel) = channel(&*exporter, &forged, seed);
         let known = vec![(seed > 0).then_some(EPOCH); GEOMETRY.shards as usize];
         let mut puller = Puller::new(channel, &store, &past, &known, SILENCE_MAX).expect("landings");
-        for _ in 0..1000 {
-            if until(&puller) {
-                break;
+        go_on_until("it comes up", || {
+            let is_up = until(&puller);
+            if !is_up {
+                puller.step(STEP_WAIT).expect("nothing is wrong");
             }
-            puller.step(STEP_WAIT).expect("nothing is wrong");
-        }
+            is_up
+        });
         puller.acknowledge().expect("a channel that stands");
         let slot = grant.ack().words();
         wait_until("an ack", || expect_eq("its epoch", Summary::read(slot).epoch, epoch.0));
