@@ -1,7 +1,8 @@
 //! What every fabric promises (src/fabric/mod.rs), as one list of tests that each fabric runs through.
 //!
 //! A fabric is a [`world::World`]; a body takes one and knows no more of it. Some bodies need another process: this binary runs itself again
-//! (tests/conformance/fabric/process.rs). To add a fabric: a world, its name in `world::by_name`, and one line here.
+//! (tests/conformance/fabric/process.rs). To add a fabric: a world, its name in `world::by_name`, and a line in each list
+//! here. The attribute behind its name says where its tests run: one that needs a device is ignored, and run by tools/soft-roce.
 
 mod access;
 mod ends;
@@ -12,21 +13,20 @@ mod world;
 mod writes;
 
 macro_rules! conformance {
-    ($fabric:ident in $mod:ident: $($module:ident::$body:ident,)*) => {
+    ($fabric:ident in $mod:ident $where:tt: $($module:ident::$body:ident,)*) => {
         mod $mod {
             $(
                 #[test]
+                #$where
                 fn $body() {
-                    match super::world::by_name(stringify!($fabric)) {
-                        Some(world) => super::$module::$body(world.as_ref()),
-                        None => eprintln!("skipped: {}", super::world::HOW_TO_ENABLE),
-                    }
+                    let _alone = super::world::alone(stringify!($fabric));
+                    super::$module::$body(super::world::by_name(stringify!($fabric)).as_ref());
                 }
             )*
         }
     };
-    ($($fabric:ident)*) => {
-        $(conformance! { $fabric in $fabric:
+    ($($fabric:ident $where:tt)*) => {
+        $(conformance! { $fabric in $fabric $where:
             reads::bytes_at_random_places_are_what_the_primary_wrote,
             reads::every_read_at_full_depth_comes_back_once,
             reads::what_is_read_later_is_no_older,
@@ -51,12 +51,17 @@ macro_rules! conformance {
     };
 }
 
-conformance!(shm tcp sim verbs);
+conformance! {
+    shm [cfg(test)]
+    tcp [cfg(test)]
+    sim [cfg(test)]
+    verbs [ignore = "needs an RDMA device: tools/soft-roce"]
+}
 
 /// Of the fabrics that push.
 macro_rules! writing {
-    ($($fabric:ident in $mod:ident)*) => {
-        $(conformance! { $fabric in $mod:
+    ($($fabric:ident in $mod:ident $where:tt)*) => {
+        $(conformance! { $fabric in $mod $where:
             writes::what_is_written_stands_where_it_was_meant_and_nowhere_else,
             writes::what_is_written_later_is_seen_later,
             writes::a_source_may_change_once_a_read_behind_has_come,
@@ -69,7 +74,11 @@ macro_rules! writing {
     };
 }
 
-writing!(shm in shm_writes sim in sim_writes verbs in verbs_writes);
+writing! {
+    shm in shm_writes [cfg(test)]
+    sim in sim_writes [cfg(test)]
+    verbs in verbs_writes [ignore = "needs an RDMA device: tools/soft-roce"]
+}
 
 /// Not a test: what this binary does when it runs itself as another process.
 #[test]

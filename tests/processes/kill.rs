@@ -1,7 +1,9 @@
 //! kill -9 in the middle of work, and a start with the same flags: the server comes up on the same port and the same
-//! unix socket, serves, and nothing of the killed one is left but the socket's file, which the new one replaces.
+//! unix socket, serves, and nothing of the killed one is left but the socket's file, which the new one replaces. Its rings are memfds, which
+//! have no name in any folder: they are gone once no process maps them.
 
 use crate::support::{Client, WAIT_MAX};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -66,15 +68,18 @@ fn a_killed_server_starts_again_where_it_was() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let logs = tempfile::tempdir().expect("a temporary folder");
     let (socket, log) = (folder.path().join("remora.sock"), logs.path().join("stderr"));
-    let (free_huge_pages, shared) = (huge_pages_free(), files_in(Path::new("/dev/shm"), "remora"));
+    let free_huge_pages = huge_pages_free();
 
     let mut server = Server::start("127.0.0.1:0", &socket, folder.path(), &log);
     let address = server.tcp;
     for round in 0..ROUNDS {
         serves(address, &socket, round);
+        let (pid, rings) = (server.child.id(), memfds_of(server.child.id()));
+        assert!(rings.len() > 1, "its control lines and its rings: {rings:?}");
+        assert_eq!(who_maps(&rings), [pid], "it alone");
         kill_under_load(&mut server);
-        assert_eq!(files_in(folder.path(), ""), ["remora.sock"], "nothing is left but the socket");
-        assert_eq!(files_in(Path::new("/dev/shm"), "remora"), shared, "no shared memory is left");
+        assert_eq!(files_in(folder.path()), ["remora.sock"], "nothing is left but the socket");
+        assert_eq!(who_maps(&rings), [0; 0], "nobody has its memory");
         assert_eq!(huge_pages_free(), free_huge_pages, "all huge pages are free again");
         assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
         server = Server::start(&address.to_string(), &socket, folder.path(), &log);
@@ -129,12 +134,26 @@ fn write_until_killed(address: SocketAddr, writer: usize, answers: &AtomicU64, s
     }
 }
 
-fn files_in(folder: &Path, part: &str) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.filter(|name| name.contains(part)).collect();
+fn files_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("the folder is there");
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
+}
+
+/// The memfds that a process maps, each by its device and inode. None of a process that is gone, or that is not ours to look at.
+fn memfds_of(pid: u32) -> BTreeSet<String> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let file = |line: &str| line.split_whitespace().skip(3).take(2).collect::<Vec<_>>().join(" ");
+    maps.lines().filter(|line| line.contains("memfd:remora")).map(file).collect()
+}
+
+/// The processes that map one of these.
+fn who_maps(memfds: &BTreeSet<String>) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").expect("Linux").flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| !memfds_of(*pid).is_disjoint(memfds)).collect()
 }
 
 /// Free huge pages of the machine; 0 everywhere where none are set aside.

@@ -23,7 +23,7 @@ fn unix(address: &str) -> UnixStream {
 #[test]
 fn silent_strangers_keep_nobody_out() {
     for name in ["shm", "tcp"] {
-        let world = by_name(name).unwrap();
+        let world = by_name(name);
         let exporter = world.exporter();
         let mut strangers: Vec<Box<dyn Write>> = Vec::new();
         for number in 0..100 {
@@ -54,7 +54,7 @@ fn let_in(exporter: &dyn remora::fabric::Exporter, grant: &dyn remora::fabric::G
 
 #[test]
 fn a_tcp_request_without_sense_is_told_so_and_is_the_last() {
-    let world = by_name("tcp").unwrap();
+    let world = by_name("tcp");
     let exporter = world.exporter();
     let token = token();
     let mut grant = exporter.grant(token, Memory::new(&LENGTHS)).unwrap();
@@ -69,7 +69,7 @@ fn a_tcp_request_without_sense_is_told_so_and_is_the_last() {
 /// It asks for far more than a socket holds and takes none of it: the grant can be dropped all the same, and others are served.
 #[test]
 fn a_tcp_replica_that_takes_no_answers_holds_up_nobody() {
-    let world = by_name("tcp").unwrap();
+    let world = by_name("tcp");
     let exporter = world.exporter();
     let token = token();
     let memory = Memory::new(&[4 << 20, 4096]);

@@ -8,15 +8,12 @@ use remora::fabric::{
 };
 use remora::sys::memory::Slab;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// No single wait is longer: a test that would hang fails instead.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// Why a fabric may be left out.
-pub const HOW_TO_ENABLE: &str = "the fabric needs a device; REMORA_TEST_VERBS=ADDRESS names one";
 
 /// A fabric.
 pub trait World {
@@ -32,36 +29,39 @@ pub trait World {
     fn pass(&self, _time: Duration) {}
 }
 
-/// None where the host lacks what it needs. For a fabric with a device: its address from the variable that
-/// [`HOW_TO_ENABLE`] names, or None, and a [`Real`] of its `listen` and its `connect`.
-pub fn by_name(name: &str) -> Option<Box<dyn World>> {
+/// What a device must not share with other tests: what is registered with it is counted.
+pub fn alone(fabric: &str) -> Option<MutexGuard<'static, ()>> {
+    (fabric == "verbs").then(crate::device::alone)
+}
+
+/// A fabric with a device takes its address from the environment ([`crate::device::address`]).
+pub fn by_name(name: &str) -> Box<dyn World> {
     let connect =
         |kind| Box::new(move |invitation: &Invitation| fabric::connect(kind, invitation, &ConnectOptions::default()));
     match name {
-        "shm" => Some(Box::new(Real {
+        "shm" => Box::new(Real {
             name: "shm",
             revokes_at_once: false,
             listen: Box::new(|| Box::new(shm::Exporter::listen().unwrap())),
             connect: connect(Kind::Shm),
-        })),
-        "tcp" => Some(Box::new(Real {
+        }),
+        "tcp" => Box::new(Real {
             name: "tcp",
             revokes_at_once: true,
             listen: Box::new(|| Box::new(tcp::Exporter::listen("127.0.0.1:0".parse().unwrap()).unwrap())),
             connect: connect(Kind::Tcp),
-        })),
+        }),
         "verbs" => {
-            let address = std::env::var("REMORA_TEST_VERBS").ok()?;
-            let address: SocketAddr = format!("{address}:0").parse().expect("REMORA_TEST_VERBS is an address");
+            let address = SocketAddr::new(crate::device::address(), 0);
             let options = VerbsOptions::default();
-            Some(Box::new(Real {
+            Box::new(Real {
                 name: "verbs",
                 revokes_at_once: true,
                 listen: Box::new(move || Box::new(verbs::Exporter::listen(address, &options).unwrap())),
                 connect: connect(Kind::Verbs),
-            }))
+            })
         }
-        "sim" => Some(Box::new(Simulated(Sim::new(1, Faults::default())))),
+        "sim" => Box::new(Simulated(Sim::new(1, Faults::default()))),
         _ => panic!("no fabric {name}"),
     }
 }

@@ -220,7 +220,7 @@ pub fn full_depth_again_and_again(world: &dyn World) {
 
 #[test]
 fn tcp_says_that_it_cannot() {
-    let world = by_name("tcp").unwrap();
+    let world = by_name("tcp");
     let exporter = world.exporter();
     let mut pair = Pair::new(world.as_ref(), exporter.as_ref(), Memory::new(&LENGTHS));
     let why = pair.channel.lend(Memory::new(&SOURCES)).unwrap_err();
@@ -232,7 +232,7 @@ fn tcp_says_that_it_cannot() {
 #[test]
 #[should_panic(expected = "more WRITEs under way")]
 fn more_writes_than_were_allowed_are_our_bug() {
-    let world = by_name("shm").unwrap();
+    let world = by_name("shm");
     let exporter = world.exporter();
     let (mut pair, ..) = writing(world.as_ref(), exporter.as_ref());
     let one = Write { source: 0, from: 0, region: 1, offset: 0, bytes: 8 };

@@ -1,13 +1,14 @@
 //! What the tests of the verbs fabric share: the device, memory with a pattern, a connected pair, waits with a bound.
 
+use crate::device;
 use remora::fabric::verbs::{self, Exporter, VerbsOptions};
 use remora::fabric::{
     Channel, Completion, Descriptor, Exporter as _, FabricError, Grant, Invitation, Landing, Read, Regions, Token,
 };
 use remora::sys::memory::Slab;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Nothing may take longer, even under emulation.
@@ -16,21 +17,10 @@ pub const WAIT_MAX: Duration = Duration::from_secs(60);
 /// No word of the pattern.
 pub const LATER: u64 = u64::MAX - 1;
 
-/// The device's address, if there is a device to test.
-pub fn device_address() -> Option<IpAddr> {
-    let text = std::env::var("REMORA_TEST_VERBS").ok()?;
-    Some(text.parse().expect("REMORA_TEST_VERBS is an address"))
-}
-
-/// Run `test`, alone, if there is a device; nothing may be left registered after it.
+/// Run `test`, alone; nothing may be left registered after it.
 pub fn with_device(test: impl FnOnce(IpAddr)) {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let Some(address) = device_address() else {
-        println!("skipped: REMORA_TEST_VERBS is not set to the address of an RDMA device");
-        return;
-    };
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    test(address);
+    let _alone = device::alone();
+    test(device::address());
     assert_eq!(verbs::registrations(), 0, "nothing is left registered");
 }
 

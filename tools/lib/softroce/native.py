@@ -111,7 +111,7 @@ def unlock_memory():
 
 
 def conformance(_machine=None):
-    """the test target conformance (its parts over verbs) on this host, one test case at a time"""
+    """the test target conformance (what needs a device) on this host, one test case at a time"""
     return run_tests(CONFORMANCE, CONFORMANCE_SECONDS)
 
 
