@@ -17,18 +17,15 @@
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
 //! | within.rs | the same within this process, where turns and handshakes hang when told to |
 //! | orders.rs | what is refused of `remora ctl`, and in which words |
-//! | impostor.rs | a primary that lies, to a replica's process |
-//! | lies.rs | the same to the pull loop alone, many times |
+//! | impostor.rs | a primary that lies, to a replica's process; tests/simulated/pull has lies for the pull loop alone, many times |
 
 mod acks;
 mod chain;
 mod chain_retain;
 mod cuts;
 mod follow;
-mod forged;
 mod impostor;
 mod joining;
-mod lies;
 mod orders;
 mod push;
 mod restarts;

@@ -5,6 +5,7 @@
 
 mod chain;
 mod faults;
+mod forgeries;
 mod ledger;
 mod lies;
 mod lives;

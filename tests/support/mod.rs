@@ -2,6 +2,7 @@
 //! bound on every wait, and ending it by its own pid. A server that is dropped is killed, so no test leaves one behind.
 #![allow(dead_code, missing_docs)] // each test binary uses its own part of this
 
+pub mod forged;
 pub mod harness;
 pub mod history;
 pub mod peers;

@@ -1,10 +1,10 @@
 //! A primary that lies, made by the test: it knows the handshake, and then tells a replica's process whatever the test likes. The replica says
 //! what is wrong, and neither dies of it nor grows.
 
-use super::forged::{EPOCH, Forged, ForgedLine, GEOMETRY, history};
 use super::strangers::Flood;
 use crate::node::{LONG, Node, expect_eq, side_by_side, wait_for_count, wait_for_row, wait_until};
 use crate::proxy::{ALL, Fate, Proxy};
+use crate::support::forged::{EPOCH, Forged, ForgedLine, GEOMETRY, history};
 use crate::support::refused;
 use fastrand::Rng;
 use remora::base::epoch::Epoch;

@@ -1,5 +1,6 @@
 //! Either side of a push against one that lies: a primary that writes anything to an inbox at any time, and a replica that wants anything.
 
+use super::forgeries::position;
 use super::{SHARDS, SLABS, Setup, seeds};
 use crate::clock;
 use crate::compare::items;
@@ -35,29 +36,18 @@ impl Regions for Lies {
     }
 }
 
-/// A position that somebody might say: near the truth, or not at all.
-fn position(random: &mut Rng, geometry: &Geometry) -> u64 {
-    match random.u8(0..8) {
-        0 => random.u64(..),
-        1 => random.u64(..1 << 62) / 8 * 8,
-        2 => 0,
-        3 => u64::MAX / 8 * 8,
-        _ => 64 + random.u64(..4 * geometry.ring_bytes) / 8 * 8,
-    }
-}
-
 /// A line with a seal that is right, and mostly with words that could be; those of what is pushed then lead to reading what was never written.
 fn line(random: &mut Rng, geometry: &Geometry, epoch: Epoch) -> PushedLine {
     let words: Vec<AtomicU64> = (0..LINE_WORDS).map(|_| AtomicU64::new(0)).collect();
     let control = ControlLine::of(&words, 0);
     control.begin(epoch.0, geometry.ring_bytes);
     if random.u8(0..4) == 0 {
-        control.advance_tail(position(random, geometry));
-        control.commit(position(random, geometry));
+        control.advance_tail(position(random, geometry.ring_bytes));
+        control.commit(position(random, geometry.ring_bytes));
     } else {
         control.commit(BIRTH + geometry.ring_bytes / 16 * 8);
     }
-    PushedLine::of(&control, position(random, geometry), random.u32(1..4))
+    PushedLine::of(&control, position(random, geometry.ring_bytes), random.u32(1..4))
 }
 
 /// Whatever stands in its inbox, a replica neither panics nor shows an item: none of it proves itself.
@@ -158,7 +148,7 @@ fn wants_that_make_no_sense() {
         for _ in 0..STEPS {
             (0..5).for_each(|_| writer.step(&mut ledger, &mut random));
             for shard in 0..setup.shards {
-                let want = Want { position: position(&mut random, &offered.geometry), run: random.u32(0..3) };
+                let want = Want { position: position(&mut random, offered.geometry.ring_bytes), run: random.u32(0..3) };
                 want.store(&memory.notes().words()[shard * 2..][..2]);
             }
             let step = pusher.step(Duration::ZERO).expect("it goes on");
