@@ -49,7 +49,12 @@ fn now() -> u64 {
 impl Node {
     /// A primary on ports of the kernel's choice.
     pub fn primary(arguments: &[&str]) -> Node {
-        let mut all = vec!["--replication", "127.0.0.1:0", "-t", "1"];
+        Node::primary_on("127.0.0.1:0", arguments)
+    }
+
+    /// A primary with its replication port at this address.
+    pub fn primary_on(replication: &str, arguments: &[&str]) -> Node {
+        let mut all = vec!["--replication", replication, "-t", "1"];
         all.extend(arguments);
         Node::of(Server::start(&all), "remora: replication on tcp ")
     }
@@ -178,38 +183,41 @@ impl Node {
 
     /// What it shows of `keys`.
     pub fn items(&self, keys: &[String]) -> BTreeMap<String, Shown> {
-        let mut client = self.client();
-        let mut items = BTreeMap::new();
-        for keys in keys.chunks(KEYS_AT_A_TIME) {
-            let request: String = keys.iter().map(|key| format!("mg {key} v f c t\r\n")).collect();
-            // A server's second may be older than the clock's by as much as it does at a time.
-            let begun = now() - 1;
-            let mut shown = Vec::new();
-            client.send(request.as_bytes());
-            for key in keys {
-                let head = client.line();
-                if head == "EN" {
-                    continue;
-                }
-                let mut words = head.split(' ');
-                let bytes = (words.next() == Some("VA")).then(|| words.next()?.parse::<usize>().ok()).flatten();
-                let mut value = client.exactly(2 + bytes.unwrap_or_else(|| panic!("mg {key}: {head}")));
-                value.truncate(value.len() - 2);
-                // Who may recache a stale item is between a primary and its clients.
-                let mut words: Vec<&str> = words.filter(|word| !["W", "Z"].contains(word)).collect();
-                let at =
-                    words.iter().position(|word| word.starts_with('t')).unwrap_or_else(|| panic!("mg {key}: {head}"));
-                let seconds: Option<u64> = words.remove(at)[1..].parse().ok(); // -1: never
-                shown.push((key, words.join(" "), value, seconds));
-            }
-            let ended = now();
-            items.extend(shown.into_iter().map(|(key, words, value, seconds)| {
-                let due = seconds.map(|seconds| (begun + seconds, ended + seconds));
-                (key.clone(), Shown { words, value, due })
-            }));
-        }
-        items
+        items(&mut self.client(), keys)
     }
+}
+
+/// What a server shows of `keys`.
+fn items(client: &mut Client, keys: &[String]) -> BTreeMap<String, Shown> {
+    let mut items = BTreeMap::new();
+    for keys in keys.chunks(KEYS_AT_A_TIME) {
+        let request: String = keys.iter().map(|key| format!("mg {key} v f c t\r\n")).collect();
+        // A server's second may be older than the clock's by as much as it does at a time.
+        let begun = now() - 1;
+        let mut shown = Vec::new();
+        client.send(request.as_bytes());
+        for key in keys {
+            let head = client.line();
+            if head == "EN" {
+                continue;
+            }
+            let mut words = head.split(' ');
+            let bytes = (words.next() == Some("VA")).then(|| words.next()?.parse::<usize>().ok()).flatten();
+            let mut value = client.exactly(2 + bytes.unwrap_or_else(|| panic!("mg {key}: {head}")));
+            value.truncate(value.len() - 2);
+            // Who may recache a stale item is between a primary and its clients.
+            let mut words: Vec<&str> = words.filter(|word| !["W", "Z"].contains(word)).collect();
+            let at = words.iter().position(|word| word.starts_with('t')).unwrap_or_else(|| panic!("mg {key}: {head}"));
+            let seconds: Option<u64> = words.remove(at)[1..].parse().ok(); // -1: never
+            shown.push((key, words.join(" "), value, seconds));
+        }
+        let ended = now();
+        items.extend(shown.into_iter().map(|(key, words, value, seconds)| {
+            let due = seconds.map(|seconds| (begun + seconds, ended + seconds));
+            (key.clone(), Shown { words, value, due })
+        }));
+    }
+    items
 }
 
 /// What a process holds.
@@ -257,22 +265,28 @@ pub fn in_sync(primary: &Node, replicas: &[&Node]) {
 /// Wait until each of them shows what the primary shows of `keys`; a replica may for a moment still hold what the primary has just given up.
 /// Returns how many items there are.
 pub fn same_items(primary: &Node, replicas: &[&Node], keys: &[String]) -> usize {
-    wait_until("all hold the same", || {
-        let expected = primary.items(keys);
-        for (number, replica) in replicas.iter().enumerate() {
-            let items = replica.items(keys);
-            let alike = |key: &&String| match (items.get(*key), expected.get(*key)) {
-                (Some(item), Some(expected)) => item.is_like(expected),
-                (item, expected) => item.is_none() && expected.is_none(),
-            };
-            if let Some(key) = keys.iter().find(|key| !alike(key)) {
-                let head = |items: &BTreeMap<String, Shown>| {
-                    items.get(key).map(|item| format!("{}, due {:?}, {} bytes", item.words, item.due, item.value.len()))
-                };
-                return Err(format!("replica {number} has {key} as {:?}, not {:?}", head(&items), head(&expected)));
-            }
-        }
-        Ok(expected.len())
+    replicas.iter().map(|replica| same_shown(&mut primary.client(), &mut replica.client(), keys)).max().unwrap_or(0)
+}
+
+/// The same of two servers that are known by connections alone. Keys that differ are asked for again, and at the end all at once.
+pub fn same_shown(primary: &mut Client, replica: &mut Client, keys: &[String]) -> usize {
+    let mut asked = keys.to_vec();
+    wait_until("both hold the same", || {
+        let (expected, shown) = (items(primary, &asked), items(replica, &asked));
+        let alike = |key: &String| match (shown.get(key), expected.get(key)) {
+            (Some(item), Some(expected)) => item.is_like(expected),
+            (item, expected) => item.is_none() && expected.is_none(),
+        };
+        let all = asked.len() == keys.len();
+        asked.retain(|key| !alike(key));
+        let Some(key) = asked.first() else {
+            asked = keys.to_vec();
+            return if all { Ok(expected.len()) } else { Err("one key after the other they were the same".into()) };
+        };
+        let head = |items: &BTreeMap<String, Shown>| {
+            items.get(key).map(|item| format!("{}, due {:?}, {} bytes", item.words, item.due, item.value.len()))
+        };
+        Err(format!("{} keys differ: {key} is {:?}, not {:?}", asked.len(), head(&shown), head(&expected)))
     })
 }
 

@@ -34,4 +34,4 @@ mod secrets;
 mod stalls;
 mod strangers;
 mod within;
-mod writers;
+pub mod writers;
