@@ -58,6 +58,45 @@ fn layers_are_kept() {
     assert_eq!(planted("src/engine/a.rs", &allowed), Vec::<String>::new());
 }
 
+/// As rustfmt breaks them, and by whatever way.
+#[test]
+fn layers_are_kept_over_several_lines() {
+    let list = "use crate::{\n    base::time,\n    sys::{\n        words,\n        checksum,\n    },\n    engine::{Engine, Host},\n};";
+    for (path, import) in [
+        ("src/store/a.rs", list),
+        ("src/store/a.rs", "use crate::{\n    // for its bounds\n    protocol,\n};"),
+        ("src/store/a.rs", "fn f() {\n    let x = crate::\n        engine::Engine::new();\n}"),
+        ("src/store/a.rs", "use super::super::engine::Engine;"),
+        ("src/store/mod.rs", "use super::{base::time, engine::Engine};"),
+        ("src/store/b/a.rs", "use super::super::super::engine::Engine;"),
+    ] {
+        caught(path, &format!("{OPENING}{import}\n"), "layer store imports from layer");
+    }
+    let text = format!("{OPENING}{list}\n");
+    assert!(planted("src/store/a.rs", &text)[0].starts_with("src/store/a.rs:8: "), "the line of the name");
+    for import in
+        [list, "use super::engine;", "pub(in crate::engine) use super::x;", "use mycrate::engine;\nlet x = 1;"]
+    {
+        assert_eq!(planted("src/server/a.rs", &format!("{OPENING}{import}\n")), Vec::<String>::new());
+    }
+    let own = "use super::super::engine; // of this layer: a module two further up\nuse crate::{store::engine, base};";
+    assert_eq!(planted("src/store/b/a.rs", &format!("{OPENING}{own}\n")), Vec::<String>::new());
+}
+
+#[test]
+fn prose_that_is_too_wide_is_caught() {
+    let wide = "a word ".repeat(15);
+    caught("docs/A.md", &format!("# A\n\n{wide}\n"), "docs/A.md:3: 105 columns");
+    caught("docs/A.md", &format!("- {wide}\n\n```\n{wide}\n```\n"), "docs/A.md:1: 107 columns");
+    let fine = format!("{}\n\n    {wide}\n\n| {wide} |\n\n```sh\n{wide}\n```\n", "ä".repeat(100));
+    assert_eq!(planted("docs/A.md", &fine), Vec::<String>::new());
+    // A page that was wide and is not any more.
+    let page = |text: &str| Source { path: "docs/B.md".into(), text: text.into() };
+    assert_eq!(rules::lines_too_wide(&page(&wide), &["docs/B.md"]), Vec::<String>::new());
+    let complaints = rules::lines_too_wide(&page("# B\n"), &["docs/B.md"]);
+    assert!(complaints.len() == 1 && complaints[0].contains("take it off"), "{complaints:?}");
+}
+
 #[test]
 fn an_unknown_layer_is_named() {
     caught("src/misc/a.rs", OPENING, "layer");

@@ -1,6 +1,12 @@
-//! What the tests of whole processes share: starting a server on ports of the kernel's choice, talking to it with a
+//! What test binaries share. Here, for whole processes: starting a server on ports of the kernel's choice, talking to it with a
 //! bound on every wait, and ending it by its own pid. A server that is dropped is killed, so no test leaves one behind.
 #![allow(dead_code, missing_docs)] // each test binary uses its own part of this
+
+pub mod forged;
+pub mod harness;
+pub mod history;
+pub mod peers;
+pub mod wait;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,6 +18,11 @@ use std::time::{Duration, Instant};
 
 /// No single wait of a test is longer: a test that would hang fails instead.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// `REMORA_SEED`, and the like.
+pub fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
 
 /// A running `remora serve`.
 pub struct Server {
@@ -109,10 +120,20 @@ impl Server {
         self.log.recv_timeout(WAIT_MAX).ok()
     }
 
-    /// Resident bytes of the process (VmRSS).
+    /// Resident bytes of the process, the rings included (VmRSS).
     pub fn resident_bytes(&self) -> u64 {
+        self.bytes_of("VmRSS:")
+    }
+
+    /// Resident bytes that are its own: heaps and stacks, not the rings, which are shared memory (RssAnon).
+    pub fn heap_bytes(&self) -> u64 {
+        self.bytes_of("RssAnon:")
+    }
+
+    fn bytes_of(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the server lives");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS in /proc");
+        let line =
+            status.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {status}"));
         let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
         kibibytes * 1024
     }

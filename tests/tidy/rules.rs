@@ -16,6 +16,13 @@ const FILE_LINES_MANY: usize = 300;
 /// Over this a function must be split.
 const FUNCTION_LINES_MAX: usize = 70;
 
+/// Columns of a page's prose. Tables and code may be wider.
+const PAGE_COLUMNS_MAX: usize = 100;
+
+/// Pages of which that does not hold yet. None may be added, and one that holds to it must go.
+const PAGES_STILL_WIDE: [&str; 5] =
+    ["README.md", "docs/ARCHITECTURE.md", "docs/FORMATS.md", "docs/OPERATIONS.md", "docs/PERFORMANCE.md"];
+
 /// Which layers a layer may import from, besides itself.
 const LAYERS: [(&str, &[&str]); 12] = [
     ("base", &[]),
@@ -47,6 +54,9 @@ pub fn complaints(source: &Source) -> Vec<String> {
     }
     if source.path == "src/base/limits.rs" {
         complaints.extend(bounds_without_reason(source));
+    }
+    if source.path.ends_with(".md") {
+        complaints.extend(lines_too_wide(source, &PAGES_STILL_WIDE));
     }
     complaints.extend(machine_paths(source));
     complaints.extend(unfinished(source));
@@ -81,36 +91,69 @@ fn layer(source: &Source) -> Vec<String> {
     let Some((_, allowed)) = LAYERS.iter().find(|(layer, _)| layer == own) else {
         return vec![format!("{}: {own} is no layer; tests/tidy/rules.rs lists them", source.path)];
     };
+    // How deep the file's own module lies: so many `super::` lead to the root.
+    let depth = parts.len() - 1 - usize::from(source.path.ends_with("/mod.rs"));
+    let code = without_comments(&source.text);
     let mut complaints = Vec::new();
-    for (number, line) in code_lines(&source.text) {
-        for import in imports(line) {
-            let known = LAYERS.iter().any(|(layer, _)| *layer == import);
-            if known && import != *own && !allowed.contains(&import) {
-                complaints.push(format!("{}:{number}: layer {own} imports from layer {import}", source.path));
-            }
+    for (at, import) in imports(&code, depth) {
+        let known = LAYERS.iter().any(|(layer, _)| *layer == import);
+        if known && import != *own && !allowed.contains(&import) {
+            let line = 1 + code[..at].matches('\n').count();
+            complaints.push(format!("{}:{line}: layer {own} imports from layer {import}", source.path));
         }
     }
     complaints
 }
 
-/// The first names behind each `crate::` of a line, those of a braced list included.
-fn imports(line: &str) -> Vec<&str> {
-    let word = |text: &'_ str| text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+/// The names right below the root that code names, and where: behind `crate::`, and behind `super::` often enough to get there; one name, or
+/// those of a braced list, which may go on over many lines.
+fn imports(code: &str, depth: usize) -> Vec<(usize, &str)> {
+    let roots = ["crate::".to_string(), "super::".repeat(depth)];
     let mut found = Vec::new();
-    for (at, _) in line.match_indices("crate::") {
-        if line[..at].ends_with("(in ") {
-            continue; // a visibility, not an import
-        }
-        let rest = &line[at + "crate::".len()..];
-        match rest.strip_prefix('{') {
-            None => found.push(&rest[..word(rest)]),
-            Some(list) => found.extend(list.split(',').map(|item| {
-                let item = item.trim();
-                &item[..word(item)]
-            })),
+    for root in &roots {
+        for (at, _) in code.match_indices(root.as_str()) {
+            let before = code[..at].trim_end();
+            let is_visibility = before.ends_with("(in");
+            let goes_on_before =
+                before.ends_with("super::") || code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+            if !is_visibility && !goes_on_before {
+                let rest = at + root.len();
+                found.extend(names(&code[rest..]).into_iter().map(|(behind, name)| (rest + behind, name)));
+            }
         }
     }
     found
+}
+
+/// The name that `code` begins with; where it begins with a brace, the first of each path in it. Each with its place.
+fn names(code: &str) -> Vec<(usize, &str)> {
+    let name_at = |at: usize| {
+        let begin = at + code[at..].len() - code[at..].trim_start().len();
+        let length = code[begin..].find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(code.len() - begin);
+        (begin, &code[begin..begin + length])
+    };
+    if !code.starts_with('{') {
+        return vec![name_at(0)];
+    }
+    let (mut found, mut depth) = (Vec::new(), 0);
+    for (at, c) in code.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 1 && (c == ',' || at == 0) {
+            found.push(name_at(at + 1));
+        } else if depth == 0 {
+            break;
+        }
+    }
+    found
+}
+
+/// The same text, with as many lines, but nothing behind `//`.
+fn without_comments(text: &str) -> String {
+    text.lines().flat_map(|line| [line.split("//").next().unwrap_or(""), "\n"]).collect()
 }
 
 /// Lines with their numbers from 1, comments left out.
@@ -178,6 +221,26 @@ fn bounds_without_reason(source: &Source) -> Vec<String> {
     let bare = |index: &usize| lines[*index].starts_with("pub const ") && !lines[*index - 1].starts_with("///");
     let found = (1..lines.len()).filter(bare);
     found.map(|index| format!("{}:{}: a bound without its reason", source.path, index + 1)).collect()
+}
+
+/// Prose is read in a terminal as well. Rows of tables and code cannot be broken.
+pub fn lines_too_wide(source: &Source, still_wide: &[&str]) -> Vec<String> {
+    let mut in_fence = false;
+    let mut complaints = Vec::new();
+    for (index, line) in source.text.lines().enumerate() {
+        let fence = line.trim_start().starts_with("```");
+        in_fence ^= fence;
+        let is_prose = !in_fence && !fence && !line.starts_with("    ") && !line.trim_start().starts_with('|');
+        let columns = line.chars().count();
+        if is_prose && columns > PAGE_COLUMNS_MAX {
+            complaints.push(format!("{}:{}: {columns} columns, over {PAGE_COLUMNS_MAX}", source.path, index + 1));
+        }
+    }
+    if still_wide.contains(&source.path.as_str()) {
+        let holds = complaints.is_empty().then(|| format!("{}: take it off PAGES_STILL_WIDE", source.path));
+        return holds.into_iter().collect();
+    }
+    complaints
 }
 
 /// Folders that exist on a developer's machine and nowhere else. Put together here, so that this file passes.

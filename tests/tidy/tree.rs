@@ -16,9 +16,9 @@ pub fn sources() -> Vec<Source> {
     for folder in FOLDERS {
         gather(folder, &mut sources);
     }
-    for file in ["README.md", "Cargo.toml", "build.rs"] {
-        sources.extend(source(file));
-    }
+    let names = std::fs::read_dir(root()).expect("a readable folder").flatten().map(|entry| entry.file_name());
+    let pages = names.filter_map(|name| name.into_string().ok()).filter(|name| name.ends_with(".md"));
+    sources.extend(pages.chain(["Cargo.toml".into(), "build.rs".into()]).filter_map(|file| source(&file)));
     sources
 }
 

@@ -16,7 +16,6 @@ class Outcome:
 
 
 RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed")
-SKIPPED = re.compile(r"\bskipped: ")  # said by a test case that passes without having run
 
 
 class Results:
@@ -26,9 +25,9 @@ class Results:
     def __init__(self, leasts):
         """`leasts`: of each binary, how many test cases must have run."""
         self.leasts = leasts
-        self.counts = {}  # of each binary that ended: test cases passed, failed, skipped
+        self.counts = {}  # of each binary that ended: test cases passed, failed
         self.statuses = {}
-        self.unclaimed = [0, 0, 0]
+        self.unclaimed = [0, 0]
 
     def heard(self, line):
         """A line of the output; `@@ended NAME STATUS` follows the output of each binary."""
@@ -39,26 +38,23 @@ class Results:
             self.ended(found[2], int(found[3]))
             return
         print(line, flush=True)
-        self.unclaimed[2] += len(SKIPPED.findall(line))
         if found := RESULT.match(line):
             self.unclaimed[0] += int(found[1])
             self.unclaimed[1] += int(found[2])
 
     def ended(self, name, status):
         self.statuses[name] = status
-        self.counts[name], self.unclaimed = self.unclaimed, [0, 0, 0]
+        self.counts[name], self.unclaimed = self.unclaimed, [0, 0]
 
     def outcome(self):
         """A binary that did not end, ended badly without a test case to blame, or ran too few counts as a failure."""
         total = Outcome(0, 0)
         for name, least in self.leasts.items():
-            passed, failed, skipped = self.counts.get(name, (0, 0, 0))
-            passed = max(0, passed - skipped)
+            passed, failed = self.counts.get(name, (0, 0))
             status = self.statuses.get(name)
             if failed == 0 and (status != 0 or passed < least):
                 ended = "did not end" if status is None else f"ended with status {status}"
-                print(f"{name}: {ended}; {passed} test cases ran and passed, {skipped} skipped themselves, "
-                      f"{least} are to be there")
+                print(f"{name}: {ended}; {passed} test cases ran and passed, {least} are to be there")
                 failed = 1
             total += Outcome(passed + failed, failed)
         return total

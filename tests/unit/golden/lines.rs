@@ -1,0 +1,172 @@
+//! What stands in memory that others read: control lines, ack slots, and the two sides of an inbox.
+
+use super::{assert_drawn, bytes_of, hex, used_words, words_of};
+use crate::support::wait::go_on_until;
+use remora::base::epoch::Epoch;
+use remora::fabric::sim::{Faults, Sim};
+use remora::fabric::{ACK_BYTES, Invitation, Regions, Token};
+use remora::replication::ack::{Acks, Summary, applied};
+use remora::replication::push::layout::Layout;
+use remora::replication::push::notes::{PushedLine, Want};
+use remora::store::Geometry;
+use remora::store::ring::ControlLine;
+use remora::sys::memory::Slab;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+const EPOCH: u64 = 0x00C0_FFEE_1200_0003;
+
+const LINE: &str = "
+    03 00 00 12 ee ff c0 00   | epoch
+    00 30 00 00  00 00 00 00  | committed
+    00 10 00 00  00 00 00 00  | tail
+    00 00 10 00  00 00 00 00  | bytes of the ring
+    00 20 00 00  00 00 00 00  | where the epoch begins
+    00 00 00 00  00 00 00 00
+    00 00 00 00  00 00 00 00
+    00 00 00 00  00 00 00 00
+";
+
+fn zeroes(words: usize) -> Vec<AtomicU64> {
+    words_of(&vec![0; words * 8])
+}
+
+/// The second of three: at byte 64.
+#[test]
+fn a_control_line() {
+    let lines = zeroes(3 * 8);
+    let line = ControlLine::of(&lines, 1);
+    line.begin(7, 1 << 20);
+    assert_eq!((line.tail(), line.committed(), line.epoch_begin()), (64, 64, 64));
+    line.commit(0x3000);
+    line.advance_tail(0x1000);
+    line.begin_epoch(EPOCH, 0x2000);
+    let expected = [vec![0; 64], hex(LINE), vec![0; 64]].concat();
+    assert_drawn(&bytes_of(&lines), &expected, "the lines");
+
+    let words = words_of(&hex(LINE));
+    let line = ControlLine::of(&words, 0);
+    let read = (line.epoch(), line.committed(), line.tail(), line.ring_bytes(), line.epoch_begin());
+    assert_eq!(read, (EPOCH, 0x3000, 0x1000, 1 << 20, 0x2000));
+}
+
+const PUSHED: &str = "
+    03 00 00 12 ee ff c0 00   | as a control line
+    00 10 00 00  00 00 00 00
+    40 00 00 00  00 00 00 00
+    00 00 10 00  00 00 00 00
+    40 00 00 00  00 00 00 00
+    00 08 00 00  00 00 00 00  | pushed
+    00 00 00 00  00 00 00 00
+    13 f3 bc 2f               | seal
+    07 00 00 00               | run
+";
+
+#[test]
+fn a_pushed_line() {
+    let control = zeroes(8);
+    let line = ControlLine::of(&control, 0);
+    line.begin(EPOCH, 1 << 20);
+    line.commit(0x1000);
+    let words = used_words(8);
+    PushedLine::of(&line, 0x800, 7).store(&words);
+    assert_drawn(&bytes_of(&words), &hex(PUSHED), "a pushed line");
+
+    let read = PushedLine::load(&words_of(&hex(PUSHED))).expect("whole");
+    assert_eq!((read.epoch_and_committed(), read.pushed(), read.run()), ((EPOCH, 0x1000), 0x800, 7));
+    for word in 0..8 {
+        let words = words_of(&hex(PUSHED));
+        words[word].fetch_add(1, Relaxed);
+        assert_eq!(PushedLine::load(&words), None, "word {word} is of another line");
+    }
+}
+
+#[test]
+fn a_want() {
+    let drawing = hex("
+        00 10 00 00  00 00 00 00  | position
+        b8 d1 ea 08               | seal
+        07 00 00 00               | run
+    ");
+    let (words, want) = (used_words(2), Want { position: 0x1000, run: 7 });
+    want.store(&words);
+    assert_drawn(&bytes_of(&words), &drawing, "a want");
+    assert_eq!(Want::load(&words_of(&drawing)), Some(want));
+}
+
+/// Where all of it lies, with 5 shards: 80 bytes of wants take 128, 320 of lines take a page.
+#[test]
+fn an_inbox() {
+    let geometry =
+        Geometry { shards: 5, ring_bytes: 1 << 20, slab_bytes: 1 << 20, record_bytes_max: 4 << 10, evict: true };
+    let layout = Layout::told(&geometry, 1000).expect("it can be");
+    assert_eq!((layout.wants_bytes(), layout.lines_bytes()), (128, 320));
+    assert_eq!(layout.region_bytes(), [8192, 4096 + 5 * 1000], "128 and an ack slot of 4096, to whole pages");
+    assert_eq!(layout.place(0, 0), (4096, 1000));
+    assert_eq!(layout.place(4, 3064), (4096 + 4 * 1000 + 64, 936));
+}
+
+struct Nothing(Slab);
+
+impl Regions for Nothing {
+    fn count(&self) -> usize {
+        1
+    }
+    fn slab(&self, _: usize) -> &Slab {
+        &self.0
+    }
+}
+
+#[test]
+fn an_ack_slot() {
+    let sim = Sim::new(1, Faults::default());
+    let exporter = sim.exporter();
+    let regions = Arc::new(Nothing(Slab::new("test", 4096, false).expect("a page")));
+    let grant = exporter.grant(Token([1; 16]), regions).expect("a grant");
+    let (address, ack) = (exporter.address(), grant.ack_descriptor());
+    let invitation = Invitation { address, token: Token([1; 16]), regions: grant.descriptors().to_vec(), ack };
+    let mut channel = sim.connect(&invitation).expect("a channel");
+    let mut acks = Acks::new(9);
+    let summary = Summary {
+        lag_bytes: 0x0102,
+        lag_microseconds: 0x0304,
+        pulled_bytes: 0x0506,
+        records: 0x0708,
+        begun_anew: 0x090A,
+        bad_records: 0x0B0C,
+        ..Summary::default()
+    };
+    let positions = (1..=9).map(|shard| shard * 0x100 + 8);
+    acks.write(channel.as_mut(), Epoch(EPOCH), positions, summary).expect("written");
+    let mut done = Vec::new();
+    go_on_until("what was written arrives", || {
+        channel.poll(&mut done, Duration::ZERO).expect("a channel that stands");
+        Summary::read(grant.ack().words()).beats == 1
+    });
+    let mut drawing = hex("
+        03 00 00 12 ee ff c0 00   | epoch
+        02 01 00 00  00 00 00 00  | lag in bytes
+        04 03 00 00  00 00 00 00  | lag in microseconds
+        06 05 00 00  00 00 00 00  | bytes pulled
+        08 07 00 00  00 00 00 00  | records applied
+        0a 09 00 00  00 00 00 00  | begun anew
+        0c 0b 00 00  00 00 00 00  | bad records
+        01 00 00 00  00 00 00 00  | beats
+        08 01 00 00  00 00 00 00  | shard 0
+        08 02 00 00  00 00 00 00
+        08 03 00 00  00 00 00 00
+        08 04 00 00  00 00 00 00
+        08 05 00 00  00 00 00 00
+        08 06 00 00  00 00 00 00
+        08 07 00 00  00 00 00 00
+        08 08 00 00  00 00 00 00
+        08 09 00 00  00 00 00 00  | shard 8, a line further
+    ");
+    drawing.resize(ACK_BYTES, 0);
+    assert_eq!(ACK_BYTES, 4096);
+    assert_drawn(&bytes_of(grant.ack().words()), &drawing, "an ack slot");
+    let slot = words_of(&drawing);
+    assert_eq!(Summary::read(&slot), Summary { epoch: EPOCH, beats: 1, ..summary });
+    assert_eq!((applied(&slot, 0), applied(&slot, 8)), (0x108, 0x908));
+}

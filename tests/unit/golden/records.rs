@@ -1,0 +1,267 @@
+//! Records: each kind, each optional field.
+
+use super::{assert_drawn, bytes_of, hex, used_words, words_of};
+use remora::base::epoch::Epoch;
+use remora::base::time::{Expiry, UnixSeconds};
+use remora::store::record::{Draft, Kind, Meta, Record, Source};
+use remora::store::{Store, StoreConfig};
+
+const EPOCH: u64 = 0x00C0_FFEE_1200_0003;
+const NOW: UnixSeconds = UnixSeconds(1_799_999_000);
+
+fn meta() -> Meta {
+    Meta::new(Expiry::at(UnixSeconds(1_800_000_000)), NOW)
+}
+
+/// CRC-32C bit by bit: the polynomial reflected, begun and ended with ones.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let bit = |crc: u32, _| crc >> 1 ^ if crc & 1 == 1 { 0x82F6_3B78 } else { 0 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bit))
+}
+
+/// The checksum as it is drawn: over the shape, the meta word of all but sets, what follows the header, and where the record lies.
+fn checksum(bytes: &[u8], checked_bytes: usize, position: u64) -> u32 {
+    let meta = if bytes[12] & 7 == 1 { &[] } else { &bytes[..8] };
+    let place = [position.to_le_bytes(), EPOCH.to_le_bytes()].concat();
+    crc32c(&[&bytes[12..16], meta, &bytes[16..checked_bytes], &place].concat())
+}
+
+/// The draft writes these bytes, and they are read as what it was: `fields` are key, flags, explicit CAS and value.
+fn is_drawn(
+    draft: &Draft<'_>,
+    position: u64,
+    checked_bytes: usize,
+    fields: (&[u8], u32, Option<u64>, &[u8]),
+    drawing: &str,
+) {
+    let bytes = hex(drawing);
+    let crc = checksum(&bytes, checked_bytes, position);
+    assert_eq!(bytes[8..12], crc.to_le_bytes(), "the checksum of this drawing is {crc:#010x}, from the lowest byte up");
+    let written = used_words(bytes.len() / 8);
+    assert_eq!(draft.record_bytes(), bytes.len());
+    draft.write(&written, position, EPOCH);
+    assert_drawn(&bytes_of(&written), &bytes, "what is written");
+
+    let words = words_of(&bytes);
+    let record = Record::read(&words).expect("a record");
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    record.key().copy_to(&mut key);
+    record.value().copy_to(&mut value);
+    assert_eq!(record.shape, draft.shape());
+    assert_eq!((&key[..], record.client_flags(), record.explicit_cas(), &value[..]), fields);
+    assert!(record.proves_itself(position, EPOCH) && record.is_padded_with_zeroes());
+    assert!(!record.proves_itself(position + 8, EPOCH) && !record.proves_itself(position, EPOCH + 1));
+}
+
+#[test]
+fn the_checksum_is_crc_32c() {
+    assert_eq!(crc32c(b"123456789"), 0xE306_9283);
+}
+
+#[test]
+fn a_meta_word() {
+    let is = |meta: Meta, drawing: &str| assert_drawn(&meta.to_bits().to_le_bytes(), &hex(drawing), "the meta word");
+    is(meta(), "00 d2 49 6b 18 ce 49 0b");
+    is(Meta::new(Expiry::NEVER, UnixSeconds(0)), "00 00 00 00 00 00 00 00");
+    is(Meta::default().with_fetched(), "00 00 00 00 00 00 00 10");
+    is(Meta::default().with_stale(true), "00 00 00 00 00 00 00 20");
+    is(Meta::default().with_token_sent(true), "00 00 00 00 00 00 00 40");
+}
+
+#[test]
+fn a_set() {
+    let draft = Draft::new(Kind::Set, b"key", meta(), 0, None, Source::Bytes(b"value!"));
+    is_drawn(
+        &draft,
+        64,
+        25,
+        (b"key", 0, None, b"value!"),
+        "
+        00 d2 49 6b  18 ce 49 0b  | expiry 1,800,000,000; accessed 1,799,999,000 modulo 2^28
+        47 24 61 d2               | checksum
+        c1 80 01 00               | set, no flags, no CAS, short; 3 bytes of key << 6, 6 of value << 14
+        6b 65 79                  | key
+        76 61 6c 75 65 21         | value
+        00 00 00 00 00 00 00      | to a multiple of 8
+    ",
+    );
+}
+
+/// Fetched, stale, token sent; flags and a CAS of its own.
+#[test]
+fn a_set_with_all_that_there_is() {
+    let meta = meta().with_fetched().with_stale(true).with_token_sent(true);
+    let cas = Some(0x1122_3344_5566_7788);
+    let draft = Draft::new(Kind::Set, b"a-key", meta, 0x0102_0304, cas, Source::Bytes(b"v"));
+    is_drawn(
+        &draft,
+        0x0123_4567_89A8,
+        34,
+        (b"a-key", 0x0102_0304, cas, b"v"),
+        "
+        00 d2 49 6b  18 ce 49 7b  | as above, with bits 60, 61 and 62
+        fc a5 c6 3b               | checksum
+        59 41 00 00               | set, flags 8, CAS 16, short; 5 << 6, 1 << 14
+        61 2d 6b 65 79            | key
+        04 03 02 01               | flags
+        88 77 66 55 44 33 22 11   | CAS
+        76                        | value
+        00 00 00 00 00 00
+    ",
+    );
+}
+
+/// A value whose length does not fit into 18 bits.
+#[test]
+fn a_long_set() {
+    let value = vec![b'x'; 1 << 18];
+    let mut drawing = String::from(
+        "
+        00 d2 49 6b  18 ce 49 0b
+        d3 bf 65 ed               | checksum
+        21 02 00 00               | set, long 32; 8 bytes of key << 6, and no length here
+        6c 6f 6e 67 20 6b 65 79   | key
+        00 00 04 00               | 262,144 bytes of value
+    ",
+    );
+    drawing.push_str(&"78 ".repeat(1 << 18));
+    drawing.push_str("\n00 00 00 00");
+    let draft = Draft::new(Kind::Set, b"long key", meta(), 0, None, Source::Bytes(&value));
+    is_drawn(&draft, 64, 28 + (1 << 18), (b"long key", 0, None, &value), &drawing);
+}
+
+#[test]
+fn a_delete() {
+    is_drawn(
+        &Draft::of_key(Kind::Delete, b"gone", Meta::default()),
+        128,
+        20,
+        (b"gone", 0, None, b""),
+        "
+        00 00 00 00  00 00 00 00
+        fd 84 29 70               | checksum, the meta word among what it covers
+        02 01 00 00               | delete; 4 << 6
+        67 6f 6e 65               | key
+        00 00 00 00
+    ",
+    );
+}
+
+#[test]
+fn a_touch() {
+    let draft = Draft::of_key(Kind::Touch, b"touched key", meta().with_stale(true));
+    is_drawn(
+        &draft,
+        256,
+        27,
+        (b"touched key", 0, None, b""),
+        "
+        00 d2 49 6b  18 ce 49 2b  | the expiry, and stale
+        2d 5c 02 98               | checksum
+        c3 02 00 00               | touch; 11 << 6
+        74 6f 75 63 68 65 64 20   | key
+        6b 65 79
+        00 00 00 00 00
+    ",
+    );
+}
+
+#[test]
+fn a_flush() {
+    let draft = Draft::new(Kind::Flush, b"", Meta::default(), 0, None, Source::Bytes(b""));
+    is_drawn(
+        &draft,
+        512,
+        16,
+        (b"", 0, None, b""),
+        "
+        00 00 00 00  00 00 00 00
+        29 21 ed 16               | checksum
+        04 00 00 00               | flush
+    ",
+    );
+}
+
+const EPOCH_AT_BIRTH: &str = "
+        00 00 00 00  00 00 00 00
+        4c c0 73 40               | checksum
+        05 00 04 00               | epoch; 16 << 14
+        03 00 00 12 ee ff c0 00   | generation 3 of lineage c0ffee12
+        40 00 00 00  00 00 00 00  | begins at 64, where this lies
+";
+
+#[test]
+fn an_epoch() {
+    assert_eq!(Epoch(EPOCH), Epoch::of(0xC0FF_EE12, 3));
+    let value = [EPOCH.to_le_bytes(), 64u64.to_le_bytes()].concat();
+    let draft = Draft::new(Kind::Epoch, b"", Meta::default(), 0, None, Source::Bytes(&value));
+    is_drawn(&draft, 64, 32, (b"", 0, None, &value), EPOCH_AT_BIRTH);
+    let words = words_of(&hex(EPOCH_AT_BIRTH));
+    assert_eq!(Record::read(&words).expect("a record").epoch_value(), (EPOCH, 64));
+}
+
+/// The header alone is written, and the length says how much is skipped.
+#[test]
+fn a_pad() {
+    let words = used_words(64 / 8);
+    Draft::pad(64).write(&words, 1024, EPOCH);
+    let drawing = hex("
+        00 00 00 00  00 00 00 00
+        f2 7f c2 dd               | checksum, of the header alone
+        06 00 0c 00               | pad; 48 << 14
+    ");
+    assert_eq!(checksum(&drawing, 16, 1024).to_le_bytes(), drawing[8..12]);
+    assert_drawn(&bytes_of(&words)[..16], &drawing, "a pad");
+    let record = Record::read(&words).expect("a record");
+    assert_eq!((record.shape.kind(), record.shape.record_bytes()), (Kind::Pad, 64));
+    assert!(record.proves_itself(1024, EPOCH));
+}
+
+/// One whose length has a field of its own, which is among what it skips.
+#[test]
+fn a_long_pad() {
+    let words = used_words(((1 << 18) + 64) / 8);
+    Draft::pad((1 << 18) + 64).write(&words, 1024, EPOCH);
+    let drawing = hex("
+        00 00 00 00  00 00 00 00
+        e5 0e 37 37               | checksum, of the header and the length
+        26 00 00 00               | pad, long
+        2c 00 04 00               | 262,188 bytes behind this
+    ");
+    assert_eq!(checksum(&drawing, 20, 1024).to_le_bytes(), drawing[8..12]);
+    assert_drawn(&bytes_of(&words)[..20], &drawing, "a long pad");
+    assert_eq!(Record::read(&words).expect("a record").shape.record_bytes(), (1 << 18) + 64);
+}
+
+/// What each ring begins with, and where: positions begin at 64.
+#[test]
+fn a_ring_that_was_just_born() {
+    let config = StoreConfig {
+        memory_bytes: 128 << 10,
+        item_bytes_max: 4 << 10,
+        evict: true,
+        workers: 1,
+        shards: Some(2),
+        hugepages: false,
+        hash_seed: Some((1, 2)),
+        epoch: Some(Epoch(EPOCH)),
+    };
+    let store = Store::with_slabs(config, 1 << 30).expect("a small store");
+    for slab in store.slabs() {
+        let begin = bytes_of(&slab.words()[..14]);
+        assert_drawn(&begin[..64], &[0; 64], "nothing is at position 0");
+        assert_drawn(&begin[64..96], &hex(EPOCH_AT_BIRTH), "the first record");
+    }
+    let lines = bytes_of(&store.control_lines().words()[..16]);
+    let line = hex("
+        03 00 00 12 ee ff c0 00   | epoch
+        60 00 00 00  00 00 00 00  | committed: behind the epoch record
+        40 00 00 00  00 00 00 00  | tail
+        00 00 01 00  00 00 00 00  | 65,536 bytes of ring
+        40 00 00 00  00 00 00 00  | the epoch begins at 64
+        00 00 00 00  00 00 00 00
+        00 00 00 00  00 00 00 00
+        00 00 00 00  00 00 00 00
+    ");
+    assert_drawn(&lines, &[&line[..], &line].concat(), "the lines");
+}
