@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | model | random commands through parser and engine, against a naive map; a replica follows |
 //! | follow | a replica's store, and what its primary's bytes do to it |
+//! | keeping | what reclaim may take, against a model with a clock |
 //! | pull | the pull loop over the simulated fabric, and its push counterpart |
 //! | history | what clients of several simulated nodes saw, judged; and the judge itself |
 //!
@@ -15,6 +16,7 @@ mod clock;
 mod compare;
 mod follow;
 mod history;
+mod keeping;
 mod link;
 mod model;
 mod pair;

@@ -3,10 +3,7 @@
 //!
 //! `REMORA_SEED=<seed>` runs one seed, `REMORA_SEEDS=<count>` so many.
 
-#[path = "follow/link.rs"]
-mod link;
-
-use link::Link;
+use crate::link::Link;
 use remora::base::time::{Expiry, UnixSeconds};
 use remora::store::{MetaChange, NewItem, NoRoom, Participant, Store, StoreConfig, StoreStats};
 use std::collections::HashMap;
