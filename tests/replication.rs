@@ -10,6 +10,7 @@
 //! | chain.rs | replicas of replicas |
 //! | chain_retain.rs | writers that wait for a slow replica |
 //! | restarts.rs | processes that die |
+//! | lineage.rs | primaries of another lineage: a replica that holds data refuses them |
 //! | acks.rs | acknowledged writes |
 //! | push.rs | replicas that are pushed to |
 //! | secrets.rs | who is let in |
@@ -40,6 +41,8 @@ mod impostor;
 mod joining;
 #[path = "replication/lies.rs"]
 mod lies;
+#[path = "replication/lineage.rs"]
+mod lineage;
 #[path = "replication/node.rs"]
 mod node;
 #[path = "replication/orders.rs"]

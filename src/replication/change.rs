@@ -6,8 +6,10 @@
 
 use super::admission::Admitted;
 use super::follow::{FollowConfig, Following, Known};
+use super::lineage::Discard;
 use super::node::{Clients, Node};
 use super::order::Order;
+use crate::base::epoch::Epoch;
 use crate::base::time::UnixSeconds;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,7 +59,7 @@ impl Role {
         match order {
             Order::Promote { gather, incomplete } => self.promote(gather, *incomplete),
             Order::Detach => self.detach(),
-            Order::Replicate { primary } => self.replicate(primary),
+            Order::Replicate { primary, discard } => self.replicate(primary, *discard),
         }
     }
 
@@ -66,7 +68,8 @@ impl Role {
     }
 
     fn follow(&mut self, config: FollowConfig, admitted: Option<Admitted>, known: Known) -> std::io::Result<()> {
-        let started = Following::start(config, admitted, known.clone(), self.node.store.clone());
+        let offer = self.node.config.offer.clone();
+        let started = Following::start(config, admitted, known.clone(), self.node.store.clone(), offer);
         // Without a thread the store still is whose it was.
         self.now = Now::Detached(known);
         let following = started?;
@@ -103,13 +106,13 @@ impl Role {
     fn promote(&mut self, gather: &[String], incomplete: bool) -> Words {
         let before = match &self.now {
             Now::Primary => return Err("this is the primary already".into()),
-            Now::Follows(following) => Some(following.follow().primary().to_string()),
+            Now::Follows(following) => Some(following.follow().config().clone()),
             Now::Detached(_) => None,
         };
         self.stop_following()?;
         let began = gather.iter().try_for_each(|peer| self.gather(peer)).and_then(|()| self.begin_epoch(incomplete));
-        if let (Err(_), Some(primary), Now::Detached(known)) = (&began, before, &self.now) {
-            let (config, known) = (self.node.config.follow.of(&primary), known.clone());
+        if let (Err(_), Some(config), Now::Detached(known)) = (&began, before, &self.now) {
+            let known = known.clone();
             self.follow(config, None, known).map_err(|error| format!("cannot follow again: {error}"))?;
         }
         let words = began?;
@@ -180,6 +183,13 @@ impl Role {
                 shard + 1
             ));
         }
+        let newest = store.newest_epoch();
+        let is_of_another = |epoch: &Epoch| epoch.lineage() != newest.lineage();
+        if newest.is_valid() && known.iter().flatten().any(is_of_another) {
+            return Err(format!(
+                "this replica is about to discard what it had of another lineage, and has not all of lineage {newest} yet: wait until it follows"
+            ));
+        }
         let begun_at = Instant::now();
         while let Err(shard) = store.make_room_for_epoch(UnixSeconds::now()) {
             if begun_at.elapsed() > ROOM_WAIT_MAX {
@@ -192,7 +202,6 @@ impl Role {
             }
             std::thread::sleep(LOOK);
         }
-        let newest = store.newest_epoch();
         if !newest.is_valid() {
             return Err("this replica has never been told of its primary's epochs: it has nothing at all".into());
         }
@@ -205,7 +214,7 @@ impl Role {
         }
     }
 
-    fn replicate(&mut self, primary: &str) -> Words {
+    fn replicate(&mut self, primary: &str, discard: bool) -> Words {
         if let (Now::Follows(following), Some(follow)) = (&self.now, self.node.follow())
             && following.follow().primary() == primary
             && follow.snapshot().state == "following"
@@ -213,11 +222,22 @@ impl Role {
             return Ok(format!("follows {primary} already"));
         }
         // Up to here and through this, nothing changes: who cannot be followed leaves this one what it is.
-        let config = self.node.config.follow.of(primary);
+        let mut config = self.node.config.follow.of(primary);
+        let asked = if discard { Discard::Always } else { config.discard };
+        let usual = std::mem::replace(&mut config.discard, asked);
         let admitted = Admitted::at(&config, &self.node.store).map_err(|error| error.to_string())?;
+        if discard && usual == Discard::Never {
+            config.discard = Discard::For(admitted.epoch().lineage());
+        }
         let (clients_address, fabric) = (admitted.client_address(), admitted.fabric().to_string());
         let was_primary = matches!(self.now, Now::Primary);
         let known = if was_primary { self.abdicate(&clients_address)? } else { self.stop_following()? };
+        // A primary that was empty when it was looked at may have taken a write since.
+        if let (true, Err(error)) = (was_primary, admitted.check(&config, &self.node.store)) {
+            self.now = Now::Primary;
+            self.clients().take_writes();
+            return Err(error.to_string());
+        }
         self.clients().refuse_writes(Some(&clients_address));
         if let Err(error) = self.follow(config, Some(admitted), known) {
             if was_primary {

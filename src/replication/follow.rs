@@ -3,7 +3,9 @@
 
 use super::admission::{Admitted, Attached, Unfit};
 use super::attach::{AttachError, Identity, Joined, PREFERENCE, join};
+use super::lineage::{self, Discard};
 use super::link::{Link, LinkError};
+use super::offer::Offer;
 use super::pace::Pace;
 use super::pull::{Counts, PullError, Puller, Step};
 use super::push::Mode;
@@ -14,7 +16,7 @@ use super::wire::{Message, Refusal};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use crate::base::epoch::Epoch;
 use crate::fabric::{ConnectOptions, FabricError, Kind};
-use crate::store::Store;
+use crate::store::{EpochStart, Store};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -60,6 +62,8 @@ pub struct FollowConfig {
     pub silence_max: Duration,
     /// Where this process stands, as it is found out here.
     pub standing: Arc<Standing>,
+    /// For which primaries of another lineage the data of this store may be given up.
+    pub discard: Discard,
 }
 
 impl FollowConfig {
@@ -155,6 +159,8 @@ impl SessionEnd {
 /// What is told to others while it runs.
 pub struct Follow {
     config: FollowConfig,
+    /// What is offered to replicas below, if anything is.
+    offer: Option<Arc<Offer>>,
     view: Mutex<FollowView>,
     stopping: AtomicBool,
     hold: Mutex<Hold>,
@@ -185,17 +191,20 @@ pub struct Following {
 pub struct StillHeld;
 
 impl Following {
-    /// Begin: with an admission, if there is one already, and with what the store has of an earlier following.
+    /// Begin: with an admission, if there is one already, and with what the store has of an earlier following. `offer` is what replicas of this
+    /// store follow.
     pub fn start(
         config: FollowConfig,
         admitted: Option<Admitted>,
         known: Known,
         store: Arc<Store>,
+        offer: Option<Arc<Offer>>,
     ) -> std::io::Result<Following> {
         let mode = config.mode.name();
         let view = FollowView { primary: config.primary.clone(), state: "joining", mode, ..FollowView::default() };
         let follow = Arc::new(Follow {
             config,
+            offer,
             view: Mutex::new(view),
             stopping: AtomicBool::new(false),
             hold: Mutex::new(Hold { is_held: false, is_barred: false, known }),
@@ -263,6 +272,11 @@ impl Follow {
         // Under one lock, so that the lag of this link and that of the whole way are of one measurement.
         let view = self.view();
         FollowView { distance: self.config.standing.distance(), ..view.clone() }
+    }
+
+    /// Whom, and how.
+    pub fn config(&self) -> &FollowConfig {
+        &self.config
     }
 
     /// Whom.
@@ -364,7 +378,7 @@ impl Follow {
                 return Err(error.into());
             }
         };
-        store.adopt_epochs(welcome.epochs);
+        self.adopt(welcome.epochs, store);
         let before = {
             let mut view = self.view();
             view.fabric = fabric;
@@ -375,6 +389,22 @@ impl Follow {
         drop(self.report(&puller, &before));
         self.let_go(puller.known());
         ended
+    }
+
+    /// The primary's history is this store's from now on. Where it is another lineage's, what is here is about to be given up: replicas of this store
+    /// must not follow it in that. So their sessions end first, and when they come back they are told of the new lineage, and decide for themselves.
+    fn adopt(&self, epochs: Vec<EpochStart>, store: &Store) {
+        let theirs = epochs.last().map_or(Epoch::NONE, |last| last.epoch);
+        let (ours, is_foreign, held_data) =
+            (store.newest_epoch(), lineage::is_foreign(theirs, store), lineage::holds_data(store));
+        store.adopt_epochs(epochs);
+        if is_foreign {
+            drop(self.offer.as_ref().map(|offer| offer.end_sessions()));
+            lineage::leave(store);
+        }
+        if is_foreign && held_data {
+            log::warn!("discarding what is here of {ours}, as told, to follow {} of {theirs}", self.config.primary);
+        }
     }
 
     /// Tell how far it is, here and to those below.

@@ -10,6 +10,7 @@
 //! | [`node`] | this process's role, and orders that change it |
 //! | [`order`] | an order, as words and back |
 //! | [`change`] | carrying one out: promote, detach, replicate |
+//! | [`lineage`] | a primary of another lineage: refused, unless what is here may be discarded |
 //! | [`follow`] | the replica's side: connect, attach, pull, and again after a failure |
 //! | [`admission`] | a replica that was admitted: can this store follow? |
 //! | [`attach`] | the replica's side of the handshake, and the choice of a fabric |
@@ -32,6 +33,7 @@ pub mod attach;
 pub mod board;
 mod change;
 pub mod follow;
+pub mod lineage;
 pub mod link;
 pub mod node;
 pub mod offer;

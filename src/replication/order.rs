@@ -20,17 +20,21 @@ pub enum Order {
     Replicate {
         /// HOST:PORT.
         primary: String,
+        /// Even if it is of another lineage, and all that is here is given up.
+        discard: bool,
     },
 }
 
 /// No address: it has no port.
 const INCOMPLETE: &str = "incomplete";
+/// Nor is this.
+const DISCARD: &str = "discard";
 
 /// Why an order makes no sense.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BadOrder {
     /// None of them.
-    #[error("usage: replication promote [incomplete] [HOST:PORT ...] | detach | replicate HOST:PORT")]
+    #[error("usage: replication promote [incomplete] [HOST:PORT ...] | detach | replicate [discard] HOST:PORT")]
     Usage,
     /// No address of a port.
     #[error("\"{0}\" has no port: write HOST:PORT, a --replication port")]
@@ -46,13 +50,15 @@ impl Order {
         let mut words = words.split_ascii_whitespace().peekable();
         let name = words.next();
         let incomplete = name == Some("promote") && words.next_if_eq(&INCOMPLETE).is_some();
+        let discard = name == Some("replicate") && words.next_if_eq(&DISCARD).is_some();
         let addresses: Vec<String> = words.map(with_port).collect::<Result<_, _>>()?;
         match (name, addresses.len()) {
             (Some("promote"), 0..=REPLICAS_MAX) => Ok(Order::Promote { gather: addresses, incomplete }),
             (Some("promote"), _) => Err(BadOrder::TooMany),
             (Some("detach"), 0) => Ok(Order::Detach),
             (Some("replicate"), 1) => {
-                addresses.into_iter().next().map(|primary| Order::Replicate { primary }).ok_or(BadOrder::Usage)
+                let primary = addresses.into_iter().next();
+                primary.map(|primary| Order::Replicate { primary, discard }).ok_or(BadOrder::Usage)
             }
             _ => Err(BadOrder::Usage),
         }
@@ -80,7 +86,12 @@ impl fmt::Display for Order {
                 &gather[..]
             }
             Order::Detach => &[],
-            Order::Replicate { primary } => std::slice::from_ref(primary),
+            Order::Replicate { primary, discard } => {
+                if *discard {
+                    write!(f, " {DISCARD}")?;
+                }
+                std::slice::from_ref(primary)
+            }
         };
         addresses.iter().try_for_each(|address| write!(f, " {address}"))
     }
@@ -148,10 +159,14 @@ mod tests {
             "promote incomplete a:1",
             "detach",
             "replicate [::1]:65535",
+            "replicate discard a:1",
         ] {
             assert_eq!(Order::parse(text).unwrap().to_string(), text);
         }
-        assert_eq!(Order::parse(" replicate   a:1 ").unwrap(), Order::Replicate { primary: "a:1".into() });
+        assert_eq!(
+            Order::parse(" replicate   a:1 ").unwrap(),
+            Order::Replicate { primary: "a:1".into(), discard: false }
+        );
     }
 
     #[test]
@@ -163,6 +178,9 @@ mod tests {
             ("detach a:1", BadOrder::Usage),
             ("replicate", BadOrder::Usage),
             ("replicate a:1 b:2", BadOrder::Usage),
+            ("replicate discard", BadOrder::Usage),
+            ("replicate a:1 discard", BadOrder::NoPort("discard".into())),
+            ("detach discard", BadOrder::NoPort("discard".into())),
             ("promote a:1 incomplete", BadOrder::NoPort("incomplete".into())),
             ("replicate a", BadOrder::NoPort("a".into())),
             ("replicate a:0", BadOrder::NoPort("a:0".into())),

@@ -54,14 +54,14 @@ impl Site {
         Primary { replication: replication.expect("the primary says where replicas connect"), server }
     }
 
-    /// A replica of it that has been admitted.
+    /// A replica of it that has been admitted. It follows a primary that comes back empty.
     pub fn replica(&self, primary: &Primary, name: &str) -> Server {
-        self.start(&["-t", "1", "--replica-of", &primary.replication, "--replica-name", name])
+        self.start(&["-t", "1", "--replica-of", &primary.replication, "--replica-name", name, "--replica-discard"])
     }
 
     /// The same, and the primary pushes to it.
     pub fn pushed(&self, primary: &Primary, name: &str) -> Server {
-        let follow = ["-t", "1", "--replica-of", &primary.replication, "--replica-name", name];
+        let follow = ["-t", "1", "--replica-of", &primary.replication, "--replica-name", name, "--replica-discard"];
         self.start(&[&follow[..], &["--replication-mode", "push"]].concat())
     }
 
