@@ -10,6 +10,7 @@
 //! | chain.rs | replicas of replicas |
 //! | chain_retain.rs | writers that wait for a slow replica |
 //! | restarts.rs | processes that die |
+//! | early.rs | a replica that is started before its primary |
 //! | lineage.rs | primaries of another lineage: a replica that holds data refuses them |
 //! | acks.rs | acknowledged writes |
 //! | push.rs | replicas that are pushed to |
@@ -31,6 +32,8 @@ mod chain;
 mod chain_retain;
 #[path = "replication/cuts.rs"]
 mod cuts;
+#[path = "replication/early.rs"]
+mod early;
 #[path = "replication/follow.rs"]
 mod follow;
 #[path = "replication/forged.rs"]
