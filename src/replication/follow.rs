@@ -3,6 +3,8 @@
 
 use super::admission::{Admitted, Attached, Unfit};
 use super::attach::{AttachError, Identity, Joined, PREFERENCE, join};
+use super::chores::Chores;
+use super::clock::{Notice, Skew, SkewWatch};
 use super::lineage::{self, Discard};
 use super::link::{Link, LinkError};
 use super::offer::Offer;
@@ -11,9 +13,8 @@ use super::pull::{Counts, PullError, Puller, Step};
 use super::push::Mode;
 use super::report::{FollowView, Report};
 use super::secret::Secret;
-use super::standing::{Distance, Standing};
-use super::wire::{Message, Refusal};
-use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
+use super::standing::Standing;
+use super::wire::Refusal;
 use crate::base::epoch::Epoch;
 use crate::fabric::{ConnectOptions, FabricError, Kind};
 use crate::store::{EpochStart, Store};
@@ -32,10 +33,6 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 const BUSY_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// A session that lasted so long was no failure: the next pause is the shortest again.
 const SESSION_GOOD: Duration = Duration::from_secs(10);
-/// How often the control connection and the report are looked after while pulling.
-const CHORES: Duration = Duration::from_millis(100);
-/// Messages heard at a time: more than come in that time from a primary that is one.
-const MESSAGES_MAX: usize = 16;
 /// Longest wait for the thread's end; a handshake may take longer.
 const END_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for READs within one step.
@@ -323,10 +320,10 @@ impl Follow {
     }
 
     fn follow_until_stopped(&self, mut admitted: Option<Admitted>, store: &Store) {
-        let mut pause = RETRY_PAUSE_MIN;
+        let (mut pause, mut watch) = (RETRY_PAUSE_MIN, SkewWatch::default());
         while !self.is_stopping() {
             let begun_at = Instant::now();
-            let Err(end) = self.session(admitted.take(), store);
+            let Err(end) = self.session(admitted.take(), store, &mut watch);
             if matches!(end, SessionEnd::Stopped) || self.is_stopping() {
                 return;
             }
@@ -345,21 +342,43 @@ impl Follow {
     /// Say why a session ended: once for each reason, not for each try.
     fn tell(&self, end: &SessionEnd) {
         let trouble = end.to_string();
-        let mut view = self.view();
-        if view.trouble != trouble {
+        if self.view().trouble != trouble {
             log::warn!("replication from {}: {trouble}; trying again", self.config.primary);
         }
         let refused = match end {
             SessionEnd::Attach(error) => error.is_final(),
             end => matches!(end, SessionEnd::Unfit(_)),
         };
+        let mut view = self.view();
         view.state = if refused { "refused" } else { "connecting" };
         view.trouble = trouble;
         view.failed_tries += 1;
     }
 
+    /// Say that the clocks are apart, or not any more.
+    fn tell_skew(&self, skew: Skew, watch: &mut SkewWatch) {
+        let Some(notice) = watch.notice(skew) else { return };
+        let primary = &self.config.primary;
+        let (apart, precision) = (skew.milliseconds().unsigned_abs(), skew.precision_milliseconds());
+        let where_to = if skew.microseconds > 0 { "ahead of" } else { "behind" };
+        match notice {
+            Notice::Apart => log::warn!(
+                "the clock of {primary} is {apart} ms {where_to} this host's (give or take {precision} ms): items expire here too late or too early; \
+                 have both hosts keep their time by NTP"
+            ),
+            Notice::Together => {
+                log::warn!("the clock of {primary} agrees with this host's again, within {} ms", apart + precision);
+            }
+        }
+    }
+
     /// One admission, until it ends.
-    fn session(&self, admitted: Option<Admitted>, store: &Store) -> Result<Infallible, SessionEnd> {
+    fn session(
+        &self,
+        admitted: Option<Admitted>,
+        store: &Store,
+        watch: &mut SkewWatch,
+    ) -> Result<Infallible, SessionEnd> {
         let admitted = match admitted {
             Some(admitted) => admitted,
             None => Admitted::from(join(&self.config.primary, &self.config.secret, &self.config.identity)?),
@@ -385,7 +404,7 @@ impl Follow {
             view.sessions += 1;
             view.counts
         };
-        let ended = self.pull_on(&mut puller, &mut link, &before);
+        let ended = self.pull_on(&mut puller, &mut link, &before, watch);
         drop(self.report(&puller, &before));
         self.let_go(puller.known());
         ended
@@ -415,7 +434,13 @@ impl Follow {
         view
     }
 
-    fn pull_on(&self, puller: &mut Puller<'_>, link: &mut Link, before: &Counts) -> Result<Infallible, SessionEnd> {
+    fn pull_on(
+        &self,
+        puller: &mut Puller<'_>,
+        link: &mut Link,
+        before: &Counts,
+        watch: &mut SkewWatch,
+    ) -> Result<Infallible, SessionEnd> {
         let mut pace = Pace::new(self.config.pause_max);
         let mut chores = Chores::new(self.config.silence_max);
         let mut has_caught_up = false;
@@ -438,61 +463,17 @@ impl Follow {
             if due && chores.attend(link, &self.config.standing)? {
                 puller.acknowledge()?;
             }
+            if let (true, Some(skew)) = (due, chores.skew()) {
+                self.tell_skew(skew, watch);
+            }
             if due || first_time {
                 let mut view = self.report(puller, before);
+                view.skew = chores.skew().or(view.skew);
                 if puller.is_caught_up() {
                     view.state = "following";
                     view.trouble.clear();
                 }
             }
         }
-    }
-}
-
-/// The control connection of a pulling replica.
-struct Chores {
-    silence_max: Duration,
-    due_at: Instant,
-    heard_at: Instant,
-    beat_at: Instant,
-}
-
-impl Chores {
-    fn new(silence_max: Duration) -> Chores {
-        let now = Instant::now();
-        Chores { silence_max, due_at: now, heard_at: now, beat_at: now }
-    }
-
-    fn are_due(&mut self) -> bool {
-        let now = Instant::now();
-        let due = now >= self.due_at;
-        if due {
-            self.due_at = now + CHORES;
-        }
-        due
-    }
-
-    /// Hear what the primary has said, and say that we are here once a second: then true.
-    fn attend(&mut self, link: &mut Link, standing: &Standing) -> Result<bool, LinkError> {
-        for _ in 0..MESSAGES_MAX {
-            match link.try_receive()? {
-                Some(Message::Heartbeat(upstream)) => {
-                    self.heard_at = Instant::now();
-                    standing.heard(upstream);
-                }
-                Some(other) => return Err(LinkError::OutOfPlace(other.name())),
-                None => break,
-            }
-        }
-        let silence = self.heard_at.elapsed();
-        if silence > self.silence_max {
-            return Err(LinkError::Silent(silence));
-        }
-        let due = Instant::now() >= self.beat_at;
-        if due {
-            link.send(&Message::Heartbeat(Distance::default()), Instant::now() + HANDSHAKE_WAIT_MAX)?;
-            self.beat_at = Instant::now() + HEARTBEAT;
-        }
-        Ok(due)
     }
 }

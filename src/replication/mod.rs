@@ -12,6 +12,8 @@
 //! | [`change`] | carrying one out: promote, detach, replicate |
 //! | [`lineage`] | a primary of another lineage: refused, unless what is here may be discarded |
 //! | [`follow`] | the replica's side: connect, attach, pull, and again after a failure |
+//! | [`chores`] | its control connection while it pulls |
+//! | [`clock`] | how far apart the clocks of both hosts are |
 //! | [`admission`] | a replica that was admitted: can this store follow? |
 //! | [`attach`] | the replica's side of the handshake, and the choice of a fabric |
 //! | [`pull`] | the pull loop |
@@ -32,6 +34,8 @@ pub mod admission;
 pub mod attach;
 pub mod board;
 mod change;
+mod chores;
+pub mod clock;
 pub mod follow;
 pub mod lineage;
 pub mod link;

@@ -1,5 +1,6 @@
 //! What replication tells of itself: one set of names for `stats`, `remora ctl` and the log.
 
+use super::clock::Skew;
 use super::pull::{Counts, Lag};
 use super::standing::Distance;
 use std::net::SocketAddr;
@@ -74,6 +75,8 @@ pub struct FollowView {
     pub lag_microseconds: u64,
     /// From the root of the chain, by what each link says of itself.
     pub distance: Distance,
+    /// The primary's clock less this host's, once it was measured.
+    pub skew: Option<Skew>,
     /// Counted over all channels.
     pub counts: Counts,
     /// Times that it was admitted.
@@ -127,6 +130,9 @@ impl FollowView {
         row("lag_total_bytes", &self.distance.lag_bytes);
         row("lag_total_us", &self.distance.lag_microseconds);
         row("depth", &self.distance.depth);
+        let of_skew = |text: fn(Skew) -> String| self.skew.map_or("unknown".into(), text);
+        row("clock_skew_ms", &of_skew(|skew| skew.milliseconds().to_string()));
+        row("clock_skew_precision_ms", &of_skew(|skew| skew.precision_milliseconds().to_string()));
         row("sessions", &self.sessions);
         row("failed_tries", &self.failed_tries);
         row("looks", &counts.looks);

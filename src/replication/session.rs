@@ -3,12 +3,13 @@
 //! The order of things is what keeps others out: nothing is told to a peer before it has proved itself; a replica that comes back has its old
 //! channel destroyed before it is given a new one; the channel is destroyed before anything else is undone.
 
+use super::clock::Clocks;
 use super::link::{Link, LinkError};
 use super::offer::{Admission, Held, Offer};
 use super::push::pushing::Pushing;
 use super::secret::{Side, random};
 use super::standing::{DEPTH_MAX, Distance};
-use super::wire::{Join, Message, Refusal, VERSION, Welcome};
+use super::wire::{Beat, Join, Message, Refusal, VERSION, Welcome};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use crate::fabric::{FabricError, GrantState, Invitation, Kind, Token};
 use std::net::TcpStream;
@@ -213,14 +214,18 @@ fn next(link: &mut Link, deadline: Instant) -> Result<Message, LinkError> {
 
 /// Heartbeats both ways, until one side ends it.
 fn follow(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<std::convert::Infallible, SessionError> {
-    let mut heard_at = Instant::now();
+    let (mut heard_at, mut clocks) = (Instant::now(), Clocks::start());
     loop {
         let beat_at = Instant::now() + HEARTBEAT;
         let distance = place_below(offer)?;
-        link.send(&Message::Heartbeat(distance), beat_at)?;
+        link.send(&Message::Heartbeat(Beat { distance, stamp: clocks.stamp() }), beat_at)?;
         while Instant::now() < beat_at {
             match link.receive(beat_at) {
-                Ok(Message::Heartbeat(_)) => heard_at = Instant::now(),
+                Ok(Message::Heartbeat(beat)) => {
+                    heard_at = Instant::now();
+                    // How far the replica's clock is off, the replica tells by itself.
+                    let _ = clocks.heard(&beat.stamp);
+                }
                 Ok(other) => return out_of_place(&other),
                 Err(LinkError::Silent(_)) => {}
                 Err(error) => return Err(error.into()),

@@ -5,6 +5,7 @@
 //! frame:  length 4 (of what follows) | kind 1 | fields ...
 //! ```
 
+use super::clock::Stamp;
 use super::push::Invite;
 use super::standing::Distance;
 use crate::base::epoch::Epoch;
@@ -13,7 +14,7 @@ use crate::store::sizing::SHARDS_MAX;
 use crate::store::{EPOCHS_MAX, EpochStart, Geometry};
 
 /// The protocol spoken here. It grows with every change that an older side would misunderstand.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// What every connection begins with, so that a stray client is told apart from an old replica.
 pub const MAGIC: [u8; 8] = *b"remora\r\n";
 /// Bytes before a frame's kind.
@@ -99,12 +100,21 @@ pub enum Message {
     Grant(Invitation),
     /// Whoever connected: the data channel stands.
     Attached,
-    /// Either, once a second; with how far from the root the primary is, which may be a replica itself. A replica says zeroes.
-    Heartbeat(Distance),
+    /// Either, once a second.
+    Heartbeat(Beat),
     /// Replica: connect there, please, and push.
     Invite(Invite),
     /// Primary: it could not, and why. The replica may invite by another fabric.
     Declined(String),
+}
+
+/// What a heartbeat tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beat {
+    /// How far from the root the primary is, which may be a replica itself. A replica says zeroes.
+    pub distance: Distance,
+    /// The sender's clocks.
+    pub stamp: Stamp,
 }
 
 /// What a replica says of itself.
@@ -211,10 +221,13 @@ impl Message {
             Message::Choose(fabric) => out.push(*fabric as u8),
             Message::Grant(invitation) => put_invitation(out, invitation),
             Message::Attached => {}
-            Message::Heartbeat(distance) => {
+            Message::Heartbeat(Beat { distance, stamp }) => {
                 out.extend_from_slice(&distance.depth.to_le_bytes());
-                out.extend_from_slice(&distance.lag_bytes.to_le_bytes());
-                out.extend_from_slice(&distance.lag_microseconds.to_le_bytes());
+                for number in
+                    [distance.lag_bytes, distance.lag_microseconds, stamp.wall, stamp.sent, stamp.echo, stamp.held]
+                {
+                    out.extend_from_slice(&number.to_le_bytes());
+                }
             }
             Message::Invite(invite) => put_invite(out, invite),
             Message::Declined(words) => put_text(out, words),
@@ -366,7 +379,9 @@ fn read(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
         10 => Message::Attached,
         11 => {
             let (depth, lag_bytes, lag_microseconds) = (fields.u32()?, fields.u64()?, fields.u64()?);
-            Message::Heartbeat(Distance { depth, lag_bytes, lag_microseconds })
+            let distance = Distance { depth, lag_bytes, lag_microseconds };
+            let stamp = Stamp { wall: fields.u64()?, sent: fields.u64()?, echo: fields.u64()?, held: fields.u64()? };
+            Message::Heartbeat(Beat { distance, stamp })
         }
         12 => Message::Invite(read_invite(fields)?),
         13 => Message::Declined(fields.text()?),
