@@ -18,6 +18,7 @@
 //! | strangers.rs | whatever else comes to the replication port |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
 //! | within.rs | the same within this process, where turns and handshakes hang when told to |
+//! | unlocked.rs | nothing that holds a lock writes to the log |
 //! | orders.rs | what is refused of `remora ctl`, and in which words |
 //! | impostor.rs | a primary that lies, to a replica's process |
 //! | lies.rs | the same to the pull loop alone, many times |
@@ -64,6 +65,8 @@ mod secrets;
 mod stalls;
 #[path = "replication/strangers.rs"]
 mod strangers;
+#[path = "replication/unlocked.rs"]
+mod unlocked;
 #[path = "replication/within.rs"]
 mod within;
 #[path = "replication/writers.rs"]

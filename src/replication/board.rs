@@ -4,7 +4,7 @@
 
 use super::REPLICAS_MAX;
 use super::ack::applied;
-use super::retain::Hold;
+use super::retain::{Hold, WhyLetGo};
 use crate::store::sizing::SHARDS_MAX;
 use crate::sys::memory::Slab;
 use arrayvec::ArrayVec;
@@ -32,8 +32,18 @@ pub struct Kept {
     /// Its ack slot.
     pub ack: Arc<Slab>,
     holds: Box<[Hold]>,
-    /// Where it was let go: shard and position, once it was.
-    let_go: Mutex<Option<(usize, u64)>>,
+    let_go: Mutex<LetGo>,
+}
+
+/// Whether the log is not kept for a replica, and how that came about.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LetGo {
+    /// While it is not kept: the shard and the position that the replica lacked when it was let go.
+    pub place: Option<(usize, u64)>,
+    /// Why it was let go the last time.
+    pub why: Option<WhyLetGo>,
+    /// How often it was let go.
+    pub times: u64,
 }
 
 impl Kept {
@@ -42,17 +52,17 @@ impl Kept {
         &self.holds[shard]
     }
 
-    /// The shard and the position that it lacked when it was let go; None while it is not.
-    pub(super) fn let_go(&self) -> Option<(usize, u64)> {
-        *self.place()
+    /// Whether the log is not kept for it.
+    pub(super) fn let_go(&self) -> LetGo {
+        *self.of_let_go()
     }
 
     /// It is close again.
     pub(super) fn take_back(&self) {
-        *self.place() = None;
+        self.of_let_go().place = None;
     }
 
-    fn place(&self) -> MutexGuard<'_, Option<(usize, u64)>> {
+    fn of_let_go(&self) -> MutexGuard<'_, LetGo> {
         self.let_go.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -91,7 +101,12 @@ impl Board {
 
     /// Whether the log is not kept for the replica of this session; None if it has no slot here.
     pub fn is_let_go(&self, session: u64) -> Option<bool> {
-        self.slots().iter().find(|slot| slot.session == session).map(|slot| slot.let_go().is_some())
+        self.let_go_of(session).map(|let_go| let_go.place.is_some())
+    }
+
+    /// The same with how it came about.
+    pub(super) fn let_go_of(&self, session: u64) -> Option<LetGo> {
+        self.slots().iter().find(|slot| slot.session == session).map(|slot| slot.let_go())
     }
 
     /// Everybody, for who asks now and then.
@@ -100,9 +115,12 @@ impl Board {
     }
 
     /// Do not keep the log for this replica until it has passed `position` of a shard.
-    pub(super) fn let_go(&self, kept: &Kept, shard: usize, position: u64) {
-        if kept.place().replace((shard, position)).is_none() {
+    pub(super) fn let_go(&self, kept: &Kept, shard: usize, position: u64, why: WhyLetGo) {
+        let mut let_go = kept.of_let_go();
+        if let_go.place.replace((shard, position)).is_none() {
             self.let_go.fetch_add(1, Relaxed);
+            let_go.times += 1;
+            let_go.why = Some(why);
         }
     }
 

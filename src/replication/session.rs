@@ -7,6 +7,7 @@ use super::clock::Clocks;
 use super::link::{Link, LinkError};
 use super::offer::{Admission, Held, Offer};
 use super::push::pushing::Pushing;
+use super::retain::Teller;
 use super::secret::{Side, random};
 use super::standing::{DEPTH_MAX, Distance};
 use super::wire::{Beat, Join, Message, Refusal, VERSION, Welcome};
@@ -70,7 +71,10 @@ fn run(offer: &Offer, link: &mut Link) -> Result<std::convert::Infallible, Sessi
         }
         error => error,
     })?;
-    follow(offer, link, &admission)
+    let mut teller = Teller::default();
+    let ended = follow(offer, link, &admission, &mut teller);
+    teller.look(offer.board(), admission.session());
+    ended
 }
 
 /// From a stranger to a replica whose channel stands.
@@ -213,7 +217,12 @@ fn next(link: &mut Link, deadline: Instant) -> Result<Message, LinkError> {
 }
 
 /// Heartbeats both ways, until one side ends it.
-fn follow(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<std::convert::Infallible, SessionError> {
+fn follow(
+    offer: &Offer,
+    link: &mut Link,
+    admission: &Admission<'_>,
+    teller: &mut Teller,
+) -> Result<std::convert::Infallible, SessionError> {
     let (mut heard_at, mut clocks) = (Instant::now(), Clocks::start());
     loop {
         let beat_at = Instant::now() + HEARTBEAT;
@@ -231,6 +240,7 @@ fn follow(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<s
                 Err(error) => return Err(error.into()),
             }
         }
+        teller.look(offer.board(), admission.session());
         if offer.is_ending() {
             return refused(Refusal::Ending, "the primary is ending");
         }

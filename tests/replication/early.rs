@@ -113,8 +113,13 @@ fn two_that_wait_do_not_share_a_port() {
         let loser = &mut waiting[pair + usize::from(ended[1])];
         loser.says("in use");
     }
-    let mut client = Client::tcp(listen.parse().expect("an address"));
-    assert!(client.ask("version").starts_with("VERSION"));
+    // The other one serves, as soon as it has been admitted.
+    let address: SocketAddr = listen.parse().expect("an address");
+    while TcpStream::connect_timeout(&address, LONG).is_err() || UnixStream::connect(&path).is_err() {
+        assert!(Instant::now() < until, "the other one does not serve");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(Client::tcp(address).ask("version").starts_with("VERSION"));
     assert!(Client::unix(&path).ask("version").starts_with("VERSION"));
 }
 

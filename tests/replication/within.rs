@@ -62,7 +62,7 @@ fn offer() -> Running {
     Offer::start(store(), config).expect("a port on loopback")
 }
 
-fn follow_config(primary: SocketAddr) -> FollowConfig {
+pub fn follow_config(primary: SocketAddr) -> FollowConfig {
     FollowConfig {
         primary: primary.to_string(),
         secret: Secret::none(),
