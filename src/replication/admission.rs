@@ -1,5 +1,5 @@
-//! An admission at a primary, before anything is pulled: whether this store can follow it at all, and the data channel. Nothing here changes the
-//! store, so whoever is refused is what he was.
+//! An admission at a primary, before anything is pulled: whether this store can follow that primary, and the data channel. Nothing here changes the
+//! store: a server that is refused stays as it is.
 
 use super::attach::{Joined, attach, attach_pushed, join};
 use super::follow::{FollowConfig, SessionEnd};

@@ -1,6 +1,6 @@
-//! Who has applied what: the ack slots of all replicas that follow now. A slot is memory that its replica WRITEs to, so asking is loading words.
+//! Who has applied what: the ack slots of all replicas that follow now. A slot is memory that its replica WRITEs to, so a question costs a few loads.
 //!
-//! A replica tells only positions that it has applied, of a log that is this store's; what one slot has said stays true, whoever reads it.
+//! A replica writes a position only once it has applied this store's log up to there. So a position that was read from a slot stays true.
 
 use super::REPLICAS_MAX;
 use super::ack::applied;
@@ -11,7 +11,7 @@ use arrayvec::ArrayVec;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// See the module. One per store; put up and taken down by who admits replicas.
+/// See the module. One per store. The offer puts up a slot for each replica that it admits, and takes it down.
 #[derive(Default)]
 pub struct Board {
     slots: Mutex<Slots>,
@@ -19,7 +19,7 @@ pub struct Board {
     version: AtomicU64,
     /// The log is kept for replicas that are at most so many bytes behind.
     retain_bytes: AtomicU64,
-    /// How often one was let go all the same.
+    /// How often a replica was let go: its log was not kept any longer.
     let_go: AtomicU64,
 }
 
@@ -78,7 +78,7 @@ impl Board {
         self.version.fetch_add(1, Release);
     }
 
-    /// No longer.
+    /// Take the slot of this session down.
     pub fn take_down(&self, session: u64) {
         self.slots().retain(|slot| slot.session != session);
         self.version.fetch_add(1, Release);
@@ -109,7 +109,7 @@ impl Board {
         self.slots().iter().find(|slot| slot.session == session).map(|slot| slot.let_go())
     }
 
-    /// Everybody, for who asks now and then.
+    /// All slots, copied: for callers that ask seldom.
     pub(super) fn kept(&self) -> Slots {
         self.slots().clone()
     }
@@ -142,7 +142,7 @@ impl BoardView {
         BoardView { board, version: u64::MAX, slots: ArrayVec::new() }
     }
 
-    /// See who is there now. To be called before asking, as often as that matters.
+    /// Take over the slots of now. Call it before asking, as often as a change matters.
     pub fn refresh(&mut self) {
         let version = self.board.version.load(Acquire);
         if version != self.version {

@@ -1,6 +1,6 @@
-//! Carrying out an order, step by step: each step either succeeds, or what was there before is put back and the words say why.
+//! Carrying out an order, step by step. A step either succeeds, or the role of before is put back and the order's outcome says why.
 //!
-//! Two orders of things keep a store to one writer. **Becoming a replica**: clients' writes are refused, the turns of now end, then a follower
+//! A store has one writer at a time, because each change of role keeps to a sequence. **Becoming a replica**: clients' writes are refused, the turns of now end, then a follower
 //! may write. **Becoming the primary**: the follower has let go of the store for good, the epoch has begun in every shard, then clients' writes
 //! are taken.
 
@@ -14,18 +14,18 @@ use crate::base::time::UnixSeconds;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest wait for the turns of now. A turn waits for nothing, so they end at once but on a machine that stands still.
+/// Longest wait for the turns that are under way. A turn waits for nothing, so they end at once unless the machine stands still.
 const TURNS_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for room for the record that begins an epoch: a turn of each worker.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for each replica that is gathered from.
 const GATHER_WAIT_MAX: Duration = Duration::from_secs(5);
-/// An order to follow waits so long for the first time that all is here, so as to tell it. Joining may take longer, and goes on.
+/// An order to follow waits so long for the replica to catch up, so that its outcome can say so. Joining may take longer, and then goes on.
 const FOLLOW_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Pause between two looks while waiting.
 const LOOK: Duration = Duration::from_micros(200);
 
-/// In words for people.
+/// The outcome of an order, in words for people: what was done, or why nothing was.
 type Words = Result<String, String>;
 
 /// What this process is; the control thread's.
@@ -37,7 +37,7 @@ pub(super) struct Role {
 enum Now {
     Primary,
     Follows(Following),
-    /// Follows nobody, and has this to go on from. (After a following that did not let go in time: it still ends.)
+    /// Follows nobody, and can go on from this later. (The thread that followed may still be ending, if it did not let go of the store in time.)
     Detached(Known),
 }
 
@@ -70,7 +70,7 @@ impl Role {
     fn follow(&mut self, config: FollowConfig, admitted: Option<Admitted>, known: Known) -> std::io::Result<()> {
         let offer = self.node.config.offer.clone();
         let started = Following::start(config, admitted, known.clone(), self.node.store.clone(), offer);
-        // Without a thread the store still is whose it was.
+        // Where no thread could be started, nobody writes to the store.
         self.now = Now::Detached(known);
         let following = started?;
         self.node.set_follow(Some(following.follow().clone()));
@@ -119,14 +119,14 @@ impl Role {
         self.now = Now::Primary;
         self.node.set_follow(None);
         self.node.config.follow.standing.be_root();
-        // What its replicas said of the log so far may be of what was given up since: they say it again of this one.
+        // What replicas of this one have acknowledged may be log that was given up since: they join again, and acknowledge this log.
         let ended = self.node.config.offer.as_ref().map(|offer| offer.end_sessions());
         self.clients().take_writes();
         drop(ended);
         Ok(words)
     }
 
-    /// Bring over what `peer` has and this one lacks: follow it until that is so.
+    /// Bring over what `peer` has and this replica lacks: follow `peer` until nothing is missing.
     fn gather(&mut self, peer: &str) -> Result<(), String> {
         let failed = |why: String| format!("gathering from {peer}: {why}; leave that replica out, or mend it");
         let config = self.node.config.follow.of(peer);
@@ -148,7 +148,7 @@ impl Role {
         }
     }
 
-    /// Whether it has come to have all that whom it follows has; false once that failed, or it takes too long.
+    /// Wait until this replica has caught up with its primary. False if that fails, or takes too long.
     fn wait_until_following(&self, until: Instant) -> bool {
         let Some(follow) = self.node.follow() else { return false };
         loop {
@@ -221,7 +221,7 @@ impl Role {
         {
             return Ok(format!("follows {primary} already"));
         }
-        // Up to here and through this, nothing changes: who cannot be followed leaves this one what it is.
+        // Nothing has changed before this succeeds: if that primary cannot be followed, this server keeps its role.
         let mut config = self.node.config.follow.of(primary);
         let asked = if discard { Discard::Always } else { config.discard };
         let usual = std::mem::replace(&mut config.discard, asked);
@@ -256,7 +256,7 @@ impl Role {
         ))
     }
 
-    /// A primary takes no more writes; what its shards have is what to go on from.
+    /// A primary stops taking writes. Returns from where each shard can go on as a replica.
     fn abdicate(&mut self, clients_address: &str) -> Result<Known, String> {
         let store = &self.node.store;
         self.clients().refuse_writes(Some(clients_address));

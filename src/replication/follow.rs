@@ -1,5 +1,5 @@
-//! The replica's side: a thread that is admitted at the primary, pulls until something fails, says what, and tries again, ever more slowly up to a
-//! bound. Between two sessions the replica goes on serving what it has.
+//! The replica's side: a thread that joins the primary and pulls until something fails. It then says what failed and tries again, after a pause that
+//! grows up to a bound. Between two sessions the replica goes on serving what it has.
 
 use super::admission::{Admitted, Attached, Unfit};
 use super::attach::{AttachError, Identity, Joined, PREFERENCE, join};
@@ -29,9 +29,9 @@ use std::time::{Duration, Instant};
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`RETRY_PAUSE_MIN`].
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The longest after a primary was busy: a replica that is followed itself has nothing to offer until it has been admitted.
+/// The longest pause after a primary was busy. It may be a replica that has not joined its own primary yet, which takes a moment.
 const BUSY_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// A session that lasted so long was no failure: the next pause is the shortest again.
+/// After a session that lasted so long the next pause is the shortest again.
 const SESSION_GOOD: Duration = Duration::from_secs(10);
 /// Longest wait for the thread's end; a handshake may take longer.
 const END_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ const STEP_WAIT: Duration = Duration::from_millis(10);
 pub struct FollowConfig {
     /// The primary's replication port, HOST:PORT.
     pub primary: String,
-    /// What the primary wants, and must have.
+    /// The secret that both sides must have.
     pub secret: Secret,
     /// Fabrics to try, in this order.
     pub fabrics: Vec<Kind>,
@@ -57,7 +57,7 @@ pub struct FollowConfig {
     pub pause_max: Duration,
     /// Silence after which the primary counts as gone.
     pub silence_max: Duration,
-    /// Where this process stands, as it is found out here.
+    /// Where this process stands in a chain. The following keeps it up to date.
     pub standing: Arc<Standing>,
     /// For which primaries of another lineage the data of this store may be given up.
     pub discard: Discard,
@@ -83,7 +83,7 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
     loop {
         match join(&config.primary, &config.secret, &config.identity) {
             Ok(joined) => return Ok(joined),
-            // What the primary says to a replica that it knows is final; what stands in the way to it may pass.
+            // A refusal by the primary is final as a rule. A primary that cannot be reached may come back.
             Err(error) if Instant::now() + pause >= until || error.is_final() => return Err(error),
             Err(error) => {
                 log::warn!("{error}; trying again");
@@ -96,11 +96,11 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
 }
 
 impl AttachError {
-    /// Trying again is no use before somebody changes something.
+    /// Trying again does not help until an operator changes something.
     fn is_final(&self) -> bool {
         match self {
             AttachError::Impostor(_) | AttachError::Link(_, LinkError::Wire(_)) => true,
-            // Of these there are fewer later.
+            // These pass by themselves.
             AttachError::Link(_, LinkError::Refused(why, _)) => {
                 !matches!(why, Refusal::Busy | Refusal::Replaced | Refusal::Ending)
             }
@@ -109,7 +109,7 @@ impl AttachError {
     }
 }
 
-/// For each shard the epoch of what was applied last, None where there is nothing to go on from.
+/// For each shard the epoch of the record that was applied last; None where the shard must begin anew.
 pub type Known = Vec<Option<Epoch>>;
 
 /// Why a session ended, or did not begin.
@@ -130,20 +130,20 @@ pub enum SessionEnd {
     /// It cannot be followed with this store.
     #[error("{0}")]
     Unfit(#[from] Unfit),
-    /// Somebody wants it to end.
+    /// An order, or the end of the process.
     #[error("asked to stop")]
     Stopped,
 }
 
 impl AttachError {
-    /// Whom we follow has no place now, or is a replica that has nothing yet.
+    /// The primary has no place free, or is a replica that has not joined its own primary yet.
     fn will_pass_soon(&self) -> bool {
         matches!(self, AttachError::Link(_, LinkError::Refused(Refusal::Busy, _)))
     }
 }
 
 impl SessionEnd {
-    /// The log went on in another way than was known; the next welcome says how.
+    /// The primary's log has taken a turn that this session did not know of. The next welcome tells the new history.
     fn is_no_failure(&self) -> bool {
         matches!(self, SessionEnd::Pull(PullError::EpochChanged(_) | PullError::BeganAnew { .. }))
     }
@@ -153,7 +153,7 @@ impl SessionEnd {
     }
 }
 
-/// What is told to others while it runs.
+/// What the thread that follows shares with the rest of the process.
 pub struct Follow {
     config: FollowConfig,
     /// What is offered to replicas below, if anything is.
@@ -164,17 +164,17 @@ pub struct Follow {
     let_go: Condvar,
 }
 
-/// Who has the store.
+/// Whether the thread may write to the store.
 struct Hold {
-    /// The thread has it, and may write to it.
+    /// The thread writes to the store.
     is_held: bool,
-    /// It may not take it any more.
+    /// The thread may not take the store again.
     is_barred: bool,
-    /// What it left there.
+    /// From where each shard can go on, as of the last session.
     known: Known,
 }
 
-/// The running thread; ends when dropped, or at the latest with the handshake that it is in.
+/// The running thread. Dropping this ends it; a thread in the middle of a handshake ends after that.
 pub struct Following {
     follow: Arc<Follow>,
     thread: Option<JoinHandle<()>>,
@@ -221,8 +221,8 @@ impl Following {
         &self.follow
     }
 
-    /// Have it let go of the store, for good; what it left there. The thread itself may go on with a handshake, to no effect. An error leaves
-    /// it ending: it can be asked again.
+    /// Have the thread let go of the store for good. Returns from where each shard can go on. The thread may still finish a handshake, but it does not
+    /// touch the store again. After an error the thread is still ending: call this again.
     pub fn stop(&mut self) -> Result<Known, StillHeld> {
         self.follow.stopping.store(true, Relaxed);
         if let Some(thread) = &self.thread {
@@ -235,7 +235,7 @@ impl Following {
         if hold.is_held {
             return Err(StillHeld);
         }
-        // Nobody has to wait for what it still does.
+        // What the thread still does needs no wait.
         self.thread = None;
         Ok(hold.known.clone())
     }
@@ -248,7 +248,7 @@ impl Drop for Following {
             thread.thread().unpark();
             match self.ended.recv_timeout(END_WAIT_MAX) {
                 Err(RecvTimeoutError::Disconnected) => drop(thread.join()),
-                // In a handshake with a primary that says nothing. It touches the store no more.
+                // It is in a handshake with a silent primary, and does not touch the store again.
                 _ => {
                     log::warn!("replication from {}: not waiting for the primary's answer", self.follow.config.primary)
                 }
@@ -266,22 +266,22 @@ impl Report for Follow {
 impl Follow {
     /// Where it stands.
     pub fn snapshot(&self) -> FollowView {
-        // Under one lock, so that the lag of this link and that of the whole way are of one measurement.
+        // Both under one lock, so that the lag of this link and that of the whole chain are of the same measurement.
         let view = self.view();
         FollowView { distance: self.config.standing.distance(), ..view.clone() }
     }
 
-    /// Whom, and how.
+    /// The primary, and how it is followed.
     pub fn config(&self) -> &FollowConfig {
         &self.config
     }
 
-    /// Whom.
+    /// The primary's replication port, as it was given.
     pub fn primary(&self) -> &str {
         &self.config.primary
     }
 
-    /// It ended; what it tells stays.
+    /// The following has ended. The numbers that it shows stay.
     pub fn note_detached(&self) {
         let mut view = self.view();
         view.state = "detached";
@@ -296,7 +296,7 @@ impl Follow {
         self.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Take the store, and what an earlier session left there; None if this may not happen any more.
+    /// Take the store. Returns from where each shard can go on; None if the thread may not take the store any more.
     fn take_hold(&self) -> Option<Known> {
         let mut hold = self.hold();
         hold.is_held = !hold.is_barred;
@@ -339,7 +339,7 @@ impl Follow {
         }
     }
 
-    /// Say why a session ended: once for each reason, not for each try.
+    /// Log why a session ended: once for each reason, not for each try.
     fn tell(&self, end: &SessionEnd) {
         let trouble = end.to_string();
         if self.view().trouble != trouble {
@@ -456,7 +456,7 @@ impl Follow {
             if !pause.is_zero() {
                 std::thread::park_timeout(pause);
             }
-            // The first time is told at once: somebody may wait for it.
+            // The first time is shown at once: an order may be waiting for it.
             let first_time = !has_caught_up && puller.is_caught_up();
             has_caught_up |= first_time;
             let due = chores.are_due();

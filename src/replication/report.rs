@@ -1,4 +1,4 @@
-//! What replication tells of itself: one set of names for `stats`, `remora ctl` and the log.
+//! The rows of `stats replication`: the same names in `stats` and in `remora ctl`.
 
 use super::clock::Skew;
 use super::pull::{Counts, Lag};
@@ -21,15 +21,15 @@ pub struct ReplicaView {
     pub mode: &'static str,
     /// `joining` or `following`.
     pub state: &'static str,
-    /// Committed here and not applied there, now.
+    /// Bytes that are committed at the primary and not yet applied at the replica.
     pub lag_bytes: u64,
-    /// By its own account, at its last ack.
+    /// How long it has been behind, as it said in its last acknowledgement.
     pub lag_microseconds: u64,
     /// Ring bytes that it has read.
     pub pulled_bytes: u64,
     /// Ring bytes that were written to it, where data is pushed.
     pub pushed_bytes: u64,
-    /// Bytes a second, since the last look of this primary's at it.
+    /// Bytes a second since the last time that these numbers were asked for.
     pub bytes_per_second: u64,
     /// Records that it has applied.
     pub records: u64,
@@ -73,7 +73,7 @@ pub struct FollowView {
     pub lag_bytes: u64,
     /// Behind, in time.
     pub lag_microseconds: u64,
-    /// From the root of the chain, by what each link says of itself.
+    /// Distance from the root of the chain: the sum of what each link has measured.
     pub distance: Distance,
     /// The primary's clock less this host's, once it was measured.
     pub skew: Option<Skew>,
@@ -148,7 +148,7 @@ impl FollowView {
         row("bad_records", &counts.bad_records);
     }
 
-    /// Take over where a puller stands; `before` is what earlier channels counted.
+    /// Take over what a puller has counted. `before` is what earlier sessions counted.
     pub fn set(&mut self, before: &Counts, now: &Counts, lag: Lag) {
         self.counts = before.plus(now);
         self.lag_bytes = lag.bytes;

@@ -1,5 +1,5 @@
-//! The control connection's messages, as bytes and back. Pure; what a peer sends is never trusted: each length is held against what has
-//! arrived and against a bound of its own before anything is made of it. docs/FORMATS.md draws them.
+//! The control connection's messages, as bytes and back. Pure. Nothing that a peer sends is trusted: each length is checked against what has arrived and
+//! against a bound before it is used. docs/FORMATS.md draws the messages.
 //!
 //! ```text
 //! frame:  length 4 (of what follows) | kind 1 | fields ...
@@ -15,7 +15,7 @@ use crate::store::{EPOCHS_MAX, EpochStart, Geometry};
 
 /// The protocol spoken here. It grows with every change that an older side would misunderstand.
 pub const VERSION: u16 = 3;
-/// What every connection begins with, so that a stray client is told apart from an old replica.
+/// Every connection begins with these bytes, so that a stray client is not taken for a replica of another version.
 pub const MAGIC: [u8; 8] = *b"remora\r\n";
 /// Bytes before a frame's kind.
 pub const LENGTH_BYTES: usize = 4;
@@ -33,7 +33,7 @@ pub const NONCE_BYTES: usize = 32;
 
 /// A random number, used once.
 pub type Nonce = [u8; NONCE_BYTES];
-/// What only who has the secret can make of two nonces.
+/// Computed from two nonces and the secret; nobody can compute it without the secret.
 pub type Proof = [u8; 32];
 
 /// Why a primary refuses a peer.
@@ -54,14 +54,14 @@ pub enum Refusal {
     Replaced = 6,
     /// The primary is ending.
     Ending = 7,
-    /// It would follow itself, at once or through others, or the chain is too long.
+    /// The replica would follow itself, directly or through others, or the chain would be too long.
     Circle = 8,
 }
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Replica: who is there?
+    /// Replica: the first message.
     Hello {
         /// Of the replica's protocol.
         version: u16,
@@ -94,17 +94,17 @@ pub enum Message {
     Join(Join),
     /// Primary: what there is to follow.
     Welcome(Welcome),
-    /// Replica: by this fabric, please.
+    /// Replica: grant a channel over this fabric.
     Choose(Kind),
-    /// Primary: then connect there.
+    /// Primary: connect to this.
     Grant(Invitation),
-    /// Whoever connected: the data channel stands.
+    /// The side that has connected the data channel: it is connected.
     Attached,
     /// Either, once a second.
     Heartbeat(Beat),
-    /// Replica: connect there, please, and push.
+    /// Replica: connect to this inbox, and push.
     Invite(Invite),
-    /// Primary: it could not, and why. The replica may invite by another fabric.
+    /// Primary: it could not connect to the inbox, and why. The replica may offer another fabric.
     Declined(String),
 }
 
