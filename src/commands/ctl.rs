@@ -53,8 +53,8 @@ pub enum What {
         #[command(flatten)]
         wait: Wait,
     },
-    /// Make this server a read-only replica of the primary whose replication port this is. What the other never had is lost here; a primary of another
-    /// lineage (one that was restarted empty, or another cluster's) is refused where there is anything to lose
+    /// Make this server a read-only replica of the primary whose replication port this is. What the other never had is lost here; a primary of
+    /// another lineage (one that was restarted empty, or another cluster's) is refused where there is anything to lose
     Replicate {
         /// The primary's replication port
         #[arg(value_name = "HOST:PORT")]

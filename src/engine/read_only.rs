@@ -1,7 +1,8 @@
 //! A replica's engine: it answers requests that do not write to the store, and refuses the others with the primary's address.
 //!
-//! [`writes`] says which requests write; it is asked before a request is executed. A read may write as well (it counts a use in the record, wins a token,
-//! makes an item on a miss): that code asks [`Call::read_only`]. A delayed flush is carried out by the primary, and reaches the replica by the log.
+//! [`writes`] says which requests write; it is asked before a request is executed. A read may write as well (it counts a use in the record, wins a
+//! token, makes an item on a miss): that code asks [`Call::read_only`]. A delayed flush is carried out by the primary, and reaches the replica by
+//! the log.
 
 use super::{Call, Engine, Outcome};
 use crate::protocol::Request;
@@ -24,8 +25,9 @@ impl ReadOnly {
 }
 
 impl Engine {
-    /// Make this a replica's engine, whose clients are to write to `primary` (HOST:PORT), or, with None, a primary's. A worker learns of it
-    /// with its next request. So whoever turns a primary into a replica must wait until the turns that are under way have ended, before anything else writes.
+    /// Make this a replica's engine, whose clients are to write to `primary` (HOST:PORT), or, with None, a primary's. A worker learns of it with
+    /// its next request. So whoever turns a primary into a replica must wait until the turns that are under way have ended, before anything else
+    /// writes.
     pub fn set_read_only(&self, primary: Option<String>) {
         if let Some(primary) = &primary {
             let line = format!("SERVER_ERROR read-only replica: write to the primary at {primary}\r\n");
@@ -74,8 +76,8 @@ impl Call<'_, '_, '_> {
     }
 }
 
-/// None for a request that does not write; else whether its client wants no answer (noreply). A refused meta command is answered even with q. mg with N is
-/// not counted here: it writes only on a miss.
+/// None for a request that does not write; else whether its client wants no answer (noreply). A refused meta command is answered even with q. mg
+/// with N is not counted here: it writes only on a miss.
 pub(super) fn writes(request: &Request<'_>) -> Option<bool> {
     match request {
         Request::Get(request) => request.touch.map(|_| false),

@@ -5,8 +5,8 @@
 //! line 1 + n   applied positions of shards 8 n to 8 n + 7
 //! ```
 //!
-//! Each word arrives whole, and WRITEs arrive in the order in which they were made: positions first, then line 0. A replica writes a position only once it
-//! has applied everything below it.
+//! Each word arrives whole, and WRITEs arrive in the order in which they were made: positions first, then line 0. A replica writes a position only
+//! once it has applied everything below it.
 
 use crate::base::epoch::Epoch;
 use crate::fabric::{ACK_BYTES, Channel, FabricError, WRITE_BYTES_MAX};

@@ -1,8 +1,8 @@
 //! Carrying out an order, step by step. A step either succeeds, or the role of before is put back and the order's outcome says why.
 //!
-//! A store has one writer at a time, because each change of role keeps to a sequence. **Becoming a replica**: clients' writes are refused, the turns of now end, then a follower
-//! may write. **Becoming the primary**: the follower has let go of the store for good, the epoch has begun in every shard, then clients' writes
-//! are taken.
+//! A store has one writer at a time, because each change of role keeps to a sequence. **Becoming a replica**: clients' writes are refused, the
+//! turns of now end, then a follower may write. **Becoming the primary**: the follower has let go of the store for good, the epoch has begun in
+//! every shard, then clients' writes are taken.
 
 use super::admission::Admitted;
 use super::follow::{FollowConfig, Following, Known};

@@ -221,8 +221,8 @@ impl Following {
         &self.follow
     }
 
-    /// Have the thread let go of the store for good. Returns from where each shard can go on. The thread may still finish a handshake, but it does not
-    /// touch the store again. After an error the thread is still ending: call this again.
+    /// Have the thread let go of the store for good. Returns from where each shard can go on. The thread may still finish a handshake, but it does
+    /// not touch the store again. After an error the thread is still ending: call this again.
     pub fn stop(&mut self) -> Result<Known, StillHeld> {
         self.follow.stopping.store(true, Relaxed);
         if let Some(thread) = &self.thread {

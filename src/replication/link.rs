@@ -1,7 +1,7 @@
 //! One end of a control connection: whole messages over a TCP stream, each wait with a bound.
 //!
-//! The stream is non-blocking; a wait is a poll with a deadline. A message of which only a part has arrived is kept until the rest has; no more than one
-//! frame is ever kept.
+//! The stream is non-blocking; a wait is a poll with a deadline. A message of which only a part has arrived is kept until the rest has; no more
+//! than one frame is ever kept.
 
 use super::wire::{FRAME_BYTES_MAX, LENGTH_BYTES, Message, Refusal, STRANGER_FRAME_BYTES_MAX, WireError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -1,8 +1,8 @@
 //! This process's role: a primary, a replica that follows, or a replica that follows nobody. Orders change the role while the process runs.
 //!
-//! One thread, "replication-control", carries out one order at a time ([`super::change`]); an order that comes meanwhile is refused.
-//! Only that thread has the [`Following`](super::follow::Following), so the store never has two writers. It reaches clients through [`Clients`], because
-//! this layer does not know them.
+//! One thread, "replication-control", carries out one order at a time ([`super::change`]); an order that comes meanwhile is refused. Only that
+//! thread has the [`Following`](super::follow::Following), so the store never has two writers. It reaches clients through [`Clients`], because this
+//! layer does not know them.
 
 use super::admission::Admitted;
 use super::change::Role;

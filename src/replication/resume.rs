@@ -39,8 +39,8 @@ pub enum Why {
     Diverged,
 }
 
-/// Decide for shard `shard`. `epoch` is the epoch of its last record (None: it has none), `cursor` the position below which it has applied everything,
-/// `history` the primary's.
+/// Decide for shard `shard`. `epoch` is the epoch of its last record (None: it has none), `cursor` the position below which it has applied
+/// everything, `history` the primary's.
 pub fn resume(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor: u64, line: &Line) -> Resume {
     let Some(epoch) = epoch else {
         return Resume::Begin(Why::Joins);
@@ -54,8 +54,8 @@ pub fn resume(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor
     }
 }
 
-/// Whether the bytes just below `cursor` may differ although no position says so. That is possible where a slab and a later epoch both begin at `cursor`:
-/// the primary's log may have a pad of the older epoch there, and a log that went another way may have a record of the same length.
+/// Whether the bytes just below `cursor` may differ although no position says so. That is possible where a slab and a later epoch both begin at
+/// `cursor`: the primary's log may have a pad of the older epoch there, and a log that went another way may have a record of the same length.
 pub fn is_doubtful(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor: u64) -> bool {
     let begins = |start: &EpochStart| start.begins[shard] == cursor;
     epoch.is_some_and(|epoch| history.iter().any(|start| start.epoch.follows(epoch) && begins(start)))
@@ -69,11 +69,13 @@ pub fn has_diverged(history: &[EpochStart], shard: usize, epoch: Epoch, cursor: 
     if history[at].begins[shard] != NOT_BEGUN {
         return cursor > common_until;
     }
-    // The primary's log has no record of this epoch in this shard. Either it went another way, or the primary is a replica that has not come so far yet.
+    // The primary's log has no record of this epoch in this shard. Either it went another way, or the primary is a replica that has not come so far
+    // yet.
     common_until != NOT_BEGUN || cursor <= line.committed
 }
 
-/// The position up to which a log that is in `epoch`, and has diverged, has the same bytes as the primary's; 0 if the primary does not know that epoch.
+/// The position up to which a log that is in `epoch`, and has diverged, has the same bytes as the primary's; 0 if the primary does not know that
+/// epoch.
 pub fn parted_at(history: &[EpochStart], shard: usize, epoch: Epoch) -> u64 {
     let Some(at) = history.iter().position(|start| start.epoch == epoch) else { return 0 };
     history[at + 1..].iter().map(|start| start.begins[shard]).min().unwrap_or(0)

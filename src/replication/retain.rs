@@ -1,9 +1,9 @@
-//! `--replica-retain BYTES`: keep the log that a slow replica has not read yet. While a replica is at most so many bytes behind, reclaim does not give up
-//! log that it lacks; writers that find no room wait. The replica is *let go* as soon as it is further behind, or reclaim of a shard has waited for it
-//! for too long, so that no write fails because of it. Once it has come close again, its log is kept again.
+//! `--replica-retain BYTES`: keep the log that a slow replica has not read yet. While a replica is at most so many bytes behind, reclaim does not
+//! give up log that it lacks; writers that find no room wait. The replica is *let go* as soon as it is further behind, or reclaim of a shard has
+//! waited for it for too long, so that no write fails because of it. Once it has come close again, its log is kept again.
 //!
-//! Asked by [`crate::store::retain`], with a shard's lock held, only where a tail is about to pass what was let go before. Nothing is logged there: the
-//! replica's session tells it afterwards ([`Teller`]).
+//! Asked by [`crate::store::retain`], with a shard's lock held, only where a tail is about to pass what was let go before. Nothing is logged there:
+//! the replica's session tells it afterwards ([`Teller`]).
 
 use super::ack::{Summary, applied};
 use super::board::{Board, Kept, LetGo};

@@ -1,7 +1,7 @@
 //! One replica at its primary: the handshake, the data channel, then heartbeats until one side ends the connection.
 //!
-//! Three rules keep peers from reading what they may not. A peer is told nothing before it has proved itself. When a replica comes back, its old channel
-//! is destroyed before it gets a new one. When a session ends, its channel is destroyed first.
+//! Three rules keep peers from reading what they may not. A peer is told nothing before it has proved itself. When a replica comes back, its old
+//! channel is destroyed before it gets a new one. When a session ends, its channel is destroyed first.
 
 use super::clock::Clocks;
 use super::link::{Link, LinkError};

@@ -1,5 +1,5 @@
-//! The control connection's messages, as bytes and back. Pure. Nothing that a peer sends is trusted: each length is checked against what has arrived and
-//! against a bound before it is used. docs/FORMATS.md draws the messages.
+//! The control connection's messages, as bytes and back. Pure. Nothing that a peer sends is trusted: each length is checked against what has
+//! arrived and against a bound before it is used. docs/FORMATS.md draws the messages.
 //!
 //! ```text
 //! frame:  length 4 (of what follows) | kind 1 | fields ...

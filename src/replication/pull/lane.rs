@@ -109,8 +109,8 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The epoch of the record that was applied last; None if a later session cannot go on from here. It cannot where the shard has begun and no record
-    /// was found yet, nor after control lines that made no sense for too long.
+    /// The epoch of the record that was applied last; None if a later session cannot go on from here. It cannot where the shard has begun and no
+    /// record was found yet, nor after control lines that made no sense for too long.
     pub fn known(&self) -> Option<Epoch> {
         match self.state {
             _ if self.senseless > SENSELESS_LOOKS_MAX => None,
@@ -272,8 +272,8 @@ impl<'s> Lane<'s> {
         Ok(())
     }
 
-    /// Whether this shard follows a log that is about to be dropped: the server above is a replica that knows of a new epoch, and still shows log of the
-    /// old one beyond its end. What was applied of that must be judged again.
+    /// Whether this shard follows a log that is about to be dropped: the server above is a replica that knows of a new epoch, and still shows log
+    /// of the old one beyond its end. What was applied of that must be judged again.
     fn has_strayed(&self, line: &Line) -> bool {
         let newest = self.history.last().expect("a history has an epoch").epoch;
         let (epoch, cursor) = (self.follower.epoch(), self.follower.cursor());
@@ -432,10 +432,10 @@ impl<'s> Lane<'s> {
 
     /// The next record, which ends at `end`, finds no room: give up what it needs. True if there is more room now.
     ///
-    /// When the primary appended that record, it had given up just as much; what it had moved from there stands before the record, so it is applied here
-    /// already. Giving up more could lose items that the primary has moved to behind that record: they would be missing until they are applied, and for
-    /// good if this replica is promoted before. Where the primary evicts, an item may go missing anyway, so a little more is given up, because each
-    /// time costs a turn of every reader.
+    /// When the primary appended that record, it had given up just as much; what it had moved from there stands before the record, so it is applied
+    /// here already. Giving up more could lose items that the primary has moved to behind that record: they would be missing until they are
+    /// applied, and for good if this replica is promoted before. Where the primary evicts, an item may go missing anyway, so a little more is given
+    /// up, because each time costs a turn of every reader.
     fn make_room(&mut self, end: u64) -> bool {
         let Some(line) = self.line else { return false };
         let before = self.follower.room_until();
@@ -468,8 +468,8 @@ impl<'s> Lane<'s> {
         Ok(())
     }
 
-    /// Give up what the primary had given up before the last look but one, once all that the last look showed is applied. What the primary had moved from
-    /// there is applied by then, so no item is missing in between.
+    /// Give up what the primary had given up before the last look but one, once all that the last look showed is applied. What the primary had
+    /// moved from there is applied by then, so no item is missing in between.
     fn give_up(&mut self) {
         if self.is_caught_up() && self.earlier_tail > self.follower.tail() {
             self.follower.give_up_below(self.earlier_tail, GIVE_UP_BYTES);

@@ -1,7 +1,7 @@
 //! What a control line shows, compared with what it showed before. Pure.
 //!
-//! While a log goes on, each word of its line only grows, and looks are judged in their order. So a word that is less than before is no torn read: the
-//! server that is followed is a replica itself, and has begun its log anew.
+//! While a log goes on, each word of its line only grows, and looks are judged in their order. So a word that is less than before is no torn read:
+//! the server that is followed is a replica itself, and has begun its log anew.
 
 use crate::base::epoch::Epoch;
 use crate::replication::resume::Line;

@@ -7,12 +7,13 @@
 //! | [`carry`] | a record cut by a piece's end |
 //! | [`sizer`] | how long a piece is |
 //!
-//! A round is one batch of READs: pieces of several rings, then all control lines. READs are carried out in their order, so the lines were read after the
-//! pieces of the same round. Bytes below the tail that a line shows may have been overwritten while they were read, and are not used; bytes above it were
-//! not. Each record must still prove itself by its checksum. Two rounds may be under way: while one is applied, the next is being read.
+//! A round is one batch of READs: pieces of several rings, then all control lines. READs are carried out in their order, so the lines were read
+//! after the pieces of the same round. Bytes below the tail that a line shows may have been overwritten while they were read, and are not used;
+//! bytes above it were not. Each record must still prove itself by its checksum. Two rounds may be under way: while one is applied, the next is
+//! being read.
 //!
-//! [`Puller::step`] never waits longer than it is told, and takes the time only from its clock ([`Puller::set_clock`]). So with the simulated fabric a run
-//! depends on its seed alone.
+//! [`Puller::step`] never waits longer than it is told, and takes the time only from its clock ([`Puller::set_clock`]). So with the simulated
+//! fabric a run depends on its seed alone.
 
 mod carry;
 mod lane;
@@ -52,7 +53,8 @@ pub enum PullError {
     /// The primary has begun an epoch that is not in the history that it told. Joining again tells the new history.
     #[error("the primary's epoch is now {0}")]
     EpochChanged(Epoch),
-    /// The server that is followed is a replica itself, and has begun its log anew. This replica keeps what it has; joining again decides where it goes on.
+    /// The server that is followed is a replica itself, and has begun its log anew. This replica keeps what it has; joining again decides where it
+    /// goes on.
     #[error("shard {shard}: the server that this replica follows has begun its log anew: {what}")]
     BeganAnew {
         /// Which.
