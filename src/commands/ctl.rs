@@ -53,11 +53,15 @@ pub enum What {
         #[command(flatten)]
         wait: Wait,
     },
-    /// Make this server a read-only replica of the primary whose replication port this is. A primary that is told so loses what the other never had
+    /// Make this server a read-only replica of the primary whose replication port this is. What the other never had is lost here; a primary of
+    /// another lineage (one that was restarted empty, or another cluster's) is refused where there is anything to lose
     Replicate {
         /// The primary's replication port
         #[arg(value_name = "HOST:PORT")]
         primary: String,
+        /// Give up all that this server has if the primary is of another lineage
+        #[arg(long)]
+        discard: bool,
         /// How it is waited for.
         #[command(flatten)]
         wait: Wait,
@@ -88,7 +92,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             (Order::Promote { gather: gather.clone(), incomplete: *incomplete }, wait)
         }
         What::Detach { wait } => (Order::Detach, wait),
-        What::Replicate { primary, wait } => (Order::Replicate { primary: primary.clone() }, wait),
+        What::Replicate { primary, discard, wait } => {
+            (Order::Replicate { primary: primary.clone(), discard: *discard }, wait)
+        }
     };
     println!("{address}: {}", carry_out(&mut connection, &order, Duration::from_secs(wait.wait))?);
     Ok(())

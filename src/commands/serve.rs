@@ -1,7 +1,8 @@
 //! `remora serve`: memcached's flags, turned into a store, an engine and a server.
 //!
 //! The order matters: sockets are bound and limits raised while the rights of the start are there, then those are dropped,
-//! then memory is taken and threads are started.
+//! then memory is taken and threads are started. Clients can connect only then: a replica whose primary is not there yet has
+//! no store, and refuses connections, so that health checks fail and nobody waits for an answer.
 
 mod replication;
 
@@ -11,8 +12,8 @@ use crate::base::limits::{
 };
 use crate::engine::{Engine, Settings};
 use crate::replication::attach::Joined;
-use crate::server::listen::ListenConfig;
-use crate::server::{Server, ServerConfig, Sockets, address};
+use crate::server::listen::{Bound, ListenConfig};
+use crate::server::{Server, ServerConfig, address};
 use crate::store::{Store, StoreConfig};
 use crate::sys::{privilege, signals};
 use anyhow::{Context, bail};
@@ -103,7 +104,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let replication = replication::Plan::new(&args.replication)?;
     raise_open_files(args.conn_limit, workers)?;
     let listen = listen_config(&args)?;
-    let sockets = Sockets::bind(&listen, workers)?;
+    let bound = Bound::bind(&listen, workers)?;
     drop_rights(args.user.as_deref())?;
     let joined = replication.join()?;
     let store = Arc::new(make_store(&args, item_bytes_asked, workers, joined.as_ref())?);
@@ -113,7 +114,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         None => item_bytes_asked,
         Some(_) => geometry.record_bytes_max as usize,
     };
-    let mut rows = setting_rows(&args, &sockets, workers, memory_bytes, item_bytes_max);
+    let mut rows = setting_rows(&args, &bound, workers, memory_bytes, item_bytes_max);
     rows.extend(replication.setting_rows());
     let config = ServerConfig {
         workers,
@@ -123,11 +124,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         input_bytes_total_max: INPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         pin: !args.no_pin,
     };
-    let client_port = sockets.tcp.first().map_or(0, SocketAddr::port);
+    let client_port = bound.tcp.first().map_or(0, SocketAddr::port);
     let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows });
     let engine = Arc::new(engine.with_acks(replication.acks()));
     let replicating = replication.start(joined, &store, &engine, client_port)?;
-    let server = Server::start(config, sockets, engine, replication.board().clone())
+    let server = Server::start(config, bound.listen()?, engine, replication.board().clone())
         .context("cannot start the workers; raise `ulimit -n` and -u")?;
     let stopper = server.stopper();
     signals::watch(move || stopper.stop()).context("cannot watch for signals")?;
@@ -246,14 +247,14 @@ fn drop_rights(user: Option<&str>) -> anyhow::Result<()> {
 /// What only the command line knows of `stats settings`, in memcached's names.
 fn setting_rows(
     args: &Args,
-    sockets: &Sockets,
+    bound: &Bound,
     workers: usize,
     memory_bytes: usize,
     item_bytes_max: usize,
 ) -> Vec<(&'static str, String)> {
-    let port = sockets.tcp.first().map_or(0, SocketAddr::port);
+    let port = bound.tcp.first().map_or(0, SocketAddr::port);
     let inter = if args.listen.is_empty() { "127.0.0.1".to_string() } else { args.listen.join(",") };
-    let path = sockets.unix.as_ref().map_or("NULL".to_string(), |path| path.display().to_string());
+    let path = bound.unix.as_ref().map_or("NULL".to_string(), |(path, _)| path.display().to_string());
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_string();
     vec![
         ("maxbytes", memory_bytes.to_string()),

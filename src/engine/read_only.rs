@@ -1,7 +1,8 @@
-//! A replica's engine: it answers what can be answered without a write to the store, and refuses the rest with the primary's address.
+//! A replica's engine: it answers requests that do not write to the store, and refuses the others with the primary's address.
 //!
-//! What writes is said once, in [`writes`], and asked before a request is executed; what a read would do beside answering (count a use in
-//! the record, win a token, vivify) asks [`Call::read_only`]. A due flush is the primary's to carry out, and comes by the log.
+//! [`writes`] says which requests write; it is asked before a request is executed. A read may write as well (it counts a use in the record, wins a
+//! token, makes an item on a miss): that code asks [`Call::read_only`]. A delayed flush is carried out by the primary, and reaches the replica by
+//! the log.
 
 use super::{Call, Engine, Outcome};
 use crate::protocol::Request;
@@ -24,14 +25,15 @@ impl ReadOnly {
 }
 
 impl Engine {
-    /// Make this a replica's engine, whose clients are to write to `primary` (HOST:PORT), or, with None, a primary's. A worker learns of it
-    /// with its next request: who makes a primary a replica sees to it that the turns of now have ended before anything else writes.
+    /// Make this a replica's engine, whose clients are to write to `primary` (HOST:PORT), or, with None, a primary's. A worker learns of it with
+    /// its next request. So whoever turns a primary into a replica must wait until the turns that are under way have ended, before anything else
+    /// writes.
     pub fn set_read_only(&self, primary: Option<String>) {
         if let Some(primary) = &primary {
             let line = format!("SERVER_ERROR read-only replica: write to the primary at {primary}\r\n");
             self.refuse_writes_with(line);
         } else {
-            // One that was promised as an earlier primary. Those who were primary since have not heard of it.
+            // It may have been ordered when this server was a primary before. The primaries since then do not know of it.
             self.forget_delayed_flush();
             self.read_only.on.store(false, Relaxed);
         }
@@ -74,8 +76,8 @@ impl Call<'_, '_, '_> {
     }
 }
 
-/// Whether a request writes, and if so whether its client wants no answer. An error of a meta command is answered in spite of q. Not here: mg
-/// with N, which writes only on a miss.
+/// None for a request that does not write; else whether its client wants no answer (noreply). A refused meta command is answered even with q. mg
+/// with N is not counted here: it writes only on a miss.
 pub(super) fn writes(request: &Request<'_>) -> Option<bool> {
     match request {
         Request::Get(request) => request.touch.map(|_| false),

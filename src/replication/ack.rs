@@ -1,11 +1,12 @@
-//! The ack slot: what a replica tells its primary, by one-sided WRITEs of one line each, into memory of the primary's that is this replica's alone.
+//! The ack slot: what a replica tells its primary, by one-sided WRITEs of one line each, into memory of the primary that only this replica writes to.
 //!
 //! ```text
 //! line 0       epoch | lag in bytes | lag in microseconds | bytes pulled | records applied | begun anew | bad records | beats
 //! line 1 + n   applied positions of shards 8 n to 8 n + 7
 //! ```
 //!
-//! Each word is whole by itself, and WRITEs arrive in their order: positions first, then line 0. A position that is seen has been applied.
+//! Each word arrives whole, and WRITEs arrive in the order in which they were made: positions first, then line 0. A replica writes a position only
+//! once it has applied everything below it.
 
 use crate::base::epoch::Epoch;
 use crate::fabric::{ACK_BYTES, Channel, FabricError, WRITE_BYTES_MAX};

@@ -1,8 +1,9 @@
-//! An admission at a primary, before anything is pulled: whether this store can follow it at all, and the data channel. Nothing here changes the
-//! store, so whoever is refused is what he was.
+//! An admission at a primary, before anything is pulled: whether this store can follow that primary, and the data channel. Nothing here changes the
+//! store: a server that is refused stays as it is.
 
 use super::attach::{Joined, attach, attach_pushed, join};
 use super::follow::{FollowConfig, SessionEnd};
+use super::lineage::{holds_data, is_foreign};
 use super::link::Link;
 use super::push::Mode;
 use super::wire::Welcome;
@@ -17,12 +18,25 @@ pub enum Unfit {
     /// Another number of shards, another length of rings.
     #[error(
         "the primary's rings are laid out in another way than this replica's: restart the replica with --replica-of \
-         and without -m and --shards"
+         and without -m and --shards; what it holds is then gone"
     )]
     Geometry,
     /// Neither a primary nor a replica that has begun would say so.
     #[error("the primary at {0} tells of no epoch that a log can have: it is no primary")]
     NoEpoch(String),
+    /// It was restarted empty, or is another cluster's: following it would empty this store.
+    #[error(
+        "the primary at {at} is of another lineage ({theirs}, here {ours}): it was restarted empty, or it never was this \
+         replica's primary; this replica keeps and serves what it has; to give that up: remora ctl replicate --discard {at}"
+    )]
+    Lineage {
+        /// Where it is.
+        at: String,
+        /// Its latest epoch.
+        theirs: Epoch,
+        /// The latest that is known here.
+        ours: Epoch,
+    },
     /// A promotion has passed it by.
     #[error(
         "the primary at {at} is of epoch {theirs}, this replica knows {ours}: it was replaced; point this replica \
@@ -104,7 +118,7 @@ impl Admitted {
     }
 
     fn connect(&mut self, config: &FollowConfig, store: &Store) -> Result<(), SessionEnd> {
-        self.check(&config.primary, store)?;
+        self.check(config, store)?;
         if self.channel.is_none() {
             let FollowConfig { fabrics, options, pause_max, .. } = config;
             self.channel = Some(match config.mode {
@@ -115,14 +129,18 @@ impl Admitted {
         Ok(())
     }
 
-    /// Whether this store can follow it.
-    fn check(&self, at: &str, store: &Store) -> Result<(), Unfit> {
+    /// Whether this store can follow it, and may.
+    pub(super) fn check(&self, config: &FollowConfig, store: &Store) -> Result<(), Unfit> {
+        let at = &config.primary;
         if self.joined.welcome.geometry != store.geometry() {
             return Err(Unfit::Geometry);
         }
         let (theirs, known) = (self.epoch(), store.epochs());
         if !theirs.is_valid() {
             return Err(Unfit::NoEpoch(at.into()));
+        }
+        if is_foreign(theirs, store) && holds_data(store) && !config.discard.allows(theirs) {
+            return Err(Unfit::Lineage { at: at.into(), theirs, ours: store.newest_epoch() });
         }
         if is_outdated(theirs, &known) {
             return Err(Unfit::Outdated { at: at.into(), theirs, ours: store.newest_epoch() });

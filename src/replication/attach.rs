@@ -1,7 +1,7 @@
 //! The replica's side of the handshake: prove, be welcomed, choose a fabric, connect.
 //!
 //! Which fabric: shared memory on the same host, else verbs where both have a device, else TCP; what cannot be connected is passed over, with
-//! its reason. What was chosen, and why, is said.
+//! its reason. The log and the stats say which fabric was chosen, and why.
 
 use super::HANDSHAKE_WAIT_MAX;
 use super::host_id;
@@ -37,7 +37,7 @@ pub struct Joined {
 /// Why a primary could not be joined.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    /// Its name means nothing.
+    /// Its name does not resolve.
     #[error("{0}: {1}")]
     Resolve(String, std::io::Error),
     /// It does not answer.
@@ -179,7 +179,7 @@ pub fn attach_pushed(
     Err(AttachError::NoFabric(passed_over.join("; ")))
 }
 
-/// Where an inbox listens: where the primary sees this host; all of a device's addresses if one is named.
+/// Where an inbox listens: at the address at which the primary reaches this host, or at all addresses where a device is named.
 fn inbox_address(link: &Link, options: &ConnectOptions) -> std::io::Result<SocketAddr> {
     let local = link.local()?.ip();
     Ok(match options.verbs.device {
@@ -203,7 +203,7 @@ fn chosen(kind: Kind, passed_over: &[String]) -> String {
     format!("{} ({why})", kind.name())
 }
 
-/// An exporter that listens on all addresses is reached where the control connection goes.
+/// An exporter that listens on all addresses names none: connect to the host that the control connection goes to.
 pub(super) fn name_host(invitation: &mut Invitation, host: IpAddr) {
     if let Ok(mut address) = invitation.address.parse::<SocketAddr>()
         && address.ip().is_unspecified()
@@ -213,7 +213,7 @@ pub(super) fn name_host(invitation: &mut Invitation, host: IpAddr) {
     }
 }
 
-/// The regions must be those that the geometry means: what is read later is held against nothing else.
+/// The regions must have the numbers and lengths that the geometry implies. This is the only check: later READs rely on it.
 fn check_regions(invitation: &Invitation, welcome: &Welcome) -> Result<(), &'static str> {
     let geometry = &welcome.geometry;
     let slabs = geometry.ring_bytes.div_ceil(geometry.slab_bytes.max(1));

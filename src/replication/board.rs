@@ -1,17 +1,17 @@
-//! Who has applied what: the ack slots of all replicas that follow now. A slot is memory that its replica WRITEs to, so asking is loading words.
+//! Who has applied what: the ack slots of all replicas that follow now. A slot is memory that its replica WRITEs to, so a question costs a few loads.
 //!
-//! A replica tells only positions that it has applied, of a log that is this store's; what one slot has said stays true, whoever reads it.
+//! A replica writes a position only once it has applied this store's log up to there. So a position that was read from a slot stays true.
 
 use super::REPLICAS_MAX;
 use super::ack::applied;
-use super::retain::Hold;
+use super::retain::{Hold, WhyLetGo};
 use crate::store::sizing::SHARDS_MAX;
 use crate::sys::memory::Slab;
 use arrayvec::ArrayVec;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// See the module. One per store; put up and taken down by who admits replicas.
+/// See the module. One per store. The offer puts up a slot for each replica that it admits, and takes it down.
 #[derive(Default)]
 pub struct Board {
     slots: Mutex<Slots>,
@@ -19,7 +19,7 @@ pub struct Board {
     version: AtomicU64,
     /// The log is kept for replicas that are at most so many bytes behind.
     retain_bytes: AtomicU64,
-    /// How often one was let go all the same.
+    /// How often a replica was let go: its log was not kept any longer.
     let_go: AtomicU64,
 }
 
@@ -32,8 +32,18 @@ pub struct Kept {
     /// Its ack slot.
     pub ack: Arc<Slab>,
     holds: Box<[Hold]>,
-    /// Where it was let go: shard and position, once it was.
-    let_go: Mutex<Option<(usize, u64)>>,
+    let_go: Mutex<LetGo>,
+}
+
+/// Whether the log is not kept for a replica, and how that came about.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LetGo {
+    /// While it is not kept: the shard and the position that the replica lacked when it was let go.
+    pub place: Option<(usize, u64)>,
+    /// Why it was let go the last time.
+    pub why: Option<WhyLetGo>,
+    /// How often it was let go.
+    pub times: u64,
 }
 
 impl Kept {
@@ -42,17 +52,17 @@ impl Kept {
         &self.holds[shard]
     }
 
-    /// The shard and the position that it lacked when it was let go; None while it is not.
-    pub(super) fn let_go(&self) -> Option<(usize, u64)> {
-        *self.place()
+    /// Whether the log is not kept for it.
+    pub(super) fn let_go(&self) -> LetGo {
+        *self.of_let_go()
     }
 
     /// It is close again.
     pub(super) fn take_back(&self) {
-        *self.place() = None;
+        self.of_let_go().place = None;
     }
 
-    fn place(&self) -> MutexGuard<'_, Option<(usize, u64)>> {
+    fn of_let_go(&self) -> MutexGuard<'_, LetGo> {
         self.let_go.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -68,7 +78,7 @@ impl Board {
         self.version.fetch_add(1, Release);
     }
 
-    /// No longer.
+    /// Take the slot of this session down.
     pub fn take_down(&self, session: u64) {
         self.slots().retain(|slot| slot.session != session);
         self.version.fetch_add(1, Release);
@@ -91,18 +101,26 @@ impl Board {
 
     /// Whether the log is not kept for the replica of this session; None if it has no slot here.
     pub fn is_let_go(&self, session: u64) -> Option<bool> {
-        self.slots().iter().find(|slot| slot.session == session).map(|slot| slot.let_go().is_some())
+        self.let_go_of(session).map(|let_go| let_go.place.is_some())
     }
 
-    /// Everybody, for who asks now and then.
+    /// The same with how it came about.
+    pub(super) fn let_go_of(&self, session: u64) -> Option<LetGo> {
+        self.slots().iter().find(|slot| slot.session == session).map(|slot| slot.let_go())
+    }
+
+    /// All slots, copied: for callers that ask seldom.
     pub(super) fn kept(&self) -> Slots {
         self.slots().clone()
     }
 
     /// Do not keep the log for this replica until it has passed `position` of a shard.
-    pub(super) fn let_go(&self, kept: &Kept, shard: usize, position: u64) {
-        if kept.place().replace((shard, position)).is_none() {
+    pub(super) fn let_go(&self, kept: &Kept, shard: usize, position: u64, why: WhyLetGo) {
+        let mut let_go = kept.of_let_go();
+        if let_go.place.replace((shard, position)).is_none() {
             self.let_go.fetch_add(1, Relaxed);
+            let_go.times += 1;
+            let_go.why = Some(why);
         }
     }
 
@@ -124,7 +142,7 @@ impl BoardView {
         BoardView { board, version: u64::MAX, slots: ArrayVec::new() }
     }
 
-    /// See who is there now. To be called before asking, as often as that matters.
+    /// Take over the slots of now. Call it before asking, as often as a change matters.
     pub fn refresh(&mut self) {
         let version = self.board.version.load(Acquire);
         if version != self.version {

@@ -1,29 +1,31 @@
-//! Carrying out an order, step by step: each step either succeeds, or what was there before is put back and the words say why.
+//! Carrying out an order, step by step. A step either succeeds, or the role of before is put back and the order's outcome says why.
 //!
-//! Two orders of things keep a store to one writer. **Becoming a replica**: clients' writes are refused, the turns of now end, then a follower
-//! may write. **Becoming the primary**: the follower has let go of the store for good, the epoch has begun in every shard, then clients' writes
-//! are taken.
+//! A store has one writer at a time, because each change of role keeps to a sequence. **Becoming a replica**: clients' writes are refused, the
+//! turns of now end, then a follower may write. **Becoming the primary**: the follower has let go of the store for good, the epoch has begun in
+//! every shard, then clients' writes are taken.
 
 use super::admission::Admitted;
 use super::follow::{FollowConfig, Following, Known};
+use super::lineage::Discard;
 use super::node::{Clients, Node};
 use super::order::Order;
+use crate::base::epoch::Epoch;
 use crate::base::time::UnixSeconds;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest wait for the turns of now. A turn waits for nothing, so they end at once but on a machine that stands still.
+/// Longest wait for the turns that are under way. A turn waits for nothing, so they end at once unless the machine stands still.
 const TURNS_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for room for the record that begins an epoch: a turn of each worker.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for each replica that is gathered from.
 const GATHER_WAIT_MAX: Duration = Duration::from_secs(5);
-/// An order to follow waits so long for the first time that all is here, so as to tell it. Joining may take longer, and goes on.
+/// An order to follow waits so long for the replica to catch up, so that its outcome can say so. Joining may take longer, and then goes on.
 const FOLLOW_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Pause between two looks while waiting.
 const LOOK: Duration = Duration::from_micros(200);
 
-/// In words for people.
+/// The outcome of an order, in words for people: what was done, or why nothing was.
 type Words = Result<String, String>;
 
 /// What this process is; the control thread's.
@@ -35,7 +37,7 @@ pub(super) struct Role {
 enum Now {
     Primary,
     Follows(Following),
-    /// Follows nobody, and has this to go on from. (After a following that did not let go in time: it still ends.)
+    /// Follows nobody, and can go on from this later. (The thread that followed may still be ending, if it did not let go of the store in time.)
     Detached(Known),
 }
 
@@ -57,7 +59,7 @@ impl Role {
         match order {
             Order::Promote { gather, incomplete } => self.promote(gather, *incomplete),
             Order::Detach => self.detach(),
-            Order::Replicate { primary } => self.replicate(primary),
+            Order::Replicate { primary, discard } => self.replicate(primary, *discard),
         }
     }
 
@@ -66,8 +68,9 @@ impl Role {
     }
 
     fn follow(&mut self, config: FollowConfig, admitted: Option<Admitted>, known: Known) -> std::io::Result<()> {
-        let started = Following::start(config, admitted, known.clone(), self.node.store.clone());
-        // Without a thread the store still is whose it was.
+        let offer = self.node.config.offer.clone();
+        let started = Following::start(config, admitted, known.clone(), self.node.store.clone(), offer);
+        // Where no thread could be started, nobody writes to the store.
         self.now = Now::Detached(known);
         let following = started?;
         self.node.set_follow(Some(following.follow().clone()));
@@ -103,27 +106,27 @@ impl Role {
     fn promote(&mut self, gather: &[String], incomplete: bool) -> Words {
         let before = match &self.now {
             Now::Primary => return Err("this is the primary already".into()),
-            Now::Follows(following) => Some(following.follow().primary().to_string()),
+            Now::Follows(following) => Some(following.follow().config().clone()),
             Now::Detached(_) => None,
         };
         self.stop_following()?;
         let began = gather.iter().try_for_each(|peer| self.gather(peer)).and_then(|()| self.begin_epoch(incomplete));
-        if let (Err(_), Some(primary), Now::Detached(known)) = (&began, before, &self.now) {
-            let (config, known) = (self.node.config.follow.of(&primary), known.clone());
+        if let (Err(_), Some(config), Now::Detached(known)) = (&began, before, &self.now) {
+            let known = known.clone();
             self.follow(config, None, known).map_err(|error| format!("cannot follow again: {error}"))?;
         }
         let words = began?;
         self.now = Now::Primary;
         self.node.set_follow(None);
         self.node.config.follow.standing.be_root();
-        // What its replicas said of the log so far may be of what was given up since: they say it again of this one.
+        // What replicas of this one have acknowledged may be log that was given up since: they join again, and acknowledge this log.
         let ended = self.node.config.offer.as_ref().map(|offer| offer.end_sessions());
         self.clients().take_writes();
         drop(ended);
         Ok(words)
     }
 
-    /// Bring over what `peer` has and this one lacks: follow it until that is so.
+    /// Bring over what `peer` has and this replica lacks: follow `peer` until nothing is missing.
     fn gather(&mut self, peer: &str) -> Result<(), String> {
         let failed = |why: String| format!("gathering from {peer}: {why}; leave that replica out, or mend it");
         let config = self.node.config.follow.of(peer);
@@ -145,7 +148,7 @@ impl Role {
         }
     }
 
-    /// Whether it has come to have all that whom it follows has; false once that failed, or it takes too long.
+    /// Wait until this replica has caught up with its primary. False if that fails, or takes too long.
     fn wait_until_following(&self, until: Instant) -> bool {
         let Some(follow) = self.node.follow() else { return false };
         loop {
@@ -180,6 +183,13 @@ impl Role {
                 shard + 1
             ));
         }
+        let newest = store.newest_epoch();
+        let is_of_another = |epoch: &Epoch| epoch.lineage() != newest.lineage();
+        if newest.is_valid() && known.iter().flatten().any(is_of_another) {
+            return Err(format!(
+                "this replica is about to discard what it had of another lineage, and has not all of lineage {newest} yet: wait until it follows"
+            ));
+        }
         let begun_at = Instant::now();
         while let Err(shard) = store.make_room_for_epoch(UnixSeconds::now()) {
             if begun_at.elapsed() > ROOM_WAIT_MAX {
@@ -192,7 +202,6 @@ impl Role {
             }
             std::thread::sleep(LOOK);
         }
-        let newest = store.newest_epoch();
         if !newest.is_valid() {
             return Err("this replica has never been told of its primary's epochs: it has nothing at all".into());
         }
@@ -205,19 +214,30 @@ impl Role {
         }
     }
 
-    fn replicate(&mut self, primary: &str) -> Words {
+    fn replicate(&mut self, primary: &str, discard: bool) -> Words {
         if let (Now::Follows(following), Some(follow)) = (&self.now, self.node.follow())
             && following.follow().primary() == primary
             && follow.snapshot().state == "following"
         {
             return Ok(format!("follows {primary} already"));
         }
-        // Up to here and through this, nothing changes: who cannot be followed leaves this one what it is.
-        let config = self.node.config.follow.of(primary);
+        // Nothing has changed before this succeeds: if that primary cannot be followed, this server keeps its role.
+        let mut config = self.node.config.follow.of(primary);
+        let asked = if discard { Discard::Always } else { config.discard };
+        let usual = std::mem::replace(&mut config.discard, asked);
         let admitted = Admitted::at(&config, &self.node.store).map_err(|error| error.to_string())?;
+        if discard && usual == Discard::Never {
+            config.discard = Discard::For(admitted.epoch().lineage());
+        }
         let (clients_address, fabric) = (admitted.client_address(), admitted.fabric().to_string());
         let was_primary = matches!(self.now, Now::Primary);
         let known = if was_primary { self.abdicate(&clients_address)? } else { self.stop_following()? };
+        // A primary that was empty when it was looked at may have taken a write since.
+        if let (true, Err(error)) = (was_primary, admitted.check(&config, &self.node.store)) {
+            self.now = Now::Primary;
+            self.clients().take_writes();
+            return Err(error.to_string());
+        }
         self.clients().refuse_writes(Some(&clients_address));
         if let Err(error) = self.follow(config, Some(admitted), known) {
             if was_primary {
@@ -236,7 +256,7 @@ impl Role {
         ))
     }
 
-    /// A primary takes no more writes; what its shards have is what to go on from.
+    /// A primary stops taking writes. Returns from where each shard can go on as a replica.
     fn abdicate(&mut self, clients_address: &str) -> Result<Known, String> {
         let store = &self.node.store;
         self.clients().refuse_writes(Some(clients_address));

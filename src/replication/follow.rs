@@ -1,20 +1,23 @@
-//! The replica's side: a thread that is admitted at the primary, pulls until something fails, says what, and tries again, ever more slowly up to a
-//! bound. Between two sessions the replica goes on serving what it has.
+//! The replica's side: a thread that joins the primary and pulls until something fails. It then says what failed and tries again, after a pause that
+//! grows up to a bound. Between two sessions the replica goes on serving what it has.
 
 use super::admission::{Admitted, Attached, Unfit};
 use super::attach::{AttachError, Identity, Joined, PREFERENCE, join};
+use super::chores::Chores;
+use super::clock::{Notice, Skew, SkewWatch};
+use super::lineage::{self, Discard};
 use super::link::{Link, LinkError};
+use super::offer::Offer;
 use super::pace::Pace;
 use super::pull::{Counts, PullError, Puller, Step};
 use super::push::Mode;
 use super::report::{FollowView, Report};
 use super::secret::Secret;
-use super::standing::{Distance, Standing};
-use super::wire::{Message, Refusal};
-use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
+use super::standing::Standing;
+use super::wire::Refusal;
 use crate::base::epoch::Epoch;
 use crate::fabric::{ConnectOptions, FabricError, Kind};
-use crate::store::Store;
+use crate::store::{EpochStart, Store};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -26,14 +29,10 @@ use std::time::{Duration, Instant};
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`RETRY_PAUSE_MIN`].
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The longest after a primary was busy: a replica that is followed itself has nothing to offer until it has been admitted.
+/// The longest pause after a primary was busy. It may be a replica that has not joined its own primary yet, which takes a moment.
 const BUSY_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// A session that lasted so long was no failure: the next pause is the shortest again.
+/// After a session that lasted so long the next pause is the shortest again.
 const SESSION_GOOD: Duration = Duration::from_secs(10);
-/// How often the control connection and the report are looked after while pulling.
-const CHORES: Duration = Duration::from_millis(100);
-/// Messages heard at a time: more than come in that time from a primary that is one.
-const MESSAGES_MAX: usize = 16;
 /// Longest wait for the thread's end; a handshake may take longer.
 const END_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for READs within one step.
@@ -44,7 +43,7 @@ const STEP_WAIT: Duration = Duration::from_millis(10);
 pub struct FollowConfig {
     /// The primary's replication port, HOST:PORT.
     pub primary: String,
-    /// What the primary wants, and must have.
+    /// The secret that both sides must have.
     pub secret: Secret,
     /// Fabrics to try, in this order.
     pub fabrics: Vec<Kind>,
@@ -58,8 +57,10 @@ pub struct FollowConfig {
     pub pause_max: Duration,
     /// Silence after which the primary counts as gone.
     pub silence_max: Duration,
-    /// Where this process stands, as it is found out here.
+    /// Where this process stands in a chain. The following keeps it up to date.
     pub standing: Arc<Standing>,
+    /// For which primaries of another lineage the data of this store may be given up.
+    pub discard: Discard,
 }
 
 impl FollowConfig {
@@ -82,7 +83,7 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
     loop {
         match join(&config.primary, &config.secret, &config.identity) {
             Ok(joined) => return Ok(joined),
-            // What the primary says to a replica that it knows is final; what stands in the way to it may pass.
+            // A refusal by the primary is final as a rule. A primary that cannot be reached may come back.
             Err(error) if Instant::now() + pause >= until || error.is_final() => return Err(error),
             Err(error) => {
                 log::warn!("{error}; trying again");
@@ -95,11 +96,11 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
 }
 
 impl AttachError {
-    /// Trying again is no use before somebody changes something.
+    /// Trying again does not help until an operator changes something.
     fn is_final(&self) -> bool {
         match self {
             AttachError::Impostor(_) | AttachError::Link(_, LinkError::Wire(_)) => true,
-            // Of these there are fewer later.
+            // These pass by themselves.
             AttachError::Link(_, LinkError::Refused(why, _)) => {
                 !matches!(why, Refusal::Busy | Refusal::Replaced | Refusal::Ending)
             }
@@ -108,7 +109,7 @@ impl AttachError {
     }
 }
 
-/// For each shard the epoch of what was applied last, None where there is nothing to go on from.
+/// For each shard the epoch of the record that was applied last; None where the shard must begin anew.
 pub type Known = Vec<Option<Epoch>>;
 
 /// Why a session ended, or did not begin.
@@ -129,20 +130,20 @@ pub enum SessionEnd {
     /// It cannot be followed with this store.
     #[error("{0}")]
     Unfit(#[from] Unfit),
-    /// Somebody wants it to end.
+    /// An order, or the end of the process.
     #[error("asked to stop")]
     Stopped,
 }
 
 impl AttachError {
-    /// Whom we follow has no place now, or is a replica that has nothing yet.
+    /// The primary has no place free, or is a replica that has not joined its own primary yet.
     fn will_pass_soon(&self) -> bool {
         matches!(self, AttachError::Link(_, LinkError::Refused(Refusal::Busy, _)))
     }
 }
 
 impl SessionEnd {
-    /// The log went on in another way than was known; the next welcome says how.
+    /// The primary's log has taken a turn that this session did not know of. The next welcome tells the new history.
     fn is_no_failure(&self) -> bool {
         matches!(self, SessionEnd::Pull(PullError::EpochChanged(_) | PullError::BeganAnew { .. }))
     }
@@ -152,26 +153,28 @@ impl SessionEnd {
     }
 }
 
-/// What is told to others while it runs.
+/// What the thread that follows shares with the rest of the process.
 pub struct Follow {
     config: FollowConfig,
+    /// What is offered to replicas below, if anything is.
+    offer: Option<Arc<Offer>>,
     view: Mutex<FollowView>,
     stopping: AtomicBool,
     hold: Mutex<Hold>,
     let_go: Condvar,
 }
 
-/// Who has the store.
+/// Whether the thread may write to the store.
 struct Hold {
-    /// The thread has it, and may write to it.
+    /// The thread writes to the store.
     is_held: bool,
-    /// It may not take it any more.
+    /// The thread may not take the store again.
     is_barred: bool,
-    /// What it left there.
+    /// From where each shard can go on, as of the last session.
     known: Known,
 }
 
-/// The running thread; ends when dropped, or at the latest with the handshake that it is in.
+/// The running thread. Dropping this ends it; a thread in the middle of a handshake ends after that.
 pub struct Following {
     follow: Arc<Follow>,
     thread: Option<JoinHandle<()>>,
@@ -185,17 +188,20 @@ pub struct Following {
 pub struct StillHeld;
 
 impl Following {
-    /// Begin: with an admission, if there is one already, and with what the store has of an earlier following.
+    /// Begin: with an admission, if there is one already, and with what the store has of an earlier following. `offer` is what replicas of this
+    /// store follow.
     pub fn start(
         config: FollowConfig,
         admitted: Option<Admitted>,
         known: Known,
         store: Arc<Store>,
+        offer: Option<Arc<Offer>>,
     ) -> std::io::Result<Following> {
         let mode = config.mode.name();
         let view = FollowView { primary: config.primary.clone(), state: "joining", mode, ..FollowView::default() };
         let follow = Arc::new(Follow {
             config,
+            offer,
             view: Mutex::new(view),
             stopping: AtomicBool::new(false),
             hold: Mutex::new(Hold { is_held: false, is_barred: false, known }),
@@ -215,8 +221,8 @@ impl Following {
         &self.follow
     }
 
-    /// Have it let go of the store, for good; what it left there. The thread itself may go on with a handshake, to no effect. An error leaves
-    /// it ending: it can be asked again.
+    /// Have the thread let go of the store for good. Returns from where each shard can go on. The thread may still finish a handshake, but it does
+    /// not touch the store again. After an error the thread is still ending: call this again.
     pub fn stop(&mut self) -> Result<Known, StillHeld> {
         self.follow.stopping.store(true, Relaxed);
         if let Some(thread) = &self.thread {
@@ -229,7 +235,7 @@ impl Following {
         if hold.is_held {
             return Err(StillHeld);
         }
-        // Nobody has to wait for what it still does.
+        // What the thread still does needs no wait.
         self.thread = None;
         Ok(hold.known.clone())
     }
@@ -242,7 +248,7 @@ impl Drop for Following {
             thread.thread().unpark();
             match self.ended.recv_timeout(END_WAIT_MAX) {
                 Err(RecvTimeoutError::Disconnected) => drop(thread.join()),
-                // In a handshake with a primary that says nothing. It touches the store no more.
+                // It is in a handshake with a silent primary, and does not touch the store again.
                 _ => {
                     log::warn!("replication from {}: not waiting for the primary's answer", self.follow.config.primary)
                 }
@@ -260,17 +266,22 @@ impl Report for Follow {
 impl Follow {
     /// Where it stands.
     pub fn snapshot(&self) -> FollowView {
-        // Under one lock, so that the lag of this link and that of the whole way are of one measurement.
+        // Both under one lock, so that the lag of this link and that of the whole chain are of the same measurement.
         let view = self.view();
         FollowView { distance: self.config.standing.distance(), ..view.clone() }
     }
 
-    /// Whom.
+    /// The primary, and how it is followed.
+    pub fn config(&self) -> &FollowConfig {
+        &self.config
+    }
+
+    /// The primary's replication port, as it was given.
     pub fn primary(&self) -> &str {
         &self.config.primary
     }
 
-    /// It ended; what it tells stays.
+    /// The following has ended. The numbers that it shows stay.
     pub fn note_detached(&self) {
         let mut view = self.view();
         view.state = "detached";
@@ -285,7 +296,7 @@ impl Follow {
         self.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Take the store, and what an earlier session left there; None if this may not happen any more.
+    /// Take the store. Returns from where each shard can go on; None if the thread may not take the store any more.
     fn take_hold(&self) -> Option<Known> {
         let mut hold = self.hold();
         hold.is_held = !hold.is_barred;
@@ -309,10 +320,10 @@ impl Follow {
     }
 
     fn follow_until_stopped(&self, mut admitted: Option<Admitted>, store: &Store) {
-        let mut pause = RETRY_PAUSE_MIN;
+        let (mut pause, mut watch) = (RETRY_PAUSE_MIN, SkewWatch::default());
         while !self.is_stopping() {
             let begun_at = Instant::now();
-            let Err(end) = self.session(admitted.take(), store);
+            let Err(end) = self.session(admitted.take(), store, &mut watch);
             if matches!(end, SessionEnd::Stopped) || self.is_stopping() {
                 return;
             }
@@ -328,24 +339,46 @@ impl Follow {
         }
     }
 
-    /// Say why a session ended: once for each reason, not for each try.
+    /// Log why a session ended: once for each reason, not for each try.
     fn tell(&self, end: &SessionEnd) {
         let trouble = end.to_string();
-        let mut view = self.view();
-        if view.trouble != trouble {
+        if self.view().trouble != trouble {
             log::warn!("replication from {}: {trouble}; trying again", self.config.primary);
         }
         let refused = match end {
             SessionEnd::Attach(error) => error.is_final(),
             end => matches!(end, SessionEnd::Unfit(_)),
         };
+        let mut view = self.view();
         view.state = if refused { "refused" } else { "connecting" };
         view.trouble = trouble;
         view.failed_tries += 1;
     }
 
+    /// Say that the clocks are apart, or not any more.
+    fn tell_skew(&self, skew: Skew, watch: &mut SkewWatch) {
+        let Some(notice) = watch.notice(skew) else { return };
+        let primary = &self.config.primary;
+        let (apart, precision) = (skew.milliseconds().unsigned_abs(), skew.precision_milliseconds());
+        let where_to = if skew.microseconds > 0 { "ahead of" } else { "behind" };
+        match notice {
+            Notice::Apart => log::warn!(
+                "the clock of {primary} is {apart} ms {where_to} this host's (give or take {precision} ms): items expire here too late or too early; \
+                 have both hosts keep their time by NTP"
+            ),
+            Notice::Together => {
+                log::warn!("the clock of {primary} agrees with this host's again, within {} ms", apart + precision);
+            }
+        }
+    }
+
     /// One admission, until it ends.
-    fn session(&self, admitted: Option<Admitted>, store: &Store) -> Result<Infallible, SessionEnd> {
+    fn session(
+        &self,
+        admitted: Option<Admitted>,
+        store: &Store,
+        watch: &mut SkewWatch,
+    ) -> Result<Infallible, SessionEnd> {
         let admitted = match admitted {
             Some(admitted) => admitted,
             None => Admitted::from(join(&self.config.primary, &self.config.secret, &self.config.identity)?),
@@ -364,17 +397,33 @@ impl Follow {
                 return Err(error.into());
             }
         };
-        store.adopt_epochs(welcome.epochs);
+        self.adopt(welcome.epochs, store);
         let before = {
             let mut view = self.view();
             view.fabric = fabric;
             view.sessions += 1;
             view.counts
         };
-        let ended = self.pull_on(&mut puller, &mut link, &before);
+        let ended = self.pull_on(&mut puller, &mut link, &before, watch);
         drop(self.report(&puller, &before));
         self.let_go(puller.known());
         ended
+    }
+
+    /// The primary's history is this store's from now on. Where it is another lineage's, what is here is about to be given up: replicas of this store
+    /// must not follow it in that. So their sessions end first, and when they come back they are told of the new lineage, and decide for themselves.
+    fn adopt(&self, epochs: Vec<EpochStart>, store: &Store) {
+        let theirs = epochs.last().map_or(Epoch::NONE, |last| last.epoch);
+        let (ours, is_foreign, held_data) =
+            (store.newest_epoch(), lineage::is_foreign(theirs, store), lineage::holds_data(store));
+        store.adopt_epochs(epochs);
+        if is_foreign {
+            drop(self.offer.as_ref().map(|offer| offer.end_sessions()));
+            lineage::leave(store);
+        }
+        if is_foreign && held_data {
+            log::warn!("discarding what is here of {ours}, as told, to follow {} of {theirs}", self.config.primary);
+        }
     }
 
     /// Tell how far it is, here and to those below.
@@ -385,7 +434,13 @@ impl Follow {
         view
     }
 
-    fn pull_on(&self, puller: &mut Puller<'_>, link: &mut Link, before: &Counts) -> Result<Infallible, SessionEnd> {
+    fn pull_on(
+        &self,
+        puller: &mut Puller<'_>,
+        link: &mut Link,
+        before: &Counts,
+        watch: &mut SkewWatch,
+    ) -> Result<Infallible, SessionEnd> {
         let mut pace = Pace::new(self.config.pause_max);
         let mut chores = Chores::new(self.config.silence_max);
         let mut has_caught_up = false;
@@ -401,68 +456,24 @@ impl Follow {
             if !pause.is_zero() {
                 std::thread::park_timeout(pause);
             }
-            // The first time is told at once: somebody may wait for it.
+            // The first time is shown at once: an order may be waiting for it.
             let first_time = !has_caught_up && puller.is_caught_up();
             has_caught_up |= first_time;
             let due = chores.are_due();
             if due && chores.attend(link, &self.config.standing)? {
                 puller.acknowledge()?;
             }
+            if let (true, Some(skew)) = (due, chores.skew()) {
+                self.tell_skew(skew, watch);
+            }
             if due || first_time {
                 let mut view = self.report(puller, before);
+                view.skew = chores.skew().or(view.skew);
                 if puller.is_caught_up() {
                     view.state = "following";
                     view.trouble.clear();
                 }
             }
         }
-    }
-}
-
-/// The control connection of a pulling replica.
-struct Chores {
-    silence_max: Duration,
-    due_at: Instant,
-    heard_at: Instant,
-    beat_at: Instant,
-}
-
-impl Chores {
-    fn new(silence_max: Duration) -> Chores {
-        let now = Instant::now();
-        Chores { silence_max, due_at: now, heard_at: now, beat_at: now }
-    }
-
-    fn are_due(&mut self) -> bool {
-        let now = Instant::now();
-        let due = now >= self.due_at;
-        if due {
-            self.due_at = now + CHORES;
-        }
-        due
-    }
-
-    /// Hear what the primary has said, and say that we are here once a second: then true.
-    fn attend(&mut self, link: &mut Link, standing: &Standing) -> Result<bool, LinkError> {
-        for _ in 0..MESSAGES_MAX {
-            match link.try_receive()? {
-                Some(Message::Heartbeat(upstream)) => {
-                    self.heard_at = Instant::now();
-                    standing.heard(upstream);
-                }
-                Some(other) => return Err(LinkError::OutOfPlace(other.name())),
-                None => break,
-            }
-        }
-        let silence = self.heard_at.elapsed();
-        if silence > self.silence_max {
-            return Err(LinkError::Silent(silence));
-        }
-        let due = Instant::now() >= self.beat_at;
-        if due {
-            link.send(&Message::Heartbeat(Distance::default()), Instant::now() + HANDSHAKE_WAIT_MAX)?;
-            self.beat_at = Instant::now() + HEARTBEAT;
-        }
-        Ok(due)
     }
 }

@@ -1,7 +1,7 @@
 //! One end of a control connection: whole messages over a TCP stream, each wait with a bound.
 //!
-//! The stream is non-blocking; waiting is done in a poll with a deadline. What has arrived and is no whole message yet is kept, up to the bound of
-//! a frame.
+//! The stream is non-blocking; a wait is a poll with a deadline. A message of which only a part has arrived is kept until the rest has; no more
+//! than one frame is ever kept.
 
 use super::wire::{FRAME_BYTES_MAX, LENGTH_BYTES, Message, Refusal, STRANGER_FRAME_BYTES_MAX, WireError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -23,16 +23,16 @@ pub struct Link {
 /// Why a control connection is over.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The system said so.
+    /// The system failed a call.
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The peer closed it.
     #[error("the peer closed the connection")]
     Closed,
-    /// Nothing, or not all, came in time.
+    /// No whole message came in time.
     #[error("the peer said nothing for {0:?}")]
     Silent(Duration),
-    /// What came is no message.
+    /// The bytes that came are no message.
     #[error("{0}")]
     Wire(#[from] WireError),
     /// The primary refused.

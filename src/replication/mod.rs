@@ -1,4 +1,4 @@
-//! Replicas: how one is admitted, pulls the primary's rings, applies them, and tells how far it is.
+//! Replication: how a replica is admitted, pulls the primary's log, applies it, and tells how far it has come.
 //!
 //! | file | what it is |
 //! | --- | --- |
@@ -10,28 +10,33 @@
 //! | [`node`] | this process's role, and orders that change it |
 //! | [`order`] | an order, as words and back |
 //! | [`change`] | carrying one out: promote, detach, replicate |
-//! | [`follow`] | the replica's side: connect, attach, pull, and again after a failure |
+//! | [`lineage`] | a primary of another lineage: refused, unless what is here may be discarded |
+//! | [`follow`] | the replica's side: connect, attach, pull; and begin again after a failure |
+//! | [`chores`] | its control connection while it pulls |
+//! | [`clock`] | how far apart the clocks of both hosts are |
 //! | [`admission`] | a replica that was admitted: can this store follow? |
 //! | [`attach`] | the replica's side of the handshake, and the choice of a fabric |
 //! | [`pull`] | the pull loop |
-//! | [`push`] | the same by WRITEs of the primary's |
+//! | [`push`] | the same where the primary moves the data, by one-sided WRITE |
 //! | [`resume`] | where a replica goes on |
 //! | [`ack`] | the ack slot |
 //! | [`board`] | who has applied what: the ack slots of all replicas of now |
 //! | [`standing`] | where this process stands in a chain |
 //! | [`retain`] | the log that is kept for a slow replica, and when it is let go |
 //! | [`pace`] | pauses between looks |
-//! | [`report`] | what is told to people |
+//! | [`report`] | the rows of `stats replication` |
 //!
-//! The primary's threads take no part in the data, unless a replica asks to be pushed to: a session thread wakes once a second for a heartbeat, and
-//! that is all.
+//! Unless a replica asks to be pushed to, no thread of the primary moves data: a replica's session thread there wakes once a second for a heartbeat.
 
 pub mod ack;
 pub mod admission;
 pub mod attach;
 pub mod board;
 mod change;
+mod chores;
+pub mod clock;
 pub mod follow;
+pub mod lineage;
 pub mod link;
 pub mod node;
 pub mod offer;
@@ -58,7 +63,7 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Default of `--replication-timeout`: silence after which the other side counts as gone.
 pub const SILENCE_SECONDS_DEFAULT: u64 = 10;
 
-/// What tells this host from others, as long as it runs: the kernel's boot id. Zeroes where there is none to be had.
+/// A number that only this host has, until it boots again: the kernel's boot id. Zeroes where the kernel tells none.
 fn host_id() -> [u8; 16] {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();

@@ -1,8 +1,8 @@
-//! This process's role: a primary, a replica that follows, a replica that follows nobody. Orders change it while it runs.
+//! This process's role: a primary, a replica that follows, or a replica that follows nobody. Orders change the role while the process runs.
 //!
-//! One thread, "replication-control", carries out one order at a time ([`super::change`]); while it does, others are turned away. It alone has
-//! the [`Following`](super::follow::Following), so there are never two that write to the store. What it does to clients goes through
-//! [`Clients`], for this layer does not know them.
+//! One thread, "replication-control", carries out one order at a time ([`super::change`]); an order that comes meanwhile is refused. Only that
+//! thread has the [`Following`](super::follow::Following), so the store never has two writers. It reaches clients through [`Clients`], because this
+//! layer does not know them.
 
 use super::admission::Admitted;
 use super::change::Role;
@@ -16,20 +16,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Longest wait for the thread's end; an order that waits for a peer may take longer.
+/// Longest wait for the thread to end. An order that waits for a peer may take longer; it is not waited for.
 const END_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The clients' side of a role.
 pub trait Clients: Send + Sync {
     /// Every turn of a worker that begins after this call takes writes.
     fn take_writes(&self);
-    /// Every turn of a worker that begins after this call refuses writes, and says where they belong: None where that is nowhere.
+    /// Every turn of a worker that begins after this call refuses writes, and names the primary to write to, if there is one.
     fn refuse_writes(&self, primary: Option<&str>);
 }
 
 /// What a node is made of.
 pub struct NodeConfig {
-    /// How to follow, whoever it is.
+    /// How to follow any primary.
     pub follow: FollowConfig,
     /// The clients' side.
     pub clients: Box<dyn Clients>,
@@ -40,7 +40,7 @@ pub struct NodeConfig {
 /// Why an order was not taken.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NotTaken {
-    /// One at a time.
+    /// Another order is under way.
     #[error("busy: {0} is under way")]
     Busy(&'static str),
     /// The process ends.
@@ -55,7 +55,7 @@ pub struct Node {
     told: Mutex<Told>,
 }
 
-/// What is told to others.
+/// What other threads see of the node.
 #[derive(Default)]
 struct Told {
     follow: Option<Arc<Follow>>,
@@ -88,7 +88,7 @@ impl Node {
         Ok(RunningNode { node, thread: Some(thread), ended })
     }
 
-    /// Take an order; what becomes of it is told by the rows.
+    /// Take an order. Its outcome is shown in the rows of `stats replication`.
     pub fn take(&self, order: Order) -> Result<(), NotTaken> {
         let mut told = self.told();
         if let Some(Ordered { name, outcome: Outcome::Running, .. }) = &told.ordered {
@@ -103,7 +103,7 @@ impl Node {
         Ok(())
     }
 
-    /// Whom it follows or has followed last, if it is a replica.
+    /// The following of now, or the last one; None in a primary.
     pub fn follow(&self) -> Option<Arc<Follow>> {
         self.told().follow.clone()
     }
@@ -141,7 +141,7 @@ impl Report for Node {
         let epochs = self.store.epochs();
         emit("epoch", &epochs.last().map_or("none".into(), |last| last.epoch.to_string()));
         emit("epochs_known", &epochs.len().to_string());
-        // Copied out: the lock is the orders' as well.
+        // Copied out, because orders take the same lock.
         let (follow, ordered) = {
             let told = self.told();
             (told.follow.clone(), told.ordered.clone())

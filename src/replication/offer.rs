@@ -215,6 +215,10 @@ impl Offer {
         self.config.client_port
     }
 
+    pub(super) fn board(&self) -> &Board {
+        &self.config.board
+    }
+
     pub(super) fn silence_max(&self) -> Duration {
         self.config.silence_max
     }

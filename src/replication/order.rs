@@ -1,4 +1,4 @@
-//! Orders that change a process's role while it runs: what is asked for, as words and back, and what has become of the last one.
+//! Orders that change a process's role while it runs: their text form, both ways, and the outcome of the last one.
 
 use super::REPLICAS_MAX;
 use std::fmt;
@@ -11,28 +11,32 @@ pub enum Order {
     Promote {
         /// Their replication ports, HOST:PORT.
         gather: Vec<String>,
-        /// Even if some shards have nothing: what others have of those is lost.
+        /// Even if some shards have nothing here. What other replicas have in those shards is then lost.
         incomplete: bool,
     },
-    /// Follow nobody; serve what is there.
+    /// Follow nobody, and serve what this replica has.
     Detach,
     /// Follow the primary whose replication port this is.
     Replicate {
         /// HOST:PORT.
         primary: String,
+        /// Even if the primary is of another lineage. All data of this server is then given up.
+        discard: bool,
     },
 }
 
-/// No address: it has no port.
+/// A word before the addresses. It cannot be taken for one, because it has no port.
 const INCOMPLETE: &str = "incomplete";
+/// The same.
+const DISCARD: &str = "discard";
 
 /// Why an order makes no sense.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BadOrder {
-    /// None of them.
-    #[error("usage: replication promote [incomplete] [HOST:PORT ...] | detach | replicate HOST:PORT")]
+    /// No order that there is.
+    #[error("usage: replication promote [incomplete] [HOST:PORT ...] | detach | replicate [discard] HOST:PORT")]
     Usage,
-    /// No address of a port.
+    /// An address without a port.
     #[error("\"{0}\" has no port: write HOST:PORT, a --replication port")]
     NoPort(String),
     /// More than there can be.
@@ -46,13 +50,15 @@ impl Order {
         let mut words = words.split_ascii_whitespace().peekable();
         let name = words.next();
         let incomplete = name == Some("promote") && words.next_if_eq(&INCOMPLETE).is_some();
+        let discard = name == Some("replicate") && words.next_if_eq(&DISCARD).is_some();
         let addresses: Vec<String> = words.map(with_port).collect::<Result<_, _>>()?;
         match (name, addresses.len()) {
             (Some("promote"), 0..=REPLICAS_MAX) => Ok(Order::Promote { gather: addresses, incomplete }),
             (Some("promote"), _) => Err(BadOrder::TooMany),
             (Some("detach"), 0) => Ok(Order::Detach),
             (Some("replicate"), 1) => {
-                addresses.into_iter().next().map(|primary| Order::Replicate { primary }).ok_or(BadOrder::Usage)
+                let primary = addresses.into_iter().next();
+                primary.map(|primary| Order::Replicate { primary, discard }).ok_or(BadOrder::Usage)
             }
             _ => Err(BadOrder::Usage),
         }
@@ -80,13 +86,18 @@ impl fmt::Display for Order {
                 &gather[..]
             }
             Order::Detach => &[],
-            Order::Replicate { primary } => std::slice::from_ref(primary),
+            Order::Replicate { primary, discard } => {
+                if *discard {
+                    write!(f, " {DISCARD}")?;
+                }
+                std::slice::from_ref(primary)
+            }
         };
         addresses.iter().try_for_each(|address| write!(f, " {address}"))
     }
 }
 
-/// The address of a port, HOST:PORT. A name that means nothing now may do so later; a port that is missing will not come.
+/// Check that `text` is HOST:PORT. The host is not resolved here: its name may come to exist later.
 pub fn with_port(text: &str) -> Result<String, BadOrder> {
     let port = text.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
     match port {
@@ -95,14 +106,14 @@ pub fn with_port(text: &str) -> Result<String, BadOrder> {
     }
 }
 
-/// What has become of an order.
+/// The outcome of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It is under way.
     Running,
-    /// Done: what that means, in words.
+    /// It was carried out; what was done, in words.
     Done(String),
-    /// Nothing has changed, or what has is said.
+    /// It failed, and why. Either nothing has changed, or the words say what has.
     Failed(String),
 }
 
@@ -111,14 +122,14 @@ pub enum Outcome {
 pub struct Ordered {
     /// Which.
     pub name: &'static str,
-    /// What has become of it.
+    /// Its outcome.
     pub outcome: Outcome,
     /// How long it took, once it is over.
     pub took: Duration,
 }
 
 impl Ordered {
-    /// Its rows; those of no order where there was none.
+    /// Its rows. Without an order they say `none`.
     pub fn rows(ordered: Option<&Ordered>, emit: &mut dyn FnMut(&str, &str)) {
         let Some(Ordered { name, outcome, took }) = ordered else {
             emit("order", "none");
@@ -148,10 +159,14 @@ mod tests {
             "promote incomplete a:1",
             "detach",
             "replicate [::1]:65535",
+            "replicate discard a:1",
         ] {
             assert_eq!(Order::parse(text).unwrap().to_string(), text);
         }
-        assert_eq!(Order::parse(" replicate   a:1 ").unwrap(), Order::Replicate { primary: "a:1".into() });
+        assert_eq!(
+            Order::parse(" replicate   a:1 ").unwrap(),
+            Order::Replicate { primary: "a:1".into(), discard: false }
+        );
     }
 
     #[test]
@@ -163,6 +178,9 @@ mod tests {
             ("detach a:1", BadOrder::Usage),
             ("replicate", BadOrder::Usage),
             ("replicate a:1 b:2", BadOrder::Usage),
+            ("replicate discard", BadOrder::Usage),
+            ("replicate a:1 discard", BadOrder::NoPort("discard".into())),
+            ("detach discard", BadOrder::NoPort("discard".into())),
             ("promote a:1 incomplete", BadOrder::NoPort("incomplete".into())),
             ("replicate a", BadOrder::NoPort("a".into())),
             ("replicate a:0", BadOrder::NoPort("a:0".into())),

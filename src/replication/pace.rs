@@ -1,13 +1,13 @@
-//! How long a replica waits between two looks at its primary. Where nothing moves: first not at all, then a little, then longer. Where little
-//! moves, a little as well: else a trickle of writes would cost a core.
+//! How long a replica waits between two looks at its primary. If nothing has changed, it first looks again at once, then pauses, longer each time. If
+//! little has changed, it pauses shortly as well: otherwise a few writes a second would keep a core busy.
 
 use std::time::Duration;
 
-/// Looks without a pause after the last thing that moved: about the time of a few dozen requests over shared memory.
+/// Looks without a pause after the last change. Over shared memory they take as long as a few dozen requests.
 const SPINS: u32 = 64;
-/// The first pause, and the one after little was applied. A sleep takes some 50 us more.
+/// The first pause, and the one after little was applied. The kernel adds some 50 us to each.
 const PAUSE_MIN: Duration = Duration::from_micros(20);
-/// With so much backlog there is no pause: a piece of its own for each READ.
+/// With at least so much left to read there is no pause.
 const BACKLOG_BYTES: u64 = 64 << 10;
 
 /// See the module.

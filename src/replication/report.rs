@@ -1,5 +1,6 @@
-//! What replication tells of itself: one set of names for `stats`, `remora ctl` and the log.
+//! The rows of `stats replication`: the same names in `stats` and in `remora ctl`.
 
+use super::clock::Skew;
 use super::pull::{Counts, Lag};
 use super::standing::Distance;
 use std::net::SocketAddr;
@@ -20,15 +21,15 @@ pub struct ReplicaView {
     pub mode: &'static str,
     /// `joining` or `following`.
     pub state: &'static str,
-    /// Committed here and not applied there, now.
+    /// Bytes that are committed at the primary and not yet applied at the replica.
     pub lag_bytes: u64,
-    /// By its own account, at its last ack.
+    /// How long it has been behind, as it said in its last acknowledgement.
     pub lag_microseconds: u64,
     /// Ring bytes that it has read.
     pub pulled_bytes: u64,
     /// Ring bytes that were written to it, where data is pushed.
     pub pushed_bytes: u64,
-    /// Bytes a second, since the last look of this primary's at it.
+    /// Bytes a second since the last time that these numbers were asked for.
     pub bytes_per_second: u64,
     /// Records that it has applied.
     pub records: u64,
@@ -72,8 +73,10 @@ pub struct FollowView {
     pub lag_bytes: u64,
     /// Behind, in time.
     pub lag_microseconds: u64,
-    /// From the root of the chain, by what each link says of itself.
+    /// Distance from the root of the chain: the sum of what each link has measured.
     pub distance: Distance,
+    /// The primary's clock less this host's, once it was measured.
+    pub skew: Option<Skew>,
     /// Counted over all channels.
     pub counts: Counts,
     /// Times that it was admitted.
@@ -127,6 +130,9 @@ impl FollowView {
         row("lag_total_bytes", &self.distance.lag_bytes);
         row("lag_total_us", &self.distance.lag_microseconds);
         row("depth", &self.distance.depth);
+        let of_skew = |text: fn(Skew) -> String| self.skew.map_or("unknown".into(), text);
+        row("clock_skew_ms", &of_skew(|skew| skew.milliseconds().to_string()));
+        row("clock_skew_precision_ms", &of_skew(|skew| skew.precision_milliseconds().to_string()));
         row("sessions", &self.sessions);
         row("failed_tries", &self.failed_tries);
         row("looks", &counts.looks);
@@ -142,7 +148,7 @@ impl FollowView {
         row("bad_records", &counts.bad_records);
     }
 
-    /// Take over where a puller stands; `before` is what earlier channels counted.
+    /// Take over what a puller has counted. `before` is what earlier sessions counted.
     pub fn set(&mut self, before: &Counts, now: &Counts, lag: Lag) {
         self.counts = before.plus(now);
         self.lag_bytes = lag.bytes;

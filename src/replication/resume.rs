@@ -1,19 +1,19 @@
-//! Where a replica goes on: pure. A cursor is worth something only if every record before it was the primary's as well; the history of epochs
-//! says up to where that is so.
+//! Where a replica goes on. Pure. A replica can go on from its cursor only if the primary's log has the same records below it; the history of epochs
+//! tells up to where that is so.
 //!
-//! Of one epoch there is one writer, so at equal positions of one epoch stand equal bytes, whoever has them. A replica may therefore be *ahead*
-//! of whom it follows (a fellow replica that lags): it waits there until the other has come so far. It has diverged only where a later epoch
-//! began before its cursor.
+//! An epoch has one writer, so two logs have the same bytes at the same position of the same epoch. A replica may be *ahead* of the server that it
+//! follows (a replica that lags more): it then waits until that server has come as far. A replica has diverged only if a later epoch began before its
+//! cursor.
 
 use crate::base::epoch::Epoch;
 use crate::store::{EpochStart, NOT_BEGUN};
 
-/// What a control line shows.
+/// What a shard's control line says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line {
     /// The epoch of what is appended now.
     pub epoch: Epoch,
-    /// Up to where records are complete.
+    /// Records below this position are complete.
     pub committed: u64,
     /// The oldest byte still valid.
     pub tail: u64,
@@ -31,16 +31,16 @@ pub enum Resume {
 /// Why a shard begins anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// It has nothing yet.
+    /// The shard has nothing yet.
     Joins,
-    /// The primary has given up what would come next: the replica was away, or too slow, for longer than the ring lasts.
+    /// The primary has overwritten the next record already: the replica was away, or too slow, for too long.
     Overrun,
-    /// It has records that this primary never had.
+    /// The shard has records that this primary never had.
     Diverged,
 }
 
-/// Decide for shard `shard`, whose last epoch is `epoch` (None: it has nothing) and which has applied everything below `cursor`.
-/// `history` is the primary's.
+/// Decide for shard `shard`. `epoch` is the epoch of its last record (None: it has none), `cursor` the position below which it has applied
+/// everything, `history` the primary's.
 pub fn resume(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor: u64, line: &Line) -> Resume {
     let Some(epoch) = epoch else {
         return Resume::Begin(Why::Joins);
@@ -54,26 +54,28 @@ pub fn resume(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor
     }
 }
 
-/// Whether it cannot be told what a log of `epoch` has just below `cursor`, where a slab begins and a later epoch, too: before that epoch's record
-/// stands a pad of the older epoch, if there was room for one; but something else of the same length may stand there in a log that went another way.
+/// Whether the bytes just below `cursor` may differ although no position says so. That is possible where a slab and a later epoch both begin at
+/// `cursor`: the primary's log may have a pad of the older epoch there, and a log that went another way may have a record of the same length.
 pub fn is_doubtful(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor: u64) -> bool {
     let begins = |start: &EpochStart| start.begins[shard] == cursor;
     epoch.is_some_and(|epoch| history.iter().any(|start| start.epoch.follows(epoch) && begins(start)))
 }
 
-/// Whether a log that is in `epoch` at `cursor` has bytes that the primary's has not, and will not have.
+/// Whether a log that is in `epoch` at `cursor` has bytes that the primary's log does not have and never will.
 pub fn has_diverged(history: &[EpochStart], shard: usize, epoch: Epoch, cursor: u64, line: &Line) -> bool {
     let Some(at) = history.iter().position(|start| start.epoch == epoch) else { return true };
-    // Of all that came later, not only the next: who was promoted had perhaps not come to that one in this shard.
+    // Of all later epochs, not only of the next: a promoted replica may have skipped the next one in this shard.
     let common_until = history[at + 1..].iter().map(|start| start.begins[shard]).min().unwrap_or(NOT_BEGUN);
     if history[at].begins[shard] != NOT_BEGUN {
         return cursor > common_until;
     }
-    // It has not come to this epoch here: it went another way, unless it is a replica itself, and is still to come.
+    // The primary's log has no record of this epoch in this shard. Either it went another way, or the primary is a replica that has not come so far
+    // yet.
     common_until != NOT_BEGUN || cursor <= line.committed
 }
 
-/// Up to where a log that is in `epoch` has the primary's bytes, once it has diverged; 0 where the primary knows nothing of that epoch.
+/// The position up to which a log that is in `epoch`, and has diverged, has the same bytes as the primary's; 0 if the primary does not know that
+/// epoch.
 pub fn parted_at(history: &[EpochStart], shard: usize, epoch: Epoch) -> u64 {
     let Some(at) = history.iter().position(|start| start.epoch == epoch) else { return 0 };
     history[at + 1..].iter().map(|start| start.begins[shard]).min().unwrap_or(0)

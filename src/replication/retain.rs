@@ -1,24 +1,26 @@
-//! `--replica-retain`: what a slow replica costs. While a replica is at most so many bytes behind in all, reclaim does not pass it: writers that
-//! find no room wait. It is let go as soon as it is further behind, or has kept a shard's reclaim waiting for too long, so that no write fails for
-//! its sake; and counts again once it has come close again.
+//! `--replica-retain BYTES`: keep the log that a slow replica has not read yet. While a replica is at most so many bytes behind, reclaim does not
+//! give up log that it lacks; writers that find no room wait. The replica is *let go* as soon as it is further behind, or reclaim of a shard has
+//! waited for it for too long, so that no write fails because of it. Once it has come close again, its log is kept again.
 //!
-//! Asked by [`crate::store::retain`], with a shard's lock held, only where a tail is about to pass what was let go before.
+//! Asked by [`crate::store::retain`], with a shard's lock held, only where a tail is about to pass what was let go before. Nothing is logged there:
+//! the replica's session tells it afterwards ([`Teller`]).
 
 use super::ack::{Summary, applied};
-use super::board::{Board, Kept};
+use super::board::{Board, Kept, LetGo};
 use crate::base::limits::PARK_MILLISECONDS_MAX;
 use crate::store::{Store, TailGuard};
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-/// For so long a replica may keep reclaim of a shard waiting, in which the tail moves by less than two of the largest records. A parked write
-/// sees two such spans at most.
+/// Reclaim of a shard waits at most so long for a replica while the tail moves by less than two of the largest records. A parked write sees two such
+/// spans at most.
 const HOLD_MICROSECONDS_MAX: u64 = 2_000_000;
 const _: () = assert!(2 * HOLD_MICROSECONDS_MAX < PARK_MILLISECONDS_MAX * 1000);
-/// Between two questions in a row, no more of the time counts as waiting: workers ask in each turn while somebody waits for room.
+/// Of the time between two questions at most so much counts as waiting. Workers ask in each turn while a writer waits for room.
 const QUESTION_MICROSECONDS_MAX: u64 = 100_000;
-/// Let go ahead where no replica needs the tail, so that reclaim asks once for so many bytes.
+/// Where no replica needs the tail, reclaim is allowed so many bytes more, so that it asks less often.
 const STRIDE_BYTES: u64 = 64 << 10;
 
 /// See the module.
@@ -26,7 +28,7 @@ pub struct Retain {
     board: Arc<Board>,
     store: Weak<Store>,
     bytes: u64,
-    /// A replica that lets the tail move by so much within the time is slow, and not stuck.
+    /// A replica for which the tail moves by so much within the time is slow, but not stuck.
     progress_bytes: u64,
     begun_at: Instant,
 }
@@ -58,7 +60,7 @@ impl Retain {
         assert!(store.set_tail_guard(&guard), "a store is retained once");
     }
 
-    /// What a replica lacks in all shards.
+    /// Bytes that a replica lacks, over all shards.
     fn behind_bytes(store: &Store, kept: &Kept) -> u64 {
         let missing = |(shard, line): (usize, &crate::store::shard::Shard)| {
             let line = line.control();
@@ -69,31 +71,29 @@ impl Retain {
 
     /// A replica that was let go has passed what it lacked then, and is close: it counts again.
     fn take_back(&self, store: &Store, kept: &Kept) {
-        let Some((shard, position)) = kept.let_go() else { return };
+        let Some((shard, position)) = kept.let_go().place else { return };
         if applied(kept.ack.words(), shard) >= position && Retain::behind_bytes(store, kept) <= self.bytes / 2 {
             kept.take_back();
-            log::info!("replica of session {} is close again: its log is kept again", kept.session);
         }
     }
 
     /// Whether a replica that lacks log below `wanted` of a shard may keep it.
     fn keeps(&self, store: &Store, kept: &Kept, shard: usize, wanted: u64, now: u64) -> bool {
         if Summary::read(kept.ack.words()).epoch == 0 || applied(kept.ack.words(), shard) == 0 {
-            return false; // it joins: its own speed decides where it begins
+            return false; // it is joining, and begins wherever the tail is by then
         }
-        if kept.let_go().is_some() {
+        if kept.let_go().place.is_some() {
             return false;
         }
         let behind_bytes = Retain::behind_bytes(store, kept);
         let why = if behind_bytes > self.bytes {
-            format!("it is {behind_bytes} bytes behind, more than --replica-retain {}", self.bytes)
+            WhyLetGo::Behind { bytes: behind_bytes, bytes_max: self.bytes }
         } else if kept.hold(shard).is_too_long(wanted, now, self.progress_bytes) {
-            format!("writers have waited {HOLD_MICROSECONDS_MAX} us for it")
+            WhyLetGo::Stuck
         } else {
             return true;
         };
-        log::warn!("replica of session {} is let go, and will be overrun if it stays there: {why}", kept.session);
-        self.board.let_go(kept, shard, wanted);
+        self.board.let_go(kept, shard, wanted, why);
         false
     }
 }
@@ -119,12 +119,12 @@ impl TailGuard for Retain {
 }
 
 impl Hold {
-    /// Nobody waits.
+    /// Reclaim does not wait for this replica.
     fn rest(&self) {
         self.asked_at.store(0, Relaxed);
     }
 
-    /// Reclaim waits, and is to give up what is below `wanted`: has that been so for too long?
+    /// Reclaim waits to give up the log below `wanted`. Whether it has waited for too long.
     fn is_too_long(&self, wanted: u64, now: u64, progress_bytes: u64) -> bool {
         let begin = self.begin.load(Relaxed);
         if wanted < begin || wanted >= begin.saturating_add(progress_bytes) {
@@ -134,6 +134,52 @@ impl Hold {
         let asked_at = self.asked_at.swap(now, Relaxed);
         let since = if asked_at == 0 { 0 } else { now.saturating_sub(asked_at).min(QUESTION_MICROSECONDS_MAX) };
         self.waited.fetch_add(since, Relaxed) + since > HOLD_MICROSECONDS_MAX
+    }
+}
+
+/// Why the log is not kept for a replica any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhyLetGo {
+    /// It is too far behind.
+    Behind {
+        /// By so much.
+        bytes: u64,
+        /// More than this.
+        bytes_max: u64,
+    },
+    /// Writers have waited for it for too long.
+    Stuck,
+}
+
+impl fmt::Display for WhyLetGo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WhyLetGo::Behind { bytes, bytes_max } => {
+                write!(f, "it is {bytes} bytes behind, more than --replica-retain {bytes_max}")
+            }
+            WhyLetGo::Stuck => write!(f, "writers have waited {HOLD_MICROSECONDS_MAX} us for it"),
+        }
+    }
+}
+
+/// Tells in the log what has become of the log that is kept for one replica. Its session's thread looks once a second, and holds no lock.
+#[derive(Default)]
+pub(super) struct Teller {
+    times: u64,
+    is_let_go: bool,
+}
+
+impl Teller {
+    /// Tell what has changed since the last look.
+    pub fn look(&mut self, board: &Board, session: u64) {
+        let Some(LetGo { place, why, times }) = board.let_go_of(session) else { return };
+        if let (true, Some(why)) = (times > self.times, why) {
+            log::warn!("replica of session {session} is let go, and will be overrun if it stays there: {why}");
+        }
+        if place.is_none() && (self.is_let_go || times > self.times) {
+            log::info!("replica of session {session} is close again: its log is kept again");
+        }
+        (self.times, self.is_let_go) = (times, place.is_some());
     }
 }
 

@@ -1,14 +1,16 @@
-//! One replica at its primary: from a stranger's connection to a channel that stands, then heartbeats until one side ends it.
+//! One replica at its primary: the handshake, the data channel, then heartbeats until one side ends the connection.
 //!
-//! The order of things is what keeps others out: nothing is told to a peer before it has proved itself; a replica that comes back has its old
-//! channel destroyed before it is given a new one; the channel is destroyed before anything else is undone.
+//! Three rules keep peers from reading what they may not. A peer is told nothing before it has proved itself. When a replica comes back, its old
+//! channel is destroyed before it gets a new one. When a session ends, its channel is destroyed first.
 
+use super::clock::Clocks;
 use super::link::{Link, LinkError};
 use super::offer::{Admission, Held, Offer};
 use super::push::pushing::Pushing;
+use super::retain::Teller;
 use super::secret::{Side, random};
 use super::standing::{DEPTH_MAX, Distance};
-use super::wire::{Join, Message, Refusal, VERSION, Welcome};
+use super::wire::{Beat, Join, Message, Refusal, VERSION, Welcome};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use crate::fabric::{FabricError, GrantState, Invitation, Kind, Token};
 use std::net::TcpStream;
@@ -18,7 +20,7 @@ use std::time::Instant;
 /// Fabrics that a replica may try in one session.
 const CHOICES_MAX: usize = 8;
 
-/// Why a session has no place any more.
+/// Why a session has lost its place.
 const LOST: &str = "another connection of this replica has taken its place, or this server has become the primary";
 
 /// Why a session ended.
@@ -30,7 +32,7 @@ pub enum SessionError {
     /// The data channel.
     #[error("{0}")]
     Fabric(#[from] FabricError),
-    /// We refused, and said so.
+    /// This side refused the peer, and told it why.
     #[error("refused: {1}")]
     Refused(Refusal, String),
     /// The kernel gave no random bytes, or the socket could not be set up.
@@ -38,7 +40,7 @@ pub enum SessionError {
     System(#[from] std::io::Error),
 }
 
-/// Serve one peer until it is over, and say why it is.
+/// Serve one peer until the connection is over. Returns why it is.
 pub fn serve(offer: &Offer, stream: TcpStream) -> SessionError {
     let mut link = match Link::new(stream) {
         Ok(link) => link,
@@ -69,10 +71,13 @@ fn run(offer: &Offer, link: &mut Link) -> Result<std::convert::Infallible, Sessi
         }
         error => error,
     })?;
-    follow(offer, link, &admission)
+    let mut teller = Teller::default();
+    let ended = follow(offer, link, &admission, &mut teller);
+    teller.look(offer.board(), admission.session());
+    ended
 }
 
-/// From a stranger to a replica whose channel stands.
+/// The handshake, up to a connected data channel.
 fn handshake<'o>(offer: &'o Offer, link: &mut Link) -> Result<Admission<'o>, SessionError> {
     let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
     authenticate(offer, link, deadline)?;
@@ -124,7 +129,7 @@ fn authenticate(offer: &Offer, link: &mut Link, deadline: Instant) -> Result<(),
     Ok(())
 }
 
-/// How far from the root this process is, if there may be others below it.
+/// How far from the root this process is. Refuses if the chain may get no longer.
 fn place_below(offer: &Offer) -> Result<Distance, SessionError> {
     let distance = offer.standing().distance();
     if distance.depth >= DEPTH_MAX {
@@ -149,10 +154,10 @@ fn welcome(offer: &Offer, join: &Join) -> Welcome {
     }
 }
 
-/// Grants, until the replica says that one of them stands.
+/// Grant data channels, until the replica says that it has connected one.
 fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<(), SessionError> {
     for _ in 0..CHOICES_MAX {
-        // As long as it takes the replica to try a fabric and to choose another.
+        // The replica may try a fabric in this time, fail, and choose another.
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
         match next(link, deadline)? {
             Message::Choose(kind) => {
@@ -199,11 +204,11 @@ fn hold(admission: &Admission<'_>, held: Held) -> Result<(), SessionError> {
     refused(Refusal::Replaced, LOST)
 }
 
-/// The next message that is no heartbeat.
+/// The next message other than a heartbeat.
 fn next(link: &mut Link, deadline: Instant) -> Result<Message, LinkError> {
     loop {
         match link.receive(deadline)? {
-            // There are always more where heartbeats come without an end.
+            // A peer that sends heartbeats without an end is cut off at the deadline.
             Message::Heartbeat(_) if Instant::now() < deadline => {}
             Message::Heartbeat(_) => return Err(LinkError::OutOfPlace("nothing but Heartbeat")),
             message => return Ok(message),
@@ -212,20 +217,30 @@ fn next(link: &mut Link, deadline: Instant) -> Result<Message, LinkError> {
 }
 
 /// Heartbeats both ways, until one side ends it.
-fn follow(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<std::convert::Infallible, SessionError> {
-    let mut heard_at = Instant::now();
+fn follow(
+    offer: &Offer,
+    link: &mut Link,
+    admission: &Admission<'_>,
+    teller: &mut Teller,
+) -> Result<std::convert::Infallible, SessionError> {
+    let (mut heard_at, mut clocks) = (Instant::now(), Clocks::start());
     loop {
         let beat_at = Instant::now() + HEARTBEAT;
         let distance = place_below(offer)?;
-        link.send(&Message::Heartbeat(distance), beat_at)?;
+        link.send(&Message::Heartbeat(Beat { distance, stamp: clocks.stamp() }), beat_at)?;
         while Instant::now() < beat_at {
             match link.receive(beat_at) {
-                Ok(Message::Heartbeat(_)) => heard_at = Instant::now(),
+                Ok(Message::Heartbeat(beat)) => {
+                    heard_at = Instant::now();
+                    // The replica shows the skew itself. This side only needs the stamp, to answer it.
+                    let _ = clocks.heard(&beat.stamp);
+                }
                 Ok(other) => return out_of_place(&other),
                 Err(LinkError::Silent(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        teller.look(offer.board(), admission.session());
         if offer.is_ending() {
             return refused(Refusal::Ending, "the primary is ending");
         }

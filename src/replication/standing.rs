@@ -1,15 +1,16 @@
-//! Where this process stands in a chain: who it is, how many replicas are above it, and how far behind the root it is, end to end. Its follower
-//! fills in what it hears; its sessions tell it to those below, once a second.
+//! Where this process stands in a chain of replicas: its own number, how many links it is away from the root, and how far behind the root it is. (The
+//! *root* is the server that takes writes; each replica *above* this one is nearer to the root.) The thread that follows writes what it hears from
+//! above; sessions tell it to the replicas below, once a second.
 //!
-//! Sums of what each link measures of itself. While nothing is heard from above, time passes all the same, and so it counts as lag.
+//! The lag is the sum of what each link has measured. Time in which nothing was heard from above counts as lag.
 
 use super::HEARTBEAT;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// Replicas in a row. More is a mistake, or a circle: in one, each is below itself, and the depth that is told grows until it reaches this.
+/// Replicas in a row. A longer chain is a mistake, or a circle: in a circle the depth that each tells the next grows until it reaches this.
 pub const DEPTH_MAX: u32 = 16;
-/// What was heard at most so long ago is as of now: a heartbeat comes each second, and a busy host may delay one.
+/// A heartbeat that is at most so old counts as current. One comes each second, and a busy host may delay it.
 const FRESH: Duration = HEARTBEAT.saturating_mul(3);
 
 /// How far from the root; all zero at the root itself.
@@ -31,7 +32,7 @@ pub struct Standing {
     below: Mutex<Option<Below>>,
 }
 
-/// Whoever follows has one.
+/// What a process that follows knows.
 #[derive(Debug, Clone, Copy)]
 struct Below {
     upstream: Distance,
@@ -42,29 +43,29 @@ struct Below {
 }
 
 impl Standing {
-    /// Of the process that calls itself `replica` when it follows; at a root until it hears from above.
+    /// Of the process that calls itself `replica` when it follows. It counts as a root until it hears from above.
     pub fn new(replica: [u8; 16]) -> Standing {
         Standing { replica, below: Mutex::new(None) }
     }
 
-    /// Is that this process?
+    /// Whether `replica` is this process.
     pub fn is(&self, replica: &[u8; 16]) -> bool {
         self.replica == *replica
     }
 
-    /// What whom this process follows says of itself.
+    /// The server that this process follows has told its own distance.
     pub fn heard(&self, upstream: Distance) {
         let now = Instant::now();
         self.update(|below| Below { upstream, heard_at: now, ..below });
     }
 
-    /// How far behind whom it follows this process is.
+    /// This process is so far behind the server that it follows.
     pub fn measured(&self, lag_bytes: u64, lag: Duration) {
         let (lag_microseconds, measured_at) = (lag.as_micros() as u64, Instant::now());
         self.update(|below| Below { lag_bytes, lag_microseconds, measured_at, ..below });
     }
 
-    /// Who has heard nothing from above yet takes that for the root.
+    /// Before the first heartbeat, the server that is followed counts as the root.
     fn update(&self, change: impl FnOnce(Below) -> Below) {
         let mut below = self.below();
         let new = || {
@@ -75,7 +76,7 @@ impl Standing {
         *below = Some(change(below.unwrap_or_else(new)));
     }
 
-    /// It takes writes from now on.
+    /// This process takes writes from now on.
     pub fn be_root(&self) {
         *self.below() = None;
     }
@@ -118,7 +119,7 @@ mod tests {
         assert_eq!(standing.distance(), Distance::default(), "it follows nobody");
         standing.measured(100, Duration::from_millis(1));
         let to_root = Distance { depth: 1, lag_bytes: 100, lag_microseconds: 1000 };
-        assert_eq!(standing.distance(), to_root, "whom it follows counts as the root until he is heard");
+        assert_eq!(standing.distance(), to_root, "the server that is followed counts as the root until it is heard");
         standing.heard(Distance { depth: 2, lag_bytes: 1000, lag_microseconds: 70 });
         standing.measured(100, Duration::from_micros(5));
         assert_eq!(standing.distance(), Distance { depth: 3, lag_bytes: 1100, lag_microseconds: 75 });

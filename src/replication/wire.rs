@@ -1,10 +1,11 @@
-//! The control connection's messages, as bytes and back. Pure; what a peer sends is never trusted: each length is held against what has
-//! arrived and against a bound of its own before anything is made of it. docs/FORMATS.md draws them.
+//! The control connection's messages, as bytes and back. Pure. Nothing that a peer sends is trusted: each length is checked against what has
+//! arrived and against a bound before it is used. docs/FORMATS.md draws the messages.
 //!
 //! ```text
 //! frame:  length 4 (of what follows) | kind 1 | fields ...
 //! ```
 
+use super::clock::Stamp;
 use super::push::Invite;
 use super::standing::Distance;
 use crate::base::epoch::Epoch;
@@ -13,8 +14,8 @@ use crate::store::sizing::SHARDS_MAX;
 use crate::store::{EPOCHS_MAX, EpochStart, Geometry};
 
 /// The protocol spoken here. It grows with every change that an older side would misunderstand.
-pub const VERSION: u16 = 2;
-/// What every connection begins with, so that a stray client is told apart from an old replica.
+pub const VERSION: u16 = 3;
+/// Every connection begins with these bytes, so that a stray client is not taken for a replica of another version.
 pub const MAGIC: [u8; 8] = *b"remora\r\n";
 /// Bytes before a frame's kind.
 pub const LENGTH_BYTES: usize = 4;
@@ -32,7 +33,7 @@ pub const NONCE_BYTES: usize = 32;
 
 /// A random number, used once.
 pub type Nonce = [u8; NONCE_BYTES];
-/// What only who has the secret can make of two nonces.
+/// Computed from two nonces and the secret; nobody can compute it without the secret.
 pub type Proof = [u8; 32];
 
 /// Why a primary refuses a peer.
@@ -53,14 +54,14 @@ pub enum Refusal {
     Replaced = 6,
     /// The primary is ending.
     Ending = 7,
-    /// It would follow itself, at once or through others, or the chain is too long.
+    /// The replica would follow itself, directly or through others, or the chain would be too long.
     Circle = 8,
 }
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Replica: who is there?
+    /// Replica: the first message.
     Hello {
         /// Of the replica's protocol.
         version: u16,
@@ -93,18 +94,27 @@ pub enum Message {
     Join(Join),
     /// Primary: what there is to follow.
     Welcome(Welcome),
-    /// Replica: by this fabric, please.
+    /// Replica: grant a channel over this fabric.
     Choose(Kind),
-    /// Primary: then connect there.
+    /// Primary: connect to this.
     Grant(Invitation),
-    /// Whoever connected: the data channel stands.
+    /// The side that has connected the data channel: it is connected.
     Attached,
-    /// Either, once a second; with how far from the root the primary is, which may be a replica itself. A replica says zeroes.
-    Heartbeat(Distance),
-    /// Replica: connect there, please, and push.
+    /// Either, once a second.
+    Heartbeat(Beat),
+    /// Replica: connect to this inbox, and push.
     Invite(Invite),
-    /// Primary: it could not, and why. The replica may invite by another fabric.
+    /// Primary: it could not connect to the inbox, and why. The replica may offer another fabric.
     Declined(String),
+}
+
+/// What a heartbeat tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beat {
+    /// How far from the root the primary is, which may be a replica itself. A replica says zeroes.
+    pub distance: Distance,
+    /// The sender's clocks.
+    pub stamp: Stamp,
 }
 
 /// What a replica says of itself.
@@ -211,10 +221,13 @@ impl Message {
             Message::Choose(fabric) => out.push(*fabric as u8),
             Message::Grant(invitation) => put_invitation(out, invitation),
             Message::Attached => {}
-            Message::Heartbeat(distance) => {
+            Message::Heartbeat(Beat { distance, stamp }) => {
                 out.extend_from_slice(&distance.depth.to_le_bytes());
-                out.extend_from_slice(&distance.lag_bytes.to_le_bytes());
-                out.extend_from_slice(&distance.lag_microseconds.to_le_bytes());
+                for number in
+                    [distance.lag_bytes, distance.lag_microseconds, stamp.wall, stamp.sent, stamp.echo, stamp.held]
+                {
+                    out.extend_from_slice(&number.to_le_bytes());
+                }
             }
             Message::Invite(invite) => put_invite(out, invite),
             Message::Declined(words) => put_text(out, words),
@@ -366,7 +379,9 @@ fn read(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
         10 => Message::Attached,
         11 => {
             let (depth, lag_bytes, lag_microseconds) = (fields.u32()?, fields.u64()?, fields.u64()?);
-            Message::Heartbeat(Distance { depth, lag_bytes, lag_microseconds })
+            let distance = Distance { depth, lag_bytes, lag_microseconds };
+            let stamp = Stamp { wall: fields.u64()?, sent: fields.u64()?, echo: fields.u64()?, held: fields.u64()? };
+            Message::Heartbeat(Beat { distance, stamp })
         }
         12 => Message::Invite(read_invite(fields)?),
         13 => Message::Declined(fields.text()?),

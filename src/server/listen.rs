@@ -2,13 +2,17 @@
 //! unix socket that the workers share.
 //!
 //! SO_REUSEPORT would also let a second server of the same user take half of the connections of a first one, unnoticed.
-//! So the first socket of each address is bound without it, and fails when anyone listens there.
+//! So the first socket of each address is bound without it, and fails when anyone listens there. It also begins to listen
+//! without it, for between binding and listening time may pass, and a second server may have bound the same address.
+//!
+//! Binding takes the rights of the start; nobody can connect before [`Bound::listen`]. A server listens once it can answer:
+//! until then a connection is refused at once, so that health checks fail and clients try another server.
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,6 +81,19 @@ pub struct Listener {
     pub shared: bool,
 }
 
+/// Bound sockets, to which nobody can connect yet.
+pub struct Bound {
+    /// TCP addresses as bound.
+    pub tcp: Vec<SocketAddr>,
+    /// Unix socket's path, and the file that it had when it was bound.
+    pub unix: Option<(PathBuf, u64)>,
+    backlog: i32,
+    /// For each address a socket for each worker.
+    tcp_sockets: Vec<Vec<Socket>>,
+    unix_socket: Option<Socket>,
+    workers: usize,
+}
+
 /// Bound, listening sockets, ready to be served.
 pub struct Sockets {
     /// TCP addresses as bound.
@@ -87,27 +104,52 @@ pub struct Sockets {
     pub per_worker: Vec<Vec<Listener>>,
 }
 
-impl Sockets {
+impl Bound {
     /// Bind everything for `workers` workers.
-    pub fn bind(config: &ListenConfig, workers: usize) -> Result<Sockets, ListenError> {
-        let mut per_worker: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut tcp = Vec::new();
+    pub fn bind(config: &ListenConfig, workers: usize) -> Result<Bound, ListenError> {
+        let (mut tcp, mut tcp_sockets) = (Vec::new(), Vec::new());
         for wanted in &config.tcp {
-            let (address, sockets) = bind_tcp(*wanted, config.backlog, workers)?;
+            let (address, sockets) = bind_tcp(*wanted, workers)?;
+            tcp.push(address);
+            tcp_sockets.push(sockets);
+        }
+        let unix =
+            config.unix.as_ref().map(|path| bind_unix(path, config.unix_mode).map(|bound| (path.clone(), bound)));
+        let (unix, unix_socket) = match unix.transpose()? {
+            Some((path, (socket, file))) => (Some((path, file)), Some(socket)),
+            None => (None, None),
+        };
+        Ok(Bound { tcp, unix, backlog: config.backlog, tcp_sockets, unix_socket, workers })
+    }
+
+    /// Let clients connect. Fails where another server has come to listen at the same place since it was bound.
+    pub fn listen(self) -> Result<Sockets, ListenError> {
+        let mut per_worker: Vec<Vec<Listener>> = (0..self.workers).map(|_| Vec::new()).collect();
+        for (address, sockets) in self.tcp.iter().zip(self.tcp_sockets) {
+            listen_tcp(*address, &sockets, self.backlog)?;
             let name: Arc<str> = format!("tcp:{address}").into();
             for (listeners, socket) in per_worker.iter_mut().zip(sockets) {
-                listeners.push(Listener { socket: Arc::new(socket), name: name.clone(), shared: false });
+                let socket = Arc::new(OwnedFd::from(socket));
+                listeners.push(Listener { socket, name: name.clone(), shared: false });
             }
-            tcp.push(address);
         }
-        if let Some(path) = &config.unix {
-            let socket = Arc::new(bind_unix(path, config.unix_mode, config.backlog)?);
+        let unix = self.unix.map(|(path, file)| is_still(&path, file).map(|()| path)).transpose()?;
+        if let (Some(path), Some(socket)) = (&unix, self.unix_socket) {
+            socket.listen(self.backlog).map_err(|cause| ListenError::Unix { path: path.clone(), cause })?;
+            let socket = Arc::new(OwnedFd::from(socket));
             let name: Arc<str> = format!("unix:{}", path.display()).into();
             for listeners in &mut per_worker {
-                listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared: workers > 1 });
+                listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared: self.workers > 1 });
             }
         }
-        Ok(Sockets { tcp, unix: config.unix.clone(), per_worker })
+        Ok(Sockets { tcp: self.tcp, unix, per_worker })
+    }
+}
+
+impl Sockets {
+    /// Bind everything for `workers` workers, and listen.
+    pub fn bind(config: &ListenConfig, workers: usize) -> Result<Sockets, ListenError> {
+        Bound::bind(config, workers)?.listen()
     }
 
     /// The listeners' descriptors and names, once each: the first worker's stand for all.
@@ -119,23 +161,37 @@ impl Sockets {
     }
 }
 
-fn bind_tcp(wanted: SocketAddr, backlog: i32, count: usize) -> Result<(SocketAddr, Vec<OwnedFd>), ListenError> {
-    let failed = |cause: io::Error| match cause.kind() {
-        io::ErrorKind::AddrInUse => ListenError::PortInUse(wanted),
-        io::ErrorKind::PermissionDenied => ListenError::PortForbidden(wanted),
-        io::ErrorKind::AddrNotAvailable => ListenError::NotOurs(wanted),
-        _ => ListenError::Tcp { address: wanted, cause },
-    };
+fn bind_tcp(wanted: SocketAddr, count: usize) -> Result<(SocketAddr, Vec<Socket>), ListenError> {
+    let failed = |cause| tcp_error(wanted, cause);
     let first = tcp_socket(wanted, false).map_err(failed)?;
     let address = first.local_addr().map_err(failed)?.as_socket().unwrap_or(wanted);
     let mut sockets = vec![first];
     for _ in 1..count {
         sockets.push(tcp_socket(address, true).map_err(failed)?);
     }
-    for socket in &sockets {
-        socket.listen(backlog).map_err(failed)?;
+    Ok((address, sockets))
+}
+
+fn listen_tcp(address: SocketAddr, sockets: &[Socket], backlog: i32) -> Result<(), ListenError> {
+    let listen = || {
+        for (number, socket) in sockets.iter().enumerate() {
+            // The first one shares with nobody while it begins: whoever listens there already is another server.
+            socket.set_reuse_port(number > 0)?;
+            socket.listen(backlog)?;
+            socket.set_reuse_port(true)?;
+        }
+        Ok(())
+    };
+    listen().map_err(|cause| tcp_error(address, cause))
+}
+
+fn tcp_error(address: SocketAddr, cause: io::Error) -> ListenError {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => ListenError::PortInUse(address),
+        io::ErrorKind::PermissionDenied => ListenError::PortForbidden(address),
+        io::ErrorKind::AddrNotAvailable => ListenError::NotOurs(address),
+        _ => ListenError::Tcp { address, cause },
     }
-    Ok((address, sockets.into_iter().map(OwnedFd::from).collect()))
 }
 
 /// A bound socket. One that is not to share its port at first may share it from then on.
@@ -154,15 +210,25 @@ fn tcp_socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn bind_unix(path: &Path, mode: u32, backlog: i32) -> Result<OwnedFd, ListenError> {
+/// A bound socket, and the number of its file.
+fn bind_unix(path: &Path, mode: u32) -> Result<(Socket, u64), ListenError> {
     let failed = |cause: io::Error| ListenError::Unix { path: path.to_path_buf(), cause };
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(failed)?;
     socket.bind(&SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
     // Nobody can connect before listen(), so the permissions hold from the first connection on.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
-    socket.listen(backlog).map_err(failed)?;
-    Ok(socket.into())
+    let file = std::fs::symlink_metadata(path).map_err(failed)?.ino();
+    Ok((socket, file))
+}
+
+/// Whether `path` still names the file that was bound. To another server a socket that does not listen yet looks like one of a server that was
+/// killed; it may have replaced it.
+fn is_still(path: &Path, file: u64) -> Result<(), ListenError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.ino() == file => Ok(()),
+        _ => Err(ListenError::UnixInUse(path.to_path_buf())),
+    }
 }
 
 /// Remove what a server that was killed has left behind, and nothing else.

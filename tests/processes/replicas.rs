@@ -44,7 +44,8 @@ impl Site {
 
     /// A replica of it that has been admitted.
     fn replica(&self, primary: &Node, name: &str, mode: &str) -> Node {
-        let own = ["--replica-name", name, "--replication-mode", mode];
+        // It follows a primary that comes back empty.
+        let own = ["--replica-name", name, "--replication-mode", mode, "--replica-discard"];
         Node::replica(primary.port(), &[&own, &self.common()[..]].concat())
     }
 }

@@ -10,12 +10,15 @@
 //! | chain.rs | replicas of replicas |
 //! | chain_retain.rs | writers that wait for a slow replica |
 //! | restarts.rs | processes that die |
+//! | early.rs | a replica that is started before its primary |
+//! | lineage.rs | primaries of another lineage: a replica that holds data refuses them |
 //! | acks.rs | acknowledged writes |
 //! | push.rs | replicas that are pushed to |
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
 //! | within.rs | the same within this process, where turns and handshakes hang when told to |
+//! | unlocked.rs | nothing that holds a lock writes to the log |
 //! | orders.rs | what is refused of `remora ctl`, and in which words |
 //! | impostor.rs | a primary that lies, to a replica's process; tests/simulated/pull has lies for the pull loop alone, many times |
 
@@ -23,9 +26,11 @@ mod acks;
 mod chain;
 mod chain_retain;
 mod cuts;
+mod early;
 mod follow;
 mod impostor;
 mod joining;
+mod lineage;
 mod orders;
 mod push;
 mod restarts;
@@ -33,5 +38,6 @@ mod roles;
 mod secrets;
 mod stalls;
 mod strangers;
+mod unlocked;
 mod within;
 pub mod writers;

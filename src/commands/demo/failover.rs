@@ -86,7 +86,7 @@ fn switch_over(primary: &mut ServerProcess, next: &mut Replica, other: &mut Repl
     let promotion =
         next.order(&Order::Promote { gather: vec![other.replication()?.to_string()], incomplete: false })?;
     let promoted_at = Instant::now();
-    other.order(&Order::Replicate { primary: next.replication()?.to_string() })?;
+    other.order(&Order::Replicate { primary: next.replication()?.to_string(), discard: false })?;
     Ok(Times { killed_at, promoted_at, moved_at: Instant::now(), promotion })
 }
 

@@ -10,6 +10,7 @@ use crate::replication::admission::Admitted;
 use crate::replication::attach::{Identity, Joined};
 use crate::replication::board::Board;
 use crate::replication::follow::{FollowConfig, first_join};
+use crate::replication::lineage::Discard;
 use crate::replication::node::{Clients, Node, NodeConfig, RunningNode};
 use crate::replication::offer::{Offer, OfferConfig, Running};
 use crate::replication::order::{Order, with_port};
@@ -39,6 +40,9 @@ pub struct ReplicationArgs {
     /// Be a read-only replica of the primary whose replication port this is
     #[arg(long, value_name = "HOST:PORT")]
     pub replica_of: Option<String>,
+    /// Follow a primary of another lineage even where this replica holds data: a primary that was restarted empty then empties it, too
+    #[arg(long)]
+    pub replica_discard: bool,
     /// File with the secret that primary and replicas share: 16 to 1024 bytes, mode 0600
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
@@ -87,6 +91,7 @@ pub struct Plan {
     silence_max: Duration,
     data_port: u16,
     retain_bytes: u64,
+    discard: Discard,
     identity: Identity,
     board: Arc<Board>,
     standing: Arc<Standing>,
@@ -132,6 +137,7 @@ impl Plan {
             silence_max: Duration::from_secs(args.replication_timeout),
             data_port: args.replication_data_port,
             retain_bytes: args.replica_retain as u64,
+            discard: if args.replica_discard { Discard::Always } else { Discard::Never },
             board: Arc::default(),
             standing: Arc::new(Standing::new(replica)),
             identity: Identity { replica, name: args.replica_name.clone().unwrap_or_else(host_name) },
@@ -173,6 +179,7 @@ impl Plan {
             pause_max: self.pause_max,
             silence_max: self.silence_max,
             standing: self.standing.clone(),
+            discard: self.discard,
         }
     }
 

@@ -1,4 +1,4 @@
-//! A record that a piece's end has cut in two: its first part is kept until the next piece brings the rest.
+//! A record that is cut by the end of a piece: its first part is kept until the next piece brings the rest.
 
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 
@@ -25,12 +25,12 @@ impl Carry {
         self.words.len() >= self.wanted_words
     }
 
-    /// A whole record is there, as far as is known, and was not applied.
+    /// All bytes that were wanted are there, and the record was not applied yet.
     pub fn holds_record(&self) -> bool {
         !self.is_empty() && self.is_complete()
     }
 
-    /// Want so many bytes from the record's start. False if they are there already: then nobody knows what is missing.
+    /// Want so many bytes, counted from the record's start. False if they are there already: then the record is broken.
     pub fn want(&mut self, bytes: usize) -> bool {
         self.wanted_words = bytes.div_ceil(8);
         self.wanted_words > self.words.len()

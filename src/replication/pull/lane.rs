@@ -1,8 +1,8 @@
-//! One shard of a replica: the pieces of its ring that are on their way or wait to be applied, in order; what a look at the control line means for
-//! it; where it begins anew.
+//! One shard of a replica: the pieces of its ring that are being read or wait to be applied, in order; what follows from a look at the control line;
+//! where the shard begins anew.
 //!
-//! Invariants: pieces follow one another without a gap; a piece is applied once it has arrived and a look that was submitted behind it has, too;
-//! nothing below that look's tail is believed. `cursor + carry` is the position of the first word that was not consumed.
+//! Invariants: pieces follow one another without a gap. A piece is applied once it has arrived, and a look that was submitted after it has arrived as
+//! well. Bytes below that look's tail are not used. `cursor + carry` is the position of the first word that was not consumed.
 
 use super::carry::Carry;
 use super::line::{self, Shown};
@@ -58,7 +58,7 @@ pub struct Lane<'s> {
     known: Option<Epoch>,
     history: Vec<EpochStart>,
     state: State,
-    /// It has begun to follow, and that has not been told.
+    /// It has begun to follow since the last call of [`Lane::apply`].
     follows_anew: bool,
     /// It goes on from a position where it was before, or a record has been found where it began.
     proven: bool,
@@ -109,8 +109,8 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The epoch of what was applied last, if there is something to go on from. A beginning where no record was found is nothing; nor is what
-    /// was done by lines that the primary does not stand by.
+    /// The epoch of the record that was applied last; None if a later session cannot go on from here. It cannot where the shard has begun and no
+    /// record was found yet, nor after control lines that made no sense for too long.
     pub fn known(&self) -> Option<Epoch> {
         match self.state {
             _ if self.senseless > SENSELESS_LOOKS_MAX => None,
@@ -120,7 +120,7 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// Applied up to here; 0 where nothing of this primary's is here yet, or not any more.
+    /// Everything below this position is applied; 0 while the shard has nothing of this primary.
     pub fn applied(&self) -> u64 {
         if matches!(self.state, State::Follows) { self.follower.cursor() } else { 0 }
     }
@@ -192,7 +192,7 @@ impl<'s> Lane<'s> {
         Ok(Read { region, offset: place % self.slab_bytes, bytes, landing, tag })
     }
 
-    /// A piece's READ is done; the landing back if nobody waits for it any more.
+    /// A piece's READ is done. Returns the landing if the piece is not wanted any more.
     pub fn arrived(&mut self, number: u32, landing: Landing) -> Option<Landing> {
         match self.pieces.iter_mut().find(|piece| piece.number == number) {
             Some(piece) => {
@@ -204,7 +204,7 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// Since when a look has been here that was submitted behind a piece which is not: its READ is lost, if that lasts.
+    /// Since when a piece has been missing whose round's look has arrived. If that lasts, its READ is lost.
     pub fn overtaken_at(&self) -> Option<Instant> {
         self.pieces.iter().find_map(|piece| piece.overtaken_at)
     }
@@ -223,7 +223,7 @@ impl<'s> Lane<'s> {
             Shown::NothingYet => return Ok(()),
             Shown::Unknown(epoch) => return Err(PullError::EpochChanged(epoch)),
             Shown::BeganAnew(what, tail) => {
-                // What lives there below our own tail, we may never have had.
+                // Items that live there below this replica's tail may never have been here.
                 self.proven &= tail >= self.follower.tail();
                 return Err(PullError::BeganAnew { shard: self.shard, what });
             }
@@ -245,7 +245,7 @@ impl<'s> Lane<'s> {
         self.decide(&line, counts)
     }
 
-    /// What follows from a line that makes sense.
+    /// Decide what to do, by a line that makes sense.
     fn decide(&mut self, line: &Line, counts: &mut Counts) -> Result<(), PullError> {
         match self.state {
             State::New => match resume(&self.history, self.shard, self.known, self.follower.cursor(), line) {
@@ -272,15 +272,15 @@ impl<'s> Lane<'s> {
         Ok(())
     }
 
-    /// A replica that has been told of a new epoch, and has not yet dropped what it has beyond the old one's end, is no one to follow there; and
-    /// what was applied of that is to be decided upon again.
+    /// Whether this shard follows a log that is about to be dropped: the server above is a replica that knows of a new epoch, and still shows log
+    /// of the old one beyond its end. What was applied of that must be judged again.
     fn has_strayed(&self, line: &Line) -> bool {
         let newest = self.history.last().expect("a history has an epoch").epoch;
         let (epoch, cursor) = (self.follower.epoch(), self.follower.cursor());
         (line.epoch, epoch) != (newest, newest) && has_diverged(&self.history, self.shard, epoch, cursor, line)
     }
 
-    /// See [`is_doubtful`]. Where it is so, by chance, the shard is read again.
+    /// See [`is_doubtful`]. It is rare; the shard is then read again.
     fn is_doubtful(&self) -> bool {
         let cursor = self.follower.cursor();
         let at_slab_start = (cursor % self.ring_bytes).is_multiple_of(self.slab_bytes);
@@ -318,7 +318,7 @@ impl<'s> Lane<'s> {
                 State::Follows => {
                     moved |= self.feed(free, counts)?;
                     match self.pieces.front() {
-                        // With a whole record carried that has found no room, it is what comes back to that.
+                        // A whole record is carried and has found no room: the front piece stays, so that the record is tried again.
                         Some(piece) if piece.consumed * 8 < piece.bytes || self.carry.holds_record() => break,
                         Some(_) => self.drop_front(free),
                         None => break,
@@ -353,7 +353,7 @@ impl<'s> Lane<'s> {
     fn begin_at(&mut self, position: u64) -> bool {
         let epoch = epoch_at(&self.history, self.shard, position);
         let start = self.history.iter().find(|start| Some(start.epoch) == epoch);
-        // A history that does not reach back so far: the oldest that is known. Records that are older fail their check.
+        // Where the history does not reach back so far, take the oldest epoch that is known. Older records then fail their check.
         let start = start.unwrap_or(&self.history[0]);
         let begun = self.follower.begin_at(position, start.epoch, start.begins[self.shard]);
         if begun {
@@ -432,9 +432,10 @@ impl<'s> Lane<'s> {
 
     /// The next record, which ends at `end`, finds no room: give up what it needs. True if there is more room now.
     ///
-    /// When the primary appended that record it had given up just this, and what it had appended again of it is applied here. Beyond this, it may
-    /// have appended again, further on, what is given up here: a miss until that is applied, and for good if this replica is promoted before.
-    /// Where the primary evicts, an item may be missed anyway, and a little more is given up: each time costs a turn of every reader.
+    /// When the primary appended that record, it had given up just as much; what it had moved from there stands before the record, so it is applied
+    /// here already. Giving up more could lose items that the primary has moved to behind that record: they would be missing until they are
+    /// applied, and for good if this replica is promoted before. Where the primary evicts, an item may go missing anyway, so a little more is given
+    /// up, because each time costs a turn of every reader.
     fn make_room(&mut self, end: u64) -> bool {
         let Some(line) = self.line else { return false };
         let before = self.follower.room_until();
@@ -448,7 +449,7 @@ impl<'s> Lane<'s> {
         self.follower.room_until() > before
     }
 
-    /// What was read is not what the primary has published there. Read it once more, unless it is gone by then; a few times.
+    /// The record at the cursor has failed its check. Read it again, a few times at most.
     fn distrust(&mut self, why: BadRecord, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<(), PullError> {
         counts.bad_records += 1;
         let position = self.follower.cursor();
@@ -467,8 +468,8 @@ impl<'s> Lane<'s> {
         Ok(())
     }
 
-    /// Let go of what the primary had given up before an earlier look, once all that this look has shown is applied: what it had appended again
-    /// by then is here by now, so nothing that lives is missed in between.
+    /// Give up what the primary had given up before the last look but one, once all that the last look showed is applied. What the primary had
+    /// moved from there is applied by then, so no item is missing in between.
     fn give_up(&mut self) {
         if self.is_caught_up() && self.earlier_tail > self.follower.tail() {
             self.follower.give_up_below(self.earlier_tail, GIVE_UP_BYTES);

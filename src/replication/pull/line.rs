@@ -1,7 +1,7 @@
-//! What a control line shows, held against what it showed before. Pure.
+//! What a control line shows, compared with what it showed before. Pure.
 //!
-//! Of whoever is followed and goes on, each word only grows, and looks are taken in their order; so a word that is less than before is no
-//! torn reading. The other is a replica itself, and has begun anew somewhere else.
+//! While a log goes on, each word of its line only grows, and looks are judged in their order. So a word that is less than before is no torn read:
+//! the server that is followed is a replica itself, and has begun its log anew.
 
 use crate::base::epoch::Epoch;
 use crate::replication::resume::Line;
@@ -13,13 +13,13 @@ use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 pub enum Shown {
     /// A line that follows upon the last one.
     Line(Line),
-    /// Nothing so far: whom we follow has not begun this shard.
+    /// Nothing so far: the server that is followed has not begun this shard.
     NothingYet,
-    /// It is not the log that it was; how that was seen, and its tail now.
+    /// The log is another one now; how that was seen, and its tail.
     BeganAnew(&'static str, u64),
-    /// An epoch that is not known: the history has grown, or is another.
+    /// An epoch that is not in the history: it has grown, or is another lineage's.
     Unknown(Epoch),
-    /// No line that a store can have, and why. Of two moments perhaps: words are whole, lines need not be.
+    /// No store can have such a line, and why. The line may have changed while it was read: only single words are read whole.
     Senseless(&'static str),
 }
 

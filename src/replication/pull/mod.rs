@@ -7,12 +7,13 @@
 //! | [`carry`] | a record cut by a piece's end |
 //! | [`sizer`] | how long a piece is |
 //!
-//! A round is one batch of READs: pieces of several rings, then all control lines. READs are carried out in their order, so the lines that come
-//! with a piece are younger than the piece: what lies below their tail may have been overwritten while it was read, and is not believed; above
-//! it, nothing was. Then each record must prove itself all the same. Two rounds may be under way: while one is applied, the next is on its way.
+//! A round is one batch of READs: pieces of several rings, then all control lines. READs are carried out in their order, so the lines were read
+//! after the pieces of the same round. Bytes below the tail that a line shows may have been overwritten while they were read, and are not used;
+//! bytes above it were not. Each record must still prove itself by its checksum. Two rounds may be under way: while one is applied, the next is
+//! being read.
 //!
-//! [`Puller::step`] never waits longer than it is told, and knows time only by its clock ([`Puller::set_clock`]): with the simulated fabric a run is
-//! a function of its seed.
+//! [`Puller::step`] never waits longer than it is told, and takes the time only from its clock ([`Puller::set_clock`]). So with the simulated
+//! fabric a run depends on its seed alone.
 
 mod carry;
 mod lane;
@@ -35,9 +36,9 @@ const LANDING_BYTES: usize = 1 << 20;
 const ROUNDS_MAX: usize = 2;
 /// The tag of a look; pieces have shard and number.
 const LOOK: u64 = 1 << 63;
-/// Looks in a row at which a control line made no sense, before the primary is taken at its word that it is broken.
+/// After so many looks in a row at which a control line made no sense, the session ends. (A line may be read while it changes.)
 const SENSELESS_LOOKS_MAX: u32 = 1000;
-/// Times that the record at one position may fail its check, with the tail still below it, before the channel is given up.
+/// After a record at one position has failed its check so often, with the tail still below it, the session ends.
 const BAD_RECORDS_MAX: u32 = 3;
 
 /// Why pulling ended.
@@ -49,11 +50,12 @@ pub enum PullError {
     /// READs did not come back.
     #[error("{0} READs were not answered within {1:?}")]
     Stuck(usize, Duration),
-    /// The primary has begun an epoch that is not in the history that it told: ask it what happened.
+    /// The primary has begun an epoch that is not in the history that it told. Joining again tells the new history.
     #[error("the primary's epoch is now {0}")]
     EpochChanged(Epoch),
-    /// Who is followed, a replica itself, has begun its log anew. What is here is kept; where to go on is to be decided again.
-    #[error("shard {shard}: whom this replica follows has begun its log anew: {what}")]
+    /// The server that is followed is a replica itself, and has begun its log anew. This replica keeps what it has; joining again decides where it
+    /// goes on.
+    #[error("shard {shard}: the server that this replica follows has begun its log anew: {what}")]
     BeganAnew {
         /// Which.
         shard: usize,
@@ -68,7 +70,7 @@ pub enum PullError {
         /// In words.
         what: &'static str,
     },
-    /// What it published is broken.
+    /// A record that the primary has published is broken.
     #[error("shard {shard}: the record at position {position} failed its check {times} times: {why}")]
     BadRecord {
         /// Which.
@@ -101,9 +103,9 @@ pub struct Counts {
     pub overrun: u64,
     /// Shards that had diverged and began anew.
     pub diverged: u64,
-    /// Records that those had from where they parted, and that are gone.
+    /// Records that diverged shards had beyond the last position in common. They are gone.
     pub diverged_records: u64,
-    /// Bytes of log that those had from there on.
+    /// Bytes of log that diverged shards had beyond that position.
     pub diverged_bytes: u64,
     /// Records that failed their check.
     pub bad_records: u64,
@@ -137,12 +139,12 @@ impl Counts {
     }
 }
 
-/// Where things stand.
+/// How far behind a replica is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Lag {
     /// Committed at the last look, and not applied.
     pub bytes: u64,
-    /// How long there has been something not applied; zero when all of the last look is.
+    /// How long this replica has been behind; zero once it has applied all that the last look showed.
     pub time: Duration,
 }
 
@@ -183,7 +185,7 @@ pub struct Puller<'s> {
     done: Vec<Completion>,
     counts: Counts,
     heard_at: Instant,
-    /// Since when there has been something to apply.
+    /// Since when it has been behind.
     behind_since: Option<Instant>,
     silence_max: Duration,
     clock: fn() -> Instant,
@@ -206,7 +208,7 @@ impl<'s> Puller<'s> {
         let pieces = depth.saturating_sub(ROUNDS_MAX).max(1);
         let landing_bytes = LANDING_BYTES.min((geometry.ring_bytes as usize).next_multiple_of(4096));
         let free = (0..pieces).map(|_| channel.landing(landing_bytes)).collect::<Result<_, _>>()?;
-        // A queue that takes one READ at a time has one round, and either pieces or lines.
+        // A queue that takes one READ at a time has one round under way, of pieces or of lines.
         let looks = ROUNDS_MAX.min(depth);
         let free_lines = (0..looks).map(|_| channel.landing(lines_bytes)).collect::<Result<_, _>>()?;
         let slabs_per_shard = geometry.ring_bytes.div_ceil(geometry.slab_bytes) as u32;
@@ -327,7 +329,7 @@ impl<'s> Puller<'s> {
                 }
             }
         }
-        // Of two rounds under way, the second is for pieces: a look alone is worth nothing while another is on its way.
+        // A second round under way must bring pieces: a second look alone would show nothing that the first does not.
         if bytes == 0 && !self.rounds.is_empty() || self.under_way + self.batch.len() + 1 > depth {
             return self.submit(None, bytes);
         }

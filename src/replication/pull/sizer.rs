@@ -1,5 +1,5 @@
-//! How much is read in one round: what several round trips bring, so that the round trip hardly counts, and no more, so that what has arrived
-//! is applied while the next is on its way, and is still in the processor's cache by then. Pure.
+//! How much is read in one round. Pure. As much as arrives within several round trips, so that the wait for the first byte hardly counts. No more, so
+//! that a round is applied while it is still in the processor's cache and the next one is being read.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 pub const PIECE_BYTES_MIN: usize = 16 << 10;
 /// Pieces that a round's bytes are cut into, at least, where there is so much.
 const PIECES_PER_ROUND: usize = 8;
-/// A round is never planned for less: it has its look and its acks, however little it brings. As much stays in a second-level cache.
+/// The least that a round is planned for, because each round costs a look and acks. So much fits into a second-level cache.
 const ROUND_BYTES_MIN: usize = 256 << 10;
 /// Round trips that a round may take.
 const ROUND_TRIPS: u32 = 8;
@@ -43,14 +43,14 @@ impl Sizer {
     /// A round took `elapsed` and brought `bytes` bytes of rings; none: it was a look, and that is the round trip.
     pub fn observe(&mut self, bytes: usize, elapsed: Duration) {
         if bytes == 0 {
-            // The shortest of late: one that waited for the other side's processor says nothing about the way. It creeps up, for ways change.
+            // The shortest of the last ones: a longer one may have waited for the other side's processor. It creeps up, because the path may change.
             self.round_trip = elapsed.min(self.round_trip + self.round_trip / 64 + Duration::from_nanos(1));
             return;
         }
         let target = (self.round_trip * ROUND_TRIPS).max(ROUND_TIME_MIN);
         let fitting = bytes as u128 * target.as_nanos() / elapsed.as_nanos().max(1);
         let fitting = usize::try_from(fitting).unwrap_or(usize::MAX).clamp(ROUND_BYTES_MIN, self.round_bytes_max);
-        // A step at a time: one odd measurement must not throw it about.
+        // One step at a time, so that a single odd measurement changes little.
         if fitting >= 2 * self.round_bytes {
             self.round_bytes *= 2;
         } else if fitting * 2 <= self.round_bytes {

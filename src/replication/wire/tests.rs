@@ -28,7 +28,10 @@ fn examples() -> Vec<Message> {
         Message::Choose(Kind::Verbs),
         Message::Grant(invitation()),
         Message::Attached,
-        Message::Heartbeat(Distance { depth: 2, lag_bytes: 1 << 40, lag_microseconds: 1500 }),
+        Message::Heartbeat(Beat {
+            distance: Distance { depth: 2, lag_bytes: 1 << 40, lag_microseconds: 1500 },
+            stamp: Stamp { wall: 1_700_000_000_000_000, sent: 4, echo: 5, held: 6 },
+        }),
         Message::Invite(Invite {
             fabric: Kind::Shm,
             window_bytes: 1 << 20,

@@ -45,6 +45,8 @@ fn a_replica_that_stands_still_is_let_go_and_no_write_fails() {
             assert_eq!((rows["replicas_let_go"].as_str(), rows["replica_0_retain"].as_str()), ("1", "let_go"));
             assert_eq!(rows["replica_retain_bytes"], (4 << 20).to_string());
             assert!(longest >= Duration::from_secs(1), "a write has waited for it, but {longest:?} is all");
+            let said = std::iter::from_fn(|| primary.server.next_log_line()).find(|line| line.contains("is let go"));
+            assert!(said.as_ref().is_some_and(|line| line.contains("for it")), "its session says why: {said:?}");
         }
         wait_for_count(&replica, "shards_overrun", 1);
         in_sync(&primary, &[&replica]);

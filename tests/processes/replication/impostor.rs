@@ -9,10 +9,11 @@ use crate::support::refused;
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
 use remora::fabric::{ConnectOptions, Descriptor, Exporter, Invitation, Kind, Token, listen};
+use remora::replication::clock::Clocks;
 use remora::replication::link::{Link, LinkError};
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
-use remora::replication::wire::{Message, Welcome};
+use remora::replication::wire::{Beat, Message, Welcome};
 use remora::store::ring::{BIRTH, POSITION_MAX};
 use remora::store::{EpochStart, Geometry};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -31,6 +32,8 @@ struct Lie {
     says: Option<Message>,
     /// Heartbeats without an end instead.
     floods: bool,
+    /// By so many seconds its wall clock is ahead.
+    ahead_seconds: i64,
 }
 
 impl Lie {
@@ -44,6 +47,7 @@ impl Lie {
             invitation: Arc::new(|_| ()),
             says: None,
             floods: false,
+            ahead_seconds: 0,
         }
     }
 
@@ -111,13 +115,18 @@ fn serve(stream: TcpStream, exporter: &dyn Exporter, lie: &Lie, stopped: &Atomic
     (lie.invitation)(&mut invitation);
     link.send(&Message::Grant(invitation), soon)?;
     let Message::Attached = link.receive(soon)? else { panic!("a replica attaches") };
+    let mut clocks = Clocks::start();
     while !stopped.load(Relaxed) {
         if lie.floods {
             flood.pour()?;
             continue;
         }
-        link.send(lie.says.as_ref().unwrap_or(&Message::Heartbeat(Distance::default())), Instant::now() + LONG)?;
+        let mut stamp = clocks.stamp();
+        stamp.wall = stamp.wall.wrapping_add_signed(lie.ahead_seconds * 1_000_000);
+        let beat = Message::Heartbeat(Beat { distance: Distance::default(), stamp });
+        link.send(lie.says.as_ref().unwrap_or(&beat), Instant::now() + LONG)?;
         match link.receive(Instant::now() + Duration::from_millis(200)) {
+            Ok(Message::Heartbeat(beat)) => drop(clocks.heard(&beat.stamp)),
             Ok(_) | Err(LinkError::Silent(_)) => {}
             Err(error) => return Err(error),
         }
@@ -282,4 +291,34 @@ fn a_primary_that_never_stops_talking_is_followed_all_the_same() {
     }
     assert_eq!(replica.number("sessions"), 1);
     assert!(replica.server.resident_bytes() < RESIDENT_BYTES_MAX, "{}", replica.server.resident_bytes());
+}
+
+/// Where the clocks are 100 s apart, replicas judge expiries wrongly: that is shown, with how sure it is, and said once.
+#[test]
+fn clocks_that_are_apart_are_shown_and_warned_of() {
+    side_by_side(&[(100, "ahead of"), (-100, "behind")], |(ahead_seconds, words)| {
+        let impostor = Impostor::start(Lie { ahead_seconds, ..Lie::none() });
+        let replica = Node::replica(impostor.address, &["--fabric", "tcp"]);
+        let skew = wait_for_row(&replica, "clock_skew_ms", |skew| skew != "unknown");
+        let (skew, precision) = (skew.parse::<i64>().expect("a number"), replica.number("clock_skew_precision_ms"));
+        assert!(skew.abs_diff(ahead_seconds * 1000) <= precision + 1000, "{skew} ms, give or take {precision}");
+        let said = std::iter::from_fn(|| replica.server.next_log_line()).find(|line| line.contains("the clock of"));
+        let said = said.expect("it is in the log");
+        assert!(said.contains(words) && said.contains("NTP"), "{said}");
+    });
+}
+
+/// Two servers of one host have one clock: nothing to warn of.
+#[test]
+fn a_clock_that_is_right_is_shown_as_such() {
+    let primary = Node::primary(&[]);
+    let replica = Node::replica(primary.port(), &[]);
+    wait_until("the skew is as small as its measurement is good", || {
+        let [skew, precision] = ["clock_skew_ms", "clock_skew_precision_ms"].map(|name| replica.text(name));
+        match (skew.parse::<i64>(), precision.parse::<u64>()) {
+            (Ok(skew), Ok(precision)) if skew.unsigned_abs() <= precision => Ok(()),
+            _ => Err(format!("{skew} give or take {precision}")),
+        }
+    });
+    assert!(!primary.rows().contains_key("clock_skew_ms"));
 }

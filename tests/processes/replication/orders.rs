@@ -52,18 +52,20 @@ fn a_primary_that_cannot_follow_stays_a_primary() {
     assert_eq!(primary.client().get("mine").as_deref(), Some(&b"2"[..]));
 }
 
-/// A server that was started without a word of replication follows whom it is told, and gives up what it had.
+/// A server that was started without a word of replication follows whom it is told; what it had it gives up only if it is told that, too.
 #[test]
 fn any_server_laid_out_alike_becomes_a_replica() {
     let primary = Node::primary(&["-m", "16"]);
     assert_eq!(primary.client().set("theirs", b"1"), "STORED");
     let plain = Node::plain(&["-m", "16"]);
     assert_eq!(plain.client().set("own", b"1"), "STORED");
-    ctl(&plain, &["replicate", &primary.port().to_string()]);
+    ctl_fails(&plain, &["replicate", &primary.port().to_string()], "another lineage");
+    assert_eq!((plain.text("role").as_str(), plain.client().set("own", b"2").as_str()), ("primary", "STORED"));
+    ctl(&plain, &["replicate", "--discard", &primary.port().to_string()]);
     in_sync(&primary, &[&plain]);
     assert_eq!(plain.client().get("own"), None);
     assert!(plain.client().get("theirs").is_some());
-    assert_eq!(plain.number("diverged_records"), 3, "two shards' epochs, one item");
+    assert_eq!(plain.number("diverged_records"), 4, "two shards' epochs, one item set twice");
 }
 
 /// A replica that follows nobody serves what it has, says so, and goes on where it was.

@@ -109,7 +109,7 @@ fn either_side_may_die() {
         wait_for_row(&primary, "replicas", |count| count == "0");
         primary.comes_back_to(before);
     }
-    let replica = Node::replica(primary.port(), &PUSH);
+    let replica = Node::replica(primary.port(), &[&PUSH[..], &["--replica-discard"]].concat());
     assert_eq!(primary.client().set("old", b"old"), "STORED");
     in_sync(&primary, &[&replica]);
     kill(primary);

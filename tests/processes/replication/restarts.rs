@@ -1,7 +1,7 @@
 //! Processes that die without a word, and come back as they may.
 
 use super::writers::{Traffic, write_batches};
-use crate::node::{Node, fixed_port, in_sync, numbered_keys, on_each_fabric, same_items, wait_for_count, wait_for_row};
+use crate::node::{Node, fixed_port, in_sync, numbered_keys, on_each_fabric, same_items, wait_for_row};
 
 const KEYS: usize = 500;
 const TRAFFIC: Traffic = Traffic { keys: KEYS, value_bytes_max: 5000 };
@@ -9,30 +9,6 @@ const TRAFFIC: Traffic = Traffic { keys: KEYS, value_bytes_max: 5000 };
 fn kill(mut node: Node) {
     node.server.signal("KILL");
     node.server.wait();
-}
-
-/// A primary that was restarted is empty, and another history: the replica serves the old items until it is there, and then nothing but its.
-#[test]
-fn a_restarted_primary_is_followed_from_its_beginning() {
-    on_each_fabric(|fabric| {
-        let (client_port, replication_port) = (fixed_port(), fixed_port());
-        let primary = Node::primary_at(client_port, replication_port, &["-m", "16"]);
-        write_batches(primary.server.tcp[0], 1, 40, TRAFFIC);
-        assert_eq!(primary.client().set("old", b"old"), "STORED");
-        let replica = Node::replica(primary.port(), &["--fabric", fabric]);
-        in_sync(&primary, &[&replica]);
-        kill(primary);
-        wait_for_row(&replica, "state", |state| state == "connecting");
-        assert_ne!(replica.text("trouble"), "none");
-        assert_eq!(replica.client().get("old").as_deref(), Some(&b"old"[..]), "it serves on");
-
-        let primary = Node::primary_at(client_port, replication_port, &["-m", "16"]);
-        wait_for_count(&replica, "shards_diverged", 1);
-        write_batches(primary.server.tcp[0], 2, 3, TRAFFIC);
-        in_sync(&primary, &[&replica]);
-        assert_eq!(replica.client().get("old"), None, "what the new primary never had is gone");
-        assert!(same_items(&primary, &[&replica], &numbered_keys(KEYS)) > 0);
-    });
 }
 
 /// Another amount of memory means other rings: that takes a restart of the replica, which says so, and serves what it has until then.

@@ -3,16 +3,22 @@
 
 use crate::node::{LONG, Node, in_sync, side_by_side, wait_for_count};
 use remora::fabric::Kind;
+use remora::replication::clock::Stamp;
 use remora::replication::link::{Link, LinkError};
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
-use remora::replication::wire::{FRAME_BYTES_MAX, Join, Message, Nonce, Refusal, STRANGER_FRAME_BYTES_MAX, VERSION};
+use remora::replication::wire::{
+    Beat, FRAME_BYTES_MAX, Join, Message, Nonce, Refusal, STRANGER_FRAME_BYTES_MAX, VERSION,
+};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 const NONCE: Nonce = [7; 32];
-const HEARTBEAT: Message = Message::Heartbeat(Distance { depth: 0, lag_bytes: 0, lag_microseconds: 0 });
+const HEARTBEAT: Message = Message::Heartbeat(Beat {
+    distance: Distance { depth: 0, lag_bytes: 0, lag_microseconds: 0 },
+    stamp: Stamp { wall: 0, sent: 0, echo: 0, held: 0 },
+});
 
 /// A primary with a replica, and what it holds with that.
 fn served() -> (Node, Node) {

@@ -6,6 +6,7 @@ use remora::fabric::{ConnectOptions, Kind, listen};
 use remora::replication::attach::Identity;
 use remora::replication::board::Board;
 use remora::replication::follow::{FollowConfig, Following};
+use remora::replication::lineage::Discard;
 use remora::replication::node::{Clients, Node, NodeConfig, NotTaken, RunningNode};
 use remora::replication::offer::{Offer, OfferConfig, Running};
 use remora::replication::order::Order;
@@ -61,7 +62,7 @@ fn offer() -> Running {
     Offer::start(store(), config).expect("a port on loopback")
 }
 
-fn follow_config(primary: SocketAddr) -> FollowConfig {
+pub fn follow_config(primary: SocketAddr) -> FollowConfig {
     FollowConfig {
         primary: primary.to_string(),
         secret: Secret::none(),
@@ -72,6 +73,7 @@ fn follow_config(primary: SocketAddr) -> FollowConfig {
         pause_max: Duration::from_millis(1),
         silence_max: LONG,
         standing: Arc::new(Standing::new([2; 16])),
+        discard: Discard::Never,
     }
 }
 
@@ -126,7 +128,7 @@ fn a_following_that_hangs_is_over_at_once() {
     let store = store();
     let known: Vec<Option<Epoch>> = store.epochs_of_shards();
     let config = follow_config(silent.local_addr().unwrap());
-    let mut following = Following::start(config, None, known.clone(), store.clone()).expect("a thread");
+    let mut following = Following::start(config, None, known.clone(), store.clone(), None).expect("a thread");
     let (stream, _) = silent.accept().expect("it has come");
     let begun_at = Instant::now();
     assert_eq!(following.stop().expect("at once"), known);
@@ -142,7 +144,7 @@ fn orders_come_one_at_a_time() {
     let (store, clients) = (store(), Noted::default());
     let running = node(&store, &clients);
     let node = running.node().clone();
-    let order = Order::Replicate { primary: silent.local_addr().unwrap().to_string() };
+    let order = Order::Replicate { primary: silent.local_addr().unwrap().to_string(), discard: false };
     assert_eq!(node.take(order), Ok(()));
     assert_eq!(node.take(Order::Detach), Err(NotTaken::Busy("replicate")));
     drop(silent);

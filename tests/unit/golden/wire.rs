@@ -3,10 +3,11 @@
 use super::{assert_drawn, hex};
 use remora::base::epoch::Epoch;
 use remora::fabric::{Descriptor, Invitation, Kind, Token};
+use remora::replication::clock::Stamp;
 use remora::replication::push::Invite;
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
-use remora::replication::wire::{FRAME_BYTES_MAX, Join, Message, Refusal, VERSION, Welcome};
+use remora::replication::wire::{Beat, FRAME_BYTES_MAX, Join, Message, Refusal, VERSION, Welcome};
 use remora::store::{EpochStart, Geometry};
 
 /// The frame is this, and this is read as the message.
@@ -34,11 +35,11 @@ const THIRTY_TWO_DRAWN: &str = "
 
 #[test]
 fn the_handshake() {
-    assert_eq!(VERSION, 2, "the drawings are of this version");
+    assert_eq!(VERSION, 3, "the drawings are of this version");
     let with_32 = |head: &str| format!("{head}{THIRTY_TWO_DRAWN}");
     is_drawn(
-        &Message::Hello { version: 2, nonce: THIRTY_TWO },
-        &with_32("2b 00 00 00 | 43 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 02 00 | version\n"),
+        &Message::Hello { version: 3, nonce: THIRTY_TWO },
+        &with_32("2b 00 00 00 | 43 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 03 00 | version\n"),
     );
     is_drawn(&Message::Challenge { nonce: THIRTY_TWO }, &with_32("21 00 00 00  02"));
     is_drawn(&Message::Prove { proof: THIRTY_TWO }, &with_32("21 00 00 00  03"));
@@ -154,13 +155,20 @@ fn how_the_data_channel_comes_to_be() {
 #[test]
 fn a_heartbeat() {
     is_drawn(
-        &Message::Heartbeat(Distance { depth: 2, lag_bytes: 0x0102, lag_microseconds: 0x0304 }),
+        &Message::Heartbeat(Beat {
+            distance: Distance { depth: 2, lag_bytes: 0x0102, lag_microseconds: 0x0304 },
+            stamp: Stamp { wall: 0x0506, sent: 0x0708, echo: 0x090a, held: 0x0b0c },
+        }),
         "
-        15 00 00 00
+        35 00 00 00
         0b                        | Heartbeat
         02 00 00 00               | links
         02 01 00 00  00 00 00 00  | lag in bytes
         04 03 00 00  00 00 00 00  | lag in microseconds
+        06 05 00 00  00 00 00 00  | the sender's wall clock, in microseconds since 1970
+        08 07 00 00  00 00 00 00  | its steady clock
+        0a 09 00 00  00 00 00 00  | the last steady clock that it has heard from the other side
+        0c 0b 00 00  00 00 00 00  | and how long ago
         ",
     );
 }
@@ -173,15 +181,15 @@ fn proofs() {
         (
             Side::Primary,
             "
-            ef 3d ab 43 b6 53 cf 26  1a 39 3a 20 8e 60 b0 1f
-            9d 9a 59 c5 72 9b 16 8f  b4 54 0d fb 9d 46 39 dc
+            e7 fc c6 59 ef d5 c3 2f  93 23 d4 8a ab 89 6e df
+            12 0e 76 43 d8 ef 5d de  67 b9 0a 3b ab 4c ec 58
             ",
         ),
         (
             Side::Replica,
             "
-            a7 17 38 f5 95 2f 1e 47  22 ce ec d9 3d c8 2b 04
-            4d f7 f9 2f 16 9c 45 56  78 f8 9a a6 44 5f f0 97
+            f7 2f b1 1f a9 11 71 ce  05 1d 43 f2 f8 05 22 9d
+            82 99 3e 76 25 a4 10 28  87 a8 2a e9 f1 b6 3d 5d
             ",
         ),
     ] {
