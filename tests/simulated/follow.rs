@@ -15,10 +15,7 @@ use fastrand::Rng;
 const SEEDS: u64 = 4;
 
 fn seeds() -> Vec<u64> {
-    match std::env::var("REMORA_SEED") {
-        Ok(text) => vec![text.parse().expect("a number")],
-        Err(_) => (1..=SEEDS).collect(),
-    }
+    crate::support::seeds(SEEDS)
 }
 
 /// Small records, slabs that records must not cross, several shards.

@@ -24,11 +24,7 @@ const SEEDS: u64 = 5;
 const COMPARED_EVERY: usize = 200;
 
 fn seeds() -> Vec<u64> {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    match number("REMORA_SEED") {
-        Some(seed) => vec![seed],
-        None => (1..=number("REMORA_SEEDS").unwrap_or(SEEDS)).collect(),
-    }
+    crate::support::seeds(SEEDS)
 }
 
 /// Run all seeds; each must have wrapped its rings several times, and all together must have come by everything that reclaim

@@ -28,10 +28,7 @@ use std::sync::Arc;
 const SEEDS: u64 = 16;
 
 fn seeds() -> Vec<u64> {
-    match number("REMORA_SEED") {
-        Some(seed) => vec![seed],
-        None => (1..=number("REMORA_SEEDS").unwrap_or(SEEDS)).collect(),
-    }
+    crate::support::seeds(SEEDS)
 }
 
 /// A single seed need not come by everything.

@@ -24,6 +24,14 @@ pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
+/// The seeds of a run: `REMORA_SEED` alone; else `REMORA_SEEDS` of them, or as many as usual.
+pub fn seeds(usual: u64) -> Vec<u64> {
+    match number("REMORA_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("REMORA_SEEDS").unwrap_or(usual)).collect(),
+    }
+}
+
 /// A running `remora serve`.
 pub struct Server {
     child: Child,
