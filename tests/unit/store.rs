@@ -154,10 +154,8 @@ fn a_cache_full_of_used_items_still_takes_new_ones() {
         }
     }
     let stats = store.stats();
-    assert!(
-        stats.reinserted_bytes > 0 && stats.reinserted_bytes * 2 <= stats.reclaimed_bytes + stats.ring_bytes,
-        "{stats:?}"
-    );
+    let budget_bytes = stats.reclaimed_bytes / 8 * 7 + stats.ring_bytes / 16;
+    assert!(stats.reinserted_bytes > 0 && stats.reinserted_bytes <= budget_bytes, "{stats:?}");
 }
 
 /// Found under emulation, where turns are long: every look at an item that waited for room earned its share once more, so all that was in use
@@ -183,11 +181,9 @@ fn an_item_that_waits_for_its_second_chance_earns_it_once() {
         store.maintain(&turn, 0, NOW);
     }
     let stats = store.stats();
-    // Half of what reclaim has looked at, and what it had to begin with.
-    assert!(
-        stats.reinserted_bytes > 0 && stats.reinserted_bytes * 2 <= stats.reclaimed_bytes + stats.ring_bytes / 8,
-        "{stats:?}"
-    );
+    // Seven eighths of what the tail has passed, what there was to begin with, and what a CAS adds.
+    let budget_bytes = stats.reclaimed_bytes / 8 * 7 + stats.ring_bytes / 16 + 8 * stats.reinserted_items;
+    assert!(stats.reinserted_bytes > 0 && stats.reinserted_bytes <= budget_bytes, "{stats:?}");
 }
 
 #[test]
