@@ -47,7 +47,7 @@ def echo_flags(_threads, _mebibytes):
 
 
 FLAGS = {"remora": remora_flags, "memcached": memcached_flags, "redis": redis_flags, "echo": echo_flags}
-PACKAGES = {"memcached": "memcached", "redis": "redis-server"}
+REMEDIES = {"memcached": "tools/peers memcached", "redis": "apt-get install redis-server"}
 
 
 @dataclass(frozen=True)
