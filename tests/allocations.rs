@@ -1,15 +1,8 @@
 //! Handling a request allocates nothing: once buffers have grown, parsing, executing and answering run in what is there.
 //! Nor does asking: what `remora load` costs is missing from the server that it measures.
 
-#[path = "model/harness.rs"]
-#[allow(dead_code)]
-mod harness;
-#[path = "load/peers.rs"]
-#[allow(dead_code)]
-mod peers;
 mod support;
 
-use harness::Client;
 use remora::load::drive::{Account, Phase, open};
 use remora::load::hand::Hand;
 use remora::load::ledger::Ledger;
@@ -24,6 +17,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Instant;
+use support::harness::{self, Client};
 
 thread_local! {
     /// Allocations of this thread; others (the test harness's own) are none of our business.
@@ -154,7 +148,7 @@ fn allocations_of_load(server: SocketAddr, asking: Asking, commands: u64) -> u64
 #[test]
 fn asking_allocates_nothing() {
     let server = support::Server::start(&["-m", "16", "-t", "1"]);
-    let resp = peers::resp_server(false);
+    let resp = support::peers::resp_server(false);
     let plain = Asking { protocol: Protocol::Text, verify: false, keys_per_get: 1, pipeline: 1, rate: None };
     for (name, asking) in [
         ("text", plain),

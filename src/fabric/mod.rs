@@ -17,7 +17,7 @@
 //! the channel first and everything else after it; dropping the channel leaves nothing registered, mapped or under way.
 //! (Where data is pushed, the ends are the other way round: the replica grants, and the primary connects. replication/push.)
 //!
-//! What every fabric keeps, and tests/fabric.rs holds all four to:
+//! What every fabric keeps, and tests/conformance/fabric.rs holds all four to:
 //! - READs of one channel are carried out in the order of their submission: one that was submitted later sees no older bytes.
 //! - Each READ that was taken comes back exactly once, with its landing, as a [`Completion`]; after a failure of the channel they come back
 //!   failed, or are gone with the channel when it is dropped.

@@ -1,6 +1,10 @@
-//! What the tests of whole processes share: starting a server on ports of the kernel's choice, talking to it with a
+//! What test binaries share. Here, for whole processes: starting a server on ports of the kernel's choice, talking to it with a
 //! bound on every wait, and ending it by its own pid. A server that is dropped is killed, so no test leaves one behind.
 #![allow(dead_code, missing_docs)] // each test binary uses its own part of this
+
+pub mod harness;
+pub mod history;
+pub mod peers;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,6 +16,11 @@ use std::time::{Duration, Instant};
 
 /// No single wait of a test is longer: a test that would hang fails instead.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// `REMORA_SEED`, and the like.
+pub fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
 
 /// A running `remora serve`.
 pub struct Server {

@@ -1,5 +1,5 @@
 //! What cannot be told from outside: a device that takes no WRITE inline, and refusals in words. The first needs a device: see
-//! tests/verbs.rs.
+//! tests/conformance/verbs.rs.
 
 use super::connecting::establish;
 use super::native::Refusal;

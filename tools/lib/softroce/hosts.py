@@ -27,10 +27,10 @@ REGISTRATIONS = "rdma resource show mr"  # by the kernel's account, of all proce
 
 def hosts(machine):
     """primary and replica in two guests: load, the network cut and healed, power failures of the one and the other"""
-    built = builds.test_binaries(["replicas"])
+    built = builds.test_binaries(["processes"])
     image = Image(machine.kernel)
     image.program(builds.lean(built["bin", "remora"]), "usr/bin/remora")
-    image.program(builds.lean(built["test", "replicas"]), "test/replicas")
+    image.program(builds.lean(built["test", "processes"]), "test/processes")
     image.text(SECRET.lstrip("/"), "one that both guests have", 0o600)
     with Pair(machine, "hosts", image) as both:
         checks = Hosts(both)
@@ -97,8 +97,8 @@ class Hosts:
         rows, _ = self.until(1, "the replica has everything", BACK_SECONDS, state="following", lag_bytes="0")
         if rows["bad_records"] != "0" or not rows["fabric"].startswith("verbs "):
             raise self.replica.failed(f"no replica as it should be: {rows}")
-        said = self.replica.ask(f"REMORA_TEST_COMPARE='{' '.join(CLIENTS)} {KEYS}' /test/replicas --ignored --exact "
-                                "two_servers_have_the_same --nocapture", ORDER_SECONDS)
+        said = self.replica.ask(f"REMORA_TEST_COMPARE='{' '.join(CLIENTS)} {KEYS}' /test/processes --ignored --exact "
+                                "replicas::two_servers_have_the_same --nocapture", ORDER_SECONDS)
         found = [line for line in said if "keys are the same on both" in line]
         if not found or not any(line.startswith("test result: ok. 1 passed") for line in said):
             raise self.replica.failed("primary and replica are not the same")

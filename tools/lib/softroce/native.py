@@ -111,12 +111,12 @@ def unlock_memory():
 
 
 def conformance(_machine=None):
-    """the test targets fabric (its part verbs) and verbs on this host, one test case at a time"""
+    """the test target conformance (its parts over verbs) on this host, one test case at a time"""
     return run_tests(CONFORMANCE, CONFORMANCE_SECONDS)
 
 
 def replicas(_machine=None):
-    """the test target replicas on this host: a primary and three replicas, some of which are killed"""
+    """the test target processes (its part replicas) on this host: a primary and three replicas, some of which are killed"""
     return run_tests(REPLICAS, REPLICAS_SECONDS)
 
 

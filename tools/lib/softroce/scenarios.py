@@ -21,8 +21,8 @@ ORDER_SECONDS = 60
 LIBTEST = ("--test-threads", "1", "--nocapture")  # so that what is skipped says so
 
 # Test targets over verbs: what to say to the binary, and how many test cases there are at least. Fewer: some were lost.
-CONFORMANCE = {"fabric": ("verbs:: verbs_writes::", 28), "verbs": ("", 18)}
-REPLICAS = {"replicas": ("", 3)}
+CONFORMANCE = {"conformance": ("verbs:: verbs_writes::", 46)}
+REPLICAS = {"processes": ("replicas::", 3)}
 
 
 def pair(machine):
@@ -62,7 +62,7 @@ def until(condition):
 
 
 def conformance(machine):
-    """the test targets fabric (its part verbs) and verbs in one guest, one test case at a time"""
+    """the test target conformance (its parts over verbs) in one guest, one test case at a time"""
     return run_tests(machine, "conformance", CONFORMANCE, CONFORMANCE_SECONDS)
 
 

@@ -1,0 +1,16 @@
+//! The program as a process, with sockets, signals and peers: each test starts what it needs, on ports of the kernel's choice, and ends it.
+//! Waits are bounded, generously: nothing here judges how long something took.
+
+mod demo;
+mod history;
+mod hostile;
+mod kill;
+mod load;
+mod node;
+mod proxy;
+mod replicas;
+mod replication;
+mod report;
+mod server;
+#[path = "../support/mod.rs"]
+mod support;

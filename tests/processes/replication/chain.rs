@@ -1,0 +1,196 @@
+//! Replicas of replicas: three in a row below a primary, under load; whoever is in the middle dies, stands still, or is overrun.
+
+use super::writers::{Traffic, Writers, write_batches};
+use crate::node::{
+    LONG, Node, fixed_port, in_sync, numbered_keys, on_each_fabric, same_items, wait_for_count, wait_for_row,
+    wait_until,
+};
+use remora::fabric::{ConnectOptions, Kind, listen};
+use remora::replication::attach::{Identity, join};
+use remora::replication::board::Board;
+use remora::replication::offer::{Offer, OfferConfig, Running};
+use remora::replication::secret::Secret;
+use remora::replication::standing::{DEPTH_MAX, Distance, Standing};
+use remora::store::{Store, StoreConfig};
+use std::sync::Arc;
+
+const KEYS: usize = 2000;
+const TRAFFIC: Traffic = Traffic { keys: KEYS, value_bytes_max: 10_000 };
+
+/// A primary and three replicas, each of the one before it.
+fn chain(arguments: &[&str], fabric: &str) -> [Node; 4] {
+    let primary = Node::primary(arguments);
+    let follow =
+        |upstream: &Node| Node::middle(upstream.port(), 0, &["--fabric", fabric, "--replication-timeout", "60"]);
+    let first = follow(&primary);
+    let second = follow(&first);
+    let third = follow(&second);
+    [primary, first, second, third]
+}
+
+/// Once nobody writes any more: from the top down, each is where the one above it is.
+fn level(nodes: &[Node]) {
+    nodes.windows(2).for_each(|pair| in_sync(&pair[0], &[&pair[1]]));
+}
+
+fn same(nodes: &[Node]) {
+    level(nodes);
+    let below: Vec<&Node> = nodes[1..].iter().collect();
+    assert!(same_items(&nodes[0], &below, &numbered_keys(KEYS)) > 0);
+}
+
+#[test]
+fn three_in_a_row_hold_the_same_and_know_how_far_they_are() {
+    on_each_fabric(|fabric| {
+        let nodes = chain(&["-m", "16", "-I", "64k"], fabric);
+        let writers = Writers::start(&nodes[0], 1, TRAFFIC);
+        for (depth, node) in nodes.iter().enumerate().skip(1) {
+            wait_for_row(node, "depth", |shown| shown == depth.to_string());
+            wait_for_row(node, "state", |state| state == "following");
+        }
+        // What a replica says of the whole way is no less than what it says of the last part.
+        let rows = nodes[3].rows();
+        let number = |name: &str| rows[name].parse::<u64>().expect("a number");
+        assert!(number("lag_total_bytes") >= number("lag_bytes"), "{rows:?}");
+        writers.stop();
+        same(&nodes);
+        for node in &nodes[1..] {
+            assert_eq!((node.number("sessions"), node.number("bad_records")), (1, 0), "{:?}", node.rows());
+            wait_for_row(node, "lag_total_bytes", |bytes| bytes == "0");
+            wait_for_row(node, "lag_total_us", |time| time == "0");
+        }
+        assert!(!nodes[0].rows().contains_key("depth"));
+    });
+}
+
+/// While the root's first replica stands still, those below it are where they were by their own account, and say how long they have heard nothing
+/// of the root. Then it goes on at another place of the log, and so do they.
+#[test]
+fn the_middle_stands_still_and_is_overrun() {
+    on_each_fabric(|fabric| {
+        let nodes = chain(&["-m", "4", "-I", "64k", "--replication-timeout", "60"], fabric);
+        write_batches(nodes[0].server.tcp[0], 1, 20, TRAFFIC);
+        same(&nodes);
+        assert_eq!(nodes[2].number("shards_overrun"), 0);
+        nodes[1].server.signal("STOP");
+        let appended = || nodes[0].rows_of("stats")["log_appended_bytes"].parse::<u64>().expect("a number");
+        let until = appended() + 4 * (4 << 20);
+        for seed in 2.. {
+            write_batches(nodes[0].server.tcp[0], seed, 50, TRAFFIC);
+            if appended() > until {
+                break;
+            }
+        }
+        for node in &nodes[2..] {
+            wait_for_row(node, "lag_total_us", |time| time.parse::<u64>().is_ok_and(|time| time > 3_000_000));
+        }
+        nodes[1].server.signal("CONT");
+        wait_for_count(&nodes[1], "shards_overrun", 1);
+        same(&nodes);
+        let diverged = nodes[1..].iter().map(|node| node.number("shards_diverged") + node.number("bad_records"));
+        assert_eq!(diverged.sum::<u64>(), 0);
+    });
+}
+
+/// It comes back empty, at the same port. Who is below serves on, finds it again, and goes on where it was.
+#[test]
+fn the_middle_dies_and_comes_back() {
+    on_each_fabric(|fabric| {
+        let port = fixed_port();
+        let timeout = ["--fabric", fabric, "--replication-timeout", "2"];
+        let primary = Node::primary(&["-m", "32", "-I", "64k"]);
+        let mut middle = Node::middle(primary.port(), port, &timeout);
+        let last = Node::middle(middle.port(), 0, &timeout);
+        let (first_port, last_again) = (primary.port(), last.port());
+        let below = Node::replica(last_again, &timeout);
+        write_batches(primary.server.tcp[0], 1, 20, TRAFFIC);
+        let mut nodes = [primary, middle, last, below];
+        same(&nodes);
+        let joined = nodes[2].number("shards_joined");
+        let writers = Writers::start(&nodes[0], 1, Traffic { value_bytes_max: 300, ..TRAFFIC });
+        nodes[1].server.signal("KILL");
+        nodes[1].server.wait();
+        wait_for_row(&nodes[2], "state", |state| state == "connecting");
+        assert_eq!(nodes[3].text("state"), "following", "it does not notice");
+        middle = Node::middle(first_port, port, &timeout);
+        nodes[1] = middle;
+        wait_for_count(&nodes[2], "sessions", 2);
+        writers.stop();
+        same(&nodes);
+        assert_eq!(nodes[2].number("shards_diverged") + nodes[3].number("shards_diverged"), 0);
+        assert_eq!(nodes[3].number("sessions"), 1);
+        if nodes[2].number("shards_overrun") == 0 {
+            assert_eq!(nodes[2].number("shards_joined"), joined, "it goes on where it was");
+        }
+    });
+}
+
+/// The primary dies, and comes back as a replica of what was its own: both follow, and nobody leads. That is said.
+#[test]
+fn a_circle_ends_in_words() {
+    let (client_port, port) = (fixed_port(), fixed_port());
+    let mut one = Node::primary_at(client_port, port, &["-m", "8"]);
+    assert_eq!(one.client().set("kept", b"value"), "STORED");
+    let two = Node::middle(one.port(), 0, &["--replication-timeout", "2"]);
+    in_sync(&one, &[&two]);
+    one.server.signal("KILL");
+    one.server.wait();
+    let one = Node::middle(two.port(), port, &["--replication-timeout", "2"]);
+    // Whoever reaches the bound first refuses the other, and so the circle is none any more.
+    wait_until("one of them is refused", || {
+        let said = [&one, &two].map(|node| (node.text("state"), node.text("trouble")));
+        let in_words = |said: &(String, String)| said.0 == "refused" && said.1.contains("in a circle");
+        if said.iter().any(in_words) { Ok(()) } else { Err(format!("{said:?}")) }
+    });
+    for node in [&one, &two] {
+        assert_eq!(node.client().get("kept").as_deref(), Some(&b"value"[..]), "it serves what it has");
+    }
+}
+
+/// Of a store of this process, as `standing` has it.
+fn offer(standing: &Arc<Standing>) -> Running {
+    let listen_at = "127.0.0.1:0".parse().expect("an address");
+    let store = Store::new(StoreConfig {
+        memory_bytes: 4 << 20,
+        item_bytes_max: 64 << 10,
+        evict: true,
+        workers: 1,
+        shards: Some(1),
+        hugepages: false,
+        hash_seed: None,
+        epoch: None,
+    });
+    let config = OfferConfig {
+        listen: listen_at,
+        secret: Secret::none(),
+        exporters: vec![listen(Kind::Tcp, listen_at, &ConnectOptions::default()).expect("TCP")],
+        client_port: 0,
+        silence_max: LONG,
+        board: Arc::<Board>::default(),
+        standing: standing.clone(),
+    };
+    Offer::start(Arc::new(store.expect("a small store")), config).expect("a port on loopback")
+}
+
+#[test]
+fn who_would_follow_itself_is_refused_and_who_would_be_too_deep() {
+    let standing = Arc::new(Standing::new([7; 16]));
+    let running = offer(&standing);
+    let address = running.offer().address().to_string();
+    let come = |replica: [u8; 16]| {
+        let identity = Identity { replica, name: "test".into() };
+        join(&address, &Secret::none(), &identity)
+            .map(|joined| joined.welcome.epochs.len())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(come([8; 16]), Ok(1));
+    let refused = come([7; 16]).expect_err("itself");
+    assert!(refused.contains("cannot follow its own log"), "{refused}");
+    standing.heard(Distance { depth: DEPTH_MAX - 2, ..Distance::default() });
+    assert_eq!(come([8; 16]), Ok(1), "as deep as may be");
+    standing.heard(Distance { depth: DEPTH_MAX - 1, ..Distance::default() });
+    let refused = come([8; 16]).expect_err("too deep");
+    assert!(refused.contains("16 replicas in a row"), "{refused}");
+    standing.be_root();
+    assert_eq!(come([8; 16]), Ok(1));
+}

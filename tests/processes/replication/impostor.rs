@@ -1,0 +1,285 @@
+//! A primary that lies, made by the test: it knows the handshake, and then tells a replica's process whatever the test likes. The replica says
+//! what is wrong, and neither dies of it nor grows.
+
+use super::forged::{EPOCH, Forged, ForgedLine, GEOMETRY, history};
+use super::strangers::Flood;
+use crate::node::{LONG, Node, expect_eq, side_by_side, wait_for_count, wait_for_row, wait_until};
+use crate::proxy::{ALL, Fate, Proxy};
+use crate::support::refused;
+use fastrand::Rng;
+use remora::base::epoch::Epoch;
+use remora::fabric::{ConnectOptions, Descriptor, Exporter, Invitation, Kind, Token, listen};
+use remora::replication::link::{Link, LinkError};
+use remora::replication::secret::{Secret, Side};
+use remora::replication::standing::Distance;
+use remora::replication::wire::{Message, Welcome};
+use remora::store::ring::{BIRTH, POSITION_MAX};
+use remora::store::{EpochStart, Geometry};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What it tells.
+#[derive(Clone)]
+struct Lie {
+    welcome: Welcome,
+    memory: Arc<Forged>,
+    invitation: Arc<dyn Fn(&mut Invitation) + Send + Sync>,
+    /// Said instead of heartbeats.
+    says: Option<Message>,
+    /// Heartbeats without an end instead.
+    floods: bool,
+}
+
+impl Lie {
+    /// The truth: empty rings.
+    fn none() -> Lie {
+        let epochs = history(GEOMETRY.shards);
+        let welcome = Welcome { geometry: GEOMETRY, epochs, host: [0; 16], client_port: 1, fabrics: vec![Kind::Tcp] };
+        Lie {
+            welcome,
+            memory: Arc::new(Forged::new(GEOMETRY)),
+            invitation: Arc::new(|_| ()),
+            says: None,
+            floods: false,
+        }
+    }
+
+    fn line(line: ForgedLine) -> Lie {
+        let lie = Lie::none();
+        lie.memory.show(1, line);
+        lie
+    }
+}
+
+/// See the module; serves one replica at a time until it is dropped.
+struct Impostor {
+    address: SocketAddr,
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Impostor {
+    fn start(lie: Lie) -> Impostor {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let (address, stopping) = (listener.local_addr().expect("an address"), Arc::new(AtomicBool::new(false)));
+        let stopped = stopping.clone();
+        let thread = std::thread::spawn(move || {
+            let loopback = "127.0.0.1:0".parse().expect("an address");
+            let exporter = listen(Kind::Tcp, loopback, &ConnectOptions::default()).expect("a port");
+            for stream in listener.incoming().map_while(Result::ok) {
+                if stopped.load(Relaxed) {
+                    return;
+                }
+                // However the replica ends it: it comes again.
+                let _ = serve(stream, &*exporter, &lie, &stopped);
+            }
+        });
+        Impostor { address, stopping, thread: Some(thread) }
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        self.stopping.store(true, Relaxed);
+        let _ = TcpStream::connect(self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(stream: TcpStream, exporter: &dyn Exporter, lie: &Lie, stopped: &AtomicBool) -> Result<(), LinkError> {
+    let mut flood = Flood::over(stream.try_clone()?);
+    let mut link = Link::new(stream)?;
+    let soon = Instant::now() + LONG;
+    let Message::Hello { nonce: theirs, .. } = link.receive(soon)? else { panic!("a replica says Hello") };
+    let ours = [9; 32];
+    link.send(&Message::Challenge { nonce: ours }, soon)?;
+    let Message::Prove { .. } = link.receive(soon)? else { panic!("a replica proves itself") };
+    link.send(&Message::Accept { proof: Secret::none().prove(Side::Primary, &theirs, &ours) }, soon)?;
+    link.trust();
+    let Message::Join(_) = link.receive(soon)? else { panic!("a replica joins") };
+    link.send(&Message::Welcome(lie.welcome.clone()), soon)?;
+    let Message::Choose(Kind::Tcp) = link.receive(soon)? else { panic!("a replica takes what there is") };
+    let token = Token(fastrand::u128(..).to_le_bytes());
+    let grant = exporter.grant(token, lie.memory.clone()).expect("a grant");
+    let (regions, ack) = (grant.descriptors().to_vec(), grant.ack_descriptor());
+    let mut invitation = Invitation { address: exporter.address(), token, regions, ack };
+    (lie.invitation)(&mut invitation);
+    link.send(&Message::Grant(invitation), soon)?;
+    let Message::Attached = link.receive(soon)? else { panic!("a replica attaches") };
+    while !stopped.load(Relaxed) {
+        if lie.floods {
+            flood.pour()?;
+            continue;
+        }
+        link.send(lie.says.as_ref().unwrap_or(&Message::Heartbeat(Distance::default())), Instant::now() + LONG)?;
+        match link.receive(Instant::now() + Duration::from_millis(200)) {
+            Ok(_) | Err(LinkError::Silent(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// More than such a small replica needs.
+const RESIDENT_BYTES_MAX: u64 = 256 << 20;
+
+/// The replica serves, small as it is, and its trouble is told in these words.
+fn assert_troubled(lie: Lie, words: &str) {
+    let impostor = Impostor::start(lie);
+    let replica = Node::replica(impostor.address, &["--fabric", "tcp", "--replication-timeout", "5"]);
+    wait_for_row(&replica, "trouble", |trouble| trouble.contains(words));
+    // Again and again, not only once.
+    let tries = replica.number("failed_tries");
+    wait_for_count(&replica, "failed_tries", tries + 2);
+    assert!(replica.text("trouble").contains(words), "{}", replica.text("trouble"));
+    assert_eq!(replica.client().get("key"), None);
+    assert!(replica.server.resident_bytes() < RESIDENT_BYTES_MAX, "{}", replica.server.resident_bytes());
+}
+
+/// Nothing can be made of such a welcome: the replica does not start.
+#[test]
+fn a_welcome_that_lies_ends_a_replica_in_words() {
+    let geometry = |geometry| {
+        let welcome = Welcome { geometry, epochs: history(geometry.shards.min(300)), ..Lie::none().welcome };
+        Lie { welcome, ..Lie::none() }
+    };
+    let cases = [
+        (geometry(Geometry { shards: 0, ..GEOMETRY }), "malformed"),
+        (geometry(Geometry { shards: 300, ..GEOMETRY }), "malformed"),
+        (geometry(Geometry { shards: 3, ..GEOMETRY }), "3 shards"),
+        (geometry(Geometry { ring_bytes: u64::MAX / 2 + 1, ..GEOMETRY }), "rings of"),
+        (
+            geometry(Geometry { ring_bytes: 1 << 38, slab_bytes: 1 << 30, shards: 256, ..GEOMETRY }),
+            "MiB of memory in all",
+        ),
+        (geometry(Geometry { slab_bytes: 0, ..GEOMETRY }), "slabs of 0"),
+        (geometry(Geometry { slab_bytes: 4100, ..GEOMETRY }), "no multiples of 8"),
+        (geometry(Geometry { record_bytes_max: u64::MAX - 7, ..GEOMETRY }), "records"),
+    ];
+    let all: Vec<_> = cases.iter().enumerate().map(|(number, (_, words))| (number, *words)).collect();
+    side_by_side(&all, |(number, words)| {
+        let impostor = Impostor::start(cases[number].0.clone());
+        let (status, said) = refused(&["-l", "127.0.0.1:0", "--replica-of", &impostor.address.to_string()]);
+        assert_eq!(status.code(), Some(1), "{words}: {said}");
+        assert!(said.contains(words) && !said.contains("panicked"), "{words} should be in: {said}");
+    });
+}
+
+#[test]
+fn a_grant_that_lies_is_not_used() {
+    fn one_less(invitation: &mut Invitation) {
+        invitation.regions.pop();
+    }
+    fn many_more(invitation: &mut Invitation) {
+        invitation.regions.resize(16_000, Descriptor { address: 0, key: 0, bytes: u64::MAX });
+    }
+    fn longer(invitation: &mut Invitation) {
+        invitation.regions[1].bytes = 1 << 40;
+    }
+    fn no_lines(invitation: &mut Invitation) {
+        invitation.regions[0].bytes = 0;
+    }
+    fn nowhere(invitation: &mut Invitation) {
+        invitation.address = "somewhere else".into();
+    }
+    type Twist = fn(&mut Invitation);
+    let cases: [(Twist, &str); 5] = [
+        (one_less, "another number of regions"),
+        (many_more, "another number of regions"),
+        (longer, "another length"),
+        (no_lines, "fewer control lines"),
+        (nowhere, "somewhere else"),
+    ];
+    side_by_side(&cases, |(twist, words)| assert_troubled(Lie { invitation: Arc::new(twist), ..Lie::none() }, words));
+}
+
+/// The same by what its memory says, once a replica reads it.
+#[test]
+fn memory_that_lies_is_not_believed() {
+    let good = Forged::new(GEOMETRY).line(BIRTH, BIRTH);
+    let scribbled = || {
+        let lie = Lie::line(ForgedLine { committed: BIRTH + GEOMETRY.ring_bytes / 2, ..good });
+        lie.memory.scribble(&mut Rng::with_seed(3));
+        lie
+    };
+    let damaged = || {
+        let lie = Lie::none();
+        let end = lie.memory.write_records(0, 100, Some(&mut Rng::with_seed(4)));
+        lie.memory.show(0, lie.memory.line(BIRTH, end));
+        lie
+    };
+    let no_epoch = || {
+        let epochs = vec![EpochStart { epoch: Epoch::NONE, begins: vec![u64::MAX; 2] }];
+        let lie = Lie { welcome: Welcome { epochs, ..Lie::none().welcome }, ..Lie::none() };
+        let end = lie.memory.write_records(0, 10, None);
+        lie.memory.show(0, ForgedLine { epoch: 0, ..lie.memory.line(BIRTH, end) });
+        lie.memory.show(1, ForgedLine { epoch: 0, ..good });
+        lie
+    };
+    let far = POSITION_MAX + 64;
+    let cases = [
+        (Lie::line(ForgedLine { tail: BIRTH + 64, ..good }), "makes no sense"),
+        (Lie::line(ForgedLine { tail: 0, committed: 64, ..good }), "makes no sense"),
+        (Lie::line(ForgedLine { tail: far, committed: far + 64, ..good }), "makes no sense"),
+        (Lie::line(ForgedLine { epoch: EPOCH.0 + 1, ..good }), "epoch is now"),
+        (scribbled(), "failed its check"),
+        (damaged(), "failed its check"),
+        (no_epoch(), "tells of no epoch"),
+        (Lie { says: Some(Message::Attached), ..Lie::none() }, "the peer said Attached"),
+    ];
+    let all: Vec<usize> = (0..cases.len()).collect();
+    side_by_side(&all, |number| assert_troubled(cases[number].0.clone(), cases[number].1));
+}
+
+/// An honest primary behind a bad network: its data channel is cut, and stalls, while the control connection stands.
+#[test]
+fn a_data_channel_that_breaks_is_made_anew() {
+    let proxy: Arc<OnceLock<Proxy>> = Arc::default();
+    let between = proxy.clone();
+    let invitation = move |invitation: &mut Invitation| {
+        let exporter = invitation.address.parse().expect("an address");
+        invitation.address = between.get_or_init(|| Proxy::to(exporter)).address.to_string();
+    };
+    let lie = Lie { invitation: Arc::new(invitation), ..Lie::none() };
+    let memory = lie.memory.clone();
+    let impostor = Impostor::start(lie);
+    let replica = Node::replica(impostor.address, &["--fabric", "tcp", "--replication-timeout", "1"]);
+    wait_for_row(&replica, "state", |state| state == "following");
+    let proxy = proxy.get().expect("it follows");
+    for (round, fate) in
+        [Fate::Passes, Fate::Stalls { up: ALL, down: 300 }, Fate::Cut { up: 100, down: ALL }].into_iter().enumerate()
+    {
+        let records = 10 * (round + 1);
+        memory.show(0, memory.line(BIRTH, memory.write_records(0, records, None)));
+        wait_for_count(&replica, "records", records as u64);
+        proxy.expect([fate]);
+        proxy.cut();
+        wait_until("the next channel meets its fate", || expect_eq("fates", proxy.expected(), 0));
+    }
+    memory.show(0, memory.line(BIRTH, memory.write_records(0, 40, None)));
+    wait_for_count(&replica, "records", 40);
+    wait_for_count(&replica, "shards_continued", 3);
+    // Each record once: it went on from where it was. (The other shard has none, so each channel begins it anew.)
+    assert_eq!(["records", "bad_records"].map(|name| replica.number(name)), [40, 0]);
+}
+
+/// Heartbeats without an end do not keep a replica from its work, nor make it grow.
+#[test]
+fn a_primary_that_never_stops_talking_is_followed_all_the_same() {
+    let lie = Lie { floods: true, ..Lie::none() };
+    let memory = lie.memory.clone();
+    let impostor = Impostor::start(lie);
+    let replica = Node::replica(impostor.address, &["--fabric", "tcp"]);
+    for round in 1..=5 {
+        memory.show(0, memory.line(BIRTH, memory.write_records(0, 10 * round, None)));
+        wait_for_count(&replica, "records", 10 * round as u64);
+        wait_for_row(&replica, "state", |state| state == "following");
+    }
+    assert_eq!(replica.number("sessions"), 1);
+    assert!(replica.server.resident_bytes() < RESIDENT_BYTES_MAX, "{}", replica.server.resident_bytes());
+}

@@ -1,0 +1,291 @@
+//! Bytes that are not what they should be: changed, stale, cut, or made on purpose. None of them may reach the ring.
+
+use super::{SLABS, Setup, seeds};
+use crate::author::Author;
+use crate::compare::Rings;
+use crate::pair::{primary, replica_of};
+use fastrand::Rng;
+use remora::base::epoch::Epoch;
+use remora::store::record::{Draft, EPOCH_VALUE_BYTES, Kind, Meta, Source};
+use remora::store::ring::BIRTH;
+use remora::store::{BadRecord, Follower, Geometry, Stop, Store};
+use remora::sys::checksum::BodyChecksum;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+const ONE: Setup = Setup { shards: 1, ..SLABS };
+const EPOCH: Epoch = Epoch(0xABC << 24 | 1);
+
+/// A follower that stands at `position` of [`EPOCH`].
+fn at(replica: &Store, position: u64) -> Follower<'_> {
+    let mut follower = replica.followers().remove(0);
+    assert!(follower.begin_at(position, EPOCH, BIRTH));
+    follower
+}
+
+/// Every word of the replica's rings.
+fn memory(replica: &Store) -> Vec<u64> {
+    replica.slabs().flat_map(|slab| slab.words()).map(|word| word.load(Relaxed)).collect()
+}
+
+/// The words are refused, and the memory is as it was.
+fn assert_refused(replica: &Store, position: u64, words: &[AtomicU64], expected: BadRecord) {
+    let mut follower = at(replica, position);
+    let before = memory(replica);
+    let applied = follower.apply(words, position);
+    assert_eq!((applied.stop, applied.bytes, applied.records), (Stop::Bad(expected), 0, 0));
+    assert_eq!((follower.cursor(), follower.epoch()), (position, EPOCH));
+    assert!(memory(replica) == before, "a byte of a refused record reached the ring");
+}
+
+/// Random changes to a good log: all before the changed record is applied, nothing of it and behind it. Only a set's metadata and what a pad
+/// skips are outside the checksum.
+#[test]
+fn a_changed_bit_never_reaches_the_ring() {
+    for seed in seeds() {
+        println!("REMORA_SEED={seed}");
+        let mut random = Rng::with_seed(seed);
+        let store = primary(ONE);
+        let mut author = Author::new(&store);
+        (0..1500).for_each(|_| author.step(&mut random, 100, 3000));
+        let (shard, rings) = (&store.shards()[0], Rings::of(&store));
+        let (tail, committed) = (shard.control().tail(), shard.control().committed());
+        for _ in 0..60 {
+            let replica = replica_of(&store);
+            let words = rings.copy(0, tail, committed);
+            let changed = random.usize(0..words.len());
+            words[changed].fetch_xor(random.u64(1..) >> random.u32(0..64) | 1 << random.u32(0..64), Relaxed);
+            let (mut follower, copy) = (at(&replica, tail), Rings::of(&replica));
+            let (before, applied) = (memory(&replica), follower.apply(&words, tail));
+            let changed_at = tail + changed as u64 * 8;
+            let (begin, end, covered) = record_around(&store, changed_at);
+            if !covered {
+                assert_eq!(applied.stop, Stop::End, "nobody could notice, and nobody needs to");
+                continue;
+            }
+            assert!(matches!(applied.stop, Stop::Bad(_) | Stop::Cut { .. }), "{:?} at {changed_at}", applied.stop);
+            assert!((begin..end).contains(&changed_at) && follower.cursor() <= begin);
+            let untouched = (begin..committed).step_by(8).all(|position| {
+                let place = position % store.geometry().ring_bytes / 8;
+                copy.word(0, position).load(Relaxed) == before[place as usize]
+            });
+            assert!(untouched, "bytes at or behind {begin} were written");
+        }
+    }
+}
+
+/// Where the record begins and ends that has the word at `position`, and whether its checksum covers that word. What lies between records (the
+/// end of a slab) is nobody's.
+fn record_around(store: &Store, position: u64) -> (u64, u64, bool) {
+    let shard = &store.shards()[0];
+    let walked = shard.walk(shard.control().tail()).take_while(|(begin, _)| *begin <= position).last();
+    let (begin, record) = walked.expect("the tail is a record's");
+    let end = begin + record.shape.record_bytes() as u64;
+    let word = (position - begin) / 8;
+    let covered = match record.shape.kind() {
+        // The highest bit of the metadata is always zero, and looked at; the change may have hit it or not.
+        Kind::Set => word != 0,
+        Kind::Pad => (word as usize) < record.shape.value_at().div_ceil(8) && record.shape.value_at() % 8 == 0,
+        _ => true,
+    };
+    (begin, end, covered && position < end)
+}
+
+/// Records of another lap, or of another epoch, at the very same places.
+#[test]
+fn what_is_stale_is_refused() {
+    let store = primary(ONE);
+    let replica = replica_of(&store);
+    let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
+    let words: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
+    let lap = store.geometry().ring_bytes;
+    draft.write(&words, BIRTH + lap, EPOCH.0);
+    assert_refused(&replica, BIRTH, &words, BadRecord::Checksum);
+    assert_refused(&replica, BIRTH + 2 * lap, &words, BadRecord::Checksum);
+    for other in [EPOCH.next().unwrap(), Epoch::of(0xABD, 1), Epoch::NONE] {
+        draft.write(&words, BIRTH, other.0);
+        assert_refused(&replica, BIRTH, &words, BadRecord::Checksum);
+    }
+    draft.write(&words, BIRTH, EPOCH.0);
+    let mut follower = at(&replica, BIRTH);
+    assert_eq!(follower.apply(&words, BIRTH).stop, Stop::End);
+    let zeroes: Vec<AtomicU64> = (0..8).map(|_| AtomicU64::new(0)).collect();
+    assert_refused(&replica, BIRTH, &zeroes, BadRecord::NoRecord);
+}
+
+/// Whatever the cut, a record is applied whole or not at all, and what is wanted is never more than there is.
+#[test]
+fn a_cut_record_waits_for_the_rest() {
+    let store = primary(ONE);
+    let replica = replica_of(&store);
+    let mut author = Author::new(&store);
+    author.set_value(&[b'k'; 250], &[7; 3000]);
+    let committed = store.shards()[0].control().committed();
+    let words = Rings::of(&store).copy(0, BIRTH, committed);
+    for count in 0..=words.len() {
+        let mut follower = at(&replica, BIRTH);
+        let applied = follower.apply(&words[..count], BIRTH);
+        let whole = [0, 4, words.len()].into_iter().filter(|end| *end <= count).max().unwrap();
+        assert_eq!((applied.bytes, follower.cursor()), (whole as u64 * 8, BIRTH + whole as u64 * 8));
+        match applied.stop {
+            Stop::End => assert_eq!(whole, count),
+            Stop::Cut { wanted_bytes } => {
+                assert!(wanted_bytes > (count - whole) * 8 && whole * 8 + wanted_bytes <= words.len() * 8);
+            }
+            other => panic!("{other:?} after {count} words"),
+        }
+    }
+}
+
+/// A record made by hand: any shape word, sealed properly. The body's bytes are all 1.
+fn forged(shape: u32, body_bytes: usize, checked_bytes: usize, position: u64) -> Vec<AtomicU64> {
+    let mut bytes = vec![0; 16];
+    bytes.resize(16 + body_bytes, 1);
+    bytes[12..16].copy_from_slice(&shape.to_le_bytes());
+    seal(&mut bytes, checked_bytes, position, EPOCH);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    to_words(&bytes)
+}
+
+fn seal(bytes: &mut [u8], checked_bytes: usize, position: u64, epoch: Epoch) {
+    let mut sum = BodyChecksum::default().update(&bytes[12..16]);
+    if bytes[12] & 7 != Kind::Set as u8 {
+        sum = sum.update(&bytes[..8]);
+    }
+    let crc = sum.update(&bytes[16..checked_bytes]).at(position, epoch.0);
+    bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn to_words(bytes: &[u8]) -> Vec<AtomicU64> {
+    bytes.as_chunks::<8>().0.iter().map(|chunk| AtomicU64::new(u64::from_le_bytes(*chunk))).collect()
+}
+
+fn shape(kind: u32, options: u32, key_bytes: u32, value_bytes: u32) -> u32 {
+    kind | options << 3 | key_bytes << 6 | value_bytes << 14
+}
+
+/// Every rule for lengths and parts, broken one by one by a record whose checksum holds.
+#[test]
+fn a_record_made_as_none_is_made_is_refused() {
+    let store = primary(ONE);
+    let replica = replica_of(&store);
+    let (set, delete, touch, flush, epoch, pad) = (1, 2, 3, 4, 5, 6);
+    let (flags, cas, long) = (1, 2, 4);
+    for (what, shape, body_bytes, expected) in [
+        ("no key", shape(set, 0, 0, 8), 8, BadRecord::Malformed),
+        ("a key of 251", shape(set, 0, 251, 0), 251, BadRecord::Malformed),
+        ("a key of 255", shape(set, flags, 255, 0), 259, BadRecord::Malformed),
+        ("a long value that is short", shape(set, long, 4, 0), 4 + 4, BadRecord::TooLong),
+        ("two lengths", shape(set, long, 8, 1), 8 + 4, BadRecord::TooLong),
+        ("longer than any record", shape(set, 0, 8, 4 << 10), 8 + (4 << 10), BadRecord::TooLong),
+        ("longer than the slab", shape(set, 0, 8, 9 << 10), 64, BadRecord::TooLong),
+        ("delete without a key", shape(delete, 0, 0, 0), 0, BadRecord::Malformed),
+        ("delete with a value", shape(delete, 0, 3, 5), 8, BadRecord::Malformed),
+        ("delete with flags", shape(delete, flags, 4, 0), 8, BadRecord::Malformed),
+        ("touch with a CAS", shape(touch, cas, 8, 0), 16, BadRecord::Malformed),
+        ("touch of no key", shape(touch, 0, 0, 0), 0, BadRecord::Malformed),
+        ("flush with a key", shape(flush, 0, 8, 0), 8, BadRecord::Malformed),
+        ("flush with a value", shape(flush, 0, 0, 8), 8, BadRecord::Malformed),
+        ("an epoch of 8 bytes", shape(epoch, 0, 0, 8), 16, BadRecord::Malformed),
+        ("an epoch of 24 bytes", shape(epoch, 0, 0, 24), 24, BadRecord::Malformed),
+        ("an epoch with a key", shape(epoch, 0, 8, 16), 24, BadRecord::Malformed),
+        ("a pad that ends before its slab", shape(pad, 0, 0, 16), 16, BadRecord::Malformed),
+        ("kind 7", shape(7, 0, 0, 0), 0, BadRecord::NoRecord),
+        ("kind 0", shape(0, 0, 3, 0), 8, BadRecord::NoRecord),
+    ] {
+        println!("{what}");
+        assert_refused(&replica, BIRTH, &forged(shape, body_bytes, 16 + body_bytes, BIRTH), expected);
+    }
+    let good = forged(shape(set, 0, 4, 4), 8, 24, BIRTH);
+    assert_eq!(at(&replica, BIRTH).apply(&good, BIRTH).stop, Stop::End, "the forger knows the trade");
+    let long_value = long_set(8, 100);
+    assert_refused(&replica, BIRTH, &long_value, BadRecord::Malformed);
+    let padded = forged(shape(set, 0, 3, 0), 3, 19, BIRTH);
+    padded[2].fetch_or(1 << 63, Relaxed);
+    assert_refused(&replica, BIRTH, &padded, BadRecord::Malformed);
+    good[0].fetch_or(1 << 63, Relaxed);
+    assert_refused(&replica, BIRTH, &good, BadRecord::Malformed);
+}
+
+/// A set whose short value is said to be long.
+fn long_set(key_bytes: usize, value_bytes: u32) -> Vec<AtomicU64> {
+    let mut bytes = vec![1; (16 + key_bytes + 4 + value_bytes as usize).next_multiple_of(8)];
+    let used = 16 + key_bytes + 4 + value_bytes as usize;
+    bytes[used..].fill(0);
+    bytes[..12].fill(0);
+    bytes[12..16].copy_from_slice(&shape(1, 4, key_bytes as u32, 0).to_le_bytes());
+    bytes[16 + key_bytes..][..4].copy_from_slice(&value_bytes.to_le_bytes());
+    seal(&mut bytes, used, BIRTH, EPOCH);
+    to_words(&bytes)
+}
+
+fn epoch_record(epoch: Epoch, begins: u64, position: u64) -> Vec<AtomicU64> {
+    let mut value = [0; EPOCH_VALUE_BYTES];
+    value[..8].copy_from_slice(&epoch.0.to_le_bytes());
+    value[8..].copy_from_slice(&begins.to_le_bytes());
+    let draft = Draft::new(Kind::Epoch, b"", Meta::default(), 0, None, Source::Bytes(&value));
+    let words: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
+    draft.write(&words, position, epoch.0);
+    words
+}
+
+#[test]
+fn an_epoch_begins_where_it_says_and_only_after_the_one_before() {
+    let store = primary(ONE);
+    let replica = replica_of(&store);
+    let next = EPOCH.next().unwrap();
+    for (epoch, begins) in [
+        (next, 72),
+        (next, BIRTH),
+        (EPOCH, 640),
+        (Epoch::of(0xABC, 0), 640),
+        (Epoch::of(0xABD, 2), 640),
+        (Epoch::NONE, 640),
+    ] {
+        assert_refused(&replica, 640, &epoch_record(epoch, begins, 640), BadRecord::Malformed);
+    }
+    let mut follower = at(&replica, 640);
+    let (first, second) = (epoch_record(next, 640, 640), Epoch::of(0xABC, 9));
+    // Two epochs and a set of the second in one piece.
+    let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
+    let set: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
+    draft.write(&set, 704, second.0);
+    let words: Vec<AtomicU64> = first.into_iter().chain(epoch_record(second, 672, 672)).chain(set).collect();
+    let applied = follower.apply(&words, 640);
+    assert_eq!((applied.stop, applied.records, follower.epoch()), (Stop::End, 3, second));
+    let begins: Vec<(Epoch, u64)> = replica.epochs().iter().map(|start| (start.epoch, start.begins[0])).collect();
+    assert_eq!(begins, [(EPOCH, BIRTH), (next, 640), (second, 672)]);
+    assert_eq!(replica.shards()[0].control().epoch_begin(), 672);
+    let old = Draft::of_key(Kind::Flush, b"", Meta::default());
+    let words: Vec<AtomicU64> = (0..old.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
+    old.write(&words, follower.cursor(), EPOCH.0);
+    assert_eq!(follower.apply(&words, follower.cursor()).stop, Stop::Bad(BadRecord::Checksum));
+}
+
+/// Noise: nothing panics, nothing is applied, and no length that it happens to say is asked for beyond what a log can have.
+#[test]
+fn noise_is_refused() {
+    let store = primary(ONE);
+    let replica = replica_of(&store);
+    let geometry: Geometry = store.geometry();
+    let mut random = Rng::with_seed(11);
+    let mut stops = std::collections::HashSet::new();
+    for _ in 0..20_000 {
+        let words: Vec<AtomicU64> = (0..random.usize(0..40)).map(|_| AtomicU64::new(random.u64(..))).collect();
+        // Often a kind that exists, and lengths that are possible.
+        if let (Some(header), true) = (words.get(1), random.bool()) {
+            let shape = shape(random.u32(1..7), random.u32(0..8), random.u32(0..256), random.u32(0..100));
+            header.store(u64::from(shape) << 32, Relaxed);
+        }
+        let position = BIRTH + random.u64(0..20_000) / 8 * 8;
+        let mut follower = at(&replica, position);
+        let applied = follower.apply(&words, position);
+        assert_eq!((applied.bytes, follower.cursor()), (0, position));
+        match applied.stop {
+            Stop::End => assert!(words.is_empty()),
+            Stop::Cut { wanted_bytes } => assert!(wanted_bytes as u64 <= geometry.wanted_bytes_max()),
+            Stop::NoRoom { .. } => panic!("the ring is empty"),
+            Stop::Bad(bad) => drop(stops.insert(bad.to_string())),
+        }
+    }
+    assert_eq!(stops.len(), 4, "every kind of refusal: {stops:?}");
+}

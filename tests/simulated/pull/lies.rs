@@ -1,0 +1,374 @@
+//! Primaries whose memory does not say what a primary's says. Whatever it is, nobody panics, nothing goes on for ever, and no item appears that
+//! was never written.
+
+use super::ledger::Ledger;
+use super::writer::Writer;
+use super::{SLABS, Setup, seeds};
+use crate::clock;
+use crate::compare::assert_same;
+use crate::pair::{NOW, primary, replica_of};
+use crate::session::{Network, Offered, Session};
+use fastrand::Rng;
+use remora::base::epoch::Epoch;
+use remora::fabric::Regions;
+use remora::fabric::sim::Faults;
+use remora::replication::pull::PullError;
+use remora::store::{EpochStart, NOT_BEGUN, Store};
+use remora::sys::memory::Slab;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+const KEYS: usize = 80;
+const ONE: Setup = Setup { shards: 1, ..SLABS };
+/// Within so many steps a puller has to decide what it thinks of a primary.
+const STEPS_MAX: usize = 5000;
+
+const EPOCH: usize = 0;
+const COMMITTED: usize = 1;
+const TAIL: usize = 2;
+const RING_BYTES: usize = 3;
+
+/// Copies of a primary's regions, to be changed.
+struct Forged(Vec<Slab>);
+
+impl Regions for Forged {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+    fn slab(&self, number: usize) -> &Slab {
+        &self.0[number]
+    }
+}
+
+impl Forged {
+    fn new(store: &Store) -> Arc<Forged> {
+        let copy = |slab: &Slab| {
+            let copy = Slab::new("remora-test", slab.words().len() * 8, false).expect("a small slab");
+            overwrite(&copy, slab);
+            copy
+        };
+        Arc::new(Forged(std::iter::once(store.control_lines()).chain(store.slabs()).map(copy).collect()))
+    }
+
+    /// The truth again.
+    fn restore(&self, store: &Store) {
+        std::iter::once(store.control_lines())
+            .chain(store.slabs())
+            .zip(&self.0)
+            .for_each(|(from, to)| overwrite(to, from));
+    }
+
+    fn word(&self, at: usize) -> &AtomicU64 {
+        &self.0[0].words()[at]
+    }
+}
+
+fn overwrite(to: &Slab, from: &Slab) {
+    to.words().iter().zip(from.words()).for_each(|(to, from)| to.store(from.load(Relaxed), Relaxed));
+}
+
+/// A primary with a history, its replica, and a forgery of it.
+struct Scene {
+    store: Store,
+    replica: Store,
+    forged: Arc<Forged>,
+    offered: Offered,
+    ledger: Ledger,
+    network: Network,
+}
+
+impl Scene {
+    fn new(seed: u64, setup: Setup) -> Scene {
+        let store = primary(setup);
+        let (mut ledger, mut random) = (Ledger::default(), Rng::with_seed(seed));
+        let mut writer = Writer::new(&store, &mut ledger, setup, KEYS);
+        (0..1500).for_each(|_| writer.step(&mut ledger, &mut random));
+        drop(writer);
+        let (replica, forged) = (replica_of(&store), Forged::new(&store));
+        let offered = Offered { regions: forged.clone(), history: store.epochs(), geometry: store.geometry() };
+        Scene { store, replica, forged, offered, ledger, network: Network::new(seed) }
+    }
+}
+
+/// Until it has caught up and has nothing more to do, or why it ended.
+fn pull(session: &mut Session<'_>, replica: &Store) -> Result<(), PullError> {
+    for _ in 0..STEPS_MAX {
+        clock::pass(Duration::from_micros(20));
+        if !session.step(replica)?.moved && session.puller.is_caught_up() {
+            return Ok(());
+        }
+    }
+    panic!("{STEPS_MAX} steps, and neither an error nor an end: {:?}", session.puller.counts());
+}
+
+/// An honest primary after a dishonest one: the replica becomes the same.
+fn pull_honest(scene: &mut Scene, known: &[Option<Epoch>]) {
+    scene.forged.restore(&scene.store);
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, known, &Faults::default());
+    for _ in 0..STEPS_MAX {
+        session.step(&scene.replica).expect("it is honest");
+        let tails = |store: &Store| store.shards().iter().map(|shard| shard.control().tail()).collect::<Vec<_>>();
+        if session.puller.is_caught_up() && tails(&scene.replica) == tails(&scene.store) {
+            return assert_same(&scene.store, &scene.replica, NOW);
+        }
+    }
+    panic!("never comes up with an honest primary: {:?}", session.puller.counts());
+}
+
+type Lie = (&'static str, fn(&Forged));
+
+fn set(forged: &Forged, word: usize, change: impl Fn(u64) -> u64) {
+    let cell = forged.word(word);
+    cell.store(change(cell.load(Relaxed)), Relaxed);
+}
+
+const LIES: [Lie; 11] = [
+    ("committed before tail", |forged| set(forged, COMMITTED, |_| forged.word(TAIL).load(Relaxed) - 8)),
+    ("more than a ring", |forged| set(forged, COMMITTED, |_| forged.word(TAIL).load(Relaxed) + (32 << 10) + 8)),
+    ("committed within a word", |forged| set(forged, COMMITTED, |word| word - 4)),
+    ("tail within a word", |forged| set(forged, TAIL, |word| word + 4)),
+    ("a ring of another length", |forged| set(forged, RING_BYTES, |word| word * 2)),
+    ("before the birth", |forged| {
+        set(forged, TAIL, |_| 0);
+        set(forged, COMMITTED, |_| 512);
+    }),
+    ("nothing", |forged| {
+        set(forged, TAIL, |_| 0);
+        set(forged, COMMITTED, |_| 0);
+    }),
+    ("beyond all positions", |forged| {
+        set(forged, TAIL, |_| u64::MAX - 4095);
+        set(forged, COMMITTED, |_| u64::MAX - 7);
+    }),
+    ("just beyond all positions", |forged| {
+        set(forged, TAIL, |_| 1 << 62);
+        set(forged, COMMITTED, |_| (1 << 62) + 800);
+    }),
+    ("the end of all positions", |forged| {
+        set(forged, TAIL, |_| u64::MAX - 7);
+        set(forged, COMMITTED, |_| u64::MAX - 7);
+    }),
+    ("noise", |forged| {
+        set(forged, TAIL, |_| 0x9E37_79B9_7F4A_7C15);
+        set(forged, COMMITTED, |_| 0x1234_5678_9ABC_DEF1);
+    }),
+];
+
+#[test]
+fn a_line_that_makes_no_sense_ends_it() {
+    for (name, lie) in LIES {
+        for caught_up in [false, true] {
+            println!("{name}, {caught_up}");
+            let mut scene = Scene::new(1, SLABS);
+            let none = vec![None; SLABS.shards];
+            let mut session = scene.network.connect(&scene.offered, &scene.replica, &none, &Faults::default());
+            if caught_up {
+                pull(&mut session, &scene.replica).expect("it is honest so far");
+            }
+            lie(&scene.forged);
+            let ended = lie_until_it_ends(&mut session, &scene.replica);
+            assert!(matches!(ended, PullError::Senseless { shard: 0, .. }), "{name}: {ended}");
+            let known = session.puller.known();
+            drop(session);
+            pull_honest(&mut scene, &known);
+        }
+    }
+}
+
+fn lie_until_it_ends(session: &mut Session<'_>, replica: &Store) -> PullError {
+    for _ in 0..STEPS_MAX {
+        clock::pass(Duration::from_micros(20));
+        if let Err(error) = session.step(replica) {
+            return error;
+        }
+    }
+    panic!("{STEPS_MAX} steps, and no error: {:?}", session.puller.counts());
+}
+
+#[test]
+fn positions_that_go_back_end_it_and_another_epoch_does_at_once() {
+    let goes_back: [Lie; 2] = [
+        ("committed", |forged| set(forged, COMMITTED, |word| word - 8)),
+        ("tail", |forged| set(forged, TAIL, |word| word - 8)),
+    ];
+    let mut scene = Scene::new(1, ONE);
+    for (name, lie) in goes_back {
+        let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+        pull(&mut session, &scene.replica).expect("it is honest so far");
+        lie(&scene.forged);
+        let ended = lie_until_it_ends(&mut session, &scene.replica);
+        assert!(matches!(ended, PullError::BeganAnew { what: "a position went back", .. }), "{name}: {ended}");
+        let known = session.puller.known();
+        drop(session);
+        pull_honest(&mut scene, &known);
+    }
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    pull(&mut session, &scene.replica).expect("it is honest so far");
+    set(&scene.forged, EPOCH, |word| word + 1);
+    let ended = (0..10).find_map(|_| session.step(&scene.replica).err());
+    assert!(matches!(ended, Some(PullError::EpochChanged(epoch)) if epoch.generation() == 2), "{ended:?}");
+    let known = session.puller.known();
+    assert!(known[0].is_some());
+    drop(session);
+    pull_honest(&mut scene, &known);
+}
+
+/// A look that makes no sense may be one that was torn: a few of them harm nobody.
+#[test]
+fn a_transient_lie_is_passed_over() {
+    for (name, lie) in LIES {
+        println!("{name}");
+        let scene = Scene::new(1, SLABS);
+        let mut network = scene.network;
+        let none = vec![None; SLABS.shards];
+        let mut session = network.connect(&scene.offered, &scene.replica, &none, &Faults::default());
+        for _ in 0..30 {
+            lie(&scene.forged);
+            (0..20).for_each(|_| assert!(session.step(&scene.replica).is_ok(), "it may pass"));
+            scene.forged.restore(&scene.store);
+            (0..20).for_each(|_| assert!(session.step(&scene.replica).is_ok(), "it has passed"));
+        }
+        assert_same(&scene.store, &scene.replica, NOW);
+    }
+}
+
+/// Where a primary lets one begin, there is no record; later it tells the truth. A beginning that no record has proved is worth nothing.
+#[test]
+fn a_beginning_within_a_record_is_not_gone_on_from() {
+    let mut scene = Scene::new(1, ONE);
+    set(&scene.forged, TAIL, |word| word + 8);
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    let ended = pull(&mut session, &scene.replica).expect_err("no record begins there");
+    assert!(matches!(ended, PullError::BadRecord { times: 3, .. }), "{ended}");
+    let known = session.puller.known();
+    drop(session);
+    pull_honest(&mut scene, &known);
+}
+
+/// A tail that was too high, so that items were left out; it shows when the truth comes back.
+#[test]
+fn a_tail_that_was_too_high_is_not_gone_on_from() {
+    let mut scene = Scene::new(1, ONE);
+    let line = scene.store.shards()[0].control();
+    let second = scene.store.shards()[0].walk(line.tail()).nth(20).expect("many records").0;
+    set(&scene.forged, TAIL, |_| second);
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    pull(&mut session, &scene.replica).expect("it looks as if it were true");
+    scene.forged.restore(&scene.store);
+    let ended = lie_until_it_ends(&mut session, &scene.replica);
+    assert!(matches!(ended, PullError::BeganAnew { what: "a position went back", .. }), "{ended}");
+    let known = session.puller.known();
+    drop(session);
+    pull_honest(&mut scene, &known);
+}
+
+/// Lines that change at random with every step: whatever comes of it, items are ones that were written.
+#[test]
+fn lines_at_random() {
+    for seed in seeds() {
+        println!("REMORA_SEED={seed}");
+        let mut scene = Scene::new(seed, ONE);
+        let mut random = Rng::with_seed(seed);
+        let mut known = vec![None];
+        for _ in 0..10 {
+            let mut session = scene.network.connect(&scene.offered, &scene.replica, &known, &Faults::default());
+            for _ in 0..200 {
+                if random.u8(0..10) == 0 {
+                    scene.forged.restore(&scene.store);
+                }
+                let change = [8, 136, 4096, 1 << random.u32(0..64), random.u64(..)][random.usize(0..5)];
+                let word = random.usize(COMMITTED..=TAIL);
+                set(
+                    &scene.forged,
+                    word,
+                    |word| if random.clone().bool() { word.wrapping_add(change) } else { word ^ change },
+                );
+                if session.step(&scene.replica).is_err() {
+                    break;
+                }
+            }
+            known = session.puller.known();
+            scene.ledger.assert_all_written(&scene.replica, KEYS, NOW);
+            drop(session);
+        }
+        pull_honest(&mut scene, &[None]);
+    }
+}
+
+#[test]
+fn rings_full_of_noise() {
+    for seed in seeds() {
+        println!("REMORA_SEED={seed}");
+        let mut scene = Scene::new(seed, ONE);
+        let mut random = Rng::with_seed(seed);
+        let rings = scene.forged.0[1..].iter().flat_map(Slab::words);
+        rings.for_each(|word| word.store(random.u64(..), Relaxed));
+        let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+        let ended = pull(&mut session, &scene.replica).expect_err("noise");
+        assert!(matches!(ended, PullError::BadRecord { times: 3, .. }), "{ended}");
+        assert_eq!((session.puller.counts().records, scene.replica.stats().items), (0, 0));
+        let known = session.puller.known();
+        drop(session);
+        pull_honest(&mut scene, &known);
+    }
+}
+
+/// Some words changed: what stands before them is applied, and what was applied is what was written.
+#[test]
+fn rings_with_changed_words() {
+    let (mut found, mut refused) = (0, 0);
+    for seed in seeds() {
+        println!("REMORA_SEED={seed}");
+        let mut scene = Scene::new(seed, ONE);
+        let mut random = Rng::with_seed(seed);
+        for _ in 0..random.usize(1..5) {
+            let words = scene.forged.0[random.usize(1..scene.forged.0.len())].words();
+            words[random.usize(0..words.len())].fetch_xor(1 << random.u32(0..64), Relaxed);
+        }
+        let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+        match pull(&mut session, &scene.replica) {
+            Ok(()) => {}
+            Err(PullError::BadRecord { .. }) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+        found += scene.ledger.assert_all_written(&scene.replica, KEYS, NOW);
+        drop(session);
+        pull_honest(&mut scene, &[None]);
+    }
+    assert!(found > 0 && (refused > 0 || !super::is_whole()));
+}
+
+/// Its lines and its history contradict each other. It may be a replica that has been told of a new epoch, and has not dropped yet what it has
+/// beyond the old one's end; or one whose history says nothing yet of an epoch that its log has come to.
+#[test]
+fn a_history_that_the_lines_contradict_ends_it_at_once() {
+    let mut scene = Scene::new(1, ONE);
+    let first = scene.store.epochs().remove(0);
+    let second = |begin| EpochStart { epoch: first.epoch.succeed().expect("a later epoch"), begins: vec![begin] };
+    let line = scene.store.shards()[0].control();
+    let middle = scene.store.shards()[0].walk(line.tail()).nth(20).expect("many records").0;
+
+    scene.offered.history = vec![first.clone(), second(middle)];
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    let ended = lie_until_it_ends(&mut session, &scene.replica);
+    assert!(matches!(ended, PullError::BeganAnew { shard: 0, .. }), "{ended}");
+    let known = session.puller.known();
+    drop(session);
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &known, &Faults::default());
+    lie_until_it_ends(&mut session, &scene.replica);
+    assert_eq!(session.puller.counts().diverged, 1, "what was applied is not gone on from");
+    drop(session);
+
+    scene.offered.history = vec![first.clone(), second(NOT_BEGUN)];
+    let epoch = scene.offered.history[1].epoch;
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    pull(&mut session, &scene.replica).expect("it has not come to the second epoch");
+    set(&scene.forged, EPOCH, |_| epoch.0);
+    let ended = lie_until_it_ends(&mut session, &scene.replica);
+    assert!(matches!(ended, PullError::EpochChanged(changed) if changed == epoch), "{ended}");
+    let known = session.puller.known();
+    drop(session);
+    scene.offered.history = vec![first];
+    pull_honest(&mut scene, &known);
+}

@@ -1,0 +1,181 @@
+//! Either side of a push against one that lies: a primary that writes anything to an inbox at any time, and a replica that wants anything.
+
+use super::{SHARDS, SLABS, Setup, seeds};
+use crate::clock;
+use crate::compare::items;
+use crate::pair::{NOW, primary, replica_of};
+use crate::session::{Offered, SILENCE_MAX};
+use fastrand::Rng;
+use remora::base::epoch::Epoch;
+use remora::fabric::sim::{Faults, Sim};
+use remora::fabric::{Channel, Regions, Token, Write};
+use remora::replication::pull::{PullError, Puller};
+use remora::replication::push::inbox::Inbox;
+use remora::replication::push::layout::{INBOX, InboxMemory, Layout};
+use remora::replication::push::notes::{LINE_WORDS, PushedLine, Want};
+use remora::replication::push::pusher::Pusher;
+use remora::store::ring::{BIRTH, CONTROL_LINE_BYTES, ControlLine};
+use remora::store::{Geometry, Store};
+use remora::sys::memory::Slab;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+const STEPS: usize = 400;
+
+/// What a liar writes from.
+struct Lies(Slab);
+
+impl Regions for Lies {
+    fn count(&self) -> usize {
+        1
+    }
+    fn slab(&self, _number: usize) -> &Slab {
+        &self.0
+    }
+}
+
+/// A position that somebody might say: near the truth, or not at all.
+fn position(random: &mut Rng, geometry: &Geometry) -> u64 {
+    match random.u8(0..8) {
+        0 => random.u64(..),
+        1 => random.u64(..1 << 62) / 8 * 8,
+        2 => 0,
+        3 => u64::MAX / 8 * 8,
+        _ => 64 + random.u64(..4 * geometry.ring_bytes) / 8 * 8,
+    }
+}
+
+/// A line with a seal that is right, and mostly with words that could be; those of what is pushed then lead to reading what was never written.
+fn line(random: &mut Rng, geometry: &Geometry, epoch: Epoch) -> PushedLine {
+    let words: Vec<AtomicU64> = (0..LINE_WORDS).map(|_| AtomicU64::new(0)).collect();
+    let control = ControlLine::of(&words, 0);
+    control.begin(epoch.0, geometry.ring_bytes);
+    if random.u8(0..4) == 0 {
+        control.advance_tail(position(random, geometry));
+        control.commit(position(random, geometry));
+    } else {
+        control.commit(BIRTH + geometry.ring_bytes / 16 * 8);
+    }
+    PushedLine::of(&control, position(random, geometry), random.u32(1..4))
+}
+
+/// Whatever stands in its inbox, a replica neither panics nor shows an item: none of it proves itself.
+#[test]
+fn an_inbox_that_holds_lies() {
+    let mut ended = 0;
+    for seed in seeds() {
+        let setup = if seed % 2 == 0 { SLABS } else { SHARDS };
+        println!("REMORA_SEED={seed}");
+        let mut random = Rng::with_seed(seed);
+        let store = Arc::new(primary(setup));
+        let replica = replica_of(&store);
+        let offered = Offered::of(&store);
+        for round in 0..10u128 {
+            let sim = Sim::new(seed, Faults::default());
+            let layout = Layout::of(&offered.geometry);
+            let (inbox, invite) =
+                Inbox::grant(sim.exporter(), Token(round.to_le_bytes()), offered.geometry, layout).expect("it waits");
+            let mut liar = sim.exporter().connect(&invite.invitation).expect("the token is known");
+            let lies = Arc::new(Lies(Slab::new("lies", layout.region_bytes()[1], false).expect("memory")));
+            liar.lend(lies.clone()).expect("the simulation writes");
+            let known = vec![None; setup.shards];
+            let mut puller =
+                Puller::new(Box::new(inbox), &replica, &offered.history, &known, SILENCE_MAX).expect("memory");
+            puller.set_clock(clock::now);
+            replica.adopt_epochs(offered.history.clone());
+            for _ in 0..STEPS {
+                lie(&mut *liar, &lies, &mut random, &layout, &offered);
+                match puller.step(Duration::ZERO) {
+                    Ok(_) => {}
+                    Err(
+                        PullError::Senseless { .. }
+                        | PullError::BadRecord { .. }
+                        | PullError::EpochChanged(_)
+                        | PullError::BeganAnew { .. },
+                    ) => {
+                        ended += 1;
+                        break;
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert!(items(&replica, NOW).is_empty(), "an item that nobody wrote");
+        }
+    }
+    assert!(ended > 0, "no lie is ever found out");
+}
+
+/// Bytes anywhere in windows, and a line or two.
+fn lie(liar: &mut dyn Channel, lies: &Lies, random: &mut Rng, layout: &Layout, offered: &Offered) {
+    let Geometry { shards, .. } = offered.geometry;
+    let words = lies.0.words();
+    let epoch = offered.history[0].epoch;
+    for shard in 0..shards as usize {
+        if random.bool() {
+            line(random, &offered.geometry, epoch).store(&words[shard * LINE_WORDS..][..LINE_WORDS]);
+        }
+    }
+    let from = random.usize(layout.lines_bytes() / 8..words.len() - 1);
+    let count = random.usize(1..=(words.len() - from).min(2000));
+    words[from..from + count].iter().for_each(|word| word.store(random.u64(..), Relaxed));
+    let lines = Write { source: 0, from: 0, region: INBOX, offset: 0, bytes: shards as usize * CONTROL_LINE_BYTES };
+    let bytes = Write { source: 0, from: from * 8, region: INBOX, offset: from as u64 * 8, bytes: count * 8 };
+    liar.write(&[bytes, lines]).expect("it is within the inbox");
+    let landing = liar.landing(4096).expect("memory");
+    let behind = remora::fabric::Read { region: 0, offset: 0, bytes: 64, landing, tag: 0 };
+    liar.submit(&mut vec![behind]).expect("the channel stands");
+    liar.poll(&mut Vec::new(), Duration::ZERO).expect("the channel stands");
+}
+
+/// Whatever is wanted, a primary pushes no more than a window's bytes at a time, of its own ring, and goes on doing so.
+#[test]
+fn wants_that_make_no_sense() {
+    for seed in seeds() {
+        let setup: Setup = if seed % 2 == 0 { SLABS } else { SHARDS };
+        println!("REMORA_SEED={seed}");
+        let mut random = Rng::with_seed(seed);
+        let store: Arc<Store> = Arc::new(primary(setup));
+        let offered = Offered::of(&store);
+        let sim = Sim::new(seed, Faults::default());
+        let exporter = sim.exporter();
+        let layout = Layout::told(&offered.geometry, 4096).expect("it can be");
+        let memory = Arc::new(InboxMemory::new(&layout).expect("memory"));
+        let token = Token([1; 16]);
+        let grant = exporter.grant(token, memory.clone()).expect("it waits");
+        let invitation = remora::fabric::Invitation {
+            address: exporter.address(),
+            token,
+            regions: grant.descriptors().to_vec(),
+            ack: grant.ack_descriptor(),
+        };
+        let channel = exporter.connect(&invitation).expect("the token is known");
+        let mut pusher =
+            Pusher::new(channel, offered.regions.clone(), offered.geometry, layout, SILENCE_MAX).expect("memory");
+        pusher.set_clock(clock::now);
+        let mut ledger = super::ledger::Ledger::default();
+        let mut writer = super::writer::Writer::new(&store, &mut ledger, setup, 100);
+        for _ in 0..STEPS {
+            (0..5).for_each(|_| writer.step(&mut ledger, &mut random));
+            for shard in 0..setup.shards {
+                let want = Want { position: position(&mut random, &offered.geometry), run: random.u32(0..3) };
+                want.store(&memory.notes().words()[shard * 2..][..2]);
+            }
+            let step = pusher.step(Duration::ZERO).expect("it goes on");
+            assert!(step.pushed_bytes <= layout.window_bytes() * setup.shards as u64);
+        }
+        // One that makes sense is met all the same.
+        for (shard, at) in store.shards().iter().enumerate() {
+            let want = Want { position: at.control().tail(), run: 77 };
+            want.store(&memory.notes().words()[shard * 2..][..2]);
+        }
+        for _ in 0..4 {
+            pusher.step(Duration::ZERO).expect("it goes on");
+        }
+        for (shard, at) in store.shards().iter().enumerate() {
+            let line = PushedLine::load(&memory.inbox().words()[shard * LINE_WORDS..]).expect("a whole line");
+            let all = at.control().committed().min(at.control().tail() + layout.window_bytes());
+            assert_eq!((line.run(), line.pushed()), (77, all), "shard {shard}");
+        }
+    }
+}
