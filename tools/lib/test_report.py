@@ -5,7 +5,17 @@ import unittest
 from pathlib import Path
 
 from lib.machine import numbers
-from lib.report import Figure, Goal, against_peers, behind, figures_of, place, show_ratio, table, verdicts
+from lib.report import (
+    Figure,
+    Goal,
+    against_peers,
+    behind,
+    figures_of,
+    place,
+    show_ratio,
+    table,
+    verdicts,
+)
 from lib.traffic import in_order
 
 ROUNDS = [

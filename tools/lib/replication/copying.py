@@ -12,7 +12,14 @@ import contextlib
 import tempfile
 import time
 
-from lib.replication.family import Unable, lower, running, standing_in, wait_until, without_push
+from lib.replication.family import (
+    Unable,
+    lower,
+    running,
+    standing_in,
+    wait_until,
+    without_push,
+)
 from lib.replication.plots import bars, lines
 from lib.replication.stamps import Prober, worst_of_slots
 from lib.replication.told import Held, Table, Told, percentiles

@@ -8,12 +8,18 @@ redis-cli and REPLICAOF.
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 
-from lib.replication.family import Unable, connect, knows, running, wait_until, without_push
+from lib.replication.family import (
+    Unable,
+    connect,
+    knows,
+    running,
+    wait_until,
+    without_push,
+)
 from lib.replication.plots import bars
 from lib.replication.stamps import set_request, stamps
 from lib.replication.told import Held, Table, Told
@@ -102,7 +108,7 @@ def one_line(connection, request):
     while not answer.endswith(b"\r\n"):
         try:
             piece = connection.recv(1 << 12)
-        except socket.timeout:
+        except TimeoutError:
             raise Unable("a server did not answer") from None
         if not piece:
             raise Unable("a server hung up")
