@@ -42,6 +42,7 @@ class Peer:
     package: str
     least: tuple  # the oldest version that will do
     variable: str  # in the environment: another program to take for it
+    tools: tuple = ()  # that come with it
 
     @property
     def wrapper(self):
@@ -56,18 +57,18 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("memcached", "memcached", (1, 6, 38), "REMORA_MEMCACHED"),
-        Peer("valkey-server", "valkey-server", (9, 0, 0), "REMORA_VALKEY"),
+        Peer("valkey-server", "valkey-server", (9, 0, 0), "REMORA_VALKEY", ("valkey-cli",)),
         Peer("etcd", "etcd-server", (3, 5, 16), "REMORA_ETCD"),
     )
 }
 
 
 def program(name):
-    """Where to find the peer `name`: what the environment names, else what was fetched, else the system's."""
-    peer = PEERS[name]
-    if named := os.environ.get(peer.variable):
+    """Where to find a peer or a tool of one: what the environment names, else what was fetched, else the system's."""
+    if named := name in PEERS and os.environ.get(PEERS[name].variable):
         return named
-    return str(peer.wrapper) if peer.wrapper.exists() else name
+    fetched = FOLDER / "bin" / name
+    return str(fetched) if fetched.exists() else name
 
 
 def say(text):
@@ -149,7 +150,9 @@ def fetch(peer):
     shutil.rmtree(archives, ignore_errors=True)
     shutil.rmtree(peer.root, ignore_errors=True)
     new.rename(peer.root)
-    write_wrapper(peer)
+    # The peer itself last: it says that all of it is there.
+    for name in (*peer.tools, peer.name):
+        write_wrapper(peer, name)
     version = version_of(peer.wrapper)
     if version is None:
         raise Cannot(f"{peer.package} was fetched to {peer.root}, but {peer.wrapper} --version does not run")
@@ -226,18 +229,19 @@ def unpack(archives, root, peer):
             raise Cannot(f"{package.name} could not be unpacked: {done.stderr.strip()}")
 
 
-def write_wrapper(peer):
+def write_wrapper(peer, name):
     """A script that becomes the program, under the same process id; it may be moved with its folder."""
     loader = next(iter(sorted(peer.root.glob("usr/lib64/ld-linux-*.so.2"))), None)
-    program_file = f"usr/bin/{peer.name}"
+    program_file = f"usr/bin/{name}"
     if loader is None or not (peer.root / program_file).exists():
         raise Cannot(f"{peer.package} brought no {program_file}, or no loader")
     root = f'"$root/{peer.name}'
     libraries = f'{root}/usr/lib/x86_64-linux-gnu"'
     is_dynamic = subprocess.run([loader, "--verify", peer.root / program_file], check=False).returncode in (0, 2)
     start = f'{root}/{loader.relative_to(peer.root)}" --library-path {libraries} ' if is_dynamic else ""
-    peer.wrapper.parent.mkdir(exist_ok=True)
-    new = peer.wrapper.with_suffix(".new")
+    wrapper = FOLDER / "bin" / name
+    wrapper.parent.mkdir(exist_ok=True)
+    new = wrapper.with_suffix(".new")
     new.write_text(f'#!/bin/sh\n# Written by tools/peers.\nroot=${{0%/*}}/..\nexec {start}{root}/{program_file}" "$@"\n')
     new.chmod(0o755)
-    new.rename(peer.wrapper)
+    new.rename(wrapper)

@@ -84,7 +84,7 @@ class Ensure(unittest.TestCase):
 
     def brings(self, version):
         text = f"#!/bin/sh\necho memcached {fetching.dotted(version)}\n"
-        self.enterContext(mock.patch.object(fetching, "write_wrapper", side_effect=lambda peer: self.write(peer, text)))
+        self.enterContext(mock.patch.object(fetching, "write_wrapper", side_effect=lambda peer, _: self.write(peer, text)))
 
     def write(self, peer, text):
         peer.wrapper.parent.mkdir(exist_ok=True)
