@@ -33,7 +33,7 @@ pub struct Args {
     /// UDP port; only 0 is taken: UDP is not served
     #[arg(short = 'U', long, default_value_t = 0, hide = true, value_parser = clap::value_parser!(u16).range(0..=0))]
     pub udp_port: u16,
-    /// Addresses: host, host:port, [v6]:port; repeat it or use commas; port 0 for one of the kernel's choice
+    /// Addresses: host or host:port, an IPv6 host in brackets; repeat it or use commas; port 0 for one of the kernel's choice
     /// [default: 127.0.0.1]
     #[arg(short, long)]
     pub listen: Vec<String>,

@@ -69,7 +69,7 @@ impl FromStr for Lengths {
     }
 }
 
-/// BYTES[:WEIGHT], BYTES being N or MIN-MAX.
+/// `BYTES[:WEIGHT]`, BYTES being N or MIN-MAX.
 fn class(text: &str) -> Option<Class> {
     let (bytes, weight) = text.split_once(':').unwrap_or((text, "1"));
     let (low, high) = bytes.split_once('-').unwrap_or((bytes, bytes));

@@ -1,8 +1,9 @@
-//! Debian's memcached as a peer: whatever Remora is held to, it must pass as well, so that no test asks for more or
-//! less than the original does. Found on the PATH, on a port of the kernel's choice, ended by its own pid.
+//! memcached as a peer: whatever Remora is held to, it must pass as well, so that no test asks for more or less than the
+//! original does. Runs on a port of the kernel's choice, is ended by its own pid.
 #![allow(dead_code)] // each test binary uses its own part of this
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,22 @@ pub struct Memcached {
     pub address: SocketAddr,
 }
 
+/// What brings a memcached that is new enough; a test that finds none says so.
+pub const REMEDY: &str = "tools/peers memcached fetches it";
+
+/// Where memcached is: what the environment names, else what tools/peers fetched, else the system's.
+fn program() -> PathBuf {
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/bin/memcached");
+    match std::env::var_os("REMORA_MEMCACHED") {
+        Some(named) => named.into(),
+        None if fetched.exists() => fetched,
+        None => "memcached".into(),
+    }
+}
+
 /// The version that memcached says it is, or None if there is none.
 pub fn version() -> Option<String> {
-    let output = Command::new("memcached").arg("-V").output().ok()?;
+    let output = Command::new(program()).arg("-V").output().ok()?;
     Some(String::from_utf8_lossy(&output.stdout).trim().to_string())
 }
 
@@ -24,7 +38,7 @@ impl Memcached {
     pub fn start(arguments: &[&str]) -> Memcached {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let port_file = folder.path().join("port");
-        let mut command = Command::new("memcached");
+        let mut command = Command::new(program());
         command.args(["-u", "root", "-U", "0", "-p", "-1", "-l", "127.0.0.1"]).args(arguments);
         command.env("MEMCACHED_PORT_FILENAME", &port_file).stdin(Stdio::null());
         let child = command.spawn().expect("memcached starts");

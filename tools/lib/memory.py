@@ -3,7 +3,7 @@
 import sys
 import tempfile
 
-from lib.servers import REDIS_END, Server, ask
+from lib.servers import VALKEY_END, Server, ask
 
 VALUE = b"v" * 100
 SETS_PER_WRITE = 5000
@@ -11,8 +11,8 @@ SETS_PER_WRITE = 5000
 
 def fill(server, sets):
     """Set `sets` keys of 20 bytes, many to a write; only the end of each write is waited for."""
-    if server.kind.family == "redis":
-        record, end, answer = b"*3\r\n$3\r\nSET\r\n$20\r\nkey-%016d\r\n$100\r\n%b\r\n", REDIS_END, b"$3\r\nend\r\n"
+    if server.kind.family == "valkey":
+        record, end, answer = b"*3\r\n$3\r\nSET\r\n$20\r\nkey-%016d\r\n$100\r\n%b\r\n", VALKEY_END, b"$3\r\nend\r\n"
     else:
         record, end, answer = b"set key-%016d 0 0 100 noreply\r\n%b\r\n", b"mn\r\n", b"MN\r\n"
     with server.connect() as connection:

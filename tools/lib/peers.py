@@ -1,4 +1,4 @@
-"""remora beside memcached, Redis and the bare echo: each alone on one core, the same traffic, in interleaved rounds.
+"""remora beside memcached, Valkey and the bare echo: each alone on one core, the same traffic, in interleaved rounds.
 
 In every round all servers are started anew, so that chance deals out their memory anew, and their memory is written
 over once, so that no page of it is touched for the first time in a window. All but one are held by SIGSTOP.
@@ -38,8 +38,8 @@ NAMES = [*SCENARIOS, MEMORY]
 GOALS = [
     Goal("unpipelined", "memcached", 0.97),
     Goal("unpipelined", "echo", 1.07),
-    Goal("pipelined", "redis", 0.70),
-    Goal("sets", "redis", 0.75),
+    Goal("pipelined", "valkey", 0.70),
+    Goal("sets", "valkey", 0.75),
     Goal("multiget", "memcached", 0.60),
     Goal(MEMORY, "memcached", 1 / 1.3),
 ]

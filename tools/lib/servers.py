@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT_SECONDS = 60
 
-REDIS_END = b"*2\r\n$4\r\nECHO\r\n$3\r\nend\r\n"
+VALKEY_END = b"*2\r\n$4\r\nECHO\r\n$3\r\nend\r\n"
 
 
 def free_port():
@@ -36,7 +36,7 @@ def memcached_flags(threads, mebibytes):
     return ["-u", "root", "-U", "0", "-p", "-1", "-l", "127.0.0.1", "-t", str(threads), "-m", str(mebibytes)]
 
 
-def redis_flags(_threads, mebibytes):
+def valkey_flags(_threads, mebibytes):
     """As a cache: one thread, nothing on disk, a limit of memory, the least used evicted."""
     cache = f"--appendonly no --maxmemory {mebibytes}mb --maxmemory-policy allkeys-lru".split()
     return ["--bind", "127.0.0.1", "--port", str(free_port()), "--io-threads", "1", "--save", "", *cache]
@@ -46,8 +46,8 @@ def echo_flags(_threads, _mebibytes):
     return ["--listen", "127.0.0.1:0"]
 
 
-FLAGS = {"remora": remora_flags, "memcached": memcached_flags, "redis": redis_flags, "echo": echo_flags}
-PACKAGES = {"memcached": "memcached", "redis": "redis-server"}
+FLAGS = {"remora": remora_flags, "memcached": memcached_flags, "valkey": valkey_flags, "echo": echo_flags}
+REMEDIES = {"memcached": "tools/peers memcached", "valkey": "tools/peers valkey-server"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Kind:
 
     @property
     def protocol(self):
-        return "resp" if self.family == "redis" else "text"
+        return "resp" if self.family == "valkey" else "text"
 
     @property
     def keeps_items(self):
@@ -127,7 +127,7 @@ class Server:
             said = log.read_text(errors="replace") + (port_file.read_text() if port_file.exists() else "")
             if port := re.search(r"listening on tcp 127\.0\.0\.1:(\d+)|TCP INET: (\d+)", said):
                 return int(port[1] or port[2])
-            if self.kind.family == "redis" and "Ready to accept connections" in said:
+            if self.kind.family == "valkey" and "Ready to accept connections" in said:
                 return int(words[words.index("--port") + 1])
             if self.process.poll() is not None:
                 break
@@ -179,10 +179,10 @@ class Server:
         return {name: figures.get(name, 0) for name in names}
 
     def stats(self):
-        """Its counters; for Redis those of memcached's names that are needed here."""
+        """Its counters; for Valkey those of memcached's names that are needed here."""
         with self.connect() as connection:
-            if self.kind.family == "redis":
-                said = ask(connection, b"INFO\r\n" + REDIS_END, b"$3\r\nend\r\n").decode()
+            if self.kind.family == "valkey":
+                said = ask(connection, b"INFO\r\n" + VALKEY_END, b"$3\r\nend\r\n").decode()
                 held = re.search(r"^db0:keys=(\d+)", said, re.MULTILINE)
                 evicted = re.search(r"^evicted_keys:(\d+)", said, re.MULTILINE)
                 return {"curr_items": held[1] if held else "0", "evictions": evicted[1]}

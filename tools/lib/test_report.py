@@ -5,31 +5,41 @@ import unittest
 from pathlib import Path
 
 from lib.machine import numbers
-from lib.report import Figure, Goal, against_peers, behind, figures_of, place, show_ratio, table, verdicts
+from lib.report import (
+    Figure,
+    Goal,
+    against_peers,
+    behind,
+    figures_of,
+    place,
+    show_ratio,
+    table,
+    verdicts,
+)
 from lib.traffic import in_order
 
 ROUNDS = [
-    {"remora": {"ns": 10, "name": "x"}, "redis": {"ns": 20}},
-    {"remora": {"ns": 30}, "redis": {"ns": 10}},
-    {"remora": {"ns": 8}, "redis": {"ns": 10}},
+    {"remora": {"ns": 10, "name": "x"}, "valkey": {"ns": 20}},
+    {"remora": {"ns": 30}, "valkey": {"ns": 10}},
+    {"remora": {"ns": 8}, "valkey": {"ns": 10}},
 ]
 
 
 class Report(unittest.TestCase):
     def test_a_ratio_is_made_within_a_round_and_then_the_median_taken(self):
-        self.assertEqual(against_peers(ROUNDS, "ns"), {"redis": Figure(0.8, 0.5, 3.0)})
-        self.assertEqual(against_peers([{"redis": {"ns": 1}}], "ns"), {})
+        self.assertEqual(against_peers(ROUNDS, "ns"), {"valkey": Figure(0.8, 0.5, 3.0)})
+        self.assertEqual(against_peers([{"valkey": {"ns": 1}}], "ns"), {})
 
     def test_only_numbers_become_figures(self):
         self.assertEqual(figures_of(ROUNDS)["remora"], {"ns": Figure(10, 8, 30)})
 
     def test_a_goal_is_held_against_the_median(self):
-        ratios = {"sets": {"redis": Figure(0.75, 0.1, 2.0)}}
-        goals = [Goal("sets", "redis", 0.75), Goal("sets", "redis", 0.7499), Goal("gets", "redis", 1.0)]
+        ratios = {"sets": {"valkey": Figure(0.75, 0.1, 2.0)}}
+        goals = [Goal("sets", "valkey", 0.75), Goal("sets", "valkey", 0.7499), Goal("gets", "valkey", 1.0)]
         self.assertEqual([verdict.is_reached for verdict in verdicts(goals, ratios)], [True, False])
         summary = {"ratios": ratios, "goals": verdicts(goals[:1], ratios)}
-        self.assertEqual(show_ratio(summary, "sets", "redis"), "0.750 (0.100..2.000); goal 0.75: reached")
-        self.assertEqual(show_ratio({**summary, "goals": []}, "sets", "redis"), "0.750 (0.100..2.000)")
+        self.assertEqual(show_ratio(summary, "sets", "valkey"), "0.750 (0.100..2.000); goal 0.75: reached")
+        self.assertEqual(show_ratio({**summary, "goals": []}, "sets", "valkey"), "0.750 (0.100..2.000)")
         self.assertEqual(show_ratio(summary, "sets", "remora"), "")
 
     def test_a_spread_is_shown_only_where_there_is_one(self):

@@ -1,8 +1,8 @@
 """What it costs to wait for replicas: throughput and latency of SETs whose answer is held until K of two replicas have them.
 
 Remora holds answers by --ack-replicas K: `remora load` measures it, pipelined (32 in flight on each of 50 connections) and one at a time on one
-connection. Redis has WAIT, which no load generator sends: a client here sends 32 SETs and a WAIT in one piece on each of 50 connections, with
-K of zero the SETs alone. So Redis' figures are held against Redis' own, not against Remora's.
+connection. Valkey has WAIT, which no load generator sends: a client here sends 32 SETs and a WAIT in one piece on each of 50 connections, with
+K of zero the SETs alone. So Valkey's figures are held against Valkey's own, not against Remora's.
 
 What an acknowledged write takes longer is held against the lag of the same servers, writes one right after the other: the median of
 stamps at the replica, less the median at the primary itself; see lag.py.
@@ -78,11 +78,11 @@ def require_replicas(answer, needed):
     """WAIT answers how many have it, in time or not."""
     have = int(answer.rsplit(b":", 1)[1])
     if have < needed:
-        raise Unable(f"Redis' WAIT ended with {have} of {needed} replicas after {TIMEOUT_MS} ms")
+        raise Unable(f"Valkey's WAIT ended with {have} of {needed} replicas after {TIMEOUT_MS} ms")
 
 
 def by_batches(run, primary, needed):
-    """Redis: batches of SETs with a WAIT at the end of each, then SETs with a WAIT each, one after the other."""
+    """Valkey: batches of SETs with a WAIT at the end of each, then SETs with a WAIT each, one after the other."""
     many = b"".join(set_request(False, b"key-%06d" % key, b"v" * 100) for key in range(BATCH)) + wait_request(needed)
     answers = set_answer(False) * BATCH
     batches = batched(primary, many, answers, needed, run.seconds)
@@ -114,7 +114,7 @@ def batched(primary, request, answers, needed, seconds):
             for key, _ in selector.select(timeout=1):
                 piece = key.fileobj.recv(1 << 14)
                 if not piece:
-                    raise Unable("Redis hung up")
+                    raise Unable("Valkey hung up")
                 key.data.extend(piece)
                 if is_complete(key.data, answers, needed):
                     if needed:
@@ -143,7 +143,7 @@ def tell(results):
     head = ["waits for", "SETs a second", "to none", "p50", "p99", "max", "added to p50", "lag, p50"]
     told.tables.append(Table(said, head, rows))
     told.plots.append(bars("SETs a second, 32 in flight", "", drawn))
-    told.notes.append("Redis' clients are this tool's own, in Python: hold its rows against each other only.")
+    told.notes.append("Valkey's clients are this tool's own, in Python: hold its rows against each other only.")
     return told
 
 

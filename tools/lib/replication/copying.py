@@ -12,7 +12,14 @@ import contextlib
 import tempfile
 import time
 
-from lib.replication.family import Unable, lower, running, standing_in, wait_until, without_push
+from lib.replication.family import (
+    Unable,
+    lower,
+    running,
+    standing_in,
+    wait_until,
+    without_push,
+)
 from lib.replication.plots import bars, lines
 from lib.replication.stamps import Prober, worst_of_slots
 from lib.replication.told import Held, Table, Told, percentiles
@@ -154,7 +161,7 @@ def tell(results):
     ]))
     for family in results["goals_of"]:
         told.goals += goals(rounds, family)
-    told.notes.append("Redis' limit for a replica that is behind is 2 GB here; its default of 256 MB may be full before a copy under load is complete, which then begins anew.")
+    told.notes.append("Valkey's limit for a replica that is behind is 2 GB here; its default of 256 MB may be full before a copy under load is complete, which then begins anew.")
     told.notes.append("The window in which a replica joins is as long as the one before, or longer where the copy takes longer; a longer one has more chances of a bad moment.")
     return told
 

@@ -1,4 +1,4 @@
-"""A primary and its replicas, in the words of whoever serves: Remora over a fabric, or Redis. What each can do, how far each is.
+"""A primary and its replicas, in the words of whoever serves: Remora over a fabric, or Valkey. What each can do, how far each is.
 
 The primary has a core of its own. The load generator has another; the replicas have those that are left, and where none are, the
 generator's. Where a figure would change with the time that replicas take from the generator, they run at the lowest
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from lib.servers import REDIS_END, WAIT_SECONDS, Kind, Server, ask, bound
+from lib.servers import VALKEY_END, WAIT_SECONDS, Kind, Server, ask, bound
 
 LOWEST_PRIORITY = 19
 POLL_SECONDS = 0.005
 SECRET = b"for comparisons only"
-# A Redis whose replica is this far behind drops it. Full write load fills the default of 256 MB before a large copy is complete.
-REDIS_LIMIT = "replica 2gb 2gb 0"
+# A Valkey whose replica is this far behind drops it. Full write load fills the default of 256 MB before a large copy is complete.
+VALKEY_LIMIT = "replica 2gb 2gb 0"
 
 
 class Unable(Exception):
@@ -52,9 +52,9 @@ def remora_rows(server, of="replication"):
     return dict(line.split(" ", 2)[1:] for line in lines if line.startswith("STAT "))
 
 
-def redis_rows(server):
+def valkey_rows(server):
     with server.connect() as connection:
-        said = ask(connection, b"INFO\r\n" + REDIS_END, b"$3\r\nend\r\n").decode()
+        said = ask(connection, b"INFO\r\n" + VALKEY_END, b"$3\r\nend\r\n").decode()
     return dict(line.split(":", 1) for line in said.split("\r\n") if ":" in line)
 
 
@@ -63,7 +63,7 @@ class Family:
     """Who is measured. `fabric` and `mode` are Remora's; `address` is where it offers its rings."""
 
     program: tuple
-    fabric: str = ""  # Redis has none
+    fabric: str = ""  # Valkey has none
     mode: str = ""  # empty where the binary knows only one
     address: str = "127.0.0.1"
 
@@ -73,7 +73,7 @@ class Family:
 
     @property
     def name(self):
-        return " ".join(filter(None, ("remora", self.fabric, self.mode))) if self.is_remora else "redis"
+        return " ".join(filter(None, ("remora", self.fabric, self.mode))) if self.is_remora else "valkey"
 
     @property
     def is_goals(self):
@@ -81,13 +81,13 @@ class Family:
         return self.fabric == "shm" and self.mode in ("", "pull")
 
     def kind(self, name, flags):
-        family = "remora" if self.is_remora else "redis"
+        family = "remora" if self.is_remora else "valkey"
         return Kind(name, family, (*self.program, *flags))
 
     def shared_flags(self, folder):
         if not self.is_remora:
             delay = ("--repl-diskless-sync-delay", "0")
-            return ("--dir", str(folder), "--client-output-buffer-limit", REDIS_LIMIT, *delay)
+            return ("--dir", str(folder), "--client-output-buffer-limit", VALKEY_LIMIT, *delay)
         if self.address == "127.0.0.1":
             return ("--fabric", self.fabric)
         return ("--fabric", self.fabric, "--secret-file", str(secret(folder)))
@@ -119,10 +119,10 @@ class Family:
         """Bytes of its replication stream since the start."""
         if self.is_remora:
             return int(remora_rows(primary, "")["log_appended_bytes"])
-        return int(redis_rows(primary)["master_repl_offset"])
+        return int(valkey_rows(primary)["master_repl_offset"])
 
     def standing(self, primary, replica):
-        """Where a replica stands. Of Remora by the primary's account, of Redis by the replica's: those are of this moment."""
+        """Where a replica stands. Of Remora by the primary's account, of Valkey by the replica's: those are of this moment."""
         if self.is_remora:
             rows = remora_rows(primary)
             names = [name.removesuffix("name") for name, value in rows.items() if re.fullmatch(r"replica_\d+_name", name) and value == replica.kind.name]
@@ -130,15 +130,15 @@ class Family:
                 return Standing(False, 0, 0, 0)
             of = lambda name: rows[names[-1] + name]
             return Standing(of("state") == "following", int(of("pulled_bytes")), int(of("lag_bytes")), int(of("resyncs")))
-        written, rows = self.written_bytes(primary), redis_rows(replica)
+        written, rows = self.written_bytes(primary), valkey_rows(replica)
         taken = int(rows.get("slave_repl_offset", 0))
         return Standing(rows.get("master_link_status") == "up", taken, max(0, written - taken), 0)
 
     def begun_anew(self, primary, replicas):
-        """Times that replicas had to begin anew; of Redis: full copies of all replicas that it had, the first ones included."""
+        """Times that replicas had to begin anew; of Valkey: full copies of all replicas that it had, the first ones included."""
         if self.is_remora:
             return sum(self.standing(primary, replica).anew for replica in replicas)
-        return int(redis_rows(primary)["sync_full"])
+        return int(valkey_rows(primary)["sync_full"])
 
     def has_all(self, primary, replicas):
         """Whether these replicas follow and have all that the primary has."""
@@ -148,7 +148,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Standing:
-    """Of a replica: does it follow, bytes that it took, bytes that it lacks, times that it had to begin anew (Redis does not tell that of one)."""
+    """Of a replica: does it follow, bytes that it took, bytes that it lacks, times that it had to begin anew (Valkey does not tell that of one)."""
 
     follows: bool
     bytes: int
@@ -190,11 +190,11 @@ def families(options):
                 continue
         # Push over TCP does not exist.
         found += [Family(options.remora, fabric, mode, address) for mode in modes if (fabric, mode) != ("tcp", "push")]
-    redis = Family(options.redis)
-    if options.with_redis and redis.kind("redis", ()).is_installed():
-        found.append(redis)
-    elif options.with_redis:
-        left_out.append(f"redis is left out: {options.redis[0]} is not there (apt-get install redis-server).")
+    valkey = Family(options.valkey)
+    if options.with_valkey and valkey.kind("valkey", ()).is_installed():
+        found.append(valkey)
+    elif options.with_valkey:
+        left_out.append(f"valkey is left out: {options.valkey[0]} is not there (tools/peers valkey-server).")
     if len(modes) == 1:
         left_out.append("push is left out: this remora has no --replication-mode.")
     return found, left_out

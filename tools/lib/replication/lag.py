@@ -36,7 +36,7 @@ def measure(run):
 def one_round(run, family):
     generator = run.generator(connections=10, keys=100_000, value_bytes=100, seconds=run.seconds)
     with tempfile.TemporaryDirectory() as folder, running(family, folder, run.cores, MEBIBYTES, 1) as (primary, replicas):
-        figures = {state: lags(family, primary, replicas[0], run.stamps, pause) for state, pause in zip(STATES, (TRICKLE_SECONDS, 0))}
+        figures = {state: lags(family, primary, replicas[0], run.stamps, pause) for state, pause in zip(STATES[:2], (TRICKLE_SECONDS, 0), strict=True)}
         with generator.begun(primary, (*LOAD, "--rate", str(run.lag_rate))) as load:
             figures[STATES[2]] = lags(family, primary, replicas[0], run.stamps, TRICKLE_SECONDS)
             figures[STATES[2]]["load"] = load.end()
@@ -59,7 +59,7 @@ def tell(results):
     for state in STATES:
         rows, drawn = [], []
         for family in rounds[0]:
-            of = lambda who, key, family=family: Figure.of([one[family][state][who][key] for one in rounds])
+            of = lambda who, key, family=family, state=state: Figure.of([one[family][state][who][key] for one in rounds])
             over = Figure.of([one[family][state]["over_us"] for one in rounds])
             shown = [of("replica", key).show() for key in ("p50", "p99", "max")]
             rows.append([family, *shown, of("primary", "p50").show(), over.show(), of("replica", "missing").show()])

@@ -2,18 +2,25 @@
 
 A primary with two replicas, each of which could be followed, is killed. Then `remora ctl promote` is given to one, and SETs are tried
 there one after the other: the time from the start of that program to the first that is stored. Then `remora ctl replicate` is given to
-the other: the time until it says that it follows, and until a value written to the new primary is read there. For Redis the same with
-redis-cli and REPLICAOF.
+the other: the time until it says that it follows, and until a value written to the new primary is read there. For Valkey the same with
+valkey-cli and REPLICAOF.
 """
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 
-from lib.replication.family import Unable, connect, knows, running, wait_until, without_push
+from lib.fetching import program
+from lib.replication.family import (
+    Unable,
+    connect,
+    knows,
+    running,
+    wait_until,
+    without_push,
+)
 from lib.replication.plots import bars
 from lib.replication.stamps import set_request, stamps
 from lib.replication.told import Held, Table, Told
@@ -32,7 +39,7 @@ def measure(run):
     can = knows(run.remora[0], "ctl", "promote") and knows(run.remora[0], "ctl", "replicate")
     if not can:
         raise Unable("this remora has no `ctl promote` and `ctl replicate`")
-    families = [one for one in without_push(run.families) if one.is_remora or shutil.which("redis-cli")]
+    families = [one for one in without_push(run.families) if one.is_remora or shutil.which(program("valkey-cli"))]
     rounds = []
     for number in range(run.promote_rounds):
         rounds.append({family.name: one_round(run, family) for family in in_order(families, number)})
@@ -46,7 +53,7 @@ def order(run, family, server, *words):
     if family.is_remora:
         command = [run.remora[0], "ctl", "-s", f"127.0.0.1:{server.port}", *words]
     else:
-        command = ["redis-cli", "-p", str(server.port), *words]
+        command = [program("valkey-cli"), "-p", str(server.port), *words]
     return subprocess.Popen(bound(run.cores.load, command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -102,7 +109,7 @@ def one_line(connection, request):
     while not answer.endswith(b"\r\n"):
         try:
             piece = connection.recv(1 << 12)
-        except socket.timeout:
+        except TimeoutError:
             raise Unable("a server did not answer") from None
         if not piece:
             raise Unable("a server hung up")

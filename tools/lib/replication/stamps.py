@@ -2,7 +2,7 @@
 
 The stamp is taken just before the SET is sent to the primary; gets at the replica follow one another until its value comes
 back. What lies between counts both requests' ways as well: the same at the primary itself tells how much that is. Both
-servers are asked in the same way, Remora in memcached's text protocol, Redis in RESP.
+servers are asked in the same way, Remora in memcached's text protocol, Valkey in RESP.
 """
 
 import contextlib

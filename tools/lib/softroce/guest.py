@@ -98,7 +98,7 @@ class Guest:
         self.started = time.monotonic()
         image.text("script", script)
         words = machine.flags(cpus) + self._own_flags(image, network)
-        self.log = open(LOGS / f"{name}.console", "w", encoding="utf-8")
+        self.log = open(LOGS / f"{name}.console", "w", encoding="utf-8")  # noqa: SIM115 (closed with the guest)
         # The kernel kills it when this tool is gone.
         self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *words], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

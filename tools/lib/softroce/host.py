@@ -19,7 +19,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 CACHE = ROOT / "target/soft-roce"
-DOWNLOAD_SECONDS = 300
+APT_GET = ROOT / "tools/lib/apt-get"
+# Of which five minutes may be spent waiting for another apt.
+APT_SECONDS_MAX = 600
 OTHER_RUN_SECONDS = 600
 
 # Package to a file that it brings.
@@ -73,11 +75,10 @@ def alone():
 
 
 def apt(*words, cwd=None):
-    """Run an apt-get command without questions; whether it went well."""
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    """Run an apt-get command without questions, when no other apt is at work; whether it went well."""
     try:
-        done = subprocess.run(["apt-get", "-qq", *words], cwd=cwd, env=environment, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL, timeout=DOWNLOAD_SECONDS, check=False)
+        done = subprocess.run([APT_GET, *words], cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              timeout=APT_SECONDS_MAX, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0

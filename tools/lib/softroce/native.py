@@ -15,8 +15,15 @@ from pathlib import Path
 
 from .host import HOST_PACKAGES, ROOT, Cannot, ensure_packages, say
 from .outcome import Results
-from .scenarios import (CONFORMANCE, CONFORMANCE_SECONDS, LIBTEST, REPLICAS, REPLICAS_SECONDS, RUN_SECONDS,
-                        test_programs)
+from .scenarios import (
+    CONFORMANCE,
+    CONFORMANCE_SECONDS,
+    LIBTEST,
+    REPLICAS,
+    REPLICAS_SECONDS,
+    RUN_SECONDS,
+    test_programs,
+)
 
 DEVICES = Path("/sys/class/infiniband")
 NETDEV, NETDEV_PEER, RXE = "remora-rxe", "remora-rxe-peer", "rxe-remora"
