@@ -8,7 +8,7 @@
 
 use super::Store;
 use super::record::{Draft, EPOCH_VALUE_BYTES, HEADER_BYTES, Kind, Record, Source};
-use super::shard::{Shard, Writer};
+use super::shard::{Shard, Wanted, Writer};
 use crate::base::epoch::Epoch;
 use crate::base::time::UnixSeconds;
 use crate::sys::quiescence::Era;
@@ -75,7 +75,7 @@ impl Store {
     pub fn end_writing(&self) {
         for shard in &self.shards {
             let mut writer = shard.lock();
-            writer.wanted = (0, 0);
+            writer.wanted = Wanted::default();
             writer.crawl = None;
             shard.want_attention(false);
         }
@@ -366,7 +366,7 @@ mod tests {
         let store = primary(true);
         let mut participant = store.join();
         let turn = participant.turn();
-        store.shards[0].lock().wanted = (512, 100);
+        store.shards[0].lock().wanted = Wanted { bytes: 512, rounds: 100, since: u64::MAX };
         store.shards[0].want_attention(true);
         assert!(store.maintain(&turn, 0, NOW));
         store.end_writing();

@@ -6,6 +6,7 @@
 //!   so the log comes round. One write then costs at most `C / (C - alive)` writes to the log: four.
 //! - **Above that, an item is kept if it was used since it was written** (a second chance, as in CLOCK: its counter is lowered), and while the budget
 //!   lasts: seven eighths of the bytes that the tail has passed. Every other item is evicted.
+//! - Where a whole lap has gained no room for an append that waits, items are evicted as well.
 //! - What is alive for certain ([`super::live`]) leaves out what may have expired, unless a lap of the log has found it alive.
 //! - With `-M` nothing alive is evicted, and the limit on live bytes guarantees that there are gaps to gain.
 //!
@@ -15,7 +16,7 @@
 use super::index::SlotRef;
 use super::item::Item;
 use super::record::{Draft, Kind, Record, Source};
-use super::shard::{CREDIT_SHARE_MAX, Shard, Victim, Writer};
+use super::shard::{CREDIT_SHARE_MAX, Shard, Victim, Wanted, Writer};
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
 use crate::sys::prefetch::prefetch;
@@ -43,6 +44,7 @@ impl Shard {
         if self.usable_bytes(writer) < goal {
             self.release(writer);
         }
+        self.note_room(writer);
         writer.paced_head = writer.head;
     }
 
@@ -75,15 +77,24 @@ impl Shard {
             }
         }
         self.release(&mut writer);
-        writer.wanted.1 = writer.wanted.1.saturating_sub(1);
-        if writer.wanted.1 == 0 {
-            writer.wanted.0 = 0;
+        self.note_room(&mut writer);
+        writer.wanted.rounds = writer.wanted.rounds.saturating_sub(1);
+        if writer.wanted.rounds == 0 {
+            writer.wanted = Wanted::default();
         }
-        let busy = writer.wanted.0 != 0 || writer.crawl.is_some();
+        let busy = writer.wanted.bytes != 0 || writer.crawl.is_some();
         if !busy {
             self.want_attention(false);
         }
         busy
+    }
+
+    /// Where there is room for what waits, its lap without gain begins anew: if others take that room first, reclaim goes on.
+    #[inline]
+    fn note_room(&self, writer: &mut Writer) {
+        if writer.wanted.bytes > 0 && self.usable_bytes(writer) >= writer.wanted.bytes {
+            writer.wanted.since = writer.head;
+        }
     }
 
     /// Bytes between head and tail: free, or soon to be.
@@ -103,13 +114,17 @@ impl Shard {
         // would have them circle for ever, each lap using up the room that the one before had freed.
         let attainable_bytes =
             if self.policy.evict { self.ring.bytes() } else { self.ring.bytes() - writer.live.bytes() };
-        (ahead_bytes + 2 * writer.wanted.0).min(attainable_bytes / 2).max(writer.wanted.0)
+        (ahead_bytes + 2 * writer.wanted.bytes).min(attainable_bytes / 2).max(writer.wanted.bytes)
     }
 
-    /// Whether live items may be evicted now.
+    /// Whether live items may be evicted now: there are too many, or a lap has gained no room for an append that waits. (Where items are large,
+    /// what is left at the ends of slabs may take up the rest of the ring.)
     #[inline]
     fn may_evict(&self, writer: &Writer) -> bool {
-        self.policy.evict && writer.live.certain_bytes() > self.policy.kept_bytes_max
+        let wanted = &writer.wanted;
+        self.policy.evict
+            && (writer.live.certain_bytes() > self.policy.kept_bytes_max
+                || wanted.bytes > 0 && self.control().tail() >= wanted.since)
     }
 
     /// How many bytes of log this write looks at: for each byte that the last one appended, as many as the log is longer than what is free.

@@ -75,8 +75,8 @@ pub struct Writer {
     pub(super) released: u64,
     /// A tail that was given up, and when its bytes may be reused.
     pub(super) awaited: Option<(u64, Era)>,
-    /// The largest append that found no room, and for how many more rounds of maintenance it counts.
-    pub(super) wanted: (u64, u32),
+    /// The largest append that found no room.
+    pub(super) wanted: Wanted,
     /// `-M`: an item was refused; expired ones are looked for.
     pub(super) crawl: Option<Crawl>,
     /// The record that reclaim will look at next, if it knows.
@@ -92,6 +92,17 @@ pub struct Writer {
     pub(super) floor: u64,
     /// What the tail has passed is counted from here: where the log was born, or (modulo 2^64) as if it had been when a replica jumps.
     pub(super) counted_from: u64,
+}
+
+/// An append that waits for room.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wanted {
+    /// 0: none waits.
+    pub bytes: u64,
+    /// For how many more rounds of maintenance it counts.
+    pub rounds: u32,
+    /// The head when there was no room for it any more: once the tail has come to it, a lap has gained nothing.
+    pub since: u64,
 }
 
 /// A record at the tail, and its key's hash, computed ahead.
@@ -139,7 +150,7 @@ impl Shard {
             head: BIRTH,
             released: BIRTH,
             awaited: None,
-            wanted: (0, 0),
+            wanted: Wanted::default(),
             crawl: None,
             victim: None,
             credit: ring.bytes() / CREDIT_SHARE_MAX,
@@ -310,7 +321,8 @@ impl Shard {
             self.release(writer);
             if end + reserve_bytes > writer.released + self.ring.bytes() {
                 let missing = end - writer.head + reserve_bytes;
-                writer.wanted = (writer.wanted.0.max(missing), WANTED_ROUNDS);
+                let since = if writer.wanted.bytes == 0 { writer.head } else { writer.wanted.since };
+                writer.wanted = Wanted { bytes: missing.max(writer.wanted.bytes), rounds: WANTED_ROUNDS, since };
                 writer.counts.parked += 1;
                 self.want_attention(true);
                 return Err(NoRoom::Now);
@@ -324,8 +336,8 @@ impl Shard {
         prefetch(&words[record_bytes / 8..], RECORD_LINES_AHEAD);
         writer.counts.appended_bytes += end - writer.head;
         writer.head = end;
-        if record_bytes as u64 + reserve_bytes >= writer.wanted.0 {
-            writer.wanted = (0, 0);
+        if record_bytes as u64 + reserve_bytes >= writer.wanted.bytes {
+            writer.wanted = Wanted::default();
         }
         control.commit(end);
         Ok((begin, record))

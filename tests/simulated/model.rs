@@ -83,7 +83,7 @@ fn evicting_with_small_items() {
         shards: 2,
         item_bytes_max: 8 << 10,
         value_bytes_max: 2000,
-        keys: 200,
+        keys: 400,
         evict: true,
         overfull: false,
         commands: 6000,

@@ -109,7 +109,7 @@ fn readers_see_whole_values_that_never_go_back() {
     });
     let stats = engine.store().stats();
     assert!(stats.appended_bytes > 10 * stats.ring_bytes, "the ring has hardly moved: {stats:?}");
-    assert!(stats.reinserted_items > 0 && stats.evictions > 0, "nothing was reclaimed: {stats:?}");
+    assert!(stats.reinserted_items > 0, "nothing was moved: {stats:?}");
     assert!(seen.load(Relaxed) >= SEEN_MIN, "only {} values were read", seen.load(Relaxed));
 }
 

@@ -13,6 +13,7 @@ use remora::base::epoch::Epoch;
 use remora::fabric::Regions;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::PullError;
+use remora::store::ring::POSITION_MAX;
 use remora::store::{EpochStart, NOT_BEGUN, Store};
 use remora::sys::memory::Slab;
 use std::sync::Arc;
@@ -149,8 +150,8 @@ const LIES: [Senseless; 11] = [
         set(forged, COMMITTED, |_| u64::MAX - 7);
     }),
     ("just beyond all positions", "no ring has", |forged| {
-        set(forged, TAIL, |_| 1 << 62);
-        set(forged, COMMITTED, |_| (1 << 62) + 800);
+        set(forged, TAIL, |_| POSITION_MAX);
+        set(forged, COMMITTED, |_| POSITION_MAX + 800);
     }),
     ("the end of all positions", "no ring has", |forged| {
         set(forged, TAIL, |_| u64::MAX - 7);
@@ -158,7 +159,7 @@ const LIES: [Senseless; 11] = [
     }),
     ("noise", "not at a word", |forged| {
         set(forged, TAIL, |_| 0x9E37_79B9_7F4A_7C15);
-        set(forged, COMMITTED, |_| 0x1234_5678_9ABC_DEF1);
+        set(forged, COMMITTED, |_| 0x0004_5678_9ABC_DEF1);
     }),
 ];
 
