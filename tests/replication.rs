@@ -12,6 +12,7 @@
 //! | restarts.rs | processes that die |
 //! | acks.rs | acknowledged writes |
 //! | push.rs | replicas that are pushed to |
+//! | shutdown.rs | what is answered before the end of a primary reaches its replicas |
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
@@ -54,6 +55,8 @@ mod restarts;
 mod roles;
 #[path = "replication/secrets.rs"]
 mod secrets;
+#[path = "replication/shutdown.rs"]
+mod shutdown;
 #[path = "replication/stalls.rs"]
 mod stalls;
 #[path = "replication/strangers.rs"]

@@ -2,6 +2,7 @@
 //!
 //! The server takes an order and says so; what becomes of it is in `stats replication`, which is asked until it is over.
 
+use super::output::{print, say};
 use crate::base::limits::LOAD_WAIT_SECONDS_MAX;
 use crate::load::client::Connection;
 use crate::replication::order::Order;
@@ -81,8 +82,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (order, wait) = match &args.what {
         What::Replication { json } => {
             let rows = connection.stats("replication")?;
-            print!("{}", if *json { serde_json::to_string_pretty(&rows)? + "\n" } else { table(&rows) });
-            return Ok(());
+            let text = if *json { serde_json::to_string_pretty(&rows)? + "\n" } else { table(&rows) };
+            return Ok(print(format_args!("{text}"))?);
         }
         What::Promote { gather, incomplete, wait } => {
             (Order::Promote { gather: gather.clone(), incomplete: *incomplete }, wait)
@@ -90,8 +91,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         What::Detach { wait } => (Order::Detach, wait),
         What::Replicate { primary, wait } => (Order::Replicate { primary: primary.clone() }, wait),
     };
-    println!("{address}: {}", carry_out(&mut connection, &order, Duration::from_secs(wait.wait))?);
-    Ok(())
+    let outcome = carry_out(&mut connection, &order, Duration::from_secs(wait.wait))?;
+    Ok(say!("{address}: {outcome}")?)
 }
 
 /// Give an order and wait until it has been carried out; in words what was done.

@@ -10,6 +10,7 @@ mod phases;
 mod process;
 mod replicas;
 
+use crate::commands::output::say;
 use crate::load::client::Connection;
 use crate::load::ledger::Ledger;
 use crate::load::report::TABLE_HEAD;
@@ -60,12 +61,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (memory, workers) = (args.memory.to_string(), threads.to_string());
     let arguments = ["-m", &memory, "-t", &workers, "--replication", "127.0.0.1:0"];
     let mut server = ServerProcess::start("primary", &arguments)?;
-    println!(
+    say!(
         "demo: primary pid {} at {}, {} MiB, {threads} worker(s); {CONNECTIONS} connections from {threads} thread(s)",
         server.pid(),
         server.address(),
         args.memory
-    );
+    )?;
     let mut replicas = vec![follow("first", server.replication()?)?];
     let checked = check_all(args, threads, &workload, &ledger, &server, &mut replicas);
     let table = match checked {
@@ -78,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     failover::fail_over(&mut server, &mut replicas, workload.keys).context("phase 7, failover")?;
     replicas.into_iter().try_for_each(Replica::stop).context("phase 8, end")?;
-    println!("8 end       SIGTERM to both: each ended with status 0\n\n{TABLE_HEAD}\n{table}demo: all checks passed");
+    say!("8 end       SIGTERM to both: each ended with status 0\n\n{TABLE_HEAD}\n{table}demo: all checks passed")?;
     Ok(())
 }
 
@@ -94,7 +95,7 @@ fn workload(args: &Args) -> Workload {
 fn follow(name: &'static str, primary: SocketAddr) -> anyhow::Result<Replica> {
     let mut replica = Replica::start(name, primary)?;
     let (pid, address, fabric) = (replica.pid(), replica.address(), replica.fabric()?);
-    println!("demo: replica \"{name}\" pid {pid} at {address} follows over {fabric}");
+    say!("demo: replica \"{name}\" pid {pid} at {address} follows over {fabric}")?;
     Ok(replica)
 }
 

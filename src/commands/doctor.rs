@@ -3,11 +3,22 @@
 //! Reading is apart from judging: [`Facts`] holds the texts of /proc and /sys as read, the judges are pure functions over
 //! them.
 
+pub mod memory;
 mod rdma;
 
+use super::output::print;
+use crate::sys::allowance::{Allowance, meminfo_number};
 use crate::sys::{pinning, privilege};
 use rdma::RdmaFacts;
 use std::fmt::Write as _;
+
+/// Look at this host.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Args {
+    /// Memory for items that a server on this host is to have, in MiB: is it to be had?
+    #[arg(short, long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    pub memory_limit: u64,
+}
 
 /// How good something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +59,10 @@ pub struct Facts {
     pub open_files: u64,
     /// See above.
     pub locked_bytes: u64,
+    /// -m, in bytes.
+    pub memory_bytes: u64,
+    /// How much memory there is for it.
+    pub allowance: Allowance,
     /// /proc/meminfo.
     pub meminfo: Option<String>,
     /// /sys/kernel/mm/transparent_hugepage/enabled.
@@ -67,15 +82,15 @@ pub struct Facts {
 }
 
 /// Look at this host, print the report. Fails when Remora cannot run here.
-pub fn run() -> anyhow::Result<()> {
-    let findings = judge(&read_facts());
-    print!("{}", report(&findings));
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let findings = judge(&read_facts(args));
+    let printed = print(format_args!("{}", report(&findings)));
     let broken = findings.iter().filter(|finding| finding.grade == Grade::Broken).count();
     anyhow::ensure!(broken == 0, "Remora cannot run on this host: see \"BROKEN\" above");
-    Ok(())
+    Ok(printed?)
 }
 
-fn read_facts() -> Facts {
+fn read_facts(args: &Args) -> Facts {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let host_cores =
         read("/proc/cpuinfo").map_or(0, |text| text.lines().filter(|l| l.starts_with("processor")).count());
@@ -83,6 +98,8 @@ fn read_facts() -> Facts {
         cores: (pinning::cores().len(), host_cores),
         open_files: privilege::open_files_max(),
         locked_bytes: privilege::locked_bytes_max(),
+        memory_bytes: args.memory_limit << 20,
+        allowance: Allowance::read(),
         meminfo: read("/proc/meminfo"),
         thp_enabled: read("/sys/kernel/mm/transparent_hugepage/enabled"),
         thp_shmem_enabled: read("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
@@ -98,6 +115,7 @@ fn read_facts() -> Facts {
 pub fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![
         cores(facts.cores),
+        memory::judge(facts.memory_bytes, &facts.allowance),
         huge_pages(facts.meminfo.as_deref().unwrap_or("")),
         transparent("transparent huge pages", facts.thp_enabled.as_deref(), "enabled", &["always", "madvise"]),
         transparent("the same for shared memory", facts.thp_shmem_enabled.as_deref(), "shmem_enabled", &SHMEM_GOOD),
@@ -124,12 +142,6 @@ fn cores((mine, host): (usize, usize)) -> Finding {
         ),
         mine => finding("cores", Grade::Ok, format!("{mine}, all of them: -t {mine} by default"), None),
     }
-}
-
-/// A number of /proc/meminfo, in its own unit.
-fn meminfo_number(meminfo: &str, name: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 fn huge_pages(meminfo: &str) -> Finding {

@@ -15,9 +15,10 @@ use crate::load::summary;
 use crate::load::workload::{HEADER_BYTES, KeyChoice, Workload};
 use crate::load::zipf::Zipf;
 use crate::server::address;
+use crate::sys::logging::{self, FLUSH_WAIT_MAX};
 use crate::sys::{privilege, signals};
 use anyhow::{Context, anyhow, ensure};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -113,6 +114,7 @@ fn per_second(text: &str) -> Result<f64, String> {
 
 /// Fill if asked to, run, report.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    logging::start().context("cannot start the thread that writes to stderr; raise `ulimit -u`")?;
     check(args)?;
     report::check_files(args)?;
     let targets =
@@ -120,7 +122,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let traffic = traffic(args);
     let stop = Arc::new(AtomicBool::new(false));
     let asked_to_stop = Arc::clone(&stop);
-    signals::watch(move || asked_to_stop.store(true, Relaxed)).context("cannot watch for signals")?;
+    signals::watch(move |_| asked_to_stop.store(true, Relaxed)).context("cannot watch for signals")?;
     let base = Phase {
         traffic: &traffic,
         targets: &targets,
@@ -198,17 +200,18 @@ fn traffic(args: &Args) -> Traffic {
     }
 }
 
-/// Run a phase with a line a second on stderr, rewritten in place on a terminal.
+/// Run a phase with a line a second on stderr, rewritten in place on a terminal. The lines go by the log's queue: whoever
+/// does not read them holds up nothing.
 fn shown(name: &str, phase: &Phase<'_>) -> anyhow::Result<Outcome> {
     let is_terminal = std::io::stderr().is_terminal();
     let outcome = drive(phase, |interval| {
         let line = summary::progress(name, interval);
-        // Whoever closed stderr does not want to hear.
-        let mut stderr = std::io::stderr().lock();
-        let _ = if is_terminal { write!(stderr, "\r{line}\x1b[K") } else { writeln!(stderr, "{line}") };
+        if is_terminal { logging::write(format!("\r{line}\x1b[K").into_bytes()) } else { logging::line(&line) }
     });
     if is_terminal {
-        eprintln!();
+        logging::line("");
     }
+    // Before what is printed, as it happened before.
+    logging::flush(FLUSH_WAIT_MAX);
     Ok(outcome?)
 }

@@ -4,6 +4,7 @@ pub mod ctl;
 pub mod demo;
 pub mod doctor;
 pub mod load;
+pub mod output;
 pub mod serve;
 pub mod size;
 
@@ -35,7 +36,7 @@ pub enum Command {
     /// Ask a running server about its replicas
     Ctl(ctl::Args),
     /// Say what this host offers, and how to get more of it
-    Doctor,
+    Doctor(doctor::Args),
 }
 
 /// Do it.
@@ -45,6 +46,6 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Load(args) => load::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Ctl(args) => ctl::run(&args),
-        Command::Doctor => doctor::run(),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }

@@ -3,8 +3,11 @@
 //! The order matters: sockets are bound and limits raised while the rights of the start are there, then those are dropped,
 //! then memory is taken and threads are started.
 
+mod ending;
+mod logger;
 mod replication;
 
+use super::doctor::memory;
 use super::size;
 use crate::base::limits::{
     INPUT_BYTES_TOTAL_MIN, ITEM_BYTES_DEFAULT, OTHER_FILES_MAX, REQUESTS_PER_TURN_DEFAULT, WORKERS_MAX,
@@ -14,11 +17,14 @@ use crate::replication::attach::Joined;
 use crate::server::listen::ListenConfig;
 use crate::server::{Server, ServerConfig, Sockets, address};
 use crate::store::{Store, StoreConfig};
-use crate::sys::{privilege, signals};
+use crate::sys::allowance::Allowance;
+use crate::sys::{logging, privilege, signals};
 use anyhow::{Context, bail};
+use ending::Ending;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// memcached's default port.
 const PORT_DEFAULT: u16 = 11211;
@@ -84,6 +90,9 @@ pub struct Args {
     /// Plain pages only
     #[arg(long)]
     pub no_hugepages: bool,
+    /// Seconds that the end (SIGTERM, SIGINT, SIGUSR1) waits until replicas have what was answered; 0 does not wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub shutdown_timeout: u64,
     /// Replicas.
     #[command(flatten)]
     pub replication: replication::ReplicationArgs,
@@ -96,7 +105,7 @@ fn octal(text: &str) -> Result<u32, String> {
 
 /// Serve until a signal ends it.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    start_log(args.verbose);
+    logger::start(args.verbose)?;
     let args = apply_extended(args)?;
     let workers = worker_count(args.threads)?;
     let item_bytes_asked = size::parse(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")?;
@@ -109,6 +118,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let store = Arc::new(make_store(&args, item_bytes_asked, workers, joined.as_ref())?);
     let geometry = store.geometry();
     let memory_bytes = geometry.ring_bytes as usize * geometry.shards as usize;
+    warn_of_memory(&store, memory_bytes);
     let item_bytes_max = match &joined {
         None => item_bytes_asked,
         Some(_) => geometry.record_bytes_max as usize,
@@ -127,14 +137,33 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows });
     let engine = Arc::new(engine.with_acks(replication.acks()));
     let replicating = replication.start(joined, &store, &engine, client_port)?;
-    let server = Server::start(config, sockets, engine, replication.board().clone())
+    let server = Server::start(config, sockets, engine.clone(), replication.board().clone())
         .context("cannot start the workers; raise `ulimit -n` and -u")?;
-    let stopper = server.stopper();
-    signals::watch(move || stopper.stop()).context("cannot watch for signals")?;
+    let (stopper, ending) = (server.stopper(), Ending::new(Duration::from_secs(args.shutdown_timeout)));
+    let begun = ending.clone();
+    let stop = move |signal| {
+        begun.begin(signal);
+        stopper.stop();
+    };
+    signals::watch(stop).context("cannot watch for signals")?;
     announce(&server)?;
     replicating.announce();
     server.join();
+    if !engine.is_read_only() {
+        ending.wait_for_replicas(|| replicating.replicas());
+    }
     Ok(())
+}
+
+/// Items are not all that takes memory: the index does, too.
+fn warn_of_memory(store: &Store, memory_bytes: usize) {
+    let stats = store.stats();
+    let slabs = stats.slabs_hugetlb + stats.slabs_transparent + stats.slabs_plain;
+    // No group's limit counts what lies on reserved huge pages.
+    let counted = memory_bytes as u64 * (slabs - stats.slabs_hugetlb) / slabs.max(1);
+    if let Some(words) = memory::trouble(counted + stats.index_bytes, &Allowance::read()) {
+        log::warn!("{words}");
+    }
 }
 
 /// -m of a primary, in MiB.
@@ -166,16 +195,6 @@ fn make_store(args: &Args, item_bytes_max: usize, workers: usize, joined: Option
         epoch: None,
     })
     .context("cannot make the store")
-}
-
-fn start_log(verbose: u8) {
-    let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
-    };
-    // A second start in one process (an embedding, a test) keeps the first one's log.
-    let _ = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).try_init();
 }
 
 fn apply_extended(mut args: Args) -> anyhow::Result<Args> {
@@ -281,10 +300,10 @@ fn setting_rows(
 /// a file that MEMCACHED_PORT_FILENAME names, made under another name first so that nobody reads half of it.
 fn announce(server: &Server) -> anyhow::Result<()> {
     for address in server.tcp_addresses() {
-        eprintln!("remora: listening on tcp {address}");
+        logging::line(&format!("remora: listening on tcp {address}"));
     }
     if let Some(path) = server.unix_path() {
-        eprintln!("remora: listening on unix {}", path.display());
+        logging::line(&format!("remora: listening on unix {}", path.display()));
     }
     let Some(name) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return Ok(()) };
     let family = |address: &SocketAddr| if address.is_ipv4() { "INET" } else { "INET6" };

@@ -7,6 +7,7 @@
 use super::phases::WAIT_MAX;
 use super::process::ServerProcess;
 use super::replicas::{Replica, catch_up, compare_one};
+use crate::commands::output::{OutputError, say};
 use crate::load::client::{ClientError, Connection};
 use crate::load::report::grouped;
 use crate::replication::order::Order;
@@ -62,12 +63,12 @@ pub fn fail_over(primary: &mut ServerProcess, replicas: &mut [Replica], keys: u3
         written.collect::<anyhow::Result<Vec<_>>>()
     });
     let (written, times) = (outcome?, running.expect("set where the clients succeeded"));
-    times.tell(&written, primary.pid(), next.name, other.name);
+    times.tell(&written, primary.pid(), next.name, other.name)?;
     tell_found(&written, next, other)?;
     let mut connection = Connection::open(next.address(), WAIT_MAX)?;
     catch_up(&mut connection, 1)?;
     let same = compare_one(&mut connection, other, keys)?;
-    println!("            both hold the same {} keys of the load, byte for byte", grouped(same));
+    say!("            both hold the same {} keys of the load, byte for byte", grouped(same))?;
     Ok(())
 }
 
@@ -91,10 +92,10 @@ fn switch_over(primary: &mut ServerProcess, next: &mut Replica, other: &mut Repl
 }
 
 impl Times {
-    fn tell(&self, written: &[Written], pid: u32, next: &str, other: &str) {
+    fn tell(&self, written: &[Written], pid: u32, next: &str, other: &str) -> Result<(), OutputError> {
         let since = |at: Instant| at.saturating_duration_since(self.killed_at).as_secs_f64() * 1e3;
         let resumed_at = written.iter().map(|written| written.resumed_at).min().unwrap_or(self.promoted_at);
-        println!(
+        say!(
             "7 failover  {CLIENTS} clients write; each write is acknowledged once a replica holds it; SIGKILL to the primary (pid {pid})\n            \
              {:.1} ms later \"{next}\" has what \"{other}\" had and is {}\n            \
              {:.1} ms after the kill \"{other}\" follows it; the first write was taken {:.1} ms after the kill",
@@ -102,7 +103,7 @@ impl Times {
             self.promotion,
             since(self.moved_at),
             since(resumed_at),
-        );
+        )
     }
 }
 
@@ -176,7 +177,7 @@ fn tell_found(written: &[Written], next: &mut Replica, other: &mut Replica) -> a
         }
         found = found.min(here);
     }
-    println!(
+    say!(
         "            acknowledged: {} writes, {} before the kill and {} after; found {}, lost {}; {} more were in doubt, and no client was told otherwise",
         grouped(acknowledged),
         grouped(before),
@@ -184,7 +185,7 @@ fn tell_found(written: &[Written], next: &mut Replica, other: &mut Replica) -> a
         grouped(found),
         grouped(acknowledged - found),
         grouped(in_doubt),
-    );
+    )?;
     ensure!(before > 0 && acknowledged > before, "no write was acknowledged before the kill, or none after");
     ensure!(found == acknowledged, "{} writes were acknowledged, and are lost", acknowledged - found);
     Ok(())

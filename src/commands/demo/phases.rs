@@ -2,6 +2,7 @@
 //! wrong.
 
 use crate::base::limits::{LOAD_PIPELINE_MAX, LOAD_WAIT_SECONDS_MAX};
+use crate::commands::output::say;
 use crate::load::client::Connection;
 use crate::load::report::{Tally, grouped};
 use crate::load::run::drive;
@@ -49,7 +50,7 @@ impl<'a> Demo<'a> {
             }
         })?;
         let stats = self.numbers()?;
-        println!(
+        say!(
             "1 fill      {} items, {} MiB of values into {} MiB, in {:.1} s\n            \
              evicted {}, second chances {}, write amplification {}",
             grouped(tally.sets),
@@ -59,7 +60,7 @@ impl<'a> Demo<'a> {
             grouped(stats.of("evictions")?),
             grouped(stats.of("log_reinserted_items")?),
             stats.text("log_write_amplification")?,
-        );
+        )?;
         let (items, evicted) = (stats.of("curr_items")?, stats.of("evictions")? + stats.of("reclaimed")?);
         ensure!(stats.of("evictions")? > 0, "{} items were written and none was evicted", tally.sets);
         ensure!(stats.of("log_reinserted_items")? > 0, "hot keys were read all along and none had a second chance");
@@ -69,7 +70,7 @@ impl<'a> Demo<'a> {
             tally.sets
         );
         self.hot_keys()?;
-        println!("            the {KEYS_HOT} hot keys, read all along, are all still there");
+        say!("            the {KEYS_HOT} hot keys, read all along, are all still there")?;
         Ok(tally)
     }
 
@@ -91,7 +92,7 @@ impl<'a> Demo<'a> {
         })?;
         let stats = self.numbers()?;
         let reads = tally.hits + tally.misses;
-        println!(
+        say!(
             "2 mixed     {} requests in {:.1} s: {} a second; {:.1} % of {} reads hit, each checked, {} wrong\n            \
              evicted {}, second chances {}",
             grouped(tally.requests()),
@@ -102,7 +103,7 @@ impl<'a> Demo<'a> {
             tally.wrong,
             grouped(stats.of("evictions")? - before.of("evictions")?),
             grouped(stats.of("log_reinserted_items")? - before.of("log_reinserted_items")?),
-        );
+        )?;
         ensure!(tally.hits > 0 && tally.sets > 0, "no traffic: {} hits, {} sets", tally.hits, tally.sets);
         Ok(tally)
     }
@@ -131,10 +132,10 @@ impl<'a> Demo<'a> {
             Ok(())
         })?;
         let others = LEASE_CLIENTS - 1;
-        println!(
+        say!(
             "3 lease     {LEASE_KEYS} missing keys, wanted by {LEASE_CLIENTS} clients at once: one won each (W), {others} \
              were told to wait (Z); refilled, all hit"
-        );
+        )?;
         Ok(())
     }
 
@@ -155,11 +156,11 @@ impl<'a> Demo<'a> {
         first.send()?;
         let sum = first.get_answer(COUNTER.as_bytes())?.map(|value| String::from_utf8_lossy(value).into_owned());
         ensure!(sum.as_deref() == Some(total.to_string().as_str()), "the sum is {sum:?}, expected {total}");
-        println!(
+        say!(
             "4 count     {connections} connections added 1 to one number {} times each, at once: the sum is {}, exactly",
             grouped(COUNTS_PER_CONNECTION),
             grouped(total)
-        );
+        )?;
         Ok(())
     }
 
@@ -176,12 +177,12 @@ impl<'a> Demo<'a> {
             }
         })?;
         let after = self.numbers()?;
-        println!(
+        say!(
             "5 check     {} keys read: {} are there, byte for byte as last written; {} are not, all of them evicted",
             grouped(tally.requests()),
             grouped(tally.hits),
             grouped(tally.misses)
-        );
+        )?;
         // Reclaim may still have been tidying up: then less is there at the end than was at the beginning.
         let (most, least) = (before.of("curr_items")?, after.of("curr_items")?);
         ensure!((least..=most).contains(&tally.hits), "{} keys answer, but curr_items is {most}", tally.hits);

@@ -4,6 +4,7 @@
 use super::phases::WAIT_MAX;
 use super::process::ServerProcess;
 use crate::commands::ctl;
+use crate::commands::output::say;
 use crate::load::client::Connection;
 use crate::load::report::grouped;
 use crate::load::workload::key_text;
@@ -129,16 +130,12 @@ impl Replica {
 pub fn compare(primary: &ServerProcess, replicas: &mut [Replica], keys: u32) -> anyhow::Result<()> {
     let mut connection = Connection::open(primary.address(), WAIT_MAX)?;
     let waited = catch_up(&mut connection, replicas.len())?;
-    println!(
-        "6 replicas  {} replicas had all of it {:.0} ms after the check",
-        replicas.len(),
-        waited.as_secs_f64() * 1e3
-    );
+    say!("6 replicas  {} replicas had all of it {:.0} ms after the check", replicas.len(), waited.as_secs_f64() * 1e3)?;
     for replica in replicas {
         let same = compare_one(&mut connection, replica, keys)?;
         replica.refuses_writes(primary.address())?;
         let standing = replica.standing()?;
-        println!(
+        say!(
             "            {}: {} keys of {} are there, byte for byte the primary's, no other; a write is refused\n            \
              over {}; {} MiB and {} records pulled, {} resyncs",
             replica.name,
@@ -148,7 +145,7 @@ pub fn compare(primary: &ServerProcess, replicas: &mut [Replica], keys: u32) -> 
             grouped(standing.pulled_bytes >> 20),
             grouped(standing.records),
             standing.resyncs,
-        );
+        )?;
     }
     Ok(())
 }

@@ -1,15 +1,16 @@
 //! What a run leaves: the table on standard output, files, and the verdict.
 
 use super::Args;
+use crate::commands::output::print;
 use crate::load::drive::Outcome;
 use crate::load::html::{Report, page};
 use crate::load::report::grouped;
 use crate::load::summary::Named;
 use crate::load::{json, summary};
+use crate::sys::logging;
 use anyhow::{Context, ensure};
 use jiff::{Timestamp, Unit};
 use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::Path;
 
 /// Whether what was asked for can be written: better known before an hour's run than after it.
@@ -31,32 +32,30 @@ pub fn report(args: &Args, began: Timestamp, phases: &[(&str, Outcome)]) -> anyh
     let error = verdict.as_ref().err().map(|error| format!("{error:#}"));
     let table = summary::table(&named);
     let json = args.json.as_deref().map(|path| (path, json::json(&settings(args), &named, error.as_deref())));
-    match json {
+    // What nobody reads is no reason to leave out the files, or the verdict.
+    let printed = match json {
         Some((path, json)) if is_standard_output(path) => {
-            eprint!("{table}");
-            print(&json)?;
+            logging::write(table.into_bytes());
+            print(format_args!("{json}"))
         }
         Some((path, json)) => {
             write("--json", path, &json)?;
-            print(&table)?;
+            print(format_args!("{table}"))
         }
-        None => print(&table)?,
-    }
+        None => print(format_args!("{table}")),
+    };
     if let (Some(path), Some((_, outcome))) = (&args.hdr, named.last()) {
         write("--hdr", path, &summary::percentile_log(&outcome.tally))?;
     }
     if let Some(path) = &args.html {
         write("--html", path, &html(args, began, &named, error.as_deref()))?;
     }
-    verdict
+    verdict?;
+    Ok(printed?)
 }
 
 fn is_standard_output(path: &Path) -> bool {
     path.as_os_str() == "-"
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
 }
 
 fn write(option: &str, path: &Path, text: &str) -> anyhow::Result<()> {
@@ -76,7 +75,7 @@ fn verdict(phases: &[Named<'_>]) -> anyhow::Result<()> {
 }
 
 fn html(args: &Args, began: Timestamp, phases: &[Named<'_>], error: Option<&str>) -> String {
-    let words: Vec<String> = std::env::args().skip(1).map(|word| quoted(&word)).collect();
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| quoted(&word.to_string_lossy())).collect();
     let command = format!("remora {}", words.join(" "));
     let began = began.round(Unit::Second).unwrap_or(began).strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
     let praise = match phases.iter().map(|(_, outcome)| outcome.tally.hits).sum() {

@@ -22,6 +22,7 @@ impl Regions for One {
 }
 
 #[test]
+#[allow(clippy::print_stdout)] // the test harness's own output
 fn writes_that_are_not_taken_inline_go_by_a_buffer() {
     let Ok(address) = std::env::var("REMORA_TEST_VERBS") else {
         println!("skipped: REMORA_TEST_VERBS is not set to the address of an RDMA device");

@@ -1,0 +1,117 @@
+//! Memory for `remora doctor` and for the start of a server: whether `-m` is to be had on this host and in this control group.
+
+use super::{Finding, Grade, finding};
+use crate::sys::allowance::Allowance;
+
+/// What an index takes for each byte of items, at most: an item of 64 bytes has an entry of 8.
+const INDEX_SHARE: u64 = 8;
+
+/// Why `needed_bytes` are not to be had, and what to do; None if they are.
+pub fn trouble(needed_bytes: u64, allowance: &Allowance) -> Option<String> {
+    shortage(needed_bytes, allowance).map(|Shortage { found, remedy, .. }| format!("{found}; {remedy}"))
+}
+
+/// Judge `-m`.
+pub fn judge(memory_bytes: u64, allowance: &Allowance) -> Finding {
+    let subject = "memory";
+    let given = memory_bytes >> 20;
+    // On reserved huge pages only the index counts.
+    let on_huge_pages = memory_bytes <= allowance.huge_free_bytes;
+    let index_bytes = memory_bytes / INDEX_SHARE;
+    let needed_bytes = if on_huge_pages { index_bytes } else { memory_bytes + index_bytes };
+    match shortage(needed_bytes, allowance) {
+        None => finding(subject, Grade::Ok, format!("-m {given} (MiB) is to be had: {}", told(allowance)), None),
+        Some(Shortage { grade, found, remedy }) => {
+            finding(subject, grade, format!("-m {given} (MiB): {found}"), Some(&remedy))
+        }
+    }
+}
+
+struct Shortage {
+    grade: Grade,
+    found: String,
+    remedy: String,
+}
+
+fn shortage(needed_bytes: u64, allowance: &Allowance) -> Option<Shortage> {
+    let needed = mebibytes(needed_bytes);
+    if let Some(limit) = allowance.group.as_ref().filter(|limit| limit.bytes < needed_bytes) {
+        let found = format!(
+            "items and their index need {needed} when the cache is full, and {} allows {}: the kernel will end the server",
+            limit.file.display(),
+            mebibytes(limit.bytes)
+        );
+        let remedy = "lower -m, or raise the container's memory limit (MemoryMax= in a unit)".to_string();
+        return Some(Shortage { grade: Grade::Broken, found, remedy });
+    }
+    let remedy = || "lower -m, or give the host more memory".to_string();
+    if let Some(host_bytes) = allowance.host_bytes.filter(|bytes| *bytes < needed_bytes) {
+        let has = mebibytes(host_bytes);
+        let found = format!("items and their index need {needed} when the cache is full, and this host has {has}");
+        return Some(Shortage { grade: Grade::Broken, found, remedy: remedy() });
+    }
+    let available = allowance.available_bytes.filter(|bytes| *bytes < needed_bytes)?;
+    let free = mebibytes(available);
+    let found = format!("items and their index need {needed} when the cache is full, and {free} are available now");
+    Some(Shortage { grade: Grade::Better, found, remedy: remedy() })
+}
+
+fn told(allowance: &Allowance) -> String {
+    let available = allowance.available_bytes.map(|bytes| format!("{} available", mebibytes(bytes)));
+    let limit =
+        allowance.group.as_ref().map(|limit| format!("{} allows {}", limit.file.display(), mebibytes(limit.bytes)));
+    let parts: Vec<String> = available.into_iter().chain(limit).collect();
+    if parts.is_empty() { "nothing limits it".to_string() } else { parts.join(", ") }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::allowance::GroupLimit;
+
+    const MIB: u64 = 1 << 20;
+
+    fn allowance(host: u64, available: u64, group: Option<u64>) -> Allowance {
+        let limit = |bytes| GroupLimit { bytes: bytes * MIB, file: "/sys/fs/cgroup/memory.max".into() };
+        Allowance {
+            host_bytes: Some(host * MIB),
+            available_bytes: Some(available * MIB),
+            huge_free_bytes: 0,
+            group: group.map(limit),
+        }
+    }
+
+    #[test]
+    fn memory_by_what_may_be_had() {
+        for (memory, allowance, grade, words) in [
+            (64, allowance(1000, 500, None), Grade::Ok, "500 MiB available"),
+            (64, allowance(1000, 500, Some(100)), Grade::Ok, "memory.max allows 100 MiB"),
+            (64, allowance(1000, 500, Some(64)), Grade::Broken, "memory.max allows 64 MiB"),
+            (512, allowance(1000, 500, None), Grade::Better, "500 MiB are available now"),
+            (2000, allowance(1000, 500, None), Grade::Broken, "this host has 1000 MiB"),
+            (64, Allowance::default(), Grade::Ok, "nothing limits it"),
+        ] {
+            let finding = judge(memory * MIB, &allowance);
+            assert_eq!((finding.grade, finding.remedy.is_some()), (grade, grade != Grade::Ok), "{finding:?}");
+            assert!(finding.found.contains(words), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn reserved_huge_pages_are_beside_the_limit() {
+        let allowance = Allowance { huge_free_bytes: 600 * MIB, ..allowance(1000, 200, Some(100)) };
+        assert_eq!(judge(512 * MIB, &allowance).grade, Grade::Ok);
+        assert_eq!(judge(700 * MIB, &allowance).grade, Grade::Broken, "they do not hold all of it");
+    }
+
+    #[test]
+    fn a_start_says_what_to_do() {
+        assert_eq!(trouble(64 * MIB, &allowance(1000, 500, Some(100))), None);
+        let words = trouble(128 * MIB, &allowance(1000, 500, Some(100))).unwrap();
+        assert!(words.contains("128 MiB") && words.contains("allows 100 MiB") && words.contains("lower -m"), "{words}");
+    }
+}
