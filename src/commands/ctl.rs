@@ -6,9 +6,10 @@ use super::output::{print, say};
 use crate::base::limits::LOAD_WAIT_SECONDS_MAX;
 use crate::load::client::Connection;
 use crate::replication::order::Order;
-use anyhow::{Context, bail};
+use crate::server::address;
+use anyhow::{Context, bail, ensure};
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// The first pause between two looks at an order that is under way, and the longest.
@@ -73,15 +74,14 @@ pub struct Wait {
     pub wait: u64,
 }
 
+/// memcached's port, where -s names none.
+const PORT_DEFAULT: u16 = 11211;
+
 /// Ask, and print the answer.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let addresses = args.server.to_socket_addrs().with_context(|| format!("-s {}", args.server))?;
-    let address: SocketAddr =
-        addresses.into_iter().next().with_context(|| format!("{} has no address", args.server))?;
-    let mut connection = Connection::open(address, Duration::from_secs(LOAD_WAIT_SECONDS_MAX))?;
     let (order, wait) = match &args.what {
         What::Replication { json } => {
-            let rows = connection.stats("replication")?;
+            let rows = connect(&args.server)?.1.stats("replication")?;
             let text = if *json { serde_json::to_string_pretty(&rows)? + "\n" } else { table(&rows) };
             return Ok(print(format_args!("{text}"))?);
         }
@@ -91,8 +91,30 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         What::Detach { wait } => (Order::Detach, wait),
         What::Replicate { primary, wait } => (Order::Replicate { primary: primary.clone() }, wait),
     };
+    check(&order)?;
+    let (address, mut connection) = connect(&args.server)?;
     let outcome = carry_out(&mut connection, &order, Duration::from_secs(wait.wait))?;
     Ok(say!("{address}: {outcome}")?)
+}
+
+/// The first address of `server` that answers: a name may have several, of which the server listens on one.
+fn connect(server: &str) -> anyhow::Result<(SocketAddr, Connection)> {
+    let addresses = address::resolve(server, Some(PORT_DEFAULT)).context("-s")?;
+    let mut failed = None;
+    for address in addresses {
+        match Connection::open(address, Duration::from_secs(LOAD_WAIT_SECONDS_MAX)) {
+            Ok(connection) => return Ok((address, connection)),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    Err(failed.map_or_else(|| anyhow::anyhow!("-s {server}: no address"), anyhow::Error::from))
+}
+
+/// An order goes to the server as one line of words, so no address may be more than one word.
+fn check(order: &Order) -> anyhow::Result<()> {
+    let read = Order::parse(&order.to_string())?;
+    ensure!(read == *order, "{order:?}: an address is one word, HOST:PORT");
+    Ok(())
 }
 
 /// Give an order and wait until it has been carried out; in words what was done.
@@ -147,7 +169,8 @@ fn table(rows: &BTreeMap<String, String>) -> String {
     for (name, value) in rows.iter().filter(|row| is_own(row.0)) {
         text += &format!("{name:<24} {value}\n");
     }
-    let count = rows.get("replicas").and_then(|count| count.parse().ok()).unwrap_or(0);
+    // As many as there are rows of, whatever the server says.
+    let count = (0..).take_while(|number| rows.contains_key(&format!("replica_{number}_name"))).count();
     let cell = |number: usize, name: &str| rows.get(&format!("replica_{number}_{name}")).map_or("", String::as_str);
     let line = |cell: &dyn Fn(&(&'static str, &'static str)) -> String| {
         let cells = COLUMNS.iter().map(|column| format!("{:<20}", cell(column)));
@@ -157,7 +180,7 @@ fn table(rows: &BTreeMap<String, String>) -> String {
         text += "\n";
         text += &line(&|column| column.0.to_string());
     }
-    (0..count).for_each(|number: usize| text += &line(&|column| cell(number, column.1).to_string()));
+    (0..count).for_each(|number| text += &line(&|column| cell(number, column.1).to_string()));
     text
 }
 
@@ -174,5 +197,33 @@ mod tests {
         assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), ["replicas", "1"]);
         assert!(lines[3].starts_with("replica ") && lines[4].starts_with("two ") && lines[4].contains(" 17"), "{text}");
         assert_eq!(lines.len(), 5);
+    }
+
+    #[test]
+    fn a_server_that_claims_replicas_without_end_is_shown_those_it_names() {
+        let rows = [("replicas", "18446744073709551615"), ("replica_0_name", "two"), ("replica_2_name", "four")];
+        let rows = rows.map(|(name, value)| (name.to_string(), value.to_string())).into();
+        assert_eq!(table(&rows).lines().count(), 4);
+    }
+
+    #[test]
+    fn an_order_is_one_line_of_words() {
+        let replicate = |primary: &str| Order::Replicate { primary: primary.into() };
+        assert!(check(&replicate("host:7")).is_ok() && check(&Order::Detach).is_ok());
+        for primary in ["host:7\r\nflush_all", "a\r\nflush_all\r\nx:7", "a:1 b:2", " a:1", "a", ""] {
+            assert!(check(&replicate(primary)).is_err(), "{primary:?}");
+        }
+        assert!(check(&Order::Promote { gather: vec!["a:1 b:2".into()], incomplete: false }).is_err());
+        assert!(check(&Order::Promote { gather: vec!["incomplete".into()], incomplete: false }).is_err());
+    }
+
+    #[test]
+    fn a_name_with_several_addresses_is_tried_until_one_answers() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let somebody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = somebody.local_addr().unwrap();
+        assert_eq!(connect(&format!("{nobody},{address}")).unwrap().0, address);
+        let error = connect(&nobody.to_string()).map(|found| found.0).unwrap_err().to_string();
+        assert!(error.contains("does the server run"), "{error}");
     }
 }

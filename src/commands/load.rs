@@ -15,6 +15,7 @@ use crate::load::summary;
 use crate::load::workload::{HEADER_BYTES, KeyChoice, Workload};
 use crate::load::zipf::Zipf;
 use crate::server::address;
+use crate::sys::allowance::Allowance;
 use crate::sys::logging::{self, FLUSH_WAIT_MAX};
 use crate::sys::{privilege, signals};
 use anyhow::{Context, anyhow, ensure};
@@ -162,11 +163,24 @@ fn check(args: &Args) -> anyhow::Result<()> {
     );
     let in_flight = u64::from(args.pipeline) * u64::from(args.multi_get) * u64::from(args.connections);
     ensure!(in_flight <= 1 << 28, "--pipeline times --multi-get times --connections is {in_flight}; keep below 2^28");
+    check_ledger(args, Allowance::read().available_bytes)?;
     // Each connection may need a second descriptor (see load/stream.rs).
     let files = u64::from(args.connections) * 2 + OTHER_FILES_MAX;
     privilege::raise_open_files(files).map_err(|limit| {
         anyhow!("{files} open files may be needed, and this process may have {limit}; `ulimit -n {files}`")
     })
+}
+
+/// What --verify keeps of each key must fit into memory: the system would end the process without a word.
+fn check_ledger(args: &Args, available_bytes: Option<u64>) -> anyhow::Result<()> {
+    let needed_bytes = if args.verify { u64::from(args.keys) * Ledger::BYTES_PER_KEY } else { 0 };
+    let (needed, available) = (needed_bytes >> 20, available_bytes.unwrap_or(u64::MAX) >> 20);
+    ensure!(
+        needed <= available,
+        "--verify needs {needed} MiB for {} keys, and {available} MiB are available: lower --keys",
+        args.keys
+    );
+    Ok(())
 }
 
 fn target(text: &str, protocol: Protocol) -> anyhow::Result<Target> {
@@ -214,4 +228,27 @@ fn shown(name: &str, phase: &Phase<'_>) -> anyhow::Result<Outcome> {
     // Before what is printed, as it happened before.
     logging::flush(FLUSH_WAIT_MAX);
     Ok(outcome?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::{Cli, Command};
+    use clap::Parser;
+
+    fn args(line: &str) -> Args {
+        let words = ["remora", "load"].into_iter().chain(line.split_whitespace());
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Load(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_kept_to_verify_fits_into_memory() {
+        let all = args("--verify --keys 4294967295");
+        assert!(check_ledger(&all, Some(1 << 30)).unwrap_err().to_string().contains("lower --keys"));
+        assert!(check_ledger(&all, Some(1 << 40)).is_ok() && check_ledger(&all, None).is_ok());
+        assert!(check_ledger(&args("--keys 4294967295"), Some(1 << 30)).is_ok());
+    }
 }

@@ -78,6 +78,14 @@ fn a_reader_that_has_gone_ends_a_command_quietly() {
 }
 
 #[test]
+fn a_demo_whose_reader_has_gone_ends_its_servers() {
+    let arguments = ["demo", "-s", "1", "-m", "8"];
+    let output = run(&arguments, closed_pipe(), Stdio::piped());
+    ended_with(&arguments, &output, READER_GONE);
+    assert_eq!(said(&output), "");
+}
+
+#[test]
 fn a_full_disk_behind_standard_output_is_told() {
     with_answers(|arguments| {
         let output = run(arguments, full_disk(), Stdio::piped());
@@ -145,6 +153,20 @@ fn a_filter_of_the_log_that_makes_no_sense_is_told() {
     let server = Server::start_with(&["-l", "127.0.0.1:0", "-t", "1"], 0, &[("RUST_LOG", "a=b=c")]);
     let line = std::iter::from_fn(|| server.next_log_line()).find(|line| line.contains("RUST_LOG"));
     assert!(line.is_some_and(|line| line.contains("a=b=c") && line.contains("RUST_LOG=info")));
+}
+
+#[test]
+fn verbosity_changes_what_is_logged_while_the_server_runs() {
+    let mut server = Server::start(&["-t", "1"]);
+    assert_eq!(server.connect().ask("verbosity 2"), "OK");
+    server.signal("HUP");
+    let line = std::iter::from_fn(|| server.next_log_line()).find(|line| line.contains("SIGHUP"));
+    assert!(line.is_some_and(|line| line.contains("INFO")));
+    assert_eq!(server.connect().ask("verbosity 0"), "OK");
+    server.signal("TERM");
+    assert!(server.wait().success());
+    let rest: Vec<String> = std::iter::from_fn(|| server.next_log_line()).collect();
+    assert!(!rest.iter().any(|line| line.contains("SIGTERM")), "{rest:?}");
 }
 
 #[test]
