@@ -150,18 +150,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     replicating.announce();
     server.join();
     if !engine.is_read_only() {
-        ending.wait_for_replicas(|| replicating.replicas());
+        ending.wait_for_replicas(|| replicating.attached_replicas());
     }
     Ok(())
 }
 
-/// Items are not all that takes memory: the index does, too.
+/// The system gives memory when it is used, not when it is asked for: a start succeeds where a full cache will not.
 fn warn_of_memory(store: &Store, memory_bytes: usize) {
-    let stats = store.stats();
-    let slabs = stats.slabs_hugetlb + stats.slabs_transparent + stats.slabs_plain;
-    // No group's limit counts what lies on reserved huge pages.
-    let counted = memory_bytes as u64 * (slabs - stats.slabs_hugetlb) / slabs.max(1);
-    if let Some(words) = memory::trouble(counted + stats.index_bytes, &Allowance::read()) {
+    // What lies on reserved huge pages is taken already, and counted by no limit.
+    let counted_bytes = if store.stats().slabs_hugetlb > 0 { 0 } else { memory_bytes as u64 };
+    if let Some(words) = memory::trouble(counted_bytes, &Allowance::read()) {
         log::warn!("{words}");
     }
 }

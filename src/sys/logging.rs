@@ -134,14 +134,18 @@ impl Log {
     }
 
     /// Queue a line, or count it as lost.
-    fn offer(&self, bytes: Vec<u8>) {
+    fn offer(&self, mut bytes: Vec<u8>) {
+        if bytes.len() > LINE_BYTES_MAX {
+            bytes.truncate(LINE_BYTES_MAX);
+            bytes.extend_from_slice(b"...\n");
+        }
         let entry = self.entry(bytes);
         if let Err(refused) = self.entries.try_send(entry) {
             self.lose(&refused.into_inner());
         }
     }
 
-    /// Queue a line once there is room, or count it as lost.
+    /// Queue a line, whole, once there is room; or count it as lost.
     fn insist(&self, bytes: Vec<u8>, wait_max: Duration) {
         let entry = self.entry(bytes);
         if let Err(refused) = self.entries.send_timeout(entry, wait_max) {
@@ -149,11 +153,7 @@ impl Log {
         }
     }
 
-    fn entry(&self, mut bytes: Vec<u8>) -> Entry {
-        if bytes.len() > LINE_BYTES_MAX {
-            bytes.truncate(LINE_BYTES_MAX);
-            bytes.extend_from_slice(b"...\n");
-        }
+    fn entry(&self, bytes: Vec<u8>) -> Entry {
         Entry::Line { lost_before: self.lost.swap(0, Relaxed), bytes }
     }
 

@@ -3,26 +3,24 @@
 use super::{Finding, Grade, finding};
 use crate::sys::allowance::Allowance;
 
-/// What an index takes for each byte of items, at most: an item of 64 bytes has an entry of 8.
+/// What the index takes at most for each byte of items: an eighth, where items are as small as can be.
 const INDEX_SHARE: u64 = 8;
 
-/// Why `needed_bytes` are not to be had, and what to do; None if they are.
-pub fn trouble(needed_bytes: u64, allowance: &Allowance) -> Option<String> {
-    shortage(needed_bytes, allowance).map(|Shortage { found, remedy, .. }| format!("{found}; {remedy}"))
+/// Why so many bytes of items are not to be had, and what to do; None if they are.
+pub fn trouble(item_bytes: u64, allowance: &Allowance) -> Option<String> {
+    shortage(item_bytes, allowance).map(|Shortage { found, remedy, .. }| format!("{found}; {remedy}"))
 }
 
 /// Judge `-m`.
 pub fn judge(memory_bytes: u64, allowance: &Allowance) -> Finding {
     let subject = "memory";
     let given = memory_bytes >> 20;
-    // On reserved huge pages only the index counts.
-    let on_huge_pages = memory_bytes <= allowance.huge_free_bytes;
-    let index_bytes = memory_bytes / INDEX_SHARE;
-    let needed_bytes = if on_huge_pages { index_bytes } else { memory_bytes + index_bytes };
-    match shortage(needed_bytes, allowance) {
+    // What lies on reserved huge pages is counted by no limit.
+    let counted_bytes = if memory_bytes <= allowance.huge_free_bytes { 0 } else { memory_bytes };
+    match shortage(counted_bytes, allowance) {
         None => finding(subject, Grade::Ok, format!("-m {given} (MiB) is to be had: {}", told(allowance)), None),
         Some(Shortage { grade, found, remedy }) => {
-            finding(subject, grade, format!("-m {given} (MiB): {found}"), Some(&remedy))
+            finding(subject, grade, format!("-m {given} (MiB): {found}"), Some(remedy))
         }
     }
 }
@@ -30,30 +28,37 @@ pub fn judge(memory_bytes: u64, allowance: &Allowance) -> Finding {
 struct Shortage {
     grade: Grade,
     found: String,
-    remedy: String,
+    remedy: &'static str,
 }
 
-fn shortage(needed_bytes: u64, allowance: &Allowance) -> Option<Shortage> {
-    let needed = mebibytes(needed_bytes);
-    if let Some(limit) = allowance.group.as_ref().filter(|limit| limit.bytes < needed_bytes) {
-        let found = format!(
-            "items and their index need {needed} when the cache is full, and {} allows {}: the kernel will end the server",
-            limit.file.display(),
-            mebibytes(limit.bytes)
-        );
-        let remedy = "lower -m, or raise the container's memory limit (MemoryMax= in a unit)".to_string();
+fn shortage(item_bytes: u64, allowance: &Allowance) -> Option<Shortage> {
+    let items = mebibytes(item_bytes);
+    let with_index_bytes = item_bytes + item_bytes / INDEX_SHARE;
+    if let Some(limit) = allowance.group.as_ref().filter(|limit| limit.bytes < with_index_bytes) {
+        let (file, allowed) = (limit.file.display(), mebibytes(limit.bytes));
+        let remedy = "lower -m, or raise the container's memory limit (MemoryMax= in a unit)";
+        let is_broken = limit.bytes < item_bytes;
+        let found = if is_broken {
+            format!("a full cache has {items} of items, and {file} allows {allowed}: the kernel will end the server")
+        } else {
+            format!(
+                "a full cache has {items} of items and up to an eighth as much of index, and {file} allows {allowed}: \
+                 the kernel may end the server"
+            )
+        };
+        return Some(Shortage { grade: if is_broken { Grade::Broken } else { Grade::Better }, found, remedy });
+    }
+    let remedy = "lower -m, or give the host more memory";
+    if let Some(host_bytes) = allowance.host_bytes.filter(|bytes| *bytes < item_bytes) {
+        let found = format!("a full cache has {items} of items, and this host has {} of memory", mebibytes(host_bytes));
         return Some(Shortage { grade: Grade::Broken, found, remedy });
     }
-    let remedy = || "lower -m, or give the host more memory".to_string();
-    if let Some(host_bytes) = allowance.host_bytes.filter(|bytes| *bytes < needed_bytes) {
-        let has = mebibytes(host_bytes);
-        let found = format!("items and their index need {needed} when the cache is full, and this host has {has}");
-        return Some(Shortage { grade: Grade::Broken, found, remedy: remedy() });
-    }
-    let available = allowance.available_bytes.filter(|bytes| *bytes < needed_bytes)?;
-    let free = mebibytes(available);
-    let found = format!("items and their index need {needed} when the cache is full, and {free} are available now");
-    Some(Shortage { grade: Grade::Better, found, remedy: remedy() })
+    let available_bytes = allowance.available_bytes.filter(|bytes| *bytes < with_index_bytes)?;
+    let found = format!(
+        "a full cache has {items} of items and up to an eighth as much of index, and {} are available now",
+        mebibytes(available_bytes)
+    );
+    Some(Shortage { grade: Grade::Better, found, remedy })
 }
 
 fn told(allowance: &Allowance) -> String {
@@ -90,7 +95,8 @@ mod tests {
         for (memory, allowance, grade, words) in [
             (64, allowance(1000, 500, None), Grade::Ok, "500 MiB available"),
             (64, allowance(1000, 500, Some(100)), Grade::Ok, "memory.max allows 100 MiB"),
-            (64, allowance(1000, 500, Some(64)), Grade::Broken, "memory.max allows 64 MiB"),
+            (64, allowance(1000, 500, Some(63)), Grade::Broken, "memory.max allows 63 MiB: the kernel will"),
+            (64, allowance(1000, 500, Some(64)), Grade::Better, "memory.max allows 64 MiB: the kernel may"),
             (512, allowance(1000, 500, None), Grade::Better, "500 MiB are available now"),
             (2000, allowance(1000, 500, None), Grade::Broken, "this host has 1000 MiB"),
             (64, Allowance::default(), Grade::Ok, "nothing limits it"),

@@ -240,9 +240,10 @@ impl Plan {
 }
 
 impl Replicating {
-    /// The replicas that are attached, as they stand now.
-    pub fn replicas(&self) -> Vec<ReplicaView> {
-        self.offer.iter().flat_map(|running| running.offer().replicas()).collect()
+    /// The replicas that have a data channel to this process, as they stand now.
+    pub fn attached_replicas(&self) -> Vec<ReplicaView> {
+        let replicas = self.offer.iter().flat_map(|running| running.offer().replicas());
+        replicas.filter(|replica| replica.fabric.is_some()).collect()
     }
 
     /// One line on stderr: with port 0 it is the only way to learn the port.
