@@ -137,15 +137,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows });
     let engine = Arc::new(engine.with_acks(replication.acks()));
     let replicating = replication.start(joined, &store, &engine, client_port)?;
+    let ending = Ending::new(Duration::from_secs(args.shutdown_timeout));
+    let begun = ending.clone();
+    signals::watch(move |signal| begun.begin(signal)).context("cannot watch for signals")?;
     let server = Server::start(config, sockets, engine.clone(), replication.board().clone())
         .context("cannot start the workers; raise `ulimit -n` and -u")?;
-    let (stopper, ending) = (server.stopper(), Ending::new(Duration::from_secs(args.shutdown_timeout)));
-    let begun = ending.clone();
-    let stop = move |signal| {
-        begun.begin(signal);
-        stopper.stop();
-    };
-    signals::watch(stop).context("cannot watch for signals")?;
+    ending.started(server.stopper());
     announce(&server)?;
     replicating.announce();
     server.join();
