@@ -1,6 +1,8 @@
-//! `remora ctl`: ask a running server, over its clients' port, or order it to change its role.
+//! `remora ctl` asks a running server, at its port for clients, about replication, or orders it to
+//! change its role.
 //!
-//! The server takes an order and says so; what becomes of it is in `stats replication`, which is asked until it is over.
+//! The server answers an order at once and carries it out afterwards. `stats replication` says what
+//! has become of it, so that is asked again and again until the order is done or has failed.
 
 use super::output::{print, say};
 use crate::base::limits::LOAD_WAIT_SECONDS_MAX;
@@ -31,45 +33,49 @@ pub struct Args {
 /// What is asked.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum What {
-    /// Its role; of a primary, its replicas with their lag; of a replica, whom it follows and how far it is
+    /// Show its role; for a primary its replicas and their lag, for a replica its primary and its
+    /// own lag
     Replication {
-        /// As one JSON object, with the names of `stats replication`
+        /// Print one JSON object, with the names of `stats replication`
         #[arg(long)]
         json: bool,
     },
-    /// Make this replica the primary: it follows nobody any more, begins an epoch of its own, and takes writes
+    /// Make this replica the primary: it stops following, begins a new epoch, and takes writes
     Promote {
-        /// First bring over what this replica has and the one that is promoted lacks: its replication port; repeat it for more
+        /// First copy from the replica with this replication port what the promoted one lacks; may
+        /// be given more than once
         #[arg(long, value_name = "HOST:PORT")]
         gather: Vec<String>,
-        /// Even if some shards have nothing yet, or not all: what others have of them is lost
+        /// Promote it even if some of its shards are empty or not complete: what only others have
+        /// of them is lost
         #[arg(long)]
         incomplete: bool,
-        /// How it is waited for.
+        /// How long to wait.
         #[command(flatten)]
         wait: Wait,
     },
-    /// Have this replica follow nobody; it serves what it has, and refuses writes
+    /// Stop following: the replica serves what it has, and refuses writes
     Detach {
-        /// How it is waited for.
+        /// How long to wait.
         #[command(flatten)]
         wait: Wait,
     },
-    /// Make this server a read-only replica of the primary whose replication port this is. A primary that is told so loses what the other never had
+    /// Make this server a read-only replica of the primary with this replication port. What only
+    /// this server has is lost
     Replicate {
         /// The primary's replication port
         #[arg(value_name = "HOST:PORT")]
         primary: String,
-        /// How it is waited for.
+        /// How long to wait.
         #[command(flatten)]
         wait: Wait,
     },
 }
 
-/// How an order is waited for.
+/// How long to wait for an order.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Wait {
-    /// Longest wait for the order to be carried out, in seconds
+    /// Give up waiting for the order after so many seconds; the server goes on with it
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub wait: u64,
 }
@@ -97,7 +103,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(say!("{address}: {outcome}")?)
 }
 
-/// The first address of `server` that answers: a name may have several, of which the server listens on one.
+/// The first address of `server` that answers: a name may have several, of which the server listens
+/// on one.
 fn connect(server: &str) -> anyhow::Result<(SocketAddr, Connection)> {
     let addresses = address::resolve(server, Some(PORT_DEFAULT)).context("-s")?;
     let mut failed = None;
@@ -117,7 +124,8 @@ fn check(order: &Order) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Give an order and wait until it has been carried out; in words what was done.
+/// Give an order and wait until it has been carried out. Returns the server's words for what it
+/// did.
 pub fn carry_out(connection: &mut Connection, order: &Order, wait_max: Duration) -> anyhow::Result<String> {
     let answer = connection.ask(&format!("replication {order}"))?;
     if answer != b"OK" {
@@ -148,7 +156,8 @@ pub fn carry_out(connection: &mut Connection, order: &Order, wait_max: Duration)
     }
 }
 
-/// The columns of the table of replicas: title, and the name of the row.
+/// The columns of the table of replicas: the title, and the name of the row in `stats replication`
+/// after `replica_N_`.
 const COLUMNS: [(&str, &str); 9] = [
     ("replica", "name"),
     ("address", "address"),
@@ -161,7 +170,7 @@ const COLUMNS: [(&str, &str); 9] = [
     ("seconds", "seconds"),
 ];
 
-/// What is no replica's, one row a line; then the replicas as a table.
+/// The rows about the server itself, one a line; below them the replicas as a table.
 fn table(rows: &BTreeMap<String, String>) -> String {
     let is_own =
         |name: &str| !name.strip_prefix("replica_").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
@@ -169,7 +178,7 @@ fn table(rows: &BTreeMap<String, String>) -> String {
     for (name, value) in rows.iter().filter(|row| is_own(row.0)) {
         text += &format!("{name:<24} {value}\n");
     }
-    // As many as there are rows of, whatever the server says.
+    // Counted by the rows that there are: the server's own count may be anything.
     let count = (0..).take_while(|number| rows.contains_key(&format!("replica_{number}_name"))).count();
     let cell = |number: usize, name: &str| rows.get(&format!("replica_{number}_{name}")).map_or("", String::as_str);
     let line = |cell: &dyn Fn(&(&'static str, &'static str)) -> String| {

@@ -1,7 +1,8 @@
-//! `remora doctor`: what this host offers to Remora, and the command that would mend what is missing.
+//! `remora doctor` reports what this host offers to Remora, and for what is missing the command
+//! that would mend it.
 //!
-//! Reading is apart from judging: [`Facts`] holds the texts of /proc and /sys as read, the judges are pure functions over
-//! them.
+//! Reading and judging are apart: [`Facts`] holds what was read from /proc and /sys, and pure
+//! functions judge it.
 
 pub mod memory;
 mod rdma;
@@ -15,7 +16,7 @@ use std::fmt::Write as _;
 /// Look at this host.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Args {
-    /// Memory for items that a server on this host is to have, in MiB: is it to be had?
+    /// Check whether a server on this host can have so much memory for items, in MiB
     #[arg(short, long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     pub memory_limit: u64,
 }
@@ -27,9 +28,9 @@ pub enum Grade {
     Ok,
     /// Remora runs; this would make it better.
     Better,
-    /// Not there; Remora does without.
+    /// Not there, and Remora works without it.
     Missing,
-    /// Remora cannot run so.
+    /// Remora cannot run as things are.
     Broken,
 }
 
@@ -50,14 +51,14 @@ fn finding(subject: &'static str, grade: Grade, found: impl Into<String>, remedy
     Finding { subject, grade, found: found.into(), remedy: remedy.map(str::to_string) }
 }
 
-/// The system's texts, as read; None for a file that is not there.
+/// What was read of the system; None for a file that is not there.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
     /// Cores in the process's affinity mask, and on the host.
     pub cores: (usize, usize),
-    /// Soft limit of open files; of locked memory in bytes.
+    /// Soft limit of open files.
     pub open_files: u64,
-    /// See above.
+    /// Soft limit of locked memory, in bytes.
     pub locked_bytes: u64,
     /// -m, in bytes.
     pub memory_bytes: u64,
@@ -77,11 +78,11 @@ pub struct Facts {
     pub overcommit: Option<String>,
     /// /proc/sys/net/core/somaxconn.
     pub somaxconn: Option<String>,
-    /// What there is of RDMA.
+    /// The RDMA libraries and devices.
     pub rdma: RdmaFacts,
 }
 
-/// Look at this host, print the report. Fails when Remora cannot run here.
+/// Look at this host and print the report. An error if Remora cannot run here.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let findings = judge(&read_facts(args));
     let printed = print(format_args!("{}", report(&findings)));
@@ -160,7 +161,7 @@ fn huge_pages(meminfo: &str) -> Finding {
     }
 }
 
-/// A setting of the form `always [madvise] never`.
+/// The word in brackets of a setting such as `always [madvise] never`.
 fn chosen(text: &str) -> Option<&str> {
     text.split_once('[')?.1.split_once(']').map(|(word, _)| word)
 }

@@ -1,5 +1,6 @@
-//! `remora load`: traffic for any server that speaks memcached's protocols or Redis' RESP, from the command line to the
-//! summary. Status 1 when an answer was wrong, was none, or did not come.
+//! `remora load` makes traffic for any server that speaks memcached's protocols or Redis' RESP:
+//! this file goes from the command line to the summary. The status is 1 if an answer was wrong,
+//! could not be read, or did not come.
 
 mod report;
 
@@ -31,8 +32,8 @@ const REDIS_PORT: u16 = 6379;
 /// Load servers, measure, and check what they answer.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// host, host:port (11211 by default, 6379 with RESP) or unix:PATH; several: keys are spread over them, connections
-    /// dealt out in turn
+    /// host, host:port (11211 by default, 6379 with RESP) or unix:PATH; several: keys are spread
+    /// over them, connections dealt out in turn
     #[arg(short, long, value_name = "SERVER", default_value = "127.0.0.1")]
     pub server: Vec<String>,
     /// Connections, to all servers together
@@ -41,7 +42,8 @@ pub struct Args {
     /// Threads
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_THREADS_MAX)))]
     pub threads: u32,
-    /// Commands that each connection has under way at most; a closed loop sends half as many at once at least
+    /// Most commands under way on each connection; a closed loop sends at least half as many at
+    /// once
     #[arg(short = 'P', long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_DEPTH_MAX)))]
     pub pipeline: u32,
     /// End after so many seconds
@@ -59,7 +61,8 @@ pub struct Args {
     /// Keys by Zipf's law with this exponent, for example 0.99, instead of all equally often
     #[arg(long, value_name = "EXPONENT", value_parser = exponent)]
     pub zipf: Option<f64>,
-    /// Length of values: N; MIN-MAX, all equally likely; or several of these, each with a weight: 100:70,1000-2000:30
+    /// Length of values: N; MIN-MAX, all equally likely; or several of these, each with a weight:
+    /// 100:70,1000-2000:30
     #[arg(long, default_value = "100", value_name = "LENGTHS")]
     pub value_bytes: Lengths,
     /// Expiry of what is set, in seconds; 0 for never
@@ -68,22 +71,23 @@ pub struct Args {
     /// Keys of each get (text: one line, meta: so many mg, RESP: MGET)
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_DEPTH_MAX)))]
     pub multi_get: u32,
-    /// Write every key once first
+    /// First write every key once
     #[arg(long)]
     pub fill: bool,
-    /// In whose words
+    /// The protocol to speak
     #[arg(long, default_value = "text", value_enum)]
     pub protocol: Protocol,
-    /// Open loop: so many commands a second; latency counts from when each was due
+    /// Open loop: so many commands a second; a command's latency counts from when it was due
     #[arg(long, value_name = "PER_SECOND", value_parser = per_second)]
     pub rate: Option<f64>,
     /// How an open loop's commands are spread over time
     #[arg(long, default_value = "even", value_enum, requires = "rate")]
     pub arrivals: Spacing,
-    /// Check key, version and every byte of what is read. Fills first. The keys load:* must be this run's alone
+    /// Check key, version and every byte of each value that is read. Writes every key first. Nobody
+    /// else may use the keys load:* meanwhile
     #[arg(long)]
     pub verify: bool,
-    /// Where random numbers begin; the same seed makes the same keys and values
+    /// Seed of the random numbers; the same seed makes the same keys and values
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Write all figures as JSON to this file; - for standard output, which then has nothing else
@@ -171,7 +175,8 @@ fn check(args: &Args) -> anyhow::Result<()> {
     })
 }
 
-/// What --verify keeps of each key must fit into memory: the system would end the process without a word.
+/// What --verify keeps of each key must fit into memory: the system would end the process without a
+/// word.
 fn check_ledger(args: &Args, available_bytes: Option<u64>) -> anyhow::Result<()> {
     let needed_bytes = if args.verify { u64::from(args.keys) * Ledger::BYTES_PER_KEY } else { 0 };
     let (needed, available) = (needed_bytes >> 20, available_bytes.unwrap_or(u64::MAX) >> 20);
@@ -214,8 +219,9 @@ fn traffic(args: &Args) -> Traffic {
     }
 }
 
-/// Run a phase with a line a second on stderr, rewritten in place on a terminal. The lines go by the log's queue: whoever
-/// does not read them holds up nothing.
+/// Run a phase and show a line a second on stderr; on a terminal each line overwrites the one
+/// before. The lines go through the log's queue, so that a stderr that nobody reads does not hold
+/// up the load.
 fn shown(name: &str, phase: &Phase<'_>) -> anyhow::Result<Outcome> {
     let is_terminal = std::io::stderr().is_terminal();
     let outcome = drive(phase, |interval| {
@@ -225,7 +231,7 @@ fn shown(name: &str, phase: &Phase<'_>) -> anyhow::Result<Outcome> {
     if is_terminal {
         logging::line("");
     }
-    // Before what is printed, as it happened before.
+    // So that these lines appear before the summary, which is printed past the queue.
     logging::flush(FLUSH_WAIT_MAX);
     Ok(outcome?)
 }

@@ -8,7 +8,7 @@ pub mod output;
 pub mod serve;
 pub mod size;
 
-/// The version, and what this build can do that another cannot.
+/// The version, and whether this build has RDMA verbs.
 const VERSION: &str = if crate::fabric::verbs::BUILT {
     concat!(env!("CARGO_PKG_VERSION"), "\nRDMA verbs: yes (libibverbs and librdmacm are loaded when they are needed)")
 } else {
@@ -19,7 +19,7 @@ const VERSION: &str = if crate::fabric::verbs::BUILT {
 #[derive(Debug, clap::Parser)]
 #[command(name = "remora", version = VERSION, about = "A memcached-compatible cache whose log is the cache", long_about = None)]
 pub struct Cli {
-    /// Which.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -39,7 +39,7 @@ pub enum Command {
     Doctor(doctor::Args),
 }
 
-/// Do it.
+/// Run the subcommand.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(args) => serve::run(args),

@@ -1,12 +1,13 @@
-//! What commands print. A standard output that takes nothing is an error like any other, not a panic: a reader that has
-//! gone (`remora doctor | head -1`) ends the command quietly, a full disk is told of.
+//! What commands print. A standard output that takes nothing is an error like any other, not a
+//! panic: a reader that has gone (`remora doctor | head -1`) ends the command quietly, a full disk
+//! is told of.
 
 use crate::sys::logging::{FLUSH_WAIT_MAX, flush, last_line};
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 
-/// Exit status where the reader of standard output has gone: what a shell shows for a program that SIGPIPE ended, as it
-/// ends those of the coreutils.
+/// Exit status where the reader of standard output has gone: what a shell shows for a program that
+/// SIGPIPE ended, as it ends those of the coreutils.
 const READER_GONE_STATUS: u8 = 128 + 13;
 
 /// Standard output takes nothing.
@@ -40,7 +41,8 @@ macro_rules! say {
 }
 pub(crate) use say;
 
-/// Exit status after `result`; an error is told on standard error first, and the log is given time to be written.
+/// Exit status after `result`; an error is told on standard error first, and the log is given time
+/// to be written.
 pub fn finish(result: anyhow::Result<()>) -> u8 {
     let status = match &result {
         Ok(()) => 0,

@@ -1,7 +1,8 @@
-//! `remora serve`: memcached's flags, turned into a store, an engine and a server.
+//! `remora serve` turns memcached's flags into a store, an engine and a server.
 //!
-//! The order matters: sockets are bound and limits raised while the rights of the start are there, then those are dropped,
-//! then memory is taken and threads are started.
+//! The order matters: sockets are bound and limits are raised while the process still has root's
+//! rights, if it was started with them; then it gives them up; then it takes memory and starts
+//! threads.
 
 mod ending;
 mod logger;
@@ -38,8 +39,8 @@ pub struct Args {
     /// UDP port; only 0 is taken: UDP is not served
     #[arg(short = 'U', long, default_value_t = 0, hide = true, value_parser = clap::value_parser!(u16).range(0..=0))]
     pub udp_port: u16,
-    /// Addresses: host, host:port, [v6]:port; repeat it or use commas; port 0 for one of the kernel's choice
-    /// [default: 127.0.0.1]
+    /// Addresses: host, host:port, [v6]:port; repeat it or use commas; port 0 for one of the
+    /// kernel's choice [default: 127.0.0.1]
     #[arg(short, long)]
     pub listen: Vec<String>,
     /// Unix socket to listen on; no TCP then unless -p or -l is given
@@ -90,7 +91,8 @@ pub struct Args {
     /// Plain pages only
     #[arg(long)]
     pub no_hugepages: bool,
-    /// Seconds that the end (SIGTERM, SIGINT, SIGUSR1) waits until replicas have what was answered; 0 does not wait
+    /// At the end (SIGTERM, SIGINT, SIGUSR1), seconds to wait until replicas have all answered
+    /// writes; 0 does not wait
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub shutdown_timeout: u64,
     /// Replicas.
@@ -152,9 +154,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The system gives memory when it is used, not when it is asked for: a start succeeds where a full cache will not.
+/// The system gives memory when it is used, not when it is asked for. So a server may start with a
+/// -m that it can never fill, and is warned of it here.
 fn warn_of_memory(store: &Store, memory_bytes: usize) {
-    // What lies on reserved huge pages is taken already, and counted by no limit.
+    // Reserved huge pages are taken already, and no limit counts them.
     let counted_bytes = if store.stats().slabs_hugetlb > 0 { 0 } else { memory_bytes as u64 };
     if let Some(words) = memory::trouble(counted_bytes, &Allowance::read()) {
         log::warn!("{words}");
@@ -164,11 +167,12 @@ fn warn_of_memory(store: &Store, memory_bytes: usize) {
 /// -m of a primary, in MiB.
 const MEMORY_MEBIBYTES_DEFAULT: u64 = 64;
 
-/// A replica's is laid out as its primary's.
+/// A replica's store is laid out as its primary's is.
 fn make_store(args: &Args, item_bytes_max: usize, workers: usize, joined: Option<&Joined>) -> anyhow::Result<Store> {
     if let Some(joined) = joined {
         let geometry = joined.welcome.geometry;
-        // Whether the primary's geometry is possible is the store's to judge; until then any number may stand there.
+        // Not checked yet: the store judges whether such a geometry is possible. Until then any
+        // number may stand there.
         let needed = geometry.ring_bytes.saturating_mul(geometry.shards.into()).div_ceil(1 << 20);
         if let Some(given) = args.memory_limit.filter(|given| *given < needed) {
             bail!(
@@ -198,7 +202,7 @@ fn apply_extended(mut args: Args) -> anyhow::Result<Args> {
             Some(("idle_timeout", seconds)) => {
                 args.idle_timeout = seconds.parse().with_context(|| format!("-o {option}: write whole seconds"))?;
             }
-            // Remora's only way, and memcached's default.
+            // What Remora always does, and memcached does by default.
             None if option == "maxconns_fast" => {}
             _ => bail!("-o {option} is not known; Remora takes -o idle_timeout=SECONDS and -o maxconns_fast"),
         }
@@ -246,8 +250,8 @@ fn listen_config(args: &Args) -> anyhow::Result<ListenConfig> {
     Ok(ListenConfig { tcp, unix: args.unix_socket.clone(), unix_mode: args.unix_mask, backlog: args.listen_backlog })
 }
 
-/// memcached refuses to run as root without -u. Remora warns and goes on: in a container root is what there is, and it has
-/// few rights.
+/// memcached refuses to run as root without -u. Remora warns and goes on: in a container there is
+/// often no other user, and root has few rights there.
 fn drop_rights(user: Option<&str>) -> anyhow::Result<()> {
     match user {
         Some(user) => privilege::drop_to(user).context("-u")?,
@@ -257,7 +261,7 @@ fn drop_rights(user: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What only the command line knows of `stats settings`, in memcached's names.
+/// The rows of `stats settings` that only the command line knows, by memcached's names.
 fn setting_rows(
     args: &Args,
     sockets: &Sockets,
@@ -291,8 +295,9 @@ fn setting_rows(
     ]
 }
 
-/// One line per listener on stderr, always: with port 0 it is the only way to learn the port. Also memcached's own way,
-/// a file that MEMCACHED_PORT_FILENAME names, made under another name first so that nobody reads half of it.
+/// One line per listener on stderr, whatever the log's level: with port 0 it is the only way to
+/// learn the port. And, as memcached does, the file that MEMCACHED_PORT_FILENAME names. It is
+/// written under another name and renamed, so that nobody reads half of it.
 fn announce(server: &Server) -> anyhow::Result<()> {
     for address in server.tcp_addresses() {
         logging::line(&format!("remora: listening on tcp {address}"));

@@ -1,7 +1,9 @@
-//! How much memory this process may have: what the host has, and what the control groups allow. The kernel kills a
-//! process that goes beyond the limit of its own group or of any group above it, so all of them are looked at.
+//! How much memory this process may have: what the host has, and what the control groups allow. The
+//! kernel kills a process that goes beyond the limit of its own group or of any group above it, so
+//! all of them are looked at.
 //!
-//! The files are read below a root that is `/` but for tests. What cannot be read counts as no limit.
+//! The files are read below a root that is `/` but for tests. What cannot be read counts as no
+//! limit.
 
 use std::path::{Path, PathBuf};
 
@@ -21,8 +23,8 @@ pub struct Allowance {
     pub host_bytes: Option<u64>,
     /// Of that, what could be had now without swapping.
     pub available_bytes: Option<u64>,
-    /// Reserved huge pages that nobody uses, in bytes. No group's memory limit counts them, and `available_bytes` lacks
-    /// them.
+    /// Reserved huge pages that nobody uses, in bytes. No group's memory limit counts them, and
+    /// `available_bytes` lacks them.
     pub huge_free_bytes: u64,
     /// The lowest limit on the way from the process's own control group to the top.
     pub group: Option<GroupLimit>,
@@ -64,8 +66,8 @@ pub fn meminfo_number(meminfo: &str, name: &str) -> Option<u64> {
 /// No limit is a word in version 2 (`max`), and in version 1 a number that no host reaches.
 const UNLIMITED_BYTES: u64 = 1 << 60;
 
-/// The limits that the files of one group's directory set. Beyond memory.high the kernel throttles a process until it
-/// hardly moves, so that counts as a limit, too.
+/// The limits that the files of one group's directory set. Beyond memory.high the kernel throttles
+/// a process until it hardly moves, so that counts as a limit, too.
 fn limits_in(root: &Path, directory: &Path) -> Vec<GroupLimit> {
     let limit = |name: &&str| {
         let file = directory.join(name);
@@ -89,8 +91,8 @@ struct Mount {
     is_unified: bool,
 }
 
-/// The directories of the process's own group and of all above it, as far as they can be seen. `cgroup` is the text of
-/// /proc/self/cgroup, `mountinfo` that of /proc/self/mountinfo.
+/// The directories of the process's own group and of all above it, as far as they can be seen.
+/// `cgroup` is the text of /proc/self/cgroup, `mountinfo` that of /proc/self/mountinfo.
 fn group_directories(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
     let mut directories = Vec::new();
     for mount in mountinfo.lines().filter_map(mount) {
@@ -105,7 +107,8 @@ fn group_directories(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
             };
             is_it.then(|| PathBuf::from(path))
         });
-        // A group beyond what the mount shows (a container with the host's paths): the top of it is all that can be seen.
+        // A group beyond what the mount shows (a container with the host's paths): the top of it is
+        // all that can be seen.
         let own = own.and_then(|own| Some(own.strip_prefix(&mount.shows).ok()?.to_path_buf())).unwrap_or_default();
         let own = if own.components().any(|part| part.as_os_str() == "..") { PathBuf::new() } else { own };
         directories.extend(own.ancestors().map(|part| mount.at.join(part)));
@@ -113,7 +116,8 @@ fn group_directories(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
     directories
 }
 
-/// A line of mountinfo: id, parent, device, what it shows, where, options, more fields, "-", type, source, options.
+/// A line of mountinfo: id, parent, device, what it shows, where, options, more fields, "-", type,
+/// source, options.
 fn mount(line: &str) -> Option<Mount> {
     let (left, right) = line.split_once(" - ")?;
     let mut left = left.split(' ').skip(3);

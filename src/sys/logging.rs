@@ -1,9 +1,11 @@
-//! The log's way to standard error. No thread waits for whoever reads it: a line goes into a queue with a bound, and a
-//! thread of its own, "log-writer", writes it. A line that finds the queue full is dropped, counted ([`dropped_lines`])
-//! and, once there is room again, told of in the log itself.
+//! The log's way to standard error. No thread waits for whoever reads it: a line goes into a queue
+//! with a bound, and a thread of its own, "log-writer", writes it. A line that finds the queue full
+//! is dropped, counted ([`dropped_lines`]) and, once there is room again, told of in the log
+//! itself.
 //!
-//! A write to standard error may block for good: it may be a pipe that nobody reads, or a terminal that is stopped. Only
-//! the writer stands still then. What ends the process waits for it, but not for long ([`flush`]).
+//! A write to standard error may block for good: it may be a pipe that nobody reads, or a terminal
+//! that is stopped. Only the writer stands still then. What ends the process waits for it, but not
+//! for long ([`flush`]).
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,10 +23,12 @@ const LINES_MAX: usize = 1024;
 /// A line is cut to so many bytes.
 const LINE_BYTES_MAX: usize = 8 << 10;
 
-/// How long the end of the process waits for the log to be written, and a line that says why it ends for room.
+/// How long the end of the process waits for the log to be written, and a line that says why it
+/// ends for room.
 pub const FLUSH_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// How long the writer waits for a standard error that takes nothing but does not block, before it tries again.
+/// How long the writer waits for a standard error that takes nothing but does not block, before it
+/// tries again.
 const PAUSE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// The one log of this process.
@@ -51,8 +55,8 @@ struct Log {
     lost: Arc<AtomicU64>,
 }
 
-/// Start the writer. From then on [`line`] and [`Pipe`] queue what they are given. A second start in one process (an
-/// embedding, a test) keeps the first one's writer.
+/// Start the writer. From then on [`line`] and [`Pipe`] queue what they are given. A second start
+/// in one process (an embedding, a test) keeps the first one's writer.
 pub fn start() -> io::Result<()> {
     let (log, queue) = Log::new(LINES_MAX);
     let writer = Writer { lost: log.lost.clone(), queue, to: io::stderr() };
@@ -67,8 +71,8 @@ pub fn dropped_lines() -> u64 {
     DROPPED.load(Relaxed)
 }
 
-/// Say something on standard error: through the queue where the log has been started, else at once. Whoever does not
-/// listen is not told; there is nobody else to tell.
+/// Say something on standard error: through the queue where the log has been started, else at once.
+/// Whoever does not listen is not told; there is nobody else to tell.
 pub fn line(text: &str) {
     write(format!("{text}\n").into_bytes());
 }
@@ -81,7 +85,8 @@ pub fn write(bytes: Vec<u8>) {
     }
 }
 
-/// The last words of the process: they wait for room in the queue and for being written, [`FLUSH_WAIT_MAX`] at most.
+/// The last words of the process: they wait for room in the queue and for being written,
+/// [`FLUSH_WAIT_MAX`] at most.
 pub fn last_line(text: &str) {
     match LOG.get() {
         Some(log) => {
@@ -111,8 +116,9 @@ impl Write for Pipe {
     }
 }
 
-/// Have a panic end the process, with its message and its place as the log's last words. A thread that has panicked leaves
-/// what it held half done, so none goes on without it: a supervisor starts the process anew.
+/// Have a panic end the process, with its message and its place as the log's last words. A thread
+/// that has panicked leaves what it held half done, so none goes on without it: a supervisor starts
+/// the process anew.
 pub fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -219,7 +225,8 @@ impl<T: AsFd> Writer<T> {
         }
     }
 
-    /// All of it, however long that takes. Not by the standard library's handle, whose lock others may want meanwhile.
+    /// All of it, however long that takes. Not by the standard library's handle, whose lock others
+    /// may want meanwhile.
     fn write(&self, mut bytes: &[u8]) -> Result<(), Errno> {
         let to: BorrowedFd<'_> = self.to.as_fd();
         while !bytes.is_empty() {

@@ -1,5 +1,6 @@
-//! Signals: one thread that waits for them and calls back. The first SIGTERM, SIGINT or SIGUSR1 (memcached's graceful
-//! end) asks for an orderly end; a second ends the process at once. SIGPIPE is ignored by Rust's own start-up code.
+//! Signals: one thread that waits for them and calls back. The first SIGTERM, SIGINT or SIGUSR1
+//! (memcached's graceful end) asks for an orderly end; a second ends the process at once. SIGPIPE
+//! is ignored by Rust's own start-up code.
 
 use super::logging;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};

@@ -1,5 +1,5 @@
-//! The demo's phases that talk to the server: each makes its traffic, prints what was measured, and fails with what was
-//! wrong.
+//! The demo's phases that talk to the server. Each makes traffic, prints what it measured, and
+//! returns an error if anything was wrong.
 
 use crate::base::limits::{LOAD_PIPELINE_MAX, LOAD_WAIT_SECONDS_MAX};
 use crate::commands::output::say;
@@ -14,14 +14,15 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for any progress on a connection.
 pub const WAIT_MAX: Duration = Duration::from_secs(LOAD_WAIT_SECONDS_MAX);
-/// Keys that are read all the time: the lowest numbers, which are also the most popular in mixed traffic.
+/// So many keys are read all the time: those with the lowest numbers, which are also the most
+/// popular in mixed traffic.
 pub const KEYS_HOT: u32 = 32;
-/// Of the requests while filling, one in so many reads a hot key.
+/// While filling, one request in so many reads a hot key.
 const FILL_REQUESTS_PER_READ: u8 = 8;
 /// Clients that want the same missing keys, and how many such keys.
 const LEASE_CLIENTS: usize = 4;
 const LEASE_KEYS: u32 = 100;
-/// Each connection adds one to the same number so often.
+/// How many times each connection adds one to the same number.
 const COUNTS_PER_CONNECTION: u64 = 5000;
 const COUNTER: &str = "demo:count";
 
@@ -36,7 +37,8 @@ pub struct Demo<'a> {
 }
 
 impl<'a> Demo<'a> {
-    /// Write more than memory holds, reading the hot keys all along: reclaim evicts, and gives those a second chance.
+    /// Write more than memory holds and read the hot keys meanwhile: reclaim must evict, and give
+    /// the hot keys a second chance.
     pub fn fill(&mut self) -> anyhow::Result<Tally> {
         let tally = self.drive(|session| {
             while session.has_room() {
@@ -74,7 +76,8 @@ impl<'a> Demo<'a> {
         Ok(tally)
     }
 
-    /// Gets and sets, a few keys far more popular than the rest, what was not found written again.
+    /// Gets and sets. A few keys are far more popular than the rest; a key that is not found is
+    /// written again.
     pub fn mixed(&mut self, duration: Duration) -> anyhow::Result<Tally> {
         let before = self.numbers()?;
         let until = Instant::now() + duration;
@@ -108,7 +111,8 @@ impl<'a> Demo<'a> {
         Ok(tally)
     }
 
-    /// Several clients want the same missing keys: one of them is to fetch each, the others are told to wait.
+    /// Several clients ask for the same missing keys: for each key one client is told to fetch it,
+    /// the others to wait.
     pub fn lease(&mut self) -> anyhow::Result<()> {
         let wants = self.side_by_side(LEASE_CLIENTS, want_leases)?;
         for key in 0..LEASE_KEYS {
@@ -139,7 +143,8 @@ impl<'a> Demo<'a> {
         Ok(())
     }
 
-    /// All connections add to one number at once: no addition is lost, and no result comes twice.
+    /// All connections add to one number at once: no addition may be lost, and no result may come
+    /// twice.
     pub fn count(&mut self) -> anyhow::Result<()> {
         let connections = self.sessions.len();
         let first = self.sessions[0].connection();
@@ -164,7 +169,8 @@ impl<'a> Demo<'a> {
         Ok(())
     }
 
-    /// Nothing is written any more: read every key, and compare what comes with what was written last, byte for byte.
+    /// Writing has ended: read every key and compare its value with what was written last, byte for
+    /// byte.
     pub fn check(&mut self) -> anyhow::Result<Tally> {
         self.delete_extras()?;
         self.hot_keys()?;
@@ -183,7 +189,8 @@ impl<'a> Demo<'a> {
             grouped(tally.hits),
             grouped(tally.misses)
         )?;
-        // Reclaim may still have been tidying up: then less is there at the end than was at the beginning.
+        // Reclaim may have run meanwhile, so there may be fewer items at the end than at the
+        // beginning.
         let (most, least) = (before.of("curr_items")?, after.of("curr_items")?);
         ensure!((least..=most).contains(&tally.hits), "{} keys answer, but curr_items is {most}", tally.hits);
         let evictions = after.of("evictions")?;
@@ -191,7 +198,7 @@ impl<'a> Demo<'a> {
         Ok(tally)
     }
 
-    /// The hot keys must all be there, byte for byte.
+    /// All hot keys must be there, byte for byte.
     fn hot_keys(&mut self) -> anyhow::Result<()> {
         self.begin(Scrutiny::EveryByte);
         let tally = self.drive(|session| {
@@ -206,7 +213,8 @@ impl<'a> Demo<'a> {
         Ok(())
     }
 
-    /// What the phases wrote beside the workload goes, so that what is left can be counted.
+    /// Delete what the phases wrote beside the workload, so that the items of the workload can be
+    /// counted.
     fn delete_extras(&mut self) -> anyhow::Result<()> {
         let connection = self.sessions[0].connection();
         for key in (0..LEASE_KEYS).map(lease_key).chain([COUNTER.to_string()]) {
@@ -231,7 +239,7 @@ impl<'a> Demo<'a> {
         Ok(tally)
     }
 
-    /// `work` on so many connections, each on a thread of its own.
+    /// Run `work` on so many connections, each in a thread of its own.
     fn side_by_side<R: Send>(
         &mut self,
         clients: usize,
@@ -259,7 +267,7 @@ fn lease_key(key: u32) -> String {
     format!("demo:lease:{key}")
 }
 
-/// Ask for each of the missing keys; for each, whether this client is to fetch it.
+/// Ask for each of the missing keys. Returns for each key whether this client is to fetch it.
 fn want_leases(connection: &mut Connection) -> anyhow::Result<Vec<bool>> {
     let mut won = Vec::new();
     for key in (0..LEASE_KEYS).map(lease_key) {
@@ -276,7 +284,7 @@ fn want_leases(connection: &mut Connection) -> anyhow::Result<Vec<bool>> {
     Ok(won)
 }
 
-/// Add one so often; what the server said each time.
+/// Add one so many times. Returns what the server answered each time.
 fn count_up(connection: &mut Connection) -> anyhow::Result<Vec<u64>> {
     let mut results = Vec::new();
     while (results.len() as u64) < COUNTS_PER_CONNECTION {

@@ -1,9 +1,11 @@
-//! Memory for `remora doctor` and for the start of a server: whether `-m` is to be had on this host and in this control group.
+//! Memory for `remora doctor` and for the start of a server: whether `-m` is to be had on this host
+//! and in this control group.
 
 use super::{Finding, Grade, finding};
 use crate::sys::allowance::Allowance;
 
-/// What the index takes at most for each byte of items: an eighth, where items are as small as can be.
+/// What the index takes at most for each byte of items: an eighth, where items are as small as can
+/// be.
 const INDEX_SHARE: u64 = 8;
 
 /// Why so many bytes of items are not to be had, and what to do; None if they are.

@@ -1,7 +1,9 @@
-//! The orderly end of a primary: once it takes no more writes, it waits until its replicas have what it has answered.
+//! The orderly end of a primary: once it takes no more writes, it waits until its replicas have
+//! what it has answered.
 //!
-//! Only replicas that are attached are waited for: one whose connection has ended may never come back, and the end must
-//! not hang on that. It is told of instead, with what it lacks. A replica takes no writes, so it ends at once.
+//! Only replicas that are attached are waited for: one whose connection has ended may never come
+//! back, and the end must not hang on that. It is told of instead, with what it lacks. A replica
+//! takes no writes, so it ends at once.
 
 use crate::replication::report::ReplicaView;
 use crate::server::Stopper;
@@ -41,8 +43,8 @@ impl Ending {
         log::info!("{signal}: ending; no more connections and writes are taken");
     }
 
-    /// The server has started. A signal may have come before: from the first answer on none may end the process but in
-    /// order, so they are watched before there is a server.
+    /// The server has started. A signal may have come before: from the first answer on none may end
+    /// the process but in order, so they are watched before there is a server.
     pub fn started(&self, stopper: Stopper) {
         let mut state = self.state();
         if state.begun_at.is_some() {

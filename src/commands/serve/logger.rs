@@ -1,17 +1,20 @@
-//! The log of `remora serve`: env_logger formats the lines, [`crate::sys::logging`] writes them in a thread of its own.
+//! The log of `remora serve`: env_logger formats the lines, [`crate::sys::logging`] writes them in
+//! a thread of its own.
 
 use crate::sys::logging::{self, Pipe};
 use anyhow::Context;
 use env_logger::{Builder, DEFAULT_FILTER_ENV, Target};
 use log::LevelFilter;
 
-/// Start it. Without RUST_LOG the level is that of -v, and `verbosity` may change it while the server runs.
+/// Start it. Without RUST_LOG the level is that of -v, and `verbosity` may change it while the
+/// server runs.
 pub fn start(verbose: u8) -> anyhow::Result<()> {
     logging::start().context("cannot start the thread that writes the log; raise `ulimit -u`")?;
     let mut builder = Builder::new();
     builder.target(Target::Pipe(Box::new(Pipe)));
     let asked = std::env::var(DEFAULT_FILTER_ENV).ok().filter(|filter| !filter.is_empty());
-    // Checked here: env_logger itself would complain by eprintln!, which panics where stderr takes nothing.
+    // Checked here: env_logger itself would complain by eprintln!, which panics where stderr takes
+    // nothing.
     let filter = asked.as_deref().map(|filter| env_filter::Builder::new().try_parse(filter).map(|_| filter));
     match filter {
         Some(Ok(filter)) => {
