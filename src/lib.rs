@@ -14,6 +14,7 @@
 //! | [`server`] | listeners, workers, connections |
 //! | [`load`] | the load generator: traffic, and answers held against what was written |
 //! | [`commands`] | the subcommands of the binary: wiring only |
+#![deny(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody takes what is printed
 
 pub mod base;
 // Under loom only what is model-checked is built; the rest needs real sockets and clocks.

@@ -1,28 +1,16 @@
 //! The command line, nothing else.
+#![deny(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody takes what is printed
 
 #[cfg(not(loom))]
 fn main() -> std::process::ExitCode {
     use clap::Parser;
-    use remora::commands::{Cli, run};
-    use std::process::ExitCode;
-    abort_on_panic();
-    match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("remora: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// A thread that has panicked leaves what it held half done, so none goes on without it: a supervisor starts the process anew.
-#[cfg(not(loom))]
-fn abort_on_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        std::process::abort();
-    }));
+    use remora::commands::{Cli, output, run};
+    remora::sys::logging::abort_on_panic();
+    let status = match Cli::try_parse() {
+        Ok(cli) => output::finish(run(cli)),
+        Err(usage) => output::finish_usage(&usage),
+    };
+    status.into()
 }
 
 /// Under loom the library holds only what is model-checked; cargo builds the binary all the same.

@@ -1,13 +1,17 @@
-//! `remora ctl`: ask a running server, over its clients' port, or order it to change its role.
+//! `remora ctl` asks a running server, at its port for clients, about replication, or orders it to
+//! change its role.
 //!
-//! The server takes an order and says so; what becomes of it is in `stats replication`, which is asked until it is over.
+//! The server answers an order at once and carries it out afterwards. `stats replication` says what
+//! has become of it, so that is asked again and again until the order is done or has failed.
 
+use super::output::{print, say};
 use crate::base::limits::LOAD_WAIT_SECONDS_MAX;
 use crate::load::client::Connection;
 use crate::replication::order::Order;
-use anyhow::{Context, bail};
+use crate::server::address;
+use anyhow::{Context, bail, ensure};
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// The first pause between two looks at an order that is under way, and the longest.
@@ -29,32 +33,36 @@ pub struct Args {
 /// What is asked.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum What {
-    /// Its role; of a primary, its replicas with their lag; of a replica, whom it follows and how far it is
+    /// Show its role; for a primary its replicas and their lag, for a replica its primary and its
+    /// own lag
     Replication {
-        /// As one JSON object, with the names of `stats replication`
+        /// Print one JSON object, with the names of `stats replication`
         #[arg(long)]
         json: bool,
     },
-    /// Make this replica the primary: it follows nobody any more, begins an epoch of its own, and takes writes
+    /// Make this replica the primary: it stops following, begins a new epoch, and takes writes
     Promote {
-        /// First bring over what this replica has and the one that is promoted lacks: its replication port; repeat it for more
+        /// First copy from the replica with this replication port what the promoted one lacks; may
+        /// be given more than once
         #[arg(long, value_name = "HOST:PORT")]
         gather: Vec<String>,
-        /// Even if some shards have nothing yet, or not all: what others have of them is lost
+        /// Promote it even if some of its shards are empty or not complete: what only others have
+        /// of them is lost
         #[arg(long)]
         incomplete: bool,
-        /// How it is waited for.
+        /// How long to wait.
         #[command(flatten)]
         wait: Wait,
     },
-    /// Have this replica follow nobody; it serves what it has, and refuses writes
+    /// Stop following: the replica serves what it has, and refuses writes
     Detach {
-        /// How it is waited for.
+        /// How long to wait.
         #[command(flatten)]
         wait: Wait,
     },
-    /// Make this server a read-only replica of the primary whose replication port this is. What the other never had is lost here; a primary of
-    /// another lineage (one that was restarted empty, or another cluster's) is refused where there is anything to lose
+    /// Make this server a read-only replica of the primary with this replication port. What only
+    /// this server has is lost. A primary of another lineage (one that was restarted empty, or
+    /// another cluster's) is refused where there is anything to lose
     Replicate {
         /// The primary's replication port
         #[arg(value_name = "HOST:PORT")]
@@ -62,31 +70,30 @@ pub enum What {
         /// Give up all that this server has if the primary is of another lineage
         #[arg(long)]
         discard: bool,
-        /// How it is waited for.
+        /// How long to wait.
         #[command(flatten)]
         wait: Wait,
     },
 }
 
-/// How an order is waited for.
+/// How long to wait for an order.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Wait {
-    /// Longest wait for the order to be carried out, in seconds
+    /// Give up waiting for the order after so many seconds; the server goes on with it
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub wait: u64,
 }
 
+/// memcached's port, where -s names none.
+const PORT_DEFAULT: u16 = 11211;
+
 /// Ask, and print the answer.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let addresses = args.server.to_socket_addrs().with_context(|| format!("-s {}", args.server))?;
-    let address: SocketAddr =
-        addresses.into_iter().next().with_context(|| format!("{} has no address", args.server))?;
-    let mut connection = Connection::open(address, Duration::from_secs(LOAD_WAIT_SECONDS_MAX))?;
     let (order, wait) = match &args.what {
         What::Replication { json } => {
-            let rows = connection.stats("replication")?;
-            print!("{}", if *json { serde_json::to_string_pretty(&rows)? + "\n" } else { table(&rows) });
-            return Ok(());
+            let rows = connect(&args.server)?.1.stats("replication")?;
+            let text = if *json { serde_json::to_string_pretty(&rows)? + "\n" } else { table(&rows) };
+            return Ok(print(format_args!("{text}"))?);
         }
         What::Promote { gather, incomplete, wait } => {
             (Order::Promote { gather: gather.clone(), incomplete: *incomplete }, wait)
@@ -96,11 +103,35 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             (Order::Replicate { primary: primary.clone(), discard: *discard }, wait)
         }
     };
-    println!("{address}: {}", carry_out(&mut connection, &order, Duration::from_secs(wait.wait))?);
+    check(&order)?;
+    let (address, mut connection) = connect(&args.server)?;
+    let outcome = carry_out(&mut connection, &order, Duration::from_secs(wait.wait))?;
+    Ok(say!("{address}: {outcome}")?)
+}
+
+/// The first address of `server` that answers: a name may have several, of which the server listens
+/// on one.
+fn connect(server: &str) -> anyhow::Result<(SocketAddr, Connection)> {
+    let addresses = address::resolve(server, Some(PORT_DEFAULT)).context("-s")?;
+    let mut failed = None;
+    for address in addresses {
+        match Connection::open(address, Duration::from_secs(LOAD_WAIT_SECONDS_MAX)) {
+            Ok(connection) => return Ok((address, connection)),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    Err(failed.map_or_else(|| anyhow::anyhow!("-s {server}: no address"), anyhow::Error::from))
+}
+
+/// An order goes to the server as one line of words, so no address may be more than one word.
+fn check(order: &Order) -> anyhow::Result<()> {
+    let read = Order::parse(&order.to_string())?;
+    ensure!(read == *order, "{order:?}: an address is one word, HOST:PORT");
     Ok(())
 }
 
-/// Give an order and wait until it has been carried out; in words what was done.
+/// Give an order and wait until it has been carried out. Returns the server's words for what it
+/// did.
 pub fn carry_out(connection: &mut Connection, order: &Order, wait_max: Duration) -> anyhow::Result<String> {
     let answer = connection.ask(&format!("replication {order}"))?;
     if answer != b"OK" {
@@ -131,7 +162,8 @@ pub fn carry_out(connection: &mut Connection, order: &Order, wait_max: Duration)
     }
 }
 
-/// The columns of the table of replicas: title, and the name of the row.
+/// The columns of the table of replicas: the title, and the name of the row in `stats replication`
+/// after `replica_N_`.
 const COLUMNS: [(&str, &str); 9] = [
     ("replica", "name"),
     ("address", "address"),
@@ -144,7 +176,7 @@ const COLUMNS: [(&str, &str); 9] = [
     ("seconds", "seconds"),
 ];
 
-/// What is no replica's, one row a line; then the replicas as a table.
+/// The rows about the server itself, one a line; below them the replicas as a table.
 fn table(rows: &BTreeMap<String, String>) -> String {
     let is_own =
         |name: &str| !name.strip_prefix("replica_").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
@@ -152,7 +184,8 @@ fn table(rows: &BTreeMap<String, String>) -> String {
     for (name, value) in rows.iter().filter(|row| is_own(row.0)) {
         text += &format!("{name:<24} {value}\n");
     }
-    let count = rows.get("replicas").and_then(|count| count.parse().ok()).unwrap_or(0);
+    // Counted by the rows that there are: the server's own count may be anything.
+    let count = (0..).take_while(|number| rows.contains_key(&format!("replica_{number}_name"))).count();
     let cell = |number: usize, name: &str| rows.get(&format!("replica_{number}_{name}")).map_or("", String::as_str);
     let line = |cell: &dyn Fn(&(&'static str, &'static str)) -> String| {
         let cells = COLUMNS.iter().map(|column| format!("{:<20}", cell(column)));
@@ -162,7 +195,7 @@ fn table(rows: &BTreeMap<String, String>) -> String {
         text += "\n";
         text += &line(&|column| column.0.to_string());
     }
-    (0..count).for_each(|number: usize| text += &line(&|column| cell(number, column.1).to_string()));
+    (0..count).for_each(|number| text += &line(&|column| cell(number, column.1).to_string()));
     text
 }
 
@@ -179,5 +212,33 @@ mod tests {
         assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), ["replicas", "1"]);
         assert!(lines[3].starts_with("replica ") && lines[4].starts_with("two ") && lines[4].contains(" 17"), "{text}");
         assert_eq!(lines.len(), 5);
+    }
+
+    #[test]
+    fn a_server_that_claims_replicas_without_end_is_shown_those_it_names() {
+        let rows = [("replicas", "18446744073709551615"), ("replica_0_name", "two"), ("replica_2_name", "four")];
+        let rows = rows.map(|(name, value)| (name.to_string(), value.to_string())).into();
+        assert_eq!(table(&rows).lines().count(), 4);
+    }
+
+    #[test]
+    fn an_order_is_one_line_of_words() {
+        let replicate = |primary: &str| Order::Replicate { primary: primary.into(), discard: false };
+        assert!(check(&replicate("host:7")).is_ok() && check(&Order::Detach).is_ok());
+        for primary in ["host:7\r\nflush_all", "a\r\nflush_all\r\nx:7", "a:1 b:2", " a:1", "a", ""] {
+            assert!(check(&replicate(primary)).is_err(), "{primary:?}");
+        }
+        assert!(check(&Order::Promote { gather: vec!["a:1 b:2".into()], incomplete: false }).is_err());
+        assert!(check(&Order::Promote { gather: vec!["incomplete".into()], incomplete: false }).is_err());
+    }
+
+    #[test]
+    fn a_name_with_several_addresses_is_tried_until_one_answers() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let somebody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = somebody.local_addr().unwrap();
+        assert_eq!(connect(&format!("{nobody},{address}")).unwrap().0, address);
+        let error = connect(&nobody.to_string()).map(|found| found.0).unwrap_err().to_string();
+        assert!(error.contains("does the server run"), "{error}");
     }
 }

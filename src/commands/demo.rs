@@ -1,15 +1,16 @@
-//! `remora demo`: starts a primary and two replicas, loads the primary with real traffic, kills it and goes on with a replica in its place, shows
-//! what happened, and ends by itself: with status 0 only if every answer was right, every replica holds what the primary holds, and nothing that was
-//! acknowledged is lost.
+//! `remora demo` starts a primary and two replicas, loads the primary with real traffic, kills it,
+//! promotes a replica, prints what happened, and ends by itself. Its status is 0 only if every
+//! answer was right, every replica held what the primary held, and no acknowledged write was lost.
 //!
-//! The servers are child processes, so what is shown went through real sockets. Nothing is asked of the host: no root, no
-//! other package, no free port.
+//! The servers are child processes, so all traffic goes through real sockets. The demo needs no
+//! root, no other package and no port that must be free.
 
 mod failover;
 mod phases;
 mod process;
 mod replicas;
 
+use crate::commands::output::say;
 use crate::load::client::Connection;
 use crate::load::ledger::Ledger;
 use crate::load::report::TABLE_HEAD;
@@ -23,19 +24,19 @@ use replicas::Replica;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Connections, and of them each its own share of the keys.
+/// Connections of the load. Each writes its own share of the keys.
 const CONNECTIONS: u32 = 8;
-/// Threads of the load, and workers of the server, at most.
+/// Most threads of the load, and most workers of the server.
 const THREADS_MAX: usize = 2;
-/// How many times as much is written as memory holds.
+/// The fill phase writes so many times what memory holds.
 const FILL_FACTOR: u64 = 3;
 /// Lengths of values.
 const VALUE_BYTES: std::ops::RangeInclusive<u32> = 32..=2048;
-/// How long a server that closes connections may take to be seen dead.
+/// After a connection broke, how long to wait for the server's process to be seen dead.
 const DEATH_MAX: Duration = Duration::from_millis(500);
-/// What an item takes beside its value: its key, and a record's header.
+/// Bytes of an item beside its value: its key and its record's header.
 const ITEM_OVERHEAD_BYTES: u64 = 40;
-/// How uneven the keys' popularity is; what YCSB uses.
+/// Zipf exponent of the keys' popularity: the one that YCSB uses.
 const ZIPF_EXPONENT: f64 = 0.99;
 
 /// Show the server at work, and check it.
@@ -60,17 +61,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (memory, workers) = (args.memory.to_string(), threads.to_string());
     let arguments = ["-m", &memory, "-t", &workers, "--replication", "127.0.0.1:0"];
     let mut server = ServerProcess::start("primary", &arguments)?;
-    println!(
+    say!(
         "demo: primary pid {} at {}, {} MiB, {threads} worker(s); {CONNECTIONS} connections from {threads} thread(s)",
         server.pid(),
         server.address(),
         args.memory
-    );
+    )?;
     let mut replicas = vec![follow("first", server.replication()?)?];
     let checked = check_all(args, threads, &workload, &ledger, &server, &mut replicas);
     let table = match checked {
         Ok(table) => table,
-        // A connection that broke says less than the server's own end.
+        // If the server died, its last words say more than the broken connection.
         Err(error) => return Err(server.fate(DEATH_MAX).into_iter().fold(error, anyhow::Error::context)),
     };
     if let Some(fate) = server.fate(Duration::ZERO) {
@@ -78,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     failover::fail_over(&mut server, &mut replicas, workload.keys).context("phase 7, failover")?;
     replicas.into_iter().try_for_each(Replica::stop).context("phase 8, end")?;
-    println!("8 end       SIGTERM to both: each ended with status 0\n\n{TABLE_HEAD}\n{table}demo: all checks passed");
+    say!("8 end       SIGTERM to both: each ended with status 0\n\n{TABLE_HEAD}\n{table}demo: all checks passed")?;
     Ok(())
 }
 
@@ -90,11 +91,11 @@ fn workload(args: &Args) -> Workload {
     Workload { seed: args.seed, keys, choice, value_bytes: VALUE_BYTES.into(), gets_per_set: 9 }
 }
 
-/// Start a replica and say what came of it.
+/// Start a replica and print where it serves and over which fabric it follows.
 fn follow(name: &'static str, primary: SocketAddr) -> anyhow::Result<Replica> {
     let mut replica = Replica::start(name, primary)?;
     let (pid, address, fabric) = (replica.pid(), replica.address(), replica.fabric()?);
-    println!("demo: replica \"{name}\" pid {pid} at {address} follows over {fabric}");
+    say!("demo: replica \"{name}\" pid {pid} at {address} follows over {fabric}")?;
     Ok(replica)
 }
 
@@ -116,7 +117,8 @@ fn check_all(
     let replication = server.replication()?;
     let (mixed, second) = std::thread::scope(|scope| {
         let traffic = scope.spawn(|| demo.mixed(Duration::from_secs(args.seconds)).context("phase 2, mixed traffic"));
-        // While the traffic runs: joining stops nobody. Here and not in the thread, for a child ends with the thread that started it.
+        // It joins while the traffic runs, which shows that joining stops nobody. It is started by
+        // this thread, because a child process ends when the thread that started it ends.
         let second = follow("second", replication);
         (traffic.join().expect("the demo's own thread does not panic"), second)
     });

@@ -1,13 +1,25 @@
-//! `remora doctor`: what this host offers to Remora, and the command that would mend what is missing.
+//! `remora doctor` reports what this host offers to Remora, and for what is missing the command
+//! that would mend it.
 //!
-//! Reading is apart from judging: [`Facts`] holds the texts of /proc and /sys as read, the judges are pure functions over
-//! them.
+//! Reading and judging are apart: [`Facts`] holds what was read from /proc and /sys, and pure
+//! functions judge it.
 
+pub mod memory;
 mod rdma;
 
+use super::output::print;
+use crate::sys::allowance::{Allowance, meminfo_number};
 use crate::sys::{pinning, privilege};
 use rdma::RdmaFacts;
 use std::fmt::Write as _;
+
+/// Look at this host.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Args {
+    /// Check whether a server on this host can have so much memory for items, in MiB
+    #[arg(short, long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    pub memory_limit: u64,
+}
 
 /// How good something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,9 +28,9 @@ pub enum Grade {
     Ok,
     /// Remora runs; this would make it better.
     Better,
-    /// Not there; Remora does without.
+    /// Not there, and Remora works without it.
     Missing,
-    /// Remora cannot run so.
+    /// Remora cannot run as things are.
     Broken,
 }
 
@@ -39,15 +51,19 @@ fn finding(subject: &'static str, grade: Grade, found: impl Into<String>, remedy
     Finding { subject, grade, found: found.into(), remedy: remedy.map(str::to_string) }
 }
 
-/// The system's texts, as read; None for a file that is not there.
+/// What was read of the system; None for a file that is not there.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
     /// Cores in the process's affinity mask, and on the host.
     pub cores: (usize, usize),
-    /// Soft limit of open files; of locked memory in bytes.
+    /// Soft limit of open files.
     pub open_files: u64,
-    /// See above.
+    /// Soft limit of locked memory, in bytes.
     pub locked_bytes: u64,
+    /// -m, in bytes.
+    pub memory_bytes: u64,
+    /// How much memory there is for it.
+    pub allowance: Allowance,
     /// /proc/meminfo.
     pub meminfo: Option<String>,
     /// /sys/kernel/mm/transparent_hugepage/enabled.
@@ -62,20 +78,20 @@ pub struct Facts {
     pub overcommit: Option<String>,
     /// /proc/sys/net/core/somaxconn.
     pub somaxconn: Option<String>,
-    /// What there is of RDMA.
+    /// The RDMA libraries and devices.
     pub rdma: RdmaFacts,
 }
 
-/// Look at this host, print the report. Fails when Remora cannot run here.
-pub fn run() -> anyhow::Result<()> {
-    let findings = judge(&read_facts());
-    print!("{}", report(&findings));
+/// Look at this host and print the report. An error if Remora cannot run here.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let findings = judge(&read_facts(args));
+    let printed = print(format_args!("{}", report(&findings)));
     let broken = findings.iter().filter(|finding| finding.grade == Grade::Broken).count();
     anyhow::ensure!(broken == 0, "Remora cannot run on this host: see \"BROKEN\" above");
-    Ok(())
+    Ok(printed?)
 }
 
-fn read_facts() -> Facts {
+fn read_facts(args: &Args) -> Facts {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let host_cores =
         read("/proc/cpuinfo").map_or(0, |text| text.lines().filter(|l| l.starts_with("processor")).count());
@@ -83,6 +99,8 @@ fn read_facts() -> Facts {
         cores: (pinning::cores().len(), host_cores),
         open_files: privilege::open_files_max(),
         locked_bytes: privilege::locked_bytes_max(),
+        memory_bytes: args.memory_limit << 20,
+        allowance: Allowance::read(),
         meminfo: read("/proc/meminfo"),
         thp_enabled: read("/sys/kernel/mm/transparent_hugepage/enabled"),
         thp_shmem_enabled: read("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
@@ -98,6 +116,7 @@ fn read_facts() -> Facts {
 pub fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![
         cores(facts.cores),
+        memory::judge(facts.memory_bytes, &facts.allowance),
         huge_pages(facts.meminfo.as_deref().unwrap_or("")),
         transparent("transparent huge pages", facts.thp_enabled.as_deref(), "enabled", &["always", "madvise"]),
         transparent("the same for shared memory", facts.thp_shmem_enabled.as_deref(), "shmem_enabled", &SHMEM_GOOD),
@@ -126,12 +145,6 @@ fn cores((mine, host): (usize, usize)) -> Finding {
     }
 }
 
-/// A number of /proc/meminfo, in its own unit.
-fn meminfo_number(meminfo: &str, name: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 fn huge_pages(meminfo: &str) -> Finding {
     let subject = "huge pages";
     let (total, free) = (meminfo_number(meminfo, "HugePages_Total"), meminfo_number(meminfo, "HugePages_Free"));
@@ -148,7 +161,7 @@ fn huge_pages(meminfo: &str) -> Finding {
     }
 }
 
-/// A setting of the form `always [madvise] never`.
+/// The word in brackets of a setting such as `always [madvise] never`.
 fn chosen(text: &str) -> Option<&str> {
     text.split_once('[')?.1.split_once(']').map(|(word, _)| word)
 }

@@ -1,5 +1,6 @@
-//! `remora load`: traffic for any server that speaks memcached's protocols or Redis' RESP, from the command line to the
-//! summary. Status 1 when an answer was wrong, was none, or did not come.
+//! `remora load` makes traffic for any server that speaks memcached's protocols or Redis' RESP:
+//! this file goes from the command line to the summary. The status is 1 if an answer was wrong,
+//! could not be read, or did not come.
 
 mod report;
 
@@ -15,9 +16,11 @@ use crate::load::summary;
 use crate::load::workload::{HEADER_BYTES, KeyChoice, Workload};
 use crate::load::zipf::Zipf;
 use crate::server::address;
+use crate::sys::allowance::Allowance;
+use crate::sys::logging::{self, FLUSH_WAIT_MAX};
 use crate::sys::{privilege, signals};
 use anyhow::{Context, anyhow, ensure};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -29,8 +32,8 @@ const REDIS_PORT: u16 = 6379;
 /// Load servers, measure, and check what they answer.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// host, host:port (11211 by default, 6379 with RESP) or unix:PATH; several: keys are spread over them, connections
-    /// dealt out in turn
+    /// host, host:port (11211 by default, 6379 with RESP) or unix:PATH; several: keys are spread
+    /// over them, connections dealt out in turn
     #[arg(short, long, value_name = "SERVER", default_value = "127.0.0.1")]
     pub server: Vec<String>,
     /// Connections, to all servers together
@@ -39,7 +42,8 @@ pub struct Args {
     /// Threads
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_THREADS_MAX)))]
     pub threads: u32,
-    /// Commands that each connection has under way at most; a closed loop sends half as many at once at least
+    /// Most commands under way on each connection; a closed loop sends at least half as many at
+    /// once
     #[arg(short = 'P', long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_DEPTH_MAX)))]
     pub pipeline: u32,
     /// End after so many seconds
@@ -57,7 +61,8 @@ pub struct Args {
     /// Keys by Zipf's law with this exponent, for example 0.99, instead of all equally often
     #[arg(long, value_name = "EXPONENT", value_parser = exponent)]
     pub zipf: Option<f64>,
-    /// Length of values: N; MIN-MAX, all equally likely; or several of these, each with a weight: 100:70,1000-2000:30
+    /// Length of values: N; MIN-MAX, all equally likely; or several of these, each with a weight:
+    /// 100:70,1000-2000:30
     #[arg(long, default_value = "100", value_name = "LENGTHS")]
     pub value_bytes: Lengths,
     /// Expiry of what is set, in seconds; 0 for never
@@ -66,22 +71,23 @@ pub struct Args {
     /// Keys of each get (text: one line, meta: so many mg, RESP: MGET)
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_DEPTH_MAX)))]
     pub multi_get: u32,
-    /// Write every key once first
+    /// First write every key once
     #[arg(long)]
     pub fill: bool,
-    /// In whose words
+    /// The protocol to speak
     #[arg(long, default_value = "text", value_enum)]
     pub protocol: Protocol,
-    /// Open loop: so many commands a second; latency counts from when each was due
+    /// Open loop: so many commands a second; a command's latency counts from when it was due
     #[arg(long, value_name = "PER_SECOND", value_parser = per_second)]
     pub rate: Option<f64>,
     /// How an open loop's commands are spread over time
     #[arg(long, default_value = "even", value_enum, requires = "rate")]
     pub arrivals: Spacing,
-    /// Check key, version and every byte of what is read. Fills first. The keys load:* must be this run's alone
+    /// Check key, version and every byte of each value that is read. Writes every key first. Nobody
+    /// else may use the keys load:* meanwhile
     #[arg(long)]
     pub verify: bool,
-    /// Where random numbers begin; the same seed makes the same keys and values
+    /// Seed of the random numbers; the same seed makes the same keys and values
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Write all figures as JSON to this file; - for standard output, which then has nothing else
@@ -113,6 +119,7 @@ fn per_second(text: &str) -> Result<f64, String> {
 
 /// Fill if asked to, run, report.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    logging::start().context("cannot start the thread that writes to stderr; raise `ulimit -u`")?;
     check(args)?;
     report::check_files(args)?;
     let targets =
@@ -120,7 +127,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let traffic = traffic(args);
     let stop = Arc::new(AtomicBool::new(false));
     let asked_to_stop = Arc::clone(&stop);
-    signals::watch(move || asked_to_stop.store(true, Relaxed)).context("cannot watch for signals")?;
+    signals::watch(move |_| asked_to_stop.store(true, Relaxed)).context("cannot watch for signals")?;
     let base = Phase {
         traffic: &traffic,
         targets: &targets,
@@ -160,11 +167,25 @@ fn check(args: &Args) -> anyhow::Result<()> {
     );
     let in_flight = u64::from(args.pipeline) * u64::from(args.multi_get) * u64::from(args.connections);
     ensure!(in_flight <= 1 << 28, "--pipeline times --multi-get times --connections is {in_flight}; keep below 2^28");
+    check_ledger(args, Allowance::read().available_bytes)?;
     // Each connection may need a second descriptor (see load/stream.rs).
     let files = u64::from(args.connections) * 2 + OTHER_FILES_MAX;
     privilege::raise_open_files(files).map_err(|limit| {
         anyhow!("{files} open files may be needed, and this process may have {limit}; `ulimit -n {files}`")
     })
+}
+
+/// What --verify keeps of each key must fit into memory: the system would end the process without a
+/// word.
+fn check_ledger(args: &Args, available_bytes: Option<u64>) -> anyhow::Result<()> {
+    let needed_bytes = if args.verify { u64::from(args.keys) * Ledger::BYTES_PER_KEY } else { 0 };
+    let (needed, available) = (needed_bytes >> 20, available_bytes.unwrap_or(u64::MAX) >> 20);
+    ensure!(
+        needed <= available,
+        "--verify needs {needed} MiB for {} keys, and {available} MiB are available: lower --keys",
+        args.keys
+    );
+    Ok(())
 }
 
 fn target(text: &str, protocol: Protocol) -> anyhow::Result<Target> {
@@ -198,17 +219,42 @@ fn traffic(args: &Args) -> Traffic {
     }
 }
 
-/// Run a phase with a line a second on stderr, rewritten in place on a terminal.
+/// Run a phase and show a line a second on stderr; on a terminal each line overwrites the one
+/// before. The lines go through the log's queue, so that a stderr that nobody reads does not hold
+/// up the load.
 fn shown(name: &str, phase: &Phase<'_>) -> anyhow::Result<Outcome> {
     let is_terminal = std::io::stderr().is_terminal();
     let outcome = drive(phase, |interval| {
         let line = summary::progress(name, interval);
-        // Whoever closed stderr does not want to hear.
-        let mut stderr = std::io::stderr().lock();
-        let _ = if is_terminal { write!(stderr, "\r{line}\x1b[K") } else { writeln!(stderr, "{line}") };
+        if is_terminal { logging::write(format!("\r{line}\x1b[K").into_bytes()) } else { logging::line(&line) }
     });
     if is_terminal {
-        eprintln!();
+        logging::line("");
     }
+    // So that these lines appear before the summary, which is printed past the queue.
+    logging::flush(FLUSH_WAIT_MAX);
     Ok(outcome?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::{Cli, Command};
+    use clap::Parser;
+
+    fn args(line: &str) -> Args {
+        let words = ["remora", "load"].into_iter().chain(line.split_whitespace());
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Load(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_kept_to_verify_fits_into_memory() {
+        let all = args("--verify --keys 4294967295");
+        assert!(check_ledger(&all, Some(1 << 30)).unwrap_err().to_string().contains("lower --keys"));
+        assert!(check_ledger(&all, Some(1 << 40)).is_ok() && check_ledger(&all, None).is_ok());
+        assert!(check_ledger(&args("--keys 4294967295"), Some(1 << 30)).is_ok());
+    }
 }

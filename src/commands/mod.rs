@@ -4,10 +4,11 @@ pub mod ctl;
 pub mod demo;
 pub mod doctor;
 pub mod load;
+pub mod output;
 pub mod serve;
 pub mod size;
 
-/// The version, and what this build can do that another cannot.
+/// The version, and whether this build has RDMA verbs.
 const VERSION: &str = if crate::fabric::verbs::BUILT {
     concat!(env!("CARGO_PKG_VERSION"), "\nRDMA verbs: yes (libibverbs and librdmacm are loaded when they are needed)")
 } else {
@@ -18,7 +19,7 @@ const VERSION: &str = if crate::fabric::verbs::BUILT {
 #[derive(Debug, clap::Parser)]
 #[command(name = "remora", version = VERSION, about = "A memcached-compatible cache whose log is the cache", long_about = None)]
 pub struct Cli {
-    /// Which.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -35,16 +36,16 @@ pub enum Command {
     /// Ask a running server about its replicas
     Ctl(ctl::Args),
     /// Say what this host offers, and how to get more of it
-    Doctor,
+    Doctor(doctor::Args),
 }
 
-/// Do it.
+/// Run the subcommand.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Load(args) => load::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Ctl(args) => ctl::run(&args),
-        Command::Doctor => doctor::run(),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }

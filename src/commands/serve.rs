@@ -1,11 +1,15 @@
-//! `remora serve`: memcached's flags, turned into a store, an engine and a server.
+//! `remora serve` turns memcached's flags into a store, an engine and a server.
 //!
-//! The order matters: sockets are bound and limits raised while the rights of the start are there, then those are dropped,
-//! then memory is taken and threads are started. Clients can connect only then: a replica whose primary is not there yet has
-//! no store, and refuses connections, so that health checks fail and nobody waits for an answer.
+//! The order matters: sockets are bound and limits are raised while the process still has root's
+//! rights, if it was started with them; then it gives them up; then it takes memory and starts
+//! threads. Clients can connect only then: a replica whose primary is not there yet has no store. It
+//! refuses connections, so that health checks fail and nobody waits for an answer.
 
+mod ending;
+mod logger;
 mod replication;
 
+use super::doctor::memory;
 use super::size;
 use crate::base::limits::{
     INPUT_BYTES_TOTAL_MIN, ITEM_BYTES_DEFAULT, OTHER_FILES_MAX, REQUESTS_PER_TURN_DEFAULT, WORKERS_MAX,
@@ -15,11 +19,14 @@ use crate::replication::attach::Joined;
 use crate::server::listen::{Bound, ListenConfig};
 use crate::server::{Server, ServerConfig, address};
 use crate::store::{Store, StoreConfig};
-use crate::sys::{privilege, signals};
+use crate::sys::allowance::Allowance;
+use crate::sys::{logging, privilege, signals};
 use anyhow::{Context, bail};
+use ending::Ending;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// memcached's default port.
 const PORT_DEFAULT: u16 = 11211;
@@ -85,6 +92,10 @@ pub struct Args {
     /// Plain pages only
     #[arg(long)]
     pub no_hugepages: bool,
+    /// At the end (SIGTERM, SIGINT, SIGUSR1), seconds to wait until replicas have all answered
+    /// writes; 0 does not wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub shutdown_timeout: u64,
     /// Replicas.
     #[command(flatten)]
     pub replication: replication::ReplicationArgs,
@@ -97,7 +108,7 @@ fn octal(text: &str) -> Result<u32, String> {
 
 /// Serve until a signal ends it.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    start_log(args.verbose);
+    logger::start(args.verbose)?;
     let args = apply_extended(args)?;
     let workers = worker_count(args.threads)?;
     let item_bytes_asked = size::parse(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")?;
@@ -110,6 +121,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let store = Arc::new(make_store(&args, item_bytes_asked, workers, joined.as_ref())?);
     let geometry = store.geometry();
     let memory_bytes = geometry.ring_bytes as usize * geometry.shards as usize;
+    warn_of_memory(&store, memory_bytes);
     let item_bytes_max = match &joined {
         None => item_bytes_asked,
         Some(_) => geometry.record_bytes_max as usize,
@@ -128,24 +140,40 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows });
     let engine = Arc::new(engine.with_acks(replication.acks()));
     let replicating = replication.start(joined, &store, &engine, client_port)?;
-    let server = Server::start(config, bound.listen()?, engine, replication.board().clone())
+    let ending = Ending::new(Duration::from_secs(args.shutdown_timeout));
+    let begun = ending.clone();
+    signals::watch(move |signal| begun.begin(signal)).context("cannot watch for signals")?;
+    let server = Server::start(config, bound.listen()?, engine.clone(), replication.board().clone())
         .context("cannot start the workers; raise `ulimit -n` and -u")?;
-    let stopper = server.stopper();
-    signals::watch(move || stopper.stop()).context("cannot watch for signals")?;
+    ending.started(server.stopper());
     announce(&server)?;
     replicating.announce();
     server.join();
+    if !engine.is_read_only() {
+        ending.wait_for_replicas(|| replicating.attached_replicas());
+    }
     Ok(())
+}
+
+/// The system gives memory when it is used, not when it is asked for. So a server may start with a
+/// -m that it can never fill, and is warned of it here.
+fn warn_of_memory(store: &Store, memory_bytes: usize) {
+    // Reserved huge pages are taken already, and no limit counts them.
+    let counted_bytes = if store.stats().slabs_hugetlb > 0 { 0 } else { memory_bytes as u64 };
+    if let Some(words) = memory::trouble(counted_bytes, &Allowance::read()) {
+        log::warn!("{words}");
+    }
 }
 
 /// -m of a primary, in MiB.
 const MEMORY_MEBIBYTES_DEFAULT: u64 = 64;
 
-/// A replica's is laid out as its primary's.
+/// A replica's store is laid out as its primary's is.
 fn make_store(args: &Args, item_bytes_max: usize, workers: usize, joined: Option<&Joined>) -> anyhow::Result<Store> {
     if let Some(joined) = joined {
         let geometry = joined.welcome.geometry;
-        // Whether the primary's geometry is possible is the store's to judge; until then any number may stand there.
+        // Not checked yet: the store judges whether such a geometry is possible. Until then any
+        // number may stand there.
         let needed = geometry.ring_bytes.saturating_mul(geometry.shards.into()).div_ceil(1 << 20);
         if let Some(given) = args.memory_limit.filter(|given| *given < needed) {
             bail!(
@@ -169,23 +197,13 @@ fn make_store(args: &Args, item_bytes_max: usize, workers: usize, joined: Option
     .context("cannot make the store")
 }
 
-fn start_log(verbose: u8) {
-    let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
-    };
-    // A second start in one process (an embedding, a test) keeps the first one's log.
-    let _ = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).try_init();
-}
-
 fn apply_extended(mut args: Args) -> anyhow::Result<Args> {
     for option in &args.extended {
         match option.split_once('=') {
             Some(("idle_timeout", seconds)) => {
                 args.idle_timeout = seconds.parse().with_context(|| format!("-o {option}: write whole seconds"))?;
             }
-            // Remora's only way, and memcached's default.
+            // What Remora always does, and memcached does by default.
             None if option == "maxconns_fast" => {}
             _ => bail!("-o {option} is not known; Remora takes -o idle_timeout=SECONDS and -o maxconns_fast"),
         }
@@ -233,8 +251,8 @@ fn listen_config(args: &Args) -> anyhow::Result<ListenConfig> {
     Ok(ListenConfig { tcp, unix: args.unix_socket.clone(), unix_mode: args.unix_mask, backlog: args.listen_backlog })
 }
 
-/// memcached refuses to run as root without -u. Remora warns and goes on: in a container root is what there is, and it has
-/// few rights.
+/// memcached refuses to run as root without -u. Remora warns and goes on: in a container there is
+/// often no other user, and root has few rights there.
 fn drop_rights(user: Option<&str>) -> anyhow::Result<()> {
     match user {
         Some(user) => privilege::drop_to(user).context("-u")?,
@@ -244,7 +262,7 @@ fn drop_rights(user: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What only the command line knows of `stats settings`, in memcached's names.
+/// The rows of `stats settings` that only the command line knows, by memcached's names.
 fn setting_rows(
     args: &Args,
     bound: &Bound,
@@ -278,14 +296,15 @@ fn setting_rows(
     ]
 }
 
-/// One line per listener on stderr, always: with port 0 it is the only way to learn the port. Also memcached's own way,
-/// a file that MEMCACHED_PORT_FILENAME names, made under another name first so that nobody reads half of it.
+/// One line per listener on stderr, whatever the log's level: with port 0 it is the only way to
+/// learn the port. And, as memcached does, the file that MEMCACHED_PORT_FILENAME names. It is
+/// written under another name and renamed, so that nobody reads half of it.
 fn announce(server: &Server) -> anyhow::Result<()> {
     for address in server.tcp_addresses() {
-        eprintln!("remora: listening on tcp {address}");
+        logging::line(&format!("remora: listening on tcp {address}"));
     }
     if let Some(path) = server.unix_path() {
-        eprintln!("remora: listening on unix {}", path.display());
+        logging::line(&format!("remora: listening on unix {}", path.display()));
     }
     let Some(name) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return Ok(()) };
     let family = |address: &SocketAddr| if address.is_ipv4() { "INET" } else { "INET6" };

@@ -5,6 +5,7 @@ use super::stats::{Baseline, WorkerTotals};
 use super::{Call, Engine};
 use crate::protocol::reply::{VERSION, stat_line};
 use crate::store::StoreStats;
+use crate::sys::logging::dropped_lines;
 use std::fmt::Display;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering::Relaxed;
@@ -80,6 +81,8 @@ impl Engine {
         report_log(out, &now.store);
         report_loop(out, &now.workers);
         self.report_acks(call, &now.workers);
+        // Of the process's own log on standard error, not of the ring log.
+        stat_line(call.out.bytes(), "log_lines_dropped", dropped_lines());
     }
 
     /// What is, and was, held for replicas.

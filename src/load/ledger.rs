@@ -18,6 +18,9 @@ struct Versions {
 }
 
 impl Ledger {
+    /// Memory that it takes.
+    pub const BYTES_PER_KEY: u64 = size_of::<Versions>() as u64;
+
     /// For keys numbered below `keys`.
     pub fn new(keys: u32) -> Ledger {
         Ledger { keys: (0..keys).map(|_| Versions::default()).collect() }

@@ -21,16 +21,9 @@ pub enum Backing {
 /// Huge pages come in this size on x86-64 and, by default, on arm64; slabs on them are a multiple of it.
 pub const HUGEPAGE_BYTES: usize = 2 << 20;
 
-/// Bytes of memory this process may hope for: the host's, or its control group's limit if that is lower. None if unknown.
+/// Bytes of memory this process may hope for: the host's, or its control groups' limit if that is lower. None if unknown.
 pub fn memory_bytes_available() -> Option<u64> {
-    let host = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
-    });
-    let limit = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .iter()
-        .find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
-    [host, limit].into_iter().flatten().min()
+    super::allowance::Allowance::read().most_bytes()
 }
 
 #[cfg(not(loom))]

@@ -2,11 +2,14 @@
 //! fabric/verbs and fabric/shm, later) that may say `unsafe`; what it offers upwards is safe.
 #![allow(unsafe_code)]
 
+pub mod allowance;
 pub mod bulk;
 pub mod checksum;
 pub mod child;
 #[cfg(not(loom))]
 pub mod foreign;
+#[cfg(not(loom))]
+pub mod logging;
 pub mod memory;
 pub mod pinning;
 pub mod poll;
@@ -15,6 +18,7 @@ pub mod privilege;
 pub mod quiescence;
 pub mod receive;
 pub mod send;
+#[cfg(not(loom))]
 pub mod signals;
 pub mod sync;
 pub mod words;

@@ -1,26 +1,36 @@
-//! Signals: one thread that waits for them and calls back. The first SIGTERM or SIGINT asks for an orderly end, a second
-//! ends the process at once. SIGPIPE is ignored by Rust's own start-up code.
+//! Signals: one thread that waits for them and calls back. The first SIGTERM, SIGINT or SIGUSR1
+//! (memcached's graceful end) asks for an orderly end; a second ends the process at once. SIGPIPE
+//! is ignored by Rust's own start-up code.
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use super::logging;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
 use std::io;
+use std::time::Duration;
 
-/// Exit status after a second signal, the shell's own number for an interrupted program.
-const INTERRUPTED_STATUS: i32 = 130;
+/// How long the log is waited for after a second signal: at once is at once.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(100);
 
-/// Start the thread. `stop` is called once, at the first SIGTERM or SIGINT.
-pub fn watch(stop: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+/// Start the thread. `stop` is called once, with the name of the first SIGTERM, SIGINT or SIGUSR1.
+pub fn watch(stop: impl FnOnce(&'static str) + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])?;
     let wait = move || {
         let mut stop = Some(stop);
         for signal in signals.forever() {
+            let name = signal_name(signal).unwrap_or("a signal");
             if signal == SIGHUP {
                 log::info!("SIGHUP: nothing to read anew, ignored");
                 continue;
             }
             match stop.take() {
-                Some(stop) => stop(),
-                None => std::process::exit(INTERRUPTED_STATUS),
+                Some(stop) => stop(name),
+                None => {
+                    log::warn!("{name} while the end is under way: ending at once");
+                    logging::flush(LAST_WORDS_MAX);
+                    // The shell's own number for a program that the signal ended.
+                    std::process::exit(128 + signal);
+                }
             }
         }
     };

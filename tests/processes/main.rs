@@ -7,6 +7,7 @@ mod hostile;
 mod kill;
 mod load;
 mod node;
+mod process;
 mod proxy;
 mod replicas;
 mod replication;

@@ -14,6 +14,7 @@
 //! | lineage.rs | primaries of another lineage: a replica that holds data refuses them |
 //! | acks.rs | acknowledged writes |
 //! | push.rs | replicas that are pushed to |
+//! | shutdown.rs | what is answered before the end of a primary reaches its replicas |
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
@@ -36,6 +37,7 @@ mod push;
 mod restarts;
 mod roles;
 mod secrets;
+mod shutdown;
 mod stalls;
 mod strangers;
 mod unlocked;

@@ -1,12 +1,13 @@
-//! The demo's failover: clients write, the primary is killed in the middle of it, a replica becomes the primary, the other one moves over, the
-//! clients go on; and then every write that was acknowledged is looked for.
+//! The demo's failover. Clients write; the primary is killed meanwhile; one replica is promoted,
+//! the other follows it, and the clients go on. Then the demo looks for every acknowledged write.
 //!
-//! Each write asks to be acknowledged by one replica at least (flag A1), whichever that is. So the replica that is promoted first gathers from
-//! the other what it may lack.
+//! Each write asks to be acknowledged by at least one replica (flag A1), which may be either of the
+//! two. So the replica that is to be promoted first gathers from the other what it lacks.
 
 use super::phases::WAIT_MAX;
 use super::process::ServerProcess;
 use super::replicas::{Replica, catch_up, compare_one};
+use crate::commands::output::{OutputError, say};
 use crate::load::client::{ClientError, Connection};
 use crate::load::report::grouped;
 use crate::replication::order::Order;
@@ -17,9 +18,11 @@ use std::time::{Duration, Instant};
 
 /// Clients, each with one write under way at a time.
 const CLIENTS: usize = 4;
-/// Writes of one client, at most: all of them together must stay far below what memory holds, else some would be evicted.
+/// Most writes of one client. Those of all clients must stay far below what memory holds, or some
+/// would be evicted.
 const WRITES_MAX: u32 = 4000;
-/// How long they write before the primary is killed, and after a write has been taken again.
+/// How long clients write before the primary is killed, and again after the new primary has taken a
+/// write.
 const WRITING: Duration = Duration::from_millis(700);
 /// Pause between two tries to write at the replica that is to become the primary.
 const TRY_PAUSE: Duration = Duration::from_millis(1);
@@ -31,12 +34,12 @@ const KEYS_PER_BATCH: usize = 64;
 /// What one client did.
 struct Written {
     client: usize,
-    /// The numbers of the writes that were acknowledged; so many of them before the kill.
+    /// The numbers of the acknowledged writes, and how many of them came before the kill.
     acknowledged: Vec<u32>,
     before_kill: usize,
-    /// Writes whose answer never came, or said that no replica has them.
+    /// Writes without an answer, and those whose answer said that no replica has them.
     in_doubt: u64,
-    /// When a write was taken again.
+    /// When the new primary took this client's first write.
     resumed_at: Instant,
 }
 
@@ -62,16 +65,16 @@ pub fn fail_over(primary: &mut ServerProcess, replicas: &mut [Replica], keys: u3
         written.collect::<anyhow::Result<Vec<_>>>()
     });
     let (written, times) = (outcome?, running.expect("set where the clients succeeded"));
-    times.tell(&written, primary.pid(), next.name, other.name);
+    times.tell(&written, primary.pid(), next.name, other.name)?;
     tell_found(&written, next, other)?;
     let mut connection = Connection::open(next.address(), WAIT_MAX)?;
     catch_up(&mut connection, 1)?;
     let same = compare_one(&mut connection, other, keys)?;
-    println!("            both hold the same {} keys of the load, byte for byte", grouped(same));
+    say!("            both hold the same {} keys of the load, byte for byte", grouped(same))?;
     Ok(())
 }
 
-/// When what happened, and what was said of it.
+/// When each step of the failover was done, and what the servers answered to the orders.
 struct Times {
     killed_at: Instant,
     promoted_at: Instant,
@@ -91,10 +94,10 @@ fn switch_over(primary: &mut ServerProcess, next: &mut Replica, other: &mut Repl
 }
 
 impl Times {
-    fn tell(&self, written: &[Written], pid: u32, next: &str, other: &str) {
+    fn tell(&self, written: &[Written], pid: u32, next: &str, other: &str) -> Result<(), OutputError> {
         let since = |at: Instant| at.saturating_duration_since(self.killed_at).as_secs_f64() * 1e3;
         let resumed_at = written.iter().map(|written| written.resumed_at).min().unwrap_or(self.promoted_at);
-        println!(
+        say!(
             "7 failover  {CLIENTS} clients write; each write is acknowledged once a replica holds it; SIGKILL to the primary (pid {pid})\n            \
              {:.1} ms later \"{next}\" has what \"{other}\" had and is {}\n            \
              {:.1} ms after the kill \"{other}\" follows it; the first write was taken {:.1} ms after the kill",
@@ -102,11 +105,11 @@ impl Times {
             self.promotion,
             since(self.moved_at),
             since(resumed_at),
-        );
+        )
     }
 }
 
-/// Write until told to stop; first to `from`, and when that is gone, to `to`.
+/// Write until told to stop: first to `from`, and to `to` once `from` is gone.
 fn write(client: usize, from: SocketAddr, to: SocketAddr, stopping: &AtomicBool) -> anyhow::Result<Written> {
     let failed = || format!("client {client}");
     let mut connection = Connection::open(from, WAIT_MAX).with_context(failed)?;
@@ -121,7 +124,7 @@ fn write(client: usize, from: SocketAddr, to: SocketAddr, stopping: &AtomicBool)
     written.before_kill = written.acknowledged.len();
     let until = Instant::now() + INTERRUPTION_MAX;
     let mut connection = Connection::open(to, WAIT_MAX).with_context(failed)?;
-    // A number that was in doubt is not used again.
+    // A number whose write is in doubt is not used again.
     let numbers = (next + 1..).take(WRITES_MAX as usize);
     for number in numbers {
         while !written.write(number, &mut connection).with_context(failed)? {
@@ -139,14 +142,14 @@ fn write(client: usize, from: SocketAddr, to: SocketAddr, stopping: &AtomicBool)
 }
 
 impl Written {
-    /// Write number `number`; false where it was refused because this is no primary.
+    /// Write number `number`. False if the server refused because it is not the primary.
     fn write(&mut self, number: u32, connection: &mut Connection) -> Result<bool, ClientError> {
         let (key, value) = (key(self.client, number), value(self.client, number));
         let answer = connection.ask(&format!("ms {key} {} A1\r\n{value}", value.len()))?;
         match answer {
             b"HD" => self.acknowledged.push(number),
             refusal if refusal.starts_with(b"SERVER_ERROR read-only") => return Ok(false),
-            // Stored, and not acknowledged in time: said so.
+            // Stored, but no replica acknowledged it in time, and the answer says so.
             _ => self.in_doubt += 1,
         }
         Ok(true)
@@ -161,7 +164,7 @@ fn value(client: usize, number: u32) -> String {
     format!("written by client {client} as number {number}, and acknowledged")
 }
 
-/// Look for every write that was acknowledged, at both.
+/// Look for every acknowledged write at both servers.
 fn tell_found(written: &[Written], next: &mut Replica, other: &mut Replica) -> anyhow::Result<()> {
     catch_up(&mut Connection::open(next.address(), WAIT_MAX)?, 1)?;
     let sum = |count: &dyn Fn(&Written) -> u64| written.iter().map(count).sum::<u64>();
@@ -176,7 +179,7 @@ fn tell_found(written: &[Written], next: &mut Replica, other: &mut Replica) -> a
         }
         found = found.min(here);
     }
-    println!(
+    say!(
         "            acknowledged: {} writes, {} before the kill and {} after; found {}, lost {}; {} more were in doubt, and no client was told otherwise",
         grouped(acknowledged),
         grouped(before),
@@ -184,14 +187,14 @@ fn tell_found(written: &[Written], next: &mut Replica, other: &mut Replica) -> a
         grouped(found),
         grouped(acknowledged - found),
         grouped(in_doubt),
-    );
+    )?;
     ensure!(before > 0 && acknowledged > before, "no write was acknowledged before the kill, or none after");
     ensure!(found == acknowledged, "{} writes were acknowledged, and are lost", acknowledged - found);
     Ok(())
 }
 
 impl Written {
-    /// How many of the acknowledged writes are there as they were written.
+    /// How many of the acknowledged writes are there, unchanged.
     fn found_at(&self, connection: &mut Connection) -> anyhow::Result<u64> {
         let mut found = 0;
         for batch in self.acknowledged.chunks(KEYS_PER_BATCH) {

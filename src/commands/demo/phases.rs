@@ -1,7 +1,8 @@
-//! The demo's phases that talk to the server: each makes its traffic, prints what was measured, and fails with what was
-//! wrong.
+//! The demo's phases that talk to the server. Each makes traffic, prints what it measured, and
+//! returns an error if anything was wrong.
 
 use crate::base::limits::{LOAD_PIPELINE_MAX, LOAD_WAIT_SECONDS_MAX};
+use crate::commands::output::say;
 use crate::load::client::Connection;
 use crate::load::report::{Tally, grouped};
 use crate::load::run::drive;
@@ -13,14 +14,15 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for any progress on a connection.
 pub const WAIT_MAX: Duration = Duration::from_secs(LOAD_WAIT_SECONDS_MAX);
-/// Keys that are read all the time: the lowest numbers, which are also the most popular in mixed traffic.
+/// So many keys are read all the time: those with the lowest numbers, which are also the most
+/// popular in mixed traffic.
 pub const KEYS_HOT: u32 = 32;
-/// Of the requests while filling, one in so many reads a hot key.
+/// While filling, one request in so many reads a hot key.
 const FILL_REQUESTS_PER_READ: u8 = 8;
 /// Clients that want the same missing keys, and how many such keys.
 const LEASE_CLIENTS: usize = 4;
 const LEASE_KEYS: u32 = 100;
-/// Each connection adds one to the same number so often.
+/// How many times each connection adds one to the same number.
 const COUNTS_PER_CONNECTION: u64 = 5000;
 const COUNTER: &str = "demo:count";
 
@@ -35,7 +37,8 @@ pub struct Demo<'a> {
 }
 
 impl<'a> Demo<'a> {
-    /// Write more than memory holds, reading the hot keys all along: reclaim evicts, and gives those a second chance.
+    /// Write more than memory holds and read the hot keys meanwhile: reclaim must evict, and give
+    /// the hot keys a second chance.
     pub fn fill(&mut self) -> anyhow::Result<Tally> {
         let tally = self.drive(|session| {
             while session.has_room() {
@@ -49,7 +52,7 @@ impl<'a> Demo<'a> {
             }
         })?;
         let stats = self.numbers()?;
-        println!(
+        say!(
             "1 fill      {} items, {} MiB of values into {} MiB, in {:.1} s\n            \
              evicted {}, second chances {}, write amplification {}",
             grouped(tally.sets),
@@ -59,7 +62,7 @@ impl<'a> Demo<'a> {
             grouped(stats.of("evictions")?),
             grouped(stats.of("log_reinserted_items")?),
             stats.text("log_write_amplification")?,
-        );
+        )?;
         let (items, evicted) = (stats.of("curr_items")?, stats.of("evictions")? + stats.of("reclaimed")?);
         ensure!(stats.of("evictions")? > 0, "{} items were written and none was evicted", tally.sets);
         ensure!(stats.of("log_reinserted_items")? > 0, "hot keys were read all along and none had a second chance");
@@ -69,11 +72,12 @@ impl<'a> Demo<'a> {
             tally.sets
         );
         self.hot_keys()?;
-        println!("            the {KEYS_HOT} hot keys, read all along, are all still there");
+        say!("            the {KEYS_HOT} hot keys, read all along, are all still there")?;
         Ok(tally)
     }
 
-    /// Gets and sets, a few keys far more popular than the rest, what was not found written again.
+    /// Gets and sets. A few keys are far more popular than the rest; a key that is not found is
+    /// written again.
     pub fn mixed(&mut self, duration: Duration) -> anyhow::Result<Tally> {
         let before = self.numbers()?;
         let until = Instant::now() + duration;
@@ -91,7 +95,7 @@ impl<'a> Demo<'a> {
         })?;
         let stats = self.numbers()?;
         let reads = tally.hits + tally.misses;
-        println!(
+        say!(
             "2 mixed     {} requests in {:.1} s: {} a second; {:.1} % of {} reads hit, each checked, {} wrong\n            \
              evicted {}, second chances {}",
             grouped(tally.requests()),
@@ -102,12 +106,13 @@ impl<'a> Demo<'a> {
             tally.wrong,
             grouped(stats.of("evictions")? - before.of("evictions")?),
             grouped(stats.of("log_reinserted_items")? - before.of("log_reinserted_items")?),
-        );
+        )?;
         ensure!(tally.hits > 0 && tally.sets > 0, "no traffic: {} hits, {} sets", tally.hits, tally.sets);
         Ok(tally)
     }
 
-    /// Several clients want the same missing keys: one of them is to fetch each, the others are told to wait.
+    /// Several clients ask for the same missing keys: for each key one client is told to fetch it,
+    /// the others to wait.
     pub fn lease(&mut self) -> anyhow::Result<()> {
         let wants = self.side_by_side(LEASE_CLIENTS, want_leases)?;
         for key in 0..LEASE_KEYS {
@@ -131,14 +136,15 @@ impl<'a> Demo<'a> {
             Ok(())
         })?;
         let others = LEASE_CLIENTS - 1;
-        println!(
+        say!(
             "3 lease     {LEASE_KEYS} missing keys, wanted by {LEASE_CLIENTS} clients at once: one won each (W), {others} \
              were told to wait (Z); refilled, all hit"
-        );
+        )?;
         Ok(())
     }
 
-    /// All connections add to one number at once: no addition is lost, and no result comes twice.
+    /// All connections add to one number at once: no addition may be lost, and no result may come
+    /// twice.
     pub fn count(&mut self) -> anyhow::Result<()> {
         let connections = self.sessions.len();
         let first = self.sessions[0].connection();
@@ -155,15 +161,16 @@ impl<'a> Demo<'a> {
         first.send()?;
         let sum = first.get_answer(COUNTER.as_bytes())?.map(|value| String::from_utf8_lossy(value).into_owned());
         ensure!(sum.as_deref() == Some(total.to_string().as_str()), "the sum is {sum:?}, expected {total}");
-        println!(
+        say!(
             "4 count     {connections} connections added 1 to one number {} times each, at once: the sum is {}, exactly",
             grouped(COUNTS_PER_CONNECTION),
             grouped(total)
-        );
+        )?;
         Ok(())
     }
 
-    /// Nothing is written any more: read every key, and compare what comes with what was written last, byte for byte.
+    /// Writing has ended: read every key and compare its value with what was written last, byte for
+    /// byte.
     pub fn check(&mut self) -> anyhow::Result<Tally> {
         self.delete_extras()?;
         self.hot_keys()?;
@@ -176,13 +183,14 @@ impl<'a> Demo<'a> {
             }
         })?;
         let after = self.numbers()?;
-        println!(
+        say!(
             "5 check     {} keys read: {} are there, byte for byte as last written; {} are not, all of them evicted",
             grouped(tally.requests()),
             grouped(tally.hits),
             grouped(tally.misses)
-        );
-        // Reclaim may still have been tidying up: then less is there at the end than was at the beginning.
+        )?;
+        // Reclaim may have run meanwhile, so there may be fewer items at the end than at the
+        // beginning.
         let (most, least) = (before.of("curr_items")?, after.of("curr_items")?);
         ensure!((least..=most).contains(&tally.hits), "{} keys answer, but curr_items is {most}", tally.hits);
         let evictions = after.of("evictions")?;
@@ -190,7 +198,7 @@ impl<'a> Demo<'a> {
         Ok(tally)
     }
 
-    /// The hot keys must all be there, byte for byte.
+    /// All hot keys must be there, byte for byte.
     fn hot_keys(&mut self) -> anyhow::Result<()> {
         self.begin(Scrutiny::EveryByte);
         let tally = self.drive(|session| {
@@ -205,7 +213,8 @@ impl<'a> Demo<'a> {
         Ok(())
     }
 
-    /// What the phases wrote beside the workload goes, so that what is left can be counted.
+    /// Delete what the phases wrote beside the workload, so that the items of the workload can be
+    /// counted.
     fn delete_extras(&mut self) -> anyhow::Result<()> {
         let connection = self.sessions[0].connection();
         for key in (0..LEASE_KEYS).map(lease_key).chain([COUNTER.to_string()]) {
@@ -230,7 +239,7 @@ impl<'a> Demo<'a> {
         Ok(tally)
     }
 
-    /// `work` on so many connections, each on a thread of its own.
+    /// Run `work` on so many connections, each in a thread of its own.
     fn side_by_side<R: Send>(
         &mut self,
         clients: usize,
@@ -258,7 +267,7 @@ fn lease_key(key: u32) -> String {
     format!("demo:lease:{key}")
 }
 
-/// Ask for each of the missing keys; for each, whether this client is to fetch it.
+/// Ask for each of the missing keys. Returns for each key whether this client is to fetch it.
 fn want_leases(connection: &mut Connection) -> anyhow::Result<Vec<bool>> {
     let mut won = Vec::new();
     for key in (0..LEASE_KEYS).map(lease_key) {
@@ -275,7 +284,7 @@ fn want_leases(connection: &mut Connection) -> anyhow::Result<Vec<bool>> {
     Ok(won)
 }
 
-/// Add one so often; what the server said each time.
+/// Add one so many times. Returns what the server answered each time.
 fn count_up(connection: &mut Connection) -> anyhow::Result<Vec<u64>> {
     let mut results = Vec::new();
     while (results.len() as u64) < COUNTS_PER_CONNECTION {

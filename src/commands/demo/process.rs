@@ -1,6 +1,7 @@
-//! A server of this same binary as a child process: started on a port of the kernel's choice, ended by its own pid.
+//! A server as a child process that runs this same binary, on a port that the kernel chooses.
 //!
-//! It does not outlive this process: dropping it ends it, and so does the kernel when this process is killed.
+//! It does not outlive this process: dropping the handle ends it, and the kernel ends it when this
+//! process is killed.
 
 use crate::sys::child;
 use anyhow::{Context, bail};
@@ -12,15 +13,15 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for the server to say where it listens, and for it to end.
 const WAIT_MAX: Duration = Duration::from_secs(20);
-/// Longest wait for another of its last words, once it has ended.
+/// Once it has ended: longest wait for the next line of its log.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(200);
 /// Lines of its log that are kept, to be shown if it fails; later ones are dropped.
 const LOG_LINES_MAX: usize = 64;
-/// What it says of a listener.
+/// Its log line that names a listener begins with this.
 const LISTENING: &str = "remora: listening on tcp ";
-/// What it says of its port for replicas.
+/// Its log line that names its port for replicas begins with this.
 const REPLICATION: &str = "remora: replication on tcp ";
-/// And of whom it follows, if it is a replica.
+/// The log line in which a replica names its primary begins with this.
 const FOLLOWS: &str = "remora: read-only replica of ";
 
 /// See the module.
@@ -33,11 +34,12 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Start with these arguments, and wait until it serves clients, and replicas where it has them.
+    /// Start with these arguments, and wait until it serves clients, and replicas where it has
+    /// them.
     pub fn start(name: &'static str, arguments: &[&str]) -> anyhow::Result<ServerProcess> {
         let binary = std::env::current_exe().context("cannot find this program's own file, to start it as a server")?;
         let mut command = Command::new(&binary);
-        // The load shares the cores with the servers; the kernel is left to spread them.
+        // The load shares the cores with the servers, so the kernel may move the workers.
         command.args(["serve", "-l", "127.0.0.1:0", "--no-pin"]).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = child::end_with_parent(&mut command)
@@ -65,8 +67,8 @@ impl ServerProcess {
         self.process.id()
     }
 
-    /// How it ended and its last words, if it ends within `wait_max`: a process that dies closes its connections a moment
-    /// before it can be waited for.
+    /// How it ended and the last lines of its log, if it ends within `wait_max`. The wait is needed
+    /// because a process that dies closes its connections a moment before waitpid tells of its end.
     pub fn fate(&mut self, wait_max: Duration) -> Option<String> {
         let status = self.wait(wait_max).ok().flatten()?;
         let words: Vec<String> = std::iter::from_fn(|| self.log.recv_timeout(LAST_WORDS_MAX).ok()).collect();
@@ -90,7 +92,8 @@ impl ServerProcess {
         })
     }
 
-    /// Who has a port for replicas says it after where it listens, a replica without one whom it follows.
+    /// A server with a port for replicas logs that port after its listeners; a replica without such
+    /// a port logs its primary. Either line means that it is ready.
     fn wait_until_it_serves(&mut self) -> anyhow::Result<()> {
         let until = Instant::now() + WAIT_MAX;
         let mut said = String::new();
@@ -137,8 +140,8 @@ impl Drop for ServerProcess {
     }
 }
 
-/// The lines of the server's log, read by a thread of its own so that the server never blocks on the pipe; it ends with
-/// the server.
+/// The lines of the server's log, read by a thread of its own so that the server never blocks on
+/// the pipe; it ends with the server.
 fn log_of(pipe: impl Read + Send + 'static) -> anyhow::Result<Receiver<String>> {
     let (sender, receiver): (SyncSender<String>, _) = sync_channel(LOG_LINES_MAX);
     let read = move || {

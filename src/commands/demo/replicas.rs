@@ -1,9 +1,10 @@
-//! The demo's replicas: one that is there from the start, one that joins in the middle of the traffic; and at the end, what each of them holds
-//! against what the primary holds, byte for byte.
+//! The demo's replicas. One is there from the start, one joins while there is traffic. At the end,
+//! what each of them holds is compared with what the primary holds, byte for byte.
 
 use super::phases::WAIT_MAX;
 use super::process::ServerProcess;
 use crate::commands::ctl;
+use crate::commands::output::say;
 use crate::load::client::Connection;
 use crate::load::report::grouped;
 use crate::load::workload::key_text;
@@ -15,11 +16,11 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for a replica to have everything once nothing is written any more.
 const CATCH_UP_MAX: Duration = Duration::from_secs(20);
-/// How often it is looked whether it has.
+/// Pause between two looks at whether it has.
 const LOOK: Duration = Duration::from_millis(10);
 /// Keys asked for at a time.
 const KEYS_PER_BATCH: u32 = 64;
-/// Keys that differ are asked for again so often: the primary may still have been tidying up.
+/// Keys that differ are asked for again so many times: the primary may have reclaimed meanwhile.
 const ROUNDS_MAX: usize = 50;
 
 /// One replica.
@@ -30,7 +31,7 @@ pub struct Replica {
     connection: Connection,
 }
 
-/// What it told at the end.
+/// What a replica reports at the end.
 struct Standing {
     fabric: String,
     pulled_bytes: u64,
@@ -53,12 +54,12 @@ impl Replica {
         self.process.pid()
     }
 
-    /// Where it serves.
+    /// Its address for clients.
     pub fn address(&self) -> SocketAddr {
         self.process.address()
     }
 
-    /// Where others could follow it.
+    /// Its replication port.
     pub fn replication(&self) -> anyhow::Result<SocketAddr> {
         self.process.replication()
     }
@@ -68,7 +69,7 @@ impl Replica {
         &mut self.connection
     }
 
-    /// Have it change its role; what it says of that.
+    /// Order it to change its role. Returns its answer.
     pub fn order(&mut self, order: &Order) -> anyhow::Result<String> {
         ctl::carry_out(&mut self.connection, order, CATCH_UP_MAX).with_context(|| format!("\"{}\": {order}", self.name))
     }
@@ -125,20 +126,17 @@ impl Replica {
     }
 }
 
-/// Nothing is written any more: wait until every replica has everything, then compare all keys below `keys` on all of them with the primary.
+/// Writing has ended: wait until every replica has everything, then compare all keys below `keys`
+/// on each replica with the primary.
 pub fn compare(primary: &ServerProcess, replicas: &mut [Replica], keys: u32) -> anyhow::Result<()> {
     let mut connection = Connection::open(primary.address(), WAIT_MAX)?;
     let waited = catch_up(&mut connection, replicas.len())?;
-    println!(
-        "6 replicas  {} replicas had all of it {:.0} ms after the check",
-        replicas.len(),
-        waited.as_secs_f64() * 1e3
-    );
+    say!("6 replicas  {} replicas had all of it {:.0} ms after the check", replicas.len(), waited.as_secs_f64() * 1e3)?;
     for replica in replicas {
         let same = compare_one(&mut connection, replica, keys)?;
         replica.refuses_writes(primary.address())?;
         let standing = replica.standing()?;
-        println!(
+        say!(
             "            {}: {} keys of {} are there, byte for byte the primary's, no other; a write is refused\n            \
              over {}; {} MiB and {} records pulled, {} resyncs",
             replica.name,
@@ -148,12 +146,12 @@ pub fn compare(primary: &ServerProcess, replicas: &mut [Replica], keys: u32) -> 
             grouped(standing.pulled_bytes >> 20),
             grouped(standing.records),
             standing.resyncs,
-        );
+        )?;
     }
     Ok(())
 }
 
-/// Until the primary knows of every replica that it has applied everything.
+/// Wait until the primary knows that every replica has applied everything.
 pub fn catch_up(primary: &mut Connection, replicas: usize) -> anyhow::Result<Duration> {
     let begin = Instant::now();
     loop {
@@ -172,7 +170,7 @@ pub fn catch_up(primary: &mut Connection, replicas: usize) -> anyhow::Result<Dur
     }
 }
 
-/// How many keys both have, all with the same value; an error if one has what the other has not.
+/// How many keys both have with the same value. An error if the two differ in any key.
 pub fn compare_one(primary: &mut Connection, replica: &mut Replica, keys: u32) -> anyhow::Result<u64> {
     let mut asked: Vec<u32> = (0..keys).collect();
     let (mut same, mut rounds) = (0, 0);

@@ -1,12 +1,13 @@
-//! RDMA for `remora doctor`: this build, the libraries, each port of each device. How much memory may be locked is a line of its own.
+//! RDMA for `remora doctor`: this build, the libraries, and each port of each device. The limit of
+//! locked memory, which RDMA needs too, is judged in the parent module.
 
 use super::{Finding, Grade, finding};
 use crate::fabric::verbs::{self, DeviceInfo, PortInfo};
 
-/// What there is of RDMA on this host.
+/// The RDMA libraries and devices of this host.
 #[derive(Debug, Clone, Default)]
 pub struct RdmaFacts {
-    /// This build can use it.
+    /// Whether this build can use RDMA.
     pub built: bool,
     /// Why the libraries cannot be loaded, if they cannot.
     pub libraries_missing: Option<String>,
@@ -14,7 +15,7 @@ pub struct RdmaFacts {
     pub kernel_devices: Vec<String>,
     /// The devices as Remora opens them.
     pub devices: Vec<DeviceInfo>,
-    /// Why it cannot.
+    /// Why the devices cannot be opened, if they cannot.
     pub unusable: Option<String>,
 }
 
@@ -41,7 +42,7 @@ pub fn judge(facts: &RdmaFacts) -> Vec<Finding> {
     }
     let ports = facts.devices.iter().flat_map(|device| device.ports.iter().map(move |found| port(device, found)));
     findings.extend(ports);
-    // Without libraries there is one thing to do, and it was said.
+    // Without the libraries no device can be opened, and the line above says how to get them.
     if facts.devices.is_empty() && facts.libraries_missing.is_none() {
         findings.push(no_device(facts));
     }

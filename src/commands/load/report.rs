@@ -1,18 +1,20 @@
-//! What a run leaves: the table on standard output, files, and the verdict.
+//! The outcome of a run: the table on standard output, the files, and the verdict (whether anything
+//! was wrong).
 
 use super::Args;
+use crate::commands::output::print;
 use crate::load::drive::Outcome;
 use crate::load::html::{Report, page};
 use crate::load::report::grouped;
 use crate::load::summary::Named;
 use crate::load::{json, summary};
+use crate::sys::logging;
 use anyhow::{Context, ensure};
 use jiff::{Timestamp, Unit};
 use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::Path;
 
-/// Whether what was asked for can be written: better known before an hour's run than after it.
+/// Fail now if a file that was asked for cannot be written, rather than after an hour's run.
 pub fn check_files(args: &Args) -> anyhow::Result<()> {
     let files = [("--json", &args.json), ("--hdr", &args.hdr), ("--html", &args.html)];
     for (option, path) in files {
@@ -31,39 +33,37 @@ pub fn report(args: &Args, began: Timestamp, phases: &[(&str, Outcome)]) -> anyh
     let error = verdict.as_ref().err().map(|error| format!("{error:#}"));
     let table = summary::table(&named);
     let json = args.json.as_deref().map(|path| (path, json::json(&settings(args), &named, error.as_deref())));
-    match json {
+    // If the table cannot be printed, the files are written and the verdict is given all the same.
+    let printed = match json {
         Some((path, json)) if is_standard_output(path) => {
-            eprint!("{table}");
-            print(&json)?;
+            logging::write(table.into_bytes());
+            print(format_args!("{json}"))
         }
         Some((path, json)) => {
             write("--json", path, &json)?;
-            print(&table)?;
+            print(format_args!("{table}"))
         }
-        None => print(&table)?,
-    }
+        None => print(format_args!("{table}")),
+    };
     if let (Some(path), Some((_, outcome))) = (&args.hdr, named.last()) {
         write("--hdr", path, &summary::percentile_log(&outcome.tally))?;
     }
     if let Some(path) = &args.html {
         write("--html", path, &html(args, began, &named, error.as_deref()))?;
     }
-    verdict
+    verdict?;
+    Ok(printed?)
 }
 
 fn is_standard_output(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-fn print(text: &str) -> anyhow::Result<()> {
-    std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")
-}
-
 fn write(option: &str, path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {option} {}", path.display()))
 }
 
-/// Everything that went wrong: what ended a run must not hide wrong answers.
+/// An error with everything that went wrong: wrong answers as well as what ended the run.
 fn verdict(phases: &[Named<'_>]) -> anyhow::Result<()> {
     let mut faults = Vec::new();
     for (name, Outcome { tally, error, .. }) in phases {
@@ -76,7 +76,7 @@ fn verdict(phases: &[Named<'_>]) -> anyhow::Result<()> {
 }
 
 fn html(args: &Args, began: Timestamp, phases: &[Named<'_>], error: Option<&str>) -> String {
-    let words: Vec<String> = std::env::args().skip(1).map(|word| quoted(&word)).collect();
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| quoted(&word.to_string_lossy())).collect();
     let command = format!("remora {}", words.join(" "));
     let began = began.round(Unit::Second).unwrap_or(began).strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
     let praise = match phases.iter().map(|(_, outcome)| outcome.tally.hits).sum() {
@@ -84,20 +84,20 @@ fn html(args: &Args, began: Timestamp, phases: &[Named<'_>], error: Option<&str>
         values if args.verify => format!("No errors. {} values came back, each as it was written.", grouped(values)),
         _ => "No errors. Values were not checked; --verify would.".to_string(),
     };
-    // Filling goes as fast as it can.
+    // Only the phase "run" has a rate; "fill" goes as fast as it can.
     let asked_rate = args.rate.filter(|_| phases.last().is_some_and(|(name, _)| *name == "run"));
     let setup = setup(args);
     page(&Report { command: &command, began: &began, setup: &setup, phases, asked_rate, error, praise: &praise })
 }
 
-/// As a shell would take it.
+/// The word, quoted for a shell where it must be.
 fn quoted(word: &str) -> String {
     let is_plain =
         !word.is_empty() && word.chars().all(|letter| letter.is_alphanumeric() || "-_./:,=@%+".contains(letter));
     if is_plain { word.to_string() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
-/// What was set, for people.
+/// The settings of the run, in words for a person.
 fn setup(args: &Args) -> Vec<(&'static str, String)> {
     let order = args.rate.map_or("closed loop".to_string(), |rate| {
         format!("open loop: {} commands/s, {} arrivals", grouped(rate as u64), args.arrivals.name())
@@ -124,7 +124,7 @@ fn ratio(args: &Args) -> String {
     format!("{}:{}", args.ratio.0, args.ratio.1)
 }
 
-/// What was set, as the JSON tells it.
+/// The settings of the run as the JSON has them.
 #[derive(serde::Serialize)]
 struct Settings<'a> {
     servers: &'a [String],

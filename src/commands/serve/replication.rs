@@ -15,12 +15,13 @@ use crate::replication::node::{Clients, Node, NodeConfig, RunningNode};
 use crate::replication::offer::{Offer, OfferConfig, Running};
 use crate::replication::order::{Order, with_port};
 use crate::replication::push::Mode;
-use crate::replication::report::Report;
+use crate::replication::report::{ReplicaView, Report};
 use crate::replication::retain::Retain;
 use crate::replication::secret::{Secret, random};
 use crate::replication::standing::Standing;
 use crate::server::address;
 use crate::store::Store;
+use crate::sys::logging;
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -246,14 +247,21 @@ impl Plan {
 }
 
 impl Replicating {
+    /// The replicas that have a data channel to this process, as they stand now.
+    pub fn attached_replicas(&self) -> Vec<ReplicaView> {
+        let replicas = self.offer.iter().flat_map(|running| running.offer().replicas());
+        replicas.filter(|replica| replica.fabric.is_some()).collect()
+    }
+
     /// One line on stderr: with port 0 it is the only way to learn the port.
     pub fn announce(&self) {
         if let Some(running) = &self.offer {
             let fabrics: Vec<&str> = running.offer().fabrics().map(Kind::name).collect();
-            eprintln!("remora: replication on tcp {} over {}", running.offer().address(), fabrics.join(", "));
+            let address = running.offer().address();
+            logging::line(&format!("remora: replication on tcp {address} over {}", fabrics.join(", ")));
         }
         if let Some(follow) = self.node.node().follow() {
-            eprintln!("remora: read-only replica of {}", follow.primary());
+            logging::line(&format!("remora: read-only replica of {}", follow.primary()));
         }
     }
 }

@@ -1,0 +1,156 @@
+//! The orderly end of a primary: once it takes no more writes, it waits until its replicas have
+//! what it has answered.
+//!
+//! Only replicas that are attached are waited for: one whose connection has ended may never come
+//! back, and the end must not hang on that. It is told of instead, with what it lacks. A replica
+//! takes no writes, so it ends at once.
+
+use crate::replication::report::ReplicaView;
+use crate::server::Stopper;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Pause between two looks at how far the replicas are.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
+
+/// Known to the thread that waits for signals and to the one that ends the process.
+#[derive(Clone)]
+pub struct Ending {
+    wait_max: Duration,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    begun_at: Option<Instant>,
+    stopper: Option<Stopper>,
+}
+
+impl Ending {
+    /// One that waits for replicas for so long at most, counted from its beginning.
+    pub fn new(wait_max: Duration) -> Ending {
+        Ending { wait_max, state: Arc::default() }
+    }
+
+    /// It begins; `signal` asked for it.
+    pub fn begin(&self, signal: &str) {
+        let mut state = self.state();
+        state.begun_at.get_or_insert_with(Instant::now);
+        if let Some(stopper) = &state.stopper {
+            stopper.stop();
+        }
+        drop(state);
+        log::info!("{signal}: ending; no more connections and writes are taken");
+    }
+
+    /// The server has started. A signal may have come before: from the first answer on none may end
+    /// the process but in order, so they are watched before there is a server.
+    pub fn started(&self, stopper: Stopper) {
+        let mut state = self.state();
+        if state.begun_at.is_some() {
+            stopper.stop();
+        }
+        state.stopper = Some(stopper);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be called when nothing more is written. `replicas` tells how they stand now.
+    pub fn wait_for_replicas(&self, replicas: impl Fn() -> Vec<ReplicaView>) {
+        let until = *self.state().begun_at.get_or_insert_with(Instant::now) + self.wait_max;
+        let mut before: Vec<ReplicaView> = Vec::new();
+        loop {
+            let attached = replicas();
+            before.iter().filter(|one| !attached.iter().any(|now| now.session == one.session)).for_each(tell_gone);
+            let lacking: Vec<_> = attached.into_iter().filter(|replica| replica.lag_bytes > 0).collect();
+            if lacking.is_empty() {
+                return;
+            }
+            if Instant::now() >= until {
+                return lacking.iter().for_each(|replica| self.tell_lacking(replica));
+            }
+            if before.is_empty() {
+                let bytes: u64 = lacking.iter().map(|replica| replica.lag_bytes).sum();
+                log::info!("waiting until {} replicas have the last {bytes} bytes", lacking.len());
+            }
+            before = lacking;
+            std::thread::sleep(LOOK_PAUSE);
+        }
+    }
+
+    fn tell_lacking(&self, replica: &ReplicaView) {
+        let ReplicaView { name, address, lag_bytes, .. } = replica;
+        let waited = self.wait_max.as_secs();
+        log::warn!(
+            "ending after {waited} s although replica {name} ({address}) lacks {lag_bytes} bytes of what was answered; \
+             a longer --shutdown-timeout waits longer"
+        );
+    }
+}
+
+fn tell_gone(replica: &ReplicaView) {
+    let ReplicaView { name, address, lag_bytes, .. } = replica;
+    log::warn!(
+        "replica {name} ({address}) has gone while it lacked {lag_bytes} bytes of what was answered; it is not waited for"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn replica(session: u64, lag_bytes: u64) -> ReplicaView {
+        ReplicaView {
+            session,
+            address: ([127, 0, 0, 1], 1).into(),
+            name: "one".into(),
+            fabric: Some("shm"),
+            mode: "pull",
+            state: "following",
+            lag_bytes,
+            lag_microseconds: 0,
+            pulled_bytes: 0,
+            pushed_bytes: 0,
+            bytes_per_second: 0,
+            records: 0,
+            resyncs: 0,
+            bad_records: 0,
+            retain: "",
+            seconds: 0,
+        }
+    }
+
+    const AN_HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn it_waits_until_all_that_are_attached_have_everything() {
+        let looks = Cell::new(0);
+        Ending::new(AN_HOUR).wait_for_replicas(|| {
+            looks.set(looks.get() + 1);
+            // The second leaves; a third comes late, and is waited for as well.
+            match looks.get() {
+                1..3 => vec![replica(1, 10), replica(2, 10)],
+                3..5 => vec![replica(1, 0), replica(3, 5)],
+                _ => vec![replica(1, 0), replica(3, 0)],
+            }
+        });
+        assert_eq!(looks.get(), 5);
+    }
+
+    #[test]
+    fn it_waits_no_longer_than_said_and_looks_once_at_least() {
+        for wait_max in [Duration::ZERO, Duration::from_millis(20)] {
+            let looks = Cell::new(0);
+            let begun_at = Instant::now();
+            Ending::new(wait_max).wait_for_replicas(|| {
+                looks.set(looks.get() + 1);
+                vec![replica(1, 10)]
+            });
+            assert!(looks.get() >= 1 && begun_at.elapsed() >= wait_max);
+        }
+        Ending::new(AN_HOUR).wait_for_replicas(Vec::new);
+    }
+}
