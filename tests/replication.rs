@@ -6,6 +6,7 @@
 //! | follow.rs | a replica shows what its primary holds, and refuses every write |
 //! | joining.rs | replicas that come and go under full write load, and leave nothing behind |
 //! | cuts.rs | control connections that are cut or stall, at every step |
+//! | crowds.rs | strangers that take every place at the replication port |
 //! | stalls.rs | processes that stand still for a while |
 //! | chain.rs | replicas of replicas |
 //! | chain_retain.rs | writers that wait for a slow replica |
@@ -28,6 +29,8 @@ mod acks;
 mod chain;
 #[path = "replication/chain_retain.rs"]
 mod chain_retain;
+#[path = "replication/crowds.rs"]
+mod crowds;
 #[path = "replication/cuts.rs"]
 mod cuts;
 #[path = "replication/follow.rs"]

@@ -6,6 +6,7 @@
 //! | [`secret`] | the shared secret and its proofs |
 //! | [`link`] | one end of a control connection |
 //! | [`offer`] | the primary's side: the replication port, who is admitted, what is offered |
+//! | `places` | how many connections the replication port takes, and who makes room |
 //! | [`session`] | one replica at its primary |
 //! | [`node`] | this process's role, and orders that change it |
 //! | [`order`] | an order, as words and back |
@@ -37,6 +38,7 @@ pub mod node;
 pub mod offer;
 pub mod order;
 pub mod pace;
+mod places;
 pub mod pull;
 pub mod push;
 pub mod report;

@@ -2,6 +2,7 @@
 
 use super::ack::{Summary, applied};
 use super::board::Board;
+use super::places::{NoPlace, Places, shut_down};
 use super::push::Mode;
 use super::report::{OfferCounters, ReplicaView, Report};
 use super::secret::Secret;
@@ -15,13 +16,11 @@ use crate::sys::memory::Slab;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Control connections at a time, those of strangers included.
-const CONNECTIONS_MAX: usize = REPLICAS_MAX + 16;
 /// How often the listening thread looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -65,7 +64,7 @@ pub struct Offer {
     host: [u8; 16],
     slots: Mutex<Vec<Slot>>,
     sessions: AtomicU64,
-    connections: AtomicUsize,
+    places: Arc<Places>,
     ending: AtomicBool,
     /// What has happened at the port.
     pub counters: OfferCounters,
@@ -165,7 +164,7 @@ impl Offer {
             host: host_id(),
             slots: Mutex::default(),
             sessions: AtomicU64::new(0),
-            connections: AtomicUsize::new(0),
+            places: Arc::default(),
             ending: AtomicBool::new(false),
             counters: OfferCounters::default(),
         });
@@ -241,24 +240,43 @@ impl Offer {
         }
     }
 
-    /// A thread for a connection, if there are not too many.
+    /// A place and a thread for a connection. A crowd of strangers loses its own oldest for it.
     fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        if self.connections.fetch_add(1, Relaxed) >= CONNECTIONS_MAX {
-            self.connections.fetch_sub(1, Relaxed);
-            self.counters.refused.fetch_add(1, Relaxed);
-            log::warn!("replication port: {peer} is turned away, there are {CONNECTIONS_MAX} connections already");
-            turn_away(stream);
-            return;
+        let (mut place, ended) = match self.places.enter(&stream, peer.ip()) {
+            Ok(entered) => entered,
+            Err(why) => {
+                self.counters.refused.fetch_add(1, Relaxed);
+                log::warn!("replication port: {peer} is turned away: {why}");
+                return turn_away(&stream, &why);
+            }
+        };
+        if let Some(ended) = ended {
+            turn_away(&ended, &NoPlace::Ended);
+            shut_down(&ended);
+            self.note_ended_stranger();
         }
         let offer = self.clone();
         let started = std::thread::Builder::new().name("replica-session".into()).spawn(move || {
-            let error = serve(&offer, stream);
-            offer.account(peer, &error);
-            offer.connections.fetch_sub(1, Relaxed);
+            let error = serve(&offer, stream, &mut place);
+            // One that was ended is counted and told of already.
+            if !place.is_ended() {
+                offer.account(peer, &error);
+            }
         });
         if let Err(error) = started {
-            self.connections.fetch_sub(1, Relaxed);
-            log::warn!("replication port: no thread for {peer}: {error}");
+            log::warn!("replication port: no thread for {peer}: {error}; raise `ulimit -u`");
+        }
+    }
+
+    /// Logged ever more seldom: whoever sends strangers decides how many there are.
+    fn note_ended_stranger(&self) {
+        self.counters.refused.fetch_add(1, Relaxed);
+        let count = self.counters.strangers_ended.fetch_add(1, Relaxed) + 1;
+        if count.is_power_of_two() {
+            log::warn!(
+                "replication port: {count} connections so far were ended for newer ones before they had proved themselves; \
+                 only replicas should reach this port: see a firewall to it"
+            );
         }
     }
 
@@ -318,10 +336,9 @@ impl Offer {
 }
 
 /// Tell why, as far as that can be done without waiting: a socket that is new takes so much at once.
-fn turn_away(mut stream: TcpStream) {
-    let words = format!("there are {CONNECTIONS_MAX} connections to the replication port already");
+fn turn_away(mut stream: &TcpStream, why: &NoPlace) {
     let mut bytes = Vec::new();
-    Message::Refuse { why: Refusal::Busy, words }.encode(&mut bytes);
+    Message::Refuse { why: Refusal::Busy, words: why.to_string() }.encode(&mut bytes);
     let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&bytes));
 }
 

@@ -5,6 +5,7 @@
 
 use super::link::{Link, LinkError};
 use super::offer::{Admission, Held, Offer};
+use super::places::{NoPlace, Place};
 use super::push::pushing::Pushing;
 use super::secret::{Side, random};
 use super::standing::{DEPTH_MAX, Distance};
@@ -39,12 +40,12 @@ pub enum SessionError {
 }
 
 /// Serve one peer until it is over, and say why it is.
-pub fn serve(offer: &Offer, stream: TcpStream) -> SessionError {
+pub(super) fn serve(offer: &Offer, stream: TcpStream, place: &mut Place) -> SessionError {
     let mut link = match Link::new(stream) {
         Ok(link) => link,
         Err(error) => return error.into(),
     };
-    let Err(error) = run(offer, &mut link);
+    let Err(error) = run(offer, &mut link, place);
     let error = match error {
         SessionError::Link(what @ (LinkError::Wire(_) | LinkError::OutOfPlace(_))) => {
             SessionError::Refused(Refusal::Protocol, what.to_string())
@@ -62,8 +63,8 @@ fn refused<T>(why: Refusal, words: impl Into<String>) -> Result<T, SessionError>
     Err(SessionError::Refused(why, words.into()))
 }
 
-fn run(offer: &Offer, link: &mut Link) -> Result<std::convert::Infallible, SessionError> {
-    let admission = handshake(offer, link).map_err(|error| match error {
+fn run(offer: &Offer, link: &mut Link, place: &mut Place) -> Result<std::convert::Infallible, SessionError> {
+    let admission = handshake(offer, link, place).map_err(|error| match error {
         SessionError::Link(silent @ LinkError::Silent(_)) => {
             SessionError::Refused(Refusal::Protocol, format!("{silent}, in the middle of a handshake"))
         }
@@ -73,9 +74,9 @@ fn run(offer: &Offer, link: &mut Link) -> Result<std::convert::Infallible, Sessi
 }
 
 /// From a stranger to a replica whose channel stands.
-fn handshake<'o>(offer: &'o Offer, link: &mut Link) -> Result<Admission<'o>, SessionError> {
+fn handshake<'o>(offer: &'o Offer, link: &mut Link, place: &mut Place) -> Result<Admission<'o>, SessionError> {
     let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
-    authenticate(offer, link, deadline)?;
+    authenticate(offer, link, place, deadline)?;
     let join = match link.receive(deadline)? {
         Message::Join(join) => join,
         other => return out_of_place(&other),
@@ -100,7 +101,7 @@ fn handshake<'o>(offer: &'o Offer, link: &mut Link) -> Result<Admission<'o>, Ses
 }
 
 /// Both sides prove that they have the secret, the peer first.
-fn authenticate(offer: &Offer, link: &mut Link, deadline: Instant) -> Result<(), SessionError> {
+fn authenticate(offer: &Offer, link: &mut Link, place: &mut Place, deadline: Instant) -> Result<(), SessionError> {
     let theirs = match link.receive(deadline)? {
         Message::Hello { version: VERSION, nonce } => nonce,
         Message::Hello { version, .. } => {
@@ -119,6 +120,7 @@ fn authenticate(offer: &Offer, link: &mut Link, deadline: Instant) -> Result<(),
     if !offer.secret().check(Side::Replica, &theirs, &ours, &proof) {
         return refused(Refusal::Secret, "the replica has not proved that it has the primary's secret (--secret-file)");
     }
+    place.make_known().or_else(|why: NoPlace| refused(Refusal::Busy, why.to_string()))?;
     link.send(&Message::Accept { proof: offer.secret().prove(Side::Primary, &theirs, &ours) }, deadline)?;
     link.trust();
     Ok(())
