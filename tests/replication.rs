@@ -7,6 +7,9 @@
 //! | joining.rs | replicas that come and go under full write load, and leave nothing behind |
 //! | cuts.rs | control connections that are cut or stall, at every step |
 //! | crowds.rs | strangers that take every place at the replication port |
+//! | elsewhere.rs | peers of other hosts, who must not choose sockets of this one |
+//! | names.rs | name servers that say nothing |
+//! | operators.rs | who may give orders, and over which socket |
 //! | stalls.rs | processes that stand still for a while |
 //! | chain.rs | replicas of replicas |
 //! | chain_retain.rs | writers that wait for a slow replica |
@@ -33,6 +36,8 @@ mod chain_retain;
 mod crowds;
 #[path = "replication/cuts.rs"]
 mod cuts;
+#[path = "replication/elsewhere.rs"]
+mod elsewhere;
 #[path = "replication/follow.rs"]
 mod follow;
 #[path = "replication/forged.rs"]
@@ -43,8 +48,12 @@ mod impostor;
 mod joining;
 #[path = "replication/lies.rs"]
 mod lies;
+#[path = "replication/names.rs"]
+mod names;
 #[path = "replication/node.rs"]
 mod node;
+#[path = "replication/operators.rs"]
+mod operators;
 #[path = "replication/orders.rs"]
 mod orders;
 #[path = "replication/proxy.rs"]

@@ -1,13 +1,17 @@
-//! `remora ctl`: ask a running server, over its clients' port, or order it to change its role.
+//! `remora ctl`: ask a running server, over its clients' port, or order it to change its role, over its control socket.
 //!
-//! The server takes an order and says so; what becomes of it is in `stats replication`, which is asked until it is over.
+//! The server takes an order and says so; what becomes of it is in `stats replication`, which is asked until it is over. A server without a
+//! control socket here is one on another host, or in another network namespace: it is ordered over its clients' port, and says what it takes.
 
 use crate::base::limits::LOAD_WAIT_SECONDS_MAX;
-use crate::load::client::Connection;
+use crate::load::client::{ClientError, Connection};
 use crate::replication::order::Order;
+use crate::server::control;
+use crate::sys::reach;
 use anyhow::{Context, bail};
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The first pause between two looks at an order that is under way, and the longest.
@@ -18,7 +22,7 @@ const LOOK_PAUSE_MAX: Duration = Duration::from_millis(10);
 /// Ask a running server, or order it to change its role.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// The server's port for clients
+    /// Where the server serves its clients: HOST:PORT, or the path of its unix socket, with a slash in it
     #[arg(short, long, default_value = "127.0.0.1:11211", global = true)]
     pub server: String,
     /// What.
@@ -74,13 +78,10 @@ pub struct Wait {
 
 /// Ask, and print the answer.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let addresses = args.server.to_socket_addrs().with_context(|| format!("-s {}", args.server))?;
-    let address: SocketAddr =
-        addresses.into_iter().next().with_context(|| format!("{} has no address", args.server))?;
-    let mut connection = Connection::open(address, Duration::from_secs(LOAD_WAIT_SECONDS_MAX))?;
+    let server = Place::of(&args.server)?;
     let (order, wait) = match &args.what {
         What::Replication { json } => {
-            let rows = connection.stats("replication")?;
+            let rows = server.ask()?.stats("replication")?;
             print!("{}", if *json { serde_json::to_string_pretty(&rows)? + "\n" } else { table(&rows) });
             return Ok(());
         }
@@ -90,8 +91,66 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         What::Detach { wait } => (Order::Detach, wait),
         What::Replicate { primary, wait } => (Order::Replicate { primary: primary.clone() }, wait),
     };
-    println!("{address}: {}", carry_out(&mut connection, &order, Duration::from_secs(wait.wait))?);
+    println!("{}: {}", args.server, carry_out(&mut server.command()?, &order, Duration::from_secs(wait.wait))?);
     Ok(())
+}
+
+/// Where a server serves its clients.
+pub enum Place {
+    /// Addresses that a name stands for.
+    Tcp(Vec<SocketAddr>),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// Looking a name up and connecting take no longer, nor does any answer.
+const WAIT_MAX: Duration = Duration::from_secs(LOAD_WAIT_SECONDS_MAX);
+
+impl Place {
+    /// As `-s` says it.
+    pub fn of(text: &str) -> anyhow::Result<Place> {
+        if text.contains('/') {
+            return Ok(Place::Unix(text.into()));
+        }
+        let until = Instant::now() + WAIT_MAX;
+        Ok(Place::Tcp(reach::resolve(text, until).with_context(|| format!("-s {text}"))?))
+    }
+
+    /// A connection for questions.
+    pub fn ask(&self) -> anyhow::Result<Connection> {
+        let until = Instant::now() + WAIT_MAX;
+        let failed = |address: String, cause| ClientError::Connect { address, cause };
+        match self {
+            Place::Unix(path) => {
+                let connected = socket2::SockAddr::unix(path).and_then(|path| reach::connect_unix(&path, until));
+                let connected = connected.and_then(|stream| Connection::over_unix(stream, WAIT_MAX));
+                Ok(connected.map_err(|cause| failed(path.display().to_string(), cause))?)
+            }
+            Place::Tcp(addresses) => {
+                let connected = reach::connect(addresses, until);
+                let stream = connected.map_err(|(address, cause)| {
+                    failed(address.map_or("the server".into(), |address| address.to_string()), cause)
+                })?;
+                Ok(Connection::over_tcp(stream, WAIT_MAX)?)
+            }
+        }
+    }
+
+    /// A connection for orders: over the control socket, if this host has it.
+    pub fn command(&self) -> anyhow::Result<Connection> {
+        let until = Instant::now() + WAIT_MAX;
+        let found = match self {
+            Place::Unix(path) => control::connect_to(&control::name_of_path(path), until)?,
+            Place::Tcp(addresses) => {
+                let found = addresses.iter().map(|address| control::connect(*address, until).transpose());
+                found.flatten().next().transpose().context("the control socket")?
+            }
+        };
+        match found {
+            Some(stream) => Ok(Connection::over_unix(stream, WAIT_MAX)?),
+            None => self.ask(),
+        }
+    }
 }
 
 /// Give an order and wait until it has been carried out; in words what was done.

@@ -34,6 +34,17 @@ pub use exporter::Exporter;
 
 use super::{Cause, FabricError, Kind};
 
+/// Every exporter's name begins so, and goes on with 16 hexadecimal digits.
+const NAME_PREFIX: &str = "remora-shm-";
+/// Digits behind it.
+const NAME_DIGITS: usize = 16;
+
+/// Whether an exporter could have this name. A peer may not have us connect to any other socket of this host.
+fn is_name(name: &str) -> bool {
+    let digits = name.strip_prefix(NAME_PREFIX).unwrap_or_default().as_bytes();
+    digits.len() == NAME_DIGITS && digits.iter().all(u8::is_ascii_hexdigit)
+}
+
 fn error(cause: Cause, what: impl Into<String>) -> FabricError {
     FabricError::new(Kind::Shm, cause, what)
 }

@@ -11,7 +11,8 @@ use super::push::layout::Layout;
 use super::secret::{Secret, Side, random};
 use super::wire::{Join, Message, VERSION, Welcome};
 use crate::fabric::{self, Channel, ConnectOptions, Invitation, Kind, Token};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use crate::sys::reach;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// What auto tries, in this order.
@@ -57,17 +58,19 @@ pub enum AttachError {
     Random(std::io::Error),
 }
 
-/// Be admitted at `primary` (HOST:PORT).
+/// Be admitted at `primary` (HOST:PORT). Looking its name up and trying its addresses take [`HANDSHAKE_WAIT_MAX`] together, the handshake as long
+/// once more.
 pub fn join(primary: &str, secret: &Secret, identity: &Identity) -> Result<Joined, AttachError> {
-    let resolved = primary.to_socket_addrs().map_err(|error| AttachError::Resolve(primary.into(), error))?;
-    let mut last = AttachError::Resolve(primary.into(), std::io::Error::other("the name has no address"));
-    for address in resolved {
-        match Link::connect(address, HANDSHAKE_WAIT_MAX) {
-            Ok(link) => return handshake(link, address, secret, identity),
-            Err(error) => last = AttachError::Connect(address, error),
-        }
-    }
-    Err(last)
+    let until = Instant::now() + HANDSHAKE_WAIT_MAX;
+    let unknown = |error| AttachError::Resolve(primary.into(), error);
+    let addresses = reach::resolve(primary, until).map_err(unknown)?;
+    let stream = reach::connect(&addresses, until).map_err(|(address, error)| match address {
+        Some(address) => AttachError::Connect(address, error),
+        None => unknown(error),
+    })?;
+    let link = Link::new(stream).map_err(unknown)?;
+    let address = link.peer();
+    handshake(link, address, secret, identity)
 }
 
 fn handshake(mut link: Link, address: SocketAddr, secret: &Secret, identity: &Identity) -> Result<Joined, AttachError> {
@@ -104,7 +107,7 @@ pub fn attach(
     let failed = |error| AttachError::Link(peer, error);
     let mut passed_over = Vec::new();
     for kind in wanted {
-        if let Err(why) = is_usable(*kind, &joined.welcome, options) {
+        if let Err(why) = is_usable(*kind, joined, options) {
             passed_over.push(why);
             continue;
         }
@@ -144,7 +147,7 @@ pub fn attach_pushed(
     let mut passed_over = Vec::new();
     for kind in wanted {
         let usable = if kind.writes() { Ok(()) } else { Err(fabric::cannot_write(*kind).to_string()) };
-        if let Err(why) = usable.and_then(|()| is_usable(*kind, &joined.welcome, options)) {
+        if let Err(why) = usable.and_then(|()| is_usable(*kind, joined, options)) {
             passed_over.push(why);
             continue;
         }
@@ -190,10 +193,14 @@ fn inbox_address(link: &Link, options: &ConnectOptions) -> std::io::Result<Socke
 }
 
 /// Whether both sides have what `kind` needs; else why not.
-fn is_usable(kind: Kind, welcome: &Welcome, options: &ConnectOptions) -> Result<(), String> {
-    if !welcome.fabrics.contains(&kind) {
+fn is_usable(kind: Kind, joined: &Joined, options: &ConnectOptions) -> Result<(), String> {
+    if !joined.welcome.fabrics.contains(&kind) {
         let why = if kind == Kind::Shm { "another host, or not offered" } else { "not offered" };
         return Err(format!("{}: {why}", kind.name()));
+    }
+    // A primary elsewhere must not choose a socket of this host that is connected to.
+    if kind == Kind::Shm && !joined.link.is_of_this_host() {
+        return Err("shm: the primary's connection is not of this host".into());
     }
     fabric::is_possible(kind, options).map_err(|error| error.to_string())
 }

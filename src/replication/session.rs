@@ -11,7 +11,7 @@ use super::secret::{Side, random};
 use super::standing::{DEPTH_MAX, Distance};
 use super::wire::{Join, Message, Refusal, VERSION, Welcome};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
-use crate::fabric::{FabricError, GrantState, Invitation, Kind, Token};
+use crate::fabric::{Exporter, FabricError, GrantState, Invitation, Kind, Token};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -94,7 +94,7 @@ fn handshake<'o>(offer: &'o Offer, link: &mut Link, place: &mut Place) -> Result
     };
     offer.counters.admitted.fetch_add(1, Relaxed);
     log::info!("replica {} ({}) is admitted as session {}", join.name, link.peer(), admission.session());
-    let welcome = welcome(offer, &join);
+    let welcome = welcome(offer, &join, link);
     link.send(&Message::Welcome(welcome), deadline)?;
     attach(offer, link, &admission)?;
     Ok(admission)
@@ -139,8 +139,9 @@ fn place_below(offer: &Offer) -> Result<Distance, SessionError> {
     Ok(distance)
 }
 
-fn welcome(offer: &Offer, join: &Join) -> Welcome {
-    let same_host = join.host == offer.host() && join.host != [0; 16];
+fn welcome(offer: &Offer, join: &Join, link: &Link) -> Welcome {
+    // The boot id alone proves nothing: a peer elsewhere is told this host's, and can say it.
+    let same_host = link.is_of_this_host() && join.host == offer.host() && join.host != [0; 16];
     let fabrics = offer.fabrics().filter(|kind| *kind != Kind::Shm || same_host).collect();
     Welcome {
         geometry: offer.store().geometry(),
@@ -158,9 +159,7 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<(
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
         match next(link, deadline)? {
             Message::Choose(kind) => {
-                let Some(exporter) = offer.exporter(kind) else {
-                    return refused(Refusal::Fabric, format!("{} is not offered here", kind.name()));
-                };
+                let exporter = exporter(offer, kind, link)?;
                 let token = Token(random()?);
                 let grant = exporter.grant(token, offer.regions())?;
                 let invitation = Invitation {
@@ -175,9 +174,7 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<(
             Message::Attached => return Ok(()),
             Message::Invite(invite) => {
                 let kind = invite.fabric;
-                let Some(exporter) = offer.exporter(kind) else {
-                    return refused(Refusal::Fabric, format!("{} is not offered here", kind.name()));
-                };
+                let exporter = exporter(offer, kind, link)?;
                 let rings = (offer.regions(), offer.store().geometry());
                 match Pushing::accept(exporter, invite, link.peer().ip(), rings, offer.silence_max()) {
                     Ok(pushing) => {
@@ -192,6 +189,19 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<(
         }
     }
     refused(Refusal::Protocol, "too many fabrics were tried")
+}
+
+/// The fabric that a peer has named. Shared memory is for peers of this host: one elsewhere would have this process connect to a local socket of
+/// its choice.
+fn exporter<'o>(offer: &'o Offer, kind: Kind, link: &Link) -> Result<&'o dyn Exporter, SessionError> {
+    if kind == Kind::Shm && !link.is_of_this_host() {
+        let words = "shared memory is for replicas whose control connection comes from this host; use verbs or tcp";
+        return refused(Refusal::Fabric, words);
+    }
+    match offer.exporter(kind) {
+        Some(exporter) => Ok(exporter),
+        None => refused(Refusal::Fabric, format!("{} is not offered here", kind.name())),
+    }
 }
 
 fn hold(admission: &Admission<'_>, held: Held) -> Result<(), SessionError> {

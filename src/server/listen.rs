@@ -1,9 +1,10 @@
 //! Binding: for each TCP address one socket per worker (SO_REUSEPORT: the kernel spreads connections over them), and one
-//! unix socket that the workers share.
+//! unix socket that the workers share; and beside each of these a control socket ([`super::control`]).
 //!
 //! SO_REUSEPORT would also let a second server of the same user take half of the connections of a first one, unnoticed.
 //! So the first socket of each address is bound without it, and fails when anyone listens there.
 
+use super::control;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
@@ -57,6 +58,17 @@ pub enum ListenError {
     /// There is something else under the name.
     #[error("{} exists and is no socket; remove it or choose another path with -s", .0.display())]
     UnixNoSocket(PathBuf),
+    /// Something has the control socket's name, or it cannot be made.
+    #[error(
+        "cannot listen on the control socket @{name}, by which `remora ctl` gives orders: {cause}; \
+         `ss -xlp` shows who has the name: end that program, or choose another port or path"
+    )]
+    Control {
+        /// Its abstract name.
+        name: String,
+        /// What the system said.
+        cause: io::Error,
+    },
     /// Anything else about the unix socket.
     #[error("cannot listen on {}: {cause}; check that its directory exists and may be written to", path.display())]
     Unix {
@@ -75,6 +87,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// True where all workers wait on the same socket.
     pub shared: bool,
+    /// A control socket: for the server's own user and root alone.
+    pub is_control: bool,
 }
 
 /// Bound, listening sockets, ready to be served.
@@ -96,7 +110,12 @@ impl Sockets {
             let (address, sockets) = bind_tcp(*wanted, config.backlog, workers)?;
             let name: Arc<str> = format!("tcp:{address}").into();
             for (listeners, socket) in per_worker.iter_mut().zip(sockets) {
-                listeners.push(Listener { socket: Arc::new(socket), name: name.clone(), shared: false });
+                listeners.push(Listener {
+                    socket: Arc::new(socket),
+                    name: name.clone(),
+                    shared: false,
+                    is_control: false,
+                });
             }
             tcp.push(address);
         }
@@ -104,7 +123,17 @@ impl Sockets {
             let socket = Arc::new(bind_unix(path, config.unix_mode, config.backlog)?);
             let name: Arc<str> = format!("unix:{}", path.display()).into();
             for listeners in &mut per_worker {
-                listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared: workers > 1 });
+                let shared = workers > 1;
+                listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared, is_control: false });
+            }
+        }
+        let beside_tcp = tcp.iter().map(|address| control::name_of(&address.to_string()));
+        for name in beside_tcp.chain(config.unix.as_deref().map(control::name_of_path)) {
+            let socket = control::listen(&name).map_err(|cause| ListenError::Control { name: name.clone(), cause })?;
+            let (socket, name) = (Arc::new(socket), Arc::<str>::from(format!("unix:@{name}")));
+            for listeners in &mut per_worker {
+                let shared = workers > 1;
+                listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared, is_control: true });
             }
         }
         Ok(Sockets { tcp, unix: config.unix.clone(), per_worker })

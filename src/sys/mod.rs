@@ -13,6 +13,8 @@ pub mod poll;
 pub mod prefetch;
 pub mod privilege;
 pub mod quiescence;
+#[cfg(not(loom))]
+pub mod reach;
 pub mod receive;
 pub mod send;
 pub mod signals;

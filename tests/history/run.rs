@@ -235,7 +235,7 @@ impl Run {
 
 /// Give an order, and wait until it is carried out.
 pub fn order(node: &Node, order: &str) {
-    let taken = node.client().ask(&format!("replication {order}"));
+    let taken = node.order(order);
     assert_eq!(taken, "OK", "{order}");
     let until = Instant::now() + ORDER_WAIT_MAX;
     loop {

@@ -2,10 +2,9 @@
 
 use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, ACK_MILLISECONDS_MAX, ACK_REPLICAS_MAX};
 use crate::commands::size;
-use crate::engine::{AckPolicy, Engine, Refused};
+use crate::engine::{AckPolicy, Engine, Origin, Refused};
 use crate::fabric::verbs::VerbsOptions;
 use crate::fabric::{self, ConnectOptions, Exporter, FabricError, Kind};
-use crate::replication::SILENCE_SECONDS_DEFAULT;
 use crate::replication::admission::Admitted;
 use crate::replication::attach::{Identity, Joined};
 use crate::replication::board::Board;
@@ -18,6 +17,7 @@ use crate::replication::report::Report;
 use crate::replication::retain::Retain;
 use crate::replication::secret::{Secret, random};
 use crate::replication::standing::Standing;
+use crate::replication::{HEARTBEAT, SILENCE_SECONDS_DEFAULT, SILENCE_SECONDS_MAX, SILENCE_SECONDS_MIN};
 use crate::server::address;
 use crate::store::Store;
 use anyhow::{Context, bail};
@@ -55,7 +55,7 @@ pub struct ReplicationArgs {
     #[arg(long, value_name = "NAME")]
     pub replica_name: Option<String>,
     /// Seconds of silence after which the other side counts as gone
-    #[arg(long, value_name = "SECONDS", default_value_t = SILENCE_SECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = SILENCE_SECONDS_DEFAULT, value_parser = silence)]
     pub replication_timeout: u64,
     /// Have writers wait for replicas that are at most so many bytes behind, rather than overrun them; 0: never. With k, m or g
     #[arg(long, value_name = "BYTES", default_value = "0", value_parser = size::parse)]
@@ -67,8 +67,11 @@ pub struct ReplicationArgs {
     #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=i64::from(ACK_REPLICAS_MAX)))]
     pub ack_replicas: u8,
     /// Milliseconds after which a write that too few replicas hold is answered with an error
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = ACK_MILLISECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=u64::from(ACK_MILLISECONDS_MAX)))]
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = ACK_MILLISECONDS_DEFAULT, value_parser = ack_timeout)]
     pub ack_timeout: u64,
+    /// Take orders (promote, detach, replicate) from every client on this host, proxies and sidecars included, and not from the control socket alone
+    #[arg(long)]
+    pub orders_from_loopback: bool,
     /// RDMA device to use, with its port and GID index if those matter: mlx5_0, mlx5_0:1, mlx5_0:1:3
     #[arg(long, value_name = "NAME[:PORT[:GID]]", value_parser = device)]
     pub device: Option<VerbsOptions>,
@@ -91,6 +94,8 @@ pub struct Plan {
     board: Arc<Board>,
     standing: Arc<Standing>,
     acks: AckPolicy,
+    /// What a client must be to give orders.
+    orders_from: Origin,
 }
 
 /// What runs beside the server; ends when dropped: the node first, for it may write to the store.
@@ -135,6 +140,7 @@ impl Plan {
             board: Arc::default(),
             standing: Arc::new(Standing::new(replica)),
             identity: Identity { replica, name: args.replica_name.clone().unwrap_or_else(host_name) },
+            orders_from: if args.orders_from_loopback { Origin::ThisHost } else { Origin::ControlSocket },
             acks: AckPolicy { replicas: args.ack_replicas, timeout: Duration::from_millis(args.ack_timeout) },
         })
     }
@@ -150,8 +156,13 @@ impl Plan {
     }
 
     /// Rows of `stats settings`.
-    pub fn setting_rows(&self) -> [(&'static str, String); 2] {
-        [("ack_replicas", self.acks.replicas.to_string()), ("ack_timeout", self.acks.timeout.as_millis().to_string())]
+    pub fn setting_rows(&self) -> [(&'static str, String); 3] {
+        let orders_from = if self.orders_from == Origin::ControlSocket { "control_socket" } else { "this_host" };
+        [
+            ("ack_replicas", self.acks.replicas.to_string()),
+            ("ack_timeout", self.acks.timeout.as_millis().to_string()),
+            ("orders_from", orders_from.to_string()),
+        ]
     }
 
     /// Of a replica: be admitted by its primary, which says what store to make.
@@ -201,7 +212,7 @@ impl Plan {
             Node::start(config, joined.map(Admitted::from), store.clone()).context("cannot start replication")?;
         let (telling, taking) = (node.node().clone(), node.node().clone());
         engine.set_replication_rows(Box::new(move |emit| telling.rows(emit)));
-        engine.set_order_taker(Box::new(move |words| take_order(&taking, words)));
+        engine.set_order_taker(self.orders_from, Box::new(move |words| take_order(&taking, words)));
         Ok(Replicating { node, offer })
     }
 
@@ -303,6 +314,28 @@ fn mode(text: &str) -> Result<Mode, String> {
     known.ok_or_else(|| format!("\"{text}\" is no mode; there are pull and push"))
 }
 
+fn silence(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (SILENCE_SECONDS_MIN..=SILENCE_SECONDS_MAX).contains(seconds));
+    seconds.ok_or_else(|| {
+        format!(
+            "\"{text}\" is no time after which the other side can count as gone: it says something every {} s, and one of these may be \
+             late; write {SILENCE_SECONDS_MIN} to {SILENCE_SECONDS_MAX} seconds",
+            HEARTBEAT.as_secs()
+        )
+    })
+}
+
+fn ack_timeout(text: &str) -> Result<u64, String> {
+    let milliseconds =
+        text.parse().ok().filter(|milliseconds| (1..=ACK_MILLISECONDS_MAX.into()).contains(milliseconds));
+    milliseconds.ok_or_else(|| {
+        format!(
+            "\"{text}\" is no time in which a replica can tell that it holds a write, and no client waits without end; write 1 to \
+             {ACK_MILLISECONDS_MAX} milliseconds, or --ack-replicas 0 to wait for none"
+        )
+    })
+}
+
 fn device(text: &str) -> Result<VerbsOptions, String> {
     let wrong = || format!("\"{text}\" is no device; write NAME, NAME:PORT or NAME:PORT:GID, for example mlx5_0:1:3");
     let mut parts = text.split(':');
@@ -328,6 +361,20 @@ mod tests {
         for wrong in ["", ":1", "a:b", "a:1:2:3", "a:300"] {
             assert!(device(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn times_that_make_no_sense_are_refused_with_those_that_do() {
+        for wrong in ["0", "1", "2", "3601", "-3", "10s"] {
+            let error = silence(wrong).unwrap_err();
+            assert!(error.contains("write 3 to 3600 seconds"), "{wrong}: {error}");
+        }
+        assert_eq!((silence("3"), silence("3600")), (Ok(3), Ok(3600)));
+        for wrong in ["0", "60001", "-1", "1s"] {
+            let error = ack_timeout(wrong).unwrap_err();
+            assert!(error.contains("write 1 to 60000 milliseconds"), "{wrong}: {error}");
+        }
+        assert_eq!((ack_timeout("1"), ack_timeout("60000")), (Ok(1), Ok(60_000)));
     }
 
     #[test]

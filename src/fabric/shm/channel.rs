@@ -1,18 +1,18 @@
 //! The replica's end of shared memory. A READ is carried out when it is submitted; [`Channel::poll`] gives back what is done.
 
-use super::error;
 use super::handover::{self, STATUS_UNKNOWN, STATUS_WELCOME};
+use super::{error, is_name};
 use crate::fabric::{
     CONNECT_WAIT_MAX, Cause, Channel, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing, READ_BYTES_MAX,
     Read, Regions, WRITE_BYTES_MAX, WRITE_DEPTH_MAX, Write,
 };
 use crate::sys::foreign::{Mapped, SharedWords, copy};
+use crate::sys::reach::{connect_unix, share};
 use crate::sys::receive::receive;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::SockAddr;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -27,8 +27,12 @@ pub fn connect(invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError>
         io::ErrorKind::InvalidData => super::error(Cause::Protocol, format!("{doing}: {error}")),
         _ => FabricError::from_io(Kind::Shm, doing, &error),
     };
+    if !is_name(&invitation.address) {
+        let what = format!("\"{}\" is no name that Remora gives to a socket", invitation.address.escape_debug());
+        return Err(error(Cause::Protocol, what));
+    }
     let until = Instant::now() + CONNECT_WAIT_MAX;
-    let socket = greet(invitation).map_err(|error| {
+    let socket = greet(invitation, until).map_err(|error| {
         let doing =
             format!("connecting to {} of this host (another host, or another network namespace?)", invitation.address);
         failed(&doing, error)
@@ -60,12 +64,9 @@ pub fn connect(invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError>
     Ok(Box::new(channel))
 }
 
-fn greet(invitation: &Invitation) -> io::Result<UnixStream> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Of unix sockets this bounds connecting, too.
-    socket.set_write_timeout(Some(CONNECT_WAIT_MAX))?;
-    socket.connect(&SockAddr::unix(format!("\0{}", invitation.address))?)?;
-    let mut socket = UnixStream::from(OwnedFd::from(socket));
+fn greet(invitation: &Invitation, until: Instant) -> io::Result<UnixStream> {
+    let mut socket = connect_unix(&SockAddr::unix(format!("\0{}", invitation.address))?, until)?;
+    socket.set_write_timeout(Some(share(until, 1)))?;
     socket.write_all(&invitation.token.0)?;
     Ok(socket)
 }

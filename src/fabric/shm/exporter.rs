@@ -1,8 +1,8 @@
 //! The primary's end of shared memory: an abstract unix socket of a random name, at which a peer that shows a waiting grant's token is
 //! handed the regions. Once connected, the socket carries nothing more: its end is how each side learns of the other's.
 
-use super::error;
 use super::handover::{self, DESCRIPTORS_MAX, STATUS_UNKNOWN, STATUS_WELCOME};
+use super::{NAME_DIGITS, NAME_PREFIX, error};
 use crate::fabric::door::{Door, Entrance};
 use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, Waiting, descriptors, nobody_came};
 use crate::fabric::{
@@ -46,7 +46,7 @@ fn bind() -> io::Result<(String, UnixListener)> {
     loop {
         tries += 1;
         // Not a secret, only free: the token admits.
-        let name = format!("remora-{:016x}", fastrand::u64(..));
+        let name = format!("{NAME_PREFIX}{:0NAME_DIGITS$x}", fastrand::u64(..));
         match UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?) {
             Ok(listener) => {
                 listener.set_nonblocking(true)?;
