@@ -192,7 +192,7 @@ impl Run {
     pub fn stop_for_a_while(&mut self, node: impl Fn(&Run) -> &Node) {
         node(self).server.signal("STOP");
         if self.random.u8(0..4) == 0 {
-            self.pass(1100..1700);
+            self.pass(3100..3700);
         } else {
             self.pass(20..300);
         }
