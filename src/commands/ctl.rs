@@ -41,10 +41,10 @@ pub enum What {
     },
     /// Make this replica the primary: it follows nobody any more, begins an epoch of its own, and takes writes
     Promote {
-        /// First bring over what this replica has and the one that is promoted lacks: its replication port; repeat it for more
+        /// Replication port of a replica from which the one that is promoted first brings over what it lacks; repeat it for more
         #[arg(long, value_name = "HOST:PORT")]
         gather: Vec<String>,
-        /// Even if some shards have nothing yet, or not all: what others have of them is lost
+        /// Promote even if some shards have nothing yet, or not all: what other replicas have of them is lost
         #[arg(long)]
         incomplete: bool,
         /// How it is waited for.
@@ -197,7 +197,7 @@ const COLUMNS: [(&str, &str); 9] = [
     ("seconds", "seconds"),
 ];
 
-/// What is no replica's, one row a line; then the replicas as a table.
+/// The rows of the server itself, one a line; then the replicas as a table.
 fn table(rows: &BTreeMap<String, String>) -> String {
     let is_own =
         |name: &str| !name.strip_prefix("replica_").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));

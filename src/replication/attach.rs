@@ -1,7 +1,7 @@
 //! The replica's side of the handshake: prove, be welcomed, choose a fabric, connect.
 //!
-//! Which fabric: shared memory on the same host, else verbs where both have a device, else TCP; what cannot be connected is passed over, with
-//! its reason. What was chosen, and why, is said.
+//! Which fabric: shared memory on the same host, else verbs if both hosts have a device, else TCP. A fabric that cannot be connected is passed
+//! over. The reasons are kept, and are shown together with the choice.
 
 use super::HANDSHAKE_WAIT_MAX;
 use super::host_id;
@@ -15,15 +15,15 @@ use crate::sys::reach;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// What auto tries, in this order.
+/// The fabrics that `--fabric auto` tries, in this order.
 pub const PREFERENCE: [Kind; 3] = [Kind::Shm, Kind::Verbs, Kind::Tcp];
 
 /// Who the replica is.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// Random, the same for the life of the process.
+    /// A random number that stays the same for the life of the process.
     pub replica: [u8; 16],
-    /// For people.
+    /// Its name, for people.
     pub name: String,
 }
 
@@ -38,7 +38,7 @@ pub struct Joined {
 /// Why a primary could not be joined.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    /// Its name means nothing.
+    /// Its name cannot be resolved.
     #[error("{0}: {1}")]
     Resolve(String, std::io::Error),
     /// It does not answer.
@@ -47,7 +47,7 @@ pub enum AttachError {
     /// The handshake went wrong.
     #[error("{0}: {1}")]
     Link(SocketAddr, LinkError),
-    /// It has not proved itself.
+    /// It has not proved that it has the secret.
     #[error("{0} has not proved that it has the secret: it is not the primary, or its --secret-file is another one")]
     Impostor(SocketAddr),
     /// No fabric could be used; each with its reason.
@@ -97,7 +97,7 @@ fn handshake(mut link: Link, address: SocketAddr, secret: &Secret, identity: &Id
     }
 }
 
-/// Connect by the first fabric of `wanted` that works; also says in words why that one.
+/// Connect over the first fabric of `wanted` that works. Also returns, in words, why it is that one.
 pub fn attach(
     joined: &mut Joined,
     wanted: &[Kind],
@@ -135,7 +135,7 @@ pub fn attach(
     Err(AttachError::NoFabric(passed_over.join("; ")))
 }
 
-/// The same where the primary is to push: it connects to an inbox of this replica's, and where nothing moves it pauses for at most `pause_max`.
+/// The same if the primary is to push: it connects to an inbox of this replica's. While nothing moves it pauses for at most `pause_max`.
 pub fn attach_pushed(
     joined: &mut Joined,
     wanted: &[Kind],
@@ -164,7 +164,7 @@ pub fn attach_pushed(
             }
         };
         invite.pause_microseconds = u32::try_from(pause_max.as_micros()).unwrap_or(u32::MAX);
-        // As long as it takes the primary to connect, and to say that it cannot.
+        // The time that the primary may take to try to connect, and then to decline.
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
         joined.link.send(&Message::Invite(invite), deadline).map_err(failed)?;
         let answer = loop {
@@ -182,7 +182,7 @@ pub fn attach_pushed(
     Err(AttachError::NoFabric(passed_over.join("; ")))
 }
 
-/// Where an inbox listens: where the primary sees this host; all of a device's addresses if one is named.
+/// Where an inbox listens: at the address by which the primary reaches this host, or at all addresses if a device is named.
 fn inbox_address(link: &Link, options: &ConnectOptions) -> std::io::Result<SocketAddr> {
     let local = link.local()?.ip();
     Ok(match options.verbs.device {
@@ -192,7 +192,7 @@ fn inbox_address(link: &Link, options: &ConnectOptions) -> std::io::Result<Socke
     })
 }
 
-/// Whether both sides have what `kind` needs; else why not.
+/// Ok if both sides have what `kind` needs; otherwise the reason.
 fn is_usable(kind: Kind, joined: &Joined, options: &ConnectOptions) -> Result<(), String> {
     if !joined.welcome.fabrics.contains(&kind) {
         let why = if kind == Kind::Shm { "another host, or not offered" } else { "not offered" };
@@ -210,7 +210,7 @@ fn chosen(kind: Kind, passed_over: &[String]) -> String {
     format!("{} ({why})", kind.name())
 }
 
-/// An exporter that listens on all addresses is reached where the control connection goes.
+/// If an exporter listens on all addresses, put the address of the control connection into its invitation.
 pub(super) fn name_host(invitation: &mut Invitation, host: IpAddr) {
     if let Ok(mut address) = invitation.address.parse::<SocketAddr>()
         && address.ip().is_unspecified()
@@ -220,7 +220,7 @@ pub(super) fn name_host(invitation: &mut Invitation, host: IpAddr) {
     }
 }
 
-/// The regions must be those that the geometry means: what is read later is held against nothing else.
+/// Check that the regions are those of the geometry. Later READs rely on that and check nothing more.
 fn check_regions(invitation: &Invitation, welcome: &Welcome) -> Result<(), &'static str> {
     let geometry = &welcome.geometry;
     let slabs = geometry.ring_bytes.div_ceil(geometry.slab_bytes.max(1));

@@ -1,4 +1,4 @@
-//! The primary's side: the replication port, the fabrics that are offered, and who has been admitted.
+//! The primary's side: the replication port, the fabrics on offer, and the replicas that have been admitted.
 
 use super::ack::{Summary, applied};
 use super::board::Board;
@@ -28,30 +28,30 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct OfferConfig {
     /// Where replicas connect.
     pub listen: SocketAddr,
-    /// What they must have.
+    /// The secret that replicas must have.
     pub secret: Secret,
     /// The fabrics, in the order of preference; at least one.
     pub exporters: Vec<Box<dyn Exporter>>,
     /// Where clients write, 0 for nowhere over TCP.
     pub client_port: u16,
-    /// Silence after which a replica counts as gone.
+    /// How long a replica may be silent before it counts as gone.
     pub silence_max: Duration,
     /// Where the replicas' ack slots are put up.
     pub board: Arc<Board>,
-    /// Where this process stands, which is told to them.
+    /// Where this process stands in its chain, which replicas are told.
     pub standing: Arc<Standing>,
 }
 
 /// Why a primary cannot offer replication.
 #[derive(Debug, thiserror::Error)]
 pub enum OfferError {
-    /// Beyond loopback everybody could read everything.
+    /// The address is beyond loopback, and without a secret everybody there could read everything.
     #[error("replicas at {0} are beyond this host, so they must have a secret: give --secret-file")]
     NoSecret(SocketAddr),
-    /// The address is not to be had.
+    /// The address cannot be bound.
     #[error("cannot listen for replicas at {0}: {1}")]
     Listen(SocketAddr, io::Error),
-    /// No thread.
+    /// The system gives no thread.
     #[error("cannot start the replication thread: {0}; raise `ulimit -u`")]
     Thread(io::Error),
 }
@@ -77,21 +77,21 @@ struct Slot {
     address: SocketAddr,
     since: Instant,
     held: Option<Held>,
-    /// When its rate was last looked at, and what it had pulled by then.
+    /// For the rate: the time of the last look, and the bytes that it had pulled by then.
     rate: (Instant, u64),
 }
 
 /// The data channel of an admitted replica.
 pub(super) struct Held {
-    /// By which fabric.
+    /// Its fabric.
     pub kind: Kind,
-    /// Its end here.
+    /// This end of the channel.
     pub grant: Box<dyn Grant>,
-    /// Where data is pushed: ring bytes that were written, as they are counted on.
+    /// If data is pushed: a live count of the ring bytes that were written.
     pub pushed_bytes: Option<Arc<AtomicU64>>,
 }
 
-/// A session's place among the replicas; leaving is dropping it, the channel first.
+/// A session's place among the replicas. Dropping it gives the place back, and ends the channel first.
 pub struct Admission<'o> {
     offer: &'o Offer,
     session: u64,
@@ -133,7 +133,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.offer.ending.store(true, Relaxed);
-        // Channels first: no peer reads while the process goes down.
+        // End the channels first, so that no peer reads while the process ends.
         let mut slots = self.offer.slots();
         slots.iter().for_each(|slot| self.offer.config.board.take_down(slot.session));
         let held: Vec<_> = slots.iter_mut().map(|slot| slot.held.take()).collect();
@@ -290,7 +290,7 @@ impl Offer {
         log::warn!("replication port: {peer}: {error}");
     }
 
-    /// A place for a replica; None when all are taken. Another session of the same replica loses its place, and its channel with it, first.
+    /// A place for a replica; None if all are taken. An older session of the same replica loses its place and its channel first.
     pub(super) fn admit(&self, address: SocketAddr, join: &Join) -> Option<Admission<'_>> {
         let replaced = self.take_slot(|slot| slot.join.replica == join.replica);
         drop(replaced);
@@ -304,12 +304,12 @@ impl Offer {
         Some(Admission { offer: self, session })
     }
 
-    /// End all sessions of now; who comes back is told of the store as it is then. The channels end when what this returns is dropped.
+    /// End all sessions of now. A replica that comes back is told of the store as it is then. The channels end when the caller drops the result.
     pub(super) fn end_sessions(&self) -> impl Sized + use<> {
         std::iter::from_fn(|| self.take_slot(|_| true)).collect::<Vec<_>>()
     }
 
-    /// Take a place away. To be dropped by the caller, outside of the lock: ending a channel may take a while, and `stats` takes the lock.
+    /// Take a place away. The caller drops it without holding the lock: ending a channel may take a while, and `stats` takes the lock.
     fn take_slot(&self, is_it: impl Fn(&Slot) -> bool) -> Option<Slot> {
         let mut slots = self.slots();
         let slot = slots.iter().position(is_it).map(|at| slots.remove(at))?;
@@ -402,7 +402,7 @@ impl Admission<'_> {
         self.session
     }
 
-    /// Keep a data channel in this place, instead of the one before, which is ended first. False if the place is lost.
+    /// Put a data channel into this place. The channel that was there is ended first. False if the place is lost.
     pub(super) fn hold(&self, held: Held) -> bool {
         let of_this = |slot: &&mut Slot| slot.session == self.session;
         let before = self.offer.slots().iter_mut().find(of_this).and_then(|slot| slot.held.take());
@@ -417,7 +417,7 @@ impl Admission<'_> {
         }
     }
 
-    /// How the channel is; None if the place is lost.
+    /// The channel's state; None if the place is lost.
     pub(super) fn state(&self) -> Result<Option<GrantState>, FabricError> {
         let mut slots = self.offer.slots();
         let Some(slot) = slots.iter_mut().find(|slot| slot.session == self.session) else {

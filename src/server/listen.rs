@@ -5,14 +5,18 @@
 //! So the first socket of each address is bound without it, and fails when anyone listens there.
 
 use super::control;
+use crate::sys::reach::connect_unix;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest look whether a server answers at a unix socket that is there already.
+const LOOK_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Where to listen.
 #[derive(Debug, Clone, Default)]
@@ -205,8 +209,11 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
     if !found.file_type().is_socket() {
         return Err(ListenError::UnixNoSocket(path.to_path_buf()));
     }
-    match UnixStream::connect(path) {
+    let address = SockAddr::unix(path).map_err(failed)?;
+    match connect_unix(&address, Instant::now() + LOOK_WAIT_MAX) {
         Ok(_) => Err(ListenError::UnixInUse(path.to_path_buf())),
+        // A server whose backlog is full keeps who connects waiting.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(ListenError::UnixInUse(path.to_path_buf())),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(failed),
         Err(error) => Err(failed(error)),
     }
@@ -260,6 +267,18 @@ mod tests {
         std::fs::write(&path, "precious").unwrap();
         assert!(matches!(Sockets::bind(&config, 1).map(|_| ()).unwrap_err(), ListenError::UnixNoSocket(_)));
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_live_server_that_takes_nobody_is_in_use_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let full = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        full.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        full.listen(0).unwrap();
+        let _waiting = connect_unix(&SockAddr::unix(&path).unwrap(), Instant::now() + LOOK_WAIT_MAX).unwrap();
+        assert!(matches!(remove_stale(&path), Err(ListenError::UnixInUse(_))));
+        assert!(path.exists());
     }
 
     #[test]

@@ -98,7 +98,7 @@ pub struct Plan {
     orders_from: Origin,
 }
 
-/// What runs beside the server; ends when dropped: the node first, for it may write to the store.
+/// What runs beside the server. Dropping it ends the node first, because the node may write to the store.
 pub struct Replicating {
     node: RunningNode,
     offer: Option<Running>,
@@ -232,7 +232,7 @@ impl Plan {
         Ok(Offer::start(store.clone(), config)?)
     }
 
-    /// With auto, what this host has; else what was named, or an error.
+    /// With auto, the fabrics that this host has; otherwise those that were named, or an error.
     fn exporters(&self, listen: SocketAddr) -> anyhow::Result<Vec<Box<dyn Exporter>>> {
         let data = SocketAddr::new(listen.ip(), self.data_port);
         let Some(named) = &self.fabrics else {
@@ -262,7 +262,7 @@ impl Replicating {
     }
 }
 
-/// The engine, as the node knows it. Weak, for the engine has the node as well.
+/// The engine, as the node sees it. The reference is weak, because the engine refers to the node as well.
 struct ClientsOf(Weak<Engine>);
 
 impl Clients for ClientsOf {
