@@ -1,7 +1,7 @@
 //! From a name to a connection, within a bound; and whether the other end of one is on this host.
 //!
 //! The C library looks a name up for as long as its configuration says, minutes where name servers are silent, and cannot be interrupted. So it
-//! does that on threads of their own, "resolve", at most [`LOOKUPS_MAX`] at a time, and whoever asks waits for one until a deadline. A lookup
+//! does that on threads of their own, "resolve", at most `LOOKUPS_MAX` at a time, and whoever asks waits for one until a deadline. A lookup
 //! that nobody waits for any more goes on; whoever asks for the same name meanwhile waits for that one, instead of starting another.
 
 use socket2::{Domain, SockAddr, Socket, Type};

@@ -29,6 +29,9 @@ use std::time::Duration;
 /// How long a replica that starts looks for its primary.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Least of `--replica-retain` but 0. Who writes less has most likely left out the unit.
+const RETAIN_BYTES_MIN: usize = 64 << 10;
+
 /// Replication.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Replication")]
@@ -58,7 +61,7 @@ pub struct ReplicationArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = SILENCE_SECONDS_DEFAULT, value_parser = silence)]
     pub replication_timeout: u64,
     /// Have writers wait for replicas that are at most so many bytes behind, rather than overrun them; 0: never. With k, m or g
-    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = size::parse)]
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = retain)]
     pub replica_retain: usize,
     /// Port of the data channels over verbs and TCP; 0 for one of the kernel's choice
     #[arg(long, value_name = "PORT", default_value_t = 0)]
@@ -325,6 +328,17 @@ fn silence(text: &str) -> Result<u64, String> {
     })
 }
 
+fn retain(text: &str) -> Result<usize, String> {
+    let bytes = size::parse(text)?;
+    if (1..RETAIN_BYTES_MIN).contains(&bytes) {
+        return Err(format!(
+            "{bytes} bytes are less than any replica is behind now and then, so none would be waited for; write {}k or more, or 0",
+            RETAIN_BYTES_MIN >> 10
+        ));
+    }
+    Ok(bytes)
+}
+
 fn ack_timeout(text: &str) -> Result<u64, String> {
     let milliseconds =
         text.parse().ok().filter(|milliseconds| (1..=ACK_MILLISECONDS_MAX.into()).contains(milliseconds));
@@ -374,6 +388,8 @@ mod tests {
             let error = ack_timeout(wrong).unwrap_err();
             assert!(error.contains("write 1 to 60000 milliseconds"), "{wrong}: {error}");
         }
+        assert!(retain("64").unwrap_err().contains("write 64k or more, or 0"));
+        assert_eq!((retain("0"), retain("64k"), retain("2g")), (Ok(0), Ok(64 << 10), Ok(2 << 30)));
         assert_eq!((ack_timeout("1"), ack_timeout("60000")), (Ok(1), Ok(60_000)));
     }
 
