@@ -1,17 +1,21 @@
 //! `remora ctl` asks a running server, at its port for clients, about replication, or orders it to
-//! change its role.
+//! change its role, over its control socket.
 //!
 //! The server answers an order at once and carries it out afterwards. `stats replication` says what
-//! has become of it, so that is asked again and again until the order is done or has failed.
+//! has become of it, so that is asked again and again until the order is done or has failed. Where
+//! this host (or network namespace) has no control socket of the server, the order goes to its port
+//! for clients, and the server says whether it takes it.
 
 use super::output::{print, say};
 use crate::base::limits::LOAD_WAIT_SECONDS_MAX;
-use crate::load::client::Connection;
+use crate::load::client::{ClientError, Connection};
 use crate::replication::order::Order;
-use crate::server::address;
+use crate::server::{address, control};
+use crate::sys::reach;
 use anyhow::{Context, bail, ensure};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The first pause between two looks at an order that is under way, and the longest.
@@ -22,7 +26,7 @@ const LOOK_PAUSE_MAX: Duration = Duration::from_millis(10);
 /// Ask a running server, or order it to change its role.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// The server's port for clients
+    /// Where the server serves its clients: HOST:PORT, or the path of its unix socket, with a slash in it
     #[arg(short, long, default_value = "127.0.0.1:11211", global = true)]
     pub server: String,
     /// What.
@@ -89,9 +93,10 @@ const PORT_DEFAULT: u16 = 11211;
 
 /// Ask, and print the answer.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    let server = Place::of(&args.server)?;
     let (order, wait) = match &args.what {
         What::Replication { json } => {
-            let rows = connect(&args.server)?.1.stats("replication")?;
+            let rows = server.ask()?.stats("replication")?;
             let text = if *json { serde_json::to_string_pretty(&rows)? + "\n" } else { table(&rows) };
             return Ok(print(format_args!("{text}"))?);
         }
@@ -104,23 +109,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     };
     check(&order)?;
-    let (address, mut connection) = connect(&args.server)?;
-    let outcome = carry_out(&mut connection, &order, Duration::from_secs(wait.wait))?;
-    Ok(say!("{address}: {outcome}")?)
-}
-
-/// The first address of `server` that answers: a name may have several, of which the server listens
-/// on one.
-fn connect(server: &str) -> anyhow::Result<(SocketAddr, Connection)> {
-    let addresses = address::resolve(server, Some(PORT_DEFAULT)).context("-s")?;
-    let mut failed = None;
-    for address in addresses {
-        match Connection::open(address, Duration::from_secs(LOAD_WAIT_SECONDS_MAX)) {
-            Ok(connection) => return Ok((address, connection)),
-            Err(error) => failed = failed.or(Some(error)),
-        }
-    }
-    Err(failed.map_or_else(|| anyhow::anyhow!("-s {server}: no address"), anyhow::Error::from))
+    let outcome = carry_out(&mut server.command()?, &order, Duration::from_secs(wait.wait))?;
+    Ok(say!("{}: {outcome}", args.server)?)
 }
 
 /// An order goes to the server as one line of words, so no address may be more than one word.
@@ -128,6 +118,63 @@ fn check(order: &Order) -> anyhow::Result<()> {
     let read = Order::parse(&order.to_string())?;
     ensure!(read == *order, "{order:?}: an address is one word, HOST:PORT");
     Ok(())
+}
+
+/// Where a server serves its clients.
+pub enum Place {
+    /// Addresses that a name stands for.
+    Tcp(Vec<SocketAddr>),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// Looking a name up and connecting take no longer, nor does any answer.
+const WAIT_MAX: Duration = Duration::from_secs(LOAD_WAIT_SECONDS_MAX);
+
+impl Place {
+    /// As `-s` says it.
+    pub fn of(text: &str) -> anyhow::Result<Place> {
+        if text.contains('/') {
+            return Ok(Place::Unix(text.into()));
+        }
+        Ok(Place::Tcp(address::resolve(text, Some(PORT_DEFAULT)).context("-s")?))
+    }
+
+    /// A connection for questions.
+    pub fn ask(&self) -> anyhow::Result<Connection> {
+        let until = Instant::now() + WAIT_MAX;
+        let failed = |address: String, cause| ClientError::Connect { address, cause };
+        match self {
+            Place::Unix(path) => {
+                let connected = socket2::SockAddr::unix(path).and_then(|path| reach::connect_unix(&path, until));
+                let connected = connected.and_then(|stream| Connection::over_unix(stream, WAIT_MAX));
+                Ok(connected.map_err(|cause| failed(path.display().to_string(), cause))?)
+            }
+            Place::Tcp(addresses) => {
+                let connected = reach::connect(addresses, until);
+                let stream = connected.map_err(|(address, cause)| {
+                    failed(address.map_or("the server".into(), |address| address.to_string()), cause)
+                })?;
+                Ok(Connection::over_tcp(stream, WAIT_MAX)?)
+            }
+        }
+    }
+
+    /// A connection for orders: over the control socket, if this host has it.
+    pub fn command(&self) -> anyhow::Result<Connection> {
+        let until = Instant::now() + WAIT_MAX;
+        let found = match self {
+            Place::Unix(path) => control::connect_to(&control::name_of_path(path), until)?,
+            Place::Tcp(addresses) => {
+                let found = addresses.iter().map(|address| control::connect(*address, until).transpose());
+                found.flatten().next().transpose().context("the control socket")?
+            }
+        };
+        match found {
+            Some(stream) => Ok(Connection::over_unix(stream, WAIT_MAX)?),
+            None => self.ask(),
+        }
+    }
 }
 
 /// Give an order and wait until it has been carried out. Returns the server's words for what it
@@ -237,8 +284,9 @@ mod tests {
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let somebody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = somebody.local_addr().unwrap();
-        assert_eq!(connect(&format!("{nobody},{address}")).unwrap().0, address);
-        let error = connect(&nobody.to_string()).map(|found| found.0).unwrap_err().to_string();
+        let ask = |server: &str| Place::of(server).and_then(|place| place.ask());
+        assert!(ask(&format!("{nobody},{address}")).is_ok());
+        let error = ask(&nobody.to_string()).map(drop).unwrap_err().to_string();
         assert!(error.contains("does the server run"), "{error}");
     }
 }

@@ -76,7 +76,7 @@ mod tests {
     use crate::base::limits::KEY_BYTES_MAX;
     use crate::base::time::UnixSeconds;
     use crate::engine::held::{Holders, Judge};
-    use crate::engine::{Attempt, Client, Context, Host, Output, Settings, WorkerStats};
+    use crate::engine::{Attempt, Client, Context, Host, Origin, Output, Settings, WorkerStats};
     use crate::protocol::{Parsed, parse};
     use crate::store::{Store, StoreConfig};
     use std::sync::Arc;
@@ -84,8 +84,8 @@ mod tests {
     struct Nobody;
 
     impl Client for Nobody {
-        fn is_local(&self) -> bool {
-            false
+        fn origin(&self) -> Origin {
+            Origin::Elsewhere
         }
     }
 

@@ -29,6 +29,7 @@ use crate::protocol::{Exptime, ParseLimits, Rejection, Request, reply};
 use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn};
 use flush::FlushTimer;
 pub use held::AckPolicy;
+use orders::Orders;
 pub use orders::{OrderTaker, Refused};
 pub use output::Output;
 pub use plan::Plan;
@@ -54,7 +55,7 @@ pub struct Engine {
     /// Rows of `stats replication`.
     replication: OnceLock<RowSource>,
     /// Who takes orders to change this server's role.
-    orders: OnceLock<OrderTaker>,
+    orders: OnceLock<Orders>,
 }
 
 /// Calls what it is given for each of its rows: name and value.
@@ -89,8 +90,19 @@ pub struct Context<'w, 't> {
 
 /// What only the server can tell of one client.
 pub trait Client {
-    /// Whether it is on this host. May ask the system: for what is seldom.
-    fn is_local(&self) -> bool;
+    /// Where it comes from. May ask the system: for what is seldom.
+    fn origin(&self) -> Origin;
+}
+
+/// Where a client comes from; the later ones may do whatever the earlier ones may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Another host, as far as is known.
+    Elsewhere,
+    /// This host: loopback or a unix socket. Behind it may be a proxy for clients elsewhere.
+    ThisHost,
+    /// The control socket: the server's own user, or root.
+    ControlSocket,
 }
 
 /// What only the server can tell: a view of its connections for `stats conns`.

@@ -1,7 +1,7 @@
-//! Where peers come in: one thread that accepts connections and reads the greeting of each, and hands both to the fabric.
+//! Where peers come in: one thread accepts connections, reads the greeting of each, and hands both to the fabric.
 //!
-//! Whoever connects is a stranger until its greeting is there, so strangers get little: [`STRANGERS_MAX`] at a time, of which the
-//! oldest makes room for the next, [`GREETING_WAIT_MAX`] each, and the bytes of one greeting of memory.
+//! A connection is a stranger until its whole greeting has arrived. Strangers get little: there are at most [`STRANGERS_MAX`] of them (the
+//! oldest is closed when one more comes), each has [`GREETING_WAIT_MAX`], and each may use the memory of one greeting.
 
 use crate::sys::poll::Waker;
 use crate::sys::receive::receive;
@@ -13,18 +13,18 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Connections whose greeting is not complete. An honest one comes with the connection, so few wait.
+/// Connections whose greeting is not complete. An honest peer sends its greeting at once, so few wait.
 const STRANGERS_MAX: usize = 32;
 /// Longest wait for a greeting.
 const GREETING_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest greeting in bytes.
 pub(super) const GREETING_BYTES_MAX: usize = 32;
-/// How often strangers are looked at for their time, and how long accepting rests after the system had no descriptor left.
+/// How often the thread looks for strangers whose time is over, and how long it stops accepting when the system has no descriptor left.
 const TICK: Duration = Duration::from_millis(100);
-/// Longest sleep with nobody there.
+/// Longest sleep while there are no strangers.
 const SLEEP_MAX: Duration = Duration::from_secs(5);
 
-/// What a fabric does at the door.
+/// What a fabric provides: its listener, and what happens to a peer that has greeted.
 pub(super) trait Entrance: Send + 'static {
     /// A connection.
     type Socket: AsFd + Send;
@@ -34,7 +34,7 @@ pub(super) trait Entrance: Send + 'static {
     fn listener(&self) -> BorrowedFd<'_>;
     /// Take one connection.
     fn accept(&self) -> io::Result<Self::Socket>;
-    /// What to do with one that has greeted. Must not block.
+    /// Take over a connection whose greeting is complete. Must not block.
     fn admit(&self, socket: Self::Socket, greeting: &[u8]);
 }
 
@@ -92,7 +92,7 @@ impl<E: Entrance> Porter<E> {
     fn turn(&mut self) {
         let ready = self.wait();
         self.resting = false;
-        // From behind, because some are taken out.
+        // From the last to the first, because `listen_to` removes entries.
         for at in (0..self.strangers.len()).rev().filter(|at| ready[2 + at]) {
             self.listen_to(at);
         }
@@ -103,7 +103,7 @@ impl<E: Entrance> Porter<E> {
         }
     }
 
-    /// Which are ready: the waker, the listener, each stranger. Spurious ones do no harm: nothing that follows blocks.
+    /// Which descriptors are ready: the waker, the listener, each stranger. One that is reported wrongly does no harm: nothing that follows blocks.
     fn wait(&self) -> Vec<bool> {
         let listening = if self.resting { PollFlags::empty() } else { PollFlags::IN };
         let strangers = self.strangers.iter().map(|stranger| PollFd::new(&stranger.socket, PollFlags::IN));
@@ -113,11 +113,11 @@ impl<E: Entrance> Porter<E> {
         let busy = self.resting || !self.strangers.is_empty();
         let wait = if busy { TICK } else { SLEEP_MAX };
         let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
-        let _ = poll(&mut waited, Some(&timeout)); // interrupted, or short of memory: nobody is ready
+        let _ = poll(&mut waited, Some(&timeout)); // interrupted, or out of memory: then nothing is ready
         waited.iter().map(|one| !one.revents().is_empty()).collect()
     }
 
-    /// One at a time: who is left is reported again.
+    /// Accept one connection. The poll reports the listener again if more are waiting.
     fn accept(&mut self) {
         match self.entrance.accept() {
             Ok(socket) => {

@@ -1,5 +1,5 @@
-//! Where a READ puts its bytes. A landing is moved into the fabric and comes back with the completion: while a READ is under way nobody
-//! else has it, so nobody can look at bytes that still change.
+//! Where a READ puts its bytes. A landing is moved into the fabric and comes back with the completion. While the READ is under way the
+//! fabric owns it, so no other code can look at bytes that still change.
 //!
 //! ```compile_fail,E0382
 //! # use remora::fabric::{Channel, Landing, Read};
@@ -26,7 +26,7 @@ use std::io;
 
 /// See the module.
 pub struct Landing {
-    /// What the fabric did to make it a target (a memory registration); ended before the memory goes.
+    /// The fabric's registration of the memory, if it needs one. It is dropped before the memory is freed.
     registration: Option<Box<dyn Any + Send>>,
     memory: Reservation,
 }
@@ -38,7 +38,7 @@ impl Landing {
         Ok(Landing { registration: None, memory: Reservation::new(bytes)? })
     }
 
-    /// Keep what `register` makes of the memory for as long as the landing lives.
+    /// Register the memory, and keep the registration for as long as the landing lives.
     pub(super) fn register<T: Any + Send, E>(
         &mut self,
         register: impl FnOnce(&[AtomicU64]) -> Result<T, E>,

@@ -1,32 +1,32 @@
 //! Reading another process's memory, one-sided: the primary offers regions, a replica READs them, and the primary's threads take no
-//! part. What the bytes mean is the business of the layers above.
+//! part. The layers above know what the bytes mean; this one does not.
 //!
 //! | file | what it is |
 //! | --- | --- |
 //! | [`landing`] | where a READ puts its bytes: owned memory, moved into the fabric and back |
 //! | [`error`] | how a channel fails, with its cause |
-//! | [`open`] | the one place that knows them all: listen, connect |
+//! | `open` | the one place that knows them all: listen, connect |
 //! | [`verbs`] | RDMA: reliable-connected queue pairs by RDMA CM, over `native/` |
 //! | [`shm`] | one host: the primary's slabs are mapped read-only, a READ is a copy |
 //! | [`tcp`] | any network: a thread of the primary's answers READs |
 //! | [`sim`] | in one process, by seed: delay, reorder, tear, drop, cut. For tests |
 //! | `door`, `waiting` | what shm and tcp share: strangers that connect, and grants that wait for them |
 //!
-//! Two ends. A primary has an [`Exporter`] for each fabric that it offers; a replica that has proved itself is given a [`Grant`]: a token,
-//! a descriptor of each region, and an ack slot. The replica [`connect`]s with what it was given and has a [`Channel`]. Dropping the grant ends
-//! the channel first and everything else after it; dropping the channel leaves nothing registered, mapped or under way.
-//! (Where data is pushed, the ends are the other way round: the replica grants, and the primary connects. replication/push.)
+//! A channel has two ends. A primary has an [`Exporter`] for each fabric that it offers, and makes a [`Grant`] for each replica that has proved
+//! itself: a token, a descriptor of each region, and an ack slot. The replica calls [`connect`] with these and gets a [`Channel`]. Dropping the
+//! grant ends the channel first and everything else after it. Dropping the channel leaves nothing registered, mapped or under way.
+//! (Where data is pushed the ends are reversed: the replica makes the grant, and the primary connects. See replication/push.)
 //!
-//! What every fabric keeps, and tests/conformance/fabric.rs holds all four to:
+//! Rules that all four fabrics keep; tests/conformance/fabric.rs checks them:
 //! - READs of one channel are carried out in the order of their submission: one that was submitted later sees no older bytes.
-//! - Each READ that was taken comes back exactly once, with its landing, as a [`Completion`]; after a failure of the channel they come back
-//!   failed, or are gone with the channel when it is dropped.
-//! - A completion without an error has filled its landing's first `bytes` bytes, and nothing writes to them any more.
-//! - A READ or WRITE beyond a region ends the channel with [`error::Cause::Access`]; nothing beyond it was seen or changed. Nor does a WRITE
-//!   change a region that is for reading alone.
+//! - Each READ that was taken comes back exactly once, with its landing, as a [`Completion`]. After a failure of the channel it comes back
+//!   failed, or is dropped with the channel.
+//! - When a READ completes without an error, its landing's first `bytes` bytes are filled, and nothing writes to them any more.
+//! - A READ or WRITE beyond a region ends the channel with [`error::Cause::Access`], and reads or changes nothing beyond it. A WRITE to a
+//!   region that is for reading alone changes nothing either.
 //! - WRITEs ([`Channel::write`]; not over tcp) are carried out in order with READs: once a READ has completed, every WRITE that was submitted
 //!   before it has left its source and has arrived; one that was submitted later arrives later.
-//! - Nothing waits longer than it was told.
+//! - No call waits longer than the caller allows.
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 mod door;
@@ -46,7 +46,7 @@ pub use open::{ConnectOptions, connect, is_possible, listen};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Which fabric; its number stands in the handshake.
+/// Which fabric. The handshake sends its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Kind {
@@ -88,14 +88,14 @@ pub const DEPTH_MAX: usize = 16;
 pub const READ_BYTES_MAX: usize = 4 << 20;
 /// Most bytes of one WRITE: what queue pairs take inline.
 pub const WRITE_BYTES_MAX: usize = 64;
-/// Most WRITEs of one channel that no READ behind them has completed for.
+/// Most WRITEs of one channel behind its last completed READ.
 pub const WRITE_DEPTH_MAX: usize = 16;
 /// Bytes of an ack slot.
 pub const ACK_BYTES: usize = 4096;
 /// Longest wait for a data channel to be connected.
 pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// What admits one data channel, once: random, made for a grant, told over the control connection.
+/// A random number that admits one data channel, once. It is made for a grant, and the peer is told it over the control connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token(pub [u8; 16]);
 
@@ -108,9 +108,9 @@ impl std::fmt::Debug for Token {
 /// A region as its peers name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptor {
-    /// Its first byte, as the fabric counts (verbs: the virtual address at the primary; else 0).
+    /// Address of its first byte (verbs: the virtual address at the primary; other fabrics: 0).
     pub address: u64,
-    /// What gives access (verbs: the rkey; else 0).
+    /// Key that gives access (verbs: the rkey; other fabrics: 0).
     pub key: u64,
     /// Its length.
     pub bytes: u64,
@@ -121,7 +121,7 @@ pub struct Descriptor {
 pub enum Access {
     /// READ it.
     Read,
-    /// READ it and WRITE to it, at any time, whatever it likes.
+    /// READ it, and WRITE anything to it at any time.
     Write,
 }
 
@@ -129,7 +129,7 @@ pub enum Access {
 pub trait Regions: Send + Sync {
     /// How many there are; never changes.
     fn count(&self) -> usize;
-    /// One of them. One that may be written to is made by [`Slab::for_writers`].
+    /// One of them. A region that peers may WRITE to must be made by [`Slab::for_writers`].
     fn slab(&self, number: usize) -> &Slab;
     /// What peers may do with it; never changes.
     fn access(&self, _number: usize) -> Access {
@@ -141,32 +141,32 @@ pub trait Regions: Send + Sync {
 pub trait Exporter: Send + Sync {
     /// Which fabric.
     fn kind(&self) -> Kind;
-    /// Where replicas connect, in the fabric's own words: what [`connect`] is given at the other end. For fabrics with a network
-    /// port it is `ADDR:PORT`, with the unspecified address where it listens on all.
+    /// Where replicas connect: what [`connect`] is given at the other end. For fabrics with a network port it is `ADDR:PORT`, with the
+    /// unspecified address if it listens on all addresses.
     fn address(&self) -> String;
-    /// Offer `regions` to the one peer that will show `token`. It must come within [`CONNECT_WAIT_MAX`].
+    /// Offer `regions` to the one peer that will show `token`. It must connect within [`CONNECT_WAIT_MAX`].
     fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn Grant>, FabricError>;
-    /// The other direction, over the same device: [`connect`] to what a peer's exporter has granted.
+    /// Connect in the other direction, over the same device, to what a peer's exporter has granted.
     fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError>;
 }
 
-/// What one replica was given. Dropping it takes everything back: first the channel is ended, so that the peer can read no more, then
-/// registrations and the ack slot go.
+/// What one replica was given. Dropping it takes everything back: it ends the channel first, so that the peer can read no more, and then
+/// drops registrations and the ack slot.
 pub trait Grant: Send {
     /// The regions, by number; the ack slot is not among them.
     fn descriptors(&self) -> &[Descriptor];
-    /// The ack slot, as the peer's WRITEs have it: [`ACK_BYTES`]. Who keeps it longer than the grant sees what it said last.
+    /// The ack slot, [`ACK_BYTES`] long, to which the peer WRITEs. It may outlive the grant; then it shows the peer's last WRITEs.
     fn ack(&self) -> &Arc<Slab>;
-    /// How the peer names the ack slot.
+    /// The ack slot's descriptor for the peer.
     fn ack_descriptor(&self) -> Descriptor;
-    /// Whether the channel stands; an error once it has ended.
+    /// Whether the channel is connected; an error once it has ended.
     fn state(&mut self) -> Result<GrantState, FabricError>;
 }
 
 /// How far a grant is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GrantState {
-    /// The peer has not come yet.
+    /// The peer has not connected yet.
     Waiting,
     /// The peer is connected.
     Connected,
@@ -182,11 +182,11 @@ pub struct Read {
     pub bytes: usize,
     /// Where to. It is the fabric's until the READ is done.
     pub landing: Landing,
-    /// The caller's own, given back.
+    /// A number of the caller's, which comes back with the completion.
     pub tag: u64,
 }
 
-/// A READ that is done. The landing is the caller's again, whatever the outcome.
+/// A READ that is done. The caller owns the landing again, whatever the outcome.
 pub struct Completion {
     /// The READ's tag.
     pub tag: u64,
@@ -215,31 +215,31 @@ pub struct Write {
 pub trait Channel: Send {
     /// Which fabric.
     fn kind(&self) -> Kind;
-    /// READs that may be under way at a time; at most [`DEPTH_MAX`].
+    /// How many READs may be under way at a time; at most [`DEPTH_MAX`].
     fn depth_max(&self) -> usize;
     /// A new landing of `bytes` bytes (a multiple of 4096) that this channel's READs can fill. Make few and reuse them.
     fn landing(&mut self, bytes: usize) -> Result<Landing, FabricError>;
-    /// Take a batch: all of `reads`, in their order, with one doorbell. More than [`Channel::depth_max`] under way, or a READ longer
-    /// than its landing, is a mistake of the caller's and panics.
+    /// Submit all of `reads`, in their order, with one doorbell. Panics if more than [`Channel::depth_max`] would be under way, or if a READ is
+    /// longer than its landing: these are bugs of the caller.
     fn submit(&mut self, reads: &mut Vec<Read>) -> Result<(), FabricError>;
-    /// Append what is done to `done`; waits up to `wait` if nothing is. Returns how many were appended. An error says that the channel
-    /// is over.
+    /// Append finished READs to `done`, and return how many there were. Waits up to `wait` for the first one. An error means that the channel
+    /// has ended.
     fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration) -> Result<usize, FabricError>;
     /// WRITE up to [`WRITE_BYTES_MAX`] bytes (whole, aligned words) at `offset` of the ack slot. WRITEs arrive in their order. Returns
     /// once the bytes are taken, not once they have arrived; a failure shows in a later call.
     fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError>;
-    /// Have [`Channel::write`] take from `sources` from now on; once, before the first WRITE. The channel keeps them. Others may store to them at
-    /// any time: which of their words a WRITE brings is then as with a READ.
+    /// Set the regions that [`Channel::write`] sends from. Call it once, before the first WRITE; the channel keeps them. Other threads may store to
+    /// them at any time: a WRITE then sends older and newer words mixed, as a READ does.
     fn lend(&mut self, _sources: Arc<dyn Regions>) -> Result<(), FabricError> {
         Err(cannot_write(self.kind()))
     }
-    /// Take a batch: all of `writes`, in their order, with one doorbell. More than [`WRITE_DEPTH_MAX`] behind the last READ that has completed,
-    /// or one from beyond its source, is a mistake of the caller's and panics. Returns once they are taken; a failure may show in a later call.
+    /// Submit all of `writes`, in their order, with one doorbell. Panics if there are more than [`WRITE_DEPTH_MAX`] behind the last completed READ,
+    /// or if one reaches beyond its source: these are bugs of the caller. Returns once they are taken; a failure may show in a later call.
     fn write(&mut self, _writes: &[Write]) -> Result<(), FabricError> {
         Err(cannot_write(self.kind()))
     }
-    /// A replica's layer above tells where it goes on reading, and asks how far READs may go: those of shard `shard`'s log that lie in
-    /// [`from`, the answer). Only a channel whose memory is filled by the peer has a bound, or needs to know (replication/push).
+    /// Tell the channel that reading of shard `shard`'s log goes on at position `from`, and ask how far READs may go: up to the answer. Only a
+    /// channel whose memory the peer fills has a bound (replication/push); for the others the answer is `u64::MAX`.
     fn reach(&mut self, _shard: usize, _from: u64) -> u64 {
         u64::MAX
     }

@@ -3,14 +3,14 @@
 use super::{Cause, Channel, Exporter, FabricError, Invitation, Kind, shm, tcp, verbs};
 use std::net::SocketAddr;
 
-/// What fabrics need to know of this host.
+/// What fabrics need to know about this host.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectOptions {
     /// Which RDMA device.
     pub verbs: verbs::VerbsOptions,
 }
 
-/// Offer memory by `kind`; `address` is where those with a network port listen.
+/// Listen for channels of `kind`. Fabrics with a network port listen at `address`.
 pub fn listen(kind: Kind, address: SocketAddr, options: &ConnectOptions) -> Result<Box<dyn Exporter>, FabricError> {
     match kind {
         Kind::Shm => Ok(Box::new(shm::Exporter::listen()?)),
@@ -20,7 +20,7 @@ pub fn listen(kind: Kind, address: SocketAddr, options: &ConnectOptions) -> Resu
     }
 }
 
-/// Whether this host has what `kind` needs; else why not.
+/// Ok if this host has what `kind` needs; otherwise the reason.
 pub fn is_possible(kind: Kind, _options: &ConnectOptions) -> Result<(), FabricError> {
     match kind {
         Kind::Shm | Kind::Tcp => Ok(()),

@@ -6,12 +6,13 @@
 //! | `exporter` | grants |
 //! | `channel` | READs and WRITEs, and what goes wrong with them |
 //!
-//! There are no threads and no clock. A channel's polls are its time: each carries some operations further. So a test that calls in the same
-//! order sees the same, and what happens between two polls (other shards written, rings wrapped around) is the test's own choice.
+//! There are no threads and no clock. Time passes when a channel is polled: each poll carries some operations further. So a test that makes the
+//! same calls in the same order sees the same results, and it decides itself what happens between two polls (writes to other shards, rings that
+//! wrap around).
 //!
-//! **Order**, as every fabric keeps it: READs are *carried out* strictly one after another, a torn one between its parts included, and only
-//! their completions are late or out of turn. So a READ that was submitted later never sees older bytes, with any faults but corrupt.
-//! Within one READ nothing is ordered, as on a network card: a torn one's parts are carried out in any order.
+//! **Order**, as on every fabric: READs are *carried out* strictly one after another, torn ones included: no other READ comes between the parts of
+//! one. Only their completions may be late or out of turn. So a READ that was submitted later never sees older bytes, whatever the faults,
+//! except `corrupt`. Within one READ nothing is ordered, as on a network card: the parts of a torn one are carried out in any order.
 
 mod channel;
 mod exporter;
@@ -21,10 +22,10 @@ use exporter::{Offer, SimExporter};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Grants of one simulation whose peer has not come.
+/// How many grants of one simulation may wait for their peers.
 const WAITING_MAX: usize = 64;
 
-/// What goes wrong, and how often. Shares are from 0.0 (never) to 1.0 (always) of all READs; the default is that nothing does.
+/// What goes wrong, and how often. Shares are of all READs, from 0.0 (never) to 1.0 (always). By default nothing goes wrong.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Faults {
     /// A READ takes up to so many polls to be carried out, and a WRITE to arrive.
@@ -41,24 +42,24 @@ pub struct Faults {
     pub drop: f64,
     /// This operation, if it is a READ, never completes; counted as for [`Faults::cut_after`].
     pub drop_at: Option<u64>,
-    /// READs, and WRITEs of data, with one bit turned round.
+    /// READs, and WRITEs of data, in which one bit is flipped.
     pub corrupt: f64,
     /// Only READs of regions, and WRITEs from sources, from this number on are changed by [`Faults::corrupt`].
     pub corrupt_from_region: u32,
-    /// READs and WRITEs of data behind which the channel ends.
+    /// READs and WRITEs of data after which the channel ends.
     pub cut: f64,
-    /// The channel ends behind this operation, READs and WRITEs counted from 1; 0 ends it at once.
+    /// The channel ends after this operation, READs and WRITEs counted from 1; 0 ends it at once.
     pub cut_after: Option<u64>,
 }
 
 impl Faults {
-    /// Everything that the layers above must survive unharmed: late, torn, stale and out of turn, but nothing lost or wrong.
+    /// All faults that must not harm the layers above: operations are late, torn, stale and out of turn, but none is lost or wrong.
     pub fn unkind() -> Faults {
         Faults { delay_polls_max: 3, reorder: 0.3, tear: 0.5, stale: 0.3, stale_polls_max: 20, ..Faults::default() }
     }
 }
 
-/// A simulated network. Clones are the same one.
+/// A simulated network. Clones share it.
 #[derive(Clone)]
 pub struct Sim(Arc<Mutex<Shared>>);
 
@@ -71,7 +72,7 @@ struct Shared {
 }
 
 impl Sim {
-    /// One whose every accident follows from `seed`.
+    /// A network in which `seed` decides all that goes wrong.
     pub fn new(seed: u64, faults: Faults) -> Sim {
         let random = fastrand::Rng::with_seed(seed);
         Sim(Arc::new(Mutex::new(Shared { random, faults, now: Duration::ZERO, waiting: Vec::new(), exporters: 0 })))
@@ -104,7 +105,7 @@ impl Sim {
         self.lock().faults = faults;
     }
 
-    /// Let time pass, by which tokens expire.
+    /// Let time pass: tokens expire by it.
     pub fn pass(&self, time: Duration) {
         self.lock().now += time;
     }

@@ -11,7 +11,8 @@
 //! | `watch` | a device's own events: a queue pair or the device has failed |
 //! | `errors` | refusals and completions in words, with what helps |
 //!
-//! The order in which things go: a queue pair first, then registrations, then the protection domain. Each holds what it was made of.
+//! Things are destroyed in this order: the queue pair, then registrations, then the protection domain. Each holds a reference to what it was
+//! made from.
 
 mod channel;
 mod connecting;
@@ -27,7 +28,7 @@ pub use devices::{DeviceInfo, Gid, PortInfo, devices};
 pub use exporter::Exporter;
 pub use native::registrations;
 
-/// Whether this build has RDMA: the headers were there when it was compiled.
+/// Whether this build has RDMA, that is, whether it was compiled on a host that had the headers.
 pub const BUILT: bool = cfg!(remora_verbs);
 
 /// Whether the RDMA libraries can be loaded; if not, the loader's words.
@@ -42,7 +43,7 @@ pub struct VerbsOptions {
     pub device: Option<String>,
     /// Its port, from 1.
     pub port: Option<u8>,
-    /// The entry of the port's table of GIDs. RDMA CM goes by addresses, and the GIDs of RoCE are addresses: this one is bound to.
+    /// The entry of the port's table of GIDs. The GIDs of RoCE are network addresses, and RDMA CM is bound to the address of this one.
     pub gid_index: Option<u8>,
 }
 

@@ -1,10 +1,10 @@
-//! Grants that wait for their peer: a token is good once, for [`CONNECT_WAIT_MAX`], and is compared in constant time.
+//! Grants that wait for their peer. A token can be used once, within [`CONNECT_WAIT_MAX`], and is compared in constant time.
 
 use super::{ACK_BYTES, CONNECT_WAIT_MAX, Cause, Descriptor, FabricError, GrantState, Kind, Regions, Token};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Grants that may wait at a time; one waits for a few seconds at most.
+/// How many grants may wait at a time. Each waits for a few seconds at most.
 const WAITING_MAX: usize = 64;
 
 struct Entry<G> {
@@ -13,7 +13,7 @@ struct Entry<G> {
     grant: Arc<G>,
 }
 
-/// The grants of one exporter whose peer has not come.
+/// The grants of one exporter whose peers have not connected yet.
 pub(super) struct Waiting<G>(Mutex<Vec<Entry<G>>>);
 
 impl<G> Default for Waiting<G> {
@@ -23,7 +23,7 @@ impl<G> Default for Waiting<G> {
 }
 
 impl<G> Waiting<G> {
-    /// Let `grant` wait for who shows `token`. Returns until when.
+    /// Let `grant` wait for the peer that shows `token`. Returns the deadline.
     pub(super) fn add(&self, kind: Kind, token: Token, grant: Arc<G>) -> Result<Instant, FabricError> {
         let mut entries = self.lock();
         let now = Instant::now();
@@ -40,7 +40,7 @@ impl<G> Waiting<G> {
         Ok(until)
     }
 
-    /// The grant of `token`, if it waits; it waits no longer.
+    /// Take out the grant that waits for `token`, if there is one.
     pub(super) fn take(&self, token: &Token) -> Option<Arc<G>> {
         let mut entries = self.lock();
         let at = entries.iter().position(|entry| same(&entry.token, token))?;
@@ -53,40 +53,40 @@ impl<G> Waiting<G> {
     }
 }
 
-/// Takes as long whichever byte differs.
+/// Takes the same time whichever byte differs, so that a peer cannot guess a token byte by byte.
 fn same(left: &Token, right: &Token) -> bool {
     let differs = left.0.iter().zip(&right.0).fold(0, |differs, (left, right)| differs | (left ^ right));
     std::hint::black_box(differs) == 0
 }
 
-/// How far a grant's channel is, for those who look: the grant's owner and the thread that serves it.
+/// The state of a grant's channel, shared by the grant's owner and the thread that serves the peer.
 pub(super) struct Stage<C>(Mutex<Place<C>>);
 
 /// See [`Stage`].
 pub(super) enum Place<C> {
-    /// The peer has not come.
+    /// The peer has not connected.
     Waiting,
-    /// It has, and here is its connection.
+    /// The peer is connected, over this connection.
     Connected(C),
-    /// And this is how it ended.
+    /// The channel has ended, for this reason.
     Over(FabricError),
 }
 
 impl<C> Stage<C> {
-    /// Nobody has come.
+    /// The first state.
     pub(super) fn waiting() -> Self {
         Stage(Mutex::new(Place::Waiting))
     }
 
-    /// Look and change; held shortly, over nothing that blocks.
+    /// Look at the state or change it. Hold the lock for a short time only, and never while something blocks.
     pub(super) fn lock(&self) -> MutexGuard<'_, Place<C>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Stage<()> {
-    /// How far it is, where the end of a connection is told by the thread that serves it. A peer that `is_due` may still come; who is not has
-    /// not come, and that is the end.
+    /// The state, for fabrics whose serving thread records the end of a connection. While `is_due` the peer may still connect; afterwards a grant
+    /// that still waits is over.
     pub(super) fn state(&self, kind: Kind, is_due: bool) -> Result<GrantState, FabricError> {
         let mut place = self.lock();
         match &*place {
@@ -101,16 +101,16 @@ impl Stage<()> {
     }
 }
 
-/// The descriptors of regions that a peer names by their numbers alone.
+/// Descriptors for fabrics in which a peer names a region by its number alone.
 pub(super) fn descriptors(regions: &dyn Regions) -> Vec<Descriptor> {
     let bytes = |number| (regions.slab(number).words().len() * 8) as u64;
     (0..regions.count()).map(|number| Descriptor { address: 0, key: 0, bytes: bytes(number) }).collect()
 }
 
-/// The same of the ack slot.
+/// The same for the ack slot.
 pub(super) const ACK_DESCRIPTOR: Descriptor = Descriptor { address: 0, key: 0, bytes: ACK_BYTES as u64 };
 
-/// What a grant's owner is told when nobody came.
+/// The error of a grant to which no peer connected in time.
 pub(super) fn nobody_came(kind: Kind) -> FabricError {
     let what = format!(
         "the replica did not connect within {} s; is the address reachable from it?",

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// Most bytes of requests, and of the answers to them, that may be under way: half of Linux's default for one socket's
@@ -82,7 +83,7 @@ impl MetaAnswer<'_> {
 
 /// See the module.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     waited_max: Duration,
     requests: Vec<u8>,
     input: Vec<u8>,
@@ -92,18 +93,34 @@ pub struct Connection {
     taken: usize,
 }
 
+/// What a connection goes over.
+trait Stream: Read + Write + Send {}
+impl<S: Read + Write + Send> Stream for S {}
+
 impl Connection {
     /// Connect; no wait, now or later, is longer than `waited_max`.
     pub fn open(address: SocketAddr, waited_max: Duration) -> Result<Connection, ClientError> {
-        let connect = || {
-            let stream = TcpStream::connect_timeout(&address, waited_max)?;
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(waited_max))?;
-            stream.set_write_timeout(Some(waited_max))?;
-            Ok(stream)
-        };
-        let stream = connect().map_err(|cause| ClientError::Connect { address: address.to_string(), cause })?;
-        Ok(Connection { stream, waited_max, requests: Vec::new(), input: Vec::new(), filled: 0, taken: 0 })
+        let connect = || Connection::over_tcp(TcpStream::connect_timeout(&address, waited_max)?, waited_max);
+        connect().map_err(|cause| ClientError::Connect { address: address.to_string(), cause })
+    }
+
+    /// Over a TCP connection; no wait is longer than `waited_max`.
+    pub fn over_tcp(stream: TcpStream, waited_max: Duration) -> io::Result<Connection> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(waited_max))?;
+        stream.set_write_timeout(Some(waited_max))?;
+        Ok(Connection::over(Box::new(stream), waited_max))
+    }
+
+    /// Over a unix socket; no wait is longer than `waited_max`.
+    pub fn over_unix(stream: UnixStream, waited_max: Duration) -> io::Result<Connection> {
+        stream.set_read_timeout(Some(waited_max))?;
+        stream.set_write_timeout(Some(waited_max))?;
+        Ok(Connection::over(Box::new(stream), waited_max))
+    }
+
+    fn over(stream: Box<dyn Stream>, waited_max: Duration) -> Connection {
+        Connection { stream, waited_max, requests: Vec::new(), input: Vec::new(), filled: 0, taken: 0 }
     }
 
     /// Requests to go out with the next [`Self::send`]; append to it.
@@ -118,12 +135,14 @@ impl Connection {
         sent.map_err(|cause| self.failure("writing", cause))
     }
 
-    /// Send one line, take one line.
+    /// Send one line, take one line. A server that has turned the connection away may have said why before it was asked.
     pub fn ask(&mut self, line: &str) -> Result<&[u8], ClientError> {
         self.requests.extend_from_slice(line.as_bytes());
         self.requests.extend_from_slice(b"\r\n");
-        self.send()?;
-        self.line()
+        match self.send() {
+            Ok(()) | Err(ClientError::Closed) => self.line(),
+            Err(error) => Err(error),
+        }
     }
 
     /// Take an answer of one line; without its line end.

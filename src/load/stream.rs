@@ -6,11 +6,12 @@
 
 use super::client::{ClientError, socket_failure};
 use crate::sys::poll::{Interest, Poller};
+use crate::sys::reach::share;
 use crate::sys::receive::receive;
 use crate::sys::send::{Part, send_parts};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A server, as it was named, and where it may be.
 #[derive(Debug, Clone)]
@@ -34,12 +35,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Connect, within `wait_max`. Its events will carry twice the `number`, or that and one.
+    /// Connect, to whichever address answers, all of them within `wait_max`. Its events will carry twice the `number`, or that and one.
     pub fn open(target: &Target, wait_max: Duration, number: u32) -> Result<Stream, ClientError> {
         let failed = |cause| ClientError::Connect { address: target.name.clone(), cause };
         let mut outcome = Err(io::Error::new(ErrorKind::NotFound, "no address"));
-        for address in &target.addresses {
-            outcome = connect(address, wait_max);
+        let until = Instant::now() + wait_max;
+        for (at, address) in target.addresses.iter().enumerate() {
+            outcome = connect(address, share(until, target.addresses.len() - at));
             if outcome.is_ok() {
                 break;
             }

@@ -1,5 +1,5 @@
-//! An admission at a primary, before anything is pulled: whether this store can follow that primary, and the data channel. Nothing here changes the
-//! store: a server that is refused stays as it is.
+//! A replica that a primary has admitted, before anything is pulled: whether this store can follow that primary at all, and the data channel.
+//! Nothing here changes the store. So if it fails, the store still has what it had.
 
 use super::attach::{Joined, attach, attach_pushed, join};
 use super::follow::{FollowConfig, SessionEnd};
@@ -15,13 +15,13 @@ use std::net::SocketAddr;
 /// Why a primary cannot be followed with this store.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
-    /// Another number of shards, another length of rings.
+    /// The primary has another number of shards, or rings of another length.
     #[error(
         "the primary's rings are laid out in another way than this replica's: restart the replica with --replica-of \
          and without -m and --shards; what it holds is then gone"
     )]
     Geometry,
-    /// Neither a primary nor a replica that has begun would say so.
+    /// The peer names no epoch. A primary always has one, and so has a replica that has received anything.
     #[error("the primary at {0} tells of no epoch that a log can have: it is no primary")]
     NoEpoch(String),
     /// It was restarted empty, or is another cluster's: following it would empty this store.
@@ -37,7 +37,7 @@ pub enum Unfit {
         /// The latest that is known here.
         ours: Epoch,
     },
-    /// A promotion has passed it by.
+    /// A later epoch has begun elsewhere: another server was promoted since.
     #[error(
         "the primary at {at} is of epoch {theirs}, this replica knows {ours}: it was replaced; point this replica \
          elsewhere (remora ctl replicate)"
@@ -55,11 +55,11 @@ pub enum Unfit {
 /// A replica that was admitted.
 pub struct Admitted {
     joined: Joined,
-    /// Once there is one, with the words that say why this fabric.
+    /// The data channel, once there is one, and why this fabric was chosen.
     channel: Option<(Box<dyn Channel>, String)>,
 }
 
-/// One that has a data channel.
+/// An admitted replica with a data channel.
 pub struct Attached {
     /// The control connection.
     pub link: Link,
@@ -109,7 +109,7 @@ impl Admitted {
         }
     }
 
-    /// With a data channel, unless it has one.
+    /// Connect the data channel, unless there is one already.
     pub fn attach(mut self, config: &FollowConfig, store: &Store) -> Result<Attached, SessionEnd> {
         self.connect(config, store)?;
         let (channel, fabric) = self.channel.expect("connected above");
@@ -129,7 +129,7 @@ impl Admitted {
         Ok(())
     }
 
-    /// Whether this store can follow it, and may.
+    /// Whether this store can follow that primary, and may.
     pub(super) fn check(&self, config: &FollowConfig, store: &Store) -> Result<(), Unfit> {
         let at = &config.primary;
         if self.joined.welcome.geometry != store.geometry() {
@@ -149,9 +149,9 @@ impl Admitted {
     }
 }
 
-/// Whether who knows `known` knows that `theirs` has ended: it is one of those that a later one followed, or older than all that are
-/// remembered. An epoch that is not among them is another branch of the lineage, begun by a promotion that nobody here has heard of: whether
-/// that one counts is for people to say.
+/// Whether the epochs in `known` show that `theirs` has ended: a later epoch followed it, or it is older than all that are remembered. An epoch
+/// that is not among them belongs to another branch of the lineage, begun by a promotion that this server has not heard of. Only an operator
+/// can say which branch counts, so it is not outdated.
 fn is_outdated(theirs: Epoch, known: &[EpochStart]) -> bool {
     let (Some(first), Some(last)) = (known.first(), known.last()) else { return false };
     let has_ended = theirs != last.epoch && known.iter().any(|start| start.epoch == theirs);

@@ -1,7 +1,7 @@
 //! The replica's side of the handshake: prove, be welcomed, choose a fabric, connect.
 //!
-//! Which fabric: shared memory on the same host, else verbs where both have a device, else TCP; what cannot be connected is passed over, with
-//! its reason. The log and the stats say which fabric was chosen, and why.
+//! Which fabric: shared memory on the same host, else verbs if both hosts have a device, else TCP. A fabric that cannot be connected is passed
+//! over. The reasons are kept, and are shown together with the choice.
 
 use super::HANDSHAKE_WAIT_MAX;
 use super::host_id;
@@ -11,18 +11,19 @@ use super::push::layout::Layout;
 use super::secret::{Secret, Side, random};
 use super::wire::{Join, Message, VERSION, Welcome};
 use crate::fabric::{self, Channel, ConnectOptions, Invitation, Kind, Token};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use crate::sys::reach;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// What auto tries, in this order.
+/// The fabrics that `--fabric auto` tries, in this order.
 pub const PREFERENCE: [Kind; 3] = [Kind::Shm, Kind::Verbs, Kind::Tcp];
 
 /// Who the replica is.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// Random, the same for the life of the process.
+    /// A random number that stays the same for the life of the process.
     pub replica: [u8; 16],
-    /// For people.
+    /// Its name, for people.
     pub name: String,
 }
 
@@ -37,7 +38,7 @@ pub struct Joined {
 /// Why a primary could not be joined.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    /// Its name does not resolve.
+    /// Its name cannot be resolved.
     #[error("{0}: {1}")]
     Resolve(String, std::io::Error),
     /// It does not answer.
@@ -46,7 +47,7 @@ pub enum AttachError {
     /// The handshake went wrong.
     #[error("{0}: {1}")]
     Link(SocketAddr, LinkError),
-    /// It has not proved itself.
+    /// It has not proved that it has the secret.
     #[error("{0} has not proved that it has the secret: it is not the primary, or its --secret-file is another one")]
     Impostor(SocketAddr),
     /// No fabric could be used; each with its reason.
@@ -57,17 +58,19 @@ pub enum AttachError {
     Random(std::io::Error),
 }
 
-/// Be admitted at `primary` (HOST:PORT).
+/// Be admitted at `primary` (HOST:PORT). Looking its name up and trying its addresses take [`HANDSHAKE_WAIT_MAX`] together, the handshake as long
+/// once more.
 pub fn join(primary: &str, secret: &Secret, identity: &Identity) -> Result<Joined, AttachError> {
-    let resolved = primary.to_socket_addrs().map_err(|error| AttachError::Resolve(primary.into(), error))?;
-    let mut last = AttachError::Resolve(primary.into(), std::io::Error::other("the name has no address"));
-    for address in resolved {
-        match Link::connect(address, HANDSHAKE_WAIT_MAX) {
-            Ok(link) => return handshake(link, address, secret, identity),
-            Err(error) => last = AttachError::Connect(address, error),
-        }
-    }
-    Err(last)
+    let until = Instant::now() + HANDSHAKE_WAIT_MAX;
+    let unknown = |error| AttachError::Resolve(primary.into(), error);
+    let addresses = reach::resolve(primary, until).map_err(unknown)?;
+    let stream = reach::connect(&addresses, until).map_err(|(address, error)| match address {
+        Some(address) => AttachError::Connect(address, error),
+        None => unknown(error),
+    })?;
+    let link = Link::new(stream).map_err(unknown)?;
+    let address = link.peer();
+    handshake(link, address, secret, identity)
 }
 
 fn handshake(mut link: Link, address: SocketAddr, secret: &Secret, identity: &Identity) -> Result<Joined, AttachError> {
@@ -94,7 +97,7 @@ fn handshake(mut link: Link, address: SocketAddr, secret: &Secret, identity: &Id
     }
 }
 
-/// Connect by the first fabric of `wanted` that works; also says in words why that one.
+/// Connect over the first fabric of `wanted` that works. Also returns, in words, why it is that one.
 pub fn attach(
     joined: &mut Joined,
     wanted: &[Kind],
@@ -104,7 +107,7 @@ pub fn attach(
     let failed = |error| AttachError::Link(peer, error);
     let mut passed_over = Vec::new();
     for kind in wanted {
-        if let Err(why) = is_usable(*kind, &joined.welcome, options) {
+        if let Err(why) = is_usable(*kind, joined, options) {
             passed_over.push(why);
             continue;
         }
@@ -132,7 +135,7 @@ pub fn attach(
     Err(AttachError::NoFabric(passed_over.join("; ")))
 }
 
-/// The same where the primary is to push: it connects to an inbox of this replica's, and where nothing moves it pauses for at most `pause_max`.
+/// The same if the primary is to push: it connects to an inbox of this replica's. While nothing moves it pauses for at most `pause_max`.
 pub fn attach_pushed(
     joined: &mut Joined,
     wanted: &[Kind],
@@ -144,7 +147,7 @@ pub fn attach_pushed(
     let mut passed_over = Vec::new();
     for kind in wanted {
         let usable = if kind.writes() { Ok(()) } else { Err(fabric::cannot_write(*kind).to_string()) };
-        if let Err(why) = usable.and_then(|()| is_usable(*kind, &joined.welcome, options)) {
+        if let Err(why) = usable.and_then(|()| is_usable(*kind, joined, options)) {
             passed_over.push(why);
             continue;
         }
@@ -161,7 +164,7 @@ pub fn attach_pushed(
             }
         };
         invite.pause_microseconds = u32::try_from(pause_max.as_micros()).unwrap_or(u32::MAX);
-        // As long as it takes the primary to connect, and to say that it cannot.
+        // The time that the primary may take to try to connect, and then to decline.
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
         joined.link.send(&Message::Invite(invite), deadline).map_err(failed)?;
         let answer = loop {
@@ -179,7 +182,7 @@ pub fn attach_pushed(
     Err(AttachError::NoFabric(passed_over.join("; ")))
 }
 
-/// Where an inbox listens: at the address at which the primary reaches this host, or at all addresses where a device is named.
+/// Where an inbox listens: at the address by which the primary reaches this host, or at all addresses if a device is named.
 fn inbox_address(link: &Link, options: &ConnectOptions) -> std::io::Result<SocketAddr> {
     let local = link.local()?.ip();
     Ok(match options.verbs.device {
@@ -189,11 +192,15 @@ fn inbox_address(link: &Link, options: &ConnectOptions) -> std::io::Result<Socke
     })
 }
 
-/// Whether both sides have what `kind` needs; else why not.
-fn is_usable(kind: Kind, welcome: &Welcome, options: &ConnectOptions) -> Result<(), String> {
-    if !welcome.fabrics.contains(&kind) {
+/// Ok if both sides have what `kind` needs; otherwise the reason.
+fn is_usable(kind: Kind, joined: &Joined, options: &ConnectOptions) -> Result<(), String> {
+    if !joined.welcome.fabrics.contains(&kind) {
         let why = if kind == Kind::Shm { "another host, or not offered" } else { "not offered" };
         return Err(format!("{}: {why}", kind.name()));
+    }
+    // A primary elsewhere must not choose a socket of this host that is connected to.
+    if kind == Kind::Shm && !joined.link.is_of_this_host() {
+        return Err("shm: the primary's connection is not of this host".into());
     }
     fabric::is_possible(kind, options).map_err(|error| error.to_string())
 }
@@ -203,7 +210,7 @@ fn chosen(kind: Kind, passed_over: &[String]) -> String {
     format!("{} ({why})", kind.name())
 }
 
-/// An exporter that listens on all addresses names none: connect to the host that the control connection goes to.
+/// If an exporter listens on all addresses, put the address of the control connection into its invitation.
 pub(super) fn name_host(invitation: &mut Invitation, host: IpAddr) {
     if let Ok(mut address) = invitation.address.parse::<SocketAddr>()
         && address.ip().is_unspecified()
@@ -213,7 +220,7 @@ pub(super) fn name_host(invitation: &mut Invitation, host: IpAddr) {
     }
 }
 
-/// The regions must have the numbers and lengths that the geometry implies. This is the only check: later READs rely on it.
+/// Check that the regions are those of the geometry. Later READs rely on that and check nothing more.
 fn check_regions(invitation: &Invitation, welcome: &Welcome) -> Result<(), &'static str> {
     let geometry = &welcome.geometry;
     let slabs = geometry.ring_bytes.div_ceil(geometry.slab_bytes.max(1));

@@ -4,6 +4,7 @@
 //! than one frame is ever kept.
 
 use super::wire::{FRAME_BYTES_MAX, LENGTH_BYTES, Message, Refusal, STRANGER_FRAME_BYTES_MAX, WireError};
+use crate::sys::reach::are_one_host;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -52,11 +53,6 @@ impl Link {
         Ok(Link { stream, peer, received: Vec::new(), frame_bytes_max: STRANGER_FRAME_BYTES_MAX })
     }
 
-    /// Connect, within a bound.
-    pub fn connect(address: SocketAddr, wait: Duration) -> io::Result<Link> {
-        Link::new(TcpStream::connect_timeout(&address, wait)?)
-    }
-
     /// The peer has proved itself: longer messages are taken from it.
     pub fn trust(&mut self) {
         self.frame_bytes_max = FRAME_BYTES_MAX;
@@ -70,6 +66,11 @@ impl Link {
     /// This end's address: one at which the peer reaches this host.
     pub fn local(&self) -> io::Result<SocketAddr> {
         self.stream.local_addr()
+    }
+
+    /// Whether the peer is on this host, by the addresses of the connection: not by what it says.
+    pub fn is_of_this_host(&self) -> bool {
+        self.local().is_ok_and(|own| are_one_host(own, self.peer))
     }
 
     /// Send one message, whole, by `deadline`.
@@ -140,7 +141,7 @@ mod tests {
 
     fn pair() -> (Link, Link) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let one = Link::connect(listener.local_addr().unwrap(), Duration::from_secs(5)).unwrap();
+        let one = Link::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap()).unwrap();
         (one, Link::new(listener.accept().unwrap().0).unwrap())
     }
 

@@ -6,6 +6,7 @@
 //! | [`secret`] | the shared secret and its proofs |
 //! | [`link`] | one end of a control connection |
 //! | [`offer`] | the primary's side: the replication port, who is admitted, what is offered |
+//! | `places` | how many connections the replication port takes, and who makes room |
 //! | [`session`] | one replica at its primary |
 //! | [`node`] | this process's role, and orders that change it |
 //! | [`order`] | an order, as words and back |
@@ -42,6 +43,7 @@ pub mod node;
 pub mod offer;
 pub mod order;
 pub mod pace;
+mod places;
 pub mod pull;
 pub mod push;
 pub mod report;
@@ -62,6 +64,11 @@ pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(5);
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Default of `--replication-timeout`: silence after which the other side counts as gone.
 pub const SILENCE_SECONDS_DEFAULT: u64 = 10;
+/// Least of it: a heartbeat that is late, and a second one that is lost, must not cost a replica its place.
+pub const SILENCE_SECONDS_MIN: u64 = 3;
+/// Most of it.
+pub const SILENCE_SECONDS_MAX: u64 = 3600;
+const _: () = assert!(HEARTBEAT.as_secs() < SILENCE_SECONDS_MIN && SILENCE_SECONDS_MIN <= SILENCE_SECONDS_DEFAULT);
 
 /// A number that only this host has, until it boots again: the kernel's boot id. Zeroes where the kernel tells none.
 fn host_id() -> [u8; 16] {

@@ -1,7 +1,8 @@
-//! The primary's side: the replication port, the fabrics that are offered, and who has been admitted.
+//! The primary's side: the replication port, the fabrics on offer, and the replicas that have been admitted.
 
 use super::ack::{Summary, applied};
 use super::board::Board;
+use super::places::{NoPlace, Places, shut_down};
 use super::push::Mode;
 use super::report::{OfferCounters, ReplicaView, Report};
 use super::secret::Secret;
@@ -15,13 +16,11 @@ use crate::sys::memory::Slab;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Control connections at a time, those of strangers included.
-const CONNECTIONS_MAX: usize = REPLICAS_MAX + 16;
 /// How often the listening thread looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -29,30 +28,30 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct OfferConfig {
     /// Where replicas connect.
     pub listen: SocketAddr,
-    /// What they must have.
+    /// The secret that replicas must have.
     pub secret: Secret,
     /// The fabrics, in the order of preference; at least one.
     pub exporters: Vec<Box<dyn Exporter>>,
     /// Where clients write, 0 for nowhere over TCP.
     pub client_port: u16,
-    /// Silence after which a replica counts as gone.
+    /// How long a replica may be silent before it counts as gone.
     pub silence_max: Duration,
     /// Where the replicas' ack slots are put up.
     pub board: Arc<Board>,
-    /// Where this process stands, which is told to them.
+    /// Where this process stands in its chain, which replicas are told.
     pub standing: Arc<Standing>,
 }
 
 /// Why a primary cannot offer replication.
 #[derive(Debug, thiserror::Error)]
 pub enum OfferError {
-    /// Beyond loopback everybody could read everything.
+    /// The address is beyond loopback, and without a secret everybody there could read everything.
     #[error("replicas at {0} are beyond this host, so they must have a secret: give --secret-file")]
     NoSecret(SocketAddr),
-    /// The address is not to be had.
+    /// The address cannot be bound.
     #[error("cannot listen for replicas at {0}: {1}")]
     Listen(SocketAddr, io::Error),
-    /// No thread.
+    /// The system gives no thread.
     #[error("cannot start the replication thread: {0}; raise `ulimit -u`")]
     Thread(io::Error),
 }
@@ -65,7 +64,7 @@ pub struct Offer {
     host: [u8; 16],
     slots: Mutex<Vec<Slot>>,
     sessions: AtomicU64,
-    connections: AtomicUsize,
+    places: Arc<Places>,
     ending: AtomicBool,
     /// What has happened at the port.
     pub counters: OfferCounters,
@@ -78,21 +77,21 @@ struct Slot {
     address: SocketAddr,
     since: Instant,
     held: Option<Held>,
-    /// When its rate was last looked at, and what it had pulled by then.
+    /// For the rate: the time of the last look, and the bytes that it had pulled by then.
     rate: (Instant, u64),
 }
 
 /// The data channel of an admitted replica.
 pub(super) struct Held {
-    /// By which fabric.
+    /// Its fabric.
     pub kind: Kind,
-    /// Its end here.
+    /// This end of the channel.
     pub grant: Box<dyn Grant>,
-    /// Where data is pushed: ring bytes that were written, as they are counted on.
+    /// If data is pushed: a live count of the ring bytes that were written.
     pub pushed_bytes: Option<Arc<AtomicU64>>,
 }
 
-/// A session's place among the replicas; leaving is dropping it, the channel first.
+/// A session's place among the replicas. Dropping it gives the place back, and ends the channel first.
 pub struct Admission<'o> {
     offer: &'o Offer,
     session: u64,
@@ -134,7 +133,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.offer.ending.store(true, Relaxed);
-        // Channels first: no peer reads while the process goes down.
+        // End the channels first, so that no peer reads while the process ends.
         let mut slots = self.offer.slots();
         slots.iter().for_each(|slot| self.offer.config.board.take_down(slot.session));
         let held: Vec<_> = slots.iter_mut().map(|slot| slot.held.take()).collect();
@@ -167,7 +166,7 @@ impl Offer {
             host: host_id(),
             slots: Mutex::default(),
             sessions: AtomicU64::new(0),
-            connections: AtomicUsize::new(0),
+            places: Arc::default(),
             ending: AtomicBool::new(false),
             counters: OfferCounters::default(),
         });
@@ -247,24 +246,43 @@ impl Offer {
         }
     }
 
-    /// A thread for a connection, if there are not too many.
+    /// A place and a thread for a connection. A crowd of strangers loses its own oldest for it.
     fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        if self.connections.fetch_add(1, Relaxed) >= CONNECTIONS_MAX {
-            self.connections.fetch_sub(1, Relaxed);
-            self.counters.refused.fetch_add(1, Relaxed);
-            log::warn!("replication port: {peer} is turned away, there are {CONNECTIONS_MAX} connections already");
-            turn_away(stream);
-            return;
+        let (mut place, ended) = match self.places.enter(&stream, peer.ip()) {
+            Ok(entered) => entered,
+            Err(why) => {
+                self.counters.refused.fetch_add(1, Relaxed);
+                log::warn!("replication port: {peer} is turned away: {why}");
+                return turn_away(&stream, &why);
+            }
+        };
+        if let Some(ended) = ended {
+            turn_away(&ended, &NoPlace::Ended);
+            shut_down(&ended);
+            self.note_ended_stranger();
         }
         let offer = self.clone();
         let started = std::thread::Builder::new().name("replica-session".into()).spawn(move || {
-            let error = serve(&offer, stream);
-            offer.account(peer, &error);
-            offer.connections.fetch_sub(1, Relaxed);
+            let error = serve(&offer, stream, &mut place);
+            // One that was ended is counted and told of already.
+            if !place.is_ended() {
+                offer.account(peer, &error);
+            }
         });
         if let Err(error) = started {
-            self.connections.fetch_sub(1, Relaxed);
-            log::warn!("replication port: no thread for {peer}: {error}");
+            log::warn!("replication port: no thread for {peer}: {error}; raise `ulimit -u`");
+        }
+    }
+
+    /// Logged ever more seldom: whoever sends strangers decides how many there are.
+    fn note_ended_stranger(&self) {
+        self.counters.refused.fetch_add(1, Relaxed);
+        let count = self.counters.strangers_ended.fetch_add(1, Relaxed) + 1;
+        if count.is_power_of_two() {
+            log::warn!(
+                "replication port: {count} connections so far were ended for newer ones before they had proved themselves; \
+                 only replicas should reach this port: see a firewall to it"
+            );
         }
     }
 
@@ -278,7 +296,7 @@ impl Offer {
         log::warn!("replication port: {peer}: {error}");
     }
 
-    /// A place for a replica; None when all are taken. Another session of the same replica loses its place, and its channel with it, first.
+    /// A place for a replica; None if all are taken. An older session of the same replica loses its place and its channel first.
     pub(super) fn admit(&self, address: SocketAddr, join: &Join) -> Option<Admission<'_>> {
         let replaced = self.take_slot(|slot| slot.join.replica == join.replica);
         drop(replaced);
@@ -292,12 +310,12 @@ impl Offer {
         Some(Admission { offer: self, session })
     }
 
-    /// End all sessions of now; who comes back is told of the store as it is then. The channels end when what this returns is dropped.
+    /// End all sessions of now. A replica that comes back is told of the store as it is then. The channels end when the caller drops the result.
     pub(super) fn end_sessions(&self) -> impl Sized + use<> {
         std::iter::from_fn(|| self.take_slot(|_| true)).collect::<Vec<_>>()
     }
 
-    /// Take a place away. To be dropped by the caller, outside of the lock: ending a channel may take a while, and `stats` takes the lock.
+    /// Take a place away. The caller drops it without holding the lock: ending a channel may take a while, and `stats` takes the lock.
     fn take_slot(&self, is_it: impl Fn(&Slot) -> bool) -> Option<Slot> {
         let mut slots = self.slots();
         let slot = slots.iter().position(is_it).map(|at| slots.remove(at))?;
@@ -324,10 +342,9 @@ impl Offer {
 }
 
 /// Tell why, as far as that can be done without waiting: a socket that is new takes so much at once.
-fn turn_away(mut stream: TcpStream) {
-    let words = format!("there are {CONNECTIONS_MAX} connections to the replication port already");
+fn turn_away(mut stream: &TcpStream, why: &NoPlace) {
     let mut bytes = Vec::new();
-    Message::Refuse { why: Refusal::Busy, words }.encode(&mut bytes);
+    Message::Refuse { why: Refusal::Busy, words: why.to_string() }.encode(&mut bytes);
     let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&bytes));
 }
 
@@ -391,7 +408,7 @@ impl Admission<'_> {
         self.session
     }
 
-    /// Keep a data channel in this place, instead of the one before, which is ended first. False if the place is lost.
+    /// Put a data channel into this place. The channel that was there is ended first. False if the place is lost.
     pub(super) fn hold(&self, held: Held) -> bool {
         let of_this = |slot: &&mut Slot| slot.session == self.session;
         let before = self.offer.slots().iter_mut().find(of_this).and_then(|slot| slot.held.take());
@@ -406,7 +423,7 @@ impl Admission<'_> {
         }
     }
 
-    /// How the channel is; None if the place is lost.
+    /// The channel's state; None if the place is lost.
     pub(super) fn state(&self) -> Result<Option<GrantState>, FabricError> {
         let mut slots = self.offer.slots();
         let Some(slot) = slots.iter_mut().find(|slot| slot.session == self.session) else {

@@ -52,6 +52,8 @@ pub struct OfferCounters {
     pub refused: AtomicU64,
     /// Of those, for the secret.
     pub refused_secret: AtomicU64,
+    /// Of those that were refused: connections ended for newer ones before they had proved themselves.
+    pub strangers_ended: AtomicU64,
     /// Sessions that ended.
     pub ended: AtomicU64,
 }
@@ -164,6 +166,7 @@ impl OfferCounters {
             ("replicas_refused", &self.refused),
             ("replicas_refused_secret", &self.refused_secret),
             ("replicas_ended", &self.ended),
+            ("strangers_ended", &self.strangers_ended),
         ] {
             emit(name, &counter.load(Relaxed).to_string());
         }

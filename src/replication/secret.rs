@@ -1,5 +1,6 @@
-//! The shared secret, and how two sides show each other that both have it: HMAC-SHA-256 over both sides' nonces and the protocol's version,
-//! under a label of the side that makes it, so that neither can be sent back what it said itself. The secret never travels.
+//! The shared secret, and how two sides prove to each other that both have it. A proof is the HMAC-SHA-256, keyed with the secret, of a label,
+//! the protocol's version and both sides' nonces. The label names the side that makes the proof, so a proof that is sent back to its maker
+//! proves nothing. The secret itself is never sent.
 
 use super::wire::{Nonce, Proof, VERSION};
 use hmac::{Hmac, KeyInit, Mac};
@@ -7,9 +8,9 @@ use sha2::Sha256;
 use std::io::Read;
 use std::path::Path;
 
-/// Shortest secret in bytes: whoever watches a handshake can try guesses at home.
+/// Shortest secret in bytes: somebody who has recorded a handshake can try guesses offline, as many as they like.
 pub const SECRET_BYTES_MIN: usize = 16;
-/// Longest secret; a larger file is some other file.
+/// Longest secret in bytes; a larger file is most likely not a secret.
 pub const SECRET_BYTES_MAX: usize = 1024;
 
 /// See the module.
@@ -48,12 +49,12 @@ pub enum SecretError {
 }
 
 impl Secret {
-    /// None given: for a loopback that is trusted. Each side still proves that it means just that.
+    /// No secret: for loopback, where everybody is trusted. Each side still proves that it has none.
     pub fn none() -> Secret {
         Secret(Vec::new())
     }
 
-    /// From a file that only its owner may read; blanks and line ends around it do not count.
+    /// Read it from a file that only its owner may read. Blanks and line ends around it are left out.
     pub fn from_file(path: &Path) -> Result<Secret, SecretError> {
         use std::os::unix::fs::PermissionsExt;
         let file = std::fs::File::open(path)?;
@@ -91,12 +92,12 @@ impl Secret {
         mac
     }
 
-    /// The proof that `side` gives for the two nonces.
+    /// The proof that `side` makes for these two nonces.
     pub fn prove(&self, side: Side, replica: &Nonce, primary: &Nonce) -> Proof {
         self.mac(side, replica, primary).finalize().into_bytes().into()
     }
 
-    /// Whether `proof` is what `side` gives who has the secret; takes as long for every wrong one.
+    /// Whether `proof` is the one that `side` makes if it has the secret. Takes the same time for every wrong proof.
     pub fn check(&self, side: Side, replica: &Nonce, primary: &Nonce, proof: &Proof) -> bool {
         self.mac(side, replica, primary).verify_slice(proof).is_ok()
     }

@@ -6,13 +6,14 @@
 use super::clock::Clocks;
 use super::link::{Link, LinkError};
 use super::offer::{Admission, Held, Offer};
+use super::places::{NoPlace, Place};
 use super::push::pushing::Pushing;
 use super::retain::Teller;
 use super::secret::{Side, random};
 use super::standing::{DEPTH_MAX, Distance};
 use super::wire::{Beat, Join, Message, Refusal, VERSION, Welcome};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
-use crate::fabric::{FabricError, GrantState, Invitation, Kind, Token};
+use crate::fabric::{Exporter, FabricError, GrantState, Invitation, Kind, Token};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -41,12 +42,12 @@ pub enum SessionError {
 }
 
 /// Serve one peer until the connection is over. Returns why it is.
-pub fn serve(offer: &Offer, stream: TcpStream) -> SessionError {
+pub(super) fn serve(offer: &Offer, stream: TcpStream, place: &mut Place) -> SessionError {
     let mut link = match Link::new(stream) {
         Ok(link) => link,
         Err(error) => return error.into(),
     };
-    let Err(error) = run(offer, &mut link);
+    let Err(error) = run(offer, &mut link, place);
     let error = match error {
         SessionError::Link(what @ (LinkError::Wire(_) | LinkError::OutOfPlace(_))) => {
             SessionError::Refused(Refusal::Protocol, what.to_string())
@@ -64,8 +65,8 @@ fn refused<T>(why: Refusal, words: impl Into<String>) -> Result<T, SessionError>
     Err(SessionError::Refused(why, words.into()))
 }
 
-fn run(offer: &Offer, link: &mut Link) -> Result<std::convert::Infallible, SessionError> {
-    let admission = handshake(offer, link).map_err(|error| match error {
+fn run(offer: &Offer, link: &mut Link, place: &mut Place) -> Result<std::convert::Infallible, SessionError> {
+    let admission = handshake(offer, link, place).map_err(|error| match error {
         SessionError::Link(silent @ LinkError::Silent(_)) => {
             SessionError::Refused(Refusal::Protocol, format!("{silent}, in the middle of a handshake"))
         }
@@ -78,9 +79,9 @@ fn run(offer: &Offer, link: &mut Link) -> Result<std::convert::Infallible, Sessi
 }
 
 /// The handshake, up to a connected data channel.
-fn handshake<'o>(offer: &'o Offer, link: &mut Link) -> Result<Admission<'o>, SessionError> {
+fn handshake<'o>(offer: &'o Offer, link: &mut Link, place: &mut Place) -> Result<Admission<'o>, SessionError> {
     let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
-    authenticate(offer, link, deadline)?;
+    authenticate(offer, link, place, deadline)?;
     let join = match link.receive(deadline)? {
         Message::Join(join) => join,
         other => return out_of_place(&other),
@@ -98,14 +99,14 @@ fn handshake<'o>(offer: &'o Offer, link: &mut Link) -> Result<Admission<'o>, Ses
     };
     offer.counters.admitted.fetch_add(1, Relaxed);
     log::info!("replica {} ({}) is admitted as session {}", join.name, link.peer(), admission.session());
-    let welcome = welcome(offer, &join);
+    let welcome = welcome(offer, &join, link);
     link.send(&Message::Welcome(welcome), deadline)?;
     attach(offer, link, &admission)?;
     Ok(admission)
 }
 
 /// Both sides prove that they have the secret, the peer first.
-fn authenticate(offer: &Offer, link: &mut Link, deadline: Instant) -> Result<(), SessionError> {
+fn authenticate(offer: &Offer, link: &mut Link, place: &mut Place, deadline: Instant) -> Result<(), SessionError> {
     let theirs = match link.receive(deadline)? {
         Message::Hello { version: VERSION, nonce } => nonce,
         Message::Hello { version, .. } => {
@@ -124,6 +125,7 @@ fn authenticate(offer: &Offer, link: &mut Link, deadline: Instant) -> Result<(),
     if !offer.secret().check(Side::Replica, &theirs, &ours, &proof) {
         return refused(Refusal::Secret, "the replica has not proved that it has the primary's secret (--secret-file)");
     }
+    place.make_known().or_else(|why: NoPlace| refused(Refusal::Busy, why.to_string()))?;
     link.send(&Message::Accept { proof: offer.secret().prove(Side::Primary, &theirs, &ours) }, deadline)?;
     link.trust();
     Ok(())
@@ -142,8 +144,9 @@ fn place_below(offer: &Offer) -> Result<Distance, SessionError> {
     Ok(distance)
 }
 
-fn welcome(offer: &Offer, join: &Join) -> Welcome {
-    let same_host = join.host == offer.host() && join.host != [0; 16];
+fn welcome(offer: &Offer, join: &Join, link: &Link) -> Welcome {
+    // The boot id alone proves nothing: a peer elsewhere is told this host's, and can say it.
+    let same_host = link.is_of_this_host() && join.host == offer.host() && join.host != [0; 16];
     let fabrics = offer.fabrics().filter(|kind| *kind != Kind::Shm || same_host).collect();
     Welcome {
         geometry: offer.store().geometry(),
@@ -161,9 +164,7 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<(
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
         match next(link, deadline)? {
             Message::Choose(kind) => {
-                let Some(exporter) = offer.exporter(kind) else {
-                    return refused(Refusal::Fabric, format!("{} is not offered here", kind.name()));
-                };
+                let exporter = exporter(offer, kind, link)?;
                 let token = Token(random()?);
                 let grant = exporter.grant(token, offer.regions())?;
                 let invitation = Invitation {
@@ -178,9 +179,7 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<(
             Message::Attached => return Ok(()),
             Message::Invite(invite) => {
                 let kind = invite.fabric;
-                let Some(exporter) = offer.exporter(kind) else {
-                    return refused(Refusal::Fabric, format!("{} is not offered here", kind.name()));
-                };
+                let exporter = exporter(offer, kind, link)?;
                 let rings = (offer.regions(), offer.store().geometry());
                 match Pushing::accept(exporter, invite, link.peer().ip(), rings, offer.silence_max()) {
                     Ok(pushing) => {
@@ -195,6 +194,19 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<(
         }
     }
     refused(Refusal::Protocol, "too many fabrics were tried")
+}
+
+/// The fabric that a peer has named. Shared memory is for peers of this host: one elsewhere would have this process connect to a local socket of
+/// its choice.
+fn exporter<'o>(offer: &'o Offer, kind: Kind, link: &Link) -> Result<&'o dyn Exporter, SessionError> {
+    if kind == Kind::Shm && !link.is_of_this_host() {
+        let words = "shared memory is for replicas whose control connection comes from this host; use verbs or tcp";
+        return refused(Refusal::Fabric, words);
+    }
+    match offer.exporter(kind) {
+        Some(exporter) => Ok(exporter),
+        None => refused(Refusal::Fabric, format!("{} is not offered here", kind.name())),
+    }
 }
 
 fn hold(admission: &Admission<'_>, held: Held) -> Result<(), SessionError> {

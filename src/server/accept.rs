@@ -1,6 +1,7 @@
 //! Taking connections, within the limit of -c and without a busy loop when the system has no descriptor left.
 
 use super::Shared;
+use super::control::{NO_OPERATOR_ANSWER, OPERATORS_MAX, is_operator};
 use super::listen::Listener;
 use super::registry::View;
 use super::table::Token;
@@ -88,7 +89,7 @@ impl Acceptor {
             match acceptfrom_with(&*listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok((socket, peer)) => {
                     stats.accepts.increment();
-                    if admit(&socket, shared) {
+                    if admit(&socket, shared, listener.is_control) {
                         let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
                         take(socket, Arc::new(View::new(peer, listener.name.clone(), now)));
                     }
@@ -113,19 +114,29 @@ impl Acceptor {
     }
 }
 
-/// Count a connection in, or tell it that it is one too many.
-fn admit(socket: &OwnedFd, shared: &Shared) -> bool {
+/// Count a connection in, or tell it that it is one too many, or not let in here.
+fn admit(socket: &OwnedFd, shared: &Shared, is_control: bool) -> bool {
     let global = shared.engine.global();
-    if global.curr_connections.fetch_add(1, Relaxed) < shared.config.connections_max as u64 {
+    if is_control && !is_operator(socket) {
+        global.rejected_connections.fetch_add(1, Relaxed);
+        turn_away(socket, NO_OPERATOR_ANSWER);
+        return false;
+    }
+    let beyond = if is_control { OPERATORS_MAX } else { 0 };
+    if global.curr_connections.fetch_add(1, Relaxed) < shared.config.connections_max as u64 + beyond {
         global.total_connections.fetch_add(1, Relaxed);
         return true;
     }
     global.curr_connections.fetch_sub(1, Relaxed);
     global.rejected_connections.fetch_add(1, Relaxed);
-    let _ = send(socket, TOO_MANY_ANSWER, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    turn_away(socket, TOO_MANY_ANSWER);
+    false
+}
+
+fn turn_away(socket: &OwnedFd, answer: &[u8]) {
+    let _ = send(socket, answer, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     // What it has sent already is taken, so that the close is no reset, which would cost it the answer.
     let _ = recv(socket, &mut [0u8; 4096], RecvFlags::DONTWAIT);
-    false
 }
 
 /// The opposite of being admitted.

@@ -1,7 +1,9 @@
 //! Where to listen, as operators write it: `host`, `host:port`, `[v6]:port`, several with commas between. Pure but for the
 //! resolver.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use crate::sys::reach::{self, RESOLVE_WAIT_MAX};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 /// What is wrong with an address, and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +50,20 @@ pub fn split(text: &str) -> Result<(String, Option<u16>), AddressError> {
 }
 
 /// All addresses that `text` (with commas) stands for. An address without a port gets `default_port`; where that is `None`
-/// (TCP switched off by `-p 0`) it is left out.
+/// (TCP switched off by `-p 0`) it is left out. All names together take at most [`RESOLVE_WAIT_MAX`].
 pub fn resolve(text: &str, default_port: Option<u16>) -> Result<Vec<SocketAddr>, AddressError> {
     let mut found = Vec::new();
+    let until = Instant::now() + RESOLVE_WAIT_MAX;
     for one in text.split(',') {
         let (host, port) = split(one)?;
         let Some(port) = port.or(default_port) else {
             continue;
         };
         let failed = |cause: String| AddressError::Resolve { host: host.clone(), cause };
-        let addresses = (host.as_str(), port).to_socket_addrs().map_err(|error| failed(error.to_string()))?;
+        let addresses = match host.parse::<IpAddr>() {
+            Ok(ip) => vec![SocketAddr::new(ip, port)],
+            Err(_) => reach::resolve(&format!("{host}:{port}"), until).map_err(|error| failed(error.to_string()))?,
+        };
         let before = found.len();
         for address in addresses {
             // Resolvers repeat themselves. Two equal addresses with port 0 that were both written are both wanted.

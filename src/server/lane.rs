@@ -7,10 +7,10 @@
 use super::Shared;
 use super::buffers::Buffers;
 use super::connection::{Connection, Phase, ReadAhead};
+use super::control::PeerOf;
 use super::execute::{Executor, Stop};
 use super::holding::Holding;
 use super::input::{InputMemory, OverBudget};
-use super::locality::PeerOf;
 use super::registry::State;
 use crate::base::limits::{
     LINGER_BYTES_MAX, LINGER_SECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN, READ_BYTES_WHEN_TIGHT,

@@ -1,5 +1,5 @@
 //! Binding: for each TCP address one socket per worker (SO_REUSEPORT: the kernel spreads connections over them), and one
-//! unix socket that the workers share.
+//! unix socket that the workers share; and beside each of these a control socket ([`super::control`]).
 //!
 //! SO_REUSEPORT would also let a second server of the same user take half of the connections of a first one, unnoticed.
 //! So the first socket of each address is bound without it, and fails when anyone listens there. It also begins to listen
@@ -8,14 +8,19 @@
 //! Binding takes the rights of the start; nobody can connect before [`Bound::listen`]. A server listens once it can answer:
 //! until then a connection is refused at once, so that health checks fail and clients try another server.
 
+use super::control;
+use crate::sys::reach::connect_unix;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest look whether a server answers at a unix socket that is there already.
+const LOOK_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Where to listen.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +66,17 @@ pub enum ListenError {
     /// There is something else under the name.
     #[error("{} exists and is no socket; remove it or choose another path with -s", .0.display())]
     UnixNoSocket(PathBuf),
+    /// Something has the control socket's name, or it cannot be made.
+    #[error(
+        "cannot listen on the control socket @{name}, by which `remora ctl` gives orders: {cause}; \
+         `ss -xlp` shows who has the name: end that program, or choose another port or path"
+    )]
+    Control {
+        /// Its abstract name.
+        name: String,
+        /// What the system said.
+        cause: io::Error,
+    },
     /// Anything else about the unix socket.
     #[error("cannot listen on {}: {cause}; check that its directory exists and may be written to", path.display())]
     Unix {
@@ -79,6 +95,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// True where all workers wait on the same socket.
     pub shared: bool,
+    /// A control socket: for the server's own user and root alone.
+    pub is_control: bool,
 }
 
 /// Bound sockets, to which nobody can connect yet.
@@ -124,13 +142,14 @@ impl Bound {
 
     /// Let clients connect. Fails where another server has come to listen at the same place since it was bound.
     pub fn listen(self) -> Result<Sockets, ListenError> {
+        let shared = self.workers > 1;
         let mut per_worker: Vec<Vec<Listener>> = (0..self.workers).map(|_| Vec::new()).collect();
         for (address, sockets) in self.tcp.iter().zip(self.tcp_sockets) {
             listen_tcp(*address, &sockets, self.backlog)?;
             let name: Arc<str> = format!("tcp:{address}").into();
             for (listeners, socket) in per_worker.iter_mut().zip(sockets) {
                 let socket = Arc::new(OwnedFd::from(socket));
-                listeners.push(Listener { socket, name: name.clone(), shared: false });
+                listeners.push(Listener { socket, name: name.clone(), shared: false, is_control: false });
             }
         }
         let unix = self.unix.map(|(path, file)| is_still(&path, file).map(|()| path)).transpose()?;
@@ -139,7 +158,15 @@ impl Bound {
             let socket = Arc::new(OwnedFd::from(socket));
             let name: Arc<str> = format!("unix:{}", path.display()).into();
             for listeners in &mut per_worker {
-                listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared: self.workers > 1 });
+                listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared, is_control: false });
+            }
+        }
+        let beside_tcp = self.tcp.iter().map(|address| control::name_of(&address.to_string()));
+        for name in beside_tcp.chain(unix.as_deref().map(control::name_of_path)) {
+            let socket = control::listen(&name).map_err(|cause| ListenError::Control { name: name.clone(), cause })?;
+            let (socket, name) = (Arc::new(socket), Arc::<str>::from(format!("unix:@{name}")));
+            for listeners in &mut per_worker {
+                listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared, is_control: true });
             }
         }
         Ok(Sockets { tcp: self.tcp, unix, per_worker })
@@ -242,8 +269,11 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
     if !found.file_type().is_socket() {
         return Err(ListenError::UnixNoSocket(path.to_path_buf()));
     }
-    match UnixStream::connect(path) {
+    let address = SockAddr::unix(path).map_err(failed)?;
+    match connect_unix(&address, Instant::now() + LOOK_WAIT_MAX) {
         Ok(_) => Err(ListenError::UnixInUse(path.to_path_buf())),
+        // A server whose backlog is full keeps who connects waiting.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(ListenError::UnixInUse(path.to_path_buf())),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(failed),
         Err(error) => Err(failed(error)),
     }
@@ -297,6 +327,18 @@ mod tests {
         std::fs::write(&path, "precious").unwrap();
         assert!(matches!(Sockets::bind(&config, 1).map(|_| ()).unwrap_err(), ListenError::UnixNoSocket(_)));
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_live_server_that_takes_nobody_is_in_use_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let full = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        full.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        full.listen(0).unwrap();
+        let _waiting = connect_unix(&SockAddr::unix(&path).unwrap(), Instant::now() + LOOK_WAIT_MAX).unwrap();
+        assert!(matches!(remove_stale(&path), Err(ListenError::UnixInUse(_))));
+        assert!(path.exists());
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub mod poll;
 pub mod prefetch;
 pub mod privilege;
 pub mod quiescence;
+#[cfg(not(loom))]
+pub mod reach;
 pub mod receive;
 pub mod send;
 #[cfg(not(loom))]

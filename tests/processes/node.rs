@@ -97,7 +97,8 @@ impl Node {
         Node::middle(primary, 0, arguments)
     }
 
-    fn of(server: Server, announcement: &str) -> Node {
+    /// Of a server that is started, once it has said `announcement`.
+    pub fn of(server: Server, announcement: &str) -> Node {
         let mut said = Vec::new();
         let announced = loop {
             let line = server.next_log_line().unwrap_or_else(|| panic!("no \"{announcement}\", but {said:?}"));
@@ -122,6 +123,11 @@ impl Node {
     /// The connection for questions.
     pub fn client(&self) -> MutexGuard<'_, Client> {
         self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Give an order, over the control socket; what is said to it.
+    pub fn order(&self, order: &str) -> String {
+        Client::control(self.server.tcp[0]).ask(&format!("replication {order}"))
     }
 
     /// `stats replication`.

@@ -6,6 +6,10 @@
 //! | follow.rs | a replica shows what its primary holds, and refuses every write |
 //! | joining.rs | replicas that come and go under full write load, and leave nothing behind |
 //! | cuts.rs | control connections that are cut or stall, at every step |
+//! | crowds.rs | strangers that take every place at the replication port |
+//! | elsewhere.rs | peers of other hosts, who must not choose sockets of this one |
+//! | names.rs | name servers that say nothing |
+//! | operators.rs | who may give orders, and over which socket |
 //! | stalls.rs | processes that stand still for a while |
 //! | chain.rs | replicas of replicas |
 //! | chain_retain.rs | writers that wait for a slow replica |
@@ -26,12 +30,16 @@
 mod acks;
 mod chain;
 mod chain_retain;
+mod crowds;
 mod cuts;
 mod early;
+mod elsewhere;
 mod follow;
 mod impostor;
 mod joining;
 mod lineage;
+mod names;
+mod operators;
 mod orders;
 mod push;
 mod restarts;

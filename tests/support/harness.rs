@@ -2,7 +2,7 @@
 
 use remora::base::limits::KEY_BYTES_MAX;
 use remora::base::time::UnixSeconds;
-use remora::engine::{Attempt, Context, Engine, Host, Outcome, Output, Settings, WorkerStats};
+use remora::engine::{Attempt, Context, Engine, Host, Origin, Outcome, Output, Settings, WorkerStats};
 use remora::protocol::{KeyScratch, Parsed, parse};
 use remora::store::{Item, Participant, Store, StoreConfig};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub fn over(store: Store, item_bytes_max: usize, workers: usize) -> Engine {
     Engine::new(store, Settings { item_bytes_max, workers, rows: vec![("maxconns", "77".to_string())] })
 }
 
-struct Counters(Vec<Arc<WorkerStats>>);
+struct Counters(Vec<Arc<WorkerStats>>, Origin);
 
 impl Host for Counters {
     fn connections(&self, emit: &mut dyn FnMut(u64, &str, &str)) {
@@ -44,10 +44,10 @@ impl Host for Counters {
     }
 }
 
-/// From elsewhere, so it may not give orders.
+/// From elsewhere, unless a test says otherwise.
 impl remora::engine::Client for Counters {
-    fn is_local(&self) -> bool {
-        false
+    fn origin(&self) -> Origin {
+        self.1
     }
 }
 
@@ -68,6 +68,13 @@ pub struct Client<'e> {
 }
 
 impl<'e> Client<'e> {
+    /// The same from there.
+    #[must_use]
+    pub fn coming_from(mut self, origin: Origin) -> Client<'e> {
+        self.host.1 = origin;
+        self
+    }
+
     pub fn new(engine: &'e Engine, worker: usize, now: u32) -> Self {
         Client {
             engine,
@@ -76,7 +83,7 @@ impl<'e> Client<'e> {
             resumed: 0,
             worker,
             participant: engine.store().join(),
-            host: Counters(vec![Arc::default()]),
+            host: Counters(vec![Arc::default()], Origin::Elsewhere),
             scratch: Vec::new(),
             key_scratch: [0; KEY_BYTES_MAX],
             out: Output::default(),

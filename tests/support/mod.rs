@@ -64,8 +64,14 @@ impl Server {
 
     /// The same, with variables in its environment.
     pub fn start_with(arguments: &[&str], listeners: usize, variables: &[(&str, &str)]) -> Server {
-        let variables = variables.iter().copied();
-        let mut child = command(arguments).envs(variables).spawn().expect("the remora binary starts");
+        let mut command = command(arguments);
+        command.envs(variables.iter().copied());
+        Server::run(command, listeners)
+    }
+
+    /// The same by a command line of the caller's, which must end in the binary's own.
+    pub fn run(mut command: Command, listeners: usize) -> Server {
+        let mut child = command.spawn().expect("the remora binary starts");
         let log = lines_of(child.stderr.take().expect("stderr is piped"));
         let mut server = Server { child, tcp: Vec::new(), unix: Vec::new(), log };
         let mut said = String::new();
@@ -236,6 +242,16 @@ impl Client {
 
     pub fn unix(path: &Path) -> Client {
         let stream = UnixStream::connect(path).expect("the server takes connections");
+        stream.set_read_timeout(Some(WAIT_MAX)).expect("timeout");
+        stream.set_write_timeout(Some(WAIT_MAX)).expect("timeout");
+        Client { stream: BufReader::new(Box::new(stream)) }
+    }
+
+    /// Over the control socket of the server that serves `address`.
+    pub fn control(address: SocketAddr) -> Client {
+        use std::os::linux::net::SocketAddrExt;
+        let name = std::os::unix::net::SocketAddr::from_abstract_name(format!("remora-control-{address}"));
+        let stream = UnixStream::connect_addr(&name.expect("a name")).expect("the server has a control socket");
         stream.set_read_timeout(Some(WAIT_MAX)).expect("timeout");
         stream.set_write_timeout(Some(WAIT_MAX)).expect("timeout");
         Client { stream: BufReader::new(Box::new(stream)) }

@@ -71,7 +71,8 @@ impl Replica {
 
     /// Order it to change its role. Returns its answer.
     pub fn order(&mut self, order: &Order) -> anyhow::Result<String> {
-        ctl::carry_out(&mut self.connection, order, CATCH_UP_MAX).with_context(|| format!("\"{}\": {order}", self.name))
+        let mut connection = ctl::Place::Tcp(vec![self.process.address()]).command()?;
+        ctl::carry_out(&mut connection, order, CATCH_UP_MAX).with_context(|| format!("\"{}\": {order}", self.name))
     }
 
     /// SIGTERM, and status 0.

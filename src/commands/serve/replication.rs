@@ -2,10 +2,9 @@
 
 use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, ACK_MILLISECONDS_MAX, ACK_REPLICAS_MAX};
 use crate::commands::size;
-use crate::engine::{AckPolicy, Engine, Refused};
+use crate::engine::{AckPolicy, Engine, Origin, Refused};
 use crate::fabric::verbs::VerbsOptions;
 use crate::fabric::{self, ConnectOptions, Exporter, FabricError, Kind};
-use crate::replication::SILENCE_SECONDS_DEFAULT;
 use crate::replication::admission::Admitted;
 use crate::replication::attach::{Identity, Joined};
 use crate::replication::board::Board;
@@ -19,6 +18,7 @@ use crate::replication::report::{ReplicaView, Report};
 use crate::replication::retain::Retain;
 use crate::replication::secret::{Secret, random};
 use crate::replication::standing::Standing;
+use crate::replication::{HEARTBEAT, SILENCE_SECONDS_DEFAULT, SILENCE_SECONDS_MAX, SILENCE_SECONDS_MIN};
 use crate::server::address;
 use crate::store::Store;
 use crate::sys::logging;
@@ -30,6 +30,9 @@ use std::time::Duration;
 
 /// How long a replica that starts looks for its primary.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Least of `--replica-retain` but 0. Who writes less has most likely left out the unit.
+const RETAIN_BYTES_MIN: usize = 64 << 10;
 
 /// Replication.
 #[derive(Debug, Clone, clap::Args)]
@@ -60,10 +63,10 @@ pub struct ReplicationArgs {
     #[arg(long, value_name = "NAME")]
     pub replica_name: Option<String>,
     /// Seconds of silence after which the other side counts as gone
-    #[arg(long, value_name = "SECONDS", default_value_t = SILENCE_SECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = SILENCE_SECONDS_DEFAULT, value_parser = silence)]
     pub replication_timeout: u64,
     /// Have writers wait for replicas that are at most so many bytes behind, rather than overrun them; 0: never. With k, m or g
-    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = size::parse)]
+    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = retain)]
     pub replica_retain: usize,
     /// Port of the data channels over verbs and TCP; 0 for one of the kernel's choice
     #[arg(long, value_name = "PORT", default_value_t = 0)]
@@ -72,8 +75,11 @@ pub struct ReplicationArgs {
     #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=i64::from(ACK_REPLICAS_MAX)))]
     pub ack_replicas: u8,
     /// Milliseconds after which a write that too few replicas hold is answered with an error
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = ACK_MILLISECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=u64::from(ACK_MILLISECONDS_MAX)))]
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = ACK_MILLISECONDS_DEFAULT, value_parser = ack_timeout)]
     pub ack_timeout: u64,
+    /// Take orders (promote, detach, replicate) from every client on this host, proxies and sidecars included, and not from the control socket alone
+    #[arg(long)]
+    pub orders_from_loopback: bool,
     /// RDMA device to use, with its port and GID index if those matter: mlx5_0, mlx5_0:1, mlx5_0:1:3
     #[arg(long, value_name = "NAME[:PORT[:GID]]", value_parser = device)]
     pub device: Option<VerbsOptions>,
@@ -97,9 +103,11 @@ pub struct Plan {
     board: Arc<Board>,
     standing: Arc<Standing>,
     acks: AckPolicy,
+    /// What a client must be to give orders.
+    orders_from: Origin,
 }
 
-/// What runs beside the server; ends when dropped: the node first, for it may write to the store.
+/// What runs beside the server. Dropping it ends the node first, because the node may write to the store.
 pub struct Replicating {
     node: RunningNode,
     offer: Option<Running>,
@@ -142,6 +150,7 @@ impl Plan {
             board: Arc::default(),
             standing: Arc::new(Standing::new(replica)),
             identity: Identity { replica, name: args.replica_name.clone().unwrap_or_else(host_name) },
+            orders_from: if args.orders_from_loopback { Origin::ThisHost } else { Origin::ControlSocket },
             acks: AckPolicy { replicas: args.ack_replicas, timeout: Duration::from_millis(args.ack_timeout) },
         })
     }
@@ -157,8 +166,13 @@ impl Plan {
     }
 
     /// Rows of `stats settings`.
-    pub fn setting_rows(&self) -> [(&'static str, String); 2] {
-        [("ack_replicas", self.acks.replicas.to_string()), ("ack_timeout", self.acks.timeout.as_millis().to_string())]
+    pub fn setting_rows(&self) -> [(&'static str, String); 3] {
+        let orders_from = if self.orders_from == Origin::ControlSocket { "control_socket" } else { "this_host" };
+        [
+            ("ack_replicas", self.acks.replicas.to_string()),
+            ("ack_timeout", self.acks.timeout.as_millis().to_string()),
+            ("orders_from", orders_from.to_string()),
+        ]
     }
 
     /// Of a replica: be admitted by its primary, which says what store to make.
@@ -209,7 +223,7 @@ impl Plan {
             Node::start(config, joined.map(Admitted::from), store.clone()).context("cannot start replication")?;
         let (telling, taking) = (node.node().clone(), node.node().clone());
         engine.set_replication_rows(Box::new(move |emit| telling.rows(emit)));
-        engine.set_order_taker(Box::new(move |words| take_order(&taking, words)));
+        engine.set_order_taker(self.orders_from, Box::new(move |words| take_order(&taking, words)));
         Ok(Replicating { node, offer })
     }
 
@@ -229,7 +243,7 @@ impl Plan {
         Ok(Offer::start(store.clone(), config)?)
     }
 
-    /// With auto, what this host has; else what was named, or an error.
+    /// With auto, the fabrics that this host has; otherwise those that were named, or an error.
     fn exporters(&self, listen: SocketAddr) -> anyhow::Result<Vec<Box<dyn Exporter>>> {
         let data = SocketAddr::new(listen.ip(), self.data_port);
         let Some(named) = &self.fabrics else {
@@ -266,7 +280,7 @@ impl Replicating {
     }
 }
 
-/// The engine, as the node knows it. Weak, for the engine has the node as well.
+/// The engine, as the node sees it. The reference is weak, because the engine refers to the node as well.
 struct ClientsOf(Weak<Engine>);
 
 impl Clients for ClientsOf {
@@ -318,6 +332,39 @@ fn mode(text: &str) -> Result<Mode, String> {
     known.ok_or_else(|| format!("\"{text}\" is no mode; there are pull and push"))
 }
 
+fn silence(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (SILENCE_SECONDS_MIN..=SILENCE_SECONDS_MAX).contains(seconds));
+    seconds.ok_or_else(|| {
+        format!(
+            "\"{text}\" is no time after which the other side can count as gone: it says something every {} s, and one of these may be \
+             late; write {SILENCE_SECONDS_MIN} to {SILENCE_SECONDS_MAX} seconds",
+            HEARTBEAT.as_secs()
+        )
+    })
+}
+
+fn retain(text: &str) -> Result<usize, String> {
+    let bytes = size::parse(text)?;
+    if (1..RETAIN_BYTES_MIN).contains(&bytes) {
+        return Err(format!(
+            "{bytes} bytes are less than any replica is behind now and then, so none would be waited for; write {}k or more, or 0",
+            RETAIN_BYTES_MIN >> 10
+        ));
+    }
+    Ok(bytes)
+}
+
+fn ack_timeout(text: &str) -> Result<u64, String> {
+    let milliseconds =
+        text.parse().ok().filter(|milliseconds| (1..=ACK_MILLISECONDS_MAX.into()).contains(milliseconds));
+    milliseconds.ok_or_else(|| {
+        format!(
+            "\"{text}\" is no time in which a replica can tell that it holds a write, and no client waits without end; write 1 to \
+             {ACK_MILLISECONDS_MAX} milliseconds, or --ack-replicas 0 to wait for none"
+        )
+    })
+}
+
 fn device(text: &str) -> Result<VerbsOptions, String> {
     let wrong = || format!("\"{text}\" is no device; write NAME, NAME:PORT or NAME:PORT:GID, for example mlx5_0:1:3");
     let mut parts = text.split(':');
@@ -343,6 +390,22 @@ mod tests {
         for wrong in ["", ":1", "a:b", "a:1:2:3", "a:300"] {
             assert!(device(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn times_that_make_no_sense_are_refused_with_those_that_do() {
+        for wrong in ["0", "1", "2", "3601", "-3", "10s"] {
+            let error = silence(wrong).unwrap_err();
+            assert!(error.contains("write 3 to 3600 seconds"), "{wrong}: {error}");
+        }
+        assert_eq!((silence("3"), silence("3600")), (Ok(3), Ok(3600)));
+        for wrong in ["0", "60001", "-1", "1s"] {
+            let error = ack_timeout(wrong).unwrap_err();
+            assert!(error.contains("write 1 to 60000 milliseconds"), "{wrong}: {error}");
+        }
+        assert!(retain("64").unwrap_err().contains("write 64k or more, or 0"));
+        assert_eq!((retain("0"), retain("64k"), retain("2g")), (Ok(0), Ok(64 << 10), Ok(2 << 30)));
+        assert_eq!((ack_timeout("1"), ack_timeout("60000")), (Ok(1), Ok(60_000)));
     }
 
     #[test]

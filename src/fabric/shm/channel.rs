@@ -1,34 +1,39 @@
-//! The replica's end of shared memory. A READ is carried out when it is submitted; [`Channel::poll`] gives back what is done.
+//! The replica's end of shared memory. `submit` carries a READ out at once; [`Channel::poll`] hands the completion over.
 
-use super::error;
 use super::handover::{self, STATUS_UNKNOWN, STATUS_WELCOME};
+use super::{error, is_name};
 use crate::fabric::{
     CONNECT_WAIT_MAX, Cause, Channel, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing, READ_BYTES_MAX,
     Read, Regions, WRITE_BYTES_MAX, WRITE_DEPTH_MAX, Write,
 };
 use crate::sys::foreign::{Mapped, SharedWords, copy};
+use crate::sys::reach::{connect_unix, share};
 use crate::sys::receive::receive;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::SockAddr;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
-/// How often a busy channel looks whether its primary is still there: a look is a system call, some 100 ns, a READ of one line is less.
+/// How often a busy channel checks that its primary is still there. The check is a system call of some 100 ns, which is more than a READ of one
+/// line costs.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// Connect with what a primary told.
+/// Connect to the socket that `invitation` names.
 pub fn connect(invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
     let failed = |doing: &str, error: io::Error| match error.kind() {
         io::ErrorKind::InvalidData => super::error(Cause::Protocol, format!("{doing}: {error}")),
         _ => FabricError::from_io(Kind::Shm, doing, &error),
     };
+    if !is_name(&invitation.address) {
+        let what = format!("\"{}\" is no name that Remora gives to a socket", invitation.address.escape_debug());
+        return Err(error(Cause::Protocol, what));
+    }
     let until = Instant::now() + CONNECT_WAIT_MAX;
-    let socket = greet(invitation).map_err(|error| {
+    let socket = greet(invitation, until).map_err(|error| {
         let doing =
             format!("connecting to {} of this host (another host, or another network namespace?)", invitation.address);
         failed(&doing, error)
@@ -60,17 +65,14 @@ pub fn connect(invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError>
     Ok(Box::new(channel))
 }
 
-fn greet(invitation: &Invitation) -> io::Result<UnixStream> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Of unix sockets this bounds connecting, too.
-    socket.set_write_timeout(Some(CONNECT_WAIT_MAX))?;
-    socket.connect(&SockAddr::unix(format!("\0{}", invitation.address))?)?;
-    let mut socket = UnixStream::from(OwnedFd::from(socket));
+fn greet(invitation: &Invitation, until: Instant) -> io::Result<UnixStream> {
+    let mut socket = connect_unix(&SockAddr::unix(format!("\0{}", invitation.address))?, until)?;
+    socket.set_write_timeout(Some(share(until, 1)))?;
     socket.write_all(&invitation.token.0)?;
     Ok(socket)
 }
 
-/// Batch by batch, so that no more descriptors than one batch's are ever open.
+/// Map the regions and the ack slot batch by batch, so that only one batch of descriptors is open at a time.
 fn map_all(socket: &UnixStream, invitation: &Invitation, until: Instant) -> io::Result<(Vec<Mapped>, SharedWords)> {
     let mut regions = Vec::new();
     loop {
@@ -87,7 +89,7 @@ fn map_ack(file: &File, invitation: &Invitation) -> io::Result<SharedWords> {
     SharedWords::map(file, length(invitation.ack.bytes)?)
 }
 
-/// What was said is compared with what is there before anything is mapped.
+/// The length to map, if the peer's number can be one. `Mapped::map` compares it with the file's length before it maps anything.
 fn length(bytes: u64) -> io::Result<usize> {
     let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes > 0 && bytes.is_multiple_of(8));
     bytes.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "memory of an impossible length"))
@@ -98,7 +100,7 @@ struct ShmChannel {
     regions: Vec<Mapped>,
     ack: SharedWords,
     sources: Option<Arc<dyn Regions>>,
-    /// WRITEs since the last READ. They are done; counted as other fabrics must, so that a caller's mistake shows here too.
+    /// WRITEs since the last READ. They are carried out already, and counted only so that a caller's mistake shows on this fabric, too.
     written: usize,
     done: Vec<Completion>,
     over: Option<FabricError>,
@@ -198,7 +200,7 @@ impl ShmChannel {
             return Err(error(Cause::Access, what));
         };
         region.copy_to((read.offset / 8) as usize, to);
-        // See the module: what later READs see is no older than what this one saw.
+        // Order (see shm.rs): later READs see nothing older than this one saw.
         fence(Ordering::Acquire);
         Ok(())
     }
@@ -216,7 +218,7 @@ impl ShmChannel {
                 format!("a WRITE of {bytes} bytes at {offset} of region {region}, which is not in it, or not allowed");
             return Err(error(Cause::Access, what));
         };
-        // See the module: what is stored here is seen after what was stored before, and before what comes behind.
+        // Order (see shm.rs): the peer sees these stores after all earlier ones and before all later ones.
         fence(Ordering::SeqCst);
         copy(words, to);
         fence(Ordering::SeqCst);
@@ -233,7 +235,7 @@ impl ShmChannel {
         }
     }
 
-    /// Whether the primary is there; waits for its end for up to `wait`. A signal shortens that.
+    /// Check that the primary is still there; wait up to `wait` for its end. A signal may shorten the wait.
     fn look(&mut self, wait: Duration) {
         if !wait.is_zero() {
             let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };

@@ -1,8 +1,9 @@
-//! The primary's end of shared memory: an abstract unix socket of a random name, at which a peer that shows a waiting grant's token is
-//! handed the regions. Once connected, the socket carries nothing more: its end is how each side learns of the other's.
+//! The primary's end of shared memory: an abstract unix socket with a random name. A peer that connects and shows the token of a waiting grant
+//! gets the descriptors of the regions. After that the socket carries no bytes: when one side closes it, the other learns that the channel has
+//! ended.
 
-use super::error;
 use super::handover::{self, DESCRIPTORS_MAX, STATUS_UNKNOWN, STATUS_WELCOME};
+use super::{NAME_DIGITS, NAME_PREFIX, error};
 use crate::fabric::door::{Door, Entrance};
 use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, Waiting, descriptors, nobody_came};
 use crate::fabric::{
@@ -18,7 +19,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Names that are tried; that even two are taken is next to impossible.
+/// How many names are tried. The names are random, so that even one is taken already is unlikely.
 const NAMES_MAX: usize = 8;
 
 /// See the module.
@@ -45,8 +46,8 @@ fn bind() -> io::Result<(String, UnixListener)> {
     let mut tries = 0;
     loop {
         tries += 1;
-        // Not a secret, only free: the token admits.
-        let name = format!("remora-{:016x}", fastrand::u64(..));
+        // The name need not be a secret, only unused: the token decides who is admitted.
+        let name = format!("{NAME_PREFIX}{:0NAME_DIGITS$x}", fastrand::u64(..));
         match UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?) {
             Ok(listener) => {
                 listener.set_nonblocking(true)?;
@@ -131,7 +132,7 @@ impl Entrance for ShmEntrance {
             let _ = handover::send_answer(&socket, STATUS_UNKNOWN, 0);
             return;
         };
-        // Under the lock: a grant that is dropped meanwhile waits, and then ends what was begun here.
+        // Under the lock: if the grant is dropped meanwhile, its drop waits for the lock, and then ends this connection.
         let mut place = offer.stage.lock();
         if matches!(*place, Place::Waiting) {
             *place = match offer.hand_over(&socket) {
@@ -163,7 +164,7 @@ impl Grant for ShmGrant {
         ACK_DESCRIPTOR
     }
 
-    /// One system call once the peer is there.
+    /// Costs one system call once the peer is connected.
     fn state(&mut self) -> Result<GrantState, FabricError> {
         let mut place = self.offer.stage.lock();
         let ended = match &*place {

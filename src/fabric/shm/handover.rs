@@ -1,11 +1,11 @@
-//! How descriptors pass over the unix socket (SCM_RIGHTS). Numbers are little-endian.
+//! How file descriptors are passed over the unix socket (SCM_RIGHTS). Numbers are little-endian.
 //!
 //! ```text
 //! replica:  token (16 bytes)
 //! primary:  "RMRSHM1\n"  status u32  descriptors u32         then, if the status is 0, batches of
 //!           first u32  count u32                             with `count` descriptors beside them
 //! ```
-//! Descriptor n is that of region n, open for writing as well if the peer may WRITE to it; the last is the ack slot's.
+//! Descriptor n belongs to region n, and is open for writing, too, if the peer may WRITE to the region. The last one belongs to the ack slot.
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -19,17 +19,17 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// Opens every answer.
+/// The first bytes of every answer.
 pub(super) const MAGIC: [u8; 8] = *b"RMRSHM1\n";
 /// Descriptors of one message; the kernel takes 253 (SCM_MAX_FD).
 const BATCH_MAX: usize = 250;
-/// Descriptors of one handover: more regions than any host has cores, twice over.
+/// Descriptors of one handover. A shard has at least one region, and 4096 is twice as many as any host has cores.
 pub(super) const DESCRIPTORS_MAX: usize = 4096;
-/// What is left of a wait that is over, once.
+/// The shortest timeout: the system takes zero for no limit.
 const WAIT_MIN: Duration = Duration::from_millis(1);
-/// The status of a token that waits.
+/// Status: a grant waits for this token.
 pub(super) const STATUS_WELCOME: u32 = 0;
-/// The status of a token that does not.
+/// Status: no grant waits for this token.
 pub(super) const STATUS_UNKNOWN: u32 = 1;
 
 /// Bytes of the ancillary data of a full batch.
@@ -44,7 +44,7 @@ pub(super) fn send_answer(socket: &UnixStream, status: u32, descriptors: usize) 
     send_with(socket, &answer, &[])
 }
 
-/// Send descriptors `0..count`, each opened by `open` shortly before. Never blocks: all of it is far less than a socket's buffer.
+/// Send descriptors `0..count`, each opened by `open` just before. Never blocks: all the messages together are far smaller than a socket's buffer.
 pub(super) fn send_files(
     socket: &UnixStream,
     count: usize,
@@ -105,7 +105,7 @@ fn numbers(bytes: &[u8]) -> (u32, u32) {
     (number(low), number(high))
 }
 
-/// Fill `bytes`; gives what descriptors came beside them. Those that do not fit are closed by the kernel, and the batch is refused.
+/// Fill `bytes`, and return the descriptors that came with them. If more came than fit, the kernel has closed the rest, and this is an error.
 fn receive_with(socket: &UnixStream, bytes: &mut [u8], until: Instant) -> io::Result<Vec<File>> {
     let mut files = Vec::new();
     let mut read = 0;

@@ -1,5 +1,6 @@
-//! The replica's end of a simulation. A READ goes through three queues: to be carried out, strictly in order; carried out and held back;
-//! done. A WRITE of data stands in the first of them, and is torn and late as READs are. An ack waits for its turn and then is there.
+//! The replica's end of a simulation. A READ goes through three queues: READs to be carried out, strictly in order; READs that were carried out
+//! and are held back; and READs that are done. A WRITE of data goes through the first queue, and can be torn and late as READs can. An ack waits
+//! for its turn, and has then arrived.
 
 use super::exporter::Offer;
 use super::{Faults, error};
@@ -15,18 +16,18 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
-/// WRITEs that have not arrived; the next one makes the oldest arrive.
+/// Most acks under way; one more makes the oldest arrive.
 const WRITES_MAX: usize = 64;
 /// Parts of a torn READ.
 const PARTS: std::ops::RangeInclusive<usize> = 2..=4;
 
-/// What is to be carried out.
+/// An operation that is to be carried out.
 enum Work {
     Read(Read),
     Write(Write),
 }
 
-/// A READ, or a WRITE of data, that is not carried out, or not wholly.
+/// A READ, or a WRITE of data, that has not been carried out, or only in part.
 struct Pending {
     work: Work,
     /// Polls until its next part.
@@ -37,7 +38,7 @@ struct Pending {
     hold: u32,
     corrupt: bool,
     lost: bool,
-    /// The channel ends behind it.
+    /// The channel ends after it.
     cut: bool,
 }
 
@@ -89,7 +90,7 @@ struct SimChannel {
     lost: Vec<Read>,
     writes: VecDeque<AckWrite>,
     sources: Option<Arc<dyn Regions>>,
-    /// WRITEs of data behind the last READ that was submitted: what is done is known by that.
+    /// WRITEs of data that were submitted after the last READ.
     written: usize,
 }
 
@@ -123,7 +124,7 @@ impl Channel for SimChannel {
         Ok(())
     }
 
-    /// Never sleeps, whatever `wait` says: the next poll is later.
+    /// Never sleeps, whatever `wait` says: the next poll is the passing of time.
     fn poll(&mut self, done: &mut Vec<Completion>, _wait: Duration) -> Result<usize, FabricError> {
         let before = done.len();
         self.write_some();
@@ -179,7 +180,7 @@ impl SimChannel {
         share > 0.0 && self.random.f64() < share
     }
 
-    /// True for the one behind which the channel ends.
+    /// Whether the channel ends after this operation.
     fn count_operation(&mut self) -> bool {
         self.operations += 1;
         self.faults.cut_after == Some(self.operations)
@@ -206,7 +207,7 @@ impl SimChannel {
         let lost = pending.lost || is_read && self.faults.drop_at == Some(self.operations);
         self.pending.push_back(Pending { lost, ..pending });
         if stale {
-            // What was submitted before must be carried out before.
+            // What was submitted earlier must be carried out earlier.
             while let Some(mut pending) = self.pending.pop_front() {
                 self.copy_parts(&mut pending, usize::MAX);
                 self.carried_out(pending);
@@ -214,7 +215,7 @@ impl SimChannel {
         }
     }
 
-    /// Two to four parts, not all of which need have words, in any order.
+    /// Two to four parts in any order; some may be empty.
     fn tear(&mut self, count: usize) -> Vec<Range<usize>> {
         let mut ends: Vec<usize> = (1..self.random.usize(PARTS)).map(|_| self.random.usize(0..=count)).collect();
         ends.push(count);
@@ -251,7 +252,7 @@ impl SimChannel {
         }
     }
 
-    /// False if it reaches beyond its region, which ends the channel.
+    /// Carry out one part; false if it reaches beyond its region, which ends the channel.
     fn carry(&self, work: &Work, part: Range<usize>) -> bool {
         match work {
             Work::Read(read) => self.copy(read, part),
@@ -321,7 +322,7 @@ impl SimChannel {
         }
     }
 
-    /// A WRITE has arrived.
+    /// Let an ack arrive.
     fn stored(&mut self, write: &Write, corrupt: bool, last: bool) {
         let (bit, at) = (1 << self.random.u32(..64), self.random.usize(..(write.bytes / 8).max(1)));
         let to = self.words(write.region, write.offset, write.bytes, Access::Write).filter(|_| corrupt);
@@ -333,7 +334,7 @@ impl SimChannel {
         }
     }
 
-    /// What is held back no longer. One that may not be overtaken has those behind it wait.
+    /// READs that are no longer held back. Those behind one that may not be overtaken wait for it.
     fn complete_some(&mut self, done: &mut Vec<Completion>) {
         self.carried.iter_mut().for_each(|carried| carried.hold = carried.hold.saturating_sub(1));
         let mut at = 0;

@@ -1,4 +1,4 @@
-//! The primary's end of a simulation: grants, and how far each is.
+//! The primary's end of a simulation: grants and their states.
 
 use super::{CONNECT_WAIT_MAX, Sim, WAITING_MAX, error};
 use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, descriptors};
@@ -45,7 +45,7 @@ impl Exporter for SimExporter {
     }
 }
 
-/// What one peer may read and write; the grant's, and its channel's.
+/// What one peer may read and write. The grant and its channel share it.
 pub(super) struct Offer {
     pub(super) regions: Arc<dyn Regions>,
     pub(super) ack: Arc<Slab>,
@@ -55,7 +55,7 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    /// End the channel; the first cause stays.
+    /// End the channel. The first cause stays.
     pub(super) fn end(&self, why: FabricError) {
         let mut place = self.stage.lock();
         if !matches!(*place, Place::Over(_)) {

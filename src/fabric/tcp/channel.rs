@@ -16,15 +16,15 @@ use std::io::{self, Read as _, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Requests in bytes that the socket has not taken: far more than a full depth of READs. A primary that takes none of them for so long
-/// is given up.
+/// Most bytes of requests that wait for the socket: far more than the requests of all READs under way. When the limit is reached, the primary
+/// counts as gone.
 const OUT_BYTES_MAX: usize = 64 << 10;
-/// Longest wait of one poll; no clock overflows by it.
+/// Longest wait of one poll: far longer than any caller asks for, and no clock overflows by it.
 const POLL_WAIT_MAX: Duration = Duration::from_secs(3600);
-/// What is left of a wait that is over, once; zero would be without end.
+/// The shortest timeout: the system takes zero for no limit.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
-/// Connect with what a primary told. The address must be a number, not a name.
+/// Connect to the address of `invitation`, which must be numeric.
 pub fn connect(invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
     let address: SocketAddr = invitation
         .address
@@ -76,9 +76,9 @@ fn greet(address: SocketAddr, invitation: &Invitation) -> io::Result<(TcpStream,
 
 struct TcpChannel {
     socket: TcpStream,
-    /// What the socket has not taken.
+    /// Requests that the socket has not taken yet.
     out: Vec<u8>,
-    /// In their order, which is that of their answers.
+    /// READs under way, in the order of their submission, which is the order of their answers.
     under_way: VecDeque<Read>,
     answers: Answers,
     over: Option<FabricError>,
@@ -151,14 +151,14 @@ impl TcpChannel {
         self.over.get_or_insert(why);
     }
 
-    /// As much as the socket takes.
+    /// Send as much as the socket takes.
     fn send(&mut self) {
         while self.over.is_none() && !self.out.is_empty() {
             match send_parts(&self.socket, &[Part::Bytes(&self.out)]) {
                 Ok(bytes) => drop(self.out.drain(..bytes)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The primary may have said why before it closed; that is what receive() finds.
+                // The primary may have sent the reason before it closed; receive() finds it.
                 Err(_) => return self.out.clear(),
             }
         }
@@ -167,7 +167,7 @@ impl TcpChannel {
         }
     }
 
-    /// As much as has come for what is under way; with nothing under way, the primary's end.
+    /// Receive what has arrived for READs under way. Without any, this only finds out whether the primary has closed the connection.
     fn receive(&mut self, done: &mut Vec<Completion>) {
         let before = done.len();
         while self.over.is_none() && (done.len() == before || !self.under_way.is_empty()) {
@@ -205,7 +205,7 @@ impl TcpChannel {
         }
     }
 
-    /// Until something can be done, for up to `wait`. A signal shortens that.
+    /// Wait up to `wait` until the socket is ready. A signal may shorten the wait.
     fn wait(&self, wait: Duration) {
         let sending = if self.out.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
         let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };

@@ -64,16 +64,16 @@ impl crate::fabric::Exporter for Exporter {
     }
 }
 
-/// What one peer may read and write; the grant's, and its responder's.
+/// What one peer may read and write. The grant and its responder share it.
 pub(super) struct Offer {
     pub(super) regions: Arc<dyn Regions>,
     pub(super) ack: Arc<Slab>,
     pub(super) stage: Stage<()>,
-    /// Set at most once, by who sets the stage to connected.
+    /// Set at most once, together with the stage `Connected`.
     peer: Mutex<Option<Peer>>,
 }
 
-/// A responder, by what ends it. The socket is its own.
+/// What is needed to end a responder. The responder itself owns the socket.
 struct Peer {
     socket: Weak<TcpStream>,
     thread: JoinHandle<()>,
@@ -92,7 +92,7 @@ impl Offer {
     }
 }
 
-/// A few bytes, for which a new connection has room.
+/// Send a welcome. A new connection always has room for these few bytes.
 fn send_whole(socket: &TcpStream, bytes: &[u8; WELCOME_BYTES]) -> io::Result<()> {
     if send_parts(socket, &[Part::Bytes(bytes)])? == bytes.len() {
         Ok(())
@@ -129,7 +129,7 @@ impl Entrance for TcpEntrance {
             Some(Ok(token)) => self.waiting.take(&token),
         };
         let Some(offer) = offer else { return refuse(Status::Unknown) };
-        // Under the lock: a grant that is dropped meanwhile waits, and then ends what was begun here.
+        // Under the lock: if the grant is dropped meanwhile, its drop waits for the lock, and then ends this connection.
         let mut place = offer.stage.lock();
         if matches!(*place, Place::Waiting) {
             *place = match offer.let_in(socket) {

@@ -1,4 +1,4 @@
-//! What passes over a connection, and its parsing: pure, over bytes of whoever is at the other end. All numbers are little-endian.
+//! The messages of a connection and their parsing: pure functions of bytes that nobody vouches for. All numbers are little-endian.
 //!
 //! ```text
 //! replica:  greeting   magic 8  version u32  zero u32  token 16
@@ -7,11 +7,11 @@
 //!           WRITE      2 u32    zero u32     offset u64  bytes u64  zero u64, then the bytes: into the ack slot
 //! primary:  answer     tag u64  status u32   bytes u32, then the bytes
 //! ```
-//! READs are answered in their order; a WRITE only if it is refused. Behind an answer whose status is not 0 nothing follows.
+//! READs are answered in their order. A WRITE is answered only if it is refused. An answer whose status is not 0 is the last one.
 
 use crate::fabric::{READ_BYTES_MAX, Token, WRITE_BYTES_MAX};
 
-/// Opens the greeting and the welcome.
+/// The first bytes of the greeting and of the welcome.
 const MAGIC: [u8; 8] = *b"RMRTCP1\n";
 /// Changes with the meaning of any byte.
 const VERSION: u32 = 1;
@@ -23,7 +23,7 @@ pub const WELCOME_BYTES: usize = 16;
 pub const REQUEST_BYTES: usize = 32;
 /// Length of an answer, without the bytes.
 pub const ANSWER_BYTES: usize = 16;
-/// What a primary keeps of a replica's requests: several batches.
+/// Most bytes of a replica's requests that the primary keeps: several batches.
 pub const REQUESTS_BYTES: usize = 4096;
 
 const READ: u32 = 1;
@@ -64,7 +64,7 @@ pub fn greeting(token: &Token) -> [u8; GREETING_BYTES] {
     bytes
 }
 
-/// The token of a greeting; None if it is none of ours.
+/// The token of a greeting; None if the bytes are no greeting of Remora's.
 pub fn parse_greeting(bytes: &[u8]) -> Option<Result<Token, Status>> {
     let bytes: &[u8; GREETING_BYTES] = bytes.try_into().ok()?;
     let (opening, token) = bytes.split_at(16);
@@ -84,7 +84,7 @@ pub fn welcome(status: Status, regions: usize) -> [u8; WELCOME_BYTES] {
     bytes
 }
 
-/// Status and number of regions; None if it is no welcome of ours.
+/// Status and number of regions; None if the bytes are no welcome of Remora's.
 pub fn parse_welcome(bytes: &[u8; WELCOME_BYTES]) -> Option<(Status, u32)> {
     let status = Status::from_number(number_32(bytes, 8))?;
     (bytes[..8] == MAGIC).then(|| (status, number_32(bytes, 12)))
@@ -118,16 +118,16 @@ pub fn answer(tag: u64, status: Status, bytes: usize) -> [u8; ANSWER_BYTES] {
     header
 }
 
-/// What a replica asks. Lengths and alignment make sense; whether there is such a region is the responder's to say.
+/// What a replica asks for. Lengths and alignment have been checked; the responder checks that there is such a region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
     /// Bytes of a region: a multiple of 8, at most [`READ_BYTES_MAX`], from an aligned place.
     Read {
-        /// Of which.
+        /// The region.
         region: u32,
-        /// From where.
+        /// From where, in bytes.
         offset: u64,
-        /// How many.
+        /// How many bytes.
         bytes: usize,
         /// Given back.
         tag: u64,
@@ -143,18 +143,18 @@ pub enum Request {
     },
 }
 
-/// What is next of a replica's bytes.
+/// The next thing in a replica's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// A request.
     Request(Request),
     /// More must come.
     Incomplete,
-    /// No request; nothing behind it can be trusted.
+    /// Bytes that are no request. What follows them cannot be read.
     Malformed,
 }
 
-/// A replica's bytes until they are whole requests: never more than [`REQUESTS_BYTES`].
+/// Collects a replica's bytes until they are whole requests; at most [`REQUESTS_BYTES`].
 pub struct Requests {
     buffer: Box<[u8; REQUESTS_BYTES]>,
     start: usize,
@@ -234,16 +234,16 @@ pub enum Want<'a> {
     },
 }
 
-/// Why a primary's bytes are the last.
+/// Why nothing more is read from a primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// It refused a request.
     Status(Status),
-    /// What it said fits no request.
+    /// Its answer does not belong to the next request.
     Nonsense,
 }
 
-/// A primary's answers, piece by piece. It never wants a byte beyond what was asked for.
+/// Reads a primary's answers piece by piece. It never asks for a byte beyond the answers that are due.
 #[derive(Debug, Default)]
 pub struct Answers {
     header: [u8; ANSWER_BYTES],

@@ -1,5 +1,5 @@
-//! The thread that answers one replica: takes a request, carries it out, sends the answer, and only then takes the next. It ends with the
-//! connection, which either side may end.
+//! The thread that answers one replica. It takes a request, carries it out, sends the answer, and only then takes the next. It ends when
+//! either side ends the connection.
 
 use super::error;
 use super::exporter::Offer;
@@ -17,9 +17,9 @@ use std::sync::atomic::{Ordering, fence};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Longest sleep; the end of the grant ends it sooner, by the socket.
+/// Longest sleep. The end of the grant shuts the socket down, which wakes the thread sooner.
 const SLEEP_MAX: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-/// How long a replica that was refused something may take to read why. Closing at once could take the answer back.
+/// How long a replica that was refused may take to read the reason. Closing at once could reset the connection and lose the answer.
 const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// Start answering.
@@ -86,7 +86,7 @@ impl Responder {
                 };
                 let span = WordSpan::new(words, offset as usize, bytes);
                 self.send(&answer(tag, Status::Good, bytes), Some(span))?;
-                // See the module: the next READ sees nothing older.
+                // Order (see tcp.rs): the next READ sees nothing older.
                 fence(Ordering::Acquire);
                 Ok(())
             }
@@ -107,7 +107,7 @@ impl Responder {
         Err(error(Cause::Access, format!("the replica asked for {what}, which is beyond it")))
     }
 
-    /// Send all of an answer, as the replica takes it. The kernel copies the words from where they are.
+    /// Send a whole answer, as fast as the replica takes it. The kernel copies the words from the regions.
     fn send(&self, header: &[u8; ANSWER_BYTES], span: Option<WordSpan<'_>>) -> Result<(), FabricError> {
         let body_bytes = span.map_or(0, |span| span.len());
         let mut sent = 0;
@@ -130,7 +130,7 @@ impl Responder {
         Ok(())
     }
 
-    /// Until the socket is ready, or over, or some time has passed: whoever called tries again.
+    /// Wait until the socket is ready or over, or some time has passed. The caller then tries again.
     fn wait(&self, what: PollFlags) -> Result<(), FabricError> {
         let _ = poll(&mut [PollFd::new(&*self.socket, what)], Some(&SLEEP_MAX)); // interrupted: tried again, too
         match &*self.offer.stage.lock() {
@@ -139,7 +139,7 @@ impl Responder {
         }
     }
 
-    /// Let the replica read why, then hear no more of it.
+    /// Give the replica time to read the reason; ignore what it still sends.
     fn linger(&self) {
         let until = Instant::now() + LINGER_MAX;
         let _ = self.socket.shutdown(Shutdown::Write);

@@ -14,13 +14,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Looked for completions so long before sleeping: a READ over a good network takes less, and a sleep costs about as much.
+/// How long a poll looks for completions before it sleeps. A READ over a good network takes less, and a sleep costs about as much.
 const BUSY_POLL: Duration = Duration::from_micros(20);
 
-/// While nothing completes and the caller does not let it sleep, events are looked for so often: it costs a system call.
+/// How often a channel that does not sleep looks for events. A look is a system call.
 const EVENTS_EVERY: Duration = Duration::from_millis(1);
 
-/// Longest wait for room for a WRITE; all that are under way are overdue by then.
+/// Longest wait for room for a WRITE. If there is none by then, the WRITEs under way are overdue.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes of the buffer for WRITEs that are not taken inline.
@@ -33,7 +33,7 @@ pub(super) struct Channel {
     regions: Vec<fabric::Descriptor>,
     ack: fabric::Descriptor,
     depth: usize,
-    /// READs that are done and were not asked for yet; at most `depth`.
+    /// READs that are done and that `poll` has not handed over yet; at most `depth`.
     finished: VecDeque<Finished>,
     events_looked: Instant,
     over: Option<FabricError>,
@@ -64,7 +64,7 @@ impl Channel {
         })
     }
 
-    /// The channel is over, from the first reason on.
+    /// End the channel. The first reason stays.
     fn end(&mut self, why: FabricError) -> FabricError {
         if self.over.is_none() {
             self.queue.pair().stop();
@@ -76,7 +76,7 @@ impl Channel {
         self.over.clone().map_or(Ok(()), Err)
     }
 
-    /// Take what has completed. How many READs and WRITEs that were.
+    /// Take completions; return how many READs and WRITEs they were of.
     fn reap(&mut self) -> Result<usize, FabricError> {
         let finished = &mut self.finished;
         let reaped = match self.queue.reap(|read| finished.push_back(read)) {
@@ -86,7 +86,7 @@ impl Channel {
         match reaped.failure {
             Some((FLUSHED, _)) if self.over.is_some() => {}
             Some((FLUSHED, vendor)) => {
-                // Somebody else stopped the queue pair: the device, or the connection's end. They know why.
+                // The device or the connection manager has stopped the queue pair; their events say why.
                 self.look()?;
                 self.end(completed(FLUSHED, vendor));
             }
@@ -108,7 +108,7 @@ impl Channel {
                 Err(refusal) => return Err(self.end(refusal.into())),
             };
             let why = match event.kind {
-                // A primary that leaves before it has learned that the connection stands turns it down instead.
+                // A primary that ends before it has learned that the connection is established rejects it instead.
                 EventKind::Disconnected | EventKind::Rejected | EventKind::ConnectError => {
                     failed(Cause::Closed, "the primary has ended the channel, or is gone")
                 }
@@ -141,7 +141,7 @@ impl Channel {
     fn sleep(&mut self, deadline: Instant) -> Result<(), FabricError> {
         let armed = self.queue.completions().arm();
         armed.map_err(|refusal| self.end(refusal.into()))?;
-        // What came before it was armed wakes nobody.
+        // Completions from before the queue was armed cause no event.
         if self.reap()? > 0 {
             return Ok(());
         }
@@ -162,7 +162,7 @@ impl Channel {
         }
     }
 
-    /// Where a region ends the device knows; here only what has no address at all is turned down.
+    /// Refuse a place that has no address at all. The device checks where a region ends.
     fn check_place(&mut self, what: &str, region: u32, offset: u64, bytes: usize) -> Result<(), FabricError> {
         let known = self.regions.get(region as usize);
         let end = known.and_then(|known| known.address.checked_add(offset)?.checked_add(bytes as u64));
@@ -188,7 +188,7 @@ impl Channel {
     }
 }
 
-/// Address and key at the peer of what [`Channel::check_place`] has let through.
+/// Address and key, at the peer, of a place that [`Channel::check_place`] has checked.
 fn place(regions: &[fabric::Descriptor], region: u32, offset: u64) -> (u64, u32) {
     let region = regions[region as usize];
     (region.address + offset, region.key as u32)

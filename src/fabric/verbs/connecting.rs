@@ -1,4 +1,4 @@
-//! The replica's way to a channel: address, route, queue pair, connection, each step answered by an event, all of it within
+//! How a replica makes a channel: address, route, queue pair, connection. An event answers each step. All steps together take at most
 //! [`CONNECT_WAIT_MAX`].
 
 use super::channel::Channel;
@@ -18,17 +18,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How InfiniBand's connection manager says that nobody listens, and that the listener itself says no (IBA 12.6.7.2).
+/// Reject reasons of InfiniBand's connection manager (IBA 12.6.7.2): nobody listens there.
 const REJECT_NO_SERVICE: i32 = 8;
-/// See above.
+/// The listener itself rejects the connection.
 const REJECT_BY_CONSUMER: i32 = 28;
 
-/// Connect to who sent `invitation`, over the device that `options` name or the one that leads there.
+/// Connect to the address of `invitation`, over the device that `options` name, else the one that the route leads over.
 pub fn connect(invitation: &Invitation, options: &VerbsOptions) -> Result<Box<dyn fabric::Channel>, FabricError> {
     Ok(Box::new(establish(invitation, options, WRITE_BYTES_MAX)?))
 }
 
-/// The same; `inline_bytes` are asked for, so that a test can be a device that gives none.
+/// The same, asking for `inline_bytes` of inline data. A test asks for none, to act as a device that has none.
 pub(super) fn establish(
     invitation: &Invitation,
     options: &VerbsOptions,
@@ -69,12 +69,12 @@ pub(super) fn establish(
     })
     .map_err(|refusal| attempt.failed(&refusal.into()))?;
     let established = attempt.await_event(&events, EventKind::Established)?;
-    // What the primary takes; it may say 0 where it says nothing.
+    // How many READs the primary takes at a time; 0 means that it has not said so.
     let depth = if established.initiator_reads == 0 { reads } else { reads.min(established.initiator_reads) };
     Channel::new(pair, completions, invitation, depth.into())
 }
 
-/// One way to one primary.
+/// One attempt to connect.
 struct Attempt {
     address: SocketAddr,
     deadline: Instant,
@@ -89,7 +89,7 @@ impl Attempt {
         failed(error.cause, format!("no connection to {}: {}", self.address, error.what))
     }
 
-    /// The event that is due, or how it failed.
+    /// Wait for the event that is due; an error says how the step failed.
     fn await_event(&self, events: &Arc<Events>, due: EventKind) -> Result<Event, FabricError> {
         loop {
             if let Some(event) = events.next()? {
@@ -117,7 +117,7 @@ impl Attempt {
         failed(Cause::TimedOut, format!("no answer from {} within {seconds} s: is its host up?", self.address))
     }
 
-    /// What an event that was not due means. Those that mean nothing are passed over.
+    /// Whether an event that was not due means a failure.
     fn judge(&self, event: &Event) -> Result<(), FabricError> {
         let address = self.address;
         let (name, status) = (event.name, event.status);

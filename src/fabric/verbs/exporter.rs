@@ -1,5 +1,5 @@
-//! The primary's end: a listener of RDMA CM, on a thread of its own, that knows which tokens are expected. A request shows its token in
-//! its private data; one that is not expected is turned down with a [`Reason`].
+//! The primary's end: a listener of RDMA CM, on a thread of its own, that knows which tokens are expected. A connection request carries its
+//! token in its private data; a request with another token is rejected with a [`Reason`].
 
 use super::devices::{check, choose};
 use super::errors::{failed, library};
@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 /// Requests that may wait for the listening thread: more replicas than anyone has, joining at once.
 const BACKLOG: u32 = 16;
 
-/// Longest sleep of the listening thread in seconds: it is woken for everything, this is for what nobody thought of.
+/// Longest sleep of the listening thread in seconds. Everything that it waits for wakes it; this is a safety net.
 const SLEEP_SECONDS: i64 = 1;
 
 /// Events carry the key 0 when they are about the listener; links count from 1.
@@ -29,7 +29,7 @@ const LISTENER: u64 = 0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Reason {
-    /// The token was not given to anyone, or was used, or its time is over.
+    /// No grant waits for this token: it was never given out, was used already, or its time is over.
     UnknownToken = 1,
     /// The request came over another device than the one that memory is registered with.
     OtherDevice = 2,
@@ -37,7 +37,7 @@ pub(super) enum Reason {
     Failed = 3,
 }
 
-/// So that another program's reject is not taken for one of ours.
+/// The first byte of the private data, by which a reject of Remora's is told from another program's.
 pub(super) const REASON_MARK: u8 = 0x5e;
 
 impl Reason {
@@ -57,7 +57,7 @@ impl Reason {
     }
 }
 
-/// Who is expected, and who is connected.
+/// The grants that wait for peers, and those that have one.
 #[derive(Default)]
 struct Expected {
     tokens: HashMap<Token, u64>,
@@ -66,13 +66,13 @@ struct Expected {
     over: Option<FabricError>,
 }
 
-/// Where the listening thread and the grants meet.
+/// What the listening thread and the grants share.
 #[derive(Default)]
 pub(super) struct Desk(Mutex<Expected>);
 
 impl Desk {
     fn expected(&self) -> MutexGuard<'_, Expected> {
-        // Entries are put in and taken out one by one, so a thread that panicked left it whole.
+        // Each change is a single insertion or removal, so a thread that panicked has left nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -98,7 +98,7 @@ impl Desk {
         }
     }
 
-    /// Whoever shows `token` is this one; nobody else will be.
+    /// Take out the grant that expects `token`: a token is good once.
     fn admit(&self, token: Token) -> Option<(u64, Arc<Link>)> {
         let mut expected = self.expected();
         let number = expected.tokens.remove(&token)?;
@@ -216,7 +216,7 @@ impl fabric::Exporter for Exporter {
 impl Drop for Exporter {
     fn drop(&mut self) {
         self.stop.asked.store(true, Ordering::SeqCst);
-        // Fails only where the counter is full, and then the thread is awake.
+        // This fails only if the counter is full, and then the thread is awake.
         let _ = rustix::io::write(&self.stop.wake, &1u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -1,8 +1,8 @@
-//! What one replica was given: a protection domain of its own with the regions and an ack slot in it, and the one queue pair that
-//! reaches them once the replica has come.
+//! What one replica was given: a protection domain of its own, which holds the regions and an ack slot, and the only queue pair that reaches
+//! them, made when the replica connects.
 //!
-//! A primary only answers, so a replica whose host has vanished looks like one that is silent: [`GrantState::Connected`] until the layer
-//! above, which sees no more acks, drops the grant.
+//! A primary sends nothing by itself, so it cannot tell a replica whose host has vanished from one that is silent. The state stays
+//! [`GrantState::Connected`] until the layer above, which misses heartbeats and acks, drops the grant.
 
 use super::errors::failed;
 use super::exporter::Desk;
@@ -40,7 +40,7 @@ enum Stage {
 }
 
 impl State {
-    /// From here on the peer reaches nothing; the grant's owner learns why.
+    /// End the channel: from here on the peer reaches nothing. The grant's owner learns the reason.
     fn end(&mut self, why: FabricError) {
         if !matches!(self.stage, Stage::Ended(_)) {
             self.stage = Stage::Ended(why);
@@ -63,7 +63,7 @@ impl Link {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A thread that panicked under it left a stage that is true and a queue pair that its owner destroys.
+        // A thread that panicked has left a correct stage, and a queue pair that its owner destroys.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -72,13 +72,13 @@ impl Link {
         Instant::now() <= self.deadline
     }
 
-    /// Give the peer that asks by `id` a queue pair in the grant's domain. The id comes back where that is not possible.
+    /// Make a queue pair in the grant's domain for the peer's request `id`. On failure the id comes back.
     pub(super) fn accept(&self, id: Id, with: &Connection<'_>) -> Result<(), (Option<Id>, FabricError)> {
         let mut state = self.state();
         if !matches!(state.stage, Stage::Waiting) {
             return Err((Some(id), failed(Cause::Refused, "the grant was taken back")));
         }
-        // One request of its own, which it never makes: some devices take no 0.
+        // Room for one request, which is never posted: some devices refuse a queue of 0.
         let made = QueuePair::new(id, &self.domain, &self.completions, 1, 0);
         let mut pair = match made {
             Ok(pair) => pair,
@@ -176,7 +176,7 @@ impl Grant {
             descriptor(region.registration(), bytes)
         });
         let descriptors = described.collect();
-        // Registering takes its time; the peer's begins now.
+        // Registering takes a while, so the peer's time to connect begins only now.
         let link = Arc::new(Link { deadline: Instant::now() + CONNECT_WAIT_MAX, ..link });
         let number = desk.expect(token, &link)?;
         Ok(Grant { link, desk: desk.clone(), token, number, ack, _regions: registered, descriptors })

@@ -1,4 +1,4 @@
-//! What cannot be told from outside: a device that takes no WRITE inline, and refusals in words. The first needs a device: see
+//! What tests from outside cannot see: a device that takes no WRITE inline, and refusals in words. The first needs a device: see
 //! tests/conformance/verbs.rs.
 
 use super::connecting::establish;

@@ -1,5 +1,5 @@
-//! A device's own events. All queue pairs of a process share a device's one queue of them, so whoever looks takes all that are there and
-//! notes them for the others.
+//! A device's own events. All queue pairs of a process share one queue of events for each device. So whoever looks takes every event, and records
+//! it for the queue pair that it is about.
 
 use super::errors::failed;
 use super::native::Refusal;
@@ -38,11 +38,11 @@ impl Noted {
 static NOTED: LazyLock<Mutex<HashMap<usize, Noted>>> = LazyLock::new(Mutex::default);
 
 fn all() -> MutexGuard<'static, HashMap<usize, Noted>> {
-    // Only numbers and texts: a thread that panicked left nothing half done.
+    // It holds only numbers and texts, so a thread that panicked has left nothing half done.
     NOTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Watches one queue pair. It must go before the queue pair does, whose number may be given to another.
+/// Watches one queue pair. Drop it before the queue pair: the device may give the number to another one.
 pub struct Watch {
     source: EventSource,
     key: usize,
@@ -57,12 +57,12 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Readable when something is to be looked at.
+    /// Readable when there is an event to look at.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.source.fd()
     }
 
-    /// How the queue pair or the device failed, if it did.
+    /// How the queue pair or the device has failed, if it has.
     pub fn look(&self) -> Option<FabricError> {
         let mut all = all();
         let noted = all.get_mut(&self.key)?;

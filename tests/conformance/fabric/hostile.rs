@@ -126,7 +126,7 @@ fn a_tcp_primary_without_sense_ends_the_channel() {
 
 /// A primary of this host that answers with `regions` descriptors' count, and hands over these files in one batch.
 fn shm_primary(count: u32, files: Vec<File>) -> (Invitation, JoinHandle<()>) {
-    let name = format!("remora-test-{:016x}", fastrand::u64(..));
+    let name = format!("remora-shm-{:016x}", fastrand::u64(..));
     let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     let descriptor = Descriptor { address: 0, key: 0, bytes: 4096 };
     let serve = move || {
@@ -147,6 +147,21 @@ fn shm_primary(count: u32, files: Vec<File>) -> (Invitation, JoinHandle<()>) {
         Invitation { address: name, token: Token([1; 16]), regions: vec![descriptor], ack: descriptor },
         std::thread::spawn(serve),
     )
+}
+
+/// A primary must not choose among the sockets of this host: nothing is connected to that no exporter could be.
+#[test]
+fn a_shm_name_that_is_no_exporters_is_not_connected_to() {
+    let digits = format!("{:016x}", fastrand::u64(..));
+    for name in [format!("service-{digits}"), format!("remora-shm-{digits}0"), format!("remora-shm-{}", &digits[1..])] {
+        let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let descriptor = Descriptor { address: 0, key: 0, bytes: 4096 };
+        let to = Invitation { address: name, token: Token([1; 16]), regions: vec![descriptor], ack: descriptor };
+        let error = shm::connect(&to).err().expect("no channel");
+        assert_eq!(error.cause, Cause::Protocol, "{error}");
+        assert_eq!(listener.accept().map(drop).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
 }
 
 #[test]

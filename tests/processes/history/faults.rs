@@ -17,7 +17,7 @@ pub const TRAFFIC: Traffic =
     Traffic { registers: 200, counters: 8, batch_max: 8, acks: Acks::None, pause_max: Duration::from_millis(2) };
 
 /// No run writes a tenth of the memory: nothing is evicted, so every miss can be judged, and no replica is overrun, so none goes back.
-pub const ARGUMENTS: [&str; 6] = ["-m", "64", "--replication-timeout", "1", "--ack-timeout", "1000"];
+pub const ARGUMENTS: [&str; 6] = ["-m", "64", "--replication-timeout", "3", "--ack-timeout", "1000"];
 
 pub fn seeds() -> Vec<u64> {
     number("REMORA_SEED").map_or(SEEDS.to_vec(), |seed| vec![seed])

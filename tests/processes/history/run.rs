@@ -202,7 +202,7 @@ impl Run {
     pub fn stop_for_a_while(&mut self, node: impl Fn(&Run) -> &Node) {
         node(self).server.signal("STOP");
         if self.random.u8(0..4) == 0 {
-            self.pass(1100..1700);
+            self.pass(3100..3700);
         } else {
             self.pass(20..300);
         }
@@ -245,7 +245,7 @@ impl Run {
 
 /// Give an order, and wait until it is carried out.
 pub fn order(node: &Node, order: &str) {
-    let taken = node.client().ask(&format!("replication {order}"));
+    let taken = node.order(order);
     assert_eq!(taken, "OK", "{order}");
     let until = Instant::now() + ORDER_WAIT_MAX;
     loop {

@@ -97,7 +97,7 @@ fn the_middle_stands_still_and_is_overrun() {
 fn the_middle_dies_and_comes_back() {
     on_each_fabric(|fabric| {
         let port = fixed_port();
-        let timeout = ["--fabric", fabric, "--replication-timeout", "2"];
+        let timeout = ["--fabric", fabric, "--replication-timeout", "3"];
         let primary = Node::primary(&["-m", "32", "-I", "64k"]);
         let mut middle = Node::middle(primary.port(), port, &timeout);
         let last = Node::middle(middle.port(), 0, &timeout);
@@ -131,11 +131,11 @@ fn a_circle_ends_in_words() {
     let (client_port, port) = (fixed_port(), fixed_port());
     let mut one = Node::primary_at(client_port, port, &["-m", "8"]);
     assert_eq!(one.client().set("kept", b"value"), "STORED");
-    let two = Node::middle(one.port(), 0, &["--replication-timeout", "2"]);
+    let two = Node::middle(one.port(), 0, &["--replication-timeout", "3"]);
     in_sync(&one, &[&two]);
     one.server.signal("KILL");
     one.server.wait();
-    let one = Node::middle(two.port(), port, &["--replication-timeout", "2"]);
+    let one = Node::middle(two.port(), port, &["--replication-timeout", "3"]);
     // Whoever reaches the bound first refuses the other, and so the circle is none any more.
     wait_until("one of them is refused", || {
         let said = [&one, &two].map(|node| (node.text("state"), node.text("trouble")));

@@ -257,7 +257,7 @@ fn a_data_channel_that_breaks_is_made_anew() {
     let lie = Lie { invitation: Arc::new(invitation), ..Lie::none() };
     let memory = lie.memory.clone();
     let impostor = Impostor::start(lie);
-    let replica = Node::replica(impostor.address, &["--fabric", "tcp", "--replication-timeout", "1"]);
+    let replica = Node::replica(impostor.address, &["--fabric", "tcp", "--replication-timeout", "3"]);
     wait_for_row(&replica, "state", |state| state == "following");
     let proxy = proxy.get().expect("it follows");
     for (round, fate) in

@@ -124,7 +124,7 @@ fn a_second_order_is_turned_away() {
     let address = silent.local_addr().expect("an address").to_string();
     let primary = Node::primary(&["-m", "16"]);
     let first = command(&primary, &["replicate", &address]).output();
-    let ask = |order: &str| primary.client().ask(&format!("replication {order}"));
+    let ask = |order: &str| primary.order(order);
     assert_eq!(ask(&format!("replicate {address}")), "OK");
     assert_eq!(ask("promote"), "SERVER_ERROR busy: replicate is under way");
     let usage = ask("abdicate");

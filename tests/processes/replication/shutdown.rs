@@ -38,7 +38,7 @@ fn said(server: &Server, words: &str) -> String {
 /// How many of the keys have this value.
 fn holding(replica: &Node, value: &str) -> usize {
     let items = replica.items(&keys());
-    items.values().filter(|(_, found)| found == value.as_bytes()).count()
+    items.values().filter(|shown| shown.value == value.as_bytes()).count()
 }
 
 #[test]

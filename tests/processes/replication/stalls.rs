@@ -37,7 +37,7 @@ fn a_replica_that_was_overrun_goes_on_at_the_tail() {
 #[test]
 fn a_replica_that_is_silent_loses_its_place_and_comes_back() {
     on_each_fabric(|fabric| {
-        let primary = Node::primary(&["-m", "16", "--replication-timeout", "1"]);
+        let primary = Node::primary(&["-m", "16", "--replication-timeout", "3"]);
         let before = primary.holds();
         let replica = Node::replica(primary.port(), &["--fabric", fabric]);
         in_sync(&primary, &[&replica]);
@@ -58,7 +58,7 @@ fn a_replica_that_is_silent_loses_its_place_and_comes_back() {
 fn a_replica_serves_on_while_its_primary_stands_still() {
     on_each_fabric(|fabric| {
         let primary = Node::primary(&["-m", "16"]);
-        let replica = Node::replica(primary.port(), &["--fabric", fabric, "--replication-timeout", "1"]);
+        let replica = Node::replica(primary.port(), &["--fabric", fabric, "--replication-timeout", "3"]);
         assert_eq!(primary.client().set("key-0", b"before"), "STORED");
         in_sync(&primary, &[&replica]);
         let joined = replica.number("shards_joined");
@@ -83,7 +83,7 @@ fn a_replica_serves_on_while_its_primary_stands_still() {
 fn a_process_ends_though_the_other_stands_still() {
     for stopped in ["primary", "replica"] {
         let mut primary = Node::primary(&["-m", "16"]);
-        let mut replica = Node::replica(primary.port(), &["--fabric", "tcp", "--replication-timeout", "1"]);
+        let mut replica = Node::replica(primary.port(), &["--fabric", "tcp", "--replication-timeout", "3"]);
         in_sync(&primary, &[&replica]);
         let (still, ending) = if stopped == "primary" { (&primary, &mut replica) } else { (&replica, &mut primary) };
         still.server.signal("STOP");

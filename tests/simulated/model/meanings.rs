@@ -411,18 +411,22 @@ fn statistics() {
     assert_eq!(client.ask("stats detail dump\r\nstats detail off\r\n"), "END\r\nOK\r\n");
 }
 
-/// The clients here are from elsewhere: an order of theirs reaches nobody.
+/// Orders are taken from where the server was told to take them, and from nowhere that is less.
 #[test]
-fn orders_are_taken_from_this_host_only() {
+fn orders_are_taken_from_the_control_socket_or_this_host() {
+    use remora::engine::Origin::{ControlSocket, Elsewhere, ThisHost};
     play(&[("replication promote", "ERROR")]);
-    let engine = engine();
-    engine.set_order_taker(Box::new(|order| panic!("{order:?} was taken")));
-    play_on(
-        &engine,
-        &[
-            ("replication promote", "CLIENT_ERROR replication orders are taken from this host only"),
-            ("replication", "CLIENT_ERROR replication orders are taken from this host only"),
-            ("mn", "MN"),
-        ],
-    );
+    for (from, refusal) in [(ControlSocket, "--orders-from-loopback"), (ThisHost, "from this host only")] {
+        let engine = engine();
+        engine.set_order_taker(from, Box::new(|_| Ok(())));
+        for origin in [Elsewhere, ThisHost, ControlSocket] {
+            let mut client = Client::new(&engine, 0, BEGIN).coming_from(origin);
+            for order in ["replication promote\r\n", "replication\r\n"] {
+                let answer = client.ask(order);
+                let is_refused = answer.starts_with("CLIENT_ERROR ") && answer.contains(refusal);
+                assert!(if origin >= from { answer == "OK\r\n" } else { is_refused }, "{origin:?}: {answer}");
+            }
+            assert_eq!(client.ask("mn\r\n"), "MN\r\n");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! RDMA CM: who listens, who connects, and what becomes of it.
+//! RDMA CM: listening, connecting, and the events of both.
 
 use super::device::Device;
 use super::{Library, Refusal, answered, borrowed, ffi, static_text};
@@ -9,7 +9,7 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where events come.
+/// A channel of events.
 pub struct Events {
     raw: NonNull<ffi::Cm>,
     fd: RawFd,
@@ -64,17 +64,17 @@ pub struct Event {
     pub kind: EventKind,
     /// Its name.
     pub name: &'static str,
-    /// The key of the id that it is about; a request's is the listener's.
+    /// The key of the id that it is about. A connection request carries its listener's key.
     pub key: u64,
-    /// Why, for failures: an errno, negative, or the number of a reject's reason.
+    /// Of a failure: a negative errno, or the number of a reject's reason.
     pub status: i32,
     /// A request's own id.
     pub request: Option<Id>,
     /// READs that the peer wants to have under way here.
     pub responder_reads: u8,
-    /// READs of ours that the peer takes.
+    /// READs of this end that the peer allows to be under way.
     pub initiator_reads: u8,
-    /// What the peer sent along; foreign bytes, and zeroes behind them.
+    /// The private data that the peer sent, with zeroes behind it. Nobody vouches for these bytes.
     pub private_data: Vec<u8>,
 }
 
@@ -142,7 +142,7 @@ unsafe impl Send for Id {}
 /// How two ends are connected.
 #[derive(Debug, Clone, Copy)]
 pub struct Connection<'a> {
-    /// Sent along.
+    /// Private data for the peer.
     pub private_data: &'a [u8],
     /// READs that the peer may have under way here.
     pub responder_reads: u8,
@@ -202,7 +202,7 @@ impl Id {
         unsafe { ffi::rv_id_set_key(self.raw(), key) };
     }
 
-    /// How long an answer is waited for: 4.096 us * 2^exponent. Older kernels do not let one say so.
+    /// Wait 4.096 us * 2^exponent for an answer. Older kernels have no such option.
     pub fn set_ack_timeout(&mut self, exponent: u8) -> Result<(), Refusal> {
         // SAFETY: the id stands.
         answered("set the timeout", unsafe { ffi::rv_id_ack_timeout(self.raw(), exponent) }).map(drop)
@@ -216,7 +216,7 @@ impl Id {
         answered("bind", unsafe { ffi::rv_id_bind(self.raw(), bytes.as_ptr(), bytes.len() as u32) }).map(drop)
     }
 
-    /// Take requests, of which `backlog` may wait.
+    /// Listen for requests, of which `backlog` may wait.
     pub fn listen(&mut self, backlog: u32) -> Result<(), Refusal> {
         // SAFETY: the id stands.
         answered("listen", unsafe { ffi::rv_id_listen(self.raw(), backlog) }).map(drop)
@@ -230,7 +230,7 @@ impl Id {
         parse_address(bytes.get(..usize::try_from(length).ok()?)?)
     }
 
-    /// Find the way to `to`, from `from` if given. An event tells.
+    /// Begin to resolve the address `to`, from `from` if that is given. An event tells the outcome.
     pub fn resolve(&mut self, from: Option<SocketAddr>, to: SocketAddr, wait: Duration) -> Result<(), Refusal> {
         let (from, to) = (from.map(SockAddr::from), SockAddr::from(to));
         let from = from.as_ref().map_or(&[][..], address_bytes);
@@ -243,7 +243,7 @@ impl Id {
         answered("resolve the address", answer).map(drop)
     }
 
-    /// Find the route. An event tells.
+    /// Begin to resolve the route. An event tells the outcome.
     pub fn route(&mut self, wait: Duration) -> Result<(), Refusal> {
         // SAFETY: the id stands.
         answered("resolve the route", unsafe { ffi::rv_id_route(self.raw(), milliseconds(wait)) }).map(drop)
@@ -257,26 +257,26 @@ impl Id {
         device.map(|raw| Ok((Device::keep(raw)?, port as u8))).transpose()
     }
 
-    /// Ask the peer. An event tells.
+    /// Ask the peer for a connection. An event tells the outcome.
     pub(super) fn connect(&mut self, with: &Connection<'_>) -> Result<(), Refusal> {
         // SAFETY: the id stands; what is pointed to is copied before this returns.
         answered("connect", unsafe { ffi::rv_id_connect(self.raw(), &with.raw()) }).map(drop)
     }
 
-    /// Take a request. An event tells when the connection stands.
+    /// Accept a request. An event tells when the connection is established.
     pub(super) fn accept(&mut self, with: &Connection<'_>) -> Result<(), Refusal> {
         // SAFETY: as above.
         answered("accept", unsafe { ffi::rv_id_accept(self.raw(), &with.raw()) }).map(drop)
     }
 
-    /// Turn a request down, with a reason.
+    /// Reject a request, with a reason.
     pub fn reject(self, reason: &[u8]) -> Result<(), Refusal> {
         // SAFETY: as above.
         let answer = unsafe { ffi::rv_id_reject(self.raw(), reason.as_ptr(), reason.len() as u32) };
         answered("reject", answer).map(drop)
     }
 
-    /// Tell the peer that it is over.
+    /// Tell the peer that the connection is over.
     pub(super) fn disconnect(&mut self) {
         // SAFETY: the id stands. Refused where nothing is connected, which is as good.
         unsafe { ffi::rv_id_disconnect(self.raw()) };

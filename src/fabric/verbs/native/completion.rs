@@ -8,7 +8,7 @@ use std::sync::atomic::{Ordering, fence};
 
 pub use ffi::{COMPLETIONS_MAX, Completed};
 
-/// Status of a completion: what was asked for was done.
+/// Status of a completion: success.
 pub const SUCCESS: u32 = 0;
 /// Flushed, because the queue pair had failed or was stopped.
 pub const FLUSHED: u32 = 5;
@@ -70,13 +70,13 @@ unsafe impl Send for CompletionQueue {}
 unsafe impl Sync for CompletionQueue {}
 
 impl CompletionQueue {
-    /// One with room for `entries`, that can be slept on.
+    /// A queue with room for `entries`, on which a thread can sleep.
     pub fn new(device: &Device, entries: u32) -> Result<CompletionQueue, Refusal> {
         let waker = Waker::new(device)?;
         CompletionQueue::create(device, entries, Some(waker))
     }
 
-    /// One for a queue pair that asks for nothing.
+    /// A queue for a queue pair that posts nothing.
     pub fn unused(device: &Device) -> Result<CompletionQueue, Refusal> {
         CompletionQueue::create(device, 1, None)
     }
@@ -95,7 +95,7 @@ impl CompletionQueue {
         self.cq.as_ptr()
     }
 
-    /// Take up to [`COMPLETIONS_MAX`] completions; how many came. What a READ has brought is visible from here on.
+    /// Take up to [`COMPLETIONS_MAX`] completions, and return how many there were. The bytes of a completed READ are visible from here on.
     pub fn poll(&self, out: &mut [Completed; COMPLETIONS_MAX]) -> Result<usize, Refusal> {
         // SAFETY: the queue stands, `out` has room for as many.
         let answer = unsafe { ffi::rv_cq_poll(self.raw(), out.as_mut_ptr(), COMPLETIONS_MAX as u32) };
@@ -103,18 +103,18 @@ impl CompletionQueue {
         Ok(answered("poll for completions", answer)? as usize)
     }
 
-    /// Become readable at the next completion. What came before does not count: poll once more after this, then sleep.
+    /// Have the descriptor become readable at the next completion. Earlier ones do not count, so poll once more after this, and then sleep.
     pub fn arm(&self) -> Result<(), Refusal> {
         // SAFETY: the queue stands.
         answered("ask to be woken", unsafe { ffi::rv_cq_arm(self.raw()) }).map(drop)
     }
 
-    /// Readable after a completion, if armed; until cleared. None if it cannot be slept on.
+    /// A descriptor that is readable after a completion, if the queue was armed, until it is cleared. None if nobody can sleep on this queue.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.waker.as_ref().map(|waker| borrowed(waker, waker.fd))
     }
 
-    /// Take the wake-ups.
+    /// Clear the descriptor.
     pub fn clear(&self) {
         if let Some(waker) = &self.waker {
             // SAFETY: both stand, and the waker is this queue's only.
