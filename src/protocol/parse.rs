@@ -16,7 +16,7 @@ mod tokens;
 use super::blank::bytes_to_blank;
 use super::classic::StoreVerb;
 use super::meta::MetaVerb;
-use super::reply::{BAD_FORMAT, LINE_TOO_LONG};
+use super::reply::BAD_FORMAT;
 use super::{KeyScratch, ParseLimits, Parsed, Rejection, Request};
 use crate::base::limits::{GET_LINE_BYTES_MAX, LINE_BYTES_MAX};
 use line::Line;
@@ -102,10 +102,10 @@ fn find_line(input: &[u8]) -> Result<Line<'_>, NoLine> {
     Err(if input.len() < line_bytes_max { NoLine::Unfinished } else { NoLine::TooLong })
 }
 
-/// Where the next command begins cannot be known, so the connection ends here.
+/// Where the next command begins cannot be known, so the connection ends here: without a word, as in memcached.
 fn too_long(input: &[u8]) -> Parsed<'_> {
     let skip_bytes = input.len() as u64;
-    Parsed::Rejected(Rejection { answer: LINE_TOO_LONG, skip_bytes, unlink: None, close: true })
+    Parsed::Rejected(Rejection { answer: b"", skip_bytes, unlink: None, close: true })
 }
 
 #[cfg(test)]
