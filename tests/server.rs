@@ -1,5 +1,7 @@
 //! The binary as an operator meets it: starting, listening, limits, ending. Counted answers, no timing.
 
+#[path = "server/answers.rs"]
+mod answers;
 mod support;
 
 use std::os::unix::fs::PermissionsExt;

@@ -7,8 +7,14 @@ pub const KEY_BYTES_MAX: usize = 250;
 /// Default of `-I`: the largest value plus its key and header, in bytes.
 pub const ITEM_BYTES_DEFAULT: usize = 1 << 20;
 
-/// Longest command line in bytes, its line end included, for all but multi-gets.
-pub const LINE_BYTES_MAX: usize = 2048;
+/// Least and most bytes that `-I` takes, as in memcached. A record must fit into a slab, which is 1 GiB at most.
+pub const ITEM_BYTES_MIN: usize = 1 << 10;
+/// See [`ITEM_BYTES_MIN`].
+pub const ITEM_BYTES_MAX: usize = 1 << 30;
+
+/// Longest command line in bytes, its line end included, for all but multi-gets: memcached closes a connection that has
+/// sent more than 2048 bytes without a line end.
+pub const LINE_BYTES_MAX: usize = 2049;
 
 /// Longest line of a get, gets, gat or gats in bytes: about four thousand of the longest keys.
 pub const GET_LINE_BYTES_MAX: usize = 1 << 20;

@@ -99,7 +99,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     start_log(args.verbose);
     let args = apply_extended(args)?;
     let workers = worker_count(args.threads)?;
-    let item_bytes_asked = size::parse(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")?;
+    let item_bytes_asked = size::parse_item(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")?;
     let replication = replication::Plan::new(&args.replication)?;
     raise_open_files(args.conn_limit, workers)?;
     let listen = listen_config(&args)?;
@@ -168,14 +168,24 @@ fn make_store(args: &Args, item_bytes_max: usize, workers: usize, joined: Option
     .context("cannot make the store")
 }
 
+/// The logger itself lets everything pass down to debugging, and the level is `log`'s own, so that a client's `verbosity`
+/// changes it. Only RUST_LOG binds the logger.
 fn start_log(verbose: u8) {
     let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        _ => log::LevelFilter::Debug,
+    };
+    let mut logger = env_logger::Builder::new();
+    let filters = std::env::var("RUST_LOG").ok().filter(|filters| !filters.is_empty());
+    match &filters {
+        Some(filters) => logger.parse_filters(filters),
+        None => logger.filter_level(log::LevelFilter::Debug),
     };
     // A second start in one process (an embedding, a test) keeps the first one's log.
-    let _ = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).try_init();
+    if logger.try_init().is_ok() && filters.is_none() {
+        log::set_max_level(level);
+    }
 }
 
 fn apply_extended(mut args: Args) -> anyhow::Result<Args> {
@@ -261,7 +271,6 @@ fn setting_rows(
         ("tcpport", port.to_string()),
         ("udpport", "0".to_string()),
         ("inter", inter),
-        ("verbosity", args.verbose.to_string()),
         ("oldest", "0".to_string()),
         ("evictions", if args.disable_evictions { "off" } else { "on" }.to_string()),
         ("domain_socket", path),

@@ -49,10 +49,10 @@ macro_rules! worker_counters {
                 $(self.$name = self.$name.wrapping_add(worker.$name.get());)*
             }
 
-            /// What was counted since `base`.
+            /// What was counted since `base`; 0 where `base` is later than this.
             #[must_use]
             pub fn since(&self, base: &WorkerTotals) -> WorkerTotals {
-                WorkerTotals { $($name: self.$name.wrapping_sub(base.$name),)* }
+                WorkerTotals { $($name: self.$name.saturating_sub(base.$name),)* }
             }
         }
     };
@@ -176,5 +176,6 @@ mod tests {
         totals.add(&two);
         let since = totals.since(&base);
         assert_eq!((totals.get_hits, since.get_hits, since.bytes_read, since.cmd_get), (12, 7, 1, 0));
+        assert_eq!(base.since(&totals).get_hits, 0, "a base that another worker set in between is later");
     }
 }

@@ -43,27 +43,28 @@ impl Engine {
 
     /// What was counted since the last reset.
     pub(super) fn snapshot(&self, call: &Call<'_, '_, '_>) -> Snapshot {
+        // First the base: one that another worker sets meanwhile would be later than what is counted here.
+        let base = self.baseline().clone();
         let all = self.count_all(call);
-        let base = self.baseline();
         let store = StoreStats {
-            total_items: all.store.total_items.wrapping_sub(base.store.total_items),
-            evictions: all.store.evictions.wrapping_sub(base.store.evictions),
-            evicted_unfetched: all.store.evicted_unfetched.wrapping_sub(base.store.evicted_unfetched),
-            reclaimed: all.store.reclaimed.wrapping_sub(base.store.reclaimed),
-            expired_unfetched: all.store.expired_unfetched.wrapping_sub(base.store.expired_unfetched),
-            appended_bytes: all.store.appended_bytes.wrapping_sub(base.store.appended_bytes),
-            reclaimed_bytes: all.store.reclaimed_bytes.wrapping_sub(base.store.reclaimed_bytes),
-            reinserted_bytes: all.store.reinserted_bytes.wrapping_sub(base.store.reinserted_bytes),
-            reinserted_items: all.store.reinserted_items.wrapping_sub(base.store.reinserted_items),
-            parked: all.store.parked.wrapping_sub(base.store.parked),
-            lock_waits: all.store.lock_waits.wrapping_sub(base.store.lock_waits),
+            total_items: all.store.total_items.saturating_sub(base.store.total_items),
+            evictions: all.store.evictions.saturating_sub(base.store.evictions),
+            evicted_unfetched: all.store.evicted_unfetched.saturating_sub(base.store.evicted_unfetched),
+            reclaimed: all.store.reclaimed.saturating_sub(base.store.reclaimed),
+            expired_unfetched: all.store.expired_unfetched.saturating_sub(base.store.expired_unfetched),
+            appended_bytes: all.store.appended_bytes.saturating_sub(base.store.appended_bytes),
+            reclaimed_bytes: all.store.reclaimed_bytes.saturating_sub(base.store.reclaimed_bytes),
+            reinserted_bytes: all.store.reinserted_bytes.saturating_sub(base.store.reinserted_bytes),
+            reinserted_items: all.store.reinserted_items.saturating_sub(base.store.reinserted_items),
+            parked: all.store.parked.saturating_sub(base.store.parked),
+            lock_waits: all.store.lock_waits.saturating_sub(base.store.lock_waits),
             ..all.store
         };
         Snapshot {
             workers: all.workers.since(&base.workers),
             store,
-            total_connections: all.total_connections.wrapping_sub(base.total_connections),
-            rejected_connections: all.rejected_connections.wrapping_sub(base.rejected_connections),
+            total_connections: all.total_connections.saturating_sub(base.total_connections),
+            rejected_connections: all.rejected_connections.saturating_sub(base.rejected_connections),
         }
     }
 
