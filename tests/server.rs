@@ -2,7 +2,11 @@
 
 #[path = "server/answers.rs"]
 mod answers;
+#[path = "server/clocks.rs"]
+mod clocks;
 mod support;
+#[path = "server/within.rs"]
+mod within;
 
 use std::os::unix::fs::PermissionsExt;
 use support::{Client, Server, refused};

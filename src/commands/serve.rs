@@ -9,6 +9,7 @@ use super::size;
 use crate::base::limits::{
     INPUT_BYTES_TOTAL_MIN, ITEM_BYTES_DEFAULT, OTHER_FILES_MAX, REQUESTS_PER_TURN_DEFAULT, WORKERS_MAX,
 };
+use crate::base::time::Clock;
 use crate::engine::{Engine, Settings};
 use crate::replication::attach::Joined;
 use crate::server::listen::ListenConfig;
@@ -122,6 +123,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         idle_timeout_seconds: args.idle_timeout,
         input_bytes_total_max: INPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         pin: !args.no_pin,
+        clock: Clock::default(),
     };
     let client_port = sockets.tcp.first().map_or(0, SocketAddr::port);
     let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows });

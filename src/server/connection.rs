@@ -3,7 +3,7 @@
 use super::input::Input;
 use super::registry::View;
 use super::table::Token;
-use crate::base::time::UnixSeconds;
+use crate::base::time::SteadySeconds;
 use crate::engine::Output;
 use crate::sys::poll::Interest;
 use std::io;
@@ -24,7 +24,7 @@ pub enum Phase {
     /// Everything is sent and said so; what still arrives is ignored, within bounds, until the client closes.
     Lingering {
         /// When to stop waiting.
-        until: UnixSeconds,
+        until: SteadySeconds,
         /// How much more to ignore.
         bytes_left: u64,
     },
@@ -69,7 +69,7 @@ pub struct Connection {
     /// Of its requests.
     pub progress: Progress,
     /// When a byte last went either way.
-    pub moved_at: UnixSeconds,
+    pub moved_at: SteadySeconds,
     /// The turn in which it was last served: once is enough.
     pub served_in_turn: u64,
     /// The worker knows that it has held answers.
@@ -80,7 +80,7 @@ pub struct Connection {
 
 impl Connection {
     /// A new one.
-    pub fn new(socket: OwnedFd, token: Token, view: Arc<View>, now: UnixSeconds) -> Connection {
+    pub fn new(socket: OwnedFd, token: Token, view: Arc<View>, now: SteadySeconds) -> Connection {
         Connection {
             socket,
             token,

@@ -16,7 +16,7 @@ use crate::base::limits::{
     LINGER_BYTES_MAX, LINGER_SECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN, READ_BYTES_WHEN_TIGHT,
     READS_AHEAD_MAX,
 };
-use crate::base::time::UnixSeconds;
+use crate::base::time::{SteadySeconds, UnixSeconds};
 use crate::engine::{Context, Output, WorkerStats};
 use crate::protocol::{Parsed, parse};
 use crate::store::{Place, Turn};
@@ -63,8 +63,10 @@ pub struct Lane<'s> {
     pub stats: Arc<WorkerStats>,
     /// This worker's buffers.
     pub buffers: Buffers,
-    /// The clock of this turn.
+    /// The wall clock of this turn: for expiry, and nothing else.
     pub now: UnixSeconds,
+    /// The steady clock of this turn: for everything that waits.
+    pub steady_now: SteadySeconds,
     /// What answers are held for.
     pub holding: Holding,
 }
@@ -272,7 +274,7 @@ impl Lane<'_> {
         input: &[u8],
         output: &mut Output,
     ) -> (usize, Stop) {
-        connection.view.set_last_command(self.now);
+        connection.view.set_last_command(self.steady_now);
         let Lane { shared, stats, buffers, now, .. } = self;
         let client = PeerOf(&connection.socket);
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
@@ -288,7 +290,7 @@ impl Lane<'_> {
         self.stats.write_calls.increment();
         self.stats.bytes_written.add(sent as u64);
         if sent > 0 {
-            connection.moved_at = self.now;
+            connection.moved_at = self.steady_now;
         }
         Ok(())
     }
@@ -297,7 +299,7 @@ impl Lane<'_> {
         self.stats.read_calls.increment();
         self.stats.bytes_read.add(bytes as u64);
         if bytes > 0 {
-            connection.moved_at = self.now;
+            connection.moved_at = self.steady_now;
         }
     }
 
@@ -318,15 +320,15 @@ impl Lane<'_> {
         {
             return Next::Close;
         }
-        let until = UnixSeconds(self.now.0 + LINGER_SECONDS_MAX);
+        let until = SteadySeconds(self.steady_now.0 + LINGER_SECONDS_MAX);
         connection.phase = Phase::Lingering { until, bytes_left: LINGER_BYTES_MAX };
         Next::Read
     }
 
-    fn linger(&mut self, connection: &mut Connection, until: UnixSeconds, bytes_left: u64) -> Next {
+    fn linger(&mut self, connection: &mut Connection, until: SteadySeconds, bytes_left: u64) -> Next {
         match receive(&connection.socket, &mut self.buffers.reads[READS_AHEAD_MAX]) {
-            Ok(None) if self.now <= until => Next::Read,
-            Ok(Some(bytes)) if bytes > 0 && (bytes as u64) < bytes_left && self.now <= until => {
+            Ok(None) if self.steady_now <= until => Next::Read,
+            Ok(Some(bytes)) if bytes > 0 && (bytes as u64) < bytes_left && self.steady_now <= until => {
                 connection.phase = Phase::Lingering { until, bytes_left: bytes_left - bytes as u64 };
                 Next::Read
             }

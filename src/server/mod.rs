@@ -19,6 +19,8 @@ mod registry;
 mod table;
 mod worker;
 
+use crate::base::limits::{INPUT_BYTES_TOTAL_MIN, REQUESTS_PER_TURN_DEFAULT};
+use crate::base::time::Clock;
 use crate::engine::Engine;
 use crate::replication::board::Board;
 use crate::sys::poll::Waker;
@@ -48,6 +50,23 @@ pub struct ServerConfig {
     pub input_bytes_total_max: usize,
     /// Bind each worker to a core of its own.
     pub pin: bool,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Default for ServerConfig {
+    /// One worker that is not bound, and the limits' defaults.
+    fn default() -> ServerConfig {
+        ServerConfig {
+            workers: 1,
+            connections_max: 1024,
+            requests_per_turn: REQUESTS_PER_TURN_DEFAULT,
+            idle_timeout_seconds: 0,
+            input_bytes_total_max: INPUT_BYTES_TOTAL_MIN,
+            pin: false,
+            clock: Clock::default(),
+        }
+    }
 }
 
 /// What all workers share.
@@ -98,7 +117,7 @@ impl Server {
         let shared = Arc::new(Shared {
             engine,
             board,
-            registry: Registry::new(config.workers, sockets.names()),
+            registry: Registry::new(config.workers, sockets.names(), config.clock.clone()),
             input_budget: InputBudget::new(config.input_bytes_total_max),
             stopping: AtomicBool::new(false),
             wakers,

@@ -14,7 +14,7 @@ use super::listen::Listener;
 use super::locality::Nobody;
 use super::table::{Table, Token};
 use crate::base::limits::{POLL_MILLISECONDS_MAX, READS_AHEAD_MAX, STOP_MILLISECONDS_MAX, STOP_SENDING_MILLISECONDS};
-use crate::base::time::UnixSeconds;
+use crate::base::time::SteadySeconds;
 use crate::engine::Context;
 use crate::store::{Place, Turn};
 use crate::sys::poll::{Interest, Poller, Ticker, end_waits_in_time};
@@ -46,7 +46,7 @@ pub struct Worker<'s> {
     /// What those counters stood at that change when an answer is held or let go of.
     acks_seen: u64,
     turns: u64,
-    swept_at: UnixSeconds,
+    swept_at: SteadySeconds,
     maintenance_is_due: bool,
     /// Set once the server is to end.
     stop_at: Option<Instant>,
@@ -60,11 +60,18 @@ impl<'s> Worker<'s> {
         let ticker = Ticker::new(Duration::from_millis(POLL_MILLISECONDS_MAX)).expect("a timer; raise `ulimit -n`");
         poller.add(&ticker, Token::other(TICKER).to_bits(), Interest::Read).expect("watching a timer");
         let acceptor = Acceptor::new(listeners, &poller).expect("watching listeners");
-        let now = UnixSeconds::now();
+        let (now, steady_now) = (shared.config.clock.wall(), shared.config.clock.steady());
         let stats = shared.registry.stats(id);
         Worker {
             id,
-            lane: Lane { shared, stats, buffers: Buffers::new(), now, holding: Holding::new(shared.board.clone()) },
+            lane: Lane {
+                shared,
+                stats,
+                buffers: Buffers::new(),
+                now,
+                steady_now,
+                holding: Holding::new(shared.board.clone()),
+            },
             poller,
             ticker,
             acceptor,
@@ -74,7 +81,7 @@ impl<'s> Worker<'s> {
             waiting: Waiting::new(),
             acks_seen: 0,
             turns: 0,
-            swept_at: now,
+            swept_at: steady_now,
             maintenance_is_due: false,
             stop_at: None,
         }
@@ -124,7 +131,8 @@ impl<'s> Worker<'s> {
     }
 
     fn read_clock(&mut self) {
-        self.lane.now = UnixSeconds::now();
+        let clock = &self.lane.shared.config.clock;
+        (self.lane.now, self.lane.steady_now) = (clock.wall(), clock.steady());
         self.lane.holding.begin_turn();
         self.turns += 1;
     }
@@ -155,7 +163,7 @@ impl<'s> Worker<'s> {
 
     fn accept_from(&mut self, listener: u32) {
         let Worker { id, lane, poller, acceptor, connections, .. } = self;
-        let Lane { shared, stats, now, .. } = lane;
+        let Lane { shared, stats, steady_now: now, .. } = lane;
         acceptor.accept(listener, shared, stats, *now, poller, |socket, view| {
             shared.registry.insert(*id, socket.as_raw_fd(), view.clone());
             let token = connections.insert(|token| Connection::new(socket, token, view, *now));
@@ -261,16 +269,16 @@ impl<'s> Worker<'s> {
 
     /// Once a second: close who has been still for too long.
     fn sweep(&mut self) {
-        if self.lane.now == self.swept_at {
+        let (shared, now) = (self.lane.shared, self.lane.steady_now);
+        if now == self.swept_at {
             return;
         }
-        self.swept_at = self.lane.now;
-        let (shared, now) = (self.lane.shared, self.lane.now);
+        self.swept_at = now;
         let tight = shared.input_budget.is_tight();
         let mut over = Vec::new();
         for connection in self.connections.iter() {
             let still = Stillness {
-                seconds: now.0.saturating_sub(connection.moved_at.0),
+                seconds: now.since(connection.moved_at),
                 holds_output: connection.output.as_ref().is_some_and(|output| output.sendable_bytes() > 0),
                 holds_input: connection.input.held_bytes() > 0,
                 waits_for_replicas: connection.is_holding(),
