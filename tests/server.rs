@@ -4,6 +4,8 @@
 mod answers;
 #[path = "server/clocks.rs"]
 mod clocks;
+#[path = "server/fairness.rs"]
+mod fairness;
 mod support;
 #[path = "server/within.rs"]
 mod within;

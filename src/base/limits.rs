@@ -16,8 +16,9 @@ pub const ITEM_BYTES_MAX: usize = 1 << 30;
 /// sent more than 2048 bytes without a line end.
 pub const LINE_BYTES_MAX: usize = 2049;
 
-/// Longest line of a get, gets, gat or gats in bytes: about four thousand of the longest keys.
-pub const GET_LINE_BYTES_MAX: usize = 1 << 20;
+/// A get, gets, gat or gats whose line has not ended after so many bytes is executed in parts, as its keys arrive. So its
+/// line may be as long as it likes and takes no more memory than this. As large as memcached's read buffer.
+pub const GET_PART_BYTES: usize = 16 << 10;
 
 /// Longest opaque token of a meta command in bytes (memcached's limit).
 pub const OPAQUE_BYTES_MAX: usize = 32;
@@ -32,6 +33,10 @@ pub const READ_BUFFER_BYTES: usize = 64 << 10;
 /// Default of `-R`: requests of one connection before the others have their turn; some 50 us of work. memcached's 20 costs a
 /// client that pipelines 32 two polls and two writes for each of its batches: 1.3 times the CPU per request, measured.
 pub const REQUESTS_PER_TURN_DEFAULT: u32 = 256;
+
+/// Keys that gets of one connection look up before the others have their turn, if `-R` is no more: as many as single gets
+/// would. A get with more keys goes on in the next turn.
+pub const KEYS_PER_TURN_MAX: u32 = 256;
 
 /// Requests of one connection that are parsed before the first of them is executed, so that their cache misses overlap.
 pub const BATCH_REQUESTS_MAX: usize = 16;
@@ -165,5 +170,6 @@ pub const NUMBER_TEXT_BYTES_MAX: usize = 64;
 /// Most key prefixes that `stats detail` counts; what comes later is not counted. About 1.5 MiB at worst.
 pub const STATS_PREFIXES_MAX: usize = 4096;
 
-const _: () = assert!(KEY_BYTES_MAX < LINE_BYTES_MAX && LINE_BYTES_MAX < GET_LINE_BYTES_MAX);
+const _: () = assert!(KEY_BYTES_MAX < LINE_BYTES_MAX && LINE_BYTES_MAX < GET_PART_BYTES);
+const _: () = assert!(GET_PART_BYTES <= READ_BUFFER_BYTES / 4, "an unfinished line is moved, not read behind");
 const _: () = assert!(STOP_SENDING_MILLISECONDS < STOP_MILLISECONDS_MAX);

@@ -58,12 +58,14 @@ impl Engine {
 }
 
 impl Call<'_, '_, '_> {
-    /// Where the answer begins that may be held for what is written from here on. A gat that is resumed has touched keys in an earlier turn; its
-    /// last part is held for them.
+    /// Where the answer begins that may be held for what is written from here on. A gat that goes on has touched keys
+    /// before, perhaps in an earlier turn; its last part is held for them.
     #[cold]
     pub(super) fn begin_held(&self, request: &Request<'_>, resume: u32) -> u64 {
         match request {
-            Request::Get(request) if resume > 0 && request.touch.is_some() => self.context.turn.resume_appended(),
+            Request::Get(request) if (resume > 0 || request.continues) && request.form.touch.is_some() => {
+                self.context.turn.resume_appended()
+            }
             _ => self.context.turn.forget_appended(),
         }
         self.out.end()
@@ -133,8 +135,15 @@ mod tests {
         let turn = seat.turn();
         let (stats, mut scratch) = (WorkerStats::default(), Vec::new());
         let now = UnixSeconds::now();
-        let mut context =
-            Context { turn: &turn, now, stats: &stats, scratch: &mut scratch, host: &Nobody, client: &Nobody };
+        let mut context = Context {
+            turn: &turn,
+            now,
+            stats: &stats,
+            scratch: &mut scratch,
+            keys_left: 100,
+            host: &Nobody,
+            client: &Nobody,
+        };
         let mut rest = lines.as_bytes();
         let mut output = Output::default();
         while !rest.is_empty() {

@@ -81,6 +81,8 @@ pub struct Context<'w, 't> {
     pub stats: &'w WorkerStats,
     /// A buffer reused by append and prepend.
     pub scratch: &'w mut Vec<u8>,
+    /// Keys that gets may still look up in this turn.
+    pub keys_left: u32,
     /// What the server knows and the engine does not.
     pub host: &'w dyn Host,
     /// Whose request it is.
@@ -107,8 +109,13 @@ pub trait Host: Sync {
 pub enum Outcome {
     /// Executed; its answer, if any, is in the output. Go on with the next.
     Done,
-    /// Executed in part: the output is full. Flush it, then call again with this offset.
+    /// Executed in part: the output is full, or no more keys may be looked up in this turn. Call again in the next turn,
+    /// with this offset.
     Resume(u32),
+    /// A part of a get, executed as a whole. Its line goes on.
+    Part,
+    /// A part of a get, answered with an error line that stands for the whole get: drop the rest of its line.
+    DropLine,
     /// There is no room until memory is reclaimed: call again in the next turn, with this offset. What came before the
     /// offset (keys of a gat; nothing for any other command) is done and its answer is in the output.
     Park(u32),
@@ -188,10 +195,10 @@ impl Engine {
         let call = &mut call;
         if call.read_only {
             if let Some(noreply) = read_only::writes(request) {
-                return self.refuse_write(call, noreply);
+                return failed(request, self.refuse_write(call, noreply));
             }
         } else if let Err(no_room) = self.flush_if_due(call.context) {
-            return call.refuse(no_room, resume, false);
+            return failed(request, call.refuse(no_room, resume, false));
         }
         let ack_replicas = self.ack_replicas(request);
         let begin = if ack_replicas > 0 { call.begin_held(request, resume) } else { 0 };
@@ -284,6 +291,14 @@ impl Call<'_, '_, '_> {
         }
         stats.store_no_memory.increment();
         self.answer_unless(noreply, reply::OUT_OF_MEMORY)
+    }
+}
+
+/// The outcome of a request that has been answered with an error, where `answered` is what it would be of a whole one.
+fn failed(request: &Request<'_>, answered: Outcome) -> Outcome {
+    match request {
+        Request::Get(get) if !get.ends && answered == Outcome::Done => Outcome::DropLine,
+        _ => answered,
     }
 }
 

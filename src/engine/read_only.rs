@@ -78,7 +78,7 @@ impl Call<'_, '_, '_> {
 /// with N, which writes only on a miss.
 pub(super) fn writes(request: &Request<'_>) -> Option<bool> {
     match request {
-        Request::Get(request) => request.touch.map(|_| false),
+        Request::Get(request) => request.form.touch.map(|_| false),
         Request::Store(request) => Some(request.noreply),
         Request::Arithmetic(request) => Some(request.noreply),
         Request::Touch(request) => Some(request.noreply),

@@ -5,6 +5,7 @@ use super::registry::View;
 use super::table::Token;
 use crate::base::time::SteadySeconds;
 use crate::engine::Output;
+use crate::protocol::classic::GetForm;
 use crate::sys::poll::Interest;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -35,8 +36,12 @@ pub enum Phase {
 pub struct Progress {
     /// Where to go on in the first pending request (see Outcome::Resume).
     pub resume: u32,
+    /// The pending bytes go on with the keys of a get of this form: its line has begun before them.
+    pub open_get: Option<GetForm>,
     /// Bytes of a refused request's body still to be dropped as they arrive.
     pub skip_bytes: u64,
+    /// The rest of a refused get's line is still to be dropped as it arrives.
+    pub skip_line: bool,
     /// When the first pending request first found no room.
     pub parked_at: Option<Instant>,
 }

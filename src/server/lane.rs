@@ -13,8 +13,8 @@ use super::input::{InputMemory, OverBudget};
 use super::locality::PeerOf;
 use super::registry::State;
 use crate::base::limits::{
-    LINGER_BYTES_MAX, LINGER_SECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN, READ_BYTES_WHEN_TIGHT,
-    READS_AHEAD_MAX,
+    KEYS_PER_TURN_MAX, LINGER_BYTES_MAX, LINGER_SECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN,
+    READ_BYTES_WHEN_TIGHT, READS_AHEAD_MAX,
 };
 use crate::base::time::{SteadySeconds, UnixSeconds};
 use crate::engine::{Context, Output, WorkerStats};
@@ -221,6 +221,7 @@ impl Lane<'_> {
         let is_plain = connection.phase == Phase::Open
             && connection.output.as_ref().is_none_or(Output::takes_more)
             && connection.input.pending().is_empty()
+            && connection.progress.open_get.is_none()
             && connection.read_ahead.is_none();
         if !is_plain {
             return None;
@@ -278,7 +279,8 @@ impl Lane<'_> {
         let Lane { shared, stats, buffers, now, .. } = self;
         let client = PeerOf(&connection.socket);
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
-        let mut context = Context { turn, now: *now, stats, scratch, host, client: &client };
+        let keys_left = KEYS_PER_TURN_MAX.max(shared.config.requests_per_turn);
+        let mut context = Context { turn, now: *now, stats, scratch, keys_left, host, client: &client };
         let executor = Executor { shared };
         executor.run(&mut context, &mut buffers.keys, input, &mut connection.progress, output)
     }

@@ -140,7 +140,7 @@ impl<'s> Worker<'s> {
     fn tick(&mut self, turn: &Turn<'_>) {
         let Lane { shared, stats, buffers, now, .. } = &mut self.lane;
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
-        let mut context = Context { turn, now: *now, stats, scratch, host, client: &Nobody };
+        let mut context = Context { turn, now: *now, stats, scratch, keys_left: 0, host, client: &Nobody };
         shared.engine.tick(&mut context);
     }
 

@@ -1,6 +1,6 @@
 //! The real parser, engine and store, driven like a worker drives them, but without sockets and with a clock under control.
 
-use remora::base::limits::KEY_BYTES_MAX;
+use remora::base::limits::{KEY_BYTES_MAX, KEYS_PER_TURN_MAX};
 use remora::base::time::UnixSeconds;
 use remora::engine::{Attempt, Context, Engine, Host, Outcome, Output, Settings, WorkerStats};
 use remora::protocol::{KeyScratch, Parsed, parse};
@@ -106,6 +106,7 @@ impl<'e> Client<'e> {
             let (outcome, taken) = self.turn(input, resume, answers);
             match outcome {
                 Outcome::Done | Outcome::Close => return taken,
+                Outcome::Part | Outcome::DropLine => panic!("whole requests are sent"),
                 Outcome::Resume(offset) => {
                     assert!(offset > 0, "a resumed get has come forward");
                     self.resumed += 1;
@@ -134,6 +135,7 @@ impl<'e> Client<'e> {
             now: self.now,
             stats: &self.host.0[0],
             scratch: &mut self.scratch,
+            keys_left: KEYS_PER_TURN_MAX,
             host: &self.host,
             client: &self.host,
         };
