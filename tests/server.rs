@@ -6,6 +6,8 @@ mod answers;
 mod clocks;
 #[path = "server/fairness.rs"]
 mod fairness;
+#[path = "server/parking.rs"]
+mod parking;
 mod support;
 #[path = "server/within.rs"]
 mod within;

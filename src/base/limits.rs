@@ -81,6 +81,12 @@ pub const POLL_MILLISECONDS_MAX: u64 = 1000;
 /// a second (seen), and late is better than an error.
 pub const PARK_MILLISECONDS_MAX: u64 = 5000;
 
+/// First and longest pause between two tries of a request that found no room. The first try comes without one, in the next
+/// turn.
+pub const PARK_PAUSE_MICROSECONDS_MIN: u64 = 20;
+/// See [`PARK_PAUSE_MICROSECONDS_MIN`].
+pub const PARK_PAUSE_MICROSECONDS_MAX: u64 = 1000;
+
 /// A connection that holds unsent answers and takes none of them is closed after this, whatever -o idle_timeout says:
 /// its memory is needed by others.
 pub const WRITE_STALL_SECONDS_MAX: u32 = 60;

@@ -128,6 +128,8 @@ pub enum Outcome {
 pub struct Attempt {
     /// 0, or the offset of an earlier [`Outcome::Resume`] or [`Outcome::Park`] of the same request.
     pub resume: u32,
+    /// The request has found no room before: look for room before anything is made ready for it.
+    pub retried: bool,
     /// Answer with an error where the request would be parked: it has waited long enough.
     pub last_try: bool,
 }
@@ -139,6 +141,8 @@ struct Call<'c, 'w, 't> {
     plan: Plan<'c>,
     /// This is a replica's engine: nothing may be written to the store.
     read_only: bool,
+    /// It has been parked before.
+    retried: bool,
     /// Answer with an error instead of parking.
     last_try: bool,
 }
@@ -190,8 +194,8 @@ impl Engine {
         attempt: Attempt,
         out: &mut Output,
     ) -> Outcome {
-        let Attempt { resume, last_try } = attempt;
-        let mut call = Call { context, out, plan, read_only: self.read_only.is_on(), last_try };
+        let Attempt { resume, retried, last_try } = attempt;
+        let mut call = Call { context, out, plan, read_only: self.read_only.is_on(), retried, last_try };
         let call = &mut call;
         if call.read_only {
             if let Some(noreply) = read_only::writes(request) {
@@ -237,7 +241,8 @@ impl Engine {
         last_try: bool,
         out: &mut Output,
     ) -> Outcome {
-        let mut call = Call { context, out, plan: Plan::default(), read_only: self.read_only.is_on(), last_try };
+        let mut call =
+            Call { context, out, plan: Plan::default(), read_only: self.read_only.is_on(), retried: false, last_try };
         if let Some(key) = rejection.unlink
             && !call.read_only
             && self.unlink(call.context, key) == Err(NoRoom::Now)
@@ -275,6 +280,12 @@ impl Call<'_, '_, '_> {
     /// Whether a command that found no room is to be tried again.
     fn would_park(&self, no_room: NoRoom) -> bool {
         no_room == NoRoom::Now && !self.last_try
+    }
+
+    /// Whether to look for room before anything is made ready. Not for the last try: what is there may decide that none is
+    /// needed (an add of a key that is there).
+    fn looks_for_room(&self) -> bool {
+        self.retried && !self.last_try
     }
 
     /// What becomes of a command that found no room at `at` (0, or the offset of a key).

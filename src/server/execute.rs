@@ -75,7 +75,7 @@ impl Executor<'_> {
                     return (consumed, yield_turn(context));
                 }
                 let last_try = has_waited_enough(progress);
-                let attempt = Attempt { resume: progress.resume, last_try };
+                let attempt = Attempt { resume: progress.resume, retried: progress.parked_at.is_some(), last_try };
                 let outcome = engine.execute(context, request, *plan, attempt, output);
                 if let Some(stop) = self.settle(context, outcome, progress) {
                     // A get that has stopped between two keys has filled the output, or looked up enough of them.

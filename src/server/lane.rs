@@ -42,6 +42,8 @@ pub enum Next {
     Replicas,
     /// Its next turn.
     Again,
+    /// Memory for its first request.
+    Room,
     /// Nothing: close it.
     Close,
 }
@@ -113,7 +115,7 @@ impl Lane<'_> {
         }
         // What was read ahead lies in a buffer that others need: it is executed, or kept, now.
         let goes_on = is_fresh || output.takes_more() || connection.read_ahead.is_some();
-        let mut more = false;
+        let mut more = None;
         if connection.phase == Phase::Open && goes_on {
             let stop = if connection.input.is_executable() {
                 self.execute_pending(turn, connection, output)
@@ -125,25 +127,19 @@ impl Lane<'_> {
             self.note(stop, connection);
             self.release(output);
             self.write(turn, connection, output)?;
-            more = matches!(stop, Some(Stop::Yield | Stop::Full | Stop::Parked));
+            more = match stop {
+                Some(Stop::Yield | Stop::Full) => Some(Next::Again),
+                Some(Stop::Parked) => Some(Next::Room),
+                _ => None,
+            };
         }
         let is_open = connection.phase == Phase::Open;
         if output.is_empty() {
-            return Ok(match (is_open, more) {
-                (true, true) => Next::Again,
-                (true, false) => Next::Read,
-                (false, _) => self.finish(connection),
-            });
+            return Ok(if is_open { more.unwrap_or(Next::Read) } else { self.finish(connection) });
         }
         Ok(match is_open {
             _ if output.sendable_bytes() > 0 => Next::Write,
-            true if !output.is_full() => {
-                if more {
-                    Next::Again
-                } else {
-                    Next::Read
-                }
-            }
+            true if !output.is_full() => more.unwrap_or(Next::Read),
             _ => Next::Replicas,
         })
     }
@@ -356,7 +352,7 @@ fn state_after(connection: &Connection, next: Next) -> State {
         Next::Write => State::Write,
         Next::Replicas => State::Acks,
         Next::Read if connection.is_holding() => State::Acks,
-        Next::Again => State::Execute,
+        Next::Again | Next::Room => State::Execute,
         Next::Read if connection.phase != Phase::Open => State::Closing,
         Next::Read if connection.progress.skip_bytes > 0 => State::Swallow,
         // A line that is not whole wants but one byte more; a body says how much is missing.

@@ -15,6 +15,7 @@ mod input;
 mod lane;
 pub mod listen;
 mod locality;
+mod parking;
 mod registry;
 mod table;
 mod worker;

@@ -12,6 +12,7 @@ use super::idle::{Reason, Stillness, verdict};
 use super::lane::{Cause, Lane, Next};
 use super::listen::Listener;
 use super::locality::Nobody;
+use super::parking::Parking;
 use super::table::{Table, Token};
 use crate::base::limits::{POLL_MILLISECONDS_MAX, READS_AHEAD_MAX, STOP_MILLISECONDS_MAX, STOP_SENDING_MILLISECONDS};
 use crate::base::time::SteadySeconds;
@@ -41,13 +42,14 @@ pub struct Worker<'s> {
     /// Those with work left, for the next turn; and the same list's other half, reused.
     again: Vec<Token>,
     serving: Vec<Token>,
+    /// Those whose requests wait for memory.
+    parking: Parking,
     /// Those with answers that wait for replicas.
     waiting: Waiting,
     /// What those counters stood at that change when an answer is held or let go of.
     acks_seen: u64,
     turns: u64,
     swept_at: SteadySeconds,
-    maintenance_is_due: bool,
     /// Set once the server is to end.
     stop_at: Option<Instant>,
 }
@@ -78,11 +80,11 @@ impl<'s> Worker<'s> {
             connections: Table::default(),
             again: Vec::new(),
             serving: Vec::new(),
+            parking: Parking::default(),
             waiting: Waiting::new(),
             acks_seen: 0,
             turns: 0,
             swept_at: steady_now,
-            maintenance_is_due: false,
             stop_at: None,
         }
     }
@@ -116,9 +118,8 @@ impl<'s> Worker<'s> {
 
     /// Sleep until something is ready; not at all while work is left over.
     fn poll(&mut self) {
-        let work_is_left = !self.again.is_empty() || self.maintenance_is_due;
-        let due = [self.acceptor.resting_until(), self.stop_at].into_iter().flatten().min();
-        let mut timeout = if work_is_left {
+        let due = [self.acceptor.resting_until(), self.stop_at, self.parking.due()].into_iter().flatten().min();
+        let mut timeout = if !self.again.is_empty() {
             Some(Duration::ZERO)
         } else {
             due.map(|until| until.saturating_duration_since(Instant::now()))
@@ -149,6 +150,7 @@ impl<'s> Worker<'s> {
         self.acceptor.wake(&self.poller).expect("watching listeners");
         self.serving.clear();
         // Who waits for memory comes first: behind the others, a large request would find what they have left of it.
+        self.parking.take_due(Instant::now, &mut self.serving);
         self.serving.append(&mut self.again);
         for at in 0..self.poller.ready() {
             let token = Token::from_bits(self.poller.token(at));
@@ -240,8 +242,10 @@ impl<'s> Worker<'s> {
         if next == Next::Close {
             return self.close(token);
         }
-        if next == Next::Again {
-            self.again.push(token);
+        match next {
+            Next::Again => self.again.push(token),
+            Next::Room => self.parking.park(token),
+            Next::Read | Next::Write | Next::Replicas | Next::Close => {}
         }
         if connection.is_holding() && !connection.is_waiting {
             connection.is_waiting = true;
@@ -281,7 +285,7 @@ impl<'s> Worker<'s> {
                 seconds: now.since(connection.moved_at),
                 holds_output: connection.output.as_ref().is_some_and(|output| output.sendable_bytes() > 0),
                 holds_input: connection.input.held_bytes() > 0,
-                waits_for_replicas: connection.is_holding(),
+                waits_for_us: connection.is_holding() || connection.progress.parked_at.is_some(),
             };
             let lingered = matches!(connection.phase, Phase::Lingering { until, .. } if now > until);
             let verdict = verdict(still, shared.config.idle_timeout_seconds, tight);
@@ -308,13 +312,15 @@ impl<'s> Worker<'s> {
             self.lane.holding.end_at(stop_at - Duration::from_millis(STOP_SENDING_MILLISECONDS));
             self.acceptor.close(&self.poller);
         }
-        let unsent = |connection: &Connection| connection.output.is_some() || self.again.contains(&connection.token);
+        let goes_on = |token: Token| self.again.contains(&token) || self.parking.contains(token);
+        let unsent = |connection: &Connection| connection.output.is_some() || goes_on(connection.token);
         let over: Vec<_> = self.connections.iter().filter(|one| !unsent(one)).map(|one| one.token).collect();
         over.into_iter().for_each(|token| self.close(token));
     }
 
     fn maintain(&mut self, turn: &Turn<'_>) {
-        self.maintenance_is_due = self.lane.shared.engine.store().maintain(turn, self.id, self.lane.now);
+        let is_due = self.lane.shared.engine.store().maintain(turn, self.id, self.lane.now);
+        self.parking.end_turn(Instant::now, is_due);
     }
 
     fn has_ended(&self) -> bool {
@@ -326,7 +332,7 @@ fn interest_for(next: Next) -> Interest {
     match next {
         Next::Read | Next::Again => Interest::Read,
         Next::Write => Interest::Write,
-        Next::Replicas | Next::Close => Interest::Nothing,
+        Next::Replicas | Next::Room | Next::Close => Interest::Nothing,
     }
 }
 

@@ -105,6 +105,16 @@ impl<'t> Entry<'t> {
         Ok(item.cas())
     }
 
+    /// Whether a record of `record_bytes` can be appended now; the want is remembered otherwise.
+    pub(super) fn find_room(&mut self, record_bytes: usize) -> Result<(), NoRoom> {
+        let policy = &self.shard.policy;
+        // A record that is too large is refused as such when it is written.
+        if record_bytes > policy.record_bytes_max {
+            return Ok(());
+        }
+        self.shard.find_room(&mut self.writer, record_bytes, policy.reserve_bytes).map(|_place| ())
+    }
+
     /// What is full may hold expired items: have maintenance look for them.
     fn ask_for_sweep(&mut self) {
         self.writer.sweep = true;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 /// A running server; it ends when this is dropped.
 pub struct Within {
     pub address: SocketAddr,
+    pub store: Arc<Store>,
     stopper: Stopper,
     server: Option<Server>,
 }
@@ -29,12 +30,13 @@ impl Within {
             epoch: None,
         });
         let settings = Settings { item_bytes_max, workers: config.workers, rows: Vec::new() };
-        let engine = Arc::new(Engine::new(store.expect("memory for a store"), settings));
+        let store = Arc::new(store.expect("memory for a store"));
+        let engine = Arc::new(Engine::new(store.clone(), settings));
         let any = "127.0.0.1:0".parse().expect("an address");
         let listen = ListenConfig { tcp: vec![any], backlog: 1024, ..ListenConfig::default() };
         let sockets = Sockets::bind(&listen, config.workers).expect("a port");
         let server = Server::start(config, sockets, engine, Arc::default()).expect("workers");
-        Within { address: server.tcp_addresses()[0], stopper: server.stopper(), server: Some(server) }
+        Within { address: server.tcp_addresses()[0], store, stopper: server.stopper(), server: Some(server) }
     }
 
     pub fn connect(&self) -> Client {
