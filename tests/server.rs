@@ -6,8 +6,12 @@ mod answers;
 mod clocks;
 #[path = "server/fairness.rs"]
 mod fairness;
+#[path = "server/hoards.rs"]
+mod hoards;
 #[path = "server/parking.rs"]
 mod parking;
+#[path = "server/readers.rs"]
+mod readers;
 mod support;
 #[path = "server/within.rs"]
 mod within;

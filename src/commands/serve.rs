@@ -7,7 +7,8 @@ mod replication;
 
 use super::size;
 use crate::base::limits::{
-    INPUT_BYTES_TOTAL_MIN, ITEM_BYTES_DEFAULT, OTHER_FILES_MAX, REQUESTS_PER_TURN_DEFAULT, WORKERS_MAX,
+    INPUT_BYTES_TOTAL_MIN, ITEM_BYTES_DEFAULT, OTHER_FILES_MAX, OUTPUT_BYTES_TOTAL_MIN, REQUESTS_PER_TURN_DEFAULT,
+    WORKERS_MAX,
 };
 use crate::base::time::Clock;
 use crate::engine::{Engine, Settings};
@@ -122,6 +123,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         requests_per_turn: args.max_reqs_per_event,
         idle_timeout_seconds: args.idle_timeout,
         input_bytes_total_max: INPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
+        output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         pin: !args.no_pin,
         clock: Clock::default(),
     };

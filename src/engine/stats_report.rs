@@ -80,6 +80,8 @@ impl Engine {
         report_items(out, &now.store);
         report_log(out, &now.store);
         report_loop(out, &now.workers);
+        stat_line(out, "input_held_bytes", self.global.input_held_bytes.load(Relaxed));
+        stat_line(out, "output_held_bytes", self.global.output_held_bytes.load(Relaxed));
         self.report_acks(call, &now.workers);
     }
 
@@ -200,7 +202,7 @@ fn report_log(out: &mut Vec<u8>, store: &StoreStats) {
 
 /// What the workers' loops do: calls a request costs, and who was sent away.
 fn report_loop(out: &mut Vec<u8>, total: &WorkerTotals) {
-    let rows: [(&str, u64); 9] = [
+    let rows: [(&str, u64); 10] = [
         ("read_calls", total.read_calls),
         ("write_calls", total.write_calls),
         ("polls", total.polls),
@@ -209,6 +211,7 @@ fn report_loop(out: &mut Vec<u8>, total: &WorkerTotals) {
         ("accept_errors", total.accept_errors),
         ("stall_kicks", total.stall_kicks),
         ("input_refused", total.input_refused),
+        ("hoard_kicks", total.hoard_kicks),
         ("read_only_refused", total.read_only_refused),
     ];
     report_rows(out, &rows);

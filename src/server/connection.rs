@@ -44,6 +44,8 @@ pub struct Progress {
     pub skip_line: bool,
     /// When the first pending request first found no room.
     pub parked_at: Option<Instant>,
+    /// The next try is its last, however short it has waited.
+    pub is_last_try: bool,
 }
 
 /// What was read for a connection before its turn to be served came.
@@ -71,6 +73,8 @@ pub struct Connection {
     pub read_ahead: Option<ReadAhead>,
     /// The answers not taken, if any.
     pub output: Option<Output>,
+    /// What its output was last charged with.
+    pub output_charged_bytes: usize,
     /// Of its requests.
     pub progress: Progress,
     /// When a byte last went either way.
@@ -94,6 +98,7 @@ impl Connection {
             input: Input::default(),
             read_ahead: None,
             output: None,
+            output_charged_bytes: 0,
             progress: Progress::default(),
             moved_at: now,
             served_in_turn: 0,

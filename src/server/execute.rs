@@ -120,6 +120,7 @@ impl Executor<'_> {
             Outcome::Done | Outcome::Part | Outcome::DropLine => {
                 progress.resume = 0;
                 progress.parked_at = None;
+                progress.is_last_try = false;
                 None
             }
             Outcome::Resume(offset) => {
@@ -222,7 +223,8 @@ fn skip(progress: &mut Progress, input: &[u8]) -> usize {
 
 fn has_waited_enough(progress: &Progress) -> bool {
     // The clock is looked at only for what is parked.
-    progress.parked_at.is_some_and(|since| since.elapsed() >= Duration::from_millis(PARK_MILLISECONDS_MAX))
+    let is_over = |since: Instant| since.elapsed() >= Duration::from_millis(PARK_MILLISECONDS_MAX);
+    progress.parked_at.is_some_and(|since| progress.is_last_try || is_over(since))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::buffers::Buffers;
 use super::connection::{Connection, Phase, ReadAhead};
 use super::execute::{Executor, Stop};
 use super::holding::Holding;
-use super::input::{InputMemory, OverBudget};
+use super::input::InputMemory;
 use super::locality::PeerOf;
 use super::registry::State;
 use crate::base::limits::{
@@ -27,9 +27,6 @@ use std::sync::Arc;
 
 /// An unfinished request up to this length is moved to the front of the read buffer and parsed there with what follows.
 const MOVED_BYTES_MAX: usize = READ_BUFFER_BYTES / 4;
-
-/// memcached's answer to a request for which there is no buffer.
-const NO_BUFFER_ANSWER: &[u8] = b"SERVER_ERROR out of memory reading request\r\n";
 
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,8 +82,10 @@ impl Lane<'_> {
         if output.is_empty() || next == Next::Close {
             self.abandon(&mut output);
             self.buffers.give_output(output);
+            self.charge_output(connection, 0);
         } else {
             output.settle(self.shared.engine.store(), turn);
+            self.charge_output(connection, output.capacity_bytes());
             connection.output = Some(output);
         }
         connection.view.set_state(state_after(connection, next));
@@ -99,6 +98,18 @@ impl Lane<'_> {
         if let Some(output) = &mut connection.output {
             self.abandon(output);
         }
+        self.charge_output(connection, 0);
+    }
+
+    /// The connection's output holds `bytes` from now on.
+    #[inline]
+    fn charge_output(&self, connection: &mut Connection, bytes: usize) {
+        if bytes == connection.output_charged_bytes {
+            return;
+        }
+        let budget = &self.shared.output_budget;
+        budget.take(bytes);
+        budget.give(std::mem::replace(&mut connection.output_charged_bytes, bytes));
     }
 
     fn advance(
@@ -164,13 +175,11 @@ impl Lane<'_> {
         let held = connection.input.pending().len();
         let move_it = held <= MOVED_BYTES_MAX && connection.input.wanted_bytes() <= READ_BUFFER_BYTES;
         if !(held == 0 || move_it) {
-            return match self.read_behind(connection) {
-                Ok(Some(0)) => Ok(None),
-                Ok(Some(_)) if connection.input.is_executable() => Ok(self.execute_pending(turn, connection, output)),
-                Ok(_) => Ok(Some(Stop::NeedMore { wanted_bytes: connection.input.wanted_bytes() })),
-                Err(ReadError::OverBudget) => Ok(Some(self.refuse_input(output))),
-                Err(ReadError::Socket(error)) => Err(error),
-            };
+            return Ok(match self.read_behind(connection)? {
+                Some(0) => None,
+                Some(_) if connection.input.is_executable() => self.execute_pending(turn, connection, output),
+                _ => Some(Stop::NeedMore { wanted_bytes: connection.input.wanted_bytes() }),
+            });
         }
         let ReadAhead { slot, received } = match connection.read_ahead.take() {
             Some(ahead) => ahead,
@@ -190,14 +199,14 @@ impl Lane<'_> {
                     let read = std::mem::take(&mut self.buffers.reads[slot]);
                     let (consumed, stop) = self.execute(turn, connection, &read[..arrived], output);
                     self.buffers.reads[slot] = read;
-                    match stop {
-                        Stop::Quit | Stop::Refused => Ok(stop),
-                        _ => self.keep(connection, slot, consumed..arrived, wanted(stop)).map(|_| stop),
+                    if !matches!(stop, Stop::Quit | Stop::Refused) {
+                        self.keep(connection, slot, consumed..arrived, wanted(stop));
                     }
+                    stop
                 }
             }
         };
-        Ok(Some(stop.unwrap_or_else(|OverBudget| self.refuse_input(output))))
+        Ok(Some(stop))
     }
 
     /// One read into buffer `slot`, behind what is held of an unfinished request.
@@ -239,18 +248,18 @@ impl Lane<'_> {
         slot: usize,
         part: std::ops::Range<usize>,
         wanted_bytes: usize,
-    ) -> Result<Stop, OverBudget> {
+    ) -> Stop {
         let memory = &mut InputMemory { pool: &mut self.buffers.inputs, budget: &self.shared.input_budget };
-        connection.input.keep(&self.buffers.reads[slot][part], wanted_bytes, memory)?;
-        Ok(Stop::NeedMore { wanted_bytes })
+        connection.input.keep(&self.buffers.reads[slot][part], wanted_bytes, memory);
+        Stop::NeedMore { wanted_bytes }
     }
 
     /// Read behind a long unfinished request, into the connection's own buffer.
-    fn read_behind(&mut self, connection: &mut Connection) -> Result<Option<usize>, ReadError> {
+    fn read_behind(&mut self, connection: &mut Connection) -> io::Result<Option<usize>> {
         let tight = self.shared.input_budget.is_tight();
         let most = if tight { READ_BYTES_WHEN_TIGHT } else { READ_BYTES_PER_TURN };
-        let buffer = connection.input.grow(&mut self.input_memory()).map_err(|OverBudget| ReadError::OverBudget)?;
-        let received = receive_behind(&connection.socket, buffer, most).map_err(ReadError::Socket)?;
+        let buffer = connection.input.grow(&mut self.input_memory());
+        let received = receive_behind(&connection.socket, buffer, most)?;
         self.count_read(connection, received.unwrap_or(0));
         Ok(received)
     }
@@ -301,13 +310,7 @@ impl Lane<'_> {
         }
     }
 
-    fn refuse_input(&mut self, output: &mut Output) -> Stop {
-        self.stats.input_refused.increment();
-        output.bytes().extend_from_slice(NO_BUFFER_ANSWER);
-        Stop::Refused
-    }
-
-    fn input_memory(&mut self) -> InputMemory<'_> {
+    pub(super) fn input_memory(&mut self) -> InputMemory<'_> {
         InputMemory { pool: &mut self.buffers.inputs, budget: &self.shared.input_budget }
     }
 
@@ -333,11 +336,6 @@ impl Lane<'_> {
             _ => Next::Close,
         }
     }
-}
-
-enum ReadError {
-    OverBudget,
-    Socket(io::Error),
 }
 
 /// When to look at the rest again: a rest that was not looked at for want of bytes, at once.

@@ -33,12 +33,12 @@ const TICKER: u32 = u32::MAX - 1;
 /// See the module.
 pub struct Worker<'s> {
     id: usize,
-    lane: Lane<'s>,
+    pub(super) lane: Lane<'s>,
     poller: Poller,
     /// Bounds every sleep.
     ticker: Ticker,
     acceptor: Acceptor,
-    connections: Table<Connection>,
+    pub(super) connections: Table<Connection>,
     /// Those with work left, for the next turn; and the same list's other half, reused.
     again: Vec<Token>,
     serving: Vec<Token>,
@@ -112,6 +112,7 @@ impl<'s> Worker<'s> {
             self.serve_waiting(turn);
         }
         self.sweep();
+        self.relieve(turn, None);
         self.stop_if_asked();
         self.maintain(turn);
     }
@@ -239,9 +240,21 @@ impl<'s> Worker<'s> {
         }
         connection.served_in_turn = self.turns;
         let next = self.lane.serve(turn, connection, cause);
+        let holds = connection.output_charged_bytes + connection.input.held_bytes() > 0;
+        self.follow(token, next);
+        if holds {
+            self.relieve(turn, Some(token));
+        }
+    }
+
+    /// Do what a connection that was served is to have next.
+    pub(super) fn follow(&mut self, token: Token, next: Next) {
         if next == Next::Close {
             return self.close(token);
         }
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
         match next {
             Next::Again => self.again.push(token),
             Next::Room => self.parking.park(token),
@@ -260,7 +273,7 @@ impl<'s> Worker<'s> {
         }
     }
 
-    fn close(&mut self, token: Token) {
+    pub(super) fn close(&mut self, token: Token) {
         let Some(mut connection) = self.connections.remove(token) else {
             return;
         };

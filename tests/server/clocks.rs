@@ -1,12 +1,11 @@
 //! Somebody sets the wall clock: connections do not notice, expiry does.
 
-use super::support::{Client, WAIT_MAX};
+use super::support::Client;
 use super::within::Within;
 use remora::base::time::Clock;
 use remora::server::ServerConfig;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
 
 struct Stepped {
     server: Within,
@@ -23,22 +22,9 @@ impl Stepped {
     /// Set the clock while nothing moves, and wait until the worker has looked for connections to close: it does so once a
     /// second.
     fn step(&self, seconds: i64) {
-        self.pass_two_seconds();
+        self.server.pass_two_seconds();
         self.wall_step_seconds.fetch_add(seconds, Relaxed);
-        self.pass_two_seconds();
-    }
-
-    fn pass_two_seconds(&self) {
-        let uptime = self.server.stat("uptime");
-        self.wait_for(|| self.server.stat("uptime") > uptime + 2);
-    }
-
-    fn wait_for(&self, is_so: impl Fn() -> bool) {
-        let until = Instant::now() + WAIT_MAX;
-        while !is_so() {
-            assert!(Instant::now() < until, "not within {WAIT_MAX:?}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.server.pass_two_seconds();
     }
 }
 

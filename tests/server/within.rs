@@ -1,12 +1,13 @@
 //! A server within the test's own process, where a test can set what no flag sets: clocks, and small limits.
 
-use super::support::Client;
+use super::support::{Client, WAIT_MAX};
 use remora::engine::{Engine, Settings};
 use remora::server::listen::ListenConfig;
 use remora::server::{Server, ServerConfig, Sockets, Stopper};
 use remora::store::{Store, StoreConfig};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A running server; it ends when this is dropped.
 pub struct Within {
@@ -41,6 +42,21 @@ impl Within {
 
     pub fn connect(&self) -> Client {
         Client::tcp(self.address)
+    }
+
+    /// Wait until more than two seconds of the server's have passed: then it has looked once at least at what stands still.
+    pub fn pass_two_seconds(&self) {
+        let uptime = self.stat("uptime");
+        self.wait_for(|| self.stat("uptime") > uptime + 2);
+    }
+
+    /// Wait until it is so.
+    pub fn wait_for(&self, is_so: impl Fn() -> bool) {
+        let until = Instant::now() + WAIT_MAX;
+        while !is_so() {
+            assert!(Instant::now() < until, "not within {WAIT_MAX:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// One number of plain `stats`.
