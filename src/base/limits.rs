@@ -55,11 +55,12 @@ pub const READ_BYTES_WHEN_TIGHT: usize = 4 << 10;
 pub const INPUT_BUFFER_BYTES_MIN: usize = 512;
 
 /// Least memory in bytes that unfinished requests of all connections may hold; a quarter of -m where that is more. Beyond
-/// it those that have stood still for longest give up theirs, so the bound is this and, for each worker, one request.
+/// that, the connections that have made no progress for longest lose theirs. So the bound is this much plus, for each worker,
+/// one request of the largest size.
 pub const INPUT_BYTES_TOTAL_MIN: usize = 64 << 20;
 
-/// The same for unsent answers. One connection holds at most a full output (256 KiB) and one value; all together this and,
-/// for each worker, what one connection may hold.
+/// The same for unsent answers. One connection holds at most a full output (256 KiB) and one value. All together hold at most
+/// this much plus, for each worker, what one connection may hold.
 pub const OUTPUT_BYTES_TOTAL_MIN: usize = 64 << 20;
 
 /// Spare input buffers that a worker keeps, in number and in bytes together.

@@ -24,7 +24,7 @@ impl Engine {
         assert!(self.orders.set(taker).is_ok(), "who takes orders is set once");
     }
 
-    /// OK is said of an order that was taken, not of one that has been carried out: `stats replication` tells that.
+    /// OK means that the order was accepted, not that it has been carried out: `stats replication` shows that.
     pub(super) fn order(&self, call: &mut Call<'_, '_, '_>, order: &[u8]) -> Outcome {
         let Some(taker) = self.orders.get() else { return call.answer(reply::ERROR) };
         if !call.context.client.is_local() {

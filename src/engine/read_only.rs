@@ -24,20 +24,21 @@ impl ReadOnly {
 }
 
 impl Engine {
-    /// Make this a replica's engine, whose clients are to write to `primary` (HOST:PORT), or, with None, a primary's. A worker learns of it
-    /// with its next request: who makes a primary a replica sees to it that the turns of now have ended before anything else writes.
+    /// With an address (HOST:PORT), make this a replica's engine, which tells its clients to write to that primary; with None,
+    /// a primary's. Each worker reads the role before each request. So the caller that makes a primary a replica must wait
+    /// until all turns that are under way have ended before it lets anything else write to the store.
     pub fn set_read_only(&self, primary: Option<String>) {
         if let Some(primary) = &primary {
             let line = format!("SERVER_ERROR read-only replica: write to the primary at {primary}\r\n");
             self.refuse_writes_with(line);
         } else {
-            // One that was promised as an earlier primary. Those who were primary since have not heard of it.
+            // It was asked for when this server was a primary before. The primaries in between did not know of it.
             self.forget_delayed_flush();
             self.read_only.on.store(false, Relaxed);
         }
     }
 
-    /// Make this the engine of a replica that follows nobody.
+    /// Make this the engine of a replica that has no primary.
     pub fn set_detached(&self) {
         let line = "SERVER_ERROR read-only replica that follows nobody: write to the primary, or make this one the primary \
                     (remora ctl promote)\r\n";

@@ -155,7 +155,7 @@ fn take_back(call: &mut Call<'_, '_, '_>, begin: Option<Mark>) {
     }
 }
 
-/// A get has ended in an error line: the rest of its line, if there is more, is for nobody.
+/// A get has ended in an error line. If its line goes on, the rest of it must be dropped.
 fn fail(request: &classic::Get<'_>, answered: Outcome) -> Outcome {
     if request.ends { answered } else { Outcome::DropLine }
 }

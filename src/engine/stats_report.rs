@@ -43,7 +43,8 @@ impl Engine {
 
     /// What was counted since the last reset.
     pub(super) fn snapshot(&self, call: &Call<'_, '_, '_>) -> Snapshot {
-        // First the base: one that another worker sets meanwhile would be later than what is counted here.
+        // The base is read before the counters. If another worker resets it in between, it is newer than the counters, and the
+        // differences stop at zero.
         let base = self.baseline().clone();
         let all = self.count_all(call);
         let store = StoreStats {
@@ -88,7 +89,7 @@ impl Engine {
     /// What is, and was, held for replicas.
     pub(super) fn report_acks(&self, call: &mut Call<'_, '_, '_>, total: &WorkerTotals) {
         let all = self.count_all(call).workers;
-        // In this order: what has ended is counted behind what began, and a reset takes nothing away from what is.
+        // Not since the last reset: these are pending now. An answer is counted as ended only after it was counted as held.
         let pending = (all.acks_waited + all.waits).saturating_sub(all.acks_ended);
         let rows: [(&str, u64); 4] = [
             ("acks_waited", total.acks_waited),
@@ -200,7 +201,7 @@ fn report_log(out: &mut Vec<u8>, store: &StoreStats) {
     stat_line(out, "log_write_amplification", format_args!("{amplification:.3}"));
 }
 
-/// What the workers' loops do: calls a request costs, and who was sent away.
+/// What the workers' loops do: system calls, and connections and requests that were refused.
 fn report_loop(out: &mut Vec<u8>, total: &WorkerTotals) {
     let rows: [(&str, u64); 10] = [
         ("read_calls", total.read_calls),

@@ -110,7 +110,7 @@ fn find_long_line(input: &[u8], searched: usize) -> Result<Line<'_>, NoLine> {
     if input.len() < GET_PART_BYTES {
         return Err(NoLine::Unfinished);
     }
-    // A key is never cut, unless it is longer than a key can be: then whoever walks the keys will say so.
+    // A key is never cut, unless it is longer than a key may be: then the walk over the keys refuses it.
     let is_gat = input.starts_with(b"gat");
     let part_bytes = memrchr(b' ', input).map_or(0, |blank| blank + 1);
     let part_bytes = if input.len() - part_bytes > KEY_BYTES_MAX + 1 && !is_gat { input.len() } else { part_bytes };
@@ -129,7 +129,7 @@ pub fn parse_more_of_get(input: &[u8], form: GetForm) -> Parsed<'_> {
             Some(blank) => Line::part(input, blank + 1),
             // The longest key and a carriage return.
             None if input.len() <= KEY_BYTES_MAX + 1 => return Parsed::Incomplete { wanted_bytes: input.len() + 1 },
-            // No key is so long: whoever walks the keys will say so.
+            // No key may be so long: the walk over the keys refuses it.
             None => Line::part(input, input.len()),
         },
     };

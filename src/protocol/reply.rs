@@ -88,7 +88,8 @@ pub fn unacknowledged_line(out: &mut Vec<u8>, count: usize, wanted: u8, millisec
     .expect("writing to a Vec cannot fail");
 }
 
-/// A write whose answer was still held when this server became a replica: whether the new primary has it is not known here.
+/// The answer to a write whose real answer was still held when this server became a replica. Whether the new primary has the
+/// write is not known here.
 pub const DEMOTED: &[u8] =
     b"SERVER_ERROR not acknowledged: this server became a replica before enough others had it; it may be lost\r\n";
 

@@ -1,7 +1,7 @@
 //! What all connections together may hold of one kind: unfinished requests, or unsent answers. Pure but for the counter.
 //!
-//! What has arrived, or been answered, must be kept somewhere, so memory is charged and never refused. Whoever sees that too
-//! much is held has others give up theirs: see [`super::hoards`].
+//! Memory is charged and never refused: bytes that have arrived, and answers that have been made, must be kept somewhere.
+//! When too much is held, connections that make no progress lose what they hold: see [`super::hoards`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -38,12 +38,12 @@ impl Budget {
         self.held_bytes.load(Relaxed)
     }
 
-    /// True past half: take in little, and close who holds memory without going on.
+    /// True past half: then little is read at a time, and connections that hold memory and make no progress are closed sooner.
     pub fn is_tight(&self) -> bool {
         self.held_bytes() > self.bytes_max / 2
     }
 
-    /// True when too much is held: somebody must give up what he holds.
+    /// True when too much is held.
     pub fn is_over(&self) -> bool {
         self.held_bytes() > self.bytes_max
     }

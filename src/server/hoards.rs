@@ -2,9 +2,9 @@
 //! together is too much, those that have stood still for longest give theirs up, so that no newcomer is refused for it.
 //!
 //! An unfinished body is dropped, and the rest of it swallowed as it arrives: the client is told that there was no memory, as
-//! by memcached, and its connection stays. Who holds anything else is closed. The bound: what a [`Budget`] allows, and beyond
-//! it, for each worker, what the connection has that was served last (a buffer as large as the largest request, or a full
-//! output and one value).
+//! by memcached, and its connection stays. A connection that holds anything else is closed. The bound on all memory of a kind
+//! is what its [`Budget`] allows plus, for each worker, what one connection may hold: the one that was served last is never
+//! chosen (it holds a buffer as large as the largest request, or a full output and one value).
 
 use super::Shared;
 use super::budget::Budget;
@@ -44,8 +44,8 @@ impl Kind {
 }
 
 impl Worker<'_> {
-    /// Once too much is held, have connections of this worker give up theirs, if it holds more than its share. Never the one
-    /// that was `served` just now: it is not standing still.
+    /// If all connections together hold too much, and those of this worker more than its share, drop what some of them hold.
+    /// The connection that was `served` just now is spared: it is making progress.
     #[inline]
     pub(super) fn relieve(&mut self, turn: &Turn<'_>, served: Option<Token>) {
         let shared = self.lane.shared;
@@ -120,8 +120,8 @@ impl Lane<'_> {
         if connection.phase != Phase::Open || connection.progress.open_get.is_some() || wanted_bytes <= pending.len() {
             return false;
         }
-        // As if no value could be stored: so the parser says how long the request is, who wants an answer, and which key must
-        // not keep its old value.
+        // Parsed with a limit of no value bytes, the request is refused as too large. The refusal has all that is needed here:
+        // the length of the request, whether its client wants an answer, and the key whose old value must go.
         let mut scratch = [0; KEY_BYTES_MAX];
         let nothing = ParseLimits { value_bytes_max: 0 };
         let Parsed::Rejected(rejection) = parse(pending, nothing, &mut scratch) else { return false };

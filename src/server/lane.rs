@@ -1,8 +1,9 @@
 //! Serving one connection in one turn: write what was left, read, execute, write, settle; then decide what it waits for.
 //!
-//! Back-pressure: nothing is read or executed for a connection that does not take its answers, or whose output is full of answers that wait for
-//! replicas, so it holds at most one full output and one value. Short of that, answers that wait for replicas stop nothing. Nothing of a ring is
-//! held when [`Lane::serve`] returns.
+//! Back-pressure: nothing is read or executed for a connection whose client does not take its answers, or whose output is
+//! full of answers that wait for replicas. So a connection holds at most one full output and one value. While its output is
+//! not full, answers that wait for replicas do not stop further requests. When [`Lane::serve`] returns, the connection refers
+//! to no memory of a ring.
 
 use super::Shared;
 use super::buffers::Buffers;
@@ -71,7 +72,7 @@ pub struct Lane<'s> {
 }
 
 impl Lane<'_> {
-    /// Serve. A socket that fails is a client that has gone: nobody to tell.
+    /// Serve. When the socket fails the client has gone, so the connection is closed and the error is not reported.
     pub fn serve(&mut self, turn: &Turn<'_>, connection: &mut Connection, cause: Cause) -> Next {
         if let Phase::Lingering { until, bytes_left } = connection.phase {
             return self.linger(connection, until, bytes_left);
@@ -219,9 +220,9 @@ impl Lane<'_> {
         ReadAhead { slot, received: receive(&connection.socket, &mut buffer[held..upto]) }
     }
 
-    /// Read for a connection that will be served later in this turn, and have fetched what its first request needs. Only
-    /// for one that has nothing unfinished but answers that wait for replicas. Several connections that are ready at once then wait for memory together, and
-    /// each kind of system call finds its own code in the cache.
+    /// Read for a connection that will be served later in this turn, and prefetch the memory that its first request needs.
+    /// Only for a connection that has no unfinished request and no unsent answer but those that wait for replicas. So the
+    /// cache misses of several connections overlap, and the code of each system call stays in the cache.
     pub fn read_ahead(&mut self, connection: &mut Connection, slot: usize) -> Option<Place> {
         let is_plain = connection.phase == Phase::Open
             && connection.output.as_ref().is_none_or(Output::takes_more)

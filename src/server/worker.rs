@@ -1,6 +1,6 @@
 //! One worker: a thread with its own listeners, connections, buffers and loop.
 //!
-//! Invariant: while it sleeps in its poll it holds no turn of the store, so a sleeping worker holds up nobody's reclaim;
+//! Invariant: while it sleeps in its poll it holds no turn of the store, so a sleeping worker never delays reclaim;
 //! and within a turn it waits for nothing.
 
 use super::Shared;
@@ -150,7 +150,8 @@ impl<'s> Worker<'s> {
     fn accept(&mut self) {
         self.acceptor.wake(&self.poller).expect("watching listeners");
         self.serving.clear();
-        // Who waits for memory comes first: behind the others, a large request would find what they have left of it.
+        // Requests that wait for memory come first: after the others, little of the memory just freed would be left for a
+        // large one.
         self.parking.take_due(Instant::now, &mut self.serving);
         self.serving.append(&mut self.again);
         for at in 0..self.poller.ready() {
@@ -193,7 +194,7 @@ impl<'s> Worker<'s> {
         self.serving = serving;
     }
 
-    /// Answer who has waited for replicas, and was not served in this turn anyway.
+    /// Send answers that have waited long enough for replicas, on connections that were not served in this turn.
     #[cold]
     fn serve_waiting(&mut self, turn: &Turn<'_>) {
         for at in 0..self.waiting.tokens.len() {
@@ -284,7 +285,7 @@ impl<'s> Worker<'s> {
         dismiss(self.lane.shared);
     }
 
-    /// Once a second: close who has been still for too long.
+    /// Once a second: close the connections on which nothing has moved for too long.
     fn sweep(&mut self) {
         let (shared, now) = (self.lane.shared, self.lane.steady_now);
         if now == self.swept_at {
