@@ -13,7 +13,7 @@
 #[path = "hotpath/scenarios.rs"]
 mod scenarios;
 
-use remora::base::limits::{INPUT_BYTES_TOTAL_MIN, KEY_BYTES_MAX, REQUESTS_PER_TURN_DEFAULT};
+use remora::base::limits::KEY_BYTES_MAX;
 use remora::base::time::UnixSeconds;
 use remora::engine::{Engine, Settings};
 use remora::protocol::classic::NextKey;
@@ -157,13 +157,6 @@ fn fill(store: &Store, scenario: &Scenario) {
 fn server(path: &Path, engine: Arc<Engine>) -> Server {
     let unix = Some(path.to_path_buf());
     let sockets = Sockets::bind(&ListenConfig { unix, unix_mode: 0o700, backlog: 1, ..ListenConfig::default() }, 1);
-    let config = ServerConfig {
-        workers: 1,
-        connections_max: 1,
-        requests_per_turn: REQUESTS_PER_TURN_DEFAULT,
-        idle_timeout_seconds: 0,
-        input_bytes_total_max: INPUT_BYTES_TOTAL_MIN,
-        pin: false,
-    };
+    let config = ServerConfig { connections_max: 1, ..ServerConfig::default() };
     Server::start(config, sockets.expect("a unix socket"), engine, Arc::default()).expect("a worker")
 }

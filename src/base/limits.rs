@@ -7,11 +7,18 @@ pub const KEY_BYTES_MAX: usize = 250;
 /// Default of `-I`: the largest value plus its key and header, in bytes.
 pub const ITEM_BYTES_DEFAULT: usize = 1 << 20;
 
-/// Longest command line in bytes, its line end included, for all but multi-gets.
-pub const LINE_BYTES_MAX: usize = 2048;
+/// Least and most bytes that `-I` takes, as in memcached. A record must fit into a slab, which is 1 GiB at most.
+pub const ITEM_BYTES_MIN: usize = 1 << 10;
+/// See [`ITEM_BYTES_MIN`].
+pub const ITEM_BYTES_MAX: usize = 1 << 30;
 
-/// Longest line of a get, gets, gat or gats in bytes: about four thousand of the longest keys.
-pub const GET_LINE_BYTES_MAX: usize = 1 << 20;
+/// Longest command line in bytes, its line end included, for all but multi-gets: memcached closes a connection that has
+/// sent more than 2048 bytes without a line end.
+pub const LINE_BYTES_MAX: usize = 2049;
+
+/// A get, gets, gat or gats whose line has not ended after so many bytes is executed in parts, as its keys arrive. So its
+/// line may be as long as it likes and takes no more memory than this. As large as memcached's read buffer.
+pub const GET_PART_BYTES: usize = 16 << 10;
 
 /// Longest opaque token of a meta command in bytes (memcached's limit).
 pub const OPAQUE_BYTES_MAX: usize = 32;
@@ -26,6 +33,10 @@ pub const READ_BUFFER_BYTES: usize = 64 << 10;
 /// Default of `-R`: requests of one connection before the others have their turn; some 50 us of work. memcached's 20 costs a
 /// client that pipelines 32 two polls and two writes for each of its batches: 1.3 times the CPU per request, measured.
 pub const REQUESTS_PER_TURN_DEFAULT: u32 = 256;
+
+/// Keys that gets of one connection look up before the others have their turn, if `-R` is no more: as many as single gets
+/// would. A get with more keys goes on in the next turn.
+pub const KEYS_PER_TURN_MAX: u32 = 256;
 
 /// Requests of one connection that are parsed before the first of them is executed, so that their cache misses overlap.
 pub const BATCH_REQUESTS_MAX: usize = 16;
@@ -43,8 +54,14 @@ pub const READ_BYTES_WHEN_TIGHT: usize = 4 << 10;
 /// Smallest buffer for an unfinished request, in bytes.
 pub const INPUT_BUFFER_BYTES_MIN: usize = 512;
 
-/// Least memory in bytes that unfinished requests of all connections may hold; a quarter of -m where that is more.
+/// Least memory in bytes that unfinished requests of all connections may hold; a quarter of -m where that is more. Beyond
+/// that, the connections that have made no progress for longest lose theirs. So the bound is this much plus, for each worker,
+/// one request of the largest size.
 pub const INPUT_BYTES_TOTAL_MIN: usize = 64 << 20;
+
+/// The same for unsent answers. One connection holds at most a full output (256 KiB) and one value. All together hold at most
+/// this much plus, for each worker, what one connection may hold.
+pub const OUTPUT_BYTES_TOTAL_MIN: usize = 64 << 20;
 
 /// Spare input buffers that a worker keeps, in number and in bytes together.
 pub const INPUT_POOL_BUFFERS_MAX: usize = 64;
@@ -69,6 +86,12 @@ pub const POLL_MILLISECONDS_MAX: u64 = 1000;
 /// two of every worker, but a virtual machine whose host is busy may keep a worker in the middle of its turn for more than
 /// a second (seen), and late is better than an error.
 pub const PARK_MILLISECONDS_MAX: u64 = 5000;
+
+/// First and longest pause between two tries of a request that found no room. The first try comes without one, in the next
+/// turn.
+pub const PARK_PAUSE_MICROSECONDS_MIN: u64 = 20;
+/// See [`PARK_PAUSE_MICROSECONDS_MIN`].
+pub const PARK_PAUSE_MICROSECONDS_MAX: u64 = 1000;
 
 /// A connection that holds unsent answers and takes none of them is closed after this, whatever -o idle_timeout says:
 /// its memory is needed by others.
@@ -159,5 +182,6 @@ pub const NUMBER_TEXT_BYTES_MAX: usize = 64;
 /// Most key prefixes that `stats detail` counts; what comes later is not counted. About 1.5 MiB at worst.
 pub const STATS_PREFIXES_MAX: usize = 4096;
 
-const _: () = assert!(KEY_BYTES_MAX < LINE_BYTES_MAX && LINE_BYTES_MAX < GET_LINE_BYTES_MAX);
+const _: () = assert!(KEY_BYTES_MAX < LINE_BYTES_MAX && LINE_BYTES_MAX < GET_PART_BYTES);
+const _: () = assert!(GET_PART_BYTES <= READ_BUFFER_BYTES / 4, "an unfinished line is moved, not read behind");
 const _: () = assert!(STOP_SENDING_MILLISECONDS < STOP_MILLISECONDS_MAX);

@@ -1,4 +1,10 @@
-//! Time as the cache knows it: whole seconds since the Unix epoch, absolute, so that every replica judges an expiry alike.
+//! Time as the cache knows it. Expiry goes by whole seconds since the Unix epoch, absolute, so that every replica judges
+//! it alike. Everything else (how long a connection has been idle, how long a client has taken no byte) goes by a clock
+//! that never steps: when somebody sets the wall clock, no connection is closed for it.
+
+use rustix::time::{ClockId, clock_gettime};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 /// Seconds since the Unix epoch; 32 bits last until 2106. Never zero in a running server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -9,6 +15,46 @@ impl UnixSeconds {
     pub fn now() -> Self {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         UnixSeconds(since_epoch.map_or(1, |elapsed| elapsed.as_secs().clamp(1, u32::MAX as u64) as u32))
+    }
+}
+
+/// Whole seconds of a clock that only goes forward, at the same pace whatever is done to the wall clock. Where it began
+/// means nothing: only differences do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct SteadySeconds(pub u32);
+
+impl SteadySeconds {
+    /// Seconds since `earlier`; 0 if that is later.
+    pub fn since(self, earlier: SteadySeconds) -> u32 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Where a server's time comes from. Both clocks are the system's coarse ones, which lag by a few milliseconds at most and
+/// cost next to nothing: they are read once a turn, for whole seconds.
+#[derive(Debug, Clone, Default)]
+pub struct Clock {
+    /// Seconds by which the wall clock is off; None outside of tests.
+    wall_step_seconds: Option<Arc<AtomicI64>>,
+}
+
+impl Clock {
+    /// The system's clocks, the wall clock off by as many seconds as stand in `wall_step_seconds`: as if somebody had set it.
+    /// For tests, which cannot set the clock of their host.
+    pub fn with_wall_steps(wall_step_seconds: Arc<AtomicI64>) -> Clock {
+        Clock { wall_step_seconds: Some(wall_step_seconds) }
+    }
+
+    /// The wall clock, now.
+    pub fn wall(&self) -> UnixSeconds {
+        let seconds = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
+        let step = self.wall_step_seconds.as_ref().map_or(0, |step| step.load(Relaxed));
+        UnixSeconds((seconds + step).clamp(1, u32::MAX.into()) as u32)
+    }
+
+    /// The clock that never steps, now.
+    pub fn steady(&self) -> SteadySeconds {
+        SteadySeconds(clock_gettime(ClockId::MonotonicCoarse).tv_sec.clamp(0, u32::MAX.into()) as u32)
     }
 }
 

@@ -12,8 +12,10 @@ mod replication;
 use super::doctor::memory;
 use super::size;
 use crate::base::limits::{
-    INPUT_BYTES_TOTAL_MIN, ITEM_BYTES_DEFAULT, OTHER_FILES_MAX, REQUESTS_PER_TURN_DEFAULT, WORKERS_MAX,
+    INPUT_BYTES_TOTAL_MIN, ITEM_BYTES_DEFAULT, OTHER_FILES_MAX, OUTPUT_BYTES_TOTAL_MIN, REQUESTS_PER_TURN_DEFAULT,
+    WORKERS_MAX,
 };
+use crate::base::time::Clock;
 use crate::engine::{Engine, Settings};
 use crate::replication::attach::Joined;
 use crate::server::listen::{Bound, ListenConfig};
@@ -111,7 +113,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     logger::start(args.verbose)?;
     let args = apply_extended(args)?;
     let workers = worker_count(args.threads)?;
-    let item_bytes_asked = size::parse(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")?;
+    let item_bytes_asked = size::parse_item(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")?;
     let replication = replication::Plan::new(&args.replication)?;
     raise_open_files(args.conn_limit, workers)?;
     let listen = listen_config(&args)?;
@@ -134,7 +136,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         requests_per_turn: args.max_reqs_per_event,
         idle_timeout_seconds: args.idle_timeout,
         input_bytes_total_max: INPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
+        output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         pin: !args.no_pin,
+        clock: Clock::default(),
     };
     let client_port = bound.tcp.first().map_or(0, SocketAddr::port);
     let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows });
@@ -280,7 +284,6 @@ fn setting_rows(
         ("tcpport", port.to_string()),
         ("udpport", "0".to_string()),
         ("inter", inter),
-        ("verbosity", args.verbose.to_string()),
         ("oldest", "0".to_string()),
         ("evictions", if args.disable_evictions { "off" } else { "on" }.to_string()),
         ("domain_socket", path),

@@ -1,7 +1,8 @@
 //! Acknowledged writes: which answers are held for replicas, and until when. And `wait`.
 //!
-//! A request is held by what it wrote, whichever command it was: the turn has a note of it ([`Appended`]). What wrote nothing (NOT_STORED, EXISTS, a
-//! miss, an error) is not held, and neither is what wants no answer. A quiet meta command is: it says nothing, or that it was not acknowledged.
+//! Whether an answer is held depends on what the request has written, not on the command: the turn notes it ([`Appended`]).
+//! The answer to a request that has written nothing (NOT_STORED, EXISTS, a miss, an error) is not held. Neither is that to a
+//! request with noreply. A quiet meta command is held: it is answered only if too few replicas have it in time.
 
 use super::held::{AckPolicy, Goal, Held, Kind};
 use super::{Call, Engine, Outcome, read_only};
@@ -27,7 +28,7 @@ impl Engine {
         }
     }
 
-    /// Who wants no answer cannot be told anything.
+    /// None for a request with noreply: there is no answer to hold.
     #[cold]
     fn ack_replicas_of_classic(&self, request: &Request<'_>) -> u8 {
         if read_only::writes(request) == Some(true) { 0 } else { self.acks.replicas }
@@ -58,12 +59,14 @@ impl Engine {
 }
 
 impl Call<'_, '_, '_> {
-    /// Where the answer begins that may be held for what is written from here on. A gat that is resumed has touched keys in an earlier turn; its
-    /// last part is held for them.
+    /// Where the answer begins that may be held for what is written from here on. A gat that goes on has touched keys
+    /// before, perhaps in an earlier turn; its last part is held for them.
     #[cold]
     pub(super) fn begin_held(&self, request: &Request<'_>, resume: u32) -> u64 {
         match request {
-            Request::Get(request) if resume > 0 && request.touch.is_some() => self.context.turn.resume_appended(),
+            Request::Get(request) if (resume > 0 || request.continues) && request.form.touch.is_some() => {
+                self.context.turn.resume_appended()
+            }
             _ => self.context.turn.forget_appended(),
         }
         self.out.end()
@@ -133,8 +136,15 @@ mod tests {
         let turn = seat.turn();
         let (stats, mut scratch) = (WorkerStats::default(), Vec::new());
         let now = UnixSeconds::now();
-        let mut context =
-            Context { turn: &turn, now, stats: &stats, scratch: &mut scratch, host: &Nobody, client: &Nobody };
+        let mut context = Context {
+            turn: &turn,
+            now,
+            stats: &stats,
+            scratch: &mut scratch,
+            keys_left: 100,
+            host: &Nobody,
+            client: &Nobody,
+        };
         let mut rest = lines.as_bytes();
         let mut output = Output::default();
         while !rest.is_empty() {

@@ -83,5 +83,6 @@ pub(super) fn verbosity(call: &mut Call<'_, '_, '_>, level: u32, noreply: bool) 
         1 => log::LevelFilter::Info,
         _ => log::LevelFilter::Debug,
     });
+    log::info!("a client has set verbosity to {level}");
     call.answer_unless(noreply, reply::OK)
 }

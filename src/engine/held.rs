@@ -38,8 +38,9 @@ pub struct Judge<'a> {
     pub now: Instant,
     /// The server ends: nothing is waited for any more.
     pub ending: bool,
-    /// This is a replica now, and what replicas apply is another's log. Whoever makes it one sees to it that this turn has ended before the
-    /// first of that is applied.
+    /// This server is a replica now, so its own replicas report positions of another server's log, which say nothing about
+    /// these answers. The role changes only after the turns under way have ended, so no such position is mistaken for one of
+    /// this server's.
     pub demoted: bool,
 }
 
@@ -107,9 +108,9 @@ pub enum Verdict {
     Stands,
     /// This count is the answer.
     Counted(usize),
-    /// No more than this count have it, and the time is over.
+    /// The time is over, and only so many replicas have it.
     TimedOut(usize),
-    /// Nobody will ever know.
+    /// Whether enough replicas have it can no longer be known.
     Demoted,
 }
 

@@ -82,6 +82,8 @@ pub struct Context<'w, 't> {
     pub stats: &'w WorkerStats,
     /// A buffer reused by append and prepend.
     pub scratch: &'w mut Vec<u8>,
+    /// Keys that gets may still look up in this turn.
+    pub keys_left: u32,
     /// What the server knows and the engine does not.
     pub host: &'w dyn Host,
     /// Whose request it is.
@@ -119,8 +121,13 @@ pub trait Host: Sync {
 pub enum Outcome {
     /// Executed; its answer, if any, is in the output. Go on with the next.
     Done,
-    /// Executed in part: the output is full. Flush it, then call again with this offset.
+    /// Executed in part: the output is full, or no more keys may be looked up in this turn. Call again in the next turn,
+    /// with this offset.
     Resume(u32),
+    /// A part of a get, executed as a whole. Its line goes on.
+    Part,
+    /// A part of a get, answered with an error line that stands for the whole get: drop the rest of its line.
+    DropLine,
     /// There is no room until memory is reclaimed: call again in the next turn, with this offset. What came before the
     /// offset (keys of a gat; nothing for any other command) is done and its answer is in the output.
     Park(u32),
@@ -133,6 +140,8 @@ pub enum Outcome {
 pub struct Attempt {
     /// 0, or the offset of an earlier [`Outcome::Resume`] or [`Outcome::Park`] of the same request.
     pub resume: u32,
+    /// The request has found no room before: look for room before anything is made ready for it.
+    pub retried: bool,
     /// Answer with an error where the request would be parked: it has waited long enough.
     pub last_try: bool,
 }
@@ -144,6 +153,8 @@ struct Call<'c, 'w, 't> {
     plan: Plan<'c>,
     /// This is a replica's engine: nothing may be written to the store.
     read_only: bool,
+    /// It has been parked before.
+    retried: bool,
     /// Answer with an error instead of parking.
     last_try: bool,
 }
@@ -195,15 +206,15 @@ impl Engine {
         attempt: Attempt,
         out: &mut Output,
     ) -> Outcome {
-        let Attempt { resume, last_try } = attempt;
-        let mut call = Call { context, out, plan, read_only: self.read_only.is_on(), last_try };
+        let Attempt { resume, retried, last_try } = attempt;
+        let mut call = Call { context, out, plan, read_only: self.read_only.is_on(), retried, last_try };
         let call = &mut call;
         if call.read_only {
             if let Some(noreply) = read_only::writes(request) {
-                return self.refuse_write(call, noreply);
+                return failed(request, self.refuse_write(call, noreply));
             }
         } else if let Err(no_room) = self.flush_if_due(call.context) {
-            return call.refuse(no_room, resume, false);
+            return failed(request, call.refuse(no_room, resume, false));
         }
         let ack_replicas = self.ack_replicas(request);
         if ack_replicas > 0 {
@@ -246,7 +257,8 @@ impl Engine {
         last_try: bool,
         out: &mut Output,
     ) -> Outcome {
-        let mut call = Call { context, out, plan: Plan::default(), read_only: self.read_only.is_on(), last_try };
+        let mut call =
+            Call { context, out, plan: Plan::default(), read_only: self.read_only.is_on(), retried: false, last_try };
         if let Some(key) = rejection.unlink
             && !call.read_only
             && self.unlink(call.context, key) == Err(NoRoom::Now)
@@ -286,6 +298,12 @@ impl Call<'_, '_, '_> {
         no_room == NoRoom::Now && !self.last_try
     }
 
+    /// Whether to look for room before anything is made ready. Not for the last try: what is there may decide that none is
+    /// needed (an add of a key that is there).
+    fn looks_for_room(&self) -> bool {
+        self.retried && !self.last_try
+    }
+
     /// What becomes of a command that found no room at `at` (0, or the offset of a key).
     fn refuse(&mut self, no_room: NoRoom, at: u32, noreply: bool) -> Outcome {
         if self.would_park(no_room) {
@@ -300,6 +318,14 @@ impl Call<'_, '_, '_> {
         }
         stats.store_no_memory.increment();
         self.answer_unless(noreply, reply::OUT_OF_MEMORY)
+    }
+}
+
+/// The outcome of a request that has been answered with an error, where `answered` is what it would be of a whole one.
+fn failed(request: &Request<'_>, answered: Outcome) -> Outcome {
+    match request {
+        Request::Get(get) if !get.ends && answered == Outcome::Done => Outcome::DropLine,
+        _ => answered,
     }
 }
 

@@ -25,21 +25,21 @@ impl ReadOnly {
 }
 
 impl Engine {
-    /// Make this a replica's engine, whose clients are to write to `primary` (HOST:PORT), or, with None, a primary's. A worker learns of it with
-    /// its next request. So whoever turns a primary into a replica must wait until the turns that are under way have ended, before anything else
-    /// writes.
+    /// With an address (HOST:PORT), make this a replica's engine, which tells its clients to write to that primary; with None,
+    /// a primary's. Each worker reads the role before each request. So the caller that makes a primary a replica must wait
+    /// until all turns that are under way have ended before it lets anything else write to the store.
     pub fn set_read_only(&self, primary: Option<String>) {
         if let Some(primary) = &primary {
             let line = format!("SERVER_ERROR read-only replica: write to the primary at {primary}\r\n");
             self.refuse_writes_with(line);
         } else {
-            // It may have been ordered when this server was a primary before. The primaries since then do not know of it.
+            // It was asked for when this server was a primary before. The primaries in between did not know of it.
             self.forget_delayed_flush();
             self.read_only.on.store(false, Relaxed);
         }
     }
 
-    /// Make this the engine of a replica that follows nobody.
+    /// Make this the engine of a replica that has no primary.
     pub fn set_detached(&self) {
         let line = "SERVER_ERROR read-only replica that follows nobody: write to the primary, or make this one the primary \
                     (remora ctl promote)\r\n";
@@ -80,7 +80,7 @@ impl Call<'_, '_, '_> {
 /// with N is not counted here: it writes only on a miss.
 pub(super) fn writes(request: &Request<'_>) -> Option<bool> {
     match request {
-        Request::Get(request) => request.touch.map(|_| false),
+        Request::Get(request) => request.form.touch.map(|_| false),
         Request::Store(request) => Some(request.noreply),
         Request::Arithmetic(request) => Some(request.noreply),
         Request::Touch(request) => Some(request.noreply),

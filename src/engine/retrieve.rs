@@ -1,9 +1,10 @@
 //! get, gets, gat, gats.
 //!
-//! A get walks its keys by offset. When the output is full it stops behind a key and is resumed there; END is written
-//! only at the end. Plain reads take no lock; gat locks the shard of one key at a time.
+//! A get walks its keys by offset. When the output is full, or it has looked up as many keys as it may in one turn, it stops
+//! behind a key and is resumed there; END is written only at the end. A long get comes in parts, each of which is a request
+//! of its own here. Plain reads take no lock; gat locks the shard of one key at a time.
 
-use super::output::LOAN_BYTES_MIN;
+use super::output::{LOAN_BYTES_MIN, Mark};
 use super::prefixes::Use;
 use super::{Call, Engine, Outcome, Output, expiry_of};
 use crate::base::time::Expiry;
@@ -23,18 +24,20 @@ impl Engine {
     /// A bad key or a lack of room replaces the whole answer by one error line, as in memcached. What was already
     /// flushed to the client cannot be taken back: then the error line stands where END would.
     pub(super) fn get<'c>(&self, call: &mut Call<'c, '_, '_>, request: &classic::Get<'c>, resume: u32) -> Outcome {
-        let begin = call.out.mark();
-        let touch = request.touch.map(|exptime| expiry_of(exptime, call.context.now));
+        let begin = (resume == 0 && !request.continues).then(|| call.out.mark());
+        let touch = request.form.touch.map(|exptime| expiry_of(exptime, call.context.now));
         let mut ahead = KeysAhead::new();
         let mut from = resume;
         loop {
             let then = self.look_ahead(call, &request.keys, from, &mut ahead);
+            call.context.keys_left = call.context.keys_left.saturating_sub(ahead.len() as u32);
             for (at, next) in ahead.drain(..) {
-                if let Err(no_room) = self.get_one(call, &at, request.with_cas, touch) {
-                    if resume == 0 && !call.would_park(no_room) {
-                        call.out.withdraw(begin);
+                if let Err(no_room) = self.get_one(call, &at, request.form.with_cas, touch) {
+                    if call.would_park(no_room) {
+                        return Outcome::Park(from);
                     }
-                    return call.refuse(no_room, from, false);
+                    take_back(call, begin);
+                    return fail(request, call.refuse(no_room, from, false));
                 }
                 from = next;
                 if call.out.is_full() {
@@ -42,14 +45,14 @@ impl Engine {
                 }
             }
             match then {
+                NextKey::Key(..) if call.context.keys_left == 0 => return Outcome::Resume(from),
                 NextKey::Key(..) => {}
+                NextKey::End if !request.ends => return Outcome::Part,
                 NextKey::End => return call.answer(reply::END),
                 NextKey::Bad(line) => {
-                    if resume == 0 {
-                        call.out.withdraw(begin);
-                    }
+                    take_back(call, begin);
                     call.context.turn.forget_appended();
-                    return call.answer(line);
+                    return fail(request, call.answer(line));
                 }
             }
         }
@@ -143,6 +146,18 @@ impl Engine {
         if found.is_some() { &stats.touch_hits } else { &stats.touch_misses }.increment();
         Ok(found)
     }
+}
+
+/// Withdraw what a get has answered so far, if that is still possible.
+fn take_back(call: &mut Call<'_, '_, '_>, begin: Option<Mark>) {
+    if let Some(begin) = begin {
+        call.out.withdraw(begin);
+    }
+}
+
+/// A get has ended in an error line. If its line goes on, the rest of it must be dropped.
+fn fail(request: &classic::Get<'_>, answered: Outcome) -> Outcome {
+    if request.ends { answered } else { Outcome::DropLine }
 }
 
 /// A value and its line end: copied when small, lent from the ring when large.

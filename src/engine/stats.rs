@@ -4,6 +4,7 @@
 //! writer.
 
 use crate::store::StoreStats;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A counter of one writer.
@@ -49,10 +50,10 @@ macro_rules! worker_counters {
                 $(self.$name = self.$name.wrapping_add(worker.$name.get());)*
             }
 
-            /// What was counted since `base`.
+            /// What was counted since `base`; 0 where `base` is later than this.
             #[must_use]
             pub fn since(&self, base: &WorkerTotals) -> WorkerTotals {
-                WorkerTotals { $($name: self.$name.wrapping_sub(base.$name),)* }
+                WorkerTotals { $($name: self.$name.saturating_sub(base.$name),)* }
             }
         }
     };
@@ -125,8 +126,10 @@ worker_counters! {
     idle_kicks,
     /// Connections closed because they held memory and made no progress.
     stall_kicks,
-    /// Connections refused because unfinished requests hold too much memory already.
+    /// Requests refused, their bodies swallowed, because unfinished requests held too much memory.
     input_refused,
+    /// Connections closed because they held memory, and stood still, while too much was held in all.
+    hoard_kicks,
     /// Writes refused because this is a replica.
     read_only_refused,
     /// Answers to writes that were held for replicas.
@@ -148,6 +151,10 @@ pub struct GlobalStats {
     pub total_connections: AtomicU64,
     /// Connections refused because of -c.
     pub rejected_connections: AtomicU64,
+    /// Bytes that unfinished requests hold now.
+    pub input_held_bytes: Arc<AtomicU64>,
+    /// Bytes that unsent answers hold now.
+    pub output_held_bytes: Arc<AtomicU64>,
 }
 
 /// What all counters stood at when they were last reset.
@@ -176,5 +183,6 @@ mod tests {
         totals.add(&two);
         let since = totals.since(&base);
         assert_eq!((totals.get_hits, since.get_hits, since.bytes_read, since.cmd_get), (12, 7, 1, 0));
+        assert_eq!(base.since(&totals).get_hits, 0, "a base that another worker set in between is later");
     }
 }

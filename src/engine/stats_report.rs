@@ -44,27 +44,29 @@ impl Engine {
 
     /// What was counted since the last reset.
     pub(super) fn snapshot(&self, call: &Call<'_, '_, '_>) -> Snapshot {
+        // The base is read before the counters. If another worker resets it in between, it is newer than the counters, and the
+        // differences stop at zero.
+        let base = self.baseline().clone();
         let all = self.count_all(call);
-        let base = self.baseline();
         let store = StoreStats {
-            total_items: all.store.total_items.wrapping_sub(base.store.total_items),
-            evictions: all.store.evictions.wrapping_sub(base.store.evictions),
-            evicted_unfetched: all.store.evicted_unfetched.wrapping_sub(base.store.evicted_unfetched),
-            reclaimed: all.store.reclaimed.wrapping_sub(base.store.reclaimed),
-            expired_unfetched: all.store.expired_unfetched.wrapping_sub(base.store.expired_unfetched),
-            appended_bytes: all.store.appended_bytes.wrapping_sub(base.store.appended_bytes),
-            reclaimed_bytes: all.store.reclaimed_bytes.wrapping_sub(base.store.reclaimed_bytes),
-            reinserted_bytes: all.store.reinserted_bytes.wrapping_sub(base.store.reinserted_bytes),
-            reinserted_items: all.store.reinserted_items.wrapping_sub(base.store.reinserted_items),
-            parked: all.store.parked.wrapping_sub(base.store.parked),
-            lock_waits: all.store.lock_waits.wrapping_sub(base.store.lock_waits),
+            total_items: all.store.total_items.saturating_sub(base.store.total_items),
+            evictions: all.store.evictions.saturating_sub(base.store.evictions),
+            evicted_unfetched: all.store.evicted_unfetched.saturating_sub(base.store.evicted_unfetched),
+            reclaimed: all.store.reclaimed.saturating_sub(base.store.reclaimed),
+            expired_unfetched: all.store.expired_unfetched.saturating_sub(base.store.expired_unfetched),
+            appended_bytes: all.store.appended_bytes.saturating_sub(base.store.appended_bytes),
+            reclaimed_bytes: all.store.reclaimed_bytes.saturating_sub(base.store.reclaimed_bytes),
+            reinserted_bytes: all.store.reinserted_bytes.saturating_sub(base.store.reinserted_bytes),
+            reinserted_items: all.store.reinserted_items.saturating_sub(base.store.reinserted_items),
+            parked: all.store.parked.saturating_sub(base.store.parked),
+            lock_waits: all.store.lock_waits.saturating_sub(base.store.lock_waits),
             ..all.store
         };
         Snapshot {
             workers: all.workers.since(&base.workers),
             store,
-            total_connections: all.total_connections.wrapping_sub(base.total_connections),
-            rejected_connections: all.rejected_connections.wrapping_sub(base.rejected_connections),
+            total_connections: all.total_connections.saturating_sub(base.total_connections),
+            rejected_connections: all.rejected_connections.saturating_sub(base.rejected_connections),
         }
     }
 
@@ -80,6 +82,8 @@ impl Engine {
         report_items(out, &now.store);
         report_log(out, &now.store);
         report_loop(out, &now.workers);
+        stat_line(out, "input_held_bytes", self.global.input_held_bytes.load(Relaxed));
+        stat_line(out, "output_held_bytes", self.global.output_held_bytes.load(Relaxed));
         self.report_acks(call, &now.workers);
         // Of the process's own log on standard error, not of the ring log.
         stat_line(call.out.bytes(), "log_lines_dropped", dropped_lines());
@@ -88,7 +92,7 @@ impl Engine {
     /// What is, and was, held for replicas.
     pub(super) fn report_acks(&self, call: &mut Call<'_, '_, '_>, total: &WorkerTotals) {
         let all = self.count_all(call).workers;
-        // In this order: what has ended is counted behind what began, and a reset takes nothing away from what is.
+        // Not since the last reset: these are pending now. An answer is counted as ended only after it was counted as held.
         let pending = (all.acks_waited + all.waits).saturating_sub(all.acks_ended);
         let rows: [(&str, u64); 4] = [
             ("acks_waited", total.acks_waited),
@@ -200,9 +204,9 @@ fn report_log(out: &mut Vec<u8>, store: &StoreStats) {
     stat_line(out, "log_write_amplification", format_args!("{amplification:.3}"));
 }
 
-/// What the workers' loops do: calls a request costs, and who was sent away.
+/// What the workers' loops do: system calls, and connections and requests that were refused.
 fn report_loop(out: &mut Vec<u8>, total: &WorkerTotals) {
-    let rows: [(&str, u64); 9] = [
+    let rows: [(&str, u64); 10] = [
         ("read_calls", total.read_calls),
         ("write_calls", total.write_calls),
         ("polls", total.polls),
@@ -211,6 +215,7 @@ fn report_loop(out: &mut Vec<u8>, total: &WorkerTotals) {
         ("accept_errors", total.accept_errors),
         ("stall_kicks", total.stall_kicks),
         ("input_refused", total.input_refused),
+        ("hoard_kicks", total.hoard_kicks),
         ("read_only_refused", total.read_only_refused),
     ];
     report_rows(out, &rows);

@@ -150,6 +150,10 @@ impl Engine {
     fn put(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>, at: &Located<'_>) -> Result<Stored, NoRoom> {
         let (turn, now) = (call.context.turn, call.context.now);
         let item = order.new_item();
+        if call.looks_for_room() {
+            // The checksum of a large value, made in vain for each try, would cost more than all the rest.
+            self.store.find_room(turn, at, &item, now)?;
+        }
         let draft = self.store.draft(at, item, now);
         let mut entry = self.store.entry(turn, at, now);
         // A set does not care what is there, so it does not look.
@@ -173,6 +177,10 @@ impl Engine {
     /// was quicker, it is done again under the lock.
     fn join(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>, at: &Located<'_>) -> Result<Stored, NoRoom> {
         let (turn, now) = (call.context.turn, call.context.now);
+        if call.looks_for_room() {
+            // For the new part at least.
+            self.store.find_room(turn, at, &order.new_item(), now)?;
+        }
         let scratch = &mut *call.context.scratch;
         let seen = self.store.get(turn, at, now);
         let ahead = match &seen {

@@ -3,13 +3,24 @@
 use super::Exptime;
 use super::blank::bytes_to_blank;
 use super::reply::BAD_FORMAT;
-use crate::base::limits::{GET_LINE_BYTES_MAX, KEY_BYTES_MAX};
+use crate::base::limits::KEY_BYTES_MAX;
 
-/// get, gets, gat, gats: one or more keys.
+/// get, gets, gat, gats: one or more keys, or a part of a line of them.
 #[derive(Debug)]
 pub struct Get<'a> {
     /// The keys, checked one by one as they are walked: a long multi-get is not parsed twice.
     pub keys: Keys<'a>,
+    /// What is to be done with each.
+    pub form: GetForm,
+    /// The line has begun before these keys: those before them have been executed.
+    pub continues: bool,
+    /// The line ends behind these keys.
+    pub ends: bool,
+}
+
+/// What a get does with each of its keys: all that must be remembered of its line between two parts of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GetForm {
     /// gets, gats: answer with the CAS value.
     pub with_cas: bool,
     /// gat, gats: the new expiry.
@@ -122,8 +133,6 @@ impl<'a> Keys<'a> {
         NextKey::Key(&from_start[..key_bytes], offset + (start + key_bytes) as u32)
     }
 }
-
-const _: () = assert!(GET_LINE_BYTES_MAX <= u32::MAX as usize, "offsets into a get line are 32 bits");
 
 #[cfg(test)]
 mod tests {

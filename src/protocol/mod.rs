@@ -11,7 +11,7 @@ pub mod parse;
 pub mod reply;
 
 pub use meta::MetaRequest;
-pub use parse::parse;
+pub use parse::{parse, parse_more_of_get};
 
 /// What the parser must know of the configuration.
 #[derive(Debug, Clone, Copy)]

@@ -1,9 +1,10 @@
 //! One entry for all text: finds the line, tells one command from another, hands on.
 //!
 //! Takes the bytes that have arrived, gives the first request in them. Keeps no state between calls, so an answer depends
-//! on the bytes alone and not on how they were cut on their way. Each call searches for the line end anew: for a
-//! line of [`LINE_BYTES_MAX`] that is nothing; a multi-get of [`GET_LINE_BYTES_MAX`] that arrives in n pieces is searched
-//! through n times, by memchr at tens of gigabytes a second, which a read costs more than.
+//! on the bytes alone and not on how they were cut on their way. Each call searches for the line end anew, in no more than
+//! [`GET_PART_BYTES`] of an unfinished line.
+//!
+//! A get may have more keys than that. Then [`parse`] gives a part of it, and [`parse_more_of_get`] the next ones.
 //!
 //! The reference is memcached 1.6.45. Its quirks are kept where a client can meet them; each is named where it is.
 
@@ -14,13 +15,13 @@ mod meta;
 mod tokens;
 
 use super::blank::bytes_to_blank;
-use super::classic::StoreVerb;
+use super::classic::{Get, GetForm, Keys, StoreVerb};
 use super::meta::MetaVerb;
-use super::reply::{BAD_FORMAT, LINE_TOO_LONG};
+use super::reply::BAD_FORMAT;
 use super::{KeyScratch, ParseLimits, Parsed, Rejection, Request};
-use crate::base::limits::{GET_LINE_BYTES_MAX, LINE_BYTES_MAX};
+use crate::base::limits::{GET_PART_BYTES, KEY_BYTES_MAX, LINE_BYTES_MAX};
 use line::Line;
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 
 /// memcached calls anything shorter a bad line, whatever it says; the line end counts.
 const LINE_BYTES_MIN: usize = 4;
@@ -79,13 +80,13 @@ fn by_word<'a>(line: Line<'a>, limits: ParseLimits, scratch: &'a mut KeyScratch)
     }
 }
 
-/// Why the input does not open with a line.
+/// Why the input does not open with a line, nor with a part of a get that can be executed.
 enum NoLine {
     Unfinished,
     TooLong,
 }
 
-/// The line that opens `input`.
+/// The line that opens `input`, or the first part of a get's.
 ///
 /// memcached lets a longer line pass if it happens to arrive in one piece; here the same bytes get the same answer always.
 fn find_line(input: &[u8]) -> Result<Line<'_>, NoLine> {
@@ -94,18 +95,51 @@ fn find_line(input: &[u8]) -> Result<Line<'_>, NoLine> {
         return Ok(Line::ending_at(input, newline));
     }
     let may_be_long = [&b"get "[..], b"gets ", b"gat ", b"gats "].iter().any(|word| head.starts_with(word));
-    let line_bytes_max = if may_be_long { GET_LINE_BYTES_MAX } else { LINE_BYTES_MAX };
-    let tail = &input[head.len()..input.len().min(line_bytes_max)];
-    if let Some(newline) = memchr(b'\n', tail) {
-        return Ok(Line::ending_at(input, head.len() + newline));
+    if may_be_long {
+        return find_long_line(input, head.len());
     }
-    Err(if input.len() < line_bytes_max { NoLine::Unfinished } else { NoLine::TooLong })
+    Err(if input.len() < LINE_BYTES_MAX { NoLine::Unfinished } else { NoLine::TooLong })
 }
 
-/// Where the next command begins cannot be known, so the connection ends here.
+/// The line of a get that does not end within its first `searched` bytes, or a part of it.
+#[cold]
+fn find_long_line(input: &[u8], searched: usize) -> Result<Line<'_>, NoLine> {
+    if let Some(newline) = memchr(b'\n', &input[searched..]) {
+        return Ok(Line::ending_at(input, searched + newline));
+    }
+    if input.len() < GET_PART_BYTES {
+        return Err(NoLine::Unfinished);
+    }
+    // A key is never cut, unless it is longer than a key may be: then the walk over the keys refuses it.
+    let is_gat = input.starts_with(b"gat");
+    let part_bytes = memrchr(b' ', input).map_or(0, |blank| blank + 1);
+    let part_bytes = if input.len() - part_bytes > KEY_BYTES_MAX + 1 && !is_gat { input.len() } else { part_bytes };
+    let words = input[..part_bytes].split(|byte| *byte == b' ').filter(|word| !word.is_empty()).take(3).count();
+    // Where there is no key yet there are blanks, for which no memory is to be had.
+    let words_min = if is_gat { 3 } else { 2 };
+    if words < words_min { Err(NoLine::TooLong) } else { Ok(Line::part(input, part_bytes)) }
+}
+
+/// Parse the next keys of a get of which [`parse`] has given the first part.
+#[cold]
+pub fn parse_more_of_get(input: &[u8], form: GetForm) -> Parsed<'_> {
+    let line = match memchr(b'\n', input) {
+        Some(newline) => Line::ending_at(input, newline),
+        None => match memrchr(b' ', input) {
+            Some(blank) => Line::part(input, blank + 1),
+            // The longest key and a carriage return.
+            None if input.len() <= KEY_BYTES_MAX + 1 => return Parsed::Incomplete { wanted_bytes: input.len() + 1 },
+            // No key may be so long: the walk over the keys refuses it.
+            None => Line::part(input, input.len()),
+        },
+    };
+    line.accept(Request::Get(Get { keys: Keys { line: line.text }, form, continues: true, ends: line.ends }))
+}
+
+/// Where the next command begins cannot be known, so the connection ends here: without a word, as in memcached.
 fn too_long(input: &[u8]) -> Parsed<'_> {
     let skip_bytes = input.len() as u64;
-    Parsed::Rejected(Rejection { answer: LINE_TOO_LONG, skip_bytes, unlink: None, close: true })
+    Parsed::Rejected(Rejection { answer: b"", skip_bytes, unlink: None, close: true })
 }
 
 #[cfg(test)]

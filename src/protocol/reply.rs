@@ -42,7 +42,7 @@ pub const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 pub const OUT_OF_MEMORY: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
 /// A line of a known command that does not fit its form.
 pub const BAD_FORMAT: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
-/// delete with something behind the key.
+/// delete with more behind the key than a time or noreply.
 pub const BAD_DELETE: &[u8] = b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n";
 /// The value is not followed by a line end.
 pub const BAD_DATA_CHUNK: &[u8] = b"CLIENT_ERROR bad data chunk\r\n";
@@ -50,8 +50,6 @@ pub const BAD_DATA_CHUNK: &[u8] = b"CLIENT_ERROR bad data chunk\r\n";
 pub const BAD_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta argument\r\n";
 /// gat, gats, touch, flush_all: the expiry is no number.
 pub const BAD_EXPTIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
-/// No line end within the limit. memcached closes without a word.
-pub const LINE_TOO_LONG: &[u8] = b"CLIENT_ERROR line too long\r\n";
 
 /// The version that clients are told: first the memcached that Remora behaves like, since clients choose by these numbers
 /// what to send (libmemcached refuses a server whose first number is zero), then Remora's own.
@@ -90,7 +88,8 @@ pub fn unacknowledged_line(out: &mut Vec<u8>, count: usize, wanted: u8, millisec
     .expect("writing to a Vec cannot fail");
 }
 
-/// A write whose answer was still held when this server became a replica: whether the new primary has it is not known here.
+/// The answer to a write whose real answer was still held when this server became a replica. Whether the new primary has the
+/// write is not known here.
 pub const DEMOTED: &[u8] =
     b"SERVER_ERROR not acknowledged: this server became a replica before enough others had it; it may be lost\r\n";
 

@@ -6,7 +6,7 @@ use super::listen::Listener;
 use super::registry::View;
 use super::table::Token;
 use crate::base::limits::{ACCEPT_REST_MILLISECONDS, ACCEPTS_PER_TURN};
-use crate::base::time::UnixSeconds;
+use crate::base::time::SteadySeconds;
 use crate::engine::WorkerStats;
 use crate::sys::poll::{Interest, Poller};
 use rustix::io::Errno;
@@ -78,7 +78,7 @@ impl Acceptor {
         at: u32,
         shared: &Shared,
         stats: &WorkerStats,
-        now: UnixSeconds,
+        now: SteadySeconds,
         poller: &Poller,
         mut take: impl FnMut(OwnedFd, Arc<View>),
     ) {

@@ -3,8 +3,9 @@
 use super::input::Input;
 use super::registry::View;
 use super::table::Token;
-use crate::base::time::UnixSeconds;
+use crate::base::time::SteadySeconds;
 use crate::engine::Output;
+use crate::protocol::classic::GetForm;
 use crate::sys::poll::Interest;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -24,7 +25,7 @@ pub enum Phase {
     /// Everything is sent and said so; what still arrives is ignored, within bounds, until the client closes.
     Lingering {
         /// When to stop waiting.
-        until: UnixSeconds,
+        until: SteadySeconds,
         /// How much more to ignore.
         bytes_left: u64,
     },
@@ -35,10 +36,16 @@ pub enum Phase {
 pub struct Progress {
     /// Where to go on in the first pending request (see Outcome::Resume).
     pub resume: u32,
+    /// The pending bytes go on with the keys of a get of this form: its line has begun before them.
+    pub open_get: Option<GetForm>,
     /// Bytes of a refused request's body still to be dropped as they arrive.
     pub skip_bytes: u64,
+    /// The rest of a refused get's line is still to be dropped as it arrives.
+    pub skip_line: bool,
     /// When the first pending request first found no room.
     pub parked_at: Option<Instant>,
+    /// The next try is its last, however short it has waited.
+    pub is_last_try: bool,
 }
 
 /// What was read for a connection before its turn to be served came.
@@ -66,10 +73,12 @@ pub struct Connection {
     pub read_ahead: Option<ReadAhead>,
     /// The answers not taken, if any.
     pub output: Option<Output>,
+    /// What its output was last charged with.
+    pub output_charged_bytes: usize,
     /// Of its requests.
     pub progress: Progress,
     /// When a byte last went either way.
-    pub moved_at: UnixSeconds,
+    pub moved_at: SteadySeconds,
     /// The turn in which it was last served: once is enough.
     pub served_in_turn: u64,
     /// The worker knows that it has held answers.
@@ -80,7 +89,7 @@ pub struct Connection {
 
 impl Connection {
     /// A new one.
-    pub fn new(socket: OwnedFd, token: Token, view: Arc<View>, now: UnixSeconds) -> Connection {
+    pub fn new(socket: OwnedFd, token: Token, view: Arc<View>, now: SteadySeconds) -> Connection {
         Connection {
             socket,
             token,
@@ -89,6 +98,7 @@ impl Connection {
             input: Input::default(),
             read_ahead: None,
             output: None,
+            output_charged_bytes: 0,
             progress: Progress::default(),
             moved_at: now,
             served_in_turn: 0,

@@ -1,14 +1,17 @@
 //! Requests out of input, answers into output: the loop over parser and engine. No I/O.
 //!
-//! It stops at the first thing that the connection must wait for, and says what that is.
+//! It stops at the first thing that the connection must wait for, and says what that is. It stops, too, once the connection
+//! has had its share of the turn, which is counted in work: requests, and keys of multi-gets.
 
 use super::Shared;
 use super::connection::Progress;
 use crate::base::limits::{BATCH_REQUESTS_MAX, PARK_MILLISECONDS_MAX};
 use crate::engine::{Attempt, Context, Engine, Outcome, Output, Plan};
-use crate::protocol::{KeyScratch, Parsed, Rejection, Request, parse};
+use crate::protocol::classic::GetForm;
+use crate::protocol::{KeyScratch, Parsed, Rejection, Request, parse, parse_more_of_get};
 use crate::store::Turn;
 use arrayvec::ArrayVec;
+use memchr::memchr;
 use std::time::{Duration, Instant};
 
 /// Why execution stopped.
@@ -19,7 +22,7 @@ pub enum Stop {
         /// Counted from the first byte that was not consumed.
         wanted_bytes: usize,
     },
-    /// Others have their turn (-R).
+    /// Others have their turn: requests (-R) or keys were enough.
     Yield,
     /// The output is full; there may be more to execute once it is flushed.
     Full,
@@ -52,29 +55,41 @@ impl Executor<'_> {
     ) -> (usize, Stop) {
         let engine = &self.shared.engine;
         let mut requests_left = self.shared.config.requests_per_turn as usize;
-        let mut consumed = skip(progress, input.len());
+        let mut consumed = skip(progress, input);
         loop {
             if consumed == input.len() || progress.skip_bytes > 0 {
                 return (consumed, Stop::NeedMore { wanted_bytes: 1 });
             }
             if requests_left == 0 {
-                context.stats.conn_yields.increment();
-                return (consumed, Stop::Yield);
+                return (consumed, yield_turn(context));
             }
             let mut batch = Batch::new();
-            let then = gather(engine, context.turn, &input[consumed..], keys, requests_left, &mut batch);
+            let open_get = progress.open_get;
+            let then = gather(engine, context.turn, &input[consumed..], open_get, keys, requests_left, &mut batch);
             requests_left -= batch.len();
             for (request, bytes, plan) in &batch {
                 if output.is_full() {
                     return (consumed, Stop::Full);
                 }
+                if context.keys_left == 0 {
+                    return (consumed, yield_turn(context));
+                }
                 let last_try = has_waited_enough(progress);
-                let attempt = Attempt { resume: progress.resume, last_try };
+                let attempt = Attempt { resume: progress.resume, retried: progress.parked_at.is_some(), last_try };
                 let outcome = engine.execute(context, request, *plan, attempt, output);
                 if let Some(stop) = self.settle(context, outcome, progress) {
-                    return (consumed, stop);
+                    // A get that has stopped between two keys has filled the output, or looked up enough of them.
+                    let is_enough = stop == Stop::Full && !output.is_full();
+                    return (consumed, if is_enough { yield_turn(context) } else { stop });
                 }
                 consumed += bytes;
+                if outcome != Outcome::Done {
+                    // A part of a get is all that there is of its line.
+                    progress.open_get = open_form(request).filter(|_| outcome == Outcome::Part);
+                    progress.skip_line = outcome == Outcome::DropLine;
+                    return (consumed, Stop::NeedMore { wanted_bytes: 1 });
+                }
+                progress.open_get = None;
             }
             if output.is_full() {
                 return (consumed, Stop::Full);
@@ -90,7 +105,7 @@ impl Executor<'_> {
                     }
                     requests_left -= 1;
                     progress.skip_bytes = rejection.skip_bytes;
-                    consumed += skip(progress, input.len() - consumed);
+                    consumed += skip(progress, &input[consumed..]);
                     if rejection.close {
                         return (consumed, Stop::Refused);
                     }
@@ -102,9 +117,10 @@ impl Executor<'_> {
     /// What follows from an outcome; None to go on with the next request.
     fn settle(&self, context: &Context<'_, '_>, outcome: Outcome, progress: &mut Progress) -> Option<Stop> {
         match outcome {
-            Outcome::Done => {
+            Outcome::Done | Outcome::Part | Outcome::DropLine => {
                 progress.resume = 0;
                 progress.parked_at = None;
+                progress.is_last_try = false;
                 None
             }
             Outcome::Resume(offset) => {
@@ -144,6 +160,7 @@ fn gather<'r>(
     engine: &Engine,
     turn: &Turn<'_>,
     input: &'r [u8],
+    mut open_get: Option<GetForm>,
     keys: &'r mut KeyScratches,
     requests_max: usize,
     batch: &mut Batch<'r>,
@@ -155,7 +172,11 @@ fn gather<'r>(
         if rest.is_empty() {
             break;
         }
-        match parse(rest, limits, key) {
+        let parsed = match open_get.take() {
+            None => parse(rest, limits, key),
+            Some(form) => parse_more_of_get(rest, form),
+        };
+        match parsed {
             Parsed::Request(request, bytes) => {
                 let plan = engine.plan(&request);
                 batch.push((request, bytes, plan));
@@ -178,16 +199,32 @@ fn gather<'r>(
     then
 }
 
-/// Drop what is to be dropped of `available` bytes; returns how many went.
-fn skip(progress: &mut Progress, available: usize) -> usize {
-    let bytes = progress.skip_bytes.min(available as u64);
+/// The connection has had its share of this turn.
+fn yield_turn(context: &Context<'_, '_>) -> Stop {
+    context.stats.conn_yields.increment();
+    Stop::Yield
+}
+
+fn open_form(request: &Request<'_>) -> Option<GetForm> {
+    if let Request::Get(get) = request { Some(get.form) } else { None }
+}
+
+/// Drop what is to be dropped of `input`; returns how many bytes went.
+fn skip(progress: &mut Progress, input: &[u8]) -> usize {
+    if progress.skip_line {
+        let newline = memchr(b'\n', input);
+        progress.skip_line = newline.is_none();
+        return newline.map_or(input.len(), |newline| newline + 1);
+    }
+    let bytes = progress.skip_bytes.min(input.len() as u64);
     progress.skip_bytes -= bytes;
     bytes as usize
 }
 
 fn has_waited_enough(progress: &Progress) -> bool {
     // The clock is looked at only for what is parked.
-    progress.parked_at.is_some_and(|since| since.elapsed() >= Duration::from_millis(PARK_MILLISECONDS_MAX))
+    let is_over = |since: Instant| since.elapsed() >= Duration::from_millis(PARK_MILLISECONDS_MAX);
+    progress.parked_at.is_some_and(|since| progress.is_last_try || is_over(since))
 }
 
 #[cfg(test)]
@@ -197,9 +234,12 @@ mod tests {
     #[test]
     fn skipping_reaches_beyond_what_has_arrived() {
         let mut progress = Progress { skip_bytes: 10, ..Progress::default() };
-        assert_eq!((skip(&mut progress, 4), progress.skip_bytes), (4, 6));
-        assert_eq!((skip(&mut progress, 100), progress.skip_bytes), (6, 0));
-        assert_eq!(skip(&mut progress, 100), 0);
+        assert_eq!((skip(&mut progress, b"1234"), progress.skip_bytes), (4, 6));
+        assert_eq!((skip(&mut progress, &[b'x'; 100]), progress.skip_bytes), (6, 0));
+        assert_eq!(skip(&mut progress, &[b'x'; 100]), 0);
+        progress.skip_line = true;
+        assert_eq!((skip(&mut progress, b"keys and"), progress.skip_line), (8, true));
+        assert_eq!((skip(&mut progress, b" keys\nget"), progress.skip_line), (6, false));
     }
 
     #[test]

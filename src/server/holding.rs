@@ -1,5 +1,6 @@
-//! Answers that wait for replicas, from a worker's side: which of its connections have some, what the replicas have applied, and how soon to look
-//! again. No thread waits: a worker that holds answers sleeps shorter, and looks once a turn.
+//! Answers that wait for replicas, from a worker's side: which of its connections have some, what the replicas have
+//! applied, and how soon to look again. No thread blocks for an answer: while a worker holds some, it sleeps for a shorter
+//! time in its poll, and looks once a turn.
 
 use super::lane::Lane;
 use super::table::Token;
@@ -76,7 +77,7 @@ impl Lane<'_> {
         output.is_resolvable(&self.holding.judge(self.shared.engine.is_read_only()))
     }
 
-    /// The connection ends: nobody waits for what is held.
+    /// The connection ends, so its held answers are dropped.
     pub(super) fn abandon(&mut self, output: &mut Output) {
         self.stats.acks_ended.add(output.abandon_held() as u64);
     }

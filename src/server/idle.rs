@@ -11,8 +11,9 @@ pub struct Stillness {
     pub holds_output: bool,
     /// It has sent part of a request.
     pub holds_input: bool,
-    /// It has answers that wait for replicas: then it is not the client who is still. That has a bound of its own.
-    pub waits_for_replicas: bool,
+    /// It has answers that wait for replicas, or a request that waits for memory: the client waits for the server, not the
+    /// other way round. Both waits have bounds of their own.
+    pub waits_for_us: bool,
 }
 
 /// Why to close.
@@ -24,10 +25,11 @@ pub enum Reason {
     Stalled,
 }
 
-/// Whether to close. `idle_timeout_seconds` is 0 for never. Who does not take answers is closed after
-/// [`WRITE_STALL_SECONDS_MAX`] at the latest; who does not finish a request, after as long, if memory is tight.
+/// Whether to close. `idle_timeout_seconds` is 0 for never. A connection whose client takes no answers is closed after
+/// [`WRITE_STALL_SECONDS_MAX`] at the latest. One whose client does not finish a request is closed after as long, but only
+/// while memory for unfinished requests is tight.
 pub fn verdict(still: Stillness, idle_timeout_seconds: u32, input_is_tight: bool) -> Option<Reason> {
-    if still.waits_for_replicas && !still.holds_output {
+    if still.waits_for_us && !still.holds_output {
         return None;
     }
     let holds = still.holds_output || still.holds_input && input_is_tight;
@@ -45,7 +47,7 @@ mod tests {
     use super::*;
 
     fn still(seconds: u32, holds_output: bool, holds_input: bool) -> Stillness {
-        Stillness { seconds, holds_output, holds_input, waits_for_replicas: false }
+        Stillness { seconds, holds_output, holds_input, waits_for_us: false }
     }
 
     #[test]
@@ -66,8 +68,8 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_replicas_is_not_still_unless_answers_are_not_taken() {
-        let waiting = |holds_output| Stillness { waits_for_replicas: true, ..still(u32::MAX, holds_output, true) };
+    fn who_waits_for_us_is_not_still_unless_answers_are_not_taken() {
+        let waiting = |holds_output| Stillness { waits_for_us: true, ..still(u32::MAX, holds_output, true) };
         assert_eq!(verdict(waiting(false), 5, true), None);
         assert_eq!(verdict(waiting(true), 5, true), Some(Reason::Stalled));
     }

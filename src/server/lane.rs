@@ -1,8 +1,9 @@
 //! Serving one connection in one turn: write what was left, read, execute, write, settle; then decide what it waits for.
 //!
-//! Back-pressure: nothing is read or executed for a connection that does not take its answers, or whose output is full of answers that wait for
-//! replicas, so it holds at most one full output and one value. Short of that, answers that wait for replicas stop nothing. Nothing of a ring is
-//! held when [`Lane::serve`] returns.
+//! Back-pressure: nothing is read or executed for a connection whose client does not take its answers, or whose output is
+//! full of answers that wait for replicas. So a connection holds at most one full output and one value. While its output is
+//! not full, answers that wait for replicas do not stop further requests. When [`Lane::serve`] returns, the connection refers
+//! to no memory of a ring.
 
 use super::Shared;
 use super::buffers::Buffers;
@@ -10,13 +11,13 @@ use super::connection::{Connection, Phase, ReadAhead};
 use super::control::PeerOf;
 use super::execute::{Executor, Stop};
 use super::holding::Holding;
-use super::input::{InputMemory, OverBudget};
+use super::input::InputMemory;
 use super::registry::State;
 use crate::base::limits::{
-    LINGER_BYTES_MAX, LINGER_SECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN, READ_BYTES_WHEN_TIGHT,
-    READS_AHEAD_MAX,
+    KEYS_PER_TURN_MAX, LINGER_BYTES_MAX, LINGER_SECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN,
+    READ_BYTES_WHEN_TIGHT, READS_AHEAD_MAX,
 };
-use crate::base::time::UnixSeconds;
+use crate::base::time::{SteadySeconds, UnixSeconds};
 use crate::engine::{Context, Output, WorkerStats};
 use crate::protocol::{Parsed, parse};
 use crate::store::{Place, Turn};
@@ -27,9 +28,6 @@ use std::sync::Arc;
 
 /// An unfinished request up to this length is moved to the front of the read buffer and parsed there with what follows.
 const MOVED_BYTES_MAX: usize = READ_BUFFER_BYTES / 4;
-
-/// memcached's answer to a request for which there is no buffer.
-const NO_BUFFER_ANSWER: &[u8] = b"SERVER_ERROR out of memory reading request\r\n";
 
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +40,8 @@ pub enum Next {
     Replicas,
     /// Its next turn.
     Again,
+    /// Memory for its first request.
+    Room,
     /// Nothing: close it.
     Close,
 }
@@ -63,14 +63,16 @@ pub struct Lane<'s> {
     pub stats: Arc<WorkerStats>,
     /// This worker's buffers.
     pub buffers: Buffers,
-    /// The clock of this turn.
+    /// The wall clock of this turn: for expiry, and nothing else.
     pub now: UnixSeconds,
+    /// The steady clock of this turn: for everything that waits.
+    pub steady_now: SteadySeconds,
     /// What answers are held for.
     pub holding: Holding,
 }
 
 impl Lane<'_> {
-    /// Serve. A socket that fails is a client that has gone: nobody to tell.
+    /// Serve. When the socket fails the client has gone, so the connection is closed and the error is not reported.
     pub fn serve(&mut self, turn: &Turn<'_>, connection: &mut Connection, cause: Cause) -> Next {
         if let Phase::Lingering { until, bytes_left } = connection.phase {
             return self.linger(connection, until, bytes_left);
@@ -81,8 +83,10 @@ impl Lane<'_> {
         if output.is_empty() || next == Next::Close {
             self.abandon(&mut output);
             self.buffers.give_output(output);
+            self.charge_output(connection, 0);
         } else {
             output.settle(self.shared.engine.store(), turn);
+            self.charge_output(connection, output.capacity_bytes());
             connection.output = Some(output);
         }
         connection.view.set_state(state_after(connection, next));
@@ -95,6 +99,18 @@ impl Lane<'_> {
         if let Some(output) = &mut connection.output {
             self.abandon(output);
         }
+        self.charge_output(connection, 0);
+    }
+
+    /// The connection's output holds `bytes` from now on.
+    #[inline]
+    fn charge_output(&self, connection: &mut Connection, bytes: usize) {
+        if bytes == connection.output_charged_bytes {
+            return;
+        }
+        let budget = &self.shared.output_budget;
+        budget.take(bytes);
+        budget.give(std::mem::replace(&mut connection.output_charged_bytes, bytes));
     }
 
     fn advance(
@@ -111,7 +127,7 @@ impl Lane<'_> {
         }
         // What was read ahead lies in a buffer that others need: it is executed, or kept, now.
         let goes_on = is_fresh || output.takes_more() || connection.read_ahead.is_some();
-        let mut more = false;
+        let mut more = None;
         if connection.phase == Phase::Open && goes_on {
             let stop = if connection.input.is_executable() {
                 self.execute_pending(turn, connection, output)
@@ -123,25 +139,19 @@ impl Lane<'_> {
             self.note(stop, connection);
             self.release(output);
             self.write(turn, connection, output)?;
-            more = matches!(stop, Some(Stop::Yield | Stop::Full | Stop::Parked));
+            more = match stop {
+                Some(Stop::Yield | Stop::Full) => Some(Next::Again),
+                Some(Stop::Parked) => Some(Next::Room),
+                _ => None,
+            };
         }
         let is_open = connection.phase == Phase::Open;
         if output.is_empty() {
-            return Ok(match (is_open, more) {
-                (true, true) => Next::Again,
-                (true, false) => Next::Read,
-                (false, _) => self.finish(connection),
-            });
+            return Ok(if is_open { more.unwrap_or(Next::Read) } else { self.finish(connection) });
         }
         Ok(match is_open {
             _ if output.sendable_bytes() > 0 => Next::Write,
-            true if !output.is_full() => {
-                if more {
-                    Next::Again
-                } else {
-                    Next::Read
-                }
-            }
+            true if !output.is_full() => more.unwrap_or(Next::Read),
             _ => Next::Replicas,
         })
     }
@@ -166,13 +176,11 @@ impl Lane<'_> {
         let held = connection.input.pending().len();
         let move_it = held <= MOVED_BYTES_MAX && connection.input.wanted_bytes() <= READ_BUFFER_BYTES;
         if !(held == 0 || move_it) {
-            return match self.read_behind(connection) {
-                Ok(Some(0)) => Ok(None),
-                Ok(Some(_)) if connection.input.is_executable() => Ok(self.execute_pending(turn, connection, output)),
-                Ok(_) => Ok(Some(Stop::NeedMore { wanted_bytes: connection.input.wanted_bytes() })),
-                Err(ReadError::OverBudget) => Ok(Some(self.refuse_input(output))),
-                Err(ReadError::Socket(error)) => Err(error),
-            };
+            return Ok(match self.read_behind(connection)? {
+                Some(0) => None,
+                Some(_) if connection.input.is_executable() => self.execute_pending(turn, connection, output),
+                _ => Some(Stop::NeedMore { wanted_bytes: connection.input.wanted_bytes() }),
+            });
         }
         let ReadAhead { slot, received } = match connection.read_ahead.take() {
             Some(ahead) => ahead,
@@ -192,14 +200,14 @@ impl Lane<'_> {
                     let read = std::mem::take(&mut self.buffers.reads[slot]);
                     let (consumed, stop) = self.execute(turn, connection, &read[..arrived], output);
                     self.buffers.reads[slot] = read;
-                    match stop {
-                        Stop::Quit | Stop::Refused => Ok(stop),
-                        _ => self.keep(connection, slot, consumed..arrived, wanted(stop)).map(|_| stop),
+                    if !matches!(stop, Stop::Quit | Stop::Refused) {
+                        self.keep(connection, slot, consumed..arrived, wanted(stop));
                     }
+                    stop
                 }
             }
         };
-        Ok(Some(stop.unwrap_or_else(|OverBudget| self.refuse_input(output))))
+        Ok(Some(stop))
     }
 
     /// One read into buffer `slot`, behind what is held of an unfinished request.
@@ -212,13 +220,14 @@ impl Lane<'_> {
         ReadAhead { slot, received: receive(&connection.socket, &mut buffer[held..upto]) }
     }
 
-    /// Read for a connection that will be served later in this turn, and have fetched what its first request needs. Only
-    /// for one that has nothing unfinished but answers that wait for replicas. Several connections that are ready at once then wait for memory together, and
-    /// each kind of system call finds its own code in the cache.
+    /// Read for a connection that will be served later in this turn, and prefetch the memory that its first request needs.
+    /// Only for a connection that has no unfinished request and no unsent answer but those that wait for replicas. So the
+    /// cache misses of several connections overlap, and the code of each system call stays in the cache.
     pub fn read_ahead(&mut self, connection: &mut Connection, slot: usize) -> Option<Place> {
         let is_plain = connection.phase == Phase::Open
             && connection.output.as_ref().is_none_or(Output::takes_more)
             && connection.input.pending().is_empty()
+            && connection.progress.open_get.is_none()
             && connection.read_ahead.is_none();
         if !is_plain {
             return None;
@@ -240,18 +249,18 @@ impl Lane<'_> {
         slot: usize,
         part: std::ops::Range<usize>,
         wanted_bytes: usize,
-    ) -> Result<Stop, OverBudget> {
+    ) -> Stop {
         let memory = &mut InputMemory { pool: &mut self.buffers.inputs, budget: &self.shared.input_budget };
-        connection.input.keep(&self.buffers.reads[slot][part], wanted_bytes, memory)?;
-        Ok(Stop::NeedMore { wanted_bytes })
+        connection.input.keep(&self.buffers.reads[slot][part], wanted_bytes, memory);
+        Stop::NeedMore { wanted_bytes }
     }
 
     /// Read behind a long unfinished request, into the connection's own buffer.
-    fn read_behind(&mut self, connection: &mut Connection) -> Result<Option<usize>, ReadError> {
+    fn read_behind(&mut self, connection: &mut Connection) -> io::Result<Option<usize>> {
         let tight = self.shared.input_budget.is_tight();
         let most = if tight { READ_BYTES_WHEN_TIGHT } else { READ_BYTES_PER_TURN };
-        let buffer = connection.input.grow(&mut self.input_memory()).map_err(|OverBudget| ReadError::OverBudget)?;
-        let received = receive_behind(&connection.socket, buffer, most).map_err(ReadError::Socket)?;
+        let buffer = connection.input.grow(&mut self.input_memory());
+        let received = receive_behind(&connection.socket, buffer, most)?;
         self.count_read(connection, received.unwrap_or(0));
         Ok(received)
     }
@@ -272,11 +281,12 @@ impl Lane<'_> {
         input: &[u8],
         output: &mut Output,
     ) -> (usize, Stop) {
-        connection.view.set_last_command(self.now);
+        connection.view.set_last_command(self.steady_now);
         let Lane { shared, stats, buffers, now, .. } = self;
         let client = PeerOf(&connection.socket);
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
-        let mut context = Context { turn, now: *now, stats, scratch, host, client: &client };
+        let keys_left = KEYS_PER_TURN_MAX.max(shared.config.requests_per_turn);
+        let mut context = Context { turn, now: *now, stats, scratch, keys_left, host, client: &client };
         let executor = Executor { shared };
         executor.run(&mut context, &mut buffers.keys, input, &mut connection.progress, output)
     }
@@ -288,7 +298,7 @@ impl Lane<'_> {
         self.stats.write_calls.increment();
         self.stats.bytes_written.add(sent as u64);
         if sent > 0 {
-            connection.moved_at = self.now;
+            connection.moved_at = self.steady_now;
         }
         Ok(())
     }
@@ -297,17 +307,11 @@ impl Lane<'_> {
         self.stats.read_calls.increment();
         self.stats.bytes_read.add(bytes as u64);
         if bytes > 0 {
-            connection.moved_at = self.now;
+            connection.moved_at = self.steady_now;
         }
     }
 
-    fn refuse_input(&mut self, output: &mut Output) -> Stop {
-        self.stats.input_refused.increment();
-        output.bytes().extend_from_slice(NO_BUFFER_ANSWER);
-        Stop::Refused
-    }
-
-    fn input_memory(&mut self) -> InputMemory<'_> {
+    pub(super) fn input_memory(&mut self) -> InputMemory<'_> {
         InputMemory { pool: &mut self.buffers.inputs, budget: &self.shared.input_budget }
     }
 
@@ -318,26 +322,21 @@ impl Lane<'_> {
         {
             return Next::Close;
         }
-        let until = UnixSeconds(self.now.0 + LINGER_SECONDS_MAX);
+        let until = SteadySeconds(self.steady_now.0 + LINGER_SECONDS_MAX);
         connection.phase = Phase::Lingering { until, bytes_left: LINGER_BYTES_MAX };
         Next::Read
     }
 
-    fn linger(&mut self, connection: &mut Connection, until: UnixSeconds, bytes_left: u64) -> Next {
+    fn linger(&mut self, connection: &mut Connection, until: SteadySeconds, bytes_left: u64) -> Next {
         match receive(&connection.socket, &mut self.buffers.reads[READS_AHEAD_MAX]) {
-            Ok(None) if self.now <= until => Next::Read,
-            Ok(Some(bytes)) if bytes > 0 && (bytes as u64) < bytes_left && self.now <= until => {
+            Ok(None) if self.steady_now <= until => Next::Read,
+            Ok(Some(bytes)) if bytes > 0 && (bytes as u64) < bytes_left && self.steady_now <= until => {
                 connection.phase = Phase::Lingering { until, bytes_left: bytes_left - bytes as u64 };
                 Next::Read
             }
             _ => Next::Close,
         }
     }
-}
-
-enum ReadError {
-    OverBudget,
-    Socket(io::Error),
 }
 
 /// When to look at the rest again: a rest that was not looked at for want of bytes, at once.
@@ -352,7 +351,7 @@ fn state_after(connection: &Connection, next: Next) -> State {
         Next::Write => State::Write,
         Next::Replicas => State::Acks,
         Next::Read if connection.is_holding() => State::Acks,
-        Next::Again => State::Execute,
+        Next::Again | Next::Room => State::Execute,
         Next::Read if connection.phase != Phase::Open => State::Closing,
         Next::Read if connection.progress.skip_bytes > 0 => State::Swallow,
         // A line that is not whole wants but one byte more; a body says how much is missing.

@@ -221,7 +221,8 @@ fn tcp_error(address: SocketAddr, cause: io::Error) -> ListenError {
     }
 }
 
-/// A bound socket. One that is not to share its port at first may share it from then on.
+/// A bound socket. Without `share` binding fails if another socket has the port; after binding, the port may be shared with
+/// the sockets of the other workers.
 fn tcp_socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if address.is_ipv6() {

@@ -2,34 +2,39 @@
 //!
 //! A [`Server`] is started over an [`Engine`] and sockets that are bound already (so that privileges can be dropped in
 //! between). Each worker owns its listeners, connections and buffers; workers share the engine, the registry of
-//! connections and the budget for unfinished requests, nothing else. There is no accept thread.
+//! connections and the budgets for unfinished requests and unsent answers, nothing else. There is no accept thread.
 
 mod accept;
 pub mod address;
+mod budget;
 mod buffers;
 mod connection;
 pub mod control;
 mod execute;
+mod hoards;
 mod holding;
 mod idle;
 mod input;
 mod lane;
 pub mod listen;
+mod parking;
 mod registry;
 mod table;
 mod worker;
 
+use crate::base::limits::{INPUT_BYTES_TOTAL_MIN, OUTPUT_BYTES_TOTAL_MIN, REQUESTS_PER_TURN_DEFAULT};
+use crate::base::time::Clock;
 use crate::engine::Engine;
 use crate::replication::board::Board;
 use crate::sys::poll::Waker;
-use input::InputBudget;
+use budget::Budget;
 pub use listen::Sockets;
 use registry::Registry;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use worker::Worker;
 
@@ -46,8 +51,28 @@ pub struct ServerConfig {
     pub idle_timeout_seconds: u32,
     /// Bytes that unfinished requests of all connections may hold.
     pub input_bytes_total_max: usize,
+    /// Bytes that unsent answers of all connections may hold.
+    pub output_bytes_total_max: usize,
     /// Bind each worker to a core of its own.
     pub pin: bool,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Default for ServerConfig {
+    /// One worker that is not bound, and the limits' defaults.
+    fn default() -> ServerConfig {
+        ServerConfig {
+            workers: 1,
+            connections_max: 1024,
+            requests_per_turn: REQUESTS_PER_TURN_DEFAULT,
+            idle_timeout_seconds: 0,
+            input_bytes_total_max: INPUT_BYTES_TOTAL_MIN,
+            output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN,
+            pin: false,
+            clock: Clock::default(),
+        }
+    }
 }
 
 /// What all workers share.
@@ -57,7 +82,12 @@ struct Shared {
     board: Arc<Board>,
     config: ServerConfig,
     registry: Registry,
-    input_budget: InputBudget,
+    /// Unfinished requests.
+    input_budget: Budget,
+    /// Unsent answers.
+    output_budget: Budget,
+    /// The second in which a worker last asked the others to give up what their connections hold.
+    relief_asked_at: AtomicU32,
     stopping: AtomicBool,
     wakers: Vec<Waker>,
 }
@@ -95,11 +125,15 @@ impl Server {
     pub fn start(config: ServerConfig, sockets: Sockets, engine: Arc<Engine>, board: Arc<Board>) -> io::Result<Server> {
         assert_eq!(config.workers, sockets.per_worker.len(), "sockets were bound for as many workers");
         let wakers = (0..config.workers).map(|_| Waker::new()).collect::<io::Result<Vec<_>>>()?;
+        let global = engine.global();
+        let (input_held_bytes, output_held_bytes) = (global.input_held_bytes.clone(), global.output_held_bytes.clone());
         let shared = Arc::new(Shared {
             engine,
             board,
-            registry: Registry::new(config.workers, sockets.names()),
-            input_budget: InputBudget::new(config.input_bytes_total_max),
+            registry: Registry::new(config.workers, sockets.names(), config.clock.clone()),
+            input_budget: Budget::new(input_held_bytes, config.input_bytes_total_max, config.workers),
+            output_budget: Budget::new(output_held_bytes, config.output_bytes_total_max, config.workers),
+            relief_asked_at: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
             wakers,
             config,

@@ -3,7 +3,7 @@
 //! A connection's view is written by its worker (relaxed stores to its own memory) and read on demand by any other; the
 //! table of a worker is locked only when a connection comes or goes, or somebody asks.
 
-use crate::base::time::UnixSeconds;
+use crate::base::time::{Clock, SteadySeconds};
 use crate::engine::{Host, WorkerStats};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -50,7 +50,7 @@ pub struct View {
 
 impl View {
     /// Of a new connection. No peer for a unix socket: its client has no name.
-    pub fn new(peer: Option<SocketAddr>, listener: Arc<str>, now: UnixSeconds) -> View {
+    pub fn new(peer: Option<SocketAddr>, listener: Arc<str>, now: SteadySeconds) -> View {
         View { peer, listener, state: AtomicU8::new(State::Read as u8), last_command_seconds: AtomicU32::new(now.0) }
     }
 
@@ -60,7 +60,7 @@ impl View {
     }
 
     /// Note a command.
-    pub fn set_last_command(&self, now: UnixSeconds) {
+    pub fn set_last_command(&self, now: SteadySeconds) {
         self.last_command_seconds.store(now.0, Relaxed);
     }
 
@@ -80,12 +80,13 @@ struct WorkerView {
 pub struct Registry {
     listeners: Vec<(i32, Arc<str>)>,
     workers: Vec<WorkerView>,
+    clock: Clock,
 }
 
 impl Registry {
     /// For so many workers; `listeners` are descriptors with names.
-    pub fn new(workers: usize, listeners: Vec<(i32, Arc<str>)>) -> Registry {
-        Registry { listeners, workers: (0..workers).map(|_| WorkerView::default()).collect() }
+    pub fn new(workers: usize, listeners: Vec<(i32, Arc<str>)>, clock: Clock) -> Registry {
+        Registry { listeners, clock, workers: (0..workers).map(|_| WorkerView::default()).collect() }
     }
 
     /// A worker's counters.
@@ -115,7 +116,7 @@ impl Host for Registry {
             emit(*descriptor as u64, "addr", name);
             emit(*descriptor as u64, "state", "conn_listening");
         }
-        let now = UnixSeconds::now();
+        let now = self.clock.steady();
         for worker in 0..self.workers.len() {
             // Copied out, so that answering a slow asker holds up no other worker's accepts.
             let views: Vec<_> =
@@ -129,7 +130,7 @@ impl Host for Registry {
                 }
                 emit(id, "listen_addr", &view.listener);
                 emit(id, "state", view.state_name());
-                let idle = now.0.saturating_sub(view.last_command_seconds.load(Relaxed));
+                let idle = now.since(SteadySeconds(view.last_command_seconds.load(Relaxed)));
                 emit(id, "secs_since_last_cmd", itoa::Buffer::new().format(idle));
             }
         }
@@ -146,8 +147,9 @@ mod tests {
 
     #[test]
     fn listeners_and_connections_are_told_until_they_go() {
-        let registry = Registry::new(2, vec![(3, "tcp:127.0.0.1:1".into())]);
-        let view = Arc::new(View::new(Some("127.0.0.1:9".parse().unwrap()), "tcp:127.0.0.1:1".into(), UnixSeconds(1)));
+        let registry = Registry::new(2, vec![(3, "tcp:127.0.0.1:1".into())], Clock::default());
+        let view =
+            Arc::new(View::new(Some("127.0.0.1:9".parse().unwrap()), "tcp:127.0.0.1:1".into(), SteadySeconds(1)));
         registry.insert(1, 12, view.clone());
         view.set_state(State::Write);
         let rows = |registry: &Registry| {

@@ -1,6 +1,6 @@
 //! One worker: a thread with its own listeners, connections, buffers and loop.
 //!
-//! Invariant: while it sleeps in its poll it holds no turn of the store, so a sleeping worker holds up nobody's reclaim;
+//! Invariant: while it sleeps in its poll it holds no turn of the store, so a sleeping worker never delays reclaim;
 //! and within a turn it waits for nothing.
 
 use super::Shared;
@@ -12,9 +12,10 @@ use super::holding::{Holding, Waiting};
 use super::idle::{Reason, Stillness, verdict};
 use super::lane::{Cause, Lane, Next};
 use super::listen::Listener;
+use super::parking::Parking;
 use super::table::{Table, Token};
 use crate::base::limits::{POLL_MILLISECONDS_MAX, READS_AHEAD_MAX, STOP_MILLISECONDS_MAX, STOP_SENDING_MILLISECONDS};
-use crate::base::time::UnixSeconds;
+use crate::base::time::SteadySeconds;
 use crate::engine::Context;
 use crate::store::{Place, Turn};
 use crate::sys::poll::{Interest, Poller, Ticker, end_waits_in_time};
@@ -32,22 +33,23 @@ const TICKER: u32 = u32::MAX - 1;
 /// See the module.
 pub struct Worker<'s> {
     id: usize,
-    lane: Lane<'s>,
+    pub(super) lane: Lane<'s>,
     poller: Poller,
     /// Bounds every sleep.
     ticker: Ticker,
     acceptor: Acceptor,
-    connections: Table<Connection>,
+    pub(super) connections: Table<Connection>,
     /// Those with work left, for the next turn; and the same list's other half, reused.
     again: Vec<Token>,
     serving: Vec<Token>,
+    /// Those whose requests wait for memory.
+    parking: Parking,
     /// Those with answers that wait for replicas.
     waiting: Waiting,
     /// What those counters stood at that change when an answer is held or let go of.
     acks_seen: u64,
     turns: u64,
-    swept_at: UnixSeconds,
-    maintenance_is_due: bool,
+    swept_at: SteadySeconds,
     /// Set once the server is to end.
     stop_at: Option<Instant>,
 }
@@ -60,22 +62,29 @@ impl<'s> Worker<'s> {
         let ticker = Ticker::new(Duration::from_millis(POLL_MILLISECONDS_MAX)).expect("a timer; raise `ulimit -n`");
         poller.add(&ticker, Token::other(TICKER).to_bits(), Interest::Read).expect("watching a timer");
         let acceptor = Acceptor::new(listeners, &poller).expect("watching listeners");
-        let now = UnixSeconds::now();
+        let (now, steady_now) = (shared.config.clock.wall(), shared.config.clock.steady());
         let stats = shared.registry.stats(id);
         Worker {
             id,
-            lane: Lane { shared, stats, buffers: Buffers::new(), now, holding: Holding::new(shared.board.clone()) },
+            lane: Lane {
+                shared,
+                stats,
+                buffers: Buffers::new(),
+                now,
+                steady_now,
+                holding: Holding::new(shared.board.clone()),
+            },
             poller,
             ticker,
             acceptor,
             connections: Table::default(),
             again: Vec::new(),
             serving: Vec::new(),
+            parking: Parking::default(),
             waiting: Waiting::new(),
             acks_seen: 0,
             turns: 0,
-            swept_at: now,
-            maintenance_is_due: false,
+            swept_at: steady_now,
             stop_at: None,
         }
     }
@@ -103,15 +112,15 @@ impl<'s> Worker<'s> {
             self.serve_waiting(turn);
         }
         self.sweep();
+        self.relieve(turn, None);
         self.stop_if_asked();
         self.maintain(turn);
     }
 
     /// Sleep until something is ready; not at all while work is left over.
     fn poll(&mut self) {
-        let work_is_left = !self.again.is_empty() || self.maintenance_is_due;
-        let due = [self.acceptor.resting_until(), self.stop_at].into_iter().flatten().min();
-        let mut timeout = if work_is_left {
+        let due = [self.acceptor.resting_until(), self.stop_at, self.parking.due()].into_iter().flatten().min();
+        let mut timeout = if !self.again.is_empty() {
             Some(Duration::ZERO)
         } else {
             due.map(|until| until.saturating_duration_since(Instant::now()))
@@ -124,7 +133,8 @@ impl<'s> Worker<'s> {
     }
 
     fn read_clock(&mut self) {
-        self.lane.now = UnixSeconds::now();
+        let clock = &self.lane.shared.config.clock;
+        (self.lane.now, self.lane.steady_now) = (clock.wall(), clock.steady());
         self.lane.holding.begin_turn();
         self.turns += 1;
     }
@@ -132,7 +142,7 @@ impl<'s> Worker<'s> {
     fn tick(&mut self, turn: &Turn<'_>) {
         let Lane { shared, stats, buffers, now, .. } = &mut self.lane;
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
-        let mut context = Context { turn, now: *now, stats, scratch, host, client: &Nobody };
+        let mut context = Context { turn, now: *now, stats, scratch, keys_left: 0, host, client: &Nobody };
         shared.engine.tick(&mut context);
     }
 
@@ -140,7 +150,9 @@ impl<'s> Worker<'s> {
     fn accept(&mut self) {
         self.acceptor.wake(&self.poller).expect("watching listeners");
         self.serving.clear();
-        // Who waits for memory comes first: behind the others, a large request would find what they have left of it.
+        // Requests that wait for memory come first: after the others, little of the memory just freed would be left for a
+        // large one.
+        self.parking.take_due(Instant::now, &mut self.serving);
         self.serving.append(&mut self.again);
         for at in 0..self.poller.ready() {
             let token = Token::from_bits(self.poller.token(at));
@@ -155,7 +167,7 @@ impl<'s> Worker<'s> {
 
     fn accept_from(&mut self, listener: u32) {
         let Worker { id, lane, poller, acceptor, connections, .. } = self;
-        let Lane { shared, stats, now, .. } = lane;
+        let Lane { shared, stats, steady_now: now, .. } = lane;
         acceptor.accept(listener, shared, stats, *now, poller, |socket, view| {
             shared.registry.insert(*id, socket.as_raw_fd(), view.clone());
             let token = connections.insert(|token| Connection::new(socket, token, view, *now));
@@ -182,7 +194,7 @@ impl<'s> Worker<'s> {
         self.serving = serving;
     }
 
-    /// Answer who has waited for replicas, and was not served in this turn anyway.
+    /// Send answers that have waited long enough for replicas, on connections that were not served in this turn.
     #[cold]
     fn serve_waiting(&mut self, turn: &Turn<'_>) {
         for at in 0..self.waiting.tokens.len() {
@@ -229,11 +241,25 @@ impl<'s> Worker<'s> {
         }
         connection.served_in_turn = self.turns;
         let next = self.lane.serve(turn, connection, cause);
+        let holds = connection.output_charged_bytes + connection.input.held_bytes() > 0;
+        self.follow(token, next);
+        if holds {
+            self.relieve(turn, Some(token));
+        }
+    }
+
+    /// Do what a connection that was served is to have next.
+    pub(super) fn follow(&mut self, token: Token, next: Next) {
         if next == Next::Close {
             return self.close(token);
         }
-        if next == Next::Again {
-            self.again.push(token);
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
+        match next {
+            Next::Again => self.again.push(token),
+            Next::Room => self.parking.park(token),
+            Next::Read | Next::Write | Next::Replicas | Next::Close => {}
         }
         if connection.is_holding() && !connection.is_waiting {
             connection.is_waiting = true;
@@ -248,7 +274,7 @@ impl<'s> Worker<'s> {
         }
     }
 
-    fn close(&mut self, token: Token) {
+    pub(super) fn close(&mut self, token: Token) {
         let Some(mut connection) = self.connections.remove(token) else {
             return;
         };
@@ -259,21 +285,21 @@ impl<'s> Worker<'s> {
         dismiss(self.lane.shared);
     }
 
-    /// Once a second: close who has been still for too long.
+    /// Once a second: close the connections on which nothing has moved for too long.
     fn sweep(&mut self) {
-        if self.lane.now == self.swept_at {
+        let (shared, now) = (self.lane.shared, self.lane.steady_now);
+        if now == self.swept_at {
             return;
         }
-        self.swept_at = self.lane.now;
-        let (shared, now) = (self.lane.shared, self.lane.now);
+        self.swept_at = now;
         let tight = shared.input_budget.is_tight();
         let mut over = Vec::new();
         for connection in self.connections.iter() {
             let still = Stillness {
-                seconds: now.0.saturating_sub(connection.moved_at.0),
+                seconds: now.since(connection.moved_at),
                 holds_output: connection.output.as_ref().is_some_and(|output| output.sendable_bytes() > 0),
                 holds_input: connection.input.held_bytes() > 0,
-                waits_for_replicas: connection.is_holding(),
+                waits_for_us: connection.is_holding() || connection.progress.parked_at.is_some(),
             };
             let lingered = matches!(connection.phase, Phase::Lingering { until, .. } if now > until);
             let verdict = verdict(still, shared.config.idle_timeout_seconds, tight);
@@ -300,13 +326,15 @@ impl<'s> Worker<'s> {
             self.lane.holding.end_at(stop_at - Duration::from_millis(STOP_SENDING_MILLISECONDS));
             self.acceptor.close(&self.poller);
         }
-        let unsent = |connection: &Connection| connection.output.is_some() || self.again.contains(&connection.token);
+        let goes_on = |token: Token| self.again.contains(&token) || self.parking.contains(token);
+        let unsent = |connection: &Connection| connection.output.is_some() || goes_on(connection.token);
         let over: Vec<_> = self.connections.iter().filter(|one| !unsent(one)).map(|one| one.token).collect();
         over.into_iter().for_each(|token| self.close(token));
     }
 
     fn maintain(&mut self, turn: &Turn<'_>) {
-        self.maintenance_is_due = self.lane.shared.engine.store().maintain(turn, self.id, self.lane.now);
+        let is_due = self.lane.shared.engine.store().maintain(turn, self.id, self.lane.now);
+        self.parking.end_turn(Instant::now, is_due);
     }
 
     fn has_ended(&self) -> bool {
@@ -318,7 +346,7 @@ fn interest_for(next: Next) -> Interest {
     match next {
         Next::Read | Next::Again => Interest::Read,
         Next::Write => Interest::Write,
-        Next::Replicas | Next::Close => Interest::Nothing,
+        Next::Replicas | Next::Room | Next::Close => Interest::Nothing,
     }
 }
 

@@ -119,6 +119,16 @@ impl<'t> Entry<'t> {
         }
     }
 
+    /// Whether a record of `record_bytes` can be appended now; the want is remembered otherwise.
+    pub(super) fn find_room(&mut self, record_bytes: usize) -> Result<(), NoRoom> {
+        let policy = &self.shard.policy;
+        // A record that is too large is refused as such when it is written.
+        if record_bytes > policy.record_bytes_max {
+            return Ok(());
+        }
+        self.shard.find_room(&mut self.writer, record_bytes, policy.reserve_bytes).map(|_place| ())
+    }
+
     /// Remove the item; false if there was none.
     pub fn delete(&mut self) -> Result<bool, NoRoom> {
         let Some(item) = self.item() else {

@@ -63,6 +63,7 @@ pub use record::Draft;
 use record::{Kind, Meta, Source};
 pub use retain::TailGuard;
 use ring::{CONTROL_LINE_BYTES, Ring};
+use shape::Shape;
 use shard::{Shard, Shared};
 pub use sizing::{StoreConfig, StoreError};
 pub use stats::StoreStats;
@@ -258,6 +259,20 @@ impl Store {
     pub fn draft<'a>(&self, at: &Located<'a>, item: NewItem<'a>, now: UnixSeconds) -> Draft<'a> {
         let meta = Meta::new(item.expiry, now).with_stale(item.stale).with_token_sent(item.token_sent);
         Draft::new(Kind::Set, at.key, meta, item.client_flags, item.cas, Source::Bytes(item.value))
+    }
+
+    /// Whether there is room for a record of `key` now. Reclaims a step, and remembers the want, as an append does: for a
+    /// request that has found no room before, and would make its record ready in vain.
+    pub fn find_room(
+        &self,
+        turn: &Turn<'_>,
+        at: &Located<'_>,
+        item: &NewItem<'_>,
+        now: UnixSeconds,
+    ) -> Result<(), NoRoom> {
+        let has_flags = item.client_flags != 0;
+        let shape = Shape::new(Kind::Set, at.key.len(), item.value.len(), has_flags, item.cas.is_some());
+        self.entry(turn, at, now).find_room(shape.record_bytes())
     }
 
     /// The item under a key; no lock.

@@ -302,14 +302,15 @@ impl Shard {
         Ok(())
     }
 
-    /// Append a record, leaving `reserve_bytes` free behind it. Nothing changes on failure, but that the want is remembered.
-    pub(super) fn append(
+    /// Where a record of `record_bytes` would begin that leaves `reserve_bytes` free behind it, and the words there. Nothing
+    /// changes on failure, but that the want is remembered.
+    #[inline]
+    pub(super) fn find_room(
         &self,
         writer: &mut Writer,
-        draft: &Draft<'_>,
+        record_bytes: usize,
         reserve_bytes: u64,
-    ) -> Result<(u64, Record<'_>), NoRoom> {
-        let record_bytes = draft.record_bytes();
+    ) -> Result<(u64, &[AtomicU64]), NoRoom> {
         let mut begin = writer.head;
         let mut words = self.ring.words_at(begin);
         while words.len() * 8 < record_bytes {
@@ -328,6 +329,19 @@ impl Shard {
                 return Err(NoRoom::Now);
             }
         }
+        Ok((begin, words))
+    }
+
+    /// Append a record, leaving `reserve_bytes` free behind it. Nothing changes on failure, but that the want is remembered.
+    pub(super) fn append(
+        &self,
+        writer: &mut Writer,
+        draft: &Draft<'_>,
+        reserve_bytes: u64,
+    ) -> Result<(u64, Record<'_>), NoRoom> {
+        let record_bytes = draft.record_bytes();
+        let (begin, words) = self.find_room(writer, record_bytes, reserve_bytes)?;
+        let end = begin + record_bytes as u64;
         let control = self.control();
         let epoch = control.epoch();
         self.pad(writer.head, begin, epoch);

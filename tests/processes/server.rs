@@ -1,5 +1,13 @@
 //! The binary as an operator meets it: starting, listening, limits, ending. Counted answers, no timing.
 
+mod answers;
+mod clocks;
+mod fairness;
+mod hoards;
+mod parking;
+mod readers;
+mod within;
+
 use crate::support::wait::{expect_eq, wait_until};
 use crate::support::{Client, Server, refused};
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,6 @@
 //! The real parser, engine and store, driven like a worker drives them, but without sockets and with a clock under control.
 
-use remora::base::limits::KEY_BYTES_MAX;
+use remora::base::limits::{KEY_BYTES_MAX, KEYS_PER_TURN_MAX};
 use remora::base::time::UnixSeconds;
 use remora::engine::{Attempt, Context, Engine, Host, Origin, Outcome, Output, Settings, WorkerStats};
 use remora::protocol::{KeyScratch, Parsed, parse};
@@ -108,19 +108,20 @@ impl<'e> Client<'e> {
 
     /// The first request of `input`, turn by turn until it is done; returns its length.
     fn request(&mut self, input: &[u8], answers: &mut Vec<u8>) -> usize {
-        let mut resume = 0;
+        let mut attempt = Attempt::default();
         for waited in 0..TURNS_MAX {
-            let (outcome, taken) = self.turn(input, resume, answers);
+            let (outcome, taken) = self.turn(input, attempt, answers);
             match outcome {
                 Outcome::Done | Outcome::Close => return taken,
+                Outcome::Part | Outcome::DropLine => panic!("whole requests are sent"),
                 Outcome::Resume(offset) => {
                     assert!(offset > 0, "a resumed get has come forward");
                     self.resumed += 1;
-                    resume = offset;
+                    attempt = Attempt { resume: offset, ..Attempt::default() };
                 }
                 Outcome::Park(offset) => {
                     self.parked += 1;
-                    resume = offset;
+                    attempt = Attempt { resume: offset, retried: true, last_try: false };
                     let turn = self.participant.turn();
                     self.engine.store().maintain(&turn, self.worker, self.now);
                     drop(turn);
@@ -134,13 +135,14 @@ impl<'e> Client<'e> {
     }
 
     /// One turn of a worker: tick, parse, execute, and take the answers out before the turn ends.
-    fn turn(&mut self, input: &[u8], resume: u32, answers: &mut Vec<u8>) -> (Outcome, usize) {
+    fn turn(&mut self, input: &[u8], attempt: Attempt, answers: &mut Vec<u8>) -> (Outcome, usize) {
         let turn = self.participant.turn();
         let mut context = Context {
             turn: &turn,
             now: self.now,
             stats: &self.host.0[0],
             scratch: &mut self.scratch,
+            keys_left: KEYS_PER_TURN_MAX,
             host: &self.host,
             client: &self.host,
         };
@@ -150,7 +152,7 @@ impl<'e> Client<'e> {
             Parsed::Request(request, taken) => (
                 {
                     let plan = self.engine.plan(&request);
-                    self.engine.execute(&mut context, &request, plan, Attempt { resume, ..Attempt::default() }, out)
+                    self.engine.execute(&mut context, &request, plan, attempt, out)
                 },
                 taken,
             ),

@@ -231,6 +231,19 @@ impl Client {
         Client { stream: BufReader::new(Box::new(stream)) }
     }
 
+    /// One whose system takes in no more than some 64 KiB that the client has not read.
+    pub fn tcp_with_little_room(address: SocketAddr) -> Client {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None);
+        let socket = socket.expect("a socket");
+        socket.set_recv_buffer_size(64 << 10).expect("a receive buffer");
+        socket.connect(&address.into()).expect("the server takes connections");
+        let stream = TcpStream::from(socket);
+        stream.set_nodelay(true).expect("nodelay");
+        stream.set_read_timeout(Some(WAIT_MAX)).expect("timeout");
+        stream.set_write_timeout(Some(WAIT_MAX)).expect("timeout");
+        Client { stream: BufReader::new(Box::new(stream)) }
+    }
+
     /// Send `bytes`, say that nothing more comes, and go on reading.
     pub fn tcp_half_closing(address: SocketAddr, bytes: &[u8]) -> Client {
         let mut stream = TcpStream::connect_timeout(&address, WAIT_MAX).expect("the server takes connections");

@@ -3,12 +3,14 @@
 //! memcached's slab classes, LRU lists, crawler, log watchers, extstore and debugging commands have no counterpart in a
 //! ring. They are answered as by a memcached started without them (`-o no_lru_crawler`, `-W`, no slab_reassign, no
 //! shutdown, built without TLS, extstore and debugging): with its words where it has some, else with ERROR. So a tool
-//! learns that the feature is off, rather than that its line was wrong.
+//! learns that the feature is off. A line that memcached would refuse whatever its features is refused with the same
+//! words here. What would succeed there and change nothing here is answered ERROR, never OK.
 
 use super::super::{Exptime, Parsed, Request, reply};
 use super::line::Line;
 use super::tokens::{Tokens, ack_replicas, i32_strict, u32_strict};
 use crate::base::limits::ACK_MILLISECONDS_MAX;
+use arrayvec::ArrayVec;
 
 const MEBIBYTES_MIN: u32 = 8;
 const MEBIBYTES_MAX: u32 = 1_000_000_000;
@@ -17,6 +19,28 @@ const WATCH_OFF: &[u8] = b"CLIENT_ERROR watch commands not allowed\r\n";
 const SHUTDOWN_OFF: &[u8] = b"SERVER_ERROR: shutdown not enabled\r\n";
 const CRAWLER_OFF: &[u8] = b"CLIENT_ERROR lru crawler disabled\r\n";
 const REASSIGN_OFF: &[u8] = b"CLIENT_ERROR slab reassignment disabled\r\n";
+const WINDOW_OUT_OF_RANGE: &[u8] = b"CLIENT_ERROR automove window too low or too high\r\n";
+const LRU_SHARES_TOO_LARGE: &[u8] = b"ERROR hot and warm pcts must not exceed 80\r\n";
+const LRU_AGES_TOO_SMALL: &[u8] = b"ERROR hot/warm age factors must be greater than 0\r\n";
+const CRAWLER_DOES_NOT_START: &[u8] = b"ERROR failed to start lru crawler thread\r\n";
+const CRAWLER_SLEEP_TOO_LONG: &[u8] = b"CLIENT_ERROR sleep must be one second or less\r\n";
+/// Microseconds.
+const CRAWLER_SLEEP_MAX: u32 = 1_000_000;
+/// Words behind `slabs reassign` and `slabs automove` that are looked at, and one more.
+const ARGUMENTS_MAX: usize = 3;
+/// What memcached's `watch` knows.
+const WATCHABLE: [&str; 10] = [
+    "rawcmds",
+    "evictions",
+    "fetchers",
+    "mutations",
+    "sysevents",
+    "connevents",
+    "proxyreqs",
+    "proxyevents",
+    "proxyuser",
+    "deletions",
+];
 const MEMORY_TOO_SMALL: &[u8] = b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n";
 const MEMORY_IN_BYTES: &[u8] = b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n";
 
@@ -35,22 +59,93 @@ pub fn command(line: Line<'_>) -> Parsed<'_> {
         Some(b"cache_memlimit") => cache_memlimit(line, tokens, noreply),
         Some(b"replication") => line.accept(Request::Replication(tokens.rest())),
         Some(b"shutdown") => refuse(SHUTDOWN_OFF),
-        Some(b"lru_crawler") => match (tokens.next(), tokens.count()) {
-            (Some(b"crawl" | b"metadump" | b"mgdump"), 1) => refuse(CRAWLER_OFF),
-            _ => refuse(reply::ERROR),
-        },
-        Some(b"slabs") => match (tokens.next(), tokens.count()) {
-            (Some(b"reassign"), 2) => refuse(REASSIGN_OFF),
-            _ => refuse(reply::ERROR),
-        },
-        // slabs automove, lru, extstore, refresh_certs, debugtime, debugitem and misbehave fall in here as well.
+        Some(b"lru_crawler") => refuse(lru_crawler(tokens)),
+        Some(b"slabs") => refuse(slabs(tokens)),
+        Some(b"lru") => refuse(lru(tokens)),
+        // extstore, refresh_certs, debugtime, debugitem and misbehave are unknown to a memcached built without them.
         _ => unknown(line, tokens, noreply),
     }
 }
 
 /// watch: memcached looks at no noreply there.
 pub fn watch(line: Line<'_>) -> Parsed<'_> {
-    line.refuse(WATCH_OFF)
+    let known = |word: &[u8]| WATCHABLE.iter().any(|name| name.as_bytes().starts_with(word));
+    let all_known = Tokens::of(line.text).skip(1).all(known);
+    line.refuse(if all_known { WATCH_OFF } else { reply::ERROR })
+}
+
+/// Which answer memcached has for the words behind `slabs`. It takes the start of a subcommand for the whole of it.
+fn slabs(mut tokens: Tokens<'_>) -> &'static [u8] {
+    let Some(subcommand) = tokens.next() else {
+        return reply::ERROR;
+    };
+    let arguments: ArrayVec<&[u8], ARGUMENTS_MAX> = tokens.take(ARGUMENTS_MAX).collect();
+    match arguments[..] {
+        [_, _] if b"reassign".starts_with(subcommand) => REASSIGN_OFF,
+        [first, ..] if b"automove".starts_with(subcommand) => slabs_automove(first, arguments.get(1).copied()),
+        _ => reply::ERROR,
+    }
+}
+
+/// A mode that memcached would take is refused with ERROR: nothing would come of it here.
+fn slabs_automove(first: &[u8], second: Option<&[u8]>) -> &'static [u8] {
+    if b"ratio".starts_with(first) || b"freeratio".starts_with(first) {
+        return reply::ERROR;
+    }
+    if !b"window".starts_with(first) {
+        return if u32_strict(first).is_some() { reply::ERROR } else { reply::BAD_FORMAT };
+    }
+    match second.and_then(u32_strict) {
+        None => reply::BAD_FORMAT,
+        Some(3..=1800) => reply::ERROR,
+        Some(_) => WINDOW_OUT_OF_RANGE,
+    }
+}
+
+/// Which answer memcached has for the words behind `lru`.
+fn lru(mut tokens: Tokens<'_>) -> &'static [u8] {
+    let (Some(subcommand), Some(hot), Some(warm), Some(hot_age), Some(warm_age)) =
+        (tokens.next(), tokens.next(), tokens.next(), tokens.next(), tokens.next())
+    else {
+        return reply::ERROR;
+    };
+    let (Some(hot), Some(warm), Some(hot_age), Some(warm_age)) =
+        (u32_strict(hot), u32_strict(warm), fraction(hot_age), fraction(warm_age))
+    else {
+        return reply::ERROR;
+    };
+    match b"tune".starts_with(subcommand) {
+        true if hot.wrapping_add(warm) > 80 => LRU_SHARES_TOO_LARGE,
+        true if hot_age <= 0.0 || warm_age <= 0.0 => LRU_AGES_TOO_SMALL,
+        _ => reply::ERROR,
+    }
+}
+
+fn fraction(token: &[u8]) -> Option<f64> {
+    std::str::from_utf8(token).ok()?.parse().ok()
+}
+
+/// Which answer memcached has for the words behind `lru_crawler`.
+fn lru_crawler(mut tokens: Tokens<'_>) -> &'static [u8] {
+    let Some(subcommand) = tokens.next() else {
+        return reply::ERROR;
+    };
+    let is = |name: &[u8]| name.starts_with(subcommand);
+    match (tokens.next(), tokens.next()) {
+        (None, _) if is(b"enable") => CRAWLER_DOES_NOT_START,
+        (Some(_), None) if is(b"crawl") || is(b"metadump") || is(b"mgdump") => CRAWLER_OFF,
+        (Some(number), None) if is(b"tocrawl") => numbered(number, u32::MAX, reply::BAD_FORMAT),
+        (Some(number), None) if is(b"sleep") => numbered(number, CRAWLER_SLEEP_MAX, CRAWLER_SLEEP_TOO_LONG),
+        _ => reply::ERROR,
+    }
+}
+
+fn numbered(token: &[u8], most: u32, too_large: &'static [u8]) -> &'static [u8] {
+    match u32_strict(token) {
+        None => reply::BAD_FORMAT,
+        Some(number) if number > most => too_large,
+        Some(_) => reply::ERROR,
+    }
 }
 
 fn flush_all<'a>(line: Line<'a>, tokens: Tokens<'a>, noreply: bool) -> Parsed<'a> {

@@ -1,7 +1,7 @@
 //! One line of the input, and the three ways to be done with it: accept, refuse, wait for its data block.
 //!
-//! A line is at most [`GET_LINE_BYTES_MAX`](crate::base::limits::GET_LINE_BYTES_MAX) long and a data block's length is a
-//! u32, so their sum in u64 cannot overflow; it is never computed in anything narrower.
+//! A line with a data block is at most [`LINE_BYTES_MAX`](crate::base::limits::LINE_BYTES_MAX) long and the block's length is
+//! a u32, so their sum in u64 cannot overflow; it is never computed in anything narrower.
 
 use super::super::{Parsed, Rejection, Request, reply};
 
@@ -14,6 +14,8 @@ pub struct Line<'a> {
     pub text: &'a [u8],
     /// With its line end.
     pub bytes: usize,
+    /// False for the first part of a get whose line goes on.
+    pub ends: bool,
     input: &'a [u8],
 }
 
@@ -21,7 +23,12 @@ impl<'a> Line<'a> {
     /// The line that ends with the newline at `newline`. A carriage return before it belongs to the line end.
     pub fn ending_at(input: &'a [u8], newline: usize) -> Self {
         let text = &input[..newline];
-        Line { text: text.strip_suffix(b"\r").unwrap_or(text), bytes: newline + 1, input }
+        Line { text: text.strip_suffix(b"\r").unwrap_or(text), bytes: newline + 1, ends: true, input }
+    }
+
+    /// The first `bytes` of a line whose end has not arrived.
+    pub fn part(input: &'a [u8], bytes: usize) -> Self {
+        Line { text: &input[..bytes], bytes, ends: false, input }
     }
 
     /// The line was a whole request.
@@ -70,7 +77,8 @@ impl<'a> Line<'a> {
     }
 
     fn reject(self, answer: &'static [u8], skip_bytes: u64, unlink: Option<&'a [u8]>) -> Parsed<'a> {
-        Parsed::Rejected(Rejection { answer, skip_bytes, unlink, close: false })
+        // Where a line that goes on ends cannot be known.
+        Parsed::Rejected(Rejection { answer, skip_bytes, unlink, close: !self.ends })
     }
 }
 

@@ -69,7 +69,8 @@ fn gets_of_all_kinds() {
     ] {
         accepted(line, |request| {
             let Request::Get(get) = request else { panic!("{request:?}") };
-            assert_eq!((get.with_cas, get.touch), (with_cas, touch));
+            assert_eq!(get.form, GetForm { with_cas, touch });
+            assert!(get.ends && !get.continues);
             let NextKey::Key(b"a", next) = get.keys.next(0) else { panic!() };
             assert!(matches!(get.keys.next(next), NextKey::Key(b"bb", _)));
         });
@@ -157,13 +158,16 @@ fn arithmetic_touch_and_delete() {
     for (line, noreply) in [
         (&b"delete k\r\n"[..], false),
         (b"delete k 0\r\n", false),
+        (b"delete k 10\r\n", false),
         (b"delete k 0 noreply\r\n", true),
+        (b"delete k 10 noreply\r\n", true),
+        (b"delete k b c d noreply\r\n", true),
         (b"delete noreply\r\n", true),
     ] {
         accepted(line, |request| assert!(matches!(request, Request::Delete(delete) if delete.noreply == noreply)));
     }
     line_refused("delete\r\n", BAD);
-    for behind in ["1", "0 0", "b c d e", "1 noreply", "noreply 0"] {
+    for behind in ["0 0", "b c d e", "noreply 0"] {
         let usage = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
         line_refused(&format!("delete k {behind}\r\n"), usage);
     }
@@ -223,10 +227,14 @@ fn commands_without_a_key() {
 #[test]
 fn what_is_not_here_is_answered_as_memcached_without_it() {
     line_refused("shutdown\r\n", "SERVER_ERROR: shutdown not enabled");
-    line_refused("watch\r\n", "CLIENT_ERROR watch commands not allowed");
+    for line in ["watch", "watch fetchers mut", "watch noreply"] {
+        let off = "CLIENT_ERROR watch commands not allowed";
+        line_refused(&format!("{line}\r\n"), if line.ends_with("noreply") { "ERROR" } else { off });
+    }
     line_refused("lru_crawler metadump all\r\n", "CLIENT_ERROR lru crawler disabled");
     line_refused("slabs reassign 1 2\r\n", "CLIENT_ERROR slab reassignment disabled");
-    for line in ["lru mode flat", "lru_crawler enable", "slabs automove 1", "extstore max_frag 1", "debugitem lock k"] {
+    for line in ["lru mode flat", "lru_crawler disable", "slabs automove 1", "extstore max_frag 1", "debugitem lock k"]
+    {
         line_refused(&format!("{line}\r\n"), "ERROR");
     }
     line_refused("misbehave\r\n", "ERROR");
@@ -319,21 +327,77 @@ fn lines_have_limits_that_do_not_depend_on_how_they_arrive() {
     incomplete(b"", 1);
     incomplete(b"get k", 6);
     incomplete(&[b'x'; LINE_BYTES_MAX - 1], LINE_BYTES_MAX);
-    closed(&[b'x'; LINE_BYTES_MAX], LINE_TOO_LONG);
+    closed(&[b'x'; LINE_BYTES_MAX], b"");
     let mut whole = vec![b'x'; LINE_BYTES_MAX + 1];
     whole[LINE_BYTES_MAX] = b'\n';
-    closed(&whole, LINE_TOO_LONG);
+    closed(&whole, b"");
     whole[LINE_BYTES_MAX - 1] = b'\n';
     refused(&whole, "ERROR", LINE_BYTES_MAX);
 
-    let mut get = b"get k ".repeat(GET_LINE_BYTES_MAX / 6);
-    incomplete(&get, get.len() + 1);
-    get.resize(GET_LINE_BYTES_MAX - 1, b'k');
-    incomplete(&get, GET_LINE_BYTES_MAX);
-    get.push(b'k');
-    closed(&get, LINE_TOO_LONG);
-    get[GET_LINE_BYTES_MAX - 1] = b'\n';
-    accepted(&get, |request| assert!(matches!(request, Request::Get(_))));
+    let mut get = b"get k".to_vec();
+    get.resize(LINE_BYTES_MAX, b' ');
+    incomplete(&get, LINE_BYTES_MAX + 1);
+}
+
+/// The keys of what must be a get, with its form, and whether its line ends with them; how many bytes it took.
+fn keys_of(parsed: Parsed<'_>) -> (Vec<Vec<u8>>, GetForm, bool, usize) {
+    let Parsed::Request(Request::Get(get), taken) = parsed else { panic!("{parsed:?}") };
+    let (mut keys, mut offset) = (Vec::new(), 0);
+    while let NextKey::Key(key, next) = get.keys.next(offset) {
+        keys.push(key.to_vec());
+        offset = next;
+    }
+    (keys, get.form, get.ends, taken)
+}
+
+#[test]
+fn a_long_get_comes_in_parts_and_no_key_is_cut() {
+    for (word, form) in [
+        ("get", GetForm { with_cas: false, touch: None }),
+        ("gets", GetForm { with_cas: true, touch: None }),
+        ("gat 9", GetForm { with_cas: false, touch: Some(Exptime(9)) }),
+    ] {
+        let wanted: Vec<Vec<u8>> = (0..8000).map(|number| format!("key{number}").into_bytes()).collect();
+        let line = [word.as_bytes(), b" ", &wanted.join(&b' ')[..], b"\r\n"].concat();
+        for arrived in [GET_PART_BYTES, GET_PART_BYTES + 1, 20_000, line.len() - 2, line.len() - 1] {
+            let (mut found, form_found, ends, mut taken) = keys_of(parse(&line[..arrived], LIMITS, &mut [0; 250]));
+            assert_eq!((form_found, ends), (form, false), "{word} {arrived}");
+            assert!(arrived - taken <= "key7999\r".len());
+            while taken < line.len() {
+                let upto = (taken + 3000).min(line.len());
+                let (more, form_found, ends, more_taken) = keys_of(parse_more_of_get(&line[taken..upto], form));
+                found.extend(more);
+                taken += more_taken;
+                assert_eq!((form_found, ends), (form, taken == line.len()));
+            }
+            assert!(found == wanted, "{word} {arrived}");
+        }
+        let whole = keys_of(parse(&line, LIMITS, &mut [0; 250]));
+        assert_eq!((whole.0.len(), whole.2, whole.3), (8000, true, line.len()), "what has arrived as a whole is whole");
+    }
+}
+
+#[test]
+fn a_part_of_a_get_waits_for_a_key_and_never_for_more() {
+    let form = GetForm { with_cas: false, touch: None };
+    for waiting in [1, KEY_BYTES_MAX, KEY_BYTES_MAX + 1] {
+        let parsed = parse_more_of_get(&[b'k'; KEY_BYTES_MAX + 1][..waiting], form);
+        assert!(matches!(parsed, Parsed::Incomplete { wanted_bytes } if wanted_bytes == waiting + 1), "{parsed:?}");
+    }
+    let too_long = [b'k'; KEY_BYTES_MAX + 2];
+    let Parsed::Request(Request::Get(get), taken) = parse_more_of_get(&too_long, form) else { panic!() };
+    assert_eq!((get.keys.next(0), taken, get.ends), (NextKey::Bad(BAD_FORMAT), too_long.len(), false));
+    assert_eq!(keys_of(parse_more_of_get(b" \r\nget a", form)), (vec![], form, true, 3));
+    // Of its first part as well; where there is not one key, the connection is closed.
+    let mut first = b"get ".to_vec();
+    first.resize(GET_PART_BYTES, b'k');
+    let mut scratch = [0; 250];
+    let Parsed::Request(Request::Get(get), taken) = parse(&first, LIMITS, &mut scratch) else { panic!() };
+    assert_eq!((get.keys.next(0), taken, get.ends), (NextKey::Bad(BAD_FORMAT), first.len(), false));
+    first[4..].fill(b' ');
+    closed(&first, b"");
+    closed(&[b"gat 1 ", &first[4..]].concat(), b"");
+    closed(&[b"gat x k ", &first[4..]].concat(), b"CLIENT_ERROR invalid exptime argument\r\n");
 }
 
 #[test]

@@ -1,0 +1,149 @@
+//! Memory that connections hold for what their clients do not finish: unfinished requests, answers not taken. When all of it
+//! together is too much, those that have stood still for longest give theirs up, so that no newcomer is refused for it.
+//!
+//! An unfinished body is dropped, and the rest of it swallowed as it arrives: the client is told that there was no memory, as
+//! by memcached, and its connection stays. A connection that holds anything else is closed. The bound on all memory of a kind
+//! is what its [`Budget`] allows plus, for each worker, what one connection may hold: the one that was served last is never
+//! chosen (it holds a buffer as large as the largest request, or a full output and one value).
+
+use super::Shared;
+use super::budget::Budget;
+use super::connection::{Connection, Phase};
+use super::control::Nobody;
+use super::lane::{Cause, Lane};
+use super::table::Token;
+use super::worker::Worker;
+use crate::base::limits::KEY_BYTES_MAX;
+use crate::engine::{Context, Output};
+use crate::protocol::{ParseLimits, Parsed, Rejection, parse, reply};
+use crate::store::Turn;
+use std::cmp::Reverse;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What may be hoarded.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Input,
+    Output,
+}
+
+impl Kind {
+    fn budget(self, shared: &Shared) -> &Budget {
+        match self {
+            Kind::Input => &shared.input_budget,
+            Kind::Output => &shared.output_budget,
+        }
+    }
+
+    fn held_bytes(self, connection: &Connection) -> usize {
+        match self {
+            Kind::Input => connection.input.held_bytes(),
+            Kind::Output => connection.output_charged_bytes,
+        }
+    }
+}
+
+impl Worker<'_> {
+    /// If all connections together hold too much, and those of this worker more than its share, drop what some of them hold.
+    /// The connection that was `served` just now is spared: it is making progress.
+    #[inline]
+    pub(super) fn relieve(&mut self, turn: &Turn<'_>, served: Option<Token>) {
+        let shared = self.lane.shared;
+        for kind in [Kind::Input, Kind::Output] {
+            if kind.budget(shared).is_over() {
+                self.relieve_of(kind, turn, served);
+            }
+        }
+    }
+
+    #[cold]
+    fn relieve_of(&mut self, kind: Kind, turn: &Turn<'_>, served: Option<Token>) {
+        let budget = kind.budget(self.lane.shared);
+        let own_bytes: u64 = self.connections.iter().map(|one| kind.held_bytes(one) as u64).sum();
+        let mut excess_bytes = budget.excess_bytes(own_bytes);
+        if excess_bytes == 0 {
+            return self.have_others_relieve();
+        }
+        let mut hoards: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|one| kind.held_bytes(one) > 0 && Some(one.token) != served)
+            .map(|one| (one.moved_at, Reverse(kind.held_bytes(one)), one.token))
+            .collect();
+        hoards.sort_unstable_by_key(|(moved_at, bytes, _)| (*moved_at, *bytes));
+        for (_, Reverse(bytes), token) in hoards {
+            if excess_bytes == 0 {
+                break;
+            }
+            excess_bytes = excess_bytes.saturating_sub(bytes as u64);
+            match kind {
+                Kind::Input => self.drop_input(turn, token),
+                Kind::Output => self.drop_hoarder(token),
+            }
+        }
+    }
+
+    /// Others hold what is too much, and may be asleep. Once a second is enough: they look in each of their turns.
+    fn have_others_relieve(&self) {
+        let (shared, now) = (self.lane.shared, self.lane.steady_now.0);
+        if shared.relief_asked_at.swap(now, Relaxed) != now {
+            shared.wake_all();
+        }
+    }
+
+    fn drop_hoarder(&mut self, token: Token) {
+        self.lane.stats.hoard_kicks.increment();
+        self.close(token);
+    }
+
+    /// Drop what a connection has of an unfinished request.
+    fn drop_input(&mut self, turn: &Turn<'_>, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.progress.parked_at.is_some() {
+            // It is the server that has it wait. It is tried again soon, and answered then.
+            connection.progress.is_last_try = true;
+            return;
+        }
+        if !self.lane.swallow(turn, connection) {
+            return self.drop_hoarder(token);
+        }
+        let next = self.lane.serve(turn, connection, Cause::Released);
+        self.follow(token, next);
+    }
+}
+
+impl Lane<'_> {
+    /// Refuse the request whose body has arrived in part: answer, let go of what there is, and ignore the rest as it comes.
+    /// False where the pending bytes are no such request.
+    fn swallow(&mut self, turn: &Turn<'_>, connection: &mut Connection) -> bool {
+        let (pending, wanted_bytes) = (connection.input.pending(), connection.input.wanted_bytes());
+        if connection.phase != Phase::Open || connection.progress.open_get.is_some() || wanted_bytes <= pending.len() {
+            return false;
+        }
+        // Parsed with a limit of no value bytes, the request is refused as too large. The refusal has all that is needed here:
+        // the length of the request, whether its client wants an answer, and the key whose old value must go.
+        let mut scratch = [0; KEY_BYTES_MAX];
+        let nothing = ParseLimits { value_bytes_max: 0 };
+        let Parsed::Rejected(rejection) = parse(pending, nothing, &mut scratch) else { return false };
+        if rejection.skip_bytes != wanted_bytes as u64 {
+            return false;
+        }
+        let answer = if rejection.answer.is_empty() { b"" } else { reply::OUT_OF_MEMORY };
+        let skip_bytes = rejection.skip_bytes - pending.len() as u64;
+        let mut output = connection.output.take().unwrap_or_else(|| self.buffers.take_output());
+        self.refuse_body(turn, &Rejection { answer, ..rejection }, &mut output);
+        connection.output = Some(output);
+        connection.progress.skip_bytes = skip_bytes;
+        connection.input.keep(b"", 0, &mut self.input_memory());
+        true
+    }
+
+    fn refuse_body(&mut self, turn: &Turn<'_>, rejection: &Rejection<'_>, output: &mut Output) {
+        self.stats.input_refused.increment();
+        let Lane { shared, stats, buffers, now, .. } = self;
+        let (host, scratch) = (&shared.registry, &mut buffers.scratch);
+        let mut context = Context { turn, now: *now, stats, scratch, keys_left: 0, host, client: &Nobody };
+        // The last try: where there is no room to delete the key, its old value stays.
+        shared.engine.reject(&mut context, rejection, true, output);
+    }
+}

@@ -1,0 +1,76 @@
+//! Clients that hold memory and do not go on: they give it up, so that nobody else is refused for it.
+
+use super::within::Within;
+use remora::server::ServerConfig;
+
+const VALUE_BYTES: usize = 200_000;
+
+fn head(key: &str) -> Vec<u8> {
+    format!("set {key} 0 0 {VALUE_BYTES}\r\n").into_bytes()
+}
+
+fn half() -> Vec<u8> {
+    vec![b'h'; VALUE_BYTES / 2]
+}
+
+#[test]
+fn newcomers_are_not_refused_for_what_hoarders_hold() {
+    const INPUT_BYTES_MAX: u64 = 4 << 20;
+    for workers in [1, 2] {
+        let input_bytes_total_max = INPUT_BYTES_MAX as usize;
+        let server =
+            Within::start(ServerConfig { workers, input_bytes_total_max, ..ServerConfig::default() }, 128 << 20);
+        let mut hoarders: Vec<_> = (0..100).map(|_| server.connect()).collect();
+        for (at, client) in hoarders.iter_mut().enumerate() {
+            assert_eq!(client.set(&format!("hoard{at}"), b"old"), "STORED");
+            client.send(&[head(&format!("hoard{at}")), half()].concat());
+        }
+        server.pass_two_seconds();
+        // Two together, so that something is unfinished in both while both go on.
+        for at in 0..20 {
+            let mut pair = [server.connect(), server.connect()];
+            for (side, client) in pair.iter_mut().enumerate() {
+                client.send(&[head(&format!("new{at}-{side}")), half()].concat());
+                server.stat("uptime");
+            }
+            for client in &mut pair {
+                client.send(&[half(), b"\r\n".to_vec()].concat());
+                assert_eq!(client.line(), "STORED", "newcomer {at}, {workers} workers");
+            }
+            let held = server.stat("input_held_bytes");
+            assert!(held <= INPUT_BYTES_MAX + (1 << 20), "{held} bytes held");
+        }
+        assert!(server.stat("input_refused") > 50);
+        assert_eq!(server.stat("hoard_kicks"), 0);
+        let mut refused = 0;
+        for (at, client) in hoarders.iter_mut().enumerate() {
+            // The rest is swallowed, so that the connection is as good as ever.
+            client.send(&[half(), b"\r\n".to_vec()].concat());
+            let (answer, key) = (client.line(), format!("hoard{at}"));
+            let expected = match answer.as_str() {
+                "STORED" => Some([half(), half()].concat()),
+                "SERVER_ERROR out of memory storing object" => None,
+                other => panic!("{other}"),
+            };
+            refused += u32::from(expected.is_none());
+            assert!(client.get(&key) == expected, "no old value is read for the new: {key} {answer}");
+        }
+        assert!((1..100).contains(&refused), "{refused}");
+        drop(hoarders);
+    }
+}
+
+#[test]
+fn a_request_that_is_dropped_may_want_no_answer() {
+    let server = Within::start(ServerConfig { input_bytes_total_max: 1 << 20, ..ServerConfig::default() }, 128 << 20);
+    let mut quiet = server.connect();
+    let request = format!("set quiet 0 0 {VALUE_BYTES} noreply\r\n").into_bytes();
+    quiet.send(&[request, half()].concat());
+    server.pass_two_seconds();
+    let mut others: Vec<_> = (0..15).map(|_| server.connect()).collect();
+    others.iter_mut().for_each(|client| client.send(&[head("other"), half()].concat()));
+    server.wait_for(|| server.stat("input_refused") > 0);
+    quiet.send(&[half(), b"\r\nmn\r\n".to_vec()].concat());
+    assert_eq!(quiet.line(), "MN");
+    assert_eq!(quiet.get("quiet"), None);
+}
