@@ -18,7 +18,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 
-/// Answers from this size on are lent from the ring instead of copied. Measured in benches/; see docs/ARCHITECTURE.md.
+/// Answers from this size on are lent from the ring instead of copied. Measured in benches/; see docs/DECISIONS.md.
 pub const LOAN_BYTES_MIN: usize = 16 << 10;
 
 /// Past this many pending bytes no further request of the connection is executed until the socket takes some.
