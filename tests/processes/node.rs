@@ -246,6 +246,14 @@ pub fn wait_for_count(node: &Node, name: &str, least: u64) {
     wait_for_row(node, name, |value| value.parse::<u64>().is_ok_and(|count| count >= least));
 }
 
+/// Until the primary's log has been full: its tail has moved.
+pub fn wait_for_full_log(primary: &Node) {
+    wait_until("the log is full", || match primary.rows_of("stats")["log_reclaimed_bytes"].as_str() {
+        "0" => Err("it has room yet"),
+        _ => Ok(()),
+    });
+}
+
 /// Once nobody writes any more: wait until the primary has just these replicas and each of them, by the primary's and by its own account,
 /// holds all.
 pub fn in_sync(primary: &Node, replicas: &[&Node]) {

@@ -4,7 +4,9 @@
 //! Ignored by default: they need an RDMA device, whose address is in REMORA_TEST_VERBS, and tools/soft-roce runs them in a guest that has one.
 //! All is `--fabric verbs`, so no other fabric can take its place.
 
-use crate::node::{Node, in_sync, numbered_keys, same_items, same_shown, wait_for_count, wait_for_row, wait_until};
+use crate::node::{
+    Node, in_sync, numbered_keys, same_items, same_shown, wait_for_count, wait_for_full_log, wait_for_row,
+};
 use crate::replication::writers::{Traffic, Writers};
 use crate::support::Client;
 use std::io::Write;
@@ -62,21 +64,14 @@ fn all_have_all(primary: &Node, replicas: &[Node]) -> usize {
     same
 }
 
-fn wait_for_evictions(primary: &Node) {
-    wait_until("the primary evicts", || match primary.rows_of("stats")["evictions"].as_str() {
-        "0" => Err("nothing yet"),
-        _ => Ok(()),
-    });
-}
-
 #[test]
 #[ignore = "needs an RDMA device: tools/soft-roce"]
-fn three_replicas_of_a_primary_that_evicts() {
+fn three_replicas_of_a_primary_whose_log_is_full() {
     let site = Site::new();
     let primary = site.primary(0);
     let mut replicas = vec![site.replica(&primary, "first", "pull"), site.replica(&primary, "second", "pull")];
     let writers = Writers::start(&primary, WRITERS, TRAFFIC);
-    wait_for_evictions(&primary);
+    wait_for_full_log(&primary);
     // In the middle of it.
     replicas.push(site.replica(&primary, "third", "pull"));
     wait_for_count(&replicas[2], "records", 1);
@@ -129,7 +124,7 @@ fn replicas_that_are_pushed_to() {
     let primary = site.primary(0);
     let mut replicas = vec![site.replica(&primary, "first", "push")];
     let writers = Writers::start(&primary, WRITERS, TRAFFIC);
-    wait_for_evictions(&primary);
+    wait_for_full_log(&primary);
     replicas.push(site.replica(&primary, "second", "push"));
     wait_for_count(&replicas[1], "records", 1);
     writers.stop();

@@ -1,11 +1,12 @@
 //! The tree as the rules see it: the files that belong to it, and the rules that need more than one file's text.
 
+use super::pages;
 use super::rules::Source;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Where the files are that people write; everything else is built or fetched.
-const FOLDERS: [&str; 8] = ["src", "tests", "benches", "examples", "tools", "docs", "native", ".ci"];
+const FOLDERS: [&str; 9] = ["src", "tests", "benches", "examples", "tools", "docs", "native", "dist", ".ci"];
 
 /// Not ours to keep tidy: what fuzzing leaves behind.
 const LEFT_OUT: [&str; 4] = ["tests/fuzz/target", "tests/fuzz/corpus", "tests/fuzz/artifacts", "tests/fuzz/seeds"];
@@ -39,6 +40,17 @@ pub fn tools_not_executable() -> Vec<String> {
 pub fn readme_commands_missing() -> Vec<String> {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap_or_default();
     missing_paths(&readme, |path| root().join(path).exists())
+}
+
+/// Dead links of the pages, and a unit that is shown otherwise than it is.
+pub fn untidy_pages() -> Vec<String> {
+    let pages: Vec<Source> = sources().into_iter().filter(|source| source.path.ends_with(".md")).collect();
+    let links = pages.iter().flat_map(|page| pages::dead_links(page, &pages, |path| root().join(path).exists()));
+    let mut complaints: Vec<String> = links.collect();
+    let unit = source("dist/remora.service").expect("the unit file");
+    let operations = pages.iter().find(|page| page.path == "docs/OPERATIONS.md").expect("the page for operators");
+    complaints.extend(pages::shown_otherwise(operations, &unit));
+    complaints
 }
 
 fn missing_paths(text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {

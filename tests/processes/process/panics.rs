@@ -12,7 +12,7 @@ const ROLE: &str = "REMORA_TEST_PANICS";
 
 fn panicking(lines: &str, stderr: Stdio) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
-    command.args(["--exact", "panics::in_a_process_of_its_own", "--nocapture"]).env(ROLE, lines);
+    command.args(["--exact", "process::panics::in_a_process_of_its_own", "--nocapture"]).env(ROLE, lines);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
     command
 }

@@ -1,24 +1,17 @@
 //! Replicas that join and leave while clients write as fast as they can, and what a primary keeps of those that are gone: nothing.
 
 use super::writers::{Traffic, Writers};
-use crate::node::{Node, in_sync, numbered_keys, same_items, wait_for_row, wait_until};
+use crate::node::{Node, in_sync, numbered_keys, same_items, wait_for_full_log, wait_for_row, wait_until};
 
 const KEYS: usize = 4000;
 const TRAFFIC: Traffic = Traffic { keys: KEYS, value_bytes_max: 20_000 };
-
-fn wait_for_evictions(primary: &Node) {
-    wait_until("evictions", || {
-        let evictions = primary.rows_of("stats")["evictions"].clone();
-        if evictions == "0" { Err(evictions) } else { Ok(()) }
-    });
-}
 
 /// Three at once, one more later, one leaves in between: the primary serves on, and in the end all that stay hold what it holds.
 #[test]
 fn replicas_join_and_leave_under_full_load() {
     let primary = Node::primary(&["-m", "8", "-I", "64k"]);
     let writers = Writers::start(&primary, 2, TRAFFIC);
-    wait_for_evictions(&primary);
+    wait_for_full_log(&primary);
     let mut joined = std::thread::scope(|scope| {
         let port = primary.port();
         let join = |fabric| scope.spawn(move || Node::replica(port, &["--fabric", fabric]));

@@ -3,7 +3,9 @@
 
 use super::writers::{Traffic, Writers, write_batches};
 use crate::node::wait_until;
-use crate::node::{Node, expect_eq, fixed_port, in_sync, numbered_keys, same_items, wait_for_count, wait_for_row};
+use crate::node::{
+    Node, fixed_port, in_sync, numbered_keys, same_items, wait_for_count, wait_for_full_log, wait_for_row,
+};
 use crate::proxy::Proxy;
 use std::process::Command;
 
@@ -16,12 +18,12 @@ fn kill(mut node: Node) {
     node.server.wait();
 }
 
-/// Pushed and pulled side by side, under writes that evict: both sides' rows say which is which, and in the end all hold the same.
+/// Pushed and pulled side by side, under writes that fill the log again and again: both sides' rows say which is which, and in the end all hold the same.
 #[test]
 fn they_join_under_load_beside_those_that_pull() {
     let primary = Node::primary(&["-m", "8", "-I", "64k"]);
     let writers = Writers::start(&primary, 2, TRAFFIC);
-    wait_until("evictions", || expect_eq("none", primary.rows_of("stats")["evictions"] == "0", false));
+    wait_for_full_log(&primary);
     let first = Node::replica(primary.port(), &PUSH);
     wait_for_row(&first, "records", |records| records != "0");
     let pulls = Node::replica(primary.port(), &["--fabric", "shm"]);
@@ -158,7 +160,7 @@ fn what_was_answered_is_on_all_that_are_pushed_to() {
     assert_eq!(primary.client().ask("wait 2 50"), "REPLICAS 1");
 }
 
-/// In a chain each link is its lower end's choice; under load that evicts, all come to hold the same.
+/// In a chain each link is its lower end's choice; under load that fills the log, all come to hold the same.
 #[test]
 fn a_chain_is_pushed_link_by_link() {
     let primary = Node::primary(&["-m", "8", "-I", "64k"]);
@@ -166,7 +168,7 @@ fn a_chain_is_pushed_link_by_link() {
     let writers = Writers::start(&primary, 1, TRAFFIC);
     let lower = Node::middle(middle.port(), 0, &PUSH);
     let pulls = Node::replica(lower.port(), &["--fabric", "shm"]);
-    wait_until("evictions", || expect_eq("none", primary.rows_of("stats")["evictions"] == "0", false));
+    wait_for_full_log(&primary);
     wait_for_row(&pulls, "records", |records| records != "0");
     writers.stop();
     in_sync(&primary, &[&middle]);
