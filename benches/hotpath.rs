@@ -137,7 +137,7 @@ fn store(memory_bytes: usize) -> Store {
 fn fill(store: &Store, scenario: &Scenario) {
     let (mut seat, now, value) = (store.join(), UnixSeconds::now(), (scenario.value)());
     for number in 0..scenario.items {
-        let key = key(number);
+        let key = key(number % scenario.keys);
         // As a worker does it: what finds no room is tried again in the next turn.
         let written = (0..TURNS_MAX).any(|_| {
             let turn = seat.turn();

@@ -18,6 +18,7 @@ const ROOMY_BYTES: usize = 64 << 20;
 /// A cache that has wrapped with so many items.
 const TIGHT_BYTES: usize = 2 << 20;
 const TIGHT_ITEMS: u64 = 20_000;
+const FITTING_ITEMS: u64 = 14_000;
 const VALUE_BYTES: usize = 100;
 /// A counter whose number of digits stays.
 const COUNTER: u64 = 1_000_000_000;
@@ -26,8 +27,10 @@ const COUNTER: u64 = 1_000_000_000;
 pub struct Scenario {
     pub name: &'static str,
     pub memory_bytes: usize,
-    /// Items that are there before, under keys 0 and up.
+    /// Items that are written before, under keys 0 and up.
     pub items: u64,
+    /// So many different keys; then they are written again.
+    pub keys: u64,
     /// Their value.
     pub value: fn() -> String,
     /// Whether they have been read.
@@ -48,6 +51,7 @@ impl Scenario {
             name,
             memory_bytes: ROOMY_BYTES,
             items: ITEMS,
+            keys: u64::MAX,
             value,
             used: false,
             requests: REQUESTS,
@@ -59,7 +63,7 @@ impl Scenario {
 }
 
 /// All that go through a server.
-pub const SERVED: [Scenario; 12] = [
+pub const SERVED: [Scenario; 13] = [
     Scenario::new("get-hit", |n| (format!("get {}\r\n", hot(n)), value_answer(&hot(n)) + "END\r\n")),
     Scenario::new("get-miss", |n| (format!("get no{}\r\n", &hot(n)[2..]), "END\r\n".into())),
     Scenario {
@@ -73,6 +77,14 @@ pub const SERVED: [Scenario; 12] = [
     },
     Scenario::new("mg-hit", |n| (mg(&hot(n)), format!("VA 100 s100 f0 t-1 k{}\r\n{}\r\n", hot(n), value()))),
     Scenario::new("set-overwrite", |n| set(&hot(n))),
+    // The log is full of what was overwritten before, which reclaim passes by.
+    Scenario {
+        memory_bytes: TIGHT_BYTES,
+        items: TIGHT_ITEMS,
+        keys: ITEMS,
+        holds: |before, after| after.reclaimed_bytes > before.reclaimed_bytes && after.reinserted_items == 0,
+        ..Scenario::new("set-overwrite-full", |n| set(&key((TIGHT_ITEMS + n) % ITEMS)))
+    },
     Scenario::new("ms-overwrite", |n| (ms(&hot(n)), "HD\r\n".into())),
     Scenario {
         holds: |before, after| after.index_buckets > before.index_buckets * 5 / 4 && after.evictions == 0,
@@ -86,7 +98,8 @@ pub const SERVED: [Scenario; 12] = [
     },
     Scenario {
         memory_bytes: TIGHT_BYTES,
-        items: TIGHT_ITEMS,
+        // As many as fit: none of them has had its second chance yet.
+        items: FITTING_ITEMS,
         used: true,
         holds: |before, after| after.reinserted_items > before.reinserted_items,
         ..Scenario::new("set-second-chances", |n| set(&key(TIGHT_ITEMS + n)))
