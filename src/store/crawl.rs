@@ -1,13 +1,14 @@
 //! With `-M`: finding what has expired without moving the log.
 //!
-//! A write that is refused because live items fill the memory may be refused for the sake of items that have expired, and that nobody has come
-//! by. So it has the log walked once, from tail to head, in bounded steps, by maintenance; what has expired is taken out, and the write is
+//! A write that is refused because live items fill the memory may be refused for the sake of items that have expired, and that nobody has looked
+//! at. So it has the log walked once, from tail to head, in bounded steps, by maintenance; what has expired is taken out, and the write is
 //! tried again. A crawl notes when the next item expires. Before that no other is begun, so writes that are refused again and again cost
 //! nothing, and the log stays as it is.
 
-use super::record::Kind;
+use super::record::{Kind, Record};
 use super::shard::{Shard, Writer};
 use crate::base::time::UnixSeconds;
+use crate::sys::sync::Ordering::Relaxed;
 
 /// Bytes walked in one turn, and at least one record: some 2,000 small records.
 const CRAWL_BYTES: u64 = 256 << 10;
@@ -43,18 +44,22 @@ impl Shard {
         let mut at = self.ring.settle(begin);
         while at < until && at - begin < CRAWL_BYTES {
             let record = self.record(at);
-            if record.shape.kind() == Kind::Set
-                && let (hash, Some(slot)) = self.slot_of(writer, &record, at)
-            {
-                let item = self.item((slot, (at, record)));
-                if self.is_alive(&item, now) {
-                    writer.live.expiries.note_soonest(item.expiry());
-                } else {
-                    self.unlink(writer, &item, hash, false);
-                }
+            if record.shape.kind() == Kind::Set && !record.meta().dead() {
+                self.crawl_over(writer, &record, at, now);
             }
             at = self.ring.settle(at + record.shape.record_bytes() as u64);
         }
         writer.crawl = (at < until).then_some(Crawl { at, until });
+    }
+
+    /// Take out an item that has expired or was flushed; of one that is alive, only its expiry is looked at.
+    fn crawl_over(&self, writer: &mut Writer, record: &Record<'_>, at: u64, now: UnixSeconds) {
+        let expiry = record.meta().expiry();
+        if !expiry.has_passed(now) && at >= self.flushed_below.load(Relaxed) {
+            writer.live.expiries.note_soonest(expiry);
+        } else if let (hash, Some(slot)) = self.slot_of(writer, record, at) {
+            let item = self.item((slot, (at, *record)));
+            self.unlink(writer, &item, hash, false);
+        }
     }
 }

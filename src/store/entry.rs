@@ -3,7 +3,7 @@
 use super::NoRoom;
 use super::item::{Item, MetaChange};
 use super::live::charge;
-use super::record::{Draft, Kind};
+use super::record::{Draft, Kind, Record};
 use super::shard::{Shard, Writer};
 use crate::base::time::UnixSeconds;
 use crate::sys::sync::{MutexGuard, Ordering::Relaxed};
@@ -89,8 +89,7 @@ impl<'t> Entry<'t> {
         if self.found.is_none() && index.is_full() {
             return Err(NoRoom::Now); // sized so that the ring is full before
         }
-        let (position, record) = self.shard.append(&mut self.writer, draft, policy.reserve_bytes)?;
-        self.note.one(self.shard.number, self.writer.head);
+        let (position, record) = self.append(draft)?;
         let slot = match self.found {
             Some(item) => {
                 let slot = index.replace(&item.slot, self.hash, position, 0);
@@ -119,14 +118,23 @@ impl<'t> Entry<'t> {
         }
     }
 
+    /// Append what a client wants.
+    #[inline]
+    fn append(&mut self, draft: &Draft<'_>) -> Result<(u64, Record<'t>), NoRoom> {
+        let reserve_bytes = self.shard.reserve_bytes(&self.writer);
+        let appended = self.shard.append(&mut self.writer, draft, reserve_bytes)?;
+        self.note.one(self.shard.number, self.writer.head);
+        Ok(appended)
+    }
+
     /// Whether a record of `record_bytes` can be appended now; the want is remembered otherwise.
     pub(super) fn find_room(&mut self, record_bytes: usize) -> Result<(), NoRoom> {
-        let policy = &self.shard.policy;
         // A record that is too large is refused as such when it is written.
-        if record_bytes > policy.record_bytes_max {
+        if record_bytes > self.shard.policy.record_bytes_max {
             return Ok(());
         }
-        self.shard.find_room(&mut self.writer, record_bytes, policy.reserve_bytes).map(|_place| ())
+        let reserve_bytes = self.shard.reserve_bytes(&self.writer);
+        self.shard.find_room(&mut self.writer, record_bytes, reserve_bytes).map(|_place| ())
     }
 
     /// Remove the item; false if there was none.
@@ -135,8 +143,7 @@ impl<'t> Entry<'t> {
             return Ok(false);
         };
         let draft = Draft::of_key(Kind::Delete, self.key, Default::default());
-        self.shard.append(&mut self.writer, &draft, self.shard.policy.reserve_bytes)?;
-        self.note.one(self.shard.number, self.writer.head);
+        self.append(&draft)?;
         self.shard.index.remove(&item.slot, self.hash);
         self.shard.bury(&mut self.writer, &item);
         self.found = None;
@@ -151,8 +158,7 @@ impl<'t> Entry<'t> {
         let before = item.record.meta();
         if self.shard.touches_logged.load(Relaxed) != 0 {
             let draft = Draft::of_key(Kind::Touch, self.key, change.apply(before));
-            self.shard.append(&mut self.writer, &draft, self.shard.policy.reserve_bytes)?;
-            self.note.one(self.shard.number, self.writer.head);
+            self.append(&draft)?;
         }
         if let Some(expiry) = change.expiry {
             self.writer.live.touch(item.record.shape, before.expiry(), expiry);

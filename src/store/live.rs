@@ -2,7 +2,8 @@
 //!
 //! Whoever makes an item, replaces it, takes it away or changes its expiry says so here, under the shard's lock. Nobody says when an item
 //! expires: [`super::expiries`] knows how many bytes may have. That is too many where items expire far ahead, so reclaim says what it
-//! finds alive, lap by lap: so much of the doubt is taken back, until the first item that was found alive expires.
+//! finds alive, lap by lap. So much of the doubt is taken back, until the first item that was found alive expires, and less what
+//! has died meanwhile.
 
 use super::expiries::Expiries;
 use super::shape::Shape;
@@ -33,6 +34,8 @@ pub(super) struct Live {
     lap: Lap,
     /// Bytes that were taken for expired, and were found alive.
     cleared: Cleared,
+    /// The longest record that was written in this lap, and in the one before: no longer one is in the log.
+    longest_bytes: [u64; 2],
 }
 
 /// The tail's way from where it was to where the head was then.
@@ -40,31 +43,42 @@ struct Lap {
     ends: u64,
     /// When it began: bytes of all items, and of those that might have expired.
     began_with: (u64, u64),
+    /// When it began: see [`Expiries::dead_passed_bytes`].
+    dead_passed_bytes: u64,
     /// Bytes found alive. Each of these items was alive when the lap began: what was written since stands behind its end.
     alive: Cleared,
 }
 
 impl Lap {
-    const NONE: Lap = Lap { ends: 0, began_with: (u64::MAX, 0), alive: Cleared::NONE };
+    const NONE: Lap = Lap { ends: 0, began_with: (u64::MAX, 0), dead_passed_bytes: 0, alive: Cleared::NONE };
 }
 
-/// Bytes, and the second before which all of them are alive.
+/// Bytes of items, none of which expires before a second.
 #[derive(Clone, Copy)]
 struct Cleared {
     bytes: u64,
     until: UnixSeconds,
+    /// What dies from then on, and was in doubt, may be part of them: see [`Expiries::dead_passed_bytes`].
+    dead_passed_bytes: u64,
 }
 
 impl Cleared {
-    const NONE: Cleared = Cleared { bytes: 0, until: UnixSeconds(u32::MAX) };
+    const NONE: Cleared = Cleared { bytes: 0, until: UnixSeconds(u32::MAX), dead_passed_bytes: 0 };
 }
 
 impl Live {
     pub(super) fn new() -> Live {
-        Live { bytes: 0, growth_bytes: 0, expiries: Expiries::new(), lap: Lap::NONE, cleared: Cleared::NONE }
+        Live {
+            bytes: 0,
+            growth_bytes: 0,
+            expiries: Expiries::new(),
+            lap: Lap::NONE,
+            cleared: Cleared::NONE,
+            longest_bytes: [0; 2],
+        }
     }
 
-    /// Bytes of all items, those included that have expired and that nobody has come by since.
+    /// Bytes of all items, those included that have expired and that nobody has looked at since.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -76,9 +90,21 @@ impl Live {
 
     /// Bytes of items that are alive for certain.
     pub(super) fn certain_bytes(&self) -> u64 {
-        let passed_bytes = self.expiries.passed_bytes();
-        let cleared_bytes = if self.expiries.now() < self.cleared.until { self.cleared.bytes } else { 0 };
-        self.bytes.saturating_sub(passed_bytes.saturating_sub(cleared_bytes))
+        match self.expiries.passed_bytes() {
+            0 => self.bytes,
+            passed_bytes => self.bytes.saturating_sub(passed_bytes.saturating_sub(self.cleared_bytes())),
+        }
+    }
+
+    fn cleared_bytes(&self) -> u64 {
+        let Cleared { bytes, until, dead_passed_bytes } = self.cleared;
+        let died_bytes = self.expiries.dead_passed_bytes() - dead_passed_bytes;
+        if self.expiries.told() < until { bytes.saturating_sub(died_bytes) } else { 0 }
+    }
+
+    /// No record in the log is longer.
+    pub(super) fn longest_bytes(&self) -> u64 {
+        self.longest_bytes[0].max(self.longest_bytes[1])
     }
 
     /// Reclaim has found an item alive, and keeps or evicts it.
@@ -94,11 +120,16 @@ impl Live {
     #[inline]
     pub(super) fn pass(&mut self, tail: u64, head: u64) {
         if tail >= self.lap.ends {
-            let (items_bytes, passed_bytes) = self.lap.began_with;
-            let alive = self.lap.alive;
-            self.cleared = Cleared { bytes: (passed_bytes + alive.bytes).saturating_sub(items_bytes), ..alive };
-            let began_with = (self.bytes, self.expiries.passed_bytes());
-            self.lap = Lap { ends: head, began_with, alive: Cleared::NONE };
+            let Lap { began_with: (items_bytes, passed_bytes), dead_passed_bytes, alive, .. } = self.lap;
+            let bytes = (passed_bytes + alive.bytes).saturating_sub(items_bytes);
+            self.cleared = Cleared { bytes, until: alive.until, dead_passed_bytes };
+            self.lap = Lap {
+                ends: head,
+                began_with: (self.bytes, self.expiries.passed_bytes()),
+                dead_passed_bytes: self.expiries.dead_passed_bytes(),
+                alive: Cleared::NONE,
+            };
+            self.longest_bytes = [0, self.longest_bytes[0]];
         }
     }
 
@@ -107,10 +138,11 @@ impl Live {
     pub(super) fn add(&mut self, shape: Shape, expiry: Expiry) {
         self.bytes += charge(shape);
         self.growth_bytes += growth(shape);
+        self.longest_bytes[0] = self.longest_bytes[0].max(charge(shape));
         self.expiries.add(expiry, charge(shape));
     }
 
-    /// An item died, or what was left of it was taken away.
+    /// An item died. (A flushed one is not counted any more.)
     #[inline]
     pub(super) fn remove(&mut self, shape: Shape, expiry: Expiry) {
         self.bytes -= charge(shape);

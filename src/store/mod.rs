@@ -3,7 +3,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | [`record`] | one entry of a log, byte by byte, with its checksum |
-//! | [`shape`] | kind and lengths of a record, in one word
+//! | [`shape`] | kind and lengths of a record, in one word |
 //! | [`ring`] | the log's memory, positions, the control line |
 //! | [`index`] | from a key's hash to the position of its record; grows while it serves |
 //! | [`shard`] | an index, a ring and the writers' lock; appending and finding |

@@ -3,7 +3,8 @@
 //! The oldest record is looked at. What is dead, has expired or was flushed goes. What is alive is kept, by appending it again:
 //!
 //! - **While what is alive for certain fits into three quarters of the ring, all of it is kept.** The other quarter and more is dead or free,
-//!   so the log comes round. One write then costs at most `C / (C - alive)` writes to the log: four.
+//!   so the log comes round. One write then costs at most some `C / (C - alive)` writes to the log: four, and a tenth more since
+//!   a part of the rest is kept free.
 //! - **Above that, an item is kept if it was used since it was written** (a second chance, as in CLOCK: its counter is lowered), and while the budget
 //!   lasts: seven eighths of the bytes that the tail has passed. Every other item is evicted.
 //! - Where a whole lap has gained no room for an append that waits, items are evicted as well.
@@ -106,34 +107,39 @@ impl Shard {
     fn goal_bytes(&self, writer: &Writer) -> u64 {
         let ahead_bytes = if self.policy.evict && !self.may_evict(writer) {
             let live = &writer.live;
-            (self.ring.bytes() - live.certain_bytes()) / FREE_SHARE + live.growth_bytes()
+            let dead_bytes = self.ring.bytes().saturating_sub(live.certain_bytes());
+            dead_bytes / FREE_SHARE + live.growth_bytes() + self.reserve_bytes(writer)
         } else {
             self.policy.ahead_bytes
         };
-        // With `-M` the live items move from the tail to the head, so no more can ever be free than they leave: a goal beyond that
+        // Live items that are kept move from the tail to the head, so no more can ever be free than they leave: a goal beyond that
         // would have them circle for ever, each lap using up the room that the one before had freed.
-        let attainable_bytes =
-            if self.policy.evict { self.ring.bytes() } else { self.ring.bytes() - writer.live.bytes() };
+        let live = &writer.live;
+        let attainable_bytes = match (self.policy.evict, self.may_evict(writer)) {
+            (true, true) => self.ring.bytes(),
+            (true, false) => self.ring.bytes().saturating_sub(live.bytes() - live.growth_bytes()),
+            (false, _) => self.ring.bytes().saturating_sub(live.bytes()),
+        };
         (ahead_bytes + 2 * writer.wanted.bytes).min(attainable_bytes / 2).max(writer.wanted.bytes)
     }
 
     /// Whether live items may be evicted now: there are too many, or a lap has gained no room for an append that waits. (Where items are large,
     /// what is left at the ends of slabs may take up the rest of the ring.)
     #[inline]
-    fn may_evict(&self, writer: &Writer) -> bool {
+    pub(super) fn may_evict(&self, writer: &Writer) -> bool {
         let wanted = &writer.wanted;
         self.policy.evict
             && (writer.live.certain_bytes() > self.policy.kept_bytes_max
                 || wanted.bytes > 0 && self.control().tail() >= wanted.since)
     }
 
-    /// How many bytes of log this write looks at: for each byte that the last one appended, as many as the log is longer than what is free.
-    /// However the dead are spread over the log, the tail has passed all of the live before free space ends.
+    /// How many bytes of log this write looks at: what the last write appended, times the length of the log over what is free. So reclaim
+    /// speeds up as free space shrinks. Wherever in the log the dead records stand, the tail has come to them before free space ends.
     fn pace(&self, writer: &Writer, free_bytes: u64) -> u64 {
         if free_bytes <= self.policy.ahead_bytes || self.may_evict(writer) {
             return STEP_BYTES;
         }
-        let owed_bytes = writer.head - writer.paced_head;
+        let owed_bytes = (writer.head - writer.paced_head).min(STEP_BYTES);
         (owed_bytes * (self.ring.bytes() - free_bytes) / free_bytes).min(STEP_BYTES)
     }
 
@@ -158,7 +164,8 @@ impl Shard {
             writer.live.pass(tail, writer.head);
         }
         self.look_ahead(writer, tail);
-        writer.credit = writer.credit.min(self.ring.bytes() / CREDIT_SHARE_MAX);
+        let credit_max = (self.ring.bytes() / CREDIT_SHARE_MAX).max(writer.live.longest_bytes());
+        writer.credit = writer.credit.min(credit_max);
     }
 
     /// Hash the key of the record at `tail`, which the next step will look up, and have its bucket and the record behind it
@@ -282,10 +289,11 @@ impl Shard {
         let value = Source::Span(item.value());
         let draft = Draft::new(Kind::Set, key, meta, item.client_flags(), Some(item.cas()), value);
         let (wanted, parked) = (writer.wanted, writer.counts.parked);
-        let Ok((position, _)) = self.append(writer, &draft, 0) else {
-            // Reclaim itself is not an append that somebody waits for.
-            writer.wanted = wanted;
-            writer.counts.parked = parked;
+        let appended = self.append(writer, &draft, 0);
+        // Reclaim itself is not an append that somebody waits for, nor does it end a wait.
+        writer.wanted = wanted;
+        writer.counts.parked = parked;
+        let Ok((position, _)) = appended else {
             return false;
         };
         let uses = item.slot.entry.uses().saturating_sub(1);

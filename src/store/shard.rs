@@ -332,6 +332,18 @@ impl Shard {
         Ok((begin, words))
     }
 
+    /// What an append for a client leaves free, so that reclaim can move the record at the tail. Where live items must not be evicted that
+    /// is room for the longest one twice: one that does not fit before a slab's end pads up to its own size.
+    #[inline]
+    pub(super) fn reserve_bytes(&self, writer: &Writer) -> u64 {
+        let needed_bytes = 2 * writer.live.longest_bytes();
+        if needed_bytes <= self.policy.reserve_bytes || self.may_evict(writer) {
+            return self.policy.reserve_bytes;
+        }
+        // Of large items so much may not be left.
+        needed_bytes.min(self.policy.reserve_bytes.max((self.ring.bytes() - self.policy.kept_bytes_max) / 2))
+    }
+
     /// Append a record, leaving `reserve_bytes` free behind it. Nothing changes on failure, but that the want is remembered.
     pub(super) fn append(
         &self,
@@ -348,9 +360,10 @@ impl Shard {
         let record = draft.write(words, begin, epoch);
         // Where the next one goes was last touched a lap ago.
         prefetch(&words[record_bytes / 8..], RECORD_LINES_AHEAD);
-        writer.counts.appended_bytes += end - writer.head;
+        let appended_bytes = end - writer.head;
+        writer.counts.appended_bytes += appended_bytes;
         writer.head = end;
-        if record_bytes as u64 + reserve_bytes >= writer.wanted.bytes {
+        if appended_bytes + reserve_bytes >= writer.wanted.bytes {
             writer.wanted = Wanted::default();
         }
         control.commit(end);

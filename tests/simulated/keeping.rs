@@ -279,6 +279,95 @@ fn doubt_about_what_has_expired_holds_nobody_up() {
     assert!((25_000..30_000).all(|key| cache.get(key).is_some()));
 }
 
+/// Items of which a sixteenth of the shard holds one.
+#[test]
+fn large_items_are_kept_as_well() {
+    let store = Store::new(StoreConfig { item_bytes_max: 64 << 10, ..config(1 << 20, 1, true) }).unwrap();
+    let mut cache = Cache::new(&store);
+    let mut rng = fastrand::Rng::with_seed(4);
+    cache.set(0, 64_000, 0).unwrap();
+    for _ in 0..100_000 {
+        cache.set(1, 20, 0).unwrap();
+    }
+    cache.check();
+    // Two thirds of the memory, of all lengths up to that.
+    let mut key = 2;
+    while cache.alive_bytes() < (2 << 20) / 3 {
+        cache.set(key, rng.usize(..60_000), 0).unwrap();
+        key += 1;
+    }
+    for _ in 0..20_000 {
+        cache.set(key, rng.usize(..1000), 0).unwrap();
+    }
+    cache.check();
+    assert_eq!(store.stats().evictions, 0);
+}
+
+/// What a lap found alive must not be believed of items that have died since.
+#[test]
+fn what_was_found_alive_is_forgotten_when_it_has_died() {
+    const DAY: u32 = 24 * HOUR;
+    let store = store(1 << 20, true);
+    let mut cache = Cache::new(&store);
+    (0..4000).for_each(|key| cache.set(key, 100, 0).unwrap());
+    (4000..5200).for_each(|key| cache.set(key, 100, DAY).unwrap());
+    cache.now.0 += DAY - 800;
+    // They count as expired from now on, and are deleted. Then laps find what is left.
+    cache.set(10_000, 100, 0).unwrap();
+    (4000..5200).for_each(|key| cache.delete(key));
+    (0..20_000).for_each(|_| cache.set(10_000, 100, 0).unwrap());
+    cache.now.0 += 800;
+    (4000..5500).for_each(|key| cache.set(key, 100, 10).unwrap());
+    cache.now.0 += 10;
+    let evicted = store.stats().evictions;
+    (0..20_000).for_each(|_| cache.set(10_000, 100, 0).unwrap());
+    assert_eq!(store.stats().evictions, evicted);
+    cache.model.retain(|key, _| *key < 4000);
+    cache.check();
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_stop_eviction() {
+    let store = store(1 << 20, true);
+    let mut cache = Cache::new(&store);
+    (0..8000).for_each(|key| cache.set(key, 100, 60).unwrap());
+    cache.now.0 -= HOUR;
+    (10_000..20_000).for_each(|key| cache.set(key, 100, 60).unwrap());
+    let before = store.stats();
+    (20_000..50_000).for_each(|key| cache.set(key, 100, 60).unwrap());
+    let amplification = cache.amplification(&before);
+    assert!(amplification < 6.0, "{amplification}");
+    assert!((45_000..50_000).all(|key| cache.get(key).is_some()));
+}
+
+/// A replica counts items that its primary has found expired until the tail passes them.
+#[test]
+fn without_eviction_a_replica_is_promoted_whatever_it_counts() {
+    let primary = store(256 << 10, false);
+    let replica = Store::with_geometry(primary.geometry(), 1, false, Some((5, 6))).unwrap();
+    let mut cache = Cache::new(&primary);
+    let mut link = Link::new(&primary, &replica);
+    let fill = |cache: &mut Cache<'_>, link: &mut Link<'_>, from: u32, ttl: u32| {
+        let refused = (from..).find(|key| {
+            link.pull(0, 4096);
+            cache.set(*key, 8, ttl).is_err()
+        });
+        refused.unwrap() - from
+    };
+    assert!(fill(&mut cache, &mut link, 0, 60) > 1000);
+    cache.now.0 += 60;
+    assert!(fill(&mut cache, &mut link, 10_000, 0) > 1000);
+    link.settle();
+    cache.check();
+    cache.store = &replica;
+    cache.seat = replica.join();
+    cache.check();
+    assert!((0..1000).any(|_| replica.make_room_for_epoch(cache.now).is_ok()));
+    replica.begin_epoch(replica.newest_epoch().next().unwrap());
+    (10_000..11_000).for_each(|key| cache.set(key, 8, 0).unwrap());
+    cache.check();
+}
+
 fn seeds() -> Vec<u64> {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     match number("REMORA_SEED") {
