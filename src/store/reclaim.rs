@@ -6,7 +6,7 @@
 //!   so the log comes round. One write then costs at most some `C / (C - alive)` writes to the log: four, and a tenth more since
 //!   a part of the rest is kept free.
 //! - **Above that, an item is kept if it was used since it was written** (a second chance, as in CLOCK: its counter is lowered), and while the budget
-//!   lasts: seven eighths of the bytes that the tail has passed. Every other item is evicted.
+//!   lasts: half of the bytes that the tail has passed. Every other item is evicted.
 //! - Where a whole lap has gained no room for an append that waits, items are evicted as well.
 //! - What is alive for certain ([`super::live`]) leaves out what may have expired, unless a lap of the log has found it alive.
 //! - With `-M` nothing alive is evicted, and the limit on live bytes guarantees that there are gaps to gain.
@@ -24,9 +24,9 @@ use crate::sys::prefetch::prefetch;
 
 /// Bytes looked at in one step, and at least one record: about 500 small records, some 50 us under the lock.
 const STEP_BYTES: u64 = 64 << 10;
-/// Above three quarters of live bytes, reclaim may append all but this share of what it passes again: seven eighths. With all of it a
-/// cache of used items would be busy with itself; with half of it, items that are in use are evicted for want of budget.
-const EVICTED_SHARE: u64 = 8;
+/// Above three quarters of live bytes, reclaim may append all but this share of what it passes again: one half. With more of it, a write into
+/// a cache of used items costs more writes to the log, and hardly more requests are hits (docs/DECISIONS.md has the figures).
+const EVICTED_SHARE: u64 = 2;
 /// While no live item may be evicted, this share of what is not alive is kept free ahead of the head, and what moving will add to the log.
 const FREE_SHARE: u64 = 8;
 /// Buckets split in one go, so that growth keeps up with any rate of inserts.

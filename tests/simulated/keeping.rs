@@ -5,7 +5,7 @@
 
 use crate::link::Link;
 use remora::base::time::{Expiry, UnixSeconds};
-use remora::store::{MetaChange, NewItem, NoRoom, Participant, Store, StoreConfig, StoreStats};
+use remora::store::{Item, MetaChange, NewItem, NoRoom, Participant, Store, StoreConfig, StoreStats};
 use std::collections::HashMap;
 
 const BEGIN: u32 = 1_800_000_000;
@@ -36,16 +36,31 @@ struct Cache<'s> {
     /// By key: expiry (0: never), bytes of the record once it has moved, and the number in the value.
     model: HashMap<u32, (u32, u64, u32)>,
     writes: u32,
+    /// A replica that follows all the while.
+    follower: Option<(Link<'s>, &'s Store)>,
 }
 
 impl<'s> Cache<'s> {
     fn new(store: &'s Store) -> Cache<'s> {
-        Cache { store, seat: store.join(), now: UnixSeconds(BEGIN), model: HashMap::new(), writes: 0 }
+        Cache { store, seat: store.join(), now: UnixSeconds(BEGIN), model: HashMap::new(), writes: 0, follower: None }
+    }
+
+    /// From now on `replica` follows.
+    fn followed_by(mut self, replica: &'s Store) -> Cache<'s> {
+        self.follower = Some((Link::new(self.store, replica), replica));
+        self
+    }
+
+    fn pull(&mut self) {
+        if let Some((link, _)) = &mut self.follower {
+            link.pull(0, 64 << 10);
+        }
     }
 
     /// Until it is done, a turn for each try.
     fn settle<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<T, NoRoom>) -> Result<T, NoRoom> {
         for _ in 0..10_000 {
+            self.pull();
             match attempt(self) {
                 Err(NoRoom::Now) => {
                     let turn = self.seat.turn();
@@ -112,9 +127,7 @@ impl<'s> Cache<'s> {
         let turn = self.seat.turn();
         let item = self.store.get(&turn, &self.store.locate(&name(key)), self.now)?;
         item.note_use(self.now);
-        let mut value = Vec::new();
-        item.value().copy_to(&mut value);
-        Some(u32::from_le_bytes(value[..4].try_into().unwrap()))
+        Some(number_in(&item))
     }
 
     /// What the model has of a key.
@@ -137,6 +150,17 @@ impl<'s> Cache<'s> {
     fn check(&mut self) {
         let lost = self.lost();
         assert!(lost.is_empty(), "{} of {} alive items are gone", lost.len(), self.model.len());
+        if let Some((link, _)) = &mut self.follower {
+            link.settle();
+        }
+        if let Some((_, replica)) = &self.follower {
+            let mut seat = replica.join();
+            let turn = seat.turn();
+            for key in self.model.keys() {
+                let item = replica.get(&turn, &replica.locate(&name(*key)), self.now);
+                assert_eq!(item.as_ref().map(number_in), self.expected(*key), "{key} on the replica");
+            }
+        }
     }
 
     fn lost(&mut self) -> Vec<u32> {
@@ -154,6 +178,17 @@ impl<'s> Cache<'s> {
     }
 }
 
+/// The number that stands at the beginning of a value.
+fn number_in(item: &Item<'_>) -> u32 {
+    let mut value = Vec::new();
+    item.value().copy_to(&mut value);
+    u32::from_le_bytes(value[..4].try_into().unwrap())
+}
+
+fn replica_of(store: &Store) -> Store {
+    Store::with_geometry(store.geometry(), 1, false, Some((5, 6))).unwrap()
+}
+
 fn name(key: u32) -> Vec<u8> {
     format!("key-{key:08}").into_bytes()
 }
@@ -161,10 +196,11 @@ fn name(key: u32) -> Vec<u8> {
 /// So many sessions of an hour are kept alive by touching them, and nothing else is written.
 fn touched_sessions(logged: bool) -> (f64, u64) {
     let store = store(1 << 20, true);
-    if logged {
-        store.log_touches();
-    }
+    let replica = replica_of(&store);
     let mut cache = Cache::new(&store);
+    if logged {
+        cache = cache.followed_by(&replica);
+    }
     let mut rng = fastrand::Rng::with_seed(1);
     // A fifth of the memory.
     (0..1500).for_each(|key| cache.set(key, 100, HOUR).unwrap());
@@ -198,7 +234,8 @@ fn touches_leave_the_log_alone_where_nobody_reads_it() {
 /// passed by in every lap.
 fn busy_few(alive_percent: u32, value_bytes: usize) -> f64 {
     let store = store(1 << 20, true);
-    let mut cache = Cache::new(&store);
+    let replica = replica_of(&store);
+    let mut cache = Cache::new(&store).followed_by(&replica);
     let mut keys = 0;
     let mut alive_bytes = 0;
     while alive_bytes < (1 << 20) / 100 * u64::from(alive_percent) {
@@ -234,7 +271,8 @@ fn counters_and_overwrites_push_nobody_out_and_cost_a_bounded_number_of_writes()
 #[test]
 fn what_expires_makes_room_before_anything_alive_goes() {
     let store = store(1 << 20, true);
-    let mut cache = Cache::new(&store);
+    let replica = replica_of(&store);
+    let mut cache = Cache::new(&store).followed_by(&replica);
     // Full of items that alternate: half of them stay for ever, half for a minute.
     (0..6000).for_each(|key| cache.set(key, 100, if key % 2 == 0 { 0 } else { 60 }).unwrap());
     let evicted = store.stats().evictions;
@@ -269,7 +307,8 @@ fn above_three_quarters_what_is_used_stays_and_what_is_not_goes() {
 #[test]
 fn doubt_about_what_has_expired_holds_nobody_up() {
     let store = store(1 << 20, true);
-    let mut cache = Cache::new(&store);
+    let replica = replica_of(&store);
+    let mut cache = Cache::new(&store).followed_by(&replica);
     (0..8000).for_each(|key| cache.set(key, 100, 30 * 24 * HOUR).unwrap());
     cache.now.0 += 30 * 24 * HOUR - 1000;
     let before = store.stats();
@@ -283,7 +322,8 @@ fn doubt_about_what_has_expired_holds_nobody_up() {
 #[test]
 fn large_items_are_kept_as_well() {
     let store = Store::new(StoreConfig { item_bytes_max: 64 << 10, ..config(1 << 20, 1, true) }).unwrap();
-    let mut cache = Cache::new(&store);
+    let replica = replica_of(&store);
+    let mut cache = Cache::new(&store).followed_by(&replica);
     let mut rng = fastrand::Rng::with_seed(4);
     cache.set(0, 64_000, 0).unwrap();
     for _ in 0..100_000 {
@@ -344,21 +384,16 @@ fn a_clock_that_is_set_back_does_not_stop_eviction() {
 #[test]
 fn without_eviction_a_replica_is_promoted_whatever_it_counts() {
     let primary = store(256 << 10, false);
-    let replica = Store::with_geometry(primary.geometry(), 1, false, Some((5, 6))).unwrap();
-    let mut cache = Cache::new(&primary);
-    let mut link = Link::new(&primary, &replica);
-    let fill = |cache: &mut Cache<'_>, link: &mut Link<'_>, from: u32, ttl: u32| {
-        let refused = (from..).find(|key| {
-            link.pull(0, 4096);
-            cache.set(*key, 8, ttl).is_err()
-        });
-        refused.unwrap() - from
+    let replica = replica_of(&primary);
+    let mut cache = Cache::new(&primary).followed_by(&replica);
+    let fill = |cache: &mut Cache<'_>, from: u32, ttl: u32| {
+        (from..).find(|key| cache.set(*key, 8, ttl).is_err()).unwrap() - from
     };
-    assert!(fill(&mut cache, &mut link, 0, 60) > 1000);
+    assert!(fill(&mut cache, 0, 60) > 1000);
     cache.now.0 += 60;
-    assert!(fill(&mut cache, &mut link, 10_000, 0) > 1000);
-    link.settle();
+    assert!(fill(&mut cache, 10_000, 0) > 1000);
     cache.check();
+    cache.follower = None;
     cache.store = &replica;
     cache.seat = replica.join();
     cache.check();
@@ -425,7 +460,8 @@ fn nothing_alive_is_evicted_while_it_fits_into_three_quarters() {
 #[test]
 fn without_eviction_a_flush_or_an_expiry_makes_room_and_refusals_leave_the_log_alone() {
     let store = store(1 << 20, false);
-    let mut cache = Cache::new(&store);
+    let replica = replica_of(&store);
+    let mut cache = Cache::new(&store).followed_by(&replica);
     let fill = |cache: &mut Cache<'_>, from: u32, ttl: u32| (from..).find(|key| cache.set(*key, 100, ttl).is_err());
     let full = fill(&mut cache, 0, 0).unwrap();
     assert!(full > 5000, "{full}");
@@ -472,27 +508,22 @@ fn no_two_items_have_the_same_cas() {
 #[test]
 fn a_promoted_replica_keeps_as_much() {
     let primary = store(256 << 10, true);
-    primary.log_touches();
-    let replica = Store::with_geometry(primary.geometry(), 1, false, Some((5, 6))).unwrap();
-    let mut cache = Cache::new(&primary);
-    let mut link = Link::new(&primary, &replica);
+    let replica = replica_of(&primary);
+    let mut cache = Cache::new(&primary).followed_by(&replica);
     let mut rng = fastrand::Rng::with_seed(3);
-    for step in 0..30_000 {
+    for _ in 0..30_000 {
         let key = rng.u32(..400);
         match rng.u8(..10) {
             0..6 => cache.set(key, 100, rng.u32(..2) * 100).unwrap(),
             6..8 => drop(cache.touch(key, 100)),
             _ => cache.delete(key),
         }
-        if step % 64 == 0 {
-            link.pull(0, 4096);
-        }
     }
-    link.settle();
     cache.check();
     let bytes = |store: &Store| (store.stats().item_bytes, store.stats().items);
     assert_eq!(bytes(&primary), bytes(&replica));
     assert_eq!(primary.stats().evictions, 0);
+    cache.follower = None;
     cache.store = &replica;
     cache.seat = replica.join();
     cache.check();
