@@ -257,19 +257,32 @@ impl Engine {
         last_try: bool,
         out: &mut Output,
     ) -> Outcome {
-        let mut call =
-            Call { context, out, plan: Plan::default(), read_only: self.read_only.is_on(), retried: false, last_try };
-        if let Some(key) = rejection.unlink
-            && !call.read_only
-            && self.unlink(call.context, key) == Err(NoRoom::Now)
-            && !last_try
-        {
+        if self.unlink_refused(context, rejection) == Err(NoRoom::Now) && !last_try {
             return Outcome::Park(0);
         }
         if rejection.unlink.is_some() || rejection.answer == reply::TOO_LARGE {
-            call.context.stats.store_too_large.increment();
+            context.stats.store_too_large.increment();
         }
-        call.answer(rejection.answer)
+        out.bytes().extend_from_slice(rejection.answer);
+        Outcome::Done
+    }
+
+    /// Answer a store whose body is given up before all of it has arrived, for want of memory. `rejection` says what else is
+    /// known of it. It is not tried again: where there is no room to delete the key, its old value stays.
+    pub fn give_up(&self, context: &mut Context<'_, '_>, rejection: &Rejection<'_>, out: &mut Output) {
+        let _ = self.unlink_refused(context, rejection);
+        context.stats.store_no_memory.increment();
+        if !rejection.answer.is_empty() {
+            out.bytes().extend_from_slice(reply::OUT_OF_MEMORY);
+        }
+    }
+
+    /// Delete the key that must not stay. A replica deletes nothing.
+    fn unlink_refused(&self, context: &mut Context<'_, '_>, rejection: &Rejection<'_>) -> Result<(), NoRoom> {
+        match rejection.unlink {
+            Some(key) if !self.is_read_only() => self.unlink(context, key),
+            _ => Ok(()),
+        }
     }
 
     /// Once a turn: what is due by the clock (a delayed flush_all).

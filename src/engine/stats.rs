@@ -145,8 +145,10 @@ worker_counters! {
 /// Counters of the process that several threads write (connections come and go on any worker).
 #[derive(Default)]
 pub struct GlobalStats {
-    /// Open connections now.
-    pub curr_connections: AtomicU64,
+    /// Open connections of clients now: those that -c counts.
+    pub client_connections: AtomicU64,
+    /// Open connections of operators now, over control sockets.
+    pub operator_connections: AtomicU64,
     /// Connections ever opened.
     pub total_connections: AtomicU64,
     /// Connections refused because of -c.

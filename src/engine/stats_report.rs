@@ -1,7 +1,7 @@
 //! The answer to plain `stats`: memcached's names in memcached's order where the meaning exists here, then what only a
 //! log-structured store has to tell, prefixed by what it is about (log_, index_, slabs_).
 
-use super::stats::{Baseline, WorkerTotals};
+use super::stats::{Baseline, GlobalStats, WorkerTotals};
 use super::{Call, Engine};
 use crate::protocol::reply::{VERSION, stat_line};
 use crate::store::StoreStats;
@@ -119,7 +119,8 @@ impl Engine {
         if let Some(connections_max) = self.setting("maxconns") {
             stat_line(out, "max_connections", connections_max);
         }
-        stat_line(out, "curr_connections", self.global.curr_connections.load(Relaxed));
+        let GlobalStats { client_connections, operator_connections, .. } = &self.global;
+        stat_line(out, "curr_connections", client_connections.load(Relaxed) + operator_connections.load(Relaxed));
         stat_line(out, "total_connections", now.total_connections);
         stat_line(out, "rejected_connections", now.rejected_connections);
     }

@@ -15,7 +15,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// memcached's words to a client that is one too many.
@@ -71,7 +71,7 @@ impl Acceptor {
         self.resting_until = None;
     }
 
-    /// Accept from listener `at` and hand each connection to `take`. A shared listener gives one a turn, so that one
+    /// Accept from listener `at` and hand each connection to `take`, with whether it is an operator's. A shared listener gives one a turn, so that one
     /// worker does not take all; what is left is reported again.
     pub fn accept(
         &mut self,
@@ -80,7 +80,7 @@ impl Acceptor {
         stats: &WorkerStats,
         now: SteadySeconds,
         poller: &Poller,
-        mut take: impl FnMut(OwnedFd, Arc<View>),
+        mut take: impl FnMut(OwnedFd, Arc<View>, bool),
     ) {
         let Some(listener) = self.listeners.get(at as usize) else {
             return;
@@ -91,7 +91,7 @@ impl Acceptor {
                     stats.accepts.increment();
                     if admit(&socket, shared, listener.is_control) {
                         let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                        take(socket, Arc::new(View::new(peer, listener.name.clone(), now)));
+                        take(socket, Arc::new(View::new(peer, listener.name.clone(), now)), listener.is_control);
                     }
                 }
                 Err(Errno::AGAIN) => return,
@@ -122,12 +122,12 @@ fn admit(socket: &OwnedFd, shared: &Shared, is_control: bool) -> bool {
         turn_away(socket, NO_OPERATOR_ANSWER);
         return false;
     }
-    let beyond = if is_control { OPERATORS_MAX } else { 0 };
-    if global.curr_connections.fetch_add(1, Relaxed) < shared.config.connections_max as u64 + beyond {
+    let places = if is_control { OPERATORS_MAX } else { shared.config.connections_max as u64 };
+    if counter(shared, is_control).fetch_add(1, Relaxed) < places {
         global.total_connections.fetch_add(1, Relaxed);
         return true;
     }
-    global.curr_connections.fetch_sub(1, Relaxed);
+    dismiss(shared, is_control);
     global.rejected_connections.fetch_add(1, Relaxed);
     turn_away(socket, TOO_MANY_ANSWER);
     false
@@ -139,7 +139,13 @@ fn turn_away(socket: &OwnedFd, answer: &[u8]) {
     let _ = recv(socket, &mut [0u8; 4096], RecvFlags::DONTWAIT);
 }
 
+/// Operators have places of their own, and take none of the clients'.
+fn counter(shared: &Shared, is_control: bool) -> &AtomicU64 {
+    let global = shared.engine.global();
+    if is_control { &global.operator_connections } else { &global.client_connections }
+}
+
 /// The opposite of being admitted.
-pub fn dismiss(shared: &Shared) {
-    shared.engine.global().curr_connections.fetch_sub(1, Relaxed);
+pub fn dismiss(shared: &Shared, is_control: bool) {
+    counter(shared, is_control).fetch_sub(1, Relaxed);
 }

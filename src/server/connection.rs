@@ -81,15 +81,21 @@ pub struct Connection {
     pub moved_at: SteadySeconds,
     /// The turn in which it was last served: once is enough.
     pub served_in_turn: u64,
+    /// It is listed for the next turn: it has work left.
+    pub has_more: bool,
+    /// It is listed among those whose requests wait for memory.
+    pub is_parked: bool,
     /// The worker knows that it has held answers.
     pub is_waiting: bool,
+    /// It has come by the control socket, and is counted apart.
+    pub is_operator: bool,
     /// For `stats conns`.
     pub view: Arc<View>,
 }
 
 impl Connection {
     /// A new one.
-    pub fn new(socket: OwnedFd, token: Token, view: Arc<View>, now: SteadySeconds) -> Connection {
+    pub fn new(socket: OwnedFd, token: Token, view: Arc<View>, now: SteadySeconds, is_operator: bool) -> Connection {
         Connection {
             socket,
             token,
@@ -102,7 +108,10 @@ impl Connection {
             progress: Progress::default(),
             moved_at: now,
             served_in_turn: 0,
+            has_more: false,
+            is_parked: false,
             is_waiting: false,
+            is_operator,
             view,
         }
     }
@@ -110,5 +119,10 @@ impl Connection {
     /// Whether it has answers that wait for replicas.
     pub fn is_holding(&self) -> bool {
         self.output.as_ref().is_some_and(Output::is_holding)
+    }
+
+    /// Whether it has answers that its client could take.
+    pub fn has_sendable(&self) -> bool {
+        self.output.as_ref().is_some_and(|output| output.sendable_bytes() > 0)
     }
 }

@@ -116,30 +116,32 @@ impl Executor<'_> {
 
     /// What follows from an outcome; None to go on with the next request.
     fn settle(&self, context: &Context<'_, '_>, outcome: Outcome, progress: &mut Progress) -> Option<Stop> {
-        match outcome {
-            Outcome::Done | Outcome::Part | Outcome::DropLine => {
-                progress.resume = 0;
-                progress.parked_at = None;
-                progress.is_last_try = false;
-                None
-            }
-            Outcome::Resume(offset) => {
-                progress.resume = offset;
-                Some(Stop::Full)
-            }
-            Outcome::Park(offset) => {
-                progress.resume = offset;
-                if progress.parked_at.is_none() {
-                    progress.parked_at = Some(Instant::now());
-                    context.stats.parked_requests.increment();
-                    // The room may be another worker's to reclaim, and that one may be asleep.
-                    self.shared.wake_all();
-                }
-                Some(Stop::Parked)
-            }
-            Outcome::Close => Some(Stop::Quit),
+        let waited = progress.parked_at.is_some();
+        let stop = note(outcome, progress);
+        if stop == Some(Stop::Parked) && !waited {
+            context.stats.parked_requests.increment();
+            // The room may be another worker's to reclaim, and that one may be asleep.
+            self.shared.wake_all();
         }
+        stop
     }
+}
+
+/// How far the connection's first request has come. What has gone on no longer waits for memory, even where it is not done:
+/// should it find no room again, it waits anew.
+fn note(outcome: Outcome, progress: &mut Progress) -> Option<Stop> {
+    let (offset, stop) = match outcome {
+        Outcome::Done | Outcome::Part | Outcome::DropLine => (0, None),
+        Outcome::Resume(offset) => (offset, Some(Stop::Full)),
+        Outcome::Close => (0, Some(Stop::Quit)),
+        Outcome::Park(offset) => {
+            progress.resume = offset;
+            progress.parked_at.get_or_insert_with(Instant::now);
+            return Some(Stop::Parked);
+        }
+    };
+    (progress.resume, progress.parked_at, progress.is_last_try) = (offset, None, false);
+    stop
 }
 
 /// Requests parsed and planned before the first of them is executed, each with its length in bytes.
@@ -240,6 +242,25 @@ mod tests {
         progress.skip_line = true;
         assert_eq!((skip(&mut progress, b"keys and"), progress.skip_line), (8, true));
         assert_eq!((skip(&mut progress, b" keys\nget"), progress.skip_line), (6, false));
+    }
+
+    #[test]
+    fn what_goes_on_no_longer_waits_for_memory() {
+        for (outcome, stop, offset) in [
+            (Outcome::Resume(9), Some(Stop::Full), 9),
+            (Outcome::Part, None, 0),
+            (Outcome::DropLine, None, 0),
+            (Outcome::Done, None, 0),
+        ] {
+            let mut progress = Progress::default();
+            assert_eq!(note(Outcome::Park(5), &mut progress), Some(Stop::Parked));
+            let since = progress.parked_at.expect("it waits");
+            assert_eq!(note(Outcome::Park(7), &mut progress), Some(Stop::Parked));
+            assert_eq!((progress.resume, progress.parked_at), (7, Some(since)));
+            progress.is_last_try = true;
+            assert_eq!((note(outcome, &mut progress), progress.resume), (stop, offset), "{outcome:?}");
+            assert!(progress.parked_at.is_none() && !progress.is_last_try, "{outcome:?}");
+        }
     }
 
     #[test]

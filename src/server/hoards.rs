@@ -2,9 +2,12 @@
 //! together is too much, those that have stood still for longest give theirs up, so that no newcomer is refused for it.
 //!
 //! An unfinished body is dropped, and the rest of it swallowed as it arrives: the client is told that there was no memory, as
-//! by memcached, and its connection stays. A connection that holds anything else is closed. The bound on all memory of a kind
-//! is what its [`Budget`] allows plus, for each worker, what one connection may hold: the one that was served last is never
-//! chosen (it holds a buffer as large as the largest request, or a full output and one value).
+//! by memcached, and its connection stays. A connection that holds anything else is closed. One whose answers wait for
+//! replicas is closed only where closing all others is not enough.
+//!
+//! The bound on all memory of a kind is what its [`Budget`] allows plus, for each worker, what one connection may hold: of
+//! those that hold some, the one that was served last is never chosen (it holds a buffer as large as the largest request, or a
+//! full output and one value). So a request larger than the budget gets through.
 
 use super::Shared;
 use super::budget::Budget;
@@ -15,7 +18,7 @@ use super::table::Token;
 use super::worker::Worker;
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::engine::{Context, Output};
-use crate::protocol::{ParseLimits, Parsed, Rejection, parse, reply};
+use crate::protocol::{ParseLimits, Parsed, Rejection, parse};
 use crate::store::Turn;
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering::Relaxed;
@@ -41,37 +44,49 @@ impl Kind {
             Kind::Output => connection.output_charged_bytes,
         }
     }
+
+    /// It is this server that does not let go of what the connection holds: all of its answers wait for replicas. Such a
+    /// connection has stood still through no fault of its client's, so it comes last.
+    fn is_ours(self, connection: &Connection) -> bool {
+        match self {
+            Kind::Input => false,
+            Kind::Output => connection.is_holding() && !connection.has_sendable(),
+        }
+    }
 }
 
 impl Worker<'_> {
     /// If all connections together hold too much, and those of this worker more than its share, drop what some of them hold.
-    /// The connection that was `served` just now is spared: it is making progress.
     #[inline]
-    pub(super) fn relieve(&mut self, turn: &Turn<'_>, served: Option<Token>) {
+    pub(super) fn relieve(&mut self, turn: &Turn<'_>) {
         let shared = self.lane.shared;
         for kind in [Kind::Input, Kind::Output] {
             if kind.budget(shared).is_over() {
-                self.relieve_of(kind, turn, served);
+                self.relieve_of(kind, turn);
             }
         }
     }
 
     #[cold]
-    fn relieve_of(&mut self, kind: Kind, turn: &Turn<'_>, served: Option<Token>) {
+    fn relieve_of(&mut self, kind: Kind, turn: &Turn<'_>) {
         let budget = kind.budget(self.lane.shared);
         let own_bytes: u64 = self.connections.iter().map(|one| kind.held_bytes(one) as u64).sum();
         let mut excess_bytes = budget.excess_bytes(own_bytes);
         if excess_bytes == 0 {
             return self.have_others_relieve();
         }
+        let served = match kind {
+            Kind::Input => self.served_with_input,
+            Kind::Output => self.served_with_output,
+        };
         let mut hoards: Vec<_> = self
             .connections
             .iter()
             .filter(|one| kind.held_bytes(one) > 0 && Some(one.token) != served)
-            .map(|one| (one.moved_at, Reverse(kind.held_bytes(one)), one.token))
+            .map(|one| (kind.is_ours(one), one.moved_at, Reverse(kind.held_bytes(one)), one.token))
             .collect();
-        hoards.sort_unstable_by_key(|(moved_at, bytes, _)| (*moved_at, *bytes));
-        for (_, Reverse(bytes), token) in hoards {
+        hoards.sort_unstable_by_key(|(is_ours, moved_at, bytes, _)| (*is_ours, *moved_at, *bytes));
+        for (_, _, Reverse(bytes), token) in hoards {
             if excess_bytes == 0 {
                 break;
             }
@@ -128,10 +143,9 @@ impl Lane<'_> {
         if rejection.skip_bytes != wanted_bytes as u64 {
             return false;
         }
-        let answer = if rejection.answer.is_empty() { b"" } else { reply::OUT_OF_MEMORY };
         let skip_bytes = rejection.skip_bytes - pending.len() as u64;
         let mut output = connection.output.take().unwrap_or_else(|| self.buffers.take_output());
-        self.refuse_body(turn, &Rejection { answer, ..rejection }, &mut output);
+        self.refuse_body(turn, &rejection, &mut output);
         connection.output = Some(output);
         connection.progress.skip_bytes = skip_bytes;
         connection.input.keep(b"", 0, &mut self.input_memory());
@@ -143,7 +157,6 @@ impl Lane<'_> {
         let Lane { shared, stats, buffers, now, .. } = self;
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
         let mut context = Context { turn, now: *now, stats, scratch, keys_left: 0, host, client: &Nobody };
-        // The last try: where there is no room to delete the key, its old value stays.
-        shared.engine.reject(&mut context, rejection, true, output);
+        shared.engine.give_up(&mut context, rejection, output);
     }
 }

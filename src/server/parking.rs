@@ -14,6 +14,7 @@ const PAUSE_MAX: Duration = Duration::from_micros(PARK_PAUSE_MICROSECONDS_MAX);
 /// See the module.
 #[derive(Default)]
 pub struct Parking {
+    /// Each once. One may have been closed, or have been answered, since.
     tokens: Vec<Token>,
     /// Of these, how many were tried in this turn.
     tried: usize,
@@ -27,14 +28,9 @@ impl Parking {
         self.due
     }
 
-    /// A connection's request has found no room.
+    /// A connection's request has found no room. Not for one that is listed already.
     pub fn park(&mut self, token: Token) {
         self.tokens.push(token);
-    }
-
-    /// Whether a connection's request waits.
-    pub fn contains(&self, token: Token) -> bool {
-        self.tokens.contains(&token)
     }
 
     /// Move the connections to `serving`, if it is time to try them.

@@ -48,6 +48,10 @@ pub struct Worker<'s> {
     waiting: Waiting,
     /// What those counters stood at that change when an answer is held or let go of.
     acks_seen: u64,
+    /// The connection that was served last of those that held unfinished input afterwards; it is making progress.
+    pub(super) served_with_input: Option<Token>,
+    /// The same, of those that held unsent answers.
+    pub(super) served_with_output: Option<Token>,
     turns: u64,
     swept_at: SteadySeconds,
     /// Set once the server is to end.
@@ -83,6 +87,8 @@ impl<'s> Worker<'s> {
             parking: Parking::default(),
             waiting: Waiting::new(),
             acks_seen: 0,
+            served_with_input: None,
+            served_with_output: None,
             turns: 0,
             swept_at: steady_now,
             stop_at: None,
@@ -112,7 +118,7 @@ impl<'s> Worker<'s> {
             self.serve_waiting(turn);
         }
         self.sweep();
-        self.relieve(turn, None);
+        self.relieve(turn);
         self.stop_if_asked();
         self.maintain(turn);
     }
@@ -154,6 +160,11 @@ impl<'s> Worker<'s> {
         // large one.
         self.parking.take_due(Instant::now, &mut self.serving);
         self.serving.append(&mut self.again);
+        for token in &self.serving {
+            if let Some(connection) = self.connections.get_mut(*token) {
+                (connection.has_more, connection.is_parked) = (false, false);
+            }
+        }
         for at in 0..self.poller.ready() {
             let token = Token::from_bits(self.poller.token(at));
             match token.as_other() {
@@ -168,15 +179,15 @@ impl<'s> Worker<'s> {
     fn accept_from(&mut self, listener: u32) {
         let Worker { id, lane, poller, acceptor, connections, .. } = self;
         let Lane { shared, stats, steady_now: now, .. } = lane;
-        acceptor.accept(listener, shared, stats, *now, poller, |socket, view| {
+        acceptor.accept(listener, shared, stats, *now, poller, |socket, view, is_operator| {
             shared.registry.insert(*id, socket.as_raw_fd(), view.clone());
-            let token = connections.insert(|token| Connection::new(socket, token, view, *now));
+            let token = connections.insert(|token| Connection::new(socket, token, view, *now, is_operator));
             let connection = connections.get_mut(token).expect("just inserted");
             if let Err(error) = poller.add(&connection.socket, token.to_bits(), Interest::Read) {
                 log::warn!("cannot watch a connection: {error}; raise /proc/sys/fs/epoll/max_user_watches");
                 let connection = connections.remove(token).expect("just inserted");
                 shared.registry.remove(*id, connection.socket.as_raw_fd());
-                dismiss(shared);
+                dismiss(shared, is_operator);
             }
         });
     }
@@ -241,10 +252,16 @@ impl<'s> Worker<'s> {
         }
         connection.served_in_turn = self.turns;
         let next = self.lane.serve(turn, connection, cause);
-        let holds = connection.output_charged_bytes + connection.input.held_bytes() > 0;
+        let (holds_input, holds_output) = (connection.input.held_bytes() > 0, connection.output_charged_bytes > 0);
         self.follow(token, next);
-        if holds {
-            self.relieve(turn, Some(token));
+        if holds_input {
+            self.served_with_input = Some(token);
+        }
+        if holds_output {
+            self.served_with_output = Some(token);
+        }
+        if holds_input || holds_output {
+            self.relieve(turn);
         }
     }
 
@@ -257,9 +274,16 @@ impl<'s> Worker<'s> {
             return;
         };
         match next {
-            Next::Again => self.again.push(token),
-            Next::Room => self.parking.park(token),
-            Next::Read | Next::Write | Next::Replicas | Next::Close => {}
+            Next::Again if !connection.has_more => {
+                connection.has_more = true;
+                self.again.push(token);
+            }
+            // One that was served between two tries, for its held answers, is still listed.
+            Next::Room if !connection.is_parked => {
+                connection.is_parked = true;
+                self.parking.park(token);
+            }
+            Next::Again | Next::Room | Next::Read | Next::Write | Next::Replicas | Next::Close => {}
         }
         if connection.is_holding() && !connection.is_waiting {
             connection.is_waiting = true;
@@ -280,9 +304,10 @@ impl<'s> Worker<'s> {
         };
         self.lane.reclaim(&mut connection);
         self.lane.shared.registry.remove(self.id, connection.socket.as_raw_fd());
+        let is_operator = connection.is_operator;
         // The socket first, so that a client that is let in again because of the count finds a descriptor.
         drop(connection);
-        dismiss(self.lane.shared);
+        dismiss(self.lane.shared, is_operator);
     }
 
     /// Once a second: close the connections on which nothing has moved for too long.
@@ -297,7 +322,7 @@ impl<'s> Worker<'s> {
         for connection in self.connections.iter() {
             let still = Stillness {
                 seconds: now.since(connection.moved_at),
-                holds_output: connection.output.as_ref().is_some_and(|output| output.sendable_bytes() > 0),
+                holds_output: connection.has_sendable(),
                 holds_input: connection.input.held_bytes() > 0,
                 waits_for_us: connection.is_holding() || connection.progress.parked_at.is_some(),
             };
@@ -326,9 +351,8 @@ impl<'s> Worker<'s> {
             self.lane.holding.end_at(stop_at - Duration::from_millis(STOP_SENDING_MILLISECONDS));
             self.acceptor.close(&self.poller);
         }
-        let goes_on = |token: Token| self.again.contains(&token) || self.parking.contains(token);
-        let unsent = |connection: &Connection| connection.output.is_some() || goes_on(connection.token);
-        let over: Vec<_> = self.connections.iter().filter(|one| !unsent(one)).map(|one| one.token).collect();
+        let goes_on = |one: &Connection| one.output.is_some() || one.has_more || one.is_parked;
+        let over: Vec<_> = self.connections.iter().filter(|one| !goes_on(one)).map(|one| one.token).collect();
         over.into_iter().for_each(|token| self.close(token));
     }
 

@@ -177,6 +177,25 @@ fn one_connection_too_many_is_told_so_and_the_others_stay() {
 }
 
 #[test]
+fn operators_take_no_place_of_a_client_and_get_in_when_all_are_taken() {
+    let server = Server::start(&["-c", "2", "-t", "2"]);
+    let mut operators: Vec<_> = (0..16).map(|_| Client::control(server.tcp[0])).collect();
+    operators.iter_mut().for_each(|operator| assert_eq!(operator.ask("mn"), "MN"));
+    assert_eq!(Client::control(server.tcp[0]).until_closed(), b"ERROR Too many open connections\r\n");
+    let mut clients = [server.connect(), server.connect()];
+    clients.iter_mut().for_each(|client| assert_eq!(client.ask("mn"), "MN"));
+    assert_eq!(server.connect().until_closed(), b"ERROR Too many open connections\r\n");
+    let told = operators[0].rows("stats");
+    assert!(told.iter().any(|row| row == "STAT curr_connections 18"), "{told:?}");
+    operators.pop().unwrap().ask("quit");
+    wait_until("one more operator is let in", || {
+        let mut operator = Client::control(server.tcp[0]);
+        let answer = operator.try_send(b"mn\r\n").map(|()| operator.until_closed_or_line());
+        answer.map_err(|error| error.to_string()).and_then(|answer| expect_eq("the answer", answer.as_str(), "MN"))
+    });
+}
+
+#[test]
 fn an_idle_connection_is_closed_and_counted() {
     let server = Server::start(&["-o", "idle_timeout=1"]);
     let mut client = server.connect();

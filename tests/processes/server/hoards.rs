@@ -74,3 +74,52 @@ fn a_request_that_is_dropped_may_want_no_answer() {
     assert_eq!(quiet.line(), "MN");
     assert_eq!(quiet.get("quiet"), None);
 }
+
+#[test]
+fn a_dropped_request_counts_as_one_for_which_there_was_no_memory() {
+    let server = Within::start(ServerConfig { input_bytes_total_max: 1 << 20, ..ServerConfig::default() }, 128 << 20);
+    let mut clients: Vec<_> = (0..16).map(|_| server.connect()).collect();
+    for (at, client) in clients.iter_mut().enumerate() {
+        let noreply = if at % 2 == 0 { " noreply" } else { "" };
+        client.send(format!("set key{at} 0 0 {VALUE_BYTES}{noreply}\r\n").as_bytes());
+        client.send(&half());
+    }
+    server.wait_for(|| server.stat("input_refused") > 1);
+    let before = server.stat("store_no_memory");
+    assert!(before >= 2 && before <= server.stat("input_refused"), "{before}");
+    assert_eq!(server.stat("store_too_large"), 0);
+}
+
+#[test]
+fn an_upload_that_goes_on_is_not_dropped_for_being_larger_than_what_all_may_hold() {
+    let server = Within::start(ServerConfig { input_bytes_total_max: 256 << 10, ..ServerConfig::default() }, 128 << 20);
+    let mut client = server.connect();
+    let value = vec![b'v'; 900_000];
+    client.send(format!("set large 0 0 {}\r\n", value.len()).as_bytes());
+    for part in value.chunks(100_000) {
+        client.send(part);
+        // Others are served meanwhile, and hold nothing.
+        server.stat("uptime");
+    }
+    client.send(b"\r\n");
+    assert_eq!(client.line(), "STORED");
+    assert_eq!(server.stat("input_refused"), 0);
+}
+
+#[test]
+fn who_waits_for_replicas_is_closed_after_those_who_do_not_read() {
+    const READERS: usize = 12;
+    let server = Within::start(ServerConfig { output_bytes_total_max: 2 << 20, ..ServerConfig::default() }, 128 << 20);
+    let mut first = server.connect();
+    assert_eq!(first.set("value", &half()), "STORED");
+    // No replica follows: the answers behind `wait` are held, and have stood still for longest.
+    let mut waiting: Vec<_> = (0..4).map(|_| server.connect()).collect();
+    waiting.iter_mut().for_each(|client| client.send(b"wait 1 60000\r\nget value\r\n"));
+    server.wait_for(|| server.stat("acks_pending") == 4);
+    server.pass_two_seconds();
+    let mut readers: Vec<_> = (0..READERS).map(|_| server.connect()).collect();
+    let many = b"get value\r\n".repeat(300);
+    readers.iter_mut().for_each(|client| client.send(&many));
+    server.wait_for(|| server.stat("hoard_kicks") > 2);
+    assert_eq!(server.stat("acks_pending"), 4, "they are there, and wait");
+}
