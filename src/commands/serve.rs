@@ -156,7 +156,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     replicating.announce();
     server.join();
     if !engine.is_read_only() {
-        ending.wait_for_replicas(|| replicating.attached_replicas());
+        ending.wait_for_replicas(|| replicating.attached_replicas(), || replicating.absent_replicas());
     }
     Ok(())
 }

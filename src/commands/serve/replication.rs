@@ -269,6 +269,11 @@ impl Replicating {
         replicas.filter(|replica| replica.fabric.is_some()).collect()
     }
 
+    /// Names of the replicas whose data channel has ended a moment ago, and that have no new one.
+    pub fn absent_replicas(&self) -> Vec<String> {
+        self.offer.iter().flat_map(|running| running.offer().absent_replicas()).collect()
+    }
+
     /// One line on stderr: with port 0 it is the only way to learn the port.
     pub fn announce(&self) {
         if let Some(running) = &self.offer {
