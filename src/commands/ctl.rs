@@ -10,11 +10,15 @@ use super::output::{print, say};
 use crate::base::limits::LOAD_WAIT_SECONDS_MAX;
 use crate::load::client::{ClientError, Connection};
 use crate::replication::order::Order;
-use crate::server::{address, control};
+use crate::server::address;
+use crate::server::control::{self, Trust};
+use crate::sys::privilege::peer_of;
 use crate::sys::reach;
 use anyhow::{Context, bail, ensure};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -163,16 +167,44 @@ impl Place {
     /// A connection for orders: over the control socket, if this host has it.
     pub fn command(&self) -> anyhow::Result<Connection> {
         let until = Instant::now() + WAIT_MAX;
-        let found = match self {
-            Place::Unix(path) => control::connect_to(&control::name_of_path(path), until)?,
-            Place::Tcp(addresses) => {
-                let found = addresses.iter().map(|address| control::connect(*address, until).transpose());
-                found.flatten().next().transpose().context("the control socket")?
-            }
+        let names: Vec<String> = match self {
+            // Without the file nobody listens there, which asking tells.
+            Place::Unix(path) => control::name_of_path(path).into_iter().collect(),
+            Place::Tcp(addresses) => addresses.iter().flat_map(|address| control::names_of(*address)).collect(),
         };
-        match found {
-            Some(stream) => Ok(Connection::over_unix(stream, WAIT_MAX)?),
-            None => self.ask(),
+        let mut refused = None;
+        for name in names {
+            let Some(stream) = control::connect_to(&name, until).context("the control socket")? else { continue };
+            match self.trust(&stream, &name) {
+                Ok(()) => return Ok(Connection::over_unix(stream, WAIT_MAX)?),
+                Err(why) => refused = refused.or(Some(why)),
+            }
+        }
+        refused.map_or_else(|| self.ask(), Err)
+    }
+
+    /// Whether it is the server that has this control socket. Anybody can take the name.
+    fn trust(&self, stream: &UnixStream, name: &str) -> anyhow::Result<()> {
+        let peer = peer_of(stream.as_fd()).context("the control socket")?;
+        match control::trust(peer, rustix::process::geteuid().as_raw()) {
+            Trust::Full => Ok(()),
+            Trust::IfProcess(pid) => {
+                let rows = self.ask().and_then(|mut server| Ok(server.stats("")?));
+                let said = rows
+                    .with_context(|| format!("cannot ask the server whether the control socket @{name} is its own"))?;
+                let said = said.get("pid").map_or("none", String::as_str);
+                ensure!(
+                    said == pid.to_string(),
+                    "the control socket @{name} is held by process {pid} of user {}, but the server is process {said}: no order was given; \
+                     if that is the server in another PID namespace, run remora ctl in that one, or as the server's user; if not, end that process",
+                    peer.uid
+                );
+                Ok(())
+            }
+            Trust::None => bail!(
+                "the control socket @{name} is user {}'s: no order was given; it is for the server's own user and root: run remora ctl as one of them",
+                peer.uid
+            ),
         }
     }
 }

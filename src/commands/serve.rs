@@ -1,8 +1,9 @@
 //! `remora serve` turns memcached's flags into a store, an engine and a server.
 //!
 //! The order matters: sockets are bound and limits are raised while the process still has root's
-//! rights, if it was started with them; then it gives them up; then it takes memory and starts
-//! threads. Clients can connect only then: a replica whose primary is not there yet has no store. It
+//! rights, if it was started with them; then it gives them up; then it takes memory and starts the
+//! threads that serve. Only the log's writer runs from the beginning, so that its queue is there for
+//! the first word; giving up rights holds for it, too. Clients can connect only then: a replica whose primary is not there yet has no store. It
 //! refuses connections, so that health checks fail and nobody waits for an answer.
 
 mod ending;
@@ -117,7 +118,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let replication = replication::Plan::new(&args.replication)?;
     raise_open_files(args.conn_limit, workers)?;
     let listen = listen_config(&args)?;
-    let bound = Bound::bind(&listen, workers)?;
+    let mut bound = Bound::bind(&listen, workers)?;
     drop_rights(args.user.as_deref())?;
     let joined = replication.join()?;
     let store = Arc::new(make_store(&args, item_bytes_asked, workers, joined.as_ref())?);
@@ -128,8 +129,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         None => item_bytes_asked,
         Some(_) => geometry.record_bytes_max as usize,
     };
+    let without_orders = bound.listen_for_orders()?;
     let mut rows = setting_rows(&args, &bound, workers, memory_bytes, item_bytes_max);
-    rows.extend(replication.setting_rows());
+    rows.extend(replication.setting_rows(&without_orders));
     let config = ServerConfig {
         workers,
         connections_max: args.conn_limit as usize,
@@ -154,7 +156,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     replicating.announce();
     server.join();
     if !engine.is_read_only() {
-        ending.wait_for_replicas(|| replicating.attached_replicas());
+        ending.wait_for_replicas(|| replicating.attached_replicas(), || replicating.absent_replicas());
     }
     Ok(())
 }
@@ -276,7 +278,7 @@ fn setting_rows(
 ) -> Vec<(&'static str, String)> {
     let port = bound.tcp.first().map_or(0, SocketAddr::port);
     let inter = if args.listen.is_empty() { "127.0.0.1".to_string() } else { args.listen.join(",") };
-    let path = bound.unix.as_ref().map_or("NULL".to_string(), |(path, _)| path.display().to_string());
+    let path = bound.unix.as_ref().map_or("NULL".to_string(), |file| file.path().display().to_string());
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_string();
     vec![
         ("maxbytes", memory_bytes.to_string()),

@@ -6,11 +6,12 @@ use super::follow::{FollowConfig, SessionEnd};
 use super::lineage::{holds_data, is_foreign};
 use super::link::Link;
 use super::push::Mode;
-use super::wire::Welcome;
+use super::wire::{Message, Refusal, Welcome};
 use crate::base::epoch::Epoch;
 use crate::fabric::Channel;
 use crate::store::{EpochStart, Store};
 use std::net::SocketAddr;
+use std::time::Instant;
 
 /// Why a primary cannot be followed with this store.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +119,12 @@ impl Admitted {
     }
 
     fn connect(&mut self, config: &FollowConfig, store: &Store) -> Result<(), SessionEnd> {
-        self.check(config, store)?;
+        if let Err(unfit) = self.check(config, store) {
+            // So that the primary's log need not guess why the connection ends. A socket this new takes so little at once.
+            let refusal = Message::Refuse { why: Refusal::Unfit, words: unfit.to_string() };
+            let _ = self.joined.link.send(&refusal, Instant::now());
+            return Err(unfit.into());
+        }
         if self.channel.is_none() {
             let FollowConfig { fabrics, options, pause_max, .. } = config;
             self.channel = Some(match config.mode {

@@ -29,6 +29,7 @@
 //!
 //! Unless a replica asks to be pushed to, no thread of the primary moves data: a replica's session thread there wakes once a second for a heartbeat.
 
+pub mod absence;
 pub mod ack;
 pub mod admission;
 pub mod attach;

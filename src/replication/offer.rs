@@ -1,5 +1,6 @@
 //! The primary's side: the replication port, the fabrics on offer, and the replicas that have been admitted.
 
+use super::absence::Absences;
 use super::ack::{Summary, applied};
 use super::board::Board;
 use super::places::{NoPlace, Places, shut_down};
@@ -14,6 +15,7 @@ use crate::fabric::{Exporter, FabricError, Grant, GrantState, Kind, Regions};
 use crate::store::Store;
 use crate::sys::memory::Slab;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -66,6 +68,9 @@ pub struct Offer {
     sessions: AtomicU64,
     places: Arc<Places>,
     ending: AtomicBool,
+    absences: Absences,
+    /// Names of replicas that were heard to decline, since they were last attached.
+    declined: Mutex<Vec<String>>,
     /// What has happened at the port.
     pub counters: OfferCounters,
 }
@@ -95,6 +100,9 @@ pub(super) struct Held {
 pub struct Admission<'o> {
     offer: &'o Offer,
     session: u64,
+    replica: [u8; 16],
+    /// It stands in the counters.
+    is_counted: Cell<bool>,
 }
 
 /// A store's memory as regions: 0 is the control lines, then come the slabs of each ring in order.
@@ -168,6 +176,8 @@ impl Offer {
             sessions: AtomicU64::new(0),
             places: Arc::default(),
             ending: AtomicBool::new(false),
+            absences: Absences::default(),
+            declined: Mutex::default(),
             counters: OfferCounters::default(),
         });
         let listening = offer.clone();
@@ -287,6 +297,9 @@ impl Offer {
     }
 
     fn account(&self, peer: SocketAddr, error: &SessionError) {
+        if let SessionError::Declined(name, words) = error {
+            return self.note_declined(peer, name, words);
+        }
         if let SessionError::Refused(why, _) = error {
             self.counters.refused.fetch_add(1, Relaxed);
             if *why == Refusal::Secret {
@@ -294,6 +307,31 @@ impl Offer {
             }
         }
         log::warn!("replication port: {peer}: {error}");
+    }
+
+    /// A replica that declines tries again for as long as it runs, so it is told of once. It says the same in its own log and statistics.
+    fn note_declined(&self, peer: SocketAddr, name: &str, words: &str) {
+        let mut declined = self.declined();
+        let is_new = !declined.iter().any(|one| one == name);
+        if is_new {
+            // Peers have the secret, but may have any number of names.
+            if declined.len() >= REPLICAS_MAX {
+                declined.remove(0);
+            }
+            declined.push(name.into());
+        }
+        drop(declined);
+        let level = if is_new { log::Level::Info } else { log::Level::Debug };
+        log::log!(level, "replica {name} ({peer}) does not follow this server: {words}");
+    }
+
+    fn declined(&self) -> MutexGuard<'_, Vec<String>> {
+        self.declined.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Names of the replicas whose data channel has ended a moment ago, and that have no new one.
+    pub fn absent_replicas(&self) -> Vec<String> {
+        self.absences.names(self.config.silence_max)
     }
 
     /// A place for a replica; None if all are taken. An older session of the same replica loses its place and its channel first.
@@ -307,7 +345,7 @@ impl Offer {
         let session = self.sessions.fetch_add(1, Relaxed) + 1;
         let now = Instant::now();
         slots.push(Slot { session, join: join.clone(), address, since: now, held: None, rate: (now, 0) });
-        Some(Admission { offer: self, session })
+        Some(Admission { offer: self, session, replica: join.replica, is_counted: Cell::new(false) })
     }
 
     /// End all sessions of now. A replica that comes back is told of the store as it is then. The channels end when the caller drops the result.
@@ -320,6 +358,10 @@ impl Offer {
         let mut slots = self.slots();
         let slot = slots.iter().position(is_it).map(|at| slots.remove(at))?;
         self.config.board.take_down(slot.session);
+        drop(slots);
+        if slot.held.is_some() {
+            self.absences.left(slot.join.replica, &slot.join.name);
+        }
         Some(slot)
     }
 
@@ -408,6 +450,13 @@ impl Admission<'_> {
         self.session
     }
 
+    /// Count it: its replica has not declined.
+    pub(super) fn count(&self) {
+        if !self.is_counted.replace(true) {
+            self.offer.counters.admitted.fetch_add(1, Relaxed);
+        }
+    }
+
     /// Put a data channel into this place. The channel that was there is ended first. False if the place is lost.
     pub(super) fn hold(&self, held: Held) -> bool {
         let of_this = |slot: &&mut Slot| slot.session == self.session;
@@ -417,6 +466,8 @@ impl Admission<'_> {
             Some(slot) => {
                 self.offer.config.board.put_up(self.session, held.grant.ack().clone());
                 slot.held = Some(held);
+                self.offer.absences.is_back(self.replica);
+                self.offer.declined().retain(|name| *name != slot.join.name);
                 true
             }
             None => false,
@@ -439,6 +490,8 @@ impl Admission<'_> {
 impl Drop for Admission<'_> {
     fn drop(&mut self) {
         drop(self.offer.take_slot(|slot| slot.session == self.session));
-        self.offer.counters.ended.fetch_add(1, Relaxed);
+        if self.is_counted.get() {
+            self.offer.counters.ended.fetch_add(1, Relaxed);
+        }
     }
 }

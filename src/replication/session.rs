@@ -15,7 +15,6 @@ use super::wire::{Beat, Join, Message, Refusal, VERSION, Welcome};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use crate::fabric::{Exporter, FabricError, GrantState, Invitation, Kind, Token};
 use std::net::TcpStream;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// Fabrics that a replica may try in one session.
@@ -36,6 +35,9 @@ pub enum SessionError {
     /// This side refused the peer, and told it why.
     #[error("refused: {1}")]
     Refused(Refusal, String),
+    /// The replica, of this name, cannot follow this server, and has told why.
+    #[error("{0} does not follow this server: {1}")]
+    Declined(String, String),
     /// The kernel gave no random bytes, or the socket could not be set up.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -97,11 +99,9 @@ fn handshake<'o>(offer: &'o Offer, link: &mut Link, place: &mut Place) -> Result
         Some(admission) => admission,
         None => return refused(Refusal::Busy, format!("there are {} replicas already", super::REPLICAS_MAX)),
     };
-    offer.counters.admitted.fetch_add(1, Relaxed);
-    log::info!("replica {} ({}) is admitted as session {}", join.name, link.peer(), admission.session());
     let welcome = welcome(offer, &join, link);
     link.send(&Message::Welcome(welcome), deadline)?;
-    attach(offer, link, &admission)?;
+    attach(offer, link, &admission, &join)?;
     Ok(admission)
 }
 
@@ -158,11 +158,19 @@ fn welcome(offer: &Offer, join: &Join, link: &Link) -> Welcome {
 }
 
 /// Grant data channels, until the replica says that it has connected one.
-fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>) -> Result<(), SessionError> {
-    for _ in 0..CHOICES_MAX {
+fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>, join: &Join) -> Result<(), SessionError> {
+    for tried in 0..CHOICES_MAX {
         // The replica may try a fabric in this time, fail, and choose another.
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
-        match next(link, deadline)? {
+        let message = next(link, deadline);
+        if tried == 0 {
+            if let Err(LinkError::Refused(_, words)) = message {
+                return Err(SessionError::Declined(join.name.clone(), words));
+            }
+            admission.count();
+            log::info!("replica {} ({}) is admitted as session {}", join.name, link.peer(), admission.session());
+        }
+        match message? {
             Message::Choose(kind) => {
                 let exporter = exporter(offer, kind, link)?;
                 let token = Token(random()?);

@@ -36,7 +36,7 @@ pub type Nonce = [u8; NONCE_BYTES];
 /// Computed from two nonces and the secret; nobody can compute it without the secret.
 pub type Proof = [u8; 32];
 
-/// Why a primary refuses a peer.
+/// Why a primary refuses a peer, or a replica its primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Refusal {
@@ -56,6 +56,8 @@ pub enum Refusal {
     Ending = 7,
     /// The replica would follow itself, directly or through others, or the chain would be too long.
     Circle = 8,
+    /// A replica's word: its store cannot follow this primary, or may not.
+    Unfit = 9,
 }
 
 /// One message.
@@ -83,7 +85,7 @@ pub enum Message {
         /// Over both nonces.
         proof: Proof,
     },
-    /// Primary: no, and why. The connection ends.
+    /// Primary, and a replica once it is welcome: no, and why. The connection ends.
     Refuse {
         /// For programs.
         why: Refusal,
@@ -391,7 +393,9 @@ fn read(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
 
 fn refusal(number: u8) -> Option<Refusal> {
     use Refusal::*;
-    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle].into_iter().find(|why| *why as u8 == number)
+    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle, Unfit]
+        .into_iter()
+        .find(|why| *why as u8 == number)
 }
 
 fn read_welcome(fields: &mut Fields<'_>) -> Option<Welcome> {

@@ -4,25 +4,28 @@
 //! ([`name_of`]). `remora ctl` finds it by the address that it is given. It is for the server's own user and for root, by what the kernel says
 //! of the peer (SO_PEERCRED); everybody else is told so and closed. On it the same commands are served as elsewhere, and orders besides.
 //!
+//! An abstract name is free for whoever takes it first. So the client asks the kernel as well, who listens there ([`trust`]), and gives its orders to
+//! nobody but the server.
+//!
 //! Loopback alone says too little: what a proxy or a sidecar on this host passes on comes from there, too.
 
 use crate::engine::{Client, Origin};
+use crate::sys::privilege::{Peer, peer_of};
 use crate::sys::reach::{are_one_host, connect_unix, is_of_this_host};
-use rustix::net::{SocketAddrUnix, getpeername, getsockname, sockopt::socket_peercred};
+use rustix::net::{SocketAddrUnix, getpeername, getsockname};
 use rustix::process::geteuid;
 use socket2::SockAddr;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Every control socket's name begins so.
 const NAME_PREFIX: &str = "remora-control-";
-/// Longest abstract name: a socket's address has room for 108 bytes, of which the first is zero.
-const NAME_BYTES_MAX: usize = 107;
 /// Connections of operators beyond `-c`: whoever is to help when all places are taken must get in.
 pub(super) const OPERATORS_MAX: u64 = 16;
 /// Longest wait for a name that is taken: a server that has just ended may not have let go of it yet.
@@ -34,20 +37,16 @@ const NAME_PAUSE: Duration = Duration::from_millis(10);
 pub(super) const NO_OPERATOR_ANSWER: &[u8] =
     b"CLIENT_ERROR the control socket is for the server's own user and root: run remora ctl as one of them\r\n";
 
-/// The name of the control socket beside `served`, an address or the path of a unix socket. Of a path that is too long its end stands for it.
-pub fn name_of(served: &str) -> String {
-    let room = NAME_BYTES_MAX - NAME_PREFIX.len();
-    let mut from = served.len().saturating_sub(room);
-    while !served.is_char_boundary(from) {
-        from += 1;
-    }
-    format!("{NAME_PREFIX}{}", &served[from..])
+/// The name of the control socket beside an address.
+pub fn name_of(served: SocketAddr) -> String {
+    format!("{NAME_PREFIX}{served}")
 }
 
-/// The same for a unix socket, however its path is written.
-pub fn name_of_path(path: &Path) -> String {
-    let full = path.canonicalize().or_else(|_| std::path::absolute(path));
-    name_of(&full.as_deref().unwrap_or(path).to_string_lossy())
+/// The same for a unix socket: its file's numbers stand in the name. Two containers that share a network namespace may have sockets at the same path,
+/// and one socket may be seen at two.
+pub fn name_of_path(path: &Path) -> io::Result<String> {
+    let file = std::fs::metadata(path)?;
+    Ok(format!("{NAME_PREFIX}file-{}-{}", file.dev(), file.ino()))
 }
 
 /// Listen under `name`.
@@ -68,18 +67,13 @@ pub(super) fn listen(name: &str) -> io::Result<OwnedFd> {
     }
 }
 
-/// Connect to the control socket of the server that serves `address`, if that is an address of this host and there is one.
-pub fn connect(address: SocketAddr, until: Instant) -> io::Result<Option<UnixStream>> {
+/// The names that the control socket of the server that serves `address` may have; none if that is no address of this host.
+pub fn names_of(address: SocketAddr) -> Vec<String> {
     if !is_of_this_host(address.ip()) {
-        return Ok(None);
+        return Vec::new();
     }
     let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-    for served in [address, SocketAddr::new(any, address.port())] {
-        if let Some(stream) = connect_to(&name_of(&served.to_string()), until)? {
-            return Ok(Some(stream));
-        }
-    }
-    Ok(None)
+    [address, SocketAddr::new(any, address.port())].map(name_of).into()
 }
 
 /// Connect to the control socket of this name, if there is one.
@@ -93,7 +87,29 @@ pub fn connect_to(name: &str, until: Instant) -> io::Result<Option<UnixStream>> 
 
 /// Whether the peer of a unix socket is this process's user, or root.
 pub(super) fn is_operator(socket: &OwnedFd) -> bool {
-    socket_peercred(socket).is_ok_and(|peer| peer.uid.is_root() || peer.uid == geteuid())
+    peer_of(socket.as_fd()).is_ok_and(|peer| trust(peer, geteuid().as_raw()) == Trust::Full)
+}
+
+/// Whether whoever listens under a control socket's name is taken for the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// It is this user or root: whoever runs programs as one of them needs no deceit.
+    Full,
+    /// It is another user, as a server after `-u` is; this is root. It is the server if the server says that this is its process's number.
+    IfProcess(i32),
+    /// It is another user, this one is not root: that server would take no orders from here in any case.
+    None,
+}
+
+/// Who of user `own` may take `peer`, by the kernel's word, for its server.
+pub fn trust(peer: Peer, own: u32) -> Trust {
+    match (peer.uid, own) {
+        (0, _) => Trust::Full,
+        (theirs, own) if theirs == own => Trust::Full,
+        // Its number is 0 where it cannot be seen from here.
+        (_, 0) => Trust::IfProcess(peer.pid),
+        _ => Trust::None,
+    }
 }
 
 /// The client at the other end of a socket. Where it is is asked of the kernel when it matters, which is seldom.
@@ -145,37 +161,40 @@ mod tests {
         assert_eq!(PeerOf(&listener.accept().unwrap().0.into()).origin(), Origin::ThisHost);
         assert_eq!(PeerOf(&UnixStream::pair().unwrap().0.into()).origin(), Origin::ThisHost);
         assert_eq!(Nobody.origin(), Origin::Elsewhere);
-        let name = name_of(&format!("test-{}", std::process::id()));
+        let name = format!("{NAME_PREFIX}test-{}", std::process::id());
         let listener = listen(&name).unwrap();
-        let _client = connect_to(&name, soon()).unwrap().expect("somebody listens");
+        let client = connect_to(&name, soon()).unwrap().expect("somebody listens");
         assert_eq!(PeerOf(&accepted(&listener)).origin(), Origin::ControlSocket);
+        let own = Peer { pid: std::process::id() as i32, uid: geteuid().as_raw() };
+        assert_eq!(peer_of(client.as_fd()).unwrap(), own, "the one that connects is told who listens");
+    }
+
+    #[test]
+    fn a_server_of_anothers_is_believed_only_if_it_is_the_process_at_the_port() {
+        let of = |uid| Peer { pid: 7, uid };
+        assert_eq!((trust(of(5), 5), trust(of(0), 5), trust(of(0), 0)), (Trust::Full, Trust::Full, Trust::Full));
+        assert_eq!((trust(of(5), 0), trust(of(5), 6)), (Trust::IfProcess(7), Trust::None));
     }
 
     #[test]
     fn the_control_socket_is_found_by_the_address() {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        assert!(connect(address, soon()).unwrap().is_none());
-        let any = SocketAddr::from(([0; 4], address.port()));
-        let listener = listen(&name_of(&any.to_string())).unwrap();
-        assert!(connect(address, soon()).unwrap().is_some(), "a server at all addresses is one at this");
-        let elsewhere = SocketAddr::from(([192, 0, 2, 1], address.port()));
-        assert!(connect(elsewhere, soon()).unwrap().is_none(), "another host's server is not this host's");
-        drop(listener);
-        assert!(connect(address, soon()).unwrap().is_none());
+        let at = |text: &str| names_of(text.parse().unwrap());
+        assert_eq!(at("127.0.0.1:7"), ["remora-control-127.0.0.1:7", "remora-control-0.0.0.0:7"]);
+        assert_eq!(at("[::1]:7"), ["remora-control-[::1]:7", "remora-control-[::]:7"]);
+        assert!(at("192.0.2.1:7").is_empty(), "another host's server is not this host's");
+        let name = format!("{NAME_PREFIX}nobody-{}", std::process::id());
+        assert!(connect_to(&name, soon()).unwrap().is_none());
     }
 
     #[test]
-    fn a_name_fits_whatever_is_served() {
-        assert_eq!(name_of("127.0.0.1:11211"), "remora-control-127.0.0.1:11211");
-        let long = name_of(&format!("/tmp/{}/socket", "é".repeat(80)));
-        assert!(
-            long.len() <= NAME_BYTES_MAX && long.len() >= NAME_BYTES_MAX - 1 && long.ends_with("é/socket"),
-            "{long}"
-        );
+    fn a_path_stands_for_its_file() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
+        let [path, other] = ["socket", "other"].map(|name| folder.path().join(name));
+        assert!(name_of_path(&path).is_err());
         std::fs::write(&path, "").unwrap();
-        assert_eq!(name_of_path(&folder.path().join("./socket")), name_of_path(&path));
+        std::fs::write(&other, "").unwrap();
+        let name = name_of_path(&path).unwrap();
+        assert_eq!(name_of_path(&folder.path().join("./socket")).unwrap(), name);
+        assert!(name_of_path(&other).unwrap() != name && name.len() < 108, "{name}");
     }
 }

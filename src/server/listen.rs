@@ -10,7 +10,9 @@
 
 use super::control;
 use crate::sys::reach::connect_unix;
+use rustix::fs::{Mode, OFlags};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::fs::{File, Metadata};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -66,11 +68,8 @@ pub enum ListenError {
     /// There is something else under the name.
     #[error("{} exists and is no socket; remove it or choose another path with -s", .0.display())]
     UnixNoSocket(PathBuf),
-    /// Something has the control socket's name, or it cannot be made.
-    #[error(
-        "cannot listen on the control socket @{name}, by which `remora ctl` gives orders: {cause}; \
-         `ss -xlp` shows who has the name: end that program, or choose another port or path"
-    )]
+    /// A control socket cannot be made.
+    #[error("cannot listen on the control socket @{name}, by which `remora ctl` gives orders: {cause}")]
     Control {
         /// Its abstract name.
         name: String,
@@ -103,21 +102,57 @@ pub struct Listener {
 pub struct Bound {
     /// TCP addresses as bound.
     pub tcp: Vec<SocketAddr>,
-    /// Unix socket's path, and the file that it had when it was bound.
-    pub unix: Option<(PathBuf, u64)>,
+    /// The unix socket's file.
+    pub unix: Option<SocketFile>,
     backlog: i32,
     /// For each address a socket for each worker.
     tcp_sockets: Vec<Vec<Socket>>,
     unix_socket: Option<Socket>,
+    /// Control sockets that listen already, and their names.
+    control: Vec<(String, OwnedFd)>,
     workers: usize,
+}
+
+/// The file of a unix socket that was bound. While this is held, no other file gets its number.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<SocketFile> {
+        let file = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(SocketFile { path: path.to_path_buf(), file: file.into() })
+    }
+
+    /// Where it was bound.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the path still names this file. To another server a socket that does not listen, not yet or not any more, looks like one of a server
+    /// that was killed; it may have replaced it.
+    pub fn is_still(&self) -> bool {
+        let numbers = |found: &Metadata| (found.dev(), found.ino());
+        let found = std::fs::symlink_metadata(&self.path);
+        found.is_ok_and(|found| self.file.metadata().is_ok_and(|own| numbers(&own) == numbers(&found)))
+    }
+
+    /// Remove it, unless the path names another server's by now.
+    pub(super) fn remove(&self) {
+        if self.is_still() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Bound, listening sockets, ready to be served.
 pub struct Sockets {
     /// TCP addresses as bound.
     pub tcp: Vec<SocketAddr>,
-    /// Unix socket's path.
-    pub unix: Option<PathBuf>,
+    /// The unix socket's file.
+    pub unix: Option<SocketFile>,
     /// Each worker's listeners.
     pub per_worker: Vec<Vec<Listener>>,
 }
@@ -131,13 +166,34 @@ impl Bound {
             tcp.push(address);
             tcp_sockets.push(sockets);
         }
-        let unix =
-            config.unix.as_ref().map(|path| bind_unix(path, config.unix_mode).map(|bound| (path.clone(), bound)));
-        let (unix, unix_socket) = match unix.transpose()? {
-            Some((path, (socket, file))) => (Some((path, file)), Some(socket)),
-            None => (None, None),
-        };
-        Ok(Bound { tcp, unix, backlog: config.backlog, tcp_sockets, unix_socket, workers })
+        let unix = config.unix.as_ref().map(|path| bind_unix(path, config.unix_mode)).transpose()?;
+        let (unix_socket, unix) = unix.unzip();
+        Ok(Bound { tcp, unix, backlog: config.backlog, tcp_sockets, unix_socket, control: Vec::new(), workers })
+    }
+
+    /// Let operators connect. Where somebody has a control socket's name, clients are served all the same, but no orders come over it: names are
+    /// free for all, and whoever takes one must not be able to keep a cache from starting. Returns where that is so.
+    pub fn listen_for_orders(&mut self) -> Result<Vec<String>, ListenError> {
+        let beside_tcp = self.tcp.iter().map(|address| (address.to_string(), Ok(control::name_of(*address))));
+        let beside_unix =
+            self.unix.iter().map(|file| (file.path.display().to_string(), control::name_of_path(&file.path)));
+        let mut without = Vec::new();
+        for (served, name) in beside_tcp.chain(beside_unix).collect::<Vec<_>>() {
+            let failed = |name: &str, cause| ListenError::Control { name: name.to_string(), cause };
+            let name = name.map_err(|cause| failed(&served, cause))?;
+            match control::listen(&name) {
+                Ok(socket) => self.control.push((name, socket)),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    log::warn!(
+                        "another program has the name of the control socket beside {served}, @{name}: `remora ctl` can give this server no \
+                         orders there; `ss -xlp` shows who it is: end it, and start this server again"
+                    );
+                    without.push(served);
+                }
+                Err(cause) => return Err(failed(&name, cause)),
+            }
+        }
+        Ok(without)
     }
 
     /// Let clients connect. Fails where another server has come to listen at the same place since it was bound.
@@ -152,31 +208,34 @@ impl Bound {
                 listeners.push(Listener { socket, name: name.clone(), shared: false, is_control: false });
             }
         }
-        let unix = self.unix.map(|(path, file)| is_still(&path, file).map(|()| path)).transpose()?;
-        if let (Some(path), Some(socket)) = (&unix, self.unix_socket) {
-            socket.listen(self.backlog).map_err(|cause| ListenError::Unix { path: path.clone(), cause })?;
+        if let (Some(file), Some(socket)) = (&self.unix, self.unix_socket) {
+            let path = file.path();
+            if !file.is_still() {
+                return Err(ListenError::UnixInUse(path.to_path_buf()));
+            }
+            socket.listen(self.backlog).map_err(|cause| ListenError::Unix { path: path.to_path_buf(), cause })?;
             let socket = Arc::new(OwnedFd::from(socket));
             let name: Arc<str> = format!("unix:{}", path.display()).into();
             for listeners in &mut per_worker {
                 listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared, is_control: false });
             }
         }
-        let beside_tcp = self.tcp.iter().map(|address| control::name_of(&address.to_string()));
-        for name in beside_tcp.chain(unix.as_deref().map(control::name_of_path)) {
-            let socket = control::listen(&name).map_err(|cause| ListenError::Control { name: name.clone(), cause })?;
+        for (name, socket) in self.control {
             let (socket, name) = (Arc::new(socket), Arc::<str>::from(format!("unix:@{name}")));
             for listeners in &mut per_worker {
                 listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared, is_control: true });
             }
         }
-        Ok(Sockets { tcp: self.tcp, unix, per_worker })
+        Ok(Sockets { tcp: self.tcp, unix: self.unix, per_worker })
     }
 }
 
 impl Sockets {
     /// Bind everything for `workers` workers, and listen.
     pub fn bind(config: &ListenConfig, workers: usize) -> Result<Sockets, ListenError> {
-        Bound::bind(config, workers)?.listen()
+        let mut bound = Bound::bind(config, workers)?;
+        bound.listen_for_orders()?;
+        bound.listen()
     }
 
     /// The listeners' descriptors and names, once each: the first worker's stand for all.
@@ -238,25 +297,16 @@ fn tcp_socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A bound socket, and the number of its file.
-fn bind_unix(path: &Path, mode: u32) -> Result<(Socket, u64), ListenError> {
+/// A bound socket, and its file.
+fn bind_unix(path: &Path, mode: u32) -> Result<(Socket, SocketFile), ListenError> {
     let failed = |cause: io::Error| ListenError::Unix { path: path.to_path_buf(), cause };
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(failed)?;
     socket.bind(&SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
     // Nobody can connect before listen(), so the permissions hold from the first connection on.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
-    let file = std::fs::symlink_metadata(path).map_err(failed)?.ino();
+    let file = SocketFile::of(path).map_err(failed)?;
     Ok((socket, file))
-}
-
-/// Whether `path` still names the file that was bound. To another server a socket that does not listen yet looks like one of a server that was
-/// killed; it may have replaced it.
-fn is_still(path: &Path, file: u64) -> Result<(), ListenError> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if found.ino() == file => Ok(()),
-        _ => Err(ListenError::UnixInUse(path.to_path_buf())),
-    }
 }
 
 /// Remove what a server that was killed has left behind, and nothing else.
@@ -328,6 +378,34 @@ mod tests {
         std::fs::write(&path, "precious").unwrap();
         assert!(matches!(Sockets::bind(&config, 1).map(|_| ()).unwrap_err(), ListenError::UnixNoSocket(_)));
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_socket_that_another_server_has_replaced_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let config = ListenConfig { unix: Some(path.clone()), unix_mode: 0o700, backlog: 8, ..ListenConfig::default() };
+        let Sockets { unix, per_worker, .. } = Sockets::bind(&config, 1).unwrap();
+        let old = unix.unwrap();
+        // It listens no more, but has not ended yet.
+        drop(per_worker);
+        let next = Sockets::bind(&config, 1).unwrap().unix.unwrap();
+        assert!(!old.is_still() && next.is_still());
+        old.remove();
+        assert!(path.exists(), "the old server has removed its successor's socket");
+        next.remove();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_control_sockets_name_that_is_taken_stops_nothing() {
+        let first = Bound::bind(&loopback(0), 1).unwrap();
+        let address = first.tcp[0];
+        let taken = control::listen(&control::name_of(address)).unwrap();
+        let mut first = first;
+        assert_eq!(first.listen_for_orders().unwrap(), [address.to_string()]);
+        assert_eq!(first.listen().unwrap().per_worker[0].len(), 1, "clients are served, operators are not");
+        drop(taken);
     }
 
     #[test]

@@ -28,11 +28,11 @@ use crate::engine::Engine;
 use crate::replication::board::Board;
 use crate::sys::poll::Waker;
 use budget::Budget;
+use listen::SocketFile;
 pub use listen::Sockets;
 use registry::Registry;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -117,7 +117,7 @@ pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     tcp: Vec<SocketAddr>,
-    unix: Option<PathBuf>,
+    unix: Option<SocketFile>,
 }
 
 impl Server {
@@ -169,7 +169,7 @@ impl Server {
 
     /// Path of the unix socket.
     pub fn unix_path(&self) -> Option<&std::path::Path> {
-        self.unix.as_deref()
+        self.unix.as_ref().map(SocketFile::path)
     }
 
     /// Something to end the server with.
@@ -177,14 +177,14 @@ impl Server {
         Stopper { shared: self.shared.clone() }
     }
 
-    /// Wait until all workers have ended, then remove the unix socket.
+    /// Wait until all workers have ended, then remove the unix socket, unless a successor has replaced it.
     pub fn join(self) {
         for worker in self.workers {
             // A panic in a worker has ended the process before this could see it.
             let _ = worker.join();
         }
-        if let Some(path) = &self.unix {
-            let _ = std::fs::remove_file(path);
+        if let Some(file) = &self.unix {
+            file.remove();
         }
     }
 }

@@ -17,7 +17,7 @@ use super::check::{BadRecord, Refusal, Site, check};
 use super::promotion::Extent;
 use super::record::{HEADER_BYTES, Kind, Meta, Record};
 use super::ring::{BIRTH, POSITION_MAX};
-use super::shard::{Shard, Wanted, Writer};
+use super::shard::{Goal, Shard, Wanted, Writer};
 use crate::base::epoch::Epoch;
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
@@ -286,6 +286,7 @@ impl Shard {
         writer.awaited = None;
         writer.wanted = Wanted::default();
         writer.paced_head = position;
+        writer.goal = Goal::default();
         // The flushes of the old log concern nobody; those of the new one that count are still to come.
         self.flushed_below.store(0, Relaxed);
         control.begin_epoch(epoch.0, epoch_begin);

@@ -103,6 +103,7 @@ impl Live {
     }
 
     /// No record in the log is longer.
+    #[inline]
     pub(super) fn longest_bytes(&self) -> u64 {
         self.longest_bytes[0].max(self.longest_bytes[1])
     }
@@ -136,18 +137,22 @@ impl Live {
     /// An item was written.
     #[inline]
     pub(super) fn add(&mut self, shape: Shape, expiry: Expiry) {
-        self.bytes += charge(shape);
-        self.growth_bytes += growth(shape);
-        self.longest_bytes[0] = self.longest_bytes[0].max(charge(shape));
-        self.expiries.add(expiry, charge(shape));
+        let (bytes, growth_bytes) = (charge(shape), growth(shape));
+        self.bytes += bytes;
+        self.growth_bytes += growth_bytes;
+        if bytes > self.longest_bytes[0] {
+            self.longest_bytes[0] = bytes;
+        }
+        self.expiries.add(expiry, bytes);
     }
 
     /// An item died. (A flushed one is not counted any more.)
     #[inline]
     pub(super) fn remove(&mut self, shape: Shape, expiry: Expiry) {
-        self.bytes -= charge(shape);
-        self.growth_bytes -= growth(shape);
-        self.expiries.remove(expiry, charge(shape));
+        let (bytes, growth_bytes) = (charge(shape), growth(shape));
+        self.bytes -= bytes;
+        self.growth_bytes -= growth_bytes;
+        self.expiries.remove(expiry, bytes);
     }
 
     /// An item's expiry is another one now.

@@ -17,7 +17,7 @@
 use super::index::SlotRef;
 use super::item::Item;
 use super::record::{Draft, Kind, Record, Source};
-use super::shard::{CREDIT_SHARE_MAX, Shard, Victim, Wanted, Writer};
+use super::shard::{CREDIT_SHARE_MAX, Goal, Shard, Victim, Wanted, Writer};
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
 use crate::sys::prefetch::prefetch;
@@ -29,6 +29,8 @@ const STEP_BYTES: u64 = 64 << 10;
 const EVICTED_SHARE: u64 = 2;
 /// While no live item may be evicted, this share of what is not alive is kept free ahead of the head, and what moving will add to the log.
 const FREE_SHARE: u64 = 8;
+/// After so many bytes appended the goal is computed anew: some 30 small records.
+const GOAL_STRIDE_BYTES: u64 = 4 << 10;
 /// Buckets split in one go, so that growth keeps up with any rate of inserts.
 const SPLITS_MAX: usize = 4;
 
@@ -37,7 +39,10 @@ impl Shard {
     pub(super) fn prepare(&self, writer: &mut Writer, now: UnixSeconds) {
         self.grow_index(writer);
         writer.live.advance(now);
-        let (free, goal) = (self.free_bytes(writer), self.goal_bytes(writer));
+        if writer.head >= writer.goal.until || writer.wanted.bytes > 0 {
+            writer.goal = Goal { bytes: self.goal_bytes(writer), until: writer.head + GOAL_STRIDE_BYTES };
+        }
+        let (free, goal) = (self.free_bytes(writer), writer.goal.bytes);
         if free < goal {
             let budget_bytes = self.pace(writer, free);
             self.reclaim_step(writer, now, goal, budget_bytes);

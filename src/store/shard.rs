@@ -85,6 +85,8 @@ pub struct Writer {
     pub(super) credit: u64,
     /// What of the log is alive.
     pub(super) live: Live,
+    /// What reclaim keeps free.
+    pub(super) goal: Goal,
     /// The head when reclaim last looked: what was appended since, it owes.
     pub(super) paced_head: u64,
     pub(super) counts: Counts,
@@ -92,6 +94,14 @@ pub struct Writer {
     pub(super) floor: u64,
     /// What the tail has passed is counted from here: where the log was born, or (modulo 2^64) as if it had been when a replica jumps.
     pub(super) counted_from: u64,
+}
+
+/// So much is to be free ahead of the head.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Goal {
+    pub bytes: u64,
+    /// Computed anew when the head has come here.
+    pub until: u64,
 }
 
 /// An append that waits for room.
@@ -155,6 +165,7 @@ impl Shard {
             victim: None,
             credit: ring.bytes() / CREDIT_SHARE_MAX,
             live: Live::new(),
+            goal: Goal::default(),
             paced_head: BIRTH,
             counts: Counts::default(),
             floor: 0,

@@ -3,6 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::ffi::CString;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// True when the process runs as root.
 pub fn is_root() -> bool {
@@ -25,13 +26,14 @@ pub enum DropError {
     },
 }
 
-/// Become `user` for good: groups, group and user of the whole process. Call before any thread is started that should
-/// not keep root's rights, and after everything that needs them.
+/// Become `user` for good: groups, group and user of the whole process. Call after everything that needs root's
+/// rights, and before any thread is started that asks the C library for users. The C library changes all threads of the process.
 pub fn drop_to(user: &str) -> Result<(), DropError> {
     let unknown = || DropError::Unknown(user.to_string());
     let name = CString::new(user).map_err(|_| unknown())?;
     // SAFETY: `name` is a terminated string that outlives the call. The entry that comes back lies in static storage of
-    // the C library; no other thread runs yet that would ask for users, and it is read before the next such call.
+    // the C library. Other threads may run (the log's writer does), but none that asks for users; and the entry is read
+    // before the next such call.
     let entry = unsafe { libc::getpwnam(name.as_ptr()) };
     if entry.is_null() {
         return Err(unknown());
@@ -72,6 +74,28 @@ pub fn raise_open_files(wanted: u64) -> Result<(), u64> {
 /// How many files may be open at once now.
 pub fn open_files_max() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// The other end of a unix socket, by what the kernel says of it: who connected or, seen from the one that connected, who listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its process; 0 where that is of another PID namespace, and cannot be seen from here.
+    pub pid: i32,
+    /// Its user.
+    pub uid: u32,
+}
+
+/// Who is at the other end of a unix socket. rustix has this call too, but takes a process that cannot be seen, whose number is 0, for an error.
+pub fn peer_of(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut bytes = size_of::<libc::ucred>() as libc::socklen_t;
+    let into: *mut libc::ucred = &raw mut found;
+    // SAFETY: the descriptor is borrowed, so it is open. The kernel writes at most `bytes` bytes, which is the length of what `into` points
+    // to; both outlive the call.
+    let failed = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, into.cast(), &raw mut bytes) != 0
+    };
+    if failed { Err(io::Error::last_os_error()) } else { Ok(Peer { pid: found.pid, uid: found.uid }) }
 }
 
 /// How many bytes of memory may be locked (RDMA registers that way); u64::MAX for no limit.

@@ -1,10 +1,11 @@
 //! The orderly end of a primary: once it takes no more writes, it waits until its replicas have
 //! what it has answered.
 //!
-//! Only replicas that are attached are waited for: one whose connection has ended may never come
-//! back, and the end must not hang on that. It is told of instead, with what it lacks. A replica
-//! takes no writes, so it ends at once.
+//! Replicas that are attached are waited for. One whose connection has just ended is as a rule about
+//! to come back, and has a moment for that; it may as well never come back, and the end must not hang
+//! on that. It is told of instead. A replica takes no writes, so it ends at once.
 
+use crate::base::limits::LINGER_SECONDS_MAX;
 use crate::replication::report::ReplicaView;
 use crate::server::Stopper;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,9 @@ use std::time::{Duration, Instant};
 
 /// Pause between two looks at how far the replicas are.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
+
+/// How long a replica whose connection has just ended is waited for: its first tries come after 50 and 100 ms.
+const RETURN_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Known to the thread that waits for signals and to the one that ends the process.
 #[derive(Clone)]
@@ -40,7 +44,10 @@ impl Ending {
             stopper.stop();
         }
         drop(state);
-        log::info!("{signal}: ending; no more connections and writes are taken");
+        log::info!(
+            "{signal}: ending; no more connections are taken; those that there are end once what they have sent is answered, within \
+             {LINGER_SECONDS_MAX} s"
+        );
     }
 
     /// The server has started. A signal may have come before: from the first answer on none may end
@@ -57,21 +64,22 @@ impl Ending {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To be called when nothing more is written. `replicas` tells how they stand now.
-    pub fn wait_for_replicas(&self, replicas: impl Fn() -> Vec<ReplicaView>) {
+    /// To be called when nothing more is written. `replicas` tells how those that are attached stand now, `absent` the names of those that were
+    /// attached until a moment ago.
+    pub fn wait_for_replicas(&self, replicas: impl Fn() -> Vec<ReplicaView>, absent: impl Fn() -> Vec<String>) {
         let until = *self.state().begun_at.get_or_insert_with(Instant::now) + self.wait_max;
+        let return_until = until.min(Instant::now() + RETURN_WAIT_MAX);
         let mut before: Vec<ReplicaView> = Vec::new();
         loop {
             let attached = replicas();
             before.iter().filter(|one| !attached.iter().any(|now| now.session == one.session)).for_each(tell_gone);
             let lacking: Vec<_> = attached.into_iter().filter(|replica| replica.lag_bytes > 0).collect();
-            if lacking.is_empty() {
-                return;
+            let (absent, now) = (absent(), Instant::now());
+            if now >= until || lacking.is_empty() && (absent.is_empty() || now >= return_until) {
+                lacking.iter().for_each(|replica| self.tell_lacking(replica));
+                return absent.iter().for_each(|name| tell_absent(name));
             }
-            if Instant::now() >= until {
-                return lacking.iter().for_each(|replica| self.tell_lacking(replica));
-            }
-            if before.is_empty() {
+            if before.is_empty() && !lacking.is_empty() {
                 let bytes: u64 = lacking.iter().map(|replica| replica.lag_bytes).sum();
                 log::info!("waiting until {} replicas have the last {bytes} bytes", lacking.len());
             }
@@ -88,6 +96,13 @@ impl Ending {
              a longer --shutdown-timeout waits longer"
         );
     }
+}
+
+fn tell_absent(name: &str) {
+    log::warn!(
+        "ending although replica {name} is not attached: its connection has ended a moment ago, and it has not come back; it may lack the last of \
+         what was answered"
+    );
 }
 
 fn tell_gone(replica: &ReplicaView) {
@@ -128,15 +143,18 @@ mod tests {
     #[test]
     fn it_waits_until_all_that_are_attached_have_everything() {
         let looks = Cell::new(0);
-        Ending::new(AN_HOUR).wait_for_replicas(|| {
-            looks.set(looks.get() + 1);
-            // The second leaves; a third comes late, and is waited for as well.
-            match looks.get() {
-                1..3 => vec![replica(1, 10), replica(2, 10)],
-                3..5 => vec![replica(1, 0), replica(3, 5)],
-                _ => vec![replica(1, 0), replica(3, 0)],
-            }
-        });
+        Ending::new(AN_HOUR).wait_for_replicas(
+            || {
+                looks.set(looks.get() + 1);
+                // The second leaves; a third comes late, and is waited for as well.
+                match looks.get() {
+                    1..3 => vec![replica(1, 10), replica(2, 10)],
+                    3..5 => vec![replica(1, 0), replica(3, 5)],
+                    _ => vec![replica(1, 0), replica(3, 0)],
+                }
+            },
+            Vec::new,
+        );
         assert_eq!(looks.get(), 5);
     }
 
@@ -145,12 +163,33 @@ mod tests {
         for wait_max in [Duration::ZERO, Duration::from_millis(20)] {
             let looks = Cell::new(0);
             let begun_at = Instant::now();
-            Ending::new(wait_max).wait_for_replicas(|| {
-                looks.set(looks.get() + 1);
-                vec![replica(1, 10)]
-            });
+            Ending::new(wait_max).wait_for_replicas(
+                || {
+                    looks.set(looks.get() + 1);
+                    vec![replica(1, 10)]
+                },
+                Vec::new,
+            );
             assert!(looks.get() >= 1 && begun_at.elapsed() >= wait_max);
         }
-        Ending::new(AN_HOUR).wait_for_replicas(Vec::new);
+        Ending::new(AN_HOUR).wait_for_replicas(Vec::new, Vec::new);
+    }
+
+    #[test]
+    fn one_that_has_just_lost_its_connection_has_a_moment_to_come_back() {
+        let (looks, absences) = (Cell::new(0), Cell::new(0));
+        let attached = || {
+            looks.set(looks.get() + 1);
+            if looks.get() < 4 { Vec::new() } else { vec![replica(2, 10 * u64::from(looks.get() < 6))] }
+        };
+        let absent = || {
+            absences.set(absences.get() + 1);
+            if looks.get() < 4 { vec!["one".into()] } else { Vec::new() }
+        };
+        Ending::new(AN_HOUR).wait_for_replicas(attached, absent);
+        assert_eq!((looks.get(), absences.get()), (6, 6), "it came back, and was waited for until it had everything");
+        let begun_at = Instant::now();
+        Ending::new(AN_HOUR).wait_for_replicas(Vec::new, || vec!["one".into()]);
+        assert!(begun_at.elapsed() >= RETURN_WAIT_MAX, "it did not come back");
     }
 }

@@ -165,13 +165,15 @@ impl Plan {
         self.acks
     }
 
-    /// Rows of `stats settings`.
-    pub fn setting_rows(&self) -> [(&'static str, String); 3] {
-        let orders_from = if self.orders_from == Origin::ControlSocket { "control_socket" } else { "this_host" };
+    /// Rows of `stats settings`. `without_orders`: where there is no control socket, for somebody else has its name.
+    pub fn setting_rows(&self, without_orders: &[String]) -> [(&'static str, String); 3] {
+        let from = if self.orders_from == Origin::ControlSocket { "control_socket" } else { "this_host" };
+        let but = if without_orders.is_empty() { "" } else { " but not at " };
+        let orders_from = format!("{from}{but}{}", without_orders.join(","));
         [
             ("ack_replicas", self.acks.replicas.to_string()),
             ("ack_timeout", self.acks.timeout.as_millis().to_string()),
-            ("orders_from", orders_from.to_string()),
+            ("orders_from", orders_from),
         ]
     }
 
@@ -265,6 +267,11 @@ impl Replicating {
     pub fn attached_replicas(&self) -> Vec<ReplicaView> {
         let replicas = self.offer.iter().flat_map(|running| running.offer().replicas());
         replicas.filter(|replica| replica.fabric.is_some()).collect()
+    }
+
+    /// Names of the replicas whose data channel has ended a moment ago, and that have no new one.
+    pub fn absent_replicas(&self) -> Vec<String> {
+        self.offer.iter().flat_map(|running| running.offer().absent_replicas()).collect()
     }
 
     /// One line on stderr: with port 0 it is the only way to learn the port.

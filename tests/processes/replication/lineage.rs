@@ -65,6 +65,30 @@ fn a_primary_that_restarts_empty_does_not_empty_its_replica() {
     });
 }
 
+/// A replica that refuses its primary goes on trying. The primary counts none of that as an admission, and says once who it is and why.
+#[test]
+fn a_primary_is_told_why_a_replica_does_not_follow_it() {
+    let (client_port, replication_port) = (fixed_port(), fixed_port());
+    let primary = Node::primary_at(client_port, replication_port, &["-m", "16"]);
+    assert_eq!(primary.client().set("old", b"kept"), "STORED");
+    let replica = Node::replica(primary.port(), &["--replica-name", "keeper"]);
+    in_sync(&primary, &[&replica]);
+    kill(primary);
+    let primary = Node::primary_at(client_port, replication_port, &["-m", "16", "-v"]);
+    wait_for_refusal(&replica);
+    let tries = replica.number("failed_tries");
+    wait_for_count(&replica, "failed_tries", tries + 3);
+    assert_eq!((primary.number("replicas_admitted"), primary.number("replicas_ended")), (0, 0));
+    primary.server.signal("TERM");
+    let lines: Vec<String> = std::iter::from_fn(|| primary.server.next_log_line()).collect();
+    let told: Vec<&String> = lines.iter().filter(|line| line.contains("keeper")).collect();
+    assert!(
+        told.len() == 1 && told[0].contains("does not follow this server") && told[0].contains("lineage"),
+        "{lines:?}"
+    );
+    assert!(!lines.iter().any(|line| line.contains("the peer closed")), "{lines:?}");
+}
+
 /// The order gives up what was held then, for the primary that was there then. A later one that comes back empty is refused again.
 #[test]
 fn an_order_to_discard_counts_once() {

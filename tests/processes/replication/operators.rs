@@ -2,10 +2,13 @@
 //! this host. Whatever a proxy on this host passes on comes from loopback as well.
 
 use super::orders::{ctl, ctl_fails};
-use crate::node::Node;
+use crate::node::{Node, fixed_port};
 use crate::support::{Client, Server};
+use std::io::Read;
 use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::process::{Command, Output};
 
 /// An order that changes nothing: whoever may give orders is told so in other words than who may not.
@@ -66,6 +69,48 @@ fn another_user_gives_no_orders_and_root_does() {
     let said = String::from_utf8_lossy(&taken.stderr);
     assert!(said.contains("this is the primary: it follows nobody"), "{said}");
     ctl_fails(&primary, &["detach"], "this is the primary: it follows nobody");
+}
+
+/// Listens under `name` as nobody does, whoever runs the tests.
+fn impostor(name: &str) -> UnixListener {
+    let address = UnixAddr::from_abstract_name(name).expect("a name");
+    let become_nobody_and_listen = move || {
+        let nobody = rustix::process::Uid::from_raw(65534);
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).expect("root may");
+        UnixListener::bind_addr(&address).expect("the name is free")
+    };
+    // Rights are a thread's own for the kernel; this one ends with its.
+    std::thread::spawn(become_nobody_and_listen).join().expect("it listens")
+}
+
+/// An abstract name is free for all. Whoever takes a server's keeps it from nothing but orders, and gets none itself. Needs root, to be two users.
+#[test]
+fn whoever_takes_the_control_sockets_name_gets_no_orders() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("left out: only root can become another user");
+        return;
+    }
+    let port = fixed_port();
+    let impostor = impostor(&format!("remora-control-127.0.0.1:{port}"));
+    let server = Server::start(&["-l", &format!("127.0.0.1:{port}"), "-m", "16", "-t", "1"]);
+    assert_eq!(server.connect().set("key", b"1"), "STORED");
+    let mut line = String::new();
+    let mut client = server.connect();
+    client.send(b"stats settings\r\n");
+    while line != "END" && !line.contains("orders_from") {
+        line = client.line();
+    }
+    assert_eq!(line, format!("STAT orders_from control_socket but not at 127.0.0.1:{port}"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_remora"));
+    let output = command.args(["ctl", "-s", &format!("127.0.0.1:{port}"), "detach"]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("of user 65534") && said.contains("no order was given"),
+        "{said}"
+    );
+    let mut heard = String::new();
+    impostor.accept().expect("ctl came").0.read_to_string(&mut heard).expect("ctl has gone");
+    assert_eq!(heard, "");
 }
 
 /// When clients have taken every place, the operator still gets in.

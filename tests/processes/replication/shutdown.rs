@@ -114,6 +114,21 @@ fn a_replica_that_has_gone_is_not_waited_for_and_told_of() {
 }
 
 #[test]
+fn a_replica_that_has_just_gone_has_a_moment_to_come_back_and_is_told_of() {
+    let mut primary = Node::primary(&["--shutdown-timeout", "3600"]);
+    let replica = Node::replica(primary.port(), &["--replica-name", "lost"]);
+    follows(&replica);
+    replica.server.signal("KILL");
+    wait_until("the primary sees it", || {
+        let attached = primary.number("replicas");
+        if attached == 0 { Ok(()) } else { Err(attached) }
+    });
+    primary.server.signal("TERM");
+    assert!(primary.server.wait().success());
+    said(&primary.server, "replica lost is not attached");
+}
+
+#[test]
 fn without_anything_to_wait_for_the_end_comes_at_once() {
     let begun_at = Instant::now();
     // No replica; a replica that has everything; a replica itself, which has one below it that stands still.
