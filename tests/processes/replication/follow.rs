@@ -83,6 +83,10 @@ fn a_replica_shows_what_its_primary_holds() {
         assert_eq!(same_items(&primary, &both, &keys()), 12 + LARGE.len());
         let binary = |node: &Node| node.client().ask("mg YmluYXJ5IQBrZXk= b c t");
         assert!(both.iter().all(|replica| binary(replica) == binary(&primary)) && binary(&primary).starts_with("HD c"));
+        // The replicas have read the item: only the log can tell them.
+        exchange(&mut primary.server.connect(), &[("touch touched 5000", "TOUCHED"), ("md fetched I T4000", "HD")]);
+        in_sync(&primary, &both);
+        assert_eq!(same_items(&primary, &both, &keys()), 12 + LARGE.len());
 
         exchange(&mut primary.server.connect(), &[("flush_all", "OK"), ("set after 3 0 2\r\nok", "STORED")]);
         in_sync(&primary, &both);
