@@ -43,14 +43,13 @@ impl Shard {
             writer.goal = Goal { bytes: self.goal_bytes(writer), until: writer.head + GOAL_STRIDE_BYTES };
         }
         let (free, goal) = (self.free_bytes(writer), writer.goal.bytes);
-        if free < goal {
+        if free < goal && !self.has_room_for_wanted(writer) {
             let budget_bytes = self.pace(writer, free);
             self.reclaim_step(writer, now, goal, budget_bytes);
         }
         if self.usable_bytes(writer) < goal {
             self.release(writer);
         }
-        self.note_room(writer);
         writer.paced_head = writer.head;
     }
 
@@ -78,12 +77,11 @@ impl Shard {
         let steps_max = (self.goal_bytes(&writer) / STEP_BYTES + 1).min(8);
         for _ in 0..steps_max {
             let goal_bytes = self.goal_bytes(&writer);
-            if self.free_bytes(&writer) < goal_bytes {
+            if self.free_bytes(&writer) < goal_bytes && !self.has_room_for_wanted(&mut writer) {
                 self.reclaim_step(&mut writer, now, goal_bytes, STEP_BYTES);
             }
         }
         self.release(&mut writer);
-        self.note_room(&mut writer);
         writer.wanted.rounds = writer.wanted.rounds.saturating_sub(1);
         if writer.wanted.rounds == 0 {
             writer.wanted = Wanted::default();
@@ -95,12 +93,19 @@ impl Shard {
         busy
     }
 
-    /// Where there is room for what waits, its lap without gain begins anew: if others take that room first, reclaim goes on.
+    /// Whether an append waits, and has its room now. Then reclaim must not use that room up for what it moves. The wait's lap without gain
+    /// begins anew: if others take the room first, reclaim goes on.
     #[inline]
-    fn note_room(&self, writer: &mut Writer) {
-        if writer.wanted.bytes > 0 && self.usable_bytes(writer) >= writer.wanted.bytes {
+    fn has_room_for_wanted(&self, writer: &mut Writer) -> bool {
+        if writer.wanted.bytes == 0 {
+            return false;
+        }
+        self.release(writer);
+        let has_room = self.usable_bytes(writer) >= writer.wanted.bytes;
+        if has_room {
             writer.wanted.since = writer.head;
         }
+        has_room
     }
 
     /// Bytes between head and tail: free, or soon to be.
@@ -141,7 +146,7 @@ impl Shard {
     /// How many bytes of log this write looks at: what the last write appended, times the length of the log over what is free. So reclaim
     /// speeds up as free space shrinks. Wherever in the log the dead records stand, the tail has come to them before free space ends.
     fn pace(&self, writer: &Writer, free_bytes: u64) -> u64 {
-        if free_bytes <= self.policy.ahead_bytes || self.may_evict(writer) {
+        if free_bytes <= self.policy.ahead_bytes || writer.wanted.bytes > 0 || self.may_evict(writer) {
             return STEP_BYTES;
         }
         let owed_bytes = (writer.head - writer.paced_head).min(STEP_BYTES);

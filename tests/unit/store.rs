@@ -31,7 +31,7 @@ fn set(store: &Store, seat: &mut Participant<'_>, key: &[u8], value: &[u8]) -> R
             settled => return settled,
         };
     }
-    panic!("no room after a hundred turns");
+    panic!("no room after a hundred turns: {:?}", store.stats());
 }
 
 fn get(store: &Store, seat: &mut Participant<'_>, key: &[u8], note_use: bool) -> Option<Vec<u8>> {
@@ -154,7 +154,7 @@ fn a_cache_full_of_used_items_still_takes_new_ones() {
         }
     }
     let stats = store.stats();
-    let budget_bytes = stats.reclaimed_bytes / 2 + stats.ring_bytes / 16;
+    let budget_bytes = stats.reclaimed_bytes / 2 + stats.ring_bytes / 16 + 8 * stats.reinserted_items;
     assert!(stats.reinserted_bytes > 0 && stats.reinserted_bytes <= budget_bytes, "{stats:?}");
 }
 
@@ -181,8 +181,8 @@ fn an_item_that_waits_for_its_second_chance_earns_it_once() {
         store.maintain(&turn, 0, NOW);
     }
     let stats = store.stats();
-    // Half of what the tail has passed, what there was to begin with, and what a CAS adds.
-    let budget_bytes = stats.reclaimed_bytes / 2 + stats.ring_bytes / 16 + 8 * stats.reinserted_items;
+    // What is alive is about three quarters all the while. Where it is less, all of it is kept.
+    let budget_bytes = stats.reclaimed_bytes / 8 * 7;
     assert!(stats.reinserted_bytes > 0 && stats.reinserted_bytes <= budget_bytes, "{stats:?}");
 }
 
