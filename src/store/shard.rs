@@ -352,7 +352,7 @@ impl Shard {
             return self.policy.reserve_bytes;
         }
         // Of large items so much may not be left.
-        needed_bytes.min(self.policy.reserve_bytes.max((self.ring.bytes() - self.policy.kept_bytes_max) / 4))
+        needed_bytes.min(self.policy.reserve_bytes.max((self.ring.bytes() - self.policy.kept_bytes_max) / 2))
     }
 
     /// Append a record, leaving `reserve_bytes` free behind it. Nothing changes on failure, but that the want is remembered.
