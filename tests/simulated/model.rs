@@ -7,6 +7,7 @@
 mod command;
 mod meanings;
 mod oracle;
+mod parked;
 mod replica;
 mod run;
 mod stress;
