@@ -55,7 +55,7 @@ struct Log {
     lost: Arc<AtomicU64>,
 }
 
-/// Start the writer. From then on [`line`] and [`Pipe`] queue what they are given. A second start
+/// Start the writer. From then on [`line()`] and [`Pipe`] queue what they are given. A second start
 /// in one process (an embedding, a test) keeps the first one's writer.
 pub fn start() -> io::Result<()> {
     let (log, queue) = Log::new(LINES_MAX);
@@ -77,7 +77,7 @@ pub fn line(text: &str) {
     write(format!("{text}\n").into_bytes());
 }
 
-/// As [`line`], but as it is: a line that is not ended, or several.
+/// As [`line()`], but as it is: a line that is not ended, or several.
 pub fn write(bytes: Vec<u8>) {
     match LOG.get() {
         Some(log) => log.offer(bytes),
