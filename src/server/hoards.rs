@@ -83,10 +83,11 @@ impl Worker<'_> {
             .connections
             .iter()
             .filter(|one| kind.held_bytes(one) > 0 && Some(one.token) != served)
-            .map(|one| (kind.is_ours(one), one.moved_at, Reverse(kind.held_bytes(one)), one.token))
+            .map(|one| (kind.is_ours(one), one.moved_at, one.served_in_turn, Reverse(kind.held_bytes(one)), one.token))
             .collect();
-        hoards.sort_unstable_by_key(|(is_ours, moved_at, bytes, _)| (*is_ours, *moved_at, *bytes));
-        for (_, _, Reverse(bytes), token) in hoards {
+        // Of those that moved within the same second, the order of turns tells who has stood still for longer.
+        hoards.sort_unstable_by_key(|(is_ours, moved_at, turn, bytes, _)| (*is_ours, *moved_at, *turn, *bytes));
+        for (_, _, _, Reverse(bytes), token) in hoards {
             if excess_bytes == 0 {
                 break;
             }
