@@ -81,7 +81,7 @@ pub fn what_is_written_later_is_seen_later(world: &dyn World) {
                     moves.fetch_add(1, Relaxed);
                     (seen, seen_at) = (number, Instant::now());
                 }
-                // A device in software needs the processor: without this, a round takes a tenth of a second on a busy host.
+                // A device in software needs the processor too.
                 std::thread::yield_now();
             }
         });
