@@ -5,9 +5,12 @@
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering, fence};
 use loom::thread;
+use remora::base::epoch::Epoch;
 use remora::store::index::{Index, Look};
+use remora::store::line::{BIRTH, ControlLine};
 use remora::store::record::{Draft, Kind, Meta, Record, Source};
-use remora::store::ring::{BIRTH, ControlLine, Ring};
+use remora::store::ring::Ring;
+use remora::store::seal::Seal;
 use remora::sys::memory::Slab;
 use remora::sys::quiescence::Domain;
 use remora::sys::words::copy_words;
@@ -30,6 +33,13 @@ fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
     println!("{executions} executions");
 }
 
+/// Whose history all logs here are.
+const EPOCH: Epoch = Epoch(1);
+
+fn seal(position: u64) -> Seal {
+    Seal::of(0, position, EPOCH)
+}
+
 /// Whoever sees `committed` sees every byte below it.
 #[test]
 fn a_committed_record_is_complete() {
@@ -41,13 +51,13 @@ fn a_committed_record_is_complete() {
             let (ring, lines) = (ring.clone(), lines.clone());
             thread::spawn(move || {
                 let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
-                draft.write(ring.words_at(BIRTH), BIRTH, 1);
+                draft.write(ring.words_at(BIRTH), seal(BIRTH));
                 ControlLine::of(lines.words(), 0).commit(BIRTH + draft.record_bytes() as u64);
             })
         };
         if ControlLine::of(lines.words(), 0).committed() > BIRTH {
             let record = Record::read(ring.words_at(BIRTH)).expect("a whole record");
-            assert!(record.proves_itself(BIRTH, 1));
+            assert!(record.proves_itself(seal(BIRTH)));
         }
         writer.join().unwrap();
     });
@@ -63,12 +73,11 @@ fn small_set(expiry: u64) -> Draft<'static> {
 #[test]
 fn bytes_that_the_tail_has_not_passed_are_the_records() {
     const RING_BYTES: u64 = 128;
-    const EPOCH: u64 = 1;
     model(3, || {
         let ring = Arc::new(Ring::new("loom", RING_BYTES as usize, false).unwrap());
         let lines = Arc::new(Slab::new("loom", 64, false).unwrap());
         let control = ControlLine::of(lines.words(), 0);
-        control.begin(EPOCH, RING_BYTES);
+        control.begin(EPOCH.0, RING_BYTES);
         let follower = {
             let (ring, lines) = (ring.clone(), lines.clone());
             thread::spawn(move || {
@@ -80,18 +89,18 @@ fn bytes_that_the_tail_has_not_passed_are_the_records() {
                 fence(Ordering::Acquire);
                 if committed > BIRTH && control.tail() <= BIRTH {
                     let record = Record::read(&landed).expect("a whole record");
-                    assert!(record.proves_itself(BIRTH, EPOCH));
+                    assert!(record.proves_itself(seal(BIRTH)));
                     assert_eq!(record.meta().to_bits(), 7, "another lap's metadata");
                 }
             })
         };
         let (first, next_lap) = (small_set(7), small_set(8));
-        first.write(ring.words_at(BIRTH), BIRTH, EPOCH);
+        first.write(ring.words_at(BIRTH), seal(BIRTH));
         control.commit(BIRTH + 24);
         control.advance_tail(BIRTH + 24);
         let domain = Domain::new(1);
         if domain.all_passed(domain.advance()) {
-            next_lap.write(ring.words_at(BIRTH + RING_BYTES), BIRTH + RING_BYTES, EPOCH);
+            next_lap.write(ring.words_at(BIRTH + RING_BYTES), seal(BIRTH + RING_BYTES));
             control.commit(BIRTH + RING_BYTES + 24);
         }
         follower.join().unwrap();
@@ -117,15 +126,15 @@ fn a_slot_never_points_beyond_what_is_committed() {
                     Record::read(ring.words_at(position)).filter(|record| record.key().equals(b"key"))
                 });
                 match found {
-                    Look::Found((_, record)) => assert!(record.proves_itself(SECOND, 1)),
+                    Look::Found((_, record)) => assert!(record.proves_itself(seal(SECOND))),
                     Look::Absent => {}
                     Look::Unsettled => panic!("nothing moves"),
                 }
             })
         };
         let landed: Vec<AtomicU64> = (0..6).map(|_| AtomicU64::new(0)).collect();
-        small_set(7).write(&landed[..3], BIRTH, 1);
-        small_set(7).write(&landed[3..], SECOND, 1);
+        small_set(7).write(&landed[..3], seal(BIRTH));
+        small_set(7).write(&landed[3..], seal(SECOND));
         copy_words(&landed, &ring.words_at(BIRTH)[..6]);
         ControlLine::of(lines.words(), 0).commit(SECOND + 24);
         index.insert(hash_of(0), BIRTH).unwrap();

@@ -90,8 +90,8 @@ pub const READ_BYTES_MAX: usize = 4 << 20;
 pub const WRITE_BYTES_MAX: usize = 64;
 /// Most WRITEs of one channel behind its last completed READ.
 pub const WRITE_DEPTH_MAX: usize = 16;
-/// Bytes of an ack slot.
-pub const ACK_BYTES: usize = 4096;
+/// Bytes of an ack slot: a line, and a position for each of 1,024 shards; in whole pages.
+pub const ACK_BYTES: usize = 12 << 10;
 /// Longest wait for a data channel to be connected.
 pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 

@@ -10,12 +10,13 @@
 
 use crate::base::epoch::Epoch;
 use crate::fabric::{ACK_BYTES, Channel, FabricError, WRITE_BYTES_MAX};
+use crate::store::sizing;
 use crate::sys::sync::{AtomicU64, Ordering::Acquire};
 
 const LINE_WORDS: usize = WRITE_BYTES_MAX / 8;
 /// Shards that a slot has room for.
 const SHARDS_MAX: usize = (ACK_BYTES / WRITE_BYTES_MAX - 1) * LINE_WORDS;
-const _: () = assert!(SHARDS_MAX >= 256);
+const _: () = assert!(SHARDS_MAX >= sizing::SHARDS_MAX);
 
 /// Line 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

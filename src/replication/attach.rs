@@ -228,7 +228,7 @@ fn check_regions(invitation: &Invitation, welcome: &Welcome) -> Result<(), &'sta
     if expected != Some(invitation.regions.len() as u64) {
         return Err("a grant of another number of regions than its rings have");
     }
-    if invitation.regions[0].bytes < u64::from(geometry.shards) * crate::store::ring::CONTROL_LINE_BYTES as u64 {
+    if invitation.regions[0].bytes < u64::from(geometry.shards) * crate::store::line::CONTROL_LINE_BYTES as u64 {
         return Err("a grant with fewer control lines than shards");
     }
     let slab_bytes = |slab: u64| geometry.slab_bytes.min(geometry.ring_bytes - slab * geometry.slab_bytes);

@@ -6,7 +6,7 @@
 
 use crate::base::epoch::Epoch;
 use crate::store::Store;
-use crate::store::ring::BIRTH;
+use crate::store::line::BIRTH;
 use crate::store::shape::{EPOCH_VALUE_BYTES, HEADER_BYTES};
 
 /// Where the record that begins a lineage ends, in every shard.

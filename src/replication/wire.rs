@@ -22,7 +22,7 @@ pub const LENGTH_BYTES: usize = 4;
 /// Longest frame while the peer has not proved itself.
 pub const STRANGER_FRAME_BYTES_MAX: usize = 512;
 /// Longest frame: the descriptors of 16,384 regions and some.
-pub const FRAME_BYTES_MAX: usize = 512 << 10;
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Regions of one grant: a terabyte in slabs, and some.
 pub const REGIONS_MAX: usize = 16_384;
 /// Longest text in a message.

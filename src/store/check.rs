@@ -2,6 +2,7 @@
 //! is held against what the log can have, then the checksum is computed. Pure.
 
 use super::record::{Kind, Record, Shape};
+use super::seal::Seal;
 use super::shape::Unreadable;
 use crate::base::epoch::Epoch;
 use crate::sys::sync::AtomicU64;
@@ -34,6 +35,7 @@ pub(super) enum Refusal {
 /// Where a record is to stand.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Site {
+    pub shard: u32,
     pub position: u64,
     /// The epoch there, and where it began.
     pub epoch: (Epoch, u64),
@@ -54,7 +56,7 @@ pub(super) fn check<'w>(words: &'w [AtomicU64], site: &Site) -> Result<Record<'w
         Kind::Epoch => Epoch(record.epoch_value().0),
         _ => site.epoch.0,
     };
-    if !record.proves_itself(site.position, sealed_by.0) {
+    if !record.proves_itself(Seal::of(site.shard, site.position, sealed_by)) {
         return Err(Refusal::Bad(BadRecord::Checksum));
     }
     let sound = record.is_padded_with_zeroes()

@@ -2,7 +2,7 @@
 //! epoch goes on from it only if that epoch had not ended before the cursor.
 
 use super::Store;
-use super::ring::BIRTH;
+use super::line::BIRTH;
 use crate::base::epoch::Epoch;
 use crate::sys::sync::Mutex;
 

@@ -14,9 +14,9 @@
 
 use super::Store;
 use super::check::{BadRecord, Refusal, Site, check};
+use super::line::{BIRTH, POSITION_MAX};
 use super::promotion::Extent;
 use super::record::{HEADER_BYTES, Kind, Meta, Record};
-use super::ring::{BIRTH, POSITION_MAX};
 use super::shard::{Goal, Shard, Wanted, Writer};
 use crate::base::epoch::Epoch;
 use crate::base::limits::KEY_BYTES_MAX;
@@ -239,7 +239,13 @@ impl Follower<'_> {
             return Err(Stop::Cut { wanted_bytes: skipped + HEADER_BYTES });
         };
         let slab_bytes_left = self.shard.ring.bytes_to_slab_end(position);
-        let site = Site { position, epoch, slab_bytes_left, record_bytes_max: self.record_bytes_max };
+        let site = Site {
+            shard: self.shard.number,
+            position,
+            epoch,
+            slab_bytes_left,
+            record_bytes_max: self.record_bytes_max,
+        };
         let record = check(words, &site).map_err(|refusal| match refusal {
             Refusal::Cut(bytes) => Stop::Cut { wanted_bytes: skipped + bytes },
             Refusal::Bad(bad) => Stop::Bad(bad),

@@ -1,6 +1,6 @@
 //! What two stores must share to hold the same bytes at the same positions, and how a replica's store is made from it.
 
-use super::index::RING_BYTES_MAX;
+use super::index::LOG_BYTES_MAX;
 use super::live::MOVED_BYTES;
 use super::record::{HEADER_BYTES, OPTIONAL_BYTES_MAX};
 use super::ring::SLAB_BYTES_MAX;
@@ -26,7 +26,7 @@ pub struct Geometry {
 }
 
 /// Slabs of one ring: the largest ring in the largest slabs.
-const SLABS_MAX: u64 = RING_BYTES_MAX / SLAB_BYTES_MAX as u64;
+const SLABS_MAX: u64 = LOG_BYTES_MAX / SLAB_BYTES_MAX as u64;
 /// Smallest `record_bytes_max` that makes sense: one item of a few bytes.
 const RECORD_BYTES_MIN: u64 = 64;
 /// The largest record without a value, and more than any that has one for other reasons than a client's.
@@ -51,8 +51,8 @@ impl Geometry {
             Some(format!("{shards} shards (a power of two, at most {SHARDS_MAX}, is possible)"))
         } else if !words {
             Some(format!("lengths that are no multiples of 8: {ring_bytes}, {slab_bytes}, {record_bytes_max}"))
-        } else if ring_bytes < RING_BYTES_MIN as u64 || ring_bytes > RING_BYTES_MAX {
-            Some(format!("rings of {ring_bytes} bytes ({RING_BYTES_MIN} to {RING_BYTES_MAX} are possible)"))
+        } else if ring_bytes < RING_BYTES_MIN as u64 || ring_bytes > LOG_BYTES_MAX {
+            Some(format!("rings of {ring_bytes} bytes ({RING_BYTES_MIN} to {LOG_BYTES_MAX} are possible)"))
         } else if slab_bytes > ring_bytes
             || slab_bytes > SLAB_BYTES_MAX as u64
             || slab_bytes < self.log_record_bytes_max()
@@ -156,7 +156,7 @@ mod tests {
                 assert!(matches!(&error, StoreError::Config(words) if words.contains("primary")), "{error:?}");
             }
         }
-        let huge = Geometry { shards: 256, ring_bytes: RING_BYTES_MAX, slab_bytes: 1 << 30, ..GOOD };
+        let huge = Geometry { shards: 256, ring_bytes: LOG_BYTES_MAX, slab_bytes: 1 << 30, ..GOOD };
         assert!(Store::with_geometry(huge, 1, false, None).is_err_and(|error| error.to_string().contains("memory")));
     }
 }

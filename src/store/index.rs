@@ -37,8 +37,9 @@ const TAG_BITS: u32 = 25;
 const TAG_MASK: u64 = (1 << TAG_BITS) - 1;
 const TAG_FROM_BIT: u32 = 8;
 const PLACE_MASK: u64 = (1 << TAG_SHIFT) - 1;
-/// Rings must be smaller than this, in bytes, so that a place names one position only.
-pub const RING_BYTES_MAX: u64 = (PLACE_MASK + 1) * 8 / 2;
+const PLACE_UNUSED_BITS: u32 = 64 - TAG_SHIFT;
+/// A log is no longer than this, in bytes: so far in either direction a place names one position only.
+pub const LOG_BYTES_MAX: u64 = (PLACE_MASK + 1) * 8 / 2;
 
 /// A slot's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,10 +50,12 @@ impl Entry {
         Entry(PRESENT | tag(hash) | ((position / 8) & PLACE_MASK))
     }
 
-    /// The position it points to, given any later position less than [`RING_BYTES_MAX`] away.
-    pub fn position(self, committed: u64) -> u64 {
-        let behind = (committed / 8).wrapping_sub(self.0 & PLACE_MASK) & PLACE_MASK;
-        committed - behind * 8
+    /// The position it points to: the one nearest to `reference`, which may lie before or behind it, less than [`LOG_BYTES_MAX`] away.
+    #[inline]
+    pub fn position(self, reference: u64) -> u64 {
+        // The difference of the places, its sign in the word's highest bit; then in bytes, for a place is eight of them.
+        let ahead = (self.0.wrapping_sub(reference / 8) << PLACE_UNUSED_BITS) as i64 >> (PLACE_UNUSED_BITS - 3);
+        (reference & !7).wrapping_add_signed(ahead)
     }
 
     /// Uses counted since the record was written, at most 3.
@@ -476,6 +479,22 @@ impl Index {
             set(&state.overflow_free, link);
             set(&state.overflow_in_use, get(&state.overflow_in_use) - 1);
             link = next;
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_the_nearest_position_before_or_behind_the_reference() {
+        for reference in [1 << 30, 1 << 32, (1 << 38) - 8, 1 << 39, (1 << 39) + 4096, (1 << 55) + 24] {
+            for away in [0, 8, 4096, 1 << 31, 1 << 33, LOG_BYTES_MAX - 8] {
+                for position in [reference + away, u64::saturating_sub(reference, away)] {
+                    assert_eq!(Entry::new(u64::MAX, position).position(reference), position, "{away} from {reference}");
+                }
+            }
         }
     }
 }

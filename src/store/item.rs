@@ -2,15 +2,10 @@
 
 use super::index::SlotRef;
 use super::record::{Meta, Record};
-use super::ring::POSITION_MAX;
-use super::sizing::SHARDS_MAX;
+use super::seal::stamp;
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::sys::sync::Ordering::Relaxed;
 use crate::sys::words::WordSpan;
-
-/// How far a position is shifted to make room for the shard's number in a CAS; the three bits below are always zero.
-const CAS_SHIFT: u32 = 7;
-const _: () = assert!(SHARDS_MAX <= 1 << (CAS_SHIFT + 3) && POSITION_MAX.leading_zeros() >= CAS_SHIFT);
 
 /// What a new item is.
 #[derive(Debug, Clone, Copy, Default)]
@@ -95,10 +90,9 @@ impl<'t> Item<'t> {
         self.record.client_flags()
     }
 
-    /// CAS: the explicit one, or one made of the record's position and shard. Positions are multiples of 8, so their low ten bits are free
-    /// for the shard's number, and no two items ever have the same CAS.
+    /// CAS: the explicit one, or the number of the record's place, which no two items ever have in common.
     pub fn cas(&self) -> u64 {
-        self.record.explicit_cas().unwrap_or(self.position << CAS_SHIFT | u64::from(self.shard))
+        self.record.explicit_cas().unwrap_or_else(|| stamp(self.shard, self.position))
     }
 
     /// When it expires.

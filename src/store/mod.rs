@@ -4,7 +4,9 @@
 //! | --- | --- |
 //! | [`record`] | one entry of a log, byte by byte, with its checksum |
 //! | [`shape`] | kind and lengths of a record, in one word |
-//! | [`ring`] | the log's memory, positions, the control line |
+//! | [`ring`] | the log's memory, positions |
+//! | [`line`] | the control line: what a shard publishes |
+//! | [`seal`] | the number of a place, which a record proves, and which is its CAS |
 //! | [`index`] | from a key's hash to the position of its record; grows while it serves |
 //! | [`shard`] | an index, a ring and the writers' lock; appending and finding |
 //! | [`entry`] | one key under the lock: what commands write through |
@@ -32,12 +34,14 @@ pub mod follower;
 pub mod geometry;
 pub mod index;
 pub mod item;
+pub mod line;
 mod live;
 pub mod promotion;
 pub mod reclaim;
 pub mod record;
 pub mod retain;
 pub mod ring;
+pub mod seal;
 pub mod shape;
 pub mod shard;
 pub mod sizing;
@@ -58,11 +62,12 @@ pub use epochs::{EPOCHS_MAX, EpochStart, NOT_BEGUN};
 pub use follower::{Applied, Follower, Stop};
 pub use geometry::Geometry;
 pub use item::{Item, MetaChange, NewItem, ValueLoan};
+use line::CONTROL_LINE_BYTES;
 pub use promotion::{Extent, TurnsOfNow};
 pub use record::Draft;
 use record::{Kind, Meta, Source};
 pub use retain::TailGuard;
-use ring::{CONTROL_LINE_BYTES, Ring};
+use ring::Ring;
 use shape::Shape;
 use shard::{Shard, Shared};
 pub use sizing::{StoreConfig, StoreError};

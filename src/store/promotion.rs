@@ -131,8 +131,8 @@ impl Shard {
         let (control, begins) = (self.control(), self.place_of_epoch(writer));
         let end = begins + EPOCH_RECORD_BYTES as u64;
         assert!(end <= writer.released + self.ring.bytes(), "room was made before an epoch begins");
-        self.pad(writer.head, begins, control.epoch());
-        with_epoch_record(epoch, begins, |draft| draft.write(self.ring.words_at(begins), begins, epoch.0));
+        self.pad(writer.head, begins, Epoch(control.epoch()));
+        with_epoch_record(epoch, begins, |draft| draft.write(self.ring.words_at(begins), self.seal(begins, epoch)));
         writer.counts.appended_bytes += end - writer.head;
         writer.head = end;
         control.begin_epoch(epoch.0, begins);
@@ -278,10 +278,10 @@ mod tests {
             padded += usize::from(begins > before && left >= HEADER_BYTES);
             for (position, record) in shard.walk(shard.control().tail()) {
                 let sealed_by = if position < begins { first } else { second };
-                assert!(record.proves_itself(position, sealed_by.0), "{position} of {begins}, {left} left");
+                assert!(record.proves_itself(shard.seal(position, sealed_by)), "{position} of {begins}, {left} left");
                 assert_eq!(
                     record.shape.kind() == Kind::Epoch,
-                    position == begins || position == super::super::ring::BIRTH
+                    position == begins || position == super::super::line::BIRTH
                 );
             }
         }
@@ -325,7 +325,7 @@ mod tests {
         promote(&new);
         assert!(set(&new, "key", b"value"));
         let history = new.epochs();
-        assert_eq!(history[1].begins, [super::super::ring::BIRTH]);
+        assert_eq!(history[1].begins, [super::super::line::BIRTH]);
         let mut follower = other.followers().remove(0);
         follower.forget();
         assert!(follower.begin_at(history[1].begins[0], history[1].epoch, history[1].begins[0]));

@@ -6,9 +6,10 @@
 //! ```
 //!
 //! *meta* is the one word that may change after publication ([`Meta`]); for kinds other than set it does not, and the checksum covers it.
-//! *crc* is CRC32C over shape, (meta,) key, the optional fields and value, then the record's position and epoch: a torn record, an
-//! old lap or another epoch fails. *shape* says what it is and how long its parts are ([`Shape`]). The fixed header is 16 bytes.
+//! *crc* is CRC32C over shape, (meta,) key, the optional fields and value, then the record's place (shard and position) and
+//! epoch: a torn record, an old lap, another shard or another epoch fails. *shape* says what it is and how long its parts are ([`Shape`]). The fixed header is 16 bytes.
 
+use super::seal::Seal;
 pub use super::shape::{EPOCH_VALUE_BYTES, HEADER_BYTES, Kind, Shape};
 use super::shape::{SHORT_VALUE_BYTES_MAX, read_u32};
 use crate::base::time::{Expiry, UnixSeconds};
@@ -193,14 +194,14 @@ impl<'a> Record<'a> {
         (self.words[at].load(Relaxed), self.words[at + 1].load(Relaxed))
     }
 
-    /// Does the checksum hold for this position and epoch? What replay, tests and replicas ask before they believe.
-    pub fn proves_itself(&self, position: u64, epoch: u64) -> bool {
+    /// Does the checksum hold for this place and epoch? What replay, tests and replicas ask before they believe.
+    pub fn proves_itself(&self, seal: Seal) -> bool {
         let mut checksum = BodyChecksum::default().update(&self.shape.to_bits().to_le_bytes());
         if self.shape.kind() != Kind::Set {
             checksum = checksum.update(&self.words[0].load(Relaxed).to_le_bytes());
         }
         let body = WordSpan::new(self.words, HEADER_BYTES, self.shape.checked_bytes() - HEADER_BYTES);
-        checksum_span(checksum, body).at(position, epoch) == self.words[1].load(Relaxed) as u32
+        checksum_span(checksum, body).at(seal.stamp, seal.epoch.0) == self.words[1].load(Relaxed) as u32
     }
 }
 
@@ -322,10 +323,10 @@ impl<'a> Draft<'a> {
         self.meta.expiry()
     }
 
-    /// Write it to the start of `words`, which nobody else reads or writes yet, as the record at `position`.
-    pub fn write<'w>(&self, words: &'w [AtomicU64], position: u64, epoch: u64) -> Record<'w> {
+    /// Write it to the start of `words`, which nobody else reads or writes yet, as the record of this place and epoch.
+    pub fn write<'w>(&self, words: &'w [AtomicU64], seal: Seal) -> Record<'w> {
         words[0].store(self.meta.to_bits(), Relaxed);
-        let crc = self.checksum.at(position, epoch);
+        let crc = self.checksum.at(seal.stamp, seal.epoch.0);
         words[1].store(u64::from(crc) | u64::from(self.shape.to_bits()) << 32, Relaxed);
         let mut writer = WordWriter::new(&words[HEADER_BYTES / 8..]);
         writer.put(self.key);
@@ -342,6 +343,11 @@ impl<'a> Draft<'a> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::base::epoch::Epoch;
+
+    fn seal(position: u64, epoch: u64) -> Seal {
+        Seal::of(3, position, Epoch(epoch))
+    }
 
     fn memory(bytes: usize) -> Vec<AtomicU64> {
         (0..bytes / 8).map(|_| AtomicU64::new(u64::MAX)).collect()
@@ -357,12 +363,12 @@ mod tests {
                     let meta = Meta::new(Expiry::at(UnixSeconds(5)), now).with_stale(true);
                     let draft = Draft::new(Kind::Set, b"some-key", meta, flags, cas, Source::Bytes(&value));
                     let words = memory(draft.record_bytes());
-                    draft.write(&words, 64, 1);
+                    draft.write(&words, seal(64, 1));
                     let record = Record::read(&words).unwrap();
                     assert_eq!(record.shape, draft.shape());
                     assert!(record.key().equals(b"some-key") && record.value().equals(&value));
                     assert_eq!((record.client_flags(), record.explicit_cas(), record.meta()), (flags, cas, meta));
-                    assert!(record.proves_itself(64, 1));
+                    assert!(record.proves_itself(seal(64, 1)));
                 }
             }
         }
@@ -378,29 +384,30 @@ mod tests {
     fn another_place_another_epoch_or_one_changed_bit_fails_the_check() {
         let draft = Draft::new(Kind::Set, b"key", Meta::default(), 9, Some(3), Source::Bytes(b"some value"));
         let words = memory(draft.record_bytes());
-        draft.write(&words, 640, 2);
+        draft.write(&words, seal(640, 2));
         let record = Record::read(&words).unwrap();
-        assert!(record.proves_itself(640, 2));
-        assert!(!record.proves_itself(648, 2) && !record.proves_itself(640, 3));
+        assert!(record.proves_itself(seal(640, 2)));
+        assert!(!record.proves_itself(seal(648, 2)) && !record.proves_itself(seal(640, 3)));
+        assert!(!record.proves_itself(Seal::of(2, 640, Epoch(2))));
         let checked_bits = 64..(record.shape.value_at() + record.shape.value_bytes()) * 8;
         for bit in checked_bits {
             let word = &words[bit / 64];
             word.fetch_xor(1 << (bit % 64), Relaxed);
-            let survives = Record::read(&words).is_some_and(|record| record.proves_itself(640, 2));
+            let survives = Record::read(&words).is_some_and(|record| record.proves_itself(seal(640, 2)));
             assert!(!survives, "bit {bit}");
             word.fetch_xor(1 << (bit % 64), Relaxed);
         }
         words[0].store(77, Relaxed);
-        assert!(record.proves_itself(640, 2), "the meta word of an item is outside the checksum");
+        assert!(record.proves_itself(seal(640, 2)), "the meta word of an item is outside the checksum");
     }
 
     #[test]
     fn a_touch_proves_its_meta_word_too() {
         let draft = Draft::of_key(Kind::Touch, b"key", Meta::new(Expiry::PAST, UnixSeconds(9)));
         let words = memory(draft.record_bytes());
-        draft.write(&words, 64, 1);
+        draft.write(&words, seal(64, 1));
         words[0].fetch_xor(1, Relaxed);
-        assert!(!Record::read(&words).unwrap().proves_itself(64, 1));
+        assert!(!Record::read(&words).unwrap().proves_itself(seal(64, 1)));
     }
 
     #[test]
@@ -410,9 +417,9 @@ mod tests {
             let draft = Draft::pad(bytes);
             assert_eq!(draft.record_bytes(), bytes);
             let words = memory(bytes);
-            draft.write(&words, 64, 1);
+            draft.write(&words, seal(64, 1));
             let record = Record::read(&words).unwrap();
-            assert!(record.shape.record_bytes() == bytes && record.proves_itself(64, 1));
+            assert!(record.shape.record_bytes() == bytes && record.proves_itself(seal(64, 1)));
         }
     }
 

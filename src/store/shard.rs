@@ -8,11 +8,13 @@ use super::NoRoom;
 use super::crawl::Crawl;
 use super::index::{Entry as Slot, Index, Look, SlotRef};
 use super::item::Item;
+use super::line::{BIRTH, ControlLine};
 use super::live::Live;
 use super::promotion::with_epoch_record;
 use super::record::{Draft, HEADER_BYTES, Kind, Record};
 use super::retain::TailGuard;
-use super::ring::{BIRTH, ControlLine, Ring};
+use super::ring::Ring;
+use super::seal::Seal;
 use crate::base::epoch::Epoch;
 use crate::base::hash::IndexHash;
 use crate::base::limits::KEY_BYTES_MAX;
@@ -261,6 +263,12 @@ impl Shard {
         slot.position(self.control().committed())
     }
 
+    /// What the checksum of a record at `position` is bound to.
+    #[inline]
+    pub fn seal(&self, position: u64, epoch: Epoch) -> Seal {
+        Seal::of(self.number, position, epoch)
+    }
+
     /// The record at a position that holds one. Anything else there is a broken log: our bug, and no state to go on from.
     pub(super) fn record(&self, position: u64) -> Record<'_> {
         Record::read(self.ring.words_at(position))
@@ -366,9 +374,9 @@ impl Shard {
         let (begin, words) = self.find_room(writer, record_bytes, reserve_bytes)?;
         let end = begin + record_bytes as u64;
         let control = self.control();
-        let epoch = control.epoch();
+        let epoch = Epoch(control.epoch());
         self.pad(writer.head, begin, epoch);
-        let record = draft.write(words, begin, epoch);
+        let record = draft.write(words, self.seal(begin, epoch));
         // Where the next one goes was last touched a lap ago.
         prefetch(&words[record_bytes / 8..], RECORD_LINES_AHEAD);
         let appended_bytes = end - writer.head;
@@ -382,12 +390,12 @@ impl Shard {
     }
 
     /// Pads from `from` up to `to`, a slab's end each.
-    pub(super) fn pad(&self, from: u64, to: u64, epoch: u64) {
+    pub(super) fn pad(&self, from: u64, to: u64, epoch: Epoch) {
         let mut at = from;
         while at < to {
             let pad_bytes = self.ring.bytes_to_slab_end(at);
             if pad_bytes >= HEADER_BYTES {
-                Draft::pad(pad_bytes).write(self.ring.words_at(at), at, epoch);
+                Draft::pad(pad_bytes).write(self.ring.words_at(at), self.seal(at, epoch));
             }
             at += pad_bytes as u64;
         }

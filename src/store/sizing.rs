@@ -1,6 +1,6 @@
 //! How `-m`, `-I` and `-t` become shards and rings. Pure arithmetic, but for asking how much memory the host has.
 
-use super::index::RING_BYTES_MAX;
+use super::index::LOG_BYTES_MAX;
 use super::ring::SLAB_BYTES_MAX;
 use super::shard::Policy;
 use crate::base::epoch::Epoch;
@@ -51,8 +51,10 @@ impl StoreError {
 
 /// Shards for each worker, at least: enough that two workers seldom want the same lock.
 const SHARDS_PER_WORKER: usize = 4;
-/// More shards than this gain nothing.
-pub const SHARDS_MAX: usize = 256;
+/// The shard's number fits into ten bits of a CAS.
+pub const SHARDS_MAX: usize = 1024;
+/// More shards than this are not chosen without being asked for: they gain nothing.
+const SHARDS_BY_ITSELF_MAX: usize = 256;
 /// A ring holds at least this many of the largest items; with `-M` more, since it keeps room to move one.
 const LARGEST_ITEMS_PER_RING: usize = 8;
 const LARGEST_ITEMS_PER_RING_NO_EVICT: usize = 32;
@@ -97,11 +99,11 @@ pub(super) fn plan(config: &StoreConfig) -> Result<Plan, StoreError> {
             config.item_bytes_max >> 10
         )));
     }
-    if ring_bytes as u64 > RING_BYTES_MAX {
+    if ring_bytes as u64 > LOG_BYTES_MAX {
         return Err(StoreError::Config(format!(
             "shards of {} GiB are too large: use more --shards (a shard is at most {} GiB)",
             ring_bytes >> 30,
-            RING_BYTES_MAX >> 30
+            LOG_BYTES_MAX >> 30
         )));
     }
     Ok(Plan {
@@ -125,7 +127,7 @@ fn check_host(config: &StoreConfig) -> Result<(), StoreError> {
 
 /// Enough that locks are idle, few enough that a ring holds several of the largest items.
 fn shards_for(config: &StoreConfig) -> usize {
-    let wanted = (config.workers * SHARDS_PER_WORKER).next_power_of_two().min(SHARDS_MAX);
+    let wanted = (config.workers * SHARDS_PER_WORKER).next_power_of_two().min(SHARDS_BY_ITSELF_MAX);
     let items = if config.evict { LARGEST_ITEMS_PER_RING } else { LARGEST_ITEMS_PER_RING_NO_EVICT };
     let fitting = (config.memory_bytes / (config.item_bytes_max * items).max(RING_BYTES_MIN)).max(1);
     // The largest power of two that fits.

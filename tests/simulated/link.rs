@@ -3,7 +3,7 @@
 
 use crate::compare::Rings;
 use remora::base::epoch::Epoch;
-use remora::store::ring::ControlLine;
+use remora::store::line::ControlLine;
 use remora::store::{Applied, Follower, Stop, Store};
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};

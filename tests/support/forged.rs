@@ -3,8 +3,9 @@
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
 use remora::fabric::Regions;
+use remora::store::line::{BIRTH, CONTROL_LINE_BYTES};
 use remora::store::record::{Draft, Kind, Meta, Source};
-use remora::store::ring::{BIRTH, CONTROL_LINE_BYTES};
+use remora::store::seal::Seal;
 use remora::store::{EpochStart, Geometry};
 use remora::sys::memory::Slab;
 use std::sync::atomic::Ordering::{Relaxed, Release};
@@ -79,7 +80,7 @@ impl Forged {
             let key = format!("{position:08}");
             let draft = Draft::new(Kind::Set, key.as_bytes(), Meta::default(), 0, None, Source::Bytes(&[b'v'; 40]));
             let at = (position % self.geometry.ring_bytes) as usize / 8;
-            draft.write(&self.rings[0].words()[at..][..draft.record_bytes() / 8], position, EPOCH.0);
+            draft.write(&self.rings[0].words()[at..][..draft.record_bytes() / 8], Seal::of(0, position, EPOCH));
         }
     }
 
@@ -91,7 +92,10 @@ impl Forged {
         for number in 0..count {
             let (key, value) = (format!("key-{number}"), vec![b'v'; number % 200]);
             let draft = Draft::new(Kind::Set, key.as_bytes(), Meta::default(), 0, None, Source::Bytes(&value));
-            draft.write(&words[position as usize / 8..][..draft.record_bytes() / 8], position, EPOCH.0);
+            draft.write(
+                &words[position as usize / 8..][..draft.record_bytes() / 8],
+                Seal::of(shard as u32, position, EPOCH),
+            );
             position += draft.record_bytes() as u64;
         }
         if let Some(random) = damage.filter(|_| count > 0) {

@@ -1,5 +1,6 @@
 //! The store by its public face: wrap, reclaim, second chance, growth, replay. Rings are tiny, so that all of it happens often.
 
+use remora::base::epoch::Epoch;
 use remora::base::time::{Expiry, UnixSeconds};
 use remora::store::record::Kind;
 use remora::store::{MetaChange, NewItem, NoRoom, Participant, Store, StoreConfig};
@@ -59,7 +60,7 @@ fn replay(store: &Store) -> HashMap<Vec<u8>, Vec<u8>> {
     for shard in store.shards() {
         let control = shard.control();
         for (position, record) in shard.walk(control.tail()) {
-            assert!(record.proves_itself(position, control.epoch()), "record at {position}");
+            assert!(record.proves_itself(shard.seal(position, Epoch(control.epoch()))), "record at {position}");
             let (mut key, mut value) = (Vec::new(), Vec::new());
             record.key().copy_to(&mut key);
             match record.shape.kind() {

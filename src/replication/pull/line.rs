@@ -5,7 +5,7 @@
 
 use crate::base::epoch::Epoch;
 use crate::replication::resume::Line;
-use crate::store::ring::{BIRTH, POSITION_MAX};
+use crate::store::line::{BIRTH, POSITION_MAX};
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 
 /// See the module.

@@ -24,7 +24,7 @@ use super::ack::{Acks, Summary};
 use super::resume::Why;
 use crate::base::epoch::Epoch;
 use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
-use crate::store::ring::CONTROL_LINE_BYTES;
+use crate::store::line::CONTROL_LINE_BYTES;
 use crate::store::{BadRecord, EpochStart, Store};
 use lane::Lane;
 use sizer::Sizer;

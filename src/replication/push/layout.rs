@@ -8,7 +8,7 @@
 
 use crate::fabric::{ACK_BYTES, Access, Descriptor, Regions};
 use crate::store::Geometry;
-use crate::store::ring::CONTROL_LINE_BYTES;
+use crate::store::line::CONTROL_LINE_BYTES;
 use crate::store::sizing::SHARDS_MAX;
 use crate::sys::memory::Slab;
 use std::io;

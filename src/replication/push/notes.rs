@@ -9,7 +9,7 @@
 //!        position | seal 0..31, run 32..63
 //! ```
 
-use crate::store::ring::{CONTROL_LINE_BYTES, ControlLine, POSITION_MAX};
+use crate::store::line::{CONTROL_LINE_BYTES, ControlLine, POSITION_MAX};
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed, Ordering::Release, fence};
 
 /// Words of a line.

@@ -12,7 +12,7 @@ use crate::fabric::{
     ACK_BYTES, Cause, Channel, Completion, FabricError, Landing, READ_BYTES_MAX, Read, Regions, WRITE_DEPTH_MAX, Write,
 };
 use crate::store::Geometry;
-use crate::store::ring::ControlLine;
+use crate::store::line::ControlLine;
 use crate::sys::memory::Slab;
 use crate::sys::sync::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
 use std::sync::Arc;

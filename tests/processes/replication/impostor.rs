@@ -14,7 +14,7 @@ use remora::replication::link::{Link, LinkError};
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
 use remora::replication::wire::{Beat, Message, Welcome};
-use remora::store::ring::{BIRTH, POSITION_MAX};
+use remora::store::line::{BIRTH, POSITION_MAX};
 use remora::store::{EpochStart, Geometry};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -6,8 +6,9 @@ use crate::compare::Rings;
 use crate::pair::{primary, replica_of};
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
+use remora::store::line::BIRTH;
 use remora::store::record::{Draft, EPOCH_VALUE_BYTES, Kind, Meta, Source};
-use remora::store::ring::BIRTH;
+use remora::store::seal::Seal;
 use remora::store::{BadRecord, Follower, Geometry, Stop, Store};
 use remora::sys::checksum::BodyChecksum;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -98,14 +99,14 @@ fn what_is_stale_is_refused() {
     let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
     let words: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
     let lap = store.geometry().ring_bytes;
-    draft.write(&words, BIRTH + lap, EPOCH.0);
+    draft.write(&words, Seal::of(0, BIRTH + lap, EPOCH));
     assert_refused(&replica, BIRTH, &words, BadRecord::Checksum);
     assert_refused(&replica, BIRTH + 2 * lap, &words, BadRecord::Checksum);
     for other in [EPOCH.next().unwrap(), Epoch::of(0xABD, 1), Epoch::NONE] {
-        draft.write(&words, BIRTH, other.0);
+        draft.write(&words, Seal::of(0, BIRTH, other));
         assert_refused(&replica, BIRTH, &words, BadRecord::Checksum);
     }
-    draft.write(&words, BIRTH, EPOCH.0);
+    draft.write(&words, Seal::of(0, BIRTH, EPOCH));
     let mut follower = at(&replica, BIRTH);
     assert_eq!(follower.apply(&words, BIRTH).stop, Stop::End);
     let zeroes: Vec<AtomicU64> = (0..8).map(|_| AtomicU64::new(0)).collect();
@@ -151,7 +152,7 @@ fn seal(bytes: &mut [u8], checked_bytes: usize, position: u64, epoch: Epoch) {
     if bytes[12] & 7 != Kind::Set as u8 {
         sum = sum.update(&bytes[..8]);
     }
-    let crc = sum.update(&bytes[16..checked_bytes]).at(position, epoch.0);
+    let crc = sum.update(&bytes[16..checked_bytes]).at(position << 7, epoch.0);
     bytes[8..12].copy_from_slice(&crc.to_le_bytes());
 }
 
@@ -237,7 +238,7 @@ fn epoch_record(epoch: Epoch, begins: u64, position: u64) -> Vec<AtomicU64> {
     value[8..].copy_from_slice(&begins.to_le_bytes());
     let draft = Draft::new(Kind::Epoch, b"", Meta::default(), 0, None, Source::Bytes(&value));
     let words: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
-    draft.write(&words, position, epoch.0);
+    draft.write(&words, Seal::of(0, position, epoch));
     words
 }
 
@@ -261,7 +262,7 @@ fn an_epoch_begins_where_it_says_and_only_after_the_one_before() {
     // Two epochs and a set of the second in one piece.
     let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
     let set: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
-    draft.write(&set, 704, second.0);
+    draft.write(&set, Seal::of(0, 704, second));
     let words: Vec<AtomicU64> = first.into_iter().chain(epoch_record(second, 672, 672)).chain(set).collect();
     let applied = follower.apply(&words, 640);
     assert_eq!((applied.stop, applied.records, follower.epoch()), (Stop::End, 3, second));
@@ -270,7 +271,7 @@ fn an_epoch_begins_where_it_says_and_only_after_the_one_before() {
     assert_eq!(replica.shards()[0].control().epoch_begin(), 672);
     let old = Draft::of_key(Kind::Flush, b"", Meta::default());
     let words: Vec<AtomicU64> = (0..old.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
-    old.write(&words, follower.cursor(), EPOCH.0);
+    old.write(&words, Seal::of(0, follower.cursor(), EPOCH));
     assert_eq!(follower.apply(&words, follower.cursor()).stop, Stop::Bad(BadRecord::Checksum));
 }
 

@@ -13,7 +13,7 @@ use remora::fabric::Kind;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::PullError;
 use remora::replication::wire::{FRAME_BYTES_MAX, Message, Welcome};
-use remora::store::ring::{BIRTH, POSITION_MAX};
+use remora::store::line::{BIRTH, POSITION_MAX};
 use remora::store::{EpochStart, Geometry, Store};
 use std::collections::BTreeMap;
 use std::sync::Arc;

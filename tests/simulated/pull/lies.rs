@@ -13,7 +13,7 @@ use remora::base::epoch::Epoch;
 use remora::fabric::Regions;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::PullError;
-use remora::store::ring::POSITION_MAX;
+use remora::store::line::POSITION_MAX;
 use remora::store::{EpochStart, NOT_BEGUN, Store};
 use remora::sys::memory::Slab;
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::{INBOX, InboxMemory, Layout};
 use remora::replication::push::notes::{LINE_WORDS, PushedLine, Want};
 use remora::replication::push::pusher::Pusher;
-use remora::store::ring::{BIRTH, CONTROL_LINE_BYTES, ControlLine};
+use remora::store::line::{BIRTH, CONTROL_LINE_BYTES, ControlLine};
 use remora::store::{Geometry, Store};
 use remora::sys::memory::Slab;
 use std::sync::Arc;

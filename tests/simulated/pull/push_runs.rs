@@ -8,7 +8,7 @@ use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::{INBOX, Layout, NOTES};
 use remora::replication::push::notes::{LINE_WORDS, PushedLine, Want};
 use remora::store::Geometry;
-use remora::store::ring::{BIRTH, ControlLine};
+use remora::store::line::{BIRTH, ControlLine};
 use remora::sys::memory::Slab;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -9,7 +9,7 @@ use remora::replication::ack::{Acks, Summary, applied};
 use remora::replication::push::layout::Layout;
 use remora::replication::push::notes::{PushedLine, Want};
 use remora::store::Geometry;
-use remora::store::ring::ControlLine;
+use remora::store::line::ControlLine;
 use remora::sys::memory::Slab;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -102,7 +102,7 @@ fn an_inbox() {
         Geometry { shards: 5, ring_bytes: 1 << 20, slab_bytes: 1 << 20, record_bytes_max: 4 << 10, evict: true };
     let layout = Layout::told(&geometry, 1000).expect("it can be");
     assert_eq!((layout.wants_bytes(), layout.lines_bytes()), (128, 320));
-    assert_eq!(layout.region_bytes(), [8192, 4096 + 5 * 1000], "128 and an ack slot of 4096, to whole pages");
+    assert_eq!(layout.region_bytes(), [16384, 4096 + 5 * 1000], "128 and an ack slot of 12,288, to whole pages");
     assert_eq!(layout.place(0, 0), (4096, 1000));
     assert_eq!(layout.place(4, 3064), (4096 + 4 * 1000 + 64, 936));
 }
@@ -164,7 +164,7 @@ fn an_ack_slot() {
         08 09 00 00  00 00 00 00  | shard 8, a line further
     ");
     drawing.resize(ACK_BYTES, 0);
-    assert_eq!(ACK_BYTES, 4096);
+    assert_eq!(ACK_BYTES, 12_288);
     assert_drawn(&bytes_of(grant.ack().words()), &drawing, "an ack slot");
     let slot = words_of(&drawing);
     assert_eq!(Summary::read(&slot), Summary { epoch: EPOCH, beats: 1, ..summary });
