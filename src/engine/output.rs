@@ -11,7 +11,7 @@
 
 use super::held::{Held, Judge, Verdict};
 use crate::base::limits::HELD_ANSWERS_MAX;
-use crate::store::{Store, Turn, ValueLoan, WordSpan};
+use crate::store::{Store, Turn, Value, ValueLoan};
 use crate::sys::send::{PARTS_PER_SEND, Part, send_parts};
 use std::collections::VecDeque;
 use std::io;
@@ -267,7 +267,7 @@ impl Output {
 
     fn write_with<'r>(
         &mut self,
-        resolve: impl Fn(&ValueLoan) -> WordSpan<'r>,
+        resolve: impl Fn(&ValueLoan) -> Value<'r>,
         send: impl FnOnce(&[Part<'_>]) -> io::Result<usize>,
     ) -> io::Result<Option<usize>> {
         let end = self.sendable_end();
@@ -305,7 +305,7 @@ impl Output {
     fn unsent_parts<'a, 'r: 'a>(
         &'a self,
         end: usize,
-        resolve: impl Fn(&ValueLoan) -> WordSpan<'r>,
+        resolve: impl Fn(&ValueLoan) -> Value<'r>,
         parts: &mut [Part<'a>; PARTS_PER_SEND],
     ) -> usize {
         let mut count = 0;
@@ -321,7 +321,7 @@ impl Output {
     fn for_each_unsent<'a, 'r: 'a>(
         &'a self,
         end: usize,
-        resolve: impl Fn(&ValueLoan) -> WordSpan<'r>,
+        resolve: impl Fn(&ValueLoan) -> Value<'r>,
         mut take: impl FnMut(Part<'a>) -> bool,
     ) {
         let mut skip = self.sent_bytes;
@@ -343,7 +343,7 @@ impl Output {
             skip -= skipped;
             let taken = left.min(loan.len() - skipped);
             left -= taken;
-            if taken > 0 && !take(Part::Words(resolve(loan).slice(skipped, taken))) {
+            if taken > 0 && !resolve(loan).part(skipped, taken).all(|run| take(Part::Words(run))) {
                 return;
             }
         }

@@ -1,7 +1,7 @@
 //! Is this a record of this place and epoch? Asked of bytes that come from another process, before any of them reaches a ring: every length
 //! is held against what the log can have, then the checksum is computed. Pure.
 
-use super::record::{Kind, Record, Shape};
+use super::record::{Kind, PAD_BYTES_MAX, Record, Shape};
 use super::seal::Seal;
 use super::shape::Unreadable;
 use crate::base::epoch::Epoch;
@@ -13,7 +13,7 @@ pub enum BadRecord {
     /// No kind of record begins like this.
     #[error("no record begins here")]
     NoRecord,
-    /// It would reach beyond its slab, or beyond what a record of this log may have.
+    /// Its head would reach beyond its slab, or all of it beyond what a record of this log may have.
     #[error("a record longer than its place allows")]
     TooLong,
     /// The checksum, which covers position and epoch, does not hold: torn, of an earlier lap, or of another epoch.
@@ -51,7 +51,7 @@ pub(super) fn check<'w>(words: &'w [AtomicU64], site: &Site) -> Result<Record<'w
         Refusal::Cut(bytes) if bytes > site.slab_bytes_left => Refusal::Bad(BadRecord::TooLong),
         other => other,
     })?;
-    let record = Record::read(words).ok_or(Refusal::Cut(shape.record_bytes()))?;
+    let record = Record::read(words).filter(Record::is_in_one_run).ok_or(Refusal::Cut(shape.record_bytes()))?;
     let sealed_by = match shape.kind() {
         Kind::Epoch => Epoch(record.epoch_value().0),
         _ => site.epoch.0,
@@ -71,10 +71,11 @@ fn announced(words: &[AtomicU64], site: &Site) -> Result<Shape, Refusal> {
         Unreadable::NoRecord => Refusal::Bad(BadRecord::NoRecord),
         Unreadable::Cut { wanted_bytes } => Refusal::Cut(wanted_bytes),
     })?;
-    if shape.record_bytes() > site.slab_bytes_left || shape.record_bytes() > site.record_bytes_max {
+    if shape.head_bytes() > site.slab_bytes_left || shape.record_bytes() > site.record_bytes_max {
         return Err(Refusal::Bad(BadRecord::TooLong));
     }
-    let ends_in_place = shape.kind() != Kind::Pad || shape.record_bytes() == site.slab_bytes_left;
+    let ends_in_place = shape.kind() != Kind::Pad
+        || shape.record_bytes() == site.slab_bytes_left && shape.record_bytes() <= PAD_BYTES_MAX;
     if shape.is_canonical() && ends_in_place { Ok(shape) } else { Err(Refusal::Bad(BadRecord::Malformed)) }
 }
 

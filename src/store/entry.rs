@@ -4,6 +4,7 @@ use super::NoRoom;
 use super::item::{Item, MetaChange};
 use super::live::charge;
 use super::record::{Draft, Kind, Record};
+use super::shape::Shape;
 use super::shard::{Shard, Writer};
 use crate::base::time::UnixSeconds;
 use crate::sys::sync::{MutexGuard, Ordering::Relaxed};
@@ -127,14 +128,14 @@ impl<'t> Entry<'t> {
         Ok(appended)
     }
 
-    /// Whether a record of `record_bytes` can be appended now; the want is remembered otherwise.
-    pub(super) fn find_room(&mut self, record_bytes: usize) -> Result<(), NoRoom> {
+    /// Whether a record of this shape can be appended now; the want is remembered otherwise.
+    pub(super) fn find_room(&mut self, shape: Shape) -> Result<(), NoRoom> {
         // A record that is too large is refused as such when it is written.
-        if record_bytes > self.shard.policy.record_bytes_max {
+        if shape.record_bytes() > self.shard.policy.record_bytes_max {
             return Ok(());
         }
         let reserve_bytes = self.shard.reserve_bytes(&self.writer);
-        self.shard.find_room(&mut self.writer, record_bytes, reserve_bytes).map(|_place| ())
+        self.shard.find_room(&mut self.writer, shape, reserve_bytes).map(|_place| ())
     }
 
     /// Remove the item; false if there was none.

@@ -18,12 +18,12 @@ use super::line::{BIRTH, POSITION_MAX};
 use super::promotion::Extent;
 use super::record::{HEADER_BYTES, Kind, Meta, Record};
 use super::shard::{Goal, Shard, Wanted, Writer};
+use super::spread::copy_spread;
 use crate::base::epoch::Epoch;
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
 use crate::sys::quiescence::Era;
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
-use crate::sys::words::copy_words;
 use arrayvec::ArrayVec;
 
 /// In place of a position that no look has shown yet.
@@ -305,16 +305,15 @@ impl Shard {
             self.prefetch_record(checked.hash);
             let begin = (checked.position - from) as usize / 8;
             let bytes = match checked.record.shape.kind() {
-                Kind::Pad => {
-                    checked.record.shape.value_at().next_multiple_of(8).min(checked.record.shape.record_bytes())
-                }
+                Kind::Pad => HEADER_BYTES,
                 _ => checked.record.shape.record_bytes(),
             };
-            let here = &self.ring.words_at(checked.position)[..bytes / 8];
-            copy_words(&words[begin..][..bytes / 8], here);
+            let words = &words[begin..][..bytes / 8];
+            copy_spread(&self.ring, checked.position, words);
             if checked.record.shape.kind() == Kind::Set {
                 // What ended the item may stand further on in the log: this store comes by it, and marks the record, in its own time.
-                here[0].store(Meta::from_bits(here[0].load(Relaxed)).alive().to_bits(), Relaxed);
+                let meta = &self.ring.words_at(checked.position)[0];
+                meta.store(Meta::from_bits(meta.load(Relaxed)).alive().to_bits(), Relaxed);
             }
         }
     }

@@ -2,10 +2,11 @@
 
 use super::index::SlotRef;
 use super::record::{Meta, Record};
+use super::ring::Ring;
 use super::seal::stamp;
+use super::value::Value;
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::sys::sync::Ordering::Relaxed;
-use crate::sys::words::WordSpan;
 
 /// What a new item is.
 #[derive(Debug, Clone, Copy, Default)]
@@ -56,23 +57,19 @@ pub struct Item<'t> {
     pub(super) record: Record<'t>,
     pub(super) slot: SlotRef<'t>,
     pub(super) position: u64,
-    pub(super) shard: u32,
+    pub(super) ring: &'t Ring,
 }
 
 impl<'t> Item<'t> {
-    /// The value's bytes, in the ring.
-    pub fn value(&self) -> WordSpan<'t> {
-        self.record.value()
+    /// The value, where it lies in the log.
+    #[inline]
+    pub fn value(&self) -> Value<'t> {
+        Value::of(self.ring, self.position, &self.record)
     }
 
     /// The value, as something to lend to an output.
     pub fn loan(&self) -> ValueLoan {
-        ValueLoan {
-            shard: self.shard,
-            position: self.position,
-            start_byte: self.record.value_at() as u32,
-            bytes: self.value_bytes() as u32,
-        }
+        ValueLoan { shard: self.ring.shard(), bytes: self.value_bytes() as u32, position: self.position }
     }
 
     /// Length of the value.
@@ -92,7 +89,7 @@ impl<'t> Item<'t> {
 
     /// CAS: the explicit one, or the number of the record's place, which no two items ever have in common.
     pub fn cas(&self) -> u64 {
-        self.record.explicit_cas().unwrap_or_else(|| stamp(self.shard, self.position))
+        self.record.explicit_cas().unwrap_or_else(|| stamp(self.ring.shard(), self.position))
     }
 
     /// When it expires.
@@ -142,9 +139,8 @@ impl<'t> Item<'t> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValueLoan {
     pub(super) shard: u32,
+    bytes: u32,
     pub(super) position: u64,
-    pub(super) start_byte: u32,
-    pub(super) bytes: u32,
 }
 
 impl ValueLoan {

@@ -7,6 +7,8 @@
 //! | [`ring`] | the log's memory, positions |
 //! | [`line`] | the control line: what a shard publishes |
 //! | [`seal`] | the number of a place, which a record proves, and which is its CAS |
+//! | [`value`] | a value where it lies, in one run or several |
+//! | `spread` | writing and copying a record that lies in several slabs |
 //! | [`index`] | from a key's hash to the position of its record; grows while it serves |
 //! | [`shard`] | an index, a ring and the writers' lock; appending and finding |
 //! | [`entry`] | one key under the lock: what commands write through |
@@ -45,7 +47,9 @@ pub mod seal;
 pub mod shape;
 pub mod shard;
 pub mod sizing;
+mod spread;
 pub mod stats;
+pub mod value;
 
 use crate::base::epoch::Epoch;
 use crate::base::hash::{IndexHash, shard_hash};
@@ -53,7 +57,6 @@ use crate::base::time::UnixSeconds;
 use crate::sys::memory::Slab;
 use crate::sys::quiescence::{Domain, Inside, Seat};
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
-pub use crate::sys::words::WordSpan;
 pub use check::BadRecord;
 use entry::Note;
 pub use entry::{Appended, Entry};
@@ -74,6 +77,7 @@ pub use sizing::{StoreConfig, StoreError};
 pub use stats::StoreStats;
 use std::io;
 use std::sync::Arc;
+pub use value::Value;
 
 /// Why nothing was appended. Nothing has changed in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,9 +224,9 @@ impl Store {
             touches_logged: Arc::new(AtomicU64::new(0)),
         };
         let shard = |number: usize| {
-            let name = format!("remora-ring-{number}");
-            let ring = Ring::with_slabs(&name, plan.ring_bytes, plan.slab_bytes, making.hugepages)?;
-            Shard::new(number as u32, ring, plan.policy, hash, domain.clone(), shared.clone())
+            let number = number as u32;
+            let ring = Ring::with_slabs(number, plan.ring_bytes, plan.slab_bytes, making.hugepages)?;
+            Shard::new(number, ring, plan.policy, hash, domain.clone(), shared.clone())
         };
         let shards: Box<[Shard]> = (0..plan.shards).map(shard).collect::<io::Result<_>>()?;
         if making.epoch.is_valid() {
@@ -277,7 +281,7 @@ impl Store {
     ) -> Result<(), NoRoom> {
         let has_flags = item.client_flags != 0;
         let shape = Shape::new(Kind::Set, at.key.len(), item.value.len(), has_flags, item.cas.is_some());
-        self.entry(turn, at, now).find_room(shape.record_bytes())
+        self.entry(turn, at, now).find_room(shape)
     }
 
     /// The item under a key; no lock.
@@ -293,10 +297,10 @@ impl Store {
     }
 
     /// The bytes of a loan made in this turn.
-    pub fn loaned<'t>(&'t self, turn: &'t Turn<'_>, loan: &ValueLoan) -> WordSpan<'t> {
+    pub fn loaned<'t>(&'t self, turn: &'t Turn<'_>, loan: &ValueLoan) -> Value<'t> {
         let _ = turn;
-        let words = self.shards[loan.shard as usize].ring.words_at(loan.position);
-        WordSpan::new(words, loan.start_byte as usize, loan.bytes as usize)
+        let shard = &self.shards[loan.shard as usize];
+        shard.value(loan.position, &shard.record(loan.position))
     }
 
     /// flush_all, now: every item written before this is gone. Err(Now): some shards are flushed, try again next turn.

@@ -200,7 +200,7 @@ impl Shard {
         let (hash, Some(slot)) = self.slot_of(writer, record, position) else {
             return true;
         };
-        let item = Item { record: *record, slot, position, shard: self.number };
+        let item = self.item((slot, (position, *record)));
         let alive = self.is_alive(&item, now);
         if alive && self.deserves_another_lap(writer, &slot, record.shape.record_bytes() as u64) {
             let reinserted = self.reinsert(writer, &item, hash);
@@ -266,7 +266,7 @@ impl Shard {
     fn retire_given_up(&self, writer: &mut Writer, record: &Record<'_>, position: u64, now: UnixSeconds) {
         let (hash, found) = self.slot_of(writer, record, position);
         if let Some(slot) = found {
-            let item = Item { record: *record, slot, position, shard: self.number };
+            let item = self.item((slot, (position, *record)));
             self.unlink(writer, &item, hash, self.is_alive(&item, now));
         }
     }
@@ -296,7 +296,7 @@ impl Shard {
         let key = &mut key[..item.record.shape.key_bytes()];
         item.record.key().copy_to_slice(key);
         let meta = item.record.meta();
-        let value = Source::Span(item.value());
+        let value = Source::Value(item.value());
         let draft = Draft::new(Kind::Set, key, meta, item.client_flags(), Some(item.cas()), value);
         let (wanted, parked) = (writer.wanted, writer.counts.parked);
         let appended = self.append(writer, &draft, 0);

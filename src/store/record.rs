@@ -10,8 +10,10 @@
 //! epoch: a torn record, an old lap, another shard or another epoch fails. *shape* says what it is and how long its parts are ([`Shape`]). The fixed header is 16 bytes.
 
 use super::seal::Seal;
+use super::shape::read_u32;
 pub use super::shape::{EPOCH_VALUE_BYTES, HEADER_BYTES, Kind, Shape};
-use super::shape::{SHORT_VALUE_BYTES_MAX, read_u32};
+use super::value::Value;
+use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::sys::checksum::BodyChecksum;
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
@@ -19,6 +21,9 @@ use crate::sys::words::{WordSpan, WordWriter};
 
 /// Bytes that the optional fields can add.
 pub const OPTIONAL_BYTES_MAX: usize = 16;
+
+/// A pad stands where not even a head fits: header, key and optional fields. So it is shorter than the longest of them.
+pub const PAD_BYTES_MAX: usize = (HEADER_BYTES + KEY_BYTES_MAX + OPTIONAL_BYTES_MAX) / 8 * 8;
 
 /// The changeable word: expiry 32 bits, last access 28 bits (seconds, modulo 2^28: eight years), fetched, stale, token sent, dead.
 ///
@@ -123,9 +128,11 @@ impl Meta {
     }
 }
 
-/// A record as it lies in a ring.
+/// A record as it lies in a log: its head, which ends where the value begins, is in `words`. So is its value, or the value goes on in the
+/// following slabs ([`super::value::Value`]).
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
+    /// From the record's start to the end of its slab, or of what is there of it.
     words: &'a [AtomicU64],
     /// Its kind and lengths.
     pub shape: Shape,
@@ -133,8 +140,25 @@ pub struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// The record at the start of `words`; None if there is none.
+    #[inline]
     pub fn read(words: &'a [AtomicU64]) -> Option<Record<'a>> {
         Some(Record { words, shape: Shape::read(words)? })
+    }
+
+    /// The one that was just written.
+    pub(super) fn of(words: &'a [AtomicU64], shape: Shape) -> Record<'a> {
+        Record { words, shape }
+    }
+
+    /// From its start to the end of its slab.
+    #[inline]
+    pub(super) fn words(&self) -> &'a [AtomicU64] {
+        self.words
+    }
+
+    /// Does all of it lie in its words?
+    pub fn is_in_one_run(&self) -> bool {
+        self.shape.record_bytes() <= self.words.len() * 8
     }
 
     /// The changeable word.
@@ -175,7 +199,7 @@ impl<'a> Record<'a> {
         self.shape.value_at()
     }
 
-    /// The value.
+    /// The value of a record that lies in one run.
     pub fn value(&self) -> WordSpan<'a> {
         WordSpan::new(self.words, self.shape.value_at(), self.shape.value_bytes())
     }
@@ -194,7 +218,7 @@ impl<'a> Record<'a> {
         (self.words[at].load(Relaxed), self.words[at + 1].load(Relaxed))
     }
 
-    /// Does the checksum hold for this place and epoch? What replay, tests and replicas ask before they believe.
+    /// Does the checksum of a record that lies in one run hold for this place and epoch? What replicas and tests ask before they believe.
     pub fn proves_itself(&self, seal: Seal) -> bool {
         let mut checksum = BodyChecksum::default().update(&self.shape.to_bits().to_le_bytes());
         if self.shape.kind() != Kind::Set {
@@ -237,7 +261,7 @@ pub enum Source<'a> {
     /// From a client.
     Bytes(&'a [u8]),
     /// From another record (reclaim appends it again).
-    Span(WordSpan<'a>),
+    Value(Value<'a>),
 }
 
 /// A record about to be written: complete, but for its place. Made before the shard's lock is taken.
@@ -256,7 +280,7 @@ impl<'a> Draft<'a> {
     pub fn new(kind: Kind, key: &'a [u8], meta: Meta, client_flags: u32, cas: Option<u64>, value: Source<'a>) -> Self {
         let value_bytes = match value {
             Source::Bytes(bytes) => bytes.len(),
-            Source::Span(span) => span.len(),
+            Source::Value(value) => value.len(),
         };
         let shape = Shape::new(kind, key.len(), value_bytes, client_flags != 0, cas.is_some());
         let mut optional = [0; OPTIONAL_BYTES_MAX];
@@ -281,7 +305,7 @@ impl<'a> Draft<'a> {
         checksum = checksum.update(key).update(&optional[..optional_bytes]);
         checksum = match value {
             Source::Bytes(bytes) => checksum.update(bytes),
-            Source::Span(span) => checksum_span(checksum, span),
+            Source::Value(value) => value.runs().fold(checksum, checksum_span),
         };
         Draft { shape, meta, key, optional, optional_bytes, value, checksum }
     }
@@ -291,21 +315,13 @@ impl<'a> Draft<'a> {
         Draft::new(kind, key, meta, 0, None, Source::Bytes(b""))
     }
 
-    /// A pad of `pad_bytes` in all, at least a header.
+    /// A pad of `pad_bytes` in all, at least a header and at most [`PAD_BYTES_MAX`].
     pub fn pad(pad_bytes: usize) -> Draft<'static> {
-        let room = pad_bytes - HEADER_BYTES;
-        // A long pad keeps its length in four of the bytes that it skips. Where taking them off makes it short again, rounding
-        // up to 8 gives them back.
-        let value_bytes = if room > SHORT_VALUE_BYTES_MAX { room - 4 } else { room };
-        let shape = Shape::new(Kind::Pad, 0, value_bytes, false, false);
-        let mut optional = [0; OPTIONAL_BYTES_MAX];
-        optional[..4].copy_from_slice(&(value_bytes as u32).to_le_bytes());
-        let optional_bytes = if shape.is_long() { 4 } else { 0 };
-        let checksum = BodyChecksum::default()
-            .update(&shape.to_bits().to_le_bytes())
-            .update(&Meta::default().to_bits().to_le_bytes())
-            .update(&optional[..optional_bytes]);
-        Draft { shape, meta: Meta::default(), key: b"", optional, optional_bytes, value: Source::Bytes(b""), checksum }
+        let shape = Shape::new(Kind::Pad, 0, pad_bytes - HEADER_BYTES, false, false);
+        let (meta, optional) = (Meta::default(), [0; OPTIONAL_BYTES_MAX]);
+        let checksum =
+            BodyChecksum::default().update(&shape.to_bits().to_le_bytes()).update(&meta.to_bits().to_le_bytes());
+        Draft { shape, meta, key: b"", optional, optional_bytes: 0, value: Source::Bytes(b""), checksum }
     }
 
     /// Bytes that the record will take.
@@ -325,18 +341,31 @@ impl<'a> Draft<'a> {
 
     /// Write it to the start of `words`, which nobody else reads or writes yet, as the record of this place and epoch.
     pub fn write<'w>(&self, words: &'w [AtomicU64], seal: Seal) -> Record<'w> {
+        let body_at = self.write_header(words, seal);
+        let mut writer = WordWriter::new(&words[body_at..]);
+        self.for_each_part(|bytes| writer.put(bytes));
+        writer.finish();
+        Record { words, shape: self.shape }
+    }
+
+    /// Write what stands before the key; returns at which word that is.
+    #[inline]
+    pub(super) fn write_header(&self, words: &[AtomicU64], seal: Seal) -> usize {
         words[0].store(self.meta.to_bits(), Relaxed);
         let crc = self.checksum.at(seal.stamp, seal.epoch.0);
         words[1].store(u64::from(crc) | u64::from(self.shape.to_bits()) << 32, Relaxed);
-        let mut writer = WordWriter::new(&words[HEADER_BYTES / 8..]);
-        writer.put(self.key);
-        writer.put(&self.optional[..self.optional_bytes]);
+        HEADER_BYTES / 8
+    }
+
+    /// Key, optional fields and value, piece by piece.
+    #[inline]
+    pub(super) fn for_each_part(&self, mut put: impl FnMut(&[u8])) {
+        put(self.key);
+        put(&self.optional[..self.optional_bytes]);
         match self.value {
-            Source::Bytes(bytes) => writer.put(bytes),
-            Source::Span(span) => writer.put_span(span),
+            Source::Bytes(bytes) => put(bytes),
+            Source::Value(value) => value.runs().for_each(|run| run.for_each_piece(&mut put)),
         }
-        writer.finish();
-        Record { words, shape: self.shape }
     }
 }
 
@@ -344,6 +373,7 @@ impl<'a> Draft<'a> {
 mod tests {
     use super::*;
     use crate::base::epoch::Epoch;
+    use crate::store::shape::SHORT_VALUE_BYTES_MAX;
 
     fn seal(position: u64, epoch: u64) -> Seal {
         Seal::of(3, position, Epoch(epoch))
@@ -393,7 +423,8 @@ mod tests {
         for bit in checked_bits {
             let word = &words[bit / 64];
             word.fetch_xor(1 << (bit % 64), Relaxed);
-            let survives = Record::read(&words).is_some_and(|record| record.proves_itself(seal(640, 2)));
+            let record = Record::read(&words).filter(Record::is_in_one_run);
+            let survives = record.is_some_and(|record| record.proves_itself(seal(640, 2)));
             assert!(!survives, "bit {bit}");
             word.fetch_xor(1 << (bit % 64), Relaxed);
         }
@@ -412,8 +443,7 @@ mod tests {
 
     #[test]
     fn a_pad_takes_exactly_what_it_should() {
-        for bytes in [16, 24, 4096, SHORT_VALUE_BYTES_MAX + 17, SHORT_VALUE_BYTES_MAX + 25, 1 << 20] {
-            let bytes = bytes / 8 * 8;
+        for bytes in (HEADER_BYTES..=PAD_BYTES_MAX).step_by(8) {
             let draft = Draft::pad(bytes);
             assert_eq!(draft.record_bytes(), bytes);
             let words = memory(bytes);

@@ -1,11 +1,13 @@
 //! A shard's log: a fixed span of memory, appended at the head, reclaimed at the tail.
 //!
 //! Positions count bytes since the shard was born and never wrap; they meet memory only in [`Ring::words_at`]. A ring is one or more slabs;
-//! **no record crosses the end of a slab**: what is left there is padded (or, where not even a header fits, skipped).
+//! **a record's head lies in one slab; its value may go on in the following ones**. Where not even the head fits, what is left of the slab is
+//! padded (or, where not even a header fits, skipped).
 
 use super::record::HEADER_BYTES;
 use crate::sys::memory::{Backing, Slab};
 use crate::sys::sync::AtomicU64;
+use crate::sys::words::copy_words;
 use std::io;
 
 /// Rings larger than this are made of slabs of this size.
@@ -13,6 +15,7 @@ pub const SLAB_BYTES_MAX: usize = 1 << 30;
 
 /// Memory of one ring. What is where in it is the shard's business.
 pub struct Ring {
+    shard: u32,
     slabs: Box<[Slab]>,
     slab_bytes: u64,
     ring_bytes: u64,
@@ -22,20 +25,27 @@ pub struct Ring {
 
 impl Ring {
     /// A ring of `ring_bytes` (a multiple of 8).
-    pub fn new(name: &str, ring_bytes: usize, hugepages: bool) -> io::Result<Ring> {
-        Self::with_slabs(name, ring_bytes, SLAB_BYTES_MAX, hugepages)
+    pub fn new(shard: u32, ring_bytes: usize, hugepages: bool) -> io::Result<Ring> {
+        Self::with_slabs(shard, ring_bytes, SLAB_BYTES_MAX, hugepages)
     }
 
     /// With slabs of another size: tests that must cross them.
-    pub fn with_slabs(name: &str, ring_bytes: usize, slab_bytes: usize, hugepages: bool) -> io::Result<Ring> {
+    pub fn with_slabs(shard: u32, ring_bytes: usize, slab_bytes: usize, hugepages: bool) -> io::Result<Ring> {
+        let name = format!("remora-ring-{shard}");
         assert!(ring_bytes.is_multiple_of(8) && slab_bytes.is_multiple_of(8) && ring_bytes >= 8 * HEADER_BYTES);
-        let slab = |from: usize| Slab::new(name, slab_bytes.min(ring_bytes - from), hugepages);
+        let slab = |from: usize| Slab::new(&name, slab_bytes.min(ring_bytes - from), hugepages);
         Ok(Ring {
+            shard,
             slabs: (0..ring_bytes).step_by(slab_bytes).map(slab).collect::<io::Result<_>>()?,
             slab_bytes: slab_bytes as u64,
             ring_bytes: ring_bytes as u64,
             reciprocal: u64::MAX / ring_bytes as u64,
         })
+    }
+
+    /// The shard whose log it is.
+    pub fn shard(&self) -> u32 {
+        self.shard
     }
 
     /// Length in bytes.
@@ -79,6 +89,18 @@ impl Ring {
         &self.slabs[slab].words()[within as usize / 8..]
     }
 
+    /// Copy the words from a position on, slab after slab, into `to`.
+    pub fn copy_to(&self, position: u64, mut to: &[AtomicU64]) {
+        let mut at = position;
+        while !to.is_empty() {
+            let words = self.words_at(at);
+            let (here, behind) = to.split_at(to.len().min(words.len()));
+            copy_words(&words[..here.len()], here);
+            at += here.len() as u64 * 8;
+            to = behind;
+        }
+    }
+
     /// Bytes from a position to the end of its slab.
     pub fn bytes_to_slab_end(&self, position: u64) -> usize {
         self.words_at(position).len() * 8
@@ -98,7 +120,7 @@ mod tests {
     #[test]
     fn positions_wrap_only_at_the_access() {
         for bytes in [128, 136, 1000, 65_536, (64 << 20) / 3 / 8 * 8] {
-            let ring = Ring::new("test", bytes, false).unwrap();
+            let ring = Ring::new(0, bytes, false).unwrap();
             let huge = u64::MAX / 2 / bytes as u64 * bytes as u64;
             for base in [0, bytes as u64, 7 * bytes as u64, huge] {
                 for within in [0, 8, bytes as u64 - 8] {
@@ -111,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_slab_ends_what_can_be_contiguous() {
-        let ring = Ring::with_slabs("test", 256 + 128, 256, false).unwrap();
+        let ring = Ring::with_slabs(0, 256 + 128, 256, false).unwrap();
         assert_eq!(ring.bytes_to_slab_end(0), 256);
         assert_eq!(ring.bytes_to_slab_end(248), 8);
         assert_eq!(ring.settle(248), 256);

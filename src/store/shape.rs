@@ -78,14 +78,15 @@ impl Shape {
         Shape { bits, value_bytes: value_bytes as u32 }
     }
 
-    /// Read the shape of the record at the start of `words`; None if no record looks like this or it would not fit.
+    /// Read the shape of the record at the start of `words`; None if no record looks like this or its head would not fit. (The value may go
+    /// on elsewhere.)
     #[inline]
     pub fn read(words: &[AtomicU64]) -> Option<Shape> {
         let shape = Shape::announced(words).ok()?;
-        (shape.record_bytes() <= words.len() * 8).then_some(shape)
+        (shape.value_at() <= words.len() * 8).then_some(shape)
     }
 
-    /// The same, but of a record whose end may lie beyond `words`.
+    /// The same, but of a record whose head may not be here as a whole.
     #[inline]
     pub fn announced(words: &[AtomicU64]) -> Result<Shape, Unreadable> {
         let header = words.get(1).ok_or(Unreadable::Cut { wanted_bytes: HEADER_BYTES })?;
@@ -190,6 +191,12 @@ impl Shape {
     #[inline]
     pub fn value_at(self) -> usize {
         self.cas_at() + 8 * self.bit(CAS_BIT)
+    }
+
+    /// Bytes that must lie in one slab: all but the value; of an epoch record, all of it.
+    #[inline]
+    pub fn head_bytes(self) -> usize {
+        if self.kind() == Kind::Epoch { self.record_bytes() } else { self.value_at() }
     }
 
     /// Bytes that the record takes in the ring.

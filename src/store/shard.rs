@@ -11,10 +11,12 @@ use super::item::Item;
 use super::line::{BIRTH, ControlLine};
 use super::live::Live;
 use super::promotion::with_epoch_record;
-use super::record::{Draft, HEADER_BYTES, Kind, Record};
+use super::record::{Draft, HEADER_BYTES, Kind, PAD_BYTES_MAX, Record};
 use super::retain::TailGuard;
 use super::ring::Ring;
 use super::seal::Seal;
+use super::shape::Shape;
+use super::value::Value;
 use crate::base::epoch::Epoch;
 use crate::base::hash::IndexHash;
 use crate::base::limits::KEY_BYTES_MAX;
@@ -256,7 +258,7 @@ impl Shard {
     }
 
     pub(super) fn item<'t>(&'t self, (slot, (position, record)): (SlotRef<'t>, (u64, Record<'t>))) -> Item<'t> {
-        Item { record, slot, position, shard: self.number }
+        Item { record, slot, position, ring: &self.ring }
     }
 
     fn position(&self, slot: Slot) -> u64 {
@@ -282,6 +284,12 @@ impl Shard {
         let position = self.position(slot);
         let record = Record::read(self.ring.words_at(position))?;
         record.key().equals(key).then_some((position, record))
+    }
+
+    /// The value of the record at `position`.
+    #[inline]
+    pub fn value<'s>(&'s self, position: u64, record: &Record<'s>) -> Value<'s> {
+        Value::of(&self.ring, position, record)
     }
 
     /// The index's hash of a record's key.
@@ -321,22 +329,22 @@ impl Shard {
         Ok(())
     }
 
-    /// Where a record of `record_bytes` would begin that leaves `reserve_bytes` free behind it, and the words there. Nothing
+    /// Where a record of this shape would begin that leaves `reserve_bytes` free behind it, and the words there. Nothing
     /// changes on failure, but that the want is remembered.
     #[inline]
     pub(super) fn find_room(
         &self,
         writer: &mut Writer,
-        record_bytes: usize,
+        shape: Shape,
         reserve_bytes: u64,
     ) -> Result<(u64, &[AtomicU64]), NoRoom> {
         let mut begin = writer.head;
         let mut words = self.ring.words_at(begin);
-        while words.len() * 8 < record_bytes {
+        if words.len() * 8 < shape.head_bytes() {
             begin += words.len() as u64 * 8;
             words = self.ring.words_at(begin);
         }
-        let end = begin + record_bytes as u64;
+        let end = begin + shape.record_bytes() as u64;
         if end + reserve_bytes > writer.released + self.ring.bytes() {
             self.release(writer);
             if end + reserve_bytes > writer.released + self.ring.bytes() {
@@ -352,10 +360,10 @@ impl Shard {
     }
 
     /// What an append for a client leaves free, so that reclaim can move the record at the tail. Where live items must not be evicted that
-    /// is room for the longest one twice: one that does not fit before a slab's end pads up to its own size.
+    /// is room for the longest one, and a pad before it.
     #[inline]
     pub(super) fn reserve_bytes(&self, writer: &Writer) -> u64 {
-        let needed_bytes = 2 * writer.live.longest_bytes();
+        let needed_bytes = writer.live.longest_bytes() + PAD_BYTES_MAX as u64;
         if needed_bytes <= self.policy.reserve_bytes || self.may_evict(writer) {
             return self.policy.reserve_bytes;
         }
@@ -371,14 +379,18 @@ impl Shard {
         reserve_bytes: u64,
     ) -> Result<(u64, Record<'_>), NoRoom> {
         let record_bytes = draft.record_bytes();
-        let (begin, words) = self.find_room(writer, record_bytes, reserve_bytes)?;
+        let (begin, words) = self.find_room(writer, draft.shape(), reserve_bytes)?;
         let end = begin + record_bytes as u64;
         let control = self.control();
         let epoch = Epoch(control.epoch());
         self.pad(writer.head, begin, epoch);
-        let record = draft.write(words, self.seal(begin, epoch));
-        // Where the next one goes was last touched a lap ago.
-        prefetch(&words[record_bytes / 8..], RECORD_LINES_AHEAD);
+        let record = if record_bytes <= words.len() * 8 {
+            // Where the next one goes was last touched a lap ago.
+            prefetch(&words[record_bytes / 8..], RECORD_LINES_AHEAD);
+            draft.write(words, self.seal(begin, epoch))
+        } else {
+            draft.write_spread(&self.ring, begin, self.seal(begin, epoch))
+        };
         let appended_bytes = end - writer.head;
         writer.counts.appended_bytes += appended_bytes;
         writer.head = end;
@@ -389,15 +401,12 @@ impl Shard {
         Ok((begin, record))
     }
 
-    /// Pads from `from` up to `to`, a slab's end each.
+    /// A pad from `from` up to `to`, the end of its slab; nothing where they are the same, or not even a header fits.
+    #[inline]
     pub(super) fn pad(&self, from: u64, to: u64, epoch: Epoch) {
-        let mut at = from;
-        while at < to {
-            let pad_bytes = self.ring.bytes_to_slab_end(at);
-            if pad_bytes >= HEADER_BYTES {
-                Draft::pad(pad_bytes).write(self.ring.words_at(at), self.seal(at, epoch));
-            }
-            at += pad_bytes as u64;
+        let pad_bytes = (to - from) as usize;
+        if pad_bytes >= HEADER_BYTES {
+            Draft::pad(pad_bytes).write(self.ring.words_at(from), self.seal(from, epoch));
         }
     }
 
@@ -433,6 +442,13 @@ impl Shard {
     /// Bytes that could be appended now.
     pub(super) fn usable_bytes(&self, writer: &Writer) -> u64 {
         writer.released + self.ring.bytes() - writer.head
+    }
+
+    /// Does the record at `position` prove itself to be of this place and of `epoch`? Slow: for tests and tools.
+    pub fn proves(&self, position: u64, record: &Record<'_>, epoch: Epoch) -> bool {
+        let copy: Vec<AtomicU64> = (0..record.shape.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
+        self.ring.copy_to(position, &copy);
+        Record::read(&copy).is_some_and(|record| record.proves_itself(self.seal(position, epoch)))
     }
 
     /// Walk the log from `from` (a record's position, the tail for one) to the head: what a replay sees.

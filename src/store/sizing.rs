@@ -1,6 +1,8 @@
 //! How `-m`, `-I` and `-t` become shards and rings. Pure arithmetic, but for asking how much memory the host has.
 
 use super::index::LOG_BYTES_MAX;
+use super::live::MOVED_BYTES;
+use super::record::PAD_BYTES_MAX;
 use super::ring::SLAB_BYTES_MAX;
 use super::shard::Policy;
 use crate::base::epoch::Epoch;
@@ -147,9 +149,10 @@ fn slab_bytes(ring_bytes: usize, hugepages: bool) -> usize {
 /// How a shard with a ring of `ring_bytes` treats it.
 pub(super) fn policy(record_bytes_max: usize, evict: bool, ring_bytes: usize) -> Policy {
     let ahead_bytes = (ring_bytes / AHEAD_SHARE).max(AHEAD_BYTES_MIN.min(ring_bytes / 8));
-    // A record that does not fit before the slab's end pads up to its own size: room for the largest twice. Where evicting is an
-    // option, enough that an item in use rarely has to go for want of room.
-    let reserve_bytes = if evict { ahead_bytes / 4 } else { 2 * record_bytes_max };
+    // The largest record as it is when it was moved, and a pad before it. Where evicting is an option, enough that an item in use rarely has
+    // to go for want of room.
+    let longest_bytes = record_bytes_max + MOVED_BYTES as usize + PAD_BYTES_MAX;
+    let reserve_bytes = if evict { ahead_bytes / 4 } else { longest_bytes };
     let unusable = 2 * reserve_bytes + ahead_bytes + ring_bytes / 16;
     Policy {
         evict,

@@ -107,6 +107,18 @@ impl<'a> WordSpan<'a> {
         }
     }
 
+    /// The bytes, copied out piece by piece.
+    pub fn for_each_piece(&self, mut take: impl FnMut(&[u8])) {
+        let mut buffer = [0; 512];
+        let mut from = 0;
+        while from < self.bytes {
+            let piece = self.slice(from, buffer.len());
+            piece.copy_to_slice(&mut buffer[..piece.len()]);
+            take(&buffer[..piece.len()]);
+            from += piece.len();
+        }
+    }
+
     /// True when the span holds exactly `other`. Quick when it starts on a word, as keys do.
     pub fn equals(&self, other: &[u8]) -> bool {
         if self.bytes != other.len() {
@@ -185,18 +197,6 @@ impl<'a> WordWriter<'a> {
         }
         self.next += chunks.len();
         self.put_tail(tail);
-    }
-
-    /// Append the bytes of a span of other words (they must not overlap).
-    pub fn put_span(&mut self, span: WordSpan<'_>) {
-        let mut buffer = [0; 512];
-        let mut from = 0;
-        while from < span.len() {
-            let piece = span.slice(from, buffer.len());
-            piece.copy_to_slice(&mut buffer[..piece.len()]);
-            self.put(&buffer[..piece.len()]);
-            from += piece.len();
-        }
     }
 
     /// Write what is left; returns the number of words written.
@@ -306,7 +306,7 @@ mod tests {
             let copy = words(200);
             let mut writer = WordWriter::new(&copy);
             writer.put(b"abc");
-            writer.put_span(WordSpan::new(&memory, at, 1400));
+            WordSpan::new(&memory, at, 1400).for_each_piece(|piece| writer.put(piece));
             writer.finish();
             assert!(WordSpan::new(&copy, 3, 1400).equals(&bytes[at..at + 1400]));
         }

@@ -78,7 +78,7 @@ pub fn assert_identical(primary: &Store, replica: &Store) {
             let (at, copied) = followed.next().expect("as many records");
             assert_eq!((at, copied.shape), (position, record.shape));
             let sealed_by = epoch_of(&history, number, at).unwrap_or(mine.epoch());
-            assert!(copied.proves_itself(copy.seal(at, Epoch(sealed_by))), "the record at {at}");
+            assert!(copy.proves(at, &copied, Epoch(sealed_by)), "the record at {at}");
             for word in words_that_must_agree(&record) {
                 let at = position + word as u64 * 8;
                 assert_eq!(ours.word(number, at).load(Relaxed), theirs.word(number, at).load(Relaxed), "at {at}");

@@ -8,10 +8,11 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
+const SLAB_BYTES: usize = 4096;
 
-/// Run `test` with loans of values of 21, 8, 0 and 5 bytes from a store.
+/// Run `test` with loans of values of 21, 8, 0 and 5 bytes from a store. The first begins in one slab and ends in the next.
 fn with_loans(test: impl FnOnce(&Store, &Turn<'_>, [ValueLoan; 4])) {
-    let store = Store::new(StoreConfig {
+    let config = StoreConfig {
         memory_bytes: 4 << 20,
         item_bytes_max: 1 << 16,
         evict: true,
@@ -20,10 +21,16 @@ fn with_loans(test: impl FnOnce(&Store, &Turn<'_>, [ValueLoan; 4])) {
         hugepages: false,
         hash_seed: Some((1, 2)),
         epoch: None,
-    })
-    .unwrap();
+    };
+    let store = Store::with_slabs(config, SLAB_BYTES).unwrap();
     let mut participant = store.join();
     let turn = participant.turn();
+    // Header and key of the first take 17 bytes, so seven of its value are left before the slab ends.
+    let committed = store.committed()[0] as usize;
+    let filler = vec![b'f'; SLAB_BYTES - 24 - committed - 24];
+    let at = store.locate(b"filler");
+    let draft = store.draft(&at, NewItem { value: &filler, ..NewItem::default() }, NOW);
+    store.entry(&turn, &at, NOW).set(&draft).expect("room for a page");
     let loans = [(b"a", 21), (b"b", 8), (b"c", 0), (b"d", 5)].map(|(key, bytes)| {
         let value: Vec<u8> = (0..bytes).map(|at| b'A' + at).collect();
         let at = store.locate(key);
@@ -31,6 +38,7 @@ fn with_loans(test: impl FnOnce(&Store, &Turn<'_>, [ValueLoan; 4])) {
         store.entry(&turn, &at, NOW).set(&draft).expect("room for a few bytes");
         store.get(&turn, &at, NOW).expect("just set").loan()
     });
+    assert_eq!(store.loaned(&turn, &loans[0]).runs().count(), 2);
     test(&store, &turn, loans);
 }
 

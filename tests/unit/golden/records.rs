@@ -227,23 +227,6 @@ fn a_pad() {
     assert!(record.proves_itself(seal(1024)));
 }
 
-/// One whose length has a field of its own, which is among what it skips.
-#[test]
-fn a_long_pad() {
-    let words = used_words(((1 << 18) + 64) / 8);
-    Draft::pad((1 << 18) + 64).write(&words, seal(1024));
-    let drawing = hex("
-        00 00 00 00  00 00 00 00
-        89 87 e6 30               | checksum, of the header and the length
-        26 00 00 00               | pad, long
-        2c 00 04 00               | 262,188 bytes behind this
-    ");
-    let crc = checksum(&drawing, 20, 1024);
-    assert_eq!(crc.to_le_bytes(), drawing[8..12], "the checksum of this drawing is {crc:#010x}");
-    assert_drawn(&bytes_of(&words)[..20], &drawing, "a long pad");
-    assert_eq!(Record::read(&words).expect("a record").shape.record_bytes(), (1 << 18) + 64);
-}
-
 /// What each ring begins with, and where: positions begin at 64.
 #[test]
 fn a_ring_that_was_just_born() {

@@ -1,0 +1,153 @@
+//! Writing a record whose value goes on in the following slabs. Rare where slabs are large and records small; the common case is
+//! [`Draft::write`].
+
+use super::record::{Draft, Record};
+use super::ring::Ring;
+use super::seal::Seal;
+use crate::sys::sync::AtomicU64;
+use crate::sys::words::{WordWriter, copy_words};
+
+/// Bytes one after another, from a position on, slab after slab.
+pub(super) struct Spread<'r> {
+    ring: &'r Ring,
+    writer: WordWriter<'r>,
+    /// Bytes to the end of the slab that is being written.
+    left_bytes: usize,
+    /// The position at which the following slab begins.
+    next: u64,
+}
+
+impl<'r> Spread<'r> {
+    /// From `position` on, a multiple of 8, leaving out the first `skipped_words`.
+    fn new(ring: &'r Ring, position: u64, skipped_words: usize) -> Self {
+        let words = ring.words_at(position);
+        let writer = WordWriter::new(&words[skipped_words..]);
+        let left_bytes = (words.len() - skipped_words) * 8;
+        Spread { ring, writer, left_bytes, next: position + words.len() as u64 * 8 }
+    }
+
+    /// Append `bytes`.
+    pub(super) fn put(&mut self, mut bytes: &[u8]) {
+        loop {
+            let (here, behind) = bytes.split_at(bytes.len().min(self.left_bytes));
+            self.writer.put(here);
+            self.left_bytes -= here.len();
+            bytes = behind;
+            if bytes.is_empty() {
+                return;
+            }
+            // A slab ends at a word's end, so nothing of a word is left over.
+            let words = self.ring.words_at(self.next);
+            std::mem::replace(&mut self.writer, WordWriter::new(words)).finish();
+            self.left_bytes = words.len() * 8;
+            self.next += self.left_bytes as u64;
+        }
+    }
+
+    fn finish(self) {
+        self.writer.finish();
+    }
+}
+
+impl Draft<'_> {
+    /// Write it at `position`, in whose slab its head has room, and on into the following slabs. Nobody else reads or writes there yet.
+    #[inline(never)]
+    pub(super) fn write_spread<'r>(&self, ring: &'r Ring, position: u64, seal: Seal) -> Record<'r> {
+        let words = ring.words_at(position);
+        let body_at = self.write_header(words, seal);
+        let mut spread = Spread::new(ring, position, body_at);
+        self.for_each_part(|bytes| spread.put(bytes));
+        spread.finish();
+        Record::of(words, self.shape())
+    }
+}
+
+/// Copy the words of a record to `position` and on, slab after slab.
+pub(super) fn copy_spread(ring: &Ring, position: u64, mut words: &[AtomicU64]) {
+    let mut at = position;
+    while !words.is_empty() {
+        let to = ring.words_at(at);
+        let (here, behind) = words.split_at(words.len().min(to.len()));
+        copy_words(here, &to[..here.len()]);
+        at += here.len() as u64 * 8;
+        words = behind;
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::epoch::Epoch;
+    use crate::store::record::{Kind, Meta, Source};
+    use crate::store::value::Value;
+
+    const SLAB_BYTES: usize = 512;
+    const EPOCH: Epoch = Epoch(9 << 24 | 1);
+
+    fn value(bytes: usize) -> Vec<u8> {
+        (0..bytes).map(|at| (at * 7 + at / 256) as u8).collect()
+    }
+
+    fn draft<'a>(value: Source<'a>, cas: Option<u64>) -> Draft<'a> {
+        Draft::new(Kind::Set, b"a-key", Meta::default(), 7, cas, value)
+    }
+
+    /// The words of a record, one after another.
+    fn copy(ring: &Ring, position: u64, record: &Record<'_>) -> Vec<AtomicU64> {
+        let words: Vec<AtomicU64> = (0..record.shape.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
+        ring.copy_to(position, &words);
+        words
+    }
+
+    /// At every place where the head fits, of every length: it is what would have been written in one run, and its value comes back, whole and
+    /// in parts.
+    #[test]
+    fn a_record_in_several_slabs_is_the_record() {
+        let ring = Ring::with_slabs(1, 4 * SLAB_BYTES, SLAB_BYTES, false).unwrap();
+        for begin in (0..SLAB_BYTES as u64).step_by(8) {
+            let position = 64 * SLAB_BYTES as u64 + begin;
+            for bytes in [1, 7, 8, 100, SLAB_BYTES - 41, SLAB_BYTES, SLAB_BYTES + 3, 3 * SLAB_BYTES - 64] {
+                let (value, seal) = (value(bytes), Seal::of(1, position, EPOCH));
+                let draft = draft(Source::Bytes(&value), Some(3));
+                if ring.bytes_to_slab_end(position) < draft.shape().head_bytes() {
+                    continue;
+                }
+                let record = draft.write_spread(&ring, position, seal);
+                let words = copy(&ring, position, &record);
+                let alone = Record::read(&words).expect("a record");
+                assert!(alone.proves_itself(seal) && alone.value().equals(&value), "{bytes} at {begin}");
+                let found = Value::of(&ring, position, &record);
+                let mut copied = b"x".to_vec();
+                found.copy_to(&mut copied);
+                assert_eq!((found.len(), &copied[1..]), (bytes, &value[..]));
+                assert!(found.equals(&value) && !found.equals(&value[1..]));
+                for from in [0, 1, bytes / 2, SLAB_BYTES - 40, bytes, bytes + 9] {
+                    let (mut part, most) = (Vec::new(), 300);
+                    found.part(from, most).for_each(|run| run.copy_to(&mut part));
+                    assert_eq!(part, value[from.min(bytes)..(from + most).min(bytes)], "{most} from {from}");
+                }
+                assert!(found.runs().all(|run| !run.is_empty()));
+            }
+        }
+    }
+
+    /// Appended again, by reclaim, or copied, by a follower: from slabs to slabs, whatever ends where.
+    #[test]
+    fn it_is_moved_and_copied_whole() {
+        let ring = Ring::with_slabs(2, 16 * SLAB_BYTES, SLAB_BYTES, false).unwrap();
+        let follower = Ring::with_slabs(2, 16 * SLAB_BYTES, SLAB_BYTES, false).unwrap();
+        let (value, from) = (value(3 * SLAB_BYTES + 5), 1024 + 400);
+        let first = draft(Source::Bytes(&value), None).write_spread(&ring, from, Seal::of(2, from, EPOCH));
+        for begin in (0..SLAB_BYTES as u64 - 40).step_by(8) {
+            let to = 4096 + begin;
+            let again = draft(Source::Value(Value::of(&ring, from, &first)), Some(5));
+            let record = again.write_spread(&ring, to, Seal::of(2, to, EPOCH));
+            let words = copy(&ring, to, &record);
+            copy_spread(&follower, to, &words);
+            let copied = Record::read(follower.words_at(to)).expect("a record");
+            assert!(Value::of(&follower, to, &copied).equals(&value), "to {begin}");
+            let same = copy(&follower, to, &copied);
+            assert!(Record::read(&same).expect("a record").proves_itself(Seal::of(2, to, EPOCH)));
+        }
+    }
+}
