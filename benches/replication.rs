@@ -13,13 +13,13 @@
 use anyhow::{Context, bail};
 use remora::base::time::UnixSeconds;
 use remora::fabric::{self, Channel, ConnectOptions, Exporter, Grant, Invitation, Kind, Token};
-use remora::replication::offer::regions;
 use remora::replication::pull::Puller;
 use remora::replication::push::Mode;
 use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::Layout;
 use remora::replication::push::pusher::Pusher;
 use remora::replication::push::pushing::Pushing;
+use remora::replication::regions::regions;
 use remora::store::{NewItem, Participant, Store, StoreConfig};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -130,10 +130,8 @@ fn primary(setup: &Setup) -> anyhow::Result<Arc<Store>> {
 
 /// A store beside it that can follow, every page of it touched: the first touch is the kernel's work, not replication's.
 fn replica(primary: &Store) -> anyhow::Result<Store> {
-    let store = Store::with_geometry(primary.geometry(), 1, true, Some((3, 4)))?;
-    for slab in store.slabs() {
-        slab.words().iter().step_by(512).for_each(|word| word.store(0, Relaxed));
-    }
+    let store = Store::with_geometry(primary.geometry(), primary.memory().slabs, 1, true, Some((3, 4)))?;
+    store.pool().memory().words().iter().step_by(512).for_each(|word| word.store(0, Relaxed));
     Ok(store)
 }
 
@@ -164,11 +162,12 @@ fn join(setup: &Setup, store: &Arc<Store>) -> anyhow::Result<Joined> {
 
 /// The other way round: a thread writes to the replica's inbox.
 fn join_pushed(setup: &Setup, store: &Arc<Store>, exporter: Box<dyn Exporter>, token: Token) -> anyhow::Result<Joined> {
-    let (geometry, layout) = (store.geometry(), Layout::of(&store.geometry()));
+    let (geometry, memory) = (store.geometry(), store.memory());
+    let layout = Layout::of(&geometry, &memory);
     let inboxes = fabric::listen(setup.kind, SocketAddr::new(setup.listen.ip(), 0), &ConnectOptions::default())?;
-    let (inbox, invite) = Inbox::grant(inboxes, token, geometry, layout)?;
+    let (inbox, invite) = Inbox::grant(inboxes, token, geometry, memory, layout)?;
     let channel = exporter.connect(&invite.invitation)?;
-    let pusher = Pusher::new(channel, regions(store), geometry, layout, SILENCE_MAX)?;
+    let pusher = Pusher::new(channel, regions(store), (geometry, memory), layout, SILENCE_MAX)?;
     // As lag is measured, with a replica that spins.
     let grant = Box::new(Pushing::start(setup.kind, pusher, Duration::ZERO)?);
     Ok(Joined { channel: Box::new(inbox), _grant: grant, _exporter: exporter })
@@ -177,7 +176,7 @@ fn join_pushed(setup: &Setup, store: &Arc<Store>, exporter: Box<dyn Exporter>, t
 fn puller<'s>(channel: Box<dyn Channel>, primary: &Store, replica: &'s Store) -> anyhow::Result<Puller<'s>> {
     let known = vec![None; replica.shards().len()];
     replica.adopt_epochs(primary.epochs());
-    Ok(Puller::new(channel, replica, &primary.epochs(), &known, SILENCE_MAX)?)
+    Ok(Puller::new(channel, replica, primary.memory(), &primary.epochs(), &known, SILENCE_MAX)?)
 }
 
 fn catch_up(puller: &mut Puller<'_>) -> anyhow::Result<()> {
@@ -210,7 +209,7 @@ fn committed(store: &Store) -> u64 {
     store.shards().iter().map(|shard| shard.control().committed() - shard.control().tail()).sum()
 }
 
-/// A full copy of a store of 16 KiB values, beside memcpy from the same slabs to the same slabs.
+/// A full copy of a store of 16 KiB values, beside memcpy from the same memory to the same memory.
 fn copy(setup: &Setup) -> anyhow::Result<()> {
     let store = primary(setup)?;
     let value = vec![b'v'; 16 << 10];
@@ -226,8 +225,8 @@ fn copy(setup: &Setup) -> anyhow::Result<()> {
     for _ in 0..setup.rounds {
         let copy = replica(&store)?;
         let clock = Clock::start(setup);
-        for (from, to) in store.slabs().zip(copy.slabs()) {
-            let (from, to) = (from.words(), to.words());
+        {
+            let (from, to) = (store.pool().memory().words(), copy.pool().memory().words());
             // SAFETY: both are whole mappings of the same length, nobody writes to either meanwhile, and words are plain memory.
             unsafe {
                 std::ptr::copy_nonoverlapping(
@@ -237,8 +236,7 @@ fn copy(setup: &Setup) -> anyhow::Result<()> {
                 )
             };
         }
-        let ring_bytes = (store.geometry().ring_bytes * u64::from(store.geometry().shards)) as f64;
-        let plain_rate = ring_bytes / clock.seconds();
+        let plain_rate = store.stats().capacity_bytes as f64 / clock.seconds();
         let joined = join(setup, &store)?;
         let mut puller = puller(joined.channel, &store, &copy)?;
         let clock = Clock::start(setup);

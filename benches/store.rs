@@ -98,7 +98,7 @@ fn appends(criterion: &mut Criterion) {
     }
 }
 
-/// Every append evicts: the ring is full of items that nobody used, or of items that were all used.
+/// Every append evicts: the log is full of items that nobody used, or of items that were all used.
 fn reclaims(criterion: &mut Criterion) {
     for (name, used) in [("evicting", false), ("with second chances", true)] {
         let store = store(64 << 20);

@@ -7,7 +7,7 @@
 //! | [`base`] | clock, hash, limits: pure |
 //! | [`sys`] | the only unsafe code: slabs of memory, checksum, polling, pinning, quiescence |
 //! | [`protocol`] | bytes to requests, replies to bytes: pure |
-//! | [`store`] | record, ring, index, shard, reclaim: the log-structured cache |
+//! | [`store`] | record, log, index, shard, reclaim: the log-structured cache |
 //! | [`fabric`] | reading another process's memory: verbs, shared memory, TCP, simulated |
 //! | [`engine`] | what each command means, over the store |
 //! | [`replication`] | replicas: admitted, pulling, applying, telling how far they are |

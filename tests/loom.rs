@@ -8,8 +8,8 @@ use loom::thread;
 use remora::base::epoch::Epoch;
 use remora::store::index::{Index, Look};
 use remora::store::line::{BIRTH, ControlLine};
+use remora::store::log::Log;
 use remora::store::record::{Draft, Kind, Meta, Record, Source};
-use remora::store::ring::Ring;
 use remora::store::seal::Seal;
 use remora::sys::memory::Slab;
 use remora::sys::quiescence::Domain;
@@ -44,19 +44,19 @@ fn seal(position: u64) -> Seal {
 #[test]
 fn a_committed_record_is_complete() {
     model(3, || {
-        let ring = Arc::new(Ring::new("loom", 256, false).unwrap());
+        let log = Arc::new(Log::alone(0, 1, 512).unwrap());
         let lines = Arc::new(Slab::new("loom", 64, false).unwrap());
-        ControlLine::of(lines.words(), 0).begin(1, 256);
+        ControlLine::of(lines.words(), 0).begin(1, 512);
         let writer = {
-            let (ring, lines) = (ring.clone(), lines.clone());
+            let (log, lines) = (log.clone(), lines.clone());
             thread::spawn(move || {
                 let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
-                draft.write(ring.words_at(BIRTH), seal(BIRTH));
+                draft.write(log.words_at(BIRTH), seal(BIRTH));
                 ControlLine::of(lines.words(), 0).commit(BIRTH + draft.record_bytes() as u64);
             })
         };
         if ControlLine::of(lines.words(), 0).committed() > BIRTH {
-            let record = Record::read(ring.words_at(BIRTH)).expect("a whole record");
+            let record = Record::read(log.words_at(BIRTH)).expect("a whole record");
             assert!(record.proves_itself(seal(BIRTH)));
         }
         writer.join().unwrap();
@@ -72,20 +72,20 @@ fn small_set(expiry: u64) -> Draft<'static> {
 /// its turn, each word by itself. If the tail has not come by, the record is whole, and so is its metadata, of which no checksum would tell.
 #[test]
 fn bytes_that_the_tail_has_not_passed_are_the_records() {
-    const RING_BYTES: u64 = 128;
+    const LAP_BYTES: u64 = 512;
     model(3, || {
-        let ring = Arc::new(Ring::new("loom", RING_BYTES as usize, false).unwrap());
+        let log = Arc::new(Log::alone(0, 1, LAP_BYTES as usize).unwrap());
         let lines = Arc::new(Slab::new("loom", 64, false).unwrap());
         let control = ControlLine::of(lines.words(), 0);
-        control.begin(EPOCH.0, RING_BYTES);
+        control.begin(EPOCH.0, LAP_BYTES);
         let follower = {
-            let (ring, lines) = (ring.clone(), lines.clone());
+            let (log, lines) = (log.clone(), lines.clone());
             thread::spawn(move || {
                 let control = ControlLine::of(lines.words(), 0);
                 let committed = lines.words()[1].load(Ordering::Relaxed);
                 fence(Ordering::Acquire);
                 let landed: Vec<AtomicU64> = (0..3).map(|_| AtomicU64::new(0)).collect();
-                copy_words(&ring.words_at(BIRTH)[..3], &landed);
+                copy_words(&log.words_at(BIRTH)[..3], &landed);
                 fence(Ordering::Acquire);
                 if committed > BIRTH && control.tail() <= BIRTH {
                     let record = Record::read(&landed).expect("a whole record");
@@ -95,13 +95,13 @@ fn bytes_that_the_tail_has_not_passed_are_the_records() {
             })
         };
         let (first, next_lap) = (small_set(7), small_set(8));
-        first.write(ring.words_at(BIRTH), seal(BIRTH));
+        first.write(log.words_at(BIRTH), seal(BIRTH));
         control.commit(BIRTH + 24);
         control.advance_tail(BIRTH + 24);
         let domain = Domain::new(1);
         if domain.all_passed(domain.advance()) {
-            next_lap.write(ring.words_at(BIRTH + RING_BYTES), seal(BIRTH + RING_BYTES));
-            control.commit(BIRTH + RING_BYTES + 24);
+            next_lap.write(log.words_at(BIRTH + LAP_BYTES), seal(BIRTH + LAP_BYTES));
+            control.commit(BIRTH + LAP_BYTES + 24);
         }
         follower.join().unwrap();
     });
@@ -113,17 +113,17 @@ fn bytes_that_the_tail_has_not_passed_are_the_records() {
 fn a_slot_never_points_beyond_what_is_committed() {
     const SECOND: u64 = BIRTH + 24;
     model(3, || {
-        let ring = Arc::new(Ring::new("loom", 256, false).unwrap());
+        let log = Arc::new(Log::alone(0, 1, 512).unwrap());
         let lines = Arc::new(Slab::new("loom", 64, false).unwrap());
         let index = Arc::new(Index::new(512).unwrap());
-        ControlLine::of(lines.words(), 0).begin(1, 256);
+        ControlLine::of(lines.words(), 0).begin(1, 512);
         let reader = {
-            let (ring, lines, index) = (ring.clone(), lines.clone(), index.clone());
+            let (log, lines, index) = (log.clone(), lines.clone(), index.clone());
             thread::spawn(move || {
                 let found = index.find(hash_of(1), |entry| {
                     let position = entry.position(ControlLine::of(lines.words(), 0).committed());
                     assert_eq!(position, SECOND);
-                    Record::read(ring.words_at(position)).filter(|record| record.key().equals(b"key"))
+                    Record::read(log.words_at(position)).filter(|record| record.key().equals(b"key"))
                 });
                 match found {
                     Look::Found((_, record)) => assert!(record.proves_itself(seal(SECOND))),
@@ -135,7 +135,7 @@ fn a_slot_never_points_beyond_what_is_committed() {
         let landed: Vec<AtomicU64> = (0..6).map(|_| AtomicU64::new(0)).collect();
         small_set(7).write(&landed[..3], seal(BIRTH));
         small_set(7).write(&landed[3..], seal(SECOND));
-        copy_words(&landed, &ring.words_at(BIRTH)[..6]);
+        copy_words(&landed, &log.words_at(BIRTH)[..6]);
         ControlLine::of(lines.words(), 0).commit(SECOND + 24);
         index.insert(hash_of(0), BIRTH).unwrap();
         index.insert(hash_of(1), SECOND).unwrap();
@@ -153,7 +153,7 @@ fn an_old_slot_is_never_completed_by_a_new_log() {
         let lines = Arc::new(Slab::new("loom", 64, false).unwrap());
         let (index, domain) = (Arc::new(Index::new(512).unwrap()), Arc::new(Domain::new(1)));
         let control = ControlLine::of(lines.words(), 0);
-        control.begin(1, 256);
+        control.begin(1, 512);
         control.commit(OLD + 24);
         index.insert(hash_of(1), OLD).unwrap();
         let reader = {

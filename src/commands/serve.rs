@@ -123,7 +123,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let joined = replication.join()?;
     let store = Arc::new(make_store(&args, item_bytes_asked, workers, joined.as_ref())?);
     let geometry = store.geometry();
-    let memory_bytes = geometry.ring_bytes as usize * geometry.shards as usize;
+    let memory_bytes = store.stats().capacity_bytes as usize;
     warn_of_memory(&store, memory_bytes);
     let item_bytes_max = match &joined {
         None => item_bytes_asked,
@@ -180,13 +180,14 @@ fn make_store(args: &Args, item_bytes_max: usize, workers: usize, joined: Option
         let geometry = joined.welcome.geometry;
         // Not checked yet: the store judges whether such a geometry is possible. Until then any
         // number may stand there.
-        let needed = geometry.ring_bytes.saturating_mul(geometry.shards.into()).div_ceil(1 << 20);
+        let slabs = joined.welcome.memory.slabs;
+        let needed = geometry.slab_bytes.saturating_mul(slabs.into()).div_ceil(1 << 20);
         if let Some(given) = args.memory_limit.filter(|given| *given < needed) {
             bail!(
                 "-m {given} is less than the {needed} MiB that the primary has: a replica holds as much; leave -m out"
             );
         }
-        return Store::with_geometry(geometry, workers, !args.no_hugepages, None)
+        return Store::with_geometry(geometry, slabs, workers, !args.no_hugepages, None)
             .context("cannot hold what the primary holds");
     }
     let mebibytes = args.memory_limit.unwrap_or(MEMORY_MEBIBYTES_DEFAULT);

@@ -68,9 +68,9 @@ impl Engine {
         Ok(())
     }
 
-    /// cache_memlimit. The rings are laid out once, at the start: only the size they have can be asked for.
+    /// cache_memlimit. The memory is laid out once, at the start: only the size that it has can be asked for.
     pub(super) fn cache_memlimit(&self, call: &mut Call<'_, '_, '_>, mebibytes: u64, noreply: bool) -> Outcome {
-        let is_what_it_is = mebibytes.checked_mul(1 << 20) == Some(self.store.stats().ring_bytes);
+        let is_what_it_is = mebibytes.checked_mul(1 << 20) == Some(self.store.stats().capacity_bytes);
         let line = if is_what_it_is { reply::OK } else { CANNOT_ADJUST };
         call.answer_unless(noreply, line)
     }

@@ -1,4 +1,4 @@
-//! A connection's answers on their way out: bytes, and loans of large values that stay in the ring until the socket has
+//! A connection's answers on their way out: bytes, and loans of large values that stay in the log until the socket has
 //! taken them or the turn ends.
 //!
 //! The lifetime rule: a loan is valid only within the turn in which it was made. The server writes (vectored) at the end of
@@ -18,7 +18,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 
-/// Answers from this size on are lent from the ring instead of copied. Measured in benches/; see docs/DECISIONS.md.
+/// Answers from this size on are lent from the log instead of copied. Measured in benches/; see docs/DECISIONS.md.
 pub const LOAN_BYTES_MIN: usize = 16 << 10;
 
 /// Past this many pending bytes no further request of the connection is executed until the socket takes some.
@@ -80,7 +80,7 @@ impl Output {
         &mut self.bytes
     }
 
-    /// Append a value from the ring without copying it now.
+    /// Append a value from the log without copying it now.
     pub fn lend(&mut self, loan: ValueLoan) {
         self.lent_bytes += loan.len();
         self.loans.push((self.bytes.len(), loan));
@@ -220,7 +220,7 @@ impl Output {
         self.write_with(|loan| store.loaned(turn, loan), |parts| send_parts(&socket, parts))
     }
 
-    /// Before the turn ends: copy what is left of the loans, so that nothing of the ring is held any more.
+    /// Before the turn ends: copy what is left of the loans, so that nothing of the log is held any more.
     pub fn settle(&mut self, store: &Store, turn: &Turn<'_>) {
         if self.loans.is_empty() {
             // What is held goes out soon, and more of the same comes.

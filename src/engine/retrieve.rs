@@ -160,7 +160,7 @@ fn fail(request: &classic::Get<'_>, answered: Outcome) -> Outcome {
     if request.ends { answered } else { Outcome::DropLine }
 }
 
-/// A value and its line end: copied when small, lent from the ring when large.
+/// A value and its line end: copied when small, lent from the log when large.
 pub(super) fn append_value(out: &mut Output, item: &Item<'_>) {
     if item.value_bytes() >= LOAN_BYTES_MIN {
         out.lend(item.loan());

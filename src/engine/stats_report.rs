@@ -85,7 +85,7 @@ impl Engine {
         stat_line(out, "input_held_bytes", self.global.input_held_bytes.load(Relaxed));
         stat_line(out, "output_held_bytes", self.global.output_held_bytes.load(Relaxed));
         self.report_acks(call, &now.workers);
-        // Of the process's own log on standard error, not of the ring log.
+        // Of the process's own log on standard error, not of a shard's.
         stat_line(call.out.bytes(), "log_lines_dropped", dropped_lines());
     }
 
@@ -126,7 +126,7 @@ impl Engine {
     }
 
     fn report_server(&self, out: &mut Vec<u8>, now: &Snapshot) {
-        stat_line(out, "limit_maxbytes", now.store.ring_bytes);
+        stat_line(out, "limit_maxbytes", now.store.capacity_bytes);
         stat_line(out, "accepting_conns", 1);
         stat_line(out, "threads", self.settings.workers);
         stat_line(out, "conn_yields", now.workers.conn_yields);

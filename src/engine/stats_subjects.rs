@@ -52,7 +52,7 @@ impl Engine {
         };
         let detail_enabled = if self.prefixes.is_enabled() { "yes" } else { "no" };
         let own = [
-            ("maxbytes", self.store.stats().ring_bytes.to_string()),
+            ("maxbytes", self.store.stats().capacity_bytes.to_string()),
             ("verbosity", verbosity.to_string()),
             ("num_threads", self.settings.workers.to_string()),
             ("stat_key_prefix", char::from(super::prefixes::DELIMITER).to_string()),
@@ -116,7 +116,7 @@ impl Engine {
         let out = call.out.bytes();
         class_rows(out, "1:", &rows);
         stat_line(out, "active_slabs", 1);
-        stat_line(out, "total_malloced", now.store.ring_bytes);
+        stat_line(out, "total_malloced", now.store.capacity_bytes);
     }
 }
 

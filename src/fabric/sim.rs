@@ -7,7 +7,7 @@
 //! | `channel` | READs and WRITEs, and what goes wrong with them |
 //!
 //! There are no threads and no clock. Time passes when a channel is polled: each poll carries some operations further. So a test that makes the
-//! same calls in the same order sees the same results, and it decides itself what happens between two polls (writes to other shards, rings that
+//! same calls in the same order sees the same results, and it decides itself what happens between two polls (writes to other shards, logs that
 //! wrap around).
 //!
 //! **Order**, as on every fabric: READs are *carried out* strictly one after another, torn ones included: no other READ comes between the parts of

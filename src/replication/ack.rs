@@ -27,7 +27,7 @@ pub struct Summary {
     pub lag_bytes: u64,
     /// Since when there has been something it had not applied.
     pub lag_microseconds: u64,
-    /// Ring bytes that it has read, in all.
+    /// Log bytes that it has read, in all.
     pub pulled_bytes: u64,
     /// Records that it has applied, in all.
     pub records: u64,

@@ -16,9 +16,9 @@ use std::time::Instant;
 /// Why a primary cannot be followed with this store.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
-    /// The primary has another number of shards, or rings of another length.
+    /// The primary has another number of shards or other slabs, or another amount of memory.
     #[error(
-        "the primary's rings are laid out in another way than this replica's: restart the replica with --replica-of \
+        "the primary's logs are laid out in another way than this replica's: restart the replica with --replica-of \
          and without -m and --shards; what it holds is then gone"
     )]
     Geometry,
@@ -138,7 +138,8 @@ impl Admitted {
     /// Whether this store can follow that primary, and may.
     pub(super) fn check(&self, config: &FollowConfig, store: &Store) -> Result<(), Unfit> {
         let at = &config.primary;
-        if self.joined.welcome.geometry != store.geometry() {
+        let welcome = &self.joined.welcome;
+        if welcome.geometry != store.geometry() || welcome.memory.slabs != store.memory().slabs {
             return Err(Unfit::Geometry);
         }
         let (theirs, known) = (self.epoch(), store.epochs());

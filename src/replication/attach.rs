@@ -8,6 +8,7 @@ use super::host_id;
 use super::link::{Link, LinkError};
 use super::push::inbox::Inbox;
 use super::push::layout::Layout;
+use super::regions;
 use super::secret::{Secret, Side, random};
 use super::wire::{Join, Message, VERSION, Welcome};
 use crate::fabric::{self, Channel, ConnectOptions, Invitation, Kind, Token};
@@ -121,7 +122,8 @@ pub fn attach(
             }
         };
         name_host(&mut invitation, peer.ip());
-        if let Err(what) = check_regions(&invitation, &joined.welcome) {
+        let Welcome { geometry, memory, .. } = &joined.welcome;
+        if let Err(what) = regions::check(&invitation.regions, geometry, memory) {
             return Err(failed(LinkError::OutOfPlace(what)));
         }
         match fabric::connect(*kind, &invitation, options) {
@@ -152,10 +154,10 @@ pub fn attach_pushed(
             continue;
         }
         let token = Token(random().map_err(AttachError::Random)?);
-        let geometry = joined.welcome.geometry;
+        let Welcome { geometry, memory, .. } = joined.welcome;
         let listen = inbox_address(&joined.link, options).map_err(|error| failed(error.into()))?;
         let granted = fabric::listen(*kind, listen, options)
-            .and_then(|exporter| Inbox::grant(exporter, token, geometry, Layout::of(&geometry)));
+            .and_then(|exporter| Inbox::grant(exporter, token, geometry, memory, Layout::of(&geometry, &memory)));
         let (inbox, mut invite) = match granted {
             Ok(granted) => granted,
             Err(error) => {
@@ -218,23 +220,4 @@ pub(super) fn name_host(invitation: &mut Invitation, host: IpAddr) {
         address.set_ip(host);
         invitation.address = address.to_string();
     }
-}
-
-/// Check that the regions are those of the geometry. Later READs rely on that and check nothing more.
-fn check_regions(invitation: &Invitation, welcome: &Welcome) -> Result<(), &'static str> {
-    let geometry = &welcome.geometry;
-    let slabs = geometry.ring_bytes.div_ceil(geometry.slab_bytes.max(1));
-    let expected = u64::from(geometry.shards).checked_mul(slabs).and_then(|slabs| slabs.checked_add(1));
-    if expected != Some(invitation.regions.len() as u64) {
-        return Err("a grant of another number of regions than its rings have");
-    }
-    if invitation.regions[0].bytes < u64::from(geometry.shards) * crate::store::line::CONTROL_LINE_BYTES as u64 {
-        return Err("a grant with fewer control lines than shards");
-    }
-    let slab_bytes = |slab: u64| geometry.slab_bytes.min(geometry.ring_bytes - slab * geometry.slab_bytes);
-    let fits = |(at, region): (usize, &fabric::Descriptor)| region.bytes == slab_bytes(at as u64 % slabs);
-    if !invitation.regions[1..].iter().enumerate().all(fits) {
-        return Err("a grant with a slab of another length than its rings have");
-    }
-    Ok(())
 }

@@ -390,13 +390,14 @@ impl Follow {
         let Attached { mut link, welcome, channel, fabric } = admitted.attach(&self.config, store)?;
         log::info!("following {} over {fabric}", self.config.primary);
         let known = self.take_hold().ok_or(SessionEnd::Stopped)?;
-        let mut puller = match Puller::new(channel, store, &welcome.epochs, &known, self.config.silence_max) {
-            Ok(puller) => puller,
-            Err(error) => {
-                self.let_go(known);
-                return Err(error.into());
-            }
-        };
+        let mut puller =
+            match Puller::new(channel, store, welcome.memory, &welcome.epochs, &known, self.config.silence_max) {
+                Ok(puller) => puller,
+                Err(error) => {
+                    self.let_go(known);
+                    return Err(error.into());
+                }
+            };
         self.adopt(welcome.epochs, store);
         let before = {
             let mut view = self.view();

@@ -6,11 +6,6 @@
 
 use crate::base::epoch::Epoch;
 use crate::store::Store;
-use crate::store::line::BIRTH;
-use crate::store::shape::{EPOCH_VALUE_BYTES, HEADER_BYTES};
-
-/// Where the record that begins a lineage ends, in every shard.
-const BIRTH_END: u64 = BIRTH + (HEADER_BYTES + EPOCH_VALUE_BYTES) as u64;
 
 /// For which primaries the data of this store may be given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,11 +36,11 @@ pub fn is_foreign(theirs: Epoch, store: &Store) -> bool {
     ours.is_valid() && theirs.lineage() != ours.lineage()
 }
 
-/// Whether the store has any log beyond the records that began its lineage, and so perhaps an item.
+/// Whether the store has any log, and so perhaps an item.
 pub fn holds_data(store: &Store) -> bool {
     store.shards().iter().any(|shard| {
         let line = shard.control();
-        line.committed() > line.tail().max(BIRTH_END)
+        line.committed() > line.tail()
     })
 }
 
@@ -96,7 +91,7 @@ mod tests {
     #[test]
     fn a_replica_without_a_lineage_is_foreign_to_nobody() {
         let geometry: Geometry = store(Epoch::of(7, 1)).geometry();
-        let replica = Store::with_geometry(geometry, 1, false, None).unwrap();
+        let replica = Store::with_geometry(geometry, 32, 1, false, None).unwrap();
         assert!(!is_foreign(Epoch::of(8, 1), &replica) && !holds_data(&replica));
         let primary = store(Epoch::of(7, 1));
         assert!(is_foreign(Epoch::of(8, 1), &primary) && !is_foreign(Epoch::of(7, 9), &primary));

@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | [`wire`] | the control connection's messages, byte by byte |
+//! | [`mod@regions`] | a store's memory as replicas READ it |
 //! | [`secret`] | the shared secret and its proofs |
 //! | [`link`] | one end of a control connection |
 //! | [`offer`] | the primary's side: the replication port, who is admitted, what is offered |
@@ -47,6 +48,7 @@ pub mod pace;
 mod places;
 pub mod pull;
 pub mod push;
+pub mod regions;
 pub mod report;
 pub mod resume;
 pub mod retain;

@@ -5,6 +5,7 @@ use super::ack::{Summary, applied};
 use super::board::Board;
 use super::places::{NoPlace, Places, shut_down};
 use super::push::Mode;
+use super::regions::regions;
 use super::report::{OfferCounters, ReplicaView, Report};
 use super::secret::Secret;
 use super::session::{SessionError, serve};
@@ -13,7 +14,6 @@ use super::wire::{Join, Message, Refusal};
 use super::{REPLICAS_MAX, host_id};
 use crate::fabric::{Exporter, FabricError, Grant, GrantState, Kind, Regions};
 use crate::store::Store;
-use crate::sys::memory::Slab;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -92,7 +92,7 @@ pub(super) struct Held {
     pub kind: Kind,
     /// This end of the channel.
     pub grant: Box<dyn Grant>,
-    /// If data is pushed: a live count of the ring bytes that were written.
+    /// If data is pushed: a live count of the log bytes that were written.
     pub pushed_bytes: Option<Arc<AtomicU64>>,
 }
 
@@ -103,26 +103,6 @@ pub struct Admission<'o> {
     replica: [u8; 16],
     /// It stands in the counters.
     is_counted: Cell<bool>,
-}
-
-/// A store's memory as regions: 0 is the control lines, then come the slabs of each ring in order.
-pub fn regions(store: &Arc<Store>) -> Arc<dyn Regions> {
-    Arc::new(StoreRegions(store.clone()))
-}
-
-struct StoreRegions(Arc<Store>);
-
-impl Regions for StoreRegions {
-    fn count(&self) -> usize {
-        1 + self.0.slabs().count()
-    }
-
-    fn slab(&self, number: usize) -> &Slab {
-        match number.checked_sub(1) {
-            None => self.0.control_lines(),
-            Some(number) => self.0.slabs().nth(number).expect("a region below the count"),
-        }
-    }
 }
 
 /// A running offer; ends when dropped.

@@ -25,9 +25,9 @@ pub struct ReplicaView {
     pub lag_bytes: u64,
     /// How long it has been behind, as it said in its last acknowledgement.
     pub lag_microseconds: u64,
-    /// Ring bytes that it has read.
+    /// Log bytes that it has read.
     pub pulled_bytes: u64,
-    /// Ring bytes that were written to it, where data is pushed.
+    /// Log bytes that were written to it, where data is pushed.
     pub pushed_bytes: u64,
     /// Bytes a second since the last time that these numbers were asked for.
     pub bytes_per_second: u64,

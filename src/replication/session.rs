@@ -150,6 +150,7 @@ fn welcome(offer: &Offer, join: &Join, link: &Link) -> Welcome {
     let fabrics = offer.fabrics().filter(|kind| *kind != Kind::Shm || same_host).collect();
     Welcome {
         geometry: offer.store().geometry(),
+        memory: offer.store().memory(),
         epochs: offer.store().epochs(),
         host: offer.host(),
         client_port: offer.client_port(),
@@ -188,8 +189,8 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>, join: &Join
             Message::Invite(invite) => {
                 let kind = invite.fabric;
                 let exporter = exporter(offer, kind, link)?;
-                let rings = (offer.regions(), offer.store().geometry());
-                match Pushing::accept(exporter, invite, link.peer().ip(), rings, offer.silence_max()) {
+                let store = (offer.regions(), offer.store().geometry(), offer.store().memory());
+                match Pushing::accept(exporter, invite, link.peer().ip(), store, offer.silence_max()) {
                     Ok(pushing) => {
                         let pushed_bytes = Some(pushing.pushed_bytes());
                         hold(admission, Held { kind, grant: Box::new(pushing), pushed_bytes })?;

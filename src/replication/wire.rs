@@ -11,10 +11,10 @@ use super::standing::Distance;
 use crate::base::epoch::Epoch;
 use crate::fabric::{Descriptor, Invitation, Kind, Token};
 use crate::store::sizing::SHARDS_MAX;
-use crate::store::{EPOCHS_MAX, EpochStart, Geometry};
+use crate::store::{EPOCHS_MAX, EpochStart, Geometry, Memory};
 
 /// The protocol spoken here. It grows with every change that an older side would misunderstand.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// Every connection begins with these bytes, so that a stray client is not taken for a replica of another version.
 pub const MAGIC: [u8; 8] = *b"remora\r\n";
 /// Bytes before a frame's kind.
@@ -135,6 +135,8 @@ pub struct Join {
 pub struct Welcome {
     /// What the replica must have as well.
     pub geometry: Geometry,
+    /// How much memory it has, to READ it by.
+    pub memory: Memory,
     /// Its epochs, the oldest first.
     pub epochs: Vec<EpochStart>,
     /// Its host.
@@ -277,9 +279,11 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 }
 
 fn put_welcome(out: &mut Vec<u8>, welcome: &Welcome) {
-    let Geometry { shards, ring_bytes, slab_bytes, record_bytes_max, evict } = welcome.geometry;
-    out.extend_from_slice(&shards.to_le_bytes());
-    for number in [ring_bytes, slab_bytes, record_bytes_max] {
+    let (Geometry { shards, slab_bytes, record_bytes_max, evict }, memory) = (welcome.geometry, welcome.memory);
+    for number in [shards, memory.slabs, memory.table_cells] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    for number in [slab_bytes, record_bytes_max] {
         out.extend_from_slice(&number.to_le_bytes());
     }
     out.push(evict.into());
@@ -400,9 +404,10 @@ fn refusal(number: u8) -> Option<Refusal> {
 
 fn read_welcome(fields: &mut Fields<'_>) -> Option<Welcome> {
     let shards = fields.u32().filter(|shards| (1..=SHARDS_MAX as u32).contains(shards))?;
-    let (ring_bytes, slab_bytes, record_bytes_max) = (fields.u64()?, fields.u64()?, fields.u64()?);
+    let memory = Memory { slabs: fields.u32()?, table_cells: fields.u32()? };
+    let (slab_bytes, record_bytes_max) = (fields.u64()?, fields.u64()?);
     let evict = fields.u8().filter(|evict| *evict <= 1)? == 1;
-    let geometry = Geometry { shards, ring_bytes, slab_bytes, record_bytes_max, evict };
+    let geometry = Geometry { shards, slab_bytes, record_bytes_max, evict };
     let (host, client_port) = (fields.array()?, fields.u16()?);
     let fabrics = (0..fields.u8()?).map(|_| fields.kind()).collect::<Option<_>>()?;
     let count = fields.u8().filter(|count| (1..=EPOCHS_MAX).contains(&usize::from(*count)))?;
@@ -412,7 +417,7 @@ fn read_welcome(fields: &mut Fields<'_>) -> Option<Welcome> {
         Some(EpochStart { epoch, begins })
     };
     let epochs = (0..count).map(start).collect::<Option<_>>()?;
-    Some(Welcome { geometry, epochs, host, client_port, fabrics })
+    Some(Welcome { geometry, memory, epochs, host, client_port, fabrics })
 }
 
 fn read_invitation(fields: &mut Fields<'_>) -> Option<Invitation> {

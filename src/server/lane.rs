@@ -3,7 +3,7 @@
 //! Back-pressure: nothing is read or executed for a connection whose client does not take its answers, or whose output is
 //! full of answers that wait for replicas. So a connection holds at most one full output and one value. While its output is
 //! not full, answers that wait for replicas do not stop further requests. When [`Lane::serve`] returns, the connection refers
-//! to no memory of a ring.
+//! to no memory of a log.
 
 use super::Shared;
 use super::buffers::Buffers;

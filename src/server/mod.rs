@@ -201,7 +201,7 @@ fn worker_cores(config: &ServerConfig) -> Vec<core_affinity::CoreId> {
     cores
 }
 
-/// A worker that panics has met a bug of ours: its connections and its share of the rings are in an unknown state, so
+/// A worker that panics has met a bug of ours: its connections and its share of the logs are in an unknown state, so
 /// the process ends instead of going on with one worker fewer. In the server's own process the panic hook of
 /// [`crate::sys::logging`] does that sooner, with a last line in the log. A hook is for the whole process, so whoever runs a
 /// server within another one (a test, whose own panics must end nothing but the test) does without it, and has this.

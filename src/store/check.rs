@@ -1,4 +1,4 @@
-//! Is this a record of this place and epoch? Asked of bytes that come from another process, before any of them reaches a ring: every length
+//! Is this a record of this place and epoch? Asked of bytes that come from another process, before any of them reaches a log: every length
 //! is held against what the log can have, then the checksum is computed. Pure.
 
 use super::record::{Kind, PAD_BYTES_MAX, Record, Shape};
@@ -79,7 +79,7 @@ fn announced(words: &[AtomicU64], site: &Site) -> Result<Shape, Refusal> {
     if shape.is_canonical() && ends_in_place { Ok(shape) } else { Err(Refusal::Bad(BadRecord::Malformed)) }
 }
 
-/// An epoch begins at its own record. It is a later one of the same history, or the very one that began here (the first record of a ring).
+/// An epoch begins at its own record. It is a later one of the same history, or the very one that began here (the first record of a log).
 fn begins_epoch((epoch, begins): (u64, u64), site: &Site) -> bool {
     let (now, now_begins) = site.epoch;
     let epoch = Epoch(epoch);

@@ -41,13 +41,13 @@ impl Shard {
         let Some(Crawl { at, until }) = writer.crawl else { return };
         // Reclaim may have come further meanwhile: what it moved stands behind the end, and was noted.
         let begin = at.max(self.control().tail());
-        let mut at = self.ring.settle(begin);
+        let mut at = self.log.settle(begin);
         while at < until && at - begin < CRAWL_BYTES {
             let record = self.record(at);
             if record.shape.kind() == Kind::Set && !record.meta().dead() {
                 self.crawl_over(writer, &record, at, now);
             }
-            at = self.ring.settle(at + record.shape.record_bytes() as u64);
+            at = self.log.settle(at + record.shape.record_bytes() as u64);
         }
         writer.crawl = (at < until).then_some(Crawl { at, until });
     }

@@ -88,7 +88,7 @@ impl<'t> Entry<'t> {
         }
         let index = &self.shard.index;
         if self.found.is_none() && index.is_full() {
-            return Err(NoRoom::Now); // sized so that the ring is full before
+            return Err(NoRoom::Now); // sized so that the log is full before
         }
         let (position, record) = self.append(draft)?;
         let slot = match self.found {
@@ -108,7 +108,7 @@ impl<'t> Entry<'t> {
 
     /// `-M`: Err if live items and this one are more than the memory may hold. What has expired is looked for, if it could be enough.
     fn fit_into_limit(&mut self, draft: &Draft<'_>) -> Result<(), NoRoom> {
-        let (shard, max) = (self.shard, self.shard.policy.live_bytes_max);
+        let (shard, max) = (self.shard, self.writer.budget.live_bytes_max);
         let counted = self.found.filter(|item| item.position >= shard.flushed_below.load(Relaxed));
         let old_bytes = counted.map_or(0, |item| charge(item.record.shape));
         let live_bytes = self.writer.live.bytes() - old_bytes + charge(draft.shape());

@@ -1,4 +1,4 @@
-//! The epochs that a store's log has been through, and where in each ring they began. A replica that comes back with a cursor of an older
+//! The epochs that a store's log has been through, and where in each log they began. A replica that comes back with a cursor of an older
 //! epoch goes on from it only if that epoch had not ended before the cursor.
 
 use super::Store;
@@ -11,7 +11,7 @@ use crate::sys::sync::Mutex;
 pub struct EpochStart {
     /// Which.
     pub epoch: Epoch,
-    /// The position in each shard's ring where it begins; [`NOT_BEGUN`] where a replica has not come by it yet.
+    /// The position in each shard's log where it begins; [`NOT_BEGUN`] where a replica has not come by it yet.
     pub begins: Vec<u64>,
 }
 
@@ -85,14 +85,9 @@ mod tests {
 
     #[test]
     fn what_another_has_not_come_by_is_kept() {
-        let geometry = crate::store::Geometry {
-            shards: 2,
-            ring_bytes: 64 << 10,
-            slab_bytes: 64 << 10,
-            record_bytes_max: 1 << 10,
-            evict: true,
-        };
-        let store = Store::with_geometry(geometry, 1, false, None).unwrap();
+        let geometry =
+            crate::store::Geometry { shards: 2, slab_bytes: 4 << 10, record_bytes_max: 1 << 10, evict: true };
+        let store = Store::with_geometry(geometry, 32, 1, false, None).unwrap();
         let start = |epoch, begins: [u64; 2]| EpochStart { epoch, begins: begins.to_vec() };
         let (first, second) = (Epoch::of(9, 1), Epoch::of(9, 2));
         store.adopt_epochs(vec![start(first, [64, 64]), start(second, [800, NOT_BEGUN])]);

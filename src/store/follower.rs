@@ -1,5 +1,5 @@
 //! A replica's side of one shard. In go words that another process wrote, and the tail that the primary tells; they are checked, copied to
-//! the same positions of this ring, published, and indexed. Local readers look on without a lock, as on a primary.
+//! the same positions of this log, published, and indexed. Local readers look on without a lock, as on a primary.
 //!
 //! The primary alone decides what goes: a follower gives up what it is told, and waits (says so) where local readers still look at bytes that
 //! are to be overwritten. Nothing else writes to a shard that is followed.
@@ -68,7 +68,7 @@ pub enum Stop {
     },
     /// Local readers may still look at the bytes that the next record would overwrite, or the tail is where it was.
     NoRoom {
-        /// Where that record ends. When the primary appended it, it had given up everything a ring before this; perhaps not more.
+        /// Where that record ends. When the primary appended it, it had given up everything a log before this; perhaps not more.
         end: u64,
     },
     /// What stands at the cursor is no record of this place and epoch.
@@ -114,6 +114,11 @@ impl Follower<'_> {
         Epoch(self.shard.control().epoch())
     }
 
+    /// Most bytes of log that this shard can hold.
+    pub fn capacity_bytes(&self) -> u64 {
+        self.shard.control().capacity_bytes()
+    }
+
     /// What this log holds from `position` on.
     pub fn extent_from(&self, position: u64) -> Extent {
         self.shard.extent_from(position)
@@ -130,7 +135,7 @@ impl Follower<'_> {
     }
 
     /// The second step (does the first where it was left out): begin at `position` of `epoch`, which began at `epoch_begin`. False while
-    /// local readers may still look at old bytes or hold old slots: call again later, from outside any turn. A position that no ring has (the
+    /// local readers may still look at old bytes or hold old slots: call again later, from outside any turn. A position that no log has (the
     /// primary said it) is taken as the nearest one below; no record will be found there.
     pub fn begin_at(&mut self, position: u64, epoch: Epoch, epoch_begin: u64) -> bool {
         if self.forgotten.is_none() {
@@ -145,7 +150,7 @@ impl Follower<'_> {
             self.store.history.note(epoch, self.shard.number as usize, self.store.shards.len(), epoch_begin);
         }
         self.forgotten = None;
-        self.room = position + self.shard.ring.bytes();
+        self.room = self.room_until();
         self.shard.owes_until.store(NOT_KNOWN, Relaxed);
         true
     }
@@ -176,12 +181,12 @@ impl Follower<'_> {
             // Nobody may be inside at all: then what was asked for just now has passed already.
             self.shard.release(&mut writer);
         }
-        self.room = writer.released + self.shard.ring.bytes();
+        self.room = writer.mapped.reach(&self.shard.log, writer.released);
         self.room
     }
 
     /// Apply whole records from `words`, whose first word stands at position `at`, the cursor, while they last and there is room. Nobody may
-    /// write to `words` meanwhile. No byte of a record reaches the ring before all of it was checked.
+    /// write to `words` meanwhile. No byte of a record reaches the log before all of it was checked.
     pub fn apply(&mut self, words: &[AtomicU64], at: u64) -> Applied {
         assert_eq!(at, self.cursor(), "words are applied where the last ones ended");
         let mut applied = Applied { bytes: 0, records: 0, stop: Stop::End };
@@ -233,12 +238,12 @@ impl Follower<'_> {
         if words.is_empty() {
             return Err(Stop::End);
         }
-        let position = self.shard.ring.settle(at);
+        let position = self.shard.log.settle(at);
         let skipped = (position - at) as usize;
         let Some(words) = words.get(skipped / 8..).filter(|words| !words.is_empty()) else {
             return Err(Stop::Cut { wanted_bytes: skipped + HEADER_BYTES });
         };
-        let slab_bytes_left = self.shard.ring.bytes_to_slab_end(position);
+        let slab_bytes_left = self.shard.log.bytes_to_slab_end(position);
         let site = Site {
             shard: self.shard.number,
             position,
@@ -261,14 +266,16 @@ impl Follower<'_> {
         Ok(Checked { record, position, hash })
     }
 
-    /// Copy, publish, index: the one place where a follower writes to its ring.
+    /// Copy, publish, index: the one place where a follower writes to its log.
     fn take_over(&self, words: &[AtomicU64], from: u64, batch: &Batch<'_>) {
         let shard = self.shard;
         let mut writer = shard.lock();
         // Only so that a promotion finds expiries counted: nothing is decided by the clock here.
         writer.live.advance(UnixSeconds::now());
+        let end = from + batch.bytes as u64;
+        assert!(shard.make_reach(&mut writer, end), "records are applied where there is room");
         shard.copy_log(words, from, batch);
-        writer.head = from + batch.bytes as u64;
+        writer.head = end;
         writer.counts.appended_bytes += batch.bytes as u64;
         shard.control().commit(writer.head);
         for checked in &batch.records {
@@ -282,13 +289,14 @@ impl Follower<'_> {
 }
 
 impl Shard {
-    /// An empty log at `position`, and all of the ring free. Nobody may be able to see anything of the old one.
+    /// An empty log at `position`, without memory so far. Nobody may be able to see anything of the old one.
     fn restart(&self, writer: &mut Writer, position: u64, epoch: Epoch, epoch_begin: u64) {
         let control = self.control();
         let passed = control.tail().wrapping_sub(writer.counted_from);
         writer.counted_from = position.wrapping_sub(passed);
         writer.head = position;
         writer.released = position;
+        writer.mapped.restart(&self.log, position);
         writer.awaited = None;
         writer.wanted = Wanted::default();
         writer.paced_head = position;
@@ -309,16 +317,16 @@ impl Shard {
                 _ => checked.record.shape.record_bytes(),
             };
             let words = &words[begin..][..bytes / 8];
-            copy_spread(&self.ring, checked.position, words);
+            copy_spread(&self.log, checked.position, words);
             if checked.record.shape.kind() == Kind::Set {
                 // What ended the item may stand further on in the log: this store comes by it, and marks the record, in its own time.
-                let meta = &self.ring.words_at(checked.position)[0];
+                let meta = &self.log.words_at(checked.position)[0];
                 meta.store(Meta::from_bits(meta.load(Relaxed)).alive().to_bits(), Relaxed);
             }
         }
     }
 
-    /// What a record means to the index. It stands in the ring, and is published.
+    /// What a record means to the index. It stands in the log, and is published.
     fn replay(&self, writer: &mut Writer, checked: &Checked<'_>) {
         let record = &checked.record;
         let mut key = [0; KEY_BYTES_MAX];
@@ -360,7 +368,7 @@ impl Shard {
                 self.index.replace(&old.slot, *hash, *position, uses);
                 self.bury(writer, &old);
             }
-            // The index is sized so that the ring is full before it is. If it were full, this key would be a miss here, until it is set again.
+            // The index is sized so that the log is full before it is. If it were full, this key would be a miss here, until it is set again.
             None if self.index.insert(*hash, *position).is_err() => return,
             None => {}
         }

@@ -154,11 +154,11 @@ fn bucket_of(hash: u64, count: u64) -> u64 {
 pub struct IndexFull;
 
 impl Index {
-    /// An index for a ring of `ring_bytes`; reserves address space for the most records that the ring can hold.
-    pub fn new(ring_bytes: u64) -> io::Result<Index> {
-        // The smallest record takes 24 bytes; at 6.5 of them a bucket that is 0.41 bytes of bucket per byte of ring.
-        let count_max = (ring_bytes / 2 / BUCKET_BYTES as u64).max(2);
-        let overflow_max = (ring_bytes / 4 / BUCKET_BYTES as u64).max(2);
+    /// An index for a log of at most `capacity_bytes`; reserves address space for the most records that the log can hold.
+    pub fn new(capacity_bytes: u64) -> io::Result<Index> {
+        // The smallest record takes 24 bytes; at 6.5 of them a bucket that is 0.41 bytes of bucket per byte of log.
+        let count_max = (capacity_bytes / 2 / BUCKET_BYTES as u64).max(2);
+        let overflow_max = (capacity_bytes / 4 / BUCKET_BYTES as u64).max(2);
         Ok(Index {
             buckets: Reservation::new(count_max as usize * BUCKET_BYTES)?,
             overflow: Reservation::new(overflow_max as usize * BUCKET_BYTES)?,
@@ -372,7 +372,7 @@ impl Index {
         set(&self.writer_state.entries, 0);
     }
 
-    /// True when an insert might find no overflow bucket. The reservation is sized so that records fill the ring before that.
+    /// True when an insert might find no overflow bucket. The reservation is sized so that records fill the log before that.
     pub fn is_full(&self) -> bool {
         let state = &self.writer_state;
         let used_up = get(&state.overflow_used) as usize * BUCKET_WORDS >= self.overflow.words().len();

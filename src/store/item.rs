@@ -1,8 +1,8 @@
 //! An item as a reader sees it, and what a writer makes one from.
 
 use super::index::SlotRef;
+use super::log::Log;
 use super::record::{Meta, Record};
-use super::ring::Ring;
 use super::seal::stamp;
 use super::value::Value;
 use crate::base::time::{Expiry, UnixSeconds};
@@ -57,19 +57,19 @@ pub struct Item<'t> {
     pub(super) record: Record<'t>,
     pub(super) slot: SlotRef<'t>,
     pub(super) position: u64,
-    pub(super) ring: &'t Ring,
+    pub(super) log: &'t Log,
 }
 
 impl<'t> Item<'t> {
     /// The value, where it lies in the log.
     #[inline]
     pub fn value(&self) -> Value<'t> {
-        Value::of(self.ring, self.position, &self.record)
+        Value::of(self.log, self.position, &self.record)
     }
 
     /// The value, as something to lend to an output.
     pub fn loan(&self) -> ValueLoan {
-        ValueLoan { shard: self.ring.shard(), bytes: self.value_bytes() as u32, position: self.position }
+        ValueLoan { shard: self.log.shard(), bytes: self.value_bytes() as u32, position: self.position }
     }
 
     /// Length of the value.
@@ -77,7 +77,7 @@ impl<'t> Item<'t> {
         self.record.shape.value_bytes()
     }
 
-    /// The whole record in the ring: header, key, value, padding.
+    /// The whole record in the log: header, key, value, padding.
     pub fn record_bytes(&self) -> usize {
         self.record.shape.record_bytes()
     }
@@ -89,7 +89,7 @@ impl<'t> Item<'t> {
 
     /// CAS: the explicit one, or the number of the record's place, which no two items ever have in common.
     pub fn cas(&self) -> u64 {
-        self.record.explicit_cas().unwrap_or_else(|| stamp(self.ring.shard(), self.position))
+        self.record.explicit_cas().unwrap_or_else(|| stamp(self.log.shard(), self.position))
     }
 
     /// When it expires.
@@ -117,7 +117,7 @@ impl<'t> Item<'t> {
         self.record.meta().idle_seconds(now)
     }
 
-    /// Count a use where it concerns nobody but this process: in the slot alone. What a replica's readers do, who write nothing to a ring.
+    /// Count a use where it concerns nobody but this process: in the slot alone. What a replica's readers do, who write nothing to a log.
     pub fn note_use_in_index(&self) {
         self.slot.note_use();
     }
@@ -135,7 +135,7 @@ impl<'t> Item<'t> {
     }
 }
 
-/// A value in a ring, for the rest of the turn in which it was made.
+/// A value in a log, for the rest of the turn in which it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValueLoan {
     pub(super) shard: u32,

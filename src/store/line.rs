@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! word  0      1          2     3           4                5..7
-//!       epoch  committed  tail  ring bytes  epoch begins at  reserved, zero
+//!       epoch  committed  tail  capacity    epoch begins at  reserved, zero
 //! ```
 //!
 //! Ordering: a record's bytes are stored relaxed, then `committed` is stored with release; who loads `committed` with acquire sees every byte
@@ -12,7 +12,7 @@ use crate::sys::sync::{AtomicU64, Ordering, fence};
 
 /// Bytes of a control line, and of a cache line.
 pub const CONTROL_LINE_BYTES: usize = 64;
-/// The first position of every ring. Not 0, which is no CAS.
+/// The first position of every log. Not 0, which is no CAS.
 pub const BIRTH: u64 = 64;
 /// Positions that another process says are held to this, so that no sum of them overflows, and a CAS holds them. A log of 1 GiB/s takes two
 /// years to get there.
@@ -21,7 +21,7 @@ pub const POSITION_MAX: u64 = 1 << 56;
 const EPOCH: usize = 0;
 const COMMITTED: usize = 1;
 const TAIL: usize = 2;
-const RING_BYTES: usize = 3;
+const CAPACITY: usize = 3;
 const EPOCH_BEGIN: usize = 4;
 
 /// The published state of one shard: 8 words of the memory that holds all shards' control lines.
@@ -36,9 +36,9 @@ impl<'a> ControlLine<'a> {
     }
 
     /// Fill it in before anybody else sees it.
-    pub fn begin(&self, epoch: u64, ring_bytes: u64) {
+    pub fn begin(&self, epoch: u64, capacity_bytes: u64) {
         self.0[EPOCH].store(epoch, Ordering::Relaxed);
-        self.0[RING_BYTES].store(ring_bytes, Ordering::Relaxed);
+        self.0[CAPACITY].store(capacity_bytes, Ordering::Relaxed);
         self.0[EPOCH_BEGIN].store(BIRTH, Ordering::Relaxed);
         self.0[TAIL].store(BIRTH, Ordering::Relaxed);
         self.0[COMMITTED].store(BIRTH, Ordering::Release);
@@ -54,9 +54,9 @@ impl<'a> ControlLine<'a> {
         self.0[EPOCH_BEGIN].load(Ordering::Relaxed)
     }
 
-    /// Length of the ring.
-    pub fn ring_bytes(&self) -> u64 {
-        self.0[RING_BYTES].load(Ordering::Relaxed)
+    /// Most bytes of log between tail and head.
+    pub fn capacity_bytes(&self) -> u64 {
+        self.0[CAPACITY].load(Ordering::Relaxed)
     }
 
     /// Records from `position` on are of `epoch`. Under the shard's lock.

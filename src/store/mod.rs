@@ -1,28 +1,30 @@
-//! The log-structured cache: shards of one index and one ring each.
+//! The log-structured cache: shards of one index and one log each.
 //!
 //! | file | what it is |
 //! | --- | --- |
 //! | [`record`] | one entry of a log, byte by byte, with its checksum |
 //! | [`shape`] | kind and lengths of a record, in one word |
-//! | [`ring`] | the log's memory, positions |
+//! | [`pool`] | the memory of all logs, cut into slabs |
+//! | [`mod@log`] | a shard's log: from a position to the slab that it is in |
+//! | `mapped` | which of a log has memory, and how far its head may go |
 //! | [`line`] | the control line: what a shard publishes |
 //! | [`seal`] | the number of a place, which a record proves, and which is its CAS |
 //! | [`value`] | a value where it lies, in one run or several |
 //! | `spread` | writing and copying a record that lies in several slabs |
 //! | [`index`] | from a key's hash to the position of its record; grows while it serves |
-//! | [`shard`] | an index, a ring and the writers' lock; appending and finding |
+//! | [`shard`] | an index, a log and the writers' lock; appending and finding |
 //! | [`entry`] | one key under the lock: what commands write through |
 //! | [`item`] | what readers see |
 //! | [`follower`] | a replica's side of a shard: the primary's bytes, checked, copied and indexed |
 //! | [`check`] | is this a record of this place and epoch? |
-//! | [`geometry`] | what two stores must share to hold the same bytes |
+//! | [`geometry`] | what two stores must share to hold the same logs |
 //! | [`epochs`] | whose history a log is, and where it passed to another primary |
 //! | [`promotion`] | a store changes hands: a replica's begins an epoch of its own |
 //! | [`reclaim`] | the tail: what is kept, what is evicted, growing the index |
 //! | `live`, `expiries` | how many bytes of a log are alive, and how many may have expired |
 //! | `crawl` | with `-M`: finding what has expired |
 //! | [`retain`] | who else needs the tail |
-//! | [`sizing`] | how `-m`, `-I` and `-t` become shards and rings |
+//! | [`sizing`] | how `-m`, `-I` and `-t` become shards and slabs |
 //!
 //! In goes a key; out come [`Item`]s that stay for the [`Turn`]. The invariant kept: the store is a function of the bytes between tail and
 //! committed of each shard (replaying them gives the same items).
@@ -38,11 +40,13 @@ pub mod index;
 pub mod item;
 pub mod line;
 mod live;
+pub mod log;
+mod mapped;
+pub mod pool;
 pub mod promotion;
 pub mod reclaim;
 pub mod record;
 pub mod retain;
-pub mod ring;
 pub mod seal;
 pub mod shape;
 pub mod shard;
@@ -63,14 +67,15 @@ pub use entry::{Appended, Entry};
 use epochs::History;
 pub use epochs::{EPOCHS_MAX, EpochStart, NOT_BEGUN};
 pub use follower::{Applied, Follower, Stop};
-pub use geometry::Geometry;
+pub use geometry::{Geometry, Memory};
 pub use item::{Item, MetaChange, NewItem, ValueLoan};
 use line::CONTROL_LINE_BYTES;
+use log::{Log, table_cells};
+use pool::Pool;
 pub use promotion::{Extent, TurnsOfNow};
 pub use record::Draft;
 use record::{Kind, Meta, Source};
 pub use retain::TailGuard;
-use ring::Ring;
 use shape::Shape;
 use shard::{Shard, Shared};
 pub use sizing::{StoreConfig, StoreError};
@@ -95,6 +100,9 @@ pub struct Store {
     shards: Box<[Shard]>,
     /// All shards' control lines.
     lines: Arc<Slab>,
+    /// All shards' tables of slabs.
+    tables: Arc<Slab>,
+    pool: Arc<Pool>,
     history: History,
     domain: Arc<Domain>,
     hash: IndexHash,
@@ -199,13 +207,12 @@ impl Place {
 impl Store {
     /// Make an empty store.
     pub fn new(config: StoreConfig) -> Result<Store, StoreError> {
-        Store::with_slabs(config, ring::SLAB_BYTES_MAX)
+        Store::with_slabs(config, pool::SLAB_BYTES_MAX)
     }
 
-    /// The same, of slabs of at most `slab_bytes_max`, room for the largest record: tests that must cross them.
+    /// The same, of slabs of at most `slab_bytes_max`, a power of two: tests that must cross many of them.
     pub fn with_slabs(config: StoreConfig, slab_bytes_max: usize) -> Result<Store, StoreError> {
-        let mut plan = sizing::plan(&config)?;
-        plan.slab_bytes = plan.slab_bytes.min(slab_bytes_max);
+        let plan = sizing::plan(&config, slab_bytes_max)?;
         let StoreConfig { workers, hugepages, hash_seed, .. } = config;
         let epoch = config.epoch.unwrap_or_else(Epoch::birth);
         Store::make(&plan, Making { workers, hugepages, hash_seed, epoch })
@@ -216,8 +223,12 @@ impl Store {
         let seeded = |(first, second)| IndexHash::with_seed(first, second);
         let hash = making.hash_seed.map_or_else(IndexHash::random, seeded);
         let domain = Arc::new(Domain::new(making.workers + SEATS_SPARE));
-        let lines_bytes = (plan.shards * CONTROL_LINE_BYTES).next_multiple_of(4096);
-        let lines = Arc::new(Slab::new("remora-control", lines_bytes, false)?);
+        let pool = Arc::new(Pool::new(plan.slabs, plan.slab_bytes, making.hugepages)?);
+        assert!(pool.reserve(plan.slabs), "a new pool has all of its slabs");
+        let cells = table_cells(plan.capacity(0));
+        let pages = |words: usize| (words * 8).next_multiple_of(4096);
+        let tables = Arc::new(Slab::new("remora-tables", pages(plan.shards * cells as usize), false)?);
+        let lines = Arc::new(Slab::new("remora-control", pages(plan.shards * CONTROL_LINE_BYTES / 8), false)?);
         let shared = Shared {
             lines: lines.clone(),
             attention_wanted: Arc::new(AtomicU64::new(0)),
@@ -225,8 +236,8 @@ impl Store {
         };
         let shard = |number: usize| {
             let number = number as u32;
-            let ring = Ring::with_slabs(number, plan.ring_bytes, plan.slab_bytes, making.hugepages)?;
-            Shard::new(number, ring, plan.policy, hash, domain.clone(), shared.clone())
+            let log = Log::new(number, pool.clone(), &tables, cells);
+            Shard::new(number, log, plan.capacity(number), plan.policy, hash, domain.clone(), shared.clone())
         };
         let shards: Box<[Shard]> = (0..plan.shards).map(shard).collect::<io::Result<_>>()?;
         if making.epoch.is_valid() {
@@ -235,7 +246,7 @@ impl Store {
         let history = History::new(making.epoch, plan.shards);
         let Shared { attention_wanted, touches_logged, .. } = shared;
         let workers = making.workers.max(1);
-        Ok(Store { shards, lines, history, domain, hash, workers, attention_wanted, touches_logged })
+        Ok(Store { shards, lines, tables, pool, history, domain, hash, workers, attention_wanted, touches_logged })
     }
 
     /// Register a thread. Panics when more threads take part than the store was made for: a bug of ours.
@@ -333,14 +344,19 @@ impl Store {
         own.filter(|shard| shard.maintain(now)).count() > 0
     }
 
-    /// All control lines: the first region that a primary offers. Shard n's is at byte 64 n.
+    /// All control lines. Shard n's is at byte 64 n.
     pub fn control_lines(&self) -> &Slab {
         &self.lines
     }
 
-    /// The slabs of all rings, shard by shard, the same number for each: the regions after the first.
-    pub fn slabs(&self) -> impl Iterator<Item = &Slab> {
-        self.shards.iter().flat_map(|shard| shard.ring.slabs())
+    /// All shards' tables of slabs, one behind the other ([`Memory::table_cells`]).
+    pub fn tables(&self) -> &Slab {
+        &self.tables
+    }
+
+    /// The memory of all logs.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// The shards, to walk their logs.

@@ -1,7 +1,7 @@
 //! A store changes hands: a replica's begins an epoch of its own and takes writes from then on; a primary's ends its writing, so that a
 //! follower may write in its place. And what a log loses when it turns out to have parted from the one that counts.
 //!
-//! **Beginning an epoch.** One record in each ring, sealed by the epoch that it begins; what is padded before it is still the old epoch's. Where
+//! **Beginning an epoch.** One record in each log, sealed by the epoch that it begins; what is padded before it is still the old epoch's. Where
 //! each shard begins is noted first, then published, so that who sees the new epoch in a control line finds it in the history as well.
 //!
 //! All of this is for the one thread that decides who writes: while it calls, nobody follows with this store and no client's write is executed.
@@ -96,8 +96,7 @@ impl Shard {
         if lacks(writer) {
             self.release(writer);
         }
-        let free_bytes = |writer: &Writer| self.ring.bytes() - (writer.head - self.control().tail());
-        while free_bytes(writer) < EPOCH_ROOM_BYTES && self.may_give_up_oldest(writer, now) {
+        while self.free_bytes(writer) < EPOCH_ROOM_BYTES && self.may_give_up_oldest(writer, now) {
             self.give_up(writer, writer.head, 1, now);
         }
         if lacks(writer) {
@@ -109,7 +108,7 @@ impl Shard {
 
     /// Without eviction, only what nobody can find any more.
     fn may_give_up_oldest(&self, writer: &Writer, now: UnixSeconds) -> bool {
-        let position = self.ring.settle(self.control().tail());
+        let position = self.log.settle(self.control().tail());
         if self.policy.evict || position >= writer.head {
             return position < writer.head;
         }
@@ -123,16 +122,16 @@ impl Shard {
 
     /// Where an epoch record that is appended now will stand.
     fn place_of_epoch(&self, writer: &Writer) -> u64 {
-        let to_slab_end = self.ring.bytes_to_slab_end(writer.head);
+        let to_slab_end = self.log.bytes_to_slab_end(writer.head);
         writer.head + if to_slab_end < EPOCH_RECORD_BYTES { to_slab_end as u64 } else { 0 }
     }
 
     fn begin_epoch(&self, writer: &mut Writer, epoch: Epoch) {
         let (control, begins) = (self.control(), self.place_of_epoch(writer));
         let end = begins + EPOCH_RECORD_BYTES as u64;
-        assert!(end <= writer.released + self.ring.bytes(), "room was made before an epoch begins");
+        assert!(self.make_reach(writer, end), "room was made before an epoch begins");
         self.pad(writer.head, begins, Epoch(control.epoch()));
-        with_epoch_record(epoch, begins, |draft| draft.write(self.ring.words_at(begins), self.seal(begins, epoch)));
+        with_epoch_record(epoch, begins, |draft| draft.write(self.log.words_at(begins), self.seal(begins, epoch)));
         writer.counts.appended_bytes += end - writer.head;
         writer.head = end;
         control.begin_epoch(epoch.0, begins);
@@ -146,12 +145,12 @@ impl Shard {
         let (tail, committed) = (control.tail(), control.committed());
         let from = position.clamp(tail, committed) / 8 * 8;
         let mut extent = Extent { records: 0, bytes: committed - from };
-        let mut at = self.ring.settle(from);
+        let mut at = self.log.settle(from);
         while at < committed
-            && let Some(record) = Record::read(self.ring.words_at(at))
+            && let Some(record) = Record::read(self.log.words_at(at))
         {
             extent.records += u64::from(record.shape.kind() != Kind::Pad);
-            at = self.ring.settle(at + record.shape.record_bytes() as u64);
+            at = self.log.settle(at + record.shape.record_bytes() as u64);
         }
         extent
     }
@@ -184,7 +183,7 @@ mod tests {
     fn replica_of(store: &Store) -> Store {
         let Geometry { shards, .. } = store.geometry();
         assert_eq!(shards, 1);
-        Store::with_geometry(store.geometry(), 1, false, Some((3, 4))).unwrap()
+        Store::with_geometry(store.geometry(), store.memory().slabs, 1, false, Some((3, 4))).unwrap()
     }
 
     fn set(store: &Store, key: &str, value: &[u8]) -> bool {
@@ -213,7 +212,7 @@ mod tests {
     fn words(store: &Store, from: u64) -> Vec<AtomicU64> {
         let shard = &store.shards[0];
         let positions = (from..shard.control().committed()).step_by(8);
-        let word = |at| shard.ring.words_at(at)[0].load(crate::sys::sync::Ordering::Relaxed);
+        let word = |at| shard.log.words_at(at)[0].load(crate::sys::sync::Ordering::Relaxed);
         positions.map(|at| AtomicU64::new(word(at))).collect()
     }
 
@@ -263,15 +262,15 @@ mod tests {
             let store = primary(true);
             let shard = &store.shards[0];
             let fill = |bytes: usize| assert!(set(&store, &format!("fill-{bytes}"), &vec![b'x'; bytes]));
-            while shard.ring.bytes_to_slab_end(shard.control().committed()) > 400 {
+            while shard.log.bytes_to_slab_end(shard.control().committed()) > 400 {
                 fill(100);
             }
-            let left = shard.ring.bytes_to_slab_end(shard.control().committed());
+            let left = shard.log.bytes_to_slab_end(shard.control().committed());
             fill(left.saturating_sub(64 + 8 * (long % 8)).min(200));
-            let left = shard.ring.bytes_to_slab_end(shard.control().committed());
+            let left = shard.log.bytes_to_slab_end(shard.control().committed());
             fill(left.saturating_sub(32 + 8 * (long % 8)).min(200));
             let (before, first) = (shard.control().committed(), store.newest_epoch());
-            let left = shard.ring.bytes_to_slab_end(before);
+            let left = shard.log.bytes_to_slab_end(before);
             let second = promote(&store);
             assert!(set(&store, "later", b"1"));
             let begins = store.epochs()[1].begins[0];
@@ -279,10 +278,7 @@ mod tests {
             for (position, record) in shard.walk(shard.control().tail()) {
                 let sealed_by = if position < begins { first } else { second };
                 assert!(shard.proves(position, &record, sealed_by), "{position} of {begins}, {left} left");
-                assert_eq!(
-                    record.shape.kind() == Kind::Epoch,
-                    position == begins || position == super::super::line::BIRTH
-                );
+                assert_eq!(record.shape.kind() == Kind::Epoch, position == begins);
             }
         }
         assert!(padded > 0, "no epoch record had to be padded before");
@@ -304,7 +300,7 @@ mod tests {
             }
             follower.apply(&words(&old, follower.cursor()), follower.cursor());
         }
-        assert!(full(&new), "the test fills the ring");
+        assert!(full(&new), "the test fills the log");
         let mut reader = new.join();
         let turn = reader.turn();
         assert_eq!(new.make_room_for_epoch(NOW), Err(0), "somebody may look");
@@ -337,8 +333,10 @@ mod tests {
     fn without_eviction_room_is_made_of_nothing_that_lives() {
         let store = primary(false);
         let shard = &store.shards[0];
+        let mut participant = store.join();
+        assert_eq!(store.flush(&participant.turn()), Ok(()));
         assert!(set(&store, "lives", b"1"));
-        // The epoch of its birth goes, the item does not.
+        // The record of the flush goes, the item does not.
         let mut writer = shard.lock();
         assert!(shard.may_give_up_oldest(&writer, NOW));
         shard.give_up(&mut writer, shard.control().committed(), 1, NOW);
@@ -381,7 +379,7 @@ mod tests {
         (0..5).for_each(|number| assert!(set(&store, &format!("key-{number}"), b"value")));
         let end = shard.control().committed();
         assert_eq!(shard.extent_from(begin), Extent { records: 5, bytes: end - begin });
-        assert_eq!(shard.extent_from(0), Extent { records: 6, bytes: end - 64 }, "with the epoch's record");
+        assert_eq!(shard.extent_from(0), Extent { records: 5, bytes: end - 64 });
         assert_eq!(shard.extent_from(end), Extent::default());
         assert_eq!(shard.extent_from(u64::MAX), Extent::default());
         let inside = shard.extent_from(begin + 9);

@@ -2,7 +2,7 @@
 //!
 //! The oldest record is looked at. What is dead, has expired or was flushed goes. What is alive is kept, by appending it again:
 //!
-//! - **While what is alive for certain fits into three quarters of the ring, all of it is kept.** The other quarter and more is dead or free,
+//! - **While what is alive for certain fits into three quarters of the log, all of it is kept.** The other quarter and more is dead or free,
 //!   so the log comes round. One write then costs at most some `C / (C - alive)` writes to the log: four, and a tenth more since
 //!   a part of the rest is kept free.
 //! - **Above that, an item is kept if it was used since it was written** (a second chance, as in CLOCK: its counter is lowered), and while the budget
@@ -18,6 +18,7 @@ use super::index::SlotRef;
 use super::item::Item;
 use super::record::{Draft, Kind, Record, Source};
 use super::shard::{CREDIT_SHARE_MAX, Goal, Shard, Victim, Wanted, Writer};
+use super::sizing::Budget;
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
 use crate::sys::prefetch::prefetch;
@@ -109,48 +110,49 @@ impl Shard {
     }
 
     /// Bytes between head and tail: free, or soon to be.
-    fn free_bytes(&self, writer: &Writer) -> u64 {
-        self.ring.bytes() - (writer.head - self.control().tail())
+    pub(super) fn free_bytes(&self, writer: &Writer) -> u64 {
+        writer.budget.capacity_bytes.saturating_sub(writer.head - self.control().tail())
     }
 
     /// How much of that there should be, and twice what an append is waiting for (others append meanwhile).
     fn goal_bytes(&self, writer: &Writer) -> u64 {
+        let Budget { capacity_bytes, ahead_bytes, .. } = writer.budget;
         let ahead_bytes = if self.policy.evict && !self.may_evict(writer) {
             let live = &writer.live;
-            let dead_bytes = self.ring.bytes().saturating_sub(live.certain_bytes());
+            let dead_bytes = capacity_bytes.saturating_sub(live.certain_bytes());
             dead_bytes / FREE_SHARE + live.growth_bytes() + self.reserve_bytes(writer)
         } else {
-            self.policy.ahead_bytes
+            ahead_bytes
         };
         // Live items that are kept move from the tail to the head, so no more can ever be free than they leave: a goal beyond that
         // would have them circle for ever, each lap using up the room that the one before had freed.
         let live = &writer.live;
         let attainable_bytes = match (self.policy.evict, self.may_evict(writer)) {
-            (true, true) => self.ring.bytes(),
-            (true, false) => self.ring.bytes().saturating_sub(live.bytes() - live.growth_bytes()),
-            (false, _) => self.ring.bytes().saturating_sub(live.bytes()),
+            (true, true) => capacity_bytes,
+            (true, false) => capacity_bytes.saturating_sub(live.bytes() - live.growth_bytes()),
+            (false, _) => capacity_bytes.saturating_sub(live.bytes()),
         };
         (ahead_bytes + 2 * writer.wanted.bytes).min(attainable_bytes / 2).max(writer.wanted.bytes)
     }
 
     /// Whether live items may be evicted now: there are too many, or a lap has gained no room for an append that waits. (Where items are large,
-    /// what is left at the ends of slabs may take up the rest of the ring.)
+    /// there may be no room to move them.)
     #[inline]
     pub(super) fn may_evict(&self, writer: &Writer) -> bool {
         let wanted = &writer.wanted;
         self.policy.evict
-            && (writer.live.certain_bytes() > self.policy.kept_bytes_max
+            && (writer.live.certain_bytes() > writer.budget.kept_bytes_max
                 || wanted.bytes > 0 && self.control().tail() >= wanted.since)
     }
 
     /// How many bytes of log this write looks at: what the last write appended, times the length of the log over what is free. So reclaim
     /// speeds up as free space shrinks. Wherever in the log the dead records stand, the tail has come to them before free space ends.
     fn pace(&self, writer: &Writer, free_bytes: u64) -> u64 {
-        if free_bytes <= self.policy.ahead_bytes || writer.wanted.bytes > 0 || self.may_evict(writer) {
+        if free_bytes <= writer.budget.ahead_bytes || writer.wanted.bytes > 0 || self.may_evict(writer) {
             return STEP_BYTES;
         }
         let owed_bytes = (writer.head - writer.paced_head).min(STEP_BYTES);
-        (owed_bytes * (self.ring.bytes() - free_bytes) / free_bytes).min(STEP_BYTES)
+        (owed_bytes * (writer.budget.capacity_bytes - free_bytes) / free_bytes).min(STEP_BYTES)
     }
 
     /// Look at the oldest records until so many bytes have been seen, at least one record, or so many are free.
@@ -159,7 +161,7 @@ impl Shard {
         let begin = control.tail();
         let mut tail = begin;
         while tail < writer.head && tail - begin < budget_bytes.max(1) && self.free_bytes(writer) < goal_bytes {
-            let position = self.ring.settle(tail);
+            let position = self.log.settle(tail);
             let record = self.record(position);
             let end = position + record.shape.record_bytes() as u64;
             if !self.may_give_up(writer, end) {
@@ -174,19 +176,19 @@ impl Shard {
             writer.live.pass(tail, writer.head);
         }
         self.look_ahead(writer, tail);
-        let credit_max = (self.ring.bytes() / CREDIT_SHARE_MAX).max(writer.live.longest_bytes());
+        let credit_max = (writer.budget.capacity_bytes / CREDIT_SHARE_MAX).max(writer.live.longest_bytes());
         writer.credit = writer.credit.min(credit_max);
     }
 
     /// Hash the key of the record at `tail`, which the next step will look up, and have its bucket and the record behind it
     /// fetched: a step frees about as much as one append takes, so every set would wait for both. What is dead is not looked up.
     fn look_ahead(&self, writer: &mut Writer, tail: u64) {
-        let position = self.ring.settle(tail);
+        let position = self.log.settle(tail);
         if position >= writer.head || writer.victim.is_some_and(|victim| victim.position == position) {
             return;
         }
         let record = self.record(position);
-        prefetch(self.ring.words_at(position + record.shape.record_bytes() as u64), 1);
+        prefetch(self.log.words_at(position + record.shape.record_bytes() as u64), 1);
         if record.shape.kind() != Kind::Set || record.meta().dead() {
             return;
         }
@@ -240,7 +242,7 @@ impl Shard {
         let begin = control.tail();
         let mut tail = begin;
         let done = loop {
-            let position = self.ring.settle(tail);
+            let position = self.log.settle(tail);
             if tail >= goal || position >= goal {
                 break true;
             }

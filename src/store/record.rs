@@ -1,4 +1,4 @@
-//! One entry of a ring, byte by byte. Every record starts on a multiple of 8; all numbers are little-endian.
+//! One entry of a log, byte by byte. Every record starts on a multiple of 8; all numbers are little-endian.
 //!
 //! ```text
 //!  0        8        12       16

@@ -89,7 +89,7 @@ mod tests {
         let guard: Arc<dyn TailGuard> = held.clone();
         assert!(store.set_tail_guard(&guard));
         assert!(!store.set_tail_guard(&guard), "one is enough");
-        let first_refused = (0..2000).find(|key| set(&store, *key).is_err()).expect("the ring is full at last");
+        let first_refused = (0..2000).find(|key| set(&store, *key).is_err()).expect("the log is full at last");
         let tail = store.shards()[0].control().tail();
         for _ in 0..50 {
             assert_eq!(set(&store, first_refused), Err(NoRoom::Now), "it may come yet");

@@ -199,7 +199,7 @@ impl Shape {
         if self.kind() == Kind::Epoch { self.record_bytes() } else { self.value_at() }
     }
 
-    /// Bytes that the record takes in the ring.
+    /// Bytes that the record takes in the log.
     #[inline]
     pub fn record_bytes(self) -> usize {
         (self.value_at() + self.value_bytes()).next_multiple_of(8)

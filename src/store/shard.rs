@@ -1,8 +1,8 @@
-//! One shard: an index and a ring, and the lock that writers take. Readers take none.
+//! One shard: an index and a log, and the lock that writers take. Readers take none.
 //!
 //! What the lock guards is [`Writer`]: the head, and how far the tail's bytes have been released for reuse. Appending publishes: record,
-//! then `committed`, then the index's slot. Invariant: `tail <= head`, `head - released <= ring`, and `released` only passes what every
-//! thread has stopped looking at.
+//! then `committed`, then the index's slot. Invariant: `tail <= head`, `head` is at most the limit of what has memory
+//! ([`super::mapped`]), and `released` only passes what every thread has stopped looking at.
 
 use super::NoRoom;
 use super::crawl::Crawl;
@@ -10,12 +10,13 @@ use super::index::{Entry as Slot, Index, Look, SlotRef};
 use super::item::Item;
 use super::line::{BIRTH, ControlLine};
 use super::live::Live;
-use super::promotion::with_epoch_record;
+use super::log::Log;
+use super::mapped::Mapped;
 use super::record::{Draft, HEADER_BYTES, Kind, PAD_BYTES_MAX, Record};
 use super::retain::TailGuard;
-use super::ring::Ring;
 use super::seal::Seal;
 use super::shape::Shape;
+use super::sizing::Budget;
 use super::value::Value;
 use crate::base::epoch::Epoch;
 use crate::base::hash::IndexHash;
@@ -36,20 +37,12 @@ pub struct Policy {
     pub evict: bool,
     /// Largest record in bytes.
     pub record_bytes_max: usize,
-    /// While no more than this is alive, no live item is evicted.
-    pub kept_bytes_max: u64,
-    /// Bytes that reclaim keeps free ahead of the head, at least.
-    pub ahead_bytes: u64,
-    /// Bytes that only reclaim may use, so that it can move the record at the tail: with `-M` always, else nearly always.
-    pub reserve_bytes: u64,
-    /// Most bytes of live records (`-M`).
-    pub live_bytes_max: u64,
 }
 
 /// See the module.
 pub struct Shard {
     pub(super) number: u32,
-    pub(super) ring: Ring,
+    pub(super) log: Log,
     pub(super) index: Index,
     pub(super) hash: IndexHash,
     pub(super) policy: Policy,
@@ -75,6 +68,10 @@ pub struct Shard {
 /// What the shard's lock guards.
 pub struct Writer {
     pub(super) head: u64,
+    /// Which of the log has memory.
+    pub(super) mapped: Mapped,
+    /// What follows from the log's capacity.
+    pub(super) budget: Budget,
     /// Bytes below may be overwritten.
     pub(super) released: u64,
     /// A tail that was given up, and when its bytes may be reused.
@@ -152,22 +149,26 @@ pub struct Counts {
 impl Shard {
     pub(super) fn new(
         number: u32,
-        ring: Ring,
+        log: Log,
+        capacity: u32,
         policy: Policy,
         hash: IndexHash,
         domain: Arc<Domain>,
         Shared { lines, attention_wanted, touches_logged }: Shared,
     ) -> io::Result<Shard> {
-        let index = Index::new(ring.bytes())?;
-        ControlLine::of(lines.words(), number as usize).begin(Epoch::NONE.0, ring.bytes());
+        let capacity_bytes = u64::from(capacity) * log.pool().slab_bytes();
+        let index = Index::new(capacity_bytes)?;
+        ControlLine::of(lines.words(), number as usize).begin(Epoch::NONE.0, capacity_bytes);
         let writer = Writer {
             head: BIRTH,
+            mapped: Mapped::new(&log, BIRTH, capacity),
+            budget: Budget::of(&policy, capacity_bytes),
             released: BIRTH,
             awaited: None,
             wanted: Wanted::default(),
             crawl: None,
             victim: None,
-            credit: ring.bytes() / CREDIT_SHARE_MAX,
+            credit: capacity_bytes / CREDIT_SHARE_MAX,
             live: Live::new(),
             goal: Goal::default(),
             paced_head: BIRTH,
@@ -177,7 +178,7 @@ impl Shard {
         };
         Ok(Shard {
             number,
-            ring,
+            log,
             index,
             hash,
             policy,
@@ -194,12 +195,9 @@ impl Shard {
         })
     }
 
-    /// The first record of every ring says which epoch began.
+    /// The log begins in `epoch`. No record says so, for an empty log has no memory to keep one in.
     pub(super) fn be_born(&self, epoch: Epoch) {
         self.control().begin_epoch(epoch.0, BIRTH);
-        with_epoch_record(epoch, BIRTH, |draft| {
-            self.append(&mut self.lock(), draft, 0).expect("an empty ring has room for its first record");
-        });
     }
 
     /// The published state.
@@ -235,7 +233,7 @@ impl Shard {
     /// Fetch the memory of the record that a key with this hash probably has; its bucket has been fetched before.
     pub(super) fn prefetch_record(&self, hash: u64) {
         if let Some(slot) = self.index.guess(hash) {
-            prefetch(self.ring.words_at(self.position(slot)), RECORD_LINES_AHEAD);
+            prefetch(self.log.words_at(self.position(slot)), RECORD_LINES_AHEAD);
         }
     }
 
@@ -258,7 +256,7 @@ impl Shard {
     }
 
     pub(super) fn item<'t>(&'t self, (slot, (position, record)): (SlotRef<'t>, (u64, Record<'t>))) -> Item<'t> {
-        Item { record, slot, position, ring: &self.ring }
+        Item { record, slot, position, log: &self.log }
     }
 
     fn position(&self, slot: Slot) -> u64 {
@@ -273,7 +271,7 @@ impl Shard {
 
     /// The record at a position that holds one. Anything else there is a broken log: our bug, and no state to go on from.
     pub(super) fn record(&self, position: u64) -> Record<'_> {
-        Record::read(self.ring.words_at(position))
+        Record::read(self.log.words_at(position))
             .unwrap_or_else(|| panic!("shard {}: no record at position {position}", self.number))
     }
 
@@ -282,14 +280,14 @@ impl Shard {
     #[inline]
     fn record_of(&self, slot: Slot, key: &[u8]) -> Option<(u64, Record<'_>)> {
         let position = self.position(slot);
-        let record = Record::read(self.ring.words_at(position))?;
+        let record = Record::read(self.log.words_at(position))?;
         record.key().equals(key).then_some((position, record))
     }
 
     /// The value of the record at `position`.
     #[inline]
     pub fn value<'s>(&'s self, position: u64, record: &Record<'s>) -> Value<'s> {
-        Value::of(&self.ring, position, record)
+        Value::of(&self.log, position, record)
     }
 
     /// The index's hash of a record's key.
@@ -339,24 +337,32 @@ impl Shard {
         reserve_bytes: u64,
     ) -> Result<(u64, &[AtomicU64]), NoRoom> {
         let mut begin = writer.head;
-        let mut words = self.ring.words_at(begin);
-        if words.len() * 8 < shape.head_bytes() {
-            begin += words.len() as u64 * 8;
-            words = self.ring.words_at(begin);
+        let left_bytes = self.log.bytes_to_slab_end(begin);
+        if left_bytes < shape.head_bytes() {
+            begin += left_bytes as u64;
         }
         let end = begin + shape.record_bytes() as u64;
-        if end + reserve_bytes > writer.released + self.ring.bytes() {
-            self.release(writer);
-            if end + reserve_bytes > writer.released + self.ring.bytes() {
-                let missing = end - writer.head + reserve_bytes;
-                let since = if writer.wanted.bytes == 0 { writer.head } else { writer.wanted.since };
-                writer.wanted = Wanted { bytes: missing.max(writer.wanted.bytes), rounds: WANTED_ROUNDS, since };
-                writer.counts.parked += 1;
-                self.want_attention(true);
-                return Err(NoRoom::Now);
-            }
+        if end + reserve_bytes > writer.mapped.limit() && !self.make_reach(writer, end + reserve_bytes) {
+            let missing = end - writer.head + reserve_bytes;
+            let since = if writer.wanted.bytes == 0 { writer.head } else { writer.wanted.since };
+            writer.wanted = Wanted { bytes: missing.max(writer.wanted.bytes), rounds: WANTED_ROUNDS, since };
+            writer.counts.parked += 1;
+            self.want_attention(true);
+            return Err(NoRoom::Now);
         }
-        Ok((begin, words))
+        Ok((begin, self.log.words_at(begin)))
+    }
+
+    /// See that the log has memory up to `wanted`, if it can be had now.
+    #[inline(never)]
+    pub(super) fn make_reach(&self, writer: &mut Writer, wanted: u64) -> bool {
+        let Writer { mapped, released, .. } = writer;
+        if mapped.extend(&self.log, *released, wanted) {
+            return true;
+        }
+        self.release(writer);
+        let Writer { mapped, released, .. } = writer;
+        mapped.extend(&self.log, *released, wanted)
     }
 
     /// What an append for a client leaves free, so that reclaim can move the record at the tail. Where live items must not be evicted that
@@ -364,11 +370,12 @@ impl Shard {
     #[inline]
     pub(super) fn reserve_bytes(&self, writer: &Writer) -> u64 {
         let needed_bytes = writer.live.longest_bytes() + PAD_BYTES_MAX as u64;
-        if needed_bytes <= self.policy.reserve_bytes || self.may_evict(writer) {
-            return self.policy.reserve_bytes;
+        let Budget { reserve_bytes, capacity_bytes, kept_bytes_max, .. } = writer.budget;
+        if needed_bytes <= reserve_bytes || self.may_evict(writer) {
+            return reserve_bytes;
         }
         // Of large items so much may not be left.
-        needed_bytes.min(self.policy.reserve_bytes.max((self.ring.bytes() - self.policy.kept_bytes_max) / 2))
+        needed_bytes.min(reserve_bytes.max((capacity_bytes - kept_bytes_max) / 2))
     }
 
     /// Append a record, leaving `reserve_bytes` free behind it. Nothing changes on failure, but that the want is remembered.
@@ -389,7 +396,7 @@ impl Shard {
             prefetch(&words[record_bytes / 8..], RECORD_LINES_AHEAD);
             draft.write(words, self.seal(begin, epoch))
         } else {
-            draft.write_spread(&self.ring, begin, self.seal(begin, epoch))
+            draft.write_spread(&self.log, begin, self.seal(begin, epoch))
         };
         let appended_bytes = end - writer.head;
         writer.counts.appended_bytes += appended_bytes;
@@ -406,7 +413,7 @@ impl Shard {
     pub(super) fn pad(&self, from: u64, to: u64, epoch: Epoch) {
         let pad_bytes = (to - from) as usize;
         if pad_bytes >= HEADER_BYTES {
-            Draft::pad(pad_bytes).write(self.ring.words_at(from), self.seal(from, epoch));
+            Draft::pad(pad_bytes).write(self.log.words_at(from), self.seal(from, epoch));
         }
     }
 
@@ -418,6 +425,7 @@ impl Shard {
             }
             writer.released = position;
             writer.awaited = None;
+            writer.mapped.release(&self.log, position);
         }
         let tail = self.control().tail();
         if tail > writer.released {
@@ -441,32 +449,32 @@ impl Shard {
 
     /// Bytes that could be appended now.
     pub(super) fn usable_bytes(&self, writer: &Writer) -> u64 {
-        writer.released + self.ring.bytes() - writer.head
+        writer.mapped.reach(&self.log, writer.released) - writer.head
     }
 
     /// Does the record at `position` prove itself to be of this place and of `epoch`? Slow: for tests and tools.
     pub fn proves(&self, position: u64, record: &Record<'_>, epoch: Epoch) -> bool {
         let copy: Vec<AtomicU64> = (0..record.shape.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
-        self.ring.copy_to(position, &copy);
+        self.log.copy_to(position, &copy);
         Record::read(&copy).is_some_and(|record| record.proves_itself(self.seal(position, epoch)))
     }
 
     /// Walk the log from `from` (a record's position, the tail for one) to the head: what a replay sees.
     pub fn walk<'s>(&'s self, from: u64) -> impl Iterator<Item = (u64, Record<'s>)> {
         let committed = self.control().committed();
-        let mut at = self.ring.settle(from);
+        let mut at = self.log.settle(from);
         std::iter::from_fn(move || {
             if at >= committed {
                 return None;
             }
             let (position, record) = (at, self.record(at));
-            at = self.ring.settle(at + record.shape.record_bytes() as u64);
+            at = self.log.settle(at + record.shape.record_bytes() as u64);
             Some((position, record))
         })
     }
 }
 
-/// The credit for second chances that can be saved up: one part in so many of the ring.
+/// The credit for second chances that can be saved up: one part in so many of the capacity.
 pub(super) const CREDIT_SHARE_MAX: u64 = 16;
 /// Cache lines of a record that are fetched ahead: one of 136 bytes lies in three. What is longer, the processor notices itself.
 const RECORD_LINES_AHEAD: usize = 3;

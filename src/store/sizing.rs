@@ -1,18 +1,18 @@
-//! How `-m`, `-I` and `-t` become shards and rings. Pure arithmetic, but for asking how much memory the host has.
+//! How `-m`, `-I` and `-t` become shards and slabs. Pure arithmetic, but for asking how much memory the host has.
 
 use super::index::LOG_BYTES_MAX;
 use super::live::MOVED_BYTES;
+use super::pool::{SLAB_BYTES_MAX, SLABS_MAX};
 use super::record::PAD_BYTES_MAX;
-use super::ring::SLAB_BYTES_MAX;
 use super::shard::Policy;
 use crate::base::epoch::Epoch;
-use crate::sys::memory::{HUGEPAGE_BYTES, memory_bytes_available};
+use crate::sys::memory::memory_bytes_available;
 use std::io;
 
 /// What a store is made from.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
-    /// Bytes for all rings together (`-m`).
+    /// Bytes for all logs together (`-m`).
     pub memory_bytes: usize,
     /// Largest item: key, value and header (`-I`).
     pub item_bytes_max: usize,
@@ -57,31 +57,59 @@ const SHARDS_PER_WORKER: usize = 4;
 pub const SHARDS_MAX: usize = 1024;
 /// More shards than this are not chosen without being asked for: they gain nothing.
 const SHARDS_BY_ITSELF_MAX: usize = 256;
-/// A ring holds at least this many of the largest items; with `-M` more, since it keeps room to move one.
-const LARGEST_ITEMS_PER_RING: usize = 8;
-const LARGEST_ITEMS_PER_RING_NO_EVICT: usize = 32;
-/// A record is at most this share of its ring, whatever is configured.
-const RECORD_SHARE_OF_RING_MAX: usize = 4;
-/// Smallest ring that makes sense.
-pub(super) const RING_BYTES_MIN: usize = 16 << 10;
-/// While what is alive fits into this part of a ring, in quarters, none of it is evicted.
-const KEPT_QUARTERS: usize = 3;
-/// Reclaim keeps this share of a ring free ahead of the head, at least.
-const AHEAD_SHARE: usize = 128;
-/// And at least this much, or an eighth of a small ring: what one turn of a worker may append.
-const AHEAD_BYTES_MIN: usize = 64 << 10;
+/// A shard holds at least this many of the largest items; with `-M` more, since it keeps room to move one.
+const LARGEST_ITEMS_PER_SHARD: usize = 8;
+const LARGEST_ITEMS_PER_SHARD_NO_EVICT: usize = 32;
+/// A record is at most this share of its shard, whatever is configured.
+pub(super) const RECORD_SHARE_MAX: usize = 4;
+/// Smallest shard that makes sense.
+pub(super) const SHARD_BYTES_MIN: usize = 16 << 10;
+/// A slab is shorter than it could be where a shard would have fewer than this many.
+const SLABS_PER_SHARD: usize = 8;
+/// But not shorter than a page.
+const SLAB_BYTES_LEAST: usize = 4 << 10;
+/// While what is alive fits into this part of a shard, in quarters, none of it is evicted.
+const KEPT_QUARTERS: u64 = 3;
+/// Reclaim keeps this share of a shard free ahead of the head, at least.
+const AHEAD_SHARE: u64 = 128;
+/// And at least this much, or an eighth of a small shard: what one turn of a worker may append.
+const AHEAD_BYTES_MIN: u64 = 64 << 10;
 
 /// The outcome.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub shards: usize,
-    pub ring_bytes: usize,
+    /// Of the pool.
+    pub slabs: u32,
     pub slab_bytes: usize,
     pub policy: Policy,
 }
 
+impl Plan {
+    /// Slabs of a shard: an equal part, and of what is left over one each for the first.
+    pub fn capacity(&self, shard: u32) -> u32 {
+        let shards = self.shards as u32;
+        self.slabs / shards + u32::from(shard < self.slabs % shards)
+    }
+}
+
+/// What follows from a shard's capacity.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// Most bytes of log between tail and head.
+    pub capacity_bytes: u64,
+    /// While no more than this is alive, no live item is evicted.
+    pub kept_bytes_max: u64,
+    /// Bytes that reclaim keeps free ahead of the head, at least.
+    pub ahead_bytes: u64,
+    /// Bytes that only reclaim may use, so that it can move the record at the tail: with `-M` always, else nearly always.
+    pub reserve_bytes: u64,
+    /// Most bytes of live records (`-M`).
+    pub live_bytes_max: u64,
+}
+
 /// Decide, or say what is wrong with the configuration.
-pub(super) fn plan(config: &StoreConfig) -> Result<Plan, StoreError> {
+pub(super) fn plan(config: &StoreConfig, slab_bytes_max: usize) -> Result<Plan, StoreError> {
     check_host(config)?;
     let shards = match config.shards {
         Some(shards) if shards.is_power_of_two() && shards <= SHARDS_MAX => shards,
@@ -92,8 +120,8 @@ pub(super) fn plan(config: &StoreConfig) -> Result<Plan, StoreError> {
         }
         None => shards_for(config),
     };
-    let ring_bytes = config.memory_bytes / shards / 8 * 8;
-    if ring_bytes < RING_BYTES_MIN || ring_bytes < config.item_bytes_max.saturating_mul(RECORD_SHARE_OF_RING_MAX) {
+    let shard_bytes = config.memory_bytes / shards;
+    if shard_bytes < SHARD_BYTES_MIN || shard_bytes < config.item_bytes_max.saturating_mul(RECORD_SHARE_MAX) {
         return Err(StoreError::Config(format!(
             "a cache of {} KiB in {shards} shard(s) cannot hold items of {} KiB: an item is at most a quarter of a shard. \
              Raise -m, lower -I, or use fewer --shards",
@@ -101,19 +129,20 @@ pub(super) fn plan(config: &StoreConfig) -> Result<Plan, StoreError> {
             config.item_bytes_max >> 10
         )));
     }
-    if ring_bytes as u64 > LOG_BYTES_MAX {
+    let slab_bytes = slab_bytes(shard_bytes).min(slab_bytes_max);
+    let slabs = config.memory_bytes / slab_bytes;
+    if slabs.div_ceil(shards) * slab_bytes > LOG_BYTES_MAX as usize {
         return Err(StoreError::Config(format!(
             "shards of {} GiB are too large: use more --shards (a shard is at most {} GiB)",
-            ring_bytes >> 30,
+            shard_bytes >> 30,
             LOG_BYTES_MAX >> 30
         )));
     }
-    Ok(Plan {
-        shards,
-        ring_bytes,
-        slab_bytes: slab_bytes(ring_bytes, config.hugepages),
-        policy: policy(config.item_bytes_max.next_multiple_of(8), config.evict, ring_bytes),
-    })
+    let slabs = u32::try_from(slabs).ok().filter(|slabs| *slabs <= SLABS_MAX).ok_or_else(|| {
+        StoreError::Config(format!("a cache of {} GiB has too many slabs: lower -m", config.memory_bytes >> 30))
+    })?;
+    let policy = Policy { evict: config.evict, record_bytes_max: config.item_bytes_max.next_multiple_of(8) };
+    Ok(Plan { shards, slabs, slab_bytes, policy })
 }
 
 fn check_host(config: &StoreConfig) -> Result<(), StoreError> {
@@ -127,40 +156,37 @@ fn check_host(config: &StoreConfig) -> Result<(), StoreError> {
     }
 }
 
-/// Enough that locks are idle, few enough that a ring holds several of the largest items.
+/// Enough that locks are idle, few enough that a shard holds several of the largest items.
 fn shards_for(config: &StoreConfig) -> usize {
     let wanted = (config.workers * SHARDS_PER_WORKER).next_power_of_two().min(SHARDS_BY_ITSELF_MAX);
-    let items = if config.evict { LARGEST_ITEMS_PER_RING } else { LARGEST_ITEMS_PER_RING_NO_EVICT };
-    let fitting = (config.memory_bytes / (config.item_bytes_max * items).max(RING_BYTES_MIN)).max(1);
+    let items = if config.evict { LARGEST_ITEMS_PER_SHARD } else { LARGEST_ITEMS_PER_SHARD_NO_EVICT };
+    let fitting = (config.memory_bytes / (config.item_bytes_max * items).max(SHARD_BYTES_MIN)).max(1);
     // The largest power of two that fits.
     wanted.min(1 << fitting.ilog2())
 }
 
-/// One slab where that will do. Huge pages come whole: what is left over becomes a last slab of plain pages.
-fn slab_bytes(ring_bytes: usize, hugepages: bool) -> usize {
-    let whole = if hugepages && ring_bytes > 2 * HUGEPAGE_BYTES {
-        ring_bytes / HUGEPAGE_BYTES * HUGEPAGE_BYTES
-    } else {
-        ring_bytes
-    };
-    whole.min(SLAB_BYTES_MAX)
+/// The longest slab of which a shard of `shard_bytes` has several.
+fn slab_bytes(shard_bytes: usize) -> usize {
+    let fitting = (shard_bytes / SLABS_PER_SHARD).max(SLAB_BYTES_LEAST);
+    (1 << fitting.ilog2()).min(SLAB_BYTES_MAX)
 }
 
-/// How a shard with a ring of `ring_bytes` treats it.
-pub(super) fn policy(record_bytes_max: usize, evict: bool, ring_bytes: usize) -> Policy {
-    let ahead_bytes = (ring_bytes / AHEAD_SHARE).max(AHEAD_BYTES_MIN.min(ring_bytes / 8));
-    // The largest record as it is when it was moved, and a pad before it. Where evicting is an option, enough that an item in use rarely has
-    // to go for want of room.
-    let longest_bytes = record_bytes_max + MOVED_BYTES as usize + PAD_BYTES_MAX;
-    let reserve_bytes = if evict { ahead_bytes / 4 } else { longest_bytes };
-    let unusable = 2 * reserve_bytes + ahead_bytes + ring_bytes / 16;
-    Policy {
-        evict,
-        record_bytes_max,
-        kept_bytes_max: (ring_bytes / 4 * KEPT_QUARTERS) as u64,
-        ahead_bytes: ahead_bytes as u64,
-        reserve_bytes: reserve_bytes as u64,
-        live_bytes_max: ring_bytes.saturating_sub(unusable) as u64,
+impl Budget {
+    /// That of a shard of `capacity_bytes`.
+    pub(super) fn of(policy: &Policy, capacity_bytes: u64) -> Budget {
+        let ahead_bytes = (capacity_bytes / AHEAD_SHARE).max(AHEAD_BYTES_MIN.min(capacity_bytes / 8));
+        // The largest record as it is when it was moved, and a pad before it. Where evicting is an option, enough that an item in use rarely
+        // has to go for want of room.
+        let longest_bytes = policy.record_bytes_max as u64 + MOVED_BYTES + PAD_BYTES_MAX as u64;
+        let reserve_bytes = if policy.evict { ahead_bytes / 4 } else { longest_bytes };
+        let unusable = 2 * reserve_bytes + ahead_bytes + capacity_bytes / 16;
+        Budget {
+            capacity_bytes,
+            kept_bytes_max: capacity_bytes / 4 * KEPT_QUARTERS,
+            ahead_bytes,
+            reserve_bytes,
+            live_bytes_max: capacity_bytes.saturating_sub(unusable),
+        }
     }
 }
 
@@ -181,13 +207,17 @@ mod tests {
         }
     }
 
+    fn plan_of(config: &StoreConfig) -> Result<Plan, StoreError> {
+        plan(config, SLAB_BYTES_MAX)
+    }
+
     #[test]
     fn small_memory_means_few_shards() {
-        assert_eq!(plan(&config(64 << 20, 2)).unwrap().shards, 8);
-        assert_eq!(plan(&config(64 << 20, 16)).unwrap().shards, 8);
-        assert_eq!(plan(&config(8 << 20, 2)).unwrap().shards, 1);
-        assert_eq!(plan(&config(1 << 30, 2)).unwrap().shards, 8);
-        assert_eq!(plan(&config(1 << 30, 16)).unwrap().shards, 64);
+        assert_eq!(plan_of(&config(64 << 20, 2)).unwrap().shards, 8);
+        assert_eq!(plan_of(&config(64 << 20, 16)).unwrap().shards, 8);
+        assert_eq!(plan_of(&config(8 << 20, 2)).unwrap().shards, 1);
+        assert_eq!(plan_of(&config(1 << 30, 2)).unwrap().shards, 8);
+        assert_eq!(plan_of(&config(1 << 30, 16)).unwrap().shards, 64);
     }
 
     #[test]
@@ -197,22 +227,32 @@ mod tests {
             (StoreConfig { item_bytes_max: 64 << 20, ..config(64 << 20, 1) }, "lower -I"),
             (config(1 << 50, 1), "lower -m"),
         ] {
-            let error = plan(&broken).unwrap_err().to_string();
+            let error = plan_of(&broken).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
     }
 
     #[test]
     fn without_eviction_some_room_is_kept_to_move_items() {
-        let plan = plan(&StoreConfig { evict: false, ..config(64 << 20, 2) }).unwrap();
+        let plan = plan_of(&StoreConfig { evict: false, ..config(64 << 20, 2) }).unwrap();
         assert_eq!(plan.shards, 2);
-        assert!(plan.policy.live_bytes_max > plan.ring_bytes as u64 * 3 / 4);
+        let budget = Budget::of(&plan.policy, 32 << 20);
+        assert!(budget.live_bytes_max > budget.capacity_bytes * 3 / 4);
     }
 
     #[test]
-    fn the_rest_beside_whole_huge_pages_is_a_slab_of_its_own() {
-        assert_eq!(slab_bytes(33 << 20, true), 32 << 20);
-        assert_eq!(slab_bytes(33 << 20, false), 33 << 20);
-        assert_eq!(slab_bytes(5 << 30, true), SLAB_BYTES_MAX);
+    fn little_memory_is_cut_into_short_slabs_and_no_slab_is_left_over() {
+        for (shard_bytes, expected) in [
+            (16 << 10, 4096),
+            (64 << 10, 8192),
+            (1 << 20, 128 << 10),
+            (2 << 20, SLAB_BYTES_MAX),
+            (1 << 40, SLAB_BYTES_MAX),
+        ] {
+            assert_eq!(slab_bytes(shard_bytes), expected, "{shard_bytes}");
+        }
+        let plan = plan_of(&StoreConfig { shards: Some(8), ..config(67 << 20, 2) }).unwrap();
+        assert_eq!((plan.slabs, plan.capacity(0), plan.capacity(7)), (268, 34, 33));
+        assert_eq!((0..8).map(|shard| plan.capacity(shard)).sum::<u32>(), plan.slabs);
     }
 }

@@ -1,15 +1,15 @@
 //! Writing a record whose value goes on in the following slabs. Rare where slabs are large and records small; the common case is
 //! [`Draft::write`].
 
+use super::log::Log;
 use super::record::{Draft, Record};
-use super::ring::Ring;
 use super::seal::Seal;
 use crate::sys::sync::AtomicU64;
 use crate::sys::words::{WordWriter, copy_words};
 
 /// Bytes one after another, from a position on, slab after slab.
 pub(super) struct Spread<'r> {
-    ring: &'r Ring,
+    log: &'r Log,
     writer: WordWriter<'r>,
     /// Bytes to the end of the slab that is being written.
     left_bytes: usize,
@@ -19,11 +19,11 @@ pub(super) struct Spread<'r> {
 
 impl<'r> Spread<'r> {
     /// From `position` on, a multiple of 8, leaving out the first `skipped_words`.
-    fn new(ring: &'r Ring, position: u64, skipped_words: usize) -> Self {
-        let words = ring.words_at(position);
+    fn new(log: &'r Log, position: u64, skipped_words: usize) -> Self {
+        let words = log.words_at(position);
         let writer = WordWriter::new(&words[skipped_words..]);
         let left_bytes = (words.len() - skipped_words) * 8;
-        Spread { ring, writer, left_bytes, next: position + words.len() as u64 * 8 }
+        Spread { log, writer, left_bytes, next: position + words.len() as u64 * 8 }
     }
 
     /// Append `bytes`.
@@ -37,7 +37,7 @@ impl<'r> Spread<'r> {
                 return;
             }
             // A slab ends at a word's end, so nothing of a word is left over.
-            let words = self.ring.words_at(self.next);
+            let words = self.log.words_at(self.next);
             std::mem::replace(&mut self.writer, WordWriter::new(words)).finish();
             self.left_bytes = words.len() * 8;
             self.next += self.left_bytes as u64;
@@ -52,10 +52,10 @@ impl<'r> Spread<'r> {
 impl Draft<'_> {
     /// Write it at `position`, in whose slab its head has room, and on into the following slabs. Nobody else reads or writes there yet.
     #[inline(never)]
-    pub(super) fn write_spread<'r>(&self, ring: &'r Ring, position: u64, seal: Seal) -> Record<'r> {
-        let words = ring.words_at(position);
+    pub(super) fn write_spread<'r>(&self, log: &'r Log, position: u64, seal: Seal) -> Record<'r> {
+        let words = log.words_at(position);
         let body_at = self.write_header(words, seal);
-        let mut spread = Spread::new(ring, position, body_at);
+        let mut spread = Spread::new(log, position, body_at);
         self.for_each_part(|bytes| spread.put(bytes));
         spread.finish();
         Record::of(words, self.shape())
@@ -63,10 +63,10 @@ impl Draft<'_> {
 }
 
 /// Copy the words of a record to `position` and on, slab after slab.
-pub(super) fn copy_spread(ring: &Ring, position: u64, mut words: &[AtomicU64]) {
+pub(super) fn copy_spread(log: &Log, position: u64, mut words: &[AtomicU64]) {
     let mut at = position;
     while !words.is_empty() {
-        let to = ring.words_at(at);
+        let to = log.words_at(at);
         let (here, behind) = words.split_at(words.len().min(to.len()));
         copy_words(here, &to[..here.len()]);
         at += here.len() as u64 * 8;
@@ -93,9 +93,9 @@ mod tests {
     }
 
     /// The words of a record, one after another.
-    fn copy(ring: &Ring, position: u64, record: &Record<'_>) -> Vec<AtomicU64> {
+    fn copy(log: &Log, position: u64, record: &Record<'_>) -> Vec<AtomicU64> {
         let words: Vec<AtomicU64> = (0..record.shape.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
-        ring.copy_to(position, &words);
+        log.copy_to(position, &words);
         words
     }
 
@@ -103,20 +103,20 @@ mod tests {
     /// in parts.
     #[test]
     fn a_record_in_several_slabs_is_the_record() {
-        let ring = Ring::with_slabs(1, 4 * SLAB_BYTES, SLAB_BYTES, false).unwrap();
+        let log = Log::alone(1, 4, SLAB_BYTES).unwrap();
         for begin in (0..SLAB_BYTES as u64).step_by(8) {
             let position = 64 * SLAB_BYTES as u64 + begin;
             for bytes in [1, 7, 8, 100, SLAB_BYTES - 41, SLAB_BYTES, SLAB_BYTES + 3, 3 * SLAB_BYTES - 64] {
                 let (value, seal) = (value(bytes), Seal::of(1, position, EPOCH));
                 let draft = draft(Source::Bytes(&value), Some(3));
-                if ring.bytes_to_slab_end(position) < draft.shape().head_bytes() {
+                if log.bytes_to_slab_end(position) < draft.shape().head_bytes() {
                     continue;
                 }
-                let record = draft.write_spread(&ring, position, seal);
-                let words = copy(&ring, position, &record);
+                let record = draft.write_spread(&log, position, seal);
+                let words = copy(&log, position, &record);
                 let alone = Record::read(&words).expect("a record");
                 assert!(alone.proves_itself(seal) && alone.value().equals(&value), "{bytes} at {begin}");
-                let found = Value::of(&ring, position, &record);
+                let found = Value::of(&log, position, &record);
                 let mut copied = b"x".to_vec();
                 found.copy_to(&mut copied);
                 assert_eq!((found.len(), &copied[1..]), (bytes, &value[..]));
@@ -134,15 +134,15 @@ mod tests {
     /// Appended again, by reclaim, or copied, by a follower: from slabs to slabs, whatever ends where.
     #[test]
     fn it_is_moved_and_copied_whole() {
-        let ring = Ring::with_slabs(2, 16 * SLAB_BYTES, SLAB_BYTES, false).unwrap();
-        let follower = Ring::with_slabs(2, 16 * SLAB_BYTES, SLAB_BYTES, false).unwrap();
+        let log = Log::alone(2, 16, SLAB_BYTES).unwrap();
+        let follower = Log::alone(2, 16, SLAB_BYTES).unwrap();
         let (value, from) = (value(3 * SLAB_BYTES + 5), 1024 + 400);
-        let first = draft(Source::Bytes(&value), None).write_spread(&ring, from, Seal::of(2, from, EPOCH));
+        let first = draft(Source::Bytes(&value), None).write_spread(&log, from, Seal::of(2, from, EPOCH));
         for begin in (0..SLAB_BYTES as u64 - 40).step_by(8) {
             let to = 4096 + begin;
-            let again = draft(Source::Value(Value::of(&ring, from, &first)), Some(5));
-            let record = again.write_spread(&ring, to, Seal::of(2, to, EPOCH));
-            let words = copy(&ring, to, &record);
+            let again = draft(Source::Value(Value::of(&log, from, &first)), Some(5));
+            let record = again.write_spread(&log, to, Seal::of(2, to, EPOCH));
+            let words = copy(&log, to, &record);
             copy_spread(&follower, to, &words);
             let copied = Record::read(follower.words_at(to)).expect("a record");
             assert!(Value::of(&follower, to, &copied).equals(&value), "to {begin}");

@@ -8,8 +8,10 @@ use crate::sys::memory::Backing;
 pub struct StoreStats {
     /// Shards.
     pub shards: u64,
-    /// Bytes of all rings.
-    pub ring_bytes: u64,
+    /// Bytes that all logs may have together.
+    pub capacity_bytes: u64,
+    /// Bytes of the slabs that they have.
+    pub slab_bytes: u64,
     /// Items present (those expired or flushed but not yet reclaimed included).
     pub items: u64,
     /// Bytes of the records of those items, without those that were flushed.
@@ -44,11 +46,11 @@ pub struct StoreStats {
     pub index_overflow_buckets: u64,
     /// Bytes of the index that are in memory.
     pub index_bytes: u64,
-    /// Slabs backed by MAP_HUGETLB pages.
+    /// Slabs of the pool, if it is backed by MAP_HUGETLB pages.
     pub slabs_hugetlb: u64,
-    /// Slabs with transparent huge pages asked for.
+    /// The same, with transparent huge pages asked for.
     pub slabs_transparent: u64,
-    /// Slabs of plain pages.
+    /// The same, of plain pages.
     pub slabs_plain: u64,
 }
 
@@ -59,6 +61,8 @@ impl Store {
         for shard in &self.shards {
             let (counts, counted_from, live_bytes, log_bytes) = {
                 let writer = shard.lock();
+                sum.capacity_bytes += writer.budget.capacity_bytes;
+                sum.slab_bytes += u64::from(writer.mapped.owned()) * self.pool.slab_bytes();
                 let log_bytes = writer.head - shard.control().tail();
                 (
                     writer.counts.clone(),
@@ -67,7 +71,6 @@ impl Store {
                     log_bytes,
                 )
             };
-            sum.ring_bytes += shard.ring.bytes();
             sum.items += shard.index.entries();
             sum.item_bytes += live_bytes;
             sum.dead_bytes += log_bytes.saturating_sub(live_bytes);
@@ -85,14 +88,12 @@ impl Store {
             sum.index_buckets += shard.index.bucket_count();
             sum.index_overflow_buckets += shard.index.overflow_count();
             sum.index_bytes += shard.index.bytes();
-            for backing in shard.ring.backings() {
-                *match backing {
-                    Backing::Hugetlb => &mut sum.slabs_hugetlb,
-                    Backing::Transparent => &mut sum.slabs_transparent,
-                    Backing::Plain => &mut sum.slabs_plain,
-                } += 1;
-            }
         }
+        *match self.pool.memory().backing() {
+            Backing::Hugetlb => &mut sum.slabs_hugetlb,
+            Backing::Transparent => &mut sum.slabs_transparent,
+            Backing::Plain => &mut sum.slabs_plain,
+        } = self.pool.slabs().into();
         sum
     }
 }

@@ -1,13 +1,13 @@
 //! The bytes of a value where they lie: in one run, or in several where the value goes on in the following slabs.
 
+use super::log::Log;
 use super::record::Record;
-use super::ring::Ring;
 use crate::sys::words::WordSpan;
 
 /// See the module. Stays for the turn in which it was found.
 #[derive(Clone, Copy)]
 pub struct Value<'t> {
-    ring: &'t Ring,
+    log: &'t Log,
     /// The bytes in the record's own slab.
     first: WordSpan<'t>,
     bytes: usize,
@@ -18,12 +18,12 @@ pub struct Value<'t> {
 impl<'t> Value<'t> {
     /// That of the record at `position`.
     #[inline]
-    pub(super) fn of(ring: &'t Ring, position: u64, record: &Record<'t>) -> Value<'t> {
+    pub(super) fn of(log: &'t Log, position: u64, record: &Record<'t>) -> Value<'t> {
         let words = record.words();
         let (at, bytes) = (record.shape.value_at(), record.shape.value_bytes());
         let here_bytes = bytes.min(words.len() * 8 - at);
         let first = WordSpan::new(words, at, here_bytes);
-        Value { ring, first, bytes, next: position + words.len() as u64 * 8 }
+        Value { log, first, bytes, next: position + words.len() as u64 * 8 }
     }
 
     /// Length in bytes.
@@ -113,7 +113,7 @@ impl<'t> Iterator for Runs<'t> {
 
 impl Runs<'_> {
     fn advance(&mut self) {
-        let words = self.value.ring.words_at(self.value.next);
+        let words = self.value.log.words_at(self.value.next);
         let bytes = self.behind_bytes.min(words.len() * 8);
         self.run = WordSpan::new(words, 0, bytes);
         self.value.next += words.len() as u64 * 8;

@@ -2,10 +2,13 @@
 //!
 //! A [`Slab`] is a memfd, so that it can be handed to another process or registered with a device, on the largest pages to be
 //! had. It is sealed: nobody can change its size, so that no mapping of it, here or elsewhere, ever raises SIGBUS; and, but for
-//! [`Slab::for_writers`], nobody who is given it can write to it, nor punch holes into it (sys/foreign maps it elsewhere). A [`Reservation`] is private address space that costs nothing until it is touched. Under loom both are plain vectors.
+//! [`Slab::for_writers`], nobody who is given it can write to it, nor punch holes into it (sys/foreign maps it elsewhere). A [`Part`] is some
+//! of its words. A [`Reservation`] is private address space that costs nothing until it is touched. Under loom both are plain vectors.
 
 use super::sync::AtomicU64;
 use std::io;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 /// Pages that a slab stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,6 +181,36 @@ mod mapped {
 }
 
 pub use mapped::{Reservation, Slab};
+
+/// Some words of a slab, which stays mapped as long as this lives.
+pub struct Part {
+    words: *const AtomicU64,
+    count: usize,
+    _slab: Arc<Slab>,
+}
+
+// SAFETY: it is a shared view of atomics, as `&[AtomicU64]` is, and owns its share of what keeps them mapped.
+unsafe impl Send for Part {}
+// SAFETY: as above.
+unsafe impl Sync for Part {}
+
+impl Part {
+    /// The words `range` of `slab`.
+    pub fn new(slab: &Arc<Slab>, range: Range<usize>) -> Part {
+        let words = &slab.words()[range];
+        Part { words: words.as_ptr(), count: words.len(), _slab: slab.clone() }
+    }
+}
+
+impl Deref for Part {
+    type Target = [AtomicU64];
+
+    #[inline]
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: so many words lie at this address while the slab lives, which is never moved nor resized.
+        unsafe { std::slice::from_raw_parts(self.words, self.count) }
+    }
+}
 
 #[cfg(all(test, not(loom)))]
 mod tests {

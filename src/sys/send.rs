@@ -1,4 +1,4 @@
-//! One vectored write of answers: bytes, and words of a ring that are never borrowed as bytes.
+//! One vectored write of answers: bytes, and words of a log that are never borrowed as bytes.
 //!
 //! Takes a socket and a list of parts, gives the number of bytes that the socket took. Never blocks, never raises SIGPIPE.
 

@@ -1,4 +1,4 @@
-//! Memory as atomic words. Ring memory is shared by threads and, later, by other machines, so it is never borrowed as
+//! Memory as atomic words. Log memory is shared by threads and, later, by other machines, so it is never borrowed as
 //! bytes: it is copied in and out, and compared, word by word with relaxed atomics. A mistake above this layer reads wrong
 //! bytes, never undefined behaviour. Bytes are little-endian within a word.
 

@@ -1,5 +1,5 @@
 //! kill -9 in the middle of work, and a start with the same flags: the server comes up on the same port and the same
-//! unix socket, serves, and nothing of the killed one is left but the socket's file, which the new one replaces. Its rings are memfds, which
+//! unix socket, serves, and nothing of the killed one is left but the socket's file, which the new one replaces. Its logs are memfds, which
 //! have no name in any folder: they are gone once no process maps them.
 
 use crate::support::{Client, WAIT_MAX};
@@ -74,12 +74,12 @@ fn a_killed_server_starts_again_where_it_was() {
     let address = server.tcp;
     for round in 0..ROUNDS {
         serves(address, &socket, round);
-        let (pid, rings) = (server.child.id(), memfds_of(server.child.id()));
-        assert!(rings.len() > 1, "its control lines and its rings: {rings:?}");
-        assert_eq!(who_maps(&rings), [pid], "it alone");
+        let (pid, memory) = (server.child.id(), memfds_of(server.child.id()));
+        assert!(memory.len() > 1, "its control lines and its logs: {memory:?}");
+        assert_eq!(who_maps(&memory), [pid], "it alone");
         kill_under_load(&mut server);
         assert_eq!(files_in(folder.path()), ["remora.sock"], "nothing is left but the socket");
-        assert_eq!(who_maps(&rings), [0; 0], "nobody has its memory");
+        assert_eq!(who_maps(&memory), [0; 0], "nobody has its memory");
         assert_eq!(huge_pages_free(), free_huge_pages, "all huge pages are free again");
         assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
         server = Server::start(&address.to_string(), &socket, folder.path(), &log);

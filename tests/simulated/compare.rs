@@ -2,36 +2,45 @@
 
 use remora::base::epoch::Epoch;
 use remora::base::time::UnixSeconds;
+use remora::store::log::Cell;
 use remora::store::record::{Kind, Record};
 use remora::store::{EpochStart, Store};
 use remora::sys::memory::Slab;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The rings as one who was only given regions sees them.
-pub struct Rings<'s> {
-    slabs: Vec<&'s Slab>,
-    ring_bytes: u64,
+/// The logs as one who was only given regions sees them.
+pub struct Logs<'s> {
+    tables: &'s Slab,
+    pool: &'s Slab,
     slab_bytes: u64,
+    cells: u64,
 }
 
-impl<'s> Rings<'s> {
+impl<'s> Logs<'s> {
     pub fn of(store: &'s Store) -> Self {
-        let geometry = store.geometry();
-        Rings { slabs: store.slabs().collect(), ring_bytes: geometry.ring_bytes, slab_bytes: geometry.slab_bytes }
+        let (slab_bytes, cells) = (store.geometry().slab_bytes, store.memory().table_cells.into());
+        Logs { tables: store.tables(), pool: store.pool().memory(), slab_bytes, cells }
     }
 
-    /// The word at a position.
+    /// Which word of the pool is at a position; None where the table does not say.
+    pub fn place(&self, shard: usize, position: u64) -> Option<usize> {
+        let (virtual_slab, within) = (position / self.slab_bytes, position % self.slab_bytes);
+        let at = shard as u64 * self.cells + virtual_slab % self.cells;
+        let cell = Cell::from_bits(self.tables.words()[at as usize].load(Relaxed));
+        let place = (u64::from(cell.physical) * self.slab_bytes + within) / 8;
+        (cell.virtual_slab == virtual_slab).then_some(place as usize)
+    }
+
+    /// The word at a position between tail and committed.
     pub fn word(&self, shard: usize, position: u64) -> &'s AtomicU64 {
-        let place = position % self.ring_bytes;
-        let slabs_per_ring = self.ring_bytes.div_ceil(self.slab_bytes) as usize;
-        let slab = self.slabs[shard * slabs_per_ring + (place / self.slab_bytes) as usize];
-        &slab.words()[(place % self.slab_bytes) as usize / 8]
+        &self.pool.words()[self.place(shard, position).expect("a cell for each position of the log")]
     }
 
-    /// A copy of the words from `begin` to `end`.
+    /// A copy of the words from `begin` to `end`; zeroes where the log has come further meanwhile.
     pub fn copy(&self, shard: usize, begin: u64, end: u64) -> Vec<AtomicU64> {
-        let word = |at| AtomicU64::new(self.word(shard, at).load(Relaxed));
+        let load = |place: usize| self.pool.words()[place].load(Relaxed);
+        let word = |at| AtomicU64::new(self.place(shard, at).map_or(0, load));
         (begin..end).step_by(8).map(word).collect()
     }
 }
@@ -66,9 +75,9 @@ pub fn items(store: &Store, now: UnixSeconds) -> BTreeMap<Vec<u8>, Seen> {
     found
 }
 
-/// Both rings hold the same between tail and committed: each record proves itself, and every word but a set's first and a pad's body is equal.
+/// Both logs hold the same between tail and committed: each record proves itself, and every word but a set's first and a pad's body is equal.
 pub fn assert_identical(primary: &Store, replica: &Store) {
-    let (theirs, ours, history) = (Rings::of(primary), Rings::of(replica), replica.epochs());
+    let (theirs, ours, history) = (Logs::of(primary), Logs::of(replica), replica.epochs());
     for (number, (shard, copy)) in primary.shards().iter().zip(replica.shards()).enumerate() {
         let (line, mine) = (shard.control(), copy.control());
         assert_eq!((mine.epoch(), mine.epoch_begin()), (line.epoch(), line.epoch_begin()));

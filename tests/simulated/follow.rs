@@ -19,13 +19,14 @@ fn seeds() -> Vec<u64> {
 }
 
 /// Small records, slabs that records must not cross, several shards.
-const SLABS: Setup = Setup { ring_bytes: 64 << 10, slab_bytes: 9_000, shards: 2, item_bytes_max: 4 << 10, evict: true };
+const SLABS: Setup =
+    Setup { shard_bytes: 64 << 10, slab_bytes: 8 << 10, shards: 2, item_bytes_max: 4 << 10, evict: true };
 /// One slab, values of many pages.
 const LARGE: Setup =
-    Setup { ring_bytes: 512 << 10, slab_bytes: 1 << 30, shards: 1, item_bytes_max: 100 << 10, evict: true };
+    Setup { shard_bytes: 512 << 10, slab_bytes: 64 << 10, shards: 1, item_bytes_max: 100 << 10, evict: true };
 /// Nothing is evicted: every item is moved, again and again.
 const NO_EVICTION: Setup =
-    Setup { ring_bytes: 64 << 10, slab_bytes: 20_008, shards: 1, item_bytes_max: 2 << 10, evict: false };
+    Setup { shard_bytes: 64 << 10, slab_bytes: 16 << 10, shards: 1, item_bytes_max: 2 << 10, evict: false };
 
 /// A random history, pulled now and then; compared whenever the replica has come up.
 fn follow(setup: Setup, keys: usize, steps: usize) {
@@ -57,7 +58,7 @@ fn follow(setup: Setup, keys: usize, steps: usize) {
         let stats = store.stats();
         jumps += link.jumps;
         cuts += link.cuts;
-        laps += stats.appended_bytes / stats.ring_bytes;
+        laps += stats.appended_bytes / stats.capacity_bytes;
         again += replica.stats().reinserted_items;
     }
     println!("{jumps} jumps, {cuts} cuts, {laps} laps, {again} records appended again");

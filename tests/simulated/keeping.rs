@@ -187,7 +187,7 @@ fn number_in(item: &Item<'_>) -> u32 {
 }
 
 fn replica_of(store: &Store) -> Store {
-    Store::with_geometry(store.geometry(), 1, false, Some((5, 6))).unwrap()
+    Store::with_geometry(store.geometry(), store.memory().slabs, 1, false, Some((5, 6))).unwrap()
 }
 
 fn name(key: u32) -> Vec<u8> {
@@ -231,7 +231,7 @@ fn touches_leave_the_log_alone_where_nobody_reads_it() {
     assert_eq!(appended_bytes, 0);
 }
 
-/// Idle items fill so much of the ring, in quarters, while few of them are written again and again: what is alive stands in one piece, and is
+/// Idle items fill so much of the log, in quarters, while few of them are written again and again: what is alive stands in one piece, and is
 /// passed by in every lap.
 fn busy_few(alive_percent: u32, value_bytes: usize) -> f64 {
     let store = store(1 << 20, true);

@@ -1,7 +1,7 @@
 //! What lies between a primary and its replica: looks at the control lines, copies of bytes in pieces of any length, and a pull that does with
 //! them what replication does: look, copy, look at the tail again, apply.
 
-use crate::compare::Rings;
+use crate::compare::Logs;
 use remora::base::epoch::Epoch;
 use remora::store::line::ControlLine;
 use remora::store::{Applied, Follower, Stop, Store};
@@ -15,7 +15,7 @@ const JUMP_WAIT_MAX: Duration = Duration::from_secs(60);
 
 pub struct Link<'s> {
     primary: &'s Store,
-    rings: Rings<'s>,
+    logs: Logs<'s>,
     pub followers: Vec<Follower<'s>>,
     /// The tails at the look before the last: what was given up then is given up here.
     tails_before: Vec<u64>,
@@ -31,7 +31,7 @@ impl<'s> Link<'s> {
         replica.adopt_epochs(primary.epochs());
         let followers = replica.followers();
         let tails_before = vec![0; followers.len()];
-        Link { primary, rings: Rings::of(primary), followers, tails_before, jumps: 0, cuts: 0 }
+        Link { primary, logs: Logs::of(primary), followers, tails_before, jumps: 0, cuts: 0 }
     }
 
     fn line(&self, shard: usize) -> ControlLine<'s> {
@@ -53,7 +53,7 @@ impl<'s> Link<'s> {
         follower.give_up_below(given_up, 4096);
         let mut end = committed.min(cursor + piece_bytes as u64);
         loop {
-            let words = self.rings.copy(shard, cursor, end);
+            let words = self.logs.copy(shard, cursor, end);
             // The copies come before the second look at the tail, as READs of one channel do.
             fence(Ordering::Acquire);
             if line.tail() > cursor {

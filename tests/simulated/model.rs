@@ -1,4 +1,4 @@
-//! The model test: random commands, through the real parser and engine over tiny rings, against a naive map. A replica follows each run
+//! The model test: random commands, through the real parser and engine over tiny logs, against a naive map. A replica follows each run
 //! and must come to hold the same.
 //!
 //! Every failure names its seed; `REMORA_SEED=<seed> cargo test --test simulated model::` replays that run alone.
@@ -28,14 +28,14 @@ fn seeds() -> Vec<u64> {
     crate::support::seeds(SEEDS)
 }
 
-/// Run all seeds; each must have wrapped its rings several times, and all together must have come by everything that reclaim
+/// Run all seeds; each must have wrapped its logs several times, and all together must have come by everything that reclaim
 /// does, or they have tested nothing.
 fn run(setup: Setup) {
     let (mut second_chances, mut evicted, mut hits, mut refused) = (0, 0, 0, 0);
     for seed in seeds() {
         println!("REMORA_SEED={seed} {setup:?}");
-        let Setup { ring_bytes, shards, item_bytes_max, evict, .. } = setup;
-        let engine = harness::engine(ring_bytes, shards, item_bytes_max, evict, 1);
+        let Setup { shard_bytes, shards, item_bytes_max, evict, .. } = setup;
+        let engine = harness::engine(shard_bytes, shards, item_bytes_max, evict, 1);
         let mut generator = Generator {
             rng: fastrand::Rng::with_seed(seed),
             keys: setup.keys,
@@ -45,7 +45,8 @@ fn run(setup: Setup) {
         };
         let mut run = Run::new(setup, Client::new(&engine, 0, BEGIN));
         let follower =
-            Store::with_geometry(engine.store().geometry(), 1, false, Some((3, 4))).expect("a store like it");
+            Store::with_geometry(engine.store().geometry(), engine.store().memory().slabs, 1, false, Some((3, 4)))
+                .expect("a store like it");
         let mut link = Link::new(engine.store(), &follower);
         run.all(&mut generator, |number, now| {
             for shard in 0..shards {
@@ -61,7 +62,7 @@ fn run(setup: Setup) {
         hits += run.hits;
         refused += run.refused;
         let stats = engine.store().stats();
-        let laps = stats.appended_bytes / (ring_bytes * shards) as u64;
+        let laps = stats.appended_bytes / (shard_bytes * shards) as u64;
         assert!(laps >= 3, "seed {seed}: {laps} laps are too few to test anything: {stats:?}");
         if !evict {
             assert_eq!((stats.evictions, run.evicted), (0, 0), "seed {seed}: -M evicts nothing");
@@ -80,7 +81,7 @@ fn run(setup: Setup) {
 #[test]
 fn evicting_with_small_items() {
     run(Setup {
-        ring_bytes: 64 << 10,
+        shard_bytes: 64 << 10,
         shards: 2,
         item_bytes_max: 8 << 10,
         value_bytes_max: 2000,
@@ -94,7 +95,7 @@ fn evicting_with_small_items() {
 #[test]
 fn evicting_with_values_large_enough_to_be_lent() {
     run(Setup {
-        ring_bytes: 256 << 10,
+        shard_bytes: 256 << 10,
         shards: 2,
         item_bytes_max: 64 << 10,
         value_bytes_max: 36 << 10,
@@ -108,7 +109,7 @@ fn evicting_with_values_large_enough_to_be_lent() {
 #[test]
 fn never_evicting() {
     run(Setup {
-        ring_bytes: 24 << 10,
+        shard_bytes: 24 << 10,
         shards: 2,
         item_bytes_max: 1 << 10,
         value_bytes_max: 250,
@@ -122,7 +123,7 @@ fn never_evicting() {
 #[test]
 fn never_evicting_and_overfull() {
     run(Setup {
-        ring_bytes: 24 << 10,
+        shard_bytes: 24 << 10,
         shards: 2,
         item_bytes_max: 1 << 10,
         value_bytes_max: 600,

@@ -9,7 +9,7 @@ pub const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 /// What a pair is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setup {
-    pub ring_bytes: usize,
+    pub shard_bytes: usize,
     pub slab_bytes: usize,
     pub shards: usize,
     pub item_bytes_max: usize,
@@ -22,7 +22,7 @@ pub fn primary(setup: Setup) -> Store {
 
 pub fn primary_of(setup: Setup, epoch: Epoch) -> Store {
     let config = StoreConfig {
-        memory_bytes: setup.ring_bytes * setup.shards,
+        memory_bytes: setup.shard_bytes * setup.shards,
         item_bytes_max: setup.item_bytes_max,
         evict: setup.evict,
         workers: 2,
@@ -36,5 +36,5 @@ pub fn primary_of(setup: Setup, epoch: Epoch) -> Store {
 
 /// With another index hash than the primary's: it is each process's own.
 pub fn replica_of(primary: &Store) -> Store {
-    Store::with_geometry(primary.geometry(), 4, false, Some((3, 4))).expect("a small store")
+    Store::with_geometry(primary.geometry(), primary.memory().slabs, 4, false, Some((3, 4))).expect("a small store")
 }

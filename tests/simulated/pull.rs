@@ -37,16 +37,17 @@ fn is_whole() -> bool {
 }
 
 /// Many small slabs, whose ends leave now and then less than a header.
-const SLABS: Setup = Setup { ring_bytes: 32 << 10, slab_bytes: 5_000, shards: 2, item_bytes_max: 2 << 10, evict: true };
-/// More shards, rings of a slab and a half.
+const SLABS: Setup =
+    Setup { shard_bytes: 32 << 10, slab_bytes: 4 << 10, shards: 2, item_bytes_max: 2 << 10, evict: true };
+/// More shards, logs of a slab and a half.
 const SHARDS: Setup =
-    Setup { ring_bytes: 64 << 10, slab_bytes: 43_000, shards: 4, item_bytes_max: 8 << 10, evict: true };
+    Setup { shard_bytes: 64 << 10, slab_bytes: 8 << 10, shards: 4, item_bytes_max: 8 << 10, evict: true };
 /// Records of many pieces, and longer than what is given up at once.
 const LARGE: Setup =
-    Setup { ring_bytes: 512 << 10, slab_bytes: 1 << 30, shards: 1, item_bytes_max: 120 << 10, evict: true };
+    Setup { shard_bytes: 512 << 10, slab_bytes: 64 << 10, shards: 1, item_bytes_max: 120 << 10, evict: true };
 /// Nothing is evicted: every item is moved, again and again.
 const NO_EVICTION: Setup =
-    Setup { ring_bytes: 64 << 10, slab_bytes: 20_008, shards: 1, item_bytes_max: 2 << 10, evict: false };
+    Setup { shard_bytes: 64 << 10, slab_bytes: 16 << 10, shards: 1, item_bytes_max: 2 << 10, evict: false };
 
 /// Runs of `steps` steps with `faults`, each by its seed; the sum of what happened.
 fn runs(setup: Setup, keys: usize, steps: usize, faults: impl Fn(&mut Rng) -> Faults) -> Seen {

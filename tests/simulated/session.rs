@@ -10,7 +10,7 @@ use remora::replication::pull::{PullError, Puller, Step};
 use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::Layout;
 use remora::replication::push::pusher::Pusher;
-use remora::store::{EpochStart, Geometry, Store};
+use remora::store::{EpochStart, Geometry, Memory, Store};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -24,12 +24,13 @@ pub struct Offered {
     pub regions: Arc<dyn Regions>,
     pub history: Vec<EpochStart>,
     pub geometry: Geometry,
+    pub memory: Memory,
 }
 
 impl Offered {
     pub fn of(primary: &Arc<Store>) -> Offered {
-        let regions = remora::replication::offer::regions(primary);
-        Offered { regions, history: primary.epochs(), geometry: primary.geometry() }
+        let regions = remora::replication::regions::regions(primary);
+        Offered { regions, history: primary.epochs(), geometry: primary.geometry(), memory: primary.memory() }
     }
 }
 
@@ -81,8 +82,8 @@ impl Network {
         let invitation = Invitation { address: self.exporter.address(), token, regions, ack: grant.ack_descriptor() };
         self.sim.set_faults(faults.clone());
         let channel = self.sim.connect(&invitation).expect("the token is known");
-        let mut puller =
-            Puller::new(channel, replica, &offered.history, known, SILENCE_MAX).expect("memory for landings");
+        let mut puller = Puller::new(channel, replica, offered.memory, &offered.history, known, SILENCE_MAX)
+            .expect("memory for landings");
         puller.set_clock(clock::now);
         replica.adopt_epochs(offered.history.clone());
         Session { puller, far: Far::Granted(grant), faults: faults.clone() }
@@ -96,20 +97,22 @@ impl Network {
         known: &[Option<Epoch>],
         faults: &Faults,
     ) -> Session<'s> {
-        // Of all lengths, most of them far less than a ring: a few records, or not even one.
+        let (geometry, memory) = (offered.geometry, offered.memory);
+        // Of all lengths, most of them far less than a shard: a few records, or not even one.
         let mut random = Rng::with_seed(self.tokens as u64);
-        let window_bytes = [offered.geometry.ring_bytes, 16 << 10, 4096, 1000][random.usize(0..4)];
-        let layout = Layout::told(&offered.geometry, window_bytes).expect("a layout that can be");
-        let granted = Inbox::grant(self.sim.exporter(), token, offered.geometry, layout);
+        let window_bytes =
+            [u64::from(memory.slabs / geometry.shards) * geometry.slab_bytes, 16 << 10, 4096, 1000][random.usize(0..4)];
+        let layout = Layout::told(&geometry, &memory, window_bytes).expect("a layout that can be");
+        let granted = Inbox::grant(self.sim.exporter(), token, geometry, memory, layout);
         let (inbox, invite) = granted.expect("few grants wait");
         self.sim.set_faults(faults.clone());
         let channel = self.exporter.connect(&invite.invitation).expect("the token is known");
-        assert_eq!(Layout::told(&offered.geometry, invite.window_bytes), Some(layout));
-        let pusher = Pusher::new(channel, offered.regions.clone(), offered.geometry, layout, SILENCE_MAX);
+        assert_eq!(Layout::told(&geometry, &memory, invite.window_bytes), Some(layout));
+        let pusher = Pusher::new(channel, offered.regions.clone(), (geometry, memory), layout, SILENCE_MAX);
         let mut pusher = pusher.expect("memory for lines");
         pusher.set_clock(clock::now);
-        let mut puller =
-            Puller::new(Box::new(inbox), replica, &offered.history, known, SILENCE_MAX).expect("memory for landings");
+        let mut puller = Puller::new(Box::new(inbox), replica, offered.memory, &offered.history, known, SILENCE_MAX)
+            .expect("memory for landings");
         puller.set_clock(clock::now);
         replica.adopt_epochs(offered.history.clone());
         let far = Far::Pushes(Box::new(pusher), random);

@@ -8,10 +8,10 @@ use remora::store::{Item, Participant, Store, StoreConfig};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Turns that a request may wait for room; the rings are tiny, so a handful is plenty.
+/// Turns that a request may wait for room; the logs are tiny, so a handful is plenty.
 const TURNS_MAX: usize = 10_000;
 
-/// A store of `shards` rings of `ring_bytes` each.
+/// A store of `shards` logs of `ring_bytes` each.
 pub fn engine(ring_bytes: usize, shards: usize, item_bytes_max: usize, evict: bool, workers: usize) -> Engine {
     let config = StoreConfig {
         memory_bytes: ring_bytes * shards,

@@ -134,12 +134,12 @@ impl Server {
         self.log.recv_timeout(WAIT_MAX).ok()
     }
 
-    /// Resident bytes of the process, the rings included (VmRSS).
+    /// Resident bytes of the process, the logs included (VmRSS).
     pub fn resident_bytes(&self) -> u64 {
         self.bytes_of("VmRSS:")
     }
 
-    /// Resident bytes that are its own: heaps and stacks, not the rings, which are shared memory (RssAnon).
+    /// Resident bytes that are its own: heaps and stacks, not the logs, which are shared memory (RssAnon).
     pub fn heap_bytes(&self) -> u64 {
         self.bytes_of("RssAnon:")
     }

@@ -3,7 +3,7 @@
 //!
 //! | file | what is drawn |
 //! | --- | --- |
-//! | records.rs | the entries of a ring |
+//! | records.rs | the entries of a log |
 //! | lines.rs | control lines, ack slots, wants and pushed lines, the place of each in its region |
 //! | wire.rs | the messages of a control connection, and its proofs |
 //! | fabrics.rs | what the data channels of tcp and shm begin with |

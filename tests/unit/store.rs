@@ -1,4 +1,4 @@
-//! The store by its public face: wrap, reclaim, second chance, growth, replay. Rings are tiny, so that all of it happens often.
+//! The store by its public face: wrap, reclaim, second chance, growth, replay. Logs are tiny, so that all of it happens often.
 
 use remora::base::epoch::Epoch;
 use remora::base::time::{Expiry, UnixSeconds};
@@ -87,11 +87,11 @@ fn what_is_set_is_found_until_it_is_evicted_and_the_oldest_goes_first() {
         set(&store, &mut seat, &key(number), &value(number, number % 300)).unwrap();
     }
     let stats = store.stats();
-    assert!(stats.reclaimed_bytes > 5 * stats.ring_bytes, "the ring went around several times");
+    assert!(stats.reclaimed_bytes > 5 * stats.capacity_bytes, "the log went around several times");
     let found: Vec<usize> = (0..20_000).filter(|n| get(&store, &mut seat, &key(*n), false).is_some()).collect();
     assert_eq!(found.len() as u64, stats.items);
     assert_eq!(found.len(), 20_000 - found[0], "nothing but the oldest is missing");
-    assert!(stats.item_bytes > stats.ring_bytes * 8 / 10, "{} of {}", stats.item_bytes, stats.ring_bytes);
+    assert!(stats.item_bytes > stats.capacity_bytes * 8 / 10, "{} of {}", stats.item_bytes, stats.capacity_bytes);
     for number in found {
         assert_eq!(get(&store, &mut seat, &key(number), false).unwrap(), value(number, number % 300));
     }
@@ -155,7 +155,7 @@ fn a_cache_full_of_used_items_still_takes_new_ones() {
         }
     }
     let stats = store.stats();
-    let budget_bytes = stats.reclaimed_bytes / 2 + stats.ring_bytes / 16 + 8 * stats.reinserted_items;
+    let budget_bytes = stats.reclaimed_bytes / 2 + stats.capacity_bytes / 16 + 8 * stats.reinserted_items;
     assert!(stats.reinserted_bytes > 0 && stats.reinserted_bytes <= budget_bytes, "{stats:?}");
 }
 

@@ -1,4 +1,4 @@
-//! The flags of `remora serve` that make a primary offer its rings and a replica follow one, and what is started for them.
+//! The flags of `remora serve` that make a primary offer its logs and a replica follow one, and what is started for them.
 
 use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, ACK_MILLISECONDS_MAX, ACK_REPLICAS_MAX};
 use crate::commands::size;

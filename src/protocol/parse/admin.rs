@@ -1,7 +1,7 @@
 //! Commands without a key that are seldom sent, commands for things that are not here, and lines that are no command.
 //!
 //! memcached's slab classes, LRU lists, crawler, log watchers, extstore and debugging commands have no counterpart in a
-//! ring. They are answered as by a memcached started without them (`-o no_lru_crawler`, `-W`, no slab_reassign, no
+//! log. They are answered as by a memcached started without them (`-o no_lru_crawler`, `-W`, no slab_reassign, no
 //! shutdown, built without TLS, extstore and debugging): with its words where it has some, else with ERROR. So a tool
 //! learns that the feature is off. A line that memcached would refuse whatever its features is refused with the same
 //! words here. What would succeed there and change nothing here is answered ERROR, never OK.

@@ -1,16 +1,19 @@
-//! One shard of a replica: the pieces of its ring that are being read or wait to be applied, in order; what follows from a look at the control line;
+//! One shard of a replica: the pieces of its log that are being read or wait to be applied, in order; what follows from a look at the control line;
 //! where the shard begins anew.
 //!
 //! Invariants: pieces follow one another without a gap. A piece is applied once it has arrived, and a look that was submitted after it has arrived as
 //! well. Bytes below that look's tail are not used. `cursor + carry` is the position of the first word that was not consumed.
 
 use super::carry::Carry;
+use super::cells::{Cells, CellsRead};
 use super::line::{self, Shown};
-use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
+use super::piece::Piece;
+use super::{BAD_RECORDS_MAX, CELLS, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::epoch::Epoch;
 use crate::fabric::{Landing, Read};
+use crate::replication::regions::POOL;
 use crate::replication::resume::{Line, Resume, Why, epoch_at, has_diverged, is_doubtful, parted_at, resume};
-use crate::store::{BadRecord, EpochStart, Follower, Geometry, NOT_BEGUN, Stop};
+use crate::store::{BadRecord, EpochStart, Follower, Geometry, Memory, NOT_BEGUN, Stop};
 use crate::sys::sync::AtomicU64;
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -19,22 +22,6 @@ use std::time::Instant;
 const SLACK_BYTES: u64 = 64 << 10;
 /// Log bytes walked in one go to let go of what the primary has given up.
 const GIVE_UP_BYTES: u64 = 1 << 20;
-
-/// A part of the ring under way, arrived, or half applied.
-struct Piece {
-    number: u32,
-    begin: u64,
-    bytes: usize,
-    /// The round that brings it.
-    round: u64,
-    landing: Option<Landing>,
-    /// The tail that the first look behind it has shown.
-    tail_after: Option<u64>,
-    /// When that look had arrived, and the piece had not.
-    overtaken_at: Option<Instant>,
-    /// Words of it that have been consumed.
-    consumed: usize,
-}
 
 enum State {
     /// No look yet.
@@ -49,10 +36,9 @@ enum State {
 pub struct Lane<'s> {
     shard: usize,
     follower: Follower<'s>,
-    /// The region of the ring's first slab.
-    region: u32,
-    ring_bytes: u64,
     slab_bytes: u64,
+    /// Where the primary's slabs are.
+    cells: Cells,
     /// Whether the primary may give up what lives.
     evicts: bool,
     known: Option<Epoch>,
@@ -60,7 +46,7 @@ pub struct Lane<'s> {
     state: State,
     /// It has begun to follow since the last call of [`Lane::apply`].
     follows_anew: bool,
-    /// It goes on from a position where it was before, or a record has been found where it began.
+    /// It goes on from a position where it was before, or it began where there was nothing, or a record has been found where it began.
     proven: bool,
     line: Option<Line>,
     /// The tail of the look before the last.
@@ -81,16 +67,15 @@ impl<'s> Lane<'s> {
     pub fn new(
         shard: usize,
         follower: Follower<'s>,
-        region: u32,
         geometry: &Geometry,
+        memory: Memory,
         known: Option<Epoch>,
         history: &[EpochStart],
     ) -> Self {
         Lane {
             shard,
-            region,
-            ring_bytes: geometry.ring_bytes,
             slab_bytes: geometry.slab_bytes,
+            cells: Cells::new(shard, memory),
             evicts: geometry.evict,
             known,
             history: history.to_vec(),
@@ -153,7 +138,8 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The next READ of this ring into `landing`; the landing back if there is nothing to read. `reach` as above.
+    /// The next READ for this shard into `landing`, of its log or of what must be known before: where its slabs are. The landing back if there
+    /// is nothing to read now. `reach` as above.
     pub fn plan(
         &mut self,
         landing: Landing,
@@ -163,33 +149,47 @@ impl<'s> Lane<'s> {
     ) -> Result<Read, Landing> {
         let Some(line) = self.line else { return Err(landing) };
         self.planned = self.wanted();
-        // Never more than a ring ahead: a hostile primary's positions are held against its own lines, and those against the ring.
+        // Never more than its capacity ahead: a hostile primary's positions are held against its own lines, and those against that.
         let until = line.committed.min(reach(self.planned));
         if self.planned >= until {
             return Err(landing);
         }
-        let place = self.planned % self.ring_bytes;
-        let slab_end = (place / self.slab_bytes + 1) * self.slab_bytes;
-        let to_slab_end = slab_end.min(self.ring_bytes) - place;
-        let bytes = (until - self.planned).min(to_slab_end).min(piece_bytes.min(landing.bytes()) as u64);
+        let (virtual_slab, within) = (self.planned / self.slab_bytes, self.planned % self.slab_bytes);
+        let Some(physical) = self.cells.physical(virtual_slab) else {
+            return self.plan_cells(landing, (virtual_slab, (until - 1) / self.slab_bytes), round);
+        };
+        let bytes = (until - self.planned).min(self.slab_bytes - within).min(piece_bytes.min(landing.bytes()) as u64);
         self.pieces_begun = self.pieces_begun.wrapping_add(1);
         let number = self.pieces_begun;
         let begin = self.planned;
         self.planned += bytes;
         let bytes = bytes as usize;
-        self.pieces.push_back(Piece {
-            number,
-            begin,
-            bytes,
-            round,
-            landing: None,
-            tail_after: None,
-            overtaken_at: None,
-            consumed: 0,
-        });
-        let region = self.region + (place / self.slab_bytes) as u32;
-        let tag = (self.shard as u64) << 32 | u64::from(number);
-        Ok(Read { region, offset: place % self.slab_bytes, bytes, landing, tag })
+        self.pieces.push_back(Piece::new(number, begin, bytes, round));
+        let offset = u64::from(physical) * self.slab_bytes + within;
+        Ok(Read { region: POOL, offset, bytes, landing, tag: self.tag(number) })
+    }
+
+    /// A READ of the cells of virtual slabs `first` to `last`, unless cells are under way already.
+    fn plan_cells(&mut self, landing: Landing, (first, last): (u64, u64), round: u64) -> Result<Read, Landing> {
+        let Some(CellsRead { region, offset, bytes, number }) = self.cells.ask(first, last, landing.bytes(), round)
+        else {
+            return Err(landing);
+        };
+        Ok(Read { region, offset, bytes, landing, tag: CELLS | self.tag(number) })
+    }
+
+    fn tag(&self, number: u32) -> u64 {
+        (self.shard as u64) << 32 | u64::from(number)
+    }
+
+    /// A READ of cells is done.
+    pub fn cells_arrived(&mut self, number: u32, landing: Landing) -> Result<Landing, PullError> {
+        self.cells.learn(number, landing.words(landing.bytes()));
+        if self.cells.missed() > SENSELESS_LOOKS_MAX {
+            let what = "its table does not say where its slabs are";
+            return Err(PullError::Senseless { shard: self.shard, what });
+        }
+        Ok(landing)
     }
 
     /// A piece's READ is done. Returns the landing if the piece is not wanted any more.
@@ -204,9 +204,9 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// Since when a piece has been missing whose round's look has arrived. If that lasts, its READ is lost.
+    /// Since when a piece, or cells, have been missing whose round's look has arrived. If that lasts, their READ is lost.
     pub fn overtaken_at(&self) -> Option<Instant> {
-        self.pieces.iter().find_map(|piece| piece.overtaken_at)
+        self.pieces.iter().find_map(|piece| piece.overtaken_at).or_else(|| self.cells.overtaken_at())
     }
 
     /// What round `round` has seen of the control line, at `now`.
@@ -218,7 +218,7 @@ impl<'s> Lane<'s> {
     ) -> Result<(), PullError> {
         let is_known =
             |epoch| self.history.iter().any(|start| start.epoch == epoch && start.begins[self.shard] != NOT_BEGUN);
-        let line = match line::read(words, self.line, self.ring_bytes, is_known) {
+        let line = match line::read(words, self.line, self.follower.capacity_bytes(), is_known) {
             Shown::Line(line) => line,
             Shown::NothingYet => return Ok(()),
             Shown::Unknown(epoch) => return Err(PullError::EpochChanged(epoch)),
@@ -242,6 +242,7 @@ impl<'s> Lane<'s> {
             piece.tail_after = Some(line.tail);
             piece.overtaken_at = piece.landing.is_none().then_some(now);
         }
+        self.cells.look(round, now);
         self.decide(&line, counts)
     }
 
@@ -283,7 +284,7 @@ impl<'s> Lane<'s> {
     /// See [`is_doubtful`]. It is rare; the shard is then read again.
     fn is_doubtful(&self) -> bool {
         let cursor = self.follower.cursor();
-        let at_slab_start = (cursor % self.ring_bytes).is_multiple_of(self.slab_bytes);
+        let at_slab_start = cursor.is_multiple_of(self.slab_bytes);
         at_slab_start && is_doubtful(&self.history, self.shard, self.known, cursor)
     }
 
@@ -295,6 +296,7 @@ impl<'s> Lane<'s> {
             counts.diverged_bytes += dropped.bytes;
         }
         self.follower.forget();
+        self.cells.forget();
         self.carry.clear();
         self.state = State::Begins;
         if self.pieces.is_empty() {
@@ -346,7 +348,8 @@ impl<'s> Lane<'s> {
             && line.tail == line.committed
         {
             self.planned = line.tail;
-            self.begin_at(line.tail);
+            // No record is there to prove the epoch; but all of this log is here.
+            self.proven = self.begin_at(line.tail) && self.follower.epoch() == line.epoch;
         }
     }
 
@@ -440,7 +443,7 @@ impl<'s> Lane<'s> {
         let Some(line) = self.line else { return false };
         let before = self.follower.room_until();
         let slack_bytes = if self.evicts { SLACK_BYTES } else { 0 };
-        let needed = (end + slack_bytes).saturating_sub(self.ring_bytes);
+        let needed = (end + slack_bytes).saturating_sub(self.follower.capacity_bytes());
         // As a budget, not as a goal: the record that reaches beyond what is needed must go, too.
         let missing = Some(needed.saturating_sub(self.follower.tail())).filter(|bytes| *bytes > 0);
         if self.evicts || missing.is_some() {
@@ -463,6 +466,7 @@ impl<'s> Lane<'s> {
             self.shard
         );
         self.carry.clear();
+        self.cells.forget();
         free.extend(self.pieces.drain(..).filter_map(|piece| piece.landing));
         self.planned = position;
         Ok(())

@@ -23,8 +23,8 @@ pub enum Shown {
     Senseless(&'static str),
 }
 
-/// Read a control line of a ring of `ring_bytes`, which showed `before` at the last look. `is_known` tells the epochs that this shard has.
-pub fn read(words: &[AtomicU64], before: Option<Line>, ring_bytes: u64, is_known: impl Fn(Epoch) -> bool) -> Shown {
+/// Read a control line of a log of `capacity_bytes`, which showed `before` at the last look. `is_known` tells the epochs that this shard has.
+pub fn read(words: &[AtomicU64], before: Option<Line>, capacity_bytes: u64, is_known: impl Fn(Epoch) -> bool) -> Shown {
     let word = |at: usize| words[at].load(Relaxed);
     let (epoch, committed, tail) = (Epoch(word(0)), word(1), word(2));
     if epoch == Epoch::NONE && before.is_none() {
@@ -33,14 +33,14 @@ pub fn read(words: &[AtomicU64], before: Option<Line>, ring_bytes: u64, is_known
     if epoch != Epoch::NONE && !is_known(epoch) {
         return Shown::Unknown(epoch);
     }
-    if word(3) != ring_bytes {
-        Shown::Senseless("its ring has another length than it said")
+    if word(3) != capacity_bytes {
+        Shown::Senseless("its capacity is another one than this replica's")
     } else if tail < BIRTH || committed > POSITION_MAX {
-        Shown::Senseless("a position is one that no ring has")
+        Shown::Senseless("a position is one that no log has")
     } else if !committed.is_multiple_of(8) || !tail.is_multiple_of(8) {
         Shown::Senseless("a position is not at a word")
-    } else if tail > committed || committed - tail > ring_bytes {
-        Shown::Senseless("tail and committed are not within one ring")
+    } else if tail > committed || committed - tail > capacity_bytes {
+        Shown::Senseless("tail and committed are further apart than its capacity")
     } else if before.is_some_and(|line| line.committed > committed || line.tail > tail) {
         Shown::BeganAnew("a position went back", tail)
     } else if before.is_some_and(|line| line.epoch > epoch) {
@@ -54,20 +54,21 @@ pub fn read(words: &[AtomicU64], before: Option<Line>, ring_bytes: u64, is_known
 mod tests {
     use super::*;
 
-    const RING_BYTES: u64 = 4096;
+    const CAPACITY_BYTES: u64 = 4096;
     const FIRST: Epoch = Epoch(5 << 24 | 1);
 
     fn shown(line: [u64; 4], before: Option<Line>) -> Shown {
         let known = |epoch: Epoch| epoch.lineage() == 5 && epoch.generation() <= 2;
-        read(&line.map(AtomicU64::new), before, RING_BYTES, known)
+        read(&line.map(AtomicU64::new), before, CAPACITY_BYTES, known)
     }
 
     #[test]
     fn a_line_goes_on_or_began_anew() {
         let line = |generation: u64, committed, tail| Line { epoch: Epoch(5 << 24 | generation), committed, tail };
         let before = line(2, 8000, 6000);
-        let seen =
-            |generation: u64, committed, tail| shown([5 << 24 | generation, committed, tail, RING_BYTES], Some(before));
+        let seen = |generation: u64, committed, tail| {
+            shown([5 << 24 | generation, committed, tail, CAPACITY_BYTES], Some(before))
+        };
         assert_eq!(seen(2, 8000, 6000), Shown::Line(before));
         assert_eq!(seen(2, 20_000, 16_000), Shown::Line(line(2, 20_000, 16_000)), "a jump ahead is like an overrun");
         assert_eq!(seen(2, 7992, 6000), Shown::BeganAnew("a position went back", 6000));
@@ -78,20 +79,20 @@ mod tests {
 
     #[test]
     fn who_has_not_begun_shows_no_epoch() {
-        assert_eq!(shown([0, 64, 64, RING_BYTES], None), Shown::NothingYet);
+        assert_eq!(shown([0, 64, 64, CAPACITY_BYTES], None), Shown::NothingYet);
         let before = Line { epoch: FIRST, committed: 64, tail: 64 };
-        assert_eq!(shown([0, 64, 64, RING_BYTES], Some(before)), Shown::BeganAnew("its epoch went back", 64));
+        assert_eq!(shown([0, 64, 64, CAPACITY_BYTES], Some(before)), Shown::BeganAnew("its epoch went back", 64));
     }
 
     #[test]
-    fn what_no_ring_has_is_senseless_wherever_it_was_before() {
+    fn what_no_log_has_is_senseless_wherever_it_was_before() {
         let before = Line { epoch: FIRST, committed: 8000, tail: 6000 };
         for (committed, tail) in
             [(5992, 6000), (10_104, 6000), (8004, 6000), (8000, 6004), (64, 56), (1 << 63, 1 << 63)]
         {
-            let seen = shown([FIRST.0, committed, tail, RING_BYTES], Some(before));
+            let seen = shown([FIRST.0, committed, tail, CAPACITY_BYTES], Some(before));
             assert!(matches!(seen, Shown::Senseless(_)), "{committed} {tail}: {seen:?}");
         }
-        assert!(matches!(shown([FIRST.0, 8000, 6000, 2 * RING_BYTES], None), Shown::Senseless(_)));
+        assert!(matches!(shown([FIRST.0, 8000, 6000, 2 * CAPACITY_BYTES], None), Shown::Senseless(_)));
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
-//! | [`lane`] | one shard: pieces of its ring on their way, in order, and what follows from a look |
+//! | [`lane`] | one shard: pieces of its log on their way, in order, and what follows from a look |
+//! | [`cells`] | where the shard's slabs are in the primary's pool |
 //! | [`mod@line`] | what a control line shows, held against what it showed before |
 //! | [`carry`] | a record cut by a piece's end |
+//! | [`piece`] | a part of a log on its way |
 //! | [`sizer`] | how long a piece is |
 //!
-//! A round is one batch of READs: pieces of several rings, then all control lines. READs are carried out in their order, so the lines were read
+//! A round is one batch of READs: pieces of several logs, then all control lines. Where a slab is in the primary's pool is read before its first
+//! piece. READs are carried out in their order, so the lines were read
 //! after the pieces of the same round. Bytes below the tail that a line shows may have been overwritten while they were read, and are not used;
 //! bytes above it were not. Each record must still prove itself by its checksum. Two rounds may be under way: while one is applied, the next is
 //! being read.
@@ -16,26 +19,32 @@
 //! fabric a run depends on its seed alone.
 
 mod carry;
+mod cells;
 mod lane;
 mod line;
+mod piece;
 mod sizer;
 
 use super::ack::{Acks, Summary};
+use super::regions::LINES;
 use super::resume::Why;
 use crate::base::epoch::Epoch;
 use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
 use crate::store::line::CONTROL_LINE_BYTES;
-use crate::store::{BadRecord, EpochStart, Store};
+use crate::store::pool::SLAB_BYTES_MAX;
+use crate::store::{BadRecord, EpochStart, Memory, Store};
 use lane::Lane;
 use sizer::Sizer;
 use std::time::{Duration, Instant};
 
-/// Bytes of a landing for pieces.
-const LANDING_BYTES: usize = 1 << 20;
+/// Bytes of a landing for pieces: a slab, in which a piece always lies.
+const LANDING_BYTES: usize = SLAB_BYTES_MAX;
 /// Rounds under way at a time.
 const ROUNDS_MAX: usize = 2;
-/// The tag of a look; pieces have shard and number.
+/// The tag of a look; pieces and cells have shard and number.
 const LOOK: u64 = 1 << 63;
+/// Tells a READ of cells from one of a piece.
+const CELLS: u64 = 1 << 62;
 /// After so many looks in a row at which a control line made no sense, the session ends. (A line may be read while it changes.)
 const SENSELESS_LOOKS_MAX: u32 = 1000;
 /// After a record at one position has failed its check so often, with the tail still below it, the session ends.
@@ -89,9 +98,9 @@ pub enum PullError {
 pub struct Counts {
     /// Looks at the control lines.
     pub looks: u64,
-    /// Ring bytes read.
+    /// Log bytes read.
     pub pulled_bytes: u64,
-    /// READs of rings.
+    /// READs of logs.
     pub pieces: u64,
     /// Records applied.
     pub records: u64,
@@ -192,11 +201,12 @@ pub struct Puller<'s> {
 }
 
 impl<'s> Puller<'s> {
-    /// Follow over `channel`. `history` is the primary's; `known` has for each shard the epoch of the last that was applied, None where there is
+    /// Follow over `channel`. `memory` and `history` are the primary's; `known` has for each shard the epoch of the last that was applied, None where there is
     /// nothing to go on from. READs that are not answered for `silence_max` end it.
     pub fn new(
         mut channel: Box<dyn Channel>,
         store: &'s Store,
+        memory: Memory,
         history: &[EpochStart],
         known: &[Option<Epoch>],
         silence_max: Duration,
@@ -206,16 +216,12 @@ impl<'s> Puller<'s> {
         let lines_bytes = (followers.len() * CONTROL_LINE_BYTES).next_multiple_of(4096);
         let depth = channel.depth_max().min(DEPTH_MAX);
         let pieces = depth.saturating_sub(ROUNDS_MAX).max(1);
-        let landing_bytes = LANDING_BYTES.min((geometry.ring_bytes as usize).next_multiple_of(4096));
+        let landing_bytes = LANDING_BYTES.min((geometry.slab_bytes as usize).next_multiple_of(4096));
         let free = (0..pieces).map(|_| channel.landing(landing_bytes)).collect::<Result<_, _>>()?;
         // A queue that takes one READ at a time has one round under way, of pieces or of lines.
         let looks = ROUNDS_MAX.min(depth);
         let free_lines = (0..looks).map(|_| channel.landing(lines_bytes)).collect::<Result<_, _>>()?;
-        let slabs_per_shard = geometry.ring_bytes.div_ceil(geometry.slab_bytes) as u32;
-        let lane = |(shard, follower)| {
-            let region = 1 + shard as u32 * slabs_per_shard;
-            Lane::new(shard, follower, region, &geometry, known[shard], history)
-        };
+        let lane = |(shard, follower)| Lane::new(shard, follower, &geometry, memory, known[shard], history);
         Ok(Puller {
             acks: Acks::new(followers.len()),
             lanes: followers.into_iter().enumerate().map(lane).collect(),
@@ -318,8 +324,10 @@ impl<'s> Puller<'s> {
                 let reach = |from| self.channel.reach(at, from);
                 match self.lanes[at].plan(landing, self.sizer.piece_bytes(), number, reach) {
                     Ok(read) => {
-                        bytes += read.bytes;
-                        self.counts.pieces += 1;
+                        if read.tag & CELLS == 0 {
+                            bytes += read.bytes;
+                            self.counts.pieces += 1;
+                        }
                         self.batch.push(read);
                     }
                     Err(landing) => {
@@ -336,7 +344,7 @@ impl<'s> Puller<'s> {
         self.first = (self.first + 1) % self.lanes.len();
         let landing = self.free_lines.pop().expect("looked at above");
         let lines_bytes = self.lanes.len() * CONTROL_LINE_BYTES;
-        self.batch.push(Read { region: 0, offset: 0, bytes: lines_bytes, landing, tag: LOOK | number });
+        self.batch.push(Read { region: LINES, offset: 0, bytes: lines_bytes, landing, tag: LOOK | number });
         self.submit(Some(number), bytes)
     }
 
@@ -368,8 +376,12 @@ impl<'s> Puller<'s> {
             self.under_way -= 1;
             completion.outcome?;
             if completion.tag & LOOK == 0 {
-                let shard = (completion.tag >> 32) as usize;
-                if let Some(unwanted) = self.lanes[shard].arrived(completion.tag as u32, completion.landing) {
+                let shard = ((completion.tag & !CELLS) >> 32) as usize;
+                let number = completion.tag as u32;
+                if completion.tag & CELLS != 0 {
+                    let landing = self.lanes[shard].cells_arrived(number, completion.landing)?;
+                    self.free.push(landing);
+                } else if let Some(unwanted) = self.lanes[shard].arrived(number, completion.landing) {
                     self.free.push(unwanted);
                 }
             } else {

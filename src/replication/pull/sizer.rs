@@ -40,7 +40,7 @@ impl Sizer {
         (self.round_bytes / PIECES_PER_ROUND).clamp(PIECE_BYTES_MIN, self.piece_bytes_max.max(PIECE_BYTES_MIN))
     }
 
-    /// A round took `elapsed` and brought `bytes` bytes of rings; none: it was a look, and that is the round trip.
+    /// A round took `elapsed` and brought `bytes` bytes of logs; none: it was a look, and that is the round trip.
     pub fn observe(&mut self, bytes: usize, elapsed: Duration) {
         if bytes == 0 {
             // The shortest of the last ones: a longer one may have waited for the other side's processor. It creeps up, because the path may change.

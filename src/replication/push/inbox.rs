@@ -6,11 +6,13 @@
 
 use super::layout::{Layout, WANT_BYTES};
 use super::notes::{CONTROL_WORDS, LINE_WORDS, PushedLine, Want};
-use super::{Invite, layout::InboxMemory};
+use super::{Invite, layout::InboxMemory, layout::slabs_per_shard};
 use crate::fabric::{
     Cause, Channel, Completion, DEPTH_MAX, Exporter, FabricError, Grant, Invitation, Kind, Landing, Read, Token,
 };
-use crate::store::Geometry;
+use crate::replication::regions::{LINES, TABLES};
+use crate::store::log::Cell;
+use crate::store::{Geometry, Memory};
 use crate::sys::foreign::copy;
 use crate::sys::sync::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
 use std::sync::Arc;
@@ -42,6 +44,7 @@ pub struct Inbox {
     memory: Arc<InboxMemory>,
     layout: Layout,
     geometry: Geometry,
+    memory_of_primary: Memory,
     shelves: Vec<Shelf>,
     done: Vec<Completion>,
     /// READs that wait for the primary's first lines.
@@ -51,11 +54,12 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// One for rings of this geometry, laid out as said, granted at `exporter` to who shows `token`; and what to tell the primary, but for the pause.
+    /// One for a store of this geometry, laid out as said, granted at `exporter` to who shows `token`; and what to tell the primary, but for the pause.
     pub fn grant(
         exporter: Box<dyn Exporter>,
         token: Token,
         geometry: Geometry,
+        memory_of_primary: Memory,
         layout: Layout,
     ) -> Result<(Inbox, Invite), FabricError> {
         let kind = exporter.kind();
@@ -79,6 +83,7 @@ impl Inbox {
             memory,
             layout,
             geometry,
+            memory_of_primary,
             shelves,
             done,
             early,
@@ -127,17 +132,33 @@ impl Inbox {
         true
     }
 
+    /// Cells: the inbox has no slabs, so it numbers them by itself. A shard's virtual slabs take turns in as many as it has.
+    fn show_cells(&mut self, read: &Read) -> Result<(), FabricError> {
+        let cells = u64::from(self.memory_of_primary.table_cells);
+        let slabs = slabs_per_shard(&self.geometry, &self.memory_of_primary);
+        let (shard, first) = (read.offset / 8 / cells, read.offset / 8 % cells);
+        let Some(shelf) = self.shelves.get(shard as usize) else {
+            return Err(self.fail(format!("a READ of cells at byte {}: there are none", read.offset)));
+        };
+        let base = shelf.wanted / self.geometry.slab_bytes;
+        for (word, at) in read.landing.words(read.bytes).iter().zip(first..) {
+            // The virtual slab of this cell that is at the wanted position, or next behind it.
+            let virtual_slab = base + (at.wrapping_sub(base) & (cells - 1));
+            let physical = (shard * slabs + virtual_slab % slabs) as u32;
+            word.store(Cell { virtual_slab, physical }.to_bits(), Relaxed);
+        }
+        Ok(())
+    }
+
     /// A piece: of which shard and position follows from its place, as nothing is read but what lies within a window of what was told.
     fn copy_piece(&mut self, read: &Read) -> Result<(), FabricError> {
-        let Geometry { ring_bytes, slab_bytes, .. } = self.geometry;
-        let slabs = ring_bytes.div_ceil(slab_bytes);
-        let (shard, slab) = (u64::from(read.region - 1) / slabs, u64::from(read.region - 1) % slabs);
+        let span = slabs_per_shard(&self.geometry, &self.memory_of_primary) * self.geometry.slab_bytes;
+        let (shard, place) = (read.offset / span, read.offset % span);
         let Some(shelf) = self.shelves.get_mut(shard as usize) else {
-            return Err(self.fail(format!("a READ of region {}: there is none", read.region)));
+            return Err(self.fail(format!("a READ at byte {} of the slabs: there is none", read.offset)));
         };
-        let place = slab * slab_bytes + read.offset;
         let base = shelf.told.map_or(0, |want| want.position);
-        let begin = base + (place + ring_bytes - base % ring_bytes) % ring_bytes;
+        let begin = base + (place + span - base % span) % span;
         let end = begin + read.bytes as u64;
         if shelf.told.is_none() || end - base > self.layout.window_bytes() {
             return Err(self.fail(format!("a READ of shard {shard} at {begin}, which is not in its window")));
@@ -169,10 +190,11 @@ impl Inbox {
     fn carry_out(&mut self, read: Read) {
         let outcome = match read.region {
             _ if self.over.is_some() => self.check(),
-            0 => match self.early.is_empty() && self.show_lines(&read) {
+            LINES => match self.early.is_empty() && self.show_lines(&read) {
                 true => Ok(()),
                 false => return self.early.push(read),
             },
+            TABLES => self.show_cells(&read),
             _ => self.copy_piece(&read),
         };
         self.done.push(Completion { tag: read.tag, landing: read.landing, outcome });

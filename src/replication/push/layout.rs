@@ -7,9 +7,9 @@
 //! A position lies in its shard's window at (position mod window).
 
 use crate::fabric::{ACK_BYTES, Access, Descriptor, Regions};
-use crate::store::Geometry;
 use crate::store::line::CONTROL_LINE_BYTES;
 use crate::store::sizing::SHARDS_MAX;
+use crate::store::{Geometry, Memory};
 use crate::sys::memory::Slab;
 use std::io;
 
@@ -38,18 +38,19 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The one that a replica makes for such rings.
-    pub fn of(geometry: &Geometry) -> Layout {
+    /// The one that a replica makes for such a store.
+    pub fn of(geometry: &Geometry, memory: &Memory) -> Layout {
         let shards = geometry.shards as usize;
-        let share = (WINDOWS_BYTES_MAX / shards as u64).min(WINDOW_BYTES_MAX).min(geometry.ring_bytes);
+        let share = (WINDOWS_BYTES_MAX / shards as u64).min(window_bytes_max(geometry, memory));
         Layout { shards, window_bytes: share / WINDOW_STEP * WINDOW_STEP }
     }
 
     /// One with windows of a length that a replica has said; None if that cannot be.
-    pub fn told(geometry: &Geometry, window_bytes: u64) -> Option<Layout> {
+    pub fn told(geometry: &Geometry, memory: &Memory, window_bytes: u64) -> Option<Layout> {
         let shards = geometry.shards as usize;
         let all = window_bytes.checked_mul(shards as u64)?;
-        let possible = window_bytes > 0 && window_bytes.is_multiple_of(8) && window_bytes <= geometry.ring_bytes;
+        let possible =
+            window_bytes > 0 && window_bytes.is_multiple_of(8) && window_bytes <= window_bytes_max(geometry, memory);
         (possible && all <= WINDOWS_BYTES_MAX).then_some(Layout { shards, window_bytes })
     }
 
@@ -102,6 +103,16 @@ impl Layout {
     }
 }
 
+/// Slabs of the inbox's own numbering that each shard has: consecutive ones, so that a window lies in them at one place only.
+pub fn slabs_per_shard(geometry: &Geometry, memory: &Memory) -> u64 {
+    (memory.slabs / geometry.shards.max(1)).into()
+}
+
+/// No window is longer than this, nor than a shard.
+fn window_bytes_max(geometry: &Geometry, memory: &Memory) -> u64 {
+    (slabs_per_shard(geometry, memory) * geometry.slab_bytes).min(WINDOW_BYTES_MAX)
+}
+
 /// The replica's memory.
 pub struct InboxMemory {
     notes: Slab,
@@ -147,17 +158,19 @@ impl Regions for InboxMemory {
 mod tests {
     use super::*;
 
-    fn geometry(shards: u32, ring_bytes: u64) -> Geometry {
-        Geometry { shards, ring_bytes, slab_bytes: ring_bytes, record_bytes_max: ring_bytes / 8, evict: true }
+    fn store(shards: u32, slabs: u32) -> (Geometry, Memory) {
+        let geometry = Geometry { shards, slab_bytes: 4096, record_bytes_max: 1024, evict: true };
+        (geometry, Memory { slabs, table_cells: slabs.next_power_of_two() })
     }
 
     #[test]
     fn an_inbox_is_bounded_and_every_place_lies_in_its_own_window() {
-        for (shards, ring_bytes) in [(1, 32 << 10), (1, 64 << 30), (16, 1_000_000), (64, 64 << 20), (256, 1 << 30)] {
-            let layout = Layout::of(&geometry(shards, ring_bytes));
-            assert!(layout.window_bytes() <= ring_bytes && layout.window_bytes() >= WINDOW_STEP);
+        for (shards, slabs) in [(1, 8), (1, 1 << 24), (16, 3909), (64, 1 << 20), (1024, 1 << 26)] {
+            let (geometry, memory) = store(shards, slabs);
+            let layout = Layout::of(&geometry, &memory);
+            assert!(layout.window_bytes() <= u64::from(slabs / shards) * 4096 && layout.window_bytes() >= WINDOW_STEP);
             assert!(layout.window_bytes() * u64::from(shards) <= WINDOWS_BYTES_MAX);
-            assert_eq!(Layout::told(&geometry(shards, ring_bytes), layout.window_bytes()), Some(layout));
+            assert_eq!(Layout::told(&geometry, &memory, layout.window_bytes()), Some(layout));
             let [notes, inbox] = layout.region_bytes();
             assert!(layout.notes_read_bytes() <= notes);
             for shard in [0, shards as usize - 1] {
@@ -172,9 +185,9 @@ mod tests {
 
     #[test]
     fn a_window_that_cannot_be_is_refused() {
-        let geometry = geometry(4, 1 << 20);
+        let (geometry, memory) = store(4, 1024);
         for wrong in [0, 12, (1 << 20) + 8, WINDOWS_BYTES_MAX, u64::MAX / 8 * 8] {
-            assert_eq!(Layout::told(&geometry, wrong), None, "{wrong}");
+            assert_eq!(Layout::told(&geometry, &memory, wrong), None, "{wrong}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! line   word 0      1           2      3            4                 5        6      7
-//!        epoch | committed | tail | ring bytes | epoch begins at | pushed | zero | seal 0..31, run 32..63
+//!        epoch | committed | tail | log bytes | epoch begins at | pushed | zero | seal 0..31, run 32..63
 //! want   word 0         1
 //!        position | seal 0..31, run 32..63
 //! ```
@@ -38,7 +38,7 @@ impl PushedLine {
     pub fn of(line: &ControlLine<'_>, pushed: u64, run: u32) -> PushedLine {
         // The order is free: a look of a puller's has none either.
         let mut words =
-            [line.epoch(), line.committed(), line.tail(), line.ring_bytes(), line.epoch_begin(), pushed, 0, 0];
+            [line.epoch(), line.committed(), line.tail(), line.capacity_bytes(), line.epoch_begin(), pushed, 0, 0];
         words[SEAL] = sealed(&words[..SEAL], run);
         PushedLine(words)
     }
@@ -61,7 +61,7 @@ impl PushedLine {
         &self.0[..CONTROL_WORDS]
     }
 
-    /// The epoch, and up to where the primary's ring was committed.
+    /// The epoch, and up to where the primary's log was committed.
     pub fn epoch_and_committed(&self) -> (u64, u64) {
         (self.0[0], self.0[COMMITTED])
     }

@@ -1,6 +1,6 @@
 //! The primary's side of a push, one step after another: WRITE what may be written, READ what is wanted behind it, publish what has arrived.
 //!
-//! A local reader that takes no turn: it holds up nobody, however slow the replica is. What it reads of a ring while that is overwritten is told
+//! A local reader that takes no turn: it holds up nobody, however slow the replica is. What it reads of a log while that is overwritten is told
 //! apart as a replica does it, by a tail that is loaded behind the reading; and by the records' checksums.
 //!
 //! Nothing that the replica says is trusted: a want is a position that no log may have, ahead of this one or long behind, and decides only which
@@ -11,8 +11,10 @@ use super::notes::{LINE_WORDS, PushedLine, Want};
 use crate::fabric::{
     ACK_BYTES, Cause, Channel, Completion, FabricError, Landing, READ_BYTES_MAX, Read, Regions, WRITE_DEPTH_MAX, Write,
 };
-use crate::store::Geometry;
+use crate::replication::regions::{LINES, POOL, TABLES};
 use crate::store::line::ControlLine;
+use crate::store::log::Cell;
+use crate::store::{Geometry, Memory};
 use crate::sys::memory::Slab;
 use crate::sys::sync::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
 use std::sync::Arc;
@@ -24,8 +26,6 @@ const ROUND_BYTES_MAX: usize = 512 << 10;
 const PIECE_BYTES_MAX: usize = 256 << 10;
 /// WRITEs of one round; the one that publishes the round before is among those under way.
 const PIECES_MAX: usize = WRITE_DEPTH_MAX - 1;
-/// The source that the lines go out from; behind it come the ring's slabs as regions have them, from 1 on.
-const LINES: usize = 0;
 
 const _: () = assert!(PIECE_BYTES_MAX <= READ_BYTES_MAX && PIECES_MAX * PIECE_BYTES_MAX >= ROUND_BYTES_MAX);
 
@@ -54,9 +54,10 @@ struct Outlet {
 /// See the module.
 pub struct Pusher {
     channel: Box<dyn Channel>,
-    rings: Arc<dyn Regions>,
+    regions: Arc<dyn Regions>,
     sources: Arc<Outgoing>,
     geometry: Geometry,
+    memory: Memory,
     layout: Layout,
     outlets: Vec<Outlet>,
     ack: Arc<Slab>,
@@ -72,45 +73,46 @@ pub struct Pusher {
     clock: fn() -> Instant,
 }
 
-/// Where WRITEs go out from: lines that are put together here, and the rings themselves.
+/// Where WRITEs go out from: lines that are put together here, and the logs themselves.
 struct Outgoing {
     lines: Slab,
-    rings: Arc<dyn Regions>,
+    regions: Arc<dyn Regions>,
 }
 
 impl Regions for Outgoing {
     fn count(&self) -> usize {
-        self.rings.count()
+        self.regions.count()
     }
 
     fn slab(&self, number: usize) -> &Slab {
-        if number == LINES { &self.lines } else { self.rings.slab(number) }
+        if number == LINES as usize { &self.lines } else { self.regions.slab(number) }
     }
 }
 
 impl Pusher {
-    /// Push `rings` (replication/offer `regions`) over `channel`, which is connected to an inbox of this layout. A READ that is not answered for
+    /// Push a store, of which `regions` are the regions, over `channel`, which is connected to an inbox of this layout. A READ that is not answered for
     /// `silence_max` ends it.
     pub fn new(
         mut channel: Box<dyn Channel>,
-        rings: Arc<dyn Regions>,
-        geometry: Geometry,
+        regions: Arc<dyn Regions>,
+        (geometry, memory): (Geometry, Memory),
         layout: Layout,
         silence_max: Duration,
     ) -> Result<Pusher, FabricError> {
         let kind = channel.kind();
-        let memory = |error| FabricError::from_io(kind, "memory for pushing to a replica", &error);
-        let lines = Slab::new("remora-lines", layout.lines_bytes().next_multiple_of(4096), false).map_err(memory)?;
-        let ack = Arc::new(Slab::new("remora-ack", ACK_BYTES, false).map_err(memory)?);
-        let sources = Arc::new(Outgoing { lines, rings: rings.clone() });
+        let no_memory = |error| FabricError::from_io(kind, "memory for pushing to a replica", &error);
+        let lines = Slab::new("remora-lines", layout.lines_bytes().next_multiple_of(4096), false).map_err(no_memory)?;
+        let ack = Arc::new(Slab::new("remora-ack", ACK_BYTES, false).map_err(no_memory)?);
+        let sources = Arc::new(Outgoing { lines, regions: regions.clone() });
         channel.lend(sources.clone())?;
         let landing = Some(channel.landing(layout.notes_read_bytes().next_multiple_of(4096))?);
         let outlets = (0..layout.shards()).map(|_| Outlet::default()).collect();
         let mut pusher = Pusher {
             channel,
-            rings,
+            regions,
             sources,
             geometry,
+            memory,
             layout,
             outlets,
             ack,
@@ -170,7 +172,7 @@ impl Pusher {
         for turn in 0..shards {
             let shard = (self.first + turn) % shards;
             let Outlet { want: Some(want), next, .. } = self.outlets[shard] else { continue };
-            let line = ControlLine::of(self.rings.slab(0).words(), shard);
+            let line = ControlLine::of(self.regions.slab(LINES as usize).words(), shard);
             // What was given up is not wanted by anybody, whatever he says.
             let mut next = next.max(want.position).max(line.tail());
             let until = line.committed().min(want.position + self.layout.window_bytes());
@@ -192,14 +194,16 @@ impl Pusher {
 
     /// The longest WRITE from a position on, of at most `bytes_max`, that is in one piece on both sides.
     fn piece(&self, shard: usize, position: u64, bytes_max: usize) -> Write {
-        let Geometry { ring_bytes, slab_bytes, .. } = self.geometry;
-        let place = position % ring_bytes;
-        let (slab, from) = (place / slab_bytes, place % slab_bytes);
-        let to_slab_end = (slab_bytes - from).min(ring_bytes - place) as usize;
+        let slab_bytes = self.geometry.slab_bytes;
+        let (virtual_slab, within) = (position / slab_bytes, position % slab_bytes);
+        let cells = u64::from(self.memory.table_cells);
+        let cell = &self.regions.slab(TABLES as usize).words()[(shard as u64 * cells + virtual_slab % cells) as usize];
+        // A cell that has changed leads to other bytes of the pool: the tail has passed the position then, and says so behind it.
+        let from = u64::from(Cell::from_bits(cell.load(Relaxed)).physical) * slab_bytes + within;
+        let to_slab_end = (slab_bytes - within) as usize;
         let (offset, to_window_end) = self.layout.place(shard, position);
         let bytes = bytes_max.min(to_slab_end).min(to_window_end).min(PIECE_BYTES_MAX);
-        let source = 1 + (shard as u64 * ring_bytes.div_ceil(slab_bytes) + slab) as usize;
-        Write { source, from: from as usize, region: INBOX, offset: offset as u64, bytes }
+        Write { source: POOL as usize, from: from as usize, region: INBOX, offset: offset as u64, bytes }
     }
 
     /// What the replica has said: wants, and acks for the slot. True if any of it is new.
@@ -231,11 +235,11 @@ impl Pusher {
 
     /// WRITE the lines that have changed, behind what they publish.
     fn publish(&mut self) -> Result<(), FabricError> {
-        // The tail must be no older than what was read of the ring.
+        // The tail must be no older than what was read of the log.
         fence(Acquire);
         let mut changed: Option<(usize, usize)> = None;
         for (shard, outlet) in self.outlets.iter_mut().enumerate() {
-            let control = ControlLine::of(self.rings.slab(0).words(), shard);
+            let control = ControlLine::of(self.regions.slab(LINES as usize).words(), shard);
             let line = PushedLine::of(&control, outlet.next, outlet.want.map_or(0, |want| want.run));
             let before = outlet.line.map(|line| line.epoch_and_committed());
             if before.is_some_and(|(epoch, committed)| elsewhere((epoch, committed), line.epoch_and_committed())) {
@@ -251,7 +255,7 @@ impl Pusher {
         }
         let Some((first, last)) = changed else { return Ok(()) };
         let (from, bytes) = (first * LINE_WORDS * 8, (last + 1 - first) * LINE_WORDS * 8);
-        self.channel.write(&[Write { source: LINES, from, region: INBOX, offset: from as u64, bytes }])
+        self.channel.write(&[Write { source: LINES as usize, from, region: INBOX, offset: from as u64, bytes }])
     }
 }
 

@@ -7,7 +7,7 @@ use super::pusher::{Pusher, Step};
 use crate::fabric::{Cause, Descriptor, Exporter, FabricError, Grant, GrantState, Kind, Regions};
 use crate::replication::attach::name_host;
 use crate::replication::pace::Pace;
-use crate::store::Geometry;
+use crate::store::{Geometry, Memory};
 use crate::sys::memory::Slab;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -40,22 +40,22 @@ impl Shared {
 }
 
 impl Pushing {
-    /// Accept what a replica at `host` has invited to: connect, over the device of `exporter`, and begin. `rings` are replication/offer's regions.
+    /// Accept what a replica at `host` has invited to: connect, over the device of `exporter`, and begin. `regions` are the store's.
     pub fn accept(
         exporter: &dyn Exporter,
         invite: Invite,
         host: IpAddr,
-        (rings, geometry): (Arc<dyn Regions>, Geometry),
+        (regions, geometry, memory): (Arc<dyn Regions>, Geometry, Memory),
         silence_max: Duration,
     ) -> Result<Pushing, FabricError> {
         let Invite { fabric, window_bytes, pause_microseconds, mut invitation } = invite;
-        let layout = Layout::told(&geometry, window_bytes).filter(|layout| layout.is_of(&invitation.regions));
+        let layout = Layout::told(&geometry, &memory, window_bytes).filter(|layout| layout.is_of(&invitation.regions));
         let layout = layout.ok_or_else(|| {
-            FabricError::new(fabric, Cause::Protocol, "the replica's inbox is not laid out for these rings")
+            FabricError::new(fabric, Cause::Protocol, "the replica's inbox is not laid out for this store")
         })?;
         name_host(&mut invitation, host);
         let channel = exporter.connect(&invitation)?;
-        let pusher = Pusher::new(channel, rings, geometry, layout, silence_max)?;
+        let pusher = Pusher::new(channel, regions, (geometry, memory), layout, silence_max)?;
         Pushing::start(fabric, pusher, Duration::from_micros(pause_microseconds.into()))
     }
 
@@ -75,7 +75,7 @@ impl Pushing {
         Ok(Pushing { shared, ack, thread: Some(thread) })
     }
 
-    /// Ring bytes that were written, as it counts on.
+    /// Log bytes that were written, as it counts on.
     pub fn pushed_bytes(&self) -> Arc<AtomicU64> {
         self.shared.pushed_bytes.clone()
     }

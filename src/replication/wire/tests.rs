@@ -4,8 +4,8 @@
 use super::*;
 
 fn examples() -> Vec<Message> {
-    let geometry =
-        Geometry { shards: 2, ring_bytes: 1 << 20, slab_bytes: 1 << 20, record_bytes_max: 1 << 18, evict: true };
+    let geometry = Geometry { shards: 2, slab_bytes: 1 << 18, record_bytes_max: 1 << 18, evict: true };
+    let memory = Memory { slabs: 8, table_cells: 8 };
     let start = |epoch| EpochStart { epoch: Epoch(epoch), begins: vec![64, 4096] };
     let descriptor = |key| Descriptor { address: 7, key, bytes: 4096 };
     let regions = vec![descriptor(1), descriptor(2)];
@@ -20,6 +20,7 @@ fn examples() -> Vec<Message> {
         Message::Join(Join { replica: [5; 16], host: [6; 16], name: "replica".into() }),
         Message::Welcome(Welcome {
             geometry,
+            memory,
             epochs: vec![start(1 << 24 | 1), start(1 << 24 | 2)],
             host: [9; 16],
             client_port: 11211,

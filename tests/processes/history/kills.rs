@@ -23,7 +23,7 @@ const KEYS_AT_A_TIME: usize = 500;
 
 const TRAFFIC: Traffic =
     Traffic { registers: 2000, counters: 20, batch_max: 32, acks: Acks::Server, pause_max: Duration::ZERO };
-/// Nothing is evicted (-M), so nothing may be missing, though the rings are written over many times in a chain.
+/// Nothing is evicted (-M), so nothing may be missing, though the logs are written over many times in a chain.
 const ARGUMENTS: [&str; 9] = ["-M", "-m", "4", "-I", "8k", "--replication-timeout", "5", "--ack-timeout", "5000"];
 
 /// How a chain asks for acknowledgement: by its seed.

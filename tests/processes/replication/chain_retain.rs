@@ -63,7 +63,7 @@ fn a_replica_that_stands_still_is_let_go_and_no_write_fails() {
     });
 }
 
-/// It stops and goes on, in turns: each time for less than writers can bear. Behind by a ring now and then, it is overrun only where nobody waits.
+/// It stops and goes on, in turns: each time for less than writers can bear. Behind by a log now and then, it is overrun only where nobody waits.
 #[test]
 fn a_slow_replica_is_waited_for() {
     side_by_side(&["0", "4m"], stop_and_go);
@@ -77,7 +77,7 @@ fn stop_and_go(retain: &str) {
         replica.server.signal("STOP");
         if retain == "0" {
             let goal = primary.appended_bytes() + RING_BYTES;
-            wait_until("a ring is written over", || {
+            wait_until("a log is written over", || {
                 let appended = primary.appended_bytes();
                 if appended > goal || writer.is_finished() { Ok(()) } else { Err(format!("{appended} of {goal}")) }
             });

@@ -122,7 +122,7 @@ fn elsewhere() {
     let inbox = UnixListener::bind_addr(&name).expect("a name of nobody's");
     inbox.set_nonblocking(true).expect("a socket");
     let (link, welcome) = come(primary.port(), ELSEWHERE);
-    let layout = Layout::of(&welcome.geometry);
+    let layout = Layout::of(&welcome.geometry, &welcome.memory);
     let region = |bytes: usize| Descriptor { address: 0, key: 0, bytes: bytes as u64 };
     let invitation = Invitation {
         address: INBOX.into(),

@@ -59,7 +59,7 @@ fn keys() -> Vec<String> {
     named.iter().map(|name| name.to_string()).chain(more).chain(large).collect()
 }
 
-/// Around the pieces that a ring is read in, up to the largest item.
+/// Around the pieces that a log is read in, up to the largest item.
 const LARGE: [usize; 6] = [16_300, 65_500, 131_000, 262_144, 700_001, (1 << 20) - 400];
 
 /// Nothing of what a client sees differs: values, flags, CAS, times to live, staleness; whether an item was written before the replica joined or

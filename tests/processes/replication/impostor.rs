@@ -4,7 +4,7 @@
 use super::strangers::Flood;
 use crate::node::{LONG, Node, expect_eq, side_by_side, wait_for_count, wait_for_row, wait_until};
 use crate::proxy::{ALL, Fate, Proxy};
-use crate::support::forged::{EPOCH, Forged, ForgedLine, GEOMETRY, history};
+use crate::support::forged::{EPOCH, Forged, ForgedLine, GEOMETRY, capacity_bytes, history, memory};
 use crate::support::refused;
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
@@ -15,7 +15,7 @@ use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
 use remora::replication::wire::{Beat, Message, Welcome};
 use remora::store::line::{BIRTH, POSITION_MAX};
-use remora::store::{EpochStart, Geometry};
+use remora::store::{EpochStart, Geometry, Memory};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -37,10 +37,17 @@ struct Lie {
 }
 
 impl Lie {
-    /// The truth: empty rings.
+    /// The truth: empty logs.
     fn none() -> Lie {
         let epochs = history(GEOMETRY.shards);
-        let welcome = Welcome { geometry: GEOMETRY, epochs, host: [0; 16], client_port: 1, fabrics: vec![Kind::Tcp] };
+        let welcome = Welcome {
+            geometry: GEOMETRY,
+            memory: memory(&GEOMETRY),
+            epochs,
+            host: [0; 16],
+            client_port: 1,
+            fabrics: vec![Kind::Tcp],
+        };
         Lie {
             welcome,
             memory: Arc::new(Forged::new(GEOMETRY)),
@@ -157,17 +164,28 @@ fn a_welcome_that_lies_ends_a_replica_in_words() {
         let welcome = Welcome { geometry, epochs: history(geometry.shards.min(300)), ..Lie::none().welcome };
         Lie { welcome, ..Lie::none() }
     };
+    let slabs = |slabs| {
+        let welcome = Welcome { memory: Memory { slabs, table_cells: 8 }, ..Lie::none().welcome };
+        Lie { welcome, ..Lie::none() }
+    };
     let cases = [
         (geometry(Geometry { shards: 0, ..GEOMETRY }), "malformed"),
-        (geometry(Geometry { shards: 300, ..GEOMETRY }), "malformed"),
+        (geometry(Geometry { shards: 3000, ..GEOMETRY }), "malformed"),
         (geometry(Geometry { shards: 3, ..GEOMETRY }), "3 shards"),
-        (geometry(Geometry { ring_bytes: u64::MAX / 2 + 1, ..GEOMETRY }), "rings of"),
+        (slabs(u32::MAX), "4294967295 slabs"),
         (
-            geometry(Geometry { ring_bytes: 1 << 38, slab_bytes: 1 << 30, shards: 256, ..GEOMETRY }),
+            Lie {
+                welcome: Welcome {
+                    geometry: Geometry { shards: 256, slab_bytes: 256 << 10, ..GEOMETRY },
+                    epochs: history(256),
+                    ..slabs(1 << 26).welcome
+                },
+                ..Lie::none()
+            },
             "MiB of memory in all",
         ),
         (geometry(Geometry { slab_bytes: 0, ..GEOMETRY }), "slabs of 0"),
-        (geometry(Geometry { slab_bytes: 4100, ..GEOMETRY }), "no multiples of 8"),
+        (geometry(Geometry { slab_bytes: 4100, ..GEOMETRY }), "slabs of 4100"),
         (geometry(Geometry { record_bytes_max: u64::MAX - 7, ..GEOMETRY }), "records"),
     ];
     let all: Vec<_> = cases.iter().enumerate().map(|(number, (_, words))| (number, *words)).collect();
@@ -212,7 +230,7 @@ fn a_grant_that_lies_is_not_used() {
 fn memory_that_lies_is_not_believed() {
     let good = Forged::new(GEOMETRY).line(BIRTH, BIRTH);
     let scribbled = || {
-        let lie = Lie::line(ForgedLine { committed: BIRTH + GEOMETRY.ring_bytes / 2, ..good });
+        let lie = Lie::line(ForgedLine { committed: BIRTH + capacity_bytes(&GEOMETRY) / 2, ..good });
         lie.memory.scribble(&mut Rng::with_seed(3));
         lie
     };

@@ -24,7 +24,7 @@ fn replicas_join_and_leave_under_full_load() {
     drop(joined.remove(0));
     joined.push(Node::replica(primary.port(), &["--fabric", "tcp"]));
     wait_for_row(&joined[2], "records", |records| records != "0");
-    // On for a while with all of them: another two rings full.
+    // On for a while with all of them: another two logs full.
     let appended = || primary.rows_of("stats")["log_appended_bytes"].parse::<u64>().expect("a number");
     let enough = appended() + 2 * (8 << 20);
     wait_until("the writers go on", || if appended() < enough { Err(appended()) } else { Ok(()) });

@@ -76,7 +76,7 @@ fn after_a_cut_it_goes_on_from_its_cursor() {
     replica.comes_back_to(held_here);
 }
 
-/// A replica that stands still while its primary writes several rings full begins anew at the tail, and the primary serves on meanwhile.
+/// A replica that stands still while its primary writes several logs full begins anew at the tail, and the primary serves on meanwhile.
 #[test]
 fn one_that_stands_still_is_overrun_and_begins_anew() {
     let primary = Node::primary(&["-m", "8", "-I", "64k"]);

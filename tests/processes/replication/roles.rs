@@ -212,7 +212,7 @@ fn a_promotion_gathers_what_the_others_have() {
     });
 }
 
-/// The ring of a replica is as full as its primary's. While writers wait, and readers look on.
+/// The log of a replica is as full as its primary's. While writers wait, and readers look on.
 #[test]
 fn a_full_replica_is_promoted_under_load() {
     on_each_fabric(|fabric| {
@@ -220,10 +220,10 @@ fn a_full_replica_is_promoted_under_load() {
         let next = Node::standby(primary.port(), &["--fabric", fabric]);
         let traffic = Traffic { keys: 20_000, value_bytes_max: 20_000 };
         write_batches(primary.server.tcp[0], 9, 400, traffic);
-        assert_ne!(primary.rows_of("stats")["log_reclaimed_bytes"], "0", "the rings are full");
+        assert_ne!(primary.rows_of("stats")["log_reclaimed_bytes"], "0", "the logs are full");
         let writers = Writers::start(&primary, 2, traffic);
         wait_for_row(&next, "records", |count| count.parse::<u64>().is_ok_and(|count| count > 1000));
-        // So small a ring is overrun now and then, and then a shard has nothing for a moment.
+        // So small a log is overrun now and then, and then a shard has nothing for a moment.
         println!("{fabric}: {}", ctl(&next, &["promote", "--incomplete"]));
         writers.stop();
         write_batches(next.server.tcp[0], 10, 100, traffic);

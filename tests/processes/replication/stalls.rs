@@ -6,7 +6,7 @@ use crate::node::{Node, in_sync, numbered_keys, on_each_fabric, same_items, wait
 const KEYS: usize = 3000;
 const TRAFFIC: Traffic = Traffic { keys: KEYS, value_bytes_max: 40_000 };
 
-/// While the replica stands still, the primary's ring goes round several times: what comes next is gone, and it goes on at the tail.
+/// While the replica stands still, the primary's log goes round several times: what comes next is gone, and it goes on at the tail.
 #[test]
 fn a_replica_that_was_overrun_goes_on_at_the_tail() {
     on_each_fabric(|fabric| {

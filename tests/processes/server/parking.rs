@@ -22,7 +22,7 @@ fn a_request_that_waits_for_memory_does_not_keep_the_worker_busy() {
         waiting.send(&value);
         waiting.send(b"\r\n");
         sent += 1;
-        assert!(sent < 2000, "the ring never gets full");
+        assert!(sent < 2000, "the log never gets full");
         // It is answered, or it waits.
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -29,7 +29,7 @@ fn name_of(key: usize) -> Vec<u8> {
 
 #[test]
 fn readers_of_a_replica_see_whole_values_and_never_an_older_one() {
-    let setup = Setup { ring_bytes: 32 << 10, slab_bytes: 7_000, ..SLABS };
+    let setup = Setup { shard_bytes: 32 << 10, slab_bytes: 4 << 10, ..SLABS };
     let store = primary(setup);
     let (replica, second) = (replica_of(&store), replica_of(&store));
     let (written, pulled) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -64,7 +64,7 @@ fn readers_of_a_replica_see_whole_values_and_never_an_older_one() {
 #[test]
 fn what_a_replica_has_committed_is_whole_at_any_moment() {
     const ROUNDS: u64 = 40;
-    let setup = Setup { ring_bytes: 256 << 10, slab_bytes: 60_000, ..SLABS };
+    let setup = Setup { shard_bytes: 256 << 10, slab_bytes: 32 << 10, ..SLABS };
     let store = primary(setup);
     write(&store, || true);
     for round in 0..ROUNDS {
@@ -74,7 +74,7 @@ fn what_a_replica_has_committed_is_whole_at_any_moment() {
             let chained = scope.spawn(|| follow_the_replica(&replica, &second, &pulled, &pulls));
             let mut link = Link::new(&store, &replica);
             let mut random = Rng::with_seed(round);
-            for _ in 0..setup.ring_bytes / 600 * setup.shards {
+            for _ in 0..setup.shard_bytes / 600 * setup.shards {
                 link.pull(random.usize(0..setup.shards), random.usize(1..300) * 8);
             }
             link.settle();

@@ -1,8 +1,8 @@
-//! Bytes that are not what they should be: changed, stale, cut, or made on purpose. None of them may reach the ring.
+//! Bytes that are not what they should be: changed, stale, cut, or made on purpose. None of them may reach the log.
 
 use super::{SLABS, Setup, seeds};
 use crate::author::Author;
-use crate::compare::Rings;
+use crate::compare::Logs;
 use crate::pair::{primary, replica_of};
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
@@ -23,9 +23,9 @@ fn at(replica: &Store, position: u64) -> Follower<'_> {
     follower
 }
 
-/// Every word of the replica's rings.
+/// Every word of the replica's logs.
 fn memory(replica: &Store) -> Vec<u64> {
-    replica.slabs().flat_map(|slab| slab.words()).map(|word| word.load(Relaxed)).collect()
+    replica.pool().memory().words().iter().map(|word| word.load(Relaxed)).collect()
 }
 
 /// The words are refused, and the memory is as it was.
@@ -35,7 +35,7 @@ fn assert_refused(replica: &Store, position: u64, words: &[AtomicU64], expected:
     let applied = follower.apply(words, position);
     assert_eq!((applied.stop, applied.bytes, applied.records), (Stop::Bad(expected), 0, 0));
     assert_eq!((follower.cursor(), follower.epoch()), (position, EPOCH));
-    assert!(memory(replica) == before, "a byte of a refused record reached the ring");
+    assert!(memory(replica) == before, "a byte of a refused record reached the log");
 }
 
 /// Random changes to a good log: all before the changed record is applied, nothing of it and behind it. Only a set's metadata and what a pad
@@ -48,14 +48,14 @@ fn a_changed_bit_never_reaches_the_ring() {
         let store = primary(ONE);
         let mut author = Author::new(&store);
         (0..1500).for_each(|_| author.step(&mut random, 100, 3000));
-        let (shard, rings) = (&store.shards()[0], Rings::of(&store));
+        let (shard, logs) = (&store.shards()[0], Logs::of(&store));
         let (tail, committed) = (shard.control().tail(), shard.control().committed());
         for _ in 0..60 {
             let replica = replica_of(&store);
-            let words = rings.copy(0, tail, committed);
+            let words = logs.copy(0, tail, committed);
             let changed = random.usize(0..words.len());
             words[changed].fetch_xor(random.u64(1..) >> random.u32(0..64) | 1 << random.u32(0..64), Relaxed);
-            let (mut follower, copy) = (at(&replica, tail), Rings::of(&replica));
+            let (mut follower, copy) = (at(&replica, tail), Logs::of(&replica));
             let (before, applied) = (memory(&replica), follower.apply(&words, tail));
             let changed_at = tail + changed as u64 * 8;
             let (begin, end, covered) = record_around(&store, changed_at);
@@ -65,10 +65,9 @@ fn a_changed_bit_never_reaches_the_ring() {
             }
             assert!(matches!(applied.stop, Stop::Bad(_) | Stop::Cut { .. }), "{:?} at {changed_at}", applied.stop);
             assert!((begin..end).contains(&changed_at) && follower.cursor() <= begin);
-            let untouched = (begin..committed).step_by(8).all(|position| {
-                let place = position % store.geometry().ring_bytes / 8;
-                copy.word(0, position).load(Relaxed) == before[place as usize]
-            });
+            let after = memory(&replica);
+            let places = (begin..committed).step_by(8).filter_map(|position| copy.place(0, position));
+            let untouched = places.into_iter().all(|place| after[place] == before[place]);
             assert!(untouched, "bytes at or behind {begin} were written");
         }
     }
@@ -98,7 +97,7 @@ fn what_is_stale_is_refused() {
     let replica = replica_of(&store);
     let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
     let words: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
-    let lap = store.geometry().ring_bytes;
+    let lap = ONE.shard_bytes as u64;
     draft.write(&words, Seal::of(0, BIRTH + lap, EPOCH));
     assert_refused(&replica, BIRTH, &words, BadRecord::Checksum);
     assert_refused(&replica, BIRTH + 2 * lap, &words, BadRecord::Checksum);
@@ -121,11 +120,11 @@ fn a_cut_record_waits_for_the_rest() {
     let mut author = Author::new(&store);
     author.set_value(&[b'k'; 250], &[7; 3000]);
     let committed = store.shards()[0].control().committed();
-    let words = Rings::of(&store).copy(0, BIRTH, committed);
+    let words = Logs::of(&store).copy(0, BIRTH, committed);
     for count in 0..=words.len() {
         let mut follower = at(&replica, BIRTH);
         let applied = follower.apply(&words[..count], BIRTH);
-        let whole = [0, 4, words.len()].into_iter().filter(|end| *end <= count).max().unwrap();
+        let whole = [0, words.len()].into_iter().filter(|end| *end <= count).max().unwrap();
         assert_eq!((applied.bytes, follower.cursor()), (whole as u64 * 8, BIRTH + whole as u64 * 8));
         match applied.stop {
             Stop::End => assert_eq!(whole, count),
@@ -297,7 +296,7 @@ fn noise_is_refused() {
         match applied.stop {
             Stop::End => assert!(words.is_empty()),
             Stop::Cut { wanted_bytes } => assert!(wanted_bytes as u64 <= geometry.wanted_bytes_max()),
-            Stop::NoRoom { .. } => panic!("the ring is empty"),
+            Stop::NoRoom { .. } => panic!("the log is empty"),
             Stop::Bad(bad) => drop(stops.insert(bad.to_string())),
         }
     }

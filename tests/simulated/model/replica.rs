@@ -11,16 +11,17 @@ const REFUSAL: &str = "SERVER_ERROR read-only replica: write to the primary at c
 const ITEM_BYTES_MAX: usize = 64 << 10;
 
 fn replica_of(primary: &Engine) -> Engine {
-    let store = Store::with_geometry(primary.store().geometry(), 1, false, None).expect("a store like it");
+    let store = Store::with_geometry(primary.store().geometry(), primary.store().memory().slabs, 1, false, None)
+        .expect("a store like it");
     Link::new(primary.store(), &store).settle();
     let engine = harness::over(store, ITEM_BYTES_MAX, 1);
     engine.set_read_only(Some("cache.example:11211".to_string()));
     engine
 }
 
-/// Every word of the rings.
+/// Every word of the logs.
 fn memory(engine: &Engine) -> Vec<u64> {
-    engine.store().slabs().flat_map(|slab| slab.words()).map(|word| word.load(Relaxed)).collect()
+    engine.store().pool().memory().words().iter().map(|word| word.load(Relaxed)).collect()
 }
 
 #[test]
@@ -75,7 +76,7 @@ fn every_write_is_refused_and_changes_nothing() {
     assert_eq!(client.ask(&large), "SERVER_ERROR object too large for cache\r\n");
     client.now.0 += 11;
     assert_eq!(client.ask("get k\r\n"), "VALUE k 5 1\r\n7\r\nEND\r\n");
-    assert!(memory(&engine) == before, "not a word of the ring changed");
+    assert!(memory(&engine) == before, "not a word of the logs changed");
     let stats = client.ask("stats\r\n");
     let refused = loud.len() + silent.len();
     assert!(stats.contains(&format!("STAT read_only_refused {refused}\r\n")), "{stats}");
@@ -108,7 +109,7 @@ fn reads_are_answered_and_win_nothing() {
     }
     let both = [client.ask("gets k\r\n"), client.ask("me k\r\n")];
     assert_eq!(both, [writer.ask("gets k\r\n"), writer.ask("me k\r\n").replace("fetch=yes", "fetch=no")]);
-    assert!(memory(&engine) == before, "reading left the ring as it was");
+    assert!(memory(&engine) == before, "reading left the logs as they were");
     client.now.0 += 20;
     assert_eq!(client.ask("get due\r\n"), "END\r\n", "expiry is judged when read");
 }

@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 /// What a run is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup {
-    pub ring_bytes: usize,
+    pub shard_bytes: usize,
     pub shards: usize,
     pub item_bytes_max: usize,
     pub value_bytes_max: usize,
@@ -41,7 +41,7 @@ pub struct Run<'e> {
     setup: Setup,
     client: Client<'e>,
     known: HashMap<Vec<u8>, Known>,
-    /// When each key was last written, in bytes appended to all rings.
+    /// When each key was last written, in bytes appended to all logs.
     written_at: HashMap<Vec<u8>, u64>,
     flush_due: Option<u32>,
     /// Keys that went because memory was needed.
@@ -222,10 +222,10 @@ impl<'e> Run<'e> {
         self.known.remove(key);
     }
 
-    /// A record goes only when the tail reaches it: at the earliest when a good part of a ring was appended since.
+    /// A record goes only when the tail reaches it: at the earliest when a good part of a log was appended since.
     fn may_be_evicted(&self, key: &[u8]) -> bool {
         let written_at = self.written_at.get(key).copied().unwrap_or(0);
-        self.setup.evict && self.appended_bytes() - written_at >= self.setup.ring_bytes as u64 / 4
+        self.setup.evict && self.appended_bytes() - written_at >= self.setup.shard_bytes as u64 / 4
     }
 
     fn appended_bytes(&self) -> u64 {

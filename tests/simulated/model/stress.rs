@@ -1,7 +1,7 @@
-//! Several threads on one shard of a tiny ring, so that reclaim and second chances never rest while readers read.
+//! Several threads on one shard of a tiny log, so that reclaim and second chances never rest while readers read.
 //!
 //! Every value proves itself: key, version, filler, checksum. Each key has one writer, so a reader must never see its version
-//! go back. (A miss is always allowed: the rings are tiny.)
+//! go back. (A miss is always allowed: the logs are tiny.)
 
 use super::BEGIN;
 use crate::support::harness::{self, Client};
@@ -108,7 +108,7 @@ fn readers_see_whole_values_that_never_go_back() {
         assert_eq!(failed, 0, "writers failed");
     });
     let stats = engine.store().stats();
-    assert!(stats.appended_bytes > 10 * stats.ring_bytes, "the ring has hardly moved: {stats:?}");
+    assert!(stats.appended_bytes > 10 * stats.capacity_bytes, "the log has hardly moved: {stats:?}");
     assert!(stats.reinserted_items > 0, "nothing was moved: {stats:?}");
     assert!(seen.load(Relaxed) >= SEEN_MIN, "only {} values were read", seen.load(Relaxed));
 }

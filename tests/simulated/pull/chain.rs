@@ -144,7 +144,7 @@ impl<'s> Chain<'s> {
 
     /// Writes of about a lap and a half.
     fn write_burst(&mut self) {
-        self.write(self.setup.ring_bytes * self.setup.shards * 3 / 2 / (130 + self.setup.item_bytes_max / 50));
+        self.write(self.setup.shard_bytes * self.setup.shards * 3 / 2 / (130 + self.setup.item_bytes_max / 50));
     }
 
     fn pull(&mut self, link: usize) {

@@ -4,7 +4,7 @@
 use super::{is_whole, number};
 use crate::clock;
 use crate::session::{Network, Offered, Session};
-use crate::support::forged::{EPOCH, Forged, ForgedLine, GEOMETRY, history};
+use crate::support::forged::{EPOCH, Forged, ForgedLine, GEOMETRY, SLABS, history, memory};
 use crate::support::wait::go_on_until;
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
@@ -14,11 +14,12 @@ use remora::fabric::sim::Faults;
 use remora::replication::pull::PullError;
 use remora::replication::wire::{FRAME_BYTES_MAX, Message, Welcome};
 use remora::store::line::{BIRTH, POSITION_MAX};
-use remora::store::{EpochStart, Geometry, Store};
+use remora::store::{EpochStart, Geometry, Memory, Store};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+const SHARD_BYTES: u64 = SLABS * GEOMETRY.slab_bytes;
 const VARIANTS: u64 = 400;
 const STEPS: usize = 40;
 
@@ -28,7 +29,7 @@ fn seeds() -> Vec<u64> {
 }
 
 fn offered(forged: &Arc<Forged>, history: Vec<EpochStart>) -> Offered {
-    Offered { regions: forged.clone(), history, geometry: forged.geometry }
+    Offered { regions: forged.clone(), history, geometry: forged.geometry, memory: memory(&forged.geometry) }
 }
 
 fn step(session: &mut Session<'_>, replica: &Store) -> Result<(), PullError> {
@@ -37,44 +38,44 @@ fn step(session: &mut Session<'_>, replica: &Store) -> Result<(), PullError> {
 }
 
 fn replica() -> Store {
-    Store::with_geometry(GEOMETRY, 1, false, Some((1, 2))).expect("a small store")
+    Store::with_geometry(GEOMETRY, memory(&GEOMETRY).slabs, 1, false, Some((1, 2))).expect("a small store")
 }
 
 /// Positions of every kind: sound, odd, beyond everything.
-pub fn position(random: &mut Rng, ring: u64) -> u64 {
+pub fn position(random: &mut Rng, lap: u64) -> u64 {
     let special =
-        [0, 8, 56, BIRTH, BIRTH + 8, ring - 8, ring, ring + BIRTH, POSITION_MAX - 8, POSITION_MAX, POSITION_MAX + 8];
+        [0, 8, 56, BIRTH, BIRTH + 8, lap - 8, lap, lap + BIRTH, POSITION_MAX - 8, POSITION_MAX, POSITION_MAX + 8];
     match random.u8(0..8) {
         0 => special[random.usize(0..special.len())],
         1 => u64::MAX - random.u64(0..32),
         2 => random.u64(..) >> random.u32(0..64),
         3 => random.u64(..) / 8 * 8,
-        4 => random.u64(0..40) * ring / 7 / 8 * 8,
-        _ => BIRTH + random.u64(0..ring / 8) * 8,
+        4 => random.u64(0..40) * lap / 7 / 8 * 8,
+        _ => BIRTH + random.u64(0..lap / 8) * 8,
     }
 }
 
 /// Mostly possible, so that it is believed and something comes of it.
 fn line(forged: &Forged, random: &mut Rng) -> ForgedLine {
-    let tail = position(random, GEOMETRY.ring_bytes);
+    let tail = position(random, SHARD_BYTES);
     let committed = match random.u8(0..6) {
-        0 => position(random, GEOMETRY.ring_bytes),
+        0 => position(random, SHARD_BYTES),
         1 => tail,
-        2 => tail.saturating_add(GEOMETRY.ring_bytes),
-        _ => tail.saturating_add(random.u64(0..=GEOMETRY.ring_bytes / 8) * 8),
+        2 => tail.saturating_add(SHARD_BYTES),
+        _ => tail.saturating_add(random.u64(0..=SHARD_BYTES / 8) * 8),
     };
     let mut line = forged.line(tail, committed);
     match random.u8(0..30) {
         0 => line.epoch = random.u64(..),
         1 => line.epoch = 0,
-        2 => line.ring_bytes = random.u64(..),
+        2 => line.capacity_bytes = random.u64(..),
         _ => {}
     }
     line
 }
 
 fn lying_history(random: &mut Rng) -> Vec<EpochStart> {
-    let mut begins = |_| (0..GEOMETRY.shards).map(|_| position(random, GEOMETRY.ring_bytes)).collect::<Vec<_>>();
+    let mut begins = |_| (0..GEOMETRY.shards).map(|_| position(random, SHARD_BYTES)).collect::<Vec<_>>();
     let all: Vec<Vec<u64>> = (0..4).map(&mut begins).collect();
     let epoch = |at: usize, random: &mut Rng| match random.u8(0..4) {
         0 => Epoch(random.u64(..)),
@@ -95,6 +96,9 @@ fn pull_lies(seed: u64) -> &'static str {
     let forged = Arc::new(Forged::new(GEOMETRY));
     if random.bool() {
         forged.scribble(&mut random);
+    }
+    if random.u8(0..4) == 0 {
+        forged.scribble_tables(&mut random);
     }
     let honest = random.u8(0..3) == 0;
     for shard in 0..GEOMETRY.shards as usize {
@@ -186,18 +190,18 @@ fn no_geometry_is_believed() {
         let mut any = |good: u64| if random.u8(0..3) > 0 { good } else { values[random.usize(0..values.len())] };
         let geometry = Geometry {
             shards: any(2) as u32,
-            ring_bytes: any(GEOMETRY.ring_bytes),
             slab_bytes: any(GEOMETRY.slab_bytes),
             record_bytes_max: any(GEOMETRY.record_bytes_max),
             evict: true,
         };
         let shards = geometry.shards.min(512);
-        let welcome =
-            Welcome { geometry, epochs: history(shards), host: [0; 16], client_port: 1, fabrics: vec![Kind::Tcp] };
+        let memory = Memory { slabs: any(8) as u32, table_cells: any(8) as u32 };
+        let (epochs, fabrics) = (history(shards), vec![Kind::Tcp]);
+        let welcome = Welcome { geometry, memory, epochs, host: [0; 16], client_port: 1, fabrics };
         let mut bytes = Vec::new();
         Message::Welcome(welcome).encode(&mut bytes);
         let Ok(Some((Message::Welcome(welcome), _))) = Message::decode(&bytes, FRAME_BYTES_MAX) else { continue };
-        match Store::with_geometry(welcome.geometry, 1, false, None) {
+        match Store::with_geometry(welcome.geometry, welcome.memory.slabs, 1, false, None) {
             Ok(store) => assert_eq!(store.geometry(), geometry),
             Err(error) => assert!(error.to_string().contains("primary"), "{error}"),
         }
@@ -208,10 +212,9 @@ fn no_geometry_is_believed() {
 #[test]
 fn a_record_that_waits_for_room_is_not_forgotten() {
     const RECORD_BYTES: u64 = 64;
-    let ring_bytes = 64 << 10;
-    let geometry = Geometry { shards: 1, ring_bytes, slab_bytes: ring_bytes, ..GEOMETRY };
+    let geometry = Geometry { shards: 1, ..GEOMETRY };
     let forged = Arc::new(Forged::new(geometry));
-    let store = Store::with_geometry(geometry, 1, false, Some((1, 2))).expect("a small store");
+    let store = Store::with_geometry(geometry, memory(&geometry).slabs, 1, false, Some((1, 2))).expect("a small store");
     let mut network = Network::new(1);
     let mut session = network.connect(&offered(&forged, history(1)), &store, &[None], &Faults::default());
     let follows = |session: &mut Session<'_>, what: &str| {
@@ -221,15 +224,15 @@ fn a_record_that_waits_for_room_is_not_forgotten() {
             puller.is_caught_up() && puller.lag().bytes == 0 && puller.counts().looks > 4
         });
     };
-    forged.write_equal_records(BIRTH, ring_bytes);
-    forged.show(0, forged.line(BIRTH, ring_bytes));
-    follows(&mut session, "a full ring");
+    forged.write_equal_records(BIRTH, SHARD_BYTES);
+    forged.show(0, forged.line(BIRTH, SHARD_BYTES));
+    follows(&mut session, "a full log");
 
     let mut reader = store.join();
     let turn = reader.turn();
     // The second record is cut; then its rest comes, while a reader may look at what it would overwrite.
-    let end = ring_bytes + 2 * RECORD_BYTES;
-    forged.write_equal_records(ring_bytes, end);
+    let end = SHARD_BYTES + 2 * RECORD_BYTES;
+    forged.write_equal_records(SHARD_BYTES, end);
     forged.show(0, forged.line(64 * RECORD_BYTES, end - RECORD_BYTES + 16));
     (0..50).for_each(|_| assert!(step(&mut session, &store).is_ok()));
     forged.show(0, forged.line(64 * RECORD_BYTES, end));

@@ -14,6 +14,7 @@ use remora::fabric::Regions;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::PullError;
 use remora::store::line::POSITION_MAX;
+use remora::store::log::Cell;
 use remora::store::{EpochStart, NOT_BEGUN, Store};
 use remora::sys::memory::Slab;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ const STEPS_MAX: usize = 5000;
 const EPOCH: usize = 0;
 const COMMITTED: usize = 1;
 const TAIL: usize = 2;
-const RING_BYTES: usize = 3;
+const CAPACITY: usize = 3;
 
 /// Copies of a primary's regions, to be changed.
 struct Forged(Vec<Slab>);
@@ -49,20 +50,21 @@ impl Forged {
             overwrite(&copy, slab);
             copy
         };
-        Arc::new(Forged(std::iter::once(store.control_lines()).chain(store.slabs()).map(copy).collect()))
+        Arc::new(Forged(regions(store).map(copy).into()))
     }
 
     /// The truth again.
     fn restore(&self, store: &Store) {
-        std::iter::once(store.control_lines())
-            .chain(store.slabs())
-            .zip(&self.0)
-            .for_each(|(from, to)| overwrite(to, from));
+        regions(store).iter().zip(&self.0).for_each(|(from, to)| overwrite(to, from));
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
         &self.0[0].words()[at]
     }
+}
+
+fn regions(store: &Store) -> [&Slab; 3] {
+    [store.control_lines(), store.tables(), store.pool().memory()]
 }
 
 fn overwrite(to: &Slab, from: &Slab) {
@@ -87,7 +89,12 @@ impl Scene {
         (0..1500).for_each(|_| writer.step(&mut ledger, &mut random));
         drop(writer);
         let (replica, forged) = (replica_of(&store), Forged::new(&store));
-        let offered = Offered { regions: forged.clone(), history: store.epochs(), geometry: store.geometry() };
+        let offered = Offered {
+            regions: forged.clone(),
+            history: store.epochs(),
+            geometry: store.geometry(),
+            memory: store.memory(),
+        };
         Scene { store, replica, forged, offered, ledger, network: Network::new(seed) }
     }
 }
@@ -128,32 +135,32 @@ fn set(forged: &Forged, word: usize, change: impl Fn(u64) -> u64) {
 }
 
 const LIES: [Senseless; 11] = [
-    ("committed before tail", "not within one ring", |forged| {
+    ("committed before tail", "further apart than its capacity", |forged| {
         set(forged, COMMITTED, |_| forged.word(TAIL).load(Relaxed) - 8)
     }),
-    ("more than a ring", "not within one ring", |forged| {
+    ("more than its capacity", "further apart than its capacity", |forged| {
         set(forged, COMMITTED, |_| forged.word(TAIL).load(Relaxed) + (32 << 10) + 8)
     }),
     ("committed within a word", "not at a word", |forged| set(forged, COMMITTED, |word| word - 4)),
     ("tail within a word", "not at a word", |forged| set(forged, TAIL, |word| word + 4)),
-    ("a ring of another length", "another length", |forged| set(forged, RING_BYTES, |word| word * 2)),
-    ("before the birth", "no ring has", |forged| {
+    ("another capacity", "another one than this replica's", |forged| set(forged, CAPACITY, |word| word * 2)),
+    ("before the birth", "no log has", |forged| {
         set(forged, TAIL, |_| 0);
         set(forged, COMMITTED, |_| 512);
     }),
-    ("nothing", "no ring has", |forged| {
+    ("nothing", "no log has", |forged| {
         set(forged, TAIL, |_| 0);
         set(forged, COMMITTED, |_| 0);
     }),
-    ("beyond all positions", "no ring has", |forged| {
+    ("beyond all positions", "no log has", |forged| {
         set(forged, TAIL, |_| u64::MAX - 4095);
         set(forged, COMMITTED, |_| u64::MAX - 7);
     }),
-    ("just beyond all positions", "no ring has", |forged| {
+    ("just beyond all positions", "no log has", |forged| {
         set(forged, TAIL, |_| POSITION_MAX);
         set(forged, COMMITTED, |_| POSITION_MAX + 800);
     }),
-    ("the end of all positions", "no ring has", |forged| {
+    ("the end of all positions", "no log has", |forged| {
         set(forged, TAIL, |_| u64::MAX - 7);
         set(forged, COMMITTED, |_| u64::MAX - 7);
     }),
@@ -306,13 +313,12 @@ fn lines_at_random() {
 }
 
 #[test]
-fn rings_full_of_noise() {
+fn logs_full_of_noise() {
     for seed in seeds() {
         println!("REMORA_SEED={seed}");
         let mut scene = Scene::new(seed, ONE);
         let mut random = Rng::with_seed(seed);
-        let rings = scene.forged.0[1..].iter().flat_map(Slab::words);
-        rings.for_each(|word| word.store(random.u64(..), Relaxed));
+        scene.forged.0[2].words().iter().for_each(|word| word.store(random.u64(..), Relaxed));
         let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
         let ended = pull(&mut session, &scene.replica).expect_err("noise");
         assert!(matches!(ended, PullError::BadRecord { times: 3, .. }), "{ended}");
@@ -380,4 +386,34 @@ fn a_history_that_the_lines_contradict_ends_it_at_once() {
     drop(session);
     scene.offered.history = vec![first];
     pull_honest(&mut scene, &known);
+}
+
+/// A table of noise leads nowhere, and one that leads to other slabs leads to bytes that do not prove themselves.
+#[test]
+fn tables_that_lie() {
+    for seed in seeds() {
+        println!("REMORA_SEED={seed}");
+        let mut scene = Scene::new(seed, ONE);
+        for (what, noise) in [("noise", true), ("other slabs", false)] {
+            let mut random = Rng::with_seed(seed);
+            let slabs = scene.store.memory().slabs;
+            for word in scene.forged.0[1].words() {
+                let cell = Cell::from_bits(word.load(Relaxed));
+                let other = Cell { physical: (cell.physical + 1) % slabs, ..cell };
+                word.store(if noise { random.u64(..) } else { other.to_bits() }, Relaxed);
+            }
+            let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+            let ended = pull(&mut session, &scene.replica).expect_err(what);
+            let expected = match &ended {
+                PullError::Senseless { what, .. } => noise && what.contains("table"),
+                PullError::BadRecord { .. } => !noise,
+                _ => false,
+            };
+            assert!(expected, "{what}: {ended}");
+            assert_eq!((session.puller.counts().records, scene.replica.stats().items), (0, 0));
+            drop(session);
+            pull_honest(&mut scene, &[None]);
+            scene = Scene::new(seed + 1000, ONE);
+        }
+    }
 }

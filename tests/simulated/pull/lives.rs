@@ -72,13 +72,13 @@ fn an_applier_waits_for_a_reader() {
     let line = replica.shards()[0].control();
     let (tail, before) = (line.tail(), store.stats().appended_bytes);
     let mut highest = 0;
-    while store.stats().appended_bytes - before < 5 * ONE.ring_bytes as u64 {
+    while store.stats().appended_bytes - before < 5 * ONE.shard_bytes as u64 {
         run.write(3);
         run.pull();
         held.iter().for_each(super::ledger::Held::assert_unchanged);
         highest = highest.max(line.committed());
     }
-    assert!(highest <= tail + ONE.ring_bytes as u64 && highest < store.shards()[0].control().committed());
+    assert!(highest <= tail + ONE.shard_bytes as u64 && highest < store.shards()[0].control().committed());
     drop(held);
     drop(turn);
     run.settle();

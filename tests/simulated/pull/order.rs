@@ -13,7 +13,7 @@ use remora::sys::memory::Slab;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A primary whose control lines are seen late, and its rings as they are.
+/// A primary whose control lines are seen late, and its logs as they are.
 struct Late {
     lines: Slab,
     store: Arc<Store>,
@@ -21,10 +21,10 @@ struct Late {
 
 impl Regions for Late {
     fn count(&self) -> usize {
-        1 + self.store.slabs().count()
+        3
     }
     fn slab(&self, number: usize) -> &Slab {
-        number.checked_sub(1).map_or(&self.lines, |number| self.store.slabs().nth(number).expect("a region"))
+        [&self.lines, self.store.tables(), self.store.pool().memory()][number]
     }
 }
 
@@ -45,7 +45,12 @@ fn a_look_that_is_too_old_lets_nothing_false_in() {
         let lines = Slab::new("remora-test", store.control_lines().words().len() * 8, false).expect("a small slab");
         let late = Arc::new(Late { lines, store: store.clone() });
         let mut run = Run::new(seed, SLABS, 100, &store, &replica);
-        run.offered = Offered { regions: late.clone(), history: store.epochs(), geometry: store.geometry() };
+        run.offered = Offered {
+            regions: late.clone(),
+            history: store.epochs(),
+            geometry: store.geometry(),
+            memory: store.memory(),
+        };
         run.faults = Faults { tear: 0.5, delay_polls_max: 1, ..Faults::default() };
         run.metadata_may_differ = true;
         late.catch_up();

@@ -1,4 +1,4 @@
-//! The same runs, the same ledger, pushed: what the primary writes to the replica's inbox late, torn and cut, while rings wrap around, the replica
+//! The same runs, the same ledger, pushed: what the primary writes to the replica's inbox late, torn and cut, while logs wrap around, the replica
 //! is overrun and readers hold it up. Primary and replica take their steps in any order.
 
 use super::run::Seen;
@@ -28,7 +28,7 @@ fn several_shards() {
     assert_harmless(&pushed(SHARDS, 200, STEPS, |_| Faults::default()));
 }
 
-/// A WRITE takes what stands in the ring when it is carried out, in parts even; the tail that is published behind it says what is left of that.
+/// A WRITE takes what stands in the log when it is carried out, in parts even; the tail that is published behind it says what is left of that.
 #[test]
 fn late_and_torn() {
     let unkind = |random: &mut Rng| Faults { delay_polls_max: random.u32(0..6), ..Faults::unkind() };
@@ -36,7 +36,7 @@ fn late_and_torn() {
     assert_harmless(&pushed(SHARDS, 200, STEPS, unkind));
 }
 
-/// Records longer than a piece, and windows that are a part of the ring.
+/// Records longer than a piece, and windows that are a part of the log.
 #[test]
 fn long_records() {
     let seen = pushed(LARGE, 30, STEPS, |_| Faults::unkind());

@@ -37,17 +37,17 @@ impl Regions for Lies {
 }
 
 /// A line with a seal that is right, and mostly with words that could be; those of what is pushed then lead to reading what was never written.
-fn line(random: &mut Rng, geometry: &Geometry, epoch: Epoch) -> PushedLine {
+fn line(random: &mut Rng, shard_bytes: u64, epoch: Epoch) -> PushedLine {
     let words: Vec<AtomicU64> = (0..LINE_WORDS).map(|_| AtomicU64::new(0)).collect();
     let control = ControlLine::of(&words, 0);
-    control.begin(epoch.0, geometry.ring_bytes);
+    control.begin(epoch.0, shard_bytes);
     if random.u8(0..4) == 0 {
-        control.advance_tail(position(random, geometry.ring_bytes));
-        control.commit(position(random, geometry.ring_bytes));
+        control.advance_tail(position(random, shard_bytes));
+        control.commit(position(random, shard_bytes));
     } else {
-        control.commit(BIRTH + geometry.ring_bytes / 16 * 8);
+        control.commit(BIRTH + shard_bytes / 16 * 8);
     }
-    PushedLine::of(&control, position(random, geometry.ring_bytes), random.u32(1..4))
+    PushedLine::of(&control, position(random, shard_bytes), random.u32(1..4))
 }
 
 /// Whatever stands in its inbox, a replica neither panics nor shows an item: none of it proves itself.
@@ -63,19 +63,21 @@ fn an_inbox_that_holds_lies() {
         let offered = Offered::of(&store);
         for round in 0..10u128 {
             let sim = Sim::new(seed, Faults::default());
-            let layout = Layout::of(&offered.geometry);
+            let layout = Layout::of(&offered.geometry, &offered.memory);
             let (inbox, invite) =
-                Inbox::grant(sim.exporter(), Token(round.to_le_bytes()), offered.geometry, layout).expect("it waits");
+                Inbox::grant(sim.exporter(), Token(round.to_le_bytes()), offered.geometry, offered.memory, layout)
+                    .expect("it waits");
             let mut liar = sim.exporter().connect(&invite.invitation).expect("the token is known");
             let lies = Arc::new(Lies(Slab::new("lies", layout.region_bytes()[1], false).expect("memory")));
             liar.lend(lies.clone()).expect("the simulation writes");
             let known = vec![None; setup.shards];
             let mut puller =
-                Puller::new(Box::new(inbox), &replica, &offered.history, &known, SILENCE_MAX).expect("memory");
+                Puller::new(Box::new(inbox), &replica, offered.memory, &offered.history, &known, SILENCE_MAX)
+                    .expect("memory");
             puller.set_clock(clock::now);
             replica.adopt_epochs(offered.history.clone());
             for _ in 0..STEPS {
-                lie(&mut *liar, &lies, &mut random, &layout, &offered);
+                lie(&mut *liar, &lies, &mut random, &layout, (&offered, setup));
                 match puller.step(Duration::ZERO) {
                     Ok(_) => {}
                     Err(
@@ -97,13 +99,13 @@ fn an_inbox_that_holds_lies() {
 }
 
 /// Bytes anywhere in windows, and a line or two.
-fn lie(liar: &mut dyn Channel, lies: &Lies, random: &mut Rng, layout: &Layout, offered: &Offered) {
+fn lie(liar: &mut dyn Channel, lies: &Lies, random: &mut Rng, layout: &Layout, (offered, setup): (&Offered, Setup)) {
     let Geometry { shards, .. } = offered.geometry;
     let words = lies.0.words();
     let epoch = offered.history[0].epoch;
     for shard in 0..shards as usize {
         if random.bool() {
-            line(random, &offered.geometry, epoch).store(&words[shard * LINE_WORDS..][..LINE_WORDS]);
+            line(random, setup.shard_bytes as u64, epoch).store(&words[shard * LINE_WORDS..][..LINE_WORDS]);
         }
     }
     let from = random.usize(layout.lines_bytes() / 8..words.len() - 1);
@@ -118,7 +120,7 @@ fn lie(liar: &mut dyn Channel, lies: &Lies, random: &mut Rng, layout: &Layout, o
     liar.poll(&mut Vec::new(), Duration::ZERO).expect("the channel stands");
 }
 
-/// Whatever is wanted, a primary pushes no more than a window's bytes at a time, of its own ring, and goes on doing so.
+/// Whatever is wanted, a primary pushes no more than a window's bytes at a time, of its own log, and goes on doing so.
 #[test]
 fn wants_that_make_no_sense() {
     for seed in seeds() {
@@ -129,7 +131,7 @@ fn wants_that_make_no_sense() {
         let offered = Offered::of(&store);
         let sim = Sim::new(seed, Faults::default());
         let exporter = sim.exporter();
-        let layout = Layout::told(&offered.geometry, 4096).expect("it can be");
+        let layout = Layout::told(&offered.geometry, &offered.memory, 4096).expect("it can be");
         let memory = Arc::new(InboxMemory::new(&layout).expect("memory"));
         let token = Token([1; 16]);
         let grant = exporter.grant(token, memory.clone()).expect("it waits");
@@ -141,14 +143,15 @@ fn wants_that_make_no_sense() {
         };
         let channel = exporter.connect(&invitation).expect("the token is known");
         let mut pusher =
-            Pusher::new(channel, offered.regions.clone(), offered.geometry, layout, SILENCE_MAX).expect("memory");
+            Pusher::new(channel, offered.regions.clone(), (offered.geometry, offered.memory), layout, SILENCE_MAX)
+                .expect("memory");
         pusher.set_clock(clock::now);
         let mut ledger = super::ledger::Ledger::default();
         let mut writer = super::writer::Writer::new(&store, &mut ledger, setup, 100);
         for _ in 0..STEPS {
             (0..5).for_each(|_| writer.step(&mut ledger, &mut random));
             for shard in 0..setup.shards {
-                let want = Want { position: position(&mut random, offered.geometry.ring_bytes), run: random.u32(0..3) };
+                let want = Want { position: position(&mut random, setup.shard_bytes as u64), run: random.u32(0..3) };
                 want.store(&memory.notes().words()[shard * 2..][..2]);
             }
             let step = pusher.step(Duration::ZERO).expect("it goes on");

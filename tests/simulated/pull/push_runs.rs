@@ -7,6 +7,7 @@ use remora::fabric::{Channel, Read, Regions, Token, Write};
 use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::{INBOX, Layout, NOTES};
 use remora::replication::push::notes::{LINE_WORDS, PushedLine, Want};
+use remora::replication::regions::POOL;
 use remora::store::Geometry;
 use remora::store::line::{BIRTH, ControlLine};
 use remora::sys::memory::Slab;
@@ -41,17 +42,18 @@ struct Ends {
 impl Ends {
     /// The primary has committed `committed` bytes of every shard, and pushed none.
     fn new(committed: u64) -> Ends {
-        let geometry = primary(SLABS).geometry();
-        let layout = Layout::told(&geometry, WINDOW_BYTES).expect("it can be");
+        let store = primary(SLABS);
+        let (geometry, memory) = (store.geometry(), store.memory());
+        let layout = Layout::told(&geometry, &memory, WINDOW_BYTES).expect("it can be");
         let sim = Sim::new(1, Faults::default());
-        let (inbox, invite) = Inbox::grant(sim.exporter(), Token([1; 16]), geometry, layout).expect("it waits");
+        let (inbox, invite) = Inbox::grant(sim.exporter(), Token([1; 16]), geometry, memory, layout).expect("it waits");
         let mut primary = sim.exporter().connect(&invite.invitation).expect("the token is known");
         let sources = Arc::new(Sources(Slab::new("test", 1 << 16, false).expect("memory")));
         primary.lend(sources.clone()).expect("the simulation writes");
         let control: Vec<AtomicU64> = (0..geometry.shards as usize * LINE_WORDS).map(|_| AtomicU64::new(0)).collect();
         for shard in 0..geometry.shards as usize {
             let line = ControlLine::of(&control, shard);
-            line.begin(7, geometry.ring_bytes);
+            line.begin(7, SLABS.shard_bytes as u64);
             line.commit(committed);
         }
         Ends { inbox, primary, sources, control, geometry, layout }
@@ -116,7 +118,7 @@ fn a_look_is_answered_once_there_are_lines() {
     assert_eq!(ends.read(0, 0, bytes), None);
     ends.publish(0, 0);
     let seen = ends.answer(bytes).expect("there are lines now");
-    assert_eq!(seen[..8], [7, 2000, BIRTH, ends.geometry.ring_bytes, BIRTH, 0, 0, 0]);
+    assert_eq!(seen[..8], [7, 2000, BIRTH, SLABS.shard_bytes as u64, BIRTH, 0, 0, 0]);
 }
 
 /// What was wanted further back is not read from what the window held for the want before: that may be overwritten by now, unpublished.
@@ -132,7 +134,7 @@ fn a_want_further_back_is_another_run() {
     ends.publish(1064, 1);
     ends.read(0, 0, lines);
     assert_eq!(ends.inbox.reach(0, 64), 1064);
-    let seen = ends.read(1, 64, 1000).expect("it is there");
+    let seen = ends.read(POOL, 64, 1000).expect("it is there");
     assert!(seen.iter().zip((64..).step_by(8)).all(|(word, position)| *word == position + 1));
     assert_eq!(ends.wants(), Some(Want { position: 1064, run: 1 }), "what is copied is given up");
 
@@ -146,7 +148,7 @@ fn a_want_further_back_is_another_run() {
     ends.publish(400, 2);
     ends.read(0, 0, lines);
     assert_eq!(ends.inbox.reach(0, 200), 400);
-    let seen = ends.read(1, 200, 200).expect("it is there");
+    let seen = ends.read(POOL, 200, 200).expect("it is there");
     assert!(seen.iter().zip((200..).step_by(8)).all(|(word, position)| *word == position + 2));
 }
 
@@ -164,7 +166,7 @@ fn a_window_is_given_up_behind_the_copy() {
     assert_eq!(ends.inbox.reach(0, 64), 64 + WINDOW_BYTES, "never more than a window, whatever was told");
     assert_eq!(ends.inbox.reach(0, 568), 64 + WINDOW_BYTES, "a piece is planned");
     assert_eq!(ends.wants(), Some(Want { position: 64, run: 1 }), "and not copied");
-    ends.read(1, 64, 504);
+    ends.read(POOL, 64, 504);
     assert_eq!(ends.wants(), Some(Want { position: 568, run: 1 }));
     ends.inbox.reach(0, 10_000);
     assert_eq!(ends.wants(), Some(Want { position: 568, run: 1 }));

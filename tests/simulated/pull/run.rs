@@ -115,7 +115,7 @@ impl<'s> Run<'s> {
             keys,
             pace: Pace::Even,
             // By the mean of what the writer does.
-            burst: setup.ring_bytes * setup.shards * 3 / 2 / (130 + setup.item_bytes_max / 50),
+            burst: setup.shard_bytes * setup.shards * 3 / 2 / (130 + setup.item_bytes_max / 50),
         }
     }
 
@@ -239,7 +239,7 @@ impl<'s> Run<'s> {
         assert_eq!((session.puller.lag().bytes, session.puller.lag().time), (0, Duration::ZERO));
         self.assert_told(faulty);
         let stats = self.primary.stats();
-        self.seen.laps = stats.appended_bytes / stats.ring_bytes;
+        self.seen.laps = stats.appended_bytes / stats.capacity_bytes;
         self.seen.second_chances = self.replica.stats().reinserted_items;
     }
 

@@ -21,12 +21,11 @@ fn a_key_is_of_its_shard() {
     let store = |shards: usize| {
         let geometry = remora::store::Geometry {
             shards: shards as u32,
-            ring_bytes: 64 << 10,
-            slab_bytes: 64 << 10,
+            slab_bytes: 8 << 10,
             record_bytes_max: 4 << 10,
             evict: true,
         };
-        remora::store::Store::with_geometry(geometry, 1, false, Some((1, 2))).expect("a small store")
+        remora::store::Store::with_geometry(geometry, 8 * shards as u32, 1, false, Some((1, 2))).expect("a small store")
     };
     let (eight, many) = (store(8), store(256));
     for (part, times, hash, of_eight, of_many) in KEYS {

@@ -8,8 +8,8 @@ use remora::fabric::{ACK_BYTES, Invitation, Regions, Token};
 use remora::replication::ack::{Acks, Summary, applied};
 use remora::replication::push::layout::Layout;
 use remora::replication::push::notes::{PushedLine, Want};
-use remora::store::Geometry;
 use remora::store::line::ControlLine;
+use remora::store::{Geometry, Memory};
 use remora::sys::memory::Slab;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,7 +21,7 @@ const LINE: &str = "
     03 00 00 12 ee ff c0 00   | epoch
     00 30 00 00  00 00 00 00  | committed
     00 10 00 00  00 00 00 00  | tail
-    00 00 10 00  00 00 00 00  | bytes of the ring
+    00 00 10 00  00 00 00 00  | capacity
     00 20 00 00  00 00 00 00  | where the epoch begins
     00 00 00 00  00 00 00 00
     00 00 00 00  00 00 00 00
@@ -47,7 +47,7 @@ fn a_control_line() {
 
     let words = words_of(&hex(LINE));
     let line = ControlLine::of(&words, 0);
-    let read = (line.epoch(), line.committed(), line.tail(), line.ring_bytes(), line.epoch_begin());
+    let read = (line.epoch(), line.committed(), line.tail(), line.capacity_bytes(), line.epoch_begin());
     assert_eq!(read, (EPOCH, 0x3000, 0x1000, 1 << 20, 0x2000));
 }
 
@@ -98,9 +98,9 @@ fn a_want() {
 /// Where all of it lies, with 5 shards: 80 bytes of wants take 128, 320 of lines take a page.
 #[test]
 fn an_inbox() {
-    let geometry =
-        Geometry { shards: 5, ring_bytes: 1 << 20, slab_bytes: 1 << 20, record_bytes_max: 4 << 10, evict: true };
-    let layout = Layout::told(&geometry, 1000).expect("it can be");
+    let geometry = Geometry { shards: 5, slab_bytes: 1 << 18, record_bytes_max: 4 << 10, evict: true };
+    let memory = Memory { slabs: 20, table_cells: 8 };
+    let layout = Layout::told(&geometry, &memory, 1000).expect("it can be");
     assert_eq!((layout.wants_bytes(), layout.lines_bytes()), (128, 320));
     assert_eq!(layout.region_bytes(), [16384, 4096 + 5 * 1000], "128 and an ack slot of 12,288, to whole pages");
     assert_eq!(layout.place(0, 0), (4096, 1000));

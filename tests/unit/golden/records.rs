@@ -227,9 +227,9 @@ fn a_pad() {
     assert!(record.proves_itself(seal(1024)));
 }
 
-/// What each ring begins with, and where: positions begin at 64.
+/// What each log begins with: nothing, in its epoch. Positions begin at 64.
 #[test]
-fn a_ring_that_was_just_born() {
+fn a_log_that_was_just_born() {
     let config = StoreConfig {
         memory_bytes: 128 << 10,
         item_bytes_max: 4 << 10,
@@ -240,13 +240,14 @@ fn a_ring_that_was_just_born() {
         hash_seed: Some((1, 2)),
         epoch: Some(Epoch(EPOCH)),
     };
-    let store = Store::with_slabs(config, 1 << 30).expect("a small store");
+    let store = Store::new(config).expect("a small store");
+    assert_eq!(store.stats().slab_bytes, 0, "an empty log has no slab");
     let lines = bytes_of(&store.control_lines().words()[..16]);
     let line = hex("
         03 00 00 12 ee ff c0 00   | epoch
-        60 00 00 00  00 00 00 00  | committed: behind the epoch record
+        40 00 00 00  00 00 00 00  | committed: nothing is
         40 00 00 00  00 00 00 00  | tail
-        00 00 01 00  00 00 00 00  | 65,536 bytes of ring
+        00 00 01 00  00 00 00 00  | 65,536 bytes of capacity
         40 00 00 00  00 00 00 00  | the epoch begins at 64
         00 00 00 00  00 00 00 00
         00 00 00 00  00 00 00 00

@@ -8,7 +8,7 @@ use remora::replication::push::Invite;
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
 use remora::replication::wire::{Beat, FRAME_BYTES_MAX, Join, Message, Refusal, VERSION, Welcome};
-use remora::store::{EpochStart, Geometry};
+use remora::store::{EpochStart, Geometry, Memory};
 
 /// The frame is this, and this is read as the message.
 fn is_drawn(message: &Message, drawing: &str) {
@@ -35,11 +35,11 @@ const THIRTY_TWO_DRAWN: &str = "
 
 #[test]
 fn the_handshake() {
-    assert_eq!(VERSION, 3, "the drawings are of this version");
+    assert_eq!(VERSION, 4, "the drawings are of this version");
     let with_32 = |head: &str| format!("{head}{THIRTY_TWO_DRAWN}");
     is_drawn(
-        &Message::Hello { version: 3, nonce: THIRTY_TWO },
-        &with_32("2b 00 00 00 | 43 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 03 00 | version\n"),
+        &Message::Hello { version: 4, nonce: THIRTY_TWO },
+        &with_32("2b 00 00 00 | 43 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 04 00 | version\n"),
     );
     is_drawn(&Message::Challenge { nonce: THIRTY_TWO }, &with_32("21 00 00 00  02"));
     is_drawn(&Message::Prove { proof: THIRTY_TWO }, &with_32("21 00 00 00  03"));
@@ -68,12 +68,12 @@ fn who_joins_and_what_there_is() {
         03 00  74 77 6f           | name
         ",
     );
-    let geometry =
-        Geometry { shards: 2, ring_bytes: 1 << 20, slab_bytes: 1 << 19, record_bytes_max: 4096, evict: true };
+    let geometry = Geometry { shards: 2, slab_bytes: 1 << 18, record_bytes_max: 4096, evict: true };
     let start = |generation, begins| EpochStart { epoch: Epoch::of(0xC0FF_EE12, generation), begins };
     is_drawn(
         &Message::Welcome(Welcome {
             geometry,
+            memory: Memory { slabs: 9, table_cells: 8 },
             epochs: vec![start(1, vec![64, 64]), start(3, vec![0x1000, 0x2000])],
             host: [0xBB; 16],
             client_port: 11211,
@@ -83,8 +83,9 @@ fn who_joins_and_what_there_is() {
         65 00 00 00
         07                        | Welcome
         02 00 00 00               | shards
-        00 00 10 00  00 00 00 00  | bytes of a ring
-        00 00 08 00  00 00 00 00  | bytes of a slab
+        09 00 00 00               | slabs
+        08 00 00 00               | cells of a table
+        00 00 04 00  00 00 00 00  | bytes of a slab
         00 10 00 00  00 00 00 00  | largest record
         01                        | evicts
         bb bb bb bb bb bb bb bb  bb bb bb bb bb bb bb bb | host
@@ -181,15 +182,15 @@ fn proofs() {
         (
             Side::Primary,
             "
-            e7 fc c6 59 ef d5 c3 2f  93 23 d4 8a ab 89 6e df
-            12 0e 76 43 d8 ef 5d de  67 b9 0a 3b ab 4c ec 58
+            60 4f ee a6 86 c4 fe a4  24 e7 48 eb c9 06 fa 5a
+            6c 2e 09 96 51 a8 c1 e4  bf d7 09 fc b3 f2 99 65
             ",
         ),
         (
             Side::Replica,
             "
-            f7 2f b1 1f a9 11 71 ce  05 1d 43 f2 f8 05 22 9d
-            82 99 3e 76 25 a4 10 28  87 a8 2a e9 f1 b6 3d 5d
+            df 70 8f 39 24 51 37 da  fe c9 08 43 03 a0 5c 0e
+            77 44 ae 3f 1a 14 52 62  cb 73 09 db 4b ee 8e 4a
             ",
         ),
     ] {
