@@ -122,6 +122,7 @@ fn serve(scenario: &Scenario, requests: u64, at_once: u64) {
 fn store(memory_bytes: usize) -> Store {
     Store::new(StoreConfig {
         memory_bytes,
+        memory_bytes_max: None,
         item_bytes_max: ITEM_BYTES_MAX,
         evict: true,
         workers: 1,

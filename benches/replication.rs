@@ -117,6 +117,7 @@ impl Clock {
 fn primary(setup: &Setup) -> anyhow::Result<Arc<Store>> {
     let store = Store::new(StoreConfig {
         memory_bytes: setup.memory_bytes,
+        memory_bytes_max: None,
         item_bytes_max: 1 << 20,
         evict: true,
         workers: 1,

@@ -12,6 +12,7 @@ const VALUE: [u8; 100] = [b'v'; 100];
 fn store(memory_bytes: usize) -> Store {
     Store::new(StoreConfig {
         memory_bytes,
+        memory_bytes_max: None,
         item_bytes_max: 1 << 20,
         evict: true,
         workers: 1,

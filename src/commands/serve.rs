@@ -24,7 +24,7 @@ use crate::server::{Server, ServerConfig, address};
 use crate::store::{Store, StoreConfig};
 use crate::sys::allowance::Allowance;
 use crate::sys::{logging, privilege, signals};
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use ending::Ending;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -56,6 +56,9 @@ pub struct Args {
     /// Memory for items, in MiB [default: 64; of a replica: what its primary has]
     #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     pub memory_limit: Option<u64>,
+    /// To what cache_memlimit may raise -m, in MiB [default: -m; what is above -m costs nothing yet, except over RDMA]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    pub memory_max: Option<u64>,
     /// Answer with an error when memory is full, instead of evicting
     #[arg(short = 'M', long)]
     pub disable_evictions: bool,
@@ -174,6 +177,12 @@ fn warn_of_memory(store: &Store, memory_bytes: usize) {
 /// -m of a primary, in MiB.
 const MEMORY_MEBIBYTES_DEFAULT: u64 = 64;
 
+fn memory_bytes_max(args: &Args, mebibytes: u64) -> anyhow::Result<Option<usize>> {
+    let Some(most) = args.memory_max else { return Ok(None) };
+    ensure!(most >= mebibytes, "--memory-max {most} is less than -m {mebibytes}: it is to what -m may be raised");
+    Ok(Some(usize::try_from(most << 20).context("--memory-max is too large for this machine")?))
+}
+
 /// A replica's store is laid out as its primary's is.
 fn make_store(args: &Args, item_bytes_max: usize, workers: usize, joined: Option<&Joined>) -> anyhow::Result<Store> {
     if let Some(joined) = joined {
@@ -193,6 +202,7 @@ fn make_store(args: &Args, item_bytes_max: usize, workers: usize, joined: Option
     let mebibytes = args.memory_limit.unwrap_or(MEMORY_MEBIBYTES_DEFAULT);
     Store::new(StoreConfig {
         memory_bytes: usize::try_from(mebibytes << 20).context("-m is too large for this machine")?,
+        memory_bytes_max: memory_bytes_max(args, mebibytes)?,
         item_bytes_max,
         evict: !args.disable_evictions,
         workers,

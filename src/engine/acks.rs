@@ -118,6 +118,7 @@ mod tests {
     fn engine(replicas: u8) -> Engine {
         let store = Store::new(StoreConfig {
             memory_bytes: 16 << 20,
+            memory_bytes_max: None,
             item_bytes_max: 1 << 16,
             evict: true,
             workers: 1,

@@ -6,7 +6,7 @@
 
 use super::{Call, Context, Engine, Outcome, expiry_of};
 use crate::protocol::{Exptime, reply};
-use crate::store::NoRoom;
+use crate::store::{CannotResize, NoRoom};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
@@ -68,10 +68,14 @@ impl Engine {
         Ok(())
     }
 
-    /// cache_memlimit. The memory is laid out once, at the start: only the size that it has can be asked for.
+    /// cache_memlimit. More memory is had at once, up to --memory-max; less, as reclaim comes by it.
     pub(super) fn cache_memlimit(&self, call: &mut Call<'_, '_, '_>, mebibytes: u64, noreply: bool) -> Outcome {
-        let is_what_it_is = mebibytes.checked_mul(1 << 20) == Some(self.store.stats().capacity_bytes);
-        let line = if is_what_it_is { reply::OK } else { CANNOT_ADJUST };
+        let adjusted = mebibytes.checked_mul(1 << 20).ok_or(CannotResize::TooMuch);
+        let adjusted = adjusted.and_then(|memory_bytes| self.store.set_memory(memory_bytes));
+        if let Err(why) = adjusted {
+            log::info!("cache_memlimit {mebibytes} is refused: {why}");
+        }
+        let line = if adjusted.is_ok() { reply::OK } else { CANNOT_ADJUST };
         call.answer_unless(noreply, line)
     }
 }

@@ -85,14 +85,14 @@ pub(super) fn writes(request: &Request<'_>) -> Option<bool> {
         Request::Arithmetic(request) => Some(request.noreply),
         Request::Touch(request) => Some(request.noreply),
         Request::Delete(request) => Some(request.noreply),
-        Request::FlushAll { noreply, .. } => Some(*noreply),
+        // How much memory there is, the primary says.
+        Request::FlushAll { noreply, .. } | Request::CacheMemlimit { noreply, .. } => Some(*noreply),
         Request::Meta(request) => match request.verb {
             MetaVerb::Set | MetaVerb::Delete | MetaVerb::Arithmetic => Some(false),
             MetaVerb::Get => request.ttl.map(|_| false),
             MetaVerb::Debug => None,
         },
         Request::MetaNoop
-        | Request::CacheMemlimit { .. }
         | Request::Verbosity { .. }
         | Request::Stats(_)
         | Request::Replication(_)

@@ -185,11 +185,13 @@ fn report_items(out: &mut Vec<u8>, store: &StoreStats) {
 }
 
 fn report_log(out: &mut Vec<u8>, store: &StoreStats) {
-    let rows: [(&str, u64); 14] = [
+    let rows: [(&str, u64); 16] = [
         ("shards", store.shards),
         ("log_appended_bytes", store.appended_bytes),
         ("log_reclaimed_bytes", store.reclaimed_bytes),
         ("log_dead_bytes", store.dead_bytes),
+        ("log_owned_bytes", store.owned_bytes),
+        ("pool_bytes", store.pool_bytes),
         ("log_reinserted_bytes", store.reinserted_bytes),
         ("log_reinserted_items", store.reinserted_items),
         ("index_buckets", store.index_buckets),

@@ -16,9 +16,9 @@ use std::time::Instant;
 /// Why a primary cannot be followed with this store.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
-    /// The primary has another number of shards or other slabs, or another amount of memory.
+    /// The primary has another number of shards or other slabs, or may have more memory.
     #[error(
-        "the primary's logs are laid out in another way than this replica's: restart the replica with --replica-of \
+        "the primary's logs are laid out in another way than this replica's, or may have more memory: restart the replica with --replica-of \
          and without -m and --shards; what it holds is then gone"
     )]
     Geometry,
@@ -139,7 +139,7 @@ impl Admitted {
     pub(super) fn check(&self, config: &FollowConfig, store: &Store) -> Result<(), Unfit> {
         let at = &config.primary;
         let welcome = &self.joined.welcome;
-        if welcome.geometry != store.geometry() || welcome.memory.slabs != store.memory().slabs {
+        if welcome.geometry != store.geometry() || welcome.memory.slabs > store.memory().slabs {
             return Err(Unfit::Geometry);
         }
         let (theirs, known) = (self.epoch(), store.epochs());

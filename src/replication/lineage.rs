@@ -62,6 +62,7 @@ mod tests {
     fn store(epoch: Epoch) -> Store {
         let config = StoreConfig {
             memory_bytes: 1 << 20,
+            memory_bytes_max: None,
             item_bytes_max: 1 << 10,
             evict: true,
             workers: 1,

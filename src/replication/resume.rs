@@ -17,6 +17,8 @@ pub struct Line {
     pub committed: u64,
     /// The oldest byte still valid.
     pub tail: u64,
+    /// Most bytes of log between the two.
+    pub capacity: u64,
 }
 
 /// What to do with one shard.
@@ -100,7 +102,7 @@ mod tests {
     }
 
     fn line(generation: u64, tail: u64, committed: u64) -> Line {
-        Line { epoch: epoch(generation), committed, tail }
+        Line { epoch: epoch(generation), committed, tail, capacity: 1 << 20 }
     }
 
     #[test]

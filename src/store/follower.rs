@@ -18,6 +18,7 @@ use super::line::{BIRTH, POSITION_MAX};
 use super::promotion::Extent;
 use super::record::{HEADER_BYTES, Kind, Meta, Record};
 use super::shard::{Goal, Shard, Wanted, Writer};
+use super::sizing::capacity_max;
 use super::spread::copy_spread;
 use crate::base::epoch::Epoch;
 use crate::base::limits::KEY_BYTES_MAX;
@@ -40,7 +41,7 @@ pub struct Follower<'s> {
     record_bytes_max: usize,
     /// Everything was forgotten: this era must pass before the log may begin elsewhere.
     forgotten: Option<Era>,
-    /// Bytes up to here may be overwritten, as far as was known at the last look.
+    /// Bytes up to here may be written, as was found out when it was asked last; 0 where that may have changed.
     room: u64,
 }
 
@@ -114,9 +115,17 @@ impl Follower<'_> {
         Epoch(self.shard.control().epoch())
     }
 
-    /// Most bytes of log that this shard can hold.
-    pub fn capacity_bytes(&self) -> u64 {
-        self.shard.control().capacity_bytes()
+    /// The primary's shard is to have so much: have it, too. More is had at once, less as the tail moves. False if this store has not so much now.
+    pub fn follow_capacity(&mut self, capacity_bytes: u64) -> bool {
+        self.room = 0;
+        let (pool, shards) = (&self.store.pool, self.store.shards.len() as u32);
+        let Ok(slabs) = u32::try_from(capacity_bytes / pool.slab_bytes()) else { return false };
+        slabs <= capacity_max(pool.slabs(), shards) && self.shard.set_capacity(&mut self.shard.lock(), slabs)
+    }
+
+    /// Most bytes of log that this shard can hold now.
+    pub fn reach_bytes(&self) -> u64 {
+        u64::from(self.shard.lock().mapped.in_reach()) * self.store.pool.slab_bytes()
     }
 
     /// What this log holds from `position` on.
@@ -166,6 +175,7 @@ impl Follower<'_> {
     /// Items below `tail` are gone at the primary: unlink them, publish the tail, let go of their bytes. At most `budget_bytes` of log are
     /// walked, or one record. True when `tail` (the cursor, if that is less) is reached, or the record that it cuts: no primary's does.
     pub fn give_up_below(&mut self, tail: u64, budget_bytes: u64) -> bool {
+        self.room = 0;
         let mut writer = self.shard.lock();
         let goal = tail.min(writer.head);
         // The clock only tells evicted from expired, for the counters.
@@ -215,7 +225,7 @@ impl Follower<'_> {
         let mut epoch = (self.epoch(), control.epoch_begin());
         let mut batch = Batch { records: ArrayVec::new(), bytes: 0, stop: None };
         while !batch.records.is_full() && batch.bytes < BATCH_BYTES {
-            match self.next(&words[batch.bytes / 8..], from + batch.bytes as u64, epoch) {
+            match self.next(&words[batch.bytes / 8..], from + batch.bytes as u64, epoch, batch.bytes == 0) {
                 Ok(checked) => {
                     let shape = checked.record.shape;
                     if shape.kind() == Kind::Epoch {
@@ -224,6 +234,8 @@ impl Follower<'_> {
                     batch.bytes = (checked.position - from) as usize + shape.record_bytes();
                     batch.records.push(checked);
                 }
+                // Room is asked for once those before it are applied: asking may cost room, where memory is given back.
+                Err(Stop::NoRoom { .. }) if batch.bytes > 0 => break,
                 Err(stop) => {
                     batch.stop = Some(stop);
                     break;
@@ -234,7 +246,13 @@ impl Follower<'_> {
     }
 
     /// The record at or, where a slab's end is skipped, shortly after position `at`, where `words` begins.
-    fn next<'w>(&mut self, words: &'w [AtomicU64], at: u64, epoch: (Epoch, u64)) -> Result<Checked<'w>, Stop> {
+    fn next<'w>(
+        &mut self,
+        words: &'w [AtomicU64],
+        at: u64,
+        epoch: (Epoch, u64),
+        is_first: bool,
+    ) -> Result<Checked<'w>, Stop> {
         if words.is_empty() {
             return Err(Stop::End);
         }
@@ -256,7 +274,7 @@ impl Follower<'_> {
             Refusal::Bad(bad) => Stop::Bad(bad),
         })?;
         let end = position + record.shape.record_bytes() as u64;
-        if end > self.room && end > self.room_until() {
+        if end > self.room && (!is_first || end > self.room_until()) {
             return Err(Stop::NoRoom { end });
         }
         let hash = self.shard.hash_of(&record);

@@ -6,7 +6,7 @@ use super::log::table_cells;
 use super::pool::{SLAB_BYTES_MAX, SLAB_BYTES_MIN, SLABS_MAX};
 use super::record::{HEADER_BYTES, OPTIONAL_BYTES_MAX};
 use super::shard::Policy;
-use super::sizing::{Plan, RECORD_SHARE_MAX, SHARDS_MAX};
+use super::sizing::{Plan, RECORD_SHARE_MAX, SHARDS_MAX, capacity_max};
 use super::{Making, Store, StoreError};
 use crate::base::epoch::Epoch;
 use crate::base::limits::{KEY_BYTES_MAX, WORKERS_MAX};
@@ -88,7 +88,7 @@ impl Store {
     /// What whoever READs this store's logs must know.
     pub fn memory(&self) -> Memory {
         let slabs = self.pool.slabs();
-        Memory { slabs, table_cells: table_cells(slabs.div_ceil(self.shards.len() as u32)) }
+        Memory { slabs, table_cells: table_cells(capacity_max(slabs, self.shards.len() as u32)) }
     }
 
     /// A store for a replica: the geometry is the primary's, and it has as many slabs; the rest is this process's own. It is empty, and of no
@@ -120,6 +120,7 @@ impl Store {
         let plan = Plan {
             shards: geometry.shards as usize,
             slabs,
+            slabs_used: slabs,
             slab_bytes: geometry.slab_bytes as usize,
             policy: Policy { evict: geometry.evict, record_bytes_max: geometry.record_bytes_max as usize },
         };

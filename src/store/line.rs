@@ -59,6 +59,11 @@ impl<'a> ControlLine<'a> {
         self.0[CAPACITY].load(Ordering::Relaxed)
     }
 
+    /// From now on so much log may lie between tail and head. Under the shard's lock: before more is used, after less is.
+    pub fn set_capacity(&self, capacity_bytes: u64) {
+        self.0[CAPACITY].store(capacity_bytes, Ordering::Release);
+    }
+
     /// Records from `position` on are of `epoch`. Under the shard's lock.
     pub fn begin_epoch(&self, epoch: u64, position: u64) {
         self.0[EPOCH_BEGIN].store(position, Ordering::Relaxed);

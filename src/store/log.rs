@@ -115,8 +115,8 @@ impl Log {
     pub fn words_at(&self, position: u64) -> &[AtomicU64] {
         let physical = self.physical(position >> self.slab_shift) as usize;
         let word_shift = self.slab_shift - 3;
-        let slab = &self.words[physical << word_shift..(physical + 1) << word_shift];
-        &slab[(position & (self.slab_bytes() - 1)) as usize / 8..]
+        let within = (position & (self.slab_bytes() - 1)) as usize / 8;
+        &self.words[(physical << word_shift) + within..(physical + 1) << word_shift]
     }
 
     /// Copy the words from a position on, slab after slab, into `to`.

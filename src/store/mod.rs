@@ -24,11 +24,13 @@
 //! | `live`, `expiries` | how many bytes of a log are alive, and how many may have expired |
 //! | `crawl` | with `-M`: finding what has expired |
 //! | [`retain`] | who else needs the tail |
+//! | [`capacity`] | how much memory the shards may have, changed while they serve |
 //! | [`sizing`] | how `-m`, `-I` and `-t` become shards and slabs |
 //!
 //! In goes a key; out come [`Item`]s that stay for the [`Turn`]. The invariant kept: the store is a function of the bytes between tail and
 //! committed of each shard (replaying them gives the same items).
 
+pub mod capacity;
 pub(crate) mod check;
 mod crawl;
 pub mod entry;
@@ -61,6 +63,7 @@ use crate::base::time::UnixSeconds;
 use crate::sys::memory::Slab;
 use crate::sys::quiescence::{Domain, Inside, Seat};
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
+pub use capacity::CannotResize;
 pub use check::BadRecord;
 use entry::Note;
 pub use entry::{Appended, Entry};
@@ -224,8 +227,8 @@ impl Store {
         let hash = making.hash_seed.map_or_else(IndexHash::random, seeded);
         let domain = Arc::new(Domain::new(making.workers + SEATS_SPARE));
         let pool = Arc::new(Pool::new(plan.slabs, plan.slab_bytes, making.hugepages)?);
-        assert!(pool.reserve(plan.slabs), "a new pool has all of its slabs");
-        let cells = table_cells(plan.capacity(0));
+        assert!(pool.reserve(plan.slabs_used), "a new pool has all of its slabs");
+        let cells = table_cells(sizing::capacity_max(plan.slabs, plan.shards as u32));
         let pages = |words: usize| (words * 8).next_multiple_of(4096);
         let tables = Arc::new(Slab::new("remora-tables", pages(plan.shards * cells as usize), false)?);
         let lines = Arc::new(Slab::new("remora-control", pages(plan.shards * CONTROL_LINE_BYTES / 8), false)?);

@@ -84,6 +84,13 @@ impl Pool {
         fits
     }
 
+    /// `slabs` that were promised are not needed any more.
+    pub(super) fn unreserve(&self, slabs: u32) {
+        if slabs > 0 {
+            self.lock().reserved -= slabs;
+        }
+    }
+
     /// Take a slab that was reserved.
     pub(super) fn take(&self) -> u32 {
         let mut state = self.lock();
@@ -119,6 +126,9 @@ mod tests {
         assert_eq!(taken, [0, 1, 2]);
         pool.give(1);
         assert_eq!(pool.take(), 1);
+        assert!(!pool.reserve(1));
+        pool.unreserve(2);
+        assert!(pool.reserve(2));
     }
 
     #[test]

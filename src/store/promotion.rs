@@ -136,6 +136,10 @@ impl Shard {
         writer.head = end;
         control.begin_epoch(epoch.0, begins);
         control.commit(end);
+        // What its primary had begun to give back, it gives back by itself now.
+        if writer.mapped.shrinks() {
+            self.want_attention(true);
+        }
     }
 
     /// What the log holds from `position` on, as far as it can be read: another process may have said the position, so it may be in the middle
@@ -169,6 +173,7 @@ mod tests {
     fn primary(evict: bool) -> Store {
         let config = StoreConfig {
             memory_bytes: RING_BYTES,
+            memory_bytes_max: None,
             item_bytes_max: 256,
             evict,
             workers: 1,

@@ -82,16 +82,28 @@ impl Shard {
                 self.reclaim_step(&mut writer, now, goal_bytes, STEP_BYTES);
             }
         }
+        let shrinks = writer.mapped.shrinks() && self.shrink(&mut writer, now);
         self.release(&mut writer);
         writer.wanted.rounds = writer.wanted.rounds.saturating_sub(1);
         if writer.wanted.rounds == 0 {
             writer.wanted = Wanted::default();
         }
-        let busy = writer.wanted.bytes != 0 || writer.crawl.is_some();
+        let busy = writer.wanted.bytes != 0 || writer.crawl.is_some() || shrinks;
         if !busy {
             self.want_attention(false);
         }
         busy
+    }
+
+    /// Move the tail on, a step, so that slabs are given back. False where what lives would not fit into the rest, and is not evicted.
+    fn shrink(&self, writer: &mut Writer, now: UnixSeconds) -> bool {
+        if !self.policy.evict && writer.live.bytes() > writer.budget.live_bytes_max {
+            return false;
+        }
+        // What is moved needs room until what it leaves behind is released.
+        let budget_bytes = STEP_BYTES.min(self.usable_bytes(writer) / 2);
+        self.reclaim_step(writer, now, u64::MAX, budget_bytes);
+        true
     }
 
     /// Whether an append waits, and has its room now. Then reclaim must not use that room up for what it moves. The wait's lap without gain
@@ -207,7 +219,7 @@ impl Shard {
         if alive && self.deserves_another_lap(writer, &slot, record.shape.record_bytes() as u64) {
             let reinserted = self.reinsert(writer, &item, hash);
             // What was given up becomes room in a later turn: better to go on then than to lose an item that is to be kept.
-            let room_is_due = self.free_bytes(writer) > self.usable_bytes(writer);
+            let room_is_due = self.control().tail() > writer.released;
             if reinserted || !self.policy.evict || room_is_due {
                 return reinserted;
             }
@@ -298,7 +310,8 @@ impl Shard {
         let key = &mut key[..item.record.shape.key_bytes()];
         item.record.key().copy_to_slice(key);
         let meta = item.record.meta();
-        let value = Source::Value(item.value());
+        let value = item.value();
+        let value = value.in_one_run().map_or(Source::Value(value), Source::Span);
         let draft = Draft::new(Kind::Set, key, meta, item.client_flags(), Some(item.cas()), value);
         let (wanted, parked) = (writer.wanted, writer.counts.parked);
         let appended = self.append(writer, &draft, 0);

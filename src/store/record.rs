@@ -260,7 +260,9 @@ fn checksum_pieces<const BYTES: usize>(mut checksum: BodyChecksum, span: WordSpa
 pub enum Source<'a> {
     /// From a client.
     Bytes(&'a [u8]),
-    /// From another record (reclaim appends it again).
+    /// From another record (reclaim appends it again), where its value is in one run,
+    Span(WordSpan<'a>),
+    /// or in several.
     Value(Value<'a>),
 }
 
@@ -280,6 +282,7 @@ impl<'a> Draft<'a> {
     pub fn new(kind: Kind, key: &'a [u8], meta: Meta, client_flags: u32, cas: Option<u64>, value: Source<'a>) -> Self {
         let value_bytes = match value {
             Source::Bytes(bytes) => bytes.len(),
+            Source::Span(span) => span.len(),
             Source::Value(value) => value.len(),
         };
         let shape = Shape::new(kind, key.len(), value_bytes, client_flags != 0, cas.is_some());
@@ -305,6 +308,7 @@ impl<'a> Draft<'a> {
         checksum = checksum.update(key).update(&optional[..optional_bytes]);
         checksum = match value {
             Source::Bytes(bytes) => checksum.update(bytes),
+            Source::Span(span) => checksum_span(checksum, span),
             Source::Value(value) => value.runs().fold(checksum, checksum_span),
         };
         Draft { shape, meta, key, optional, optional_bytes, value, checksum }
@@ -364,6 +368,7 @@ impl<'a> Draft<'a> {
         put(&self.optional[..self.optional_bytes]);
         match self.value {
             Source::Bytes(bytes) => put(bytes),
+            Source::Span(span) => span.for_each_piece(put),
             Source::Value(value) => value.runs().for_each(|run| run.for_each_piece(&mut put)),
         }
     }

@@ -56,6 +56,7 @@ mod tests {
     fn store(evict: bool) -> Store {
         let config = StoreConfig {
             memory_bytes: 64 << 10,
+            memory_bytes_max: None,
             item_bytes_max: 512,
             evict,
             workers: 1,

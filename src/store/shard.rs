@@ -17,6 +17,7 @@ use super::retain::TailGuard;
 use super::seal::Seal;
 use super::shape::Shape;
 use super::sizing::Budget;
+use super::stats::Counts;
 use super::value::Value;
 use crate::base::epoch::Epoch;
 use crate::base::hash::IndexHash;
@@ -131,33 +132,18 @@ pub(super) struct Shared {
     pub touches_logged: Arc<AtomicU64>,
 }
 
-/// Counters of one shard; see [`super::StoreStats`].
-#[derive(Debug, Clone, Default)]
-#[allow(missing_docs)]
-pub struct Counts {
-    pub total_items: u64,
-    pub evictions: u64,
-    pub evicted_unfetched: u64,
-    pub reclaimed: u64,
-    pub expired_unfetched: u64,
-    pub appended_bytes: u64,
-    pub reinserted_bytes: u64,
-    pub reinserted_items: u64,
-    pub parked: u64,
-}
-
 impl Shard {
     pub(super) fn new(
         number: u32,
         log: Log,
-        capacity: u32,
+        (capacity, capacity_max): (u32, u32),
         policy: Policy,
         hash: IndexHash,
         domain: Arc<Domain>,
         Shared { lines, attention_wanted, touches_logged }: Shared,
     ) -> io::Result<Shard> {
         let capacity_bytes = u64::from(capacity) * log.pool().slab_bytes();
-        let index = Index::new(capacity_bytes)?;
+        let index = Index::new(u64::from(capacity_max) * log.pool().slab_bytes())?;
         ControlLine::of(lines.words(), number as usize).begin(Epoch::NONE.0, capacity_bytes);
         let writer = Writer {
             head: BIRTH,
@@ -338,7 +324,7 @@ impl Shard {
     ) -> Result<(u64, &[AtomicU64]), NoRoom> {
         let mut begin = writer.head;
         let left_bytes = self.log.bytes_to_slab_end(begin);
-        if left_bytes < shape.head_bytes() {
+        if left_bytes < shape.value_at() {
             begin += left_bytes as u64;
         }
         let end = begin + shape.record_bytes() as u64;
@@ -425,11 +411,36 @@ impl Shard {
             }
             writer.released = position;
             writer.awaited = None;
-            writer.mapped.release(&self.log, position);
+            let needed = writer.head + writer.budget.reserve_bytes;
+            writer.mapped.release(&self.log, position, needed);
+            self.settle_budget(writer);
         }
         let tail = self.control().tail();
         if tail > writer.released {
             writer.awaited = Some((tail, self.domain.advance()));
+        }
+    }
+
+    /// The shard is to have so many slabs. More are had at once; less, as its tail moves. False if they are not to be had.
+    pub(super) fn set_capacity(&self, writer: &mut Writer, slabs: u32) -> bool {
+        if !writer.mapped.set_goal(&self.log, slabs) {
+            return false;
+        }
+        self.settle_budget(writer);
+        true
+    }
+
+    /// What is mapped has changed: publish the capacity, and let the budget follow from what can be used.
+    fn settle_budget(&self, writer: &mut Writer) {
+        let slab_bytes = self.log.pool().slab_bytes();
+        let capacity_bytes = u64::from(writer.mapped.capacity()) * slab_bytes;
+        if self.control().capacity_bytes() != capacity_bytes {
+            self.control().set_capacity(capacity_bytes);
+        }
+        let usable_bytes = u64::from(writer.mapped.usable()) * slab_bytes;
+        if writer.budget.capacity_bytes != usable_bytes {
+            writer.budget = Budget::of(&self.policy, usable_bytes);
+            writer.goal = Goal::default();
         }
     }
 

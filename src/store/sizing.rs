@@ -14,6 +14,8 @@ use std::io;
 pub struct StoreConfig {
     /// Bytes for all logs together (`-m`).
     pub memory_bytes: usize,
+    /// To what that may be raised later (`--memory-max`); None for no more.
+    pub memory_bytes_max: Option<usize>,
     /// Largest item: key, value and header (`-I`).
     pub item_bytes_max: usize,
     /// False for `-M`: refuse instead of evicting.
@@ -81,16 +83,28 @@ pub(super) struct Plan {
     pub shards: usize,
     /// Of the pool.
     pub slabs: u32,
+    /// Of these, what the shards begin with.
+    pub slabs_used: u32,
     pub slab_bytes: usize,
     pub policy: Policy,
 }
 
 impl Plan {
-    /// Slabs of a shard: an equal part, and of what is left over one each for the first.
-    pub fn capacity(&self, shard: u32) -> u32 {
+    /// Slabs of a shard, and the most that it can have.
+    pub fn capacity(&self, shard: u32) -> (u32, u32) {
         let shards = self.shards as u32;
-        self.slabs / shards + u32::from(shard < self.slabs % shards)
+        (part(self.slabs_used, shards, shard), capacity_max(self.slabs, shards))
     }
+}
+
+/// An equal part of `slabs`; of what is left over one each for the first shards.
+pub(super) fn part(slabs: u32, shards: u32, shard: u32) -> u32 {
+    slabs / shards + u32::from(shard < slabs % shards)
+}
+
+/// The most slabs that one of `shards` shards can have of a pool: its table and its index have room for no more.
+pub(super) fn capacity_max(slabs: u32, shards: u32) -> u32 {
+    slabs.div_ceil(shards)
 }
 
 /// What follows from a shard's capacity.
@@ -130,7 +144,8 @@ pub(super) fn plan(config: &StoreConfig, slab_bytes_max: usize) -> Result<Plan, 
         )));
     }
     let slab_bytes = slab_bytes(shard_bytes).min(slab_bytes_max);
-    let slabs = config.memory_bytes / slab_bytes;
+    let slabs_used = config.memory_bytes / slab_bytes;
+    let slabs = config.memory_bytes_max.map_or(slabs_used, |bytes| (bytes / slab_bytes).max(slabs_used));
     if slabs.div_ceil(shards) * slab_bytes > LOG_BYTES_MAX as usize {
         return Err(StoreError::Config(format!(
             "shards of {} GiB are too large: use more --shards (a shard is at most {} GiB)",
@@ -142,14 +157,18 @@ pub(super) fn plan(config: &StoreConfig, slab_bytes_max: usize) -> Result<Plan, 
         StoreError::Config(format!("a cache of {} GiB has too many slabs: lower -m", config.memory_bytes >> 30))
     })?;
     let policy = Policy { evict: config.evict, record_bytes_max: config.item_bytes_max.next_multiple_of(8) };
-    Ok(Plan { shards, slabs, slab_bytes, policy })
+    Ok(Plan { shards, slabs, slabs_used: slabs_used as u32, slab_bytes, policy })
 }
 
 fn check_host(config: &StoreConfig) -> Result<(), StoreError> {
+    let (asks, memory_bytes) = match config.memory_bytes_max {
+        Some(most) if most > config.memory_bytes => ("--memory-max", most),
+        _ => ("-m", config.memory_bytes),
+    };
     match memory_bytes_available() {
-        Some(host_bytes) if config.memory_bytes as u64 > host_bytes => Err(StoreError::Memory(format!(
-            "-m asks for {} MiB, but this host (or container) has {} MiB of memory in all: lower -m",
-            config.memory_bytes >> 20,
+        Some(host_bytes) if memory_bytes as u64 > host_bytes => Err(StoreError::Memory(format!(
+            "{asks} asks for {} MiB, but this host (or container) has {} MiB of memory in all: lower {asks}",
+            memory_bytes >> 20,
             host_bytes >> 20
         ))),
         _ => Ok(()),
@@ -197,6 +216,7 @@ mod tests {
     fn config(memory_bytes: usize, workers: usize) -> StoreConfig {
         StoreConfig {
             memory_bytes,
+            memory_bytes_max: None,
             item_bytes_max: 1 << 20,
             evict: true,
             workers,
@@ -252,7 +272,7 @@ mod tests {
             assert_eq!(slab_bytes(shard_bytes), expected, "{shard_bytes}");
         }
         let plan = plan_of(&StoreConfig { shards: Some(8), ..config(67 << 20, 2) }).unwrap();
-        assert_eq!((plan.slabs, plan.capacity(0), plan.capacity(7)), (268, 34, 33));
-        assert_eq!((0..8).map(|shard| plan.capacity(shard)).sum::<u32>(), plan.slabs);
+        assert_eq!((plan.slabs, plan.capacity(0), plan.capacity(7)), (268, (34, 34), (33, 34)));
+        assert_eq!((0..8).map(|shard| plan.capacity(shard).0).sum::<u32>(), plan.slabs);
     }
 }

@@ -11,7 +11,9 @@ pub struct StoreStats {
     /// Bytes that all logs may have together.
     pub capacity_bytes: u64,
     /// Bytes of the slabs that they have.
-    pub slab_bytes: u64,
+    pub owned_bytes: u64,
+    /// Bytes of all slabs, whether a log has them or not.
+    pub pool_bytes: u64,
     /// Items present (those expired or flushed but not yet reclaimed included).
     pub items: u64,
     /// Bytes of the records of those items, without those that were flushed.
@@ -54,6 +56,21 @@ pub struct StoreStats {
     pub slabs_plain: u64,
 }
 
+/// Counters of one shard; see [`super::StoreStats`].
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub total_items: u64,
+    pub evictions: u64,
+    pub evicted_unfetched: u64,
+    pub reclaimed: u64,
+    pub expired_unfetched: u64,
+    pub appended_bytes: u64,
+    pub reinserted_bytes: u64,
+    pub reinserted_items: u64,
+    pub parked: u64,
+}
+
 impl Store {
     /// Sums over all shards; takes each shard's lock in turn, briefly.
     pub fn stats(&self) -> StoreStats {
@@ -61,8 +78,8 @@ impl Store {
         for shard in &self.shards {
             let (counts, counted_from, live_bytes, log_bytes) = {
                 let writer = shard.lock();
-                sum.capacity_bytes += writer.budget.capacity_bytes;
-                sum.slab_bytes += u64::from(writer.mapped.owned()) * self.pool.slab_bytes();
+                sum.capacity_bytes += u64::from(writer.mapped.goal()) * self.pool.slab_bytes();
+                sum.owned_bytes += u64::from(writer.mapped.owned()) * self.pool.slab_bytes();
                 let log_bytes = writer.head - shard.control().tail();
                 (
                     writer.counts.clone(),
@@ -89,6 +106,7 @@ impl Store {
             sum.index_overflow_buckets += shard.index.overflow_count();
             sum.index_bytes += shard.index.bytes();
         }
+        sum.pool_bytes = u64::from(self.pool.slabs()) * self.pool.slab_bytes();
         *match self.pool.memory().backing() {
             Backing::Hugetlb => &mut sum.slabs_hugetlb,
             Backing::Transparent => &mut sum.slabs_transparent,

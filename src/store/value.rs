@@ -36,7 +36,13 @@ impl<'t> Value<'t> {
         self.bytes == 0
     }
 
-    /// Its runs, in order; one, nearly always.
+    /// All of it, if it is in one run, as it nearly always is.
+    #[inline]
+    pub fn in_one_run(&self) -> Option<WordSpan<'t>> {
+        (self.first.len() == self.bytes).then_some(self.first)
+    }
+
+    /// Its runs, in order.
     pub fn runs(&self) -> Runs<'t> {
         self.part(0, self.bytes)
     }

@@ -8,6 +8,7 @@
 //! | cuts.rs | control connections that are cut or stall, at every step |
 //! | crowds.rs | strangers that take every place at the replication port |
 //! | elsewhere.rs | peers of other hosts, who must not choose sockets of this one |
+//! | memory.rs | memory that changes while it serves |
 //! | names.rs | name servers that say nothing |
 //! | operators.rs | who may give orders, and over which socket |
 //! | stalls.rs | processes that stand still for a while |
@@ -38,6 +39,7 @@ mod follow;
 mod impostor;
 mod joining;
 mod lineage;
+mod memory;
 mod names;
 mod operators;
 mod orders;

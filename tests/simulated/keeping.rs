@@ -15,6 +15,7 @@ const HOUR: u32 = 3600;
 fn config(memory_bytes: usize, shards: usize, evict: bool) -> StoreConfig {
     StoreConfig {
         memory_bytes,
+        memory_bytes_max: None,
         item_bytes_max: 4 << 10,
         evict,
         workers: 1,

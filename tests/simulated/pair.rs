@@ -21,8 +21,18 @@ pub fn primary(setup: Setup) -> Store {
 }
 
 pub fn primary_of(setup: Setup, epoch: Epoch) -> Store {
+    store(setup, epoch, None)
+}
+
+/// One whose memory may be doubled.
+pub fn primary_with_room(setup: Setup) -> Store {
+    store(setup, Epoch::of(0xABC, 1), Some(2 * setup.shard_bytes * setup.shards))
+}
+
+fn store(setup: Setup, epoch: Epoch, memory_bytes_max: Option<usize>) -> Store {
     let config = StoreConfig {
         memory_bytes: setup.shard_bytes * setup.shards,
+        memory_bytes_max,
         item_bytes_max: setup.item_bytes_max,
         evict: setup.evict,
         workers: 2,

@@ -3,6 +3,7 @@
 //!
 //! Failures name their seed; `REMORA_SEED=<seed> cargo test --test simulated pull::` replays it alone. `REMORA_SEEDS=<count>` runs so many instead of a few.
 
+mod capacity;
 mod chain;
 mod faults;
 mod forgeries;

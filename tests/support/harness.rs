@@ -15,6 +15,7 @@ const TURNS_MAX: usize = 10_000;
 pub fn engine(ring_bytes: usize, shards: usize, item_bytes_max: usize, evict: bool, workers: usize) -> Engine {
     let config = StoreConfig {
         memory_bytes: ring_bytes * shards,
+        memory_bytes_max: None,
         item_bytes_max,
         evict,
         workers,

@@ -11,6 +11,7 @@ const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 fn store(memory_bytes: usize, item_bytes_max: usize, evict: bool) -> Store {
     Store::new(StoreConfig {
         memory_bytes,
+        memory_bytes_max: None,
         item_bytes_max,
         evict,
         workers: 2,

@@ -6,7 +6,7 @@
 
 use super::carry::Carry;
 use super::cells::{Cells, CellsRead};
-use super::line::{self, Shown};
+use super::line::{self, Shown, Slabs};
 use super::piece::Piece;
 use super::{BAD_RECORDS_MAX, CELLS, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::epoch::Epoch;
@@ -37,6 +37,7 @@ pub struct Lane<'s> {
     shard: usize,
     follower: Follower<'s>,
     slab_bytes: u64,
+    slabs: u32,
     /// Where the primary's slabs are.
     cells: Cells,
     /// Whether the primary may give up what lives.
@@ -58,7 +59,10 @@ pub struct Lane<'s> {
     carry: Carry,
     /// The last position of a bad record, and how often in a row.
     bad: (u64, u32),
+    /// Looks in a row that made no sense, or asked for memory that is not there.
     senseless: u32,
+    /// The primary's shard has more memory than this one yet.
+    wants_memory: bool,
 }
 
 impl<'s> Lane<'s> {
@@ -75,6 +79,7 @@ impl<'s> Lane<'s> {
         Lane {
             shard,
             slab_bytes: geometry.slab_bytes,
+            slabs: memory.slabs,
             cells: Cells::new(shard, memory),
             evicts: geometry.evict,
             known,
@@ -91,6 +96,7 @@ impl<'s> Lane<'s> {
             carry: Carry::default(),
             bad: (0, 0),
             senseless: 0,
+            wants_memory: false,
         }
     }
 
@@ -166,7 +172,7 @@ impl<'s> Lane<'s> {
         let bytes = bytes as usize;
         self.pieces.push_back(Piece::new(number, begin, bytes, round));
         let offset = u64::from(physical) * self.slab_bytes + within;
-        Ok(Read { region: POOL, offset, bytes, landing, tag: self.tag(number) })
+        Ok(Read { region: POOL, offset, bytes, landing, tag: (self.shard as u64) << 32 | u64::from(number) })
     }
 
     /// A READ of the cells of virtual slabs `first` to `last`, unless cells are under way already.
@@ -175,11 +181,7 @@ impl<'s> Lane<'s> {
         else {
             return Err(landing);
         };
-        Ok(Read { region, offset, bytes, landing, tag: CELLS | self.tag(number) })
-    }
-
-    fn tag(&self, number: u32) -> u64 {
-        (self.shard as u64) << 32 | u64::from(number)
+        Ok(Read { region, offset, bytes, landing, tag: CELLS | (self.shard as u64) << 32 | u64::from(number) })
     }
 
     /// A READ of cells is done.
@@ -218,24 +220,25 @@ impl<'s> Lane<'s> {
     ) -> Result<(), PullError> {
         let is_known =
             |epoch| self.history.iter().any(|start| start.epoch == epoch && start.begins[self.shard] != NOT_BEGUN);
-        let line = match line::read(words, self.line, self.follower.capacity_bytes(), is_known) {
-            Shown::Line(line) => line,
-            Shown::NothingYet => return Ok(()),
-            Shown::Unknown(epoch) => return Err(PullError::EpochChanged(epoch)),
-            Shown::BeganAnew(what, tail) => {
-                // Items that live there below this replica's tail may never have been here.
-                self.proven &= tail >= self.follower.tail();
-                return Err(PullError::BeganAnew { shard: self.shard, what });
-            }
-            Shown::Senseless(what) => {
-                self.senseless += 1;
-                if self.senseless > SENSELESS_LOOKS_MAX {
-                    return Err(PullError::Senseless { shard: self.shard, what });
+        let line =
+            match line::read(words, self.line, Slabs { bytes: self.slab_bytes, count: self.slabs.into() }, is_known) {
+                Shown::Line(line) => line,
+                Shown::NothingYet => return Ok(()),
+                Shown::Unknown(epoch) => return Err(PullError::EpochChanged(epoch)),
+                Shown::BeganAnew(what, tail) => {
+                    // Items that live there below this replica's tail may never have been here.
+                    self.proven &= tail >= self.follower.tail();
+                    return Err(PullError::BeganAnew { shard: self.shard, what });
                 }
-                return Ok(());
-            }
-        };
-        self.senseless = 0;
+                Shown::Senseless(what) => {
+                    self.senseless += 1;
+                    if self.senseless > SENSELESS_LOOKS_MAX {
+                        return Err(PullError::Senseless { shard: self.shard, what });
+                    }
+                    return Ok(());
+                }
+            };
+        self.follow_capacity(&line)?;
         self.earlier_tail = self.line.map_or(0, |earlier| earlier.tail);
         self.line = Some(line);
         for piece in self.pieces.iter_mut().filter(|piece| piece.round <= round && piece.tail_after.is_none()) {
@@ -244,6 +247,18 @@ impl<'s> Lane<'s> {
         }
         self.cells.look(round, now);
         self.decide(&line, counts)
+    }
+
+    /// Have as much memory as the primary. Another shard may be about to give back what this one is to have, so it is tried for a while.
+    fn follow_capacity(&mut self, line: &Line) -> Result<(), PullError> {
+        if self.wants_memory || self.line.is_none_or(|before| before.capacity != line.capacity) {
+            self.wants_memory = !self.follower.follow_capacity(line.capacity);
+        }
+        self.senseless = if self.wants_memory { self.senseless + 1 } else { 0 };
+        if self.senseless > SENSELESS_LOOKS_MAX {
+            return Err(PullError::NoMemory { shard: self.shard, capacity: line.capacity });
+        }
+        Ok(())
     }
 
     /// Decide what to do, by a line that makes sense.
@@ -260,7 +275,8 @@ impl<'s> Lane<'s> {
                 Resume::Begin(why) => self.begin_anew(why, line.tail, counts),
             },
             State::Follows if self.has_strayed(line) => {
-                return Err(PullError::BeganAnew { shard: self.shard, what: STRAYED });
+                let what = "what was applied is not what its history says";
+                return Err(PullError::BeganAnew { shard: self.shard, what });
             }
             State::Follows if self.pieces.is_empty() && line.tail > self.follower.cursor() => {
                 self.begin_anew(Why::Overrun, line.tail, counts);
@@ -313,6 +329,8 @@ impl<'s> Lane<'s> {
             let at = piece.begin + piece.consumed as u64 * 8;
             match self.state {
                 State::New => break,
+                // Memory that the primary has comes here, too: nothing is given up for want of it.
+                State::Follows if self.wants_memory => break,
                 State::Follows if tail > self.follower.cursor() => {
                     self.begin_anew(Why::Overrun, tail, counts);
                     moved = true;
@@ -443,7 +461,7 @@ impl<'s> Lane<'s> {
         let Some(line) = self.line else { return false };
         let before = self.follower.room_until();
         let slack_bytes = if self.evicts { SLACK_BYTES } else { 0 };
-        let needed = (end + slack_bytes).saturating_sub(self.follower.capacity_bytes());
+        let needed = (end + slack_bytes).saturating_sub(self.follower.reach_bytes());
         // As a budget, not as a goal: the record that reaches beyond what is needed must go, too.
         let missing = Some(needed.saturating_sub(self.follower.tail())).filter(|bytes| *bytes > 0);
         if self.evicts || missing.is_some() {
@@ -480,5 +498,3 @@ impl<'s> Lane<'s> {
         }
     }
 }
-
-const STRAYED: &str = "what was applied is not what its history says";

@@ -23,30 +23,45 @@ pub enum Shown {
     Senseless(&'static str),
 }
 
-/// Read a control line of a log of `capacity_bytes`, which showed `before` at the last look. `is_known` tells the epochs that this shard has.
-pub fn read(words: &[AtomicU64], before: Option<Line>, capacity_bytes: u64, is_known: impl Fn(Epoch) -> bool) -> Shown {
+/// What capacities are possible: whole slabs, and not more than there are.
+#[derive(Debug, Clone, Copy)]
+pub struct Slabs {
+    /// Length of one.
+    pub bytes: u64,
+    /// In all.
+    pub count: u64,
+}
+
+impl Slabs {
+    fn can_be(self, capacity: u64) -> bool {
+        capacity.is_multiple_of(self.bytes) && (1..=self.count).contains(&(capacity / self.bytes))
+    }
+}
+
+/// Read a control line of a primary with such slabs, which showed `before` at the last look. `is_known` tells the epochs that this shard has.
+pub fn read(words: &[AtomicU64], before: Option<Line>, slabs: Slabs, is_known: impl Fn(Epoch) -> bool) -> Shown {
     let word = |at: usize| words[at].load(Relaxed);
-    let (epoch, committed, tail) = (Epoch(word(0)), word(1), word(2));
+    let (epoch, committed, tail, capacity) = (Epoch(word(0)), word(1), word(2), word(3));
     if epoch == Epoch::NONE && before.is_none() {
         return Shown::NothingYet;
     }
     if epoch != Epoch::NONE && !is_known(epoch) {
         return Shown::Unknown(epoch);
     }
-    if word(3) != capacity_bytes {
-        Shown::Senseless("its capacity is another one than this replica's")
+    if !slabs.can_be(capacity) {
+        Shown::Senseless("its capacity is one that no shard of it has")
     } else if tail < BIRTH || committed > POSITION_MAX {
         Shown::Senseless("a position is one that no log has")
     } else if !committed.is_multiple_of(8) || !tail.is_multiple_of(8) {
         Shown::Senseless("a position is not at a word")
-    } else if tail > committed || committed - tail > capacity_bytes {
+    } else if tail > committed || committed - tail > capacity {
         Shown::Senseless("tail and committed are further apart than its capacity")
     } else if before.is_some_and(|line| line.committed > committed || line.tail > tail) {
         Shown::BeganAnew("a position went back", tail)
     } else if before.is_some_and(|line| line.epoch > epoch) {
         Shown::BeganAnew("its epoch went back", tail)
     } else {
-        Shown::Line(Line { epoch, committed, tail })
+        Shown::Line(Line { epoch, committed, tail, capacity })
     }
 }
 
@@ -54,21 +69,25 @@ pub fn read(words: &[AtomicU64], before: Option<Line>, capacity_bytes: u64, is_k
 mod tests {
     use super::*;
 
-    const CAPACITY_BYTES: u64 = 4096;
+    const CAPACITY: u64 = 4096;
     const FIRST: Epoch = Epoch(5 << 24 | 1);
 
     fn shown(line: [u64; 4], before: Option<Line>) -> Shown {
         let known = |epoch: Epoch| epoch.lineage() == 5 && epoch.generation() <= 2;
-        read(&line.map(AtomicU64::new), before, CAPACITY_BYTES, known)
+        read(&line.map(AtomicU64::new), before, Slabs { bytes: 4096, count: 8 }, known)
     }
 
     #[test]
     fn a_line_goes_on_or_began_anew() {
-        let line = |generation: u64, committed, tail| Line { epoch: Epoch(5 << 24 | generation), committed, tail };
-        let before = line(2, 8000, 6000);
-        let seen = |generation: u64, committed, tail| {
-            shown([5 << 24 | generation, committed, tail, CAPACITY_BYTES], Some(before))
+        let line = |generation: u64, committed, tail| Line {
+            epoch: Epoch(5 << 24 | generation),
+            committed,
+            tail,
+            capacity: CAPACITY,
         };
+        let before = line(2, 8000, 6000);
+        let seen =
+            |generation: u64, committed, tail| shown([5 << 24 | generation, committed, tail, CAPACITY], Some(before));
         assert_eq!(seen(2, 8000, 6000), Shown::Line(before));
         assert_eq!(seen(2, 20_000, 16_000), Shown::Line(line(2, 20_000, 16_000)), "a jump ahead is like an overrun");
         assert_eq!(seen(2, 7992, 6000), Shown::BeganAnew("a position went back", 6000));
@@ -79,20 +98,24 @@ mod tests {
 
     #[test]
     fn who_has_not_begun_shows_no_epoch() {
-        assert_eq!(shown([0, 64, 64, CAPACITY_BYTES], None), Shown::NothingYet);
-        let before = Line { epoch: FIRST, committed: 64, tail: 64 };
-        assert_eq!(shown([0, 64, 64, CAPACITY_BYTES], Some(before)), Shown::BeganAnew("its epoch went back", 64));
+        assert_eq!(shown([0, 64, 64, CAPACITY], None), Shown::NothingYet);
+        let before = Line { epoch: FIRST, committed: 64, tail: 64, capacity: CAPACITY };
+        assert_eq!(shown([0, 64, 64, CAPACITY], Some(before)), Shown::BeganAnew("its epoch went back", 64));
     }
 
     #[test]
     fn what_no_log_has_is_senseless_wherever_it_was_before() {
-        let before = Line { epoch: FIRST, committed: 8000, tail: 6000 };
+        let before = Line { epoch: FIRST, committed: 8000, tail: 6000, capacity: CAPACITY };
         for (committed, tail) in
             [(5992, 6000), (10_104, 6000), (8004, 6000), (8000, 6004), (64, 56), (1 << 63, 1 << 63)]
         {
-            let seen = shown([FIRST.0, committed, tail, CAPACITY_BYTES], Some(before));
+            let seen = shown([FIRST.0, committed, tail, CAPACITY], Some(before));
             assert!(matches!(seen, Shown::Senseless(_)), "{committed} {tail}: {seen:?}");
         }
-        assert!(matches!(shown([FIRST.0, 8000, 6000, 2 * CAPACITY_BYTES], None), Shown::Senseless(_)));
+        for capacity in [0, 4095, 4104, 9 * CAPACITY, u64::MAX, 1 << 63] {
+            assert!(matches!(shown([FIRST.0, 8000, 6000, capacity], None), Shown::Senseless(_)), "{capacity}");
+        }
+        let grown = Line { epoch: FIRST, committed: 12_000, tail: 6000, capacity: 2 * CAPACITY };
+        assert_eq!(shown([FIRST.0, 12_000, 6000, 2 * CAPACITY], Some(before)), Shown::Line(grown));
     }
 }

@@ -71,6 +71,14 @@ pub enum PullError {
         /// How that was seen.
         what: &'static str,
     },
+    /// The primary's shard has more memory than this store can give its own.
+    #[error("shard {shard}: the primary has {capacity} bytes for it, and this replica has not so much: restart it")]
+    NoMemory {
+        /// Which.
+        shard: usize,
+        /// In bytes.
+        capacity: u64,
+    },
     /// Its control lines make no sense.
     #[error("shard {shard}: the primary's control line makes no sense: {what}")]
     Senseless {

@@ -152,6 +152,7 @@ fn offer(standing: &Arc<Standing>) -> Running {
     let listen_at = "127.0.0.1:0".parse().expect("an address");
     let store = Store::new(StoreConfig {
         memory_bytes: 4 << 20,
+        memory_bytes_max: None,
         item_bytes_max: 64 << 10,
         evict: true,
         workers: 1,

@@ -54,6 +54,7 @@ fn watch(words: &str) -> Receiver<Line> {
 fn store() -> Arc<Store> {
     let config = StoreConfig {
         memory_bytes: 64 << 10,
+        memory_bytes_max: None,
         item_bytes_max: 512,
         evict: true,
         workers: 1,

@@ -37,6 +37,7 @@ impl Clients for Noted {
 fn store() -> Arc<Store> {
     let config = StoreConfig {
         memory_bytes: 1 << 20,
+        memory_bytes_max: None,
         item_bytes_max: 1 << 10,
         evict: true,
         workers: 1,

@@ -22,6 +22,7 @@ impl Within {
         let item_bytes_max = 1 << 20;
         let store = Store::new(StoreConfig {
             memory_bytes,
+            memory_bytes_max: None,
             item_bytes_max,
             evict: true,
             workers: config.workers,

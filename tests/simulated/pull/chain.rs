@@ -91,7 +91,7 @@ impl<'s> Link<'s> {
             PullError::BadRecord { .. } => self.seen.broken += 1,
             PullError::EpochChanged(_) => self.seen.epoch_changed += 1,
             PullError::BeganAnew { .. } => self.seen.began_anew += 1,
-            PullError::Senseless { .. } => panic!("nobody lies: {error}"),
+            PullError::Senseless { .. } | PullError::NoMemory { .. } => panic!("nobody lies: {error}"),
         }
         self.end_session();
     }

@@ -136,7 +136,7 @@ fn kind_of(error: &PullError) -> &'static str {
         PullError::Stuck(..) => panic!("READs are answered: {error}"),
         PullError::EpochChanged(_) => "epoch",
         PullError::BeganAnew { .. } => "began anew",
-        PullError::Senseless { .. } => "senseless",
+        PullError::Senseless { .. } | PullError::NoMemory { .. } => "senseless",
         PullError::BadRecord { .. } => "bad record",
     }
 }

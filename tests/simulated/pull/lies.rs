@@ -143,7 +143,7 @@ const LIES: [Senseless; 11] = [
     }),
     ("committed within a word", "not at a word", |forged| set(forged, COMMITTED, |word| word - 4)),
     ("tail within a word", "not at a word", |forged| set(forged, TAIL, |word| word + 4)),
-    ("another capacity", "another one than this replica's", |forged| set(forged, CAPACITY, |word| word * 2)),
+    ("no capacity", "capacity is one that no shard", |forged| set(forged, CAPACITY, |_| 0)),
     ("before the birth", "no log has", |forged| {
         set(forged, TAIL, |_| 0);
         set(forged, COMMITTED, |_| 512);

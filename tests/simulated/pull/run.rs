@@ -136,7 +136,10 @@ impl<'s> Run<'s> {
             PullError::Stuck(..) => self.seen.stuck += 1,
             PullError::Fabric(_) => self.seen.closed += 1,
             PullError::BadRecord { .. } => self.seen.broken += 1,
-            PullError::EpochChanged(_) | PullError::Senseless { .. } | PullError::BeganAnew { .. } => {
+            PullError::EpochChanged(_)
+            | PullError::Senseless { .. }
+            | PullError::NoMemory { .. }
+            | PullError::BeganAnew { .. } => {
                 assert!(session.faults.corrupt > 0.0 && session.faults.corrupt_from_region == 0, "{error}");
                 self.seen.lines_refused += 1;
             }

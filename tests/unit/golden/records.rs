@@ -232,6 +232,7 @@ fn a_pad() {
 fn a_log_that_was_just_born() {
     let config = StoreConfig {
         memory_bytes: 128 << 10,
+        memory_bytes_max: None,
         item_bytes_max: 4 << 10,
         evict: true,
         workers: 1,
@@ -241,7 +242,7 @@ fn a_log_that_was_just_born() {
         epoch: Some(Epoch(EPOCH)),
     };
     let store = Store::new(config).expect("a small store");
-    assert_eq!(store.stats().slab_bytes, 0, "an empty log has no slab");
+    assert_eq!(store.stats().owned_bytes, 0, "an empty log has no slab");
     let lines = bytes_of(&store.control_lines().words()[..16]);
     let line = hex("
         03 00 00 12 ee ff c0 00   | epoch
