@@ -267,6 +267,20 @@ impl Shard {
             .unwrap_or_else(|| panic!("shard {}: no record at position {position}", self.number))
     }
 
+    /// The record at a position, or at the start of the next slab where not even a header fits there; and where it is.
+    #[inline]
+    pub(super) fn settled_record(&self, position: u64) -> (u64, Record<'_>) {
+        let words = self.ring.words_at(position);
+        if words.len() * 8 < HEADER_BYTES {
+            let position = position + words.len() as u64 * 8;
+            return (position, self.record(position));
+        }
+        match Record::read(words) {
+            Some(record) => (position, record),
+            None => panic!("shard {}: no record at position {position}", self.number),
+        }
+    }
+
     /// The record behind `slot`, and where it is, if it has this key. A slot seen by a reader without the lock may be outdated, but
     /// within a turn its record is still there.
     #[inline]
