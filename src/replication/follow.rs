@@ -174,6 +174,15 @@ struct Hold {
     known: Known,
 }
 
+/// One admission, while it lasts.
+struct Session<'s> {
+    puller: Puller<'s>,
+    link: Link,
+    store: &'s Store,
+    /// What earlier sessions have counted.
+    before: Counts,
+}
+
 /// The running thread. Dropping this ends it; a thread in the middle of a handshake ends after that.
 pub struct Following {
     follow: Arc<Follow>,
@@ -387,89 +396,101 @@ impl Follow {
             return Err(SessionEnd::Stopped);
         }
         self.view().state = "joining";
-        let Attached { mut link, welcome, channel, fabric } = admitted.attach(&self.config, store)?;
+        let Attached { link, welcome, channel, fabric } = admitted.attach(&self.config, store)?;
         log::info!("following {} over {fabric}", self.config.primary);
         let known = self.take_hold().ok_or(SessionEnd::Stopped)?;
-        let mut puller = match Puller::new(channel, store, &welcome.epochs, &known, self.config.silence_max) {
+        let puller = match Puller::new(channel, store, &welcome.epochs, &known, self.config.silence_max) {
             Ok(puller) => puller,
             Err(error) => {
                 self.let_go(known);
                 return Err(error.into());
             }
         };
-        self.adopt(welcome.epochs, store);
         let before = {
             let mut view = self.view();
             view.fabric = fabric;
             view.sessions += 1;
             view.counts
         };
-        let ended = self.pull_on(&mut puller, &mut link, &before, watch);
-        drop(self.report(&puller, &before));
-        self.let_go(puller.known());
+        let mut session = Session { puller, link, store, before };
+        let ended = self.pull_on(&mut session, welcome.epochs, watch);
+        drop(self.report(&session));
+        self.let_go(session.puller.known());
         ended
     }
 
-    /// The primary's history is this store's from now on. Where it is another lineage's, what is here is about to be given up: replicas of this store
-    /// must not follow it in that. So their sessions end first, and when they come back they are told of the new lineage, and decide for themselves.
-    fn adopt(&self, epochs: Vec<EpochStart>, store: &Store) {
-        let theirs = epochs.last().map_or(Epoch::NONE, |last| last.epoch);
-        let (ours, is_foreign, held_data) =
-            (store.newest_epoch(), lineage::is_foreign(theirs, store), lineage::holds_data(store));
-        store.adopt_epochs(epochs);
-        if is_foreign {
-            drop(self.offer.as_ref().map(|offer| offer.end_sessions()));
-            lineage::leave(store);
-        }
-        if is_foreign && held_data {
-            log::warn!("discarding what is here of {ours}, as told, to follow {} of {theirs}", self.config.primary);
+    /// Give up what is here of another lineage: the primary has shown a log of its own. Replicas of this store must not follow it in that. So their
+    /// sessions end first; when they come back they are told of the new lineage, and decide for themselves.
+    fn discard(&self, session: &mut Session<'_>, history: Vec<EpochStart>) {
+        let store = session.store;
+        let (ours, held_data) = (store.newest_epoch(), lineage::holds_data(store));
+        store.adopt_epochs(history);
+        drop(self.offer.as_ref().map(|offer| offer.end_sessions()));
+        lineage::leave(store);
+        session.puller.discard();
+        if held_data {
+            let (primary, theirs) = (&self.config.primary, store.newest_epoch());
+            log::warn!("discarding what is here of {ours}, as told, to follow {primary} of {theirs}");
         }
     }
 
     /// Tell how far it is, here and to those below.
-    fn report(&self, puller: &Puller<'_>, before: &Counts) -> MutexGuard<'_, FollowView> {
-        let (mut view, lag) = (self.view(), puller.lag());
+    fn report(&self, session: &Session<'_>) -> MutexGuard<'_, FollowView> {
+        let (mut view, lag) = (self.view(), session.puller.lag());
         self.config.standing.measured(lag.bytes, lag.time);
-        view.set(before, &puller.counts(), lag);
+        view.set(&session.before, &session.puller.counts(), lag);
         view
     }
 
+    /// Pull until something ends it. The primary's history is this store's from the beginning on, or, where it is another lineage's, from the
+    /// moment on at which what is here is given up.
     fn pull_on(
         &self,
-        puller: &mut Puller<'_>,
-        link: &mut Link,
-        before: &Counts,
+        session: &mut Session<'_>,
+        history: Vec<EpochStart>,
         watch: &mut SkewWatch,
     ) -> Result<Infallible, SessionEnd> {
+        let mut foreign = None;
+        if lineage::is_foreign(session.puller.epoch(), session.store) {
+            session.puller.keep_what_is_here();
+            foreign = Some(history);
+        } else {
+            session.store.adopt_epochs(history);
+        }
         let mut pace = Pace::new(self.config.pause_max);
         let mut chores = Chores::new(self.config.silence_max);
         let mut has_caught_up = false;
         loop {
-            let pause = match puller.step(STEP_WAIT)? {
-                Step { applied: true, .. } => pace.applied(puller.lag().bytes),
+            let pause = match session.puller.step(STEP_WAIT)? {
+                Step { applied: true, .. } => pace.applied(session.puller.lag().bytes),
                 Step { moved: true, .. } => pace.moved(),
                 Step { moved: false, .. } => pace.still(),
             };
             if self.is_stopping() {
                 return Err(SessionEnd::Stopped);
             }
+            if session.puller.may_discard()
+                && let Some(history) = foreign.take()
+            {
+                self.discard(session, history);
+            }
             if !pause.is_zero() {
                 std::thread::park_timeout(pause);
             }
             // The first time is shown at once: an order may be waiting for it.
-            let first_time = !has_caught_up && puller.is_caught_up();
+            let first_time = !has_caught_up && session.puller.is_caught_up();
             has_caught_up |= first_time;
             let due = chores.are_due();
-            if due && chores.attend(link, &self.config.standing)? {
-                puller.acknowledge()?;
+            if due && chores.attend(&mut session.link, &self.config.standing)? {
+                session.puller.acknowledge()?;
             }
             if let (true, Some(skew)) = (due, chores.skew()) {
                 self.tell_skew(skew, watch);
             }
             if due || first_time {
-                let mut view = self.report(puller, before);
+                let mut view = self.report(session);
                 view.skew = chores.skew().or(view.skew);
-                if puller.is_caught_up() {
+                if session.puller.is_caught_up() {
                     view.state = "following";
                     view.trouble.clear();
                 }

@@ -113,8 +113,9 @@ impl<'s> Lane<'s> {
     /// record was found yet, nor after control lines that made no sense for too long.
     pub fn known(&self) -> Option<Epoch> {
         match self.state {
-            _ if self.senseless > SENSELESS_LOOKS_MAX => None,
+            // No look has changed anything here.
             State::New => self.known,
+            _ if self.senseless > SENSELESS_LOOKS_MAX => None,
             State::Follows => self.proven.then(|| self.follower.epoch()),
             State::Begins => None,
         }
@@ -209,6 +210,17 @@ impl<'s> Lane<'s> {
         self.pieces.iter().find_map(|piece| piece.overtaken_at)
     }
 
+    /// Whether the control line shows a log that this lane could follow. For as long as the lane takes no looks.
+    pub fn shows_log(&mut self, words: &[AtomicU64]) -> Result<bool, PullError> {
+        Ok(self.read(words)?.is_some())
+    }
+
+    /// What is here is given up, whatever the next look shows.
+    pub fn discard(&mut self, counts: &mut Counts) {
+        let why = if self.known.is_some() { Why::Diverged } else { Why::Joins };
+        self.begin_anew(why, 0, counts);
+    }
+
     /// What round `round` has seen of the control line, at `now`.
     pub fn look(
         &mut self,
@@ -216,26 +228,7 @@ impl<'s> Lane<'s> {
         words: &[AtomicU64],
         counts: &mut Counts,
     ) -> Result<(), PullError> {
-        let is_known =
-            |epoch| self.history.iter().any(|start| start.epoch == epoch && start.begins[self.shard] != NOT_BEGUN);
-        let line = match line::read(words, self.line, self.ring_bytes, is_known) {
-            Shown::Line(line) => line,
-            Shown::NothingYet => return Ok(()),
-            Shown::Unknown(epoch) => return Err(PullError::EpochChanged(epoch)),
-            Shown::BeganAnew(what, tail) => {
-                // Items that live there below this replica's tail may never have been here.
-                self.proven &= tail >= self.follower.tail();
-                return Err(PullError::BeganAnew { shard: self.shard, what });
-            }
-            Shown::Senseless(what) => {
-                self.senseless += 1;
-                if self.senseless > SENSELESS_LOOKS_MAX {
-                    return Err(PullError::Senseless { shard: self.shard, what });
-                }
-                return Ok(());
-            }
-        };
-        self.senseless = 0;
+        let Some(line) = self.read(words)? else { return Ok(()) };
         self.earlier_tail = self.line.map_or(0, |earlier| earlier.tail);
         self.line = Some(line);
         for piece in self.pieces.iter_mut().filter(|piece| piece.round <= round && piece.tail_after.is_none()) {
@@ -243,6 +236,32 @@ impl<'s> Lane<'s> {
             piece.overtaken_at = piece.landing.is_none().then_some(now);
         }
         self.decide(&line, counts)
+    }
+
+    /// A control line, held against the last one. None where it shows nothing yet, or makes no sense this time.
+    fn read(&mut self, words: &[AtomicU64]) -> Result<Option<Line>, PullError> {
+        let is_known =
+            |epoch| self.history.iter().any(|start| start.epoch == epoch && start.begins[self.shard] != NOT_BEGUN);
+        match line::read(words, self.line, self.ring_bytes, is_known) {
+            Shown::Line(line) => {
+                self.senseless = 0;
+                Ok(Some(line))
+            }
+            Shown::NothingYet => Ok(None),
+            Shown::Unknown(epoch) => Err(PullError::EpochChanged(epoch)),
+            Shown::BeganAnew(what, tail) => {
+                // Items that live there below this replica's tail may never have been here.
+                self.proven &= tail >= self.follower.tail();
+                Err(PullError::BeganAnew { shard: self.shard, what })
+            }
+            Shown::Senseless(what) => {
+                self.senseless += 1;
+                if self.senseless > SENSELESS_LOOKS_MAX {
+                    return Err(PullError::Senseless { shard: self.shard, what });
+                }
+                Ok(None)
+            }
+        }
     }
 
     /// Decide what to do, by a line that makes sense.
