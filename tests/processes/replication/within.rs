@@ -1,6 +1,7 @@
 //! A node within this process, with turns and handshakes that stand still when they are told to: one writer at a time, whatever hangs.
 
 use crate::node::LONG;
+use crate::support::stores::small_store;
 use remora::base::epoch::Epoch;
 use remora::fabric::{ConnectOptions, Kind, listen};
 use remora::replication::attach::Identity;
@@ -14,7 +15,7 @@ use remora::replication::push::Mode;
 use remora::replication::report::Report;
 use remora::replication::secret::Secret;
 use remora::replication::standing::Standing;
-use remora::store::{Store, StoreConfig};
+use remora::store::Store;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -35,17 +36,7 @@ impl Clients for Noted {
 }
 
 fn store() -> Arc<Store> {
-    let config = StoreConfig {
-        memory_bytes: 1 << 20,
-        item_bytes_max: 1 << 10,
-        evict: true,
-        workers: 1,
-        shards: Some(2),
-        hugepages: false,
-        hash_seed: None,
-        epoch: None,
-    };
-    Arc::new(Store::new(config).expect("a small store"))
+    Arc::new(small_store(2, None))
 }
 
 fn offer() -> Running {
