@@ -7,6 +7,7 @@
 //! | [`link`] | one end of a control connection |
 //! | [`offer`] | the primary's side: the replication port, who is admitted, what is offered |
 //! | `places` | how many connections the replication port takes, and who makes room |
+//! | `slot` | one replica, as its primary keeps it |
 //! | [`session`] | one replica at its primary |
 //! | [`node`] | this process's role, and orders that change it |
 //! | [`order`] | an order, as words and back |
@@ -52,6 +53,7 @@ pub mod resume;
 pub mod retain;
 pub mod secret;
 pub mod session;
+mod slot;
 pub mod standing;
 pub mod wire;
 

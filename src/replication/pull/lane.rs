@@ -6,6 +6,7 @@
 
 use super::carry::Carry;
 use super::line::{self, Shown};
+use super::piece::Piece;
 use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::epoch::Epoch;
 use crate::fabric::{Landing, Read};
@@ -19,22 +20,6 @@ use std::time::Instant;
 const SLACK_BYTES: u64 = 64 << 10;
 /// Log bytes walked in one go to let go of what the primary has given up.
 const GIVE_UP_BYTES: u64 = 1 << 20;
-
-/// A part of the ring under way, arrived, or half applied.
-struct Piece {
-    number: u32,
-    begin: u64,
-    bytes: usize,
-    /// The round that brings it.
-    round: u64,
-    landing: Option<Landing>,
-    /// The tail that the first look behind it has shown.
-    tail_after: Option<u64>,
-    /// When that look had arrived, and the piece had not.
-    overtaken_at: Option<Instant>,
-    /// Words of it that have been consumed.
-    consumed: usize,
-}
 
 enum State {
     /// No look yet.
@@ -178,16 +163,7 @@ impl<'s> Lane<'s> {
         let begin = self.planned;
         self.planned += bytes;
         let bytes = bytes as usize;
-        self.pieces.push_back(Piece {
-            number,
-            begin,
-            bytes,
-            round,
-            landing: None,
-            tail_after: None,
-            overtaken_at: None,
-            consumed: 0,
-        });
+        self.pieces.push_back(Piece::new(number, begin, bytes, round));
         let region = self.region + (place / self.slab_bytes) as u32;
         let tag = (self.shard as u64) << 32 | u64::from(number);
         Ok(Read { region, offset: place % self.slab_bytes, bytes, landing, tag })
@@ -231,10 +207,7 @@ impl<'s> Lane<'s> {
         let Some(line) = self.read(words)? else { return Ok(()) };
         self.earlier_tail = self.line.map_or(0, |earlier| earlier.tail);
         self.line = Some(line);
-        for piece in self.pieces.iter_mut().filter(|piece| piece.round <= round && piece.tail_after.is_none()) {
-            piece.tail_after = Some(line.tail);
-            piece.overtaken_at = piece.landing.is_none().then_some(now);
-        }
+        self.pieces.iter_mut().for_each(|piece| piece.note_look(round, line.tail, now));
         self.decide(&line, counts)
     }
 

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`lane`] | one shard: pieces of its ring on their way, in order, and what follows from a look |
 //! | [`mod@line`] | what a control line shows, held against what it showed before |
+//! | [`piece`] | a part of its ring that is under way |
 //! | [`carry`] | a record cut by a piece's end |
 //! | [`sizer`] | how long a piece is |
 //!
@@ -18,6 +19,7 @@
 mod carry;
 mod lane;
 mod line;
+mod piece;
 mod sizer;
 
 use super::ack::{Acks, Summary};
