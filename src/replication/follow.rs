@@ -143,7 +143,8 @@ impl AttachError {
 }
 
 impl SessionEnd {
-    /// The primary's log has taken a turn that this session did not know of. The next welcome tells the new history.
+    /// The primary's log has a history that this session did not know of. The next welcome tells
+    /// it.
     fn is_no_failure(&self) -> bool {
         matches!(self, SessionEnd::Pull(PullError::EpochChanged(_) | PullError::BeganAnew { .. }))
     }

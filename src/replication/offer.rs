@@ -79,7 +79,7 @@ pub struct Admission<'o> {
     offer: &'o Offer,
     session: u64,
     replica: [u8; 16],
-    /// It stands in the counters.
+    /// It has been counted as admitted.
     is_counted: Cell<bool>,
 }
 
@@ -252,7 +252,7 @@ impl Offer {
         let offer = self.clone();
         let started = std::thread::Builder::new().name("replica-session".into()).spawn(move || {
             let error = serve(&offer, stream, &mut place);
-            // One that was ended is counted and told of already.
+            // If it was ended for another one, it has been counted and logged already.
             if !place.is_ended() {
                 offer.account(peer, &error);
             }
@@ -361,7 +361,7 @@ impl Offer {
     }
 }
 
-/// Tell why, as far as that can be done without waiting: a socket that is new takes so much at once.
+/// Tell why, as far as that can be done without waiting. A new socket takes so many bytes at once.
 fn turn_away(mut stream: &TcpStream, why: &NoPlace) {
     let mut bytes = Vec::new();
     Message::Refuse { why: Refusal::Busy, words: why.to_string() }.encode(&mut bytes);
