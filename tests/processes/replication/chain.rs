@@ -147,7 +147,7 @@ fn a_circle_ends_in_words() {
     }
 }
 
-/// Of a store of this process, as `standing` has it.
+/// An offer of a store of this process, which stands in a chain where `standing` says.
 fn offer(standing: &Arc<Standing>) -> Running {
     let listen_at = "127.0.0.1:0".parse().expect("an address");
     let config = OfferConfig {

@@ -23,17 +23,17 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What it tells.
+/// What the impostor tells.
 #[derive(Clone)]
 struct Lie {
     welcome: Welcome,
     memory: Arc<Forged>,
     invitation: Arc<dyn Fn(&mut Invitation) + Send + Sync>,
-    /// Said instead of heartbeats.
+    /// This message is sent instead of heartbeats.
     says: Option<Message>,
-    /// Heartbeats without an end instead.
+    /// Heartbeats are sent without an end.
     floods: bool,
-    /// By so many seconds its wall clock is ahead.
+    /// How many seconds its wall clock is ahead.
     ahead_seconds: i64,
 }
 
@@ -78,7 +78,7 @@ impl Impostor {
                 if stopped.load(Relaxed) {
                     return;
                 }
-                // However the replica ends it: it comes again.
+                // However the session ended: the replica comes again.
                 let _ = serve(stream, &*exporter, &lie, &stopped);
             }
         });

@@ -76,7 +76,7 @@ fn reclaim_lets_a_replica_go_without_a_word() {
     let (store, board) = (Arc::new(small_store(1, None)), Arc::new(Board::default()));
     Retain::install(&store, &board, 4096);
     let ack = Slab::new("test-ack", ACK_BYTES, false).expect("a page");
-    // It follows, at the beginning of the log, and stays there.
+    // The replica follows, stands at the beginning of the log, and stays there.
     ack.words()[0].store(store.newest_epoch().0, Release);
     ack.words()[8].store(64, Release);
     board.put_up(1, Arc::new(ack));

@@ -21,7 +21,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Notes what it is told.
+/// Clients that only note what they are told.
 #[derive(Default, Clone)]
 struct Noted(Arc<Mutex<Vec<String>>>);
 
@@ -74,7 +74,7 @@ fn node(store: &Arc<Store>, clients: &Noted) -> RunningNode {
     Node::start(config, None, store.clone()).expect("a thread")
 }
 
-/// Give an order and wait until it is over: its row.
+/// Give an order, wait until it is over, and return its row.
 fn carry_out(node: &Node, order: &str) -> String {
     node.take(Order::parse(order).unwrap()).unwrap();
     let until = Instant::now() + LONG;
