@@ -120,7 +120,8 @@ impl Admitted {
 
     fn connect(&mut self, config: &FollowConfig, store: &Store) -> Result<(), SessionEnd> {
         if let Err(unfit) = self.check(config, store) {
-            // So that the primary's log need not guess why the connection ends. A socket this new takes so little at once.
+            // So the primary's log can say why the connection ends. A new socket takes so few bytes
+            // at once.
             let refusal = Message::Refuse { why: Refusal::Unfit, words: unfit.to_string() };
             let _ = self.joined.link.send(&refusal, Instant::now());
             return Err(unfit.into());

@@ -135,7 +135,8 @@ pub fn attach(
     Err(AttachError::NoFabric(passed_over.join("; ")))
 }
 
-/// The same if the primary is to push: it connects to an inbox of this replica's. While nothing moves it pauses for at most `pause_max`.
+/// The same if the primary is to push: it connects to an inbox of this replica. While nothing moves
+/// the primary pauses for at most `pause_max`.
 pub fn attach_pushed(
     joined: &mut Joined,
     wanted: &[Kind],
@@ -198,7 +199,7 @@ fn is_usable(kind: Kind, joined: &Joined, options: &ConnectOptions) -> Result<()
         let why = if kind == Kind::Shm { "another host, or not offered" } else { "not offered" };
         return Err(format!("{}: {why}", kind.name()));
     }
-    // A primary elsewhere must not choose a socket of this host that is connected to.
+    // A primary on another host must not choose to which socket of this host this process connects.
     if kind == Kind::Shm && !joined.link.is_of_this_host() {
         return Err("shm: the primary's connection is not of this host".into());
     }

@@ -1,6 +1,10 @@
 //! The replica's side: a thread that joins the primary and pulls until something fails. It then says what failed and tries again, after a pause that
 //! grows up to a bound. Between two sessions the replica goes on serving what it has.
 
+mod following;
+
+pub use following::{Following, StillHeld};
+
 use super::admission::{Admitted, Attached, Unfit};
 use super::attach::{AttachError, Identity, Joined, PREFERENCE, join};
 use super::chores::Chores;
@@ -20,9 +24,7 @@ use crate::fabric::{ConnectOptions, FabricError, Kind};
 use crate::store::{EpochStart, Store};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The first pause after a failure, and the longest.
@@ -33,8 +35,6 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 const BUSY_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// After a session that lasted so long the next pause is the shortest again.
 const SESSION_GOOD: Duration = Duration::from_secs(10);
-/// Longest wait for the thread's end; a handshake may take longer.
-const END_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for READs within one step.
 const STEP_WAIT: Duration = Duration::from_millis(10);
 
@@ -143,7 +143,8 @@ impl AttachError {
 }
 
 impl SessionEnd {
-    /// The primary's log has taken a turn that this session did not know of. The next welcome tells the new history.
+    /// The primary's log has a history that this session did not know of. The next welcome tells
+    /// it.
     fn is_no_failure(&self) -> bool {
         matches!(self, SessionEnd::Pull(PullError::EpochChanged(_) | PullError::BeganAnew { .. }))
     }
@@ -174,87 +175,13 @@ struct Hold {
     known: Known,
 }
 
-/// The running thread. Dropping this ends it; a thread in the middle of a handshake ends after that.
-pub struct Following {
-    follow: Arc<Follow>,
-    thread: Option<JoinHandle<()>>,
-    /// Disconnected once the thread is done.
-    ended: Receiver<()>,
-}
-
-/// The thread has not let go of the store.
-#[derive(Debug, thiserror::Error)]
-#[error("the thread that follows has not ended within {END_WAIT_MAX:?}; it will, so try again")]
-pub struct StillHeld;
-
-impl Following {
-    /// Begin: with an admission, if there is one already, and with what the store has of an earlier following. `offer` is what replicas of this
-    /// store follow.
-    pub fn start(
-        config: FollowConfig,
-        admitted: Option<Admitted>,
-        known: Known,
-        store: Arc<Store>,
-        offer: Option<Arc<Offer>>,
-    ) -> std::io::Result<Following> {
-        let mode = config.mode.name();
-        let view = FollowView { primary: config.primary.clone(), state: "joining", mode, ..FollowView::default() };
-        let follow = Arc::new(Follow {
-            config,
-            offer,
-            view: Mutex::new(view),
-            stopping: AtomicBool::new(false),
-            hold: Mutex::new(Hold { is_held: false, is_barred: false, known }),
-            let_go: Condvar::new(),
-        });
-        let (running, (ending, ended)) = (follow.clone(), channel());
-        let run = move || {
-            running.run(admitted, &store);
-            drop::<Sender<()>>(ending);
-        };
-        let thread = std::thread::Builder::new().name("replica-pull".into()).spawn(run)?;
-        Ok(Following { follow, thread: Some(thread), ended })
-    }
-
-    /// What it tells.
-    pub fn follow(&self) -> &Arc<Follow> {
-        &self.follow
-    }
-
-    /// Have the thread let go of the store for good. Returns from where each shard can go on. The thread may still finish a handshake, but it does
-    /// not touch the store again. After an error the thread is still ending: call this again.
-    pub fn stop(&mut self) -> Result<Known, StillHeld> {
-        self.follow.stopping.store(true, Relaxed);
-        if let Some(thread) = &self.thread {
-            thread.thread().unpark();
-        }
-        let mut hold = self.follow.hold();
-        hold.is_barred = true;
-        let waited = self.follow.let_go.wait_timeout_while(hold, END_WAIT_MAX, |hold| hold.is_held);
-        let (hold, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if hold.is_held {
-            return Err(StillHeld);
-        }
-        // What the thread still does needs no wait.
-        self.thread = None;
-        Ok(hold.known.clone())
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.follow.stopping.store(true, Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            match self.ended.recv_timeout(END_WAIT_MAX) {
-                Err(RecvTimeoutError::Disconnected) => drop(thread.join()),
-                // It is in a handshake with a silent primary, and does not touch the store again.
-                _ => {
-                    log::warn!("replication from {}: not waiting for the primary's answer", self.follow.config.primary)
-                }
-            }
-        }
-    }
+/// One admission, while it lasts.
+struct Session<'s> {
+    puller: Puller<'s>,
+    link: Link,
+    store: &'s Store,
+    /// What earlier sessions have counted.
+    before: Counts,
 }
 
 impl Report for Follow {
@@ -387,89 +314,101 @@ impl Follow {
             return Err(SessionEnd::Stopped);
         }
         self.view().state = "joining";
-        let Attached { mut link, welcome, channel, fabric } = admitted.attach(&self.config, store)?;
+        let Attached { link, welcome, channel, fabric } = admitted.attach(&self.config, store)?;
         log::info!("following {} over {fabric}", self.config.primary);
         let known = self.take_hold().ok_or(SessionEnd::Stopped)?;
-        let mut puller = match Puller::new(channel, store, &welcome.epochs, &known, self.config.silence_max) {
+        let puller = match Puller::new(channel, store, &welcome.epochs, &known, self.config.silence_max) {
             Ok(puller) => puller,
             Err(error) => {
                 self.let_go(known);
                 return Err(error.into());
             }
         };
-        self.adopt(welcome.epochs, store);
         let before = {
             let mut view = self.view();
             view.fabric = fabric;
             view.sessions += 1;
             view.counts
         };
-        let ended = self.pull_on(&mut puller, &mut link, &before, watch);
-        drop(self.report(&puller, &before));
-        self.let_go(puller.known());
+        let mut session = Session { puller, link, store, before };
+        let ended = self.pull_on(&mut session, welcome.epochs, watch);
+        drop(self.report(&session));
+        self.let_go(session.puller.known());
         ended
     }
 
-    /// The primary's history is this store's from now on. Where it is another lineage's, what is here is about to be given up: replicas of this store
-    /// must not follow it in that. So their sessions end first, and when they come back they are told of the new lineage, and decide for themselves.
-    fn adopt(&self, epochs: Vec<EpochStart>, store: &Store) {
-        let theirs = epochs.last().map_or(Epoch::NONE, |last| last.epoch);
-        let (ours, is_foreign, held_data) =
-            (store.newest_epoch(), lineage::is_foreign(theirs, store), lineage::holds_data(store));
-        store.adopt_epochs(epochs);
-        if is_foreign {
-            drop(self.offer.as_ref().map(|offer| offer.end_sessions()));
-            lineage::leave(store);
-        }
-        if is_foreign && held_data {
-            log::warn!("discarding what is here of {ours}, as told, to follow {} of {theirs}", self.config.primary);
+    /// Give up what is here of another lineage: the primary has shown a log of its own. Replicas of this store must not follow it in that. So their
+    /// sessions end first; when they come back they are told of the new lineage, and decide for themselves.
+    fn discard(&self, session: &mut Session<'_>, history: Vec<EpochStart>) {
+        let store = session.store;
+        let (ours, held_data) = (store.newest_epoch(), lineage::holds_data(store));
+        store.adopt_epochs(history);
+        drop(self.offer.as_ref().map(|offer| offer.end_sessions()));
+        lineage::leave(store);
+        session.puller.discard();
+        if held_data {
+            let (primary, theirs) = (&self.config.primary, store.newest_epoch());
+            log::warn!("discarding what is here of {ours}, as told, to follow {primary} of {theirs}");
         }
     }
 
     /// Tell how far it is, here and to those below.
-    fn report(&self, puller: &Puller<'_>, before: &Counts) -> MutexGuard<'_, FollowView> {
-        let (mut view, lag) = (self.view(), puller.lag());
+    fn report(&self, session: &Session<'_>) -> MutexGuard<'_, FollowView> {
+        let (mut view, lag) = (self.view(), session.puller.lag());
         self.config.standing.measured(lag.bytes, lag.time);
-        view.set(before, &puller.counts(), lag);
+        view.set(&session.before, &session.puller.counts(), lag);
         view
     }
 
+    /// Pull until something ends it. The primary's history is this store's from the beginning on, or, where it is another lineage's, from the
+    /// moment on at which what is here is given up.
     fn pull_on(
         &self,
-        puller: &mut Puller<'_>,
-        link: &mut Link,
-        before: &Counts,
+        session: &mut Session<'_>,
+        history: Vec<EpochStart>,
         watch: &mut SkewWatch,
     ) -> Result<Infallible, SessionEnd> {
+        let mut foreign = None;
+        if lineage::is_foreign(session.puller.epoch(), session.store) {
+            session.puller.keep_what_is_here();
+            foreign = Some(history);
+        } else {
+            session.store.adopt_epochs(history);
+        }
         let mut pace = Pace::new(self.config.pause_max);
         let mut chores = Chores::new(self.config.silence_max);
         let mut has_caught_up = false;
         loop {
-            let pause = match puller.step(STEP_WAIT)? {
-                Step { applied: true, .. } => pace.applied(puller.lag().bytes),
+            let pause = match session.puller.step(STEP_WAIT)? {
+                Step { applied: true, .. } => pace.applied(session.puller.lag().bytes),
                 Step { moved: true, .. } => pace.moved(),
                 Step { moved: false, .. } => pace.still(),
             };
             if self.is_stopping() {
                 return Err(SessionEnd::Stopped);
             }
+            if session.puller.may_discard()
+                && let Some(history) = foreign.take()
+            {
+                self.discard(session, history);
+            }
             if !pause.is_zero() {
                 std::thread::park_timeout(pause);
             }
             // The first time is shown at once: an order may be waiting for it.
-            let first_time = !has_caught_up && puller.is_caught_up();
+            let first_time = !has_caught_up && session.puller.is_caught_up();
             has_caught_up |= first_time;
             let due = chores.are_due();
-            if due && chores.attend(link, &self.config.standing)? {
-                puller.acknowledge()?;
+            if due && chores.attend(&mut session.link, &self.config.standing)? {
+                session.puller.acknowledge()?;
             }
             if let (true, Some(skew)) = (due, chores.skew()) {
                 self.tell_skew(skew, watch);
             }
             if due || first_time {
-                let mut view = self.report(puller, before);
+                let mut view = self.report(session);
                 view.skew = chores.skew().or(view.skew);
-                if puller.is_caught_up() {
+                if session.puller.is_caught_up() {
                     view.state = "following";
                     view.trouble.clear();
                 }

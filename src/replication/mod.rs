@@ -7,6 +7,7 @@
 //! | [`link`] | one end of a control connection |
 //! | [`offer`] | the primary's side: the replication port, who is admitted, what is offered |
 //! | `places` | how many connections the replication port takes, and who makes room |
+//! | `slot` | one replica, as its primary keeps it |
 //! | [`session`] | one replica at its primary |
 //! | [`node`] | this process's role, and orders that change it |
 //! | [`order`] | an order, as words and back |
@@ -52,6 +53,7 @@ pub mod resume;
 pub mod retain;
 pub mod secret;
 pub mod session;
+mod slot;
 pub mod standing;
 pub mod wire;
 
@@ -65,9 +67,10 @@ pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(5);
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Default of `--replication-timeout`: silence after which the other side counts as gone.
 pub const SILENCE_SECONDS_DEFAULT: u64 = 10;
-/// Least of it: a heartbeat that is late, and a second one that is lost, must not cost a replica its place.
+/// The least that it can be: a heartbeat that is late, and a second one that is lost, must not cost
+/// a replica its place.
 pub const SILENCE_SECONDS_MIN: u64 = 3;
-/// Most of it.
+/// The most that it can be.
 pub const SILENCE_SECONDS_MAX: u64 = 3600;
 const _: () = assert!(HEARTBEAT.as_secs() < SILENCE_SECONDS_MIN && SILENCE_SECONDS_MIN <= SILENCE_SECONDS_DEFAULT);
 

@@ -1,17 +1,16 @@
 //! The primary's side: the replication port, the fabrics on offer, and the replicas that have been admitted.
 
 use super::absence::Absences;
-use super::ack::{Summary, applied};
 use super::board::Board;
 use super::places::{NoPlace, Places, shut_down};
-use super::push::Mode;
 use super::report::{OfferCounters, ReplicaView, Report};
 use super::secret::Secret;
 use super::session::{SessionError, serve};
+use super::slot::{Held, Slot};
 use super::standing::Standing;
 use super::wire::{Join, Message, Refusal};
 use super::{REPLICAS_MAX, host_id};
-use crate::fabric::{Exporter, FabricError, Grant, GrantState, Kind, Regions};
+use crate::fabric::{Exporter, FabricError, GrantState, Kind, Regions};
 use crate::store::Store;
 use crate::sys::memory::Slab;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -75,33 +74,12 @@ pub struct Offer {
     pub counters: OfferCounters,
 }
 
-/// One admitted replica.
-struct Slot {
-    session: u64,
-    join: Join,
-    address: SocketAddr,
-    since: Instant,
-    held: Option<Held>,
-    /// For the rate: the time of the last look, and the bytes that it had pulled by then.
-    rate: (Instant, u64),
-}
-
-/// The data channel of an admitted replica.
-pub(super) struct Held {
-    /// Its fabric.
-    pub kind: Kind,
-    /// This end of the channel.
-    pub grant: Box<dyn Grant>,
-    /// If data is pushed: a live count of the ring bytes that were written.
-    pub pushed_bytes: Option<Arc<AtomicU64>>,
-}
-
 /// A session's place among the replicas. Dropping it gives the place back, and ends the channel first.
 pub struct Admission<'o> {
     offer: &'o Offer,
     session: u64,
     replica: [u8; 16],
-    /// It stands in the counters.
+    /// It has been counted as admitted.
     is_counted: Cell<bool>,
 }
 
@@ -274,7 +252,7 @@ impl Offer {
         let offer = self.clone();
         let started = std::thread::Builder::new().name("replica-session".into()).spawn(move || {
             let error = serve(&offer, stream, &mut place);
-            // One that was ended is counted and told of already.
+            // If it was ended for another one, it has been counted and logged already.
             if !place.is_ended() {
                 offer.account(peer, &error);
             }
@@ -383,49 +361,11 @@ impl Offer {
     }
 }
 
-/// Tell why, as far as that can be done without waiting: a socket that is new takes so much at once.
+/// Tell why, as far as that can be done without waiting. A new socket takes so many bytes at once.
 fn turn_away(mut stream: &TcpStream, why: &NoPlace) {
     let mut bytes = Vec::new();
     Message::Refuse { why: Refusal::Busy, words: why.to_string() }.encode(&mut bytes);
     let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&bytes));
-}
-
-impl Slot {
-    /// `spans` has tail and committed of each shard.
-    fn view(&mut self, spans: &[(u64, u64)]) -> ReplicaView {
-        let ack = self.held.as_ref().map(|held| held.grant.ack().words());
-        let pushed = self.held.as_ref().and_then(|held| held.pushed_bytes.as_ref());
-        let mode = if pushed.is_some() { Mode::Push } else { Mode::Pull };
-        let summary = ack.map(Summary::read).unwrap_or_default();
-        let following = summary.epoch != 0;
-        let missing = |(shard, (tail, committed)): (usize, &(u64, u64))| {
-            committed.saturating_sub(ack.map_or(0, |ack| applied(ack, shard)).max(*tail))
-        };
-        let lag_bytes = spans.iter().enumerate().map(missing).sum();
-        let (looked_at, pulled_before) = self.rate;
-        let elapsed = looked_at.elapsed();
-        let pulled = summary.pulled_bytes.saturating_sub(pulled_before);
-        let bytes_per_second = (u128::from(pulled) * 1_000_000_000 / elapsed.as_nanos().max(1)) as u64;
-        self.rate = (Instant::now(), summary.pulled_bytes);
-        ReplicaView {
-            session: self.session,
-            address: self.address,
-            name: self.join.name.clone(),
-            fabric: self.held.as_ref().map(|held| held.kind.name()),
-            mode: mode.name(),
-            state: if following { "following" } else { "joining" },
-            lag_bytes,
-            lag_microseconds: summary.lag_microseconds,
-            pulled_bytes: summary.pulled_bytes,
-            pushed_bytes: pushed.map_or(0, |bytes| bytes.load(Relaxed)),
-            bytes_per_second,
-            records: summary.records,
-            resyncs: summary.begun_anew,
-            bad_records: summary.bad_records,
-            retain: "",
-            seconds: self.since.elapsed().as_secs(),
-        }
-    }
 }
 
 impl Report for Offer {

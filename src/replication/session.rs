@@ -5,11 +5,12 @@
 
 use super::clock::Clocks;
 use super::link::{Link, LinkError};
-use super::offer::{Admission, Held, Offer};
+use super::offer::{Admission, Offer};
 use super::places::{NoPlace, Place};
 use super::push::pushing::Pushing;
 use super::retain::Teller;
 use super::secret::{Side, random};
+use super::slot::Held;
 use super::standing::{DEPTH_MAX, Distance};
 use super::wire::{Beat, Join, Message, Refusal, VERSION, Welcome};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};

@@ -6,7 +6,7 @@
 
 use crc_fast::{CrcAlgorithm, Digest};
 
-/// Runs from this length on are the library's.
+/// Runs of at least this length are left to the library.
 const LONG_BYTES: usize = 1024;
 
 /// Running CRC32C over the body of a record, before its place is known.
@@ -85,7 +85,7 @@ fn append_words<const WORDS: usize>(crc: u32, words: [u64; WORDS]) -> u32 {
     !words.iter().fold(u64::from(!crc), |sum, word| std::arch::x86_64::_mm_crc32_u64(sum, *word)) as u32
 }
 
-/// The library's: folds 64 bytes at a time where the processor multiplies so.
+/// By the library, which takes 64 bytes at a time where the processor multiplies without carries.
 fn append_long(crc: u32, bytes: &[u8]) -> u32 {
     let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, (!crc).into());
     digest.update(bytes);

@@ -12,7 +12,7 @@ use crate::support::Client;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 
-/// Several times what fits.
+/// Several times as much as fits into the memory.
 const TRAFFIC: Traffic = Traffic { keys: 8_000, value_bytes_max: 40_000 };
 /// Clients that write.
 const WRITERS: usize = 4;
@@ -72,7 +72,7 @@ fn three_replicas_of_a_primary_whose_log_is_full() {
     let mut replicas = vec![site.replica(&primary, "first", "pull"), site.replica(&primary, "second", "pull")];
     let writers = Writers::start(&primary, WRITERS, TRAFFIC);
     wait_for_full_log(&primary);
-    // In the middle of it.
+    // In the middle of the writing.
     replicas.push(site.replica(&primary, "third", "pull"));
     wait_for_count(&replicas[2], "records", 1);
     writers.stop();

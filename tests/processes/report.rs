@@ -43,7 +43,7 @@ fn measured(folder: &Path, further: &[&str]) -> (PathBuf, Value) {
 fn rendered(browser: &str, page: &Path, widths: [u32; 2], is_dark: bool) -> (Vec<Value>, Vec<String>) {
     let folder = page.parent().expect("a file lies in a folder");
     let page = std::fs::read_to_string(page).expect("the page");
-    // Within a script an end tag would end the script.
+    // An end tag within the quoted page would end the script.
     let quoted = serde_json::to_string(&page).expect("a string").replace("</", "<\\/");
     let probe = include_str!("report/probe.html").replace("= WIDTHS", &format!("= {widths:?}"));
     let probe_path = folder.join("probe.html");
@@ -74,7 +74,7 @@ fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
-/// What holds of any page, at any width.
+/// What must hold for every page, at every width.
 fn is_well_laid_out(page: &Value, width: u32) {
     assert_eq!(page["width"], width);
     assert_eq!(page["scroll_width"], width, "nothing stands out to the right");

@@ -7,7 +7,7 @@ use remora::sys::memory::Slab;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The rings as one who was only given regions sees them.
+/// The rings, seen through the regions alone.
 pub struct Rings<'s> {
     slabs: Vec<&'s Slab>,
     ring_bytes: u64,

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 pub const EPOCH: Epoch = Epoch(0xABC << 24 | 1);
 
-/// Small, in slabs that do not divide it.
+/// Small rings, whose length is no multiple of the slab's.
 pub const GEOMETRY: Geometry =
     Geometry { shards: 2, ring_bytes: 64 << 10, slab_bytes: 24 << 10, record_bytes_max: 8 << 10, evict: true };
 

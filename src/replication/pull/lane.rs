@@ -6,6 +6,7 @@
 
 use super::carry::Carry;
 use super::line::{self, Shown};
+use super::piece::Piece;
 use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::epoch::Epoch;
 use crate::fabric::{Landing, Read};
@@ -19,22 +20,6 @@ use std::time::Instant;
 const SLACK_BYTES: u64 = 64 << 10;
 /// Log bytes walked in one go to let go of what the primary has given up.
 const GIVE_UP_BYTES: u64 = 1 << 20;
-
-/// A part of the ring under way, arrived, or half applied.
-struct Piece {
-    number: u32,
-    begin: u64,
-    bytes: usize,
-    /// The round that brings it.
-    round: u64,
-    landing: Option<Landing>,
-    /// The tail that the first look behind it has shown.
-    tail_after: Option<u64>,
-    /// When that look had arrived, and the piece had not.
-    overtaken_at: Option<Instant>,
-    /// Words of it that have been consumed.
-    consumed: usize,
-}
 
 enum State {
     /// No look yet.
@@ -113,8 +98,9 @@ impl<'s> Lane<'s> {
     /// record was found yet, nor after control lines that made no sense for too long.
     pub fn known(&self) -> Option<Epoch> {
         match self.state {
-            _ if self.senseless > SENSELESS_LOOKS_MAX => None,
+            // No look has changed anything here.
             State::New => self.known,
+            _ if self.senseless > SENSELESS_LOOKS_MAX => None,
             State::Follows => self.proven.then(|| self.follower.epoch()),
             State::Begins => None,
         }
@@ -177,16 +163,7 @@ impl<'s> Lane<'s> {
         let begin = self.planned;
         self.planned += bytes;
         let bytes = bytes as usize;
-        self.pieces.push_back(Piece {
-            number,
-            begin,
-            bytes,
-            round,
-            landing: None,
-            tail_after: None,
-            overtaken_at: None,
-            consumed: 0,
-        });
+        self.pieces.push_back(Piece::new(number, begin, bytes, round));
         let region = self.region + (place / self.slab_bytes) as u32;
         let tag = (self.shard as u64) << 32 | u64::from(number);
         Ok(Read { region, offset: place % self.slab_bytes, bytes, landing, tag })
@@ -209,6 +186,17 @@ impl<'s> Lane<'s> {
         self.pieces.iter().find_map(|piece| piece.overtaken_at)
     }
 
+    /// Whether the control line shows a log that this lane could follow. For as long as the lane takes no looks.
+    pub fn shows_log(&mut self, words: &[AtomicU64]) -> Result<bool, PullError> {
+        Ok(self.read(words)?.is_some())
+    }
+
+    /// What is here is given up, whatever the next look shows.
+    pub fn discard(&mut self, counts: &mut Counts) {
+        let why = if self.known.is_some() { Why::Diverged } else { Why::Joins };
+        self.begin_anew(why, 0, counts);
+    }
+
     /// What round `round` has seen of the control line, at `now`.
     pub fn look(
         &mut self,
@@ -216,33 +204,37 @@ impl<'s> Lane<'s> {
         words: &[AtomicU64],
         counts: &mut Counts,
     ) -> Result<(), PullError> {
+        let Some(line) = self.read(words)? else { return Ok(()) };
+        self.earlier_tail = self.line.map_or(0, |earlier| earlier.tail);
+        self.line = Some(line);
+        self.pieces.iter_mut().for_each(|piece| piece.note_look(round, line.tail, now));
+        self.decide(&line, counts)
+    }
+
+    /// A control line, held against the last one. None where it shows nothing yet, or makes no sense this time.
+    fn read(&mut self, words: &[AtomicU64]) -> Result<Option<Line>, PullError> {
         let is_known =
             |epoch| self.history.iter().any(|start| start.epoch == epoch && start.begins[self.shard] != NOT_BEGUN);
-        let line = match line::read(words, self.line, self.ring_bytes, is_known) {
-            Shown::Line(line) => line,
-            Shown::NothingYet => return Ok(()),
-            Shown::Unknown(epoch) => return Err(PullError::EpochChanged(epoch)),
+        match line::read(words, self.line, self.ring_bytes, is_known) {
+            Shown::Line(line) => {
+                self.senseless = 0;
+                Ok(Some(line))
+            }
+            Shown::NothingYet => Ok(None),
+            Shown::Unknown(epoch) => Err(PullError::EpochChanged(epoch)),
             Shown::BeganAnew(what, tail) => {
                 // Items that live there below this replica's tail may never have been here.
                 self.proven &= tail >= self.follower.tail();
-                return Err(PullError::BeganAnew { shard: self.shard, what });
+                Err(PullError::BeganAnew { shard: self.shard, what })
             }
             Shown::Senseless(what) => {
                 self.senseless += 1;
                 if self.senseless > SENSELESS_LOOKS_MAX {
                     return Err(PullError::Senseless { shard: self.shard, what });
                 }
-                return Ok(());
+                Ok(None)
             }
-        };
-        self.senseless = 0;
-        self.earlier_tail = self.line.map_or(0, |earlier| earlier.tail);
-        self.line = Some(line);
-        for piece in self.pieces.iter_mut().filter(|piece| piece.round <= round && piece.tail_after.is_none()) {
-            piece.tail_after = Some(line.tail);
-            piece.overtaken_at = piece.landing.is_none().then_some(now);
         }
-        self.decide(&line, counts)
     }
 
     /// Decide what to do, by a line that makes sense.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`lane`] | one shard: pieces of its ring on their way, in order, and what follows from a look |
 //! | [`mod@line`] | what a control line shows, held against what it showed before |
+//! | [`piece`] | a part of its ring that is under way |
 //! | [`carry`] | a record cut by a piece's end |
 //! | [`sizer`] | how long a piece is |
 //!
@@ -18,6 +19,7 @@
 mod carry;
 mod lane;
 mod line;
+mod piece;
 mod sizer;
 
 use super::ack::{Acks, Summary};
@@ -157,6 +159,17 @@ pub struct Step {
     pub applied: bool,
 }
 
+/// What the looks are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// To see whether the primary shows a log in every shard. Nothing changes here meanwhile.
+    SeeksLog,
+    /// It does: [`Puller::discard`] may be called.
+    SeesLog,
+    /// To pull.
+    Pulls,
+}
+
 /// One round: the READs that one doorbell started, lines last.
 struct Round {
     number: u64,
@@ -169,6 +182,7 @@ pub struct Puller<'s> {
     channel: Box<dyn Channel>,
     lanes: Vec<Lane<'s>>,
     epoch: Epoch,
+    stage: Stage,
     acks: Acks,
     sizer: Sizer,
     /// Landings for pieces, and for control lines, that no READ has.
@@ -220,6 +234,7 @@ impl<'s> Puller<'s> {
             acks: Acks::new(followers.len()),
             lanes: followers.into_iter().enumerate().map(lane).collect(),
             channel,
+            stage: Stage::Pulls,
             epoch: history.last().expect("a history has an epoch").epoch,
             sizer: Sizer::new(landing_bytes, pieces),
             free,
@@ -245,6 +260,24 @@ impl<'s> Puller<'s> {
         self.heard_at = clock();
     }
 
+    /// What is here is of another lineage, and is to be given up. Keep it until the primary has shown a log in every shard: it may be gone before.
+    /// Called before the first step.
+    pub fn keep_what_is_here(&mut self) {
+        self.stage = Stage::SeeksLog;
+    }
+
+    /// Whether it is time for [`Puller::discard`].
+    pub fn may_discard(&self) -> bool {
+        self.stage == Stage::SeesLog
+    }
+
+    /// Give up what is here, in every shard at once, and pull from now on.
+    pub fn discard(&mut self) {
+        self.stage = Stage::Pulls;
+        let Puller { lanes, counts, .. } = self;
+        lanes.iter_mut().for_each(|lane| lane.discard(counts));
+    }
+
     fn since(&self, earlier: Instant) -> Duration {
         (self.clock)().saturating_duration_since(earlier)
     }
@@ -252,6 +285,11 @@ impl<'s> Puller<'s> {
     /// For each shard what a later puller can go on from.
     pub fn known(&self) -> Vec<Option<Epoch>> {
         self.lanes.iter().map(Lane::known).collect()
+    }
+
+    /// The primary's latest epoch, by its history.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// What was counted.
@@ -399,9 +437,18 @@ impl<'s> Puller<'s> {
         }
         self.looked_at = number;
         let words = landing.words(self.lanes.len() * CONTROL_LINE_BYTES);
+        let mut lines = words.chunks_exact(CONTROL_LINE_BYTES / 8);
+        if self.stage != Stage::Pulls {
+            let mut shows_all = true;
+            for (lane, line) in self.lanes.iter_mut().zip(&mut lines) {
+                shows_all &= lane.shows_log(line)?;
+            }
+            self.stage = if shows_all { Stage::SeesLog } else { Stage::SeeksLog };
+            self.free_lines.push(landing);
+            return Ok(());
+        }
         let mut behind = false;
-        for (shard, lane) in self.lanes.iter_mut().enumerate() {
-            let line = &words[shard * CONTROL_LINE_BYTES / 8..][..CONTROL_LINE_BYTES / 8];
+        for (lane, line) in self.lanes.iter_mut().zip(&mut lines) {
             lane.look((number, now), line, &mut self.counts)?;
             behind |= !lane.is_caught_up();
             let silence = lane.overtaken_at().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));

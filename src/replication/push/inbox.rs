@@ -1,8 +1,9 @@
-//! The replica's side of a push: an inbox that was granted to the primary, as the channel that a puller reads. A READ is a copy from this
-//! process's own memory, which the primary writes to at any time: so it is copied first and judged by its copy, like everything that comes over a
-//! channel.
+//! The replica's side of a push: the inbox, which is memory that was granted to the primary, as the
+//! channel that a puller reads. A READ is a copy out of this memory. The primary may write to it at
+//! any time, so only the copy is judged, like everything that comes over a channel.
 //!
-//! Invariant: what the primary may overwrite, by the want that it was told, has been copied out before it is told.
+//! Invariant: before the primary is told a want, everything that the want lets it overwrite has
+//! been copied out.
 
 use super::layout::{Layout, WANT_BYTES};
 use super::notes::{CONTROL_WORDS, LINE_WORDS, PushedLine, Want};
@@ -34,7 +35,7 @@ struct Shelf {
     copied: u64,
 }
 
-/// See the module. The grant goes before the exporter.
+/// See the module. The grant is dropped before the exporter.
 pub struct Inbox {
     kind: Kind,
     grant: Box<dyn Grant>,
@@ -51,7 +52,8 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// One for rings of this geometry, laid out as said, granted at `exporter` to who shows `token`; and what to tell the primary, but for the pause.
+    /// An inbox for rings of this geometry, laid out as said, granted at `exporter` to whoever
+    /// shows `token`; and the invitation for the primary, whose pause the caller fills in.
     pub fn grant(
         exporter: Box<dyn Exporter>,
         token: Token,
@@ -104,7 +106,7 @@ impl Inbox {
         self.over.get_or_insert_with(|| FabricError::new(self.kind, Cause::Access, what)).clone()
     }
 
-    /// Take what lines are whole; true once there is one of each shard.
+    /// Take over the lines that are whole. True once every shard has one.
     fn refresh(&mut self) -> bool {
         let words = self.memory.inbox().words();
         for (shelf, words) in self.shelves.iter_mut().zip(words.chunks_exact(LINE_WORDS)) {
@@ -113,7 +115,7 @@ impl Inbox {
         self.shelves.iter().all(|shelf| shelf.line.is_some())
     }
 
-    /// A look: the lines, as a puller expects them. False if it is too early.
+    /// Answer a look: the lines, as a puller expects them. False while a shard has none yet.
     fn show_lines(&mut self, read: &Read) -> bool {
         if !self.refresh() {
             return false;
@@ -127,7 +129,8 @@ impl Inbox {
         true
     }
 
-    /// A piece: of which shard and position follows from its place, as nothing is read but what lies within a window of what was told.
+    /// Answer a READ of a piece. Its place in the ring tells its position, because nothing is read
+    /// that lies further than a window behind the want.
     fn copy_piece(&mut self, read: &Read) -> Result<(), FabricError> {
         let Geometry { ring_bytes, slab_bytes, .. } = self.geometry;
         let slabs = ring_bytes.div_ceil(slab_bytes);
@@ -151,7 +154,8 @@ impl Inbox {
             copy(&self.memory.inbox().words()[at / 8..][..bytes / 8], &to[copied / 8..][..bytes / 8]);
             copied += bytes;
         }
-        // What is loaded later is no older: the look behind this judges it. And it is all done before the want is told that gives it up.
+        // Order: the look that judges this piece loads its lines after these words. And the copy is
+        // done before the want is told that lets the primary overwrite them.
         fence(Acquire);
         Ok(())
     }
@@ -200,7 +204,7 @@ impl Channel for Inbox {
             "more READs under way than were allowed"
         );
         reads.drain(..).for_each(|read| self.carry_out(read));
-        // All that was planned is copied: what lies before may be overwritten.
+        // All READs that were planned are copied, so the primary may overwrite what they have read.
         for shard in 0..self.shelves.len() {
             let shelf = &mut self.shelves[shard];
             shelf.wanted = shelf.wanted.max(shelf.copied);
@@ -241,7 +245,8 @@ impl Channel for Inbox {
         match shelf.told {
             Some(told) if from >= shelf.wanted => {
                 shelf.wanted = from;
-                // Beyond what is copied a READ may have been planned: then it is told once that is submitted.
+                // If a READ beyond what is copied has been planned, the want is told once that READ
+                // is submitted.
                 if from <= shelf.copied {
                     self.tell(shard, told.run);
                 }

@@ -38,14 +38,15 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The one that a replica makes for such rings.
+    /// The layout that a replica chooses for rings of this geometry.
     pub fn of(geometry: &Geometry) -> Layout {
         let shards = geometry.shards as usize;
         let share = (WINDOWS_BYTES_MAX / shards as u64).min(WINDOW_BYTES_MAX).min(geometry.ring_bytes);
         Layout { shards, window_bytes: share / WINDOW_STEP * WINDOW_STEP }
     }
 
-    /// One with windows of a length that a replica has said; None if that cannot be.
+    /// The layout with windows of the length that a replica has told; None if no inbox has such
+    /// windows.
     pub fn told(geometry: &Geometry, window_bytes: u64) -> Option<Layout> {
         let shards = geometry.shards as usize;
         let all = window_bytes.checked_mul(shards as u64)?;
@@ -68,7 +69,8 @@ impl Layout {
         (self.shards * WANT_BYTES).next_multiple_of(64)
     }
 
-    /// Of the notes, what means anything: wants, and of the ack slot the summary and as many positions as there are shards.
+    /// The part of the notes that is used: the wants, and of the ack slot the summary and one
+    /// position for each shard.
     pub fn notes_read_bytes(&self) -> usize {
         self.wants_bytes() + 64 * (1 + self.shards.div_ceil(8))
     }
@@ -96,7 +98,7 @@ impl Layout {
         (self.windows_at() + shard * window + within, window - within)
     }
 
-    /// Whether regions that a replica tells are those of such an inbox.
+    /// Whether the regions that a replica has told are those of an inbox of this layout.
     pub fn is_of(&self, regions: &[Descriptor]) -> bool {
         regions.iter().map(|region| region.bytes).eq(self.region_bytes().map(|bytes| bytes as u64))
     }

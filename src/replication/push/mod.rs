@@ -1,4 +1,5 @@
-//! Push: the same replication by WRITEs of the primary's, where pull is READs of the replica's. A replica chooses (`--replication-mode`).
+//! Push: the primary WRITEs its log to the replica, where with pull the replica READs it. The
+//! replica chooses (`--replication-mode`).
 //!
 //! | file | what it is |
 //! | --- | --- |
@@ -13,14 +14,19 @@
 //! the replica wants each shard's bytes; and its acks. Everything above the channel is pull's own: the puller's look is a copy of the lines, its
 //! READ a copy from the window, its ack a store.
 //!
-//! One round of the primary's: WRITE what was committed to the windows; READ the wants, behind it; when that has come, everything that was
-//! written has left this ring: load the tail, and WRITE the lines, which publish it. So the tail that comes with bytes is younger than the
-//! reading of them, as the look behind a piece is with pull, and what it has passed is not believed.
+//! One round of the primary: it WRITEs what was committed to the windows, and READs the wants
+//! behind that. When the READ has completed, all bytes that were written have left the ring. Then
+//! the primary loads the tail, and WRITEs the lines, which publish the bytes. So the tail that
+//! comes with bytes was loaded after they were read, like the look behind a piece with pull. Bytes
+//! below that tail are not believed.
 //!
-//! **Credit.** Bytes are written at positions in [wanted, wanted + window) only. A replica wants on from where its READs have copied to.
+//! **Credit.** Bytes are written at positions in [wanted, wanted + window) only. The replica moves
+//! its want on to where its READs have copied to.
 //!
-//! **Runs.** Where a replica wants bytes again (a record that failed its check) or begins anew behind, what it had may be overwritten. It then
-//! numbers the want anew; the primary starts there, and the line says which run it is of. A line of another run has nothing to be read.
+//! **Runs.** A replica may want bytes a second time (a record failed its check), or begin anew
+//! further back. The window may not hold these bytes any more. So the replica gives the want a new
+//! number, the run. The primary starts there, and each line says of which run it is. Nothing is
+//! read by a line of another run.
 
 pub mod inbox;
 pub mod layout;

@@ -1,10 +1,12 @@
 //! The primary's side of a push, one step after another: WRITE what may be written, READ what is wanted behind it, publish what has arrived.
 //!
-//! A local reader that takes no turn: it holds up nobody, however slow the replica is. What it reads of a ring while that is overwritten is told
-//! apart as a replica does it, by a tail that is loaded behind the reading; and by the records' checksums.
+//! It reads the ring without a turn of the store, so it holds up nobody, however slow the replica
+//! is. What it reads may be overwritten meanwhile. The replica notices, as with pull: by a tail
+//! that is loaded after the reading, and by the records' checksums.
 //!
-//! Nothing that the replica says is trusted: a want is a position that no log may have, ahead of this one or long behind, and decides only which
-//! bytes of [tail, committed) go to which place of the replica's own window.
+//! Nothing that the replica says is trusted: a want may be a position that this log has not
+//! reached, or has given up. It decides only which bytes of [tail, committed) go to which place of
+//! the replica's own window.
 
 use super::layout::{INBOX, Layout, NOTES, WANT_BYTES};
 use super::notes::{LINE_WORDS, PushedLine, Want};
@@ -18,13 +20,14 @@ use crate::sys::sync::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes of one round's WRITEs: the replica applies them while the next are on their way. Of a network with a round trip of 10 us it is 50 GB/s.
+/// Bytes of one round's WRITEs: the replica applies them while the next are on their way. With a
+/// round trip of 10 us that allows 50 GB/s.
 const ROUND_BYTES_MAX: usize = 512 << 10;
-/// Bytes of one of them.
+/// Bytes of one WRITE.
 const PIECE_BYTES_MAX: usize = 256 << 10;
-/// WRITEs of one round; the one that publishes the round before is among those under way.
+/// WRITEs of one round. One more may be under way: the one that publishes the round before.
 const PIECES_MAX: usize = WRITE_DEPTH_MAX - 1;
-/// The source that the lines go out from; behind it come the ring's slabs as regions have them, from 1 on.
+/// The source of the lines. The ring's slabs come behind it, numbered as in the regions, from 1 on.
 const LINES: usize = 0;
 
 const _: () = assert!(PIECE_BYTES_MAX <= READ_BYTES_MAX && PIECES_MAX * PIECE_BYTES_MAX >= ROUND_BYTES_MAX);
@@ -60,7 +63,7 @@ pub struct Pusher {
     layout: Layout,
     outlets: Vec<Outlet>,
     ack: Arc<Slab>,
-    /// For what is wanted; None while a READ has it.
+    /// Receives the wants; None while a READ has it.
     landing: Option<Landing>,
     looking_since: Instant,
     /// Where the next round begins, so that no shard starves.
@@ -171,7 +174,8 @@ impl Pusher {
             let shard = (self.first + turn) % shards;
             let Outlet { want: Some(want), next, .. } = self.outlets[shard] else { continue };
             let line = ControlLine::of(self.rings.slab(0).words(), shard);
-            // What was given up is not wanted by anybody, whatever he says.
+            // Bytes below the tail have been given up. They are not sent, whatever the replica
+            // wants.
             let mut next = next.max(want.position).max(line.tail());
             let until = line.committed().min(want.position + self.layout.window_bytes());
             while next < until && left > 0 && self.round.len() < PIECES_MAX {
@@ -231,7 +235,7 @@ impl Pusher {
 
     /// WRITE the lines that have changed, behind what they publish.
     fn publish(&mut self) -> Result<(), FabricError> {
-        // The tail must be no older than what was read of the ring.
+        // The tail is loaded after everything that was read of the ring.
         fence(Acquire);
         let mut changed: Option<(usize, usize)> = None;
         for (shard, outlet) in self.outlets.iter_mut().enumerate() {

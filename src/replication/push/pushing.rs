@@ -1,5 +1,5 @@
-//! The primary's thread for one replica that is pushed to. To who admits replicas it is a grant like any other: an ack slot, a state, and an end
-//! when it is dropped.
+//! The primary's thread for one replica that is pushed to. To the code that admits replicas it is a
+//! grant like any other: an ack slot, a state, and an end when it is dropped.
 
 use super::Invite;
 use super::layout::Layout;
@@ -40,7 +40,8 @@ impl Shared {
 }
 
 impl Pushing {
-    /// Accept what a replica at `host` has invited to: connect, over the device of `exporter`, and begin. `rings` are replication/offer's regions.
+    /// Accept the invitation of a replica at `host`: connect, over the device of `exporter`, and
+    /// begin. `rings` are replication/offer's regions.
     pub fn accept(
         exporter: &dyn Exporter,
         invite: Invite,
@@ -75,7 +76,7 @@ impl Pushing {
         Ok(Pushing { shared, ack, thread: Some(thread) })
     }
 
-    /// Ring bytes that were written, as it counts on.
+    /// Ring bytes that were written; the count goes on.
     pub fn pushed_bytes(&self) -> Arc<AtomicU64> {
         self.shared.pushed_bytes.clone()
     }
@@ -127,7 +128,8 @@ impl Drop for Pushing {
         self.shared.stop.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // Within a step at most: its waits are bounded, over verbs by the device's own time for an answer.
+            // It ends within one step: its waits are bounded, over verbs by the device's own
+            // time-out.
             let _ = thread.join();
         }
     }

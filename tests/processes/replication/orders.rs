@@ -31,7 +31,7 @@ pub fn ctl_fails(node: &Node, arguments: &[&str], words: &str) {
     assert!(!output.status.success() && said.contains(words), "{arguments:?}: {said} instead of {words}");
 }
 
-/// Each leaves a primary what it was, with what it has.
+/// After each refusal the server is a primary as before, with its data.
 #[test]
 fn a_primary_that_cannot_follow_stays_a_primary() {
     let primary = Node::primary(&["-m", "16"]);

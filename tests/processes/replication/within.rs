@@ -1,6 +1,7 @@
 //! A node within this process, with turns and handshakes that stand still when they are told to: one writer at a time, whatever hangs.
 
 use crate::node::LONG;
+use crate::support::stores::small_store;
 use remora::base::epoch::Epoch;
 use remora::fabric::{ConnectOptions, Kind, listen};
 use remora::replication::attach::Identity;
@@ -14,13 +15,13 @@ use remora::replication::push::Mode;
 use remora::replication::report::Report;
 use remora::replication::secret::Secret;
 use remora::replication::standing::Standing;
-use remora::store::{Store, StoreConfig};
+use remora::store::Store;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Notes what it is told.
+/// Clients that only note what they are told.
 #[derive(Default, Clone)]
 struct Noted(Arc<Mutex<Vec<String>>>);
 
@@ -35,17 +36,7 @@ impl Clients for Noted {
 }
 
 fn store() -> Arc<Store> {
-    let config = StoreConfig {
-        memory_bytes: 1 << 20,
-        item_bytes_max: 1 << 10,
-        evict: true,
-        workers: 1,
-        shards: Some(2),
-        hugepages: false,
-        hash_seed: None,
-        epoch: None,
-    };
-    Arc::new(Store::new(config).expect("a small store"))
+    Arc::new(small_store(2, None))
 }
 
 fn offer() -> Running {
@@ -83,7 +74,7 @@ fn node(store: &Arc<Store>, clients: &Noted) -> RunningNode {
     Node::start(config, None, store.clone()).expect("a thread")
 }
 
-/// Give an order and wait until it is over: its row.
+/// Give an order, wait until it is over, and return its row.
 fn carry_out(node: &Node, order: &str) -> String {
     node.take(Order::parse(order).unwrap()).unwrap();
     let until = Instant::now() + LONG;

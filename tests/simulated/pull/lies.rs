@@ -52,7 +52,7 @@ impl Forged {
         Arc::new(Forged(std::iter::once(store.control_lines()).chain(store.slabs()).map(copy).collect()))
     }
 
-    /// The truth again.
+    /// Copy the true regions in again.
     fn restore(&self, store: &Store) {
         std::iter::once(store.control_lines())
             .chain(store.slabs())
@@ -117,7 +117,7 @@ fn pull_honest(scene: &mut Scene, known: &[Option<Epoch>]) {
     panic!("never comes up with an honest primary: {:?}", session.puller.counts());
 }
 
-/// Its name, and how it is made.
+/// A lie's name, and how it is made.
 type Lie = (&'static str, fn(&Forged));
 /// The same, with the words in which it is refused in between.
 type Senseless = (&'static str, &'static str, fn(&Forged));
