@@ -3,6 +3,7 @@
 use super::absence::Absences;
 use super::ack::{Summary, applied};
 use super::board::Board;
+use super::link::Link;
 use super::places::{NoPlace, Places, shut_down};
 use super::push::Mode;
 use super::report::{OfferCounters, ReplicaView, Report};
@@ -10,10 +11,9 @@ use super::secret::Secret;
 use super::session::{SessionError, serve};
 use super::standing::Standing;
 use super::wire::{Join, Message, Refusal};
-use super::{REPLICAS_MAX, host_id};
+use super::{REPLICAS_MAX, host_id, regions};
 use crate::fabric::{Exporter, FabricError, Grant, GrantState, Kind, Regions};
 use crate::store::Store;
-use crate::sys::memory::Slab;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -80,6 +80,8 @@ struct Slot {
     session: u64,
     join: Join,
     address: SocketAddr,
+    /// Of the session's control connection.
+    link: TcpStream,
     since: Instant,
     held: Option<Held>,
     /// For the rate: the time of the last look, and the bytes that it had pulled by then.
@@ -103,26 +105,6 @@ pub struct Admission<'o> {
     replica: [u8; 16],
     /// It stands in the counters.
     is_counted: Cell<bool>,
-}
-
-/// A store's memory as regions: 0 is the control lines, then come the slabs of each ring in order.
-pub fn regions(store: &Arc<Store>) -> Arc<dyn Regions> {
-    Arc::new(StoreRegions(store.clone()))
-}
-
-struct StoreRegions(Arc<Store>);
-
-impl Regions for StoreRegions {
-    fn count(&self) -> usize {
-        1 + self.0.slabs().count()
-    }
-
-    fn slab(&self, number: usize) -> &Slab {
-        match number.checked_sub(1) {
-            None => self.0.control_lines(),
-            Some(number) => self.0.slabs().nth(number).expect("a region below the count"),
-        }
-    }
 }
 
 /// A running offer; ends when dropped.
@@ -205,7 +187,7 @@ impl Offer {
     }
 
     pub(super) fn regions(&self) -> Arc<dyn Regions> {
-        regions(&self.store)
+        regions::of(&self.store)
     }
 
     pub(super) fn secret(&self) -> &Secret {
@@ -334,18 +316,22 @@ impl Offer {
         self.absences.names(self.config.silence_max)
     }
 
-    /// A place for a replica; None if all are taken. An older session of the same replica loses its place and its channel first.
-    pub(super) fn admit(&self, address: SocketAddr, join: &Join) -> Option<Admission<'_>> {
+    /// A place for the replica at the other end of `link`; None if all are taken. An older session of the same replica loses its place and its channel
+    /// first.
+    pub(super) fn admit(&self, link: &Link, join: &Join) -> io::Result<Option<Admission<'_>>> {
+        let (address, handle) = (link.peer(), link.handle()?);
         let replaced = self.take_slot(|slot| slot.join.replica == join.replica);
         drop(replaced);
         let mut slots = self.slots();
         if slots.len() >= REPLICAS_MAX || self.is_ending() {
-            return None;
+            return Ok(None);
         }
         let session = self.sessions.fetch_add(1, Relaxed) + 1;
         let now = Instant::now();
-        slots.push(Slot { session, join: join.clone(), address, since: now, held: None, rate: (now, 0) });
-        Some(Admission { offer: self, session, replica: join.replica, is_counted: Cell::new(false) })
+        let join = join.clone();
+        let replica = join.replica;
+        slots.push(Slot { session, join, address, link: handle, since: now, held: None, rate: (now, 0) });
+        Ok(Some(Admission { offer: self, session, replica, is_counted: Cell::new(false) }))
     }
 
     /// End all sessions of now. A replica that comes back is told of the store as it is then. The channels end when the caller drops the result.
@@ -359,6 +345,8 @@ impl Offer {
         let slot = slots.iter().position(is_it).map(|at| slots.remove(at))?;
         self.config.board.take_down(slot.session);
         drop(slots);
+        // Its session tells the replica at once why.
+        Link::end_waits(&slot.link);
         if slot.held.is_some() {
             self.absences.left(slot.join.replica, &slot.join.name);
         }
@@ -472,6 +460,11 @@ impl Admission<'_> {
             }
             None => false,
         }
+    }
+
+    /// Whether the place is lost.
+    pub(super) fn is_lost(&self) -> bool {
+        !self.offer.slots().iter().any(|slot| slot.session == self.session)
     }
 
     /// The channel's state; None if the place is lost.
