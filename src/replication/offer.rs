@@ -53,6 +53,9 @@ pub enum OfferError {
     /// The address cannot be bound.
     #[error("cannot listen for replicas at {0}: {1}")]
     Listen(SocketAddr, io::Error),
+    /// A fabric cannot begin to make the memory ready.
+    #[error("{0}; raise `ulimit -u`, or leave that fabric out of --fabric")]
+    Prepare(FabricError),
     /// The system gives no thread.
     #[error("cannot start the replication thread: {0}; raise `ulimit -u`")]
     Thread(io::Error),
@@ -61,6 +64,8 @@ pub enum OfferError {
 /// See the module.
 pub struct Offer {
     store: Arc<Store>,
+    /// The store's memory; one for all replicas, so that a fabric registers it once.
+    regions: Arc<dyn Regions>,
     config: OfferConfig,
     address: SocketAddr,
     host: [u8; 16],
@@ -137,7 +142,7 @@ impl Drop for Running {
 
 impl Offer {
     /// Listen, in a thread of its own.
-    pub fn start(store: Arc<Store>, config: OfferConfig) -> Result<Running, OfferError> {
+    pub fn start(store: Arc<Store>, mut config: OfferConfig) -> Result<Running, OfferError> {
         if !config.listen.ip().is_loopback() && config.secret.is_none() {
             return Err(OfferError::NoSecret(config.listen));
         }
@@ -149,8 +154,11 @@ impl Offer {
             Ok((listener.local_addr()?, listener))
         });
         let (address, listener) = bound.map_err(|error| OfferError::Listen(listen, error))?;
+        let regions = regions::of(&store);
+        config.exporters.iter_mut().try_for_each(|exporter| exporter.prepare(&regions)).map_err(OfferError::Prepare)?;
         let offer = Arc::new(Offer {
             store,
+            regions,
             config,
             address,
             host: host_id(),
@@ -187,7 +195,7 @@ impl Offer {
     }
 
     pub(super) fn regions(&self) -> Arc<dyn Regions> {
-        regions::of(&self.store)
+        self.regions.clone()
     }
 
     pub(super) fn secret(&self) -> &Secret {
@@ -316,8 +324,7 @@ impl Offer {
         self.absences.names(self.config.silence_max)
     }
 
-    /// A place for the replica at the other end of `link`; None if all are taken. An older session of the same replica loses its place and its channel
-    /// first.
+    /// A place for the replica at the other end; None if all are taken. An older session of it loses its place and its channel first.
     pub(super) fn admit(&self, link: &Link, join: &Join) -> io::Result<Option<Admission<'_>>> {
         let (address, handle) = (link.peer(), link.handle()?);
         let replaced = self.take_slot(|slot| slot.join.replica == join.replica);
@@ -421,6 +428,9 @@ impl Report for Offer {
         emit("replication_address", &self.address.to_string());
         let fabrics: Vec<&str> = self.fabrics().map(Kind::name).collect();
         emit("replication_fabrics", &fabrics.join(","));
+        for exporter in &self.config.exporters {
+            emit(&format!("replication_fabric_{}", exporter.kind().name()), &exporter.readiness().words());
+        }
         let replicas = self.replicas();
         emit("replicas", &replicas.len().to_string());
         self.counters.rows(emit);
