@@ -5,7 +5,9 @@
 //! | `native` | the C layer, made safe: the only unsafe code here |
 //! | `devices` | which devices there are, and which one, with which address, is meant |
 //! | `exporter` | the primary: listens, knows tokens, accepts |
-//! | `grant` | what one replica was given: a protection domain, its regions, an ack slot, one queue pair |
+//! | `preparing` | work that takes long, on a thread of its own |
+//! | `registered` | regions that are registered, once for all replicas, and their protection domain |
+//! | `grant` | what one replica was given: registered regions, an ack slot, one queue pair |
 //! | `connecting` | the replica's way to a channel |
 //! | `channel` | the replica's end: READs, completions, acks |
 //! | `watch` | a device's own events: a queue pair or the device has failed |
@@ -21,6 +23,8 @@ mod errors;
 mod exporter;
 mod grant;
 mod native;
+mod preparing;
+mod registered;
 mod watch;
 
 pub use connecting::connect;

@@ -2,6 +2,7 @@
 //! Nothing here changes the store. So if it fails, the store still has what it had.
 
 use super::attach::{Joined, attach, attach_pushed, join};
+use super::choice::Choice;
 use super::follow::{FollowConfig, SessionEnd};
 use super::lineage::{holds_data, is_foreign};
 use super::link::Link;
@@ -127,10 +128,10 @@ impl Admitted {
             return Err(unfit.into());
         }
         if self.channel.is_none() {
-            let FollowConfig { fabrics, options, pause_max, .. } = config;
+            let choice = Choice::new(&config.primary, &config.fabrics, &config.penalties);
             self.channel = Some(match config.mode {
-                Mode::Pull => attach(&mut self.joined, fabrics, options)?,
-                Mode::Push => attach_pushed(&mut self.joined, fabrics, options, *pause_max)?,
+                Mode::Pull => attach(&mut self.joined, choice, &config.options)?,
+                Mode::Push => attach_pushed(&mut self.joined, choice, &config.options, config.pause_max)?,
             });
         }
         Ok(())

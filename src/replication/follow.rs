@@ -7,18 +7,19 @@ pub use following::{Following, StillHeld};
 
 use super::admission::{Admitted, Attached, Unfit};
 use super::attach::{AttachError, Identity, Joined, PREFERENCE, join};
+use super::blame;
 use super::chores::Chores;
 use super::clock::{Notice, Skew, SkewWatch};
 use super::lineage::{self, Discard};
 use super::link::{Link, LinkError};
 use super::offer::Offer;
 use super::pace::Pace;
+use super::penalties::SharedPenalties;
 use super::pull::{Counts, PullError, Puller, Step};
 use super::push::Mode;
 use super::report::{FollowView, Report};
 use super::secret::Secret;
 use super::standing::Standing;
-use super::wire::Refusal;
 use crate::base::epoch::Epoch;
 use crate::fabric::{ConnectOptions, FabricError, Kind};
 use crate::store::{EpochStart, Store};
@@ -59,6 +60,8 @@ pub struct FollowConfig {
     pub silence_max: Duration,
     /// Where this process stands in a chain. The following keeps it up to date.
     pub standing: Arc<Standing>,
+    /// Which fabrics have failed.
+    pub penalties: SharedPenalties,
     /// For which primaries of another lineage the data of this store may be given up.
     pub discard: Discard,
 }
@@ -95,20 +98,6 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
     }
 }
 
-impl AttachError {
-    /// Trying again does not help until an operator changes something.
-    fn is_final(&self) -> bool {
-        match self {
-            AttachError::Impostor(_) | AttachError::Link(_, LinkError::Wire(_)) => true,
-            // These pass by themselves.
-            AttachError::Link(_, LinkError::Refused(why, _)) => {
-                !matches!(why, Refusal::Busy | Refusal::Replaced | Refusal::Ending)
-            }
-            _ => false,
-        }
-    }
-}
-
 /// For each shard the epoch of the record that was applied last; None where the shard must begin anew.
 pub type Known = Vec<Option<Epoch>>;
 
@@ -130,23 +119,22 @@ pub enum SessionEnd {
     /// It cannot be followed with this store.
     #[error("{0}")]
     Unfit(#[from] Unfit),
+    /// A fabric that is preferred to this one may be tried again.
+    #[error("joining again, for a fabric that is preferred may work by now")]
+    TryPreferred,
     /// An order, or the end of the process.
     #[error("asked to stop")]
     Stopped,
 }
 
-impl AttachError {
-    /// The primary has no place free, or is a replica that has not joined its own primary yet.
-    fn will_pass_soon(&self) -> bool {
-        matches!(self, AttachError::Link(_, LinkError::Refused(Refusal::Busy, _)))
-    }
-}
-
 impl SessionEnd {
-    /// The primary's log has a history that this session did not know of. The next welcome tells
-    /// it.
+    /// The primary's log has a history that this session did not know of, and the next welcome tells
+    /// it; or the session ended for the next one.
     fn is_no_failure(&self) -> bool {
-        matches!(self, SessionEnd::Pull(PullError::EpochChanged(_) | PullError::BeganAnew { .. }))
+        matches!(
+            self,
+            SessionEnd::TryPreferred | SessionEnd::Pull(PullError::EpochChanged(_) | PullError::BeganAnew { .. })
+        )
     }
 
     fn will_pass_soon(&self) -> bool {
@@ -182,6 +170,8 @@ struct Session<'s> {
     store: &'s Store,
     /// What earlier sessions have counted.
     before: Counts,
+    /// The channel's fabric.
+    kind: Kind,
 }
 
 impl Report for Follow {
@@ -195,7 +185,8 @@ impl Follow {
     pub fn snapshot(&self) -> FollowView {
         // Both under one lock, so that the lag of this link and that of the whole chain are of the same measurement.
         let view = self.view();
-        FollowView { distance: self.config.standing.distance(), ..view.clone() }
+        let penalties = self.config.penalties.lock().view(&self.config.primary, Instant::now());
+        FollowView { distance: self.config.standing.distance(), penalties, ..view.clone() }
     }
 
     /// The primary, and how it is followed.
@@ -269,6 +260,9 @@ impl Follow {
     /// Log why a session ended: once for each reason, not for each try.
     fn tell(&self, end: &SessionEnd) {
         let trouble = end.to_string();
+        if matches!(end, SessionEnd::TryPreferred) {
+            return log::info!("replication from {}: {trouble}", self.config.primary);
+        }
         if self.view().trouble != trouble {
             log::warn!("replication from {}: {trouble}; trying again", self.config.primary);
         }
@@ -316,11 +310,13 @@ impl Follow {
         self.view().state = "joining";
         let Attached { link, welcome, channel, fabric } = admitted.attach(&self.config, store)?;
         log::info!("following {} over {fabric}", self.config.primary);
+        let kind = channel.kind();
         let known = self.take_hold().ok_or(SessionEnd::Stopped)?;
         let puller = match Puller::new(channel, store, &welcome.epochs, &known, self.config.silence_max) {
             Ok(puller) => puller,
             Err(error) => {
                 self.let_go(known);
+                self.penalize(kind, &error.to_string());
                 return Err(error.into());
             }
         };
@@ -330,11 +326,25 @@ impl Follow {
             view.sessions += 1;
             view.counts
         };
-        let mut session = Session { puller, link, store, before };
+        let mut session = Session { puller, link, store, before, kind };
         let ended = self.pull_on(&mut session, welcome.epochs, watch);
         drop(self.report(&session));
         self.let_go(session.puller.known());
+        // The channel goes before anything is waited for.
+        let Session { puller, mut link, .. } = session;
+        drop(puller);
+        if let Err(end) = &ended
+            && blame::is_of_channel(end)
+            && blame::primary_goes_on(&mut link, || self.is_stopping())
+        {
+            self.penalize(kind, &end.to_string());
+        }
         ended
+    }
+
+    /// A fabric has failed that was connected.
+    fn penalize(&self, kind: Kind, why: &str) {
+        self.config.penalties.lock().failed(&self.config.primary, kind, why, Instant::now());
     }
 
     /// Give up what is here of another lineage: the primary has shown a log of its own. Replicas of this store must not follow it in that. So their
@@ -368,6 +378,8 @@ impl Follow {
         history: Vec<EpochStart>,
         watch: &mut SkewWatch,
     ) -> Result<Infallible, SessionEnd> {
+        let FollowConfig { primary, fabrics, penalties, .. } = &self.config;
+        let again_at = penalties.lock().again_at(primary, fabrics, session.kind, Instant::now());
         let mut foreign = None;
         if lineage::is_foreign(session.puller.epoch(), session.store) {
             session.puller.keep_what_is_here();
@@ -399,6 +411,9 @@ impl Follow {
             let first_time = !has_caught_up && session.puller.is_caught_up();
             has_caught_up |= first_time;
             let due = chores.are_due();
+            if due && again_at.is_some_and(|at| Instant::now() >= at) {
+                return Err(SessionEnd::TryPreferred);
+            }
             if due && chores.attend(&mut session.link, &self.config.standing)? {
                 session.puller.acknowledge()?;
             }

@@ -7,6 +7,7 @@
 //! | [`link`] | one end of a control connection |
 //! | [`offer`] | the primary's side: the replication port, who is admitted, what is offered |
 //! | `places` | how many connections the replication port takes, and who makes room |
+//! | [`regions`] | a store's memory, as a fabric takes it |
 //! | `slot` | one replica, as its primary keeps it |
 //! | [`session`] | one replica at its primary |
 //! | [`node`] | this process's role, and orders that change it |
@@ -17,7 +18,10 @@
 //! | [`chores`] | its control connection while it pulls |
 //! | [`clock`] | how far apart the clocks of both hosts are |
 //! | [`admission`] | a replica that was admitted: can this store follow? |
-//! | [`attach`] | the replica's side of the handshake, and the choice of a fabric |
+//! | [`attach`] | the replica's side of the handshake |
+//! | [`choice`] | the choice of a fabric |
+//! | [`penalties`] | fabrics that have failed, and when they are tried again |
+//! | `blame` | a channel has failed: is it the fabric, or is the primary gone? |
 //! | [`pull`] | the pull loop |
 //! | [`push`] | the same where the primary moves the data, by one-sided WRITE |
 //! | [`resume`] | where a replica goes on |
@@ -34,8 +38,10 @@ pub mod absence;
 pub mod ack;
 pub mod admission;
 pub mod attach;
+mod blame;
 pub mod board;
 mod change;
+pub mod choice;
 mod chores;
 pub mod clock;
 pub mod follow;
@@ -45,9 +51,11 @@ pub mod node;
 pub mod offer;
 pub mod order;
 pub mod pace;
+pub mod penalties;
 mod places;
 pub mod pull;
 pub mod push;
+pub mod regions;
 pub mod report;
 pub mod resume;
 pub mod retain;

@@ -2,6 +2,7 @@
 
 use super::absence::Absences;
 use super::board::Board;
+use super::link::Link;
 use super::places::{NoPlace, Places, shut_down};
 use super::report::{OfferCounters, ReplicaView, Report};
 use super::secret::Secret;
@@ -9,10 +10,9 @@ use super::session::{SessionError, serve};
 use super::slot::{Held, Slot};
 use super::standing::Standing;
 use super::wire::{Join, Message, Refusal};
-use super::{REPLICAS_MAX, host_id};
+use super::{REPLICAS_MAX, host_id, regions};
 use crate::fabric::{Exporter, FabricError, GrantState, Kind, Regions};
 use crate::store::Store;
-use crate::sys::memory::Slab;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -52,6 +52,9 @@ pub enum OfferError {
     /// The address cannot be bound.
     #[error("cannot listen for replicas at {0}: {1}")]
     Listen(SocketAddr, io::Error),
+    /// A fabric cannot begin to make the memory ready.
+    #[error("{0}; raise `ulimit -u`, or leave that fabric out of --fabric")]
+    Prepare(FabricError),
     /// The system gives no thread.
     #[error("cannot start the replication thread: {0}; raise `ulimit -u`")]
     Thread(io::Error),
@@ -60,6 +63,8 @@ pub enum OfferError {
 /// See the module.
 pub struct Offer {
     store: Arc<Store>,
+    /// The store's memory; one for all replicas, so that a fabric registers it once.
+    regions: Arc<dyn Regions>,
     config: OfferConfig,
     address: SocketAddr,
     host: [u8; 16],
@@ -81,26 +86,6 @@ pub struct Admission<'o> {
     replica: [u8; 16],
     /// It has been counted as admitted.
     is_counted: Cell<bool>,
-}
-
-/// A store's memory as regions: 0 is the control lines, then come the slabs of each ring in order.
-pub fn regions(store: &Arc<Store>) -> Arc<dyn Regions> {
-    Arc::new(StoreRegions(store.clone()))
-}
-
-struct StoreRegions(Arc<Store>);
-
-impl Regions for StoreRegions {
-    fn count(&self) -> usize {
-        1 + self.0.slabs().count()
-    }
-
-    fn slab(&self, number: usize) -> &Slab {
-        match number.checked_sub(1) {
-            None => self.0.control_lines(),
-            Some(number) => self.0.slabs().nth(number).expect("a region below the count"),
-        }
-    }
 }
 
 /// A running offer; ends when dropped.
@@ -133,7 +118,7 @@ impl Drop for Running {
 
 impl Offer {
     /// Listen, in a thread of its own.
-    pub fn start(store: Arc<Store>, config: OfferConfig) -> Result<Running, OfferError> {
+    pub fn start(store: Arc<Store>, mut config: OfferConfig) -> Result<Running, OfferError> {
         if !config.listen.ip().is_loopback() && config.secret.is_none() {
             return Err(OfferError::NoSecret(config.listen));
         }
@@ -145,8 +130,11 @@ impl Offer {
             Ok((listener.local_addr()?, listener))
         });
         let (address, listener) = bound.map_err(|error| OfferError::Listen(listen, error))?;
+        let regions = regions::of(&store);
+        config.exporters.iter_mut().try_for_each(|exporter| exporter.prepare(&regions)).map_err(OfferError::Prepare)?;
         let offer = Arc::new(Offer {
             store,
+            regions,
             config,
             address,
             host: host_id(),
@@ -183,7 +171,7 @@ impl Offer {
     }
 
     pub(super) fn regions(&self) -> Arc<dyn Regions> {
-        regions(&self.store)
+        self.regions.clone()
     }
 
     pub(super) fn secret(&self) -> &Secret {
@@ -312,18 +300,21 @@ impl Offer {
         self.absences.names(self.config.silence_max)
     }
 
-    /// A place for a replica; None if all are taken. An older session of the same replica loses its place and its channel first.
-    pub(super) fn admit(&self, address: SocketAddr, join: &Join) -> Option<Admission<'_>> {
+    /// A place for the replica at the other end; None if all are taken. An older session of it loses its place and its channel first.
+    pub(super) fn admit(&self, link: &Link, join: &Join) -> io::Result<Option<Admission<'_>>> {
+        let (address, handle) = (link.peer(), link.handle()?);
         let replaced = self.take_slot(|slot| slot.join.replica == join.replica);
         drop(replaced);
         let mut slots = self.slots();
         if slots.len() >= REPLICAS_MAX || self.is_ending() {
-            return None;
+            return Ok(None);
         }
         let session = self.sessions.fetch_add(1, Relaxed) + 1;
         let now = Instant::now();
-        slots.push(Slot { session, join: join.clone(), address, since: now, held: None, rate: (now, 0) });
-        Some(Admission { offer: self, session, replica: join.replica, is_counted: Cell::new(false) })
+        let join = join.clone();
+        let replica = join.replica;
+        slots.push(Slot { session, join, address, link: handle, since: now, held: None, rate: (now, 0) });
+        Ok(Some(Admission { offer: self, session, replica, is_counted: Cell::new(false) }))
     }
 
     /// End all sessions of now. A replica that comes back is told of the store as it is then. The channels end when the caller drops the result.
@@ -337,6 +328,8 @@ impl Offer {
         let slot = slots.iter().position(is_it).map(|at| slots.remove(at))?;
         self.config.board.take_down(slot.session);
         drop(slots);
+        // Its session tells the replica at once why.
+        Link::end_waits(&slot.link);
         if slot.held.is_some() {
             self.absences.left(slot.join.replica, &slot.join.name);
         }
@@ -373,6 +366,9 @@ impl Report for Offer {
         emit("replication_address", &self.address.to_string());
         let fabrics: Vec<&str> = self.fabrics().map(Kind::name).collect();
         emit("replication_fabrics", &fabrics.join(","));
+        for exporter in &self.config.exporters {
+            emit(&format!("replication_fabric_{}", exporter.kind().name()), &exporter.readiness().words());
+        }
         let replicas = self.replicas();
         emit("replicas", &replicas.len().to_string());
         self.counters.rows(emit);
@@ -412,6 +408,11 @@ impl Admission<'_> {
             }
             None => false,
         }
+    }
+
+    /// Whether the place is lost.
+    pub(super) fn is_lost(&self) -> bool {
+        !self.offer.slots().iter().any(|slot| slot.session == self.session)
     }
 
     /// The channel's state; None if the place is lost.

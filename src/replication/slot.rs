@@ -5,7 +5,7 @@ use super::push::Mode;
 use super::report::ReplicaView;
 use super::wire::Join;
 use crate::fabric::{Grant, Kind};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -18,6 +18,8 @@ pub(super) struct Slot {
     pub join: Join,
     /// From where it has connected.
     pub address: SocketAddr,
+    /// Of the session's control connection.
+    pub link: TcpStream,
     /// When it was admitted.
     pub since: Instant,
     /// Its data channel, once there is one.

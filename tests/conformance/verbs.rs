@@ -5,6 +5,7 @@
 
 mod endings;
 mod parts;
+mod prepared;
 mod setup;
 
 use remora::fabric::verbs::{self, Exporter, VerbsOptions};

@@ -28,7 +28,7 @@ pub struct Offered {
 
 impl Offered {
     pub fn of(primary: &Arc<Store>) -> Offered {
-        let regions = remora::replication::offer::regions(primary);
+        let regions = remora::replication::regions::of(primary);
         Offered { regions, history: primary.epochs(), geometry: primary.geometry() }
     }
 }

@@ -13,6 +13,7 @@ use crate::replication::lineage::Discard;
 use crate::replication::node::{Clients, Node, NodeConfig, RunningNode};
 use crate::replication::offer::{Offer, OfferConfig, Running};
 use crate::replication::order::{Order, with_port};
+use crate::replication::penalties::SharedPenalties;
 use crate::replication::push::Mode;
 use crate::replication::report::{ReplicaView, Report};
 use crate::replication::retain::Retain;
@@ -99,6 +100,7 @@ pub struct Plan {
     data_port: u16,
     retain_bytes: u64,
     discard: Discard,
+    penalties: SharedPenalties,
     identity: Identity,
     board: Arc<Board>,
     standing: Arc<Standing>,
@@ -147,6 +149,7 @@ impl Plan {
             data_port: args.replication_data_port,
             retain_bytes: args.replica_retain as u64,
             discard: if args.replica_discard { Discard::Always } else { Discard::Never },
+            penalties: SharedPenalties::default(),
             board: Arc::default(),
             standing: Arc::new(Standing::new(replica)),
             identity: Identity { replica, name: args.replica_name.clone().unwrap_or_else(host_name) },
@@ -196,6 +199,7 @@ impl Plan {
             pause_max: self.pause_max,
             silence_max: self.silence_max,
             standing: self.standing.clone(),
+            penalties: self.penalties.clone(),
             discard: self.discard,
         }
     }

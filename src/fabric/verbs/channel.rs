@@ -3,8 +3,9 @@
 use super::errors::{completed, failed};
 use super::native::cm::EventKind;
 use super::native::completion::{CompletionQueue, FLUSHED, SUCCESS};
-use super::native::memory::{self, LandingError, Region};
+use super::native::memory::{self, LandingError};
 use super::native::queue::{Finished, QueuePair, ReadQueue};
+use super::registered::{self, Registered};
 use super::watch::Watch;
 use crate::fabric::{self, Cause, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing, Read, Regions, Write};
 use crate::fabric::{READ_BYTES_MAX, WRITE_BYTES_MAX};
@@ -33,6 +34,8 @@ pub(super) struct Channel {
     regions: Vec<fabric::Descriptor>,
     ack: fabric::Descriptor,
     depth: usize,
+    /// What is registered in the queue pair's domain already.
+    registered: Option<Arc<Registered>>,
     /// READs that are done and that `poll` has not handed over yet; at most `depth`.
     finished: VecDeque<Finished>,
     events_looked: Instant,
@@ -46,6 +49,7 @@ impl Channel {
         completions: Arc<CompletionQueue>,
         invitation: &Invitation,
         depth: usize,
+        registered: Option<Arc<Registered>>,
     ) -> Result<Channel, FabricError> {
         let watch = Watch::new(pair.domain().device(), pair.number())?;
         let buffer = match ReadQueue::writes_inline(&pair) {
@@ -58,6 +62,7 @@ impl Channel {
             regions: invitation.regions.clone(),
             ack: invitation.ack,
             depth: depth.min(DEPTH_MAX),
+            registered,
             finished: VecDeque::with_capacity(DEPTH_MAX),
             events_looked: Instant::now(),
             over: None,
@@ -256,9 +261,8 @@ impl fabric::Channel for Channel {
     }
 
     fn lend(&mut self, sources: Arc<dyn Regions>) -> Result<(), FabricError> {
-        let domain = self.queue.pair().domain().clone();
-        let registered = (0..sources.count()).map(|number| Region::source(&domain, &sources, number));
-        self.queue.lend(registered.collect::<Result<_, _>>()?);
+        let sources = registered::sources(self.queue.pair().domain(), &sources, self.registered.as_deref())?;
+        self.queue.lend(sources);
         Ok(())
     }
 

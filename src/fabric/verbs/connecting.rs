@@ -9,6 +9,7 @@ use super::native::cm::{Connection, Event, EventKind, Events, Id};
 use super::native::completion::CompletionQueue;
 use super::native::memory::Domain;
 use super::native::queue::{QueuePair, WRITES_MAX};
+use super::registered::Registered;
 use super::{ACK_TIMEOUT_EXPONENT, READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
 use crate::fabric::{
     self, CONNECT_WAIT_MAX, Cause, DEPTH_MAX, FabricError, Invitation, Kind, WRITE_BYTES_MAX, WRITE_DEPTH_MAX,
@@ -25,14 +26,16 @@ const REJECT_BY_CONSUMER: i32 = 28;
 
 /// Connect to the address of `invitation`, over the device that `options` name, else the one that the route leads over.
 pub fn connect(invitation: &Invitation, options: &VerbsOptions) -> Result<Box<dyn fabric::Channel>, FabricError> {
-    Ok(Box::new(establish(invitation, options, WRITE_BYTES_MAX)?))
+    Ok(Box::new(establish(invitation, options, WRITE_BYTES_MAX, None)?))
 }
 
-/// The same, asking for `inline_bytes` of inline data. A test asks for none, to act as a device that has none.
+/// The same, asking for `inline_bytes` of inline data (a test asks for none, to act as a device that has none), and with what is `registered` already for
+/// WRITEs of this end, if the way leads over that device.
 pub(super) fn establish(
     invitation: &Invitation,
     options: &VerbsOptions,
     inline_bytes: usize,
+    registered: Option<Arc<Registered>>,
 ) -> Result<Channel, FabricError> {
     let address: SocketAddr = invitation
         .address
@@ -56,7 +59,11 @@ pub(super) fn establish(
     };
     check(options, &device, port)?;
     let reads = u8::try_from(device.attributes()?.initiator_reads_max).unwrap_or(u8::MAX).clamp(1, READ_DEPTH);
-    let domain = Domain::new(&device)?;
+    let registered = registered.filter(|registered| *registered.domain().device() == device);
+    let domain = match &registered {
+        Some(registered) => registered.domain().clone(),
+        None => Domain::new(&device)?,
+    };
     let sends = DEPTH_MAX + WRITES_MAX + WRITE_DEPTH_MAX;
     let completions = Arc::new(CompletionQueue::new(&device, sends as u32)?);
     let mut pair = QueuePair::new(id, &domain, &completions, sends, inline_bytes).map_err(|(_, refusal)| refusal)?;
@@ -71,7 +78,7 @@ pub(super) fn establish(
     let established = attempt.await_event(&events, EventKind::Established)?;
     // How many READs the primary takes at a time; 0 means that it has not said so.
     let depth = if established.initiator_reads == 0 { reads } else { reads.min(established.initiator_reads) };
-    Channel::new(pair, completions, invitation, depth.into())
+    Channel::new(pair, completions, invitation, depth.into(), registered)
 }
 
 /// One attempt to connect.

@@ -35,7 +35,7 @@ fn writes_that_are_not_taken_inline_go_by_a_buffer() {
         regions: grant.descriptors().to_vec(),
         ack: grant.ack_descriptor(),
     };
-    let mut channel = establish(&invited, &VerbsOptions::default(), 0).unwrap();
+    let mut channel = establish(&invited, &VerbsOptions::default(), 0, None).unwrap();
     assert_eq!(registrations(), 3, "a region, an ack slot, the buffer");
     for n in 1..=100 {
         channel.write_ack(64, &[n; 8]).unwrap();

@@ -10,6 +10,8 @@ use crate::proxy::{ALL, Fate, Proxy};
 use fastrand::Rng;
 use remora::fabric::{ConnectOptions, Kind};
 use remora::replication::attach::{AttachError, Identity, attach, join};
+use remora::replication::choice::Choice;
+use remora::replication::penalties::SharedPenalties;
 use remora::replication::secret::Secret;
 
 const KEYS: usize = 1000;
@@ -48,7 +50,9 @@ pub fn goes_on_after_cuts(arguments: &[&str]) {
 fn come_and_go(proxy: &Proxy, fabric: Kind) -> Result<(), AttachError> {
     let identity = Identity { replica: [fastrand::u8(..); 16], name: "come and go".into() };
     let mut joined = join(&proxy.address.to_string(), &Secret::none(), &identity)?;
-    attach(&mut joined, &[fabric], &ConnectOptions::default()).map(drop)
+    let penalties = SharedPenalties::default();
+    let choice = Choice::new("", &[fabric], &penalties);
+    attach(&mut joined, choice, &ConnectOptions::default()).map(drop)
 }
 
 /// The handshake is cut after any number of bytes of either side: both sides end it, and the primary keeps nothing.

@@ -11,6 +11,7 @@ use remora::replication::lineage::Discard;
 use remora::replication::node::{Clients, Node, NodeConfig, NotTaken, RunningNode};
 use remora::replication::offer::{Offer, OfferConfig, Running};
 use remora::replication::order::Order;
+use remora::replication::penalties::SharedPenalties;
 use remora::replication::push::Mode;
 use remora::replication::report::Report;
 use remora::replication::secret::Secret;
@@ -35,7 +36,7 @@ impl Clients for Noted {
     }
 }
 
-fn store() -> Arc<Store> {
+pub fn store() -> Arc<Store> {
     Arc::new(small_store(2, None))
 }
 
@@ -64,6 +65,7 @@ pub fn follow_config(primary: SocketAddr) -> FollowConfig {
         pause_max: Duration::from_millis(1),
         silence_max: LONG,
         standing: Arc::new(Standing::new([2; 16])),
+        penalties: SharedPenalties::default(),
         discard: Discard::Never,
     }
 }

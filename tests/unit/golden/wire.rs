@@ -7,7 +7,7 @@ use remora::replication::clock::Stamp;
 use remora::replication::push::Invite;
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
-use remora::replication::wire::{Beat, FRAME_BYTES_MAX, Join, Message, Refusal, VERSION, Welcome};
+use remora::replication::wire::{Beat, Decline, FRAME_BYTES_MAX, Join, Message, Refusal, VERSION, Welcome};
 use remora::store::{EpochStart, Geometry};
 
 /// The frame is this, and this is read as the message.
@@ -35,11 +35,11 @@ const THIRTY_TWO_DRAWN: &str = "
 
 #[test]
 fn the_handshake() {
-    assert_eq!(VERSION, 3, "the drawings are of this version");
+    assert_eq!(VERSION, 4, "the drawings are of this version");
     let with_32 = |head: &str| format!("{head}{THIRTY_TWO_DRAWN}");
     is_drawn(
-        &Message::Hello { version: 3, nonce: THIRTY_TWO },
-        &with_32("2b 00 00 00 | 43 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 03 00 | version\n"),
+        &Message::Hello { version: 4, nonce: THIRTY_TWO },
+        &with_32("2b 00 00 00 | 43 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 04 00 | version\n"),
     );
     is_drawn(&Message::Challenge { nonce: THIRTY_TWO }, &with_32("21 00 00 00  02"));
     is_drawn(&Message::Prove { proof: THIRTY_TWO }, &with_32("21 00 00 00  03"));
@@ -53,7 +53,7 @@ fn refusals() {
         let drawing = format!("06 00 00 00  05  {number:02x}  02 00  6e 6f | no");
         is_drawn(&Message::Refuse { why, words: "no".into() }, &drawing);
     }
-    is_drawn(&Message::Declined("no".into()), "05 00 00 00  0d  02 00  6e 6f");
+    is_drawn(&Message::Declined { why: Decline::NotYet, words: "no".into() }, "06 00 00 00  0d  02  02 00  6e 6f");
 }
 
 #[test]
@@ -181,15 +181,15 @@ fn proofs() {
         (
             Side::Primary,
             "
-            e7 fc c6 59 ef d5 c3 2f  93 23 d4 8a ab 89 6e df
-            12 0e 76 43 d8 ef 5d de  67 b9 0a 3b ab 4c ec 58
+            60 4f ee a6 86 c4 fe a4  24 e7 48 eb c9 06 fa 5a
+            6c 2e 09 96 51 a8 c1 e4  bf d7 09 fc b3 f2 99 65
             ",
         ),
         (
             Side::Replica,
             "
-            f7 2f b1 1f a9 11 71 ce  05 1d 43 f2 f8 05 22 9d
-            82 99 3e 76 25 a4 10 28  87 a8 2a e9 f1 b6 3d 5d
+            df 70 8f 39 24 51 37 da  fe c9 08 43 03 a0 5c 0e
+            77 44 ae 3f 1a 14 52 62  cb 73 09 db 4b ee 8e 4a
             ",
         ),
     ] {
