@@ -28,7 +28,7 @@ mod registered;
 mod watch;
 
 pub use connecting::connect;
-pub use devices::{DeviceInfo, Gid, PortInfo, devices};
+pub use devices::{DeviceInfo, Gid, IWARP, PortInfo, devices, is_possible};
 pub use exporter::Exporter;
 pub use native::registrations;
 
