@@ -18,7 +18,8 @@
 //! (Where data is pushed the ends are reversed: the replica makes the grant, and the primary connects. See replication/push.)
 //!
 //! Rules that all four fabrics keep; tests/conformance/fabric.rs checks them:
-//! - READs of one channel are carried out in the order of their submission: one that was submitted later sees no older bytes.
+//! - A READ that is submitted once another one of its channel has completed sees no older bytes than that one. Of READs that are under way together,
+//!   and of the bytes of one READ, none is promised to be older: a network card may fetch them in any order.
 //! - Each READ that was taken comes back exactly once, with its landing, as a [`Completion`]. After a failure of the channel it comes back
 //!   failed, or is dropped with the channel.
 //! - When a READ completes without an error, its landing's first `bytes` bytes are filled, and nothing writes to them any more.

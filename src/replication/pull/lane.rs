@@ -1,11 +1,16 @@
 //! One shard of a replica: the pieces of its ring that are being read or wait to be applied, in order; what follows from a look at the control line;
 //! where the shard begins anew.
 //!
-//! Invariants: pieces follow one another without a gap. A piece is applied once it has arrived, and a look that was submitted after it has arrived as
-//! well. Bytes below that look's tail are not used. `cursor + carry` is the position of the first word that was not consumed.
+//! Invariants: pieces follow one another without a gap. A piece is applied once it has arrived and a look vouches for it: one that was submitted after
+//! it had arrived, or one submitted behind it whose line shows that the primary is far from overwriting it ([`super::piece`]). Bytes below that look's
+//! tail are not used. `cursor + carry` is the position of the first word that was not consumed.
+//!
+//! Nothing here depends on the order in which the bytes of one READ, or of two that are under way together, were taken from the primary's memory. So a
+//! position that went back is believed once a second look, submitted after the first had arrived, shows it as well.
 
 use super::carry::Carry;
 use super::line::{self, Shown};
+use super::piece::{Look, Piece};
 use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::epoch::Epoch;
 use crate::fabric::{Landing, Read};
@@ -20,29 +25,14 @@ const SLACK_BYTES: u64 = 64 << 10;
 /// Log bytes walked in one go to let go of what the primary has given up.
 const GIVE_UP_BYTES: u64 = 1 << 20;
 
-/// A part of the ring under way, arrived, or half applied.
-struct Piece {
-    number: u32,
-    begin: u64,
-    bytes: usize,
-    /// The round that brings it.
-    round: u64,
-    landing: Option<Landing>,
-    /// The tail that the first look behind it has shown.
-    tail_after: Option<u64>,
-    /// When that look had arrived, and the piece had not.
-    overtaken_at: Option<Instant>,
-    /// Words of it that have been consumed.
-    consumed: usize,
-}
-
 enum State {
     /// No look yet.
     New,
     /// Applying.
     Follows,
-    /// Forgotten; to begin at the first position that can be believed.
-    Begins,
+    /// Forgotten; to begin at the first position that can be believed, at `from` or later: that is the highest tail that was taken for the beginning. (A
+    /// piece may have been vouched for by an earlier look than the piece before it; its own begin is within a record, as a rule.)
+    Begins { from: u64 },
 }
 
 /// See the module.
@@ -73,6 +63,8 @@ pub struct Lane<'s> {
     /// The last position of a bad record, and how often in a row.
     bad: (u64, u32),
     senseless: u32,
+    /// A position went back at a look: the latest round that had begun when it arrived.
+    doubt: Option<u64>,
 }
 
 impl<'s> Lane<'s> {
@@ -106,6 +98,7 @@ impl<'s> Lane<'s> {
             carry: Carry::default(),
             bad: (0, 0),
             senseless: 0,
+            doubt: None,
         }
     }
 
@@ -116,7 +109,7 @@ impl<'s> Lane<'s> {
             _ if self.senseless > SENSELESS_LOOKS_MAX => None,
             State::New => self.known,
             State::Follows => self.proven.then(|| self.follower.epoch()),
-            State::Begins => None,
+            State::Begins { .. } => None,
         }
     }
 
@@ -148,7 +141,7 @@ impl<'s> Lane<'s> {
     /// From where on it reads.
     fn wanted(&self) -> u64 {
         match (&self.state, self.line) {
-            (State::Begins, Some(line)) if self.pieces.is_empty() => self.planned.max(line.tail),
+            (State::Begins { .. }, Some(line)) if self.pieces.is_empty() => self.planned.max(line.tail),
             _ => self.planned,
         }
     }
@@ -177,27 +170,17 @@ impl<'s> Lane<'s> {
         let begin = self.planned;
         self.planned += bytes;
         let bytes = bytes as usize;
-        self.pieces.push_back(Piece {
-            number,
-            begin,
-            bytes,
-            round,
-            landing: None,
-            tail_after: None,
-            overtaken_at: None,
-            consumed: 0,
-        });
+        self.pieces.push_back(Piece::new(number, begin, bytes, round));
         let region = self.region + (place / self.slab_bytes) as u32;
         let tag = (self.shard as u64) << 32 | u64::from(number);
         Ok(Read { region, offset: place % self.slab_bytes, bytes, landing, tag })
     }
 
-    /// A piece's READ is done. Returns the landing if the piece is not wanted any more.
-    pub fn arrived(&mut self, number: u32, landing: Landing) -> Option<Landing> {
+    /// A piece's READ is done, and `begun` is the latest round that has begun. Returns the landing if the piece is not wanted any more.
+    pub fn arrived(&mut self, number: u32, landing: Landing, begun: u64) -> Option<Landing> {
         match self.pieces.iter_mut().find(|piece| piece.number == number) {
             Some(piece) => {
-                piece.landing = Some(landing);
-                piece.overtaken_at = None;
+                piece.arrived(landing, begun);
                 None
             }
             None => Some(landing),
@@ -209,19 +192,18 @@ impl<'s> Lane<'s> {
         self.pieces.iter().find_map(|piece| piece.overtaken_at)
     }
 
-    /// What round `round` has seen of the control line, at `now`.
-    pub fn look(
-        &mut self,
-        (round, now): (u64, Instant),
-        words: &[AtomicU64],
-        counts: &mut Counts,
-    ) -> Result<(), PullError> {
+    /// What a look has seen of the control line.
+    pub fn look(&mut self, look: Look, words: &[AtomicU64], counts: &mut Counts) -> Result<(), PullError> {
         let is_known =
             |epoch| self.history.iter().any(|start| start.epoch == epoch && start.begins[self.shard] != NOT_BEGUN);
         let line = match line::read(words, self.line, self.ring_bytes, is_known) {
             Shown::Line(line) => line,
             Shown::NothingYet => return Ok(()),
             Shown::Unknown(epoch) => return Err(PullError::EpochChanged(epoch)),
+            Shown::BeganAnew(..) if self.doubt.is_none_or(|begun| look.round <= begun) => {
+                self.doubt.get_or_insert(look.begun);
+                return Ok(());
+            }
             Shown::BeganAnew(what, tail) => {
                 // Items that live there below this replica's tail may never have been here.
                 self.proven &= tail >= self.follower.tail();
@@ -236,12 +218,10 @@ impl<'s> Lane<'s> {
             }
         };
         self.senseless = 0;
+        self.doubt = None;
         self.earlier_tail = self.line.map_or(0, |earlier| earlier.tail);
         self.line = Some(line);
-        for piece in self.pieces.iter_mut().filter(|piece| piece.round <= round && piece.tail_after.is_none()) {
-            piece.tail_after = Some(line.tail);
-            piece.overtaken_at = piece.landing.is_none().then_some(now);
-        }
+        self.pieces.iter_mut().for_each(|piece| piece.look(look, &line, self.ring_bytes));
         self.decide(&line, counts)
     }
 
@@ -264,7 +244,7 @@ impl<'s> Lane<'s> {
             State::Follows if self.pieces.is_empty() && line.tail > self.follower.cursor() => {
                 self.begin_anew(Why::Overrun, line.tail, counts);
             }
-            State::Follows | State::Begins => {}
+            State::Follows | State::Begins { .. } => {}
         }
         if let State::Follows = self.state {
             self.follower.note_committed(line.committed);
@@ -296,7 +276,7 @@ impl<'s> Lane<'s> {
         }
         self.follower.forget();
         self.carry.clear();
-        self.state = State::Begins;
+        self.state = State::Begins { from };
         if self.pieces.is_empty() {
             self.planned = from;
         }
@@ -324,9 +304,12 @@ impl<'s> Lane<'s> {
                         None => break,
                     }
                 }
-                State::Begins if tail >= end => self.drop_front(free),
-                State::Begins => {
-                    let begin = at.max(tail);
+                State::Begins { from } if tail.max(from) >= end => {
+                    self.state = State::Begins { from: tail.max(from) };
+                    self.drop_front(free);
+                }
+                State::Begins { from } => {
+                    let begin = at.max(tail).max(from);
                     let consumed = ((begin - piece.begin) / 8) as usize;
                     if !self.begin_at(begin) {
                         break;
@@ -342,7 +325,7 @@ impl<'s> Lane<'s> {
 
     /// Begin where there is nothing to be read.
     fn begin_empty(&mut self) {
-        if let (State::Begins, Some(line), true) = (&self.state, self.line, self.pieces.is_empty())
+        if let (State::Begins { .. }, Some(line), true) = (&self.state, self.line, self.pieces.is_empty())
             && line.tail == line.committed
         {
             self.planned = line.tail;
