@@ -10,7 +10,7 @@ use super::native::completion::CompletionQueue;
 use super::native::memory::Domain;
 use super::native::queue::{QueuePair, WRITES_MAX};
 use super::registered::Registered;
-use super::{ACK_TIMEOUT_EXPONENT, READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
+use super::{READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
 use crate::fabric::{
     self, CONNECT_WAIT_MAX, Cause, DEPTH_MAX, FabricError, Invitation, Kind, WRITE_BYTES_MAX, WRITE_DEPTH_MAX,
 };
@@ -46,9 +46,10 @@ pub(super) fn establish(
     let source = choose(options, Some(address.ip()))?.address.map(|ip| SocketAddr::new(ip, 0));
     let events = Events::open(library)?;
     let mut id = Id::new(&events, 0)?;
-    if let Err(refusal) = id.set_ack_timeout(ACK_TIMEOUT_EXPONENT) {
+    if let Err(refusal) = id.set_ack_timeout(options.ack_timeout.exponent()) {
         log::info!("verbs: cannot {} (errno {}): the kernel's own holds", refusal.doing, refusal.errno);
     }
+    options.tos.map(|tos| id.set_tos(tos)).transpose()?;
     id.resolve(source, address, attempt.left()).map_err(|refusal| attempt.failed(&refusal.into()))?;
     attempt.await_event(&events, EventKind::AddressResolved)?;
     id.route(attempt.left()).map_err(|refusal| attempt.failed(&refusal.into()))?;

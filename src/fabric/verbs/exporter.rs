@@ -11,7 +11,7 @@ use super::native::cm::{Connection, Event, EventKind, Events, Id};
 use super::native::device::Device;
 use super::preparing::{Preparing, Progress};
 use super::registered::{Registered, bytes_of};
-use super::{ACK_TIMEOUT_EXPONENT, READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
+use super::{READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
 use crate::fabric::{self, Cause, FabricError, Invitation, Kind, Readiness, Regions, Token, WRITE_BYTES_MAX};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::collections::HashMap;
@@ -186,7 +186,7 @@ fn bind(events: &Arc<Events>, address: SocketAddr, options: &VerbsOptions) -> Re
         device = Some(choice.device);
     }
     let mut id = Id::new(events, LISTENER)?;
-    if let Err(refusal) = id.set_ack_timeout(ACK_TIMEOUT_EXPONENT) {
+    if let Err(refusal) = id.set_ack_timeout(options.ack_timeout.exponent()) {
         log::info!("verbs: cannot {} (errno {}): the kernel's own holds", refusal.doing, refusal.errno);
     }
     let within = |error: FabricError| failed(error.cause, format!("cannot listen on {address}: {}", error.what));

@@ -3,7 +3,7 @@
 
 use super::connecting::establish;
 use super::native::Refusal;
-use super::{Exporter, VerbsOptions, registrations};
+use super::{AckTimeout, Exporter, VerbsOptions, registrations};
 use crate::fabric::{Cause, Channel, Exporter as _, FabricError, Invitation, Regions, Token};
 use crate::sys::memory::Slab;
 use crate::sys::sync::Ordering::Relaxed;
@@ -49,6 +49,15 @@ fn writes_that_are_not_taken_inline_go_by_a_buffer() {
     drop(channel);
     drop(grant);
     assert_eq!(registrations(), 0);
+}
+
+#[test]
+fn a_timeout_is_the_shortest_that_is_long_enough() {
+    let exponent = |milliseconds| AckTimeout::at_least(milliseconds).exponent();
+    assert_eq!(AckTimeout::default().exponent(), 16, "268 ms");
+    assert_eq!((exponent(0), exponent(1), exponent(2)), (8, 8, 9));
+    assert_eq!((exponent(268), exponent(269)), (16, 17));
+    assert_eq!((exponent(AckTimeout::MILLISECONDS_MAX), exponent(u32::MAX)), (23, 23));
 }
 
 #[test]
