@@ -83,7 +83,7 @@ impl Kind {
     }
 }
 
-/// Most READs of one channel under way; a fabric may allow fewer ([`Channel::depth_max`]).
+/// Most READs of one channel under way.
 pub const DEPTH_MAX: usize = 16;
 /// Most bytes of one READ.
 pub const READ_BYTES_MAX: usize = 4 << 20;
@@ -255,7 +255,8 @@ pub struct Write {
 pub trait Channel: Send {
     /// Which fabric.
     fn kind(&self) -> Kind;
-    /// How many READs may be under way at a time; at most [`DEPTH_MAX`].
+    /// How many READs may be submitted at a time, and not completed; at most [`DEPTH_MAX`]. (Over verbs the peer may take fewer at a time: the others wait
+    /// in the channel.)
     fn depth_max(&self) -> usize;
     /// A new landing of `bytes` bytes (a multiple of 4096) that this channel's READs can fill. Make few and reuse them.
     fn landing(&mut self, bytes: usize) -> Result<Landing, FabricError>;
