@@ -187,6 +187,11 @@ impl<'s> Lane<'s> {
         }
     }
 
+    /// Whether a piece has arrived that no look vouches for, and none was submitted since; `begun` is the latest round that has begun.
+    pub fn awaits_look(&self, begun: u64) -> bool {
+        self.pieces.iter().any(|piece| piece.awaits_look(begun))
+    }
+
     /// Since when a piece has been missing whose round's look has arrived. If that lasts, its READ is lost.
     pub fn overtaken_at(&self) -> Option<Instant> {
         self.pieces.iter().find_map(|piece| piece.overtaken_at)

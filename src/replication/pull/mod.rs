@@ -332,8 +332,10 @@ impl<'s> Puller<'s> {
                 }
             }
         }
-        // A second round under way must bring pieces: a second look alone would show nothing that the first does not.
-        if bytes == 0 && !self.rounds.is_empty() || self.under_way + self.batch.len() + 1 > depth {
+        // A second round under way brings pieces, or a look that pieces wait for: another one would show nothing that the first does not.
+        let begun = self.rounds_begun;
+        let is_needed = bytes > 0 || self.rounds.is_empty() || self.lanes.iter().any(|lane| lane.awaits_look(begun));
+        if !is_needed || self.under_way + self.batch.len() + 1 > depth {
             return self.submit(None, bytes);
         }
         self.first = (self.first + 1) % self.lanes.len();

@@ -66,6 +66,11 @@ impl Piece {
         self.overtaken_at = None;
     }
 
+    /// Whether it has arrived, no look vouches for it, and none was submitted since; `begun` is the latest round that has begun.
+    pub fn awaits_look(&self, begun: u64) -> bool {
+        self.tail_after.is_none() && self.begun_before == Some(begun)
+    }
+
     /// Note what a look says of it, whose line is that of a ring of `ring_bytes`.
     pub fn look(&mut self, look: Look, line: &Line, ring_bytes: u64) {
         if self.tail_after.is_some() {
