@@ -18,7 +18,8 @@
 //! (Where data is pushed the ends are reversed: the replica makes the grant, and the primary connects. See replication/push.)
 //!
 //! Rules that all four fabrics keep; tests/conformance/fabric.rs checks them:
-//! - READs of one channel are carried out in the order of their submission: one that was submitted later sees no older bytes.
+//! - A READ that is submitted once another one of its channel has completed sees no older bytes than that one. Of READs that are under way together,
+//!   and of the bytes of one READ, none is promised to be older: a network card may fetch them in any order.
 //! - Each READ that was taken comes back exactly once, with its landing, as a [`Completion`]. After a failure of the channel it comes back
 //!   failed, or is dropped with the channel.
 //! - When a READ completes without an error, its landing's first `bytes` bytes are filled, and nothing writes to them any more.
@@ -82,7 +83,7 @@ impl Kind {
     }
 }
 
-/// Most READs of one channel under way; a fabric may allow fewer ([`Channel::depth_max`]).
+/// Most READs of one channel under way.
 pub const DEPTH_MAX: usize = 16;
 /// Most bytes of one READ.
 pub const READ_BYTES_MAX: usize = 4 << 20;
@@ -254,7 +255,8 @@ pub struct Write {
 pub trait Channel: Send {
     /// Which fabric.
     fn kind(&self) -> Kind;
-    /// How many READs may be under way at a time; at most [`DEPTH_MAX`].
+    /// How many READs may be submitted at a time, and not completed; at most [`DEPTH_MAX`]. (Over verbs the peer may take fewer at a time: the others wait
+    /// in the channel.)
     fn depth_max(&self) -> usize;
     /// A new landing of `bytes` bytes (a multiple of 4096) that this channel's READs can fill. Make few and reuse them.
     fn landing(&mut self, bytes: usize) -> Result<Landing, FabricError>;

@@ -3,7 +3,7 @@
 //!
 //! Regions that are [prepared](fabric::Exporter::prepare) are registered once, by a thread of their own, and every grant of them shares that.
 
-use super::connecting::establish;
+use super::connecting::{Wish, establish};
 use super::devices::{check, choose};
 use super::errors::{failed, library};
 use super::grant::{Grant, Link};
@@ -11,8 +11,8 @@ use super::native::cm::{Connection, Event, EventKind, Events, Id};
 use super::native::device::Device;
 use super::preparing::{Preparing, Progress};
 use super::registered::{Registered, bytes_of};
-use super::{ACK_TIMEOUT_EXPONENT, READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
-use crate::fabric::{self, Cause, FabricError, Invitation, Kind, Readiness, Regions, Token, WRITE_BYTES_MAX};
+use super::{READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
+use crate::fabric::{self, Cause, FabricError, Invitation, Kind, Readiness, Regions, Token};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -186,7 +186,7 @@ fn bind(events: &Arc<Events>, address: SocketAddr, options: &VerbsOptions) -> Re
         device = Some(choice.device);
     }
     let mut id = Id::new(events, LISTENER)?;
-    if let Err(refusal) = id.set_ack_timeout(ACK_TIMEOUT_EXPONENT) {
+    if let Err(refusal) = id.set_ack_timeout(options.ack_timeout.exponent()) {
         log::info!("verbs: cannot {} (errno {}): the kernel's own holds", refusal.doing, refusal.errno);
     }
     let within = |error: FabricError| failed(error.cause, format!("cannot listen on {address}: {}", error.what));
@@ -238,7 +238,7 @@ impl fabric::Exporter for Exporter {
 
     fn connect(&self, invitation: &Invitation) -> Result<Box<dyn fabric::Channel>, FabricError> {
         let registered = self.prepared.as_ref().map(|prepared| prepared.registering.get()).transpose()?;
-        Ok(Box::new(establish(invitation, &self.options, WRITE_BYTES_MAX, registered)?))
+        Ok(Box::new(establish(invitation, &self.options, Wish::default(), registered)?))
     }
 }
 

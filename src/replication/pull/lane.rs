@@ -1,12 +1,16 @@
 //! One shard of a replica: the pieces of its ring that are being read or wait to be applied, in order; what follows from a look at the control line;
 //! where the shard begins anew.
 //!
-//! Invariants: pieces follow one another without a gap. A piece is applied once it has arrived, and a look that was submitted after it has arrived as
-//! well. Bytes below that look's tail are not used. `cursor + carry` is the position of the first word that was not consumed.
+//! Invariants: pieces follow one another without a gap. A piece is applied once it has arrived and a look vouches for it: one that was submitted after
+//! it had arrived, or one submitted behind it whose line shows that the primary is far from overwriting it ([`super::piece`]). Bytes below that look's
+//! tail are not used. `cursor + carry` is the position of the first word that was not consumed.
+//!
+//! Nothing here depends on the order in which the bytes of one READ, or of two that are under way together, were taken from the primary's memory. So a
+//! position that went back is believed once a second look, submitted after the first had arrived, shows it as well.
 
 use super::carry::Carry;
 use super::line::{self, Shown};
-use super::piece::Piece;
+use super::piece::{Look, Piece};
 use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::epoch::Epoch;
 use crate::fabric::{Landing, Read};
@@ -26,8 +30,9 @@ enum State {
     New,
     /// Applying.
     Follows,
-    /// Forgotten; to begin at the first position that can be believed.
-    Begins,
+    /// Forgotten; to begin at the first position that can be believed, at `from` or later: that is the highest tail that was taken for the beginning. (A
+    /// piece may have been vouched for by an earlier look than the piece before it; its own begin is within a record, as a rule.)
+    Begins { from: u64 },
 }
 
 /// See the module.
@@ -58,6 +63,8 @@ pub struct Lane<'s> {
     /// The last position of a bad record, and how often in a row.
     bad: (u64, u32),
     senseless: u32,
+    /// A position went back at a look: the latest round that had begun when it arrived.
+    doubt: Option<u64>,
 }
 
 impl<'s> Lane<'s> {
@@ -91,6 +98,7 @@ impl<'s> Lane<'s> {
             carry: Carry::default(),
             bad: (0, 0),
             senseless: 0,
+            doubt: None,
         }
     }
 
@@ -102,7 +110,7 @@ impl<'s> Lane<'s> {
             State::New => self.known,
             _ if self.senseless > SENSELESS_LOOKS_MAX => None,
             State::Follows => self.proven.then(|| self.follower.epoch()),
-            State::Begins => None,
+            State::Begins { .. } => None,
         }
     }
 
@@ -134,7 +142,7 @@ impl<'s> Lane<'s> {
     /// From where on it reads.
     fn wanted(&self) -> u64 {
         match (&self.state, self.line) {
-            (State::Begins, Some(line)) if self.pieces.is_empty() => self.planned.max(line.tail),
+            (State::Begins { .. }, Some(line)) if self.pieces.is_empty() => self.planned.max(line.tail),
             _ => self.planned,
         }
     }
@@ -169,16 +177,20 @@ impl<'s> Lane<'s> {
         Ok(Read { region, offset: place % self.slab_bytes, bytes, landing, tag })
     }
 
-    /// A piece's READ is done. Returns the landing if the piece is not wanted any more.
-    pub fn arrived(&mut self, number: u32, landing: Landing) -> Option<Landing> {
+    /// A piece's READ is done, and `begun` is the latest round that has begun. Returns the landing if the piece is not wanted any more.
+    pub fn arrived(&mut self, number: u32, landing: Landing, begun: u64) -> Option<Landing> {
         match self.pieces.iter_mut().find(|piece| piece.number == number) {
             Some(piece) => {
-                piece.landing = Some(landing);
-                piece.overtaken_at = None;
+                piece.arrived(landing, begun);
                 None
             }
             None => Some(landing),
         }
+    }
+
+    /// Whether a piece has arrived that no look vouches for, and none was submitted since; `begun` is the latest round that has begun.
+    pub fn awaits_look(&self, begun: u64) -> bool {
+        self.pieces.iter().any(|piece| piece.awaits_look(begun))
     }
 
     /// Since when a piece has been missing whose round's look has arrived. If that lasts, its READ is lost.
@@ -187,8 +199,8 @@ impl<'s> Lane<'s> {
     }
 
     /// Whether the control line shows a log that this lane could follow. For as long as the lane takes no looks.
-    pub fn shows_log(&mut self, words: &[AtomicU64]) -> Result<bool, PullError> {
-        Ok(self.read(words)?.is_some())
+    pub fn shows_log(&mut self, look: Look, words: &[AtomicU64]) -> Result<bool, PullError> {
+        Ok(self.read(look, words)?.is_some())
     }
 
     /// What is here is given up, whatever the next look shows.
@@ -197,31 +209,31 @@ impl<'s> Lane<'s> {
         self.begin_anew(why, 0, counts);
     }
 
-    /// What round `round` has seen of the control line, at `now`.
-    pub fn look(
-        &mut self,
-        (round, now): (u64, Instant),
-        words: &[AtomicU64],
-        counts: &mut Counts,
-    ) -> Result<(), PullError> {
-        let Some(line) = self.read(words)? else { return Ok(()) };
+    /// What a look has seen of the control line.
+    pub fn look(&mut self, look: Look, words: &[AtomicU64], counts: &mut Counts) -> Result<(), PullError> {
+        let Some(line) = self.read(look, words)? else { return Ok(()) };
         self.earlier_tail = self.line.map_or(0, |earlier| earlier.tail);
         self.line = Some(line);
-        self.pieces.iter_mut().for_each(|piece| piece.note_look(round, line.tail, now));
+        self.pieces.iter_mut().for_each(|piece| piece.look(look, &line, self.ring_bytes));
         self.decide(&line, counts)
     }
 
     /// A control line, held against the last one. None where it shows nothing yet, or makes no sense this time.
-    fn read(&mut self, words: &[AtomicU64]) -> Result<Option<Line>, PullError> {
+    fn read(&mut self, look: Look, words: &[AtomicU64]) -> Result<Option<Line>, PullError> {
         let is_known =
             |epoch| self.history.iter().any(|start| start.epoch == epoch && start.begins[self.shard] != NOT_BEGUN);
         match line::read(words, self.line, self.ring_bytes, is_known) {
             Shown::Line(line) => {
                 self.senseless = 0;
+                self.doubt = None;
                 Ok(Some(line))
             }
             Shown::NothingYet => Ok(None),
             Shown::Unknown(epoch) => Err(PullError::EpochChanged(epoch)),
+            Shown::BeganAnew(..) if self.doubt.is_none_or(|begun| look.round <= begun) => {
+                self.doubt.get_or_insert(look.begun);
+                Ok(None)
+            }
             Shown::BeganAnew(what, tail) => {
                 // Items that live there below this replica's tail may never have been here.
                 self.proven &= tail >= self.follower.tail();
@@ -256,7 +268,7 @@ impl<'s> Lane<'s> {
             State::Follows if self.pieces.is_empty() && line.tail > self.follower.cursor() => {
                 self.begin_anew(Why::Overrun, line.tail, counts);
             }
-            State::Follows | State::Begins => {}
+            State::Follows | State::Begins { .. } => {}
         }
         if let State::Follows = self.state {
             self.follower.note_committed(line.committed);
@@ -288,7 +300,7 @@ impl<'s> Lane<'s> {
         }
         self.follower.forget();
         self.carry.clear();
-        self.state = State::Begins;
+        self.state = State::Begins { from };
         if self.pieces.is_empty() {
             self.planned = from;
         }
@@ -316,9 +328,12 @@ impl<'s> Lane<'s> {
                         None => break,
                     }
                 }
-                State::Begins if tail >= end => self.drop_front(free),
-                State::Begins => {
-                    let begin = at.max(tail);
+                State::Begins { from } if tail.max(from) >= end => {
+                    self.state = State::Begins { from: tail.max(from) };
+                    self.drop_front(free);
+                }
+                State::Begins { from } => {
+                    let begin = at.max(tail).max(from);
                     let consumed = ((begin - piece.begin) / 8) as usize;
                     if !self.begin_at(begin) {
                         break;
@@ -334,7 +349,7 @@ impl<'s> Lane<'s> {
 
     /// Begin where there is nothing to be read.
     fn begin_empty(&mut self) {
-        if let (State::Begins, Some(line), true) = (&self.state, self.line, self.pieces.is_empty())
+        if let (State::Begins { .. }, Some(line), true) = (&self.state, self.line, self.pieces.is_empty())
             && line.tail == line.committed
         {
             self.planned = line.tail;

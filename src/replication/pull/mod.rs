@@ -4,14 +4,14 @@
 //! | --- | --- |
 //! | [`lane`] | one shard: pieces of its ring on their way, in order, and what follows from a look |
 //! | [`mod@line`] | what a control line shows, held against what it showed before |
-//! | [`piece`] | a part of its ring that is under way |
+//! | [`piece`] | a part of a ring on its way, and the looks that vouch for it |
 //! | [`carry`] | a record cut by a piece's end |
 //! | [`sizer`] | how long a piece is |
 //!
-//! A round is one batch of READs: pieces of several rings, then all control lines. READs are carried out in their order, so the lines were read
-//! after the pieces of the same round. Bytes below the tail that a line shows may have been overwritten while they were read, and are not used;
-//! bytes above it were not. Each record must still prove itself by its checksum. Two rounds may be under way: while one is applied, the next is
-//! being read.
+//! A round is one batch of READs: pieces of several rings, then all control lines, the look. A look that was submitted after a piece had arrived says
+//! which of its bytes may have been overwritten while they were read: those below the tail that it shows are not used, those above it were not. The look
+//! of the piece's own round says the same where the primary is far from overwriting the piece. Each record must still prove itself by its checksum. Two
+//! rounds may be under way: while one is applied, the next is being read.
 //!
 //! [`Puller::step`] never waits longer than it is told, and takes the time only from its clock ([`Puller::set_clock`]). So with the simulated
 //! fabric a run depends on its seed alone.
@@ -29,6 +29,7 @@ use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
 use crate::store::ring::CONTROL_LINE_BYTES;
 use crate::store::{BadRecord, EpochStart, Store};
 use lane::Lane;
+use piece::Look;
 use sizer::Sizer;
 use std::time::{Duration, Instant};
 
@@ -367,8 +368,10 @@ impl<'s> Puller<'s> {
                 }
             }
         }
-        // A second round under way must bring pieces: a second look alone would show nothing that the first does not.
-        if bytes == 0 && !self.rounds.is_empty() || self.under_way + self.batch.len() + 1 > depth {
+        // A second round under way brings pieces, or a look that pieces wait for: another one would show nothing that the first does not.
+        let begun = self.rounds_begun;
+        let is_needed = bytes > 0 || self.rounds.is_empty() || self.lanes.iter().any(|lane| lane.awaits_look(begun));
+        if !is_needed || self.under_way + self.batch.len() + 1 > depth {
             return self.submit(None, bytes);
         }
         self.first = (self.first + 1) % self.lanes.len();
@@ -402,12 +405,13 @@ impl<'s> Puller<'s> {
         if !done.is_empty() {
             self.heard_at = (self.clock)();
         }
+        let begun = self.rounds_begun;
         for completion in done.drain(..) {
             self.under_way -= 1;
             completion.outcome?;
             if completion.tag & LOOK == 0 {
                 let shard = (completion.tag >> 32) as usize;
-                if let Some(unwanted) = self.lanes[shard].arrived(completion.tag as u32, completion.landing) {
+                if let Some(unwanted) = self.lanes[shard].arrived(completion.tag as u32, completion.landing, begun) {
                     self.free.push(unwanted);
                 }
             } else {
@@ -438,10 +442,11 @@ impl<'s> Puller<'s> {
         self.looked_at = number;
         let words = landing.words(self.lanes.len() * CONTROL_LINE_BYTES);
         let mut lines = words.chunks_exact(CONTROL_LINE_BYTES / 8);
+        let look = Look { round: number, begun: self.rounds_begun, at: now };
         if self.stage != Stage::Pulls {
             let mut shows_all = true;
             for (lane, line) in self.lanes.iter_mut().zip(&mut lines) {
-                shows_all &= lane.shows_log(line)?;
+                shows_all &= lane.shows_log(look, line)?;
             }
             self.stage = if shows_all { Stage::SeesLog } else { Stage::SeeksLog };
             self.free_lines.push(landing);
@@ -449,7 +454,7 @@ impl<'s> Puller<'s> {
         }
         let mut behind = false;
         for (lane, line) in self.lanes.iter_mut().zip(&mut lines) {
-            lane.look((number, now), line, &mut self.counts)?;
+            lane.look(look, line, &mut self.counts)?;
             behind |= !lane.is_caught_up();
             let silence = lane.overtaken_at().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
             if silence > self.silence_max {

@@ -223,6 +223,35 @@ fn positions_that_go_back_end_it_and_another_epoch_does_at_once() {
     pull_honest(&mut scene, &known);
 }
 
+/// A look may be older than the one before it, if both were under way together: the next one tells.
+#[test]
+fn a_position_that_goes_back_at_one_look_is_not_believed() {
+    let mut scene = Scene::new(1, ONE);
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    pull(&mut session, &scene.replica).expect("it is honest so far");
+    let mut look_once = || {
+        let looks = session.puller.counts().looks;
+        for _ in 0..STEPS_MAX {
+            clock::pass(Duration::from_micros(20));
+            session.step(&scene.replica).expect("one look proves nothing");
+            if session.puller.counts().looks > looks {
+                return assert_eq!(session.puller.counts().looks, looks + 1);
+            }
+        }
+        panic!("{STEPS_MAX} steps without a look");
+    };
+    for word in [COMMITTED, TAIL] {
+        for _ in 0..30 {
+            set(&scene.forged, word, |word| word - 8);
+            look_once();
+            scene.forged.restore(&scene.store);
+            look_once();
+        }
+    }
+    drop(session);
+    assert_same(&scene.store, &scene.replica, NOW);
+}
+
 /// A look that makes no sense may be one that was torn: a few of them harm nobody.
 #[test]
 fn a_transient_lie_is_passed_over() {
