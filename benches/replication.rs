@@ -19,7 +19,7 @@ use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::Layout;
 use remora::replication::push::pusher::Pusher;
 use remora::replication::push::pushing::Pushing;
-use remora::replication::regions::regions;
+use remora::replication::regions;
 use remora::store::{NewItem, Participant, Store, StoreConfig};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -150,7 +150,7 @@ fn join(setup: &Setup, store: &Arc<Store>) -> anyhow::Result<Joined> {
     if setup.mode == Mode::Push {
         return join_pushed(setup, store, exporter, token);
     }
-    let grant = exporter.grant(token, regions(store))?;
+    let grant = exporter.grant(token, regions::of(store))?;
     let invitation = Invitation {
         address: exporter.address(),
         token,
@@ -168,7 +168,7 @@ fn join_pushed(setup: &Setup, store: &Arc<Store>, exporter: Box<dyn Exporter>, t
     let inboxes = fabric::listen(setup.kind, SocketAddr::new(setup.listen.ip(), 0), &ConnectOptions::default())?;
     let (inbox, invite) = Inbox::grant(inboxes, token, geometry, memory, layout)?;
     let channel = exporter.connect(&invite.invitation)?;
-    let pusher = Pusher::new(channel, regions(store), (geometry, memory), layout, SILENCE_MAX)?;
+    let pusher = Pusher::new(channel, regions::of(store), (geometry, memory), layout, SILENCE_MAX)?;
     // As lag is measured, with a replica that spins.
     let grant = Box::new(Pushing::start(setup.kind, pusher, Duration::ZERO)?);
     Ok(Joined { channel: Box::new(inbox), _grant: grant, _exporter: exporter })

@@ -83,6 +83,11 @@ int rv_id_ack_timeout(struct rv_id *id, uint8_t exponent)
 					     sizeof(exponent)));
 }
 
+int rv_id_tos(struct rv_id *id, uint8_t tos)
+{
+	return rv_answer(lib.rdma_set_option(id_of(id), RDMA_OPTION_ID, RDMA_OPTION_ID_TOS, &tos, sizeof(tos)));
+}
+
 /* A copy that is aligned, and long enough for what the library reads of it. */
 static struct sockaddr *address_of(struct sockaddr_storage *room, const uint8_t *address, uint32_t bytes)
 {

@@ -149,6 +149,8 @@ int rv_id_create(struct rv_cm *cm, uint64_t key, struct rv_id **id);
 int rv_id_destroy(struct rv_id *id);
 void rv_id_set_key(struct rv_id *id, uint64_t key);
 int rv_id_ack_timeout(struct rv_id *id, uint8_t exponent);
+/* The type of service (RoCE: traffic class) of the connection that it will ask for. */
+int rv_id_tos(struct rv_id *id, uint8_t tos);
 int rv_id_bind(struct rv_id *id, const uint8_t *address, uint32_t bytes);
 int rv_id_listen(struct rv_id *id, uint32_t backlog);
 /* The address that it is bound to: its length. */

@@ -5,6 +5,7 @@
 //! flush_all replaces it, as in memcached.
 
 use super::{Call, Context, Engine, Outcome, expiry_of};
+use crate::base::time::UnixSeconds;
 use crate::protocol::{Exptime, reply};
 use crate::store::{CannotResize, NoRoom};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -22,6 +23,12 @@ pub(super) struct FlushTimer {
 }
 
 impl FlushTimer {
+    #[inline]
+    fn is_due(&self, now: UnixSeconds) -> bool {
+        let due = self.due.load(Relaxed);
+        due != 0 && due <= now.0
+    }
+
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.gate.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -52,16 +59,15 @@ impl Engine {
     }
 
     /// Execute a delayed flush whose time has come.
+    #[inline]
     pub(super) fn flush_if_due(&self, context: &Context<'_, '_>) -> Result<(), NoRoom> {
-        let is_due = || {
-            let due = self.flush_timer.due.load(Relaxed);
-            due != 0 && due <= context.now.0
-        };
-        if !is_due() {
-            return Ok(());
-        }
+        if self.flush_timer.is_due(context.now) { self.flush_now_due(context) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn flush_now_due(&self, context: &Context<'_, '_>) -> Result<(), NoRoom> {
         let _gate = self.flush_timer.lock();
-        if is_due() {
+        if self.flush_timer.is_due(context.now) {
             self.store.flush(context.turn)?;
             self.flush_timer.due.store(0, Relaxed);
         }

@@ -45,10 +45,15 @@ impl Prefixes {
     }
 
     /// Count a use of `key`, if counting is on and the key has a prefix.
+    #[inline]
     pub(super) fn record(&self, key: &[u8], what: Use) {
-        if !self.is_enabled() {
-            return;
+        if self.is_enabled() {
+            self.count(key, what);
         }
+    }
+
+    #[cold]
+    fn count(&self, key: &[u8], what: Use) {
         let Some(end) = key.iter().position(|byte| *byte == DELIMITER) else {
             return;
         };

@@ -31,19 +31,20 @@ impl Engine {
         loop {
             let then = self.look_ahead(call, &request.keys, from, &mut ahead);
             call.context.keys_left = call.context.keys_left.saturating_sub(ahead.len() as u32);
-            for (at, next) in ahead.drain(..) {
-                if let Err(no_room) = self.get_one(call, &at, request.form.with_cas, touch) {
+            for (at, next) in &ahead {
+                if let Err(no_room) = self.get_one(call, at, request.form.with_cas, touch) {
                     if call.would_park(no_room) {
                         return Outcome::Park(from);
                     }
                     take_back(call, begin);
                     return fail(request, call.refuse(no_room, from, false));
                 }
-                from = next;
+                from = *next;
                 if call.out.is_full() {
                     return Outcome::Resume(from);
                 }
             }
+            ahead.clear();
             match then {
                 NextKey::Key(..) if call.context.keys_left == 0 => return Outcome::Resume(from),
                 NextKey::Key(..) => {}

@@ -7,6 +7,8 @@ pub enum Cause {
     Unsupported,
     /// The peer, or its host, does not take connections there, or does not know the token.
     Refused,
+    /// It is being made ready, and can be had in a while.
+    NotYet,
     /// The peer ended the channel, or its process or host is gone.
     Closed,
     /// Nothing happened for as long as was allowed.

@@ -18,7 +18,8 @@
 //! (Where data is pushed the ends are reversed: the replica makes the grant, and the primary connects. See replication/push.)
 //!
 //! Rules that all four fabrics keep; tests/conformance/fabric.rs checks them:
-//! - READs of one channel are carried out in the order of their submission: one that was submitted later sees no older bytes.
+//! - A READ that is submitted once another one of its channel has completed sees no older bytes than that one. Of READs that are under way together,
+//!   and of the bytes of one READ, none is promised to be older: a network card may fetch them in any order.
 //! - Each READ that was taken comes back exactly once, with its landing, as a [`Completion`]. After a failure of the channel it comes back
 //!   failed, or is dropped with the channel.
 //! - When a READ completes without an error, its landing's first `bytes` bytes are filled, and nothing writes to them any more.
@@ -82,7 +83,7 @@ impl Kind {
     }
 }
 
-/// Most READs of one channel under way; a fabric may allow fewer ([`Channel::depth_max`]).
+/// Most READs of one channel under way.
 pub const DEPTH_MAX: usize = 16;
 /// Most bytes of one READ.
 pub const READ_BYTES_MAX: usize = 4 << 20;
@@ -144,14 +145,53 @@ pub trait Exporter: Send + Sync {
     /// Where replicas connect: what [`connect`] is given at the other end. For fabrics with a network port it is `ADDR:PORT`, with the
     /// unspecified address if it listens on all addresses.
     fn address(&self) -> String;
+    /// Begin to make `regions` ready, in the background, for grants of them and for WRITEs that go out from them ([`Channel::lend`]). Until that is done
+    /// [`Exporter::grant`] and [`Exporter::connect`] fail with [`Cause::NotYet`]. Call it once, if at all: regions that were not prepared are made ready by
+    /// each grant of them, which takes the longer the larger they are.
+    fn prepare(&mut self, _regions: &Arc<dyn Regions>) -> Result<(), FabricError> {
+        Ok(())
+    }
+    /// How far that is.
+    fn readiness(&self) -> Readiness {
+        Readiness::Ready
+    }
     /// Offer `regions` to the one peer that will show `token`. It must connect within [`CONNECT_WAIT_MAX`].
     fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn Grant>, FabricError>;
     /// Connect in the other direction, over the same device, to what a peer's exporter has granted.
     fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError>;
 }
 
+/// How far an exporter is with what it was told to prepare.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// There is nothing to wait for.
+    Ready,
+    /// Memory is being registered with a device.
+    Registering {
+        /// So much is.
+        done_bytes: u64,
+        /// Of so much.
+        bytes: u64,
+    },
+    /// It has failed, and is tried again now and then.
+    Failed(FabricError),
+}
+
+impl Readiness {
+    /// For people.
+    pub fn words(&self) -> String {
+        match self {
+            Readiness::Ready => "ready".into(),
+            Readiness::Registering { done_bytes, bytes } => {
+                format!("registering, {} of {} MiB", done_bytes >> 20, bytes.div_ceil(1 << 20))
+            }
+            Readiness::Failed(error) => format!("failed: {error}"),
+        }
+    }
+}
+
 /// What one replica was given. Dropping it takes everything back: it ends the channel first, so that the peer can read no more, and then
-/// drops registrations and the ack slot.
+/// drops the ack slot, and what was registered for it alone.
 pub trait Grant: Send {
     /// The regions, by number; the ack slot is not among them.
     fn descriptors(&self) -> &[Descriptor];
@@ -215,7 +255,8 @@ pub struct Write {
 pub trait Channel: Send {
     /// Which fabric.
     fn kind(&self) -> Kind;
-    /// How many READs may be under way at a time; at most [`DEPTH_MAX`].
+    /// How many READs may be submitted at a time, and not completed; at most [`DEPTH_MAX`]. (Over verbs the peer may take fewer at a time: the others wait
+    /// in the channel.)
     fn depth_max(&self) -> usize;
     /// A new landing of `bytes` bytes (a multiple of 4096) that this channel's READs can fill. Make few and reuse them.
     fn landing(&mut self, bytes: usize) -> Result<Landing, FabricError>;

@@ -21,10 +21,10 @@ pub fn listen(kind: Kind, address: SocketAddr, options: &ConnectOptions) -> Resu
 }
 
 /// Ok if this host has what `kind` needs; otherwise the reason.
-pub fn is_possible(kind: Kind, _options: &ConnectOptions) -> Result<(), FabricError> {
+pub fn is_possible(kind: Kind, options: &ConnectOptions) -> Result<(), FabricError> {
     match kind {
         Kind::Shm | Kind::Tcp => Ok(()),
-        Kind::Verbs => verbs::devices().map(drop),
+        Kind::Verbs => verbs::is_possible(&options.verbs),
         Kind::Sim => Err(only_for_tests()),
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! **Order**, as on every fabric: READs are *carried out* strictly one after another, torn ones included: no other READ comes between the parts of
 //! one. Only their completions may be late or out of turn. So a READ that was submitted later never sees older bytes, whatever the faults,
-//! except `corrupt`. Within one READ nothing is ordered, as on a network card: the parts of a torn one are carried out in any order.
+//! except `corrupt` and `early`. Within one READ nothing is ordered, as on a network card: the parts of a torn one are carried out in any order.
 
 mod channel;
 mod exporter;
@@ -38,6 +38,9 @@ pub struct Faults {
     pub stale: f64,
     /// See [`Faults::stale`].
     pub stale_polls_max: u32,
+    /// READs whose bytes are taken when they are submitted, before those of READs ahead of them: a card answers READs in their order, and may fetch
+    /// what they ask for in another.
+    pub early: f64,
     /// READs that never complete. They count as under way until the channel is dropped.
     pub drop: f64,
     /// This operation, if it is a READ, never completes; counted as for [`Faults::cut_after`].

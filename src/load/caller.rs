@@ -31,7 +31,7 @@ pub struct Caller<'a> {
     in_flight: u32,
     /// Commands begun.
     begun: u64,
-    /// Commands that were due so far; all there could ever be in a closed loop.
+    /// Commands that were due so far; in a closed loop, more than will ever be begun.
     owed: u64,
     /// Open loop: when the next command to be begun is, or was, due.
     arrivals: Option<Arrivals>,
@@ -91,7 +91,8 @@ impl<'a> Caller<'a> {
         self.asked.is_empty()
     }
 
-    /// Begin what may be begun, at most `budget` commands, which it lessens. True when the plan has just come to its end.
+    /// Begin what may be begun, at most `budget` commands, which is reduced by as many. True when
+    /// the plan has just come to its end.
     pub fn compose(&mut self, now_ns: u64, budget: &mut u64) -> bool {
         if self.is_finished {
             return false;

@@ -20,7 +20,7 @@ pub const BATCH_BYTES_MAX: usize = 64 << 10;
 /// Bytes asked of the socket in one read.
 const READ_BYTES: usize = 64 << 10;
 
-/// What went wrong on a connection. None of these can be mended but by a new connection.
+/// What went wrong on a connection. After each of these only a new connection helps.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No connection.

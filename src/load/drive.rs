@@ -18,15 +18,15 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What to do.
+/// A phase, as it is asked for.
 pub struct Phase<'a> {
-    /// What is asked.
+    /// What is sent.
     pub traffic: &'a Traffic,
-    /// Whom.
+    /// The servers.
     pub targets: &'a [Target],
     /// Over how many connections, to all servers together; at least one for each.
     pub connections: u32,
-    /// By how many threads; no more than connections.
+    /// How many threads drive them; no more than connections.
     pub threads: u32,
     /// Commands that a connection may have under way.
     pub pipeline: u32,
@@ -67,7 +67,7 @@ pub struct Point {
     pub wrong: u64,
 }
 
-/// What came of it.
+/// The outcome of a phase.
 #[derive(Default)]
 pub struct Outcome {
     /// All counts.
@@ -120,7 +120,7 @@ pub struct Account {
 #[derive(Default)]
 struct Counted {
     tally: Tally,
-    /// Raised so often when this was handed over.
+    /// How many ticks had been raised when the counts were handed over.
     ticks: u32,
 }
 
@@ -134,7 +134,8 @@ impl Account {
         self.handed_over.notify_one();
     }
 
-    /// Take what was handed over; until `deadline` wait for what was asked for last.
+    /// Add what was handed over to `all`. Wait until `deadline` for what tick number `ticks` has
+    /// asked for.
     fn move_to(&self, all: &mut Tally, ticks: u32, deadline: Instant) {
         let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let left = deadline.saturating_duration_since(Instant::now());
@@ -159,10 +160,10 @@ pub struct Farewell {
 /// where processors are busy it is late, and a second without its counts would look like a server that stood still.
 const HANDING_OVER_MAX: Duration = Duration::from_millis(5 * LOAD_TICK_MILLISECONDS);
 const INTERVAL: Duration = Duration::from_secs(1);
-/// A shorter rest at the end counts in the sums alone: it says nothing of the rate.
+/// A last interval that is shorter counts in the sums alone: it is too short to tell a rate.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// Do it. `watch` hears of every second.
+/// Run a phase. `watch` is called once a second.
 pub fn drive(phase: &Phase<'_>, mut watch: impl FnMut(&Interval)) -> Result<Outcome, DriveError> {
     let accounts: Vec<Account> = (0..phase.threads).map(|_| Account::default()).collect();
     let tick = AtomicU32::new(0);
@@ -245,14 +246,15 @@ impl Phase<'_> {
         self.commands.map_or(u64::MAX, |all| all / threads + u64::from(thread < all % threads))
     }
 
-    /// Each connection has an equal share of the rate. Even ones take turns, those of all threads together too.
+    /// Each connection has an equal share of the rate. Where they are even, all connections of all
+    /// threads take turns.
     fn arrivals_of(&self, number: u32) -> Option<Arrivals> {
         let interval_ns = 1e9 / self.rate?;
         let of_connection_ns = interval_ns * f64::from(self.connections);
         Some(match self.spacing {
             Spacing::Even => Arrivals::even(interval_ns * f64::from(number), of_connection_ns),
             Spacing::Poisson => {
-                // Other numbers than those that choose the keys.
+                // Not the random numbers that choose the keys.
                 let place = u64::from(number) | 1 << 63;
                 Arrivals::poisson(of_connection_ns, stream_of(self.traffic.workload.seed, place))
             }
@@ -260,7 +262,7 @@ impl Phase<'_> {
     }
 }
 
-/// The connections of one thread, opened: every so-manieth of all.
+/// Open the connections of one thread. Connections are dealt out to the threads in turn.
 pub fn open<'a>(phase: &Phase<'a>, thread: u32) -> Result<Vec<Caller<'a>>, DriveError> {
     let mut callers = Vec::new();
     for number in (thread..phase.connections).step_by(phase.threads as usize) {

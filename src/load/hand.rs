@@ -27,11 +27,11 @@ pub struct Hand<'a> {
     schedule: Option<Schedule>,
     /// Commands that may still be begun.
     budget: u64,
-    /// When no more are.
+    /// When no more commands are begun.
     deadline_ns: u64,
     now_ns: u64,
     check_at_ns: u64,
-    /// Of the schedule, still to be given out to connections.
+    /// Arrivals of the schedule that are still to be given to connections.
     arrivals_left: u64,
     /// Connections that had nothing to send until an arrival came.
     woken: Vec<usize>,
@@ -76,7 +76,8 @@ impl<'a> Hand<'a> {
     /// Work to the end, adding the counts to `account` whenever `tick` is raised.
     pub fn run(mut self, account: &Account, tick: &AtomicU32) -> Farewell {
         if self.schedule.is_some() {
-            // By default the kernel may wake a thread 50 us late. Where it refuses, it does.
+            // By default the kernel may wake a thread 50 us late. If it refuses to be more exact,
+            // that is put up with.
             let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         }
         let before = cpu_time();
@@ -84,7 +85,7 @@ impl<'a> Hand<'a> {
         if error.is_some() {
             self.stop.store(true, Relaxed);
         }
-        // Whatever is asked for from now on has been handed over.
+        // All counts have been handed over, whatever tick asks for them.
         account.add(&mut self.tally, u32::MAX);
         let cpu = before.zip(cpu_time()).map(|(before, after)| after.saturating_sub(before));
         Farewell { cpu, unsent: self.callers.iter().map(Caller::unsent).sum(), error }

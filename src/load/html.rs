@@ -27,7 +27,7 @@ pub struct Report<'a> {
     pub asked_rate: Option<f64>,
     /// What went wrong, if anything.
     pub error: Option<&'a str>,
-    /// What is known if nothing did.
+    /// What may be said if nothing went wrong.
     pub praise: &'a str,
 }
 

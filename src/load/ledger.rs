@@ -1,8 +1,9 @@
 //! For every key the last version that was issued and the last that was acknowledged, shared by all sessions.
 //!
-//! Each key has one writer at a time, so versions of a key are acknowledged in order. A reader notes the acknowledged
-//! version before it asks and the issued one after the answer came: what comes back must lie between. An older one would
-//! be a lost update, or an evicted value that rose again.
+//! Each key has one writer at a time, so versions of a key are acknowledged in order. A reader
+//! notes the acknowledged version before it asks and the issued one after the answer came: what
+//! comes back must lie between. An older one would be a lost update, or an evicted value that came
+//! back.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

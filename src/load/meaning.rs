@@ -13,14 +13,14 @@ pub(super) enum Meaning {
     Stored,
     /// A value of so many bytes follows, for the key that was asked for so many places behind the first.
     Value {
-        /// Those before it are not there.
+        /// The keys before that place were not found.
         place: usize,
         /// Of the value alone.
         bytes: usize,
     },
-    /// The first is not there.
+    /// The first was not found.
     Missed,
-    /// Nor are the rest of its command's keys.
+    /// None of the remaining keys of its command was found.
     AllMissed,
     /// Answers to the keys of one command follow, one for each.
     Array,

@@ -14,9 +14,9 @@ use std::collections::VecDeque;
 pub struct Traffic {
     /// Keys and values.
     pub workload: Workload,
-    /// In whose words.
+    /// Which protocol is spoken.
     pub protocol: Protocol,
-    /// Sets, and gets, of so many commands together.
+    /// Sets among `sets` + `gets` commands.
     pub sets: u32,
     /// See `sets`.
     pub gets: u32,
@@ -62,7 +62,8 @@ pub struct Asked {
     pub is_last: bool,
 }
 
-/// Draws before an own key is looked for from the last one on.
+/// Random keys that are tried for one of its own, for each server; after that, the next of its own
+/// behind the last one tried.
 const DRAWS_PER_SERVER: u32 = 16;
 
 /// See the module.

@@ -4,7 +4,7 @@
 
 use super::workload::{KEY_BYTES, key_text};
 
-/// In whose words.
+/// Which protocol is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Protocol {
     /// memcached's get and set
@@ -70,7 +70,7 @@ impl Protocol {
         }
     }
 
-    /// A set. `ttl_seconds`: 0 for never.
+    /// A set. It expires after `ttl_seconds`, with 0 never.
     pub fn set(self, key: u32, value: &[u8], ttl_seconds: u32, out: &mut Vec<u8>) {
         let (key_text, length) = (key_text(key), value.len() as u32);
         match self {

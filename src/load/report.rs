@@ -15,7 +15,7 @@ pub struct Tally {
     pub hits: u64,
     /// Reads that did not.
     pub misses: u64,
-    /// Reads that brought something that was never written there, or not then.
+    /// Reads that returned a value that was never written under that key, or not at that time.
     pub wrong: u64,
     /// What was wrong the first time.
     pub first_wrong: Option<String>,

@@ -1,8 +1,9 @@
 //! When commands are due in an open loop, whatever the server does. Pure.
 //!
-//! Each connection has arrivals of its own, which follow from their beginning alone. The thread's schedule steps through
-//! them in the order of time; the connection steps through a copy of its own when it comes to send: what the server keeps
-//! waiting needs no queue, and a late command still counts from its due time.
+//! Each connection has arrivals of its own, which follow from their beginning alone. The thread's
+//! schedule steps through them in the order of time; the connection steps through a copy of its own
+//! when it comes to send: so commands that wait for the server need no queue, and a late command
+//! still counts from its due time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -35,7 +36,7 @@ pub struct Arrivals {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Counted, not added up: a sum of many would drift.
+    /// Each due time is computed from its number. A sum of many intervals would drift.
     Even {
         first_ns: f64,
         interval_ns: f64,

@@ -35,7 +35,8 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Connect, to whichever address answers, all of them within `wait_max`. Its events will carry twice the `number`, or that and one.
+    /// Connect, to whichever address answers, all of them within `wait_max`. Its events carry the
+    /// token 2 * `number` or 2 * `number` + 1.
     pub fn open(target: &Target, wait_max: Duration, number: u32) -> Result<Stream, ClientError> {
         let failed = |cause| ClientError::Connect { address: target.name.clone(), cause };
         let mut outcome = Err(io::Error::new(ErrorKind::NotFound, "no address"));

@@ -43,7 +43,7 @@ pub fn key_text(key: u32) -> [u8; KEY_BYTES] {
 /// The number of the key that this is the text of.
 pub fn key_number(text: &[u8]) -> Option<u32> {
     let digits: &[u8; KEY_BYTES - KEY_PREFIX.len()] = text.strip_prefix(KEY_PREFIX)?.try_into().ok()?;
-    // No branch for a digit: this is done for every value that comes.
+    // Without a branch for each digit, because this is done for every value that arrives.
     let (mut number, mut are_digits) = (0_u64, true);
     for digit in digits {
         let digit = digit.wrapping_sub(b'0');
@@ -53,7 +53,7 @@ pub fn key_number(text: &[u8]) -> Option<u32> {
     u32::try_from(number).ok().filter(|_| are_digits)
 }
 
-/// Random numbers of their own for each `place`, all from one seed.
+/// A sequence of random numbers for each `place`, all from one seed.
 pub(super) fn stream_of(seed: u64, place: u64) -> fastrand::Rng {
     // Spread over all bits: the numbers from neighbouring seeds are related.
     fastrand::Rng::with_seed((seed ^ place).wrapping_mul(0x9E37_79B9_7F4A_7C15))
@@ -64,7 +64,7 @@ pub(super) fn stream_of(seed: u64, place: u64) -> fastrand::Rng {
 pub struct Workload {
     /// Everything random follows from it.
     pub seed: u64,
-    /// Keys are numbered below this.
+    /// How many keys; they are numbered from 0.
     pub keys: u32,
     /// How they are chosen.
     pub choice: KeyChoice,
@@ -174,8 +174,8 @@ impl Workload {
         Ok(version)
     }
 
-    /// Compare a value with what was written, byte for byte. Dearer than [`Self::verify`]: the value is made again, in
-    /// `scratch`.
+    /// Compare a value with what was written, byte for byte. It costs more than [`Self::verify`]:
+    /// the value is made again, in `scratch`.
     pub fn compare(&self, key: u32, version: u32, value: &[u8], scratch: &mut Vec<u8>) -> Result<(), Fault> {
         self.value(key, version, scratch);
         if scratch == value {

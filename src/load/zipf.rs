@@ -11,7 +11,7 @@ pub struct Zipf {
     exponent: f64,
     area_first: f64,
     area_all: f64,
-    /// A rounding of less than this needs no second look.
+    /// A sample that was rounded by less than this is taken without a further test.
     sure: f64,
 }
 

@@ -28,20 +28,24 @@ const LINE_BYTES_MIN: usize = 4;
 
 /// Parse the first request in `input`.
 pub fn parse<'a>(input: &'a [u8], limits: ParseLimits, scratch: &'a mut KeyScratch) -> Parsed<'a> {
-    let line = match find_line(input) {
-        Ok(line) => line,
-        Err(NoLine::Unfinished) => return Parsed::Incomplete { wanted_bytes: input.len() + 1 },
-        Err(NoLine::TooLong) => return too_long(input),
+    // memcached lets a longer line pass if it happens to arrive in one piece; here the same bytes get the same answer always.
+    let line = match memchr(b'\n', &input[..input.len().min(LINE_BYTES_MAX)]) {
+        Some(newline) => Line::ending_at(input, newline),
+        None => match find_long_line(input) {
+            Ok(line) => line,
+            Err(NoLine::Unfinished) => return Parsed::Incomplete { wanted_bytes: input.len() + 1 },
+            Err(NoLine::TooLong) => return too_long(input),
+        },
     };
     if line.bytes < LINE_BYTES_MIN {
         return line.refuse(BAD_FORMAT);
     }
     // Most of the traffic, told by its first bytes alone.
-    match line.text {
-        [b'g', b'e', b't', b' ', ..] => classic::get(line, &line.text[3..], false),
-        [b's', b'e', b't', b' ', ..] => classic::store(line, StoreVerb::Set, limits),
-        [b'm', b'g', b' ', ..] => meta::command(line, MetaVerb::Get, limits, scratch),
-        [b'm', b's', b' ', ..] => meta::command(line, MetaVerb::Set, limits, scratch),
+    match line.text.first_chunk::<4>() {
+        Some(b"get ") => classic::get(line, &line.text[3..], false),
+        Some(b"set ") => classic::store(line, &line.text[3..], StoreVerb::Set, limits),
+        Some([b'm', b'g', b' ', _]) => meta::command(line, &line.text[2..], MetaVerb::Get, limits, scratch),
+        Some([b'm', b's', b' ', _]) => meta::command(line, &line.text[2..], MetaVerb::Set, limits, scratch),
         _ => by_word(line, limits, scratch),
     }
 }
@@ -50,25 +54,25 @@ fn by_word<'a>(line: Line<'a>, limits: ParseLimits, scratch: &'a mut KeyScratch)
     let (word, rest) = line.text.split_at(bytes_to_blank(line.text));
     match word {
         b"get" => classic::get(line, rest, false),
-        b"mg" => meta::command(line, MetaVerb::Get, limits, scratch),
-        b"set" => classic::store(line, StoreVerb::Set, limits),
-        b"ms" => meta::command(line, MetaVerb::Set, limits, scratch),
+        b"mg" => meta::command(line, rest, MetaVerb::Get, limits, scratch),
+        b"set" => classic::store(line, rest, StoreVerb::Set, limits),
+        b"ms" => meta::command(line, rest, MetaVerb::Set, limits, scratch),
         b"gets" => classic::get(line, rest, true),
         b"mn" => line.accept(Request::MetaNoop),
-        b"md" => meta::command(line, MetaVerb::Delete, limits, scratch),
-        b"ma" => meta::command(line, MetaVerb::Arithmetic, limits, scratch),
-        b"me" => meta::command(line, MetaVerb::Debug, limits, scratch),
-        b"add" => classic::store(line, StoreVerb::Add, limits),
-        b"cas" => classic::store(line, StoreVerb::Cas(0), limits),
-        b"gat" => classic::get_and_touch(line, false),
-        b"gats" => classic::get_and_touch(line, true),
-        b"incr" => classic::arithmetic(line, true),
-        b"decr" => classic::arithmetic(line, false),
-        b"touch" => classic::touch(line),
-        b"delete" => classic::delete(line),
-        b"append" => classic::store(line, StoreVerb::Append, limits),
-        b"prepend" => classic::store(line, StoreVerb::Prepend, limits),
-        b"replace" => classic::store(line, StoreVerb::Replace, limits),
+        b"md" => meta::command(line, rest, MetaVerb::Delete, limits, scratch),
+        b"ma" => meta::command(line, rest, MetaVerb::Arithmetic, limits, scratch),
+        b"me" => meta::command(line, rest, MetaVerb::Debug, limits, scratch),
+        b"add" => classic::store(line, rest, StoreVerb::Add, limits),
+        b"cas" => classic::store(line, rest, StoreVerb::Cas(0), limits),
+        b"gat" => classic::get_and_touch(line, rest, false),
+        b"gats" => classic::get_and_touch(line, rest, true),
+        b"incr" => classic::arithmetic(line, rest, true),
+        b"decr" => classic::arithmetic(line, rest, false),
+        b"touch" => classic::touch(line, rest),
+        b"delete" => classic::delete(line, rest),
+        b"append" => classic::store(line, rest, StoreVerb::Append, limits),
+        b"prepend" => classic::store(line, rest, StoreVerb::Prepend, limits),
+        b"replace" => classic::store(line, rest, StoreVerb::Replace, limits),
         // Every memcached takes these two with any words behind them, noreply included.
         b"quit" => line.accept(Request::Quit),
         b"version" => line.accept(Request::Version),
@@ -86,24 +90,14 @@ enum NoLine {
     TooLong,
 }
 
-/// The line that opens `input`, or the first part of a get's.
-///
-/// memcached lets a longer line pass if it happens to arrive in one piece; here the same bytes get the same answer always.
-fn find_line(input: &[u8]) -> Result<Line<'_>, NoLine> {
-    let head = &input[..input.len().min(LINE_BYTES_MAX)];
-    if let Some(newline) = memchr(b'\n', head) {
-        return Ok(Line::ending_at(input, newline));
-    }
-    let may_be_long = [&b"get "[..], b"gets ", b"gat ", b"gats "].iter().any(|word| head.starts_with(word));
-    if may_be_long {
-        return find_long_line(input, head.len());
-    }
-    Err(if input.len() < LINE_BYTES_MAX { NoLine::Unfinished } else { NoLine::TooLong })
-}
-
-/// The line of a get that does not end within its first `searched` bytes, or a part of it.
+/// What opens `input`, whose first [`LINE_BYTES_MAX`] bytes have no line end: a long line of a get, or the first part of one.
 #[cold]
-fn find_long_line(input: &[u8], searched: usize) -> Result<Line<'_>, NoLine> {
+fn find_long_line(input: &[u8]) -> Result<Line<'_>, NoLine> {
+    let searched = input.len().min(LINE_BYTES_MAX);
+    let is_get = [&b"get "[..], b"gets ", b"gat ", b"gats "].iter().any(|word| input.starts_with(word));
+    if !is_get {
+        return Err(if input.len() < LINE_BYTES_MAX { NoLine::Unfinished } else { NoLine::TooLong });
+    }
     if let Some(newline) = memchr(b'\n', &input[searched..]) {
         return Ok(Line::ending_at(input, searched + newline));
     }

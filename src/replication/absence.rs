@@ -1,4 +1,5 @@
-//! Replicas that were attached a moment ago and are not now. Such a one is as a rule on its way back: its connection broke, and it tries again.
+//! Replicas that were attached a moment ago and are not now. As a rule such a replica comes back:
+//! its connection broke, and it tries again.
 
 use super::REPLICAS_MAX;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -25,7 +25,7 @@ pub struct Summary {
     pub epoch: u64,
     /// Bytes that were committed at its last look and that it had not applied.
     pub lag_bytes: u64,
-    /// Since when there has been something it had not applied.
+    /// For how long there has been something it had not applied.
     pub lag_microseconds: u64,
     /// Log bytes that it has read, in all.
     pub pulled_bytes: u64,

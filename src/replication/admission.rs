@@ -2,6 +2,7 @@
 //! Nothing here changes the store. So if it fails, the store still has what it had.
 
 use super::attach::{Joined, attach, attach_pushed, join};
+use super::choice::Choice;
 use super::follow::{FollowConfig, SessionEnd};
 use super::lineage::{holds_data, is_foreign};
 use super::link::Link;
@@ -120,16 +121,17 @@ impl Admitted {
 
     fn connect(&mut self, config: &FollowConfig, store: &Store) -> Result<(), SessionEnd> {
         if let Err(unfit) = self.check(config, store) {
-            // So that the primary's log need not guess why the connection ends. A socket this new takes so little at once.
+            // So the primary's log can say why the connection ends. A new socket takes so few bytes
+            // at once.
             let refusal = Message::Refuse { why: Refusal::Unfit, words: unfit.to_string() };
             let _ = self.joined.link.send(&refusal, Instant::now());
             return Err(unfit.into());
         }
         if self.channel.is_none() {
-            let FollowConfig { fabrics, options, pause_max, .. } = config;
+            let choice = Choice::new(&config.primary, &config.fabrics, &config.penalties);
             self.channel = Some(match config.mode {
-                Mode::Pull => attach(&mut self.joined, fabrics, options)?,
-                Mode::Push => attach_pushed(&mut self.joined, fabrics, options, *pause_max)?,
+                Mode::Pull => attach(&mut self.joined, choice, &config.options)?,
+                Mode::Push => attach_pushed(&mut self.joined, choice, &config.options, config.pause_max)?,
             });
         }
         Ok(())

@@ -1,16 +1,17 @@
 //! The replica's side of the handshake: prove, be welcomed, choose a fabric, connect.
 //!
-//! Which fabric: shared memory on the same host, else verbs if both hosts have a device, else TCP. A fabric that cannot be connected is passed
-//! over. The reasons are kept, and are shown together with the choice.
+//! Which fabric: shared memory on the same host, else verbs if both hosts have a device, else TCP. A fabric that the primary declines, or that cannot
+//! be connected, is passed over ([`Choice`]).
 
 use super::HANDSHAKE_WAIT_MAX;
+use super::choice::Choice;
 use super::host_id;
 use super::link::{Link, LinkError};
 use super::push::inbox::Inbox;
 use super::push::layout::Layout;
 use super::regions;
 use super::secret::{Secret, Side, random};
-use super::wire::{Join, Message, VERSION, Welcome};
+use super::wire::{Join, Message, Refusal, VERSION, Welcome};
 use crate::fabric::{self, Channel, ConnectOptions, Invitation, Kind, Token};
 use crate::sys::reach;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -54,9 +55,31 @@ pub enum AttachError {
     /// No fabric could be used; each with its reason.
     #[error("no fabric could be used: {0}")]
     NoFabric(String),
+    /// The same, but one of them is being made ready.
+    #[error("no fabric can be used yet: {0}")]
+    NotYet(String),
     /// The kernel gave no random bytes.
     #[error("{0}")]
     Random(std::io::Error),
+}
+
+impl AttachError {
+    /// Trying again does not help until an operator changes something.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            AttachError::Impostor(_) | AttachError::Link(_, LinkError::Wire(_)) => true,
+            // These pass by themselves.
+            AttachError::Link(_, LinkError::Refused(why, _)) => {
+                !matches!(why, Refusal::Busy | Refusal::Replaced | Refusal::Ending | Refusal::Channel)
+            }
+            _ => false,
+        }
+    }
+
+    /// The primary has no place free, is a replica that has not joined its own primary yet, or makes the fabric ready.
+    pub(super) fn will_pass_soon(&self) -> bool {
+        matches!(self, AttachError::NotYet(_) | AttachError::Link(_, LinkError::Refused(Refusal::Busy, _)))
+    }
 }
 
 /// Be admitted at `primary` (HOST:PORT). Looking its name up and trying its addresses take [`HANDSHAKE_WAIT_MAX`] together, the handshake as long
@@ -98,70 +121,70 @@ fn handshake(mut link: Link, address: SocketAddr, secret: &Secret, identity: &Id
     }
 }
 
-/// Connect over the first fabric of `wanted` that works. Also returns, in words, why it is that one.
+/// Connect over the first fabric of `choice` that works.
 pub fn attach(
     joined: &mut Joined,
-    wanted: &[Kind],
+    mut choice: Choice<'_>,
     options: &ConnectOptions,
 ) -> Result<(Box<dyn Channel>, String), AttachError> {
     let peer = joined.link.peer();
     let failed = |error| AttachError::Link(peer, error);
-    let mut passed_over = Vec::new();
-    for kind in wanted {
-        if let Err(why) = is_usable(*kind, joined, options) {
-            passed_over.push(why);
+    for kind in choice.order() {
+        if let Err(why) = is_usable(kind, joined, options) {
+            choice.cannot(why);
             continue;
         }
         let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
-        joined.link.send(&Message::Choose(*kind), deadline).map_err(failed)?;
-        let mut invitation = loop {
-            match joined.link.receive(deadline).map_err(failed)? {
-                Message::Grant(invitation) => break invitation,
-                Message::Heartbeat(_) if Instant::now() < deadline => {}
-                other => return Err(failed(LinkError::OutOfPlace(other.name()))),
+        joined.link.send(&Message::Choose(kind), deadline).map_err(failed)?;
+        let mut invitation = match answer(&mut joined.link, deadline).map_err(failed)? {
+            Message::Grant(invitation) => invitation,
+            Message::Declined { why, words } => {
+                choice.declined(kind, why, words);
+                continue;
             }
+            other => return Err(failed(LinkError::OutOfPlace(other.name()))),
         };
         name_host(&mut invitation, peer.ip());
         let Welcome { geometry, memory, .. } = &joined.welcome;
         if let Err(what) = regions::check(&invitation.regions, geometry, memory) {
             return Err(failed(LinkError::OutOfPlace(what)));
         }
-        match fabric::connect(*kind, &invitation, options) {
+        match fabric::connect(kind, &invitation, options) {
             Ok(channel) => {
                 joined.link.send(&Message::Attached, deadline).map_err(failed)?;
-                return Ok((channel, chosen(*kind, &passed_over)));
+                return Ok((channel, choice.words(kind)));
             }
-            Err(error) => passed_over.push(error.to_string()),
+            Err(error) => choice.failed(kind, error.to_string()),
         }
     }
-    Err(AttachError::NoFabric(passed_over.join("; ")))
+    Err(choice.none())
 }
 
-/// The same if the primary is to push: it connects to an inbox of this replica's. While nothing moves it pauses for at most `pause_max`.
+/// The same if the primary is to push: it connects to an inbox of this replica. While nothing moves
+/// the primary pauses for at most `pause_max`.
 pub fn attach_pushed(
     joined: &mut Joined,
-    wanted: &[Kind],
+    mut choice: Choice<'_>,
     options: &ConnectOptions,
     pause_max: Duration,
 ) -> Result<(Box<dyn Channel>, String), AttachError> {
     let peer = joined.link.peer();
     let failed = |error| AttachError::Link(peer, error);
-    let mut passed_over = Vec::new();
-    for kind in wanted {
-        let usable = if kind.writes() { Ok(()) } else { Err(fabric::cannot_write(*kind).to_string()) };
-        if let Err(why) = usable.and_then(|()| is_usable(*kind, joined, options)) {
-            passed_over.push(why);
+    for kind in choice.order() {
+        let usable = if kind.writes() { Ok(()) } else { Err(fabric::cannot_write(kind).to_string()) };
+        if let Err(why) = usable.and_then(|()| is_usable(kind, joined, options)) {
+            choice.cannot(why);
             continue;
         }
         let token = Token(random().map_err(AttachError::Random)?);
         let Welcome { geometry, memory, .. } = joined.welcome;
         let listen = inbox_address(&joined.link, options).map_err(|error| failed(error.into()))?;
-        let granted = fabric::listen(*kind, listen, options)
+        let granted = fabric::listen(kind, listen, options)
             .and_then(|exporter| Inbox::grant(exporter, token, geometry, memory, Layout::of(&geometry, &memory)));
         let (inbox, mut invite) = match granted {
             Ok(granted) => granted,
             Err(error) => {
-                passed_over.push(error.to_string());
+                choice.failed(kind, error.to_string());
                 continue;
             }
         };
@@ -169,19 +192,25 @@ pub fn attach_pushed(
         // The time that the primary may take to try to connect, and then to decline.
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
         joined.link.send(&Message::Invite(invite), deadline).map_err(failed)?;
-        let answer = loop {
-            match joined.link.receive(deadline).map_err(failed)? {
-                Message::Heartbeat(_) if Instant::now() < deadline => {}
-                answer => break answer,
+        match answer(&mut joined.link, deadline).map_err(failed)? {
+            Message::Attached => return Ok((Box::new(inbox), choice.words(kind))),
+            Message::Declined { why, words } => {
+                choice.declined(kind, why, format!("the primary could not push: {words}"));
             }
-        };
-        match answer {
-            Message::Attached => return Ok((Box::new(inbox), chosen(*kind, &passed_over))),
-            Message::Declined(words) => passed_over.push(format!("the primary could not push: {words}")),
             other => return Err(failed(LinkError::OutOfPlace(other.name()))),
         }
     }
-    Err(AttachError::NoFabric(passed_over.join("; ")))
+    Err(choice.none())
+}
+
+/// The primary's answer by `deadline`. Heartbeats may come before it.
+fn answer(link: &mut Link, deadline: Instant) -> Result<Message, LinkError> {
+    loop {
+        match link.receive(deadline)? {
+            Message::Heartbeat(_) if Instant::now() < deadline => {}
+            answer => return Ok(answer),
+        }
+    }
 }
 
 /// Where an inbox listens: at the address by which the primary reaches this host, or at all addresses if a device is named.
@@ -200,16 +229,11 @@ fn is_usable(kind: Kind, joined: &Joined, options: &ConnectOptions) -> Result<()
         let why = if kind == Kind::Shm { "another host, or not offered" } else { "not offered" };
         return Err(format!("{}: {why}", kind.name()));
     }
-    // A primary elsewhere must not choose a socket of this host that is connected to.
+    // A primary on another host must not choose to which socket of this host this process connects.
     if kind == Kind::Shm && !joined.link.is_of_this_host() {
         return Err("shm: the primary's connection is not of this host".into());
     }
     fabric::is_possible(kind, options).map_err(|error| error.to_string())
-}
-
-fn chosen(kind: Kind, passed_over: &[String]) -> String {
-    let why = if passed_over.is_empty() { "first choice".into() } else { passed_over.join("; ") };
-    format!("{} ({why})", kind.name())
 }
 
 /// If an exporter listens on all addresses, put the address of the control connection into its invitation.

@@ -47,7 +47,7 @@ pub(super) struct LetGo {
 }
 
 impl Kept {
-    /// What it does to a shard's reclaim.
+    /// How it holds up a shard's reclaim.
     pub(super) fn hold(&self, shard: usize) -> &Hold {
         &self.holds[shard]
     }
@@ -57,7 +57,7 @@ impl Kept {
         *self.of_let_go()
     }
 
-    /// It is close again.
+    /// The replica is close again: keep the log for it.
     pub(super) fn take_back(&self) {
         self.of_let_go().place = None;
     }

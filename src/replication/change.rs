@@ -9,7 +9,6 @@ use super::follow::{FollowConfig, Following, Known};
 use super::lineage::Discard;
 use super::node::{Clients, Node};
 use super::order::Order;
-use crate::base::epoch::Epoch;
 use crate::base::time::UnixSeconds;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -184,12 +183,6 @@ impl Role {
             ));
         }
         let newest = store.newest_epoch();
-        let is_of_another = |epoch: &Epoch| epoch.lineage() != newest.lineage();
-        if newest.is_valid() && known.iter().flatten().any(is_of_another) {
-            return Err(format!(
-                "this replica is about to discard what it had of another lineage, and has not all of lineage {newest} yet: wait until it follows"
-            ));
-        }
         let begun_at = Instant::now();
         while let Err(shard) = store.make_room_for_epoch(UnixSeconds::now()) {
             if begun_at.elapsed() > ROOM_WAIT_MAX {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// How often the connection and the report are looked after while pulling.
 const CHORES: Duration = Duration::from_millis(100);
-/// Messages heard at a time: more than come in that time from a primary that is one.
+/// Messages heard at a time: more than an honest primary sends in that time.
 const MESSAGES_MAX: usize = 16;
 
 /// See the module.

@@ -13,7 +13,8 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Clocks that are surely further apart than this are warned of; and again when they have moved by as much.
+/// A warning is logged when the clocks are surely further apart than this, and again when the
+/// distance has changed by as much.
 const SKEW_MICROSECONDS_MAX: u64 = 1_000_000;
 
 /// What a heartbeat tells of the sender's clocks. Microseconds, all of them.
@@ -39,8 +40,8 @@ pub struct Skew {
 }
 
 impl Skew {
-    /// From what was heard when the own steady clock showed `steady` and the own wall clock `wall`. None where the stamp answers nothing that was
-    /// sent, or says what cannot be.
+    /// From a stamp that was heard when this side's steady clock showed `steady` and its wall clock
+    /// `wall`. None where the stamp answers nothing that was sent, or its numbers are impossible.
     fn of(heard: &Stamp, steady: u64, wall: u64) -> Option<Skew> {
         let elapsed = steady.checked_sub(heard.echo).filter(|_| heard.echo != 0)?;
         let half = elapsed.checked_sub(heard.held)? / 2;

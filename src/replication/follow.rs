@@ -1,28 +1,31 @@
 //! The replica's side: a thread that joins the primary and pulls until something fails. It then says what failed and tries again, after a pause that
 //! grows up to a bound. Between two sessions the replica goes on serving what it has.
 
+mod following;
+
+pub use following::{Following, StillHeld};
+
 use super::admission::{Admitted, Attached, Unfit};
 use super::attach::{AttachError, Identity, Joined, PREFERENCE, join};
+use super::blame;
 use super::chores::Chores;
 use super::clock::{Notice, Skew, SkewWatch};
 use super::lineage::{self, Discard};
 use super::link::{Link, LinkError};
 use super::offer::Offer;
 use super::pace::Pace;
+use super::penalties::SharedPenalties;
 use super::pull::{Counts, PullError, Puller, Step};
 use super::push::Mode;
 use super::report::{FollowView, Report};
 use super::secret::Secret;
 use super::standing::Standing;
-use super::wire::Refusal;
 use crate::base::epoch::Epoch;
 use crate::fabric::{ConnectOptions, FabricError, Kind};
 use crate::store::{EpochStart, Store};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The first pause after a failure, and the longest.
@@ -33,8 +36,6 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 const BUSY_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// After a session that lasted so long the next pause is the shortest again.
 const SESSION_GOOD: Duration = Duration::from_secs(10);
-/// Longest wait for the thread's end; a handshake may take longer.
-const END_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for READs within one step.
 const STEP_WAIT: Duration = Duration::from_millis(10);
 
@@ -59,6 +60,8 @@ pub struct FollowConfig {
     pub silence_max: Duration,
     /// Where this process stands in a chain. The following keeps it up to date.
     pub standing: Arc<Standing>,
+    /// Which fabrics have failed.
+    pub penalties: SharedPenalties,
     /// For which primaries of another lineage the data of this store may be given up.
     pub discard: Discard,
 }
@@ -95,20 +98,6 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
     }
 }
 
-impl AttachError {
-    /// Trying again does not help until an operator changes something.
-    fn is_final(&self) -> bool {
-        match self {
-            AttachError::Impostor(_) | AttachError::Link(_, LinkError::Wire(_)) => true,
-            // These pass by themselves.
-            AttachError::Link(_, LinkError::Refused(why, _)) => {
-                !matches!(why, Refusal::Busy | Refusal::Replaced | Refusal::Ending)
-            }
-            _ => false,
-        }
-    }
-}
-
 /// For each shard the epoch of the record that was applied last; None where the shard must begin anew.
 pub type Known = Vec<Option<Epoch>>;
 
@@ -130,22 +119,22 @@ pub enum SessionEnd {
     /// It cannot be followed with this store.
     #[error("{0}")]
     Unfit(#[from] Unfit),
+    /// A fabric that is preferred to this one may be tried again.
+    #[error("joining again, for a fabric that is preferred may work by now")]
+    TryPreferred,
     /// An order, or the end of the process.
     #[error("asked to stop")]
     Stopped,
 }
 
-impl AttachError {
-    /// The primary has no place free, or is a replica that has not joined its own primary yet.
-    fn will_pass_soon(&self) -> bool {
-        matches!(self, AttachError::Link(_, LinkError::Refused(Refusal::Busy, _)))
-    }
-}
-
 impl SessionEnd {
-    /// The primary's log has taken a turn that this session did not know of. The next welcome tells the new history.
+    /// The primary's log has a history that this session did not know of, and the next welcome tells
+    /// it; or the session ended for the next one.
     fn is_no_failure(&self) -> bool {
-        matches!(self, SessionEnd::Pull(PullError::EpochChanged(_) | PullError::BeganAnew { .. }))
+        matches!(
+            self,
+            SessionEnd::TryPreferred | SessionEnd::Pull(PullError::EpochChanged(_) | PullError::BeganAnew { .. })
+        )
     }
 
     fn will_pass_soon(&self) -> bool {
@@ -174,87 +163,15 @@ struct Hold {
     known: Known,
 }
 
-/// The running thread. Dropping this ends it; a thread in the middle of a handshake ends after that.
-pub struct Following {
-    follow: Arc<Follow>,
-    thread: Option<JoinHandle<()>>,
-    /// Disconnected once the thread is done.
-    ended: Receiver<()>,
-}
-
-/// The thread has not let go of the store.
-#[derive(Debug, thiserror::Error)]
-#[error("the thread that follows has not ended within {END_WAIT_MAX:?}; it will, so try again")]
-pub struct StillHeld;
-
-impl Following {
-    /// Begin: with an admission, if there is one already, and with what the store has of an earlier following. `offer` is what replicas of this
-    /// store follow.
-    pub fn start(
-        config: FollowConfig,
-        admitted: Option<Admitted>,
-        known: Known,
-        store: Arc<Store>,
-        offer: Option<Arc<Offer>>,
-    ) -> std::io::Result<Following> {
-        let mode = config.mode.name();
-        let view = FollowView { primary: config.primary.clone(), state: "joining", mode, ..FollowView::default() };
-        let follow = Arc::new(Follow {
-            config,
-            offer,
-            view: Mutex::new(view),
-            stopping: AtomicBool::new(false),
-            hold: Mutex::new(Hold { is_held: false, is_barred: false, known }),
-            let_go: Condvar::new(),
-        });
-        let (running, (ending, ended)) = (follow.clone(), channel());
-        let run = move || {
-            running.run(admitted, &store);
-            drop::<Sender<()>>(ending);
-        };
-        let thread = std::thread::Builder::new().name("replica-pull".into()).spawn(run)?;
-        Ok(Following { follow, thread: Some(thread), ended })
-    }
-
-    /// What it tells.
-    pub fn follow(&self) -> &Arc<Follow> {
-        &self.follow
-    }
-
-    /// Have the thread let go of the store for good. Returns from where each shard can go on. The thread may still finish a handshake, but it does
-    /// not touch the store again. After an error the thread is still ending: call this again.
-    pub fn stop(&mut self) -> Result<Known, StillHeld> {
-        self.follow.stopping.store(true, Relaxed);
-        if let Some(thread) = &self.thread {
-            thread.thread().unpark();
-        }
-        let mut hold = self.follow.hold();
-        hold.is_barred = true;
-        let waited = self.follow.let_go.wait_timeout_while(hold, END_WAIT_MAX, |hold| hold.is_held);
-        let (hold, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if hold.is_held {
-            return Err(StillHeld);
-        }
-        // What the thread still does needs no wait.
-        self.thread = None;
-        Ok(hold.known.clone())
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.follow.stopping.store(true, Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            match self.ended.recv_timeout(END_WAIT_MAX) {
-                Err(RecvTimeoutError::Disconnected) => drop(thread.join()),
-                // It is in a handshake with a silent primary, and does not touch the store again.
-                _ => {
-                    log::warn!("replication from {}: not waiting for the primary's answer", self.follow.config.primary)
-                }
-            }
-        }
-    }
+/// One admission, while it lasts.
+struct Session<'s> {
+    puller: Puller<'s>,
+    link: Link,
+    store: &'s Store,
+    /// What earlier sessions have counted.
+    before: Counts,
+    /// The channel's fabric.
+    kind: Kind,
 }
 
 impl Report for Follow {
@@ -268,7 +185,8 @@ impl Follow {
     pub fn snapshot(&self) -> FollowView {
         // Both under one lock, so that the lag of this link and that of the whole chain are of the same measurement.
         let view = self.view();
-        FollowView { distance: self.config.standing.distance(), ..view.clone() }
+        let penalties = self.config.penalties.lock().view(&self.config.primary, Instant::now());
+        FollowView { distance: self.config.standing.distance(), penalties, ..view.clone() }
     }
 
     /// The primary, and how it is followed.
@@ -342,6 +260,9 @@ impl Follow {
     /// Log why a session ended: once for each reason, not for each try.
     fn tell(&self, end: &SessionEnd) {
         let trouble = end.to_string();
+        if matches!(end, SessionEnd::TryPreferred) {
+            return log::info!("replication from {}: {trouble}", self.config.primary);
+        }
         if self.view().trouble != trouble {
             log::warn!("replication from {}: {trouble}; trying again", self.config.primary);
         }
@@ -387,90 +308,123 @@ impl Follow {
             return Err(SessionEnd::Stopped);
         }
         self.view().state = "joining";
-        let Attached { mut link, welcome, channel, fabric } = admitted.attach(&self.config, store)?;
+        let Attached { link, welcome, channel, fabric } = admitted.attach(&self.config, store)?;
         log::info!("following {} over {fabric}", self.config.primary);
+        let kind = channel.kind();
         let known = self.take_hold().ok_or(SessionEnd::Stopped)?;
-        let mut puller =
-            match Puller::new(channel, store, welcome.memory, &welcome.epochs, &known, self.config.silence_max) {
-                Ok(puller) => puller,
-                Err(error) => {
-                    self.let_go(known);
-                    return Err(error.into());
-                }
-            };
-        self.adopt(welcome.epochs, store);
+        let puller = match Puller::new(channel, store, welcome.memory, &welcome.epochs, &known, self.config.silence_max)
+        {
+            Ok(puller) => puller,
+            Err(error) => {
+                self.let_go(known);
+                self.penalize(kind, &error.to_string());
+                return Err(error.into());
+            }
+        };
         let before = {
             let mut view = self.view();
             view.fabric = fabric;
             view.sessions += 1;
             view.counts
         };
-        let ended = self.pull_on(&mut puller, &mut link, &before, watch);
-        drop(self.report(&puller, &before));
-        self.let_go(puller.known());
+        let mut session = Session { puller, link, store, before, kind };
+        let ended = self.pull_on(&mut session, welcome.epochs, watch);
+        drop(self.report(&session));
+        self.let_go(session.puller.known());
+        // The channel goes before anything is waited for.
+        let Session { puller, mut link, .. } = session;
+        drop(puller);
+        if let Err(end) = &ended
+            && blame::is_of_channel(end)
+            && blame::primary_goes_on(&mut link, || self.is_stopping())
+        {
+            self.penalize(kind, &end.to_string());
+        }
         ended
     }
 
-    /// The primary's history is this store's from now on. Where it is another lineage's, what is here is about to be given up: replicas of this store
-    /// must not follow it in that. So their sessions end first, and when they come back they are told of the new lineage, and decide for themselves.
-    fn adopt(&self, epochs: Vec<EpochStart>, store: &Store) {
-        let theirs = epochs.last().map_or(Epoch::NONE, |last| last.epoch);
-        let (ours, is_foreign, held_data) =
-            (store.newest_epoch(), lineage::is_foreign(theirs, store), lineage::holds_data(store));
-        store.adopt_epochs(epochs);
-        if is_foreign {
-            drop(self.offer.as_ref().map(|offer| offer.end_sessions()));
-            lineage::leave(store);
-        }
-        if is_foreign && held_data {
-            log::warn!("discarding what is here of {ours}, as told, to follow {} of {theirs}", self.config.primary);
+    /// A fabric has failed that was connected.
+    fn penalize(&self, kind: Kind, why: &str) {
+        self.config.penalties.lock().failed(&self.config.primary, kind, why, Instant::now());
+    }
+
+    /// Give up what is here of another lineage: the primary has shown a log of its own. Replicas of this store must not follow it in that. So their
+    /// sessions end first; when they come back they are told of the new lineage, and decide for themselves.
+    fn discard(&self, session: &mut Session<'_>, history: Vec<EpochStart>) {
+        let store = session.store;
+        let (ours, held_data) = (store.newest_epoch(), lineage::holds_data(store));
+        store.adopt_epochs(history);
+        drop(self.offer.as_ref().map(|offer| offer.end_sessions()));
+        lineage::leave(store);
+        session.puller.discard();
+        if held_data {
+            let (primary, theirs) = (&self.config.primary, store.newest_epoch());
+            log::warn!("discarding what is here of {ours}, as told, to follow {primary} of {theirs}");
         }
     }
 
     /// Tell how far it is, here and to those below.
-    fn report(&self, puller: &Puller<'_>, before: &Counts) -> MutexGuard<'_, FollowView> {
-        let (mut view, lag) = (self.view(), puller.lag());
+    fn report(&self, session: &Session<'_>) -> MutexGuard<'_, FollowView> {
+        let (mut view, lag) = (self.view(), session.puller.lag());
         self.config.standing.measured(lag.bytes, lag.time);
-        view.set(before, &puller.counts(), lag);
+        view.set(&session.before, &session.puller.counts(), lag);
         view
     }
 
+    /// Pull until something ends it. The primary's history is this store's from the beginning on, or, where it is another lineage's, from the
+    /// moment on at which what is here is given up.
     fn pull_on(
         &self,
-        puller: &mut Puller<'_>,
-        link: &mut Link,
-        before: &Counts,
+        session: &mut Session<'_>,
+        history: Vec<EpochStart>,
         watch: &mut SkewWatch,
     ) -> Result<Infallible, SessionEnd> {
+        let FollowConfig { primary, fabrics, penalties, .. } = &self.config;
+        let again_at = penalties.lock().again_at(primary, fabrics, session.kind, Instant::now());
+        let mut foreign = None;
+        if lineage::is_foreign(session.puller.epoch(), session.store) {
+            session.puller.keep_what_is_here();
+            foreign = Some(history);
+        } else {
+            session.store.adopt_epochs(history);
+        }
         let mut pace = Pace::new(self.config.pause_max);
         let mut chores = Chores::new(self.config.silence_max);
         let mut has_caught_up = false;
         loop {
-            let pause = match puller.step(STEP_WAIT)? {
-                Step { applied: true, .. } => pace.applied(puller.lag().bytes),
+            let pause = match session.puller.step(STEP_WAIT)? {
+                Step { applied: true, .. } => pace.applied(session.puller.lag().bytes),
                 Step { moved: true, .. } => pace.moved(),
                 Step { moved: false, .. } => pace.still(),
             };
             if self.is_stopping() {
                 return Err(SessionEnd::Stopped);
             }
+            if session.puller.may_discard()
+                && let Some(history) = foreign.take()
+            {
+                self.discard(session, history);
+            }
             if !pause.is_zero() {
                 std::thread::park_timeout(pause);
             }
             // The first time is shown at once: an order may be waiting for it.
-            let first_time = !has_caught_up && puller.is_caught_up();
+            let first_time = !has_caught_up && session.puller.is_caught_up();
             has_caught_up |= first_time;
             let due = chores.are_due();
-            if due && chores.attend(link, &self.config.standing)? {
-                puller.acknowledge()?;
+            if due && again_at.is_some_and(|at| Instant::now() >= at) {
+                return Err(SessionEnd::TryPreferred);
+            }
+            if due && chores.attend(&mut session.link, &self.config.standing)? {
+                session.puller.acknowledge()?;
             }
             if let (true, Some(skew)) = (due, chores.skew()) {
                 self.tell_skew(skew, watch);
             }
             if due || first_time {
-                let mut view = self.report(puller, before);
+                let mut view = self.report(session);
                 view.skew = chores.skew().or(view.skew);
-                if puller.is_caught_up() {
+                if session.puller.is_caught_up() {
                     view.state = "following";
                     view.trouble.clear();
                 }

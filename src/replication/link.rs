@@ -7,7 +7,7 @@ use super::wire::{FRAME_BYTES_MAX, LENGTH_BYTES, Message, Refusal, STRANGER_FRAM
 use crate::sys::reach::are_one_host;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Bytes read at a time.
@@ -71,6 +71,17 @@ impl Link {
     /// Whether the peer is on this host, by the addresses of the connection: not by what it says.
     pub fn is_of_this_host(&self) -> bool {
         self.local().is_ok_and(|own| are_one_host(own, self.peer))
+    }
+
+    /// By which another thread ends this end's waits for the peer ([`Link::end_waits`]).
+    pub fn handle(&self) -> io::Result<TcpStream> {
+        self.stream.try_clone()
+    }
+
+    /// Whoever waits for the peer at the link of `handle` is told at once that it is closed. Messages to the peer still go out.
+    pub fn end_waits(handle: &TcpStream) {
+        // It fails where the connection is over, and then nobody waits.
+        let _ = handle.shutdown(Shutdown::Read);
     }
 
     /// Send one message, whole, by `deadline`.
@@ -173,6 +184,20 @@ mod tests {
         assert!(matches!(two.receive(Instant::now()), Err(LinkError::Silent(_))));
         one.send(&Message::Refuse { why: Refusal::Busy, words: "full".into() }, soon()).unwrap();
         assert!(matches!(two.receive(soon()), Err(LinkError::Refused(Refusal::Busy, words)) if words == "full"));
+    }
+
+    #[test]
+    fn a_wait_is_ended_by_another_thread_and_a_last_word_still_goes_out() {
+        let (mut one, mut two) = pair();
+        let handle = one.handle().unwrap();
+        let waiting = std::thread::spawn(move || {
+            let heard = one.receive(soon());
+            one.send(&Message::Refuse { why: Refusal::Replaced, words: "over".into() }, soon()).unwrap();
+            heard
+        });
+        Link::end_waits(&handle);
+        assert!(matches!(waiting.join().unwrap(), Err(LinkError::Closed)));
+        assert!(matches!(two.receive(soon()), Err(LinkError::Refused(Refusal::Replaced, _))));
     }
 
     #[test]

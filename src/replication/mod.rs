@@ -8,6 +8,7 @@
 //! | [`link`] | one end of a control connection |
 //! | [`offer`] | the primary's side: the replication port, who is admitted, what is offered |
 //! | `places` | how many connections the replication port takes, and who makes room |
+//! | `slot` | one replica, as its primary keeps it |
 //! | [`session`] | one replica at its primary |
 //! | [`node`] | this process's role, and orders that change it |
 //! | [`order`] | an order, as words and back |
@@ -17,7 +18,10 @@
 //! | [`chores`] | its control connection while it pulls |
 //! | [`clock`] | how far apart the clocks of both hosts are |
 //! | [`admission`] | a replica that was admitted: can this store follow? |
-//! | [`attach`] | the replica's side of the handshake, and the choice of a fabric |
+//! | [`attach`] | the replica's side of the handshake |
+//! | [`choice`] | the choice of a fabric |
+//! | [`penalties`] | fabrics that have failed, and when they are tried again |
+//! | `blame` | a channel has failed: is it the fabric, or is the primary gone? |
 //! | [`pull`] | the pull loop |
 //! | [`push`] | the same where the primary moves the data, by one-sided WRITE |
 //! | [`resume`] | where a replica goes on |
@@ -34,8 +38,10 @@ pub mod absence;
 pub mod ack;
 pub mod admission;
 pub mod attach;
+mod blame;
 pub mod board;
 mod change;
+pub mod choice;
 mod chores;
 pub mod clock;
 pub mod follow;
@@ -45,6 +51,7 @@ pub mod node;
 pub mod offer;
 pub mod order;
 pub mod pace;
+pub mod penalties;
 mod places;
 pub mod pull;
 pub mod push;
@@ -54,6 +61,7 @@ pub mod resume;
 pub mod retain;
 pub mod secret;
 pub mod session;
+mod slot;
 pub mod standing;
 pub mod wire;
 
@@ -67,9 +75,10 @@ pub const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(5);
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Default of `--replication-timeout`: silence after which the other side counts as gone.
 pub const SILENCE_SECONDS_DEFAULT: u64 = 10;
-/// Least of it: a heartbeat that is late, and a second one that is lost, must not cost a replica its place.
+/// The least that it can be: a heartbeat that is late, and a second one that is lost, must not cost
+/// a replica its place.
 pub const SILENCE_SECONDS_MIN: u64 = 3;
-/// Most of it.
+/// The most that it can be.
 pub const SILENCE_SECONDS_MAX: u64 = 3600;
 const _: () = assert!(HEARTBEAT.as_secs() < SILENCE_SECONDS_MIN && SILENCE_SECONDS_MIN <= SILENCE_SECONDS_DEFAULT);
 

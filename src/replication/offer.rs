@@ -1,18 +1,17 @@
 //! The primary's side: the replication port, the fabrics on offer, and the replicas that have been admitted.
 
 use super::absence::Absences;
-use super::ack::{Summary, applied};
 use super::board::Board;
+use super::link::Link;
 use super::places::{NoPlace, Places, shut_down};
-use super::push::Mode;
-use super::regions::regions;
 use super::report::{OfferCounters, ReplicaView, Report};
 use super::secret::Secret;
 use super::session::{SessionError, serve};
+use super::slot::{Held, Slot};
 use super::standing::Standing;
 use super::wire::{Join, Message, Refusal};
-use super::{REPLICAS_MAX, host_id};
-use crate::fabric::{Exporter, FabricError, Grant, GrantState, Kind, Regions};
+use super::{REPLICAS_MAX, host_id, regions};
+use crate::fabric::{Exporter, FabricError, GrantState, Kind, Regions};
 use crate::store::Store;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::cell::Cell;
@@ -53,6 +52,9 @@ pub enum OfferError {
     /// The address cannot be bound.
     #[error("cannot listen for replicas at {0}: {1}")]
     Listen(SocketAddr, io::Error),
+    /// A fabric cannot begin to make the memory ready.
+    #[error("{0}; raise `ulimit -u`, or leave that fabric out of --fabric")]
+    Prepare(FabricError),
     /// The system gives no thread.
     #[error("cannot start the replication thread: {0}; raise `ulimit -u`")]
     Thread(io::Error),
@@ -61,6 +63,8 @@ pub enum OfferError {
 /// See the module.
 pub struct Offer {
     store: Arc<Store>,
+    /// The store's memory; one for all replicas, so that a fabric registers it once.
+    regions: Arc<dyn Regions>,
     config: OfferConfig,
     address: SocketAddr,
     host: [u8; 16],
@@ -75,33 +79,12 @@ pub struct Offer {
     pub counters: OfferCounters,
 }
 
-/// One admitted replica.
-struct Slot {
-    session: u64,
-    join: Join,
-    address: SocketAddr,
-    since: Instant,
-    held: Option<Held>,
-    /// For the rate: the time of the last look, and the bytes that it had pulled by then.
-    rate: (Instant, u64),
-}
-
-/// The data channel of an admitted replica.
-pub(super) struct Held {
-    /// Its fabric.
-    pub kind: Kind,
-    /// This end of the channel.
-    pub grant: Box<dyn Grant>,
-    /// If data is pushed: a live count of the log bytes that were written.
-    pub pushed_bytes: Option<Arc<AtomicU64>>,
-}
-
 /// A session's place among the replicas. Dropping it gives the place back, and ends the channel first.
 pub struct Admission<'o> {
     offer: &'o Offer,
     session: u64,
     replica: [u8; 16],
-    /// It stands in the counters.
+    /// It has been counted as admitted.
     is_counted: Cell<bool>,
 }
 
@@ -135,7 +118,7 @@ impl Drop for Running {
 
 impl Offer {
     /// Listen, in a thread of its own.
-    pub fn start(store: Arc<Store>, config: OfferConfig) -> Result<Running, OfferError> {
+    pub fn start(store: Arc<Store>, mut config: OfferConfig) -> Result<Running, OfferError> {
         if !config.listen.ip().is_loopback() && config.secret.is_none() {
             return Err(OfferError::NoSecret(config.listen));
         }
@@ -147,8 +130,11 @@ impl Offer {
             Ok((listener.local_addr()?, listener))
         });
         let (address, listener) = bound.map_err(|error| OfferError::Listen(listen, error))?;
+        let regions = regions::of(&store);
+        config.exporters.iter_mut().try_for_each(|exporter| exporter.prepare(&regions)).map_err(OfferError::Prepare)?;
         let offer = Arc::new(Offer {
             store,
+            regions,
             config,
             address,
             host: host_id(),
@@ -185,7 +171,7 @@ impl Offer {
     }
 
     pub(super) fn regions(&self) -> Arc<dyn Regions> {
-        regions(&self.store)
+        self.regions.clone()
     }
 
     pub(super) fn secret(&self) -> &Secret {
@@ -254,7 +240,7 @@ impl Offer {
         let offer = self.clone();
         let started = std::thread::Builder::new().name("replica-session".into()).spawn(move || {
             let error = serve(&offer, stream, &mut place);
-            // One that was ended is counted and told of already.
+            // If it was ended for another one, it has been counted and logged already.
             if !place.is_ended() {
                 offer.account(peer, &error);
             }
@@ -314,18 +300,21 @@ impl Offer {
         self.absences.names(self.config.silence_max)
     }
 
-    /// A place for a replica; None if all are taken. An older session of the same replica loses its place and its channel first.
-    pub(super) fn admit(&self, address: SocketAddr, join: &Join) -> Option<Admission<'_>> {
+    /// A place for the replica at the other end; None if all are taken. An older session of it loses its place and its channel first.
+    pub(super) fn admit(&self, link: &Link, join: &Join) -> io::Result<Option<Admission<'_>>> {
+        let (address, handle) = (link.peer(), link.handle()?);
         let replaced = self.take_slot(|slot| slot.join.replica == join.replica);
         drop(replaced);
         let mut slots = self.slots();
         if slots.len() >= REPLICAS_MAX || self.is_ending() {
-            return None;
+            return Ok(None);
         }
         let session = self.sessions.fetch_add(1, Relaxed) + 1;
         let now = Instant::now();
-        slots.push(Slot { session, join: join.clone(), address, since: now, held: None, rate: (now, 0) });
-        Some(Admission { offer: self, session, replica: join.replica, is_counted: Cell::new(false) })
+        let join = join.clone();
+        let replica = join.replica;
+        slots.push(Slot { session, join, address, link: handle, since: now, held: None, rate: (now, 0) });
+        Ok(Some(Admission { offer: self, session, replica, is_counted: Cell::new(false) }))
     }
 
     /// End all sessions of now. A replica that comes back is told of the store as it is then. The channels end when the caller drops the result.
@@ -339,6 +328,8 @@ impl Offer {
         let slot = slots.iter().position(is_it).map(|at| slots.remove(at))?;
         self.config.board.take_down(slot.session);
         drop(slots);
+        // Its session tells the replica at once why.
+        Link::end_waits(&slot.link);
         if slot.held.is_some() {
             self.absences.left(slot.join.replica, &slot.join.name);
         }
@@ -363,49 +354,11 @@ impl Offer {
     }
 }
 
-/// Tell why, as far as that can be done without waiting: a socket that is new takes so much at once.
+/// Tell why, as far as that can be done without waiting. A new socket takes so many bytes at once.
 fn turn_away(mut stream: &TcpStream, why: &NoPlace) {
     let mut bytes = Vec::new();
     Message::Refuse { why: Refusal::Busy, words: why.to_string() }.encode(&mut bytes);
     let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&bytes));
-}
-
-impl Slot {
-    /// `spans` has tail and committed of each shard.
-    fn view(&mut self, spans: &[(u64, u64)]) -> ReplicaView {
-        let ack = self.held.as_ref().map(|held| held.grant.ack().words());
-        let pushed = self.held.as_ref().and_then(|held| held.pushed_bytes.as_ref());
-        let mode = if pushed.is_some() { Mode::Push } else { Mode::Pull };
-        let summary = ack.map(Summary::read).unwrap_or_default();
-        let following = summary.epoch != 0;
-        let missing = |(shard, (tail, committed)): (usize, &(u64, u64))| {
-            committed.saturating_sub(ack.map_or(0, |ack| applied(ack, shard)).max(*tail))
-        };
-        let lag_bytes = spans.iter().enumerate().map(missing).sum();
-        let (looked_at, pulled_before) = self.rate;
-        let elapsed = looked_at.elapsed();
-        let pulled = summary.pulled_bytes.saturating_sub(pulled_before);
-        let bytes_per_second = (u128::from(pulled) * 1_000_000_000 / elapsed.as_nanos().max(1)) as u64;
-        self.rate = (Instant::now(), summary.pulled_bytes);
-        ReplicaView {
-            session: self.session,
-            address: self.address,
-            name: self.join.name.clone(),
-            fabric: self.held.as_ref().map(|held| held.kind.name()),
-            mode: mode.name(),
-            state: if following { "following" } else { "joining" },
-            lag_bytes,
-            lag_microseconds: summary.lag_microseconds,
-            pulled_bytes: summary.pulled_bytes,
-            pushed_bytes: pushed.map_or(0, |bytes| bytes.load(Relaxed)),
-            bytes_per_second,
-            records: summary.records,
-            resyncs: summary.begun_anew,
-            bad_records: summary.bad_records,
-            retain: "",
-            seconds: self.since.elapsed().as_secs(),
-        }
-    }
 }
 
 impl Report for Offer {
@@ -413,6 +366,9 @@ impl Report for Offer {
         emit("replication_address", &self.address.to_string());
         let fabrics: Vec<&str> = self.fabrics().map(Kind::name).collect();
         emit("replication_fabrics", &fabrics.join(","));
+        for exporter in &self.config.exporters {
+            emit(&format!("replication_fabric_{}", exporter.kind().name()), &exporter.readiness().words());
+        }
         let replicas = self.replicas();
         emit("replicas", &replicas.len().to_string());
         self.counters.rows(emit);
@@ -452,6 +408,11 @@ impl Admission<'_> {
             }
             None => false,
         }
+    }
+
+    /// Whether the place is lost.
+    pub(super) fn is_lost(&self) -> bool {
+        !self.offer.slots().iter().any(|slot| slot.session == self.session)
     }
 
     /// The channel's state; None if the place is lost.

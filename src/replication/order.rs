@@ -33,7 +33,7 @@ const DISCARD: &str = "discard";
 /// Why an order makes no sense.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BadOrder {
-    /// No order that there is.
+    /// There is no such order.
     #[error("usage: replication promote [incomplete] [HOST:PORT ...] | detach | replicate [discard] HOST:PORT")]
     Usage,
     /// An address without a port.
@@ -45,7 +45,7 @@ pub enum BadOrder {
 }
 
 impl Order {
-    /// From words with blanks between them.
+    /// Read an order from words with blanks between them.
     pub fn parse(words: &str) -> Result<Order, BadOrder> {
         let mut words = words.split_ascii_whitespace().peekable();
         let name = words.next();
@@ -64,7 +64,7 @@ impl Order {
         }
     }
 
-    /// In one word.
+    /// Its name, one word.
     pub fn name(&self) -> &'static str {
         match self {
             Order::Promote { .. } => "promote",

@@ -104,7 +104,7 @@ impl Taken {
     /// The oldest stranger of the host that has most of them.
     fn take_out_stranger(&mut self) -> Option<TcpStream> {
         let of_host = |host: IpAddr| self.strangers.iter().filter(|stranger| stranger.host == host).count();
-        // The last of equal ones is taken, so from the newest to the oldest.
+        // Of equal ones `max_by_key` takes the last, so this goes from the newest to the oldest.
         let at = (0..self.strangers.len()).rev().max_by_key(|at| of_host(self.strangers[*at].host))?;
         self.strangers.remove(at).map(|stranger| stranger.stream)
     }
@@ -116,7 +116,7 @@ impl Taken {
 }
 
 impl Place {
-    /// The peer has proved itself: from now on its place is its own.
+    /// The peer has proved itself: from now on its place is not taken away.
     pub(super) fn make_known(&mut self) -> Result<(), NoPlace> {
         let mut taken = self.places.taken();
         if self.standing == Standing::Known {

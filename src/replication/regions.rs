@@ -14,7 +14,7 @@ pub const TABLES: u32 = 1;
 pub const POOL: u32 = 2;
 
 /// The regions of a store.
-pub fn regions(store: &Arc<Store>) -> Arc<dyn Regions> {
+pub fn of(store: &Arc<Store>) -> Arc<dyn Regions> {
     Arc::new(StoreRegions(store.clone()))
 }
 

@@ -1,6 +1,7 @@
 //! The rows of `stats replication`: the same names in `stats` and in `remora ctl`.
 
 use super::clock::Skew;
+use super::penalties::PenaltyView;
 use super::pull::{Counts, Lag};
 use super::standing::Distance;
 use std::net::SocketAddr;
@@ -79,6 +80,8 @@ pub struct FollowView {
     pub distance: Distance,
     /// The primary's clock less this host's, once it was measured.
     pub skew: Option<Skew>,
+    /// Fabrics that have failed, or were not ready.
+    pub penalties: Vec<PenaltyView>,
     /// Counted over all channels.
     pub counts: Counts,
     /// Times that it was admitted.
@@ -148,6 +151,14 @@ impl FollowView {
         row("diverged_records", &counts.diverged_records);
         row("diverged_bytes", &counts.diverged_bytes);
         row("bad_records", &counts.bad_records);
+        for penalty in &self.penalties {
+            let mut row = |name: &str, value: &dyn ToString| {
+                emit(&format!("penalty_{}_{name}", penalty.fabric.name()), &value.to_string());
+            };
+            row("failures", &penalty.failures);
+            row("seconds", &penalty.left.as_secs());
+            row("reason", &penalty.why);
+        }
     }
 
     /// Take over what a puller has counted. `before` is what earlier sessions counted.

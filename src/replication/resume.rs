@@ -112,7 +112,7 @@ mod tests {
             (1000, Resume::Continue),
             (2000, Resume::Continue),
             (999, Resume::Begin(Why::Overrun)),
-            // Ahead of whom it follows, who lags.
+            // The replica is ahead of the server that it follows, which lags.
             (2001, Resume::Continue),
         ] {
             assert_eq!(resume(&history, 0, Some(epoch(1)), cursor, &line(1, 1000, 2000)), expected, "{cursor}");
@@ -132,7 +132,8 @@ mod tests {
         assert_eq!(resume(&history, 0, Some(epoch(3)), 2000, &line), Resume::Continue);
     }
 
-    /// Promoted was a replica that had come to the second epoch in the first shard only: in the second, its own follows the first at once.
+    /// The replica that was promoted had come to the second epoch in the first shard only. In the
+    /// second shard its own epoch comes directly after the first.
     #[test]
     fn an_epoch_that_was_passed_over_has_no_part_in_it() {
         let mut history = history(&[64, 1500, 1800]);
@@ -148,7 +149,8 @@ mod tests {
         assert_eq!(epoch_at(&history, 1, 1600), Some(epoch(3)));
     }
 
-    /// Followed is a replica that has come to the second epoch in the first shard only, and will in the other.
+    /// The replica that is followed has come to the second epoch in the first shard only, and will
+    /// come to it in the other.
     #[test]
     fn who_is_ahead_by_an_epoch_waits() {
         let mut history = history(&[64, 1500]);

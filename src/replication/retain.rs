@@ -18,7 +18,8 @@ use std::time::Instant;
 /// spans at most.
 const HOLD_MICROSECONDS_MAX: u64 = 2_000_000;
 const _: () = assert!(2 * HOLD_MICROSECONDS_MAX < PARK_MILLISECONDS_MAX * 1000);
-/// Of the time between two questions at most so much counts as waiting. Workers ask in each turn while a writer waits for room.
+/// At most so much of the time between two questions counts as waiting. Workers ask in each turn
+/// while a writer waits for room.
 const QUESTION_MICROSECONDS_MAX: u64 = 100_000;
 /// Where no replica needs the tail, reclaim is allowed so many bytes more, so that it asks less often.
 const STRIDE_BYTES: u64 = 64 << 10;
@@ -223,7 +224,7 @@ mod tests {
             now += 90_000_000;
             hold.rest();
         }
-        // Nor does a long pause between two questions, for which something else is the reason.
+        // Nor does a long pause between two questions, which has some other reason.
         assert!(!hold.is_too_long(5000, now + 10, 400));
         assert!(!hold.is_too_long(5000, now + 90_000_000, 400));
     }

@@ -5,15 +5,16 @@
 
 use super::clock::Clocks;
 use super::link::{Link, LinkError};
-use super::offer::{Admission, Held, Offer};
+use super::offer::{Admission, Offer};
 use super::places::{NoPlace, Place};
 use super::push::pushing::Pushing;
 use super::retain::Teller;
 use super::secret::{Side, random};
+use super::slot::Held;
 use super::standing::{DEPTH_MAX, Distance};
-use super::wire::{Beat, Join, Message, Refusal, VERSION, Welcome};
+use super::wire::{Beat, Decline, Join, Message, Refusal, VERSION, Welcome};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
-use crate::fabric::{Exporter, FabricError, GrantState, Invitation, Kind, Token};
+use crate::fabric::{Cause, Exporter, FabricError, GrantState, Invitation, Kind, Token};
 use std::net::TcpStream;
 use std::time::Instant;
 
@@ -56,9 +57,14 @@ pub(super) fn serve(offer: &Offer, stream: TcpStream, place: &mut Place) -> Sess
         }
         error => error,
     };
-    if let SessionError::Refused(why, words) = &error {
-        let refusal = Message::Refuse { why: *why, words: words.clone() };
-        let _ = link.send(&refusal, Instant::now() + HANDSHAKE_WAIT_MAX);
+    let refusal = match &error {
+        SessionError::Refused(why, words) => Some((*why, words.clone())),
+        // So that the replica can tell that from the end of this process.
+        SessionError::Fabric(error) => Some((Refusal::Channel, format!("the data channel has ended: {error}"))),
+        _ => None,
+    };
+    if let Some((why, words)) = refusal {
+        let _ = link.send(&Message::Refuse { why, words }, Instant::now() + HANDSHAKE_WAIT_MAX);
     }
     error
 }
@@ -95,7 +101,7 @@ fn handshake<'o>(offer: &'o Offer, link: &mut Link, place: &mut Place) -> Result
         return refused(Refusal::Circle, "this is the replica itself: it cannot follow its own log");
     }
     place_below(offer)?;
-    let admission = match offer.admit(link.peer(), &join) {
+    let admission = match offer.admit(link, &join)? {
         Some(admission) => admission,
         None => return refused(Refusal::Busy, format!("there are {} replicas already", super::REPLICAS_MAX)),
     };
@@ -175,15 +181,19 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>, join: &Join
             Message::Choose(kind) => {
                 let exporter = exporter(offer, kind, link)?;
                 let token = Token(random()?);
-                let grant = exporter.grant(token, offer.regions())?;
-                let invitation = Invitation {
-                    address: exporter.address(),
-                    token,
-                    regions: grant.descriptors().to_vec(),
-                    ack: grant.ack_descriptor(),
-                };
-                hold(admission, Held { kind, grant, pushed_bytes: None })?;
-                link.send(&Message::Grant(invitation), deadline)?;
+                match exporter.grant(token, offer.regions()) {
+                    Ok(grant) => {
+                        let invitation = Invitation {
+                            address: exporter.address(),
+                            token,
+                            regions: grant.descriptors().to_vec(),
+                            ack: grant.ack_descriptor(),
+                        };
+                        hold(admission, Held { kind, grant, pushed_bytes: None })?;
+                        link.send(&Message::Grant(invitation), deadline)?;
+                    }
+                    Err(error) => link.send(&declined(&error, &join.name), deadline)?,
+                }
             }
             Message::Attached => return Ok(()),
             Message::Invite(invite) => {
@@ -196,13 +206,21 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>, join: &Join
                         hold(admission, Held { kind, grant: Box::new(pushing), pushed_bytes })?;
                         return Ok(link.send(&Message::Attached, deadline)?);
                     }
-                    Err(error) => link.send(&Message::Declined(error.to_string()), deadline)?,
+                    Err(error) => link.send(&declined(&error, &join.name), deadline)?,
                 }
             }
             other => return out_of_place(&other),
         }
     }
     refused(Refusal::Protocol, "too many fabrics were tried")
+}
+
+/// That a fabric cannot be had, and why. The replica may choose another.
+fn declined(error: &FabricError, name: &str) -> Message {
+    let why = if error.cause == Cause::NotYet { Decline::NotYet } else { Decline::Failed };
+    let level = if why == Decline::NotYet { log::Level::Info } else { log::Level::Warn };
+    log::log!(level, "replica {name} is declined a data channel: {error}");
+    Message::Declined { why, words: error.to_string() }
 }
 
 /// The fabric that a peer has named. Shared memory is for peers of this host: one elsewhere would have this process connect to a local socket of
@@ -258,6 +276,7 @@ fn follow(
                 }
                 Ok(other) => return out_of_place(&other),
                 Err(LinkError::Silent(_)) => {}
+                Err(_) if admission.is_lost() => return refused(Refusal::Replaced, LOST),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -14,7 +14,7 @@ use crate::store::sizing::SHARDS_MAX;
 use crate::store::{EPOCHS_MAX, EpochStart, Geometry, Memory};
 
 /// The protocol spoken here. It grows with every change that an older side would misunderstand.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// Every connection begins with these bytes, so that a stray client is not taken for a replica of another version.
 pub const MAGIC: [u8; 8] = *b"remora\r\n";
 /// Bytes before a frame's kind.
@@ -58,6 +58,18 @@ pub enum Refusal {
     Circle = 8,
     /// A replica's word: its store cannot follow this primary, or may not.
     Unfit = 9,
+    /// The data channel has ended, and the primary has not: joining again makes another one.
+    Channel = 10,
+}
+
+/// Why a primary declines one fabric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Decline {
+    /// It was tried, and failed.
+    Failed = 1,
+    /// It is being made ready, which takes a while.
+    NotYet = 2,
 }
 
 /// One message.
@@ -106,8 +118,13 @@ pub enum Message {
     Heartbeat(Beat),
     /// Replica: connect to this inbox, and push.
     Invite(Invite),
-    /// Primary: it could not connect to the inbox, and why. The replica may offer another fabric.
-    Declined(String),
+    /// Primary: it could not grant that fabric, or connect to the inbox. The replica may choose another fabric.
+    Declined {
+        /// For programs.
+        why: Decline,
+        /// For people.
+        words: String,
+    },
 }
 
 /// What a heartbeat tells.
@@ -176,7 +193,7 @@ impl Message {
             Message::Attached => 10,
             Message::Heartbeat(_) => 11,
             Message::Invite(_) => 12,
-            Message::Declined(_) => 13,
+            Message::Declined { .. } => 13,
         }
     }
 
@@ -195,7 +212,7 @@ impl Message {
             Message::Attached => "Attached",
             Message::Heartbeat(_) => "Heartbeat",
             Message::Invite(_) => "Invite",
-            Message::Declined(_) => "Declined",
+            Message::Declined { .. } => "Declined",
         }
     }
 
@@ -234,7 +251,10 @@ impl Message {
                 }
             }
             Message::Invite(invite) => put_invite(out, invite),
-            Message::Declined(words) => put_text(out, words),
+            Message::Declined { why, words } => {
+                out.push(*why as u8);
+                put_text(out, words);
+            }
         }
         let length = (out.len() - begin - LENGTH_BYTES) as u32;
         out[begin..begin + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
@@ -390,16 +410,20 @@ fn read(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
             Message::Heartbeat(Beat { distance, stamp })
         }
         12 => Message::Invite(read_invite(fields)?),
-        13 => Message::Declined(fields.text()?),
+        13 => Message::Declined { why: decline(fields.u8()?)?, words: fields.text()? },
         _ => return None,
     })
 }
 
 fn refusal(number: u8) -> Option<Refusal> {
     use Refusal::*;
-    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle, Unfit]
+    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle, Unfit, Channel]
         .into_iter()
         .find(|why| *why as u8 == number)
+}
+
+fn decline(number: u8) -> Option<Decline> {
+    [Decline::Failed, Decline::NotYet].into_iter().find(|why| *why as u8 == number)
 }
 
 fn read_welcome(fields: &mut Fields<'_>) -> Option<Welcome> {

@@ -116,6 +116,12 @@ impl Connection {
         }
     }
 
+    /// Whether it waits for its next request and nothing else, and holds no memory.
+    #[inline]
+    pub fn is_at_rest(&self) -> bool {
+        self.output.is_none() && self.interest == Interest::Read && self.input.held_bytes() == 0
+    }
+
     /// Whether it has answers that wait for replicas.
     pub fn is_holding(&self) -> bool {
         self.output.as_ref().is_some_and(Output::is_holding)

@@ -79,7 +79,10 @@ impl Input {
     pub fn keep(&mut self, rest: &[u8], wanted_bytes: usize, memory: &mut InputMemory<'_>) {
         self.wanted_bytes = wanted_bytes;
         if rest.is_empty() {
-            return self.release(memory);
+            if self.buffer.capacity() > 0 {
+                self.release(memory);
+            }
+            return;
         }
         self.buffer.clear();
         self.start = 0;

@@ -216,7 +216,9 @@ impl Lane<'_> {
         let tight = self.shared.input_budget.is_tight();
         let upto = if tight { (held + READ_BYTES_WHEN_TIGHT).min(READ_BUFFER_BYTES) } else { READ_BUFFER_BYTES };
         let buffer = &mut self.buffers.reads[slot];
-        buffer[..held].copy_from_slice(connection.input.pending());
+        if held > 0 {
+            buffer[..held].copy_from_slice(connection.input.pending());
+        }
         ReadAhead { slot, received: receive(&connection.socket, &mut buffer[held..upto]) }
     }
 

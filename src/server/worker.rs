@@ -252,6 +252,9 @@ impl<'s> Worker<'s> {
         }
         connection.served_in_turn = self.turns;
         let next = self.lane.serve(turn, connection, cause);
+        if next == Next::Read && connection.is_at_rest() {
+            return; // as nearly all are: there is nothing to note
+        }
         let (holds_input, holds_output) = (connection.input.held_bytes() > 0, connection.output_charged_bytes > 0);
         self.follow(token, next);
         if holds_input {

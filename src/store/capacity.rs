@@ -4,7 +4,8 @@
 //! pool once its bytes are released, and nothing is copied but what reclaim moves anyway.
 
 use super::Store;
-use super::sizing::{RECORD_SHARE_MAX, SHARD_BYTES_MIN, part};
+use super::shard::{Goal, Shard, Writer};
+use super::sizing::{Budget, RECORD_SHARE_MAX, SHARD_BYTES_MIN, part};
 
 /// Why the memory stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -33,9 +34,9 @@ impl Store {
         if least_bytes < needed_bytes as u64 {
             return Err(CannotResize::TooLittle);
         }
-        let is_too_full = |shard: &super::Shard| {
+        let is_too_full = |shard: &Shard| {
             let capacity_bytes = u64::from(part(slabs, shards, shard.number)) * slab_bytes;
-            shard.lock().live.bytes() > super::sizing::Budget::of(policy, capacity_bytes).live_bytes_max
+            shard.lock().live.bytes() > Budget::of(policy, capacity_bytes).live_bytes_max
         };
         if !policy.evict && self.shards.iter().any(is_too_full) {
             return Err(CannotResize::Alive);
@@ -52,6 +53,31 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+impl Shard {
+    /// The shard is to have so many slabs. More are had at once; less, as its tail moves. False if they are not to be had.
+    pub(super) fn set_capacity(&self, writer: &mut Writer, slabs: u32) -> bool {
+        if !writer.mapped.set_goal(&self.log, slabs) {
+            return false;
+        }
+        self.settle_budget(writer);
+        true
+    }
+
+    /// What is mapped has changed: publish the capacity, and let the budget follow from what can be used.
+    pub(super) fn settle_budget(&self, writer: &mut Writer) {
+        let slab_bytes = self.log.pool().slab_bytes();
+        let capacity_bytes = u64::from(writer.mapped.capacity()) * slab_bytes;
+        if self.control().capacity_bytes() != capacity_bytes {
+            self.control().set_capacity(capacity_bytes);
+        }
+        let usable_bytes = u64::from(writer.mapped.usable()) * slab_bytes;
+        if writer.budget.capacity_bytes != usable_bytes {
+            writer.budget = Budget::of(&self.policy, usable_bytes);
+            writer.goal = Goal::default();
+        }
     }
 }
 

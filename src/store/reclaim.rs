@@ -173,8 +173,7 @@ impl Shard {
         let begin = control.tail();
         let mut tail = begin;
         while tail < writer.head && tail - begin < budget_bytes.max(1) && self.free_bytes(writer) < goal_bytes {
-            let position = self.log.settle(tail);
-            let record = self.record(position);
+            let (position, record) = self.settled_record(tail);
             let end = position + record.shape.record_bytes() as u64;
             if !self.may_give_up(writer, end) {
                 break;
@@ -195,11 +194,13 @@ impl Shard {
     /// Hash the key of the record at `tail`, which the next step will look up, and have its bucket and the record behind it
     /// fetched: a step frees about as much as one append takes, so every set would wait for both. What is dead is not looked up.
     fn look_ahead(&self, writer: &mut Writer, tail: u64) {
-        let position = self.log.settle(tail);
-        if position >= writer.head || writer.victim.is_some_and(|victim| victim.position == position) {
+        if tail >= writer.head {
             return;
         }
-        let record = self.record(position);
+        let (position, record) = self.settled_record(tail);
+        if writer.victim.is_some_and(|victim| victim.position == position) {
+            return;
+        }
         prefetch(self.log.words_at(position + record.shape.record_bytes() as u64), 1);
         if record.shape.kind() != Kind::Set || record.meta().dead() {
             return;

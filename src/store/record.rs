@@ -301,15 +301,15 @@ impl<'a> Draft<'a> {
         if let Some(cas) = cas {
             add(&cas.to_le_bytes());
         }
-        let mut checksum = BodyChecksum::default().update(&shape.to_bits().to_le_bytes());
-        if kind != Kind::Set {
-            checksum = checksum.update(&meta.to_bits().to_le_bytes());
-        }
-        checksum = checksum.update(key).update(&optional[..optional_bytes]);
-        checksum = match value {
-            Source::Bytes(bytes) => checksum.update(bytes),
-            Source::Span(span) => checksum_span(checksum, span),
-            Source::Value(value) => value.runs().fold(checksum, checksum_span),
+        let (shape_bytes, meta_bytes) = (shape.to_bits().to_le_bytes(), meta.to_bits().to_le_bytes());
+        // Of an item the meta word changes later.
+        let checked_meta: &[u8] = if kind == Kind::Set { b"" } else { &meta_bytes };
+        let parts = [&shape_bytes, checked_meta, key, &optional[..optional_bytes]];
+        let checksum = BodyChecksum::default();
+        let checksum = match value {
+            Source::Bytes(bytes) => checksum.update_all([parts[0], parts[1], parts[2], parts[3], bytes]),
+            Source::Span(span) => checksum_span(checksum.update_all(parts), span),
+            Source::Value(value) => value.runs().fold(checksum.update_all(parts), checksum_span),
         };
         Draft { shape, meta, key, optional, optional_bytes, value, checksum }
     }

@@ -261,6 +261,20 @@ impl Shard {
             .unwrap_or_else(|| panic!("shard {}: no record at position {position}", self.number))
     }
 
+    /// The record at a position, or at the start of the next slab where not even a header fits there; and where it is.
+    #[inline]
+    pub(super) fn settled_record(&self, position: u64) -> (u64, Record<'_>) {
+        let words = self.log.words_at(position);
+        if words.len() * 8 < HEADER_BYTES {
+            let position = position + words.len() as u64 * 8;
+            return (position, self.record(position));
+        }
+        match Record::read(words) {
+            Some(record) => (position, record),
+            None => panic!("shard {}: no record at position {position}", self.number),
+        }
+    }
+
     /// The record behind `slot`, and where it is, if it has this key. A slot seen by a reader without the lock may be outdated, but
     /// within a turn its record is still there.
     #[inline]
@@ -418,29 +432,6 @@ impl Shard {
         let tail = self.control().tail();
         if tail > writer.released {
             writer.awaited = Some((tail, self.domain.advance()));
-        }
-    }
-
-    /// The shard is to have so many slabs. More are had at once; less, as its tail moves. False if they are not to be had.
-    pub(super) fn set_capacity(&self, writer: &mut Writer, slabs: u32) -> bool {
-        if !writer.mapped.set_goal(&self.log, slabs) {
-            return false;
-        }
-        self.settle_budget(writer);
-        true
-    }
-
-    /// What is mapped has changed: publish the capacity, and let the budget follow from what can be used.
-    fn settle_budget(&self, writer: &mut Writer) {
-        let slab_bytes = self.log.pool().slab_bytes();
-        let capacity_bytes = u64::from(writer.mapped.capacity()) * slab_bytes;
-        if self.control().capacity_bytes() != capacity_bytes {
-            self.control().set_capacity(capacity_bytes);
-        }
-        let usable_bytes = u64::from(writer.mapped.usable()) * slab_bytes;
-        if writer.budget.capacity_bytes != usable_bytes {
-            writer.budget = Budget::of(&self.policy, usable_bytes);
-            writer.goal = Goal::default();
         }
     }
 

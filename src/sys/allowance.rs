@@ -31,7 +31,7 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Of this process, now.
+    /// What this process is allowed now.
     pub fn read() -> Allowance {
         Allowance::read_below(Path::new("/"))
     }
@@ -107,8 +107,8 @@ fn group_directories(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
             };
             is_it.then(|| PathBuf::from(path))
         });
-        // A group beyond what the mount shows (a container with the host's paths): the top of it is
-        // all that can be seen.
+        // In a container the path may be the host's, and lie outside what the mount shows. Then
+        // only the mount's own top can be looked at.
         let own = own.and_then(|own| Some(own.strip_prefix(&mount.shows).ok()?.to_path_buf())).unwrap_or_default();
         let own = if own.components().any(|part| part.as_os_str() == "..") { PathBuf::new() } else { own };
         directories.extend(own.ancestors().map(|part| mount.at.join(part)));
@@ -145,7 +145,7 @@ mod tests {
     const V1: &str = "33 24 0:28 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n\
                       34 24 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
 
-    /// A root with these files.
+    /// What is read below a root that has these files.
     fn read(files: &[(&str, &str)]) -> Allowance {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in files {

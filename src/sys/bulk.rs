@@ -13,7 +13,7 @@
 
 use super::sync::{AtomicU64, Ordering::Relaxed};
 
-/// Words from which on it pays.
+/// From so many words on it is faster than a loop.
 pub const WORDS_MIN: usize = 256;
 
 /// Copy all words of `from` to the front of `to`. Panics if they do not fit.

@@ -14,8 +14,10 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::AtomicBool;
 
-/// Where something is copied out of for the first time, the pages of so much around it are mapped at once. Page by page, in the middle of copying,
-/// that takes as long as the copy; all of them in advance take 0.6 s a GiB before anything is read, and give the other process's holes memory.
+/// The first copy out of a step of this length maps all pages of the step at once. Mapping them one
+/// by one, in the middle of copying, takes as long as the copy. Mapping the whole file in advance
+/// takes 0.6 s for each GiB before anything is read, and gives memory to the holes of the other
+/// process's file.
 const STEP_BYTES: usize = HUGEPAGE_BYTES;
 
 /// A mapping that can only be loaded from: a store to it would be a segmentation fault, so no `&AtomicU64` of it is given out.
@@ -130,7 +132,7 @@ const HUGETLBFS_MAGIC: i128 = 0x958458f6;
 fn check(file: &File, bytes: usize) -> io::Result<()> {
     assert!(bytes > 0 && bytes.is_multiple_of(8));
     let invalid = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
-    // Sealed first: what is sealed now keeps the size that is looked at next.
+    // The seals are looked at first: a file that is sealed now keeps the size that is read next.
     let seals = fcntl_get_seals(file)?;
     if !seals.contains(SealFlags::SHRINK) {
         return invalid("memory that its owner could shrink under our feet".into());
@@ -155,10 +157,12 @@ fn words_of(map: &MmapRaw) -> &[AtomicU64] {
     unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<AtomicU64>(), map.len() / 8) }
 }
 
-/// Copies from here on are made in bulk. Shorter ones move each word whole, which control lines need: 256 of them are half as long.
+/// Copies of at least so many words are made in bulk. Shorter ones move each word whole, which
+/// control lines need; the lines of 256 shards are half as long as this.
 const BULK_WORDS: usize = 4096;
 
-/// Copy words of which one side, or both, is memory that another process stores to meanwhile: each once, in no order.
+/// Copy words, each once, in no order. Another process may store to either side, or to both,
+/// meanwhile.
 pub fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
     if from.len() >= BULK_WORDS {
         return bulk::copy(from, to);

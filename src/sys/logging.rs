@@ -23,8 +23,8 @@ const LINES_MAX: usize = 1024;
 /// A line is cut to so many bytes.
 const LINE_BYTES_MAX: usize = 8 << 10;
 
-/// How long the end of the process waits for the log to be written, and a line that says why it
-/// ends for room.
+/// How long a process that ends waits for the log to be written. A line that says why it ends waits
+/// as long for room in the queue.
 pub const FLUSH_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// How long the writer waits for a standard error that takes nothing but does not block, before it
@@ -72,12 +72,12 @@ pub fn dropped_lines() -> u64 {
 }
 
 /// Say something on standard error: through the queue where the log has been started, else at once.
-/// Whoever does not listen is not told; there is nobody else to tell.
+/// If it cannot be written, that is ignored: there is nobody else to tell.
 pub fn line(text: &str) {
     write(format!("{text}\n").into_bytes());
 }
 
-/// As [`line()`], but as it is: a line that is not ended, or several.
+/// As [`line()`], but no line end is added: it may be a part of a line, or several lines.
 pub fn write(bytes: Vec<u8>) {
     match LOG.get() {
         Some(log) => log.offer(bytes),
@@ -163,7 +163,7 @@ impl Log {
         Entry::Line { lost_before: self.lost.swap(0, Relaxed), bytes }
     }
 
-    /// It is lost, and so is what it would have told of others.
+    /// Count it as lost, together with the lost lines that it was to tell of.
     fn lose(&self, entry: &Entry) {
         if let Entry::Line { lost_before, .. } = entry {
             DROPPED.fetch_add(1, Relaxed);
@@ -186,7 +186,7 @@ struct Writer<T> {
 }
 
 impl<T: AsFd> Writer<T> {
-    /// Until the log is dropped, which that of the process never is.
+    /// Write until the log is dropped; the process's own log never is.
     fn run(&self) {
         loop {
             let entry = match self.queue.try_recv() {
@@ -225,8 +225,8 @@ impl<T: AsFd> Writer<T> {
         }
     }
 
-    /// All of it, however long that takes. Not by the standard library's handle, whose lock others
-    /// may want meanwhile.
+    /// Write all of it, however long that takes. The standard library's handle is not used, because
+    /// other threads may want its lock meanwhile.
     fn write(&self, mut bytes: &[u8]) -> Result<(), Errno> {
         let to: BorrowedFd<'_> = self.to.as_fd();
         while !bytes.is_empty() {

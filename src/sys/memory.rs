@@ -102,8 +102,9 @@ mod mapped {
         Ok((map, file))
     }
 
-    /// Fix the size of a memfd, and `more`, for ever. Called once it is mapped: FUTURE_WRITE (Linux 5.1) leaves mappings that are
-    /// there writable. Where the kernel cannot, the slab serves all the same; who is handed it looks at its seals.
+    /// Seal the size of a memfd, and `more`, for ever. Call this once the memfd is mapped:
+    /// FUTURE_WRITE (Linux 5.1) leaves existing mappings writable. Where the kernel cannot seal,
+    /// the slab is used all the same; a process that is given the memfd looks at its seals.
     fn seal(file: &File, name: &str, more: SealFlags) {
         if let Err(error) = fcntl_add_seals(file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL | more) {
             log::debug!("{name}: memory cannot be sealed ({error}); no other process will map it");
@@ -147,11 +148,11 @@ mod mapped {
 mod mapped {
     use super::*;
 
-    /// See the real one.
+    /// As without loom.
     pub struct Slab(Box<[AtomicU64]>);
 
     impl Slab {
-        /// Words of loom's.
+        /// A vector of words of loom's.
         pub fn new(_name: &str, bytes: usize, _hugepages: bool) -> io::Result<Slab> {
             Ok(Slab((0..bytes / 8).map(|_| AtomicU64::new(0)).collect()))
         }
@@ -165,11 +166,11 @@ mod mapped {
         }
     }
 
-    /// See the real one.
+    /// As without loom.
     pub struct Reservation(Box<[AtomicU64]>);
 
     impl Reservation {
-        /// Words of loom's.
+        /// A vector of words of loom's.
         pub fn new(bytes: usize) -> io::Result<Reservation> {
             Ok(Reservation((0..bytes / 8).map(|_| AtomicU64::new(0)).collect()))
         }

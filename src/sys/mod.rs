@@ -1,5 +1,6 @@
-//! What needs the operating system or `unsafe`: memory, polling, pinning, checksums, quiescence. The only layer (with
-//! fabric/verbs and fabric/shm, later) that may say `unsafe`; what it offers upwards is safe.
+//! What needs the operating system or `unsafe`: memory, polling, pinning, checksums, quiescence.
+//! Besides fabric/verbs and fabric/shm the only place that may say `unsafe`; what it offers upwards
+//! is safe.
 #![allow(unsafe_code)]
 
 pub mod allowance;

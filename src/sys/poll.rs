@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Most events taken by one wait; more are reported by the next.
 pub const EVENTS_PER_POLL: usize = 256;
 
-/// From here on a wait is counted in milliseconds, and ends up to one later.
+/// A wait of at least this is counted in whole milliseconds, and may end up to one late.
 const WHOLE_MILLISECONDS: Duration = Duration::from_millis(1);
 
 /// What to be told about a descriptor. Errors and hang-ups are always told.
@@ -87,7 +87,8 @@ impl Poller {
         }
     }
 
-    /// epoll counts milliseconds, but for kernels from 5.11 on; poll counts nanoseconds, and an epoll set can be polled. True when there are events.
+    /// Before Linux 5.11 epoll counts in milliseconds. poll counts in nanoseconds, and can wait for
+    /// an epoll set. True when there are events.
     fn is_ready_within(&self, timeout: Duration) -> io::Result<bool> {
         let mut set = [PollFd::new(&self.epoll, PollFlags::IN)];
         match poll(&mut set, Some(&timespec(timeout))) {
@@ -111,8 +112,8 @@ impl Poller {
     }
 }
 
-/// From now on this thread's waits end when they are told to, not up to 50 us later: the system gathers the timers of who does not ask for that.
-/// False when it refuses.
+/// From now on this thread's waits end in time, not up to 50 us late. By default the kernel lets
+/// timers that are close together expire at once. False when it refuses.
 pub fn end_waits_in_time() -> bool {
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1)).is_ok()
 }
@@ -221,7 +222,8 @@ mod tests {
         let waker = Waker::new().unwrap();
         poller.add(&waker, 7, Interest::Read).unwrap();
         let begun = Instant::now();
-        // With the timer slack of any thread, and on a busy machine: of many, one is not late by more than that.
+        // Threads have timer slack and the machine may be busy, so the shortest of many waits is
+        // judged.
         let shortest = (0..100).map(|_| {
             let before = begun.elapsed();
             poller.wait(Duration::from_micros(50)).unwrap();

@@ -20,7 +20,7 @@ pub struct Domain {
     seats: Box<[CachePadded<AtomicU64>]>,
 }
 
-/// A moment to be outlived: everything taken out of sight before it may be overwritten after it has passed.
+/// A moment. What was taken out of sight before it may be overwritten once it has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Era(u64);
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const LOOKUPS_MAX: usize = 8;
 /// Longest wait for a name at the start of a process, where nobody gives another deadline.
 pub const RESOLVE_WAIT_MAX: Duration = Duration::from_secs(10);
-/// What is left of a wait that is over: no wait may be zero for the system.
+/// A wait whose time is over is given this: the system takes no wait of zero.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// The addresses of `name` (HOST:PORT), by `until`. An address in numbers is looked up nowhere.
@@ -44,13 +44,13 @@ pub fn connect(addresses: &[SocketAddr], until: Instant) -> Result<TcpStream, (O
 /// A connection to a unix socket, by `until`. One whose backlog is full makes who connects wait.
 pub fn connect_unix(address: &SockAddr, until: Instant) -> io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Of unix sockets this bounds connecting, too.
+    // For unix sockets this bounds connecting as well.
     socket.set_write_timeout(Some(share(until, 1)))?;
     socket.connect(address)?;
     Ok(OwnedFd::from(socket).into())
 }
 
-/// What one of `tries` that are still to come may take of the time until `until`; never zero.
+/// How much of the time until `until` one of `tries` remaining tries may take; never zero.
 pub fn share(until: Instant, tries: usize) -> Duration {
     let left = until.saturating_duration_since(Instant::now());
     (left / u32::try_from(tries.max(1)).unwrap_or(u32::MAX)).max(WAIT_MIN)
@@ -68,7 +68,7 @@ pub fn is_of_this_host(address: IpAddr) -> bool {
     let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     let routed = || {
         let socket = std::net::UdpSocket::bind((any, 0))?;
-        // Of UDP this sends nothing: the kernel only chooses a way.
+        // For UDP this sends nothing: the kernel only chooses a route.
         socket.connect((address, 1))?;
         socket.local_addr()
     };

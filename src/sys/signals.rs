@@ -9,7 +9,7 @@ use signal_hook::low_level::signal_name;
 use std::io;
 use std::time::Duration;
 
-/// How long the log is waited for after a second signal: at once is at once.
+/// How long the process waits for its log after a second signal, which asks it to end at once.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(100);
 
 /// Start the thread. `stop` is called once, with the name of the first SIGTERM, SIGINT or SIGUSR1.

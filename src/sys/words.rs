@@ -1,6 +1,7 @@
-//! Memory as atomic words. Log memory is shared by threads and, later, by other machines, so it is never borrowed as
-//! bytes: it is copied in and out, and compared, word by word with relaxed atomics. A mistake above this layer reads wrong
-//! bytes, never undefined behaviour. Bytes are little-endian within a word.
+//! Memory as atomic words. The memory of logs is shared by threads and other machines, so it is never
+//! borrowed as bytes: it is copied in and out, and compared, word by word with relaxed atomics. A
+//! mistake above this layer reads wrong bytes, never undefined behaviour. Bytes are little-endian
+//! within a word.
 
 use super::bulk;
 use super::sync::{AtomicU64, Ordering::Relaxed};
@@ -142,10 +143,12 @@ impl<'a> WordSpan<'a> {
     }
 }
 
-/// Runs of words from here on are large values; copying them through the cache would only empty it.
+/// Runs of at least so many words are large values. Copying them through the cache would push out
+/// what is used more often.
 const PAST_CACHE_WORDS: usize = 1024;
 
-/// Copy words, from one slice to another of the same length: eight at a time, as no compiler makes it of atomics by itself.
+/// Copy words, from one slice to another of the same length: eight at a time, because compilers do
+/// not join atomic accesses.
 pub fn copy_words(from: &[AtomicU64], to: &[AtomicU64]) {
     assert_eq!(from.len(), to.len(), "a copy of another length");
     if from.len() >= PAST_CACHE_WORDS {
@@ -240,7 +243,7 @@ fn funnel(low: u64, high: u64, shift: usize) -> u64 {
     ((u128::from(high) << 64 | u128::from(low)) >> (shift & 63)) as u64
 }
 
-/// Store a word as bytes: one instruction, which a copy byte by byte does not become.
+/// Store a word as bytes, in one instruction. Compilers do not make one out of a copy byte by byte.
 #[inline]
 fn put(to: &mut [MaybeUninit<u8>; 8], word: u64) {
     // SAFETY: eight bytes of which any value is allowed are as large as a u64, and `write_unaligned` asks for no alignment.

@@ -58,7 +58,7 @@ conformance! {
     verbs [ignore = "needs an RDMA device: tools/soft-roce"]
 }
 
-/// Of the fabrics that push.
+/// The tests for the fabrics that push.
 macro_rules! writing {
     ($($fabric:ident in $mod:ident $where:tt)*) => {
         $(conformance! { $fabric in $mod $where:

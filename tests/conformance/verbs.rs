@@ -5,6 +5,7 @@
 
 mod endings;
 mod parts;
+mod prepared;
 mod setup;
 
 use remora::fabric::verbs::{self, Exporter, VerbsOptions};
@@ -300,8 +301,12 @@ fn a_device_is_chosen_by_name_port_and_gid() {
             .find_map(|(device, port)| Some((device, port, port.gids.iter().find(|gid| holds(gid))?)))
             .expect("the device whose address was given");
         assert!(port.active && device.mr_bytes_max > 1 << 30 && device.initiator_reads_max > 0);
-        let options =
-            VerbsOptions { device: Some(device.name.clone()), port: Some(port.number), gid_index: Some(gid.index) };
+        let options = VerbsOptions {
+            device: Some(device.name.clone()),
+            port: Some(port.number),
+            gid_index: Some(gid.index),
+            ..VerbsOptions::default()
+        };
         let everywhere = Exporter::listen("0.0.0.0:0".parse().unwrap(), &options).unwrap();
         assert_eq!(everywhere.address().split(':').next().unwrap(), address.to_string(), "bound to the GID's address");
         let grant = everywhere.grant(token(1), Memory::new(&[4096])).unwrap();
@@ -327,6 +332,22 @@ fn the_unspecified_address_takes_replicas() {
         let mut invited = invitation(&exporter, token(1), &*grant);
         invited.address = format!("{address}:{port}");
         let mut channel = verbs::connect(&invited, &VerbsOptions::default()).unwrap();
+        let landing = channel.landing(4096).unwrap();
+        channel.submit(&mut vec![read(0, 0, 4096, landing, 0)]).unwrap();
+        poll_some(&mut *channel).pop().unwrap().outcome.unwrap();
+    });
+}
+
+/// The kernel and the device take them; what they do to packets no test sees.
+#[test]
+#[ignore = "needs an RDMA device: tools/soft-roce"]
+fn a_type_of_service_and_a_timeout_are_taken() {
+    with_device(|address| {
+        let ack_timeout = verbs::AckTimeout::at_least(1000);
+        let options = VerbsOptions { tos: Some(26 << 2), ack_timeout, ..VerbsOptions::default() };
+        let exporter = Exporter::listen((address, 0).into(), &options).unwrap();
+        let grant = exporter.grant(token(1), Memory::new(&[4096])).unwrap();
+        let mut channel = verbs::connect(&invitation(&exporter, token(1), &*grant), &options).unwrap();
         let landing = channel.landing(4096).unwrap();
         channel.submit(&mut vec![read(0, 0, 4096, landing, 0)]).unwrap();
         poll_some(&mut *channel).pop().unwrap().outcome.unwrap();

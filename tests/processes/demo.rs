@@ -72,7 +72,7 @@ fn kill(pid: u32) {
     assert!(status.expect("kill(1) runs").success(), "pid {pid} is there");
 }
 
-/// Gone, or only waiting for its parent to take notice.
+/// Whether the process is gone, or a zombie that waits for its parent.
 fn has_ended(pid: u32) -> bool {
     let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap_or_default();
     !status.contains("State:") || status.contains("State:\tZ")

@@ -36,7 +36,7 @@ fn clients_that_never_read_hold_little_and_hold_nobody_up() {
     // What a connection may have unsent: 256 KiB, and the one value that goes beyond. Two more for all that is not theirs.
     let most = 20 * ((256 << 10) + value.len() as u64) + (2 << 20);
     assert!(grown < most, "grown by {grown} bytes for 20 clients, more than {most}");
-    // What was asked for is still to be had.
+    // The answers that the first connection asked for can still be read.
     let mut first = greedy.remove(0);
     for _ in 0..5 {
         assert_eq!(first.line(), "VALUE large 0 900000");

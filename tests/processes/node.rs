@@ -97,7 +97,7 @@ impl Node {
         Node::middle(primary, 0, arguments)
     }
 
-    /// Of a server that is started, once it has said `announcement`.
+    /// A node for a server that was started. Waits until it has logged `announcement`.
     pub fn of(server: Server, announcement: &str) -> Node {
         let mut said = Vec::new();
         let announced = loop {
@@ -187,7 +187,7 @@ impl Node {
         });
     }
 
-    /// What it shows of `keys`.
+    /// What the server shows of `keys`.
     pub fn items(&self, keys: &[String]) -> BTreeMap<String, Shown> {
         items(&mut self.client(), keys)
     }
@@ -246,7 +246,7 @@ pub fn wait_for_count(node: &Node, name: &str, least: u64) {
     wait_for_row(node, name, |value| value.parse::<u64>().is_ok_and(|count| count >= least));
 }
 
-/// Until the primary's log has been full: its tail has moved.
+/// Wait until the primary's log has been full, which shows in its tail.
 pub fn wait_for_full_log(primary: &Node) {
     wait_until("the log is full", || match primary.rows_of("stats")["log_reclaimed_bytes"].as_str() {
         "0" => Err("it has room yet"),

@@ -14,7 +14,7 @@ pub enum Fate {
     Passes,
     /// Cut once so many bytes have passed: of the replica, of the primary.
     Cut { up: usize, down: usize },
-    /// The same, but nothing more passes instead, and the connection stays.
+    /// The same, but instead of a cut nothing more passes, and the connection stays open.
     Stalls { up: usize, down: usize },
 }
 
@@ -23,7 +23,7 @@ pub const ALL: usize = usize::MAX;
 
 struct Shared {
     target: Mutex<SocketAddr>,
-    /// Of the next connections; when there is none, they pass.
+    /// The fates of the next connections. Where there is none, everything passes.
     fates: Mutex<VecDeque<Fate>>,
     sockets: Mutex<Vec<TcpStream>>,
     stopping: AtomicBool,

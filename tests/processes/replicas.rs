@@ -9,10 +9,11 @@ use crate::node::{
 };
 use crate::replication::writers::{Traffic, Writers};
 use crate::support::Client;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 
-/// Several times what fits.
+/// Several times as much as fits into the memory.
 const TRAFFIC: Traffic = Traffic { keys: 8_000, value_bytes_max: 40_000 };
 /// Clients that write.
 const WRITERS: usize = 4;
@@ -72,7 +73,7 @@ fn three_replicas_of_a_primary_whose_log_is_full() {
     let mut replicas = vec![site.replica(&primary, "first", "pull"), site.replica(&primary, "second", "pull")];
     let writers = Writers::start(&primary, WRITERS, TRAFFIC);
     wait_for_full_log(&primary);
-    // In the middle of it.
+    // In the middle of the writing.
     replicas.push(site.replica(&primary, "third", "pull"));
     wait_for_count(&replicas[2], "records", 1);
     writers.stop();
@@ -142,6 +143,43 @@ fn replicas_that_are_pushed_to() {
     assert_eq!(primary.client().set("after", b"it"), "STORED");
     all_have_all(&primary, &replicas);
     assert_eq!(replicas[0].client().get("after").as_deref(), Some(&b"it"[..]));
+}
+
+/// Less than the smallest server registers.
+const LOCKED_BYTES_MAX: u64 = 64 << 10;
+
+/// A primary that may lock too little memory for verbs is followed over TCP, and over verbs once its limit was raised: nothing is restarted.
+#[test]
+#[ignore = "needs an RDMA device: tools/soft-roce"]
+fn a_primary_that_may_lock_too_little_memory() {
+    let site = Site::new();
+    let either = ["--fabric", "verbs,tcp", "--secret-file", &site.secret];
+    let limit = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    let ours = getrlimit(Resource::Memlock);
+    // The primary inherits it, and as another user than root it is bound by it.
+    setrlimit(Resource::Memlock, limit(LOCKED_BYTES_MAX)).expect("lower is always granted");
+    let primary =
+        Node::primary_on(&format!("{}:0", site.address), &[&["-m", "8", "-u", "nobody"], &either[..]].concat());
+    setrlimit(Resource::Memlock, ours).expect("to root");
+    let state = wait_for_row(&primary, "replication_fabric_verbs", |state| state.starts_with("failed"));
+    assert!(state.contains("ulimit -l"), "{state}");
+
+    let replica = Node::replica(primary.port(), &either);
+    assert_eq!(primary.client().set("key", b"over TCP"), "STORED");
+    in_sync(&primary, &[&replica]);
+    let rows = replica.rows();
+    assert!(rows["fabric"].starts_with("tcp ") && rows["fabric"].contains("ulimit -l"), "{rows:?}");
+    assert_eq!(rows["penalty_verbs_failures"], "1", "{rows:?}");
+    assert!(rows["penalty_verbs_reason"].contains("ulimit -l"), "{rows:?}");
+
+    let pid = Pid::from_raw(primary.server.pid() as i32).expect("a process");
+    prlimit(Some(pid), Resource::Memlock, limit(64 << 20)).expect("to root");
+    wait_for_row(&primary, "replication_fabric_verbs", |state| state == "ready");
+    wait_for_row(&replica, "fabric", |fabric| fabric.starts_with("verbs "));
+    assert_eq!(primary.client().set("key", b"over verbs"), "STORED");
+    in_sync(&primary, &[&replica]);
+    assert_eq!(replica.client().get("key").as_deref(), Some(&b"over verbs"[..]));
+    assert_eq!(replica.number("failed_tries"), 0, "no session has failed");
 }
 
 /// Not a test: for two hosts, where no test can start both servers. REMORA_TEST_COMPARE has their addresses and the number of `remora load`'s keys.

@@ -15,6 +15,7 @@
 //! | chain.rs | replicas of replicas |
 //! | chain_retain.rs | writers that wait for a slow replica |
 //! | restarts.rs | processes that die |
+//! | fallback.rs | fabrics that fail: the next one is used, and they are used again once they work |
 //! | early.rs | a replica that is started before its primary |
 //! | lineage.rs | primaries of another lineage: a replica that holds data refuses them |
 //! | acks.rs | acknowledged writes |
@@ -35,6 +36,7 @@ mod crowds;
 mod cuts;
 mod early;
 mod elsewhere;
+mod fallback;
 mod follow;
 mod impostor;
 mod joining;

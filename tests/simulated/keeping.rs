@@ -59,7 +59,7 @@ impl<'s> Cache<'s> {
         }
     }
 
-    /// Until it is done, a turn for each try.
+    /// Try until it is done, in a new turn each time.
     fn settle<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<T, NoRoom>) -> Result<T, NoRoom> {
         for _ in 0..10_000 {
             self.pull();
@@ -469,7 +469,7 @@ fn without_eviction_a_flush_or_an_expiry_makes_room_and_refusals_leave_the_log_a
     assert!(full > 5000, "{full}");
     cache.check();
 
-    // Whoever tries again and again moves nothing.
+    // Many tries move no records.
     let before = store.stats();
     (0..20_000).for_each(|_| assert_eq!(cache.set(full, 100, 0), Err(NoRoom::Full)));
     let after = store.stats();

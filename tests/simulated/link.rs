@@ -64,7 +64,7 @@ impl<'s> Link<'s> {
             match stop {
                 Stop::End => return follower.cursor() == committed && follower.give_up_below(tail, 4096),
                 Stop::NoRoom { .. } => {
-                    // Pressure: more is given up than was a look ago.
+                    // Give up more than the last look showed, as under pressure.
                     follower.give_up_below(tail, 4096);
                     return false;
                 }
@@ -93,7 +93,7 @@ impl<'s> Link<'s> {
         panic!("local readers never end their turns");
     }
 
-    /// Come up with a primary that rests.
+    /// Catch up with a primary that is not written to.
     pub fn settle(&mut self) {
         for shard in 0..self.followers.len() {
             let mut pulls = (0..PULLS_MAX).map(|_| self.pull(shard, 64 << 10));

@@ -18,7 +18,7 @@ use std::time::Duration;
 /// Silence of a primary, in simulated time, before it counts as gone.
 pub const SILENCE_MAX: Duration = Duration::from_millis(5);
 
-/// A primary as far as its replicas see it.
+/// What replicas see of a primary.
 #[derive(Clone)]
 pub struct Offered {
     pub regions: Arc<dyn Regions>,
@@ -29,7 +29,7 @@ pub struct Offered {
 
 impl Offered {
     pub fn of(primary: &Arc<Store>) -> Offered {
-        let regions = remora::replication::regions::regions(primary);
+        let regions = remora::replication::regions::of(primary);
         Offered { regions, history: primary.epochs(), geometry: primary.geometry(), memory: primary.memory() }
     }
 }
@@ -50,7 +50,7 @@ enum Far {
     Pushes(Box<Pusher>, Rng),
 }
 
-/// The channel goes before the grant.
+/// The channel is dropped before the grant.
 pub struct Session<'s> {
     pub puller: Puller<'s>,
     far: Far,

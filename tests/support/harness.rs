@@ -45,7 +45,7 @@ impl Host for Counters {
     }
 }
 
-/// From elsewhere, unless a test says otherwise.
+/// Clients come from another host, unless a test says otherwise.
 impl remora::engine::Client for Counters {
     fn origin(&self) -> Origin {
         self.1

@@ -6,6 +6,7 @@ pub mod forged;
 pub mod harness;
 pub mod history;
 pub mod peers;
+pub mod stores;
 pub mod wait;
 
 use std::io::{BufRead, BufReader, Read, Write};

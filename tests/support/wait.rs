@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// No single wait is longer. Far more than anything takes, because the tests share their cores.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// Between two looks.
+/// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Look until it is so; panics with the last complaint after [`LONG`].

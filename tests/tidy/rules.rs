@@ -219,18 +219,14 @@ fn bounds_without_reason(source: &Source) -> Vec<String> {
     found.map(|index| format!("{}:{}: a bound without its reason", source.path, index + 1)).collect()
 }
 
-/// Prose is read in a terminal as well. Rows of tables and code cannot be broken, and what a tool writes between its marks is the tool's.
+/// Prose is read in a terminal as well. Rows of tables and code cannot be broken.
 fn lines_too_wide(source: &Source) -> Vec<String> {
-    let (mut in_fence, mut by_tool) = (false, false);
+    let mut in_fence = false;
     let mut complaints = Vec::new();
     for (index, line) in source.text.lines().enumerate() {
-        let (fence, mark) = (line.trim_start().starts_with("```"), line.starts_with("<!-- "));
+        let fence = line.trim_start().starts_with("```");
         in_fence ^= fence;
-        if mark {
-            by_tool = !line.ends_with(" end -->");
-        }
-        let other = in_fence || fence || mark || by_tool;
-        let is_prose = !other && !line.starts_with("    ") && !line.trim_start().starts_with('|');
+        let is_prose = !in_fence && !fence && !line.starts_with("    ") && !line.trim_start().starts_with('|');
         let columns = line.chars().count();
         if is_prose && columns > PAGE_COLUMNS_MAX {
             complaints.push(format!("{}:{}: {columns} columns, over {PAGE_COLUMNS_MAX}", source.path, index + 1));

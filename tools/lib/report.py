@@ -2,10 +2,12 @@
 
 import statistics
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
 NOISE_MOST = 0.05
+PAGE_COLUMNS_MAX = 100
 NOT_QUIET = "**Not a quiet machine**: of these figures only the ratios of processor time mean something."
 
 LATENCY_HEAD = ["", "p50", "p99", "p99.9", "max"]
@@ -128,11 +130,25 @@ def quiet(windows):
     return f"{told} {NOT_QUIET}" if others.median + stolen.median > NOISE_MOST else told
 
 
+def wrapped(text):
+    """The same text, its prose in lines that a page may have. Headings, tables and code cannot be broken."""
+    return "\n".join(piece for line in text.split("\n") for piece in pieces(line))
+
+
+def pieces(line):
+    if len(line) <= PAGE_COLUMNS_MAX or line.startswith(("|", "#", "<", "    ")):
+        return [line]
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.wrap(
+        line, PAGE_COLUMNS_MAX, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
 def place(path, name, text):
-    """Put a text where a document has marks for it."""
+    """Put a text where a document has marks for it, in lines as long as a page's may be."""
     begin, end = f"<!-- compare:{name} -->", f"<!-- compare:{name} end -->"
     document = Path(path).read_text()
     if document.count(begin) != 1 or document.count(end) != 1 or document.index(begin) > document.index(end):
         sys.exit(f"{path} has no place for it: it needs the lines {begin} and {end}, once each")
     before, rest = document.split(begin)
-    Path(path).write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+    Path(path).write_text(f"{before}{begin}\n{wrapped(text)}\n{end}{rest.split(end)[1]}")

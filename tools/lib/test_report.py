@@ -15,6 +15,7 @@ from lib.report import (
     show_ratio,
     table,
     verdicts,
+    wrapped,
 )
 from lib.traffic import in_order
 
@@ -66,6 +67,25 @@ class Report(unittest.TestCase):
             self.assertEqual(document.read_text(), "a\n<!-- compare:tail -->\nnewer\n<!-- compare:tail end -->\nz\n")
             with self.assertRaises(SystemExit):
                 place(document, "peers", "text")
+
+    def test_prose_is_broken_where_a_page_ends_and_nothing_else_is(self):
+        prose, row = " ".join(["some-words"] * 20), "| " + "cell " * 40 + "|"
+        for text in (prose, f"- {prose}"):
+            lines = wrapped(text).split("\n")
+            self.assertEqual(len(lines), 3)
+            self.assertTrue(all(90 < len(line) <= 100 for line in lines[:-1]), lines)
+            self.assertEqual(" ".join(line.strip() for line in lines), text)
+        self.assertTrue(all(line.startswith("  s") for line in wrapped(f"- {prose}").split("\n")[1:]))
+        for text in (row, f"    {prose}", f"## {prose}", "word " * 10, "x" * 120):
+            self.assertEqual(wrapped(f"a\n\n{text}\n\nb"), f"a\n\n{text}\n\nb")
+
+    def test_what_is_put_into_a_page_is_as_narrow_as_a_page(self):
+        with tempfile.TemporaryDirectory() as folder:
+            document = Path(folder) / "A.md"
+            document.write_text("<!-- compare:tail -->\n<!-- compare:tail end -->\n")
+            place(document, "tail", f"{'word ' * 50}\n\n{table(['', 'ns'], [['remora', '1' * 100]])}")
+            lines = document.read_text().split("\n")
+            self.assertTrue(all(len(line) <= 100 for line in lines if not line.startswith("|")), lines)
 
 
 class Turns(unittest.TestCase):

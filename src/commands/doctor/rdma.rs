@@ -83,6 +83,10 @@ fn no_device(facts: &RdmaFacts) -> Finding {
 fn port(device: &DeviceInfo, port: &PortInfo) -> Finding {
     let subject = "RDMA device";
     let place = format!("{} port {}", device.name, port.number);
+    if device.transport == verbs::IWARP {
+        let remedy = "RoCE or InfiniBand instead; replication goes by shared memory or TCP until then";
+        return finding(subject, Grade::Missing, format!("{place}: iWARP, which cannot be used safely"), Some(remedy));
+    }
     if !port.active {
         let remedy = "ip link set DEVICE up   # the network card below it, or its cable";
         return finding(subject, Grade::Better, format!("{place}: no link"), Some(remedy));
@@ -93,8 +97,7 @@ fn port(device: &DeviceInfo, port: &PortInfo) -> Finding {
         None => format!("{} {}", gid.index, gid.address),
     });
     let gids = gids.collect::<Vec<_>>().join(", ");
-    let kind = if device.transport == "iWARP" { device.transport } else { port.link };
-    finding(subject, Grade::Ok, format!("{place}: {kind}, {reads} READs at a time, GIDs: {gids}"), None)
+    finding(subject, Grade::Ok, format!("{place}: {}, {reads} READs at a time, GIDs: {gids}", port.link), None)
 }
 
 #[cfg(test)]
@@ -144,5 +147,8 @@ mod tests {
         let found = &judge(&facts(true))[2].found;
         assert_eq!(found, "rxe0 port 1: Ethernet, 64 READs at a time, GIDs: 0 fe80::1, 1 10.0.0.7");
         assert_eq!(grades(&facts(false))[2], (Grade::Better, true));
+        let iwarp = DeviceInfo { transport: verbs::IWARP, ..device(true) };
+        let facts = RdmaFacts { built: true, devices: vec![iwarp], ..RdmaFacts::default() };
+        assert_eq!(grades(&facts)[2], (Grade::Missing, true));
     }
 }

@@ -3,7 +3,7 @@
 use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, ACK_MILLISECONDS_MAX, ACK_REPLICAS_MAX};
 use crate::commands::size;
 use crate::engine::{AckPolicy, Engine, Origin, Refused};
-use crate::fabric::verbs::VerbsOptions;
+use crate::fabric::verbs::{AckTimeout, VerbsOptions};
 use crate::fabric::{self, ConnectOptions, Exporter, FabricError, Kind};
 use crate::replication::admission::Admitted;
 use crate::replication::attach::{Identity, Joined};
@@ -13,6 +13,7 @@ use crate::replication::lineage::Discard;
 use crate::replication::node::{Clients, Node, NodeConfig, RunningNode};
 use crate::replication::offer::{Offer, OfferConfig, Running};
 use crate::replication::order::{Order, with_port};
+use crate::replication::penalties::SharedPenalties;
 use crate::replication::push::Mode;
 use crate::replication::report::{ReplicaView, Report};
 use crate::replication::retain::Retain;
@@ -83,6 +84,13 @@ pub struct ReplicationArgs {
     /// RDMA device to use, with its port and GID index if those matter: mlx5_0, mlx5_0:1, mlx5_0:1:3
     #[arg(long, value_name = "NAME[:PORT[:GID]]", value_parser = device)]
     pub device: Option<VerbsOptions>,
+    /// Type of service (0 to 255) of RDMA connections that this server makes, for the network's classes of traffic: on RoCE its upper six bits are the DSCP
+    #[arg(long, value_name = "TOS")]
+    pub tos: Option<u8>,
+    /// Milliseconds until a packet over RDMA that was not answered is sent again, rounded up to 4.096 us * 2^n; a peer counts as gone after seven of these
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = AckTimeout::MILLISECONDS_DEFAULT,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(AckTimeout::MILLISECONDS_MAX)))]
+    pub rdma_timeout: u32,
 }
 
 /// The flags, checked.
@@ -99,6 +107,7 @@ pub struct Plan {
     data_port: u16,
     retain_bytes: u64,
     discard: Discard,
+    penalties: SharedPenalties,
     identity: Identity,
     board: Arc<Board>,
     standing: Arc<Standing>,
@@ -141,12 +150,19 @@ impl Plan {
             secret,
             fabrics,
             mode: args.replication_mode,
-            options: ConnectOptions { verbs: args.device.clone().unwrap_or_default() },
+            options: ConnectOptions {
+                verbs: VerbsOptions {
+                    tos: args.tos,
+                    ack_timeout: AckTimeout::at_least(args.rdma_timeout),
+                    ..args.device.clone().unwrap_or_default()
+                },
+            },
             pause_max: Duration::from_micros(args.replica_poll),
             silence_max: Duration::from_secs(args.replication_timeout),
             data_port: args.replication_data_port,
             retain_bytes: args.replica_retain as u64,
             discard: if args.replica_discard { Discard::Always } else { Discard::Never },
+            penalties: SharedPenalties::default(),
             board: Arc::default(),
             standing: Arc::new(Standing::new(replica)),
             identity: Identity { replica, name: args.replica_name.clone().unwrap_or_else(host_name) },
@@ -196,6 +212,7 @@ impl Plan {
             pause_max: self.pause_max,
             silence_max: self.silence_max,
             standing: self.standing.clone(),
+            penalties: self.penalties.clone(),
             discard: self.discard,
         }
     }
@@ -378,7 +395,11 @@ fn device(text: &str) -> Result<VerbsOptions, String> {
     let device = parts.next().filter(|name| !name.is_empty()).ok_or_else(wrong)?.to_string();
     let mut number = || parts.next().map(|part| part.parse().map_err(|_| wrong())).transpose();
     let (port, gid_index) = (number()?, number()?);
-    if parts.next().is_some() { Err(wrong()) } else { Ok(VerbsOptions { device: Some(device), port, gid_index }) }
+    if parts.next().is_some() {
+        Err(wrong())
+    } else {
+        Ok(VerbsOptions { device: Some(device), port, gid_index, ..VerbsOptions::default() })
+    }
 }
 
 fn host_name() -> String {

@@ -195,7 +195,8 @@ impl SimChannel {
         let torn = self.chance(self.faults.tear);
         let parts = if torn { self.tear(count) } else { std::iter::once(0..count).collect() };
         let stale = self.chance(self.faults.stale);
-        let pending = Pending {
+        let early = is_read && self.chance(self.faults.early);
+        let mut pending = Pending {
             work,
             delay: self.random.u32(0..=self.faults.delay_polls_max),
             parts,
@@ -204,6 +205,10 @@ impl SimChannel {
             lost: self.chance(self.faults.drop) && is_read,
             cut: self.chance(self.faults.cut) | self.count_operation(),
         };
+        if early {
+            self.copy_parts(&mut pending, usize::MAX);
+            pending.parts = std::iter::once(0..0).collect();
+        }
         let lost = pending.lost || is_read && self.faults.drop_at == Some(self.operations);
         self.pending.push_back(Pending { lost, ..pending });
         if stale {

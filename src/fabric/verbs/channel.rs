@@ -1,13 +1,17 @@
 //! The replica's end of a channel: READs and their completions, acks, and how it notices that it is over.
+//!
+//! How many READs a queue pair may have under way was agreed upon when it was connected; a device that is given more may fail. So what is beyond that
+//! waits here, in its order, with the WRITEs of data behind it.
 
 use super::errors::{completed, failed};
 use super::native::cm::EventKind;
 use super::native::completion::{CompletionQueue, FLUSHED, SUCCESS};
-use super::native::memory::{self, LandingError, Region};
+use super::native::memory::{self, LandingError};
 use super::native::queue::{Finished, QueuePair, ReadQueue};
+use super::registered::{self, Registered};
 use super::watch::Watch;
 use crate::fabric::{self, Cause, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing, Read, Regions, Write};
-use crate::fabric::{READ_BYTES_MAX, WRITE_BYTES_MAX};
+use crate::fabric::{READ_BYTES_MAX, WRITE_BYTES_MAX, WRITE_DEPTH_MAX};
 use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
@@ -26,14 +30,25 @@ const WRITE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Bytes of the buffer for WRITEs that are not taken inline.
 const WRITE_BUFFER_BYTES: usize = 4096;
 
+/// Submitted, and not posted yet.
+enum Waiting {
+    Read(Read),
+    Write(Write),
+}
+
 /// See the module. The watch goes before the queue pair.
 pub(super) struct Channel {
     watch: Watch,
     queue: ReadQueue,
     regions: Vec<fabric::Descriptor>,
     ack: fabric::Descriptor,
+    /// READs that the peer takes at a time.
     depth: usize,
-    /// READs that are done and that `poll` has not handed over yet; at most `depth`.
+    waiting: VecDeque<Waiting>,
+    batch: Vec<Read>,
+    /// What is registered in the queue pair's domain already.
+    registered: Option<Arc<Registered>>,
+    /// READs that are done and that `poll` has not handed over yet.
     finished: VecDeque<Finished>,
     events_looked: Instant,
     over: Option<FabricError>,
@@ -46,6 +61,7 @@ impl Channel {
         completions: Arc<CompletionQueue>,
         invitation: &Invitation,
         depth: usize,
+        registered: Option<Arc<Registered>>,
     ) -> Result<Channel, FabricError> {
         let watch = Watch::new(pair.domain().device(), pair.number())?;
         let buffer = match ReadQueue::writes_inline(&pair) {
@@ -57,7 +73,10 @@ impl Channel {
             queue: ReadQueue::new(pair, completions, buffer),
             regions: invitation.regions.clone(),
             ack: invitation.ack,
-            depth: depth.min(DEPTH_MAX),
+            depth,
+            waiting: VecDeque::with_capacity(DEPTH_MAX + WRITE_DEPTH_MAX),
+            batch: Vec::with_capacity(DEPTH_MAX),
+            registered,
             finished: VecDeque::with_capacity(DEPTH_MAX),
             events_looked: Instant::now(),
             over: None,
@@ -74,6 +93,39 @@ impl Channel {
 
     fn standing(&self) -> Result<(), FabricError> {
         self.over.clone().map_or(Ok(()), Err)
+    }
+
+    /// READs that were submitted and not handed over yet.
+    fn reads_taken(&self) -> usize {
+        let waiting = self.waiting.iter().filter(|one| matches!(one, Waiting::Read(_))).count();
+        self.queue.reads_under_way() + self.finished.len() + waiting
+    }
+
+    /// Post what waits, as far as the peer takes it.
+    fn post_waiting(&mut self) -> Result<(), FabricError> {
+        while self.over.is_none() && !self.waiting.is_empty() {
+            let room = self.depth.saturating_sub(self.queue.reads_under_way());
+            let mut writes = ArrayVec::<Write, WRITE_DEPTH_MAX>::new();
+            loop {
+                match self.waiting.pop_front() {
+                    Some(Waiting::Read(read)) if writes.is_empty() && self.batch.len() < room => self.batch.push(read),
+                    Some(Waiting::Write(write)) if self.batch.is_empty() && !writes.is_full() => writes.push(write),
+                    Some(later) => break self.waiting.push_front(later),
+                    None => break,
+                }
+            }
+            if self.batch.is_empty() && writes.is_empty() {
+                return Ok(());
+            }
+            let regions = &self.regions;
+            let read_at = |read: &Read| place(regions, read.region, read.offset);
+            let write_at = |write: &Write| place(regions, write.region, write.offset);
+            let posted = self.queue.post(&mut self.batch, read_at);
+            posted
+                .and_then(|()| self.queue.post_data(&writes, write_at))
+                .map_err(|refusal| self.end(refusal.into()))?;
+        }
+        Ok(())
     }
 
     /// Take completions; return how many READs and WRITEs they were of.
@@ -95,6 +147,7 @@ impl Channel {
             }
             None => {}
         }
+        self.post_waiting()?;
         Ok(reaped.count)
     }
 
@@ -125,7 +178,7 @@ impl Channel {
 
     /// Hand over what is done.
     fn deliver(&mut self, done: &mut Vec<Completion>) -> usize {
-        let count = self.finished.len();
+        let (before, count) = (done.len(), self.finished.len());
         for Finished { tag, landing, status } in self.finished.drain(..) {
             let outcome = match (status, &self.over) {
                 (SUCCESS, _) => Ok(()),
@@ -134,7 +187,15 @@ impl Channel {
             };
             done.push(Completion { tag, landing, outcome });
         }
-        count
+        let Some(over) = &self.over else { return count };
+        let never_posted = self.waiting.drain(..).filter_map(|one| match one {
+            Waiting::Read(read) => {
+                Some(Completion { tag: read.tag, landing: read.landing, outcome: Err(over.clone()) })
+            }
+            Waiting::Write(_) => None,
+        });
+        done.extend(never_posted);
+        done.len() - before
     }
 
     /// Sleep until something happens, at most until `deadline`.
@@ -207,7 +268,7 @@ impl fabric::Channel for Channel {
     }
 
     fn depth_max(&self) -> usize {
-        self.depth
+        DEPTH_MAX
     }
 
     fn landing(&mut self, bytes: usize) -> Result<Landing, FabricError> {
@@ -216,15 +277,13 @@ impl fabric::Channel for Channel {
 
     fn submit(&mut self, reads: &mut Vec<Read>) -> Result<(), FabricError> {
         self.standing()?;
-        let under_way = self.queue.reads_under_way() + self.finished.len();
-        assert!(under_way + reads.len() <= self.depth, "more READs under way than {}", self.depth);
+        assert!(self.reads_taken() + reads.len() <= DEPTH_MAX, "more READs under way than {DEPTH_MAX}");
         for read in reads.iter() {
             assert!(read.bytes <= READ_BYTES_MAX && read.bytes <= read.landing.bytes(), "a READ too long");
             self.check_place("READ", read.region, read.offset, read.bytes)?;
         }
-        let regions = &self.regions;
-        let place = |read: &Read| place(regions, read.region, read.offset);
-        self.queue.post(reads, place).map_err(|refusal| self.end(refusal.into()))
+        self.waiting.extend(reads.drain(..).map(Waiting::Read));
+        self.post_waiting()
     }
 
     fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration) -> Result<usize, FabricError> {
@@ -256,9 +315,8 @@ impl fabric::Channel for Channel {
     }
 
     fn lend(&mut self, sources: Arc<dyn Regions>) -> Result<(), FabricError> {
-        let domain = self.queue.pair().domain().clone();
-        let registered = (0..sources.count()).map(|number| Region::source(&domain, &sources, number));
-        self.queue.lend(registered.collect::<Result<_, _>>()?);
+        let sources = registered::sources(self.queue.pair().domain(), &sources, self.registered.as_deref())?;
+        self.queue.lend(sources);
         Ok(())
     }
 
@@ -271,9 +329,8 @@ impl fabric::Channel for Channel {
             );
             self.check_place("WRITE", write.region, write.offset, write.bytes)?;
         }
-        let regions = &self.regions;
-        let place = |write: &Write| place(regions, write.region, write.offset);
-        self.queue.post_data(writes, place).map_err(|refusal| self.end(refusal.into()))
+        self.waiting.extend(writes.iter().copied().map(Waiting::Write));
+        self.post_waiting()
     }
 
     fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {

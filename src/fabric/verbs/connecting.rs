@@ -9,7 +9,8 @@ use super::native::cm::{Connection, Event, EventKind, Events, Id};
 use super::native::completion::CompletionQueue;
 use super::native::memory::Domain;
 use super::native::queue::{QueuePair, WRITES_MAX};
-use super::{ACK_TIMEOUT_EXPONENT, READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
+use super::registered::Registered;
+use super::{READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
 use crate::fabric::{
     self, CONNECT_WAIT_MAX, Cause, DEPTH_MAX, FabricError, Invitation, Kind, WRITE_BYTES_MAX, WRITE_DEPTH_MAX,
 };
@@ -25,14 +26,30 @@ const REJECT_BY_CONSUMER: i32 = 28;
 
 /// Connect to the address of `invitation`, over the device that `options` name, else the one that the route leads over.
 pub fn connect(invitation: &Invitation, options: &VerbsOptions) -> Result<Box<dyn fabric::Channel>, FabricError> {
-    Ok(Box::new(establish(invitation, options, WRITE_BYTES_MAX)?))
+    Ok(Box::new(establish(invitation, options, Wish::default(), None)?))
 }
 
-/// The same, asking for `inline_bytes` of inline data. A test asks for none, to act as a device that has none.
+/// What a queue pair is to be able to do. A test wishes for less, to act as a device that can do less.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish {
+    /// Bytes that a WRITE takes inline.
+    pub inline_bytes: usize,
+    /// READs under way.
+    pub reads: u8,
+}
+
+impl Default for Wish {
+    fn default() -> Wish {
+        Wish { inline_bytes: WRITE_BYTES_MAX, reads: READ_DEPTH }
+    }
+}
+
+/// The same, with a queue pair as `wish` says, and with what is `registered` already for WRITEs of this end, if the way leads over that device.
 pub(super) fn establish(
     invitation: &Invitation,
     options: &VerbsOptions,
-    inline_bytes: usize,
+    wish: Wish,
+    registered: Option<Arc<Registered>>,
 ) -> Result<Channel, FabricError> {
     let address: SocketAddr = invitation
         .address
@@ -43,9 +60,10 @@ pub(super) fn establish(
     let source = choose(options, Some(address.ip()))?.address.map(|ip| SocketAddr::new(ip, 0));
     let events = Events::open(library)?;
     let mut id = Id::new(&events, 0)?;
-    if let Err(refusal) = id.set_ack_timeout(ACK_TIMEOUT_EXPONENT) {
+    if let Err(refusal) = id.set_ack_timeout(options.ack_timeout.exponent()) {
         log::info!("verbs: cannot {} (errno {}): the kernel's own holds", refusal.doing, refusal.errno);
     }
+    options.tos.map(|tos| id.set_tos(tos)).transpose()?;
     id.resolve(source, address, attempt.left()).map_err(|refusal| attempt.failed(&refusal.into()))?;
     attempt.await_event(&events, EventKind::AddressResolved)?;
     id.route(attempt.left()).map_err(|refusal| attempt.failed(&refusal.into()))?;
@@ -55,11 +73,16 @@ pub(super) fn establish(
         return Err(failed(Cause::Unsupported, format!("no RDMA device leads to {address}")));
     };
     check(options, &device, port)?;
-    let reads = u8::try_from(device.attributes()?.initiator_reads_max).unwrap_or(u8::MAX).clamp(1, READ_DEPTH);
-    let domain = Domain::new(&device)?;
+    let reads = u8::try_from(device.attributes()?.initiator_reads_max).unwrap_or(u8::MAX).clamp(1, wish.reads);
+    let registered = registered.filter(|registered| *registered.domain().device() == device);
+    let domain = match &registered {
+        Some(registered) => registered.domain().clone(),
+        None => Domain::new(&device)?,
+    };
     let sends = DEPTH_MAX + WRITES_MAX + WRITE_DEPTH_MAX;
     let completions = Arc::new(CompletionQueue::new(&device, sends as u32)?);
-    let mut pair = QueuePair::new(id, &domain, &completions, sends, inline_bytes).map_err(|(_, refusal)| refusal)?;
+    let mut pair =
+        QueuePair::new(id, &domain, &completions, sends, wish.inline_bytes).map_err(|(_, refusal)| refusal)?;
     pair.connect(&Connection {
         private_data: &invitation.token.0,
         responder_reads: 0,
@@ -71,7 +94,7 @@ pub(super) fn establish(
     let established = attempt.await_event(&events, EventKind::Established)?;
     // How many READs the primary takes at a time; 0 means that it has not said so.
     let depth = if established.initiator_reads == 0 { reads } else { reads.min(established.initiator_reads) };
-    Channel::new(pair, completions, invitation, depth.into())
+    Channel::new(pair, completions, invitation, depth.into(), registered)
 }
 
 /// One attempt to connect.

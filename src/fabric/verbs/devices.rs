@@ -9,12 +9,16 @@ use std::net::{IpAddr, Ipv6Addr};
 /// Entries of a port's table of GIDs that are looked at: RoCE has two to four for each address.
 const GIDS_MAX: u32 = 256;
 
+/// The transport of a device that cannot be used. On iWARP the landing of a READ must be open to WRITEs of the peer, who could then change bytes once they
+/// are the replica's: after they were checked.
+pub const IWARP: &str = "iWARP";
+
 /// A device, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceInfo {
     /// As under /sys/class/infiniband.
     pub name: String,
-    /// InfiniBand (RoCE, too) or iWARP.
+    /// InfiniBand (RoCE, too) or [`IWARP`], which cannot be used.
     pub transport: &'static str,
     /// READs of a peer under way on one queue pair.
     pub responder_reads_max: u32,
@@ -84,7 +88,7 @@ fn describe(device: &Device) -> Result<DeviceInfo, FabricError> {
     let attributes = device.attributes()?;
     let ports = (1..=attributes.ports).map(|number| describe_port(device, &attributes.name, number));
     Ok(DeviceInfo {
-        transport: if attributes.transport == 1 { "iWARP" } else { "InfiniBand" },
+        transport: transport(attributes.transport),
         responder_reads_max: attributes.responder_reads_max,
         initiator_reads_max: attributes.initiator_reads_max,
         mr_bytes_max: attributes.mr_bytes_max,
@@ -93,6 +97,11 @@ fn describe(device: &Device) -> Result<DeviceInfo, FabricError> {
         ports: ports.collect::<Result<_, _>>()?,
         name: attributes.name,
     })
+}
+
+/// From the number that verbs have for it (ibv_transport_type).
+fn transport(number: u32) -> &'static str {
+    if number == 1 { IWARP } else { "InfiniBand" }
 }
 
 fn describe_port(device: &Device, name: &str, number: u8) -> Result<PortInfo, FabricError> {
@@ -121,21 +130,35 @@ pub(super) struct Choice {
 
 /// The device that `options` mean, and its address, of the family of `like` unless that is none.
 pub(super) fn choose(options: &VerbsOptions, like: Option<IpAddr>) -> Result<Choice, FabricError> {
-    let described = |device: Device| describe(&device).map(|info| (device, info));
-    let all: Vec<(Device, DeviceInfo)> = open()?.into_iter().map(described).collect::<Result<_, _>>()?;
-    let names = all.iter().map(|(_, info)| info.name.as_str()).collect::<Vec<_>>().join(", ");
-    let usable = |port: &PortInfo| port.active && options.port.is_none_or(|number| number == port.number);
-    let fits = |info: &DeviceInfo| options.device.as_ref().is_none_or(|name| *name == info.name);
-    let Some((device, info)) = all.into_iter().find(|(_, info)| fits(info) && info.ports.iter().any(usable)) else {
-        let wanted = options.device.as_deref().map_or("any device".to_string(), |name| format!("device {name}"));
-        let port = options.port.map_or("a port".to_string(), |port| format!("port {port}"));
-        let why = format!("{wanted} with {port} that has a link is not here, of: {names}; see `rdma link`");
-        return Err(failed(Cause::Unsupported, why));
-    };
+    let mut devices = open()?;
+    let all = devices.iter().map(describe).collect::<Result<Vec<_>, _>>()?;
+    let at = pick(&all, options)?;
+    let (device, info) = (devices.swap_remove(at), &all[at]);
     let asked = options.device.is_some() || options.port.is_some() || options.gid_index.is_some();
-    let port = info.ports.iter().find(|port| usable(port)).filter(|_| asked);
+    let port = info.ports.iter().find(|port| is_usable(port, options)).filter(|_| asked);
     let address = port.map(|port| address_of(&info.name, port, options.gid_index, like)).transpose()?.flatten();
     Ok(Choice { device, address })
+}
+
+fn is_usable(port: &PortInfo, options: &VerbsOptions) -> bool {
+    port.active && options.port.is_none_or(|number| number == port.number)
+}
+
+/// Which of `all` it is: the one that was named, else the first that can be used.
+fn pick(all: &[DeviceInfo], options: &VerbsOptions) -> Result<usize, FabricError> {
+    let is_meant = |info: &DeviceInfo| options.device.as_ref().is_none_or(|name| *name == info.name);
+    let has_link = |info: &DeviceInfo| is_meant(info) && info.ports.iter().any(|port| is_usable(port, options));
+    if let Some(at) = all.iter().position(|info| has_link(info) && info.transport != IWARP) {
+        return Ok(at);
+    }
+    if let Some(info) = all.iter().find(|info| has_link(info)) {
+        return Err(is_iwarp(&info.name));
+    }
+    let wanted = options.device.as_deref().map_or("any device".to_string(), |name| format!("device {name}"));
+    let port = options.port.map_or("a port".to_string(), |port| format!("port {port}"));
+    let names = all.iter().map(|info| info.name.as_str()).collect::<Vec<_>>().join(", ");
+    let why = format!("{wanted} with {port} that has a link is not here, of: {names}; see `rdma link`");
+    Err(failed(Cause::Unsupported, why))
 }
 
 /// The address of a port: that of the GID asked for, else the first of RoCE v2 and of the family of `like`.
@@ -163,9 +186,23 @@ fn address_of(
     }
 }
 
-/// Whether the way that RDMA CM found is the one that `options` ask for.
+/// Ok if this host has a device that `options` mean and that can be used.
+pub fn is_possible(options: &VerbsOptions) -> Result<(), FabricError> {
+    choose(options, None).map(drop)
+}
+
+fn is_iwarp(name: &str) -> FabricError {
+    let why = "its READs need landings that the peer can WRITE to, so what was checked could change; use shm or tcp";
+    failed(Cause::Unsupported, format!("device {name} is iWARP: {why}"))
+}
+
+/// Whether the way that RDMA CM found is one that can be used, and the one that `options` ask for.
 pub(super) fn check(options: &VerbsOptions, device: &Device, port: u8) -> Result<(), FabricError> {
-    let name = device.attributes()?.name;
+    let attributes = device.attributes()?;
+    let name = attributes.name;
+    if transport(attributes.transport) == IWARP {
+        return Err(is_iwarp(&name));
+    }
     let other_device = options.device.as_ref().is_some_and(|wanted| *wanted != name);
     if other_device || options.port.is_some_and(|wanted| wanted != port) {
         let why = format!("the address leads to {name} port {port}, not to the device and port asked for");
@@ -199,6 +236,36 @@ mod tests {
         assert_eq!(of(Some("10.9.9.9")), Some("10.0.0.8".parse().unwrap()));
         assert_eq!(of(Some("fd00::1")), Some("fd00::7".parse().unwrap()));
         assert_eq!(of(None), Some("fd00::7".parse().unwrap()));
+    }
+
+    fn device(name: &str, transport: &'static str, active: bool) -> DeviceInfo {
+        DeviceInfo {
+            name: name.into(),
+            transport,
+            responder_reads_max: 16,
+            initiator_reads_max: 16,
+            mr_bytes_max: u64::MAX,
+            regions_max: 1000,
+            queue_pairs_max: 1000,
+            ports: vec![PortInfo { active, ..port() }],
+        }
+    }
+
+    #[test]
+    fn the_device_that_was_named_or_the_first_that_can_be_used() {
+        let all = [device("down", "InfiniBand", false), device("iw", IWARP, true), device("mlx", "InfiniBand", true)];
+        let named = |name: &str| pick(&all, &VerbsOptions { device: Some(name.into()), ..VerbsOptions::default() });
+        assert_eq!(pick(&all, &VerbsOptions::default()), Ok(2));
+        assert_eq!(named("mlx"), Ok(2));
+        let refused = |name, word: &str| {
+            let error = named(name).unwrap_err();
+            assert!(error.cause == Cause::Unsupported && error.what.contains(word), "{error}");
+        };
+        refused("iw", "iw is iWARP");
+        refused("down", "has a link");
+        refused("none", "of: down, iw, mlx");
+        let only_iwarp = pick(&all[..2], &VerbsOptions::default()).unwrap_err();
+        assert!(only_iwarp.what.contains("use shm or tcp"), "rather than the words for a missing link: {only_iwarp}");
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! The primary's end: a listener of RDMA CM, on a thread of its own, that knows which tokens are expected. A connection request carries its
 //! token in its private data; a request with another token is rejected with a [`Reason`].
+//!
+//! Regions that are [prepared](fabric::Exporter::prepare) are registered once, by a thread of their own, and every grant of them shares that.
 
+use super::connecting::{Wish, establish};
 use super::devices::{check, choose};
 use super::errors::{failed, library};
 use super::grant::{Grant, Link};
 use super::native::cm::{Connection, Event, EventKind, Events, Id};
 use super::native::device::Device;
-use super::{ACK_TIMEOUT_EXPONENT, READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
-use crate::fabric::{self, Cause, FabricError, Invitation, Kind, Regions, Token};
+use super::preparing::{Preparing, Progress};
+use super::registered::{Registered, bytes_of};
+use super::{READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
+use crate::fabric::{self, Cause, FabricError, Invitation, Kind, Readiness, Regions, Token};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -138,6 +143,13 @@ pub struct Exporter {
     desk: Arc<Desk>,
     stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
+    prepared: Option<Prepared>,
+}
+
+/// Regions that are registered ahead of grants.
+struct Prepared {
+    regions: Arc<dyn Regions>,
+    registering: Preparing<Registered>,
 }
 
 impl Exporter {
@@ -157,7 +169,7 @@ impl Exporter {
         let listener = Listener { id, device: device.clone(), responder_reads, desk: desk.clone(), stop: stop.clone() };
         let thread = std::thread::Builder::new().name("verbs-listen".into()).spawn(move || listener.run());
         let thread = thread.map_err(|error| FabricError::from_io(Kind::Verbs, "cannot start a thread", &error))?;
-        Ok(Exporter { address, device, options: options.clone(), desk, stop, thread: Some(thread) })
+        Ok(Exporter { address, device, options: options.clone(), desk, stop, thread: Some(thread), prepared: None })
     }
 }
 
@@ -174,7 +186,7 @@ fn bind(events: &Arc<Events>, address: SocketAddr, options: &VerbsOptions) -> Re
         device = Some(choice.device);
     }
     let mut id = Id::new(events, LISTENER)?;
-    if let Err(refusal) = id.set_ack_timeout(ACK_TIMEOUT_EXPONENT) {
+    if let Err(refusal) = id.set_ack_timeout(options.ack_timeout.exponent()) {
         log::info!("verbs: cannot {} (errno {}): the kernel's own holds", refusal.doing, refusal.errno);
     }
     let within = |error: FabricError| failed(error.cause, format!("cannot listen on {address}: {}", error.what));
@@ -204,13 +216,34 @@ impl fabric::Exporter for Exporter {
         self.address.to_string()
     }
 
+    fn prepare(&mut self, regions: &Arc<dyn Regions>) -> Result<(), FabricError> {
+        let (device, registers) = (self.device.clone(), regions.clone());
+        let register = move |progress: &Progress| Registered::new(&device, &registers, progress);
+        let registering = Preparing::start("verbs-register", bytes_of(&**regions), register)?;
+        self.prepared = Some(Prepared { regions: regions.clone(), registering });
+        Ok(())
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.prepared.as_ref().map_or(Readiness::Ready, |prepared| prepared.registering.readiness())
+    }
+
     fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn fabric::Grant>, FabricError> {
-        Ok(Box::new(Grant::new(&self.device, &self.desk, token, &regions)?))
+        let registered = match self.prepared.as_ref().filter(|prepared| are_same(&prepared.regions, &regions)) {
+            Some(prepared) => prepared.registering.get()?,
+            None => Arc::new(Registered::new(&self.device, &regions, &Progress::default())?),
+        };
+        Ok(Box::new(Grant::new(registered, &self.desk, token)?))
     }
 
     fn connect(&self, invitation: &Invitation) -> Result<Box<dyn fabric::Channel>, FabricError> {
-        super::connect(invitation, &self.options)
+        let registered = self.prepared.as_ref().map(|prepared| prepared.registering.get()).transpose()?;
+        Ok(Box::new(establish(invitation, &self.options, Wish::default(), registered)?))
     }
+}
+
+fn are_same(one: &Arc<dyn Regions>, other: &Arc<dyn Regions>) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
 }
 
 impl Drop for Exporter {

@@ -1,5 +1,6 @@
-//! What one replica was given: a protection domain of its own, which holds the regions and an ack slot, and the only queue pair that reaches
-//! them, made when the replica connects.
+//! What one replica was given: regions that are registered, an ack slot, and a queue pair of its own that reaches them, made when the replica connects.
+//! Replicas share the registration and its protection domain; what one of them reaches, it reaches through its own queue pair, and no longer than
+//! that stands. (Within the domain a queue pair also reaches the ack slots of other replicas, if it is told their keys or guesses them: see SECURITY.md.)
 //!
 //! A primary sends nothing by itself, so it cannot tell a replica whose host has vanished from one that is silent. The state stays
 //! [`GrantState::Connected`] until the layer above, which misses heartbeats and acks, drops the grant.
@@ -8,11 +9,11 @@ use super::errors::failed;
 use super::exporter::Desk;
 use super::native::cm::{Connection, Id};
 use super::native::completion::CompletionQueue;
-use super::native::device::Device;
-use super::native::memory::{AckSlot, Domain, Region, Registration};
+use super::native::memory::{AckSlot, Domain};
 use super::native::queue::QueuePair;
+use super::registered::{Registered, descriptor};
 use super::watch::Watch;
-use crate::fabric::{self, ACK_BYTES, CONNECT_WAIT_MAX, Cause, Descriptor, FabricError, GrantState, Regions, Token};
+use crate::fabric::{self, ACK_BYTES, CONNECT_WAIT_MAX, Cause, Descriptor, FabricError, GrantState, Token};
 use crate::sys::memory::Slab;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -53,10 +54,10 @@ impl State {
 }
 
 impl Link {
-    fn new(device: &Device) -> Result<Link, FabricError> {
+    fn new(domain: &Arc<Domain>) -> Result<Link, FabricError> {
         Ok(Link {
-            domain: Domain::new(device)?,
-            completions: Arc::new(CompletionQueue::unused(device)?),
+            domain: domain.clone(),
+            completions: Arc::new(CompletionQueue::unused(domain.device())?),
             deadline: Instant::now() + CONNECT_WAIT_MAX,
             state: Mutex::new(State { stage: Stage::Waiting, watch: None, pair: None }),
         })
@@ -72,7 +73,7 @@ impl Link {
         Instant::now() <= self.deadline
     }
 
-    /// Make a queue pair in the grant's domain for the peer's request `id`. On failure the id comes back.
+    /// Make a queue pair in the regions' domain for the peer's request `id`. On failure the id comes back.
     pub(super) fn accept(&self, id: Id, with: &Connection<'_>) -> Result<(), (Option<Id>, FabricError)> {
         let mut state = self.state();
         if !matches!(state.stage, Stage::Waiting) {
@@ -146,46 +147,25 @@ pub(super) struct Grant {
     token: Token,
     number: u64,
     ack: AckSlot,
-    _regions: Vec<Region>,
-    descriptors: Vec<Descriptor>,
-}
-
-fn descriptor(registration: &Registration, bytes: usize) -> Descriptor {
-    let (address, key) = (registration.address(), registration.remote_key().into());
-    Descriptor { address, key, bytes: bytes as u64 }
+    registered: Arc<Registered>,
 }
 
 impl Grant {
-    /// Register all of `regions`, and expect the peer.
-    pub(super) fn new(
-        device: &Device,
-        desk: &Arc<Desk>,
-        token: Token,
-        regions: &Arc<dyn Regions>,
-    ) -> Result<Grant, FabricError> {
-        let link = Link::new(device)?;
+    /// Expect the peer to come for what is registered.
+    pub(super) fn new(registered: Arc<Registered>, desk: &Arc<Desk>, token: Token) -> Result<Grant, FabricError> {
+        let link = Link::new(registered.domain())?;
         let slab = Slab::new("remora-ack", ACK_BYTES, false)
             .map_err(|error| FabricError::from_io(fabric::Kind::Verbs, "cannot make an ack slot", &error))?;
         let ack = AckSlot::new(&link.domain, slab)?;
-        let registered: Vec<Region> = (0..regions.count())
-            .map(|number| Region::offer(&link.domain, regions, number))
-            .collect::<Result<_, _>>()?;
-        let described = registered.iter().enumerate();
-        let described = described.map(|(at, region)| {
-            let bytes = size_of_val(regions.slab(at).words());
-            descriptor(region.registration(), bytes)
-        });
-        let descriptors = described.collect();
-        // Registering takes a while, so the peer's time to connect begins only now.
-        let link = Arc::new(Link { deadline: Instant::now() + CONNECT_WAIT_MAX, ..link });
+        let link = Arc::new(link);
         let number = desk.expect(token, &link)?;
-        Ok(Grant { link, desk: desk.clone(), token, number, ack, _regions: registered, descriptors })
+        Ok(Grant { link, desk: desk.clone(), token, number, ack, registered })
     }
 }
 
 impl fabric::Grant for Grant {
     fn descriptors(&self) -> &[Descriptor] {
-        &self.descriptors
+        self.registered.descriptors()
     }
 
     fn ack(&self) -> &Arc<Slab> {
@@ -203,7 +183,7 @@ impl fabric::Grant for Grant {
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        // First the queue pair, so that the peer reaches nothing; then, with the fields, registrations and the domain.
+        // First the queue pair, so that the peer reaches nothing; then, with the fields, the ack slot, and the regions if nobody else has them.
         self.desk.forget(self.token, self.number);
         self.link.close();
     }

@@ -18,7 +18,7 @@ pub struct Chart<'a> {
     pub lines: Vec<Line>,
     /// Where answers were wrong, on the x axis.
     pub wrong: Vec<f64>,
-    /// What the pointer is told.
+    /// What is shown under the pointer.
     pub columns: Vec<Column>,
 }
 

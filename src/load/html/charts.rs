@@ -49,7 +49,7 @@ fn spans(points: &[Point]) -> Vec<Span> {
     points.chunks(together).map(span).collect()
 }
 
-/// Rate, latency over time, latency over percentiles. Of a run that had answers.
+/// The charts of a run that had answers: rate, latency over time, latency over percentiles.
 pub fn all(outcome: &Outcome, asked_rate: Option<f64>) -> [Chart<'static>; 3] {
     let spans = spans(&outcome.points);
     [rate_chart(outcome, &spans, asked_rate), latency_chart(&spans, asked_rate.is_some()), percentile_chart(outcome)]
@@ -59,7 +59,7 @@ fn rate_chart(outcome: &Outcome, spans: &[Span], asked_rate: Option<f64>) -> Cha
     let mut lines = vec![line("rate", "answered", spans.iter().map(|span| (span.middle(), span.rate)).collect())];
     let end = spans.last().map_or(1.0, |span| span.to);
     if let Some(asked) = asked_rate {
-        // Asked for in commands, of which a multi-get is one and yet several requests.
+        // The rate is asked for in commands. A multi-get is one command, and several requests.
         let requests_per_command = outcome.tally.requests() as f64 / outcome.tally.latencies().len().max(1) as f64;
         let asked = asked * requests_per_command;
         lines.insert(0, Line { dots: Vec::new(), ..line("asked", "asked for", vec![(0.0, asked), (end, asked)]) });
@@ -97,14 +97,14 @@ fn latency_chart(spans: &[Span], is_open_loop: bool) -> Chart<'static> {
 
 fn percentile_chart(outcome: &Outcome) -> Chart<'static> {
     let latencies = outcome.tally.latencies();
-    // The slowest of so many: no more can be said about the rarest.
+    // The axis ends at one answer of all: nothing rarer was measured.
     let end = (latencies.len().max(10) as f64).log10();
     let across = |share: f64| if share < 1.0 { (-(1.0 - share).log10()).min(end) } else { end };
     let point = |share, nanoseconds: u64| (across(share), nanoseconds as f64 / 1e9);
     let steps = latencies.iter_quantiles(10).map(|step| (step.quantile_iterated_to(), step.value_iterated_to()));
     let steps: Vec<(f64, u64)> = steps.collect();
     let points: Vec<(f64, f64)> = steps.iter().map(|(share, latency)| point(*share, *latency)).collect();
-    // More nines than seven are wider than the edge of a narrow page.
+    // More than seven nines do not fit beside each other on a narrow page.
     let shares: Vec<f64> = (1..=(end as i32).min(7)).map(|nines| 1.0 - 10_f64.powi(-nines)).collect();
     let marked = |share: &f64| point(*share, latencies.value_at_quantile(*share));
     let dots = [0.5].iter().chain(&shares).map(marked).chain([point(1.0, latencies.max())]).collect();

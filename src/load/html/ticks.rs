@@ -35,7 +35,7 @@ pub fn seconds(high: f64, count_max: usize) -> Vec<f64> {
 
 const TINY: f64 = 1e-9;
 
-/// Round values, counted: 0 is 1, 1 is 2, 2 is 5, 3 is 10.
+/// The round value of this number: 0 is 1, 1 is 2, 2 is 5, 3 is 10, and so on.
 fn round(step: i32) -> f64 {
     [1.0, 2.0, 5.0][step.rem_euclid(3) as usize] * 10_f64.powi(step.div_euclid(3))
 }

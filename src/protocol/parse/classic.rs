@@ -1,12 +1,12 @@
 //! The classic commands that name a key: get, gets, gat, gats, set and its kin, incr, decr, touch, delete.
 //!
-//! Takes a line whose command is known, gives the request. What memcached ignores is ignored here: further tokens behind
+//! Takes a line whose command is known, and what stands behind the command; gives the request. What memcached ignores is ignored here: further tokens behind
 //! those that a command needs (so `delete k 10` deletes, whatever the number), and noreply on a get.
 
 use super::super::classic::{Arithmetic, Delete, Get, GetForm, Keys, Store, StoreVerb, Touch};
 use super::super::{Exptime, ParseLimits, Parsed, Request, reply};
 use super::line::{Line, block_bytes};
-use super::tokens::{Tokens, client_flags, i32_strict, storage_exptime, u64_strict};
+use super::tokens::{Number, Tokens};
 use crate::base::limits::KEY_BYTES_MAX;
 
 /// get, gets: `rest` is the line behind the command. The keys are checked when they are walked.
@@ -18,16 +18,16 @@ pub fn get<'a>(line: Line<'a>, rest: &'a [u8], with_cas: bool) -> Parsed<'a> {
 }
 
 /// gat, gats.
-pub fn get_and_touch(line: Line<'_>, with_cas: bool) -> Parsed<'_> {
-    let mut tokens = Tokens::of(line.text);
-    let (Some(_command), Some(exptime)) = (tokens.next(), tokens.next()) else {
+pub fn get_and_touch<'a>(line: Line<'a>, rest: &'a [u8], with_cas: bool) -> Parsed<'a> {
+    let mut tokens = Tokens::behind_command(rest);
+    let Some(exptime) = tokens.next_number() else {
         return line.refuse(reply::BAD_FORMAT);
     };
     let keys = tokens.rest();
     if keys.is_empty() {
         return line.refuse(reply::BAD_FORMAT);
     }
-    let Some(exptime) = i32_strict(exptime) else {
+    let Some(exptime) = exptime.i32_strict() else {
         return line.refuse(reply::BAD_EXPTIME);
     };
     accept_get(line, keys, GetForm { with_cas, touch: Some(Exptime(exptime.into())) })
@@ -38,11 +38,10 @@ fn accept_get<'a>(line: Line<'a>, keys: &'a [u8], form: GetForm) -> Parsed<'a> {
 }
 
 /// set, add, replace, append, prepend, cas (whose number is read here).
-pub fn store(line: Line<'_>, verb: StoreVerb, limits: ParseLimits) -> Parsed<'_> {
-    let mut tokens = Tokens::of(line.text);
-    tokens.next();
+pub fn store<'a>(line: Line<'a>, rest: &'a [u8], verb: StoreVerb, limits: ParseLimits) -> Parsed<'a> {
+    let mut tokens = Tokens::behind_command(rest);
     let (Some(key), Some(flags), Some(exptime), Some(length)) =
-        (tokens.next(), tokens.next(), tokens.next(), tokens.next())
+        (tokens.next(), tokens.next_number(), tokens.next_number(), tokens.next_number())
     else {
         return line.refuse(reply::BAD_FORMAT);
     };
@@ -56,11 +55,11 @@ pub fn store(line: Line<'_>, verb: StoreVerb, limits: ParseLimits) -> Parsed<'_>
     if key.len() > KEY_BYTES_MAX {
         return refuse(reply::BAD_FORMAT, None);
     }
-    let (Some(client_flags), Some(exptime)) = (client_flags(flags), storage_exptime(exptime)) else {
+    let (Some(client_flags), Some(exptime)) = (flags.client_flags(), exptime.storage_exptime()) else {
         return refuse(reply::BAD_FORMAT, None);
     };
     let verb = match verb {
-        StoreVerb::Cas(_) => match tokens.next().and_then(u64_strict) {
+        StoreVerb::Cas(_) => match tokens.next_number().and_then(Number::u64_strict) {
             Some(unique) => StoreVerb::Cas(unique),
             None => return refuse(reply::BAD_FORMAT, None),
         },
@@ -76,41 +75,41 @@ pub fn store(line: Line<'_>, verb: StoreVerb, limits: ParseLimits) -> Parsed<'_>
 }
 
 /// incr, decr.
-pub fn arithmetic(line: Line<'_>, increment: bool) -> Parsed<'_> {
-    let mut tokens = Tokens::of(line.text);
-    let (Some(_command), Some(key), Some(delta)) = (tokens.next(), tokens.next(), tokens.next()) else {
+pub fn arithmetic<'a>(line: Line<'a>, rest: &'a [u8], increment: bool) -> Parsed<'a> {
+    let mut tokens = Tokens::behind_command(rest);
+    let (Some(key), Some(delta)) = (tokens.next(), tokens.next_number()) else {
         return line.refuse(reply::BAD_FORMAT);
     };
     let noreply = tokens.noreply();
     if key.len() > KEY_BYTES_MAX {
         return line.refuse_unless(noreply, reply::BAD_FORMAT);
     }
-    match u64_strict(delta) {
+    match delta.u64_strict() {
         Some(delta) => line.accept(Request::Arithmetic(Arithmetic { increment, key, delta, noreply })),
         None => line.refuse_unless(noreply, reply::BAD_DELTA),
     }
 }
 
 /// touch.
-pub fn touch(line: Line<'_>) -> Parsed<'_> {
-    let mut tokens = Tokens::of(line.text);
-    let (Some(_command), Some(key), Some(exptime)) = (tokens.next(), tokens.next(), tokens.next()) else {
+pub fn touch<'a>(line: Line<'a>, rest: &'a [u8]) -> Parsed<'a> {
+    let mut tokens = Tokens::behind_command(rest);
+    let (Some(key), Some(exptime)) = (tokens.next(), tokens.next_number()) else {
         return line.refuse(reply::BAD_FORMAT);
     };
     let noreply = tokens.noreply();
     if key.len() > KEY_BYTES_MAX {
         return line.refuse_unless(noreply, reply::BAD_FORMAT);
     }
-    match i32_strict(exptime) {
+    match exptime.i32_strict() {
         Some(exptime) => line.accept(Request::Touch(Touch { key, exptime: Exptime(exptime.into()), noreply })),
         None => line.refuse_unless(noreply, reply::BAD_EXPTIME),
     }
 }
 
 /// delete.
-pub fn delete(line: Line<'_>) -> Parsed<'_> {
-    let mut tokens = Tokens::of(line.text);
-    let (Some(_command), Some(key)) = (tokens.next(), tokens.next()) else {
+pub fn delete<'a>(line: Line<'a>, rest: &'a [u8]) -> Parsed<'a> {
+    let mut tokens = Tokens::behind_command(rest);
+    let Some(key) = tokens.next() else {
         return line.refuse(reply::BAD_FORMAT);
     };
     let noreply = tokens.noreply();

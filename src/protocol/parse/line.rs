@@ -4,6 +4,7 @@
 //! a u32, so their sum in u64 cannot overflow; it is never computed in anything narrower.
 
 use super::super::{Parsed, Rejection, Request, reply};
+use super::tokens::Number;
 
 /// Bytes of the line end that follows a data block; here it must be both, CR and LF.
 const BLOCK_END: &[u8] = b"\r\n";
@@ -84,7 +85,7 @@ impl<'a> Line<'a> {
 
 /// The length of a data block as a token: 0 to the largest i32 that leaves room for the block's own line end. Everything
 /// else, negative or too long to count, makes the line a bad one, and nothing behind it is skipped.
-pub fn block_bytes(token: &[u8]) -> Option<u32> {
-    let length = super::tokens::i32_strict(token)?;
+pub fn block_bytes(token: Number<'_>) -> Option<u32> {
+    let length = token.i32_strict()?;
     (length <= i32::MAX - BLOCK_END.len() as i32).then(|| u32::try_from(length).ok())?
 }

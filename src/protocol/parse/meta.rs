@@ -31,14 +31,20 @@ const OPAQUE_TOO_LONG: &[u8] = b"CLIENT_ERROR opaque token too long\r\n";
 
 type Refusal = &'static [u8];
 
-/// Any of the five.
-pub fn command<'a>(line: Line<'a>, verb: MetaVerb, limits: ParseLimits, scratch: &'a mut KeyScratch) -> Parsed<'a> {
-    let mut tokens = Tokens::of(line.text);
-    let (Some(_command), Some(key)) = (tokens.next(), tokens.next()) else {
+/// Any of the five; `rest` is the line behind the command.
+pub fn command<'a>(
+    line: Line<'a>,
+    rest: &'a [u8],
+    verb: MetaVerb,
+    limits: ParseLimits,
+    scratch: &'a mut KeyScratch,
+) -> Parsed<'a> {
+    let mut tokens = Tokens::behind_command(rest);
+    let Some(key) = tokens.next() else {
         return line.refuse(reply::BAD_FORMAT);
     };
     let value_bytes = match verb {
-        MetaVerb::Set => tokens.next().and_then(block_bytes),
+        MetaVerb::Set => tokens.next_number().and_then(block_bytes),
         _ => Some(0),
     };
     let flag_tokens = tokens.rest();

@@ -18,9 +18,37 @@ pub struct Tokens<'a> {
     taken: u8,
 }
 
+/// A token that may be a number.
+#[derive(Clone, Copy)]
+pub enum Number<'a> {
+    /// One to nine digits, as nearly always: every reading of a number takes these for the same.
+    Plain(u32),
+    /// Anything else: what it means depends on who reads it.
+    Token(&'a [u8]),
+}
+
 impl<'a> Tokens<'a> {
     pub fn of(line: &'a [u8]) -> Self {
         Tokens { rest: line, last: b"", taken: 0 }
+    }
+
+    /// The tokens of a line behind its command, which is one of the tokens that memcached counts.
+    pub fn behind_command(rest: &'a [u8]) -> Self {
+        Tokens { rest, last: b"", taken: 1 }
+    }
+
+    /// The next token, read on the way if it is plain digits behind one blank.
+    #[inline]
+    pub fn next_number(&mut self) -> Option<Number<'a>> {
+        if let [b' ', token @ ..] = self.rest
+            && self.taken < TOKENS_MAX
+            && let Some((number, digits)) = leading_number(token)
+        {
+            (self.last, self.rest) = token.split_at(digits);
+            self.taken += 1;
+            return Some(Number::Plain(number));
+        }
+        self.next().map(Number::Token)
     }
 
     /// What has not been walked yet, blanks around it trimmed.
@@ -32,8 +60,10 @@ impl<'a> Tokens<'a> {
 
     /// True when the last token of the line is `noreply`: the only place where memcached heeds it, whatever else that
     /// token may stand for (`delete noreply` deletes a key of that name and keeps quiet).
+    #[inline]
     pub fn noreply(&self) -> bool {
-        self.clone().last_token() == b"noreply"
+        let last = if self.rest.is_empty() { self.last } else { self.clone().last_token() };
+        last == b"noreply"
     }
 
     /// The last token of the line, also if it was walked over already.
@@ -48,7 +78,11 @@ impl<'a> Iterator for Tokens<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
-        let start = self.rest.iter().position(|byte| *byte != b' ')?;
+        let start = match self.rest {
+            // One blank, as nearly always.
+            [b' ', first, ..] if *first != b' ' => 1,
+            rest => rest.iter().position(|byte| *byte != b' ')?,
+        };
         if self.taken == TOKENS_MAX {
             return None;
         }
@@ -56,6 +90,55 @@ impl<'a> Iterator for Tokens<'a> {
         (self.last, self.rest) = from_start.split_at(bytes_to_blank(from_start));
         self.taken += 1;
         Some(self.last)
+    }
+}
+
+/// The number that opens `text`, and how many digits it has: one to nine, with a blank or nothing behind them.
+#[inline]
+fn leading_number(text: &[u8]) -> Option<(u32, usize)> {
+    let mut number = 0;
+    for at in 0..=9 {
+        match text.get(at) {
+            Some(digit @ b'0'..=b'9') if at < 9 => number = number * 10 + u32::from(digit - b'0'),
+            Some(b' ') | None if at > 0 => return Some((number, at)),
+            _ => return None,
+        }
+    }
+    None
+}
+
+impl Number<'_> {
+    /// As [`u64_strict`] reads it.
+    pub fn u64_strict(self) -> Option<u64> {
+        match self {
+            Number::Plain(number) => Some(number.into()),
+            Number::Token(token) => u64_strict(token),
+        }
+    }
+
+    /// As [`i32_strict`] reads it.
+    pub fn i32_strict(self) -> Option<i32> {
+        match self {
+            Number::Plain(number) => Some(number as i32),
+            Number::Token(token) => i32_strict(token),
+        }
+    }
+
+    /// The flags of a storage command: as strtoul reads them, cut to 32 bits. Negative numbers are refused.
+    pub fn client_flags(self) -> Option<u32> {
+        match self {
+            Number::Plain(number) => Some(number),
+            Number::Token(token) => client_flags(token),
+        }
+    }
+
+    /// The expiry of a storage command: as strtol reads it, cut to 32 bits. The cut is memcached's and kept: clients that
+    /// send -1 as 4294967295 mean "at once".
+    pub fn storage_exptime(self) -> Option<i32> {
+        match self {
+            Number::Plain(number) => Some(number as i32),
+            Number::Token(token) => storage_exptime(token),
+        }
     }
 }
 
@@ -97,15 +180,12 @@ pub fn ack_replicas(token: &[u8]) -> Option<u8> {
     u8::try_from(number).ok().filter(|number| *number <= ACK_REPLICAS_MAX)
 }
 
-/// The flags of a storage command: as strtoul reads them, cut to 32 bits. Negative numbers are refused.
-pub fn client_flags(token: &[u8]) -> Option<u32> {
+fn client_flags(token: &[u8]) -> Option<u32> {
     let (negative, magnitude) = c_number(token)?;
     (!negative || magnitude == 0).then_some(magnitude as u32)
 }
 
-/// The expiry of a storage command: as strtol reads it, cut to 32 bits. The cut is memcached's and kept: clients that
-/// send -1 as 4294967295 mean "at once".
-pub fn storage_exptime(token: &[u8]) -> Option<i32> {
+fn storage_exptime(token: &[u8]) -> Option<i32> {
     let (negative, magnitude) = c_number(token)?;
     let value = if negative { 0i64.checked_sub_unsigned(magnitude)? } else { i64::try_from(magnitude).ok()? };
     Some(value as i32)
@@ -198,6 +278,33 @@ mod tests {
             [Some(0), Some(32), None, None, None, None]
         );
         assert_eq!((i32_strict(b"-"), i32_strict(b"--1"), i32_strict(b"000000000001")), (Some(0), None, None));
+    }
+
+    /// All lines of up to four letters that matter, and numbers about where they stop being plain.
+    #[test]
+    fn a_number_read_on_the_way_is_what_its_token_says() {
+        let mut lines = vec![Vec::new()];
+        for length in 1..=4 {
+            let longest: Vec<Vec<u8>> = lines.iter().filter(|line| line.len() + 1 == length).cloned().collect();
+            lines.extend(longest.iter().flat_map(|line| b" 09-x\t".iter().map(|byte| [&line[..], &[*byte]].concat())));
+        }
+        for number in ["12345678", "999999999", "0999999999", "1000000000", "4294967295", "00000000000000000000001"] {
+            lines.extend([format!(" {number}"), format!(" {number} 7"), format!(" {number}x")].map(String::into_bytes));
+        }
+        assert!(lines.len() > 1500);
+        for line in &lines {
+            let (mut by_token, mut by_number) = (Tokens::behind_command(line), Tokens::behind_command(line));
+            let (token, number) = (by_token.next(), by_number.next_number());
+            let shown = line.escape_ascii();
+            assert_eq!(token.and_then(u64_strict), number.and_then(Number::u64_strict), "{shown}");
+            assert_eq!(token.and_then(i32_strict), number.and_then(Number::i32_strict), "{shown}");
+            assert_eq!(token.and_then(client_flags), number.and_then(Number::client_flags), "{shown}");
+            assert_eq!(token.and_then(storage_exptime), number.and_then(Number::storage_exptime), "{shown}");
+            assert_eq!(
+                (by_token.rest, by_token.last, by_token.taken),
+                (by_number.rest, by_number.last, by_number.taken)
+            );
+        }
     }
 
     #[test]

@@ -1,20 +1,24 @@
-//! One shard of a replica: the pieces of its log that are being read or wait to be applied, in order; what follows from a look at the control line;
-//! where the shard begins anew.
+//! One shard of a replica: the pieces of its log that are being read or wait to be applied, in order; where the shard begins anew. What follows from
+//! a look at the control line stands in `looks`.
 //!
-//! Invariants: pieces follow one another without a gap. A piece is applied once it has arrived, and a look that was submitted after it has arrived as
-//! well. Bytes below that look's tail are not used. `cursor + carry` is the position of the first word that was not consumed.
+//! Invariants: pieces follow one another without a gap. A piece is applied once it has arrived and a look vouches for it: one that was submitted after
+//! it had arrived, or one submitted behind it whose line shows that it lies far above the tail ([`super::piece`]). Bytes below that look's
+//! tail are not used. `cursor + carry` is the position of the first word that was not consumed.
+//!
+//! Nothing here depends on the order in which the bytes of one READ, or of two that are under way together, were taken from the primary's memory. So a
+//! position that went back is believed once a second look, submitted after the first had arrived, shows it as well.
+
+mod looks;
 
 use super::carry::Carry;
 use super::cells::{Cells, CellsRead};
-use super::line::{self, Shown, Slabs};
 use super::piece::Piece;
 use super::{BAD_RECORDS_MAX, CELLS, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::epoch::Epoch;
 use crate::fabric::{Landing, Read};
 use crate::replication::regions::POOL;
-use crate::replication::resume::{Line, Resume, Why, epoch_at, has_diverged, is_doubtful, parted_at, resume};
-use crate::store::{BadRecord, EpochStart, Follower, Geometry, Memory, NOT_BEGUN, Stop};
-use crate::sys::sync::AtomicU64;
+use crate::replication::resume::{Line, Why, epoch_at, parted_at};
+use crate::store::{BadRecord, EpochStart, Follower, Geometry, Memory, Stop};
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -28,8 +32,9 @@ enum State {
     New,
     /// Applying.
     Follows,
-    /// Forgotten; to begin at the first position that can be believed.
-    Begins,
+    /// Forgotten; to begin at the first position that can be believed, at `from` or later: that is the highest tail that was taken for the beginning. (A
+    /// piece may have been vouched for by an earlier look than the piece before it; its own begin is within a record, as a rule.)
+    Begins { from: u64 },
 }
 
 /// See the module.
@@ -47,7 +52,7 @@ pub struct Lane<'s> {
     state: State,
     /// It has begun to follow since the last call of [`Lane::apply`].
     follows_anew: bool,
-    /// It goes on from a position where it was before, or it began where there was nothing, or a record has been found where it began.
+    /// It goes on from a position where it was before, or a record has been found where it began.
     proven: bool,
     line: Option<Line>,
     /// The tail of the look before the last.
@@ -63,6 +68,8 @@ pub struct Lane<'s> {
     senseless: u32,
     /// The primary's shard has more memory than this one yet.
     wants_memory: bool,
+    /// A position went back at a look: the latest round that had begun when it arrived.
+    doubt: Option<u64>,
 }
 
 impl<'s> Lane<'s> {
@@ -97,6 +104,7 @@ impl<'s> Lane<'s> {
             bad: (0, 0),
             senseless: 0,
             wants_memory: false,
+            doubt: None,
         }
     }
 
@@ -104,10 +112,11 @@ impl<'s> Lane<'s> {
     /// record was found yet, nor after control lines that made no sense for too long.
     pub fn known(&self) -> Option<Epoch> {
         match self.state {
-            _ if self.senseless > SENSELESS_LOOKS_MAX => None,
+            // No look has changed anything here.
             State::New => self.known,
+            _ if self.senseless > SENSELESS_LOOKS_MAX => None,
             State::Follows => self.proven.then(|| self.follower.epoch()),
-            State::Begins => None,
+            State::Begins { .. } => None,
         }
     }
 
@@ -139,7 +148,7 @@ impl<'s> Lane<'s> {
     /// From where on it reads.
     fn wanted(&self) -> u64 {
         match (&self.state, self.line) {
-            (State::Begins, Some(line)) if self.pieces.is_empty() => self.planned.max(line.tail),
+            (State::Begins { .. }, Some(line)) if self.pieces.is_empty() => self.planned.max(line.tail),
             _ => self.planned,
         }
     }
@@ -194,114 +203,25 @@ impl<'s> Lane<'s> {
         Ok(landing)
     }
 
-    /// A piece's READ is done. Returns the landing if the piece is not wanted any more.
-    pub fn arrived(&mut self, number: u32, landing: Landing) -> Option<Landing> {
+    /// A piece's READ is done, and `begun` is the latest round that has begun. Returns the landing if the piece is not wanted any more.
+    pub fn arrived(&mut self, number: u32, landing: Landing, begun: u64) -> Option<Landing> {
         match self.pieces.iter_mut().find(|piece| piece.number == number) {
             Some(piece) => {
-                piece.landing = Some(landing);
-                piece.overtaken_at = None;
+                piece.arrived(landing, begun);
                 None
             }
             None => Some(landing),
         }
     }
 
+    /// Whether a piece has arrived that no look vouches for, and none was submitted since; `begun` is the latest round that has begun.
+    pub fn awaits_look(&self, begun: u64) -> bool {
+        self.pieces.iter().any(|piece| piece.awaits_look(begun))
+    }
+
     /// Since when a piece, or cells, have been missing whose round's look has arrived. If that lasts, their READ is lost.
     pub fn overtaken_at(&self) -> Option<Instant> {
         self.pieces.iter().find_map(|piece| piece.overtaken_at).or_else(|| self.cells.overtaken_at())
-    }
-
-    /// What round `round` has seen of the control line, at `now`.
-    pub fn look(
-        &mut self,
-        (round, now): (u64, Instant),
-        words: &[AtomicU64],
-        counts: &mut Counts,
-    ) -> Result<(), PullError> {
-        let is_known =
-            |epoch| self.history.iter().any(|start| start.epoch == epoch && start.begins[self.shard] != NOT_BEGUN);
-        let line =
-            match line::read(words, self.line, Slabs { bytes: self.slab_bytes, count: self.slabs.into() }, is_known) {
-                Shown::Line(line) => line,
-                Shown::NothingYet => return Ok(()),
-                Shown::Unknown(epoch) => return Err(PullError::EpochChanged(epoch)),
-                Shown::BeganAnew(what, tail) => {
-                    // Items that live there below this replica's tail may never have been here.
-                    self.proven &= tail >= self.follower.tail();
-                    return Err(PullError::BeganAnew { shard: self.shard, what });
-                }
-                Shown::Senseless(what) => {
-                    self.senseless += 1;
-                    if self.senseless > SENSELESS_LOOKS_MAX {
-                        return Err(PullError::Senseless { shard: self.shard, what });
-                    }
-                    return Ok(());
-                }
-            };
-        self.follow_capacity(&line)?;
-        self.earlier_tail = self.line.map_or(0, |earlier| earlier.tail);
-        self.line = Some(line);
-        for piece in self.pieces.iter_mut().filter(|piece| piece.round <= round && piece.tail_after.is_none()) {
-            piece.tail_after = Some(line.tail);
-            piece.overtaken_at = piece.landing.is_none().then_some(now);
-        }
-        self.cells.look(round, now);
-        self.decide(&line, counts)
-    }
-
-    /// Have as much memory as the primary. Another shard may be about to give back what this one is to have, so it is tried for a while.
-    fn follow_capacity(&mut self, line: &Line) -> Result<(), PullError> {
-        if self.wants_memory || self.line.is_none_or(|before| before.capacity != line.capacity) {
-            self.wants_memory = !self.follower.follow_capacity(line.capacity);
-        }
-        self.senseless = if self.wants_memory { self.senseless + 1 } else { 0 };
-        if self.senseless > SENSELESS_LOOKS_MAX {
-            return Err(PullError::NoMemory { shard: self.shard, capacity: line.capacity });
-        }
-        Ok(())
-    }
-
-    /// Decide what to do, by a line that makes sense.
-    fn decide(&mut self, line: &Line, counts: &mut Counts) -> Result<(), PullError> {
-        match self.state {
-            State::New => match resume(&self.history, self.shard, self.known, self.follower.cursor(), line) {
-                Resume::Continue if self.is_doubtful() => self.begin_anew(Why::Diverged, line.tail, counts),
-                Resume::Continue => {
-                    self.state = State::Follows;
-                    self.follows_anew = true;
-                    self.proven = true;
-                    counts.continued += 1;
-                }
-                Resume::Begin(why) => self.begin_anew(why, line.tail, counts),
-            },
-            State::Follows if self.has_strayed(line) => {
-                let what = "what was applied is not what its history says";
-                return Err(PullError::BeganAnew { shard: self.shard, what });
-            }
-            State::Follows if self.pieces.is_empty() && line.tail > self.follower.cursor() => {
-                self.begin_anew(Why::Overrun, line.tail, counts);
-            }
-            State::Follows | State::Begins => {}
-        }
-        if let State::Follows = self.state {
-            self.follower.note_committed(line.committed);
-        }
-        Ok(())
-    }
-
-    /// Whether this shard follows a log that is about to be dropped: the server above is a replica that knows of a new epoch, and still shows log
-    /// of the old one beyond its end. What was applied of that must be judged again.
-    fn has_strayed(&self, line: &Line) -> bool {
-        let newest = self.history.last().expect("a history has an epoch").epoch;
-        let (epoch, cursor) = (self.follower.epoch(), self.follower.cursor());
-        (line.epoch, epoch) != (newest, newest) && has_diverged(&self.history, self.shard, epoch, cursor, line)
-    }
-
-    /// See [`is_doubtful`]. It is rare; the shard is then read again.
-    fn is_doubtful(&self) -> bool {
-        let cursor = self.follower.cursor();
-        let at_slab_start = cursor.is_multiple_of(self.slab_bytes);
-        at_slab_start && is_doubtful(&self.history, self.shard, self.known, cursor)
     }
 
     fn begin_anew(&mut self, why: Why, from: u64, counts: &mut Counts) {
@@ -314,7 +234,7 @@ impl<'s> Lane<'s> {
         self.follower.forget();
         self.cells.forget();
         self.carry.clear();
-        self.state = State::Begins;
+        self.state = State::Begins { from };
         if self.pieces.is_empty() {
             self.planned = from;
         }
@@ -344,9 +264,12 @@ impl<'s> Lane<'s> {
                         None => break,
                     }
                 }
-                State::Begins if tail >= end => self.drop_front(free),
-                State::Begins => {
-                    let begin = at.max(tail);
+                State::Begins { from } if tail.max(from) >= end => {
+                    self.state = State::Begins { from: tail.max(from) };
+                    self.drop_front(free);
+                }
+                State::Begins { from } => {
+                    let begin = at.max(tail).max(from);
                     let consumed = ((begin - piece.begin) / 8) as usize;
                     if !self.begin_at(begin) {
                         break;
@@ -362,7 +285,7 @@ impl<'s> Lane<'s> {
 
     /// Begin where there is nothing to be read.
     fn begin_empty(&mut self) {
-        if let (State::Begins, Some(line), true) = (&self.state, self.line, self.pieces.is_empty())
+        if let (State::Begins { .. }, Some(line), true) = (&self.state, self.line, self.pieces.is_empty())
             && line.tail == line.committed
         {
             self.planned = line.tail;

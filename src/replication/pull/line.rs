@@ -1,7 +1,7 @@
 //! What a control line shows, compared with what it showed before. Pure.
 //!
-//! While a log goes on, each word of its line only grows, and looks are judged in their order. So a word that is less than before is no torn read:
-//! the server that is followed is a replica itself, and has begun its log anew.
+//! While a log goes on, each word of its line only grows. A word that is less than before was either taken earlier than that one (two looks may be under
+//! way), or the server that is followed is a replica itself, and has begun its log anew: whoever looks again finds out.
 
 use crate::base::epoch::Epoch;
 use crate::replication::resume::Line;
@@ -15,7 +15,7 @@ pub enum Shown {
     Line(Line),
     /// Nothing so far: the server that is followed has not begun this shard.
     NothingYet,
-    /// The log is another one now; how that was seen, and its tail.
+    /// The log is another one now, or the look is older than the one before; how that was seen, and the tail.
     BeganAnew(&'static str, u64),
     /// An epoch that is not in the history: it has grown, or is another lineage's.
     Unknown(Epoch),

@@ -5,15 +5,15 @@
 //! | [`lane`] | one shard: pieces of its log on their way, in order, and what follows from a look |
 //! | [`cells`] | where the shard's slabs are in the primary's pool |
 //! | [`mod@line`] | what a control line shows, held against what it showed before |
+//! | [`piece`] | a part of a log on its way, and the looks that vouch for it |
 //! | [`carry`] | a record cut by a piece's end |
-//! | [`piece`] | a part of a log on its way |
 //! | [`sizer`] | how long a piece is |
 //!
-//! A round is one batch of READs: pieces of several logs, then all control lines. Where a slab is in the primary's pool is read before its first
-//! piece. READs are carried out in their order, so the lines were read
-//! after the pieces of the same round. Bytes below the tail that a line shows may have been overwritten while they were read, and are not used;
-//! bytes above it were not. Each record must still prove itself by its checksum. Two rounds may be under way: while one is applied, the next is
-//! being read.
+//! A round is one batch of READs: pieces of several logs, then all control lines, the look. (Where a slab is in the primary's pool is read before
+//! its first piece.) A look that was submitted after a piece had arrived says
+//! which of its bytes may have been overwritten while they were read: those below the tail that it shows are not used, those above it were not. The look
+//! of the piece's own round says the same where the piece lies far above the tail. Each record must still prove itself by its checksum. Two
+//! rounds may be under way: while one is applied, the next is being read.
 //!
 //! [`Puller::step`] never waits longer than it is told, and takes the time only from its clock ([`Puller::set_clock`]). So with the simulated
 //! fabric a run depends on its seed alone.
@@ -34,6 +34,7 @@ use crate::store::line::CONTROL_LINE_BYTES;
 use crate::store::pool::SLAB_BYTES_MAX;
 use crate::store::{BadRecord, EpochStart, Memory, Store};
 use lane::Lane;
+use piece::Look;
 use sizer::Sizer;
 use std::time::{Duration, Instant};
 
@@ -106,7 +107,7 @@ pub enum PullError {
 pub struct Counts {
     /// Looks at the control lines.
     pub looks: u64,
-    /// Log bytes read.
+    /// Ring bytes read.
     pub pulled_bytes: u64,
     /// READs of logs.
     pub pieces: u64,
@@ -174,6 +175,17 @@ pub struct Step {
     pub applied: bool,
 }
 
+/// What the looks are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// To see whether the primary shows a log in every shard. Nothing changes here meanwhile.
+    SeeksLog,
+    /// It does: [`Puller::discard`] may be called.
+    SeesLog,
+    /// To pull.
+    Pulls,
+}
+
 /// One round: the READs that one doorbell started, lines last.
 struct Round {
     number: u64,
@@ -186,6 +198,7 @@ pub struct Puller<'s> {
     channel: Box<dyn Channel>,
     lanes: Vec<Lane<'s>>,
     epoch: Epoch,
+    stage: Stage,
     acks: Acks,
     sizer: Sizer,
     /// Landings for pieces, and for control lines, that no READ has.
@@ -234,6 +247,7 @@ impl<'s> Puller<'s> {
             acks: Acks::new(followers.len()),
             lanes: followers.into_iter().enumerate().map(lane).collect(),
             channel,
+            stage: Stage::Pulls,
             epoch: history.last().expect("a history has an epoch").epoch,
             sizer: Sizer::new(landing_bytes, pieces),
             free,
@@ -259,6 +273,24 @@ impl<'s> Puller<'s> {
         self.heard_at = clock();
     }
 
+    /// What is here is of another lineage, and is to be given up. Keep it until the primary has shown a log in every shard: it may be gone before.
+    /// Called before the first step.
+    pub fn keep_what_is_here(&mut self) {
+        self.stage = Stage::SeeksLog;
+    }
+
+    /// Whether it is time for [`Puller::discard`].
+    pub fn may_discard(&self) -> bool {
+        self.stage == Stage::SeesLog
+    }
+
+    /// Give up what is here, in every shard at once, and pull from now on.
+    pub fn discard(&mut self) {
+        self.stage = Stage::Pulls;
+        let Puller { lanes, counts, .. } = self;
+        lanes.iter_mut().for_each(|lane| lane.discard(counts));
+    }
+
     fn since(&self, earlier: Instant) -> Duration {
         (self.clock)().saturating_duration_since(earlier)
     }
@@ -266,6 +298,11 @@ impl<'s> Puller<'s> {
     /// For each shard what a later puller can go on from.
     pub fn known(&self) -> Vec<Option<Epoch>> {
         self.lanes.iter().map(Lane::known).collect()
+    }
+
+    /// The primary's latest epoch, by its history.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// What was counted.
@@ -345,8 +382,10 @@ impl<'s> Puller<'s> {
                 }
             }
         }
-        // A second round under way must bring pieces: a second look alone would show nothing that the first does not.
-        if bytes == 0 && !self.rounds.is_empty() || self.under_way + self.batch.len() + 1 > depth {
+        // A second round under way brings pieces, or a look that pieces wait for: another one would show nothing that the first does not.
+        let begun = self.rounds_begun;
+        let is_needed = bytes > 0 || self.rounds.is_empty() || self.lanes.iter().any(|lane| lane.awaits_look(begun));
+        if !is_needed || self.under_way + self.batch.len() + 1 > depth {
             return self.submit(None, bytes);
         }
         self.first = (self.first + 1) % self.lanes.len();
@@ -380,6 +419,7 @@ impl<'s> Puller<'s> {
         if !done.is_empty() {
             self.heard_at = (self.clock)();
         }
+        let begun = self.rounds_begun;
         for completion in done.drain(..) {
             self.under_way -= 1;
             completion.outcome?;
@@ -389,7 +429,7 @@ impl<'s> Puller<'s> {
                 if completion.tag & CELLS != 0 {
                     let landing = self.lanes[shard].cells_arrived(number, completion.landing)?;
                     self.free.push(landing);
-                } else if let Some(unwanted) = self.lanes[shard].arrived(number, completion.landing) {
+                } else if let Some(unwanted) = self.lanes[shard].arrived(number, completion.landing, begun) {
                     self.free.push(unwanted);
                 }
             } else {
@@ -419,10 +459,20 @@ impl<'s> Puller<'s> {
         }
         self.looked_at = number;
         let words = landing.words(self.lanes.len() * CONTROL_LINE_BYTES);
+        let mut lines = words.chunks_exact(CONTROL_LINE_BYTES / 8);
+        let look = Look { round: number, begun: self.rounds_begun, at: now };
+        if self.stage != Stage::Pulls {
+            let mut shows_all = true;
+            for (lane, line) in self.lanes.iter_mut().zip(&mut lines) {
+                shows_all &= lane.shows_log(look, line)?;
+            }
+            self.stage = if shows_all { Stage::SeesLog } else { Stage::SeeksLog };
+            self.free_lines.push(landing);
+            return Ok(());
+        }
         let mut behind = false;
-        for (shard, lane) in self.lanes.iter_mut().enumerate() {
-            let line = &words[shard * CONTROL_LINE_BYTES / 8..][..CONTROL_LINE_BYTES / 8];
-            lane.look((number, now), line, &mut self.counts)?;
+        for (lane, line) in self.lanes.iter_mut().zip(&mut lines) {
+            lane.look(look, line, &mut self.counts)?;
             behind |= !lane.is_caught_up();
             let silence = lane.overtaken_at().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
             if silence > self.silence_max {

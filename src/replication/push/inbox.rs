@@ -1,8 +1,9 @@
-//! The replica's side of a push: an inbox that was granted to the primary, as the channel that a puller reads. A READ is a copy from this
-//! process's own memory, which the primary writes to at any time: so it is copied first and judged by its copy, like everything that comes over a
-//! channel.
+//! The replica's side of a push: the inbox, which is memory that was granted to the primary, as the
+//! channel that a puller reads. A READ is a copy out of this memory. The primary may write to it at
+//! any time, so only the copy is judged, like everything that comes over a channel.
 //!
-//! Invariant: what the primary may overwrite, by the want that it was told, has been copied out before it is told.
+//! Invariant: before the primary is told a want, everything that the want lets it overwrite has
+//! been copied out.
 
 use super::layout::{Layout, WANT_BYTES};
 use super::notes::{CONTROL_WORDS, LINE_WORDS, PushedLine, Want};
@@ -36,7 +37,7 @@ struct Shelf {
     copied: u64,
 }
 
-/// See the module. The grant goes before the exporter.
+/// See the module. The grant is dropped before the exporter.
 pub struct Inbox {
     kind: Kind,
     grant: Box<dyn Grant>,
@@ -109,7 +110,7 @@ impl Inbox {
         self.over.get_or_insert_with(|| FabricError::new(self.kind, Cause::Access, what)).clone()
     }
 
-    /// Take what lines are whole; true once there is one of each shard.
+    /// Take over the lines that are whole. True once every shard has one.
     fn refresh(&mut self) -> bool {
         let words = self.memory.inbox().words();
         for (shelf, words) in self.shelves.iter_mut().zip(words.chunks_exact(LINE_WORDS)) {
@@ -118,7 +119,7 @@ impl Inbox {
         self.shelves.iter().all(|shelf| shelf.line.is_some())
     }
 
-    /// A look: the lines, as a puller expects them. False if it is too early.
+    /// Answer a look: the lines, as a puller expects them. False while a shard has none yet.
     fn show_lines(&mut self, read: &Read) -> bool {
         if !self.refresh() {
             return false;
@@ -172,7 +173,8 @@ impl Inbox {
             copy(&self.memory.inbox().words()[at / 8..][..bytes / 8], &to[copied / 8..][..bytes / 8]);
             copied += bytes;
         }
-        // What is loaded later is no older: the look behind this judges it. And it is all done before the want is told that gives it up.
+        // Order: the look that judges this piece loads its lines after these words. And the copy is
+        // done before the want is told that lets the primary overwrite them.
         fence(Acquire);
         Ok(())
     }
@@ -222,7 +224,7 @@ impl Channel for Inbox {
             "more READs under way than were allowed"
         );
         reads.drain(..).for_each(|read| self.carry_out(read));
-        // All that was planned is copied: what lies before may be overwritten.
+        // All READs that were planned are copied, so the primary may overwrite what they have read.
         for shard in 0..self.shelves.len() {
             let shelf = &mut self.shelves[shard];
             shelf.wanted = shelf.wanted.max(shelf.copied);
@@ -263,7 +265,8 @@ impl Channel for Inbox {
         match shelf.told {
             Some(told) if from >= shelf.wanted => {
                 shelf.wanted = from;
-                // Beyond what is copied a READ may have been planned: then it is told once that is submitted.
+                // If a READ beyond what is copied has been planned, the want is told once that READ
+                // is submitted.
                 if from <= shelf.copied {
                     self.tell(shard, told.run);
                 }

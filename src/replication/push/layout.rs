@@ -69,7 +69,8 @@ impl Layout {
         (self.shards * WANT_BYTES).next_multiple_of(64)
     }
 
-    /// Of the notes, what means anything: wants, and of the ack slot the summary and as many positions as there are shards.
+    /// The part of the notes that is used: the wants, and of the ack slot the summary and one
+    /// position for each shard.
     pub fn notes_read_bytes(&self) -> usize {
         self.wants_bytes() + 64 * (1 + self.shards.div_ceil(8))
     }
@@ -97,7 +98,7 @@ impl Layout {
         (self.windows_at() + shard * window + within, window - within)
     }
 
-    /// Whether regions that a replica tells are those of such an inbox.
+    /// Whether the regions that a replica has told are those of an inbox of this layout.
     pub fn is_of(&self, regions: &[Descriptor]) -> bool {
         regions.iter().map(|region| region.bytes).eq(self.region_bytes().map(|bytes| bytes as u64))
     }

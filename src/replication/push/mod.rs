@@ -1,4 +1,5 @@
-//! Push: the same replication by WRITEs of the primary's, where pull is READs of the replica's. A replica chooses (`--replication-mode`).
+//! Push: the primary WRITEs its log to the replica, where with pull the replica READs it. The
+//! replica chooses (`--replication-mode`).
 //!
 //! | file | what it is |
 //! | --- | --- |
@@ -17,10 +18,13 @@
 //! written has left this log: load the tail, and WRITE the lines, which publish it. So the tail that comes with bytes is younger than the
 //! reading of them, as the look behind a piece is with pull, and what it has passed is not believed.
 //!
-//! **Credit.** Bytes are written at positions in [wanted, wanted + window) only. A replica wants on from where its READs have copied to.
+//! **Credit.** Bytes are written at positions in [wanted, wanted + window) only. The replica moves
+//! its want on to where its READs have copied to.
 //!
-//! **Runs.** Where a replica wants bytes again (a record that failed its check) or begins anew behind, what it had may be overwritten. It then
-//! numbers the want anew; the primary starts there, and the line says which run it is of. A line of another run has nothing to be read.
+//! **Runs.** A replica may want bytes a second time (a record failed its check), or begin anew
+//! further back. The window may not hold these bytes any more. So the replica gives the want a new
+//! number, the run. The primary starts there, and each line says of which run it is. Nothing is
+//! read by a line of another run.
 
 pub mod inbox;
 pub mod layout;

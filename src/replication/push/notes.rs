@@ -21,7 +21,7 @@ const COMMITTED: usize = 1;
 const PUSHED: usize = 5;
 const SEAL: usize = LINE_WORDS - 1;
 
-/// A number that every word of `words`, and its place, goes into.
+/// A hash of `words` and `run`.
 fn sealed(words: &[u64], run: u32) -> u64 {
     // The mixing step of FxHash with a start that is not zero: memory that nobody has written to is not sealed.
     let mix = |mixed: u64, word: u64| (mixed.rotate_left(5) ^ word).wrapping_mul(0x517C_C1B7_2722_0A95);
@@ -34,16 +34,18 @@ fn sealed(words: &[u64], run: u32) -> u64 {
 pub struct PushedLine([u64; LINE_WORDS]);
 
 impl PushedLine {
-    /// The control line as it is now, and that the window holds what is wanted up to `pushed`, of the want numbered `run`.
+    /// The control line as it is now. The window holds what the want of this run asks for, up to
+    /// `pushed`.
     pub fn of(line: &ControlLine<'_>, pushed: u64, run: u32) -> PushedLine {
-        // The order is free: a look of a puller's has none either.
+        // The words may be loaded in any order: a puller's look promises none either.
         let mut words =
             [line.epoch(), line.committed(), line.tail(), line.capacity_bytes(), line.epoch_begin(), pushed, 0, 0];
         words[SEAL] = sealed(&words[..SEAL], run);
         PushedLine(words)
     }
 
-    /// Those words of an inbox; None while they are not one line. What is loaded behind this is no older than it.
+    /// The line in these words of an inbox; None while it is not whole. What is loaded after this
+    /// call is no older than the line.
     pub fn load(words: &[AtomicU64]) -> Option<PushedLine> {
         let words: [u64; LINE_WORDS] = std::array::from_fn(|at| words[at].load(Relaxed));
         fence(crate::sys::sync::Ordering::Acquire);
@@ -51,7 +53,7 @@ impl PushedLine {
         (sealed(&words[..SEAL], line.run()) == words[SEAL]).then_some(line)
     }
 
-    /// Put it into memory that goes out from there.
+    /// Store it in memory that it will be sent from.
     pub fn store(&self, words: &[AtomicU64]) {
         words.iter().zip(self.0).for_each(|(to, word)| to.store(word, Relaxed));
     }
@@ -71,7 +73,7 @@ impl PushedLine {
         self.0[PUSHED]
     }
 
-    /// Of which want; 0 of none.
+    /// The run of the want that it answers; 0 before there is one.
     pub fn run(&self) -> u32 {
         (self.0[SEAL] >> 32) as u32
     }
@@ -93,7 +95,7 @@ impl Want {
         words[1].store(sealed(&[self.position], self.run), Release);
     }
 
-    /// What these words tell: nothing if they are not of one want, or it is one that no log can meet.
+    /// The want in these words; None if it is not whole, or no log has such a position.
     pub fn load(words: &[AtomicU64]) -> Option<Want> {
         let (position, seal) = (words[0].load(Relaxed), words[1].load(Relaxed));
         let run = (seal >> 32) as u32;

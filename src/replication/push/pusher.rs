@@ -3,8 +3,9 @@
 //! A local reader that takes no turn: it holds up nobody, however slow the replica is. What it reads of a log while that is overwritten is told
 //! apart as a replica does it, by a tail that is loaded behind the reading; and by the records' checksums.
 //!
-//! Nothing that the replica says is trusted: a want is a position that no log may have, ahead of this one or long behind, and decides only which
-//! bytes of [tail, committed) go to which place of the replica's own window.
+//! Nothing that the replica says is trusted: a want may be a position that this log has not
+//! reached, or has given up. It decides only which bytes of [tail, committed) go to which place of
+//! the replica's own window.
 
 use super::layout::{INBOX, Layout, NOTES, WANT_BYTES};
 use super::notes::{LINE_WORDS, PushedLine, Want};
@@ -20,11 +21,12 @@ use crate::sys::sync::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes of one round's WRITEs: the replica applies them while the next are on their way. Of a network with a round trip of 10 us it is 50 GB/s.
+/// Bytes of one round's WRITEs: the replica applies them while the next are on their way. With a
+/// round trip of 10 us that allows 50 GB/s.
 const ROUND_BYTES_MAX: usize = 512 << 10;
-/// Bytes of one of them.
+/// Bytes of one WRITE.
 const PIECE_BYTES_MAX: usize = 256 << 10;
-/// WRITEs of one round; the one that publishes the round before is among those under way.
+/// WRITEs of one round. One more may be under way: the one that publishes the round before.
 const PIECES_MAX: usize = WRITE_DEPTH_MAX - 1;
 
 const _: () = assert!(PIECE_BYTES_MAX <= READ_BYTES_MAX && PIECES_MAX * PIECE_BYTES_MAX >= ROUND_BYTES_MAX);
@@ -61,7 +63,7 @@ pub struct Pusher {
     layout: Layout,
     outlets: Vec<Outlet>,
     ack: Arc<Slab>,
-    /// For what is wanted; None while a READ has it.
+    /// Receives the wants; None while a READ has it.
     landing: Option<Landing>,
     looking_since: Instant,
     /// Where the next round begins, so that no shard starves.

@@ -1,5 +1,5 @@
-//! The primary's thread for one replica that is pushed to. To who admits replicas it is a grant like any other: an ack slot, a state, and an end
-//! when it is dropped.
+//! The primary's thread for one replica that is pushed to. To the code that admits replicas it is a
+//! grant like any other: an ack slot, a state, and an end when it is dropped.
 
 use super::Invite;
 use super::layout::Layout;
@@ -127,7 +127,8 @@ impl Drop for Pushing {
         self.shared.stop.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // Within a step at most: its waits are bounded, over verbs by the device's own time for an answer.
+            // It ends within one step: its waits are bounded, over verbs by the device's own
+            // time-out.
             let _ = thread.join();
         }
     }

@@ -39,7 +39,8 @@ fn examples() -> Vec<Message> {
             pause_microseconds: 1000,
             invitation: invitation(),
         }),
-        Message::Declined("no device".into()),
+        Message::Declined { why: Decline::Failed, words: "no device".into() },
+        Message::Declined { why: Decline::NotYet, words: "registering".into() },
     ]
 }
 

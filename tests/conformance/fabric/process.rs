@@ -156,7 +156,7 @@ fn rounds_without_leaks(world: &dyn World) {
         let reads =
             (0..4).map(|tag| super::world::read(pair.channel.as_mut(), 1, 0, LENGTHS[1], tag)).collect::<Vec<_>>();
         pair.channel.submit(&mut { reads }).unwrap();
-        // Either end first.
+        // Drop either end first.
         let Pair { channel, grant } = pair;
         if number.is_multiple_of(2) {
             drop(channel);

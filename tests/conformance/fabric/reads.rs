@@ -164,7 +164,7 @@ pub fn three_channels_of_one_exporter_do_not_mix(world: &dyn World) {
             pair.grant.ack().words()[0].load(Relaxed) == 49 + number as u64
         });
     }
-    // One ends, the others go on.
+    // One channel ends, the others go on.
     let Pair { grant, mut channel } = pairs.remove(1);
     drop(grant);
     until_over(channel.as_mut());

@@ -217,7 +217,7 @@ pub fn read_now(channel: &mut dyn Channel, region: u32, offset: u64, bytes: usiz
     done.landing.words(bytes).iter().map(|word| word.load(Relaxed)).collect()
 }
 
-/// That the pair works.
+/// Check that the pair works.
 pub fn works(pair: &mut Pair) {
     assert_eq!(read_now(pair.channel.as_mut(), 0, 8, 16), [word(0, 1), word(0, 2)]);
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Between looks for a primary, or for a replica, that is not there.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What they ask.
+/// What the clients ask.
 #[derive(Debug, Clone, Copy)]
 pub struct Traffic {
     pub registers: u32,
@@ -26,7 +26,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Every key.
+    /// Every key that they use.
     pub fn keys(self) -> impl Iterator<Item = u32> {
         (0..self.registers).chain(COUNTERS_FROM..COUNTERS_FROM + self.counters)
     }
@@ -77,7 +77,7 @@ fn write(site: &Site, mut random: Rng, traffic: Traffic) {
     }
 }
 
-/// Until it breaks, or another has the seat.
+/// Write until the connection breaks, or another primary has the seat.
 fn write_to(site: &Site, seat: Seat, mut connection: Connection, random: &mut Rng, traffic: Traffic) {
     let session = site.number();
     while !site.is_stopping() && site.seat() == Some(seat) {
@@ -146,7 +146,7 @@ fn read(site: &Site, replica: usize, mut random: Rng, traffic: Traffic) {
         let (mut events, end) = connection.ask(*session, view.place, &asked, || site.now());
         let after = site.view(replica);
         if after != Some(view) {
-            // It changed sides while it was asked.
+            // The replica changed sides while it was asked, so its answer belongs to neither reign.
             let session = site.number();
             events.iter_mut().for_each(|event| (event.session, event.place) = (session, Place::Between));
         }

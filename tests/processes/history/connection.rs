@@ -19,7 +19,7 @@ const FILLING_BYTES_MAX: u64 = 120;
 pub enum Acks {
     /// Not at all.
     None,
-    /// The server was told to hold every answer.
+    /// The server holds every answer (`--ack-replicas`).
     Server,
     /// By a flag of each request.
     Flag(u32),
@@ -27,7 +27,7 @@ pub enum Acks {
     Wait(u32),
 }
 
-/// What the connection has come to.
+/// How a batch has ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
     /// All was answered.

@@ -26,11 +26,11 @@ const TRAFFIC: Traffic =
 /// Nothing is evicted (-M), so nothing may be missing, though the logs are written over many times in a chain.
 const ARGUMENTS: [&str; 9] = ["-M", "-m", "4", "-I", "8k", "--replication-timeout", "5", "--ack-timeout", "5000"];
 
-/// How a chain asks for acknowledgement: by its seed.
+/// The ways in which writes ask for acknowledgement; the seed chooses one.
 const ASKED: [(Acks, u32); 5] =
     [(Acks::Server, 1), (Acks::Flag(1), 1), (Acks::Wait(1), 1), (Acks::Server, 2), (Acks::Flag(2), 2)];
 
-/// What came of the kills.
+/// The outcome of the kills.
 #[derive(Debug, Default)]
 struct Sum {
     kills: u64,
@@ -84,9 +84,9 @@ impl Chain {
         Chain { run, judge: Judge::default(), gathers: replicas == 1, sum: Sum::default() }
     }
 
-    /// One kill, and what is there afterwards.
+    /// Kill once, and look at what is there afterwards.
     fn kill(&mut self) {
-        // From the very first one on.
+        // The kill may come as early as the first write.
         let writes = self.run.random.u64(1..WRITES_MAX);
         self.run.write_acknowledged(writes, 0..150);
         self.sum.awaited += writes as usize;
@@ -133,7 +133,7 @@ impl Chain {
         self.run.site.note(self.run.reign, shown);
     }
 
-    /// Every key at the new primary.
+    /// Read every key at the new primary.
     fn look(&self) -> Vec<Event> {
         let site = &self.run.site;
         let session = site.number();

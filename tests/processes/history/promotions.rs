@@ -36,7 +36,7 @@ fn run(seed: u64, asked: Asked) -> Judged {
     let mut run = start(seed, acks, &held);
     for _ in 1..REIGNS {
         fault(&mut run);
-        // Of a replica that has died since, nothing may be needed.
+        // Settle first: afterwards nothing depends on a replica that has died.
         run.settle();
         run.open();
         run.write_acknowledged(WRITES, 0..200);

@@ -26,11 +26,11 @@ const ORDER_WAIT_MAX: Duration = Duration::from_secs(20);
 pub struct Follower {
     pub node: Node,
     pub proxy: Proxy,
-    /// Times that it had begun anew when all was settled last.
+    /// How often it had begun anew by the last time that everything was settled.
     anew: u64,
 }
 
-/// How a primary goes.
+/// How a primary's reign ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Going {
     /// kill -9; an empty process takes its place among the replicas.
@@ -99,14 +99,14 @@ impl Run {
             if self.site.view(number).is_none_or(|view| view.place == Place::Between) {
                 self.site.settled(number, follower.node.server.tcp[0], self.reign);
             } else {
-                // Its reads are judged by this.
+                // Its reads are judged by the rule that it never goes back.
                 assert_eq!(anew, follower.anew, "it has begun anew without a reason: {:?}", follower.node.rows());
             }
             follower.anew = anew;
         }
     }
 
-    /// Once they may not go on: until every answer is recorded.
+    /// Wait until the writers, which were stopped, have recorded every answer.
     fn await_writers(&self) {
         assert!(self.site.wait_for(LONG, |site| site.busy.load(SeqCst) == 0), "writers do not end");
     }
@@ -124,7 +124,7 @@ impl Run {
             Some(View { place: Place::Replica(number), .. }) => Some(number),
             _ => None,
         });
-        // Whoever reads there from now on reads something between the reigns.
+        // Reads of the heir from now on belong to neither reign.
         self.site.set_view(heir, None);
         let heirs = self.followers[heir].take().expect("it lives");
         let others = self.followers[other].take().expect("it lives");
@@ -158,7 +158,7 @@ impl Run {
         self.come_back(heir, old, going);
     }
 
-    /// A process that is there follows the primary of now.
+    /// A process that still runs follows the new primary.
     fn follow_anew(&mut self, number: usize, node: Node) {
         let proxy = Proxy::to(self.primary.port());
         self.site.unsettled(number, node.server.tcp[0], self.reign);
@@ -193,7 +193,7 @@ impl Run {
         self.followers[number] = Some(Follower { node, proxy, anew: 0 });
     }
 
-    /// Until the clients have done something.
+    /// Wait until the clients have done something.
     pub fn pass(&mut self, milliseconds: std::ops::Range<u64>) {
         std::thread::sleep(Duration::from_millis(self.random.u64(milliseconds)));
     }

@@ -45,7 +45,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Site {
-    /// With so many replicas, none of them there yet.
+    /// A site with so many replicas, none of which is there yet.
     pub fn new(replicas: usize) -> Site {
         Site {
             begun: Instant::now(),
@@ -100,7 +100,7 @@ impl Site {
         number
     }
 
-    /// From now on it may begin anew.
+    /// From now on this replica may begin anew.
     pub fn unsettled(&self, replica: usize, address: SocketAddr, reign: usize) {
         self.set_view(replica, Some(View { address, place: Place::Between, reign }));
     }
@@ -118,7 +118,7 @@ impl Site {
         std::mem::take(&mut *locked(&self.record))
     }
 
-    /// Of a run that is over: the reigns, with their heirs.
+    /// The reigns of a run that is over, with their heirs.
     pub fn reigns(&self, heirs: &[Option<u32>]) -> Vec<Reign> {
         let mut reigns: Vec<Reign> = heirs.iter().map(|heir| Reign { events: Vec::new(), heir: *heir }).collect();
         self.take().into_iter().for_each(|(reign, events)| reigns[reign].events.extend(events));

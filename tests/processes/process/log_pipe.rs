@@ -12,7 +12,7 @@ use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// A server that nobody listens to.
+/// A server whose log nobody reads.
 struct Unheard {
     child: Child,
     directory: TempDir,
@@ -121,7 +121,7 @@ fn a_replica_whose_primary_died_tells_of_it() {
     primary.signal("KILL");
     assert!(!primary.wait().success());
     wait_until("it says that it follows no more", || state(&unheard).as_deref() == Some("connecting"));
-    // And again, now that it has said so in its log.
+    // Ask again, now that it has logged why.
     assert!(unheard.stat("replication", "trouble").is_some_and(|trouble| trouble != "none"));
     assert!(unheard.end().success());
 }

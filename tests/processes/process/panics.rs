@@ -17,7 +17,7 @@ fn panicking(lines: &str, stderr: Stdio) -> Command {
     command
 }
 
-/// Does nothing where it is run as a test.
+/// Does nothing unless the other test starts it as a process of its own.
 #[test]
 fn in_a_process_of_its_own() {
     let Ok(lines) = std::env::var(ROLE) else { return };

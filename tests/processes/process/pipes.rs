@@ -15,7 +15,7 @@ pub fn full_pipe() -> (PipeReader, Stdio) {
         }
     };
     assert_eq!(filled.kind(), ErrorKind::WouldBlock);
-    // The last bytes of the last page, too.
+    // Fill the last page byte by byte as well.
     while writer.write(b".").is_ok() {}
     rustix::fs::fcntl_setfl(&writer, blocking).expect("a pipe takes flags");
     (reader, writer.into())

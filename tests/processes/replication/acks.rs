@@ -4,7 +4,7 @@ use crate::node::{Node, in_sync, on_each_fabric, side_by_side, wait_for_row, wai
 use crate::support::{self, Client, refused};
 use std::net::SocketAddr;
 
-/// So long that no test sees its end.
+/// A time limit that no test lives to see.
 const NEVER: &str = "60000";
 
 /// A primary with one replica that has all. The primary has one worker: if held answers held it, nobody else would be answered.
@@ -334,7 +334,7 @@ fn clients_that_go_leave_nothing_behind() {
     full.send(many.as_bytes());
     wait_for_row(&primary, "acks_pending", |pending| pending.parse::<u64>().is_ok_and(|pending| pending >= 1024));
     drop(full);
-    // Who only says that no more comes is answered.
+    // A client that closes only its sending side is still answered.
     let mut half = Client::tcp_half_closing(primary.server.tcp[0], b"set b 0 0 1\r\n1\r\nquit\r\n");
     let answered = half.until_closed();
     assert_eq!(unacknowledged(String::from_utf8_lossy(&answered).trim_end()).1, 1);

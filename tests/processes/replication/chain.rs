@@ -5,13 +5,13 @@ use crate::node::{
     LONG, Node, fixed_port, in_sync, numbered_keys, on_each_fabric, same_items, wait_for_count, wait_for_row,
     wait_until,
 };
+use crate::support::stores::small_store;
 use remora::fabric::{ConnectOptions, Kind, listen};
 use remora::replication::attach::{Identity, join};
 use remora::replication::board::Board;
 use remora::replication::offer::{Offer, OfferConfig, Running};
 use remora::replication::secret::Secret;
 use remora::replication::standing::{DEPTH_MAX, Distance, Standing};
-use remora::store::{Store, StoreConfig};
 use std::sync::Arc;
 
 const KEYS: usize = 2000;
@@ -147,20 +147,9 @@ fn a_circle_ends_in_words() {
     }
 }
 
-/// Of a store of this process, as `standing` has it.
+/// An offer of a store of this process, which stands in a chain where `standing` says.
 fn offer(standing: &Arc<Standing>) -> Running {
     let listen_at = "127.0.0.1:0".parse().expect("an address");
-    let store = Store::new(StoreConfig {
-        memory_bytes: 4 << 20,
-        memory_bytes_max: None,
-        item_bytes_max: 64 << 10,
-        evict: true,
-        workers: 1,
-        shards: Some(1),
-        hugepages: false,
-        hash_seed: None,
-        epoch: None,
-    });
     let config = OfferConfig {
         listen: listen_at,
         secret: Secret::none(),
@@ -170,7 +159,7 @@ fn offer(standing: &Arc<Standing>) -> Running {
         board: Arc::<Board>::default(),
         standing: standing.clone(),
     };
-    Offer::start(Arc::new(store.expect("a small store")), config).expect("a port on loopback")
+    Offer::start(Arc::new(small_store(1, None)), config).expect("a port on loopback")
 }
 
 #[test]

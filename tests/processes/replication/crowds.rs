@@ -16,7 +16,7 @@ const PAUSE: Duration = Duration::from_millis(4);
 const VISITS: usize = 20;
 const WELCOME_AT_ONCE: usize = 15;
 
-/// Connect, say nothing, stay; again and again.
+/// Open connections that say nothing and stay, again and again.
 fn crowd(port: SocketAddr, stop: &AtomicBool) {
     let mut strangers = VecDeque::new();
     while !stop.load(Relaxed) {

@@ -10,42 +10,49 @@ use crate::proxy::{ALL, Fate, Proxy};
 use fastrand::Rng;
 use remora::fabric::{ConnectOptions, Kind};
 use remora::replication::attach::{AttachError, Identity, attach, join};
+use remora::replication::choice::Choice;
+use remora::replication::penalties::SharedPenalties;
 use remora::replication::secret::Secret;
 
 const KEYS: usize = 1000;
 const TRAFFIC: Traffic = Traffic { keys: KEYS, value_bytes_max: 5000 };
 
-/// A replica that was cut off goes on from where it was.
+/// A replica that was cut off goes on from where it was, and neither side keeps anything of the session before.
 #[test]
 fn after_a_cut_it_goes_on_from_its_cursor() {
+    on_each_fabric(|fabric| goes_on_after_cuts(&["--fabric", fabric]));
+}
+
+/// The same for a replica that is started with these arguments.
+pub fn goes_on_after_cuts(arguments: &[&str]) {
     const CUTS: u64 = 4;
-    on_each_fabric(|fabric| {
-        let primary = Node::primary(&["-m", "16"]);
-        let proxy = Proxy::to(primary.port());
-        let replica = Node::replica(proxy.address, &["--fabric", fabric]);
+    let primary = Node::primary(&["-m", "16"]);
+    let proxy = Proxy::to(primary.port());
+    let replica = Node::replica(proxy.address, arguments);
+    in_sync(&primary, &[&replica]);
+    let joined = replica.number("shards_joined");
+    let (held_there, held_here) = (primary.holds(), replica.holds());
+    for cut in 1..=CUTS {
+        proxy.cut();
+        write_batches(primary.server.tcp[0], cut, 5, TRAFFIC);
+        wait_for_count(&replica, "shards_continued", cut * joined);
         in_sync(&primary, &[&replica]);
-        let joined = replica.number("shards_joined");
-        let (held_there, held_here) = (primary.holds(), replica.holds());
-        for cut in 1..=CUTS {
-            proxy.cut();
-            write_batches(primary.server.tcp[0], cut, 5, TRAFFIC);
-            wait_for_count(&replica, "shards_continued", cut * joined);
-            in_sync(&primary, &[&replica]);
-        }
-        assert!(same_items(&primary, &[&replica], &numbered_keys(KEYS)) > 0);
-        let counts = ["shards_joined", "shards_continued", "shards_diverged", "shards_overrun"];
-        assert_eq!(counts.map(|name| replica.number(name)), [joined, CUTS * joined, 0, 0]);
-        assert_eq!(primary.number("replicas_ended"), CUTS);
-        primary.comes_back_to(held_there);
-        replica.comes_back_to(held_here);
-    });
+    }
+    assert!(same_items(&primary, &[&replica], &numbered_keys(KEYS)) > 0);
+    let counts = ["shards_joined", "shards_continued", "shards_diverged", "shards_overrun"];
+    assert_eq!(counts.map(|name| replica.number(name)), [joined, CUTS * joined, 0, 0]);
+    assert_eq!(primary.number("replicas_ended"), CUTS);
+    primary.comes_back_to(held_there);
+    replica.comes_back_to(held_here);
 }
 
 /// Everything that a replica does to be let in, without a process around it. The channel is dropped at once.
 fn come_and_go(proxy: &Proxy, fabric: Kind) -> Result<(), AttachError> {
     let identity = Identity { replica: [fastrand::u8(..); 16], name: "come and go".into() };
     let mut joined = join(&proxy.address.to_string(), &Secret::none(), &identity)?;
-    attach(&mut joined, &[fabric], &ConnectOptions::default()).map(drop)
+    let penalties = SharedPenalties::default();
+    let choice = Choice::new("", &[fabric], &penalties);
+    attach(&mut joined, choice, &ConnectOptions::default()).map(drop)
 }
 
 /// The handshake is cut after any number of bytes of either side: both sides end it, and the primary keeps nothing.

@@ -66,7 +66,7 @@ fn nobody_can_connect_before_the_primary_is_there() {
         refused_by(address, &path);
         std::thread::sleep(Duration::from_millis(10));
     }
-    // It says again why, and is announced only once it serves.
+    // It logs the reason again, and announces itself only once it serves.
     let before = replica.says("cannot connect to");
     assert!(before.iter().all(|line| !line.starts_with("remora: listening")), "{before:?}");
 

@@ -142,7 +142,7 @@ fn elsewhere() {
     let said = words(answer(link, &Message::Choose(Kind::Shm)));
     assert!(said.contains("comes from this host"), "{said}");
 
-    // Whose address is the primary's own is on its host.
+    // A peer whose address is the primary's own is on the primary's host.
     let (link, welcome) = come(primary.port(), HERE);
     assert!(welcome.fabrics.contains(&Kind::Shm), "{:?}", welcome.fabrics);
     drop(link);

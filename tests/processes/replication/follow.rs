@@ -185,7 +185,7 @@ fn every_write_to_a_replica_is_refused() {
     exchange(&mut client, &[("get c", "VALUE c 0 1\n5\nEND"), ("get k", "END")]);
 }
 
-/// What an operator asks by hand, of either side.
+/// What an operator asks of either side by hand.
 #[test]
 fn ctl_shows_both_sides() {
     let primary = Node::primary(&["-m", "16"]);

@@ -1,6 +1,7 @@
 //! A primary that lies, made by the test: it knows the handshake, and then tells a replica's process whatever the test likes. The replica says
 //! what is wrong, and neither dies of it nor grows.
 
+use super::orders::{ctl, ctl_fails};
 use super::strangers::Flood;
 use crate::node::{LONG, Node, expect_eq, side_by_side, wait_for_count, wait_for_row, wait_until};
 use crate::proxy::{ALL, Fate, Proxy};
@@ -22,17 +23,17 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What it tells.
+/// What the impostor tells.
 #[derive(Clone)]
 struct Lie {
     welcome: Welcome,
     memory: Arc<Forged>,
     invitation: Arc<dyn Fn(&mut Invitation) + Send + Sync>,
-    /// Said instead of heartbeats.
+    /// This message is sent instead of heartbeats.
     says: Option<Message>,
-    /// Heartbeats without an end instead.
+    /// Heartbeats are sent without an end.
     floods: bool,
-    /// By so many seconds its wall clock is ahead.
+    /// How many seconds its wall clock is ahead.
     ahead_seconds: i64,
 }
 
@@ -84,7 +85,7 @@ impl Impostor {
                 if stopped.load(Relaxed) {
                     return;
                 }
-                // However the replica ends it: it comes again.
+                // However the session ended: the replica comes again.
                 let _ = serve(stream, &*exporter, &lie, &stopped);
             }
         });
@@ -205,8 +206,11 @@ fn a_grant_that_lies_is_not_used() {
     fn many_more(invitation: &mut Invitation) {
         invitation.regions.resize(16_000, Descriptor { address: 0, key: 0, bytes: u64::MAX });
     }
-    fn longer(invitation: &mut Invitation) {
-        invitation.regions[1].bytes = 1 << 40;
+    fn short_tables(invitation: &mut Invitation) {
+        invitation.regions[1].bytes = 8;
+    }
+    fn short_pool(invitation: &mut Invitation) {
+        invitation.regions[2].bytes -= 8;
     }
     fn no_lines(invitation: &mut Invitation) {
         invitation.regions[0].bytes = 0;
@@ -215,10 +219,11 @@ fn a_grant_that_lies_is_not_used() {
         invitation.address = "somewhere else".into();
     }
     type Twist = fn(&mut Invitation);
-    let cases: [(Twist, &str); 5] = [
+    let cases: [(Twist, &str); 6] = [
         (one_less, "another number of regions"),
         (many_more, "another number of regions"),
-        (longer, "another length"),
+        (short_tables, "shorter tables"),
+        (short_pool, "fewer slabs"),
         (no_lines, "fewer control lines"),
         (nowhere, "somewhere else"),
     ];
@@ -293,6 +298,48 @@ fn a_data_channel_that_breaks_is_made_anew() {
     wait_for_count(&replica, "shards_continued", 3);
     // Each record once: it went on from where it was. (The other shard has none, so each channel begins it anew.)
     assert_eq!(["records", "bad_records"].map(|name| replica.number(name)), [40, 0]);
+}
+
+/// A replica that is told to discard gives nothing up before the new primary has shown a log in every shard. If that primary is gone before, the
+/// replica is promoted with what it had. Afterwards it has nothing, and says so.
+#[test]
+fn a_discard_that_is_interrupted_gives_up_all_or_nothing() {
+    side_by_side(&[0, 1, 2], |shards_shown| {
+        let old = Lie::none();
+        let shards = 0..GEOMETRY.shards as usize;
+        shards.clone().for_each(|shard| {
+            old.memory.show(shard, old.memory.line(BIRTH, old.memory.write_records(shard, 20, None)))
+        });
+        let old = Impostor::start(old);
+        let replica = Node::replica(old.address, &["--fabric", "tcp"]);
+        wait_for_count(&replica, "records", 40);
+        wait_for_row(&replica, "state", |state| state == "following");
+
+        let other = Epoch::of(0xDEF, 1);
+        let epochs = vec![EpochStart { epoch: other, begins: vec![BIRTH; shards.len()] }];
+        let new = Lie { welcome: Welcome { epochs, ..Lie::none().welcome }, ..Lie::none() };
+        for shard in shards {
+            let epoch = if shard < shards_shown { other } else { Epoch::NONE };
+            // Its log is said to be longer than it is, so that no record is found in it.
+            let committed = if shard < shards_shown { BIRTH + 640 } else { BIRTH };
+            new.memory.show(shard, ForgedLine { epoch: epoch.0, ..new.memory.line(BIRTH, committed) });
+        }
+        let new = Impostor::start(new);
+        ctl(&replica, &["replicate", "--discard", &new.address.to_string()]);
+        let looks = replica.number("looks");
+        wait_for_count(&replica, "looks", looks + 3);
+        drop(new);
+        if shards_shown < GEOMETRY.shards as usize {
+            ctl(&replica, &["promote"]);
+            assert!(replica.client().get("key-7").is_some(), "nothing was given up");
+        } else {
+            ctl_fails(&replica, &["promote"], "has nothing yet");
+            assert_eq!(replica.client().get("key-7"), None);
+            ctl(&replica, &["promote", "--incomplete"]);
+        }
+        assert_eq!(replica.client().set("mine", b"1"), "STORED");
+        assert_eq!(replica.client().get("mine").as_deref(), Some(&b"1"[..]));
+    });
 }
 
 /// Heartbeats without an end do not keep a replica from its work, nor make it grow.

@@ -63,7 +63,7 @@ fn another_user_gives_no_orders_and_root_does() {
     let refused = ctl_as_nobody(primary.server.tcp[0]);
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && said.contains("for the server's own user and root"), "{said}");
-    // A server of nobody's: nobody and root.
+    // A server that runs as nobody takes orders from nobody and from root.
     let primary = Node::primary(&["-m", "16", "-u", "nobody"]);
     let taken = ctl_as_nobody(primary.server.tcp[0]);
     let said = String::from_utf8_lossy(&taken.stderr);

@@ -1,12 +1,12 @@
 //! Replicas that are pushed to, over shared memory: the primary writes to an inbox of theirs. What they come to hold, through joining under load,
 //! cuts, being overrun and sudden deaths, is what replicas hold that pull; what their primary says of them, too.
 
+use super::cuts::goes_on_after_cuts;
 use super::writers::{Traffic, Writers, write_batches};
 use crate::node::wait_until;
 use crate::node::{
     Node, fixed_port, in_sync, numbered_keys, same_items, wait_for_count, wait_for_full_log, wait_for_row,
 };
-use crate::proxy::Proxy;
 use std::process::Command;
 
 const KEYS: usize = 2000;
@@ -53,27 +53,10 @@ fn they_join_under_load_beside_those_that_pull() {
     }
 }
 
-/// A replica that was cut off goes on from where it was, and neither side keeps anything of the session before.
+/// Cut off, it goes on as one that pulls does.
 #[test]
 fn after_a_cut_it_goes_on_from_its_cursor() {
-    const CUTS: u64 = 4;
-    let primary = Node::primary(&["-m", "16"]);
-    let proxy = Proxy::to(primary.port());
-    let replica = Node::replica(proxy.address, &PUSH);
-    in_sync(&primary, &[&replica]);
-    let joined = replica.number("shards_joined");
-    let (held_there, held_here) = (primary.holds(), replica.holds());
-    for cut in 1..=CUTS {
-        proxy.cut();
-        write_batches(primary.server.tcp[0], cut, 5, TRAFFIC);
-        wait_for_count(&replica, "shards_continued", cut * joined);
-        in_sync(&primary, &[&replica]);
-    }
-    assert!(same_items(&primary, &[&replica], &numbered_keys(KEYS)) > 0);
-    let counts = ["shards_joined", "shards_continued", "shards_diverged", "shards_overrun"];
-    assert_eq!(counts.map(|name| replica.number(name)), [joined, CUTS * joined, 0, 0]);
-    primary.comes_back_to(held_there);
-    replica.comes_back_to(held_here);
+    goes_on_after_cuts(&PUSH);
 }
 
 /// A replica that stands still while its primary writes several logs full begins anew at the tail, and the primary serves on meanwhile.

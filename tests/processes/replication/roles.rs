@@ -192,7 +192,7 @@ fn a_promotion_gathers_what_the_others_have() {
         write_batches(primary.server.tcp[0], 7, 10, TRAFFIC);
         assert_eq!(primary.client().set("late", b"late"), "STORED");
         in_sync(&primary, &[&ahead]);
-        // Values alone: times to live pass.
+        // Only values are compared, because times to live go by.
         let values = |node: &Node| -> BTreeMap<String, Vec<u8>> {
             node.items(&numbered_keys(KEYS)).into_iter().map(|(key, item)| (key, item.value)).collect()
         };

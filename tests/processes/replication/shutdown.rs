@@ -54,7 +54,7 @@ fn what_was_answered_before_sigterm_reaches_a_replica_that_is_late() {
             replica.server.signal("STOP");
             set_all(&primary, signal);
             primary.server.signal(signal);
-            // Its listeners and clients are gone before it waits.
+            // It closes listeners and clients before it waits for replicas.
             assert_eq!(primary.client().until_closed(), b"");
             said(&primary.server, "waiting until 1 replicas have the last");
             replica.server.signal("CONT");

@@ -40,7 +40,7 @@ fn assert_serves(primary: &Node, replica: &Node) {
 fn send_raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect_timeout(&address, LONG).expect("the port takes connections");
     stream.set_read_timeout(Some(LONG)).expect("a timeout");
-    // It may be refused in the middle.
+    // The primary may refuse it in the middle of the bytes.
     let _ = stream.write_all(bytes);
     until_ended(stream)
 }
@@ -114,7 +114,7 @@ fn nonsense_is_refused_in_words() {
     assert_serves(&primary, &replica);
 }
 
-/// As an honest replica, up to some step.
+/// Connect and go through the handshake as an honest replica does, up to some step.
 fn come(primary: SocketAddr, steps: usize) -> Link {
     come_over(TcpStream::connect(primary).expect("the port takes connections"), steps)
 }
@@ -205,7 +205,7 @@ fn who_keeps_the_primary_waiting_is_ended() {
             assert!(matches!(end, LinkError::Refused(Refusal::Protocol, _)), "silent after {case}: {end}");
         }
         5 => {
-            // A byte at a time of a frame that never ends.
+            // One byte at a time of a frame that never ends.
             let mut stream = TcpStream::connect(port).expect("the port takes connections");
             stream.write_all(&500u32.to_le_bytes()).expect("sent");
             let until = Instant::now() + LONG;

@@ -3,12 +3,13 @@
 
 use super::within::follow_config;
 use crate::node::LONG;
+use crate::support::stores::small_store;
 use remora::base::time::UnixSeconds;
 use remora::fabric::ACK_BYTES;
 use remora::replication::board::Board;
 use remora::replication::follow::Following;
 use remora::replication::retain::Retain;
-use remora::store::{NewItem, Store, StoreConfig};
+use remora::store::NewItem;
 use remora::sys::memory::Slab;
 use std::net::TcpListener;
 use std::sync::atomic::Ordering::Release;
@@ -51,27 +52,12 @@ fn watch(words: &str) -> Receiver<Line> {
     lines
 }
 
-fn store() -> Arc<Store> {
-    let config = StoreConfig {
-        memory_bytes: 64 << 10,
-        memory_bytes_max: None,
-        item_bytes_max: 512,
-        evict: true,
-        workers: 1,
-        shards: Some(1),
-        hugepages: false,
-        hash_seed: None,
-        epoch: None,
-    };
-    Arc::new(Store::new(config).expect("a small store"))
-}
-
 /// A primary is gone, the log stands still: stats are answered all the same.
 #[test]
 fn a_replica_tells_its_state_while_its_log_stands_still() {
     let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let lines = watch(&format!("replication from {nobody}"));
-    let store = store();
+    let store = Arc::new(small_store(1, None));
     let following = Following::start(follow_config(nobody), None, store.epochs_of_shards(), store.clone(), None);
     let following = following.expect("a thread");
     let line = lines.recv_timeout(LONG).expect("it says that its primary is not there");
@@ -87,15 +73,15 @@ fn a_replica_tells_its_state_while_its_log_stands_still() {
 #[test]
 fn reclaim_lets_a_replica_go_without_a_word() {
     let lines = watch("is let go");
-    let (store, board) = (store(), Arc::new(Board::default()));
+    let (store, board) = (Arc::new(small_store(1, None)), Arc::new(Board::default()));
     Retain::install(&store, &board, 4096);
     let ack = Slab::new("test-ack", ACK_BYTES, false).expect("a page");
-    // It follows, at the beginning of the log, and stays there.
+    // The replica follows, stands at the beginning of the log, and stays there.
     ack.words()[0].store(store.newest_epoch().0, Release);
     ack.words()[8].store(64, Release);
     board.put_up(1, Arc::new(ack));
     let mut worker = store.join();
-    for number in 0..1000u32 {
+    for number in 0..10_000u32 {
         let (turn, now) = (worker.turn(), UnixSeconds::now());
         let key = number.to_le_bytes();
         let at = store.locate(&key);

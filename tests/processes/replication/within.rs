@@ -1,6 +1,7 @@
 //! A node within this process, with turns and handshakes that stand still when they are told to: one writer at a time, whatever hangs.
 
 use crate::node::LONG;
+use crate::support::stores::small_store;
 use remora::base::epoch::Epoch;
 use remora::fabric::{ConnectOptions, Kind, listen};
 use remora::replication::attach::Identity;
@@ -10,17 +11,18 @@ use remora::replication::lineage::Discard;
 use remora::replication::node::{Clients, Node, NodeConfig, NotTaken, RunningNode};
 use remora::replication::offer::{Offer, OfferConfig, Running};
 use remora::replication::order::Order;
+use remora::replication::penalties::SharedPenalties;
 use remora::replication::push::Mode;
 use remora::replication::report::Report;
 use remora::replication::secret::Secret;
 use remora::replication::standing::Standing;
-use remora::store::{Store, StoreConfig};
+use remora::store::Store;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Notes what it is told.
+/// Clients that only note what they are told.
 #[derive(Default, Clone)]
 struct Noted(Arc<Mutex<Vec<String>>>);
 
@@ -34,19 +36,8 @@ impl Clients for Noted {
     }
 }
 
-fn store() -> Arc<Store> {
-    let config = StoreConfig {
-        memory_bytes: 1 << 20,
-        memory_bytes_max: None,
-        item_bytes_max: 1 << 10,
-        evict: true,
-        workers: 1,
-        shards: Some(2),
-        hugepages: false,
-        hash_seed: None,
-        epoch: None,
-    };
-    Arc::new(Store::new(config).expect("a small store"))
+pub fn store() -> Arc<Store> {
+    Arc::new(small_store(2, None))
 }
 
 fn offer() -> Running {
@@ -74,6 +65,7 @@ pub fn follow_config(primary: SocketAddr) -> FollowConfig {
         pause_max: Duration::from_millis(1),
         silence_max: LONG,
         standing: Arc::new(Standing::new([2; 16])),
+        penalties: SharedPenalties::default(),
         discard: Discard::Never,
     }
 }
@@ -84,7 +76,7 @@ fn node(store: &Arc<Store>, clients: &Noted) -> RunningNode {
     Node::start(config, None, store.clone()).expect("a thread")
 }
 
-/// Give an order and wait until it is over: its row.
+/// Give an order, wait until it is over, and return its row.
 fn carry_out(node: &Node, order: &str) -> String {
     node.take(Order::parse(order).unwrap()).unwrap();
     let until = Instant::now() + LONG;

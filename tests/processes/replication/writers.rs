@@ -53,7 +53,7 @@ impl Writers {
     }
 }
 
-/// So many batches, by this thread.
+/// Write so many batches, in this thread.
 pub fn write_batches(address: SocketAddr, seed: u64, batches: usize, traffic: Traffic) {
     let (mut client, mut random) = (Client::tcp(address), Rng::with_seed(seed));
     (0..batches).for_each(|_| write_batch(&mut client, &mut random, traffic));

@@ -23,7 +23,7 @@ fn a_request_that_waits_for_memory_does_not_keep_the_worker_busy() {
         waiting.send(b"\r\n");
         sent += 1;
         assert!(sent < 2000, "the log never gets full");
-        // It is answered, or it waits.
+        // Time for the request to be answered, or to begin to wait.
         std::thread::sleep(Duration::from_millis(2));
     }
     let (began, polls, tries) = (Instant::now(), server.stat("polls"), server.stat("park_waits"));

@@ -15,7 +15,7 @@ fn unsent_answers_of_all_together_are_bounded() {
         let value = vec![b'v'; 500_000];
         assert_eq!(server.connect().set("key", &value), "STORED");
         let ask = |key: &str, answers: usize| format!("get {key}\r\n").repeat(answers).into_bytes();
-        // One that reads, slowly, all the while.
+        // One client that reads all the time, slowly.
         let mut slow = Client::tcp_with_little_room(server.address);
         let mut hoarders: Vec<_> = (0..24).map(|_| Client::tcp_with_little_room(server.address)).collect();
         for (at, client) in hoarders.iter_mut().enumerate() {

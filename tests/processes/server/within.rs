@@ -51,7 +51,7 @@ impl Within {
         self.wait_for(|| self.stat("uptime") > uptime + 2);
     }
 
-    /// Wait until it is so.
+    /// Wait until `is_so`.
     pub fn wait_for(&self, is_so: impl Fn() -> bool) {
         let until = Instant::now() + WAIT_MAX;
         while !is_so() {

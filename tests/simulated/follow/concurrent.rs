@@ -85,7 +85,7 @@ fn what_a_replica_has_committed_is_whole_at_any_moment() {
     }
 }
 
-/// So much, and more until it is enough.
+/// Write a certain amount, and then more until it is enough.
 fn write(store: &Store, is_enough: impl Fn() -> bool) {
     let (mut author, mut random) = (Author::new(store), Rng::with_seed(4));
     for version in (1..).take_while(|version| *version <= SETS || !is_enough()) {

@@ -39,7 +39,7 @@ fn is_order(events: &[Event], order: &[usize]) -> bool {
                 return false;
             }
         }
-        // Of a session's requests none is done without those before it.
+        // No request of a session is done before the session's earlier ones.
         let before = (0..*later).filter(|number| events[*number].session == events[*later].session);
         if before.into_iter().any(|number| !order[..at].contains(&number)) {
             return false;

@@ -92,7 +92,7 @@ fn a_replica_that_goes_back() {
     reject("a 0-9 set 1\n b 0-9 set 2\n r1.x 1-2 get 2\n r1.x 3-4 get 1\n r2.x 1-2 get 1\n r2.x 3-4 get 2");
 }
 
-/// It shows the primary's order and nothing else.
+/// A replica shows the primary's order and nothing else.
 #[test]
 fn a_replica_that_shows_what_the_primary_never_had() {
     reject("a 0-1 set 1\n b 2-3 cas 7>8 -\n r1.x 4-5 get 8");

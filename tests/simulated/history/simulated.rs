@@ -19,7 +19,7 @@ const STEPS: usize = 400;
 const KEYS: u32 = 24;
 /// Writes whose acknowledgement is waited for; older ones are answered: not acknowledged.
 const WAITING_MAX: usize = 16;
-/// Steps in which a replica comes up with one that rests.
+/// Steps in which a replica catches up with a primary that is not written to.
 const SETTLE_STEPS_MAX: usize = 5_000;
 
 /// The logs are never written over, so that every miss at a replica can be judged.
@@ -224,7 +224,7 @@ impl<'s> World<'s> {
     }
 }
 
-/// As the control thread does it.
+/// Promote as the control thread does.
 fn promote(store: &Store) {
     for _ in 0..100 {
         if store.make_room_for_epoch(NOW).is_ok() {
@@ -238,7 +238,7 @@ fn name(key: u32) -> Vec<u8> {
     format!("key-{key}").into_bytes()
 }
 
-/// A value, again and again.
+/// A value repeated to this length.
 fn text(value: u64, bytes: usize) -> Vec<u8> {
     value.to_le_bytes().into_iter().cycle().take(bytes.max(8)).collect()
 }

@@ -114,7 +114,7 @@ fn reads_are_answered_and_win_nothing() {
     assert_eq!(client.ask("get due\r\n"), "END\r\n", "expiry is judged when read");
 }
 
-/// With its address given back, the same engine writes.
+/// Once it is no replica any more, the same engine writes.
 #[test]
 fn an_engine_that_is_no_replica_any_more_writes() {
     let primary = harness::engine(1 << 20, 1, ITEM_BYTES_MAX, true, 1);

@@ -34,7 +34,7 @@ const CAS_UNKNOWN: u64 = 1 << 62;
 
 /// Commands shown when something is wrong.
 const HISTORY_MAX: usize = 12;
-/// And of each so much.
+/// Characters shown of each.
 const HISTORY_CHARS_MAX: usize = 100;
 
 pub struct Run<'e> {

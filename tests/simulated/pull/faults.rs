@@ -41,6 +41,15 @@ fn stale() {
     assert_harmless(&runs(SLABS, 100, STEPS, stale));
 }
 
+/// A card may fetch the bytes of a READ before those of READs ahead of it: a look is then older than the piece before it, and older than the last look,
+/// so that positions go back. Neither is taken for what it is not.
+#[test]
+fn taken_early() {
+    let early =
+        |random: &mut Rng| Faults { early: random.f64(), delay_polls_max: random.u32(1..6), ..Faults::default() };
+    assert_harmless(&runs(SLABS, 100, STEPS, early));
+}
+
 #[test]
 fn lost() {
     let seen = runs(SHARDS, 200, STEPS, |random| Faults { drop: random.f64() * 0.05, ..Faults::default() });
@@ -96,6 +105,7 @@ fn mixed(random: &mut Rng) -> Faults {
         tear: share(random, 1.0),
         stale: share(random, 1.0),
         stale_polls_max: random.u32(0..30),
+        early: share(random, 1.0),
         drop: if lossy { share(random, 0.06) } else { 0.0 },
         corrupt: if lossy { share(random, 0.2) } else { 0.0 },
         // Control lines have no checksum: they rely on the fabric's own. What comes of changed ones is a test of its own.

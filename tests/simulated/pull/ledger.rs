@@ -9,7 +9,7 @@ use remora::store::{Item, Store, Turn};
 pub struct Ledger {
     /// For each lineage, for each version: the key, and the value's length.
     written: Vec<Vec<(usize, usize)>>,
-    /// For each key the newest that was seen: lineage and version.
+    /// For each key the newest value that was seen, as lineage and version.
     newest: Vec<(usize, usize)>,
     /// Values that were looked at.
     pub hits: u64,

@@ -53,7 +53,7 @@ impl Forged {
         Arc::new(Forged(regions(store).map(copy).into()))
     }
 
-    /// The truth again.
+    /// Copy the true regions in again.
     fn restore(&self, store: &Store) {
         regions(store).iter().zip(&self.0).for_each(|(from, to)| overwrite(to, from));
     }
@@ -124,7 +124,7 @@ fn pull_honest(scene: &mut Scene, known: &[Option<Epoch>]) {
     panic!("never comes up with an honest primary: {:?}", session.puller.counts());
 }
 
-/// Its name, and how it is made.
+/// A lie's name, and how it is made.
 type Lie = (&'static str, fn(&Forged));
 /// The same, with the words in which it is refused in between.
 type Senseless = (&'static str, &'static str, fn(&Forged));
@@ -228,6 +228,35 @@ fn positions_that_go_back_end_it_and_another_epoch_does_at_once() {
     assert!(known[0].is_some());
     drop(session);
     pull_honest(&mut scene, &known);
+}
+
+/// A look may be older than the one before it, if both were under way together: the next one tells.
+#[test]
+fn a_position_that_goes_back_at_one_look_is_not_believed() {
+    let mut scene = Scene::new(1, ONE);
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    pull(&mut session, &scene.replica).expect("it is honest so far");
+    let mut look_once = || {
+        let looks = session.puller.counts().looks;
+        for _ in 0..STEPS_MAX {
+            clock::pass(Duration::from_micros(20));
+            session.step(&scene.replica).expect("one look proves nothing");
+            if session.puller.counts().looks > looks {
+                return assert_eq!(session.puller.counts().looks, looks + 1);
+            }
+        }
+        panic!("{STEPS_MAX} steps without a look");
+    };
+    for word in [COMMITTED, TAIL] {
+        for _ in 0..30 {
+            set(&scene.forged, word, |word| word - 8);
+            look_once();
+            scene.forged.restore(&scene.store);
+            look_once();
+        }
+    }
+    drop(session);
+    assert_same(&scene.store, &scene.replica, NOW);
 }
 
 /// A look that makes no sense may be one that was torn: a few of them harm nobody.

@@ -157,7 +157,7 @@ fn wants_that_make_no_sense() {
             let step = pusher.step(Duration::ZERO).expect("it goes on");
             assert!(step.pushed_bytes <= layout.window_bytes() * setup.shards as u64);
         }
-        // One that makes sense is met all the same.
+        // A want that makes sense is met all the same.
         for (shard, at) in store.shards().iter().enumerate() {
             let want = Want { position: at.control().tail(), run: 77 };
             want.store(&memory.notes().words()[shard * 2..][..2]);

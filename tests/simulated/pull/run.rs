@@ -90,7 +90,7 @@ impl<'s> Run<'s> {
         Run::of_lineage(seed, setup, keys, primary, replica, Ledger::default())
     }
 
-    /// The same, but with what earlier primaries wrote.
+    /// The same, with a ledger of what earlier primaries wrote.
     pub fn of_lineage(
         seed: u64,
         setup: Setup,
@@ -246,7 +246,7 @@ impl<'s> Run<'s> {
         self.seen.second_chances = self.replica.stats().reinserted_items;
     }
 
-    /// The ack slot comes to show all that was committed.
+    /// In the end the ack slot shows all that was committed.
     fn assert_told(&mut self, faulty: impl Fn(&Faults) -> bool) {
         let committed: Vec<u64> = self.primary.shards().iter().map(|shard| shard.control().committed()).collect();
         let epoch = self.primary.shards()[0].control().epoch();

@@ -51,7 +51,7 @@ impl<'s> Writer<'s> {
         let name = name_of(key);
         let most = self.item_bytes_max - RECORD_OVERHEAD_BYTES - name.len();
         let large = random.u32(0..self.large_share) == 0;
-        // Some of the large ones are just too long, and refused.
+        // Some of the large values are just too long, and are refused.
         let bytes = if large { most + 24 - random.usize(0..64) } else { random.usize(0..200.min(most)) };
         let value = ledger.value(key, bytes);
         let expires = random.u8(0..6) == 0;

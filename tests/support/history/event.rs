@@ -5,7 +5,7 @@ use std::fmt;
 /// A value of a key. Of a register every write has one of its own; a counter's is its number.
 pub type Value = u64;
 
-/// When the answer came of a request that was never answered.
+/// In place of the time of an answer that never came.
 pub const NEVER: u64 = u64::MAX;
 
 /// What a client asked.
@@ -64,10 +64,10 @@ pub struct Event {
     pub acknowledged: bool,
 }
 
-/// The time of one primary.
+/// The events while one server was the primary.
 #[derive(Debug, Clone, Default)]
 pub struct Reign {
-    /// Of each session in the order in which they were sent.
+    /// The events of each session stand in the order in which they were sent.
     pub events: Vec<Event>,
     /// Of the replica that was promoted at its end, the last time: what it has shown, it has.
     pub heir: Option<u32>,
@@ -93,7 +93,7 @@ impl Event {
         matches!(self.operation, Operation::Incr(_))
     }
 
-    /// Known, and it has changed the item.
+    /// It is known to have changed the item.
     pub fn has_changed(&self) -> bool {
         match self.outcome {
             Outcome::Done => true,

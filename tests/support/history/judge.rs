@@ -25,9 +25,9 @@ struct Line {
     ends: BTreeSet<State>,
     /// When each value was begun to be written.
     written: HashMap<Value, u64>,
-    /// Its values are numbers that come again.
+    /// Its values are counters, so the same value may come twice.
     counts: bool,
-    /// It was complained of, and is judged no more.
+    /// There was a complaint already, so it is judged no more.
     is_wrong: bool,
 }
 

@@ -17,7 +17,7 @@ pub type State = Option<Value>;
 /// Situations that are looked at for one key of one reign. A hundred times what the runs here come to, and still only seconds.
 pub const SITUATIONS_MAX: usize = 2_000_000;
 
-/// Why a key's history is not one.
+/// Why a key's history is impossible.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wrong {
     /// No order explains it. How far the search came.
@@ -83,7 +83,7 @@ pub fn search(events: &[&Event], heir: Option<u32>, begin: &BTreeSet<State>) -> 
 impl<'e> Search<'e> {
     fn new(events: &[&'e Event], heir: Option<u32>) -> Self {
         let mut by_session: HashMap<(u32, Place), Vec<&'e Event>> = HashMap::new();
-        // What a read that was not answered has seen, nobody knows.
+        // Nobody knows what a read saw that was not answered.
         let told = events.iter().filter(|event| event.is_known() || event.operation != Operation::Get);
         told.for_each(|event| by_session.entry((event.session, event.place)).or_default().push(event));
         let mut sorted: Vec<_> = by_session.into_iter().collect();
@@ -199,7 +199,7 @@ pub fn after(event: &Event, state: State) -> Option<State> {
         (Cas { expected, .. }, Exists) => state.is_some_and(|is| is != expected).then_some(state),
         (Cas { expected, value }, Unknown) => Some(if state == Some(expected) { Some(value) } else { state }),
         (Incr(by), Hit(sum)) => (state.map(|is| is.wrapping_add(by)) == Some(sum)).then_some(Some(sum)),
-        // Done, but the sum was not told.
+        // It was done, but the client was not told the sum.
         (Incr(by), Done) => state.map(|is| Some(is.wrapping_add(by))),
         (Incr(by), Unknown) => Some(state.map(|is| is.wrapping_add(by))),
         (Delete, Done) => state.is_some().then_some(None),

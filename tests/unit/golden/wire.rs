@@ -7,7 +7,7 @@ use remora::replication::clock::Stamp;
 use remora::replication::push::Invite;
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
-use remora::replication::wire::{Beat, FRAME_BYTES_MAX, Join, Message, Refusal, VERSION, Welcome};
+use remora::replication::wire::{Beat, Decline, FRAME_BYTES_MAX, Join, Message, Refusal, VERSION, Welcome};
 use remora::store::{EpochStart, Geometry, Memory};
 
 /// The frame is this, and this is read as the message.
@@ -35,11 +35,11 @@ const THIRTY_TWO_DRAWN: &str = "
 
 #[test]
 fn the_handshake() {
-    assert_eq!(VERSION, 4, "the drawings are of this version");
+    assert_eq!(VERSION, 5, "the drawings are of this version");
     let with_32 = |head: &str| format!("{head}{THIRTY_TWO_DRAWN}");
     is_drawn(
-        &Message::Hello { version: 4, nonce: THIRTY_TWO },
-        &with_32("2b 00 00 00 | 43 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 04 00 | version\n"),
+        &Message::Hello { version: 5, nonce: THIRTY_TWO },
+        &with_32("2b 00 00 00 | 43 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 05 00 | version\n"),
     );
     is_drawn(&Message::Challenge { nonce: THIRTY_TWO }, &with_32("21 00 00 00  02"));
     is_drawn(&Message::Prove { proof: THIRTY_TWO }, &with_32("21 00 00 00  03"));
@@ -53,7 +53,7 @@ fn refusals() {
         let drawing = format!("06 00 00 00  05  {number:02x}  02 00  6e 6f | no");
         is_drawn(&Message::Refuse { why, words: "no".into() }, &drawing);
     }
-    is_drawn(&Message::Declined("no".into()), "05 00 00 00  0d  02 00  6e 6f");
+    is_drawn(&Message::Declined { why: Decline::NotYet, words: "no".into() }, "06 00 00 00  0d  02  02 00  6e 6f");
 }
 
 #[test]
@@ -182,15 +182,15 @@ fn proofs() {
         (
             Side::Primary,
             "
-            60 4f ee a6 86 c4 fe a4  24 e7 48 eb c9 06 fa 5a
-            6c 2e 09 96 51 a8 c1 e4  bf d7 09 fc b3 f2 99 65
+            e5 07 b9 d8 df db 4b 5d  c2 54 c2 7c c7 e4 59 25
+            35 45 1f 2e 6a 90 5a 57  56 df 6d 3b f2 bc 70 f9
             ",
         ),
         (
             Side::Replica,
             "
-            df 70 8f 39 24 51 37 da  fe c9 08 43 03 a0 5c 0e
-            77 44 ae 3f 1a 14 52 62  cb 73 09 db 4b ee 8e 4a
+            4c bf f6 fa 3d d4 3f e3  d0 6e d7 39 55 3d d4 a2
+            4d 3e 34 e5 a6 db 3f 12  b7 5f 70 08 06 d8 71 b6
             ",
         ),
     ] {

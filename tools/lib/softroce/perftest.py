@@ -22,7 +22,8 @@ both() {
     "$@" "$REMORA_TEST_VERBS" || { cat /tmp/server.log; return 1; }
     wait $server
 }
-# Under load perftest cannot always tell the rate of the processor's clock, and says inf or 0 for times.
+# Under load perftest cannot always tell the rate of the processor's clock, and says inf or 0 for
+# times.
 measured() {
     for _ in 1 2 3 4 5; do
         both "$@" >/tmp/figures || { cat /tmp/figures; return 1; }

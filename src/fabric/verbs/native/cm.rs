@@ -208,6 +208,12 @@ impl Id {
         answered("set the timeout", unsafe { ffi::rv_id_ack_timeout(self.raw(), exponent) }).map(drop)
     }
 
+    /// Have packets of the connection that it will ask for carry this type of service; those of the peer carry the same.
+    pub fn set_tos(&mut self, tos: u8) -> Result<(), Refusal> {
+        // SAFETY: the id stands.
+        answered("set the type of service", unsafe { ffi::rv_id_tos(self.raw(), tos) }).map(drop)
+    }
+
     /// Bind to an address of this host; its device follows from it, unless it is the unspecified one.
     pub fn bind(&mut self, address: SocketAddr) -> Result<(), Refusal> {
         let address = SockAddr::from(address);

@@ -142,6 +142,7 @@ unsafe extern "C" {
     pub fn rv_id_destroy(id: *mut Id) -> c_int;
     pub fn rv_id_set_key(id: *mut Id, key: u64);
     pub fn rv_id_ack_timeout(id: *mut Id, exponent: u8) -> c_int;
+    pub fn rv_id_tos(id: *mut Id, tos: u8) -> c_int;
     pub fn rv_id_bind(id: *mut Id, address: *const u8, bytes: u32) -> c_int;
     pub fn rv_id_listen(id: *mut Id, backlog: u32) -> c_int;
     pub fn rv_id_local(id: *mut Id, address: *mut u8) -> c_int;

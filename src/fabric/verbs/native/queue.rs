@@ -153,7 +153,7 @@ pub struct ReadQueue {
     under_way: [Option<(u64, Landing)>; READS_MAX],
     writes: u64,
     writes_done: u64,
-    sources: Vec<Region>,
+    sources: Vec<Arc<Region>>,
     /// WRITEs of data under way.
     data_writes: usize,
     /// Where WRITEs start from if the queue pair takes none inline: a cell for each.
@@ -227,7 +227,7 @@ impl ReadQueue {
     }
 
     /// Take these as sources; see [`ReadQueue::post_data`].
-    pub fn lend(&mut self, sources: Vec<Region>) {
+    pub fn lend(&mut self, sources: Vec<Arc<Region>>) {
         assert!(self.sources.is_empty(), "sources are lent once");
         self.sources = sources;
     }

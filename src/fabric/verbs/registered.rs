@@ -1,0 +1,72 @@
+//! Memory that is registered with a device, and the protection domain in which it is: made once, shared by all queue pairs that need it. A queue pair
+//! reaches what is registered in its own domain, and nothing else; once it is destroyed, nothing is reached through it.
+
+use super::native::device::Device;
+use super::native::memory::{Domain, Region, Registration};
+use super::preparing::Progress;
+use crate::fabric::{Descriptor, FabricError, Regions};
+use crate::sys::sync::AtomicU64;
+use std::sync::Arc;
+
+/// Regions that peers reach.
+pub(super) struct Registered {
+    regions: Vec<Arc<Region>>,
+    descriptors: Vec<Descriptor>,
+    domain: Arc<Domain>,
+}
+
+/// What a peer is told of a registration.
+pub(super) fn descriptor(registration: &Registration, bytes: usize) -> Descriptor {
+    let (address, key) = (registration.address(), registration.remote_key().into());
+    Descriptor { address, key, bytes: bytes as u64 }
+}
+
+/// Bytes of all regions together.
+pub(super) fn bytes_of(regions: &dyn Regions) -> u64 {
+    (0..regions.count()).map(|number| size_of_val(regions.slab(number).words()) as u64).sum()
+}
+
+impl Registered {
+    /// Register all of `regions`, in a domain of their own.
+    pub fn new(device: &Device, regions: &Arc<dyn Regions>, progress: &Progress) -> Result<Registered, FabricError> {
+        let domain = Domain::new(device)?;
+        let mut registered = Vec::with_capacity(regions.count());
+        for number in 0..regions.count() {
+            let region = Region::offer(&domain, regions, number)?;
+            progress.add(region.bytes() as u64)?;
+            registered.push(Arc::new(region));
+        }
+        let descriptors = registered.iter().map(|region| descriptor(region.registration(), region.bytes())).collect();
+        Ok(Registered { regions: registered, descriptors, domain })
+    }
+
+    /// Where.
+    pub fn domain(&self) -> &Arc<Domain> {
+        &self.domain
+    }
+
+    /// By number.
+    pub fn descriptors(&self) -> &[Descriptor] {
+        &self.descriptors
+    }
+
+    /// The registration of region `number`, if it is of these words.
+    fn region_of(&self, number: usize, words: &[AtomicU64]) -> Option<Arc<Region>> {
+        let region = self.regions.get(number)?;
+        let is_it = (region.registration().address(), region.bytes()) == (words.as_ptr() as u64, size_of_val(words));
+        is_it.then(|| region.clone())
+    }
+}
+
+/// Have WRITEs of queue pairs in `domain` go out from `sources`. What is `registered` there already, under the same number, is not registered again.
+pub(super) fn sources(
+    domain: &Arc<Domain>,
+    sources: &Arc<dyn Regions>,
+    registered: Option<&Registered>,
+) -> Result<Vec<Arc<Region>>, FabricError> {
+    let source = |number| {
+        let known = registered.and_then(|registered| registered.region_of(number, sources.slab(number).words()));
+        known.map_or_else(|| Ok(Arc::new(Region::source(domain, sources, number)?)), Ok)
+    };
+    (0..sources.count()).map(source).collect()
+}

@@ -1,0 +1,119 @@
+//! What follows for one shard from a look at its control line.
+
+use super::{Lane, State};
+use crate::replication::pull::line::{self, Shown, Slabs};
+use crate::replication::pull::piece::Look;
+use crate::replication::pull::{Counts, PullError, SENSELESS_LOOKS_MAX};
+use crate::replication::resume::{Line, Resume, Why, has_diverged, is_doubtful, resume};
+use crate::store::NOT_BEGUN;
+use crate::sys::sync::AtomicU64;
+
+impl Lane<'_> {
+    /// Whether the control line shows a log that this lane could follow. For as long as the lane takes no looks.
+    pub fn shows_log(&mut self, look: Look, words: &[AtomicU64]) -> Result<bool, PullError> {
+        Ok(self.read(look, words)?.is_some())
+    }
+
+    /// What is here is given up, whatever the next look shows.
+    pub fn discard(&mut self, counts: &mut Counts) {
+        let why = if self.known.is_some() { Why::Diverged } else { Why::Joins };
+        self.begin_anew(why, 0, counts);
+    }
+
+    /// What a look has seen of the control line.
+    pub fn look(&mut self, look: Look, words: &[AtomicU64], counts: &mut Counts) -> Result<(), PullError> {
+        let Some(line) = self.read(look, words)? else { return Ok(()) };
+        self.follow_capacity(&line)?;
+        self.cells.look(look.round, look.at);
+        self.earlier_tail = self.line.map_or(0, |earlier| earlier.tail);
+        self.line = Some(line);
+        self.pieces.iter_mut().for_each(|piece| piece.look(look, &line));
+        self.decide(&line, counts)
+    }
+
+    /// A control line, held against the last one. None where it shows nothing yet, or makes no sense this time.
+    fn read(&mut self, look: Look, words: &[AtomicU64]) -> Result<Option<Line>, PullError> {
+        let is_known =
+            |epoch| self.history.iter().any(|start| start.epoch == epoch && start.begins[self.shard] != NOT_BEGUN);
+        match line::read(words, self.line, Slabs { bytes: self.slab_bytes, count: self.slabs.into() }, is_known) {
+            Shown::Line(line) => {
+                self.senseless = if self.wants_memory { self.senseless } else { 0 };
+                self.doubt = None;
+                Ok(Some(line))
+            }
+            Shown::NothingYet => Ok(None),
+            Shown::Unknown(epoch) => Err(PullError::EpochChanged(epoch)),
+            Shown::BeganAnew(..) if self.doubt.is_none_or(|begun| look.round <= begun) => {
+                self.doubt.get_or_insert(look.begun);
+                Ok(None)
+            }
+            Shown::BeganAnew(what, tail) => {
+                // Items that live there below this replica's tail may never have been here.
+                self.proven &= tail >= self.follower.tail();
+                Err(PullError::BeganAnew { shard: self.shard, what })
+            }
+            Shown::Senseless(what) => {
+                self.senseless += 1;
+                if self.senseless > SENSELESS_LOOKS_MAX {
+                    return Err(PullError::Senseless { shard: self.shard, what });
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Have as much memory as the primary. Another shard may be about to give back what this one is to have, so it is tried for a while.
+    fn follow_capacity(&mut self, line: &Line) -> Result<(), PullError> {
+        if self.wants_memory || self.line.is_none_or(|before| before.capacity != line.capacity) {
+            self.wants_memory = !self.follower.follow_capacity(line.capacity);
+        }
+        self.senseless = if self.wants_memory { self.senseless + 1 } else { 0 };
+        if self.senseless > SENSELESS_LOOKS_MAX {
+            return Err(PullError::NoMemory { shard: self.shard, capacity: line.capacity });
+        }
+        Ok(())
+    }
+
+    /// Decide what to do, by a line that makes sense.
+    fn decide(&mut self, line: &Line, counts: &mut Counts) -> Result<(), PullError> {
+        match self.state {
+            State::New => match resume(&self.history, self.shard, self.known, self.follower.cursor(), line) {
+                Resume::Continue if self.is_doubtful() => self.begin_anew(Why::Diverged, line.tail, counts),
+                Resume::Continue => {
+                    self.state = State::Follows;
+                    self.follows_anew = true;
+                    self.proven = true;
+                    counts.continued += 1;
+                }
+                Resume::Begin(why) => self.begin_anew(why, line.tail, counts),
+            },
+            State::Follows if self.has_strayed(line) => {
+                let what = "what was applied is not what its history says";
+                return Err(PullError::BeganAnew { shard: self.shard, what });
+            }
+            State::Follows if self.pieces.is_empty() && line.tail > self.follower.cursor() => {
+                self.begin_anew(Why::Overrun, line.tail, counts);
+            }
+            State::Follows | State::Begins { .. } => {}
+        }
+        if let State::Follows = self.state {
+            self.follower.note_committed(line.committed);
+        }
+        Ok(())
+    }
+
+    /// Whether this shard follows a log that is about to be dropped: the server above is a replica that knows of a new epoch, and still shows log
+    /// of the old one beyond its end. What was applied of that must be judged again.
+    fn has_strayed(&self, line: &Line) -> bool {
+        let newest = self.history.last().expect("a history has an epoch").epoch;
+        let (epoch, cursor) = (self.follower.epoch(), self.follower.cursor());
+        (line.epoch, epoch) != (newest, newest) && has_diverged(&self.history, self.shard, epoch, cursor, line)
+    }
+
+    /// See [`is_doubtful`]. It is rare; the shard is then read again.
+    fn is_doubtful(&self) -> bool {
+        let cursor = self.follower.cursor();
+        let at_slab_start = cursor.is_multiple_of(self.slab_bytes);
+        at_slab_start && is_doubtful(&self.history, self.shard, self.known, cursor)
+    }
+}

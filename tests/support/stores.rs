@@ -1,0 +1,20 @@
+//! Stores of this process, for tests that need one of no particular shape.
+
+use remora::base::epoch::Epoch;
+use remora::store::{Store, StoreConfig};
+
+/// A store of a MiB that evicts, for one worker. Without an epoch it draws a lineage of its own.
+pub fn small_store(shards: usize, epoch: Option<Epoch>) -> Store {
+    let config = StoreConfig {
+        memory_bytes: 1 << 20,
+        memory_bytes_max: None,
+        item_bytes_max: 1 << 10,
+        evict: true,
+        workers: 1,
+        shards: Some(shards),
+        hugepages: false,
+        hash_seed: None,
+        epoch,
+    };
+    Store::new(config).expect("memory for a small store")
+}
