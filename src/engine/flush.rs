@@ -1,8 +1,9 @@
-//! flush_all, now and delayed, and the two other commands that touch the server as a whole: cache_memlimit, verbosity.
+//! flush_all, now and delayed, and the two other commands that touch the server as a whole:
+//! cache_memlimit, verbosity.
 //!
-//! A delayed flush is a due second kept here. It is executed by the first command or tick at or after that second, before
-//! anything else, so that no item written after it was due can be lost to it. One flush is pending at a time: a later
-//! flush_all replaces it, as in memcached.
+//! A delayed flush is a due second kept here. It is executed by the first command or tick at or
+//! after that second, before anything else, so that no item written after it was due can be lost to
+//! it. One flush is pending at a time: a later flush_all replaces it, as in memcached.
 
 use super::{Call, Context, Engine, Outcome, expiry_of};
 use crate::base::time::UnixSeconds;
@@ -74,7 +75,8 @@ impl Engine {
         Ok(())
     }
 
-    /// cache_memlimit. The rings are laid out once, at the start: only the size they have can be asked for.
+    /// cache_memlimit. The rings are laid out once, at the start: only the size they have can be
+    /// asked for.
     pub(super) fn cache_memlimit(&self, call: &mut Call<'_, '_, '_>, mebibytes: u64, noreply: bool) -> Outcome {
         let is_what_it_is = mebibytes.checked_mul(1 << 20) == Some(self.store.stats().ring_bytes);
         let line = if is_what_it_is { reply::OK } else { CANNOT_ADJUST };

@@ -1,5 +1,6 @@
-//! Is this a record of this place and epoch? Asked of bytes that come from another process, before any of them reaches a ring: every length
-//! is held against what the log can have, then the checksum is computed. Pure.
+//! Is this a record of this place and epoch? Asked of bytes that come from another process, before
+//! any of them reaches a ring: every length is held against what the log can have, then the
+//! checksum is computed. Pure.
 
 use super::record::{Kind, Record, Shape};
 use super::shape::Unreadable;
@@ -15,7 +16,8 @@ pub enum BadRecord {
     /// It would reach beyond its slab, or beyond what a record of this log may have.
     #[error("a record longer than its place allows")]
     TooLong,
-    /// The checksum, which covers position and epoch, does not hold: torn, of an earlier lap, or of another epoch.
+    /// The checksum, which covers position and epoch, does not hold: torn, of an earlier lap, or of
+    /// another epoch.
     #[error("a record whose checksum does not hold at this position in this epoch")]
     Checksum,
     /// Lengths or contents that no record of its kind has.
@@ -39,11 +41,13 @@ pub(super) struct Site {
     pub epoch: (Epoch, u64),
     /// Bytes to the slab's end.
     pub slab_bytes_left: usize,
-    /// [`super::Geometry::record_bytes_max`], and what it comes to with pads and reinserted records.
+    /// [`super::Geometry::record_bytes_max`], and what it comes to with pads and reinserted
+    /// records.
     pub record_bytes_max: usize,
 }
 
-/// The record at the start of `words`, if it is one of this site. An epoch record is sealed with the epoch that it begins.
+/// The record at the start of `words`, if it is one of this site. An epoch record is sealed with
+/// the epoch that it begins.
 pub(super) fn check<'w>(words: &'w [AtomicU64], site: &Site) -> Result<Record<'w>, Refusal> {
     let shape = announced(words, site).map_err(|refusal| match refusal {
         Refusal::Cut(bytes) if bytes > site.slab_bytes_left => Refusal::Bad(BadRecord::TooLong),
@@ -76,7 +80,8 @@ fn announced(words: &[AtomicU64], site: &Site) -> Result<Shape, Refusal> {
     if shape.is_canonical() && ends_in_place { Ok(shape) } else { Err(Refusal::Bad(BadRecord::Malformed)) }
 }
 
-/// An epoch begins at its own record. It is a later one of the same history, or the very one that began here (the first record of a ring).
+/// An epoch begins at its own record. It is a later one of the same history, or the very one that
+/// began here (the first record of a ring).
 fn begins_epoch((epoch, begins): (u64, u64), site: &Site) -> bool {
     let (now, now_begins) = site.epoch;
     let epoch = Epoch(epoch);

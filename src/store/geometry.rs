@@ -1,4 +1,5 @@
-//! What two stores must share to hold the same bytes at the same positions, and how a replica's store is made from it.
+//! What two stores must share to hold the same bytes at the same positions, and how a replica's
+//! store is made from it.
 
 use super::index::RING_BYTES_MAX;
 use super::live::MOVED_BYTES;
@@ -29,21 +30,25 @@ pub struct Geometry {
 const SLABS_MAX: u64 = RING_BYTES_MAX / SLAB_BYTES_MAX as u64;
 /// Smallest `record_bytes_max` that makes sense: one item of a few bytes.
 const RECORD_BYTES_MIN: u64 = 64;
-/// The largest record without a value, and more than any that has one for other reasons than a client's.
+/// The largest record without a value, and more than any that has one for other reasons than a
+/// client's.
 const KEY_RECORD_BYTES_MAX: u64 = (HEADER_BYTES + OPTIONAL_BYTES_MAX + KEY_BYTES_MAX).next_multiple_of(8) as u64;
 
 impl Geometry {
-    /// Longest record in bytes that a log of this geometry can have, pads included: a pad is shorter than the record that did not fit.
+    /// Longest record in bytes that a log of this geometry can have, pads included: a pad is
+    /// shorter than the record that did not fit.
     pub fn log_record_bytes_max(&self) -> u64 {
         self.record_bytes_max.saturating_add(MOVED_BYTES).max(KEY_RECORD_BYTES_MAX)
     }
 
-    /// Bytes that must be seen at once for [`super::Follower::apply`] to come forward, at most: a record, and what is skipped before it.
+    /// Bytes that must be seen at once for [`super::Follower::apply`] to come forward, at most: a
+    /// record, and what is skipped before it.
     pub fn wanted_bytes_max(&self) -> u64 {
         self.log_record_bytes_max() + HEADER_BYTES as u64
     }
 
-    /// What is wrong with it, if anything. Another process may have said it, so nothing in it is believed.
+    /// What is wrong with it, if anything. Another process may have said it, so nothing in it is
+    /// believed.
     fn complaint(&self) -> Option<String> {
         let Geometry { shards, ring_bytes, slab_bytes, record_bytes_max, .. } = *self;
         let words = [ring_bytes, slab_bytes, record_bytes_max].iter().all(|bytes| bytes.is_multiple_of(8));
@@ -80,8 +85,8 @@ impl Store {
         }
     }
 
-    /// A store for a replica: the geometry is the primary's, the rest this process's own. It is empty, and of no epoch, until its
-    /// [`super::Follower`]s begin.
+    /// A store for a replica: the geometry is the primary's, the rest this process's own. It is
+    /// empty, and of no epoch, until its [`super::Follower`]s begin.
     pub fn with_geometry(
         geometry: Geometry,
         workers: usize,

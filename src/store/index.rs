@@ -1,15 +1,18 @@
-//! A shard's index: which record is the item under a key. Grows by itself, one bucket at a time (linear hashing), while it serves.
+//! A shard's index: which record is the item under a key. Grows by itself, one bucket at a time
+//! (linear hashing), while it serves.
 //!
 //! ```text
 //! bucket, 64 bytes:  slot 0 | slot 1 | ... | slot 6 | control: version 32, overflow bucket + 1 (0: none) 32
 //! slot, 64 bits:     present 1 | uses 2 | tag 25 (the hash's bits 8 to 32) | place 36 (position / 8, its low bits)
 //! ```
 //!
-//! Writers hold the shard's lock. Readers hold nothing: they load slots with acquire, and a slot is stored with release after the
-//! record it points to. An entry is replaced in place, so a reader sees the old or the new. It moves only when its bucket is split:
-//! the copy is stored first, then the new bucket count is published and the old bucket's version made odd, then the old entries are cleared, then the
-//! version is made even. A reader that found nothing looks again whether the bucket's control word and the key's bucket are what they were;
-//! if not, it looks again, a bounded number of times, and then asks for the lock.
+//! Writers hold the shard's lock. Readers hold nothing: they load slots with acquire, and a slot is
+//! stored with release after the record it points to. An entry is replaced in place, so a reader
+//! sees the old or the new. It moves only when its bucket is split: the copy is stored first, then
+//! the new bucket count is published and the old bucket's version made odd, then the old entries
+//! are cleared, then the version is made even. A reader that found nothing looks again whether the
+//! bucket's control word and the key's bucket are what they were; if not, it looks again, a bounded
+//! number of times, and then asks for the lock.
 
 use crate::sys::memory::Reservation;
 use crate::sys::prefetch::prefetch;
@@ -22,10 +25,11 @@ const CONTROL: usize = 7;
 const BUCKET_WORDS: usize = 8;
 /// Bytes of a bucket: one cache line.
 pub const BUCKET_BYTES: usize = 64;
-/// A bucket is split when there are more entries than this per two buckets: few enough that most buckets need no overflow,
-/// many enough that a record costs about 13 bytes of index.
+/// A bucket is split when there are more entries than this per two buckets: few enough that most
+/// buckets need no overflow, many enough that a record costs about 13 bytes of index.
 const ENTRIES_PER_TWO_BUCKETS: u64 = 13;
-/// Looks without the lock before a reader takes it. A bucket is split once per doubling, so a second look nearly always settles it.
+/// Looks without the lock before a reader takes it. A bucket is split once per doubling, so a
+/// second look nearly always settles it.
 const LOOKS_MAX: usize = 16;
 
 const VERSION_MASK: u64 = 0xFFFF_FFFF;
@@ -65,9 +69,10 @@ impl Entry {
     }
 }
 
-/// The tag's bits are those that choose the bucket once there are more than 256: a split finds out from the slot alone which entries
-/// move, without a look at their records. With 2^22 buckets (27 million items in one shard) 11 bits are left to tell keys apart:
-/// one false match in 300 lookups, which the key's comparison finds.
+/// The tag's bits are those that choose the bucket once there are more than 256: a split finds out
+/// from the slot alone which entries move, without a look at their records. With 2^22 buckets (27
+/// million items in one shard) 11 bits are left to tell keys apart: one false match in 300 lookups,
+/// which the key's comparison finds.
 fn tag(hash: u64) -> u64 {
     ((hash >> TAG_FROM_BIT) & TAG_MASK) << TAG_SHIFT
 }
@@ -108,7 +113,8 @@ pub struct Index {
     /// Primary buckets in use; published with release when a split's copies are in place.
     count: AtomicU64,
     count_max: u64,
-    /// On a cache line of its own: every insert writes to it, and every reader needs what stands before it.
+    /// On a cache line of its own: every insert writes to it, and every reader needs what stands
+    /// before it.
     writer_state: CachePadded<WriterState>,
 }
 
@@ -130,9 +136,10 @@ fn set(cell: &AtomicU64, value: u64) {
     cell.store(value, Ordering::Relaxed);
 }
 
-/// Store to a slot on which readers may be trying to count a use. A compare-exchange of theirs comes before this store in the
-/// slot's modification order, or fails. loom (0.7) lets it succeed on the value that a plain store has just replaced, which
-/// no hardware and not the memory model does; a swap keeps it honest there.
+/// Store to a slot on which readers may be trying to count a use. A compare-exchange of theirs
+/// comes before this store in the slot's modification order, or fails. loom (0.7) lets it succeed
+/// on the value that a plain store has just replaced, which no hardware and not the memory model
+/// does; a swap keeps it honest there.
 fn overwrite(cell: &AtomicU64, value: u64) {
     #[cfg(not(loom))]
     cell.store(value, Ordering::Release);
@@ -151,9 +158,11 @@ fn bucket_of(hash: u64, count: u64) -> u64 {
 pub struct IndexFull;
 
 impl Index {
-    /// An index for a ring of `ring_bytes`; reserves address space for the most records that the ring can hold.
+    /// An index for a ring of `ring_bytes`; reserves address space for the most records that the
+    /// ring can hold.
     pub fn new(ring_bytes: u64) -> io::Result<Index> {
-        // The smallest record takes 24 bytes; at 6.5 of them a bucket that is 0.41 bytes of bucket per byte of ring.
+        // The smallest record takes 24 bytes; at 6.5 of them a bucket that is 0.41 bytes of bucket
+        // per byte of ring.
         let count_max = (ring_bytes / 2 / BUCKET_BYTES as u64).max(2);
         let overflow_max = (ring_bytes / 4 / BUCKET_BYTES as u64).max(2);
         Ok(Index {
@@ -194,7 +203,8 @@ impl Index {
         &self.buckets.words()[bucket as usize * BUCKET_WORDS..][..BUCKET_WORDS]
     }
 
-    /// The overflow bucket behind a link (its number + 1, as control words and the free list keep it).
+    /// The overflow bucket behind a link (its number + 1, as control words and the free list keep
+    /// it).
     fn overflow_bucket(&self, link: u64) -> &[AtomicU64] {
         &self.overflow.words()[(link as usize - 1) * BUCKET_WORDS..][..BUCKET_WORDS]
     }
@@ -205,7 +215,8 @@ impl Index {
         (link != 0).then(|| self.overflow_bucket(link))
     }
 
-    /// Look for the key with this hash; `look` gives something if the record behind an entry is the one. Without the lock.
+    /// Look for the key with this hash; `look` gives something if the record behind an entry is the
+    /// one. Without the lock.
     #[inline]
     pub fn find<'a, T>(&'a self, hash: u64, look: impl Fn(Entry) -> Option<T>) -> Look<(SlotRef<'a>, T)> {
         for _ in 0..LOOKS_MAX {
@@ -263,7 +274,8 @@ impl Index {
         prefetch(self.primary(bucket_of(hash, get(&self.count))), 1);
     }
 
-    /// What may be the entry of a key with this hash, if it is in its bucket's first line: good enough to fetch its record.
+    /// What may be the entry of a key with this hash, if it is in its bucket's first line: good
+    /// enough to fetch its record.
     #[inline]
     pub fn guess(&self, hash: u64) -> Option<Entry> {
         let (wanted, mask) = (PRESENT | tag(hash), PRESENT | tag(u64::MAX));
@@ -278,8 +290,8 @@ impl Index {
         SlotRef { cell: slot.cell, entry }
     }
 
-    /// Take the entry out. Where its bucket has overflow, the gap is filled from the end of the chain, so that overflow buckets do
-    /// not outlive their entries.
+    /// Take the entry out. Where its bucket has overflow, the gap is filled from the end of the
+    /// chain, so that overflow buckets do not outlive their entries.
     pub fn remove(&self, slot: &SlotRef<'_>, hash: u64) {
         let primary = self.primary(bucket_of(hash, get(&self.count)));
         if get(&primary[CONTROL]) >> 32 == 0 {
@@ -293,7 +305,8 @@ impl Index {
         set(&self.writer_state.entries, self.entries() - 1);
     }
 
-    /// Move entries within the chain of `primary`: its version is odd meanwhile, which readers that find nothing notice.
+    /// Move entries within the chain of `primary`: its version is odd meanwhile, which readers that
+    /// find nothing notice.
     fn rearrange(&self, primary: &[AtomicU64], moving: impl FnOnce()) {
         let with_version = |version: u64| get(&primary[CONTROL]) >> 32 << 32 | version & VERSION_MASK;
         let version = get(&primary[CONTROL]) & VERSION_MASK;
@@ -353,7 +366,8 @@ impl Index {
         Ok((link, bucket))
     }
 
-    /// Take out every entry, as when a replica begins elsewhere. Readers find nothing from now on, or what they had found already.
+    /// Take out every entry, as when a replica begins elsewhere. Readers find nothing from now on,
+    /// or what they had found already.
     pub fn clear(&self) {
         for bucket in 0..get(&self.count) {
             let primary = self.primary(bucket);
@@ -369,7 +383,8 @@ impl Index {
         set(&self.writer_state.entries, 0);
     }
 
-    /// True when an insert might find no overflow bucket. The reservation is sized so that records fill the ring before that.
+    /// True when an insert might find no overflow bucket. The reservation is sized so that records
+    /// fill the ring before that.
     pub fn is_full(&self) -> bool {
         let state = &self.writer_state;
         let used_up = get(&state.overflow_used) as usize * BUCKET_WORDS >= self.overflow.words().len();
@@ -382,7 +397,8 @@ impl Index {
         self.entries() * 2 > count * ENTRIES_PER_TWO_BUCKETS && count < self.count_max
     }
 
-    /// Split one bucket; `hash_of` gives an entry's hash anew (from its record's key) where the tag does not tell. With the lock held.
+    /// Split one bucket; `hash_of` gives an entry's hash anew (from its record's key) where the tag
+    /// does not tell. With the lock held.
     pub fn grow(&self, hash_of: impl Fn(Entry) -> u64) {
         let count = get(&self.count);
         let level = count.ilog2();
@@ -404,7 +420,8 @@ impl Index {
             }
             bucket = self.next(get(&cells[CONTROL]));
         }
-        // 2. Publish it. 3. Clear what moved; pull what stays forward, and give back the overflow buckets that this empties.
+        // 2. Publish it. 3. Clear what moved; pull what stays forward, and give back the overflow
+        //    buckets that this empties.
         self.count.store(count + 1, Ordering::Release);
         self.rearrange(old, || {
             let mut bucket = Some(old);
@@ -426,8 +443,8 @@ impl Index {
         self.release_chain(new);
     }
 
-    /// Move entries from the chain's end into empty slots before them, then drop what is empty at the end. Readers see each entry
-    /// at one of its two places or notice the odd version.
+    /// Move entries from the chain's end into empty slots before them, then drop what is empty at
+    /// the end. Readers see each entry at one of its two places or notice the odd version.
     fn compact(&self, primary: &[AtomicU64]) {
         let mut bucket = primary;
         while let Some(next) = self.next(get(&bucket[CONTROL])) {
@@ -457,8 +474,9 @@ impl Index {
         }
     }
 
-    /// Unlink everything behind `bucket`, all of it empty, and keep it for reuse. A reader still in there finds nothing, or
-    /// another bucket's entries, whose keys do not match; then it notices the odd version.
+    /// Unlink everything behind `bucket`, all of it empty, and keep it for reuse. A reader still in
+    /// there finds nothing, or another bucket's entries, whose keys do not match; then it notices
+    /// the odd version.
     fn release_chain(&self, bucket: &[AtomicU64]) {
         let state = &self.writer_state;
         let control = get(&bucket[CONTROL]);
@@ -467,7 +485,8 @@ impl Index {
         while link != 0 {
             let freed = self.overflow_bucket(link);
             let next = get(&freed[CONTROL]) >> 32;
-            // Release, also where nothing changes: who reads these values must see the odd version that came before them.
+            // Release, also where nothing changes: who reads these values must see the odd version
+            // that came before them.
             for cell in &freed[1..SLOTS] {
                 cell.store(0, Ordering::Release);
             }

@@ -8,7 +8,8 @@ use crate::base::time::{Expiry, UnixSeconds};
 use crate::sys::sync::Ordering::Relaxed;
 use crate::sys::words::WordSpan;
 
-/// How far a position is shifted to make room for the shard's number in a CAS; the three bits below are always zero.
+/// How far a position is shifted to make room for the shard's number in a CAS; the three bits below
+/// are always zero.
 const CAS_SHIFT: u32 = 7;
 const _: () = assert!(SHARDS_MAX <= 1 << (CAS_SHIFT + 3) && POSITION_MAX.leading_zeros() >= CAS_SHIFT);
 
@@ -95,8 +96,9 @@ impl<'t> Item<'t> {
         self.record.client_flags()
     }
 
-    /// CAS: the explicit one, or one made of the record's position and shard. Positions are multiples of 8, so their low ten bits are free
-    /// for the shard's number, and no two items ever have the same CAS.
+    /// CAS: the explicit one, or one made of the record's position and shard. Positions are
+    /// multiples of 8, so their low ten bits are free for the shard's number, and no two items ever
+    /// have the same CAS.
     pub fn cas(&self) -> u64 {
         self.record.explicit_cas().unwrap_or(self.position << CAS_SHIFT | u64::from(self.shard))
     }
@@ -126,13 +128,14 @@ impl<'t> Item<'t> {
         self.record.meta().idle_seconds(now)
     }
 
-    /// Count a use where it concerns nobody but this process: in the slot alone. What a replica's readers do, who write nothing to a ring.
+    /// Count a use where it concerns nobody but this process: in the slot alone. What a replica's
+    /// readers do, who write nothing to a ring.
     pub fn note_use_in_index(&self) {
         self.slot.note_use();
     }
 
-    /// Count a use: the slot's counter for reclaim, last access and the fetched bit. Never waits; gives up when another
-    /// thread changes the same word.
+    /// Count a use: the slot's counter for reclaim, last access and the fetched bit. Never waits;
+    /// gives up when another thread changes the same word.
     pub fn note_use(&self, now: UnixSeconds) {
         self.slot.note_use();
         let seen = self.record.meta();

@@ -20,8 +20,9 @@
 //! | [`retain`] | who else needs the tail |
 //! | [`sizing`] | how `-m`, `-I` and `-t` become shards and rings |
 //!
-//! In goes a key; out come [`Item`]s that stay for the [`Turn`]. The invariant kept: the store is a function of the bytes between tail and
-//! committed of each shard (replaying them gives the same items).
+//! In goes a key; out come [`Item`]s that stay for the [`Turn`]. The invariant kept: the store is a
+//! function of the bytes between tail and committed of each shard (replaying them gives the same
+//! items).
 
 pub(crate) mod check;
 mod crawl;
@@ -110,8 +111,8 @@ pub struct Participant<'s> {
     seat: Seat<'s>,
 }
 
-/// One turn of a worker's loop: while it lives, nothing that its holder can see is overwritten. Dropping it announces
-/// quiescence and takes the worker offline.
+/// One turn of a worker's loop: while it lives, nothing that its holder can see is overwritten.
+/// Dropping it announces quiescence and takes the worker offline.
 ///
 /// What was found in a turn cannot outlive it:
 ///
@@ -193,7 +194,8 @@ impl Store {
         Store::with_slabs(config, ring::SLAB_BYTES_MAX)
     }
 
-    /// The same, of slabs of at most `slab_bytes_max`, room for the largest record: tests that must cross them.
+    /// The same, of slabs of at most `slab_bytes_max`, room for the largest record: tests that must
+    /// cross them.
     pub fn with_slabs(config: StoreConfig, slab_bytes_max: usize) -> Result<Store, StoreError> {
         let mut plan = sizing::plan(&config)?;
         plan.slab_bytes = plan.slab_bytes.min(slab_bytes_max);
@@ -229,7 +231,8 @@ impl Store {
         Ok(Store { shards, lines, history, domain, hash, workers, attention_wanted, touches_logged })
     }
 
-    /// Register a thread. Panics when more threads take part than the store was made for: a bug of ours.
+    /// Register a thread. Panics when more threads take part than the store was made for: a bug of
+    /// ours.
     pub fn join(&self) -> Participant<'_> {
         Participant { seat: self.domain.sit().expect("a seat for each worker") }
     }
@@ -249,7 +252,8 @@ impl Store {
         self.shard(place).index.prefetch(place.hash);
     }
 
-    /// Have the key's record fetched, if there seems to be one; some time after [`Store::prefetch_bucket`].
+    /// Have the key's record fetched, if there seems to be one; some time after
+    /// [`Store::prefetch_bucket`].
     pub fn prefetch_record(&self, turn: &Turn<'_>, place: Place) {
         let _ = turn;
         self.shard(place).prefetch_record(place.hash);
@@ -261,8 +265,9 @@ impl Store {
         Draft::new(Kind::Set, at.key, meta, item.client_flags, item.cas, Source::Bytes(item.value))
     }
 
-    /// Whether there is room for a record of `key` now. Reclaims a step, and remembers the want, as an append does: for a
-    /// request that has found no room before, and would make its record ready in vain.
+    /// Whether there is room for a record of `key` now. Reclaims a step, and remembers the want, as
+    /// an append does: for a request that has found no room before, and would make its record ready
+    /// in vain.
     pub fn find_room(
         &self,
         turn: &Turn<'_>,
@@ -294,27 +299,30 @@ impl Store {
         WordSpan::new(words, loan.start_byte as usize, loan.bytes as usize)
     }
 
-    /// flush_all, now: every item written before this is gone. Err(Now): some shards are flushed, try again next turn.
+    /// flush_all, now: every item written before this is gone. Err(Now): some shards are flushed,
+    /// try again next turn.
     pub fn flush(&self, turn: &Turn<'_>) -> Result<(), NoRoom> {
         turn.note.set(Appended::Widely);
         self.shards.iter().try_for_each(|shard| shard.flush(&mut shard.lock()))
     }
 
-    /// From now on the log holds every change of an item's metadata: somebody is going to read it. What was changed before stands in the
-    /// records themselves. Turns that began earlier may still change some without logging it, so a log is not read before they have ended.
+    /// From now on the log holds every change of an item's metadata: somebody is going to read it.
+    /// What was changed before stands in the records themselves. Turns that began earlier may still
+    /// change some without logging it, so a log is not read before they have ended.
     pub fn log_touches(&self) {
         if self.touches_logged.load(Relaxed) == 0 {
             self.touches_logged.store(1, Relaxed);
         }
     }
 
-    /// Up to where each shard is committed now: whoever has applied that much has all that was written before.
+    /// Up to where each shard is committed now: whoever has applied that much has all that was
+    /// written before.
     pub fn committed(&self) -> Box<[u64]> {
         self.shards.iter().map(|shard| shard.control().committed()).collect()
     }
 
-    /// Reclaim where appends found no room: once a turn by each worker, for its share of the shards. True while one waits: do not
-    /// sleep long.
+    /// Reclaim where appends found no room: once a turn by each worker, for its share of the
+    /// shards. True while one waits: do not sleep long.
     pub fn maintain(&self, turn: &Turn<'_>, worker: usize, now: UnixSeconds) -> bool {
         let _ = turn;
         if self.attention_wanted.load(Relaxed) == 0 {
@@ -329,7 +337,8 @@ impl Store {
         &self.lines
     }
 
-    /// The slabs of all rings, shard by shard, the same number for each: the regions after the first.
+    /// The slabs of all rings, shard by shard, the same number for each: the regions after the
+    /// first.
     pub fn slabs(&self) -> impl Iterator<Item = &Slab> {
         self.shards.iter().flat_map(|shard| shard.ring.slabs())
     }
@@ -340,7 +349,8 @@ impl Store {
     }
 }
 
-/// What a record has beside its value, at least: a header and a key of one byte. A larger value than leaves room for it fits under no key.
+/// What a record has beside its value, at least: a header and a key of one byte. A larger value
+/// than leaves room for it fits under no key.
 pub const RECORD_OVERHEAD_BYTES_MIN: usize = record::HEADER_BYTES + 1;
 /// Seats beyond the workers': administration and tests.
 const SEATS_SPARE: usize = 8;

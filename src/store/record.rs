@@ -1,13 +1,16 @@
-//! One entry of a ring, byte by byte. Every record starts on a multiple of 8; all numbers are little-endian.
+//! One entry of a ring, byte by byte. Every record starts on a multiple of 8; all numbers are
+//! little-endian.
 //!
 //! ```text
 //!  0        8        12       16
 //!  | meta   | crc    | shape  | key ... | flags? 4 | length? 4 | cas? 8 | value ... | zeroes to 8 |
 //! ```
 //!
-//! *meta* is the one word that may change after publication ([`Meta`]); for kinds other than set it does not, and the checksum covers it.
-//! *crc* is CRC32C over shape, (meta,) key, the optional fields and value, then the record's position and epoch: a torn record, an
-//! old lap or another epoch fails. *shape* says what it is and how long its parts are ([`Shape`]). The fixed header is 16 bytes.
+//! *meta* is the one word that may change after publication ([`Meta`]); for kinds other than set it
+//! does not, and the checksum covers it. *crc* is CRC32C over shape, (meta,) key, the optional
+//! fields and value, then the record's position and epoch: a torn record, an old lap or another
+//! epoch fails. *shape* says what it is and how long its parts are ([`Shape`]). The fixed header is
+//! 16 bytes.
 
 pub use super::shape::{EPOCH_VALUE_BYTES, HEADER_BYTES, Kind, Shape};
 use super::shape::{SHORT_VALUE_BYTES_MAX, read_u32};
@@ -19,10 +22,12 @@ use crate::sys::words::{WordSpan, WordWriter};
 /// Bytes that the optional fields can add.
 pub const OPTIONAL_BYTES_MAX: usize = 16;
 
-/// The changeable word: expiry 32 bits, last access 28 bits (seconds, modulo 2^28: eight years), fetched, stale, token sent, dead.
+/// The changeable word: expiry 32 bits, last access 28 bits (seconds, modulo 2^28: eight years),
+/// fetched, stale, token sent, dead.
 ///
-/// *Dead* says that the record is no item any more: it was replaced, deleted, or found expired or flushed. Each store sets it for itself, as
-/// it executes or replays what ended the item: a replica clears it in what it copies.
+/// *Dead* says that the record is no item any more: it was replaced, deleted, or found expired or
+/// flushed. Each store sets it for itself, as it executes or replays what ended the item: a replica
+/// clears it in what it copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Meta(u64);
 
@@ -146,7 +151,8 @@ impl<'a> Record<'a> {
         Meta(self.words[0].load(Relaxed))
     }
 
-    /// Mark it as no item any more. Readers may note a use in the same word meanwhile, so nothing else of it changes.
+    /// Mark it as no item any more. Readers may note a use in the same word meanwhile, so nothing
+    /// else of it changes.
     pub(super) fn mark_dead(&self) {
         self.words[0].fetch_or(Meta::DEAD, Relaxed);
     }
@@ -179,7 +185,8 @@ impl<'a> Record<'a> {
         WordSpan::new(self.words, self.shape.value_at(), self.shape.value_bytes())
     }
 
-    /// Does it end with zeroes where its parts do not end on a word? The checksum leaves them out. (A pad's are any.)
+    /// Does it end with zeroes where its parts do not end on a word? The checksum leaves them out.
+    /// (A pad's are any.)
     pub fn is_padded_with_zeroes(&self) -> bool {
         let used = self.shape.value_at() + self.shape.value_bytes();
         self.shape.kind() == Kind::Pad
@@ -193,7 +200,8 @@ impl<'a> Record<'a> {
         (self.words[at].load(Relaxed), self.words[at + 1].load(Relaxed))
     }
 
-    /// Does the checksum hold for this position and epoch? What replay, tests and replicas ask before they believe.
+    /// Does the checksum hold for this position and epoch? What replay, tests and replicas ask
+    /// before they believe.
     pub fn proves_itself(&self, position: u64, epoch: u64) -> bool {
         let mut checksum = BodyChecksum::default().update(&self.shape.to_bits().to_le_bytes());
         if self.shape.kind() != Kind::Set {
@@ -239,7 +247,8 @@ pub enum Source<'a> {
     Span(WordSpan<'a>),
 }
 
-/// A record about to be written: complete, but for its place. Made before the shard's lock is taken.
+/// A record about to be written: complete, but for its place. Made before the shard's lock is
+/// taken.
 pub struct Draft<'a> {
     shape: Shape,
     meta: Meta,
@@ -293,8 +302,8 @@ impl<'a> Draft<'a> {
     /// A pad of `pad_bytes` in all, at least a header.
     pub fn pad(pad_bytes: usize) -> Draft<'static> {
         let room = pad_bytes - HEADER_BYTES;
-        // A long pad keeps its length in four of the bytes that it skips. Where taking them off makes it short again, rounding
-        // up to 8 gives them back.
+        // A long pad keeps its length in four of the bytes that it skips. Where taking them off
+        // makes it short again, rounding up to 8 gives them back.
         let value_bytes = if room > SHORT_VALUE_BYTES_MAX { room - 4 } else { room };
         let shape = Shape::new(Kind::Pad, 0, value_bytes, false, false);
         let mut optional = [0; OPTIONAL_BYTES_MAX];
@@ -322,7 +331,8 @@ impl<'a> Draft<'a> {
         self.meta.expiry()
     }
 
-    /// Write it to the start of `words`, which nobody else reads or writes yet, as the record at `position`.
+    /// Write it to the start of
+    /// `words`, which nobody else reads or writes yet, as the record at `position`.
     pub fn write<'w>(&self, words: &'w [AtomicU64], position: u64, epoch: u64) -> Record<'w> {
         words[0].store(self.meta.to_bits(), Relaxed);
         let crc = self.checksum.at(position, epoch);

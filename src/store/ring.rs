@@ -1,16 +1,18 @@
 //! A shard's log: a fixed span of memory, appended at the head, reclaimed at the tail.
 //!
-//! Positions count bytes since the shard was born and never wrap; they meet memory only in [`Ring::words_at`]. A ring is one or more slabs;
-//! **no record crosses the end of a slab**: what is left there is padded (or, where not even a header fits, skipped). The control line is
-//! what others, remote ones included, read of a shard:
+//! Positions count bytes since the shard was born and never wrap; they meet memory only in
+//! [`Ring::words_at`]. A ring is one or more slabs; **no record crosses the end of a slab**: what
+//! is left there is padded (or, where not even a header fits, skipped). The control line is what
+//! others, remote ones included, read of a shard:
 //!
 //! ```text
 //! word  0      1          2     3           4                5..7
 //!       epoch  committed  tail  ring bytes  epoch begins at  reserved, zero
 //! ```
 //!
-//! Ordering: a record's bytes are stored relaxed, then `committed` is stored with release; who loads `committed` with acquire sees every byte
-//! below it. `tail` is stored with release before the era that must pass is asked for (sys/quiescence).
+//! Ordering: a record's bytes are stored relaxed, then
+//! `committed` is stored with release; who loads `committed` with acquire sees every byte below it.
+//! `tail` is stored with release before the era that must pass is asked for (sys/quiescence).
 
 use super::record::HEADER_BYTES;
 use crate::sys::memory::{Backing, Slab};
@@ -23,8 +25,8 @@ pub const CONTROL_LINE_BYTES: usize = 64;
 pub const SLAB_BYTES_MAX: usize = 1 << 30;
 /// The first position of every ring. Not 0, which is no CAS.
 pub const BIRTH: u64 = 64;
-/// Positions that another process says are held to this, so that no sum of them overflows, and a CAS holds them. A log of 1 GiB/s takes two
-/// years to get there.
+/// Positions that another process says are held to this, so that no sum of them overflows, and a
+/// CAS holds them. A log of 1 GiB/s takes two years to get there.
 pub const POSITION_MAX: u64 = 1 << 56;
 
 const EPOCH: usize = 0;
@@ -106,7 +108,8 @@ impl Ring {
         self.words_at(position).len() * 8
     }
 
-    /// A position at which a record can begin: this one, or the next slab's start if not even a header fits here.
+    /// A position at which a record can begin: this one, or the next slab's start if not even a
+    /// header fits here.
     pub fn settle(&self, position: u64) -> u64 {
         let left = self.bytes_to_slab_end(position);
         if left < HEADER_BYTES { position + left as u64 } else { position }
@@ -154,8 +157,9 @@ impl<'a> ControlLine<'a> {
         self.0[EPOCH].store(epoch, Ordering::Relaxed);
     }
 
-    /// An empty log at `position`, where a replica begins. The fence orders it before the bytes that are overwritten from now on: who reads
-    /// such bytes and then this line again, from however far, sees that they are not what he looked for.
+    /// An empty log at `position`, where a replica begins. The fence orders it before the bytes
+    /// that are overwritten from now on: who reads such bytes and then this line again, from
+    /// however far, sees that they are not what he looked for.
     pub fn restart(&self, position: u64) {
         self.0[TAIL].store(position, Ordering::Release);
         self.0[COMMITTED].store(position, Ordering::Release);

@@ -1,4 +1,5 @@
-//! How `-m`, `-I` and `-t` become shards and rings. Pure arithmetic, but for asking how much memory the host has.
+//! How `-m`, `-I` and `-t` become shards and rings. Pure arithmetic, but for asking how much memory
+//! the host has.
 
 use super::index::RING_BYTES_MAX;
 use super::ring::SLAB_BYTES_MAX;
@@ -24,7 +25,8 @@ pub struct StoreConfig {
     pub hugepages: bool,
     /// Key of the index's hash; None for a random one.
     pub hash_seed: Option<(u64, u64)>,
-    /// The epoch to be born in; None for a lineage of its own, at random. For tests that must repeat.
+    /// The epoch to be born in; None for a lineage of its own, at random. For tests that must
+    /// repeat.
     pub epoch: Option<Epoch>,
 }
 
@@ -53,7 +55,8 @@ impl StoreError {
 const SHARDS_PER_WORKER: usize = 4;
 /// More shards than this gain nothing.
 pub const SHARDS_MAX: usize = 256;
-/// A ring holds at least this many of the largest items; with `-M` more, since it keeps room to move one.
+/// A ring holds at least this many of the largest items; with `-M` more, since it keeps room to
+/// move one.
 const LARGEST_ITEMS_PER_RING: usize = 8;
 const LARGEST_ITEMS_PER_RING_NO_EVICT: usize = 32;
 /// A record is at most this share of its ring, whatever is configured.
@@ -132,7 +135,8 @@ fn shards_for(config: &StoreConfig) -> usize {
     wanted.min(1 << fitting.ilog2())
 }
 
-/// One slab where that will do. Huge pages come whole: what is left over becomes a last slab of plain pages.
+/// One slab where that will do. Huge pages come whole: what is left over becomes a last slab of
+/// plain pages.
 fn slab_bytes(ring_bytes: usize, hugepages: bool) -> usize {
     let whole = if hugepages && ring_bytes > 2 * HUGEPAGE_BYTES {
         ring_bytes / HUGEPAGE_BYTES * HUGEPAGE_BYTES
@@ -145,8 +149,9 @@ fn slab_bytes(ring_bytes: usize, hugepages: bool) -> usize {
 /// How a shard with a ring of `ring_bytes` treats it.
 pub(super) fn policy(record_bytes_max: usize, evict: bool, ring_bytes: usize) -> Policy {
     let ahead_bytes = (ring_bytes / AHEAD_SHARE).max(AHEAD_BYTES_MIN.min(ring_bytes / 8));
-    // A record that does not fit before the slab's end pads up to its own size: room for the largest twice. Where evicting is an
-    // option, enough that an item in use rarely has to go for want of room.
+    // A record that does not fit before the slab's end pads up to its own size: room for the
+    // largest twice. Where evicting is an option, enough that an item in use rarely has to go for
+    // want of room.
     let reserve_bytes = if evict { ahead_bytes / 4 } else { 2 * record_bytes_max };
     let unusable = 2 * reserve_bytes + ahead_bytes + ring_bytes / 16;
     Policy {

@@ -1,4 +1,5 @@
-//! What a primary offers, made by hand: memory of the test's own, laid out as rings with their control lines, and filled with whatever a test likes.
+//! What a primary offers, made by hand: memory of the test's own, laid out as rings with their
+//! control lines, and filled with whatever a test likes.
 
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
@@ -83,7 +84,8 @@ impl Forged {
         }
     }
 
-    /// Append good records to the first slab of a shard, and then perhaps damage one word. Returns where they end.
+    /// Append good records to the first slab of a shard, and then perhaps damage one word. Returns
+    /// where they end.
     pub fn write_records(&self, shard: usize, count: usize, damage: Option<&mut Rng>) -> u64 {
         let slabs = self.geometry.ring_bytes.div_ceil(self.geometry.slab_bytes) as usize;
         let words = self.rings[shard * slabs].words();

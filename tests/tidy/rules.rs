@@ -101,8 +101,9 @@ fn layer(source: &Source) -> Vec<String> {
     complaints
 }
 
-/// The names right below the root that code names, and where: behind `crate::`, and behind `super::` often enough to get there; one name, or
-/// those of a braced list, which may go on over many lines.
+/// The names right below the root that code names, and where: behind
+/// `crate::`, and behind `super::` often enough to get there; one name, or those of a braced list,
+/// which may go on over many lines.
 fn imports(code: &str, depth: usize) -> Vec<(usize, &str)> {
     let roots = ["crate::".to_string(), "super::".repeat(depth)];
     let mut found = Vec::new();
@@ -121,7 +122,8 @@ fn imports(code: &str, depth: usize) -> Vec<(usize, &str)> {
     found
 }
 
-/// The name that `code` begins with; where it begins with a brace, the first of each path in it. Each with its place.
+/// The name that `code` begins with; where it begins with a brace, the first of each path in it.
+/// Each with its place.
 fn names(code: &str) -> Vec<(usize, &str)> {
     let name_at = |at: usize| {
         let begin = at + code[at..].len() - code[at..].trim_start().len();
@@ -235,7 +237,8 @@ fn lines_too_wide(source: &Source) -> Vec<String> {
     complaints
 }
 
-/// Folders that exist on a developer's machine and nowhere else. Put together here, so that this file passes.
+/// Folders that exist on a developer's machine and nowhere else. Put together here, so that this
+/// file passes.
 fn machine_paths(source: &Source) -> Vec<String> {
     let folders = ["home", "root", "work"].map(|folder| format!("/{folder}/"));
     let needles = [&folders[..], &[["/tm", "p/h/"].concat()]].concat();
@@ -248,7 +251,8 @@ fn machine_paths(source: &Source) -> Vec<String> {
     complaints
 }
 
-/// True when `needle` begins a path in `line`, rather than standing within a longer one or an address.
+/// True when `needle` begins a path in `line`, rather than standing within a longer one or an
+/// address.
 fn is_path(line: &str, needle: &str) -> bool {
     let begins = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || "._-}".contains(c));
     line.match_indices(needle).any(|(at, _)| begins(at))

@@ -10,9 +10,10 @@
 //! | `<+ STAT <*>` | one line like this, or more; each `<& ...` below it must be like one of them |
 //! | `= closed` | the server hangs up |
 //!
-//! Within a line: `\r \n \xNN` are bytes, `{k*250}` is 250 times `k`, a `\` at the end stands for "no line end here",
-//! `<*>` is the rest of the line, `<cas>` a decimal number that is the same wherever the name stands, `<new!old>` one
-//! that must differ from `old`, `<ttl:90..100>` any number in the range.
+//! Within a line: `\r \n \xNN` are bytes, `{k*250}` is 250 times `k`, a
+//! `\` at the end stands for "no line end here", `<*>` is the rest of the line, `<cas>` a decimal
+//! number that is the same wherever the name stands, `<new!old>` one that must differ from `old`,
+//! `<ttl:90..100>` any number in the range.
 
 /// A part of a line.
 #[derive(Debug, Clone, PartialEq)]

@@ -152,7 +152,8 @@ impl Holders for Applied {
     }
 }
 
-/// One replica has applied everything below `below`; the answers that [`held`] made have waited for so long.
+/// One replica has applied everything below `below`; the answers that [`held`] made have waited for
+/// so long.
 fn resolve(output: &mut Output, below: u64, waited: Duration) -> (usize, usize) {
     let holders = Applied { replicas: 1, below };
     let judge = Judge { holders: &holders, now: since() + waited, ending: false, demoted: false };

@@ -1,12 +1,15 @@
-//! One shard of a replica: the pieces of its ring that are being read or wait to be applied, in order; what follows from a look at the control line;
-//! where the shard begins anew.
+//! One shard of a replica: the pieces of its ring that are being read or wait to be applied, in
+//! order; what follows from a look at the control line; where the shard begins anew.
 //!
-//! Invariants: pieces follow one another without a gap. A piece is applied once it has arrived and a look vouches for it: one that was submitted after
-//! it had arrived, or one submitted behind it whose line shows that the primary is far from overwriting it ([`super::piece`]). Bytes below that look's
-//! tail are not used. `cursor + carry` is the position of the first word that was not consumed.
+//! Invariants: pieces follow one another without a gap. A piece is applied once it has arrived and
+//! a look vouches for it ([`super::piece`]): one that was submitted after it had arrived, or one
+//! submitted behind it whose line shows that the primary is far from overwriting it. Bytes below
+//! that look's tail are not used. `cursor + carry` is the position of the first word that was not
+//! consumed.
 //!
-//! Nothing here depends on the order in which the bytes of one READ, or of two that are under way together, were taken from the primary's memory. So a
-//! position that went back is believed once a second look, submitted after the first had arrived, shows it as well.
+//! Nothing here depends on the order in which the bytes of one READ, or of two that are under way
+//! together, were taken from the primary's memory. So a position that went back is believed once a
+//! second look, submitted after the first had arrived, shows it as well.
 
 use super::carry::Carry;
 use super::line::{self, Shown};
@@ -20,7 +23,7 @@ use crate::sys::sync::AtomicU64;
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// Given up at once when an append needs room, beyond what it needs, where the primary evicts; see [`Lane::make_room`].
+/// Given up at once beyond what an append needs, where the primary evicts: [`Lane::make_room`].
 const SLACK_BYTES: u64 = 64 << 10;
 /// Log bytes walked in one go to let go of what the primary has given up.
 const GIVE_UP_BYTES: u64 = 1 << 20;
@@ -30,8 +33,9 @@ enum State {
     New,
     /// Applying.
     Follows,
-    /// Forgotten; to begin at the first position that can be believed, at `from` or later: that is the highest tail that was taken for the beginning. (A
-    /// piece may have been vouched for by an earlier look than the piece before it; its own begin is within a record, as a rule.)
+    /// Forgotten; to begin at the first position that can be believed, at or above `from`, the
+    /// highest tail that was shown. (A piece may be vouched for before the one ahead of it. Its
+    /// begin is within a record, as a rule.)
     Begins { from: u64 },
 }
 
@@ -68,8 +72,8 @@ pub struct Lane<'s> {
 }
 
 impl<'s> Lane<'s> {
-    /// For one shard; `known` is the epoch of what the store has last applied, None if there is nothing to go on from. `history` is the
-    /// primary's.
+    /// For one shard; `known` is the epoch of what the store has last applied, None if there is
+    /// nothing to go on from. `history` is the primary's.
     pub fn new(
         shard: usize,
         follower: Follower<'s>,
@@ -102,8 +106,8 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The epoch of the record that was applied last; None if a later session cannot go on from here. It cannot where the shard has begun and no
-    /// record was found yet, nor after control lines that made no sense for too long.
+    /// The epoch of the record that was applied last. None if a later session cannot go on from here:
+    /// the shard has begun and found no record yet, or control lines made no sense for too long.
     pub fn known(&self) -> Option<Epoch> {
         match self.state {
             // No look has changed anything here.
@@ -133,7 +137,8 @@ impl<'s> Lane<'s> {
         matches!(self.state, State::Follows) && self.line.is_some_and(|line| self.follower.cursor() >= line.committed)
     }
 
-    /// There is something that could be read or applied without a further look. `reach` is [`crate::fabric::Channel::reach`], for this shard.
+    /// There is something that could be read or applied without a further look.
+    /// `reach` is [`crate::fabric::Channel::reach`], for this shard.
     pub fn has_more(&self, reach: impl FnOnce(u64) -> u64) -> bool {
         let wanted = self.wanted();
         !self.pieces.is_empty() || self.line.is_some_and(|line| wanted < line.committed.min(reach(wanted)))
@@ -147,7 +152,8 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The next READ of this ring into `landing`; the landing back if there is nothing to read. `reach` as above.
+    /// The next READ of this ring into
+    /// `landing`; the landing back if there is nothing to read. `reach` as above.
     pub fn plan(
         &mut self,
         landing: Landing,
@@ -157,7 +163,8 @@ impl<'s> Lane<'s> {
     ) -> Result<Read, Landing> {
         let Some(line) = self.line else { return Err(landing) };
         self.planned = self.wanted();
-        // Never more than a ring ahead: a hostile primary's positions are held against its own lines, and those against the ring.
+        // Never more than a ring ahead: a hostile primary's positions are held against its own
+        // lines, and those against the ring.
         let until = line.committed.min(reach(self.planned));
         if self.planned >= until {
             return Err(landing);
@@ -177,7 +184,8 @@ impl<'s> Lane<'s> {
         Ok(Read { region, offset: place % self.slab_bytes, bytes, landing, tag })
     }
 
-    /// A piece's READ is done, and `begun` is the latest round that has begun. Returns the landing if the piece is not wanted any more.
+    /// A piece's READ is done, and `begun` is the latest round that has begun. Returns the landing
+    /// if the piece is not wanted any more.
     pub fn arrived(&mut self, number: u32, landing: Landing, begun: u64) -> Option<Landing> {
         match self.pieces.iter_mut().find(|piece| piece.number == number) {
             Some(piece) => {
@@ -188,17 +196,20 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// Whether a piece has arrived that no look vouches for, and none was submitted since; `begun` is the latest round that has begun.
+    /// Whether a piece has arrived that no look vouches for, and none was submitted since; `begun`
+    /// is the latest round that has begun.
     pub fn awaits_look(&self, begun: u64) -> bool {
         self.pieces.iter().any(|piece| piece.awaits_look(begun))
     }
 
-    /// Since when a piece has been missing whose round's look has arrived. If that lasts, its READ is lost.
+    /// Since when a piece has been missing whose round's look has arrived. If that lasts, its READ
+    /// is lost.
     pub fn overtaken_at(&self) -> Option<Instant> {
         self.pieces.iter().find_map(|piece| piece.overtaken_at)
     }
 
-    /// Whether the control line shows a log that this lane could follow. For as long as the lane takes no looks.
+    /// Whether the control line shows a log that this lane could follow. For as long as the lane
+    /// takes no looks.
     pub fn shows_log(&mut self, look: Look, words: &[AtomicU64]) -> Result<bool, PullError> {
         Ok(self.read(look, words)?.is_some())
     }
@@ -218,7 +229,8 @@ impl<'s> Lane<'s> {
         self.decide(&line, counts)
     }
 
-    /// A control line, held against the last one. None where it shows nothing yet, or makes no sense this time.
+    /// A control line, held against the last one. None where it shows nothing yet, or makes no
+    /// sense this time.
     fn read(&mut self, look: Look, words: &[AtomicU64]) -> Result<Option<Line>, PullError> {
         let is_known =
             |epoch| self.history.iter().any(|start| start.epoch == epoch && start.begins[self.shard] != NOT_BEGUN);
@@ -263,7 +275,10 @@ impl<'s> Lane<'s> {
                 Resume::Begin(why) => self.begin_anew(why, line.tail, counts),
             },
             State::Follows if self.has_strayed(line) => {
-                return Err(PullError::BeganAnew { shard: self.shard, what: STRAYED });
+                return Err(PullError::BeganAnew {
+                    shard: self.shard,
+                    what: "what was applied is not what its history says",
+                });
             }
             State::Follows if self.pieces.is_empty() && line.tail > self.follower.cursor() => {
                 self.begin_anew(Why::Overrun, line.tail, counts);
@@ -276,8 +291,9 @@ impl<'s> Lane<'s> {
         Ok(())
     }
 
-    /// Whether this shard follows a log that is about to be dropped: the server above is a replica that knows of a new epoch, and still shows log
-    /// of the old one beyond its end. What was applied of that must be judged again.
+    /// Whether this shard follows a log that is about to be dropped: the server above is a replica
+    /// that knows of a new epoch, and still shows log of the old one beyond its end. What was
+    /// applied of that must be judged again.
     fn has_strayed(&self, line: &Line) -> bool {
         let newest = self.history.last().expect("a history has an epoch").epoch;
         let (epoch, cursor) = (self.follower.epoch(), self.follower.cursor());
@@ -306,7 +322,8 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// Apply what may be applied, then let go of what the primary has given up. True if anything changed.
+    /// Apply what may be applied, then let go of what the primary has given up. True if anything
+    /// changed.
     pub fn apply(&mut self, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<bool, PullError> {
         let mut moved = false;
         while let Some(piece) = self.pieces.front_mut() {
@@ -322,15 +339,16 @@ impl<'s> Lane<'s> {
                 State::Follows => {
                     moved |= self.feed(free, counts)?;
                     match self.pieces.front() {
-                        // A whole record is carried and has found no room: the front piece stays, so that the record is tried again.
+                        // A whole record is carried and has found no room: the front piece stays,
+                        // so that the record is tried again.
                         Some(piece) if piece.consumed * 8 < piece.bytes || self.carry.holds_record() => break,
-                        Some(_) => self.drop_front(free),
+                        Some(_) => free.extend(self.pieces.pop_front().and_then(|piece| piece.landing)),
                         None => break,
                     }
                 }
                 State::Begins { from } if tail.max(from) >= end => {
                     self.state = State::Begins { from: tail.max(from) };
-                    self.drop_front(free);
+                    free.extend(self.pieces.pop_front().and_then(|piece| piece.landing));
                 }
                 State::Begins { from } => {
                     let begin = at.max(tail).max(from);
@@ -360,7 +378,7 @@ impl<'s> Lane<'s> {
     fn begin_at(&mut self, position: u64) -> bool {
         let epoch = epoch_at(&self.history, self.shard, position);
         let start = self.history.iter().find(|start| Some(start.epoch) == epoch);
-        // Where the history does not reach back so far, take the oldest epoch that is known. Older records then fail their check.
+        // Where the history does not reach back so far, take its oldest epoch: older records fail.
         let start = start.unwrap_or(&self.history[0]);
         let begun = self.follower.begin_at(position, start.epoch, start.begins[self.shard]);
         if begun {
@@ -371,11 +389,8 @@ impl<'s> Lane<'s> {
         begun
     }
 
-    fn drop_front(&mut self, free: &mut Vec<Landing>) {
-        free.extend(self.pieces.pop_front().and_then(|piece| piece.landing));
-    }
-
-    /// Feed the first piece's words to the store until they are used up or cannot be for now. True if any were consumed.
+    /// Feed the first piece's words to the store until they are used up or cannot be for now. True
+    /// if any were consumed.
     fn feed(&mut self, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<bool, PullError> {
         let mut moved = false;
         loop {
@@ -437,12 +452,13 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The next record, which ends at `end`, finds no room: give up what it needs. True if there is more room now.
+    /// The next record ends at `end` and finds no room: give up what it needs. True if there is more.
     ///
-    /// When the primary appended that record, it had given up just as much; what it had moved from there stands before the record, so it is applied
-    /// here already. Giving up more could lose items that the primary has moved to behind that record: they would be missing until they are
-    /// applied, and for good if this replica is promoted before. Where the primary evicts, an item may go missing anyway, so a little more is given
-    /// up, because each time costs a turn of every reader.
+    /// When the primary appended that record, it had given up just as much; what it had moved from
+    /// there stands before the record, so it is applied here already. Giving up more could lose
+    /// items that were moved to behind that record: until they are applied, and for good if this
+    /// replica is promoted before. Where the primary evicts, an item may go missing anyway, so a
+    /// little more is given up: each time costs a turn of every reader.
     fn make_room(&mut self, end: u64) -> bool {
         let Some(line) = self.line else { return false };
         let before = self.follower.room_until();
@@ -462,26 +478,23 @@ impl<'s> Lane<'s> {
         let position = self.follower.cursor();
         let times = if self.bad.0 == position { self.bad.1 + 1 } else { 1 };
         self.bad = (position, times);
+        let shard = self.shard;
         if times >= BAD_RECORDS_MAX {
-            return Err(PullError::BadRecord { shard: self.shard, position, times, why });
+            return Err(PullError::BadRecord { shard, position, times, why });
         }
-        log::warn!(
-            "shard {}: the record at position {position} failed its check ({why}); reading it again",
-            self.shard
-        );
+        log::warn!("shard {shard}: the record at position {position} failed its check ({why}); reading it again");
         self.carry.clear();
         free.extend(self.pieces.drain(..).filter_map(|piece| piece.landing));
         self.planned = position;
         Ok(())
     }
 
-    /// Give up what the primary had given up before the last look but one, once all that the last look showed is applied. What the primary had
-    /// moved from there is applied by then, so no item is missing in between.
+    /// Give up what the primary had given up before the last look but one, once all that the last
+    /// look showed is applied. What the primary had moved from there is applied by then, so no item
+    /// is missing in between.
     fn give_up(&mut self) {
         if self.is_caught_up() && self.earlier_tail > self.follower.tail() {
             self.follower.give_up_below(self.earlier_tail, GIVE_UP_BYTES);
         }
     }
 }
-
-const STRAYED: &str = "what was applied is not what its history says";

@@ -8,13 +8,15 @@
 //! | [`carry`] | a record cut by a piece's end |
 //! | [`sizer`] | how long a piece is |
 //!
-//! A round is one batch of READs: pieces of several rings, then all control lines, the look. A look that was submitted after a piece had arrived says
-//! which of its bytes may have been overwritten while they were read: those below the tail that it shows are not used, those above it were not. The look
-//! of the piece's own round says the same where the primary is far from overwriting the piece. Each record must still prove itself by its checksum. Two
-//! rounds may be under way: while one is applied, the next is being read.
+//! A round is one batch of READs: pieces of several rings, then all control lines, the look. A look
+//! that was submitted after a piece had arrived says which of its bytes may have been overwritten
+//! while they were read: those below the tail that it shows are not used, those above it were not.
+//! The look of the piece's own round says the same where the primary is far from overwriting the
+//! piece. Each record must still prove itself by its checksum. Two rounds may be under way: while
+//! one is applied, the next is being read.
 //!
-//! [`Puller::step`] never waits longer than it is told, and takes the time only from its clock ([`Puller::set_clock`]). So with the simulated
-//! fabric a run depends on its seed alone.
+//! [`Puller::step`] never waits longer than it is told, and takes the time only from its clock
+//! ([`Puller::set_clock`]). So with the simulated fabric a run depends on its seed alone.
 
 mod carry;
 mod lane;
@@ -39,9 +41,11 @@ const LANDING_BYTES: usize = 1 << 20;
 const ROUNDS_MAX: usize = 2;
 /// The tag of a look; pieces have shard and number.
 const LOOK: u64 = 1 << 63;
-/// After so many looks in a row at which a control line made no sense, the session ends. (A line may be read while it changes.)
+/// After so many looks in a row at which a control line made no sense, the session ends. (A line
+/// may be read while it changes.)
 const SENSELESS_LOOKS_MAX: u32 = 1000;
-/// After a record at one position has failed its check so often, with the tail still below it, the session ends.
+/// After a record at one position has failed its check so often, with the tail still below it, the
+/// session ends.
 const BAD_RECORDS_MAX: u32 = 3;
 
 /// Why pulling ended.
@@ -53,11 +57,12 @@ pub enum PullError {
     /// READs did not come back.
     #[error("{0} READs were not answered within {1:?}")]
     Stuck(usize, Duration),
-    /// The primary has begun an epoch that is not in the history that it told. Joining again tells the new history.
+    /// The primary has begun an epoch that is not in the history that it told. Joining again tells
+    /// the new history.
     #[error("the primary's epoch is now {0}")]
     EpochChanged(Epoch),
-    /// The server that is followed is a replica itself, and has begun its log anew. This replica keeps what it has; joining again decides where it
-    /// goes on.
+    /// The server that is followed is a replica itself, and has begun its log anew. This replica
+    /// keeps what it has; joining again decides where it goes on.
     #[error("shard {shard}: the server that this replica follows has begun its log anew: {what}")]
     BeganAnew {
         /// Which.
@@ -147,7 +152,8 @@ impl Counts {
 pub struct Lag {
     /// Committed at the last look, and not applied.
     pub bytes: u64,
-    /// How long this replica has been behind; zero once it has applied all that the last look showed.
+    /// How long this replica has been behind; zero once it has applied all that the last look
+    /// showed.
     pub time: Duration,
 }
 
@@ -207,8 +213,9 @@ pub struct Puller<'s> {
 }
 
 impl<'s> Puller<'s> {
-    /// Follow over `channel`. `history` is the primary's; `known` has for each shard the epoch of the last that was applied, None where there is
-    /// nothing to go on from. READs that are not answered for `silence_max` end it.
+    /// Follow over `channel`. `history` is the primary's; `known` has for each shard the epoch of
+    /// the last that was applied, None where there is nothing to go on from. READs that are not
+    /// answered for `silence_max` end it.
     pub fn new(
         mut channel: Box<dyn Channel>,
         store: &'s Store,
@@ -255,14 +262,15 @@ impl<'s> Puller<'s> {
         })
     }
 
-    /// Go by another clock than the system's from now on: with the simulated fabric a run is then a function of its seed.
+    /// Go by another clock than the system's from now on: with the simulated fabric a run is then a
+    /// function of its seed.
     pub fn set_clock(&mut self, clock: fn() -> Instant) {
         self.clock = clock;
         self.heard_at = clock();
     }
 
-    /// What is here is of another lineage, and is to be given up. Keep it until the primary has shown a log in every shard: it may be gone before.
-    /// Called before the first step.
+    /// What is here is of another lineage, and is to be given up. Keep it until the primary has
+    /// shown a log in every shard: it may be gone before. Called before the first step.
     pub fn keep_what_is_here(&mut self) {
         self.stage = Stage::SeeksLog;
     }
@@ -311,8 +319,8 @@ impl<'s> Puller<'s> {
         self.lanes.iter().all(Lane::is_caught_up)
     }
 
-    /// One step: start a round if there is room for one, take what has arrived (waiting up to `wait` if nothing has), apply what may be
-    /// applied, tell the primary.
+    /// One step: start a round if there is room for one, take what has arrived (waiting up to
+    /// `wait` if nothing has), apply what may be applied, tell the primary.
     pub fn step(&mut self, wait: Duration) -> Result<Step, PullError> {
         self.begin_round()?;
         self.collect(wait)?;
@@ -368,7 +376,8 @@ impl<'s> Puller<'s> {
                 }
             }
         }
-        // A second round under way brings pieces, or a look that pieces wait for: another one would show nothing that the first does not.
+        // A second round under way brings pieces, or a look that pieces wait for: another one would
+        // show nothing that the first does not.
         let begun = self.rounds_begun;
         let is_needed = bytes > 0 || self.rounds.is_empty() || self.lanes.iter().any(|lane| lane.awaits_look(begun));
         if !is_needed || self.under_way + self.batch.len() + 1 > depth {

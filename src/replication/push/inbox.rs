@@ -17,7 +17,8 @@ use crate::sys::sync::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often a busy inbox looks whether the primary is still there: over shared memory that is a system call.
+/// How often a busy inbox looks whether the primary is still there: over shared memory that is a
+/// system call.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Longest sleep within a poll, while the primary's first lines are awaited.
 const NAP: Duration = Duration::from_micros(100);

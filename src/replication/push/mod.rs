@@ -9,10 +9,11 @@
 //! | [`pusher`] | the primary's side: one step after another |
 //! | [`pushing`] | the primary's thread for one replica |
 //!
-//! The replica grants its inbox to the primary, which connects to it. In the inbox are the control lines as the primary pushes them, and for each
-//! shard a window: a ring over the log's positions, a part of a ring's length. Beside it, for the primary to READ, stand the wants: from where on
-//! the replica wants each shard's bytes; and its acks. Everything above the channel is pull's own: the puller's look is a copy of the lines, its
-//! READ a copy from the window, its ack a store.
+//! The replica grants its inbox to the primary, which connects to it. In the inbox are the control
+//! lines as the primary pushes them, and for each shard a window: a ring over the log's positions,
+//! a part of a ring's length. Beside it, for the primary to READ, stand the wants: from where on
+//! the replica wants each shard's bytes; and its acks. Everything above the channel is pull's own:
+//! the puller's look is a copy of the lines, its READ a copy from the window, its ack a store.
 //!
 //! One round of the primary: it WRITEs what was committed to the windows, and READs the wants
 //! behind that. When the READ has completed, all bytes that were written have left the ring. Then

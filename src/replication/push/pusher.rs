@@ -1,4 +1,5 @@
-//! The primary's side of a push, one step after another: WRITE what may be written, READ what is wanted behind it, publish what has arrived.
+//! The primary's side of a push, one step after another: WRITE what may be written, READ what is
+//! wanted behind it, publish what has arrived.
 //!
 //! It reads the ring without a turn of the store, so it holds up nobody, however slow the replica
 //! is. What it reads may be overwritten meanwhile. The replica notices, as with pull: by a tail
@@ -39,8 +40,8 @@ pub struct Step {
     pub pushed_bytes: u64,
     /// Bytes that could be written at once, and were not in this round.
     pub backlog_bytes: u64,
-    /// The replica has said something new. (That a line has changed here does not count: with a replica that stands still, and writers that do not,
-    /// it always has.)
+    /// The replica has said something new. (That a line has changed here does not count: with a
+    /// replica that stands still, and writers that do not, it always has.)
     pub moved: bool,
 }
 
@@ -92,8 +93,8 @@ impl Regions for Outgoing {
 }
 
 impl Pusher {
-    /// Push `rings` (replication/offer `regions`) over `channel`, which is connected to an inbox of this layout. A READ that is not answered for
-    /// `silence_max` ends it.
+    /// Push `rings` (replication/offer `regions`) over `channel`, which is connected to an inbox of
+    /// this layout. A READ that is not answered for `silence_max` ends it.
     pub fn new(
         mut channel: Box<dyn Channel>,
         rings: Arc<dyn Regions>,
@@ -131,7 +132,8 @@ impl Pusher {
         Ok(pusher)
     }
 
-    /// Go by another clock than the system's from now on: with the simulated fabric a run is then a function of its seed.
+    /// Go by another clock than the system's from now on: with the simulated fabric a run is then a
+    /// function of its seed.
     pub fn set_clock(&mut self, clock: fn() -> Instant) {
         self.clock = clock;
     }
@@ -194,7 +196,8 @@ impl Pusher {
         Ok(())
     }
 
-    /// The longest WRITE from a position on, of at most `bytes_max`, that is in one piece on both sides.
+    /// The longest WRITE from a position on, of at most `bytes_max`, that is in one piece on both
+    /// sides.
     fn piece(&self, shard: usize, position: u64, bytes_max: usize) -> Write {
         let Geometry { ring_bytes, slab_bytes, .. } = self.geometry;
         let place = position % ring_bytes;
@@ -247,7 +250,8 @@ impl Pusher {
                 return Err(FabricError::new(self.channel.kind(), Cause::Closed, what));
             }
             if outlet.line != Some(line) {
-                // No WRITE from here is under way: the last one was submitted before the READ that has just completed.
+                // No WRITE from here is under way: the last one was submitted before the READ that
+                // has just completed.
                 line.store(&self.sources.lines.words()[shard * LINE_WORDS..][..LINE_WORDS]);
                 outlet.line = Some(line);
                 changed = Some((changed.map_or(shard, |(first, _)| first), shard));
@@ -259,8 +263,9 @@ impl Pusher {
     }
 }
 
-/// Whether a log is not the one that it was before. Bytes that were read of it in between may be anything, so they are not published. (Epoch 0 is
-/// that of a log which has not begun, and has no bytes.)
+/// Whether a log is not the one that it was before. Bytes that were read of it in between may be
+/// anything, so they are not published. (Epoch 0 is that of a log which has not begun, and has no
+/// bytes.)
 fn elsewhere(before: (u64, u64), now: (u64, u64)) -> bool {
     before.0 != 0 && (before.0 != now.0 || now.1 < before.1)
 }
