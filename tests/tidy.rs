@@ -2,6 +2,8 @@
 //! that mark unfinished work. Each rule is a function from a file to complaints, and each has a
 //! test with a violation planted.
 
+#[path = "tidy/comments.rs"]
+mod comments;
 #[path = "tidy/pages.rs"]
 mod pages;
 #[path = "tidy/rules.rs"]

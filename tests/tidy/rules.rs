@@ -1,5 +1,7 @@
 //! The rules that can be judged by one file alone. Pure: a file's path and text in, complaints out.
 
+use super::comments;
+
 /// A file of the tree.
 pub struct Source {
     /// From the root of the repository.
@@ -16,8 +18,8 @@ const FILE_LINES_MANY: usize = 300;
 /// Over this a function must be split.
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// Columns of a page's prose. Tables and code may be wider.
-const PAGE_COLUMNS_MAX: usize = 100;
+/// Columns of prose: of pages, and of comments. Tables and code may be wider.
+pub const COLUMNS_MAX: usize = 100;
 
 /// Which layers a layer may import from, besides itself.
 const LAYERS: [(&str, &[&str]); 12] = [
@@ -54,6 +56,7 @@ pub fn complaints(source: &Source) -> Vec<String> {
     if source.path.ends_with(".md") {
         complaints.extend(lines_too_wide(source));
     }
+    complaints.extend(comments::too_wide(source));
     complaints.extend(machine_paths(source));
     complaints.extend(unfinished(source));
     complaints
@@ -230,8 +233,8 @@ fn lines_too_wide(source: &Source) -> Vec<String> {
         in_fence ^= fence;
         let is_prose = !in_fence && !fence && !line.starts_with("    ") && !line.trim_start().starts_with('|');
         let columns = line.chars().count();
-        if is_prose && columns > PAGE_COLUMNS_MAX {
-            complaints.push(format!("{}:{}: {columns} columns, over {PAGE_COLUMNS_MAX}", source.path, index + 1));
+        if is_prose && columns > COLUMNS_MAX {
+            complaints.push(format!("{}:{}: {columns} columns, over {COLUMNS_MAX}", source.path, index + 1));
         }
     }
     complaints
