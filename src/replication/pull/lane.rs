@@ -106,7 +106,7 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The epoch of the record that was applied last. None if a later session cannot go on from here:
+    /// The epoch of the record that was applied last. None if no later session can go on from here:
     /// the shard has begun and found no record yet, or control lines made no sense for too long.
     pub fn known(&self) -> Option<Epoch> {
         match self.state {
@@ -452,7 +452,7 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The next record ends at `end` and finds no room: give up what it needs. True if there is more.
+    /// The next record ends at `end` and has no room: give up what it needs. True if there is more now.
     ///
     /// When the primary appended that record, it had given up just as much; what it had moved from
     /// there stands before the record, so it is applied here already. Giving up more could lose
