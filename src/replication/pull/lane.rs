@@ -452,7 +452,7 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The next record ends at `end` and has no room: give up what it needs. True if it has room now.
+    /// The next record ends at `end` and has no room: give up what it needs. True if it fits now.
     ///
     /// When the primary appended that record, it had given up just as much; what it had moved from
     /// there stands before the record, so it is applied here already. Giving up more could lose
