@@ -90,7 +90,13 @@ impl Transcript {
                 transcript.remora_only = true;
             } else if line.starts_with("# memcached in turn: ") {
                 transcript.memcached_in_turn = true;
-            } else if !line.is_empty() && !line.starts_with('#') {
+            } else if let Some(comment) = line.strip_prefix('#') {
+                let misplaced =
+                    ["needs 1.", "remora only: ", "memcached in turn: "].iter().find(|it| comment.contains(**it));
+                if let Some(misplaced) = misplaced {
+                    return Err(format!("{name}:{}: `{misplaced}` must begin its line: {line}", index + 1));
+                }
+            } else if !line.is_empty() {
                 let step = step(index + 1, line).map_err(|why| format!("{name}:{}: {why}: {line}", index + 1))?;
                 transcript.steps.push(step);
             }
