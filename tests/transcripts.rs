@@ -153,7 +153,17 @@ fn a_wrong_answer_fails_a_transcript() {
 
 #[test]
 fn a_malformed_transcript_is_refused() {
-    for text in ["get a", "> {a", "> {a*b}", "> \\q", "< <a:1>", "> <open", "< \\xzz"] {
+    for text in [
+        "# A comment. needs 1.6.45",
+        "# It waits. remora only: it is ours",
+        "get a",
+        "> {a",
+        "> {a*b}",
+        "> \\q",
+        "< <a:1>",
+        "> <open",
+        "< \\xzz",
+    ] {
         assert!(Transcript::parse("malformed", text).is_err(), "{text}");
     }
 }
