@@ -1,5 +1,6 @@
-//! Compiles native/, the C layer over RDMA verbs, against the system's headers. Without them, or with REMORA_VERBS=off, a layer that
-//! answers "not supported" takes its place; REMORA_VERBS=on makes missing headers an error. The cfg `remora_verbs` says which it was.
+//! Compiles native/, the C layer over RDMA verbs, against the system's headers. Without them, or
+//! with REMORA_VERBS=off, a layer that answers "not supported" takes its place; REMORA_VERBS=on
+//! makes missing headers an error. The cfg `remora_verbs` says which it was.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,8 @@ fn main() {
         present || wanted != "on",
         "REMORA_VERBS=on, but <infiniband/verbs.h> or <rdma/rdma_cma.h> is missing: apt-get install libibverbs-dev librdmacm-dev"
     );
-    // Headers that are installed later are looked for again: where an entry is added, the folder changes.
+    // Headers that are installed later are looked for again: where an entry is added, the folder
+    // changes.
     let watched: &[&str] = if present { &HEADERS } else { &INCLUDES };
     for path in watched.iter().filter(|path| Path::new(path).exists()) {
         println!("cargo::rerun-if-changed={path}");

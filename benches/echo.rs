@@ -1,8 +1,10 @@
-//! The bare echo: the least that a server in user space can do over the kernel's TCP, for tools/compare to hold the others against.
+//! The bare echo: the least that a server in user space can do over the kernel's TCP, for
+//! tools/compare to hold the others against.
 //!
-//! One thread, one epoll set, one buffer. Of what a read brings, each line is answered `END` and each `set` with its data `STORED`,
-//! and all answers go out in one write. It keeps no items and understands nothing else, so what a real server costs beyond it is
-//! that server's own doing. `cargo bench --bench echo -- --listen 127.0.0.1:0`; without `--listen` it ends at once.
+//! One thread, one epoll set, one buffer. Of what a read brings, each line is answered
+//! `END` and each `set` with its data `STORED`, and all answers go out in one write. It keeps no
+//! items and understands nothing else, so what a real server costs beyond it is that server's own
+//! doing. `cargo bench --bench echo -- --listen 127.0.0.1:0`; without `--listen` it ends at once.
 
 use anyhow::{Context, ensure};
 use memchr::{memchr, memrchr};

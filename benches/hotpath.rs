@@ -1,14 +1,16 @@
-//! The hot paths, for `tools/instructions` to count: a real server with one worker, and a client that sends it numbered requests over a
-//! unix socket and checks every answer.
+//! The hot paths, for `tools/instructions` to count: a real server with one worker, and a client
+//! that sends it numbered requests over a unix socket and checks every answer.
 //!
 //!     hotpath [PART OF A NAME]          the shorter run of every such scenario: is it still what its name says?
 //!     hotpath --list                    their names, and the requests of the shorter run
 //!     hotpath --run SCENARIO REQUESTS   so many requests of one
 //!
-//! The worker is the one thread that is started here, so what that thread does is what is counted: poll, read, parse, execute, write. The
-//! client, and what it puts into the store beforehand, run on the main thread. Each write of the client's is one read of the worker's: one
-//! request, or those of a pipelining client (`-x32`). A run of n requests is the beginning of one of 2 n, so their difference is n requests
-//! and nothing of what starting costs. Nothing is left to chance: keys are numbered and the hash has a fixed key. Only the clock goes on.
+//! The worker is the one thread that is started here, so what that thread does is what is counted:
+//! poll, read, parse, execute, write. The client, and what it puts into the store beforehand, run
+//! on the main thread. Each write of the client's is one read of the worker's: one request, or
+//! those of a pipelining client (`-x32`). A run of n requests is the beginning of one of 2 n, so
+//! their difference is n requests and nothing of what starting costs. Nothing is left to chance:
+//! keys are numbered and the hash has a fixed key. Only the clock goes on.
 
 #[path = "hotpath/scenarios.rs"]
 mod scenarios;

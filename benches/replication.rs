@@ -1,13 +1,16 @@
-//! What replication can do on one fabric, both ends in one process: how fast a replica copies what is there, beside a plain copy between the
-//! same two memories; how fast it applies small records, beside how fast one core writes them; how late it has what is written.
+//! What replication can do on one fabric, both ends in one process: how fast a replica copies what
+//! is there, beside a plain copy between the same two memories; how fast it applies small records,
+//! beside how fast one core writes them; how late it has what is written.
 //!
 //!     cargo bench --bench replication -- [--fabric shm|tcp|verbs] [--mode pull|push] [--listen ADDR:PORT] [--memory MIB] [--rounds N] [--only NAME]
 //!
-//! Each round measures everything once, in turn, so that ratios are of one time; medians are printed. Processor time, but for lag.
+//! Each round measures everything once, in turn, so that ratios are of one time; medians are
+//! printed. Processor time, but for lag.
 //!
-//! `sides` is for comparing the modes: the time a full copy takes, and the processor time that it and a trickle of writes cost on each side. The
-//! primary's side is all of this process but the replica's thread and the writer's: with pull what a fabric needs of it, with push the
-//! thread that writes.
+//! `sides` is for comparing the modes: the time a full copy takes, and the processor time that it
+//! and a trickle of writes cost on each side. The primary's side is all of this process but the
+//! replica's thread and the writer's: with pull what a fabric needs of it, with push the thread
+//! that writes.
 #![allow(unsafe_code)]
 
 use anyhow::{Context, bail};
@@ -100,7 +103,8 @@ fn thread_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// What a copy takes: pulled over shared memory all of it is this thread's own work, and its processor time says it on a busy machine, too.
+/// What a copy takes: pulled over shared memory all of it is this thread's own work, and its
+/// processor time says it on a busy machine, too.
 struct Clock(Option<Duration>, Instant);
 
 impl Clock {
@@ -129,7 +133,8 @@ fn primary(setup: &Setup) -> anyhow::Result<Arc<Store>> {
     Ok(Arc::new(store))
 }
 
-/// A store beside it that can follow, every page of it touched: the first touch is the kernel's work, not replication's.
+/// A store beside it that can follow, every page of it touched: the first touch is the kernel's
+/// work, not replication's.
 fn replica(primary: &Store) -> anyhow::Result<Store> {
     let store = Store::with_geometry(primary.geometry(), primary.memory().slabs, 1, true, Some((3, 4)))?;
     store.pool().memory().words().iter().step_by(512).for_each(|word| word.store(0, Relaxed));
@@ -228,7 +233,8 @@ fn copy(setup: &Setup) -> anyhow::Result<()> {
         let clock = Clock::start(setup);
         {
             let (from, to) = (store.pool().memory().words(), copy.pool().memory().words());
-            // SAFETY: both are whole mappings of the same length, nobody writes to either meanwhile, and words are plain memory.
+            // SAFETY: both are whole mappings of the same length, nobody writes to either
+            // meanwhile, and words are plain memory.
             unsafe {
                 std::ptr::copy_nonoverlapping(
                     from.as_ptr().cast::<u8>(),
@@ -289,7 +295,8 @@ fn small(setup: &Setup) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// From the moment before a stamp is stored at the primary to the moment after the replica has applied it.
+/// From the moment before a stamp is stored at the primary to the moment after the replica has
+/// applied it.
 fn lag(setup: &Setup) -> anyhow::Result<()> {
     let store = primary(setup)?;
     let copy = replica(&store)?;

@@ -1,5 +1,6 @@
-//! The store's hot paths: lookup (hit, miss), append (new value under an old key, new key), and append with reclaim going on.
-//! One thread, 20-byte keys, 100-byte values; the cold sets are larger than the caches. `cargo bench --bench store`.
+//! The store's hot paths: lookup (hit, miss), append (new value under an old key, new key), and
+//! append with reclaim going on. One thread, 20-byte keys, 100-byte values; the cold sets are
+//! larger than the caches. `cargo bench --bench store`.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use remora::base::time::UnixSeconds;

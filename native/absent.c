@@ -1,5 +1,6 @@
 /*
- * Compiled instead of verbs.c where the headers are missing: rv_load says so, and as it failed nothing else is called.
+ * Compiled instead of verbs.c where the headers are missing: rv_load says so, and as it failed
+ * nothing else is called.
  */
 #include "verbs.h"
 

@@ -58,7 +58,8 @@ int rv_port_info(struct rv_device *device, uint32_t port, struct rv_port_info *i
 	struct ibv_context *context = context_of(device);
 	struct ibv_port_attr attr;
 	memset(&attr, 0, sizeof(attr));
-	/* As the header's inline function does it: the whole structure through the table, else an older, shorter one. */
+	/* As the header's inline function does it: the whole structure through the table, else an older,
+	 * shorter one. */
 	struct verbs_context *extended = verbs_get_ctx_op(context, query_port);
 	int answer = extended ? extended->query_port(context, (uint8_t)port, &attr, sizeof(attr))
 			      : lib.ibv_query_port(context, (uint8_t)port, (struct _compat_ibv_port_attr *)&attr);

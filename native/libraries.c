@@ -30,7 +30,8 @@ int rv_nonblocking(int fd)
 	return 0;
 }
 
-/* The function of that name, or null with the reason in why. dlsym answers with the newest version of a name. */
+/* The function of that name, or null with the reason in why. dlsym answers with the newest version
+ * of a name. */
 static void *find(void *library, const char *name, char *why, uint32_t why_bytes)
 {
 	void *found = dlsym(library, name);

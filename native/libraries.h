@@ -1,7 +1,8 @@
 /*
- * The functions of libibverbs and librdmacm that are called by name. They are found at run time; the system's headers
- * are there for the types and the inline functions. Of those only ibv_post_send, ibv_poll_cq and ibv_req_notify_cq may
- * be called: they go through the device's own table, while others would need the library at link time.
+ * The functions of libibverbs and librdmacm that are called by name. They are found at run time;
+ * the system's headers are there for the types and the inline functions. Of those only
+ * ibv_post_send, ibv_poll_cq and ibv_req_notify_cq may be called: they go through the device's own
+ * table, while others would need the library at link time.
  */
 #ifndef REMORA_LIBRARIES_H
 #define REMORA_LIBRARIES_H

@@ -1,14 +1,16 @@
 /*
  * Remora's own thin layer over RDMA verbs and RDMA CM: what src/fabric/verbs/native.rs calls.
  *
- * Flat functions with arguments of fixed size, because post_send, poll_cq and the like are inline functions of the
- * system's headers and the structures behind them are not ours to declare again. libibverbs and librdmacm are not
- * linked: rv_load opens them at run time, so that one binary starts on any host.
+ * Flat functions with arguments of fixed size, because post_send, poll_cq and the like are inline
+ * functions of the system's headers and the structures behind them are not ours to declare again.
+ * libibverbs and librdmacm are not linked: rv_load opens them at run time, so that one binary
+ * starts on any host.
  *
- * Every int that is returned is 0 or more for success and a negative errno for failure. Nothing here waits: the
- * descriptors are non-blocking, and who finds nothing is told -EAGAIN. No function keeps a pointer to its arguments,
- * but for memory that is registered, read into or written from. Handles may be used by several threads at a time; each is
- * destroyed once, by its owner, after what was made of it.
+ * Every int that is returned is 0 or more for success and a negative errno for failure. Nothing
+ * here waits: the descriptors are non-blocking, and who finds nothing is told -EAGAIN. No function
+ * keeps a pointer to its arguments, but for memory that is registered, read into or written from.
+ * Handles may be used by several threads at a time; each is destroyed once, by its owner, after
+ * what was made of it.
  *
  * The structures are mirrored in src/fabric/verbs/native/ffi.rs, which must change with them.
  */
@@ -100,7 +102,8 @@ _Static_assert(sizeof(struct rv_completion) == 16, "as in ffi.rs");
 _Static_assert(sizeof(void *) != 8 || sizeof(struct rv_connection) == 16, "as in ffi.rs");
 _Static_assert(sizeof(void *) != 8 || sizeof(struct rv_event) == 96, "as in ffi.rs");
 
-/* Open the libraries, once; -EOPNOTSUPP when this build has no verbs, -ENOENT with the loader's words in why. */
+/* Open the libraries, once; -EOPNOTSUPP when this build has no verbs, -ENOENT with the loader's
+ * words in why. */
 int rv_load(char *why, uint32_t why_bytes);
 /* Memory registrations of this process that stand. */
 int64_t rv_registrations(void);
@@ -113,8 +116,8 @@ int rv_device_info(struct rv_device *device, struct rv_device_info *info);
 int rv_port_info(struct rv_device *device, uint32_t port, struct rv_port_info *info);
 int rv_gid(struct rv_device *device, uint32_t port, uint32_t index, uint8_t gid[16]);
 int rv_async_fd(struct rv_device *device);
-/* The next asynchronous event: 1 a queue pair failed, 4 by an access that was refused, 2 the device failed, 3 other; its
- * name, and the queue pair's number. */
+/* The next asynchronous event: 1 a queue pair failed, 4 by an access that was refused, 2 the device
+ * failed, 3 other; its name, and the queue pair's number. */
 int rv_async_next(struct rv_device *device, uint32_t *qp_number, char *name, uint32_t name_bytes);
 
 int rv_pd_alloc(struct rv_device *device, struct rv_pd **pd);
@@ -165,18 +168,21 @@ int rv_id_accept(struct rv_id *id, const struct rv_connection *with);
 int rv_id_reject(struct rv_id *id, const uint8_t *reason, uint32_t bytes);
 int rv_id_disconnect(struct rv_id *id);
 
-/* A reliable-connected queue pair for id. Asks for inline_bytes, and for none where the device gives fewer. */
+/* A reliable-connected queue pair for id. Asks for inline_bytes, and for none where the device
+ * gives fewer. */
 int rv_qp_create(struct rv_id *id, struct rv_pd *pd, struct rv_cq *cq, uint32_t sends, uint32_t *inline_bytes,
 		 uint32_t *number);
 /* To the error state: nothing new is carried out, what is under way is flushed. */
 int rv_qp_stop(struct rv_id *id);
 /* After 0 the device touches no memory through it any more. */
 int rv_qp_destroy(struct rv_id *id);
-/* All of them, in order, with one doorbell. The memory must stay until they have completed or the queue pair is gone. */
+/* All of them, in order, with one doorbell. The memory must stay until they have completed or the
+ * queue pair is gone. */
 int rv_post_reads(struct rv_id *id, const struct rv_read *reads, uint32_t count);
 /* All of them, WRITEs of what lies at local, as rv_post_reads. */
 int rv_post_writes(struct rv_id *id, const struct rv_read *writes, uint32_t count);
-/* One WRITE of what lies at local; with inline_data it is copied before this returns, else local is under lkey. */
+/* One WRITE of what lies at local; with inline_data it is copied before this returns, else local is
+ * under lkey. */
 int rv_post_write(struct rv_id *id, const struct rv_read *write, uint32_t inline_data);
 
 #endif

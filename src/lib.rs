@@ -1,4 +1,5 @@
-//! Remora: a memcached-compatible cache whose log is the cache, the replication stream and the restart image.
+//! Remora: a memcached-compatible cache whose log is the cache, the replication stream and the
+//! restart image.
 //!
 //! The modules are the layers; each imports only from those above it (tests/tidy.rs checks it):
 //!

@@ -1,5 +1,6 @@
-//! Handling a request allocates nothing: once buffers have grown, parsing, executing and answering run in what is there.
-//! Nor does asking: what `remora load` costs is missing from the server that it measures.
+//! Handling a request allocates nothing: once buffers have grown, parsing, executing and answering
+//! run in what is there. Nor does asking: what `remora load` costs is missing from the server that
+//! it measures.
 
 mod support;
 
@@ -33,7 +34,8 @@ fn count() {
 }
 
 #[allow(unsafe_code)]
-// SAFETY: every call goes to the system's allocator unchanged; counting touches only a thread-local number.
+// SAFETY: every call goes to the system's allocator unchanged; counting touches only a thread-local
+// number.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
@@ -159,7 +161,8 @@ fn asking_allocates_nothing() {
         let address = if asking.protocol == Protocol::Resp { resp } else { server.tcp[0] };
         let few = allocations_of_load(address, asking, 1000);
         let many = allocations_of_load(address, asking, 11_000);
-        // A buffer of a connection may double a few times more in the longer run, as answers happen to be cut.
+        // A buffer of a connection may double a few times more in the longer run, as answers happen
+        // to be cut.
         let growth_max = u64::from(CONNECTIONS) * 8;
         assert!(many <= few + growth_max, "{name}: {few} allocations for 1000 commands, {many} for 11000");
     }

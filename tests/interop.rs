@@ -1,6 +1,7 @@
-//! Other people's clients and load generators against `remora serve`: what they take from memcached they must take from
-//! Remora. Each test names the package it needs and is skipped without it, except in CI. `REMORA_TEST_SERVER=host:port`
-//! points them at another server, memcached for example, to see that a test asks for nothing more than it does.
+//! Other people's clients and load generators against `remora serve`: what they take from memcached
+//! they must take from Remora. Each test names the package it needs and is skipped without it,
+//! except in CI. `REMORA_TEST_SERVER=host:port` points them at another server, memcached for
+//! example, to see that a test asks for nothing more than it does.
 
 mod support;
 

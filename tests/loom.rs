@@ -1,5 +1,6 @@
-//! Every lock-free protocol of the store, model-checked: `RUSTFLAGS="--cfg loom" cargo test --release --test loom`.
-//! loom runs each test under all interleavings (and all stale reads that the orderings allow) up to the bound set here.
+//! Every lock-free protocol of the store, model-checked:
+//! `RUSTFLAGS="--cfg loom" cargo test --release --test loom`. loom runs each test under all
+//! interleavings (and all stale reads that the orderings allow) up to the bound set here.
 #![cfg(loom)]
 
 use loom::sync::Arc;
@@ -15,8 +16,8 @@ use remora::sys::memory::Slab;
 use remora::sys::quiescence::Domain;
 use remora::sys::words::copy_words;
 
-/// Check all executions with at most so many preemptions. There must be several: a model that loom finds nothing to vary in
-/// proves nothing.
+/// Check all executions with at most so many preemptions. There must be several: a model that loom
+/// finds nothing to vary in proves nothing.
 fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
     let executions = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = executions.clone();
@@ -68,8 +69,9 @@ fn small_set(expiry: u64) -> Draft<'static> {
     Draft::new(Kind::Set, b"key", Meta::from_bits(expiry), 0, None, Source::Bytes(b""))
 }
 
-/// A remote reader copies the control line, then bytes below `committed`, then looks at the tail again, as READs of one channel do: each in
-/// its turn, each word by itself. If the tail has not come by, the record is whole, and so is its metadata, of which no checksum would tell.
+/// A remote reader copies the control line, then bytes below `committed`, then looks at the tail
+/// again, as READs of one channel do: each in its turn, each word by itself. If the tail has not
+/// come by, the record is whole, and so is its metadata, of which no checksum would tell.
 #[test]
 fn bytes_that_the_tail_has_not_passed_are_the_records() {
     const LAP_BYTES: u64 = 512;
@@ -107,8 +109,8 @@ fn bytes_that_the_tail_has_not_passed_are_the_records() {
     });
 }
 
-/// Words, `committed`, slot, for two records at once, as a replica applies them: whoever finds the second's slot completes it to the right
-/// position and finds the record whole.
+/// Words, `committed`, slot, for two records at once, as a replica applies them: whoever finds the
+/// second's slot completes it to the right position and finds the record whole.
 #[test]
 fn a_slot_never_points_beyond_what_is_committed() {
     const SECOND: u64 = BIRTH + 24;
@@ -143,8 +145,9 @@ fn a_slot_never_points_beyond_what_is_committed() {
     });
 }
 
-/// A replica forgets its items and begins at a lower position, while a reader looks: a slot of the old log is never completed by the new
-/// `committed`, which would name a place that nothing was ever at.
+/// A replica forgets its items and begins at a lower position, while a reader looks: a slot of the
+/// old log is never completed by the new `committed`, which would name a place that nothing was
+/// ever at.
 #[test]
 fn an_old_slot_is_never_completed_by_a_new_log() {
     const OLD: u64 = 1 << 20;
@@ -212,7 +215,8 @@ fn bytes_are_reused_only_after_every_reader_has_left() {
     });
 }
 
-/// Keys of the growth test: the hash's low bit chooses the bucket after the split, bits 8 and up are the tag.
+/// Keys of the growth test: the hash's low bit chooses the bucket after the split, bits 8 and up
+/// are the tag.
 fn hash_of(number: u64) -> u64 {
     number << 8 | number & 1
 }
@@ -237,9 +241,10 @@ fn grow_while_looking_for(number: u64) {
         for number in 0..9 {
             index.insert(hash_of(number), position_of(number)).unwrap();
         }
-        // The reader is the spawned thread, and so runs second in loom's first execution. The other way round loom (0.7) explores
-        // next to nothing: it keeps only the last access to each atomic, so a writer that looks before it stores hides from loom
-        // that its store depends on what a reader had read before.
+        // The reader is the spawned thread, and so runs second in loom's first execution. The other
+        // way round loom (0.7) explores next to nothing: it keeps only the last access to each
+        // atomic, so a writer that looks before it stores hides from loom that its store depends on
+        // what a reader had read before.
         let reader = {
             let index = index.clone();
             thread::spawn(move || {
@@ -260,7 +265,8 @@ fn a_key_that_moves_is_never_missed() {
     grow_while_looking_for(3);
 }
 
-/// An entry that stays in its bucket, but moves from the overflow bucket into a slot that the split emptied.
+/// An entry that stays in its bucket, but moves from the overflow bucket into a slot that the split
+/// emptied.
 #[test]
 fn a_key_that_is_pulled_forward_is_never_missed() {
     grow_while_looking_for(8);

@@ -1,6 +1,9 @@
-//! The rules of the tree that a compiler does not know, as a test: layers, sizes, openings, words that mark unfinished
-//! work. Each rule is a function from a file to complaints, and each has a test with a violation planted.
+//! The rules of the tree that a compiler does not know, as a test: layers, sizes, openings, words
+//! that mark unfinished work. Each rule is a function from a file to complaints, and each has a
+//! test with a violation planted.
 
+#[path = "tidy/comments.rs"]
+mod comments;
 #[path = "tidy/pages.rs"]
 mod pages;
 #[path = "tidy/rules.rs"]

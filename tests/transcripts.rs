@@ -1,8 +1,9 @@
-//! Byte transcripts (tests/transcripts/*.txt; the format is described in format.rs): every transcript holds for Remora
-//! and, unless it says otherwise, for memcached itself, whichever way the bytes are cut.
+//! Byte transcripts (tests/transcripts/*.txt; the format is described in format.rs): every
+//! transcript holds for Remora and, unless it says otherwise, for memcached itself, whichever way
+//! the bytes are cut.
 //!
-//! `REMORA_TEST_SERVER=host:port` holds any server to them as well; `REMORA_TEST_TRANSCRIPT=name` picks transcripts by
-//! a part of their name.
+//! `REMORA_TEST_SERVER=host:port` holds any server to them as well; `REMORA_TEST_TRANSCRIPT=name`
+//! picks transcripts by a part of their name.
 
 #[path = "transcripts/format.rs"]
 mod format;
@@ -55,7 +56,8 @@ fn deliveries(transcript: &Transcript, dialect: Dialect) -> Vec<Delivery> {
 /// No answer takes longer; a server that says nothing fails the transcript.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Hold a server to every transcript that is meant for it; a failure in one does not hide those in others.
+/// Hold a server to every transcript that is meant for it; a failure in one does not hide those in
+/// others.
 fn hold_to(transcripts: &[Transcript], address: SocketAddr, dialect: Dialect, release: Option<Release>) {
     let peer = Peer { address, dialect, wait_max: ANSWER_WAIT_MAX };
     let mut failures = Vec::new();
@@ -88,7 +90,8 @@ fn hold_to(transcripts: &[Transcript], address: SocketAddr, dialect: Dialect, re
 
 #[test]
 fn transcripts_hold_for_remora() {
-    // What waits for replicas that do not come waits for a short time: a transcript is played hundreds of times.
+    // What waits for replicas that do not come waits for a short time: a transcript is played
+    // hundreds of times.
     let server = support::Server::start(&["-m", "64", "-t", "2", "--ack-timeout", "1"]);
     hold_to(&transcripts(), server.tcp[0], Dialect::Remora, None);
 }
@@ -150,7 +153,17 @@ fn a_wrong_answer_fails_a_transcript() {
 
 #[test]
 fn a_malformed_transcript_is_refused() {
-    for text in ["get a", "> {a", "> {a*b}", "> \\q", "< <a:1>", "> <open", "< \\xzz"] {
+    for text in [
+        "# A comment. needs 1.6.45",
+        "# It waits. remora only: it is ours",
+        "get a",
+        "> {a",
+        "> {a*b}",
+        "> \\q",
+        "< <a:1>",
+        "> <open",
+        "< \\xzz",
+    ] {
         assert!(Transcript::parse("malformed", text).is_err(), "{text}");
     }
 }

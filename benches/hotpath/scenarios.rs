@@ -1,6 +1,7 @@
 //! The hot paths: what the client sends, what must come back, and what must be there before.
 //!
-//! Each is a function from a request's number to the request and its answer, so that any two runs begin alike.
+//! Each is a function from a request's number to the request and its answer, so that any two runs
+//! begin alike.
 
 use remora::store::StoreStats;
 
@@ -9,7 +10,8 @@ pub const REQUESTS: u64 = 2048;
 /// Requests that a pipelining client sends at once.
 pub const PIPELINED: u64 = 32;
 const MULTIGET_KEYS: u64 = 50;
-/// Keys that are asked for again and again. Few: the clock changes each once a second, by its time of last access.
+/// Keys that are asked for again and again. Few: the clock changes each once a second, by its time
+/// of last access.
 const HOT_KEYS: u64 = 64;
 /// Hot ones and others, so that the index has seen growth.
 const ITEMS: u64 = 4096;

@@ -1,13 +1,13 @@
-//! Which history a log belongs to. Every store that is born begins a lineage of its own, at random; every promotion of a replica begins
-//! a later generation of the lineage.
+//! Which history a log belongs to. Every store that is born begins a lineage of its own, at random;
+//! every promotion of a replica begins a later generation of the lineage.
 //!
 //! ```text
 //! bits   0            24                64
 //!        | generation | lineage, never 0 |
 //! ```
 //!
-//! Records are sealed with their epoch (store/record), so what a primary wrote never passes for what another one, restarted and empty,
-//! wrote at the same position.
+//! Records are sealed with their epoch (store/record), so what a primary wrote never passes for
+//! what another one, restarted and empty, wrote at the same position.
 
 use std::fmt;
 use std::hash::BuildHasher;
@@ -15,7 +15,8 @@ use std::hash::BuildHasher;
 const GENERATION_BITS: u32 = 24;
 const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
 
-/// The largest step to the next generation: it leaves a lineage some 30,000 promotions, and two of the same epoch are alike once in 1,024 times.
+/// The largest step to the next generation: it leaves a lineage some 30,000 promotions, and two of
+/// the same epoch are alike once in 1,024 times.
 const STEP_MAX: u64 = 1024;
 
 /// See the module. Ordered by age only within a lineage.
@@ -26,7 +27,8 @@ impl Epoch {
     /// No epoch: that of a replica's store which has not begun anywhere.
     pub const NONE: Epoch = Epoch(0);
 
-    /// The first generation of a new lineage (randomness is the operating system's, by std's per-process keys).
+    /// The first generation of a new lineage (randomness is the operating system's, by std's
+    /// per-process keys).
     pub fn birth() -> Epoch {
         let state = std::hash::RandomState::new();
         let lineage = (0u64..).map(|attempt| state.hash_one(attempt) >> GENERATION_BITS).find(|lineage| *lineage != 0);
@@ -58,8 +60,9 @@ impl Epoch {
         self.lineage() == earlier.lineage() && self.generation() > earlier.generation()
     }
 
-    /// What a promotion begins: a later generation, how much later is drawn at random, up to [`STEP_MAX`]. So two replicas that are promoted
-    /// from the same epoch, by mistake, begin different ones, and neither's records pass for the other's. None where there are no more.
+    /// What a promotion begins: a later generation, how much later is drawn at random, up to
+    /// [`STEP_MAX`]. So two replicas that are promoted from the same epoch, by mistake, begin
+    /// different ones, and neither's records pass for the other's. None where there are no more.
     pub fn succeed(self) -> Option<Epoch> {
         let step = std::hash::RandomState::new().hash_one(self.0) % STEP_MAX + 1;
         let generation = u64::from(self.generation()) + step;

@@ -1,14 +1,16 @@
-//! The two hashes of a key. They must not be one: the first is a public contract, the second a secret.
+//! The two hashes of a key. They must not be one: the first is a public contract, the second a
+//! secret.
 
 use siphasher::sip::SipHasher13;
 
-/// Hash that picks a key's shard: XXH3-64 with seed 0. **Frozen**: replicas and, later, clients compute it too.
+/// Hash that picks a key's shard: XXH3-64 with seed 0. **Frozen**: replicas and, later, clients
+/// compute it too.
 pub fn shard_hash(key: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(key)
 }
 
-/// Keyed hash of the index (SipHash-1-3). The key is random in each process, so that nobody outside can choose
-/// keys that fall into one bucket.
+/// Keyed hash of the index (SipHash-1-3). The key is random in each process, so that nobody outside
+/// can choose keys that fall into one bucket.
 #[derive(Clone, Copy)]
 pub struct IndexHash {
     seed: (u64, u64),

@@ -1,66 +1,74 @@
 //! Every fixed bound in one place, with its unit in its name and the reason beside it.
 //! What an operator may set is in the configuration instead; the defaults are here.
 
-/// Longest key in bytes, after base64 decoding (memcached's own limit, which clients check for themselves).
+/// Longest key in bytes, after base64 decoding (memcached's own limit, which clients check for
+/// themselves).
 pub const KEY_BYTES_MAX: usize = 250;
 
 /// Default of `-I`: the largest value plus its key and header, in bytes.
 pub const ITEM_BYTES_DEFAULT: usize = 1 << 20;
 
-/// Least and most bytes that `-I` takes, as in memcached. A record must fit into a slab, which is 1 GiB at most.
+/// Least and most bytes that `-I` takes, as in memcached. A record must fit into a slab, which is
+/// 1 GiB at most.
 pub const ITEM_BYTES_MIN: usize = 1 << 10;
 /// See [`ITEM_BYTES_MIN`].
 pub const ITEM_BYTES_MAX: usize = 1 << 30;
 
-/// Longest command line in bytes, its line end included, for all but multi-gets: memcached closes a connection that has
-/// sent more than 2048 bytes without a line end.
+/// Longest command line in bytes, its line end included, for all but multi-gets: memcached closes a
+/// connection that has sent more than 2048 bytes without a line end.
 pub const LINE_BYTES_MAX: usize = 2049;
 
-/// A get, gets, gat or gats whose line has not ended after so many bytes is executed in parts, as its keys arrive. So its
-/// line may be as long as it likes and takes no more memory than this. As large as memcached's read buffer.
+/// A get, gets, gat or gats whose line has not ended after so many bytes is executed in parts, as
+/// its keys arrive. So its line may be as long as it likes and takes no more memory than this. As
+/// large as memcached's read buffer.
 pub const GET_PART_BYTES: usize = 16 << 10;
 
 /// Longest opaque token of a meta command in bytes (memcached's limit).
 pub const OPAQUE_BYTES_MAX: usize = 32;
 
-/// Most tokens on the line of a meta command, the command itself, its key and ms's length counted as in memcached.
+/// Most tokens on the line of a meta command, the command itself, its key and ms's length counted
+/// as in memcached.
 pub const META_FLAGS_MAX: usize = 20;
 
-/// A worker's shared read buffer in bytes: one read of a pipelining client, and the largest request that is parsed
-/// without a buffer of its connection's own.
+/// A worker's shared read buffer in bytes: one read of a pipelining client, and the largest request
+/// that is parsed without a buffer of its connection's own.
 pub const READ_BUFFER_BYTES: usize = 64 << 10;
 
-/// Default of `-R`: requests of one connection before the others have their turn; some 50 us of work. memcached's 20 costs a
-/// client that pipelines 32 two polls and two writes for each of its batches: 1.3 times the CPU per request, measured.
+/// Default of `-R`: requests of one connection before the others have their turn; some 50 us of
+/// work. memcached's 20 costs a client that pipelines 32 two polls and two writes for each of its
+/// batches: 1.3 times the CPU per request, measured.
 pub const REQUESTS_PER_TURN_DEFAULT: u32 = 256;
 
-/// Keys that gets of one connection look up before the others have their turn, if `-R` is no more: as many as single gets
-/// would. A get with more keys goes on in the next turn.
+/// Keys that gets of one connection look up before the others have their turn, if `-R` is no more:
+/// as many as single gets would. A get with more keys goes on in the next turn.
 pub const KEYS_PER_TURN_MAX: u32 = 256;
 
-/// Requests of one connection that are parsed before the first of them is executed, so that their cache misses overlap.
+/// Requests of one connection that are parsed before the first of them is executed, so that their
+/// cache misses overlap.
 pub const BATCH_REQUESTS_MAX: usize = 16;
 
-/// Connections that are read before the first of them is served, so that their cache misses overlap. More would keep the
-/// first client waiting for longer than it gains.
+/// Connections that are read before the first of them is served, so that their cache misses
+/// overlap. More would keep the first client waiting for longer than it gains.
 pub const READS_AHEAD_MAX: usize = 8;
 
-/// Most bytes read from one connection in one turn, so that a fast sender of large values does not hold up the others.
+/// Most bytes read from one connection in one turn, so that a fast sender of large values does not
+/// hold up the others.
 pub const READ_BYTES_PER_TURN: usize = 256 << 10;
 
-/// The same while unfinished requests hold more than half of what they may: little comes in, so that much can be finished.
+/// The same while unfinished requests hold more than half of what they may: little comes in, so
+/// that much can be finished.
 pub const READ_BYTES_WHEN_TIGHT: usize = 4 << 10;
 
 /// Smallest buffer for an unfinished request, in bytes.
 pub const INPUT_BUFFER_BYTES_MIN: usize = 512;
 
-/// Least memory in bytes that unfinished requests of all connections may hold; a quarter of -m where that is more. Beyond
-/// that, the connections that have made no progress for longest lose theirs. So the bound is this much plus, for each worker,
-/// one request of the largest size.
+/// Least memory in bytes that unfinished requests of all connections may hold; a quarter of -m
+/// where that is more. Beyond that, the connections that have made no progress for longest lose
+/// theirs. So the bound is this much plus, for each worker, one request of the largest size.
 pub const INPUT_BYTES_TOTAL_MIN: usize = 64 << 20;
 
-/// The same for unsent answers. One connection holds at most a full output (256 KiB) and one value. All together hold at most
-/// this much plus, for each worker, what one connection may hold.
+/// The same for unsent answers. One connection holds at most a full output (256 KiB) and one value.
+/// All together hold at most this much plus, for each worker, what one connection may hold.
 pub const OUTPUT_BYTES_TOTAL_MIN: usize = 64 << 20;
 
 /// Spare input buffers that a worker keeps, in number and in bytes together.
@@ -79,26 +87,29 @@ pub const ACCEPTS_PER_TURN: usize = 64;
 /// How long accepting rests after the system had no descriptor or memory for a connection.
 pub const ACCEPT_REST_MILLISECONDS: u64 = 100;
 
-/// Longest sleep of a worker: the clock, idle connections and the end of the process are looked at this often.
+/// Longest sleep of a worker: the clock, idle connections and the end of the process are looked at
+/// this often.
 pub const POLL_MILLISECONDS_MAX: u64 = 1000;
 
-/// A request that found no room waits this long for reclaim, then it is answered with an error. Room comes within a turn or
-/// two of every worker, but a virtual machine whose host is busy may keep a worker in the middle of its turn for more than
-/// a second (seen), and late is better than an error.
+/// A request that found no room waits this long for reclaim, then it is answered with an error.
+/// Room comes within a turn or two of every worker, but a virtual machine whose host is busy may
+/// keep a worker in the middle of its turn for more than a second (seen), and late is better than
+/// an error.
 pub const PARK_MILLISECONDS_MAX: u64 = 5000;
 
-/// First and longest pause between two tries of a request that found no room. The first try comes without one, in the next
-/// turn.
+/// First and longest pause between two tries of a request that found no room. The first try comes
+/// without one, in the next turn.
 pub const PARK_PAUSE_MICROSECONDS_MIN: u64 = 20;
 /// See [`PARK_PAUSE_MICROSECONDS_MIN`].
 pub const PARK_PAUSE_MICROSECONDS_MAX: u64 = 1000;
 
-/// A connection that holds unsent answers and takes none of them is closed after this, whatever -o idle_timeout says:
-/// its memory is needed by others.
+/// A connection that holds unsent answers and takes none of them is closed after this, whatever -o
+/// idle_timeout says: its memory is needed by others.
 pub const WRITE_STALL_SECONDS_MAX: u32 = 60;
 
-/// How long, and for how many bytes, a refused connection is read and ignored before it is closed: closing earlier
-/// would make the kernel reset it, and the client would lose the answer that says why.
+/// How long, and for how many bytes, a refused connection is read and ignored before it is closed:
+/// closing earlier would make the kernel reset it, and the client would lose the answer that says
+/// why.
 pub const LINGER_SECONDS_MAX: u32 = 2;
 /// See [`LINGER_SECONDS_MAX`].
 pub const LINGER_BYTES_MAX: u64 = 16 << 20;
@@ -109,23 +120,28 @@ pub const STOP_MILLISECONDS_MAX: u64 = 2000;
 /// Most replicas that an answer may wait for: a primary has no more of them.
 pub const ACK_REPLICAS_MAX: u8 = 32;
 
-/// Longest time in milliseconds that an answer may wait for replicas, so that no client hangs for good.
+/// Longest time in milliseconds that an answer may wait for replicas, so that no client hangs for
+/// good.
 pub const ACK_MILLISECONDS_MAX: u32 = 60_000;
 
-/// Default of `--ack-timeout`: far beyond what a replica needs that is well, and short enough for a client to do something else.
+/// Default of `--ack-timeout`: far beyond what a replica needs that is well, and short enough for a
+/// client to do something else.
 pub const ACK_MILLISECONDS_DEFAULT: u64 = 1000;
 
-/// Answers of one connection that may wait for replicas at a time; nothing more of it is executed until some are out. A client that pipelines
-/// a thousand requests is not slowed down, and what they take is some 100 KiB.
+/// Answers of one connection that may wait for replicas at a time; nothing more of it is executed
+/// until some are out. A client that pipelines a thousand requests is not slowed down, and what
+/// they take is some 100 KiB.
 pub const HELD_ANSWERS_MAX: usize = 1024;
 
-/// First and longest sleep of a worker between two looks at what replicas have applied, while answers wait for that: about how soon a replica
-/// on the same host can have it, and what costs a core next to nothing.
+/// First and longest sleep of a worker between two looks at what replicas have applied, while
+/// answers wait for that: about how soon a replica on the same host can have it, and what costs a
+/// core next to nothing.
 pub const ACK_PAUSE_MICROSECONDS_MIN: u64 = 20;
 /// See [`ACK_PAUSE_MICROSECONDS_MIN`].
 pub const ACK_PAUSE_MICROSECONDS_MAX: u64 = 200;
 
-/// At the end, how much of the time of [`STOP_MILLISECONDS_MAX`] is left to send what can be waited for no longer.
+/// At the end, how much of the time of [`STOP_MILLISECONDS_MAX`] is left to send what can be waited
+/// for no longer.
 pub const STOP_SENDING_MILLISECONDS: u64 = 500;
 
 /// Files that the process needs beside its connections: listeners, epoll sets, slabs, logs.
@@ -134,23 +150,27 @@ pub const OTHER_FILES_MAX: u64 = 256;
 /// Most workers; a typing error in -t must not start a million threads.
 pub const WORKERS_MAX: usize = 1024;
 
-/// Longest answer in bytes that the load generator takes: a value far beyond its own, or all of `stats`.
+/// Longest answer in bytes that the load generator takes: a value far beyond its own, or all of
+/// `stats`.
 pub const LOAD_ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// Longest wait of the load generator for any progress on a connection.
 pub const LOAD_WAIT_SECONDS_MAX: u64 = 10;
 
-/// Longest line in bytes that the load generator takes for an answer: no answer to what it asks is half as long.
+/// Longest line in bytes that the load generator takes for an answer: no answer to what it asks is
+/// half as long.
 pub const LOAD_LINE_BYTES_MAX: usize = 1024;
 
-/// Requests in bytes that one connection of `remora load` gathers before it waits for the socket to take them.
+/// Requests in bytes that one connection of `remora load` gathers before it waits for the socket to
+/// take them.
 pub const LOAD_OUTPUT_BYTES_MAX: usize = 256 << 10;
 
-/// Connections of `remora load` served between two looks at its clock: a look costs as much as a tenth of a request at
-/// most, and what it shows is late by the time that eight take.
+/// Connections of `remora load` served between two looks at its clock: a look costs as much as a
+/// tenth of a request at most, and what it shows is late by the time that eight take.
 pub const LOAD_SERVED_PER_CLOCK: usize = 8;
 
-/// Longest sleep of a thread of `remora load`: the end of the run and silent servers are looked for this often.
+/// Longest sleep of a thread of `remora load`: the end of the run and silent servers are looked for
+/// this often.
 pub const LOAD_TICK_MILLISECONDS: u64 = 50;
 
 /// Connections and threads of `remora load`; a typing error must not open a million.
@@ -161,10 +181,12 @@ pub const LOAD_THREADS_MAX: u32 = 256;
 /// Commands that one connection of `remora load` may have under way, and keys of one multi-get.
 pub const LOAD_DEPTH_MAX: u32 = 4096;
 
-/// Lengths with weights that `remora load` mixes: they are looked through one by one for each value.
+/// Lengths with weights that `remora load` mixes: they are looked through one by one for each
+/// value.
 pub const LOAD_LENGTHS_MAX: usize = 64;
 
-/// Seconds that `remora load` keeps one by one for its report: a day. Later ones count in the sums alone.
+/// Seconds that `remora load` keeps one by one for its report: a day. Later ones count in the sums
+/// alone.
 pub const LOAD_INTERVALS_MAX: usize = 86_400;
 
 /// Points of a chart in the report of `remora load`: three pixels each on a wide page.
@@ -179,7 +201,8 @@ const _: () = assert!(READ_BYTES_PER_TURN < INPUT_BYTES_TOTAL_MIN);
 /// Longest value in bytes that incr and decr look at: 20 digits, and room for blanks.
 pub const NUMBER_TEXT_BYTES_MAX: usize = 64;
 
-/// Most key prefixes that `stats detail` counts; what comes later is not counted. About 1.5 MiB at worst.
+/// Most key prefixes that `stats detail` counts; what comes later is not counted. About 1.5 MiB at
+/// worst.
 pub const STATS_PREFIXES_MAX: usize = 4096;
 
 const _: () = assert!(KEY_BYTES_MAX < LINE_BYTES_MAX && LINE_BYTES_MAX < GET_PART_BYTES);

@@ -1,6 +1,7 @@
-//! Time as the cache knows it. Expiry goes by whole seconds since the Unix epoch, absolute, so that every replica judges
-//! it alike. Everything else (how long a connection has been idle, how long a client has taken no byte) goes by a clock
-//! that never steps: when somebody sets the wall clock, no connection is closed for it.
+//! Time as the cache knows it. Expiry goes by whole seconds since the Unix epoch, absolute, so that
+//! every replica judges it alike. Everything else (how long a connection has been idle, how long a
+//! client has taken no byte) goes by a clock that never steps: when somebody sets the wall clock,
+//! no connection is closed for it.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
@@ -18,8 +19,8 @@ impl UnixSeconds {
     }
 }
 
-/// Whole seconds of a clock that only goes forward, at the same pace whatever is done to the wall clock. Where it began
-/// means nothing: only differences do.
+/// Whole seconds of a clock that only goes forward, at the same pace whatever is done to the wall
+/// clock. Where it began means nothing: only differences do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct SteadySeconds(pub u32);
 
@@ -30,8 +31,8 @@ impl SteadySeconds {
     }
 }
 
-/// Where a server's time comes from. Both clocks are the system's coarse ones, which lag by a few milliseconds at most and
-/// cost next to nothing: they are read once a turn, for whole seconds.
+/// Where a server's time comes from. Both clocks are the system's coarse ones, which lag by a few
+/// milliseconds at most and cost next to nothing: they are read once a turn, for whole seconds.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
     /// Seconds by which the wall clock is off; None outside of tests.
@@ -39,8 +40,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The system's clocks, the wall clock off by as many seconds as stand in `wall_step_seconds`: as if somebody had set it.
-    /// For tests, which cannot set the clock of their host.
+    /// The system's clocks, the wall clock off by as many seconds as stand in `wall_step_seconds`:
+    /// as if somebody had set it. For tests, which cannot set the clock of their host.
     pub fn with_wall_steps(wall_step_seconds: Arc<AtomicI64>) -> Clock {
         Clock { wall_step_seconds: Some(wall_step_seconds) }
     }
@@ -68,7 +69,8 @@ impl Expiry {
     /// Already over, whatever the clock says.
     pub const PAST: Expiry = Expiry(1);
 
-    /// Expires when the clock reaches `at`; a zero is taken as [`Expiry::PAST`], since it would read as never.
+    /// Expires when the clock reaches `at`; a zero is taken as [`Expiry::PAST`], since it would
+    /// read as never.
     pub fn at(at: UnixSeconds) -> Self {
         Expiry(at.0.max(1))
     }

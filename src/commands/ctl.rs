@@ -30,7 +30,8 @@ const LOOK_PAUSE_MAX: Duration = Duration::from_millis(10);
 /// Ask a running server, or order it to change its role.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Where the server serves its clients: HOST:PORT, or the path of its unix socket, with a slash in it
+    /// Where the server serves its clients: HOST:PORT, or the path of its unix socket, with a slash
+    /// in it
     #[arg(short, long, default_value = "127.0.0.1:11211", global = true)]
     pub server: String,
     /// What.

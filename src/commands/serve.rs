@@ -2,9 +2,10 @@
 //!
 //! The order matters: sockets are bound and limits are raised while the process still has root's
 //! rights, if it was started with them; then it gives them up; then it takes memory and starts the
-//! threads that serve. Only the log's writer runs from the beginning, so that its queue is there for
-//! the first word; giving up rights holds for it, too. Clients can connect only then: a replica whose primary is not there yet has no store. It
-//! refuses connections, so that health checks fail and nobody waits for an answer.
+//! threads that serve. Only the log's writer runs from the beginning, so that its queue is there
+//! for the first word; giving up rights holds for it, too. Clients can connect only then: a replica
+//! whose primary is not there yet has no store. It refuses connections, so that health checks fail
+//! and nobody waits for an answer.
 
 mod ending;
 mod logger;
@@ -43,8 +44,8 @@ pub struct Args {
     /// UDP port; only 0 is taken: UDP is not served
     #[arg(short = 'U', long, default_value_t = 0, hide = true, value_parser = clap::value_parser!(u16).range(0..=0))]
     pub udp_port: u16,
-    /// Addresses: host or host:port, an IPv6 host in brackets; repeat it or use commas; port 0 for one of the kernel's choice
-    /// [default: 127.0.0.1]
+    /// Addresses: host or host:port, an IPv6 host in brackets; repeat it or use commas; port 0 for
+    /// one of the kernel's choice [default: 127.0.0.1]
     #[arg(short, long)]
     pub listen: Vec<String>,
     /// Unix socket to listen on; no TCP then unless -p or -l is given
@@ -56,7 +57,8 @@ pub struct Args {
     /// Memory for items, in MiB [default: 64; of a replica: what its primary has]
     #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     pub memory_limit: Option<u64>,
-    /// To what cache_memlimit may raise -m, in MiB [default: -m; what is above -m costs nothing yet, except over RDMA]
+    /// To what cache_memlimit may raise -m, in MiB [default: -m; what is above -m costs nothing
+    /// yet, except over RDMA]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     pub memory_max: Option<u64>,
     /// Answer with an error when memory is full, instead of evicting

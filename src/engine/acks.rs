@@ -1,8 +1,9 @@
 //! Acknowledged writes: which answers are held for replicas, and until when. And `wait`.
 //!
-//! Whether an answer is held depends on what the request has written, not on the command: the turn notes it ([`Appended`]).
-//! The answer to a request that has written nothing (NOT_STORED, EXISTS, a miss, an error) is not held. Neither is that to a
-//! request with noreply. A quiet meta command is held: it is answered only if too few replicas have it in time.
+//! Whether an answer is held depends on what the request has written, not on the command: the turn
+//! notes it ([`Appended`]). The answer to a request that has written nothing (NOT_STORED, EXISTS, a
+//! miss, an error) is not held. Neither is that to a request with noreply. A quiet meta command is
+//! held: it is answered only if too few replicas have it in time.
 
 use super::held::{AckPolicy, Goal, Held, Kind};
 use super::{Call, Engine, Outcome, read_only};
@@ -17,7 +18,8 @@ impl Engine {
         Engine { acks, ..self }
     }
 
-    /// How many replicas the answer to `request` is to wait for, if it turns out to have written something.
+    /// How many replicas the answer to `request` is to wait for, if it turns out to have written
+    /// something.
     #[inline]
     pub(super) fn ack_replicas(&self, request: &Request<'_>) -> u8 {
         let by_default = self.acks.replicas;
@@ -59,8 +61,8 @@ impl Engine {
 }
 
 impl Call<'_, '_, '_> {
-    /// Where the answer begins that may be held for what is written from here on. A gat that goes on has touched keys
-    /// before, perhaps in an earlier turn; its last part is held for them.
+    /// Where the answer begins that may be held for what is written from here on. A gat that goes
+    /// on has touched keys before, perhaps in an earlier turn; its last part is held for them.
     #[cold]
     pub(super) fn begin_held(&self, request: &Request<'_>, resume: u32) -> u64 {
         match request {
@@ -131,7 +133,8 @@ mod tests {
         Engine::new(store.unwrap(), settings).with_acks(AckPolicy { replicas, timeout: Duration::MAX })
     }
 
-    /// Execute the requests on `lines` in one turn; of the last: its answer, and the shards each of which it waits for.
+    /// Execute the requests on `lines` in one turn; of the last: its answer, and the shards each of
+    /// which it waits for.
     fn waits_for(engine: &Engine, lines: &str) -> (String, Vec<usize>) {
         let mut seat = engine.store().join();
         let turn = seat.turn();

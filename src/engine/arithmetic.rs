@@ -1,8 +1,9 @@
 //! incr, decr and ma.
 //!
-//! The number is read, changed and written as a new record under the shard's lock. What is kept is what memcached keeps
-//! when it changes a number in place: flags, expiry, stale mark, token and "was hit". It pads a number that became shorter
-//! with blanks; Remora does not (its documentation tells clients not to rely on it).
+//! The number is read, changed and written as a new record under the shard's lock. What is kept is
+//! what memcached keeps when it changes a number in place: flags, expiry, stale mark, token and
+//! "was hit". It pads a number that became shorter with blanks; Remora does not (its documentation
+//! tells clients not to rely on it).
 
 use super::{Call, Engine, Outcome};
 use crate::base::limits::NUMBER_TEXT_BYTES_MAX;
@@ -134,8 +135,8 @@ fn read_number(item: &Item<'_>, scratch: &mut Vec<u8>) -> Option<u64> {
     parse_number(scratch)
 }
 
-/// As memcached reads a number: blanks before it, a plus sign, and whatever follows a blank behind it are let pass. A
-/// minus sign and a number beyond 64 bits are not.
+/// As memcached reads a number: blanks before it, a plus sign, and whatever follows a blank behind
+/// it are let pass. A minus sign and a number beyond 64 bits are not.
 fn parse_number(text: &[u8]) -> Option<u64> {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t'..=b'\r');
     let from = text.iter().position(|byte| !is_blank(byte))?;

@@ -1,8 +1,9 @@
-//! flush_all, now and delayed, and the two other commands that touch the server as a whole: cache_memlimit, verbosity.
+//! flush_all, now and delayed, and the two other commands that touch the server as a whole:
+//! cache_memlimit, verbosity.
 //!
-//! A delayed flush is a due second kept here. It is executed by the first command or tick at or after that second, before
-//! anything else, so that no item written after it was due can be lost to it. One flush is pending at a time: a later
-//! flush_all replaces it, as in memcached.
+//! A delayed flush is a due second kept here. It is executed by the first command or tick at or
+//! after that second, before anything else, so that no item written after it was due can be lost to
+//! it. One flush is pending at a time: a later flush_all replaces it, as in memcached.
 
 use super::{Call, Context, Engine, Outcome, expiry_of};
 use crate::base::time::UnixSeconds;
@@ -74,7 +75,8 @@ impl Engine {
         Ok(())
     }
 
-    /// cache_memlimit. More memory is had at once, up to --memory-max; less, as reclaim comes by it.
+    /// cache_memlimit. More memory is had at once, up to --memory-max; less, as reclaim comes by
+    /// it.
     pub(super) fn cache_memlimit(&self, call: &mut Call<'_, '_, '_>, mebibytes: u64, noreply: bool) -> Outcome {
         let adjusted = mebibytes.checked_mul(1 << 20).ok_or(CannotResize::TooMuch);
         let adjusted = adjusted.and_then(|memory_bytes| self.store.set_memory(memory_bytes));

@@ -1,7 +1,8 @@
 //! An answer that is held until enough replicas have what it tells of, and when that ends.
 //!
-//! Takes what the replicas have applied (through [`Holders`], which the server looks up), the time, and what has become of this server; says what
-//! becomes of the answer. Pure. The queue of a connection's held answers is in [`super::Output`].
+//! Takes what the replicas have applied (through [`Holders`], which the server looks up), the time,
+//! and what has become of this server; says what becomes of the answer. Pure. The queue of a
+//! connection's held answers is in [`super::Output`].
 
 use crate::base::limits::ACK_MILLISECONDS_DEFAULT;
 use crate::protocol::reply;
@@ -38,9 +39,9 @@ pub struct Judge<'a> {
     pub now: Instant,
     /// The server ends: nothing is waited for any more.
     pub ending: bool,
-    /// This server is a replica now, so its own replicas report positions of another server's log, which say nothing about
-    /// these answers. The role changes only after the turns under way have ended, so no such position is mistaken for one of
-    /// this server's.
+    /// This server is a replica now, so its own replicas report positions of another server's log,
+    /// which say nothing about these answers. The role changes only after the turns under way have
+    /// ended, so no such position is mistaken for one of this server's.
     pub demoted: bool,
 }
 

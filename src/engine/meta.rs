@@ -1,7 +1,8 @@
 //! ms, md, ma, me: the meta commands but mg, in terms of what the classic commands do.
 //!
-//! q hides only the usual answer of a command that did what it was asked (HD; for ma also VA). NF, NS and EX are always
-//! answered: memcached 1.6 does so for NF, too, whatever its documentation leads one to expect.
+//! q hides only the usual answer of a command that did what it was asked (HD; for ma also VA). NF,
+//! NS and EX are always answered: memcached 1.6 does so for NF, too, whatever its documentation
+//! leads one to expect.
 
 use super::arithmetic::{CountOrder, Counted};
 use super::removal::{Remains, RemoveOrder, Removed};
@@ -130,7 +131,8 @@ impl Engine {
     }
 }
 
-/// What ms means. A CAS to compare with turns set and replace into cas; add ignores it; append and prepend honour it.
+/// What ms means. A CAS to compare with turns set and replace into cas; add ignores it; append and
+/// prepend honour it.
 fn store_order<'a>(request: &MetaRequest<'a>, now: UnixSeconds) -> StoreOrder<'a> {
     let verb = match (request.set_mode, request.compare_cas) {
         (SetMode::Set | SetMode::Replace, Some(cas)) => StoreVerb::Cas(cas),
@@ -157,8 +159,9 @@ fn store_order<'a>(request: &MetaRequest<'a>, now: UnixSeconds) -> StoreOrder<'a
     }
 }
 
-/// The item's expiry as the flag `until` finds it, or, with None, behind all flags: memcached carries out T, and N for an
-/// item just created, in the order in which the flags stand, and t and R see what stood before them.
+/// The item's expiry as the flag `until` finds it, or, with None, behind all flags: memcached
+/// carries out T, and N for an item just created, in the order in which the flags stand, and t and
+/// R see what stood before them.
 pub(super) fn expiry_at_flag(
     request: &MetaRequest<'_>,
     until: Option<u8>,

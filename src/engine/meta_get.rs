@@ -1,7 +1,7 @@
 //! mg: the one read with effects.
 //!
-//! Most mg are plain reads, without a lock. One that must change something (T, N on a miss, a token to be won) is decided
-//! again under the shard's lock, so that of many clients exactly one wins.
+//! Most mg are plain reads, without a lock. One that must change something (T, N on a miss, a token
+//! to be won) is decided again under the shard's lock, so that of many clients exactly one wins.
 
 use super::meta::expiry_at_flag;
 use super::prefixes::Use;
@@ -13,7 +13,8 @@ use crate::protocol::meta::MetaRequest;
 use crate::protocol::reply::{self, MetaCode, MetaFacts};
 use crate::store::{Item, Located, MetaChange, NewItem, NoRoom};
 
-/// A hit, ready to be answered: the facts as they were before the command, and the item if it has a value.
+/// A hit, ready to be answered: the facts as they were before the command, and the item if it has a
+/// value.
 struct Hit<'t> {
     facts: MetaFacts,
     item: Option<Item<'t>>,
@@ -120,8 +121,8 @@ fn win_nothing(facts: &mut MetaFacts) {
     facts.won = false;
 }
 
-/// The facts of an item before this command changes it. `won` says that this client is to have the token: if the item is
-/// stale, or R finds it close to its end, and nobody has the token yet.
+/// The facts of an item before this command changes it. `won` says that this client is to have the
+/// token: if the item is stale, or R finds it close to its end, and nobody has the token yet.
 fn facts_before(request: &MetaRequest<'_>, item: &Item<'_>, now: UnixSeconds) -> MetaFacts {
     let (expiry, stale, token_sent) = (item.expiry(), item.stale(), item.token_sent());
     let recache = request.recache_seconds.is_some_and(|seconds| {

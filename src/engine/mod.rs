@@ -1,10 +1,12 @@
-//! What each command means: the only place. Takes a parsed request, a worker's turn and the clock; changes the store;
-//! appends the answer to the output.
+//! What each command means: the only place. Takes a parsed request, a worker's turn and the clock;
+//! changes the store; appends the answer to the output.
 //!
-//! Each meaning exists once: `set` and `ms` end in one function, and so do `incr` and `ma`, `delete` and `md`, `touch` and
-//! `gat`. The reference is memcached 1.6.45; where Remora differs, the place says so.
+//! Each meaning exists once: `set` and `ms` end in one function, and so do `incr` and `ma`,
+//! `delete` and `md`, `touch` and `gat`. The reference is memcached 1.6.45; where Remora differs,
+//! the place says so.
 //!
-//! Invariant: a command that finds no room has changed nothing and appended nothing, so it may simply be tried again.
+//! Invariant: a command that finds no room has changed nothing and appended nothing, so it may
+//! simply be tried again.
 
 mod acks;
 mod arithmetic;
@@ -61,14 +63,16 @@ pub struct Engine {
 /// Calls what it is given for each of its rows: name and value.
 pub type RowSource = Box<dyn Fn(&mut dyn FnMut(&str, &str)) + Send + Sync>;
 
-/// What commands and stats need to know of the configuration. The server fills it; nothing in it changes later.
+/// What commands and stats need to know of the configuration. The server fills it; nothing in it
+/// changes later.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// -I in bytes.
     pub item_bytes_max: usize,
     /// -t.
     pub workers: usize,
-    /// Further `stats settings` rows, name and value, that only the server knows (maxconns, tcpport, ...).
+    /// Further `stats settings` rows, name and value, that only the server knows (maxconns,
+    /// tcpport, ...).
     pub rows: Vec<(&'static str, String)>,
 }
 
@@ -109,8 +113,8 @@ pub enum Origin {
 
 /// What only the server can tell: a view of its connections for `stats conns`.
 pub trait Host: Sync {
-    /// Call `emit(connection id, field, value)` for every field of every connection, in memcached's names (addr,
-    /// listen_addr, state, secs_since_last_cmd).
+    /// Call `emit(connection id, field, value)` for every field of every connection, in memcached's
+    /// names (addr, listen_addr, state, secs_since_last_cmd).
     fn connections(&self, emit: &mut dyn FnMut(u64, &str, &str));
     /// Sum over all workers' counters.
     fn worker_stats(&self) -> Vec<Arc<WorkerStats>>;
@@ -121,15 +125,17 @@ pub trait Host: Sync {
 pub enum Outcome {
     /// Executed; its answer, if any, is in the output. Go on with the next.
     Done,
-    /// Executed in part: the output is full, or no more keys may be looked up in this turn. Call again in the next turn,
-    /// with this offset.
+    /// Executed in part: the output is full, or no more keys may be looked up in this turn. Call
+    /// again in the next turn, with this offset.
     Resume(u32),
     /// A part of a get, executed as a whole. Its line goes on.
     Part,
-    /// A part of a get, answered with an error line that stands for the whole get: drop the rest of its line.
+    /// A part of a get, answered with an error line that stands for the whole get: drop the rest of
+    /// its line.
     DropLine,
-    /// There is no room until memory is reclaimed: call again in the next turn, with this offset. What came before the
-    /// offset (keys of a gat; nothing for any other command) is done and its answer is in the output.
+    /// There is no room until memory is reclaimed: call again in the next turn, with this offset.
+    /// What came before the offset (keys of a gat; nothing for any other command) is done and its
+    /// answer is in the output.
     Park(u32),
     /// The connection is to be closed once its output is flushed (quit).
     Close,
@@ -248,8 +254,8 @@ impl Engine {
         outcome
     }
 
-    /// Answer a refusal: delete the key that must not stay, then append the answer. Parks when there is no room to
-    /// delete, unless it is the `last_try`. A replica deletes nothing.
+    /// Answer a refusal: delete the key that must not stay, then append the answer. Parks when
+    /// there is no room to delete, unless it is the `last_try`. A replica deletes nothing.
     pub fn reject(
         &self,
         context: &mut Context<'_, '_>,
@@ -267,8 +273,9 @@ impl Engine {
         Outcome::Done
     }
 
-    /// Answer a store whose body is given up before all of it has arrived, for want of memory. `rejection` says what else is
-    /// known of it. It is not tried again: where there is no room to delete the key, its old value stays.
+    /// Answer a store whose body is given up before all of it has arrived, for want of memory.
+    /// `rejection` says what else is known of it. It is not tried again: where there is no room to
+    /// delete the key, its old value stays.
     pub fn give_up(&self, context: &mut Context<'_, '_>, rejection: &Rejection<'_>, out: &mut Output) {
         let _ = self.unlink_refused(context, rejection);
         context.stats.store_no_memory.increment();
@@ -311,8 +318,8 @@ impl Call<'_, '_, '_> {
         no_room == NoRoom::Now && !self.last_try
     }
 
-    /// Whether to look for room before anything is made ready. Not for the last try: what is there may decide that none is
-    /// needed (an add of a key that is there).
+    /// Whether to look for room before anything is made ready. Not for the last try: what is there
+    /// may decide that none is needed (an add of a key that is there).
     fn looks_for_room(&self) -> bool {
         self.retried && !self.last_try
     }
@@ -334,7 +341,8 @@ impl Call<'_, '_, '_> {
     }
 }
 
-/// The outcome of a request that has been answered with an error, where `answered` is what it would be of a whole one.
+/// The outcome of a request that has been answered with an error, where `answered` is what it would
+/// be of a whole one.
 fn failed(request: &Request<'_>, answered: Outcome) -> Outcome {
     match request {
         Request::Get(get) if !get.ends && answered == Outcome::Done => Outcome::DropLine,
@@ -342,7 +350,8 @@ fn failed(request: &Request<'_>, answered: Outcome) -> Outcome {
     }
 }
 
-/// Seconds up to which an expiry counts from now; beyond, it is Unix time (30 days, as in memcached).
+/// Seconds up to which an expiry counts from now; beyond, it is Unix time (30 days, as in
+/// memcached).
 const RELATIVE_SECONDS_MAX: i64 = 60 * 60 * 24 * 30;
 
 /// The absolute expiry that a client's number means.

@@ -1,5 +1,5 @@
-//! `replication <order>`: orders to change this server's role. This file decides, by where an order comes from, whether it may be given. The
-//! order taker knows what it means.
+//! `replication <order>`: orders to change this server's role. This file decides, by where an order
+//! comes from, whether it may be given. The order taker knows what it means.
 
 use super::{Call, Engine, Origin, Outcome};
 use crate::protocol::reply;
@@ -34,7 +34,8 @@ impl Engine {
         assert!(self.orders.set(Orders { taker, from }).is_ok(), "who takes orders is set once");
     }
 
-    /// OK means that the order was accepted, not that it has been carried out: `stats replication` shows that.
+    /// OK means that the order was accepted, not that it has been carried out: `stats replication`
+    /// shows that.
     pub(super) fn order(&self, call: &mut Call<'_, '_, '_>, order: &[u8]) -> Outcome {
         let Some(orders) = self.orders.get() else { return call.answer(reply::ERROR) };
         if call.context.client.origin() < orders.from {

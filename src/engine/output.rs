@@ -1,13 +1,16 @@
-//! A connection's answers on their way out: bytes, and loans of large values that stay in the log until the socket has
-//! taken them or the turn ends.
+//! A connection's answers on their way out: bytes, and loans of large values that stay in the log
+//! until the socket has taken them or the turn ends.
 //!
-//! The lifetime rule: a loan is valid only within the turn in which it was made. The server writes (vectored) at the end of
-//! the turn and then calls [`Output::settle`], which copies what is left, before it announces quiescence.
+//! The lifetime rule: a loan is valid only within the turn in which it was made. The server writes
+//! (vectored) at the end of the turn and then calls [`Output::settle`], which copies what is left,
+//! before it announces quiescence.
 //!
-//! The answers are one stream of bytes; `sent_bytes` of it are gone. A partial write only moves that number.
+//! The answers are one stream of bytes; `sent_bytes` of it are gone. A partial write only moves
+//! that number.
 //!
-//! An answer may be held until replicas have what it tells of ([`Output::hold`]). Nothing is sent from the first held answer on, so answers keep
-//! their order; what is behind it is executed all the same, until the output is full. [`Output::resolve`] lets go of those at the front.
+//! An answer may be held until replicas have what it tells of ([`Output::hold`]). Nothing is sent
+//! from the first held answer on, so answers keep their order; what is behind it is executed all
+//! the same, until the output is full. [`Output::resolve`] lets go of those at the front.
 
 use super::held::{Held, Judge, Verdict};
 use crate::base::limits::HELD_ANSWERS_MAX;
@@ -18,13 +21,16 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 
-/// Answers from this size on are lent from the log instead of copied. Measured in benches/; see docs/DECISIONS.md.
+/// Answers from this size on are lent from the log instead of copied. Measured in benches/; see
+/// docs/DECISIONS.md.
 pub const LOAN_BYTES_MIN: usize = 16 << 10;
 
-/// Past this many pending bytes no further request of the connection is executed until the socket takes some.
+/// Past this many pending bytes no further request of the connection is executed until the socket
+/// takes some.
 pub const OUTPUT_BYTES_HIGH: usize = 256 << 10;
 
-/// A full output fits into one write: its loans, the bytes before and between them, and one more value.
+/// A full output fits into one write: its loans, the bytes before and between them, and one more
+/// value.
 const _: () = assert!(2 * (OUTPUT_BYTES_HIGH / LOAN_BYTES_MIN + 1) < PARTS_PER_SEND);
 
 /// A place in an output to go back to.
@@ -44,7 +50,8 @@ pub struct Output {
     lent_bytes: usize,
     /// How much of the stream that is kept here the socket has taken.
     sent_bytes: usize,
-    /// None as long as nothing was held: an output is moved about in each turn of most connections, so it is small.
+    /// None as long as nothing was held: an output is moved about in each turn of most connections,
+    /// so it is small.
     held: Option<Box<HeldAnswers>>,
 }
 
@@ -148,7 +155,8 @@ impl Output {
         self.held.as_ref().map_or(0, |held| held.gone_bytes) + (self.bytes.len() + self.lent_bytes) as u64
     }
 
-    /// Hold what was appended since [`Output::end`] was `begin`: a whole answer, or the place of one.
+    /// Hold what was appended since [`Output::end`] was `begin`: a whole answer, or the place of
+    /// one.
     pub fn hold(&mut self, begin: u64, held: Held) {
         let end = self.end();
         let answers = self.held.get_or_insert_default();
@@ -167,7 +175,8 @@ impl Output {
         front.is_some_and(|(_, held)| held.verdict(judge) != Verdict::Waits)
     }
 
-    /// Let go of the held answers at the front that wait no longer, with other words in the place of those that have not made it.
+    /// Let go of the held answers at the front that wait no longer, with other words in the place
+    /// of those that have not made it.
     pub fn resolve(&mut self, judge: &Judge<'_>) -> Resolved {
         let mut resolved = Resolved::default();
         // Other words would move the places of loans. There are none once the turn has ended.
@@ -199,7 +208,8 @@ impl Output {
         resolved
     }
 
-    /// Put `rewritten` in the place of the first `upto` bytes. All that was sent is the same in both.
+    /// Put `rewritten` in the place of the first `upto` bytes. All that was sent is the same in
+    /// both.
     fn rewrite(&mut self, mut rewritten: Vec<u8>, upto: usize) {
         let growth = rewritten.len() as i64 - upto as i64;
         rewritten.extend_from_slice(&self.bytes[upto..]);
@@ -214,20 +224,22 @@ impl Output {
         self.held.take().map_or(0, |held| held.queue.len())
     }
 
-    /// One vectored write, unless there is nothing to send. Ok is how many bytes the socket took; 0 when it takes none now. Empties the output,
-    /// keeping its memory, once everything is sent.
+    /// One vectored write, unless there is nothing to send. Ok is how many bytes the socket took; 0
+    /// when it takes none now. Empties the output, keeping its memory, once everything is sent.
     pub fn write_out(&mut self, socket: impl AsFd, store: &Store, turn: &Turn<'_>) -> io::Result<Option<usize>> {
         self.write_with(|loan| store.loaned(turn, loan), |parts| send_parts(&socket, parts))
     }
 
-    /// Before the turn ends: copy what is left of the loans, so that nothing of the log is held any more.
+    /// Before the turn ends: copy what is left of the loans, so that nothing of the log is held any
+    /// more.
     pub fn settle(&mut self, store: &Store, turn: &Turn<'_>) {
         if self.loans.is_empty() {
             // What is held goes out soon, and more of the same comes.
             if self.is_holding() {
                 return self.drop_sent();
             }
-            // An output that stays behind waits for a slow client: it keeps no more memory than it needs.
+            // An output that stays behind waits for a slow client: it keeps no more memory than it
+            // needs.
             if self.bytes.capacity() <= 2 * self.pending_bytes() {
                 return;
             }

@@ -1,6 +1,6 @@
-//! What is known of a request before it is executed: where its key belongs. Requests that arrived together are planned
-//! together, so that the memory that the second needs is on its way while the first is executed: most of a lookup's
-//! time is the wait for two cache lines.
+//! What is known of a request before it is executed: where its key belongs. Requests that arrived
+//! together are planned together, so that the memory that the second needs is on its way while the
+//! first is executed: most of a lookup's time is the wait for two cache lines.
 
 use super::{Call, Engine};
 use crate::protocol::Request;
@@ -33,7 +33,8 @@ impl Engine {
         Plan { at: Some(at), next }
     }
 
-    /// Have the record fetched that a request with a key there is likely to look at. Best a few plans later.
+    /// Have the record fetched that a request with a key there is likely to look at. Best a few
+    /// plans later.
     pub fn prefetch(&self, turn: &Turn<'_>, place: Place) {
         self.store.prefetch_record(turn, place);
     }

@@ -1,7 +1,8 @@
 //! `stats detail`: what is done to keys that begin alike, up to the first colon.
 //!
-//! Off by default, and then one relaxed load per command. While on, all workers count under one mutex, as memcached does:
-//! it is a tool for a look, not for always. At most [`STATS_PREFIXES_MAX`] prefixes are counted.
+//! Off by default, and then one relaxed load per command. While on, all workers count under one
+//! mutex, as memcached does: it is a tool for a look, not for always. At most
+//! [`STATS_PREFIXES_MAX`] prefixes are counted.
 
 use crate::base::limits::STATS_PREFIXES_MAX;
 use std::collections::BTreeMap;

@@ -1,7 +1,9 @@
-//! A replica's engine: it answers requests that do not write to the store, and refuses the others with the primary's address.
+//! A replica's engine: it answers requests that do not write to the store, and refuses the others
+//! with the primary's address.
 //!
-//! [`writes`] says which requests write; it is asked before a request is executed. A read may write as well (it counts a use in the record, wins a
-//! token, makes an item on a miss): that code asks [`Call::read_only`]. A delayed flush is carried out by the primary, and reaches the replica by
+//! [`writes`] says which requests write; it is asked before a request is executed. A read may write
+//! as well (it counts a use in the record, wins a token, makes an item on a miss): that code asks
+//! [`Call::read_only`]. A delayed flush is carried out by the primary, and reaches the replica by
 //! the log.
 
 use super::{Call, Engine, Outcome};
@@ -25,15 +27,17 @@ impl ReadOnly {
 }
 
 impl Engine {
-    /// With an address (HOST:PORT), make this a replica's engine, which tells its clients to write to that primary; with None,
-    /// a primary's. Each worker reads the role before each request. So the caller that makes a primary a replica must wait
-    /// until all turns that are under way have ended before it lets anything else write to the store.
+    /// With an address (HOST:PORT), make this a replica's engine, which tells its clients to write
+    /// to that primary; with None, a primary's. Each worker reads the role before each request. So
+    /// the caller that makes a primary a replica must wait until all turns that are under way have
+    /// ended before it lets anything else write to the store.
     pub fn set_read_only(&self, primary: Option<String>) {
         if let Some(primary) = &primary {
             let line = format!("SERVER_ERROR read-only replica: write to the primary at {primary}\r\n");
             self.refuse_writes_with(line);
         } else {
-            // It was asked for when this server was a primary before. The primaries in between did not know of it.
+            // It was asked for when this server was a primary before. The primaries in between did
+            // not know of it.
             self.forget_delayed_flush();
             self.read_only.on.store(false, Relaxed);
         }
@@ -76,8 +80,9 @@ impl Call<'_, '_, '_> {
     }
 }
 
-/// None for a request that does not write; else whether its client wants no answer (noreply). A refused meta command is answered even with q. mg
-/// with N is not counted here: it writes only on a miss.
+/// None for a request that does not write; else whether its client wants no answer (noreply). A
+/// refused meta command is answered even with q. mg with N is not counted here: it writes only on a
+/// miss.
 pub(super) fn writes(request: &Request<'_>) -> Option<bool> {
     match request {
         Request::Get(request) => request.form.touch.map(|_| false),

@@ -75,7 +75,8 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Write what remains of `item`: a new record, since a stale item has another CAS and an emptied one no value.
+    /// Write what remains of `item`: a new record, since a stale item has another CAS and an
+    /// emptied one no value.
     fn leave(
         &self,
         call: &mut Call<'_, '_, '_>,

@@ -1,8 +1,9 @@
 //! get, gets, gat, gats.
 //!
-//! A get walks its keys by offset. When the output is full, or it has looked up as many keys as it may in one turn, it stops
-//! behind a key and is resumed there; END is written only at the end. A long get comes in parts, each of which is a request
-//! of its own here. Plain reads take no lock; gat locks the shard of one key at a time.
+//! A get walks its keys by offset. When the output is full, or it has looked up as many keys as it
+//! may in one turn, it stops behind a key and is resumed there; END is written only at the end. A
+//! long get comes in parts, each of which is a request of its own here. Plain reads take no lock;
+//! gat locks the shard of one key at a time.
 
 use super::output::{LOAN_BYTES_MIN, Mark};
 use super::prefixes::Use;
@@ -13,7 +14,8 @@ use crate::protocol::reply;
 use crate::store::{Item, Located, MetaChange, NoRoom};
 use arrayvec::ArrayVec;
 
-/// Keys of a multi-get that are looked up together: about as many cache misses as a core can have under way.
+/// Keys of a multi-get that are looked up together: about as many cache misses as a core can have
+/// under way.
 const KEYS_AHEAD_MAX: usize = 16;
 
 type KeysAhead<'k> = ArrayVec<(Located<'k>, u32), KEYS_AHEAD_MAX>;
@@ -21,8 +23,9 @@ type KeysAhead<'k> = ArrayVec<(Located<'k>, u32), KEYS_AHEAD_MAX>;
 impl Engine {
     /// get, gets, gat, gats, from the key at `resume` on.
     ///
-    /// A bad key or a lack of room replaces the whole answer by one error line, as in memcached. What was already
-    /// flushed to the client cannot be taken back: then the error line stands where END would.
+    /// A bad key or a lack of room replaces the whole answer by one error line, as in memcached.
+    /// What was already flushed to the client cannot be taken back: then the error line stands
+    /// where END would.
     pub(super) fn get<'c>(&self, call: &mut Call<'c, '_, '_>, request: &classic::Get<'c>, resume: u32) -> Outcome {
         let begin = (resume == 0 && !request.continues).then(|| call.out.mark());
         let touch = request.form.touch.map(|exptime| expiry_of(exptime, call.context.now));
@@ -59,8 +62,8 @@ impl Engine {
         }
     }
 
-    /// Fill `ahead` with the next keys from offset `from` on, each with the offset behind it, and have their memory fetched.
-    /// Returns what follows them.
+    /// Fill `ahead` with the next keys from offset `from` on, each with the offset behind it, and
+    /// have their memory fetched. Returns what follows them.
     fn look_ahead<'k>(
         &self,
         call: &Call<'k, '_, '_>,
@@ -130,7 +133,8 @@ impl Engine {
         }
     }
 
-    /// Give the item a new expiry; its CAS stays. Returns the item, even when the new expiry has passed already.
+    /// Give the item a new expiry; its CAS stays. Returns the item, even when the new expiry has
+    /// passed already.
     fn touch_item<'t, 'w: 't>(
         &'t self,
         call: &Call<'_, 'w, '_>,

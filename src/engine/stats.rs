@@ -1,7 +1,8 @@
-//! Counters: one set per worker, written by that worker alone (relaxed, no locked add, no sharing), summed when asked.
+//! Counters: one set per worker, written by that worker alone (relaxed, no locked add, no sharing),
+//! summed when asked.
 //!
-//! A reset does not write them: it remembers what they stood at, and reports subtract that. So each counter keeps its one
-//! writer.
+//! A reset does not write them: it remembers what they stood at, and reports subtract that. So each
+//! counter keeps its one writer.
 
 use crate::store::StoreStats;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ impl Counter {
     }
 }
 
-/// The counters of a worker and their sums come from one list, so that none can be forgotten in a sum.
+/// The counters of a worker and their sums come from one list, so that none can be forgotten in a
+/// sum.
 macro_rules! worker_counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counters of one worker, named as memcached's `stats` names them.
@@ -128,7 +130,8 @@ worker_counters! {
     stall_kicks,
     /// Requests refused, their bodies swallowed, because unfinished requests held too much memory.
     input_refused,
-    /// Connections closed because they held memory, and stood still, while too much was held in all.
+    /// Connections closed because they held memory, and stood still, while too much was held in
+    /// all.
     hoard_kicks,
     /// Writes refused because this is a replica.
     read_only_refused,

@@ -1,5 +1,6 @@
-//! The answer to plain `stats`: memcached's names in memcached's order where the meaning exists here, then what only a
-//! log-structured store has to tell, prefixed by what it is about (log_, index_, slabs_).
+//! The answer to plain `stats`: memcached's names in memcached's order where the meaning exists
+//! here, then what only a log-structured store has to tell, prefixed by what it is about (log_,
+//! index_, slabs_).
 
 use super::stats::{Baseline, GlobalStats, WorkerTotals};
 use super::{Call, Engine};
@@ -44,8 +45,8 @@ impl Engine {
 
     /// What was counted since the last reset.
     pub(super) fn snapshot(&self, call: &Call<'_, '_, '_>) -> Snapshot {
-        // The base is read before the counters. If another worker resets it in between, it is newer than the counters, and the
-        // differences stop at zero.
+        // The base is read before the counters. If another worker resets it in between, it is newer
+        // than the counters, and the differences stop at zero.
         let base = self.baseline().clone();
         let all = self.count_all(call);
         let store = StoreStats {
@@ -92,7 +93,8 @@ impl Engine {
     /// What is, and was, held for replicas.
     pub(super) fn report_acks(&self, call: &mut Call<'_, '_, '_>, total: &WorkerTotals) {
         let all = self.count_all(call).workers;
-        // Not since the last reset: these are pending now. An answer is counted as ended only after it was counted as held.
+        // Not since the last reset: these are pending now. An answer is counted as ended only after
+        // it was counted as held.
         let pending = (all.acks_waited + all.waits).saturating_sub(all.acks_ended);
         let rows: [(&str, u64); 4] = [
             ("acks_waited", total.acks_waited),
@@ -237,10 +239,12 @@ fn write_amplification(appended_bytes: u64, reinserted_bytes: u64) -> f64 {
     if by_commands == 0 { 1.0 } else { appended_bytes as f64 / by_commands as f64 }
 }
 
-/// User and system time of this process in seconds, from /proc (in clock ticks, so to a hundredth of a second).
+/// User and system time of this process in seconds, from /proc (in clock ticks, so to a hundredth
+/// of a second).
 fn cpu_seconds() -> Option<(f64, f64)> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The command's name may hold anything, blanks and brackets included: what counts comes behind its last bracket.
+    // The command's name may hold anything, blanks and brackets included: what counts comes behind
+    // its last bracket.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
     let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
     let mut next = || Some(fields.next()?.parse::<u64>().ok()? as f64 / ticks_per_second);

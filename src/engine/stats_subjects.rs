@@ -43,7 +43,8 @@ impl Engine {
         call.answer(reply::OK)
     }
 
-    /// What the engine knows of the configuration, then the server's rows, which win where both name a setting.
+    /// What the engine knows of the configuration, then the server's rows, which win where both
+    /// name a setting.
     fn report_settings(&self, call: &mut Call<'_, '_, '_>) {
         let verbosity = match log::max_level() {
             log::LevelFilter::Off | log::LevelFilter::Error | log::LevelFilter::Warn => 0,

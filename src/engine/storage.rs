@@ -1,8 +1,9 @@
 //! set, add, replace, append, prepend, cas, and ms: one rule for all of them.
 //!
-//! [`judge`] is the table of what each verb does, given what is there; [`Engine::store_item`] carries it out under the
-//! shard's lock. The record is made, checksum included, before the lock is taken; only where what is there decides the
-//! bytes (an append that lost a race, a stale store) is it made again under the lock.
+//! [`judge`] is the table of what each verb does, given what is there; [`Engine::store_item`]
+//! carries it out under the shard's lock. The record is made, checksum included, before the lock is
+//! taken; only where what is there decides the bytes (an append that lost a race, a stale store) is
+//! it made again under the lock.
 
 use super::prefixes::Use;
 use super::{Call, Engine, Outcome, expiry_of};
@@ -26,7 +27,8 @@ pub(super) struct StoreOrder<'a> {
     pub accept_older: bool,
     /// The CAS to give the item.
     pub new_cas: Option<u64>,
-    /// Where the new item is too large for the cache, take the old one away: it must not be served as if it were current.
+    /// Where the new item is too large for the cache, take the old one away: it must not be served
+    /// as if it were current.
     pub unlink_if_too_large: bool,
 }
 
@@ -51,7 +53,8 @@ enum Verdict {
     Refuse(Stored),
 }
 
-/// memcached's outcomes. `old_cas` is that of the item that is there, if one is. A CAS of zero never matches.
+/// memcached's outcomes. `old_cas` is that of the item that is there, if one is. A CAS of zero
+/// never matches.
 fn judge(order: &StoreOrder<'_>, old_cas: Option<u64>) -> Verdict {
     match (order.verb, old_cas) {
         (StoreVerb::Set, _) | (StoreVerb::Add, None) | (StoreVerb::Replace, Some(_)) => Verdict::Store,
@@ -81,7 +84,8 @@ impl<'a> StoreOrder<'a> {
         }
     }
 
-    /// Old and new value together keep the flags and the expiry of the old, and lose its stale mark and token.
+    /// Old and new value together keep the flags and the expiry of the old, and lose its stale mark
+    /// and token.
     fn joined_item<'b>(&self, old: &Item<'_>, scratch: &'b mut Vec<u8>) -> NewItem<'b> {
         scratch.clear();
         if self.verb == StoreVerb::Prepend {
@@ -151,7 +155,8 @@ impl Engine {
         let (turn, now) = (call.context.turn, call.context.now);
         let item = order.new_item();
         if call.looks_for_room() {
-            // The checksum of a large value, made in vain for each try, would cost more than all the rest.
+            // The checksum of a large value, made in vain for each try, would cost more than all
+            // the rest.
             self.store.find_room(turn, at, &item, now)?;
         }
         let draft = self.store.draft(at, item, now);
@@ -173,8 +178,8 @@ impl Engine {
         written.map(|cas| Stored::Written { cas, value_bytes: order.value.len() })
     }
 
-    /// append and prepend. The old value is read, and the new record made, before the lock is taken; if another client
-    /// was quicker, it is done again under the lock.
+    /// append and prepend. The old value is read, and the new record made, before the lock is
+    /// taken; if another client was quicker, it is done again under the lock.
     fn join(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>, at: &Located<'_>) -> Result<Stored, NoRoom> {
         let (turn, now) = (call.context.turn, call.context.now);
         if call.looks_for_room() {
@@ -204,8 +209,8 @@ impl Engine {
     }
 }
 
-/// Old and new together may be too large where each alone is not: memcached then answers "not stored", and the old value
-/// stays.
+/// Old and new together may be too large where each alone is not: memcached then answers "not
+/// stored", and the old value stays.
 fn write_joined(entry: &mut Entry<'_>, draft: &crate::store::Draft<'_>, value_bytes: usize) -> Result<Stored, NoRoom> {
     match entry.set(draft) {
         Ok(cas) => Ok(Stored::Written { cas, value_bytes }),
@@ -214,8 +219,8 @@ fn write_joined(entry: &mut Entry<'_>, draft: &crate::store::Draft<'_>, value_by
     }
 }
 
-/// Whether what was read without the lock is what is there under it: the same record, which cannot have been overwritten
-/// within the turn, and no touch since its expiry was copied.
+/// Whether what was read without the lock is what is there under it: the same record, which cannot
+/// have been overwritten within the turn, and no touch since its expiry was copied.
 fn is_unchanged(seen: Option<&Item<'_>>, now: Option<&Item<'_>>, copied_expiry: Expiry) -> bool {
     match (seen, now) {
         (None, None) => true,

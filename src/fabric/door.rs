@@ -1,7 +1,9 @@
-//! Where peers come in: one thread accepts connections, reads the greeting of each, and hands both to the fabric.
+//! Where peers come in: one thread accepts connections, reads the greeting of each, and hands both
+//! to the fabric.
 //!
-//! A connection is a stranger until its whole greeting has arrived. Strangers get little: there are at most [`STRANGERS_MAX`] of them (the
-//! oldest is closed when one more comes), each has [`GREETING_WAIT_MAX`], and each may use the memory of one greeting.
+//! A connection is a stranger until its whole greeting has arrived. Strangers get little: there are
+//! at most [`STRANGERS_MAX`] of them (the oldest is closed when one more comes), each has
+//! [`GREETING_WAIT_MAX`], and each may use the memory of one greeting.
 
 use crate::sys::poll::Waker;
 use crate::sys::receive::receive;
@@ -13,13 +15,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Connections whose greeting is not complete. An honest peer sends its greeting at once, so few wait.
+/// Connections whose greeting is not complete. An honest peer sends its greeting at once, so few
+/// wait.
 const STRANGERS_MAX: usize = 32;
 /// Longest wait for a greeting.
 const GREETING_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest greeting in bytes.
 pub(super) const GREETING_BYTES_MAX: usize = 32;
-/// How often the thread looks for strangers whose time is over, and how long it stops accepting when the system has no descriptor left.
+/// How often the thread looks for strangers whose time is over, and how long it stops accepting
+/// when the system has no descriptor left.
 const TICK: Duration = Duration::from_millis(100);
 /// Longest sleep while there are no strangers.
 const SLEEP_MAX: Duration = Duration::from_secs(5);
@@ -103,7 +107,8 @@ impl<E: Entrance> Porter<E> {
         }
     }
 
-    /// Which descriptors are ready: the waker, the listener, each stranger. One that is reported wrongly does no harm: nothing that follows blocks.
+    /// Which descriptors are ready: the waker, the listener, each stranger. One that is reported
+    /// wrongly does no harm: nothing that follows blocks.
     fn wait(&self) -> Vec<bool> {
         let listening = if self.resting { PollFlags::empty() } else { PollFlags::IN };
         let strangers = self.strangers.iter().map(|stranger| PollFd::new(&stranger.socket, PollFlags::IN));

@@ -1,4 +1,5 @@
-//! How a fabric fails: a cause that a program can tell apart, and words that tell people what happened where.
+//! How a fabric fails: a cause that a program can tell apart, and words that tell people what
+//! happened where.
 
 /// What went wrong, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,7 +40,8 @@ impl FabricError {
         FabricError { cause, fabric: fabric.name(), what: what.into() }
     }
 
-    /// A failure that the system reported while `doing` something; the cause follows from the error's kind.
+    /// A failure that the system reported while `doing` something; the cause follows from the
+    /// error's kind.
     pub fn from_io(fabric: super::Kind, doing: &str, error: &std::io::Error) -> Self {
         use std::io::ErrorKind;
         let cause = match error.kind() {

@@ -1,5 +1,6 @@
-//! Where a READ puts its bytes. A landing is moved into the fabric and comes back with the completion. While the READ is under way the
-//! fabric owns it, so no other code can look at bytes that still change.
+//! Where a READ puts its bytes. A landing is moved into the fabric and comes back with the
+//! completion. While the READ is under way the fabric owns it, so no other code can look at bytes
+//! that still change.
 //!
 //! ```compile_fail,E0382
 //! # use remora::fabric::{Channel, Landing, Read};
@@ -26,7 +27,8 @@ use std::io;
 
 /// See the module.
 pub struct Landing {
-    /// The fabric's registration of the memory, if it needs one. It is dropped before the memory is freed.
+    /// The fabric's registration of the memory, if it needs one. It is dropped before the memory is
+    /// freed.
     registration: Option<Box<dyn Any + Send>>,
     memory: Reservation,
 }

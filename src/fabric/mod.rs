@@ -1,5 +1,6 @@
-//! Reading another process's memory, one-sided: the primary offers regions, a replica READs them, and the primary's threads take no
-//! part. The layers above know what the bytes mean; this one does not.
+//! Reading another process's memory, one-sided: the primary offers regions, a replica READs them,
+//! and the primary's threads take no part. The layers above know what the bytes mean; this one does
+//! not.
 //!
 //! | file | what it is |
 //! | --- | --- |
@@ -12,21 +13,28 @@
 //! | [`sim`] | in one process, by seed: delay, reorder, tear, drop, cut. For tests |
 //! | `door`, `waiting` | what shm and tcp share: strangers that connect, and grants that wait for them |
 //!
-//! A channel has two ends. A primary has an [`Exporter`] for each fabric that it offers, and makes a [`Grant`] for each replica that has proved
-//! itself: a token, a descriptor of each region, and an ack slot. The replica calls [`connect`] with these and gets a [`Channel`]. Dropping the
-//! grant ends the channel first and everything else after it. Dropping the channel leaves nothing registered, mapped or under way.
-//! (Where data is pushed the ends are reversed: the replica makes the grant, and the primary connects. See replication/push.)
+//! A channel has two ends. A primary has an
+//! [`Exporter`] for each fabric that it offers, and makes a [`Grant`] for each replica that has
+//! proved itself: a token, a descriptor of each region, and an ack slot. The replica calls
+//! [`connect`] with these and gets a [`Channel`]. Dropping the grant ends the channel first and
+//! everything else after it. Dropping the channel leaves nothing registered, mapped or under way.
+//! (Where data is pushed the ends are reversed: the replica makes the grant, and the primary
+//! connects. See replication/push.)
 //!
 //! Rules that all four fabrics keep; tests/conformance/fabric.rs checks them:
-//! - A READ that is submitted once another one of its channel has completed sees no older bytes than that one. Of READs that are under way together,
-//!   and of the bytes of one READ, none is promised to be older: a network card may fetch them in any order.
-//! - Each READ that was taken comes back exactly once, with its landing, as a [`Completion`]. After a failure of the channel it comes back
-//!   failed, or is dropped with the channel.
-//! - When a READ completes without an error, its landing's first `bytes` bytes are filled, and nothing writes to them any more.
-//! - A READ or WRITE beyond a region ends the channel with [`error::Cause::Access`], and reads or changes nothing beyond it. A WRITE to a
-//!   region that is for reading alone changes nothing either.
-//! - WRITEs ([`Channel::write`]; not over tcp) are carried out in order with READs: once a READ has completed, every WRITE that was submitted
-//!   before it has left its source and has arrived; one that was submitted later arrives later.
+//! - A READ that is submitted once another one of its channel has completed sees no older bytes
+//!   than that one. Of READs that are under way together, and of the bytes of one READ, none is
+//!   promised to be older: a network card may fetch them in any order.
+//! - Each READ that was taken comes back exactly once, with its landing, as a [`Completion`]. After
+//!   a failure of the channel it comes back failed, or is dropped with the channel.
+//! - When a READ completes without an error, its landing's first `bytes` bytes are filled, and
+//!   nothing writes to them any more.
+//! - A READ or WRITE beyond a region ends the channel with [`error::Cause::Access`], and reads or
+//!   changes nothing beyond it. A WRITE to a region that is for reading alone changes nothing
+//!   either.
+//! - WRITEs ([`Channel::write`]; not over tcp) are carried out in order with READs: once a READ has
+//!   completed, every WRITE that was submitted before it has left its source and has arrived; one
+//!   that was submitted later arrives later.
 //! - No call waits longer than the caller allows.
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
@@ -96,7 +104,8 @@ pub const ACK_BYTES: usize = 12 << 10;
 /// Longest wait for a data channel to be connected.
 pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// A random number that admits one data channel, once. It is made for a grant, and the peer is told it over the control connection.
+/// A random number that admits one data channel, once. It is made for a grant, and the peer is told
+/// it over the control connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token(pub [u8; 16]);
 
@@ -138,16 +147,19 @@ pub trait Regions: Send + Sync {
     }
 }
 
-/// The primary's end of a fabric: it listens for data channels. Dropping it ends its threads; grants must be gone by then.
+/// The primary's end of a fabric: it listens for data channels. Dropping it ends its threads;
+/// grants must be gone by then.
 pub trait Exporter: Send + Sync {
     /// Which fabric.
     fn kind(&self) -> Kind;
-    /// Where replicas connect: what [`connect`] is given at the other end. For fabrics with a network port it is `ADDR:PORT`, with the
-    /// unspecified address if it listens on all addresses.
+    /// Where replicas connect: what [`connect`] is given at the other end. For fabrics with a
+    /// network port it is `ADDR:PORT`, with the unspecified address if it listens on all addresses.
     fn address(&self) -> String;
-    /// Begin to make `regions` ready, in the background, for grants of them and for WRITEs that go out from them ([`Channel::lend`]). Until that is done
-    /// [`Exporter::grant`] and [`Exporter::connect`] fail with [`Cause::NotYet`]. Call it once, if at all: regions that were not prepared are made ready by
-    /// each grant of them, which takes the longer the larger they are.
+    /// Begin to make `regions` ready, in the background, for grants of them and for WRITEs that go
+    /// out from them ([`Channel::lend`]). Until that is done [`Exporter::grant`] and
+    /// [`Exporter::connect`] fail with [`Cause::NotYet`]. Call it once, if at all: regions that
+    /// were not prepared are made ready by each grant of them, which takes the longer the larger
+    /// they are.
     fn prepare(&mut self, _regions: &Arc<dyn Regions>) -> Result<(), FabricError> {
         Ok(())
     }
@@ -155,7 +167,8 @@ pub trait Exporter: Send + Sync {
     fn readiness(&self) -> Readiness {
         Readiness::Ready
     }
-    /// Offer `regions` to the one peer that will show `token`. It must connect within [`CONNECT_WAIT_MAX`].
+    /// Offer `regions` to the one peer that will show `token`. It must connect within
+    /// [`CONNECT_WAIT_MAX`].
     fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn Grant>, FabricError>;
     /// Connect in the other direction, over the same device, to what a peer's exporter has granted.
     fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError>;
@@ -190,12 +203,14 @@ impl Readiness {
     }
 }
 
-/// What one replica was given. Dropping it takes everything back: it ends the channel first, so that the peer can read no more, and then
-/// drops the ack slot, and what was registered for it alone.
+/// What one replica was given. Dropping it takes everything back: it ends the channel first, so
+/// that the peer can read no more, and then drops the ack slot, and what was registered for it
+/// alone.
 pub trait Grant: Send {
     /// The regions, by number; the ack slot is not among them.
     fn descriptors(&self) -> &[Descriptor];
-    /// The ack slot, [`ACK_BYTES`] long, to which the peer WRITEs. It may outlive the grant; then it shows the peer's last WRITEs.
+    /// The ack slot, [`ACK_BYTES`] long, to which the peer WRITEs. It may outlive the grant; then
+    /// it shows the peer's last WRITEs.
     fn ack(&self) -> &Arc<Slab>;
     /// The ack slot's descriptor for the peer.
     fn ack_descriptor(&self) -> Descriptor;
@@ -212,7 +227,8 @@ pub enum GrantState {
     Connected,
 }
 
-/// One READ: `bytes` bytes from `offset` of a region, to the start of a landing that is at least so long.
+/// One READ: `bytes` bytes from `offset` of a region, to the start of a landing that is at least so
+/// long.
 pub struct Read {
     /// Which region.
     pub region: u32,
@@ -255,32 +271,39 @@ pub struct Write {
 pub trait Channel: Send {
     /// Which fabric.
     fn kind(&self) -> Kind;
-    /// How many READs may be submitted at a time, and not completed; at most [`DEPTH_MAX`]. (Over verbs the peer may take fewer at a time: the others wait
-    /// in the channel.)
+    /// How many READs may be submitted at a time, and not completed; at most [`DEPTH_MAX`]. (Over
+    /// verbs the peer may take fewer at a time: the others wait in the channel.)
     fn depth_max(&self) -> usize;
-    /// A new landing of `bytes` bytes (a multiple of 4096) that this channel's READs can fill. Make few and reuse them.
+    /// A new landing of `bytes` bytes (a multiple of 4096) that this channel's READs can fill. Make
+    /// few and reuse them.
     fn landing(&mut self, bytes: usize) -> Result<Landing, FabricError>;
-    /// Submit all of `reads`, in their order, with one doorbell. Panics if more than [`Channel::depth_max`] would be under way, or if a READ is
-    /// longer than its landing: these are bugs of the caller.
+    /// Submit all of
+    /// `reads`, in their order, with one doorbell. Panics if more than [`Channel::depth_max`] would
+    /// be under way, or if a READ is longer than its landing: these are bugs of the caller.
     fn submit(&mut self, reads: &mut Vec<Read>) -> Result<(), FabricError>;
-    /// Append finished READs to `done`, and return how many there were. Waits up to `wait` for the first one. An error means that the channel
-    /// has ended.
+    /// Append finished READs to `done`, and return how many there were. Waits up to `wait` for the
+    /// first one. An error means that the channel has ended.
     fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration) -> Result<usize, FabricError>;
-    /// WRITE up to [`WRITE_BYTES_MAX`] bytes (whole, aligned words) at `offset` of the ack slot. WRITEs arrive in their order. Returns
-    /// once the bytes are taken, not once they have arrived; a failure shows in a later call.
+    /// WRITE up to [`WRITE_BYTES_MAX`] bytes (whole, aligned words) at `offset` of the ack slot.
+    /// WRITEs arrive in their order. Returns once the bytes are taken, not once they have arrived;
+    /// a failure shows in a later call.
     fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError>;
-    /// Set the regions that [`Channel::write`] sends from. Call it once, before the first WRITE; the channel keeps them. Other threads may store to
-    /// them at any time: a WRITE then sends older and newer words mixed, as a READ does.
+    /// Set the regions that [`Channel::write`] sends from. Call it once, before the first WRITE;
+    /// the channel keeps them. Other threads may store to them at any time: a WRITE then sends
+    /// older and newer words mixed, as a READ does.
     fn lend(&mut self, _sources: Arc<dyn Regions>) -> Result<(), FabricError> {
         Err(cannot_write(self.kind()))
     }
-    /// Submit all of `writes`, in their order, with one doorbell. Panics if there are more than [`WRITE_DEPTH_MAX`] behind the last completed READ,
-    /// or if one reaches beyond its source: these are bugs of the caller. Returns once they are taken; a failure may show in a later call.
+    /// Submit all of `writes`, in their order, with one doorbell. Panics if there are more than
+    /// [`WRITE_DEPTH_MAX`] behind the last completed READ, or if one reaches beyond its source:
+    /// these are bugs of the caller. Returns once they are taken; a failure may show in a later
+    /// call.
     fn write(&mut self, _writes: &[Write]) -> Result<(), FabricError> {
         Err(cannot_write(self.kind()))
     }
-    /// Tell the channel that reading of shard `shard`'s log goes on at position `from`, and ask how far READs may go: up to the answer. Only a
-    /// channel whose memory the peer fills has a bound (replication/push); for the others the answer is `u64::MAX`.
+    /// Tell the channel that reading of shard `shard`'s log goes on at position `from`, and ask how
+    /// far READs may go: up to the answer. Only a channel whose memory the peer fills has a bound
+    /// (replication/push); for the others the answer is `u64::MAX`.
     fn reach(&mut self, _shard: usize, _from: u64) -> u64 {
         u64::MAX
     }

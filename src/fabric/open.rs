@@ -29,7 +29,8 @@ pub fn is_possible(kind: Kind, options: &ConnectOptions) -> Result<(), FabricErr
     }
 }
 
-/// Connect to what an exporter elsewhere has granted. Waits for at most [`super::CONNECT_WAIT_MAX`].
+/// Connect to what an exporter elsewhere has granted. Waits for at most
+/// [`super::CONNECT_WAIT_MAX`].
 pub fn connect(kind: Kind, invitation: &Invitation, options: &ConnectOptions) -> Result<Box<dyn Channel>, FabricError> {
     match kind {
         Kind::Shm => shm::connect(invitation),

@@ -1,4 +1,5 @@
-//! A fabric within one process, deterministic by seed: delay, reorder, tear, stale, drop, corrupt, cut. Only for tests.
+//! A fabric within one process, deterministic by seed: delay, reorder, tear, stale, drop, corrupt,
+//! cut. Only for tests.
 //!
 //! | file | what it is |
 //! | --- | --- |
@@ -6,13 +7,16 @@
 //! | `exporter` | grants |
 //! | `channel` | READs and WRITEs, and what goes wrong with them |
 //!
-//! There are no threads and no clock. Time passes when a channel is polled: each poll carries some operations further. So a test that makes the
-//! same calls in the same order sees the same results, and it decides itself what happens between two polls (writes to other shards, logs that
-//! wrap around).
+//! There are no threads and no clock. Time passes when a channel is polled: each poll carries some
+//! operations further. So a test that makes the same calls in the same order sees the same results,
+//! and it decides itself what happens between two polls (writes to other shards, logs that wrap
+//! around).
 //!
-//! **Order**, as on every fabric: READs are *carried out* strictly one after another, torn ones included: no other READ comes between the parts of
-//! one. Only their completions may be late or out of turn. So a READ that was submitted later never sees older bytes, whatever the faults,
-//! except `corrupt` and `early`. Within one READ nothing is ordered, as on a network card: the parts of a torn one are carried out in any order.
+//! **Order**, as on every fabric: READs are *carried out* strictly one after another, torn ones
+//! included: no other READ comes between the parts of one. Only their completions may be late or
+//! out of turn. So a READ that was submitted later never sees older bytes, whatever the faults,
+//! except `corrupt` and `early`. Within one READ nothing is ordered, as on a network card: the
+//! parts of a torn one are carried out in any order.
 
 mod channel;
 mod exporter;
@@ -25,7 +29,8 @@ use std::time::Duration;
 /// How many grants of one simulation may wait for their peers.
 const WAITING_MAX: usize = 64;
 
-/// What goes wrong, and how often. Shares are of all READs, from 0.0 (never) to 1.0 (always). By default nothing goes wrong.
+/// What goes wrong, and how often. Shares are of all READs, from 0.0 (never) to 1.0 (always). By
+/// default nothing goes wrong.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Faults {
     /// A READ takes up to so many polls to be carried out, and a WRITE to arrive.
@@ -34,12 +39,13 @@ pub struct Faults {
     pub reorder: f64,
     /// READs, and WRITEs of data, that are carried out in two to four parts, at different polls.
     pub tear: f64,
-    /// READs that are carried out when they are submitted, with all before them, and completed up to [`Faults::stale_polls_max`] later.
+    /// READs that are carried out when they are submitted, with all before them, and completed up
+    /// to [`Faults::stale_polls_max`] later.
     pub stale: f64,
     /// See [`Faults::stale`].
     pub stale_polls_max: u32,
-    /// READs whose bytes are taken when they are submitted, before those of READs ahead of them: a card answers READs in their order, and may fetch
-    /// what they ask for in another.
+    /// READs whose bytes are taken when they are submitted, before those of READs ahead of them: a
+    /// card answers READs in their order, and may fetch what they ask for in another.
     pub early: f64,
     /// READs that never complete. They count as under way until the channel is dropped.
     pub drop: f64,
@@ -47,7 +53,8 @@ pub struct Faults {
     pub drop_at: Option<u64>,
     /// READs, and WRITEs of data, in which one bit is flipped.
     pub corrupt: f64,
-    /// Only READs of regions, and WRITEs from sources, from this number on are changed by [`Faults::corrupt`].
+    /// Only READs of regions, and WRITEs from sources, from this number on are changed by
+    /// [`Faults::corrupt`].
     pub corrupt_from_region: u32,
     /// READs and WRITEs of data after which the channel ends.
     pub cut: f64,
@@ -56,7 +63,8 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// All faults that must not harm the layers above: operations are late, torn, stale and out of turn, but none is lost or wrong.
+    /// All faults that must not harm the layers above: operations are late, torn, stale and out of
+    /// turn, but none is lost or wrong.
     pub fn unkind() -> Faults {
         Faults { delay_polls_max: 3, reorder: 0.3, tear: 0.5, stale: 0.3, stale_polls_max: 20, ..Faults::default() }
     }

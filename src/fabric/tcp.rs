@@ -7,15 +7,17 @@
 //! | `responder` | the thread that answers one replica |
 //! | `channel` | the replica's end |
 //!
-//! **Order.** The responder answers requests one after another, straight from the regions' words. Each READ is one or more sends of its own,
-//! followed by an acquire fence, so that the kernel has copied all its words before it copies those of the next READ. So a later READ sees
-//! nothing older. The replica sends all requests of a batch in one system call.
+//! **Order.** The responder answers requests one after another, straight from the regions' words.
+//! Each READ is one or more sends of its own, followed by an acquire fence, so that the kernel has
+//! copied all its words before it copies those of the next READ. So a later READ sees nothing
+//! older. The replica sends all requests of a batch in one system call.
 //!
-//! **Revoking.** Dropping the grant shuts the connection down and waits for the responder, which never blocks for long. Bytes that are stored
-//! after that do not leave the primary. Bytes that were read before may still arrive.
+//! **Revoking.** Dropping the grant shuts the connection down and waits for the responder, which
+//! never blocks for long. Bytes that are stored after that do not leave the primary. Bytes that
+//! were read before may still arrive.
 //!
-//! **Bounds.** The primary keeps [`frames::REQUESTS_BYTES`] for each replica; further requests stay in the socket. A replica
-//! that takes no answers holds up only itself.
+//! **Bounds.** The primary keeps [`frames::REQUESTS_BYTES`] for each replica; further requests stay
+//! in the socket. A replica that takes no answers holds up only itself.
 
 mod channel;
 mod exporter;

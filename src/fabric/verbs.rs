@@ -13,8 +13,8 @@
 //! | `watch` | a device's own events: a queue pair or the device has failed |
 //! | `errors` | refusals and completions in words, with what helps |
 //!
-//! Things are destroyed in this order: the queue pair, then registrations, then the protection domain. Each holds a reference to what it was
-//! made from.
+//! Things are destroyed in this order: the queue pair, then registrations, then the protection
+//! domain. Each holds a reference to what it was made from.
 
 mod channel;
 mod connecting;
@@ -47,9 +47,11 @@ pub struct VerbsOptions {
     pub device: Option<String>,
     /// Its port, from 1.
     pub port: Option<u8>,
-    /// The entry of the port's table of GIDs. The GIDs of RoCE are network addresses, and RDMA CM is bound to the address of this one.
+    /// The entry of the port's table of GIDs. The GIDs of RoCE are network addresses, and RDMA CM
+    /// is bound to the address of this one.
     pub gid_index: Option<u8>,
-    /// Type of service of the channels that this end connects (RoCE: traffic class); None for the system's own.
+    /// Type of service of the channels that this end connects (RoCE: traffic class); None for the
+    /// system's own.
     pub tos: Option<u8>,
     /// Wait for an answer before each retransmission.
     pub ack_timeout: AckTimeout,
@@ -60,9 +62,11 @@ pub struct VerbsOptions {
 pub struct AckTimeout(u8);
 
 impl AckTimeout {
-    /// The longest, in milliseconds: with it a host that has vanished is noticed after four minutes.
+    /// The longest, in milliseconds: with it a host that has vanished is noticed after four
+    /// minutes.
     pub const MILLISECONDS_MAX: u32 = 34_000;
-    /// With it a host that has lost its power is noticed after about two seconds, and a packet that a switch drops costs a quarter of one.
+    /// With it a host that has lost its power is noticed after about two seconds, and a packet that
+    /// a switch drops costs a quarter of one.
     pub const MILLISECONDS_DEFAULT: u32 = 250;
 
     /// The shortest that is no less than so many milliseconds.
@@ -84,12 +88,12 @@ impl Default for AckTimeout {
     }
 }
 
-/// Retransmissions before a peer counts as gone. One less than a queue pair can be told: soft-RoCE takes 7 for "for ever", and never
-/// noticed a host that had lost its power.
+/// Retransmissions before a peer counts as gone. One less than a queue pair can be told: soft-RoCE
+/// takes 7 for "for ever", and never noticed a host that had lost its power.
 const RETRIES: u8 = 6;
 
-/// Retries of a peer that is not ready. READs and WRITEs need no receive, so this is only for devices that fault in pages meanwhile; 7
-/// would mean for ever.
+/// Retries of a peer that is not ready. READs and WRITEs need no receive, so this is only for
+/// devices that fault in pages meanwhile; 7 would mean for ever.
 const RNR_RETRIES: u8 = 6;
 
 /// READs under way on one queue pair. More than [`super::DEPTH_MAX`] are never posted.

@@ -1,4 +1,5 @@
-//! Grants that wait for their peer. A token can be used once, within [`CONNECT_WAIT_MAX`], and is compared in constant time.
+//! Grants that wait for their peer. A token can be used once, within [`CONNECT_WAIT_MAX`], and is
+//! compared in constant time.
 
 use super::{ACK_BYTES, CONNECT_WAIT_MAX, Cause, Descriptor, FabricError, GrantState, Kind, Regions, Token};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -78,15 +79,16 @@ impl<C> Stage<C> {
         Stage(Mutex::new(Place::Waiting))
     }
 
-    /// Look at the state or change it. Hold the lock for a short time only, and never while something blocks.
+    /// Look at the state or change it. Hold the lock for a short time only, and never while
+    /// something blocks.
     pub(super) fn lock(&self) -> MutexGuard<'_, Place<C>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Stage<()> {
-    /// The state, for fabrics whose serving thread records the end of a connection. While `is_due` the peer may still connect; afterwards a grant
-    /// that still waits is over.
+    /// The state, for fabrics whose serving thread records the end of a connection. While `is_due`
+    /// the peer may still connect; afterwards a grant that still waits is over.
     pub(super) fn state(&self, kind: Kind, is_due: bool) -> Result<GrantState, FabricError> {
         let mut place = self.lock();
         match &*place {

@@ -1,8 +1,9 @@
-//! Answers, taken from the bytes as they come, however they are cut. Pure: bytes in, one verdict for each key that was asked for.
+//! Answers, taken from the bytes as they come, however they are cut. Pure: bytes in, one verdict
+//! for each key that was asked for.
 //!
-//! Keeps nothing but an unfinished line, and, when values are to be seen, an unfinished value; a value that is not to be seen
-//! is passed over by its length, its end checked. Answers come in the order of the questions; a text get leaves out
-//! what it did not find.
+//! Keeps nothing but an unfinished line, and, when values are to be seen, an unfinished value; a
+//! value that is not to be seen is passed over by its length, its end checked. Answers come in the
+//! order of the questions; a text get leaves out what it did not find.
 
 use super::client::{ClientError, unexpected};
 use super::meaning::{Meaning, meaning};

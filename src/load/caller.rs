@@ -1,7 +1,8 @@
-//! One connection of `remora load`: commands go out as the plan and the pace allow, answers are judged as they come.
+//! One connection of `remora load`: commands go out as the plan and the pace allow, answers are
+//! judged as they come.
 //!
-//! Owns its socket, its queue of what is due, and its place in the schedule. Never blocks, and allocates nothing once its
-//! buffers have grown.
+//! Owns its socket, its queue of what is due, and its place in the schedule. Never blocks, and
+//! allocates nothing once its buffers have grown.
 
 use super::answers::{Answers, Outcome};
 use super::client::ClientError;
@@ -100,8 +101,9 @@ impl<'a> Caller<'a> {
         if self.asked.is_empty() {
             self.progress_ns = now_ns;
         }
-        // In a closed loop, at least half of the pipeline at once: one by one, commands would follow the answers in ever smaller
-        // pieces, and both sides would have a system call for each.
+        // In a closed loop, at least half of the pipeline at once: one by one, commands would
+        // follow the answers in ever smaller pieces, and both sides would have a system call for
+        // each.
         if self.arrivals.is_none() && self.in_flight > self.pipeline / 2 {
             return false;
         }

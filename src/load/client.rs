@@ -1,8 +1,9 @@
-//! One connection that speaks memcached's text protocol, pipelined: requests gather, go out together, and the answers are
-//! taken one after the other, in order.
+//! One connection that speaks memcached's text protocol, pipelined: requests gather, go out
+//! together, and the answers are taken one after the other, in order.
 //!
-//! Every wait has a bound, given when it is opened. The socket blocks, so what is sent at once must fit into the buffers
-//! of the two sockets together ([`BATCH_BYTES_MAX`]): a larger batch could wait for a server that waits for its answers to be taken.
+//! Every wait has a bound, given when it is opened. The socket blocks, so what is sent at once must
+//! fit into the buffers of the two sockets together ([`BATCH_BYTES_MAX`]): a larger batch could
+//! wait for a server that waits for its answers to be taken.
 
 use crate::base::limits::LOAD_ANSWER_BYTES_MAX;
 use memchr::memchr;
@@ -13,8 +14,8 @@ use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// Most bytes of requests, and of the answers to them, that may be under way: half of Linux's default for one socket's
-/// receive buffer.
+/// Most bytes of requests, and of the answers to them, that may be under way: half of Linux's
+/// default for one socket's receive buffer.
 pub const BATCH_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes asked of the socket in one read.
@@ -135,7 +136,8 @@ impl Connection {
         sent.map_err(|cause| self.failure("writing", cause))
     }
 
-    /// Send one line, take one line. A server that has turned the connection away may have said why before it was asked.
+    /// Send one line, take one line. A server that has turned the connection away may have said why
+    /// before it was asked.
     pub fn ask(&mut self, line: &str) -> Result<&[u8], ClientError> {
         self.requests.extend_from_slice(line.as_bytes());
         self.requests.extend_from_slice(b"\r\n");
@@ -222,7 +224,8 @@ impl Connection {
         }
     }
 
-    /// Forget what was taken. Only between answers: until then ranges into the input stay as they are.
+    /// Forget what was taken. Only between answers: until then ranges into the input stay as they
+    /// are.
     fn begin_answer(&mut self) {
         if self.taken == self.filled {
             (self.taken, self.filled) = (0, 0);

@@ -1,7 +1,9 @@
-//! A phase of `remora load`: connections shared out to threads, driven until its end, counted once a second.
+//! A phase of `remora load`: connections shared out to threads, driven until its end, counted once
+//! a second.
 //!
-//! Each thread counts for itself. When the conductor raises the tick, a thread adds its counts to its account, under that
-//! account's lock, and begins anew; so nothing is shared while requests go back and forth.
+//! Each thread counts for itself. When the conductor raises the tick, a thread adds its counts to
+//! its account, under that account's lock, and begins anew; so nothing is shared while requests go
+//! back and forth.
 
 use super::caller::Caller;
 use super::client::ClientError;
@@ -83,7 +85,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Processor time of the threads for each of so many; None where nothing was done or the system does not tell.
+    /// Processor time of the threads for each of so many; None where nothing was done or the system
+    /// does not tell.
     pub fn cpu_ns_per(&self, count: u64) -> Option<u64> {
         self.cpu.filter(|_| count > 0).map(|cpu| cpu.as_nanos() as u64 / count)
     }
@@ -156,8 +159,9 @@ pub struct Farewell {
     pub error: Option<DriveError>,
 }
 
-/// How long the conductor waits for the counts of a second; what comes later counts to the next. Some ticks of a thread:
-/// where processors are busy it is late, and a second without its counts would look like a server that stood still.
+/// How long the conductor waits for the counts of a second; what comes later counts to the next.
+/// Some ticks of a thread: where processors are busy it is late, and a second without its counts
+/// would look like a server that stood still.
 const HANDING_OVER_MAX: Duration = Duration::from_millis(5 * LOAD_TICK_MILLISECONDS);
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A last interval that is shorter counts in the sums alone: it is too short to tell a rate.

@@ -1,7 +1,8 @@
-//! One thread of `remora load`: its connections, served as their sockets become ready and as the schedule demands.
+//! One thread of `remora load`: its connections, served as their sockets become ready and as the
+//! schedule demands.
 //!
-//! The clock is looked at once for a few connections served, never for a request. Every wait ends after a tick at the latest,
-//! when silent servers and the end of the run are looked for.
+//! The clock is looked at once for a few connections served, never for a request. Every wait ends
+//! after a tick at the latest, when silent servers and the end of the run are looked for.
 
 use super::caller::Caller;
 use super::client::ClientError;
@@ -141,7 +142,8 @@ impl<'a> Hand<'a> {
             }
             caller.owe();
         }
-        // Afterwards, so that what is due together goes out together. Who was behind already is served as answers come.
+        // Afterwards, so that what is due together goes out together. Who was behind already is
+        // served as answers come.
         for next in 0..self.woken.len() {
             self.serve(self.woken[next])?;
         }
@@ -196,7 +198,8 @@ fn broken(caller: &Caller<'_>, cause: ClientError) -> DriveError {
     DriveError::Connection { number: caller.number, server: caller.server.to_string(), cause }
 }
 
-/// Processor time of this thread by the scheduler's account, in which the first number is nanoseconds.
+/// Processor time of this thread by the scheduler's account, in which the first number is
+/// nanoseconds.
 fn cpu_time() -> Option<Duration> {
     let account = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     account.split(' ').next()?.parse().ok().map(Duration::from_nanos)

@@ -1,7 +1,9 @@
-//! What a run leaves behind for a browser: one page that refers to nothing outside itself. Pure: outcomes in, HTML out.
+//! What a run leaves behind for a browser: one page that refers to nothing outside itself. Pure:
+//! outcomes in, HTML out.
 //!
-//! The page forbids itself every request (Content-Security-Policy), has no script, and follows the reader's choice of light or
-//! dark. Charts: rate and latency over time, and latency over percentiles on the axis of HdrHistogram's plots, log 1/(1-p).
+//! The page forbids itself every request (Content-Security-Policy), has no script, and follows the
+//! reader's choice of light or dark. Charts: rate and latency over time, and latency over
+//! percentiles on the axis of HdrHistogram's plots, log 1/(1-p).
 
 mod chart;
 mod charts;

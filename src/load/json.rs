@@ -1,7 +1,8 @@
-//! What a run leaves behind for programs: one JSON object. Pure: settings and outcomes in, text out.
+//! What a run leaves behind for programs: one JSON object. Pure: settings and outcomes in, text
+//! out.
 //!
-//! Field names end in their unit and are kept: scripts read them. What the system did not tell is null; a phase that did not
-//! run is left out.
+//! Field names end in their unit and are kept: scripts read them. What the system did not tell is
+//! null; a phase that did not run is left out.
 
 use super::drive::{Outcome, Point};
 use super::summary::Named;
@@ -20,7 +21,8 @@ struct Document<'a, S> {
     run: Option<Phase>,
 }
 
-/// Requests are keys asked for or written; a command is what was sent for them, several keys in one with multi-get.
+/// Requests are keys asked for or written; a command is what was sent for them, several keys in one
+/// with multi-get.
 #[derive(Serialize)]
 struct Phase {
     requests: u64,

@@ -1,4 +1,5 @@
-//! For every key the last version that was issued and the last that was acknowledged, shared by all sessions.
+//! For every key the last version that was issued and the last that was acknowledged, shared by all
+//! sessions.
 //!
 //! Each key has one writer at a time, so versions of a key are acknowledged in order. A reader
 //! notes the acknowledged version before it asks and the issued one after the answer came: what

@@ -1,4 +1,5 @@
-//! How long values are: one length, a range, or several of these with weights, as in `100:70,1000-2000:25,10000:5`. Pure.
+//! How long values are: one length, a range, or several of these with weights, as in
+//! `100:70,1000-2000:25,10000:5`. Pure.
 
 use crate::base::limits::{LOAD_ANSWER_BYTES_MAX, LOAD_LENGTHS_MAX};
 use std::fmt;

@@ -1,4 +1,5 @@
-//! What a line of an answer means for what was asked. Pure; strict: what the protocol does not allow here is an error with the words.
+//! What a line of an answer means for what was asked. Pure; strict: what the protocol does not
+//! allow here is an error with the words.
 
 use super::client::{ClientError, unexpected};
 use super::plan::Asked;
@@ -11,7 +12,8 @@ use std::collections::VecDeque;
 pub(super) enum Meaning {
     /// The first is stored.
     Stored,
-    /// A value of so many bytes follows, for the key that was asked for so many places behind the first.
+    /// A value of so many bytes follows, for the key that was asked for so many places behind the
+    /// first.
     Value {
         /// The keys before that place were not found.
         place: usize,
@@ -26,7 +28,8 @@ pub(super) enum Meaning {
     Array,
 }
 
-/// `line` is what came before the line feed. `in_array`: an array was begun, and the first belongs to it.
+/// `line` is what came before the line feed. `in_array`: an array was begun, and the first belongs
+/// to it.
 pub(super) fn meaning(
     line: &[u8],
     protocol: Protocol,

@@ -1,8 +1,9 @@
-//! What a connection sends next: which command, which keys, which value. Pure: appends bytes to a buffer, and to a queue
-//! what is to come back for them.
+//! What a connection sends next: which command, which keys, which value. Pure: appends bytes to a
+//! buffer, and to a queue what is to come back for them.
 //!
-//! Keys belong to servers by the frozen hash. With `--verify` each key also has one connection that alone writes it, so that its
-//! last acknowledged version is known (see [`super::ledger`]); any connection reads it.
+//! Keys belong to servers by the frozen hash. With `--verify` each key also has one connection that
+//! alone writes it, so that its last acknowledged version is known (see [`super::ledger`]); any
+//! connection reads it.
 
 use super::ledger::Ledger;
 use super::question::Protocol;
@@ -52,7 +53,8 @@ pub struct Asked {
     pub since_ns: u64,
     /// Its number.
     pub key: u32,
-    /// Of a set, the version sent; of a get, the last that was acknowledged before. 0 without `--verify`.
+    /// Of a set, the version sent; of a get, the last that was acknowledged before. 0 without
+    /// `--verify`.
     pub version: u32,
     /// Of a set, its value's length.
     pub value_bytes: u32,
@@ -77,7 +79,8 @@ pub struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// For one connection. With `fill` it writes each of its keys once and ends; else it goes on for ever.
+    /// For one connection. With `fill` it writes each of its keys once and ends; else it goes on
+    /// for ever.
     pub fn new(traffic: &'a Traffic, lane: Lane, fill: bool) -> Planner<'a> {
         let rng = stream_of(traffic.workload.seed, u64::from(lane.number));
         let value = Vec::with_capacity(traffic.workload.value_bytes.max() as usize);
@@ -127,7 +130,8 @@ impl<'a> Planner<'a> {
         asked.push_back(Asked { since_ns, key, version, value_bytes, is_set: true, is_last: true });
     }
 
-    /// A key of this connection's server, with `own` one that it alone writes. Mostly as often as the workload says.
+    /// A key of this connection's server, with `own` one that it alone writes. Mostly as often as
+    /// the workload says.
     fn pick(&mut self, own: bool) -> u32 {
         let workload = &self.traffic.workload;
         let mut key = 0;

@@ -1,6 +1,7 @@
 //! Commands as each protocol writes them. Pure: appends bytes to a buffer.
 //!
-//! RESP is the protocol of Redis and Valkey (RESP2: <https://redis.io/docs/latest/develop/reference/protocol-spec/>).
+//! RESP is the protocol of Redis and Valkey (RESP2:
+//! <https://redis.io/docs/latest/develop/reference/protocol-spec/>).
 
 use super::workload::{KEY_BYTES, key_text};
 

@@ -117,7 +117,8 @@ impl Tally {
     }
 }
 
-/// What stands above the rows. Latencies are in milliseconds, from the sending of a batch to each of its answers.
+/// What stands above the rows. Latencies are in milliseconds, from the sending of a batch to each
+/// of its answers.
 pub const TABLE_HEAD: &str =
     "phase       requests  requests/s   p50 ms   p99 ms p99.9 ms   max ms        hits      misses  wrong";
 

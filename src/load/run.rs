@@ -1,7 +1,8 @@
-//! Sessions driven by threads, closed loop: each session has one batch under way, and makes the next when its answers are in.
+//! Sessions driven by threads, closed loop: each session has one batch under way, and makes the
+//! next when its answers are in.
 //!
-//! Latencies are those of a closed loop: a slow server is asked less often. (An open loop, with requests at a given rate,
-//! would be another driver over the same sessions.)
+//! Latencies are those of a closed loop: a slow server is asked less often. (An open loop, with
+//! requests at a given rate, would be another driver over the same sessions.)
 
 use super::client::ClientError;
 use super::report::Tally;
@@ -20,8 +21,9 @@ pub struct RunError {
     pub cause: ClientError,
 }
 
-/// Drive all sessions with so many threads. `script` joins requests to a session's batch; a session that is given none has
-/// come to its end. Returns when all have, or with the first error, at which the others stop after their batch.
+/// Drive all sessions with so many threads. `script` joins requests to a session's batch; a session
+/// that is given none has come to its end. Returns when all have, or with the first error, at which
+/// the others stop after their batch.
 pub fn drive<'a, S>(sessions: &mut [Session<'a>], threads: usize, script: S) -> Result<Tally, RunError>
 where
     S: Fn(&mut Session<'a>) + Sync,
@@ -54,8 +56,8 @@ where
     })
 }
 
-/// All batches of a thread's sessions go out before the answers to the first are taken: the server has the others to do
-/// meanwhile.
+/// All batches of a thread's sessions go out before the answers to the first are taken: the server
+/// has the others to do meanwhile.
 fn turns<'a>(
     sessions: &mut [Session<'a>],
     script: &(impl Fn(&mut Session<'a>) + Sync),

@@ -55,7 +55,8 @@ impl Arrivals {
         Arrivals { due_ns: first_ns, step: Step::Even { first_ns, interval_ns, number: 0 } }
     }
 
-    /// Intervals are distributed exponentially. Together, the processes of all connections are one of the sum of their rates.
+    /// Intervals are distributed exponentially. Together, the processes of all connections are one
+    /// of the sum of their rates.
     pub fn poisson(mean_ns: f64, rng: fastrand::Rng) -> Arrivals {
         assert!(mean_ns > 0.0, "an interval of {mean_ns} ns");
         let mut arrivals = Arrivals { due_ns: 0.0, step: Step::Poisson { mean_ns, rng } };

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-/// Serve one connection with `answer`, cut into pieces, then close. The thread ends when the client has taken everything
-/// or has gone.
+/// Serve one connection with `answer`, cut into pieces, then close. The thread ends when the client
+/// has taken everything or has gone.
 pub(super) fn answering(answer: &[u8], piece_bytes: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

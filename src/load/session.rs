@@ -1,7 +1,8 @@
 //! One connection with its share of the keys: requests go out in batches, each answer is judged.
 //!
-//! Of `of` sessions, session `number` alone writes the keys whose number is `number` modulo `of`; it reads any. So the last
-//! acknowledged version of each key is known, and a reader on another connection can be held to it.
+//! Of `of` sessions, session `number` alone writes the keys whose number is `number` modulo `of`;
+//! it reads any. So the last acknowledged version of each key is known, and a reader on another
+//! connection can be held to it.
 
 use super::client::{BATCH_BYTES_MAX, ClientError, Connection};
 use super::ledger::Ledger;
@@ -204,7 +205,8 @@ mod tests {
         Workload { seed: 5, keys: 10, choice: KeyChoice::Uniform, value_bytes: (100..=100).into(), gets_per_set: 1 }
     }
 
-    /// What a session finds when it has written key 4 twice and then reads it, and the server says `second` to that.
+    /// What a session finds when it has written key 4 twice and then reads it, and the server says
+    /// `second` to that.
     fn verdict(answer: &[u8]) -> Tally {
         let (workload, ledger) = (workload(), Ledger::new(10));
         let script = [b"STORED\r\nSTORED\r\n", answer].concat();

@@ -1,8 +1,9 @@
-//! A nonblocking socket to a server: TCP or unix. Bytes to be sent gather in a buffer; what the socket does not take at
-//! once goes out when it can.
+//! A nonblocking socket to a server: TCP or unix. Bytes to be sent gather in a buffer; what the
+//! socket does not take at once goes out when it can.
 //!
-//! While something waits to go out both directions are watched, the second through a duplicate of the socket: a server that
-//! takes no requests until its answers are taken must not meet a client that does the same.
+//! While something waits to go out both directions are watched, the second through a duplicate of
+//! the socket: a server that takes no requests until its answers are taken must not meet a client
+//! that does the same.
 
 use super::client::{ClientError, socket_failure};
 use crate::sys::poll::{Interest, Poller};

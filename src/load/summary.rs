@@ -1,5 +1,5 @@
-//! What a run leaves behind for people: a line a second, a table, and a percentile log as HdrHistogram's plotters read it.
-//! Pure: outcomes in, text out.
+//! What a run leaves behind for people: a line a second, a table, and a percentile log as
+//! HdrHistogram's plotters read it. Pure: outcomes in, text out.
 
 use super::drive::{Interval, Outcome};
 use super::report::{TABLE_HEAD, Tally, grouped};
@@ -43,7 +43,8 @@ pub fn table(phases: &[Named<'_>]) -> String {
     text
 }
 
-/// Latencies in milliseconds over percentiles, in the columns that HdrHistogram's own tools write and plot.
+/// Latencies in milliseconds over percentiles, in the columns that HdrHistogram's own tools write
+/// and plot.
 pub fn percentile_log(tally: &Tally) -> String {
     let latencies = tally.latencies();
     let mut text = String::from("       Value     Percentile TotalCount 1/(1-Percentile)\n\n");

@@ -1,13 +1,16 @@
-//! What is written and read: keys, values, their sizes, and whether a value that came back is the right one. Pure.
+//! What is written and read: keys, values, their sizes, and whether a value that came back is the
+//! right one. Pure.
 //!
-//! A value is made from (seed, key, version) alone, so whoever knows these can check it, and nobody has to keep it:
+//! A value is made from (seed, key, version) alone, so whoever knows these can check it, and nobody
+//! has to keep it:
 //!
 //! ```text
 //! 0        4         8        12       16
 //! | key    | version | bytes  | crc32c | body: pseudo-random from (seed, key, version) |
 //! ```
 //!
-//! All numbers are little-endian; `bytes` is the whole value's length; the checksum covers all but itself, and the seed.
+//! All numbers are little-endian; `bytes` is the whole value's length; the checksum covers all but
+//! itself, and the seed.
 
 use super::lengths::Lengths;
 use super::zipf::Zipf;
@@ -152,7 +155,8 @@ impl Workload {
         to[12..16].copy_from_slice(&checksum.to_le_bytes());
     }
 
-    /// Check a value that came back for `key`; its version must be one of `versions`. Finds any one wrong byte.
+    /// Check a value that came back for `key`; its version must be one of `versions`. Finds any one
+    /// wrong byte.
     pub fn verify(&self, key: u32, versions: RangeInclusive<u32>, value: &[u8]) -> Result<u32, Fault> {
         let Some((header, _)) = value.split_first_chunk::<{ HEADER_BYTES as usize }>() else {
             return Err(Fault::Short(value.len()));

@@ -1,8 +1,9 @@
-//! Zipf's distribution by rejection-inversion (W. Hörmann, G. Derflinger, "Rejection-inversion to generate variates from
-//! monotone discrete distributions", 1996): no table, so the number of keys may be any; about 1.1 tries a sample.
+//! Zipf's distribution by rejection-inversion (W. Hörmann, G. Derflinger, "Rejection-inversion to
+//! generate variates from monotone discrete distributions", 1996): no table, so the number of keys
+//! may be any; about 1.1 tries a sample.
 //!
-//! Rank k (from 1) comes with a probability proportional to k^-exponent. The area under the curve x^-exponent is
-//! inverted exactly; a sample is refused where the curve lies above the step.
+//! Rank k (from 1) comes with a probability proportional to k^-exponent. The area under the curve
+//! x^-exponent is inverted exactly; a sample is refused where the curve lies above the step.
 
 /// Ranks 0 to `count` - 1, the small ones more often.
 #[derive(Debug, Clone)]
@@ -42,7 +43,8 @@ impl Zipf {
         (-self.exponent * at.ln()).exp()
     }
 
-    /// The integral of the curve from 1: (x^(1-e) - 1) / (1-e), in a form that also holds for e = 1.
+    /// The integral of the curve from 1: (x^(1-e) - 1) / (1-e), in a form that also holds for e
+    /// = 1.
     fn area(&self, at: f64) -> f64 {
         let log = at.ln();
         let power = (1.0 - self.exponent) * log;
@@ -55,7 +57,8 @@ impl Zipf {
     }
 }
 
-/// Below this the quotients above lose their digits, and the first two terms of their series are exact enough.
+/// Below this the quotients above lose their digits, and the first two terms of their series are
+/// exact enough.
 const TINY: f64 = 1e-8;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Where the next blank is: eight bytes at a time, since most tokens are keys, and too short for a search that must get
-//! ready first.
+//! Where the next blank is: eight bytes at a time, since most tokens are keys, and too short for a
+//! search that must get ready first.
 
 const BLANKS: u64 = u64::from_le_bytes([b' '; 8]);
 const LOW_BITS: u64 = u64::from_le_bytes([1; 8]);
@@ -21,7 +21,8 @@ pub fn bytes_to_blank(text: &[u8]) -> usize {
     }
 }
 
-/// The lowest byte that is a blank. Of the bytes that a subtraction's borrow may mark wrongly, all are above a true one.
+/// The lowest byte that is a blank. Of the bytes that a subtraction's borrow may mark wrongly, all
+/// are above a true one.
 #[inline]
 fn first_blank(word: [u8; 8]) -> Option<usize> {
     let differs = u64::from_le_bytes(word) ^ BLANKS;
@@ -35,7 +36,8 @@ mod tests {
 
     #[test]
     fn the_first_blank_is_found_wherever_it_is() {
-        // 0x21 is what a borrow from a blank below would turn into a false blank; 0xA0 differs in the high bit alone.
+        // 0x21 is what a borrow from a blank below would turn into a false blank; 0xA0 differs in
+        // the high bit alone.
         for filler in [b'k', 0x21, 0xA0, 0x00, 0xFF] {
             for length in 0..40 {
                 let mut text = vec![filler; length];

@@ -18,7 +18,8 @@ pub struct Get<'a> {
     pub ends: bool,
 }
 
-/// What a get does with each of its keys: all that must be remembered of its line between two parts of it.
+/// What a get does with each of its keys: all that must be remembered of its line between two parts
+/// of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GetForm {
     /// gets, gats: answer with the CAS value.
@@ -27,8 +28,8 @@ pub struct GetForm {
     pub touch: Option<Exptime>,
 }
 
-/// The key part of a get line. A cursor into it is a plain offset, so that a get whose answer does not fit into the
-/// output can be left and resumed.
+/// The key part of a get line. A cursor into it is a plain offset, so that a get whose answer does
+/// not fit into the output can be left and resumed.
 #[derive(Debug, Clone, Copy)]
 pub struct Keys<'a> {
     pub(super) line: &'a [u8],

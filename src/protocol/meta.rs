@@ -33,8 +33,8 @@ pub enum SetMode {
     Replace,
 }
 
-/// One meta command with its flags digested. Flags that are to be given back are walked in the order in which they came
-/// by [`super::reply`], from `flag_tokens`.
+/// One meta command with its flags digested. Flags that are to be given back are walked in the
+/// order in which they came by [`super::reply`], from `flag_tokens`.
 #[derive(Debug)]
 pub struct MetaRequest<'a> {
     /// Which command.
@@ -71,7 +71,8 @@ pub struct MetaRequest<'a> {
     pub vivify: Option<Exptime>,
     /// R: win the recache when less than this many seconds remain.
     pub recache_seconds: Option<i32>,
-    /// A, Remora's own: replicas that must have applied what this command writes before it is answered, instead of as many as the server is set to.
+    /// A, Remora's own: replicas that must have applied what this command writes before it is
+    /// answered, instead of as many as the server is set to.
     pub ack_replicas: Option<u8>,
     /// M of ms.
     pub set_mode: SetMode,

@@ -1,12 +1,14 @@
 //! One entry for all text: finds the line, tells one command from another, hands on.
 //!
-//! Takes the bytes that have arrived, gives the first request in them. Keeps no state between calls, so an answer depends
-//! on the bytes alone and not on how they were cut on their way. Each call searches for the line end anew, in no more than
-//! [`GET_PART_BYTES`] of an unfinished line.
+//! Takes the bytes that have arrived, gives the first request in them. Keeps no state between
+//! calls, so an answer depends on the bytes alone and not on how they were cut on their way. Each
+//! call searches for the line end anew, in no more than [`GET_PART_BYTES`] of an unfinished line.
 //!
-//! A get may have more keys than that. Then [`parse`] gives a part of it, and [`parse_more_of_get`] the next ones.
+//! A get may have more keys than that. Then [`parse`] gives a part of it, and [`parse_more_of_get`]
+//! the next ones.
 //!
-//! The reference is memcached 1.6.45. Its quirks are kept where a client can meet them; each is named where it is.
+//! The reference is memcached 1.6.45. Its quirks are kept where a client can meet them; each is
+//! named where it is.
 
 mod admin;
 mod classic;
@@ -28,7 +30,8 @@ const LINE_BYTES_MIN: usize = 4;
 
 /// Parse the first request in `input`.
 pub fn parse<'a>(input: &'a [u8], limits: ParseLimits, scratch: &'a mut KeyScratch) -> Parsed<'a> {
-    // memcached lets a longer line pass if it happens to arrive in one piece; here the same bytes get the same answer always.
+    // memcached lets a longer line pass if it happens to arrive in one piece; here the same bytes
+    // get the same answer always.
     let line = match memchr(b'\n', &input[..input.len().min(LINE_BYTES_MAX)]) {
         Some(newline) => Line::ending_at(input, newline),
         None => match find_long_line(input) {
@@ -78,8 +81,8 @@ fn by_word<'a>(line: Line<'a>, limits: ParseLimits, scratch: &'a mut KeyScratch)
         b"version" => line.accept(Request::Version),
         b"stats" => line.accept(Request::Stats(rest.trim_ascii())),
         b"watch" => admin::watch(line),
-        // A line that opens with a blank ends here too: an empty word. memcached finds the commands above only at the
-        // start of a line, those below behind blanks as well.
+        // A line that opens with a blank ends here too: an empty word. memcached finds the commands
+        // above only at the start of a line, those below behind blanks as well.
         _ => admin::command(line),
     }
 }
@@ -90,7 +93,8 @@ enum NoLine {
     TooLong,
 }
 
-/// What opens `input`, whose first [`LINE_BYTES_MAX`] bytes have no line end: a long line of a get, or the first part of one.
+/// What opens `input`, whose first [`LINE_BYTES_MAX`] bytes have no line end: a long line of a get,
+/// or the first part of one.
 #[cold]
 fn find_long_line(input: &[u8]) -> Result<Line<'_>, NoLine> {
     let searched = input.len().min(LINE_BYTES_MAX);
@@ -104,7 +108,8 @@ fn find_long_line(input: &[u8]) -> Result<Line<'_>, NoLine> {
     if input.len() < GET_PART_BYTES {
         return Err(NoLine::Unfinished);
     }
-    // A key is never cut, unless it is longer than a key may be: then the walk over the keys refuses it.
+    // A key is never cut, unless it is longer than a key may be: then the walk over the keys
+    // refuses it.
     let is_gat = input.starts_with(b"gat");
     let part_bytes = memrchr(b' ', input).map_or(0, |blank| blank + 1);
     let part_bytes = if input.len() - part_bytes > KEY_BYTES_MAX + 1 && !is_gat { input.len() } else { part_bytes };
@@ -130,7 +135,8 @@ pub fn parse_more_of_get(input: &[u8], form: GetForm) -> Parsed<'_> {
     line.accept(Request::Get(Get { keys: Keys { line: line.text }, form, continues: true, ends: line.ends }))
 }
 
-/// Where the next command begins cannot be known, so the connection ends here: without a word, as in memcached.
+/// Where the next command begins cannot be known, so the connection ends here: without a word, as
+/// in memcached.
 fn too_long(input: &[u8]) -> Parsed<'_> {
     let skip_bytes = input.len() as u64;
     Parsed::Rejected(Rejection { answer: b"", skip_bytes, unlink: None, close: true })

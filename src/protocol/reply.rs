@@ -1,7 +1,8 @@
 //! Replies to bytes, appended to a connection's output.
 //!
-//! Owns the words of every answer, takes what the engine found out, gives the lines in memcached's order and spelling.
-//! Appends only, to a buffer that lives as long as its connection: once that is warm nothing here allocates.
+//! Owns the words of every answer, takes what the engine found out, gives the lines in memcached's
+//! order and spelling. Appends only, to a buffer that lives as long as its connection: once that is
+//! warm nothing here allocates.
 
 use super::meta::{MetaRequest, MetaVerb, flag_tokens};
 use crate::base::limits::KEY_BYTES_MAX;
@@ -51,8 +52,9 @@ pub const BAD_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta argument\r\n";
 /// gat, gats, touch, flush_all: the expiry is no number.
 pub const BAD_EXPTIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
 
-/// The version that clients are told: first the memcached that Remora behaves like, since clients choose by these numbers
-/// what to send (libmemcached refuses a server whose first number is zero), then Remora's own.
+/// The version that clients are told: first the memcached that Remora behaves like, since clients
+/// choose by these numbers what to send (libmemcached refuses a server whose first number is zero),
+/// then Remora's own.
 pub const VERSION: &str = concat!("1.6.45-remora-", env!("CARGO_PKG_VERSION"));
 
 /// `VERSION <version>\r\n`
@@ -88,8 +90,8 @@ pub fn unacknowledged_line(out: &mut Vec<u8>, count: usize, wanted: u8, millisec
     .expect("writing to a Vec cannot fail");
 }
 
-/// The answer to a write whose real answer was still held when this server became a replica. Whether the new primary has the
-/// write is not known here.
+/// The answer to a write whose real answer was still held when this server became a replica.
+/// Whether the new primary has the write is not known here.
 pub const DEMOTED: &[u8] =
     b"SERVER_ERROR not acknowledged: this server became a replica before enough others had it; it may be lost\r\n";
 
@@ -125,8 +127,9 @@ pub enum MetaCode {
     NotFound,
 }
 
-/// What the flags of a meta answer are made from. For an answer without an item use `None`: then only the flags that
-/// need none (O, k, b) are given back; ms alone still answers c and s, as memcached does: `c0` and the size it was sent.
+/// What the flags of a meta answer are made from. For an answer without an item use `None`: then
+/// only the flags that need none (O, k, b) are given back; ms alone still answers c and s, as
+/// memcached does: `c0` and the size it was sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MetaFacts {
     /// f
@@ -149,10 +152,12 @@ pub struct MetaFacts {
     pub token_sent: bool,
 }
 
-/// `<CD> [<size>] <flags>*\r\n`. `quiet` is not looked at here: the engine decides whether to answer at all.
+/// `<CD> [<size>] <flags>*\r\n`. `quiet` is not looked at here: the engine decides whether to
+/// answer at all.
 ///
-/// The flags come in the request's order, those of the item's state (Z, X, W) behind them. Which flags are given back
-/// depends on the command: mg all, ma c and t, ms c and s; O and k always; b only behind a k.
+/// The flags come in the request's order, those of the item's state (Z, X, W) behind them. Which
+/// flags are given back depends on the command: mg all, ma c and t, ms c and s; O and k always; b
+/// only behind a k.
 pub fn meta_line(out: &mut Vec<u8>, code: MetaCode, request: &MetaRequest<'_>, facts: Option<&MetaFacts>) {
     match code {
         MetaCode::Value(bytes) => {
@@ -206,8 +211,8 @@ pub struct DebugFacts {
     pub record_bytes: usize,
 }
 
-/// `ME <key> exp=.. la=.. cas=.. fetch=yes|no cls=1 size=..\r\n`. There are no slab classes here: cls is always 1, for
-/// the tools that expect the field.
+/// `ME <key> exp=.. la=.. cas=.. fetch=yes|no cls=1 size=..\r\n`. There are no slab classes here:
+/// cls is always 1, for the tools that expect the field.
 pub fn debug_line(out: &mut Vec<u8>, request: &MetaRequest<'_>, fields: &DebugFacts) {
     out.extend_from_slice(b"ME ");
     push_key(out, request);
@@ -253,8 +258,8 @@ fn push_key_flag(out: &mut Vec<u8>, request: &MetaRequest<'_>) {
     }
 }
 
-/// The key as the client is to see it. A binary key is encoded anew: what comes back is what is stored, even where the
-/// client's own encoding left bits over.
+/// The key as the client is to see it. A binary key is encoded anew: what comes back is what is
+/// stored, even where the client's own encoding left bits over.
 fn push_key(out: &mut Vec<u8>, request: &MetaRequest<'_>) {
     if !request.base64_key {
         out.extend_from_slice(request.key);

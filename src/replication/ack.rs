@@ -1,12 +1,13 @@
-//! The ack slot: what a replica tells its primary, by one-sided WRITEs of one line each, into memory of the primary that only this replica writes to.
+//! The ack slot: what a replica tells its primary, by one-sided WRITEs of one line each, into
+//! memory of the primary that only this replica writes to.
 //!
 //! ```text
 //! line 0       epoch | lag in bytes | lag in microseconds | bytes pulled | records applied | begun anew | bad records | beats
 //! line 1 + n   applied positions of shards 8 n to 8 n + 7
 //! ```
 //!
-//! Each word arrives whole, and WRITEs arrive in the order in which they were made: positions first, then line 0. A replica writes a position only
-//! once it has applied everything below it.
+//! Each word arrives whole, and WRITEs arrive in the order in which they were made: positions
+//! first, then line 0. A replica writes a position only once it has applied everything below it.
 
 use crate::base::epoch::Epoch;
 use crate::fabric::{ACK_BYTES, Channel, FabricError, WRITE_BYTES_MAX};
@@ -80,7 +81,8 @@ impl Acks {
         Acks { written: vec![[0; LINE_WORDS]; shards.div_ceil(LINE_WORDS)], summary: Summary::default() }
     }
 
-    /// Tell the primary: positions that have changed, then the summary (its `epoch` and `beats` are filled in here).
+    /// Tell the primary: positions that have changed, then the summary (its `epoch` and `beats` are
+    /// filled in here).
     pub fn write(
         &mut self,
         channel: &mut dyn Channel,

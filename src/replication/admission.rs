@@ -1,5 +1,6 @@
-//! A replica that a primary has admitted, before anything is pulled: whether this store can follow that primary at all, and the data channel.
-//! Nothing here changes the store. So if it fails, the store still has what it had.
+//! A replica that a primary has admitted, before anything is pulled: whether this store can follow
+//! that primary at all, and the data channel. Nothing here changes the store. So if it fails, the
+//! store still has what it had.
 
 use super::attach::{Joined, attach, attach_pushed, join};
 use super::choice::Choice;
@@ -23,7 +24,8 @@ pub enum Unfit {
          and without -m and --shards; what it holds is then gone"
     )]
     Geometry,
-    /// The peer names no epoch. A primary always has one, and so has a replica that has received anything.
+    /// The peer names no epoch. A primary always has one, and so has a replica that has received
+    /// anything.
     #[error("the primary at {0} tells of no epoch that a log can have: it is no primary")]
     NoEpoch(String),
     /// It was restarted empty, or is another cluster's: following it would empty this store.
@@ -102,7 +104,8 @@ impl Admitted {
         self.channel.as_ref().map_or("", |(_, fabric)| fabric)
     }
 
-    /// Where clients of this primary's replicas should write: its host, and the port that it has told.
+    /// Where clients of this primary's replicas should write: its host, and the port that it has
+    /// told.
     pub fn client_address(&self) -> String {
         let host = self.joined.link.peer();
         match self.joined.welcome.client_port {
@@ -158,9 +161,10 @@ impl Admitted {
     }
 }
 
-/// Whether the epochs in `known` show that `theirs` has ended: a later epoch followed it, or it is older than all that are remembered. An epoch
-/// that is not among them belongs to another branch of the lineage, begun by a promotion that this server has not heard of. Only an operator
-/// can say which branch counts, so it is not outdated.
+/// Whether the epochs in `known` show that `theirs` has ended: a later epoch followed it, or it is
+/// older than all that are remembered. An epoch that is not among them belongs to another branch of
+/// the lineage, begun by a promotion that this server has not heard of. Only an operator can say
+/// which branch counts, so it is not outdated.
 fn is_outdated(theirs: Epoch, known: &[EpochStart]) -> bool {
     let (Some(first), Some(last)) = (known.first(), known.last()) else { return false };
     let has_ended = theirs != last.epoch && known.iter().any(|start| start.epoch == theirs);

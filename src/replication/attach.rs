@@ -1,7 +1,7 @@
 //! The replica's side of the handshake: prove, be welcomed, choose a fabric, connect.
 //!
-//! Which fabric: shared memory on the same host, else verbs if both hosts have a device, else TCP. A fabric that the primary declines, or that cannot
-//! be connected, is passed over ([`Choice`]).
+//! Which fabric: shared memory on the same host, else verbs if both hosts have a device, else TCP.
+//! A fabric that the primary declines, or that cannot be connected, is passed over ([`Choice`]).
 
 use super::HANDSHAKE_WAIT_MAX;
 use super::choice::Choice;
@@ -76,14 +76,15 @@ impl AttachError {
         }
     }
 
-    /// The primary has no place free, is a replica that has not joined its own primary yet, or makes the fabric ready.
+    /// The primary has no place free, is a replica that has not joined its own primary yet, or
+    /// makes the fabric ready.
     pub(super) fn will_pass_soon(&self) -> bool {
         matches!(self, AttachError::NotYet(_) | AttachError::Link(_, LinkError::Refused(Refusal::Busy, _)))
     }
 }
 
-/// Be admitted at `primary` (HOST:PORT). Looking its name up and trying its addresses take [`HANDSHAKE_WAIT_MAX`] together, the handshake as long
-/// once more.
+/// Be admitted at `primary` (HOST:PORT). Looking its name up and trying its addresses take
+/// [`HANDSHAKE_WAIT_MAX`] together, the handshake as long once more.
 pub fn join(primary: &str, secret: &Secret, identity: &Identity) -> Result<Joined, AttachError> {
     let until = Instant::now() + HANDSHAKE_WAIT_MAX;
     let unknown = |error| AttachError::Resolve(primary.into(), error);
@@ -213,7 +214,8 @@ fn answer(link: &mut Link, deadline: Instant) -> Result<Message, LinkError> {
     }
 }
 
-/// Where an inbox listens: at the address by which the primary reaches this host, or at all addresses if a device is named.
+/// Where an inbox listens: at the address by which the primary reaches this host, or at all
+/// addresses if a device is named.
 fn inbox_address(link: &Link, options: &ConnectOptions) -> std::io::Result<SocketAddr> {
     let local = link.local()?.ip();
     Ok(match options.verbs.device {
@@ -236,7 +238,8 @@ fn is_usable(kind: Kind, joined: &Joined, options: &ConnectOptions) -> Result<()
     fabric::is_possible(kind, options).map_err(|error| error.to_string())
 }
 
-/// If an exporter listens on all addresses, put the address of the control connection into its invitation.
+/// If an exporter listens on all addresses, put the address of the control connection into its
+/// invitation.
 pub(super) fn name_host(invitation: &mut Invitation, host: IpAddr) {
     if let Ok(mut address) = invitation.address.parse::<SocketAddr>()
         && address.ip().is_unspecified()

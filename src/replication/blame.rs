@@ -1,5 +1,5 @@
-//! A data channel has failed: is it the fabric's fault, or is the primary gone, or has it ended the session? The control connection knows, because it
-//! goes another way.
+//! A data channel has failed: is it the fabric's fault, or is the primary gone, or has it ended the
+//! session? The control connection knows, because it goes another way.
 
 use super::HEARTBEAT;
 use super::follow::SessionEnd;
@@ -18,8 +18,9 @@ pub(super) fn is_of_channel(end: &SessionEnd) -> bool {
     matches!(end, SessionEnd::Fabric(_) | SessionEnd::Pull(PullError::Fabric(_) | PullError::Stuck(..)))
 }
 
-/// Whether the primary goes on, now that the data channel has failed: it says so, or a heartbeat comes that it sent after the failure. An end of the
-/// connection, another refusal, and silence say nothing against the fabric.
+/// Whether the primary goes on, now that the data channel has failed: it says so, or a heartbeat
+/// comes that it sent after the failure. An end of the connection, another refusal, and silence say
+/// nothing against the fabric.
 pub(super) fn primary_goes_on(link: &mut Link, is_stopping: impl Fn() -> bool) -> bool {
     let until = Instant::now() + WORD_WAIT_MAX;
     // What was there before proves nothing.

@@ -1,6 +1,8 @@
-//! Who has applied what: the ack slots of all replicas that follow now. A slot is memory that its replica WRITEs to, so a question costs a few loads.
+//! Who has applied what: the ack slots of all replicas that follow now. A slot is memory that its
+//! replica WRITEs to, so a question costs a few loads.
 //!
-//! A replica writes a position only once it has applied this store's log up to there. So a position that was read from a slot stays true.
+//! A replica writes a position only once it has applied this store's log up to there. So a position
+//! that was read from a slot stays true.
 
 use super::REPLICAS_MAX;
 use super::ack::applied;
@@ -11,7 +13,8 @@ use arrayvec::ArrayVec;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// See the module. One per store. The offer puts up a slot for each replica that it admits, and takes it down.
+/// See the module. One per store. The offer puts up a slot for each replica that it admits, and
+/// takes it down.
 #[derive(Default)]
 pub struct Board {
     slots: Mutex<Slots>,

@@ -1,7 +1,9 @@
-//! Carrying out an order, step by step. A step either succeeds, or the role of before is put back and the order's outcome says why.
+//! Carrying out an order, step by step. A step either succeeds, or the role of before is put back
+//! and the order's outcome says why.
 //!
-//! A store has one writer at a time, because each change of role keeps to a sequence. **Becoming a replica**: clients' writes are refused, the
-//! turns of now end, then a follower may write. **Becoming the primary**: the follower has let go of the store for good, the epoch has begun in
+//! A store has one writer at a time, because each change of role keeps to a sequence. **Becoming a
+//! replica**: clients' writes are refused, the turns of now end, then a follower may write.
+//! **Becoming the primary**: the follower has let go of the store for good, the epoch has begun in
 //! every shard, then clients' writes are taken.
 
 use super::admission::Admitted;
@@ -13,13 +15,15 @@ use crate::base::time::UnixSeconds;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest wait for the turns that are under way. A turn waits for nothing, so they end at once unless the machine stands still.
+/// Longest wait for the turns that are under way. A turn waits for nothing, so they end at once
+/// unless the machine stands still.
 const TURNS_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for room for the record that begins an epoch: a turn of each worker.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for each replica that is gathered from.
 const GATHER_WAIT_MAX: Duration = Duration::from_secs(5);
-/// An order to follow waits so long for the replica to catch up, so that its outcome can say so. Joining may take longer, and then goes on.
+/// An order to follow waits so long for the replica to catch up, so that its outcome can say so.
+/// Joining may take longer, and then goes on.
 const FOLLOW_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Pause between two looks while waiting.
 const LOOK: Duration = Duration::from_micros(200);
@@ -36,7 +40,8 @@ pub(super) struct Role {
 enum Now {
     Primary,
     Follows(Following),
-    /// Follows nobody, and can go on from this later. (The thread that followed may still be ending, if it did not let go of the store in time.)
+    /// Follows nobody, and can go on from this later. (The thread that followed may still be
+    /// ending, if it did not let go of the store in time.)
     Detached(Known),
 }
 
@@ -118,7 +123,8 @@ impl Role {
         self.now = Now::Primary;
         self.node.set_follow(None);
         self.node.config.follow.standing.be_root();
-        // What replicas of this one have acknowledged may be log that was given up since: they join again, and acknowledge this log.
+        // What replicas of this one have acknowledged may be log that was given up since: they join
+        // again, and acknowledge this log.
         let ended = self.node.config.offer.as_ref().map(|offer| offer.end_sessions());
         self.clients().take_writes();
         drop(ended);
@@ -147,7 +153,8 @@ impl Role {
         }
     }
 
-    /// Wait until this replica has caught up with its primary. False if that fails, or takes too long.
+    /// Wait until this replica has caught up with its primary. False if that fails, or takes too
+    /// long.
     fn wait_until_following(&self, until: Instant) -> bool {
         let Some(follow) = self.node.follow() else { return false };
         loop {
@@ -214,7 +221,8 @@ impl Role {
         {
             return Ok(format!("follows {primary} already"));
         }
-        // Nothing has changed before this succeeds: if that primary cannot be followed, this server keeps its role.
+        // Nothing has changed before this succeeds: if that primary cannot be followed, this server
+        // keeps its role.
         let mut config = self.node.config.follow.of(primary);
         let asked = if discard { Discard::Always } else { config.discard };
         let usual = std::mem::replace(&mut config.discard, asked);

@@ -1,5 +1,5 @@
-//! The choice of a fabric at one admission: in which order they are tried, what becomes of one that fails, and in words why it was the one that was
-//! chosen.
+//! The choice of a fabric at one admission: in which order they are tried, what becomes of one that
+//! fails, and in words why it was the one that was chosen.
 
 use super::attach::AttachError;
 use super::penalties::SharedPenalties;

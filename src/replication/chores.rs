@@ -1,4 +1,5 @@
-//! The control connection of a replica that pulls: hear the primary, say that this replica is there, measure how far apart the clocks are.
+//! The control connection of a replica that pulls: hear the primary, say that this replica is
+//! there, measure how far apart the clocks are.
 
 use super::clock::{Clocks, Skew};
 use super::link::{Link, LinkError};
@@ -65,7 +66,8 @@ impl Chores {
         Ok(due)
     }
 
-    /// The primary's clock less this host's, as of the last heartbeat that told it; None before the first.
+    /// The primary's clock less this host's, as of the last heartbeat that told it; None before the
+    /// first.
     pub fn skew(&self) -> Option<Skew> {
         self.skew
     }

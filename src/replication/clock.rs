@@ -1,15 +1,19 @@
-//! How far apart the wall clocks of a replica and of its primary are. An item's expiry is a second of the primary's clock, and each host judges it by
-//! its own: where the clocks are apart, a replica serves what has expired, or misses what lives.
+//! How far apart the wall clocks of a replica and of its primary are. An item's expiry is a second
+//! of the primary's clock, and each host judges it by its own: where the clocks are apart, a
+//! replica serves what has expired, or misses what lives.
 //!
-//! Both sides put a [`Stamp`] into each heartbeat: the sender's wall clock, the sender's steady clock, and the last steady stamp heard from the other
-//! side with how long ago that was. So whoever hears a stamp knows the round trip without the time that its own stamp was held, as in NTP:
+//! Both sides put a [`Stamp`] into each heartbeat: the sender's wall clock, the sender's steady
+//! clock, and the last steady stamp heard from the other side with how long ago that was. So
+//! whoever hears a stamp knows the round trip without the time that its own stamp was held, as in
+//! NTP:
 //!
 //! ```text
 //! replica   sent ----\                     /---> now      round trip = now - sent - held
 //! primary             \--> heard .. held ./               skew       = primary's wall clock + round trip / 2 - own wall clock
 //! ```
 //!
-//! The skew is wrong by at most half the round trip, which is told with it. What decides here is pure.
+//! The skew is wrong by at most half the round trip, which is told with it. What decides here is
+//! pure.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -94,7 +98,8 @@ fn wall() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
-/// Decides when the skew is worth a line in the log: once when it is large, again when it has changed much, once when it is small again.
+/// Decides when the skew is worth a line in the log: once when it is large, again when it has
+/// changed much, once when it is small again.
 #[derive(Debug, Default)]
 pub struct SkewWatch {
     warned: Option<i64>,
@@ -132,7 +137,8 @@ mod tests {
 
     const SECOND: i64 = 1_000_000;
 
-    /// Two hosts whose clocks are `offset` apart, a message that takes `there`, one that takes `back`, and an answer after `held`.
+    /// Two hosts whose clocks are `offset` apart, a message that takes `there`, one that takes
+    /// `back`, and an answer after `held`.
     fn measured(offset: i64, there: u64, held: u64, back: u64) -> Skew {
         let (sent, wall) = (500, 1_700_000_000_000_000);
         let answered = there + held;

@@ -1,5 +1,6 @@
-//! The replica's side: a thread that joins the primary and pulls until something fails. It then says what failed and tries again, after a pause that
-//! grows up to a bound. Between two sessions the replica goes on serving what it has.
+//! The replica's side: a thread that joins the primary and pulls until something fails. It then
+//! says what failed and tries again, after a pause that grows up to a bound. Between two sessions
+//! the replica goes on serving what it has.
 
 mod following;
 
@@ -32,7 +33,8 @@ use std::time::{Duration, Instant};
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`RETRY_PAUSE_MIN`].
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The longest pause after a primary was busy. It may be a replica that has not joined its own primary yet, which takes a moment.
+/// The longest pause after a primary was busy. It may be a replica that has not joined its own
+/// primary yet, which takes a moment.
 const BUSY_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// After a session that lasted so long the next pause is the shortest again.
 const SESSION_GOOD: Duration = Duration::from_secs(10);
@@ -86,7 +88,8 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
     loop {
         match join(&config.primary, &config.secret, &config.identity) {
             Ok(joined) => return Ok(joined),
-            // A refusal by the primary is final as a rule. A primary that cannot be reached may come back.
+            // A refusal by the primary is final as a rule. A primary that cannot be reached may
+            // come back.
             Err(error) if Instant::now() + pause >= until || error.is_final() => return Err(error),
             Err(error) => {
                 log::warn!("{error}; trying again");
@@ -98,7 +101,8 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
     }
 }
 
-/// For each shard the epoch of the record that was applied last; None where the shard must begin anew.
+/// For each shard the epoch of the record that was applied last; None where the shard must begin
+/// anew.
 pub type Known = Vec<Option<Epoch>>;
 
 /// Why a session ended, or did not begin.
@@ -128,8 +132,8 @@ pub enum SessionEnd {
 }
 
 impl SessionEnd {
-    /// The primary's log has a history that this session did not know of, and the next welcome tells
-    /// it; or the session ended for the next one.
+    /// The primary's log has a history that this session did not know of, and the next welcome
+    /// tells it; or the session ended for the next one.
     fn is_no_failure(&self) -> bool {
         matches!(
             self,
@@ -183,7 +187,8 @@ impl Report for Follow {
 impl Follow {
     /// Where it stands.
     pub fn snapshot(&self) -> FollowView {
-        // Both under one lock, so that the lag of this link and that of the whole chain are of the same measurement.
+        // Both under one lock, so that the lag of this link and that of the whole chain are of the
+        // same measurement.
         let view = self.view();
         let penalties = self.config.penalties.lock().view(&self.config.primary, Instant::now());
         FollowView { distance: self.config.standing.distance(), penalties, ..view.clone() }
@@ -214,7 +219,8 @@ impl Follow {
         self.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Take the store. Returns from where each shard can go on; None if the thread may not take the store any more.
+    /// Take the store. Returns from where each shard can go on; None if the thread may not take the
+    /// store any more.
     fn take_hold(&self) -> Option<Known> {
         let mut hold = self.hold();
         hold.is_held = !hold.is_barred;
@@ -348,8 +354,9 @@ impl Follow {
         self.config.penalties.lock().failed(&self.config.primary, kind, why, Instant::now());
     }
 
-    /// Give up what is here of another lineage: the primary has shown a log of its own. Replicas of this store must not follow it in that. So their
-    /// sessions end first; when they come back they are told of the new lineage, and decide for themselves.
+    /// Give up what is here of another lineage: the primary has shown a log of its own. Replicas of
+    /// this store must not follow it in that. So their sessions end first; when they come back they
+    /// are told of the new lineage, and decide for themselves.
     fn discard(&self, session: &mut Session<'_>, history: Vec<EpochStart>) {
         let store = session.store;
         let (ours, held_data) = (store.newest_epoch(), lineage::holds_data(store));
@@ -371,8 +378,8 @@ impl Follow {
         view
     }
 
-    /// Pull until something ends it. The primary's history is this store's from the beginning on, or, where it is another lineage's, from the
-    /// moment on at which what is here is given up.
+    /// Pull until something ends it. The primary's history is this store's from the beginning on,
+    /// or, where it is another lineage's, from the moment on at which what is here is given up.
     fn pull_on(
         &self,
         session: &mut Session<'_>,

@@ -1,8 +1,10 @@
 //! Whether a primary's log is of this store's lineage, and what is done where it is not.
 //!
-//! A process that starts empty begins a lineage of its own. To follow a primary of another lineage is to give up everything that is here. A store
-//! that holds data therefore refuses such a primary, until somebody says that the data may go: an order (`replicate --discard`) or a flag
-//! (`--replica-discard`). Without this rule a supervisor that restarts a dead primary would empty all its replicas within milliseconds.
+//! A process that starts empty begins a lineage of its own. To follow a primary of another lineage
+//! is to give up everything that is here. A store that holds data therefore refuses such a primary,
+//! until somebody says that the data may go: an order (`replicate --discard`) or a flag
+//! (`--replica-discard`). Without this rule a supervisor that restarts a dead primary would empty
+//! all its replicas within milliseconds.
 
 use crate::base::epoch::Epoch;
 use crate::store::Store;
@@ -30,7 +32,8 @@ impl Discard {
     }
 }
 
-/// Whether `theirs` is of another lineage than the store's own. A replica's store that was never told of an epoch has none.
+/// Whether `theirs` is of another lineage than the store's own. A replica's store that was never
+/// told of an epoch has none.
 pub fn is_foreign(theirs: Epoch, store: &Store) -> bool {
     let ours = store.newest_epoch();
     ours.is_valid() && theirs.lineage() != ours.lineage()
@@ -44,8 +47,9 @@ pub fn holds_data(store: &Store) -> bool {
     })
 }
 
-/// Show to whoever reads this store's control lines that its log is over, before anything of it is given up. Otherwise a replica that follows this
-/// store would see a tail that moves to the end, and would give up all that it has as well.
+/// Show to whoever reads this store's control lines that its log is over, before anything of it is
+/// given up. Otherwise a replica that follows this store would see a tail that moves to the end,
+/// and would give up all that it has as well.
 pub fn leave(store: &Store) {
     for shard in store.shards() {
         let _writer = shard.lock();

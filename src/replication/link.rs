@@ -1,7 +1,7 @@
 //! One end of a control connection: whole messages over a TCP stream, each wait with a bound.
 //!
-//! The stream is non-blocking; a wait is a poll with a deadline. A message of which only a part has arrived is kept until the rest has; no more
-//! than one frame is ever kept.
+//! The stream is non-blocking; a wait is a poll with a deadline. A message of which only a part has
+//! arrived is kept until the rest has; no more than one frame is ever kept.
 
 use super::wire::{FRAME_BYTES_MAX, LENGTH_BYTES, Message, Refusal, STRANGER_FRAME_BYTES_MAX, WireError};
 use crate::sys::reach::are_one_host;
@@ -78,7 +78,8 @@ impl Link {
         self.stream.try_clone()
     }
 
-    /// Whoever waits for the peer at the link of `handle` is told at once that it is closed. Messages to the peer still go out.
+    /// Whoever waits for the peer at the link of `handle` is told at once that it is closed.
+    /// Messages to the peer still go out.
     pub fn end_waits(handle: &TcpStream) {
         // It fails where the connection is over, and then nobody waits.
         let _ = handle.shutdown(Shutdown::Read);

@@ -1,4 +1,5 @@
-//! Replication: how a replica is admitted, pulls the primary's log, applies it, and tells how far it has come.
+//! Replication: how a replica is admitted, pulls the primary's log, applies it, and tells how far
+//! it has come.
 //!
 //! | file | what it is |
 //! | --- | --- |
@@ -32,7 +33,8 @@
 //! | [`pace`] | pauses between looks |
 //! | [`report`] | the rows of `stats replication` |
 //!
-//! Unless a replica asks to be pushed to, no thread of the primary moves data: a replica's session thread there wakes once a second for a heartbeat.
+//! Unless a replica asks to be pushed to, no thread of the primary moves data: a replica's session
+//! thread there wakes once a second for a heartbeat.
 
 pub mod absence;
 pub mod ack;
@@ -82,7 +84,8 @@ pub const SILENCE_SECONDS_MIN: u64 = 3;
 pub const SILENCE_SECONDS_MAX: u64 = 3600;
 const _: () = assert!(HEARTBEAT.as_secs() < SILENCE_SECONDS_MIN && SILENCE_SECONDS_MIN <= SILENCE_SECONDS_DEFAULT);
 
-/// A number that only this host has, until it boots again: the kernel's boot id. Zeroes where the kernel tells none.
+/// A number that only this host has, until it boots again: the kernel's boot id. Zeroes where the
+/// kernel tells none.
 fn host_id() -> [u8; 16] {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();

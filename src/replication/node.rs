@@ -1,8 +1,10 @@
-//! This process's role: a primary, a replica that follows, or a replica that follows nobody. Orders change the role while the process runs.
+//! This process's role: a primary, a replica that follows, or a replica that follows nobody. Orders
+//! change the role while the process runs.
 //!
-//! One thread, "replication-control", carries out one order at a time ([`super::change`]); an order that comes meanwhile is refused. Only that
-//! thread has the [`Following`](super::follow::Following), so the store never has two writers. It reaches clients through [`Clients`], because this
-//! layer does not know them.
+//! One thread, "replication-control", carries out one order at a time ([`super::change`]); an order
+//! that comes meanwhile is refused. Only that thread has the
+//! [`Following`](super::follow::Following), so the store never has two writers. It reaches clients
+//! through [`Clients`], because this layer does not know them.
 
 use super::admission::Admitted;
 use super::change::Role;
@@ -16,14 +18,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Longest wait for the thread to end. An order that waits for a peer may take longer; it is not waited for.
+/// Longest wait for the thread to end. An order that waits for a peer may take longer; it is not
+/// waited for.
 const END_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The clients' side of a role.
 pub trait Clients: Send + Sync {
     /// Every turn of a worker that begins after this call takes writes.
     fn take_writes(&self);
-    /// Every turn of a worker that begins after this call refuses writes, and names the primary to write to, if there is one.
+    /// Every turn of a worker that begins after this call refuses writes, and names the primary to
+    /// write to, if there is one.
     fn refuse_writes(&self, primary: Option<&str>);
 }
 
@@ -73,7 +77,8 @@ pub struct RunningNode {
 }
 
 impl Node {
-    /// Begin: as a replica of the primary that `config.follow` names where one has admitted it, else as a primary.
+    /// Begin: as a replica of the primary that `config.follow` names where one has admitted it,
+    /// else as a primary.
     pub fn start(config: NodeConfig, admitted: Option<Admitted>, store: Arc<Store>) -> std::io::Result<RunningNode> {
         let (sender, orders) = sync_channel(1);
         let told = Mutex::new(Told { orders: Some(sender), ..Told::default() });

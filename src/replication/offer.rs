@@ -1,4 +1,5 @@
-//! The primary's side: the replication port, the fabrics on offer, and the replicas that have been admitted.
+//! The primary's side: the replication port, the fabrics on offer, and the replicas that have been
+//! admitted.
 
 use super::absence::Absences;
 use super::board::Board;
@@ -79,7 +80,8 @@ pub struct Offer {
     pub counters: OfferCounters,
 }
 
-/// A session's place among the replicas. Dropping it gives the place back, and ends the channel first.
+/// A session's place among the replicas. Dropping it gives the place back, and ends the channel
+/// first.
 pub struct Admission<'o> {
     offer: &'o Offer,
     session: u64,
@@ -122,7 +124,8 @@ impl Offer {
         if !config.listen.ip().is_loopback() && config.secret.is_none() {
             return Err(OfferError::NoSecret(config.listen));
         }
-        // No worker runs yet, so no turn that leaves a touch out of the log is under way when the first replica comes.
+        // No worker runs yet, so no turn that leaves a touch out of the log is under way when the
+        // first replica comes.
         store.log_touches();
         let listen = config.listen;
         let bound = TcpListener::bind(listen).and_then(|listener| {
@@ -275,7 +278,8 @@ impl Offer {
         log::warn!("replication port: {peer}: {error}");
     }
 
-    /// A replica that declines tries again for as long as it runs, so it is told of once. It says the same in its own log and statistics.
+    /// A replica that declines tries again for as long as it runs, so it is told of once. It says
+    /// the same in its own log and statistics.
     fn note_declined(&self, peer: SocketAddr, name: &str, words: &str) {
         let mut declined = self.declined();
         let is_new = !declined.iter().any(|one| one == name);
@@ -300,7 +304,8 @@ impl Offer {
         self.absences.names(self.config.silence_max)
     }
 
-    /// A place for the replica at the other end; None if all are taken. An older session of it loses its place and its channel first.
+    /// A place for the replica at the other end; None if all are taken. An older session of it
+    /// loses its place and its channel first.
     pub(super) fn admit(&self, link: &Link, join: &Join) -> io::Result<Option<Admission<'_>>> {
         let (address, handle) = (link.peer(), link.handle()?);
         let replaced = self.take_slot(|slot| slot.join.replica == join.replica);
@@ -317,12 +322,14 @@ impl Offer {
         Ok(Some(Admission { offer: self, session, replica, is_counted: Cell::new(false) }))
     }
 
-    /// End all sessions of now. A replica that comes back is told of the store as it is then. The channels end when the caller drops the result.
+    /// End all sessions of now. A replica that comes back is told of the store as it is then. The
+    /// channels end when the caller drops the result.
     pub(super) fn end_sessions(&self) -> impl Sized + use<> {
         std::iter::from_fn(|| self.take_slot(|_| true)).collect::<Vec<_>>()
     }
 
-    /// Take a place away. The caller drops it without holding the lock: ending a channel may take a while, and `stats` takes the lock.
+    /// Take a place away. The caller drops it without holding the lock: ending a channel may take a
+    /// while, and `stats` takes the lock.
     fn take_slot(&self, is_it: impl Fn(&Slot) -> bool) -> Option<Slot> {
         let mut slots = self.slots();
         let slot = slots.iter().position(is_it).map(|at| slots.remove(at))?;
@@ -393,7 +400,8 @@ impl Admission<'_> {
         }
     }
 
-    /// Put a data channel into this place. The channel that was there is ended first. False if the place is lost.
+    /// Put a data channel into this place. The channel that was there is ended first. False if the
+    /// place is lost.
     pub(super) fn hold(&self, held: Held) -> bool {
         let of_this = |slot: &&mut Slot| slot.session == self.session;
         let before = self.offer.slots().iter_mut().find(of_this).and_then(|slot| slot.held.take());

@@ -1,4 +1,5 @@
-//! Orders that change a process's role while it runs: their text form, both ways, and the outcome of the last one.
+//! Orders that change a process's role while it runs: their text form, both ways, and the outcome
+//! of the last one.
 
 use super::REPLICAS_MAX;
 use std::fmt;
@@ -11,7 +12,8 @@ pub enum Order {
     Promote {
         /// Their replication ports, HOST:PORT.
         gather: Vec<String>,
-        /// Even if some shards have nothing here. What other replicas have in those shards is then lost.
+        /// Even if some shards have nothing here. What other replicas have in those shards is then
+        /// lost.
         incomplete: bool,
     },
     /// Follow nobody, and serve what this replica has.

@@ -1,9 +1,11 @@
-//! How long a replica waits between two looks at its primary. If nothing has changed, it first looks again at once, then pauses, longer each time. If
-//! little has changed, it pauses shortly as well: otherwise a few writes a second would keep a core busy.
+//! How long a replica waits between two looks at its primary. If nothing has changed, it first
+//! looks again at once, then pauses, longer each time. If little has changed, it pauses shortly as
+//! well: otherwise a few writes a second would keep a core busy.
 
 use std::time::Duration;
 
-/// Looks without a pause after the last change. Over shared memory they take as long as a few dozen requests.
+/// Looks without a pause after the last change. Over shared memory they take as long as a few dozen
+/// requests.
 const SPINS: u32 = 64;
 /// The first pause, and the one after little was applied. The kernel adds some 50 us to each.
 const PAUSE_MIN: Duration = Duration::from_micros(20);
@@ -31,7 +33,8 @@ impl Pace {
         Duration::ZERO
     }
 
-    /// Something was applied, and so much is known to be left; how long to wait before the next look.
+    /// Something was applied, and so much is known to be left; how long to wait before the next
+    /// look.
     pub fn applied(&mut self, backlog_bytes: u64) -> Duration {
         self.moved();
         if backlog_bytes < BACKLOG_BYTES { PAUSE_MIN.min(self.pause_max) } else { Duration::ZERO }

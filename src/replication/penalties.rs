@@ -1,14 +1,17 @@
-//! Which fabrics have failed this replica, by primary, and what follows from it: a fabric with a penalty is tried behind those without. So a replica
-//! is never left without a fabric, and none that fails is asked again for ever. Pure: the time is an argument.
+//! Which fabrics have failed this replica, by primary, and what follows from it: a fabric with a
+//! penalty is tried behind those without. So a replica is never left without a fabric, and none
+//! that fails is asked again for ever. Pure: the time is an argument.
 //!
-//! A penalty lasts longer with each failure, up to a bound; after it the fabric is tried again at its own place. Failures are forgotten one by one
-//! while none is added. A fabric that is not ready yet has done nothing wrong: it is asked again soon, and no failure is counted.
+//! A penalty lasts longer with each failure, up to a bound; after it the fabric is tried again at
+//! its own place. Failures are forgotten one by one while none is added. A fabric that is not ready
+//! yet has done nothing wrong: it is asked again soon, and no failure is counted.
 
 use crate::fabric::Kind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The penalty of a first failure. Often it is the primary that has gone, and not the fabric: then this costs little.
+/// The penalty of a first failure. Often it is the primary that has gone, and not the fabric: then
+/// this costs little.
 pub const PENALTY_MIN: Duration = Duration::from_secs(2);
 /// Each further failure makes it so many times as long.
 const GROWTH: u32 = 4;
@@ -77,7 +80,8 @@ impl Penalties {
         self.put(Penalty { primary: primary.into(), fabric, failures, until, why: why.into() }, now);
     }
 
-    /// `wanted` in the order in which they are to be tried: those without a penalty first, then those whose penalty ends earlier.
+    /// `wanted` in the order in which they are to be tried: those without a penalty first, then
+    /// those whose penalty ends earlier.
     pub fn order(&self, primary: &str, wanted: &[Kind], now: Instant) -> Vec<Kind> {
         let mut order = wanted.to_vec();
         order.sort_by_key(|kind| self.find(primary, *kind).map(|known| known.until).filter(|until| *until > now));
@@ -130,7 +134,8 @@ pub struct SharedPenalties(Arc<Mutex<Penalties>>);
 impl SharedPenalties {
     /// For a moment.
     pub fn lock(&self) -> MutexGuard<'_, Penalties> {
-        // Each change is whole before the next begins, so a thread that panicked has left nothing half done.
+        // Each change is whole before the next begins, so a thread that panicked has left nothing
+        // half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

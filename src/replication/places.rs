@@ -1,10 +1,13 @@
-//! The places at the replication port: how many connections there may be, and who makes room when they are taken.
+//! The places at the replication port: how many connections there may be, and who makes room when
+//! they are taken.
 //!
-//! A connection is a *stranger* until its peer has proved that it has the secret, and *known* from then on. Strangers have places of their own:
-//! when those are taken, one of them is ended for the newcomer. So connections that say nothing cannot keep a replica out, and no known
-//! connection is ever ended for a stranger.
+//! A connection is a *stranger* until its peer has proved that it has the secret, and *known* from
+//! then on. Strangers have places of their own: when those are taken, one of them is ended for the
+//! newcomer. So connections that say nothing cannot keep a replica out, and no known connection is
+//! ever ended for a stranger.
 //!
-//! Which stranger is ended: the oldest of the host that has most of them. A crowd from one host costs that host's own connections.
+//! Which stranger is ended: the oldest of the host that has most of them. A crowd from one host
+//! costs that host's own connections.
 
 use super::REPLICAS_MAX;
 use std::collections::VecDeque;
@@ -13,13 +16,17 @@ use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Connections whose peers have not proved themselves. An honest replica does so within two round trips.
+/// Connections whose peers have not proved themselves. An honest replica does so within two round
+/// trips.
 const STRANGERS_MAX: usize = 32;
-/// Connections whose peers have. A replica that comes back has two for a moment, its old one and the new one.
+/// Connections whose peers have. A replica that comes back has two for a moment, its old one and
+/// the new one.
 const KNOWN_MAX: usize = REPLICAS_MAX + 16;
-/// Connections that have a thread: these, and some that were ended and whose threads still notice it.
+/// Connections that have a thread: these, and some that were ended and whose threads still notice
+/// it.
 const THREADS_MAX: usize = STRANGERS_MAX + KNOWN_MAX + 16;
-/// Longest wait for the thread of a stranger that was ended. It has nothing more to do than to notice.
+/// Longest wait for the thread of a stranger that was ended. It has nothing more to do than to
+/// notice.
 const END_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// See the module.
@@ -74,7 +81,8 @@ pub(super) enum NoPlace {
 }
 
 impl Places {
-    /// A place for a new connection from `host`, and the stranger that had to make room for it: the caller tells it why and shuts it down.
+    /// A place for a new connection from `host`, and the stranger that had to make room for it: the
+    /// caller tells it why and shuts it down.
     pub(super) fn enter(
         self: &Arc<Places>,
         stream: &TcpStream,

@@ -30,7 +30,8 @@ impl Regions for StoreRegions {
     }
 }
 
-/// Check that regions which a peer describes have room for what it says of its store. Later READs rely on that and check nothing more.
+/// Check that regions which a peer describes have room for what it says of its store. Later READs
+/// rely on that and check nothing more.
 pub fn check(regions: &[Descriptor], geometry: &Geometry, memory: &Memory) -> Result<(), &'static str> {
     let [lines, tables, pool] = regions else {
         return Err("a grant of another number of regions than a store has");

@@ -53,7 +53,8 @@ pub struct OfferCounters {
     pub refused: AtomicU64,
     /// Of those, for the secret.
     pub refused_secret: AtomicU64,
-    /// Of those that were refused: connections ended for newer ones before they had proved themselves.
+    /// Of those that were refused: connections ended for newer ones before they had proved
+    /// themselves.
     pub strangers_ended: AtomicU64,
     /// Sessions that ended.
     pub ended: AtomicU64,

@@ -1,8 +1,9 @@
-//! Where a replica goes on. Pure. A replica can go on from its cursor only if the primary's log has the same records below it; the history of epochs
-//! tells up to where that is so.
+//! Where a replica goes on. Pure. A replica can go on from its cursor only if the primary's log has
+//! the same records below it; the history of epochs tells up to where that is so.
 //!
-//! An epoch has one writer, so two logs have the same bytes at the same position of the same epoch. A replica may be *ahead* of the server that it
-//! follows (a replica that lags more): it then waits until that server has come as far. A replica has diverged only if a later epoch began before its
+//! An epoch has one writer, so two logs have the same bytes at the same position of the same epoch.
+//! A replica may be *ahead* of the server that it follows (a replica that lags more): it then waits
+//! until that server has come as far. A replica has diverged only if a later epoch began before its
 //! cursor.
 
 use crate::base::epoch::Epoch;
@@ -35,14 +36,15 @@ pub enum Resume {
 pub enum Why {
     /// The shard has nothing yet.
     Joins,
-    /// The primary has overwritten the next record already: the replica was away, or too slow, for too long.
+    /// The primary has overwritten the next record already: the replica was away, or too slow, for
+    /// too long.
     Overrun,
     /// The shard has records that this primary never had.
     Diverged,
 }
 
-/// Decide for shard `shard`. `epoch` is the epoch of its last record (None: it has none), `cursor` the position below which it has applied
-/// everything, `history` the primary's.
+/// Decide for shard `shard`. `epoch` is the epoch of its last record (None: it has none),
+/// `cursor` the position below which it has applied everything, `history` the primary's.
 pub fn resume(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor: u64, line: &Line) -> Resume {
     let Some(epoch) = epoch else {
         return Resume::Begin(Why::Joins);
@@ -56,28 +58,31 @@ pub fn resume(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor
     }
 }
 
-/// Whether the bytes just below `cursor` may differ although no position says so. That is possible where a slab and a later epoch both begin at
-/// `cursor`: the primary's log may have a pad of the older epoch there, and a log that went another way may have a record of the same length.
+/// Whether the bytes just below `cursor` may differ although no position says so. That is possible
+/// where a slab and a later epoch both begin at `cursor`: the primary's log may have a pad of the
+/// older epoch there, and a log that went another way may have a record of the same length.
 pub fn is_doubtful(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor: u64) -> bool {
     let begins = |start: &EpochStart| start.begins[shard] == cursor;
     epoch.is_some_and(|epoch| history.iter().any(|start| start.epoch.follows(epoch) && begins(start)))
 }
 
-/// Whether a log that is in `epoch` at `cursor` has bytes that the primary's log does not have and never will.
+/// Whether a log that is in `epoch` at `cursor` has bytes that the primary's log does not have and
+/// never will.
 pub fn has_diverged(history: &[EpochStart], shard: usize, epoch: Epoch, cursor: u64, line: &Line) -> bool {
     let Some(at) = history.iter().position(|start| start.epoch == epoch) else { return true };
-    // Of all later epochs, not only of the next: a promoted replica may have skipped the next one in this shard.
+    // Of all later epochs, not only of the next: a promoted replica may have skipped the next one
+    // in this shard.
     let common_until = history[at + 1..].iter().map(|start| start.begins[shard]).min().unwrap_or(NOT_BEGUN);
     if history[at].begins[shard] != NOT_BEGUN {
         return cursor > common_until;
     }
-    // The primary's log has no record of this epoch in this shard. Either it went another way, or the primary is a replica that has not come so far
-    // yet.
+    // The primary's log has no record of this epoch in this shard. Either it went another way, or
+    // the primary is a replica that has not come so far yet.
     common_until != NOT_BEGUN || cursor <= line.committed
 }
 
-/// The position up to which a log that is in `epoch`, and has diverged, has the same bytes as the primary's; 0 if the primary does not know that
-/// epoch.
+/// The position up to which a log that is in `epoch`, and has diverged, has the same bytes as the
+/// primary's; 0 if the primary does not know that epoch.
 pub fn parted_at(history: &[EpochStart], shard: usize, epoch: Epoch) -> u64 {
     let Some(at) = history.iter().position(|start| start.epoch == epoch) else { return 0 };
     history[at + 1..].iter().map(|start| start.begins[shard]).min().unwrap_or(0)

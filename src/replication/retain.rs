@@ -1,9 +1,12 @@
-//! `--replica-retain BYTES`: keep the log that a slow replica has not read yet. While a replica is at most so many bytes behind, reclaim does not
-//! give up log that it lacks; writers that find no room wait. The replica is *let go* as soon as it is further behind, or reclaim of a shard has
-//! waited for it for too long, so that no write fails because of it. Once it has come close again, its log is kept again.
+//! `--replica-retain BYTES`: keep the log that a slow replica has not read yet. While a replica is
+//! at most so many bytes behind, reclaim does not give up log that it lacks; writers that find no
+//! room wait. The replica is *let go* as soon as it is further behind, or reclaim of a shard has
+//! waited for it for too long, so that no write fails because of it. Once it has come close again,
+//! its log is kept again.
 //!
-//! Asked by [`crate::store::retain`], with a shard's lock held, only where a tail is about to pass what was let go before. Nothing is logged there:
-//! the replica's session tells it afterwards ([`Teller`]).
+//! Asked by [`crate::store::retain`], with a shard's lock held, only where a tail is about to pass
+//! what was let go before. Nothing is logged there: the replica's session tells it afterwards
+//! ([`Teller`]).
 
 use super::ack::{Summary, applied};
 use super::board::{Board, Kept, LetGo};
@@ -14,14 +17,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-/// Reclaim of a shard waits at most so long for a replica while the tail moves by less than two of the largest records. A parked write sees two such
-/// spans at most.
+/// Reclaim of a shard waits at most so long for a replica while the tail moves by less than two of
+/// the largest records. A parked write sees two such spans at most.
 const HOLD_MICROSECONDS_MAX: u64 = 2_000_000;
 const _: () = assert!(2 * HOLD_MICROSECONDS_MAX < PARK_MILLISECONDS_MAX * 1000);
 /// At most so much of the time between two questions counts as waiting. Workers ask in each turn
 /// while a writer waits for room.
 const QUESTION_MICROSECONDS_MAX: u64 = 100_000;
-/// Where no replica needs the tail, reclaim is allowed so many bytes more, so that it asks less often.
+/// Where no replica needs the tail, reclaim is allowed so many bytes more, so that it asks less
+/// often.
 const STRIDE_BYTES: u64 = 64 << 10;
 
 /// See the module.
@@ -163,7 +167,8 @@ impl fmt::Display for WhyLetGo {
     }
 }
 
-/// Tells in the log what has become of the log that is kept for one replica. Its session's thread looks once a second, and holds no lock.
+/// Tells in the log what has become of the log that is kept for one replica. Its session's thread
+/// looks once a second, and holds no lock.
 #[derive(Default)]
 pub(super) struct Teller {
     times: u64,

@@ -1,6 +1,7 @@
-//! The shared secret, and how two sides prove to each other that both have it. A proof is the HMAC-SHA-256, keyed with the secret, of a label,
-//! the protocol's version and both sides' nonces. The label names the side that makes the proof, so a proof that is sent back to its maker
-//! proves nothing. The secret itself is never sent.
+//! The shared secret, and how two sides prove to each other that both have it. A proof is the
+//! HMAC-SHA-256, keyed with the secret, of a label, the protocol's version and both sides' nonces.
+//! The label names the side that makes the proof, so a proof that is sent back to its maker proves
+//! nothing. The secret itself is never sent.
 
 use super::wire::{Nonce, Proof, VERSION};
 use hmac::{Hmac, KeyInit, Mac};
@@ -8,7 +9,8 @@ use sha2::Sha256;
 use std::io::Read;
 use std::path::Path;
 
-/// Shortest secret in bytes: somebody who has recorded a handshake can try guesses offline, as many as they like.
+/// Shortest secret in bytes: somebody who has recorded a handshake can try guesses offline, as many
+/// as they like.
 pub const SECRET_BYTES_MIN: usize = 16;
 /// Longest secret in bytes; a larger file is most likely not a secret.
 pub const SECRET_BYTES_MAX: usize = 1024;
@@ -49,12 +51,14 @@ pub enum SecretError {
 }
 
 impl Secret {
-    /// No secret: for loopback, where everybody is trusted. Each side still proves that it has none.
+    /// No secret: for loopback, where everybody is trusted. Each side still proves that it has
+    /// none.
     pub fn none() -> Secret {
         Secret(Vec::new())
     }
 
-    /// Read it from a file that only its owner may read. Blanks and line ends around it are left out.
+    /// Read it from a file that only its owner may read. Blanks and line ends around it are left
+    /// out.
     pub fn from_file(path: &Path) -> Result<Secret, SecretError> {
         use std::os::unix::fs::PermissionsExt;
         let file = std::fs::File::open(path)?;
@@ -97,7 +101,8 @@ impl Secret {
         self.mac(side, replica, primary).finalize().into_bytes().into()
     }
 
-    /// Whether `proof` is the one that `side` makes if it has the secret. Takes the same time for every wrong proof.
+    /// Whether `proof` is the one that `side` makes if it has the secret. Takes the same time for
+    /// every wrong proof.
     pub fn check(&self, side: Side, replica: &Nonce, primary: &Nonce, proof: &Proof) -> bool {
         self.mac(side, replica, primary).verify_slice(proof).is_ok()
     }

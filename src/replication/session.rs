@@ -1,7 +1,9 @@
-//! One replica at its primary: the handshake, the data channel, then heartbeats until one side ends the connection.
+//! One replica at its primary: the handshake, the data channel, then heartbeats until one side ends
+//! the connection.
 //!
-//! Three rules keep peers from reading what they may not. A peer is told nothing before it has proved itself. When a replica comes back, its old
-//! channel is destroyed before it gets a new one. When a session ends, its channel is destroyed first.
+//! Three rules keep peers from reading what they may not. A peer is told nothing before it has
+//! proved itself. When a replica comes back, its old channel is destroyed before it gets a new one.
+//! When a session ends, its channel is destroyed first.
 
 use super::clock::Clocks;
 use super::link::{Link, LinkError};
@@ -223,8 +225,8 @@ fn declined(error: &FabricError, name: &str) -> Message {
     Message::Declined { why, words: error.to_string() }
 }
 
-/// The fabric that a peer has named. Shared memory is for peers of this host: one elsewhere would have this process connect to a local socket of
-/// its choice.
+/// The fabric that a peer has named. Shared memory is for peers of this host: one elsewhere would
+/// have this process connect to a local socket of its choice.
 fn exporter<'o>(offer: &'o Offer, kind: Kind, link: &Link) -> Result<&'o dyn Exporter, SessionError> {
     if kind == Kind::Shm && !link.is_of_this_host() {
         let words = "shared memory is for replicas whose control connection comes from this host; use verbs or tcp";
@@ -271,7 +273,8 @@ fn follow(
             match link.receive(beat_at) {
                 Ok(Message::Heartbeat(beat)) => {
                     heard_at = Instant::now();
-                    // The replica shows the skew itself. This side only needs the stamp, to answer it.
+                    // The replica shows the skew itself. This side only needs the stamp, to answer
+                    // it.
                     let _ = clocks.heard(&beat.stamp);
                 }
                 Ok(other) => return out_of_place(&other),

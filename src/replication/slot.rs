@@ -1,4 +1,5 @@
-//! One admitted replica, as its primary keeps it: who it is, its end of the data channel, and how it stands by its ack slot.
+//! One admitted replica, as its primary keeps it: who it is, its end of the data channel, and how
+//! it stands by its ack slot.
 
 use super::ack::{Summary, applied};
 use super::push::Mode;

@@ -1,16 +1,20 @@
-//! Where this process stands in a chain of replicas: its own number, how many links it is away from the root, and how far behind the root it is. (The
-//! *root* is the server that takes writes; each replica *above* this one is nearer to the root.) The thread that follows writes what it hears from
-//! above; sessions tell it to the replicas below, once a second.
+//! Where this process stands in a chain of replicas: its own number, how many links it is away from
+//! the root, and how far behind the root it is. (The *root* is the server that takes writes; each
+//! replica *above* this one is nearer to the root.) The thread that follows writes what it hears
+//! from above; sessions tell it to the replicas below, once a second.
 //!
-//! The lag is the sum of what each link has measured. Time in which nothing was heard from above counts as lag.
+//! The lag is the sum of what each link has measured. Time in which nothing was heard from above
+//! counts as lag.
 
 use super::HEARTBEAT;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// Replicas in a row. A longer chain is a mistake, or a circle: in a circle the depth that each tells the next grows until it reaches this.
+/// Replicas in a row. A longer chain is a mistake, or a circle: in a circle the depth that each
+/// tells the next grows until it reaches this.
 pub const DEPTH_MAX: u32 = 16;
-/// A heartbeat that is at most so old counts as current. One comes each second, and a busy host may delay it.
+/// A heartbeat that is at most so old counts as current. One comes each second, and a busy host may
+/// delay it.
 const FRESH: Duration = HEARTBEAT.saturating_mul(3);
 
 /// How far from the root; all zero at the root itself.
@@ -43,7 +47,8 @@ struct Below {
 }
 
 impl Standing {
-    /// Of the process that calls itself `replica` when it follows. It counts as a root until it hears from above.
+    /// Of the process that calls itself `replica` when it follows. It counts as a root until it
+    /// hears from above.
     pub fn new(replica: [u8; 16]) -> Standing {
         Standing { replica, below: Mutex::new(None) }
     }

@@ -1,5 +1,6 @@
-//! The control connection's messages, as bytes and back. Pure. Nothing that a peer sends is trusted: each length is checked against what has
-//! arrived and against a bound before it is used. docs/FORMATS.md draws the messages.
+//! The control connection's messages, as bytes and back. Pure. Nothing that a peer sends is
+//! trusted: each length is checked against what has arrived and against a bound before it is used.
+//! docs/FORMATS.md draws the messages.
 //!
 //! ```text
 //! frame:  length 4 (of what follows) | kind 1 | fields ...
@@ -15,7 +16,8 @@ use crate::store::{EPOCHS_MAX, EpochStart, Geometry, Memory};
 
 /// The protocol spoken here. It grows with every change that an older side would misunderstand.
 pub const VERSION: u16 = 5;
-/// Every connection begins with these bytes, so that a stray client is not taken for a replica of another version.
+/// Every connection begins with these bytes, so that a stray client is not taken for a replica of
+/// another version.
 pub const MAGIC: [u8; 8] = *b"remora\r\n";
 /// Bytes before a frame's kind.
 pub const LENGTH_BYTES: usize = 4;
@@ -118,7 +120,8 @@ pub enum Message {
     Heartbeat(Beat),
     /// Replica: connect to this inbox, and push.
     Invite(Invite),
-    /// Primary: it could not grant that fabric, or connect to the inbox. The replica may choose another fabric.
+    /// Primary: it could not grant that fabric, or connect to the inbox. The replica may choose
+    /// another fabric.
     Declined {
         /// For programs.
         why: Decline,
@@ -260,8 +263,8 @@ impl Message {
         out[begin..begin + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
     }
 
-    /// The first message in `bytes` and how many bytes it takes; None while it is not whole. Frames longer than `bytes_max` are refused as
-    /// soon as their length is there.
+    /// The first message in `bytes` and how many bytes it takes; None while it is not whole. Frames
+    /// longer than `bytes_max` are refused as soon as their length is there.
     pub fn decode(bytes: &[u8], bytes_max: usize) -> Result<Option<(Message, usize)>, WireError> {
         let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
             return Ok(None);

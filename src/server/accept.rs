@@ -1,4 +1,5 @@
-//! Taking connections, within the limit of -c and without a busy loop when the system has no descriptor left.
+//! Taking connections, within the limit of -c and without a busy loop when the system has no
+//! descriptor left.
 
 use super::Shared;
 use super::control::{NO_OPERATOR_ANSWER, OPERATORS_MAX, is_operator};
@@ -64,15 +65,17 @@ impl Acceptor {
         Ok(())
     }
 
-    /// No more connections. The kernel refuses new ones when the last worker has let go of a listener.
+    /// No more connections. The kernel refuses new ones when the last worker has let go of a
+    /// listener.
     pub fn close(&mut self, poller: &Poller) {
         self.unwatch(poller);
         self.listeners.clear();
         self.resting_until = None;
     }
 
-    /// Accept from listener `at` and hand each connection to `take`, with whether it is an operator's. A shared listener gives one a turn, so that one
-    /// worker does not take all; what is left is reported again.
+    /// Accept from listener `at` and hand each connection to `take`, with whether it is an
+    /// operator's. A shared listener gives one a turn, so that one worker does not take all; what
+    /// is left is reported again.
     pub fn accept(
         &mut self,
         at: u32,
@@ -101,7 +104,8 @@ impl Acceptor {
                         self.rest(error, poller);
                         return;
                     }
-                    // Anything else concerns the one connection only (it was reset while it waited).
+                    // Anything else concerns the one connection only (it was reset while it
+                    // waited).
                 }
             }
         }
@@ -135,7 +139,8 @@ fn admit(socket: &OwnedFd, shared: &Shared, is_control: bool) -> bool {
 
 fn turn_away(socket: &OwnedFd, answer: &[u8]) {
     let _ = send(socket, answer, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
-    // What it has sent already is taken, so that the close is no reset, which would cost it the answer.
+    // What it has sent already is taken, so that the close is no reset, which would cost it the
+    // answer.
     let _ = recv(socket, &mut [0u8; 4096], RecvFlags::DONTWAIT);
 }
 

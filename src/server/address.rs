@@ -1,5 +1,5 @@
-//! Where to listen, as operators write it: `host`, `host:port`, `[v6]:port`, several with commas between. Pure but for the
-//! resolver.
+//! Where to listen, as operators write it: `host`, `host:port`, `[v6]:port`, several with commas
+//! between. Pure but for the resolver.
 
 use crate::sys::reach::{self, RESOLVE_WAIT_MAX};
 use std::net::{IpAddr, SocketAddr};
@@ -49,8 +49,10 @@ pub fn split(text: &str) -> Result<(String, Option<u16>), AddressError> {
     }
 }
 
-/// All addresses that `text` (with commas) stands for. An address without a port gets `default_port`; where that is `None`
-/// (TCP switched off by `-p 0`) it is left out. All names together take at most [`RESOLVE_WAIT_MAX`].
+/// All addresses that
+/// `text` (with commas) stands for. An address without a port gets `default_port`; where that is
+/// `None` (TCP switched off by `-p
+/// 0`) it is left out. All names together take at most [`RESOLVE_WAIT_MAX`].
 pub fn resolve(text: &str, default_port: Option<u16>) -> Result<Vec<SocketAddr>, AddressError> {
     let mut found = Vec::new();
     let until = Instant::now() + RESOLVE_WAIT_MAX;
@@ -66,7 +68,8 @@ pub fn resolve(text: &str, default_port: Option<u16>) -> Result<Vec<SocketAddr>,
         };
         let before = found.len();
         for address in addresses {
-            // Resolvers repeat themselves. Two equal addresses with port 0 that were both written are both wanted.
+            // Resolvers repeat themselves. Two equal addresses with port 0 that were both written
+            // are both wanted.
             if !found[before..].contains(&address) {
                 found.push(address);
             }

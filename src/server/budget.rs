@@ -1,7 +1,9 @@
-//! What all connections together may hold of one kind: unfinished requests, or unsent answers. Pure but for the counter.
+//! What all connections together may hold of one kind: unfinished requests, or unsent answers. Pure
+//! but for the counter.
 //!
-//! Memory is charged and never refused: bytes that have arrived, and answers that have been made, must be kept somewhere.
-//! When too much is held, connections that make no progress lose what they hold: see [`super::hoards`].
+//! Memory is charged and never refused: bytes that have arrived, and answers that have been made,
+//! must be kept somewhere. When too much is held, connections that make no progress lose what they
+//! hold: see [`super::hoards`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,7 +13,8 @@ pub struct Budget {
     /// Shown in `stats`.
     held_bytes: Arc<AtomicU64>,
     bytes_max: u64,
-    /// What is left once too much was held: less, so that not each further byte costs another search.
+    /// What is left once too much was held: less, so that not each further byte costs another
+    /// search.
     aim_bytes: u64,
     share_bytes: u64,
 }
@@ -38,7 +41,8 @@ impl Budget {
         self.held_bytes.load(Relaxed)
     }
 
-    /// True past half: then little is read at a time, and connections that hold memory and make no progress are closed sooner.
+    /// True past half: then little is read at a time, and connections that hold memory and make no
+    /// progress are closed sooner.
     pub fn is_tight(&self) -> bool {
         self.held_bytes() > self.bytes_max / 2
     }
@@ -48,8 +52,9 @@ impl Budget {
         self.held_bytes() > self.bytes_max
     }
 
-    /// Bytes that a worker's connections, which hold `own_bytes`, must give up once too much is held: never below its share.
-    /// As long as too much is held, some worker has more than its share.
+    /// Bytes that a worker's connections, which hold `own_bytes`, must give up once too much is
+    /// held: never below its share. As long as too much is held, some worker has more than its
+    /// share.
     pub fn excess_bytes(&self, own_bytes: u64) -> u64 {
         let over = self.held_bytes().saturating_sub(self.aim_bytes);
         if self.is_over() { over.min(own_bytes.saturating_sub(self.share_bytes)) } else { 0 }

@@ -1,5 +1,5 @@
-//! A worker's own buffers: those that everything is read into, one for the engine, and spare ones that connections borrow
-//! while they have something unfinished.
+//! A worker's own buffers: those that everything is read into, one for the engine, and spare ones
+//! that connections borrow while they have something unfinished.
 
 use super::execute::KeyScratches;
 use super::input::InputPool;
@@ -10,7 +10,8 @@ use crate::engine::Output;
 
 /// See the module.
 pub struct Buffers {
-    /// What is read from a socket comes here first: one for each read ahead, and one for all others.
+    /// What is read from a socket comes here first: one for each read ahead, and one for all
+    /// others.
     pub reads: Box<[Box<[u8]>]>,
     /// The engine's, for append and prepend.
     pub scratch: Vec<u8>,

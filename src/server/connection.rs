@@ -1,4 +1,5 @@
-//! One client: its socket, what it has sent in part, what it has not taken yet. While neither is there it holds no buffer.
+//! One client: its socket, what it has sent in part, what it has not taken yet. While neither is
+//! there it holds no buffer.
 
 use super::input::Input;
 use super::registry::View;
@@ -22,7 +23,8 @@ pub enum Phase {
         /// It was refused while it may still be sending: its answer must survive the close.
         linger: bool,
     },
-    /// Everything is sent and said so; what still arrives is ignored, within bounds, until the client closes.
+    /// Everything is sent and said so; what still arrives is ignored, within bounds, until the
+    /// client closes.
     Lingering {
         /// When to stop waiting.
         until: SteadySeconds,

@@ -1,13 +1,17 @@
-//! The control socket: where orders to change this server's role come from, and where a client's request comes from.
+//! The control socket: where orders to change this server's role come from, and where a client's
+//! request comes from.
 //!
-//! Every address and path that clients are served at has a control socket beside it: a unix socket with an abstract name, made of that address
-//! ([`name_of`]). `remora ctl` finds it by the address that it is given. It is for the server's own user and for root, by what the kernel says
-//! of the peer (SO_PEERCRED); everybody else is told so and closed. On it the same commands are served as elsewhere, and orders besides.
+//! Every address and path that clients are served at has a control socket beside it: a unix socket
+//! with an abstract name, made of that address ([`name_of`]). `remora ctl` finds it by the address
+//! that it is given. It is for the server's own user and for root, by what the kernel says of the
+//! peer (SO_PEERCRED); everybody else is told so and closed. On it the same commands are served as
+//! elsewhere, and orders besides.
 //!
-//! An abstract name is free for whoever takes it first. So the client asks the kernel as well, who listens there ([`trust`]), and gives its orders to
-//! nobody but the server.
+//! An abstract name is free for whoever takes it first. So the client asks the kernel as well, who
+//! listens there ([`trust`]), and gives its orders to nobody but the server.
 //!
-//! Loopback alone says too little: what a proxy or a sidecar on this host passes on comes from there, too.
+//! Loopback alone says too little: what a proxy or a sidecar on this host passes on comes from
+//! there, too.
 
 use crate::engine::{Client, Origin};
 use crate::sys::privilege::{Peer, peer_of};
@@ -28,7 +32,8 @@ use std::time::{Duration, Instant};
 const NAME_PREFIX: &str = "remora-control-";
 /// Connections of operators beyond `-c`: whoever is to help when all places are taken must get in.
 pub(super) const OPERATORS_MAX: u64 = 16;
-/// Longest wait for a name that is taken: a server that has just ended may not have let go of it yet.
+/// Longest wait for a name that is taken: a server that has just ended may not have let go of it
+/// yet.
 const NAME_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Pause between two tries.
 const NAME_PAUSE: Duration = Duration::from_millis(10);
@@ -42,8 +47,8 @@ pub fn name_of(served: SocketAddr) -> String {
     format!("{NAME_PREFIX}{served}")
 }
 
-/// The same for a unix socket: its file's numbers stand in the name. Two containers that share a network namespace may have sockets at the same path,
-/// and one socket may be seen at two.
+/// The same for a unix socket: its file's numbers stand in the name. Two containers that share a
+/// network namespace may have sockets at the same path, and one socket may be seen at two.
 pub fn name_of_path(path: &Path) -> io::Result<String> {
     let file = std::fs::metadata(path)?;
     Ok(format!("{NAME_PREFIX}file-{}-{}", file.dev(), file.ino()))
@@ -67,7 +72,8 @@ pub(super) fn listen(name: &str) -> io::Result<OwnedFd> {
     }
 }
 
-/// The names that the control socket of the server that serves `address` may have; none if that is no address of this host.
+/// The names that the control socket of the server that serves `address` may have; none if that is
+/// no address of this host.
 pub fn names_of(address: SocketAddr) -> Vec<String> {
     if !is_of_this_host(address.ip()) {
         return Vec::new();
@@ -95,9 +101,11 @@ pub(super) fn is_operator(socket: &OwnedFd) -> bool {
 pub enum Trust {
     /// It is this user or root: whoever runs programs as one of them needs no deceit.
     Full,
-    /// It is another user, as a server after `-u` is; this is root. It is the server if the server says that this is its process's number.
+    /// It is another user, as a server after `-u` is; this is root. It is the server if the server
+    /// says that this is its process's number.
     IfProcess(i32),
-    /// It is another user, this one is not root: that server would take no orders from here in any case.
+    /// It is another user, this one is not root: that server would take no orders from here in any
+    /// case.
     None,
 }
 
@@ -112,7 +120,8 @@ pub fn trust(peer: Peer, own: u32) -> Trust {
     }
 }
 
-/// The client at the other end of a socket. Where it is is asked of the kernel when it matters, which is seldom.
+/// The client at the other end of a socket. Where it is is asked of the kernel when it matters,
+/// which is seldom.
 pub struct PeerOf<'s>(pub &'s OwnedFd);
 
 /// No client: the server itself.

@@ -1,7 +1,8 @@
 //! Requests out of input, answers into output: the loop over parser and engine. No I/O.
 //!
-//! It stops at the first thing that the connection must wait for, and says what that is. It stops, too, once the connection
-//! has had its share of the turn, which is counted in work: requests, and keys of multi-gets.
+//! It stops at the first thing that the connection must wait for, and says what that is. It stops,
+//! too, once the connection has had its share of the turn, which is counted in work: requests, and
+//! keys of multi-gets.
 
 use super::Shared;
 use super::connection::Progress;
@@ -78,7 +79,8 @@ impl Executor<'_> {
                 let attempt = Attempt { resume: progress.resume, retried: progress.parked_at.is_some(), last_try };
                 let outcome = engine.execute(context, request, *plan, attempt, output);
                 if let Some(stop) = self.settle(context, outcome, progress) {
-                    // A get that has stopped between two keys has filled the output, or looked up enough of them.
+                    // A get that has stopped between two keys has filled the output, or looked up
+                    // enough of them.
                     let is_enough = stop == Stop::Full && !output.is_full();
                     return (consumed, if is_enough { yield_turn(context) } else { stop });
                 }
@@ -127,8 +129,8 @@ impl Executor<'_> {
     }
 }
 
-/// How far the connection's first request has come. What has gone on no longer waits for memory, even where it is not done:
-/// should it find no room again, it waits anew.
+/// How far the connection's first request has come. What has gone on no longer waits for memory,
+/// even where it is not done: should it find no room again, it waits anew.
 fn note(outcome: Outcome, progress: &mut Progress) -> Option<Stop> {
     let (offset, stop) = match outcome {
         Outcome::Done | Outcome::Part | Outcome::DropLine => (0, None),
@@ -157,7 +159,8 @@ enum Then<'r> {
     Rejected(Rejection<'r>),
 }
 
-/// Fill `batch` with the whole requests at the start of `input`, at most `requests_max`, their memory on its way.
+/// Fill `batch` with the whole requests at the start of `input`, at most `requests_max`, their
+/// memory on its way.
 fn gather<'r>(
     engine: &Engine,
     turn: &Turn<'_>,

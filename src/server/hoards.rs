@@ -1,13 +1,16 @@
-//! Memory that connections hold for what their clients do not finish: unfinished requests, answers not taken. When all of it
-//! together is too much, those that have stood still for longest give theirs up, so that no newcomer is refused for it.
+//! Memory that connections hold for what their clients do not finish: unfinished requests, answers
+//! not taken. When all of it together is too much, those that have stood still for longest give
+//! theirs up, so that no newcomer is refused for it.
 //!
-//! An unfinished body is dropped, and the rest of it swallowed as it arrives: the client is told that there was no memory, as
-//! by memcached, and its connection stays. A connection that holds anything else is closed. One whose answers wait for
-//! replicas is closed only where closing all others is not enough.
+//! An unfinished body is dropped, and the rest of it swallowed as it arrives: the client is told
+//! that there was no memory, as by memcached, and its connection stays. A connection that holds
+//! anything else is closed. One whose answers wait for replicas is closed only where closing all
+//! others is not enough.
 //!
-//! The bound on all memory of a kind is what its [`Budget`] allows plus, for each worker, what one connection may hold: of
-//! those that hold some, the one that was served last is never chosen (it holds a buffer as large as the largest request, or a
-//! full output and one value). So a request larger than the budget gets through.
+//! The bound on all memory of a kind is what its [`Budget`] allows plus, for each worker, what one
+//! connection may hold: of those that hold some, the one that was served last is never chosen (it
+//! holds a buffer as large as the largest request, or a full output and one value). So a request
+//! larger than the budget gets through.
 
 use super::Shared;
 use super::budget::Budget;
@@ -45,8 +48,9 @@ impl Kind {
         }
     }
 
-    /// It is this server that does not let go of what the connection holds: all of its answers wait for replicas. Such a
-    /// connection has stood still through no fault of its client's, so it comes last.
+    /// It is this server that does not let go of what the connection holds: all of its answers wait
+    /// for replicas. Such a connection has stood still through no fault of its client's, so it
+    /// comes last.
     fn is_ours(self, connection: &Connection) -> bool {
         match self {
             Kind::Input => false,
@@ -56,7 +60,8 @@ impl Kind {
 }
 
 impl Worker<'_> {
-    /// If all connections together hold too much, and those of this worker more than its share, drop what some of them hold.
+    /// If all connections together hold too much, and those of this worker more than its share,
+    /// drop what some of them hold.
     #[inline]
     pub(super) fn relieve(&mut self, turn: &Turn<'_>) {
         let shared = self.lane.shared;
@@ -85,7 +90,8 @@ impl Worker<'_> {
             .filter(|one| kind.held_bytes(one) > 0 && Some(one.token) != served)
             .map(|one| (kind.is_ours(one), one.moved_at, one.served_in_turn, Reverse(kind.held_bytes(one)), one.token))
             .collect();
-        // Of those that moved within the same second, the order of turns tells who has stood still for longer.
+        // Of those that moved within the same second, the order of turns tells who has stood still
+        // for longer.
         hoards.sort_unstable_by_key(|(is_ours, moved_at, turn, bytes, _)| (*is_ours, *moved_at, *turn, *bytes));
         for (_, _, _, Reverse(bytes), token) in hoards {
             if excess_bytes == 0 {
@@ -99,7 +105,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Others hold what is too much, and may be asleep. Once a second is enough: they look in each of their turns.
+    /// Others hold what is too much, and may be asleep. Once a second is enough: they look in each
+    /// of their turns.
     fn have_others_relieve(&self) {
         let (shared, now) = (self.lane.shared, self.lane.steady_now.0);
         if shared.relief_asked_at.swap(now, Relaxed) != now {
@@ -129,15 +136,16 @@ impl Worker<'_> {
 }
 
 impl Lane<'_> {
-    /// Refuse the request whose body has arrived in part: answer, let go of what there is, and ignore the rest as it comes.
-    /// False where the pending bytes are no such request.
+    /// Refuse the request whose body has arrived in part: answer, let go of what there is, and
+    /// ignore the rest as it comes. False where the pending bytes are no such request.
     fn swallow(&mut self, turn: &Turn<'_>, connection: &mut Connection) -> bool {
         let (pending, wanted_bytes) = (connection.input.pending(), connection.input.wanted_bytes());
         if connection.phase != Phase::Open || connection.progress.open_get.is_some() || wanted_bytes <= pending.len() {
             return false;
         }
-        // Parsed with a limit of no value bytes, the request is refused as too large. The refusal has all that is needed here:
-        // the length of the request, whether its client wants an answer, and the key whose old value must go.
+        // Parsed with a limit of no value bytes, the request is refused as too large. The refusal
+        // has all that is needed here: the length of the request, whether its client wants an
+        // answer, and the key whose old value must go.
         let mut scratch = [0; KEY_BYTES_MAX];
         let nothing = ParseLimits { value_bytes_max: 0 };
         let Parsed::Rejected(rejection) = parse(pending, nothing, &mut scratch) else { return false };

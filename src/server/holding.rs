@@ -1,6 +1,6 @@
-//! Answers that wait for replicas, from a worker's side: which of its connections have some, what the replicas have
-//! applied, and how soon to look again. No thread blocks for an answer: while a worker holds some, it sleeps for a shorter
-//! time in its poll, and looks once a turn.
+//! Answers that wait for replicas, from a worker's side: which of its connections have some, what
+//! the replicas have applied, and how soon to look again. No thread blocks for an answer: while a
+//! worker holds some, it sleeps for a shorter time in its poll, and looks once a turn.
 
 use super::lane::Lane;
 use super::table::Token;
@@ -104,7 +104,8 @@ impl Waiting {
         (!self.tokens.is_empty()).then_some(self.pause)
     }
 
-    /// A look is over. Where something `moved` (an answer was held or let go of), the next one follows soon.
+    /// A look is over. Where something `moved` (an answer was held or let go of), the next one
+    /// follows soon.
     pub fn looked(&mut self, moved: bool) {
         self.pause = if moved { PAUSE_MIN } else { (self.pause * 2).min(PAUSE_MAX) };
     }

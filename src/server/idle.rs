@@ -1,4 +1,5 @@
-//! When a connection is closed for doing nothing. Pure: takes what the connection holds and how long it has not moved.
+//! When a connection is closed for doing nothing. Pure: takes what the connection holds and how
+//! long it has not moved.
 
 use crate::base::limits::WRITE_STALL_SECONDS_MAX;
 
@@ -11,8 +12,8 @@ pub struct Stillness {
     pub holds_output: bool,
     /// It has sent part of a request.
     pub holds_input: bool,
-    /// It has answers that wait for replicas, or a request that waits for memory: the client waits for the server, not the
-    /// other way round. Both waits have bounds of their own.
+    /// It has answers that wait for replicas, or a request that waits for memory: the client waits
+    /// for the server, not the other way round. Both waits have bounds of their own.
     pub waits_for_us: bool,
 }
 
@@ -25,9 +26,10 @@ pub enum Reason {
     Stalled,
 }
 
-/// Whether to close. `idle_timeout_seconds` is 0 for never. A connection whose client takes no answers is closed after
-/// [`WRITE_STALL_SECONDS_MAX`] at the latest. One whose client does not finish a request is closed after as long, but only
-/// while memory for unfinished requests is tight.
+/// Whether to close. `idle_timeout_seconds` is 0 for never. A connection whose client takes no
+/// answers is closed after [`WRITE_STALL_SECONDS_MAX`] at the latest. One whose client does not
+/// finish a request is closed after as long, but only while memory for unfinished requests is
+/// tight.
 pub fn verdict(still: Stillness, idle_timeout_seconds: u32, input_is_tight: bool) -> Option<Reason> {
     if still.waits_for_us && !still.holds_output {
         return None;

@@ -1,7 +1,9 @@
-//! The unfinished part of what a connection has sent. A connection that waits for nothing holds no memory here.
+//! The unfinished part of what a connection has sent. A connection that waits for nothing holds no
+//! memory here.
 //!
-//! Memory follows what has arrived, never what was announced, and is charged to a [`Budget`] of the whole process. Freed
-//! buffers go to a bounded pool of the worker, so the steady state allocates nothing.
+//! Memory follows what has arrived, never what was announced, and is charged to a [`Budget`] of the
+//! whole process. Freed buffers go to a bounded pool of the worker, so the steady state allocates
+//! nothing.
 
 use super::budget::Budget;
 use crate::base::limits::{
@@ -16,7 +18,8 @@ pub struct InputPool {
 
 impl InputPool {
     fn take(&mut self, bytes: usize) -> Vec<u8> {
-        // Not one that is much too large: it would be charged in full to a request that does not need it.
+        // Not one that is much too large: it would be charged in full to a request that does not
+        // need it.
         let fits = |buffer: &Vec<u8>| (bytes..=bytes * 4).contains(&buffer.capacity());
         match self.buffers.iter().rposition(fits) {
             Some(at) => {
@@ -101,7 +104,8 @@ impl Input {
         }
     }
 
-    /// Room behind the pending bytes, to read into: some at once, more as more arrives, no more than is wanted soon.
+    /// Room behind the pending bytes, to read into: some at once, more as more arrives, no more
+    /// than is wanted soon.
     pub fn grow(&mut self, memory: &mut InputMemory<'_>) -> &mut Vec<u8> {
         if self.start > 0 {
             self.buffer.drain(..self.start);

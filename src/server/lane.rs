@@ -1,9 +1,11 @@
-//! Serving one connection in one turn: write what was left, read, execute, write, settle; then decide what it waits for.
+//! Serving one connection in one turn: write what was left, read, execute, write, settle; then
+//! decide what it waits for.
 //!
-//! Back-pressure: nothing is read or executed for a connection whose client does not take its answers, or whose output is
-//! full of answers that wait for replicas. So a connection holds at most one full output and one value. While its output is
-//! not full, answers that wait for replicas do not stop further requests. When [`Lane::serve`] returns, the connection refers
-//! to no memory of a log.
+//! Back-pressure: nothing is read or executed for a connection whose client does not take its
+//! answers, or whose output is full of answers that wait for replicas. So a connection holds at
+//! most one full output and one value. While its output is not full, answers that wait for replicas
+//! do not stop further requests. When [`Lane::serve`] returns, the connection refers to no memory
+//! of a log.
 
 use super::Shared;
 use super::buffers::Buffers;
@@ -26,7 +28,8 @@ use rustix::net::{Shutdown, shutdown};
 use std::io;
 use std::sync::Arc;
 
-/// An unfinished request up to this length is moved to the front of the read buffer and parsed there with what follows.
+/// An unfinished request up to this length is moved to the front of the read buffer and parsed
+/// there with what follows.
 const MOVED_BYTES_MAX: usize = READ_BUFFER_BYTES / 4;
 
 /// What a connection waits for.
@@ -72,7 +75,8 @@ pub struct Lane<'s> {
 }
 
 impl Lane<'_> {
-    /// Serve. When the socket fails the client has gone, so the connection is closed and the error is not reported.
+    /// Serve. When the socket fails the client has gone, so the connection is closed and the error
+    /// is not reported.
     pub fn serve(&mut self, turn: &Turn<'_>, connection: &mut Connection, cause: Cause) -> Next {
         if let Phase::Lingering { until, bytes_left } = connection.phase {
             return self.linger(connection, until, bytes_left);
@@ -156,7 +160,8 @@ impl Lane<'_> {
         })
     }
 
-    /// What follows from a stop for the life of the connection. None is the end of what the client sends.
+    /// What follows from a stop for the life of the connection. None is the end of what the client
+    /// sends.
     fn note(&mut self, stop: Option<Stop>, connection: &mut Connection) {
         match stop {
             None | Some(Stop::Quit) => connection.phase = Phase::Closing { linger: false },
@@ -222,9 +227,10 @@ impl Lane<'_> {
         ReadAhead { slot, received: receive(&connection.socket, &mut buffer[held..upto]) }
     }
 
-    /// Read for a connection that will be served later in this turn, and prefetch the memory that its first request needs.
-    /// Only for a connection that has no unfinished request and no unsent answer but those that wait for replicas. So the
-    /// cache misses of several connections overlap, and the code of each system call stays in the cache.
+    /// Read for a connection that will be served later in this turn, and prefetch the memory that
+    /// its first request needs. Only for a connection that has no unfinished request and no unsent
+    /// answer but those that wait for replicas. So the cache misses of several connections overlap,
+    /// and the code of each system call stays in the cache.
     pub fn read_ahead(&mut self, connection: &mut Connection, slot: usize) -> Option<Place> {
         let is_plain = connection.phase == Phase::Open
             && connection.output.as_ref().is_none_or(Output::takes_more)

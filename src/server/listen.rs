@@ -1,12 +1,15 @@
-//! Binding: for each TCP address one socket per worker (SO_REUSEPORT: the kernel spreads connections over them), and one
-//! unix socket that the workers share; and beside each of these a control socket ([`super::control`]).
+//! Binding: for each TCP address one socket per worker (SO_REUSEPORT: the kernel spreads
+//! connections over them), and one unix socket that the workers share; and beside each of these a
+//! control socket ([`super::control`]).
 //!
-//! SO_REUSEPORT would also let a second server of the same user take half of the connections of a first one, unnoticed.
-//! So the first socket of each address is bound without it, and fails when anyone listens there. It also begins to listen
-//! without it, for between binding and listening time may pass, and a second server may have bound the same address.
+//! SO_REUSEPORT would also let a second server of the same user take half of the connections of a
+//! first one, unnoticed. So the first socket of each address is bound without it, and fails when
+//! anyone listens there. It also begins to listen without it, for between binding and listening
+//! time may pass, and a second server may have bound the same address.
 //!
-//! Binding takes the rights of the start; nobody can connect before [`Bound::listen`]. A server listens once it can answer:
-//! until then a connection is refused at once, so that health checks fail and clients try another server.
+//! Binding takes the rights of the start; nobody can connect before [`Bound::listen`]. A server
+//! listens once it can answer: until then a connection is refused at once, so that health checks
+//! fail and clients try another server.
 
 use super::control;
 use crate::sys::reach::connect_unix;
@@ -131,8 +134,8 @@ impl SocketFile {
         &self.path
     }
 
-    /// Whether the path still names this file. To another server a socket that does not listen, not yet or not any more, looks like one of a server
-    /// that was killed; it may have replaced it.
+    /// Whether the path still names this file. To another server a socket that does not listen, not
+    /// yet or not any more, looks like one of a server that was killed; it may have replaced it.
     pub fn is_still(&self) -> bool {
         let numbers = |found: &Metadata| (found.dev(), found.ino());
         let found = std::fs::symlink_metadata(&self.path);
@@ -171,8 +174,9 @@ impl Bound {
         Ok(Bound { tcp, unix, backlog: config.backlog, tcp_sockets, unix_socket, control: Vec::new(), workers })
     }
 
-    /// Let operators connect. Where somebody has a control socket's name, clients are served all the same, but no orders come over it: names are
-    /// free for all, and whoever takes one must not be able to keep a cache from starting. Returns where that is so.
+    /// Let operators connect. Where somebody has a control socket's name, clients are served all
+    /// the same, but no orders come over it: names are free for all, and whoever takes one must not
+    /// be able to keep a cache from starting. Returns where that is so.
     pub fn listen_for_orders(&mut self) -> Result<Vec<String>, ListenError> {
         let beside_tcp = self.tcp.iter().map(|address| (address.to_string(), Ok(control::name_of(*address))));
         let beside_unix =
@@ -196,7 +200,8 @@ impl Bound {
         Ok(without)
     }
 
-    /// Let clients connect. Fails where another server has come to listen at the same place since it was bound.
+    /// Let clients connect. Fails where another server has come to listen at the same place since
+    /// it was bound.
     pub fn listen(self) -> Result<Sockets, ListenError> {
         let shared = self.workers > 1;
         let mut per_worker: Vec<Vec<Listener>> = (0..self.workers).map(|_| Vec::new()).collect();
@@ -261,7 +266,8 @@ fn bind_tcp(wanted: SocketAddr, count: usize) -> Result<(SocketAddr, Vec<Socket>
 fn listen_tcp(address: SocketAddr, sockets: &[Socket], backlog: i32) -> Result<(), ListenError> {
     let listen = || {
         for (number, socket) in sockets.iter().enumerate() {
-            // The first one shares with nobody while it begins: whoever listens there already is another server.
+            // The first one shares with nobody while it begins: whoever listens there already is
+            // another server.
             socket.set_reuse_port(number > 0)?;
             socket.listen(backlog)?;
             socket.set_reuse_port(true)?;
@@ -280,8 +286,8 @@ fn tcp_error(address: SocketAddr, cause: io::Error) -> ListenError {
     }
 }
 
-/// A bound socket. Without `share` binding fails if another socket has the port; after binding, the port may be shared with
-/// the sockets of the other workers.
+/// A bound socket. Without `share` binding fails if another socket has the port; after binding, the
+/// port may be shared with the sockets of the other workers.
 fn tcp_socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if address.is_ipv6() {

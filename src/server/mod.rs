@@ -1,8 +1,9 @@
 //! Listeners, workers, connections: bytes from sockets to the engine and back.
 //!
-//! A [`Server`] is started over an [`Engine`] and sockets that are bound already (so that privileges can be dropped in
-//! between). Each worker owns its listeners, connections and buffers; workers share the engine, the registry of
-//! connections and the budgets for unfinished requests and unsent answers, nothing else. There is no accept thread.
+//! A [`Server`] is started over an [`Engine`] and sockets that are bound already (so that
+//! privileges can be dropped in between). Each worker owns its listeners, connections and buffers;
+//! workers share the engine, the registry of connections and the budgets for unfinished requests
+//! and unsent answers, nothing else. There is no accept thread.
 
 mod accept;
 pub mod address;
@@ -121,7 +122,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Start the workers on `sockets`; acknowledged writes go by what stands on `board`. Fails when the system gives no thread, epoll set or eventfd.
+    /// Start the workers on `sockets`; acknowledged writes go by what stands on `board`. Fails when
+    /// the system gives no thread, epoll set or eventfd.
     pub fn start(config: ServerConfig, sockets: Sockets, engine: Arc<Engine>, board: Arc<Board>) -> io::Result<Server> {
         assert_eq!(config.workers, sockets.per_worker.len(), "sockets were bound for as many workers");
         let wakers = (0..config.workers).map(|_| Waker::new()).collect::<io::Result<Vec<_>>>()?;
@@ -177,7 +179,8 @@ impl Server {
         Stopper { shared: self.shared.clone() }
     }
 
-    /// Wait until all workers have ended, then remove the unix socket, unless a successor has replaced it.
+    /// Wait until all workers have ended, then remove the unix socket, unless a successor has
+    /// replaced it.
     pub fn join(self) {
         for worker in self.workers {
             // A panic in a worker has ended the process before this could see it.
@@ -201,10 +204,11 @@ fn worker_cores(config: &ServerConfig) -> Vec<core_affinity::CoreId> {
     cores
 }
 
-/// A worker that panics has met a bug of ours: its connections and its share of the logs are in an unknown state, so
-/// the process ends instead of going on with one worker fewer. In the server's own process the panic hook of
-/// [`crate::sys::logging`] does that sooner, with a last line in the log. A hook is for the whole process, so whoever runs a
-/// server within another one (a test, whose own panics must end nothing but the test) does without it, and has this.
+/// A worker that panics has met a bug of ours: its connections and its share of the logs are in an
+/// unknown state, so the process ends instead of going on with one worker fewer. In the server's
+/// own process the panic hook of [`crate::sys::logging`] does that sooner, with a last line in the
+/// log. A hook is for the whole process, so whoever runs a server within another one (a test, whose
+/// own panics must end nothing but the test) does without it, and has this.
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {

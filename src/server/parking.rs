@@ -1,8 +1,10 @@
-//! Requests of a worker's connections that wait for memory to be reclaimed, and when to try them again.
+//! Requests of a worker's connections that wait for memory to be reclaimed, and when to try them
+//! again.
 //!
-//! Room comes when every worker has ended its turn, so the first try follows in the next turn. Where that brings nothing, each
-//! try makes the next one later, up to [`PARK_PAUSE_MICROSECONDS_MAX`]: a retry costs parsing and hashing, and takes the lock
-//! that reclaim needs. Pure: takes the time, says when.
+//! Room comes when every worker has ended its turn, so the first try follows in the next turn.
+//! Where that brings nothing, each try makes the next one later, up to
+//! [`PARK_PAUSE_MICROSECONDS_MAX`]: a retry costs parsing and hashing, and takes the lock that
+//! reclaim needs. Pure: takes the time, says when.
 
 use super::table::Token;
 use crate::base::limits::{PARK_PAUSE_MICROSECONDS_MAX, PARK_PAUSE_MICROSECONDS_MIN};

@@ -1,7 +1,8 @@
 //! What the server can tell the engine about its connections (`stats conns`) and workers.
 //!
-//! A connection's view is written by its worker (relaxed stores to its own memory) and read on demand by any other; the
-//! table of a worker is locked only when a connection comes or goes, or somebody asks.
+//! A connection's view is written by its worker (relaxed stores to its own memory) and read on
+//! demand by any other; the table of a worker is locked only when a connection comes or goes, or
+//! somebody asks.
 
 use crate::base::time::{Clock, SteadySeconds};
 use crate::engine::{Host, WorkerStats};
@@ -99,7 +100,8 @@ impl Registry {
         self.lock(worker).insert(descriptor, view);
     }
 
-    /// A connection goes; before its descriptor is closed, since that number may be given to another at once.
+    /// A connection goes; before its descriptor is closed, since that number may be given to
+    /// another at once.
     pub fn remove(&self, worker: usize, descriptor: i32) {
         self.lock(worker).remove(&descriptor);
     }

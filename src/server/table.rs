@@ -1,5 +1,5 @@
-//! A worker's connections by slot. A token names a slot and its generation, so that an event for a connection that was
-//! closed earlier in the same turn does not reach the one that took its slot.
+//! A worker's connections by slot. A token names a slot and its generation, so that an event for a
+//! connection that was closed earlier in the same turn does not reach the one that took its slot.
 
 /// Names one connection of a worker, for as long as that connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! One worker: a thread with its own listeners, connections, buffers and loop.
 //!
-//! Invariant: while it sleeps in its poll it holds no turn of the store, so a sleeping worker never delays reclaim;
-//! and within a turn it waits for nothing.
+//! Invariant: while it sleeps in its poll it holds no turn of the store, so a sleeping worker never
+//! delays reclaim; and within a turn it waits for nothing.
 
 use super::Shared;
 use super::accept::{Acceptor, dismiss};
@@ -48,7 +48,8 @@ pub struct Worker<'s> {
     waiting: Waiting,
     /// What those counters stood at that change when an answer is held or let go of.
     acks_seen: u64,
-    /// The connection that was served last of those that held unfinished input afterwards; it is making progress.
+    /// The connection that was served last of those that held unfinished input afterwards; it is
+    /// making progress.
     pub(super) served_with_input: Option<Token>,
     /// The same, of those that held unsent answers.
     pub(super) served_with_output: Option<Token>,
@@ -59,7 +60,8 @@ pub struct Worker<'s> {
 }
 
 impl<'s> Worker<'s> {
-    /// In the thread that will run it. Panics when the system gives no epoll set: there is nothing to go on with.
+    /// In the thread that will run it. Panics when the system gives no epoll set: there is nothing
+    /// to go on with.
     pub fn new(id: usize, shared: &'s Shared, listeners: Vec<Listener>) -> Worker<'s> {
         let poller = Poller::new().expect("an epoll set; raise `ulimit -n`");
         poller.add(&shared.wakers[id], Token::other(WAKER).to_bits(), Interest::Read).expect("watching an eventfd");
@@ -156,8 +158,8 @@ impl<'s> Worker<'s> {
     fn accept(&mut self) {
         self.acceptor.wake(&self.poller).expect("watching listeners");
         self.serving.clear();
-        // Requests that wait for memory come first: after the others, little of the memory just freed would be left for a
-        // large one.
+        // Requests that wait for memory come first: after the others, little of the memory just
+        // freed would be left for a large one.
         self.parking.take_due(Instant::now, &mut self.serving);
         self.serving.append(&mut self.again);
         for token in &self.serving {
@@ -205,7 +207,8 @@ impl<'s> Worker<'s> {
         self.serving = serving;
     }
 
-    /// Send answers that have waited long enough for replicas, on connections that were not served in this turn.
+    /// Send answers that have waited long enough for replicas, on connections that were not served
+    /// in this turn.
     #[cold]
     fn serve_waiting(&mut self, turn: &Turn<'_>) {
         for at in 0..self.waiting.tokens.len() {
@@ -308,7 +311,8 @@ impl<'s> Worker<'s> {
         self.lane.reclaim(&mut connection);
         self.lane.shared.registry.remove(self.id, connection.socket.as_raw_fd());
         let is_operator = connection.is_operator;
-        // The socket first, so that a client that is let in again because of the count finds a descriptor.
+        // The socket first, so that a client that is let in again because of the count finds a
+        // descriptor.
         drop(connection);
         dismiss(self.lane.shared, is_operator);
     }
@@ -343,7 +347,8 @@ impl<'s> Worker<'s> {
         over.into_iter().for_each(|token| self.close(token));
     }
 
-    /// At the end: let go of the listeners, then of every connection that has nothing left to be sent.
+    /// At the end: let go of the listeners, then of every connection that has nothing left to be
+    /// sent.
     fn stop_if_asked(&mut self) {
         if !self.lane.shared.stopping.load(Relaxed) {
             return;
@@ -377,7 +382,8 @@ fn interest_for(next: Next) -> Interest {
     }
 }
 
-/// Watch a connection's socket for `interest`. For nothing means not at all: a client that has hung up would be told again and again.
+/// Watch a connection's socket for `interest`. For nothing means not at all: a client that has hung
+/// up would be told again and again.
 fn watch(poller: &Poller, connection: &mut Connection, interest: Interest) -> io::Result<()> {
     let (before, token) = (connection.interest, connection.token.to_bits());
     connection.interest = interest;

@@ -1,7 +1,8 @@
 //! How much memory the shards may have, changed while they serve.
 //!
-//! More is had at once: it was reserved when the pool was made. Less is had as the tails move, which maintenance sees to: a slab goes back to the
-//! pool once its bytes are released, and nothing is copied but what reclaim moves anyway.
+//! More is had at once: it was reserved when the pool was made. Less is had as the tails move,
+//! which maintenance sees to: a slab goes back to the pool once its bytes are released, and nothing
+//! is copied but what reclaim moves anyway.
 
 use super::Store;
 use super::shard::{Goal, Shard, Writer};
@@ -22,7 +23,8 @@ pub enum CannotResize {
 }
 
 impl Store {
-    /// From now on all logs together are to have `memory_bytes`, each an equal part. Nothing has changed after an error.
+    /// From now on all logs together are to have `memory_bytes`, each an equal part. Nothing has
+    /// changed after an error.
     pub fn set_memory(&self, memory_bytes: u64) -> Result<(), CannotResize> {
         let (shards, slab_bytes) = (self.shards.len() as u32, self.pool.slab_bytes());
         let slabs = memory_bytes / slab_bytes;
@@ -44,7 +46,8 @@ impl Store {
         for shard in &self.shards {
             let mut writer = shard.lock();
             let capacity = part(slabs, shards, shard.number);
-            // What all shards have together is at most the pool; but one may still be about to give back what this one is to have.
+            // What all shards have together is at most the pool; but one may still be about to give
+            // back what this one is to have.
             if !shard.set_capacity(&mut writer, capacity) {
                 return Err(CannotResize::TooMuch);
             }
@@ -57,7 +60,8 @@ impl Store {
 }
 
 impl Shard {
-    /// The shard is to have so many slabs. More are had at once; less, as its tail moves. False if they are not to be had.
+    /// The shard is to have so many slabs. More are had at once; less, as its tail moves. False if
+    /// they are not to be had.
     pub(super) fn set_capacity(&self, writer: &mut Writer, slabs: u32) -> bool {
         if !writer.mapped.set_goal(&self.log, slabs) {
             return false;
@@ -66,7 +70,8 @@ impl Shard {
         true
     }
 
-    /// What is mapped has changed: publish the capacity, and let the budget follow from what can be used.
+    /// What is mapped has changed: publish the capacity, and let the budget follow from what can be
+    /// used.
     pub(super) fn settle_budget(&self, writer: &mut Writer) {
         let slab_bytes = self.log.pool().slab_bytes();
         let capacity_bytes = u64::from(writer.mapped.capacity()) * slab_bytes;
@@ -138,7 +143,8 @@ mod tests {
         assert_eq!((stats.capacity_bytes, stats.evictions), (2 * MEMORY_BYTES as u64, 0));
         assert!(stats.owned_bytes > MEMORY_BYTES as u64);
 
-        // Back again, by maintenance alone: what is alive fits into three quarters of neither shard, so some of it goes.
+        // Back again, by maintenance alone: what is alive fits into three quarters of neither
+        // shard, so some of it goes.
         assert_eq!(store.set_memory(MEMORY_BYTES as u64), Ok(()));
         rest(&store);
         let stats = store.stats();

@@ -1,5 +1,6 @@
-//! Is this a record of this place and epoch? Asked of bytes that come from another process, before any of them reaches a log: every length
-//! is held against what the log can have, then the checksum is computed. Pure.
+//! Is this a record of this place and epoch? Asked of bytes that come from another process, before
+//! any of them reaches a log: every length is held against what the log can have, then the checksum
+//! is computed. Pure.
 
 use super::record::{Kind, PAD_BYTES_MAX, Record, Shape};
 use super::seal::Seal;
@@ -13,10 +14,12 @@ pub enum BadRecord {
     /// No kind of record begins like this.
     #[error("no record begins here")]
     NoRecord,
-    /// Its head would reach beyond its slab, or all of it beyond what a record of this log may have.
+    /// Its head would reach beyond its slab, or all of it beyond what a record of this log may
+    /// have.
     #[error("a record longer than its place allows")]
     TooLong,
-    /// The checksum, which covers position and epoch, does not hold: torn, of an earlier lap, or of another epoch.
+    /// The checksum, which covers position and epoch, does not hold: torn, of an earlier lap, or of
+    /// another epoch.
     #[error("a record whose checksum does not hold at this position in this epoch")]
     Checksum,
     /// Lengths or contents that no record of its kind has.
@@ -41,11 +44,13 @@ pub(super) struct Site {
     pub epoch: (Epoch, u64),
     /// Bytes to the slab's end.
     pub slab_bytes_left: usize,
-    /// [`super::Geometry::record_bytes_max`], and what it comes to with pads and reinserted records.
+    /// [`super::Geometry::record_bytes_max`], and what it comes to with pads and reinserted
+    /// records.
     pub record_bytes_max: usize,
 }
 
-/// The record at the start of `words`, if it is one of this site. An epoch record is sealed with the epoch that it begins.
+/// The record at the start of `words`, if it is one of this site. An epoch record is sealed with
+/// the epoch that it begins.
 pub(super) fn check<'w>(words: &'w [AtomicU64], site: &Site) -> Result<Record<'w>, Refusal> {
     let shape = announced(words, site).map_err(|refusal| match refusal {
         Refusal::Cut(bytes) if bytes > site.slab_bytes_left => Refusal::Bad(BadRecord::TooLong),
@@ -79,7 +84,8 @@ fn announced(words: &[AtomicU64], site: &Site) -> Result<Shape, Refusal> {
     if shape.is_canonical() && ends_in_place { Ok(shape) } else { Err(Refusal::Bad(BadRecord::Malformed)) }
 }
 
-/// An epoch begins at its own record. It is a later one of the same history, or the very one that began here (the first record of a log).
+/// An epoch begins at its own record. It is a later one of the same history, or the very one that
+/// began here (the first record of a log).
 fn begins_epoch((epoch, begins): (u64, u64), site: &Site) -> bool {
     let (now, now_begins) = site.epoch;
     let epoch = Epoch(epoch);

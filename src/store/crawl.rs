@@ -1,9 +1,10 @@
 //! With `-M`: finding what has expired without moving the log.
 //!
-//! A write that is refused because live items fill the memory may be refused for the sake of items that have expired, and that nobody has looked
-//! at. So it has the log walked once, from tail to head, in bounded steps, by maintenance; what has expired is taken out, and the write is
-//! tried again. A crawl notes when the next item expires. Before that no other is begun, so writes that are refused again and again cost
-//! nothing, and the log stays as it is.
+//! A write that is refused because live items fill the memory may be refused for the sake of items
+//! that have expired, and that nobody has looked at. So it has the log walked once, from tail to
+//! head, in bounded steps, by maintenance; what has expired is taken out, and the write is tried
+//! again. A crawl notes when the next item expires. Before that no other is begun, so writes that
+//! are refused again and again cost nothing, and the log stays as it is.
 
 use super::record::{Kind, Record};
 use super::shard::{Shard, Writer};
@@ -21,7 +22,8 @@ pub(super) struct Crawl {
 }
 
 impl Shard {
-    /// A write lacks `missing_bytes`. True if expired items may be as much: then maintenance looks for them.
+    /// A write lacks `missing_bytes`. True if expired items may be as much: then maintenance looks
+    /// for them.
     pub(super) fn look_for_expired(&self, writer: &mut Writer, missing_bytes: u64, now: UnixSeconds) -> bool {
         writer.live.advance(now);
         if writer.crawl.is_none() {
@@ -39,7 +41,8 @@ impl Shard {
     /// Go on with the walk, if one is under way.
     pub(super) fn crawl(&self, writer: &mut Writer, now: UnixSeconds) {
         let Some(Crawl { at, until }) = writer.crawl else { return };
-        // Reclaim may have come further meanwhile: what it moved stands behind the end, and was noted.
+        // Reclaim may have come further meanwhile: what it moved stands behind the end, and was
+        // noted.
         let begin = at.max(self.control().tail());
         let mut at = self.log.settle(begin);
         while at < until && at - begin < CRAWL_BYTES {
@@ -52,7 +55,8 @@ impl Shard {
         writer.crawl = (at < until).then_some(Crawl { at, until });
     }
 
-    /// Take out an item that has expired or was flushed; of one that is alive, only its expiry is looked at.
+    /// Take out an item that has expired or was flushed; of one that is alive, only its expiry is
+    /// looked at.
     fn crawl_over(&self, writer: &mut Writer, record: &Record<'_>, at: u64, now: UnixSeconds) {
         let expiry = record.meta().expiry();
         if !expiry.has_passed(now) && at >= self.flushed_below.load(Relaxed) {

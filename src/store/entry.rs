@@ -1,4 +1,5 @@
-//! One key's place with its shard locked: read, decide, write, as one step. Held briefly; nothing waits while it is held.
+//! One key's place with its shard locked: read, decide, write, as one step. Held briefly; nothing
+//! waits while it is held.
 
 use super::NoRoom;
 use super::item::{Item, MetaChange};
@@ -10,7 +11,8 @@ use crate::base::time::UnixSeconds;
 use crate::sys::sync::{MutexGuard, Ordering::Relaxed};
 use std::cell::Cell;
 
-/// What commands have appended in a turn. What reclaim appends again is not counted: no client waits for it.
+/// What commands have appended in a turn. What reclaim appends again is not counted: no client
+/// waits for it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Appended {
     /// Nothing.
@@ -66,7 +68,8 @@ pub struct Entry<'t> {
 impl<'t> Entry<'t> {
     pub(super) fn lock(note: &'t Note, shard: &'t Shard, key: &'t [u8], hash: u64, now: UnixSeconds) -> Self {
         let mut writer = shard.lock();
-        // First, since it may move or evict the very item; after it, slots stay where they are while the lock is held.
+        // First, since it may move or evict the very item; after it, slots stay where they are
+        // while the lock is held.
         shard.prepare(&mut writer, now);
         let found = shard.find_locked(key, hash);
         Entry { note, shard, writer, key, hash, now, found }
@@ -106,7 +109,8 @@ impl<'t> Entry<'t> {
         Ok(item.cas())
     }
 
-    /// `-M`: Err if live items and this one are more than the memory may hold. What has expired is looked for, if it could be enough.
+    /// `-M`: Err if live items and this one are more than the memory may hold. What has expired is
+    /// looked for, if it could be enough.
     fn fit_into_limit(&mut self, draft: &Draft<'_>) -> Result<(), NoRoom> {
         let (shard, max) = (self.shard, self.writer.budget.live_bytes_max);
         let counted = self.found.filter(|item| item.position >= shard.flushed_below.load(Relaxed));
@@ -151,7 +155,8 @@ impl<'t> Entry<'t> {
         Ok(true)
     }
 
-    /// Change the metadata word in place, and log the change where somebody reads the log; false if there is no item.
+    /// Change the metadata word in place, and log the change where somebody reads the log; false if
+    /// there is no item.
     pub fn change_meta(&mut self, change: MetaChange) -> Result<bool, NoRoom> {
         let Some(item) = self.item() else {
             return Ok(false);
@@ -164,7 +169,8 @@ impl<'t> Entry<'t> {
         if let Some(expiry) = change.expiry {
             self.writer.live.touch(item.record.shape, before.expiry(), expiry);
         }
-        // Readers may note a use in the same word meanwhile; each gives up when it loses, so this soon succeeds.
+        // Readers may note a use in the same word meanwhile; each gives up when it loses, so this
+        // soon succeeds.
         let word = item.record.meta_word();
         let changed = |bits| Some(change.apply(super::record::Meta::from_bits(bits)).to_bits());
         let _ = word.fetch_update(Relaxed, Relaxed, changed);

@@ -1,5 +1,6 @@
-//! The epochs that a store's log has been through, and where in each log they began. A replica that comes back with a cursor of an older
-//! epoch goes on from it only if that epoch had not ended before the cursor.
+//! The epochs that a store's log has been through, and where in each log they began. A replica that
+//! comes back with a cursor of an older epoch goes on from it only if that epoch had not ended
+//! before the cursor.
 
 use super::Store;
 use super::line::BIRTH;
@@ -11,20 +12,23 @@ use crate::sys::sync::Mutex;
 pub struct EpochStart {
     /// Which.
     pub epoch: Epoch,
-    /// The position in each shard's log where it begins; [`NOT_BEGUN`] where a replica has not come by it yet.
+    /// The position in each shard's log where it begins; [`NOT_BEGUN`] where a replica has not come
+    /// by it yet.
     pub begins: Vec<u64>,
 }
 
 /// In place of a position: this shard's log has not come to that epoch.
 pub const NOT_BEGUN: u64 = u64::MAX;
-/// Epochs that are remembered, the latest. Who asks about an older one has been away for so many promotions, and rejoins from the tail.
+/// Epochs that are remembered, the latest. Who asks about an older one has been away for so many
+/// promotions, and rejoins from the tail.
 pub const EPOCHS_MAX: usize = 64;
 
 /// All that is remembered, oldest first.
 pub(super) struct History(Mutex<Vec<EpochStart>>);
 
 impl History {
-    /// Of a store that is born, or, with [`Epoch::NONE`], of a replica's, which takes over its primary's.
+    /// Of a store that is born, or, with [`Epoch::NONE`], of a replica's, which takes over its
+    /// primary's.
     pub(super) fn new(epoch: Epoch, shards: usize) -> Self {
         let first = epoch.is_valid().then(|| EpochStart { epoch, begins: vec![BIRTH; shards] });
         History(Mutex::new(first.into_iter().collect()))
@@ -35,7 +39,8 @@ impl History {
         self.0.lock().expect("nobody panics while holding the history").last().map_or(Epoch::NONE, |last| last.epoch)
     }
 
-    /// Shard `shard` of `shards` begins `epoch` at `position`. Another lineage's past is nobody's any more.
+    /// Shard `shard` of `shards` begins `epoch` at `position`. Another lineage's past is nobody's
+    /// any more.
     pub(super) fn note(&self, epoch: Epoch, shard: usize, shards: usize, position: u64) {
         let mut starts = self.0.lock().expect("nobody panics while holding the history");
         starts.retain(|start| start.epoch.lineage() == epoch.lineage());
@@ -53,14 +58,16 @@ fn forget_oldest(starts: &mut Vec<EpochStart>) {
 }
 
 impl Store {
-    /// The epochs, oldest first; the last is the one that is now. Empty in a replica that has not begun.
+    /// The epochs, oldest first; the last is the one that is now. Empty in a replica that has not
+    /// begun.
     pub fn epochs(&self) -> Vec<EpochStart> {
         self.history.0.lock().expect("nobody panics while holding the history").clone()
     }
 
-    /// What the primary says of its past, in place of what was known. Of a foreign process's list only what can be is kept: valid epochs of
-    /// the last one's lineage, in order, with a position for each shard. Where an epoch begins is the same for all who have it, so what the
-    /// other has not come by, and this store has, is kept.
+    /// What the primary says of its past, in place of what was known. Of a foreign process's list
+    /// only what can be is kept: valid epochs of the last one's lineage, in order, with a position
+    /// for each shard. Where an epoch begins is the same for all who have it, so what the other has
+    /// not come by, and this store has, is kept.
     pub fn adopt_epochs(&self, mut epochs: Vec<EpochStart>) {
         let now = epochs.last().map_or(Epoch::NONE, |last| last.epoch);
         epochs.retain(|start| {

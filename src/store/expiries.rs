@@ -1,17 +1,20 @@
-//! How many bytes of a shard's live items may have expired by now, though nobody has looked at them yet. Pure.
+//! How many bytes of a shard's live items may have expired by now, though nobody has looked at them
+//! yet. Pure.
 //!
-//! Bytes are counted by the second in which they expire: exactly where that is near, in ever wider blocks of seconds where it is far
-//! (a hierarchical timing wheel, after Varghese and Lauck, SOSP'87). A block at level n is 2^n seconds wide and lies 16 to 32 blocks ahead. When it
-//! comes nearer it moves one level down, as a whole, to the first of the two blocks that it covers there.
+//! Bytes are counted by the second in which they expire: exactly where that is near, in ever wider
+//! blocks of seconds where it is far (a hierarchical timing wheel, after Varghese and Lauck,
+//! SOSP'87). A block at level n is 2^n seconds wide and lies 16 to 32 blocks ahead. When it comes
+//! nearer it moves one level down, as a whole, to the first of the two blocks that it covers there.
 //!
 //! ```text
 //! now                                                                        far
 //!  | level 0: seconds 1 to 32 | level 1: blocks of 2 s | level 2: of 4 s | ... |
 //! ```
 //!
-//! So an item counts as expired at its expiry or earlier, by at most a fifteenth of the time that it was given. [`Expiries::passed_bytes`] is
-//! therefore never too low: what it does not cover is alive. Items that die are counted in a wheel of their own. An item whose block had
-//! moved before it died is in doubt until the block that its expiry names has passed, too.
+//! So an item counts as expired at its expiry or earlier, by at most a fifteenth of the time that
+//! it was given. [`Expiries::passed_bytes`] is therefore never too low: what it does not cover is
+//! alive. Items that die are counted in a wheel of their own. An item whose block had moved before
+//! it died is in doubt until the block that its expiry names has passed, too.
 
 use crate::base::time::{Expiry, UnixSeconds};
 
@@ -23,8 +26,9 @@ const NEAREST_BLOCK: u32 = 16;
 const LEVELS: usize = 29;
 /// A clock that jumps further is not followed second by second: then everything may have expired.
 const JUMP_SECONDS_MAX: u32 = 1 << 16;
-/// Workers read the clock by themselves, so it may seem to go back a little. Beyond that it was set back: everything may have expired, for
-/// all that is known here, but what is written from then on is counted by the new time.
+/// Workers read the clock by themselves, so it may seem to go back a little. Beyond that it was set
+/// back: everything may have expired, for all that is known here, but what is written from then on
+/// is counted by the new time.
 const BACK_SECONDS_MAX: u32 = 5;
 
 /// See the module.
@@ -75,7 +79,8 @@ impl Expiries {
         }
     }
 
-    /// Whether an item may have expired. Exact once all items were looked at since [`Expiries::forget_soonest`], and noted.
+    /// Whether an item may have expired. Exact once all items were looked at since
+    /// [`Expiries::forget_soonest`], and noted.
     pub(super) fn any_may_have_passed(&self, now: UnixSeconds) -> bool {
         self.soonest <= now.0
     }
@@ -149,7 +154,8 @@ impl Wheel {
         self.levels.iter_mut().for_each(|level| level.fill(0));
     }
 
-    /// It is `now`, a second later: what expires in it has passed, and what has come near moves one level down.
+    /// It is `now`, a second later: what expires in it has passed, and what has come near moves one
+    /// level down.
     fn tick(&mut self, now: u32) {
         self.passed_bytes += std::mem::take(&mut self.levels[0][now as usize % BLOCKS]);
         for level in 1..LEVELS.min(now.trailing_zeros() as usize + 1) {
@@ -164,7 +170,8 @@ impl Wheel {
         if expiry <= now {
             return &mut self.passed_bytes;
         }
-        // The widest block that is far enough ahead: either of two levels, which the distance's length names.
+        // The widest block that is far enough ahead: either of two levels, which the distance's
+        // length names.
         let bits = (u32::BITS - (expiry - now).leading_zeros()) as usize;
         let ahead = |level: usize| (expiry >> level) - (now >> level);
         let level = match bits.saturating_sub(4) {

@@ -1,16 +1,21 @@
-//! A replica's side of one shard. In go words that another process wrote, and the tail that the primary tells; they are checked, copied to
-//! the same positions of this log, published, and indexed. Local readers look on without a lock, as on a primary.
+//! A replica's side of one shard. In go words that another process wrote, and the tail that the
+//! primary tells; they are checked, copied to the same positions of this log, published, and
+//! indexed. Local readers look on without a lock, as on a primary.
 //!
-//! The primary alone decides what goes: a follower gives up what it is told, and waits (says so) where local readers still look at bytes that
-//! are to be overwritten. Nothing else writes to a shard that is followed.
+//! The primary alone decides what goes: a follower gives up what it is told, and waits (says so)
+//! where local readers still look at bytes that are to be overwritten. Nothing else writes to a
+//! shard that is followed.
 //!
-//! Order, as on a primary: words, `committed` (release), then the index's slots (release), record by record. So no slot ever points beyond
-//! `committed`, and who finds a slot finds the record complete.
+//! Order, as on a primary: words, `committed` (release), then the index's slots (release), record
+//! by record. So no slot ever points beyond `committed`, and who finds a slot finds the record
+//! complete.
 //!
-//! **Beginning elsewhere.** A slot keeps only the low bits of a position; a reader completes them with `committed` ([`super::index::Entry`]).
-//! If `committed` jumped while a reader has a slot in hand, the slot would name another position, perhaps none. So there are two steps:
-//! [`Follower::forget`] empties the index and opens an era, and [`Follower::begin_at`] moves the log only when every reader has left the turn
-//! in which it could have loaded a slot. Who enters later finds an empty index, and has no slot to complete.
+//! **Beginning elsewhere.** A slot keeps only the low bits of a position; a reader completes them
+//! with `committed` ([`super::index::Entry`]). If `committed` jumped while a reader has a slot in
+//! hand, the slot would name another position, perhaps none. So there are two steps:
+//! [`Follower::forget`] empties the index and opens an era, and [`Follower::begin_at`] moves the
+//! log only when every reader has left the turn in which it could have loaded a slot. Who enters
+//! later finds an empty index, and has no slot to complete.
 
 use super::Store;
 use super::check::{BadRecord, Refusal, Site, check};
@@ -41,7 +46,8 @@ pub struct Follower<'s> {
     record_bytes_max: usize,
     /// Everything was forgotten: this era must pass before the log may begin elsewhere.
     forgotten: Option<Era>,
-    /// Bytes up to here may be written, as was found out when it was asked last; 0 where that may have changed.
+    /// Bytes up to here may be written, as was found out when it was asked last; 0 where that may
+    /// have changed.
     room: u64,
 }
 
@@ -63,13 +69,15 @@ pub enum Stop {
     End,
     /// The last record is cut.
     Cut {
-        /// Bytes that are needed from the cursor on: a lower bound while the record's length is not known. At most
-        /// [`super::Geometry::wanted_bytes_max`].
+        /// Bytes that are needed from the cursor on: a lower bound while the record's length is not
+        /// known. At most [`super::Geometry::wanted_bytes_max`].
         wanted_bytes: usize,
     },
-    /// Local readers may still look at the bytes that the next record would overwrite, or the tail is where it was.
+    /// Local readers may still look at the bytes that the next record would overwrite, or the tail
+    /// is where it was.
     NoRoom {
-        /// Where that record ends. When the primary appended it, it had given up everything a log before this; perhaps not more.
+        /// Where that record ends. When the primary appended it, it had given up everything a log
+        /// before this; perhaps not more.
         end: u64,
     },
     /// What stands at the cursor is no record of this place and epoch.
@@ -115,7 +123,8 @@ impl Follower<'_> {
         Epoch(self.shard.control().epoch())
     }
 
-    /// The primary's shard is to have so much: have it, too. More is had at once, less as the tail moves. False if this store has not so much now.
+    /// The primary's shard is to have so much: have it, too. More is had at once, less as the tail
+    /// moves. False if this store has not so much now.
     pub fn follow_capacity(&mut self, capacity_bytes: u64) -> bool {
         self.room = 0;
         let (pool, shards) = (&self.store.pool, self.store.shards.len() as u32);
@@ -143,9 +152,10 @@ impl Follower<'_> {
         self.forgotten = Some(self.shard.domain.advance());
     }
 
-    /// The second step (does the first where it was left out): begin at `position` of `epoch`, which began at `epoch_begin`. False while
-    /// local readers may still look at old bytes or hold old slots: call again later, from outside any turn. A position that no log has (the
-    /// primary said it) is taken as the nearest one below; no record will be found there.
+    /// The second step (does the first where it was left out): begin at `position` of `epoch`,
+    /// which began at `epoch_begin`. False while local readers may still look at old bytes or hold
+    /// old slots: call again later, from outside any turn. A position that no log has (the primary
+    /// said it) is taken as the nearest one below; no record will be found there.
     pub fn begin_at(&mut self, position: u64, epoch: Epoch, epoch_begin: u64) -> bool {
         if self.forgotten.is_none() {
             self.forget();
@@ -164,16 +174,17 @@ impl Follower<'_> {
         true
     }
 
-    /// A look at the primary that was begun after the log began here shows `committed`: what had been moved from before the beginning stands below
-    /// that. Later looks say nothing more.
+    /// A look at the primary that was begun after the log began here shows `committed`: what had
+    /// been moved from before the beginning stands below that. Later looks say nothing more.
     pub fn note_committed(&mut self, committed: u64) {
         if self.shard.owes_until.load(Relaxed) == NOT_KNOWN {
             self.shard.owes_until.store(committed, Relaxed);
         }
     }
 
-    /// Items below `tail` are gone at the primary: unlink them, publish the tail, let go of their bytes. At most `budget_bytes` of log are
-    /// walked, or one record. True when `tail` (the cursor, if that is less) is reached, or the record that it cuts: no primary's does.
+    /// Items below `tail` are gone at the primary: unlink them, publish the tail, let go of their
+    /// bytes. At most `budget_bytes` of log are walked, or one record. True when `tail` (the
+    /// cursor, if that is less) is reached, or the record that it cuts: no primary's does.
     pub fn give_up_below(&mut self, tail: u64, budget_bytes: u64) -> bool {
         self.room = 0;
         let mut writer = self.shard.lock();
@@ -182,8 +193,8 @@ impl Follower<'_> {
         self.shard.give_up(&mut writer, goal, budget_bytes, UnixSeconds::now())
     }
 
-    /// Records that end at or below this position may be applied now. It grows after [`Follower::give_up_below`], as local readers end their
-    /// turns.
+    /// Records that end at or below this position may be applied now. It grows after
+    /// [`Follower::give_up_below`], as local readers end their turns.
     pub fn room_until(&mut self) -> u64 {
         let mut writer = self.shard.lock();
         self.shard.release(&mut writer);
@@ -195,8 +206,9 @@ impl Follower<'_> {
         self.room
     }
 
-    /// Apply whole records from `words`, whose first word stands at position `at`, the cursor, while they last and there is room. Nobody may
-    /// write to `words` meanwhile. No byte of a record reaches the log before all of it was checked.
+    /// Apply whole records from `words`, whose first word stands at position `at`, the cursor,
+    /// while they last and there is room. Nobody may write to `words` meanwhile. No byte of a
+    /// record reaches the log before all of it was checked.
     pub fn apply(&mut self, words: &[AtomicU64], at: u64) -> Applied {
         assert_eq!(at, self.cursor(), "words are applied where the last ones ended");
         let mut applied = Applied { bytes: 0, records: 0, stop: Stop::End };
@@ -234,7 +246,8 @@ impl Follower<'_> {
                     batch.bytes = (checked.position - from) as usize + shape.record_bytes();
                     batch.records.push(checked);
                 }
-                // Room is asked for once those before it are applied: asking may cost room, where memory is given back.
+                // Room is asked for once those before it are applied: asking may cost room, where
+                // memory is given back.
                 Err(Stop::NoRoom { .. }) if batch.bytes > 0 => break,
                 Err(stop) => {
                     batch.stop = Some(stop);
@@ -245,7 +258,8 @@ impl Follower<'_> {
         batch
     }
 
-    /// The record at or, where a slab's end is skipped, shortly after position `at`, where `words` begins.
+    /// The record at or, where a slab's end is skipped, shortly after position `at`, where `words`
+    /// begins.
     fn next<'w>(
         &mut self,
         words: &'w [AtomicU64],
@@ -307,7 +321,8 @@ impl Follower<'_> {
 }
 
 impl Shard {
-    /// An empty log at `position`, without memory so far. Nobody may be able to see anything of the old one.
+    /// An empty log at `position`, without memory so far. Nobody may be able to see anything of the
+    /// old one.
     fn restart(&self, writer: &mut Writer, position: u64, epoch: Epoch, epoch_begin: u64) {
         let control = self.control();
         let passed = control.tail().wrapping_sub(writer.counted_from);
@@ -319,13 +334,15 @@ impl Shard {
         writer.wanted = Wanted::default();
         writer.paced_head = position;
         writer.goal = Goal::default();
-        // The flushes of the old log concern nobody; those of the new one that count are still to come.
+        // The flushes of the old log concern nobody; those of the new one that count are still to
+        // come.
         self.flushed_below.store(0, Relaxed);
         control.begin_epoch(epoch.0, epoch_begin);
         control.restart(position);
     }
 
-    /// Copy the batch's words, which begin at position `from`. Of a pad only the header: what it skips means nothing.
+    /// Copy the batch's words, which begin at position `from`. Of a pad only the header: what it
+    /// skips means nothing.
     fn copy_log(&self, words: &[AtomicU64], from: u64, batch: &Batch<'_>) {
         for checked in &batch.records {
             self.prefetch_record(checked.hash);
@@ -337,7 +354,8 @@ impl Shard {
             let words = &words[begin..][..bytes / 8];
             copy_spread(&self.log, checked.position, words);
             if checked.record.shape.kind() == Kind::Set {
-                // What ended the item may stand further on in the log: this store comes by it, and marks the record, in its own time.
+                // What ended the item may stand further on in the log: this store comes by it, and
+                // marks the record, in its own time.
                 let meta = &self.log.words_at(checked.position)[0];
                 meta.store(Meta::from_bits(meta.load(Relaxed)).alive().to_bits(), Relaxed);
             }
@@ -377,7 +395,8 @@ impl Shard {
         self.grow_index(writer);
         let Checked { record, position, hash } = checked;
         let found = self.find_locked(key, *hash);
-        // Reclaim appends an item again with the CAS that it had; nothing else does, but emptying one (md x), which changes its length.
+        // Reclaim appends an item again with the CAS that it had; nothing else does, but emptying
+        // one (md x), which changes its length.
         let again = found
             .filter(|old| record.explicit_cas() == Some(old.cas()) && record.shape.value_bytes() == old.value_bytes());
         let uses = again.map_or(0, |old| old.slot.entry.uses().saturating_sub(1));
@@ -386,7 +405,8 @@ impl Shard {
                 self.index.replace(&old.slot, *hash, *position, uses);
                 self.bury(writer, &old);
             }
-            // The index is sized so that the log is full before it is. If it were full, this key would be a miss here, until it is set again.
+            // The index is sized so that the log is full before it is. If it were full, this key
+            // would be a miss here, until it is set again.
             None if self.index.insert(*hash, *position).is_err() => return,
             None => {}
         }

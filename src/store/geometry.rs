@@ -36,7 +36,8 @@ pub struct Memory {
 
 /// Smallest `record_bytes_max` that makes sense: one item of a few bytes.
 const RECORD_BYTES_MIN: u64 = 64;
-/// The largest record without a value, and more than any that has one for other reasons than a client's.
+/// The largest record without a value, and more than any that has one for other reasons than a
+/// client's.
 const KEY_RECORD_BYTES_MAX: u64 = (HEADER_BYTES + OPTIONAL_BYTES_MAX + KEY_BYTES_MAX).next_multiple_of(8) as u64;
 
 impl Geometry {
@@ -45,12 +46,14 @@ impl Geometry {
         self.record_bytes_max.saturating_add(MOVED_BYTES).max(KEY_RECORD_BYTES_MAX)
     }
 
-    /// Bytes that must be seen at once for [`super::Follower::apply`] to come forward, at most: a record, and what is skipped before it.
+    /// Bytes that must be seen at once for [`super::Follower::apply`] to come forward, at most: a
+    /// record, and what is skipped before it.
     pub fn wanted_bytes_max(&self) -> u64 {
         self.log_record_bytes_max() + HEADER_BYTES as u64
     }
 
-    /// What is wrong with it for a store of `slabs` slabs, if anything. Another process may have said it, so nothing in it is believed.
+    /// What is wrong with it for a store of `slabs` slabs, if anything. Another process may have
+    /// said it, so nothing in it is believed.
     fn complaint(&self, slabs: u32) -> Option<String> {
         let Geometry { shards, slab_bytes, record_bytes_max, .. } = *self;
         if !shards.is_power_of_two() || shards as usize > SHARDS_MAX {
@@ -91,8 +94,8 @@ impl Store {
         Memory { slabs, table_cells: table_cells(capacity_max(slabs, self.shards.len() as u32)) }
     }
 
-    /// A store for a replica: the geometry is the primary's, and it has as many slabs; the rest is this process's own. It is empty, and of no
-    /// epoch, until its [`super::Follower`]s begin.
+    /// A store for a replica: the geometry is the primary's, and it has as many slabs; the rest is
+    /// this process's own. It is empty, and of no epoch, until its [`super::Follower`]s begin.
     pub fn with_geometry(
         geometry: Geometry,
         slabs: u32,

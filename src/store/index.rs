@@ -1,20 +1,27 @@
-//! A shard's index: which record is the item under a key. Grows by itself, one bucket at a time (linear hashing), while it serves.
+//! A shard's index: which record is the item under a key. Grows by itself, one bucket at a time
+//! (linear hashing), while it serves.
 //!
 //! ```text
 //! bucket, 64 bytes:  slot 0 | slot 1 | ... | slot 6 | control: version 32, overflow bucket + 1 (0: none) 32
 //! slot, 64 bits:     present 1 | uses 2 | tag 25 (the hash's bits 8 to 32) | place 36 (position / 8, its low bits)
 //! ```
 //!
-//! Writers hold the shard's lock. Readers hold nothing: they load slots with acquire, and a slot is stored with release after the
-//! record it points to. An entry is replaced in place, so a reader sees the old or the new. It moves only when its bucket is split:
-//! the copy is stored first, then the new bucket count is published and the old bucket's version made odd, then the old entries are cleared, then the
-//! version is made even. A reader that found nothing looks again whether the bucket's control word and the key's bucket are what they were;
-//! if not, it looks again, a bounded number of times, and then asks for the lock.
+//! Writers hold the shard's lock. Readers hold nothing: they load slots with acquire, and a slot is
+//! stored with release after the record it points to. An entry is replaced in place, so a reader
+//! sees the old or the new. It moves only when its bucket is split: the copy is stored first, then
+//! the new bucket count is published and the old bucket's version made odd, then the old entries
+//! are cleared, then the version is made even. A reader that found nothing looks again whether the
+//! bucket's control word and the key's bucket are what they were; if not, it looks again, a bounded
+//! number of times, and then asks for the lock.
+
+mod entry;
 
 use crate::sys::memory::Reservation;
 use crate::sys::prefetch::prefetch;
 use crate::sys::sync::{AtomicU64, Ordering, fence};
 use crossbeam::utils::CachePadded;
+pub use entry::Entry;
+use entry::tag;
 use std::io;
 
 const SLOTS: usize = 7;
@@ -22,10 +29,11 @@ const CONTROL: usize = 7;
 const BUCKET_WORDS: usize = 8;
 /// Bytes of a bucket: one cache line.
 pub const BUCKET_BYTES: usize = 64;
-/// A bucket is split when there are more entries than this per two buckets: few enough that most buckets need no overflow,
-/// many enough that a record costs about 13 bytes of index.
+/// A bucket is split when there are more entries than this per two buckets: few enough that most
+/// buckets need no overflow, many enough that a record costs about 13 bytes of index.
 const ENTRIES_PER_TWO_BUCKETS: u64 = 13;
-/// Looks without the lock before a reader takes it. A bucket is split once per doubling, so a second look nearly always settles it.
+/// Looks without the lock before a reader takes it. A bucket is split once per doubling, so a
+/// second look nearly always settles it.
 const LOOKS_MAX: usize = 16;
 
 const VERSION_MASK: u64 = 0xFFFF_FFFF;
@@ -38,42 +46,9 @@ const TAG_MASK: u64 = (1 << TAG_BITS) - 1;
 const TAG_FROM_BIT: u32 = 8;
 const PLACE_MASK: u64 = (1 << TAG_SHIFT) - 1;
 const PLACE_UNUSED_BITS: u32 = 64 - TAG_SHIFT;
-/// A log is no longer than this, in bytes: so far in either direction a place names one position only.
+/// A log is no longer than this, in bytes: so far in either direction a place names one position
+/// only.
 pub const LOG_BYTES_MAX: u64 = (PLACE_MASK + 1) * 8 / 2;
-
-/// A slot's content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry(u64);
-
-impl Entry {
-    fn new(hash: u64, position: u64) -> Self {
-        Entry(PRESENT | tag(hash) | ((position / 8) & PLACE_MASK))
-    }
-
-    /// The position it points to: the one nearest to `reference`, which may lie before or behind it, less than [`LOG_BYTES_MAX`] away.
-    #[inline]
-    pub fn position(self, reference: u64) -> u64 {
-        // The difference of the places, its sign in the word's highest bit; then in bytes, for a place is eight of them.
-        let ahead = (self.0.wrapping_sub(reference / 8) << PLACE_UNUSED_BITS) as i64 >> (PLACE_UNUSED_BITS - 3);
-        (reference & !7).wrapping_add_signed(ahead)
-    }
-
-    /// Uses counted since the record was written, at most 3.
-    pub fn uses(self) -> u64 {
-        self.0 >> USES_SHIFT & USES_MAX
-    }
-
-    fn with_uses(self, uses: u64) -> Self {
-        Entry(self.0 & !(USES_MAX << USES_SHIFT) | uses << USES_SHIFT)
-    }
-}
-
-/// The tag's bits are those that choose the bucket once there are more than 256: a split finds out from the slot alone which entries
-/// move, without a look at their records. With 2^22 buckets (27 million items in one shard) 11 bits are left to tell keys apart:
-/// one false match in 300 lookups, which the key's comparison finds.
-fn tag(hash: u64) -> u64 {
-    ((hash >> TAG_FROM_BIT) & TAG_MASK) << TAG_SHIFT
-}
 
 /// A slot and what it held when it was looked at.
 #[derive(Clone, Copy)]
@@ -111,7 +86,8 @@ pub struct Index {
     /// Primary buckets in use; published with release when a split's copies are in place.
     count: AtomicU64,
     count_max: u64,
-    /// On a cache line of its own: every insert writes to it, and every reader needs what stands before it.
+    /// On a cache line of its own: every insert writes to it, and every reader needs what stands
+    /// before it.
     writer_state: CachePadded<WriterState>,
 }
 
@@ -133,9 +109,10 @@ fn set(cell: &AtomicU64, value: u64) {
     cell.store(value, Ordering::Relaxed);
 }
 
-/// Store to a slot on which readers may be trying to count a use. A compare-exchange of theirs comes before this store in the
-/// slot's modification order, or fails. loom (0.7) lets it succeed on the value that a plain store has just replaced, which
-/// no hardware and not the memory model does; a swap keeps it honest there.
+/// Store to a slot on which readers may be trying to count a use. A compare-exchange of theirs
+/// comes before this store in the slot's modification order, or fails. loom (0.7) lets it succeed
+/// on the value that a plain store has just replaced, which no hardware and not the memory model
+/// does; a swap keeps it honest there.
 fn overwrite(cell: &AtomicU64, value: u64) {
     #[cfg(not(loom))]
     cell.store(value, Ordering::Release);
@@ -154,9 +131,11 @@ fn bucket_of(hash: u64, count: u64) -> u64 {
 pub struct IndexFull;
 
 impl Index {
-    /// An index for a log of at most `capacity_bytes`; reserves address space for the most records that the log can hold.
+    /// An index for a log of at most `capacity_bytes`; reserves address space for the most records
+    /// that the log can hold.
     pub fn new(capacity_bytes: u64) -> io::Result<Index> {
-        // The smallest record takes 24 bytes; at 6.5 of them a bucket that is 0.41 bytes of bucket per byte of log.
+        // The smallest record takes 24 bytes; at 6.5 of them a bucket that is 0.41 bytes of bucket
+        // per byte of log.
         let count_max = (capacity_bytes / 2 / BUCKET_BYTES as u64).max(2);
         let overflow_max = (capacity_bytes / 4 / BUCKET_BYTES as u64).max(2);
         Ok(Index {
@@ -197,7 +176,8 @@ impl Index {
         &self.buckets.words()[bucket as usize * BUCKET_WORDS..][..BUCKET_WORDS]
     }
 
-    /// The overflow bucket behind a link (its number + 1, as control words and the free list keep it).
+    /// The overflow bucket behind a link (its number + 1, as control words and the free list keep
+    /// it).
     fn overflow_bucket(&self, link: u64) -> &[AtomicU64] {
         &self.overflow.words()[(link as usize - 1) * BUCKET_WORDS..][..BUCKET_WORDS]
     }
@@ -208,7 +188,8 @@ impl Index {
         (link != 0).then(|| self.overflow_bucket(link))
     }
 
-    /// Look for the key with this hash; `look` gives something if the record behind an entry is the one. Without the lock.
+    /// Look for the key with this hash; `look` gives something if the record behind an entry is the
+    /// one. Without the lock.
     #[inline]
     pub fn find<'a, T>(&'a self, hash: u64, look: impl Fn(Entry) -> Option<T>) -> Look<(SlotRef<'a>, T)> {
         for _ in 0..LOOKS_MAX {
@@ -266,7 +247,8 @@ impl Index {
         prefetch(self.primary(bucket_of(hash, get(&self.count))), 1);
     }
 
-    /// What may be the entry of a key with this hash, if it is in its bucket's first line: good enough to fetch its record.
+    /// What may be the entry of a key with this hash, if it is in its bucket's first line: good
+    /// enough to fetch its record.
     #[inline]
     pub fn guess(&self, hash: u64) -> Option<Entry> {
         let (wanted, mask) = (PRESENT | tag(hash), PRESENT | tag(u64::MAX));
@@ -281,8 +263,8 @@ impl Index {
         SlotRef { cell: slot.cell, entry }
     }
 
-    /// Take the entry out. Where its bucket has overflow, the gap is filled from the end of the chain, so that overflow buckets do
-    /// not outlive their entries.
+    /// Take the entry out. Where its bucket has overflow, the gap is filled from the end of the
+    /// chain, so that overflow buckets do not outlive their entries.
     pub fn remove(&self, slot: &SlotRef<'_>, hash: u64) {
         let primary = self.primary(bucket_of(hash, get(&self.count)));
         if get(&primary[CONTROL]) >> 32 == 0 {
@@ -296,7 +278,8 @@ impl Index {
         set(&self.writer_state.entries, self.entries() - 1);
     }
 
-    /// Move entries within the chain of `primary`: its version is odd meanwhile, which readers that find nothing notice.
+    /// Move entries within the chain of `primary`: its version is odd meanwhile, which readers that
+    /// find nothing notice.
     fn rearrange(&self, primary: &[AtomicU64], moving: impl FnOnce()) {
         let with_version = |version: u64| get(&primary[CONTROL]) >> 32 << 32 | version & VERSION_MASK;
         let version = get(&primary[CONTROL]) & VERSION_MASK;
@@ -356,7 +339,8 @@ impl Index {
         Ok((link, bucket))
     }
 
-    /// Take out every entry, as when a replica begins elsewhere. Readers find nothing from now on, or what they had found already.
+    /// Take out every entry, as when a replica begins elsewhere. Readers find nothing from now on,
+    /// or what they had found already.
     pub fn clear(&self) {
         for bucket in 0..get(&self.count) {
             let primary = self.primary(bucket);
@@ -372,7 +356,8 @@ impl Index {
         set(&self.writer_state.entries, 0);
     }
 
-    /// True when an insert might find no overflow bucket. The reservation is sized so that records fill the log before that.
+    /// True when an insert might find no overflow bucket. The reservation is sized so that records
+    /// fill the log before that.
     pub fn is_full(&self) -> bool {
         let state = &self.writer_state;
         let used_up = get(&state.overflow_used) as usize * BUCKET_WORDS >= self.overflow.words().len();
@@ -385,7 +370,8 @@ impl Index {
         self.entries() * 2 > count * ENTRIES_PER_TWO_BUCKETS && count < self.count_max
     }
 
-    /// Split one bucket; `hash_of` gives an entry's hash anew (from its record's key) where the tag does not tell. With the lock held.
+    /// Split one bucket; `hash_of` gives an entry's hash anew (from its record's key) where the tag
+    /// does not tell. With the lock held.
     pub fn grow(&self, hash_of: impl Fn(Entry) -> u64) {
         let count = get(&self.count);
         let level = count.ilog2();
@@ -407,7 +393,8 @@ impl Index {
             }
             bucket = self.next(get(&cells[CONTROL]));
         }
-        // 2. Publish it. 3. Clear what moved; pull what stays forward, and give back the overflow buckets that this empties.
+        // 2. Publish it. 3. Clear what moved; pull what stays forward, and give back the overflow
+        //    buckets that this empties.
         self.count.store(count + 1, Ordering::Release);
         self.rearrange(old, || {
             let mut bucket = Some(old);
@@ -429,8 +416,8 @@ impl Index {
         self.release_chain(new);
     }
 
-    /// Move entries from the chain's end into empty slots before them, then drop what is empty at the end. Readers see each entry
-    /// at one of its two places or notice the odd version.
+    /// Move entries from the chain's end into empty slots before them, then drop what is empty at
+    /// the end. Readers see each entry at one of its two places or notice the odd version.
     fn compact(&self, primary: &[AtomicU64]) {
         let mut bucket = primary;
         while let Some(next) = self.next(get(&bucket[CONTROL])) {
@@ -460,8 +447,9 @@ impl Index {
         }
     }
 
-    /// Unlink everything behind `bucket`, all of it empty, and keep it for reuse. A reader still in there finds nothing, or
-    /// another bucket's entries, whose keys do not match; then it notices the odd version.
+    /// Unlink everything behind `bucket`, all of it empty, and keep it for reuse. A reader still in
+    /// there finds nothing, or another bucket's entries, whose keys do not match; then it notices
+    /// the odd version.
     fn release_chain(&self, bucket: &[AtomicU64]) {
         let state = &self.writer_state;
         let control = get(&bucket[CONTROL]);
@@ -470,7 +458,8 @@ impl Index {
         while link != 0 {
             let freed = self.overflow_bucket(link);
             let next = get(&freed[CONTROL]) >> 32;
-            // Release, also where nothing changes: who reads these values must see the odd version that came before them.
+            // Release, also where nothing changes: who reads these values must see the odd version
+            // that came before them.
             for cell in &freed[1..SLOTS] {
                 cell.store(0, Ordering::Release);
             }
@@ -484,17 +473,4 @@ impl Index {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_is_the_nearest_position_before_or_behind_the_reference() {
-        for reference in [1 << 30, 1 << 32, (1 << 38) - 8, 1 << 39, (1 << 39) + 4096, (1 << 55) + 24] {
-            for away in [0, 8, 4096, 1 << 31, 1 << 33, LOG_BYTES_MAX - 8] {
-                for position in [reference + away, u64::saturating_sub(reference, away)] {
-                    assert_eq!(Entry::new(u64::MAX, position).position(reference), position, "{away} from {reference}");
-                }
-            }
-        }
-    }
-}
+mod tests;

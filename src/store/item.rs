@@ -87,7 +87,8 @@ impl<'t> Item<'t> {
         self.record.client_flags()
     }
 
-    /// CAS: the explicit one, or the number of the record's place, which no two items ever have in common.
+    /// CAS: the explicit one, or the number of the record's place, which no two items ever have in
+    /// common.
     pub fn cas(&self) -> u64 {
         self.record.explicit_cas().unwrap_or_else(|| stamp(self.log.shard(), self.position))
     }
@@ -117,13 +118,14 @@ impl<'t> Item<'t> {
         self.record.meta().idle_seconds(now)
     }
 
-    /// Count a use where it concerns nobody but this process: in the slot alone. What a replica's readers do, who write nothing to a log.
+    /// Count a use where it concerns nobody but this process: in the slot alone. What a replica's
+    /// readers do, who write nothing to a log.
     pub fn note_use_in_index(&self) {
         self.slot.note_use();
     }
 
-    /// Count a use: the slot's counter for reclaim, last access and the fetched bit. Never waits; gives up when another
-    /// thread changes the same word.
+    /// Count a use: the slot's counter for reclaim, last access and the fetched bit. Never waits;
+    /// gives up when another thread changes the same word.
     pub fn note_use(&self, now: UnixSeconds) {
         self.slot.note_use();
         let seen = self.record.meta();

@@ -5,8 +5,9 @@
 //!       epoch  committed  tail  capacity    epoch begins at  reserved, zero
 //! ```
 //!
-//! Ordering: a record's bytes are stored relaxed, then `committed` is stored with release; who loads `committed` with acquire sees every byte
-//! below it. `tail` is stored with release before the era that must pass is asked for (sys/quiescence).
+//! Ordering: a record's bytes are stored relaxed, then `committed` is stored with release; who
+//! loads `committed` with acquire sees every byte below it. `tail` is stored with release before
+//! the era that must pass is asked for (sys/quiescence).
 
 use crate::sys::sync::{AtomicU64, Ordering, fence};
 
@@ -14,8 +15,8 @@ use crate::sys::sync::{AtomicU64, Ordering, fence};
 pub const CONTROL_LINE_BYTES: usize = 64;
 /// The first position of every log. Not 0, which is no CAS.
 pub const BIRTH: u64 = 64;
-/// Positions that another process says are held to this, so that no sum of them overflows, and a CAS holds them. A log of 1 GiB/s takes two
-/// years to get there.
+/// Positions that another process says are held to this, so that no sum of them overflows, and a
+/// CAS holds them. A log of 1 GiB/s takes two years to get there.
 pub const POSITION_MAX: u64 = 1 << 56;
 
 const EPOCH: usize = 0;
@@ -59,7 +60,8 @@ impl<'a> ControlLine<'a> {
         self.0[CAPACITY].load(Ordering::Relaxed)
     }
 
-    /// From now on so much log may lie between tail and head. Under the shard's lock: before more is used, after less is.
+    /// From now on so much log may lie between tail and head. Under the shard's lock: before more
+    /// is used, after less is.
     pub fn set_capacity(&self, capacity_bytes: u64) {
         self.0[CAPACITY].store(capacity_bytes, Ordering::Release);
     }
@@ -70,8 +72,9 @@ impl<'a> ControlLine<'a> {
         self.0[EPOCH].store(epoch, Ordering::Relaxed);
     }
 
-    /// An empty log at `position`, where a replica begins. The fence orders it before the bytes that are overwritten from now on: who reads
-    /// such bytes and then this line again, from however far, sees that they are not what he looked for.
+    /// An empty log at `position`, where a replica begins. The fence orders it before the bytes
+    /// that are overwritten from now on: who reads such bytes and then this line again, from
+    /// however far, sees that they are not what he looked for.
     pub fn restart(&self, position: u64) {
         self.0[TAIL].store(position, Ordering::Release);
         self.0[COMMITTED].store(position, Ordering::Release);

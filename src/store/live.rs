@@ -1,9 +1,11 @@
-//! What of a shard's log is alive, in bytes: counted when an item is written and when it dies. Pure.
+//! What of a shard's log is alive, in bytes: counted when an item is written and when it dies.
+//! Pure.
 //!
-//! Whoever makes an item, replaces it, takes it away or changes its expiry says so here, under the shard's lock. Nobody says when an item
-//! expires: [`super::expiries`] knows how many bytes may have. That is too many where items expire far ahead, so reclaim says what it
-//! finds alive, lap by lap. So much of the doubt is taken back, until the first item that was found alive expires, and less what
-//! has died meanwhile.
+//! Whoever makes an item, replaces it, takes it away or changes its expiry says so here, under the
+//! shard's lock. Nobody says when an item expires: [`super::expiries`] knows how many bytes may
+//! have. That is too many where items expire far ahead, so reclaim says what it finds alive, lap by
+//! lap. So much of the doubt is taken back, until the first item that was found alive expires, and
+//! less what has died meanwhile.
 
 use super::expiries::Expiries;
 use super::shape::Shape;
@@ -12,8 +14,8 @@ use crate::base::time::{Expiry, UnixSeconds};
 /// What a record gains when it is appended again: its CAS.
 pub(super) const MOVED_BYTES: u64 = 8;
 
-/// What an item of this shape counts for: its record, and what that will gain when reclaim appends it again. So moving never needs more room
-/// than was counted from the beginning.
+/// What an item of this shape counts for: its record, and what that will gain when reclaim appends
+/// it again. So moving never needs more room than was counted from the beginning.
 #[inline]
 pub(super) fn charge(shape: Shape) -> u64 {
     shape.record_bytes() as u64 + growth(shape)
@@ -34,7 +36,8 @@ pub(super) struct Live {
     lap: Lap,
     /// Bytes that were taken for expired, and were found alive.
     cleared: Cleared,
-    /// The longest record that was written in this lap, and in the one before: no longer one is in the log.
+    /// The longest record that was written in this lap, and in the one before: no longer one is in
+    /// the log.
     longest_bytes: [u64; 2],
 }
 
@@ -45,7 +48,8 @@ struct Lap {
     began_with: (u64, u64),
     /// When it began: see [`Expiries::dead_passed_bytes`].
     dead_passed_bytes: u64,
-    /// Bytes found alive. Each of these items was alive when the lap began: what was written since stands behind its end.
+    /// Bytes found alive. Each of these items was alive when the lap began: what was written since
+    /// stands behind its end.
     alive: Cleared,
 }
 
@@ -58,7 +62,8 @@ impl Lap {
 struct Cleared {
     bytes: u64,
     until: UnixSeconds,
-    /// What dies from then on, and was in doubt, may be part of them: see [`Expiries::dead_passed_bytes`].
+    /// What dies from then on, and was in doubt, may be part of them: see
+    /// [`Expiries::dead_passed_bytes`].
     dead_passed_bytes: u64,
 }
 

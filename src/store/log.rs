@@ -1,18 +1,23 @@
-//! A shard's log: positions without end, of which a part has memory. Appended at the head, reclaimed at the tail.
+//! A shard's log: positions without end, of which a part has memory. Appended at the head,
+//! reclaimed at the tail.
 //!
-//! Positions count bytes since the shard was born and never wrap; they meet memory only in [`Log::words_at`]. The log is cut into **virtual slabs**,
-//! numbered by `position >> slab_shift`. A table says which physical slab of the pool each of them stands on:
+//! Positions count bytes since the shard was born and never wrap; they meet memory only in
+//! [`Log::words_at`]. The log is cut into **virtual slabs**, numbered by `position >> slab_shift`.
+//! A table says which physical slab of the pool each of them stands on:
 //!
 //! ```text
 //! cell [virtual slab mod cells], 64 bits:  physical slab, bits 0..25 | virtual slab, bits 26..63
 //! ```
 //!
-//! A cell does not change while its virtual slab is at or above the tail, and for locals until the tail's bytes are released; what it says of the
-//! virtual slab shows a remote reader one that has changed. **A record's head lies in one slab; its value may go on in the following ones.** Where not
-//! even the head fits, what is left of the slab is padded (or, where not even a header fits, skipped).
+//! A cell does not change while its virtual slab is at or above the tail, and for locals until the
+//! tail's bytes are released; what it says of the virtual slab shows a remote reader one that has
+//! changed. **A record's head lies in one slab; its value may go on in the following ones.** Where
+//! not even the head fits, what is left of the slab is padded (or, where not even a header fits,
+//! skipped).
 //!
-//! Ordering: a cell is stored (relaxed) before any record of its virtual slab is committed or found, each of which is a release. So who has a position
-//! from `committed` or from a slot finds the cell.
+//! Ordering: a cell is stored (relaxed) before any record of its virtual slab is committed or
+//! found, each of which is a release. So who has a position from `committed` or from a slot finds
+//! the cell.
 
 use super::pool::{Pool, SLABS_MAX};
 use super::record::HEADER_BYTES;
@@ -45,7 +50,8 @@ impl Cell {
     }
 }
 
-/// Cells of a table for a log of at most `slabs` slabs: head and tail may share one, and one more is a cell that nobody looks at any more.
+/// Cells of a table for a log of at most `slabs` slabs: head and tail may share one, and one more
+/// is a cell that nobody looks at any more.
 pub fn table_cells(slabs: u32) -> u32 {
     (slabs + 2).next_power_of_two()
 }
@@ -60,7 +66,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// The log of a shard, whose table is the `shard`-th in `tables`, of `cells` cells, a power of two.
+    /// The log of a shard, whose table is the `shard`-th in `tables`, of `cells` cells, a power of
+    /// two.
     pub fn new(shard: u32, pool: Arc<Pool>, tables: &Arc<Slab>, cells: u32) -> Log {
         assert!(cells.is_power_of_two());
         let (begin, cells) = (shard as usize * cells as usize, cells as usize);
@@ -68,7 +75,8 @@ impl Log {
         Log { shard, words: pool.words(), cells: Part::new(tables, begin..begin + cells), pool, slab_shift }
     }
 
-    /// One with memory of its own at every position, as a ring of `slabs` slabs, a power of two: for tests.
+    /// One with memory of its own at every position, as a ring of `slabs` slabs, a power of two:
+    /// for tests.
     pub fn alone(shard: u32, slabs: u32, slab_bytes: usize) -> io::Result<Log> {
         let pool = Arc::new(Pool::new(slabs, slab_bytes, false)?);
         let tables = Arc::new(Slab::new("remora-tables", (shard as usize + 1) * slabs as usize * 8, false)?);
@@ -137,7 +145,8 @@ impl Log {
         (self.slab_bytes() - (position & (self.slab_bytes() - 1))) as usize
     }
 
-    /// A position at which a record can begin: this one, or the next slab's start if not even a header fits here.
+    /// A position at which a record can begin: this one, or the next slab's start if not even a
+    /// header fits here.
     #[inline]
     pub fn settle(&self, position: u64) -> u64 {
         let left = self.bytes_to_slab_end(position);

@@ -1,4 +1,5 @@
-//! Which virtual slabs of a log have memory, and how far the head may go. Kept under the shard's lock.
+//! Which virtual slabs of a log have memory, and how far the head may go. Kept under the shard's
+//! lock.
 //!
 //! ```text
 //! virtual slabs:   ... | base | base + 1 | ... | end - 1 |
@@ -6,13 +7,15 @@
 //! ```
 //!
 //! - A fresh slab of the pool always serves the *next* virtual slab, up to the log's capacity.
-//! - Once all are taken, the next virtual slab **shares** the physical one of `base`, where only what lies below the released position may be
-//!   overwritten: so a log of one slab is a ring of one slab. No others ever share.
-//! - A slab whose bytes are all released serves the next virtual slab. Where the log has more than it is to have, and the others
-//!   can hold it, it goes back to the pool instead. So a log shrinks as its tail moves, by a slab after at most two slabs of tail, and nothing is copied for it.
+//! - Once all are taken, the next virtual slab **shares** the physical one of `base`, where only
+//!   what lies below the released position may be overwritten: so a log of one slab is a ring of
+//!   one slab. No others ever share.
+//! - A slab whose bytes are all released serves the next virtual slab. Where the log has more than
+//!   it is to have, and the others can hold it, it goes back to the pool instead. So a log shrinks
+//!   as its tail moves, by a slab after at most two slabs of tail, and nothing is copied for it.
 //!
-//! Invariants: `owned <= capacity`, `goal <= capacity`, as much as `capacity` is reserved of the pool; `end - base` is `owned`, or one more while
-//! base and top share.
+//! Invariants: `owned <= capacity`, `goal <= capacity`, as much as `capacity` is reserved of the
+//! pool; `end - base` is `owned`, or one more while base and top share.
 
 use super::log::Log;
 
@@ -62,7 +65,8 @@ impl Mapped {
         self.goal < self.capacity
     }
 
-    /// It is to have `slabs`. More are had at once; less, as the tail moves. False, and nothing is changed, if the pool has not so many.
+    /// It is to have `slabs`. More are had at once; less, as the tail moves. False, and nothing is
+    /// changed, if the pool has not so many.
     pub(super) fn set_goal(&mut self, log: &Log, slabs: u32) -> bool {
         if slabs > self.capacity {
             if !log.pool().reserve(slabs - self.capacity) {
@@ -86,7 +90,8 @@ impl Mapped {
         self.owned
     }
 
-    /// So many slabs of log can lie between what is released and the head. While base and top share, no slab can be added.
+    /// So many slabs of log can lie between what is released and the head. While base and top
+    /// share, no slab can be added.
     pub(super) fn in_reach(&self) -> u32 {
         if self.shares() { self.owned } else { self.capacity }
     }
@@ -117,7 +122,8 @@ impl Mapped {
         self.limit >= wanted
     }
 
-    /// All bytes below `released` may be overwritten. Slabs go back to the pool only while the others can hold the log up to `needed`.
+    /// All bytes below `released` may be overwritten. Slabs go back to the pool only while the
+    /// others can hold the log up to `needed`.
     pub(super) fn release(&mut self, log: &Log, released: u64, needed: u64) {
         while self.base < released >> log.slab_shift() {
             let (physical, shared) = (log.physical(self.base), self.shares());
@@ -215,7 +221,8 @@ mod tests {
         }
     }
 
-    /// Several logs of one pool: what a log holds is never overwritten, by itself or by others, and it always holds as much as its capacity.
+    /// Several logs of one pool: what a log holds is never overwritten, by itself or by others, and
+    /// it always holds as much as its capacity.
     #[test]
     fn nothing_that_is_not_released_is_ever_overwritten() {
         let mut random = fastrand::Rng::with_seed(3);
@@ -258,7 +265,8 @@ mod tests {
         assert_eq!((run.mapped.capacity(), run.mapped.shrinks()), (1, false));
     }
 
-    /// A log that is to have less has it once its tail has passed as many slabs, and two more; what it gave back others may have.
+    /// A log that is to have less has it once its tail has passed as many slabs, and two more; what
+    /// it gave back others may have.
     #[test]
     fn a_log_shrinks_from_its_tail_and_another_grows() {
         let logs = logs(&[6, 2], 8);

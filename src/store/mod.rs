@@ -27,8 +27,9 @@
 //! | [`capacity`] | how much memory the shards may have, changed while they serve |
 //! | [`sizing`] | how `-m`, `-I` and `-t` become shards and slabs |
 //!
-//! In goes a key; out come [`Item`]s that stay for the [`Turn`]. The invariant kept: the store is a function of the bytes between tail and
-//! committed of each shard (replaying them gives the same items).
+//! In goes a key; out come [`Item`]s that stay for the [`Turn`]. The invariant kept: the store is a
+//! function of the bytes between tail and committed of each shard (replaying them gives the same
+//! items).
 
 pub mod capacity;
 pub(crate) mod check;
@@ -130,8 +131,8 @@ pub struct Participant<'s> {
     seat: Seat<'s>,
 }
 
-/// One turn of a worker's loop: while it lives, nothing that its holder can see is overwritten. Dropping it announces
-/// quiescence and takes the worker offline.
+/// One turn of a worker's loop: while it lives, nothing that its holder can see is overwritten.
+/// Dropping it announces quiescence and takes the worker offline.
 ///
 /// What was found in a turn cannot outlive it:
 ///
@@ -213,7 +214,8 @@ impl Store {
         Store::with_slabs(config, pool::SLAB_BYTES_MAX)
     }
 
-    /// The same, of slabs of at most `slab_bytes_max`, a power of two: tests that must cross many of them.
+    /// The same, of slabs of at most `slab_bytes_max`, a power of two: tests that must cross many
+    /// of them.
     pub fn with_slabs(config: StoreConfig, slab_bytes_max: usize) -> Result<Store, StoreError> {
         let plan = sizing::plan(&config, slab_bytes_max)?;
         let StoreConfig { workers, hugepages, hash_seed, .. } = config;
@@ -252,7 +254,8 @@ impl Store {
         Ok(Store { shards, lines, tables, pool, history, domain, hash, workers, attention_wanted, touches_logged })
     }
 
-    /// Register a thread. Panics when more threads take part than the store was made for: a bug of ours.
+    /// Register a thread. Panics when more threads take part than the store was made for: a bug of
+    /// ours.
     pub fn join(&self) -> Participant<'_> {
         Participant { seat: self.domain.sit().expect("a seat for each worker") }
     }
@@ -272,7 +275,8 @@ impl Store {
         self.shard(place).index.prefetch(place.hash);
     }
 
-    /// Have the key's record fetched, if there seems to be one; some time after [`Store::prefetch_bucket`].
+    /// Have the key's record fetched, if there seems to be one; some time after
+    /// [`Store::prefetch_bucket`].
     pub fn prefetch_record(&self, turn: &Turn<'_>, place: Place) {
         let _ = turn;
         self.shard(place).prefetch_record(place.hash);
@@ -284,8 +288,9 @@ impl Store {
         Draft::new(Kind::Set, at.key, meta, item.client_flags, item.cas, Source::Bytes(item.value))
     }
 
-    /// Whether there is room for a record of `key` now. Reclaims a step, and remembers the want, as an append does: for a
-    /// request that has found no room before, and would make its record ready in vain.
+    /// Whether there is room for a record of `key` now. Reclaims a step, and remembers the want, as
+    /// an append does: for a request that has found no room before, and would make its record ready
+    /// in vain.
     pub fn find_room(
         &self,
         turn: &Turn<'_>,
@@ -317,27 +322,30 @@ impl Store {
         shard.value(loan.position, &shard.record(loan.position))
     }
 
-    /// flush_all, now: every item written before this is gone. Err(Now): some shards are flushed, try again next turn.
+    /// flush_all, now: every item written before this is gone. Err(Now): some shards are flushed,
+    /// try again next turn.
     pub fn flush(&self, turn: &Turn<'_>) -> Result<(), NoRoom> {
         turn.note.set(Appended::Widely);
         self.shards.iter().try_for_each(|shard| shard.flush(&mut shard.lock()))
     }
 
-    /// From now on the log holds every change of an item's metadata: somebody is going to read it. What was changed before stands in the
-    /// records themselves. Turns that began earlier may still change some without logging it, so a log is not read before they have ended.
+    /// From now on the log holds every change of an item's metadata: somebody is going to read it.
+    /// What was changed before stands in the records themselves. Turns that began earlier may still
+    /// change some without logging it, so a log is not read before they have ended.
     pub fn log_touches(&self) {
         if self.touches_logged.load(Relaxed) == 0 {
             self.touches_logged.store(1, Relaxed);
         }
     }
 
-    /// Up to where each shard is committed now: whoever has applied that much has all that was written before.
+    /// Up to where each shard is committed now: whoever has applied that much has all that was
+    /// written before.
     pub fn committed(&self) -> Box<[u64]> {
         self.shards.iter().map(|shard| shard.control().committed()).collect()
     }
 
-    /// Reclaim where appends found no room: once a turn by each worker, for its share of the shards. True while one waits: do not
-    /// sleep long.
+    /// Reclaim where appends found no room: once a turn by each worker, for its share of the
+    /// shards. True while one waits: do not sleep long.
     pub fn maintain(&self, turn: &Turn<'_>, worker: usize, now: UnixSeconds) -> bool {
         let _ = turn;
         if self.attention_wanted.load(Relaxed) == 0 {
@@ -368,7 +376,8 @@ impl Store {
     }
 }
 
-/// What a record has beside its value, at least: a header and a key of one byte. A larger value than leaves room for it fits under no key.
+/// What a record has beside its value, at least: a header and a key of one byte. A larger value
+/// than leaves room for it fits under no key.
 pub const RECORD_OVERHEAD_BYTES_MIN: usize = record::HEADER_BYTES + 1;
 /// Seats beyond the workers': administration and tests.
 const SEATS_SPARE: usize = 8;

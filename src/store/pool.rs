@@ -1,7 +1,9 @@
-//! The memory of all logs: one memfd, cut into slabs of one length. Logs take slabs as they grow and give them back.
+//! The memory of all logs: one memfd, cut into slabs of one length. Logs take slabs as they grow
+//! and give them back.
 //!
-//! A slab is known by its number, its place in the memfd. Slabs are **reserved** before they are taken: a shard's capacity is what it has reserved,
-//! so a log below its capacity always finds a slab.
+//! A slab is known by its number, its place in the memfd. Slabs are **reserved** before they are
+//! taken: a shard's capacity is what it has reserved, so a log below its capacity always finds a
+//! slab.
 
 use crate::sys::memory::{HUGEPAGE_BYTES, Part, Slab};
 use crate::sys::sync::Mutex;
@@ -12,8 +14,8 @@ use std::sync::Arc;
 pub const SLABS_MAX: u32 = 1 << 26;
 /// A slab's length is a power of two within these bounds; what they share is told to replicas.
 pub const SLAB_BYTES_MIN: usize = 512;
-/// See [`SLAB_BYTES_MIN`]. Short, so that little is lost where a log ends; long, so that little is lost where a record's head must not be cut, and
-/// one READ is worth its round trip.
+/// See [`SLAB_BYTES_MIN`]. Short, so that little is lost where a log ends; long, so that little is
+/// lost where a record's head must not be cut, and one READ is worth its round trip.
 pub const SLAB_BYTES_MAX: usize = 256 << 10;
 const PAGE_BYTES: usize = 4096;
 /// Huge pages come whole: a smaller pool would be mostly rounding.

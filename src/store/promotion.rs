@@ -1,10 +1,13 @@
-//! A store changes hands: a replica's begins an epoch of its own and takes writes from then on; a primary's ends its writing, so that a
-//! follower may write in its place. And what a log loses when it turns out to have parted from the one that counts.
+//! A store changes hands: a replica's begins an epoch of its own and takes writes from then on; a
+//! primary's ends its writing, so that a follower may write in its place. And what a log loses when
+//! it turns out to have parted from the one that counts.
 //!
-//! **Beginning an epoch.** One record in each log, sealed by the epoch that it begins; what is padded before it is still the old epoch's. Where
-//! each shard begins is noted first, then published, so that who sees the new epoch in a control line finds it in the history as well.
+//! **Beginning an epoch.** One record in each log, sealed by the epoch that it begins; what is
+//! padded before it is still the old epoch's. Where each shard begins is noted first, then
+//! published, so that who sees the new epoch in a control line finds it in the history as well.
 //!
-//! All of this is for the one thread that decides who writes: while it calls, nobody follows with this store and no client's write is executed.
+//! All of this is for the one thread that decides who writes: while it calls, nobody follows with
+//! this store and no client's write is executed.
 
 use super::Store;
 use super::record::{Draft, EPOCH_VALUE_BYTES, HEADER_BYTES, Kind, Record, Source};
@@ -15,7 +18,8 @@ use crate::sys::quiescence::Era;
 
 /// Bytes of an epoch record.
 const EPOCH_RECORD_BYTES: usize = HEADER_BYTES + EPOCH_VALUE_BYTES;
-/// What an epoch record and the pad before it take at most: what it does not fit into is shorter than it.
+/// What an epoch record and the pad before it take at most: what it does not fit into is shorter
+/// than it.
 const EPOCH_ROOM_BYTES: u64 = 2 * EPOCH_RECORD_BYTES as u64;
 
 /// The turns that were under way at a moment: see [`Store::turns_of_now`].
@@ -43,15 +47,16 @@ impl Store {
         self.shards.iter().map(epoch).collect()
     }
 
-    /// See that each shard has room for [`Store::begin_epoch`]: what is oldest goes, as little as will do, and nothing that lives where nothing
-    /// is evicted. Err is a shard that has none yet, because turns of now may still look at those bytes: try again later, from outside any turn.
+    /// See that each shard has room for [`Store::begin_epoch`]: what is oldest goes, as little as
+    /// will do, and nothing that lives where nothing is evicted. Err is a shard that has none yet,
+    /// because turns of now may still look at those bytes: try again later, from outside any turn.
     pub fn make_room_for_epoch(&self, now: UnixSeconds) -> Result<(), usize> {
         let lacks_room = |shard: &&Shard| !shard.make_room_for_epoch(&mut shard.lock(), now);
         self.shards.iter().find(lacks_room).map_or(Ok(()), |shard| Err(shard.number as usize))
     }
 
-    /// Begin `epoch`, later than any here, in every shard; from now on the store is a primary's. After [`Store::make_room_for_epoch`] has
-    /// succeeded.
+    /// Begin `epoch`, later than any here, in every shard; from now on the store is a primary's.
+    /// After [`Store::make_room_for_epoch`] has succeeded.
     pub fn begin_epoch(&self, epoch: Epoch) {
         for shard in &self.shards {
             let begins = shard.place_of_epoch(&shard.lock());
@@ -60,7 +65,8 @@ impl Store {
         self.shards.iter().for_each(|shard| shard.begin_epoch(&mut shard.lock(), epoch));
     }
 
-    /// The turns that are under way now. What was decided before this call is known to every turn that begins after it.
+    /// The turns that are under way now. What was decided before this call is known to every turn
+    /// that begins after it.
     pub fn turns_of_now(&self) -> TurnsOfNow {
         TurnsOfNow(self.domain.advance())
     }
@@ -70,8 +76,8 @@ impl Store {
         self.domain.all_passed(turns.0)
     }
 
-    /// Nobody's append waits for room any more: reclaim, which the workers do for those who wait, ends. Once clients' writes are refused and
-    /// the turns in which they were not have ended.
+    /// Nobody's append waits for room any more: reclaim, which the workers do for those who wait,
+    /// ends. Once clients' writes are refused and the turns in which they were not have ended.
     pub fn end_writing(&self) {
         for shard in &self.shards {
             let mut writer = shard.lock();
@@ -142,8 +148,8 @@ impl Shard {
         }
     }
 
-    /// What the log holds from `position` on, as far as it can be read: another process may have said the position, so it may be in the middle
-    /// of a record, or nowhere.
+    /// What the log holds from `position` on, as far as it can be read: another process may have
+    /// said the position, so it may be in the middle of a record, or nowhere.
     pub fn extent_from(&self, position: u64) -> Extent {
         let control = self.control();
         let (tail, committed) = (control.tail(), control.committed());

@@ -1,18 +1,24 @@
 //! Reclaim at the tail, in bounded steps, ahead of need.
 //!
-//! The oldest record is looked at. What is dead, has expired or was flushed goes. What is alive is kept, by appending it again:
+//! The oldest record is looked at. What is dead, has expired or was flushed goes. What is alive is
+//! kept, by appending it again:
 //!
-//! - **While what is alive for certain fits into three quarters of the log, all of it is kept.** The other quarter and more is dead or free,
-//!   so the log comes round. One write then costs at most some `C / (C - alive)` writes to the log: four, and a tenth more since
-//!   a part of the rest is kept free.
-//! - **Above that, an item is kept if it was used since it was written** (a second chance, as in CLOCK: its counter is lowered), and while the budget
-//!   lasts: half of the bytes that the tail has passed. Every other item is evicted.
+//! - **While what is alive for certain fits into three quarters of the log, all of it is kept.**
+//!   The other quarter and more is dead or free, so the log comes round. One write then costs at
+//!   most some `C / (C - alive)` writes to the log: four, and a tenth more since a part of the rest
+//!   is kept free.
+//! - **Above that, an item is kept if it was used since it was written** (a second chance, as in
+//!   CLOCK: its counter is lowered), and while the budget lasts: half of the bytes that the tail
+//!   has passed. Every other item is evicted.
 //! - Where a whole lap has gained no room for an append that waits, items are evicted as well.
-//! - What is alive for certain ([`super::live`]) leaves out what may have expired, unless a lap of the log has found it alive.
-//! - With `-M` nothing alive is evicted, and the limit on live bytes guarantees that there are gaps to gain.
+//! - What is alive for certain ([`super::live`]) leaves out what may have expired, unless a lap of
+//!   the log has found it alive.
+//! - With `-M` nothing alive is evicted, and the limit on live bytes guarantees that there are gaps
+//!   to gain.
 //!
-//! A step holds the shard's lock and never waits: the freed bytes are released in a later turn (see [`super::shard`]). How much a write
-//! looks at grows as free space shrinks ([`Shard::pace`]), so that no write pays for a whole lap.
+//! A step holds the shard's lock and never waits: the freed bytes are released in a later turn (see
+//! [`super::shard`]). How much a write looks at grows as free space shrinks ([`Shard::pace`]), so
+//! that no write pays for a whole lap.
 
 use super::index::SlotRef;
 use super::item::Item;
@@ -23,12 +29,15 @@ use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
 use crate::sys::prefetch::prefetch;
 
-/// Bytes looked at in one step, and at least one record: about 500 small records, some 50 us under the lock.
+/// Bytes looked at in one step, and at least one record: about 500 small records, some 50 us under
+/// the lock.
 const STEP_BYTES: u64 = 64 << 10;
-/// Above three quarters of live bytes, reclaim may append all but this share of what it passes again: one half. With more of it, a write into
-/// a cache of used items costs more writes to the log, and hardly more requests are hits (docs/DECISIONS.md has the figures).
+/// Above three quarters of live bytes, reclaim may append all but this share of what it passes
+/// again: one half. With more of it, a write into a cache of used items costs more writes to the
+/// log, and hardly more requests are hits (docs/DECISIONS.md has the figures).
 const EVICTED_SHARE: u64 = 2;
-/// While no live item may be evicted, this share of what is not alive is kept free ahead of the head, and what moving will add to the log.
+/// While no live item may be evicted, this share of what is not alive is kept free ahead of the
+/// head, and what moving will add to the log.
 const FREE_SHARE: u64 = 8;
 /// After so many bytes appended the goal is computed anew: some 30 small records.
 const GOAL_STRIDE_BYTES: u64 = 4 << 10;
@@ -95,7 +104,8 @@ impl Shard {
         busy
     }
 
-    /// Move the tail on, a step, so that slabs are given back. False where what lives would not fit into the rest, and is not evicted.
+    /// Move the tail on, a step, so that slabs are given back. False where what lives would not fit
+    /// into the rest, and is not evicted.
     fn shrink(&self, writer: &mut Writer, now: UnixSeconds) -> bool {
         if !self.policy.evict && writer.live.bytes() > writer.budget.live_bytes_max {
             return false;
@@ -106,8 +116,9 @@ impl Shard {
         true
     }
 
-    /// Whether an append waits, and has its room now. Then reclaim must not use that room up for what it moves. The wait's lap without gain
-    /// begins anew: if others take the room first, reclaim goes on.
+    /// Whether an append waits, and has its room now. Then reclaim must not use that room up for
+    /// what it moves. The wait's lap without gain begins anew: if others take the room first,
+    /// reclaim goes on.
     #[inline]
     fn has_room_for_wanted(&self, writer: &mut Writer) -> bool {
         if writer.wanted.bytes == 0 {
@@ -126,7 +137,8 @@ impl Shard {
         writer.budget.capacity_bytes.saturating_sub(writer.head - self.control().tail())
     }
 
-    /// How much of that there should be, and twice what an append is waiting for (others append meanwhile).
+    /// How much of that there should be, and twice what an append is waiting for (others append
+    /// meanwhile).
     fn goal_bytes(&self, writer: &Writer) -> u64 {
         let Budget { capacity_bytes, ahead_bytes, .. } = writer.budget;
         let ahead_bytes = if self.policy.evict && !self.may_evict(writer) {
@@ -136,8 +148,9 @@ impl Shard {
         } else {
             ahead_bytes
         };
-        // Live items that are kept move from the tail to the head, so no more can ever be free than they leave: a goal beyond that
-        // would have them circle for ever, each lap using up the room that the one before had freed.
+        // Live items that are kept move from the tail to the head, so no more can ever be free than
+        // they leave: a goal beyond that would have them circle for ever, each lap using up the
+        // room that the one before had freed.
         let live = &writer.live;
         let attainable_bytes = match (self.policy.evict, self.may_evict(writer)) {
             (true, true) => capacity_bytes,
@@ -147,8 +160,8 @@ impl Shard {
         (ahead_bytes + 2 * writer.wanted.bytes).min(attainable_bytes / 2).max(writer.wanted.bytes)
     }
 
-    /// Whether live items may be evicted now: there are too many, or a lap has gained no room for an append that waits. (Where items are large,
-    /// there may be no room to move them.)
+    /// Whether live items may be evicted now: there are too many, or a lap has gained no room for
+    /// an append that waits. (Where items are large, there may be no room to move them.)
     #[inline]
     pub(super) fn may_evict(&self, writer: &Writer) -> bool {
         let wanted = &writer.wanted;
@@ -157,8 +170,9 @@ impl Shard {
                 || wanted.bytes > 0 && self.control().tail() >= wanted.since)
     }
 
-    /// How many bytes of log this write looks at: what the last write appended, times the length of the log over what is free. So reclaim
-    /// speeds up as free space shrinks. Wherever in the log the dead records stand, the tail has come to them before free space ends.
+    /// How many bytes of log this write looks at: what the last write appended, times the length of
+    /// the log over what is free. So reclaim speeds up as free space shrinks. Wherever in the log
+    /// the dead records stand, the tail has come to them before free space ends.
     fn pace(&self, writer: &Writer, free_bytes: u64) -> u64 {
         if free_bytes <= writer.budget.ahead_bytes || writer.wanted.bytes > 0 || self.may_evict(writer) {
             return STEP_BYTES;
@@ -167,7 +181,8 @@ impl Shard {
         (owed_bytes * (writer.budget.capacity_bytes - free_bytes) / free_bytes).min(STEP_BYTES)
     }
 
-    /// Look at the oldest records until so many bytes have been seen, at least one record, or so many are free.
+    /// Look at the oldest records until so many bytes have been seen, at least one record, or so
+    /// many are free.
     fn reclaim_step(&self, writer: &mut Writer, now: UnixSeconds, goal_bytes: u64, budget_bytes: u64) {
         let control = self.control();
         let begin = control.tail();
@@ -191,8 +206,9 @@ impl Shard {
         writer.credit = writer.credit.min(credit_max);
     }
 
-    /// Hash the key of the record at `tail`, which the next step will look up, and have its bucket and the record behind it
-    /// fetched: a step frees about as much as one append takes, so every set would wait for both. What is dead is not looked up.
+    /// Hash the key of the record at `tail`, which the next step will look up, and have its bucket
+    /// and the record behind it fetched: a step frees about as much as one append takes, so every
+    /// set would wait for both. What is dead is not looked up.
     fn look_ahead(&self, writer: &mut Writer, tail: u64) {
         if tail >= writer.head {
             return;
@@ -210,7 +226,8 @@ impl Shard {
         writer.victim = Some(Victim { position, hash });
     }
 
-    /// Decide about the item record at the tail. False when it must stay where it is, because there is no room to move it yet.
+    /// Decide about the item record at the tail. False when it must stay where it is, because there
+    /// is no room to move it yet.
     fn retire(&self, writer: &mut Writer, record: &Record<'_>, position: u64, now: UnixSeconds) -> bool {
         let (hash, Some(slot)) = self.slot_of(writer, record, position) else {
             return true;
@@ -219,7 +236,8 @@ impl Shard {
         let alive = self.is_alive(&item, now);
         if alive && self.deserves_another_lap(writer, &slot, record.shape.record_bytes() as u64) {
             let reinserted = self.reinsert(writer, &item, hash);
-            // What was given up becomes room in a later turn: better to go on then than to lose an item that is to be kept.
+            // What was given up becomes room in a later turn: better to go on then than to lose an
+            // item that is to be kept.
             let room_is_due = self.control().tail() > writer.released;
             if reinserted || !self.policy.evict || room_is_due {
                 return reinserted;
@@ -232,7 +250,8 @@ impl Shard {
         true
     }
 
-    /// Take the item out of the index, and count it as evicted or, if it was not alive any more, as reclaimed.
+    /// Take the item out of the index, and count it as evicted or, if it was not alive any more, as
+    /// reclaimed.
     pub(super) fn unlink(&self, writer: &mut Writer, item: &Item<'_>, hash: u64, alive: bool) {
         self.index.remove(&item.slot, hash);
         self.bury(writer, item);
@@ -247,9 +266,10 @@ impl Shard {
         }
     }
 
-    /// On a replica: the primary gave up everything below `goal` (at most the head). Unlink its items, looking at `budget_bytes` of log or a
-    /// little more, and let go of their bytes. True when nothing is left to do. No second chance: what the primary gave one
-    /// stands in the log again.
+    /// On a replica: the primary gave up everything below
+    /// `goal` (at most the head). Unlink its items, looking at `budget_bytes` of log or a little
+    /// more, and let go of their bytes. True when nothing is left to do. No second chance: what the
+    /// primary gave one stands in the log again.
     pub(super) fn give_up(&self, writer: &mut Writer, goal: u64, budget_bytes: u64, now: UnixSeconds) -> bool {
         let control = self.control();
         let begin = control.tail();
@@ -286,7 +306,8 @@ impl Shard {
         }
     }
 
-    /// The hash of the record's key, and the slot that points to this very record, if one does. What is marked dead has none, and is not hashed.
+    /// The hash of the record's key, and the slot that points to this very record, if one does.
+    /// What is marked dead has none, and is not hashed.
     #[inline]
     pub(super) fn slot_of(&self, writer: &Writer, record: &Record<'_>, position: u64) -> (u64, Option<SlotRef<'_>>) {
         if record.meta().dead() {
@@ -304,8 +325,9 @@ impl Shard {
         !self.may_evict(writer) || slot.entry.uses() > 0 && writer.credit >= record_bytes
     }
 
-    /// Append the item again, as it is; its CAS, so far made of its old position, becomes explicit. False if there is no room now. The old
-    /// record is not marked: the tail passes it before the lock is let go.
+    /// Append the item again, as it is; its CAS, so far made of its old position, becomes explicit.
+    /// False if there is no room now. The old record is not marked: the tail passes it before the
+    /// lock is let go.
     fn reinsert(&self, writer: &mut Writer, item: &Item<'_>, hash: u64) -> bool {
         let mut key = [0; KEY_BYTES_MAX];
         let key = &mut key[..item.record.shape.key_bytes()];

@@ -1,13 +1,16 @@
-//! One entry of a log, byte by byte. Every record starts on a multiple of 8; all numbers are little-endian.
+//! One entry of a log, byte by byte. Every record starts on a multiple of 8; all numbers are
+//! little-endian.
 //!
 //! ```text
 //!  0        8        12       16
 //!  | meta   | crc    | shape  | key ... | flags? 4 | length? 4 | cas? 8 | value ... | zeroes to 8 |
 //! ```
 //!
-//! *meta* is the one word that may change after publication ([`Meta`]); for kinds other than set it does not, and the checksum covers it.
-//! *crc* is CRC32C over shape, (meta,) key, the optional fields and value, then the record's place (shard and position) and
-//! epoch: a torn record, an old lap, another shard or another epoch fails. *shape* says what it is and how long its parts are ([`Shape`]). The fixed header is 16 bytes.
+//! *meta* is the one word that may change after publication ([`Meta`]); for kinds other than set it
+//! does not, and the checksum covers it. *crc* is CRC32C over shape, (meta,) key, the optional
+//! fields and value, then the record's place (shard and position) and epoch: a torn record, an old
+//! lap, another shard or another epoch fails. *shape* says what it is and how long its parts are
+//! ([`Shape`]). The fixed header is 16 bytes.
 
 use super::seal::Seal;
 use super::shape::read_u32;
@@ -22,13 +25,16 @@ use crate::sys::words::{WordSpan, WordWriter};
 /// Bytes that the optional fields can add.
 pub const OPTIONAL_BYTES_MAX: usize = 16;
 
-/// A pad stands where not even a head fits: header, key and optional fields. So it is shorter than the longest of them.
+/// A pad stands where not even a head fits: header, key and optional fields. So it is shorter than
+/// the longest of them.
 pub const PAD_BYTES_MAX: usize = (HEADER_BYTES + KEY_BYTES_MAX + OPTIONAL_BYTES_MAX) / 8 * 8;
 
-/// The changeable word: expiry 32 bits, last access 28 bits (seconds, modulo 2^28: eight years), fetched, stale, token sent, dead.
+/// The changeable word: expiry 32 bits, last access 28 bits (seconds, modulo 2^28: eight years),
+/// fetched, stale, token sent, dead.
 ///
-/// *Dead* says that the record is no item any more: it was replaced, deleted, or found expired or flushed. Each store sets it for itself, as
-/// it executes or replays what ended the item: a replica clears it in what it copies.
+/// *Dead* says that the record is no item any more: it was replaced, deleted, or found expired or
+/// flushed. Each store sets it for itself, as it executes or replays what ended the item: a replica
+/// clears it in what it copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Meta(u64);
 
@@ -128,8 +134,8 @@ impl Meta {
     }
 }
 
-/// A record as it lies in a log: its head, which ends where the value begins, is in `words`. So is its value, or the value goes on in the
-/// following slabs ([`super::value::Value`]).
+/// A record as it lies in a log: its head, which ends where the value begins, is in `words`. So is
+/// its value, or the value goes on in the following slabs ([`super::value::Value`]).
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
     /// From the record's start to the end of its slab, or of what is there of it.
@@ -171,7 +177,8 @@ impl<'a> Record<'a> {
         Meta(self.words[0].load(Relaxed))
     }
 
-    /// Mark it as no item any more. Readers may note a use in the same word meanwhile, so nothing else of it changes.
+    /// Mark it as no item any more. Readers may note a use in the same word meanwhile, so nothing
+    /// else of it changes.
     pub(super) fn mark_dead(&self) {
         self.words[0].fetch_or(Meta::DEAD, Relaxed);
     }
@@ -204,7 +211,8 @@ impl<'a> Record<'a> {
         WordSpan::new(self.words, self.shape.value_at(), self.shape.value_bytes())
     }
 
-    /// Does it end with zeroes where its parts do not end on a word? The checksum leaves them out. (A pad's are any.)
+    /// Does it end with zeroes where its parts do not end on a word? The checksum leaves them out.
+    /// (A pad's are any.)
     pub fn is_padded_with_zeroes(&self) -> bool {
         let used = self.shape.value_at() + self.shape.value_bytes();
         self.shape.kind() == Kind::Pad
@@ -218,7 +226,8 @@ impl<'a> Record<'a> {
         (self.words[at].load(Relaxed), self.words[at + 1].load(Relaxed))
     }
 
-    /// Does the checksum of a record that lies in one run hold for this place and epoch? What replicas and tests ask before they believe.
+    /// Does the checksum of a record that lies in one run hold for this place and epoch? What
+    /// replicas and tests ask before they believe.
     pub fn proves_itself(&self, seal: Seal) -> bool {
         let mut checksum = BodyChecksum::default().update(&self.shape.to_bits().to_le_bytes());
         if self.shape.kind() != Kind::Set {
@@ -266,7 +275,8 @@ pub enum Source<'a> {
     Value(Value<'a>),
 }
 
-/// A record about to be written: complete, but for its place. Made before the shard's lock is taken.
+/// A record about to be written: complete, but for its place. Made before the shard's lock is
+/// taken.
 pub struct Draft<'a> {
     shape: Shape,
     meta: Meta,
@@ -343,7 +353,8 @@ impl<'a> Draft<'a> {
         self.meta.expiry()
     }
 
-    /// Write it to the start of `words`, which nobody else reads or writes yet, as the record of this place and epoch.
+    /// Write it to the start of `words`, which nobody else reads or writes yet, as the record of
+    /// this place and epoch.
     pub fn write<'w>(&self, words: &'w [AtomicU64], seal: Seal) -> Record<'w> {
         let body_at = self.write_header(words, seal);
         let mut writer = WordWriter::new(&words[body_at..]);

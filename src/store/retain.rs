@@ -1,5 +1,6 @@
-//! Who else needs the tail. Reclaim gives up the oldest log when it must; a guard, if one was set, is asked before, and may have it wait.
-//! Writers that find no room then park as they always do, and are answered with an error when that takes too long: a guard must let go before.
+//! Who else needs the tail. Reclaim gives up the oldest log when it must; a guard, if one was set,
+//! is asked before, and may have it wait. Writers that find no room then park as they always do,
+//! and are answered with an error when that takes too long: a guard must let go before.
 
 use super::Store;
 use super::shard::{Shard, Writer};
@@ -7,13 +8,15 @@ use std::sync::Arc;
 
 /// Says how far the tail may go.
 pub trait TailGuard: Send + Sync {
-    /// Reclaim wants to give up shard `shard`'s log below `wanted`. Returns up to where it may: less than `wanted` if somebody needs what lies
-    /// there, else `wanted` or more, and it is not asked again before that. Called with the shard's lock held, so it must not wait.
+    /// Reclaim wants to give up shard `shard`'s log below `wanted`. Returns up to where it may:
+    /// less than `wanted` if somebody needs what lies there, else `wanted` or more, and it is not
+    /// asked again before that. Called with the shard's lock held, so it must not wait.
     fn floor(&self, shard: usize, wanted: u64) -> u64;
 }
 
 impl Store {
-    /// Ask `guard` from now on. Once in the store's life; a second one is not taken, and false comes back.
+    /// Ask `guard` from now on. Once in the store's life; a second one is not taken, and false
+    /// comes back.
     pub fn set_tail_guard(&self, guard: &Arc<dyn TailGuard>) -> bool {
         self.shards.iter().all(|shard| shard.guard.set(guard.clone()).is_ok())
     }

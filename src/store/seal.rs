@@ -1,11 +1,13 @@
-//! Which place of which log: a number that no two records share. It is an item's CAS, and what a record's checksum is bound to.
+//! Which place of which log: a number that no two records share. It is an item's CAS, and what a
+//! record's checksum is bound to.
 //!
 //! ```text
 //! bits   0          7 .. 62                    63
 //!        | shard's low bits | position's bits  | 0, kept for a second log
 //! ```
 //!
-//! Positions are multiples of 8. Shifted by seven, their low ten bits are free for the shard's number.
+//! Positions are multiples of 8. Shifted by seven, their low ten bits are free for the shard's
+//! number.
 
 use super::line::POSITION_MAX;
 use super::sizing::SHARDS_MAX;
@@ -22,8 +24,8 @@ pub fn stamp(shard: u32, position: u64) -> u64 {
 
 /// What a record's checksum is bound to: where the record stands, and in whose history.
 ///
-/// The shard is part of it, because slabs wander between shards, whose positions advance alike: another shard's stale bytes must not prove
-/// themselves.
+/// The shard is part of it, because slabs wander between shards, whose positions advance alike:
+/// another shard's stale bytes must not prove themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seal {
     pub(super) stamp: u64,

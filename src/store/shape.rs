@@ -1,4 +1,5 @@
-//! Kind and lengths of a record: all that is needed to find its parts. One word of the record, and read in one piece.
+//! Kind and lengths of a record: all that is needed to find its parts. One word of the record, and
+//! read in one piece.
 //!
 //! ```text
 //! bits   0   3        4      5       6          14             32
@@ -78,8 +79,8 @@ impl Shape {
         Shape { bits, value_bytes: value_bytes as u32 }
     }
 
-    /// Read the shape of the record at the start of `words`; None if no record looks like this or its head would not fit. (The value may go
-    /// on elsewhere.)
+    /// Read the shape of the record at the start of `words`; None if no record looks like this or
+    /// its head would not fit. (The value may go on elsewhere.)
     #[inline]
     pub fn read(words: &[AtomicU64]) -> Option<Shape> {
         let shape = Shape::announced(words).ok()?;
@@ -106,7 +107,8 @@ impl Shape {
         Ok(shape)
     }
 
-    /// Whether a record of this kind is made like this: no part that it has no use for, and each length where it belongs.
+    /// Whether a record of this kind is made like this: no part that it has no use for, and each
+    /// length where it belongs.
     pub fn is_canonical(self) -> bool {
         let has_options = self.has_flags() || self.has_explicit_cas();
         let parts = (self.key_bytes(), self.value_bytes());

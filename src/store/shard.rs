@@ -1,8 +1,9 @@
 //! One shard: an index and a log, and the lock that writers take. Readers take none.
 //!
-//! What the lock guards is [`Writer`]: the head, and how far the tail's bytes have been released for reuse. Appending publishes: record,
-//! then `committed`, then the index's slot. Invariant: `tail <= head`, `head` is at most the limit of what has memory
-//! ([`super::mapped`]), and `released` only passes what every thread has stopped looking at.
+//! What the lock guards is [`Writer`]: the head, and how far the tail's bytes have been released
+//! for reuse. Appending publishes: record, then `committed`, then the index's slot. Invariant:
+//! `tail <= head`, `head` is at most the limit of what has memory ([`super::mapped`]), and
+//! `released` only passes what every thread has stopped looking at.
 
 use super::NoRoom;
 use super::crawl::Crawl;
@@ -51,13 +52,15 @@ pub struct Shard {
     lines: Arc<Slab>,
     /// Items below this position were flushed.
     pub(super) flushed_below: AtomicU64,
-    /// On a replica: what its primary had moved further on may be missing until the log is here up to this position. See [`Shard::is_whole`].
+    /// On a replica: what its primary had moved further on may be missing until the log is here up
+    /// to this position. See [`Shard::is_whole`].
     pub(super) owes_until: AtomicU64,
     /// Not zero when reclaim has something to do that no append has done.
     attention: AtomicU64,
     /// How many shards of the store want it; so that who looks once a turn looks at one word.
     attention_wanted: Arc<AtomicU64>,
-    /// Not zero once a change of an item's metadata must be logged: somebody else reads the logs of this store.
+    /// Not zero once a change of an item's metadata must be logged: somebody else reads the logs of
+    /// this store.
     pub(super) touches_logged: Arc<AtomicU64>,
     lock_waits: AtomicU64,
     /// Asked before the tail moves, if there is one.
@@ -94,7 +97,8 @@ pub struct Writer {
     pub(super) counts: Counts,
     /// The guard lets everything below go; see [`super::retain`].
     pub(super) floor: u64,
-    /// What the tail has passed is counted from here: where the log was born, or (modulo 2^64) as if it had been when a replica jumps.
+    /// What the tail has passed is counted from here: where the log was born, or (modulo 2^64) as
+    /// if it had been when a replica jumps.
     pub(super) counted_from: u64,
 }
 
@@ -113,7 +117,8 @@ pub(super) struct Wanted {
     pub bytes: u64,
     /// For how many more rounds of maintenance it counts.
     pub rounds: u32,
-    /// The head when there was no room for it any more: once the tail has come to it, a lap has gained nothing.
+    /// The head when there was no room for it any more: once the tail has come to it, a lap has
+    /// gained nothing.
     pub since: u64,
 }
 
@@ -191,8 +196,8 @@ impl Shard {
         ControlLine::of(self.lines.words(), self.number as usize)
     }
 
-    /// All that the primary had at this log's end is here. Not so in a replica that has begun at the tail, and has not yet come by what had been
-    /// moved from before it.
+    /// All that the primary had at this log's end is here. Not so in a replica that has begun at
+    /// the tail, and has not yet come by what had been moved from before it.
     pub fn is_whole(&self) -> bool {
         self.control().committed() >= self.owes_until.load(Relaxed)
     }
@@ -216,14 +221,16 @@ impl Shard {
         self.lock_waits.load(Relaxed)
     }
 
-    /// Fetch the memory of the record that a key with this hash probably has; its bucket has been fetched before.
+    /// Fetch the memory of the record that a key with this hash probably has; its bucket has been
+    /// fetched before.
     pub(super) fn prefetch_record(&self, hash: u64) {
         if let Some(slot) = self.index.guess(hash) {
             prefetch(self.log.words_at(self.position(slot)), RECORD_LINES_AHEAD);
         }
     }
 
-    /// The item under a key, alive or not. Without the lock, but for the rare case that its bucket keeps being split.
+    /// The item under a key, alive or not. Without the lock, but for the rare case that its bucket
+    /// keeps being split.
     #[inline]
     pub fn find(&self, key: &[u8], hash: u64) -> Option<Item<'_>> {
         match self.index.find(hash, |slot| self.record_of(slot, key)) {
@@ -255,13 +262,15 @@ impl Shard {
         Seal::of(self.number, position, epoch)
     }
 
-    /// The record at a position that holds one. Anything else there is a broken log: our bug, and no state to go on from.
+    /// The record at a position that holds one. Anything else there is a broken log: our bug, and
+    /// no state to go on from.
     pub(super) fn record(&self, position: u64) -> Record<'_> {
         Record::read(self.log.words_at(position))
             .unwrap_or_else(|| panic!("shard {}: no record at position {position}", self.number))
     }
 
-    /// The record at a position, or at the start of the next slab where not even a header fits there; and where it is.
+    /// The record at a position, or at the start of the next slab where not even a header fits
+    /// there; and where it is.
     #[inline]
     pub(super) fn settled_record(&self, position: u64) -> (u64, Record<'_>) {
         let words = self.log.words_at(position);
@@ -275,8 +284,8 @@ impl Shard {
         }
     }
 
-    /// The record behind `slot`, and where it is, if it has this key. A slot seen by a reader without the lock may be outdated, but
-    /// within a turn its record is still there.
+    /// The record behind `slot`, and where it is, if it has this key. A slot seen by a reader
+    /// without the lock may be outdated, but within a turn its record is still there.
     #[inline]
     fn record_of(&self, slot: Slot, key: &[u8]) -> Option<(u64, Record<'_>)> {
         let position = self.position(slot);
@@ -303,7 +312,8 @@ impl Shard {
         !item.expiry().has_passed(now) && item.position >= self.flushed_below.load(Relaxed)
     }
 
-    /// The item is none any more: count that, and mark its record. With the lock held, once what ended it stands in the log.
+    /// The item is none any more: count that, and mark its record. With the lock held, once what
+    /// ended it stands in the log.
     #[inline]
     pub(super) fn bury(&self, writer: &mut Writer, item: &Item<'_>) {
         // A flushed item was taken off the count when it was flushed.
@@ -327,8 +337,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Where a record of this shape would begin that leaves `reserve_bytes` free behind it, and the words there. Nothing
-    /// changes on failure, but that the want is remembered.
+    /// Where a record of this shape would begin that leaves `reserve_bytes` free behind it, and the
+    /// words there. Nothing changes on failure, but that the want is remembered.
     #[inline]
     pub(super) fn find_room(
         &self,
@@ -365,8 +375,8 @@ impl Shard {
         mapped.extend(&self.log, *released, wanted)
     }
 
-    /// What an append for a client leaves free, so that reclaim can move the record at the tail. Where live items must not be evicted that
-    /// is room for the longest one, and a pad before it.
+    /// What an append for a client leaves free, so that reclaim can move the record at the tail.
+    /// Where live items must not be evicted that is room for the longest one, and a pad before it.
     #[inline]
     pub(super) fn reserve_bytes(&self, writer: &Writer) -> u64 {
         let needed_bytes = writer.live.longest_bytes() + PAD_BYTES_MAX as u64;
@@ -378,7 +388,8 @@ impl Shard {
         needed_bytes.min(reserve_bytes.max((capacity_bytes - kept_bytes_max) / 2))
     }
 
-    /// Append a record, leaving `reserve_bytes` free behind it. Nothing changes on failure, but that the want is remembered.
+    /// Append a record, leaving `reserve_bytes` free behind it. Nothing changes on failure, but
+    /// that the want is remembered.
     pub(super) fn append(
         &self,
         writer: &mut Writer,
@@ -408,7 +419,8 @@ impl Shard {
         Ok((begin, record))
     }
 
-    /// A pad from `from` up to `to`, the end of its slab; nothing where they are the same, or not even a header fits.
+    /// A pad from `from` up to `to`, the end of its slab; nothing where they are the same, or not
+    /// even a header fits.
     #[inline]
     pub(super) fn pad(&self, from: u64, to: u64, epoch: Epoch) {
         let pad_bytes = (to - from) as usize;
@@ -417,7 +429,8 @@ impl Shard {
         }
     }
 
-    /// Let appends reuse what every thread has stopped looking at, and begin to wait for the rest. Waits for nobody.
+    /// Let appends reuse what every thread has stopped looking at, and begin to wait for the rest.
+    /// Waits for nobody.
     pub(super) fn release(&self, writer: &mut Writer) {
         if let Some((position, era)) = writer.awaited {
             if !self.domain.all_passed(era) {
@@ -454,14 +467,16 @@ impl Shard {
         writer.mapped.reach(&self.log, writer.released) - writer.head
     }
 
-    /// Does the record at `position` prove itself to be of this place and of `epoch`? Slow: for tests and tools.
+    /// Does the record at `position` prove itself to be of this place and of `epoch`? Slow: for
+    /// tests and tools.
     pub fn proves(&self, position: u64, record: &Record<'_>, epoch: Epoch) -> bool {
         let copy: Vec<AtomicU64> = (0..record.shape.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
         self.log.copy_to(position, &copy);
         Record::read(&copy).is_some_and(|record| record.proves_itself(self.seal(position, epoch)))
     }
 
-    /// Walk the log from `from` (a record's position, the tail for one) to the head: what a replay sees.
+    /// Walk the log from `from` (a record's position, the tail for one) to the head: what a replay
+    /// sees.
     pub fn walk<'s>(&'s self, from: u64) -> impl Iterator<Item = (u64, Record<'s>)> {
         let committed = self.control().committed();
         let mut at = self.log.settle(from);
@@ -478,7 +493,8 @@ impl Shard {
 
 /// The credit for second chances that can be saved up: one part in so many of the capacity.
 pub(super) const CREDIT_SHARE_MAX: u64 = 16;
-/// Cache lines of a record that are fetched ahead: one of 136 bytes lies in three. What is longer, the processor notices itself.
+/// Cache lines of a record that are fetched ahead: one of 136 bytes lies in three. What is longer,
+/// the processor notices itself.
 const RECORD_LINES_AHEAD: usize = 3;
 /// Rounds of maintenance for which an append that found no room counts.
 const WANTED_ROUNDS: u32 = 1000;

@@ -1,4 +1,5 @@
-//! How `-m`, `-I` and `-t` become shards and slabs. Pure arithmetic, but for asking how much memory the host has.
+//! How `-m`, `-I` and `-t` become shards and slabs. Pure arithmetic, but for asking how much memory
+//! the host has.
 
 use super::index::LOG_BYTES_MAX;
 use super::live::MOVED_BYTES;
@@ -28,7 +29,8 @@ pub struct StoreConfig {
     pub hugepages: bool,
     /// Key of the index's hash; None for a random one.
     pub hash_seed: Option<(u64, u64)>,
-    /// The epoch to be born in; None for a lineage of its own, at random. For tests that must repeat.
+    /// The epoch to be born in; None for a lineage of its own, at random. For tests that must
+    /// repeat.
     pub epoch: Option<Epoch>,
 }
 
@@ -59,7 +61,8 @@ const SHARDS_PER_WORKER: usize = 4;
 pub const SHARDS_MAX: usize = 1024;
 /// More shards than this are not chosen without being asked for: they gain nothing.
 const SHARDS_BY_ITSELF_MAX: usize = 256;
-/// A shard holds at least this many of the largest items; with `-M` more, since it keeps room to move one.
+/// A shard holds at least this many of the largest items; with `-M` more, since it keeps room to
+/// move one.
 const LARGEST_ITEMS_PER_SHARD: usize = 8;
 const LARGEST_ITEMS_PER_SHARD_NO_EVICT: usize = 32;
 /// A record is at most this share of its shard, whatever is configured.
@@ -102,7 +105,8 @@ pub(super) fn part(slabs: u32, shards: u32, shard: u32) -> u32 {
     slabs / shards + u32::from(shard < slabs % shards)
 }
 
-/// The most slabs that one of `shards` shards can have of a pool: its table and its index have room for no more.
+/// The most slabs that one of `shards` shards can have of a pool: its table and its index have room
+/// for no more.
 pub(super) fn capacity_max(slabs: u32, shards: u32) -> u32 {
     slabs.div_ceil(shards)
 }
@@ -116,7 +120,8 @@ pub struct Budget {
     pub kept_bytes_max: u64,
     /// Bytes that reclaim keeps free ahead of the head, at least.
     pub ahead_bytes: u64,
-    /// Bytes that only reclaim may use, so that it can move the record at the tail: with `-M` always, else nearly always.
+    /// Bytes that only reclaim may use, so that it can move the record at the tail: with `-M`
+    /// always, else nearly always.
     pub reserve_bytes: u64,
     /// Most bytes of live records (`-M`).
     pub live_bytes_max: u64,
@@ -194,8 +199,8 @@ impl Budget {
     /// That of a shard of `capacity_bytes`.
     pub(super) fn of(policy: &Policy, capacity_bytes: u64) -> Budget {
         let ahead_bytes = (capacity_bytes / AHEAD_SHARE).max(AHEAD_BYTES_MIN.min(capacity_bytes / 8));
-        // The largest record as it is when it was moved, and a pad before it. Where evicting is an option, enough that an item in use rarely
-        // has to go for want of room.
+        // The largest record as it is when it was moved, and a pad before it. Where evicting is an
+        // option, enough that an item in use rarely has to go for want of room.
         let longest_bytes = policy.record_bytes_max as u64 + MOVED_BYTES + PAD_BYTES_MAX as u64;
         let reserve_bytes = if policy.evict { ahead_bytes / 4 } else { longest_bytes };
         let unusable = 2 * reserve_bytes + ahead_bytes + capacity_bytes / 16;

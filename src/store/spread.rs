@@ -1,5 +1,5 @@
-//! Writing a record whose value goes on in the following slabs. Rare where slabs are large and records small; the common case is
-//! [`Draft::write`].
+//! Writing a record whose value goes on in the following slabs. Rare where slabs are large and
+//! records small; the common case is [`Draft::write`].
 
 use super::log::Log;
 use super::record::{Draft, Record};
@@ -50,7 +50,8 @@ impl<'r> Spread<'r> {
 }
 
 impl Draft<'_> {
-    /// Write it at `position`, in whose slab its head has room, and on into the following slabs. Nobody else reads or writes there yet.
+    /// Write it at `position`, in whose slab its head has room, and on into the following slabs.
+    /// Nobody else reads or writes there yet.
     #[inline(never)]
     pub(super) fn write_spread<'r>(&self, log: &'r Log, position: u64, seal: Seal) -> Record<'r> {
         let words = log.words_at(position);
@@ -99,8 +100,8 @@ mod tests {
         words
     }
 
-    /// At every place where the head fits, of every length: it is what would have been written in one run, and its value comes back, whole and
-    /// in parts.
+    /// At every place where the head fits, of every length: it is what would have been written in
+    /// one run, and its value comes back, whole and in parts.
     #[test]
     fn a_record_in_several_slabs_is_the_record() {
         let log = Log::alone(1, 4, SLAB_BYTES).unwrap();
@@ -131,7 +132,8 @@ mod tests {
         }
     }
 
-    /// Appended again, by reclaim, or copied, by a follower: from slabs to slabs, whatever ends where.
+    /// Appended again, by reclaim, or copied, by a follower: from slabs to slabs, whatever ends
+    /// where.
     #[test]
     fn it_is_moved_and_copied_whole() {
         let log = Log::alone(2, 16, SLAB_BYTES).unwrap();

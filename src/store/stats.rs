@@ -18,7 +18,8 @@ pub struct StoreStats {
     pub items: u64,
     /// Bytes of the records of those items, without those that were flushed.
     pub item_bytes: u64,
-    /// Bytes of the logs that are no item: replaced, deleted or flushed ones, records of deletes and touches, pads.
+    /// Bytes of the logs that are no item: replaced, deleted or flushed ones, records of deletes
+    /// and touches, pads.
     pub dead_bytes: u64,
     /// Items ever written.
     pub total_items: u64,

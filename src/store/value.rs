@@ -1,4 +1,5 @@
-//! The bytes of a value where they lie: in one run, or in several where the value goes on in the following slabs.
+//! The bytes of a value where they lie: in one run, or in several where the value goes on in the
+//! following slabs.
 
 use super::log::Log;
 use super::record::Record;

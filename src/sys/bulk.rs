@@ -1,15 +1,21 @@
-//! Many words at once, at the speed of memcpy. Compilers do not join atomic accesses, so a loop over atomics moves eight bytes an instruction:
-//! half of what memcpy does from memory, a third from the cache. A string instruction moves as much at a time as the processor likes.
+//! Many words at once, at the speed of memcpy. Compilers do not join atomic accesses, so a loop
+//! over atomics moves eight bytes an instruction: half of what memcpy does from memory, a third
+//! from the cache. A string instruction moves as much at a time as the processor likes.
 //!
 //! What that means, against a loop of relaxed loads and stores (x86, "fast-string operation"):
-//! - Nothing is promised about the order within one copy: no more than for relaxed accesses to different words.
-//! - A store behind it is seen after all of its stores (the manual asks for just that: a separate word, stored after the string).
-//! - Its loads are promised no order against loads before and behind it, which a plain load has. So it stands between two LFENCEs: nothing
-//!   behind one is begun before everything in front of it is done.
-//! - That each aligned word is moved whole is what processors do, but not what the manual says. Where others may write to the words meanwhile
-//!   and nothing proves them afterwards (control lines), they are to be copied one by one.
+//! - Nothing is promised about the order within one copy: no more than for relaxed accesses to
+//!   different words.
+//! - A store behind it is seen after all of its stores (the manual asks for just that: a separate
+//!   word, stored after the string).
+//! - Its loads are promised no order against loads before and behind it, which a plain load has. So
+//!   it stands between two LFENCEs: nothing behind one is begun before everything in front of it is
+//!   done.
+//! - That each aligned word is moved whole is what processors do, but not what the manual says.
+//!   Where others may write to the words meanwhile and nothing proves them afterwards (control
+//!   lines), they are to be copied one by one.
 //!
-//! To the language it is a piece of assembly that loads and stores the words with relaxed accesses: no data race, whoever else looks.
+//! To the language it is a piece of assembly that loads and stores the words with relaxed accesses:
+//! no data race, whoever else looks.
 
 use super::sync::{AtomicU64, Ordering::Relaxed};
 
@@ -25,8 +31,8 @@ pub fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
     unsafe { move_words(from.as_ptr().cast(), to.as_ptr().cast_mut().cast(), from.len()) }
 }
 
-/// The same, past the cache: for words that nobody is going to look at soon. A cache line that is overwritten whole need not be read first, and what
-/// is in the cache stays there.
+/// The same, past the cache: for words that nobody is going to look at soon. A cache line that is
+/// overwritten whole need not be read first, and what is in the cache stays there.
 #[cfg(all(target_arch = "x86_64", not(loom)))]
 pub fn copy_past_cache(from: &[AtomicU64], to: &[AtomicU64]) {
     assert_eq!(from.len(), to.len(), "a copy of another length");
@@ -52,8 +58,9 @@ const LINE_WORDS: usize = LINE_BYTES / 8;
 
 #[cfg(all(target_arch = "x86_64", not(loom)))]
 unsafe fn stream_lines(from: *const u8, to: *mut u8, lines: usize) {
-    // SAFETY: the caller gives so many lines, at least one, of two runs that do not overlap, the second aligned to lines. SSE2 is part of
-    // x86-64. The fence orders the streaming stores before all that follow.
+    // SAFETY: the caller gives so many lines, at least one, of two runs that do not overlap, the
+    // second aligned to lines. SSE2 is part of x86-64. The fence orders the streaming stores before
+    // all that follow.
     unsafe {
         std::arch::asm!(
             "2:",
@@ -94,8 +101,9 @@ pub fn copy_out(from: &[AtomicU64], to: &mut [u8]) {
 #[inline]
 #[cfg(all(target_arch = "x86_64", not(loom)))]
 unsafe fn move_words(from: *const u8, to: *mut u8, words: usize) {
-    // SAFETY: the caller gives two runs of so many words that do not overlap (they are of different mappings or objects); the direction flag is
-    // clear, as the calling convention has it, and no register but the three named changes.
+    // SAFETY: the caller gives two runs of so many words that do not overlap (they are of different
+    // mappings or objects); the direction flag is clear, as the calling convention has it, and no
+    // register but the three named changes.
     unsafe {
         std::arch::asm!(
             "lfence",

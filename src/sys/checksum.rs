@@ -1,8 +1,9 @@
-//! CRC32C (Castagnoli), seeded by place: a record's checksum covers its position and epoch, so that the same bytes
-//! at another place, or of another epoch, do not pass.
+//! CRC32C (Castagnoli), seeded by place: a record's checksum covers its position and epoch, so that
+//! the same bytes at another place, or of another epoch, do not pass.
 //!
-//! Records are short, and a library made for long runs spends most of its time on getting ready: of a SET of 100 bytes it
-//! took a fifth of the instructions. So short runs are summed here, by the processor's instruction where it has one.
+//! Records are short, and a library made for long runs spends most of its time on getting ready: of
+//! a SET of 100 bytes it took a fifth of the instructions. So short runs are summed here, by the
+//! processor's instruction where it has one.
 
 use crc_fast::{CrcAlgorithm, Digest};
 

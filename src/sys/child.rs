@@ -1,12 +1,13 @@
-//! Children that do not outlive their parent: the kernel sends them SIGTERM when it ends, however that happens.
+//! Children that do not outlive their parent: the kernel sends them SIGTERM when it ends, however
+//! that happens.
 
 use rustix::process::{Pid, Signal};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
-/// Have the child of `command` told by SIGTERM when the thread that starts it ends. Start it from a thread that lives as
-/// long as the child is wanted.
+/// Have the child of `command` told by SIGTERM when the thread that starts it ends. Start it from a
+/// thread that lives as long as the child is wanted.
 pub fn end_with_parent(command: &mut Command) -> &mut Command {
     let parent = rustix::process::getpid();
     let ask = move || {
@@ -17,12 +18,14 @@ pub fn end_with_parent(command: &mut Command) -> &mut Command {
         }
         Ok(())
     };
-    // SAFETY: runs in the child between fork and exec, where only async-signal-safe calls are allowed: these are two bare
-    // system calls, and an error made from a number; nothing is allocated and no lock is taken.
+    // SAFETY: runs in the child between fork and exec, where only async-signal-safe calls are
+    // allowed: these are two bare system calls, and an error made from a number; nothing is
+    // allocated and no lock is taken.
     unsafe { command.pre_exec(ask) }
 }
 
-/// Ask a child to end (SIGTERM). It is ours and not yet waited for, so its pid is no other process's.
+/// Ask a child to end (SIGTERM). It is ours and not yet waited for, so its pid is no other
+/// process's.
 pub fn terminate(child: &Child) -> io::Result<()> {
     Ok(rustix::process::kill_process(Pid::from_child(child), Signal::TERM)?)
 }

@@ -1,9 +1,10 @@
-//! Memory of another process, mapped into this one from a memfd that was received: read-only ([`ReadOnlyWords`]) or shared
-//! ([`SharedWords`]), or as it was opened ([`Mapped`]).
+//! Memory of another process, mapped into this one from a memfd that was received: read-only
+//! ([`ReadOnlyWords`]) or shared ([`SharedWords`]), or as it was opened ([`Mapped`]).
 //!
-//! The other process is not trusted. A memfd that could shrink would raise SIGBUS here, so one that is not sealed against it
-//! (F_SEAL_SHRINK, which nobody can take back) or has another size than was said is refused before it is mapped. What the words
-//! hold may change at any time, which atomics allow.
+//! The other process is not trusted. A memfd that could shrink would raise SIGBUS here, so one that
+//! is not sealed against it (F_SEAL_SHRINK, which nobody can take back) or has another size than
+//! was said is refused before it is mapped. What the words hold may change at any time, which
+//! atomics allow.
 
 use super::bulk;
 use super::memory::HUGEPAGE_BYTES;
@@ -20,7 +21,8 @@ use std::sync::atomic::AtomicBool;
 /// process's file.
 const STEP_BYTES: usize = HUGEPAGE_BYTES;
 
-/// A mapping that can only be loaded from: a store to it would be a segmentation fault, so no `&AtomicU64` of it is given out.
+/// A mapping that can only be loaded from: a store to it would be a segmentation fault, so no
+/// `&AtomicU64` of it is given out.
 pub struct ReadOnlyWords {
     map: MmapRaw,
     /// For each step whether its pages were asked for.
@@ -55,7 +57,8 @@ impl ReadOnlyWords {
         self.map.len()
     }
 
-    /// Load the words from word `at` on into `to`, each once, with relaxed ordering. Panics if they do not lie within.
+    /// Load the words from word `at` on into `to`, each once, with relaxed ordering. Panics if they
+    /// do not lie within.
     pub fn copy_to(&self, at: usize, to: &[AtomicU64]) {
         let from = &words_of(&self.map)[at..at + to.len()];
         self.populate(at, to.len());
@@ -63,7 +66,8 @@ impl ReadOnlyWords {
     }
 }
 
-/// A mapping of what the descriptor allows: the other process decides that by how it opened and sealed it.
+/// A mapping of what the descriptor allows: the other process decides that by how it opened and
+/// sealed it.
 pub enum Mapped {
     /// It can only be loaded from.
     ReadOnly(ReadOnlyWords),
@@ -125,8 +129,8 @@ impl SharedWords {
     }
 }
 
-/// The type of the file system of huge pages (linux/magic.h). A hole in ordinary memory is filled again when it is touched; one in huge pages only
-/// if there is a page left, else it is a SIGBUS.
+/// The type of the file system of huge pages (linux/magic.h). A hole in ordinary memory is filled
+/// again when it is touched; one in huge pages only if there is a page left, else it is a SIGBUS.
 const HUGETLBFS_MAGIC: i128 = 0x958458f6;
 
 fn check(file: &File, bytes: usize) -> io::Result<()> {
@@ -149,11 +153,12 @@ fn check(file: &File, bytes: usize) -> io::Result<()> {
 }
 
 fn words_of(map: &MmapRaw) -> &[AtomicU64] {
-    // SAFETY: the mapping is page-aligned and readable for as long as `map` lives, and `check` has seen that the file cannot
-    // shrink, so every word of it can be loaded. Others write to it meanwhile, and this process looks at it through atomics
-    // alone. Of a read-only mapping the words go to `copy` and nowhere else, which only loads, with relaxed ordering: of all
-    // atomic accesses the one that is a plain load instruction, and so allowed on read-only memory (std::sync::atomic,
-    // "Atomic accesses to read-only memory": up to a pointer's width).
+    // SAFETY: the mapping is page-aligned and readable for as long as `map` lives, and `check` has
+    // seen that the file cannot shrink, so every word of it can be loaded. Others write to it
+    // meanwhile, and this process looks at it through atomics alone. Of a read-only mapping the
+    // words go to `copy` and nowhere else, which only loads, with relaxed ordering: of all atomic
+    // accesses the one that is a plain load instruction, and so allowed on read-only memory
+    // (std::sync::atomic, "Atomic accesses to read-only memory": up to a pointer's width).
     unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<AtomicU64>(), map.len() / 8) }
 }
 

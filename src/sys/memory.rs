@@ -1,9 +1,11 @@
 //! Memory from the kernel, seen as atomic words and nothing else.
 //!
-//! A [`Slab`] is a memfd, so that it can be handed to another process or registered with a device, on the largest pages to be
-//! had. It is sealed: nobody can change its size, so that no mapping of it, here or elsewhere, ever raises SIGBUS; and, but for
-//! [`Slab::for_writers`], nobody who is given it can write to it, nor punch holes into it (sys/foreign maps it elsewhere). A [`Part`] is some
-//! of its words. A [`Reservation`] is private address space that costs nothing until it is touched. Under loom both are plain vectors.
+//! A [`Slab`] is a memfd, so that it can be handed to another process or registered with a device,
+//! on the largest pages to be had. It is sealed: nobody can change its size, so that no mapping of
+//! it, here or elsewhere, ever raises SIGBUS; and, but for [`Slab::for_writers`], nobody who is
+//! given it can write to it, nor punch holes into it (sys/foreign maps it elsewhere). A [`Part`] is
+//! some of its words. A [`Reservation`] is private address space that costs nothing until it is
+//! touched. Under loom both are plain vectors.
 
 use super::sync::AtomicU64;
 use std::io;
@@ -21,10 +23,12 @@ pub enum Backing {
     Plain,
 }
 
-/// Huge pages come in this size on x86-64 and, by default, on arm64; slabs on them are a multiple of it.
+/// Huge pages come in this size on x86-64 and, by default, on arm64; slabs on them are a multiple
+/// of it.
 pub const HUGEPAGE_BYTES: usize = 2 << 20;
 
-/// Bytes of memory this process may hope for: the host's, or its control groups' limit if that is lower. None if unknown.
+/// Bytes of memory this process may hope for: the host's, or its control groups' limit if that is
+/// lower. None if unknown.
 pub fn memory_bytes_available() -> Option<u64> {
     super::allowance::Allowance::read().most_bytes()
 }
@@ -46,8 +50,9 @@ mod mapped {
     }
 
     impl Slab {
-        /// `bytes` of zeroed memory, a multiple of 8; `name` shows in /proc/PID/maps. With `hugepages`, reserved huge pages
-        /// are tried first (for multiples of their size), then transparent ones.
+        /// `bytes` of zeroed memory, a multiple of 8; `name` shows in /proc/PID/maps. With
+        /// `hugepages`, reserved huge pages are tried first (for multiples of their size), then
+        /// transparent ones.
         pub fn new(name: &str, bytes: usize, hugepages: bool) -> io::Result<Slab> {
             assert!(bytes > 0 && bytes.is_multiple_of(8));
             if hugepages && bytes.is_multiple_of(HUGEPAGE_BYTES) {
@@ -137,9 +142,10 @@ mod mapped {
     }
 
     fn words_of(map: &MmapRaw) -> &[AtomicU64] {
-        // SAFETY: the mapping is page-aligned, readable and writable, as long as `map` lives and never resized (the memfd
-        // is sealed or its descriptor is ours alone; reservations have none); all zeroes is a valid AtomicU64. This is the only view ever made of
-        // it in this process, so every access by Rust code is atomic.
+        // SAFETY: the mapping is page-aligned, readable and writable, as long as `map` lives and
+        // never resized (the memfd is sealed or its descriptor is ours alone; reservations have
+        // none); all zeroes is a valid AtomicU64. This is the only view ever made of it in this
+        // process, so every access by Rust code is atomic.
         unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<AtomicU64>(), map.len() / 8) }
     }
 }
@@ -190,7 +196,8 @@ pub struct Part {
     _slab: Arc<Slab>,
 }
 
-// SAFETY: it is a shared view of atomics, as `&[AtomicU64]` is, and owns its share of what keeps them mapped.
+// SAFETY: it is a shared view of atomics, as `&[AtomicU64]` is, and owns its share of what keeps
+// them mapped.
 unsafe impl Send for Part {}
 // SAFETY: as above.
 unsafe impl Sync for Part {}
@@ -208,7 +215,8 @@ impl Deref for Part {
 
     #[inline]
     fn deref(&self) -> &[AtomicU64] {
-        // SAFETY: so many words lie at this address while the slab lives, which is never moved nor resized.
+        // SAFETY: so many words lie at this address while the slab lives, which is never moved nor
+        // resized.
         unsafe { std::slice::from_raw_parts(self.words, self.count) }
     }
 }

@@ -1,7 +1,8 @@
 //! Waiting for sockets: an epoll set, and an eventfd by which another thread ends the wait.
 //!
-//! Level-triggered throughout: what was not read or written is reported again, so a turn that stops early for fairness
-//! loses no wake-up. Takes a token (u64) per descriptor and gives it back with what it is ready for.
+//! Level-triggered throughout: what was not read or written is reported again, so a turn that stops
+//! early for fairness loses no wake-up. Takes a token (u64) per descriptor and gives it back with
+//! what it is ready for.
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
@@ -26,7 +27,8 @@ pub enum Interest {
     Read,
     /// Room for output.
     Write,
-    /// Input on a listener that several workers share: only some of them are woken (EPOLLEXCLUSIVE).
+    /// Input on a listener that several workers share: only some of them are woken
+    /// (EPOLLEXCLUSIVE).
     SharedRead,
 }
 
@@ -59,7 +61,8 @@ impl Poller {
         Ok(epoll::add(&self.epoll, source, epoll::EventData::new_u64(token), interest.flags())?)
     }
 
-    /// Watch for something else. Not for [`Interest::SharedRead`], which the kernel cannot change: remove and add.
+    /// Watch for something else. Not for [`Interest::SharedRead`], which the kernel cannot change:
+    /// remove and add.
     pub fn change(&self, source: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
         Ok(epoll::modify(&self.epoll, source, epoll::EventData::new_u64(token), interest.flags())?)
     }
@@ -69,8 +72,8 @@ impl Poller {
         Ok(epoll::delete(&self.epoll, source)?)
     }
 
-    /// Wait for at most `timeout`; without one, until something happens, which a [`Ticker`] makes sure of. A signal's
-    /// interruption counts as no event.
+    /// Wait for at most `timeout`; without one, until something happens, which a [`Ticker`] makes
+    /// sure of. A signal's interruption counts as no event.
     pub fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> io::Result<()> {
         self.events.clear();
         let mut timeout = timeout.into();
@@ -122,8 +125,8 @@ fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: i64::from(duration.subsec_nanos()) }
 }
 
-/// Ends a [`Poller`]'s wait at regular times. A timeout on each wait would do the same, but has the kernel set up a timer and
-/// take it down again for each sleep.
+/// Ends a [`Poller`]'s wait at regular times. A timeout on each wait would do the same, but has the
+/// kernel set up a timer and take it down again for each sleep.
 pub struct Ticker {
     timer: OwnedFd,
 }

@@ -26,14 +26,15 @@ pub enum DropError {
     },
 }
 
-/// Become `user` for good: groups, group and user of the whole process. Call after everything that needs root's
-/// rights, and before any thread is started that asks the C library for users. The C library changes all threads of the process.
+/// Become `user` for good: groups, group and user of the whole process. Call after everything that
+/// needs root's rights, and before any thread is started that asks the C library for users. The C
+/// library changes all threads of the process.
 pub fn drop_to(user: &str) -> Result<(), DropError> {
     let unknown = || DropError::Unknown(user.to_string());
     let name = CString::new(user).map_err(|_| unknown())?;
-    // SAFETY: `name` is a terminated string that outlives the call. The entry that comes back lies in static storage of
-    // the C library. Other threads may run (the log's writer does), but none that asks for users; and the entry is read
-    // before the next such call.
+    // SAFETY: `name` is a terminated string that outlives the call. The entry that comes back lies
+    // in static storage of the C library. Other threads may run (the log's writer does), but none
+    // that asks for users; and the entry is read before the next such call.
     let entry = unsafe { libc::getpwnam(name.as_ptr()) };
     if entry.is_null() {
         return Err(unknown());
@@ -52,8 +53,8 @@ pub fn drop_to(user: &str) -> Result<(), DropError> {
     if changed { Ok(()) } else { Err(refused()) }
 }
 
-/// Make sure that `wanted` files may be open at once, raising the limits as far as the process may. Err is the limit
-/// that stays.
+/// Make sure that `wanted` files may be open at once, raising the limits as far as the process may.
+/// Err is the limit that stays.
 pub fn raise_open_files(wanted: u64) -> Result<(), u64> {
     let limit = getrlimit(Resource::Nofile);
     let soft = limit.current.unwrap_or(u64::MAX);
@@ -76,7 +77,8 @@ pub fn open_files_max() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// The other end of a unix socket, by what the kernel says of it: who connected or, seen from the one that connected, who listens.
+/// The other end of a unix socket, by what the kernel says of it: who connected or, seen from the
+/// one that connected, who listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// Its process; 0 where that is of another PID namespace, and cannot be seen from here.
@@ -85,13 +87,14 @@ pub struct Peer {
     pub uid: u32,
 }
 
-/// Who is at the other end of a unix socket. rustix has this call too, but takes a process that cannot be seen, whose number is 0, for an error.
+/// Who is at the other end of a unix socket. rustix has this call too, but takes a process that
+/// cannot be seen, whose number is 0, for an error.
 pub fn peer_of(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut bytes = size_of::<libc::ucred>() as libc::socklen_t;
     let into: *mut libc::ucred = &raw mut found;
-    // SAFETY: the descriptor is borrowed, so it is open. The kernel writes at most `bytes` bytes, which is the length of what `into` points
-    // to; both outlive the call.
+    // SAFETY: the descriptor is borrowed, so it is open. The kernel writes at most
+    // `bytes` bytes, which is the length of what `into` points to; both outlive the call.
     let failed = unsafe {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, into.cast(), &raw mut bytes) != 0
     };
@@ -103,10 +106,12 @@ pub fn locked_bytes_max() -> u64 {
     getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX)
 }
 
-/// Whether io_uring_setup(2) is there and allowed. Asked with arguments that it must refuse, so that nothing is made.
+/// Whether io_uring_setup(2) is there and allowed. Asked with arguments that it must refuse, so
+/// that nothing is made.
 pub fn io_uring_works() -> bool {
-    // SAFETY: the call is given no entries and no parameters: the kernel answers EFAULT or EINVAL before it makes or
-    // touches anything, ENOSYS where it does not know the call, EPERM where it is forbidden.
+    // SAFETY: the call is given no entries and no parameters: the kernel answers EFAULT or EINVAL
+    // before it makes or touches anything, ENOSYS where it does not know the call, EPERM where it
+    // is forbidden.
     let answer = unsafe { libc::syscall(libc::SYS_io_uring_setup, 0, std::ptr::null_mut::<libc::c_void>()) };
     let refusal = io::Error::last_os_error().raw_os_error();
     answer < 0 && matches!(refusal, Some(libc::EFAULT | libc::EINVAL))

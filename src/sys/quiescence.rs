@@ -1,12 +1,15 @@
 //! Quiescent-state reclamation: when may bytes that nobody can find any more be overwritten?
 //!
-//! Each thread that reads has a [`Seat`]. While it is inside a turn its seat shows the era it entered in; outside, 0. Who has
-//! taken something out of sight calls [`Domain::advance`] and may overwrite it once [`Domain::all_passed`] says that every
-//! thread inside entered later. Nobody waits here: the caller asks again in a later turn.
+//! Each thread that reads has a [`Seat`]. While it is inside a turn its seat shows the era it
+//! entered in; outside, 0. Who has taken something out of sight calls
+//! [`Domain::advance`] and may overwrite it once [`Domain::all_passed`] says that every thread
+//! inside entered later. Nobody waits here: the caller asks again in a later turn.
 //!
-//! Ordering. Enter: show the era, SeqCst fence, then read. Reclaim: take out of sight, SeqCst fence, advance, later look at the
-//! seats. Of the two fences one comes first: either the reclaimer sees the seat taken, or the reader sees the thing gone. Leaving is a
-//! release store that the reclaimer's acquire load meets, so a reader's last look happens before the overwriting. loom checks it.
+//! Ordering. Enter: show the era, SeqCst fence, then read. Reclaim: take out of sight, SeqCst
+//! fence, advance, later look at the seats. Of the two fences one comes first: either the reclaimer
+//! sees the seat taken, or the reader sees the thing gone. Leaving is a release store that the
+//! reclaimer's acquire load meets, so a reader's last look happens before the overwriting. loom
+//! checks it.
 
 use super::sync::{AtomicU64, Ordering, fence};
 use crossbeam::utils::CachePadded;
@@ -52,7 +55,8 @@ impl Domain {
         })
     }
 
-    /// Call after something has been taken out of sight; says what must pass before it is overwritten.
+    /// Call after something has been taken out of sight; says what must pass before it is
+    /// overwritten.
     pub fn advance(&self) -> Era {
         fence(Ordering::SeqCst);
         Era(self.era.fetch_add(1, Ordering::SeqCst) + 1)

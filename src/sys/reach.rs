@@ -1,8 +1,10 @@
 //! From a name to a connection, within a bound; and whether the other end of one is on this host.
 //!
-//! The C library looks a name up for as long as its configuration says, minutes where name servers are silent, and cannot be interrupted. So it
-//! does that on threads of their own, "resolve", at most `LOOKUPS_MAX` at a time, and whoever asks waits for one until a deadline. A lookup
-//! that nobody waits for any more goes on; whoever asks for the same name meanwhile waits for that one, instead of starting another.
+//! The C library looks a name up for as long as its configuration says, minutes where name servers
+//! are silent, and cannot be interrupted. So it does that on threads of their own, "resolve", at
+//! most `LOOKUPS_MAX` at a time, and whoever asks waits for one until a deadline. A lookup that
+//! nobody waits for any more goes on; whoever asks for the same name meanwhile waits for that one,
+//! instead of starting another.
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
@@ -12,7 +14,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Names that are looked up at a time. Each costs a thread for as long as its name servers are silent.
+/// Names that are looked up at a time. Each costs a thread for as long as its name servers are
+/// silent.
 const LOOKUPS_MAX: usize = 8;
 /// Longest wait for a name at the start of a process, where nobody gives another deadline.
 pub const RESOLVE_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -28,8 +31,8 @@ pub fn resolve(name: &str, until: Instant) -> io::Result<Vec<SocketAddr>> {
     find(&RESOLVER, name, until, |name| name.to_socket_addrs().map(Iterator::collect))
 }
 
-/// A connection to the first of `addresses` that answers; each may take its share of the time that is left until `until`. An error is the last
-/// one's.
+/// A connection to the first of `addresses` that answers; each may take its share of the time that
+/// is left until `until`. An error is the last one's.
 pub fn connect(addresses: &[SocketAddr], until: Instant) -> Result<TcpStream, (Option<SocketAddr>, io::Error)> {
     let mut last = (None, io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     for (at, address) in addresses.iter().enumerate() {
@@ -56,8 +59,8 @@ pub fn share(until: Instant, tries: usize) -> Duration {
     (left / u32::try_from(tries.max(1)).unwrap_or(u32::MAX)).max(WAIT_MIN)
 }
 
-/// Whether the two ends of a TCP connection are one host: the peer's address is loopback, or is this end's as well. Nobody else's connection can
-/// come from such an address.
+/// Whether the two ends of a TCP connection are one host: the peer's address is loopback, or is
+/// this end's as well. Nobody else's connection can come from such an address.
 pub fn are_one_host(own: SocketAddr, peer: SocketAddr) -> bool {
     let (own, peer) = (own.ip().to_canonical(), peer.ip().to_canonical());
     peer.is_loopback() || peer == own

@@ -1,4 +1,5 @@
-//! Reading from a socket: into a buffer that is there, behind what a growing one holds, or into words. Never blocks.
+//! Reading from a socket: into a buffer that is there, behind what a growing one holds, or into
+//! words. Never blocks.
 
 use super::sync::AtomicU64;
 use rustix::io::Errno;
@@ -11,7 +12,8 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<usize>
     would_block(recv(socket, buffer, RecvFlags::DONTWAIT).map(|(bytes, _)| bytes))
 }
 
-/// Append to `buffer`, at most `bytes_max` bytes and no more than it has capacity for, which must be some.
+/// Append to `buffer`, at most `bytes_max` bytes and no more than it has capacity for, which must
+/// be some.
 pub fn receive_behind(socket: impl AsFd, buffer: &mut Vec<u8>, bytes_max: usize) -> io::Result<Option<usize>> {
     let room = buffer.spare_capacity_mut();
     let room_bytes = room.len().min(bytes_max);
@@ -19,8 +21,9 @@ pub fn receive_behind(socket: impl AsFd, buffer: &mut Vec<u8>, bytes_max: usize)
     let received = recv(socket, &mut room[..room_bytes], RecvFlags::DONTWAIT).map(|((filled, _), _)| filled.len());
     if let Ok(bytes) = received {
         let length = buffer.len() + bytes;
-        // SAFETY: recv has initialised the first `bytes` bytes of the spare capacity, as its return type says, so all
-        // bytes up to `length` are initialised; and they lie within the capacity, of which they are a part.
+        // SAFETY: recv has initialised the first `bytes` bytes of the spare capacity, as its return
+        // type says, so all bytes up to `length` are initialised; and they lie within the capacity,
+        // of which they are a part.
         unsafe { buffer.set_len(length) };
     }
     would_block(received)
@@ -31,9 +34,10 @@ pub fn receive_words(socket: impl AsFd, words: &[AtomicU64], from_byte: usize) -
     let room_bytes = words.len() * 8 - from_byte;
     assert!(room_bytes > 0, "a read of nothing would look like the end");
     let start = words.as_ptr().cast::<u8>().cast_mut().wrapping_add(from_byte);
-    // SAFETY: `start` and the `room_bytes` bytes behind it lie within `words`, which are borrowed, and so mapped and writable, over
-    // the call; atomics may be written to through a shared reference. Rust code that looks at them meanwhile uses atomics, and the
-    // kernel's stores are none of this program's, so it reads some mix of bytes at worst.
+    // SAFETY: `start` and the `room_bytes` bytes behind it lie within `words`, which are borrowed,
+    // and so mapped and writable, over the call; atomics may be written to through a shared
+    // reference. Rust code that looks at them meanwhile uses atomics, and the kernel's stores are
+    // none of this program's, so it reads some mix of bytes at worst.
     let received = unsafe { libc::recv(socket.as_fd().as_raw_fd(), start.cast(), room_bytes, libc::MSG_DONTWAIT) };
     match usize::try_from(received) {
         Ok(bytes) => Ok(Some(bytes)),

@@ -1,12 +1,14 @@
 //! One vectored write of answers: bytes, and words of a log that are never borrowed as bytes.
 //!
-//! Takes a socket and a list of parts, gives the number of bytes that the socket took. Never blocks, never raises SIGPIPE.
+//! Takes a socket and a list of parts, gives the number of bytes that the socket took. Never
+//! blocks, never raises SIGPIPE.
 
 use crate::sys::words::WordSpan;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Most parts of one write; far below the kernel's IOV_MAX of 1024, and enough for a full output (see engine::output).
+/// Most parts of one write; far below the kernel's IOV_MAX of 1024, and enough for a full output
+/// (see engine::output).
 pub const PARTS_PER_SEND: usize = 64;
 
 /// One piece of an answer.
@@ -44,8 +46,8 @@ impl Part<'_> {
     }
 }
 
-/// Send the first [`PARTS_PER_SEND`] of `parts`. Ok is how many bytes the socket took, which may be any number from 1 on;
-/// an error of kind WouldBlock says that it took none.
+/// Send the first [`PARTS_PER_SEND`] of `parts`. Ok is how many bytes the socket took, which may be
+/// any number from 1 on; an error of kind WouldBlock says that it took none.
 pub fn send_parts(socket: impl AsFd, parts: &[Part<'_>]) -> io::Result<usize> {
     if let [Part::Bytes(bytes)] = parts {
         let flags = rustix::net::SendFlags::NOSIGNAL | rustix::net::SendFlags::DONTWAIT;
@@ -56,14 +58,16 @@ pub fn send_parts(socket: impl AsFd, parts: &[Part<'_>]) -> io::Result<usize> {
     for (vector, part) in vectors.iter_mut().zip(parts) {
         *vector = part.iovec();
     }
-    // SAFETY: msghdr is a plain C structure of integers and pointers, for which all zeroes means "nothing given".
+    // SAFETY: msghdr is a plain C structure of integers and pointers, for which all zeroes means
+    // "nothing given".
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = vectors.as_mut_ptr();
     message.msg_iovlen = count as _;
     let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-    // SAFETY: the kernel only reads through `message`: `count` vectors of `vectors`, which lives until the call is over,
-    // each naming memory that `parts` keeps borrowed, and so mapped, over the call. Words that another thread writes
-    // meanwhile are read by the kernel, not by this program, so no Rust access races with those atomic writes.
+    // SAFETY: the kernel only reads through `message`: `count` vectors of `vectors`, which lives
+    // until the call is over, each naming memory that `parts` keeps borrowed, and so mapped, over
+    // the call. Words that another thread writes meanwhile are read by the kernel, not by this
+    // program, so no Rust access races with those atomic writes.
     let sent = unsafe { libc::sendmsg(socket.as_fd().as_raw_fd(), &raw const message, flags) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
 }

@@ -1,7 +1,7 @@
-//! Memory as atomic words. The memory of logs is shared by threads and other machines, so it is never
-//! borrowed as bytes: it is copied in and out, and compared, word by word with relaxed atomics. A
-//! mistake above this layer reads wrong bytes, never undefined behaviour. Bytes are little-endian
-//! within a word.
+//! Memory as atomic words. The memory of logs is shared by threads and other machines, so it is
+//! never borrowed as bytes: it is copied in and out, and compared, word by word with relaxed
+//! atomics. A mistake above this layer reads wrong bytes, never undefined behaviour. Bytes are
+//! little-endian within a word.
 
 use super::bulk;
 use super::sync::{AtomicU64, Ordering::Relaxed};
@@ -52,7 +52,8 @@ impl<'a> WordSpan<'a> {
         let (room, _) = out.spare_capacity_mut().as_chunks_mut::<8>();
         self.copy_words(&mut room[..count]);
         let length = out.len() + self.bytes;
-        // SAFETY: `copy_words` has filled `count` words of the spare capacity, which are at least `self.bytes` bytes.
+        // SAFETY: `copy_words` has filled `count` words of the spare capacity, which are at least
+        // `self.bytes` bytes.
         unsafe { out.set_len(length) };
     }
 
@@ -164,7 +165,8 @@ pub fn copy_words(from: &[AtomicU64], to: &[AtomicU64]) {
     from_rest.iter().zip(to_rest).for_each(|(word, to)| to.store(word.load(Relaxed), Relaxed));
 }
 
-/// Writes bytes into words one after another, from a word's start; the last word is padded with zeroes.
+/// Writes bytes into words one after another, from a word's start; the last word is padded with
+/// zeroes.
 pub struct WordWriter<'a> {
     words: &'a [AtomicU64],
     next: usize,
@@ -220,7 +222,8 @@ impl<'a> WordWriter<'a> {
         if self.partial_bytes >= 8 {
             let left_bytes = self.partial_bytes - 8;
             self.flush_partial();
-            // Some of the tail did not fit into the word, so the word was not empty before, and the shift is not 64.
+            // Some of the tail did not fit into the word, so the word was not empty before, and the
+            // shift is not 64.
             if left_bytes > 0 {
                 self.partial = tail >> (64 - shift);
                 self.partial_bytes = left_bytes;
@@ -237,7 +240,8 @@ impl<'a> WordWriter<'a> {
     }
 }
 
-/// The 64 bits that begin at bit `shift`, 0 to 63, of `low` with `high` behind it: one instruction where there is one.
+/// The 64 bits that begin at bit `shift`, 0 to 63, of `low` with `high` behind it: one instruction
+/// where there is one.
 #[inline]
 fn funnel(low: u64, high: u64, shift: usize) -> u64 {
     ((u128::from(high) << 64 | u128::from(low)) >> (shift & 63)) as u64
@@ -246,7 +250,8 @@ fn funnel(low: u64, high: u64, shift: usize) -> u64 {
 /// Store a word as bytes, in one instruction. Compilers do not make one out of a copy byte by byte.
 #[inline]
 fn put(to: &mut [MaybeUninit<u8>; 8], word: u64) {
-    // SAFETY: eight bytes of which any value is allowed are as large as a u64, and `write_unaligned` asks for no alignment.
+    // SAFETY: eight bytes of which any value is allowed are as large as a u64, and
+    // `write_unaligned` asks for no alignment.
     unsafe { std::ptr::from_mut(to).cast::<u64>().write_unaligned(word.to_le()) }
 }
 

@@ -1,4 +1,5 @@
-//! The RDMA device of the tests that need one: they are ignored by default, and tools/soft-roce runs them where there is a device.
+//! The RDMA device of the tests that need one: they are ignored by default, and tools/soft-roce
+//! runs them where there is a device.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};

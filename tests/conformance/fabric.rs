@@ -1,8 +1,11 @@
-//! What every fabric promises (src/fabric/mod.rs), as one list of tests that each fabric runs through.
+//! What every fabric promises (src/fabric/mod.rs), as one list of tests that each fabric runs
+//! through.
 //!
-//! A fabric is a [`world::World`]; a body takes one and knows no more of it. Some bodies need another process: this binary runs itself again
-//! (tests/conformance/fabric/process.rs). To add a fabric: a world, its name in `world::by_name`, and a line in each list
-//! here. The attribute behind its name says where its tests run: one that needs a device is ignored, and run by tools/soft-roce.
+//! A fabric is a [`world::World`]; a body takes one and knows no more of it. Some bodies need
+//! another process: this binary runs itself again (tests/conformance/fabric/process.rs). To add a
+//! fabric: a world, its name in `world::by_name`, and a line in each list here. The attribute
+//! behind its name says where its tests run: one that needs a device is ignored, and run by
+//! tools/soft-roce.
 
 mod access;
 mod ends;

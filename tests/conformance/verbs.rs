@@ -1,5 +1,5 @@
-//! The verbs fabric over a real RDMA device, whose interface has the address in REMORA_TEST_VERBS (soft-RoCE will do). Both ends are in this
-//! process, but for the one that is killed.
+//! The verbs fabric over a real RDMA device, whose interface has the address in REMORA_TEST_VERBS
+//! (soft-RoCE will do). Both ends are in this process, but for the one that is killed.
 //!
 //! Waits are generous: under emulation a guest's second is not a host's.
 
@@ -149,7 +149,8 @@ fn acks_arrive_in_their_order() {
     });
 }
 
-/// What WRITEs go out from is registered for as long as the channel lives, and no longer: [`with_device`] counts.
+/// What WRITEs go out from is registered for as long as the channel lives, and no longer:
+/// [`with_device`] counts.
 #[test]
 #[ignore = "needs an RDMA device: tools/soft-roce"]
 fn a_writer_registers_its_sources_and_leaves_none() {
@@ -209,7 +210,8 @@ fn what_is_not_granted_cannot_be_reached() {
             assert_eq!(done.outcome.unwrap_err().cause, Cause::Access);
             assert!(done.landing.words(64).iter().all(|word| word.load(Relaxed) == 0));
         }
-        // A WRITE into a region, which is there to be READ; one beyond the ack slot; one into another replica's slot.
+        // A WRITE into a region, which is there to be READ; one beyond the ack slot; one into
+        // another replica's slot.
         let places: [&dyn Fn(&Invitation) -> Descriptor; 3] = [
             &|invited| invited.regions[0],
             &|invited| Descriptor { address: invited.ack.address + 4096, ..invited.ack },

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""tools/instructions itself: what it lets pass, what it refuses and what it then names. Takes the recorded budget for what was measured,
-against a budget with one number changed, so nothing is built or counted here.
+"""tools/instructions itself: what it lets pass, what it refuses and what it then names. Takes the
+recorded budget for what was measured, against a budget with one number changed, so nothing is built
+or counted here.
 """
 
 import contextlib
@@ -29,7 +30,8 @@ def tool_as_module():
 
 
 def judged(change):
-    """The exit status and the words when what is recorded is held against what `change` makes of it."""
+    """The exit status and the words when what is recorded is held against what `change` makes of
+    it."""
     budget = json.loads(RECORDED.read_text())
     change(budget)
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -41,7 +43,8 @@ def judged(change):
 
 
 def scaled(percent):
-    """The budget of one scenario, lowered so that what is measured is so much above it, all for its largest function."""
+    """The budget of one scenario, lowered so that what is measured is so much above it, all for its
+    largest function."""
 
     def change(budget):
         scenario = budget["scenarios"][SCENARIO]

@@ -1,5 +1,6 @@
-//! memcached as a peer: whatever Remora is held to, it must pass as well, so that no test asks for more or less than the
-//! original does. Runs on a port of the kernel's choice, is ended by its own pid.
+//! memcached as a peer: whatever Remora is held to, it must pass as well, so that no test asks for
+//! more or less than the original does. Runs on a port of the kernel's choice, is ended by its own
+//! pid.
 #![allow(dead_code)] // each test binary uses its own part of this
 
 use std::net::SocketAddr;
@@ -17,7 +18,8 @@ pub struct Memcached {
 /// What brings a memcached that is new enough; a test that finds none says so.
 pub const REMEDY: &str = "tools/peers memcached fetches it";
 
-/// Where memcached is: what the environment names, else what tools/peers fetched, else the system's.
+/// Where memcached is: what the environment names, else what tools/peers fetched, else the
+/// system's.
 fn program() -> PathBuf {
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/bin/memcached");
     match std::env::var_os("REMORA_MEMCACHED") {
@@ -34,7 +36,8 @@ pub fn version() -> Option<String> {
 }
 
 impl Memcached {
-    /// Start with `arguments` besides the address. memcached writes the ports it got to a file that it is told of.
+    /// Start with `arguments` besides the address. memcached writes the ports it got to a file that
+    /// it is told of.
     pub fn start(arguments: &[&str]) -> Memcached {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let port_file = folder.path().join("port");

@@ -1,4 +1,5 @@
-"""pymemcache, the client of Pinterest's, against a server: pymemcache_check.py HOST PORT. Ends with an error at once."""
+"""pymemcache, the client of Pinterest's, against a server: pymemcache_check.py HOST PORT. Ends with
+an error at once."""
 
 import os
 import sys

@@ -1,4 +1,5 @@
-"""python-memcached, the oldest client for Python, against a server: python_memcached_check.py HOST PORT."""
+"""python-memcached, the oldest client for Python, against a server: python_memcached_check.py HOST
+PORT."""
 
 import sys
 

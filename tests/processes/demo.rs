@@ -1,5 +1,6 @@
-//! The demo as a newcomer meets it: it ends by itself, says what it saw, and its status tells whether all was right.
-//! That a wrong byte is found is tested where answers are judged: src/load/workload.rs and src/load/session.rs.
+//! The demo as a newcomer meets it: it ends by itself, says what it saw, and its status tells
+//! whether all was right. That a wrong byte is found is tested where answers are judged:
+//! src/load/workload.rs and src/load/session.rs.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;

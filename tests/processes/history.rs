@@ -1,5 +1,6 @@
-//! Histories: clients of a primary and of its replicas record what they saw, while processes stop, die and are promoted; then it is judged whether
-//! one order of writes explains all of it, and whether everything acknowledged outlived its primary.
+//! Histories: clients of a primary and of its replicas record what they saw, while processes stop,
+//! die and are promoted; then it is judged whether one order of writes explains all of it, and
+//! whether everything acknowledged outlived its primary.
 //!
 //! | file | what it has |
 //! | --- | --- |
@@ -7,9 +8,11 @@
 //! | run.rs, faults.rs, promotions.rs | processes: runs with replicas and primaries that stop, die, are cut off, and are succeeded |
 //! | kills.rs | one kill after the other, and nothing acknowledged is lost |
 //!
-//! What it is judged by is in tests/support/history; tests/simulated/history has the judge judged, and histories without processes.
+//! What it is judged by is in tests/support/history; tests/simulated/history has the judge judged,
+//! and histories without processes.
 //!
-//! Failures name their seed; `REMORA_SEED=<seed> cargo test --test processes history::` replays it alone.
+//! Failures name their seed; `REMORA_SEED=<seed> cargo test --test processes history::` replays it
+//! alone.
 
 mod clients;
 mod connection;

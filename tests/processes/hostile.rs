@@ -1,4 +1,5 @@
-//! Clients that behave badly, and the others meanwhile: those must get every answer. Counted, not timed.
+//! Clients that behave badly, and the others meanwhile: those must get every answer. Counted, not
+//! timed.
 
 use crate::support::wait::{expect_eq, wait_until};
 use crate::support::{Client, Server};
@@ -33,7 +34,8 @@ fn clients_that_never_read_hold_little_and_hold_nobody_up() {
     });
     others_are_served(&server);
     let grown = server.heap_bytes().saturating_sub(before);
-    // What a connection may have unsent: 256 KiB, and the one value that goes beyond. Two more for all that is not theirs.
+    // What a connection may have unsent: 256 KiB, and the one value that goes beyond. Two more for
+    // all that is not theirs.
     let most = 20 * ((256 << 10) + value.len() as u64) + (2 << 20);
     assert!(grown < most, "grown by {grown} bytes for 20 clients, more than {most}");
     // The answers that the first connection asked for can still be read.
@@ -110,7 +112,8 @@ fn unfinished_requests_of_all_together_are_bounded() {
         let counted = counted();
         if counted >= refused.max(1) { Ok(()) } else { Err(format!("{counted} counted, {refused} seen while sending")) }
     });
-    // What may be unfinished in all, a large request of each worker, what workers keep spare, and what the allocator keeps of what was dropped.
+    // What may be unfinished in all, a large request of each worker, what workers keep spare, and
+    // what the allocator keeps of what was dropped.
     let grown = server.heap_bytes().saturating_sub(before);
     assert!(grown < (64 << 20) + 2 * (6 << 20) + (16 << 20), "grown by {grown} bytes of {}", 150 * part.len());
     drop(hoarders);

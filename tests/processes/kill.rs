@@ -1,6 +1,7 @@
-//! kill -9 in the middle of work, and a start with the same flags: the server comes up on the same port and the same
-//! unix socket, serves, and nothing of the killed one is left but the socket's file, which the new one replaces. Its logs are memfds, which
-//! have no name in any folder: they are gone once no process maps them.
+//! kill -9 in the middle of work, and a start with the same flags: the server comes up on the same
+//! port and the same unix socket, serves, and nothing of the killed one is left but the socket's
+//! file, which the new one replaces. Its logs are memfds, which have no name in any folder: they
+//! are gone once no process maps them.
 
 use crate::support::{Client, WAIT_MAX};
 use std::collections::BTreeSet;
@@ -16,7 +17,8 @@ const ROUNDS: usize = 3;
 /// Requests that must have been answered before the kill, so that it falls into work.
 const ANSWERS_BEFORE_KILL: u64 = 2000;
 
-/// A server whose pages may be huge (those of the other tests may not) and whose words go into a file.
+/// A server whose pages may be huge (those of the other tests may not) and whose words go into a
+/// file.
 struct Server {
     child: Child,
     tcp: SocketAddr,
@@ -142,7 +144,8 @@ fn files_in(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The memfds that a process maps, each by its device and inode. None of a process that is gone, or that is not ours to look at.
+/// The memfds that a process maps, each by its device and inode. None of a process that is gone, or
+/// that is not ours to look at.
 fn memfds_of(pid: u32) -> BTreeSet<String> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     let file = |line: &str| line.split_whitespace().skip(3).take(2).collect::<Vec<_>>().join(" ");

@@ -1,4 +1,5 @@
-//! `remora load` as its users meet it: against the real server, and against servers that die or lie.
+//! `remora load` as its users meet it: against the real server, and against servers that die or
+//! lie.
 
 use crate::support::Server;
 use crate::support::peers::{liar, resp_server};

@@ -1,5 +1,6 @@
-//! The program as a process, with sockets, signals and peers: each test starts what it needs, on ports of the kernel's choice, and ends it.
-//! Waits are bounded, generously: nothing here judges how long something took.
+//! The program as a process, with sockets, signals and peers: each test starts what it needs, on
+//! ports of the kernel's choice, and ends it. Waits are bounded, generously: nothing here judges
+//! how long something took.
 
 mod demo;
 mod history;

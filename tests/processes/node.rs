@@ -1,4 +1,5 @@
-//! Primaries and replicas as processes: starting them, asking them how they are, and holding what they have against each other.
+//! Primaries and replicas as processes: starting them, asking them how they are, and holding what
+//! they have against each other.
 
 pub use crate::support::wait::{LONG, expect_eq, wait_until};
 use crate::support::{Client, Server};
@@ -16,7 +17,8 @@ pub struct Node {
     pub server: Server,
     /// The replication port of a primary.
     pub replication: Option<SocketAddr>,
-    /// One connection for all questions, so that what is counted of the process does not depend on them.
+    /// One connection for all questions, so that what is counted of the process does not depend on
+    /// them.
     client: Mutex<Client>,
 }
 
@@ -26,7 +28,8 @@ pub struct Shown {
     /// Flags, CAS, staleness.
     pub words: String,
     pub value: Vec<u8>,
-    /// The seconds since 1970 between which it is due. More than one, for the time to live was told at some moment of the asking.
+    /// The seconds since 1970 between which it is due. More than one, for the time to live was told
+    /// at some moment of the asking.
     due: Option<(u64, u64)>,
 }
 
@@ -254,8 +257,8 @@ pub fn wait_for_full_log(primary: &Node) {
     });
 }
 
-/// Once nobody writes any more: wait until the primary has just these replicas and each of them, by the primary's and by its own account,
-/// holds all.
+/// Once nobody writes any more: wait until the primary has just these replicas and each of them, by
+/// the primary's and by its own account, holds all.
 pub fn in_sync(primary: &Node, replicas: &[&Node]) {
     wait_until("every replica holds all", || {
         let rows = primary.rows();
@@ -276,13 +279,14 @@ pub fn in_sync(primary: &Node, replicas: &[&Node]) {
     });
 }
 
-/// Wait until each of them shows what the primary shows of `keys`; a replica may for a moment still hold what the primary has just given up.
-/// Returns how many items there are.
+/// Wait until each of them shows what the primary shows of `keys`; a replica may for a moment still
+/// hold what the primary has just given up. Returns how many items there are.
 pub fn same_items(primary: &Node, replicas: &[&Node], keys: &[String]) -> usize {
     replicas.iter().map(|replica| same_shown(&mut primary.client(), &mut replica.client(), keys)).max().unwrap_or(0)
 }
 
-/// The same of two servers that are known by connections alone. Keys that differ are asked for again, and at the end all at once.
+/// The same of two servers that are known by connections alone. Keys that differ are asked for
+/// again, and at the end all at once.
 pub fn same_shown(primary: &mut Client, replica: &mut Client, keys: &[String]) -> usize {
     let mut asked = keys.to_vec();
     wait_until("both hold the same", || {
@@ -319,7 +323,8 @@ pub fn side_by_side<T: Copy + Send + Sync + std::fmt::Debug>(cases: &[T], test: 
     });
 }
 
-/// A port that is free now, outside of the range from which the kernel gives ports to others, so that it is still free after its user has died.
+/// A port that is free now, outside of the range from which the kernel gives ports to others, so
+/// that it is still free after its user has died.
 pub fn fixed_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + (std::process::id() % 100) as u16 * 100;

@@ -1,5 +1,5 @@
-//! The process around the server: what it does when nobody takes what it writes to its standard outputs, and what it
-//! says when it is given more memory than there is.
+//! The process around the server: what it does when nobody takes what it writes to its standard
+//! outputs, and what it says when it is given more memory than there is.
 //!
 //! | file | what is tested |
 //! | --- | --- |

@@ -1,8 +1,10 @@
-//! A primary and its replicas over verbs, as whole processes: several at once, joining under load that evicts, killed, and their primary killed.
-//! The like over the other fabrics is in replication.
+//! A primary and its replicas over verbs, as whole processes: several at once, joining under load
+//! that evicts, killed, and their primary killed. The like over the other fabrics is in
+//! replication.
 //!
-//! Ignored by default: they need an RDMA device, whose address is in REMORA_TEST_VERBS, and tools/soft-roce runs them in a guest that has one.
-//! All is `--fabric verbs`, so no other fabric can take its place.
+//! Ignored by default: they need an RDMA device, whose address is in REMORA_TEST_VERBS, and
+//! tools/soft-roce runs them in a guest that has one. All is `--fabric verbs`, so no other fabric
+//! can take its place.
 
 use crate::node::{
     Node, in_sync, numbered_keys, same_items, same_shown, wait_for_count, wait_for_full_log, wait_for_row,
@@ -53,7 +55,8 @@ impl Site {
     }
 }
 
-/// Once nobody writes any more: each has what the primary has, by everybody's account, and came by it over verbs.
+/// Once nobody writes any more: each has what the primary has, by everybody's account, and came by
+/// it over verbs.
 fn all_have_all(primary: &Node, replicas: &[Node]) -> usize {
     let replicas: Vec<&Node> = replicas.iter().collect();
     in_sync(primary, &replicas);
@@ -117,7 +120,8 @@ fn a_killed_primary_that_comes_back_empty() {
     }
 }
 
-/// Joining before and under load, one killed, its primary killed. Two, not three: each has a thread of the primary's as well, and guests are slow.
+/// Joining before and under load, one killed, its primary killed. Two, not three: each has a thread
+/// of the primary's as well, and guests are slow.
 #[test]
 #[ignore = "needs an RDMA device: tools/soft-roce"]
 fn replicas_that_are_pushed_to() {
@@ -148,7 +152,8 @@ fn replicas_that_are_pushed_to() {
 /// Less than the smallest server registers.
 const LOCKED_BYTES_MAX: u64 = 64 << 10;
 
-/// A primary that may lock too little memory for verbs is followed over TCP, and over verbs once its limit was raised: nothing is restarted.
+/// A primary that may lock too little memory for verbs is followed over TCP, and over verbs once
+/// its limit was raised: nothing is restarted.
 #[test]
 #[ignore = "needs an RDMA device: tools/soft-roce"]
 fn a_primary_that_may_lock_too_little_memory() {
@@ -182,7 +187,8 @@ fn a_primary_that_may_lock_too_little_memory() {
     assert_eq!(replica.number("failed_tries"), 0, "no session has failed");
 }
 
-/// Not a test: for two hosts, where no test can start both servers. REMORA_TEST_COMPARE has their addresses and the number of `remora load`'s keys.
+/// Not a test: for two hosts, where no test can start both servers. REMORA_TEST_COMPARE has their
+/// addresses and the number of `remora load`'s keys.
 #[test]
 #[ignore = "run by the scenario hosts of tools/soft-roce"]
 fn two_servers_have_the_same() {

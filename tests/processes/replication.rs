@@ -1,5 +1,6 @@
-//! Replication between real processes, and what goes wrong with it: cuts at every step, processes that stop or die, peers that lie. Each wait is
-//! bounded, generously: nothing here judges how long something took, only that it comes.
+//! Replication between real processes, and what goes wrong with it: cuts at every step, processes
+//! that stop or die, peers that lie. Each wait is bounded, generously: nothing here judges how long
+//! something took, only that it comes.
 //!
 //! | file | what is tested |
 //! | --- | --- |

@@ -1,5 +1,6 @@
-//! The page that `remora load --html` writes, as a browser shows it: a real run against a real server, opened in headless
-//! Chromium, wide and narrow, light and dark. Skipped without Chromium, except in CI.
+//! The page that `remora load --html` writes, as a browser shows it: a real run against a real
+//! server, opened in headless Chromium, wide and narrow, light and dark. Skipped without Chromium,
+//! except in CI.
 
 use crate::support::Server;
 use serde_json::Value;
@@ -39,7 +40,8 @@ fn measured(folder: &Path, further: &[&str]) -> (PathBuf, Value) {
     (page, serde_json::from_str(&json).expect("JSON"))
 }
 
-/// What the browser made of the page at each width (tests/processes/report/probe.html), and what it had to say on its console.
+/// What the browser made of the page at each width (tests/processes/report/probe.html), and what it
+/// had to say on its console.
 fn rendered(browser: &str, page: &Path, widths: [u32; 2], is_dark: bool) -> (Vec<Value>, Vec<String>) {
     let folder = page.parent().expect("a file lies in a folder");
     let page = std::fs::read_to_string(page).expect("the page");

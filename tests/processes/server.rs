@@ -1,4 +1,5 @@
-//! The binary as an operator meets it: starting, listening, limits, ending. Counted answers, no timing.
+//! The binary as an operator meets it: starting, listening, limits, ending. Counted answers, no
+//! timing.
 
 mod answers;
 mod clocks;
@@ -57,8 +58,8 @@ fn connections_that_are_ready_at_once_keep_apart() {
     for round in 0..4 {
         let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
         clients.iter_mut().for_each(|client| assert_eq!(client.ask("mn"), "MN"));
-        // Half of the requests of every third client now, so that it holds something unfinished; the rest while the server
-        // sleeps, so that it finds all of them at once.
+        // Half of the requests of every third client now, so that it holds something unfinished;
+        // the rest while the server sleeps, so that it finds all of them at once.
         let requests: Vec<String> = (0..40)
             .map(|at| {
                 let value = format!("{at:03}").repeat(1 + at * at * round);

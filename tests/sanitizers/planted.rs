@@ -1,5 +1,5 @@
-//! Faults for tools/sanitizers to find: what it says of the tree is worth something only if it sees these. No part of any
-//! test target: compiled by rustc alone.
+//! Faults for tools/sanitizers to find: what it says of the tree is worth something only if it sees
+//! these. No part of any test target: compiled by rustc alone.
 
 use std::cell::UnsafeCell;
 

@@ -1,4 +1,5 @@
-//! Who writes to a primary: single writes with patience, and a random history of everything that a log can have.
+//! Who writes to a primary: single writes with patience, and a random history of everything that a
+//! log can have.
 
 use crate::pair::NOW;
 use fastrand::Rng;
@@ -74,8 +75,8 @@ impl<'s> Author<'s> {
         }
     }
 
-    /// One step of a history over `keys` keys, with values of up to `value_bytes_max` bytes. A few keys are hot, so that there are second
-    /// chances.
+    /// One step of a history over `keys` keys, with values of up to `value_bytes_max` bytes. A few
+    /// keys are hot, so that there are second chances.
     pub fn step(&mut self, random: &mut Rng, keys: usize, value_bytes_max: usize) {
         let hot = random.u8(0..3) == 0;
         let key = format!("key-{}", random.usize(0..if hot { 5 } else { keys })).into_bytes();

@@ -45,7 +45,8 @@ impl<'s> Logs<'s> {
     }
 }
 
-/// An item as a client would see it. The last access and whether it was fetched are each process's own.
+/// An item as a client would see it. The last access and whether it was fetched are each process's
+/// own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub value: Vec<u8>,
@@ -75,7 +76,8 @@ pub fn items(store: &Store, now: UnixSeconds) -> BTreeMap<Vec<u8>, Seen> {
     found
 }
 
-/// Both logs hold the same between tail and committed: each record proves itself, and every word but a set's first and a pad's body is equal.
+/// Both logs hold the same between tail and committed: each record proves itself, and every word
+/// but a set's first and a pad's body is equal.
 pub fn assert_identical(primary: &Store, replica: &Store) {
     let (theirs, ours, history) = (Logs::of(primary), Logs::of(replica), replica.epochs());
     for (number, (shard, copy)) in primary.shards().iter().zip(replica.shards()).enumerate() {

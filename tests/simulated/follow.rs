@@ -1,6 +1,8 @@
-//! A replica's store: what it makes of its primary's bytes, whatever pieces they come in, however late, and whatever is wrong with them.
+//! A replica's store: what it makes of its primary's bytes, whatever pieces they come in, however
+//! late, and whatever is wrong with them.
 //!
-//! Failures name their seed; `REMORA_SEED=<seed> cargo test --test simulated follow::` replays it alone.
+//! Failures name their seed; `REMORA_SEED=<seed> cargo test --test simulated follow::` replays it
+//! alone.
 
 mod concurrent;
 mod foreign;
@@ -80,7 +82,8 @@ fn a_replica_follows_a_log_that_is_only_compacted() {
     follow(NO_EVICTION, 200, 20_000);
 }
 
-/// A replica's log can be followed itself, and written to: what appends need is where applying left it.
+/// A replica's log can be followed itself, and written to: what appends need is where applying left
+/// it.
 #[test]
 fn a_replica_is_followed_and_can_be_written_to() {
     let store = primary(SLABS);

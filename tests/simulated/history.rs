@@ -1,4 +1,5 @@
-//! Histories that need no processes: those of stores and pull loops over the simulated fabric, and those written by hand to judge the judge.
+//! Histories that need no processes: those of stores and pull loops over the simulated fabric, and
+//! those written by hand to judge the judge.
 //!
 //! | file | what it has |
 //! | --- | --- |

@@ -1,5 +1,6 @@
-//! What reclaim may take. While what is alive fits into three quarters of a shard, nothing that is alive is evicted, whatever is written,
-//! counted, touched, deleted or expires meanwhile; with `-M` nothing ever is. A model knows what must be there, to the second.
+//! What reclaim may take. While what is alive fits into three quarters of a shard, nothing that is
+//! alive is evicted, whatever is written, counted, touched, deleted or expires meanwhile; with `-M`
+//! nothing ever is. A model knows what must be there, to the second.
 //!
 //! `REMORA_SEED=<seed>` runs one seed, `REMORA_SEEDS=<count>` so many.
 
@@ -35,7 +36,8 @@ struct Cache<'s> {
     store: &'s Store,
     seat: Participant<'s>,
     now: UnixSeconds,
-    /// By key: expiry (0: never), bytes of the record once it has moved, and the number in the value.
+    /// By key: expiry (0: never), bytes of the record once it has moved, and the number in the
+    /// value.
     model: HashMap<u32, (u32, u64, u32)>,
     writes: u32,
     /// A replica that follows all the while.
@@ -232,8 +234,8 @@ fn touches_leave_the_log_alone_where_nobody_reads_it() {
     assert_eq!(appended_bytes, 0);
 }
 
-/// Idle items fill so much of the log, in quarters, while few of them are written again and again: what is alive stands in one piece, and is
-/// passed by in every lap.
+/// Idle items fill so much of the log, in quarters, while few of them are written again and again:
+/// what is alive stands in one piece, and is passed by in every lap.
 fn busy_few(alive_percent: u32, value_bytes: usize) -> f64 {
     let store = store(1 << 20, true);
     let replica = replica_of(&store);
@@ -262,7 +264,8 @@ fn counters_and_overwrites_push_nobody_out_and_cost_a_bounded_number_of_writes()
     for alive_percent in [30, 50, 70] {
         for value_bytes in [10, 100, 700] {
             let amplification = busy_few(alive_percent, value_bytes);
-            // C / (C - alive), and an eighth more: so much of what is not alive is kept free. And what pads take.
+            // C / (C - alive), and an eighth more: so much of what is not alive is kept free. And
+            // what pads take.
             let bound = 100.0 / f64::from(100 - alive_percent) * 8.0 / 7.0 * 1.05;
             println!("{alive_percent} % of {value_bytes} bytes: {amplification:.2} of {bound:.2}");
             assert!(amplification < bound, "{alive_percent} % of {value_bytes} bytes: {amplification} > {bound}");
@@ -304,8 +307,8 @@ fn above_three_quarters_what_is_used_stays_and_what_is_not_goes() {
     assert!(store.stats().evictions > 20_000);
 }
 
-/// A cache full of items that expire far ahead, at about the same time: shortly before it, none of them is known to be alive. It must still take
-/// new items, and at a bounded cost.
+/// A cache full of items that expire far ahead, at about the same time: shortly before it, none of
+/// them is known to be alive. It must still take new items, and at a bounded cost.
 #[test]
 fn doubt_about_what_has_expired_holds_nobody_up() {
     let store = store(1 << 20, true);
@@ -476,7 +479,8 @@ fn without_eviction_a_flush_or_an_expiry_makes_room_and_refusals_leave_the_log_a
     assert_eq!((after.appended_bytes, after.reclaimed_bytes), (before.appended_bytes, before.reclaimed_bytes));
 
     cache.flush();
-    // These are counted as expired a second before they are: what lies ahead is counted in blocks of seconds.
+    // These are counted as expired a second before they are: what lies ahead is counted in blocks
+    // of seconds.
     let again = fill(&mut cache, 100_000, 61).unwrap();
     assert!(again - 100_000 > full / 10 * 9, "as much fits as before: {}", again - 100_000);
     cache.check();
@@ -507,7 +511,8 @@ fn no_two_items_have_the_same_cas() {
     }
 }
 
-/// A store that another has followed all the while counts what is alive, and what of it may have expired, as that one does.
+/// A store that another has followed all the while counts what is alive, and what of it may have
+/// expired, as that one does.
 #[test]
 fn a_promoted_replica_keeps_as_much() {
     let primary = store(256 << 10, true);

@@ -1,5 +1,6 @@
-//! What lies between a primary and its replica: looks at the control lines, copies of bytes in pieces of any length, and a pull that does with
-//! them what replication does: look, copy, look at the tail again, apply.
+//! What lies between a primary and its replica: looks at the control lines, copies of bytes in
+//! pieces of any length, and a pull that does with them what replication does: look, copy, look at
+//! the tail again, apply.
 
 use crate::compare::Logs;
 use remora::base::epoch::Epoch;
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 
 /// Pulls after which a replica must have come up with a primary that rests.
 const PULLS_MAX: usize = 1_000_000;
-/// Longest wait for local readers to end their turns, which last microseconds unless the machine is busy with something else.
+/// Longest wait for local readers to end their turns, which last microseconds unless the machine is
+/// busy with something else.
 const JUMP_WAIT_MAX: Duration = Duration::from_secs(60);
 
 pub struct Link<'s> {
@@ -38,7 +40,8 @@ impl<'s> Link<'s> {
         ControlLine::of(self.primary.control_lines().words(), shard)
     }
 
-    /// One READ of at most `piece_bytes`, applied. True when the shard has all that was committed at the time of the look.
+    /// One READ of at most `piece_bytes`, applied. True when the shard has all that was committed
+    /// at the time of the look.
     pub fn pull(&mut self, shard: usize, piece_bytes: usize) -> bool {
         let line = self.line(shard);
         let (epoch, begin, tail, committed) = (Epoch(line.epoch()), line.epoch_begin(), line.tail(), line.committed());

@@ -1,4 +1,5 @@
-//! Whole histories within one process, without sockets, each made from a seed: what is random, late or broken is so by the seed alone.
+//! Whole histories within one process, without sockets, each made from a seed: what is random, late
+//! or broken is so by the seed alone.
 //!
 //! | module | what is run |
 //! | --- | --- |
@@ -8,8 +9,9 @@
 //! | pull | the pull loop over the simulated fabric, and its push counterpart |
 //! | history | what clients of several simulated nodes saw, judged; and the judge itself |
 //!
-//! Failures name their seed; `REMORA_SEED=<seed> cargo test --test simulated model` replays it alone, as it does with the other modules.
-//! `REMORA_SEEDS=<count>` runs so many seeds instead of a few.
+//! Failures name their seed; `REMORA_SEED=<seed> cargo test --test simulated model` replays it
+//! alone, as it does with the other modules. `REMORA_SEEDS=<count>` runs so many seeds instead of a
+//! few.
 
 mod author;
 mod clock;

@@ -1,8 +1,8 @@
-//! The model test: random commands, through the real parser and engine over tiny logs, against a naive map. A replica follows each run
-//! and must come to hold the same.
+//! The model test: random commands, through the real parser and engine over tiny logs, against a
+//! naive map. A replica follows each run and must come to hold the same.
 //!
-//! Every failure names its seed; `REMORA_SEED=<seed> cargo test --test simulated model::` replays that run alone.
-//! `REMORA_SEEDS=<count>` runs so many seeds instead of a few.
+//! Every failure names its seed; `REMORA_SEED=<seed> cargo test --test simulated model::` replays
+//! that run alone. `REMORA_SEEDS=<count>` runs so many seeds instead of a few.
 
 mod command;
 mod meanings;
@@ -28,8 +28,8 @@ fn seeds() -> Vec<u64> {
     crate::support::seeds(SEEDS)
 }
 
-/// Run all seeds; each must have wrapped its logs several times, and all together must have come by everything that reclaim
-/// does, or they have tested nothing.
+/// Run all seeds; each must have wrapped its logs several times, and all together must have come by
+/// everything that reclaim does, or they have tested nothing.
 fn run(setup: Setup) {
     let (mut second_chances, mut evicted, mut hits, mut refused) = (0, 0, 0, 0);
     for seed in seeds() {

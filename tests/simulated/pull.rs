@@ -1,7 +1,9 @@
-//! The pull loop on the simulated fabric: whatever is late, torn, stale, out of turn, lost, changed or cut, readers of a replica see only what was
-//! written, and once the primary rests and the network heals, the replica is the same.
+//! The pull loop on the simulated fabric: whatever is late, torn, stale, out of turn, lost, changed
+//! or cut, readers of a replica see only what was written, and once the primary rests and the
+//! network heals, the replica is the same.
 //!
-//! Failures name their seed; `REMORA_SEED=<seed> cargo test --test simulated pull::` replays it alone. `REMORA_SEEDS=<count>` runs so many instead of a few.
+//! Failures name their seed; `REMORA_SEED=<seed> cargo test --test simulated pull::` replays it
+//! alone. `REMORA_SEEDS=<count>` runs so many instead of a few.
 
 mod capacity;
 mod chain;

@@ -1,4 +1,5 @@
-//! A puller on the simulated fabric, and the primary's end of its channel: a grant that is read, or a pusher that writes.
+//! A puller on the simulated fabric, and the primary's end of its channel: a grant that is read, or
+//! a pusher that writes.
 
 use crate::clock;
 use fastrand::Rng;

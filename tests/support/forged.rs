@@ -1,4 +1,5 @@
-//! What a primary offers, made by hand: memory of the test's own, laid out as logs with their control lines, and filled with whatever a test likes.
+//! What a primary offers, made by hand: memory of the test's own, laid out as logs with their
+//! control lines, and filled with whatever a test likes.
 
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
@@ -120,7 +121,8 @@ impl Forged {
         }
     }
 
-    /// Append good records to the first slab of a shard, and then perhaps damage one word. Returns where they end.
+    /// Append good records to the first slab of a shard, and then perhaps damage one word. Returns
+    /// where they end.
     pub fn write_records(&self, shard: usize, count: usize, damage: Option<&mut Rng>) -> u64 {
         let words = self.words_at(shard as u64, 0);
         let mut position = BIRTH;

@@ -1,4 +1,5 @@
-//! The real parser, engine and store, driven like a worker drives them, but without sockets and with a clock under control.
+//! The real parser, engine and store, driven like a worker drives them, but without sockets and
+//! with a clock under control.
 
 use remora::base::limits::{KEY_BYTES_MAX, KEYS_PER_TURN_MAX};
 use remora::base::time::UnixSeconds;
@@ -126,7 +127,8 @@ impl<'e> Client<'e> {
                     let turn = self.participant.turn();
                     self.engine.store().maintain(&turn, self.worker, self.now);
                     drop(turn);
-                    // Another thread may have been interrupted within its turn; nothing is freed before it goes on.
+                    // Another thread may have been interrupted within its turn; nothing is freed
+                    // before it goes on.
                     std::thread::sleep(Duration::from_micros(if waited < 100 { 0 } else { 1000 }));
                 }
             }

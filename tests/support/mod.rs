@@ -1,5 +1,6 @@
-//! What test binaries share. Here, for whole processes: starting a server on ports of the kernel's choice, talking to it with a
-//! bound on every wait, and ending it by its own pid. A server that is dropped is killed, so no test leaves one behind.
+//! What test binaries share. Here, for whole processes: starting a server on ports of the kernel's
+//! choice, talking to it with a bound on every wait, and ending it by its own pid. A server that is
+//! dropped is killed, so no test leaves one behind.
 #![allow(dead_code, missing_docs)] // each test binary uses its own part of this
 
 pub mod forged;
@@ -43,8 +44,9 @@ pub struct Server {
     log: mpsc::Receiver<String>,
 }
 
-/// The binary under test, `serve` already said; small and unpinned, since several run side by side. On plain pages, unless
-/// `REMORA_TEST_HUGEPAGES` is set: resident memory of tests that measure it must not depend on the host.
+/// The binary under test, `serve` already said; small and unpinned, since several run side by side.
+/// On plain pages, unless `REMORA_TEST_HUGEPAGES` is set: resident memory of tests that measure it
+/// must not depend on the host.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_remora"));
     command.args(["serve", "--no-pin"]);
@@ -57,8 +59,9 @@ pub fn command(arguments: &[&str]) -> Command {
 }
 
 impl Server {
-    /// Start with `arguments`, which should name the addresses (`-l 127.0.0.1:0`). `listeners` is how many listening
-    /// lines to wait for. Panics with the server's own words if it does not come up.
+    /// Start with `arguments`, which should name the addresses (`-l 127.0.0.1:0`). `listeners` is
+    /// how many listening lines to wait for. Panics with the server's own words if it does not come
+    /// up.
     pub fn start_listening(arguments: &[&str], listeners: usize) -> Server {
         Server::start_with(arguments, listeners, &[])
     }
@@ -107,7 +110,8 @@ impl Server {
         Client::tcp(self.tcp[0])
     }
 
-    /// Send a signal by the shell's name for it ("TERM", "KILL"). After a STOP every thread stands still: it is not carried out at once.
+    /// Send a signal by the shell's name for it ("TERM", "KILL"). After a STOP every thread stands
+    /// still: it is not carried out at once.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
         assert!(status.expect("kill(1) runs").success(), "pid {} takes SIG{name}", self.pid());
@@ -140,7 +144,8 @@ impl Server {
         self.bytes_of("VmRSS:")
     }
 
-    /// Resident bytes that are its own: heaps and stacks, not the logs, which are shared memory (RssAnon).
+    /// Resident bytes that are its own: heaps and stacks, not the logs, which are shared memory
+    /// (RssAnon).
     pub fn heap_bytes(&self) -> u64 {
         self.bytes_of("RssAnon:")
     }
@@ -153,7 +158,8 @@ impl Server {
         kibibytes * 1024
     }
 
-    /// One value of plain `stats`, asked over a connection of its own; None also when that is one connection too many.
+    /// One value of plain `stats`, asked over a connection of its own; None also when that is one
+    /// connection too many.
     pub fn stat(&self, name: &str) -> Option<String> {
         let mut client = self.connect();
         client.send(b"stats\r\n");
@@ -186,7 +192,8 @@ pub fn refused(arguments: &[&str]) -> (ExitStatus, String) {
     (status, log.iter().collect::<Vec<_>>().join("\n"))
 }
 
-/// The lines of a pipe, read by a thread of its own so that the writer never blocks; ends when the pipe does.
+/// The lines of a pipe, read by a thread of its own so that the writer never blocks; ends when the
+/// pipe does.
 fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     let read = move || {

@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// Acknowledge what is set, and answer every get with the same value of 16 bytes. Ends when nobody connects any more: with
-/// the test's process.
+/// Acknowledge what is set, and answer every get with the same value of 16 bytes. Ends when nobody
+/// connects any more: with the test's process.
 pub fn liar() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
@@ -40,14 +40,16 @@ pub fn liar() -> SocketAddr {
 
 type Items = Arc<Mutex<HashMap<Vec<u8>, Vec<u8>>>>;
 
-/// GET, MGET and SET as in Redis; nothing expires. `lies`: the first byte of each value comes back changed.
+/// GET, MGET and SET as in Redis; nothing expires. `lies`: the first byte of each value comes back
+/// changed.
 pub fn resp_server(lies: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
     let items = Items::default();
     let serve = move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            // As real servers do. Without it each answer but the first waits for the client to acknowledge the one before.
+            // As real servers do. Without it each answer but the first waits for the client to
+            // acknowledge the one before.
             stream.set_nodelay(true).expect("a TCP socket");
             let items = Arc::clone(&items);
             let serve = move || while_asked(&stream, &items, lies);

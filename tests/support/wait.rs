@@ -1,4 +1,5 @@
-//! Waits for a condition, with a deadline: never for a time alone, and never for so many looks, which a busy machine has over too early.
+//! Waits for a condition, with a deadline: never for a time alone, and never for so many looks,
+//! which a busy machine has over too early.
 
 use std::fmt::{Debug, Display};
 use std::time::{Duration, Instant};

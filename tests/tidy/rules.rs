@@ -1,5 +1,7 @@
 //! The rules that can be judged by one file alone. Pure: a file's path and text in, complaints out.
 
+use super::comments;
+
 /// A file of the tree.
 pub struct Source {
     /// From the root of the repository.
@@ -16,8 +18,8 @@ const FILE_LINES_MANY: usize = 300;
 /// Over this a function must be split.
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// Columns of a page's prose. Tables and code may be wider.
-const PAGE_COLUMNS_MAX: usize = 100;
+/// Columns of prose: of pages, and of comments. Tables and code may be wider.
+pub const COLUMNS_MAX: usize = 100;
 
 /// Which layers a layer may import from, besides itself.
 const LAYERS: [(&str, &[&str]); 12] = [
@@ -54,6 +56,7 @@ pub fn complaints(source: &Source) -> Vec<String> {
     if source.path.ends_with(".md") {
         complaints.extend(lines_too_wide(source));
     }
+    complaints.extend(comments::too_wide(source));
     complaints.extend(machine_paths(source));
     complaints.extend(unfinished(source));
     complaints
@@ -101,8 +104,9 @@ fn layer(source: &Source) -> Vec<String> {
     complaints
 }
 
-/// The names right below the root that code names, and where: behind `crate::`, and behind `super::` often enough to get there; one name, or
-/// those of a braced list, which may go on over many lines.
+/// The names right below the root that code names, and where: behind
+/// `crate::`, and behind `super::` often enough to get there; one name, or those of a braced list,
+/// which may go on over many lines.
 fn imports(code: &str, depth: usize) -> Vec<(usize, &str)> {
     let roots = ["crate::".to_string(), "super::".repeat(depth)];
     let mut found = Vec::new();
@@ -121,7 +125,8 @@ fn imports(code: &str, depth: usize) -> Vec<(usize, &str)> {
     found
 }
 
-/// The name that `code` begins with; where it begins with a brace, the first of each path in it. Each with its place.
+/// The name that `code` begins with; where it begins with a brace, the first of each path in it.
+/// Each with its place.
 fn names(code: &str) -> Vec<(usize, &str)> {
     let name_at = |at: usize| {
         let begin = at + code[at..].len() - code[at..].trim_start().len();
@@ -228,14 +233,15 @@ fn lines_too_wide(source: &Source) -> Vec<String> {
         in_fence ^= fence;
         let is_prose = !in_fence && !fence && !line.starts_with("    ") && !line.trim_start().starts_with('|');
         let columns = line.chars().count();
-        if is_prose && columns > PAGE_COLUMNS_MAX {
-            complaints.push(format!("{}:{}: {columns} columns, over {PAGE_COLUMNS_MAX}", source.path, index + 1));
+        if is_prose && columns > COLUMNS_MAX {
+            complaints.push(format!("{}:{}: {columns} columns, over {COLUMNS_MAX}", source.path, index + 1));
         }
     }
     complaints
 }
 
-/// Folders that exist on a developer's machine and nowhere else. Put together here, so that this file passes.
+/// Folders that exist on a developer's machine and nowhere else. Put together here, so that this
+/// file passes.
 fn machine_paths(source: &Source) -> Vec<String> {
     let folders = ["home", "root", "work"].map(|folder| format!("/{folder}/"));
     let needles = [&folders[..], &[["/tm", "p/h/"].concat()]].concat();
@@ -248,7 +254,8 @@ fn machine_paths(source: &Source) -> Vec<String> {
     complaints
 }
 
-/// True when `needle` begins a path in `line`, rather than standing within a longer one or an address.
+/// True when `needle` begins a path in `line`, rather than standing within a longer one or an
+/// address.
 fn is_path(line: &str, needle: &str) -> bool {
     let begins = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || "._-}".contains(c));
     line.match_indices(needle).any(|(at, _)| begins(at))

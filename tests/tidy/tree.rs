@@ -1,4 +1,5 @@
-//! The tree as the rules see it: the files that belong to it, and the rules that need more than one file's text.
+//! The tree as the rules see it: the files that belong to it, and the rules that need more than one
+//! file's text.
 
 use super::pages;
 use super::rules::Source;

@@ -10,9 +10,10 @@
 //! | `<+ STAT <*>` | one line like this, or more; each `<& ...` below it must be like one of them |
 //! | `= closed` | the server hangs up |
 //!
-//! Within a line: `\r \n \xNN` are bytes, `{k*250}` is 250 times `k`, a `\` at the end stands for "no line end here",
-//! `<*>` is the rest of the line, `<cas>` a decimal number that is the same wherever the name stands, `<new!old>` one
-//! that must differ from `old`, `<ttl:90..100>` any number in the range.
+//! Within a line: `\r \n \xNN` are bytes, `{k*250}` is 250 times `k`, a
+//! `\` at the end stands for "no line end here", `<*>` is the rest of the line, `<cas>` a decimal
+//! number that is the same wherever the name stands, `<new!old>` one that must differ from `old`,
+//! `<ttl:90..100>` any number in the range.
 
 /// A part of a line.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,7 +90,13 @@ impl Transcript {
                 transcript.remora_only = true;
             } else if line.starts_with("# memcached in turn: ") {
                 transcript.memcached_in_turn = true;
-            } else if !line.is_empty() && !line.starts_with('#') {
+            } else if let Some(comment) = line.strip_prefix('#') {
+                let misplaced =
+                    ["needs 1.", "remora only: ", "memcached in turn: "].iter().find(|it| comment.contains(**it));
+                if let Some(misplaced) = misplaced {
+                    return Err(format!("{name}:{}: `{misplaced}` must begin its line: {line}", index + 1));
+                }
+            } else if !line.is_empty() {
                 let step = step(index + 1, line).map_err(|why| format!("{name}:{}: {why}: {line}", index + 1))?;
                 transcript.steps.push(step);
             }

@@ -1,5 +1,6 @@
-//! Plays a transcript against a server: the same conversation in one write, byte by byte, or cut in two at any place,
-//! since a server may not care how TCP cuts the stream. Takes an address, gives back what went wrong, if anything.
+//! Plays a transcript against a server: the same conversation in one write, byte by byte, or cut in
+//! two at any place, since a server may not care how TCP cuts the stream. Takes an address, gives
+//! back what went wrong, if anything.
 
 use super::format::{Act, Dialect, Piece, Step, Transcript, known_bytes};
 use std::collections::HashMap;
@@ -7,7 +8,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Once so many bytes of answers are due they are read before more is sent, so that neither side waits for the other.
+/// Once so many bytes of answers are due they are read before more is sent, so that neither side
+/// waits for the other.
 const UNREAD_BYTES_MAX: usize = 32 << 10;
 
 /// Between two pieces, so that the server mostly sees them apart. Nothing depends on its doing so.
@@ -151,7 +153,8 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// A failure to write is not told here: the server may have hung up, which the answers that are due will show.
+    /// A failure to write is not told here: the server may have hung up, which the answers that are
+    /// due will show.
     fn write(&mut self, client: usize, bytes: &[u8]) -> Result<(), String> {
         let piece_bytes = match self.delivery {
             Delivery::Pieces(bytes) => bytes,
@@ -208,7 +211,8 @@ impl<'a> Player<'a> {
         };
         loop {
             let stream = self.client(client)?;
-            // A short answer may stop within the opening: wait for that many bytes by reading lines only when they fit.
+            // A short answer may stop within the opening: wait for that many bytes by reading lines
+            // only when they fit.
             let ahead = stream.fill_buf().map_err(|error| format!("no further line: {error}"))?;
             if !ahead.starts_with(&opening[..opening.len().min(ahead.len())]) || ahead.is_empty() {
                 break;
@@ -233,7 +237,8 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// Whoever is still connected gets an answer to a last, unmistakable request next, and nothing before it.
+    /// Whoever is still connected gets an answer to a last, unmistakable request next, and nothing
+    /// before it.
     fn nothing_more(&mut self) -> Result<(), String> {
         for stream in self.clients.iter_mut().flatten() {
             stream.get_mut().write_all(b"mg no-such-key Olast\r\n").map_err(|error| format!("end: {error}"))?;

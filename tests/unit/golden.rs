@@ -1,5 +1,6 @@
-//! The drawings of docs/FORMATS.md, byte by byte: what is written here by hand is what the code must write, and must read as it was meant. A
-//! round trip alone would not notice a field that moved. To change a format means to change its drawing, and these bytes.
+//! The drawings of docs/FORMATS.md, byte by byte: what is written here by hand is what the code
+//! must write, and must read as it was meant. A round trip alone would not notice a field that
+//! moved. To change a format means to change its drawing, and these bytes.
 //!
 //! | file | what is drawn |
 //! | --- | --- |

@@ -1,4 +1,5 @@
-//! The parser as a function of bytes: how they were cut on their way makes no difference, and no bytes stall it.
+//! The parser as a function of bytes: how they were cut on their way makes no difference, and no
+//! bytes stall it.
 
 use proptest::prelude::*;
 use remora::protocol::{KeyScratch, ParseLimits, Parsed, Request, parse};

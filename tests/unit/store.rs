@@ -1,4 +1,5 @@
-//! The store by its public face: wrap, reclaim, second chance, growth, replay. Logs are tiny, so that all of it happens often.
+//! The store by its public face: wrap, reclaim, second chance, growth, replay. Logs are tiny, so
+//! that all of it happens often.
 
 use remora::base::epoch::Epoch;
 use remora::base::time::{Expiry, UnixSeconds};
@@ -113,8 +114,9 @@ fn an_item_in_use_gets_another_lap_and_keeps_its_cas() {
     assert!(stats.reinserted_items > 5 && stats.reinserted_items < 100, "{}", stats.reinserted_items);
 }
 
-/// Found by the demo: items whose second chance found no room at that moment were evicted, though room was about to be released.
-/// There are more of them, side by side in the log, than the room that reclaim keeps for itself.
+/// Found by the demo: items whose second chance found no room at that moment were evicted, though
+/// room was about to be released. There are more of them, side by side in the log, than the room
+/// that reclaim keeps for itself.
 #[test]
 fn items_in_use_wait_for_room_that_is_due() {
     let store = store(64 << 10, 4 << 10, true);
@@ -160,8 +162,9 @@ fn a_cache_full_of_used_items_still_takes_new_ones() {
     assert!(stats.reinserted_bytes > 0 && stats.reinserted_bytes <= budget_bytes, "{stats:?}");
 }
 
-/// Found under emulation, where turns are long: every look at an item that waited for room earned its share once more, so all that was in use
-/// was appended again, and what clients wanted to set had to wait.
+/// Found under emulation, where turns are long: every look at an item that waited for room earned
+/// its share once more, so all that was in use was appended again, and what clients wanted to set
+/// had to wait.
 #[test]
 fn an_item_that_waits_for_its_second_chance_earns_it_once() {
     let store = store(256 << 10, 8 << 10, true);

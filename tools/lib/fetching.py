@@ -1,7 +1,9 @@
-"""Programs of newer Debian suites than the machine's own, fetched with apt into target/peers, each with a root of its own.
+"""Programs of newer Debian suites than the machine's own, fetched with apt into target/peers, each
+with a root of its own.
 
-Nothing of the machine changes: apt gets sources, lists and a cache of its own, and is told that nothing is installed, so
-that it brings every library with the program. apt checks the signatures. A program is started through its root's loader.
+Nothing of the machine changes: apt gets sources, lists and a cache of its own, and is told that
+nothing is installed, so that it brings every library with the program. apt checks the signatures. A
+program is started through its root's loader.
 """
 
 import fcntl
@@ -64,7 +66,8 @@ PEERS = {
 
 
 def program(name):
-    """Where to find a peer or a tool of one: what the environment names, else what was fetched, else the system's."""
+    """Where to find a peer or a tool of one: what the environment names, else what was fetched,
+    else the system's."""
     if named := name in PEERS and os.environ.get(PEERS[name].variable):
         return named
     fetched = FOLDER / "bin" / name
@@ -124,7 +127,8 @@ def alone():
 
 
 def fetch_with_patience(peer):
-    """A mirror that is being renewed, or a network that is away, may be there again a little later."""
+    """A mirror that is being renewed, or a network that is away, may be there again a little
+    later."""
     for attempt in range(1, ATTEMPTS_MAX + 1):
         try:
             return fetch(peer)
@@ -175,7 +179,8 @@ def apt(words):
 
 
 def private_apt():
-    """Flags for an apt that has its own sources, lists, cache, and no packages installed; its lists are up to date."""
+    """Flags for an apt that has its own sources, lists, cache, and no packages installed; its lists
+    are up to date."""
     own = FOLDER / "apt"
     for folder in ("sources", "lists/partial", "cache/archives/partial"):
         (own / folder).mkdir(parents=True, exist_ok=True)
@@ -219,7 +224,8 @@ def sources():
 
 
 def unpack(archives, root, peer):
-    """The program's own packages, and libraries; not what Debian needs to set a package up (perl, passwd, systemd)."""
+    """The program's own packages, and libraries; not what Debian needs to set a package up (perl,
+    passwd, systemd)."""
     own = peer.package.split("-")[0]
     wanted = [path for path in archives.glob("*.deb") if path.name.startswith(("lib", own, "openssl-"))]
     root.mkdir(parents=True)
@@ -230,7 +236,8 @@ def unpack(archives, root, peer):
 
 
 def write_wrapper(peer, name):
-    """A script that becomes the program, under the same process id; it may be moved with its folder."""
+    """A script that becomes the program, under the same process id; it may be moved with its
+    folder."""
     loader = next(iter(sorted(peer.root.glob("usr/lib64/ld-linux-*.so.2"))), None)
     program_file = f"usr/bin/{name}"
     if loader is None or not (peer.root / program_file).exists():

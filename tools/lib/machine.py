@@ -1,4 +1,5 @@
-"""The machine: which cores a run takes, what was done on them, and a description that names nobody."""
+"""The machine: which cores a run takes, what was done on them, and a description that names
+nobody."""
 
 import os
 import platform
@@ -39,7 +40,8 @@ def other_cores(taken):
 
 
 def busy_ns(cores):
-    """Time that the cores were not idle, and time of it that the host of a virtual machine kept, since the start."""
+    """Time that the cores were not idle, and time of it that the host of a virtual machine kept,
+    since the start."""
     wanted = {f"cpu{core}" for core in cores}
     rows = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
     # user nice system idle iowait irq softirq steal

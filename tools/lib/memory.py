@@ -1,4 +1,5 @@
-"""How many resident bytes an item costs: a server filled with keys of 20 bytes and values of 100 until it evicts."""
+"""How many resident bytes an item costs: a server filled with keys of 20 bytes and values of 100
+until it evicts."""
 
 import sys
 import tempfile

@@ -1,7 +1,9 @@
-"""remora beside memcached, Valkey and the bare echo: each alone on one core, the same traffic, in interleaved rounds.
+"""remora beside memcached, Valkey and the bare echo: each alone on one core, the same traffic, in
+interleaved rounds.
 
-In every round all servers are started anew, so that chance deals out their memory anew, and their memory is written
-over once, so that no page of it is touched for the first time in a window. All but one are held by SIGSTOP.
+In every round all servers are started anew, so that chance deals out their memory anew, and their
+memory is written over once, so that no page of it is touched for the first time in a window. All
+but one are held by SIGSTOP.
 """
 
 import tempfile

@@ -1,4 +1,5 @@
-"""What a comparison says: figures with their spread, ratios held against goals, tables in markdown."""
+"""What a comparison says: figures with their spread, ratios held against goals, tables in
+markdown."""
 
 import statistics
 import sys
@@ -91,7 +92,8 @@ def section(said, head, rows):
 
 
 def table(head, rows):
-    """In markdown, but readable where nothing renders it: the first column to the left, figures to the right."""
+    """In markdown, but readable where nothing renders it: the first column to the left, figures to
+    the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [padded(head, widths), rule, *(padded(row, widths) for row in rows)]
@@ -108,7 +110,8 @@ def latency_row(name, figures):
 
 
 def behind(figures):
-    """A line about requests that were due and never sent. A few always become due at the very end."""
+    """A line about requests that were due and never sent. A few always become due at the very
+    end."""
     is_late = lambda one: one["unsent"].greatest > one["requests"].median / 1000
     late = [f"{name} {one['unsent'].greatest:,}" for name, one in figures.items() if is_late(one)]
     return (
@@ -131,7 +134,8 @@ def quiet(windows):
 
 
 def wrapped(text):
-    """The same text, its prose in lines that a page may have. Headings, tables and code cannot be broken."""
+    """The same text, its prose in lines that a page may have. Headings, tables and code cannot be
+    broken."""
     return "\n".join(piece for line in text.split("\n") for piece in pieces(line))
 
 

@@ -1,7 +1,8 @@
-"""The servers that are measured: how each is started, asked, held while another is measured, and what it costs.
+"""The servers that are measured: how each is started, asked, held while another is measured, and
+what it costs.
 
-Every server runs in the foreground on a port of the kernel's choice, keeps its words in a log of its own, and dies with
-the tool that started it (setpriv asks the kernel for that).
+Every server runs in the foreground on a port of the kernel's choice, keeps its words in a log of
+its own, and dies with the tool that started it (setpriv asks the kernel for that).
 """
 
 import json
@@ -163,7 +164,8 @@ class Server:
         return int(stat[11]), int(stat[12])
 
     def context_switches(self):
-        """Of all its threads: how often they went to sleep, and how often they were made to wait."""
+        """Of all its threads: how often they went to sleep, and how often they were made to
+        wait."""
         said = "".join(task.read_text() for task in self._tasks("status"))
         count = lambda name: sum(int(number) for number in re.findall(rf"^{name}:\s+(\d+)", said, re.MULTILINE))
         return {"voluntary": count("voluntary_ctxt_switches"), "involuntary": count("nonvoluntary_ctxt_switches")}
@@ -172,7 +174,8 @@ class Server:
         return Path(f"/proc/{self.process.pid}/task").glob(f"*/{file}")
 
     def resident_kib(self):
-        """What the process holds: VmRSS with its parts, and the huge pages that VmRSS does not count."""
+        """What the process holds: VmRSS with its parts, and the huge pages that VmRSS does not
+        count."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         figures = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith(" kB")}
         names = ("VmRSS", "RssAnon", "RssFile", "RssShmem", "HugetlbPages")

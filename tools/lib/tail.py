@@ -1,8 +1,10 @@
-"""The slowest thousandth of answers while the index grows and memory is reclaimed: remora and memcached.
+"""The slowest thousandth of answers while the index grows and memory is reclaimed: remora and
+memcached.
 
-Every run begins with an empty server and with more keys than fit, so first the index grows, then every set evicts. The
-load is open: requests are due at even intervals, the same for all, and latency counts from when each was due. The bare
-echo shows what of it is the machine's and the generator's own.
+Every run begins with an empty server and with more keys than fit, so first the index grows, then
+every set evicts. The load is open: requests are due at even intervals, the same for all, and
+latency counts from when each was due. The bare echo shows what of it is the machine's and the
+generator's own.
 """
 
 import sys

@@ -1,4 +1,5 @@
-"""Fetching peers, with an apt-get that this file makes up: what is asked of it, what is made of what it says."""
+"""Fetching peers, with an apt-get that this file makes up: what is asked of it, what is made of
+what it says."""
 
 import os
 import subprocess
@@ -9,7 +10,8 @@ from unittest import mock
 
 from lib import fetching
 
-# Finds the lock taken as often as the file `taken` has lines, then does well, or what APT_STATUS says.
+# Finds the lock taken as often as the file `taken` has lines, then does well, or what APT_STATUS
+# says.
 APT_GET = """#!/bin/sh
 echo "$@" >>"$0.asked"
 if [ -s "$0.taken" ]; then

@@ -1,4 +1,5 @@
-"""What tools/planted makes of what tests say: a bug is caught only by an assertion of a test that its patch names."""
+"""What tools/planted makes of what tests say: a bug is caught only by an assertion of a test that
+its patch names."""
 
 import importlib.machinery
 import importlib.util

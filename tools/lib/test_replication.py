@@ -1,4 +1,5 @@
-"""What tools/compare-replication makes of figures. `cd tools && python3 -m unittest lib.test_replication`."""
+"""What tools/compare-replication makes of figures.
+`cd tools && python3 -m unittest lib.test_replication`."""
 
 import unittest
 import xml.etree.ElementTree as xml

@@ -1,4 +1,5 @@
-"""Traffic, and what it costs the server: `remora load` on other cores, processor time before and after."""
+"""Traffic, and what it costs the server: `remora load` on other cores, processor time before and
+after."""
 
 import contextlib
 import json
@@ -28,7 +29,8 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Generator:
-    """`remora load`, as all servers of a run meet it. `end` says when a window is over, in flags of `remora load`."""
+    """`remora load`, as all servers of a run meet it.
+    `end` says when a window is over, in flags of `remora load`."""
 
     program: str
     cores: str
@@ -49,7 +51,8 @@ class Generator:
 
     @contextlib.contextmanager
     def begun(self, server, flags, seconds=None):
-        """Traffic that goes on beside something else, for so many seconds or until `end` of what is given, at most for the `with` block."""
+        """Traffic that goes on beside something else, for so many seconds or until
+        `end` of what is given, at most for the `with` block."""
         words = self._words(server, (*flags, "--seconds", str(seconds or self.seconds_max)))
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
@@ -102,7 +105,8 @@ def in_order(kinds, number):
 def window(server, cores, generator, flags, seed):
     """One run against a server that is bound to `cores`: what it did, and what each request cost.
 
-    The connections' coming and going counts as well; for 50 of them and some ten thousand requests it does not show.
+    The connections' coming and going counts as well; for 50 of them and some ten thousand requests
+    it does not show.
     """
     every = {*numbers(cores), *numbers(generator.cores)}
     look = lambda: (server.cpu_ns(), *server.ticks(), server.context_switches()["voluntary"], *busy_ns(every))
@@ -112,7 +116,8 @@ def window(server, cores, generator, flags, seed):
             run = generator.run(server, flags, seed)
             break
         except LoadFailed as failure:
-            # A virtual machine may stand still for longer than the generator waits; what was measured then does not count.
+            # A virtual machine may stand still for longer than the generator waits; what was
+            # measured then does not count.
             print(failure, file=sys.stderr, flush=True)
             if attempt == ATTEMPTS_MAX - 1:
                 raise

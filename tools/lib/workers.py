@@ -1,7 +1,9 @@
-"""One worker against two: what a request costs when workers share a store, and what was counted that explains it.
+"""One worker against two: what a request costs when workers share a store, and what was counted
+that explains it.
 
-The generator may have to share cores with the workers, so the time on the clock says nothing here: processor time does.
-Hardware events are counted with perf, in windows of their own, where the machine has them.
+The generator may have to share cores with the workers, so the time on the clock says nothing here:
+processor time does. Hardware events are counted with perf, in windows of their own, where the
+machine has them.
 """
 
 import shutil

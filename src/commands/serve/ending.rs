@@ -1,9 +1,9 @@
 //! The orderly end of a primary: once it takes no more writes, it waits until its replicas have
 //! what it has answered.
 //!
-//! Replicas that are attached are waited for. One whose connection has just ended is as a rule about
-//! to come back, and has a moment for that; it may as well never come back, and the end must not hang
-//! on that. It is told of instead. A replica takes no writes, so it ends at once.
+//! Replicas that are attached are waited for. One whose connection has just ended is as a rule
+//! about to come back, and has a moment for that; it may as well never come back, and the end must
+//! not hang on that. It is told of instead. A replica takes no writes, so it ends at once.
 
 use crate::base::limits::LINGER_SECONDS_MAX;
 use crate::replication::report::ReplicaView;
@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 /// Pause between two looks at how far the replicas are.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 
-/// How long a replica whose connection has just ended is waited for: its first tries come after 50 and 100 ms.
+/// How long a replica whose connection has just ended is waited for: its first tries come after 50
+/// and 100 ms.
 const RETURN_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Known to the thread that waits for signals and to the one that ends the process.
@@ -64,8 +65,9 @@ impl Ending {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To be called when nothing more is written. `replicas` tells how those that are attached stand now, `absent` the names of those that were
-    /// attached until a moment ago.
+    /// To be called when nothing more is written.
+    /// `replicas` tells how those that are attached stand now, `absent` the names of those that
+    /// were attached until a moment ago.
     pub fn wait_for_replicas(&self, replicas: impl Fn() -> Vec<ReplicaView>, absent: impl Fn() -> Vec<String>) {
         let until = *self.state().begun_at.get_or_insert_with(Instant::now) + self.wait_max;
         let return_until = until.min(Instant::now() + RETURN_WAIT_MAX);

@@ -1,4 +1,5 @@
-//! The flags of `remora serve` that make a primary offer its logs and a replica follow one, and what is started for them.
+//! The flags of `remora serve` that make a primary offer its logs and a replica follow one, and
+//! what is started for them.
 
 use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, ACK_MILLISECONDS_MAX, ACK_REPLICAS_MAX};
 use crate::commands::size;
@@ -39,13 +40,15 @@ const RETAIN_BYTES_MIN: usize = 64 << 10;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Replication")]
 pub struct ReplicationArgs {
-    /// Offer the cache to replicas at this address and port; port 0 for one of the kernel's choice. Beyond loopback it takes a secret
+    /// Offer the cache to replicas at this address and port; port 0 for one of the kernel's choice.
+    /// Beyond loopback it takes a secret
     #[arg(long, value_name = "ADDR:PORT")]
     pub replication: Option<String>,
     /// Be a read-only replica of the primary whose replication port this is
     #[arg(long, value_name = "HOST:PORT")]
     pub replica_of: Option<String>,
-    /// Follow a primary of another lineage even where this replica holds data: a primary that was restarted empty then empties it, too
+    /// Follow a primary of another lineage even where this replica holds data: a primary that was
+    /// restarted empty then empties it, too
     #[arg(long)]
     pub replica_discard: bool,
     /// File with the secret that primary and replicas share: 16 to 1024 bytes, mode 0600
@@ -54,10 +57,12 @@ pub struct ReplicationArgs {
     /// Fabrics to offer or to use, in this order: auto, shm, verbs, tcp
     #[arg(long, value_delimiter = ',', default_value = "auto")]
     pub fabric: Vec<String>,
-    /// Longest pause of a replica between two looks at an idle primary, in microseconds: more costs lag, less costs CPU; 0 spins
+    /// Longest pause of a replica between two looks at an idle primary, in microseconds: more costs
+    /// lag, less costs CPU; 0 spins
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub replica_poll: u64,
-    /// Which side moves the data of this replica: pull (it reads the primary's memory) or push (the primary writes to its; shm and verbs)
+    /// Which side moves the data of this replica: pull (it reads the primary's memory) or push (the
+    /// primary writes to its; shm and verbs)
     #[arg(long, value_name = "MODE", default_value = "pull", value_parser = mode)]
     pub replication_mode: Mode,
     /// What the replica calls itself in the primary's stats [default: the host's name]
@@ -66,28 +71,34 @@ pub struct ReplicationArgs {
     /// Seconds of silence after which the other side counts as gone
     #[arg(long, value_name = "SECONDS", default_value_t = SILENCE_SECONDS_DEFAULT, value_parser = silence)]
     pub replication_timeout: u64,
-    /// Have writers wait for replicas that are at most so many bytes behind, rather than overrun them; 0: never. With k, m or g
+    /// Have writers wait for replicas that are at most so many bytes behind, rather than overrun
+    /// them; 0: never. With k, m or g
     #[arg(long, value_name = "BYTES", default_value = "0", value_parser = retain)]
     pub replica_retain: usize,
     /// Port of the data channels over verbs and TCP; 0 for one of the kernel's choice
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub replication_data_port: u16,
-    /// Replicas that must hold a write before it is answered; 0 for none. A meta command may say otherwise (flag A)
+    /// Replicas that must hold a write before it is answered; 0 for none. A meta command may say
+    /// otherwise (flag A)
     #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=i64::from(ACK_REPLICAS_MAX)))]
     pub ack_replicas: u8,
     /// Milliseconds after which a write that too few replicas hold is answered with an error
     #[arg(long, value_name = "MILLISECONDS", default_value_t = ACK_MILLISECONDS_DEFAULT, value_parser = ack_timeout)]
     pub ack_timeout: u64,
-    /// Take orders (promote, detach, replicate) from every client on this host, proxies and sidecars included, and not from the control socket alone
+    /// Take orders (promote, detach, replicate) from every client on this host, proxies and
+    /// sidecars included, and not from the control socket alone
     #[arg(long)]
     pub orders_from_loopback: bool,
-    /// RDMA device to use, with its port and GID index if those matter: mlx5_0, mlx5_0:1, mlx5_0:1:3
+    /// RDMA device to use, with its port and GID index if those matter: mlx5_0, mlx5_0:1,
+    /// mlx5_0:1:3
     #[arg(long, value_name = "NAME[:PORT[:GID]]", value_parser = device)]
     pub device: Option<VerbsOptions>,
-    /// Type of service (0 to 255) of RDMA connections that this server makes, for the network's classes of traffic: on RoCE its upper six bits are the DSCP
+    /// Type of service (0 to 255) of RDMA connections that this server makes, for the network's
+    /// classes of traffic: on RoCE its upper six bits are the DSCP
     #[arg(long, value_name = "TOS")]
     pub tos: Option<u8>,
-    /// Milliseconds until a packet over RDMA that was not answered is sent again, rounded up to 4.096 us * 2^n; a peer counts as gone after seven of these
+    /// Milliseconds until a packet over RDMA that was not answered is sent again, rounded up to
+    /// 4.096 us * 2^n; a peer counts as gone after seven of these
     #[arg(long, value_name = "MILLISECONDS", default_value_t = AckTimeout::MILLISECONDS_DEFAULT,
         value_parser = clap::value_parser!(u32).range(1..=i64::from(AckTimeout::MILLISECONDS_MAX)))]
     pub rdma_timeout: u32,
@@ -116,7 +127,8 @@ pub struct Plan {
     orders_from: Origin,
 }
 
-/// What runs beside the server. Dropping it ends the node first, because the node may write to the store.
+/// What runs beside the server. Dropping it ends the node first, because the node may write to the
+/// store.
 pub struct Replicating {
     node: RunningNode,
     offer: Option<Running>,
@@ -181,7 +193,8 @@ impl Plan {
         self.acks
     }
 
-    /// Rows of `stats settings`. `without_orders`: where there is no control socket, for somebody else has its name.
+    /// Rows of `stats settings`. `without_orders`: where there is no control socket, for somebody
+    /// else has its name.
     pub fn setting_rows(&self, without_orders: &[String]) -> [(&'static str, String); 3] {
         let from = if self.orders_from == Origin::ControlSocket { "control_socket" } else { "this_host" };
         let but = if without_orders.is_empty() { "" } else { " but not at " };
@@ -304,7 +317,8 @@ impl Replicating {
     }
 }
 
-/// The engine, as the node sees it. The reference is weak, because the engine refers to the node as well.
+/// The engine, as the node sees it. The reference is weak, because the engine refers to the node as
+/// well.
 struct ClientsOf(Weak<Engine>);
 
 impl Clients for ClientsOf {

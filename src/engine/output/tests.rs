@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 const SLAB_BYTES: usize = 4096;
 
-/// Run `test` with loans of values of 21, 8, 0 and 5 bytes from a store. The first begins in one slab and ends in the next.
+/// Run `test` with loans of values of 21, 8, 0 and 5 bytes from a store. The first begins in one
+/// slab and ends in the next.
 fn with_loans(test: impl FnOnce(&Store, &Turn<'_>, [ValueLoan; 4])) {
     let config = StoreConfig {
         memory_bytes: 4 << 20,
@@ -26,7 +27,8 @@ fn with_loans(test: impl FnOnce(&Store, &Turn<'_>, [ValueLoan; 4])) {
     let store = Store::with_slabs(config, SLAB_BYTES).unwrap();
     let mut participant = store.join();
     let turn = participant.turn();
-    // Header and key of the first take 17 bytes, so seven of its value are left before the slab ends.
+    // Header and key of the first take 17 bytes, so seven of its value are left before the slab
+    // ends.
     let committed = store.committed()[0] as usize;
     let filler = vec![b'f'; SLAB_BYTES - 24 - committed - 24];
     let at = store.locate(b"filler");
@@ -161,7 +163,8 @@ impl Holders for Applied {
     }
 }
 
-/// One replica has applied everything below `below`; the answers that [`held`] made have waited for so long.
+/// One replica has applied everything below `below`; the answers that [`held`] made have waited for
+/// so long.
 fn resolve(output: &mut Output, below: u64, waited: Duration) -> (usize, usize) {
     let holders = Applied { replicas: 1, below };
     let judge = Judge { holders: &holders, now: since() + waited, ending: false, demoted: false };

@@ -1,4 +1,5 @@
-//! The replica's end of shared memory. `submit` carries a READ out at once; [`Channel::poll`] hands the completion over.
+//! The replica's end of shared memory. `submit` carries a READ out at once; [`Channel::poll`] hands
+//! the completion over.
 
 use super::handover::{self, STATUS_UNKNOWN, STATUS_WELCOME};
 use super::{error, is_name};
@@ -18,8 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
-/// How often a busy channel checks that its primary is still there. The check is a system call of some 100 ns, which is more than a READ of one
-/// line costs.
+/// How often a busy channel checks that its primary is still there. The check is a system call of
+/// some 100 ns, which is more than a READ of one line costs.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Connect to the socket that `invitation` names.
@@ -72,7 +73,8 @@ fn greet(invitation: &Invitation, until: Instant) -> io::Result<UnixStream> {
     Ok(socket)
 }
 
-/// Map the regions and the ack slot batch by batch, so that only one batch of descriptors is open at a time.
+/// Map the regions and the ack slot batch by batch, so that only one batch of descriptors is open
+/// at a time.
 fn map_all(socket: &UnixStream, invitation: &Invitation, until: Instant) -> io::Result<(Vec<Mapped>, SharedWords)> {
     let mut regions = Vec::new();
     loop {
@@ -89,7 +91,8 @@ fn map_ack(file: &File, invitation: &Invitation) -> io::Result<SharedWords> {
     SharedWords::map(file, length(invitation.ack.bytes)?)
 }
 
-/// The length to map, if the peer's number can be one. `Mapped::map` compares it with the file's length before it maps anything.
+/// The length to map, if the peer's number can be one. `Mapped::map` compares it with the file's
+/// length before it maps anything.
 fn length(bytes: u64) -> io::Result<usize> {
     let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes > 0 && bytes.is_multiple_of(8));
     bytes.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "memory of an impossible length"))
@@ -100,7 +103,8 @@ struct ShmChannel {
     regions: Vec<Mapped>,
     ack: SharedWords,
     sources: Option<Arc<dyn Regions>>,
-    /// WRITEs since the last READ. They are carried out already, and counted only so that a caller's mistake shows on this fabric, too.
+    /// WRITEs since the last READ. They are carried out already, and counted only so that a
+    /// caller's mistake shows on this fabric, too.
     written: usize,
     done: Vec<Completion>,
     over: Option<FabricError>,
@@ -218,7 +222,8 @@ impl ShmChannel {
                 format!("a WRITE of {bytes} bytes at {offset} of region {region}, which is not in it, or not allowed");
             return Err(error(Cause::Access, what));
         };
-        // Order (see shm.rs): the peer sees these stores after all earlier ones and before all later ones.
+        // Order (see shm.rs): the peer sees these stores after all earlier ones and before all
+        // later ones.
         fence(Ordering::SeqCst);
         copy(words, to);
         fence(Ordering::SeqCst);
@@ -235,7 +240,8 @@ impl ShmChannel {
         }
     }
 
-    /// Check that the primary is still there; wait up to `wait` for its end. A signal may shorten the wait.
+    /// Check that the primary is still there; wait up to `wait` for its end. A signal may shorten
+    /// the wait.
     fn look(&mut self, wait: Duration) {
         if !wait.is_zero() {
             let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };

@@ -1,5 +1,6 @@
-//! The primary's end of shared memory: an abstract unix socket with a random name. A peer that connects and shows the token of a waiting grant
-//! gets the descriptors of the regions. After that the socket carries no bytes: when one side closes it, the other learns that the channel has
+//! The primary's end of shared memory: an abstract unix socket with a random name. A peer that
+//! connects and shows the token of a waiting grant gets the descriptors of the regions. After that
+//! the socket carries no bytes: when one side closes it, the other learns that the channel has
 //! ended.
 
 use super::handover::{self, DESCRIPTORS_MAX, STATUS_UNKNOWN, STATUS_WELCOME};
@@ -132,7 +133,8 @@ impl Entrance for ShmEntrance {
             let _ = handover::send_answer(&socket, STATUS_UNKNOWN, 0);
             return;
         };
-        // Under the lock: if the grant is dropped meanwhile, its drop waits for the lock, and then ends this connection.
+        // Under the lock: if the grant is dropped meanwhile, its drop waits for the lock, and then
+        // ends this connection.
         let mut place = offer.stage.lock();
         if matches!(*place, Place::Waiting) {
             *place = match offer.hand_over(&socket) {

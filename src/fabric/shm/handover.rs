@@ -5,7 +5,8 @@
 //! primary:  "RMRSHM1\n"  status u32  descriptors u32         then, if the status is 0, batches of
 //!           first u32  count u32                             with `count` descriptors beside them
 //! ```
-//! Descriptor n belongs to region n, and is open for writing, too, if the peer may WRITE to the region. The last one belongs to the ack slot.
+//! Descriptor n belongs to region n, and is open for writing, too, if the peer may WRITE to the
+//! region. The last one belongs to the ack slot.
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -23,7 +24,8 @@ use std::time::{Duration, Instant};
 pub(super) const MAGIC: [u8; 8] = *b"RMRSHM1\n";
 /// Descriptors of one message; the kernel takes 253 (SCM_MAX_FD).
 const BATCH_MAX: usize = 250;
-/// Descriptors of one handover. A shard has at least one region, and 4096 is twice as many as any host has cores.
+/// Descriptors of one handover. A shard has at least one region, and 4096 is twice as many as any
+/// host has cores.
 pub(super) const DESCRIPTORS_MAX: usize = 4096;
 /// The shortest timeout: the system takes zero for no limit.
 const WAIT_MIN: Duration = Duration::from_millis(1);
@@ -44,7 +46,8 @@ pub(super) fn send_answer(socket: &UnixStream, status: u32, descriptors: usize) 
     send_with(socket, &answer, &[])
 }
 
-/// Send descriptors `0..count`, each opened by `open` just before. Never blocks: all the messages together are far smaller than a socket's buffer.
+/// Send descriptors `0..count`, each opened by `open` just before. Never blocks: all the messages
+/// together are far smaller than a socket's buffer.
 pub(super) fn send_files(
     socket: &UnixStream,
     count: usize,
@@ -105,7 +108,8 @@ fn numbers(bytes: &[u8]) -> (u32, u32) {
     (number(low), number(high))
 }
 
-/// Fill `bytes`, and return the descriptors that came with them. If more came than fit, the kernel has closed the rest, and this is an error.
+/// Fill `bytes`, and return the descriptors that came with them. If more came than fit, the kernel
+/// has closed the rest, and this is an error.
 fn receive_with(socket: &UnixStream, bytes: &mut [u8], until: Instant) -> io::Result<Vec<File>> {
     let mut files = Vec::new();
     let mut read = 0;

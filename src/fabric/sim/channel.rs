@@ -1,5 +1,6 @@
-//! The replica's end of a simulation. A READ goes through three queues: READs to be carried out, strictly in order; READs that were carried out
-//! and are held back; and READs that are done. A WRITE of data goes through the first queue, and can be torn and late as READs can. An ack waits
+//! The replica's end of a simulation. A READ goes through three queues: READs to be carried out,
+//! strictly in order; READs that were carried out and are held back; and READs that are done. A
+//! WRITE of data goes through the first queue, and can be torn and late as READs can. An ack waits
 //! for its turn, and has then arrived.
 
 use super::exporter::Offer;

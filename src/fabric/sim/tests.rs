@@ -1,4 +1,5 @@
-//! The simulation does what it says: each fault happens, the same seed is the same run, and order is kept under all of them.
+//! The simulation does what it says: each fault happens, the same seed is the same run, and order
+//! is kept under all of them.
 
 use super::*;
 use crate::fabric::{Completion, Grant, Read, Regions};

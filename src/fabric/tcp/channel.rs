@@ -16,8 +16,8 @@ use std::io::{self, Read as _, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Most bytes of requests that wait for the socket: far more than the requests of all READs under way. When the limit is reached, the primary
-/// counts as gone.
+/// Most bytes of requests that wait for the socket: far more than the requests of all READs under
+/// way. When the limit is reached, the primary counts as gone.
 const OUT_BYTES_MAX: usize = 64 << 10;
 /// Longest wait of one poll: far longer than any caller asks for, and no clock overflows by it.
 const POLL_WAIT_MAX: Duration = Duration::from_secs(3600);
@@ -167,7 +167,8 @@ impl TcpChannel {
         }
     }
 
-    /// Receive what has arrived for READs under way. Without any, this only finds out whether the primary has closed the connection.
+    /// Receive what has arrived for READs under way. Without any, this only finds out whether the
+    /// primary has closed the connection.
     fn receive(&mut self, done: &mut Vec<Completion>) {
         let before = done.len();
         while self.over.is_none() && (done.len() == before || !self.under_way.is_empty()) {

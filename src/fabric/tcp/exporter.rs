@@ -1,4 +1,5 @@
-//! The primary's end of TCP: the listener, and grants. Each replica that is let in gets a responder thread of its own.
+//! The primary's end of TCP: the listener, and grants. Each replica that is let in gets a responder
+//! thread of its own.
 
 use super::frames::{GREETING_BYTES, Status, WELCOME_BYTES, parse_greeting, welcome};
 use super::{error, responder};
@@ -129,7 +130,8 @@ impl Entrance for TcpEntrance {
             Some(Ok(token)) => self.waiting.take(&token),
         };
         let Some(offer) = offer else { return refuse(Status::Unknown) };
-        // Under the lock: if the grant is dropped meanwhile, its drop waits for the lock, and then ends this connection.
+        // Under the lock: if the grant is dropped meanwhile, its drop waits for the lock, and then
+        // ends this connection.
         let mut place = offer.stage.lock();
         if matches!(*place, Place::Waiting) {
             *place = match offer.let_in(socket) {

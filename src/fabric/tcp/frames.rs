@@ -1,4 +1,5 @@
-//! The messages of a connection and their parsing: pure functions of bytes that nobody vouches for. All numbers are little-endian.
+//! The messages of a connection and their parsing: pure functions of bytes that nobody vouches for.
+//! All numbers are little-endian.
 //!
 //! ```text
 //! replica:  greeting   magic 8  version u32  zero u32  token 16
@@ -7,7 +8,8 @@
 //!           WRITE      2 u32    zero u32     offset u64  bytes u64  zero u64, then the bytes: into the ack slot
 //! primary:  answer     tag u64  status u32   bytes u32, then the bytes
 //! ```
-//! READs are answered in their order. A WRITE is answered only if it is refused. An answer whose status is not 0 is the last one.
+//! READs are answered in their order. A WRITE is answered only if it is refused. An answer whose
+//! status is not 0 is the last one.
 
 use crate::fabric::{READ_BYTES_MAX, Token, WRITE_BYTES_MAX};
 
@@ -118,7 +120,8 @@ pub fn answer(tag: u64, status: Status, bytes: usize) -> [u8; ANSWER_BYTES] {
     header
 }
 
-/// What a replica asks for. Lengths and alignment have been checked; the responder checks that there is such a region.
+/// What a replica asks for. Lengths and alignment have been checked; the responder checks that
+/// there is such a region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
     /// Bytes of a region: a multiple of 8, at most [`READ_BYTES_MAX`], from an aligned place.
@@ -243,7 +246,8 @@ pub enum Refusal {
     Nonsense,
 }
 
-/// Reads a primary's answers piece by piece. It never asks for a byte beyond the answers that are due.
+/// Reads a primary's answers piece by piece. It never asks for a byte beyond the answers that are
+/// due.
 #[derive(Debug, Default)]
 pub struct Answers {
     header: [u8; ANSWER_BYTES],

@@ -70,7 +70,8 @@ fn requests_without_sense() {
     }
 }
 
-/// Feed `bytes` byte by byte, against READs of these lengths, tagged from 0; gives how many were answered.
+/// Feed `bytes` byte by byte, against READs of these lengths, tagged from 0; gives how many were
+/// answered.
 fn feed(bytes: &[u8], lengths: &[usize]) -> Result<usize, Refusal> {
     let mut answers = Answers::default();
     let mut answered = 0;

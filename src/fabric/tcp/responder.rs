@@ -1,5 +1,5 @@
-//! The thread that answers one replica. It takes a request, carries it out, sends the answer, and only then takes the next. It ends when
-//! either side ends the connection.
+//! The thread that answers one replica. It takes a request, carries it out, sends the answer, and
+//! only then takes the next. It ends when either side ends the connection.
 
 use super::error;
 use super::exporter::Offer;
@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 /// Longest sleep. The end of the grant shuts the socket down, which wakes the thread sooner.
 const SLEEP_MAX: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-/// How long a replica that was refused may take to read the reason. Closing at once could reset the connection and lose the answer.
+/// How long a replica that was refused may take to read the reason. Closing at once could reset the
+/// connection and lose the answer.
 const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// Start answering.
@@ -107,7 +108,8 @@ impl Responder {
         Err(error(Cause::Access, format!("the replica asked for {what}, which is beyond it")))
     }
 
-    /// Send a whole answer, as fast as the replica takes it. The kernel copies the words from the regions.
+    /// Send a whole answer, as fast as the replica takes it. The kernel copies the words from the
+    /// regions.
     fn send(&self, header: &[u8; ANSWER_BYTES], span: Option<WordSpan<'_>>) -> Result<(), FabricError> {
         let body_bytes = span.map_or(0, |span| span.len());
         let mut sent = 0;
@@ -130,7 +132,8 @@ impl Responder {
         Ok(())
     }
 
-    /// Wait until the socket is ready or over, or some time has passed. The caller then tries again.
+    /// Wait until the socket is ready or over, or some time has passed. The caller then tries
+    /// again.
     fn wait(&self, what: PollFlags) -> Result<(), FabricError> {
         let _ = poll(&mut [PollFd::new(&*self.socket, what)], Some(&SLEEP_MAX)); // interrupted: tried again, too
         match &*self.offer.stage.lock() {

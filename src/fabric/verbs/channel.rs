@@ -1,7 +1,9 @@
-//! The replica's end of a channel: READs and their completions, acks, and how it notices that it is over.
+//! The replica's end of a channel: READs and their completions, acks, and how it notices that it is
+//! over.
 //!
-//! How many READs a queue pair may have under way was agreed upon when it was connected; a device that is given more may fail. So what is beyond that
-//! waits here, in its order, with the WRITEs of data behind it.
+//! How many READs a queue pair may have under way was agreed upon when it was connected; a device
+//! that is given more may fail. So what is beyond that waits here, in its order, with the WRITEs of
+//! data behind it.
 
 use super::errors::{completed, failed};
 use super::native::cm::EventKind;
@@ -18,7 +20,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a poll looks for completions before it sleeps. A READ over a good network takes less, and a sleep costs about as much.
+/// How long a poll looks for completions before it sleeps. A READ over a good network takes less,
+/// and a sleep costs about as much.
 const BUSY_POLL: Duration = Duration::from_micros(20);
 
 /// How often a channel that does not sleep looks for events. A look is a system call.
@@ -138,7 +141,8 @@ impl Channel {
         match reaped.failure {
             Some((FLUSHED, _)) if self.over.is_some() => {}
             Some((FLUSHED, vendor)) => {
-                // The device or the connection manager has stopped the queue pair; their events say why.
+                // The device or the connection manager has stopped the queue pair; their events say
+                // why.
                 self.look()?;
                 self.end(completed(FLUSHED, vendor));
             }
@@ -161,7 +165,8 @@ impl Channel {
                 Err(refusal) => return Err(self.end(refusal.into())),
             };
             let why = match event.kind {
-                // A primary that ends before it has learned that the connection is established rejects it instead.
+                // A primary that ends before it has learned that the connection is established
+                // rejects it instead.
                 EventKind::Disconnected | EventKind::Rejected | EventKind::ConnectError => {
                     failed(Cause::Closed, "the primary has ended the channel, or is gone")
                 }

@@ -1,5 +1,5 @@
-//! How a replica makes a channel: address, route, queue pair, connection. An event answers each step. All steps together take at most
-//! [`CONNECT_WAIT_MAX`].
+//! How a replica makes a channel: address, route, queue pair, connection. An event answers each
+//! step. All steps together take at most [`CONNECT_WAIT_MAX`].
 
 use super::channel::Channel;
 use super::devices::{check, choose};
@@ -24,12 +24,14 @@ const REJECT_NO_SERVICE: i32 = 8;
 /// The listener itself rejects the connection.
 const REJECT_BY_CONSUMER: i32 = 28;
 
-/// Connect to the address of `invitation`, over the device that `options` name, else the one that the route leads over.
+/// Connect to the address of `invitation`, over the device that `options` name, else the one that
+/// the route leads over.
 pub fn connect(invitation: &Invitation, options: &VerbsOptions) -> Result<Box<dyn fabric::Channel>, FabricError> {
     Ok(Box::new(establish(invitation, options, Wish::default(), None)?))
 }
 
-/// What a queue pair is to be able to do. A test wishes for less, to act as a device that can do less.
+/// What a queue pair is to be able to do. A test wishes for less, to act as a device that can do
+/// less.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wish {
     /// Bytes that a WRITE takes inline.
@@ -44,7 +46,8 @@ impl Default for Wish {
     }
 }
 
-/// The same, with a queue pair as `wish` says, and with what is `registered` already for WRITEs of this end, if the way leads over that device.
+/// The same, with a queue pair as `wish` says, and with what is `registered` already for WRITEs of
+/// this end, if the way leads over that device.
 pub(super) fn establish(
     invitation: &Invitation,
     options: &VerbsOptions,

@@ -9,8 +9,9 @@ use std::net::{IpAddr, Ipv6Addr};
 /// Entries of a port's table of GIDs that are looked at: RoCE has two to four for each address.
 const GIDS_MAX: u32 = 256;
 
-/// The transport of a device that cannot be used. On iWARP the landing of a READ must be open to WRITEs of the peer, who could then change bytes once they
-/// are the replica's: after they were checked.
+/// The transport of a device that cannot be used. On iWARP the landing of a READ must be open to
+/// WRITEs of the peer, who could then change bytes once they are the replica's: after they were
+/// checked.
 pub const IWARP: &str = "iWARP";
 
 /// A device, for people.
@@ -61,7 +62,8 @@ pub struct Gid {
 }
 
 impl Gid {
-    /// The network address that it stands for; none for those of a link alone, which all networks share.
+    /// The network address that it stands for; none for those of a link alone, which all networks
+    /// share.
     fn network_address(&self) -> Option<IpAddr> {
         match self.address.to_ipv4_mapped() {
             Some(address) => Some(address.into()),
@@ -161,7 +163,8 @@ fn pick(all: &[DeviceInfo], options: &VerbsOptions) -> Result<usize, FabricError
     Err(failed(Cause::Unsupported, why))
 }
 
-/// The address of a port: that of the GID asked for, else the first of RoCE v2 and of the family of `like`.
+/// The address of a port: that of the GID asked for, else the first of RoCE v2 and of the family of
+/// `like`.
 fn address_of(
     device: &str,
     port: &PortInfo,

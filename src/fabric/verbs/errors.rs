@@ -1,4 +1,5 @@
-//! Refusals of the system and failed completions as errors of the fabric, in words and with what helps.
+//! Refusals of the system and failed completions as errors of the fabric, in words and with what
+//! helps.
 
 use super::native::{self, Refusal, completion};
 use crate::fabric::{Cause, FabricError, Kind};

@@ -1,7 +1,9 @@
-//! The primary's end: a listener of RDMA CM, on a thread of its own, that knows which tokens are expected. A connection request carries its
-//! token in its private data; a request with another token is rejected with a [`Reason`].
+//! The primary's end: a listener of RDMA CM, on a thread of its own, that knows which tokens are
+//! expected. A connection request carries its token in its private data; a request with another
+//! token is rejected with a [`Reason`].
 //!
-//! Regions that are [prepared](fabric::Exporter::prepare) are registered once, by a thread of their own, and every grant of them shares that.
+//! Regions that are [prepared](fabric::Exporter::prepare) are registered once, by a thread of their
+//! own, and every grant of them shares that.
 
 use super::connecting::{Wish, establish};
 use super::devices::{check, choose};
@@ -24,17 +26,20 @@ use std::thread::JoinHandle;
 /// Requests that may wait for the listening thread: more replicas than anyone has, joining at once.
 const BACKLOG: u32 = 16;
 
-/// Longest sleep of the listening thread in seconds. Everything that it waits for wakes it; this is a safety net.
+/// Longest sleep of the listening thread in seconds. Everything that it waits for wakes it; this is
+/// a safety net.
 const SLEEP_SECONDS: i64 = 1;
 
 /// Events carry the key 0 when they are about the listener; links count from 1.
 const LISTENER: u64 = 0;
 
-/// Why a request is turned down: the second byte of the reject's private data, behind [`REASON_MARK`].
+/// Why a request is turned down: the second byte of the reject's private data, behind
+/// [`REASON_MARK`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Reason {
-    /// No grant waits for this token: it was never given out, was used already, or its time is over.
+    /// No grant waits for this token: it was never given out, was used already, or its time is
+    /// over.
     UnknownToken = 1,
     /// The request came over another device than the one that memory is registered with.
     OtherDevice = 2,
@@ -42,7 +47,8 @@ pub(super) enum Reason {
     Failed = 3,
 }
 
-/// The first byte of the private data, by which a reject of Remora's is told from another program's.
+/// The first byte of the private data, by which a reject of Remora's is told from another
+/// program's.
 pub(super) const REASON_MARK: u8 = 0x5e;
 
 impl Reason {
@@ -77,7 +83,8 @@ pub(super) struct Desk(Mutex<Expected>);
 
 impl Desk {
     fn expected(&self) -> MutexGuard<'_, Expected> {
-        // Each change is a single insertion or removal, so a thread that panicked has left nothing half done.
+        // Each change is a single insertion or removal, so a thread that panicked has left nothing
+        // half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -153,8 +160,9 @@ struct Prepared {
 }
 
 impl Exporter {
-    /// Listen on `address`, on a port of the system's choice if that is 0. The unspecified address takes replicas over all addresses of
-    /// one device: the one that `options` name, else the first that has a link.
+    /// Listen on `address`, on a port of the system's choice if that is 0. The unspecified address
+    /// takes replicas over all addresses of one device: the one that `options` name, else the first
+    /// that has a link.
     pub fn listen(address: SocketAddr, options: &VerbsOptions) -> Result<Exporter, FabricError> {
         let events = Events::open(library().and_then(|library| choose(options, None).map(|_| library))?)?;
         let (id, device) = bind(&events, address, options)?;

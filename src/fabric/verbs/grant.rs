@@ -1,9 +1,12 @@
-//! What one replica was given: regions that are registered, an ack slot, and a queue pair of its own that reaches them, made when the replica connects.
-//! Replicas share the registration and its protection domain; what one of them reaches, it reaches through its own queue pair, and no longer than
-//! that stands. (Within the domain a queue pair also reaches the ack slots of other replicas, if it is told their keys or guesses them: see SECURITY.md.)
+//! What one replica was given: regions that are registered, an ack slot, and a queue pair of its
+//! own that reaches them, made when the replica connects. Replicas share the registration and its
+//! protection domain; what one of them reaches, it reaches through its own queue pair, and no
+//! longer than that stands. (Within the domain a queue pair also reaches the ack slots of other
+//! replicas, if it is told their keys or guesses them: see SECURITY.md.)
 //!
-//! A primary sends nothing by itself, so it cannot tell a replica whose host has vanished from one that is silent. The state stays
-//! [`GrantState::Connected`] until the layer above, which misses heartbeats and acks, drops the grant.
+//! A primary sends nothing by itself, so it cannot tell a replica whose host has vanished from one
+//! that is silent. The state stays [`GrantState::Connected`] until the layer above, which misses
+//! heartbeats and acks, drops the grant.
 
 use super::errors::failed;
 use super::exporter::Desk;
@@ -64,7 +67,8 @@ impl Link {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A thread that panicked has left a correct stage, and a queue pair that its owner destroys.
+        // A thread that panicked has left a correct stage, and a queue pair that its owner
+        // destroys.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -73,7 +77,8 @@ impl Link {
         Instant::now() <= self.deadline
     }
 
-    /// Make a queue pair in the regions' domain for the peer's request `id`. On failure the id comes back.
+    /// Make a queue pair in the regions' domain for the peer's request `id`. On failure the id
+    /// comes back.
     pub(super) fn accept(&self, id: Id, with: &Connection<'_>) -> Result<(), (Option<Id>, FabricError)> {
         let mut state = self.state();
         if !matches!(state.stage, Stage::Waiting) {
@@ -183,7 +188,8 @@ impl fabric::Grant for Grant {
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        // First the queue pair, so that the peer reaches nothing; then, with the fields, the ack slot, and the regions if nobody else has them.
+        // First the queue pair, so that the peer reaches nothing; then, with the fields, the ack
+        // slot, and the regions if nobody else has them.
         self.desk.forget(self.token, self.number);
         self.link.close();
     }

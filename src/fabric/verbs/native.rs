@@ -1,8 +1,9 @@
-//! What native/ offers, made safe: handles that are owned, that keep alive what they were made of, and that are destroyed in the right
-//! order because each holds the one below it. Errors are [`Refusal`]s: what was tried, and the errno.
+//! What native/ offers, made safe: handles that are owned, that keep alive what they were made of,
+//! and that are destroyed in the right order because each holds the one below it. Errors are
+//! [`Refusal`]s: what was tried, and the errno.
 //!
-//! All of it starts with [`Library`], of which there is one once the libraries were found: every other function of the C layer may
-//! only be called then.
+//! All of it starts with [`Library`], of which there is one once the libraries were found: every
+//! other function of the C layer may only be called then.
 #![allow(unsafe_code)]
 
 pub mod cm;
@@ -50,7 +51,8 @@ pub fn library() -> Result<Library, &'static str> {
     opened.as_ref().copied().map_err(String::as_str)
 }
 
-/// Memory registrations of this process that stand: what a test holds to 0 once everything is dropped.
+/// Memory registrations of this process that stand: what a test holds to 0 once everything is
+/// dropped.
 pub fn registrations() -> i64 {
     // SAFETY: reads a counter, with or without libraries.
     unsafe { ffi::rv_registrations() }
@@ -76,6 +78,7 @@ unsafe fn static_text(text: *const c_char) -> &'static str {
 
 /// A descriptor that is open for as long as `_owner` is.
 fn borrowed<T>(_owner: &T, fd: RawFd) -> BorrowedFd<'_> {
-    // SAFETY: called only with the descriptor of the handle in `_owner`, which closes it when it is dropped.
+    // SAFETY: called only with the descriptor of the handle in `_owner`, which closes it when it is
+    // dropped.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }

@@ -1,5 +1,6 @@
-//! Something that takes long, made once by a thread of its own: whoever asks meanwhile is told how far it is. What fails is tried again, after pauses that
-//! grow, because an operator may have mended it (`prlimit` raises a limit of a process that runs).
+//! Something that takes long, made once by a thread of its own: whoever asks meanwhile is told how
+//! far it is. What fails is tried again, after pauses that grow, because an operator may have
+//! mended it (`prlimit` raises a limit of a process that runs).
 
 use super::errors::failed;
 use crate::fabric::{Cause, FabricError, Kind, Readiness};

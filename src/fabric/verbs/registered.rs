@@ -1,5 +1,6 @@
-//! Memory that is registered with a device, and the protection domain in which it is: made once, shared by all queue pairs that need it. A queue pair
-//! reaches what is registered in its own domain, and nothing else; once it is destroyed, nothing is reached through it.
+//! Memory that is registered with a device, and the protection domain in which it is: made once,
+//! shared by all queue pairs that need it. A queue pair reaches what is registered in its own
+//! domain, and nothing else; once it is destroyed, nothing is reached through it.
 
 use super::native::device::Device;
 use super::native::memory::{Domain, Region, Registration};
@@ -58,7 +59,8 @@ impl Registered {
     }
 }
 
-/// Have WRITEs of queue pairs in `domain` go out from `sources`. What is `registered` there already, under the same number, is not registered again.
+/// Have WRITEs of queue pairs in `domain` go out from `sources`. What is `registered` there
+/// already, under the same number, is not registered again.
 pub(super) fn sources(
     domain: &Arc<Domain>,
     sources: &Arc<dyn Regions>,

@@ -1,5 +1,5 @@
-//! What tests from outside cannot see: a device that takes no WRITE inline, and refusals in words. The first needs a device: see
-//! tests/conformance/verbs.rs.
+//! What tests from outside cannot see: a device that takes no WRITE inline, and refusals in words.
+//! The first needs a device: see tests/conformance/verbs.rs.
 
 use super::connecting::{Wish, establish};
 use super::native::Refusal;
@@ -61,7 +61,8 @@ fn a_timeout_is_the_shortest_that_is_long_enough() {
     assert_eq!((exponent(AckTimeout::MILLISECONDS_MAX), exponent(u32::MAX)), (23, 23));
 }
 
-/// A peer that takes one READ at a time is sent one at a time, and all come back, in their order; those that were never sent come back as well.
+/// A peer that takes one READ at a time is sent one at a time, and all come back, in their order;
+/// those that were never sent come back as well.
 #[test]
 #[ignore = "needs an RDMA device: tools/soft-roce"]
 fn reads_beyond_what_the_peer_takes_wait() {

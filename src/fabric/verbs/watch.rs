@@ -1,5 +1,5 @@
-//! A device's own events. All queue pairs of a process share one queue of events for each device. So whoever looks takes every event, and records
-//! it for the queue pair that it is about.
+//! A device's own events. All queue pairs of a process share one queue of events for each device.
+//! So whoever looks takes every event, and records it for the queue pair that it is about.
 
 use super::errors::failed;
 use super::native::Refusal;
@@ -42,7 +42,8 @@ fn all() -> MutexGuard<'static, HashMap<usize, Noted>> {
     NOTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Watches one queue pair. Drop it before the queue pair: the device may give the number to another one.
+/// Watches one queue pair. Drop it before the queue pair: the device may give the number to another
+/// one.
 pub struct Watch {
     source: EventSource,
     key: usize,

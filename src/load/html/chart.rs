@@ -1,5 +1,5 @@
-//! A line chart. Geometry is inline SVG that is stretched to the width there is; text is HTML beside it and keeps its
-//! size. Pure.
+//! A line chart. Geometry is inline SVG that is stretched to the width there is; text is HTML
+//! beside it and keeps its size. Pure.
 
 use super::escaped;
 use std::fmt::Write;
@@ -140,7 +140,8 @@ impl Chart<'_> {
             let points = line.points.iter().map(|(x, y)| format!("{:.1},{:.1}", self.across(*x), self.down(*y)));
             let points = points.collect::<Vec<_>>().join(" ");
             let _ = writeln!(text, "<polyline class=\"{}\" points=\"{points}\"/>", line.class);
-            // A line of no length with round ends: a dot that is round however the picture is stretched.
+            // A line of no length with round ends: a dot that is round however the picture is
+            // stretched.
             let dots = line.dots.iter().map(|(x, y)| format!("M{:.1} {:.1}h.01", self.across(*x), self.down(*y)));
             let wide = if line.dots.len() > NARROW_DOTS_MAX { " wide" } else { "" };
             let _ = writeln!(text, "<path class=\"dots {}{wide}\" d=\"{}\"/>", line.class, dots.collect::<String>());

@@ -26,7 +26,8 @@ impl Span {
     }
 }
 
-/// Where there are more intervals than a chart can show, several become one: mean rate, longest latencies.
+/// Where there are more intervals than a chart can show, several become one: mean rate, longest
+/// latencies.
 fn spans(points: &[Point]) -> Vec<Span> {
     let mut from = 0.0;
     let together = points.len().div_ceil(LOAD_REPORT_INTERVALS_MAX).max(1);

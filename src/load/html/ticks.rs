@@ -1,15 +1,16 @@
-//! Where an axis has its ticks, and what they say. Pure. All values are round: 1, 2 or 5 times a power of ten, and for
-//! time what clocks show.
+//! Where an axis has its ticks, and what they say. Pure. All values are round: 1, 2 or 5 times a
+//! power of ten, and for time what clocks show.
 
-/// Multiples of a round step from 0 to the first that reaches `high`; at most `count_max` beside the 0.
+/// Multiples of a round step from 0 to the first that reaches `high`; at most `count_max` beside
+/// the 0.
 pub fn linear(high: f64, count_max: usize) -> Vec<f64> {
     let step = round(step_from(high.max(f64::MIN_POSITIVE) / count_max as f64));
     let count = (high / step - TINY).ceil().max(1.0) as usize;
     (0..=count).map(|number| number as f64 * step).collect()
 }
 
-/// Round values that enclose `low` to `high`, two at least: 1, 2, 5 and so on, or powers of ten where these are more than
-/// `count_max`.
+/// Round values that enclose `low` to `high`, two at least: 1, 2, 5 and so on, or powers of ten
+/// where these are more than `count_max`.
 pub fn logarithmic(low: f64, high: f64, count_max: usize) -> Vec<f64> {
     let last = step_from(high);
     let first = step_up_to(low).min(last - 1);

@@ -1,10 +1,12 @@
-//! Commands without a key that are seldom sent, commands for things that are not here, and lines that are no command.
+//! Commands without a key that are seldom sent, commands for things that are not here, and lines
+//! that are no command.
 //!
-//! memcached's slab classes, LRU lists, crawler, log watchers, extstore and debugging commands have no counterpart in a
-//! log. They are answered as by a memcached started without them (`-o no_lru_crawler`, `-W`, no slab_reassign, no
-//! shutdown, built without TLS, extstore and debugging): with its words where it has some, else with ERROR. So a tool
-//! learns that the feature is off. A line that memcached would refuse whatever its features is refused with the same
-//! words here. What would succeed there and change nothing here is answered ERROR, never OK.
+//! memcached's slab classes, LRU lists, crawler, log watchers, extstore and debugging commands have
+//! no counterpart in a log. They are answered as by a memcached started without them (`-o
+//! no_lru_crawler`, `-W`, no slab_reassign, no shutdown, built without TLS, extstore and
+//! debugging): with its words where it has some, else with ERROR. So a tool learns that the feature
+//! is off. A line that memcached would refuse whatever its features is refused with the same words
+//! here. What would succeed there and change nothing here is answered ERROR, never OK.
 
 use super::super::{Exptime, Parsed, Request, reply};
 use super::line::Line;
@@ -62,7 +64,8 @@ pub fn command(line: Line<'_>) -> Parsed<'_> {
         Some(b"lru_crawler") => refuse(lru_crawler(tokens)),
         Some(b"slabs") => refuse(slabs(tokens)),
         Some(b"lru") => refuse(lru(tokens)),
-        // extstore, refresh_certs, debugtime, debugitem and misbehave are unknown to a memcached built without them.
+        // extstore, refresh_certs, debugtime, debugitem and misbehave are unknown to a memcached
+        // built without them.
         _ => unknown(line, tokens, noreply),
     }
 }
@@ -74,7 +77,8 @@ pub fn watch(line: Line<'_>) -> Parsed<'_> {
     line.refuse(if all_known { WATCH_OFF } else { reply::ERROR })
 }
 
-/// Which answer memcached has for the words behind `slabs`. It takes the start of a subcommand for the whole of it.
+/// Which answer memcached has for the words behind `slabs`. It takes the start of a subcommand for
+/// the whole of it.
 fn slabs(mut tokens: Tokens<'_>) -> &'static [u8] {
     let Some(subcommand) = tokens.next() else {
         return reply::ERROR;
@@ -162,7 +166,8 @@ fn flush_all<'a>(line: Line<'a>, tokens: Tokens<'a>, noreply: bool) -> Parsed<'a
     }
 }
 
-/// wait, Remora's own: how many replicas, and for how long at most. It is all about the answer, so there is no noreply.
+/// wait, Remora's own: how many replicas, and for how long at most. It is all about the answer, so
+/// there is no noreply.
 fn wait<'a>(line: Line<'a>, mut tokens: Tokens<'a>) -> Parsed<'a> {
     let replicas = tokens.next().and_then(ack_replicas);
     let milliseconds = tokens.next().and_then(u32_strict).filter(|milliseconds| *milliseconds <= ACK_MILLISECONDS_MAX);
@@ -183,8 +188,8 @@ fn cache_memlimit<'a>(line: Line<'a>, mut tokens: Tokens<'a>, noreply: bool) -> 
     }
 }
 
-/// ERROR, except to something that speaks HTTP: such a connection is closed without a word, so that a web page cannot
-/// talk to the cache by way of a browser.
+/// ERROR, except to something that speaks HTTP: such a connection is closed without a word, so that
+/// a web page cannot talk to the cache by way of a browser.
 fn unknown<'a>(line: Line<'a>, mut tokens: Tokens<'a>, noreply: bool) -> Parsed<'a> {
     let has_arguments = tokens.next().is_some();
     let mut parsed = line.refuse_unless(noreply, reply::ERROR);

@@ -1,7 +1,9 @@
-//! The classic commands that name a key: get, gets, gat, gats, set and its kin, incr, decr, touch, delete.
+//! The classic commands that name a key: get, gets, gat, gats, set and its kin, incr, decr, touch,
+//! delete.
 //!
-//! Takes a line whose command is known, and what stands behind the command; gives the request. What memcached ignores is ignored here: further tokens behind
-//! those that a command needs (so `delete k 10` deletes, whatever the number), and noreply on a get.
+//! Takes a line whose command is known, and what stands behind the command; gives the request. What
+//! memcached ignores is ignored here: further tokens behind those that a command needs (so
+//! `delete k 10` deletes, whatever the number), and noreply on a get.
 
 use super::super::classic::{Arithmetic, Delete, Get, GetForm, Keys, Store, StoreVerb, Touch};
 use super::super::{Exptime, ParseLimits, Parsed, Request, reply};
@@ -116,9 +118,9 @@ pub fn delete<'a>(line: Line<'a>, rest: &'a [u8]) -> Parsed<'a> {
     if key.len() > KEY_BYTES_MAX {
         return line.refuse_unless(noreply, reply::BAD_FORMAT);
     }
-    // memcached 1.6.45 takes any words behind the key. Here two or more that do not end in noreply are refused: memccapable,
-    // which clients test servers with, demands it, and no client sends them. A time behind the key is a relic that old
-    // clients still send.
+    // memcached 1.6.45 takes any words behind the key. Here two or more that do not end in noreply
+    // are refused: memccapable, which clients test servers with, demands it, and no client sends
+    // them. A time behind the key is a relic that old clients still send.
     let words = tokens.count();
     if words > 1 && !noreply {
         return line.refuse(reply::BAD_DELETE);

@@ -1,7 +1,9 @@
-//! One line of the input, and the three ways to be done with it: accept, refuse, wait for its data block.
+//! One line of the input, and the three ways to be done with it: accept, refuse, wait for its data
+//! block.
 //!
-//! A line with a data block is at most [`LINE_BYTES_MAX`](crate::base::limits::LINE_BYTES_MAX) long and the block's length is
-//! a u32, so their sum in u64 cannot overflow; it is never computed in anything narrower.
+//! A line with a data block is at most [`LINE_BYTES_MAX`](crate::base::limits::LINE_BYTES_MAX) long
+//! and the block's length is a u32, so their sum in u64 cannot overflow; it is never computed in
+//! anything narrower.
 
 use super::super::{Parsed, Rejection, Request, reply};
 use super::tokens::Number;
@@ -21,7 +23,8 @@ pub struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// The line that ends with the newline at `newline`. A carriage return before it belongs to the line end.
+    /// The line that ends with the newline at `newline`. A carriage return before it belongs to the
+    /// line end.
     pub fn ending_at(input: &'a [u8], newline: usize) -> Self {
         let text = &input[..newline];
         Line { text: text.strip_suffix(b"\r").unwrap_or(text), bytes: newline + 1, ends: true, input }
@@ -37,7 +40,8 @@ impl<'a> Line<'a> {
         Parsed::Request(request, self.bytes)
     }
 
-    /// Answer and skip the line; what follows is the next command, even if it was meant as a data block.
+    /// Answer and skip the line; what follows is the next command, even if it was meant as a data
+    /// block.
     pub fn refuse(self, answer: &'static [u8]) -> Parsed<'a> {
         self.reject(answer, self.bytes as u64, None)
     }
@@ -47,8 +51,8 @@ impl<'a> Line<'a> {
         self.refuse(if noreply { b"" } else { answer })
     }
 
-    /// Answer and skip the line and its data block, of which nothing need have arrived. `unlink` is a key whose old
-    /// value must not outlive the refusal.
+    /// Answer and skip the line and its data block, of which nothing need have arrived. `unlink` is
+    /// a key whose old value must not outlive the refusal.
     pub fn refuse_with_block(self, answer: &'static [u8], value_bytes: u32, unlink: Option<&'a [u8]>) -> Parsed<'a> {
         self.reject(answer, self.bytes_with_block(value_bytes), unlink)
     }
@@ -83,8 +87,9 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The length of a data block as a token: 0 to the largest i32 that leaves room for the block's own line end. Everything
-/// else, negative or too long to count, makes the line a bad one, and nothing behind it is skipped.
+/// The length of a data block as a token: 0 to the largest i32 that leaves room for the block's own
+/// line end. Everything else, negative or too long to count, makes the line a bad one, and nothing
+/// behind it is skipped.
 pub fn block_bytes(token: Number<'_>) -> Option<u32> {
     let length = token.i32_strict()?;
     (length <= i32::MAX - BLOCK_END.len() as i32).then(|| u32::try_from(length).ok())?

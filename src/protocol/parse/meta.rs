@@ -1,7 +1,8 @@
 //! The meta commands mg, ms, md, ma and me, with their flags digested.
 //!
-//! Takes a line whose command is known, gives the request. Nothing is executed before all flags have been read, so a
-//! refused command has changed nothing; memcached finds an opaque that is too long only after it has, say, incremented.
+//! Takes a line whose command is known, gives the request. Nothing is executed before all flags
+//! have been read, so a refused command has changed nothing; memcached finds an opaque that is too
+//! long only after it has, say, incremented.
 
 use super::super::meta::{MetaRequest, MetaVerb, SetMode, flag_tokens};
 use super::super::{Exptime, KeyScratch, ParseLimits, Parsed, Request, reply};
@@ -12,8 +13,9 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
-/// Padding required, bits left over in the last letter ignored: as memcached. It also skips letters that are not base64 and
-/// whatever follows the padding; both are refused here, since a key that is silently another key is worse than an error.
+/// Padding required, bits left over in the last letter ignored: as memcached. It also skips letters
+/// that are not base64 and whatever follows the padding; both are refused here, since a key that is
+/// silently another key is worse than an error.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
@@ -125,7 +127,8 @@ fn set_mode(request: &mut MetaRequest<'_>, mode: u8) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A duplicate or unknown flag ends the reading; a bad argument does not, and of several the last one is named.
+/// A duplicate or unknown flag ends the reading; a bad argument does not, and of several the last
+/// one is named.
 fn digest_flags<'a>(
     request: &mut MetaRequest<'a>,
     flags: usize,
@@ -171,8 +174,9 @@ fn digest_flags<'a>(
     bad_argument.map_or(Ok(digested), Err)
 }
 
-/// One flag that concerns only the request. The outer error is for a flag that does not exist, the inner one for a bad
-/// argument. All commands know all flags; one that means nothing to a command is read and ignored.
+/// One flag that concerns only the request. The outer error is for a flag that does not exist, the
+/// inner one for a bad argument. All commands know all flags; one that means nothing to a command
+/// is read and ignored.
 #[inline]
 fn digest_flag(request: &mut MetaRequest<'_>, flag: u8, argument: &[u8]) -> Result<Result<(), Refusal>, Refusal> {
     let number = || u64_strict(argument).filter(|_| !argument.is_empty());
@@ -209,8 +213,8 @@ fn store<T>(value: Option<T>, place: &mut T, refusal: Refusal) -> Result<(), Ref
     Ok(())
 }
 
-/// me looks at no flag but a b that comes first. (1.6.45 wants a further token behind that b, a slip: 1.6.18 and the
-/// documentation do not.)
+/// me looks at no flag but a b that comes first. (1.6.45 wants a further token behind that b, a
+/// slip: 1.6.18 and the documentation do not.)
 fn debug_key<'a>(request: &mut MetaRequest<'a>, scratch: &'a mut KeyScratch) -> Result<(), Refusal> {
     if request.key_token.len() > KEY_BYTES_MAX {
         return Err(reply::BAD_FORMAT);
@@ -222,16 +226,18 @@ fn debug_key<'a>(request: &mut MetaRequest<'a>, scratch: &'a mut KeyScratch) -> 
 }
 
 fn decode_key<'a>(request: &mut MetaRequest<'a>, scratch: &'a mut KeyScratch) -> Result<(), Refusal> {
-    // A token is never empty, so neither is what it decodes to, but for padding alone: refused by the decoder.
+    // A token is never empty, so neither is what it decodes to, but for padding alone: refused by
+    // the decoder.
     let length = BASE64.decode_slice(request.key_token, scratch).map_err(|_| BAD_KEY)?;
     request.key = &scratch[..length];
     request.base64_key = true;
     Ok(())
 }
 
-/// How many flags there are, or None when one of them opens with neither a letter nor a digit. (That no digit is a flag is
-/// found out later, and answered otherwise.) One pass of its own over a few bytes: what is refused here must be refused
-/// before any flag is read. memcached's tokens end somewhere; a line that goes on behind them has too many flags.
+/// How many flags there are, or None when one of them opens with neither a letter nor a digit.
+/// (That no digit is a flag is found out later, and answered otherwise.) One pass of its own over a
+/// few bytes: what is refused here must be refused before any flag is read. memcached's tokens end
+/// somewhere; a line that goes on behind them has too many flags.
 fn count_flags(flag_tokens: &[u8]) -> Option<usize> {
     let mut flags = 0;
     let mut before = b' ';

@@ -1,4 +1,5 @@
-//! The parser against memcached 1.6.45: what each line is answered, how far it is skipped, and the holes others fell into.
+//! The parser against memcached 1.6.45: what each line is answered, how far it is skipped, and the
+//! holes others fell into.
 
 use super::super::classic::NextKey;
 use super::super::meta::SetMode;
@@ -26,7 +27,8 @@ fn meta(input: &[u8], check: impl FnOnce(MetaRequest<'_>)) {
     });
 }
 
-/// Parse; must be refused with `answer` (its line end is added unless it is empty) and skip as much.
+/// Parse; must be refused with `answer` (its line end is added unless it is empty) and skip as
+/// much.
 fn refused(input: &[u8], answer: &str, skip_bytes: usize) -> Option<Vec<u8>> {
     match parse(input, LIMITS, &mut [0; 250]) {
         Parsed::Rejected(Rejection { answer: given, skip_bytes: skipped, unlink, close: false }) => {
@@ -339,7 +341,8 @@ fn lines_have_limits_that_do_not_depend_on_how_they_arrive() {
     incomplete(&get, LINE_BYTES_MAX + 1);
 }
 
-/// The keys of what must be a get, with its form, and whether its line ends with them; how many bytes it took.
+/// The keys of what must be a get, with its form, and whether its line ends with them; how many
+/// bytes it took.
 fn keys_of(parsed: Parsed<'_>) -> (Vec<Vec<u8>>, GetForm, bool, usize) {
     let Parsed::Request(Request::Get(get), taken) = parsed else { panic!("{parsed:?}") };
     let (mut keys, mut offset) = (Vec::new(), 0);
@@ -425,7 +428,8 @@ fn cve_2016_8706_overflowing_length() {
 
 #[test]
 fn cve_2017_9951_bare_newlines() {
-    // A length checked as one type and used as another. Here: lines of nothing, and blocks that end in nothing.
+    // A length checked as one type and used as another. Here: lines of nothing, and blocks that end
+    // in nothing.
     for input in [&b"\n\n\n"[..], b"\n", b"\r\n\r\n"] {
         assert!(matches!(parse(input, LIMITS, &mut [0; 250]), Parsed::Rejected(_)));
     }

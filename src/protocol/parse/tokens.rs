@@ -1,8 +1,9 @@
 //! A command line cut into tokens, and tokens read as numbers.
 //!
-//! Takes the bytes between a line's start and its end, gives slices of them. Only blanks separate tokens: a tab, a NUL or
-//! a carriage return inside a line belongs to its token, as in memcached. What counts as a number differs from
-//! command to command there, so there are two readers of each kind here: the strict one and the one like C's strtol.
+//! Takes the bytes between a line's start and its end, gives slices of them. Only blanks separate
+//! tokens: a tab, a NUL or a carriage return inside a line belongs to its token, as in memcached.
+//! What counts as a number differs from command to command there, so there are two readers of each
+//! kind here: the strict one and the one like C's strtol.
 
 use super::super::blank::bytes_to_blank;
 use crate::base::limits::ACK_REPLICAS_MAX;
@@ -58,8 +59,9 @@ impl<'a> Tokens<'a> {
         &self.rest[start..end]
     }
 
-    /// True when the last token of the line is `noreply`: the only place where memcached heeds it, whatever else that
-    /// token may stand for (`delete noreply` deletes a key of that name and keeps quiet).
+    /// True when the last token of the line is `noreply`: the only place where memcached heeds it,
+    /// whatever else that token may stand for (`delete noreply` deletes a key of that name and
+    /// keeps quiet).
     #[inline]
     pub fn noreply(&self) -> bool {
         let last = if self.rest.is_empty() { self.last } else { self.clone().last_token() };
@@ -93,7 +95,8 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-/// The number that opens `text`, and how many digits it has: one to nine, with a blank or nothing behind them.
+/// The number that opens `text`, and how many digits it has: one to nine, with a blank or nothing
+/// behind them.
 #[inline]
 fn leading_number(text: &[u8]) -> Option<(u32, usize)> {
     let mut number = 0;
@@ -124,7 +127,8 @@ impl Number<'_> {
         }
     }
 
-    /// The flags of a storage command: as strtoul reads them, cut to 32 bits. Negative numbers are refused.
+    /// The flags of a storage command: as strtoul reads them, cut to 32 bits. Negative numbers are
+    /// refused.
     pub fn client_flags(self) -> Option<u32> {
         match self {
             Number::Plain(number) => Some(number),
@@ -132,8 +136,8 @@ impl Number<'_> {
         }
     }
 
-    /// The expiry of a storage command: as strtol reads it, cut to 32 bits. The cut is memcached's and kept: clients that
-    /// send -1 as 4294967295 mean "at once".
+    /// The expiry of a storage command: as strtol reads it, cut to 32 bits. The cut is memcached's
+    /// and kept: clients that send -1 as 4294967295 mean "at once".
     pub fn storage_exptime(self) -> Option<i32> {
         match self {
             Number::Plain(number) => Some(number as i32),
@@ -217,7 +221,8 @@ fn any_digits(token: &[u8]) -> Option<u64> {
     })
 }
 
-/// A number as C reads it: digits, or white space before it, a sign, digits; anything may follow a white space or a NUL.
+/// A number as C reads it: digits, or white space before it, a sign, digits; anything may follow a
+/// white space or a NUL.
 #[inline]
 fn c_number(token: &[u8]) -> Option<(bool, u64)> {
     plain_digits(token).map(|number| (false, number)).or_else(|| spaced_number(token))

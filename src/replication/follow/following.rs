@@ -1,4 +1,5 @@
-//! The thread that follows, as its owner holds it: starting it, and having it let go of the store for good.
+//! The thread that follows, as its owner holds it: starting it, and having it let go of the store
+//! for good.
 
 use super::{Follow, FollowConfig, Hold, Known};
 use crate::replication::admission::Admitted;
@@ -14,7 +15,8 @@ use std::time::Duration;
 /// Longest wait for the thread's end; a handshake may take longer.
 const END_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// The running thread. Dropping this ends it; a thread in the middle of a handshake ends after that.
+/// The running thread. Dropping this ends it; a thread in the middle of a handshake ends after
+/// that.
 pub struct Following {
     follow: Arc<Follow>,
     thread: Option<JoinHandle<()>>,
@@ -28,8 +30,8 @@ pub struct Following {
 pub struct StillHeld;
 
 impl Following {
-    /// Begin: with an admission, if there is one already, and with what the store has of an earlier following. `offer` is what replicas of this
-    /// store follow.
+    /// Begin: with an admission, if there is one already, and with what the store has of an earlier
+    /// following. `offer` is what replicas of this store follow.
     pub fn start(
         config: FollowConfig,
         admitted: Option<Admitted>,
@@ -61,8 +63,9 @@ impl Following {
         &self.follow
     }
 
-    /// Have the thread let go of the store for good. Returns from where each shard can go on. The thread may still finish a handshake, but it does
-    /// not touch the store again. After an error the thread is still ending: call this again.
+    /// Have the thread let go of the store for good. Returns from where each shard can go on. The
+    /// thread may still finish a handshake, but it does not touch the store again. After an error
+    /// the thread is still ending: call this again.
     pub fn stop(&mut self) -> Result<Known, StillHeld> {
         self.follow.stopping.store(true, Relaxed);
         if let Some(thread) = &self.thread {

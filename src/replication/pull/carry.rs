@@ -1,4 +1,5 @@
-//! A record that is cut by the end of a piece: its first part is kept until the next piece brings the rest.
+//! A record that is cut by the end of a piece: its first part is kept until the next piece brings
+//! the rest.
 
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 
@@ -30,7 +31,8 @@ impl Carry {
         !self.is_empty() && self.is_complete()
     }
 
-    /// Want so many bytes, counted from the record's start. False if they are there already: then the record is broken.
+    /// Want so many bytes, counted from the record's start. False if they are there already: then
+    /// the record is broken.
     pub fn want(&mut self, bytes: usize) -> bool {
         self.wanted_words = bytes.div_ceil(8);
         self.wanted_words > self.words.len()
@@ -54,7 +56,8 @@ impl Carry {
 mod tests {
     use super::*;
 
-    /// However much there is to take, and whatever is wanted next: no more is kept than was wanted, in the order in which it came.
+    /// However much there is to take, and whatever is wanted next: no more is kept than was wanted,
+    /// in the order in which it came.
     #[test]
     fn it_keeps_what_was_wanted_and_no_more() {
         let mut random = fastrand::Rng::with_seed(1);

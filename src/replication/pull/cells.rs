@@ -1,8 +1,9 @@
 //! Where one shard's slabs are in the primary's pool, as far as this replica has read it. Pure.
 //!
-//! A cell is read before the bytes that it leads to, and those are judged by a look that was submitted behind them: if the tail is at or below
-//! them then, their slab had not changed hands when they were read, and the cell was right. So a cell is used for as long as the log goes on, and
-//! what is known is forgotten where it begins anew or was not believed.
+//! A cell is read before the bytes that it leads to, and those are judged by a look that was
+//! submitted behind them: if the tail is at or below them then, their slab had not changed hands
+//! when they were read, and the cell was right. So a cell is used for as long as the log goes on,
+//! and what is known is forgotten where it begins anew or was not believed.
 
 use super::super::regions::TABLES;
 use crate::store::Memory;
@@ -64,7 +65,8 @@ impl Cells {
         self.physical.front().copied().filter(|_| self.first == virtual_slab)
     }
 
-    /// Ask for the cells from `virtual_slab` to `last`, or for some of them, in round `round`; None while others are awaited.
+    /// Ask for the cells from `virtual_slab` to `last`, or for some of them, in round `round`; None
+    /// while others are awaited.
     pub fn ask(&mut self, virtual_slab: u64, last: u64, bytes_max: usize, round: u64) -> Option<CellsRead> {
         if self.asked.is_some() {
             return None;
@@ -97,7 +99,8 @@ impl Cells {
         }
     }
 
-    /// Since when cells have been missing whose round's look has arrived. If that lasts, their READ is lost.
+    /// Since when cells have been missing whose round's look has arrived. If that lasts, their READ
+    /// is lost.
     pub fn overtaken_at(&self) -> Option<Instant> {
         self.asked.as_ref().and_then(|asked| asked.overtaken_at)
     }
@@ -120,7 +123,8 @@ mod tests {
 
     const MEMORY: Memory = Memory { slabs: 100, table_cells: 8 };
 
-    /// A table in which the virtual slabs `from..until` are mapped, each to its own number modulo 50.
+    /// A table in which the virtual slabs `from..until` are mapped, each to its own number modulo
+    /// 50.
     fn table(from: u64, until: u64) -> Vec<AtomicU64> {
         let table: Vec<AtomicU64> = (0..8).map(|_| AtomicU64::new(0)).collect();
         for virtual_slab in from..until {

@@ -1,12 +1,15 @@
-//! One shard of a replica: the pieces of its log that are being read or wait to be applied, in order; where the shard begins anew. What follows from
-//! a look at the control line stands in `looks`.
+//! One shard of a replica: the pieces of its log that are being read or wait to be applied, in
+//! order; where the shard begins anew. What follows from a look at the control line stands in
+//! `looks`.
 //!
-//! Invariants: pieces follow one another without a gap. A piece is applied once it has arrived and a look vouches for it: one that was submitted after
-//! it had arrived, or one submitted behind it whose line shows that it lies far above the tail ([`super::piece`]). Bytes below that look's
+//! Invariants: pieces follow one another without a gap. A piece is applied once it has arrived and
+//! a look vouches for it: one that was submitted after it had arrived, or one submitted behind it
+//! whose line shows that it lies far above the tail ([`super::piece`]). Bytes below that look's
 //! tail are not used. `cursor + carry` is the position of the first word that was not consumed.
 //!
-//! Nothing here depends on the order in which the bytes of one READ, or of two that are under way together, were taken from the primary's memory. So a
-//! position that went back is believed once a second look, submitted after the first had arrived, shows it as well.
+//! Nothing here depends on the order in which the bytes of one READ, or of two that are under way
+//! together, were taken from the primary's memory. So a position that went back is believed once a
+//! second look, submitted after the first had arrived, shows it as well.
 
 mod looks;
 
@@ -22,7 +25,7 @@ use crate::store::{BadRecord, EpochStart, Follower, Geometry, Memory, Stop};
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// Given up at once when an append needs room, beyond what it needs, where the primary evicts; see [`Lane::make_room`].
+/// Given up at once beyond what an append needs, where the primary evicts: [`Lane::make_room`].
 const SLACK_BYTES: u64 = 64 << 10;
 /// Log bytes walked in one go to let go of what the primary has given up.
 const GIVE_UP_BYTES: u64 = 1 << 20;
@@ -32,8 +35,9 @@ enum State {
     New,
     /// Applying.
     Follows,
-    /// Forgotten; to begin at the first position that can be believed, at `from` or later: that is the highest tail that was taken for the beginning. (A
-    /// piece may have been vouched for by an earlier look than the piece before it; its own begin is within a record, as a rule.)
+    /// Forgotten; to begin at the first position that can be believed, at or above `from`, the
+    /// highest tail that was shown. (A piece may be vouched for before the one ahead of it. Its
+    /// begin is within a record, as a rule.)
     Begins { from: u64 },
 }
 
@@ -73,8 +77,8 @@ pub struct Lane<'s> {
 }
 
 impl<'s> Lane<'s> {
-    /// For one shard; `known` is the epoch of what the store has last applied, None if there is nothing to go on from. `history` is the
-    /// primary's.
+    /// For one shard; `known` is the epoch of what the store has last applied, None if there is
+    /// nothing to go on from. `history` is the primary's.
     pub fn new(
         shard: usize,
         follower: Follower<'s>,
@@ -108,8 +112,8 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The epoch of the record that was applied last; None if a later session cannot go on from here. It cannot where the shard has begun and no
-    /// record was found yet, nor after control lines that made no sense for too long.
+    /// The epoch of the record that was applied last. None if no later session can go on from here:
+    /// the shard has begun and found no record yet, or control lines made no sense for too long.
     pub fn known(&self) -> Option<Epoch> {
         match self.state {
             // No look has changed anything here.
@@ -139,7 +143,8 @@ impl<'s> Lane<'s> {
         matches!(self.state, State::Follows) && self.line.is_some_and(|line| self.follower.cursor() >= line.committed)
     }
 
-    /// There is something that could be read or applied without a further look. `reach` is [`crate::fabric::Channel::reach`], for this shard.
+    /// There is something that could be read or applied without a further look.
+    /// `reach` is [`crate::fabric::Channel::reach`], for this shard.
     pub fn has_more(&self, reach: impl FnOnce(u64) -> u64) -> bool {
         let wanted = self.wanted();
         !self.pieces.is_empty() || self.line.is_some_and(|line| wanted < line.committed.min(reach(wanted)))
@@ -153,8 +158,8 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The next READ for this shard into `landing`, of its log or of what must be known before: where its slabs are. The landing back if there
-    /// is nothing to read now. `reach` as above.
+    /// The next READ for this shard into `landing`, of its log or of what must be known before:
+    /// where its slabs are. The landing back if there is nothing to read now. `reach` as above.
     pub fn plan(
         &mut self,
         landing: Landing,
@@ -164,7 +169,8 @@ impl<'s> Lane<'s> {
     ) -> Result<Read, Landing> {
         let Some(line) = self.line else { return Err(landing) };
         self.planned = self.wanted();
-        // Never more than its capacity ahead: a hostile primary's positions are held against its own lines, and those against that.
+        // Never more than its capacity ahead: a hostile primary's positions are held against its
+        // own lines, and those against that.
         let until = line.committed.min(reach(self.planned));
         if self.planned >= until {
             return Err(landing);
@@ -203,7 +209,8 @@ impl<'s> Lane<'s> {
         Ok(landing)
     }
 
-    /// A piece's READ is done, and `begun` is the latest round that has begun. Returns the landing if the piece is not wanted any more.
+    /// A piece's READ is done, and `begun` is the latest round that has begun. Returns the landing
+    /// if the piece is not wanted any more.
     pub fn arrived(&mut self, number: u32, landing: Landing, begun: u64) -> Option<Landing> {
         match self.pieces.iter_mut().find(|piece| piece.number == number) {
             Some(piece) => {
@@ -214,12 +221,14 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// Whether a piece has arrived that no look vouches for, and none was submitted since; `begun` is the latest round that has begun.
+    /// Whether a piece has arrived that no look vouches for, and none was submitted since; `begun`
+    /// is the latest round that has begun.
     pub fn awaits_look(&self, begun: u64) -> bool {
         self.pieces.iter().any(|piece| piece.awaits_look(begun))
     }
 
-    /// Since when a piece, or cells, have been missing whose round's look has arrived. If that lasts, their READ is lost.
+    /// Since when a piece, or cells, have been missing whose round's look has arrived. If that
+    /// lasts, their READ is lost.
     pub fn overtaken_at(&self) -> Option<Instant> {
         self.pieces.iter().find_map(|piece| piece.overtaken_at).or_else(|| self.cells.overtaken_at())
     }
@@ -240,7 +249,8 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// Apply what may be applied, then let go of what the primary has given up. True if anything changed.
+    /// Apply what may be applied, then let go of what the primary has given up. True if anything
+    /// changed.
     pub fn apply(&mut self, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<bool, PullError> {
         let mut moved = false;
         while let Some(piece) = self.pieces.front_mut() {
@@ -258,15 +268,16 @@ impl<'s> Lane<'s> {
                 State::Follows => {
                     moved |= self.feed(free, counts)?;
                     match self.pieces.front() {
-                        // A whole record is carried and has found no room: the front piece stays, so that the record is tried again.
+                        // A whole record is carried and has found no room: the front piece stays,
+                        // so that the record is tried again.
                         Some(piece) if piece.consumed * 8 < piece.bytes || self.carry.holds_record() => break,
-                        Some(_) => self.drop_front(free),
+                        Some(_) => free.extend(self.pieces.pop_front().and_then(|piece| piece.landing)),
                         None => break,
                     }
                 }
                 State::Begins { from } if tail.max(from) >= end => {
                     self.state = State::Begins { from: tail.max(from) };
-                    self.drop_front(free);
+                    free.extend(self.pieces.pop_front().and_then(|piece| piece.landing));
                 }
                 State::Begins { from } => {
                     let begin = at.max(tail).max(from);
@@ -297,7 +308,7 @@ impl<'s> Lane<'s> {
     fn begin_at(&mut self, position: u64) -> bool {
         let epoch = epoch_at(&self.history, self.shard, position);
         let start = self.history.iter().find(|start| Some(start.epoch) == epoch);
-        // Where the history does not reach back so far, take the oldest epoch that is known. Older records then fail their check.
+        // Where the history does not reach back so far, take its oldest epoch: older records fail.
         let start = start.unwrap_or(&self.history[0]);
         let begun = self.follower.begin_at(position, start.epoch, start.begins[self.shard]);
         if begun {
@@ -308,11 +319,8 @@ impl<'s> Lane<'s> {
         begun
     }
 
-    fn drop_front(&mut self, free: &mut Vec<Landing>) {
-        free.extend(self.pieces.pop_front().and_then(|piece| piece.landing));
-    }
-
-    /// Feed the first piece's words to the store until they are used up or cannot be for now. True if any were consumed.
+    /// Feed the first piece's words to the store until they are used up or cannot be for now. True
+    /// if any were consumed.
     fn feed(&mut self, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<bool, PullError> {
         let mut moved = false;
         loop {
@@ -374,12 +382,13 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The next record, which ends at `end`, finds no room: give up what it needs. True if there is more room now.
+    /// The next record ends at `end` and has no room: give up what it needs. True if it fits now.
     ///
-    /// When the primary appended that record, it had given up just as much; what it had moved from there stands before the record, so it is applied
-    /// here already. Giving up more could lose items that the primary has moved to behind that record: they would be missing until they are
-    /// applied, and for good if this replica is promoted before. Where the primary evicts, an item may go missing anyway, so a little more is given
-    /// up, because each time costs a turn of every reader.
+    /// When the primary appended that record, it had given up just as much; what it had moved from
+    /// there stands before the record, so it is applied here already. Giving up more could lose
+    /// items that were moved to behind that record: until they are applied, and for good if this
+    /// replica is promoted before. Where the primary evicts, an item may go missing anyway, so a
+    /// little more is given up: each time costs a turn of every reader.
     fn make_room(&mut self, end: u64) -> bool {
         let Some(line) = self.line else { return false };
         let before = self.follower.room_until();
@@ -399,13 +408,11 @@ impl<'s> Lane<'s> {
         let position = self.follower.cursor();
         let times = if self.bad.0 == position { self.bad.1 + 1 } else { 1 };
         self.bad = (position, times);
+        let shard = self.shard;
         if times >= BAD_RECORDS_MAX {
-            return Err(PullError::BadRecord { shard: self.shard, position, times, why });
+            return Err(PullError::BadRecord { shard, position, times, why });
         }
-        log::warn!(
-            "shard {}: the record at position {position} failed its check ({why}); reading it again",
-            self.shard
-        );
+        log::warn!("shard {shard}: the record at position {position} failed its check ({why}); reading it again");
         self.carry.clear();
         self.cells.forget();
         free.extend(self.pieces.drain(..).filter_map(|piece| piece.landing));
@@ -413,8 +420,9 @@ impl<'s> Lane<'s> {
         Ok(())
     }
 
-    /// Give up what the primary had given up before the last look but one, once all that the last look showed is applied. What the primary had
-    /// moved from there is applied by then, so no item is missing in between.
+    /// Give up what the primary had given up before the last look but one, once all that the last
+    /// look showed is applied. What the primary had moved from there is applied by then, so no item
+    /// is missing in between.
     fn give_up(&mut self) {
         if self.is_caught_up() && self.earlier_tail > self.follower.tail() {
             self.follower.give_up_below(self.earlier_tail, GIVE_UP_BYTES);

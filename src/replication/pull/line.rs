@@ -1,7 +1,8 @@
 //! What a control line shows, compared with what it showed before. Pure.
 //!
-//! While a log goes on, each word of its line only grows. A word that is less than before was either taken earlier than that one (two looks may be under
-//! way), or the server that is followed is a replica itself, and has begun its log anew: whoever looks again finds out.
+//! While a log goes on, each word of its line only grows. A word that is less than before was
+//! either taken earlier than that one (two looks may be under way), or the server that is followed
+//! is a replica itself, and has begun its log anew: whoever looks again finds out.
 
 use crate::base::epoch::Epoch;
 use crate::replication::resume::Line;
@@ -15,11 +16,13 @@ pub enum Shown {
     Line(Line),
     /// Nothing so far: the server that is followed has not begun this shard.
     NothingYet,
-    /// The log is another one now, or the look is older than the one before; how that was seen, and the tail.
+    /// The log is another one now, or the look is older than the one before; how that was seen, and
+    /// the tail.
     BeganAnew(&'static str, u64),
     /// An epoch that is not in the history: it has grown, or is another lineage's.
     Unknown(Epoch),
-    /// No store can have such a line, and why. The line may have changed while it was read: only single words are read whole.
+    /// No store can have such a line, and why. The line may have changed while it was read: only
+    /// single words are read whole.
     Senseless(&'static str),
 }
 
@@ -38,7 +41,8 @@ impl Slabs {
     }
 }
 
-/// Read a control line of a primary with such slabs, which showed `before` at the last look. `is_known` tells the epochs that this shard has.
+/// Read a control line of a primary with such slabs, which showed `before` at the last look.
+/// `is_known` tells the epochs that this shard has.
 pub fn read(words: &[AtomicU64], before: Option<Line>, slabs: Slabs, is_known: impl Fn(Epoch) -> bool) -> Shown {
     let word = |at: usize| words[at].load(Relaxed);
     let (epoch, committed, tail, capacity) = (Epoch(word(0)), word(1), word(2), word(3));

@@ -7,19 +7,23 @@
 //! | [`mod@line`] | what a control line shows, held against what it showed before |
 //! | [`piece`] | a part of a log on its way, and the looks that vouch for it |
 //! | [`carry`] | a record cut by a piece's end |
+//! | [`counts`] | what was counted |
 //! | [`sizer`] | how long a piece is |
 //!
-//! A round is one batch of READs: pieces of several logs, then all control lines, the look. (Where a slab is in the primary's pool is read before
-//! its first piece.) A look that was submitted after a piece had arrived says
-//! which of its bytes may have been overwritten while they were read: those below the tail that it shows are not used, those above it were not. The look
-//! of the piece's own round says the same where the piece lies far above the tail. Each record must still prove itself by its checksum. Two
-//! rounds may be under way: while one is applied, the next is being read.
+//! A round is one batch of READs: pieces of several logs, then all control lines, the look. (Where
+//! a slab is in the primary's pool is read before its first piece.) A look that was submitted after
+//! a piece had arrived says which of its bytes may have been overwritten while they were read:
+//! those below the tail that it shows are not used, those above it were not. The look of the
+//! piece's own round says the same where the piece lies far above the tail. Each record must still
+//! prove itself by its checksum. Two rounds may be under way: while one is applied, the next is
+//! being read.
 //!
-//! [`Puller::step`] never waits longer than it is told, and takes the time only from its clock ([`Puller::set_clock`]). So with the simulated
-//! fabric a run depends on its seed alone.
+//! [`Puller::step`] never waits longer than it is told, and takes the time only from its clock
+//! ([`Puller::set_clock`]). So with the simulated fabric a run depends on its seed alone.
 
 mod carry;
 mod cells;
+mod counts;
 mod lane;
 mod line;
 mod piece;
@@ -27,12 +31,12 @@ mod sizer;
 
 use super::ack::{Acks, Summary};
 use super::regions::LINES;
-use super::resume::Why;
 use crate::base::epoch::Epoch;
 use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
 use crate::store::line::CONTROL_LINE_BYTES;
 use crate::store::pool::SLAB_BYTES_MAX;
 use crate::store::{BadRecord, EpochStart, Memory, Store};
+pub use counts::Counts;
 use lane::Lane;
 use piece::Look;
 use sizer::Sizer;
@@ -46,9 +50,11 @@ const ROUNDS_MAX: usize = 2;
 const LOOK: u64 = 1 << 63;
 /// Tells a READ of cells from one of a piece.
 const CELLS: u64 = 1 << 62;
-/// After so many looks in a row at which a control line made no sense, the session ends. (A line may be read while it changes.)
+/// After so many looks in a row at which a control line made no sense, the session ends. (A line
+/// may be read while it changes.)
 const SENSELESS_LOOKS_MAX: u32 = 1000;
-/// After a record at one position has failed its check so often, with the tail still below it, the session ends.
+/// After a record at one position has failed its check so often, with the tail still below it, the
+/// session ends.
 const BAD_RECORDS_MAX: u32 = 3;
 
 /// Why pulling ended.
@@ -60,11 +66,12 @@ pub enum PullError {
     /// READs did not come back.
     #[error("{0} READs were not answered within {1:?}")]
     Stuck(usize, Duration),
-    /// The primary has begun an epoch that is not in the history that it told. Joining again tells the new history.
+    /// The primary has begun an epoch that is not in the history that it told. Joining again tells
+    /// the new history.
     #[error("the primary's epoch is now {0}")]
     EpochChanged(Epoch),
-    /// The server that is followed is a replica itself, and has begun its log anew. This replica keeps what it has; joining again decides where it
-    /// goes on.
+    /// The server that is followed is a replica itself, and has begun its log anew. This replica
+    /// keeps what it has; joining again decides where it goes on.
     #[error("shard {shard}: the server that this replica follows has begun its log anew: {what}")]
     BeganAnew {
         /// Which.
@@ -102,67 +109,13 @@ pub enum PullError {
     },
 }
 
-/// What was counted since the puller was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Looks at the control lines.
-    pub looks: u64,
-    /// Ring bytes read.
-    pub pulled_bytes: u64,
-    /// READs of logs.
-    pub pieces: u64,
-    /// Records applied.
-    pub records: u64,
-    /// Shards that went on from their cursor.
-    pub continued: u64,
-    /// Shards that began for the first time.
-    pub joined: u64,
-    /// Shards that were overrun and began anew at the tail.
-    pub overrun: u64,
-    /// Shards that had diverged and began anew.
-    pub diverged: u64,
-    /// Records that diverged shards had beyond the last position in common. They are gone.
-    pub diverged_records: u64,
-    /// Bytes of log that diverged shards had beyond that position.
-    pub diverged_bytes: u64,
-    /// Records that failed their check.
-    pub bad_records: u64,
-}
-
-impl Counts {
-    /// Both together.
-    #[must_use]
-    pub fn plus(&self, other: &Counts) -> Counts {
-        Counts {
-            looks: self.looks + other.looks,
-            pulled_bytes: self.pulled_bytes + other.pulled_bytes,
-            pieces: self.pieces + other.pieces,
-            records: self.records + other.records,
-            continued: self.continued + other.continued,
-            joined: self.joined + other.joined,
-            overrun: self.overrun + other.overrun,
-            diverged: self.diverged + other.diverged,
-            diverged_records: self.diverged_records + other.diverged_records,
-            diverged_bytes: self.diverged_bytes + other.diverged_bytes,
-            bad_records: self.bad_records + other.bad_records,
-        }
-    }
-
-    fn count(&mut self, why: Why) {
-        match why {
-            Why::Joins => self.joined += 1,
-            Why::Overrun => self.overrun += 1,
-            Why::Diverged => self.diverged += 1,
-        }
-    }
-}
-
 /// How far behind a replica is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Lag {
     /// Committed at the last look, and not applied.
     pub bytes: u64,
-    /// How long this replica has been behind; zero once it has applied all that the last look showed.
+    /// How long this replica has been behind; zero once it has applied all that the last look
+    /// showed.
     pub time: Duration,
 }
 
@@ -222,8 +175,9 @@ pub struct Puller<'s> {
 }
 
 impl<'s> Puller<'s> {
-    /// Follow over `channel`. `memory` and `history` are the primary's; `known` has for each shard the epoch of the last that was applied, None where there is
-    /// nothing to go on from. READs that are not answered for `silence_max` end it.
+    /// Follow over `channel`. `memory` and `history` are the primary's; `known` has for each shard
+    /// the epoch of the last that was applied, None where there is nothing to go on from. READs
+    /// that are not answered for `silence_max` end it.
     pub fn new(
         mut channel: Box<dyn Channel>,
         store: &'s Store,
@@ -267,14 +221,15 @@ impl<'s> Puller<'s> {
         })
     }
 
-    /// Go by another clock than the system's from now on: with the simulated fabric a run is then a function of its seed.
+    /// Go by another clock than the system's from now on: with the simulated fabric a run is then a
+    /// function of its seed.
     pub fn set_clock(&mut self, clock: fn() -> Instant) {
         self.clock = clock;
         self.heard_at = clock();
     }
 
-    /// What is here is of another lineage, and is to be given up. Keep it until the primary has shown a log in every shard: it may be gone before.
-    /// Called before the first step.
+    /// What is here is of another lineage, and is to be given up. Keep it until the primary has
+    /// shown a log in every shard: it may be gone before. Called before the first step.
     pub fn keep_what_is_here(&mut self) {
         self.stage = Stage::SeeksLog;
     }
@@ -323,8 +278,8 @@ impl<'s> Puller<'s> {
         self.lanes.iter().all(Lane::is_caught_up)
     }
 
-    /// One step: start a round if there is room for one, take what has arrived (waiting up to `wait` if nothing has), apply what may be
-    /// applied, tell the primary.
+    /// One step: start a round if there is room for one, take what has arrived (waiting up to
+    /// `wait` if nothing has), apply what may be applied, tell the primary.
     pub fn step(&mut self, wait: Duration) -> Result<Step, PullError> {
         self.begin_round()?;
         self.collect(wait)?;
@@ -382,7 +337,8 @@ impl<'s> Puller<'s> {
                 }
             }
         }
-        // A second round under way brings pieces, or a look that pieces wait for: another one would show nothing that the first does not.
+        // A second round under way brings pieces, or a look that pieces wait for: another one would
+        // show nothing that the first does not.
         let begun = self.rounds_begun;
         let is_needed = bytes > 0 || self.rounds.is_empty() || self.lanes.iter().any(|lane| lane.awaits_look(begun));
         if !is_needed || self.under_way + self.batch.len() + 1 > depth {

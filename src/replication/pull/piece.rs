@@ -4,8 +4,10 @@ use crate::fabric::Landing;
 use crate::replication::resume::Line;
 use std::time::Instant;
 
-/// How far above the tail a piece must lie, at the least, for a look to vouch for it that was submitted together with it: the bytes of both may have
-/// been taken in any order, but within microseconds of one another. (Once the tail has passed it, its slab may be another shard's at once.)
+/// How far above the tail a piece must lie, at the least, for a look to vouch for it that was
+/// submitted together with it: the bytes of both may have been taken in any order, but within
+/// microseconds of one another. (Once the tail has passed it, its slab may be another shard's at
+/// once.)
 const FAR_BYTES_MIN: u64 = 1 << 20;
 /// The same as a part of the log's capacity.
 const FAR_SHARE: u64 = 16;
@@ -33,7 +35,8 @@ pub struct Piece {
     round: u64,
     /// Its bytes, once it has arrived.
     pub landing: Option<Landing>,
-    /// The latest round that had begun when it arrived: the look of a later one was submitted after that.
+    /// The latest round that had begun when it arrived: the look of a later one was submitted after
+    /// that.
     begun_before: Option<u64>,
     /// The tail that the first look which vouches for it has shown.
     pub tail_after: Option<u64>,
@@ -66,7 +69,8 @@ impl Piece {
         self.overtaken_at = None;
     }
 
-    /// Whether it has arrived, no look vouches for it, and none was submitted since; `begun` is the latest round that has begun.
+    /// Whether it has arrived, no look vouches for it, and none was submitted since; `begun` is the
+    /// latest round that has begun.
     pub fn awaits_look(&self, begun: u64) -> bool {
         self.tail_after.is_none() && self.begun_before == Some(begun)
     }
@@ -96,7 +100,8 @@ mod tests {
 
     const CAPACITY_BYTES: u64 = 8 << 20;
 
-    /// Whether a look of `round` vouches for a piece of round 3, which begins at the given position and has arrived when round 4 had begun.
+    /// Whether a look of `round` vouches for a piece of round 3, which begins at the given position
+    /// and has arrived when round 4 had begun.
     fn vouches(round: u64, begin: u64, has_arrived: bool) -> bool {
         let line = Line { epoch: Epoch(1 << 24 | 1), committed: 20 << 20, tail: 13 << 20, capacity: CAPACITY_BYTES };
         let mut piece = Piece::new(1, begin, 4096, 3);

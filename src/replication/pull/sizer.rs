@@ -1,5 +1,6 @@
-//! How much is read in one round. Pure. As much as arrives within several round trips, so that the wait for the first byte hardly counts. No more, so
-//! that a round is applied while it is still in the processor's cache and the next one is being read.
+//! How much is read in one round. Pure. As much as arrives within several round trips, so that the
+//! wait for the first byte hardly counts. No more, so that a round is applied while it is still in
+//! the processor's cache and the next one is being read.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use std::time::Duration;
 pub const PIECE_BYTES_MIN: usize = 16 << 10;
 /// Pieces that a round's bytes are cut into, at least, where there is so much.
 const PIECES_PER_ROUND: usize = 8;
-/// The least that a round is planned for, because each round costs a look and acks. So much fits into a second-level cache.
+/// The least that a round is planned for, because each round costs a look and acks. So much fits
+/// into a second-level cache.
 const ROUND_BYTES_MIN: usize = 256 << 10;
 /// Round trips that a round may take.
 const ROUND_TRIPS: u32 = 8;
@@ -40,10 +42,12 @@ impl Sizer {
         (self.round_bytes / PIECES_PER_ROUND).clamp(PIECE_BYTES_MIN, self.piece_bytes_max.max(PIECE_BYTES_MIN))
     }
 
-    /// A round took `elapsed` and brought `bytes` bytes of logs; none: it was a look, and that is the round trip.
+    /// A round took `elapsed` and brought `bytes` bytes of logs; none: it was a look, and that is
+    /// the round trip.
     pub fn observe(&mut self, bytes: usize, elapsed: Duration) {
         if bytes == 0 {
-            // The shortest of the last ones: a longer one may have waited for the other side's processor. It creeps up, because the path may change.
+            // The shortest of the last ones: a longer one may have waited for the other side's
+            // processor. It creeps up, because the path may change.
             self.round_trip = elapsed.min(self.round_trip + self.round_trip / 64 + Duration::from_nanos(1));
             return;
         }

@@ -19,7 +19,8 @@ use crate::sys::sync::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often a busy inbox looks whether the primary is still there: over shared memory that is a system call.
+/// How often a busy inbox looks whether the primary is still there: over shared memory that is a
+/// system call.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Longest sleep within a poll, while the primary's first lines are awaited.
 const NAP: Duration = Duration::from_micros(100);
@@ -55,7 +56,8 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// One for a store of this geometry, laid out as said, granted at `exporter` to who shows `token`; and what to tell the primary, but for the pause.
+    /// One for a store of this geometry, laid out as said, granted at `exporter` to who shows
+    /// `token`; and what to tell the primary, but for the pause.
     pub fn grant(
         exporter: Box<dyn Exporter>,
         token: Token,
@@ -133,7 +135,8 @@ impl Inbox {
         true
     }
 
-    /// Cells: the inbox has no slabs, so it numbers them by itself. A shard's virtual slabs take turns in as many as it has.
+    /// Cells: the inbox has no slabs, so it numbers them by itself. A shard's virtual slabs take
+    /// turns in as many as it has.
     fn show_cells(&mut self, read: &Read) -> Result<(), FabricError> {
         let cells = u64::from(self.memory_of_primary.table_cells);
         let slabs = slabs_per_shard(&self.geometry, &self.memory_of_primary);
@@ -151,7 +154,8 @@ impl Inbox {
         Ok(())
     }
 
-    /// A piece: of which shard and position follows from its place, as nothing is read but what lies within a window of what was told.
+    /// A piece: of which shard and position follows from its place, as nothing is read but what
+    /// lies within a window of what was told.
     fn copy_piece(&mut self, read: &Read) -> Result<(), FabricError> {
         let span = slabs_per_shard(&self.geometry, &self.memory_of_primary) * self.geometry.slab_bytes;
         let (shard, place) = (read.offset / span, read.offset % span);

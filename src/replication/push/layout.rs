@@ -1,4 +1,5 @@
-//! An inbox's memory: two regions, and what is where in them. It follows from the number of shards and a window's length alone.
+//! An inbox's memory: two regions, and what is where in them. It follows from the number of shards
+//! and a window's length alone.
 //!
 //! ```text
 //! region 0, READ:   wants: 16 bytes a shard, to a multiple of 64 | the ack slot, as replication/ack.rs draws it
@@ -19,7 +20,8 @@ pub const NOTES: u32 = 0;
 pub const INBOX: u32 = 1;
 /// Bytes of all windows together: on top of a replica's `-m`.
 pub const WINDOWS_BYTES_MAX: u64 = 64 << 20;
-/// Longest window of a shard: several round trips of the fastest networks, and what is in it stays in a cache.
+/// Longest window of a shard: several round trips of the fastest networks, and what is in it stays
+/// in a cache.
 pub const WINDOW_BYTES_MAX: u64 = 2 << 20;
 /// Bytes of a want.
 pub const WANT_BYTES: usize = 16;
@@ -90,7 +92,8 @@ impl Layout {
         self.lines_bytes().next_multiple_of(PAGE_BYTES)
     }
 
-    /// Where in the inbox a position of a shard lies, and how many bytes are left of the window from there.
+    /// Where in the inbox a position of a shard lies, and how many bytes are left of the window
+    /// from there.
     pub fn place(&self, shard: usize, position: u64) -> (usize, usize) {
         assert!(shard < self.shards);
         let within = (position % self.window_bytes) as usize;
@@ -104,7 +107,8 @@ impl Layout {
     }
 }
 
-/// Slabs of the inbox's own numbering that each shard has: consecutive ones, so that a window lies in them at one place only.
+/// Slabs of the inbox's own numbering that each shard has: consecutive ones, so that a window lies
+/// in them at one place only.
 pub fn slabs_per_shard(geometry: &Geometry, memory: &Memory) -> u64 {
     (memory.slabs / geometry.shards.max(1)).into()
 }

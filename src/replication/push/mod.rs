@@ -9,14 +9,17 @@
 //! | [`pusher`] | the primary's side: one step after another |
 //! | [`pushing`] | the primary's thread for one replica |
 //!
-//! The replica grants its inbox to the primary, which connects to it. In the inbox are the control lines as the primary pushes them, and for each
-//! shard a window, which goes round over the log's positions and is a part of it long. Beside it, for the primary to READ, stand the wants: from where on
-//! the replica wants each shard's bytes; and its acks. Everything above the channel is pull's own: the puller's look is a copy of the lines, its
-//! READ a copy from the window, its ack a store.
+//! The replica grants its inbox to the primary, which connects to it. In the inbox are the control
+//! lines as the primary pushes them, and for each shard a window, which goes round over the log's
+//! positions and is a part of it long. Beside it, for the primary to READ, stand the wants: from
+//! where on the replica wants each shard's bytes; and its acks. Everything above the channel is
+//! pull's own: the puller's look is a copy of the lines, its READ a copy from the window, its ack a
+//! store.
 //!
-//! One round of the primary's: WRITE what was committed to the windows; READ the wants, behind it; when that has come, everything that was
-//! written has left this log: load the tail, and WRITE the lines, which publish it. So the tail that comes with bytes is younger than the
-//! reading of them, as the look behind a piece is with pull, and what it has passed is not believed.
+//! One round of the primary's: WRITE what was committed to the windows; READ the wants, behind it;
+//! when that has come, everything that was written has left this log: load the tail, and WRITE the
+//! lines, which publish it. So the tail that comes with bytes is younger than the reading of them,
+//! as the look behind a piece is with pull, and what it has passed is not believed.
 //!
 //! **Credit.** Bytes are written at positions in [wanted, wanted + window) only. The replica moves
 //! its want on to where its READs have copied to.

@@ -1,6 +1,7 @@
-//! What the two sides of a push tell each other in the inbox's memory: the primary's lines, the replica's wants. Both are several words that the
-//! other side may find half written, so each carries a seal over its words: what does not match is looked at again later. (Against tearing, not
-//! against a peer that lies: that is what the checks of the lane and of the pusher are for.)
+//! What the two sides of a push tell each other in the inbox's memory: the primary's lines, the
+//! replica's wants. Both are several words that the other side may find half written, so each
+//! carries a seal over its words: what does not match is looked at again later. (Against tearing,
+//! not against a peer that lies: that is what the checks of the lane and of the pusher are for.)
 //!
 //! ```text
 //! line   word 0      1           2      3            4                 5        6      7
@@ -23,7 +24,8 @@ const SEAL: usize = LINE_WORDS - 1;
 
 /// A hash of `words` and `run`.
 fn sealed(words: &[u64], run: u32) -> u64 {
-    // The mixing step of FxHash with a start that is not zero: memory that nobody has written to is not sealed.
+    // The mixing step of FxHash with a start that is not zero: memory that nobody has written to is
+    // not sealed.
     let mix = |mixed: u64, word: u64| (mixed.rotate_left(5) ^ word).wrapping_mul(0x517C_C1B7_2722_0A95);
     let mixed = words.iter().copied().chain([u64::from(run)]).fold(0x5EA1_0000_5EA1, mix);
     u64::from(run) << 32 | mixed >> 32

@@ -1,7 +1,9 @@
-//! The primary's side of a push, one step after another: WRITE what may be written, READ what is wanted behind it, publish what has arrived.
+//! The primary's side of a push, one step after another: WRITE what may be written, READ what is
+//! wanted behind it, publish what has arrived.
 //!
-//! A local reader that takes no turn: it holds up nobody, however slow the replica is. What it reads of a log while that is overwritten is told
-//! apart as a replica does it, by a tail that is loaded behind the reading; and by the records' checksums.
+//! A local reader that takes no turn: it holds up nobody, however slow the replica is. What it
+//! reads of a log while that is overwritten is told apart as a replica does it, by a tail that is
+//! loaded behind the reading; and by the records' checksums.
 //!
 //! Nothing that the replica says is trusted: a want may be a position that this log has not
 //! reached, or has given up. It decides only which bytes of [tail, committed) go to which place of
@@ -38,8 +40,8 @@ pub struct Step {
     pub pushed_bytes: u64,
     /// Bytes that could be written at once, and were not in this round.
     pub backlog_bytes: u64,
-    /// The replica has said something new. (That a line has changed here does not count: with a replica that stands still, and writers that do not,
-    /// it always has.)
+    /// The replica has said something new. (That a line has changed here does not count: with a
+    /// replica that stands still, and writers that do not, it always has.)
     pub moved: bool,
 }
 
@@ -92,8 +94,8 @@ impl Regions for Outgoing {
 }
 
 impl Pusher {
-    /// Push a store, of which `regions` are the regions, over `channel`, which is connected to an inbox of this layout. A READ that is not answered for
-    /// `silence_max` ends it.
+    /// Push a store, of which `regions` are the regions, over `channel`, which is connected to an
+    /// inbox of this layout. A READ that is not answered for `silence_max` ends it.
     pub fn new(
         mut channel: Box<dyn Channel>,
         regions: Arc<dyn Regions>,
@@ -132,7 +134,8 @@ impl Pusher {
         Ok(pusher)
     }
 
-    /// Go by another clock than the system's from now on: with the simulated fabric a run is then a function of its seed.
+    /// Go by another clock than the system's from now on: with the simulated fabric a run is then a
+    /// function of its seed.
     pub fn set_clock(&mut self, clock: fn() -> Instant) {
         self.clock = clock;
     }
@@ -194,13 +197,15 @@ impl Pusher {
         Ok(())
     }
 
-    /// The longest WRITE from a position on, of at most `bytes_max`, that is in one piece on both sides.
+    /// The longest WRITE from a position on, of at most `bytes_max`, that is in one piece on both
+    /// sides.
     fn piece(&self, shard: usize, position: u64, bytes_max: usize) -> Write {
         let slab_bytes = self.geometry.slab_bytes;
         let (virtual_slab, within) = (position / slab_bytes, position % slab_bytes);
         let cells = u64::from(self.memory.table_cells);
         let cell = &self.regions.slab(TABLES as usize).words()[(shard as u64 * cells + virtual_slab % cells) as usize];
-        // A cell that has changed leads to other bytes of the pool: the tail has passed the position then, and says so behind it.
+        // A cell that has changed leads to other bytes of the pool: the tail has passed the
+        // position then, and says so behind it.
         let from = u64::from(Cell::from_bits(cell.load(Relaxed)).physical) * slab_bytes + within;
         let to_slab_end = (slab_bytes - within) as usize;
         let (offset, to_window_end) = self.layout.place(shard, position);
@@ -249,7 +254,8 @@ impl Pusher {
                 return Err(FabricError::new(self.channel.kind(), Cause::Closed, what));
             }
             if outlet.line != Some(line) {
-                // No WRITE from here is under way: the last one was submitted before the READ that has just completed.
+                // No WRITE from here is under way: the last one was submitted before the READ that
+                // has just completed.
                 line.store(&self.sources.lines.words()[shard * LINE_WORDS..][..LINE_WORDS]);
                 outlet.line = Some(line);
                 changed = Some((changed.map_or(shard, |(first, _)| first), shard));
@@ -261,8 +267,9 @@ impl Pusher {
     }
 }
 
-/// Whether a log is not the one that it was before. Bytes that were read of it in between may be anything, so they are not published. (Epoch 0 is
-/// that of a log which has not begun, and has no bytes.)
+/// Whether a log is not the one that it was before. Bytes that were read of it in between may be
+/// anything, so they are not published. (Epoch 0 is that of a log which has not begun, and has no
+/// bytes.)
 fn elsewhere(before: (u64, u64), now: (u64, u64)) -> bool {
     before.0 != 0 && (before.0 != now.0 || now.1 < before.1)
 }

@@ -40,7 +40,8 @@ impl Shared {
 }
 
 impl Pushing {
-    /// Accept what a replica at `host` has invited to: connect, over the device of `exporter`, and begin. `regions` are the store's.
+    /// Accept what a replica at `host` has invited to: connect, over the device of `exporter`, and
+    /// begin. `regions` are the store's.
     pub fn accept(
         exporter: &dyn Exporter,
         invite: Invite,

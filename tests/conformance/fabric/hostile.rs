@@ -1,4 +1,5 @@
-//! Peers that do not keep to the protocol, on either side: each is its fabric's own, so these are not among the conformance tests.
+//! Peers that do not keep to the protocol, on either side: each is its fabric's own, so these are
+//! not among the conformance tests.
 
 use super::world::{Memory, Pair, WAIT_MAX, by_name, invitation, read, token, until_grant_over, until_over, works};
 use remora::fabric::tcp::frames;
@@ -66,7 +67,8 @@ fn a_tcp_request_without_sense_is_told_so_and_is_the_last() {
     assert_eq!(until_grant_over(grant.as_mut()).cause, Cause::Protocol);
 }
 
-/// It asks for far more than a socket holds and takes none of it: the grant can be dropped all the same, and others are served.
+/// It asks for far more than a socket holds and takes none of it: the grant can be dropped all the
+/// same, and others are served.
 #[test]
 fn a_tcp_replica_that_takes_no_answers_holds_up_nobody() {
     let world = by_name("tcp");
@@ -124,7 +126,8 @@ fn a_tcp_primary_without_sense_ends_the_channel() {
     }
 }
 
-/// A primary of this host that answers with `regions` descriptors' count, and hands over these files in one batch.
+/// A primary of this host that answers with `regions` descriptors' count, and hands over these
+/// files in one batch.
 fn shm_primary(count: u32, files: Vec<File>) -> (Invitation, JoinHandle<()>) {
     let name = format!("remora-shm-{:016x}", fastrand::u64(..));
     let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
@@ -149,7 +152,8 @@ fn shm_primary(count: u32, files: Vec<File>) -> (Invitation, JoinHandle<()>) {
     )
 }
 
-/// A primary must not choose among the sockets of this host: nothing is connected to that no exporter could be.
+/// A primary must not choose among the sockets of this host: nothing is connected to that no
+/// exporter could be.
 #[test]
 fn a_shm_name_that_is_no_exporters_is_not_connected_to() {
     let digits = format!("{:016x}", fastrand::u64(..));

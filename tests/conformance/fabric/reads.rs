@@ -61,8 +61,8 @@ pub fn every_read_at_full_depth_comes_back_once(world: &dyn World) {
     assert!(back.iter().all(|times| *times == 1));
 }
 
-/// The primary writes data, then a number that says how far; whoever reads the number first and the data behind it, in one batch or in
-/// two, sees data that is no older than the number.
+/// The primary writes data, then a number that says how far; whoever reads the number first and the
+/// data behind it, in one batch or in two, sees data that is no older than the number.
 pub fn what_is_read_later_is_no_older(world: &dyn World) {
     const DATA_BYTES: usize = 4096;
     let exporter = world.exporter();

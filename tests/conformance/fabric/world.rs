@@ -1,4 +1,5 @@
-//! The fabrics under test, and what the bodies share: regions with known words, a connected pair, bounded waits.
+//! The fabrics under test, and what the bodies share: regions with known words, a connected pair,
+//! bounded waits.
 
 use remora::fabric::sim::{Faults, Sim};
 use remora::fabric::verbs::VerbsOptions;

@@ -67,7 +67,8 @@ pub fn what_is_written_later_is_seen_later(world: &dyn World) {
     let (mut pair, memory, sources) = writing(world, exporter.as_ref());
     memory.fill(1, |_| 0);
     memory.fill(2, |_| 0);
-    // Of numbers that had changed since the look before: so many must have been seen, or nothing was looked at.
+    // Of numbers that had changed since the look before: so many must have been seen, or nothing
+    // was looked at.
     let (stop, moves) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {

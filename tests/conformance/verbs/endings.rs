@@ -1,4 +1,5 @@
-//! How channels end: by either side, with READs under way or at once, by a process that is killed. (By a host that vanishes: parts.rs.)
+//! How channels end: by either side, with READs under way or at once, by a process that is killed.
+//! (By a host that vanishes: parts.rs.)
 
 use super::setup::*;
 use remora::fabric::verbs::{self, VerbsOptions};

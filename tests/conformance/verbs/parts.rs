@@ -1,4 +1,5 @@
-//! No tests of their own: what the other process does, and what is run on two hosts of which one vanishes.
+//! No tests of their own: what the other process does, and what is run on two hosts of which one
+//! vanishes.
 
 use super::setup::*;
 use crate::device;
@@ -8,7 +9,8 @@ use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-/// The other process of a_primary_that_is_killed_is_noticed: exports one region, says where, and waits to be killed.
+/// The other process of a_primary_that_is_killed_is_noticed: exports one region, says where, and
+/// waits to be killed.
 #[test]
 #[ignore = "run by a_primary_that_is_killed_is_noticed"]
 fn exports_until_killed() {
@@ -35,13 +37,15 @@ fn exports_to_another_host() {
     let mut grant = exporter.grant(token(1), Memory::new(&[READ_BYTES_MAX])).unwrap();
     writeln!(asking, "{}", spell(&invitation(&exporter, token(1), &*grant))).unwrap();
     wait_for("connected", || grant.state().unwrap() == GrantState::Connected);
-    // It only answers, so it cannot tell a replica that is silent from one that is gone: heartbeats are for the layer above.
+    // It only answers, so it cannot tell a replica that is silent from one that is gone: heartbeats
+    // are for the layer above.
     let _ = asking.set_read_timeout(Some(WAIT_MAX));
     let _ = asking.read(&mut [0; 1]);
     println!("the replica's channel: {:?}", grant.state());
 }
 
-/// On the other, with REMORA_TEST_VERBS_PEER for the first one's address: READs until somebody cuts the network or the power.
+/// On the other, with REMORA_TEST_VERBS_PEER for the first one's address: READs until somebody cuts
+/// the network or the power.
 #[test]
 #[ignore = "for two hosts: the other runs exports_to_another_host, and then vanishes"]
 fn a_host_that_vanishes_is_noticed() {

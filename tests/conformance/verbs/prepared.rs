@@ -52,7 +52,8 @@ fn replicas_share_one_registration() {
     });
 }
 
-/// Access ends with the queue pair, though the registration stays: no later byte comes through, and the others go on.
+/// Access ends with the queue pair, though the registration stays: no later byte comes through, and
+/// the others go on.
 #[test]
 #[ignore = "needs an RDMA device: tools/soft-roce"]
 fn a_replica_that_is_dropped_reads_no_later_byte_and_others_read_on() {

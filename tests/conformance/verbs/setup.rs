@@ -1,4 +1,5 @@
-//! What the tests of the verbs fabric share: the device, memory with a pattern, a connected pair, waits with a bound.
+//! What the tests of the verbs fabric share: the device, memory with a pattern, a connected pair,
+//! waits with a bound.
 
 use crate::device;
 use remora::fabric::verbs::{self, Exporter, VerbsOptions};
@@ -75,7 +76,8 @@ pub fn invitation(exporter: &Exporter, token: Token, grant: &dyn Grant) -> Invit
     Invitation { address, token, regions: grant.descriptors().to_vec(), ack }
 }
 
-/// Two ends. Fields go in this order, which is also that of a replica that leaves before its primary.
+/// Two ends. Fields go in this order, which is also that of a replica that leaves before its
+/// primary.
 pub struct Pair {
     pub channel: Box<dyn Channel>,
     pub grant: Box<dyn Grant>,

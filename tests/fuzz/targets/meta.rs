@@ -1,4 +1,5 @@
-//! Any bytes behind the name of a meta command, so that none of the time is spent on guessing that name.
+//! Any bytes behind the name of a meta command, so that none of the time is spent on guessing that
+//! name.
 #![no_main]
 
 #[path = "walk.rs"]

@@ -1,4 +1,5 @@
-//! Any bytes, as a peer on a replication port may send them: no message, or one that means the same when it is written again.
+//! Any bytes, as a peer on a replication port may send them: no message, or one that means the same
+//! when it is written again.
 #![no_main]
 
 use remora::replication::wire::{FRAME_BYTES_MAX, Message, STRANGER_FRAME_BYTES_MAX};

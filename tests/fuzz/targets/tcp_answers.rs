@@ -1,4 +1,5 @@
-//! Any bytes, in any pieces, as a primary may send them to a channel of fabric/tcp that waits for some READs.
+//! Any bytes, in any pieces, as a primary may send them to a channel of fabric/tcp that waits for
+//! some READs.
 #![no_main]
 
 use remora::fabric::tcp::frames::{ANSWER_BYTES, Answers, Expected, Refusal, Status, WELCOME_BYTES, Want, answer, parse_welcome};

@@ -1,4 +1,5 @@
-//! A connection without a socket: parses its input to the end and holds the parser to what it promises.
+//! A connection without a socket: parses its input to the end and holds the parser to what it
+//! promises.
 
 use remora::base::limits::{ACK_MILLISECONDS_MAX, ACK_REPLICAS_MAX, KEY_BYTES_MAX};
 use remora::protocol::classic::{Keys, NextKey};
@@ -8,7 +9,8 @@ use remora::protocol::{KeyScratch, ParseLimits, Parsed, Rejection, Request, pars
 const LIMITS: ParseLimits = ParseLimits { value_bytes_max: 64 << 10 };
 const SCRATCH: KeyScratch = [0; KEY_BYTES_MAX];
 
-/// Every step takes at least a byte, nothing is taken that is not there, and parsing again finds the same.
+/// Every step takes at least a byte, nothing is taken that is not there, and parsing again finds
+/// the same.
 pub fn walk(input: &[u8]) {
     let mut rest = input;
     loop {

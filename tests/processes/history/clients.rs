@@ -1,4 +1,5 @@
-//! Clients as threads: writers, that ask whoever is the primary for everything, and readers of one replica each.
+//! Clients as threads: writers, that ask whoever is the primary for everything, and readers of one
+//! replica each.
 
 use super::connection::{Acks, COUNTERS_FROM, Connection, End};
 use super::site::{Seat, Site, View};
@@ -150,7 +151,8 @@ fn read(site: &Site, replica: usize, mut random: Rng, traffic: Traffic) {
             let session = site.number();
             events.iter_mut().for_each(|event| (event.session, event.place) = (session, Place::Between));
         }
-        // Of what is between two reigns it is only asked whether it had been written: in the later or before.
+        // Of what is between two reigns it is only asked whether it had been written: in the later
+        // or before.
         site.note(after.map_or(view.reign, |after| after.reign.max(view.reign)), events);
         if end == End::Broken {
             open = None;

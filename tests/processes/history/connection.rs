@@ -1,5 +1,6 @@
-//! One connection of a client: meta commands sent many at a time, their answers read one by one, what was asked and told recorded with the time of
-//! each. A server that ends it leaves what was not answered unknown.
+//! One connection of a client: meta commands sent many at a time, their answers read one by one,
+//! what was asked and told recorded with the time of each. A server that ends it leaves what was
+//! not answered unknown.
 
 use crate::support::history::event::{Event, NEVER, Operation, Outcome, Place, Value};
 use std::collections::HashMap;
@@ -59,7 +60,8 @@ impl Connection {
         Ok(Connection { stream: BufReader::with_capacity(64 << 10, stream), acks, seen: HashMap::new() })
     }
 
-    /// Ask all of it at once, and record the answers. What a server refuses, it has not done: such requests are left out.
+    /// Ask all of it at once, and record the answers. What a server refuses, it has not done: such
+    /// requests are left out.
     pub fn ask(
         &mut self,
         session: u32,
@@ -184,7 +186,8 @@ impl Connection {
     }
 }
 
-/// A counter's value is its number. A register's has filling behind it, by which bytes of another value are found out.
+/// A counter's value is its number. A register's has filling behind it, by which bytes of another
+/// value are found out.
 pub const COUNTERS_FROM: u32 = 1 << 20;
 
 fn text_of(key: u32, value: Value) -> String {

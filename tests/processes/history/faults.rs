@@ -1,4 +1,5 @@
-//! Replicas that stop, die and are cut off, and primaries that stop, while clients write and read: by seed.
+//! Replicas that stop, die and are cut off, and primaries that stop, while clients write and read:
+//! by seed.
 
 use super::clients::Traffic;
 use super::connection::Acks;
@@ -16,7 +17,8 @@ const REPLICA_READS: u64 = 1_000;
 pub const TRAFFIC: Traffic =
     Traffic { registers: 200, counters: 8, batch_max: 8, acks: Acks::None, pause_max: Duration::from_millis(2) };
 
-/// No run writes a tenth of the memory: nothing is evicted, so every miss can be judged, and no replica is overrun, so none goes back.
+/// No run writes a tenth of the memory: nothing is evicted, so every miss can be judged, and no
+/// replica is overrun, so none goes back.
 pub const ARGUMENTS: [&str; 6] = ["-m", "64", "--replication-timeout", "3", "--ack-timeout", "1000"];
 
 pub fn seeds() -> Vec<u64> {

@@ -1,7 +1,8 @@
-//! kill -9 of a primary at any moment under acknowledged writes, again and again: whoever is promoted has them all, and is the next to be killed.
+//! kill -9 of a primary at any moment under acknowledged writes, again and again: whoever is
+//! promoted has them all, and is the next to be killed.
 //!
-//! `REMORA_HISTORY_KILLS` says how many kills instead of a few, `REMORA_HISTORY_SECONDS` after how long no other chain begins. tools/history builds
-//! and runs that.
+//! `REMORA_HISTORY_KILLS` says how many kills instead of a few, `REMORA_HISTORY_SECONDS` after how
+//! long no other chain begins. tools/history builds and runs that.
 
 use super::clients::Traffic;
 use super::connection::{Acks, Connection, End};
@@ -23,7 +24,8 @@ const KEYS_AT_A_TIME: usize = 500;
 
 const TRAFFIC: Traffic =
     Traffic { registers: 2000, counters: 20, batch_max: 32, acks: Acks::Server, pause_max: Duration::ZERO };
-/// Nothing is evicted (-M), so nothing may be missing, though the logs are written over many times in a chain.
+/// Nothing is evicted (-M), so nothing may be missing, though the logs are written over many times
+/// in a chain.
 const ARGUMENTS: [&str; 9] = ["-M", "-m", "4", "-I", "8k", "--replication-timeout", "5", "--ack-timeout", "5000"];
 
 /// The ways in which writes ask for acknowledgement; the seed chooses one.

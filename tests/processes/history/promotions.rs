@@ -1,4 +1,5 @@
-//! Primaries that die or stand still under acknowledged writes, and the replicas that are promoted in their place: by seed.
+//! Primaries that die or stand still under acknowledged writes, and the replicas that are promoted
+//! in their place: by seed.
 
 use super::clients::Traffic;
 use super::connection::Acks;
@@ -25,7 +26,8 @@ fn start(seed: u64, acks: Acks, held: &str) -> Run {
     Run::start(seed, Traffic { acks, ..TRAFFIC }, REPLICAS, MIXED, &arguments)
 }
 
-/// With one replica that must have a write, what one replica lacks the other has: the heir gathers. With both there is nothing to gather.
+/// With one replica that must have a write, what one replica lacks the other has: the heir gathers.
+/// With both there is nothing to gather.
 fn run(seed: u64, asked: Asked) -> Judged {
     let (count, acks) = match asked {
         Asked::Server(count) => (count, Acks::Server),
@@ -76,8 +78,9 @@ fn what_was_waited_for_outlives_the_primary() {
     runs([Asked::Wait(1), Asked::Wait(2)]);
 }
 
-/// Were the answers not held, then this is what would be seen: replicas that follow nobody while writes are answered, and a primary that dies.
-/// (Replicas that only stand still do not lose them: over shared memory they read what is there even after the primary's death.)
+/// Were the answers not held, then this is what would be seen: replicas that follow nobody while
+/// writes are answered, and a primary that dies. (Replicas that only stand still do not lose them:
+/// over shared memory they read what is there even after the primary's death.)
 #[test]
 fn a_primary_that_acknowledges_what_no_replica_has_is_found_out() {
     let mut run = start(1, Acks::Server, "0");

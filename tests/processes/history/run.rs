@@ -1,4 +1,5 @@
-//! A run over processes: a primary, two replicas, clients at all of them; and what can be done to it.
+//! A run over processes: a primary, two replicas, clients at all of them; and what can be done to
+//! it.
 
 use super::clients::{Clients, Traffic};
 use super::site::{Seat, Site, View};
@@ -13,13 +14,16 @@ use std::time::{Duration, Instant};
 
 /// Replicas beside a primary.
 pub const REPLICAS: usize = 2;
-/// What each replica tries, and offers, in this order: one follows over shared memory and one over TCP.
+/// What each replica tries, and offers, in this order: one follows over shared memory and one over
+/// TCP.
 pub const MIXED: [&str; REPLICAS] = ["shm,tcp", "tcp,shm"];
-/// Both over TCP: then nothing can be read of a primary that is dead. Its shared memory outlives it.
+/// Both over TCP: then nothing can be read of a primary that is dead. Its shared memory outlives
+/// it.
 pub const APART: [&str; REPLICAS] = ["tcp", "tcp"];
 /// Connections that write.
 const WRITERS: usize = 3;
-/// Longest wait for an order: a promotion gathers for five seconds at most, and following begins within one.
+/// Longest wait for an order: a promotion gathers for five seconds at most, and following begins
+/// within one.
 const ORDER_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// A replica, and the proxy through which it follows: control connections are cut there.
@@ -35,7 +39,8 @@ pub struct Follower {
 pub enum Going {
     /// kill -9; an empty process takes its place among the replicas.
     Killed,
-    /// It stands still while another is promoted, goes on as a primary that nobody follows, and is made a replica then.
+    /// It stands still while another is promoted, goes on as a primary that nobody follows, and is
+    /// made a replica then.
     Stopped,
 }
 
@@ -111,8 +116,9 @@ impl Run {
         assert!(self.site.wait_for(LONG, |site| site.busy.load(SeqCst) == 0), "writers do not end");
     }
 
-    /// The primary goes, at some moment while writers write; the replica `heir` is promoted, after it has gathered from the other if it should;
-    /// the other follows it. Returns what came of the old primary. No writer is let in yet.
+    /// The primary goes, at some moment while writers write; the replica `heir` is promoted, after
+    /// it has gathered from the other if it should; the other follows it. Returns what came of the
+    /// old primary. No writer is let in yet.
     pub fn promote(&mut self, heir: usize, gathers: bool, going: Going) -> Node {
         let other = 1 - heir;
         self.primary.server.signal(if going == Going::Killed { "KILL" } else { "STOP" });
@@ -174,7 +180,8 @@ impl Run {
         self.pass(milliseconds);
     }
 
-    /// Until so much has been recorded in all: a run is as long as there is to judge, however slow the machine.
+    /// Until so much has been recorded in all: a run is as long as there is to judge, however slow
+    /// the machine.
     pub fn go_on_until(&self, operations: u64, replica_reads: u64) {
         let recorded = |site: &Site| (site.operations.load(SeqCst), site.replica_reads.load(SeqCst));
         let done = self.site.wait_for(LONG, |site| {

@@ -1,4 +1,5 @@
-//! What clients and the conductor of a run share: who is the primary, what replicas there are and how they may be read, the clock, and the record.
+//! What clients and the conductor of a run share: who is the primary, what replicas there are and
+//! how they may be read, the clock, and the record.
 
 use crate::support::history::event::{Event, Place, Reign};
 use std::net::SocketAddr;
@@ -93,7 +94,8 @@ impl Site {
         locked(&self.views)[replica] = view;
     }
 
-    /// A replica that holds all and follows: from now on it does not go back. Returns the number of this time.
+    /// A replica that holds all and follows: from now on it does not go back. Returns the number of
+    /// this time.
     pub fn settled(&self, replica: usize, address: SocketAddr, reign: usize) -> u32 {
         let number = self.number();
         self.set_view(replica, Some(View { address, place: Place::Replica(number), reign }));

@@ -1,4 +1,5 @@
-//! Standard error is a pipe that nobody reads, and it is full. Whoever serves clients goes on all the same.
+//! Standard error is a pipe that nobody reads, and it is full. Whoever serves clients goes on all
+//! the same.
 
 use super::pipes::full_pipe;
 use crate::support::{Client, Server, WAIT_MAX, command};
@@ -99,7 +100,8 @@ fn a_worker_that_cannot_accept_goes_on_serving() {
     let mut unheard = Unheard::start(&[]);
     let mut client = unheard.connect();
     assert_eq!(client.ask("mn"), "MN");
-    // No descriptor is left for the next connection, which the worker that is asked for it has to say.
+    // No descriptor is left for the next connection, which the worker that is asked for it has to
+    // say.
     let before = limit_files(unheard.pid(), Some(3));
     let _next = UnixStream::connect(unheard.socket()).unwrap();
     sets_and_gets(&mut client, 1000);
@@ -161,7 +163,8 @@ fn replication_port(primary: &Server) -> SocketAddr {
     line.unwrap().split(' ').next().unwrap().parse().unwrap()
 }
 
-/// Read from a pipe until it has said `words`; false if it ends before. Panics where nothing more comes.
+/// Read from a pipe until it has said `words`; false if it ends before. Panics where nothing more
+/// comes.
 fn read_until(log: &mut PipeReader, words: &str) -> bool {
     let mut said = Vec::new();
     let mut piece = [0; 4096];

@@ -12,7 +12,8 @@ fn doctor(mebibytes: u64) -> (Output, String) {
     (output, line)
 }
 
-/// On plain pages, as all these servers are unless REMORA_TEST_HUGEPAGES says otherwise: no limit counts reserved ones.
+/// On plain pages, as all these servers are unless REMORA_TEST_HUGEPAGES says otherwise: no limit
+/// counts reserved ones.
 #[test]
 fn a_server_that_is_given_all_there_is_starts_with_a_warning() {
     let most = Allowance::read().most_bytes().expect("this host has memory") >> 20;

@@ -1,4 +1,5 @@
-//! Each command with a full disk, or a pipe without a reader, behind its outputs: it ends with a status that says how, and never by a panic.
+//! Each command with a full disk, or a pipe without a reader, behind its outputs: it ends with a
+//! status that says how, and never by a panic.
 
 use super::pipes::{closed_pipe, full_disk};
 use crate::support::{Client, Server, WAIT_MAX, command};
@@ -9,7 +10,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// The status of a command whose reader has gone: what a shell shows for a program that SIGPIPE ended.
+/// The status of a command whose reader has gone: what a shell shows for a program that SIGPIPE
+/// ended.
 const READER_GONE: i32 = 128 + 13;
 
 /// Run `remora` to its end, within a bound.
@@ -129,7 +131,8 @@ fn a_server_serves_whatever_becomes_of_its_log() {
     for (stderr, filter) in [
         (full_disk(), "info"),
         (closed_pipe(), "info"),
-        // The filter itself is nonsense, about which there is something to say before the log is there.
+        // The filter itself is nonsense, about which there is something to say before the log is
+        // there.
         (full_disk(), "a=b=c"),
         (closed_pipe(), "remora=loud"),
     ] {

@@ -1,7 +1,8 @@
-//! A panic ends the process, and its message is the log's last line, whether or not there is room for it.
+//! A panic ends the process, and its message is the log's last line, whether or not there is room
+//! for it.
 //!
-//! Nothing in the server panics when told to. So the test starts this binary once more, as a process that does what the
-//! server's `main` does and then panics.
+//! Nothing in the server panics when told to. So the test starts this binary once more, as a
+//! process that does what the server's `main` does and then panics.
 
 use super::pipes::full_pipe;
 use remora::sys::logging;

@@ -1,10 +1,12 @@
-//! Outputs that take nothing: a pipe that is full and that nobody reads, a pipe without a reader, a full disk.
+//! Outputs that take nothing: a pipe that is full and that nobody reads, a pipe without a reader, a
+//! full disk.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, PipeReader, Write};
 use std::process::Stdio;
 
-/// A pipe that takes not one byte more, until somebody reads from the end that is returned beside it.
+/// A pipe that takes not one byte more, until somebody reads from the end that is returned beside
+/// it.
 pub fn full_pipe() -> (PipeReader, Stdio) {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     let blocking = rustix::fs::fcntl_getfl(&writer).expect("a pipe has flags");

@@ -1,4 +1,5 @@
-//! Acknowledged writes: what was answered is on the replicas; what cannot be acknowledged is told as it is, holds up nobody else, and ends.
+//! Acknowledged writes: what was answered is on the replicas; what cannot be acknowledged is told
+//! as it is, holds up nobody else, and ends.
 
 use crate::node::{Node, in_sync, on_each_fabric, side_by_side, wait_for_row, wait_until};
 use crate::support::{self, Client, refused};
@@ -7,7 +8,8 @@ use std::net::SocketAddr;
 /// A time limit that no test lives to see.
 const NEVER: &str = "60000";
 
-/// A primary with one replica that has all. The primary has one worker: if held answers held it, nobody else would be answered.
+/// A primary with one replica that has all. The primary has one worker: if held answers held it,
+/// nobody else would be answered.
 fn pair(fabric: &str, arguments: &[&str]) -> (Node, Node) {
     let mut all = vec!["-m", "16", "--replication-timeout", "60"];
     all.extend(arguments);
@@ -17,7 +19,8 @@ fn pair(fabric: &str, arguments: &[&str]) -> (Node, Node) {
     (primary, replica)
 }
 
-/// "SERVER_ERROR not acknowledged: N of K replicas have it after T ms; it is stored here": N, K and T.
+/// "SERVER_ERROR not acknowledged: N of K replicas have it after T ms; it is stored here": N, K and
+/// T.
 fn unacknowledged(line: &str) -> (u32, u32, u64) {
     let parse = || {
         let rest = line.strip_prefix("SERVER_ERROR not acknowledged: ")?;
@@ -126,7 +129,8 @@ fn a_write_that_too_few_replicas_have_is_told_so_and_all_goes_on() {
     assert_eq!((client.line(), client.line()), ("8".to_string(), "END".to_string()));
     let rows = primary.rows();
     let row = |name: &str| rows[name].parse::<u64>().expect("a number");
-    // a, b, e with two replicas, c and f with one; neither what wrote nothing, nor what was not to be answered.
+    // a, b, e with two replicas, c and f with one; neither what wrote nothing, nor what was not to
+    // be answered.
     assert_eq!((row("acks_waited"), row("acks_timed_out"), row("acks_pending")), (5, 3, 0), "{rows:?}");
 }
 
@@ -139,7 +143,8 @@ fn a_thousand_pipelined_requests_are_answered_in_order() {
             let value = number.to_string().repeat(1 + number % 50);
             format!("set k{number} 0 0 {}\r\n{value}\r\nget k{number}\r\nget k{}\r\n", value.len(), number / 2)
         };
-        // One write of more than the server reads at a time, and three times as many answers as may be held.
+        // One write of more than the server reads at a time, and three times as many answers as may
+        // be held.
         let request: String = (0..3000).map(set).chain(["mn\r\n".to_string()]).collect();
         client.send(request.as_bytes());
         let mut answers = Vec::new();
@@ -164,7 +169,8 @@ fn a_thousand_pipelined_requests_are_answered_in_order() {
     });
 }
 
-/// No worker is held: the one that there is serves everybody else, and this very client's reads are executed, though not answered yet.
+/// No worker is held: the one that there is serves everybody else, and this very client's reads are
+/// executed, though not answered yet.
 #[test]
 fn while_a_replica_stands_still_others_go_on() {
     on_each_fabric(|fabric| {

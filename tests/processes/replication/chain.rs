@@ -1,4 +1,5 @@
-//! Replicas of replicas: three in a row below a primary, under load; whoever is in the middle dies, stands still, or is overrun.
+//! Replicas of replicas: three in a row below a primary, under load; whoever is in the middle dies,
+//! stands still, or is overrun.
 
 use super::writers::{Traffic, Writers, write_batches};
 use crate::node::{
@@ -63,8 +64,9 @@ fn three_in_a_row_hold_the_same_and_know_how_far_they_are() {
     });
 }
 
-/// While the root's first replica stands still, those below it are where they were by their own account, and say how long they have heard nothing
-/// of the root. Then it goes on at another place of the log, and so do they.
+/// While the root's first replica stands still, those below it are where they were by their own
+/// account, and say how long they have heard nothing of the root. Then it goes on at another place
+/// of the log, and so do they.
 #[test]
 fn the_middle_stands_still_and_is_overrun() {
     on_each_fabric(|fabric| {
@@ -92,7 +94,8 @@ fn the_middle_stands_still_and_is_overrun() {
     });
 }
 
-/// It comes back empty, at the same port. Who is below serves on, finds it again, and goes on where it was.
+/// It comes back empty, at the same port. Who is below serves on, finds it again, and goes on where
+/// it was.
 #[test]
 fn the_middle_dies_and_comes_back() {
     on_each_fabric(|fabric| {
@@ -125,7 +128,8 @@ fn the_middle_dies_and_comes_back() {
     });
 }
 
-/// The primary dies, and comes back as a replica of what was its own: both follow, and nobody leads. That is said.
+/// The primary dies, and comes back as a replica of what was its own: both follow, and nobody
+/// leads. That is said.
 #[test]
 fn a_circle_ends_in_words() {
     let (client_port, port) = (fixed_port(), fixed_port());

@@ -1,4 +1,5 @@
-//! `--replica-retain`: writers wait for a replica that is slow, and not for one that stands still; no write fails for it.
+//! `--replica-retain`: writers wait for a replica that is slow, and not for one that stands still;
+//! no write fails for it.
 
 use super::writers::{Traffic, write_batches};
 use crate::node::{Node, in_sync, numbered_keys, same_items, side_by_side, wait_for_count, wait_for_row, wait_until};
@@ -18,7 +19,8 @@ fn pair(retain: &str, fabric: &str) -> (Node, Node) {
     (primary, replica)
 }
 
-/// Sets, one by one, until so many bytes were sent; each must be stored. Returns the longest that one took.
+/// Sets, one by one, until so many bytes were sent; each must be stored. Returns the longest that
+/// one took.
 fn set_all(address: SocketAddr, bytes: u64) -> Duration {
     let (mut client, value) = (Client::tcp(address), vec![b'v'; 4000]);
     let mut longest = Duration::ZERO;
@@ -30,7 +32,8 @@ fn set_all(address: SocketAddr, bytes: u64) -> Duration {
     longest
 }
 
-/// Without it the tail does not wait; with it, for as long as writers can bear it, and then it says so.
+/// Without it the tail does not wait; with it, for as long as writers can bear it, and then it says
+/// so.
 #[test]
 fn a_replica_that_stands_still_is_let_go_and_no_write_fails() {
     side_by_side(&["0", "4m"], |retain| {
@@ -63,7 +66,8 @@ fn a_replica_that_stands_still_is_let_go_and_no_write_fails() {
     });
 }
 
-/// It stops and goes on, in turns: each time for less than writers can bear. Behind by a log now and then, it is overrun only where nobody waits.
+/// It stops and goes on, in turns: each time for less than writers can bear. Behind by a log now
+/// and then, it is overrun only where nobody waits.
 #[test]
 fn a_slow_replica_is_waited_for() {
     side_by_side(&["0", "4m"], stop_and_go);

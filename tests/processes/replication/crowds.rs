@@ -1,4 +1,5 @@
-//! Crowds of strangers at the replication port: connections that prove nothing must not keep a replica out.
+//! Crowds of strangers at the replication port: connections that prove nothing must not keep a
+//! replica out.
 
 use crate::node::{LONG, Node, in_sync, wait_for_count};
 use remora::replication::attach::{Identity, join};

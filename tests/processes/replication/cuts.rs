@@ -1,5 +1,5 @@
-//! Control connections that are cut or stall, at every step of their life. The proxy stands before the replication port; data channels do not pass
-//! through it, and end with the session.
+//! Control connections that are cut or stall, at every step of their life. The proxy stands before
+//! the replication port; data channels do not pass through it, and end with the session.
 
 use super::writers::{Traffic, write_batches};
 use crate::node::{
@@ -17,7 +17,8 @@ use remora::replication::secret::Secret;
 const KEYS: usize = 1000;
 const TRAFFIC: Traffic = Traffic { keys: KEYS, value_bytes_max: 5000 };
 
-/// A replica that was cut off goes on from where it was, and neither side keeps anything of the session before.
+/// A replica that was cut off goes on from where it was, and neither side keeps anything of the
+/// session before.
 #[test]
 fn after_a_cut_it_goes_on_from_its_cursor() {
     on_each_fabric(|fabric| goes_on_after_cuts(&["--fabric", fabric]));
@@ -46,7 +47,8 @@ pub fn goes_on_after_cuts(arguments: &[&str]) {
     replica.comes_back_to(held_here);
 }
 
-/// Everything that a replica does to be let in, without a process around it. The channel is dropped at once.
+/// Everything that a replica does to be let in, without a process around it. The channel is dropped
+/// at once.
 fn come_and_go(proxy: &Proxy, fabric: Kind) -> Result<(), AttachError> {
     let identity = Identity { replica: [fastrand::u8(..); 16], name: "come and go".into() };
     let mut joined = join(&proxy.address.to_string(), &Secret::none(), &identity)?;
@@ -55,7 +57,8 @@ fn come_and_go(proxy: &Proxy, fabric: Kind) -> Result<(), AttachError> {
     attach(&mut joined, choice, &ConnectOptions::default()).map(drop)
 }
 
-/// The handshake is cut after any number of bytes of either side: both sides end it, and the primary keeps nothing.
+/// The handshake is cut after any number of bytes of either side: both sides end it, and the
+/// primary keeps nothing.
 #[test]
 fn a_handshake_can_be_cut_anywhere() {
     const CUTS: usize = 60;
@@ -89,7 +92,8 @@ fn a_handshake_can_be_cut_anywhere() {
     });
 }
 
-/// A replica's process comes through cuts and stalls at each step as soon as nothing is in its way any more; in between it serves.
+/// A replica's process comes through cuts and stalls at each step as soon as nothing is in its way
+/// any more; in between it serves.
 #[test]
 fn a_replica_recovers_when_the_way_is_free_again() {
     // Hello, Challenge, Accept, and in the middle of Welcome and of Grant.

@@ -1,5 +1,5 @@
-//! A replica that is started before its primary: nobody can connect to it, at once and for as long as it cannot answer. So a health check fails, and a
-//! client goes elsewhere; none of them hangs.
+//! A replica that is started before its primary: nobody can connect to it, at once and for as long
+//! as it cannot answer. So a health check fails, and a client goes elsewhere; none of them hangs.
 
 use crate::node::{LONG, Node, fixed_port, in_sync};
 use crate::support::{Client, command};
@@ -84,8 +84,8 @@ fn nobody_can_connect_before_the_primary_is_there() {
     assert!(Client::unix(&path).get("key").is_some());
 }
 
-/// The port and the socket are still its own while it waits: a second one that is started with the same is told so, at the latest when it comes to
-/// serve, and takes no connection from the first.
+/// The port and the socket are still its own while it waits: a second one that is started with the
+/// same is told so, at the latest when it comes to serve, and takes no connection from the first.
 #[test]
 fn two_that_wait_do_not_share_a_port() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -123,7 +123,8 @@ fn two_that_wait_do_not_share_a_port() {
     assert!(Client::unix(&path).ask("version").starts_with("VERSION"));
 }
 
-/// As a plain server, a replica that finds its port taken says so at once: before it has looked for its primary.
+/// As a plain server, a replica that finds its port taken says so at once: before it has looked for
+/// its primary.
 #[test]
 fn a_port_that_is_served_is_refused_at_once() {
     let serving = Node::primary(&[]);

@@ -1,5 +1,5 @@
-//! Peers whose control connection comes from another address than this host's: shared memory is not for them, whatever they say of themselves.
-//! In a network namespace, which can have any address.
+//! Peers whose control connection comes from another address than this host's: shared memory is not
+//! for them, whatever they say of themselves. In a network namespace, which can have any address.
 
 use crate::node::{LONG, Node, in_sync};
 use crate::support::Server;
@@ -36,7 +36,8 @@ impl Drop for Keeper {
     }
 }
 
-/// Have this thread, and the processes that it starts, in a network namespace of their own, with both addresses.
+/// Have this thread, and the processes that it starts, in a network namespace of their own, with
+/// both addresses.
 fn enter_namespace() -> Keeper {
     let keeper = Keeper(Command::new("unshare").args(["--net", "sleep", "600"]).spawn().expect("unshare(1) runs"));
     let link = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
@@ -58,7 +59,8 @@ fn enter_namespace() -> Keeper {
     keeper
 }
 
-/// Let in as a replica that says to be of this host, which whoever was let in before can say: it was told the boot id.
+/// Let in as a replica that says to be of this host, which whoever was let in before can say: it
+/// was told the boot id.
 fn come(primary: SocketAddr, from: &str) -> (Link, Welcome) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.bind(&SocketAddr::new(from.parse().expect("an address"), 0).into()).expect("an address of this host");

@@ -1,5 +1,5 @@
-//! Fabrics that fail: the next one is used, the one that failed is not asked again for ever, and it is used again once it works. Within this process,
-//! where a fabric fails when it is told to.
+//! Fabrics that fail: the next one is used, the one that failed is not asked again for ever, and it
+//! is used again once it works. Within this process, where a fabric fails when it is told to.
 
 use super::within::{follow_config, store};
 use crate::node::LONG;

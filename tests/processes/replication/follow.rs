@@ -8,7 +8,8 @@ use std::process::Command;
 /// A request and the first line of its answer.
 type Exchange<'a> = (&'a str, &'a str);
 
-/// Send each and hold its answer's first line, and everything up to the next, against what is expected.
+/// Send each and hold its answer's first line, and everything up to the next, against what is
+/// expected.
 fn exchange(client: &mut Client, exchanges: &[Exchange<'_>]) {
     for (request, expected) in exchanges {
         client.send(format!("{request}\r\n").as_bytes());
@@ -62,8 +63,8 @@ fn keys() -> Vec<String> {
 /// Around the pieces that a log is read in, up to the largest item.
 const LARGE: [usize; 6] = [16_300, 65_500, 131_000, 262_144, 700_001, (1 << 20) - 400];
 
-/// Nothing of what a client sees differs: values, flags, CAS, times to live, staleness; whether an item was written before the replica joined or
-/// after.
+/// Nothing of what a client sees differs: values, flags, CAS, times to live, staleness; whether an
+/// item was written before the replica joined or after.
 #[test]
 fn a_replica_shows_what_its_primary_holds() {
     on_each_fabric(|fabric| {
@@ -95,7 +96,8 @@ fn a_replica_shows_what_its_primary_holds() {
     });
 }
 
-/// Reading a replica is free of consequences: the primary's items are as unread as before, and a lease is still the primary's to give.
+/// Reading a replica is free of consequences: the primary's items are as unread as before, and a
+/// lease is still the primary's to give.
 #[test]
 fn reading_a_replica_changes_nothing() {
     on_each_fabric(|fabric| {

@@ -1,5 +1,6 @@
-//! A primary that lies, made by the test: it knows the handshake, and then tells a replica's process whatever the test likes. The replica says
-//! what is wrong, and neither dies of it nor grows.
+//! A primary that lies, made by the test: it knows the handshake, and then tells a replica's
+//! process whatever the test likes. The replica says what is wrong, and neither dies of it nor
+//! grows.
 
 use super::orders::{ctl, ctl_fails};
 use super::strangers::Flood;
@@ -268,7 +269,8 @@ fn memory_that_lies_is_not_believed() {
     side_by_side(&all, |number| assert_troubled(cases[number].0.clone(), cases[number].1));
 }
 
-/// An honest primary behind a bad network: its data channel is cut, and stalls, while the control connection stands.
+/// An honest primary behind a bad network: its data channel is cut, and stalls, while the control
+/// connection stands.
 #[test]
 fn a_data_channel_that_breaks_is_made_anew() {
     let proxy: Arc<OnceLock<Proxy>> = Arc::default();
@@ -296,12 +298,14 @@ fn a_data_channel_that_breaks_is_made_anew() {
     memory.show(0, memory.line(BIRTH, memory.write_records(0, 40, None)));
     wait_for_count(&replica, "records", 40);
     wait_for_count(&replica, "shards_continued", 3);
-    // Each record once: it went on from where it was. (The other shard has none, so each channel begins it anew.)
+    // Each record once: it went on from where it was. (The other shard has none, so each channel
+    // begins it anew.)
     assert_eq!(["records", "bad_records"].map(|name| replica.number(name)), [40, 0]);
 }
 
-/// A replica that is told to discard gives nothing up before the new primary has shown a log in every shard. If that primary is gone before, the
-/// replica is promoted with what it had. Afterwards it has nothing, and says so.
+/// A replica that is told to discard gives nothing up before the new primary has shown a log in
+/// every shard. If that primary is gone before, the replica is promoted with what it had.
+/// Afterwards it has nothing, and says so.
 #[test]
 fn a_discard_that_is_interrupted_gives_up_all_or_nothing() {
     side_by_side(&[0, 1, 2], |shards_shown| {
@@ -358,7 +362,8 @@ fn a_primary_that_never_stops_talking_is_followed_all_the_same() {
     assert!(replica.server.resident_bytes() < RESIDENT_BYTES_MAX, "{}", replica.server.resident_bytes());
 }
 
-/// Where the clocks are 100 s apart, replicas judge expiries wrongly: that is shown, with how sure it is, and said once.
+/// Where the clocks are 100 s apart, replicas judge expiries wrongly: that is shown, with how sure
+/// it is, and said once.
 #[test]
 fn clocks_that_are_apart_are_shown_and_warned_of() {
     side_by_side(&[(100, "ahead of"), (-100, "behind")], |(ahead_seconds, words)| {

@@ -1,4 +1,5 @@
-//! Replicas that join and leave while clients write as fast as they can, and what a primary keeps of those that are gone: nothing.
+//! Replicas that join and leave while clients write as fast as they can, and what a primary keeps
+//! of those that are gone: nothing.
 
 use super::writers::{Traffic, Writers};
 use crate::node::{Node, in_sync, numbered_keys, same_items, wait_for_full_log, wait_for_row, wait_until};
@@ -6,7 +7,8 @@ use crate::node::{Node, in_sync, numbered_keys, same_items, wait_for_full_log, w
 const KEYS: usize = 4000;
 const TRAFFIC: Traffic = Traffic { keys: KEYS, value_bytes_max: 20_000 };
 
-/// Three at once, one more later, one leaves in between: the primary serves on, and in the end all that stay hold what it holds.
+/// Three at once, one more later, one leaves in between: the primary serves on, and in the end all
+/// that stay hold what it holds.
 #[test]
 fn replicas_join_and_leave_under_full_load() {
     let primary = Node::primary(&["-m", "8", "-I", "64k"]);

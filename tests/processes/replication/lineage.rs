@@ -1,5 +1,5 @@
-//! A primary of another lineage: restarted empty, or another cluster's. A replica that holds data refuses it, serves on, and goes on trying; until it
-//! is told to discard what it has.
+//! A primary of another lineage: restarted empty, or another cluster's. A replica that holds data
+//! refuses it, serves on, and goes on trying; until it is told to discard what it has.
 
 use super::orders::{ctl, ctl_fails};
 use super::writers::{Traffic, write_batches};
@@ -65,7 +65,8 @@ fn a_primary_that_restarts_empty_does_not_empty_its_replica() {
     });
 }
 
-/// A replica that refuses its primary goes on trying. The primary counts none of that as an admission, and says once who it is and why.
+/// A replica that refuses its primary goes on trying. The primary counts none of that as an
+/// admission, and says once who it is and why.
 #[test]
 fn a_primary_is_told_why_a_replica_does_not_follow_it() {
     let (client_port, replication_port) = (fixed_port(), fixed_port());
@@ -89,7 +90,8 @@ fn a_primary_is_told_why_a_replica_does_not_follow_it() {
     assert!(!lines.iter().any(|line| line.contains("the peer closed")), "{lines:?}");
 }
 
-/// The order gives up what was held then, for the primary that was there then. A later one that comes back empty is refused again.
+/// The order gives up what was held then, for the primary that was there then. A later one that
+/// comes back empty is refused again.
 #[test]
 fn an_order_to_discard_counts_once() {
     let (client_port, replication_port) = (fixed_port(), fixed_port());
@@ -109,7 +111,8 @@ fn an_order_to_discard_counts_once() {
     }
 }
 
-/// A primary of the replica's own lineage that takes the address over is followed again, without a word: here a replica that was promoted.
+/// A primary of the replica's own lineage that takes the address over is followed again, without a
+/// word: here a replica that was promoted.
 #[test]
 fn its_own_lineage_is_followed_when_it_comes_back() {
     let old = Node::primary(&["-m", "16"]);
@@ -167,8 +170,9 @@ fn an_empty_replica_follows_anybody() {
     assert_eq!(value(&replica, "new").as_deref(), Some("1"));
 }
 
-/// In a chain each server keeps its own: the one in the middle refuses and keeps those below, and once it is told to discard, they refuse it in turn.
-/// Whatever is given up above, a replica gives up nothing before it was told to itself.
+/// In a chain each server keeps its own: the one in the middle refuses and keeps those below, and
+/// once it is told to discard, they refuse it in turn. Whatever is given up above, a replica gives
+/// up nothing before it was told to itself.
 #[test]
 fn every_replica_of_a_chain_keeps_what_it_has_until_it_is_told() {
     on_each_fabric(|fabric| {

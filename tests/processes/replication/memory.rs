@@ -4,7 +4,8 @@ use crate::node::{Node, in_sync, numbered_keys, on_each_fabric, same_items, wait
 use crate::support::Client;
 
 const VALUE_BYTES: usize = 20_000;
-/// So many items of that length take some 32 MiB: more than is there at first, less than three quarters of what there is later.
+/// So many items of that length take some 32 MiB: more than is there at first, less than three
+/// quarters of what there is later.
 const KEYS: usize = 1600;
 
 fn fill(client: &mut Client) {
@@ -19,7 +20,8 @@ fn ask(client: &mut Client, request: &str) -> String {
     client.line()
 }
 
-/// More holds more, on the replica as well; then less again, and both hold the same. What cannot be had is refused, and a replica has no say in it.
+/// More holds more, on the replica as well; then less again, and both hold the same. What cannot be
+/// had is refused, and a replica has no say in it.
 #[test]
 fn memory_is_raised_and_lowered_under_a_replica() {
     on_each_fabric(|fabric| {

@@ -1,4 +1,5 @@
-//! Name servers that say nothing. The C library would ask them for minutes; nobody here waits so long, and each says what it waited for.
+//! Name servers that say nothing. The C library would ask them for minutes; nobody here waits so
+//! long, and each says what it waited for.
 
 use crate::node::Node;
 use crate::support::{Server, command as serve};

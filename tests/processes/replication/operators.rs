@@ -1,5 +1,6 @@
-//! Who may give orders: whoever comes over the control socket as the server's own user or root, and with `--orders-from-loopback` any client on
-//! this host. Whatever a proxy on this host passes on comes from loopback as well.
+//! Who may give orders: whoever comes over the control socket as the server's own user or root, and
+//! with `--orders-from-loopback` any client on this host. Whatever a proxy on this host passes on
+//! comes from loopback as well.
 
 use super::orders::{ctl, ctl_fails};
 use crate::node::{Node, fixed_port};
@@ -11,7 +12,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::process::{Command, Output};
 
-/// An order that changes nothing: whoever may give orders is told so in other words than who may not.
+/// An order that changes nothing: whoever may give orders is told so in other words than who may
+/// not.
 const PROBE: &str = "replication abdicate";
 const TAKEN: &str = "CLIENT_ERROR usage: replication promote";
 
@@ -83,7 +85,8 @@ fn impostor(name: &str) -> UnixListener {
     std::thread::spawn(become_nobody_and_listen).join().expect("it listens")
 }
 
-/// An abstract name is free for all. Whoever takes a server's keeps it from nothing but orders, and gets none itself. Needs root, to be two users.
+/// An abstract name is free for all. Whoever takes a server's keeps it from nothing but orders, and
+/// gets none itself. Needs root, to be two users.
 #[test]
 fn whoever_takes_the_control_sockets_name_gets_no_orders() {
     if !rustix::process::geteuid().is_root() {

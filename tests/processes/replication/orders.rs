@@ -52,7 +52,8 @@ fn a_primary_that_cannot_follow_stays_a_primary() {
     assert_eq!(primary.client().get("mine").as_deref(), Some(&b"2"[..]));
 }
 
-/// A server that was started without a word of replication follows whom it is told; what it had it gives up only if it is told that, too.
+/// A server that was started without a word of replication follows whom it is told; what it had it
+/// gives up only if it is told that, too.
 #[test]
 fn any_server_laid_out_alike_becomes_a_replica() {
     let primary = Node::primary(&["-m", "16"]);

@@ -1,5 +1,6 @@
-//! Replicas that are pushed to, over shared memory: the primary writes to an inbox of theirs. What they come to hold, through joining under load,
-//! cuts, being overrun and sudden deaths, is what replicas hold that pull; what their primary says of them, too.
+//! Replicas that are pushed to, over shared memory: the primary writes to an inbox of theirs. What
+//! they come to hold, through joining under load, cuts, being overrun and sudden deaths, is what
+//! replicas hold that pull; what their primary says of them, too.
 
 use super::cuts::goes_on_after_cuts;
 use super::writers::{Traffic, Writers, write_batches};
@@ -18,7 +19,8 @@ fn kill(mut node: Node) {
     node.server.wait();
 }
 
-/// Pushed and pulled side by side, under writes that fill the log again and again: both sides' rows say which is which, and in the end all hold the same.
+/// Pushed and pulled side by side, under writes that fill the log again and again: both sides' rows
+/// say which is which, and in the end all hold the same.
 #[test]
 fn they_join_under_load_beside_those_that_pull() {
     let primary = Node::primary(&["-m", "8", "-I", "64k"]);
@@ -59,7 +61,8 @@ fn after_a_cut_it_goes_on_from_its_cursor() {
     goes_on_after_cuts(&PUSH);
 }
 
-/// A replica that stands still while its primary writes several logs full begins anew at the tail, and the primary serves on meanwhile.
+/// A replica that stands still while its primary writes several logs full begins anew at the tail,
+/// and the primary serves on meanwhile.
 #[test]
 fn one_that_stands_still_is_overrun_and_begins_anew() {
     let primary = Node::primary(&["-m", "8", "-I", "64k"]);
@@ -79,7 +82,8 @@ fn one_that_stands_still_is_overrun_and_begins_anew() {
     assert_eq!((replica.number("bad_records"), replica.number("shards_diverged")), (0, 0));
 }
 
-/// Of a replica that dies nothing stays at the primary; a primary that dies is followed from its beginning once it is back.
+/// Of a replica that dies nothing stays at the primary; a primary that dies is followed from its
+/// beginning once it is back.
 #[test]
 fn either_side_may_die() {
     let (client_port, replication_port) = (fixed_port(), fixed_port());
@@ -108,7 +112,8 @@ fn either_side_may_die() {
     assert!(same_items(&primary, &[&replica], &numbered_keys(KEYS)) > 0);
 }
 
-/// TCP has nothing to push with: that is said when it is asked for, and when it is all that the primary offers.
+/// TCP has nothing to push with: that is said when it is asked for, and when it is all that the
+/// primary offers.
 #[test]
 fn tcp_is_refused_in_words() {
     let output = Command::new(env!("CARGO_BIN_EXE_remora"))
@@ -123,7 +128,8 @@ fn tcp_is_refused_in_words() {
     assert!(replica.text("trouble").contains("shm: another host, or not offered"), "{:?}", replica.rows());
 }
 
-/// Acks that the primary reads out of an inbox count as those that replicas write to it: for writes that wait, and for `wait`.
+/// Acks that the primary reads out of an inbox count as those that replicas write to it: for writes
+/// that wait, and for `wait`.
 #[test]
 fn what_was_answered_is_on_all_that_are_pushed_to() {
     let primary = Node::primary(&["-m", "16", "--ack-replicas", "2", "--ack-timeout", "60000"]);
@@ -143,7 +149,8 @@ fn what_was_answered_is_on_all_that_are_pushed_to() {
     assert_eq!(primary.client().ask("wait 2 50"), "REPLICAS 1");
 }
 
-/// In a chain each link is its lower end's choice; under load that fills the log, all come to hold the same.
+/// In a chain each link is its lower end's choice; under load that fills the log, all come to hold
+/// the same.
 #[test]
 fn a_chain_is_pushed_link_by_link() {
     let primary = Node::primary(&["-m", "8", "-I", "64k"]);

@@ -11,7 +11,8 @@ fn kill(mut node: Node) {
     node.server.wait();
 }
 
-/// Another amount of memory means other logs: that takes a restart of the replica, which says so, and serves what it has until then.
+/// Another amount of memory means other logs: that takes a restart of the replica, which says so,
+/// and serves what it has until then.
 #[test]
 fn a_primary_with_other_rings_is_not_followed() {
     let (client_port, replication_port) = (fixed_port(), fixed_port());

@@ -1,4 +1,5 @@
-//! Roles that change while everything runs: a replica is promoted, the others follow it from where they are, the old primary comes back.
+//! Roles that change while everything runs: a replica is promoted, the others follow it from where
+//! they are, the old primary comes back.
 
 use super::orders::{command, ctl, ctl_fails};
 use super::writers::{Traffic, Writers, write_batches};
@@ -32,8 +33,8 @@ fn first_write(node: &Node, key: &str) {
     });
 }
 
-/// What was told of the log before counts no more, by who cannot hear of the promotion either: an acknowledgement would rest on what was given up
-/// since.
+/// What was told of the log before counts no more, by who cannot hear of the promotion either: an
+/// acknowledgement would rest on what was given up since.
 #[test]
 fn a_promotion_ends_the_sessions_of_those_below() {
     let primary = Node::primary(&["-m", "16"]);
@@ -90,7 +91,8 @@ fn a_promoted_replica_is_followed_by_the_others_from_where_they_are() {
     });
 }
 
-/// A primary that stood still while another was promoted is told by who knows better, and joins as a replica: what it alone had is gone.
+/// A primary that stood still while another was promoted is told by who knows better, and joins as
+/// a replica: what it alone had is gone.
 #[test]
 fn a_replaced_primary_passes_for_none_and_joins_again() {
     let old = Node::primary(&["-m", "16"]);
@@ -129,7 +131,8 @@ fn a_replaced_primary_passes_for_none_and_joins_again() {
     assert!(same_items(&next, &[&other, &old], &numbered_keys(KEYS)) > 0);
 }
 
-/// An address that the old primary takes back is not followed there, and is again once the new one has it.
+/// An address that the old primary takes back is not followed there, and is again once the new one
+/// has it.
 #[test]
 fn a_replica_that_comes_back_to_a_replaced_primary_refuses_it() {
     let old = Node::primary(&["-m", "16"]);
@@ -179,7 +182,8 @@ fn roles_go_there_and_back() {
     assert_eq!((nodes[1].number("diverged_records"), nodes[1].text("epochs_known").as_str()), (0, "7"));
 }
 
-/// What one replica has and the promoted one lacks comes over first; then nobody has anything to drop.
+/// What one replica has and the promoted one lacks comes over first; then nobody has anything to
+/// drop.
 #[test]
 fn a_promotion_gathers_what_the_others_have() {
     side_by_side(&WAYS, |way| {

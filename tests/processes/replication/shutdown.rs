@@ -1,4 +1,5 @@
-//! The orderly end of a primary: nothing that it has answered is lost while a replica is there to take it.
+//! The orderly end of a primary: nothing that it has answered is lost while a replica is there to
+//! take it.
 
 use crate::node::{LONG, Node, on_each_fabric, same_items, wait_until};
 use crate::proxy::Proxy;
@@ -131,7 +132,8 @@ fn a_replica_that_has_just_gone_has_a_moment_to_come_back_and_is_told_of() {
 #[test]
 fn without_anything_to_wait_for_the_end_comes_at_once() {
     let begun_at = Instant::now();
-    // No replica; a replica that has everything; a replica itself, which has one below it that stands still.
+    // No replica; a replica that has everything; a replica itself, which has one below it that
+    // stands still.
     let mut alone = Node::primary(&["--shutdown-timeout", "3600"]);
     assert_eq!(alone.client().set("key", b"value"), "STORED");
     alone.server.signal("TERM");

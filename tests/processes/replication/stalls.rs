@@ -6,7 +6,8 @@ use crate::node::{Node, in_sync, numbered_keys, on_each_fabric, same_items, wait
 const KEYS: usize = 3000;
 const TRAFFIC: Traffic = Traffic { keys: KEYS, value_bytes_max: 40_000 };
 
-/// While the replica stands still, the primary's log goes round several times: what comes next is gone, and it goes on at the tail.
+/// While the replica stands still, the primary's log goes round several times: what comes next is
+/// gone, and it goes on at the tail.
 #[test]
 fn a_replica_that_was_overrun_goes_on_at_the_tail() {
     on_each_fabric(|fabric| {
@@ -33,7 +34,8 @@ fn a_replica_that_was_overrun_goes_on_at_the_tail() {
     });
 }
 
-/// It loses its place after the time that was set, with all that it held, and comes back when it goes on.
+/// It loses its place after the time that was set, with all that it held, and comes back when it
+/// goes on.
 #[test]
 fn a_replica_that_is_silent_loses_its_place_and_comes_back() {
     on_each_fabric(|fabric| {

@@ -1,5 +1,6 @@
-//! Whatever else comes to the replication port: other versions, other protocols, nonsense, silence, crowds. Each is told why and ended, within a
-//! bound, and the primary goes on with those that it serves.
+//! Whatever else comes to the replication port: other versions, other protocols, nonsense, silence,
+//! crowds. Each is told why and ended, within a bound, and the primary goes on with those that it
+//! serves.
 
 use crate::node::{LONG, Node, in_sync, side_by_side, wait_for_count};
 use remora::fabric::Kind;
@@ -193,7 +194,8 @@ fn ending(mut link: Link) -> LinkError {
     }
 }
 
-/// Who falls silent, at whatever step, loses its place; so does who keeps talking and never comes to the point.
+/// Who falls silent, at whatever step, loses its place; so does who keeps talking and never comes
+/// to the point.
 #[test]
 fn who_keeps_the_primary_waiting_is_ended() {
     let (primary, replica) = served();
@@ -240,7 +242,8 @@ fn who_keeps_the_primary_waiting_is_ended() {
     assert_serves(&primary, &replica);
 }
 
-/// More connections than there may be: those beyond are told so at once, the others when their time is over.
+/// More connections than there may be: those beyond are told so at once, the others when their time
+/// is over.
 #[test]
 fn a_crowd_is_turned_away() {
     const CROWD: usize = 100;

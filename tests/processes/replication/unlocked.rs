@@ -1,5 +1,5 @@
-//! Nothing that holds a lock writes to the log: a log whose reader stands still must hold up nobody. Within this process, with a log that stands still
-//! when it is told to.
+//! Nothing that holds a lock writes to the log: a log whose reader stands still must hold up
+//! nobody. Within this process, with a log that stands still when it is told to.
 
 use super::within::follow_config;
 use crate::node::LONG;

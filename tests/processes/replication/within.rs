@@ -1,4 +1,5 @@
-//! A node within this process, with turns and handshakes that stand still when they are told to: one writer at a time, whatever hangs.
+//! A node within this process, with turns and handshakes that stand still when they are told to:
+//! one writer at a time, whatever hangs.
 
 use crate::node::LONG;
 use crate::support::stores::small_store;

@@ -1,4 +1,5 @@
-//! Clients that write to a primary as fast as they can: sets of all lengths, deletes, touches, counters, invalidations, over a fixed set of keys.
+//! Clients that write to a primary as fast as they can: sets of all lengths, deletes, touches,
+//! counters, invalidations, over a fixed set of keys.
 
 use crate::node::Node;
 use crate::support::Client;

@@ -1,4 +1,5 @@
-//! Answers that a transcript cannot show: settings that take effect, counters that never go below zero, flags refused.
+//! Answers that a transcript cannot show: settings that take effect, counters that never go below
+//! zero, flags refused.
 
 use crate::support::{Client, Server, refused};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -19,8 +19,8 @@ impl Stepped {
         Stepped { server: Within::start(ServerConfig { clock, ..config }, 128 << 20), wall_step_seconds }
     }
 
-    /// Set the clock while nothing moves, and wait until the worker has looked for connections to close: it does so once a
-    /// second.
+    /// Set the clock while nothing moves, and wait until the worker has looked for connections to
+    /// close: it does so once a second.
     fn step(&self, seconds: i64) {
         self.server.pass_two_seconds();
         self.wall_step_seconds.fetch_add(seconds, Relaxed);

@@ -1,9 +1,11 @@
-//! No client's work keeps others waiting for longer than a share of it: counted in keys and turns, not in time.
+//! No client's work keeps others waiting for longer than a share of it: counted in keys and turns,
+//! not in time.
 
 use crate::support::{Client, Server};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Keys of one connection in one turn: the limit, and those that were fetched together with the last of them.
+/// Keys of one connection in one turn: the limit, and those that were fetched together with the
+/// last of them.
 const KEYS_PER_TURN: u64 = 256 + 16;
 
 fn stats(client: &mut Client, names: [&str; 2]) -> [u64; 2] {

@@ -1,4 +1,5 @@
-//! Clients that hold memory and do not go on: they give it up, so that nobody else is refused for it.
+//! Clients that hold memory and do not go on: they give it up, so that nobody else is refused for
+//! it.
 
 use super::within::Within;
 use remora::server::ServerConfig;

@@ -1,4 +1,5 @@
-//! Requests that wait for memory: tried again with pauses, by who can do no better, and answered once there is room.
+//! Requests that wait for memory: tried again with pauses, by who can do no better, and answered
+//! once there is room.
 
 use super::within::Within;
 use remora::server::ServerConfig;
@@ -12,7 +13,8 @@ fn a_request_that_waits_for_memory_does_not_keep_the_worker_busy() {
     for number in 0..10_000 {
         assert_eq!(client.set(&format!("key{number}"), &value), "STORED");
     }
-    // While somebody is within a turn, nothing that was read before may be overwritten: no room comes.
+    // While somebody is within a turn, nothing that was read before may be overwritten: no room
+    // comes.
     let mut reader = server.store.join();
     let turn = reader.turn();
     let mut waiting = server.connect();

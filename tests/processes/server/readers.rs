@@ -1,4 +1,5 @@
-//! Clients that ask and do not read: what is kept for all of them together is bounded, and the others are served.
+//! Clients that ask and do not read: what is kept for all of them together is bounded, and the
+//! others are served.
 
 use super::within::Within;
 use crate::support::{Client, WAIT_MAX};
@@ -24,7 +25,8 @@ fn unsent_answers_of_all_together_are_bounded() {
             assert_eq!(client.set(&key, &vec![b'h'; 1_000_000 - 30_000 * at]), "STORED");
             client.send(&ask(&key, 20));
         }
-        // All of them stand before the slow one begins: those that stood still for longest are closed first.
+        // All of them stand before the slow one begins: those that stood still for longest are
+        // closed first.
         let until = Instant::now() + WAIT_MAX;
         let (mut held, mut looks) = (0, 0);
         while looks < 50 || server.stat("cmd_get") < 24 {

@@ -1,4 +1,5 @@
-//! A server within the test's own process, where a test can set what no flag sets: clocks, and small limits.
+//! A server within the test's own process, where a test can set what no flag sets: clocks, and
+//! small limits.
 
 use crate::support::{Client, WAIT_MAX};
 use remora::engine::{Engine, Settings};
@@ -45,7 +46,8 @@ impl Within {
         Client::tcp(self.address)
     }
 
-    /// Wait until more than two seconds of the server's have passed: then it has looked once at least at what stands still.
+    /// Wait until more than two seconds of the server's have passed: then it has looked once at
+    /// least at what stands still.
     pub fn pass_two_seconds(&self) {
         let uptime = self.stat("uptime");
         self.wait_for(|| self.stat("uptime") > uptime + 2);

@@ -1,4 +1,5 @@
-//! All at once: a primary that is written to, a replica that pulls, overrun now and then, readers on the replica, and a replica of the replica.
+//! All at once: a primary that is written to, a replica that pulls, overrun now and then, readers
+//! on the replica, and a replica of the replica.
 
 use super::{SLABS, Setup};
 use crate::author::Author;
@@ -14,7 +15,8 @@ use std::time::Instant;
 
 const KEYS: usize = 60;
 const SETS: u64 = 40_000;
-/// What there must have been beside the writes: it is waited for, however the machine shares its cores.
+/// What there must have been beside the writes: it is waited for, however the machine shares its
+/// cores.
 const SEEN_MIN: u64 = 1000;
 
 /// A value says whose it is, which version, and repeats that to its end: a torn one would show.
@@ -121,8 +123,8 @@ fn read(replica: &Store, pulled: &AtomicBool, hits: &AtomicU64) {
     }
 }
 
-/// Below a replica's `committed` every record is there, and whole: its own replica panics where one is not. `pulls` says how often it
-/// has looked.
+/// Below a replica's `committed` every record is there, and whole: its own replica panics where one
+/// is not. `pulls` says how often it has looked.
 fn follow_the_replica(replica: &Store, second: &Store, pulled: &AtomicBool, pulls: &AtomicU64) {
     let (mut link, mut random) = (Link::new(replica, second), Rng::with_seed(6));
     while !pulled.load(Relaxed) {

@@ -1,4 +1,5 @@
-//! Bytes that are not what they should be: changed, stale, cut, or made on purpose. None of them may reach the log.
+//! Bytes that are not what they should be: changed, stale, cut, or made on purpose. None of them
+//! may reach the log.
 
 use super::{SLABS, Setup, seeds};
 use crate::author::Author;
@@ -38,8 +39,8 @@ fn assert_refused(replica: &Store, position: u64, words: &[AtomicU64], expected:
     assert!(memory(replica) == before, "a byte of a refused record reached the log");
 }
 
-/// Random changes to a good log: all before the changed record is applied, nothing of it and behind it. Only a set's metadata and what a pad
-/// skips are outside the checksum.
+/// Random changes to a good log: all before the changed record is applied, nothing of it and behind
+/// it. Only a set's metadata and what a pad skips are outside the checksum.
 #[test]
 fn a_changed_bit_never_reaches_the_ring() {
     for seed in seeds() {
@@ -73,8 +74,8 @@ fn a_changed_bit_never_reaches_the_ring() {
     }
 }
 
-/// Where the record begins and ends that has the word at `position`, and whether its checksum covers that word. What lies between records (the
-/// end of a slab) is nobody's.
+/// Where the record begins and ends that has the word at `position`, and whether its checksum
+/// covers that word. What lies between records (the end of a slab) is nobody's.
 fn record_around(store: &Store, position: u64) -> (u64, u64, bool) {
     let shard = &store.shards()[0];
     let walked = shard.walk(shard.control().tail()).take_while(|(begin, _)| *begin <= position).last();
@@ -112,7 +113,8 @@ fn what_is_stale_is_refused() {
     assert_refused(&replica, BIRTH, &zeroes, BadRecord::NoRecord);
 }
 
-/// Whatever the cut, a record is applied whole or not at all, and what is wanted is never more than there is.
+/// Whatever the cut, a record is applied whole or not at all, and what is wanted is never more than
+/// there is.
 #[test]
 fn a_cut_record_waits_for_the_rest() {
     let store = primary(ONE);
@@ -207,7 +209,8 @@ fn a_record_made_as_none_is_made_is_refused() {
     assert_refused(&replica, BIRTH, &touch, BadRecord::Checksum);
 }
 
-/// What ended the item at the primary may stand further on in the log. Until a replica comes by that, the item is there.
+/// What ended the item at the primary may stand further on in the log. Until a replica comes by
+/// that, the item is there.
 #[test]
 fn a_record_that_is_dead_at_the_primary_lives_here_until_its_end_is_replayed() {
     let store = primary(ONE);
@@ -274,7 +277,8 @@ fn an_epoch_begins_where_it_says_and_only_after_the_one_before() {
     assert_eq!(follower.apply(&words, follower.cursor()).stop, Stop::Bad(BadRecord::Checksum));
 }
 
-/// Noise: nothing panics, nothing is applied, and no length that it happens to say is asked for beyond what a log can have.
+/// Noise: nothing panics, nothing is applied, and no length that it happens to say is asked for
+/// beyond what a log can have.
 #[test]
 fn noise_is_refused() {
     let store = primary(ONE);

@@ -144,8 +144,8 @@ fn the_history_is_the_primarys() {
     assert_eq!(replica.epochs()[1], EpochStart { epoch: next, begins: vec![NOT_BEGUN, 640] });
 }
 
-/// A primary that was restarted is empty, and of another lineage: its replica begins anew, at lower positions, and nothing of the old log, no
-/// flush either, counts any more.
+/// A primary that was restarted is empty, and of another lineage: its replica begins anew, at lower
+/// positions, and nothing of the old log, no flush either, counts any more.
 #[test]
 fn a_replica_of_a_restarted_primary_begins_anew() {
     let (first, restarted) = (primary(SLABS), primary_of(SLABS, Epoch::of(0xDEF, 1)));
@@ -166,7 +166,8 @@ fn a_replica_of_a_restarted_primary_begins_anew() {
     assert_eq!(replica.epochs(), restarted.epochs());
 }
 
-/// A replica that joins lacks what had been moved from before its beginning, until it comes by it, and knows that.
+/// A replica that joins lacks what had been moved from before its beginning, until it comes by it,
+/// and knows that.
 #[test]
 fn who_joins_is_not_whole_before_all_that_was_moved_is_here() {
     let store = primary(NO_EVICTION);

@@ -1,4 +1,5 @@
-//! The search held against a naive checker that tries every order of all operations: on small random histories both must say the same.
+//! The search held against a naive checker that tries every order of all operations: on small
+//! random histories both must say the same.
 
 use crate::support::history::event::{Event, NEVER, Operation, Outcome, Place};
 use crate::support::history::search::{State, after, search};
@@ -9,7 +10,8 @@ use std::collections::BTreeSet;
 const OPERATIONS_MAX: usize = 6;
 const HISTORIES: u64 = 4_000;
 
-/// Every order, one operation after the other, with what was never answered in it or not, and every cut of it.
+/// Every order, one operation after the other, with what was never answered in it or not, and every
+/// cut of it.
 fn naive(events: &[Event], heir: Option<u32>) -> BTreeSet<State> {
     let mut ends = BTreeSet::new();
     extend(events, heir, &mut Vec::new(), &mut ends);

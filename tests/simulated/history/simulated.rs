@@ -1,6 +1,8 @@
-//! The same without processes: stores and pull loops over the simulated fabric, all in one thread and one function of the seed. A primary is written
-//! to, two replicas pull and are read; the network is late, torn, stale, and cut; the primary is never read again, a replica begins the next epoch
-//! in its store, and so on. A write counts as acknowledged when the ack slots of as many sessions show its end.
+//! The same without processes: stores and pull loops over the simulated fabric, all in one thread
+//! and one function of the seed. A primary is written to, two replicas pull and are read; the
+//! network is late, torn, stale, and cut; the primary is never read again, a replica begins the
+//! next epoch in its store, and so on. A write counts as acknowledged when the ack slots of as many
+//! sessions show its end.
 
 use super::link::{Began, Link};
 use crate::author::Author;

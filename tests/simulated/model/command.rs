@@ -1,4 +1,5 @@
-//! Commands as the model test knows them: made by a seeded generator, written out as protocol bytes.
+//! Commands as the model test knows them: made by a seeded generator, written out as protocol
+//! bytes.
 
 use fastrand::Rng;
 use std::io::Write;

@@ -1,5 +1,6 @@
-//! Scripts: what is sent and what memcached 1.6.45 answers, one table for each meaning that needs care. A script cannot
-//! know a position, so the word CAS in it stands for the CAS that `k` has now, OLDER and NEWER for the numbers beside it.
+//! Scripts: what is sent and what memcached 1.6.45 answers, one table for each meaning that needs
+//! care. A script cannot know a position, so the word CAS in it stands for the CAS that `k` has
+//! now, OLDER and NEWER for the numbers beside it.
 
 use super::BEGIN;
 use crate::support::harness::{self, Client};

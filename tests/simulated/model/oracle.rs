@@ -1,5 +1,5 @@
-//! What the commands mean, written down a second time: naively, over one optional item, straight from memcached's
-//! documentation and behaviour, and sharing no code with the engine.
+//! What the commands mean, written down a second time: naively, over one optional item, straight
+//! from memcached's documentation and behaviour, and sharing no code with the engine.
 
 use super::command::Command;
 

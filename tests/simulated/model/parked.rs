@@ -8,7 +8,8 @@ use std::time::Instant;
 
 const KEYS: usize = 100;
 
-/// Each touch of a gat is a record. Somebody who does not end his turn keeps all room from being used again, until a request waits for it.
+/// Each touch of a gat is a record. Somebody who does not end his turn keeps all room from being
+/// used again, until a request waits for it.
 #[test]
 fn what_was_answered_before_the_wait_is_not_answered_again() {
     let engine = harness::engine(64 << 10, 1, 8 << 10, true, 2);

@@ -1,8 +1,9 @@
 //! One run of the model test: random commands to the engine and to the oracle, compared after each.
 //!
-//! Where memory decides (eviction), the oracle is told: before and after each command every key involved is looked up in the
-//! store, which changes nothing. A key that is gone is accepted only if the store may evict, and enough was appended since
-//! the key was written for the tail to have come by. A key that is there must be exactly what the oracle knows.
+//! Where memory decides (eviction), the oracle is told: before and after each command every key
+//! involved is looked up in the store, which changes nothing. A key that is gone is accepted only
+//! if the store may evict, and enough was appended since the key was written for the tail to have
+//! come by. A key that is there must be exactly what the oracle knows.
 
 use super::command::{Command, Generator};
 use super::oracle::{self, Known, World};
@@ -26,10 +27,12 @@ pub struct Setup {
 
 const OUT_OF_MEMORY: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
 
-/// Two values together nearer to -I than this may or may not fit: header, key and options take their part.
+/// Two values together nearer to -I than this may or may not fit: header, key and options take
+/// their part.
 const ITEM_OVERHEAD_BYTES_MAX: usize = 400;
 
-/// Stands for the CAS of an item that expired as it was written, and was not told: nothing that a client sends equals it.
+/// Stands for the CAS of an item that expired as it was written, and was not told: nothing that a
+/// client sends equals it.
 const CAS_UNKNOWN: u64 = 1 << 62;
 
 /// Commands shown when something is wrong.
@@ -71,7 +74,8 @@ impl<'e> Run<'e> {
         }
     }
 
-    /// All commands of the run; `between` is called after each, with how many there were and the clock.
+    /// All commands of the run; `between` is called after each, with how many there were and the
+    /// clock.
     pub fn all(&mut self, generator: &mut Generator, mut between: impl FnMut(usize, UnixSeconds)) {
         for number in 1..=self.setup.commands {
             self.client.now.0 += [0, 0, 0, 0, 1, 1, 2, 15][generator.rng.usize(0..8)];
@@ -142,8 +146,8 @@ impl<'e> Run<'e> {
         self.expect(rest == b"END\r\n", actual);
     }
 
-    /// A command on one key: the answer must be the one for the item as it is known, or, where it may have been evicted
-    /// under the command's own lock, the one for a miss.
+    /// A command on one key: the answer must be the one for the item as it is known, or, where it
+    /// may have been evicted under the command's own lock, the one for a miss.
     fn check_one(&mut self, key: &[u8], command: &Command, actual: &[u8]) {
         let probe = self.probe(key);
         let cas_in_answer = String::from_utf8_lossy(actual)
@@ -222,7 +226,8 @@ impl<'e> Run<'e> {
         self.known.remove(key);
     }
 
-    /// A record goes only when the tail reaches it: at the earliest when a good part of a log was appended since.
+    /// A record goes only when the tail reaches it: at the earliest when a good part of a log was
+    /// appended since.
     fn may_be_evicted(&self, key: &[u8]) -> bool {
         let written_at = self.written_at.get(key).copied().unwrap_or(0);
         self.setup.evict && self.appended_bytes() - written_at >= self.setup.shard_bytes as u64 / 4

@@ -1,7 +1,8 @@
-//! Several threads on one shard of a tiny log, so that reclaim and second chances never rest while readers read.
+//! Several threads on one shard of a tiny log, so that reclaim and second chances never rest while
+//! readers read.
 //!
-//! Every value proves itself: key, version, filler, checksum. Each key has one writer, so a reader must never see its version
-//! go back. (A miss is always allowed: the logs are tiny.)
+//! Every value proves itself: key, version, filler, checksum. Each key has one writer, so a reader
+//! must never see its version go back. (A miss is always allowed: the logs are tiny.)
 
 use super::BEGIN;
 use crate::support::harness::{self, Client};

@@ -1,4 +1,5 @@
-//! The primary's memory grows and shrinks while it is written to and followed: the replica has as much, and holds the same.
+//! The primary's memory grows and shrinks while it is written to and followed: the replica has as
+//! much, and holds the same.
 
 use super::run::{Run, Seen};
 use super::{NO_EVICTION, SHARDS, SLABS, Setup, is_whole, seeds};

@@ -1,5 +1,6 @@
-//! Chains: a primary, a replica of it, and replicas of replicas. Every link has a network of its own, with everything that may go wrong with one;
-//! whoever is in the middle is overrun, begins anew, and follows somebody else, while those below follow it.
+//! Chains: a primary, a replica of it, and replicas of replicas. Every link has a network of its
+//! own, with everything that may go wrong with one; whoever is in the middle is overrun, begins
+//! anew, and follows somebody else, while those below follow it.
 
 use super::ledger::Ledger;
 use super::writer::Writer;
@@ -152,7 +153,8 @@ impl<'s> Chain<'s> {
         self.links[link].pull();
     }
 
-    /// All take steps, each at its own pace, and stand still now and then. With `bursts` the primary overruns who does.
+    /// All take steps, each at its own pace, and stand still now and then. With `bursts` the
+    /// primary overruns who does.
     fn drive(&mut self, steps: usize, bursts: bool) {
         let mut resting = vec![0_usize; self.links.len()];
         for _ in 0..steps {
@@ -231,7 +233,8 @@ fn run(seed: u64, setup: Setup, bursts: bool) -> Vec<Seen> {
     chain.seen()
 }
 
-/// Nobody is overrun, so nobody begins more than once, and nothing that goes wrong with one link is noticed at another.
+/// Nobody is overrun, so nobody begins more than once, and nothing that goes wrong with one link is
+/// noticed at another.
 #[test]
 fn every_replica_becomes_the_same_whatever_its_link_does() {
     let mut seen = Seen::default();
@@ -244,7 +247,8 @@ fn every_replica_becomes_the_same_whatever_its_link_does() {
     assert!(!is_whole() || seen.lost > 0 && seen.counts.continued > 0 && seen.refused > 0, "{seen:?}");
 }
 
-/// Whoever in the chain is overrun begins anew, and so those below do: at other positions of the same log.
+/// Whoever in the chain is overrun begins anew, and so those below do: at other positions of the
+/// same log.
 #[test]
 fn an_overrun_in_the_middle_goes_down_the_chain() {
     let mut below = Seen::default();
@@ -259,7 +263,8 @@ fn an_overrun_in_the_middle_goes_down_the_chain() {
     assert!(!is_whole() || below.counts.overrun > 0 && below.lost > 0, "{below:?}");
 }
 
-/// Another primary takes the place of the first, at positions of its own: everybody drops what it had, from the top down.
+/// Another primary takes the place of the first, at positions of its own: everybody drops what it
+/// had, from the top down.
 #[test]
 fn another_log_comes_down_the_chain() {
     let mut below = Seen::default();
@@ -282,7 +287,8 @@ fn another_log_comes_down_the_chain() {
     assert!(!is_whole() || below.counts.diverged > 0 && below.epoch_changed > 0, "{below:?}");
 }
 
-/// Re-pointed to a fellow replica that lags: what it has more is the same log, so it waits, and says so, until the other has come as far.
+/// Re-pointed to a fellow replica that lags: what it has more is the same log, so it waits, and
+/// says so, until the other has come as far.
 #[test]
 fn who_is_ahead_waits() {
     for seed in seeds() {
@@ -334,7 +340,8 @@ fn demote<'s>(chain: &mut Chain<'s>, link: usize, old: &'s Arc<Store>, new: &'s 
     chain.writer = Writer::new(new, &mut chain.ledger, chain.setup, KEYS);
 }
 
-/// Those below it go on over the record that begins the epoch; nobody of them joins anew. What was the primary drops what nobody else has.
+/// Those below it go on over the record that begins the epoch; nobody of them joins anew. What was
+/// the primary drops what nobody else has.
 #[test]
 fn who_is_promoted_in_the_middle_is_followed_on() {
     let (mut above, mut below) = (Seen::default(), Seen::default());
@@ -367,8 +374,9 @@ fn who_is_promoted_in_the_middle_is_followed_on() {
     assert!(!is_whole() || above.counts.diverged > 0 && below.epoch_changed > 0);
 }
 
-/// A replica that lags is promoted. What was the primary follows it, and drops its last writes; those below that one have them too, and have to
-/// drop them as well, though they were never told by whom they follow but by the history.
+/// A replica that lags is promoted. What was the primary follows it, and drops its last writes;
+/// those below that one have them too, and have to drop them as well, though they were never told
+/// by whom they follow but by the history.
 #[test]
 fn what_was_dropped_above_is_dropped_below() {
     let mut below = Seen::default();

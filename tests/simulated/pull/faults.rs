@@ -28,7 +28,8 @@ fn out_of_turn() {
     assert_harmless(&runs(SHARDS, 200, STEPS, |random| Faults { reorder: random.f64(), ..Faults::default() }));
 }
 
-/// A torn or stale READ is older in part than the look behind it: the tail that this shows gives it away. No record even fails its check.
+/// A torn or stale READ is older in part than the look behind it: the tail that this shows gives it
+/// away. No record even fails its check.
 #[test]
 fn torn() {
     let torn = |random: &mut Rng| Faults { tear: 1.0, delay_polls_max: random.u32(0..3), ..Faults::default() };
@@ -41,8 +42,9 @@ fn stale() {
     assert_harmless(&runs(SLABS, 100, STEPS, stale));
 }
 
-/// A card may fetch the bytes of a READ before those of READs ahead of it: a look is then older than the piece before it, and older than the last look,
-/// so that positions go back. Neither is taken for what it is not.
+/// A card may fetch the bytes of a READ before those of READs ahead of it: a look is then older
+/// than the piece before it, and older than the last look, so that positions go back. Neither is
+/// taken for what it is not.
 #[test]
 fn taken_early() {
     let early =
@@ -72,8 +74,9 @@ fn cut() {
     assert_eq!((seen.counts.bad_records, seen.counts.diverged), (0, 0));
 }
 
-/// Control lines have no checksum of their own, the fabric's will have to do. Where a line was changed all the same, nothing appears that was not
-/// written, and who then joins anew has everything.
+/// Control lines have no checksum of their own, the fabric's will have to do. Where a line was
+/// changed all the same, nothing appears that was not written, and who then joins anew has
+/// everything.
 #[test]
 fn changed_lines() {
     let mut seen = Seen::default();
@@ -108,7 +111,8 @@ fn mixed(random: &mut Rng) -> Faults {
         early: share(random, 1.0),
         drop: if lossy { share(random, 0.06) } else { 0.0 },
         corrupt: if lossy { share(random, 0.2) } else { 0.0 },
-        // Control lines have no checksum: they rely on the fabric's own. What comes of changed ones is a test of its own.
+        // Control lines have no checksum: they rely on the fabric's own. What comes of changed ones
+        // is a test of its own.
         corrupt_from_region: 1,
         cut: if lossy { share(random, 0.05) } else { 0.0 },
         ..Faults::default()

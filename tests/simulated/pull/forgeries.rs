@@ -1,5 +1,6 @@
-//! Memory that was never a primary's: control lines that none has, epochs that are none, records that are torn, forged or random. By seed, many
-//! times: the pull loop goes on, or it ends and says why; it never panics, and what it has applied can be read. (lies.rs begins with a primary's.)
+//! Memory that was never a primary's: control lines that none has, epochs that are none, records
+//! that are torn, forged or random. By seed, many times: the pull loop goes on, or it ends and says
+//! why; it never panics, and what it has applied can be read. (lies.rs begins with a primary's.)
 
 use super::{is_whole, number};
 use crate::clock;
@@ -208,7 +209,8 @@ fn no_geometry_is_believed() {
     }
 }
 
-/// A record that came in two pieces and found no room is applied as soon as there is: no further write is needed to remember it.
+/// A record that came in two pieces and found no room is applied as soon as there is: no further
+/// write is needed to remember it.
 #[test]
 fn a_record_that_waits_for_room_is_not_forgotten() {
     const RECORD_BYTES: u64 = 64;
@@ -230,7 +232,8 @@ fn a_record_that_waits_for_room_is_not_forgotten() {
 
     let mut reader = store.join();
     let turn = reader.turn();
-    // The second record is cut; then its rest comes, while a reader may look at what it would overwrite.
+    // The second record is cut; then its rest comes, while a reader may look at what it would
+    // overwrite.
     let end = SHARD_BYTES + 2 * RECORD_BYTES;
     forged.write_equal_records(SHARD_BYTES, end);
     forged.show(0, forged.line(64 * RECORD_BYTES, end - RECORD_BYTES + 16));
@@ -242,7 +245,8 @@ fn a_record_that_waits_for_room_is_not_forgotten() {
     follows(&mut session, "once the reader has left");
 }
 
-/// Of a log that it has left behind, or not begun, a replica says nothing: its old positions mean something else to another primary.
+/// Of a log that it has left behind, or not begun, a replica says nothing: its old positions mean
+/// something else to another primary.
 #[test]
 fn positions_of_another_log_are_not_acknowledged() {
     let (store, mut network) = (replica(), Network::new(1));

@@ -1,5 +1,5 @@
-//! What was ever written, and what a reader of a replica may see of it: values that say whose they are and which version, and repeat that to
-//! their end.
+//! What was ever written, and what a reader of a replica may see of it: values that say whose they
+//! are and which version, and repeat that to their end.
 
 use fastrand::Rng;
 use remora::store::{Item, Store, Turn};
@@ -51,7 +51,8 @@ impl Ledger {
         word.to_le_bytes().into_iter().cycle().take(bytes).collect()
     }
 
-    /// A value that was seen under `key`: written for it, as it is, and not older than what was seen before.
+    /// A value that was seen under `key`: written for it, as it is, and not older than what was
+    /// seen before.
     pub fn check(&mut self, key: usize, value: &[u8]) {
         let seen = self.assert_written(key, value);
         if self.newest.len() <= key {

@@ -1,5 +1,5 @@
-//! Primaries whose memory does not say what a primary's says. Whatever it is, nobody panics, nothing goes on for ever, and no item appears that
-//! was never written.
+//! Primaries whose memory does not say what a primary's says. Whatever it is, nobody panics,
+//! nothing goes on for ever, and no item appears that was never written.
 
 use super::ledger::Ledger;
 use super::writer::Writer;
@@ -278,7 +278,8 @@ fn a_transient_lie_is_passed_over() {
     }
 }
 
-/// Where a primary lets one begin, there is no record; later it tells the truth. A beginning that no record has proved is worth nothing.
+/// Where a primary lets one begin, there is no record; later it tells the truth. A beginning that
+/// no record has proved is worth nothing.
 #[test]
 fn a_beginning_within_a_record_is_not_gone_on_from() {
     let mut scene = Scene::new(1, ONE);
@@ -308,7 +309,8 @@ fn a_tail_that_was_too_high_is_not_gone_on_from() {
     pull_honest(&mut scene, &known);
 }
 
-/// Lines that change at random with every step: whatever comes of it, items are ones that were written.
+/// Lines that change at random with every step: whatever comes of it, items are ones that were
+/// written.
 #[test]
 fn lines_at_random() {
     for seed in seeds() {
@@ -358,7 +360,8 @@ fn logs_full_of_noise() {
     }
 }
 
-/// Some words changed: what stands before them is applied, and what was applied is what was written.
+/// Some words changed: what stands before them is applied, and what was applied is what was
+/// written.
 #[test]
 fn rings_with_changed_words() {
     let (mut found, mut refused) = (0, 0);
@@ -383,8 +386,9 @@ fn rings_with_changed_words() {
     assert!(found > 0 && (refused > 0 || !super::is_whole()));
 }
 
-/// Its lines and its history contradict each other. It may be a replica that has been told of a new epoch, and has not dropped yet what it has
-/// beyond the old one's end; or one whose history says nothing yet of an epoch that its log has come to.
+/// Its lines and its history contradict each other. It may be a replica that has been told of a new
+/// epoch, and has not dropped yet what it has beyond the old one's end; or one whose history says
+/// nothing yet of an epoch that its log has come to.
 #[test]
 fn a_history_that_the_lines_contradict_ends_it_at_once() {
     let mut scene = Scene::new(1, ONE);
@@ -417,7 +421,8 @@ fn a_history_that_the_lines_contradict_ends_it_at_once() {
     pull_honest(&mut scene, &known);
 }
 
-/// A table of noise leads nowhere, and one that leads to other slabs leads to bytes that do not prove themselves.
+/// A table of noise leads nowhere, and one that leads to other slabs leads to bytes that do not
+/// prove themselves.
 #[test]
 fn tables_that_lie() {
     for seed in seeds() {

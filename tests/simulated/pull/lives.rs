@@ -28,7 +28,8 @@ fn a_restarted_replica_joins_anew() {
     }
 }
 
-/// Another primary, with the same layout and another past: the old items go, whatever the network does meanwhile.
+/// Another primary, with the same layout and another past: the old items go, whatever the network
+/// does meanwhile.
 #[test]
 fn a_primary_is_replaced_by_another() {
     let mut seen = Seen::default();
@@ -57,7 +58,8 @@ fn a_primary_is_replaced_by_another() {
     assert!(!is_whole() || seen.counts.diverged > 0 && seen.closed > 0);
 }
 
-/// What a reader holds stays as it is for laps of the primary's; the applier waits, and goes on when the reader has left.
+/// What a reader holds stays as it is for laps of the primary's; the applier waits, and goes on
+/// when the reader has left.
 #[test]
 fn an_applier_waits_for_a_reader() {
     let store = Arc::new(primary(ONE));
@@ -86,8 +88,8 @@ fn an_applier_waits_for_a_reader() {
     assert!(run.seen.counts.overrun > 0);
 }
 
-/// Records of `bytes` bytes, each applied before the next is written, while a reader stays inside; until one finds no room. The primary
-/// rests from then on, and the reader leaves.
+/// Records of `bytes` bytes, each applied before the next is written, while a reader stays inside;
+/// until one finds no room. The primary rests from then on, and the reader leaves.
 #[test]
 fn a_last_record_in_pieces_that_found_no_room_is_applied_when_there_is() {
     let store = Arc::new(primary(LARGE));

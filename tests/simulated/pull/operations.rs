@@ -46,7 +46,8 @@ fn a_channel_is_cut_at_every_operation() {
     }
 }
 
-/// A WRITE does not complete, so it cannot be found missing: operations that are one are no READ, and harmless.
+/// A WRITE does not complete, so it cannot be found missing: operations that are one are no READ,
+/// and harmless.
 #[test]
 fn each_read_is_lost_in_turn() {
     let seed = number("REMORA_SEED").unwrap_or(1);

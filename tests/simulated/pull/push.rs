@@ -1,5 +1,6 @@
-//! The same runs, the same ledger, pushed: what the primary writes to the replica's inbox late, torn and cut, while logs wrap around, the replica
-//! is overrun and readers hold it up. Primary and replica take their steps in any order.
+//! The same runs, the same ledger, pushed: what the primary writes to the replica's inbox late,
+//! torn and cut, while logs wrap around, the replica is overrun and readers hold it up. Primary and
+//! replica take their steps in any order.
 
 use super::run::Seen;
 use super::{LARGE, NO_EVICTION, SHARDS, SLABS, Setup, is_whole, runs_of};
@@ -28,7 +29,8 @@ fn several_shards() {
     assert_harmless(&pushed(SHARDS, 200, STEPS, |_| Faults::default()));
 }
 
-/// A WRITE takes what stands in the log when it is carried out, in parts even; the tail that is published behind it says what is left of that.
+/// A WRITE takes what stands in the log when it is carried out, in parts even; the tail that is
+/// published behind it says what is left of that.
 #[test]
 fn late_and_torn() {
     let unkind = |random: &mut Rng| Faults { delay_polls_max: random.u32(0..6), ..Faults::unkind() };
@@ -50,7 +52,8 @@ fn without_eviction() {
     assert!(!is_whole() || seen.second_chances > 0);
 }
 
-/// Channels that are cut, and READs of what is wanted that are lost: the next session goes on from where the last one was.
+/// Channels that are cut, and READs of what is wanted that are lost: the next session goes on from
+/// where the last one was.
 #[test]
 fn cut_and_lost() {
     let faults = |random: &mut Rng| Faults { cut: random.f64() * 0.05, drop: random.f64() * 0.02, ..Faults::unkind() };
@@ -59,7 +62,8 @@ fn cut_and_lost() {
     assert_eq!((seen.counts.bad_records, seen.counts.diverged), (0, 0));
 }
 
-/// Bits that are changed on their way: the record is wanted again, from a window that has moved on, and comes; three times, then the channel ends.
+/// Bits that are changed on their way: the record is wanted again, from a window that has moved on,
+/// and comes; three times, then the channel ends.
 #[test]
 fn changed() {
     let faults = |random: &mut Rng| Faults { corrupt: random.f64() * 0.5, corrupt_from_region: 1, ..Faults::default() };

@@ -1,4 +1,5 @@
-//! Either side of a push against one that lies: a primary that writes anything to an inbox at any time, and a replica that wants anything.
+//! Either side of a push against one that lies: a primary that writes anything to an inbox at any
+//! time, and a replica that wants anything.
 
 use super::forgeries::position;
 use super::{SHARDS, SLABS, Setup, seeds};
@@ -36,7 +37,8 @@ impl Regions for Lies {
     }
 }
 
-/// A line with a seal that is right, and mostly with words that could be; those of what is pushed then lead to reading what was never written.
+/// A line with a seal that is right, and mostly with words that could be; those of what is pushed
+/// then lead to reading what was never written.
 fn line(random: &mut Rng, shard_bytes: u64, epoch: Epoch) -> PushedLine {
     let words: Vec<AtomicU64> = (0..LINE_WORDS).map(|_| AtomicU64::new(0)).collect();
     let control = ControlLine::of(&words, 0);
@@ -50,7 +52,8 @@ fn line(random: &mut Rng, shard_bytes: u64, epoch: Epoch) -> PushedLine {
     PushedLine::of(&control, position(random, shard_bytes), random.u32(1..4))
 }
 
-/// Whatever stands in its inbox, a replica neither panics nor shows an item: none of it proves itself.
+/// Whatever stands in its inbox, a replica neither panics nor shows an item: none of it proves
+/// itself.
 #[test]
 fn an_inbox_that_holds_lies() {
     let mut ended = 0;
@@ -120,7 +123,8 @@ fn lie(liar: &mut dyn Channel, lies: &Lies, random: &mut Rng, layout: &Layout, (
     liar.poll(&mut Vec::new(), Duration::ZERO).expect("the channel stands");
 }
 
-/// Whatever is wanted, a primary pushes no more than a window's bytes at a time, of its own log, and goes on doing so.
+/// Whatever is wanted, a primary pushes no more than a window's bytes at a time, of its own log,
+/// and goes on doing so.
 #[test]
 fn wants_that_make_no_sense() {
     for seed in seeds() {

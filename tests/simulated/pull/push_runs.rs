@@ -1,4 +1,5 @@
-//! An inbox by itself, with its primary's part played word by word: what it lets be read, and when it gives a window's bytes up.
+//! An inbox by itself, with its primary's part played word by word: what it lets be read, and when
+//! it gives a window's bytes up.
 
 use super::SLABS;
 use crate::pair::primary;
@@ -121,7 +122,8 @@ fn a_look_is_answered_once_there_are_lines() {
     assert_eq!(seen[..8], [7, 2000, BIRTH, SLABS.shard_bytes as u64, BIRTH, 0, 0, 0]);
 }
 
-/// What was wanted further back is not read from what the window held for the want before: that may be overwritten by now, unpublished.
+/// What was wanted further back is not read from what the window held for the want before: that may
+/// be overwritten by now, unpublished.
 #[test]
 fn a_want_further_back_is_another_run() {
     let mut ends = Ends::new(3 * WINDOW_BYTES);
@@ -152,7 +154,8 @@ fn a_want_further_back_is_another_run() {
     assert!(seen.iter().zip((200..).step_by(8)).all(|(word, position)| *word == position + 2));
 }
 
-/// What was planned is given up when it was copied, not before; what is skipped, with what is read next.
+/// What was planned is given up when it was copied, not before; what is skipped, with what is read
+/// next.
 #[test]
 fn a_window_is_given_up_behind_the_copy() {
     let mut ends = Ends::new(3 * WINDOW_BYTES);

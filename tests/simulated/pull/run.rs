@@ -1,4 +1,5 @@
-//! One run: a primary that is written to, a replica that pulls and is read, one after the other in one thread, by seed.
+//! One run: a primary that is written to, a replica that pulls and is read, one after the other in
+//! one thread, by seed.
 
 use super::ledger::Ledger;
 use super::writer::Writer;
@@ -77,7 +78,8 @@ pub struct Run<'s> {
     pub known: Vec<Option<Epoch>>,
     pub session: Option<Session<'s>>,
     pub seen: Seen,
-    /// Bytes were changed on their way. Of a set the word of metadata is outside the checksum: nobody notices there.
+    /// Bytes were changed on their way. Of a set the word of metadata is outside the checksum:
+    /// nobody notices there.
     pub metadata_may_differ: bool,
     keys: usize,
     pace: Pace,

@@ -1,4 +1,5 @@
-//! A random history at a primary, of everything that a log can have, with values that the ledger knows again.
+//! A random history at a primary, of everything that a log can have, with values that the ledger
+//! knows again.
 
 use super::ledger::{Ledger, name_of};
 use crate::author::Author;

@@ -1,4 +1,5 @@
-//! What a history is made of: what clients asked, when, and what they were told; divided into reigns, one for each primary. Pure data.
+//! What a history is made of: what clients asked, when, and what they were told; divided into
+//! reigns, one for each primary. Pure data.
 
 use std::fmt;
 
@@ -12,7 +13,8 @@ pub const NEVER: u64 = u64::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     Set(Value),
-    /// By the CAS that came with `expected`. Each value is written once, so that it is the same as to compare values.
+    /// By the CAS that came with `expected`. Each value is written once, so that it is the same as
+    /// to compare values.
     Cas {
         expected: Value,
         value: Value,
@@ -41,16 +43,19 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
     Primary,
-    /// A replica, in a time in which it never began anew: the number is of this time, not of the process.
+    /// A replica, in a time in which it never began anew: the number is of this time, not of the
+    /// process.
     Replica(u32),
-    /// A replica while it may begin anew, or change sides: older values may show again, lost ones still.
+    /// A replica while it may begin anew, or change sides: older values may show again, lost ones
+    /// still.
     Between,
 }
 
 /// One request of one client, with its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
-    /// The connection. Its requests are executed in their order, even if several are sent at a time.
+    /// The connection. Its requests are executed in their order, even if several are sent at a
+    /// time.
     pub session: u32,
     pub place: Place,
     pub key: u32,
@@ -60,7 +65,8 @@ pub struct Event {
     /// After the answer was read; [`NEVER`] if it was not.
     pub returned: u64,
     pub outcome: Outcome,
-    /// The answer says that as many replicas have it as were asked for: it must outlive the primary.
+    /// The answer says that as many replicas have it as were asked for: it must outlive the
+    /// primary.
     pub acknowledged: bool,
 }
 

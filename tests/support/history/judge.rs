@@ -86,7 +86,8 @@ pub fn judge(reigns: &[Reign]) -> Result<Judged, Vec<String>> {
     if complaints.is_empty() { Ok(judge.judged) } else { Err(complaints) }
 }
 
-/// What makes a record useless: answers out of order, writes to a replica, a session at two servers.
+/// What makes a record useless: answers out of order, writes to a replica, a session at two
+/// servers.
 fn malformed(reign: &Reign) -> Vec<String> {
     let mut complaints = Vec::new();
     let mut last: HashMap<u32, &Event> = HashMap::new();
@@ -115,8 +116,8 @@ impl Line {
         Ok(())
     }
 
-    /// Each value was written once, and before it was seen. Of a replica that changes sides this is all that is asked; of others it follows from
-    /// the order, but says more.
+    /// Each value was written once, and before it was seen. Of a replica that changes sides this is
+    /// all that is asked; of others it follows from the order, but says more.
     fn check_values(&mut self, events: &[&Event]) -> Result<(), String> {
         for event in events {
             let Some(value) = event.operation.writes() else { continue };

@@ -1,4 +1,5 @@
-//! What a history is made of (event.rs), and who judges it (judge.rs by search.rs): pure, so that it can be judged itself.
+//! What a history is made of (event.rs), and who judges it (judge.rs by search.rs): pure, so that
+//! it can be judged itself.
 
 pub mod event;
 pub mod judge;

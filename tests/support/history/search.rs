@@ -1,12 +1,16 @@
-//! One key in one reign: is there an order of all its operations that explains what everybody saw? A search in the way of Wing & Gong with the
-//! memory of Lowe, over how far each connection has come: pure, and bounded.
+//! One key in one reign: is there an order of all its operations that explains what everybody saw?
+//! A search in the way of Wing & Gong with the memory of Lowe, over how far each connection has
+//! come: pure, and bounded.
 //!
-//! The order of a reign is the primary's. An operation of the primary's clients has its place between its begin and its end. A read of a replica may
-//! have it *earlier* than its begin, for a replica is behind; but not before what was read there earlier: it never goes back. It cannot have it later
-//! than its end: so what it shows, the primary had. What was never answered has a place from its begin on, or none.
+//! The order of a reign is the primary's. An operation of the primary's clients has its place
+//! between its begin and its end. A read of a replica may have it *earlier* than its begin, for a
+//! replica is behind; but not before what was read there earlier: it never goes back. It cannot
+//! have it later than its end: so what it shows, the primary had. What was never answered has a
+//! place from its begin on, or none.
 //!
-//! At the end of a reign the order is cut: what stands before the cut is what the heir has. Everything acknowledged stands before it, and
-//! everything that the heir itself has shown. The result is every state that the next reign can begin with.
+//! At the end of a reign the order is cut: what stands before the cut is what the heir has.
+//! Everything acknowledged stands before it, and everything that the heir itself has shown. The
+//! result is every state that the next reign can begin with.
 
 use super::event::{Event, Operation, Outcome, Place, Value};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -14,7 +18,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 /// The item, if there is one.
 pub type State = Option<Value>;
 
-/// Situations that are looked at for one key of one reign. A hundred times what the runs here come to, and still only seconds.
+/// Situations that are looked at for one key of one reign. A hundred times what the runs here come
+/// to, and still only seconds.
 pub const SITUATIONS_MAX: usize = 2_000_000;
 
 /// Why a key's history is impossible.
@@ -49,7 +54,8 @@ struct Situation {
 /// See the module.
 pub struct Search<'e> {
     lanes: Vec<Lane<'e>>,
-    /// Of each value that is written at most once: who must see it, lane and number. None may be left when it is overwritten.
+    /// Of each value that is written at most once: who must see it, lane and number. None may be
+    /// left when it is overwritten.
     needed: HashMap<Value, Vec<(usize, usize)>>,
     /// The operations that have their place in the furthest situation, and that situation.
     furthest: (usize, Option<Situation>),
@@ -117,8 +123,8 @@ impl<'e> Search<'e> {
         })
     }
 
-    /// An operation that was answered, may be next and changes nothing never has a better place than this: whatever order there is without it, there
-    /// is with it here.
+    /// An operation that was answered, may be next and changes nothing never has a better place
+    /// than this: whatever order there is without it, there is with it here.
     fn place_what_changes_nothing(&self, situation: &mut Situation) {
         loop {
             let before = situation.done.clone();

@@ -1,4 +1,5 @@
-//! What data channels say over their connections: all of tcp, and how shm hands over its descriptors.
+//! What data channels say over their connections: all of tcp, and how shm hands over its
+//! descriptors.
 
 use super::{assert_drawn, hex};
 use remora::fabric::tcp::frames::{

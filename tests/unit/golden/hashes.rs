@@ -2,7 +2,8 @@
 
 use remora::base::hash::shard_hash;
 
-/// Key, hash, and the shard of 8 and of 256. From the reference implementation; each of its ways for keys of different lengths.
+/// Key, hash, and the shard of 8 and of 256. From the reference implementation; each of its ways
+/// for keys of different lengths.
 const KEYS: [(&str, usize, u64, u64, u64); 10] = [
     ("a", 1, 0xE6C6_32B6_1E96_4E1F, 7, 230),
     ("key", 1, 0xBBEA_0D63_A051_65E3, 5, 187),

@@ -27,14 +27,16 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bit))
 }
 
-/// The checksum as it is drawn: over the shape, the meta word of all but sets, what follows the header, and where the record lies.
+/// The checksum as it is drawn: over the shape, the meta word of all but sets, what follows the
+/// header, and where the record lies.
 fn checksum(bytes: &[u8], checked_bytes: usize, position: u64) -> u32 {
     let meta = if bytes[12] & 7 == 1 { &[] } else { &bytes[..8] };
     let place = [(position << 7 | u64::from(SHARD)).to_le_bytes(), EPOCH.to_le_bytes()].concat();
     crc32c(&[&bytes[12..16], meta, &bytes[16..checked_bytes], &place].concat())
 }
 
-/// The draft writes these bytes, and they are read as what it was: `fields` are key, flags, explicit CAS and value.
+/// The draft writes these bytes, and they are read as what it was: `fields` are key, flags,
+/// explicit CAS and value.
 fn is_drawn(
     draft: &Draft<'_>,
     position: u64,

@@ -174,7 +174,8 @@ fn a_heartbeat() {
     );
 }
 
-/// HMAC-SHA-256 of the side's label, the version and both nonces, the replica's first; from another implementation.
+/// HMAC-SHA-256 of the side's label, the version and both nonces, the replica's first; from another
+/// implementation.
 #[test]
 fn proofs() {
     let secret = Secret::new(b"a secret of some length").expect("long enough");

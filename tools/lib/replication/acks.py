@@ -1,11 +1,14 @@
-"""What it costs to wait for replicas: throughput and latency of SETs whose answer is held until K of two replicas have them.
+"""What it costs to wait for replicas: throughput and latency of SETs whose answer is held until K
+of two replicas have them.
 
-Remora holds answers by --ack-replicas K: `remora load` measures it, pipelined (32 in flight on each of 50 connections) and one at a time on one
-connection. Valkey has WAIT, which no load generator sends: a client here sends 32 SETs and a WAIT in one piece on each of 50 connections, with
-K of zero the SETs alone. So Valkey's figures are held against Valkey's own, not against Remora's.
+Remora holds answers by --ack-replicas K: `remora load` measures it, pipelined (32 in flight on each
+of 50 connections) and one at a time on one connection. Valkey has WAIT, which no load generator
+sends: a client here sends 32 SETs and a WAIT in one piece on each of 50 connections, with K of zero
+the SETs alone. So Valkey's figures are held against Valkey's own, not against Remora's.
 
-What an acknowledged write takes longer is held against the lag of the same servers, writes one right after the other: the median of
-stamps at the replica, less the median at the primary itself; see lag.py.
+What an acknowledged write takes longer is held against the lag of the same servers, writes one
+right after the other: the median of stamps at the replica, less the median at the primary itself;
+see lag.py.
 """
 
 import contextlib
@@ -82,7 +85,8 @@ def require_replicas(answer, needed):
 
 
 def by_batches(run, primary, needed):
-    """Valkey: batches of SETs with a WAIT at the end of each, then SETs with a WAIT each, one after the other."""
+    """Valkey: batches of SETs with a WAIT at the end of each, then SETs with a WAIT each, one after
+    the other."""
     many = b"".join(set_request(False, b"key-%06d" % key, b"v" * 100) for key in range(BATCH)) + wait_request(needed)
     answers = set_answer(False) * BATCH
     batches = batched(primary, many, answers, needed, run.seconds)

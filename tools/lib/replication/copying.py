@@ -1,11 +1,13 @@
-"""How long a replica takes to a full copy, and what its joining does to the primary's p99 and worst SET.
+"""How long a replica takes to a full copy, and what its joining does to the primary's p99 and worst
+SET.
 
-The primary is full before. Joined once with nothing else going on, once under full write load: a closed loop, 16 in flight on
-each of 50 connections, beside which something as busy as the replica stands in before it joins. A window before, and one of the same length or
-longer in which it joins a quarter in. A prober's single SETs, one every two milliseconds, tell the worst of each moment.
+The primary is full before. Joined once with nothing else going on, once under full write load: a
+closed loop, 16 in flight on each of 50 connections, beside which something as busy as the replica
+stands in before it joins. A window before, and one of the same length or longer in which it joins a
+quarter in. A prober's single SETs, one every two milliseconds, tell the worst of each moment.
 
-A copy is complete when the replica follows, and what it lacks is at most a hundredth of what there was. Under load it may never be: then
-this says so, with how often the replica had to begin anew.
+A copy is complete when the replica follows, and what it lacks is at most a hundredth of what there
+was. Under load it may never be: then this says so, with how often the replica had to begin anew.
 """
 
 import contextlib
@@ -77,7 +79,8 @@ def one_round(run, family):
 
 
 def join(run, family, primary, folder, size, prober=None):
-    """A replica is started; seconds until its copy is complete, None if that took too long. It ends with this."""
+    """A replica is started; seconds until its copy is complete, None if that took too long. It ends
+    with this."""
     joined_at = prober.now() if prober else None
     begin, seconds = time.monotonic(), None
     anew_before = family.begun_anew(primary, [])
@@ -191,7 +194,8 @@ def latencies(rounds):
 
 
 def over_time(one, family):
-    """Worst single SET of every moment, both windows; when the replica joined and when it had all."""
+    """Worst single SET of every moment, both windows; when the replica joined and when it had
+    all."""
     during = one["during"]
     marks = [(during["joined_at"], "joins")]
     if during["complete_at"] is not None:

@@ -1,17 +1,23 @@
-"""What replicas cost their primary: its processor time for each SET, and for each byte that they took, with 0, 1, 3 and 8 of them.
+"""What replicas cost their primary: its processor time for each SET, and for each byte that they
+took, with 0, 1, 3 and 8 of them.
 
-A window is measured for each number of replicas in turn, in every round, each with servers of its own, so a ratio is made of
-two windows of one round. The replicas follow before a window begins and have everything before the next does.
+A window is measured for each number of replicas in turn, in every round, each with servers of its
+own, so a ratio is made of two windows of one round. The replicas follow before a window begins and
+have everything before the next does.
 
-The primary has one core. Where there are two, the load generator and the replicas share the other. Then:
-- Where replicas take time from the generator, requests come less often together, and the primary sleeps and wakes more for
-  each: the generator's doing. So replicas have the lowest priority, and how often the primary slept is shown.
-- Where two cores are threads of one, each is slower while the other works. So something as busy stands in for replicas that
-  are absent: with eight at most, eight less those that are there.
-- At the lowest priority eight replicas may not come along: what they had taken at the window's end is shown beside. What
-  they cost per byte is made of the bytes that they took, not of those that were written.
+The primary has one core. Where there are two, the load generator and the replicas share the other.
+Then:
+- Where replicas take time from the generator, requests come less often together, and the primary
+  sleeps and wakes more for each: the generator's doing. So replicas have the lowest priority, and
+  how often the primary slept is shown.
+- Where two cores are threads of one, each is slower while the other works. So something as busy
+  stands in for replicas that are absent: with eight at most, eight less those that are there.
+- At the lowest priority eight replicas may not come along: what they had taken at the window's end
+  is shown beside. What they cost per byte is made of the bytes that they took, not of those that
+  were written.
 
-Then everything rests, and what a replica and its primary use of a core meanwhile is measured as well.
+Then everything rests, and what a replica and its primary use of a core meanwhile is measured as
+well.
 """
 
 import statistics
@@ -50,7 +56,8 @@ def measure(run):
 
 
 def counts_of(counts, family):
-    """With push one number is enough: there the primary moves the bytes itself, for each replica."""
+    """With push one number is enough: there the primary moves the bytes itself, for each
+    replica."""
     return counts if family.mode != "push" else [0, rest_count(counts)]
 
 
@@ -100,7 +107,8 @@ def to_none(rounds, family, scenario, count):
 
 
 def per_byte(rounds, family, scenario, count):
-    """What the primary spent beyond one without replicas, in ns for each byte that a replica took. Below zero is noise, and shown."""
+    """What the primary spent beyond one without replicas, in ns for each byte that a replica took.
+    Below zero is noise, and shown."""
     values = []
     for one in rounds:
         alone, with_them = (one[family][str(number)][scenario] for number in (0, count))

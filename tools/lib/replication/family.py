@@ -1,8 +1,10 @@
-"""A primary and its replicas, in the words of whoever serves: Remora over a fabric, or Valkey. What each can do, how far each is.
+"""A primary and its replicas, in the words of whoever serves: Remora over a fabric, or Valkey. What
+each can do, how far each is.
 
-The primary has a core of its own. The load generator has another; the replicas have those that are left, and where none are, the
-generator's. Where a figure would change with the time that replicas take from the generator, they run at the lowest
-priority, and something as busy stands in for those that are absent (see cost.py).
+The primary has a core of its own. The load generator has another; the replicas have those that are
+left, and where none are, the generator's. Where a figure would change with the time that replicas
+take from the generator, they run at the lowest priority, and something as busy stands in for those
+that are absent (see cost.py).
 """
 
 import contextlib
@@ -21,7 +23,8 @@ from lib.servers import VALKEY_END, WAIT_SECONDS, Kind, Server, ask, bound
 LOWEST_PRIORITY = 19
 POLL_SECONDS = 0.005
 SECRET = b"for comparisons only"
-# A Valkey whose replica is this far behind drops it. Full write load fills the default of 256 MB before a large copy is complete.
+# A Valkey whose replica is this far behind drops it. Full write load fills the default of 256 MB
+# before a large copy is complete.
 VALKEY_LIMIT = "replica 2gb 2gb 0"
 
 
@@ -31,7 +34,8 @@ class Unable(Exception):
 
 @cache
 def knows(program, command, word):
-    """Whether `program command --help` has the word: a section whose feature is missing is skipped."""
+    """Whether `program command --help` has the word: a section whose feature is missing is
+    skipped."""
     said = subprocess.run([program, command, "--help"], capture_output=True, text=True, check=False)
     return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", said.stdout) is not None
 
@@ -122,7 +126,8 @@ class Family:
         return int(valkey_rows(primary)["master_repl_offset"])
 
     def standing(self, primary, replica):
-        """Where a replica stands. Of Remora by the primary's account, of Valkey by the replica's: those are of this moment."""
+        """Where a replica stands. Of Remora by the primary's account, of Valkey by the replica's:
+        those are of this moment."""
         if self.is_remora:
             rows = remora_rows(primary)
             names = [name.removesuffix("name") for name, value in rows.items() if re.fullmatch(r"replica_\d+_name", name) and value == replica.kind.name]
@@ -135,7 +140,8 @@ class Family:
         return Standing(rows.get("master_link_status") == "up", taken, max(0, written - taken), 0)
 
     def begun_anew(self, primary, replicas):
-        """Times that replicas had to begin anew; of Valkey: full copies of all replicas that it had, the first ones included."""
+        """Times that replicas had to begin anew; of Valkey: full copies of all replicas that it
+        had, the first ones included."""
         if self.is_remora:
             return sum(self.standing(primary, replica).anew for replica in replicas)
         return int(valkey_rows(primary)["sync_full"])
@@ -148,7 +154,8 @@ class Family:
 
 @dataclass(frozen=True)
 class Standing:
-    """Of a replica: does it follow, bytes that it took, bytes that it lacks, times that it had to begin anew (Valkey does not tell that of one)."""
+    """Of a replica: does it follow, bytes that it took, bytes that it lacks, times that it had to
+    begin anew (Valkey does not tell that of one)."""
 
     follows: bool
     bytes: int

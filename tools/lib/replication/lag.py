@@ -1,9 +1,12 @@
-"""How late a replica is: stamps in values written to the primary, read at the replica until they show up; see stamps.py.
+"""How late a replica is: stamps in values written to the primary, read at the replica until they
+show up; see stamps.py.
 
-At a trickle (a stamp every few milliseconds and nothing else), one right after the other, and beside paced writes. The same at the primary itself is the floor:
-the two requests' ways and the probe's own time. `benches/replication.rs` measures below that floor, in one process.
+At a trickle (a stamp every few milliseconds and nothing else), one right after the other, and
+beside paced writes. The same at the primary itself is the floor: the two requests' ways and the
+probe's own time. `benches/replication.rs` measures below that floor, in one process.
 
-Where the probe, the generator and the replica share one core, the figures under load are theirs as well.
+Where the probe, the generator and the replica share one core, the figures under load are theirs as
+well.
 """
 
 import tempfile
@@ -44,7 +47,8 @@ def one_round(run, family):
 
 
 def lags(family, primary, replica, count, every_seconds):
-    """Percentiles in us at the replica, and at the primary itself; `over` is what the replica adds to the median."""
+    """Percentiles in us at the replica, and at the primary itself; `over` is what the replica adds
+    to the median."""
     figures = {}
     for name, reader in (("replica", replica), ("primary", primary)):
         late_us, missing = stamps(family, primary, reader, count, every_seconds)

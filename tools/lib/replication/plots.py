@@ -1,4 +1,5 @@
-"""Plots as inline SVG: bars with ranges, percentiles on a logarithmic axis, lines over time with marks. Pure: figures in, text out."""
+"""Plots as inline SVG: bars with ranges, percentiles on a logarithmic axis, lines over time with
+marks. Pure: figures in, text out."""
 
 import html
 import math
@@ -13,7 +14,8 @@ TICKS = 5
 
 
 def bars(title, unit, groups):
-    """`groups`: (label, [(series, Figure)]). Each bar is the median, its line goes from the least to the greatest."""
+    """`groups`: (label, [(series, Figure)]). Each bar is the median, its line goes from the least
+    to the greatest."""
     series = ordered(name for _, ones in groups for name, _ in ones)
     top = nice(max(figure.greatest for _, ones in groups for _, figure in ones))
     scale = lambda value: TOP + PLOT_HEIGHT * (1 - value / top)
@@ -37,7 +39,8 @@ def bars(title, unit, groups):
 
 
 def spans(title, unit, rows):
-    """`rows`: (label, {name: value}), for example p50, p99 and max: a dot each, on a logarithmic axis."""
+    """`rows`: (label, {name: value}), for example p50, p99 and max: a dot each, on a logarithmic
+    axis."""
     series = ordered(name for _, ones in rows for name in ones)
     values = [value for _, ones in rows for value in ones.values() if value > 0]
     low, high = decades(values)
@@ -62,7 +65,8 @@ def spans(title, unit, rows):
 
 
 def lines(title, unit, series, marks):
-    """`series`: (name, [(seconds, value)]); `marks`: (seconds, what happened then). Both axes begin at zero."""
+    """`series`: (name, [(seconds, value)]); `marks`: (seconds, what happened then). Both axes begin
+    at zero."""
     points = [point for _, ones in series for point in ones]
     end = max([x for x, _ in points] + [x for x, _ in marks])
     top = nice(max(y for _, y in points))

@@ -1,9 +1,11 @@
-"""A promotion by hand: how soon after the order a write is accepted, and how soon another replica follows the new primary.
+"""A promotion by hand: how soon after the order a write is accepted, and how soon another replica
+follows the new primary.
 
-A primary with two replicas, each of which could be followed, is killed. Then `remora ctl promote` is given to one, and SETs are tried
-there one after the other: the time from the start of that program to the first that is stored. Then `remora ctl replicate` is given to
-the other: the time until it says that it follows, and until a value written to the new primary is read there. For Valkey the same with
-valkey-cli and REPLICAOF.
+A primary with two replicas, each of which could be followed, is killed. Then `remora ctl promote`
+is given to one, and SETs are tried there one after the other: the time from the start of that
+program to the first that is stored. Then `remora ctl replicate` is given to the other: the time
+until it says that it follows, and until a value written to the new primary is read there. For
+Valkey the same with valkey-cli and REPLICAOF.
 """
 
 import contextlib
@@ -118,7 +120,8 @@ def one_line(connection, request):
 
 
 def until_following(family, chosen, other, begin):
-    """Seconds from `begin` until the other replica follows, by the account of the one that it follows."""
+    """Seconds from `begin` until the other replica follows, by the account of the one that it
+    follows."""
     wait_until(f"{family.name}: following the promoted one", lambda: family.has_all(chosen, [other]))
     return time.monotonic() - begin
 

@@ -1,10 +1,12 @@
-"""The primary's core at its limit: does a replica keep up, how far behind is it, what does it cost the primary's throughput?
+"""The primary's core at its limit: does a replica keep up, how far behind is it, what does it cost
+the primary's throughput?
 
-A closed loop of SETs, 32 in flight on each of 50 connections, first without a replica (something as busy stands in where cores
-are shared), then with one, at the lowest priority there: or the generator would not keep the primary at its limit. How busy
-the primary was stands beside. Meanwhile the replica's backlog is read, every 50 ms; then stamps are sent. A stamp waits in
-the primary's queue like every write, so the same at the primary itself is shown as well. When the load ends, the time
-until the replica has everything.
+A closed loop of SETs, 32 in flight on each of 50 connections, first without a replica (something as
+busy stands in where cores are shared), then with one, at the lowest priority there: or the
+generator would not keep the primary at its limit. How busy the primary was stands beside. Meanwhile
+the replica's backlog is read, every 50 ms; then stamps are sent. A stamp waits in the primary's
+queue like every write, so the same at the primary itself is shown as well. When the load ends, the
+time until the replica has everything.
 """
 
 import tempfile
@@ -78,7 +80,8 @@ def loaded(run, family, primary, replica, generator):
 
 
 def sampled(family, primary, replica, seconds):
-    """Seconds and bytes behind, every so often. A replica that does not follow at the moment has no such number."""
+    """Seconds and bytes behind, every so often. A replica that does not follow at the moment has no
+    such number."""
     samples, begin = [], time.monotonic()
     while (now := time.monotonic() - begin) < seconds:
         standing = family.standing(primary, replica)

@@ -1,8 +1,10 @@
-"""Stamps: the time of a write is its value, so whoever reads it knows how late it is. And a prober that times single writes.
+"""Stamps: the time of a write is its value, so whoever reads it knows how late it is. And a prober
+that times single writes.
 
-The stamp is taken just before the SET is sent to the primary; gets at the replica follow one another until its value comes
-back. What lies between counts both requests' ways as well: the same at the primary itself tells how much that is. Both
-servers are asked in the same way, Remora in memcached's text protocol, Valkey in RESP.
+The stamp is taken just before the SET is sent to the primary; gets at the replica follow one
+another until its value comes back. What lies between counts both requests' ways as well: the same
+at the primary itself tells how much that is. Both servers are asked in the same way, Remora in
+memcached's text protocol, Valkey in RESP.
 """
 
 import contextlib
@@ -64,7 +66,8 @@ def is_error(answer):
 
 
 def stamps(family, writer, reader, count, every_seconds):
-    """Microseconds until each of so many stamps, written to one server, is read from the other; how many were not within the bound."""
+    """Microseconds until each of so many stamps, written to one server, is read from the other; how
+    many were not within the bound."""
     is_remora = family.is_remora
     get = get_request(is_remora, KEY)
     whole = lambda answer: is_whole(is_remora, answer)
@@ -88,7 +91,8 @@ def stamps(family, writer, reader, count, every_seconds):
 
 
 class Prober:
-    """A thread that sets one key every two milliseconds and remembers how long each took: latency over time, from outside the load.
+    """A thread that sets one key every two milliseconds and remembers how long each took: latency
+    over time, from outside the load.
 
     It goes before others on the generator's core, so that it tells of the server, not of that core.
     """

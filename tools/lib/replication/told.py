@@ -1,4 +1,5 @@
-"""What a section tells: texts, tables, goals with what became of them, plots. As markdown for documents, as a page for browsers."""
+"""What a section tells: texts, tables, goals with what became of them, plots. As markdown for
+documents, as a page for browsers."""
 
 import html
 import math
@@ -25,7 +26,8 @@ def percentiles(values):
 
 @dataclass(frozen=True)
 class Held:
-    """A goal, and what was measured of it. `of` says which of the rounds' figures is held against it."""
+    """A goal, and what was measured of it. `of` says which of the rounds' figures is held against
+    it."""
 
     what: str
     figure: Figure

@@ -1,5 +1,5 @@
-"""KVM or software emulation (TCG): KVM where a guest was seen to come up on it. What was found is kept until the host
-starts anew."""
+"""KVM or software emulation (TCG): KVM where a guest was seen to come up on it. What was found is
+kept until the host starts anew."""
 
 from pathlib import Path
 

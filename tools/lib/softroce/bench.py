@@ -1,4 +1,5 @@
-"""What a replica gets out of the fabric, beside what perftest gets out of it: both in one guest, in turn. And pull beside push."""
+"""What a replica gets out of the fabric, beside what perftest gets out of it: both in one guest, in
+turn. And pull beside push."""
 
 import re
 from statistics import median
@@ -21,7 +22,8 @@ MODES = ("pull", "push")
 
 
 def bench(machine):
-    """throughput and lag of a replica over verbs as ratios to perftest's figures, pull beside push (not run unless it is named)"""
+    """throughput and lag of a replica over verbs as ratios to perftest's figures, pull beside push
+    (not run unless it is named)"""
     image = Image(machine.kernel)
     built = builds.build("bench", "--no-run", "--locked", "--bench", "replication")
     image.program(builds.lean(built["bench", "replication"]), "test/replication")
@@ -79,5 +81,6 @@ def lag_round(guest):
 
 
 def mode_round(guest, mode):
-    """MB/s of a full copy; processor time for 1 KiB of it at the replica, and at the primary, in ns; the median lag in us."""
+    """MB/s of a full copy; processor time for 1 KiB of it at the replica, and at the primary, in
+    ns; the median lag in us."""
     return (*measured(guest, "sides", SIDES, mode), measured(guest, "lag", LAG, mode)[0])

@@ -30,15 +30,16 @@ def build(*flags):
 
 
 def test_binaries(targets):
-    """The binaries of test targets, by name, the library's own unit tests as LIBRARY; those of programs that they start, by kind bin, come with them."""
+    """The binaries of test targets, by name, the library's own unit tests as LIBRARY; those of
+    programs that they start, by kind bin, come with them."""
     flags = [word for name in targets for word in (("--lib",) if name == LIBRARY else ("--test", name))]
     built = build("test", "--no-run", "--locked", *flags)
     return {("test", LIBRARY) if kind == "lib" else (kind, name): file for (kind, name), file in built.items()}
 
 
 def lean(program):
-    """A copy without debugging information, which is most of a debug build and nothing to a guest; where it cannot be
-    made (no strip, no ELF), the program itself."""
+    """A copy without debugging information, which is most of a debug build and nothing to a guest;
+    where it cannot be made (no strip, no ELF), the program itself."""
     if not shutil.which("strip"):
         return program
     copy = CACHE / f"stripped/{program.name}"

@@ -1,4 +1,5 @@
-"""The scenario that holds the tool itself to its word: what goes wrong in a guest must come out as a failure."""
+"""The scenario that holds the tool itself to its word: what goes wrong in a guest must come out as
+a failure."""
 
 from .guest import Guest, GuestFailed, script_text
 from .image import Image

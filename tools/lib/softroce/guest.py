@@ -1,10 +1,11 @@
 """One guest: a qemu process, its console as lines, its monitor.
 
-A guest ran to its end only if its last line holds the token that it was given, with the status of its script; a panic
-(any oops is one), a hang and a boot that failed end without that line and are `GuestFailed`.
+A guest ran to its end only if its last line holds the token that it was given, with the status of
+its script; a panic (any oops is one), a hang and a boot that failed end without that line and are
+`GuestFailed`.
 
-Under target/soft-roce/logs: NAME.console is what the script read and said, with the second of the host's clock since
-the start; NAME.kernel is the kernel's log.
+Under target/soft-roce/logs: NAME.console is what the script read and said, with the second of the
+host's clock since the start; NAME.kernel is the kernel's log.
 """
 
 import contextlib
@@ -33,7 +34,8 @@ LINES_SHOWN = 25
 # Passed on from the environment of the tool to the scripts of guests.
 ENVIRONMENT = re.compile(r"^(RUST|REMORA)_\w+$")
 
-# Without arch-capabilities: qemu dies of failing to set it where this host is a virtual machine itself.
+# Without arch-capabilities: qemu dies of failing to set it where this host is a virtual machine
+# itself.
 KVM = ("-accel", "kvm", "-cpu", "host,-arch-capabilities")
 TCG = ("-accel", "tcg,thread=multi", "-cpu", "max")
 # A script that does what the host says, line by line: see Guest.order.
@@ -159,7 +161,8 @@ class Guest:
         return GuestFailed(f"guest {self.name}: {what}; it last said:{said or ' nothing'}")
 
     def wait_for(self, pattern, seconds):
-        """The match of the next line in which `pattern` (a regular expression) is found; others are passed over."""
+        """The match of the next line in which `pattern` (a regular expression) is found; others are
+        passed over."""
         deadline = time.monotonic() + seconds
         pattern = re.compile(pattern)
         with self.changed:
@@ -183,8 +186,8 @@ class Guest:
             raise self.failed(f"is gone; nobody reads {line!r}") from None
 
     def order(self, command, seconds, may_fail=False):
-        """Has the script `ORDERS` run a command; its status. What goes on longer is for the background, without the
-        console: `command >/tmp/log 2>&1 </dev/null &`."""
+        """Has the script `ORDERS` run a command; its status. What goes on longer is for the
+        background, without the console: `command >/tmp/log 2>&1 </dev/null &`."""
         self.send(command)
         status = int(self.wait_for(r"^@@done (\d+)$", seconds)[1])
         if status and not may_fail:
@@ -204,7 +207,8 @@ class Guest:
             raise self.failed(f"ended with status {status}")
 
     def result(self, seconds):
-        """The status of the script, once it has ended within `seconds` of now and the guest has shut down."""
+        """The status of the script, once it has ended within `seconds` of now and the guest has
+        shut down."""
         deadline = time.monotonic() + seconds
         with self.changed:
             while self.script_status is None:
@@ -273,7 +277,8 @@ class Guest:
         return json.loads(line)
 
     def set_link(self, connected):
-        """Pull out the plug of the guest's network card, or put it in again; the guest sees the carrier go."""
+        """Pull out the plug of the guest's network card, or put it in again; the guest sees the
+        carrier go."""
         self.command("set_link", name="card", up=connected)
 
 
@@ -284,7 +289,8 @@ def run_guest(machine, name, image, commands, seconds, environment=None, heard=N
 
 
 def kvm_boots(kernel, image):
-    """Whether a guest comes up on KVM. In some virtual machines it opens all the same, and guests only spin."""
+    """Whether a guest comes up on KVM. In some virtual machines it opens all the same, and guests
+    only spin."""
     try:
         with Guest(Machine(kernel, kvm=True), "kvm-probe", image, "") as guest:
             return guest.result(KVM_PROBE_SECONDS) == 0

@@ -1,6 +1,8 @@
-"""What the host must have: Debian packages, a kernel with rdma_rxe in a cache folder, and the choice of an accelerator.
+"""What the host must have: Debian packages, a kernel with rdma_rxe in a cache folder, and the
+choice of an accelerator.
 
-Where something cannot be had, `Cannot` says so with the remedy; the tool ends with status 77 for it.
+Where something cannot be had, `Cannot` says so with the remedy; the tool ends with status 77 for
+it.
 """
 
 import fcntl
@@ -75,7 +77,8 @@ def alone():
 
 
 def apt(*words, cwd=None):
-    """Run an apt-get command without questions, when no other apt is at work; whether it went well."""
+    """Run an apt-get command without questions, when no other apt is at work; whether it went
+    well."""
     try:
         done = subprocess.run([APT_GET, *words], cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                               timeout=APT_SECONDS_MAX, check=False)
@@ -114,7 +117,8 @@ class Kernel:
         return plain if plain.exists() else self.root / f"boot/vmlinuz-{self.version}"
 
     def modules(self, names):
-        """Files and parameters of the modules and of all that they need, in the order in which to load them."""
+        """Files and parameters of the modules and of all that they need, in the order in which to
+        load them."""
         files = []
         for name in names:
             shown = subprocess.run(["modprobe", "-d", self.root, "-S", self.version, "--show-depends", name],
@@ -154,7 +158,8 @@ def ensure_architecture():
 
 
 def kernel_package():
-    """The package that the newest kernel is in; the lists of packages are fetched if there are none."""
+    """The package that the newest kernel is in; the lists of packages are fetched if there are
+    none."""
     for attempt in range(2):
         words = ["apt-cache", "depends", KERNEL_META_PACKAGE]
         shown = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -182,8 +187,9 @@ def unpack(package, root):
 
 
 def decompress(bzimage, into):
-    """The kernel inside a bzImage (Documentation/arch/x86/boot.rst), if it is packed with xz: qemu starts it all the
-    same, and unpacking it under emulation takes longer than all the rest of the boot."""
+    """The kernel inside a bzImage (Documentation/arch/x86/boot.rst), if it is packed with xz: qemu
+    starts it all the same, and unpacking it under emulation takes longer than all the rest of the
+    boot."""
     data = bzimage.read_bytes()
     setup_sectors = data[0x1F1] or 4
     offset, length = struct.unpack_from("<II", data, 0x248)

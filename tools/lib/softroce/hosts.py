@@ -1,5 +1,5 @@
-"""Two hosts: a primary in one guest, its replica in the other, over verbs with a secret; what is cut, what loses its
-power, and how long it takes the other side to know."""
+"""Two hosts: a primary in one guest, its replica in the other, over verbs with a secret; what is
+cut, what loses its power, and how long it takes the other side to know."""
 
 import json
 import time
@@ -14,8 +14,8 @@ CLIENTS = [f"{address}:11211" for address in ADDRESSES]
 REPLICATION = f"{ADDRESSES[0]}:7100"
 SECRET = "/tmp/secret"
 SILENCE_SECONDS = 4  # --replication-timeout
-# After that long the other side must be known to be gone: the silence, what a try takes that had just begun, and what
-# emulation adds.
+# After that long the other side must be known to be gone: the silence, what a try takes that had
+# just begun, and what emulation adds.
 NOTICED_SECONDS = SILENCE_SECONDS + 11
 BACK_SECONDS = 40  # the longest pause between two tries, a handshake, and all that was missed
 ORDER_SECONDS = 60
@@ -26,7 +26,8 @@ REGISTRATIONS = "rdma resource show mr"  # by the kernel's account, of all proce
 
 
 def hosts(machine):
-    """primary and replica in two guests: load, the network cut and healed, power failures of the one and the other"""
+    """primary and replica in two guests: load, the network cut and healed, power failures of the
+    one and the other"""
     built = builds.test_binaries(["processes"])
     image = Image(machine.kernel)
     image.program(builds.lean(built["bin", "remora"]), "usr/bin/remora")
@@ -85,7 +86,8 @@ class Hosts:
             time.sleep(LOOK_SECONDS)
 
     def load(self, commands, flags=""):
-        """Load on the primary, checked, from the primary's guest: the replica's is not to matter."""
+        """Load on the primary, checked, from the primary's guest: the replica's is not to
+        matter."""
         self.primary.order(f"remora load -s {CLIENTS[0]} -c 2 -P 8 --keys {KEYS} --value-bytes 16-8000 --ratio 1:1 "
                            f"-n {commands} {flags} >/tmp/load.log 2>&1 </dev/null || {{ cat /tmp/load.log; false; }}",
                            LOAD_SECONDS)

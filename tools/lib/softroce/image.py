@@ -1,7 +1,8 @@
-"""The root file systems of guests: an initramfs made of programs with the libraries that they need, files and links.
+"""The root file systems of guests: an initramfs made of programs with the libraries that they need,
+files and links.
 
-An `Image` is a list of what goes where; `write` makes it a cpio archive (newc), unless the archive that is there was
-made of the same things. Files keep the folders that they have on the host.
+An `Image` is a list of what goes where; `write` makes it a cpio archive (newc), unless the archive
+that is there was made of the same things. Files keep the folders that they have on the host.
 """
 
 import hashlib
@@ -34,13 +35,15 @@ ALIGN = 4  # of a newc archive's pieces
 
 
 def host_place(path):
-    """The path inside the image of a file of the host: links among its folders resolved, its own name kept."""
+    """The path inside the image of a file of the host: links among its folders resolved, its own
+    name kept."""
     path = Path(os.path.abspath(path))
     return str(path.parent.resolve() / path.name).lstrip("/")
 
 
 def libraries(program):
-    """The shared libraries of a program or library, as the host's dynamic loader finds them; none if it is static."""
+    """The shared libraries of a program or library, as the host's dynamic loader finds them; none
+    if it is static."""
     shown = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
     if missing := re.findall(r"(\S+) => not found", shown):
         raise Cannot(f"{program} needs {', '.join(missing)}, and this host has no such library")
@@ -151,10 +154,12 @@ class Image:
 
 
 def write_entry(out, number, place, mode, content):
-    """One entry of a newc archive: a header of hexadecimal numbers, the name, the content, each padded."""
+    """One entry of a newc archive: a header of hexadecimal numbers, the name, the content, each
+    padded."""
     name = os.fsencode(place) + b"\0"
     links = 2 if stat.S_ISDIR(mode) else 1
-    # inode, mode, uid, gid, links, mtime, size, device and its number twice, length of the name, no checksum
+    # inode, mode, uid, gid, links, mtime, size, device and its number twice, length of the name, no
+    # checksum
     numbers = (number, mode, 0, 0, links, 0, len(content), 0, 0, 0, 0, len(name), 0)
     header = b"070701" + b"".join(b"%08X" % number for number in numbers) + name
     out.write(header + b"\0" * (-len(header) % ALIGN))

@@ -1,10 +1,10 @@
 #!/bin/sh
-# The first process of a guest, in busybox's shell: brings up rxe0, runs /script with its console on the second serial
-# port, and says how it ended in a last line with the token that the host gave. Whatever goes wrong before leaves
-# without that line, and the host takes it for a failure.
+# The first process of a guest, in busybox's shell: brings up rxe0, runs /script with its console on
+# the second serial port, and says how it ended in a last line with the token that the host gave.
+# Whatever goes wrong before leaves without that line, and the host takes it for a failure.
 #
-# From the kernel's command line: softroce.token, softroce.address, softroce.network (veth: a pair inside this guest;
-# nic: the network card that other guests are joined to).
+# From the kernel's command line: softroce.token, softroce.address, softroce.network (veth: a pair
+# inside this guest; nic: the network card that other guests are joined to).
 #
 # shellcheck disable=SC3045 # busybox's ulimit has -l and -c
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/busybox HOME=/root TERM=dumb

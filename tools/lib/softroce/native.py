@@ -1,7 +1,8 @@
-"""Without a guest: test binaries and programs on this host, over its own RDMA device or an rxe device made for them.
+"""Without a guest: test binaries and programs on this host, over its own RDMA device or an rxe
+device made for them.
 
-The device is the one that REMORA_TEST_VERBS gives an address of, else one that has an IPv4 address and is active, else
-rxe on one end of a veth pair, which is removed afterwards.
+The device is the one that REMORA_TEST_VERBS gives an address of, else one that has an IPv4 address
+and is active, else rxe on one end of a veth pair, which is removed afterwards.
 """
 
 import ipaddress
@@ -93,7 +94,8 @@ def module_loaded():
 
 
 def run(words, seconds, heard):
-    """A program over the device that `device` found, its output line by line to `heard`; its status."""
+    """A program over the device that `device` found, its output line by line to `heard`; its
+    status."""
     with device() as address:
         environment = {**os.environ, "REMORA_TEST_VERBS": address}
         process = subprocess.Popen(words, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -123,7 +125,8 @@ def conformance(_machine=None):
 
 
 def replicas(_machine=None):
-    """the test target processes (its part replicas) on this host: a primary and three replicas, some of which are killed"""
+    """the test target processes (its part replicas) on this host: a primary and three replicas,
+    some of which are killed"""
     return run_tests(REPLICAS, REPLICAS_SECONDS)
 
 

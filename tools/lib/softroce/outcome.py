@@ -19,8 +19,8 @@ RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed")
 
 
 class Results:
-    """Reads the output of test binaries (libtest's, with --nocapture), which is passed on, up to the word of how each
-    ended."""
+    """Reads the output of test binaries (libtest's, with --nocapture), which is passed on, up to
+    the word of how each ended."""
 
     def __init__(self, leasts):
         """`leasts`: of each binary, how many test cases must have run."""
@@ -47,7 +47,8 @@ class Results:
         self.counts[name], self.unclaimed = self.unclaimed, [0, 0]
 
     def outcome(self):
-        """A binary that did not end, ended badly without a test case to blame, or ran too few counts as a failure."""
+        """A binary that did not end, ended badly without a test case to blame, or ran too few
+        counts as a failure."""
         total = Outcome(0, 0)
         for name, least in self.leasts.items():
             passed, failed = self.counts.get(name, (0, 0))

@@ -1,7 +1,9 @@
-"""Two guests on one wire: their network cards are joined by a unix socket, which the first listens on.
+"""Two guests on one wire: their network cards are joined by a unix socket, which the first listens
+on.
 
-Each has rxe on its card and the host's orders as its script (`Guest.order`). What can befall them: `cut` and `heal`
-for the network, `fail_power` and `boot_again` for a machine.
+Each has rxe on its card and the host's orders as its script
+(`Guest.order`). What can befall them: `cut` and `heal` for the network, `fail_power` and
+`boot_again` for a machine.
 """
 
 import tempfile
@@ -56,7 +58,8 @@ class Pair:
         self.guests[number].set_link(True)
 
     def fail_power(self, number=1):
-        """A guest is gone, and says nothing more. Only the second can come back: the first one holds the wire."""
+        """A guest is gone, and says nothing more. Only the second can come back: the first one
+        holds the wire."""
         self.guests[number].kill()
 
     def boot_again(self):

@@ -1,4 +1,5 @@
-"""perftest in a guest: what rxe can do there, the yardstick for everything that is measured in the same guest."""
+"""perftest in a guest: what rxe can do there, the yardstick for everything that is measured in the
+same guest."""
 
 import math
 import re
@@ -61,7 +62,8 @@ class Measuring(Guest):
 
 
 def perftest(machine):
-    """perftest's READ bandwidth and latency in one guest: the yardstick of what rxe can do in this place"""
+    """perftest's READ bandwidth and latency in one guest: the yardstick of what rxe can do in this
+    place"""
     with Measuring(machine, "perftest", Image(machine.kernel)) as guest:
         guest.up(UP_SECONDS)
         bandwidth, latency = guest.read_bandwidth(65536), guest.read_latency(64)

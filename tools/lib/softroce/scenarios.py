@@ -1,4 +1,5 @@
-"""What is run in guests. A scenario is a function of the machine that gives an `Outcome`, and a line in `SCENARIOS`."""
+"""What is run in guests. A scenario is a function of the machine that gives an
+`Outcome`, and a line in `SCENARIOS`."""
 
 import shlex
 from pathlib import Path
@@ -20,15 +21,17 @@ RUN_SECONDS = 600
 ORDER_SECONDS = 60
 LIBTEST = ("--test-threads", "1", "--nocapture")  # so that what is skipped says so
 
-# Test targets over verbs: what to say to the binary, and how many test cases there are at least. Fewer: some were lost.
-# These are ignored wherever there is no device. Parts of others, and tests for two hosts, are left out.
+# Test targets over verbs: what to say to the binary, and how many test cases there are at least.
+# Fewer: some were lost. These are ignored wherever there is no device. Parts of others, and tests
+# for two hosts, are left out.
 CONFORMANCE = {"conformance": ("--ignored verbs:: verbs_writes:: --skip parts::", 51),
                builds.LIBRARY: ("--ignored fabric::verbs::", 2)}
 REPLICAS = {"processes": ("--ignored replicas:: --skip two_servers", 4)}
 
 
 def pair(machine):
-    """two guests on one wire: READs between them, a network that is cut and heals, a guest that loses its power"""
+    """two guests on one wire: READs between them, a network that is cut and heals, a guest that
+    loses its power"""
     listens = until("rdma resource show cm_id | grep -q LISTEN")
     serve = f"rping -s -P -a {ADDRESSES[1]} >/tmp/server.log 2>&1 </dev/null & {listens}"
     ping = f"rping -c -a {ADDRESSES[1]} -C 20"
@@ -69,7 +72,8 @@ def conformance(machine):
 
 
 def replicas(machine):
-    """a primary and three replicas in one guest, pulling, and two pushed to: load that evicts, a late joiner, replica and primary killed"""
+    """a primary and three replicas in one guest, pulling, and two pushed to: load that evicts, a
+    late joiner, replica and primary killed"""
     return run_tests(machine, "replicas", REPLICAS, REPLICAS_SECONDS)
 
 
@@ -91,13 +95,15 @@ def run_tests(machine, name, targets, seconds):
 
 
 def test_programs(targets):
-    """What cargo builds for the test targets: (kind, name) to path, where the kind is test or bin."""
+    """What cargo builds for the test targets: (kind, name) to path, where the kind is test or
+    bin."""
     ensure_packages(BUILD_PACKAGES)
     return builds.test_binaries(targets)
 
 
 def run_program(machine, words, extra=()):
-    """A program of the host in one guest, its output passed on; its status. `extra` files lie where they lie here."""
+    """A program of the host in one guest, its output passed on; its status. `extra` files lie where
+    they lie here."""
     image = Image(machine.kernel)
     program = Path(words[0])
     image.program(builds.lean(program), f"test/{program.name}")

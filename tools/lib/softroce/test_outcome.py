@@ -1,4 +1,5 @@
-"""What is counted of the output of test binaries, with the ways in which it may not count as passed."""
+"""What is counted of the output of test binaries, with the ways in which it may not count as
+passed."""
 
 import contextlib
 import io

@@ -103,7 +103,8 @@ impl Events {
             Err(Refusal { errno: libc::EAGAIN | libc::EINTR, .. }) => return Ok(None),
             answered => answered?,
         };
-        // SAFETY: numbers, bytes and a pointer, for which all zeroes is valid, and filled on success.
+        // SAFETY: numbers, bytes and a pointer, for which all zeroes is valid, and filled on
+        // success.
         let raw = unsafe { raw.assume_init() };
         // SAFETY: as in `status_name`: any number is answered with a constant.
         let name = unsafe { ffi::rv_event_name(raw.kind) };
@@ -129,14 +130,15 @@ impl Drop for Events {
     }
 }
 
-/// One end of a connection, or a listener. It may have a queue pair, which its owner (`QueuePair`) destroys first.
+/// One end of a connection, or a listener. It may have a queue pair, which its owner (`QueuePair`)
+/// destroys first.
 pub struct Id {
     raw: NonNull<ffi::Id>,
     events: Arc<Events>,
 }
 
-// SAFETY: librdmacm's functions may be called by any thread. What changes an id or its queue pair takes `&mut self` or is the
-// connection manager's own, which locks.
+// SAFETY: librdmacm's functions may be called by any thread. What changes an id or its queue pair
+// takes `&mut self` or is the connection manager's own, which locks.
 unsafe impl Send for Id {}
 
 /// How two ends are connected.
@@ -208,13 +210,15 @@ impl Id {
         answered("set the timeout", unsafe { ffi::rv_id_ack_timeout(self.raw(), exponent) }).map(drop)
     }
 
-    /// Have packets of the connection that it will ask for carry this type of service; those of the peer carry the same.
+    /// Have packets of the connection that it will ask for carry this type of service; those of the
+    /// peer carry the same.
     pub fn set_tos(&mut self, tos: u8) -> Result<(), Refusal> {
         // SAFETY: the id stands.
         answered("set the type of service", unsafe { ffi::rv_id_tos(self.raw(), tos) }).map(drop)
     }
 
-    /// Bind to an address of this host; its device follows from it, unless it is the unspecified one.
+    /// Bind to an address of this host; its device follows from it, unless it is the unspecified
+    /// one.
     pub fn bind(&mut self, address: SocketAddr) -> Result<(), Refusal> {
         let address = SockAddr::from(address);
         let bytes = address_bytes(&address);
@@ -291,8 +295,9 @@ impl Id {
 
 impl Drop for Id {
     fn drop(&mut self) {
-        // SAFETY: ours; its queue pair is gone or, where the device would not let it go, is stopped. Waits only for the
-        // acknowledgement of events, which `Events::next` makes before it returns.
+        // SAFETY: ours; its queue pair is gone or, where the device would not let it go, is
+        // stopped. Waits only for the acknowledgement of events, which `Events::next` makes before
+        // it returns.
         let destroyed = answered("destroy an RDMA CM id", unsafe { ffi::rv_id_destroy(self.raw()) });
         if let Err(refusal) = destroyed {
             log::error!("verbs: cannot {}: errno {}", refusal.doing, refusal.errno);

@@ -25,7 +25,8 @@ pub const RNR_RETRIES_EXCEEDED: u32 = 13;
 
 /// The name of a status.
 pub fn status_name(status: u32) -> &'static str {
-    // SAFETY: the library is there, as a completion came; any number is answered with a constant text.
+    // SAFETY: the library is there, as a completion came; any number is answered with a constant
+    // text.
     let text = unsafe { ffi::rv_status_name(status) };
     // SAFETY: a constant of the library, or null.
     unsafe { static_text(text) }
@@ -95,7 +96,8 @@ impl CompletionQueue {
         self.cq.as_ptr()
     }
 
-    /// Take up to [`COMPLETIONS_MAX`] completions, and return how many there were. The bytes of a completed READ are visible from here on.
+    /// Take up to [`COMPLETIONS_MAX`] completions, and return how many there were. The bytes of a
+    /// completed READ are visible from here on.
     pub fn poll(&self, out: &mut [Completed; COMPLETIONS_MAX]) -> Result<usize, Refusal> {
         // SAFETY: the queue stands, `out` has room for as many.
         let answer = unsafe { ffi::rv_cq_poll(self.raw(), out.as_mut_ptr(), COMPLETIONS_MAX as u32) };
@@ -103,13 +105,15 @@ impl CompletionQueue {
         Ok(answered("poll for completions", answer)? as usize)
     }
 
-    /// Have the descriptor become readable at the next completion. Earlier ones do not count, so poll once more after this, and then sleep.
+    /// Have the descriptor become readable at the next completion. Earlier ones do not count, so
+    /// poll once more after this, and then sleep.
     pub fn arm(&self) -> Result<(), Refusal> {
         // SAFETY: the queue stands.
         answered("ask to be woken", unsafe { ffi::rv_cq_arm(self.raw()) }).map(drop)
     }
 
-    /// A descriptor that is readable after a completion, if the queue was armed, until it is cleared. None if nobody can sleep on this queue.
+    /// A descriptor that is readable after a completion, if the queue was armed, until it is
+    /// cleared. None if nobody can sleep on this queue.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.waker.as_ref().map(|waker| borrowed(waker, waker.fd))
     }
@@ -126,7 +130,8 @@ impl CompletionQueue {
 impl Drop for CompletionQueue {
     fn drop(&mut self) {
         self.clear();
-        // SAFETY: ours; queue pairs that complete here are gone, as each holds an Arc of this. The waker goes after it.
+        // SAFETY: ours; queue pairs that complete here are gone, as each holds an Arc of this. The
+        // waker goes after it.
         let destroyed = answered("destroy a completion queue", unsafe { ffi::rv_cq_destroy(self.raw()) });
         if let Err(refusal) = destroyed {
             log::error!("verbs: cannot {}: errno {}", refusal.doing, refusal.errno);

@@ -1,4 +1,5 @@
-//! Devices. RDMA CM opens each device once for the whole process and shares it with whoever connects over it; a [`Device`] keeps it open.
+//! Devices. RDMA CM opens each device once for the whole process and shares it with whoever
+//! connects over it; a [`Device`] keeps it open.
 
 use super::{Library, Refusal, answered, borrowed, ffi, text_within};
 use std::os::fd::{BorrowedFd, RawFd};
@@ -8,7 +9,8 @@ use std::sync::Arc;
 /// Every device of the host, open.
 struct List(NonNull<ffi::Devices>);
 
-// SAFETY: the list is immutable once made, and the libraries allow its devices to be used by any thread.
+// SAFETY: the list is immutable once made, and the libraries allow its devices to be used by any
+// thread.
 unsafe impl Send for List {}
 // SAFETY: as above.
 unsafe impl Sync for List {}
@@ -27,7 +29,8 @@ pub struct Device {
     _list: Arc<List>,
 }
 
-// SAFETY: verbs may be called by any thread at any time (ibv_open_device(3), and librdmacm shares its devices by design).
+// SAFETY: verbs may be called by any thread at any time (ibv_open_device(3), and librdmacm shares
+// its devices by design).
 unsafe impl Send for Device {}
 // SAFETY: as above.
 unsafe impl Sync for Device {}
@@ -182,7 +185,8 @@ impl EventSource {
     pub fn next(&self) -> Option<DeviceEvent> {
         let mut name: [std::ffi::c_char; 64] = [0; 64];
         let mut number = 0;
-        // SAFETY: the device is open, its events non-blocking; `name` is writable for the length that is told.
+        // SAFETY: the device is open, its events non-blocking; `name` is writable for the length
+        // that is told.
         let about = unsafe { ffi::rv_async_next(self.device.raw(), &mut number, name.as_mut_ptr(), name.len() as u32) };
         match about {
             1 | 4 => Some(DeviceEvent::QueuePair { number, access: about == 4, name: text_within(&name) }),

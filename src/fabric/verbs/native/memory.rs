@@ -1,5 +1,6 @@
-//! Protection domains, and memory registered in them. A registration keeps its domain, and its owner keeps the memory: a region is
-//! held by its [`Region`], an ack slot by its [`AckSlot`], a landing holds its [`Registration`] and gives it up before its memory.
+//! Protection domains, and memory registered in them. A registration keeps its domain, and its
+//! owner keeps the memory: a region is held by its [`Region`], an ack slot by its [`AckSlot`], a
+//! landing holds its [`Registration`] and gives it up before its memory.
 
 use super::device::Device;
 use super::{Refusal, answered, ffi};
@@ -75,8 +76,8 @@ impl Registration {
         let address = words.as_ptr() as u64;
         let (mut raw, mut local_key, mut remote_key) = (null_mut(), 0, 0);
         let bytes = size_of_val(words) as u64;
-        // SAFETY: the domain stands; the memory is mapped for as long as the caller promised, shared by atomics only, and so may
-        // be read and written by the device at any time.
+        // SAFETY: the domain stands; the memory is mapped for as long as the caller promised,
+        // shared by atomics only, and so may be read and written by the device at any time.
         let answer = unsafe {
             ffi::rv_mr_register(domain.raw(), address, bytes, access, &mut raw, &mut local_key, &mut remote_key)
         };
@@ -103,7 +104,8 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // SAFETY: ours, not yet freed. What the device still has under way to it was ended before: queue pairs go first.
+        // SAFETY: ours, not yet freed. What the device still has under way to it was ended before:
+        // queue pairs go first.
         let freed = answered("deregister memory", unsafe { ffi::rv_mr_free(self.raw.as_ptr()) });
         if let Err(refusal) = freed {
             // The pages stay pinned, so nobody else's memory is touched.
@@ -112,7 +114,8 @@ impl Drop for Registration {
     }
 }
 
-/// A region that a peer may READ or, if it is for that, WRITE to; or that WRITEs of this end go out from.
+/// A region that a peer may READ or, if it is for that, WRITE to; or that WRITEs of this end go out
+/// from.
 pub struct Region {
     registration: Registration,
     bytes: usize,
@@ -141,7 +144,8 @@ impl Region {
         access: u32,
     ) -> Result<Region, Refusal> {
         let words = regions.slab(number).words();
-        // SAFETY: a slab is mapped while its owner lives, which is held beside the registration and dropped after it.
+        // SAFETY: a slab is mapped while its owner lives, which is held beside the registration and
+        // dropped after it.
         let registration = unsafe { Registration::new(domain, words, access) }?;
         Ok(Region { registration, bytes: size_of_val(words), _regions: regions.clone() })
     }
@@ -168,7 +172,8 @@ impl AckSlot {
     pub fn new(domain: &Arc<Domain>, slab: Slab) -> Result<AckSlot, Refusal> {
         let access = ffi::ACCESS_LOCAL_WRITE | ffi::ACCESS_REMOTE_WRITE;
         let words = &slab.words()[..ACK_BYTES / 8];
-        // SAFETY: the slab's mapping does not move with it, is held beside the registration and dropped after it.
+        // SAFETY: the slab's mapping does not move with it, is held beside the registration and
+        // dropped after it.
         let registration = unsafe { Registration::new(domain, words, access) }?;
         Ok(AckSlot { registration, slab: Arc::new(slab) })
     }
@@ -196,7 +201,8 @@ pub enum LandingError {
 pub fn landing(domain: &Arc<Domain>, bytes: usize) -> Result<Landing, LandingError> {
     let mut landing = Landing::new(bytes).map_err(LandingError::Memory)?;
     let register = |words: &[AtomicU64]| {
-        // SAFETY: the landing keeps the registration and drops it before its memory (`Landing`'s order of fields).
+        // SAFETY: the landing keeps the registration and drops it before its memory (`Landing`'s
+        // order of fields).
         unsafe { Registration::new(domain, words, ffi::ACCESS_LOCAL_WRITE) }
     };
     landing.register(register).map_err(LandingError::Refused)?;

@@ -1,5 +1,6 @@
-//! Queue pairs. A [`QueuePair`] is one end of a connection; a [`ReadQueue`] is the end that READs and WRITEs, and owns the landings of
-//! the READs that are under way, and the sources of WRITEs: landings come out with their completions, or go once the device has let go of them.
+//! Queue pairs. A [`QueuePair`] is one end of a connection; a [`ReadQueue`] is the end that READs
+//! and WRITEs, and owns the landings of the READs that are under way, and the sources of WRITEs:
+//! landings come out with their completions, or go once the device has let go of them.
 
 use super::cm::{Connection, Id};
 use super::completion::{COMPLETIONS_MAX, Completed, CompletionQueue};
@@ -9,7 +10,8 @@ use crate::fabric::{Landing, Read, WRITE_BYTES_MAX, WRITE_DEPTH_MAX, Write};
 use crate::sys::sync::Ordering::Relaxed;
 use std::sync::Arc;
 
-/// WRITEs under way at a time: acks go out more often than they are completed, but each says all that the last one said.
+/// WRITEs under way at a time: acks go out more often than they are completed, but each says all
+/// that the last one said.
 pub const WRITES_MAX: usize = 16;
 
 /// One end of a reliable connection.
@@ -22,7 +24,8 @@ pub struct QueuePair {
 }
 
 impl QueuePair {
-    /// One for `id`, that can have `sends` requests of its own under way. An id that was refused one comes back.
+    /// One for `id`, that can have `sends` requests of its own under way. An id that was refused
+    /// one comes back.
     pub fn new(
         id: Id,
         domain: &Arc<Domain>,
@@ -91,22 +94,24 @@ impl QueuePair {
     }
 
     fn post_reads(&mut self, reads: &[Transfer]) -> Result<(), Refusal> {
-        // SAFETY: the queue pair stands until `end`. The memory that is named is that of landings, which the one caller, ReadQueue,
-        // keeps until they have completed or the queue pair is gone. At most READS_MAX, or refused.
+        // SAFETY: the queue pair stands until `end`. The memory that is named is that of landings,
+        // which the one caller, ReadQueue, keeps until they have completed or the queue pair is
+        // gone. At most READS_MAX, or refused.
         let answer = unsafe { ffi::rv_post_reads(self.id.raw(), reads.as_ptr(), reads.len() as u32) };
         answered("post READs", answer).map(drop)
     }
 
     fn post_writes(&mut self, writes: &[Transfer]) -> Result<(), Refusal> {
-        // SAFETY: the queue pair stands until `end`. The memory that is named is that of sources, which the one caller, ReadQueue, keeps
-        // until the queue pair is gone. At most READS_MAX, or refused.
+        // SAFETY: the queue pair stands until `end`. The memory that is named is that of sources,
+        // which the one caller, ReadQueue, keeps until the queue pair is gone. At most READS_MAX,
+        // or refused.
         let answer = unsafe { ffi::rv_post_writes(self.id.raw(), writes.as_ptr(), writes.len() as u32) };
         answered("post WRITEs", answer).map(drop)
     }
 
     fn post_write(&mut self, write: &Transfer, inline: bool) -> Result<(), Refusal> {
-        // SAFETY: the queue pair stands until `end`. What is inline is copied before this returns; else it lies in the buffer of the
-        // one caller, ReadQueue, as above.
+        // SAFETY: the queue pair stands until `end`. What is inline is copied before this returns;
+        // else it lies in the buffer of the one caller, ReadQueue, as above.
         let answer = unsafe { ffi::rv_post_write(self.id.raw(), write, u32::from(inline)) };
         answered("post a WRITE", answer).map(drop)
     }
@@ -161,7 +166,8 @@ pub struct ReadQueue {
 }
 
 impl ReadQueue {
-    /// Over `pair`, which completes to `completions`. `buffer`, a page, is needed unless [`ReadQueue::writes_inline`].
+    /// Over `pair`, which completes to `completions`.
+    /// `buffer`, a page, is needed unless [`ReadQueue::writes_inline`].
     pub fn new(pair: QueuePair, completions: Arc<CompletionQueue>, buffer: Option<Landing>) -> ReadQueue {
         ReadQueue {
             pair,
@@ -200,8 +206,8 @@ impl ReadQueue {
         self.writes - self.writes_done < WRITES_MAX as u64
     }
 
-    /// Post `reads`, of which `place` gives address and key at the peer, with one doorbell. After an error some may be under way all the
-    /// same; they are kept.
+    /// Post `reads`, of which `place` gives address and key at the peer, with one doorbell. After
+    /// an error some may be under way all the same; they are kept.
     pub fn post(&mut self, reads: &mut Vec<Read>, place: impl Fn(&Read) -> (u64, u32)) -> Result<(), Refusal> {
         assert!(self.reads_under_way() + reads.len() <= READS_MAX, "more READs under way than a queue takes");
         let mut transfers = [Transfer::default(); READS_MAX];
@@ -232,7 +238,8 @@ impl ReadQueue {
         self.sources = sources;
     }
 
-    /// Post WRITEs of what lies in sources, of which `place` gives address and key at the peer, with one doorbell.
+    /// Post WRITEs of what lies in sources, of which `place` gives address and key at the peer,
+    /// with one doorbell.
     pub fn post_data(&mut self, writes: &[Write], place: impl Fn(&Write) -> (u64, u32)) -> Result<(), Refusal> {
         assert!(self.data_writes + writes.len() <= WRITE_DEPTH_MAX, "more WRITEs under way than a queue takes");
         let mut transfers = [Transfer::default(); WRITE_DEPTH_MAX];
@@ -265,7 +272,8 @@ impl ReadQueue {
             Transfer { tag: WRITE_TAG, remote, rkey, bytes: size_of_val(words) as u32, ..Default::default() };
         let inline = self.buffer.is_none();
         if let Some(buffer) = &self.buffer {
-            // A cell is free again once the WRITE that had it is done; they are done in their order.
+            // A cell is free again once the WRITE that had it is done; they are done in their
+            // order.
             let cell = (self.writes % WRITES_MAX as u64) as usize * (WRITE_BYTES_MAX / 8);
             let room = &buffer.words(buffer.bytes())[cell..];
             room.iter().zip(words).for_each(|(to, word)| to.store(*word, Relaxed));
@@ -302,8 +310,8 @@ impl ReadQueue {
 
 impl Drop for ReadQueue {
     fn drop(&mut self) {
-        // The queue pair goes before the landings. One that the device would not give up may still be written through: its landings
-        // are never freed then.
+        // The queue pair goes before the landings. One that the device would not give up may still
+        // be written through: its landings are never freed then.
         if let Err(refusal) = self.pair.end() {
             log::error!("verbs: cannot {}: errno {}; its memory is kept", refusal.doing, refusal.errno);
             self.under_way.iter_mut().for_each(|slot| std::mem::forget(slot.take()));

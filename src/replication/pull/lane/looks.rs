@@ -9,7 +9,8 @@ use crate::store::NOT_BEGUN;
 use crate::sys::sync::AtomicU64;
 
 impl Lane<'_> {
-    /// Whether the control line shows a log that this lane could follow. For as long as the lane takes no looks.
+    /// Whether the control line shows a log that this lane could follow. For as long as the lane
+    /// takes no looks.
     pub fn shows_log(&mut self, look: Look, words: &[AtomicU64]) -> Result<bool, PullError> {
         Ok(self.read(look, words)?.is_some())
     }
@@ -31,7 +32,8 @@ impl Lane<'_> {
         self.decide(&line, counts)
     }
 
-    /// A control line, held against the last one. None where it shows nothing yet, or makes no sense this time.
+    /// A control line, held against the last one. None where it shows nothing yet, or makes no
+    /// sense this time.
     fn read(&mut self, look: Look, words: &[AtomicU64]) -> Result<Option<Line>, PullError> {
         let is_known =
             |epoch| self.history.iter().any(|start| start.epoch == epoch && start.begins[self.shard] != NOT_BEGUN);
@@ -62,7 +64,8 @@ impl Lane<'_> {
         }
     }
 
-    /// Have as much memory as the primary. Another shard may be about to give back what this one is to have, so it is tried for a while.
+    /// Have as much memory as the primary. Another shard may be about to give back what this one is
+    /// to have, so it is tried for a while.
     fn follow_capacity(&mut self, line: &Line) -> Result<(), PullError> {
         if self.wants_memory || self.line.is_none_or(|before| before.capacity != line.capacity) {
             self.wants_memory = !self.follower.follow_capacity(line.capacity);
@@ -102,8 +105,9 @@ impl Lane<'_> {
         Ok(())
     }
 
-    /// Whether this shard follows a log that is about to be dropped: the server above is a replica that knows of a new epoch, and still shows log
-    /// of the old one beyond its end. What was applied of that must be judged again.
+    /// Whether this shard follows a log that is about to be dropped: the server above is a replica
+    /// that knows of a new epoch, and still shows log of the old one beyond its end. What was
+    /// applied of that must be judged again.
     fn has_strayed(&self, line: &Line) -> bool {
         let newest = self.history.last().expect("a history has an epoch").epoch;
         let (epoch, cursor) = (self.follower.epoch(), self.follower.cursor());
