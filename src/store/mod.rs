@@ -7,7 +7,7 @@
 //! | [`pool`] | the memory of all logs, cut into slabs |
 //! | [`mod@log`] | a shard's log: from a position to the slab that it is in |
 //! | `mapped` | which of a log has memory, and how far its head may go |
-//! | [`line`] | the control line: what a shard publishes |
+//! | [`mod@line`] | the control line: what a shard publishes |
 //! | [`seal`] | the number of a place, which a record proves, and which is its CAS |
 //! | [`value`] | a value where it lies, in one run or several |
 //! | `spread` | writing and copying a record that lies in several slabs |
