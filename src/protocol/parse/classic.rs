@@ -1,7 +1,8 @@
 //! The classic commands that name a key: get, gets, gat, gats, set and its kin, incr, decr, touch, delete.
 //!
-//! Takes a line whose command is known, and what stands behind the command; gives the request. What memcached ignores is ignored here: further tokens behind
-//! those that a command needs (so `delete k 10` deletes, whatever the number), and noreply on a get.
+//! Takes a line whose command is known, and what stands behind the command; gives the request. What
+//! memcached ignores is ignored here: further tokens behind those that a command needs (so
+//! `delete k 10` deletes, whatever the number), and noreply on a get.
 
 use super::super::classic::{Arithmetic, Delete, Get, GetForm, Keys, Store, StoreVerb, Touch};
 use super::super::{Exptime, ParseLimits, Parsed, Request, reply};
