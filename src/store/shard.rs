@@ -265,8 +265,12 @@ impl Shard {
     /// The record at a position that holds one. Anything else there is a broken log: our bug, and
     /// no state to go on from.
     pub(super) fn record(&self, position: u64) -> Record<'_> {
-        Record::read(self.log.words_at(position))
-            .unwrap_or_else(|| panic!("shard {}: no record at position {position}", self.number))
+        self.record_in(self.log.words_at(position), position)
+    }
+
+    #[inline]
+    fn record_in<'w>(&self, words: &'w [AtomicU64], position: u64) -> Record<'w> {
+        Record::read(words).unwrap_or_else(|| panic!("shard {}: no record at position {position}", self.number))
     }
 
     /// The record at a position, or at the start of the next slab where not even a header fits
@@ -278,10 +282,7 @@ impl Shard {
             let position = position + words.len() as u64 * 8;
             return (position, self.record(position));
         }
-        match Record::read(words) {
-            Some(record) => (position, record),
-            None => panic!("shard {}: no record at position {position}", self.number),
-        }
+        (position, self.record_in(words, position))
     }
 
     /// The record behind `slot`, and where it is, if it has this key. A slot seen by a reader

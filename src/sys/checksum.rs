@@ -68,7 +68,7 @@ fn append_parts<const PARTS: usize>(crc: u32, parts: [&[u8]; PARTS]) -> u32 {
 fn append_place(crc: u32, place: [u64; 2]) -> u32 {
     if std::arch::is_x86_feature_detected!("sse4.2") {
         // SAFETY: the processor has the one feature that the function is compiled for.
-        return unsafe { append_words(crc, place) };
+        return unsafe { append_two_words(crc, place) };
     }
     append_long(crc, place.map(u64::to_le_bytes).as_flattened())
 }
@@ -82,7 +82,7 @@ fn append_place(crc: u32, place: [u64; 2]) -> u32 {
 #[inline]
 #[target_feature(enable = "sse4.2")]
 #[cfg(target_arch = "x86_64")]
-fn append_words<const WORDS: usize>(crc: u32, words: [u64; WORDS]) -> u32 {
+fn append_two_words(crc: u32, words: [u64; 2]) -> u32 {
     !words.iter().fold(u64::from(!crc), |sum, word| std::arch::x86_64::_mm_crc32_u64(sum, *word)) as u32
 }
 

@@ -1,8 +1,10 @@
 """What tools/compare-replication makes of figures.
 `cd tools && python3 -m unittest lib.test_replication`."""
 
+import types
 import unittest
 import xml.etree.ElementTree as xml
+from unittest import mock
 
 from lib.replication import acks, copying, cost, promote, saturated, stamps
 from lib.replication.plots import bars, decades, lines, nice, spans
@@ -134,7 +136,31 @@ class Sections(unittest.TestCase):
         self.assertEqual(saturated.kept({"taken_bytes": 30, "written_bytes": 40}), 0.75)
 
 
+class NeverThere:
+    """A connection to a server that stores everything and whose replica has nothing."""
+
+    def __init__(self, _server):
+        self.asked = b""
+
+    def sendall(self, request):
+        self.asked = request or self.asked
+
+    def recv(self, _bytes):
+        return b"END\r\n" if self.asked.startswith(b"get") else b"STORED\r\n"
+
+    def close(self):
+        pass
+
+
 class Stamps(unittest.TestCase):
+    def test_stamps_that_nobody_sees_take_a_bounded_time_altogether(self):
+        family = types.SimpleNamespace(is_remora=True)
+        bounds = {"connect": NeverThere, "SEEN_SECONDS_MAX": 0.01, "STAMPING_SECONDS_MAX": 0.05}
+        with mock.patch.multiple(stamps, **bounds):
+            late_us, missing = stamps.stamps(family, None, None, 1000, 0)
+        self.assertEqual(late_us, [])
+        self.assertLess(missing, 1000, "no further stamp is sent after the bound")
+
     def test_a_stamp_comes_back_in_both_protocols(self):
         stamp = b"%0*d" % (stamps.STAMP_BYTES, 12345)
         for is_remora, answer, none in (

@@ -75,6 +75,7 @@ def loaded(run, family, primary, replica, generator):
         "anew": family.begun_anew(primary, [replica]) - again,
         "stamps_us": percentiles(at_replica) if at_replica else None,
         "stamps_missing": missing,
+        "stamps_sent": len(at_replica) + missing,
         "at_primary_us": percentiles(at_primary),
     }
 
@@ -114,7 +115,8 @@ def tell(results):
         seen = [one["stamps_us"] for one in with_it if one["stamps_us"]]
         shown = [Figure.of([one[key] / 1e3 for one in seen]).show(".2f") if seen else "none seen" for key in ("p50", "p99", "max")]
         own = figure(lambda one: one["at_primary_us"]["p50"] / 1e3).show(".2f")
-        stamped.append([family, *shown, own, figure(lambda one: one["stamps_missing"]).show()])
+        unseen, sent = (sum(one[key] for one in with_it) for key in ("stamps_missing", "stamps_sent"))
+        stamped.append([family, *shown, own, f"{unseen} of {sent}"])
         drawn.append((family, [("no replica", rates["alone"]), ("one replica", rates["with"])]))
         backlog.append((family, [(seconds, lag / (1 << 20)) for seconds, lag in with_it[-1]["backlog"]]))
     head = ["", "SETs/s alone", "with a replica", "ratio", "primary busy", "kept up", "MiB behind", "s to catch up", "begun anew"]

@@ -17,6 +17,8 @@ from lib.replication.family import connect
 KEY = b"stamp"
 STAMP_BYTES = 20
 SEEN_SECONDS_MAX = 5.0
+# A replica at the lowest priority may not run for seconds: then each of many stamps takes long.
+STAMPING_SECONDS_MAX = 20.0
 PROBE_EVERY_SECONDS = 0.002
 PROBE_PRIORITY = -10
 
@@ -67,13 +69,15 @@ def is_error(answer):
 
 def stamps(family, writer, reader, count, every_seconds):
     """Microseconds until each of so many stamps, written to one server, is read from the other; how
-    many were not within the bound."""
+    many were not within the bound. No further stamp is sent after STAMPING_SECONDS_MAX."""
     is_remora = family.is_remora
     get = get_request(is_remora, KEY)
     whole = lambda answer: is_whole(is_remora, answer)
-    late_us, missing = [], 0
+    late_us, missing, until = [], 0, time.monotonic() + STAMPING_SECONDS_MAX
     with contextlib.closing(connect(writer)) as to, contextlib.closing(connect(reader)) as back:
         for number in range(count + 1):
+            if time.monotonic() >= until:
+                break
             time.sleep(every_seconds)
             sent = time.monotonic_ns()
             to.sendall(set_request(is_remora, KEY, b"%0*d" % (STAMP_BYTES, sent)))
