@@ -331,8 +331,8 @@ impl<'a> Draft<'a> {
         self.meta.expiry()
     }
 
-    /// Write it to the start of
-    /// `words`, which nobody else reads or writes yet, as the record at `position`.
+    /// Write it to the start of `words`, which nobody else reads or writes yet, as the record at
+    /// `position`.
     pub fn write<'w>(&self, words: &'w [AtomicU64], position: u64, epoch: u64) -> Record<'w> {
         words[0].store(self.meta.to_bits(), Relaxed);
         let crc = self.checksum.at(position, epoch);

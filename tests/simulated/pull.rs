@@ -46,6 +46,8 @@ const SHARDS: Setup =
 /// Records of many pieces, and longer than what is given up at once.
 const LARGE: Setup =
     Setup { ring_bytes: 512 << 10, slab_bytes: 1 << 30, shards: 1, item_bytes_max: 120 << 10, evict: true };
+/// So long that most pieces are far from being overwritten, as they are in servers.
+const FAR: Setup = Setup { ring_bytes: 4 << 20, slab_bytes: 1 << 30, shards: 1, item_bytes_max: 2 << 10, evict: true };
 /// Nothing is evicted: every item is moved, again and again.
 const NO_EVICTION: Setup =
     Setup { ring_bytes: 64 << 10, slab_bytes: 20_008, shards: 1, item_bytes_max: 2 << 10, evict: false };
