@@ -128,6 +128,13 @@ fn paths_of_a_machine_are_caught() {
 }
 
 #[test]
+fn what_tools_leave_behind_is_caught() {
+    for path in ["src/store/a.rs.orig", "src/store/a.rs.rej", "docs/A.md~"] {
+        caught(path, OPENING, "left behind");
+    }
+}
+
+#[test]
 fn unfinished_work_is_caught() {
     for word in [["to", "do!()"], ["unimple", "mented!()"], ["FIX", "ME"], ["XX", "X"]] {
         caught("src/base/a.rs", &format!("{OPENING}// {}\n", word.concat()), "unfinished");

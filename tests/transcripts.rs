@@ -104,8 +104,8 @@ fn transcripts_hold_for_memcached() {
         return;
     };
     let release = format::release(&version).expect("memcached has a version");
-    // memcached's flush_all passes over an item that another thread has locked at that moment, and `play::wipe` relies on
-    // flush_all: so there is one worker, and no thread in the background.
+    // memcached's flush_all passes over an item that another thread has locked at that moment, and
+    // `play::wipe` relies on flush_all: so there is one worker, and no thread in the background.
     let server = memcached::Memcached::start(&["-m", "64", "-t", "1", "-o", "no_lru_maintainer,no_lru_crawler"]);
     hold_to(&transcripts(), server.address, Dialect::Memcached, Some(release));
 }

@@ -12,6 +12,8 @@ pub enum Cause {
     NotYet,
     /// The peer ended the channel, or its process or host is gone.
     Closed,
+    /// What is moved over it is another log now: this end has ended it, and has not failed.
+    Elsewhere,
     /// Nothing happened for as long as was allowed.
     TimedOut,
     /// A READ or WRITE was refused by the other side: a region that is not there, or no longer.

@@ -277,9 +277,9 @@ pub trait Channel: Send {
     /// A new landing of `bytes` bytes (a multiple of 4096) that this channel's READs can fill. Make
     /// few and reuse them.
     fn landing(&mut self, bytes: usize) -> Result<Landing, FabricError>;
-    /// Submit all of
-    /// `reads`, in their order, with one doorbell. Panics if more than [`Channel::depth_max`] would
-    /// be under way, or if a READ is longer than its landing: these are bugs of the caller.
+    /// Submit all of `reads`, in their order, with one doorbell. Panics if more than
+    /// [`Channel::depth_max`] would be under way, or if a READ is longer than its landing: these
+    /// are bugs of the caller.
     fn submit(&mut self, reads: &mut Vec<Read>) -> Result<(), FabricError>;
     /// Append finished READs to `done`, and return how many there were. Waits up to `wait` for the
     /// first one. An error means that the channel has ended.

@@ -12,11 +12,12 @@
 //! and it decides itself what happens between two polls (writes to other shards, logs that wrap
 //! around).
 //!
-//! **Order**, as on every fabric: READs are *carried out* strictly one after another, torn ones
-//! included: no other READ comes between the parts of one. Only their completions may be late or
-//! out of turn. So a READ that was submitted later never sees older bytes, whatever the faults,
-//! except `corrupt` and `early`. Within one READ nothing is ordered, as on a network card: the
-//! parts of a torn one are carried out in any order.
+//! **Order.** READs are *carried out* strictly one after another, torn ones included: no other
+//! READ comes between the parts of one. Only their completions may be late or out of turn. So a
+//! READ that was submitted later never sees older bytes, whatever the faults, except `corrupt` and
+//! `early`. Real fabrics promise less: only that a READ sees no older bytes than one that had
+//! completed when it was submitted. The fault `early` stands for the rest. Within one READ nothing
+//! is ordered, as on a network card: the parts of a torn one are carried out in any order.
 
 mod channel;
 mod exporter;

@@ -7,6 +7,7 @@ use super::HANDSHAKE_WAIT_MAX;
 use super::choice::Choice;
 use super::host_id;
 use super::link::{Link, LinkError};
+use super::penalties::NOT_YET_PAUSE;
 use super::push::inbox::Inbox;
 use super::push::layout::Layout;
 use super::regions;
@@ -19,6 +20,10 @@ use std::time::{Duration, Instant};
 
 /// The fabrics that `--fabric auto` tries, in this order.
 pub const PREFERENCE: [Kind; 3] = [Kind::Shm, Kind::Verbs, Kind::Tcp];
+
+/// The longest pause after a primary was busy. It may be a replica that has not joined its own
+/// primary yet, which takes a moment.
+const BUSY_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Who the replica is.
 #[derive(Debug, Clone)]
@@ -76,10 +81,14 @@ impl AttachError {
         }
     }
 
-    /// The primary has no place free, is a replica that has not joined its own primary yet, or
-    /// makes the fabric ready.
-    pub(super) fn will_pass_soon(&self) -> bool {
-        matches!(self, AttachError::NotYet(_) | AttachError::Link(_, LinkError::Refused(Refusal::Busy, _)))
+    /// What will pass by itself is asked again after this.
+    pub(super) fn passes_after(&self) -> Option<Duration> {
+        match self {
+            AttachError::NotYet(_) => Some(NOT_YET_PAUSE),
+            // It has no place free, or is a replica that has not joined its own primary yet.
+            AttachError::Link(_, LinkError::Refused(Refusal::Busy, _)) => Some(BUSY_PAUSE_MAX),
+            _ => None,
+        }
     }
 }
 
@@ -131,7 +140,7 @@ pub fn attach(
     let peer = joined.link.peer();
     let failed = |error| AttachError::Link(peer, error);
     for kind in choice.order() {
-        if let Err(why) = is_usable(kind, joined, options) {
+        if let Err(why) = is_usable(kind, &joined.welcome.fabrics, &joined.link, options) {
             choice.cannot(why);
             continue;
         }
@@ -173,7 +182,7 @@ pub fn attach_pushed(
     let failed = |error| AttachError::Link(peer, error);
     for kind in choice.order() {
         let usable = if kind.writes() { Ok(()) } else { Err(fabric::cannot_write(kind).to_string()) };
-        if let Err(why) = usable.and_then(|()| is_usable(kind, joined, options)) {
+        if let Err(why) = usable.and_then(|()| is_usable(kind, &joined.welcome.fabrics, &joined.link, options)) {
             choice.cannot(why);
             continue;
         }
@@ -225,14 +234,14 @@ fn inbox_address(link: &Link, options: &ConnectOptions) -> std::io::Result<Socke
     })
 }
 
-/// Ok if both sides have what `kind` needs; otherwise the reason.
-fn is_usable(kind: Kind, joined: &Joined, options: &ConnectOptions) -> Result<(), String> {
-    if !joined.welcome.fabrics.contains(&kind) {
+/// Ok if both sides have what `kind` needs now; otherwise the reason.
+pub(super) fn is_usable(kind: Kind, offered: &[Kind], link: &Link, options: &ConnectOptions) -> Result<(), String> {
+    if !offered.contains(&kind) {
         let why = if kind == Kind::Shm { "another host, or not offered" } else { "not offered" };
         return Err(format!("{}: {why}", kind.name()));
     }
     // A primary on another host must not choose to which socket of this host this process connects.
-    if kind == Kind::Shm && !joined.link.is_of_this_host() {
+    if kind == Kind::Shm && !link.is_of_this_host() {
         return Err("shm: the primary's connection is not of this host".into());
     }
     fabric::is_possible(kind, options).map_err(|error| error.to_string())

@@ -13,15 +13,22 @@ const WORD_WAIT_MAX: Duration = HEARTBEAT.saturating_mul(2);
 /// How often whoever waits looks whether it is to stop.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Whether a session ended because its data channel failed.
-pub(super) fn is_of_channel(end: &SessionEnd) -> bool {
-    matches!(end, SessionEnd::Fabric(_) | SessionEnd::Pull(PullError::Fabric(_) | PullError::Stuck(..)))
+/// Whether a session ended through its fabric's fault. `link` is its control connection.
+pub(super) fn is_of_fabric(end: &SessionEnd, link: &mut Link, is_stopping: impl Fn() -> bool) -> bool {
+    match end {
+        SessionEnd::Fabric(_) | SessionEnd::Pull(PullError::Fabric(_) | PullError::Stuck(..)) => {
+            primary_goes_on(link, is_stopping)
+        }
+        // The primary has said so before anything was seen of it here.
+        SessionEnd::Link(LinkError::Refused(Refusal::Channel, _)) => true,
+        _ => false,
+    }
 }
 
 /// Whether the primary goes on, now that the data channel has failed: it says so, or a heartbeat
-/// comes that it sent after the failure. An end of the connection, another refusal, and silence say
+/// arrives after the failure was seen. An end of the connection, another refusal, and silence say
 /// nothing against the fabric.
-pub(super) fn primary_goes_on(link: &mut Link, is_stopping: impl Fn() -> bool) -> bool {
+fn primary_goes_on(link: &mut Link, is_stopping: impl Fn() -> bool) -> bool {
     let until = Instant::now() + WORD_WAIT_MAX;
     // What was there before proves nothing.
     let heard_before = loop {

@@ -14,11 +14,12 @@ pub struct Choice<'a> {
     order: Vec<Kind>,
     passed_over: Vec<String>,
     /// One is being made ready.
-    is_early: bool,
+    is_not_yet: bool,
 }
 
 impl<'a> Choice<'a> {
-    /// Of a fabric to `primary`, among `wanted`, which stand in the order of preference.
+    /// Choose a fabric for reaching `primary`. `wanted` are those to choose from, the preferred one
+    /// first.
     pub fn new(primary: &'a str, wanted: &[Kind], penalties: &'a SharedPenalties) -> Choice<'a> {
         let now = Instant::now();
         let known = penalties.lock();
@@ -29,7 +30,7 @@ impl<'a> Choice<'a> {
         let passed_over =
             waiting.map(|one| format!("{}, and is tried last for {} s", one.why, one.left.as_secs() + 1)).collect();
         drop(known);
-        Choice { primary, penalties, order, passed_over, is_early: false }
+        Choice { primary, penalties, order, passed_over, is_not_yet: false }
     }
 
     /// In the order in which they are to be tried.
@@ -54,7 +55,7 @@ impl<'a> Choice<'a> {
             Decline::Failed => self.failed(kind, words),
             Decline::NotYet => {
                 self.penalties.lock().not_yet(self.primary, kind, &words, Instant::now());
-                self.is_early = true;
+                self.is_not_yet = true;
                 self.passed_over.push(words);
             }
         }
@@ -69,6 +70,6 @@ impl<'a> Choice<'a> {
     /// None could be used.
     pub fn none(self) -> AttachError {
         let why = self.passed_over.join("; ");
-        if self.is_early { AttachError::NotYet(why) } else { AttachError::NoFabric(why) }
+        if self.is_not_yet { AttachError::NotYet(why) } else { AttachError::NoFabric(why) }
     }
 }

@@ -7,7 +7,7 @@ mod following;
 pub use following::{Following, StillHeld};
 
 use super::admission::{Admitted, Attached, Unfit};
-use super::attach::{AttachError, Identity, Joined, PREFERENCE, join};
+use super::attach::{AttachError, Identity, Joined, PREFERENCE, is_usable, join};
 use super::blame;
 use super::chores::Chores;
 use super::clock::{Notice, Skew, SkewWatch};
@@ -15,12 +15,14 @@ use super::lineage::{self, Discard};
 use super::link::{Link, LinkError};
 use super::offer::Offer;
 use super::pace::Pace;
-use super::penalties::SharedPenalties;
+use super::penalties::{NOT_YET_PAUSE, SharedPenalties};
+use super::preferred::Preferred;
 use super::pull::{Counts, PullError, Puller, Step};
 use super::push::Mode;
 use super::report::{FollowView, Report};
 use super::secret::Secret;
 use super::standing::Standing;
+use super::wire::{Message, Refusal};
 use crate::base::epoch::Epoch;
 use crate::fabric::{ConnectOptions, FabricError, Kind};
 use crate::store::{EpochStart, Store};
@@ -33,9 +35,6 @@ use std::time::{Duration, Instant};
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`RETRY_PAUSE_MIN`].
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The longest pause after a primary was busy. It may be a replica that has not joined its own
-/// primary yet, which takes a moment.
-const BUSY_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// After a session that lasted so long the next pause is the shortest again.
 const SESSION_GOOD: Duration = Duration::from_secs(10);
 /// Longest wait for READs within one step.
@@ -93,7 +92,7 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
             Err(error) if Instant::now() + pause >= until || error.is_final() => return Err(error),
             Err(error) => {
                 log::warn!("{error}; trying again");
-                pause = pause.min(if error.will_pass_soon() { BUSY_PAUSE_MAX } else { RETRY_PAUSE_MAX });
+                pause = pause.min(error.passes_after().unwrap_or(RETRY_PAUSE_MAX));
             }
         }
         std::thread::sleep(pause);
@@ -141,8 +140,8 @@ impl SessionEnd {
         )
     }
 
-    fn will_pass_soon(&self) -> bool {
-        matches!(self, SessionEnd::Attach(error) if error.will_pass_soon())
+    fn passes_after(&self) -> Option<Duration> {
+        if let SessionEnd::Attach(error) = self { error.passes_after() } else { None }
     }
 }
 
@@ -176,6 +175,10 @@ struct Session<'s> {
     before: Counts,
     /// The channel's fabric.
     kind: Kind,
+    /// When it was chosen.
+    chosen_at: Instant,
+    /// What the primary offers.
+    offered: Vec<Kind>,
 }
 
 impl Report for Follow {
@@ -254,8 +257,9 @@ impl Follow {
             if begun_at.elapsed() > SESSION_GOOD || end.is_no_failure() {
                 pause = RETRY_PAUSE_MIN;
             }
-            if end.will_pass_soon() {
-                pause = pause.min(BUSY_PAUSE_MAX);
+            match &end {
+                SessionEnd::Attach(AttachError::NotYet(_)) => pause = NOT_YET_PAUSE,
+                end => pause = pause.min(end.passes_after().unwrap_or(RETRY_PAUSE_MAX)),
             }
             self.tell(&end);
             std::thread::park_timeout(pause);
@@ -314,6 +318,7 @@ impl Follow {
             return Err(SessionEnd::Stopped);
         }
         self.view().state = "joining";
+        let chosen_at = Instant::now();
         let Attached { link, welcome, channel, fabric } = admitted.attach(&self.config, store)?;
         log::info!("following {} over {fabric}", self.config.primary);
         let kind = channel.kind();
@@ -333,20 +338,37 @@ impl Follow {
             view.sessions += 1;
             view.counts
         };
-        let mut session = Session { puller, link, store, before, kind };
+        let mut session = Session { puller, link, store, before, kind, chosen_at, offered: welcome.fabrics };
         let ended = self.pull_on(&mut session, welcome.epochs, watch);
         drop(self.report(&session));
         self.let_go(session.puller.known());
+        if let Err(end @ SessionEnd::TryPreferred) = &ended {
+            // So the primary's log can say why. It need not arrive.
+            let words = Message::Refuse { why: Refusal::Leaves, words: end.to_string() };
+            let _ = session.link.send(&words, Instant::now());
+        }
         // The channel goes before anything is waited for.
         let Session { puller, mut link, .. } = session;
         drop(puller);
         if let Err(end) = &ended
-            && blame::is_of_channel(end)
-            && blame::primary_goes_on(&mut link, || self.is_stopping())
+            && blame::is_of_fabric(end, &mut link, || self.is_stopping())
         {
             self.penalize(kind, &end.to_string());
         }
         ended
+    }
+
+    /// What is preferred to the fabric that this session uses.
+    fn preferred(&self, session: &Session<'_>) -> Preferred {
+        let FollowConfig { primary, fabrics, penalties, mode, .. } = &self.config;
+        let again_at = penalties.lock().again_at(primary, fabrics, session.kind, session.chosen_at);
+        let is_offered = |kind: &Kind| session.offered.contains(kind) && (*mode == Mode::Pull || kind.writes());
+        let preferred = fabrics.iter().copied().take_while(|kind| *kind != session.kind).filter(is_offered);
+        Preferred::new(again_at, preferred, |kind| self.can_use(session, kind), Instant::now())
+    }
+
+    fn can_use(&self, session: &Session<'_>, kind: Kind) -> bool {
+        is_usable(kind, &session.offered, &session.link, &self.config.options).is_ok()
     }
 
     /// A fabric has failed that was connected.
@@ -386,8 +408,7 @@ impl Follow {
         history: Vec<EpochStart>,
         watch: &mut SkewWatch,
     ) -> Result<Infallible, SessionEnd> {
-        let FollowConfig { primary, fabrics, penalties, .. } = &self.config;
-        let again_at = penalties.lock().again_at(primary, fabrics, session.kind, Instant::now());
+        let mut preferred = self.preferred(session);
         let mut foreign = None;
         if lineage::is_foreign(session.puller.epoch(), session.store) {
             session.puller.keep_what_is_here();
@@ -419,7 +440,7 @@ impl Follow {
             let first_time = !has_caught_up && session.puller.is_caught_up();
             has_caught_up |= first_time;
             let due = chores.are_due();
-            if due && again_at.is_some_and(|at| Instant::now() >= at) {
+            if due && preferred.is_due(|kind| self.can_use(session, kind), Instant::now()) {
                 return Err(SessionEnd::TryPreferred);
             }
             if due && chores.attend(&mut session.link, &self.config.standing)? {

@@ -23,6 +23,7 @@
 //! | [`choice`] | the choice of a fabric |
 //! | [`penalties`] | fabrics that have failed, and when they are tried again |
 //! | `blame` | a channel has failed: is it the fabric, or is the primary gone? |
+//! | `preferred` | when a session ends for a fabric that is preferred to its own |
 //! | [`pull`] | the pull loop |
 //! | [`push`] | the same where the primary moves the data, by one-sided WRITE |
 //! | [`resume`] | where a replica goes on |
@@ -55,6 +56,7 @@ pub mod order;
 pub mod pace;
 pub mod penalties;
 mod places;
+mod preferred;
 pub mod pull;
 pub mod push;
 pub mod regions;

@@ -275,7 +275,8 @@ impl Offer {
                 self.counters.refused_secret.fetch_add(1, Relaxed);
             }
         }
-        log::warn!("replication port: {peer}: {error}");
+        let level = if matches!(error, SessionError::Left(_)) { log::Level::Info } else { log::Level::Warn };
+        log::log!(level, "replication port: {peer}: {error}");
     }
 
     /// A replica that declines tries again for as long as it runs, so it is told of once. It says

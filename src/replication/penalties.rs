@@ -23,7 +23,7 @@ const FAILURES_MAX: u32 = 6;
 pub const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 /// A fabric that is not ready is asked again after this.
 pub const NOT_YET_PAUSE: Duration = Duration::from_secs(5);
-/// Penalties that are remembered; beyond these the one that ends first goes.
+/// Penalties that are remembered. To remember one more, the one that ends first is forgotten.
 const PENALTIES_MAX: usize = 64;
 
 /// One fabric of one primary.

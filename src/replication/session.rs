@@ -41,6 +41,9 @@ pub enum SessionError {
     /// The replica, of this name, cannot follow this server, and has told why.
     #[error("{0} does not follow this server: {1}")]
     Declined(String, String),
+    /// The replica has ended the session of its own will, and has told why.
+    #[error("the replica ends its session: {0}")]
+    Left(String),
     /// The kernel gave no random bytes, or the socket could not be set up.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -62,13 +65,18 @@ pub(super) fn serve(offer: &Offer, stream: TcpStream, place: &mut Place) -> Sess
     let refusal = match &error {
         SessionError::Refused(why, words) => Some((*why, words.clone())),
         // So that the replica can tell that from the end of this process.
-        SessionError::Fabric(error) => Some((Refusal::Channel, format!("the data channel has ended: {error}"))),
+        SessionError::Fabric(error) => Some((refusal_of(error), format!("the data channel has ended: {error}"))),
         _ => None,
     };
     if let Some((why, words)) = refusal {
         let _ = link.send(&Message::Refuse { why, words }, Instant::now() + HANDSHAKE_WAIT_MAX);
     }
     error
+}
+
+/// Whether the channel has failed, or this side has ended it because its log is another one now.
+fn refusal_of(error: &FabricError) -> Refusal {
+    if error.cause == Cause::Elsewhere { Refusal::Ending } else { Refusal::Channel }
 }
 
 fn refused<T>(why: Refusal, words: impl Into<String>) -> Result<T, SessionError> {
@@ -109,8 +117,10 @@ fn handshake<'o>(offer: &'o Offer, link: &mut Link, place: &mut Place) -> Result
     };
     let welcome = welcome(offer, &join, link);
     link.send(&Message::Welcome(welcome), deadline)?;
-    attach(offer, link, &admission, &join)?;
-    Ok(admission)
+    match attach(offer, link, &admission, &join) {
+        Err(SessionError::Link(_)) if admission.is_lost() => refused(Refusal::Replaced, LOST),
+        attached => attached.map(|()| admission),
+    }
 }
 
 /// Both sides prove that they have the secret, the peer first.
@@ -279,6 +289,7 @@ fn follow(
                 }
                 Ok(other) => return out_of_place(&other),
                 Err(LinkError::Silent(_)) => {}
+                Err(LinkError::Refused(Refusal::Leaves, words)) => return Err(SessionError::Left(words)),
                 Err(_) if admission.is_lost() => return refused(Refusal::Replaced, LOST),
                 Err(error) => return Err(error.into()),
             }

@@ -62,6 +62,8 @@ pub enum Refusal {
     Unfit = 9,
     /// The data channel has ended, and the primary has not: joining again makes another one.
     Channel = 10,
+    /// A replica's word: it ends the session of its own will.
+    Leaves = 11,
 }
 
 /// Why a primary declines one fabric.
@@ -420,7 +422,7 @@ fn read(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
 
 fn refusal(number: u8) -> Option<Refusal> {
     use Refusal::*;
-    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle, Unfit, Channel]
+    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle, Unfit, Channel, Leaves]
         .into_iter()
         .find(|why| *why as u8 == number)
 }

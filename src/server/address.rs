@@ -49,10 +49,9 @@ pub fn split(text: &str) -> Result<(String, Option<u16>), AddressError> {
     }
 }
 
-/// All addresses that
-/// `text` (with commas) stands for. An address without a port gets `default_port`; where that is
-/// `None` (TCP switched off by `-p
-/// 0`) it is left out. All names together take at most [`RESOLVE_WAIT_MAX`].
+/// All addresses that `text` (with commas) stands for. An address without a port gets
+/// `default_port`; where that is `None` (TCP switched off by `-p 0`) it is left out. All names
+/// together take at most [`RESOLVE_WAIT_MAX`].
 pub fn resolve(text: &str, default_port: Option<u16>) -> Result<Vec<SocketAddr>, AddressError> {
     let mut found = Vec::new();
     let until = Instant::now() + RESOLVE_WAIT_MAX;

@@ -266,10 +266,10 @@ impl Shard {
         }
     }
 
-    /// On a replica: the primary gave up everything below
-    /// `goal` (at most the head). Unlink its items, looking at `budget_bytes` of log or a little
-    /// more, and let go of their bytes. True when nothing is left to do. No second chance: what the
-    /// primary gave one stands in the log again.
+    /// On a replica: the primary gave up everything below `goal` (at most the head). Unlink its
+    /// items, looking at `budget_bytes` of log or a little more, and let go of their bytes. True
+    /// when nothing is left to do. No second chance: what the primary gave one stands in the log
+    /// again.
     pub(super) fn give_up(&self, writer: &mut Writer, goal: u64, budget_bytes: u64, now: UnixSeconds) -> bool {
         let control = self.control();
         let begin = control.tail();

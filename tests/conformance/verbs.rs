@@ -211,7 +211,8 @@ fn what_is_not_granted_cannot_be_reached() {
             assert!(done.landing.words(64).iter().all(|word| word.load(Relaxed) == 0));
         }
         // A WRITE into a region, which is there to be READ; one beyond the ack slot; one into
-        // another replica's slot.
+        // another replica's slot. The last is refused here alone, where each grant has a protection
+        // domain of its own: memory that is prepared once for all shares one.
         let places: [&dyn Fn(&Invitation) -> Descriptor; 3] = [
             &|invited| invited.regions[0],
             &|invited| Descriptor { address: invited.ack.address + 4096, ..invited.ack },

@@ -48,6 +48,9 @@ const SHARDS: Setup =
 /// Records of many pieces, and longer than what is given up at once.
 const LARGE: Setup =
     Setup { shard_bytes: 512 << 10, slab_bytes: 64 << 10, shards: 1, item_bytes_max: 120 << 10, evict: true };
+/// So long that most pieces are far from being overwritten, as they are in servers.
+const FAR: Setup =
+    Setup { shard_bytes: 4 << 20, slab_bytes: 256 << 10, shards: 1, item_bytes_max: 2 << 10, evict: true };
 /// Nothing is evicted: every item is moved, again and again.
 const NO_EVICTION: Setup =
     Setup { shard_bytes: 64 << 10, slab_bytes: 16 << 10, shards: 1, item_bytes_max: 2 << 10, evict: false };

@@ -59,6 +59,7 @@ pub fn complaints(source: &Source) -> Vec<String> {
     complaints.extend(comments::too_wide(source));
     complaints.extend(machine_paths(source));
     complaints.extend(unfinished(source));
+    complaints.extend(left_behind(source));
     complaints
 }
 
@@ -104,9 +105,9 @@ fn layer(source: &Source) -> Vec<String> {
     complaints
 }
 
-/// The names right below the root that code names, and where: behind
-/// `crate::`, and behind `super::` often enough to get there; one name, or those of a braced list,
-/// which may go on over many lines.
+/// The names right below the root that code names, and where: behind `crate::`, and behind
+/// `super::` often enough to get there; one name, or those of a braced list, which may go on over
+/// many lines.
 fn imports(code: &str, depth: usize) -> Vec<(usize, &str)> {
     let roots = ["crate::".to_string(), "super::".repeat(depth)];
     let mut found = Vec::new();
@@ -259,6 +260,12 @@ fn machine_paths(source: &Source) -> Vec<String> {
 fn is_path(line: &str, needle: &str) -> bool {
     let begins = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || "._-}".contains(c));
     line.match_indices(needle).any(|(at, _)| begins(at))
+}
+
+/// What editors and `patch` leave beside a file.
+fn left_behind(source: &Source) -> Vec<String> {
+    let is_left = [".orig", ".rej", ".bak", ".swp", "~"].iter().any(|end| source.path.ends_with(end));
+    is_left.then(|| format!("{}: left behind by a tool, not part of the tree", source.path)).into_iter().collect()
 }
 
 fn unfinished(source: &Source) -> Vec<String> {

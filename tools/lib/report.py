@@ -134,8 +134,8 @@ def quiet(windows):
 
 
 def wrapped(text):
-    """The same text, its prose in lines that a page may have. Headings, tables and code cannot be
-    broken."""
+    """The same text, its prose in lines that a page may have. Headings, tables and indented code
+    cannot be broken; no tool writes code in fences."""
     return "\n".join(piece for line in text.split("\n") for piece in pieces(line))
 
 

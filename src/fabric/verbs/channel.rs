@@ -1,9 +1,9 @@
 //! The replica's end of a channel: READs and their completions, acks, and how it notices that it is
 //! over.
 //!
-//! How many READs a queue pair may have under way was agreed upon when it was connected; a device
-//! that is given more may fail. So what is beyond that waits here, in its order, with the WRITEs of
-//! data behind it.
+//! How many READs a queue pair may have under way was agreed upon when it was connected. More than
+//! those are not posted: not every device is trusted to hold them back itself. They wait here, in
+//! their order, with the WRITEs of data behind them.
 
 use super::errors::{completed, failed};
 use super::native::cm::EventKind;

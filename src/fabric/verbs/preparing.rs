@@ -166,7 +166,7 @@ mod tests {
             told.iter().take(4).try_for_each(|bytes| progress.add(bytes)).map(|()| "made")
         });
         let preparing = preparing.unwrap();
-        // It goes before what waits for it.
+        // Dropped before `preparing`, so the thread ends, which `preparing` waits for.
         let go = sender;
         let early = preparing.get().unwrap_err();
         assert_eq!(early.cause, Cause::NotYet);

@@ -143,8 +143,8 @@ impl<'s> Lane<'s> {
         matches!(self.state, State::Follows) && self.line.is_some_and(|line| self.follower.cursor() >= line.committed)
     }
 
-    /// There is something that could be read or applied without a further look.
-    /// `reach` is [`crate::fabric::Channel::reach`], for this shard.
+    /// There is something that could be read or applied without a further look. `reach` is
+    /// [`crate::fabric::Channel::reach`], for this shard.
     pub fn has_more(&self, reach: impl FnOnce(u64) -> u64) -> bool {
         let wanted = self.wanted();
         !self.pieces.is_empty() || self.line.is_some_and(|line| wanted < line.committed.min(reach(wanted)))

@@ -251,7 +251,7 @@ impl Pusher {
             let before = outlet.line.map(|line| line.epoch_and_committed());
             if before.is_some_and(|(epoch, committed)| elsewhere((epoch, committed), line.epoch_and_committed())) {
                 let what = format!("shard {shard} has begun another epoch, or elsewhere: the replica is to join again");
-                return Err(FabricError::new(self.channel.kind(), Cause::Closed, what));
+                return Err(FabricError::new(self.channel.kind(), Cause::Elsewhere, what));
             }
             if outlet.line != Some(line) {
                 // No WRITE from here is under way: the last one was submitted before the READ that

@@ -1,7 +1,7 @@
 //! Each fault of the network alone, and all of them.
 
 use super::run::{Run, Seen};
-use super::{LARGE, NO_EVICTION, SHARDS, SLABS, is_whole, runs, seeds};
+use super::{FAR, LARGE, NO_EVICTION, SHARDS, SLABS, is_whole, runs, seeds};
 use crate::pair::{Setup, primary, replica_of};
 use fastrand::Rng;
 use remora::fabric::sim::Faults;
@@ -50,6 +50,22 @@ fn taken_early() {
     let early =
         |random: &mut Rng| Faults { early: random.f64(), delay_polls_max: random.u32(1..6), ..Faults::default() };
     assert_harmless(&runs(SLABS, 100, STEPS, early));
+}
+
+/// Where a look of its own round vouches for most pieces. (Not with `early`: it takes a look when it
+/// is submitted, and what is appended until the piece is taken may then be more than what counts as
+/// far. No card is so far out of order.)
+#[test]
+fn far_from_being_overwritten() {
+    let late = |random: &mut Rng| Faults {
+        tear: random.f64(),
+        reorder: random.f64(),
+        delay_polls_max: random.u32(1..6),
+        ..Faults::default()
+    };
+    let seen = runs(FAR, 1000, STEPS, late);
+    assert_eq!((seen.counts.bad_records, seen.counts.diverged, seen.closed, seen.broken, seen.stuck), (0, 0, 0, 0, 0));
+    assert!(!is_whole() || seen.hits > 0 && seen.laps > 0, "{seen:?}");
 }
 
 #[test]

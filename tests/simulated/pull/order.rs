@@ -1,7 +1,6 @@
-//! Looks that are older than the pieces that they are to vouch for. No fabric may have that: READs
-//! are carried out in their order. Should one all the same, what was overwritten in between fails
-//! its check: a record's checksum is that of its position. Only a set's word of metadata is outside
-//! it, so the order is what metadata relies on.
+//! Looks that are older than the pieces that they are to vouch for. What was overwritten in between
+//! fails its check: a record's checksum is that of its position. Only a set's word of metadata is
+//! outside it, so metadata relies on the rule of which look vouches for which piece.
 
 use super::run::{Run, Seen};
 use super::{SLABS, is_whole, seeds};

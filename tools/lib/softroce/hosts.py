@@ -137,7 +137,8 @@ class Hosts:
         before = set(self.primary.ask(REGISTRATIONS, ORDER_SECONDS))
         self.both.fail_power()
         _, took = self.until(0, "the primary lets go of a replica without power", NOTICED_SECONDS, replicas="0")
-        # The cache stays registered, for all replicas; what was the replica's own, its ack slot, does not.
+        # The cache stays registered, for all replicas; what was the replica's own, its ack slot,
+        # does not.
         left = set(self.primary.ask(REGISTRATIONS, ORDER_SECONDS))
         if not left < before:
             raise self.primary.failed(f"registrations are left: {left} of {before}")
