@@ -5,6 +5,7 @@ Every server runs in the foreground on a port of the kernel's choice, keeps its 
 its own, and dies with the tool that started it (setpriv asks the kernel for that).
 """
 
+import contextlib
 import json
 import os
 import re
@@ -105,6 +106,17 @@ def bound(cores, words):
     return ["setpriv", "--pdeathsig", "KILL", *(["taskset", "-c", cores] if cores else []), *words]
 
 
+def let_run(process):
+    """Let it use every core, at the usual priority, so that it ends soon. Where others keep its
+    core busy, a virtual machine's kernel was seen to leave it waiting for minutes (dmesg said
+    "workqueue lockup")."""
+    # A process that has just ended has no threads, and only root may raise a priority.
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{process.pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), range(os.cpu_count()))
+            os.setpriority(os.PRIO_PROCESS, int(task.name), 0)
+
+
 class Server:
     """A running server. Ends with its `with` block."""
 
@@ -142,8 +154,9 @@ class Server:
         self.end()
 
     def end(self):
+        let_run(self.process)
         self.process.kill()
-        self.process.wait()
+        self.process.wait(timeout=WAIT_SECONDS)
 
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)

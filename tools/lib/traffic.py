@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 
 from lib.machine import busy_ns, numbers
-from lib.servers import bound
+from lib.servers import bound, let_run
 
 ATTEMPTS_MAX = 3
 LATENCIES = ("p50", "p99", "p99_9", "max")
@@ -58,6 +58,7 @@ class Generator:
         try:
             yield Begun(process, server.kind.name, self.seconds_max)
         finally:
+            let_run(process)
             process.kill()
             process.communicate()
 
@@ -85,6 +86,7 @@ class Begun:
 
     def end(self):
         """Ask it to stop; its figures."""
+        let_run(self.process)
         self.process.send_signal(signal.SIGINT)
         return self.figures()
 

@@ -52,9 +52,9 @@ fn taken_early() {
     assert_harmless(&runs(SLABS, 100, STEPS, early));
 }
 
-/// Where a look of its own round vouches for most pieces. (Not with `early`: it takes a look when it
-/// is submitted, and what is appended until the piece is taken may then be more than what counts as
-/// far. No card is so far out of order.)
+/// Where a look of its own round vouches for most pieces. (Not with `early`: it takes a look when
+/// it is submitted, and what is appended until the piece is taken may then be more than what counts
+/// as far. No card is so far out of order.)
 #[test]
 fn far_from_being_overwritten() {
     let late = |random: &mut Rng| Faults {
