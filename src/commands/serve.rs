@@ -135,7 +135,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Some(_) => geometry.record_bytes_max as usize,
     };
     let without_orders = bound.listen_for_orders()?;
-    let mut rows = setting_rows(&args, &bound, workers, memory_bytes, item_bytes_max);
+    let mut rows = setting_rows(&args, &bound, workers, item_bytes_max);
     rows.extend(replication.setting_rows(&without_orders));
     let config = ServerConfig {
         workers,
@@ -282,19 +282,12 @@ fn drop_rights(user: Option<&str>) -> anyhow::Result<()> {
 }
 
 /// The rows of `stats settings` that only the command line knows, by memcached's names.
-fn setting_rows(
-    args: &Args,
-    bound: &Bound,
-    workers: usize,
-    memory_bytes: usize,
-    item_bytes_max: usize,
-) -> Vec<(&'static str, String)> {
+fn setting_rows(args: &Args, bound: &Bound, workers: usize, item_bytes_max: usize) -> Vec<(&'static str, String)> {
     let port = bound.tcp.first().map_or(0, SocketAddr::port);
     let inter = if args.listen.is_empty() { "127.0.0.1".to_string() } else { args.listen.join(",") };
     let path = bound.unix.as_ref().map_or("NULL".to_string(), |file| file.path().display().to_string());
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_string();
     vec![
-        ("maxbytes", memory_bytes.to_string()),
         ("maxconns", args.conn_limit.to_string()),
         ("tcpport", port.to_string()),
         ("udpport", "0".to_string()),

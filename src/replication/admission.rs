@@ -144,7 +144,8 @@ impl Admitted {
     pub(super) fn check(&self, config: &FollowConfig, store: &Store) -> Result<(), Unfit> {
         let at = &config.primary;
         let welcome = &self.joined.welcome;
-        if welcome.geometry != store.geometry() || welcome.memory.slabs > store.memory().slabs {
+        let fits = welcome.memory.is_possible(&welcome.geometry) && welcome.memory.slabs <= store.memory().slabs;
+        if welcome.geometry != store.geometry() || !fits {
             return Err(Unfit::Geometry);
         }
         let (theirs, known) = (self.epoch(), store.epochs());

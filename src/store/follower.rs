@@ -334,6 +334,7 @@ impl Shard {
         writer.wanted = Wanted::default();
         writer.paced_head = position;
         writer.goal = Goal::default();
+        self.settle_budget(writer);
         // The flushes of the old log concern nobody; those of the new one that count are still to
         // come.
         self.flushed_below.store(0, Relaxed);

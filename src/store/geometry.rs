@@ -34,6 +34,19 @@ pub struct Memory {
     pub table_cells: u32,
 }
 
+impl Memory {
+    /// That of a store of so many slabs and shards; of no fewer slabs than shards.
+    fn of(slabs: u32, shards: u32) -> Memory {
+        Memory { slabs, table_cells: table_cells(capacity_max(slabs, shards)) }
+    }
+
+    /// Whether a store of this geometry can have it. Another process may have said it, so nothing
+    /// in it is believed.
+    pub fn is_possible(&self, geometry: &Geometry) -> bool {
+        (geometry.shards..=SLABS_MAX).contains(&self.slabs) && *self == Memory::of(self.slabs, geometry.shards)
+    }
+}
+
 /// Smallest `record_bytes_max` that makes sense: one item of a few bytes.
 const RECORD_BYTES_MIN: u64 = 64;
 /// The largest record without a value, and more than any that has one for other reasons than a
@@ -65,7 +78,8 @@ impl Geometry {
             ));
         }
         let shard_bytes = u64::from(slabs / shards) * slab_bytes;
-        if slabs > SLABS_MAX || slabs < shards || shard_bytes >= LOG_BYTES_MAX {
+        let longest_bytes = u64::from(slabs.div_ceil(shards)) * slab_bytes;
+        if slabs > SLABS_MAX || slabs < shards || longest_bytes > LOG_BYTES_MAX {
             return Some(format!("{slabs} slabs for {shards} shards"));
         }
         let possible = RECORD_BYTES_MIN..=shard_bytes / RECORD_SHARE_MAX as u64 + 7;
@@ -90,8 +104,7 @@ impl Store {
 
     /// What whoever READs this store's logs must know.
     pub fn memory(&self) -> Memory {
-        let slabs = self.pool.slabs();
-        Memory { slabs, table_cells: table_cells(capacity_max(slabs, self.shards.len() as u32)) }
+        Memory::of(self.pool.slabs(), self.shards.len() as u32)
     }
 
     /// A store for a replica: the geometry is the primary's, and it has as many slabs; the rest is

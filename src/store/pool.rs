@@ -47,7 +47,7 @@ impl Pool {
         let hugepages = hugepages && bytes > HUGEPAGES_FROM_BYTES;
         let bytes = bytes.next_multiple_of(if hugepages { HUGEPAGE_BYTES } else { PAGE_BYTES });
         let memory = Arc::new(Slab::new("remora-pool", bytes, hugepages)?);
-        let state = Mutex::new(State { untouched: 0, returned: Vec::new(), reserved: 0 });
+        let state = Mutex::new(State { untouched: 0, returned: Vec::with_capacity(slabs as usize), reserved: 0 });
         Ok(Pool { memory, slabs, slab_shift: slab_bytes.trailing_zeros(), state })
     }
 

@@ -102,7 +102,12 @@ impl Shard {
         if lacks(writer) {
             self.release(writer);
         }
-        while self.free_bytes(writer) < EPOCH_ROOM_BYTES && self.may_give_up_oldest(writer, now) {
+        // Of what is in reach, which is more than the log is to have while it shrinks.
+        let free_bytes = |writer: &Writer| {
+            let reach_bytes = u64::from(writer.mapped.in_reach()) * self.log.pool().slab_bytes();
+            reach_bytes.saturating_sub(writer.head - self.control().tail())
+        };
+        while free_bytes(writer) < EPOCH_ROOM_BYTES && self.may_give_up_oldest(writer, now) {
             self.give_up(writer, writer.head, 1, now);
         }
         if lacks(writer) {
@@ -345,12 +350,15 @@ mod tests {
         let store = primary(false);
         let shard = &store.shards[0];
         let mut participant = store.join();
+        assert!(set(&store, "flushed", b"0"));
         assert_eq!(store.flush(&participant.turn()), Ok(()));
         assert!(set(&store, "lives", b"1"));
-        // The record of the flush goes, the item does not.
+        // The flushed item and the record of the flush go, the item that lives does not.
         let mut writer = shard.lock();
-        assert!(shard.may_give_up_oldest(&writer, NOW));
-        shard.give_up(&mut writer, shard.control().committed(), 1, NOW);
+        for _ in 0..2 {
+            assert!(shard.may_give_up_oldest(&writer, NOW));
+            shard.give_up(&mut writer, shard.control().committed(), 1, NOW);
+        }
         assert!(!shard.may_give_up_oldest(&writer, NOW));
         drop(writer);
         assert!(set(&store, "lives", b"2"));

@@ -332,6 +332,9 @@ impl Shard {
 
     /// Everything written so far is gone.
     pub(super) fn flush(&self, writer: &mut Writer) -> Result<(), NoRoom> {
+        if writer.head == BIRTH {
+            return Ok(()); // nothing was, and a record would take a slab
+        }
         let draft = Draft::of_key(Kind::Flush, b"", Default::default());
         let (position, _) = self.append(writer, &draft, 0)?;
         self.note_flush(writer, position);

@@ -139,7 +139,10 @@ pub(super) fn plan(config: &StoreConfig, slab_bytes_max: usize) -> Result<Plan, 
         }
         None => shards_for(config),
     };
-    let shard_bytes = config.memory_bytes / shards;
+    let slab_bytes = slab_bytes(config.memory_bytes / shards).min(slab_bytes_max);
+    let slabs_used = config.memory_bytes / slab_bytes;
+    // That of the shards that have the fewest slabs.
+    let shard_bytes = slabs_used / shards * slab_bytes;
     if shard_bytes < SHARD_BYTES_MIN || shard_bytes < config.item_bytes_max.saturating_mul(RECORD_SHARE_MAX) {
         return Err(StoreError::Config(format!(
             "a cache of {} KiB in {shards} shard(s) cannot hold items of {} KiB: an item is at most a quarter of a shard. \
@@ -148,13 +151,11 @@ pub(super) fn plan(config: &StoreConfig, slab_bytes_max: usize) -> Result<Plan, 
             config.item_bytes_max >> 10
         )));
     }
-    let slab_bytes = slab_bytes(shard_bytes).min(slab_bytes_max);
-    let slabs_used = config.memory_bytes / slab_bytes;
     let slabs = config.memory_bytes_max.map_or(slabs_used, |bytes| (bytes / slab_bytes).max(slabs_used));
     if slabs.div_ceil(shards) * slab_bytes > LOG_BYTES_MAX as usize {
         return Err(StoreError::Config(format!(
             "shards of {} GiB are too large: use more --shards (a shard is at most {} GiB)",
-            shard_bytes >> 30,
+            (slabs.div_ceil(shards) * slab_bytes) >> 30,
             LOG_BYTES_MAX >> 30
         )));
     }
