@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 /// The fabrics that `--fabric auto` tries, in this order.
 pub const PREFERENCE: [Kind; 3] = [Kind::Shm, Kind::Verbs, Kind::Tcp];
 
-/// The longest pause after a primary was busy. It may be a replica that has not joined its own
-/// primary yet, which takes a moment.
+/// The longest pause after a primary was busy: it has no place free, or is a replica that has not
+/// joined its own primary yet, which takes a moment.
 const BUSY_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Who the replica is.
@@ -81,13 +81,12 @@ impl AttachError {
         }
     }
 
-    /// What will pass by itself is asked again after this.
-    pub(super) fn passes_after(&self) -> Option<Duration> {
+    /// How long to wait for the next try; `pause` if this error says nothing about that.
+    pub(super) fn pause(&self, pause: Duration) -> Duration {
         match self {
-            AttachError::NotYet(_) => Some(NOT_YET_PAUSE),
-            // It has no place free, or is a replica that has not joined its own primary yet.
-            AttachError::Link(_, LinkError::Refused(Refusal::Busy, _)) => Some(BUSY_PAUSE_MAX),
-            _ => None,
+            AttachError::NotYet(_) => NOT_YET_PAUSE,
+            AttachError::Link(_, LinkError::Refused(Refusal::Busy, _)) => pause.min(BUSY_PAUSE_MAX),
+            _ => pause,
         }
     }
 }

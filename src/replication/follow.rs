@@ -15,7 +15,7 @@ use super::lineage::{self, Discard};
 use super::link::{Link, LinkError};
 use super::offer::Offer;
 use super::pace::Pace;
-use super::penalties::{NOT_YET_PAUSE, SharedPenalties};
+use super::penalties::SharedPenalties;
 use super::preferred::Preferred;
 use super::pull::{Counts, PullError, Puller, Step};
 use super::push::Mode;
@@ -92,7 +92,7 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
             Err(error) if Instant::now() + pause >= until || error.is_final() => return Err(error),
             Err(error) => {
                 log::warn!("{error}; trying again");
-                pause = pause.min(error.passes_after().unwrap_or(RETRY_PAUSE_MAX));
+                pause = error.pause(pause);
             }
         }
         std::thread::sleep(pause);
@@ -138,10 +138,6 @@ impl SessionEnd {
             self,
             SessionEnd::TryPreferred | SessionEnd::Pull(PullError::EpochChanged(_) | PullError::BeganAnew { .. })
         )
-    }
-
-    fn passes_after(&self) -> Option<Duration> {
-        if let SessionEnd::Attach(error) = self { error.passes_after() } else { None }
     }
 }
 
@@ -257,9 +253,8 @@ impl Follow {
             if begun_at.elapsed() > SESSION_GOOD || end.is_no_failure() {
                 pause = RETRY_PAUSE_MIN;
             }
-            match &end {
-                SessionEnd::Attach(AttachError::NotYet(_)) => pause = NOT_YET_PAUSE,
-                end => pause = pause.min(end.passes_after().unwrap_or(RETRY_PAUSE_MAX)),
+            if let SessionEnd::Attach(error) = &end {
+                pause = error.pause(pause);
             }
             self.tell(&end);
             std::thread::park_timeout(pause);
