@@ -215,6 +215,17 @@ fn committed(store: &Store) -> u64 {
     store.shards().iter().map(|shard| shard.control().committed() - shard.control().tail()).sum()
 }
 
+/// One memcpy of all slabs of a store into another one.
+fn copy_pool(from: &Store, to: &Store) {
+    let (from, to) = (from.pool().memory().words(), to.pool().memory().words());
+    assert_eq!(from.len(), to.len());
+    // SAFETY: both are whole mappings of the same length, nobody writes to either meanwhile, and
+    // words are plain memory.
+    unsafe {
+        std::ptr::copy_nonoverlapping(from.as_ptr().cast::<u8>(), to.as_ptr().cast::<u8>().cast_mut(), from.len() * 8)
+    };
+}
+
 /// A full copy of a store of 16 KiB values, beside memcpy from the same memory to the same memory.
 fn copy(setup: &Setup) -> anyhow::Result<()> {
     let store = primary(setup)?;
@@ -231,18 +242,7 @@ fn copy(setup: &Setup) -> anyhow::Result<()> {
     for _ in 0..setup.rounds {
         let copy = replica(&store)?;
         let clock = Clock::start(setup);
-        {
-            let (from, to) = (store.pool().memory().words(), copy.pool().memory().words());
-            // SAFETY: both are whole mappings of the same length, nobody writes to either
-            // meanwhile, and words are plain memory.
-            unsafe {
-                std::ptr::copy_nonoverlapping(
-                    from.as_ptr().cast::<u8>(),
-                    to.as_ptr().cast::<u8>().cast_mut(),
-                    from.len() * 8,
-                )
-            };
-        }
+        copy_pool(&store, &copy);
         let plain_rate = store.stats().capacity_bytes as f64 / clock.seconds();
         let joined = join(setup, &store)?;
         let mut puller = puller(joined.channel, &store, &copy)?;

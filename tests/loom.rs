@@ -12,7 +12,7 @@ use remora::store::line::{BIRTH, ControlLine};
 use remora::store::log::Log;
 use remora::store::record::{Draft, Kind, Meta, Record, Source};
 use remora::store::seal::Seal;
-use remora::sys::memory::Slab;
+use remora::sys::memory::Memfd;
 use remora::sys::quiescence::Domain;
 use remora::sys::words::copy_words;
 
@@ -46,7 +46,7 @@ fn seal(position: u64) -> Seal {
 fn a_committed_record_is_complete() {
     model(3, || {
         let log = Arc::new(Log::alone(0, 1, 512).unwrap());
-        let lines = Arc::new(Slab::new("loom", 64, false).unwrap());
+        let lines = Arc::new(Memfd::new("loom", 64, false).unwrap());
         ControlLine::of(lines.words(), 0).begin(1, 512);
         let writer = {
             let (log, lines) = (log.clone(), lines.clone());
@@ -64,6 +64,76 @@ fn a_committed_record_is_complete() {
     });
 }
 
+/// Whoever has a position, from `committed` or from a slot, finds the cell that says where it is,
+/// though that cell served another virtual slab before.
+#[test]
+fn a_position_that_is_published_finds_its_cell() {
+    const BEGIN: u64 = 2 * 512;
+    model(3, || {
+        let log = Arc::new(Log::alone(0, 2, 512).unwrap());
+        let lines = Arc::new(Memfd::new("loom", 64, false).unwrap());
+        let index = Arc::new(Index::new(512).unwrap());
+        ControlLine::of(lines.words(), 0).begin(1, 1024);
+        let reader = {
+            let (log, lines, index) = (log.clone(), lines.clone(), index.clone());
+            thread::spawn(move || {
+                let proves = |position| {
+                    let record = Record::read(log.words_at(position)).expect("a whole record");
+                    assert!(record.proves_itself(seal(position)), "the slab is another one");
+                };
+                if ControlLine::of(lines.words(), 0).committed() > BEGIN {
+                    proves(BEGIN);
+                }
+                let found = index.find(hash_of(1), |entry| Some(entry.position(BEGIN)));
+                if let Look::Found((_, position)) = found {
+                    proves(position);
+                }
+            })
+        };
+        // The first cell of two said that virtual slab 0 is on the first slab.
+        log.map(2, 1);
+        let draft = small_set(7);
+        draft.write(log.words_at(BEGIN), seal(BEGIN));
+        ControlLine::of(lines.words(), 0).commit(BEGIN + draft.record_bytes() as u64);
+        index.insert(hash_of(1), BEGIN).unwrap();
+        reader.join().unwrap();
+    });
+}
+
+/// A slab that has gone from one shard to another is written to only after every reader that found
+/// a record of the first shard in it has left.
+#[test]
+fn a_slab_changes_hands_only_after_every_reader_has_left() {
+    const BEGIN: u64 = 2 * 512;
+    model(3, || {
+        let log = Arc::new(Log::alone(0, 2, 512).unwrap());
+        let domain = Arc::new(Domain::new(1));
+        let slot = Arc::new(AtomicU64::new(BIRTH));
+        small_set(7).write(log.words_at(BIRTH), seal(BIRTH));
+        let reader = {
+            let (log, domain, slot) = (log.clone(), domain.clone(), slot.clone());
+            thread::spawn(move || {
+                let mut seat = domain.sit().unwrap();
+                let _inside = seat.enter();
+                if slot.load(Ordering::Acquire) == BIRTH {
+                    let record = Record::read(log.words_at(BIRTH)).expect("a whole record");
+                    assert!(record.proves_itself(seal(BIRTH)));
+                    assert_eq!(record.meta().to_bits(), 7, "the other one's metadata");
+                }
+            })
+        };
+        slot.store(0, Ordering::Release);
+        let era = domain.advance();
+        for _ in 0..2 {
+            if domain.all_passed(era) {
+                log.map(2, 0);
+                small_set(8).write(log.words_at(BEGIN + BIRTH), seal(BEGIN + BIRTH));
+            }
+        }
+        reader.join().unwrap();
+    });
+}
+
 /// A set record of three words, told apart by its metadata, which its checksum does not cover.
 fn small_set(expiry: u64) -> Draft<'static> {
     Draft::new(Kind::Set, b"key", Meta::from_bits(expiry), 0, None, Source::Bytes(b""))
@@ -77,7 +147,7 @@ fn bytes_that_the_tail_has_not_passed_are_the_records() {
     const LAP_BYTES: u64 = 512;
     model(3, || {
         let log = Arc::new(Log::alone(0, 1, LAP_BYTES as usize).unwrap());
-        let lines = Arc::new(Slab::new("loom", 64, false).unwrap());
+        let lines = Arc::new(Memfd::new("loom", 64, false).unwrap());
         let control = ControlLine::of(lines.words(), 0);
         control.begin(EPOCH.0, LAP_BYTES);
         let follower = {
@@ -116,7 +186,7 @@ fn a_slot_never_points_beyond_what_is_committed() {
     const SECOND: u64 = BIRTH + 24;
     model(3, || {
         let log = Arc::new(Log::alone(0, 1, 512).unwrap());
-        let lines = Arc::new(Slab::new("loom", 64, false).unwrap());
+        let lines = Arc::new(Memfd::new("loom", 64, false).unwrap());
         let index = Arc::new(Index::new(512).unwrap());
         ControlLine::of(lines.words(), 0).begin(1, 512);
         let reader = {
@@ -153,7 +223,7 @@ fn an_old_slot_is_never_completed_by_a_new_log() {
     const OLD: u64 = 1 << 20;
     const NEW: u64 = 1 << 10;
     model(3, || {
-        let lines = Arc::new(Slab::new("loom", 64, false).unwrap());
+        let lines = Arc::new(Memfd::new("loom", 64, false).unwrap());
         let (index, domain) = (Arc::new(Index::new(512).unwrap()), Arc::new(Domain::new(1)));
         let control = ControlLine::of(lines.words(), 0);
         control.begin(1, 512);

@@ -149,7 +149,7 @@ fn huge_pages(meminfo: &str) -> Finding {
     let subject = "huge pages";
     let (total, free) = (meminfo_number(meminfo, "HugePages_Total"), meminfo_number(meminfo, "HugePages_Free"));
     let kibibytes = meminfo_number(meminfo, "Hugepagesize").unwrap_or(2048);
-    let remedy = Some("sysctl -w vm.nr_hugepages=N   # N pages hold -m; 512 of 2 MiB hold 1 GiB");
+    let remedy = Some("sysctl -w vm.nr_hugepages=N   # N pages hold --memory-max (else -m); 512 of 2 MiB hold 1 GiB");
     match (total, free) {
         (Some(0), _) => finding(subject, Grade::Better, "none reserved", remedy),
         (Some(total), Some(0)) => finding(subject, Grade::Better, format!("{total} reserved, none free"), remedy),
@@ -177,7 +177,8 @@ fn transparent(subject: &'static str, text: Option<&str>, file: &str, good: &[&s
 
 fn locked_memory(bytes: u64) -> Finding {
     let subject = "locked memory";
-    let remedy = Some("ulimit -l unlimited   # LimitMEMLOCK=infinity in a unit; RDMA registers all of -m");
+    let remedy =
+        Some("ulimit -l unlimited   # LimitMEMLOCK=infinity in a unit; RDMA registers all of --memory-max (else -m)");
     match bytes {
         u64::MAX => finding(subject, Grade::Ok, "unlimited", None),
         bytes => finding(subject, Grade::Better, format!("at most {} KiB", bytes / 1024), remedy),
@@ -215,7 +216,7 @@ fn overcommit(text: Option<&str>) -> Finding {
         Some("2") => finding(
             subject,
             Grade::Better,
-            "strict: all of -m counts at the start, and a start may fail",
+            "strict: all of --memory-max (else -m) counts at the start, and a start may fail",
             Some("sysctl -w vm.overcommit_memory=0"),
         ),
         Some(mode) => finding(subject, Grade::Ok, format!("mode {mode}"), None),

@@ -58,7 +58,7 @@ pub struct Args {
     #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     pub memory_limit: Option<u64>,
     /// To what cache_memlimit may raise -m, in MiB [default: -m; what is above -m costs nothing
-    /// yet, except over RDMA]
+    /// until it is used, except over RDMA and with reserved huge pages]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     pub memory_max: Option<u64>,
     /// Answer with an error when memory is full, instead of evicting
@@ -129,7 +129,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let store = Arc::new(make_store(&args, item_bytes_asked, workers, joined.as_ref())?);
     let geometry = store.geometry();
     let memory_bytes = store.stats().capacity_bytes as usize;
-    warn_of_memory(&store, memory_bytes);
+    warn_of_memory(&store);
     let item_bytes_max = match &joined {
         None => item_bytes_asked,
         Some(_) => geometry.record_bytes_max as usize,
@@ -168,9 +168,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 /// The system gives memory when it is used, not when it is asked for. So a server may start with a
 /// -m that it can never fill, and is warned of it here.
-fn warn_of_memory(store: &Store, memory_bytes: usize) {
+fn warn_of_memory(store: &Store) {
+    let stats = store.stats();
     // Reserved huge pages are taken already, and no limit counts them.
-    let counted_bytes = if store.stats().slabs_hugetlb > 0 { 0 } else { memory_bytes as u64 };
+    let counted_bytes = if stats.slabs_hugetlb > 0 { 0 } else { stats.pool_bytes };
     if let Some(words) = memory::trouble(counted_bytes, &Allowance::read()) {
         log::warn!("{words}");
     }
@@ -193,9 +194,12 @@ fn make_store(args: &Args, item_bytes_max: usize, workers: usize, joined: Option
         // number may stand there.
         let slabs = joined.welcome.memory.slabs;
         let needed = geometry.slab_bytes.saturating_mul(slabs.into()).div_ceil(1 << 20);
-        if let Some(given) = args.memory_limit.filter(|given| *given < needed) {
+        let most = args.memory_max.or(args.memory_limit);
+        if let Some(given) = most.filter(|given| *given < needed) {
+            let option = if args.memory_max.is_some() { "--memory-max" } else { "-m" };
             bail!(
-                "-m {given} is less than the {needed} MiB that the primary has: a replica holds as much; leave -m out"
+                "{option} {given} is less than the {needed} MiB that the primary has, or may have one day: a replica has \
+                 room for as much; leave {option} out"
             );
         }
         return Store::with_geometry(geometry, slabs, workers, !args.no_hugepages, None)

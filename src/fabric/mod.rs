@@ -8,7 +8,7 @@
 //! | [`error`] | how a channel fails, with its cause |
 //! | `open` | the one place that knows them all: listen, connect |
 //! | [`verbs`] | RDMA: reliable-connected queue pairs by RDMA CM, over `native/` |
-//! | [`shm`] | one host: the primary's slabs are mapped read-only, a READ is a copy |
+//! | [`shm`] | one host: the primary's memory is mapped read-only, a READ is a copy |
 //! | [`tcp`] | any network: a thread of the primary's answers READs |
 //! | [`sim`] | in one process, by seed: delay, reorder, tear, drop, cut. For tests |
 //! | `door`, `waiting` | what shm and tcp share: strangers that connect, and grants that wait for them |
@@ -48,7 +48,7 @@ pub mod tcp;
 pub mod verbs;
 mod waiting;
 
-use crate::sys::memory::Slab;
+use crate::sys::memory::Memfd;
 pub use error::{Cause, FabricError};
 pub use landing::Landing;
 pub use open::{ConnectOptions, connect, is_possible, listen};
@@ -139,8 +139,8 @@ pub enum Access {
 pub trait Regions: Send + Sync {
     /// How many there are; never changes.
     fn count(&self) -> usize;
-    /// One of them. A region that peers may WRITE to must be made by [`Slab::for_writers`].
-    fn slab(&self, number: usize) -> &Slab;
+    /// One of them. A region that peers may WRITE to must be made by [`Memfd::for_writers`].
+    fn memory(&self, number: usize) -> &Memfd;
     /// What peers may do with it; never changes.
     fn access(&self, _number: usize) -> Access {
         Access::Read
@@ -211,7 +211,7 @@ pub trait Grant: Send {
     fn descriptors(&self) -> &[Descriptor];
     /// The ack slot, [`ACK_BYTES`] long, to which the peer WRITEs. It may outlive the grant; then
     /// it shows the peer's last WRITEs.
-    fn ack(&self) -> &Arc<Slab>;
+    fn ack(&self) -> &Arc<Memfd>;
     /// The ack slot's descriptor for the peer.
     fn ack_descriptor(&self) -> Descriptor;
     /// Whether the channel is connected; an error once it has ended.

@@ -1,5 +1,5 @@
-//! One host: the primary's slabs are memfds, handed over a unix socket and mapped read-only; a READ
-//! is a copy, and the primary does nothing.
+//! One host: the primary's regions are memfds, handed over a unix socket and mapped read-only; a
+//! READ is a copy, and the primary does nothing.
 //!
 //! | file | what it is |
 //! | --- | --- |
@@ -18,13 +18,14 @@
 //! two sides are processes makes no difference: both map the same pages, and use the same
 //! instructions as threads would.
 //!
-//! **Trust.** The replica gets the regions' descriptors opened for reading only, and the memfds are
-//! sealed against later writers (sys/memory). So it can never write to a region. It can write to
-//! the ack slot, and to a region that is granted for writing: to all of it, at any time, as over a
-//! network card. Both sides map only memory that is sealed against shrinking, so neither can end
-//! the other by a SIGBUS. Neither side connects to a name that is no exporter's, so a peer cannot
-//! choose some other socket of this host; and the layer above offers shared memory only to peers
-//! whose control connection is of this host.
+//! **Trust.** The replica gets the regions' descriptors opened for reading only, and only their
+//! owner may open the memfds again (sys/memory). So a replica of another user can never write to a
+//! region; one of the same user could in any case. It can write to the ack slot, and to a region
+//! that is granted for writing: to all of it, at any time, as over a network card. Both sides map
+//! only memory that is sealed against shrinking, so neither can end the other by a SIGBUS. Neither
+//! side connects to a name that is no exporter's, so a peer cannot choose some other socket of this
+//! host; and the layer above offers shared memory only to peers whose control connection is of this
+//! host.
 //!
 //! **Revoking.** A mapping cannot be taken back from another process. Dropping the grant shuts the
 //! socket down. The replica notices this at its next look, after a millisecond of work at most

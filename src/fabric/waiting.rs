@@ -105,7 +105,7 @@ impl Stage<()> {
 
 /// Descriptors for fabrics in which a peer names a region by its number alone.
 pub(super) fn descriptors(regions: &dyn Regions) -> Vec<Descriptor> {
-    let bytes = |number| (regions.slab(number).words().len() * 8) as u64;
+    let bytes = |number| (regions.memory(number).words().len() * 8) as u64;
     (0..regions.count()).map(|number| Descriptor { address: 0, key: 0, bytes: bytes(number) }).collect()
 }
 

@@ -8,7 +8,7 @@ use super::REPLICAS_MAX;
 use super::ack::applied;
 use super::retain::{Hold, WhyLetGo};
 use crate::store::sizing::SHARDS_MAX;
-use crate::sys::memory::Slab;
+use crate::sys::memory::Memfd;
 use arrayvec::ArrayVec;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -33,7 +33,7 @@ pub struct Kept {
     /// Of its session.
     pub session: u64,
     /// Its ack slot.
-    pub ack: Arc<Slab>,
+    pub ack: Arc<Memfd>,
     holds: Box<[Hold]>,
     let_go: Mutex<LetGo>,
 }
@@ -72,7 +72,7 @@ impl Kept {
 
 impl Board {
     /// The slot of session `session`, from now on; in place of an earlier one of the same session.
-    pub fn put_up(&self, session: u64, ack: Arc<Slab>) {
+    pub fn put_up(&self, session: u64, ack: Arc<Memfd>) {
         let mut slots = self.slots();
         slots.retain(|slot| slot.session != session);
         let holds = (0..SHARDS_MAX).map(|_| Hold::default()).collect();
@@ -136,7 +136,7 @@ impl Board {
 pub struct BoardView {
     board: Arc<Board>,
     version: u64,
-    slots: ArrayVec<Arc<Slab>, REPLICAS_MAX>,
+    slots: ArrayVec<Arc<Memfd>, REPLICAS_MAX>,
 }
 
 impl BoardView {
@@ -166,7 +166,7 @@ impl BoardView {
 
     /// How many have applied everything below `positions[n]` of each shard n.
     pub fn holders_of_all(&self, positions: &[u64]) -> usize {
-        let has_all = |slot: &&Arc<Slab>| {
+        let has_all = |slot: &&Arc<Memfd>| {
             positions.iter().enumerate().all(|(shard, position)| applied(slot.words(), shard) >= *position)
         };
         self.slots.iter().filter(has_all).count()
@@ -178,11 +178,11 @@ mod tests {
     use super::*;
     use crate::fabric::ACK_BYTES;
 
-    fn slot(positions: &[u64]) -> Arc<Slab> {
-        let slab = Slab::new("test-ack", ACK_BYTES, false).unwrap();
+    fn slot(positions: &[u64]) -> Arc<Memfd> {
+        let memfd = Memfd::new("test-ack", ACK_BYTES, false).unwrap();
         // After the summary's line.
-        positions.iter().enumerate().for_each(|(shard, position)| slab.words()[8 + shard].store(*position, Release));
-        Arc::new(slab)
+        positions.iter().enumerate().for_each(|(shard, position)| memfd.words()[8 + shard].store(*position, Release));
+        Arc::new(memfd)
     }
 
     #[test]

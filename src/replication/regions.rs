@@ -3,7 +3,7 @@
 use crate::fabric::{Descriptor, Regions};
 use crate::store::line::CONTROL_LINE_BYTES;
 use crate::store::{Geometry, Memory, Store};
-use crate::sys::memory::Slab;
+use crate::sys::memory::Memfd;
 use std::sync::Arc;
 
 /// The control lines of all shards.
@@ -25,7 +25,7 @@ impl Regions for StoreRegions {
         3
     }
 
-    fn slab(&self, number: usize) -> &Slab {
+    fn memory(&self, number: usize) -> &Memfd {
         [self.0.control_lines(), self.0.tables(), self.0.pool().memory()][number]
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Held {
     pub kind: Kind,
     /// This end of the channel.
     pub grant: Box<dyn Grant>,
-    /// If data is pushed: a live count of the ring bytes that were written.
+    /// If data is pushed: a live count of the bytes of log that were written.
     pub pushed_bytes: Option<Arc<AtomicU64>>,
 }
 

@@ -23,10 +23,10 @@ pub const MAGIC: [u8; 8] = *b"remora\r\n";
 pub const LENGTH_BYTES: usize = 4;
 /// Longest frame while the peer has not proved itself.
 pub const STRANGER_FRAME_BYTES_MAX: usize = 512;
-/// Longest frame: the descriptors of 16,384 regions and some.
+/// Longest frame: a Welcome that tells where 64 epochs began in each of 1,024 shards is half of it.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
-/// Regions of one grant: a terabyte in slabs, and some.
-pub const REGIONS_MAX: usize = 16_384;
+/// Regions of one grant: a store has three.
+pub const REGIONS_MAX: usize = 64;
 /// Longest text in a message.
 const TEXT_BYTES_MAX: usize = 400;
 

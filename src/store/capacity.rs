@@ -1,12 +1,14 @@
 //! How much memory the shards may have, changed while they serve.
 //!
-//! More is had at once: it was reserved when the pool was made. Less is had as the tails move,
-//! which maintenance sees to: a slab goes back to the pool once its bytes are released, and nothing
-//! is copied but what reclaim moves anyway.
+//! More is reserved at once, and had at once, but where a log has come round: it takes more once
+//! its tail has left the slab that tail and head share. Less is had as the tails move: a slab goes
+//! back to the pool, and its pages to the system, once its bytes are released. Maintenance moves
+//! the tails for both; nothing is copied but what reclaim moves anyway.
 
 use super::Store;
 use super::shard::{Goal, Shard, Writer};
 use super::sizing::{Budget, RECORD_SHARE_MAX, SHARD_BYTES_MIN, part};
+use std::sync::PoisonError;
 
 /// Why the memory stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -17,8 +19,8 @@ pub enum CannotResize {
     /// The largest item would not fit into a shard any more.
     #[error("the largest item would not fit; an item is at most a quarter of a shard")]
     TooLittle,
-    /// `-M`, and what lives takes more.
-    #[error("live items take more, and nothing is evicted")]
+    /// `-M`, and what lives takes more, or what has expired and nobody has come by yet.
+    #[error("items take more, and nothing is evicted (expired ones count until they are found)")]
     Alive,
 }
 
@@ -36,32 +38,50 @@ impl Store {
         if least_bytes < needed_bytes as u64 {
             return Err(CannotResize::TooLittle);
         }
-        let is_too_full = |shard: &Shard| {
-            let capacity_bytes = u64::from(part(slabs, shards, shard.number)) * slab_bytes;
-            shard.lock().live.bytes() > Budget::of(policy, capacity_bytes).live_bytes_max
-        };
-        if !policy.evict && self.shards.iter().any(is_too_full) {
-            return Err(CannotResize::Alive);
-        }
+        // Two at a time would leave some shards of one size, and some of the other.
+        let _resizing = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut goals_before = Vec::with_capacity(self.shards.len());
         for shard in &self.shards {
             let mut writer = shard.lock();
-            let capacity = part(slabs, shards, shard.number);
-            // What all shards have together is at most the pool; but one may still be about to give
-            // back what this one is to have.
-            if !shard.set_capacity(&mut writer, capacity) {
-                return Err(CannotResize::TooMuch);
+            let goal_before = writer.mapped.goal();
+            if let Err(why) = shard.resize(&mut writer, part(slabs, shards, shard.number)) {
+                drop(writer);
+                self.undo(&goals_before);
+                return Err(why);
             }
-            if writer.mapped.shrinks() {
-                shard.want_attention(true);
-            }
+            goals_before.push(goal_before);
         }
         Ok(())
+    }
+
+    /// The first shards are to have again what they were to have before. All grew, or all shrank,
+    /// so none has taken what another one had.
+    fn undo(&self, goals_before: &[u32]) {
+        for (shard, goal) in self.shards.iter().zip(goals_before) {
+            let undone = shard.set_capacity(&mut shard.lock(), *goal);
+            debug_assert!(undone, "shard {}: {goal} slabs were its own", shard.number);
+        }
     }
 }
 
 impl Shard {
-    /// The shard is to have so many slabs. More are had at once; less, as its tail moves. False if
-    /// they are not to be had.
+    /// The same for one shard, in slabs.
+    fn resize(&self, writer: &mut Writer, slabs: u32) -> Result<(), CannotResize> {
+        let capacity_bytes = u64::from(slabs) * self.log.pool().slab_bytes();
+        if !self.policy.evict && writer.live.bytes() > Budget::of(&self.policy, capacity_bytes).live_bytes_max {
+            return Err(CannotResize::Alive);
+        }
+        if !self.set_capacity(writer, slabs) {
+            return Err(CannotResize::TooMuch);
+        }
+        if writer.mapped.is_resizing() {
+            self.want_attention(true);
+        }
+        Ok(())
+    }
+
+    /// The shard is to have so many slabs. More are reserved at once; less are had as its tail
+    /// moves. False if they are not to be had.
     pub(super) fn set_capacity(&self, writer: &mut Writer, slabs: u32) -> bool {
         if !writer.mapped.set_goal(&self.log, slabs) {
             return false;
@@ -167,6 +187,58 @@ mod tests {
         let stats = store.stats();
         assert_eq!((stats.owned_bytes, stats.evictions), (MEMORY_BYTES as u64, 0));
         assert!((0..1000).all(|key| has(&store, key)));
+    }
+
+    /// `-M`, and logs that have come round: what a full cache is given, it has, though nobody's
+    /// write moves its tails.
+    #[test]
+    fn a_full_cache_that_evicts_nothing_can_grow() {
+        let store = store(false);
+        for _ in 0..10 {
+            (0..500).for_each(|key| assert!(set(&store, key) || set(&store, key)));
+        }
+        let filled = (500..5000).take_while(|key| set(&store, *key) || set(&store, *key)).count() + 500;
+        assert!(filled < 4000);
+        assert_eq!(store.set_memory(2 * MEMORY_BYTES as u64), Ok(()));
+        rest(&store);
+        let more = (5000..20_000).take_while(|key| set(&store, *key) || set(&store, *key)).count();
+        assert!(more > filled * 3 / 4, "{more} more than {filled}");
+        assert!((0..filled).chain(5000..5000 + more).all(|key| has(&store, key)));
+        let stats = store.stats();
+        assert!(stats.evictions == 0 && stats.owned_bytes > MEMORY_BYTES as u64 / 2 * 3, "{stats:?}");
+    }
+
+    /// The shards before the one that refuses are as they were: none has less than another.
+    #[test]
+    fn what_one_shard_refuses_no_shard_does() {
+        let store = store(false);
+        let in_the_last = (0..100_000).filter(|key| {
+            let key = format!("key-{key}");
+            store.locate(key.as_bytes()).place.shard() == 1
+        });
+        let filled = in_the_last.take_while(|key| set(&store, *key) || set(&store, *key)).count();
+        assert!(filled > 100);
+        assert_eq!(store.set_memory(MEMORY_BYTES as u64 / 2), Err(CannotResize::Alive));
+        rest(&store);
+        assert_eq!(store.stats().capacity_bytes, MEMORY_BYTES as u64);
+        assert_eq!(store.shards().iter().map(|shard| shard.lock().mapped.goal()).sum::<u32>(), store.pool.slabs() / 2);
+    }
+
+    /// Whoever asks for more and whoever asks for less at the same time: all shards have what one
+    /// of them asked for.
+    #[test]
+    fn two_who_resize_at_once_do_not_mix() {
+        let store = store(true);
+        for _ in 0..200 {
+            std::thread::scope(|scope| {
+                for half in [1, 2, 3, 4] {
+                    let store = &store;
+                    scope.spawn(move || assert_eq!(store.set_memory(MEMORY_BYTES as u64 / 2 * half), Ok(())));
+                }
+            });
+            let goals: Vec<u32> = store.shards().iter().map(|shard| shard.lock().mapped.goal()).collect();
+            assert_eq!(goals[0], goals[1], "{goals:?}");
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct Memory {
 
 impl Memory {
     /// That of a store of so many slabs and shards; of no fewer slabs than shards.
-    fn of(slabs: u32, shards: u32) -> Memory {
+    pub(super) fn of(slabs: u32, shards: u32) -> Memory {
         Memory { slabs, table_cells: table_cells(capacity_max(slabs, shards)) }
     }
 
@@ -67,7 +67,7 @@ impl Geometry {
 
     /// What is wrong with it for a store of `slabs` slabs, if anything. Another process may have
     /// said it, so nothing in it is believed.
-    fn complaint(&self, slabs: u32) -> Option<String> {
+    pub(super) fn complaint(&self, slabs: u32) -> Option<String> {
         let Geometry { shards, slab_bytes, record_bytes_max, .. } = *self;
         if !shards.is_power_of_two() || shards as usize > SHARDS_MAX {
             return Some(format!("{shards} shards (a power of two, at most {SHARDS_MAX}, is possible)"));
@@ -159,6 +159,20 @@ mod tests {
             assert_eq!((store.geometry(), store.memory().slabs), (geometry, slabs));
             assert!(store.epochs().is_empty());
             assert!(store.tables().words().len() >= 2 * store.memory().table_cells as usize);
+        }
+    }
+
+    #[test]
+    fn memory_that_no_store_has_is_told_from_what_one_has() {
+        for (geometry, slabs) in [(GOOD, SLABS), (Geometry { shards: 1024, ..GOOD }, 1024), (GOOD, SLABS_MAX)] {
+            let memory = Memory::of(slabs, geometry.shards);
+            assert!(memory.is_possible(&geometry));
+            for table_cells in [0, 1, memory.table_cells / 2, memory.table_cells - 1, memory.table_cells * 2] {
+                assert!(!Memory { table_cells, ..memory }.is_possible(&geometry), "{table_cells}");
+            }
+            for slabs in [0, geometry.shards - 1, SLABS_MAX + 1, u32::MAX] {
+                assert!(!Memory { slabs, ..memory }.is_possible(&geometry), "{slabs}");
+            }
         }
     }
 

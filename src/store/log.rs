@@ -21,7 +21,7 @@
 
 use super::pool::{Pool, SLABS_MAX};
 use super::record::HEADER_BYTES;
-use crate::sys::memory::{Part, Slab};
+use crate::sys::memory::{Memfd, Part};
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 use crate::sys::words::copy_words;
 use std::io;
@@ -68,7 +68,7 @@ pub struct Log {
 impl Log {
     /// The log of a shard, whose table is the `shard`-th in `tables`, of `cells` cells, a power of
     /// two.
-    pub fn new(shard: u32, pool: Arc<Pool>, tables: &Arc<Slab>, cells: u32) -> Log {
+    pub fn new(shard: u32, pool: Arc<Pool>, tables: &Arc<Memfd>, cells: u32) -> Log {
         assert!(cells.is_power_of_two());
         let (begin, cells) = (shard as usize * cells as usize, cells as usize);
         let slab_shift = pool.slab_shift();
@@ -79,7 +79,7 @@ impl Log {
     /// for tests.
     pub fn alone(shard: u32, slabs: u32, slab_bytes: usize) -> io::Result<Log> {
         let pool = Arc::new(Pool::new(slabs, slab_bytes, false)?);
-        let tables = Arc::new(Slab::new("remora-tables", (shard as usize + 1) * slabs as usize * 8, false)?);
+        let tables = Arc::new(Memfd::new("remora-tables", (shard as usize + 1) * slabs as usize * 8, false)?);
         let log = Log::new(shard, pool, &tables, slabs);
         (0..slabs).for_each(|slab| log.map(u64::from(slab), slab));
         Ok(log)
@@ -114,7 +114,7 @@ impl Log {
     }
 
     /// From now on a virtual slab is there. Nobody may look for what its cell said before.
-    pub(super) fn map(&self, virtual_slab: u64, physical: u32) {
+    pub fn map(&self, virtual_slab: u64, physical: u32) {
         self.cell(virtual_slab).store(Cell { virtual_slab, physical }.to_bits(), Relaxed);
     }
 

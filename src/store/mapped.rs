@@ -13,6 +13,8 @@
 //! - A slab whose bytes are all released serves the next virtual slab. Where the log has more than
 //!   it is to have, and the others can hold it, it goes back to the pool instead. So a log shrinks
 //!   as its tail moves, by a slab after at most two slabs of tail, and nothing is copied for it.
+//! - A log that shares and is to have more cannot take it at once: the shared slab has no room
+//!   behind it. It takes more once the tail has left that slab.
 //!
 //! Invariants: `owned <= capacity`, `goal <= capacity`, as much as `capacity` is reserved of the
 //! pool; `end - base` is `owned`, or one more while base and top share.
@@ -55,7 +57,7 @@ impl Mapped {
         self.goal
     }
 
-    /// What its owner is to make do with: what it is to have, or less, while that is not in reach.
+    /// What its log is to make do with: what it is to have, or less, while that is not in reach.
     pub(super) fn usable(&self) -> u32 {
         self.goal.min(self.in_reach())
     }
@@ -63,6 +65,16 @@ impl Mapped {
     /// It has more than it is to have.
     pub(super) fn shrinks(&self) -> bool {
         self.goal < self.capacity
+    }
+
+    /// It may have more than it has, and takes it once its tail has left the shared slab.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.shares() && self.owned < self.capacity
+    }
+
+    /// It has not what it is to have, and will once its tail has moved.
+    pub(super) fn is_resizing(&self) -> bool {
+        self.shrinks() || self.is_held_up()
     }
 
     /// It is to have `slabs`. More are had at once; less, as the tail moves. False, and nothing is
@@ -91,7 +103,7 @@ impl Mapped {
     }
 
     /// So many slabs of log can lie between what is released and the head. While base and top
-    /// share, no slab can be added.
+    /// share, none can be added.
     pub(super) fn in_reach(&self) -> u32 {
         if self.shares() { self.owned } else { self.capacity }
     }
@@ -134,7 +146,7 @@ impl Mapped {
             let others_bytes = u64::from(self.owned.saturating_sub(1)) << log.slab_shift();
             if self.owned > self.goal && needed <= released + others_bytes {
                 self.owned -= 1;
-                log.pool().give(physical);
+                log.pool().give_up(physical);
                 self.lower_capacity(log);
             } else {
                 log.map(self.end, physical);
@@ -146,7 +158,10 @@ impl Mapped {
 
     /// The log begins anew at `position`, and nobody can see anything of the old one.
     pub(super) fn restart(&mut self, log: &Log, position: u64) {
-        (0..u64::from(self.owned)).for_each(|slab| log.pool().give(log.physical(self.base + slab)));
+        for slab in 0..self.owned {
+            let physical = log.physical(self.base + u64::from(slab));
+            if slab < self.goal { log.pool().give(physical) } else { log.pool().give_up(physical) }
+        }
         log.pool().unreserve(self.capacity - self.goal);
         *self = Mapped::new(log, position, self.goal);
     }
@@ -163,7 +178,7 @@ mod tests {
     use super::*;
     use crate::store::log::table_cells;
     use crate::store::pool::Pool;
-    use crate::sys::memory::Slab;
+    use crate::sys::memory::Memfd;
     use crate::sys::sync::Ordering::Relaxed;
     use std::collections::VecDeque;
     use std::sync::Arc;
@@ -176,7 +191,7 @@ mod tests {
         let pool = Arc::new(Pool::new(slabs, SLAB_BYTES, false).unwrap());
         assert!(pool.reserve(capacities.iter().sum()));
         let cells = table_cells(slabs);
-        let tables = Arc::new(Slab::new("test", capacities.len() * cells as usize * 8, false).unwrap());
+        let tables = Arc::new(Memfd::new("test", capacities.len() * cells as usize * 8, false).unwrap());
         let log = |shard| Log::new(shard, pool.clone(), &tables, cells);
         (0..capacities.len() as u32).map(log).collect()
     }

@@ -25,6 +25,7 @@
 //! | `crawl` | with `-M`: finding what has expired |
 //! | [`retain`] | who else needs the tail |
 //! | [`capacity`] | how much memory the shards may have, changed while they serve |
+//! | `walk` | a log from a position on, for tests and tools |
 //! | [`sizing`] | how `-m`, `-I` and `-t` become shards and slabs |
 //!
 //! In goes a key; out come [`Item`]s that stay for the [`Turn`]. The invariant kept: the store is a
@@ -57,13 +58,14 @@ pub mod sizing;
 mod spread;
 pub mod stats;
 pub mod value;
+mod walk;
 
 use crate::base::epoch::Epoch;
 use crate::base::hash::{IndexHash, shard_hash};
 use crate::base::time::UnixSeconds;
-use crate::sys::memory::Slab;
+use crate::sys::memory::Memfd;
 use crate::sys::quiescence::{Domain, Inside, Seat};
-use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
+use crate::sys::sync::{AtomicU64, Mutex, Ordering::Relaxed};
 pub use capacity::CannotResize;
 pub use check::BadRecord;
 use entry::Note;
@@ -103,10 +105,12 @@ pub enum NoRoom {
 pub struct Store {
     shards: Box<[Shard]>,
     /// All shards' control lines.
-    lines: Arc<Slab>,
+    lines: Arc<Memfd>,
     /// All shards' tables of slabs.
-    tables: Arc<Slab>,
+    tables: Arc<Memfd>,
     pool: Arc<Pool>,
+    /// Held while the shards' capacities are set.
+    resizing: Mutex<()>,
     history: History,
     domain: Arc<Domain>,
     hash: IndexHash,
@@ -232,8 +236,8 @@ impl Store {
         assert!(pool.reserve(plan.slabs_used), "a new pool has all of its slabs");
         let cells = table_cells(sizing::capacity_max(plan.slabs, plan.shards as u32));
         let pages = |words: usize| (words * 8).next_multiple_of(4096);
-        let tables = Arc::new(Slab::new("remora-tables", pages(plan.shards * cells as usize), false)?);
-        let lines = Arc::new(Slab::new("remora-control", pages(plan.shards * CONTROL_LINE_BYTES / 8), false)?);
+        let tables = Arc::new(Memfd::new("remora-tables", pages(plan.shards * cells as usize), false)?);
+        let lines = Arc::new(Memfd::new("remora-control", pages(plan.shards * CONTROL_LINE_BYTES / 8), false)?);
         let shared = Shared {
             lines: lines.clone(),
             attention_wanted: Arc::new(AtomicU64::new(0)),
@@ -251,7 +255,20 @@ impl Store {
         let history = History::new(making.epoch, plan.shards);
         let Shared { attention_wanted, touches_logged, .. } = shared;
         let workers = making.workers.max(1);
-        Ok(Store { shards, lines, tables, pool, history, domain, hash, workers, attention_wanted, touches_logged })
+        let resizing = Mutex::new(());
+        Ok(Store {
+            shards,
+            lines,
+            tables,
+            pool,
+            resizing,
+            history,
+            domain,
+            hash,
+            workers,
+            attention_wanted,
+            touches_logged,
+        })
     }
 
     /// Register a thread. Panics when more threads take part than the store was made for: a bug of
@@ -356,12 +373,12 @@ impl Store {
     }
 
     /// All control lines. Shard n's is at byte 64 n.
-    pub fn control_lines(&self) -> &Slab {
+    pub fn control_lines(&self) -> &Memfd {
         &self.lines
     }
 
     /// All shards' tables of slabs, one behind the other ([`Memory::table_cells`]).
-    pub fn tables(&self) -> &Slab {
+    pub fn tables(&self) -> &Memfd {
         &self.tables
     }
 

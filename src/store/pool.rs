@@ -5,7 +5,7 @@
 //! taken: a shard's capacity is what it has reserved, so a log below its capacity always finds a
 //! slab.
 
-use crate::sys::memory::{HUGEPAGE_BYTES, Part, Slab};
+use crate::sys::memory::{HUGEPAGE_BYTES, Memfd, PAGE_BYTES, Part};
 use crate::sys::sync::Mutex;
 use std::io;
 use std::sync::Arc;
@@ -17,13 +17,12 @@ pub const SLAB_BYTES_MIN: usize = 512;
 /// See [`SLAB_BYTES_MIN`]. Short, so that little is lost where a log ends; long, so that little is
 /// lost where a record's head must not be cut, and one READ is worth its round trip.
 pub const SLAB_BYTES_MAX: usize = 256 << 10;
-const PAGE_BYTES: usize = 4096;
 /// Huge pages come whole: a smaller pool would be mostly rounding.
 const HUGEPAGES_FROM_BYTES: usize = 2 * HUGEPAGE_BYTES;
 
 /// See the module.
 pub struct Pool {
-    memory: Arc<Slab>,
+    memory: Arc<Memfd>,
     slabs: u32,
     slab_shift: u32,
     state: Mutex<State>,
@@ -46,13 +45,13 @@ impl Pool {
         let bytes = slabs as usize * slab_bytes;
         let hugepages = hugepages && bytes > HUGEPAGES_FROM_BYTES;
         let bytes = bytes.next_multiple_of(if hugepages { HUGEPAGE_BYTES } else { PAGE_BYTES });
-        let memory = Arc::new(Slab::new("remora-pool", bytes, hugepages)?);
+        let memory = Arc::new(Memfd::new("remora-pool", bytes, hugepages)?);
         let state = Mutex::new(State { untouched: 0, returned: Vec::with_capacity(slabs as usize), reserved: 0 });
         Ok(Pool { memory, slabs, slab_shift: slab_bytes.trailing_zeros(), state })
     }
 
     /// The memory, to be offered as a region.
-    pub fn memory(&self) -> &Arc<Slab> {
+    pub fn memory(&self) -> &Arc<Memfd> {
         &self.memory
     }
 
@@ -104,9 +103,18 @@ impl Pool {
         })
     }
 
-    /// Give one back.
+    /// Give one back, to be taken again soon.
     pub(super) fn give(&self, slab: u32) {
         self.lock().returned.push(slab);
+    }
+
+    /// Give one back that is more than the log is to have: where its pages can be given back to the
+    /// system, they are.
+    pub(super) fn give_up(&self, slab: u32) {
+        let begin = (slab as usize) << self.slab_shift;
+        // Before anybody can take it: what is written to it then must stay.
+        self.memory.give_back(begin..begin + (1 << self.slab_shift));
+        self.give(slab);
     }
 
     /// Held for a few instructions, once for each slab that a log takes or gives.
@@ -131,6 +139,23 @@ mod tests {
         assert!(!pool.reserve(1));
         pool.unreserve(2);
         assert!(pool.reserve(2));
+    }
+
+    #[test]
+    fn what_is_given_up_is_memory_of_the_system_again() {
+        let pool = Pool::new(4, 8192, false).unwrap();
+        assert!(pool.reserve(4));
+        (0..4).for_each(|slab| assert_eq!(pool.take(), slab));
+        let fill = || pool.words().iter().for_each(|word| word.store(7, crate::sys::sync::Ordering::Relaxed));
+        fill();
+        let blocks = || rustix::fs::fstat(pool.memory().file()).unwrap().st_blocks;
+        let all = blocks();
+        pool.give(1);
+        assert_eq!(blocks(), all);
+        pool.give_up(3);
+        assert_eq!((blocks(), pool.take()), (all * 3 / 4, 3));
+        fill();
+        assert_eq!(blocks(), all, "it is had again when it is touched");
     }
 
     #[test]

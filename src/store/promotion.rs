@@ -148,7 +148,7 @@ impl Shard {
         control.begin_epoch(epoch.0, begins);
         control.commit(end);
         // What its primary had begun to give back, it gives back by itself now.
-        if writer.mapped.shrinks() {
+        if writer.mapped.is_resizing() {
             self.want_attention(true);
         }
     }
@@ -179,11 +179,11 @@ mod tests {
 
     const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
     const SLAB_BYTES: usize = 4096;
-    const RING_BYTES: usize = 4 * SLAB_BYTES;
+    const LOG_BYTES: usize = 4 * SLAB_BYTES;
 
     fn primary(evict: bool) -> Store {
         let config = StoreConfig {
-            memory_bytes: RING_BYTES,
+            memory_bytes: LOG_BYTES,
             memory_bytes_max: None,
             item_bytes_max: 256,
             evict,
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_ring_makes_room_once_nobody_looks_at_its_oldest_bytes() {
+    fn a_full_log_makes_room_once_nobody_looks_at_its_oldest_bytes() {
         let old = primary(true);
         let new = replica_of(&old);
         let full = |store: &Store| store.shards[0].usable_bytes(&store.shards[0].lock()) < EPOCH_ROOM_BYTES;
@@ -325,6 +325,21 @@ mod tests {
         assert_eq!(new.epochs_of_shards(), [Some(epoch)]);
         (0..600).for_each(|number| assert!(set(&new, &format!("new-{number}"), b"value"), "{number}"));
         assert_eq!(get(&new, "new-599").as_deref(), Some(&b"value"[..]));
+    }
+
+    /// The primary had begun to give memory back, and the replica has not yet: it has room.
+    #[test]
+    fn a_log_that_shrinks_loses_nothing_to_a_promotion() {
+        let old = primary(true);
+        let new = replica_of(&old);
+        (0..200).for_each(|number| assert!(set(&old, &format!("key-{number}"), b"value")));
+        follow(&old, &new);
+        let less_bytes = new.pool.slab_bytes();
+        assert!(old.shards[0].control().committed() > less_bytes, "it holds more than it is to have");
+        assert!(new.followers()[0].follow_capacity(less_bytes));
+        promote(&new);
+        assert_eq!(new.stats().evictions, 0);
+        assert!((0..200).all(|number| get(&new, &format!("key-{number}")).is_some()));
     }
 
     #[test]

@@ -91,23 +91,24 @@ impl Shard {
                 self.reclaim_step(&mut writer, now, goal_bytes, STEP_BYTES);
             }
         }
-        let shrinks = writer.mapped.shrinks() && self.shrink(&mut writer, now);
+        let resizes = writer.mapped.is_resizing() && self.move_tail(&mut writer, now);
         self.release(&mut writer);
         writer.wanted.rounds = writer.wanted.rounds.saturating_sub(1);
         if writer.wanted.rounds == 0 {
             writer.wanted = Wanted::default();
         }
-        let busy = writer.wanted.bytes != 0 || writer.crawl.is_some() || shrinks;
-        if !busy {
+        let busy = writer.wanted.bytes != 0 || writer.crawl.is_some() || resizes;
+        if !busy && !writer.mapped.is_resizing() {
             self.want_attention(false);
         }
         busy
     }
 
-    /// Move the tail on, a step, so that slabs are given back. False where what lives would not fit
-    /// into the rest, and is not evicted.
-    fn shrink(&self, writer: &mut Writer, now: UnixSeconds) -> bool {
-        if !self.policy.evict && writer.live.bytes() > writer.budget.live_bytes_max {
+    /// Move the tail on, a step, so that slabs are given back, or more are taken. False while what
+    /// lives would not fit into what the log is to have, and is not evicted.
+    fn move_tail(&self, writer: &mut Writer, now: UnixSeconds) -> bool {
+        let is_too_full = writer.live.bytes() > writer.budget.live_bytes_max;
+        if writer.mapped.shrinks() && !self.policy.evict && is_too_full {
             return false;
         }
         // What is moved needs room until what it leaves behind is released.

@@ -24,7 +24,7 @@ use crate::base::epoch::Epoch;
 use crate::base::hash::IndexHash;
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
-use crate::sys::memory::Slab;
+use crate::sys::memory::Memfd;
 use crate::sys::prefetch::prefetch;
 use crate::sys::quiescence::{Domain, Era};
 use crate::sys::sync::{AtomicU64, Mutex, MutexGuard, Ordering::Relaxed};
@@ -49,7 +49,7 @@ pub struct Shard {
     pub(super) hash: IndexHash,
     pub(super) policy: Policy,
     pub(super) domain: Arc<Domain>,
-    lines: Arc<Slab>,
+    lines: Arc<Memfd>,
     /// Items below this position were flushed.
     pub(super) flushed_below: AtomicU64,
     /// On a replica: what its primary had moved further on may be missing until the log is here up
@@ -132,7 +132,7 @@ pub struct Victim {
 /// What all shards of a store have in common.
 #[derive(Clone)]
 pub(super) struct Shared {
-    pub lines: Arc<Slab>,
+    pub lines: Arc<Memfd>,
     pub attention_wanted: Arc<AtomicU64>,
     pub touches_logged: Arc<AtomicU64>,
 }
@@ -469,29 +469,6 @@ impl Shard {
     /// Bytes that could be appended now.
     pub(super) fn usable_bytes(&self, writer: &Writer) -> u64 {
         writer.mapped.reach(&self.log, writer.released) - writer.head
-    }
-
-    /// Does the record at `position` prove itself to be of this place and of `epoch`? Slow: for
-    /// tests and tools.
-    pub fn proves(&self, position: u64, record: &Record<'_>, epoch: Epoch) -> bool {
-        let copy: Vec<AtomicU64> = (0..record.shape.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
-        self.log.copy_to(position, &copy);
-        Record::read(&copy).is_some_and(|record| record.proves_itself(self.seal(position, epoch)))
-    }
-
-    /// Walk the log from `from` (a record's position, the tail for one) to the head: what a replay
-    /// sees.
-    pub fn walk<'s>(&'s self, from: u64) -> impl Iterator<Item = (u64, Record<'s>)> {
-        let committed = self.control().committed();
-        let mut at = self.log.settle(from);
-        std::iter::from_fn(move || {
-            if at >= committed {
-                return None;
-            }
-            let (position, record) = (at, self.record(at));
-            at = self.log.settle(at + record.shape.record_bytes() as u64);
-            Some((position, record))
-        })
     }
 }
 

@@ -160,17 +160,23 @@ pub(super) fn plan(config: &StoreConfig, slab_bytes_max: usize) -> Result<Plan, 
         )));
     }
     let slabs = u32::try_from(slabs).ok().filter(|slabs| *slabs <= SLABS_MAX).ok_or_else(|| {
-        StoreError::Config(format!("a cache of {} GiB has too many slabs: lower -m", config.memory_bytes >> 30))
+        let (option, bytes) = most_memory(config);
+        StoreError::Config(format!("a cache of {} GiB has too many slabs: lower {option}", bytes >> 30))
     })?;
     let policy = Policy { evict: config.evict, record_bytes_max: config.item_bytes_max.next_multiple_of(8) };
     Ok(Plan { shards, slabs, slabs_used: slabs_used as u32, slab_bytes, policy })
 }
 
-fn check_host(config: &StoreConfig) -> Result<(), StoreError> {
-    let (asks, memory_bytes) = match config.memory_bytes_max {
+/// The most memory that is asked for, and by which option.
+fn most_memory(config: &StoreConfig) -> (&'static str, usize) {
+    match config.memory_bytes_max {
         Some(most) if most > config.memory_bytes => ("--memory-max", most),
         _ => ("-m", config.memory_bytes),
-    };
+    }
+}
+
+fn check_host(config: &StoreConfig) -> Result<(), StoreError> {
+    let (asks, memory_bytes) = most_memory(config);
     match memory_bytes_available() {
         Some(host_bytes) if memory_bytes as u64 > host_bytes => Err(StoreError::Memory(format!(
             "{asks} asks for {} MiB, but this host (or container) has {} MiB of memory in all: lower {asks}",
@@ -218,6 +224,7 @@ impl Budget {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::store::{Geometry, Memory};
 
     fn config(memory_bytes: usize, workers: usize) -> StoreConfig {
         StoreConfig {
@@ -251,11 +258,40 @@ mod tests {
         for (broken, word) in [
             (StoreConfig { shards: Some(3), ..config(64 << 20, 1) }, "power of two"),
             (StoreConfig { item_bytes_max: 64 << 20, ..config(64 << 20, 1) }, "lower -I"),
+            // A quarter of an eighth of the memory, but not of the shard that has the fewest slabs.
+            (StoreConfig { item_bytes_max: 540 << 10, shards: Some(8), ..config(17 << 20, 1) }, "lower -I"),
             (config(1 << 50, 1), "lower -m"),
         ] {
             let error = plan_of(&broken).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
+    }
+
+    /// What a primary is made of, a replica can be made of.
+    #[test]
+    fn whatever_is_planned_can_be_followed() {
+        let mut random = fastrand::Rng::with_seed(5);
+        let mut planned = 0;
+        for _ in 0..10_000 {
+            let (memory_bytes_max, item_bytes_max) = (1 << random.u32(15..34), 1 << random.u32(11..24));
+            let memory_bytes = random.usize(16 << 10..memory_bytes_max);
+            let shards = random.bool().then(|| 1 << random.u32(0..11));
+            let item_bytes_max = random.usize(1 << 10..item_bytes_max);
+            let memory_bytes_max = random.bool().then(|| memory_bytes * random.usize(1..20));
+            let config =
+                StoreConfig { shards, item_bytes_max, memory_bytes_max, ..config(memory_bytes, random.usize(1..9)) };
+            let Ok(plan) = plan_of(&config) else { continue };
+            planned += 1;
+            let geometry = Geometry {
+                shards: plan.shards as u32,
+                slab_bytes: plan.slab_bytes as u64,
+                record_bytes_max: plan.policy.record_bytes_max as u64,
+                evict: plan.policy.evict,
+            };
+            assert_eq!(geometry.complaint(plan.slabs), None, "{config:?}");
+            assert!(Memory::of(plan.slabs, geometry.shards).is_possible(&geometry));
+        }
+        assert!(planned > 1000, "only {planned}");
     }
 
     #[test]

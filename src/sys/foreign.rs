@@ -17,9 +17,9 @@ use std::sync::atomic::AtomicBool;
 
 /// The first copy out of a step of this length maps all pages of the step at once. Mapping them one
 /// by one, in the middle of copying, takes as long as the copy. Mapping the whole file in advance
-/// takes 0.6 s for each GiB before anything is read, and gives memory to the holes of the other
-/// process's file.
-const STEP_BYTES: usize = HUGEPAGE_BYTES;
+/// takes 0.6 s for each GiB before anything is read. And it gives memory to the holes of the other
+/// process's file: for this reason a step is no longer than a slab of a store (store/pool.rs).
+const STEP_BYTES: usize = 256 << 10;
 
 /// A mapping that can only be loaded from: a store to it would be a segmentation fault, so no
 /// `&AtomicU64` of it is given out.
@@ -66,8 +66,7 @@ impl ReadOnlyWords {
     }
 }
 
-/// A mapping of what the descriptor allows: the other process decides that by how it opened and
-/// sealed it.
+/// A mapping of what the descriptor allows: the other process decides that by how it opened it.
 pub enum Mapped {
     /// It can only be loaded from.
     ReadOnly(ReadOnlyWords),
@@ -78,9 +77,7 @@ pub enum Mapped {
 impl Mapped {
     /// Map `file`, which must be of `bytes` bytes, a multiple of 8, and sealed against shrinking.
     pub fn map(file: &File, bytes: usize) -> io::Result<Mapped> {
-        // Sealed, it cannot be mapped for writing, however it was opened.
-        let sealed = fcntl_get_seals(file)?.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE);
-        match fcntl_getfl(file)?.contains(OFlags::RDWR) && !sealed {
+        match fcntl_getfl(file)?.contains(OFlags::RDWR) {
             true => SharedWords::map(file, bytes).map(Mapped::Shared),
             false => ReadOnlyWords::map(file, bytes).map(Mapped::ReadOnly),
         }
@@ -180,32 +177,32 @@ pub fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::memory::Slab;
+    use crate::sys::memory::Memfd;
     use rustix::fs::{MemfdFlags, memfd_create};
 
     #[test]
     fn a_slab_is_read_and_an_open_one_written_through_other_mappings() {
-        let slab = Slab::new("test", 4096, false).unwrap();
-        let mapped = ReadOnlyWords::map(&slab.open_for_reading().unwrap(), 4096).unwrap();
-        slab.words().iter().enumerate().for_each(|(at, word)| word.store(at as u64, Relaxed));
+        let memfd = Memfd::new("test", 4096, false).unwrap();
+        let mapped = ReadOnlyWords::map(&memfd.open_for_reading().unwrap(), 4096).unwrap();
+        memfd.words().iter().enumerate().for_each(|(at, word)| word.store(at as u64, Relaxed));
         for (at, count) in [(0, 512), (3, 7), (5, 8), (9, 100), (511, 1), (512, 0)] {
             let to: Vec<AtomicU64> = (0..count).map(|_| AtomicU64::new(0)).collect();
             mapped.copy_to(at, &to);
             assert!(to.iter().zip(at as u64..).all(|(word, expected)| word.load(Relaxed) == expected));
         }
-        let open = Slab::for_writers("test", 4096).unwrap();
+        let open = Memfd::for_writers("test", 4096).unwrap();
         SharedWords::map(open.file(), 4096).unwrap().words()[2].store(9, Relaxed);
         assert_eq!(open.words()[2].load(Relaxed), 9);
     }
 
     #[test]
     fn only_what_is_copied_takes_memory() {
-        let slab = Slab::new("test", 4 * STEP_BYTES, false).unwrap();
-        let mapped = ReadOnlyWords::map(&slab.open_for_reading().unwrap(), 4 * STEP_BYTES).unwrap();
+        let memfd = Memfd::new("test", 4 * STEP_BYTES, false).unwrap();
+        let mapped = ReadOnlyWords::map(&memfd.open_for_reading().unwrap(), 4 * STEP_BYTES).unwrap();
         let populated = || -> Vec<bool> { mapped.is_populated.iter().map(|step| step.load(Relaxed)).collect() };
         assert_eq!(populated(), [false; 4]);
         let step_words = STEP_BYTES / 8;
-        slab.words()[2 * step_words].store(7, Relaxed);
+        memfd.words()[2 * step_words].store(7, Relaxed);
         let to: [AtomicU64; 2] = Default::default();
         mapped.copy_to(2 * step_words - 1, &to);
         assert_eq!(to.map(AtomicU64::into_inner), [0, 7]);
@@ -215,22 +212,40 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_stored_to_is_what_its_owner_opened_and_left_unsealed() {
-        let (sealed, open) = (Slab::new("test", 4096, false).unwrap(), Slab::for_writers("test", 4096).unwrap());
+    fn what_may_be_stored_to_is_what_its_owner_opened_for_writing() {
+        let (closed, open) = (Memfd::new("test", 4096, false).unwrap(), Memfd::for_writers("test", 4096).unwrap());
         let mapped = |file: &File| Mapped::map(file, 4096).unwrap();
-        assert!(mapped(&sealed.open_for_reading().unwrap()).shared().is_none());
-        assert!(mapped(sealed.file()).shared().is_none(), "however it was opened");
+        assert!(mapped(&closed.open_for_reading().unwrap()).shared().is_none());
         assert!(mapped(&open.open_for_reading().unwrap()).shared().is_none());
         let shared = mapped(open.file());
         shared.shared().expect("it is for writers")[5].store(3, Relaxed);
         assert_eq!((open.words()[5].load(Relaxed), shared.bytes()), (3, 4096));
     }
 
+    /// Pages that their owner gives back are read as zeroes, never a SIGBUS.
+    #[test]
+    fn what_is_given_back_reads_as_zero() {
+        let memfd = Memfd::new("test", 8192, false).unwrap();
+        let mapped = ReadOnlyWords::map(&memfd.open_for_reading().unwrap(), 8192).unwrap();
+        let read = || {
+            let to: [AtomicU64; 2] = Default::default();
+            mapped.copy_to(511, &to);
+            to.map(AtomicU64::into_inner)
+        };
+        memfd.words()[511].store(7, Relaxed);
+        memfd.words()[512].store(8, Relaxed);
+        assert_eq!(read(), [7, 8]);
+        assert!(memfd.give_back(4096..8192));
+        assert_eq!(read(), [7, 0]);
+        memfd.words()[512].store(9, Relaxed);
+        assert_eq!(read(), [7, 9]);
+    }
+
     #[test]
     #[should_panic(expected = "out of range")]
     fn a_copy_from_beyond_is_our_bug() {
-        let slab = Slab::new("test", 4096, false).unwrap();
-        let mapped = ReadOnlyWords::map(&slab.open_for_reading().unwrap(), 4096).unwrap();
+        let memfd = Memfd::new("test", 4096, false).unwrap();
+        let mapped = ReadOnlyWords::map(&memfd.open_for_reading().unwrap(), 4096).unwrap();
         mapped.copy_to(512, &[AtomicU64::new(0)]);
     }
 
@@ -246,8 +261,8 @@ mod tests {
             let why = SharedWords::map(&huge, HUGEPAGE_BYTES).err().expect("it may get holes").to_string();
             assert!(why.contains("one by one"), "{why}");
         }
-        let slab = Slab::new("test", 4096, false).unwrap();
-        assert!(ReadOnlyWords::map(slab.file(), 8192).is_err() && ReadOnlyWords::map(slab.file(), 2048).is_err());
+        let memfd = Memfd::new("test", 4096, false).unwrap();
+        assert!(ReadOnlyWords::map(memfd.file(), 8192).is_err() && ReadOnlyWords::map(memfd.file(), 2048).is_err());
         let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let no_memory = File::from(std::os::fd::OwnedFd::from(socket));
         assert!(ReadOnlyWords::map(&no_memory, 4096).is_err(), "a descriptor of something else");

@@ -1,18 +1,23 @@
 //! Memory from the kernel, seen as atomic words and nothing else.
 //!
-//! A [`Slab`] is a memfd, so that it can be handed to another process or registered with a device,
+//! A [`Memfd`] is a memfd, so that it can be handed to another process or registered with a device,
 //! on the largest pages to be had. It is sealed: nobody can change its size, so that no mapping of
-//! it, here or elsewhere, ever raises SIGBUS; and, but for [`Slab::for_writers`], nobody who is
-//! given it can write to it, nor punch holes into it (sys/foreign maps it elsewhere). A [`Part`] is
-//! some of its words. A [`Reservation`] is private address space that costs nothing until it is
-//! touched. Under loom both are plain vectors.
+//! it, here or elsewhere, ever raises SIGBUS (sys/foreign maps it elsewhere). Others get it opened
+//! for reading alone, but for [`Memfd::for_writers`]. A [`Part`] is some of its words. A
+//! [`Reservation`] is private address space that costs nothing until it is touched. Under loom both
+//! are plain vectors.
+//!
+//! Plain pages that nobody needs can be given back to the system
+//! ([`Memfd::give_back`]), unless a device holds them ([`Memfd::pin`]): it would go on reading the
+//! old pages. Reserved huge pages are never given back, and sealed against it: whoever touches such
+//! a hole when no page is left gets a SIGBUS.
 
 use super::sync::AtomicU64;
 use std::io;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// Pages that a slab stands on.
+/// Pages that a memfd stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backing {
     /// Reserved huge pages (MAP_HUGETLB).
@@ -23,9 +28,11 @@ pub enum Backing {
     Plain,
 }
 
-/// Huge pages come in this size on x86-64 and, by default, on arm64; slabs on them are a multiple
+/// Huge pages come in this size on x86-64 and, by default, on arm64; memfds on them are a multiple
 /// of it.
 pub const HUGEPAGE_BYTES: usize = 2 << 20;
+/// Ordinary pages are of this size, on x86-64 and, mostly, on arm64.
+pub const PAGE_BYTES: usize = 4096;
 
 /// Bytes of memory this process may hope for: the host's, or its control groups' limit if that is
 /// lower. None if unknown.
@@ -37,46 +44,50 @@ pub fn memory_bytes_available() -> Option<u64> {
 mod mapped {
     use super::*;
     use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
-    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+    use rustix::fs::{FallocateFlags, MemfdFlags, Mode, SealFlags};
+    use rustix::fs::{fallocate, fchmod, fcntl_add_seals, ftruncate, memfd_create};
     use std::fs::File;
     use std::os::fd::AsRawFd;
+    use std::sync::{Mutex, PoisonError};
 
     /// One memmap2-backed chunk of shared memory.
-    pub struct Slab {
+    pub struct Memfd {
         map: MmapRaw,
         /// Kept open: it is what a replica on this host is given.
         file: File,
         backing: Backing,
+        /// How many registrations with devices hold its pages. Locked while pages are given back.
+        pins: Mutex<u32>,
     }
 
-    impl Slab {
+    impl Memfd {
         /// `bytes` of zeroed memory, a multiple of 8; `name` shows in /proc/PID/maps. With
         /// `hugepages`, reserved huge pages are tried first (for multiples of their size), then
         /// transparent ones.
-        pub fn new(name: &str, bytes: usize, hugepages: bool) -> io::Result<Slab> {
+        pub fn new(name: &str, bytes: usize, hugepages: bool) -> io::Result<Memfd> {
             assert!(bytes > 0 && bytes.is_multiple_of(8));
             if hugepages && bytes.is_multiple_of(HUGEPAGE_BYTES) {
                 match map_memfd(name, bytes, MemfdFlags::HUGETLB) {
                     Ok((map, file)) => {
                         seal(&file, name, SealFlags::FUTURE_WRITE);
-                        return Ok(Slab { map, file, backing: Backing::Hugetlb });
+                        return Ok(Memfd { map, file, backing: Backing::Hugetlb, pins: Mutex::new(0) });
                     }
                     Err(error) => log::debug!("{name}: no reserved huge pages ({error}); trying transparent ones"),
                 }
             }
             let (map, file) = map_memfd(name, bytes, MemfdFlags::empty())?;
-            seal(&file, name, SealFlags::FUTURE_WRITE);
+            seal(&file, name, SealFlags::empty());
             let merged = hugepages && transparent_allowed() && map.advise(Advice::HugePage).is_ok();
             let backing = if merged { Backing::Transparent } else { Backing::Plain };
-            Ok(Slab { map, file, backing })
+            Ok(Memfd { map, file, backing, pins: Mutex::new(0) })
         }
 
-        /// A slab of plain pages that other processes are meant to write to.
-        pub fn for_writers(name: &str, bytes: usize) -> io::Result<Slab> {
+        /// A memfd of plain pages that other processes are meant to write to.
+        pub fn for_writers(name: &str, bytes: usize) -> io::Result<Memfd> {
             assert!(bytes > 0 && bytes.is_multiple_of(8));
             let (map, file) = map_memfd(name, bytes, MemfdFlags::empty())?;
             seal(&file, name, SealFlags::empty());
-            Ok(Slab { map, file, backing: Backing::Plain })
+            Ok(Memfd { map, file, backing: Backing::Plain, pins: Mutex::new(0) })
         }
 
         /// Its memfd, opened anew for reading alone: what another process may be given.
@@ -98,18 +109,49 @@ mod mapped {
         pub fn file(&self) -> &File {
             &self.file
         }
+
+        /// Give the pages of `range`, in bytes, back to the system; they are zeroed when they are
+        /// next touched. False, and nothing has changed, where they must stay: huge pages, pages
+        /// that a device holds, or a range that is not of whole pages.
+        pub fn give_back(&self, range: Range<usize>) -> bool {
+            let pins = self.pins();
+            let whole = range.start.is_multiple_of(PAGE_BYTES) && range.end.is_multiple_of(PAGE_BYTES);
+            if *pins > 0 || !whole || self.backing == Backing::Hugetlb {
+                return false;
+            }
+            let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(&self.file, punch, range.start as u64, range.len() as u64).is_ok()
+        }
+
+        /// From now on a device holds its pages: none is given back.
+        pub fn pin(&self) {
+            *self.pins() += 1;
+        }
+
+        /// One device less holds its pages.
+        pub fn unpin(&self) {
+            *self.pins() -= 1;
+        }
+
+        fn pins(&self) -> std::sync::MutexGuard<'_, u32> {
+            self.pins.lock().unwrap_or_else(PoisonError::into_inner)
+        }
     }
 
     fn map_memfd(name: &str, bytes: usize, flags: MemfdFlags) -> io::Result<(MmapRaw, File)> {
         let file = File::from(memfd_create(name, flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+        // Who is given a descriptor for reading cannot open it again for writing, unless it is the
+        // same user (or root).
+        fchmod(&file, Mode::RUSR)?;
         ftruncate(&file, bytes as u64)?;
         let map = MmapOptions::new().len(bytes).map_raw(&file)?;
         Ok((map, file))
     }
 
     /// Seal the size of a memfd, and `more`, for ever. Call this once the memfd is mapped:
-    /// FUTURE_WRITE (Linux 5.1) leaves existing mappings writable. Where the kernel cannot seal,
-    /// the slab is used all the same; a process that is given the memfd looks at its seals.
+    /// FUTURE_WRITE (Linux 5.1), which also forbids holes, leaves existing mappings writable. Where
+    /// the kernel cannot seal, the memfd is used all the same; a process that is given the memfd
+    /// looks at its seals.
     fn seal(file: &File, name: &str, more: SealFlags) {
         if let Err(error) = fcntl_add_seals(file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL | more) {
             log::debug!("{name}: memory cannot be sealed ({error}); no other process will map it");
@@ -155,12 +197,12 @@ mod mapped {
     use super::*;
 
     /// As without loom.
-    pub struct Slab(Box<[AtomicU64]>);
+    pub struct Memfd(Box<[AtomicU64]>);
 
-    impl Slab {
+    impl Memfd {
         /// A vector of words of loom's.
-        pub fn new(_name: &str, bytes: usize, _hugepages: bool) -> io::Result<Slab> {
-            Ok(Slab((0..bytes / 8).map(|_| AtomicU64::new(0)).collect()))
+        pub fn new(_name: &str, bytes: usize, _hugepages: bool) -> io::Result<Memfd> {
+            Ok(Memfd((0..bytes / 8).map(|_| AtomicU64::new(0)).collect()))
         }
         /// The memory.
         pub fn words(&self) -> &[AtomicU64] {
@@ -169,6 +211,10 @@ mod mapped {
         /// Always plain.
         pub fn backing(&self) -> Backing {
             Backing::Plain
+        }
+        /// A vector keeps what it has.
+        pub fn give_back(&self, _range: Range<usize>) -> bool {
+            false
         }
     }
 
@@ -187,13 +233,13 @@ mod mapped {
     }
 }
 
-pub use mapped::{Reservation, Slab};
+pub use mapped::{Memfd, Reservation};
 
-/// Some words of a slab, which stays mapped as long as this lives.
+/// Some words of a memfd, which stays mapped as long as this lives.
 pub struct Part {
     words: *const AtomicU64,
     count: usize,
-    _slab: Arc<Slab>,
+    _memfd: Arc<Memfd>,
 }
 
 // SAFETY: it is a shared view of atomics, as `&[AtomicU64]` is, and owns its share of what keeps
@@ -203,10 +249,10 @@ unsafe impl Send for Part {}
 unsafe impl Sync for Part {}
 
 impl Part {
-    /// The words `range` of `slab`.
-    pub fn new(slab: &Arc<Slab>, range: Range<usize>) -> Part {
-        let words = &slab.words()[range];
-        Part { words: words.as_ptr(), count: words.len(), _slab: slab.clone() }
+    /// The words `range` of `memfd`.
+    pub fn new(memfd: &Arc<Memfd>, range: Range<usize>) -> Part {
+        let words = &memfd.words()[range];
+        Part { words: words.as_ptr(), count: words.len(), _memfd: memfd.clone() }
     }
 }
 
@@ -215,7 +261,7 @@ impl Deref for Part {
 
     #[inline]
     fn deref(&self) -> &[AtomicU64] {
-        // SAFETY: so many words lie at this address while the slab lives, which is never moved nor
+        // SAFETY: so many words lie at this address while the memfd lives, which is never moved nor
         // resized.
         unsafe { std::slice::from_raw_parts(self.words, self.count) }
     }
@@ -229,34 +275,46 @@ mod tests {
     #[test]
     fn a_slab_is_zeroed_and_keeps_what_is_stored() {
         for hugepages in [false, true] {
-            let slab = Slab::new("test", HUGEPAGE_BYTES, hugepages).unwrap();
-            assert_eq!(slab.words().len(), HUGEPAGE_BYTES / 8);
-            assert_eq!(slab.words()[HUGEPAGE_BYTES / 8 - 1].load(Relaxed), 0);
-            slab.words()[17].store(42, Relaxed);
-            assert_eq!(slab.words()[17].load(Relaxed), 42);
-            assert!(hugepages || slab.backing() == Backing::Plain);
+            let memfd = Memfd::new("test", HUGEPAGE_BYTES, hugepages).unwrap();
+            assert_eq!(memfd.words().len(), HUGEPAGE_BYTES / 8);
+            assert_eq!(memfd.words()[HUGEPAGE_BYTES / 8 - 1].load(Relaxed), 0);
+            memfd.words()[17].store(42, Relaxed);
+            assert_eq!(memfd.words()[17].load(Relaxed), 42);
+            assert!(hugepages || memfd.backing() == Backing::Plain);
         }
     }
 
     #[test]
     fn a_slab_keeps_its_size_and_has_no_other_writer() {
         use memmap2::MmapOptions;
-        use rustix::fs::{FallocateFlags, fallocate};
-        let slab = Slab::new("test", 1 << 16, false).unwrap();
-        assert!(slab.file().set_len(8).is_err() && slab.file().set_len(1 << 17).is_err());
-        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        assert!(fallocate(slab.file(), punch, 0, 4096).is_err(), "no holes");
-        let reader = slab.open_for_reading().unwrap();
+        let memfd = Memfd::new("test", 1 << 16, false).unwrap();
+        assert!(memfd.file().set_len(8).is_err() && memfd.file().set_len(1 << 17).is_err());
+        let reader = memfd.open_for_reading().unwrap();
         assert!(MmapOptions::new().map_raw(&reader).is_err(), "not through the descriptor that it is given");
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
-        if let Ok(again) = std::fs::OpenOptions::new().read(true).write(true).open(path) {
-            assert!(MmapOptions::new().map_raw(&again).is_err(), "nor through one that it opens itself");
-        }
-        slab.words()[1].store(7, Relaxed);
-        assert_eq!(slab.words()[1].load(Relaxed), 7, "the owner's own mapping stays writable");
-        let open = Slab::for_writers("test", 4096).unwrap();
+        let mode = rustix::fs::fstat(&reader).unwrap().st_mode & 0o777;
+        assert_eq!(mode, 0o400, "nobody else can open it again for writing");
+        let open = Memfd::for_writers("test", 4096).unwrap();
         assert!(open.file().set_len(0).is_err());
         assert!(MmapOptions::new().map_raw(open.file()).is_ok());
+    }
+
+    #[test]
+    fn pages_go_back_to_the_system_unless_a_device_holds_them() {
+        let memfd = Memfd::new("test", 16 * PAGE_BYTES, false).unwrap();
+        let blocks = || rustix::fs::fstat(memfd.file()).unwrap().st_blocks;
+        let fill = || memfd.words().iter().for_each(|word| word.store(7, Relaxed));
+        fill();
+        let all = blocks();
+        memfd.pin();
+        assert!(!memfd.give_back(0..PAGE_BYTES));
+        memfd.unpin();
+        assert!(!memfd.give_back(8..PAGE_BYTES + 8) && blocks() == all);
+        assert!(memfd.give_back(PAGE_BYTES..9 * PAGE_BYTES));
+        assert_eq!(blocks(), all / 2);
+        let word = |page: usize| memfd.words()[page * PAGE_BYTES / 8].load(Relaxed);
+        assert_eq!([0, 1, 8, 9].map(word), [7, 0, 0, 7]);
+        fill();
+        assert_eq!((word(1), blocks()), (7, all));
     }
 
     #[test]

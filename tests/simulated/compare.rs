@@ -5,14 +5,14 @@ use remora::base::time::UnixSeconds;
 use remora::store::log::Cell;
 use remora::store::record::{Kind, Record};
 use remora::store::{EpochStart, Store};
-use remora::sys::memory::Slab;
+use remora::sys::memory::Memfd;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The logs as one who was only given regions sees them.
 pub struct Logs<'s> {
-    tables: &'s Slab,
-    pool: &'s Slab,
+    tables: &'s Memfd,
+    pool: &'s Memfd,
     slab_bytes: u64,
     cells: u64,
 }

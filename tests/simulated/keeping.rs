@@ -418,12 +418,12 @@ fn seeds() -> Vec<u64> {
 
 #[test]
 fn nothing_alive_is_evicted_while_it_fits_into_three_quarters() {
-    const RING_BYTES: u64 = 256 << 10;
+    const LOG_BYTES: u64 = 256 << 10;
     let mut laps = 0;
     for seed in seeds() {
         println!("REMORA_SEED={seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
-        let store = store(RING_BYTES as usize, true);
+        let store = store(LOG_BYTES as usize, true);
         if rng.bool() {
             store.log_touches();
         }
@@ -448,7 +448,7 @@ fn nothing_alive_is_evicted_while_it_fits_into_three_quarters() {
                 _ => {}
             }
             let (alive_after, now_evicted) = (cache.alive_bytes(), store.stats().evictions);
-            let fits = alive_before.max(alive_after) <= RING_BYTES / 4 * 3;
+            let fits = alive_before.max(alive_after) <= LOG_BYTES / 4 * 3;
             assert!(!fits || now_evicted == evictions, "step {step}: evicted with {alive_before} bytes alive");
             if now_evicted > evictions {
                 let lost = cache.lost();
@@ -457,7 +457,7 @@ fn nothing_alive_is_evicted_while_it_fits_into_three_quarters() {
             }
         }
         cache.check();
-        laps += store.stats().appended_bytes / RING_BYTES;
+        laps += store.stats().appended_bytes / LOG_BYTES;
     }
     assert!(laps > 20, "{laps}");
 }

@@ -42,7 +42,7 @@ fn is_whole() -> bool {
 /// Many small slabs, whose ends leave now and then less than a header.
 const SLABS: Setup =
     Setup { shard_bytes: 32 << 10, slab_bytes: 4 << 10, shards: 2, item_bytes_max: 2 << 10, evict: true };
-/// More shards, logs of a slab and a half.
+/// More shards, and items as long as a slab.
 const SHARDS: Setup =
     Setup { shard_bytes: 64 << 10, slab_bytes: 8 << 10, shards: 4, item_bytes_max: 8 << 10, evict: true };
 /// Records of many pieces, and longer than what is given up at once.

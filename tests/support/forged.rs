@@ -9,7 +9,7 @@ use remora::store::log::Cell;
 use remora::store::record::{Draft, Kind, Meta, Source};
 use remora::store::seal::Seal;
 use remora::store::{EpochStart, Geometry, Memory};
-use remora::sys::memory::Slab;
+use remora::sys::memory::Memfd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
 
 pub const EPOCH: Epoch = Epoch(0xABC << 24 | 1);
@@ -34,9 +34,9 @@ pub fn capacity_bytes(geometry: &Geometry) -> u64 {
 /// See the module.
 pub struct Forged {
     pub geometry: Geometry,
-    lines: Slab,
-    tables: Slab,
-    pool: Slab,
+    lines: Memfd,
+    tables: Memfd,
+    pool: Memfd,
 }
 
 /// A control line.
@@ -53,7 +53,7 @@ impl Regions for Forged {
         3
     }
 
-    fn slab(&self, number: usize) -> &Slab {
+    fn memory(&self, number: usize) -> &Memfd {
         [&self.lines, &self.tables, &self.pool][number]
     }
 }
@@ -61,7 +61,7 @@ impl Regions for Forged {
 impl Forged {
     /// Empty logs of [`EPOCH`].
     pub fn new(geometry: Geometry) -> Forged {
-        let slab = |bytes: u64| Slab::new("forged", bytes as usize, false).expect("memory");
+        let slab = |bytes: u64| Memfd::new("forged", bytes as usize, false).expect("memory");
         let lines = slab(u64::from(geometry.shards) * CONTROL_LINE_BYTES as u64);
         let tables = slab(u64::from(geometry.shards) * CELLS * 8);
         let pool = slab(u64::from(geometry.shards) * capacity_bytes(&geometry));

@@ -12,10 +12,10 @@ use std::time::Duration;
 /// Turns that a request may wait for room; the logs are tiny, so a handful is plenty.
 const TURNS_MAX: usize = 10_000;
 
-/// A store of `shards` logs of `ring_bytes` each.
-pub fn engine(ring_bytes: usize, shards: usize, item_bytes_max: usize, evict: bool, workers: usize) -> Engine {
+/// A store of `shards` logs of `log_bytes` each.
+pub fn engine(log_bytes: usize, shards: usize, item_bytes_max: usize, evict: bool, workers: usize) -> Engine {
     let config = StoreConfig {
-        memory_bytes: ring_bytes * shards,
+        memory_bytes: log_bytes * shards,
         memory_bytes_max: None,
         item_bytes_max,
         evict,

@@ -38,7 +38,7 @@ fn shortage(item_bytes: u64, allowance: &Allowance) -> Option<Shortage> {
     let with_index_bytes = item_bytes + item_bytes / INDEX_SHARE;
     if let Some(limit) = allowance.group.as_ref().filter(|limit| limit.bytes < with_index_bytes) {
         let (file, allowed) = (limit.file.display(), mebibytes(limit.bytes));
-        let remedy = "lower -m, or raise the container's memory limit (MemoryMax= in a unit)";
+        let remedy = "lower -m and --memory-max, or raise the container's memory limit (MemoryMax= in a unit)";
         let is_broken = limit.bytes < item_bytes;
         let found = if is_broken {
             format!("a full cache has {items} of items, and {file} allows {allowed}: the kernel will end the server")

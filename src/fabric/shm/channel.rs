@@ -213,7 +213,7 @@ impl ShmChannel {
         let Write { source, from, region, offset, bytes } = *write;
         assert!(bytes.is_multiple_of(8) && from.is_multiple_of(8) && bytes <= READ_BYTES_MAX, "a WRITE is whole words");
         let sources = self.sources.as_ref().expect("something was lent before the first WRITE");
-        let words = &sources.slab(source).words()[from / 8..][..bytes / 8];
+        let words = &sources.memory(source).words()[from / 8..][..bytes / 8];
         let first = usize::try_from(offset / 8).unwrap_or(usize::MAX);
         let shared = self.regions.get(region as usize).and_then(Mapped::shared);
         let to = shared.filter(|_| offset.is_multiple_of(8)).and_then(|shared| shared.get(first..)?.get(..words.len()));

@@ -10,7 +10,7 @@ use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, Waiting, descriptors,
 use crate::fabric::{
     ACK_BYTES, Access, Cause, Channel, Descriptor, FabricError, Grant, GrantState, Invitation, Kind, Regions, Token,
 };
-use crate::sys::memory::Slab;
+use crate::sys::memory::Memfd;
 use crate::sys::receive::receive;
 use std::io;
 use std::net::Shutdown;
@@ -76,7 +76,7 @@ impl crate::fabric::Exporter for Exporter {
             return Err(error(Cause::Unsupported, what));
         }
         let descriptors = descriptors(&*regions);
-        let ack = Slab::for_writers("remora-ack", ACK_BYTES);
+        let ack = Memfd::for_writers("remora-ack", ACK_BYTES);
         let ack = ack.map_err(|error| FabricError::from_io(self.kind(), "memory for an ack slot", &error))?;
         let offer = Arc::new(Offer { regions, ack: Arc::new(ack), stage: Stage::waiting() });
         let until = self.waiting.add(self.kind(), token, offer.clone())?;
@@ -91,7 +91,7 @@ impl crate::fabric::Exporter for Exporter {
 /// What one peer is given.
 struct Offer {
     regions: Arc<dyn Regions>,
-    ack: Arc<Slab>,
+    ack: Arc<Memfd>,
     stage: Stage<UnixStream>,
 }
 
@@ -102,8 +102,8 @@ impl Offer {
         handover::send_files(socket, count + 1, |number| match number {
             number if number == count => self.ack.file().try_clone(),
             number => match self.regions.access(number) {
-                Access::Read => self.regions.slab(number).open_for_reading(),
-                Access::Write => self.regions.slab(number).file().try_clone(),
+                Access::Read => self.regions.memory(number).open_for_reading(),
+                Access::Write => self.regions.memory(number).file().try_clone(),
             },
         })
     }
@@ -158,7 +158,7 @@ impl Grant for ShmGrant {
         &self.descriptors
     }
 
-    fn ack(&self) -> &Arc<Slab> {
+    fn ack(&self) -> &Arc<Memfd> {
         &self.offer.ack
     }
 

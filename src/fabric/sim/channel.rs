@@ -165,7 +165,10 @@ impl Channel for SimChannel {
         for write in writes {
             let sources = self.sources.as_ref().expect("something was lent before the first WRITE");
             let whole = write.bytes.is_multiple_of(8) && write.from.is_multiple_of(8) && write.bytes <= READ_BYTES_MAX;
-            assert!(whole && write.from + write.bytes <= sources.slab(write.source).words().len() * 8, "no such words");
+            assert!(
+                whole && write.from + write.bytes <= sources.memory(write.source).words().len() * 8,
+                "no such words"
+            );
             self.take(Work::Write(*write));
         }
         Ok(())
@@ -270,7 +273,7 @@ impl SimChannel {
         let (number, regions) = (region as usize, &self.offer.regions);
         let allowed = number < regions.count() && (access == Access::Read || regions.access(number) == Access::Write);
         let first = usize::try_from(offset / 8).unwrap_or(usize::MAX);
-        let words = allowed.then(|| regions.slab(number).words()).filter(|_| offset.is_multiple_of(8))?;
+        let words = allowed.then(|| regions.memory(number).words()).filter(|_| offset.is_multiple_of(8))?;
         words.get(first..first.saturating_add(bytes / 8))
     }
 
@@ -281,7 +284,7 @@ impl SimChannel {
             return false;
         };
         let sources = self.sources.as_ref().expect("looked at when it was taken");
-        let from = &sources.slab(write.source).words()[write.from / 8..][..write.bytes / 8];
+        let from = &sources.memory(write.source).words()[write.from / 8..][..write.bytes / 8];
         fence(Ordering::SeqCst); // seen after what was stored before
         let copy = |(to, from): (&AtomicU64, &AtomicU64)| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         to[part.clone()].iter().zip(&from[part]).for_each(copy);

@@ -5,7 +5,7 @@ use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, descriptors};
 use crate::fabric::{
     ACK_BYTES, Cause, Channel, Descriptor, Exporter, FabricError, Grant, GrantState, Invitation, Kind, Regions, Token,
 };
-use crate::sys::memory::Slab;
+use crate::sys::memory::Memfd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ impl Exporter for SimExporter {
 
     fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn Grant>, FabricError> {
         let descriptors = descriptors(&*regions);
-        let ack = Slab::new("remora-ack", ACK_BYTES, false);
+        let ack = Memfd::new("remora-ack", ACK_BYTES, false);
         let ack = ack.map_err(|error| FabricError::from_io(Kind::Sim, "memory for an ack slot", &error))?;
         let mut shared = self.sim.lock();
         let now = shared.now;
@@ -48,7 +48,7 @@ impl Exporter for SimExporter {
 /// What one peer may read and write. The grant and its channel share it.
 pub(super) struct Offer {
     pub(super) regions: Arc<dyn Regions>,
-    pub(super) ack: Arc<Slab>,
+    pub(super) ack: Arc<Memfd>,
     pub(super) stage: Stage<()>,
     pub(super) until: Duration,
     pub(super) address: String,
@@ -83,7 +83,7 @@ impl Grant for SimGrant {
         &self.descriptors
     }
 
-    fn ack(&self) -> &Arc<Slab> {
+    fn ack(&self) -> &Arc<Memfd> {
         &self.offer.ack
     }
 

@@ -3,18 +3,18 @@
 
 use super::*;
 use crate::fabric::{Completion, Grant, Read, Regions};
-use crate::sys::memory::Slab;
+use crate::sys::memory::Memfd;
 use std::sync::atomic::Ordering::Relaxed;
 
 const WORDS: usize = 512;
 
-struct Memory(Slab, Slab);
+struct Memory(Memfd, Memfd);
 
 impl Regions for Memory {
     fn count(&self) -> usize {
         2
     }
-    fn slab(&self, number: usize) -> &Slab {
+    fn memory(&self, number: usize) -> &Memfd {
         [&self.0, &self.1][number]
     }
 }
@@ -39,7 +39,7 @@ impl Run {
         let sim = Sim::new(seed, faults);
         let exporter = sim.exporter();
         let memory =
-            Arc::new(Memory(Slab::new("test", WORDS * 8, false).unwrap(), Slab::new("test", 4096, false).unwrap()));
+            Arc::new(Memory(Memfd::new("test", WORDS * 8, false).unwrap(), Memfd::new("test", 4096, false).unwrap()));
         let token = Token([1; 16]);
         let grant = exporter.grant(token, memory.clone()).unwrap();
         let regions = grant.descriptors().to_vec();

@@ -8,7 +8,7 @@ use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, Waiting, descriptors}
 use crate::fabric::{
     ACK_BYTES, Cause, Channel, Descriptor, FabricError, Grant, GrantState, Invitation, Kind, Regions, Token,
 };
-use crate::sys::memory::Slab;
+use crate::sys::memory::Memfd;
 use crate::sys::send::{Part, send_parts};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -53,7 +53,7 @@ impl crate::fabric::Exporter for Exporter {
 
     fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn Grant>, FabricError> {
         let descriptors = descriptors(&*regions);
-        let ack = Slab::new("remora-ack", ACK_BYTES, false);
+        let ack = Memfd::new("remora-ack", ACK_BYTES, false);
         let ack = ack.map_err(|error| FabricError::from_io(Kind::Tcp, "memory for an ack slot", &error))?;
         let offer = Arc::new(Offer { regions, ack: Arc::new(ack), stage: Stage::waiting(), peer: Mutex::default() });
         let until = self.waiting.add(Kind::Tcp, token, offer.clone())?;
@@ -68,7 +68,7 @@ impl crate::fabric::Exporter for Exporter {
 /// What one peer may read and write. The grant and its responder share it.
 pub(super) struct Offer {
     pub(super) regions: Arc<dyn Regions>,
-    pub(super) ack: Arc<Slab>,
+    pub(super) ack: Arc<Memfd>,
     pub(super) stage: Stage<()>,
     /// Set at most once, together with the stage `Connected`.
     peer: Mutex<Option<Peer>>,
@@ -155,7 +155,7 @@ impl Grant for TcpGrant {
         &self.descriptors
     }
 
-    fn ack(&self) -> &Arc<Slab> {
+    fn ack(&self) -> &Arc<Memfd> {
         &self.offer.ack
     }
 

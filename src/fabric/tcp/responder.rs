@@ -80,7 +80,7 @@ impl Responder {
         match request {
             Request::Read { region, offset, bytes, tag } => {
                 let number = region as usize;
-                let words = (number < self.offer.regions.count()).then(|| self.offer.regions.slab(number).words());
+                let words = (number < self.offer.regions.count()).then(|| self.offer.regions.memory(number).words());
                 let within = |words: &&[_]| end(offset, bytes).is_some_and(|end| end <= words.len() * 8);
                 let Some(words) = words.filter(within) else {
                     return self.refuse(tag, format!("a READ of {bytes} bytes at {offset} of region {region}"));

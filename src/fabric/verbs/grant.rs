@@ -17,7 +17,7 @@ use super::native::queue::QueuePair;
 use super::registered::{Registered, descriptor};
 use super::watch::Watch;
 use crate::fabric::{self, ACK_BYTES, CONNECT_WAIT_MAX, Cause, Descriptor, FabricError, GrantState, Token};
-use crate::sys::memory::Slab;
+use crate::sys::memory::Memfd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -159,9 +159,9 @@ impl Grant {
     /// Expect the peer to come for what is registered.
     pub(super) fn new(registered: Arc<Registered>, desk: &Arc<Desk>, token: Token) -> Result<Grant, FabricError> {
         let link = Link::new(registered.domain())?;
-        let slab = Slab::new("remora-ack", ACK_BYTES, false)
+        let memfd = Memfd::new("remora-ack", ACK_BYTES, false)
             .map_err(|error| FabricError::from_io(fabric::Kind::Verbs, "cannot make an ack slot", &error))?;
-        let ack = AckSlot::new(&link.domain, slab)?;
+        let ack = AckSlot::new(&link.domain, memfd)?;
         let link = Arc::new(link);
         let number = desk.expect(token, &link)?;
         Ok(Grant { link, desk: desk.clone(), token, number, ack, registered })
@@ -173,8 +173,8 @@ impl fabric::Grant for Grant {
         self.registered.descriptors()
     }
 
-    fn ack(&self) -> &Arc<Slab> {
-        self.ack.slab()
+    fn ack(&self) -> &Arc<Memfd> {
+        self.ack.memory()
     }
 
     fn ack_descriptor(&self) -> Descriptor {

@@ -24,7 +24,7 @@ pub(super) fn descriptor(registration: &Registration, bytes: usize) -> Descripto
 
 /// Bytes of all regions together.
 pub(super) fn bytes_of(regions: &dyn Regions) -> u64 {
-    (0..regions.count()).map(|number| size_of_val(regions.slab(number).words()) as u64).sum()
+    (0..regions.count()).map(|number| size_of_val(regions.memory(number).words()) as u64).sum()
 }
 
 impl Registered {
@@ -67,7 +67,7 @@ pub(super) fn sources(
     registered: Option<&Registered>,
 ) -> Result<Vec<Arc<Region>>, FabricError> {
     let source = |number| {
-        let known = registered.and_then(|registered| registered.region_of(number, sources.slab(number).words()));
+        let known = registered.and_then(|registered| registered.region_of(number, sources.memory(number).words()));
         known.map_or_else(|| Ok(Arc::new(Region::source(domain, sources, number)?)), Ok)
     };
     (0..sources.count()).map(source).collect()

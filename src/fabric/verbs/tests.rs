@@ -5,18 +5,18 @@ use super::connecting::{Wish, establish};
 use super::native::Refusal;
 use super::{AckTimeout, Exporter, VerbsOptions, registrations};
 use crate::fabric::{Cause, Channel, DEPTH_MAX, Exporter as _, FabricError, Invitation, Landing, Read, Regions, Token};
-use crate::sys::memory::Slab;
+use crate::sys::memory::Memfd;
 use crate::sys::sync::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-struct One(Slab);
+struct One(Memfd);
 
 impl Regions for One {
     fn count(&self) -> usize {
         1
     }
-    fn slab(&self, _: usize) -> &Slab {
+    fn memory(&self, _: usize) -> &Memfd {
         &self.0
     }
 }
@@ -27,7 +27,7 @@ fn writes_that_are_not_taken_inline_go_by_a_buffer() {
     let address = std::env::var("REMORA_TEST_VERBS").expect("REMORA_TEST_VERBS is the address of an RDMA device");
     let address = std::net::SocketAddr::new(address.parse().unwrap(), 0);
     let exporter = Exporter::listen(address, &VerbsOptions::default()).unwrap();
-    let regions = Arc::new(One(Slab::new("test", 4096, false).unwrap()));
+    let regions = Arc::new(One(Memfd::new("test", 4096, false).unwrap()));
     let grant = exporter.grant(Token([1; 16]), regions).unwrap();
     let invited = Invitation {
         address: exporter.address(),
@@ -69,9 +69,9 @@ fn reads_beyond_what_the_peer_takes_wait() {
     let address = std::env::var("REMORA_TEST_VERBS").expect("REMORA_TEST_VERBS is the address of an RDMA device");
     let address = std::net::SocketAddr::new(address.parse().unwrap(), 0);
     let exporter = Exporter::listen(address, &VerbsOptions::default()).unwrap();
-    let slab = Slab::new("test", 1 << 20, false).unwrap();
-    slab.words().iter().zip(0..).for_each(|(word, number)| word.store(number, Relaxed));
-    let grant = exporter.grant(Token([2; 16]), Arc::new(One(slab))).unwrap();
+    let memfd = Memfd::new("test", 1 << 20, false).unwrap();
+    memfd.words().iter().zip(0..).for_each(|(word, number)| word.store(number, Relaxed));
+    let grant = exporter.grant(Token([2; 16]), Arc::new(One(memfd))).unwrap();
     let invited = Invitation {
         address: exporter.address(),
         token: Token([2; 16]),

@@ -7,7 +7,7 @@ use crate::replication::resume::Why;
 pub struct Counts {
     /// Looks at the control lines.
     pub looks: u64,
-    /// Ring bytes read.
+    /// Bytes of logs read.
     pub pulled_bytes: u64,
     /// READs of logs.
     pub pieces: u64,

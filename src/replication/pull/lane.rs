@@ -68,10 +68,10 @@ pub struct Lane<'s> {
     carry: Carry,
     /// The last position of a bad record, and how often in a row.
     bad: (u64, u32),
-    /// Looks in a row that made no sense, or asked for memory that is not there.
+    /// Looks in a row that made no sense.
     senseless: u32,
-    /// The primary's shard has more memory than this one yet.
-    wants_memory: bool,
+    /// Looks in a row at which this shard could not have as much memory as the primary's.
+    memory_missed: u32,
     /// A position went back at a look: the latest round that had begun when it arrived.
     doubt: Option<u64>,
 }
@@ -107,7 +107,7 @@ impl<'s> Lane<'s> {
             carry: Carry::default(),
             bad: (0, 0),
             senseless: 0,
-            wants_memory: false,
+            memory_missed: 0,
             doubt: None,
         }
     }
@@ -169,8 +169,8 @@ impl<'s> Lane<'s> {
     ) -> Result<Read, Landing> {
         let Some(line) = self.line else { return Err(landing) };
         self.planned = self.wanted();
-        // Never more than its capacity ahead: a hostile primary's positions are held against its
-        // own lines, and those against that.
+        // Never more than its capacity ahead of what is applied: no line that shows more between
+        // tail and committed is believed.
         let until = line.committed.min(reach(self.planned));
         if self.planned >= until {
             return Err(landing);
@@ -259,8 +259,8 @@ impl<'s> Lane<'s> {
             let at = piece.begin + piece.consumed as u64 * 8;
             match self.state {
                 State::New => break,
-                // Memory that the primary has comes here, too: nothing is given up for want of it.
-                State::Follows if self.wants_memory => break,
+                // Nothing may be given up because there is less memory here than at the primary.
+                State::Follows if self.memory_missed > 0 => break,
                 State::Follows if tail > self.follower.cursor() => {
                     self.begin_anew(Why::Overrun, tail, counts);
                     moved = true;

@@ -11,7 +11,7 @@ use crate::fabric::{ACK_BYTES, Access, Descriptor, Regions};
 use crate::store::line::CONTROL_LINE_BYTES;
 use crate::store::sizing::SHARDS_MAX;
 use crate::store::{Geometry, Memory};
-use crate::sys::memory::Slab;
+use crate::sys::memory::Memfd;
 use std::io;
 
 /// The region that the primary READs.
@@ -120,8 +120,8 @@ fn window_bytes_max(geometry: &Geometry, memory: &Memory) -> u64 {
 
 /// The replica's memory.
 pub struct InboxMemory {
-    notes: Slab,
-    inbox: Slab,
+    notes: Memfd,
+    inbox: Memfd,
 }
 
 impl InboxMemory {
@@ -129,18 +129,18 @@ impl InboxMemory {
     pub fn new(layout: &Layout) -> io::Result<InboxMemory> {
         let [notes, inbox] = layout.region_bytes();
         Ok(InboxMemory {
-            notes: Slab::new("remora-notes", notes, false)?,
-            inbox: Slab::for_writers("remora-inbox", inbox)?,
+            notes: Memfd::new("remora-notes", notes, false)?,
+            inbox: Memfd::for_writers("remora-inbox", inbox)?,
         })
     }
 
     /// Region 0.
-    pub fn notes(&self) -> &Slab {
+    pub fn notes(&self) -> &Memfd {
         &self.notes
     }
 
     /// Region 1.
-    pub fn inbox(&self) -> &Slab {
+    pub fn inbox(&self) -> &Memfd {
         &self.inbox
     }
 }
@@ -150,7 +150,7 @@ impl Regions for InboxMemory {
         2
     }
 
-    fn slab(&self, number: usize) -> &Slab {
+    fn memory(&self, number: usize) -> &Memfd {
         [&self.notes, &self.inbox][number]
     }
 

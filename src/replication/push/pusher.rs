@@ -18,7 +18,7 @@ use crate::replication::regions::{LINES, POOL, TABLES};
 use crate::store::line::ControlLine;
 use crate::store::log::Cell;
 use crate::store::{Geometry, Memory};
-use crate::sys::memory::Slab;
+use crate::sys::memory::Memfd;
 use crate::sys::sync::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ pub struct Pusher {
     memory: Memory,
     layout: Layout,
     outlets: Vec<Outlet>,
-    ack: Arc<Slab>,
+    ack: Arc<Memfd>,
     /// Receives the wants; None while a READ has it.
     landing: Option<Landing>,
     looking_since: Instant,
@@ -79,7 +79,7 @@ pub struct Pusher {
 
 /// Where WRITEs go out from: lines that are put together here, and the logs themselves.
 struct Outgoing {
-    lines: Slab,
+    lines: Memfd,
     regions: Arc<dyn Regions>,
 }
 
@@ -88,8 +88,8 @@ impl Regions for Outgoing {
         self.regions.count()
     }
 
-    fn slab(&self, number: usize) -> &Slab {
-        if number == LINES as usize { &self.lines } else { self.regions.slab(number) }
+    fn memory(&self, number: usize) -> &Memfd {
+        if number == LINES as usize { &self.lines } else { self.regions.memory(number) }
     }
 }
 
@@ -105,8 +105,9 @@ impl Pusher {
     ) -> Result<Pusher, FabricError> {
         let kind = channel.kind();
         let no_memory = |error| FabricError::from_io(kind, "memory for pushing to a replica", &error);
-        let lines = Slab::new("remora-lines", layout.lines_bytes().next_multiple_of(4096), false).map_err(no_memory)?;
-        let ack = Arc::new(Slab::new("remora-ack", ACK_BYTES, false).map_err(no_memory)?);
+        let lines =
+            Memfd::new("remora-lines", layout.lines_bytes().next_multiple_of(4096), false).map_err(no_memory)?;
+        let ack = Arc::new(Memfd::new("remora-ack", ACK_BYTES, false).map_err(no_memory)?);
         let sources = Arc::new(Outgoing { lines, regions: regions.clone() });
         channel.lend(sources.clone())?;
         let landing = Some(channel.landing(layout.notes_read_bytes().next_multiple_of(4096))?);
@@ -141,7 +142,7 @@ impl Pusher {
     }
 
     /// What the replica has told, as in a grant's ack slot.
-    pub fn ack(&self) -> &Arc<Slab> {
+    pub fn ack(&self) -> &Arc<Memfd> {
         &self.ack
     }
 
@@ -177,7 +178,7 @@ impl Pusher {
         for turn in 0..shards {
             let shard = (self.first + turn) % shards;
             let Outlet { want: Some(want), next, .. } = self.outlets[shard] else { continue };
-            let line = ControlLine::of(self.regions.slab(LINES as usize).words(), shard);
+            let line = ControlLine::of(self.regions.memory(LINES as usize).words(), shard);
             // What was given up is not wanted by anybody, whatever he says.
             let mut next = next.max(want.position).max(line.tail());
             let until = line.committed().min(want.position + self.layout.window_bytes());
@@ -203,7 +204,8 @@ impl Pusher {
         let slab_bytes = self.geometry.slab_bytes;
         let (virtual_slab, within) = (position / slab_bytes, position % slab_bytes);
         let cells = u64::from(self.memory.table_cells);
-        let cell = &self.regions.slab(TABLES as usize).words()[(shard as u64 * cells + virtual_slab % cells) as usize];
+        let cell =
+            &self.regions.memory(TABLES as usize).words()[(shard as u64 * cells + virtual_slab % cells) as usize];
         // A cell that has changed leads to other bytes of the pool: the tail has passed the
         // position then, and says so behind it.
         let from = u64::from(Cell::from_bits(cell.load(Relaxed)).physical) * slab_bytes + within;
@@ -246,7 +248,7 @@ impl Pusher {
         fence(Acquire);
         let mut changed: Option<(usize, usize)> = None;
         for (shard, outlet) in self.outlets.iter_mut().enumerate() {
-            let control = ControlLine::of(self.regions.slab(LINES as usize).words(), shard);
+            let control = ControlLine::of(self.regions.memory(LINES as usize).words(), shard);
             let line = PushedLine::of(&control, outlet.next, outlet.want.map_or(0, |want| want.run));
             let before = outlet.line.map(|line| line.epoch_and_committed());
             if before.is_some_and(|(epoch, committed)| elsewhere((epoch, committed), line.epoch_and_committed())) {

@@ -8,7 +8,7 @@ use crate::fabric::{Cause, Descriptor, Exporter, FabricError, Grant, GrantState,
 use crate::replication::attach::name_host;
 use crate::replication::pace::Pace;
 use crate::store::{Geometry, Memory};
-use crate::sys::memory::Slab;
+use crate::sys::memory::Memfd;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// See the module. Dropping it ends the thread, and the channel with it.
 pub struct Pushing {
     shared: Arc<Shared>,
-    ack: Arc<Slab>,
+    ack: Arc<Memfd>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -106,7 +106,7 @@ impl Grant for Pushing {
         &[]
     }
 
-    fn ack(&self) -> &Arc<Slab> {
+    fn ack(&self) -> &Arc<Memfd> {
         &self.ack
     }
 

@@ -170,9 +170,9 @@ fn a_shm_name_that_is_no_exporters_is_not_connected_to() {
 
 #[test]
 fn a_shm_primary_that_hands_over_what_is_not_as_told_is_refused() {
-    use remora::sys::memory::Slab;
-    let slab = |bytes| Slab::new("test", bytes, false).unwrap().file().try_clone().unwrap();
-    let ack = || Slab::for_writers("test", 4096).unwrap().file().try_clone().unwrap();
+    use remora::sys::memory::Memfd;
+    let region = |bytes| Memfd::new("test", bytes, false).unwrap().open_for_reading().unwrap();
+    let ack = || Memfd::for_writers("test", 4096).unwrap().file().try_clone().unwrap();
     let unsealed = || {
         let file = File::from(rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
         file.set_len(4096).unwrap();
@@ -187,13 +187,13 @@ fn a_shm_primary_that_hands_over_what_is_not_as_told_is_refused() {
         primary.join().unwrap();
     };
     refused("memory that may shrink", 2, vec![unsealed(), ack()]);
-    refused("an ack slot that may shrink", 2, vec![slab(4096), unsealed()]);
+    refused("an ack slot that may shrink", 2, vec![region(4096), unsealed()]);
     refused("a file on a disk", 2, vec![disk, ack()]);
-    refused("too small a region", 2, vec![slab(2048), ack()]);
-    refused("too large an ack slot", 2, vec![slab(4096), slab(8192)]);
-    refused("an ack slot that cannot be written to", 2, vec![slab(4096), slab(4096)]);
-    refused("too many regions", 3, vec![slab(4096), slab(4096), ack()]);
-    let (told, primary) = shm_primary(2, vec![slab(4096), ack()]);
+    refused("too small a region", 2, vec![region(2048), ack()]);
+    refused("too large an ack slot", 2, vec![region(4096), region(8192)]);
+    refused("an ack slot that cannot be written to", 2, vec![region(4096), region(4096)]);
+    refused("too many regions", 3, vec![region(4096), region(4096), ack()]);
+    let (told, primary) = shm_primary(2, vec![region(4096), ack()]);
     drop(shm::connect(&told).unwrap());
     primary.join().unwrap();
 }

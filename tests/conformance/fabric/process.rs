@@ -139,7 +139,7 @@ pub fn nothing_leaks(world: &dyn World) {
     child.wait().unwrap();
 }
 
-/// Open files, mappings of slabs, and all mappings.
+/// Open files, mappings of memfds, and all mappings.
 fn held() -> (usize, usize, usize) {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let files = std::fs::read_dir("/proc/self/fd").unwrap().count();

@@ -76,8 +76,8 @@ pub fn what_is_read_later_is_no_older(world: &dyn World) {
             let mut number = 0;
             while !stop.load(Relaxed) && Instant::now() < until_at {
                 number += 1;
-                memory.slab(0).words().iter().for_each(|word| word.store(number, Relaxed));
-                memory.slab(1).words()[0].store(number, Release);
+                memory.memory(0).words().iter().for_each(|word| word.store(number, Relaxed));
+                memory.memory(1).words()[0].store(number, Release);
             }
         });
         let mut seen = 0;

@@ -7,7 +7,7 @@ use remora::fabric::{
     self, Access, Channel, Completion, ConnectOptions, Descriptor, Exporter, FabricError, Grant, Invitation, Kind,
     Read, Regions, Token, shm, tcp, verbs,
 };
-use remora::sys::memory::Slab;
+use remora::sys::memory::Memfd;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, MutexGuard};
@@ -110,7 +110,7 @@ impl World for Simulated {
 }
 
 /// Memory of a primary; regions from the number on may be written to.
-pub struct Memory(Vec<Slab>, usize);
+pub struct Memory(Vec<Memfd>, usize);
 
 impl Memory {
     /// Regions of these lengths in bytes, each word by [`word`].
@@ -120,11 +120,11 @@ impl Memory {
 
     /// The same; regions from number `first` on may be written to by peers.
     pub fn open_from(lengths: &[usize], first: usize) -> Arc<Memory> {
-        let slab = |(number, bytes): (usize, &usize)| match number >= first {
-            true => Slab::for_writers("remora-test", *bytes).unwrap(),
-            false => Slab::new("remora-test", *bytes, false).unwrap(),
+        let memfd = |(number, bytes): (usize, &usize)| match number >= first {
+            true => Memfd::for_writers("remora-test", *bytes).unwrap(),
+            false => Memfd::new("remora-test", *bytes, false).unwrap(),
         };
-        let memory = Memory(lengths.iter().enumerate().map(slab).collect(), first);
+        let memory = Memory(lengths.iter().enumerate().map(memfd).collect(), first);
         for region in 0..lengths.len() {
             memory.fill(region, |at| word(region, at));
         }
@@ -140,7 +140,7 @@ impl Regions for Memory {
     fn count(&self) -> usize {
         self.0.len()
     }
-    fn slab(&self, number: usize) -> &Slab {
+    fn memory(&self, number: usize) -> &Memfd {
         &self.0[number]
     }
     fn access(&self, number: usize) -> Access {

@@ -55,7 +55,7 @@ pub fn what_is_written_stands_where_it_was_meant_and_nowhere_else(world: &dyn Wo
         flush(pair.channel.as_mut());
     }
     for (region, expected) in expected.iter().enumerate() {
-        let words = memory.slab(region).words();
+        let words = memory.memory(region).words();
         assert!(words.iter().zip(expected).all(|(word, expected)| word.load(Relaxed) == *expected), "region {region}");
     }
     works(&mut pair);
@@ -75,8 +75,8 @@ pub fn what_is_written_later_is_seen_later(world: &dyn World) {
             let (mut seen, mut seen_at) = (0, Instant::now());
             // The bound ends this thread where the other one has failed.
             while !stop.load(Relaxed) && seen_at.elapsed() < WAIT_MAX {
-                let number = memory.slab(1).words()[0].load(Acquire);
-                let data = memory.slab(2).words()[..512].iter().map(|word| word.load(Relaxed)).min().unwrap();
+                let number = memory.memory(1).words()[0].load(Acquire);
+                let data = memory.memory(2).words()[..512].iter().map(|word| word.load(Relaxed)).min().unwrap();
                 assert!(data >= number, "number {number} before its data, of which some is {data}");
                 if number > seen {
                     moves.fetch_add(1, Relaxed);
@@ -101,7 +101,7 @@ pub fn what_is_written_later_is_seen_later(world: &dyn World) {
             pair.channel.write(&[data, number]).unwrap();
             flush(pair.channel.as_mut());
             assert_eq!(
-                memory.slab(1).words()[0].load(Acquire),
+                memory.memory(1).words()[0].load(Acquire),
                 round,
                 "a READ that came back has all before it arrive"
             );
@@ -119,7 +119,7 @@ pub fn a_source_may_change_once_a_read_behind_has_come(world: &dyn World) {
         pair.channel.write(&[Write { source: 0, from: 0, region: 2, offset: 0, bytes: LENGTHS[2] }]).unwrap();
         flush(pair.channel.as_mut());
         sources.fill(0, |_| u64::MAX);
-        assert!(memory.slab(2).words().iter().all(|word| word.load(Relaxed) == round), "round {round}");
+        assert!(memory.memory(2).words().iter().all(|word| word.load(Relaxed) == round), "round {round}");
     }
 }
 
@@ -140,7 +140,7 @@ fn ends_with_access(world: &dyn World, what: &str, misdeed: impl FnOnce(&mut dyn
     drop(channel);
     until_grant_over(grant.as_mut());
     for region in 0..LENGTHS.len() {
-        let mut words = memory.slab(region).words().iter().enumerate();
+        let mut words = memory.memory(region).words().iter().enumerate();
         assert!(words.all(|(at, seen)| seen.load(Relaxed) == word(region, at)), "{what}: region {region} has changed");
     }
     works(&mut Pair::new(world, exporter.as_ref(), memory));
@@ -187,7 +187,7 @@ pub fn a_writer_whose_peer_goes_learns_it(world: &dyn World) {
             // The grant is gone: nothing of what its owner stores now is overwritten.
             memory.fill(2, |_| 5);
             drop(channel);
-            assert!(memory.slab(2).words().iter().all(|word| word.load(Relaxed) == 5));
+            assert!(memory.memory(2).words().iter().all(|word| word.load(Relaxed) == 5));
         }
     }
 }
@@ -223,7 +223,7 @@ pub fn full_depth_again_and_again(world: &dyn World) {
         pair.channel.submit(&mut vec![behind]).unwrap();
         assert_eq!(completions(pair.channel.as_mut(), 1)[0].tag, round as u64);
     }
-    let words = memory.slab(2).words();
+    let words = memory.memory(2).words();
     assert!((0..200 * WRITE_DEPTH_MAX).all(|at| words[at * 2].load(Relaxed) == word(0, at)));
     pair.channel.poll(&mut Vec::new(), Duration::ZERO).unwrap();
 }

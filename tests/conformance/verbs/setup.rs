@@ -6,7 +6,7 @@ use remora::fabric::verbs::{self, Exporter, VerbsOptions};
 use remora::fabric::{
     Channel, Completion, Descriptor, Exporter as _, FabricError, Grant, Invitation, Landing, Read, Regions, Token,
 };
-use remora::sys::memory::Slab;
+use remora::sys::memory::Memfd;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -26,7 +26,7 @@ pub fn with_device(test: impl FnOnce(IpAddr)) {
 }
 
 /// Regions of 8-byte words, each of which says where it is.
-pub struct Memory(Vec<Slab>);
+pub struct Memory(Vec<Memfd>);
 
 fn pattern(region: u32, word: u64) -> u64 {
     (u64::from(region) + 1) << 48 | word
@@ -34,11 +34,11 @@ fn pattern(region: u32, word: u64) -> u64 {
 
 impl Memory {
     pub fn new(bytes: &[usize]) -> Arc<Memory> {
-        let slabs: Vec<Slab> = bytes.iter().map(|bytes| Slab::new("test", *bytes, false).unwrap()).collect();
-        for (slab, region) in slabs.iter().zip(0..) {
-            slab.words().iter().zip(0..).for_each(|(word, at)| word.store(pattern(region, at), Relaxed));
+        let memfds: Vec<Memfd> = bytes.iter().map(|bytes| Memfd::new("test", *bytes, false).unwrap()).collect();
+        for (memfd, region) in memfds.iter().zip(0..) {
+            memfd.words().iter().zip(0..).for_each(|(word, at)| word.store(pattern(region, at), Relaxed));
         }
-        Arc::new(Memory(slabs))
+        Arc::new(Memory(memfds))
     }
 
     pub fn words(&self, region: usize) -> &[AtomicU64] {
@@ -57,7 +57,7 @@ impl Regions for Memory {
     fn count(&self) -> usize {
         self.0.len()
     }
-    fn slab(&self, number: usize) -> &Slab {
+    fn memory(&self, number: usize) -> &Memfd {
         &self.0[number]
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 const KEYS: usize = 3000;
 const TRAFFIC: Traffic = Traffic { keys: KEYS, value_bytes_max: 20_000 };
-const RING_BYTES: u64 = 4 << 20;
+const LOG_BYTES: u64 = 4 << 20;
 
 fn pair(retain: &str, fabric: &str) -> (Node, Node) {
     let primary = Node::primary(&["-m", "4", "-I", "64k", "--replication-timeout", "60", "--replica-retain", retain]);
@@ -39,7 +39,7 @@ fn a_replica_that_stands_still_is_let_go_and_no_write_fails() {
     side_by_side(&["0", "4m"], |retain| {
         let (primary, replica) = pair(retain, "shm");
         replica.server.signal("STOP");
-        let longest = set_all(primary.server.tcp[0], 3 * RING_BYTES);
+        let longest = set_all(primary.server.tcp[0], 3 * LOG_BYTES);
         let rows = primary.rows();
         replica.server.signal("CONT");
         if retain == "0" {
@@ -56,10 +56,10 @@ fn a_replica_that_stands_still_is_let_go_and_no_write_fails() {
         assert!(same_items(&primary, &[&replica], &numbered_keys(KEYS)) > 0);
         if retain != "0" {
             // Close again, it counts again: that is found out when the tail is about to pass it.
-            set_all(primary.server.tcp[0], 2 * RING_BYTES);
+            set_all(primary.server.tcp[0], 2 * LOG_BYTES);
             in_sync(&primary, &[&replica]);
             replica.server.signal("STOP");
-            set_all(primary.server.tcp[0], 2 * RING_BYTES);
+            set_all(primary.server.tcp[0], 2 * LOG_BYTES);
             replica.server.signal("CONT");
             wait_for_row(&primary, "replicas_let_go", |count| count == "2");
         }
@@ -76,11 +76,11 @@ fn a_slow_replica_is_waited_for() {
 fn stop_and_go(retain: &str) {
     let (primary, replica) = pair(retain, "shm");
     let address = primary.server.tcp[0];
-    let writer = std::thread::spawn(move || (0..6).map(|_| set_all(address, RING_BYTES)).max());
+    let writer = std::thread::spawn(move || (0..6).map(|_| set_all(address, LOG_BYTES)).max());
     while !writer.is_finished() {
         replica.server.signal("STOP");
         if retain == "0" {
-            let goal = primary.appended_bytes() + RING_BYTES;
+            let goal = primary.appended_bytes() + LOG_BYTES;
             wait_until("a log is written over", || {
                 let appended = primary.appended_bytes();
                 if appended > goal || writer.is_finished() { Ok(()) } else { Err(format!("{appended} of {goal}")) }

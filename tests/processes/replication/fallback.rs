@@ -14,7 +14,7 @@ use remora::replication::penalties::SharedPenalties;
 use remora::replication::report::Report;
 use remora::replication::secret::Secret;
 use remora::replication::standing::Standing;
-use remora::sys::memory::Slab;
+use remora::sys::memory::Memfd;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -92,7 +92,7 @@ impl Grant for MoodyGrant {
     fn descriptors(&self) -> &[Descriptor] {
         self.0.descriptors()
     }
-    fn ack(&self) -> &Arc<Slab> {
+    fn ack(&self) -> &Arc<Memfd> {
         self.0.ack()
     }
     fn ack_descriptor(&self) -> Descriptor {

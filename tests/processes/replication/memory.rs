@@ -1,7 +1,9 @@
 //! The memory of a primary that changes while it serves and is followed.
 
+use super::writers::{Traffic, Writers};
 use crate::node::{Node, in_sync, numbered_keys, on_each_fabric, same_items, wait_for_row, wait_until};
 use crate::support::Client;
+use std::os::unix::fs::MetadataExt;
 
 const VALUE_BYTES: usize = 20_000;
 /// So many items of that length take some 32 MiB: more than is there at first, less than three
@@ -51,5 +53,55 @@ fn memory_is_raised_and_lowered_under_a_replica() {
         in_sync(&primary, &[&replica]);
         let held = same_items(&primary, &[&replica], &numbered_keys(KEYS));
         assert!((300..KEYS).contains(&held), "{held} are left");
+        for node in [&primary, &replica] {
+            wait_until("the system has the memory again", || is_lean(node, 16 << 20));
+        }
+        // A replica that comes later does not fill what was given back.
+        let later = Node::replica(primary.port(), &["--fabric", fabric]);
+        in_sync(&primary, &[&replica, &later]);
+        wait_until("the system still has it", || is_lean(&primary, 16 << 20));
+    });
+}
+
+/// Whether no memfd of slabs that a process has open takes more memory than that; a few pages may
+/// be touched beside.
+fn is_lean(node: &Node, bytes_max: u64) -> Result<(), String> {
+    if node.rows_of("stats")["slabs_hugetlb"] != "0" {
+        return Ok(()); // reserved pages are never given back
+    }
+    let files = std::fs::read_dir(format!("/proc/{}/fd", node.server.pid())).expect("the server lives");
+    let paths = files.map(|file| file.expect("an entry").path());
+    let pools: Vec<u64> = paths
+        .filter(|path| std::fs::read_link(path).is_ok_and(|name| name.starts_with("/memfd:remora-pool (deleted)")))
+        .filter_map(|path| std::fs::metadata(path).ok())
+        .map(|pool| pool.blocks() * 512)
+        .collect();
+    assert!(!pools.is_empty(), "a server has its slabs open");
+    let too_much = pools.iter().find(|bytes| **bytes > bytes_max + (1 << 20));
+    too_much.map_or(Ok(()), |bytes| Err(format!("{bytes} bytes of a pool, of at most {bytes_max}")))
+}
+
+/// Under load: no request fails, and the replica holds the same afterwards.
+#[test]
+fn nobody_is_refused_while_memory_changes() {
+    on_each_fabric(|fabric| {
+        let primary = Node::primary(&["-m", "16", "--memory-max", "64"]);
+        let replica = Node::replica(primary.port(), &["--fabric", fabric]);
+        in_sync(&primary, &[&replica]);
+        // They panic when they are told of an error.
+        let writers = Writers::start(&primary, 2, Traffic { keys: 20_000, value_bytes_max: 5000 });
+        let owned = || primary.rows_of("stats")["log_owned_bytes"].parse::<u64>().expect("a number");
+        for _ in 0..3 {
+            for (mebibytes, is_there) in [(64, (48 << 20)..=(64 << 20)), (16, 0..=(16 << 20))] {
+                assert_eq!(ask(&mut primary.client(), &format!("cache_memlimit {mebibytes}")), "OK");
+                wait_until("the logs have as much as they are to have", || {
+                    let owned = owned();
+                    if is_there.contains(&owned) { Ok(()) } else { Err(owned.to_string()) }
+                });
+            }
+        }
+        assert!(writers.stop() > 1000);
+        in_sync(&primary, &[&replica]);
+        assert!(same_items(&primary, &[&replica], &numbered_keys(20_000)) > 1000);
     });
 }

@@ -14,7 +14,7 @@ fn kill(mut node: Node) {
 /// Another amount of memory means other logs: that takes a restart of the replica, which says so,
 /// and serves what it has until then.
 #[test]
-fn a_primary_with_other_rings_is_not_followed() {
+fn a_primary_with_other_slabs_is_not_followed() {
     let (client_port, replication_port) = (fixed_port(), fixed_port());
     let primary = Node::primary_at(client_port, replication_port, &["-m", "16"]);
     assert_eq!(primary.client().set("old", b"old"), "STORED");

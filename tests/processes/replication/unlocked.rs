@@ -10,7 +10,7 @@ use remora::replication::board::Board;
 use remora::replication::follow::Following;
 use remora::replication::retain::Retain;
 use remora::store::NewItem;
-use remora::sys::memory::Slab;
+use remora::sys::memory::Memfd;
 use std::net::TcpListener;
 use std::sync::atomic::Ordering::Release;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -75,7 +75,7 @@ fn reclaim_lets_a_replica_go_without_a_word() {
     let lines = watch("is let go");
     let (store, board) = (Arc::new(small_store(1, None)), Arc::new(Board::default()));
     Retain::install(&store, &board, 4096);
-    let ack = Slab::new("test-ack", ACK_BYTES, false).expect("a page");
+    let ack = Memfd::new("test-ack", ACK_BYTES, false).expect("a page");
     // The replica follows, stands at the beginning of the log, and stays there.
     ack.words()[0].store(store.newest_epoch().0, Release);
     ack.words()[8].store(64, Release);

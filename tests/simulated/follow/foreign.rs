@@ -42,7 +42,7 @@ fn assert_refused(replica: &Store, position: u64, words: &[AtomicU64], expected:
 /// Random changes to a good log: all before the changed record is applied, nothing of it and behind
 /// it. Only a set's metadata and what a pad skips are outside the checksum.
 #[test]
-fn a_changed_bit_never_reaches_the_ring() {
+fn a_changed_bit_never_reaches_the_log() {
     for seed in seeds() {
         println!("REMORA_SEED={seed}");
         let mut random = Rng::with_seed(seed);

@@ -309,7 +309,7 @@ fn what_both_have_outlives_the_primary() {
 }
 
 #[test]
-fn rings_are_written_over() {
+fn logs_are_written_over() {
     runs(NARROW, 1);
     runs(NARROW, 2);
 }

@@ -1,4 +1,4 @@
-//! Several threads on one shard of a tiny log, so that reclaim and second chances never rest while
+//! Several threads on shards of tiny logs, so that reclaim and second chances never rest while
 //! readers read.
 //!
 //! Every value proves itself: key, version, filler, checksum. Each key has one writer, so a reader
@@ -7,14 +7,18 @@
 use super::BEGIN;
 use crate::support::harness::{self, Client};
 use crate::support::wait::LONG;
+use remora::engine::Engine;
+use remora::store::{Store, StoreConfig};
 use remora::sys::checksum::BodyChecksum;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const WRITERS: usize = 2;
 const READERS: usize = 2;
 const KEYS_PER_WRITER: u64 = 40;
 const ROUNDS: u64 = 6_000;
+/// Of a store whose memory changes, at least; twice as much at most.
+const MEMORY_BYTES: usize = 64 << 10;
 /// Values that readers must have checked: waited for, however the machine shares its cores.
 const SEEN_MIN: u64 = 1_000;
 
@@ -82,13 +86,15 @@ fn read(client: &mut Client<'_>, done: &AtomicBool, rng: &mut fastrand::Rng, see
     }
 }
 
-#[test]
-fn readers_see_whole_values_that_never_go_back() {
-    let engine = harness::engine(64 << 10, 1, 8 << 10, true, WRITERS + READERS);
+/// Writers and readers of one store at once; `meanwhile` goes on in a thread of its own until the
+/// writers are done.
+fn write_and_read(engine: &Engine, meanwhile: impl Fn(&AtomicBool) + Sync) {
     let (done, seen) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        let (meanwhile, ended) = (&meanwhile, &done);
+        scope.spawn(move || meanwhile(ended));
         for reader in 0..READERS {
-            let (engine, done, seen) = (&engine, &done, &seen);
+            let (done, seen) = (&done, &seen);
             scope.spawn(move || {
                 let mut client = Client::new(engine, WRITERS + reader, BEGIN);
                 read(&mut client, done, &mut fastrand::Rng::with_seed(reader as u64), seen);
@@ -96,7 +102,7 @@ fn readers_see_whole_values_that_never_go_back() {
         }
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
-                let (engine, seen) = (&engine, &seen);
+                let seen = &seen;
                 scope.spawn(move || {
                     let mut client = Client::new(engine, writer, BEGIN);
                     write(&mut client, writer, &mut fastrand::Rng::with_seed(100 + writer as u64), seen);
@@ -112,6 +118,42 @@ fn readers_see_whole_values_that_never_go_back() {
     assert!(stats.appended_bytes > 10 * stats.capacity_bytes, "the log has hardly moved: {stats:?}");
     assert!(stats.reinserted_items > 0, "nothing was moved: {stats:?}");
     assert!(seen.load(Relaxed) >= SEEN_MIN, "only {} values were read", seen.load(Relaxed));
+}
+
+#[test]
+fn readers_see_whole_values_that_never_go_back() {
+    let engine = harness::engine(64 << 10, 1, 8 << 10, true, WRITERS + READERS);
+    write_and_read(&engine, |_done| {});
+}
+
+/// The same while the memory grows and shrinks, so that slabs go from one shard to another.
+#[test]
+fn and_while_slabs_change_hands() {
+    let config = StoreConfig {
+        memory_bytes: MEMORY_BYTES,
+        memory_bytes_max: Some(2 * MEMORY_BYTES),
+        item_bytes_max: 2 << 10,
+        evict: true,
+        workers: WRITERS + READERS,
+        shards: Some(4),
+        hugepages: false,
+        hash_seed: Some((1, 2)),
+        epoch: None,
+    };
+    let store = Store::with_slabs(config, 4 << 10).expect("a small store");
+    let engine = harness::over(store, 2 << 10, WRITERS + READERS);
+    let resized = AtomicU64::new(0);
+    write_and_read(&engine, |done| {
+        let mut random = fastrand::Rng::with_seed(7);
+        while !done.load(Relaxed) {
+            let memory_bytes = random.usize(MEMORY_BYTES..=2 * MEMORY_BYTES) as u64;
+            engine.store().set_memory(memory_bytes).expect("the pool has so much");
+            resized.fetch_add(1, Relaxed);
+            // So that the logs come to have what they are to have.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    assert!(resized.load(Relaxed) > 10, "{resized:?}");
 }
 
 #[test]

@@ -13,10 +13,10 @@ use remora::base::epoch::Epoch;
 use remora::fabric::Regions;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::PullError;
-use remora::store::line::POSITION_MAX;
+use remora::store::line::{CONTROL_LINE_BYTES, POSITION_MAX};
 use remora::store::log::Cell;
 use remora::store::{EpochStart, NOT_BEGUN, Store};
-use remora::sys::memory::Slab;
+use remora::sys::memory::Memfd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -32,21 +32,21 @@ const TAIL: usize = 2;
 const CAPACITY: usize = 3;
 
 /// Copies of a primary's regions, to be changed.
-struct Forged(Vec<Slab>);
+struct Forged(Vec<Memfd>);
 
 impl Regions for Forged {
     fn count(&self) -> usize {
         self.0.len()
     }
-    fn slab(&self, number: usize) -> &Slab {
+    fn memory(&self, number: usize) -> &Memfd {
         &self.0[number]
     }
 }
 
 impl Forged {
     fn new(store: &Store) -> Arc<Forged> {
-        let copy = |slab: &Slab| {
-            let copy = Slab::new("remora-test", slab.words().len() * 8, false).expect("a small slab");
+        let copy = |slab: &Memfd| {
+            let copy = Memfd::new("remora-test", slab.words().len() * 8, false).expect("a small slab");
             overwrite(&copy, slab);
             copy
         };
@@ -63,11 +63,11 @@ impl Forged {
     }
 }
 
-fn regions(store: &Store) -> [&Slab; 3] {
+fn regions(store: &Store) -> [&Memfd; 3] {
     [store.control_lines(), store.tables(), store.pool().memory()]
 }
 
-fn overwrite(to: &Slab, from: &Slab) {
+fn overwrite(to: &Memfd, from: &Memfd) {
     to.words().iter().zip(from.words()).for_each(|(to, from)| to.store(from.load(Relaxed), Relaxed));
 }
 
@@ -190,6 +190,36 @@ fn a_line_that_makes_no_sense_ends_it() {
             pull_honest(&mut scene, &known);
         }
     }
+}
+
+/// A primary whose shards say that they have more memory together than this replica has. What does
+/// not fit is not applied, nothing that was is given up, and an honest primary is gone on with.
+#[test]
+fn memory_that_is_not_to_be_had_is_waited_for() {
+    let mut scene = Scene::new(1, SLABS);
+    let (geometry, slabs) = (scene.store.geometry(), scene.store.memory().slabs);
+    // One more than the primary has: the forger's shards want one each.
+    scene.replica = Store::with_geometry(geometry, slabs + 1, 4, false, Some((3, 4))).expect("a small store");
+    let none = vec![None; SLABS.shards];
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &none, &Faults::default());
+    pull(&mut session, &scene.replica).expect("it is honest so far");
+    let mut random = Rng::with_seed(2);
+    let mut writer = Writer::new(&scene.store, &mut scene.ledger, SLABS, KEYS);
+    (0..50).for_each(|_| writer.step(&mut scene.ledger, &mut random));
+    drop(writer);
+    scene.forged.restore(&scene.store);
+    let more = geometry.slab_bytes + SLABS.shard_bytes as u64;
+    (0..2).for_each(|shard| set(&scene.forged, shard * CONTROL_LINE_BYTES / 8 + CAPACITY, |_| more));
+    let cursors = |store: &Store| store.shards().iter().map(|shard| shard.control().committed()).collect::<Vec<_>>();
+    let before = cursors(&scene.replica);
+    let ended = lie_until_it_ends(&mut session, &scene.replica);
+    let PullError::NoMemory { shard, .. } = ended else { panic!("{ended}") };
+    assert_eq!(cursors(&scene.replica)[shard], before[shard]);
+    assert!(cursors(&scene.store)[shard] > before[shard], "there was something to apply");
+    let known = session.puller.known();
+    assert!(known.iter().all(Option::is_some), "all that was applied is sound");
+    drop(session);
+    pull_honest(&mut scene, &known);
 }
 
 fn lie_until_it_ends(session: &mut Session<'_>, replica: &Store) -> PullError {

@@ -9,13 +9,13 @@ use crate::session::Offered;
 use remora::fabric::Regions;
 use remora::fabric::sim::Faults;
 use remora::store::Store;
-use remora::sys::memory::Slab;
+use remora::sys::memory::Memfd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A primary whose control lines are seen late, and its logs as they are.
 struct Late {
-    lines: Slab,
+    lines: Memfd,
     store: Arc<Store>,
 }
 
@@ -23,7 +23,7 @@ impl Regions for Late {
     fn count(&self) -> usize {
         3
     }
-    fn slab(&self, number: usize) -> &Slab {
+    fn memory(&self, number: usize) -> &Memfd {
         [&self.lines, self.store.tables(), self.store.pool().memory()][number]
     }
 }
@@ -42,7 +42,7 @@ fn a_look_that_is_too_old_lets_nothing_false_in() {
         println!("REMORA_SEED={seed}");
         let store = Arc::new(primary(SLABS));
         let replica = replica_of(&store);
-        let lines = Slab::new("remora-test", store.control_lines().words().len() * 8, false).expect("a small slab");
+        let lines = Memfd::new("remora-test", store.control_lines().words().len() * 8, false).expect("a small slab");
         let late = Arc::new(Late { lines, store: store.clone() });
         let mut run = Run::new(seed, SLABS, 100, &store, &replica);
         run.offered = Offered {

@@ -18,7 +18,7 @@ use remora::replication::push::notes::{LINE_WORDS, PushedLine, Want};
 use remora::replication::push::pusher::Pusher;
 use remora::store::line::{BIRTH, CONTROL_LINE_BYTES, ControlLine};
 use remora::store::{Geometry, Store};
-use remora::sys::memory::Slab;
+use remora::sys::memory::Memfd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -26,13 +26,13 @@ use std::time::Duration;
 const STEPS: usize = 400;
 
 /// What a liar writes from.
-struct Lies(Slab);
+struct Lies(Memfd);
 
 impl Regions for Lies {
     fn count(&self) -> usize {
         1
     }
-    fn slab(&self, _number: usize) -> &Slab {
+    fn memory(&self, _number: usize) -> &Memfd {
         &self.0
     }
 }
@@ -71,7 +71,7 @@ fn an_inbox_that_holds_lies() {
                 Inbox::grant(sim.exporter(), Token(round.to_le_bytes()), offered.geometry, offered.memory, layout)
                     .expect("it waits");
             let mut liar = sim.exporter().connect(&invite.invitation).expect("the token is known");
-            let lies = Arc::new(Lies(Slab::new("lies", layout.region_bytes()[1], false).expect("memory")));
+            let lies = Arc::new(Lies(Memfd::new("lies", layout.region_bytes()[1], false).expect("memory")));
             liar.lend(lies.clone()).expect("the simulation writes");
             let known = vec![None; setup.shards];
             let mut puller =

@@ -11,7 +11,7 @@ use remora::replication::push::notes::{LINE_WORDS, PushedLine, Want};
 use remora::replication::regions::POOL;
 use remora::store::Geometry;
 use remora::store::line::{BIRTH, ControlLine};
-use remora::sys::memory::Slab;
+use remora::sys::memory::Memfd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -19,13 +19,13 @@ use std::time::Duration;
 const WINDOW_BYTES: u64 = 4096;
 
 /// What the primary's part is written from: lines, then a window's bytes.
-struct Sources(Slab);
+struct Sources(Memfd);
 
 impl Regions for Sources {
     fn count(&self) -> usize {
         1
     }
-    fn slab(&self, _number: usize) -> &Slab {
+    fn memory(&self, _number: usize) -> &Memfd {
         &self.0
     }
 }
@@ -49,7 +49,7 @@ impl Ends {
         let sim = Sim::new(1, Faults::default());
         let (inbox, invite) = Inbox::grant(sim.exporter(), Token([1; 16]), geometry, memory, layout).expect("it waits");
         let mut primary = sim.exporter().connect(&invite.invitation).expect("the token is known");
-        let sources = Arc::new(Sources(Slab::new("test", 1 << 16, false).expect("memory")));
+        let sources = Arc::new(Sources(Memfd::new("test", 1 << 16, false).expect("memory")));
         primary.lend(sources.clone()).expect("the simulation writes");
         let control: Vec<AtomicU64> = (0..geometry.shards as usize * LINE_WORDS).map(|_| AtomicU64::new(0)).collect();
         for shard in 0..geometry.shards as usize {

@@ -6,7 +6,7 @@ use remora::fabric::tcp::frames::{
     Next, Request, Requests, Status, answer, greeting, parse_greeting, parse_welcome, put_read, put_write, welcome,
 };
 use remora::fabric::{Exporter, Regions, Token, shm};
-use remora::sys::memory::Slab;
+use remora::sys::memory::Memfd;
 use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
@@ -79,13 +79,13 @@ fn requests_and_answers() {
     assert_drawn(&answer(0x0001_0203_0405_0607, Status::Good, 4096), &bytes, "an answer");
 }
 
-struct Pages([Slab; 2]);
+struct Pages([Memfd; 2]);
 
 impl Regions for Pages {
     fn count(&self) -> usize {
         2
     }
-    fn slab(&self, number: usize) -> &Slab {
+    fn memory(&self, number: usize) -> &Memfd {
         &self.0[number]
     }
 }
@@ -94,7 +94,7 @@ impl Regions for Pages {
 #[test]
 fn shared_memory_is_handed_over() {
     let exporter = shm::Exporter::listen().expect("a socket");
-    let pages = Arc::new(Pages([0, 1].map(|_| Slab::new("test", 4096, false).expect("a page"))));
+    let pages = Arc::new(Pages([0, 1].map(|_| Memfd::new("test", 4096, false).expect("a page"))));
     let _grant = exporter.grant(TOKEN, pages).expect("a grant");
     let ask = |token: &[u8], bytes: usize| {
         let name = exporter.address();

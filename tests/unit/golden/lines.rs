@@ -10,7 +10,7 @@ use remora::replication::push::layout::Layout;
 use remora::replication::push::notes::{PushedLine, Want};
 use remora::store::line::ControlLine;
 use remora::store::{Geometry, Memory};
-use remora::sys::memory::Slab;
+use remora::sys::memory::Memfd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -107,13 +107,13 @@ fn an_inbox() {
     assert_eq!(layout.place(4, 3064), (4096 + 4 * 1000 + 64, 936));
 }
 
-struct Nothing(Slab);
+struct Nothing(Memfd);
 
 impl Regions for Nothing {
     fn count(&self) -> usize {
         1
     }
-    fn slab(&self, _: usize) -> &Slab {
+    fn memory(&self, _: usize) -> &Memfd {
         &self.0
     }
 }
@@ -122,7 +122,7 @@ impl Regions for Nothing {
 fn an_ack_slot() {
     let sim = Sim::new(1, Faults::default());
     let exporter = sim.exporter();
-    let regions = Arc::new(Nothing(Slab::new("test", 4096, false).expect("a page")));
+    let regions = Arc::new(Nothing(Memfd::new("test", 4096, false).expect("a page")));
     let grant = exporter.grant(Token([1; 16]), regions).expect("a grant");
     let (address, ack) = (exporter.address(), grant.ack_descriptor());
     let invitation = Invitation { address, token: Token([1; 16]), regions: grant.descriptors().to_vec(), ack };

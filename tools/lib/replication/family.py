@@ -64,7 +64,7 @@ def valkey_rows(server):
 
 @dataclass(frozen=True)
 class Family:
-    """Who is measured. `fabric` and `mode` are Remora's; `address` is where it offers its rings."""
+    """Who is measured. `fabric` and `mode` are Remora's; `address` is where it offers its logs."""
 
     program: tuple
     fabric: str = ""  # Valkey has none

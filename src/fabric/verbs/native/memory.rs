@@ -5,7 +5,7 @@
 use super::device::Device;
 use super::{Refusal, answered, ffi};
 use crate::fabric::{ACK_BYTES, Access, Landing, Regions};
-use crate::sys::memory::Slab;
+use crate::sys::memory::Memfd;
 use crate::sys::sync::AtomicU64;
 use std::io;
 use std::ptr::{NonNull, null_mut};
@@ -115,11 +115,30 @@ impl Drop for Registration {
 }
 
 /// A region that a peer may READ or, if it is for that, WRITE to; or that WRITEs of this end go out
-/// from.
+/// from. Its fields go in this order.
 pub struct Region {
     registration: Registration,
     bytes: usize,
-    _regions: Arc<dyn Regions>,
+    _pinned: Pinned,
+}
+
+/// Memory that keeps its pages: the device knows no others.
+struct Pinned {
+    regions: Arc<dyn Regions>,
+    number: usize,
+}
+
+impl Pinned {
+    fn new(regions: &Arc<dyn Regions>, number: usize) -> Pinned {
+        regions.memory(number).pin();
+        Pinned { regions: regions.clone(), number }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.regions.memory(self.number).unpin();
+    }
 }
 
 impl Region {
@@ -143,11 +162,12 @@ impl Region {
         number: usize,
         access: u32,
     ) -> Result<Region, Refusal> {
-        let words = regions.slab(number).words();
-        // SAFETY: a slab is mapped while its owner lives, which is held beside the registration and
-        // dropped after it.
+        let pinned = Pinned::new(regions, number);
+        let words = regions.memory(number).words();
+        // SAFETY: a memfd is mapped while its owner lives, which is held beside the registration
+        // and dropped after it.
         let registration = unsafe { Registration::new(domain, words, access) }?;
-        Ok(Region { registration, bytes: size_of_val(words), _regions: regions.clone() })
+        Ok(Region { registration, bytes: size_of_val(words), _pinned: pinned })
     }
 
     /// Its length.
@@ -164,18 +184,18 @@ impl Region {
 /// Where a peer WRITEs its acks.
 pub struct AckSlot {
     registration: Registration,
-    slab: Arc<Slab>,
+    memfd: Arc<Memfd>,
 }
 
 impl AckSlot {
     /// A new one: zeroed.
-    pub fn new(domain: &Arc<Domain>, slab: Slab) -> Result<AckSlot, Refusal> {
+    pub fn new(domain: &Arc<Domain>, memfd: Memfd) -> Result<AckSlot, Refusal> {
         let access = ffi::ACCESS_LOCAL_WRITE | ffi::ACCESS_REMOTE_WRITE;
-        let words = &slab.words()[..ACK_BYTES / 8];
-        // SAFETY: the slab's mapping does not move with it, is held beside the registration and
+        let words = &memfd.words()[..ACK_BYTES / 8];
+        // SAFETY: the memfd's mapping does not move with it, is held beside the registration and
         // dropped after it.
         let registration = unsafe { Registration::new(domain, words, access) }?;
-        Ok(AckSlot { registration, slab: Arc::new(slab) })
+        Ok(AckSlot { registration, memfd: Arc::new(memfd) })
     }
 
     /// How it is registered.
@@ -184,8 +204,8 @@ impl AckSlot {
     }
 
     /// Its memory.
-    pub fn slab(&self) -> &Arc<Slab> {
-        &self.slab
+    pub fn memory(&self) -> &Arc<Memfd> {
+        &self.memfd
     }
 }
 

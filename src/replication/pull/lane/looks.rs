@@ -39,7 +39,7 @@ impl Lane<'_> {
             |epoch| self.history.iter().any(|start| start.epoch == epoch && start.begins[self.shard] != NOT_BEGUN);
         match line::read(words, self.line, Slabs { bytes: self.slab_bytes, count: self.slabs.into() }, is_known) {
             Shown::Line(line) => {
-                self.senseless = if self.wants_memory { self.senseless } else { 0 };
+                self.senseless = 0;
                 self.doubt = None;
                 Ok(Some(line))
             }
@@ -67,11 +67,12 @@ impl Lane<'_> {
     /// Have as much memory as the primary. Another shard may be about to give back what this one is
     /// to have, so it is tried for a while.
     fn follow_capacity(&mut self, line: &Line) -> Result<(), PullError> {
-        if self.wants_memory || self.line.is_none_or(|before| before.capacity != line.capacity) {
-            self.wants_memory = !self.follower.follow_capacity(line.capacity);
+        if self.memory_missed == 0 && self.line.is_some_and(|before| before.capacity == line.capacity) {
+            return Ok(());
         }
-        self.senseless = if self.wants_memory { self.senseless + 1 } else { 0 };
-        if self.senseless > SENSELESS_LOOKS_MAX {
+        let follows = self.follower.follow_capacity(line.capacity);
+        self.memory_missed = if follows { 0 } else { self.memory_missed + 1 };
+        if self.memory_missed > SENSELESS_LOOKS_MAX {
             return Err(PullError::NoMemory { shard: self.shard, capacity: line.capacity });
         }
         Ok(())

@@ -1,0 +1,31 @@
+//! A shard's log from a position on, as a replay sees it: for tests and tools.
+
+use super::record::Record;
+use super::shard::Shard;
+use crate::base::epoch::Epoch;
+use crate::sys::sync::AtomicU64;
+
+impl Shard {
+    /// Does the record at `position` prove itself to be of this place and of `epoch`? Slow: for
+    /// tests and tools.
+    pub fn proves(&self, position: u64, record: &Record<'_>, epoch: Epoch) -> bool {
+        let copy: Vec<AtomicU64> = (0..record.shape.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
+        self.log.copy_to(position, &copy);
+        Record::read(&copy).is_some_and(|record| record.proves_itself(self.seal(position, epoch)))
+    }
+
+    /// Walk the log from `from` (a record's position, the tail for one) to the head: what a replay
+    /// sees.
+    pub fn walk<'s>(&'s self, from: u64) -> impl Iterator<Item = (u64, Record<'s>)> {
+        let committed = self.control().committed();
+        let mut at = self.log.settle(from);
+        std::iter::from_fn(move || {
+            if at >= committed {
+                return None;
+            }
+            let (position, record) = (at, self.record(at));
+            at = self.log.settle(at + record.shape.record_bytes() as u64);
+            Some((position, record))
+        })
+    }
+}
