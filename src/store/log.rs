@@ -63,6 +63,8 @@ pub struct Log {
     words: Part,
     cells: Part,
     slab_shift: u32,
+    /// The bits of a position that say where in its slab it is.
+    within_mask: u64,
 }
 
 impl Log {
@@ -72,7 +74,8 @@ impl Log {
         assert!(cells.is_power_of_two());
         let (begin, cells) = (shard as usize * cells as usize, cells as usize);
         let slab_shift = pool.slab_shift();
-        Log { shard, words: pool.words(), cells: Part::new(tables, begin..begin + cells), pool, slab_shift }
+        let (words, cells) = (pool.words(), Part::new(tables, begin..begin + cells));
+        Log { shard, words, cells, pool, slab_shift, within_mask: (1 << slab_shift) - 1 }
     }
 
     /// One with memory of its own at every position, as a ring of `slabs` slabs, a power of two:
@@ -100,10 +103,6 @@ impl Log {
         self.slab_shift
     }
 
-    fn slab_bytes(&self) -> u64 {
-        1 << self.slab_shift
-    }
-
     fn cell(&self, virtual_slab: u64) -> &AtomicU64 {
         &self.cells[virtual_slab as usize & (self.cells.len() - 1)]
     }
@@ -121,10 +120,10 @@ impl Log {
     /// The words from a position to the end of its slab.
     #[inline]
     pub fn words_at(&self, position: u64) -> &[AtomicU64] {
-        let physical = self.physical(position >> self.slab_shift) as usize;
-        let word_shift = self.slab_shift - 3;
-        let within = (position & (self.slab_bytes() - 1)) as usize / 8;
-        &self.words[(physical << word_shift) + within..(physical + 1) << word_shift]
+        let physical = u64::from(self.physical(position >> self.slab_shift));
+        let begin = physical << self.slab_shift | position & self.within_mask;
+        let end = (begin | self.within_mask) + 1;
+        &self.words[begin as usize / 8..end as usize / 8]
     }
 
     /// Copy the words from a position on, slab after slab, into `to`.
@@ -142,7 +141,7 @@ impl Log {
     /// Bytes from a position to the end of its slab.
     #[inline]
     pub fn bytes_to_slab_end(&self, position: u64) -> usize {
-        (self.slab_bytes() - (position & (self.slab_bytes() - 1))) as usize
+        (self.within_mask - (position & self.within_mask) + 1) as usize
     }
 
     /// A position at which a record can begin: this one, or the next slab's start if not even a
