@@ -200,7 +200,10 @@ mod tests {
         let filled = (500..5000).take_while(|key| set(&store, *key) || set(&store, *key)).count() + 500;
         assert!(filled < 4000);
         assert_eq!(store.set_memory(2 * MEMORY_BYTES as u64), Ok(()));
+        let is_held_up = || store.shards().iter().any(|shard| shard.lock().mapped.is_held_up());
+        assert!(is_held_up(), "the logs have come round");
         rest(&store);
+        assert!(!is_held_up());
         let more = (5000..20_000).take_while(|key| set(&store, *key) || set(&store, *key)).count();
         assert!(more > filled * 3 / 4, "{more} more than {filled}");
         assert!((0..filled).chain(5000..5000 + more).all(|key| has(&store, key)));
