@@ -216,7 +216,7 @@ fn overcommit(text: Option<&str>) -> Finding {
         Some("2") => finding(
             subject,
             Grade::Better,
-            "strict: all of --memory-max (else -m) counts at the start, and a start may fail",
+            "strict: a start may fail, and memory that is refused later ends the server",
             Some("sysctl -w vm.overcommit_memory=0"),
         ),
         Some(mode) => finding(subject, Grade::Ok, format!("mode {mode}"), None),

@@ -75,8 +75,8 @@ impl Engine {
         Ok(())
     }
 
-    /// cache_memlimit. More memory is had at once, up to --memory-max; less, as reclaim comes by
-    /// it.
+    /// cache_memlimit. More memory is reserved at once, up to --memory-max; less is had as reclaim
+    /// comes by it.
     pub(super) fn cache_memlimit(&self, call: &mut Call<'_, '_, '_>, mebibytes: u64, noreply: bool) -> Outcome {
         let adjusted = mebibytes.checked_mul(1 << 20).ok_or(CannotResize::TooMuch);
         let adjusted = adjusted.and_then(|memory_bytes| self.store.set_memory(memory_bytes));

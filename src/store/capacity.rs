@@ -1,9 +1,9 @@
 //! How much memory the shards may have, changed while they serve.
 //!
-//! More is reserved at once, and had at once, but where a log has come round: it takes more once
-//! its tail has left the slab that tail and head share. Less is had as the tails move: a slab goes
-//! back to the pool, and its pages to the system, once its bytes are released. Maintenance moves
-//! the tails for both; nothing is copied but what reclaim moves anyway.
+//! More is reserved at once, and had at once, but where tail and head of a log share a slab: it
+//! takes more once its tail has left that slab. Less is had as the tails move: a slab goes back to
+//! the pool, and its pages to the system, once its bytes are released. Maintenance moves the tails
+//! for both; nothing is copied but what reclaim moves anyway.
 
 use super::Store;
 use super::shard::{Goal, Shard, Writer};
@@ -19,7 +19,7 @@ pub enum CannotResize {
     /// The largest item would not fit into a shard any more.
     #[error("the largest item would not fit; an item is at most a quarter of a shard")]
     TooLittle,
-    /// `-M`, and what lives takes more, or what has expired and nobody has come by yet.
+    /// `-M`, and what lives takes more, expired items that nobody has found yet among it.
     #[error("items take more, and nothing is evicted (expired ones count until they are found)")]
     Alive,
 }
@@ -54,18 +54,23 @@ impl Store {
         Ok(())
     }
 
-    /// The first shards are to have again what they were to have before. All grew, or all shrank,
-    /// so none has taken what another one had.
+    /// The first shards are to have again what they were to have before. They always can: the pool
+    /// has a part for each shard, and none is to have more than that.
     fn undo(&self, goals_before: &[u32]) {
         for (shard, goal) in self.shards.iter().zip(goals_before) {
-            let undone = shard.set_capacity(&mut shard.lock(), *goal);
+            let mut writer = shard.lock();
+            let undone = shard.set_capacity(&mut writer, *goal);
+            if shard.is_resizing(&writer) {
+                shard.want_attention(true);
+            }
             debug_assert!(undone, "shard {}: {goal} slabs were its own", shard.number);
         }
     }
 }
 
 impl Shard {
-    /// The same for one shard, in slabs.
+    /// From now on the shard is to have so many slabs, if they are to be had, and what lives fits
+    /// into them or may be evicted.
     fn resize(&self, writer: &mut Writer, slabs: u32) -> Result<(), CannotResize> {
         let capacity_bytes = u64::from(slabs) * self.log.pool().slab_bytes();
         if !self.policy.evict && writer.live.bytes() > Budget::of(&self.policy, capacity_bytes).live_bytes_max {
@@ -74,7 +79,7 @@ impl Shard {
         if !self.set_capacity(writer, slabs) {
             return Err(CannotResize::TooMuch);
         }
-        if writer.mapped.is_resizing() {
+        if self.is_resizing(writer) {
             self.want_attention(true);
         }
         Ok(())
@@ -221,6 +226,23 @@ mod tests {
         assert!(more > filled * 3 / 4, "{more} more than {filled}");
         assert!((0..filled).chain(50_000..50_000 + more).all(|key| has(&store, key)));
         assert_eq!(store.stats().evictions, 0);
+    }
+
+    /// Where nothing lives, nothing is moved to the head: the slabs above it go back all the same.
+    #[test]
+    fn an_empty_cache_gives_back_all_but_what_it_is_to_have() {
+        let store = store(true);
+        assert_eq!(store.set_memory(2 * MEMORY_BYTES as u64), Ok(()));
+        for _ in 0..10 {
+            (0..1500).for_each(|key| assert!(set(&store, key) || set(&store, key)));
+        }
+        assert_eq!(store.flush(&store.join().turn()), Ok(()));
+        let less_bytes = 2 * SHARD_BYTES_MIN as u64;
+        assert_eq!(store.set_memory(less_bytes), Ok(()));
+        rest(&store);
+        let stats = store.stats();
+        assert_eq!((stats.owned_bytes, stats.capacity_bytes), (less_bytes, less_bytes));
+        assert!(set(&store, 1) && has(&store, 1));
     }
 
     /// The shards before the one that refuses are as they were: none has less than another.

@@ -119,7 +119,10 @@ impl<'t> Entry<'t> {
         match live_bytes.checked_sub(max) {
             None | Some(0) => Ok(()),
             Some(missing) if shard.look_for_expired(&mut self.writer, missing, self.now) => Err(NoRoom::Now),
-            Some(_) if self.writer.mapped.is_held_up() => Err(NoRoom::Now), // there will be more soon
+            Some(_) if self.writer.mapped.is_held_up() => {
+                shard.want_attention(true); // so that there is more soon
+                Err(NoRoom::Now)
+            }
             Some(_) => Err(NoRoom::Full),
         }
     }

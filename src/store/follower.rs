@@ -123,13 +123,26 @@ impl Follower<'_> {
         Epoch(self.shard.control().epoch())
     }
 
-    /// The primary's shard is to have so much: have it, too. More is had at once, less as the tail
-    /// moves. False if this store has not so much now.
+    /// The primary's shard is to have so much: have it, too. More is reserved at once; less is had
+    /// as the tail moves. False if this store has not so much now.
     pub fn follow_capacity(&mut self, capacity_bytes: u64) -> bool {
         self.room = 0;
         let (pool, shards) = (&self.store.pool, self.store.shards.len() as u32);
         let Ok(slabs) = u32::try_from(capacity_bytes / pool.slab_bytes()) else { return false };
-        slabs <= capacity_max(pool.slabs(), shards) && self.shard.set_capacity(&mut self.shard.lock(), slabs)
+        let fits = slabs <= capacity_max(pool.slabs(), shards);
+        let follows = fits && self.shard.set_capacity(&mut self.shard.lock(), slabs);
+        self.give_back();
+        follows
+    }
+
+    /// Give back what lies above the log, where there is more than there is to be.
+    fn give_back(&self) {
+        let owned = || self.shard.lock().mapped.owned();
+        let mut before = u32::MAX;
+        while owned() < before {
+            before = owned();
+            self.shard.release(&mut self.shard.lock());
+        }
     }
 
     /// Most bytes of log that this shard can hold now.

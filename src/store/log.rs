@@ -9,11 +9,11 @@
 //! cell [virtual slab mod cells], 64 bits:  physical slab, bits 0..25 | virtual slab, bits 26..63
 //! ```
 //!
-//! A cell does not change while its virtual slab is at or above the tail, and for locals until the
-//! tail's bytes are released; what it says of the virtual slab shows a remote reader one that has
-//! changed. **A record's head lies in one slab; its value may go on in the following ones.** Where
-//! not even the head fits, what is left of the slab is padded (or, where not even a header fits,
-//! skipped).
+//! Once anything of its virtual slab is committed, a cell does not change while that slab is at or
+//! above the tail, and for locals until the tail's bytes are released; what it says of the virtual
+//! slab shows a remote reader one that has changed. **A record's head lies in one slab; its value
+//! may go on in the following ones.** Where not even the head fits, what is left of the slab is
+//! padded (or, where not even a header fits, skipped).
 //!
 //! Ordering: a cell is stored (relaxed) before any record of its virtual slab is committed or
 //! found, each of which is a release. So who has a position from `committed` or from a slot finds

@@ -13,6 +13,7 @@
 //! - A slab whose bytes are all released serves the next virtual slab. Where the log has more than
 //!   it is to have, and the others can hold it, it goes back to the pool instead. So a log shrinks
 //!   as its tail moves, by a slab after at most two slabs of tail, and nothing is copied for it.
+//! - Slabs above all that is written go back at once.
 //! - A log that shares and is to have more cannot take it at once: the shared slab has no room
 //!   behind it. It takes more once the tail has left that slab.
 //!
@@ -72,13 +73,8 @@ impl Mapped {
         self.shares() && self.owned < self.capacity
     }
 
-    /// It has not what it is to have, and will once its tail has moved.
-    pub(super) fn is_resizing(&self) -> bool {
-        self.shrinks() || self.is_held_up()
-    }
-
-    /// It is to have `slabs`. More are had at once; less, as the tail moves. False, and nothing is
-    /// changed, if the pool has not so many.
+    /// It is to have `slabs`. More are reserved at once; less are had as the tail moves. False, and
+    /// nothing is changed, if the pool has not so many.
     pub(super) fn set_goal(&mut self, log: &Log, slabs: u32) -> bool {
         if slabs > self.capacity {
             if !log.pool().reserve(slabs - self.capacity) {
@@ -154,6 +150,23 @@ impl Mapped {
             }
         }
         self.set_limit(log, released);
+    }
+
+    /// Give back slabs at the top, where there are more than there are to be: those that the log up
+    /// to `needed` does not come to. Nothing of them was ever committed, so nobody has looked at
+    /// their cells. At most `slabs_max` of them.
+    pub(super) fn trim(&mut self, log: &Log, needed: u64, slabs_max: u32) {
+        for _ in 0..slabs_max {
+            let top = self.end.saturating_sub(1);
+            if self.owned <= self.goal || self.shares() || top << log.slab_shift() < needed {
+                break;
+            }
+            self.end = top;
+            self.owned -= 1;
+            self.limit = top << log.slab_shift();
+            log.pool().give_up(log.physical(top));
+            self.lower_capacity(log);
+        }
     }
 
     /// The log begins anew at `position`, and nobody can see anything of the old one.
@@ -250,7 +263,7 @@ mod tests {
         };
         let mut runs: Vec<Run> = (0..3).map(begin).collect();
         assert!(runs.iter().all(|run| run.mapped.owned() == 0), "an empty log has no memory");
-        let (mut grown, mut shrunk, mut refused) = (0, 0, 0);
+        let (mut grown, mut shrunk, mut refused, mut trimmed) = (0, 0, 0, 0);
         for _ in 0..40_000 {
             let run = &mut runs[random.usize(0..3)];
             let log = &logs[run.shard];
@@ -259,6 +272,9 @@ mod tests {
                 0 => {
                     let slabs = random.u32(1..=6);
                     refused += u32::from(!run.mapped.set_goal(log, slabs));
+                    let owned = run.mapped.owned();
+                    run.mapped.trim(log, run.head + SPARE_BYTES, 2);
+                    trimmed += owned - run.mapped.owned();
                     assert!(run.mapped.capacity() >= run.mapped.owned());
                 }
                 1..100 => drop(run.append(log, random.u64(1..WORDS_MAX))),
@@ -270,7 +286,7 @@ mod tests {
             let reserved: u32 = runs.iter().map(|run| run.mapped.capacity()).sum();
             assert!(reserved <= 8, "{reserved} slabs of eight");
         }
-        assert!(grown > 10 && shrunk > 10 && refused > 10, "{grown} {shrunk} {refused}");
+        assert!(grown > 10 && shrunk > 10 && refused > 10 && trimmed > 10, "{grown} {shrunk} {refused} {trimmed}");
         let run = &mut runs[2];
         run.mapped.set_goal(&logs[2], 1);
         run.mapped.restart(&logs[2], 1 << 30);

@@ -361,8 +361,8 @@ impl Store {
         self.shards.iter().map(|shard| shard.control().committed()).collect()
     }
 
-    /// Reclaim where appends found no room: once a turn by each worker, for its share of the
-    /// shards. True while one waits: do not sleep long.
+    /// Reclaim where appends found no room or memory is to change: once a turn by each worker, for
+    /// its share of the shards. True while there is something left to do: do not sleep long.
     pub fn maintain(&self, turn: &Turn<'_>, worker: usize, now: UnixSeconds) -> bool {
         let _ = turn;
         if self.attention_wanted.load(Relaxed) == 0 {

@@ -148,7 +148,7 @@ impl Shard {
         control.begin_epoch(epoch.0, begins);
         control.commit(end);
         // What its primary had begun to give back, it gives back by itself now.
-        if writer.mapped.is_resizing() {
+        if self.is_resizing(writer) {
             self.want_attention(true);
         }
     }

@@ -16,7 +16,8 @@
 //! - With `-M` nothing alive is evicted, and the limit on live bytes guarantees that there are gaps
 //!   to gain.
 //!
-//! A step holds the shard's lock and never waits: the freed bytes are released in a later turn (see
+//! A step holds the shard's lock and waits for no thread: the freed bytes are released in a later
+//! turn (see
 //! [`super::shard`]). How much a write looks at grows as free space shrinks ([`Shard::pace`]), so
 //! that no write pays for a whole lap.
 
@@ -74,7 +75,7 @@ impl Shard {
         }
     }
 
-    /// Once a turn, for a shard that asked for it. True while an append is waiting for room.
+    /// Once a turn, for a shard that asked for it. True while there is something left to do.
     pub(super) fn maintain(&self, now: UnixSeconds) -> bool {
         if !self.wants_attention() {
             return false;
@@ -82,6 +83,11 @@ impl Shard {
         let Some(mut writer) = self.try_lock() else {
             return true;
         };
+        // Whoever ends the writing takes the wish back, with the lock held.
+        if !self.wants_attention() {
+            return false;
+        }
+        let owned_before = writer.mapped.owned();
         writer.live.advance(now);
         self.crawl(&mut writer, now);
         let steps_max = (self.goal_bytes(&writer) / STEP_BYTES + 1).min(8);
@@ -91,21 +97,29 @@ impl Shard {
                 self.reclaim_step(&mut writer, now, goal_bytes, STEP_BYTES);
             }
         }
-        let resizes = writer.mapped.is_resizing() && self.move_tail(&mut writer, now);
+        let moves = self.is_resizing(&writer) && self.move_tail(&mut writer, now);
         self.release(&mut writer);
+        let resizes = self.is_resizing(&writer) && (moves || writer.mapped.owned() != owned_before);
         writer.wanted.rounds = writer.wanted.rounds.saturating_sub(1);
         if writer.wanted.rounds == 0 {
             writer.wanted = Wanted::default();
         }
         let busy = writer.wanted.bytes != 0 || writer.crawl.is_some() || resizes;
-        if !busy && !writer.mapped.is_resizing() {
+        if !busy && !self.is_resizing(&writer) {
             self.want_attention(false);
         }
         busy
     }
 
-    /// Move the tail on, a step, so that slabs are given back, or more are taken. False while what
-    /// lives would not fit into what the log is to have, and is not evicted.
+    /// The log has not what it is to have, and will once its tail has moved. (One that grows and
+    /// may evict waits for the next writes: nothing is evicted for it.)
+    pub(super) fn is_resizing(&self, writer: &Writer) -> bool {
+        writer.mapped.shrinks() || !self.policy.evict && writer.mapped.is_held_up()
+    }
+
+    /// Move the tail on, a step, so that slabs are given back, or more are taken. False where that
+    /// brings nothing: all was given up, and nobody looks at it; or what lives would not fit into
+    /// what the log is to have, and is not evicted.
     fn move_tail(&self, writer: &mut Writer, now: UnixSeconds) -> bool {
         let is_too_full = writer.live.bytes() > writer.budget.live_bytes_max;
         if writer.mapped.shrinks() && !self.policy.evict && is_too_full {
@@ -114,7 +128,7 @@ impl Shard {
         // What is moved needs room until what it leaves behind is released.
         let budget_bytes = STEP_BYTES.min(self.usable_bytes(writer) / 2);
         self.reclaim_step(writer, now, u64::MAX, budget_bytes);
-        true
+        writer.released < writer.head
     }
 
     /// Whether an append waits, and has its room now. Then reclaim must not use that room up for

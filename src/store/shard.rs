@@ -433,8 +433,8 @@ impl Shard {
         }
     }
 
-    /// Let appends reuse what every thread has stopped looking at, and begin to wait for the rest.
-    /// Waits for nobody.
+    /// Let appends reuse what every thread has stopped looking at, give back what the log is not to
+    /// have any more, and begin to wait for the rest. Waits for no thread.
     pub(super) fn release(&self, writer: &mut Writer) {
         if let Some((position, era)) = writer.awaited {
             if !self.domain.all_passed(era) {
@@ -444,6 +444,11 @@ impl Shard {
             writer.awaited = None;
             let needed = writer.head + writer.budget.reserve_bytes;
             writer.mapped.release(&self.log, position, needed);
+            self.settle_budget(writer);
+        }
+        if writer.mapped.shrinks() {
+            let needed = writer.head + writer.budget.reserve_bytes;
+            writer.mapped.trim(&self.log, needed, TRIMMED_SLABS_MAX);
             self.settle_budget(writer);
         }
         let tail = self.control().tail();
@@ -477,5 +482,7 @@ pub(super) const CREDIT_SHARE_MAX: u64 = 16;
 /// Cache lines of a record that are fetched ahead: one of 136 bytes lies in three. What is longer,
 /// the processor notices itself.
 const RECORD_LINES_AHEAD: usize = 3;
+/// Slabs at the top that are given back in one go: some hundred microseconds.
+const TRIMMED_SLABS_MAX: u32 = 16;
 /// Rounds of maintenance for which an append that found no room counts.
 const WANTED_ROUNDS: u32 = 1000;

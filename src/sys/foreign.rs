@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicBool;
 /// The first copy out of a step of this length maps all pages of the step at once. Mapping them one
 /// by one, in the middle of copying, takes as long as the copy. Mapping the whole file in advance
 /// takes 0.6 s for each GiB before anything is read. And it gives memory to the holes of the other
-/// process's file: for this reason a step is no longer than a slab of a store (store/pool.rs).
+/// process's file: for this reason a step is no longer than the longest slab (store/pool.rs).
 const STEP_BYTES: usize = 256 << 10;
 
 /// A mapping that can only be loaded from: a store to it would be a segmentation fault, so no

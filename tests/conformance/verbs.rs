@@ -9,7 +9,9 @@ mod prepared;
 mod setup;
 
 use remora::fabric::verbs::{self, Exporter, VerbsOptions};
-use remora::fabric::{Cause, Descriptor, Exporter as _, GrantState, Invitation, READ_BYTES_MAX, Token, Write};
+use remora::fabric::{
+    ACK_BYTES, Cause, Descriptor, Exporter as _, GrantState, Invitation, READ_BYTES_MAX, Token, Write,
+};
 use setup::*;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -215,7 +217,7 @@ fn what_is_not_granted_cannot_be_reached() {
         // domain of its own: memory that is prepared once for all shares one.
         let places: [&dyn Fn(&Invitation) -> Descriptor; 3] = [
             &|invited| invited.regions[0],
-            &|invited| Descriptor { address: invited.ack.address + 4096, ..invited.ack },
+            &|invited| Descriptor { address: invited.ack.address + ACK_BYTES as u64, ..invited.ack },
             &|_| other.ack_descriptor(),
         ];
         for (place, number) in places.into_iter().zip(20..) {

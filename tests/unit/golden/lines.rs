@@ -9,6 +9,7 @@ use remora::replication::ack::{Acks, Summary, applied};
 use remora::replication::push::layout::Layout;
 use remora::replication::push::notes::{PushedLine, Want};
 use remora::store::line::ControlLine;
+use remora::store::log::Cell;
 use remora::store::{Geometry, Memory};
 use remora::sys::memory::Memfd;
 use std::sync::Arc;
@@ -93,6 +94,14 @@ fn a_want() {
     want.store(&words);
     assert_drawn(&bytes_of(&words), &drawing, "a want");
     assert_eq!(Want::load(&words_of(&drawing)), Some(want));
+}
+
+#[test]
+fn a_cell_of_a_table() {
+    // Physical slab, bits 0..25, and virtual slab, bits 26..63.
+    let cell = Cell { virtual_slab: 0x12_3456_789A, physical: 0xAB_CDEF };
+    let bits = u64::from_le_bytes(hex("ef cd ab 68 e2 59 d1 48").try_into().expect("a word"));
+    assert_eq!((cell.to_bits(), Cell::from_bits(bits)), (bits, cell));
 }
 
 /// Where all of it lies, with 5 shards: 80 bytes of wants take 128, 320 of lines take a page.
