@@ -482,7 +482,8 @@ pub(super) const CREDIT_SHARE_MAX: u64 = 16;
 /// Cache lines of a record that are fetched ahead: one of 136 bytes lies in three. What is longer,
 /// the processor notices itself.
 const RECORD_LINES_AHEAD: usize = 3;
-/// Slabs at the top that are given back in one go: some hundred microseconds.
-const TRIMMED_SLABS_MAX: u32 = 16;
+/// Slabs at the top that are given back in one go: each takes some hundred microseconds where
+/// replicas have mapped it.
+const TRIMMED_SLABS_MAX: u32 = 2;
 /// Rounds of maintenance for which an append that found no room counts.
 const WANTED_ROUNDS: u32 = 1000;
