@@ -20,7 +20,7 @@
 //! # }
 //! ```
 
-use crate::sys::memory::Reservation;
+use crate::sys::memory::{PAGE_BYTES, Reservation};
 use crate::sys::sync::AtomicU64;
 use std::any::Any;
 use std::io;
@@ -36,7 +36,7 @@ pub struct Landing {
 impl Landing {
     /// Zeroed memory of `bytes` bytes, a multiple of 4096.
     pub(crate) fn new(bytes: usize) -> io::Result<Landing> {
-        assert!(bytes > 0 && bytes.is_multiple_of(4096), "a landing is made of whole pages");
+        assert!(bytes > 0 && bytes.is_multiple_of(PAGE_BYTES), "a landing is made of whole pages");
         Ok(Landing { registration: None, memory: Reservation::new(bytes)? })
     }
 

@@ -63,7 +63,7 @@ mod walk;
 use crate::base::epoch::Epoch;
 use crate::base::hash::{IndexHash, shard_hash};
 use crate::base::time::UnixSeconds;
-use crate::sys::memory::Memfd;
+use crate::sys::memory::{Memfd, PAGE_BYTES};
 use crate::sys::quiescence::{Domain, Inside, Seat};
 use crate::sys::sync::{AtomicU64, Mutex, Ordering::Relaxed};
 pub use capacity::CannotResize;
@@ -235,7 +235,7 @@ impl Store {
         let pool = Arc::new(Pool::new(plan.slabs, plan.slab_bytes, making.hugepages)?);
         assert!(pool.reserve(plan.slabs_used), "a new pool has all of its slabs");
         let cells = table_cells(sizing::capacity_max(plan.slabs, plan.shards as u32));
-        let pages = |words: usize| (words * 8).next_multiple_of(4096);
+        let pages = |words: usize| (words * 8).next_multiple_of(PAGE_BYTES);
         let tables = Arc::new(Memfd::new("remora-tables", pages(plan.shards * cells as usize), false)?);
         let lines = Arc::new(Memfd::new("remora-control", pages(plan.shards * CONTROL_LINE_BYTES / 8), false)?);
         let shared = Shared {

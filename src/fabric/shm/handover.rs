@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 pub(super) const MAGIC: [u8; 8] = *b"RMRSHM1\n";
 /// Descriptors of one message; the kernel takes 253 (SCM_MAX_FD).
 const BATCH_MAX: usize = 250;
-/// Descriptors of one handover. A shard has at least one region, and 4096 is twice as many as any
-/// host has cores.
+/// Descriptors of one handover: many more than anybody needs. A store has three regions, an inbox
+/// two.
 pub(super) const DESCRIPTORS_MAX: usize = 4096;
 /// The shortest timeout: the system takes zero for no limit.
 const WAIT_MIN: Duration = Duration::from_millis(1);

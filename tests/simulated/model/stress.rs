@@ -5,10 +5,10 @@
 //! must never see its version go back. (A miss is always allowed: the logs are tiny.)
 
 use super::BEGIN;
+use crate::pair::{Setup, primary_with_room};
 use crate::support::harness::{self, Client};
 use crate::support::wait::LONG;
 use remora::engine::Engine;
-use remora::store::{Store, StoreConfig};
 use remora::sys::checksum::BodyChecksum;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -17,8 +17,10 @@ const WRITERS: usize = 2;
 const READERS: usize = 2;
 const KEYS_PER_WRITER: u64 = 40;
 const ROUNDS: u64 = 6_000;
-/// Of a store whose memory changes, at least; twice as much at most.
-const MEMORY_BYTES: usize = 64 << 10;
+/// A store whose memory changes: between this and twice as much.
+const SETUP: Setup =
+    Setup { shard_bytes: 16 << 10, slab_bytes: 4 << 10, shards: 4, item_bytes_max: 2 << 10, evict: true };
+const MEMORY_BYTES: usize = SETUP.shard_bytes * SETUP.shards;
 /// Values that readers must have checked: waited for, however the machine shares its cores.
 const SEEN_MIN: u64 = 1_000;
 
@@ -129,19 +131,8 @@ fn readers_see_whole_values_that_never_go_back() {
 /// The same while the memory grows and shrinks, so that slabs go from one shard to another.
 #[test]
 fn and_while_slabs_change_hands() {
-    let config = StoreConfig {
-        memory_bytes: MEMORY_BYTES,
-        memory_bytes_max: Some(2 * MEMORY_BYTES),
-        item_bytes_max: 2 << 10,
-        evict: true,
-        workers: WRITERS + READERS,
-        shards: Some(4),
-        hugepages: false,
-        hash_seed: Some((1, 2)),
-        epoch: None,
-    };
-    let store = Store::with_slabs(config, 4 << 10).expect("a small store");
-    let engine = harness::over(store, 2 << 10, WRITERS + READERS);
+    let store = primary_with_room(SETUP);
+    let engine = harness::over(store, SETUP.item_bytes_max, WRITERS + READERS);
     let resized = AtomicU64::new(0);
     write_and_read(&engine, |done| {
         let mut random = fastrand::Rng::with_seed(7);
