@@ -10,6 +10,7 @@ use remora::base::epoch::Epoch;
 use remora::store::index::{Index, Look};
 use remora::store::line::{BIRTH, ControlLine};
 use remora::store::log::Log;
+use remora::store::publication::Ends;
 use remora::store::record::{Draft, Kind, Meta, Record, Source};
 use remora::store::seal::Seal;
 use remora::sys::memory::Memfd;
@@ -167,33 +168,115 @@ fn bytes_that_the_tail_has_not_passed_are_the_records() {
             })
         };
         let (first, next_lap) = (small_set(7), small_set(8));
+        let ends = Ends::new(BIRTH);
         first.write(log.words_at(BIRTH), seal(BIRTH));
-        control.commit(BIRTH + 24);
-        control.advance_tail(BIRTH + 24);
+        ends.advance_head(BIRTH + 24);
+        ends.publish(control);
+        ends.advance_tail(BIRTH + 24);
+        ends.publish(control);
         let domain = Domain::new(1);
         if domain.all_passed(domain.advance()) {
             next_lap.write(log.words_at(BIRTH + LAP_BYTES), seal(BIRTH + LAP_BYTES));
-            control.commit(BIRTH + LAP_BYTES + 24);
+            ends.advance_head(BIRTH + LAP_BYTES + 24);
+            ends.publish(control);
         }
         follower.join().unwrap();
     });
 }
 
-/// Words, `committed`, slot, for two records at once, as a replica applies them: whoever finds the
-/// second's slot completes it to the right position and finds the record whole.
+/// Two workers append to one shard in overlapping turns, and publish without the lock, in any
+/// order: what is published never goes back, everything below it is whole, and when both have ended
+/// their turns, all is published.
 #[test]
-fn a_slot_never_points_beyond_what_is_committed() {
+fn two_workers_publish_in_overlapping_turns() {
     const SECOND: u64 = BIRTH + 24;
     model(3, || {
         let log = Arc::new(Log::alone(0, 1, 512).unwrap());
         let lines = Arc::new(Memfd::new("loom", 64, false).unwrap());
-        let index = Arc::new(Index::new(512).unwrap());
-        ControlLine::of(lines.words(), 0).begin(1, 512);
+        let shard = Arc::new((Ends::new(BIRTH), loom::sync::Mutex::new(())));
+        ControlLine::of(lines.words(), 0).begin(EPOCH.0, 512);
+        let work = {
+            let (log, lines, shard) = (log.clone(), lines.clone(), shard.clone());
+            move || {
+                let (ends, lock) = &*shard;
+                let held = lock.lock().unwrap();
+                let begin = ends.head();
+                small_set(7).write(log.words_at(begin), seal(begin));
+                ends.advance_head(begin + 24);
+                drop(held);
+                ends.publish(ControlLine::of(lines.words(), 0));
+            }
+        };
+        let other = thread::spawn(work.clone());
         let reader = {
-            let (log, lines, index) = (log.clone(), lines.clone(), index.clone());
+            let (log, lines) = (log.clone(), lines.clone());
+            thread::spawn(move || {
+                let line = ControlLine::of(lines.words(), 0);
+                let first = line.committed();
+                for position in [BIRTH, SECOND].into_iter().filter(|position| *position < first) {
+                    let record = Record::read(log.words_at(position)).expect("a whole record");
+                    assert!(record.proves_itself(seal(position)));
+                }
+                assert!(line.committed() >= first, "it went back");
+            })
+        };
+        work();
+        other.join().unwrap();
+        reader.join().unwrap();
+        assert_eq!(ControlLine::of(lines.words(), 0).committed(), SECOND + 24);
+    });
+}
+
+/// Reclaim moves a record to the head, then the tail behind it, while another worker publishes
+/// without the lock: whoever sees the tail sees the copy.
+#[test]
+fn a_tail_is_seen_with_what_was_moved_from_below_it() {
+    const END: u64 = BIRTH + 48;
+    model(3, || {
+        let log = Arc::new(Log::alone(0, 1, 512).unwrap());
+        let lines = Arc::new(Memfd::new("loom", 64, false).unwrap());
+        let ends = Arc::new(Ends::new(BIRTH));
+        ControlLine::of(lines.words(), 0).begin(EPOCH.0, 512);
+        small_set(7).write(log.words_at(BIRTH), seal(BIRTH));
+        ends.advance_head(BIRTH + 24);
+        let publisher = {
+            let (lines, ends) = (lines.clone(), ends.clone());
+            thread::spawn(move || ends.publish(ControlLine::of(lines.words(), 0)))
+        };
+        let reader = {
+            let (log, lines) = (log.clone(), lines.clone());
+            thread::spawn(move || {
+                let line = ControlLine::of(lines.words(), 0);
+                if line.tail() > BIRTH {
+                    assert_eq!(line.committed(), END, "the copy is not there yet");
+                    let record = Record::read(log.words_at(BIRTH + 24)).expect("a whole record");
+                    assert!(record.proves_itself(seal(BIRTH + 24)));
+                }
+            })
+        };
+        small_set(7).write(log.words_at(BIRTH + 24), seal(BIRTH + 24));
+        ends.advance_head(END);
+        ends.advance_tail(BIRTH + 24);
+        ends.publish(ControlLine::of(lines.words(), 0));
+        publisher.join().unwrap();
+        reader.join().unwrap();
+    });
+}
+
+/// Words, then slots, for two records at once, as a replica applies them: whoever finds the
+/// second's slot completes it to the right position and finds the record whole, though nothing was
+/// published.
+#[test]
+fn a_slot_leads_to_a_whole_record() {
+    const SECOND: u64 = BIRTH + 24;
+    model(3, || {
+        let log = Arc::new(Log::alone(0, 1, 512).unwrap());
+        let index = Arc::new(Index::new(512).unwrap());
+        let reader = {
+            let (log, index) = (log.clone(), index.clone());
             thread::spawn(move || {
                 let found = index.find(hash_of(1), |entry| {
-                    let position = entry.position(ControlLine::of(lines.words(), 0).committed());
+                    let position = entry.position(BIRTH);
                     assert_eq!(position, SECOND);
                     Record::read(log.words_at(position)).filter(|record| record.key().equals(b"key"))
                 });
@@ -208,7 +291,6 @@ fn a_slot_never_points_beyond_what_is_committed() {
         small_set(7).write(&landed[..3], seal(BIRTH));
         small_set(7).write(&landed[3..], seal(SECOND));
         copy_words(&landed, &log.words_at(BIRTH)[..6]);
-        ControlLine::of(lines.words(), 0).commit(SECOND + 24);
         index.insert(hash_of(0), BIRTH).unwrap();
         index.insert(hash_of(1), SECOND).unwrap();
         reader.join().unwrap();
@@ -216,26 +298,23 @@ fn a_slot_never_points_beyond_what_is_committed() {
 }
 
 /// A replica forgets its items and begins at a lower position, while a reader looks: a slot of the
-/// old log is never completed by the new `committed`, which would name a place that nothing was
-/// ever at.
+/// old log is never completed by the new reference, which would name a place that nothing was ever
+/// at.
 #[test]
 fn an_old_slot_is_never_completed_by_a_new_log() {
     const OLD: u64 = 1 << 20;
     const NEW: u64 = 1 << 10;
     model(3, || {
-        let lines = Arc::new(Memfd::new("loom", 64, false).unwrap());
+        let reference = Arc::new(AtomicU64::new(OLD));
         let (index, domain) = (Arc::new(Index::new(512).unwrap()), Arc::new(Domain::new(1)));
-        let control = ControlLine::of(lines.words(), 0);
-        control.begin(1, 512);
-        control.commit(OLD + 24);
         index.insert(hash_of(1), OLD).unwrap();
         let reader = {
-            let (lines, index, domain) = (lines.clone(), index.clone(), domain.clone());
+            let (reference, index, domain) = (reference.clone(), index.clone(), domain.clone());
             thread::spawn(move || {
                 let mut seat = domain.sit().unwrap();
                 let _inside = seat.enter();
                 let looked = index.find(hash_of(1), |entry| {
-                    let position = entry.position(ControlLine::of(lines.words(), 0).committed());
+                    let position = entry.position(reference.load(Ordering::Relaxed));
                     assert!(position == OLD || position == NEW, "{position}");
                     Some(())
                 });
@@ -244,9 +323,7 @@ fn an_old_slot_is_never_completed_by_a_new_log() {
         };
         index.clear();
         if domain.all_passed(domain.advance()) {
-            control.begin_epoch(2, NEW);
-            control.restart(NEW);
-            control.commit(NEW + 24);
+            reference.store(NEW, Ordering::Relaxed);
             index.insert(hash_of(1), NEW).unwrap();
         }
         reader.join().unwrap();

@@ -42,7 +42,7 @@ impl Engine {
         let goal = match call.context.turn.appended() {
             Appended::Nothing => return,
             Appended::Below { shard, position } => Goal::Shard { shard, position },
-            Appended::Widely => Goal::All(self.store.committed()),
+            Appended::Widely => Goal::All(self.store.heads()),
         };
         call.context.stats.acks_waited.increment();
         let within = self.acks.timeout;
@@ -52,7 +52,7 @@ impl Engine {
     /// wait: what is committed now is all that this connection, or any other, has written so far.
     pub(super) fn wait(&self, call: &mut Call<'_, '_, '_>, replicas: u8, milliseconds: u32) -> Outcome {
         call.context.stats.waits.increment();
-        let goal = Goal::All(self.store.committed());
+        let goal = Goal::All(self.store.heads());
         let within = Duration::from_millis(milliseconds.into());
         let begin = call.out.end();
         call.out.hold(begin, Held { kind: Kind::Count, goal, replicas, since: Instant::now(), within });

@@ -6,8 +6,9 @@
 //! for both; nothing is copied but what reclaim moves anyway.
 
 use super::Store;
-use super::shard::{Goal, Shard, Writer};
+use super::shard::Shard;
 use super::sizing::{Budget, RECORD_SHARE_MAX, SHARD_BYTES_MIN, part};
+use super::writer::{Goal, Writer};
 use std::sync::PoisonError;
 
 /// Why the memory stays as it is.

@@ -7,7 +7,8 @@
 //! are refused again and again cost nothing, and the log stays as it is.
 
 use super::record::{Kind, Record};
-use super::shard::{Shard, Writer};
+use super::shard::Shard;
+use super::writer::Writer;
 use crate::base::time::UnixSeconds;
 use crate::sys::sync::Ordering::Relaxed;
 
@@ -32,7 +33,7 @@ impl Shard {
                 return false;
             }
             expiries.forget_soonest();
-            writer.crawl = Some(Crawl { at: self.control().tail(), until: writer.head });
+            writer.crawl = Some(Crawl { at: self.tail(), until: self.head() });
         }
         self.want_attention(true);
         true
@@ -43,7 +44,7 @@ impl Shard {
         let Some(Crawl { at, until }) = writer.crawl else { return };
         // Reclaim may have come further meanwhile: what it moved stands behind the end, and was
         // noted.
-        let begin = at.max(self.control().tail());
+        let begin = at.max(self.tail());
         let mut at = self.log.settle(begin);
         while at < until && at - begin < CRAWL_BYTES {
             let record = self.record(at);

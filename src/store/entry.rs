@@ -4,9 +4,11 @@
 use super::NoRoom;
 use super::item::{Item, MetaChange};
 use super::live::charge;
+use super::publication::Touched;
 use super::record::{Draft, Kind, Record};
 use super::shape::Shape;
-use super::shard::{Shard, Writer};
+use super::shard::Shard;
+use super::writer::Writer;
 use crate::base::time::UnixSeconds;
 use crate::sys::sync::{MutexGuard, Ordering::Relaxed};
 use std::cell::Cell;
@@ -56,6 +58,7 @@ impl Note {
 /// See the module.
 pub struct Entry<'t> {
     note: &'t Note,
+    touched: &'t Touched,
     shard: &'t Shard,
     writer: MutexGuard<'t, Writer>,
     key: &'t [u8],
@@ -66,13 +69,21 @@ pub struct Entry<'t> {
 }
 
 impl<'t> Entry<'t> {
-    pub(super) fn lock(note: &'t Note, shard: &'t Shard, key: &'t [u8], hash: u64, now: UnixSeconds) -> Self {
+    pub(super) fn lock(
+        (note, touched): (&'t Note, &'t Touched),
+        shard: &'t Shard,
+        key: &'t [u8],
+        hash: u64,
+        now: UnixSeconds,
+    ) -> Self {
         let mut writer = shard.lock();
         // First, since it may move or evict the very item; after it, slots stay where they are
         // while the lock is held.
-        shard.prepare(&mut writer, now);
+        if shard.prepare(&mut writer, now) {
+            touched.add(shard.number);
+        }
         let found = shard.find_locked(key, hash);
-        Entry { note, shard, writer, key, hash, now, found }
+        Entry { note, touched, shard, writer, key, hash, now, found }
     }
 
     /// The item now; None if there is none, or it has expired or been flushed.
@@ -132,7 +143,8 @@ impl<'t> Entry<'t> {
     fn append(&mut self, draft: &Draft<'_>) -> Result<(u64, Record<'t>), NoRoom> {
         let reserve_bytes = self.shard.reserve_bytes(&self.writer);
         let appended = self.shard.append(&mut self.writer, draft, reserve_bytes)?;
-        self.note.one(self.shard.number, self.writer.head);
+        self.touched.add(self.shard.number);
+        self.note.one(self.shard.number, self.shard.head());
         Ok(appended)
     }
 

@@ -6,12 +6,12 @@
 //! where local readers still look at bytes that are to be overwritten. Nothing else writes to a
 //! shard that is followed.
 //!
-//! Order, as on a primary: words, `committed` (release), then the index's slots (release), record
-//! by record. So no slot ever points beyond `committed`, and who finds a slot finds the record
-//! complete.
+//! Order, as on a primary: words, head (release), then the index's slots (release), record by
+//! record. So who finds a slot finds the record complete. Each batch is published at once: other
+//! replicas may follow this one.
 //!
 //! **Beginning elsewhere.** A slot keeps only the low bits of a position; a reader completes them
-//! with `committed` ([`super::index::Entry`]). If `committed` jumped while a reader has a slot in
+//! with a reference ([`super::index::Entry`]). If the reference jumped while a reader has a slot in
 //! hand, the slot would name another position, perhaps none. So there are two steps:
 //! [`Follower::forget`] empties the index and opens an era, and [`Follower::begin_at`] moves the
 //! log only when every reader has left the turn in which it could have loaded a slot. Who enters
@@ -22,9 +22,10 @@ use super::check::{BadRecord, Refusal, Site, check};
 use super::line::{BIRTH, POSITION_MAX};
 use super::promotion::Extent;
 use super::record::{HEADER_BYTES, Kind, Meta, Record};
-use super::shard::{Goal, Shard, Wanted, Writer};
+use super::shard::Shard;
 use super::sizing::capacity_max;
 use super::spread::copy_spread;
+use super::writer::{Goal, Wanted, Writer};
 use crate::base::epoch::Epoch;
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
@@ -108,14 +109,14 @@ impl Store {
 }
 
 impl Follower<'_> {
-    /// The position up to which the log is here: `committed`.
+    /// The position up to which the log is here.
     pub fn cursor(&self) -> u64 {
-        self.shard.control().committed()
+        self.shard.head()
     }
 
     /// The oldest position still valid here.
     pub fn tail(&self) -> u64 {
-        self.shard.control().tail()
+        self.shard.tail()
     }
 
     /// The epoch at the cursor; [`Epoch::NONE`] before the first beginning.
@@ -161,7 +162,8 @@ impl Follower<'_> {
         self.shard.index.clear();
         writer.live.clear();
         writer.victim = None;
-        self.shard.control().advance_tail(writer.head);
+        self.shard.advance_tail(self.shard.head());
+        self.shard.publish();
         self.forgotten = Some(self.shard.domain.advance());
     }
 
@@ -201,7 +203,7 @@ impl Follower<'_> {
     pub fn give_up_below(&mut self, tail: u64, budget_bytes: u64) -> bool {
         self.room = 0;
         let mut writer = self.shard.lock();
-        let goal = tail.min(writer.head);
+        let goal = tail.min(self.shard.head());
         // The clock only tells evicted from expired, for the counters.
         self.shard.give_up(&mut writer, goal, budget_bytes, UnixSeconds::now())
     }
@@ -320,9 +322,9 @@ impl Follower<'_> {
         let end = from + batch.bytes as u64;
         assert!(shard.make_reach(&mut writer, end), "records are applied where there is room");
         shard.copy_log(words, from, batch);
-        writer.head = end;
+        shard.advance_head(end);
+        shard.publish();
         writer.counts.appended_bytes += batch.bytes as u64;
-        shard.control().commit(writer.head);
         for checked in &batch.records {
             shard.replay(&mut writer, checked);
             if checked.record.shape.kind() == Kind::Epoch {
@@ -337,10 +339,8 @@ impl Shard {
     /// An empty log at `position`, without memory so far. Nobody may be able to see anything of the
     /// old one.
     fn restart(&self, writer: &mut Writer, position: u64, epoch: Epoch, epoch_begin: u64) {
-        let control = self.control();
-        let passed = control.tail().wrapping_sub(writer.counted_from);
+        let passed = self.tail().wrapping_sub(writer.counted_from);
         writer.counted_from = position.wrapping_sub(passed);
-        writer.head = position;
         writer.released = position;
         writer.mapped.restart(&self.log, position);
         writer.awaited = None;
@@ -351,8 +351,8 @@ impl Shard {
         // The flushes of the old log concern nobody; those of the new one that count are still to
         // come.
         self.flushed_below.store(0, Relaxed);
-        control.begin_epoch(epoch.0, epoch_begin);
-        control.restart(position);
+        self.control().begin_epoch(epoch.0, epoch_begin);
+        self.restart_at(position);
     }
 
     /// Copy the batch's words, which begin at position `from`. Of a pad only the header: what it

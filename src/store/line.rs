@@ -5,9 +5,10 @@
 //!       epoch  committed  tail  capacity    epoch begins at  reserved, zero
 //! ```
 //!
-//! Ordering: a record's bytes are stored relaxed, then `committed` is stored with release; who
-//! loads `committed` with acquire sees every byte below it. `tail` is stored with release before
-//! the era that must pass is asked for (sys/quiescence).
+//! Ordering: a record's bytes are stored relaxed, then `committed` is raised with release; who
+//! loads `committed` with acquire sees every byte below it. `tail` is raised with release before
+//! the era that must pass is asked for (sys/quiescence). Who raises them, and when:
+//! [`super::publication`].
 
 use crate::sys::sync::{AtomicU64, Ordering, fence};
 
@@ -86,9 +87,9 @@ impl<'a> ControlLine<'a> {
         self.0[COMMITTED].load(Ordering::Acquire)
     }
 
-    /// Publish everything below `position`.
+    /// Publish everything below `position`. Never takes back what another thread has published.
     pub fn commit(&self, position: u64) {
-        self.0[COMMITTED].store(position, Ordering::Release);
+        self.0[COMMITTED].fetch_max(position, Ordering::Release);
     }
 
     /// The oldest position still valid.
@@ -96,8 +97,8 @@ impl<'a> ControlLine<'a> {
         self.0[TAIL].load(Ordering::Acquire)
     }
 
-    /// Give up everything below `position`.
+    /// Give up everything below `position`. As above.
     pub fn advance_tail(&self, position: u64) {
-        self.0[TAIL].store(position, Ordering::Release);
+        self.0[TAIL].fetch_max(position, Ordering::Release);
     }
 }

@@ -8,11 +8,13 @@
 //! | [`mod@log`] | a shard's log: from a position to the slab that it is in |
 //! | `mapped` | which of a log has memory, and how far its head may go |
 //! | [`mod@line`] | the control line: what a shard publishes |
+//! | [`publication`] | when: once a turn, and before any answer leaves |
 //! | [`seal`] | the number of a place, which a record proves, and which is its CAS |
 //! | [`value`] | a value where it lies, in one run or several |
 //! | `spread` | writing and copying a record that lies in several slabs |
 //! | [`index`] | from a key's hash to the position of its record; grows while it serves |
 //! | [`shard`] | an index, a log and the writers' lock; appending and finding |
+//! | [`writer`] | what that lock guards |
 //! | [`entry`] | one key under the lock: what commands write through |
 //! | [`item`] | what readers see |
 //! | [`follower`] | a replica's side of a shard: the primary's bytes, checked, copied and indexed |
@@ -48,6 +50,7 @@ pub mod log;
 mod mapped;
 pub mod pool;
 pub mod promotion;
+pub mod publication;
 pub mod reclaim;
 pub mod record;
 pub mod retain;
@@ -59,6 +62,7 @@ mod spread;
 pub mod stats;
 pub mod value;
 mod walk;
+pub mod writer;
 
 use crate::base::epoch::Epoch;
 use crate::base::hash::{IndexHash, shard_hash};
@@ -79,6 +83,7 @@ use line::CONTROL_LINE_BYTES;
 use log::{Log, table_cells};
 use pool::Pool;
 pub use promotion::{Extent, TurnsOfNow};
+use publication::Touched;
 pub use record::Draft;
 use record::{Kind, Meta, Source};
 pub use retain::TailGuard;
@@ -133,9 +138,12 @@ struct Making {
 /// A thread's membership: needed to read. One per worker.
 pub struct Participant<'s> {
     seat: Seat<'s>,
+    shards: &'s [Shard],
+    touched: Touched,
 }
 
 /// One turn of a worker's loop: while it lives, nothing that its holder can see is overwritten.
+/// What is written in it becomes visible to replicas at [`Turn::publish`], and when it is dropped.
 /// Dropping it announces quiescence and takes the worker offline.
 ///
 /// What was found in a turn cannot outlive it:
@@ -162,10 +170,27 @@ pub struct Participant<'s> {
 /// ```
 pub struct Turn<'p> {
     _inside: Inside<'p>,
+    shards: &'p [Shard],
+    touched: &'p Touched,
     note: Note,
 }
 
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.publish();
+    }
+}
+
 impl Turn<'_> {
+    /// Let replicas see what was written in this turn so far. Before any answer to it leaves, so
+    /// that a client never knows of a write that no replica can have.
+    #[inline]
+    pub fn publish(&self) {
+        if !self.touched.is_empty() {
+            self.touched.drain(|shard| self.shards[shard].publish());
+        }
+    }
+
     /// What commands have appended since [`Turn::forget_appended`], or in the turn so far.
     pub fn appended(&self) -> Appended {
         self.note.get()
@@ -185,7 +210,8 @@ impl Turn<'_> {
 impl Participant<'_> {
     /// Begin a turn.
     pub fn turn(&mut self) -> Turn<'_> {
-        Turn { _inside: self.seat.enter(), note: Note::default() }
+        let Participant { seat, shards, touched } = self;
+        Turn { _inside: seat.enter(), shards, touched, note: Note::default() }
     }
 }
 
@@ -274,7 +300,8 @@ impl Store {
     /// Register a thread. Panics when more threads take part than the store was made for: a bug of
     /// ours.
     pub fn join(&self) -> Participant<'_> {
-        Participant { seat: self.domain.sit().expect("a seat for each worker") }
+        let seat = self.domain.sit().expect("a seat for each worker");
+        Participant { seat, shards: &self.shards, touched: Touched::default() }
     }
 
     /// Hash a key once.
@@ -329,7 +356,7 @@ impl Store {
 
     /// Lock the key's shard.
     pub fn entry<'t>(&'t self, turn: &'t Turn<'_>, at: &Located<'t>, now: UnixSeconds) -> Entry<'t> {
-        Entry::lock(&turn.note, self.shard(at.place), at.key, at.place.hash, now)
+        Entry::lock((&turn.note, turn.touched), self.shard(at.place), at.key, at.place.hash, now)
     }
 
     /// The bytes of a loan made in this turn.
@@ -343,7 +370,10 @@ impl Store {
     /// try again next turn.
     pub fn flush(&self, turn: &Turn<'_>) -> Result<(), NoRoom> {
         turn.note.set(Appended::Widely);
-        self.shards.iter().try_for_each(|shard| shard.flush(&mut shard.lock()))
+        self.shards.iter().try_for_each(|shard| {
+            turn.touched.add(shard.number);
+            shard.flush(&mut shard.lock())
+        })
     }
 
     /// From now on the log holds every change of an item's metadata: somebody is going to read it.
@@ -355,10 +385,10 @@ impl Store {
         }
     }
 
-    /// Up to where each shard is committed now: whoever has applied that much has all that was
-    /// written before.
-    pub fn committed(&self) -> Box<[u64]> {
-        self.shards.iter().map(|shard| shard.control().committed()).collect()
+    /// Up to where each shard is written now: whoever has applied that much has all that was
+    /// written before. What is not published yet will be when its turn ends.
+    pub fn heads(&self) -> Box<[u64]> {
+        self.shards.iter().map(Shard::head).collect()
     }
 
     /// Reclaim where appends found no room or memory is to change: once a turn by each worker, for

@@ -11,7 +11,8 @@
 
 use super::Store;
 use super::record::{Draft, EPOCH_VALUE_BYTES, HEADER_BYTES, Kind, Record, Source};
-use super::shard::{Shard, Wanted, Writer};
+use super::shard::Shard;
+use super::writer::{Wanted, Writer};
 use crate::base::epoch::Epoch;
 use crate::base::time::UnixSeconds;
 use crate::sys::quiescence::Era;
@@ -59,7 +60,7 @@ impl Store {
     /// After [`Store::make_room_for_epoch`] has succeeded.
     pub fn begin_epoch(&self, epoch: Epoch) {
         for shard in &self.shards {
-            let begins = shard.place_of_epoch(&shard.lock());
+            let begins = shard.place_of_epoch();
             self.history.note(epoch, shard.number as usize, self.shards.len(), begins);
         }
         self.shards.iter().for_each(|shard| shard.begin_epoch(&mut shard.lock(), epoch));
@@ -105,10 +106,10 @@ impl Shard {
         // Of what is in reach, which is more than the log is to have while it shrinks.
         let free_bytes = |writer: &Writer| {
             let reach_bytes = u64::from(writer.mapped.in_reach()) * self.log.pool().slab_bytes();
-            reach_bytes.saturating_sub(writer.head - self.control().tail())
+            reach_bytes.saturating_sub(self.head() - self.tail())
         };
         while free_bytes(writer) < EPOCH_ROOM_BYTES && self.may_give_up_oldest(writer, now) {
-            self.give_up(writer, writer.head, 1, now);
+            self.give_up(writer, self.head(), 1, now);
         }
         if lacks(writer) {
             // Where nobody is inside, what was asked for just now has passed already.
@@ -118,10 +119,10 @@ impl Shard {
     }
 
     /// Without eviction, only what nobody can find any more.
-    fn may_give_up_oldest(&self, writer: &Writer, now: UnixSeconds) -> bool {
-        let position = self.log.settle(self.control().tail());
-        if self.policy.evict || position >= writer.head {
-            return position < writer.head;
+    fn may_give_up_oldest(&self, _held: &Writer, now: UnixSeconds) -> bool {
+        let position = self.log.settle(self.tail());
+        if self.policy.evict || position >= self.head() {
+            return position < self.head();
         }
         let record = self.record(position);
         let mut key = [0; crate::base::limits::KEY_BYTES_MAX];
@@ -132,21 +133,21 @@ impl Shard {
     }
 
     /// Where an epoch record that is appended now will stand.
-    fn place_of_epoch(&self, writer: &Writer) -> u64 {
-        let to_slab_end = self.log.bytes_to_slab_end(writer.head);
-        writer.head + if to_slab_end < EPOCH_RECORD_BYTES { to_slab_end as u64 } else { 0 }
+    fn place_of_epoch(&self) -> u64 {
+        let to_slab_end = self.log.bytes_to_slab_end(self.head());
+        self.head() + if to_slab_end < EPOCH_RECORD_BYTES { to_slab_end as u64 } else { 0 }
     }
 
     fn begin_epoch(&self, writer: &mut Writer, epoch: Epoch) {
-        let (control, begins) = (self.control(), self.place_of_epoch(writer));
+        let (control, begins) = (self.control(), self.place_of_epoch());
         let end = begins + EPOCH_RECORD_BYTES as u64;
         assert!(self.make_reach(writer, end), "room was made before an epoch begins");
-        self.pad(writer.head, begins, Epoch(control.epoch()));
+        self.pad(self.head(), begins, Epoch(control.epoch()));
         with_epoch_record(epoch, begins, |draft| draft.write(self.log.words_at(begins), self.seal(begins, epoch)));
-        writer.counts.appended_bytes += end - writer.head;
-        writer.head = end;
+        writer.counts.appended_bytes += end - self.head();
+        self.advance_head(end);
         control.begin_epoch(epoch.0, begins);
-        control.commit(end);
+        self.publish();
         // What its primary had begun to give back, it gives back by itself now.
         if self.is_resizing(writer) {
             self.want_attention(true);
@@ -156,12 +157,11 @@ impl Shard {
     /// What the log holds from `position` on, as far as it can be read: another process may have
     /// said the position, so it may be in the middle of a record, or nowhere.
     pub fn extent_from(&self, position: u64) -> Extent {
-        let control = self.control();
-        let (tail, committed) = (control.tail(), control.committed());
-        let from = position.clamp(tail, committed) / 8 * 8;
-        let mut extent = Extent { records: 0, bytes: committed - from };
+        let (tail, head) = (self.tail(), self.head());
+        let from = position.clamp(tail, head) / 8 * 8;
+        let mut extent = Extent { records: 0, bytes: head - from };
         let mut at = self.log.settle(from);
-        while at < committed
+        while at < head
             && let Some(record) = Record::read(self.log.words_at(at))
         {
             extent.records += u64::from(record.shape.kind() != Kind::Pad);

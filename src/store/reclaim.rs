@@ -24,8 +24,9 @@
 use super::index::SlotRef;
 use super::item::Item;
 use super::record::{Draft, Kind, Record, Source};
-use super::shard::{CREDIT_SHARE_MAX, Goal, Shard, Victim, Wanted, Writer};
+use super::shard::Shard;
 use super::sizing::Budget;
+use super::writer::{CREDIT_SHARE_MAX, Goal, Victim, Wanted, Writer};
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
 use crate::sys::prefetch::prefetch;
@@ -46,32 +47,35 @@ const GOAL_STRIDE_BYTES: u64 = 4 << 10;
 const SPLITS_MAX: usize = 4;
 
 impl Shard {
-    /// Before a write: keep the free space ahead and the index grown, a bounded amount.
-    pub(super) fn prepare(&self, writer: &mut Writer, now: UnixSeconds) {
+    /// Before a write: keep the free space ahead and the index grown, a bounded amount. True if an
+    /// end of the log may have moved.
+    pub(super) fn prepare(&self, writer: &mut Writer, now: UnixSeconds) -> bool {
         self.grow_index(writer);
         writer.live.advance(now);
-        if writer.head >= writer.goal.until || writer.wanted.bytes > 0 {
-            writer.goal = Goal { bytes: self.goal_bytes(writer), until: writer.head + GOAL_STRIDE_BYTES };
+        if self.head() >= writer.goal.until || writer.wanted.bytes > 0 {
+            writer.goal = Goal { bytes: self.goal_bytes(writer), until: self.head() + GOAL_STRIDE_BYTES };
         }
         let (free, goal) = (self.free_bytes(writer), writer.goal.bytes);
-        if free < goal && !self.has_room_for_wanted(writer) {
+        let reclaims = free < goal && !self.has_room_for_wanted(writer);
+        if reclaims {
             let budget_bytes = self.pace(writer, free);
             self.reclaim_step(writer, now, goal, budget_bytes);
         }
         if self.usable_bytes(writer) < goal {
             self.release(writer);
         }
-        writer.paced_head = writer.head;
+        writer.paced_head = self.head();
+        reclaims
     }
 
     /// Split buckets while there are too few, a bounded number.
     #[inline]
-    pub(super) fn grow_index(&self, writer: &Writer) {
+    pub(super) fn grow_index(&self, _held: &Writer) {
         for _ in 0..SPLITS_MAX {
             if !self.index.wants_growth() {
                 break;
             }
-            self.index.grow(|slot| self.hash_of(&self.record(slot.position(writer.head))));
+            self.index.grow(|slot| self.hash_of(&self.record(slot.position(self.head()))));
         }
     }
 
@@ -98,6 +102,7 @@ impl Shard {
             }
         }
         let moves = self.is_resizing(&writer) && self.move_tail(&mut writer, now);
+        self.publish();
         self.release(&mut writer);
         let resizes = self.is_resizing(&writer) && (moves || writer.mapped.owned() != owned_before);
         writer.wanted.rounds = writer.wanted.rounds.saturating_sub(1);
@@ -128,7 +133,7 @@ impl Shard {
         // What is moved needs room until what it leaves behind is released.
         let budget_bytes = STEP_BYTES.min(self.usable_bytes(writer) / 2);
         self.reclaim_step(writer, now, u64::MAX, budget_bytes);
-        writer.released < writer.head
+        writer.released < self.head()
     }
 
     /// Whether an append waits, and has its room now. Then reclaim must not use that room up for
@@ -142,14 +147,14 @@ impl Shard {
         self.release(writer);
         let has_room = self.usable_bytes(writer) >= writer.wanted.bytes;
         if has_room {
-            writer.wanted.since = writer.head;
+            writer.wanted.since = self.head();
         }
         has_room
     }
 
     /// Bytes between head and tail: free, or soon to be.
     pub(super) fn free_bytes(&self, writer: &Writer) -> u64 {
-        writer.budget.capacity_bytes.saturating_sub(writer.head - self.control().tail())
+        writer.budget.capacity_bytes.saturating_sub(self.head() - self.tail())
     }
 
     /// How much of that there should be, and twice what an append is waiting for (others append
@@ -182,7 +187,7 @@ impl Shard {
         let wanted = &writer.wanted;
         self.policy.evict
             && (writer.live.certain_bytes() > writer.budget.kept_bytes_max
-                || wanted.bytes > 0 && self.control().tail() >= wanted.since)
+                || wanted.bytes > 0 && self.tail() >= wanted.since)
     }
 
     /// How many bytes of log this write looks at: what the last write appended, times the length of
@@ -192,17 +197,16 @@ impl Shard {
         if free_bytes <= writer.budget.ahead_bytes || writer.wanted.bytes > 0 || self.may_evict(writer) {
             return STEP_BYTES;
         }
-        let owed_bytes = (writer.head - writer.paced_head).min(STEP_BYTES);
+        let owed_bytes = (self.head() - writer.paced_head).min(STEP_BYTES);
         (owed_bytes * (writer.budget.capacity_bytes - free_bytes) / free_bytes).min(STEP_BYTES)
     }
 
     /// Look at the oldest records until so many bytes have been seen, at least one record, or so
     /// many are free.
     fn reclaim_step(&self, writer: &mut Writer, now: UnixSeconds, goal_bytes: u64, budget_bytes: u64) {
-        let control = self.control();
-        let begin = control.tail();
+        let begin = self.tail();
         let mut tail = begin;
-        while tail < writer.head && tail - begin < budget_bytes.max(1) && self.free_bytes(writer) < goal_bytes {
+        while tail < self.head() && tail - begin < budget_bytes.max(1) && self.free_bytes(writer) < goal_bytes {
             let (position, record) = self.settled_record(tail);
             let end = position + record.shape.record_bytes() as u64;
             if !self.may_give_up(writer, end) {
@@ -213,8 +217,8 @@ impl Shard {
             }
             writer.credit += (end - tail) - (end - tail) / EVICTED_SHARE;
             tail = end;
-            control.advance_tail(tail);
-            writer.live.pass(tail, writer.head);
+            self.advance_tail(tail);
+            writer.live.pass(tail, self.head());
         }
         self.look_ahead(writer, tail);
         let credit_max = (writer.budget.capacity_bytes / CREDIT_SHARE_MAX).max(writer.live.longest_bytes());
@@ -225,7 +229,7 @@ impl Shard {
     /// and the record behind it fetched: a step frees about as much as one append takes, so every
     /// set would wait for both. What is dead is not looked up.
     fn look_ahead(&self, writer: &mut Writer, tail: u64) {
-        if tail >= writer.head {
+        if tail >= self.head() {
             return;
         }
         let (position, record) = self.settled_record(tail);
@@ -253,7 +257,7 @@ impl Shard {
             let reinserted = self.reinsert(writer, &item, hash);
             // What was given up becomes room in a later turn: better to go on then than to lose an
             // item that is to be kept.
-            let room_is_due = self.control().tail() > writer.released;
+            let room_is_due = self.tail() > writer.released;
             if reinserted || !self.policy.evict || room_is_due {
                 return reinserted;
             }
@@ -286,8 +290,7 @@ impl Shard {
     /// when nothing is left to do. No second chance: what the primary gave one stands in the log
     /// again.
     pub(super) fn give_up(&self, writer: &mut Writer, goal: u64, budget_bytes: u64, now: UnixSeconds) -> bool {
-        let control = self.control();
-        let begin = control.tail();
+        let begin = self.tail();
         let mut tail = begin;
         let done = loop {
             let position = self.log.settle(tail);
@@ -306,9 +309,10 @@ impl Shard {
                 self.retire_given_up(writer, &record, position, now);
             }
             tail = end;
-            control.advance_tail(tail);
+            self.advance_tail(tail);
             self.look_ahead(writer, tail);
         };
+        self.publish();
         self.release(writer);
         done
     }
@@ -332,7 +336,7 @@ impl Shard {
             Some(victim) if victim.position == position => victim.hash,
             _ => self.hash_of(record),
         };
-        let is_this = |slot: super::index::Entry| (slot.position(writer.head) == position).then_some(());
+        let is_this = |slot: super::index::Entry| (slot.position(self.head()) == position).then_some(());
         (hash, self.index.find_locked(hash, is_this).map(|(slot, ())| slot))
     }
 

@@ -3,7 +3,8 @@
 //! and are answered with an error when that takes too long: a guard must let go before.
 
 use super::Store;
-use super::shard::{Shard, Writer};
+use super::shard::Shard;
+use super::writer::Writer;
 use std::sync::Arc;
 
 /// Says how far the tail may go.

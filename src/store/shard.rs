@@ -1,32 +1,30 @@
 //! One shard: an index and a log, and the lock that writers take. Readers take none.
 //!
-//! What the lock guards is [`Writer`]: the head, and how far the tail's bytes have been released
-//! for reuse. Appending publishes: record, then `committed`, then the index's slot. Invariant:
-//! `tail <= head`, `head` is at most the limit of what has memory ([`super::mapped`]), and
-//! `released` only passes what every thread has stopped looking at.
+//! What the lock guards is [`Writer`], and the log's ends ([`super::publication`]): head, and tail.
+//! Order: record, then head, then the index's slot. Invariant: `tail <= head`, `head` is at most
+//! the limit of what has memory ([`super::mapped`]), and `released` only passes what every thread
+//! has stopped looking at, and whoever reads from elsewhere has been told of.
 
 use super::NoRoom;
-use super::crawl::Crawl;
 use super::index::{Entry as Slot, Index, Look, SlotRef};
 use super::item::Item;
 use super::line::{BIRTH, ControlLine};
-use super::live::Live;
 use super::log::Log;
-use super::mapped::Mapped;
+use super::publication::Ends;
 use super::record::{Draft, HEADER_BYTES, Kind, PAD_BYTES_MAX, Record};
 use super::retain::TailGuard;
 use super::seal::Seal;
 use super::shape::Shape;
 use super::sizing::Budget;
-use super::stats::Counts;
 use super::value::Value;
+use super::writer::{Wanted, Writer};
 use crate::base::epoch::Epoch;
 use crate::base::hash::IndexHash;
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
 use crate::sys::memory::Memfd;
 use crate::sys::prefetch::prefetch;
-use crate::sys::quiescence::{Domain, Era};
+use crate::sys::quiescence::Domain;
 use crate::sys::sync::{AtomicU64, Mutex, MutexGuard, Ordering::Relaxed};
 use crossbeam::utils::CachePadded;
 use std::io;
@@ -65,68 +63,17 @@ pub struct Shard {
     lock_waits: AtomicU64,
     /// Asked before the tail moves, if there is one.
     pub(super) guard: OnceLock<Arc<dyn TailGuard>>,
-    /// On a cache line of its own: readers need what stands before it, and nothing of this.
-    writer: CachePadded<Mutex<Writer>>,
+    /// A position near the head: what an index's slot says is completed to the position nearest to
+    /// it. It moves with the slabs, not with the records, so that readers seldom miss it.
+    reference: AtomicU64,
+    hot: CachePadded<Hot>,
 }
 
-/// What the shard's lock guards.
-pub struct Writer {
-    pub(super) head: u64,
-    /// Which of the log has memory.
-    pub(super) mapped: Mapped,
-    /// What follows from the log's capacity.
-    pub(super) budget: Budget,
-    /// Bytes below may be overwritten.
-    pub(super) released: u64,
-    /// A tail that was given up, and when its bytes may be reused.
-    pub(super) awaited: Option<(u64, Era)>,
-    /// The largest append that found no room.
-    pub(super) wanted: Wanted,
-    /// `-M`: an item was refused; expired ones are looked for.
-    pub(super) crawl: Option<Crawl>,
-    /// The record that reclaim will look at next, if it knows.
-    pub(super) victim: Option<Victim>,
-    /// Bytes that reclaim may still append again, where it may evict.
-    pub(super) credit: u64,
-    /// What of the log is alive.
-    pub(super) live: Live,
-    /// What reclaim keeps free.
-    pub(super) goal: Goal,
-    /// The head when reclaim last looked: what was appended since, it owes.
-    pub(super) paced_head: u64,
-    pub(super) counts: Counts,
-    /// The guard lets everything below go; see [`super::retain`].
-    pub(super) floor: u64,
-    /// What the tail has passed is counted from here: where the log was born, or (modulo 2^64) as
-    /// if it had been when a replica jumps.
-    pub(super) counted_from: u64,
-}
-
-/// So much is to be free ahead of the head.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Goal {
-    pub bytes: u64,
-    /// Computed anew when the head has come here.
-    pub until: u64,
-}
-
-/// An append that waits for room.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Wanted {
-    /// 0: none waits.
-    pub bytes: u64,
-    /// For how many more rounds of maintenance it counts.
-    pub rounds: u32,
-    /// The head when there was no room for it any more: once the tail has come to it, a lap has
-    /// gained nothing.
-    pub since: u64,
-}
-
-/// A record at the tail, and its key's hash, computed ahead.
-#[derive(Clone, Copy)]
-pub struct Victim {
-    pub(super) position: u64,
-    pub(super) hash: u64,
+/// What changes with every write, on cache lines of its own: readers need what stands before it,
+/// and nothing of this.
+struct Hot {
+    ends: Ends,
+    writer: Mutex<Writer>,
 }
 
 /// What all shards of a store have in common.
@@ -150,23 +97,7 @@ impl Shard {
         let capacity_bytes = u64::from(capacity) * log.pool().slab_bytes();
         let index = Index::new(u64::from(capacity_max) * log.pool().slab_bytes())?;
         ControlLine::of(lines.words(), number as usize).begin(Epoch::NONE.0, capacity_bytes);
-        let writer = Writer {
-            head: BIRTH,
-            mapped: Mapped::new(&log, BIRTH, capacity),
-            budget: Budget::of(&policy, capacity_bytes),
-            released: BIRTH,
-            awaited: None,
-            wanted: Wanted::default(),
-            crawl: None,
-            victim: None,
-            credit: capacity_bytes / CREDIT_SHARE_MAX,
-            live: Live::new(),
-            goal: Goal::default(),
-            paced_head: BIRTH,
-            counts: Counts::default(),
-            floor: 0,
-            counted_from: BIRTH,
-        };
+        let writer = Writer::new(&log, capacity, Budget::of(&policy, capacity_bytes));
         Ok(Shard {
             number,
             log,
@@ -182,7 +113,8 @@ impl Shard {
             touches_logged,
             lock_waits: AtomicU64::new(0),
             guard: OnceLock::new(),
-            writer: CachePadded::new(Mutex::new(writer)),
+            reference: AtomicU64::new(BIRTH),
+            hot: CachePadded::new(Hot { ends: Ends::new(BIRTH), writer: Mutex::new(writer) }),
         })
     }
 
@@ -196,6 +128,44 @@ impl Shard {
         ControlLine::of(self.lines.words(), self.number as usize)
     }
 
+    /// Where the next record goes. Exact with the lock held.
+    #[inline]
+    pub(super) fn head(&self) -> u64 {
+        self.hot.ends.head()
+    }
+
+    /// The oldest position in use. Exact with the lock held; who has no lock is told by the control
+    /// line.
+    #[inline]
+    pub(super) fn tail(&self) -> u64 {
+        self.hot.ends.tail()
+    }
+
+    /// All records below `position` are written. With the lock held.
+    #[inline]
+    pub(super) fn advance_head(&self, position: u64) {
+        self.hot.ends.advance_head(position);
+    }
+
+    /// Everything below `position` is given up. With the lock held.
+    #[inline]
+    pub(super) fn advance_tail(&self, position: u64) {
+        self.hot.ends.advance_tail(position);
+    }
+
+    /// Let everybody see how far the log goes.
+    #[inline]
+    pub(super) fn publish(&self) {
+        self.hot.ends.publish(self.control());
+    }
+
+    /// An empty log at `position`. With the lock held, while nobody else publishes.
+    pub(super) fn restart_at(&self, position: u64) {
+        self.hot.ends.restart(position);
+        self.reference.store(position, Relaxed);
+        self.control().restart(position);
+    }
+
     /// All that the primary had at this log's end is here. Not so in a replica that has begun at
     /// the tail, and has not yet come by what had been moved from before it.
     pub fn is_whole(&self) -> bool {
@@ -204,16 +174,16 @@ impl Shard {
 
     /// Take the lock; counts when that had to wait.
     pub fn lock(&self) -> MutexGuard<'_, Writer> {
-        if let Ok(guard) = self.writer.try_lock() {
+        if let Ok(guard) = self.hot.writer.try_lock() {
             return guard;
         }
         self.lock_waits.fetch_add(1, Relaxed);
-        self.writer.lock().expect("no thread panics while it holds a shard")
+        self.hot.writer.lock().expect("no thread panics while it holds a shard")
     }
 
     /// Take the lock if nobody has it.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, Writer>> {
-        self.writer.try_lock().ok()
+        self.hot.writer.try_lock().ok()
     }
 
     /// How often the lock had to be waited for.
@@ -253,7 +223,7 @@ impl Shard {
     }
 
     fn position(&self, slot: Slot) -> u64 {
-        slot.position(self.control().committed())
+        slot.position(self.reference.load(Relaxed))
     }
 
     /// What the checksum of a record at `position` is bound to.
@@ -332,7 +302,7 @@ impl Shard {
 
     /// Everything written so far is gone.
     pub(super) fn flush(&self, writer: &mut Writer) -> Result<(), NoRoom> {
-        if writer.head == BIRTH {
+        if self.head() == BIRTH {
             return Ok(()); // nothing was, and a record would take a slab
         }
         let draft = Draft::of_key(Kind::Flush, b"", Default::default());
@@ -350,15 +320,15 @@ impl Shard {
         shape: Shape,
         reserve_bytes: u64,
     ) -> Result<(u64, &[AtomicU64]), NoRoom> {
-        let mut begin = writer.head;
+        let mut begin = self.head();
         let left_bytes = self.log.bytes_to_slab_end(begin);
         if left_bytes < shape.value_at() {
             begin += left_bytes as u64;
         }
         let end = begin + shape.record_bytes() as u64;
         if end + reserve_bytes > writer.mapped.limit() && !self.make_reach(writer, end + reserve_bytes) {
-            let missing = end - writer.head + reserve_bytes;
-            let since = if writer.wanted.bytes == 0 { writer.head } else { writer.wanted.since };
+            let missing = end - self.head() + reserve_bytes;
+            let since = if writer.wanted.bytes == 0 { self.head() } else { writer.wanted.since };
             writer.wanted = Wanted { bytes: missing.max(writer.wanted.bytes), rounds: WANTED_ROUNDS, since };
             writer.counts.parked += 1;
             self.want_attention(true);
@@ -370,6 +340,7 @@ impl Shard {
     /// See that the log has memory up to `wanted`, if it can be had now.
     #[inline(never)]
     pub(super) fn make_reach(&self, writer: &mut Writer, wanted: u64) -> bool {
+        self.reference.store(self.head(), Relaxed);
         let Writer { mapped, released, .. } = writer;
         if mapped.extend(&self.log, *released, wanted) {
             return true;
@@ -403,9 +374,8 @@ impl Shard {
         let record_bytes = draft.record_bytes();
         let (begin, words) = self.find_room(writer, draft.shape(), reserve_bytes)?;
         let end = begin + record_bytes as u64;
-        let control = self.control();
-        let epoch = Epoch(control.epoch());
-        self.pad(writer.head, begin, epoch);
+        let epoch = Epoch(self.control().epoch());
+        self.pad(self.head(), begin, epoch);
         let record = if record_bytes <= words.len() * 8 {
             // Where the next one goes was last touched a lap ago.
             prefetch(&words[record_bytes / 8..], RECORD_LINES_AHEAD);
@@ -413,13 +383,12 @@ impl Shard {
         } else {
             draft.write_spread(&self.log, begin, self.seal(begin, epoch))
         };
-        let appended_bytes = end - writer.head;
+        let appended_bytes = end - self.head();
         writer.counts.appended_bytes += appended_bytes;
-        writer.head = end;
+        self.advance_head(end);
         if appended_bytes + reserve_bytes >= writer.wanted.bytes {
             writer.wanted = Wanted::default();
         }
-        control.commit(end);
         Ok((begin, record))
     }
 
@@ -442,17 +411,19 @@ impl Shard {
             }
             writer.released = position;
             writer.awaited = None;
-            let needed = writer.head + writer.budget.reserve_bytes;
+            self.reference.store(self.head(), Relaxed);
+            let needed = self.head() + writer.budget.reserve_bytes;
             writer.mapped.release(&self.log, position, needed);
             self.settle_budget(writer);
         }
         if writer.mapped.shrinks() {
-            let needed = writer.head + writer.budget.reserve_bytes;
+            let needed = self.head() + writer.budget.reserve_bytes;
             writer.mapped.trim(&self.log, needed, TRIMMED_SLABS_MAX);
             self.settle_budget(writer);
         }
-        let tail = self.control().tail();
+        let tail = self.tail();
         if tail > writer.released {
+            self.publish();
             writer.awaited = Some((tail, self.domain.advance()));
         }
     }
@@ -473,12 +444,10 @@ impl Shard {
 
     /// Bytes that could be appended now.
     pub(super) fn usable_bytes(&self, writer: &Writer) -> u64 {
-        writer.mapped.reach(&self.log, writer.released) - writer.head
+        writer.mapped.reach(&self.log, writer.released) - self.head()
     }
 }
 
-/// The credit for second chances that can be saved up: one part in so many of the capacity.
-pub(super) const CREDIT_SHARE_MAX: u64 = 16;
 /// Cache lines of a record that are fetched ahead: one of 136 bytes lies in three. What is longer,
 /// the processor notices itself.
 const RECORD_LINES_AHEAD: usize = 3;

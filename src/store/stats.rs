@@ -81,7 +81,7 @@ impl Store {
                 let writer = shard.lock();
                 sum.capacity_bytes += u64::from(writer.mapped.goal()) * self.pool.slab_bytes();
                 sum.owned_bytes += u64::from(writer.mapped.owned()) * self.pool.slab_bytes();
-                let log_bytes = writer.head - shard.control().tail();
+                let log_bytes = shard.head() - shard.tail();
                 (
                     writer.counts.clone(),
                     writer.counted_from,
@@ -98,7 +98,7 @@ impl Store {
             sum.reclaimed += counts.reclaimed;
             sum.expired_unfetched += counts.expired_unfetched;
             sum.appended_bytes += counts.appended_bytes;
-            sum.reclaimed_bytes += shard.control().tail().wrapping_sub(counted_from);
+            sum.reclaimed_bytes += shard.tail().wrapping_sub(counted_from);
             sum.reinserted_bytes += counts.reinserted_bytes;
             sum.reinserted_items += counts.reinserted_items;
             sum.parked += counts.parked;

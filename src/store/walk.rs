@@ -17,10 +17,10 @@ impl Shard {
     /// Walk the log from `from` (a record's position, the tail for one) to the head: what a replay
     /// sees.
     pub fn walk<'s>(&'s self, from: u64) -> impl Iterator<Item = (u64, Record<'s>)> {
-        let committed = self.control().committed();
+        let head = self.head();
         let mut at = self.log.settle(from);
         std::iter::from_fn(move || {
-            if at >= committed {
+            if at >= head {
                 return None;
             }
             let (position, record) = (at, self.record(at));

@@ -29,7 +29,7 @@ fn with_loans(test: impl FnOnce(&Store, &Turn<'_>, [ValueLoan; 4])) {
     let turn = participant.turn();
     // Header and key of the first take 17 bytes, so seven of its value are left before the slab
     // ends.
-    let committed = store.committed()[0] as usize;
+    let committed = store.heads()[0] as usize;
     let filler = vec![b'f'; SLAB_BYTES - 24 - committed - 24];
     let at = store.locate(b"filler");
     let draft = store.draft(&at, NewItem { value: &filler, ..NewItem::default() }, NOW);
@@ -126,7 +126,10 @@ fn loans_reach_a_real_socket() {
     with_loans(|store, turn, loans| {
         let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
         let mut output = answers(loans);
+        let published = || store.shards()[0].control().committed();
+        assert!(published() < store.heads()[0], "the turn goes on");
         assert_eq!(output.write_out(&near, store, turn).unwrap(), Some(STREAM.len()));
+        assert_eq!(published(), store.heads()[0], "no byte leaves before what the turn has written is published");
         let mut read = vec![0; STREAM.len()];
         far.read_exact(&mut read).unwrap();
         assert_eq!(read, STREAM);

@@ -92,6 +92,11 @@ impl Cells {
         self.missed = if self.physical.is_empty() { self.missed + 1 } else { 0 };
     }
 
+    /// A READ of cells is under way.
+    pub fn is_asking(&self) -> bool {
+        self.asked.is_some()
+    }
+
     /// The look of round `round` has arrived at `now`.
     pub fn look(&mut self, round: u64, now: Instant) {
         if let Some(asked) = self.asked.as_mut().filter(|asked| asked.round <= round) {

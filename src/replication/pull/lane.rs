@@ -61,6 +61,10 @@ pub struct Lane<'s> {
     line: Option<Line>,
     /// The tail of the look before the last.
     earlier_tail: u64,
+    /// Everything below this position is given up.
+    given_up_to: u64,
+    /// Something was applied since the last look, which may judge it.
+    unjudged: bool,
     /// Up to where READs have been submitted.
     planned: u64,
     pieces: VecDeque<Piece>,
@@ -100,6 +104,8 @@ impl<'s> Lane<'s> {
             proven: false,
             line: None,
             earlier_tail: 0,
+            given_up_to: 0,
+            unjudged: false,
             planned: follower.cursor(),
             follower,
             pieces: VecDeque::new(),
@@ -141,6 +147,16 @@ impl<'s> Lane<'s> {
     /// Follows, and has applied all of the last look.
     pub fn is_caught_up(&self) -> bool {
         matches!(self.state, State::Follows) && self.line.is_some_and(|line| self.follower.cursor() >= line.committed)
+    }
+
+    /// All that its line has shown is done, and another look at the same line would change nothing.
+    pub fn is_settled(&self) -> bool {
+        self.is_caught_up()
+            && self.pieces.is_empty()
+            && !self.cells.is_asking()
+            && !self.unjudged
+            && (self.senseless, self.memory_missed, self.doubt) == (0, 0, None)
+            && self.line.is_some_and(|line| self.given_up_to >= line.tail)
     }
 
     /// There is something that could be read or applied without a further look. `reach` is
@@ -243,6 +259,7 @@ impl<'s> Lane<'s> {
         self.follower.forget();
         self.cells.forget();
         self.carry.clear();
+        self.given_up_to = 0;
         self.state = State::Begins { from };
         if self.pieces.is_empty() {
             self.planned = from;
@@ -291,7 +308,9 @@ impl<'s> Lane<'s> {
         }
         self.begin_empty();
         self.give_up();
-        Ok(moved | std::mem::take(&mut self.follows_anew))
+        moved |= std::mem::take(&mut self.follows_anew);
+        self.unjudged |= moved;
+        Ok(moved)
     }
 
     /// Begin where there is nothing to be read.
@@ -424,8 +443,9 @@ impl<'s> Lane<'s> {
     /// look showed is applied. What the primary had moved from there is applied by then, so no item
     /// is missing in between.
     fn give_up(&mut self) {
-        if self.is_caught_up() && self.earlier_tail > self.follower.tail() {
-            self.follower.give_up_below(self.earlier_tail, GIVE_UP_BYTES);
+        let (tail, given_up_to) = (self.earlier_tail, self.given_up_to);
+        if tail > given_up_to && self.is_caught_up() && self.follower.give_up_below(tail, GIVE_UP_BYTES) {
+            self.given_up_to = tail;
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
+//! | [`awake`] | which of the shards have something to do |
 //! | [`lane`] | one shard: pieces of its log on their way, in order, and what follows from a look |
 //! | [`cells`] | where the shard's slabs are in the primary's pool |
 //! | [`mod@line`] | what a control line shows, held against what it showed before |
@@ -21,6 +22,7 @@
 //! [`Puller::step`] never waits longer than it is told, and takes the time only from its clock
 //! ([`Puller::set_clock`]). So with the simulated fabric a run depends on its seed alone.
 
+mod awake;
 mod carry;
 mod cells;
 mod counts;
@@ -36,6 +38,7 @@ use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
 use crate::store::line::CONTROL_LINE_BYTES;
 use crate::store::pool::SLAB_BYTES_MAX;
 use crate::store::{BadRecord, EpochStart, Memory, Store};
+use awake::Awake;
 pub use counts::Counts;
 use lane::Lane;
 use piece::Look;
@@ -162,8 +165,7 @@ pub struct Puller<'s> {
     /// The latest round whose look has arrived.
     looked_at: u64,
     under_way: usize,
-    /// Where the next round begins to look for pieces, so that no shard starves.
-    first: usize,
+    awake: Awake,
     batch: Vec<Read>,
     done: Vec<Completion>,
     counts: Counts,
@@ -210,7 +212,7 @@ impl<'s> Puller<'s> {
             rounds_begun: 0,
             looked_at: 0,
             under_way: 0,
-            first: 0,
+            awake: Awake::new(known.len()),
             batch: Vec::new(),
             done: Vec::new(),
             counts: Counts::default(),
@@ -242,8 +244,14 @@ impl<'s> Puller<'s> {
     /// Give up what is here, in every shard at once, and pull from now on.
     pub fn discard(&mut self) {
         self.stage = Stage::Pulls;
-        let Puller { lanes, counts, .. } = self;
+        let Puller { lanes, counts, awake, .. } = self;
+        awake.wake_all();
         lanes.iter_mut().for_each(|lane| lane.discard(counts));
+    }
+
+    /// The others are caught up.
+    fn lanes_awake(&self) -> impl Iterator<Item = &Lane<'s>> {
+        self.awake.lanes().iter().map(|lane| &self.lanes[*lane])
     }
 
     fn since(&self, earlier: Instant) -> Duration {
@@ -268,14 +276,14 @@ impl<'s> Puller<'s> {
     /// How far behind.
     pub fn lag(&self) -> Lag {
         Lag {
-            bytes: self.lanes.iter().map(Lane::lag_bytes).sum(),
+            bytes: self.lanes_awake().map(Lane::lag_bytes).sum(),
             time: self.behind_since.map_or(Duration::ZERO, |since| self.since(since)),
         }
     }
 
     /// Every shard follows, and has applied all that the last look showed.
     pub fn is_caught_up(&self) -> bool {
-        self.lanes.iter().all(Lane::is_caught_up)
+        self.lanes_awake().all(Lane::is_caught_up)
     }
 
     /// One step: start a round if there is room for one, take what has arrived (waiting up to
@@ -287,8 +295,16 @@ impl<'s> Puller<'s> {
         if applied {
             self.acknowledge()?;
         }
-        let Puller { lanes, channel, .. } = self;
-        let more = lanes.iter().enumerate().any(|(shard, lane)| lane.has_more(|from| channel.reach(shard, from)));
+        let Puller { lanes, channel, awake, .. } = self;
+        let mut more = false;
+        awake.retain(|shard| {
+            let lane = &lanes[shard];
+            // Of every lane before it sleeps: a channel that data is pushed over passes on how far
+            // it has come.
+            let has_more = lane.has_more(|from| channel.reach(shard, from));
+            more |= has_more;
+            has_more || !lane.is_settled()
+        });
         Ok(Step { moved: applied || more, applied })
     }
 
@@ -316,8 +332,8 @@ impl<'s> Puller<'s> {
         let number = self.rounds_begun + 1;
         let mut bytes = 0;
         let depth = self.channel.depth_max().min(DEPTH_MAX);
-        for step in 0..self.lanes.len() {
-            let at = (self.first + step) % self.lanes.len();
+        for step in 0..self.awake.count() {
+            let at = self.awake.nth(step);
             // One place in the queue is for the lines of this round.
             while bytes < self.sizer.round_bytes() && self.under_way + self.batch.len() + 1 < depth.max(2) {
                 let Some(landing) = self.free.pop() else { break };
@@ -340,11 +356,11 @@ impl<'s> Puller<'s> {
         // A second round under way brings pieces, or a look that pieces wait for: another one would
         // show nothing that the first does not.
         let begun = self.rounds_begun;
-        let is_needed = bytes > 0 || self.rounds.is_empty() || self.lanes.iter().any(|lane| lane.awaits_look(begun));
+        let is_needed = bytes > 0 || self.rounds.is_empty() || self.lanes_awake().any(|lane| lane.awaits_look(begun));
         if !is_needed || self.under_way + self.batch.len() + 1 > depth {
             return self.submit(None, bytes);
         }
-        self.first = (self.first + 1) % self.lanes.len();
+        self.awake.turn();
         let landing = self.free_lines.pop().expect("looked at above");
         let lines_bytes = self.lanes.len() * CONTROL_LINE_BYTES;
         self.batch.push(Read { region: LINES, offset: 0, bytes: lines_bytes, landing, tag: LOOK | number });
@@ -427,7 +443,11 @@ impl<'s> Puller<'s> {
             return Ok(());
         }
         let mut behind = false;
-        for (lane, line) in self.lanes.iter_mut().zip(&mut lines) {
+        for (shard, line) in lines.enumerate() {
+            if !self.awake.looked(shard, line) {
+                continue;
+            }
+            let lane = &mut self.lanes[shard];
             lane.look(look, line, &mut self.counts)?;
             behind |= !lane.is_caught_up();
             let silence = lane.overtaken_at().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
@@ -445,7 +465,8 @@ impl<'s> Puller<'s> {
     /// Apply what has arrived and been looked at; true if anything was.
     fn apply(&mut self) -> Result<bool, PullError> {
         let mut applied = false;
-        for lane in &mut self.lanes {
+        for shard in self.awake.lanes() {
+            let lane = &mut self.lanes[*shard];
             applied |= lane.apply(&mut self.free, &mut self.counts)?;
         }
         if self.behind_since.is_some() && self.is_caught_up() {

@@ -28,6 +28,7 @@ impl Lane<'_> {
         self.cells.look(look.round, look.at);
         self.earlier_tail = self.line.map_or(0, |earlier| earlier.tail);
         self.line = Some(line);
+        self.unjudged = false;
         self.pieces.iter_mut().for_each(|piece| piece.look(look, &line));
         self.decide(&line, counts)
     }

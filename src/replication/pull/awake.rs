@@ -1,0 +1,128 @@
+//! The lanes that have something to do. The others sleep: nothing of theirs is under way, and all
+//! that their line has shown is done. A look wakes a lane whose line has changed. So a step costs
+//! what the lanes that are awake cost, and a look a comparison for each that sleeps.
+
+use crate::store::line::CONTROL_LINE_BYTES;
+use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
+
+const LINE_WORDS: usize = CONTROL_LINE_BYTES / 8;
+
+/// See the module.
+pub struct Awake {
+    /// In no order.
+    lanes: Vec<usize>,
+    is_awake: Vec<bool>,
+    /// The lines as the lanes were shown them last.
+    shown: Vec<[u64; LINE_WORDS]>,
+    /// Where a round begins to look for pieces, so that no shard starves.
+    first: usize,
+}
+
+impl Awake {
+    /// All of so many.
+    pub fn new(lanes: usize) -> Awake {
+        Awake {
+            lanes: (0..lanes).collect(),
+            is_awake: vec![true; lanes],
+            shown: vec![[0; LINE_WORDS]; lanes],
+            first: 0,
+        }
+    }
+
+    /// A look has brought this lane's line. True if the lane is to be shown it: it is awake, or is
+    /// awake from now on because the line has changed.
+    pub fn looked(&mut self, lane: usize, words: &[AtomicU64]) -> bool {
+        let shown = &mut self.shown[lane];
+        let has_changed = words.iter().zip(&*shown).any(|(word, shown)| word.load(Relaxed) != *shown);
+        if has_changed {
+            shown.iter_mut().zip(words).for_each(|(shown, word)| *shown = word.load(Relaxed));
+            self.wake(lane);
+        }
+        self.is_awake[lane]
+    }
+
+    fn wake(&mut self, lane: usize) {
+        if !std::mem::replace(&mut self.is_awake[lane], true) {
+            self.lanes.push(lane);
+        }
+    }
+
+    /// All lanes are awake.
+    pub fn wake_all(&mut self) {
+        (0..self.is_awake.len()).for_each(|lane| self.wake(lane));
+    }
+
+    /// Those that are awake.
+    pub fn lanes(&self) -> &[usize] {
+        &self.lanes
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// One of them; each comes first in turn.
+    pub fn nth(&self, at: usize) -> usize {
+        self.lanes[(self.first + at) % self.lanes.len()]
+    }
+
+    /// A round has been planned: the next one begins with another lane.
+    pub fn turn(&mut self) {
+        self.first = (self.first + 1) % self.lanes.len().max(1);
+    }
+
+    /// Those for which `stays` is not true sleep from now on.
+    pub fn retain(&mut self, mut stays: impl FnMut(usize) -> bool) {
+        let Awake { lanes, is_awake, .. } = self;
+        lanes.retain(|lane| {
+            is_awake[*lane] = stays(*lane);
+            is_awake[*lane]
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(word: u64) -> Vec<AtomicU64> {
+        (0..LINE_WORDS as u64).map(|at| AtomicU64::new(if at == 3 { word } else { at })).collect()
+    }
+
+    #[test]
+    fn a_lane_sleeps_until_its_line_changes() {
+        let mut awake = Awake::new(3);
+        assert!((0..3).all(|lane| awake.looked(lane, &line(7))));
+        awake.retain(|lane| lane == 1);
+        assert_eq!(awake.lanes(), [1]);
+        assert_eq!([0, 1, 2].map(|lane| awake.looked(lane, &line(7))), [false, true, false]);
+        assert!(awake.looked(2, &line(8)) && !awake.looked(0, &line(7)));
+        assert_eq!(awake.lanes(), [1, 2]);
+        awake.retain(|_| false);
+        assert!(!awake.looked(2, &line(8)), "it was shown that before");
+        awake.wake_all();
+        assert_eq!(awake.count(), 3);
+    }
+
+    #[test]
+    fn each_lane_comes_first_in_turn() {
+        let mut awake = Awake::new(4);
+        awake.retain(|lane| lane != 2);
+        let mut firsts: Vec<usize> = (0..3)
+            .map(|_| {
+                awake.turn();
+                let mut order: Vec<usize> = (0..awake.count()).map(|at| awake.nth(at)).collect();
+                let first = order[0];
+                order.sort_unstable();
+                assert_eq!(order, [0, 1, 3], "none is left out");
+                first
+            })
+            .collect();
+        firsts.sort_unstable();
+        assert_eq!(firsts, [0, 1, 3]);
+        awake.retain(|_| false);
+        awake.turn();
+        assert_eq!(awake.count(), 0);
+    }
+}
