@@ -3,8 +3,9 @@
 use super::{assert_drawn, bytes_of, hex, used_words, words_of};
 use remora::base::epoch::Epoch;
 use remora::base::time::{Expiry, UnixSeconds};
+use remora::store::line::POSITION_MAX;
 use remora::store::record::{Draft, Kind, Meta, Record, Shape, Source};
-use remora::store::seal::Seal;
+use remora::store::seal::{Seal, stamp};
 use remora::store::shape::SHORT_VALUE_BYTES_MAX;
 use remora::store::{Store, StoreConfig};
 
@@ -229,6 +230,14 @@ fn a_pad() {
     let record = Record::read(&words).expect("a record");
     assert_eq!((record.shape.kind(), record.shape.record_bytes()), (Kind::Pad, 64));
     assert!(record.proves_itself(seal(1024)));
+}
+
+/// Log 0, so the two highest bits are zeroes; the last shard; the first position and the last.
+#[test]
+fn a_stamp() {
+    assert_eq!(stamp(0x3FF, 64), 0x23FF);
+    assert_eq!(stamp(5, 0x0123_4567_89A8), 0x0123_4567_89A8 << 7 | 5);
+    assert_eq!(stamp(0x3FF, POSITION_MAX - 8), 0x3FFF_FFFF_FFFF_FFFF);
 }
 
 /// The longest value whose length the shape holds: all of its bits are ones.
