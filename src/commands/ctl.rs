@@ -244,9 +244,10 @@ pub fn carry_out(connection: &mut Connection, order: &Order, wait_max: Duration)
 
 /// The columns of the table of replicas: the title, and the name of the row in `stats replication`
 /// after `replica_N_`.
-const COLUMNS: [(&str, &str); 9] = [
+const COLUMNS: [(&str, &str); 10] = [
     ("replica", "name"),
     ("address", "address"),
+    ("version", "version"),
     ("fabric", "fabric"),
     ("state", "state"),
     ("lag bytes", "lag_bytes"),

@@ -12,7 +12,7 @@ use super::push::inbox::Inbox;
 use super::push::layout::Layout;
 use super::regions;
 use super::secret::{Secret, Side, random};
-use super::wire::{Join, Message, Refusal, VERSION, Welcome};
+use super::wire::{Greeting, Join, Message, Refusal, VERSION, Welcome};
 use crate::fabric::{self, Channel, ConnectOptions, Invitation, Kind, Token};
 use crate::sys::reach;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -109,10 +109,10 @@ pub fn join(primary: &str, secret: &Secret, identity: &Identity) -> Result<Joine
 fn handshake(mut link: Link, address: SocketAddr, secret: &Secret, identity: &Identity) -> Result<Joined, AttachError> {
     let failed = |error| AttachError::Link(address, error);
     let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
-    let ours = random().map_err(AttachError::Random)?;
-    link.send(&Message::Hello { version: VERSION, nonce: ours }, deadline).map_err(failed)?;
+    let ours = Greeting { version: VERSION, nonce: random().map_err(AttachError::Random)? };
+    link.send(&Message::Hello(ours), deadline).map_err(failed)?;
     let theirs = match link.receive(deadline).map_err(failed)? {
-        Message::Challenge { nonce } => nonce,
+        Message::Challenge(greeting) => greeting,
         other => return Err(failed(LinkError::OutOfPlace(other.name()))),
     };
     let proof = secret.prove(Side::Replica, &ours, &theirs);
@@ -122,7 +122,12 @@ fn handshake(mut link: Link, address: SocketAddr, secret: &Secret, identity: &Id
         Message::Accept { .. } => return Err(AttachError::Impostor(address)),
         other => return Err(failed(LinkError::OutOfPlace(other.name()))),
     }
-    let join = Join { replica: identity.replica, host: host_id(), name: identity.name.clone() };
+    let join = Join {
+        replica: identity.replica,
+        host: host_id(),
+        name: identity.name.clone(),
+        program_version: ours.version.min(theirs.version).program_version(),
+    };
     link.send(&Message::Join(join), deadline).map_err(failed)?;
     match link.receive(deadline).map_err(failed)? {
         Message::Welcome(welcome) => Ok(Joined { link, welcome }),
@@ -212,11 +217,11 @@ pub fn attach_pushed(
     Err(choice.none())
 }
 
-/// The primary's answer by `deadline`. Heartbeats may come before it.
+/// The primary's answer by `deadline`. Heartbeats may come before it, and unknown messages.
 fn answer(link: &mut Link, deadline: Instant) -> Result<Message, LinkError> {
     loop {
         match link.receive(deadline)? {
-            Message::Heartbeat(_) if Instant::now() < deadline => {}
+            Message::Heartbeat(_) | Message::Unknown(_) if Instant::now() < deadline => {}
             answer => return Ok(answer),
         }
     }

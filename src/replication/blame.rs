@@ -41,7 +41,7 @@ fn primary_goes_on(link: &mut Link, is_stopping: impl Fn() -> bool) -> bool {
     let mut heard = heard_before.map(|()| None);
     while matches!(heard, Ok(None)) && Instant::now() < until && !is_stopping() {
         heard = match link.receive(until.min(Instant::now() + LOOK)) {
-            Err(LinkError::Silent(_)) => Ok(None),
+            Err(LinkError::Silent(_)) | Ok(Message::Unknown(_)) => Ok(None),
             heard => heard.map(Some),
         };
     }
@@ -78,6 +78,7 @@ mod tests {
         for (why, goes_on) in [(Refusal::Channel, true), (Refusal::Ending, false), (Refusal::Replaced, false)] {
             let (mut primary, mut replica) = pair();
             say(&mut primary, &heartbeat());
+            say(&mut primary, &Message::Unknown(200));
             say(&mut primary, &Message::Refuse { why, words: "over".into() });
             assert_eq!(primary_goes_on(&mut replica, || false), goes_on, "{why:?}");
         }

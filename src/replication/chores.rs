@@ -49,6 +49,7 @@ impl Chores {
                     standing.heard(distance);
                     self.skew = self.clocks.heard(&stamp).or(self.skew);
                 }
+                Some(Message::Unknown(_)) => {}
                 Some(other) => return Err(LinkError::OutOfPlace(other.name())),
                 None => break,
             }

@@ -330,6 +330,7 @@ impl Follow {
         let before = {
             let mut view = self.view();
             view.fabric = fabric;
+            view.primary_version = welcome.program_version;
             view.sessions += 1;
             view.counts
         };

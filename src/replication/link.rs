@@ -149,6 +149,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replication::wire::{Greeting, VERSION};
     use std::net::TcpListener;
 
     fn pair() -> (Link, Link) {
@@ -164,16 +165,17 @@ mod tests {
     #[test]
     fn messages_arrive_whole_however_they_are_cut() {
         let (mut one, mut two) = pair();
+        let challenge = Message::Challenge(Greeting { version: VERSION, nonce: [7; 32] });
         let mut bytes = Vec::new();
         for _ in 0..3 {
-            Message::Challenge { nonce: [7; 32] }.encode(&mut bytes);
+            challenge.encode(&mut bytes);
         }
         let writer = std::thread::spawn(move || {
             bytes.iter().for_each(|byte| one.stream.write_all(&[*byte]).unwrap());
             one
         });
         for _ in 0..3 {
-            assert_eq!(two.receive(soon()).unwrap(), Message::Challenge { nonce: [7; 32] });
+            assert_eq!(two.receive(soon()).unwrap(), challenge);
         }
         drop(writer.join().unwrap());
         assert!(matches!(two.receive(soon()), Err(LinkError::Closed)));

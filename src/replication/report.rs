@@ -16,6 +16,8 @@ pub struct ReplicaView {
     pub address: SocketAddr,
     /// What it calls itself.
     pub name: String,
+    /// Of its program, if it tells it.
+    pub program_version: Option<String>,
     /// The fabric, once there is one.
     pub fabric: Option<&'static str>,
     /// `pull` or `push`.
@@ -65,6 +67,8 @@ pub struct OfferCounters {
 pub struct FollowView {
     /// The primary's replication port, as it was given.
     pub primary: String,
+    /// Of the primary's program, as of the last session, if it tells it.
+    pub primary_version: Option<String>,
     /// `connecting`, `joining`, `following`, or `refused`.
     pub state: &'static str,
     /// The fabric, and why that one.
@@ -103,6 +107,7 @@ impl ReplicaView {
         let mut row = |name: &str, value: &dyn ToString| emit(&format!("replica_{number}_{name}"), &value.to_string());
         row("address", &self.address);
         row("name", &self.name);
+        row("version", &self.program_version.as_deref().unwrap_or("unknown"));
         row("state", &self.state);
         row("fabric", &self.fabric.unwrap_or("none"));
         row("mode", &self.mode);
@@ -127,6 +132,7 @@ impl FollowView {
         let counts = &self.counts;
         let mut row = |name: &str, value: &dyn ToString| emit(name, &value.to_string());
         row("primary", &self.primary);
+        row("primary_version", &self.primary_version.as_deref().unwrap_or("unknown"));
         row("state", &self.state);
         row("fabric", &self.fabric);
         row("mode", &self.mode);

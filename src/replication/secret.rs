@@ -1,9 +1,10 @@
 //! The shared secret, and how two sides prove to each other that both have it. A proof is the
-//! HMAC-SHA-256, keyed with the secret, of a label, the protocol's version and both sides' nonces.
-//! The label names the side that makes the proof, so a proof that is sent back to its maker proves
-//! nothing. The secret itself is never sent.
+//! HMAC-SHA-256, keyed with the secret, of a label and both sides' greetings: the version that each
+//! speaks, and its nonce. So nobody in between can lower the version that they speak. The label
+//! names the side that makes the proof, so a proof that is sent back to its maker proves nothing.
+//! The secret itself is never sent.
 
-use super::wire::{Nonce, Proof, VERSION};
+use super::wire::{Greeting, Proof};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::io::Read;
@@ -84,26 +85,27 @@ impl Secret {
         self.0.is_empty()
     }
 
-    fn mac(&self, side: Side, replica: &Nonce, primary: &Nonce) -> Hmac<Sha256> {
+    fn mac(&self, side: Side, replica: &Greeting, primary: &Greeting) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of every length");
         mac.update(match side {
             Side::Primary => b"remora replication: primary",
             Side::Replica => b"remora replication: replica",
         });
-        mac.update(&VERSION.to_le_bytes());
-        mac.update(replica);
-        mac.update(primary);
+        for greeting in [replica, primary] {
+            mac.update(&greeting.version.to_bytes());
+            mac.update(&greeting.nonce);
+        }
         mac
     }
 
-    /// The proof that `side` makes for these two nonces.
-    pub fn prove(&self, side: Side, replica: &Nonce, primary: &Nonce) -> Proof {
+    /// The proof that `side` makes for these two greetings.
+    pub fn prove(&self, side: Side, replica: &Greeting, primary: &Greeting) -> Proof {
         self.mac(side, replica, primary).finalize().into_bytes().into()
     }
 
     /// Whether `proof` is the one that `side` makes if it has the secret. Takes the same time for
     /// every wrong proof.
-    pub fn check(&self, side: Side, replica: &Nonce, primary: &Nonce, proof: &Proof) -> bool {
+    pub fn check(&self, side: Side, replica: &Greeting, primary: &Greeting, proof: &Proof) -> bool {
         self.mac(side, replica, primary).verify_slice(proof).is_ok()
     }
 }
@@ -118,17 +120,23 @@ pub fn random<const N: usize>() -> std::io::Result<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replication::wire::{VERSION, Version};
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn only_who_has_the_secret_proves_it_and_only_for_its_side_and_nonces() {
+    fn only_who_has_the_secret_proves_it_and_only_for_its_side_and_greetings() {
         let secret = Secret::new(b"a secret of some length").unwrap();
-        let (one, two) = ([1; 32], [2; 32]);
+        let greeting = |nonce| Greeting { version: VERSION, nonce: [nonce; 32] };
+        let (one, two) = (greeting(1), greeting(2));
         let proof = secret.prove(Side::Replica, &one, &two);
         assert!(secret.check(Side::Replica, &one, &two, &proof));
         assert!(!secret.check(Side::Primary, &one, &two, &proof), "a proof sent back proves nothing");
         assert!(!secret.check(Side::Replica, &two, &one, &proof));
-        assert!(!secret.check(Side::Replica, &one, &[3; 32], &proof), "an old proof is worth nothing");
+        assert!(!secret.check(Side::Replica, &one, &greeting(3), &proof), "an old proof is worth nothing");
+        let older = |greeting| Greeting { version: Version { minor: 0, ..VERSION }, ..greeting };
+        for (one, two) in [(older(one), two), (one, older(two))] {
+            assert!(!secret.check(Side::Replica, &one, &two, &proof), "somebody in between has lowered a version");
+        }
         let other = Secret::new(b"another secret, as long").unwrap();
         assert!(!other.check(Side::Replica, &one, &two, &proof));
         assert!(!Secret::none().check(Side::Replica, &one, &two, &proof));

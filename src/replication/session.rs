@@ -14,7 +14,7 @@ use super::retain::Teller;
 use super::secret::{Side, random};
 use super::slot::Held;
 use super::standing::{DEPTH_MAX, Distance};
-use super::wire::{Beat, Decline, Join, Message, Refusal, VERSION, Welcome};
+use super::wire::{Beat, Decline, Greeting, Join, Message, Refusal, VERSION, Version, Welcome, WireError};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use crate::fabric::{Cause, Exporter, FabricError, GrantState, Invitation, Kind, Token};
 use std::net::TcpStream;
@@ -57,6 +57,9 @@ pub(super) fn serve(offer: &Offer, stream: TcpStream, place: &mut Place) -> Sess
     };
     let Err(error) = run(offer, &mut link, place);
     let error = match error {
+        SessionError::Link(LinkError::Wire(WireError::Major(theirs))) => {
+            SessionError::Refused(Refusal::Version, other_major(theirs))
+        }
         SessionError::Link(what @ (LinkError::Wire(_) | LinkError::OutOfPlace(_))) => {
             SessionError::Refused(Refusal::Protocol, what.to_string())
         }
@@ -79,6 +82,13 @@ fn refusal_of(error: &FabricError) -> Refusal {
     if error.cause == Cause::Elsewhere { Refusal::Ending } else { Refusal::Channel }
 }
 
+fn other_major(theirs: u16) -> String {
+    let older = if theirs < VERSION.major { "the replica" } else { "the primary" };
+    format!(
+        "the primary speaks version {VERSION} of the replication protocol, the replica speaks version {theirs}: upgrade {older}"
+    )
+}
+
 fn refused<T>(why: Refusal, words: impl Into<String>) -> Result<T, SessionError> {
     Err(SessionError::Refused(why, words.into()))
 }
@@ -99,7 +109,7 @@ fn run(offer: &Offer, link: &mut Link, place: &mut Place) -> Result<std::convert
 /// The handshake, up to a connected data channel.
 fn handshake<'o>(offer: &'o Offer, link: &mut Link, place: &mut Place) -> Result<Admission<'o>, SessionError> {
     let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
-    authenticate(offer, link, place, deadline)?;
+    let spoken = authenticate(offer, link, place, deadline)?;
     let join = match link.receive(deadline)? {
         Message::Join(join) => join,
         other => return out_of_place(&other),
@@ -115,7 +125,7 @@ fn handshake<'o>(offer: &'o Offer, link: &mut Link, place: &mut Place) -> Result
         Some(admission) => admission,
         None => return refused(Refusal::Busy, format!("there are {} replicas already", super::REPLICAS_MAX)),
     };
-    let welcome = welcome(offer, &join, link);
+    let welcome = welcome(offer, &join, link, spoken);
     link.send(&Message::Welcome(welcome), deadline)?;
     match attach(offer, link, &admission, &join) {
         Err(SessionError::Link(_)) if admission.is_lost() => refused(Refusal::Replaced, LOST),
@@ -123,19 +133,14 @@ fn handshake<'o>(offer: &'o Offer, link: &mut Link, place: &mut Place) -> Result
     }
 }
 
-/// Both sides prove that they have the secret, the peer first.
-fn authenticate(offer: &Offer, link: &mut Link, place: &mut Place, deadline: Instant) -> Result<(), SessionError> {
+/// Both sides prove that they have the secret, the peer first. Returns which version they speak.
+fn authenticate(offer: &Offer, link: &mut Link, place: &mut Place, deadline: Instant) -> Result<Version, SessionError> {
     let theirs = match link.receive(deadline)? {
-        Message::Hello { version: VERSION, nonce } => nonce,
-        Message::Hello { version, .. } => {
-            let words =
-                format!("the primary speaks version {VERSION} of the replication protocol, the replica {version}");
-            return refused(Refusal::Version, words);
-        }
+        Message::Hello(greeting) => greeting,
         other => return out_of_place(&other),
     };
-    let ours = random()?;
-    link.send(&Message::Challenge { nonce: ours }, deadline)?;
+    let ours = Greeting { version: VERSION, nonce: random()? };
+    link.send(&Message::Challenge(ours), deadline)?;
     let proof = match link.receive(deadline)? {
         Message::Prove { proof } => proof,
         other => return out_of_place(&other),
@@ -146,7 +151,7 @@ fn authenticate(offer: &Offer, link: &mut Link, place: &mut Place, deadline: Ins
     place.make_known().or_else(|why: NoPlace| refused(Refusal::Busy, why.to_string()))?;
     link.send(&Message::Accept { proof: offer.secret().prove(Side::Primary, &theirs, &ours) }, deadline)?;
     link.trust();
-    Ok(())
+    Ok(ours.version.min(theirs.version))
 }
 
 /// How far from the root this process is. Refuses if the chain may get no longer.
@@ -162,7 +167,7 @@ fn place_below(offer: &Offer) -> Result<Distance, SessionError> {
     Ok(distance)
 }
 
-fn welcome(offer: &Offer, join: &Join, link: &Link) -> Welcome {
+fn welcome(offer: &Offer, join: &Join, link: &Link, spoken: Version) -> Welcome {
     // The boot id alone proves nothing: a peer elsewhere is told this host's, and can say it.
     let same_host = link.is_of_this_host() && join.host == offer.host() && join.host != [0; 16];
     let fabrics = offer.fabrics().filter(|kind| *kind != Kind::Shm || same_host).collect();
@@ -173,6 +178,7 @@ fn welcome(offer: &Offer, join: &Join, link: &Link) -> Welcome {
         host: offer.host(),
         client_port: offer.client_port(),
         fabrics,
+        program_version: spoken.program_version(),
     }
 }
 
@@ -255,12 +261,12 @@ fn hold(admission: &Admission<'_>, held: Held) -> Result<(), SessionError> {
     refused(Refusal::Replaced, LOST)
 }
 
-/// The next message other than a heartbeat.
+/// The next message other than a heartbeat or of an unknown kind.
 fn next(link: &mut Link, deadline: Instant) -> Result<Message, LinkError> {
     loop {
         match link.receive(deadline)? {
-            // A peer that sends heartbeats without an end is cut off at the deadline.
-            Message::Heartbeat(_) if Instant::now() < deadline => {}
+            // A peer that sends them without an end is cut off at the deadline.
+            Message::Heartbeat(_) | Message::Unknown(_) if Instant::now() < deadline => {}
             Message::Heartbeat(_) => return Err(LinkError::OutOfPlace("nothing but Heartbeat")),
             message => return Ok(message),
         }
@@ -287,6 +293,7 @@ fn follow(
                     // it.
                     let _ = clocks.heard(&beat.stamp);
                 }
+                Ok(Message::Unknown(_)) => {}
                 Ok(other) => return out_of_place(&other),
                 Err(LinkError::Silent(_)) => {}
                 Err(LinkError::Refused(Refusal::Leaves, words)) => return Err(SessionError::Left(words)),

@@ -60,6 +60,7 @@ impl Slot {
             session: self.session,
             address: self.address,
             name: self.join.name.clone(),
+            program_version: self.join.program_version.clone(),
             fabric: self.held.as_ref().map(|held| held.kind.name()),
             mode: mode.name(),
             state: if following { "following" } else { "joining" },

@@ -2,20 +2,25 @@
 //! trusted: each length is checked against what has arrived and against a bound before it is used.
 //! docs/FORMATS.md draws the messages.
 //!
+//! What a later minor version has added is no error: fields behind those that are known here are
+//! left out, and a message of another kind is [`Message::Unknown`]. Where a frame ends before a
+//! field that a minor version has added, the sender does not speak that version.
+//!
 //! ```text
 //! frame:  length 4 (of what follows) | kind 1 | fields ...
 //! ```
 
+mod read;
+mod version;
+
 use super::clock::Stamp;
 use super::push::Invite;
 use super::standing::Distance;
-use crate::base::epoch::Epoch;
-use crate::fabric::{Descriptor, Invitation, Kind, Token};
-use crate::store::sizing::SHARDS_MAX;
+use crate::fabric::{Descriptor, Invitation, Kind};
 use crate::store::{EPOCHS_MAX, EpochStart, Geometry, Memory};
+use read::{Fields, read};
+pub use version::{PROGRAM_VERSION, VERSION, Version};
 
-/// The protocol spoken here. It grows with every change that an older side would misunderstand.
-pub const VERSION: u16 = 5;
 /// Every connection begins with these bytes, so that a stray client is not taken for a replica of
 /// another version.
 pub const MAGIC: [u8; 8] = *b"remora\r\n";
@@ -76,29 +81,30 @@ pub enum Decline {
     NotYet = 2,
 }
 
+/// What a side says first. The proofs of both sides are bound to what both have said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Greeting {
+    /// What it speaks.
+    pub version: Version,
+    /// Its random number.
+    pub nonce: Nonce,
+}
+
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// Replica: the first message.
-    Hello {
-        /// Of the replica's protocol.
-        version: u16,
-        /// The replica's.
-        nonce: Nonce,
-    },
+    Hello(Greeting),
     /// Primary: prove that you have the secret.
-    Challenge {
-        /// The primary's.
-        nonce: Nonce,
-    },
+    Challenge(Greeting),
     /// Replica: here is my proof.
     Prove {
-        /// Over both nonces.
+        /// Over both greetings.
         proof: Proof,
     },
     /// Primary: good, and here is mine.
     Accept {
-        /// Over both nonces.
+        /// Over both greetings.
         proof: Proof,
     },
     /// Primary, and a replica once it is welcome: no, and why. The connection ends.
@@ -130,6 +136,8 @@ pub enum Message {
         /// For people.
         words: String,
     },
+    /// Of a kind that is not known here. From a side that has proved itself it is no error.
+    Unknown(u8),
 }
 
 /// What a heartbeat tells.
@@ -150,6 +158,8 @@ pub struct Join {
     pub host: [u8; 16],
     /// For people.
     pub name: String,
+    /// Of its program; None from a side that does not tell it.
+    pub program_version: Option<String>,
 }
 
 /// What a primary says of itself.
@@ -167,6 +177,8 @@ pub struct Welcome {
     pub client_port: u16,
     /// What it offers, in its own order of preference.
     pub fabrics: Vec<Kind>,
+    /// Of its program; None from a side that does not tell it.
+    pub program_version: Option<String>,
 }
 
 /// Why bytes are no message.
@@ -175,19 +187,22 @@ pub enum WireError {
     /// A length beyond its bound.
     #[error("a message of {0} bytes, more than is allowed here")]
     TooLong(usize),
-    /// Fewer or more bytes than its fields take, or a value that is none.
+    /// Fewer bytes than its fields take, or a value that is none.
     #[error("a malformed message of kind {0}")]
     Malformed(u8),
     /// A Hello without the magic.
     #[error("the peer does not speak Remora's replication protocol")]
     Stranger,
+    /// A greeting of another major version. What follows the number may be anything.
+    #[error("the peer speaks version {0} of the replication protocol, this server version {ours}: upgrade the older one", ours = VERSION)]
+    Major(u16),
 }
 
 impl Message {
     fn kind(&self) -> u8 {
         match self {
-            Message::Hello { .. } => 1,
-            Message::Challenge { .. } => 2,
+            Message::Hello(_) => 1,
+            Message::Challenge(_) => 2,
             Message::Prove { .. } => 3,
             Message::Accept { .. } => 4,
             Message::Refuse { .. } => 5,
@@ -199,14 +214,15 @@ impl Message {
             Message::Heartbeat(_) => 11,
             Message::Invite(_) => 12,
             Message::Declined { .. } => 13,
+            Message::Unknown(kind) => *kind,
         }
     }
 
     /// For people.
     pub fn name(&self) -> &'static str {
         match self {
-            Message::Hello { .. } => "Hello",
-            Message::Challenge { .. } => "Challenge",
+            Message::Hello(_) => "Hello",
+            Message::Challenge(_) => "Challenge",
             Message::Prove { .. } => "Prove",
             Message::Accept { .. } => "Accept",
             Message::Refuse { .. } => "Refuse",
@@ -218,6 +234,7 @@ impl Message {
             Message::Heartbeat(_) => "Heartbeat",
             Message::Invite(_) => "Invite",
             Message::Declined { .. } => "Declined",
+            Message::Unknown(_) => "something of an unknown kind",
         }
     }
 
@@ -227,12 +244,11 @@ impl Message {
         out.extend_from_slice(&[0; LENGTH_BYTES]);
         out.push(self.kind());
         match self {
-            Message::Hello { version, nonce } => {
+            Message::Hello(greeting) => {
                 out.extend_from_slice(&MAGIC);
-                out.extend_from_slice(&version.to_le_bytes());
-                out.extend_from_slice(nonce);
+                put_greeting(out, greeting);
             }
-            Message::Challenge { nonce } => out.extend_from_slice(nonce),
+            Message::Challenge(greeting) => put_greeting(out, greeting),
             Message::Prove { proof } | Message::Accept { proof } => out.extend_from_slice(proof),
             Message::Refuse { why, words } => {
                 out.push(*why as u8);
@@ -242,11 +258,12 @@ impl Message {
                 out.extend_from_slice(&join.replica);
                 out.extend_from_slice(&join.host);
                 put_text(out, &join.name);
+                join.program_version.iter().for_each(|version| put_text(out, version));
             }
             Message::Welcome(welcome) => put_welcome(out, welcome),
             Message::Choose(fabric) => out.push(*fabric as u8),
             Message::Grant(invitation) => put_invitation(out, invitation),
-            Message::Attached => {}
+            Message::Attached | Message::Unknown(_) => {}
             Message::Heartbeat(Beat { distance, stamp }) => {
                 out.extend_from_slice(&distance.depth.to_le_bytes());
                 for number in
@@ -281,16 +298,7 @@ impl Message {
             return Ok(None);
         };
         let (kind, fields) = frame.split_first().ok_or(WireError::Malformed(0))?;
-        let mut fields = Fields(fields);
-        let message = read(*kind, &mut fields).ok_or(if *kind == 1 {
-            WireError::Stranger
-        } else {
-            WireError::Malformed(*kind)
-        })?;
-        if !fields.0.is_empty() {
-            return Err(WireError::Malformed(*kind));
-        }
-        Ok(Some((message, LENGTH_BYTES + length)))
+        Ok(Some((read(*kind, Fields(fields))?, LENGTH_BYTES + length)))
     }
 }
 
@@ -301,6 +309,11 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     }
     out.extend_from_slice(&(end as u16).to_le_bytes());
     out.extend_from_slice(&text.as_bytes()[..end]);
+}
+
+fn put_greeting(out: &mut Vec<u8>, greeting: &Greeting) {
+    out.extend_from_slice(&greeting.version.to_bytes());
+    out.extend_from_slice(&greeting.nonce);
 }
 
 fn put_welcome(out: &mut Vec<u8>, welcome: &Welcome) {
@@ -323,6 +336,7 @@ fn put_welcome(out: &mut Vec<u8>, welcome: &Welcome) {
         out.extend_from_slice(&start.epoch.0.to_le_bytes());
         start.begins.iter().for_each(|begin| out.extend_from_slice(&begin.to_le_bytes()));
     }
+    welcome.program_version.iter().for_each(|version| put_text(out, version));
 }
 
 fn put_invitation(out: &mut Vec<u8>, invitation: &Invitation) {
@@ -344,122 +358,6 @@ fn put_descriptor(out: &mut Vec<u8>, descriptor: &Descriptor) {
     for number in [descriptor.address, descriptor.key, descriptor.bytes] {
         out.extend_from_slice(&number.to_le_bytes());
     }
-}
-
-/// What is left of a frame.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.array().map(u8::from_le_bytes)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    /// Text that can be shown: no control characters.
-    fn text(&mut self) -> Option<String> {
-        let length = usize::from(self.u16()?);
-        let bytes = self.take(length).filter(|_| length <= TEXT_BYTES_MAX)?;
-        let text = std::str::from_utf8(bytes).ok()?;
-        Some(text.chars().map(|one| if one.is_control() { ' ' } else { one }).collect())
-    }
-
-    fn kind(&mut self) -> Option<Kind> {
-        Kind::from_number(self.u8()?)
-    }
-
-    fn descriptor(&mut self) -> Option<Descriptor> {
-        Some(Descriptor { address: self.u64()?, key: self.u64()?, bytes: self.u64()? })
-    }
-}
-
-fn read(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
-    Some(match kind {
-        1 => {
-            fields.array().filter(|magic| *magic == MAGIC)?;
-            Message::Hello { version: fields.u16()?, nonce: fields.array()? }
-        }
-        2 => Message::Challenge { nonce: fields.array()? },
-        3 => Message::Prove { proof: fields.array()? },
-        4 => Message::Accept { proof: fields.array()? },
-        5 => Message::Refuse { why: refusal(fields.u8()?)?, words: fields.text()? },
-        6 => Message::Join(Join { replica: fields.array()?, host: fields.array()?, name: fields.text()? }),
-        7 => Message::Welcome(read_welcome(fields)?),
-        8 => Message::Choose(fields.kind()?),
-        9 => Message::Grant(read_invitation(fields)?),
-        10 => Message::Attached,
-        11 => {
-            let (depth, lag_bytes, lag_microseconds) = (fields.u32()?, fields.u64()?, fields.u64()?);
-            let distance = Distance { depth, lag_bytes, lag_microseconds };
-            let stamp = Stamp { wall: fields.u64()?, sent: fields.u64()?, echo: fields.u64()?, held: fields.u64()? };
-            Message::Heartbeat(Beat { distance, stamp })
-        }
-        12 => Message::Invite(read_invite(fields)?),
-        13 => Message::Declined { why: decline(fields.u8()?)?, words: fields.text()? },
-        _ => return None,
-    })
-}
-
-fn refusal(number: u8) -> Option<Refusal> {
-    use Refusal::*;
-    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle, Unfit, Channel, Leaves]
-        .into_iter()
-        .find(|why| *why as u8 == number)
-}
-
-fn decline(number: u8) -> Option<Decline> {
-    [Decline::Failed, Decline::NotYet].into_iter().find(|why| *why as u8 == number)
-}
-
-fn read_welcome(fields: &mut Fields<'_>) -> Option<Welcome> {
-    let shards = fields.u32().filter(|shards| (1..=SHARDS_MAX as u32).contains(shards))?;
-    let memory = Memory { slabs: fields.u32()?, table_cells: fields.u32()? };
-    let (slab_bytes, record_bytes_max) = (fields.u64()?, fields.u64()?);
-    let evict = fields.u8().filter(|evict| *evict <= 1)? == 1;
-    let geometry = Geometry { shards, slab_bytes, record_bytes_max, evict };
-    let (host, client_port) = (fields.array()?, fields.u16()?);
-    let fabrics = (0..fields.u8()?).map(|_| fields.kind()).collect::<Option<_>>()?;
-    let count = fields.u8().filter(|count| (1..=EPOCHS_MAX).contains(&usize::from(*count)))?;
-    let start = |_| {
-        let epoch = Epoch(fields.u64()?);
-        let begins = (0..shards).map(|_| fields.u64()).collect::<Option<_>>()?;
-        Some(EpochStart { epoch, begins })
-    };
-    let epochs = (0..count).map(start).collect::<Option<_>>()?;
-    Some(Welcome { geometry, memory, epochs, host, client_port, fabrics })
-}
-
-fn read_invitation(fields: &mut Fields<'_>) -> Option<Invitation> {
-    let (address, token) = (fields.text()?, Token(fields.array()?));
-    let ack = fields.descriptor()?;
-    let count = fields.u32().filter(|count| *count as usize <= REGIONS_MAX)?;
-    let regions = (0..count).map(|_| fields.descriptor()).collect::<Option<_>>()?;
-    Some(Invitation { address, token, regions, ack })
-}
-
-fn read_invite(fields: &mut Fields<'_>) -> Option<Invite> {
-    let (fabric, window_bytes, pause_microseconds) = (fields.kind()?, fields.u64()?, fields.u32()?);
-    Some(Invite { fabric, window_bytes, pause_microseconds, invitation: read_invitation(fields)? })
 }
 
 #[cfg(test)]

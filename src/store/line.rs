@@ -17,8 +17,8 @@ pub const CONTROL_LINE_BYTES: usize = 64;
 /// The first position of every log. Not 0, which is no CAS.
 pub const BIRTH: u64 = 64;
 /// Positions that another process says are held to this, so that no sum of them overflows, and a
-/// CAS holds them. A log of 1 GiB/s takes two years to get there.
-pub const POSITION_MAX: u64 = 1 << 56;
+/// CAS holds them. A log of 1 GiB/s takes a year to get there.
+pub const POSITION_MAX: u64 = 1 << 55;
 
 const EPOCH: usize = 0;
 const COMMITTED: usize = 1;

@@ -2,11 +2,12 @@
 //! read in one piece.
 //!
 //! ```text
-//! bits   0   3        4      5       6          14             32
+//! bits   0      4        5      6       7            15             32
 //!        | kind | flags? | cas? | long? | key length | value length |
 //! ```
 //!
-//! A value too long for its 18 bits sets *long*, and its length stands behind the key.
+//! A value too long for its 17 bits sets *long*, and its length stands behind the key. Of the 16
+//! kinds 6 are taken; a reader refuses the others.
 
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
@@ -20,12 +21,12 @@ pub const SHORT_VALUE_BYTES_MAX: usize = (1 << (32 - VALUE_SHIFT)) - 1;
 /// An epoch record's value: the epoch, and the position where it begins, its own.
 pub const EPOCH_VALUE_BYTES: usize = 16;
 
-const KIND_MASK: u32 = 7;
-const FLAGS_BIT: u32 = 3;
-const CAS_BIT: u32 = 4;
-const LONG_BIT: u32 = 5;
-const KEY_SHIFT: u32 = 6;
-const VALUE_SHIFT: u32 = 14;
+const KIND_MASK: u32 = 15;
+const FLAGS_BIT: u32 = 4;
+const CAS_BIT: u32 = 5;
+const LONG_BIT: u32 = 6;
+const KEY_SHIFT: u32 = 7;
+const VALUE_SHIFT: u32 = 15;
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

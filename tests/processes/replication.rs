@@ -24,6 +24,7 @@
 //! | shutdown.rs | what is answered before the end of a primary reaches its replicas |
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
+//! | versions.rs | peers that speak another version of the protocol |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
 //! | within.rs | the same within this process, where turns and handshakes hang when told to |
 //! | unlocked.rs | nothing that holds a lock writes to the log |
@@ -54,5 +55,6 @@ mod shutdown;
 mod stalls;
 mod strangers;
 mod unlocked;
+mod versions;
 mod within;
 pub mod writers;

@@ -124,6 +124,7 @@ mod tests {
             session,
             address: ([127, 0, 0, 1], 1).into(),
             name: "one".into(),
+            program_version: None,
             fabric: Some("shm"),
             mode: "pull",
             state: "following",

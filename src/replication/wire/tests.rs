@@ -1,7 +1,9 @@
-//! Every message there and back, and what is refused.
+//! Every message there and back, what is left out of it, and what is refused.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::base::epoch::Epoch;
+use crate::fabric::Token;
 
 fn examples() -> Vec<Message> {
     let geometry = Geometry { shards: 2, slab_bytes: 1 << 18, record_bytes_max: 1 << 18, evict: true };
@@ -9,15 +11,10 @@ fn examples() -> Vec<Message> {
     let start = |epoch| EpochStart { epoch: Epoch(epoch), begins: vec![64, 4096] };
     let descriptor = |key| Descriptor { address: 7, key, bytes: 4096 };
     let regions = vec![descriptor(1), descriptor(2)];
-    let (address, token, ack) = ("127.0.0.1:7".to_string(), Token([8; 16]), descriptor(3));
-    let invitation = || Invitation { address: address.clone(), token, regions: regions.clone(), ack };
-    vec![
-        Message::Hello { version: 1, nonce: [1; NONCE_BYTES] },
-        Message::Challenge { nonce: [2; NONCE_BYTES] },
-        Message::Prove { proof: [3; 32] },
-        Message::Accept { proof: [4; 32] },
-        Message::Refuse { why: Refusal::Secret, words: "the secret is another one".into() },
-        Message::Join(Join { replica: [5; 16], host: [6; 16], name: "replica".into() }),
+    let join = |program_version| {
+        Message::Join(Join { replica: [5; 16], host: [6; 16], name: "replica".into(), program_version })
+    };
+    let welcome = |program_version| {
         Message::Welcome(Welcome {
             geometry,
             memory,
@@ -25,7 +22,21 @@ fn examples() -> Vec<Message> {
             host: [9; 16],
             client_port: 11211,
             fabrics: vec![Kind::Shm, Kind::Tcp],
-        }),
+            program_version,
+        })
+    };
+    let (address, token, ack) = ("127.0.0.1:7".to_string(), Token([8; 16]), descriptor(3));
+    let invitation = || Invitation { address: address.clone(), token, regions: regions.clone(), ack };
+    vec![
+        Message::Hello(Greeting { version: VERSION, nonce: [1; NONCE_BYTES] }),
+        Message::Challenge(Greeting { version: Version { minor: 9, ..VERSION }, nonce: [2; NONCE_BYTES] }),
+        Message::Prove { proof: [3; 32] },
+        Message::Accept { proof: [4; 32] },
+        Message::Refuse { why: Refusal::Secret, words: "the secret is another one".into() },
+        join(None),
+        join(Some("1.2.3".into())),
+        welcome(None),
+        welcome(Some("1.2.3".into())),
         Message::Choose(Kind::Verbs),
         Message::Grant(invitation()),
         Message::Attached,
@@ -41,7 +52,27 @@ fn examples() -> Vec<Message> {
         }),
         Message::Declined { why: Decline::Failed, words: "no device".into() },
         Message::Declined { why: Decline::NotYet, words: "registering".into() },
+        Message::Unknown(200),
     ]
+}
+
+/// Whether a later version's fields may follow its last one. They may follow no earlier: what a
+/// version adds stands behind all that is older.
+fn is_whole(message: &Message) -> bool {
+    !matches!(
+        message,
+        Message::Join(Join { program_version: None, .. }) | Message::Welcome(Welcome { program_version: None, .. })
+    )
+}
+
+/// With its frame's length changed by so many bytes, which are cut off or are ones.
+fn stretched(message: &Message, by: isize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    bytes.resize(bytes.len().strict_add_signed(by), 1);
+    let length = (bytes.len() - LENGTH_BYTES) as u32;
+    bytes[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+    bytes
 }
 
 #[test]
@@ -59,18 +90,70 @@ fn every_message_comes_back_and_no_part_of_one_does() {
 }
 
 #[test]
-fn a_frame_with_a_byte_too_few_or_too_many_is_refused() {
+fn a_frame_with_a_byte_too_few_is_refused() {
     for message in examples() {
-        let mut bytes = Vec::new();
-        message.encode(&mut bytes);
-        let length = bytes.len() - LENGTH_BYTES;
-        for wrong in [length - 1, length + 1] {
-            let mut bytes = bytes.clone();
-            bytes[..LENGTH_BYTES].copy_from_slice(&(wrong as u32).to_le_bytes());
-            bytes.push(0);
-            assert!(Message::decode(&bytes, FRAME_BYTES_MAX).is_err(), "{message:?} with length {wrong}");
+        assert!(Message::decode(&stretched(&message, -1), FRAME_BYTES_MAX).is_err(), "{message:?}");
+    }
+}
+
+#[test]
+fn fields_that_a_later_version_has_added_are_left_out() {
+    for message in examples().into_iter().filter(is_whole) {
+        for more in [1, 100, 4000] {
+            let bytes = stretched(&message, more);
+            assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), Ok(Some((message.clone(), bytes.len()))));
         }
     }
+    // A field of this version that is cut is none of a later one.
+    for message in examples().into_iter().filter(|message| !is_whole(message)) {
+        assert!(Message::decode(&stretched(&message, 1), FRAME_BYTES_MAX).is_err(), "{message:?}");
+    }
+}
+
+#[test]
+fn a_greeting_of_another_major_version_says_so_whatever_else_is_in_it() {
+    let (nonce, other) = ([7; NONCE_BYTES], Version { major: 7, minor: 0 });
+    for greeting in
+        [Message::Hello(Greeting { version: other, nonce }), Message::Challenge(Greeting { version: other, nonce })]
+    {
+        for bytes in [stretched(&greeting, 0), stretched(&greeting, -34), stretched(&greeting, 50)] {
+            assert_eq!(Message::decode(&bytes, STRANGER_FRAME_BYTES_MAX), Err(WireError::Major(7)));
+        }
+    }
+    // As version 5 said it: its number has two bytes.
+    let mut hello = vec![43, 0, 0, 0, 1];
+    hello.extend_from_slice(&MAGIC);
+    hello.extend_from_slice(&5u16.to_le_bytes());
+    hello.extend_from_slice(&nonce);
+    assert_eq!(Message::decode(&hello, STRANGER_FRAME_BYTES_MAX), Err(WireError::Major(5)));
+}
+
+#[test]
+fn two_sides_speak_the_lower_version_and_tell_what_it_has() {
+    let minor = |minor| Version { major: VERSION.major, minor };
+    assert_eq!((minor(0).min(minor(1)), minor(9).min(VERSION)), (minor(0), VERSION));
+    assert_eq!(minor(0).program_version(), None);
+    assert_eq!(VERSION.program_version().as_deref(), Some(PROGRAM_VERSION));
+}
+
+/// What `tools/fuzz` begins with.
+#[test]
+fn seeds_of_fuzzing_are_messages_of_this_version() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/seeds/replication");
+    let mut kinds: Vec<u8> = Vec::new();
+    for seed in std::fs::read_dir(folder).unwrap() {
+        let path = seed.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (message, taken) =
+                Message::decode(rest, FRAME_BYTES_MAX).unwrap().unwrap_or_else(|| panic!("{path:?} is cut"));
+            kinds.push(message.kind());
+            rest = &rest[taken..];
+        }
+    }
+    let missing: Vec<Message> = examples().into_iter().filter(|message| !kinds.contains(&message.kind())).collect();
+    assert!(missing.is_empty(), "no seed for {missing:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use remora::replication::link::{Link, LinkError};
 use remora::replication::push::Invite;
 use remora::replication::push::layout::Layout;
 use remora::replication::secret::{Secret, Side};
-use remora::replication::wire::{Join, Message, Refusal, VERSION, Welcome};
+use remora::replication::wire::{Greeting, Join, Message, Refusal, VERSION, Welcome};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};
 use std::fs::File;
@@ -66,17 +66,17 @@ fn come(primary: SocketAddr, from: &str) -> (Link, Welcome) {
     socket.bind(&SocketAddr::new(from.parse().expect("an address"), 0).into()).expect("an address of this host");
     socket.connect(&primary.into()).expect("the port takes connections");
     let (mut link, soon) = (Link::new(TcpStream::from(socket)).expect("a connection"), Instant::now() + LONG);
-    let (secret, nonce) = (Secret::new(SECRET).expect("long enough"), [7; 32]);
-    link.send(&Message::Hello { version: VERSION, nonce }, soon).expect("sent");
-    let Ok(Message::Challenge { nonce: theirs }) = link.receive(soon) else { panic!("no challenge") };
-    link.send(&Message::Prove { proof: secret.prove(Side::Replica, &nonce, &theirs) }, soon).expect("sent");
+    let (secret, ours) = (Secret::new(SECRET).expect("long enough"), Greeting { version: VERSION, nonce: [7; 32] });
+    link.send(&Message::Hello(ours), soon).expect("sent");
+    let Ok(Message::Challenge(theirs)) = link.receive(soon) else { panic!("no challenge") };
+    link.send(&Message::Prove { proof: secret.prove(Side::Replica, &ours, &theirs) }, soon).expect("sent");
     assert!(matches!(link.receive(soon), Ok(Message::Accept { .. })));
     link.trust();
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot id");
     let digits: String = boot_id.chars().filter(char::is_ascii_hexdigit).collect();
     let host = u128::from_str_radix(&digits, 16).expect("a number").to_be_bytes();
-    link.send(&Message::Join(Join { replica: fastrand::u128(..).to_le_bytes(), host, name: "far".into() }), soon)
-        .expect("sent");
+    let (replica, name) = (fastrand::u128(..).to_le_bytes(), "far".into());
+    link.send(&Message::Join(Join { replica, host, name, program_version: None }), soon).expect("sent");
     let Ok(Message::Welcome(welcome)) = link.receive(soon) else { panic!("no welcome") };
     (link, welcome)
 }

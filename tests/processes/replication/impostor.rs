@@ -3,7 +3,8 @@
 //! grows.
 
 use super::orders::{ctl, ctl_fails};
-use super::strangers::Flood;
+use super::strangers::{Flood, HEARTBEAT};
+use super::versions::said_by;
 use crate::node::{LONG, Node, expect_eq, side_by_side, wait_for_count, wait_for_row, wait_until};
 use crate::proxy::{ALL, Fate, Proxy};
 use crate::support::forged::{EPOCH, Forged, ForgedLine, GEOMETRY, capacity_bytes, history, memory};
@@ -15,9 +16,10 @@ use remora::replication::clock::Clocks;
 use remora::replication::link::{Link, LinkError};
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
-use remora::replication::wire::{Beat, Message, Welcome};
+use remora::replication::wire::{Beat, Greeting, Join, Message, VERSION, Version, Welcome};
 use remora::store::line::{BIRTH, POSITION_MAX};
 use remora::store::{EpochStart, Geometry, Memory};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -26,21 +28,23 @@ use std::time::{Duration, Instant};
 
 /// What the impostor tells.
 #[derive(Clone)]
-struct Lie {
-    welcome: Welcome,
-    memory: Arc<Forged>,
-    invitation: Arc<dyn Fn(&mut Invitation) + Send + Sync>,
+pub struct Lie {
+    /// What it speaks.
+    pub version: Version,
+    pub welcome: Welcome,
+    pub memory: Arc<Forged>,
+    pub invitation: Arc<dyn Fn(&mut Invitation) + Send + Sync>,
     /// This message is sent instead of heartbeats.
-    says: Option<Message>,
+    pub says: Option<Message>,
     /// Heartbeats are sent without an end.
-    floods: bool,
+    pub floods: bool,
     /// How many seconds its wall clock is ahead.
-    ahead_seconds: i64,
+    pub ahead_seconds: i64,
 }
 
 impl Lie {
     /// The truth: empty logs.
-    fn none() -> Lie {
+    pub fn none() -> Lie {
         let epochs = history(GEOMETRY.shards);
         let welcome = Welcome {
             geometry: GEOMETRY,
@@ -49,8 +53,10 @@ impl Lie {
             host: [0; 16],
             client_port: 1,
             fabrics: vec![Kind::Tcp],
+            program_version: None,
         };
         Lie {
+            version: VERSION,
             welcome,
             memory: Arc::new(Forged::new(GEOMETRY)),
             invitation: Arc::new(|_| ()),
@@ -68,17 +74,24 @@ impl Lie {
 }
 
 /// See the module; serves one replica at a time until it is dropped.
-struct Impostor {
-    address: SocketAddr,
+pub struct Impostor {
+    pub address: SocketAddr,
+    joined: Arc<OnceLock<Join>>,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Impostor {
-    fn start(lie: Lie) -> Impostor {
+    /// What the first replica has said of itself.
+    pub fn joined(&self) -> Join {
+        self.joined.get().cloned().expect("a replica was let in")
+    }
+
+    pub fn start(lie: Lie) -> Impostor {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let (address, stopping) = (listener.local_addr().expect("an address"), Arc::new(AtomicBool::new(false)));
-        let stopped = stopping.clone();
+        let joined: Arc<OnceLock<Join>> = Arc::default();
+        let (stopped, first) = (stopping.clone(), joined.clone());
         let thread = std::thread::spawn(move || {
             let loopback = "127.0.0.1:0".parse().expect("an address");
             let exporter = listen(Kind::Tcp, loopback, &ConnectOptions::default()).expect("a port");
@@ -87,10 +100,10 @@ impl Impostor {
                     return;
                 }
                 // However the session ended: the replica comes again.
-                let _ = serve(stream, &*exporter, &lie, &stopped);
+                let _ = serve(stream, &*exporter, &lie, (&stopped, &first));
             }
         });
-        Impostor { address, stopping, thread: Some(thread) }
+        Impostor { address, joined, stopping, thread: Some(thread) }
     }
 }
 
@@ -104,25 +117,32 @@ impl Drop for Impostor {
     }
 }
 
-fn serve(stream: TcpStream, exporter: &dyn Exporter, lie: &Lie, stopped: &AtomicBool) -> Result<(), LinkError> {
-    let mut flood = Flood::over(stream.try_clone()?);
+fn serve(
+    stream: TcpStream,
+    exporter: &dyn Exporter,
+    lie: &Lie,
+    (stopped, joined): (&AtomicBool, &OnceLock<Join>),
+) -> Result<(), LinkError> {
+    let (mut flood, mut raw) = (Flood::of(&HEARTBEAT, stream.try_clone()?), stream.try_clone()?);
+    let mut say = |message: &Message| raw.write_all(&said_by(lie.version, message));
     let mut link = Link::new(stream)?;
     let soon = Instant::now() + LONG;
-    let Message::Hello { nonce: theirs, .. } = link.receive(soon)? else { panic!("a replica says Hello") };
-    let ours = [9; 32];
-    link.send(&Message::Challenge { nonce: ours }, soon)?;
+    let Message::Hello(theirs) = link.receive(soon)? else { panic!("a replica says Hello") };
+    let ours = Greeting { version: lie.version, nonce: [9; 32] };
+    say(&Message::Challenge(ours))?;
     let Message::Prove { .. } = link.receive(soon)? else { panic!("a replica proves itself") };
-    link.send(&Message::Accept { proof: Secret::none().prove(Side::Primary, &theirs, &ours) }, soon)?;
+    say(&Message::Accept { proof: Secret::none().prove(Side::Primary, &theirs, &ours) })?;
     link.trust();
-    let Message::Join(_) = link.receive(soon)? else { panic!("a replica joins") };
-    link.send(&Message::Welcome(lie.welcome.clone()), soon)?;
+    let Message::Join(join) = link.receive(soon)? else { panic!("a replica joins") };
+    let _ = joined.set(join);
+    say(&Message::Welcome(lie.welcome.clone()))?;
     let Message::Choose(Kind::Tcp) = link.receive(soon)? else { panic!("a replica takes what there is") };
     let token = Token(fastrand::u128(..).to_le_bytes());
     let grant = exporter.grant(token, lie.memory.clone()).expect("a grant");
     let (regions, ack) = (grant.descriptors().to_vec(), grant.ack_descriptor());
     let mut invitation = Invitation { address: exporter.address(), token, regions, ack };
     (lie.invitation)(&mut invitation);
-    link.send(&Message::Grant(invitation), soon)?;
+    say(&Message::Grant(invitation))?;
     let Message::Attached = link.receive(soon)? else { panic!("a replica attaches") };
     let mut clocks = Clocks::start();
     while !stopped.load(Relaxed) {
@@ -133,7 +153,7 @@ fn serve(stream: TcpStream, exporter: &dyn Exporter, lie: &Lie, stopped: &Atomic
         let mut stamp = clocks.stamp();
         stamp.wall = stamp.wall.wrapping_add_signed(lie.ahead_seconds * 1_000_000);
         let beat = Message::Heartbeat(Beat { distance: Distance::default(), stamp });
-        link.send(lie.says.as_ref().unwrap_or(&beat), Instant::now() + LONG)?;
+        say(lie.says.as_ref().unwrap_or(&beat))?;
         match link.receive(Instant::now() + Duration::from_millis(200)) {
             Ok(Message::Heartbeat(beat)) => drop(clocks.heard(&beat.stamp)),
             Ok(_) | Err(LinkError::Silent(_)) => {}

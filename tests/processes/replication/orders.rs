@@ -2,7 +2,7 @@
 
 use crate::node::{Node, in_sync, wait_for_row};
 use crate::proxy::{ALL, Fate, Proxy};
-use remora::replication::wire::{Join, Message, VERSION};
+use remora::replication::wire::{Greeting, Join, Message, PROGRAM_VERSION, VERSION};
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
@@ -99,9 +99,14 @@ fn a_replica_that_has_nothing_yet_is_not_promoted() {
     let primary = Node::primary(&["-m", "16"]);
     let way = Proxy::to(primary.port());
     let said = [
-        Message::Hello { version: VERSION, nonce: [0; 32] },
+        Message::Hello(Greeting { version: VERSION, nonce: [0; 32] }),
         Message::Prove { proof: [0; 32] },
-        Message::Join(Join { replica: [0; 16], host: [0; 16], name: "late".into() }),
+        Message::Join(Join {
+            replica: [0; 16],
+            host: [0; 16],
+            name: "late".into(),
+            program_version: Some(PROGRAM_VERSION.into()),
+        }),
     ];
     let mut up = Vec::new();
     said.iter().for_each(|message| message.encode(&mut up));

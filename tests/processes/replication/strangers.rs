@@ -9,14 +9,15 @@ use remora::replication::link::{Link, LinkError};
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
 use remora::replication::wire::{
-    Beat, FRAME_BYTES_MAX, Join, Message, Nonce, Refusal, STRANGER_FRAME_BYTES_MAX, VERSION,
+    Beat, FRAME_BYTES_MAX, Greeting, Join, Message, Nonce, Refusal, STRANGER_FRAME_BYTES_MAX, VERSION, Version,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 const NONCE: Nonce = [7; 32];
-const HEARTBEAT: Message = Message::Heartbeat(Beat {
+const GREETING: Greeting = Greeting { version: VERSION, nonce: NONCE };
+pub const HEARTBEAT: Message = Message::Heartbeat(Beat {
     distance: Distance { depth: 0, lag_bytes: 0, lag_microseconds: 0 },
     stamp: Stamp { wall: 0, sent: 0, echo: 0, held: 0 },
 });
@@ -81,19 +82,21 @@ fn encoded(messages: &[Message]) -> Vec<u8> {
 fn nonsense_is_refused_in_words() {
     let (primary, replica) = served();
     let before = primary.holds();
-    let hello = Message::Hello { version: VERSION, nonce: NONCE };
-    let join = Message::Join(Join { replica: [1; 16], host: [2; 16], name: "early".into() });
+    let hello = Message::Hello(GREETING);
+    let of_major = |major| encoded(&[Message::Hello(Greeting { version: Version { major, minor: 0 }, nonce: NONCE })]);
+    let join = Message::Join(Join { replica: [1; 16], host: [2; 16], name: "early".into(), program_version: None });
     let mut no_magic = encoded(std::slice::from_ref(&hello));
     no_magic[5] ^= 1;
     let garbage: Vec<u8> = (0..100_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8 | 1).collect();
     let cases: Vec<(&str, Vec<u8>, Refusal, &str)> = vec![
-        ("another version", encoded(&[Message::Hello { version: 99, nonce: NONCE }]), Refusal::Version, "99"),
+        ("a later version", of_major(99), Refusal::Version, "the replica speaks version 99: upgrade the primary"),
+        ("an earlier one", of_major(5), Refusal::Version, "the replica speaks version 5: upgrade the replica"),
         ("HTTP", b"GET / HTTP/1.1\r\nHost: cache\r\n\r\n".to_vec(), Refusal::Protocol, "does not speak"),
         ("memcached", b"get key\r\nset key 0 0 5\r\n".to_vec(), Refusal::Protocol, "does not speak"),
         ("no magic", no_magic, Refusal::Protocol, "does not speak"),
         ("garbage", garbage, Refusal::Protocol, "more than is allowed"),
         ("a frame of nothing", vec![0; 4], Refusal::Protocol, "malformed"),
-        ("an unknown kind", vec![1, 0, 0, 0, 77], Refusal::Protocol, "malformed"),
+        ("an unknown kind", vec![1, 0, 0, 0, 77], Refusal::Protocol, "unknown kind"),
         (
             "too long a frame",
             (STRANGER_FRAME_BYTES_MAX as u32 + 1).to_le_bytes().to_vec(),
@@ -120,22 +123,23 @@ fn come(primary: SocketAddr, steps: usize) -> Link {
     come_over(TcpStream::connect(primary).expect("the port takes connections"), steps)
 }
 
-/// Heartbeats, so many at a time that the other side never finds none.
+/// The same message, so many times that the other side never finds none.
 pub struct Flood {
     stream: TcpStream,
+    frame_bytes: usize,
     frames: Vec<u8>,
     sent: usize,
 }
 
 impl Flood {
-    pub fn over(stream: TcpStream) -> Flood {
-        let frames = encoded(&vec![HEARTBEAT; 20_000]);
-        Flood { stream, frames, sent: 0 }
+    pub fn of(message: &Message, stream: TcpStream) -> Flood {
+        let frame = encoded(std::slice::from_ref(message));
+        Flood { stream, frame_bytes: frame.len(), frames: frame.repeat(20_000), sent: 0 }
     }
 
     /// As much as is taken at once; an error when the other side has ended it.
     pub fn pour(&mut self) -> std::io::Result<()> {
-        let begun = self.sent % encoded(&[HEARTBEAT]).len();
+        let begun = self.sent % self.frame_bytes;
         match self.stream.write(&self.frames[begun..]) {
             Ok(bytes) => self.sent += bytes,
             Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => {
@@ -150,12 +154,12 @@ impl Flood {
 fn come_over(stream: TcpStream, steps: usize) -> Link {
     let soon = || Instant::now() + LONG;
     let mut link = Link::new(stream).expect("a connection");
-    let mut challenge = NONCE;
+    let mut challenge = GREETING;
     for step in 0..steps {
         match step {
-            0 => link.send(&Message::Hello { version: VERSION, nonce: NONCE }, soon()).expect("sent"),
+            0 => link.send(&Message::Hello(GREETING), soon()).expect("sent"),
             1 => {
-                let proof = Secret::none().prove(Side::Replica, &NONCE, &challenge);
+                let proof = Secret::none().prove(Side::Replica, &GREETING, &challenge);
                 link.send(&Message::Prove { proof }, soon()).expect("sent");
                 assert!(matches!(link.receive(soon()), Ok(Message::Accept { .. })));
                 link.trust();
@@ -165,6 +169,7 @@ fn come_over(stream: TcpStream, steps: usize) -> Link {
                     replica: fastrand::u128(..).to_le_bytes(),
                     host: [2; 16],
                     name: format!("silent after {steps}"),
+                    program_version: None,
                 };
                 link.send(&Message::Join(join), soon()).expect("sent");
                 assert!(matches!(link.receive(soon()), Ok(Message::Welcome(_))));
@@ -175,8 +180,8 @@ fn come_over(stream: TcpStream, steps: usize) -> Link {
             }
         }
         if step == 0 {
-            let Ok(Message::Challenge { nonce }) = link.receive(soon()) else { panic!("no challenge") };
-            challenge = nonce;
+            let Ok(Message::Challenge(greeting)) = link.receive(soon()) else { panic!("no challenge") };
+            challenge = greeting;
         }
     }
     link
@@ -201,7 +206,7 @@ fn who_keeps_the_primary_waiting_is_ended() {
     let (primary, replica) = served();
     let before = primary.holds();
     let port = primary.port();
-    side_by_side(&[0, 1, 2, 3, 4, 5, 6, 7], |case| match case {
+    side_by_side(&[0, 1, 2, 3, 4, 5, 6, 7, 8], |case| match case {
         0..=4 => {
             let end = ending(come(port, case));
             assert!(matches!(end, LinkError::Refused(Refusal::Protocol, _)), "silent after {case}: {end}");
@@ -216,14 +221,15 @@ fn who_keeps_the_primary_waiting_is_ended() {
                 std::thread::sleep(std::time::Duration::from_millis(200));
             }
         }
-        6 => {
-            // Heartbeats without an end, where something else is due.
+        6 | 7 => {
+            // Heartbeats without an end, or what nobody knows, where something else is due.
+            let message = if case == 6 { HEARTBEAT } else { Message::Unknown(200) };
             let stream = TcpStream::connect(port).expect("the port takes connections");
-            let mut flood = Flood::over(stream.try_clone().expect("a descriptor"));
+            let mut flood = Flood::of(&message, stream.try_clone().expect("a descriptor"));
             let link = come_over(stream, 3);
             let until = Instant::now() + LONG;
             while flood.pour().is_ok() {
-                assert!(Instant::now() < until, "heartbeats are listened to for ever");
+                assert!(Instant::now() < until, "{} is listened to for ever", message.name());
             }
             drop(link);
         }

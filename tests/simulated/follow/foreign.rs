@@ -150,7 +150,7 @@ fn forged(shape: u32, body_bytes: usize, checked_bytes: usize, position: u64) ->
 
 fn seal(bytes: &mut [u8], checked_bytes: usize, position: u64, epoch: Epoch) {
     let mut sum = BodyChecksum::default().update(&bytes[12..16]);
-    if bytes[12] & 7 != Kind::Set as u8 {
+    if bytes[12] & 15 != Kind::Set as u8 {
         sum = sum.update(&bytes[..8]);
     }
     let crc = sum.update(&bytes[16..checked_bytes]).at(position << 7, epoch.0);
@@ -162,7 +162,7 @@ fn to_words(bytes: &[u8]) -> Vec<AtomicU64> {
 }
 
 fn shape(kind: u32, options: u32, key_bytes: u32, value_bytes: u32) -> u32 {
-    kind | options << 3 | key_bytes << 6 | value_bytes << 14
+    kind | options << 4 | key_bytes << 7 | value_bytes << 15
 }
 
 /// Every rule for lengths and parts, broken one by one by a record whose checksum holds.
@@ -192,6 +192,8 @@ fn a_record_made_as_none_is_made_is_refused() {
         ("an epoch with a key", shape(epoch, 0, 8, 16), 24, BadRecord::Malformed),
         ("a pad that ends before its slab", shape(pad, 0, 0, 16), 16, BadRecord::Malformed),
         ("kind 7", shape(7, 0, 0, 0), 0, BadRecord::NoRecord),
+        ("kind 9, a set but for its highest bit", shape(9, 0, 4, 4), 8, BadRecord::NoRecord),
+        ("kind 15", shape(15, 0, 0, 0), 0, BadRecord::NoRecord),
         ("kind 0", shape(0, 0, 3, 0), 8, BadRecord::NoRecord),
     ] {
         println!("{what}");

@@ -198,7 +198,8 @@ fn no_geometry_is_believed() {
         let shards = geometry.shards.min(512);
         let memory = Memory { slabs: any(8) as u32, table_cells: any(8) as u32 };
         let (epochs, fabrics) = (history(shards), vec![Kind::Tcp]);
-        let welcome = Welcome { geometry, memory, epochs, host: [0; 16], client_port: 1, fabrics };
+        let welcome =
+            Welcome { geometry, memory, epochs, host: [0; 16], client_port: 1, fabrics, program_version: None };
         let mut bytes = Vec::new();
         Message::Welcome(welcome).encode(&mut bytes);
         let Ok(Some((Message::Welcome(welcome), _))) = Message::decode(&bytes, FRAME_BYTES_MAX) else { continue };

@@ -3,8 +3,10 @@
 use super::{assert_drawn, bytes_of, hex, used_words, words_of};
 use remora::base::epoch::Epoch;
 use remora::base::time::{Expiry, UnixSeconds};
-use remora::store::record::{Draft, Kind, Meta, Record, Source};
-use remora::store::seal::Seal;
+use remora::store::line::POSITION_MAX;
+use remora::store::record::{Draft, Kind, Meta, Record, Shape, Source};
+use remora::store::seal::{Seal, stamp};
+use remora::store::shape::SHORT_VALUE_BYTES_MAX;
 use remora::store::{Store, StoreConfig};
 
 const EPOCH: u64 = 0x00C0_FFEE_1200_0003;
@@ -30,7 +32,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 /// The checksum as it is drawn: over the shape, the meta word of all but sets, what follows the
 /// header, and where the record lies.
 fn checksum(bytes: &[u8], checked_bytes: usize, position: u64) -> u32 {
-    let meta = if bytes[12] & 7 == 1 { &[] } else { &bytes[..8] };
+    let meta = if bytes[12] & 15 == 1 { &[] } else { &bytes[..8] };
     let place = [(position << 7 | u64::from(SHARD)).to_le_bytes(), EPOCH.to_le_bytes()].concat();
     crc32c(&[&bytes[12..16], meta, &bytes[16..checked_bytes], &place].concat())
 }
@@ -77,6 +79,7 @@ fn a_meta_word() {
     is(Meta::default().with_fetched(), "00 00 00 00 00 00 00 10");
     is(Meta::default().with_stale(true), "00 00 00 00 00 00 00 20");
     is(Meta::default().with_token_sent(true), "00 00 00 00 00 00 00 40");
+    assert!(Meta::from_bits(1 << 63).dead() && !Meta::from_bits(u64::MAX >> 1).dead());
 }
 
 #[test]
@@ -89,8 +92,8 @@ fn a_set() {
         (b"key", 0, None, b"value!"),
         "
         00 d2 49 6b  18 ce 49 0b  | expiry 1,800,000,000; accessed 1,799,999,000 modulo 2^28
-        c2 eb fc 77               | checksum
-        c1 80 01 00               | set, no flags, no CAS, short; 3 bytes of key << 6, 6 of value << 14
+        2b 6e 0e 6e               | checksum
+        81 01 03 00               | set, no flags, no CAS, short; 3 bytes of key << 7, 6 of value << 15
         6b 65 79                  | key
         76 61 6c 75 65 21         | value
         00 00 00 00 00 00 00      | to a multiple of 8
@@ -111,8 +114,8 @@ fn a_set_with_all_that_there_is() {
         (b"a-key", 0x0102_0304, cas, b"v"),
         "
         00 d2 49 6b  18 ce 49 7b  | as above, with bits 60, 61 and 62
-        76 97 39 15               | checksum
-        59 41 00 00               | set, flags 8, CAS 16, short; 5 << 6, 1 << 14
+        fb 80 c0 8f               | checksum
+        b1 82 00 00               | set, flags 16, CAS 32, short; 5 << 7, 1 << 15
         61 2d 6b 65 79            | key
         04 03 02 01               | flags
         88 77 66 55 44 33 22 11   | CAS
@@ -122,23 +125,23 @@ fn a_set_with_all_that_there_is() {
     );
 }
 
-/// A value whose length does not fit into 18 bits.
+/// A value whose length does not fit into 17 bits.
 #[test]
 fn a_long_set() {
-    let value = vec![b'x'; 1 << 18];
+    let value = vec![b'x'; 1 << 17];
     let mut drawing = String::from(
         "
         00 d2 49 6b  18 ce 49 0b
-        56 70 f8 48               | checksum
-        21 02 00 00               | set, long 32; 8 bytes of key << 6, and no length here
+        19 52 40 a7               | checksum
+        41 04 00 00               | set, long 64; 8 bytes of key << 7, and no length here
         6c 6f 6e 67 20 6b 65 79   | key
-        00 00 04 00               | 262,144 bytes of value
+        00 00 02 00               | 131,072 bytes of value
     ",
     );
-    drawing.push_str(&"78 ".repeat(1 << 18));
+    drawing.push_str(&"78 ".repeat(1 << 17));
     drawing.push_str("\n00 00 00 00");
     let draft = Draft::new(Kind::Set, b"long key", meta(), 0, None, Source::Bytes(&value));
-    is_drawn(&draft, 64, 28 + (1 << 18), (b"long key", 0, None, &value), &drawing);
+    is_drawn(&draft, 64, 28 + (1 << 17), (b"long key", 0, None, &value), &drawing);
 }
 
 #[test]
@@ -150,8 +153,8 @@ fn a_delete() {
         (b"gone", 0, None, b""),
         "
         00 00 00 00  00 00 00 00
-        39 8e e7 62               | checksum, the meta word among what it covers
-        02 01 00 00               | delete; 4 << 6
+        ae 2f 0e eb               | checksum, the meta word among what it covers
+        02 02 00 00               | delete; 4 << 7
         67 6f 6e 65               | key
         00 00 00 00
     ",
@@ -168,8 +171,8 @@ fn a_touch() {
         (b"touched key", 0, None, b""),
         "
         00 d2 49 6b  18 ce 49 2b  | the expiry, and stale
-        9a aa 87 e1               | checksum
-        c3 02 00 00               | touch; 11 << 6
+        83 54 26 3e               | checksum
+        83 05 00 00               | touch; 11 << 7
         74 6f 75 63 68 65 64 20   | key
         6b 65 79
         00 00 00 00 00
@@ -195,8 +198,8 @@ fn a_flush() {
 
 const EPOCH_AT_BIRTH: &str = "
         00 00 00 00  00 00 00 00
-        c9 0f ee e5               | checksum
-        05 00 04 00               | epoch; 16 << 14
+        cd fa bd a3               | checksum
+        05 00 08 00               | epoch; 16 << 15
         03 00 00 12 ee ff c0 00   | generation 3 of lineage c0ffee12
         40 00 00 00  00 00 00 00  | begins at 64, where this lies
 ";
@@ -218,8 +221,8 @@ fn a_pad() {
     Draft::pad(64).write(&words, seal(1024));
     let drawing = hex("
         00 00 00 00  00 00 00 00
-        9e f6 13 da               | checksum, of the header alone
-        06 00 0c 00               | pad; 48 << 14
+        b0 4b 99 bd               | checksum, of the header alone
+        06 00 18 00               | pad; 48 << 15
     ");
     let crc = checksum(&drawing, 16, 1024);
     assert_eq!(crc.to_le_bytes(), drawing[8..12], "the checksum of this drawing is {crc:#010x}");
@@ -227,6 +230,28 @@ fn a_pad() {
     let record = Record::read(&words).expect("a record");
     assert_eq!((record.shape.kind(), record.shape.record_bytes()), (Kind::Pad, 64));
     assert!(record.proves_itself(seal(1024)));
+}
+
+/// Log 0, so the two highest bits are zeroes; the last shard; the first position and the last.
+#[test]
+fn a_stamp() {
+    assert_eq!(stamp(0x3FF, 64), 0x23FF);
+    assert_eq!(stamp(5, 0x0123_4567_89A8), 0x0123_4567_89A8 << 7 | 5);
+    assert_eq!(stamp(0x3FF, POSITION_MAX - 8), 0x3FFF_FFFF_FFFF_FFFF);
+}
+
+/// The longest value whose length the shape holds: all of its bits are ones.
+#[test]
+fn a_shape_whose_every_bit_counts() {
+    let shape = Shape::new(Kind::Set, 250, SHORT_VALUE_BYTES_MAX, true, true);
+    assert_eq!((shape.to_bits(), SHORT_VALUE_BYTES_MAX), (0xFFFF_FD31, 131_071), "ones, 250 << 7, 1 << 5, 1 << 4, 1");
+}
+
+/// Six kinds are taken; whatever else stands in the four bits is no record.
+#[test]
+fn kinds_that_are_none() {
+    let reads = |kind: u8| Record::read(&words_of(&[&[0; 12][..], &[kind, 0, 0, 0]].concat())).is_some();
+    assert_eq!((0..16).filter(|kind| reads(*kind)).collect::<Vec<u8>>(), [1, 2, 3, 4, 5, 6]);
 }
 
 /// What each log begins with: nothing, in its epoch. Positions begin at 64.

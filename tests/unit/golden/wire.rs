@@ -7,7 +7,9 @@ use remora::replication::clock::Stamp;
 use remora::replication::push::Invite;
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
-use remora::replication::wire::{Beat, Decline, FRAME_BYTES_MAX, Join, Message, Refusal, VERSION, Welcome};
+use remora::replication::wire::{
+    Beat, Decline, FRAME_BYTES_MAX, Greeting, Join, Message, Refusal, VERSION, Version, Welcome,
+};
 use remora::store::{EpochStart, Geometry, Memory};
 
 /// The frame is this, and this is read as the message.
@@ -35,52 +37,59 @@ const THIRTY_TWO_DRAWN: &str = "
 
 #[test]
 fn the_handshake() {
-    assert_eq!(VERSION, 5, "the drawings are of this version");
+    let version = Version { major: 6, minor: 1 };
+    assert_eq!(VERSION, version, "the drawings are of this version");
+    let greeting = Greeting { version, nonce: THIRTY_TWO };
     let with_32 = |head: &str| format!("{head}{THIRTY_TWO_DRAWN}");
     is_drawn(
-        &Message::Hello { version: 5, nonce: THIRTY_TWO },
-        &with_32("2b 00 00 00 | 43 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 05 00 | version\n"),
+        &Message::Hello(greeting),
+        &with_32("2d 00 00 00 | 45 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 06 00  01 00 | version\n"),
     );
-    is_drawn(&Message::Challenge { nonce: THIRTY_TWO }, &with_32("21 00 00 00  02"));
+    is_drawn(&Message::Challenge(greeting), &with_32("25 00 00 00  02  06 00  01 00 | version\n"));
     is_drawn(&Message::Prove { proof: THIRTY_TWO }, &with_32("21 00 00 00  03"));
     is_drawn(&Message::Accept { proof: THIRTY_TWO }, &with_32("21 00 00 00  04"));
 }
 
 #[test]
 fn refusals() {
-    use Refusal::*;
-    for (number, why) in (1..).zip([Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle]) {
+    use Refusal::{Busy, Channel, Circle, Ending, Fabric, Leaves, Protocol, Replaced, Secret, Unfit};
+    for (number, why) in
+        (1..).zip([Refusal::Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle, Unfit, Channel, Leaves])
+    {
         let drawing = format!("06 00 00 00  05  {number:02x}  02 00  6e 6f | no");
         is_drawn(&Message::Refuse { why, words: "no".into() }, &drawing);
     }
+    is_drawn(&Message::Declined { why: Decline::Failed, words: "no".into() }, "06 00 00 00  0d  01  02 00  6e 6f");
     is_drawn(&Message::Declined { why: Decline::NotYet, words: "no".into() }, "06 00 00 00  0d  02  02 00  6e 6f");
 }
 
 #[test]
 fn who_joins_and_what_there_is() {
-    is_drawn(
-        &Message::Join(Join { replica: [0xAA; 16], host: [0xBB; 16], name: "two".into() }),
-        "
-        26 00 00 00
+    let join = |program_version| {
+        Message::Join(Join { replica: [0xAA; 16], host: [0xBB; 16], name: "two".into(), program_version })
+    };
+    let drawing = "
         06                        | Join
         aa aa aa aa aa aa aa aa  aa aa aa aa aa aa aa aa | replica
         bb bb bb bb bb bb bb bb  bb bb bb bb bb bb bb bb | host
         03 00  74 77 6f           | name
-        ",
-    );
+        ";
+    is_drawn(&join(None), &format!("26 00 00 00 {drawing}"));
+    is_drawn(&join(Some("1.2.3".into())), &format!("2d 00 00 00 {drawing} {PROGRAM_VERSION}"));
     let geometry = Geometry { shards: 2, slab_bytes: 1 << 18, record_bytes_max: 4096, evict: true };
     let start = |generation, begins| EpochStart { epoch: Epoch::of(0xC0FF_EE12, generation), begins };
-    is_drawn(
-        &Message::Welcome(Welcome {
+    let welcome = |program_version| {
+        Message::Welcome(Welcome {
             geometry,
             memory: Memory { slabs: 9, table_cells: 8 },
             epochs: vec![start(1, vec![64, 64]), start(3, vec![0x1000, 0x2000])],
             host: [0xBB; 16],
             client_port: 11211,
             fabrics: vec![Kind::Verbs, Kind::Shm, Kind::Tcp],
-        }),
-        "
-        65 00 00 00
+            program_version,
+        })
+    };
+    let drawing = "
         07                        | Welcome
         02 00 00 00               | shards
         09 00 00 00               | slabs
@@ -98,9 +107,13 @@ fn who_joins_and_what_there_is() {
         03 00 00 12 ee ff c0 00   | generation 3
         00 10 00 00  00 00 00 00
         00 20 00 00  00 00 00 00
-        ",
-    );
+        ";
+    is_drawn(&welcome(None), &format!("65 00 00 00 {drawing}"));
+    is_drawn(&welcome(Some("1.2.3".into())), &format!("6c 00 00 00 {drawing} {PROGRAM_VERSION}"));
 }
+
+/// What version 6.1 has added to the two.
+const PROGRAM_VERSION: &str = "05 00  31 2e 32 2e 33 | 1.2.3";
 
 fn invitation() -> Invitation {
     let region = |address, key, bytes| Descriptor { address, key, bytes };
@@ -174,27 +187,38 @@ fn a_heartbeat() {
     );
 }
 
-/// HMAC-SHA-256 of the side's label, the version and both nonces, the replica's first; from another
-/// implementation.
+/// HMAC-SHA-256 of the side's label, then version and nonce of the replica, then of the primary;
+/// from another implementation.
 #[test]
 fn proofs() {
     let secret = Secret::new(b"a secret of some length").expect("long enough");
-    for (side, proof) in [
-        (
-            Side::Primary,
-            "
-            e5 07 b9 d8 df db 4b 5d  c2 54 c2 7c c7 e4 59 25
-            35 45 1f 2e 6a 90 5a 57  56 df 6d 3b f2 bc 70 f9
+    let greeting = |minor, nonce| Greeting { version: Version { major: 6, minor }, nonce: [nonce; 32] };
+    let is_drawn = |side, minors: (u16, u16), drawing: &str| {
+        let proof = secret.prove(side, &greeting(minors.0, 1), &greeting(minors.1, 2));
+        assert_drawn(&proof, &hex(drawing), &format!("{side:?}, {minors:?}"));
+    };
+    is_drawn(
+        Side::Primary,
+        (1, 1),
+        "
+            d7 55 43 2d d7 fe fa 57  fb 6f a3 f6 82 54 41 f1
+            f4 bc fe 53 24 83 d2 49  83 a5 02 ea 5d 27 f0 96
             ",
-        ),
-        (
-            Side::Replica,
-            "
-            4c bf f6 fa 3d d4 3f e3  d0 6e d7 39 55 3d d4 a2
-            4d 3e 34 e5 a6 db 3f 12  b7 5f 70 08 06 d8 71 b6
+    );
+    is_drawn(
+        Side::Replica,
+        (1, 1),
+        "
+            15 d3 a0 cf 8d a6 d4 ba  01 b3 ff a9 6f cd c0 6a
+            3c b4 3d d8 32 b9 23 3a  cc 88 6b 0b 75 66 a0 8f
             ",
-        ),
-    ] {
-        assert_drawn(&secret.prove(side, &[1; 32], &[2; 32]), &hex(proof), &format!("{side:?}"));
-    }
+    );
+    is_drawn(
+        Side::Replica,
+        (0, 1),
+        "
+            da 8b 92 ca 3d 3b 1b 6d  ce 32 a6 d3 df 51 e0 d8
+            97 a6 b9 e8 c4 af 4c 54  4b dc 6a 29 1e f1 82 9f
+            ",
+    );
 }

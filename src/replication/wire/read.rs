@@ -1,0 +1,158 @@
+//! Messages from bytes. Each length is checked against what is there and against its bound before
+//! it is used.
+
+use super::{
+    Beat, Decline, Greeting, Join, MAGIC, Message, REGIONS_MAX, Refusal, TEXT_BYTES_MAX, VERSION, Version, Welcome,
+    WireError,
+};
+use crate::base::epoch::Epoch;
+use crate::fabric::{Descriptor, Invitation, Kind, Token};
+use crate::replication::clock::Stamp;
+use crate::replication::push::Invite;
+use crate::replication::standing::Distance;
+use crate::store::sizing::SHARDS_MAX;
+use crate::store::{EPOCHS_MAX, EpochStart, Geometry, Memory};
+
+/// The kinds that say a version.
+const HELLO: u8 = 1;
+/// See [`HELLO`].
+const CHALLENGE: u8 = 2;
+
+/// What is left of a frame.
+pub(super) struct Fields<'a>(pub &'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// Text that can be shown: no control characters.
+    fn text(&mut self) -> Option<String> {
+        let length = usize::from(self.u16()?);
+        let bytes = self.take(length).filter(|_| length <= TEXT_BYTES_MAX)?;
+        let text = std::str::from_utf8(bytes).ok()?;
+        Some(text.chars().map(|one| if one.is_control() { ' ' } else { one }).collect())
+    }
+
+    /// A text that a minor version has added: None within where the frame ends before it.
+    fn added_text(&mut self) -> Option<Option<String>> {
+        if self.0.is_empty() { Some(None) } else { self.text().map(Some) }
+    }
+
+    fn kind(&mut self) -> Option<Kind> {
+        Kind::from_number(self.u8()?)
+    }
+
+    fn descriptor(&mut self) -> Option<Descriptor> {
+        Some(Descriptor { address: self.u64()?, key: self.u64()?, bytes: self.u64()? })
+    }
+}
+
+/// The message of this kind with these fields. Bytes behind the fields that are known are left out.
+pub(super) fn read(kind: u8, mut fields: Fields<'_>) -> Result<Message, WireError> {
+    if kind == HELLO && fields.array() != Some(MAGIC) {
+        return Err(WireError::Stranger);
+    }
+    if [HELLO, CHALLENGE].contains(&kind) {
+        let major = Fields(fields.0).u16().filter(|major| *major != VERSION.major);
+        major.map_or(Ok(()), |major| Err(WireError::Major(major)))?;
+    }
+    message(kind, &mut fields).ok_or(WireError::Malformed(kind))
+}
+
+fn message(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
+    Some(match kind {
+        HELLO => Message::Hello(read_greeting(fields)?),
+        CHALLENGE => Message::Challenge(read_greeting(fields)?),
+        3 => Message::Prove { proof: fields.array()? },
+        4 => Message::Accept { proof: fields.array()? },
+        5 => Message::Refuse { why: refusal(fields.u8()?)?, words: fields.text()? },
+        6 => {
+            let (replica, host, name) = (fields.array()?, fields.array()?, fields.text()?);
+            Message::Join(Join { replica, host, name, program_version: fields.added_text()? })
+        }
+        7 => Message::Welcome(read_welcome(fields)?),
+        8 => Message::Choose(fields.kind()?),
+        9 => Message::Grant(read_invitation(fields)?),
+        10 => Message::Attached,
+        11 => {
+            let (depth, lag_bytes, lag_microseconds) = (fields.u32()?, fields.u64()?, fields.u64()?);
+            let distance = Distance { depth, lag_bytes, lag_microseconds };
+            let stamp = Stamp { wall: fields.u64()?, sent: fields.u64()?, echo: fields.u64()?, held: fields.u64()? };
+            Message::Heartbeat(Beat { distance, stamp })
+        }
+        12 => Message::Invite(read_invite(fields)?),
+        13 => Message::Declined { why: decline(fields.u8()?)?, words: fields.text()? },
+        unknown => Message::Unknown(unknown),
+    })
+}
+
+fn read_greeting(fields: &mut Fields<'_>) -> Option<Greeting> {
+    let version = Version { major: fields.u16()?, minor: fields.u16()? };
+    Some(Greeting { version, nonce: fields.array()? })
+}
+
+fn refusal(number: u8) -> Option<Refusal> {
+    use Refusal::*;
+    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle, Unfit, Channel, Leaves]
+        .into_iter()
+        .find(|why| *why as u8 == number)
+}
+
+fn decline(number: u8) -> Option<Decline> {
+    [Decline::Failed, Decline::NotYet].into_iter().find(|why| *why as u8 == number)
+}
+
+fn read_welcome(fields: &mut Fields<'_>) -> Option<Welcome> {
+    let shards = fields.u32().filter(|shards| (1..=SHARDS_MAX as u32).contains(shards))?;
+    let memory = Memory { slabs: fields.u32()?, table_cells: fields.u32()? };
+    let (slab_bytes, record_bytes_max) = (fields.u64()?, fields.u64()?);
+    let evict = fields.u8().filter(|evict| *evict <= 1)? == 1;
+    let geometry = Geometry { shards, slab_bytes, record_bytes_max, evict };
+    let (host, client_port) = (fields.array()?, fields.u16()?);
+    let fabrics = (0..fields.u8()?).map(|_| fields.kind()).collect::<Option<_>>()?;
+    let count = fields.u8().filter(|count| (1..=EPOCHS_MAX).contains(&usize::from(*count)))?;
+    let start = |_| {
+        let epoch = Epoch(fields.u64()?);
+        let begins = (0..shards).map(|_| fields.u64()).collect::<Option<_>>()?;
+        Some(EpochStart { epoch, begins })
+    };
+    let epochs = (0..count).map(start).collect::<Option<_>>()?;
+    let program_version = fields.added_text()?;
+    Some(Welcome { geometry, memory, epochs, host, client_port, fabrics, program_version })
+}
+
+fn read_invitation(fields: &mut Fields<'_>) -> Option<Invitation> {
+    let (address, token) = (fields.text()?, Token(fields.array()?));
+    let ack = fields.descriptor()?;
+    let count = fields.u32().filter(|count| *count as usize <= REGIONS_MAX)?;
+    let regions = (0..count).map(|_| fields.descriptor()).collect::<Option<_>>()?;
+    Some(Invitation { address, token, regions, ack })
+}
+
+fn read_invite(fields: &mut Fields<'_>) -> Option<Invite> {
+    let (fabric, window_bytes, pause_microseconds) = (fields.kind()?, fields.u64()?, fields.u32()?);
+    Some(Invite { fabric, window_bytes, pause_microseconds, invitation: read_invitation(fields)? })
+}

@@ -1,0 +1,206 @@
+//! Peers that speak another version of the protocol: the one before, a later one of the same major,
+//! another major. The test plays the other side, so that both are there whatever this tree speaks.
+
+use super::impostor::{Impostor, Lie};
+use crate::node::{LONG, Node, expect_eq, in_sync, wait_for_count, wait_for_row, wait_until};
+use crate::support::refused;
+use remora::fabric::{ConnectOptions, Kind, connect};
+use remora::replication::clock::Clocks;
+use remora::replication::link::{Link, LinkError};
+use remora::replication::pull::Puller;
+use remora::replication::secret::{Secret, Side};
+use remora::replication::standing::Distance;
+use remora::replication::wire::{
+    Beat, Greeting, Join, LENGTH_BYTES, Message, PROGRAM_VERSION, Refusal, VERSION, Version, Welcome,
+};
+use remora::store::Store;
+use remora::store::line::BIRTH;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+const BEFORE: Version = Version { minor: 0, ..VERSION };
+const LATER: Version = Version { minor: 9, ..VERSION };
+
+/// The bytes by which a side of `version` says this. One of a later version has added fields to
+/// every message, and kinds of messages to what it says once there is a welcome.
+pub fn said_by(version: Version, message: &Message) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    if version <= VERSION {
+        return bytes;
+    }
+    bytes.resize(bytes.len() + 50, 0xAB);
+    let length = (bytes.len() - LENGTH_BYTES) as u32;
+    bytes[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+    use Message::{Accept, Challenge, Hello, Join, Prove};
+    if !matches!(message, Hello(_) | Challenge(_) | Prove { .. } | Accept { .. } | Join(_)) {
+        bytes.extend_from_slice(&1000u32.to_le_bytes());
+        bytes.resize(bytes.len() + 1000, 200);
+    }
+    bytes
+}
+
+/// What a side of `version` tells of its program.
+fn program_version(version: Version) -> Option<String> {
+    (version > BEFORE).then(|| "77.0".to_string())
+}
+
+/// A replica of the test's own.
+struct Scripted {
+    version: Version,
+    link: Link,
+    raw: TcpStream,
+    welcome: Welcome,
+}
+
+impl Scripted {
+    /// Connected, with what it has said, and what the primary has.
+    fn greet(primary: SocketAddr, version: Version) -> (Link, TcpStream, Greeting, Greeting) {
+        let mut raw = TcpStream::connect(primary).expect("the port takes connections");
+        let mut link = Link::new(raw.try_clone().expect("a descriptor")).expect("a connection");
+        let ours = Greeting { version, nonce: [7; 32] };
+        raw.write_all(&said_by(version, &Message::Hello(ours))).expect("sent");
+        let Ok(Message::Challenge(theirs)) = link.receive(soon()) else { panic!("no challenge") };
+        assert_eq!(theirs.version, VERSION, "each side says the latest that it speaks");
+        (link, raw, ours, theirs)
+    }
+
+    /// Let in, and welcome.
+    fn join(primary: SocketAddr, version: Version) -> Scripted {
+        let (mut link, mut raw, ours, theirs) = Scripted::greet(primary, version);
+        let mut say = |message: &Message| raw.write_all(&said_by(version, message)).expect("sent");
+        say(&Message::Prove { proof: Secret::none().prove(Side::Replica, &ours, &theirs) });
+        let Ok(Message::Accept { proof }) = link.receive(soon()) else { panic!("not accepted") };
+        assert!(Secret::none().check(Side::Primary, &ours, &theirs, &proof));
+        link.trust();
+        let (replica, name) = (fastrand::u128(..).to_le_bytes(), format!("of version {version}"));
+        say(&Message::Join(Join { replica, host: [2; 16], name, program_version: program_version(version) }));
+        let Ok(Message::Welcome(welcome)) = link.receive(soon()) else { panic!("no welcome") };
+        Scripted { version, link, raw, welcome }
+    }
+
+    fn say(&mut self, message: &Message) {
+        self.raw.write_all(&said_by(self.version, message)).expect("sent");
+    }
+
+    /// Follow until the primary shows what is expected of it, and for three heartbeats at least.
+    fn follow_until(&mut self, shows: impl Fn() -> Result<(), String>) {
+        let Welcome { geometry, memory, epochs, .. } = self.welcome.clone();
+        self.say(&Message::Choose(Kind::Tcp));
+        let Ok(Message::Grant(invitation)) = self.link.receive(soon()) else { panic!("no grant") };
+        let channel = connect(Kind::Tcp, &invitation, &ConnectOptions::default()).expect("a channel");
+        self.say(&Message::Attached);
+        let store = Store::with_geometry(geometry, memory.slabs, 1, false, None).expect("a small store");
+        let known = vec![None; geometry.shards as usize];
+        let mut puller = Puller::new(channel, &store, memory, &epochs, &known, LONG).expect("memory for landings");
+        store.adopt_epochs(epochs);
+        let (mut clocks, mut beats) = (Clocks::start(), 0);
+        wait_until("the primary shows a replica", || {
+            puller.step(Duration::from_millis(10)).expect("it pulls on");
+            puller.acknowledge().expect("it acknowledges");
+            match self.link.try_receive().expect("the primary goes on") {
+                Some(Message::Heartbeat(beat)) => {
+                    let _ = clocks.heard(&beat.stamp);
+                    beats += 1;
+                    let stamp = clocks.stamp();
+                    self.say(&Message::Heartbeat(Beat { distance: Distance::default(), stamp }));
+                }
+                Some(other) => panic!("{} is of no use to a replica", other.name()),
+                None => {}
+            }
+            if beats < 3 { Err(format!("{beats} heartbeats")) } else { shows() }
+        });
+        assert_eq!(puller.counts().bad_records, 0);
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + LONG
+}
+
+fn filled_primary() -> Node {
+    let primary = Node::primary(&["-m", "8", "-I", "64k"]);
+    (0..100).for_each(|item| assert_eq!(primary.client().set(&format!("key-{item}"), b"value"), "STORED"));
+    primary
+}
+
+/// What a primary shows of its one replica.
+fn shown(primary: &Node) -> [String; 5] {
+    let rows = primary.rows();
+    ["state", "name", "version", "records", "lag_bytes"].map(|row| rows[&format!("replica_0_{row}")].clone())
+}
+
+/// It is told nothing that it does not know.
+#[test]
+fn a_replica_of_the_version_before_follows() {
+    let primary = filled_primary();
+    let mut replica = Scripted::join(primary.port(), BEFORE);
+    assert_eq!(replica.welcome.program_version, None, "not one byte more than this version's Welcome");
+    let expected = ["following", "of version 6.0", "unknown", "100", "0"].map(String::from);
+    replica.follow_until(|| expect_eq("it", shown(&primary), expected.clone()));
+}
+
+/// Fields and kinds of messages that are not known here change nothing.
+#[test]
+fn a_replica_of_a_later_version_follows() {
+    let primary = filled_primary();
+    let mut replica = Scripted::join(primary.port(), LATER);
+    assert_eq!(replica.welcome.program_version.as_deref(), Some(PROGRAM_VERSION));
+    let expected = ["following", "of version 6.9", "77.0", "100", "0"].map(String::from);
+    replica.follow_until(|| expect_eq("it", shown(&primary), expected.clone()));
+}
+
+/// The same the other way round: the primary is of another version.
+#[test]
+fn primaries_of_the_version_before_and_of_a_later_one_are_followed() {
+    for (version, told) in [(BEFORE, "unknown"), (LATER, "77.0")] {
+        let mut lie = Lie { version, ..Lie::none() };
+        lie.welcome.program_version = program_version(version);
+        let memory = lie.memory.clone();
+        let impostor = Impostor::start(lie);
+        let replica = Node::replica(impostor.address, &["--fabric", "tcp"]);
+        for round in 1..=3 {
+            memory.show(0, memory.line(BIRTH, memory.write_records(0, 10 * round, None)));
+            wait_for_count(&replica, "records", 10 * round as u64);
+        }
+        wait_for_row(&replica, "state", |state| state == "following");
+        // Measured by heartbeats, there and back.
+        wait_for_row(&replica, "clock_skew_ms", |skew| skew != "unknown");
+        assert_eq!(replica.text("primary_version"), told, "of version {version}");
+        assert_eq!(["sessions", "failed_tries", "bad_records"].map(|row| replica.number(row)), [1, 0, 0]);
+        let joined = impostor.joined();
+        assert_eq!(joined.program_version.is_some(), version > BEFORE, "not one byte more than this version's Join");
+    }
+}
+
+#[test]
+fn two_of_this_version_tell_each_other_of_their_programs() {
+    let primary = filled_primary();
+    let replica = Node::replica(primary.port(), &["--fabric", "tcp"]);
+    in_sync(&primary, &[&replica]);
+    assert_eq!(primary.text("replica_0_version"), PROGRAM_VERSION);
+    assert_eq!(replica.text("primary_version"), PROGRAM_VERSION);
+}
+
+/// Somebody in between has the primary hear an older version than the replica has said.
+#[test]
+fn a_version_that_was_lowered_on_the_way_ends_the_handshake() {
+    let primary = filled_primary();
+    let (mut link, _raw, heard, theirs) = Scripted::greet(primary.port(), BEFORE);
+    let said = Greeting { version: VERSION, ..heard };
+    let proof = Secret::none().prove(Side::Replica, &said, &theirs);
+    link.send(&Message::Prove { proof }, soon()).expect("sent");
+    let end = link.receive(soon()).expect_err("a refusal");
+    assert!(matches!(&end, LinkError::Refused(Refusal::Secret, _)), "{end}");
+    wait_for_count(&primary, "replicas_refused_secret", 1);
+}
+
+/// A primary of another major version: the replica says which, and what to do.
+#[test]
+fn a_primary_of_another_major_version_is_not_followed() {
+    let impostor = Impostor::start(Lie { version: Version { major: 7, minor: 0 }, ..Lie::none() });
+    let (status, said) = refused(&["-l", "127.0.0.1:0", "--replica-of", &impostor.address.to_string()]);
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("speaks version 7 of the replication protocol") && said.contains("upgrade"), "{said}");
+}
