@@ -11,6 +11,7 @@
 //! | elsewhere.rs | peers of other hosts, who must not choose sockets of this one |
 //! | memory.rs | memory that changes while it serves |
 //! | names.rs | name servers that say nothing |
+//! | places.rs | as many replicas as there are places for, and one more |
 //! | operators.rs | who may give orders, and over which socket |
 //! | stalls.rs | processes that stand still for a while |
 //! | chain.rs | replicas of replicas |
@@ -46,6 +47,7 @@ mod memory;
 mod names;
 mod operators;
 mod orders;
+mod places;
 mod push;
 mod restarts;
 mod roles;
