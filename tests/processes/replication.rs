@@ -22,6 +22,7 @@
 //! | lineage.rs | primaries of another lineage: a replica that holds data refuses them |
 //! | acks.rs | acknowledged writes |
 //! | push.rs | replicas that are pushed to |
+//! | shards.rs | as many shards as there can be, most of which sleep |
 //! | shutdown.rs | what is answered before the end of a primary reaches its replicas |
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
@@ -52,6 +53,7 @@ mod push;
 mod restarts;
 mod roles;
 mod secrets;
+mod shards;
 mod shutdown;
 mod stalls;
 mod strangers;

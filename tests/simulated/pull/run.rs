@@ -83,8 +83,8 @@ pub struct Run<'s> {
     pub metadata_may_differ: bool,
     keys: usize,
     pace: Pace,
-    /// Writes of a lap or so.
-    burst: usize,
+    /// Writes in a burst: of a lap or so, if a test does not say otherwise.
+    pub burst: usize,
 }
 
 impl<'s> Run<'s> {
