@@ -62,12 +62,12 @@ fn run(setup: Setup) {
         hits += run.hits;
         refused += run.refused;
         let stats = engine.store().stats();
-        let laps = stats.appended_bytes / (shard_bytes * shards) as u64;
+        let laps = stats.counts.appended_bytes / (shard_bytes * shards) as u64;
         assert!(laps >= 3, "seed {seed}: {laps} laps are too few to test anything: {stats:?}");
         if !evict {
-            assert_eq!((stats.evictions, run.evicted), (0, 0), "seed {seed}: -M evicts nothing");
+            assert_eq!((stats.counts.evictions, run.evicted), (0, 0), "seed {seed}: -M evicts nothing");
         }
-        second_chances += stats.reinserted_items;
+        second_chances += stats.counts.reinserted_items;
     }
     println!("{hits} hits, {evicted} keys seen evicted, {refused} refused, {second_chances} second chances");
     if seeds().len() == 1 {

@@ -244,8 +244,8 @@ impl<'s> Run<'s> {
         assert_eq!((session.puller.lag().bytes, session.puller.lag().time), (0, Duration::ZERO));
         self.assert_told(faulty);
         let stats = self.primary.stats();
-        self.seen.laps = stats.appended_bytes / stats.capacity_bytes;
-        self.seen.second_chances = self.replica.stats().reinserted_items;
+        self.seen.laps = stats.counts.appended_bytes / stats.capacity_bytes;
+        self.seen.second_chances = self.replica.stats().counts.reinserted_items;
     }
 
     /// In the end the ack slot shows all that was committed.
