@@ -124,14 +124,9 @@ fn serve(scenario: &Scenario, requests: u64, at_once: u64) {
 fn store(memory_bytes: usize) -> Store {
     Store::new(StoreConfig {
         memory_bytes,
-        memory_bytes_max: None,
         item_bytes_max: ITEM_BYTES_MAX,
-        evict: true,
-        workers: 1,
-        shards: None,
-        hugepages: false,
         hash_seed: Some((1, 2)),
-        epoch: None,
+        ..StoreConfig::default()
     })
     .expect("memory for the store")
 }

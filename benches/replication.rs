@@ -121,14 +121,9 @@ impl Clock {
 fn primary(setup: &Setup) -> anyhow::Result<Arc<Store>> {
     let store = Store::new(StoreConfig {
         memory_bytes: setup.memory_bytes,
-        memory_bytes_max: None,
-        item_bytes_max: 1 << 20,
-        evict: true,
-        workers: 1,
-        shards: None,
         hugepages: true,
         hash_seed: Some((1, 2)),
-        epoch: None,
+        ..StoreConfig::default()
     })?;
     Ok(Arc::new(store))
 }

@@ -11,18 +11,8 @@ const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 const VALUE: [u8; 100] = [b'v'; 100];
 
 fn store(memory_bytes: usize) -> Store {
-    Store::new(StoreConfig {
-        memory_bytes,
-        memory_bytes_max: None,
-        item_bytes_max: 1 << 20,
-        evict: true,
-        workers: 1,
-        shards: None,
-        hugepages: true,
-        hash_seed: Some((1, 2)),
-        epoch: None,
-    })
-    .expect("memory for the benchmark")
+    Store::new(StoreConfig { memory_bytes, hugepages: true, hash_seed: Some((1, 2)), ..StoreConfig::default() })
+        .expect("memory for the benchmark")
 }
 
 fn key(number: u64) -> [u8; 20] {

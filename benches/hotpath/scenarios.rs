@@ -59,7 +59,7 @@ impl Scenario {
             requests: REQUESTS,
             pipelined: true,
             exchange,
-            holds: |_, after| after.evictions == 0,
+            holds: |_, after| after.counts.evictions == 0,
         }
     }
 }
@@ -84,18 +84,18 @@ pub const SERVED: [Scenario; 13] = [
         memory_bytes: TIGHT_BYTES,
         items: TIGHT_ITEMS,
         keys: ITEMS,
-        holds: |before, after| after.reclaimed_bytes > before.reclaimed_bytes && after.reinserted_items == 0,
+        holds: |before, after| after.reclaimed_bytes > before.reclaimed_bytes && after.counts.reinserted_items == 0,
         ..Scenario::new("set-overwrite-full", |n| set(&key((TIGHT_ITEMS + n) % ITEMS)))
     },
     Scenario::new("ms-overwrite", |n| (ms(&hot(n)), "HD\r\n".into())),
     Scenario {
-        holds: |before, after| after.index_buckets > before.index_buckets * 5 / 4 && after.evictions == 0,
+        holds: |before, after| after.index_buckets > before.index_buckets * 5 / 4 && after.counts.evictions == 0,
         ..Scenario::new("set-new", |n| set(&key(ITEMS + n)))
     },
     Scenario {
         memory_bytes: TIGHT_BYTES,
         items: TIGHT_ITEMS,
-        holds: |before, after| after.evictions > before.evictions && after.reinserted_items == 0,
+        holds: |before, after| after.counts.evictions > before.counts.evictions && after.counts.reinserted_items == 0,
         ..Scenario::new("set-evicting", |n| set(&key(TIGHT_ITEMS + n)))
     },
     Scenario {
@@ -103,7 +103,7 @@ pub const SERVED: [Scenario; 13] = [
         // As many as fit: none of them has had its second chance yet.
         items: FITTING_ITEMS,
         used: true,
-        holds: |before, after| after.reinserted_items > before.reinserted_items,
+        holds: |before, after| after.counts.reinserted_items > before.counts.reinserted_items,
         ..Scenario::new("set-second-chances", |n| set(&key(TIGHT_ITEMS + n)))
     },
     Scenario {

@@ -214,8 +214,7 @@ fn make_store(args: &Args, item_bytes_max: usize, workers: usize, joined: Option
         workers,
         shards: args.shards,
         hugepages: !args.no_hugepages,
-        hash_seed: None,
-        epoch: None,
+        ..StoreConfig::default()
     })
     .context("cannot make the store")
 }

@@ -120,14 +120,10 @@ mod tests {
     fn engine(replicas: u8) -> Engine {
         let store = Store::new(StoreConfig {
             memory_bytes: 16 << 20,
-            memory_bytes_max: None,
             item_bytes_max: 1 << 16,
-            evict: true,
-            workers: 1,
             shards: Some(SHARDS),
-            hugepages: false,
             hash_seed: Some((1, 2)),
-            epoch: None,
+            ..StoreConfig::default()
         });
         let settings = Settings { item_bytes_max: 1 << 16, workers: 1, rows: Vec::new() };
         Engine::new(store.unwrap(), settings).with_acks(AckPolicy { replicas, timeout: Duration::MAX })

@@ -49,23 +49,9 @@ impl Engine {
         // than the counters, and the differences stop at zero.
         let base = self.baseline().clone();
         let all = self.count_all(call);
-        let store = StoreStats {
-            total_items: all.store.total_items.saturating_sub(base.store.total_items),
-            evictions: all.store.evictions.saturating_sub(base.store.evictions),
-            evicted_unfetched: all.store.evicted_unfetched.saturating_sub(base.store.evicted_unfetched),
-            reclaimed: all.store.reclaimed.saturating_sub(base.store.reclaimed),
-            expired_unfetched: all.store.expired_unfetched.saturating_sub(base.store.expired_unfetched),
-            appended_bytes: all.store.appended_bytes.saturating_sub(base.store.appended_bytes),
-            reclaimed_bytes: all.store.reclaimed_bytes.saturating_sub(base.store.reclaimed_bytes),
-            reinserted_bytes: all.store.reinserted_bytes.saturating_sub(base.store.reinserted_bytes),
-            reinserted_items: all.store.reinserted_items.saturating_sub(base.store.reinserted_items),
-            parked: all.store.parked.saturating_sub(base.store.parked),
-            lock_waits: all.store.lock_waits.saturating_sub(base.store.lock_waits),
-            ..all.store
-        };
         Snapshot {
             workers: all.workers.since(&base.workers),
-            store,
+            store: all.store.since(&base.store),
             total_connections: all.total_connections.saturating_sub(base.total_connections),
             rejected_connections: all.rejected_connections.saturating_sub(base.rejected_connections),
         }
@@ -177,11 +163,11 @@ fn report_items(out: &mut Vec<u8>, store: &StoreStats) {
     let rows: [(&str, u64); 7] = [
         ("bytes", store.item_bytes),
         ("curr_items", store.items),
-        ("total_items", store.total_items),
-        ("expired_unfetched", store.expired_unfetched),
-        ("evicted_unfetched", store.evicted_unfetched),
-        ("evictions", store.evictions),
-        ("reclaimed", store.reclaimed),
+        ("total_items", store.counts.total_items),
+        ("expired_unfetched", store.counts.expired_unfetched),
+        ("evicted_unfetched", store.counts.evicted_unfetched),
+        ("evictions", store.counts.evictions),
+        ("reclaimed", store.counts.reclaimed),
     ];
     report_rows(out, &rows);
 }
@@ -189,24 +175,24 @@ fn report_items(out: &mut Vec<u8>, store: &StoreStats) {
 fn report_log(out: &mut Vec<u8>, store: &StoreStats) {
     let rows: [(&str, u64); 16] = [
         ("shards", store.shards),
-        ("log_appended_bytes", store.appended_bytes),
+        ("log_appended_bytes", store.counts.appended_bytes),
         ("log_reclaimed_bytes", store.reclaimed_bytes),
         ("log_dead_bytes", store.dead_bytes),
         ("log_owned_bytes", store.owned_bytes),
         ("pool_bytes", store.pool_bytes),
-        ("log_reinserted_bytes", store.reinserted_bytes),
-        ("log_reinserted_items", store.reinserted_items),
+        ("log_reinserted_bytes", store.counts.reinserted_bytes),
+        ("log_reinserted_items", store.counts.reinserted_items),
         ("index_buckets", store.index_buckets),
         ("index_overflow_buckets", store.index_overflow_buckets),
         ("index_bytes", store.index_bytes),
         ("slabs_hugetlb", store.slabs_hugetlb),
         ("slabs_transparent", store.slabs_transparent),
         ("slabs_plain", store.slabs_plain),
-        ("park_waits", store.parked),
+        ("park_waits", store.counts.parked),
         ("lock_waits", store.lock_waits),
     ];
     report_rows(out, &rows);
-    let amplification = write_amplification(store.appended_bytes, store.reinserted_bytes);
+    let amplification = write_amplification(store.counts.appended_bytes, store.counts.reinserted_bytes);
     stat_line(out, "log_write_amplification", format_args!("{amplification:.3}"));
 }
 

@@ -92,11 +92,11 @@ impl Engine {
         let rows = [
             ("number", now.store.items),
             ("mem_requested", now.store.item_bytes),
-            ("evicted", now.store.evictions),
+            ("evicted", now.store.counts.evictions),
             ("outofmemory", now.workers.store_no_memory),
-            ("reclaimed", now.store.reclaimed),
-            ("expired_unfetched", now.store.expired_unfetched),
-            ("evicted_unfetched", now.store.evicted_unfetched),
+            ("reclaimed", now.store.counts.reclaimed),
+            ("expired_unfetched", now.store.counts.expired_unfetched),
+            ("evicted_unfetched", now.store.counts.evicted_unfetched),
         ];
         class_rows(call.out.bytes(), "items:1:", &rows);
     }

@@ -127,11 +127,9 @@ mod tests {
             memory_bytes_max: Some(2 * MEMORY_BYTES),
             item_bytes_max: 4 << 10,
             evict,
-            workers: 1,
             shards: Some(2),
-            hugepages: false,
             hash_seed: Some((1, 2)),
-            epoch: None,
+            ..StoreConfig::default()
         }
     }
 
@@ -169,7 +167,7 @@ mod tests {
         (1000..2500).for_each(|key| assert!(set(&store, key) || set(&store, key)));
         assert!((0..2500).all(|key| has(&store, key)));
         let stats = store.stats();
-        assert_eq!((stats.capacity_bytes, stats.evictions), (2 * MEMORY_BYTES as u64, 0));
+        assert_eq!((stats.capacity_bytes, stats.counts.evictions), (2 * MEMORY_BYTES as u64, 0));
         assert!(stats.owned_bytes > MEMORY_BYTES as u64);
 
         // Back again, by maintenance alone: what is alive fits into three quarters of neither
@@ -178,7 +176,7 @@ mod tests {
         rest(&store);
         let stats = store.stats();
         assert_eq!((stats.capacity_bytes, stats.owned_bytes), (MEMORY_BYTES as u64, MEMORY_BYTES as u64));
-        assert!(stats.evictions > 0 && stats.items > 1000, "{stats:?}");
+        assert!(stats.counts.evictions > 0 && stats.items > 1000, "{stats:?}");
         assert_eq!(store.set_memory(2 * MEMORY_BYTES as u64), Ok(()), "what was given back can be had again");
         (0..2500).for_each(|key| assert!(set(&store, key) || set(&store, key)));
         assert!((0..2500).all(|key| has(&store, key)));
@@ -194,7 +192,7 @@ mod tests {
         assert_eq!(store.set_memory(MEMORY_BYTES as u64), Ok(()));
         rest(&store);
         let stats = store.stats();
-        assert_eq!((stats.owned_bytes, stats.evictions), (MEMORY_BYTES as u64, 0));
+        assert_eq!((stats.owned_bytes, stats.counts.evictions), (MEMORY_BYTES as u64, 0));
         assert!((0..1000).all(|key| has(&store, key)));
     }
 
@@ -226,7 +224,7 @@ mod tests {
         let more = (50_000..100_000).take_while(|key| set(*key)).count();
         assert!(more > filled * 3 / 4, "{more} more than {filled}");
         assert!((0..filled).chain(50_000..50_000 + more).all(|key| has(&store, key)));
-        assert_eq!(store.stats().evictions, 0);
+        assert_eq!(store.stats().counts.evictions, 0);
     }
 
     /// Where nothing lives, nothing is moved to the head: the slabs above it go back all the same.

@@ -184,14 +184,12 @@ mod tests {
     fn primary(evict: bool) -> Store {
         let config = StoreConfig {
             memory_bytes: LOG_BYTES,
-            memory_bytes_max: None,
             item_bytes_max: 256,
             evict,
-            workers: 1,
             shards: Some(1),
-            hugepages: false,
             hash_seed: Some((1, 2)),
             epoch: Some(Epoch::of(9, 1)),
+            ..StoreConfig::default()
         };
         Store::with_slabs(config, SLAB_BYTES).unwrap()
     }
@@ -338,7 +336,7 @@ mod tests {
         assert!(old.shards[0].control().committed() > less_bytes, "it holds more than it is to have");
         assert!(new.followers()[0].follow_capacity(less_bytes));
         promote(&new);
-        assert_eq!(new.stats().evictions, 0);
+        assert_eq!(new.stats().counts.evictions, 0);
         assert!((0..200).all(|number| get(&new, &format!("key-{number}")).is_some()));
     }
 

@@ -60,14 +60,11 @@ mod tests {
     fn store(evict: bool) -> Store {
         let config = StoreConfig {
             memory_bytes: 64 << 10,
-            memory_bytes_max: None,
             item_bytes_max: 512,
             evict,
-            workers: 1,
             shards: Some(1),
-            hugepages: false,
             hash_seed: Some((1, 2)),
-            epoch: None,
+            ..StoreConfig::default()
         };
         Store::new(config).unwrap()
     }

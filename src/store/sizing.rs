@@ -34,6 +34,23 @@ pub struct StoreConfig {
     pub epoch: Option<Epoch>,
 }
 
+/// A server's that is told nothing, but for one worker and on plain pages.
+impl Default for StoreConfig {
+    fn default() -> Self {
+        StoreConfig {
+            memory_bytes: 64 << 20,
+            memory_bytes_max: None,
+            item_bytes_max: 1 << 20,
+            evict: true,
+            workers: 1,
+            shards: None,
+            hugepages: false,
+            hash_seed: None,
+            epoch: None,
+        }
+    }
+}
+
 /// Why a store could not be made; says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -227,17 +244,7 @@ mod tests {
     use crate::store::{Geometry, Memory};
 
     fn config(memory_bytes: usize, workers: usize) -> StoreConfig {
-        StoreConfig {
-            memory_bytes,
-            memory_bytes_max: None,
-            item_bytes_max: 1 << 20,
-            evict: true,
-            workers,
-            shards: None,
-            hugepages: false,
-            hash_seed: None,
-            epoch: None,
-        }
+        StoreConfig { memory_bytes, workers, ..StoreConfig::default() }
     }
 
     fn plan_of(config: &StoreConfig) -> Result<Plan, StoreError> {

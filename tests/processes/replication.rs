@@ -11,6 +11,7 @@
 //! | elsewhere.rs | peers of other hosts, who must not choose sockets of this one |
 //! | memory.rs | memory that changes while it serves |
 //! | names.rs | name servers that say nothing |
+//! | places.rs | as many replicas as there are places for, and one more |
 //! | operators.rs | who may give orders, and over which socket |
 //! | stalls.rs | processes that stand still for a while |
 //! | chain.rs | replicas of replicas |
@@ -21,6 +22,7 @@
 //! | lineage.rs | primaries of another lineage: a replica that holds data refuses them |
 //! | acks.rs | acknowledged writes |
 //! | push.rs | replicas that are pushed to |
+//! | shards.rs | as many shards as there can be, most of which sleep |
 //! | shutdown.rs | what is answered before the end of a primary reaches its replicas |
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
@@ -47,10 +49,12 @@ mod memory;
 mod names;
 mod operators;
 mod orders;
+mod places;
 mod push;
 mod restarts;
 mod roles;
 mod secrets;
+mod shards;
 mod shutdown;
 mod stalls;
 mod strangers;

@@ -60,8 +60,8 @@ fn follow(setup: Setup, keys: usize, steps: usize) {
         let stats = store.stats();
         jumps += link.jumps;
         cuts += link.cuts;
-        laps += stats.appended_bytes / stats.capacity_bytes;
-        again += replica.stats().reinserted_items;
+        laps += stats.counts.appended_bytes / stats.capacity_bytes;
+        again += replica.stats().counts.reinserted_items;
     }
     println!("{jumps} jumps, {cuts} cuts, {laps} laps, {again} records appended again");
     assert!(jumps > 0 && cuts > 0 && again > 0 && laps as usize > 3 * seeds().len(), "too little to test anything");
@@ -101,7 +101,7 @@ fn a_replica_is_followed_and_can_be_written_to() {
     for _ in 0..20_000 {
         heir.step(&mut random, 400, 3000);
     }
-    assert!(replica.stats().reinserted_items > 0);
+    assert!(replica.stats().counts.reinserted_items > 0);
     chain.settle();
     assert_same(&replica, &second, heir.now);
     assert_eq!(second.epochs(), store.epochs());

@@ -16,14 +16,11 @@ const HOUR: u32 = 3600;
 fn config(memory_bytes: usize, shards: usize, evict: bool) -> StoreConfig {
     StoreConfig {
         memory_bytes,
-        memory_bytes_max: None,
         item_bytes_max: 4 << 10,
         evict,
-        workers: 1,
         shards: Some(shards),
-        hugepages: false,
         hash_seed: Some((1, 2)),
-        epoch: None,
+        ..StoreConfig::default()
     }
 }
 
@@ -175,9 +172,8 @@ impl<'s> Cache<'s> {
 
     /// How many times what clients wrote went into the log, since `before`.
     fn amplification(&self, before: &StoreStats) -> f64 {
-        let stats = self.store.stats();
-        let (all, again) =
-            (stats.appended_bytes - before.appended_bytes, stats.reinserted_bytes - before.reinserted_bytes);
+        let counts = self.store.stats().since(before).counts;
+        let (all, again) = (counts.appended_bytes, counts.reinserted_bytes);
         all as f64 / (all - again) as f64
     }
 }
@@ -217,8 +213,8 @@ fn touched_sessions(logged: bool) -> (f64, u64) {
     }
     cache.check();
     let after = store.stats();
-    assert_eq!(after.evictions, 0);
-    (cache.amplification(&before), after.appended_bytes - before.appended_bytes)
+    assert_eq!(after.counts.evictions, 0);
+    (cache.amplification(&before), after.counts.appended_bytes - before.counts.appended_bytes)
 }
 
 #[test]
@@ -254,8 +250,8 @@ fn busy_few(alive_percent: u32, value_bytes: usize) -> f64 {
     }
     cache.check();
     let stats = store.stats();
-    assert_eq!(stats.evictions, 0, "{alive_percent} %");
-    assert!(stats.appended_bytes > 3 << 20, "the log went round");
+    assert_eq!(stats.counts.evictions, 0, "{alive_percent} %");
+    assert!(stats.counts.appended_bytes > 3 << 20, "the log went round");
     cache.amplification(&before)
 }
 
@@ -280,7 +276,7 @@ fn what_expires_makes_room_before_anything_alive_goes() {
     let mut cache = Cache::new(&store).followed_by(&replica);
     // Full of items that alternate: half of them stay for ever, half for a minute.
     (0..6000).for_each(|key| cache.set(key, 100, if key % 2 == 0 { 0 } else { 60 }).unwrap());
-    let evicted = store.stats().evictions;
+    let evicted = store.stats().counts.evictions;
     let kept: Vec<u32> = (0..6000).step_by(2).filter(|key| cache.get(*key).is_some()).collect();
     cache.model.retain(|key, _| kept.contains(key));
     cache.now.0 += 60;
@@ -290,7 +286,7 @@ fn what_expires_makes_room_before_anything_alive_goes() {
         cache.delete(key);
     }
     cache.check();
-    assert_eq!(store.stats().evictions, evicted);
+    assert_eq!(store.stats().counts.evictions, evicted);
 }
 
 #[test]
@@ -304,7 +300,7 @@ fn above_three_quarters_what_is_used_stays_and_what_is_not_goes() {
     }
     let lost = (0..700).filter(|key| cache.get(*key).is_none()).count();
     assert!(lost < 7, "{lost} of 700 that are in use");
-    assert!(store.stats().evictions > 20_000);
+    assert!(store.stats().counts.evictions > 20_000);
 }
 
 /// A cache full of items that expire far ahead, at about the same time: shortly before it, none of
@@ -345,7 +341,7 @@ fn large_items_are_kept_as_well() {
         cache.set(key, rng.usize(..1000), 0).unwrap();
     }
     cache.check();
-    assert_eq!(store.stats().evictions, 0);
+    assert_eq!(store.stats().counts.evictions, 0);
 }
 
 /// What a lap found alive must not be believed of items that have died since.
@@ -364,9 +360,9 @@ fn what_was_found_alive_is_forgotten_when_it_has_died() {
     cache.now.0 += 800;
     (4000..5500).for_each(|key| cache.set(key, 100, 10).unwrap());
     cache.now.0 += 10;
-    let evicted = store.stats().evictions;
+    let evicted = store.stats().counts.evictions;
     (0..20_000).for_each(|_| cache.set(10_000, 100, 0).unwrap());
-    assert_eq!(store.stats().evictions, evicted);
+    assert_eq!(store.stats().counts.evictions, evicted);
     cache.model.retain(|key, _| *key < 4000);
     cache.check();
 }
@@ -447,7 +443,7 @@ fn nothing_alive_is_evicted_while_it_fits_into_three_quarters() {
                 _ if rng.u8(..20) == 0 => cache.flush(),
                 _ => {}
             }
-            let (alive_after, now_evicted) = (cache.alive_bytes(), store.stats().evictions);
+            let (alive_after, now_evicted) = (cache.alive_bytes(), store.stats().counts.evictions);
             let fits = alive_before.max(alive_after) <= LOG_BYTES / 4 * 3;
             assert!(!fits || now_evicted == evictions, "step {step}: evicted with {alive_before} bytes alive");
             if now_evicted > evictions {
@@ -457,7 +453,7 @@ fn nothing_alive_is_evicted_while_it_fits_into_three_quarters() {
             }
         }
         cache.check();
-        laps += store.stats().appended_bytes / LOG_BYTES;
+        laps += store.stats().counts.appended_bytes / LOG_BYTES;
     }
     assert!(laps > 20, "{laps}");
 }
@@ -476,7 +472,10 @@ fn without_eviction_a_flush_or_an_expiry_makes_room_and_refusals_leave_the_log_a
     let before = store.stats();
     (0..20_000).for_each(|_| assert_eq!(cache.set(full, 100, 0), Err(NoRoom::Full)));
     let after = store.stats();
-    assert_eq!((after.appended_bytes, after.reclaimed_bytes), (before.appended_bytes, before.reclaimed_bytes));
+    assert_eq!(
+        (after.counts.appended_bytes, after.reclaimed_bytes),
+        (before.counts.appended_bytes, before.reclaimed_bytes)
+    );
 
     cache.flush();
     // These are counted as expired a second before they are: what lies ahead is counted in blocks
@@ -488,13 +487,13 @@ fn without_eviction_a_flush_or_an_expiry_makes_room_and_refusals_leave_the_log_a
     cache.now.0 += 60;
     let before = store.stats();
     (0..20_000).for_each(|_| assert_eq!(cache.set(full, 100, 0), Err(NoRoom::Full)));
-    assert_eq!(store.stats().appended_bytes, before.appended_bytes);
+    assert_eq!(store.stats().counts.appended_bytes, before.counts.appended_bytes);
     cache.now.0 += 1;
     assert_eq!(cache.set(full, 100, 0), Ok(()));
     let last = fill(&mut cache, 200_000, 0).unwrap();
     assert!(last - 200_000 > full / 10 * 9, "{}", last - 200_000);
     cache.check();
-    assert_eq!(store.stats().evictions, 0);
+    assert_eq!(store.stats().counts.evictions, 0);
 }
 
 #[test]
@@ -537,7 +536,7 @@ fn a_promoted_replica_keeps_as_much() {
         records.filter(|(_, record)| record.shape.kind() == Kind::Set && !record.meta().dead()).count() as u64
     };
     assert_eq!((unmarked(&primary), unmarked(&replica)), (primary.stats().items, replica.stats().items));
-    assert_eq!(primary.stats().evictions, 0);
+    assert_eq!(primary.stats().counts.evictions, 0);
     cache.follower = None;
     cache.store = &replica;
     cache.seat = replica.join();

@@ -17,6 +17,7 @@ use crate::link::Link;
 use crate::support::harness::{self, Client};
 use command::Generator;
 use remora::store::Store;
+use remora::store::sizing::SHARDS_MAX;
 use run::{Run, Setup};
 
 const BEGIN: u32 = 1_700_000_000;
@@ -28,6 +29,20 @@ fn seeds() -> Vec<u64> {
     crate::support::seeds(SEEDS)
 }
 
+fn generator(setup: Setup, seed: u64) -> Generator {
+    Generator {
+        rng: fastrand::Rng::with_seed(seed),
+        keys: setup.keys,
+        value_bytes_max: setup.value_bytes_max,
+        item_bytes_max: setup.item_bytes_max,
+        known_cas: Vec::new(),
+    }
+}
+
+fn follower_of(store: &Store) -> Store {
+    Store::with_geometry(store.geometry(), store.memory().slabs, 1, false, Some((3, 4))).expect("a store like it")
+}
+
 /// Run all seeds; each must have wrapped its logs several times, and all together must have come by
 /// everything that reclaim does, or they have tested nothing.
 fn run(setup: Setup) {
@@ -36,17 +51,9 @@ fn run(setup: Setup) {
         println!("REMORA_SEED={seed} {setup:?}");
         let Setup { shard_bytes, shards, item_bytes_max, evict, .. } = setup;
         let engine = harness::engine(shard_bytes, shards, item_bytes_max, evict, 1);
-        let mut generator = Generator {
-            rng: fastrand::Rng::with_seed(seed),
-            keys: setup.keys,
-            value_bytes_max: setup.value_bytes_max,
-            item_bytes_max,
-            known_cas: Vec::new(),
-        };
+        let mut generator = generator(setup, seed);
         let mut run = Run::new(setup, Client::new(&engine, 0, BEGIN));
-        let follower =
-            Store::with_geometry(engine.store().geometry(), engine.store().memory().slabs, 1, false, Some((3, 4)))
-                .expect("a store like it");
+        let follower = follower_of(engine.store());
         let mut link = Link::new(engine.store(), &follower);
         run.all(&mut generator, |number, now| {
             for shard in 0..shards {
@@ -62,12 +69,12 @@ fn run(setup: Setup) {
         hits += run.hits;
         refused += run.refused;
         let stats = engine.store().stats();
-        let laps = stats.appended_bytes / (shard_bytes * shards) as u64;
+        let laps = stats.counts.appended_bytes / (shard_bytes * shards) as u64;
         assert!(laps >= 3, "seed {seed}: {laps} laps are too few to test anything: {stats:?}");
         if !evict {
-            assert_eq!((stats.evictions, run.evicted), (0, 0), "seed {seed}: -M evicts nothing");
+            assert_eq!((stats.counts.evictions, run.evicted), (0, 0), "seed {seed}: -M evicts nothing");
         }
-        second_chances += stats.reinserted_items;
+        second_chances += stats.counts.reinserted_items;
     }
     println!("{hits} hits, {evicted} keys seen evicted, {refused} refused, {second_chances} second chances");
     if seeds().len() == 1 {
@@ -132,4 +139,70 @@ fn never_evicting_and_overfull() {
         overfull: true,
         commands: 12_000,
     });
+}
+
+/// Two names of the shard in which `key` is.
+fn names_beside(store: &Store, key: &str) -> [String; 2] {
+    let shard_of = |name: &str| store.locate(name.as_bytes()).place.shard();
+    let mut names = (0..).map(|number| format!("beside:{number}")).filter(|name| shard_of(name) == shard_of(key));
+    [(); 2].map(|()| names.next().expect("names without end"))
+}
+
+/// Write so much under one name that its log goes round; what is under the other name stays.
+fn go_round(client: &mut Client<'_>, [kept, written]: &[String; 2], log_bytes: usize) {
+    assert_eq!(client.ask(&format!("set {kept} 0 0 4\r\nkept\r\n")), "STORED\r\n");
+    let value = "v".repeat(1500);
+    for _ in 0..log_bytes / value.len() + 2 {
+        assert_eq!(client.ask(&format!("set {written} 0 0 1500\r\n{value}\r\n")), "STORED\r\n");
+    }
+    assert_eq!(client.ask(&format!("get {kept}\r\n")), format!("VALUE {kept} 0 4\r\nkept\r\nEND\r\n"));
+}
+
+/// As many shards as there can be, most of them empty, and memory that is changed at random: what
+/// is alive fits whatever there is, so nothing may be missing.
+#[test]
+fn many_shards_whose_memory_changes() {
+    for shards in [512, SHARDS_MAX] {
+        let setup = Setup {
+            shard_bytes: 32 << 10,
+            shards,
+            item_bytes_max: 2 << 10,
+            value_bytes_max: 1600,
+            keys: 20,
+            evict: true,
+            overfull: false,
+            commands: 6000,
+        };
+        let seed = seeds()[0];
+        println!("REMORA_SEED={seed} {setup:?}");
+        let engine = harness::engine(setup.shard_bytes, shards, setup.item_bytes_max, true, 1);
+        let store = engine.store();
+        let mut run = Run::new(setup, Client::new(&engine, 0, BEGIN));
+        let mut beside = Client::new(&engine, 0, BEGIN);
+        let names = [0, 1, 2].map(|number| names_beside(store, &format!("key:{number}")));
+        let follower = follower_of(store);
+        let (mut link, mut random) = (Link::new(store, &follower), fastrand::Rng::with_seed(seed));
+        let memory_bytes = setup.shard_bytes * shards;
+        let mut changed = 0;
+        run.all(&mut generator(setup, seed), |number, now| {
+            if random.u8(0..20) == 0 {
+                let wanted_bytes = random.usize(memory_bytes / 2..=memory_bytes) as u64;
+                changed += u32::from(store.set_memory(wanted_bytes).is_ok());
+            }
+            for _ in 0..4 {
+                link.pull(random.usize(0..shards), 4096);
+            }
+            if number % COMPARED_EVERY == 0 {
+                beside.now = now;
+                go_round(&mut beside, &names[random.usize(0..names.len())], setup.shard_bytes);
+                link.settle();
+                assert_same(store, &follower, now);
+            }
+        });
+        let stats = store.stats();
+        assert_eq!((stats.counts.evictions, run.evicted), (0, 0));
+        println!("{changed} changes, {} hits, {stats:?}", run.hits);
+        let is_whole = seeds().len() > 1;
+        assert!(!is_whole || changed > 50 && run.hits > 500 && stats.counts.reinserted_items > 20, "too little of it");
+    }
 }

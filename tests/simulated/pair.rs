@@ -37,9 +37,9 @@ fn store(setup: Setup, epoch: Epoch, memory_bytes_max: Option<usize>) -> Store {
         evict: setup.evict,
         workers: 2,
         shards: Some(setup.shards),
-        hugepages: false,
         hash_seed: Some((1, 2)),
         epoch: Some(epoch),
+        ..StoreConfig::default()
     };
     Store::with_slabs(config, setup.slab_bytes).expect("a small store")
 }

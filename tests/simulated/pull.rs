@@ -18,6 +18,8 @@ mod push;
 mod push_lies;
 mod push_runs;
 mod run;
+mod scene;
+mod slabs;
 mod writer;
 
 use crate::pair::{Setup, primary, replica_of};

@@ -16,14 +16,12 @@ const TURNS_MAX: usize = 10_000;
 pub fn engine(log_bytes: usize, shards: usize, item_bytes_max: usize, evict: bool, workers: usize) -> Engine {
     let config = StoreConfig {
         memory_bytes: log_bytes * shards,
-        memory_bytes_max: None,
         item_bytes_max,
         evict,
         workers,
         shards: Some(shards),
-        hugepages: false,
         hash_seed: Some((1, 2)),
-        epoch: None,
+        ..StoreConfig::default()
     };
     over(Store::new(config).expect("a store of a few hundred KiB"), item_bytes_max, workers)
 }

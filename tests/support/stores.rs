@@ -7,14 +7,10 @@ use remora::store::{Store, StoreConfig};
 pub fn small_store(shards: usize, epoch: Option<Epoch>) -> Store {
     let config = StoreConfig {
         memory_bytes: 1 << 20,
-        memory_bytes_max: None,
         item_bytes_max: 1 << 10,
-        evict: true,
-        workers: 1,
         shards: Some(shards),
-        hugepages: false,
-        hash_seed: None,
         epoch,
+        ..StoreConfig::default()
     };
     Store::new(config).expect("memory for a small store")
 }

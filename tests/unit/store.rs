@@ -12,14 +12,12 @@ const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 fn store(memory_bytes: usize, item_bytes_max: usize, evict: bool) -> Store {
     Store::new(StoreConfig {
         memory_bytes,
-        memory_bytes_max: None,
         item_bytes_max,
         evict,
         workers: 2,
         shards: Some(1),
-        hugepages: false,
         hash_seed: Some((1, 2)),
-        epoch: None,
+        ..StoreConfig::default()
     })
     .unwrap()
 }
@@ -111,7 +109,11 @@ fn an_item_in_use_gets_another_lap_and_keeps_its_cas() {
     let turn = seat.turn();
     assert_eq!(store.get(&turn, &store.locate(b"hot"), NOW).unwrap().cas(), cas);
     let stats = store.stats();
-    assert!(stats.reinserted_items > 5 && stats.reinserted_items < 100, "{}", stats.reinserted_items);
+    assert!(
+        stats.counts.reinserted_items > 5 && stats.counts.reinserted_items < 100,
+        "{}",
+        stats.counts.reinserted_items
+    );
 }
 
 /// Found by the demo: items whose second chance found no room at that moment were evicted, though
@@ -144,7 +146,7 @@ fn items_in_use_wait_for_room_that_is_due() {
         }
         store.maintain(&turn, 0, NOW);
     }
-    assert!(store.stats().parked >= 500 && store.stats().reinserted_items > 100);
+    assert!(store.stats().counts.parked >= 500 && store.stats().counts.reinserted_items > 100);
 }
 
 #[test]
@@ -158,8 +160,8 @@ fn a_cache_full_of_used_items_still_takes_new_ones() {
         }
     }
     let stats = store.stats();
-    let budget_bytes = stats.reclaimed_bytes / 2 + stats.capacity_bytes / 16 + 8 * stats.reinserted_items;
-    assert!(stats.reinserted_bytes > 0 && stats.reinserted_bytes <= budget_bytes, "{stats:?}");
+    let budget_bytes = stats.reclaimed_bytes / 2 + stats.capacity_bytes / 16 + 8 * stats.counts.reinserted_items;
+    assert!(stats.counts.reinserted_bytes > 0 && stats.counts.reinserted_bytes <= budget_bytes, "{stats:?}");
 }
 
 /// Found under emulation, where turns are long: every look at an item that waited for room earned
@@ -188,7 +190,7 @@ fn an_item_that_waits_for_its_second_chance_earns_it_once() {
     let stats = store.stats();
     // What is alive is about three quarters all the while. Where it is less, all of it is kept.
     let budget_bytes = stats.reclaimed_bytes / 8 * 7;
-    assert!(stats.reinserted_bytes > 0 && stats.reinserted_bytes <= budget_bytes, "{stats:?}");
+    assert!(stats.counts.reinserted_bytes > 0 && stats.counts.reinserted_bytes <= budget_bytes, "{stats:?}");
 }
 
 #[test]
@@ -211,7 +213,7 @@ fn the_log_alone_gives_the_same_items() {
     for number in 0..3000 {
         assert_eq!(get(&store, &mut seat, &key(number), false), replayed.get(&key(number)).cloned(), "key {number}");
     }
-    assert!(store.stats().reinserted_items > 100);
+    assert!(store.stats().counts.reinserted_items > 100);
 }
 
 #[test]
@@ -255,8 +257,8 @@ fn without_eviction_nothing_is_lost_and_what_does_not_fit_is_refused() {
         let found = get(&store, &mut seat, &key(*number), false).unwrap();
         assert!(found == value(*number, 100) || found == value(number + 1, 100));
     }
-    assert_eq!(store.stats().evictions, 0);
-    assert!(store.stats().reinserted_items > 1000, "the log was compacted");
+    assert_eq!(store.stats().counts.evictions, 0);
+    assert!(store.stats().counts.reinserted_items > 1000, "the log was compacted");
     for number in &accepted[..1000] {
         let turn = seat.turn();
         assert_eq!(store.entry(&turn, &store.locate(&key(*number)), NOW).delete(), Ok(true));

@@ -15,14 +15,10 @@ const SLAB_BYTES: usize = 4096;
 fn with_loans(test: impl FnOnce(&Store, &Turn<'_>, [ValueLoan; 4])) {
     let config = StoreConfig {
         memory_bytes: 4 << 20,
-        memory_bytes_max: None,
         item_bytes_max: 1 << 16,
-        evict: true,
-        workers: 1,
         shards: Some(1),
-        hugepages: false,
         hash_seed: Some((1, 2)),
-        epoch: None,
+        ..StoreConfig::default()
     };
     let store = Store::with_slabs(config, SLAB_BYTES).unwrap();
     let mut participant = store.join();

@@ -21,17 +21,8 @@ pub struct Within {
 impl Within {
     pub fn start(config: ServerConfig, memory_bytes: usize) -> Within {
         let item_bytes_max = 1 << 20;
-        let store = Store::new(StoreConfig {
-            memory_bytes,
-            memory_bytes_max: None,
-            item_bytes_max,
-            evict: true,
-            workers: config.workers,
-            shards: None,
-            hugepages: false,
-            hash_seed: None,
-            epoch: None,
-        });
+        let store =
+            Store::new(StoreConfig { memory_bytes, item_bytes_max, workers: config.workers, ..StoreConfig::default() });
         let settings = Settings { item_bytes_max, workers: config.workers, rows: Vec::new() };
         let store = Arc::new(store.expect("memory for a store"));
         let engine = Arc::new(Engine::new(store.clone(), settings));

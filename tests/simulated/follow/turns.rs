@@ -94,7 +94,7 @@ fn giving_up_goes_by_the_budget_and_ends_at_the_cursor() {
         looks += 1;
     }
     assert_eq!((looks, follower.tail()), (19, follower.cursor()), "20 records, one at a time");
-    assert_eq!((replica.stats().evictions, replica.stats().items), (20, 0));
+    assert_eq!((replica.stats().counts.evictions, replica.stats().items), (20, 0));
     let tail = follower.tail();
     assert!(follower.give_up_below(0, 1) && follower.tail() == tail, "a tail that lies behind changes nothing");
     assert!(items(&replica, NOW).is_empty());
@@ -176,7 +176,7 @@ fn who_joins_is_not_whole_before_all_that_was_moved_is_here() {
     fill(&mut author, 0, 100);
     // Laps of a few keys: the others are moved, again and again.
     (0..100).for_each(|_| fill(&mut author, 0, 10));
-    assert!(store.stats().reinserted_items > 100);
+    assert!(store.stats().counts.reinserted_items > 100);
     let (mut lacked, mut pulls) = (0, 0);
     while !link.pull(0, 400) {
         pulls += 1;

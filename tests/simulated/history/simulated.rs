@@ -276,7 +276,7 @@ fn run(seed: u64, setup: Setup, acks: usize) -> (Judged, u64) {
     let waiting = std::mem::take(&mut world.waiting);
     waiting.iter().for_each(|waiting| world.answer(waiting, false));
     // What a replica gives up for room, and gets again further on, it counts as evicted too.
-    let evictions: u64 = stores.iter().map(|store| store.stats().evictions).sum();
+    let evictions: u64 = stores.iter().map(|store| store.stats().counts.evictions).sum();
     assert!(evictions == 0 || !setup.evict, "then misses cannot be judged");
     let judged = judge(&world.reigns).unwrap_or_else(|complaints| panic!("{}", complaints.join("\n")));
     let line = |shard: &remora::store::shard::Shard| shard.control().committed() / setup.shard_bytes as u64;

@@ -23,7 +23,7 @@ fn what_was_answered_before_the_wait_is_not_answered_again() {
         keys.iter().map(|key| format!("VALUE {key} 0 5\r\nvalue\r\n")).collect::<String>() + "END\r\n";
     let request = format!("gat 3600 {}\r\n", keys.join(" "));
     let store = engine.store();
-    let waits = || store.stats().parked;
+    let waits = || store.stats().counts.parked;
     for _ in 0..5 {
         let before = waits();
         let (inside, ready) = mpsc::channel();

@@ -234,7 +234,7 @@ impl<'e> Run<'e> {
     }
 
     fn appended_bytes(&self) -> u64 {
-        self.client.engine.store().stats().appended_bytes
+        self.client.engine.store().stats().counts.appended_bytes
     }
 
     fn probe(&mut self, key: &[u8]) -> Option<Known> {

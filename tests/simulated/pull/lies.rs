@@ -1,128 +1,24 @@
 //! Primaries whose memory does not say what a primary's says. Whatever it is, nobody panics,
 //! nothing goes on for ever, and no item appears that was never written.
 
-use super::ledger::Ledger;
+use super::scene::{
+    CAPACITY, COMMITTED, EPOCH, Forged, KEYS, STEPS_MAX, Scene, TAIL, lie_until_it_ends, pull, pull_honest,
+};
 use super::writer::Writer;
 use super::{SLABS, Setup, seeds};
 use crate::clock;
 use crate::compare::assert_same;
-use crate::pair::{NOW, primary, replica_of};
-use crate::session::{Network, Offered, Session};
+use crate::pair::NOW;
 use fastrand::Rng;
-use remora::base::epoch::Epoch;
-use remora::fabric::Regions;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::PullError;
 use remora::store::line::{CONTROL_LINE_BYTES, POSITION_MAX};
 use remora::store::log::Cell;
 use remora::store::{EpochStart, NOT_BEGUN, Store};
-use remora::sys::memory::Memfd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-const KEYS: usize = 80;
 const ONE: Setup = Setup { shards: 1, ..SLABS };
-/// Within so many steps a puller has to decide what it thinks of a primary.
-const STEPS_MAX: usize = 5000;
-
-const EPOCH: usize = 0;
-const COMMITTED: usize = 1;
-const TAIL: usize = 2;
-const CAPACITY: usize = 3;
-
-/// Copies of a primary's regions, to be changed.
-struct Forged(Vec<Memfd>);
-
-impl Regions for Forged {
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-    fn memory(&self, number: usize) -> &Memfd {
-        &self.0[number]
-    }
-}
-
-impl Forged {
-    fn new(store: &Store) -> Arc<Forged> {
-        let copy = |slab: &Memfd| {
-            let copy = Memfd::new("remora-test", slab.words().len() * 8, false).expect("a small slab");
-            overwrite(&copy, slab);
-            copy
-        };
-        Arc::new(Forged(regions(store).map(copy).into()))
-    }
-
-    /// Copy the true regions in again.
-    fn restore(&self, store: &Store) {
-        regions(store).iter().zip(&self.0).for_each(|(from, to)| overwrite(to, from));
-    }
-
-    fn word(&self, at: usize) -> &AtomicU64 {
-        &self.0[0].words()[at]
-    }
-}
-
-fn regions(store: &Store) -> [&Memfd; 3] {
-    [store.control_lines(), store.tables(), store.pool().memory()]
-}
-
-fn overwrite(to: &Memfd, from: &Memfd) {
-    to.words().iter().zip(from.words()).for_each(|(to, from)| to.store(from.load(Relaxed), Relaxed));
-}
-
-/// A primary with a history, its replica, and a forgery of it.
-struct Scene {
-    store: Store,
-    replica: Store,
-    forged: Arc<Forged>,
-    offered: Offered,
-    ledger: Ledger,
-    network: Network,
-}
-
-impl Scene {
-    fn new(seed: u64, setup: Setup) -> Scene {
-        let store = primary(setup);
-        let (mut ledger, mut random) = (Ledger::default(), Rng::with_seed(seed));
-        let mut writer = Writer::new(&store, &mut ledger, setup, KEYS);
-        (0..1500).for_each(|_| writer.step(&mut ledger, &mut random));
-        drop(writer);
-        let (replica, forged) = (replica_of(&store), Forged::new(&store));
-        let offered = Offered {
-            regions: forged.clone(),
-            history: store.epochs(),
-            geometry: store.geometry(),
-            memory: store.memory(),
-        };
-        Scene { store, replica, forged, offered, ledger, network: Network::new(seed) }
-    }
-}
-
-/// Until it has caught up and has nothing more to do, or why it ended.
-fn pull(session: &mut Session<'_>, replica: &Store) -> Result<(), PullError> {
-    for _ in 0..STEPS_MAX {
-        clock::pass(Duration::from_micros(20));
-        if !session.step(replica)?.moved && session.puller.is_caught_up() {
-            return Ok(());
-        }
-    }
-    panic!("{STEPS_MAX} steps, and neither an error nor an end: {:?}", session.puller.counts());
-}
-
-/// An honest primary after a dishonest one: the replica becomes the same.
-fn pull_honest(scene: &mut Scene, known: &[Option<Epoch>]) {
-    scene.forged.restore(&scene.store);
-    let mut session = scene.network.connect(&scene.offered, &scene.replica, known, &Faults::default());
-    for _ in 0..STEPS_MAX {
-        session.step(&scene.replica).expect("it is honest");
-        let tails = |store: &Store| store.shards().iter().map(|shard| shard.control().tail()).collect::<Vec<_>>();
-        if session.puller.is_caught_up() && tails(&scene.replica) == tails(&scene.store) {
-            return assert_same(&scene.store, &scene.replica, NOW);
-        }
-    }
-    panic!("never comes up with an honest primary: {:?}", session.puller.counts());
-}
 
 /// A lie's name, and how it is made.
 type Lie = (&'static str, fn(&Forged));
@@ -130,16 +26,16 @@ type Lie = (&'static str, fn(&Forged));
 type Senseless = (&'static str, &'static str, fn(&Forged));
 
 fn set(forged: &Forged, word: usize, change: impl Fn(u64) -> u64) {
-    let cell = forged.word(word);
+    let cell = &forged.lines()[word];
     cell.store(change(cell.load(Relaxed)), Relaxed);
 }
 
 const LIES: [Senseless; 11] = [
     ("committed before tail", "further apart than its capacity", |forged| {
-        set(forged, COMMITTED, |_| forged.word(TAIL).load(Relaxed) - 8)
+        set(forged, COMMITTED, |_| forged.lines()[TAIL].load(Relaxed) - 8)
     }),
     ("more than its capacity", "further apart than its capacity", |forged| {
-        set(forged, COMMITTED, |_| forged.word(TAIL).load(Relaxed) + (32 << 10) + 8)
+        set(forged, COMMITTED, |_| forged.lines()[TAIL].load(Relaxed) + (32 << 10) + 8)
     }),
     ("committed within a word", "not at a word", |forged| set(forged, COMMITTED, |word| word - 4)),
     ("tail within a word", "not at a word", |forged| set(forged, TAIL, |word| word + 4)),
@@ -220,16 +116,6 @@ fn memory_that_is_not_to_be_had_is_waited_for() {
     assert!(known.iter().all(Option::is_some), "all that was applied is sound");
     drop(session);
     pull_honest(&mut scene, &known);
-}
-
-fn lie_until_it_ends(session: &mut Session<'_>, replica: &Store) -> PullError {
-    for _ in 0..STEPS_MAX {
-        clock::pass(Duration::from_micros(20));
-        if let Err(error) = session.step(replica) {
-            return error;
-        }
-    }
-    panic!("{STEPS_MAX} steps, and no error: {:?}", session.puller.counts());
 }
 
 #[test]
@@ -379,7 +265,7 @@ fn logs_full_of_noise() {
         println!("REMORA_SEED={seed}");
         let mut scene = Scene::new(seed, ONE);
         let mut random = Rng::with_seed(seed);
-        scene.forged.0[2].words().iter().for_each(|word| word.store(random.u64(..), Relaxed));
+        scene.forged.pool().iter().for_each(|word| word.store(random.u64(..), Relaxed));
         let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
         let ended = pull(&mut session, &scene.replica).expect_err("noise");
         assert!(matches!(ended, PullError::BadRecord { times: 3, .. }), "{ended}");
@@ -400,7 +286,7 @@ fn rings_with_changed_words() {
         let mut scene = Scene::new(seed, ONE);
         let mut random = Rng::with_seed(seed);
         for _ in 0..random.usize(1..5) {
-            let words = scene.forged.0[random.usize(1..scene.forged.0.len())].words();
+            let words = [scene.forged.tables(), scene.forged.pool()][random.usize(0..2)];
             words[random.usize(0..words.len())].fetch_xor(1 << random.u32(0..64), Relaxed);
         }
         let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
@@ -461,7 +347,7 @@ fn tables_that_lie() {
         for (what, noise) in [("noise", true), ("other slabs", false)] {
             let mut random = Rng::with_seed(seed);
             let slabs = scene.store.memory().slabs;
-            for word in scene.forged.0[1].words() {
+            for word in scene.forged.tables() {
                 let cell = Cell::from_bits(word.load(Relaxed));
                 let other = Cell { physical: (cell.physical + 1) % slabs, ..cell };
                 word.store(if noise { random.u64(..) } else { other.to_bits() }, Relaxed);

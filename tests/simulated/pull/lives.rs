@@ -72,9 +72,9 @@ fn an_applier_waits_for_a_reader() {
     let held: Vec<_> = (0..10).flat_map(|_| run.ledger.look(&replica, &turn, &mut run.random, 60, NOW)).collect();
     assert!(!held.is_empty());
     let line = replica.shards()[0].control();
-    let (tail, before) = (line.tail(), store.stats().appended_bytes);
+    let (tail, before) = (line.tail(), store.stats().counts.appended_bytes);
     let mut highest = 0;
-    while store.stats().appended_bytes - before < 5 * ONE.shard_bytes as u64 {
+    while store.stats().counts.appended_bytes - before < 5 * ONE.shard_bytes as u64 {
         run.write(3);
         run.pull();
         held.iter().for_each(super::ledger::Held::assert_unchanged);

@@ -83,8 +83,8 @@ pub struct Run<'s> {
     pub metadata_may_differ: bool,
     keys: usize,
     pace: Pace,
-    /// Writes of a lap or so.
-    burst: usize,
+    /// Writes in a burst: of a lap or so, if a test does not say otherwise.
+    pub burst: usize,
 }
 
 impl<'s> Run<'s> {
@@ -244,8 +244,8 @@ impl<'s> Run<'s> {
         assert_eq!((session.puller.lag().bytes, session.puller.lag().time), (0, Duration::ZERO));
         self.assert_told(faulty);
         let stats = self.primary.stats();
-        self.seen.laps = stats.appended_bytes / stats.capacity_bytes;
-        self.seen.second_chances = self.replica.stats().reinserted_items;
+        self.seen.laps = stats.counts.appended_bytes / stats.capacity_bytes;
+        self.seen.second_chances = self.replica.stats().counts.reinserted_items;
     }
 
     /// In the end the ack slot shows all that was committed.

@@ -259,14 +259,11 @@ fn kinds_that_are_none() {
 fn a_log_that_was_just_born() {
     let config = StoreConfig {
         memory_bytes: 128 << 10,
-        memory_bytes_max: None,
         item_bytes_max: 4 << 10,
-        evict: true,
-        workers: 1,
         shards: Some(2),
-        hugepages: false,
         hash_seed: Some((1, 2)),
         epoch: Some(Epoch(EPOCH)),
+        ..StoreConfig::default()
     };
     let store = Store::new(config).expect("a small store");
     assert_eq!(store.stats().owned_bytes, 0, "an empty log has no slab");
