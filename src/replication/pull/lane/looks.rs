@@ -25,11 +25,10 @@ impl Lane<'_> {
     pub fn look(&mut self, look: Look, words: &[AtomicU64], counts: &mut Counts) -> Result<(), PullError> {
         let Some(line) = self.read(look, words)? else { return Ok(()) };
         self.follow_capacity(&line)?;
-        self.cells.look(look.round, look.at);
         self.earlier_tail = self.line.map_or(0, |earlier| earlier.tail);
         self.line = Some(line);
         self.unjudged = false;
-        self.pieces.iter_mut().for_each(|piece| piece.look(look, &line));
+        self.source.look(look, &line);
         self.decide(&line, counts)
     }
 
@@ -52,7 +51,7 @@ impl Lane<'_> {
             }
             Shown::BeganAnew(what, tail) => {
                 // Items that live there below this replica's tail may never have been here.
-                self.proven &= tail >= self.follower.tail();
+                self.sink.proven &= tail >= self.sink.follower.tail();
                 Err(PullError::BeganAnew { shard: self.shard, what })
             }
             Shown::Senseless(what) => {
@@ -71,7 +70,7 @@ impl Lane<'_> {
         if self.memory_missed == 0 && self.line.is_some_and(|before| before.capacity == line.capacity) {
             return Ok(());
         }
-        let follows = self.follower.follow_capacity(line.capacity);
+        let follows = self.sink.follower.follow_capacity(line.capacity);
         self.memory_missed = if follows { 0 } else { self.memory_missed + 1 };
         if self.memory_missed > SENSELESS_LOOKS_MAX {
             return Err(PullError::NoMemory { shard: self.shard, capacity: line.capacity });
@@ -82,12 +81,12 @@ impl Lane<'_> {
     /// Decide what to do, by a line that makes sense.
     fn decide(&mut self, line: &Line, counts: &mut Counts) -> Result<(), PullError> {
         match self.state {
-            State::New => match resume(&self.history, self.shard, self.known, self.follower.cursor(), line) {
+            State::New => match resume(&self.history, self.shard, self.known, self.sink.follower.cursor(), line) {
                 Resume::Continue if self.is_doubtful() => self.begin_anew(Why::Diverged, line.tail, counts),
                 Resume::Continue => {
                     self.state = State::Follows;
                     self.follows_anew = true;
-                    self.proven = true;
+                    self.sink.proven = true;
                     counts.continued += 1;
                 }
                 Resume::Begin(why) => self.begin_anew(why, line.tail, counts),
@@ -96,13 +95,13 @@ impl Lane<'_> {
                 let what = "what was applied is not what its history says";
                 return Err(PullError::BeganAnew { shard: self.shard, what });
             }
-            State::Follows if self.pieces.is_empty() && line.tail > self.follower.cursor() => {
+            State::Follows if self.source.is_empty() && line.tail > self.sink.follower.cursor() => {
                 self.begin_anew(Why::Overrun, line.tail, counts);
             }
             State::Follows | State::Begins { .. } => {}
         }
         if let State::Follows = self.state {
-            self.follower.note_committed(line.committed);
+            self.sink.follower.note_committed(line.committed);
         }
         Ok(())
     }
@@ -112,13 +111,13 @@ impl Lane<'_> {
     /// applied of that must be judged again.
     fn has_strayed(&self, line: &Line) -> bool {
         let newest = self.history.last().expect("a history has an epoch").epoch;
-        let (epoch, cursor) = (self.follower.epoch(), self.follower.cursor());
+        let (epoch, cursor) = (self.sink.follower.epoch(), self.sink.follower.cursor());
         (line.epoch, epoch) != (newest, newest) && has_diverged(&self.history, self.shard, epoch, cursor, line)
     }
 
     /// See [`is_doubtful`]. It is rare; the shard is then read again.
     fn is_doubtful(&self) -> bool {
-        let cursor = self.follower.cursor();
+        let cursor = self.sink.follower.cursor();
         let at_slab_start = cursor.is_multiple_of(self.slab_bytes);
         at_slab_start && is_doubtful(&self.history, self.shard, self.known, cursor)
     }
