@@ -99,6 +99,10 @@ const RNR_RETRIES: u8 = 6;
 /// READs under way on one queue pair. More than [`super::DEPTH_MAX`] are never posted.
 const READ_DEPTH: u8 = super::DEPTH_MAX as u8;
 
+/// Bytes of an ack that a queue pair is to take inline: a summary and 16 positions. The device
+/// fetches longer ones from a buffer, which costs a round trip over its bus.
+const INLINE_BYTES: usize = 192;
+
 const _: () = assert!(super::DEPTH_MAX <= native::READS_MAX, "a batch is one chain of requests");
 
 #[cfg(test)]
