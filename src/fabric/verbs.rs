@@ -4,7 +4,11 @@
 //! | --- | --- |
 //! | `native` | the C layer, made safe: the only unsafe code here |
 //! | `devices` | which devices there are, and which one, with which address, is meant |
-//! | `exporter` | the primary: listens, knows tokens, accepts |
+//! | `exporter` | the primary's end: what its owner calls |
+//! | `listener` | its thread: accepts, and listens again once a device or an address is back |
+//! | `desk` | which tokens are expected |
+//! | `standing` | whether it listens, over which device, and what is registered with that |
+//! | `backoff` | pauses between tries |
 //! | `preparing` | work that takes long, on a thread of its own |
 //! | `registered` | regions that are registered, once for all replicas, and their protection domain |
 //! | `grant` | what one replica was given: registered regions, an ack slot, one queue pair |
@@ -16,15 +20,19 @@
 //! Things are destroyed in this order: the queue pair, then registrations, then the protection
 //! domain. Each holds a reference to what it was made from.
 
+mod backoff;
 mod channel;
 mod connecting;
+mod desk;
 mod devices;
 mod errors;
 mod exporter;
 mod grant;
+mod listener;
 mod native;
 mod preparing;
 mod registered;
+mod standing;
 mod watch;
 
 pub use connecting::connect;

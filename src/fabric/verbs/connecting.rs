@@ -4,7 +4,7 @@
 use super::channel::Channel;
 use super::devices::{check, choose};
 use super::errors::{failed, library};
-use super::exporter::Reason;
+use super::listener::Reason;
 use super::native::cm::{Connection, Event, EventKind, Events, Id};
 use super::native::completion::CompletionQueue;
 use super::native::memory::Domain;
