@@ -269,6 +269,10 @@ pub struct Write {
 pub trait Channel: Send {
     /// Which fabric.
     fn kind(&self) -> Kind;
+    /// The NUMA node of the device that fills landings; None if none is nearer than another.
+    fn numa_node(&self) -> Option<u32> {
+        None
+    }
     /// How many READs may be submitted at a time, and not completed; at most [`DEPTH_MAX`]. (Over
     /// verbs the peer may take fewer at a time: the others wait in the channel.)
     fn depth_max(&self) -> usize;

@@ -5,6 +5,7 @@
 //! those are not posted: not every device is trusted to hold them back itself. They wait here, in
 //! their order, with the WRITEs of data behind them.
 
+use super::devices::numa_node;
 use super::errors::{completed, failed};
 use super::native::cm::EventKind;
 use super::native::completion::{CompletionQueue, FLUSHED, SUCCESS};
@@ -42,6 +43,7 @@ pub(super) struct Channel {
     queue: ReadQueue,
     regions: Vec<fabric::Descriptor>,
     ack: fabric::Descriptor,
+    numa_node: Option<u32>,
     /// READs that the peer takes at a time.
     depth: usize,
     waiting: VecDeque<Waiting>,
@@ -63,12 +65,15 @@ impl Channel {
         depth: usize,
         registered: Option<Arc<Registered>>,
     ) -> Result<Channel, FabricError> {
-        let watch = Watch::new(pair.domain().device(), pair.number())?;
+        let device = pair.domain().device();
+        let watch = Watch::new(device, pair.number())?;
+        let numa_node = numa_node(&device.attributes()?.name);
         Ok(Channel {
             watch,
             queue: ReadQueue::new(pair, completions),
             regions: invitation.regions.clone(),
             ack: invitation.ack,
+            numa_node,
             depth,
             waiting: VecDeque::with_capacity(DEPTH_MAX + WRITE_DEPTH_MAX),
             batch: Vec::with_capacity(DEPTH_MAX),
@@ -263,6 +268,10 @@ fn new_landing(pair: &QueuePair, bytes: usize) -> Result<Landing, FabricError> {
 impl fabric::Channel for Channel {
     fn kind(&self) -> Kind {
         Kind::Verbs
+    }
+
+    fn numa_node(&self) -> Option<u32> {
+        self.numa_node
     }
 
     fn depth_max(&self) -> usize {
