@@ -62,4 +62,5 @@ ABSENT(int rv_qp_stop(struct rv_id *id))
 ABSENT(int rv_qp_destroy(struct rv_id *id))
 ABSENT(int rv_post_reads(struct rv_id *id, const struct rv_read *reads, uint32_t count))
 ABSENT(int rv_post_writes(struct rv_id *id, const struct rv_read *writes, uint32_t count))
-ABSENT(int rv_post_write(struct rv_id *id, const struct rv_read *write, uint32_t inline_data))
+ABSENT(int rv_post_write(struct rv_id *id, const struct rv_read *write, uint32_t inline_data,
+			 uint32_t signaled))

@@ -247,7 +247,7 @@ int rv_post_writes(struct rv_id *id, const struct rv_read *writes, uint32_t coun
 	return post(id, writes, count, IBV_WR_RDMA_WRITE);
 }
 
-int rv_post_write(struct rv_id *id, const struct rv_read *write, uint32_t inline_data)
+int rv_post_write(struct rv_id *id, const struct rv_read *write, uint32_t inline_data, uint32_t signaled)
 {
 	struct ibv_send_wr request, *refused = NULL;
 	struct ibv_sge place = { .addr = write->local, .length = write->bytes, .lkey = write->lkey };
@@ -256,7 +256,7 @@ int rv_post_write(struct rv_id *id, const struct rv_read *write, uint32_t inline
 	request.sg_list = &place;
 	request.num_sge = 1;
 	request.opcode = IBV_WR_RDMA_WRITE;
-	request.send_flags = IBV_SEND_SIGNALED | (inline_data ? IBV_SEND_INLINE : 0);
+	request.send_flags = (signaled ? IBV_SEND_SIGNALED : 0) | (inline_data ? IBV_SEND_INLINE : 0);
 	request.wr.rdma.remote_addr = write->remote;
 	request.wr.rdma.rkey = write->rkey;
 	return rv_answer(ibv_post_send(id_of(id)->qp, &request, &refused));

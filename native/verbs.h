@@ -182,7 +182,7 @@ int rv_post_reads(struct rv_id *id, const struct rv_read *reads, uint32_t count)
 /* All of them, WRITEs of what lies at local, as rv_post_reads. */
 int rv_post_writes(struct rv_id *id, const struct rv_read *writes, uint32_t count);
 /* One WRITE of what lies at local; with inline_data it is copied before this returns, else local is
- * under lkey. */
-int rv_post_write(struct rv_id *id, const struct rv_read *write, uint32_t inline_data);
+ * under lkey. Only with signaled does it complete by itself, unless it fails. */
+int rv_post_write(struct rv_id *id, const struct rv_read *write, uint32_t inline_data, uint32_t signaled);
 
 #endif

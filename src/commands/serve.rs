@@ -91,7 +91,7 @@ pub struct Args {
     /// Say more: -v information, -vv debugging (RUST_LOG has the last word)
     #[arg(short, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Do not bind workers to cores
+    /// Bind no thread to cores
     #[arg(long)]
     pub no_pin: bool,
     /// Shards, a power of two [default: by memory and workers]
@@ -120,7 +120,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let args = apply_extended(args)?;
     let workers = worker_count(args.threads)?;
     let item_bytes_asked = size::parse_item(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")?;
-    let replication = replication::Plan::new(&args.replication)?;
+    let replication = replication::Plan::new(&args.replication, !args.no_pin)?;
     raise_open_files(args.conn_limit, workers)?;
     let listen = listen_config(&args)?;
     let mut bound = Bound::bind(&listen, workers)?;

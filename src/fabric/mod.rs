@@ -95,11 +95,9 @@ impl Kind {
 pub const DEPTH_MAX: usize = 16;
 /// Most bytes of one READ.
 pub const READ_BYTES_MAX: usize = 4 << 20;
-/// Most bytes of one WRITE: what queue pairs take inline.
-pub const WRITE_BYTES_MAX: usize = 64;
 /// Most WRITEs of one channel behind its last completed READ.
 pub const WRITE_DEPTH_MAX: usize = 16;
-/// Bytes of an ack slot: a line, and a position for each of 1,024 shards; in whole pages.
+/// Bytes of an ack slot: a summary, and a position for each of 1,024 shards; in whole pages.
 pub const ACK_BYTES: usize = 12 << 10;
 /// Longest wait for a data channel to be connected.
 pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -271,6 +269,10 @@ pub struct Write {
 pub trait Channel: Send {
     /// Which fabric.
     fn kind(&self) -> Kind;
+    /// The NUMA node of the device that fills landings; None if none is nearer than another.
+    fn numa_node(&self) -> Option<u32> {
+        None
+    }
     /// How many READs may be submitted at a time, and not completed; at most [`DEPTH_MAX`]. (Over
     /// verbs the peer may take fewer at a time: the others wait in the channel.)
     fn depth_max(&self) -> usize;
@@ -284,9 +286,10 @@ pub trait Channel: Send {
     /// Append finished READs to `done`, and return how many there were. Waits up to `wait` for the
     /// first one. An error means that the channel has ended.
     fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration) -> Result<usize, FabricError>;
-    /// WRITE up to [`WRITE_BYTES_MAX`] bytes (whole, aligned words) at `offset` of the ack slot.
-    /// WRITEs arrive in their order. Returns once the bytes are taken, not once they have arrived;
-    /// a failure shows in a later call.
+    /// WRITE `words`, at most [`ACK_BYTES`], at `offset` (in bytes, aligned) of the ack slot. Each
+    /// word arrives whole, and WRITEs arrive in their order, but the words of one WRITE in any:
+    /// some may be seen before others are there. Returns once the words are taken, not once they
+    /// have arrived; a failure shows in a later call.
     fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError>;
     /// Set the regions that [`Channel::write`] sends from. Call it once, before the first WRITE;
     /// the channel keeps them. Other threads may store to them at any time: a WRITE then sends

@@ -17,7 +17,8 @@
 //! READ that was submitted later never sees older bytes, whatever the faults, except `corrupt` and
 //! `early`. Real fabrics promise less: only that a READ sees no older bytes than one that had
 //! completed when it was submitted. The fault `early` stands for the rest. Within one READ nothing
-//! is ordered, as on a network card: the parts of a torn one are carried out in any order.
+//! is ordered, as on a network card: the parts of a torn one are carried out in any order. The same
+//! holds for WRITEs.
 
 mod channel;
 mod exporter;
@@ -38,7 +39,7 @@ pub struct Faults {
     pub delay_polls_max: u32,
     /// Completions that others may overtake.
     pub reorder: f64,
-    /// READs, and WRITEs of data, that are carried out in two to four parts, at different polls.
+    /// READs and WRITEs that are carried out in two to four parts, at different polls.
     pub tear: f64,
     /// READs that are carried out when they are submitted, with all before them, and completed up
     /// to [`Faults::stale_polls_max`] later.

@@ -4,7 +4,11 @@
 //! | --- | --- |
 //! | `native` | the C layer, made safe: the only unsafe code here |
 //! | `devices` | which devices there are, and which one, with which address, is meant |
-//! | `exporter` | the primary: listens, knows tokens, accepts |
+//! | `exporter` | the primary's end: what its owner calls |
+//! | `listener` | its thread: accepts, and listens again once a device or an address is back |
+//! | `desk` | which tokens are expected |
+//! | `standing` | whether it listens, over which device, and what is registered with that |
+//! | `backoff` | pauses between tries |
 //! | `preparing` | work that takes long, on a thread of its own |
 //! | `registered` | regions that are registered, once for all replicas, and their protection domain |
 //! | `grant` | what one replica was given: registered regions, an ack slot, one queue pair |
@@ -16,15 +20,19 @@
 //! Things are destroyed in this order: the queue pair, then registrations, then the protection
 //! domain. Each holds a reference to what it was made from.
 
+mod backoff;
 mod channel;
 mod connecting;
+mod desk;
 mod devices;
 mod errors;
 mod exporter;
 mod grant;
+mod listener;
 mod native;
 mod preparing;
 mod registered;
+mod standing;
 mod watch;
 
 pub use connecting::connect;
@@ -98,6 +106,10 @@ const RNR_RETRIES: u8 = 6;
 
 /// READs under way on one queue pair. More than [`super::DEPTH_MAX`] are never posted.
 const READ_DEPTH: u8 = super::DEPTH_MAX as u8;
+
+/// Bytes of an ack that a queue pair is to take inline: a summary and 16 positions. The device
+/// fetches longer ones from a buffer, which costs a round trip over its bus.
+const INLINE_BYTES: usize = 192;
 
 const _: () = assert!(super::DEPTH_MAX <= native::READS_MAX, "a batch is one chain of requests");
 

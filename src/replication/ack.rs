@@ -1,25 +1,33 @@
-//! The ack slot: what a replica tells its primary, by one-sided WRITEs of one line each, into
-//! memory of the primary that only this replica writes to.
+//! The ack slot: what a replica tells its primary, by one one-sided WRITE each time, into memory of
+//! the primary that only this replica writes to.
 //!
 //! ```text
-//! line 0       epoch | lag in bytes | lag in microseconds | bytes pulled | records applied | begun anew | bad records | beats
-//! line 1 + n   applied positions of shards 8 n to 8 n + 7
+//! words 0..8    epoch | lag in bytes | lag in microseconds | bytes pulled | records applied | begun anew | bad records | beats
+//! word 8 + n    applied position of shard n; 0: none yet
 //! ```
 //!
-//! Each word arrives whole, and WRITEs arrive in the order in which they were made: positions
-//! first, then line 0. A replica writes a position only once it has applied everything below it.
+//! A WRITE is of all words from the first that has changed to the last. Its words may be placed in
+//! any order, and a look may come in between. So the primary concludes nothing about one word from
+//! another:
+//! - A position is true by itself. A replica writes it only once it has applied everything below
+//!   it, and 0 is no position. It is one of the history that the session has agreed upon: a
+//!   primary whose history changes ends its sessions first, and a new session has a new slot.
+//! - Who joins is told by the positions: there is a shard without one.
+//! - The epoch is set once, for people to see that the replica follows. The rest is figures for
+//!   people as well.
 
 use crate::base::epoch::Epoch;
-use crate::fabric::{ACK_BYTES, Channel, FabricError, WRITE_BYTES_MAX};
+use crate::fabric::{ACK_BYTES, Channel, FabricError};
 use crate::store::sizing;
 use crate::sys::sync::{AtomicU64, Ordering::Acquire};
 
-const LINE_WORDS: usize = WRITE_BYTES_MAX / 8;
+/// Words of the summary, ahead of the positions.
+pub const SUMMARY_WORDS: usize = 8;
 /// Shards that a slot has room for.
-const SHARDS_MAX: usize = (ACK_BYTES / WRITE_BYTES_MAX - 1) * LINE_WORDS;
+const SHARDS_MAX: usize = ACK_BYTES / 8 - SUMMARY_WORDS;
 const _: () = assert!(SHARDS_MAX >= sizing::SHARDS_MAX);
 
-/// Line 0.
+/// The words ahead of the positions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
     /// What the replica follows; 0 as long as it has written nothing.
@@ -41,7 +49,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    fn words(self) -> [u64; LINE_WORDS] {
+    fn words(self) -> [u64; SUMMARY_WORDS] {
         let Summary { epoch, lag_bytes, lag_microseconds, pulled_bytes, records, begun_anew, bad_records, beats } =
             self;
         [epoch, lag_bytes, lag_microseconds, pulled_bytes, records, begun_anew, bad_records, beats]
@@ -65,24 +73,28 @@ impl Summary {
 
 /// The position that the replica behind this slot has applied of a shard; 0 before it has said so.
 pub fn applied(slot: &[AtomicU64], shard: usize) -> u64 {
-    slot[LINE_WORDS + shard].load(Acquire)
+    slot[SUMMARY_WORDS + shard].load(Acquire)
 }
 
 /// The replica's side: writes what has changed since it wrote last.
 pub struct Acks {
-    written: Vec<[u64; LINE_WORDS]>,
-    summary: Summary,
+    /// What the slot holds once all WRITEs have arrived.
+    written: Vec<u64>,
+    /// What it is to hold; kept for its memory.
+    next: Vec<u64>,
+    beats: u64,
 }
 
 impl Acks {
     /// For so many shards.
     pub fn new(shards: usize) -> Acks {
         assert!(shards <= SHARDS_MAX, "more shards than a slot has room for");
-        Acks { written: vec![[0; LINE_WORDS]; shards.div_ceil(LINE_WORDS)], summary: Summary::default() }
+        let words = SUMMARY_WORDS + shards;
+        Acks { written: vec![0; words], next: Vec::with_capacity(words), beats: 0 }
     }
 
-    /// Tell the primary: positions that have changed, then the summary (its `epoch` and `beats` are
-    /// filled in here).
+    /// Tell the primary, in one WRITE: the summary (its `epoch` and `beats` are filled in here) and
+    /// the positions that have changed.
     pub fn write(
         &mut self,
         channel: &mut dyn Channel,
@@ -90,15 +102,66 @@ impl Acks {
         applied: impl Iterator<Item = u64>,
         summary: Summary,
     ) -> Result<(), FabricError> {
-        let mut lines = self.written.clone();
-        applied.enumerate().for_each(|(shard, position)| lines[shard / LINE_WORDS][shard % LINE_WORDS] = position);
-        for (at, (line, written)) in lines.iter().zip(&mut self.written).enumerate() {
-            if line != written {
-                channel.write_ack((at + 1) * WRITE_BYTES_MAX, line)?;
-                *written = *line;
-            }
+        self.beats += 1;
+        let summary = Summary { epoch: epoch.0, beats: self.beats, ..summary };
+        self.next.clear();
+        self.next.extend(summary.words().into_iter().chain(applied));
+        let differs = |at: &usize| self.next[*at] != self.written[*at];
+        let first = (0..self.next.len()).find(differs).expect("the beats differ");
+        let last = (first..self.next.len()).rfind(differs).expect("the first does");
+        channel.write_ack(first * 8, &self.next[first..=last])?;
+        std::mem::swap(&mut self.written, &mut self.next);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fabric::{Completion, Kind, Landing, Read};
+    use std::time::Duration;
+
+    /// Keeps what is written.
+    #[derive(Default)]
+    struct Written(Vec<(usize, Vec<u64>)>);
+
+    impl Channel for Written {
+        fn kind(&self) -> Kind {
+            Kind::Sim
         }
-        self.summary = Summary { epoch: epoch.0, beats: self.summary.beats + 1, ..summary };
-        channel.write_ack(0, &self.summary.words())
+        fn depth_max(&self) -> usize {
+            1
+        }
+        fn landing(&mut self, _: usize) -> Result<Landing, FabricError> {
+            unreachable!("an ack is no READ")
+        }
+        fn submit(&mut self, _: &mut Vec<Read>) -> Result<(), FabricError> {
+            unreachable!("an ack is no READ")
+        }
+        fn poll(&mut self, _: &mut Vec<Completion>, _: Duration) -> Result<usize, FabricError> {
+            unreachable!("nobody waits for an ack")
+        }
+        fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
+            self.0.push((offset, words.to_vec()));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_ack_is_one_write_of_what_has_changed() {
+        let (mut acks, mut written, mut slot) = (Acks::new(100), Written::default(), vec![0; ACK_BYTES / 8]);
+        let mut positions = vec![64; 100];
+        for (number, changed) in [(1, vec![]), (2, vec![3, 77]), (3, vec![]), (4, vec![0]), (5, vec![99])] {
+            changed.iter().for_each(|shard| positions[*shard] += 8);
+            let summary = Summary { records: number, ..Summary::default() };
+            acks.write(&mut written, Epoch(9), positions.iter().copied(), summary).expect("it takes all");
+            let [(offset, words)] = &std::mem::take(&mut written.0)[..] else { panic!("one WRITE") };
+            slot[offset / 8..][..words.len()].copy_from_slice(words);
+            assert_eq!(slot[SUMMARY_WORDS..][..100], positions, "ack {number}");
+            assert_eq!((slot[0], slot[4], slot[7]), (9, number, number), "epoch, records, beats");
+            let last = changed.last().map_or(7, |shard| SUMMARY_WORDS + shard);
+            let span = if number == 1 { 0..=107 } else { 4..=last };
+            assert_eq!((*offset, words.len()), (span.start() * 8, span.count()), "ack {number}: no more than changed");
+        }
     }
 }

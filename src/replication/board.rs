@@ -177,11 +177,12 @@ impl BoardView {
 mod tests {
     use super::*;
     use crate::fabric::ACK_BYTES;
+    use crate::replication::ack::SUMMARY_WORDS;
 
     fn slot(positions: &[u64]) -> Arc<Memfd> {
         let memfd = Memfd::new("test-ack", ACK_BYTES, false).unwrap();
-        // After the summary's line.
-        positions.iter().enumerate().for_each(|(shard, position)| memfd.words()[8 + shard].store(*position, Release));
+        let told = memfd.words()[SUMMARY_WORDS..].iter().zip(positions);
+        told.for_each(|(word, position)| word.store(*position, Release));
         Arc::new(memfd)
     }
 

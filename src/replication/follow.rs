@@ -26,7 +26,10 @@ use super::wire::{Message, Refusal};
 use crate::base::epoch::Epoch;
 use crate::fabric::{ConnectOptions, FabricError, Kind};
 use crate::store::{EpochStart, Store};
+use crate::sys::numa;
+use crate::sys::pinning::Given;
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -65,6 +68,8 @@ pub struct FollowConfig {
     pub penalties: SharedPenalties,
     /// For which primaries of another lineage the data of this store may be given up.
     pub discard: Discard,
+    /// Whether the thread that pulls may be bound to cores: those near the device that it pulls by.
+    pub pin: bool,
 }
 
 impl FollowConfig {
@@ -77,6 +82,15 @@ impl FollowConfig {
     /// The fabrics of auto.
     pub fn any_fabric() -> Vec<Kind> {
         PREFERENCE.to_vec()
+    }
+}
+
+/// Keep this thread to the cores of the node where the device is; to all that it was given, if no
+/// node is nearer. It makes the landings afterwards, and is the first to touch them.
+fn stay_near(node: Option<u32>, given: &Given) {
+    let cores = node.map(|node| numa::cores_of(Path::new("/sys"), node)).unwrap_or_default();
+    if let (count @ 1.., Some(node)) = (given.keep_to(&cores), node) {
+        log::info!("replica-pull runs on {count} cores of NUMA node {node}, where the device is");
     }
 }
 
@@ -244,9 +258,10 @@ impl Follow {
 
     fn follow_until_stopped(&self, mut admitted: Option<Admitted>, store: &Store) {
         let (mut pause, mut watch) = (RETRY_PAUSE_MIN, SkewWatch::default());
+        let cores = self.config.pin.then(Given::to_current_thread);
         while !self.is_stopping() {
             let begun_at = Instant::now();
-            let Err(end) = self.session(admitted.take(), store, &mut watch);
+            let Err(end) = self.session(admitted.take(), store, cores.as_ref(), &mut watch);
             if matches!(end, SessionEnd::Stopped) || self.is_stopping() {
                 return;
             }
@@ -303,6 +318,7 @@ impl Follow {
         &self,
         admitted: Option<Admitted>,
         store: &Store,
+        cores: Option<&Given>,
         watch: &mut SkewWatch,
     ) -> Result<Infallible, SessionEnd> {
         let admitted = match admitted {
@@ -317,6 +333,9 @@ impl Follow {
         let Attached { link, welcome, channel, fabric } = admitted.attach(&self.config, store)?;
         log::info!("following {} over {fabric}", self.config.primary);
         let kind = channel.kind();
+        if let Some(cores) = cores {
+            stay_near(channel.numa_node(), cores);
+        }
         let known = self.take_hold().ok_or(SessionEnd::Stopped)?;
         let puller = match Puller::new(channel, store, welcome.memory, &welcome.epochs, &known, self.config.silence_max)
         {

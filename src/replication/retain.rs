@@ -8,7 +8,7 @@
 //! what was let go before. Nothing is logged there: the replica's session tells it afterwards
 //! ([`Teller`]).
 
-use super::ack::{Summary, applied};
+use super::ack::applied;
 use super::board::{Board, Kept, LetGo};
 use crate::base::limits::PARK_MILLISECONDS_MAX;
 use crate::store::{Store, TailGuard};
@@ -65,11 +65,12 @@ impl Retain {
         assert!(store.set_tail_guard(&guard), "a store is retained once");
     }
 
-    /// Bytes that a replica lacks, over all shards.
-    fn behind_bytes(store: &Store, kept: &Kept) -> u64 {
+    /// Bytes that a replica lacks, over all shards. None while it joins: it has told no position of
+    /// a shard yet, and begins wherever the tail is by then.
+    fn behind_bytes(store: &Store, kept: &Kept) -> Option<u64> {
         let missing = |(shard, line): (usize, &crate::store::shard::Shard)| {
-            let line = line.control();
-            line.committed().saturating_sub(applied(kept.ack.words(), shard).max(line.tail()))
+            let (line, position) = (line.control(), applied(kept.ack.words(), shard));
+            (position != 0).then(|| line.committed().saturating_sub(position.max(line.tail())))
         };
         store.shards().iter().enumerate().map(missing).sum()
     }
@@ -77,20 +78,18 @@ impl Retain {
     /// A replica that was let go has passed what it lacked then, and is close: it counts again.
     fn take_back(&self, store: &Store, kept: &Kept) {
         let Some((shard, position)) = kept.let_go().place else { return };
-        if applied(kept.ack.words(), shard) >= position && Retain::behind_bytes(store, kept) <= self.bytes / 2 {
+        let is_close = || Retain::behind_bytes(store, kept).is_some_and(|bytes| bytes <= self.bytes / 2);
+        if applied(kept.ack.words(), shard) >= position && is_close() {
             kept.take_back();
         }
     }
 
     /// Whether a replica that lacks log below `wanted` of a shard may keep it.
     fn keeps(&self, store: &Store, kept: &Kept, shard: usize, wanted: u64, now: u64) -> bool {
-        if Summary::read(kept.ack.words()).epoch == 0 || applied(kept.ack.words(), shard) == 0 {
-            return false; // it is joining, and begins wherever the tail is by then
-        }
         if kept.let_go().place.is_some() {
             return false;
         }
-        let behind_bytes = Retain::behind_bytes(store, kept);
+        let Some(behind_bytes) = Retain::behind_bytes(store, kept) else { return false };
         let why = if behind_bytes > self.bytes {
             WhyLetGo::Behind { bytes: behind_bytes, bytes_max: self.bytes }
         } else if kept.hold(shard).is_too_long(wanted, now, self.progress_bytes) {
@@ -192,6 +191,60 @@ impl Teller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::time::UnixSeconds;
+    use crate::fabric::ACK_BYTES;
+    use crate::replication::ack::SUMMARY_WORDS;
+    use crate::store::{NewItem, StoreConfig};
+    use crate::sys::memory::Memfd;
+    use std::sync::atomic::Ordering::Release;
+
+    /// Words of one ack are placed in any order: a look may find positions of some shards and not
+    /// of others.
+    #[test]
+    fn a_replica_whose_first_ack_is_half_there_joins_and_is_not_let_go() {
+        let config = StoreConfig {
+            memory_bytes: 16 << 20,
+            memory_bytes_max: None,
+            item_bytes_max: 1 << 16,
+            evict: true,
+            workers: 1,
+            shards: Some(2),
+            hugepages: false,
+            hash_seed: Some((1, 2)),
+            epoch: None,
+        };
+        let (store, board) = (Arc::new(Store::new(config).expect("memory")), Arc::new(Board::default()));
+        let mut worker = store.join();
+        for number in 0..1000u32 {
+            let (turn, now) = (worker.turn(), UnixSeconds::now());
+            let key = number.to_le_bytes();
+            let at = store.locate(&key);
+            let draft = store.draft(&at, NewItem { value: &[7; 200], ..NewItem::default() }, now);
+            let _ = store.entry(&turn, &at, now).set(&draft);
+        }
+        let committed = store.committed();
+        assert!(committed.iter().all(|position| *position > 64 << 10), "{committed:?}");
+        let retain = Retain {
+            board: board.clone(),
+            store: Arc::downgrade(&store),
+            bytes: 32 << 10,
+            progress_bytes: 1 << 16,
+            begun_at: Instant::now(),
+        };
+        let ack = Arc::new(Memfd::new("test-ack", ACK_BYTES, false).expect("a page"));
+        board.put_up(1, ack.clone());
+        let place = |word: usize, value: u64| ack.words()[word].store(value, Release);
+        let (wanted, position) = (committed[0], committed[0] - 4096);
+        place(0, store.newest_epoch().0);
+        place(SUMMARY_WORDS, position);
+        assert!(retain.floor(0, wanted) > wanted, "nobody waits for a replica that joins");
+        assert_eq!(board.let_go_count(), 0, "it has not told how far it is");
+        place(SUMMARY_WORDS + 1, committed[1]);
+        assert_eq!(retain.floor(0, wanted), position, "it is close, and its log is kept");
+        place(SUMMARY_WORDS + 1, committed[1] - (40 << 10));
+        assert!(retain.floor(0, wanted) > wanted);
+        assert_eq!(board.let_go_count(), 1, "it is too far behind");
+    }
 
     #[test]
     fn who_is_stuck_is_told_from_who_is_slow() {

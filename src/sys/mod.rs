@@ -12,6 +12,7 @@ pub mod foreign;
 #[cfg(not(loom))]
 pub mod logging;
 pub mod memory;
+pub mod numa;
 pub mod pinning;
 pub mod poll;
 pub mod prefetch;

@@ -2,4 +2,6 @@
 
 mod device;
 mod fabric;
+#[path = "../support/rxe.rs"]
+mod rxe;
 mod verbs;

@@ -6,6 +6,7 @@
 mod endings;
 mod parts;
 mod prepared;
+mod removal;
 mod setup;
 
 use remora::fabric::verbs::{self, Exporter, VerbsOptions};

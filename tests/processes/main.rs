@@ -13,6 +13,8 @@ mod proxy;
 mod replicas;
 mod replication;
 mod report;
+#[path = "../support/rxe.rs"]
+mod rxe;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;

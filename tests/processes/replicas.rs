@@ -10,6 +10,7 @@ use crate::node::{
     Node, in_sync, numbered_keys, same_items, same_shown, wait_for_count, wait_for_full_log, wait_for_row,
 };
 use crate::replication::writers::{Traffic, Writers};
+use crate::rxe::{Rxe, ended};
 use crate::support::Client;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use std::io::Write;
@@ -185,6 +186,36 @@ fn a_primary_that_may_lock_too_little_memory() {
     in_sync(&primary, &[&replica]);
     assert_eq!(replica.client().get("key").as_deref(), Some(&b"over verbs"[..]));
     assert_eq!(replica.number("failed_tries"), 0, "no session has failed");
+}
+
+/// The device goes away while both run: the replica follows over TCP, and over verbs once it is
+/// back.
+#[test]
+#[ignore = "needs an RDMA device: tools/soft-roce"]
+fn a_device_that_goes_away_and_comes_back() {
+    let (site, Some(rxe)) = (Site::new(), Rxe::find()) else { return };
+    rxe.add_other();
+    let either = ["--fabric", "verbs,tcp", "--secret-file", &site.secret];
+    let primary = Node::primary_on(&format!("{}:0", site.address), &[&["-m", "8"], &either[..]].concat());
+    let replica = Node::replica(primary.port(), &either);
+    wait_for_row(&replica, "fabric", |fabric| fabric.starts_with("verbs "));
+
+    let taken = rxe.delete();
+    let state = wait_for_row(&primary, "replication_fabric_verbs", |state| state.starts_with("failed"));
+    println!("{state}");
+    wait_for_row(&replica, "fabric", |fabric| fabric.starts_with("tcp "));
+    assert_eq!(primary.client().set("key", b"over TCP"), "STORED");
+    in_sync(&primary, &[&replica]);
+    ended(taken, || ());
+
+    rxe.add();
+    wait_for_row(&primary, "replication_fabric_verbs", |state| state == "ready");
+    wait_for_row(&replica, "fabric", |fabric| fabric.starts_with("verbs "));
+    assert_eq!(primary.client().set("key", b"over verbs"), "STORED");
+    in_sync(&primary, &[&replica]);
+    assert_eq!(replica.client().get("key").as_deref(), Some(&b"over verbs"[..]));
+    drop((replica, primary));
+    rxe.delete_other(|| ());
 }
 
 /// Not a test: for two hosts, where no test can start both servers. REMORA_TEST_COMPARE has their

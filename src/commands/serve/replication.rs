@@ -118,6 +118,7 @@ pub struct Plan {
     data_port: u16,
     retain_bytes: u64,
     discard: Discard,
+    pin: bool,
     penalties: SharedPenalties,
     identity: Identity,
     board: Arc<Board>,
@@ -135,8 +136,8 @@ pub struct Replicating {
 }
 
 impl Plan {
-    /// Check the flags.
-    pub fn new(args: &ReplicationArgs) -> anyhow::Result<Plan> {
+    /// Check the flags. `pin`: whether threads may be bound to cores.
+    pub fn new(args: &ReplicationArgs, pin: bool) -> anyhow::Result<Plan> {
         let listen = args.replication.as_deref().map(resolve_one).transpose().context("--replication")?;
         let secret = match &args.secret_file {
             None => Secret::none(),
@@ -174,6 +175,7 @@ impl Plan {
             data_port: args.replication_data_port,
             retain_bytes: args.replica_retain as u64,
             discard: if args.replica_discard { Discard::Always } else { Discard::Never },
+            pin,
             penalties: SharedPenalties::default(),
             board: Arc::default(),
             standing: Arc::new(Standing::new(replica)),
@@ -227,6 +229,7 @@ impl Plan {
             standing: self.standing.clone(),
             penalties: self.penalties.clone(),
             discard: self.discard,
+            pin: self.pin,
         }
     }
 

@@ -4,8 +4,8 @@
 use super::handover::{self, STATUS_UNKNOWN, STATUS_WELCOME};
 use super::{error, is_name};
 use crate::fabric::{
-    CONNECT_WAIT_MAX, Cause, Channel, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing, READ_BYTES_MAX,
-    Read, Regions, WRITE_BYTES_MAX, WRITE_DEPTH_MAX, Write,
+    ACK_BYTES, CONNECT_WAIT_MAX, Cause, Channel, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing,
+    READ_BYTES_MAX, Read, Regions, WRITE_DEPTH_MAX, Write,
 };
 use crate::sys::foreign::{Mapped, SharedWords, copy};
 use crate::sys::reach::{connect_unix, share};
@@ -153,7 +153,10 @@ impl Channel for ShmChannel {
     fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
         self.look_at_times();
         self.check()?;
-        assert!(words.len() * 8 <= WRITE_BYTES_MAX && offset.is_multiple_of(8), "a WRITE is a few whole words");
+        assert!(
+            words.len() * 8 <= ACK_BYTES && offset.is_multiple_of(8),
+            "a WRITE is whole words, no more than a slot"
+        );
         let Some(to) = self.ack.words().get(offset / 8..).and_then(|slot| slot.get(..words.len())) else {
             let what = format!("a WRITE of {} bytes at {offset} reaches beyond the ack slot", words.len() * 8);
             self.over = Some(error(Cause::Access, what));

@@ -1,14 +1,14 @@
 //! The replica's end of a simulation. A READ goes through three queues: READs to be carried out,
 //! strictly in order; READs that were carried out and are held back; and READs that are done. A
 //! WRITE of data goes through the first queue, and can be torn and late as READs can. An ack waits
-//! for its turn, and has then arrived.
+//! for its turn; one that is torn then arrives in parts, in any order, and those behind it wait.
 
 use super::exporter::Offer;
 use super::{Faults, error};
 use crate::fabric::waiting::Place;
 use crate::fabric::{
-    Access, Cause, Channel, Completion, DEPTH_MAX, FabricError, Kind, Landing, READ_BYTES_MAX, Read, Regions,
-    WRITE_BYTES_MAX, WRITE_DEPTH_MAX, Write,
+    ACK_BYTES, Access, Cause, Channel, Completion, DEPTH_MAX, FabricError, Kind, Landing, READ_BYTES_MAX, Read,
+    Regions, WRITE_DEPTH_MAX, Write,
 };
 use crate::sys::sync::AtomicU64;
 use std::collections::VecDeque;
@@ -54,7 +54,10 @@ struct Carried {
 struct AckWrite {
     first: usize,
     words: Vec<u64>,
+    /// Polls until its next part.
     delay: u32,
+    /// Words that are still to be stored, the next ones last.
+    parts: Vec<Range<usize>>,
     cut: bool,
 }
 
@@ -142,13 +145,17 @@ impl Channel for SimChannel {
 
     fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
         self.check()?;
-        assert!(words.len() * 8 <= WRITE_BYTES_MAX && offset.is_multiple_of(8), "a WRITE is a few whole words");
+        assert!(
+            words.len() * 8 <= ACK_BYTES && offset.is_multiple_of(8),
+            "a WRITE is whole words, no more than a slot"
+        );
         if self.writes.len() == WRITES_MAX {
-            self.write_next();
+            while self.write_part() {}
         }
         let delay = self.random.u32(0..=self.faults.delay_polls_max);
+        let parts = self.parts(words.len());
         let cut = self.count_operation();
-        self.writes.push_back(AckWrite { first: offset / 8, words: words.to_vec(), delay, cut });
+        self.writes.push_back(AckWrite { first: offset / 8, words: words.to_vec(), delay, parts, cut });
         Ok(())
     }
 
@@ -196,8 +203,7 @@ impl SimChannel {
             Work::Write(write) => (write.bytes / 8, write.source >= self.faults.corrupt_from_region as usize),
         };
         let is_read = matches!(work, Work::Read(_));
-        let torn = self.chance(self.faults.tear);
-        let parts = if torn { self.tear(count) } else { std::iter::once(0..count).collect() };
+        let parts = self.parts(count);
         let stale = self.chance(self.faults.stale);
         let early = is_read && self.chance(self.faults.early);
         let mut pending = Pending {
@@ -222,6 +228,12 @@ impl SimChannel {
                 self.carried_out(pending);
             }
         }
+    }
+
+    /// All in one, or torn.
+    fn parts(&mut self, count: usize) -> Vec<Range<usize>> {
+        let torn = self.chance(self.faults.tear);
+        if torn { self.tear(count) } else { std::iter::once(0..count).collect() }
     }
 
     /// Two to four parts in any order; some may be empty.
@@ -331,7 +343,7 @@ impl SimChannel {
         }
     }
 
-    /// Let an ack arrive.
+    /// A WRITE of data has arrived.
     fn stored(&mut self, write: &Write, corrupt: bool, last: bool) {
         let (bit, at) = (1 << self.random.u32(..64), self.random.usize(..(write.bytes / 8).max(1)));
         let to = self.words(write.region, write.offset, write.bytes, Access::Write).filter(|_| corrupt);
@@ -360,28 +372,44 @@ impl SimChannel {
         }
     }
 
+    /// Some acks arrive, in order; one that is torn or late is the last of this poll.
     fn write_some(&mut self) {
         while let Some(write) = self.writes.front_mut() {
             if write.delay > 0 {
                 write.delay -= 1;
                 return;
             }
-            self.write_next();
+            let delay = self.random.u32(0..=self.faults.delay_polls_max);
+            if self.write_part() {
+                self.writes.front_mut().expect("a part of it is left").delay = delay;
+                return;
+            }
         }
     }
 
-    fn write_next(&mut self) {
-        let Some(AckWrite { first, words, cut: last, .. }) = self.writes.pop_front() else { return };
-        if self.offer.over().is_some() {
-            return;
+    /// The next part of the oldest ack arrives; true if there is another part.
+    fn write_part(&mut self) -> bool {
+        let Some(AckWrite { first, words, parts, cut: last, .. }) = self.writes.front_mut() else { return false };
+        let (slot, part, last) = (self.offer.ack.words(), parts.pop().unwrap_or_default(), *last);
+        match slot.get(*first..).and_then(|slot| slot.get(..words.len())) {
+            _ if self.offer.over().is_some() => parts.clear(),
+            Some(slot) => {
+                let store = |(to, word): (&AtomicU64, &u64)| to.store(*word, Ordering::Release);
+                slot[part.clone()].iter().zip(&words[part]).for_each(store);
+            }
+            None => {
+                parts.clear();
+                self.offer.end(error(Cause::Access, "a WRITE reaches beyond the ack slot"));
+            }
         }
-        match self.offer.ack.words().get(first..).and_then(|slot| slot.get(..words.len())) {
-            Some(to) => to.iter().zip(words).for_each(|(to, word)| to.store(word, Ordering::Release)),
-            None => self.offer.end(error(Cause::Access, "a WRITE reaches beyond the ack slot")),
+        if !parts.is_empty() {
+            return true;
         }
+        self.writes.pop_front();
         if last {
             self.offer.end(cut());
         }
+        false
     }
 
     fn fail_all(&mut self, why: &FabricError, done: &mut Vec<Completion>) {

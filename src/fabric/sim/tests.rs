@@ -146,6 +146,17 @@ fn each_fault_happens() {
     };
     assert_eq!(times(&Faults { corrupt: 1.0, ..none.clone() }, corrupt), 100);
     assert_eq!(times(&none, corrupt), 0);
+    // Of an ack, too: a later word is there before an earlier one.
+    let torn_ack = |run: &mut Run| {
+        run.channel.write_ack(0, &[7; 8]).unwrap();
+        (0..100).any(|_| {
+            run.poll(1, 1);
+            let slot: Vec<u64> = run.grant.ack().words()[..8].iter().map(|word| word.load(Relaxed)).collect();
+            !slot.is_sorted_by(|one, next| one >= next)
+        })
+    };
+    assert!(times(&Faults { tear: 1.0, ..none.clone() }, torn_ack) > 30);
+    assert_eq!(times(&none, torn_ack), 0);
     let late = |run: &mut Run| {
         run.submit(&[(1, 8)]);
         run.poll(1, 100).len() == 1 && run.writes > 1

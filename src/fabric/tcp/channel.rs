@@ -2,11 +2,12 @@
 
 use super::error;
 use super::frames::{
-    ANSWER_BYTES, Answers, Expected, Refusal, Status, WELCOME_BYTES, Want, greeting, parse_welcome, put_read, put_write,
+    ANSWER_BYTES, Answers, Expected, REQUEST_BYTES, Refusal, Status, WELCOME_BYTES, WRITE_BYTES_MAX, Want, greeting,
+    parse_welcome, put_read, put_writes,
 };
 use crate::fabric::{
-    CONNECT_WAIT_MAX, Cause, Channel, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing, READ_BYTES_MAX,
-    Read, WRITE_BYTES_MAX,
+    ACK_BYTES, CONNECT_WAIT_MAX, Cause, Channel, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing,
+    READ_BYTES_MAX, Read,
 };
 use crate::sys::receive::{receive, receive_words};
 use crate::sys::send::{Part, send_parts};
@@ -17,8 +18,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Most bytes of requests that wait for the socket: far more than the requests of all READs under
-/// way. When the limit is reached, the primary counts as gone.
-const OUT_BYTES_MAX: usize = 64 << 10;
+/// way, and an ack after each of them. When the limit is reached, the primary counts as gone.
+const OUT_BYTES_MAX: usize = 512 << 10;
 /// Longest wait of one poll: far longer than any caller asks for, and no clock overflows by it.
 const POLL_WAIT_MAX: Duration = Duration::from_secs(3600);
 /// The shortest timeout: the system takes zero for no limit.
@@ -135,8 +136,11 @@ impl Channel for TcpChannel {
 
     fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
         self.check()?;
-        assert!(words.len() * 8 <= WRITE_BYTES_MAX && offset.is_multiple_of(8), "a WRITE is a few whole words");
-        put_write(&mut self.out, offset, words);
+        assert!(
+            words.len() * 8 <= ACK_BYTES && offset.is_multiple_of(8),
+            "a WRITE is whole words, no more than a slot"
+        );
+        put_writes(&mut self.out, offset, words);
         self.send();
         self.check()
     }
@@ -214,4 +218,6 @@ impl TcpChannel {
     }
 }
 
-const _: () = assert!(ANSWER_BYTES > 0 && OUT_BYTES_MAX >= 2 * DEPTH_MAX * super::frames::REQUEST_BYTES);
+/// An ack goes as several requests, each with a header.
+const ACK_REQUESTS_BYTES: usize = ACK_BYTES.div_ceil(WRITE_BYTES_MAX) * (REQUEST_BYTES + WRITE_BYTES_MAX);
+const _: () = assert!(ANSWER_BYTES > 0 && OUT_BYTES_MAX >= DEPTH_MAX * (2 * REQUEST_BYTES + ACK_REQUESTS_BYTES));

@@ -11,7 +11,7 @@
 //! READs are answered in their order. A WRITE is answered only if it is refused. An answer whose
 //! status is not 0 is the last one.
 
-use crate::fabric::{READ_BYTES_MAX, Token, WRITE_BYTES_MAX};
+use crate::fabric::{READ_BYTES_MAX, Token};
 
 /// The first bytes of the greeting and of the welcome.
 const MAGIC: [u8; 8] = *b"RMRTCP1\n";
@@ -25,6 +25,8 @@ pub const WELCOME_BYTES: usize = 16;
 pub const REQUEST_BYTES: usize = 32;
 /// Length of an answer, without the bytes.
 pub const ANSWER_BYTES: usize = 16;
+/// Most bytes of one WRITE. Longer ones go as several.
+pub const WRITE_BYTES_MAX: usize = 64;
 /// Most bytes of a replica's requests that the primary keeps: several batches.
 pub const REQUESTS_BYTES: usize = 4096;
 
@@ -97,10 +99,12 @@ pub fn put_read(out: &mut Vec<u8>, region: u32, offset: u64, bytes: usize, tag: 
     put_request(out, READ, region, offset, bytes, tag);
 }
 
-/// Append a WRITE to `out`.
-pub fn put_write(out: &mut Vec<u8>, offset: usize, words: &[u64]) {
-    put_request(out, WRITE, 0, offset as u64, words.len() * 8, 0);
-    words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+/// Append WRITEs of `words` to `out`.
+pub fn put_writes(out: &mut Vec<u8>, offset: usize, words: &[u64]) {
+    for (number, words) in words.chunks(WRITE_BYTES_MAX / 8).enumerate() {
+        put_request(out, WRITE, 0, (offset + number * WRITE_BYTES_MAX) as u64, size_of_val(words), 0);
+        words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+    }
 }
 
 fn put_request(out: &mut Vec<u8>, opcode: u32, region: u32, offset: u64, bytes: usize, tag: u64) {

@@ -21,9 +21,14 @@ fn requests_in_any_pieces() {
     let mut asked = Vec::new();
     for number in 0..300u64 {
         if number % 3 == 0 {
-            put_write(&mut bytes, 64, &[number, number + 1]);
-            let words = std::array::from_fn(|at| if at < 2 { number + at as u64 } else { 0 });
-            asked.push(Request::Write { offset: 64, words, count: 2 });
+            // Two words more than one request takes.
+            let all: [u64; WRITE_BYTES_MAX / 8 + 2] = std::array::from_fn(|at| number + at as u64);
+            put_writes(&mut bytes, 64, &all);
+            let (first, rest) = all.split_at(WRITE_BYTES_MAX / 8);
+            let words = std::array::from_fn(|at| first[at]);
+            asked.push(Request::Write { offset: 64, words, count: WRITE_BYTES_MAX / 8 });
+            let words = std::array::from_fn(|at| rest.get(at).copied().unwrap_or(0));
+            asked.push(Request::Write { offset: 64 + WRITE_BYTES_MAX as u64, words, count: 2 });
         } else {
             put_read(&mut bytes, 5, number * 8, 4096, number);
             asked.push(Request::Read { region: 5, offset: number * 8, bytes: 4096, tag: number });

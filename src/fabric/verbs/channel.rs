@@ -5,15 +5,16 @@
 //! those are not posted: not every device is trusted to hold them back itself. They wait here, in
 //! their order, with the WRITEs of data behind them.
 
+use super::devices::numa_node;
 use super::errors::{completed, failed};
 use super::native::cm::EventKind;
 use super::native::completion::{CompletionQueue, FLUSHED, SUCCESS};
 use super::native::memory::{self, LandingError};
-use super::native::queue::{Finished, QueuePair, ReadQueue};
+use super::native::queue::{ACK_BUFFER_BYTES, Finished, QueuePair, ReadQueue};
 use super::registered::{self, Registered};
 use super::watch::Watch;
 use crate::fabric::{self, Cause, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing, Read, Regions, Write};
-use crate::fabric::{READ_BYTES_MAX, WRITE_BYTES_MAX, WRITE_DEPTH_MAX};
+use crate::fabric::{ACK_BYTES, READ_BYTES_MAX, WRITE_DEPTH_MAX};
 use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
@@ -27,11 +28,8 @@ const BUSY_POLL: Duration = Duration::from_micros(20);
 /// How often a channel that does not sleep looks for events. A look is a system call.
 const EVENTS_EVERY: Duration = Duration::from_millis(1);
 
-/// Longest wait for room for a WRITE. If there is none by then, the WRITEs under way are overdue.
-const WRITE_WAIT_MAX: Duration = Duration::from_secs(1);
-
-/// Bytes of the buffer for WRITEs that are not taken inline.
-const WRITE_BUFFER_BYTES: usize = 4096;
+/// Longest wait for room for an ack. If there is none by then, the acks under way are overdue.
+const ACK_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Submitted, and not posted yet.
 enum Waiting {
@@ -45,6 +43,7 @@ pub(super) struct Channel {
     queue: ReadQueue,
     regions: Vec<fabric::Descriptor>,
     ack: fabric::Descriptor,
+    numa_node: Option<u32>,
     /// READs that the peer takes at a time.
     depth: usize,
     waiting: VecDeque<Waiting>,
@@ -66,16 +65,15 @@ impl Channel {
         depth: usize,
         registered: Option<Arc<Registered>>,
     ) -> Result<Channel, FabricError> {
-        let watch = Watch::new(pair.domain().device(), pair.number())?;
-        let buffer = match ReadQueue::writes_inline(&pair) {
-            true => None,
-            false => Some(new_landing(&pair, WRITE_BUFFER_BYTES)?),
-        };
+        let device = pair.domain().device();
+        let watch = Watch::new(device, pair.number())?;
+        let numa_node = numa_node(&device.attributes()?.name);
         Ok(Channel {
             watch,
-            queue: ReadQueue::new(pair, completions, buffer),
+            queue: ReadQueue::new(pair, completions),
             regions: invitation.regions.clone(),
             ack: invitation.ack,
+            numa_node,
             depth,
             waiting: VecDeque::with_capacity(DEPTH_MAX + WRITE_DEPTH_MAX),
             batch: Vec::with_capacity(DEPTH_MAX),
@@ -239,9 +237,9 @@ impl Channel {
     }
 
     /// Wait until an ack can be taken.
-    fn room_for_write(&mut self) -> Result<(), FabricError> {
-        let deadline = Instant::now() + WRITE_WAIT_MAX;
-        while !self.queue.takes_write() {
+    fn room_for_ack(&mut self) -> Result<(), FabricError> {
+        let deadline = Instant::now() + ACK_WAIT_MAX;
+        while !self.queue.takes_ack() {
             if self.reap()? == 0 {
                 if Instant::now() >= deadline {
                     return Err(self.end(failed(Cause::TimedOut, "the primary takes no more acks")));
@@ -270,6 +268,10 @@ fn new_landing(pair: &QueuePair, bytes: usize) -> Result<Landing, FabricError> {
 impl fabric::Channel for Channel {
     fn kind(&self) -> Kind {
         Kind::Verbs
+    }
+
+    fn numa_node(&self) -> Option<u32> {
+        self.numa_node
     }
 
     fn depth_max(&self) -> usize {
@@ -340,15 +342,19 @@ impl fabric::Channel for Channel {
 
     fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
         assert!(
-            size_of_val(words) <= WRITE_BYTES_MAX && offset.is_multiple_of(8),
-            "a WRITE of up to 64 bytes, aligned"
+            size_of_val(words) <= ACK_BYTES && offset.is_multiple_of(8),
+            "a WRITE is whole words, no more than a slot"
         );
         self.standing()?;
-        self.room_for_write()?;
+        self.room_for_ack()?;
+        if self.queue.lacks_buffer(size_of_val(words)) {
+            let buffer = new_landing(self.queue.pair(), ACK_BUFFER_BYTES).map_err(|why| self.end(why))?;
+            self.queue.take_buffer(buffer);
+        }
         let remote = self.ack.address.checked_add(offset as u64);
         let (Some(remote), Ok(key)) = (remote, u32::try_from(self.ack.key)) else {
             return Err(self.end(failed(Cause::Access, format!("a WRITE at {offset} of the ack slot: there is none"))));
         };
-        self.queue.write(remote, key, words).map_err(|refusal| self.end(refusal.into()))
+        self.queue.post_ack(remote, key, words).map_err(|refusal| self.end(refusal.into()))
     }
 }

@@ -4,16 +4,14 @@
 use super::channel::Channel;
 use super::devices::{check, choose};
 use super::errors::{failed, library};
-use super::exporter::Reason;
+use super::listener::Reason;
 use super::native::cm::{Connection, Event, EventKind, Events, Id};
 use super::native::completion::CompletionQueue;
 use super::native::memory::Domain;
-use super::native::queue::{QueuePair, WRITES_MAX};
+use super::native::queue::{ACKS_MAX, QueuePair};
 use super::registered::Registered;
-use super::{READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
-use crate::fabric::{
-    self, CONNECT_WAIT_MAX, Cause, DEPTH_MAX, FabricError, Invitation, Kind, WRITE_BYTES_MAX, WRITE_DEPTH_MAX,
-};
+use super::{INLINE_BYTES, READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
+use crate::fabric::{self, CONNECT_WAIT_MAX, Cause, DEPTH_MAX, FabricError, Invitation, Kind, WRITE_DEPTH_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,7 +32,7 @@ pub fn connect(invitation: &Invitation, options: &VerbsOptions) -> Result<Box<dy
 /// less.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wish {
-    /// Bytes that a WRITE takes inline.
+    /// Bytes that an ack takes inline.
     pub inline_bytes: usize,
     /// READs under way.
     pub reads: u8,
@@ -42,7 +40,7 @@ pub(super) struct Wish {
 
 impl Default for Wish {
     fn default() -> Wish {
-        Wish { inline_bytes: WRITE_BYTES_MAX, reads: READ_DEPTH }
+        Wish { inline_bytes: INLINE_BYTES, reads: READ_DEPTH }
     }
 }
 
@@ -82,7 +80,7 @@ pub(super) fn establish(
         Some(registered) => registered.domain().clone(),
         None => Domain::new(&device)?,
     };
-    let sends = DEPTH_MAX + WRITES_MAX + WRITE_DEPTH_MAX;
+    let sends = DEPTH_MAX + ACKS_MAX + WRITE_DEPTH_MAX;
     let completions = Arc::new(CompletionQueue::new(&device, sends as u32)?);
     let mut pair =
         QueuePair::new(id, &domain, &completions, sends, wish.inline_bytes).map_err(|(_, refusal)| refusal)?;

@@ -4,7 +4,9 @@ use super::VerbsOptions;
 use super::errors::{failed, library, no_device};
 use super::native::device::{self, Device};
 use crate::fabric::{Cause, FabricError};
+use crate::sys::numa;
 use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
 
 /// Entries of a port's table of GIDs that are looked at: RoCE has two to four for each address.
 const GIDS_MAX: u32 = 256;
@@ -120,6 +122,11 @@ fn describe_port(device: &Device, name: &str, number: u8) -> Result<PortInfo, Fa
     }
     let link = if port.ethernet { "Ethernet" } else { "InfiniBand" };
     Ok(PortInfo { number, active: port.active, link, mtu_bytes: port.mtu_bytes, gids })
+}
+
+/// The NUMA node of a device, by its name.
+pub(super) fn numa_node(name: &str) -> Option<u32> {
+    numa::node_of(Path::new("/sys"), &Path::new("/sys/class/infiniband").join(name).join("device"))
 }
 
 /// What options come to, before anything is connected.

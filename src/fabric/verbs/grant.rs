@@ -8,8 +8,8 @@
 //! that is silent. The state stays [`GrantState::Connected`] until the layer above, which misses
 //! heartbeats and acks, drops the grant.
 
+use super::desk::Desk;
 use super::errors::failed;
-use super::exporter::Desk;
 use super::native::cm::{Connection, Id};
 use super::native::completion::CompletionQueue;
 use super::native::memory::{AckSlot, Domain};
@@ -163,7 +163,7 @@ impl Grant {
             .map_err(|error| FabricError::from_io(fabric::Kind::Verbs, "cannot make an ack slot", &error))?;
         let ack = AckSlot::new(&link.domain, memfd)?;
         let link = Arc::new(link);
-        let number = desk.expect(token, &link)?;
+        let number = desk.expect(token, &link);
         Ok(Grant { link, desk: desk.clone(), token, number, ack, registered })
     }
 }

@@ -2,6 +2,7 @@
 //! far it is. What fails is tried again, after pauses that grow, because an operator may have
 //! mended it (`prlimit` raises a limit of a process that runs).
 
+use super::backoff::Backoff;
 use super::errors::failed;
 use crate::fabric::{Cause, FabricError, Kind, Readiness};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -103,7 +104,7 @@ impl<T: Send + Sync + 'static> Preparing<T> {
 
 impl<T> Shared<T> {
     fn work(&self, make: impl Fn(&Progress) -> Result<T, FabricError>) {
-        let mut pause = RETRY_PAUSE_MIN;
+        let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
         loop {
             let begun = Instant::now();
             self.progress.done_bytes.store(0, Relaxed);
@@ -122,10 +123,10 @@ impl<T> Shared<T> {
                     *self.stage() = Stage::Failed(error);
                 }
             }
-            if self.rest(pause) {
+            let now = Instant::now();
+            if self.rest(backoff.failed(now) - now) {
                 return;
             }
-            pause = (pause * 2).min(RETRY_PAUSE_MAX);
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::store::line::ControlLine;
 use crate::store::log::Cell;
 use crate::store::{Geometry, Memory};
 use crate::sys::memory::Memfd;
-use crate::sys::sync::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
+use crate::sys::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -228,17 +228,12 @@ impl Pusher {
                 outlet.next = want.position;
             }
         }
-        let said = &words[self.layout.wants_bytes() / 8..];
-        // Positions first, then the summary, as a replica WRITEs them itself.
-        let slot = self.ack.words();
-        let (summary, positions) = said.split_at(8);
-        let mut take = |(to, from): (&AtomicU64, &AtomicU64)| {
+        // In any order, as a replica WRITEs them itself.
+        for (to, from) in self.ack.words().iter().zip(&words[self.layout.wants_bytes() / 8..]) {
             let word = from.load(Relaxed);
             moved |= to.load(Relaxed) != word;
             to.store(word, Release);
-        };
-        slot[8..].iter().zip(positions).for_each(&mut take);
-        slot[..8].iter().zip(summary).for_each(&mut take);
+        }
         moved
     }
 

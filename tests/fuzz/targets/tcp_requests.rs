@@ -1,8 +1,10 @@
 //! Any bytes, in any pieces, as a replica may send them to the responder of fabric/tcp.
 #![no_main]
 
-use remora::fabric::tcp::frames::{GREETING_BYTES, Next, REQUESTS_BYTES, Request, Requests, parse_greeting};
-use remora::fabric::{READ_BYTES_MAX, WRITE_BYTES_MAX};
+use remora::fabric::READ_BYTES_MAX;
+use remora::fabric::tcp::frames::{
+    GREETING_BYTES, Next, REQUESTS_BYTES, Request, Requests, WRITE_BYTES_MAX, parse_greeting,
+};
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let Some((piece, bytes)) = input.split_first() else { return };

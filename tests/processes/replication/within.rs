@@ -68,6 +68,7 @@ pub fn follow_config(primary: SocketAddr) -> FollowConfig {
         standing: Arc::new(Standing::new([2; 16])),
         penalties: SharedPenalties::default(),
         discard: Discard::Never,
+        pin: true,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{assert_drawn, hex};
 use remora::fabric::tcp::frames::{
-    Next, Request, Requests, Status, answer, greeting, parse_greeting, parse_welcome, put_read, put_write, welcome,
+    Next, Request, Requests, Status, answer, greeting, parse_greeting, parse_welcome, put_read, put_writes, welcome,
 };
 use remora::fabric::{Exporter, Regions, Token, shm};
 use remora::sys::memory::Memfd;
@@ -66,7 +66,7 @@ fn requests_and_answers() {
         09 00 00 00  00 00 00 00
     ");
     let mut written = Vec::new();
-    put_write(&mut written, 64, &[0x0102_0304_0506_0708, 9]);
+    put_writes(&mut written, 64, &[0x0102_0304_0506_0708, 9]);
     assert_drawn(&written, &bytes, "a WRITE");
     let words = [0x0102_0304_0506_0708, 9, 0, 0, 0, 0, 0, 0];
     assert_eq!(parsed(&bytes), Next::Request(Request::Write { offset: 64, words, count: 2 }));

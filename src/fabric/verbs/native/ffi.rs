@@ -173,5 +173,5 @@ unsafe extern "C" {
     pub fn rv_qp_destroy(id: *mut Id) -> c_int;
     pub fn rv_post_reads(id: *mut Id, reads: *const Transfer, count: u32) -> c_int;
     pub fn rv_post_writes(id: *mut Id, writes: *const Transfer, count: u32) -> c_int;
-    pub fn rv_post_write(id: *mut Id, write: *const Transfer, inline_data: u32) -> c_int;
+    pub fn rv_post_write(id: *mut Id, write: *const Transfer, inline_data: u32, signaled: u32) -> c_int;
 }

@@ -6,13 +6,51 @@ use super::cm::{Connection, Id};
 use super::completion::{COMPLETIONS_MAX, Completed, CompletionQueue};
 use super::memory::{Domain, Region, Registration};
 use super::{READS_MAX, Refusal, Transfer, answered, ffi};
-use crate::fabric::{Landing, Read, WRITE_BYTES_MAX, WRITE_DEPTH_MAX, Write};
+use crate::fabric::{ACK_BYTES, Landing, Read, WRITE_DEPTH_MAX, Write};
 use crate::sys::sync::Ordering::Relaxed;
 use std::sync::Arc;
 
-/// WRITEs under way at a time: acks go out more often than they are completed, but each says all
-/// that the last one said.
-pub const WRITES_MAX: usize = 16;
+/// Acks under way at a time: more go out than are waited for.
+pub const ACKS_MAX: usize = 16;
+/// Every so many acks one is signalled.
+const SIGNALLED_EVERY: u64 = ACKS_MAX as u64 / 2;
+/// Bytes of the buffer for acks that are not taken inline: a cell for each.
+pub const ACK_BUFFER_BYTES: usize = ACKS_MAX * ACK_BYTES;
+
+const _: () = assert!(SIGNALLED_EVERY <= ACKS_MAX as u64, "of a full queue one is signalled");
+
+/// Which acks are under way. What a queue pair sends completes in its order, so the completion of a
+/// signalled ack is also that of those before it. Only then are their places in the send queue, and
+/// their cells of the buffer, free again.
+#[derive(Debug, Default)]
+struct AckCount {
+    /// The number of the last one that was posted, from 1.
+    posted: u64,
+    /// All up to this number are done.
+    done: u64,
+}
+
+impl AckCount {
+    fn has_room(&self) -> bool {
+        self.posted - self.done < ACKS_MAX as u64
+    }
+
+    /// The next one's number, and whether it is signalled.
+    fn next(&self) -> (u64, bool) {
+        let number = self.posted + 1;
+        (number, number.is_multiple_of(SIGNALLED_EVERY))
+    }
+
+    /// Where the cell of ack `number` begins.
+    fn cell(number: u64) -> usize {
+        (number % ACKS_MAX as u64) as usize * ACK_BYTES
+    }
+
+    /// The completion of ack `number` has come: it was signalled, or has failed.
+    fn completed(&mut self, number: u64) {
+        self.done = self.done.max(number);
+    }
+}
 
 /// One end of a reliable connection.
 pub struct QueuePair {
@@ -109,10 +147,10 @@ impl QueuePair {
         answered("post WRITEs", answer).map(drop)
     }
 
-    fn post_write(&mut self, write: &Transfer, inline: bool) -> Result<(), Refusal> {
+    fn post_write(&mut self, write: &Transfer, inline: bool, signalled: bool) -> Result<(), Refusal> {
         // SAFETY: the queue pair stands until `end`. What is inline is copied before this returns;
         // else it lies in the buffer of the one caller, ReadQueue, as above.
-        let answer = unsafe { ffi::rv_post_write(self.id.raw(), write, u32::from(inline)) };
+        let answer = unsafe { ffi::rv_post_write(self.id.raw(), write, inline.into(), signalled.into()) };
         answered("post a WRITE", answer).map(drop)
     }
 }
@@ -144,8 +182,8 @@ pub struct Reaped {
     pub failure: Option<(u32, u32)>,
 }
 
-/// Marks the completions of acks; those of READs carry their slot.
-const WRITE_TAG: u64 = 1 << 63;
+/// Marks the completions of acks, which carry their number; those of READs carry their slot.
+const ACK_TAG: u64 = 1 << 63;
 /// Marks the completions of WRITEs of data.
 const DATA_TAG: u64 = 1 << 62;
 
@@ -156,34 +194,26 @@ pub struct ReadQueue {
     pair: QueuePair,
     completions: Arc<CompletionQueue>,
     under_way: [Option<(u64, Landing)>; READS_MAX],
-    writes: u64,
-    writes_done: u64,
+    acks: AckCount,
     sources: Vec<Arc<Region>>,
     /// WRITEs of data under way.
     data_writes: usize,
-    /// Where WRITEs start from if the queue pair takes none inline: a cell for each.
+    /// Where acks start from that are too long for the queue pair to take them inline.
     buffer: Option<Landing>,
 }
 
 impl ReadQueue {
     /// Over `pair`, which completes to `completions`.
-    /// `buffer`, a page, is needed unless [`ReadQueue::writes_inline`].
-    pub fn new(pair: QueuePair, completions: Arc<CompletionQueue>, buffer: Option<Landing>) -> ReadQueue {
+    pub fn new(pair: QueuePair, completions: Arc<CompletionQueue>) -> ReadQueue {
         ReadQueue {
             pair,
             completions,
             under_way: Default::default(),
-            writes: 0,
-            writes_done: 0,
+            acks: AckCount::default(),
             sources: Vec::new(),
             data_writes: 0,
-            buffer,
+            buffer: None,
         }
-    }
-
-    /// Whether `pair` takes WRITEs inline.
-    pub fn writes_inline(pair: &QueuePair) -> bool {
-        pair.inline_bytes >= WRITE_BYTES_MAX
     }
 
     /// The queue pair.
@@ -201,9 +231,20 @@ impl ReadQueue {
         self.under_way.iter().flatten().count()
     }
 
-    /// True if another WRITE can be taken.
-    pub fn takes_write(&self) -> bool {
-        self.writes - self.writes_done < WRITES_MAX as u64
+    /// True if another ack can be taken.
+    pub fn takes_ack(&self) -> bool {
+        self.acks.has_room()
+    }
+
+    /// Whether an ack of so many bytes needs a buffer that is not there yet.
+    pub fn lacks_buffer(&self, bytes: usize) -> bool {
+        bytes > self.pair.inline_bytes && self.buffer.is_none()
+    }
+
+    /// Take this as the buffer, [`ACK_BUFFER_BYTES`] long.
+    pub fn take_buffer(&mut self, buffer: Landing) {
+        assert!(self.buffer.is_none() && buffer.bytes() >= ACK_BUFFER_BYTES, "one buffer, with room for all");
+        self.buffer = Some(buffer);
     }
 
     /// Post `reads`, of which `place` gives address and key at the peer, with one doorbell. After
@@ -265,27 +306,29 @@ impl ReadQueue {
         self.pair.post_writes(&transfers[..writes.len()])
     }
 
-    /// Post a WRITE of `words` to `remote`. There must be room: [`ReadQueue::takes_write`].
-    pub fn write(&mut self, remote: u64, rkey: u32, words: &[u64]) -> Result<(), Refusal> {
-        assert!(self.takes_write() && size_of_val(words) <= WRITE_BYTES_MAX);
-        let mut write =
-            Transfer { tag: WRITE_TAG, remote, rkey, bytes: size_of_val(words) as u32, ..Default::default() };
-        let inline = self.buffer.is_none();
-        if let Some(buffer) = &self.buffer {
-            // A cell is free again once the WRITE that had it is done; they are done in their
-            // order.
-            let cell = (self.writes % WRITES_MAX as u64) as usize * (WRITE_BYTES_MAX / 8);
-            let room = &buffer.words(buffer.bytes())[cell..];
-            room.iter().zip(words).for_each(|(to, word)| to.store(*word, Relaxed));
-            let registration = buffer.registration::<Registration>().expect("made by this fabric");
-            write.local = registration.address() + cell as u64 * 8;
-            write.lkey = registration.local_key();
-        } else {
-            write.local = words.as_ptr() as u64;
-        }
-        self.pair.post_write(&write, inline)?;
-        self.writes += 1;
+    /// Post an ack: a WRITE of `words` to `remote`. There must be room ([`ReadQueue::takes_ack`]),
+    /// and a buffer if it [needs](ReadQueue::lacks_buffer) one.
+    pub fn post_ack(&mut self, remote: u64, rkey: u32, words: &[u64]) -> Result<(), Refusal> {
+        let ((number, signalled), bytes) = (self.acks.next(), size_of_val(words));
+        assert!(self.takes_ack() && bytes <= ACK_BYTES);
+        let inline = bytes <= self.pair.inline_bytes;
+        let (local, lkey) = if inline { (words.as_ptr() as u64, 0) } else { self.buffered(number, words) };
+        let tag = ACK_TAG | number;
+        let write = Transfer { tag, remote, local, rkey, lkey, bytes: bytes as u32, reserved: 0 };
+        self.pair.post_write(&write, inline, signalled)?;
+        self.acks.posted = number;
         Ok(())
+    }
+
+    /// Copy `words` to the cell of ack `number`; its address and local key. The ack that had the
+    /// cell before is done: there was room for this one.
+    fn buffered(&self, number: u64, words: &[u64]) -> (u64, u32) {
+        let buffer = self.buffer.as_ref().expect("a buffer for acks that are not taken inline");
+        let cell = AckCount::cell(number);
+        let room = &buffer.words(buffer.bytes())[cell / 8..];
+        room.iter().zip(words).for_each(|(to, word)| to.store(*word, Relaxed));
+        let registration = buffer.registration::<Registration>().expect("made by this fabric");
+        (registration.address() + cell as u64, registration.local_key())
     }
 
     /// Take what has completed, up to [`COMPLETIONS_MAX`].
@@ -296,8 +339,8 @@ impl ReadQueue {
             if completed.status != super::completion::SUCCESS && reaped.failure.is_none() {
                 reaped.failure = Some((completed.status, completed.vendor));
             }
-            if completed.tag == WRITE_TAG {
-                self.writes_done += 1;
+            if completed.tag & ACK_TAG != 0 {
+                self.acks.completed(completed.tag & !ACK_TAG);
             } else if completed.tag == DATA_TAG {
                 self.data_writes -= 1;
             } else if let Some((tag, landing)) = self.under_way.get_mut(completed.tag as usize).and_then(Option::take) {
@@ -318,5 +361,45 @@ impl Drop for ReadQueue {
             std::mem::forget(self.buffer.take());
             std::mem::forget(std::mem::take(&mut self.sources));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    /// A device that completes what is signalled, in order and as late as it can.
+    #[test]
+    fn acks_flow_with_few_completions_and_no_cell_is_taken_twice() {
+        let mut acks = AckCount::default();
+        let (mut cells, mut signalled) = (VecDeque::new(), VecDeque::new());
+        let mut completions = 0;
+        for _ in 0..1000 {
+            if !acks.has_room() {
+                let number = signalled.pop_front().expect("of a full queue one is signalled");
+                completions += 1;
+                acks.completed(number);
+                cells.retain(|(taken, _)| *taken > number);
+            }
+            assert!(acks.has_room() && cells.len() < ACKS_MAX, "the send queue has a place");
+            let (number, is_signalled) = acks.next();
+            let cell = AckCount::cell(number);
+            assert!(cells.iter().all(|(_, taken)| *taken != cell), "ack {number} overwrites one under way");
+            assert!(cell + ACK_BYTES <= ACK_BUFFER_BYTES);
+            cells.push_back((number, cell));
+            signalled.extend(is_signalled.then_some(number));
+            acks.posted = number;
+        }
+        assert!(completions <= 1000 / SIGNALLED_EVERY as usize, "{completions} completions of 1000 acks");
+    }
+
+    #[test]
+    fn one_that_fails_completes_by_itself_and_those_before_it_are_done() {
+        let mut acks = AckCount { posted: 7, done: 0 };
+        acks.completed(3);
+        assert_eq!(acks.done, 3);
+        acks.completed(2);
+        assert_eq!(acks.done, 3, "nothing comes back to life");
     }
 }
