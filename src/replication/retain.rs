@@ -222,8 +222,8 @@ mod tests {
             let draft = store.draft(&at, NewItem { value: &[7; 200], ..NewItem::default() }, now);
             let _ = store.entry(&turn, &at, now).set(&draft);
         }
-        let committed = store.committed();
-        assert!(committed.iter().all(|position| *position > 64 << 10), "{committed:?}");
+        let heads = store.heads();
+        assert!(heads.iter().all(|position| *position > 64 << 10), "{heads:?}");
         let retain = Retain {
             board: board.clone(),
             store: Arc::downgrade(&store),
@@ -234,7 +234,7 @@ mod tests {
         let ack = Arc::new(Memfd::new("test-ack", ACK_BYTES, false).expect("a page"));
         board.put_up(1, ack.clone());
         let place = |word: usize, value: u64| ack.words()[word].store(value, Release);
-        let (wanted, position) = (committed[0], committed[0] - 4096);
+        let (wanted, position) = (heads[0], heads[0] - 4096);
         place(0, store.newest_epoch().0);
         place(SUMMARY_WORDS, position);
         assert!(retain.floor(0, wanted) > wanted, "nobody waits for a replica that joins");
