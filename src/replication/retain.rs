@@ -239,9 +239,9 @@ mod tests {
         place(SUMMARY_WORDS, position);
         assert!(retain.floor(0, wanted) > wanted, "nobody waits for a replica that joins");
         assert_eq!(board.let_go_count(), 0, "it has not told how far it is");
-        place(SUMMARY_WORDS + 1, committed[1]);
+        place(SUMMARY_WORDS + 1, heads[1]);
         assert_eq!(retain.floor(0, wanted), position, "it is close, and its log is kept");
-        place(SUMMARY_WORDS + 1, committed[1] - (40 << 10));
+        place(SUMMARY_WORDS + 1, heads[1] - (40 << 10));
         assert!(retain.floor(0, wanted) > wanted);
         assert_eq!(board.let_go_count(), 1, "it is too far behind");
     }
