@@ -49,7 +49,7 @@ impl Engine {
         call.out.hold(begin, Held { kind: Kind::Write, goal, replicas, since: Instant::now(), within });
     }
 
-    /// wait: what is committed now is all that this connection, or any other, has written so far.
+    /// wait: what is written now is all that this connection, or any other, has written so far.
     pub(super) fn wait(&self, call: &mut Call<'_, '_, '_>, replicas: u8, milliseconds: u32) -> Outcome {
         call.context.stats.waits.increment();
         let goal = Goal::All(self.store.heads());

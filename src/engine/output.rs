@@ -226,10 +226,13 @@ impl Output {
 
     /// One vectored write, unless there is nothing to send. Ok is how many bytes the socket took; 0
     /// when it takes none now. Empties the output, keeping its memory, once everything is sent.
-    /// What the turn has written is published before: an answer may be to that.
+    /// What the turn has written is published before a byte leaves: an answer may be to that.
     pub fn write_out(&mut self, socket: impl AsFd, store: &Store, turn: &Turn<'_>) -> io::Result<Option<usize>> {
-        turn.publish();
-        self.write_with(|loan| store.loaned(turn, loan), |parts| send_parts(&socket, parts))
+        let send = |parts: &[Part<'_>]| {
+            turn.publish();
+            send_parts(&socket, parts)
+        };
+        self.write_with(|loan| store.loaned(turn, loan), send)
     }
 
     /// Before the turn ends: copy what is left of the loans, so that nothing of the log is held any

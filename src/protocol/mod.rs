@@ -93,7 +93,7 @@ pub enum Request<'a> {
         /// No answer wanted.
         noreply: bool,
     },
-    /// wait, Remora's own: answered once enough replicas have all that is committed now, or the
+    /// wait, Remora's own: answered once enough replicas have all that is written now, or the
     /// time is over.
     Wait {
         /// How many.

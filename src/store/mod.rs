@@ -31,7 +31,7 @@
 //! | [`sizing`] | how `-m`, `-I` and `-t` become shards and slabs |
 //!
 //! In goes a key; out come [`Item`]s that stay for the [`Turn`]. The invariant kept: the store is a
-//! function of the bytes between tail and committed of each shard (replaying them gives the same
+//! function of the bytes between tail and head of each shard (replaying them gives the same
 //! items).
 
 pub mod capacity;
@@ -182,8 +182,8 @@ impl Drop for Turn<'_> {
 }
 
 impl Turn<'_> {
-    /// Let replicas see what was written in this turn so far. Before any answer to it leaves, so
-    /// that a client never knows of a write that no replica can have.
+    /// Let replicas see what was written in this turn so far. Before any answer to it leaves: no
+    /// client is told that its write is done before replicas can see it.
     #[inline]
     pub fn publish(&self) {
         if !self.touched.is_empty() {

@@ -132,7 +132,7 @@ impl Shard {
         !found.is_some_and(|item| item.position == position && self.is_alive(&item, now))
     }
 
-    /// Where an epoch record that is appended now will stand.
+    /// Where an epoch record that is appended now will stand. Right for as long as nobody writes.
     fn place_of_epoch(&self) -> u64 {
         let to_slab_end = self.log.bytes_to_slab_end(self.head());
         self.head() + if to_slab_end < EPOCH_RECORD_BYTES { to_slab_end as u64 } else { 0 }

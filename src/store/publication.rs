@@ -2,8 +2,8 @@
 //!
 //! What a writer moves with every append, the head, and with every reclaimed record, the tail, is
 //! in [`Ends`], on a cache line that readers from elsewhere never look at. They see `committed` and
-//! `tail` of the control line. A worker publishes once a turn and shard, and before any byte
-//! leaves for a client: a turn lists the shards that were written to in it ([`Touched`]).
+//! `tail` of the control line. A turn lists the shards that were written to in it ([`Touched`]). A
+//! worker publishes those before any byte leaves for a client, and when the turn ends.
 //!
 //! Rules, checked by loom:
 //!

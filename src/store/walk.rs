@@ -3,7 +3,7 @@
 use super::record::Record;
 use super::shard::Shard;
 use crate::base::epoch::Epoch;
-use crate::sys::sync::AtomicU64;
+use crate::sys::sync::{AtomicU64, Ordering::Acquire, fence};
 
 impl Shard {
     /// Does the record at `position` prove itself to be of this place and of `epoch`? Slow: for
@@ -18,6 +18,7 @@ impl Shard {
     /// sees.
     pub fn walk<'s>(&'s self, from: u64) -> impl Iterator<Item = (u64, Record<'s>)> {
         let head = self.head();
+        fence(Acquire); // all bytes below it are seen as well
         let mut at = self.log.settle(from);
         std::iter::from_fn(move || {
             if at >= head {

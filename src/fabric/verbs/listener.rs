@@ -211,10 +211,13 @@ impl Listener {
         // The choice looks for devices anew, whatever the address: the library notices only then
         // that one has gone, and closes it.
         let chosen = choose(&self.options, None);
-        match chosen.and_then(|_| Listening::new(&self.events, self.wanted, &self.options)) {
+        let listening = chosen.and_then(|_| Listening::new(&self.events, self.wanted, &self.options));
+        let registers = |listening: Listening| {
+            self.standing.listens(listening.address, listening.device.clone()).map(|()| listening)
+        };
+        match listening.and_then(registers) {
             Ok(listening) => {
                 self.backoff.works(now);
-                self.standing.listens(listening.address, listening.device.clone());
                 self.listening = Some(listening);
             }
             Err(error) => {

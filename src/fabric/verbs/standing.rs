@@ -84,17 +84,15 @@ impl Standing {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It listens again.
-    pub fn listens(&self, address: SocketAddr, device: Device) {
+    /// It listens again. An error says that nothing can be registered: as if it did not listen.
+    pub fn listens(&self, address: SocketAddr, device: Device) -> Result<(), FabricError> {
         let mut place = self.place();
         let stale = place.registering.take_if(|(with, _)| *with != device);
         (place.address, place.device) = (address, Ok(device));
         let begun = place.register();
         drop(place);
         drop(stale); // waits for its thread
-        if let Err(error) = begun {
-            self.lost(error, false);
-        }
+        begun
     }
 
     /// It does not listen. If its device is gone, so is what was registered with it.

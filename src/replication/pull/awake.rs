@@ -1,6 +1,6 @@
 //! The lanes that have something to do. The others sleep: nothing of theirs is under way, and all
-//! that their line has shown is done. A look wakes a lane whose line has changed. So a step costs
-//! what the lanes that are awake cost, and a look a comparison for each that sleeps.
+//! that their line has shown is done. A look wakes a lane whose line has changed. So a lane that
+//! sleeps costs a comparison at each look, and its position in each ack.
 
 use crate::store::line::CONTROL_LINE_BYTES;
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};

@@ -299,8 +299,8 @@ impl<'s> Puller<'s> {
         let mut more = false;
         awake.retain(|shard| {
             let lane = &lanes[shard];
-            // Of every lane before it sleeps: a channel that data is pushed over passes on how far
-            // it has come.
+            // Each is asked, also where another one has more: asking tells a primary that pushes
+            // how far this lane has come.
             let has_more = lane.has_more(|from| channel.reach(shard, from));
             more |= has_more;
             has_more || !lane.is_settled()
