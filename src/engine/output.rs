@@ -228,11 +228,10 @@ impl Output {
     /// when it takes none now. Empties the output, keeping its memory, once everything is sent.
     /// What the turn has written is published before a byte leaves: an answer may be to that.
     pub fn write_out(&mut self, socket: impl AsFd, store: &Store, turn: &Turn<'_>) -> io::Result<Option<usize>> {
-        let send = |parts: &[Part<'_>]| {
+        if self.sendable_bytes() > 0 {
             turn.publish();
-            send_parts(&socket, parts)
-        };
-        self.write_with(|loan| store.loaned(turn, loan), send)
+        }
+        self.write_with(|loan| store.loaned(turn, loan), |parts| send_parts(&socket, parts))
     }
 
     /// Before the turn ends: copy what is left of the loans, so that nothing of the log is held any
