@@ -129,12 +129,22 @@ pub(super) fn numa_node(name: &str) -> Option<u32> {
     numa::node_of(Path::new("/sys"), &Path::new("/sys/class/infiniband").join(name).join("device"))
 }
 
+/// Whether a device is still among those of this host.
+pub(super) fn is_here(wanted: &Device) -> bool {
+    let Ok(library) = library() else { return true };
+    device::devices(library).map_or(true, |all| all.contains(wanted))
+}
+
 /// What options come to, before anything is connected.
 pub(super) struct Choice {
     /// The device that was named, or the first that has a link.
     pub device: Device,
+    /// Its name.
+    pub name: String,
     /// The address to bind to, where the options say so and the device has one.
     pub address: Option<IpAddr>,
+    /// An address of the device, if it has one.
+    pub own: Option<IpAddr>,
 }
 
 /// The device that `options` mean, and its address, of the family of `like` unless that is none.
@@ -144,9 +154,11 @@ pub(super) fn choose(options: &VerbsOptions, like: Option<IpAddr>) -> Result<Cho
     let at = pick(&all, options)?;
     let (device, info) = (devices.swap_remove(at), &all[at]);
     let asked = options.device.is_some() || options.port.is_some() || options.gid_index.is_some();
-    let port = info.ports.iter().find(|port| is_usable(port, options)).filter(|_| asked);
-    let address = port.map(|port| address_of(&info.name, port, options.gid_index, like)).transpose()?.flatten();
-    Ok(Choice { device, address })
+    let port = info.ports.iter().find(|port| is_usable(port, options));
+    let address_of = |gid_index| port.map(|port| address_of(&info.name, port, gid_index, like)).transpose();
+    let own = address_of(None)?.flatten();
+    let address = if asked { address_of(options.gid_index)?.flatten() } else { None };
+    Ok(Choice { device, name: info.name.clone(), address, own })
 }
 
 fn is_usable(port: &PortInfo, options: &VerbsOptions) -> bool {

@@ -5,11 +5,15 @@
 //! can the address. Then nothing is granted ("not yet"), and the thread listens again, after pauses
 //! that grow. With the device goes everything that is registered with it: the grants end, and what
 //! was prepared is registered with the device that is there next.
+//!
+//! RDMA CM tells of a device's end to ids that are bound to an address of it. Where the listener is
+//! at the unspecified address, another id is bound to one, to be told. It then waits for the same
+//! device again: replicas reach it over that one.
 
 use super::VerbsOptions;
 use super::backoff::Backoff;
 use super::desk::Desk;
-use super::devices::{check, choose};
+use super::devices::{Choice, check, choose, is_here};
 use super::errors::failed;
 use super::native::cm::{Connection, Event, EventKind, Events, Id};
 use super::native::device::Device;
@@ -74,19 +78,23 @@ impl Reason {
 /// What stands while it listens.
 struct Listening {
     _id: Id,
+    /// Is told of the device's end, if the listener itself is not.
+    _told: Option<Id>,
     address: SocketAddr,
     device: Device,
+    /// The device's name.
+    name: String,
     responder_reads: u8,
 }
 
 impl Listening {
     fn new(events: &Arc<Events>, wanted: SocketAddr, options: &VerbsOptions) -> Result<Listening, FabricError> {
-        let (id, device) = bind(events, wanted, options)?;
+        let (id, told, device) = bind(events, wanted, options)?;
         let attributes = device.attributes()?;
-        let address = id.local().unwrap_or(wanted);
-        log::info!("verbs: listening on {address}, device {}", attributes.name);
+        let (address, name) = (id.local().unwrap_or(wanted), attributes.name);
+        log::info!("verbs: listening on {address}, device {name}");
         let responder_reads = u8::try_from(attributes.responder_reads_max).unwrap_or(u8::MAX).min(READ_DEPTH);
-        Ok(Listening { _id: id, address, device, responder_reads })
+        Ok(Listening { _id: id, _told: told, address, device, name, responder_reads })
     }
 }
 
@@ -110,6 +118,8 @@ pub(super) struct Listener {
     /// Where to listen: the address that was asked for, and the port of the first time.
     wanted: SocketAddr,
     options: VerbsOptions,
+    /// At the unspecified address: the device that it began with, by name.
+    name: Option<String>,
     listening: Option<Listening>,
     backoff: Backoff,
     /// While it does not listen: when to try.
@@ -133,10 +143,19 @@ impl Listener {
         let now = Instant::now();
         let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
         backoff.works(now);
-        let (options, told) = (options.clone(), standing.clone());
-        let listening = Some(listening);
-        let listener =
-            Listener { events, wanted, options, listening, backoff, next_try: now, desk, standing: told, stop };
+        let name = wanted.ip().is_unspecified().then(|| listening.name.clone());
+        let listener = Listener {
+            events,
+            wanted,
+            options: options.clone(),
+            name,
+            listening: Some(listening),
+            backoff,
+            next_try: now,
+            desk,
+            standing: standing.clone(),
+            stop,
+        };
         Ok((listener, standing))
     }
 
@@ -203,7 +222,7 @@ impl Listener {
         if with_device {
             self.desk.end_all(&error);
         }
-        self.standing.lost(error, with_device);
+        self.standing.lost(error, |_| with_device);
     }
 
     fn listen_again(&mut self) {
@@ -212,6 +231,7 @@ impl Listener {
         // that one has gone, and closes it.
         let chosen = choose(&self.options, None);
         let listening = chosen.and_then(|_| Listening::new(&self.events, self.wanted, &self.options));
+        let listening = listening.and_then(|listening| self.same_device(listening));
         let registers = |listening: Listening| {
             self.standing.listens(listening.address, listening.device.clone()).map(|()| listening)
         };
@@ -223,8 +243,19 @@ impl Listener {
             Err(error) => {
                 self.next_try = self.backoff.failed(now);
                 log::debug!("verbs: still not listening: {error}");
-                self.standing.lost(error, false);
+                self.standing.lost(error, |device| !is_here(device));
             }
+        }
+    }
+
+    /// The listener, if it is over the device that replicas reach this host by.
+    fn same_device(&self, listening: Listening) -> Result<Listening, FabricError> {
+        match &self.name {
+            Some(name) if *name != listening.name => {
+                let what = format!("{name} is not back; over {} replicas do not come", listening.name);
+                Err(failed(Cause::System, what))
+            }
+            _ => Ok(listening),
         }
     }
 
@@ -283,17 +314,22 @@ impl Listener {
     }
 }
 
-/// An id that listens, and the device that its replicas come over.
-fn bind(events: &Arc<Events>, address: SocketAddr, options: &VerbsOptions) -> Result<(Id, Device), FabricError> {
+/// An id that listens, one that is told of the device's end where that one is not, and the device
+/// that replicas come over.
+fn bind(
+    events: &Arc<Events>,
+    address: SocketAddr,
+    options: &VerbsOptions,
+) -> Result<(Id, Option<Id>, Device), FabricError> {
     let mut address = address;
-    let mut device = None;
+    let mut chosen = None;
     if address.ip().is_unspecified() {
         let like = if address.is_ipv4() { Some(address.ip()) } else { None };
         let choice = choose(options, like)?;
         if let Some(chosen) = choice.address {
             address.set_ip(chosen);
         }
-        device = Some(choice.device);
+        chosen = Some(choice);
     }
     let mut id = Id::new(events, LISTENER)?;
     if let Err(refusal) = id.set_ack_timeout(options.ack_timeout.exponent()) {
@@ -306,15 +342,30 @@ fn bind(events: &Arc<Events>, address: SocketAddr, options: &VerbsOptions) -> Re
         }
         _ => within(refusal.into()),
     })?;
-    if let Some((bound, port)) = id.device()? {
-        check(options, &bound, port)?;
-        device = Some(bound);
+    let bound = id.device()?;
+    if let Some((device, port)) = &bound {
+        check(options, device, *port)?;
     }
     id.listen(BACKLOG).map_err(|refusal| within(refusal.into()))?;
-    match device {
-        Some(device) => Ok((id, device)),
-        None => Err(failed(Cause::Unsupported, format!("no RDMA device has the address {address}; see `rdma link`"))),
+    match (bound, chosen) {
+        (Some((device, _)), _) => Ok((id, None, device)),
+        (None, Some(choice)) => Ok((id, told(events, &choice), choice.device)),
+        (None, None) => {
+            Err(failed(Cause::Unsupported, format!("no RDMA device has the address {address}; see `rdma link`")))
+        }
     }
+}
+
+/// An id that is told when the chosen device ends.
+fn told(events: &Arc<Events>, choice: &Choice) -> Option<Id> {
+    let bound = choice.own.and_then(|own| {
+        let mut id = Id::new(events, LISTENER).ok()?;
+        id.bind(SocketAddr::new(own, 0)).ok().map(|()| id)
+    });
+    if bound.is_none() {
+        log::warn!("verbs: {} has no address to watch it by: restart this server after it was away", choice.name);
+    }
+    bound
 }
 
 fn turn_down(id: Id, reason: Reason) {

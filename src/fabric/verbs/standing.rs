@@ -95,11 +95,11 @@ impl Standing {
         begun
     }
 
-    /// It does not listen. If its device is gone, so is what was registered with it.
-    pub fn lost(&self, error: FabricError, with_device: bool) {
+    /// It does not listen. What was registered with a device that is gone, is gone as well.
+    pub fn lost(&self, error: FabricError, is_gone: impl FnOnce(&Device) -> bool) {
         let mut place = self.place();
         let device = std::mem::replace(&mut place.device, Err(error));
-        let registering = if with_device { place.registering.take() } else { None };
+        let registering = place.registering.take_if(|(with, _)| is_gone(with));
         drop(place);
         drop((registering, device)); // waits for its thread
     }

@@ -4,15 +4,17 @@ use super::setup::{Memory, exporter, invitation, poll_some, read, token, wait_fo
 use crate::rxe::{self, Rxe};
 use remora::fabric::verbs::{self, VerbsOptions};
 use remora::fabric::{Cause, Channel, Exporter as _, Grant, Readiness, Regions};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Child;
 use std::sync::Arc;
 
 type Ends = (Box<dyn Channel>, Box<dyn Grant>);
 
-fn connected(exporter: &verbs::Exporter, regions: &Arc<dyn Regions>, number: u8) -> Ends {
+fn connected(exporter: &verbs::Exporter, address: IpAddr, regions: &Arc<dyn Regions>, number: u8) -> Ends {
     let grant = exporter.grant(token(number), regions.clone()).unwrap();
-    let invited = invitation(exporter, token(number), &*grant);
+    let mut invited = invitation(exporter, token(number), &*grant);
+    let listens: SocketAddr = invited.address.parse().expect("an address");
+    invited.address = SocketAddr::new(address, listens.port()).to_string();
     (verbs::connect(&invited, &VerbsOptions::default()).unwrap(), grant)
 }
 
@@ -24,15 +26,15 @@ fn reads(channel: &mut dyn Channel, memory: &Memory) {
     memory.check(0, 0, done.landing.words(8192));
 }
 
-/// Something that listening needs goes away, and comes back.
-fn goes_and_comes_back(address: IpAddr, takes: impl FnOnce() -> Child, brings: impl FnOnce()) {
+/// Something that listening at `listens` needs goes away, and comes back. Peers come to `address`.
+fn goes_and_comes_back(listens: IpAddr, address: IpAddr, takes: impl FnOnce() -> Child, brings: impl FnOnce()) {
     let memory = Memory::new(&[8192]);
     let regions: Arc<dyn Regions> = memory.clone();
-    let mut exporter = exporter(address);
+    let mut exporter = exporter(listens);
     exporter.prepare(&regions).unwrap();
     let told = exporter.address();
     wait_for("registered", || exporter.readiness() == Readiness::Ready);
-    let (mut channel, grant) = connected(&exporter, &regions, 1);
+    let (mut channel, grant) = connected(&exporter, address, &regions, 1);
     reads(&mut *channel, &memory);
 
     let taken = takes();
@@ -47,7 +49,7 @@ fn goes_and_comes_back(address: IpAddr, takes: impl FnOnce() -> Child, brings: i
     brings();
     wait_for("it listens again", || exporter.readiness() == Readiness::Ready);
     assert_eq!(exporter.address(), told, "where it was");
-    let (mut channel, mut grant) = connected(&exporter, &regions, 3);
+    let (mut channel, mut grant) = connected(&exporter, address, &regions, 3);
     reads(&mut *channel, &memory);
     drop(channel);
     wait_for_error(|| grant.state().err());
@@ -59,7 +61,9 @@ fn a_listener_comes_back_with_its_device() {
     with_device(|address| {
         let Some(rxe) = Rxe::find() else { return };
         rxe.add_other();
-        goes_and_comes_back(address, || rxe.delete(), || rxe.add());
+        goes_and_comes_back(address, address, || rxe.delete(), || rxe.add());
+        // The other one has a link as well, and is not what peers come over.
+        goes_and_comes_back(Ipv4Addr::UNSPECIFIED.into(), address, || rxe.delete(), || rxe.add());
         rxe.delete_other(|| drop(verbs::devices()));
     });
 }
@@ -74,6 +78,6 @@ fn a_listener_comes_back_with_its_address() {
             rxe::run("ip", &order("add"));
             rxe.await_gid();
         };
-        goes_and_comes_back(address, || rxe::start("ip", &order("delete")), comes);
+        goes_and_comes_back(address, address, || rxe::start("ip", &order("delete")), comes);
     });
 }
