@@ -31,15 +31,20 @@ pub enum Appended {
     Widely,
 }
 
-/// A turn's note of what was appended in it.
+/// A turn's note of what was written in it.
 #[derive(Default)]
-pub(super) struct Note(Cell<Appended>);
+pub(super) struct Note {
+    appended: Cell<Appended>,
+    /// What is to be published.
+    pub(super) touched: Touched,
+}
 
 impl Note {
     /// Commands have appended to a shard, up to `position`.
     #[inline]
     pub(super) fn one(&self, shard: u32, position: u64) {
-        self.0.set(match self.0.get() {
+        self.touched.add(shard);
+        self.appended.set(match self.appended.get() {
             Appended::Below { shard: before, .. } if before != shard => Appended::Widely,
             Appended::Widely => Appended::Widely,
             Appended::Nothing | Appended::Below { .. } => Appended::Below { shard, position },
@@ -47,18 +52,17 @@ impl Note {
     }
 
     pub(super) fn set(&self, appended: Appended) {
-        self.0.set(appended);
+        self.appended.set(appended);
     }
 
     pub(super) fn get(&self) -> Appended {
-        self.0.get()
+        self.appended.get()
     }
 }
 
 /// See the module.
 pub struct Entry<'t> {
     note: &'t Note,
-    touched: &'t Touched,
     shard: &'t Shard,
     writer: MutexGuard<'t, Writer>,
     key: &'t [u8],
@@ -69,21 +73,15 @@ pub struct Entry<'t> {
 }
 
 impl<'t> Entry<'t> {
-    pub(super) fn lock(
-        (note, touched): (&'t Note, &'t Touched),
-        shard: &'t Shard,
-        key: &'t [u8],
-        hash: u64,
-        now: UnixSeconds,
-    ) -> Self {
+    pub(super) fn lock(note: &'t Note, shard: &'t Shard, key: &'t [u8], hash: u64, now: UnixSeconds) -> Self {
         let mut writer = shard.lock();
         // First, since it may move or evict the very item; after it, slots stay where they are
         // while the lock is held.
         if shard.prepare(&mut writer, now) {
-            touched.add(shard.number);
+            note.touched.add(shard.number);
         }
         let found = shard.find_locked(key, hash);
-        Entry { note, touched, shard, writer, key, hash, now, found }
+        Entry { note, shard, writer, key, hash, now, found }
     }
 
     /// The item now; None if there is none, or it has expired or been flushed.
@@ -143,7 +141,6 @@ impl<'t> Entry<'t> {
     fn append(&mut self, draft: &Draft<'_>) -> Result<(u64, Record<'t>), NoRoom> {
         let reserve_bytes = self.shard.reserve_bytes(&self.writer);
         let appended = self.shard.append(&mut self.writer, draft, reserve_bytes)?;
-        self.touched.add(self.shard.number);
         self.note.one(self.shard.number, self.shard.head());
         Ok(appended)
     }

@@ -83,7 +83,6 @@ use line::CONTROL_LINE_BYTES;
 use log::{Log, table_cells};
 use pool::Pool;
 pub use promotion::{Extent, TurnsOfNow};
-use publication::Touched;
 pub use record::Draft;
 use record::{Kind, Meta, Source};
 pub use retain::TailGuard;
@@ -139,7 +138,8 @@ struct Making {
 pub struct Participant<'s> {
     seat: Seat<'s>,
     shards: &'s [Shard],
-    touched: Touched,
+    /// Of its turn; kept for the next one, which then need not clear it.
+    note: Note,
 }
 
 /// One turn of a worker's loop: while it lives, nothing that its holder can see is overwritten.
@@ -171,8 +171,7 @@ pub struct Participant<'s> {
 pub struct Turn<'p> {
     _inside: Inside<'p>,
     shards: &'p [Shard],
-    touched: &'p Touched,
-    note: Note,
+    note: &'p Note,
 }
 
 impl Drop for Turn<'_> {
@@ -186,8 +185,9 @@ impl Turn<'_> {
     /// client is told that its write is done before replicas can see it.
     #[inline]
     pub fn publish(&self) {
-        if !self.touched.is_empty() {
-            self.touched.drain(|shard| self.shards[shard].publish());
+        let touched = &self.note.touched;
+        if !touched.is_empty() {
+            touched.drain(|shard| self.shards[shard].publish());
         }
     }
 
@@ -210,8 +210,9 @@ impl Turn<'_> {
 impl Participant<'_> {
     /// Begin a turn.
     pub fn turn(&mut self) -> Turn<'_> {
-        let Participant { seat, shards, touched } = self;
-        Turn { _inside: seat.enter(), shards, touched, note: Note::default() }
+        let Participant { seat, shards, note } = self;
+        note.set(Appended::Nothing);
+        Turn { _inside: seat.enter(), shards, note }
     }
 }
 
@@ -301,7 +302,7 @@ impl Store {
     /// ours.
     pub fn join(&self) -> Participant<'_> {
         let seat = self.domain.sit().expect("a seat for each worker");
-        Participant { seat, shards: &self.shards, touched: Touched::default() }
+        Participant { seat, shards: &self.shards, note: Note::default() }
     }
 
     /// Hash a key once.
@@ -356,7 +357,7 @@ impl Store {
 
     /// Lock the key's shard.
     pub fn entry<'t>(&'t self, turn: &'t Turn<'_>, at: &Located<'t>, now: UnixSeconds) -> Entry<'t> {
-        Entry::lock((&turn.note, turn.touched), self.shard(at.place), at.key, at.place.hash, now)
+        Entry::lock(turn.note, self.shard(at.place), at.key, at.place.hash, now)
     }
 
     /// The bytes of a loan made in this turn.
@@ -371,7 +372,7 @@ impl Store {
     pub fn flush(&self, turn: &Turn<'_>) -> Result<(), NoRoom> {
         turn.note.set(Appended::Widely);
         self.shards.iter().try_for_each(|shard| {
-            turn.touched.add(shard.number);
+            turn.note.touched.add(shard.number);
             shard.flush(&mut shard.lock())
         })
     }
