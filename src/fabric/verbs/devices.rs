@@ -149,9 +149,19 @@ pub(super) struct Choice {
 
 /// The device that `options` mean, and its address, of the family of `like` unless that is none.
 pub(super) fn choose(options: &VerbsOptions, like: Option<IpAddr>) -> Result<Choice, FabricError> {
+    choose_again(options, like, None)
+}
+
+/// The same, of the name `before`, if there is one.
+pub(super) fn choose_again(
+    options: &VerbsOptions,
+    like: Option<IpAddr>,
+    before: Option<&str>,
+) -> Result<Choice, FabricError> {
     let mut devices = open()?;
     let all = devices.iter().map(describe).collect::<Result<Vec<_>, _>>()?;
-    let at = pick(&all, options)?;
+    let meant = VerbsOptions { device: before.map(String::from).or(options.device.clone()), ..options.clone() };
+    let at = pick(&all, &meant)?;
     let (device, info) = (devices.swap_remove(at), &all[at]);
     let asked = options.device.is_some() || options.port.is_some() || options.gid_index.is_some();
     let port = info.ports.iter().find(|port| is_usable(port, options));

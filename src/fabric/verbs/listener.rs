@@ -13,7 +13,7 @@
 use super::VerbsOptions;
 use super::backoff::Backoff;
 use super::desk::Desk;
-use super::devices::{Choice, check, choose, is_here};
+use super::devices::{Choice, check, choose, choose_again, is_here};
 use super::errors::failed;
 use super::native::cm::{Connection, Event, EventKind, Events, Id};
 use super::native::device::Device;
@@ -88,8 +88,14 @@ struct Listening {
 }
 
 impl Listening {
-    fn new(events: &Arc<Events>, wanted: SocketAddr, options: &VerbsOptions) -> Result<Listening, FabricError> {
-        let (id, told, device) = bind(events, wanted, options)?;
+    /// `before`: at the unspecified address over this device, by name, and no other.
+    fn new(
+        events: &Arc<Events>,
+        wanted: SocketAddr,
+        options: &VerbsOptions,
+        before: Option<&str>,
+    ) -> Result<Listening, FabricError> {
+        let (id, told, device) = bind(events, wanted, options, before)?;
         let attributes = device.attributes()?;
         let (address, name) = (id.local().unwrap_or(wanted), attributes.name);
         log::info!("verbs: listening on {address}, device {name}");
@@ -137,7 +143,7 @@ impl Listener {
         options: &VerbsOptions,
         (desk, stop): (Arc<Desk>, Arc<Stop>),
     ) -> Result<(Listener, Arc<Standing>), FabricError> {
-        let listening = Listening::new(&events, wanted, options)?;
+        let listening = Listening::new(&events, wanted, options, None)?;
         let standing = Arc::new(Standing::new(listening.address, listening.device.clone()));
         let wanted = SocketAddr::new(wanted.ip(), listening.address.port());
         let now = Instant::now();
@@ -230,8 +236,8 @@ impl Listener {
         // The choice looks for devices anew, whatever the address: the library notices only then
         // that one has gone, and closes it.
         let chosen = choose(&self.options, None);
-        let listening = chosen.and_then(|_| Listening::new(&self.events, self.wanted, &self.options));
-        let listening = listening.and_then(|listening| self.same_device(listening));
+        let listening =
+            chosen.and_then(|_| Listening::new(&self.events, self.wanted, &self.options, self.name.as_deref()));
         let registers = |listening: Listening| {
             self.standing.listens(listening.address, listening.device.clone()).map(|()| listening)
         };
@@ -245,17 +251,6 @@ impl Listener {
                 log::debug!("verbs: still not listening: {error}");
                 self.standing.lost(error, |device| !is_here(device));
             }
-        }
-    }
-
-    /// The listener, if it is over the device that replicas reach this host by.
-    fn same_device(&self, listening: Listening) -> Result<Listening, FabricError> {
-        match &self.name {
-            Some(name) if *name != listening.name => {
-                let what = format!("{name} is not back; over {} replicas do not come", listening.name);
-                Err(failed(Cause::System, what))
-            }
-            _ => Ok(listening),
         }
     }
 
@@ -320,12 +315,13 @@ fn bind(
     events: &Arc<Events>,
     address: SocketAddr,
     options: &VerbsOptions,
+    before: Option<&str>,
 ) -> Result<(Id, Option<Id>, Device), FabricError> {
     let mut address = address;
     let mut chosen = None;
     if address.ip().is_unspecified() {
         let like = if address.is_ipv4() { Some(address.ip()) } else { None };
-        let choice = choose(options, like)?;
+        let choice = choose_again(options, like, before)?;
         if let Some(chosen) = choice.address {
             address.set_ip(chosen);
         }

@@ -62,8 +62,21 @@ fn a_listener_comes_back_with_its_device() {
         let Some(rxe) = Rxe::find() else { return };
         rxe.add_other();
         goes_and_comes_back(address, address, || rxe.delete(), || rxe.add());
+        rxe.delete_other(|| drop(verbs::devices()));
+    });
+}
+
+#[test]
+#[ignore = "needs an RDMA device: tools/soft-roce"]
+fn a_listener_at_the_unspecified_address_comes_back_with_its_device() {
+    with_device(|address| {
+        let Some(rxe) = Rxe::find() else { return };
         // The other one has a link as well, and is not what peers come over.
-        goes_and_comes_back(Ipv4Addr::UNSPECIFIED.into(), address, || rxe.delete(), || rxe.add());
+        let goes = || {
+            rxe.add_other();
+            rxe.delete()
+        };
+        goes_and_comes_back(Ipv4Addr::UNSPECIFIED.into(), address, goes, || rxe.add());
         rxe.delete_other(|| drop(verbs::devices()));
     });
 }
