@@ -204,14 +204,10 @@ mod tests {
     fn a_replica_whose_first_ack_is_half_there_joins_and_is_not_let_go() {
         let config = StoreConfig {
             memory_bytes: 16 << 20,
-            memory_bytes_max: None,
             item_bytes_max: 1 << 16,
-            evict: true,
-            workers: 1,
             shards: Some(2),
-            hugepages: false,
             hash_seed: Some((1, 2)),
-            epoch: None,
+            ..StoreConfig::default()
         };
         let (store, board) = (Arc::new(Store::new(config).expect("memory")), Arc::new(Board::default()));
         let mut worker = store.join();
