@@ -331,11 +331,10 @@ fn bind(
     if let Err(refusal) = id.set_ack_timeout(options.ack_timeout.exponent()) {
         log::info!("verbs: cannot {} (errno {}): the kernel's own holds", refusal.doing, refusal.errno);
     }
+    let nowhere = || failed(Cause::Unsupported, format!("no RDMA device has the address {address}; see `rdma link`"));
     let within = |error: FabricError| failed(error.cause, format!("cannot listen on {address}: {}", error.what));
     id.bind(address).map_err(|refusal| match refusal.errno {
-        libc::ENODEV | libc::EADDRNOTAVAIL => {
-            failed(Cause::Unsupported, format!("no RDMA device has the address {address}; see `rdma link`"))
-        }
+        libc::ENODEV | libc::EADDRNOTAVAIL => nowhere(),
         _ => within(refusal.into()),
     })?;
     let bound = id.device()?;
@@ -346,9 +345,7 @@ fn bind(
     match (bound, chosen) {
         (Some((device, _)), _) => Ok((id, None, device)),
         (None, Some(choice)) => Ok((id, told(events, &choice), choice.device)),
-        (None, None) => {
-            Err(failed(Cause::Unsupported, format!("no RDMA device has the address {address}; see `rdma link`")))
-        }
+        (None, None) => Err(nowhere()),
     }
 }
 
