@@ -170,6 +170,10 @@ pub struct Puller<'s> {
     done: Vec<Completion>,
     counts: Counts,
     heard_at: Instant,
+    /// When the channel was last asked for what has arrived, and when this step began. What arrived
+    /// between the two has lain there.
+    asked_at: Instant,
+    began_at: Instant,
     /// Since when it has been behind.
     behind_since: Option<Instant>,
     silence_max: Duration,
@@ -217,6 +221,8 @@ impl<'s> Puller<'s> {
             done: Vec::new(),
             counts: Counts::default(),
             heard_at: Instant::now(),
+            asked_at: Instant::now(),
+            began_at: Instant::now(),
             behind_since: None,
             silence_max,
             clock: Instant::now,
@@ -228,6 +234,7 @@ impl<'s> Puller<'s> {
     pub fn set_clock(&mut self, clock: fn() -> Instant) {
         self.clock = clock;
         self.heard_at = clock();
+        (self.asked_at, self.began_at) = (self.heard_at, self.heard_at);
     }
 
     /// What is here is of another lineage, and is to be given up. Keep it until the primary has
@@ -289,6 +296,7 @@ impl<'s> Puller<'s> {
     /// One step: start a round if there is room for one, take what has arrived (waiting up to
     /// `wait` if nothing has), apply what may be applied, tell the primary.
     pub fn step(&mut self, wait: Duration) -> Result<Step, PullError> {
+        self.began_at = (self.clock)();
         self.begin_round()?;
         self.collect(wait)?;
         let applied = self.apply()?;
@@ -388,8 +396,9 @@ impl<'s> Puller<'s> {
     fn collect(&mut self, wait: Duration) -> Result<(), PullError> {
         let mut done = std::mem::take(&mut self.done);
         let outcome = self.channel.poll(&mut done, wait);
+        let now = (self.clock)();
         if !done.is_empty() {
-            self.heard_at = (self.clock)();
+            self.heard_at = now;
         }
         let begun = self.rounds_begun;
         for completion in done.drain(..) {
@@ -409,6 +418,7 @@ impl<'s> Puller<'s> {
             }
         }
         self.done = done;
+        self.asked_at = now;
         outcome?;
         let silence = self.since(self.heard_at);
         if self.under_way > 0 && silence > self.silence_max {
@@ -423,7 +433,8 @@ impl<'s> Puller<'s> {
         let at = self.rounds.iter().position(|round| round.number == number).expect("a look is of a round");
         let round = self.rounds.remove(at);
         let now = (self.clock)();
-        self.sizer.observe(round.bytes, now.saturating_duration_since(round.submitted_at));
+        let unasked = self.began_at.saturating_duration_since(self.asked_at.max(round.submitted_at));
+        self.sizer.observe(round.bytes, now.saturating_duration_since(round.submitted_at), unasked);
         if number < self.looked_at {
             // Overtaken: a later look has shown more already.
             self.free_lines.push(landing);

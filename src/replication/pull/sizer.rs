@@ -1,6 +1,9 @@
 //! How much is read in one round. Pure. As much as arrives within several round trips, so that the
 //! wait for the first byte hardly counts. No more, so that a round is applied while it is still in
 //! the processor's cache and the next one is being read.
+//!
+//! What counts is the time of the fabric. A round that arrived while the one before it was applied
+//! lay there until the fabric was asked: how long it took is not known, and it is left out.
 
 use std::time::Duration;
 
@@ -15,6 +18,9 @@ const ROUND_BYTES_MIN: usize = 256 << 10;
 const ROUND_TRIPS: u32 = 8;
 /// What a round may take in any case: shared memory has hardly a round trip.
 const ROUND_TIME_MIN: Duration = Duration::from_micros(40);
+
+/// A measured time in which the fabric was not asked for more than this part of it tells nothing.
+const UNASKED_PART_MAX: u32 = 4;
 
 /// See the module.
 #[derive(Debug)]
@@ -42,9 +48,12 @@ impl Sizer {
         (self.round_bytes / PIECES_PER_ROUND).clamp(PIECE_BYTES_MIN, self.piece_bytes_max.max(PIECE_BYTES_MIN))
     }
 
-    /// A round took `elapsed` and brought `bytes` bytes of logs; none: it was a look, and that is
-    /// the round trip.
-    pub fn observe(&mut self, bytes: usize, elapsed: Duration) {
+    /// A round took `elapsed`, less up to `unasked` in which it may have been there already, and
+    /// brought `bytes` bytes of logs; none: it was a look, and that is the round trip.
+    pub fn observe(&mut self, bytes: usize, elapsed: Duration, unasked: Duration) {
+        if unasked * UNASKED_PART_MAX > elapsed {
+            return;
+        }
         if bytes == 0 {
             // The shortest of the last ones: a longer one may have waited for the other side's
             // processor. It creeps up, because the path may change.
@@ -72,10 +81,10 @@ mod tests {
     fn settle(round_trip: Duration, bytes_per_second: u64) -> usize {
         let mut sizer = Sizer::new(MAX, 14);
         for _ in 0..1000 {
-            sizer.observe(0, round_trip);
+            sizer.observe(0, round_trip, Duration::ZERO);
             let bytes = sizer.round_bytes();
             let nanoseconds = round_trip.as_nanos() as u64 + bytes as u64 * 1_000_000_000 / bytes_per_second;
-            sizer.observe(bytes, Duration::from_nanos(nanoseconds));
+            sizer.observe(bytes, Duration::from_nanos(nanoseconds), Duration::ZERO);
         }
         assert!((PIECE_BYTES_MIN..=MAX).contains(&sizer.piece_bytes()));
         sizer.round_bytes()
@@ -97,9 +106,21 @@ mod tests {
     fn one_odd_measurement_changes_it_by_one_step() {
         let mut sizer = Sizer::new(MAX, 14);
         let before = sizer.round_bytes();
-        sizer.observe(before, Duration::ZERO);
+        sizer.observe(before, Duration::from_nanos(1), Duration::ZERO);
         assert_eq!(sizer.round_bytes(), 2 * before);
-        sizer.observe(before, Duration::from_secs(1));
+        sizer.observe(before, Duration::from_secs(1), Duration::ZERO);
+        assert_eq!(sizer.round_bytes(), before);
+    }
+    #[test]
+    fn what_may_have_lain_there_while_the_last_round_was_applied_is_left_out() {
+        let mut sizer = Sizer::new(MAX, 14);
+        let (before, long) = (sizer.round_bytes(), Duration::from_secs(1));
+        sizer.observe(before, long, long / 2);
+        sizer.observe(0, long, long);
+        assert_eq!(sizer.round_bytes(), before);
+        sizer.observe(before, Duration::from_nanos(1), Duration::ZERO);
+        assert_eq!(sizer.round_bytes(), 2 * before, "the round trip is what it was");
+        sizer.observe(before, long, long / 100);
         assert_eq!(sizer.round_bytes(), before);
     }
 }
