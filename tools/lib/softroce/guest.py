@@ -85,9 +85,11 @@ def script_text(commands, environment=None):
 class Guest:
     """A running guest. Ends with its `with` block, like a machine that loses its power."""
 
-    def __init__(self, machine, name, image, script, network=Network(), cpus=2, heard=None):
-        """Boots `image` with `script`. `heard` is called with every line that the script says."""
+    def __init__(self, machine, name, image, script, network=Network(), cpus=2, heard=None, more_mebibytes=0):
+        """Boots `image` with `script`. `heard` is called with every line that the script says.
+        `more_mebibytes` is for programs that need much memory."""
         self.name, self.heard = name, heard
+        self.more_mebibytes = more_mebibytes
         self.token = secrets.token_hex(8)
         self.lines, self.changed = [], threading.Condition()
         self.next_line = 0  # that wait_for looks at
@@ -108,7 +110,7 @@ class Guest:
         self.reader.start()
 
     def _own_flags(self, image, network):
-        memory = BASE_MEBIBYTES + 3 * (image.size_bytes() >> 20)
+        memory = BASE_MEBIBYTES + 3 * (image.size_bytes() >> 20) + self.more_mebibytes
         append = f"console=ttyS0 quiet panic=-1 oops=panic softroce.token={self.token} " \
                  f"softroce.network={network.kind} softroce.address={network.address}"
         return ["-m", str(memory), "-initrd", str(image.write(self.name)), "-append", append,

@@ -11,6 +11,7 @@ from .guest import run_guest
 from .host import BUILD_PACKAGES, ensure_packages
 from .hosts import hosts
 from .image import Image, host_place
+from .large import large
 from .outcome import Outcome, Results
 from .pair import ADDRESSES, Pair
 from .perftest import perftest
@@ -116,4 +117,4 @@ def run_program(machine, words, extra=()):
 # In the order in which all of them run; what is only run when it is named stands below.
 ALL = {"guard": guard, "perftest": perftest, "pair": pair, "conformance": conformance, "replicas": replicas,
        "hosts": hosts}
-SCENARIOS = {**ALL, "bench": bench}
+SCENARIOS = {**ALL, "bench": bench, "large": large}
