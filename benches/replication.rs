@@ -129,13 +129,12 @@ impl Clock {
 }
 
 fn primary(setup: &Setup) -> anyhow::Result<Arc<Store>> {
-    let store = Store::new(StoreConfig {
-        memory_bytes: setup.memory_bytes,
-        hugepages: true,
-        hash_seed: Some((1, 2)),
-        ..StoreConfig::default()
-    })?;
-    Ok(Arc::new(store))
+    primary_of(setup, StoreConfig::default())
+}
+
+fn primary_of(setup: &Setup, config: StoreConfig) -> anyhow::Result<Arc<Store>> {
+    let memory_bytes = setup.memory_bytes;
+    Ok(Arc::new(Store::new(StoreConfig { memory_bytes, hugepages: true, hash_seed: Some((1, 2)), ..config })?))
 }
 
 /// A store beside it that can follow, every page of it touched: the first touch is the kernel's
@@ -316,7 +315,9 @@ fn small(setup: &Setup) -> anyhow::Result<()> {
 /// A full copy of 100-byte values by ever more pullers, each with a thread and a channel of its
 /// own.
 fn pullers(setup: &Setup) -> anyhow::Result<()> {
-    let (store, value) = (primary(setup)?, [b'v'; 100]);
+    // Some for each puller, so that their shares are alike.
+    let config = StoreConfig { shards: Some(4 * PULLERS_MAX), item_bytes_max: 16 << 10, ..StoreConfig::default() };
+    let (store, value) = (primary_of(setup, config)?, [b'v'; 100]);
     let count = setup.memory_bytes as u64 * 8 / 10 / 136;
     let mut seat = store.join();
     for key in 0..count {
@@ -326,7 +327,7 @@ fn pullers(setup: &Setup) -> anyhow::Result<()> {
     let (bytes, shards) = (committed(&store) as f64, store.shards().len());
     let most = setup.pullers.min(shards);
     for number in (0..).map(|doubled| 1 << doubled).take_while(|number| *number < most).chain([most]) {
-        let (shares, mut times) = (Shares::new(shards, number), Vec::new());
+        let (shares, mut times, mut records) = (Shares::new(shards, number), Vec::new(), 0);
         for _ in 0..setup.rounds {
             let copy = replica(&store)?;
             let exporter = fabric::listen(setup.kind, setup.listen, &ConnectOptions::default())?;
@@ -342,13 +343,14 @@ fn pullers(setup: &Setup) -> anyhow::Result<()> {
                 running.into_iter().try_for_each(|one| one.join().expect("a puller does not panic"))
             })?;
             times.push(begin.elapsed().as_secs_f64());
+            records = all.iter().map(|puller| puller.counts().records).sum::<u64>();
             drop(all);
             drop(grants);
         }
         let (time, least, most) = median(times);
         println!(
             "pullers {number:>2} of {shards} shards, 100-byte values: {:.2} million a second, {:.0} MB/s; {:.0} ms ({:.0}..{:.0})",
-            count as f64 / time / 1e6,
+            records as f64 / time / 1e6,
             bytes / time / 1e6,
             time * 1e3,
             least * 1e3,

@@ -7,6 +7,7 @@
 //! when the store is let go, either all shards were given up, or none.
 
 use crate::replication::pull::{Counts, Lag, PullError, Puller};
+use crossbeam::utils::CachePadded;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
@@ -55,8 +56,8 @@ impl Progress {
 pub(super) struct Group {
     /// The session's thread.
     first: Thread,
-    /// One for each further puller.
-    progress: Vec<Mutex<Progress>>,
+    /// One for each further puller. Each is written at each step, so no two share a cache line.
+    progress: Vec<CachePadded<Mutex<Progress>>>,
     further: Mutex<Vec<Thread>>,
     /// Every puller stops.
     is_over: AtomicBool,
@@ -78,7 +79,7 @@ impl Group {
     pub fn new(further: usize) -> Group {
         Group {
             first: std::thread::current(),
-            progress: (0..further).map(|_| Mutex::default()).collect(),
+            progress: (0..further).map(|_| CachePadded::default()).collect(),
             further: Mutex::default(),
             is_over: AtomicBool::new(false),
             discards: AtomicBool::new(false),

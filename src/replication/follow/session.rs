@@ -66,6 +66,7 @@ impl Follow {
             group.end();
             ended
         });
+        // One that had ended already when all were to discard has not done it.
         pullers.iter_mut().for_each(|puller| group.discard_if_ordered(puller));
         drop(self.report(session, Progress::of_all(pullers.iter().map(Progress::of))));
         ended

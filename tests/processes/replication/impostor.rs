@@ -37,6 +37,8 @@ pub struct Lie {
     pub invitation: Arc<dyn Fn(&mut Invitation) + Send + Sync>,
     /// So many data channels it gives at most, to a replica that asks for so many.
     pub channels_max: usize,
+    /// And so many more than it was asked for.
+    pub channels_more: usize,
     /// This message is sent instead of heartbeats.
     pub says: Option<Message>,
     /// Heartbeats are sent without an end.
@@ -64,6 +66,7 @@ impl Lie {
             memory: Arc::new(Forged::new(GEOMETRY)),
             invitation: Arc::new(|_| ()),
             channels_max: PULLERS_MAX,
+            channels_more: 0,
             says: None,
             floods: false,
             ahead_seconds: 0,
@@ -144,7 +147,7 @@ fn serve(
         panic!("a replica takes what there is")
     };
     assert_eq!(channels.is_some(), lie.version.minor >= 2, "not one byte more than this version's Choose");
-    let channels = channels.map_or(1, usize::from).min(lie.channels_max);
+    let channels = channels.map_or(1, usize::from).min(lie.channels_max) + lie.channels_more;
     let (mut grants, mut further) = (Vec::new(), Vec::new());
     for _ in 0..channels {
         let token = Token(fastrand::u128(..).to_le_bytes());
@@ -274,6 +277,7 @@ fn a_grant_that_lies_is_not_used() {
         (nowhere, "somewhere else"),
     ];
     side_by_side(&cases, |(twist, words)| assert_troubled(Lie { invitation: Arc::new(twist), ..Lie::none() }, words));
+    assert_troubled(Lie { channels_more: 1, ..Lie::none() }, "more channels than were asked for");
 }
 
 /// The same by what its memory says, once a replica reads it.

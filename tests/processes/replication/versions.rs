@@ -151,6 +151,24 @@ fn replicas_of_the_versions_before_follow() {
     }
 }
 
+/// All channels that were granted must stand once it says so: the shards of one that does not would
+/// be followed by nobody.
+#[test]
+fn a_replica_that_connects_fewer_channels_than_it_took_is_refused() {
+    let primary = Node::primary(&["-m", "8", "-I", "64k", "--shards", "4"]);
+    let mut replica = Scripted::join(primary.port(), VERSION);
+    replica.say(&Message::Choose { fabric: Kind::Tcp, channels: Some(3) });
+    let Ok(Message::Grant { first, further }) = replica.link.receive(soon()) else { panic!("no grant") };
+    let further = further.expect("this version's Grant has them");
+    assert_eq!(further.len(), 2);
+    let connected = [&first, &further[1]]
+        .map(|invitation| connect(Kind::Tcp, invitation, &ConnectOptions::default()).expect("a channel"));
+    replica.say(&Message::Attached);
+    let end = std::iter::repeat_with(|| replica.link.receive(soon())).find_map(Result::err).expect("a refusal");
+    assert!(matches!(&end, LinkError::Refused(Refusal::Protocol, words) if words.contains("does not")), "{end}");
+    drop(connected);
+}
+
 /// Fields and kinds of messages that are not known here change nothing.
 #[test]
 fn a_replica_of_a_later_version_follows() {
