@@ -8,7 +8,8 @@
 //! printed. Processor time, but for lag.
 //!
 //! `pullers` shows what more of them gain: a full copy by one, by two, by four and so on up to
-//! `--pullers` (4), in time that passes. It takes a core for each.
+//! `--pullers` (4), in time that passes, and the processor time of all for a record. It takes a
+//! core for each.
 //!
 //! `sides` is for comparing the modes: the time a full copy takes, and the processor time that it
 //! and a trickle of writes cost on each side. The primary's side is all of this process but the
@@ -327,7 +328,7 @@ fn pullers(setup: &Setup) -> anyhow::Result<()> {
     let (bytes, shards) = (committed(&store) as f64, store.shards().len());
     let most = setup.pullers.min(shards);
     for number in (0..).map(|doubled| 1 << doubled).take_while(|number| *number < most).chain([most]) {
-        let (shares, mut times, mut records) = (Shares::new(shards, number), Vec::new(), 0);
+        let (shares, mut times, mut costs, mut records) = (Shares::new(shards, number), Vec::new(), Vec::new(), 0);
         for _ in 0..setup.rounds {
             let copy = replica(&store)?;
             let exporter = fabric::listen(setup.kind, setup.listen, &ConnectOptions::default())?;
@@ -337,24 +338,26 @@ fn pullers(setup: &Setup) -> anyhow::Result<()> {
                 all.push(puller_of(channel, &store, &copy, shares.of(at))?);
                 grants.push(grant);
             }
-            let begin = Instant::now();
+            let (begin, processor) = (Instant::now(), process_time());
             std::thread::scope(|scope| {
                 let running: Vec<_> = all.iter_mut().map(|puller| scope.spawn(|| catch_up(puller))).collect();
                 running.into_iter().try_for_each(|one| one.join().expect("a puller does not panic"))
             })?;
             times.push(begin.elapsed().as_secs_f64());
             records = all.iter().map(|puller| puller.counts().records).sum::<u64>();
+            costs.push((process_time() - processor).as_nanos() as f64 / records as f64);
             drop(all);
             drop(grants);
         }
         let (time, least, most) = median(times);
         println!(
-            "pullers {number:>2} of {shards} shards, 100-byte values: {:.2} million a second, {:.0} MB/s; {:.0} ms ({:.0}..{:.0})",
+            "pullers {number:>2} of {shards} shards, 100-byte values: {:.2} million a second, {:.0} MB/s; {:.0} ms ({:.0}..{:.0}), {:.0} ns of processor time each",
             records as f64 / time / 1e6,
             bytes / time / 1e6,
             time * 1e3,
             least * 1e3,
-            most * 1e3
+            most * 1e3,
+            median(costs).0
         );
     }
     Ok(())
