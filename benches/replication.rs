@@ -2,10 +2,14 @@
 //! is there, beside a plain copy between the same two memories; how fast it applies small records,
 //! beside how fast one core writes them; how late it has what is written.
 //!
-//!     cargo bench --bench replication -- [--fabric shm|tcp|verbs] [--mode pull|push] [--listen ADDR:PORT] [--memory MIB] [--rounds N] [--only NAME]
+//!     cargo bench --bench replication -- [--fabric shm|tcp|verbs] [--mode pull|push] [--listen ADDR:PORT] [--memory MIB] [--rounds N] [--pullers N] [--only NAME]
 //!
 //! Each round measures everything once, in turn, so that ratios are of one time; medians are
 //! printed. Processor time, but for lag.
+//!
+//! `pullers` shows what more of them gain: a full copy by one, by two, by four and so on up to
+//! `--pullers` (4), in time that passes, and the processor time of all for a record. It takes a
+//! core for each.
 //!
 //! `sides` is for comparing the modes: the time a full copy takes, and the processor time that it
 //! and a trickle of writes cost on each side. The primary's side is all of this process but the
@@ -23,8 +27,10 @@ use remora::replication::push::layout::Layout;
 use remora::replication::push::pusher::Pusher;
 use remora::replication::push::pushing::Pushing;
 use remora::replication::regions;
+use remora::replication::shares::{PULLERS_MAX, Shares};
 use remora::store::{NewItem, Participant, Store, StoreConfig};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -42,6 +48,7 @@ struct Setup {
     listen: SocketAddr,
     memory_bytes: usize,
     rounds: usize,
+    pullers: usize,
     only: Option<String>,
 }
 
@@ -67,6 +74,7 @@ fn main() -> anyhow::Result<()> {
         listen: value("--listen").map_or("127.0.0.1:0", String::as_str).parse().context("--listen")?,
         memory_bytes: number("--memory", 256)? << 20,
         rounds: number("--rounds", 5)?,
+        pullers: number("--pullers", 4)?.clamp(1, PULLERS_MAX),
         only: value("--only").cloned(),
     };
     println!(
@@ -82,6 +90,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("small") {
         small(&setup)?;
+    }
+    if wanted("pullers") && mode == Mode::Pull {
+        pullers(&setup)?;
     }
     if wanted("lag") {
         lag(&setup)?;
@@ -119,13 +130,12 @@ impl Clock {
 }
 
 fn primary(setup: &Setup) -> anyhow::Result<Arc<Store>> {
-    let store = Store::new(StoreConfig {
-        memory_bytes: setup.memory_bytes,
-        hugepages: true,
-        hash_seed: Some((1, 2)),
-        ..StoreConfig::default()
-    })?;
-    Ok(Arc::new(store))
+    primary_of(setup, StoreConfig::default())
+}
+
+fn primary_of(setup: &Setup, config: StoreConfig) -> anyhow::Result<Arc<Store>> {
+    let memory_bytes = setup.memory_bytes;
+    Ok(Arc::new(Store::new(StoreConfig { memory_bytes, hugepages: true, hash_seed: Some((1, 2)), ..config })?))
 }
 
 /// A store beside it that can follow, every page of it touched: the first touch is the kernel's
@@ -150,15 +160,19 @@ fn join(setup: &Setup, store: &Arc<Store>) -> anyhow::Result<Joined> {
     if setup.mode == Mode::Push {
         return join_pushed(setup, store, exporter, token);
     }
-    let grant = exporter.grant(token, regions::of(store))?;
-    let invitation = Invitation {
-        address: exporter.address(),
-        token,
-        regions: grant.descriptors().to_vec(),
-        ack: grant.ack_descriptor(),
-    };
-    let channel = fabric::connect(setup.kind, &invitation, &options)?;
+    let (channel, grant) = connect(&*exporter, store, token)?;
     Ok(Joined { channel, _grant: grant, _exporter: exporter })
+}
+
+fn connect(
+    exporter: &dyn Exporter,
+    store: &Arc<Store>,
+    token: Token,
+) -> anyhow::Result<(Box<dyn Channel>, Box<dyn Grant>)> {
+    let grant = exporter.grant(token, regions::of(store))?;
+    let (regions, ack) = (grant.descriptors().to_vec(), grant.ack_descriptor());
+    let invitation = Invitation { address: exporter.address(), token, regions, ack };
+    Ok((fabric::connect(exporter.kind(), &invitation, &ConnectOptions::default())?, grant))
 }
 
 /// The other way round: a thread writes to the replica's inbox.
@@ -175,9 +189,18 @@ fn join_pushed(setup: &Setup, store: &Arc<Store>, exporter: Box<dyn Exporter>, t
 }
 
 fn puller<'s>(channel: Box<dyn Channel>, primary: &Store, replica: &'s Store) -> anyhow::Result<Puller<'s>> {
+    puller_of(channel, primary, replica, 0..replica.shards().len())
+}
+
+fn puller_of<'s>(
+    channel: Box<dyn Channel>,
+    primary: &Store,
+    replica: &'s Store,
+    share: Range<usize>,
+) -> anyhow::Result<Puller<'s>> {
     let known = vec![None; replica.shards().len()];
     replica.adopt_epochs(primary.epochs());
-    Ok(Puller::new(channel, replica, primary.memory(), &primary.epochs(), &known, SILENCE_MAX)?)
+    Ok(Puller::new(channel, replica, share, primary.memory(), &primary.epochs(), &known, SILENCE_MAX)?)
 }
 
 fn catch_up(puller: &mut Puller<'_>) -> anyhow::Result<()> {
@@ -287,6 +310,56 @@ fn small(setup: &Setup) -> anyhow::Result<()> {
     println!(
         "small  100-byte values: {apply_ns:.0} ns to pull and apply one, {write_ns:.0} ns to store one (store alone, no network): ratio {ratio:.2} ({least:.2}..{most:.2})"
     );
+    Ok(())
+}
+
+/// A full copy of 100-byte values by ever more pullers, each with a thread and a channel of its
+/// own.
+fn pullers(setup: &Setup) -> anyhow::Result<()> {
+    // Some for each puller, so that their shares are alike.
+    let config = StoreConfig { shards: Some(4 * PULLERS_MAX), item_bytes_max: 16 << 10, ..StoreConfig::default() };
+    let (store, value) = (primary_of(setup, config)?, [b'v'; 100]);
+    let count = setup.memory_bytes as u64 * 8 / 10 / 136;
+    let mut seat = store.join();
+    for key in 0..count {
+        write(&store, &mut seat, key, &value);
+    }
+    drop(seat);
+    let (bytes, shards) = (committed(&store) as f64, store.shards().len());
+    let most = setup.pullers.min(shards);
+    for number in (0..).map(|doubled| 1 << doubled).take_while(|number| *number < most).chain([most]) {
+        let (shares, mut times, mut costs, mut records) = (Shares::new(shards, number), Vec::new(), Vec::new(), 0);
+        for _ in 0..setup.rounds {
+            let copy = replica(&store)?;
+            let exporter = fabric::listen(setup.kind, setup.listen, &ConnectOptions::default())?;
+            let (mut all, mut grants) = (Vec::new(), Vec::new());
+            for at in 0..number {
+                let (channel, grant) = connect(&*exporter, &store, Token([at as u8; 16]))?;
+                all.push(puller_of(channel, &store, &copy, shares.of(at))?);
+                grants.push(grant);
+            }
+            let (begin, processor) = (Instant::now(), process_time());
+            std::thread::scope(|scope| {
+                let running: Vec<_> = all.iter_mut().map(|puller| scope.spawn(|| catch_up(puller))).collect();
+                running.into_iter().try_for_each(|one| one.join().expect("a puller does not panic"))
+            })?;
+            times.push(begin.elapsed().as_secs_f64());
+            records = all.iter().map(|puller| puller.counts().records).sum::<u64>();
+            costs.push((process_time() - processor).as_nanos() as f64 / records as f64);
+            drop(all);
+            drop(grants);
+        }
+        let (time, least, most) = median(times);
+        println!(
+            "pullers {number:>2} of {shards} shards, 100-byte values: {:.2} million a second, {:.0} MB/s; {:.0} ms ({:.0}..{:.0}), {:.0} ns of processor time each",
+            records as f64 / time / 1e6,
+            bytes / time / 1e6,
+            time * 1e3,
+            least * 1e3,
+            most * 1e3,
+            median(costs).0
+        );
+    }
     Ok(())
 }
 

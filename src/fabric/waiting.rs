@@ -5,8 +5,9 @@ use super::{ACK_BYTES, CONNECT_WAIT_MAX, Cause, Descriptor, FabricError, GrantSt
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// How many grants may wait at a time. Each waits for a few seconds at most.
-const WAITING_MAX: usize = 64;
+/// How many grants may wait at a time: of as many replicas as a primary may have, each with 16
+/// channels. Each waits for a few seconds at most.
+const WAITING_MAX: usize = 512;
 
 struct Entry<G> {
     token: Token,

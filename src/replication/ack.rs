@@ -1,9 +1,10 @@
-//! The ack slot: what a replica tells its primary, by one one-sided WRITE each time, into memory of
-//! the primary that only this replica writes to.
+//! The ack slot: what a replica's puller tells the primary, by one one-sided WRITE each time, into
+//! memory of the primary that only this puller writes to. A replica has a slot for each of its
+//! pullers ([`AckSlots`]).
 //!
 //! ```text
 //! words 0..8    epoch | lag in bytes | lag in microseconds | bytes pulled | records applied | begun anew | bad records | beats
-//! word 8 + n    applied position of shard n; 0: none yet
+//! word 8 + n    applied position of the nth shard of the puller's share; 0: none yet
 //! ```
 //!
 //! A WRITE is of all words from the first that has changed to the last. Its words may be placed in
@@ -16,10 +17,13 @@
 //! - The epoch is set once, for people to see that the replica follows. The rest is figures for
 //!   people as well.
 
+use super::shares::Shares;
 use crate::base::epoch::Epoch;
 use crate::fabric::{ACK_BYTES, Channel, FabricError};
 use crate::store::sizing;
+use crate::sys::memory::Memfd;
 use crate::sys::sync::{AtomicU64, Ordering::Acquire};
+use std::sync::Arc;
 
 /// Words of the summary, ahead of the positions.
 pub const SUMMARY_WORDS: usize = 8;
@@ -69,11 +73,51 @@ impl Summary {
             beats: word(7),
         }
     }
+
+    /// Of two pullers of one replica together. It has an epoch once both have.
+    fn with(self, other: Summary) -> Summary {
+        Summary {
+            epoch: if self.epoch == 0 { 0 } else { other.epoch },
+            lag_bytes: self.lag_bytes.saturating_add(other.lag_bytes),
+            lag_microseconds: self.lag_microseconds.max(other.lag_microseconds),
+            pulled_bytes: self.pulled_bytes.saturating_add(other.pulled_bytes),
+            records: self.records.saturating_add(other.records),
+            begun_anew: self.begun_anew.saturating_add(other.begun_anew),
+            bad_records: self.bad_records.saturating_add(other.bad_records),
+            beats: self.beats.saturating_add(other.beats),
+        }
+    }
 }
 
-/// The position that the replica behind this slot has applied of a shard; 0 before it has said so.
-pub fn applied(slot: &[AtomicU64], shard: usize) -> u64 {
-    slot[SUMMARY_WORDS + shard].load(Acquire)
+/// The primary's side: the slots of one replica, one for each of its pullers.
+pub struct AckSlots {
+    slots: Box<[Arc<Memfd>]>,
+    shares: Shares,
+}
+
+impl AckSlots {
+    /// In the order of the pullers, which share `shards` shards.
+    pub fn new(slots: impl IntoIterator<Item = Arc<Memfd>>, shards: usize) -> AckSlots {
+        let slots: Box<[Arc<Memfd>]> = slots.into_iter().collect();
+        AckSlots { shares: Shares::new(shards, slots.len()), slots }
+    }
+
+    /// How many pullers there are.
+    pub fn pullers(&self) -> usize {
+        self.shares.pullers()
+    }
+
+    /// The position that the replica has applied of a shard; 0 before it has said so. It stands in
+    /// the slot of the puller that has this shard.
+    pub fn applied(&self, shard: usize) -> u64 {
+        let owner = self.shares.owner(shard);
+        self.slots[owner].words()[SUMMARY_WORDS + shard - self.shares.of(owner).start].load(Acquire)
+    }
+
+    /// Of all pullers: sums, and the longest lag.
+    pub fn summary(&self) -> Summary {
+        self.slots.iter().map(|slot| Summary::read(slot.words())).reduce(Summary::with).unwrap_or_default()
+    }
 }
 
 /// The replica's side: writes what has changed since it wrote last.
@@ -86,7 +130,7 @@ pub struct Acks {
 }
 
 impl Acks {
-    /// For so many shards.
+    /// Of a puller that has so many shards.
     pub fn new(shards: usize) -> Acks {
         assert!(shards <= SHARDS_MAX, "more shards than a slot has room for");
         let words = SUMMARY_WORDS + shards;
@@ -119,6 +163,7 @@ impl Acks {
 mod tests {
     use super::*;
     use crate::fabric::{Completion, Kind, Landing, Read};
+    use std::sync::atomic::Ordering::Release;
     use std::time::Duration;
 
     /// Keeps what is written.
@@ -163,5 +208,33 @@ mod tests {
             let span = if number == 1 { 0..=107 } else { 4..=last };
             assert_eq!((*offset, words.len()), (span.start() * 8, span.count()), "ack {number}: no more than changed");
         }
+    }
+
+    /// The slots of three pullers that share eight shards, each as its puller writes it.
+    #[test]
+    fn each_position_is_read_from_the_slot_of_the_puller_that_has_its_shard() {
+        let memory = || Arc::new(Memfd::new("test-ack", ACK_BYTES, false).expect("a page"));
+        let (slots, shares): (Vec<_>, _) = ((0..3).map(|_| memory()).collect(), Shares::new(8, 3));
+        let acks = AckSlots::new(slots.iter().cloned(), 8);
+        assert_eq!((0..8).map(|shard| acks.applied(shard)).collect::<Vec<_>>(), [0; 8]);
+        let position = |shard: usize| 1000 + 8 * shard as u64;
+        for (puller, slot) in slots.iter().enumerate() {
+            assert_eq!(acks.summary().epoch, 0, "a puller has told nothing yet");
+            let (mut own, mut written) = (Acks::new(shares.of(puller).len()), Written::default());
+            let number = puller as u64 + 1;
+            let summary =
+                Summary { lag_bytes: number, lag_microseconds: 10 * number, records: 100, ..Summary::default() };
+            own.write(&mut written, Epoch(9), shares.of(puller).map(position), summary).expect("it takes all");
+            for (offset, words) in written.0 {
+                let to = slot.words()[offset / 8..].iter();
+                to.zip(words).for_each(|(to, word)| to.store(word, Release));
+            }
+        }
+        assert_eq!(
+            (0..8).map(|shard| acks.applied(shard)).collect::<Vec<_>>(),
+            (0..8).map(position).collect::<Vec<_>>()
+        );
+        let told = acks.summary();
+        assert_eq!((told.epoch, told.lag_bytes, told.lag_microseconds, told.records), (9, 6, 30, 300));
     }
 }

@@ -1,8 +1,8 @@
 //! A replica that a primary has admitted, before anything is pulled: whether this store can follow
-//! that primary at all, and the data channel. Nothing here changes the store. So if it fails, the
+//! that primary at all, and the data channels. Nothing here changes the store. So if it fails, the
 //! store still has what it had.
 
-use super::attach::{Joined, attach, attach_pushed, join};
+use super::attach::{Channels, Joined, attach, attach_pushed, join};
 use super::choice::Choice;
 use super::follow::{FollowConfig, SessionEnd};
 use super::lineage::{holds_data, is_foreign};
@@ -59,30 +59,30 @@ pub enum Unfit {
 /// A replica that was admitted.
 pub struct Admitted {
     joined: Joined,
-    /// The data channel, once there is one, and why this fabric was chosen.
-    channel: Option<(Box<dyn Channel>, String)>,
+    /// Once there are some.
+    channels: Option<Channels>,
 }
 
-/// An admitted replica with a data channel.
+/// An admitted replica with its data channels.
 pub struct Attached {
     /// The control connection.
     pub link: Link,
     /// What the primary has said.
     pub welcome: Welcome,
-    /// The data channel.
-    pub channel: Box<dyn Channel>,
-    /// Its fabric, and why that one.
+    /// The data channels, one for each puller; the primary knows their order.
+    pub channels: Vec<Box<dyn Channel>>,
+    /// Their fabric, and why that one.
     pub fabric: String,
 }
 
 impl From<Joined> for Admitted {
     fn from(joined: Joined) -> Admitted {
-        Admitted { joined, channel: None }
+        Admitted { joined, channels: None }
     }
 }
 
 impl Admitted {
-    /// Be admitted by a primary that this store can follow, and connect the data channel.
+    /// Be admitted by a primary that this store can follow, and connect the data channels.
     pub fn at(config: &FollowConfig, store: &Store) -> Result<Admitted, SessionEnd> {
         let mut admitted = Admitted::from(join(&config.primary, &config.secret, &config.identity)?);
         admitted.connect(config, store)?;
@@ -101,7 +101,7 @@ impl Admitted {
 
     /// The fabric, and why that one; empty before there is one.
     pub fn fabric(&self) -> &str {
-        self.channel.as_ref().map_or("", |(_, fabric)| fabric)
+        self.channels.as_ref().map_or("", |(_, fabric)| fabric)
     }
 
     /// Where clients of this primary's replicas should write: its host, and the port that it has
@@ -114,12 +114,12 @@ impl Admitted {
         }
     }
 
-    /// Connect the data channel, unless there is one already.
+    /// Connect the data channels, unless there are some already.
     pub fn attach(mut self, config: &FollowConfig, store: &Store) -> Result<Attached, SessionEnd> {
         self.connect(config, store)?;
-        let (channel, fabric) = self.channel.expect("connected above");
-        let Joined { link, welcome } = self.joined;
-        Ok(Attached { link, welcome, channel, fabric })
+        let (channels, fabric) = self.channels.expect("connected above");
+        let Joined { link, welcome, .. } = self.joined;
+        Ok(Attached { link, welcome, channels, fabric })
     }
 
     fn connect(&mut self, config: &FollowConfig, store: &Store) -> Result<(), SessionEnd> {
@@ -130,10 +130,10 @@ impl Admitted {
             let _ = self.joined.link.send(&refusal, Instant::now());
             return Err(unfit.into());
         }
-        if self.channel.is_none() {
+        if self.channels.is_none() {
             let choice = Choice::new(&config.primary, &config.fabrics, &config.penalties);
-            self.channel = Some(match config.mode {
-                Mode::Pull => attach(&mut self.joined, choice, &config.options)?,
+            self.channels = Some(match config.mode {
+                Mode::Pull => attach(&mut self.joined, choice, &config.options, config.pullers)?,
                 Mode::Push => attach_pushed(&mut self.joined, choice, &config.options, config.pause_max)?,
             });
         }

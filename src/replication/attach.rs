@@ -1,4 +1,5 @@
-//! The replica's side of the handshake: prove, be welcomed, choose a fabric, connect.
+//! The replica's side of the handshake: prove, be welcomed, choose a fabric, connect to it by as
+//! many channels as there are to be pullers.
 //!
 //! Which fabric: shared memory on the same host, else verbs if both hosts have a device, else TCP.
 //! A fabric that the primary declines, or that cannot be connected, is passed over ([`Choice`]).
@@ -12,7 +13,8 @@ use super::push::inbox::Inbox;
 use super::push::layout::Layout;
 use super::regions;
 use super::secret::{Secret, Side, random};
-use super::wire::{Greeting, Join, Message, Refusal, VERSION, Welcome};
+use super::shares::PULLERS_MAX;
+use super::wire::{Greeting, Join, Message, Refusal, VERSION, Version, Welcome};
 use crate::fabric::{self, Channel, ConnectOptions, Invitation, Kind, Token};
 use crate::sys::reach;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -40,7 +42,12 @@ pub struct Joined {
     pub link: Link,
     /// What the primary has said.
     pub welcome: Welcome,
+    /// The version that both speak.
+    pub spoken: Version,
 }
+
+/// Connected data channels, and their fabric with the reason for it.
+pub type Channels = (Vec<Box<dyn Channel>>, String);
 
 /// Why a primary could not be joined.
 #[derive(Debug, thiserror::Error)]
@@ -122,51 +129,61 @@ fn handshake(mut link: Link, address: SocketAddr, secret: &Secret, identity: &Id
         Message::Accept { .. } => return Err(AttachError::Impostor(address)),
         other => return Err(failed(LinkError::OutOfPlace(other.name()))),
     }
+    let spoken = ours.version.min(theirs.version);
     let join = Join {
         replica: identity.replica,
         host: host_id(),
         name: identity.name.clone(),
-        program_version: ours.version.min(theirs.version).program_version(),
+        program_version: spoken.program_version(),
     };
     link.send(&Message::Join(join), deadline).map_err(failed)?;
     match link.receive(deadline).map_err(failed)? {
-        Message::Welcome(welcome) => Ok(Joined { link, welcome }),
+        Message::Welcome(welcome) => Ok(Joined { link, welcome, spoken }),
         other => Err(failed(LinkError::OutOfPlace(other.name()))),
     }
 }
 
-/// Connect over the first fabric of `choice` that works.
+/// Connect over the first fabric of `choice` that works, by a channel for each of `pullers`. A
+/// primary may give fewer, and one that knows of one alone gives one.
 pub fn attach(
     joined: &mut Joined,
     mut choice: Choice<'_>,
     options: &ConnectOptions,
-) -> Result<(Box<dyn Channel>, String), AttachError> {
+    pullers: usize,
+) -> Result<Channels, AttachError> {
     let peer = joined.link.peer();
     let failed = |error| AttachError::Link(peer, error);
+    let wanted = pullers.clamp(1, PULLERS_MAX.min(joined.welcome.geometry.shards as usize));
+    let channels = joined.spoken.of_several_channels(wanted as u16);
     for kind in choice.order() {
         if let Err(why) = is_usable(kind, &joined.welcome.fabrics, &joined.link, options) {
             choice.cannot(why);
             continue;
         }
         let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
-        joined.link.send(&Message::Choose(kind), deadline).map_err(failed)?;
-        let mut invitation = match answer(&mut joined.link, deadline).map_err(failed)? {
-            Message::Grant(invitation) => invitation,
+        joined.link.send(&Message::Choose { fabric: kind, channels }, deadline).map_err(failed)?;
+        let mut invitations = match answer(&mut joined.link, deadline).map_err(failed)? {
+            Message::Grant { first, further } => [vec![first], further.unwrap_or_default()].concat(),
             Message::Declined { why, words } => {
                 choice.declined(kind, why, words);
                 continue;
             }
             other => return Err(failed(LinkError::OutOfPlace(other.name()))),
         };
-        name_host(&mut invitation, peer.ip());
-        let Welcome { geometry, memory, .. } = &joined.welcome;
-        if let Err(what) = regions::check(&invitation.regions, geometry, memory) {
-            return Err(failed(LinkError::OutOfPlace(what)));
+        if invitations.len() > channels.map_or(1, usize::from) {
+            return Err(failed(LinkError::OutOfPlace("a grant of more channels than were asked for")));
         }
-        match fabric::connect(kind, &invitation, options) {
-            Ok(channel) => {
+        let Welcome { geometry, memory, .. } = &joined.welcome;
+        for invitation in &mut invitations {
+            name_host(invitation, peer.ip());
+            regions::check(&invitation.regions, geometry, memory)
+                .map_err(|what| failed(LinkError::OutOfPlace(what)))?;
+        }
+        // In their order, by which the primary knows whose shards each is for.
+        match invitations.iter().map(|invitation| fabric::connect(kind, invitation, options)).collect() {
+            Ok(connected) => {
                 joined.link.send(&Message::Attached, deadline).map_err(failed)?;
-                return Ok((channel, choice.words(kind)));
+                return Ok((connected, choice.words(kind)));
             }
             Err(error) => choice.failed(kind, error.to_string()),
         }
@@ -174,14 +191,14 @@ pub fn attach(
     Err(choice.none())
 }
 
-/// The same if the primary is to push: it connects to an inbox of this replica. While nothing moves
-/// the primary pauses for at most `pause_max`.
+/// The same if the primary is to push: it connects to an inbox of this replica, by one channel.
+/// While nothing moves the primary pauses for at most `pause_max`.
 pub fn attach_pushed(
     joined: &mut Joined,
     mut choice: Choice<'_>,
     options: &ConnectOptions,
     pause_max: Duration,
-) -> Result<(Box<dyn Channel>, String), AttachError> {
+) -> Result<Channels, AttachError> {
     let peer = joined.link.peer();
     let failed = |error| AttachError::Link(peer, error);
     for kind in choice.order() {
@@ -207,7 +224,7 @@ pub fn attach_pushed(
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
         joined.link.send(&Message::Invite(invite), deadline).map_err(failed)?;
         match answer(&mut joined.link, deadline).map_err(failed)? {
-            Message::Attached => return Ok((Box::new(inbox), choice.words(kind))),
+            Message::Attached => return Ok((vec![Box::new(inbox)], choice.words(kind))),
             Message::Declined { why, words } => {
                 choice.declined(kind, why, format!("the primary could not push: {words}"));
             }

@@ -5,20 +5,19 @@
 //! that was read from a slot stays true.
 
 use super::REPLICAS_MAX;
-use super::ack::applied;
+use super::ack::AckSlots;
 use super::retain::{Hold, WhyLetGo};
 use crate::store::sizing::SHARDS_MAX;
-use crate::sys::memory::Memfd;
 use arrayvec::ArrayVec;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// See the module. One per store. The offer puts up a slot for each replica that it admits, and
-/// takes it down.
+/// See the module. One per store. The offer puts up the slots of each replica that it admits, and
+/// takes them down.
 #[derive(Default)]
 pub struct Board {
-    slots: Mutex<Slots>,
-    /// Grows with each change of `slots`.
+    replicas: Mutex<Replicas>,
+    /// Grows with each change of `replicas`.
     version: AtomicU64,
     /// The log is kept for replicas that are at most so many bytes behind.
     retain_bytes: AtomicU64,
@@ -26,14 +25,14 @@ pub struct Board {
     let_go: AtomicU64,
 }
 
-type Slots = ArrayVec<Arc<Kept>, REPLICAS_MAX>;
+type Replicas = ArrayVec<Arc<Kept>, REPLICAS_MAX>;
 
-/// One replica's ack slot, and whether log is kept for it: see [`super::retain`].
+/// One replica's ack slots, and whether log is kept for it: see [`super::retain`].
 pub struct Kept {
     /// Of its session.
     pub session: u64,
-    /// Its ack slot.
-    pub ack: Arc<Memfd>,
+    /// Its ack slots.
+    pub acks: Arc<AckSlots>,
     holds: Box<[Hold]>,
     let_go: Mutex<LetGo>,
 }
@@ -71,19 +70,19 @@ impl Kept {
 }
 
 impl Board {
-    /// The slot of session `session`, from now on; in place of an earlier one of the same session.
-    pub fn put_up(&self, session: u64, ack: Arc<Memfd>) {
-        let mut slots = self.slots();
-        slots.retain(|slot| slot.session != session);
+    /// The slots of session `session`, from now on; in place of earlier ones of the same session.
+    pub fn put_up(&self, session: u64, acks: Arc<AckSlots>) {
+        let mut replicas = self.replicas();
+        replicas.retain(|kept| kept.session != session);
         let holds = (0..SHARDS_MAX).map(|_| Hold::default()).collect();
-        let kept = Arc::new(Kept { session, ack, holds, let_go: Mutex::default() });
-        slots.try_push(kept).unwrap_or_else(|_| panic!("more sessions than there may be replicas"));
+        let kept = Arc::new(Kept { session, acks, holds, let_go: Mutex::default() });
+        replicas.try_push(kept).unwrap_or_else(|_| panic!("more sessions than there may be replicas"));
         self.version.fetch_add(1, Release);
     }
 
-    /// Take the slot of this session down.
+    /// Take the slots of this session down.
     pub fn take_down(&self, session: u64) {
-        self.slots().retain(|slot| slot.session != session);
+        self.replicas().retain(|kept| kept.session != session);
         self.version.fetch_add(1, Release);
     }
 
@@ -109,12 +108,12 @@ impl Board {
 
     /// The same with how it came about.
     pub(super) fn let_go_of(&self, session: u64) -> Option<LetGo> {
-        self.slots().iter().find(|slot| slot.session == session).map(|slot| slot.let_go())
+        self.replicas().iter().find(|kept| kept.session == session).map(|kept| kept.let_go())
     }
 
-    /// All slots, copied: for callers that ask seldom.
-    pub(super) fn kept(&self) -> Slots {
-        self.slots().clone()
+    /// All replicas, copied: for callers that ask seldom.
+    pub(super) fn kept(&self) -> Replicas {
+        self.replicas().clone()
     }
 
     /// Do not keep the log for this replica until it has passed `position` of a shard.
@@ -127,8 +126,8 @@ impl Board {
         }
     }
 
-    fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn replicas(&self) -> MutexGuard<'_, Replicas> {
+        self.replicas.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -136,40 +135,40 @@ impl Board {
 pub struct BoardView {
     board: Arc<Board>,
     version: u64,
-    slots: ArrayVec<Arc<Memfd>, REPLICAS_MAX>,
+    replicas: ArrayVec<Arc<AckSlots>, REPLICAS_MAX>,
 }
 
 impl BoardView {
     /// Of `board`.
     pub fn new(board: Arc<Board>) -> BoardView {
-        BoardView { board, version: u64::MAX, slots: ArrayVec::new() }
+        BoardView { board, version: u64::MAX, replicas: ArrayVec::new() }
     }
 
-    /// Take over the slots of now. Call it before asking, as often as a change matters.
+    /// Take over the replicas of now. Call it before asking, as often as a change matters.
     pub fn refresh(&mut self) {
         let version = self.board.version.load(Acquire);
         if version != self.version {
-            self.slots = self.board.slots().iter().map(|slot| slot.ack.clone()).collect();
+            self.replicas = self.board.replicas().iter().map(|kept| kept.acks.clone()).collect();
             self.version = version;
         }
     }
 
     /// How many replicas there are.
     pub fn replicas(&self) -> usize {
-        self.slots.len()
+        self.replicas.len()
     }
 
     /// How many have applied everything below `position` of a shard.
     pub fn holders(&self, shard: usize, position: u64) -> usize {
-        self.slots.iter().filter(|slot| applied(slot.words(), shard) >= position).count()
+        self.replicas.iter().filter(|acks| acks.applied(shard) >= position).count()
     }
 
     /// How many have applied everything below `positions[n]` of each shard n.
     pub fn holders_of_all(&self, positions: &[u64]) -> usize {
-        let has_all = |slot: &&Arc<Memfd>| {
-            positions.iter().enumerate().all(|(shard, position)| applied(slot.words(), shard) >= *position)
+        let has_all = |acks: &&Arc<AckSlots>| {
+            positions.iter().enumerate().all(|(shard, position)| acks.applied(shard) >= *position)
         };
-        self.slots.iter().filter(has_all).count()
+        self.replicas.iter().filter(has_all).count()
     }
 }
 
@@ -178,12 +177,13 @@ mod tests {
     use super::*;
     use crate::fabric::ACK_BYTES;
     use crate::replication::ack::SUMMARY_WORDS;
+    use crate::sys::memory::Memfd;
 
-    fn slot(positions: &[u64]) -> Arc<Memfd> {
+    fn slot(positions: &[u64]) -> Arc<AckSlots> {
         let memfd = Memfd::new("test-ack", ACK_BYTES, false).unwrap();
         let told = memfd.words()[SUMMARY_WORDS..].iter().zip(positions);
         told.for_each(|(word, position)| word.store(*position, Release));
-        Arc::new(memfd)
+        Arc::new(AckSlots::new([Arc::new(memfd)], positions.len()))
     }
 
     #[test]

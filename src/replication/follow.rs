@@ -1,33 +1,40 @@
 //! The replica's side: a thread that joins the primary and pulls until something fails. It then
 //! says what failed and tries again, after a pause that grows up to a bound. Between two sessions
 //! the replica goes on serving what it has.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | [`following`] | the thread, as its owner holds it |
+//! | `session` | one admission: all of its pullers, and the control connection |
+//! | `group` | what the pullers of a session share |
 
 mod following;
+mod group;
+mod session;
 
 pub use following::{Following, StillHeld};
 
 use super::admission::{Admitted, Attached, Unfit};
-use super::attach::{AttachError, Identity, Joined, PREFERENCE, is_usable, join};
+use super::attach::{AttachError, Identity, Joined, PREFERENCE, join};
 use super::blame;
-use super::chores::Chores;
 use super::clock::{Notice, Skew, SkewWatch};
-use super::lineage::{self, Discard};
-use super::link::{Link, LinkError};
+use super::lineage::Discard;
+use super::link::LinkError;
 use super::offer::Offer;
-use super::pace::Pace;
 use super::penalties::SharedPenalties;
-use super::preferred::Preferred;
-use super::pull::{Counts, PullError, Puller, Step};
+use super::pull::{PullError, Puller};
 use super::push::Mode;
 use super::report::{FollowView, Report};
 use super::secret::Secret;
+use super::shares::Shares;
 use super::standing::Standing;
 use super::wire::{Message, Refusal};
 use crate::base::epoch::Epoch;
-use crate::fabric::{ConnectOptions, FabricError, Kind};
-use crate::store::{EpochStart, Store};
+use crate::fabric::{Channel, ConnectOptions, FabricError, Kind};
+use crate::store::Store;
 use crate::sys::numa;
 use crate::sys::pinning::Given;
+use session::Session;
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -40,8 +47,6 @@ const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// After a session that lasted so long the next pause is the shortest again.
 const SESSION_GOOD: Duration = Duration::from_secs(10);
-/// Longest wait for READs within one step.
-const STEP_WAIT: Duration = Duration::from_millis(10);
 
 /// Whom to follow, and how.
 #[derive(Debug, Clone)]
@@ -68,8 +73,12 @@ pub struct FollowConfig {
     pub penalties: SharedPenalties,
     /// For which primaries of another lineage the data of this store may be given up.
     pub discard: Discard,
-    /// Whether the thread that pulls may be bound to cores: those near the device that it pulls by.
+    /// Whether the threads that pull may be bound to cores: those near the device that they pull
+    /// by.
     pub pin: bool,
+    /// Threads that pull, each over a data channel of its own. There are never more than shards,
+    /// and no more than the primary gives channels.
+    pub pullers: usize,
 }
 
 impl FollowConfig {
@@ -86,7 +95,8 @@ impl FollowConfig {
 }
 
 /// Keep this thread to the cores of the node where the device is; to all that it was given, if no
-/// node is nearer. It makes the landings afterwards, and is the first to touch them.
+/// node is nearer. It makes the landings afterwards, and is the first to touch them. Threads that
+/// it starts are kept to the same cores.
 fn stay_near(node: Option<u32>, given: &Given) {
     let cores = node.map(|node| numa::cores_of(Path::new("/sys"), node)).unwrap_or_default();
     if let (count @ 1.., Some(node)) = (given.keep_to(&cores), node) {
@@ -133,6 +143,9 @@ pub enum SessionEnd {
     /// The data channel.
     #[error("{0}")]
     Fabric(#[from] FabricError),
+    /// The system gives no thread for a further puller.
+    #[error("cannot start the thread {0}: {1}; raise `ulimit -u`, or lower --pullers")]
+    Thread(String, std::io::Error),
     /// It cannot be followed with this store.
     #[error("{0}")]
     Unfit(#[from] Unfit),
@@ -155,7 +168,7 @@ impl SessionEnd {
     }
 }
 
-/// What the thread that follows shares with the rest of the process.
+/// What the threads that follow share with the rest of the process.
 pub struct Follow {
     config: FollowConfig,
     /// What is offered to replicas below, if anything is.
@@ -174,21 +187,6 @@ struct Hold {
     is_barred: bool,
     /// From where each shard can go on, as of the last session.
     known: Known,
-}
-
-/// One admission, while it lasts.
-struct Session<'s> {
-    puller: Puller<'s>,
-    link: Link,
-    store: &'s Store,
-    /// What earlier sessions have counted.
-    before: Counts,
-    /// The channel's fabric.
-    kind: Kind,
-    /// When it was chosen.
-    chosen_at: Instant,
-    /// What the primary offers.
-    offered: Vec<Kind>,
 }
 
 impl Report for Follow {
@@ -330,16 +328,20 @@ impl Follow {
         }
         self.view().state = "joining";
         let chosen_at = Instant::now();
-        let Attached { link, welcome, channel, fabric } = admitted.attach(&self.config, store)?;
-        log::info!("following {} over {fabric}", self.config.primary);
-        let kind = channel.kind();
+        let Attached { link, welcome, channels, fabric } = admitted.attach(&self.config, store)?;
+        log::info!("following {} over {fabric}, pullers: {}", self.config.primary, channels.len());
+        let kind = channels[0].kind();
         if let Some(cores) = cores {
-            stay_near(channel.numa_node(), cores);
+            stay_near(channels[0].numa_node(), cores);
         }
         let known = self.take_hold().ok_or(SessionEnd::Stopped)?;
-        let puller = match Puller::new(channel, store, welcome.memory, &welcome.epochs, &known, self.config.silence_max)
-        {
-            Ok(puller) => puller,
+        let shares = Shares::new(store.shards().len(), channels.len());
+        let puller = |(number, channel): (usize, Box<dyn Channel>)| {
+            let (share, silence_max) = (shares.of(number), self.config.silence_max);
+            Puller::new(channel, store, share, welcome.memory, &welcome.epochs, &known, silence_max)
+        };
+        let mut pullers: Vec<Puller<'_>> = match channels.into_iter().enumerate().map(puller).collect() {
+            Ok(pullers) => pullers,
             Err(error) => {
                 self.let_go(known);
                 self.penalize(kind, &error.to_string());
@@ -349,129 +351,31 @@ impl Follow {
         let before = {
             let mut view = self.view();
             view.fabric = fabric;
+            view.pullers = pullers.len();
             view.primary_version = welcome.program_version;
             view.sessions += 1;
             view.counts
         };
-        let mut session = Session { puller, link, store, before, kind, chosen_at, offered: welcome.fabrics };
-        let ended = self.pull_on(&mut session, welcome.epochs, watch);
-        drop(self.report(&session));
-        self.let_go(session.puller.known());
+        let mut session = Session { link, store, before, kind, chosen_at, offered: welcome.fabrics };
+        let ended = self.pull_on(&mut session, &mut pullers, welcome.epochs, watch);
+        self.let_go(pullers.iter().flat_map(Puller::known).collect());
         if let Err(end @ SessionEnd::TryPreferred) = &ended {
             // So the primary's log can say why. It need not arrive.
             let words = Message::Refuse { why: Refusal::Leaves, words: end.to_string() };
             let _ = session.link.send(&words, Instant::now());
         }
-        // The channel goes before anything is waited for.
-        let Session { puller, mut link, .. } = session;
-        drop(puller);
+        // The channels go before anything is waited for.
+        drop(pullers);
         if let Err(end) = &ended
-            && blame::is_of_fabric(end, &mut link, || self.is_stopping())
+            && blame::is_of_fabric(end, &mut session.link, || self.is_stopping())
         {
             self.penalize(kind, &end.to_string());
         }
         ended
     }
 
-    /// What is preferred to the fabric that this session uses.
-    fn preferred(&self, session: &Session<'_>) -> Preferred {
-        let FollowConfig { primary, fabrics, penalties, mode, .. } = &self.config;
-        let again_at = penalties.lock().again_at(primary, fabrics, session.kind, session.chosen_at);
-        let is_offered = |kind: &Kind| session.offered.contains(kind) && (*mode == Mode::Pull || kind.writes());
-        let preferred = fabrics.iter().copied().take_while(|kind| *kind != session.kind).filter(is_offered);
-        Preferred::new(again_at, preferred, |kind| self.can_use(session, kind), Instant::now())
-    }
-
-    fn can_use(&self, session: &Session<'_>, kind: Kind) -> bool {
-        is_usable(kind, &session.offered, &session.link, &self.config.options).is_ok()
-    }
-
     /// A fabric has failed that was connected.
     fn penalize(&self, kind: Kind, why: &str) {
         self.config.penalties.lock().failed(&self.config.primary, kind, why, Instant::now());
-    }
-
-    /// Give up what is here of another lineage: the primary has shown a log of its own. Replicas of
-    /// this store must not follow it in that. So their sessions end first; when they come back they
-    /// are told of the new lineage, and decide for themselves.
-    fn discard(&self, session: &mut Session<'_>, history: Vec<EpochStart>) {
-        let store = session.store;
-        let (ours, held_data) = (store.newest_epoch(), lineage::holds_data(store));
-        store.adopt_epochs(history);
-        drop(self.offer.as_ref().map(|offer| offer.end_sessions()));
-        lineage::leave(store);
-        session.puller.discard();
-        if held_data {
-            let (primary, theirs) = (&self.config.primary, store.newest_epoch());
-            log::warn!("discarding what is here of {ours}, as told, to follow {primary} of {theirs}");
-        }
-    }
-
-    /// Tell how far it is, here and to those below.
-    fn report(&self, session: &Session<'_>) -> MutexGuard<'_, FollowView> {
-        let (mut view, lag) = (self.view(), session.puller.lag());
-        self.config.standing.measured(lag.bytes, lag.time);
-        view.set(&session.before, &session.puller.counts(), lag);
-        view
-    }
-
-    /// Pull until something ends it. The primary's history is this store's from the beginning on,
-    /// or, where it is another lineage's, from the moment on at which what is here is given up.
-    fn pull_on(
-        &self,
-        session: &mut Session<'_>,
-        history: Vec<EpochStart>,
-        watch: &mut SkewWatch,
-    ) -> Result<Infallible, SessionEnd> {
-        let mut preferred = self.preferred(session);
-        let mut foreign = None;
-        if lineage::is_foreign(session.puller.epoch(), session.store) {
-            session.puller.keep_what_is_here();
-            foreign = Some(history);
-        } else {
-            session.store.adopt_epochs(history);
-        }
-        let mut pace = Pace::new(self.config.pause_max);
-        let mut chores = Chores::new(self.config.silence_max);
-        let mut has_caught_up = false;
-        loop {
-            let pause = match session.puller.step(STEP_WAIT)? {
-                Step { applied: true, .. } => pace.applied(session.puller.lag().bytes),
-                Step { moved: true, .. } => pace.moved(),
-                Step { moved: false, .. } => pace.still(),
-            };
-            if self.is_stopping() {
-                return Err(SessionEnd::Stopped);
-            }
-            if session.puller.may_discard()
-                && let Some(history) = foreign.take()
-            {
-                self.discard(session, history);
-            }
-            if !pause.is_zero() {
-                std::thread::park_timeout(pause);
-            }
-            // The first time is shown at once: an order may be waiting for it.
-            let first_time = !has_caught_up && session.puller.is_caught_up();
-            has_caught_up |= first_time;
-            let due = chores.are_due();
-            if due && preferred.is_due(|kind| self.can_use(session, kind), Instant::now()) {
-                return Err(SessionEnd::TryPreferred);
-            }
-            if due && chores.attend(&mut session.link, &self.config.standing)? {
-                session.puller.acknowledge()?;
-            }
-            if let (true, Some(skew)) = (due, chores.skew()) {
-                self.tell_skew(skew, watch);
-            }
-            if due || first_time {
-                let mut view = self.report(session);
-                view.skew = chores.skew().or(view.skew);
-                if session.puller.is_caught_up() {
-                    view.state = "following";
-                    view.trouble.clear();
-                }
-            }
-        }
     }
 }

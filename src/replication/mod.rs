@@ -27,6 +27,7 @@
 //! | [`pull`] | the pull loop |
 //! | [`push`] | the same where the primary moves the data, by one-sided WRITE |
 //! | [`resume`] | where a replica goes on |
+//! | [`shares`] | which shards each of a replica's pullers has |
 //! | [`ack`] | the ack slot |
 //! | [`board`] | who has applied what: the ack slots of all replicas of now |
 //! | [`standing`] | where this process stands in a chain |
@@ -65,6 +66,7 @@ pub mod resume;
 pub mod retain;
 pub mod secret;
 pub mod session;
+pub mod shares;
 mod slot;
 pub mod standing;
 pub mod wire;

@@ -401,15 +401,15 @@ impl Admission<'_> {
         }
     }
 
-    /// Put a data channel into this place. The channel that was there is ended first. False if the
-    /// place is lost.
+    /// Put data channels into this place. Those that were there are ended first. False if the place
+    /// is lost.
     pub(super) fn hold(&self, held: Held) -> bool {
         let of_this = |slot: &&mut Slot| slot.session == self.session;
         let before = self.offer.slots().iter_mut().find(of_this).and_then(|slot| slot.held.take());
         drop(before);
         match self.offer.slots().iter_mut().find(of_this) {
             Some(slot) => {
-                self.offer.config.board.put_up(self.session, held.grant.ack().clone());
+                self.offer.config.board.put_up(self.session, held.acks.clone());
                 slot.held = Some(held);
                 self.offer.absences.is_back(self.replica);
                 self.offer.declined().retain(|name| *name != slot.join.name);
@@ -424,14 +424,14 @@ impl Admission<'_> {
         !self.offer.slots().iter().any(|slot| slot.session == self.session)
     }
 
-    /// The channel's state; None if the place is lost.
+    /// The state of its channels; None if the place is lost.
     pub(super) fn state(&self) -> Result<Option<GrantState>, FabricError> {
         let mut slots = self.offer.slots();
         let Some(slot) = slots.iter_mut().find(|slot| slot.session == self.session) else {
             return Ok(None);
         };
         match &mut slot.held {
-            Some(held) => held.grant.state().map(Some),
+            Some(held) => held.state().map(Some),
             None => Ok(Some(GrantState::Waiting)),
         }
     }

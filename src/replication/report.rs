@@ -22,6 +22,8 @@ pub struct ReplicaView {
     pub fabric: Option<&'static str>,
     /// `pull` or `push`.
     pub mode: &'static str,
+    /// Data channels that it has: it pulls with as many threads.
+    pub pullers: usize,
     /// `joining` or `following`.
     pub state: &'static str,
     /// Bytes that are committed at the primary and not yet applied at the replica.
@@ -75,6 +77,8 @@ pub struct FollowView {
     pub fabric: String,
     /// `pull` or `push`.
     pub mode: &'static str,
+    /// Threads that pull, each over a data channel of its own; 0 before the first session.
+    pub pullers: usize,
     /// Why it is not following, if it is not.
     pub trouble: String,
     /// Behind, in bytes.
@@ -111,6 +115,7 @@ impl ReplicaView {
         row("state", &self.state);
         row("fabric", &self.fabric.unwrap_or("none"));
         row("mode", &self.mode);
+        row("pullers", &self.pullers);
         row("lag_bytes", &self.lag_bytes);
         row("lag_us", &self.lag_microseconds);
         row("pulled_bytes", &self.pulled_bytes);
@@ -136,6 +141,7 @@ impl FollowView {
         row("state", &self.state);
         row("fabric", &self.fabric);
         row("mode", &self.mode);
+        row("pullers", &self.pullers);
         row("trouble", &if self.trouble.is_empty() { "none" } else { &self.trouble });
         row("lag_bytes", &self.lag_bytes);
         row("lag_us", &self.lag_microseconds);

@@ -8,7 +8,6 @@
 //! what was let go before. Nothing is logged there: the replica's session tells it afterwards
 //! ([`Teller`]).
 
-use super::ack::applied;
 use super::board::{Board, Kept, LetGo};
 use crate::base::limits::PARK_MILLISECONDS_MAX;
 use crate::store::{Store, TailGuard};
@@ -69,7 +68,7 @@ impl Retain {
     /// a shard yet, and begins wherever the tail is by then.
     fn behind_bytes(store: &Store, kept: &Kept) -> Option<u64> {
         let missing = |(shard, line): (usize, &crate::store::shard::Shard)| {
-            let (line, position) = (line.control(), applied(kept.ack.words(), shard));
+            let (line, position) = (line.control(), kept.acks.applied(shard));
             (position != 0).then(|| line.committed().saturating_sub(position.max(line.tail())))
         };
         store.shards().iter().enumerate().map(missing).sum()
@@ -79,7 +78,7 @@ impl Retain {
     fn take_back(&self, store: &Store, kept: &Kept) {
         let Some((shard, position)) = kept.let_go().place else { return };
         let is_close = || Retain::behind_bytes(store, kept).is_some_and(|bytes| bytes <= self.bytes / 2);
-        if applied(kept.ack.words(), shard) >= position && is_close() {
+        if kept.acks.applied(shard) >= position && is_close() {
             kept.take_back();
         }
     }
@@ -109,7 +108,7 @@ impl TailGuard for Retain {
         let now = self.begun_at.elapsed().as_micros() as u64 + 1;
         let mut floor = free;
         for kept in &self.board.kept() {
-            let position = applied(kept.ack.words(), shard);
+            let position = kept.acks.applied(shard);
             self.take_back(&store, kept);
             if position >= wanted {
                 kept.hold(shard).rest();
@@ -193,7 +192,7 @@ mod tests {
     use super::*;
     use crate::base::time::UnixSeconds;
     use crate::fabric::ACK_BYTES;
-    use crate::replication::ack::SUMMARY_WORDS;
+    use crate::replication::ack::{AckSlots, SUMMARY_WORDS};
     use crate::store::{NewItem, StoreConfig};
     use crate::sys::memory::Memfd;
     use std::sync::atomic::Ordering::Release;
@@ -228,7 +227,7 @@ mod tests {
             begun_at: Instant::now(),
         };
         let ack = Arc::new(Memfd::new("test-ack", ACK_BYTES, false).expect("a page"));
-        board.put_up(1, ack.clone());
+        board.put_up(1, Arc::new(AckSlots::new([ack.clone()], 2)));
         let place = |word: usize, value: u64| ack.words()[word].store(value, Release);
         let (wanted, position) = (heads[0], heads[0] - 4096);
         place(0, store.newest_epoch().0);

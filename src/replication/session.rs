@@ -1,9 +1,9 @@
-//! One replica at its primary: the handshake, the data channel, then heartbeats until one side ends
-//! the connection.
+//! One replica at its primary: the handshake, the data channels, then heartbeats until one side
+//! ends the connection.
 //!
 //! Three rules keep peers from reading what they may not. A peer is told nothing before it has
-//! proved itself. When a replica comes back, its old channel is destroyed before it gets a new one.
-//! When a session ends, its channel is destroyed first.
+//! proved itself. When a replica comes back, its old channels are destroyed before it gets new
+//! ones. When a session ends, its channels are destroyed first.
 
 use super::clock::Clocks;
 use super::link::{Link, LinkError};
@@ -12,6 +12,7 @@ use super::places::{NoPlace, Place};
 use super::push::pushing::Pushing;
 use super::retain::Teller;
 use super::secret::{Side, random};
+use super::shares::PULLERS_MAX;
 use super::slot::Held;
 use super::standing::{DEPTH_MAX, Distance};
 use super::wire::{Beat, Decline, Greeting, Join, Message, Refusal, VERSION, Version, Welcome, WireError};
@@ -127,7 +128,7 @@ fn handshake<'o>(offer: &'o Offer, link: &mut Link, place: &mut Place) -> Result
     };
     let welcome = welcome(offer, &join, link, spoken);
     link.send(&Message::Welcome(welcome), deadline)?;
-    match attach(offer, link, &admission, &join) {
+    match attach(offer, link, &admission, &join, spoken) {
         Err(SessionError::Link(_)) if admission.is_lost() => refused(Refusal::Replaced, LOST),
         attached => attached.map(|()| admission),
     }
@@ -182,8 +183,14 @@ fn welcome(offer: &Offer, join: &Join, link: &Link, spoken: Version) -> Welcome 
     }
 }
 
-/// Grant data channels, until the replica says that it has connected one.
-fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>, join: &Join) -> Result<(), SessionError> {
+/// Grant data channels, until the replica says that it has connected them.
+fn attach(
+    offer: &Offer,
+    link: &mut Link,
+    admission: &Admission<'_>,
+    join: &Join,
+    spoken: Version,
+) -> Result<(), SessionError> {
     for tried in 0..CHOICES_MAX {
         // The replica may try a fabric in this time, fail, and choose another.
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
@@ -196,21 +203,17 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>, join: &Join
             log::info!("replica {} ({}) is admitted as session {}", join.name, link.peer(), admission.session());
         }
         match message? {
-            Message::Choose(kind) => {
-                let exporter = exporter(offer, kind, link)?;
-                let token = Token(random()?);
-                match exporter.grant(token, offer.regions()) {
-                    Ok(grant) => {
-                        let invitation = Invitation {
-                            address: exporter.address(),
-                            token,
-                            regions: grant.descriptors().to_vec(),
-                            ack: grant.ack_descriptor(),
-                        };
-                        hold(admission, Held { kind, grant, pushed_bytes: None })?;
-                        link.send(&Message::Grant(invitation), deadline)?;
+            Message::Choose { fabric, channels } => {
+                let exporter = exporter(offer, fabric, link)?;
+                match grant(offer, exporter, channels.map_or(1, usize::from), &join.name) {
+                    Ok((held, mut invitations)) => {
+                        hold(admission, held)?;
+                        let first = invitations.remove(0);
+                        let further = spoken.of_several_channels(invitations);
+                        link.send(&Message::Grant { first, further }, deadline)?;
                     }
-                    Err(error) => link.send(&declined(&error, &join.name), deadline)?,
+                    Err(SessionError::Fabric(error)) => link.send(&declined(&error, &join.name), deadline)?,
+                    Err(error) => return Err(error),
                 }
             }
             Message::Attached => return Ok(()),
@@ -221,7 +224,9 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>, join: &Join
                 match Pushing::accept(exporter, invite, link.peer().ip(), store, offer.silence_max()) {
                     Ok(pushing) => {
                         let pushed_bytes = Some(pushing.pushed_bytes());
-                        hold(admission, Held { kind, grant: Box::new(pushing), pushed_bytes })?;
+                        let mut held = Held::new(kind, vec![Box::new(pushing)], offer.store().shards().len());
+                        held.pushed_bytes = pushed_bytes;
+                        hold(admission, held)?;
                         return Ok(link.send(&Message::Attached, deadline)?);
                     }
                     Err(error) => link.send(&declined(&error, &join.name), deadline)?,
@@ -231,6 +236,34 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>, join: &Join
         }
     }
     refused(Refusal::Protocol, "too many fabrics were tried")
+}
+
+/// Grant a replica so many channels, or as many as there can be.
+fn grant(
+    offer: &Offer,
+    exporter: &dyn Exporter,
+    channels: usize,
+    name: &str,
+) -> Result<(Held, Vec<Invitation>), SessionError> {
+    let shards = offer.store().shards().len();
+    let channels = channels.clamp(1, PULLERS_MAX.min(shards));
+    let (mut grants, mut invitations) = (Vec::new(), Vec::new());
+    while grants.len() < channels {
+        let token = Token(random()?);
+        match exporter.grant(token, offer.regions()) {
+            Ok(grant) => {
+                let (regions, ack) = (grant.descriptors().to_vec(), grant.ack_descriptor());
+                invitations.push(Invitation { address: exporter.address(), token, regions, ack });
+                grants.push(grant);
+            }
+            Err(error) if grants.is_empty() => return Err(error.into()),
+            Err(error) => {
+                log::warn!("replica {name} gets {} of {channels} data channels: {error}", grants.len());
+                break;
+            }
+        }
+    }
+    Ok((Held::new(exporter.kind(), grants, shards), invitations))
 }
 
 /// That a fabric cannot be had, and why. The replica may choose another.

@@ -1,11 +1,11 @@
-//! One admitted replica, as its primary keeps it: who it is, its end of the data channel, and how
-//! it stands by its ack slot.
+//! One admitted replica, as its primary keeps it: who it is, this end of its data channels, and how
+//! it stands by its ack slots.
 
-use super::ack::{Summary, applied};
+use super::ack::AckSlots;
 use super::push::Mode;
 use super::report::ReplicaView;
 use super::wire::Join;
-use crate::fabric::{Grant, Kind};
+use crate::fabric::{FabricError, Grant, GrantState, Kind};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,32 +23,52 @@ pub(super) struct Slot {
     pub link: TcpStream,
     /// When it was admitted.
     pub since: Instant,
-    /// Its data channel, once there is one.
+    /// Its data channels, once there are some.
     pub held: Option<Held>,
     /// For the rate: the time of the last look, and the bytes that it had pulled by then.
     pub rate: (Instant, u64),
 }
 
-/// The data channel of an admitted replica.
+/// The data channels of an admitted replica: one for each of its pullers.
 pub(super) struct Held {
-    /// Its fabric.
+    /// Their fabric.
     pub kind: Kind,
-    /// This end of the channel.
-    pub grant: Box<dyn Grant>,
+    /// This end of each, in the order of the pullers.
+    grants: Vec<Box<dyn Grant>>,
+    /// What the replica acknowledges over them.
+    pub acks: Arc<AckSlots>,
     /// If data is pushed: a live count of the bytes of log that were written.
     pub pushed_bytes: Option<Arc<AtomicU64>>,
+}
+
+impl Held {
+    /// Of a store with so many shards, which the pullers share.
+    pub fn new(kind: Kind, grants: Vec<Box<dyn Grant>>, shards: usize) -> Held {
+        let acks = Arc::new(AckSlots::new(grants.iter().map(|grant| grant.ack().clone()), shards));
+        Held { kind, grants, acks, pushed_bytes: None }
+    }
+
+    /// Whether all are connected; an error once one has ended.
+    pub fn state(&mut self) -> Result<GrantState, FabricError> {
+        for grant in &mut self.grants {
+            if grant.state()? == GrantState::Waiting {
+                return Ok(GrantState::Waiting);
+            }
+        }
+        Ok(GrantState::Connected)
+    }
 }
 
 impl Slot {
     /// How it stands; `spans` has tail and committed of each shard.
     pub fn view(&mut self, spans: &[(u64, u64)]) -> ReplicaView {
-        let ack = self.held.as_ref().map(|held| held.grant.ack().words());
+        let acks = self.held.as_ref().map(|held| &*held.acks);
         let pushed = self.held.as_ref().and_then(|held| held.pushed_bytes.as_ref());
         let mode = if pushed.is_some() { Mode::Push } else { Mode::Pull };
-        let summary = ack.map(Summary::read).unwrap_or_default();
+        let summary = acks.map(AckSlots::summary).unwrap_or_default();
         let following = summary.epoch != 0;
         let missing = |(shard, (tail, committed)): (usize, &(u64, u64))| {
-            committed.saturating_sub(ack.map_or(0, |ack| applied(ack, shard)).max(*tail))
+            committed.saturating_sub(acks.map_or(0, |acks| acks.applied(shard)).max(*tail))
         };
         let lag_bytes = spans.iter().enumerate().map(missing).sum();
         let (looked_at, pulled_before) = self.rate;
@@ -63,6 +83,7 @@ impl Slot {
             program_version: self.join.program_version.clone(),
             fabric: self.held.as_ref().map(|held| held.kind.name()),
             mode: mode.name(),
+            pullers: acks.map_or(0, AckSlots::pullers),
             state: if following { "following" } else { "joining" },
             lag_bytes,
             lag_microseconds: summary.lag_microseconds,

@@ -118,11 +118,21 @@ pub enum Message {
     Join(Join),
     /// Primary: what there is to follow.
     Welcome(Welcome),
-    /// Replica: grant a channel over this fabric.
-    Choose(Kind),
-    /// Primary: connect to this.
-    Grant(Invitation),
-    /// The side that has connected the data channel: it is connected.
+    /// Replica: grant channels over this fabric.
+    Choose {
+        /// Which.
+        fabric: Kind,
+        /// How many, one for each puller; None from a side that knows of one alone.
+        channels: Option<u16>,
+    },
+    /// Primary: connect to these. There may be fewer than were asked for.
+    Grant {
+        /// To the first puller's.
+        first: Invitation,
+        /// To those of the others, in their order; None from a side that knows of one alone.
+        further: Option<Vec<Invitation>>,
+    },
+    /// The side that has connected the data channels: all are connected.
     Attached,
     /// Either, once a second.
     Heartbeat(Beat),
@@ -208,8 +218,8 @@ impl Message {
             Message::Refuse { .. } => 5,
             Message::Join(_) => 6,
             Message::Welcome(_) => 7,
-            Message::Choose(_) => 8,
-            Message::Grant(_) => 9,
+            Message::Choose { .. } => 8,
+            Message::Grant { .. } => 9,
             Message::Attached => 10,
             Message::Heartbeat(_) => 11,
             Message::Invite(_) => 12,
@@ -228,8 +238,8 @@ impl Message {
             Message::Refuse { .. } => "Refuse",
             Message::Join(_) => "Join",
             Message::Welcome(_) => "Welcome",
-            Message::Choose(_) => "Choose",
-            Message::Grant(_) => "Grant",
+            Message::Choose { .. } => "Choose",
+            Message::Grant { .. } => "Grant",
             Message::Attached => "Attached",
             Message::Heartbeat(_) => "Heartbeat",
             Message::Invite(_) => "Invite",
@@ -261,8 +271,17 @@ impl Message {
                 join.program_version.iter().for_each(|version| put_text(out, version));
             }
             Message::Welcome(welcome) => put_welcome(out, welcome),
-            Message::Choose(fabric) => out.push(*fabric as u8),
-            Message::Grant(invitation) => put_invitation(out, invitation),
+            Message::Choose { fabric, channels } => {
+                out.push(*fabric as u8);
+                channels.iter().for_each(|channels| out.extend_from_slice(&channels.to_le_bytes()));
+            }
+            Message::Grant { first, further } => {
+                put_invitation(out, first);
+                if let Some(further) = further {
+                    out.extend_from_slice(&(further.len() as u16).to_le_bytes());
+                    further.iter().for_each(|invitation| put_invitation(out, invitation));
+                }
+            }
             Message::Attached | Message::Unknown(_) => {}
             Message::Heartbeat(Beat { distance, stamp }) => {
                 out.extend_from_slice(&distance.depth.to_le_bytes());

@@ -100,7 +100,7 @@ struct Checked<'w> {
 }
 
 impl Store {
-    /// One for each shard, to be used by one thread.
+    /// One for each shard. Each is used by one thread, and others may have the others.
     pub fn followers(&self) -> Vec<Follower<'_>> {
         let record_bytes_max = self.geometry().log_record_bytes_max() as usize;
         let follower = |shard| Follower { store: self, shard, record_bytes_max, forgotten: None, room: 0 };

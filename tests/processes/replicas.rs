@@ -43,15 +43,18 @@ impl Site {
         ["--fabric", "verbs", "--secret-file", &self.secret]
     }
 
-    /// A small primary, with this replication port.
+    /// A small primary of several shards, with this replication port.
     fn primary(&self, port: u16) -> Node {
-        Node::primary_on(&format!("{}:{port}", self.address), &[&["-m", "8"], &self.common()[..]].concat())
+        let own = ["-m", "8", "-I", "64k", "--shards", "4"];
+        Node::primary_on(&format!("{}:{port}", self.address), &[&own, &self.common()[..]].concat())
     }
 
     /// A replica of it that has been admitted.
     fn replica(&self, primary: &Node, name: &str, mode: &str) -> Node {
         // It follows a primary that comes back empty.
-        let own = ["--replica-name", name, "--replication-mode", mode, "--replica-discard"];
+        // Of those that pull, the second one does so by several queue pairs.
+        let pullers = if name == "second" && mode == "pull" { "3" } else { "1" };
+        let own = ["--replica-name", name, "--replication-mode", mode, "--replica-discard", "--pullers", pullers];
         Node::replica(primary.port(), &[&own, &self.common()[..]].concat())
     }
 }
@@ -79,6 +82,7 @@ fn three_replicas_of_a_primary_whose_log_is_full() {
     wait_for_full_log(&primary);
     // In the middle of the writing.
     replicas.push(site.replica(&primary, "third", "pull"));
+    assert_eq!([0, 1, 2].map(|number: usize| replicas[number].text("pullers")), ["1", "3", "1"]);
     wait_for_count(&replicas[2], "records", 1);
     writers.stop();
     let same = all_have_all(&primary, &replicas);

@@ -21,6 +21,7 @@
 //! | early.rs | a replica that is started before its primary |
 //! | lineage.rs | primaries of another lineage: a replica that holds data refuses them |
 //! | acks.rs | acknowledged writes |
+//! | pullers.rs | replicas that pull with several threads |
 //! | push.rs | replicas that are pushed to |
 //! | shards.rs | as many shards as there can be, most of which sleep |
 //! | shutdown.rs | what is answered before the end of a primary reaches its replicas |
@@ -50,6 +51,7 @@ mod names;
 mod operators;
 mod orders;
 mod places;
+mod pullers;
 mod push;
 mod restarts;
 mod roles;

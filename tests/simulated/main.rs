@@ -23,6 +23,7 @@ mod link;
 mod model;
 mod pair;
 mod pull;
+mod pullers;
 mod session;
 #[path = "../support/mod.rs"]
 mod support;

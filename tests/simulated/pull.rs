@@ -19,10 +19,12 @@ mod push_lies;
 mod push_runs;
 mod run;
 mod scene;
+mod several;
 mod slabs;
 mod writer;
 
 use crate::pair::{Setup, primary, replica_of};
+use crate::session::Network;
 use crate::support::number;
 use fastrand::Rng;
 use remora::fabric::sim::Faults;
@@ -59,10 +61,17 @@ const NO_EVICTION: Setup =
 
 /// Runs of `steps` steps with `faults`, each by its seed; the sum of what happened.
 fn runs(setup: Setup, keys: usize, steps: usize, faults: impl Fn(&mut Rng) -> Faults) -> Seen {
-    runs_of(false, setup, keys, steps, faults)
+    runs_of(|_| (), setup, keys, steps, faults)
 }
 
-fn runs_of(push: bool, setup: Setup, keys: usize, steps: usize, faults: impl Fn(&mut Rng) -> Faults) -> Seen {
+/// The same over a network that is prepared first.
+fn runs_of(
+    prepare: impl Fn(&mut Network),
+    setup: Setup,
+    keys: usize,
+    steps: usize,
+    faults: impl Fn(&mut Rng) -> Faults,
+) -> Seen {
     let mut seen = Seen::default();
     for seed in seeds() {
         println!("REMORA_SEED={seed} {setup:?}");
@@ -70,7 +79,7 @@ fn runs_of(push: bool, setup: Setup, keys: usize, steps: usize, faults: impl Fn(
         let replica = replica_of(&store);
         let mut run = Run::new(seed, setup, keys, &store, &replica);
         run.faults = faults(&mut run.random);
-        run.network.push = push;
+        prepare(&mut run.network);
         run.drive(steps);
         run.settle();
         run.end_session();

@@ -1,19 +1,21 @@
-//! A puller on the simulated fabric, and the primary's end of its channel: a grant that is read, or
-//! a pusher that writes.
+//! A replica's pullers on the simulated fabric, and the primary's ends of their channels: grants
+//! whose memory is read, or a pusher that writes.
 
 use crate::clock;
+use crate::pullers::Pullers;
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
 use remora::fabric::sim::{Faults, Sim};
-use remora::fabric::{Exporter, Grant, Invitation, Regions, Token};
-use remora::replication::ack::{Summary, applied};
+use remora::fabric::{Channel, Exporter, Grant, Invitation, Regions, Token};
+use remora::replication::ack::{AckSlots, Summary};
 use remora::replication::pull::{PullError, Puller, Step};
 use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::Layout;
 use remora::replication::push::pusher::Pusher;
+use remora::replication::shares::Shares;
 use remora::store::{EpochStart, Geometry, Memory, Store};
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Silence of a primary, in simulated time, before it counts as gone.
@@ -42,19 +44,24 @@ pub struct Network {
     tokens: u128,
     /// Sessions are pushed to, from now on.
     pub push: bool,
+    /// So many pull, or one for each shard.
+    pub pullers: usize,
 }
 
 /// The primary's end.
 enum Far {
-    Granted(Box<dyn Grant>),
+    Granted {
+        _grants: Vec<Box<dyn Grant>>,
+    },
     /// It takes steps in turn with the replica, some more, some less.
     Pushes(Box<Pusher>, Rng),
 }
 
-/// The channel is dropped before the grant.
+/// The channels are dropped before the grants.
 pub struct Session<'s> {
-    pub puller: Puller<'s>,
+    pub puller: Pullers<'s>,
     far: Far,
+    acks: AckSlots,
     /// What goes wrong on it.
     pub faults: Faults,
 }
@@ -62,7 +69,7 @@ pub struct Session<'s> {
 impl Network {
     pub fn new(seed: u64) -> Network {
         let sim = Sim::new(seed, Faults::default());
-        Network { exporter: sim.exporter(), sim, tokens: 0, push: false }
+        Network { exporter: sim.exporter(), sim, tokens: 0, push: false, pullers: 1 }
     }
 
     /// As replication does it after each admission.
@@ -73,32 +80,40 @@ impl Network {
         known: &[Option<Epoch>],
         faults: &Faults,
     ) -> Session<'s> {
-        self.tokens += 1;
-        let token = Token(self.tokens.to_le_bytes());
-        if self.push {
-            return self.connect_pusher(token, offered, replica, known, faults);
-        }
-        let grant = self.exporter.grant(token, offered.regions.clone()).expect("few grants wait");
-        let regions = grant.descriptors().to_vec();
-        let invitation = Invitation { address: self.exporter.address(), token, regions, ack: grant.ack_descriptor() };
         self.sim.set_faults(faults.clone());
-        let channel = self.sim.connect(&invitation).expect("the token is known");
-        let mut puller = Puller::new(channel, replica, offered.memory, &offered.history, known, SILENCE_MAX)
-            .expect("memory for landings");
-        puller.set_clock(clock::now);
+        if self.push {
+            return self.connect_pusher(offered, replica, known, faults);
+        }
+        let shares = Shares::new(known.len(), self.pullers.min(known.len()));
+        let (mut grants, mut pullers) = (Vec::new(), Vec::new());
+        for number in 0..shares.pullers() {
+            let token = self.token();
+            let grant = self.exporter.grant(token, offered.regions.clone()).expect("few grants wait");
+            let (regions, ack) = (grant.descriptors().to_vec(), grant.ack_descriptor());
+            let invitation = Invitation { address: self.exporter.address(), token, regions, ack };
+            let channel = self.sim.connect(&invitation).expect("the token is known");
+            pullers.push(puller(channel, offered, replica, shares.of(number), known));
+            grants.push(grant);
+        }
         replica.adopt_epochs(offered.history.clone());
-        Session { puller, far: Far::Granted(grant), faults: faults.clone() }
+        let acks = AckSlots::new(grants.iter().map(|grant| grant.ack().clone()), known.len());
+        let puller = Pullers::new(pullers, self.tokens as u64);
+        Session { puller, far: Far::Granted { _grants: grants }, acks, faults: faults.clone() }
+    }
+
+    fn token(&mut self) -> Token {
+        self.tokens += 1;
+        Token(self.tokens.to_le_bytes())
     }
 
     fn connect_pusher<'s>(
         &mut self,
-        token: Token,
         offered: &Offered,
         replica: &'s Store,
         known: &[Option<Epoch>],
         faults: &Faults,
     ) -> Session<'s> {
-        let (geometry, memory) = (offered.geometry, offered.memory);
+        let (geometry, memory, token) = (offered.geometry, offered.memory, self.token());
         // Of all lengths, most of them far less than a shard: a few records, or not even one.
         let mut random = Rng::with_seed(self.tokens as u64);
         let window_bytes =
@@ -106,19 +121,30 @@ impl Network {
         let layout = Layout::told(&geometry, &memory, window_bytes).expect("a layout that can be");
         let granted = Inbox::grant(self.sim.exporter(), token, geometry, memory, layout);
         let (inbox, invite) = granted.expect("few grants wait");
-        self.sim.set_faults(faults.clone());
         let channel = self.exporter.connect(&invite.invitation).expect("the token is known");
         assert_eq!(Layout::told(&geometry, &memory, invite.window_bytes), Some(layout));
         let pusher = Pusher::new(channel, offered.regions.clone(), (geometry, memory), layout, SILENCE_MAX);
         let mut pusher = pusher.expect("memory for lines");
         pusher.set_clock(clock::now);
-        let mut puller = Puller::new(Box::new(inbox), replica, offered.memory, &offered.history, known, SILENCE_MAX)
-            .expect("memory for landings");
-        puller.set_clock(clock::now);
+        let puller = puller(Box::new(inbox), offered, replica, 0..known.len(), known);
+        let puller = Pullers::new(vec![puller], self.tokens as u64);
         replica.adopt_epochs(offered.history.clone());
-        let far = Far::Pushes(Box::new(pusher), random);
-        Session { puller, far, faults: faults.clone() }
+        let acks = AckSlots::new([pusher.ack().clone()], known.len());
+        Session { puller, far: Far::Pushes(Box::new(pusher), random), acks, faults: faults.clone() }
     }
+}
+
+fn puller<'s>(
+    channel: Box<dyn Channel>,
+    offered: &Offered,
+    replica: &'s Store,
+    share: Range<usize>,
+    known: &[Option<Epoch>],
+) -> Puller<'s> {
+    let mut puller = Puller::new(channel, replica, share, offered.memory, &offered.history, known, SILENCE_MAX)
+        .expect("memory for landings");
+    puller.set_clock(clock::now);
+    puller
 }
 
 impl Session<'_> {
@@ -138,17 +164,10 @@ impl Session<'_> {
     }
 
     pub fn acked(&self, shard: usize) -> u64 {
-        applied(self.slot(), shard)
+        self.acks.applied(shard)
     }
 
     pub fn summary(&self) -> Summary {
-        Summary::read(self.slot())
-    }
-
-    fn slot(&self) -> &[AtomicU64] {
-        match &self.far {
-            Far::Granted(grant) => grant.ack().words(),
-            Far::Pushes(pusher, _) => pusher.ack().words(),
-        }
+        self.acks.summary()
     }
 }

@@ -127,6 +127,7 @@ mod tests {
             program_version: None,
             fabric: Some("shm"),
             mode: "pull",
+            pullers: 1,
             state: "following",
             lag_bytes,
             lag_microseconds: 0,

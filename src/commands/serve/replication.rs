@@ -19,6 +19,7 @@ use crate::replication::push::Mode;
 use crate::replication::report::{ReplicaView, Report};
 use crate::replication::retain::Retain;
 use crate::replication::secret::{Secret, random};
+use crate::replication::shares::PULLERS_MAX;
 use crate::replication::standing::Standing;
 use crate::replication::{HEARTBEAT, SILENCE_SECONDS_DEFAULT, SILENCE_SECONDS_MAX, SILENCE_SECONDS_MIN};
 use crate::server::address;
@@ -65,6 +66,11 @@ pub struct ReplicationArgs {
     /// primary writes to its; shm and verbs)
     #[arg(long, value_name = "MODE", default_value = "pull", value_parser = mode)]
     pub replication_mode: Mode,
+    /// Threads by which this replica pulls, each with its share of the shards and a data channel of
+    /// its own; never more than there are shards. For a primary that writes faster than one core
+    /// applies. With push there is one
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=PULLERS_MAX as i64))]
+    pub pullers: u8,
     /// What the replica calls itself in the primary's stats [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub replica_name: Option<String>,
@@ -112,6 +118,7 @@ pub struct Plan {
     /// None for auto.
     fabrics: Option<Vec<Kind>>,
     mode: Mode,
+    pullers: usize,
     options: ConnectOptions,
     pause_max: Duration,
     silence_max: Duration,
@@ -151,6 +158,13 @@ impl Plan {
         if args.replication_mode == Mode::Push && fabrics.as_ref().is_some_and(cannot_push) {
             bail!("--replication-mode push: tcp has no one-sided WRITE; name shm or verbs with --fabric, or pull");
         }
+        if args.replication_mode == Mode::Push && args.pullers > 1 {
+            bail!(
+                "--pullers {} goes with --replication-mode pull: with push the primary writes to this replica by one \
+                 channel, and one thread applies; leave one of the two flags out",
+                args.pullers
+            );
+        }
         let replica = random()?;
         if let (None, replicas @ 1..) = (listen, args.ack_replicas) {
             bail!(
@@ -163,6 +177,7 @@ impl Plan {
             secret,
             fabrics,
             mode: args.replication_mode,
+            pullers: args.pullers.into(),
             options: ConnectOptions {
                 verbs: VerbsOptions {
                     tos: args.tos,
@@ -230,6 +245,7 @@ impl Plan {
             penalties: self.penalties.clone(),
             discard: self.discard,
             pin: self.pin,
+            pullers: self.pullers,
         }
     }
 

@@ -1,4 +1,5 @@
 //! The pull loop: look at the primary's control lines, READ what was committed, look again, apply.
+//! A puller does this for its share of the shards, over a data channel of its own.
 //!
 //! | file | what it is |
 //! | --- | --- |
@@ -9,15 +10,16 @@
 //! | [`piece`] | a part of a log on its way, and the looks that vouch for it |
 //! | [`carry`] | a record cut by a piece's end |
 //! | [`counts`] | what was counted |
+//! | [`error`] | why pulling ended |
 //! | [`sizer`] | how long a piece is |
 //!
-//! A round is one batch of READs: pieces of several logs, then all control lines, the look. (Where
-//! a slab is in the primary's pool is read before its first piece.) A look that was submitted after
-//! a piece had arrived says which of its bytes may have been overwritten while they were read:
-//! those below the tail that it shows are not used, those above it were not. The look of the
-//! piece's own round says the same where the piece lies far above the tail. Each record must still
-//! prove itself by its checksum. Two rounds may be under way: while one is applied, the next is
-//! being read.
+//! A round is one batch of READs: pieces of several logs, then their control lines, the look.
+//! (Where a slab is in the primary's pool is read before its first piece.) A look that was
+//! submitted after a piece had arrived says which of its bytes may have been overwritten while
+//! they were read: those below the tail that it shows are not used, those above it were not. The
+//! look of the piece's own round says the same where the piece lies far above the tail. Each
+//! record must still prove itself by its checksum. Two rounds may be under way: while one is
+//! applied, the next is being read.
 //!
 //! [`Puller::step`] never waits longer than it is told, and takes the time only from its clock
 //! ([`Puller::set_clock`]). So with the simulated fabric a run depends on its seed alone.
@@ -26,6 +28,7 @@ mod awake;
 mod carry;
 mod cells;
 mod counts;
+mod error;
 mod lane;
 mod line;
 mod piece;
@@ -37,12 +40,14 @@ use crate::base::epoch::Epoch;
 use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
 use crate::store::line::CONTROL_LINE_BYTES;
 use crate::store::pool::SLAB_BYTES_MAX;
-use crate::store::{BadRecord, EpochStart, Memory, Store};
+use crate::store::{EpochStart, Memory, Store};
 use awake::Awake;
 pub use counts::Counts;
+pub use error::PullError;
 use lane::Lane;
 use piece::Look;
 use sizer::Sizer;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Bytes of a landing for pieces: a slab, in which a piece always lies.
@@ -60,58 +65,6 @@ const SENSELESS_LOOKS_MAX: u32 = 1000;
 /// session ends.
 const BAD_RECORDS_MAX: u32 = 3;
 
-/// Why pulling ended.
-#[derive(Debug, thiserror::Error)]
-pub enum PullError {
-    /// The channel failed.
-    #[error("{0}")]
-    Fabric(#[from] FabricError),
-    /// READs did not come back.
-    #[error("{0} READs were not answered within {1:?}")]
-    Stuck(usize, Duration),
-    /// The primary has begun an epoch that is not in the history that it told. Joining again tells
-    /// the new history.
-    #[error("the primary's epoch is now {0}")]
-    EpochChanged(Epoch),
-    /// The server that is followed is a replica itself, and has begun its log anew. This replica
-    /// keeps what it has; joining again decides where it goes on.
-    #[error("shard {shard}: the server that this replica follows has begun its log anew: {what}")]
-    BeganAnew {
-        /// Which.
-        shard: usize,
-        /// How that was seen.
-        what: &'static str,
-    },
-    /// The primary's shard has more memory than this store can give its own.
-    #[error("shard {shard}: the primary has {capacity} bytes for it, and this replica has not so much: restart it")]
-    NoMemory {
-        /// Which.
-        shard: usize,
-        /// In bytes.
-        capacity: u64,
-    },
-    /// Its control lines make no sense.
-    #[error("shard {shard}: the primary's control line makes no sense: {what}")]
-    Senseless {
-        /// Which.
-        shard: usize,
-        /// In words.
-        what: &'static str,
-    },
-    /// A record that the primary has published is broken.
-    #[error("shard {shard}: the record at position {position} failed its check {times} times: {why}")]
-    BadRecord {
-        /// Which.
-        shard: usize,
-        /// Where.
-        position: u64,
-        /// How often in a row.
-        times: u32,
-        /// How.
-        why: BadRecord,
-    },
-}
-
 /// How far behind a replica is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Lag {
@@ -120,6 +73,14 @@ pub struct Lag {
     /// How long this replica has been behind; zero once it has applied all that the last look
     /// showed.
     pub time: Duration,
+}
+
+impl Lag {
+    /// Of two pullers of one replica together.
+    #[must_use]
+    pub fn with(self, other: Lag) -> Lag {
+        Lag { bytes: self.bytes + other.bytes, time: self.time.max(other.time) }
+    }
 }
 
 /// What a step did.
@@ -134,7 +95,8 @@ pub struct Step {
 /// What the looks are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// To see whether the primary shows a log in every shard. Nothing changes here meanwhile.
+    /// To see whether the primary shows a log in every shard of the share. Nothing changes here
+    /// meanwhile.
     SeeksLog,
     /// It does: [`Puller::discard`] may be called.
     SeesLog,
@@ -152,6 +114,9 @@ struct Round {
 /// See the module.
 pub struct Puller<'s> {
     channel: Box<dyn Channel>,
+    /// The first shard of the share.
+    first: usize,
+    /// One for each shard of the share.
     lanes: Vec<Lane<'s>>,
     epoch: Epoch,
     stage: Stage,
@@ -181,19 +146,21 @@ pub struct Puller<'s> {
 }
 
 impl<'s> Puller<'s> {
-    /// Follow over `channel`. `memory` and `history` are the primary's; `known` has for each shard
-    /// the epoch of the last that was applied, None where there is nothing to go on from. READs
-    /// that are not answered for `silence_max` end it.
+    /// Follow in the shards of `share` over `channel`. `memory` and `history` are the primary's;
+    /// `known` has for each shard of the store the epoch of the last that was applied, None where
+    /// there is nothing to go on from. READs that are not answered for `silence_max` end it.
+    /// Another puller of the same store has other shards.
     pub fn new(
         mut channel: Box<dyn Channel>,
         store: &'s Store,
+        share: Range<usize>,
         memory: Memory,
         history: &[EpochStart],
         known: &[Option<Epoch>],
         silence_max: Duration,
     ) -> Result<Puller<'s>, FabricError> {
         let geometry = store.geometry();
-        let followers = store.followers();
+        let followers: Vec<_> = store.followers().drain(share.clone()).collect();
         let lines_bytes = (followers.len() * CONTROL_LINE_BYTES).next_multiple_of(4096);
         let depth = channel.depth_max().min(DEPTH_MAX);
         let pieces = depth.saturating_sub(ROUNDS_MAX).max(1);
@@ -205,7 +172,9 @@ impl<'s> Puller<'s> {
         let lane = |(shard, follower)| Lane::new(shard, follower, &geometry, memory, known[shard], history);
         Ok(Puller {
             acks: Acks::new(followers.len()),
-            lanes: followers.into_iter().enumerate().map(lane).collect(),
+            awake: Awake::new(followers.len()),
+            first: share.start,
+            lanes: share.zip(followers).map(lane).collect(),
             channel,
             stage: Stage::Pulls,
             epoch: history.last().expect("a history has an epoch").epoch,
@@ -216,7 +185,6 @@ impl<'s> Puller<'s> {
             rounds_begun: 0,
             looked_at: 0,
             under_way: 0,
-            awake: Awake::new(known.len()),
             batch: Vec::new(),
             done: Vec::new(),
             counts: Counts::default(),
@@ -238,17 +206,24 @@ impl<'s> Puller<'s> {
     }
 
     /// What is here is of another lineage, and is to be given up. Keep it until the primary has
-    /// shown a log in every shard: it may be gone before. Called before the first step.
+    /// shown a log in every shard of the store: it may be gone before. Called before the first
+    /// step.
     pub fn keep_what_is_here(&mut self) {
         self.stage = Stage::SeeksLog;
     }
 
-    /// Whether it is time for [`Puller::discard`].
+    /// Whether it is time for [`Puller::discard`], as far as this share is concerned: all pullers
+    /// of the store do it together.
     pub fn may_discard(&self) -> bool {
         self.stage == Stage::SeesLog
     }
 
-    /// Give up what is here, in every shard at once, and pull from now on.
+    /// Whether [`Puller::discard`] is to come.
+    pub fn keeps_what_is_here(&self) -> bool {
+        self.stage != Stage::Pulls
+    }
+
+    /// Give up what is here, in every shard of the share at once, and pull from now on.
     pub fn discard(&mut self) {
         self.stage = Stage::Pulls;
         let Puller { lanes, counts, awake, .. } = self;
@@ -265,7 +240,7 @@ impl<'s> Puller<'s> {
         (self.clock)().saturating_duration_since(earlier)
     }
 
-    /// For each shard what a later puller can go on from.
+    /// For each shard of the share what a later puller can go on from.
     pub fn known(&self) -> Vec<Option<Epoch>> {
         self.lanes.iter().map(Lane::known).collect()
     }
@@ -371,7 +346,8 @@ impl<'s> Puller<'s> {
         self.awake.turn();
         let landing = self.free_lines.pop().expect("looked at above");
         let lines_bytes = self.lanes.len() * CONTROL_LINE_BYTES;
-        self.batch.push(Read { region: LINES, offset: 0, bytes: lines_bytes, landing, tag: LOOK | number });
+        let offset = (self.first * CONTROL_LINE_BYTES) as u64;
+        self.batch.push(Read { region: LINES, offset, bytes: lines_bytes, landing, tag: LOOK | number });
         self.submit(Some(number), bytes)
     }
 
@@ -405,7 +381,7 @@ impl<'s> Puller<'s> {
             self.under_way -= 1;
             completion.outcome?;
             if completion.tag & LOOK == 0 {
-                let shard = ((completion.tag & !CELLS) >> 32) as usize;
+                let shard = ((completion.tag & !CELLS) >> 32) as usize - self.first;
                 let number = completion.tag as u32;
                 if completion.tag & CELLS != 0 {
                     let landing = self.lanes[shard].cells_arrived(number, completion.landing)?;

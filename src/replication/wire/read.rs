@@ -9,6 +9,7 @@ use crate::base::epoch::Epoch;
 use crate::fabric::{Descriptor, Invitation, Kind, Token};
 use crate::replication::clock::Stamp;
 use crate::replication::push::Invite;
+use crate::replication::shares::PULLERS_MAX;
 use crate::replication::standing::Distance;
 use crate::store::sizing::SHARDS_MAX;
 use crate::store::{EPOCHS_MAX, EpochStart, Geometry, Memory};
@@ -56,9 +57,9 @@ impl<'a> Fields<'a> {
         Some(text.chars().map(|one| if one.is_control() { ' ' } else { one }).collect())
     }
 
-    /// A text that a minor version has added: None within where the frame ends before it.
-    fn added_text(&mut self) -> Option<Option<String>> {
-        if self.0.is_empty() { Some(None) } else { self.text().map(Some) }
+    /// A field that a minor version has added: None within where the frame ends before it.
+    fn added<T>(&mut self, field: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+        if self.0.is_empty() { Some(None) } else { field(self).map(Some) }
     }
 
     fn kind(&mut self) -> Option<Kind> {
@@ -91,11 +92,11 @@ fn message(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
         5 => Message::Refuse { why: refusal(fields.u8()?)?, words: fields.text()? },
         6 => {
             let (replica, host, name) = (fields.array()?, fields.array()?, fields.text()?);
-            Message::Join(Join { replica, host, name, program_version: fields.added_text()? })
+            Message::Join(Join { replica, host, name, program_version: fields.added(Fields::text)? })
         }
         7 => Message::Welcome(read_welcome(fields)?),
-        8 => Message::Choose(fields.kind()?),
-        9 => Message::Grant(read_invitation(fields)?),
+        8 => Message::Choose { fabric: fields.kind()?, channels: fields.added(Fields::u16)? },
+        9 => Message::Grant { first: read_invitation(fields)?, further: fields.added(read_further)? },
         10 => Message::Attached,
         11 => {
             let (depth, lag_bytes, lag_microseconds) = (fields.u32()?, fields.u64()?, fields.u64()?);
@@ -140,7 +141,7 @@ fn read_welcome(fields: &mut Fields<'_>) -> Option<Welcome> {
         Some(EpochStart { epoch, begins })
     };
     let epochs = (0..count).map(start).collect::<Option<_>>()?;
-    let program_version = fields.added_text()?;
+    let program_version = fields.added(Fields::text)?;
     Some(Welcome { geometry, memory, epochs, host, client_port, fabrics, program_version })
 }
 
@@ -150,6 +151,12 @@ fn read_invitation(fields: &mut Fields<'_>) -> Option<Invitation> {
     let count = fields.u32().filter(|count| *count as usize <= REGIONS_MAX)?;
     let regions = (0..count).map(|_| fields.descriptor()).collect::<Option<_>>()?;
     Some(Invitation { address, token, regions, ack })
+}
+
+/// The invitations behind the first one.
+fn read_further(fields: &mut Fields<'_>) -> Option<Vec<Invitation>> {
+    let count = fields.u16().filter(|count| usize::from(*count) < PULLERS_MAX)?;
+    (0..count).map(|_| read_invitation(fields)).collect()
 }
 
 fn read_invite(fields: &mut Fields<'_>) -> Option<Invite> {

@@ -4,6 +4,7 @@
 use super::*;
 use crate::base::epoch::Epoch;
 use crate::fabric::Token;
+use crate::replication::shares::PULLERS_MAX;
 
 fn examples() -> Vec<Message> {
     let geometry = Geometry { shards: 2, slab_bytes: 1 << 18, record_bytes_max: 1 << 18, evict: true };
@@ -37,8 +38,11 @@ fn examples() -> Vec<Message> {
         join(Some("1.2.3".into())),
         welcome(None),
         welcome(Some("1.2.3".into())),
-        Message::Choose(Kind::Verbs),
-        Message::Grant(invitation()),
+        Message::Choose { fabric: Kind::Verbs, channels: None },
+        Message::Choose { fabric: Kind::Verbs, channels: Some(3) },
+        Message::Grant { first: invitation(), further: None },
+        Message::Grant { first: invitation(), further: Some(vec![]) },
+        Message::Grant { first: invitation(), further: Some(vec![invitation(), invitation()]) },
         Message::Attached,
         Message::Heartbeat(Beat {
             distance: Distance { depth: 2, lag_bytes: 1 << 40, lag_microseconds: 1500 },
@@ -61,7 +65,10 @@ fn examples() -> Vec<Message> {
 fn is_whole(message: &Message) -> bool {
     !matches!(
         message,
-        Message::Join(Join { program_version: None, .. }) | Message::Welcome(Welcome { program_version: None, .. })
+        Message::Join(Join { program_version: None, .. })
+            | Message::Welcome(Welcome { program_version: None, .. })
+            | Message::Choose { channels: None, .. }
+            | Message::Grant { further: None, .. }
     )
 }
 
@@ -134,6 +141,7 @@ fn two_sides_speak_the_lower_version_and_tell_what_it_has() {
     assert_eq!((minor(0).min(minor(1)), minor(9).min(VERSION)), (minor(0), VERSION));
     assert_eq!(minor(0).program_version(), None);
     assert_eq!(VERSION.program_version().as_deref(), Some(PROGRAM_VERSION));
+    assert_eq!([1, 2].map(|of| minor(of).of_several_channels(3)), [None, Some(3)]);
 }
 
 /// What `tools/fuzz` begins with.
@@ -170,10 +178,18 @@ fn lengths_beyond_their_bounds_are_refused_before_anything_is_made_of_them() {
         regions: vec![],
         ack: Descriptor { address: 0, key: 0, bytes: 0 },
     };
-    Message::Grant(invitation).encode(&mut bytes);
+    Message::Grant { first: invitation.clone(), further: None }.encode(&mut bytes);
     let end = bytes.len();
     bytes[end - 4..].copy_from_slice(&u32::MAX.to_le_bytes());
     assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), Err(WireError::Malformed(9)));
+    // As many channels as a replica may have, and one more.
+    for (further, is_one) in [(PULLERS_MAX - 1, true), (PULLERS_MAX, false)] {
+        let grant = Message::Grant { first: invitation.clone(), further: Some(vec![invitation.clone(); further]) };
+        bytes.clear();
+        grant.encode(&mut bytes);
+        let expected = if is_one { Ok(Some((grant, bytes.len()))) } else { Err(WireError::Malformed(9)) };
+        assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), expected);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | 6.0 | |
 //! | 6.1 | Join and Welcome tell the program's version |
+//! | 6.2 | Choose asks for several channels, and Grant has an invitation to each |
 
 use std::fmt;
 
@@ -20,7 +21,7 @@ pub struct Version {
 }
 
 /// What is spoken here.
-pub const VERSION: Version = Version { major: 6, minor: 1 };
+pub const VERSION: Version = Version { major: 6, minor: 2 };
 
 /// Of this program.
 pub const PROGRAM_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -35,6 +36,12 @@ impl Version {
     /// This program's version, where it is told to a side with which this version is spoken.
     pub fn program_version(self) -> Option<String> {
         (self.minor >= 1).then(|| PROGRAM_VERSION.to_string())
+    }
+
+    /// How many channels to ask for, or which more to invite to, where this is said to a side with
+    /// which this version is spoken.
+    pub fn of_several_channels<T>(self, told: T) -> Option<T> {
+        (self.minor >= 2).then_some(told)
     }
 }
 

@@ -20,6 +20,8 @@ pub const MIXED: [&str; REPLICAS] = ["shm,tcp", "tcp,shm"];
 /// Both over TCP: then nothing can be read of a primary that is dead. Its shared memory outlives
 /// it.
 pub const APART: [&str; REPLICAS] = ["tcp", "tcp"];
+/// Threads by which each pulls.
+const PULLERS: [&str; REPLICAS] = ["1", "3"];
 /// Connections that write.
 const WRITERS: usize = 3;
 /// Longest wait for an order: a promotion gathers for five seconds at most, and following begins
@@ -194,7 +196,7 @@ impl Run {
     pub fn start_follower(&mut self, number: usize) {
         let proxy = Proxy::to(self.primary.port());
         let mut words: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-        words.extend(["--fabric", self.fabrics[number]]);
+        words.extend(["--fabric", self.fabrics[number], "--pullers", PULLERS[number]]);
         let node = Node::standby(proxy.address, &words);
         self.site.unsettled(number, node.server.tcp[0], self.reign);
         self.followers[number] = Some(Follower { node, proxy, anew: 0 });

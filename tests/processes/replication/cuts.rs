@@ -54,7 +54,7 @@ fn come_and_go(proxy: &Proxy, fabric: Kind) -> Result<(), AttachError> {
     let mut joined = join(&proxy.address.to_string(), &Secret::none(), &identity)?;
     let penalties = SharedPenalties::default();
     let choice = Choice::new("", &[fabric], &penalties);
-    attach(&mut joined, choice, &ConnectOptions::default()).map(drop)
+    attach(&mut joined, choice, &ConnectOptions::default(), 1).map(drop)
 }
 
 /// The handshake is cut after any number of bytes of either side: both sides end it, and the

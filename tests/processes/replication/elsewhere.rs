@@ -141,7 +141,7 @@ fn elsewhere() {
 
     let (link, welcome) = come(primary.port(), ELSEWHERE);
     assert!(!welcome.fabrics.contains(&Kind::Shm), "{:?}", welcome.fabrics);
-    let said = words(answer(link, &Message::Choose(Kind::Shm)));
+    let said = words(answer(link, &Message::Choose { fabric: Kind::Shm, channels: Some(1) }));
     assert!(said.contains("comes from this host"), "{said}");
 
     // A peer whose address is the primary's own is on the primary's host.

@@ -30,6 +30,8 @@ enum Mood {
     NotYet,
     /// Grants are given, and the primary sees their channels fail.
     Breaks,
+    /// The first so many grants are given.
+    Scarce(u32),
 }
 
 #[derive(Default, Clone)]
@@ -78,9 +80,12 @@ impl Exporter for MoodyExporter {
     fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn Grant>, FabricError> {
         self.1.0.lock().unwrap().asked += 1;
         match self.1.mood() {
+            Mood::Scarce(most) if self.1.asked() > most => Err(failure(Cause::System)),
             Mood::Fails => Err(failure(Cause::System)),
             Mood::NotYet => Err(failure(Cause::NotYet)),
-            Mood::Works | Mood::Breaks => Ok(Box::new(MoodyGrant(self.0.grant(token, regions)?, self.1.clone()))),
+            Mood::Works | Mood::Breaks | Mood::Scarce(_) => {
+                Ok(Box::new(MoodyGrant(self.0.grant(token, regions)?, self.1.clone())))
+            }
         }
     }
     fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
@@ -119,7 +124,12 @@ fn offer(shm: &Moody) -> Running {
 }
 
 fn follow(primary: &Running, fabrics: &[Kind]) -> Following {
+    follow_with(primary, fabrics, 1)
+}
+
+fn follow_with(primary: &Running, fabrics: &[Kind], pullers: usize) -> Following {
     let config = FollowConfig {
+        pullers,
         fabrics: fabrics.to_vec(),
         penalties: SharedPenalties::default(),
         ..follow_config(primary.offer().address())
@@ -220,4 +230,19 @@ fn a_primary_that_ends_is_not_held_against_its_fabric() {
     drop(primary);
     let rows = wait_until(&following, |rows| rows["failed_tries"].parse::<u32>().unwrap() >= 2);
     assert!(!rows.contains_key("penalty_shm_failures"), "{rows:?}");
+}
+
+/// A primary that can give fewer channels than were asked for gives those, and is followed by them.
+#[test]
+fn fewer_channels_than_were_asked_for_are_fewer_pullers() {
+    for (mood, pullers) in [(Mood::Scarce(1), "1"), (Mood::Scarce(2), "2"), (Mood::Works, "2")] {
+        let shm = Moody::default();
+        shm.set(mood);
+        let primary = offer(&shm);
+        // There are two shards.
+        let following = follow_with(&primary, &[Kind::Shm], 9);
+        let rows = wait_until(&following, follows_over("shm "));
+        assert_eq!((rows["pullers"].as_str(), shm.asked()), (pullers, 2), "{rows:?}");
+        assert_eq!(primary.offer().replicas()[0].pullers.to_string(), pullers);
+    }
 }

@@ -15,6 +15,7 @@ use remora::fabric::{ConnectOptions, Descriptor, Exporter, Invitation, Kind, Tok
 use remora::replication::clock::Clocks;
 use remora::replication::link::{Link, LinkError};
 use remora::replication::secret::{Secret, Side};
+use remora::replication::shares::PULLERS_MAX;
 use remora::replication::standing::Distance;
 use remora::replication::wire::{Beat, Greeting, Join, Message, VERSION, Version, Welcome};
 use remora::store::line::{BIRTH, POSITION_MAX};
@@ -34,6 +35,10 @@ pub struct Lie {
     pub welcome: Welcome,
     pub memory: Arc<Forged>,
     pub invitation: Arc<dyn Fn(&mut Invitation) + Send + Sync>,
+    /// So many data channels it gives at most, to a replica that asks for so many.
+    pub channels_max: usize,
+    /// And so many more than it was asked for.
+    pub channels_more: usize,
     /// This message is sent instead of heartbeats.
     pub says: Option<Message>,
     /// Heartbeats are sent without an end.
@@ -60,6 +65,8 @@ impl Lie {
             welcome,
             memory: Arc::new(Forged::new(GEOMETRY)),
             invitation: Arc::new(|_| ()),
+            channels_max: PULLERS_MAX,
+            channels_more: 0,
             says: None,
             floods: false,
             ahead_seconds: 0,
@@ -136,13 +143,23 @@ fn serve(
     let Message::Join(join) = link.receive(soon)? else { panic!("a replica joins") };
     let _ = joined.set(join);
     say(&Message::Welcome(lie.welcome.clone()))?;
-    let Message::Choose(Kind::Tcp) = link.receive(soon)? else { panic!("a replica takes what there is") };
-    let token = Token(fastrand::u128(..).to_le_bytes());
-    let grant = exporter.grant(token, lie.memory.clone()).expect("a grant");
-    let (regions, ack) = (grant.descriptors().to_vec(), grant.ack_descriptor());
-    let mut invitation = Invitation { address: exporter.address(), token, regions, ack };
-    (lie.invitation)(&mut invitation);
-    say(&Message::Grant(invitation))?;
+    let Message::Choose { fabric: Kind::Tcp, channels } = link.receive(soon)? else {
+        panic!("a replica takes what there is")
+    };
+    assert_eq!(channels.is_some(), lie.version.minor >= 2, "not one byte more than this version's Choose");
+    let channels = channels.map_or(1, usize::from).min(lie.channels_max) + lie.channels_more;
+    let (mut grants, mut further) = (Vec::new(), Vec::new());
+    for _ in 0..channels {
+        let token = Token(fastrand::u128(..).to_le_bytes());
+        let grant = exporter.grant(token, lie.memory.clone()).expect("a grant");
+        let (regions, ack) = (grant.descriptors().to_vec(), grant.ack_descriptor());
+        let mut invitation = Invitation { address: exporter.address(), token, regions, ack };
+        (lie.invitation)(&mut invitation);
+        further.push(invitation);
+        grants.push(grant);
+    }
+    let first = further.remove(0);
+    say(&Message::Grant { first, further: lie.version.of_several_channels(further) })?;
     let Message::Attached = link.receive(soon)? else { panic!("a replica attaches") };
     let mut clocks = Clocks::start();
     while !stopped.load(Relaxed) {
@@ -260,6 +277,7 @@ fn a_grant_that_lies_is_not_used() {
         (nowhere, "somewhere else"),
     ];
     side_by_side(&cases, |(twist, words)| assert_troubled(Lie { invitation: Arc::new(twist), ..Lie::none() }, words));
+    assert_troubled(Lie { channels_more: 1, ..Lie::none() }, "more channels than were asked for");
 }
 
 /// The same by what its memory says, once a replica reads it.
@@ -335,20 +353,22 @@ fn a_data_channel_that_breaks_is_made_anew() {
 }
 
 /// A replica that is told to discard gives nothing up before the new primary has shown a log in
-/// every shard. If that primary is gone before, the replica is promoted with what it had.
-/// Afterwards it has nothing, and says so.
+/// every shard of every puller. If that primary is gone before, the replica is promoted with what
+/// it had. Afterwards it has nothing, and says so.
 #[test]
 fn a_discard_that_is_interrupted_gives_up_all_or_nothing() {
-    side_by_side(&[0, 1, 2], |shards_shown| {
+    let all = [0, 1, 2].map(|shards_shown| ["1", "2"].map(|pullers| (shards_shown, pullers)));
+    side_by_side(all.as_flattened(), |(shards_shown, pullers)| {
         let old = Lie::none();
         let shards = 0..GEOMETRY.shards as usize;
         shards.clone().for_each(|shard| {
             old.memory.show(shard, old.memory.line(BIRTH, old.memory.write_records(shard, 20, None)))
         });
         let old = Impostor::start(old);
-        let replica = Node::replica(old.address, &["--fabric", "tcp"]);
+        let replica = Node::replica(old.address, &["--fabric", "tcp", "--pullers", pullers]);
         wait_for_count(&replica, "records", 40);
         wait_for_row(&replica, "state", |state| state == "following");
+        assert_eq!(replica.text("pullers"), pullers);
 
         let other = Epoch::of(0xDEF, 1);
         let epochs = vec![EpochStart { epoch: other, begins: vec![BIRTH; shards.len()] }];

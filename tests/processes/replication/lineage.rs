@@ -178,8 +178,9 @@ fn every_replica_of_a_chain_keeps_what_it_has_until_it_is_told() {
     on_each_fabric(|fabric| {
         let (client_port, replication_port) = (fixed_port(), fixed_port());
         let primary = Node::primary_at(client_port, replication_port, &["-m", "16"]);
-        let middle = Node::middle(primary.port(), 0, &["--fabric", fabric]);
-        let last = Node::replica(middle.port(), &["--fabric", fabric]);
+        let way = ["--fabric", fabric, "--pullers", "2"];
+        let middle = Node::middle(primary.port(), 0, &way);
+        let last = Node::replica(middle.port(), &way);
         write_batches(primary.server.tcp[0], 1, 10, TRAFFIC);
         assert_eq!(primary.client().set("old", b"kept"), "STORED");
         in_sync(&primary, &[&middle]);

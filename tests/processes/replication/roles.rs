@@ -17,9 +17,13 @@ fn address(node: &Node) -> String {
     node.port().to_string()
 }
 
-/// A replica's way to pull, and to be pushed to.
-const WAYS: [&[&str]; 3] =
-    [&["--fabric", "shm"], &["--fabric", "tcp"], &["--fabric", "shm", "--replication-mode", "push"]];
+/// A replica's ways to pull, and to be pushed to.
+const WAYS: [&[&str]; 4] = [
+    &["--fabric", "shm"],
+    &["--fabric", "tcp"],
+    &["--fabric", "shm", "--pullers", "3"],
+    &["--fabric", "shm", "--replication-mode", "push"],
+];
 
 /// The first write that is taken, tried as fast as they are refused.
 fn first_write(node: &Node, key: &str) {

@@ -175,8 +175,8 @@ fn come_over(stream: TcpStream, steps: usize) -> Link {
                 assert!(matches!(link.receive(soon()), Ok(Message::Welcome(_))));
             }
             _ => {
-                link.send(&Message::Choose(Kind::Tcp), soon()).expect("sent");
-                assert!(matches!(link.receive(soon()), Ok(Message::Grant(_))));
+                link.send(&Message::Choose { fabric: Kind::Tcp, channels: Some(1) }, soon()).expect("sent");
+                assert!(matches!(link.receive(soon()), Ok(Message::Grant { .. })));
             }
         }
         if step == 0 {

@@ -6,6 +6,7 @@ use crate::node::LONG;
 use crate::support::stores::small_store;
 use remora::base::time::UnixSeconds;
 use remora::fabric::ACK_BYTES;
+use remora::replication::ack::AckSlots;
 use remora::replication::board::Board;
 use remora::replication::follow::Following;
 use remora::replication::retain::Retain;
@@ -79,7 +80,7 @@ fn reclaim_lets_a_replica_go_without_a_word() {
     // The replica follows, stands at the beginning of the log, and stays there.
     ack.words()[0].store(store.newest_epoch().0, Release);
     ack.words()[8].store(64, Release);
-    board.put_up(1, Arc::new(ack));
+    board.put_up(1, Arc::new(AckSlots::new([Arc::new(ack)], 1)));
     let mut worker = store.join();
     for number in 0..10_000u32 {
         let (turn, now) = (worker.turn(), UnixSeconds::now());

@@ -20,6 +20,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 const BEFORE: Version = Version { minor: 0, ..VERSION };
+/// Of which it was one data channel for a replica.
+const ONE_CHANNEL: Version = Version { minor: 1, ..VERSION };
 const LATER: Version = Version { minor: 9, ..VERSION };
 
 /// The bytes by which a side of `version` says this. One of a later version has added fields to
@@ -87,13 +89,16 @@ impl Scripted {
     /// Follow until the primary shows what is expected of it, and for three heartbeats at least.
     fn follow_until(&mut self, shows: impl Fn() -> Result<(), String>) {
         let Welcome { geometry, memory, epochs, .. } = self.welcome.clone();
-        self.say(&Message::Choose(Kind::Tcp));
-        let Ok(Message::Grant(invitation)) = self.link.receive(soon()) else { panic!("no grant") };
-        let channel = connect(Kind::Tcp, &invitation, &ConnectOptions::default()).expect("a channel");
+        self.say(&Message::Choose { fabric: Kind::Tcp, channels: self.version.of_several_channels(1) });
+        let Ok(Message::Grant { first, further }) = self.link.receive(soon()) else { panic!("no grant") };
+        assert_eq!(further, self.version.of_several_channels(vec![]), "not one byte more than this version's Grant");
+        let channel = connect(Kind::Tcp, &first, &ConnectOptions::default()).expect("a channel");
         self.say(&Message::Attached);
         let store = Store::with_geometry(geometry, memory.slabs, 1, false, None).expect("a small store");
         let known = vec![None; geometry.shards as usize];
-        let mut puller = Puller::new(channel, &store, memory, &epochs, &known, LONG).expect("memory for landings");
+        let shards = 0..known.len();
+        let mut puller =
+            Puller::new(channel, &store, shards, memory, &epochs, &known, LONG).expect("memory for landings");
         store.adopt_epochs(epochs);
         let (mut clocks, mut beats) = (Clocks::start(), 0);
         wait_until("the primary shows a replica", || {
@@ -131,14 +136,37 @@ fn shown(primary: &Node) -> [String; 5] {
     ["state", "name", "version", "records", "lag_bytes"].map(|row| rows[&format!("replica_0_{row}")].clone())
 }
 
-/// It is told nothing that it does not know.
+/// They are told nothing that they do not know.
 #[test]
-fn a_replica_of_the_version_before_follows() {
-    let primary = filled_primary();
-    let mut replica = Scripted::join(primary.port(), BEFORE);
-    assert_eq!(replica.welcome.program_version, None, "not one byte more than this version's Welcome");
-    let expected = ["following", "of version 6.0", "unknown", "100", "0"].map(String::from);
-    replica.follow_until(|| expect_eq("it", shown(&primary), expected.clone()));
+fn replicas_of_the_versions_before_follow() {
+    for (version, program) in [(BEFORE, "unknown"), (ONE_CHANNEL, "77.0")] {
+        let primary = filled_primary();
+        let mut replica = Scripted::join(primary.port(), version);
+        let told = replica.welcome.program_version.is_some();
+        assert_eq!(told, version > BEFORE, "not one byte more than this version's Welcome");
+        let name = format!("of version {version}");
+        let expected = ["following", &name, program, "100", "0"].map(String::from);
+        replica.follow_until(|| expect_eq("it", shown(&primary), expected.clone()));
+        assert_eq!(primary.text("replica_0_pullers"), "1");
+    }
+}
+
+/// All channels that were granted must stand once it says so: the shards of one that does not would
+/// be followed by nobody.
+#[test]
+fn a_replica_that_connects_fewer_channels_than_it_took_is_refused() {
+    let primary = Node::primary(&["-m", "8", "-I", "64k", "--shards", "4"]);
+    let mut replica = Scripted::join(primary.port(), VERSION);
+    replica.say(&Message::Choose { fabric: Kind::Tcp, channels: Some(3) });
+    let Ok(Message::Grant { first, further }) = replica.link.receive(soon()) else { panic!("no grant") };
+    let further = further.expect("this version's Grant has them");
+    assert_eq!(further.len(), 2);
+    let connected = [&first, &further[1]]
+        .map(|invitation| connect(Kind::Tcp, invitation, &ConnectOptions::default()).expect("a channel"));
+    replica.say(&Message::Attached);
+    let end = std::iter::repeat_with(|| replica.link.receive(soon())).find_map(Result::err).expect("a refusal");
+    assert!(matches!(&end, LinkError::Refused(Refusal::Protocol, words) if words.contains("does not")), "{end}");
+    drop(connected);
 }
 
 /// Fields and kinds of messages that are not known here change nothing.
@@ -151,15 +179,19 @@ fn a_replica_of_a_later_version_follows() {
     replica.follow_until(|| expect_eq("it", shown(&primary), expected.clone()));
 }
 
-/// The same the other way round: the primary is of another version.
+/// The same the other way round: the primary is of another version, or gives fewer data channels
+/// than were asked for. The replica has as many pullers as there are channels.
 #[test]
-fn primaries_of_the_version_before_and_of_a_later_one_are_followed() {
-    for (version, told) in [(BEFORE, "unknown"), (LATER, "77.0")] {
-        let mut lie = Lie { version, ..Lie::none() };
+fn primaries_of_the_versions_before_and_of_a_later_one_are_followed() {
+    for (version, told, channels_max, pullers) in
+        [(BEFORE, "unknown", 9, "1"), (ONE_CHANNEL, "77.0", 9, "1"), (LATER, "77.0", 9, "2"), (VERSION, "77.0", 1, "1")]
+    {
+        let mut lie = Lie { version, channels_max, ..Lie::none() };
         lie.welcome.program_version = program_version(version);
         let memory = lie.memory.clone();
         let impostor = Impostor::start(lie);
-        let replica = Node::replica(impostor.address, &["--fabric", "tcp"]);
+        // There are two shards, so never more than two pullers.
+        let replica = Node::replica(impostor.address, &["--fabric", "tcp", "--pullers", "3"]);
         for round in 1..=3 {
             memory.show(0, memory.line(BIRTH, memory.write_records(0, 10 * round, None)));
             wait_for_count(&replica, "records", 10 * round as u64);
@@ -167,7 +199,11 @@ fn primaries_of_the_version_before_and_of_a_later_one_are_followed() {
         wait_for_row(&replica, "state", |state| state == "following");
         // Measured by heartbeats, there and back.
         wait_for_row(&replica, "clock_skew_ms", |skew| skew != "unknown");
-        assert_eq!(replica.text("primary_version"), told, "of version {version}");
+        assert_eq!(
+            ["primary_version", "pullers"].map(|row| replica.text(row)),
+            [told, pullers],
+            "of version {version}"
+        );
         assert_eq!(["sessions", "failed_tries", "bad_records"].map(|row| replica.number(row)), [1, 0, 0]);
         let joined = impostor.joined();
         assert_eq!(joined.program_version.is_some(), version > BEFORE, "not one byte more than this version's Join");

@@ -69,6 +69,7 @@ pub fn follow_config(primary: SocketAddr) -> FollowConfig {
         penalties: SharedPenalties::default(),
         discard: Discard::Never,
         pin: true,
+        pullers: 1,
     }
 }
 

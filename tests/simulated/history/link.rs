@@ -27,7 +27,9 @@ pub struct Link<'s> {
 impl<'s> Link<'s> {
     pub fn new(seed: u64, store: &'s Arc<Store>, upstream: &'s Arc<Store>) -> Self {
         let known = vec![None; store.shards().len()];
-        Link { store, upstream, network: Network::new(seed), known, session: None }
+        let mut network = Network::new(seed);
+        network.pullers = 1 + seed as usize % 3;
+        Link { store, upstream, network, known, session: None }
     }
 
     pub fn end_session(&mut self) {

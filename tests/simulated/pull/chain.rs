@@ -60,7 +60,8 @@ struct Link<'s> {
 impl<'s> Link<'s> {
     fn new(seed: u64, store: &'s Arc<Store>, upstream: &'s Arc<Store>) -> Self {
         let known = vec![None; store.shards().len()];
-        let (network, faults) = (Network::new(seed), Faults::default());
+        let (mut network, faults) = (Network::new(seed), Faults::default());
+        network.pullers = 1 + seed as usize % 3;
         Link { store, upstream, network, known, session: None, faults, seen: Seen::default() }
     }
 

@@ -10,7 +10,7 @@ use remora::fabric::sim::Faults;
 const STEPS: usize = 250;
 
 fn pushed(setup: Setup, keys: usize, steps: usize, faults: impl Fn(&mut Rng) -> Faults) -> Seen {
-    runs_of(true, setup, keys, steps, faults)
+    runs_of(|network| network.push = true, setup, keys, steps, faults)
 }
 
 /// Nothing is late but the two sides, by each other: no record fails its check, no session ends.

@@ -74,9 +74,16 @@ fn an_inbox_that_holds_lies() {
             let lies = Arc::new(Lies(Memfd::new("lies", layout.region_bytes()[1], false).expect("memory")));
             liar.lend(lies.clone()).expect("the simulation writes");
             let known = vec![None; setup.shards];
-            let mut puller =
-                Puller::new(Box::new(inbox), &replica, offered.memory, &offered.history, &known, SILENCE_MAX)
-                    .expect("memory");
+            let mut puller = Puller::new(
+                Box::new(inbox),
+                &replica,
+                0..setup.shards,
+                offered.memory,
+                &offered.history,
+                &known,
+                SILENCE_MAX,
+            )
+            .expect("memory");
             puller.set_clock(clock::now);
             replica.adopt_epochs(offered.history.clone());
             for _ in 0..STEPS {

@@ -5,7 +5,7 @@ use crate::support::wait::go_on_until;
 use remora::base::epoch::Epoch;
 use remora::fabric::sim::{Faults, Sim};
 use remora::fabric::{ACK_BYTES, Invitation, Regions, Token};
-use remora::replication::ack::{Acks, Summary, applied};
+use remora::replication::ack::{AckSlots, Acks, Summary};
 use remora::replication::push::layout::Layout;
 use remora::replication::push::notes::{PushedLine, Want};
 use remora::store::line::ControlLine;
@@ -177,5 +177,12 @@ fn an_ack_slot() {
     assert_drawn(&bytes_of(grant.ack().words()), &drawing, "an ack slot");
     let slot = words_of(&drawing);
     assert_eq!(Summary::read(&slot), Summary { epoch: EPOCH, beats: 1, ..summary });
-    assert_eq!((applied(&slot, 0), applied(&slot, 8)), (0x108, 0x908));
+    let acks = AckSlots::new([grant.ack().clone()], 9);
+    assert_eq!((acks.applied(0), acks.applied(8)), (0x108, 0x908));
+    // The same slot as that of the first of two pullers, which share 18 shards: the other's is
+    // empty.
+    let other = Arc::new(Memfd::new("test", ACK_BYTES, false).expect("a page"));
+    let acks = AckSlots::new([grant.ack().clone(), other.clone()], 18);
+    other.words()[8].store(0xA08, Relaxed);
+    assert_eq!([0, 8, 9, 10].map(|shard| acks.applied(shard)), [0x108, 0x908, 0xA08, 0]);
 }

@@ -37,15 +37,15 @@ const THIRTY_TWO_DRAWN: &str = "
 
 #[test]
 fn the_handshake() {
-    let version = Version { major: 6, minor: 1 };
+    let version = Version { major: 6, minor: 2 };
     assert_eq!(VERSION, version, "the drawings are of this version");
     let greeting = Greeting { version, nonce: THIRTY_TWO };
     let with_32 = |head: &str| format!("{head}{THIRTY_TWO_DRAWN}");
     is_drawn(
         &Message::Hello(greeting),
-        &with_32("2d 00 00 00 | 45 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 06 00  01 00 | version\n"),
+        &with_32("2d 00 00 00 | 45 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 06 00  02 00 | version\n"),
     );
-    is_drawn(&Message::Challenge(greeting), &with_32("25 00 00 00  02  06 00  01 00 | version\n"));
+    is_drawn(&Message::Challenge(greeting), &with_32("25 00 00 00  02  06 00  02 00 | version\n"));
     is_drawn(&Message::Prove { proof: THIRTY_TWO }, &with_32("21 00 00 00  03"));
     is_drawn(&Message::Accept { proof: THIRTY_TWO }, &with_32("21 00 00 00  04"));
 }
@@ -143,9 +143,17 @@ const INVITATION: &str = "
 #[test]
 fn how_the_data_channel_comes_to_be() {
     for (kind, number) in [(Kind::Shm, 1), (Kind::Verbs, 2), (Kind::Tcp, 3)] {
-        is_drawn(&Message::Choose(kind), &format!("02 00 00 00  08  {number:02x}"));
+        let choose = |channels| Message::Choose { fabric: kind, channels };
+        is_drawn(&choose(None), &format!("02 00 00 00  08  {number:02x}"));
+        is_drawn(&choose(Some(3)), &format!("04 00 00 00  08  {number:02x}  03 00 | channels, since 6.2"));
     }
-    is_drawn(&Message::Grant(invitation()), &format!("62 00 00 00\n09\n{INVITATION}"));
+    let grant = |further| Message::Grant { first: invitation(), further };
+    is_drawn(&grant(None), &format!("62 00 00 00\n09\n{INVITATION}"));
+    is_drawn(&grant(Some(vec![])), &format!("64 00 00 00\n09\n{INVITATION}\n00 00 | further channels, since 6.2\n"));
+    is_drawn(
+        &grant(Some(vec![invitation(); 2])),
+        &format!("26 01 00 00\n09\n{INVITATION}\n02 00 | further channels\n{INVITATION}\n{INVITATION}"),
+    );
     is_drawn(&Message::Attached, "01 00 00 00  0a");
     is_drawn(
         &Message::Invite(Invite {

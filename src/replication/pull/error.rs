@@ -1,0 +1,58 @@
+//! Why pulling ended.
+
+use crate::base::epoch::Epoch;
+use crate::fabric::FabricError;
+use crate::store::BadRecord;
+use std::time::Duration;
+
+/// Why pulling ended.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// The channel failed.
+    #[error("{0}")]
+    Fabric(#[from] FabricError),
+    /// READs did not come back.
+    #[error("{0} READs were not answered within {1:?}")]
+    Stuck(usize, Duration),
+    /// The primary has begun an epoch that is not in the history that it told. Joining again tells
+    /// the new history.
+    #[error("the primary's epoch is now {0}")]
+    EpochChanged(Epoch),
+    /// The server that is followed is a replica itself, and has begun its log anew. This replica
+    /// keeps what it has; joining again decides where it goes on.
+    #[error("shard {shard}: the server that this replica follows has begun its log anew: {what}")]
+    BeganAnew {
+        /// Which.
+        shard: usize,
+        /// How that was seen.
+        what: &'static str,
+    },
+    /// The primary's shard has more memory than this store can give its own.
+    #[error("shard {shard}: the primary has {capacity} bytes for it, and this replica has not so much: restart it")]
+    NoMemory {
+        /// Which.
+        shard: usize,
+        /// In bytes.
+        capacity: u64,
+    },
+    /// Its control lines make no sense.
+    #[error("shard {shard}: the primary's control line makes no sense: {what}")]
+    Senseless {
+        /// Which.
+        shard: usize,
+        /// In words.
+        what: &'static str,
+    },
+    /// A record that the primary has published is broken.
+    #[error("shard {shard}: the record at position {position} failed its check {times} times: {why}")]
+    BadRecord {
+        /// Which.
+        shard: usize,
+        /// Where.
+        position: u64,
+        /// How often in a row.
+        times: u32,
+        /// How.
+        why: BadRecord,
+    },
+}
