@@ -137,7 +137,7 @@ impl<'t> Entry<'t> {
     }
 
     /// Append what a client wants.
-    #[inline]
+    #[inline(always)]
     fn append(&mut self, draft: &Draft<'_>) -> Result<(u64, Record<'t>), NoRoom> {
         let reserve_bytes = self.shard.reserve_bytes(&self.writer);
         let appended = self.shard.append(&mut self.writer, draft, reserve_bytes)?;

@@ -2,9 +2,13 @@
 //! (linear hashing), while it serves.
 //!
 //! ```text
-//! bucket, 64 bytes:  slot 0 | slot 1 | ... | slot 6 | control: version 32, overflow bucket + 1 (0: none) 32
-//! slot, 64 bits:     present 1 | uses 2 | tag 25 (the hash's bits 8 to 32) | place 36 (position / 8, its low bits)
+//! bucket, 64 bytes:           slot 0 | slot 1 | ... | slot 6 | control: version 32, overflow bucket + 1 (0: none) 32
+//! overflow bucket, 32 bytes:  slot 0 | slot 1 | slot 2 | control, without a version
+//! slot, 64 bits:              present 1 | uses 2 | tag 25 (the hash's bits 8 to 32) | place 36 (position / 8, its low bits)
 //! ```
+//!
+//! A third of the buckets have overflow, nearly all of them by one, two or three entries. So an
+//! overflow bucket is half as long: in one of 64 bytes five slots of seven would be empty.
 //!
 //! Writers hold the shard's lock. Readers hold nothing: they load slots with acquire, and a slot is
 //! stored with release after the record it points to. An entry is replaced in place, so a reader
@@ -14,24 +18,26 @@
 //! bucket's control word and the key's bucket are what they were; if not, it looks again, a bounded
 //! number of times, and then asks for the lock.
 
+mod bucket;
 mod entry;
 
 use crate::sys::memory::Reservation;
 use crate::sys::prefetch::prefetch;
 use crate::sys::sync::{AtomicU64, Ordering, fence};
+use arrayvec::ArrayVec;
+pub use bucket::SlotRef;
+use bucket::{BUCKET_BYTES, BUCKET_WORDS, Bucket, OVERFLOW_BYTES, OVERFLOW_WORDS, get, overwrite, set};
 use crossbeam::utils::CachePadded;
 pub use entry::Entry;
 use entry::tag;
 use std::io;
 
-const SLOTS: usize = 7;
-const CONTROL: usize = 7;
-const BUCKET_WORDS: usize = 8;
-/// Bytes of a bucket: one cache line.
-pub const BUCKET_BYTES: usize = 64;
 /// A bucket is split when there are more entries than this per two buckets: few enough that most
-/// buckets need no overflow, many enough that a record costs about 13 bytes of index.
+/// buckets need no overflow, many enough that a record costs about 12 bytes of index.
 const ENTRIES_PER_TWO_BUCKETS: u64 = 13;
+/// Entries that a split moves, at most. There are six or seven on average, and the hash is secret:
+/// more than this there are once in 10^40 splits, and then the bucket stays as it is.
+const MOVED_MAX: usize = 64;
 /// Looks without the lock before a reader takes it. A bucket is split once per doubling, so a
 /// second look nearly always settles it.
 const LOOKS_MAX: usize = 16;
@@ -49,25 +55,6 @@ const PLACE_UNUSED_BITS: u32 = 64 - TAG_SHIFT;
 /// A log is no longer than this, in bytes: so far in either direction a place names one position
 /// only.
 pub const LOG_BYTES_MAX: u64 = (PLACE_MASK + 1) * 8 / 2;
-
-/// A slot and what it held when it was looked at.
-#[derive(Clone, Copy)]
-pub struct SlotRef<'a> {
-    cell: &'a AtomicU64,
-    /// What was seen.
-    pub entry: Entry,
-}
-
-impl SlotRef<'_> {
-    /// Count a use; gives up when the slot has changed or the counter is full.
-    pub fn note_use(&self) {
-        let uses = self.entry.uses();
-        if uses < USES_MAX {
-            let counted = self.entry.with_uses(uses + 1).0;
-            let _ = self.cell.compare_exchange(self.entry.0, counted, Ordering::Relaxed, Ordering::Relaxed);
-        }
-    }
-}
 
 /// What a look found.
 pub enum Look<T> {
@@ -101,29 +88,12 @@ struct WriterState {
     overflow_in_use: AtomicU64,
 }
 
-fn get(cell: &AtomicU64) -> u64 {
-    cell.load(Ordering::Relaxed)
-}
-
-fn set(cell: &AtomicU64, value: u64) {
-    cell.store(value, Ordering::Relaxed);
-}
-
-/// Store to a slot on which readers may be trying to count a use. A compare-exchange of theirs
-/// comes before this store in the slot's modification order, or fails. loom (0.7) lets it succeed
-/// on the value that a plain store has just replaced, which no hardware and not the memory model
-/// does; a swap keeps it honest there.
-fn overwrite(cell: &AtomicU64, value: u64) {
-    #[cfg(not(loom))]
-    cell.store(value, Ordering::Release);
-    #[cfg(loom)]
-    cell.swap(value, Ordering::AcqRel);
-}
-
+/// The bucket of a hash, of `count` buckets.
+#[inline]
 fn bucket_of(hash: u64, count: u64) -> u64 {
-    let top = 1 << (63 - count.leading_zeros());
-    let bucket = hash & (2 * top - 1);
-    if bucket < count { bucket } else { hash & (top - 1) }
+    let mask = u64::MAX >> count.leading_zeros();
+    let bucket = hash & mask;
+    if bucket < count { bucket } else { bucket & mask >> 1 }
 }
 
 /// No overflow bucket is left.
@@ -137,10 +107,10 @@ impl Index {
         // The smallest record takes 24 bytes; at 6.5 of them a bucket that is 0.41 bytes of bucket
         // per byte of log.
         let count_max = (capacity_bytes / 2 / BUCKET_BYTES as u64).max(2);
-        let overflow_max = (capacity_bytes / 4 / BUCKET_BYTES as u64).max(2);
+        let overflow_max = (capacity_bytes / 4 / OVERFLOW_BYTES as u64).max(2);
         Ok(Index {
             buckets: Reservation::new(count_max as usize * BUCKET_BYTES)?,
-            overflow: Reservation::new(overflow_max as usize * BUCKET_BYTES)?,
+            overflow: Reservation::new(overflow_max as usize * OVERFLOW_BYTES)?,
             count: AtomicU64::new(1),
             count_max,
             writer_state: CachePadded::new(WriterState {
@@ -169,21 +139,24 @@ impl Index {
 
     /// Bytes of memory touched.
     pub fn bytes(&self) -> u64 {
-        (self.bucket_count() + get(&self.writer_state.overflow_used)) * BUCKET_BYTES as u64
+        self.bucket_count() * BUCKET_BYTES as u64 + get(&self.writer_state.overflow_used) * OVERFLOW_BYTES as u64
     }
 
-    fn primary(&self, bucket: u64) -> &[AtomicU64] {
-        &self.buckets.words()[bucket as usize * BUCKET_WORDS..][..BUCKET_WORDS]
+    #[inline]
+    fn primary(&self, bucket: u64) -> Bucket<'_> {
+        Bucket::of(self.buckets.words(), bucket, BUCKET_WORDS)
     }
 
     /// The overflow bucket behind a link (its number + 1, as control words and the free list keep
     /// it).
-    fn overflow_bucket(&self, link: u64) -> &[AtomicU64] {
-        &self.overflow.words()[(link as usize - 1) * BUCKET_WORDS..][..BUCKET_WORDS]
+    #[inline]
+    fn overflow_bucket(&self, link: u64) -> Bucket<'_> {
+        Bucket::of(self.overflow.words(), link - 1, OVERFLOW_WORDS)
     }
 
     /// The overflow bucket that a control word names.
-    fn next(&self, control: u64) -> Option<&[AtomicU64]> {
+    #[inline]
+    fn next(&self, control: u64) -> Option<Bucket<'_>> {
         let link = control >> 32;
         (link != 0).then(|| self.overflow_bucket(link))
     }
@@ -195,13 +168,13 @@ impl Index {
         for _ in 0..LOOKS_MAX {
             let count = self.count.load(Ordering::Acquire);
             let bucket = self.primary(bucket_of(hash, count));
-            let control = bucket[CONTROL].load(Ordering::Acquire);
+            let control = bucket.control.load(Ordering::Acquire);
             if let Some(found) = self.scan(bucket, control, hash, &look) {
                 return Look::Found(found);
             }
             fence(Ordering::Acquire);
             let same_bucket = bucket_of(hash, get(&self.count)) == bucket_of(hash, count);
-            if same_bucket && get(&bucket[CONTROL]) == control && control & 1 == 0 {
+            if same_bucket && get(bucket.control) == control && control & 1 == 0 {
                 return Look::Absent;
             }
             #[cfg(loom)]
@@ -214,37 +187,36 @@ impl Index {
     #[inline]
     pub fn find_locked<'a, T>(&'a self, hash: u64, look: impl Fn(Entry) -> Option<T>) -> Option<(SlotRef<'a>, T)> {
         let bucket = self.primary(bucket_of(hash, get(&self.count)));
-        self.scan(bucket, get(&bucket[CONTROL]), hash, &look)
+        self.scan(bucket, get(bucket.control), hash, &look)
     }
 
     #[inline]
     fn scan<'a, T>(
         &'a self,
-        primary: &'a [AtomicU64],
+        primary: Bucket<'a>,
         control: u64,
         hash: u64,
         look: &impl Fn(Entry) -> Option<T>,
     ) -> Option<(SlotRef<'a>, T)> {
-        let (wanted, mask) = (PRESENT | tag(hash), PRESENT | tag(u64::MAX));
-        let (mut bucket, mut control) = (primary, control);
+        let found = primary.scan(hash, look);
+        if found.is_some() {
+            return found;
+        }
+        let mut control = control;
         loop {
-            for cell in &bucket[..SLOTS] {
-                let entry = Entry(cell.load(Ordering::Acquire));
-                if entry.0 & mask == wanted
-                    && let Some(found) = look(entry)
-                {
-                    return Some((SlotRef { cell, entry }, found));
-                }
+            let bucket = self.next(control)?;
+            let found = bucket.scan(hash, look);
+            if found.is_some() {
+                return found;
             }
-            bucket = self.next(control)?;
-            control = bucket[CONTROL].load(Ordering::Acquire);
+            control = bucket.control.load(Ordering::Acquire);
         }
     }
 
     /// Fetch the bucket of a key with this hash.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        prefetch(self.primary(bucket_of(hash, get(&self.count))), 1);
+        prefetch(self.primary(bucket_of(hash, get(&self.count))).slots, 1);
     }
 
     /// What may be the entry of a key with this hash, if it is in its bucket's first line: good
@@ -253,7 +225,7 @@ impl Index {
     pub fn guess(&self, hash: u64) -> Option<Entry> {
         let (wanted, mask) = (PRESENT | tag(hash), PRESENT | tag(u64::MAX));
         let bucket = self.primary(bucket_of(hash, get(&self.count)));
-        bucket[..SLOTS].iter().map(|cell| Entry(cell.load(Ordering::Acquire))).find(|entry| entry.0 & mask == wanted)
+        bucket.slots.iter().map(|cell| Entry(cell.load(Ordering::Acquire))).find(|entry| entry.0 & mask == wanted)
     }
 
     /// Point the entry in `slot` to another record of the same key. Its uses start anew at `uses`.
@@ -267,7 +239,7 @@ impl Index {
     /// chain, so that overflow buckets do not outlive their entries.
     pub fn remove(&self, slot: &SlotRef<'_>, hash: u64) {
         let primary = self.primary(bucket_of(hash, get(&self.count)));
-        if get(&primary[CONTROL]) >> 32 == 0 {
+        if get(primary.control) >> 32 == 0 {
             overwrite(slot.cell, 0);
         } else {
             self.rearrange(primary, || {
@@ -280,12 +252,12 @@ impl Index {
 
     /// Move entries within the chain of `primary`: its version is odd meanwhile, which readers that
     /// find nothing notice.
-    fn rearrange(&self, primary: &[AtomicU64], moving: impl FnOnce()) {
-        let with_version = |version: u64| get(&primary[CONTROL]) >> 32 << 32 | version & VERSION_MASK;
-        let version = get(&primary[CONTROL]) & VERSION_MASK;
-        primary[CONTROL].store(with_version(version + 1), Ordering::Release);
+    fn rearrange(&self, primary: Bucket<'_>, moving: impl FnOnce()) {
+        let with_version = |version: u64| get(primary.control) >> 32 << 32 | version & VERSION_MASK;
+        let version = get(primary.control) & VERSION_MASK;
+        primary.control.store(with_version(version + 1), Ordering::Release);
         moving();
-        primary[CONTROL].store(with_version(version + 2), Ordering::Release);
+        primary.control.store(with_version(version + 2), Ordering::Release);
     }
 
     /// Add an entry for a key that is not there.
@@ -299,30 +271,35 @@ impl Index {
     }
 
     /// An empty slot in the chain of `primary`; a new overflow bucket if there is none.
-    fn vacancy<'a>(&'a self, primary: &'a [AtomicU64]) -> Result<&'a AtomicU64, IndexFull> {
-        let mut bucket = primary;
-        loop {
-            if let Some(cell) = bucket[..SLOTS].iter().find(|cell| get(cell) == 0) {
-                return Ok(cell);
-            }
-            let control = get(&bucket[CONTROL]);
-            match self.next(control) {
-                Some(next) => bucket = next,
-                None => {
-                    let (link, fresh) = self.take_overflow()?;
-                    bucket[CONTROL].store(control & VERSION_MASK | link << 32, Ordering::Release);
-                    return Ok(&fresh[0]);
-                }
-            }
+    #[inline]
+    fn vacancy<'a>(&'a self, primary: Bucket<'a>) -> Result<&'a AtomicU64, IndexFull> {
+        match primary.vacancy() {
+            Some(cell) => Ok(cell),
+            None => self.overflow_vacancy(primary),
         }
     }
 
-    fn take_overflow(&self) -> Result<(u64, &[AtomicU64]), IndexFull> {
+    /// The same, where all slots of `primary` itself are taken.
+    #[inline(never)]
+    fn overflow_vacancy<'a>(&'a self, primary: Bucket<'a>) -> Result<&'a AtomicU64, IndexFull> {
+        let mut bucket = primary;
+        while let Some(next) = self.next(get(bucket.control)) {
+            bucket = next;
+            if let Some(cell) = bucket.vacancy() {
+                return Ok(cell);
+            }
+        }
+        let (link, fresh) = self.take_overflow()?;
+        bucket.control.store(get(bucket.control) & VERSION_MASK | link << 32, Ordering::Release);
+        Ok(&fresh.slots[0])
+    }
+
+    fn take_overflow(&self) -> Result<(u64, Bucket<'_>), IndexFull> {
         let state = &self.writer_state;
         let link = match get(&state.overflow_free) {
             0 => {
                 let used = get(&state.overflow_used);
-                if (used as usize + 1) * BUCKET_WORDS > self.overflow.words().len() {
+                if (used as usize + 1) * OVERFLOW_WORDS > self.overflow.words().len() {
                     return Err(IndexFull);
                 }
                 set(&state.overflow_used, used + 1);
@@ -332,8 +309,8 @@ impl Index {
         };
         let bucket = self.overflow_bucket(link);
         if link == get(&state.overflow_free) {
-            set(&state.overflow_free, get(&bucket[0]));
-            bucket[0].store(0, Ordering::Release);
+            set(&state.overflow_free, get(&bucket.slots[0]));
+            bucket.slots[0].store(0, Ordering::Release);
         }
         set(&state.overflow_in_use, get(&state.overflow_in_use) + 1);
         Ok((link, bucket))
@@ -347,8 +324,8 @@ impl Index {
             let mut chained = Some(primary);
             self.rearrange(primary, || {
                 while let Some(cells) = chained {
-                    cells[..SLOTS].iter().filter(|cell| get(cell) != 0).for_each(|cell| overwrite(cell, 0));
-                    chained = self.next(get(&cells[CONTROL]));
+                    cells.slots.iter().filter(|cell| get(cell) != 0).for_each(|cell| overwrite(cell, 0));
+                    chained = self.next(get(cells.control));
                 }
                 self.release_chain(primary);
             });
@@ -360,7 +337,7 @@ impl Index {
     /// fill the log before that.
     pub fn is_full(&self) -> bool {
         let state = &self.writer_state;
-        let used_up = get(&state.overflow_used) as usize * BUCKET_WORDS >= self.overflow.words().len();
+        let used_up = get(&state.overflow_used) as usize * OVERFLOW_WORDS >= self.overflow.words().len();
         used_up && get(&state.overflow_free) == 0
     }
 
@@ -380,37 +357,32 @@ impl Index {
             Some(bit) if bit < TAG_BITS => entry.0 >> (TAG_SHIFT + bit) & 1 == 1,
             _ => hash_of(entry) >> level & 1 == 1,
         };
-        let moves = |cell: &AtomicU64| get(cell) != 0 && has_bit(Entry(get(cell)));
+        let moves = |cell: &&AtomicU64| get(cell) != 0 && has_bit(Entry(get(cell)));
 
         // 1. Copies of what moves go into the new bucket, which no reader knows yet.
+        let mut moved: ArrayVec<&AtomicU64, MOVED_MAX> = ArrayVec::new();
         let mut bucket = Some(old);
         while let Some(cells) = bucket {
-            for cell in cells[..SLOTS].iter().filter(|cell| moves(cell)) {
-                let Ok(vacant) = self.vacancy(new) else {
+            for cell in cells.slots.iter().filter(moves) {
+                let (Ok(vacant), Ok(())) = (self.vacancy(new), moved.try_push(cell)) else {
                     return self.abandon(new);
                 };
                 vacant.store(get(cell), Ordering::Release);
             }
-            bucket = self.next(get(&cells[CONTROL]));
+            bucket = self.next(get(cells.control));
         }
         // 2. Publish it. 3. Clear what moved; pull what stays forward, and give back the overflow
         //    buckets that this empties.
         self.count.store(count + 1, Ordering::Release);
         self.rearrange(old, || {
-            let mut bucket = Some(old);
-            while let Some(cells) = bucket {
-                for cell in cells[..SLOTS].iter().filter(|cell| moves(cell)) {
-                    overwrite(cell, 0);
-                }
-                bucket = self.next(get(&cells[CONTROL]));
-            }
+            moved.iter().for_each(|cell| overwrite(cell, 0));
             self.compact(old);
         });
     }
 
-    /// No overflow bucket for the copies: leave everything as it was.
-    fn abandon(&self, new: &[AtomicU64]) {
-        for cell in &new[..SLOTS] {
+    /// No overflow bucket for the copies, or too many of them: leave everything as it was.
+    fn abandon(&self, new: Bucket<'_>) {
+        for cell in new.slots {
             cell.store(0, Ordering::Release);
         }
         self.release_chain(new);
@@ -418,10 +390,10 @@ impl Index {
 
     /// Move entries from the chain's end into empty slots before them, then drop what is empty at
     /// the end. Readers see each entry at one of its two places or notice the odd version.
-    fn compact(&self, primary: &[AtomicU64]) {
+    fn compact(&self, primary: Bucket<'_>) {
         let mut bucket = primary;
-        while let Some(next) = self.next(get(&bucket[CONTROL])) {
-            for vacant in bucket[..SLOTS].iter().filter(|cell| get(cell) == 0) {
+        while let Some(next) = self.next(get(bucket.control)) {
+            for vacant in bucket.slots.iter().filter(|cell| get(cell) == 0) {
                 let Some(last) = self.last_entry(next) else {
                     break;
                 };
@@ -436,11 +408,11 @@ impl Index {
     }
 
     /// The last entry in the chain that begins at `bucket`.
-    fn last_entry<'a>(&'a self, mut bucket: &'a [AtomicU64]) -> Option<&'a AtomicU64> {
+    fn last_entry<'a>(&'a self, mut bucket: Bucket<'a>) -> Option<&'a AtomicU64> {
         let mut last = None;
         loop {
-            last = bucket[..SLOTS].iter().rev().find(|cell| get(cell) != 0).or(last);
-            match self.next(get(&bucket[CONTROL])) {
+            last = bucket.slots.iter().rev().find(|cell| get(cell) != 0).or(last);
+            match self.next(get(bucket.control)) {
                 Some(next) => bucket = next,
                 None => return last,
             }
@@ -450,21 +422,21 @@ impl Index {
     /// Unlink everything behind `bucket`, all of it empty, and keep it for reuse. A reader still in
     /// there finds nothing, or another bucket's entries, whose keys do not match; then it notices
     /// the odd version.
-    fn release_chain(&self, bucket: &[AtomicU64]) {
+    fn release_chain(&self, bucket: Bucket<'_>) {
         let state = &self.writer_state;
-        let control = get(&bucket[CONTROL]);
-        bucket[CONTROL].store(control & VERSION_MASK, Ordering::Release);
+        let control = get(bucket.control);
+        bucket.control.store(control & VERSION_MASK, Ordering::Release);
         let mut link = control >> 32;
         while link != 0 {
             let freed = self.overflow_bucket(link);
-            let next = get(&freed[CONTROL]) >> 32;
+            let next = get(freed.control) >> 32;
             // Release, also where nothing changes: who reads these values must see the odd version
             // that came before them.
-            for cell in &freed[1..SLOTS] {
+            for cell in &freed.slots[1..] {
                 cell.store(0, Ordering::Release);
             }
-            freed[CONTROL].store(0, Ordering::Release);
-            freed[0].store(get(&state.overflow_free), Ordering::Release);
+            freed.control.store(0, Ordering::Release);
+            freed.slots[0].store(get(&state.overflow_free), Ordering::Release);
             set(&state.overflow_free, link);
             set(&state.overflow_in_use, get(&state.overflow_in_use) - 1);
             link = next;

@@ -194,11 +194,15 @@ impl<'a> Record<'a> {
     }
 
     /// The CAS that was given or kept; None where the position is the CAS.
+    #[inline]
     pub fn explicit_cas(&self) -> Option<u64> {
-        self.shape.has_explicit_cas().then(|| {
-            let at = self.shape.cas_at();
-            u64::from(read_u32(self.words, at)) | u64::from(read_u32(self.words, at + 4)) << 32
-        })
+        self.shape.has_explicit_cas().then(|| self.read_cas())
+    }
+
+    #[inline(never)]
+    fn read_cas(&self) -> u64 {
+        let at = self.shape.cas_at();
+        u64::from(read_u32(self.words, at)) | u64::from(read_u32(self.words, at + 4)) << 32
     }
 
     /// Where the value starts within the record, in bytes.
@@ -314,12 +318,13 @@ impl<'a> Draft<'a> {
         let (shape_bytes, meta_bytes) = (shape.to_bits().to_le_bytes(), meta.to_bits().to_le_bytes());
         // Of an item the meta word changes later.
         let checked_meta: &[u8] = if kind == Kind::Set { b"" } else { &meta_bytes };
-        let parts = [&shape_bytes, checked_meta, key, &optional[..optional_bytes]];
-        let checksum = BodyChecksum::default();
+        let value_here: &[u8] = if let Source::Bytes(bytes) = value { bytes } else { b"" };
+        let parts = [&shape_bytes, checked_meta, key, &optional[..optional_bytes], value_here];
+        let checksum = BodyChecksum::default().update_all(parts);
         let checksum = match value {
-            Source::Bytes(bytes) => checksum.update_all([parts[0], parts[1], parts[2], parts[3], bytes]),
-            Source::Span(span) => checksum_span(checksum.update_all(parts), span),
-            Source::Value(value) => value.runs().fold(checksum.update_all(parts), checksum_span),
+            Source::Bytes(_) => checksum,
+            Source::Span(span) => checksum_span(checksum, span),
+            Source::Value(value) => value.runs().fold(checksum, checksum_span),
         };
         Draft { shape, meta, key, optional, optional_bytes, value, checksum }
     }
@@ -376,7 +381,9 @@ impl<'a> Draft<'a> {
     #[inline]
     pub(super) fn for_each_part(&self, mut put: impl FnMut(&[u8])) {
         put(self.key);
-        put(&self.optional[..self.optional_bytes]);
+        if self.optional_bytes > 0 {
+            put(&self.optional[..self.optional_bytes]);
+        }
         match self.value {
             Source::Bytes(bytes) => put(bytes),
             Source::Span(span) => span.for_each_piece(put),

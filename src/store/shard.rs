@@ -173,15 +173,19 @@ impl Shard {
     }
 
     /// Take the lock; counts when that had to wait.
+    #[inline]
     pub fn lock(&self) -> MutexGuard<'_, Writer> {
-        if let Ok(guard) = self.hot.writer.try_lock() {
-            return guard;
-        }
+        self.try_lock().unwrap_or_else(|| self.wait_for_lock())
+    }
+
+    #[cold]
+    fn wait_for_lock(&self) -> MutexGuard<'_, Writer> {
         self.lock_waits.fetch_add(1, Relaxed);
         self.hot.writer.lock().expect("no thread panics while it holds a shard")
     }
 
     /// Take the lock if nobody has it.
+    #[inline]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, Writer>> {
         self.hot.writer.try_lock().ok()
     }
@@ -206,14 +210,18 @@ impl Shard {
         match self.index.find(hash, |slot| self.record_of(slot, key)) {
             Look::Found(found) => Some(self.item(found)),
             Look::Absent => None,
-            Look::Unsettled => {
-                let _writer = self.lock();
-                self.find_locked(key, hash)
-            }
+            Look::Unsettled => self.lock_and_find(key, hash),
         }
     }
 
+    #[cold]
+    fn lock_and_find(&self, key: &[u8], hash: u64) -> Option<Item<'_>> {
+        let _writer = self.lock();
+        self.find_locked(key, hash)
+    }
+
     /// The same while holding the lock.
+    #[inline]
     pub fn find_locked(&self, key: &[u8], hash: u64) -> Option<Item<'_>> {
         self.index.find_locked(hash, |slot| self.record_of(slot, key)).map(|found| self.item(found))
     }
@@ -313,7 +321,7 @@ impl Shard {
 
     /// Where a record of this shape would begin that leaves `reserve_bytes` free behind it, and the
     /// words there. Nothing changes on failure, but that the want is remembered.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find_room(
         &self,
         writer: &mut Writer,
@@ -326,15 +334,21 @@ impl Shard {
             begin += left_bytes as u64;
         }
         let end = begin + shape.record_bytes() as u64;
-        if end + reserve_bytes > writer.mapped.limit() && !self.make_reach(writer, end + reserve_bytes) {
-            let missing = end - self.head() + reserve_bytes;
-            let since = if writer.wanted.bytes == 0 { self.head() } else { writer.wanted.since };
-            writer.wanted = Wanted { bytes: missing.max(writer.wanted.bytes), rounds: WANTED_ROUNDS, since };
-            writer.counts.parked += 1;
-            self.want_attention(true);
+        let needed = end + reserve_bytes;
+        if needed > writer.mapped.limit() && !self.make_reach(writer, needed) {
+            self.want_room(writer, needed - self.head());
             return Err(NoRoom::Now);
         }
         Ok((begin, self.log.words_at(begin)))
+    }
+
+    /// An append waits for so many bytes: reclaim is to go on until there is room for it.
+    #[cold]
+    fn want_room(&self, writer: &mut Writer, missing_bytes: u64) {
+        let since = if writer.wanted.bytes == 0 { self.head() } else { writer.wanted.since };
+        writer.wanted = Wanted { bytes: missing_bytes.max(writer.wanted.bytes), rounds: WANTED_ROUNDS, since };
+        writer.counts.parked += 1;
+        self.want_attention(true);
     }
 
     /// See that the log has memory up to `wanted`, if it can be had now.
@@ -398,8 +412,13 @@ impl Shard {
     pub(super) fn pad(&self, from: u64, to: u64, epoch: Epoch) {
         let pad_bytes = (to - from) as usize;
         if pad_bytes >= HEADER_BYTES {
-            Draft::pad(pad_bytes).write(self.log.words_at(from), self.seal(from, epoch));
+            self.write_pad(from, pad_bytes, epoch);
         }
+    }
+
+    #[cold]
+    fn write_pad(&self, from: u64, pad_bytes: usize, epoch: Epoch) {
+        Draft::pad(pad_bytes).write(self.log.words_at(from), self.seal(from, epoch));
     }
 
     /// Let appends reuse what every thread has stopped looking at, give back what the log is not to
