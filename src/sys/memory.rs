@@ -123,6 +123,12 @@ mod mapped {
             fallocate(&self.file, punch, range.start as u64, range.len() as u64).is_ok()
         }
 
+        /// Have the kernel find pages for these words now, not when they are first touched. Where it
+        /// cannot (Linux before 5.14), the first touch does.
+        pub fn populate(&self, words: Range<usize>) {
+            let _ = self.map.advise_range(Advice::PopulateWrite, words.start * 8, words.len() * 8);
+        }
+
         /// From now on a device holds its pages: none is given back.
         pub fn pin(&self) {
             *self.pins() += 1;
@@ -296,6 +302,17 @@ mod tests {
         let open = Memfd::for_writers("test", 4096).unwrap();
         assert!(open.file().set_len(0).is_err());
         assert!(MmapOptions::new().map_raw(open.file()).is_ok());
+    }
+
+    #[test]
+    fn pages_are_found_before_they_are_touched() {
+        let memfd = Memfd::new("test", 16 * PAGE_BYTES, false).unwrap();
+        let pages = || rustix::fs::fstat(memfd.file()).unwrap().st_blocks as usize * 512 / PAGE_BYTES;
+        assert_eq!(pages(), 0);
+        memfd.words()[PAGE_BYTES / 8].store(7, Relaxed);
+        memfd.populate(0..4 * PAGE_BYTES / 8);
+        assert_eq!(pages(), 4);
+        assert_eq!(memfd.words()[PAGE_BYTES / 8].load(Relaxed), 7, "what was there is kept");
     }
 
     #[test]

@@ -6,8 +6,13 @@ use super::native::device::Device;
 use super::native::memory::{Domain, Region, Registration};
 use super::preparing::Progress;
 use crate::fabric::{Descriptor, FabricError, Regions};
+use crate::sys::memory::Memfd;
 use crate::sys::sync::AtomicU64;
 use std::sync::Arc;
+
+/// Pages for so many bytes are asked for at a time, and progress is told after each. A device
+/// registers a region in one go, which can take minutes, most of it to find pages.
+const POPULATED_BYTES: usize = 64 << 20;
 
 /// Regions that peers reach.
 pub(super) struct Registered {
@@ -27,15 +32,25 @@ pub(super) fn bytes_of(regions: &dyn Regions) -> u64 {
     (0..regions.count()).map(|number| size_of_val(regions.memory(number).words()) as u64).sum()
 }
 
+/// Have pages for all of it, before a device pins them.
+fn populate(memory: &Memfd, progress: &Progress) -> Result<(), FabricError> {
+    let words = memory.words().len();
+    for begin in (0..words).step_by(POPULATED_BYTES / 8) {
+        let end = words.min(begin + POPULATED_BYTES / 8);
+        memory.populate(begin..end);
+        progress.add((end - begin) as u64 * 8)?;
+    }
+    Ok(())
+}
+
 impl Registered {
     /// Register all of `regions`, in a domain of their own.
     pub fn new(device: &Device, regions: &Arc<dyn Regions>, progress: &Progress) -> Result<Registered, FabricError> {
         let domain = Domain::new(device)?;
         let mut registered = Vec::with_capacity(regions.count());
         for number in 0..regions.count() {
-            let region = Region::offer(&domain, regions, number)?;
-            progress.add(region.bytes() as u64)?;
-            registered.push(Arc::new(region));
+            populate(regions.memory(number), progress)?;
+            registered.push(Arc::new(Region::offer(&domain, regions, number)?));
         }
         let descriptors = registered.iter().map(|region| descriptor(region.registration(), region.bytes())).collect();
         Ok(Registered { regions: registered, descriptors, domain })
