@@ -23,7 +23,8 @@
 mod channel;
 mod exporter;
 
-use super::{CONNECT_WAIT_MAX, Cause, Channel, Exporter, FabricError, Invitation, Kind, Token};
+use super::{CONNECT_WAIT_MAX, Cause, Channel, Exporter, FabricError, Invitation, Kind, Regions, Token};
+use channel::SimChannel;
 use exporter::{Offer, SimExporter};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -100,6 +101,10 @@ impl Sim {
 
     /// A replica's end.
     pub fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
+        Ok(self.open(invitation, None)?)
+    }
+
+    fn open(&self, invitation: &Invitation, sources: Option<Arc<dyn Regions>>) -> Result<Box<SimChannel>, FabricError> {
         let mut shared = self.lock();
         let at = shared
             .waiting
@@ -110,7 +115,7 @@ impl Sim {
             return Err(error(Cause::Refused, "the primary does not know the token, or no longer"));
         };
         let random = shared.random.fork();
-        Ok(channel::open(offer, shared.faults.clone(), random))
+        Ok(channel::open(offer, shared.faults.clone(), random, sources))
     }
 
     /// Change what goes wrong, for channels that are connected from now on.

@@ -50,7 +50,7 @@ pub struct FollowConfig {
     pub primary: String,
     /// The secret that both sides must have.
     pub secret: Secret,
-    /// Fabrics to try, in this order.
+    /// Fabrics to try, in this order; each can do what `mode` asks of it.
     pub fabrics: Vec<Kind>,
     /// Which side moves the data.
     pub mode: Mode,
@@ -375,9 +375,9 @@ impl Follow {
 
     /// What is preferred to the fabric that this session uses.
     fn preferred(&self, session: &Session<'_>) -> Preferred {
-        let FollowConfig { primary, fabrics, penalties, mode, .. } = &self.config;
+        let FollowConfig { primary, fabrics, penalties, .. } = &self.config;
         let again_at = penalties.lock().again_at(primary, fabrics, session.kind, session.chosen_at);
-        let is_offered = |kind: &Kind| session.offered.contains(kind) && (*mode == Mode::Pull || kind.writes());
+        let is_offered = |kind: &Kind| session.offered.contains(kind);
         let preferred = fabrics.iter().copied().take_while(|kind| *kind != session.kind).filter(is_offered);
         Preferred::new(again_at, preferred, |kind| self.can_use(session, kind), Instant::now())
     }

@@ -107,10 +107,10 @@ impl Network {
         let granted = Inbox::grant(self.sim.exporter(), token, geometry, memory, layout);
         let (inbox, invite) = granted.expect("few grants wait");
         self.sim.set_faults(faults.clone());
-        let channel = self.exporter.connect(&invite.invitation).expect("the token is known");
         assert_eq!(Layout::told(&geometry, &memory, invite.window_bytes), Some(layout));
-        let pusher = Pusher::new(channel, offered.regions.clone(), (geometry, memory), layout, SILENCE_MAX);
-        let mut pusher = pusher.expect("memory for lines");
+        let (writer, regions) = (self.exporter.writer().expect("the simulation writes"), offered.regions.clone());
+        let pusher = Pusher::connect(writer, &invite.invitation, regions, (geometry, memory), layout, SILENCE_MAX);
+        let mut pusher = pusher.expect("the token is known");
         pusher.set_clock(clock::now);
         let mut puller = Puller::new(Box::new(inbox), replica, offered.memory, &offered.history, known, SILENCE_MAX)
             .expect("memory for landings");

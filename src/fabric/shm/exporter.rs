@@ -8,7 +8,8 @@ use super::{NAME_DIGITS, NAME_PREFIX, error};
 use crate::fabric::door::{Door, Entrance};
 use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, Waiting, descriptors, nobody_came};
 use crate::fabric::{
-    ACK_BYTES, Access, Cause, Channel, Descriptor, FabricError, Grant, GrantState, Invitation, Kind, Regions, Token,
+    ACK_BYTES, Access, Cause, ConnectsWriters, Descriptor, FabricError, Grant, GrantState, Invitation, Kind, Regions,
+    Token, WriteChannel,
 };
 use crate::sys::memory::Memfd;
 use crate::sys::receive::receive;
@@ -83,8 +84,18 @@ impl crate::fabric::Exporter for Exporter {
         Ok(Box::new(ShmGrant { offer, descriptors, token, waiting: self.waiting.clone(), until }))
     }
 
-    fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
-        super::connect(invitation)
+    fn writer(&self) -> Option<&dyn ConnectsWriters> {
+        Some(self)
+    }
+}
+
+impl ConnectsWriters for Exporter {
+    fn connect(
+        &self,
+        invitation: &Invitation,
+        sources: Arc<dyn Regions>,
+    ) -> Result<Box<dyn WriteChannel>, FabricError> {
+        super::channel::connect_writer(invitation, sources)
     }
 }
 

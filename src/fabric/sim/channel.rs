@@ -8,7 +8,7 @@ use super::{Faults, error};
 use crate::fabric::waiting::Place;
 use crate::fabric::{
     ACK_BYTES, Access, Cause, Channel, Completion, DEPTH_MAX, FabricError, Kind, Landing, READ_BYTES_MAX, Read,
-    Regions, WRITE_DEPTH_MAX, Write,
+    Regions, WRITE_DEPTH_MAX, Write, WriteChannel,
 };
 use crate::sys::sync::AtomicU64;
 use std::collections::VecDeque;
@@ -61,7 +61,13 @@ struct AckWrite {
     cut: bool,
 }
 
-pub(super) fn open(offer: Arc<Offer>, faults: Faults, random: fastrand::Rng) -> Box<dyn Channel> {
+/// `sources` are those of a channel that WRITEs.
+pub(super) fn open(
+    offer: Arc<Offer>,
+    faults: Faults,
+    random: fastrand::Rng,
+    sources: Option<Arc<dyn Regions>>,
+) -> Box<SimChannel> {
     *offer.stage.lock() = Place::Connected(());
     if faults.cut_after == Some(0) {
         offer.end(cut());
@@ -75,7 +81,7 @@ pub(super) fn open(offer: Arc<Offer>, faults: Faults, random: fastrand::Rng) -> 
         carried: VecDeque::new(),
         lost: Vec::new(),
         writes: VecDeque::new(),
-        sources: None,
+        sources,
         written: 0,
     })
 }
@@ -84,7 +90,7 @@ fn cut() -> FabricError {
     error(Cause::Closed, "the simulation cut the channel")
 }
 
-struct SimChannel {
+pub(super) struct SimChannel {
     offer: Arc<Offer>,
     faults: Faults,
     random: fastrand::Rng,
@@ -158,19 +164,15 @@ impl Channel for SimChannel {
         self.writes.push_back(AckWrite { first: offset / 8, words: words.to_vec(), delay, parts, cut });
         Ok(())
     }
+}
 
-    fn lend(&mut self, sources: Arc<dyn Regions>) -> Result<(), FabricError> {
-        assert!(self.sources.is_none(), "sources are lent once");
-        self.sources = Some(sources);
-        Ok(())
-    }
-
+impl WriteChannel for SimChannel {
     fn write(&mut self, writes: &[Write]) -> Result<(), FabricError> {
         self.check()?;
         self.written += writes.len();
         assert!(self.written <= WRITE_DEPTH_MAX, "more WRITEs under way than were allowed");
         for write in writes {
-            let sources = self.sources.as_ref().expect("something was lent before the first WRITE");
+            let sources = self.sources.as_ref().expect("a channel that WRITEs has sources");
             let whole = write.bytes.is_multiple_of(8) && write.from.is_multiple_of(8) && write.bytes <= READ_BYTES_MAX;
             assert!(
                 whole && write.from + write.bytes <= sources.memory(write.source).words().len() * 8,

@@ -3,7 +3,8 @@
 use super::{CONNECT_WAIT_MAX, Sim, WAITING_MAX, error};
 use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, descriptors};
 use crate::fabric::{
-    ACK_BYTES, Cause, Channel, Descriptor, Exporter, FabricError, Grant, GrantState, Invitation, Kind, Regions, Token,
+    ACK_BYTES, Cause, ConnectsWriters, Descriptor, Exporter, FabricError, Grant, GrantState, Invitation, Kind, Regions,
+    Token, WriteChannel,
 };
 use crate::sys::memory::Memfd;
 use std::sync::Arc;
@@ -40,8 +41,18 @@ impl Exporter for SimExporter {
         Ok(Box::new(SimGrant { sim: self.sim.clone(), offer, descriptors }))
     }
 
-    fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
-        self.sim.connect(invitation)
+    fn writer(&self) -> Option<&dyn ConnectsWriters> {
+        Some(self)
+    }
+}
+
+impl ConnectsWriters for SimExporter {
+    fn connect(
+        &self,
+        invitation: &Invitation,
+        sources: Arc<dyn Regions>,
+    ) -> Result<Box<dyn WriteChannel>, FabricError> {
+        Ok(self.sim.open(invitation, Some(sources))?)
     }
 }
 

@@ -5,9 +5,7 @@ use super::frames::{GREETING_BYTES, Status, WELCOME_BYTES, parse_greeting, welco
 use super::{error, responder};
 use crate::fabric::door::{Door, Entrance};
 use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, Waiting, descriptors};
-use crate::fabric::{
-    ACK_BYTES, Cause, Channel, Descriptor, FabricError, Grant, GrantState, Invitation, Kind, Regions, Token,
-};
+use crate::fabric::{ACK_BYTES, Cause, Descriptor, FabricError, Grant, GrantState, Kind, Regions, Token};
 use crate::sys::memory::Memfd;
 use crate::sys::send::{Part, send_parts};
 use std::io;
@@ -58,10 +56,6 @@ impl crate::fabric::Exporter for Exporter {
         let offer = Arc::new(Offer { regions, ack: Arc::new(ack), stage: Stage::waiting(), peer: Mutex::default() });
         let until = self.waiting.add(Kind::Tcp, token, offer.clone())?;
         Ok(Box::new(TcpGrant { offer, descriptors, token, waiting: self.waiting.clone(), until }))
-    }
-
-    fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
-        super::connect(invitation)
     }
 }
 

@@ -295,13 +295,11 @@ impl<'s> Puller<'s> {
         if applied {
             self.acknowledge()?;
         }
-        let Puller { lanes, channel, awake, .. } = self;
+        let Puller { lanes, awake, .. } = self;
         let mut more = false;
         awake.retain(|shard| {
             let lane = &lanes[shard];
-            // Each is asked, also where another one has more: asking tells a primary that pushes
-            // how far this lane has come.
-            let has_more = lane.has_more(|from| channel.reach(shard, from));
+            let has_more = lane.has_more();
             more |= has_more;
             has_more || !lane.is_settled()
         });
@@ -337,8 +335,7 @@ impl<'s> Puller<'s> {
             // One place in the queue is for the lines of this round.
             while bytes < self.sizer.round_bytes() && self.under_way + self.batch.len() + 1 < depth.max(2) {
                 let Some(landing) = self.free.pop() else { break };
-                let reach = |from| self.channel.reach(at, from);
-                match self.lanes[at].plan(landing, self.sizer.piece_bytes(), number, reach) {
+                match self.lanes[at].plan(landing, self.sizer.piece_bytes(), number) {
                     Ok(read) => {
                         if read.tag & CELLS == 0 {
                             bytes += read.bytes;
