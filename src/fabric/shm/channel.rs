@@ -7,7 +7,7 @@ use crate::fabric::{
     ACK_BYTES, CONNECT_WAIT_MAX, Cause, Channel, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing,
     READ_BYTES_MAX, Read, Regions, WRITE_DEPTH_MAX, Write, WriteChannel,
 };
-use crate::sys::foreign::{Mapped, SharedWords, copy};
+use crate::sys::foreign::{ForeignWords, SharedWords, copy};
 use crate::sys::reach::{connect_unix, share};
 use crate::sys::receive::receive;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -78,12 +78,16 @@ fn greet(invitation: &Invitation, until: Instant) -> io::Result<UnixStream> {
 
 /// Map the regions and the ack slot batch by batch, so that only one batch of descriptors is open
 /// at a time.
-fn map_all(socket: &UnixStream, invitation: &Invitation, until: Instant) -> io::Result<(Vec<Mapped>, SharedWords)> {
+fn map_all(
+    socket: &UnixStream,
+    invitation: &Invitation,
+    until: Instant,
+) -> io::Result<(Vec<ForeignWords>, SharedWords)> {
     let mut regions = Vec::new();
     loop {
         for file in handover::receive_batch(socket, regions.len(), until)? {
             match invitation.regions.get(regions.len()) {
-                Some(descriptor) => regions.push(Mapped::map(&file, length(descriptor.bytes)?)?),
+                Some(descriptor) => regions.push(ForeignWords::map(&file, length(descriptor.bytes)?)?),
                 None => return Ok((regions, map_ack(&file, invitation)?)),
             }
         }
@@ -94,8 +98,8 @@ fn map_ack(file: &File, invitation: &Invitation) -> io::Result<SharedWords> {
     SharedWords::map(file, length(invitation.ack.bytes)?)
 }
 
-/// The length to map, if the peer's number can be one. `Mapped::map` compares it with the file's
-/// length before it maps anything.
+/// The length to map, if the peer's number can be one. `ForeignWords::map` compares it with the
+/// file's length before it maps anything.
 fn length(bytes: u64) -> io::Result<usize> {
     let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes > 0 && bytes.is_multiple_of(8));
     bytes.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "memory of an impossible length"))
@@ -103,7 +107,7 @@ fn length(bytes: u64) -> io::Result<usize> {
 
 struct ShmChannel {
     socket: UnixStream,
-    regions: Vec<Mapped>,
+    regions: Vec<ForeignWords>,
     ack: SharedWords,
     /// Of one that WRITEs.
     sources: Option<Arc<dyn Regions>>,
@@ -195,7 +199,7 @@ impl ShmChannel {
         );
         let to = read.landing.words(read.bytes);
         let region = self.regions.get(read.region as usize);
-        let within = |region: &&Mapped| {
+        let within = |region: &&ForeignWords| {
             let end = read.offset.checked_add(read.bytes as u64);
             read.offset.is_multiple_of(8) && end.is_some_and(|end| end <= region.bytes() as u64)
         };
@@ -218,7 +222,7 @@ impl ShmChannel {
         let sources = self.sources.as_ref().expect("a channel that WRITEs has sources");
         let words = &sources.memory(source).words()[from / 8..][..bytes / 8];
         let first = usize::try_from(offset / 8).unwrap_or(usize::MAX);
-        let shared = self.regions.get(region as usize).and_then(Mapped::shared);
+        let shared = self.regions.get(region as usize).and_then(ForeignWords::shared);
         let to = shared.filter(|_| offset.is_multiple_of(8)).and_then(|shared| shared.get(first..)?.get(..words.len()));
         let Some(to) = to else {
             let what =

@@ -27,7 +27,7 @@ const NAMES_MAX: usize = 8;
 /// See the module.
 pub struct Exporter {
     name: String,
-    waiting: Arc<Waiting<Offer>>,
+    waiting: Arc<Waiting<Granted>>,
     _door: Door,
 }
 
@@ -79,9 +79,9 @@ impl crate::fabric::Exporter for Exporter {
         let descriptors = descriptors(&*regions);
         let ack = Memfd::for_writers("remora-ack", ACK_BYTES);
         let ack = ack.map_err(|error| FabricError::from_io(self.kind(), "memory for an ack slot", &error))?;
-        let offer = Arc::new(Offer { regions, ack: Arc::new(ack), stage: Stage::waiting() });
-        let until = self.waiting.add(self.kind(), token, offer.clone())?;
-        Ok(Box::new(ShmGrant { offer, descriptors, token, waiting: self.waiting.clone(), until }))
+        let granted = Arc::new(Granted { regions, ack: Arc::new(ack), stage: Stage::waiting() });
+        let until = self.waiting.add(self.kind(), token, granted.clone())?;
+        Ok(Box::new(ShmGrant { granted, descriptors, token, waiting: self.waiting.clone(), until }))
     }
 
     fn writer(&self) -> Option<&dyn ConnectsWriters> {
@@ -100,13 +100,13 @@ impl ConnectsWriters for Exporter {
 }
 
 /// What one peer is given.
-struct Offer {
+struct Granted {
     regions: Arc<dyn Regions>,
     ack: Arc<Memfd>,
     stage: Stage<UnixStream>,
 }
 
-impl Offer {
+impl Granted {
     fn hand_over(&self, socket: &UnixStream) -> io::Result<()> {
         let count = self.regions.count();
         handover::send_answer(socket, STATUS_WELCOME, count + 1)?;
@@ -122,7 +122,7 @@ impl Offer {
 
 struct ShmEntrance {
     listener: UnixListener,
-    waiting: Arc<Waiting<Offer>>,
+    waiting: Arc<Waiting<Granted>>,
 }
 
 impl Entrance for ShmEntrance {
@@ -139,16 +139,16 @@ impl Entrance for ShmEntrance {
 
     fn admit(&self, socket: UnixStream, greeting: &[u8]) {
         let Ok(token) = greeting.try_into() else { return };
-        let Some(offer) = self.waiting.take(&Token(token)) else {
+        let Some(granted) = self.waiting.take(&Token(token)) else {
             log::warn!("shm: a process showed a token that nobody waits for");
             let _ = handover::send_answer(&socket, STATUS_UNKNOWN, 0);
             return;
         };
         // Under the lock: if the grant is dropped meanwhile, its drop waits for the lock, and then
         // ends this connection.
-        let mut place = offer.stage.lock();
+        let mut place = granted.stage.lock();
         if matches!(*place, Place::Waiting) {
-            *place = match offer.hand_over(&socket) {
+            *place = match granted.hand_over(&socket) {
                 Ok(()) => Place::Connected(socket),
                 Err(error) => Place::Over(FabricError::from_io(Kind::Shm, "handing memory to a replica", &error)),
             };
@@ -157,10 +157,10 @@ impl Entrance for ShmEntrance {
 }
 
 struct ShmGrant {
-    offer: Arc<Offer>,
+    granted: Arc<Granted>,
     descriptors: Vec<Descriptor>,
     token: Token,
-    waiting: Arc<Waiting<Offer>>,
+    waiting: Arc<Waiting<Granted>>,
     until: Instant,
 }
 
@@ -170,7 +170,7 @@ impl Grant for ShmGrant {
     }
 
     fn ack(&self) -> &Arc<Memfd> {
-        &self.offer.ack
+        &self.granted.ack
     }
 
     fn ack_descriptor(&self) -> Descriptor {
@@ -179,7 +179,7 @@ impl Grant for ShmGrant {
 
     /// Costs one system call once the peer is connected.
     fn state(&mut self) -> Result<GrantState, FabricError> {
-        let mut place = self.offer.stage.lock();
+        let mut place = self.granted.stage.lock();
         let ended = match &*place {
             Place::Waiting if Instant::now() < self.until => return Ok(GrantState::Waiting),
             Place::Waiting => nobody_came(Kind::Shm),
@@ -199,7 +199,7 @@ impl Grant for ShmGrant {
 impl Drop for ShmGrant {
     fn drop(&mut self) {
         self.waiting.take(&self.token);
-        let mut place = self.offer.stage.lock();
+        let mut place = self.granted.stage.lock();
         if let Place::Connected(socket) = &*place {
             let _ = socket.shutdown(Shutdown::Both);
         }

@@ -133,7 +133,7 @@ pub struct Step {
 
 /// What the looks are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum Purpose {
     /// To see whether the primary shows a log in every shard. Nothing changes here meanwhile.
     SeeksLog,
     /// It does: [`Puller::discard`] may be called.
@@ -154,7 +154,7 @@ pub struct Puller<'s> {
     channel: Box<dyn Channel>,
     lanes: Vec<Lane<'s>>,
     epoch: Epoch,
-    stage: Stage,
+    purpose: Purpose,
     acks: Acks,
     sizer: Sizer,
     /// Landings for pieces, and for control lines, that no READ has.
@@ -203,7 +203,7 @@ impl<'s> Puller<'s> {
             acks: Acks::new(followers.len()),
             lanes: followers.into_iter().enumerate().map(lane).collect(),
             channel,
-            stage: Stage::Pulls,
+            purpose: Purpose::Pulls,
             epoch: history.last().expect("a history has an epoch").epoch,
             sizer: Sizer::new(landing_bytes, pieces),
             free,
@@ -233,17 +233,17 @@ impl<'s> Puller<'s> {
     /// What is here is of another lineage, and is to be given up. Keep it until the primary has
     /// shown a log in every shard: it may be gone before. Called before the first step.
     pub fn keep_what_is_here(&mut self) {
-        self.stage = Stage::SeeksLog;
+        self.purpose = Purpose::SeeksLog;
     }
 
     /// Whether it is time for [`Puller::discard`].
     pub fn may_discard(&self) -> bool {
-        self.stage == Stage::SeesLog
+        self.purpose == Purpose::SeesLog
     }
 
     /// Give up what is here, in every shard at once, and pull from now on.
     pub fn discard(&mut self) {
-        self.stage = Stage::Pulls;
+        self.purpose = Purpose::Pulls;
         let Puller { lanes, counts, awake, .. } = self;
         awake.wake_all();
         lanes.iter_mut().for_each(|lane| lane.discard(counts));
@@ -430,12 +430,12 @@ impl<'s> Puller<'s> {
         let words = landing.words(self.lanes.len() * CONTROL_LINE_BYTES);
         let mut lines = words.chunks_exact(CONTROL_LINE_BYTES / 8);
         let look = Look { round: number, begun: self.rounds_begun, at: now };
-        if self.stage != Stage::Pulls {
+        if self.purpose != Purpose::Pulls {
             let mut shows_all = true;
             for (lane, line) in self.lanes.iter_mut().zip(&mut lines) {
                 shows_all &= lane.shows_log(look, line)?;
             }
-            self.stage = if shows_all { Stage::SeesLog } else { Stage::SeeksLog };
+            self.purpose = if shows_all { Purpose::SeesLog } else { Purpose::SeeksLog };
             self.free_lines.push(landing);
             return Ok(());
         }
