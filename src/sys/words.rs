@@ -148,8 +148,7 @@ impl<'a> WordSpan<'a> {
 /// what is used more often.
 const PAST_CACHE_WORDS: usize = 1024;
 
-/// Copy words, from one slice to another of the same length: eight at a time, because compilers do
-/// not join atomic accesses.
+/// Copy words, from one slice to another of the same length.
 pub fn copy_words(from: &[AtomicU64], to: &[AtomicU64]) {
     assert_eq!(from.len(), to.len(), "a copy of another length");
     if from.len() >= PAST_CACHE_WORDS {
@@ -157,12 +156,7 @@ pub fn copy_words(from: &[AtomicU64], to: &[AtomicU64]) {
     } else if from.len() >= bulk::WORDS_MIN {
         return bulk::copy(from, to);
     }
-    let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<8>(), to.as_chunks::<8>());
-    for (from, to) in from.iter().zip(to) {
-        let line: [u64; 8] = std::array::from_fn(|at| from[at].load(Relaxed));
-        line.iter().zip(to).for_each(|(word, to)| to.store(*word, Relaxed));
-    }
-    from_rest.iter().zip(to_rest).for_each(|(word, to)| to.store(word.load(Relaxed), Relaxed));
+    from.iter().zip(to).for_each(|(word, to)| to.store(word.load(Relaxed), Relaxed));
 }
 
 /// Writes bytes into words one after another, from a word's start; the last word is padded with
