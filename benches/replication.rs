@@ -181,8 +181,9 @@ fn join_pushed(setup: &Setup, store: &Arc<Store>, exporter: Box<dyn Exporter>, t
     let layout = Layout::of(&geometry, &memory);
     let inboxes = fabric::listen(setup.kind, SocketAddr::new(setup.listen.ip(), 0), &ConnectOptions::default())?;
     let (inbox, invite) = Inbox::grant(inboxes, token, geometry, memory, layout)?;
-    let channel = exporter.connect(&invite.invitation)?;
-    let pusher = Pusher::new(channel, regions::of(store), (geometry, memory), layout, SILENCE_MAX)?;
+    let writer = exporter.writer().context("this fabric cannot push")?;
+    let pusher =
+        Pusher::connect(writer, &invite.invitation, regions::of(store), (geometry, memory), layout, SILENCE_MAX)?;
     // As lag is measured, with a replica that spins.
     let grant = Box::new(Pushing::start(setup.kind, pusher, Duration::ZERO)?);
     Ok(Joined { channel: Box::new(inbox), _grant: grant, _exporter: exporter })

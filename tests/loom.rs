@@ -437,7 +437,7 @@ fn a_use_noted_late_does_not_undo_a_replacement() {
         index.replace(&slot, hash_of(1), position_of(2), 0);
         reader.join().unwrap();
         let (after, ()) = index.find_locked(hash_of(1), |_| Some(())).unwrap();
-        assert_eq!(after.entry.position(COMMITTED), position_of(2));
-        assert!(after.entry.uses() <= 1);
+        assert_eq!(after.seen.position(COMMITTED), position_of(2));
+        assert!(after.seen.uses() <= 1);
     });
 }

@@ -7,6 +7,7 @@
 //! | [`landing`] | where a READ puts its bytes: owned memory, moved into the fabric and back |
 //! | [`error`] | how a channel fails, with its cause |
 //! | `open` | the one place that knows them all: listen, connect |
+//! | `write` | channels that WRITE data as well. For push alone |
 //! | [`verbs`] | RDMA: reliable-connected queue pairs by RDMA CM, over `native/` |
 //! | [`shm`] | one host: the primary's memory is mapped read-only, a READ is a copy |
 //! | [`tcp`] | any network: a thread of the primary's answers READs |
@@ -18,8 +19,10 @@
 //! proved itself: a token, a descriptor of each region, and an ack slot. The replica calls
 //! [`connect`] with these and gets a [`Channel`]. Dropping the grant ends the channel first and
 //! everything else after it. Dropping the channel leaves nothing registered, mapped or under way.
-//! (Where data is pushed the ends are reversed: the replica makes the grant, and the primary
-//! connects. See replication/push.)
+//!
+//! Push (replication/push) is there to be compared with that. It has the ends reversed: the replica
+//! makes the grant, of regions that may be written to ([`Access::Write`]), and the primary connects
+//! a [`WriteChannel`].
 //!
 //! Rules that all four fabrics keep; tests/conformance/fabric.rs checks them:
 //! - A READ that is submitted once another one of its channel has completed sees no older bytes
@@ -32,9 +35,9 @@
 //! - A READ or WRITE beyond a region ends the channel with [`error::Cause::Access`], and reads or
 //!   changes nothing beyond it. A WRITE to a region that is for reading alone changes nothing
 //!   either.
-//! - WRITEs ([`Channel::write`]; not over tcp) are carried out in order with READs: once a READ has
-//!   completed, every WRITE that was submitted before it has left its source and has arrived; one
-//!   that was submitted later arrives later.
+//! - WRITEs of a [`WriteChannel`] are carried out in order with READs: once a READ has completed,
+//!   every WRITE that was submitted before it has left its source and has arrived; one that was
+//!   submitted later arrives later.
 //! - No call waits longer than the caller allows.
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
@@ -47,6 +50,7 @@ pub mod sim;
 pub mod tcp;
 pub mod verbs;
 mod waiting;
+mod write;
 
 use crate::sys::memory::Memfd;
 pub use error::{Cause, FabricError};
@@ -54,6 +58,7 @@ pub use landing::Landing;
 pub use open::{ConnectOptions, connect, is_possible, listen};
 use std::sync::Arc;
 use std::time::Duration;
+pub use write::{ConnectsWriters, WRITE_DEPTH_MAX, Write, WriteChannel};
 
 /// Which fabric. The handshake sends its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,11 +80,6 @@ impl Kind {
         [Kind::Shm, Kind::Verbs, Kind::Tcp, Kind::Sim].into_iter().find(|kind| *kind as u8 == number)
     }
 
-    /// Whether its channels WRITE data ([`Channel::write`]).
-    pub fn writes(self) -> bool {
-        self != Kind::Tcp
-    }
-
     /// As in `--fabric` and in stats.
     pub fn name(self) -> &'static str {
         match self {
@@ -95,8 +95,6 @@ impl Kind {
 pub const DEPTH_MAX: usize = 16;
 /// Most bytes of one READ.
 pub const READ_BYTES_MAX: usize = 4 << 20;
-/// Most WRITEs of one channel behind its last completed READ.
-pub const WRITE_DEPTH_MAX: usize = 16;
 /// Bytes of an ack slot: a summary, and a position for each of 1,024 shards; in whole pages.
 pub const ACK_BYTES: usize = 12 << 10;
 /// Longest wait for a data channel to be connected.
@@ -153,11 +151,10 @@ pub trait Exporter: Send + Sync {
     /// Where replicas connect: what [`connect`] is given at the other end. For fabrics with a
     /// network port it is `ADDR:PORT`, with the unspecified address if it listens on all addresses.
     fn address(&self) -> String;
-    /// Begin to make `regions` ready, in the background, for grants of them and for WRITEs that go
-    /// out from them ([`Channel::lend`]). Until that is done [`Exporter::grant`] and
-    /// [`Exporter::connect`] fail with [`Cause::NotYet`]. Call it once, if at all: regions that
-    /// were not prepared are made ready by each grant of them, which takes the longer the larger
-    /// they are.
+    /// Begin to make `regions` ready, in the background, for grants of them. Until that is done
+    /// [`Exporter::grant`] fails with [`Cause::NotYet`]. Call it once, if at all: regions that were
+    /// not prepared are made ready by each grant of them, which takes the longer the larger they
+    /// are.
     fn prepare(&mut self, _regions: &Arc<dyn Regions>) -> Result<(), FabricError> {
         Ok(())
     }
@@ -168,8 +165,10 @@ pub trait Exporter: Send + Sync {
     /// Offer `regions` to the one peer that will show `token`. It must connect within
     /// [`CONNECT_WAIT_MAX`].
     fn grant(&self, token: Token, regions: Arc<dyn Regions>) -> Result<Box<dyn Grant>, FabricError>;
-    /// Connect in the other direction, over the same device, to what a peer's exporter has granted.
-    fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError>;
+    /// What connects a [`WriteChannel`], if the fabric has such channels.
+    fn writer(&self) -> Option<&dyn ConnectsWriters> {
+        None
+    }
 }
 
 /// How far an exporter is with what it was told to prepare.
@@ -250,21 +249,6 @@ pub struct Completion {
     pub outcome: Result<(), FabricError>,
 }
 
-/// One WRITE: `bytes` bytes from `from` of a source ([`Channel::lend`]) to `offset` of a region.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Write {
-    /// Which of the regions that were lent.
-    pub source: usize,
-    /// From where in it, in bytes.
-    pub from: usize,
-    /// Which region of the peer's.
-    pub region: u32,
-    /// To where in it, in bytes.
-    pub offset: u64,
-    /// How many; a multiple of 8, at most [`READ_BYTES_MAX`].
-    pub bytes: usize,
-}
-
 /// The replica's end of a data channel.
 pub trait Channel: Send {
     /// Which fabric.
@@ -291,34 +275,9 @@ pub trait Channel: Send {
     /// some may be seen before others are there. Returns once the words are taken, not once they
     /// have arrived; a failure shows in a later call.
     fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError>;
-    /// Set the regions that [`Channel::write`] sends from. Call it once, before the first WRITE;
-    /// the channel keeps them. Other threads may store to them at any time: a WRITE then sends
-    /// older and newer words mixed, as a READ does.
-    fn lend(&mut self, _sources: Arc<dyn Regions>) -> Result<(), FabricError> {
-        Err(cannot_write(self.kind()))
-    }
-    /// Submit all of `writes`, in their order, with one doorbell. Panics if there are more than
-    /// [`WRITE_DEPTH_MAX`] behind the last completed READ, or if one reaches beyond its source:
-    /// these are bugs of the caller. Returns once they are taken; a failure may show in a later
-    /// call.
-    fn write(&mut self, _writes: &[Write]) -> Result<(), FabricError> {
-        Err(cannot_write(self.kind()))
-    }
-    /// Tell the channel that reading of shard `shard`'s log goes on at position `from`, and ask how
-    /// far READs may go: up to the answer. Only a channel whose memory the peer fills has a bound
-    /// (replication/push); for the others the answer is `u64::MAX`.
-    fn reach(&mut self, _shard: usize, _from: u64) -> u64 {
-        u64::MAX
-    }
 }
 
-/// Why data cannot be pushed by this fabric, if it cannot.
-pub(crate) fn cannot_write(kind: Kind) -> FabricError {
-    let what = "it has no one-sided WRITE of data; use shm on one host, verbs between hosts, or pull";
-    FabricError::new(kind, Cause::Unsupported, what)
-}
-
-/// What a replica was told about its grant.
+/// What a peer was told about its grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invitation {
     /// Where to connect.

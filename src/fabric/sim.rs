@@ -23,8 +23,9 @@
 mod channel;
 mod exporter;
 
-use super::{CONNECT_WAIT_MAX, Cause, Channel, Exporter, FabricError, Invitation, Kind, Token};
-use exporter::{Offer, SimExporter};
+use super::{CONNECT_WAIT_MAX, Cause, Channel, Exporter, FabricError, Invitation, Kind, Regions, Token};
+use channel::SimChannel;
+use exporter::{Granted, SimExporter};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ struct Shared {
     random: fastrand::Rng,
     faults: Faults,
     now: Duration,
-    waiting: Vec<(Token, Arc<Offer>)>,
+    waiting: Vec<(Token, Arc<Granted>)>,
     exporters: u64,
 }
 
@@ -100,17 +101,21 @@ impl Sim {
 
     /// A replica's end.
     pub fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
+        Ok(self.open(invitation, None)?)
+    }
+
+    fn open(&self, invitation: &Invitation, sources: Option<Arc<dyn Regions>>) -> Result<Box<SimChannel>, FabricError> {
         let mut shared = self.lock();
         let at = shared
             .waiting
             .iter()
-            .position(|(token, offer)| *token == invitation.token && offer.address == invitation.address);
-        let offer = at.map(|at| shared.waiting.swap_remove(at).1);
-        let Some(offer) = offer.filter(|offer| shared.now < offer.until) else {
+            .position(|(token, granted)| *token == invitation.token && granted.address == invitation.address);
+        let granted = at.map(|at| shared.waiting.swap_remove(at).1);
+        let Some(granted) = granted.filter(|granted| shared.now < granted.until) else {
             return Err(error(Cause::Refused, "the primary does not know the token, or no longer"));
         };
         let random = shared.random.fork();
-        Ok(channel::open(offer, shared.faults.clone(), random))
+        Ok(channel::open(granted, shared.faults.clone(), random, sources))
     }
 
     /// Change what goes wrong, for channels that are connected from now on.

@@ -202,8 +202,7 @@ pub fn attach_pushed(
     let peer = joined.link.peer();
     let failed = |error| AttachError::Link(peer, error);
     for kind in choice.order() {
-        let usable = if kind.writes() { Ok(()) } else { Err(fabric::cannot_write(kind).to_string()) };
-        if let Err(why) = usable.and_then(|()| is_usable(kind, &joined.welcome.fabrics, &joined.link, options)) {
+        if let Err(why) = is_usable(kind, &joined.welcome.fabrics, &joined.link, options) {
             choice.cannot(why);
             continue;
         }

@@ -55,7 +55,7 @@ pub struct FollowConfig {
     pub primary: String,
     /// The secret that both sides must have.
     pub secret: Secret,
-    /// Fabrics to try, in this order.
+    /// Fabrics to try, in this order; each can do what `mode` asks of it.
     pub fabrics: Vec<Kind>,
     /// Which side moves the data.
     pub mode: Mode,

@@ -11,7 +11,7 @@
 //! replicas may follow this one.
 //!
 //! **Beginning elsewhere.** A slot keeps only the low bits of a position; a reader completes them
-//! with a reference ([`super::index::Entry`]). If the reference jumped while a reader has a slot in
+//! with a reference ([`super::index::Slot`]). If the reference jumped while a reader has a slot in
 //! hand, the slot would name another position, perhaps none. So there are two steps:
 //! [`Follower::forget`] empties the index and opens an era, and [`Follower::begin_at`] moves the
 //! log only when every reader has left the turn in which it could have loaded a slot. Who enters
@@ -413,7 +413,7 @@ impl Shard {
         // one (md x), which changes its length.
         let again = found
             .filter(|old| record.explicit_cas() == Some(old.cas()) && record.shape.value_bytes() == old.value_bytes());
-        let uses = again.map_or(0, |old| old.slot.entry.uses().saturating_sub(1));
+        let uses = again.map_or(0, |old| old.slot.seen.uses().saturating_sub(1));
         match found {
             Some(old) => {
                 self.index.replace(&old.slot, *hash, *position, uses);

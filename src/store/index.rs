@@ -19,7 +19,7 @@
 //! number of times, and then asks for the lock.
 
 mod bucket;
-mod entry;
+mod slot;
 
 use crate::sys::memory::Reservation;
 use crate::sys::prefetch::prefetch;
@@ -28,8 +28,8 @@ use arrayvec::ArrayVec;
 pub use bucket::SlotRef;
 use bucket::{BUCKET_BYTES, BUCKET_WORDS, Bucket, OVERFLOW_BYTES, OVERFLOW_WORDS, get, overwrite, set};
 use crossbeam::utils::CachePadded;
-pub use entry::Entry;
-use entry::tag;
+pub use slot::Slot;
+use slot::tag;
 use std::io;
 
 /// A bucket is split when there are more entries than this per two buckets: few enough that most
@@ -164,7 +164,7 @@ impl Index {
     /// Look for the key with this hash; `look` gives something if the record behind an entry is the
     /// one. Without the lock.
     #[inline]
-    pub fn find<'a, T>(&'a self, hash: u64, look: impl Fn(Entry) -> Option<T>) -> Look<(SlotRef<'a>, T)> {
+    pub fn find<'a, T>(&'a self, hash: u64, look: impl Fn(Slot) -> Option<T>) -> Look<(SlotRef<'a>, T)> {
         for _ in 0..LOOKS_MAX {
             let count = self.count.load(Ordering::Acquire);
             let bucket = self.primary(bucket_of(hash, count));
@@ -185,7 +185,7 @@ impl Index {
 
     /// The same, with the lock held: nothing moves, so one look settles it.
     #[inline]
-    pub fn find_locked<'a, T>(&'a self, hash: u64, look: impl Fn(Entry) -> Option<T>) -> Option<(SlotRef<'a>, T)> {
+    pub fn find_locked<'a, T>(&'a self, hash: u64, look: impl Fn(Slot) -> Option<T>) -> Option<(SlotRef<'a>, T)> {
         let bucket = self.primary(bucket_of(hash, get(&self.count)));
         self.scan(bucket, get(bucket.control), hash, &look)
     }
@@ -196,7 +196,7 @@ impl Index {
         primary: Bucket<'a>,
         control: u64,
         hash: u64,
-        look: &impl Fn(Entry) -> Option<T>,
+        look: &impl Fn(Slot) -> Option<T>,
     ) -> Option<(SlotRef<'a>, T)> {
         let found = primary.scan(hash, look);
         if found.is_some() {
@@ -222,17 +222,17 @@ impl Index {
     /// What may be the entry of a key with this hash, if it is in its bucket's first line: good
     /// enough to fetch its record.
     #[inline]
-    pub fn guess(&self, hash: u64) -> Option<Entry> {
+    pub fn guess(&self, hash: u64) -> Option<Slot> {
         let (wanted, mask) = (PRESENT | tag(hash), PRESENT | tag(u64::MAX));
         let bucket = self.primary(bucket_of(hash, get(&self.count)));
-        bucket.slots.iter().map(|cell| Entry(cell.load(Ordering::Acquire))).find(|entry| entry.0 & mask == wanted)
+        bucket.slots.iter().map(|cell| Slot(cell.load(Ordering::Acquire))).find(|slot| slot.0 & mask == wanted)
     }
 
     /// Point the entry in `slot` to another record of the same key. Its uses start anew at `uses`.
     pub fn replace<'a>(&'a self, slot: &SlotRef<'a>, hash: u64, position: u64, uses: u64) -> SlotRef<'a> {
-        let entry = Entry::new(hash, position).with_uses(uses);
-        overwrite(slot.cell, entry.0);
-        SlotRef { cell: slot.cell, entry }
+        let seen = Slot::new(hash, position).with_uses(uses);
+        overwrite(slot.cell, seen.0);
+        SlotRef { cell: slot.cell, seen }
     }
 
     /// Take the entry out. Where its bucket has overflow, the gap is filled from the end of the
@@ -264,10 +264,10 @@ impl Index {
     pub fn insert(&self, hash: u64, position: u64) -> Result<SlotRef<'_>, IndexFull> {
         let bucket = bucket_of(hash, get(&self.count));
         let cell = self.vacancy(self.primary(bucket))?;
-        let entry = Entry::new(hash, position);
-        cell.store(entry.0, Ordering::Release);
+        let seen = Slot::new(hash, position);
+        cell.store(seen.0, Ordering::Release);
         set(&self.writer_state.entries, self.entries() + 1);
-        Ok(SlotRef { cell, entry })
+        Ok(SlotRef { cell, seen })
     }
 
     /// An empty slot in the chain of `primary`; a new overflow bucket if there is none.
@@ -349,15 +349,15 @@ impl Index {
 
     /// Split one bucket; `hash_of` gives an entry's hash anew (from its record's key) where the tag
     /// does not tell. With the lock held.
-    pub fn grow(&self, hash_of: impl Fn(Entry) -> u64) {
+    pub fn grow(&self, hash_of: impl Fn(Slot) -> u64) {
         let count = get(&self.count);
         let level = count.ilog2();
         let (old, new) = (self.primary(count - (1 << level)), self.primary(count));
-        let has_bit = |entry: Entry| match level.checked_sub(TAG_FROM_BIT) {
-            Some(bit) if bit < TAG_BITS => entry.0 >> (TAG_SHIFT + bit) & 1 == 1,
-            _ => hash_of(entry) >> level & 1 == 1,
+        let has_bit = |slot: Slot| match level.checked_sub(TAG_FROM_BIT) {
+            Some(bit) if bit < TAG_BITS => slot.0 >> (TAG_SHIFT + bit) & 1 == 1,
+            _ => hash_of(slot) >> level & 1 == 1,
         };
-        let moves = |cell: &&AtomicU64| get(cell) != 0 && has_bit(Entry(get(cell)));
+        let moves = |cell: &&AtomicU64| get(cell) != 0 && has_bit(Slot(get(cell)));
 
         // 1. Copies of what moves go into the new bucket, which no reader knows yet.
         let mut moved: ArrayVec<&AtomicU64, MOVED_MAX> = ArrayVec::new();

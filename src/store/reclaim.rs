@@ -336,12 +336,12 @@ impl Shard {
             Some(victim) if victim.position == position => victim.hash,
             _ => self.hash_of(record),
         };
-        let is_this = |slot: super::index::Entry| (slot.position(self.head()) == position).then_some(());
+        let is_this = |slot: super::index::Slot| (slot.position(self.head()) == position).then_some(());
         (hash, self.index.find_locked(hash, is_this).map(|(slot, ())| slot))
     }
 
     fn deserves_another_lap(&self, writer: &Writer, slot: &SlotRef<'_>, record_bytes: u64) -> bool {
-        !self.may_evict(writer) || slot.entry.uses() > 0 && writer.credit >= record_bytes
+        !self.may_evict(writer) || slot.seen.uses() > 0 && writer.credit >= record_bytes
     }
 
     /// Append the item again, as it is; its CAS, so far made of its old position, becomes explicit.
@@ -363,7 +363,7 @@ impl Shard {
         let Ok((position, _)) = appended else {
             return false;
         };
-        let uses = item.slot.entry.uses().saturating_sub(1);
+        let uses = item.slot.seen.uses().saturating_sub(1);
         self.index.replace(&item.slot, hash, position, uses);
         let new_bytes = draft.record_bytes() as u64;
         writer.credit = writer.credit.saturating_sub(new_bytes);

@@ -6,7 +6,7 @@
 //! has stopped looking at, and whoever reads from elsewhere has been told of.
 
 use super::NoRoom;
-use super::index::{Entry as Slot, Index, Look, SlotRef};
+use super::index::{Index, Look, Slot, SlotRef};
 use super::item::Item;
 use super::line::{BIRTH, ControlLine};
 use super::log::Log;

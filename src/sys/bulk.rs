@@ -1,6 +1,10 @@
-//! Many words at once, at the speed of memcpy. Compilers do not join atomic accesses, so a loop
-//! over atomics moves eight bytes an instruction: half of what memcpy does from memory, a third
-//! from the cache. A string instruction moves as much at a time as the processor likes.
+//! Many words at once. Compilers do not join atomic accesses, so a loop over atomics moves eight
+//! bytes an instruction. There are two other ways, and each is there for what was measured:
+//! - a string instruction ([`copy`], [`copy_out`]), for what is looked at again at once: 64 KiB
+//!   from memory take 8.4 us, in a loop 10.3. Without it where long values are summed, a full copy
+//!   of a replica is 7 % slower.
+//! - streaming stores ([`copy_past_cache`]), for what is not: 64 KiB take 6.7 us. By a string
+//!   instruction into the log, a full copy is a tenth slower.
 //!
 //! What that means, against a loop of relaxed loads and stores (x86, "fast-string operation"):
 //! - Nothing is promised about the order within one copy: no more than for relaxed accesses to

@@ -1,5 +1,5 @@
 //! Memory of another process, mapped into this one from a memfd that was received: read-only
-//! ([`ReadOnlyWords`]) or shared ([`SharedWords`]), or as it was opened ([`Mapped`]).
+//! ([`ReadOnlyWords`]) or shared ([`SharedWords`]), or as it was opened ([`ForeignWords`]).
 //!
 //! The other process is not trusted. A memfd that could shrink would raise SIGBUS here, so one that
 //! is not sealed against it (F_SEAL_SHRINK, which nobody can take back) or has another size than
@@ -67,43 +67,43 @@ impl ReadOnlyWords {
 }
 
 /// A mapping of what the descriptor allows: the other process decides that by how it opened it.
-pub enum Mapped {
+pub enum ForeignWords {
     /// It can only be loaded from.
     ReadOnly(ReadOnlyWords),
     /// It can be stored to as well.
     Shared(SharedWords),
 }
 
-impl Mapped {
+impl ForeignWords {
     /// Map `file`, which must be of `bytes` bytes, a multiple of 8, and sealed against shrinking.
-    pub fn map(file: &File, bytes: usize) -> io::Result<Mapped> {
+    pub fn map(file: &File, bytes: usize) -> io::Result<ForeignWords> {
         match fcntl_getfl(file)?.contains(OFlags::RDWR) {
-            true => SharedWords::map(file, bytes).map(Mapped::Shared),
-            false => ReadOnlyWords::map(file, bytes).map(Mapped::ReadOnly),
+            true => SharedWords::map(file, bytes).map(ForeignWords::Shared),
+            false => ReadOnlyWords::map(file, bytes).map(ForeignWords::ReadOnly),
         }
     }
 
     /// Length in bytes.
     pub fn bytes(&self) -> usize {
         match self {
-            Mapped::ReadOnly(words) => words.bytes(),
-            Mapped::Shared(words) => words.words().len() * 8,
+            ForeignWords::ReadOnly(words) => words.bytes(),
+            ForeignWords::Shared(words) => words.words().len() * 8,
         }
     }
 
     /// As [`ReadOnlyWords::copy_to`].
     pub fn copy_to(&self, at: usize, to: &[AtomicU64]) {
         match self {
-            Mapped::ReadOnly(words) => words.copy_to(at, to),
-            Mapped::Shared(words) => copy(&words.words()[at..at + to.len()], to),
+            ForeignWords::ReadOnly(words) => words.copy_to(at, to),
+            ForeignWords::Shared(words) => copy(&words.words()[at..at + to.len()], to),
         }
     }
 
     /// The words, where they may be stored to.
     pub fn shared(&self) -> Option<&[AtomicU64]> {
         match self {
-            Mapped::ReadOnly(_) => None,
-            Mapped::Shared(words) => Some(words.words()),
+            ForeignWords::ReadOnly(_) => None,
+            ForeignWords::Shared(words) => Some(words.words()),
         }
     }
 }
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn what_may_be_stored_to_is_what_its_owner_opened_for_writing() {
         let (closed, open) = (Memfd::new("test", 4096, false).unwrap(), Memfd::for_writers("test", 4096).unwrap());
-        let mapped = |file: &File| Mapped::map(file, 4096).unwrap();
+        let mapped = |file: &File| ForeignWords::map(file, 4096).unwrap();
         assert!(mapped(&closed.open_for_reading().unwrap()).shared().is_none());
         assert!(mapped(&open.open_for_reading().unwrap()).shared().is_none());
         let shared = mapped(open.file());

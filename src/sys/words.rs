@@ -148,21 +148,14 @@ impl<'a> WordSpan<'a> {
 /// what is used more often.
 const PAST_CACHE_WORDS: usize = 1024;
 
-/// Copy words, from one slice to another of the same length: eight at a time, because compilers do
-/// not join atomic accesses.
+/// Copy words, from one slice to another of the same length. Shorter runs in a plain loop: by a
+/// string instruction 2 KiB from memory take 3 % less, 4 KiB 11 %.
 pub fn copy_words(from: &[AtomicU64], to: &[AtomicU64]) {
     assert_eq!(from.len(), to.len(), "a copy of another length");
     if from.len() >= PAST_CACHE_WORDS {
         return bulk::copy_past_cache(from, to);
-    } else if from.len() >= bulk::WORDS_MIN {
-        return bulk::copy(from, to);
     }
-    let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<8>(), to.as_chunks::<8>());
-    for (from, to) in from.iter().zip(to) {
-        let line: [u64; 8] = std::array::from_fn(|at| from[at].load(Relaxed));
-        line.iter().zip(to).for_each(|(word, to)| to.store(*word, Relaxed));
-    }
-    from_rest.iter().zip(to_rest).for_each(|(word, to)| to.store(word.load(Relaxed), Relaxed));
+    from.iter().zip(to).for_each(|(word, to)| to.store(word.load(Relaxed), Relaxed));
 }
 
 /// Writes bytes into words one after another, from a word's start; the last word is padded with

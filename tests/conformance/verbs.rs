@@ -158,9 +158,11 @@ fn acks_arrive_in_their_order() {
 #[ignore = "needs an RDMA device: tools/soft-roce"]
 fn a_writer_registers_its_sources_and_leaves_none() {
     with_device(|address| {
-        let Pair { mut channel, grant, exporter, memory } = connected(address, &[4096]);
+        let (exporter, memory) = (exporter(address), Memory::new(&[4096]));
+        let grant = exporter.grant(token(1), memory.clone()).unwrap();
         let before = verbs::registrations();
-        channel.lend(Memory::new(&[4096, 8192])).unwrap();
+        let (invited, sources) = (invitation(&exporter, token(1), &*grant), Memory::new(&[4096, 8192]));
+        let mut channel = exporter.writer().expect("verbs writes").connect(&invited, sources).unwrap();
         assert_eq!(verbs::registrations(), before + 2);
         channel.write(&[Write { source: 1, from: 0, region: 0, offset: 0, bytes: 4096 }]).unwrap();
         let landing = channel.landing(4096).unwrap();

@@ -121,10 +121,10 @@ impl Network {
         let layout = Layout::told(&geometry, &memory, window_bytes).expect("a layout that can be");
         let granted = Inbox::grant(self.sim.exporter(), token, geometry, memory, layout);
         let (inbox, invite) = granted.expect("few grants wait");
-        let channel = self.exporter.connect(&invite.invitation).expect("the token is known");
         assert_eq!(Layout::told(&geometry, &memory, invite.window_bytes), Some(layout));
-        let pusher = Pusher::new(channel, offered.regions.clone(), (geometry, memory), layout, SILENCE_MAX);
-        let mut pusher = pusher.expect("memory for lines");
+        let (writer, regions) = (self.exporter.writer().expect("the simulation writes"), offered.regions.clone());
+        let pusher = Pusher::connect(writer, &invite.invitation, regions, (geometry, memory), layout, SILENCE_MAX);
+        let mut pusher = pusher.expect("the token is known");
         pusher.set_clock(clock::now);
         let puller = puller(Box::new(inbox), offered, replica, 0..known.len(), known);
         let puller = Pullers::new(vec![puller], self.tokens as u64);

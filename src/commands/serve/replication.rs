@@ -235,7 +235,7 @@ impl Plan {
         FollowConfig {
             primary: self.primary.clone().unwrap_or_default(),
             secret: self.secret.clone(),
-            fabrics: self.fabrics.clone().unwrap_or_else(|| self.any_fabric()),
+            fabrics: self.fabrics_to_try(),
             mode: self.mode,
             options: self.options.clone(),
             identity: self.identity.clone(),
@@ -249,11 +249,11 @@ impl Plan {
         }
     }
 
-    /// The fabrics of auto.
-    fn any_fabric(&self) -> Vec<Kind> {
-        let mut all = FollowConfig::any_fabric();
-        all.retain(|kind| self.mode == Mode::Pull || kind.writes());
-        all
+    /// The fabrics that are named, or all, but for those that cannot do what the mode asks.
+    fn fabrics_to_try(&self) -> Vec<Kind> {
+        let mut fabrics = self.fabrics.clone().unwrap_or_else(FollowConfig::any_fabric);
+        fabrics.retain(|kind| self.mode == Mode::Pull || kind.writes());
+        fabrics
     }
 
     /// Start what was asked for.

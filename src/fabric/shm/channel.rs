@@ -5,9 +5,9 @@ use super::handover::{self, STATUS_UNKNOWN, STATUS_WELCOME};
 use super::{error, is_name};
 use crate::fabric::{
     ACK_BYTES, CONNECT_WAIT_MAX, Cause, Channel, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing,
-    READ_BYTES_MAX, Read, Regions, WRITE_DEPTH_MAX, Write,
+    READ_BYTES_MAX, Read, Regions, WRITE_DEPTH_MAX, Write, WriteChannel,
 };
-use crate::sys::foreign::{Mapped, SharedWords, copy};
+use crate::sys::foreign::{ForeignWords, SharedWords, copy};
 use crate::sys::reach::{connect_unix, share};
 use crate::sys::receive::receive;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -25,6 +25,18 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Connect to the socket that `invitation` names.
 pub fn connect(invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
+    Ok(Box::new(establish(invitation)?))
+}
+
+/// The same, to WRITE from `sources`.
+pub(super) fn connect_writer(
+    invitation: &Invitation,
+    sources: Arc<dyn Regions>,
+) -> Result<Box<dyn WriteChannel>, FabricError> {
+    Ok(Box::new(ShmChannel { sources: Some(sources), ..establish(invitation)? }))
+}
+
+fn establish(invitation: &Invitation) -> Result<ShmChannel, FabricError> {
     let failed = |doing: &str, error: io::Error| match error.kind() {
         io::ErrorKind::InvalidData => super::error(Cause::Protocol, format!("{doing}: {error}")),
         _ => FabricError::from_io(Kind::Shm, doing, &error),
@@ -53,17 +65,8 @@ pub fn connect(invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError>
     }
     let (regions, ack) = map_all(&socket, invitation, until).map_err(|error| failed("the primary's memory", error))?;
     socket.set_nonblocking(true).map_err(|error| failed("a unix socket", error))?;
-    let channel = ShmChannel {
-        socket,
-        regions,
-        ack,
-        sources: None,
-        written: 0,
-        done: Vec::new(),
-        over: None,
-        looked: Instant::now(),
-    };
-    Ok(Box::new(channel))
+    let (done, looked) = (Vec::new(), Instant::now());
+    Ok(ShmChannel { socket, regions, ack, sources: None, written: 0, done, over: None, looked })
 }
 
 fn greet(invitation: &Invitation, until: Instant) -> io::Result<UnixStream> {
@@ -75,12 +78,16 @@ fn greet(invitation: &Invitation, until: Instant) -> io::Result<UnixStream> {
 
 /// Map the regions and the ack slot batch by batch, so that only one batch of descriptors is open
 /// at a time.
-fn map_all(socket: &UnixStream, invitation: &Invitation, until: Instant) -> io::Result<(Vec<Mapped>, SharedWords)> {
+fn map_all(
+    socket: &UnixStream,
+    invitation: &Invitation,
+    until: Instant,
+) -> io::Result<(Vec<ForeignWords>, SharedWords)> {
     let mut regions = Vec::new();
     loop {
         for file in handover::receive_batch(socket, regions.len(), until)? {
             match invitation.regions.get(regions.len()) {
-                Some(descriptor) => regions.push(Mapped::map(&file, length(descriptor.bytes)?)?),
+                Some(descriptor) => regions.push(ForeignWords::map(&file, length(descriptor.bytes)?)?),
                 None => return Ok((regions, map_ack(&file, invitation)?)),
             }
         }
@@ -91,8 +98,8 @@ fn map_ack(file: &File, invitation: &Invitation) -> io::Result<SharedWords> {
     SharedWords::map(file, length(invitation.ack.bytes)?)
 }
 
-/// The length to map, if the peer's number can be one. `Mapped::map` compares it with the file's
-/// length before it maps anything.
+/// The length to map, if the peer's number can be one. `ForeignWords::map` compares it with the
+/// file's length before it maps anything.
 fn length(bytes: u64) -> io::Result<usize> {
     let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes > 0 && bytes.is_multiple_of(8));
     bytes.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "memory of an impossible length"))
@@ -100,8 +107,9 @@ fn length(bytes: u64) -> io::Result<usize> {
 
 struct ShmChannel {
     socket: UnixStream,
-    regions: Vec<Mapped>,
+    regions: Vec<ForeignWords>,
     ack: SharedWords,
+    /// Of one that WRITEs.
     sources: Option<Arc<dyn Regions>>,
     /// WRITEs since the last READ. They are carried out already, and counted only so that a
     /// caller's mistake shows on this fabric, too.
@@ -165,13 +173,9 @@ impl Channel for ShmChannel {
         to.iter().zip(words).for_each(|(to, word)| to.store(*word, Ordering::Release));
         Ok(())
     }
+}
 
-    fn lend(&mut self, sources: Arc<dyn Regions>) -> Result<(), FabricError> {
-        assert!(self.sources.is_none(), "sources are lent once");
-        self.sources = Some(sources);
-        Ok(())
-    }
-
+impl WriteChannel for ShmChannel {
     fn write(&mut self, writes: &[Write]) -> Result<(), FabricError> {
         self.look_at_times();
         self.check()?;
@@ -195,7 +199,7 @@ impl ShmChannel {
         );
         let to = read.landing.words(read.bytes);
         let region = self.regions.get(read.region as usize);
-        let within = |region: &&Mapped| {
+        let within = |region: &&ForeignWords| {
             let end = read.offset.checked_add(read.bytes as u64);
             read.offset.is_multiple_of(8) && end.is_some_and(|end| end <= region.bytes() as u64)
         };
@@ -215,10 +219,10 @@ impl ShmChannel {
     fn carry_out_write(&self, write: &Write) -> Result<(), FabricError> {
         let Write { source, from, region, offset, bytes } = *write;
         assert!(bytes.is_multiple_of(8) && from.is_multiple_of(8) && bytes <= READ_BYTES_MAX, "a WRITE is whole words");
-        let sources = self.sources.as_ref().expect("something was lent before the first WRITE");
+        let sources = self.sources.as_ref().expect("a channel that WRITEs has sources");
         let words = &sources.memory(source).words()[from / 8..][..bytes / 8];
         let first = usize::try_from(offset / 8).unwrap_or(usize::MAX);
-        let shared = self.regions.get(region as usize).and_then(Mapped::shared);
+        let shared = self.regions.get(region as usize).and_then(ForeignWords::shared);
         let to = shared.filter(|_| offset.is_multiple_of(8)).and_then(|shared| shared.get(first..)?.get(..words.len()));
         let Some(to) = to else {
             let what =

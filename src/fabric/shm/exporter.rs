@@ -8,7 +8,8 @@ use super::{NAME_DIGITS, NAME_PREFIX, error};
 use crate::fabric::door::{Door, Entrance};
 use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, Waiting, descriptors, nobody_came};
 use crate::fabric::{
-    ACK_BYTES, Access, Cause, Channel, Descriptor, FabricError, Grant, GrantState, Invitation, Kind, Regions, Token,
+    ACK_BYTES, Access, Cause, ConnectsWriters, Descriptor, FabricError, Grant, GrantState, Invitation, Kind, Regions,
+    Token, WriteChannel,
 };
 use crate::sys::memory::Memfd;
 use crate::sys::receive::receive;
@@ -26,7 +27,7 @@ const NAMES_MAX: usize = 8;
 /// See the module.
 pub struct Exporter {
     name: String,
-    waiting: Arc<Waiting<Offer>>,
+    waiting: Arc<Waiting<Granted>>,
     _door: Door,
 }
 
@@ -78,24 +79,34 @@ impl crate::fabric::Exporter for Exporter {
         let descriptors = descriptors(&*regions);
         let ack = Memfd::for_writers("remora-ack", ACK_BYTES);
         let ack = ack.map_err(|error| FabricError::from_io(self.kind(), "memory for an ack slot", &error))?;
-        let offer = Arc::new(Offer { regions, ack: Arc::new(ack), stage: Stage::waiting() });
-        let until = self.waiting.add(self.kind(), token, offer.clone())?;
-        Ok(Box::new(ShmGrant { offer, descriptors, token, waiting: self.waiting.clone(), until }))
+        let granted = Arc::new(Granted { regions, ack: Arc::new(ack), stage: Stage::waiting() });
+        let until = self.waiting.add(self.kind(), token, granted.clone())?;
+        Ok(Box::new(ShmGrant { granted, descriptors, token, waiting: self.waiting.clone(), until }))
     }
 
-    fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
-        super::connect(invitation)
+    fn writer(&self) -> Option<&dyn ConnectsWriters> {
+        Some(self)
+    }
+}
+
+impl ConnectsWriters for Exporter {
+    fn connect(
+        &self,
+        invitation: &Invitation,
+        sources: Arc<dyn Regions>,
+    ) -> Result<Box<dyn WriteChannel>, FabricError> {
+        super::channel::connect_writer(invitation, sources)
     }
 }
 
 /// What one peer is given.
-struct Offer {
+struct Granted {
     regions: Arc<dyn Regions>,
     ack: Arc<Memfd>,
     stage: Stage<UnixStream>,
 }
 
-impl Offer {
+impl Granted {
     fn hand_over(&self, socket: &UnixStream) -> io::Result<()> {
         let count = self.regions.count();
         handover::send_answer(socket, STATUS_WELCOME, count + 1)?;
@@ -111,7 +122,7 @@ impl Offer {
 
 struct ShmEntrance {
     listener: UnixListener,
-    waiting: Arc<Waiting<Offer>>,
+    waiting: Arc<Waiting<Granted>>,
 }
 
 impl Entrance for ShmEntrance {
@@ -128,16 +139,16 @@ impl Entrance for ShmEntrance {
 
     fn admit(&self, socket: UnixStream, greeting: &[u8]) {
         let Ok(token) = greeting.try_into() else { return };
-        let Some(offer) = self.waiting.take(&Token(token)) else {
+        let Some(granted) = self.waiting.take(&Token(token)) else {
             log::warn!("shm: a process showed a token that nobody waits for");
             let _ = handover::send_answer(&socket, STATUS_UNKNOWN, 0);
             return;
         };
         // Under the lock: if the grant is dropped meanwhile, its drop waits for the lock, and then
         // ends this connection.
-        let mut place = offer.stage.lock();
+        let mut place = granted.stage.lock();
         if matches!(*place, Place::Waiting) {
-            *place = match offer.hand_over(&socket) {
+            *place = match granted.hand_over(&socket) {
                 Ok(()) => Place::Connected(socket),
                 Err(error) => Place::Over(FabricError::from_io(Kind::Shm, "handing memory to a replica", &error)),
             };
@@ -146,10 +157,10 @@ impl Entrance for ShmEntrance {
 }
 
 struct ShmGrant {
-    offer: Arc<Offer>,
+    granted: Arc<Granted>,
     descriptors: Vec<Descriptor>,
     token: Token,
-    waiting: Arc<Waiting<Offer>>,
+    waiting: Arc<Waiting<Granted>>,
     until: Instant,
 }
 
@@ -159,7 +170,7 @@ impl Grant for ShmGrant {
     }
 
     fn ack(&self) -> &Arc<Memfd> {
-        &self.offer.ack
+        &self.granted.ack
     }
 
     fn ack_descriptor(&self) -> Descriptor {
@@ -168,7 +179,7 @@ impl Grant for ShmGrant {
 
     /// Costs one system call once the peer is connected.
     fn state(&mut self) -> Result<GrantState, FabricError> {
-        let mut place = self.offer.stage.lock();
+        let mut place = self.granted.stage.lock();
         let ended = match &*place {
             Place::Waiting if Instant::now() < self.until => return Ok(GrantState::Waiting),
             Place::Waiting => nobody_came(Kind::Shm),
@@ -188,7 +199,7 @@ impl Grant for ShmGrant {
 impl Drop for ShmGrant {
     fn drop(&mut self) {
         self.waiting.take(&self.token);
-        let mut place = self.offer.stage.lock();
+        let mut place = self.granted.stage.lock();
         if let Place::Connected(socket) = &*place {
             let _ = socket.shutdown(Shutdown::Both);
         }

@@ -3,12 +3,12 @@
 //! WRITE of data goes through the first queue, and can be torn and late as READs can. An ack waits
 //! for its turn; one that is torn then arrives in parts, in any order, and those behind it wait.
 
-use super::exporter::Offer;
+use super::exporter::Granted;
 use super::{Faults, error};
 use crate::fabric::waiting::Place;
 use crate::fabric::{
     ACK_BYTES, Access, Cause, Channel, Completion, DEPTH_MAX, FabricError, Kind, Landing, READ_BYTES_MAX, Read,
-    Regions, WRITE_DEPTH_MAX, Write,
+    Regions, WRITE_DEPTH_MAX, Write, WriteChannel,
 };
 use crate::sys::sync::AtomicU64;
 use std::collections::VecDeque;
@@ -61,13 +61,19 @@ struct AckWrite {
     cut: bool,
 }
 
-pub(super) fn open(offer: Arc<Offer>, faults: Faults, random: fastrand::Rng) -> Box<dyn Channel> {
-    *offer.stage.lock() = Place::Connected(());
+/// `sources` are those of a channel that WRITEs.
+pub(super) fn open(
+    granted: Arc<Granted>,
+    faults: Faults,
+    random: fastrand::Rng,
+    sources: Option<Arc<dyn Regions>>,
+) -> Box<SimChannel> {
+    *granted.stage.lock() = Place::Connected(());
     if faults.cut_after == Some(0) {
-        offer.end(cut());
+        granted.end(cut());
     }
     Box::new(SimChannel {
-        offer,
+        granted,
         faults,
         random,
         operations: 0,
@@ -75,7 +81,7 @@ pub(super) fn open(offer: Arc<Offer>, faults: Faults, random: fastrand::Rng) -> 
         carried: VecDeque::new(),
         lost: Vec::new(),
         writes: VecDeque::new(),
-        sources: None,
+        sources,
         written: 0,
     })
 }
@@ -84,8 +90,8 @@ fn cut() -> FabricError {
     error(Cause::Closed, "the simulation cut the channel")
 }
 
-struct SimChannel {
-    offer: Arc<Offer>,
+pub(super) struct SimChannel {
+    granted: Arc<Granted>,
     faults: Faults,
     random: fastrand::Rng,
     operations: u64,
@@ -134,7 +140,7 @@ impl Channel for SimChannel {
         self.write_some();
         self.carry_some();
         self.complete_some(done);
-        if let Some(why) = self.offer.over() {
+        if let Some(why) = self.granted.over() {
             self.fail_all(&why, done);
             if done.len() == before {
                 return Err(why);
@@ -158,19 +164,15 @@ impl Channel for SimChannel {
         self.writes.push_back(AckWrite { first: offset / 8, words: words.to_vec(), delay, parts, cut });
         Ok(())
     }
+}
 
-    fn lend(&mut self, sources: Arc<dyn Regions>) -> Result<(), FabricError> {
-        assert!(self.sources.is_none(), "sources are lent once");
-        self.sources = Some(sources);
-        Ok(())
-    }
-
+impl WriteChannel for SimChannel {
     fn write(&mut self, writes: &[Write]) -> Result<(), FabricError> {
         self.check()?;
         self.written += writes.len();
         assert!(self.written <= WRITE_DEPTH_MAX, "more WRITEs under way than were allowed");
         for write in writes {
-            let sources = self.sources.as_ref().expect("something was lent before the first WRITE");
+            let sources = self.sources.as_ref().expect("a channel that WRITEs has sources");
             let whole = write.bytes.is_multiple_of(8) && write.from.is_multiple_of(8) && write.bytes <= READ_BYTES_MAX;
             assert!(
                 whole && write.from + write.bytes <= sources.memory(write.source).words().len() * 8,
@@ -184,7 +186,7 @@ impl Channel for SimChannel {
 
 impl SimChannel {
     fn check(&self) -> Result<(), FabricError> {
-        self.offer.over().map_or(Ok(()), Err)
+        self.granted.over().map_or(Ok(()), Err)
     }
 
     fn chance(&mut self, share: f64) -> bool {
@@ -267,7 +269,7 @@ impl SimChannel {
     fn copy_parts(&mut self, pending: &mut Pending, count: usize) {
         for _ in 0..count {
             let Some(part) = pending.parts.pop() else { return };
-            if self.offer.over().is_some() || !self.carry(&pending.work, part) {
+            if self.granted.over().is_some() || !self.carry(&pending.work, part) {
                 return pending.parts.clear();
             }
         }
@@ -282,7 +284,7 @@ impl SimChannel {
     }
 
     fn words(&self, region: u32, offset: u64, bytes: usize, access: Access) -> Option<&[AtomicU64]> {
-        let (number, regions) = (region as usize, &self.offer.regions);
+        let (number, regions) = (region as usize, &self.granted.regions);
         let allowed = number < regions.count() && (access == Access::Read || regions.access(number) == Access::Write);
         let first = usize::try_from(offset / 8).unwrap_or(usize::MAX);
         let words = allowed.then(|| regions.memory(number).words()).filter(|_| offset.is_multiple_of(8))?;
@@ -292,7 +294,7 @@ impl SimChannel {
     fn store(&self, write: &Write, part: Range<usize>) -> bool {
         let Some(to) = self.words(write.region, write.offset, write.bytes, Access::Write) else {
             let what = format!("a WRITE of {} bytes at {} of region {}", write.bytes, write.offset, write.region);
-            self.offer.end(error(Cause::Access, format!("{what}, which is beyond it or for reading alone")));
+            self.granted.end(error(Cause::Access, format!("{what}, which is beyond it or for reading alone")));
             return false;
         };
         let sources = self.sources.as_ref().expect("looked at when it was taken");
@@ -307,7 +309,7 @@ impl SimChannel {
     fn copy(&self, read: &Read, part: Range<usize>) -> bool {
         let Some(from) = self.words(read.region, read.offset, read.bytes, Access::Read) else {
             let what = format!("a READ of {} bytes at {} of region {}", read.bytes, read.offset, read.region);
-            self.offer.end(error(Cause::Access, format!("{what}, which is beyond it")));
+            self.granted.end(error(Cause::Access, format!("{what}, which is beyond it")));
             return false;
         };
         let to = &read.landing.words(read.bytes)[part.clone()];
@@ -339,7 +341,7 @@ impl SimChannel {
             self.carried.push_back(Carried { completion, hold, overtaken });
         }
         if last {
-            self.offer.end(cut());
+            self.granted.end(cut());
         }
     }
 
@@ -351,7 +353,7 @@ impl SimChannel {
             word.fetch_xor(bit, Ordering::Relaxed);
         }
         if last {
-            self.offer.end(cut());
+            self.granted.end(cut());
         }
     }
 
@@ -390,16 +392,16 @@ impl SimChannel {
     /// The next part of the oldest ack arrives; true if there is another part.
     fn write_part(&mut self) -> bool {
         let Some(AckWrite { first, words, parts, cut: last, .. }) = self.writes.front_mut() else { return false };
-        let (slot, part, last) = (self.offer.ack.words(), parts.pop().unwrap_or_default(), *last);
+        let (slot, part, last) = (self.granted.ack.words(), parts.pop().unwrap_or_default(), *last);
         match slot.get(*first..).and_then(|slot| slot.get(..words.len())) {
-            _ if self.offer.over().is_some() => parts.clear(),
+            _ if self.granted.over().is_some() => parts.clear(),
             Some(slot) => {
                 let store = |(to, word): (&AtomicU64, &u64)| to.store(*word, Ordering::Release);
                 slot[part.clone()].iter().zip(&words[part]).for_each(store);
             }
             None => {
                 parts.clear();
-                self.offer.end(error(Cause::Access, "a WRITE reaches beyond the ack slot"));
+                self.granted.end(error(Cause::Access, "a WRITE reaches beyond the ack slot"));
             }
         }
         if !parts.is_empty() {
@@ -407,7 +409,7 @@ impl SimChannel {
         }
         self.writes.pop_front();
         if last {
-            self.offer.end(cut());
+            self.granted.end(cut());
         }
         false
     }
@@ -425,6 +427,6 @@ impl SimChannel {
 
 impl Drop for SimChannel {
     fn drop(&mut self) {
-        self.offer.end(error(Cause::Closed, "the replica ended its channel"));
+        self.granted.end(error(Cause::Closed, "the replica ended its channel"));
     }
 }

@@ -3,7 +3,8 @@
 use super::{CONNECT_WAIT_MAX, Sim, WAITING_MAX, error};
 use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, descriptors};
 use crate::fabric::{
-    ACK_BYTES, Cause, Channel, Descriptor, Exporter, FabricError, Grant, GrantState, Invitation, Kind, Regions, Token,
+    ACK_BYTES, Cause, ConnectsWriters, Descriptor, Exporter, FabricError, Grant, GrantState, Invitation, Kind, Regions,
+    Token, WriteChannel,
 };
 use crate::sys::memory::Memfd;
 use std::sync::Arc;
@@ -29,24 +30,34 @@ impl Exporter for SimExporter {
         let ack = ack.map_err(|error| FabricError::from_io(Kind::Sim, "memory for an ack slot", &error))?;
         let mut shared = self.sim.lock();
         let now = shared.now;
-        shared.waiting.retain(|(_, offer)| now < offer.until);
+        shared.waiting.retain(|(_, granted)| now < granted.until);
         if shared.waiting.len() >= WAITING_MAX || shared.waiting.iter().any(|(other, _)| *other == token) {
             return Err(error(Cause::System, "too many grants wait, or one token was given out twice"));
         }
         let until = now + CONNECT_WAIT_MAX;
-        let offer =
-            Arc::new(Offer { regions, ack: Arc::new(ack), stage: Stage::waiting(), until, address: self.address() });
-        shared.waiting.push((token, offer.clone()));
-        Ok(Box::new(SimGrant { sim: self.sim.clone(), offer, descriptors }))
+        let granted =
+            Arc::new(Granted { regions, ack: Arc::new(ack), stage: Stage::waiting(), until, address: self.address() });
+        shared.waiting.push((token, granted.clone()));
+        Ok(Box::new(SimGrant { sim: self.sim.clone(), granted, descriptors }))
     }
 
-    fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
-        self.sim.connect(invitation)
+    fn writer(&self) -> Option<&dyn ConnectsWriters> {
+        Some(self)
+    }
+}
+
+impl ConnectsWriters for SimExporter {
+    fn connect(
+        &self,
+        invitation: &Invitation,
+        sources: Arc<dyn Regions>,
+    ) -> Result<Box<dyn WriteChannel>, FabricError> {
+        Ok(self.sim.open(invitation, Some(sources))?)
     }
 }
 
 /// What one peer may read and write. The grant and its channel share it.
-pub(super) struct Offer {
+pub(super) struct Granted {
     pub(super) regions: Arc<dyn Regions>,
     pub(super) ack: Arc<Memfd>,
     pub(super) stage: Stage<()>,
@@ -54,7 +65,7 @@ pub(super) struct Offer {
     pub(super) address: String,
 }
 
-impl Offer {
+impl Granted {
     /// End the channel. The first cause stays.
     pub(super) fn end(&self, why: FabricError) {
         let mut place = self.stage.lock();
@@ -74,7 +85,7 @@ impl Offer {
 
 struct SimGrant {
     sim: Sim,
-    offer: Arc<Offer>,
+    granted: Arc<Granted>,
     descriptors: Vec<Descriptor>,
 }
 
@@ -84,7 +95,7 @@ impl Grant for SimGrant {
     }
 
     fn ack(&self) -> &Arc<Memfd> {
-        &self.offer.ack
+        &self.granted.ack
     }
 
     fn ack_descriptor(&self) -> Descriptor {
@@ -92,14 +103,14 @@ impl Grant for SimGrant {
     }
 
     fn state(&mut self) -> Result<GrantState, FabricError> {
-        let is_due = self.sim.lock().now < self.offer.until;
-        self.offer.stage.state(Kind::Sim, is_due)
+        let is_due = self.sim.lock().now < self.granted.until;
+        self.granted.stage.state(Kind::Sim, is_due)
     }
 }
 
 impl Drop for SimGrant {
     fn drop(&mut self) {
-        self.sim.lock().waiting.retain(|(_, offer)| !Arc::ptr_eq(offer, &self.offer));
-        self.offer.end(error(Cause::Closed, "the primary ended the channel"));
+        self.sim.lock().waiting.retain(|(_, granted)| !Arc::ptr_eq(granted, &self.granted));
+        self.granted.end(error(Cause::Closed, "the primary ended the channel"));
     }
 }

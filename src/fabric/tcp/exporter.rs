@@ -5,9 +5,7 @@ use super::frames::{GREETING_BYTES, Status, WELCOME_BYTES, parse_greeting, welco
 use super::{error, responder};
 use crate::fabric::door::{Door, Entrance};
 use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, Waiting, descriptors};
-use crate::fabric::{
-    ACK_BYTES, Cause, Channel, Descriptor, FabricError, Grant, GrantState, Invitation, Kind, Regions, Token,
-};
+use crate::fabric::{ACK_BYTES, Cause, Descriptor, FabricError, Grant, GrantState, Kind, Regions, Token};
 use crate::sys::memory::Memfd;
 use crate::sys::send::{Part, send_parts};
 use std::io;
@@ -20,7 +18,7 @@ use std::time::Instant;
 /// See the module.
 pub struct Exporter {
     address: SocketAddr,
-    waiting: Arc<Waiting<Offer>>,
+    waiting: Arc<Waiting<Granted>>,
     _door: Door,
 }
 
@@ -55,18 +53,15 @@ impl crate::fabric::Exporter for Exporter {
         let descriptors = descriptors(&*regions);
         let ack = Memfd::new("remora-ack", ACK_BYTES, false);
         let ack = ack.map_err(|error| FabricError::from_io(Kind::Tcp, "memory for an ack slot", &error))?;
-        let offer = Arc::new(Offer { regions, ack: Arc::new(ack), stage: Stage::waiting(), peer: Mutex::default() });
-        let until = self.waiting.add(Kind::Tcp, token, offer.clone())?;
-        Ok(Box::new(TcpGrant { offer, descriptors, token, waiting: self.waiting.clone(), until }))
-    }
-
-    fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
-        super::connect(invitation)
+        let granted =
+            Arc::new(Granted { regions, ack: Arc::new(ack), stage: Stage::waiting(), peer: Mutex::default() });
+        let until = self.waiting.add(Kind::Tcp, token, granted.clone())?;
+        Ok(Box::new(TcpGrant { granted, descriptors, token, waiting: self.waiting.clone(), until }))
     }
 }
 
 /// What one peer may read and write. The grant and its responder share it.
-pub(super) struct Offer {
+pub(super) struct Granted {
     pub(super) regions: Arc<dyn Regions>,
     pub(super) ack: Arc<Memfd>,
     pub(super) stage: Stage<()>,
@@ -80,7 +75,7 @@ struct Peer {
     thread: JoinHandle<()>,
 }
 
-impl Offer {
+impl Granted {
     fn let_in(self: &Arc<Self>, socket: TcpStream) -> io::Result<()> {
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
@@ -104,7 +99,7 @@ fn send_whole(socket: &TcpStream, bytes: &[u8; WELCOME_BYTES]) -> io::Result<()>
 
 struct TcpEntrance {
     listener: TcpListener,
-    waiting: Arc<Waiting<Offer>>,
+    waiting: Arc<Waiting<Granted>>,
 }
 
 impl Entrance for TcpEntrance {
@@ -124,17 +119,17 @@ impl Entrance for TcpEntrance {
             log::warn!("tcp: a replica was not let in: {status:?}");
             let _ = send_whole(&socket, &welcome(status, 0));
         };
-        let offer = match parse_greeting(greeting) {
+        let granted = match parse_greeting(greeting) {
             None => return, // no replica
             Some(Err(status)) => return refuse(status),
             Some(Ok(token)) => self.waiting.take(&token),
         };
-        let Some(offer) = offer else { return refuse(Status::Unknown) };
+        let Some(granted) = granted else { return refuse(Status::Unknown) };
         // Under the lock: if the grant is dropped meanwhile, its drop waits for the lock, and then
         // ends this connection.
-        let mut place = offer.stage.lock();
+        let mut place = granted.stage.lock();
         if matches!(*place, Place::Waiting) {
-            *place = match offer.let_in(socket) {
+            *place = match granted.let_in(socket) {
                 Ok(()) => Place::Connected(()),
                 Err(error) => Place::Over(FabricError::from_io(Kind::Tcp, "letting a replica in", &error)),
             };
@@ -143,10 +138,10 @@ impl Entrance for TcpEntrance {
 }
 
 struct TcpGrant {
-    offer: Arc<Offer>,
+    granted: Arc<Granted>,
     descriptors: Vec<Descriptor>,
     token: Token,
-    waiting: Arc<Waiting<Offer>>,
+    waiting: Arc<Waiting<Granted>>,
     until: Instant,
 }
 
@@ -156,7 +151,7 @@ impl Grant for TcpGrant {
     }
 
     fn ack(&self) -> &Arc<Memfd> {
-        &self.offer.ack
+        &self.granted.ack
     }
 
     fn ack_descriptor(&self) -> Descriptor {
@@ -164,15 +159,15 @@ impl Grant for TcpGrant {
     }
 
     fn state(&mut self) -> Result<GrantState, FabricError> {
-        self.offer.stage.state(Kind::Tcp, Instant::now() < self.until)
+        self.granted.stage.state(Kind::Tcp, Instant::now() < self.until)
     }
 }
 
 impl Drop for TcpGrant {
     fn drop(&mut self) {
         self.waiting.take(&self.token);
-        *self.offer.stage.lock() = Place::Over(error(Cause::Closed, "the grant was dropped"));
-        let peer = self.offer.peer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        *self.granted.stage.lock() = Place::Over(error(Cause::Closed, "the grant was dropped"));
+        let peer = self.granted.peer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Peer { socket, thread }) = peer else { return };
         if let Some(socket) = socket.upgrade() {
             let _ = socket.shutdown(Shutdown::Both); // wakes the responder, and fails its next send

@@ -2,7 +2,7 @@
 //! only then takes the next. It ends when either side ends the connection.
 
 use super::error;
-use super::exporter::Offer;
+use super::exporter::Granted;
 use super::frames::{ANSWER_BYTES, Next, Request, Requests, Status, answer};
 use crate::fabric::waiting::Place;
 use crate::fabric::{Cause, FabricError, Kind};
@@ -24,14 +24,14 @@ const SLEEP_MAX: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// Start answering.
-pub(super) fn start(socket: Arc<TcpStream>, offer: Arc<Offer>) -> io::Result<JoinHandle<()>> {
-    let mut responder = Responder { socket, offer, requests: Requests::default() };
+pub(super) fn start(socket: Arc<TcpStream>, granted: Arc<Granted>) -> io::Result<JoinHandle<()>> {
+    let mut responder = Responder { socket, granted, requests: Requests::default() };
     std::thread::Builder::new().name("tcp-reads".into()).spawn(move || responder.run())
 }
 
 struct Responder {
     socket: Arc<TcpStream>,
-    offer: Arc<Offer>,
+    granted: Arc<Granted>,
     requests: Requests,
 }
 
@@ -40,7 +40,7 @@ impl Responder {
         let Err(why) = self.serve();
         let refused = matches!(why.cause, Cause::Access | Cause::Protocol);
         {
-            let mut place = self.offer.stage.lock();
+            let mut place = self.granted.stage.lock();
             if !matches!(*place, Place::Over(_)) {
                 *place = Place::Over(why);
             }
@@ -80,7 +80,8 @@ impl Responder {
         match request {
             Request::Read { region, offset, bytes, tag } => {
                 let number = region as usize;
-                let words = (number < self.offer.regions.count()).then(|| self.offer.regions.memory(number).words());
+                let words =
+                    (number < self.granted.regions.count()).then(|| self.granted.regions.memory(number).words());
                 let within = |words: &&[_]| end(offset, bytes).is_some_and(|end| end <= words.len() * 8);
                 let Some(words) = words.filter(within) else {
                     return self.refuse(tag, format!("a READ of {bytes} bytes at {offset} of region {region}"));
@@ -92,7 +93,7 @@ impl Responder {
                 Ok(())
             }
             Request::Write { offset, words, count } => {
-                let slot = self.offer.ack.words();
+                let slot = self.granted.ack.words();
                 let Some(end) = end(offset, count * 8).filter(|end| *end <= slot.len() * 8) else {
                     return self.refuse(0, format!("a WRITE of {count} words at {offset} of the ack slot"));
                 };
@@ -136,7 +137,7 @@ impl Responder {
     /// again.
     fn wait(&self, what: PollFlags) -> Result<(), FabricError> {
         let _ = poll(&mut [PollFd::new(&*self.socket, what)], Some(&SLEEP_MAX)); // interrupted: tried again, too
-        match &*self.offer.stage.lock() {
+        match &*self.granted.stage.lock() {
             Place::Over(error) => Err(error.clone()),
             _ => Ok(()),
         }

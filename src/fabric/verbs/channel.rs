@@ -8,17 +8,15 @@
 use super::devices::numa_node;
 use super::errors::{completed, failed};
 use super::native::cm::EventKind;
-use super::native::completion::{CompletionQueue, FLUSHED, SUCCESS};
+use super::native::completion::{FLUSHED, SUCCESS};
 use super::native::memory::{self, LandingError};
 use super::native::queue::{ACK_BUFFER_BYTES, Finished, QueuePair, ReadQueue};
-use super::registered::{self, Registered};
 use super::watch::Watch;
-use crate::fabric::{self, Cause, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing, Read, Regions, Write};
+use crate::fabric::{self, Cause, Completion, DEPTH_MAX, FabricError, Invitation, Kind, Landing, Read, Write};
 use crate::fabric::{ACK_BYTES, READ_BYTES_MAX, WRITE_DEPTH_MAX};
 use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a poll looks for completions before it sleeps. A READ over a good network takes less,
@@ -48,8 +46,6 @@ pub(super) struct Channel {
     depth: usize,
     waiting: VecDeque<Waiting>,
     batch: Vec<Read>,
-    /// What is registered in the queue pair's domain already.
-    registered: Option<Arc<Registered>>,
     /// READs that are done and that `poll` has not handed over yet.
     finished: VecDeque<Finished>,
     events_looked: Instant,
@@ -58,26 +54,20 @@ pub(super) struct Channel {
 
 impl Channel {
     /// Over a queue pair that is connected.
-    pub(super) fn new(
-        pair: QueuePair,
-        completions: Arc<CompletionQueue>,
-        invitation: &Invitation,
-        depth: usize,
-        registered: Option<Arc<Registered>>,
-    ) -> Result<Channel, FabricError> {
+    pub(super) fn new(mut queue: ReadQueue, invitation: &Invitation, depth: usize) -> Result<Channel, FabricError> {
+        let pair = queue.pair();
         let device = pair.domain().device();
         let watch = Watch::new(device, pair.number())?;
         let numa_node = numa_node(&device.attributes()?.name);
         Ok(Channel {
             watch,
-            queue: ReadQueue::new(pair, completions),
+            queue,
             regions: invitation.regions.clone(),
             ack: invitation.ack,
             numa_node,
             depth,
             waiting: VecDeque::with_capacity(DEPTH_MAX + WRITE_DEPTH_MAX),
             batch: Vec::with_capacity(DEPTH_MAX),
-            registered,
             finished: VecDeque::with_capacity(DEPTH_MAX),
             events_looked: Instant::now(),
             over: None,
@@ -321,25 +311,6 @@ impl fabric::Channel for Channel {
         }
     }
 
-    fn lend(&mut self, sources: Arc<dyn Regions>) -> Result<(), FabricError> {
-        let sources = registered::sources(self.queue.pair().domain(), &sources, self.registered.as_deref())?;
-        self.queue.lend(sources);
-        Ok(())
-    }
-
-    fn write(&mut self, writes: &[Write]) -> Result<(), FabricError> {
-        self.standing()?;
-        for write in writes {
-            assert!(
-                write.bytes <= READ_BYTES_MAX && write.bytes.is_multiple_of(8),
-                "a WRITE is whole words, not too many"
-            );
-            self.check_place("WRITE", write.region, write.offset, write.bytes)?;
-        }
-        self.waiting.extend(writes.iter().copied().map(Waiting::Write));
-        self.post_waiting()
-    }
-
     fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
         assert!(
             size_of_val(words) <= ACK_BYTES && offset.is_multiple_of(8),
@@ -356,5 +327,20 @@ impl fabric::Channel for Channel {
             return Err(self.end(failed(Cause::Access, format!("a WRITE at {offset} of the ack slot: there is none"))));
         };
         self.queue.post_ack(remote, key, words).map_err(|refusal| self.end(refusal.into()))
+    }
+}
+
+impl fabric::WriteChannel for Channel {
+    fn write(&mut self, writes: &[Write]) -> Result<(), FabricError> {
+        self.standing()?;
+        for write in writes {
+            assert!(
+                write.bytes <= READ_BYTES_MAX && write.bytes.is_multiple_of(8),
+                "a WRITE is whole words, not too many"
+            );
+            self.check_place("WRITE", write.region, write.offset, write.bytes)?;
+        }
+        self.waiting.extend(writes.iter().copied().map(Waiting::Write));
+        self.post_waiting()
     }
 }

@@ -8,8 +8,8 @@ use super::listener::Reason;
 use super::native::cm::{Connection, Event, EventKind, Events, Id};
 use super::native::completion::CompletionQueue;
 use super::native::memory::Domain;
-use super::native::queue::{ACKS_MAX, QueuePair};
-use super::registered::Registered;
+use super::native::queue::{ACKS_MAX, QueuePair, ReadQueue};
+use super::registered::Sources;
 use super::{INLINE_BYTES, READ_DEPTH, RETRIES, RNR_RETRIES, VerbsOptions};
 use crate::fabric::{self, CONNECT_WAIT_MAX, Cause, DEPTH_MAX, FabricError, Invitation, Kind, WRITE_DEPTH_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -44,13 +44,12 @@ impl Default for Wish {
     }
 }
 
-/// The same, with a queue pair as `wish` says, and with what is `registered` already for WRITEs of
-/// this end, if the way leads over that device.
+/// The same, with a queue pair as `wish` says, which WRITEs from `sources`, if there are any.
 pub(super) fn establish(
     invitation: &Invitation,
     options: &VerbsOptions,
     wish: Wish,
-    registered: Option<Arc<Registered>>,
+    sources: Option<&Sources>,
 ) -> Result<Channel, FabricError> {
     let address: SocketAddr = invitation
         .address
@@ -75,8 +74,8 @@ pub(super) fn establish(
     };
     check(options, &device, port)?;
     let reads = u8::try_from(device.attributes()?.initiator_reads_max).unwrap_or(u8::MAX).clamp(1, wish.reads);
-    let registered = registered.filter(|registered| *registered.domain().device() == device);
-    let domain = match &registered {
+    let registered = sources.and_then(|sources| sources.registered_with(&device));
+    let domain = match registered {
         Some(registered) => registered.domain().clone(),
         None => Domain::new(&device)?,
     };
@@ -95,7 +94,8 @@ pub(super) fn establish(
     let established = attempt.await_event(&events, EventKind::Established)?;
     // How many READs the primary takes at a time; 0 means that it has not said so.
     let depth = if established.initiator_reads == 0 { reads } else { reads.min(established.initiator_reads) };
-    Channel::new(pair, completions, invitation, depth.into(), registered)
+    let sources = sources.map(|sources| sources.register(&domain)).transpose()?.unwrap_or_default();
+    Channel::new(ReadQueue::new(pair, completions, sources), invitation, depth.into())
 }
 
 /// One attempt to connect.

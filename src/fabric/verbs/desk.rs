@@ -1,7 +1,7 @@
 //! Which grants wait for their peers, by token, and which have one: what the listening thread and
 //! the grants share.
 
-use super::grant::Link;
+use super::grant::Endpoint;
 use crate::fabric::{FabricError, Token};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 #[derive(Default)]
 struct Expected {
     tokens: HashMap<Token, u64>,
-    links: HashMap<u64, Weak<Link>>,
+    endpoints: HashMap<u64, Weak<Endpoint>>,
     numbers: u64,
 }
 
@@ -26,11 +26,11 @@ impl Desk {
     }
 
     /// Expect `token`, once; the number is for [`Desk::forget`].
-    pub fn expect(&self, token: Token, link: &Arc<Link>) -> u64 {
+    pub fn expect(&self, token: Token, endpoint: &Arc<Endpoint>) -> u64 {
         let mut expected = self.expected();
         expected.numbers += 1;
         let number = expected.numbers;
-        expected.links.insert(number, Arc::downgrade(link));
+        expected.endpoints.insert(number, Arc::downgrade(endpoint));
         expected.tokens.insert(token, number);
         number
     }
@@ -38,28 +38,28 @@ impl Desk {
     /// Expect it no longer.
     pub fn forget(&self, token: Token, number: u64) {
         let mut expected = self.expected();
-        expected.links.remove(&number);
+        expected.endpoints.remove(&number);
         if expected.tokens.get(&token) == Some(&number) {
             expected.tokens.remove(&token);
         }
     }
 
     /// Take out the grant that expects `token`: a token is good once.
-    pub fn admit(&self, token: Token) -> Option<(u64, Arc<Link>)> {
+    pub fn admit(&self, token: Token) -> Option<(u64, Arc<Endpoint>)> {
         let mut expected = self.expected();
         let number = expected.tokens.remove(&token)?;
-        let link = expected.links.get(&number)?.upgrade()?;
-        link.is_due().then_some((number, link))
+        let endpoint = expected.endpoints.get(&number)?.upgrade()?;
+        endpoint.is_due().then_some((number, endpoint))
     }
 
-    /// The link of that number, while its grant stands.
-    pub fn link(&self, number: u64) -> Option<Arc<Link>> {
-        self.expected().links.get(&number)?.upgrade()
+    /// The endpoint of that number, while its grant stands.
+    pub fn endpoint(&self, number: u64) -> Option<Arc<Endpoint>> {
+        self.expected().endpoints.get(&number)?.upgrade()
     }
 
     /// Whatever was granted is over: the device is gone.
     pub fn end_all(&self, why: &FabricError) {
-        let links: Vec<_> = self.expected().links.values().filter_map(Weak::upgrade).collect();
-        links.iter().for_each(|link| link.ended(why.clone()));
+        let endpoints: Vec<_> = self.expected().endpoints.values().filter_map(Weak::upgrade).collect();
+        endpoints.iter().for_each(|endpoint| endpoint.ended(why.clone()));
     }
 }

@@ -136,7 +136,7 @@ pub(super) fn is_here(wanted: &Device) -> bool {
 }
 
 /// What options come to, before anything is connected.
-pub(super) struct Choice {
+pub(super) struct ChosenDevice {
     /// The device that was named, or the first that has a link.
     pub device: Device,
     /// Its name.
@@ -148,7 +148,7 @@ pub(super) struct Choice {
 }
 
 /// The device that `options` mean, and its address, of the family of `like` unless that is none.
-pub(super) fn choose(options: &VerbsOptions, like: Option<IpAddr>) -> Result<Choice, FabricError> {
+pub(super) fn choose(options: &VerbsOptions, like: Option<IpAddr>) -> Result<ChosenDevice, FabricError> {
     choose_again(options, like, None)
 }
 
@@ -157,7 +157,7 @@ pub(super) fn choose_again(
     options: &VerbsOptions,
     like: Option<IpAddr>,
     before: Option<&str>,
-) -> Result<Choice, FabricError> {
+) -> Result<ChosenDevice, FabricError> {
     let mut devices = open()?;
     let all = devices.iter().map(describe).collect::<Result<Vec<_>, _>>()?;
     let meant = VerbsOptions { device: before.map(String::from).or(options.device.clone()), ..options.clone() };
@@ -168,7 +168,7 @@ pub(super) fn choose_again(
     let address_of = |gid_index| port.map(|port| address_of(&info.name, port, gid_index, like)).transpose();
     let own = address_of(None)?.flatten();
     let address = if asked { address_of(options.gid_index)?.flatten() } else { None };
-    Ok(Choice { device, name: info.name.clone(), address, own })
+    Ok(ChosenDevice { device, name: info.name.clone(), address, own })
 }
 
 fn is_usable(port: &PortInfo, options: &VerbsOptions) -> bool {

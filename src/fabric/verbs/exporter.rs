@@ -12,8 +12,9 @@ use super::errors::library;
 use super::grant::Grant;
 use super::listener::Listener;
 use super::native::cm::Events;
+use super::registered::Sources;
 use super::standing::{Standing, Stop};
-use crate::fabric::{self, FabricError, Invitation, Kind, Readiness, Regions, Token};
+use crate::fabric::{self, ConnectsWriters, FabricError, Invitation, Kind, Readiness, Regions, Token, WriteChannel};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -62,9 +63,19 @@ impl fabric::Exporter for Exporter {
         Ok(Box::new(Grant::new(self.standing.registered(&regions)?, &self.desk, token)?))
     }
 
-    fn connect(&self, invitation: &Invitation) -> Result<Box<dyn fabric::Channel>, FabricError> {
-        let registered = self.standing.prepared()?;
-        Ok(Box::new(establish(invitation, &self.options, Wish::default(), registered)?))
+    fn writer(&self) -> Option<&dyn ConnectsWriters> {
+        Some(self)
+    }
+}
+
+impl ConnectsWriters for Exporter {
+    fn connect(
+        &self,
+        invitation: &Invitation,
+        sources: Arc<dyn Regions>,
+    ) -> Result<Box<dyn WriteChannel>, FabricError> {
+        let sources = Sources { regions: sources, registered: self.standing.prepared()? };
+        Ok(Box::new(establish(invitation, &self.options, Wish::default(), Some(&sources))?))
     }
 }
 

@@ -21,8 +21,8 @@ use crate::sys::memory::Memfd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// The connection of a grant, as the listening thread and the grant share it.
-pub(super) struct Link {
+/// The primary's end of a grant's connection, as the listening thread and the grant share it.
+pub(super) struct Endpoint {
     domain: Arc<Domain>,
     completions: Arc<CompletionQueue>,
     deadline: Instant,
@@ -31,12 +31,13 @@ pub(super) struct Link {
 
 /// How far it is. The watch goes before the queue pair.
 struct State {
-    stage: Stage,
+    cm: CmState,
     watch: Option<Watch>,
     pair: Option<QueuePair>,
 }
 
-enum Stage {
+/// As the connection manager has told.
+enum CmState {
     Waiting,
     Accepted,
     Connected,
@@ -46,8 +47,8 @@ enum Stage {
 impl State {
     /// End the channel: from here on the peer reaches nothing. The grant's owner learns the reason.
     fn end(&mut self, why: FabricError) {
-        if !matches!(self.stage, Stage::Ended(_)) {
-            self.stage = Stage::Ended(why);
+        if !matches!(self.cm, CmState::Ended(_)) {
+            self.cm = CmState::Ended(why);
         }
         self.watch = None;
         if let Some(pair) = &mut self.pair {
@@ -56,18 +57,18 @@ impl State {
     }
 }
 
-impl Link {
-    fn new(domain: &Arc<Domain>) -> Result<Link, FabricError> {
-        Ok(Link {
+impl Endpoint {
+    fn new(domain: &Arc<Domain>) -> Result<Endpoint, FabricError> {
+        Ok(Endpoint {
             domain: domain.clone(),
             completions: Arc::new(CompletionQueue::unused(domain.device())?),
             deadline: Instant::now() + CONNECT_WAIT_MAX,
-            state: Mutex::new(State { stage: Stage::Waiting, watch: None, pair: None }),
+            state: Mutex::new(State { cm: CmState::Waiting, watch: None, pair: None }),
         })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A thread that panicked has left a correct stage, and a queue pair that its owner
+        // A thread that panicked has left a correct state, and a queue pair that its owner
         // destroys.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,7 +82,7 @@ impl Link {
     /// comes back.
     pub(super) fn accept(&self, id: Id, with: &Connection<'_>) -> Result<(), (Option<Id>, FabricError)> {
         let mut state = self.state();
-        if !matches!(state.stage, Stage::Waiting) {
+        if !matches!(state.cm, CmState::Waiting) {
             return Err((Some(id), failed(Cause::Refused, "the grant was taken back")));
         }
         // Room for one request, which is never posted: some devices refuse a queue of 0.
@@ -95,7 +96,7 @@ impl Link {
         };
         let watch = Watch::new(self.domain.device(), pair.number());
         let accepted = pair.accept(with);
-        state.stage = Stage::Accepted;
+        state.cm = CmState::Accepted;
         state.pair = Some(pair);
         match accepted.and(watch) {
             Ok(watch) => state.watch = Some(watch),
@@ -110,8 +111,8 @@ impl Link {
     /// The peer knows that it is connected.
     pub(super) fn established(&self) {
         let mut state = self.state();
-        if matches!(state.stage, Stage::Accepted) {
-            state.stage = Stage::Connected;
+        if matches!(state.cm, CmState::Accepted) {
+            state.cm = CmState::Connected;
         }
     }
 
@@ -125,11 +126,11 @@ impl Link {
         if let Some(why) = state.watch.as_ref().and_then(Watch::look) {
             state.end(why);
         }
-        match &state.stage {
-            Stage::Connected => Ok(GrantState::Connected),
-            Stage::Ended(why) => Err(why.clone()),
-            Stage::Waiting | Stage::Accepted if self.is_due() => Ok(GrantState::Waiting),
-            Stage::Waiting | Stage::Accepted => {
+        match &state.cm {
+            CmState::Connected => Ok(GrantState::Connected),
+            CmState::Ended(why) => Err(why.clone()),
+            CmState::Waiting | CmState::Accepted if self.is_due() => Ok(GrantState::Waiting),
+            CmState::Waiting | CmState::Accepted => {
                 let why = failed(Cause::TimedOut, format!("no replica came within {} s", CONNECT_WAIT_MAX.as_secs()));
                 state.end(why.clone());
                 Err(why)
@@ -147,7 +148,7 @@ impl Link {
 
 /// See the module. The order of its fields is the order in which they go, after the queue pair.
 pub(super) struct Grant {
-    link: Arc<Link>,
+    endpoint: Arc<Endpoint>,
     desk: Arc<Desk>,
     token: Token,
     number: u64,
@@ -158,13 +159,13 @@ pub(super) struct Grant {
 impl Grant {
     /// Expect the peer to come for what is registered.
     pub(super) fn new(registered: Arc<Registered>, desk: &Arc<Desk>, token: Token) -> Result<Grant, FabricError> {
-        let link = Link::new(registered.domain())?;
+        let endpoint = Endpoint::new(registered.domain())?;
         let memfd = Memfd::new("remora-ack", ACK_BYTES, false)
             .map_err(|error| FabricError::from_io(fabric::Kind::Verbs, "cannot make an ack slot", &error))?;
-        let ack = AckSlot::new(&link.domain, memfd)?;
-        let link = Arc::new(link);
-        let number = desk.expect(token, &link);
-        Ok(Grant { link, desk: desk.clone(), token, number, ack, registered })
+        let ack = AckSlot::new(&endpoint.domain, memfd)?;
+        let endpoint = Arc::new(endpoint);
+        let number = desk.expect(token, &endpoint);
+        Ok(Grant { endpoint, desk: desk.clone(), token, number, ack, registered })
     }
 }
 
@@ -182,7 +183,7 @@ impl fabric::Grant for Grant {
     }
 
     fn state(&mut self) -> Result<GrantState, FabricError> {
-        self.link.look()
+        self.endpoint.look()
     }
 }
 
@@ -191,6 +192,6 @@ impl Drop for Grant {
         // First the queue pair, so that the peer reaches nothing; then, with the fields, the ack
         // slot, and the regions if nobody else has them.
         self.desk.forget(self.token, self.number);
-        self.link.close();
+        self.endpoint.close();
     }
 }

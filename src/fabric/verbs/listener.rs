@@ -13,7 +13,7 @@
 use super::VerbsOptions;
 use super::backoff::Backoff;
 use super::desk::Desk;
-use super::devices::{Choice, check, choose, choose_again, is_here};
+use super::devices::{ChosenDevice, check, choose, choose_again, is_here};
 use super::errors::failed;
 use super::native::cm::{Connection, Event, EventKind, Events, Id};
 use super::native::device::Device;
@@ -37,7 +37,7 @@ const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// See [`RETRY_PAUSE_MIN`].
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// Events carry the key 0 when they are about the listener; links count from 1.
+/// Events carry the key 0 when they are about the listener; endpoints count from 1.
 const LISTENER: u64 = 0;
 
 /// Why a request is turned down: the second byte of the reject's private data, behind
@@ -119,7 +119,7 @@ impl From<FabricError> for Lost {
 
 /// The listening thread's own.
 pub(super) struct Listener {
-    /// One channel for all: the links of earlier listeners are heard as well.
+    /// One channel for all: the endpoints of earlier listeners are heard as well.
     events: Arc<Events>,
     /// Where to listen: the address that was asked for, and the port of the first time.
     wanted: SocketAddr,
@@ -266,15 +266,16 @@ impl Listener {
                 _ => Ok(()),
             };
         }
-        let Some(link) = self.desk.link(event.key) else { return Ok(()) };
+        let Some(endpoint) = self.desk.endpoint(event.key) else { return Ok(()) };
         let name = event.name;
         match event.kind {
-            EventKind::Established => link.established(),
-            EventKind::Disconnected => link.ended(failed(Cause::Closed, "the replica has ended the channel")),
+            EventKind::Established => endpoint.established(),
+            EventKind::Disconnected => endpoint.ended(failed(Cause::Closed, "the replica has ended the channel")),
             EventKind::ConnectError | EventKind::Unreachable | EventKind::Rejected => {
-                link.ended(failed(Cause::Closed, format!("the replica did not connect ({name}, {})", event.status)));
+                endpoint
+                    .ended(failed(Cause::Closed, format!("the replica did not connect ({name}, {})", event.status)));
             }
-            EventKind::DeviceRemoval => link.ended(failed(Cause::System, "the device was removed")),
+            EventKind::DeviceRemoval => endpoint.ended(failed(Cause::System, "the device was removed")),
             _ => {}
         }
         Ok(())
@@ -283,12 +284,12 @@ impl Listener {
     fn request(&self, event: Event) {
         let Some(id) = event.request else { return };
         let token = event.private_data.first_chunk::<16>().map(|token| Token(*token));
-        let Some((number, link)) = token.and_then(|token| self.desk.admit(token)) else {
+        let Some((number, endpoint)) = token.and_then(|token| self.desk.admit(token)) else {
             return turn_down(id, Reason::UnknownToken);
         };
         let Some(listening) = &self.listening else { return turn_down(id, Reason::UnknownToken) };
         if !matches!(id.device(), Ok(Some((device, _))) if device == listening.device) {
-            link.ended(failed(Cause::Refused, Reason::OtherDevice.text()));
+            endpoint.ended(failed(Cause::Refused, Reason::OtherDevice.text()));
             return turn_down(id, Reason::OtherDevice);
         }
         let mut id = id;
@@ -300,7 +301,7 @@ impl Listener {
             retries: RETRIES,
             rnr_retries: RNR_RETRIES,
         };
-        if let Err((id, error)) = link.accept(id, &with) {
+        if let Err((id, error)) = endpoint.accept(id, &with) {
             log::warn!("verbs: a replica could not be connected: {error}");
             if let Some(id) = id {
                 turn_down(id, Reason::Failed);
@@ -350,7 +351,7 @@ fn bind(
 }
 
 /// An id that is told when the chosen device ends.
-fn told(events: &Arc<Events>, choice: &Choice) -> Option<Id> {
+fn told(events: &Arc<Events>, choice: &ChosenDevice) -> Option<Id> {
     let bound = choice.own.and_then(|own| {
         let mut id = Id::new(events, LISTENER).ok()?;
         id.bind(SocketAddr::new(own, 0)).ok().map(|()| id)

@@ -30,7 +30,8 @@ impl Progress {
     }
 }
 
-enum Stage<T> {
+/// What is to be made.
+enum Promise<T> {
     UnderWay,
     Ready(Arc<T>),
     Failed(FabricError),
@@ -39,20 +40,20 @@ enum Stage<T> {
 struct Shared<T> {
     bytes: u64,
     progress: Progress,
-    stage: Mutex<Stage<T>>,
+    promise: Mutex<Promise<T>>,
     stopped: Condvar,
 }
 
 impl<T> Shared<T> {
-    fn stage(&self) -> MutexGuard<'_, Stage<T>> {
+    fn promise(&self) -> MutexGuard<'_, Promise<T>> {
         // Each change is a single store, so a thread that panicked has left nothing half done.
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+        self.promise.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wait for `pause`, or less if it is to stop. True if it is.
     fn rest(&self, pause: Duration) -> bool {
-        let is_wanted = |_: &mut Stage<T>| !self.progress.stop.load(Relaxed);
-        drop(self.stopped.wait_timeout_while(self.stage(), pause, is_wanted));
+        let is_wanted = |_: &mut Promise<T>| !self.progress.stop.load(Relaxed);
+        drop(self.stopped.wait_timeout_while(self.promise(), pause, is_wanted));
         self.progress.stop.load(Relaxed)
     }
 }
@@ -70,8 +71,8 @@ impl<T: Send + Sync + 'static> Preparing<T> {
         bytes: u64,
         make: impl Fn(&Progress) -> Result<T, FabricError> + Send + 'static,
     ) -> Result<Preparing<T>, FabricError> {
-        let (stage, progress) = (Mutex::new(Stage::UnderWay), Progress::default());
-        let shared = Arc::new(Shared { bytes, progress, stage, stopped: Condvar::new() });
+        let (promise, progress) = (Mutex::new(Promise::UnderWay), Progress::default());
+        let shared = Arc::new(Shared { bytes, progress, promise, stopped: Condvar::new() });
         let working = shared.clone();
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || working.work(make));
         let thread = thread.map_err(|error| FabricError::from_io(Kind::Verbs, "cannot start a thread", &error))?;
@@ -80,19 +81,19 @@ impl<T: Send + Sync + 'static> Preparing<T> {
 
     /// What was made; until then an error, which says how far it is or why it failed.
     pub fn get(&self) -> Result<Arc<T>, FabricError> {
-        match &*self.shared.stage() {
-            Stage::Ready(made) => Ok(made.clone()),
-            Stage::Failed(error) => Err(error.clone()),
-            Stage::UnderWay => Err(failed(Cause::NotYet, self.under_way().words())),
+        match &*self.shared.promise() {
+            Promise::Ready(made) => Ok(made.clone()),
+            Promise::Failed(error) => Err(error.clone()),
+            Promise::UnderWay => Err(failed(Cause::NotYet, self.under_way().words())),
         }
     }
 
     /// How far it is.
     pub fn readiness(&self) -> Readiness {
-        match &*self.shared.stage() {
-            Stage::Ready(_) => Readiness::Ready,
-            Stage::Failed(error) => Readiness::Failed(error.clone()),
-            Stage::UnderWay => self.under_way(),
+        match &*self.shared.promise() {
+            Promise::Ready(_) => Readiness::Ready,
+            Promise::Failed(error) => Readiness::Failed(error.clone()),
+            Promise::UnderWay => self.under_way(),
         }
     }
 
@@ -113,14 +114,14 @@ impl<T> Shared<T> {
                 Err(_) if self.progress.stop.load(Relaxed) => return,
                 Ok(made) => {
                     log::info!("verbs: {} MiB are registered, after {:?}", self.bytes >> 20, begun.elapsed());
-                    *self.stage() = Stage::Ready(Arc::new(made));
+                    *self.promise() = Promise::Ready(Arc::new(made));
                     return;
                 }
                 Err(error) => {
-                    if !matches!(&*self.stage(), Stage::Failed(before) if *before == error) {
+                    if !matches!(&*self.promise(), Promise::Failed(before) if *before == error) {
                         log::warn!("{error}; no replica is given memory over verbs until that works");
                     }
-                    *self.stage() = Stage::Failed(error);
+                    *self.promise() = Promise::Failed(error);
                 }
             }
             let now = Instant::now();
@@ -135,7 +136,7 @@ impl<T> Drop for Preparing<T> {
     fn drop(&mut self) {
         {
             // Under the lock: a thread that is about to rest sees it.
-            let _stage = self.shared.stage();
+            let _promise = self.shared.promise();
             self.shared.progress.stop.store(true, Relaxed);
         }
         self.shared.stopped.notify_all();

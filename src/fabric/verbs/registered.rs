@@ -74,16 +74,26 @@ impl Registered {
     }
 }
 
-/// Have WRITEs of queue pairs in `domain` go out from `sources`. What is `registered` there
-/// already, under the same number, is not registered again.
-pub(super) fn sources(
-    domain: &Arc<Domain>,
-    sources: &Arc<dyn Regions>,
-    registered: Option<&Registered>,
-) -> Result<Vec<Arc<Region>>, FabricError> {
-    let source = |number| {
-        let known = registered.and_then(|registered| registered.region_of(number, sources.memory(number).words()));
-        known.map_or_else(|| Ok(Arc::new(Region::source(domain, sources, number)?)), Ok)
-    };
-    (0..sources.count()).map(source).collect()
+/// What WRITEs go out from, and what of it may be registered already.
+pub(super) struct Sources {
+    pub regions: Arc<dyn Regions>,
+    pub registered: Option<Arc<Registered>>,
+}
+
+impl Sources {
+    /// What is registered already, if it is with this device.
+    pub fn registered_with(&self, device: &Device) -> Option<&Arc<Registered>> {
+        self.registered.as_ref().filter(|registered| registered.domain().device() == device)
+    }
+
+    /// Have WRITEs of queue pairs in `domain` go out from them. What is registered there already,
+    /// under the same number, is not registered again.
+    pub fn register(&self, domain: &Arc<Domain>) -> Result<Vec<Arc<Region>>, FabricError> {
+        let known = self.registered.as_ref().filter(|registered| Arc::ptr_eq(registered.domain(), domain));
+        let source = |number| {
+            let known = known.and_then(|known| known.region_of(number, self.regions.memory(number).words()));
+            known.map_or_else(|| Ok(Arc::new(Region::source(domain, &self.regions, number)?)), Ok)
+        };
+        (0..self.regions.count()).map(source).collect()
+    }
 }

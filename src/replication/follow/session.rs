@@ -2,7 +2,7 @@
 //! connection. The session's thread is the first puller, and does the chores between its steps.
 
 use super::group::{Group, Progress};
-use super::{Follow, SessionEnd};
+use super::{Follow, FollowConfig, SessionEnd};
 use crate::fabric::Kind;
 use crate::replication::HEARTBEAT;
 use crate::replication::attach::is_usable;
@@ -13,7 +13,6 @@ use crate::replication::link::Link;
 use crate::replication::pace::Pace;
 use crate::replication::preferred::Preferred;
 use crate::replication::pull::{Counts, PullError, Puller, Step};
-use crate::replication::push::Mode;
 use crate::replication::report::FollowView;
 use crate::store::{EpochStart, Store};
 use std::convert::Infallible;
@@ -201,11 +200,10 @@ impl Follow {
 
     /// What is preferred to the fabric that this session uses.
     fn preferred(&self, session: &Session<'_>) -> Preferred {
-        let config = &self.config;
-        let again_at =
-            config.penalties.lock().again_at(&config.primary, &config.fabrics, session.kind, session.chosen_at);
-        let is_offered = |kind: &Kind| session.offered.contains(kind) && (config.mode == Mode::Pull || kind.writes());
-        let preferred = config.fabrics.iter().copied().take_while(|kind| *kind != session.kind).filter(is_offered);
+        let FollowConfig { primary, fabrics, penalties, .. } = &self.config;
+        let again_at = penalties.lock().again_at(primary, fabrics, session.kind, session.chosen_at);
+        let is_offered = |kind: &Kind| session.offered.contains(kind);
+        let preferred = fabrics.iter().copied().take_while(|kind| *kind != session.kind).filter(is_offered);
         Preferred::new(again_at, preferred, |kind| self.can_use(session, kind), Instant::now())
     }
 

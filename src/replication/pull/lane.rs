@@ -139,11 +139,9 @@ impl<'s> Lane<'s> {
             && self.line.is_some_and(|line| self.sink.has_given_up(line.tail))
     }
 
-    /// There is something that could be read or applied without a further look. `reach` is
-    /// [`crate::fabric::Channel::reach`], for this shard.
-    pub fn has_more(&self, reach: impl FnOnce(u64) -> u64) -> bool {
-        let wanted = self.wanted();
-        !self.source.is_empty() || self.line.is_some_and(|line| wanted < line.committed.min(reach(wanted)))
+    /// There is something that could be read or applied without a further look.
+    pub fn has_more(&self) -> bool {
+        !self.source.is_empty() || self.line.is_some_and(|line| self.wanted() < line.committed)
     }
 
     /// From where on it reads.
@@ -155,23 +153,16 @@ impl<'s> Lane<'s> {
     }
 
     /// The next READ for this shard into `landing`, of its log or of what must be known before:
-    /// where its slabs are. The landing back if there is nothing to read now. `reach` as above.
-    pub fn plan(
-        &mut self,
-        landing: Landing,
-        piece_bytes: usize,
-        round: u64,
-        reach: impl FnOnce(u64) -> u64,
-    ) -> Result<Read, Landing> {
+    /// where its slabs are. The landing back if there is nothing to read now.
+    pub fn plan(&mut self, landing: Landing, piece_bytes: usize, round: u64) -> Result<Read, Landing> {
         let Some(line) = self.line else { return Err(landing) };
         let from = self.wanted();
         // Never more than its capacity ahead of what is applied: no line that shows more between
         // tail and committed is believed.
-        let until = line.committed.min(reach(from));
-        if from >= until {
+        if from >= line.committed {
             return Err(landing);
         }
-        self.source.plan(landing, (from, until), piece_bytes, round)
+        self.source.plan(landing, (from, line.committed), piece_bytes, round)
     }
 
     /// A READ of cells is done.

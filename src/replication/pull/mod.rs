@@ -94,7 +94,7 @@ pub struct Step {
 
 /// What the looks are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum Purpose {
     /// To see whether the primary shows a log in every shard of the share. Nothing changes here
     /// meanwhile.
     SeeksLog,
@@ -119,7 +119,7 @@ pub struct Puller<'s> {
     /// One for each shard of the share.
     lanes: Vec<Lane<'s>>,
     epoch: Epoch,
-    stage: Stage,
+    purpose: Purpose,
     acks: Acks,
     sizer: Sizer,
     /// Landings for pieces, and for control lines, that no READ has.
@@ -176,7 +176,7 @@ impl<'s> Puller<'s> {
             first: share.start,
             lanes: share.zip(followers).map(lane).collect(),
             channel,
-            stage: Stage::Pulls,
+            purpose: Purpose::Pulls,
             epoch: history.last().expect("a history has an epoch").epoch,
             sizer: Sizer::new(landing_bytes, pieces),
             free,
@@ -209,23 +209,23 @@ impl<'s> Puller<'s> {
     /// shown a log in every shard of the store: it may be gone before. Called before the first
     /// step.
     pub fn keep_what_is_here(&mut self) {
-        self.stage = Stage::SeeksLog;
+        self.purpose = Purpose::SeeksLog;
     }
 
     /// Whether it is time for [`Puller::discard`], as far as this share is concerned: all pullers
     /// of the store do it together.
     pub fn may_discard(&self) -> bool {
-        self.stage == Stage::SeesLog
+        self.purpose == Purpose::SeesLog
     }
 
     /// Whether [`Puller::discard`] is to come.
     pub fn keeps_what_is_here(&self) -> bool {
-        self.stage != Stage::Pulls
+        self.purpose != Purpose::Pulls
     }
 
     /// Give up what is here, in every shard of the share at once, and pull from now on.
     pub fn discard(&mut self) {
-        self.stage = Stage::Pulls;
+        self.purpose = Purpose::Pulls;
         let Puller { lanes, counts, awake, .. } = self;
         awake.wake_all();
         lanes.iter_mut().for_each(|lane| lane.discard(counts));
@@ -278,13 +278,11 @@ impl<'s> Puller<'s> {
         if applied {
             self.acknowledge()?;
         }
-        let Puller { lanes, channel, awake, .. } = self;
+        let Puller { lanes, awake, .. } = self;
         let mut more = false;
         awake.retain(|shard| {
             let lane = &lanes[shard];
-            // Each is asked, also where another one has more: asking tells a primary that pushes
-            // how far this lane has come.
-            let has_more = lane.has_more(|from| channel.reach(shard, from));
+            let has_more = lane.has_more();
             more |= has_more;
             has_more || !lane.is_settled()
         });
@@ -320,8 +318,7 @@ impl<'s> Puller<'s> {
             // One place in the queue is for the lines of this round.
             while bytes < self.sizer.round_bytes() && self.under_way + self.batch.len() + 1 < depth.max(2) {
                 let Some(landing) = self.free.pop() else { break };
-                let reach = |from| self.channel.reach(at, from);
-                match self.lanes[at].plan(landing, self.sizer.piece_bytes(), number, reach) {
+                match self.lanes[at].plan(landing, self.sizer.piece_bytes(), number) {
                     Ok(read) => {
                         if read.tag & CELLS == 0 {
                             bytes += read.bytes;
@@ -420,12 +417,12 @@ impl<'s> Puller<'s> {
         let words = landing.words(self.lanes.len() * CONTROL_LINE_BYTES);
         let mut lines = words.chunks_exact(CONTROL_LINE_BYTES / 8);
         let look = Look { round: number, begun: self.rounds_begun, at: now };
-        if self.stage != Stage::Pulls {
+        if self.purpose != Purpose::Pulls {
             let mut shows_all = true;
             for (lane, line) in self.lanes.iter_mut().zip(&mut lines) {
                 shows_all &= lane.shows_log(look, line)?;
             }
-            self.stage = if shows_all { Stage::SeesLog } else { Stage::SeeksLog };
+            self.purpose = if shows_all { Purpose::SeesLog } else { Purpose::SeeksLog };
             self.free_lines.push(landing);
             return Ok(());
         }

@@ -19,6 +19,7 @@ pub const LINE_WORDS: usize = CONTROL_LINE_BYTES / 8;
 pub const CONTROL_WORDS: usize = 5;
 
 const COMMITTED: usize = 1;
+const TAIL: usize = 2;
 const PUSHED: usize = 5;
 const SEAL: usize = LINE_WORDS - 1;
 
@@ -68,6 +69,11 @@ impl PushedLine {
     /// The epoch, and up to where the primary's log was committed.
     pub fn epoch_and_committed(&self) -> (u64, u64) {
         (self.0[0], self.0[COMMITTED])
+    }
+
+    /// The primary's tail.
+    pub fn tail(&self) -> u64 {
+        self.0[TAIL]
     }
 
     /// Up to where bytes are in the window.

@@ -12,7 +12,8 @@
 use super::layout::{INBOX, Layout, NOTES, WANT_BYTES};
 use super::notes::{LINE_WORDS, PushedLine, Want};
 use crate::fabric::{
-    ACK_BYTES, Cause, Channel, Completion, FabricError, Landing, READ_BYTES_MAX, Read, Regions, WRITE_DEPTH_MAX, Write,
+    ACK_BYTES, Cause, Completion, ConnectsWriters, FabricError, Invitation, Landing, READ_BYTES_MAX, Read, Regions,
+    WRITE_DEPTH_MAX, Write, WriteChannel,
 };
 use crate::replication::regions::{LINES, POOL, TABLES};
 use crate::store::line::ControlLine;
@@ -57,7 +58,7 @@ struct Outlet {
 
 /// See the module.
 pub struct Pusher {
-    channel: Box<dyn Channel>,
+    channel: Box<dyn WriteChannel>,
     regions: Arc<dyn Regions>,
     sources: Arc<Outgoing>,
     geometry: Geometry,
@@ -94,22 +95,23 @@ impl Regions for Outgoing {
 }
 
 impl Pusher {
-    /// Push a store, of which `regions` are the regions, over `channel`, which is connected to an
-    /// inbox of this layout. A READ that is not answered for `silence_max` ends it.
-    pub fn new(
-        mut channel: Box<dyn Channel>,
+    /// Connect to an inbox of this layout, to which a replica has invited, and push a store to it,
+    /// of which `regions` are the regions. A READ that is not answered for `silence_max` ends it.
+    pub fn connect(
+        fabric: &dyn ConnectsWriters,
+        invitation: &Invitation,
         regions: Arc<dyn Regions>,
         (geometry, memory): (Geometry, Memory),
         layout: Layout,
         silence_max: Duration,
     ) -> Result<Pusher, FabricError> {
-        let kind = channel.kind();
+        let kind = fabric.kind();
         let no_memory = |error| FabricError::from_io(kind, "memory for pushing to a replica", &error);
         let lines =
             Memfd::new("remora-lines", layout.lines_bytes().next_multiple_of(4096), false).map_err(no_memory)?;
         let ack = Arc::new(Memfd::new("remora-ack", ACK_BYTES, false).map_err(no_memory)?);
         let sources = Arc::new(Outgoing { lines, regions: regions.clone() });
-        channel.lend(sources.clone())?;
+        let mut channel = fabric.connect(invitation, sources.clone())?;
         let landing = Some(channel.landing(layout.notes_read_bytes().next_multiple_of(4096))?);
         let outlets = (0..layout.shards()).map(|_| Outlet::default()).collect();
         let mut pusher = Pusher {

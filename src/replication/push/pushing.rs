@@ -54,9 +54,12 @@ impl Pushing {
         let layout = layout.ok_or_else(|| {
             FabricError::new(fabric, Cause::Protocol, "the replica's inbox is not laid out for this store")
         })?;
+        let writer = exporter.writer().ok_or_else(|| {
+            let what = "it has no one-sided WRITE of data; use shm on one host, verbs between hosts, or pull";
+            FabricError::new(fabric, Cause::Unsupported, what)
+        })?;
         name_host(&mut invitation, host);
-        let channel = exporter.connect(&invitation)?;
-        let pusher = Pusher::new(channel, regions, (geometry, memory), layout, silence_max)?;
+        let pusher = Pusher::connect(writer, &invitation, regions, (geometry, memory), layout, silence_max)?;
         Pushing::start(fabric, pusher, Duration::from_micros(pause_microseconds.into()))
     }
 

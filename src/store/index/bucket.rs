@@ -1,6 +1,6 @@
 //! A bucket's words, one by one.
 
-use super::entry::{Entry, tag};
+use super::slot::{Slot, tag};
 use super::{PRESENT, USES_MAX};
 use crate::sys::sync::{AtomicU64, Ordering};
 
@@ -17,16 +17,16 @@ pub(super) const OVERFLOW_BYTES: usize = OVERFLOW_WORDS * 8;
 pub struct SlotRef<'a> {
     pub(super) cell: &'a AtomicU64,
     /// What was seen.
-    pub entry: Entry,
+    pub seen: Slot,
 }
 
 impl SlotRef<'_> {
     /// Count a use; gives up when the slot has changed or the counter is full.
     pub fn note_use(&self) {
-        let uses = self.entry.uses();
+        let uses = self.seen.uses();
         if uses < USES_MAX {
-            let counted = self.entry.with_uses(uses + 1).0;
-            let _ = self.cell.compare_exchange(self.entry.0, counted, Ordering::Relaxed, Ordering::Relaxed);
+            let counted = self.seen.with_uses(uses + 1).0;
+            let _ = self.cell.compare_exchange(self.seen.0, counted, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 }
@@ -67,14 +67,14 @@ impl<'a> Bucket<'a> {
 
     /// The first slot of it whose tag is the hash's, and that `look` gives something for.
     #[inline]
-    pub(super) fn scan<T>(self, hash: u64, look: &impl Fn(Entry) -> Option<T>) -> Option<(SlotRef<'a>, T)> {
+    pub(super) fn scan<T>(self, hash: u64, look: &impl Fn(Slot) -> Option<T>) -> Option<(SlotRef<'a>, T)> {
         let (wanted, mask) = (PRESENT | tag(hash), PRESENT | tag(u64::MAX));
         for cell in self.slots {
-            let entry = Entry(cell.load(Ordering::Acquire));
-            if entry.0 & mask == wanted
-                && let Some(found) = look(entry)
+            let seen = Slot(cell.load(Ordering::Acquire));
+            if seen.0 & mask == wanted
+                && let Some(found) = look(seen)
             {
-                return Some((SlotRef { cell, entry }, found));
+                return Some((SlotRef { cell, seen }, found));
             }
         }
         None

@@ -8,7 +8,7 @@ fn a_place_is_the_nearest_position_before_or_behind_the_reference() {
     for reference in [1 << 30, 1 << 32, (1 << 38) - 8, 1 << 39, (1 << 39) + 4096, (1 << 55) + 24] {
         for away in [0, 8, 4096, 1 << 31, 1 << 33, LOG_BYTES_MAX - 8] {
             for position in [reference + away, u64::saturating_sub(reference, away)] {
-                assert_eq!(Entry::new(u64::MAX, position).position(reference), position, "{away} from {reference}");
+                assert_eq!(Slot::new(u64::MAX, position).position(reference), position, "{away} from {reference}");
             }
         }
     }
@@ -28,7 +28,7 @@ fn position(number: u64) -> u64 {
 }
 
 fn find(index: &Index, number: u64) -> Option<SlotRef<'_>> {
-    let is_it = |entry: Entry| (entry.position(REFERENCE) == position(number)).then_some(());
+    let is_it = |slot: Slot| (slot.position(REFERENCE) == position(number)).then_some(());
     index.find_locked(hash(number), is_it).map(|(slot, ())| slot)
 }
 

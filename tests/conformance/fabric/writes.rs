@@ -1,9 +1,10 @@
 //! WRITEs of data: whole, in order, where they were meant and nowhere else.
 
 use super::world::{
-    Memory, Pair, WAIT_MAX, World, by_name, completions, read, read_now, until_grant_over, until_over, word, works,
+    self, Memory, WAIT_MAX, World, by_name, completions, invitation, read, read_now, token, until_grant_over,
+    until_over, word, works,
 };
-use remora::fabric::{Cause, Channel, FabricError, Regions, WRITE_DEPTH_MAX, Write};
+use remora::fabric::{Cause, Channel, Exporter, FabricError, Grant, Regions, WRITE_DEPTH_MAX, Write, WriteChannel};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -14,12 +15,20 @@ const LENGTHS: [usize; 3] = [8192, 1 << 16, 1 << 20];
 /// What the writer has.
 const SOURCES: [usize; 2] = [1 << 20, 4096];
 
+/// The two ends of a channel that writes.
+struct Pair {
+    channel: Box<dyn WriteChannel>,
+    grant: Box<dyn Grant>,
+}
+
 /// A pair whose channel may write from the second memory to regions 1 and 2 of the first.
-fn writing(world: &dyn World, exporter: &dyn remora::fabric::Exporter) -> (Pair, Arc<Memory>, Arc<Memory>) {
+fn writing(exporter: &dyn Exporter) -> (Pair, Arc<Memory>, Arc<Memory>) {
     let (memory, sources) = (Memory::open_from(&LENGTHS, 1), Memory::new(&SOURCES));
-    let mut pair = Pair::new(world, exporter, memory.clone());
-    pair.channel.lend(sources.clone()).unwrap();
-    (pair, memory, sources)
+    let token = token();
+    let grant = exporter.grant(token, memory.clone()).unwrap();
+    let invitation = invitation(exporter, grant.as_ref(), token);
+    let channel = exporter.writer().expect("it writes").connect(&invitation, sources.clone()).unwrap();
+    (Pair { channel, grant }, memory, sources)
 }
 
 /// Until all that was written has arrived.
@@ -29,7 +38,7 @@ fn flush(channel: &mut dyn Channel) {
 
 pub fn what_is_written_stands_where_it_was_meant_and_nowhere_else(world: &dyn World) {
     let exporter = world.exporter();
-    let (mut pair, memory, _sources) = writing(world, exporter.as_ref());
+    let (mut pair, memory, _sources) = writing(exporter.as_ref());
     let mut random = fastrand::Rng::with_seed(3);
     let mut expected: Vec<Vec<u64>> =
         LENGTHS.iter().enumerate().map(|(region, bytes)| (0..bytes / 8).map(|at| word(region, at)).collect()).collect();
@@ -58,13 +67,13 @@ pub fn what_is_written_stands_where_it_was_meant_and_nowhere_else(world: &dyn Wo
         let words = memory.memory(region).words();
         assert!(words.iter().zip(expected).all(|(word, expected)| word.load(Relaxed) == *expected), "region {region}");
     }
-    works(&mut pair);
+    assert_eq!(read_now(pair.channel.as_mut(), 0, 8, 16), [word(0, 1), word(0, 2)], "and it still READs");
 }
 
 /// The owner of the memory looks at what arrives: data first, then the number that says how far.
 pub fn what_is_written_later_is_seen_later(world: &dyn World) {
     let exporter = world.exporter();
-    let (mut pair, memory, sources) = writing(world, exporter.as_ref());
+    let (mut pair, memory, sources) = writing(exporter.as_ref());
     memory.fill(1, |_| 0);
     memory.fill(2, |_| 0);
     // Of numbers that had changed since the look before: so many must have been seen, or nothing
@@ -113,7 +122,7 @@ pub fn what_is_written_later_is_seen_later(world: &dyn World) {
 /// And it has left its source: what is stored there afterwards does not arrive.
 pub fn a_source_may_change_once_a_read_behind_has_come(world: &dyn World) {
     let exporter = world.exporter();
-    let (mut pair, memory, sources) = writing(world, exporter.as_ref());
+    let (mut pair, memory, sources) = writing(exporter.as_ref());
     for round in 1..=50 {
         sources.fill(0, |_| round);
         pair.channel.write(&[Write { source: 0, from: 0, region: 2, offset: 0, bytes: LENGTHS[2] }]).unwrap();
@@ -124,9 +133,13 @@ pub fn a_source_may_change_once_a_read_behind_has_come(world: &dyn World) {
 }
 
 /// `misdeed` must end the channel, change nothing, and leave the exporter fit for another.
-fn ends_with_access(world: &dyn World, what: &str, misdeed: impl FnOnce(&mut dyn Channel) -> Result<(), FabricError>) {
+fn ends_with_access(
+    world: &dyn World,
+    what: &str,
+    misdeed: impl FnOnce(&mut dyn WriteChannel) -> Result<(), FabricError>,
+) {
     let exporter = world.exporter();
-    let (Pair { mut channel, mut grant }, memory, _sources) = writing(world, exporter.as_ref());
+    let (Pair { mut channel, mut grant }, memory, _sources) = writing(exporter.as_ref());
     let why = match misdeed(channel.as_mut()) {
         Err(error) => error,
         Ok(()) => {
@@ -143,7 +156,7 @@ fn ends_with_access(world: &dyn World, what: &str, misdeed: impl FnOnce(&mut dyn
         let mut words = memory.memory(region).words().iter().enumerate();
         assert!(words.all(|(at, seen)| seen.load(Relaxed) == word(region, at)), "{what}: region {region} has changed");
     }
-    works(&mut Pair::new(world, exporter.as_ref(), memory));
+    works(&mut world::Pair::new(world, exporter.as_ref(), memory));
 }
 
 pub fn a_write_beyond_a_region_changes_nothing(world: &dyn World) {
@@ -173,7 +186,7 @@ pub fn a_write_to_a_region_for_reading_changes_nothing(world: &dyn World) {
 pub fn a_writer_whose_peer_goes_learns_it(world: &dyn World) {
     let exporter = world.exporter();
     for _ in 0..5 {
-        let (Pair { mut channel, grant }, memory, sources) = writing(world, exporter.as_ref());
+        let (Pair { mut channel, grant }, memory, sources) = writing(exporter.as_ref());
         let all = Write { source: 0, from: 0, region: 2, offset: 0, bytes: LENGTHS[2] };
         channel.write(&[all; WRITE_DEPTH_MAX]).unwrap();
         let behind = read(channel.as_mut(), 0, 0, 8, 1);
@@ -195,18 +208,18 @@ pub fn a_writer_whose_peer_goes_learns_it(world: &dyn World) {
 pub fn an_owner_whose_writer_goes_learns_it(world: &dyn World) {
     let exporter = world.exporter();
     for _ in 0..5 {
-        let (Pair { mut channel, mut grant }, memory, _sources) = writing(world, exporter.as_ref());
+        let (Pair { mut channel, mut grant }, memory, _sources) = writing(exporter.as_ref());
         let all = Write { source: 0, from: 0, region: 2, offset: 0, bytes: LENGTHS[2] };
         channel.write(&[all; WRITE_DEPTH_MAX]).unwrap();
         drop(channel);
         assert_eq!(until_grant_over(grant.as_mut()).cause, Cause::Closed);
-        works(&mut Pair::new(world, exporter.as_ref(), memory));
+        works(&mut world::Pair::new(world, exporter.as_ref(), memory));
     }
 }
 
 pub fn full_depth_again_and_again(world: &dyn World) {
     let exporter = world.exporter();
-    let (mut pair, memory, _sources) = writing(world, exporter.as_ref());
+    let (mut pair, memory, _sources) = writing(exporter.as_ref());
     for round in 0..200usize {
         let write = |at: usize| Write {
             source: 0,
@@ -228,15 +241,13 @@ pub fn full_depth_again_and_again(world: &dyn World) {
     pair.channel.poll(&mut Vec::new(), Duration::ZERO).unwrap();
 }
 
+/// What a configuration is checked by, and what an exporter does.
 #[test]
-fn tcp_says_that_it_cannot() {
-    let world = by_name("tcp");
-    let exporter = world.exporter();
-    let mut pair = Pair::new(world.as_ref(), exporter.as_ref(), Memory::new(&LENGTHS));
-    let why = pair.channel.lend(Memory::new(&SOURCES)).unwrap_err();
-    assert_eq!(why.cause, Cause::Unsupported);
-    assert!(why.to_string().contains("tcp: it has no one-sided WRITE"), "{why}");
-    works(&mut pair);
+fn all_but_tcp_write() {
+    for name in ["shm", "tcp", "sim"] {
+        let exporter = by_name(name).exporter();
+        assert_eq!((exporter.writer().is_some(), exporter.kind().writes()), (name != "tcp", name != "tcp"));
+    }
 }
 
 #[test]
@@ -244,7 +255,7 @@ fn tcp_says_that_it_cannot() {
 fn more_writes_than_were_allowed_are_our_bug() {
     let world = by_name("shm");
     let exporter = world.exporter();
-    let (mut pair, ..) = writing(world.as_ref(), exporter.as_ref());
+    let (mut pair, ..) = writing(exporter.as_ref());
     let one = Write { source: 0, from: 0, region: 1, offset: 0, bytes: 8 };
     let _ = pair.channel.write(&[one; WRITE_DEPTH_MAX + 1]);
 }

@@ -94,8 +94,8 @@ fn a_writer_sends_from_what_is_registered_already() {
         let inbox = exporter(address);
         let grant = inbox.grant(token(1), Memory::new(&[4096])).unwrap();
         let before = verbs::registrations();
-        let mut channel = primary.connect(&invitation(&inbox, token(1), &*grant)).unwrap();
-        channel.lend(regions).unwrap();
+        let writer = primary.writer().expect("verbs writes");
+        let mut channel = writer.connect(&invitation(&inbox, token(1), &*grant), regions).unwrap();
         assert_eq!(verbs::registrations(), before);
         let landing = channel.landing(4096).unwrap();
         channel.submit(&mut vec![read(0, 0, 4096, landing, 0)]).unwrap();

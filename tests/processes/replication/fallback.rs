@@ -4,8 +4,7 @@
 use super::within::{follow_config, store};
 use crate::node::LONG;
 use remora::fabric::{
-    Cause, Channel, ConnectOptions, Descriptor, Exporter, FabricError, Grant, GrantState, Invitation, Kind, Regions,
-    Token, listen,
+    Cause, ConnectOptions, Descriptor, Exporter, FabricError, Grant, GrantState, Kind, Regions, Token, listen,
 };
 use remora::replication::board::Board;
 use remora::replication::follow::{FollowConfig, Following};
@@ -87,9 +86,6 @@ impl Exporter for MoodyExporter {
                 Ok(Box::new(MoodyGrant(self.0.grant(token, regions)?, self.1.clone())))
             }
         }
-    }
-    fn connect(&self, invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError> {
-        self.0.connect(invitation)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::session::{Offered, SILENCE_MAX};
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
 use remora::fabric::sim::{Faults, Sim};
-use remora::fabric::{Channel, Regions, Token, Write};
+use remora::fabric::{Regions, Token, Write, WriteChannel};
 use remora::replication::pull::{PullError, Puller};
 use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::{INBOX, InboxMemory, Layout};
@@ -70,9 +70,10 @@ fn an_inbox_that_holds_lies() {
             let (inbox, invite) =
                 Inbox::grant(sim.exporter(), Token(round.to_le_bytes()), offered.geometry, offered.memory, layout)
                     .expect("it waits");
-            let mut liar = sim.exporter().connect(&invite.invitation).expect("the token is known");
             let lies = Arc::new(Lies(Memfd::new("lies", layout.region_bytes()[1], false).expect("memory")));
-            liar.lend(lies.clone()).expect("the simulation writes");
+            let exporter = sim.exporter();
+            let liar = exporter.writer().expect("the simulation writes").connect(&invite.invitation, lies.clone());
+            let mut liar = liar.expect("the token is known");
             let known = vec![None; setup.shards];
             let mut puller = Puller::new(
                 Box::new(inbox),
@@ -109,7 +110,13 @@ fn an_inbox_that_holds_lies() {
 }
 
 /// Bytes anywhere in windows, and a line or two.
-fn lie(liar: &mut dyn Channel, lies: &Lies, random: &mut Rng, layout: &Layout, (offered, setup): (&Offered, Setup)) {
+fn lie(
+    liar: &mut dyn WriteChannel,
+    lies: &Lies,
+    random: &mut Rng,
+    layout: &Layout,
+    (offered, setup): (&Offered, Setup),
+) {
     let Geometry { shards, .. } = offered.geometry;
     let words = lies.0.words();
     let epoch = offered.history[0].epoch;
@@ -152,10 +159,10 @@ fn wants_that_make_no_sense() {
             regions: grant.descriptors().to_vec(),
             ack: grant.ack_descriptor(),
         };
-        let channel = exporter.connect(&invitation).expect("the token is known");
-        let mut pusher =
-            Pusher::new(channel, offered.regions.clone(), (offered.geometry, offered.memory), layout, SILENCE_MAX)
-                .expect("memory");
+        let (writer, store_of) =
+            (exporter.writer().expect("the simulation writes"), (offered.geometry, offered.memory));
+        let pusher = Pusher::connect(writer, &invitation, offered.regions.clone(), store_of, layout, SILENCE_MAX);
+        let mut pusher = pusher.expect("the token is known");
         pusher.set_clock(clock::now);
         let mut ledger = super::ledger::Ledger::default();
         let mut writer = super::writer::Writer::new(&store, &mut ledger, setup, 100);

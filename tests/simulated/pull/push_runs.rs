@@ -4,7 +4,7 @@
 use super::SLABS;
 use crate::pair::primary;
 use remora::fabric::sim::{Faults, Sim};
-use remora::fabric::{Channel, Read, Regions, Token, Write};
+use remora::fabric::{Channel, Read, Regions, Token, Write, WriteChannel};
 use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::{INBOX, Layout, NOTES};
 use remora::replication::push::notes::{LINE_WORDS, PushedLine, Want};
@@ -33,7 +33,7 @@ impl Regions for Sources {
 /// The two ends, and the primary's control lines.
 struct Ends {
     inbox: Inbox,
-    primary: Box<dyn Channel>,
+    primary: Box<dyn WriteChannel>,
     sources: Arc<Sources>,
     control: Vec<AtomicU64>,
     geometry: Geometry,
@@ -48,9 +48,10 @@ impl Ends {
         let layout = Layout::told(&geometry, &memory, WINDOW_BYTES).expect("it can be");
         let sim = Sim::new(1, Faults::default());
         let (inbox, invite) = Inbox::grant(sim.exporter(), Token([1; 16]), geometry, memory, layout).expect("it waits");
-        let mut primary = sim.exporter().connect(&invite.invitation).expect("the token is known");
         let sources = Arc::new(Sources(Memfd::new("test", 1 << 16, false).expect("memory")));
-        primary.lend(sources.clone()).expect("the simulation writes");
+        let exporter = sim.exporter();
+        let writer = exporter.writer().expect("the simulation writes");
+        let primary = writer.connect(&invite.invitation, sources.clone()).expect("the token is known");
         let control: Vec<AtomicU64> = (0..geometry.shards as usize * LINE_WORDS).map(|_| AtomicU64::new(0)).collect();
         for shard in 0..geometry.shards as usize {
             let line = ControlLine::of(&control, shard);
@@ -130,49 +131,68 @@ fn a_want_further_back_is_another_run() {
     let lines = ends.layout.lines_bytes();
     ends.publish(0, 0);
     ends.read(0, 0, lines);
-    assert_eq!(ends.inbox.reach(0, 64), 0, "nothing is pushed yet");
+    assert_eq!(ends.read(POOL, 64, 1000), None, "nothing is pushed yet");
     assert_eq!(ends.wants(), Some(Want { position: 64, run: 1 }));
     ends.push(64, 1064, 1);
     ends.publish(1064, 1);
-    ends.read(0, 0, lines);
-    assert_eq!(ends.inbox.reach(0, 64), 1064);
-    let seen = ends.read(POOL, 64, 1000).expect("it is there");
+    let seen = ends.answer(1000).expect("it is there");
     assert!(seen.iter().zip((64..).step_by(8)).all(|(word, position)| *word == position + 1));
     assert_eq!(ends.wants(), Some(Want { position: 1064, run: 1 }), "what is copied is given up");
 
     // A record at 200 was bad.
-    assert!(ends.inbox.reach(0, 200) <= 200, "what the window holds is of another want");
+    assert_eq!(ends.read(POOL, 200, 200), None, "what the window holds is of another want");
     assert_eq!(ends.wants(), Some(Want { position: 200, run: 2 }));
     ends.publish(1064, 1);
-    ends.read(0, 0, lines);
-    assert!(ends.inbox.reach(0, 200) <= 200, "and so is what is told late");
+    assert_eq!(ends.answer(200), None, "and so is what is told late");
     ends.push(200, 400, 2);
     ends.publish(400, 2);
-    ends.read(0, 0, lines);
-    assert_eq!(ends.inbox.reach(0, 200), 400);
-    let seen = ends.read(POOL, 200, 200).expect("it is there");
+    let seen = ends.answer(200).expect("it is there");
     assert!(seen.iter().zip((200..).step_by(8)).all(|(word, position)| *word == position + 2));
 }
 
-/// What was planned is given up when it was copied, not before; what is skipped, with what is read
-/// next.
+/// What is wanted is given up when it was copied, not before; what is skipped, with what is read
+/// next. No more than a window is believed to be there, whatever was told.
 #[test]
 fn a_window_is_given_up_behind_the_copy() {
     let mut ends = Ends::new(3 * WINDOW_BYTES);
     let lines = ends.layout.lines_bytes();
     ends.publish(0, 0);
     ends.read(0, 0, lines);
-    ends.inbox.reach(0, 64);
+    let bytes = WINDOW_BYTES as usize + 1000;
+    assert_eq!(ends.read(POOL, 64, bytes), None);
     ends.push(64, 1064, 1);
+    assert_eq!(ends.answer(bytes), None);
+    assert_eq!(ends.wants(), Some(Want { position: 64, run: 1 }), "it is there, and not published");
+    ends.publish(1064, 1);
+    assert_eq!(ends.answer(bytes), None);
+    assert_eq!(ends.wants(), Some(Want { position: 1064, run: 1 }), "a part of the piece is copied");
     ends.publish(u64::MAX / 8 * 8, 1);
+    let seen = ends.answer(bytes).expect("the rest lies within a window");
+    assert!(seen[..125].iter().zip((64..).step_by(8)).all(|(word, position)| *word == position + 1));
+    let end = 64 + bytes as u64;
+    assert_eq!(ends.wants(), Some(Want { position: end, run: 1 }));
+    let landing = ends.inbox.landing(8192).expect("memory");
+    let beyond = Read { region: POOL, offset: end, bytes: WINDOW_BYTES as usize + 8, landing, tag: 0 };
+    ends.inbox.submit(&mut vec![beyond]).expect("it stands");
+    let wants = ends.wants();
+    assert_eq!(wants, Some(Want { position: end + WINDOW_BYTES, run: 1 }), "no more than a window at a time");
+}
+
+/// READs are answered in their order, so a look that was submitted behind a piece is no older than
+/// the piece's bytes. What is wanted of several shards is told at once.
+#[test]
+fn a_look_waits_for_the_pieces_in_front_of_it() {
+    let mut ends = Ends::new(3 * WINDOW_BYTES);
+    let lines = ends.layout.lines_bytes();
+    ends.publish(0, 0);
     ends.read(0, 0, lines);
-    assert_eq!(ends.inbox.reach(0, 64), 64 + WINDOW_BYTES, "never more than a window, whatever was told");
-    assert_eq!(ends.inbox.reach(0, 568), 64 + WINDOW_BYTES, "a piece is planned");
-    assert_eq!(ends.wants(), Some(Want { position: 64, run: 1 }), "and not copied");
-    ends.read(POOL, 64, 504);
-    assert_eq!(ends.wants(), Some(Want { position: 568, run: 1 }));
-    ends.inbox.reach(0, 10_000);
-    assert_eq!(ends.wants(), Some(Want { position: 568, run: 1 }));
-    ends.read(0, 0, lines);
-    assert_eq!(ends.wants(), Some(Want { position: 10_000, run: 1 }));
+    assert_eq!(ends.read(POOL, 64, 8), None);
+    assert_eq!(ends.read(0, 0, lines), None, "though there are lines");
+    ControlLine::of(&ends.control, 0).advance_tail(128);
+    ends.push(64, 72, 0);
+    ends.publish(72, 1);
+    let mut done = Vec::new();
+    assert_eq!(ends.inbox.poll(&mut done, Duration::ZERO).expect("it stands"), 2);
+    assert_eq!(done[0].landing.words(8)[0].load(Relaxed), 64);
+    assert_eq!(done[1].landing.words(64)[2].load(Relaxed), 128, "the tail behind the piece");
 }

@@ -203,14 +203,14 @@ pub struct ReadQueue {
 }
 
 impl ReadQueue {
-    /// Over `pair`, which completes to `completions`.
-    pub fn new(pair: QueuePair, completions: Arc<CompletionQueue>) -> ReadQueue {
+    /// Over `pair`, which completes to `completions`, for WRITEs of data from `sources`.
+    pub fn new(pair: QueuePair, completions: Arc<CompletionQueue>, sources: Vec<Arc<Region>>) -> ReadQueue {
         ReadQueue {
             pair,
             completions,
             under_way: Default::default(),
             acks: AckCount::default(),
-            sources: Vec::new(),
+            sources,
             data_writes: 0,
             buffer: None,
         }
@@ -273,13 +273,7 @@ impl ReadQueue {
         if count == 0 { Ok(()) } else { self.pair.post_reads(&transfers[..count]) }
     }
 
-    /// Take these as sources; see [`ReadQueue::post_data`].
-    pub fn lend(&mut self, sources: Vec<Arc<Region>>) {
-        assert!(self.sources.is_empty(), "sources are lent once");
-        self.sources = sources;
-    }
-
-    /// Post WRITEs of what lies in sources, of which `place` gives address and key at the peer,
+    /// Post WRITEs of what lies in its sources, of which `place` gives address and key at the peer,
     /// with one doorbell.
     pub fn post_data(&mut self, writes: &[Write], place: impl Fn(&Write) -> (u64, u32)) -> Result<(), Refusal> {
         assert!(self.data_writes + writes.len() <= WRITE_DEPTH_MAX, "more WRITEs under way than a queue takes");

@@ -4,11 +4,11 @@ use super::{PLACE_MASK, PLACE_UNUSED_BITS, PRESENT, TAG_FROM_BIT, TAG_MASK, TAG_
 
 /// A slot's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry(pub(super) u64);
+pub struct Slot(pub(super) u64);
 
-impl Entry {
+impl Slot {
     pub(super) fn new(hash: u64, position: u64) -> Self {
-        Entry(PRESENT | tag(hash) | ((position / 8) & PLACE_MASK))
+        Slot(PRESENT | tag(hash) | ((position / 8) & PLACE_MASK))
     }
 
     /// The position it points to: the one nearest to `reference`, which may lie before or behind
@@ -27,7 +27,7 @@ impl Entry {
     }
 
     pub(super) fn with_uses(self, uses: u64) -> Self {
-        Entry(self.0 & !(USES_MAX << USES_SHIFT) | uses << USES_SHIFT)
+        Slot(self.0 & !(USES_MAX << USES_SHIFT) | uses << USES_SHIFT)
     }
 }
 
