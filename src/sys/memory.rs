@@ -123,8 +123,8 @@ mod mapped {
             fallocate(&self.file, punch, range.start as u64, range.len() as u64).is_ok()
         }
 
-        /// Have the kernel find pages for these words now, not when they are first touched. Where it
-        /// cannot (Linux before 5.14), the first touch does.
+        /// Have the kernel find pages for these words now, not when they are first touched. Where
+        /// it cannot (Linux before 5.14), the first touch does.
         pub fn populate(&self, words: Range<usize>) {
             let _ = self.map.advise_range(Advice::PopulateWrite, words.start * 8, words.len() * 8);
         }
