@@ -17,6 +17,9 @@
 //! that writes.
 #![allow(unsafe_code)]
 
+#[path = "replication/watched.rs"]
+mod watched;
+
 use anyhow::{Context, bail};
 use remora::base::time::UnixSeconds;
 use remora::fabric::{self, Channel, ConnectOptions, Exporter, Grant, Invitation, Kind, Token};
@@ -34,6 +37,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use watched::Watched;
 
 const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -256,7 +260,7 @@ fn copy(setup: &Setup) -> anyhow::Result<()> {
     }
     drop(seat);
     let bytes = committed(&store) as f64;
-    let (mut plain, mut pulled, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut plain, mut pulled, mut ratios, mut idle) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut read_bytes = 0;
     for _ in 0..setup.rounds {
         let copy = replica(&store)?;
@@ -264,10 +268,12 @@ fn copy(setup: &Setup) -> anyhow::Result<()> {
         copy_pool(&store, &copy);
         let plain_rate = store.stats().capacity_bytes as f64 / clock.seconds();
         let joined = join(setup, &store)?;
-        let mut puller = puller(joined.channel, &store, &copy)?;
-        let clock = Clock::start(setup);
+        let (channel, idle_ns) = Watched::new(joined.channel);
+        let mut puller = puller(Box::new(channel), &store, &copy)?;
+        let (clock, begun, before) = (Clock::start(setup), Instant::now(), idle_ns.load(Relaxed));
         catch_up(&mut puller)?;
         let pulled_rate = bytes / clock.seconds();
+        idle.push((idle_ns.load(Relaxed) - before) as f64 / begun.elapsed().as_nanos() as f64);
         let counts = puller.counts();
         read_bytes = (counts.pulled_bytes / counts.pieces.max(1)).next_multiple_of(4096);
         plain.push(plain_rate / 1e6);
@@ -277,7 +283,8 @@ fn copy(setup: &Setup) -> anyhow::Result<()> {
     let (plain, pulled, (ratio, least, most)) = (median(plain).0, median(pulled).0, median(ratios));
     println!(
         "copy   16 KiB values: {pulled:.0} MB/s pulled and applied, {plain:.0} MB/s copied plainly: ratio {ratio:.2} ({least:.2}..{most:.2}); \
-         READs of {read_bytes} bytes"
+         READs of {read_bytes} bytes; none under way for {:.1}% of the time",
+        median(idle).0 * 100.0
     );
     Ok(())
 }

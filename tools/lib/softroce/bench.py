@@ -15,7 +15,7 @@ MEBIBYTES = 16
 BENCH_SECONDS = 60
 THROUGHPUT_GOAL = 0.9  # of ib_read_bw, at least
 LAG_GOAL = 2.5  # times ib_read_lat's median, at most
-COPY = re.compile(r"^copy .*: (\d+) MB/s pulled and applied, .* READs of (\d+) bytes")
+COPY = re.compile(r"^copy .*: (\d+) MB/s pulled and applied, .* READs of (\d+) bytes; none under way for (\S+)%")
 LAG = re.compile(r"^lag .* median (\S+) us, p90 (\S+), p99 (\S+),")
 SIDES = re.compile(r"^sides .*: (\d+) MB/s elapsed; .* 1 KiB: (\d+) ns at the replica, (\d+) ns at the primary;")
 MODES = ("pull", "push")
@@ -61,14 +61,16 @@ def measured(guest, only, pattern, mode="pull"):
 
 
 def copy_round(guest):
-    rate, size_bytes = measured(guest, "copy", COPY)
+    rate, size_bytes, idle = measured(guest, "copy", COPY)
     size_bytes = int(size_bytes)
-    rates = [guest.read_bandwidth(size_bytes), measured(guest, "copy", COPY)[0], guest.read_bandwidth(size_bytes)]
+    before = guest.read_bandwidth(size_bytes)
+    again, _, idle_again = measured(guest, "copy", COPY)
+    rates = [before, again, guest.read_bandwidth(size_bytes)]
     perftest = [figure for figure in (rates[0], rates[2]) if figure]
-    ours = (rate + rates[1]) / 2
+    ours = (rate + again) / 2
     shown = ", ".join(f"{figure:.1f}" for figure in perftest)
-    print(f"bench: copied at {rate:.0f}, {rates[1]:.0f} MB/s by READs of {size_bytes} bytes; ib_read_bw {shown} MB/s",
-          flush=True)
+    print(f"bench: copied at {rate:.0f}, {again:.0f} MB/s by READs of {size_bytes} bytes, with none under way for {idle:.1f}, "
+          f"{idle_again:.1f}% of the time; ib_read_bw {shown} MB/s", flush=True)
     return ours / (sum(perftest) / len(perftest)) if perftest else None
 
 
