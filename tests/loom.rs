@@ -382,10 +382,13 @@ fn find(index: &Index, number: u64) -> Look<()> {
     }
 }
 
+/// A bucket, an overflow bucket, and one key in a second overflow bucket.
+const KEYS: u64 = 11;
+
 fn grow_while_looking_for(number: u64) {
     model(2, move || {
         let index = Arc::new(Index::new(512).unwrap());
-        for number in 0..9 {
+        for number in 0..KEYS {
             index.insert(hash_of(number), position_of(number)).unwrap();
         }
         // The reader is the spawned thread, and so runs second in loom's first execution. The other
@@ -400,9 +403,9 @@ fn grow_while_looking_for(number: u64) {
         };
         index.grow(|entry| hash_of(entry.position(COMMITTED) / 8 - 8));
         reader.join().unwrap();
-        assert!((0..9).all(|number| matches!(find(&index, number), Look::Found(()))));
-        assert!(matches!(find(&index, 9), Look::Absent));
-        assert_eq!(index.overflow_count(), 0, "the emptied overflow bucket was given back");
+        assert!((0..KEYS).all(|number| matches!(find(&index, number), Look::Found(()))));
+        assert!(matches!(find(&index, KEYS), Look::Absent));
+        assert_eq!(index.overflow_count(), 0, "the emptied overflow buckets were given back");
     });
 }
 
@@ -417,6 +420,12 @@ fn a_key_that_moves_is_never_missed() {
 #[test]
 fn a_key_that_is_pulled_forward_is_never_missed() {
     grow_while_looking_for(8);
+}
+
+/// The same, from the second overflow bucket.
+#[test]
+fn a_key_that_is_pulled_forward_over_a_bucket_is_never_missed() {
+    grow_while_looking_for(10);
 }
 
 /// Counting a use never brings back an entry that was replaced meanwhile.

@@ -15,9 +15,10 @@ use super::regions;
 use super::secret::{Secret, Side, random};
 use super::shares::PULLERS_MAX;
 use super::wire::{Greeting, Join, Message, Refusal, VERSION, Version, Welcome};
-use crate::fabric::{self, Channel, ConnectOptions, Invitation, Kind, Token};
+use crate::fabric::{self, Channel, ConnectOptions, FabricError, Invitation, Kind, Token};
 use crate::sys::reach;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 /// The fabrics that `--fabric auto` tries, in this order.
@@ -179,8 +180,7 @@ pub fn attach(
             regions::check(&invitation.regions, geometry, memory)
                 .map_err(|what| failed(LinkError::OutOfPlace(what)))?;
         }
-        // In their order, by which the primary knows whose shards each is for.
-        match invitations.iter().map(|invitation| fabric::connect(kind, invitation, options)).collect() {
+        match connect_all(kind, &invitations, options) {
             Ok(connected) => {
                 joined.link.send(&Message::Attached, deadline).map_err(failed)?;
                 return Ok((connected, choice.words(kind)));
@@ -189,6 +189,29 @@ pub fn attach(
         }
     }
     Err(choice.none())
+}
+
+/// A channel for each invitation, in their order, by which the primary knows whose shards each is
+/// for. All are connected at the same time, because each token is good for seconds only.
+fn connect_all(
+    kind: Kind,
+    invitations: &[Invitation],
+    options: &ConnectOptions,
+) -> Result<Vec<Box<dyn Channel>>, FabricError> {
+    let (first, further) = invitations.split_first().expect("a grant has an invitation at least");
+    std::thread::scope(|scope| {
+        let connect = |invitation| {
+            let thread = Builder::new().name("replica-connect".into());
+            thread.spawn_scoped(scope, move || fabric::connect(kind, invitation, options))
+        };
+        let connecting: Vec<_> = further.iter().map(connect).collect();
+        let first = fabric::connect(kind, first, options);
+        let further = connecting.into_iter().map(|thread| {
+            let thread = thread.map_err(|error| FabricError::from_io(kind, "cannot start a thread", &error))?;
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        std::iter::once(first).chain(further).collect()
+    })
 }
 
 /// The same if the primary is to push: it connects to an inbox of this replica, by one channel.
@@ -275,5 +298,38 @@ pub(super) fn name_host(invitation: &mut Invitation, host: IpAddr) {
     {
         address.set_ip(host);
         invitation.address = address.to_string();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fabric::Descriptor;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// A primary that answers none before all of them are there.
+    #[test]
+    fn channels_are_connected_at_the_same_time() {
+        const CHANNELS: usize = 3;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let invitation = |number| Invitation {
+            address: listener.local_addr().unwrap().to_string(),
+            token: Token([number; 16]),
+            regions: Vec::new(),
+            ack: Descriptor { address: 0, key: 0, bytes: 0 },
+        };
+        let invitations: Vec<_> = (0..CHANNELS as u8).map(invitation).collect();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut sockets: Vec<_> = (0..CHANNELS).map(|_| listener.accept().unwrap().0).collect();
+                for socket in &mut sockets {
+                    socket.read_exact(&mut [0; 32]).unwrap();
+                    socket.write_all(b"RMRTCP1\n\0\0\0\0\0\0\0\0").unwrap();
+                }
+            });
+            let connected = connect_all(Kind::Tcp, &invitations, &ConnectOptions::default()).unwrap();
+            assert_eq!(connected.len(), CHANNELS);
+        });
     }
 }

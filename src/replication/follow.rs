@@ -270,7 +270,7 @@ impl Follow {
                 pause = error.pause(pause);
             }
             self.tell(&end);
-            std::thread::park_timeout(pause);
+            rest(pause, || self.is_stopping());
             pause = (pause * 2).min(RETRY_PAUSE_MAX);
         }
     }
@@ -377,5 +377,30 @@ impl Follow {
     /// A fabric has failed that was connected.
     fn penalize(&self, kind: Kind, why: &str) {
         self.config.penalties.lock().failed(&self.config.primary, kind, why, Instant::now());
+    }
+}
+
+/// Wait for so long, or until that is over. (What unparked this thread may have been a puller of
+/// the session that has ended.)
+fn rest(pause: Duration, is_over: impl Fn() -> bool) {
+    let until = Instant::now() + pause;
+    let mut left = pause;
+    while !is_over() && !left.is_zero() {
+        std::thread::park_timeout(left);
+        left = until.saturating_duration_since(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_kept_by_a_thread_that_was_unparked_before() {
+        let begun = Instant::now();
+        std::thread::current().unpark();
+        rest(Duration::from_millis(20), || false);
+        assert!(begun.elapsed() >= Duration::from_millis(20));
+        rest(Duration::from_secs(600), || true);
     }
 }

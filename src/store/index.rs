@@ -7,8 +7,9 @@
 //! slot, 64 bits:              present 1 | uses 2 | tag 25 (the hash's bits 8 to 32) | place 36 (position / 8, its low bits)
 //! ```
 //!
-//! A third of the buckets have overflow, nearly all of them by one, two or three entries. So an
-//! overflow bucket is half as long: in one of 64 bytes five slots of seven would be empty.
+//! A third of the buckets have overflow, of 2.4 entries on average when the number of buckets has
+//! just doubled, and of 3.5 half way to the next time. So an overflow bucket is half as long: in
+//! one of 64 bytes half of the slots would be empty, or more.
 //!
 //! Writers hold the shard's lock. Readers hold nothing: they load slots with acquire, and a slot is
 //! stored with release after the record it points to. An entry is replaced in place, so a reader
@@ -36,7 +37,7 @@ use std::io;
 /// buckets need no overflow, many enough that a record costs about 12 bytes of index.
 const ENTRIES_PER_TWO_BUCKETS: u64 = 13;
 /// Entries that a split moves, at most. There are six or seven on average, and the hash is secret:
-/// more than this there are once in 10^40 splits, and then the bucket stays as it is.
+/// more than this there are once in 10^40 splits. Then the index does not grow until some are gone.
 const MOVED_MAX: usize = 64;
 /// Looks without the lock before a reader takes it. A bucket is split once per doubling, so a
 /// second look nearly always settles it.
@@ -348,8 +349,9 @@ impl Index {
     }
 
     /// Split one bucket; `hash_of` gives an entry's hash anew (from its record's key) where the tag
-    /// does not tell. With the lock held.
-    pub fn grow(&self, hash_of: impl Fn(Slot) -> u64) {
+    /// does not tell. With the lock held. False if it cannot be split now: nothing has changed
+    /// then.
+    pub fn grow(&self, hash_of: impl Fn(Slot) -> u64) -> bool {
         let count = get(&self.count);
         let level = count.ilog2();
         let (old, new) = (self.primary(count - (1 << level)), self.primary(count));
@@ -365,7 +367,8 @@ impl Index {
         while let Some(cells) = bucket {
             for cell in cells.slots.iter().filter(moves) {
                 let (Ok(vacant), Ok(())) = (self.vacancy(new), moved.try_push(cell)) else {
-                    return self.abandon(new);
+                    self.abandon(new);
+                    return false;
                 };
                 vacant.store(get(cell), Ordering::Release);
             }
@@ -378,6 +381,7 @@ impl Index {
             moved.iter().for_each(|cell| overwrite(cell, 0));
             self.compact(old);
         });
+        true
     }
 
     /// No overflow bucket for the copies, or too many of them: leave everything as it was.

@@ -72,10 +72,10 @@ impl Shard {
     #[inline]
     pub(super) fn grow_index(&self, _held: &Writer) {
         for _ in 0..SPLITS_MAX {
-            if !self.index.wants_growth() {
+            let grows = || self.index.grow(|slot| self.hash_of(&self.record(slot.position(self.head()))));
+            if !self.index.wants_growth() || !grows() {
                 break;
             }
-            self.index.grow(|slot| self.hash_of(&self.record(slot.position(self.head()))));
         }
     }
 

@@ -32,15 +32,18 @@ pub(super) fn bytes_of(regions: &dyn Regions) -> u64 {
     (0..regions.count()).map(|number| size_of_val(regions.memory(number).words()) as u64).sum()
 }
 
-/// Have pages for all of it, before a device pins them.
-fn populate(memory: &Memfd, progress: &Progress) -> Result<(), FabricError> {
+/// Have pages for all of it, before a device pins them. Returns the bytes of the last step: they
+/// are done once the memory is registered.
+fn populate(memory: &Memfd, progress: &Progress) -> Result<u64, FabricError> {
     let words = memory.words().len();
+    let mut last_bytes = 0;
     for begin in (0..words).step_by(POPULATED_BYTES / 8) {
+        progress.add(last_bytes)?;
         let end = words.min(begin + POPULATED_BYTES / 8);
         memory.populate(begin..end);
-        progress.add((end - begin) as u64 * 8)?;
+        last_bytes = (end - begin) as u64 * 8;
     }
-    Ok(())
+    Ok(last_bytes)
 }
 
 impl Registered {
@@ -49,8 +52,9 @@ impl Registered {
         let domain = Domain::new(device)?;
         let mut registered = Vec::with_capacity(regions.count());
         for number in 0..regions.count() {
-            populate(regions.memory(number), progress)?;
+            let left_bytes = populate(regions.memory(number), progress)?;
             registered.push(Arc::new(Region::offer(&domain, regions, number)?));
+            progress.add(left_bytes)?;
         }
         let descriptors = registered.iter().map(|region| descriptor(region.registration(), region.bytes())).collect();
         Ok(Registered { regions: registered, descriptors, domain })

@@ -70,6 +70,15 @@ pub(super) struct Group {
     failure: Mutex<Option<PullError>>,
 }
 
+struct Ends<'g>(&'g Group);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Relaxed);
+        self.0.wake();
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -109,10 +118,10 @@ impl Group {
         self.is_over.load(Relaxed)
     }
 
-    /// Have the further pullers stop.
-    pub fn end(&self) {
-        self.is_over.store(true, Relaxed);
-        self.wake();
+    /// The further pullers stop once this is dropped, also where the session's thread panics: it
+    /// would wait for them for ever.
+    pub fn ends_here(&self) -> impl Drop + '_ {
+        Ends(self)
     }
 
     /// Have every puller discard. What the store must know before was done before.

@@ -60,10 +60,9 @@ impl Follow {
         let group = Group::new(pullers.len() - 1);
         let (first, further) = pullers.split_first_mut().expect("a session has a channel at least");
         let ended = std::thread::scope(|scope| {
-            let started = self.start_further(scope, &group, further);
-            let ended = started.and_then(|()| self.pull_first(session, first, &group, foreign, watch));
-            group.end();
-            ended
+            let _ends = group.ends_here();
+            self.start_further(scope, &group, further)?;
+            self.pull_first(session, first, &group, foreign, watch)
         });
         // One that had ended already when all were to discard has not done it.
         pullers.iter_mut().for_each(|puller| group.discard_if_ordered(puller));
@@ -128,7 +127,8 @@ impl Follow {
         let mut chores = Chores::new(self.config.silence_max);
         let mut has_caught_up = false;
         loop {
-            let pause = step(puller, &mut pace)?;
+            // Where a further puller has failed before, that is the reason.
+            let pause = step(puller, &mut pace).map_err(|error| group.failure().unwrap_or(error))?;
             if self.is_stopping() {
                 return Err(SessionEnd::Stopped);
             }

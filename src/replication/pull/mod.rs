@@ -368,8 +368,14 @@ impl<'s> Puller<'s> {
 
     fn collect(&mut self, wait: Duration) -> Result<(), PullError> {
         let mut done = std::mem::take(&mut self.done);
+        let polled_at = (self.clock)();
         let outcome = self.channel.poll(&mut done, wait);
         let now = (self.clock)();
+        let waited = now.saturating_duration_since(polled_at);
+        if waited * 4 > self.began_at.saturating_duration_since(self.asked_at) {
+            // What has come came while the channel was asked, and not before.
+            self.asked_at = self.began_at;
+        }
         if !done.is_empty() {
             self.heard_at = now;
         }

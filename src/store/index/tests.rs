@@ -64,12 +64,38 @@ fn a_split_hashes_each_entry_once_and_loses_none() {
     }
     for (split, entries) in [(1, NUMBERS), (2, NUMBERS / 2), (3, NUMBERS / 2)] {
         let hashed = std::cell::Cell::new(0);
-        index.grow(|entry| {
+        let has_grown = index.grow(|entry| {
             hashed.set(hashed.get() + 1);
             hash(entry.position(REFERENCE) / 8 - 8)
         });
+        assert!(has_grown);
         assert_eq!((index.bucket_count(), hashed.get()), (split + 1, entries));
         assert!((0..NUMBERS).all(|number| find(&index, number).is_some()));
     }
     assert_eq!(index.overflow_count(), 4 * overflow_of(NUMBERS as usize / 4));
+}
+
+#[test]
+fn a_split_that_would_move_too_much_changes_nothing_and_is_tried_again() {
+    let index = Index::new(1 << 20).unwrap();
+    // All of them are to move.
+    let (numbers, hash_of) = (0..MOVED_MAX as u64 + 2, |number: u64| number << TAG_FROM_BIT | 1);
+    let find = |number| {
+        let is_it = |slot: Slot| (slot.position(REFERENCE) == position(number)).then_some(());
+        index.find_locked(hash_of(number), is_it).map(|(slot, ())| slot)
+    };
+    for number in numbers.clone() {
+        index.insert(hash_of(number), position(number)).unwrap();
+    }
+    let grow = || index.grow(|slot| hash_of(slot.position(REFERENCE) / 8 - 8));
+    let overflow = index.overflow_count();
+    assert!(!grow());
+    assert_eq!((index.bucket_count(), index.overflow_count()), (1, overflow));
+    assert!(numbers.clone().all(|number| find(number).is_some()));
+    for number in [0, 1] {
+        index.remove(&find(number).expect("it is there"), hash_of(number));
+    }
+    assert!(grow());
+    assert_eq!(index.bucket_count(), 2);
+    assert!(numbers.skip(2).all(|number| find(number).is_some()));
 }
