@@ -46,7 +46,8 @@ impl Engine {
         };
         call.context.stats.acks_waited.increment();
         let within = self.acks.timeout;
-        call.out.hold(begin, Held { kind: Kind::Write, goal, replicas, since: Instant::now(), within });
+        let reign = call.reign;
+        call.out.hold(begin, Held { kind: Kind::Write, goal, reign, replicas, since: Instant::now(), within });
     }
 
     /// wait: what is written now is all that this connection, or any other, has written so far.
@@ -55,7 +56,8 @@ impl Engine {
         let goal = Goal::All(self.store.heads());
         let within = Duration::from_millis(milliseconds.into());
         let begin = call.out.end();
-        call.out.hold(begin, Held { kind: Kind::Count, goal, replicas, since: Instant::now(), within });
+        let reign = call.reign;
+        call.out.hold(begin, Held { kind: Kind::Count, goal, reign, replicas, since: Instant::now(), within });
         Outcome::Done
     }
 }
@@ -129,9 +131,8 @@ mod tests {
         Engine::new(store.unwrap(), settings).with_acks(AckPolicy { replicas, timeout: Duration::MAX })
     }
 
-    /// Execute the requests on `lines` in one turn; of the last: its answer, and the shards each of
-    /// which it waits for.
-    fn waits_for(engine: &Engine, lines: &str) -> (String, Vec<usize>) {
+    /// Execute the requests on `lines` in one turn; what the last one has put out.
+    fn output(engine: &Engine, lines: &str) -> Output {
         let mut seat = engine.store().join();
         let turn = seat.turn();
         let (stats, mut scratch) = (WorkerStats::default(), Vec::new());
@@ -163,8 +164,15 @@ mod tests {
                 Parsed::Incomplete { .. } => panic!("{lines:?}"),
             };
         }
+        output
+    }
+
+    /// Of the last of the requests on `lines`: its answer, and the shards each of which it waits
+    /// for.
+    fn waits_for(engine: &Engine, lines: &str) -> (String, Vec<usize>) {
+        let mut output = output(engine, lines);
         let waits = |shard: &usize| {
-            let judge = Judge { holders: &AllBut(*shard), now: Instant::now(), ending: false, demoted: false };
+            let judge = Judge { holders: &AllBut(*shard), now: Instant::now(), ending: false, reign: engine.reign() };
             output.is_holding() && !output.is_resolvable(&judge)
         };
         let shards = (0..SHARDS).filter(waits).collect();
@@ -219,6 +227,23 @@ mod tests {
             // `wait 0` needs no replica, so it is held but waits for none.
             assert_eq!(!shards.is_empty(), held && !lines.starts_with("wait"), "{lines:?} waits for {shards:?}");
         }
+    }
+
+    /// Nobody looked at the held answer while this server was a replica. What its replicas hold now
+    /// at the same position may be another server's.
+    #[test]
+    fn what_an_earlier_reign_has_written_is_never_acknowledged() {
+        let engine = engine(1);
+        let holders = AllBut(SHARDS);
+        let judge = |reign| Judge { holders: &holders, now: Instant::now(), ending: false, reign };
+        let mut held = output(&engine, "set a 0 0 1\r\n1\r\n");
+        engine.set_read_only(Some("127.0.0.1:1".into()));
+        engine.set_read_only(None);
+        assert_eq!(held.resolve(&judge(engine.reign())).failed, 1);
+        assert_eq!(*held.bytes(), crate::protocol::reply::DEMOTED);
+        let mut held = output(&engine, "set a 0 0 1\r\n1\r\n");
+        assert_eq!(held.resolve(&judge(engine.reign())).failed, 0);
+        assert_eq!(*held.bytes(), b"STORED\r\n");
     }
 
     #[test]

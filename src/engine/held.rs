@@ -4,6 +4,7 @@
 //! and what has become of this server; says what becomes of the answer. Pure. The queue of a
 //! connection's held answers is in [`super::Output`].
 
+use super::Reign;
 use crate::base::limits::ACK_MILLISECONDS_DEFAULT;
 use crate::protocol::reply;
 use std::time::{Duration, Instant};
@@ -39,10 +40,11 @@ pub struct Judge<'a> {
     pub now: Instant,
     /// The server ends: nothing is waited for any more.
     pub ending: bool,
-    /// This server is a replica now, so its own replicas report positions of another server's log,
-    /// which say nothing about these answers. The role changes only after the turns under way have
-    /// ended, so no such position is mistaken for one of this server's.
-    pub demoted: bool,
+    /// The engine's now. After a change of the role its replicas report positions of another
+    /// server's log, or of a log that has gone on from another server's: they say nothing about
+    /// answers of an earlier reign. The role changes only after the turns under way have ended, so
+    /// no such position is mistaken for one of the reign before.
+    pub reign: Reign,
 }
 
 /// What must have been applied.
@@ -92,6 +94,8 @@ pub struct Held {
     pub kind: Kind,
     /// What must have been applied.
     pub goal: Goal,
+    /// The reign in which that was written.
+    pub reign: Reign,
     /// By how many.
     pub replicas: u8,
     /// Since when it is waited for.
@@ -118,7 +122,7 @@ pub enum Verdict {
 impl Held {
     /// See [`Verdict`].
     pub fn verdict(&self, judge: &Judge<'_>) -> Verdict {
-        if judge.demoted && self.kind == Kind::Write {
+        if judge.reign != self.reign && self.kind == Kind::Write {
             return Verdict::Demoted;
         }
         let count = self.goal.holders(judge.holders);
@@ -169,6 +173,7 @@ mod tests {
         let held = |kind, replicas| Held {
             kind,
             goal: Goal::Shard { shard: 1, position: 100 },
+            reign: Reign::default(),
             replicas,
             since,
             within: Duration::from_millis(50),
@@ -178,7 +183,7 @@ mod tests {
             holders: &applied,
             now: since + Duration::from_millis(milliseconds),
             ending: false,
-            demoted: false,
+            reign: Reign::default(),
         };
         assert_eq!(held(Kind::Write, 2).verdict(&judge(0)), Verdict::Stands);
         assert_eq!(held(Kind::Write, 3).verdict(&judge(49)), Verdict::Waits);
@@ -188,9 +193,12 @@ mod tests {
         assert_eq!(held(Kind::Count, 3).verdict(&judge(50)), Verdict::Counted(2));
         let ending = Judge { ending: true, ..judge(0) };
         assert_eq!(held(Kind::Write, 3).verdict(&ending), Verdict::TimedOut(2));
-        let demoted = Judge { demoted: true, ..judge(0) };
-        assert_eq!(held(Kind::Write, 1).verdict(&demoted), Verdict::Demoted, "positions are of another log now");
-        assert_eq!(held(Kind::Count, 1).verdict(&demoted), Verdict::Counted(2));
+        let replica = Reign::default().with_role(true);
+        for reign in [replica, replica.with_role(false)] {
+            let later = Judge { reign, ..judge(0) };
+            assert_eq!(held(Kind::Write, 1).verdict(&later), Verdict::Demoted, "positions are of another log now");
+            assert_eq!(held(Kind::Count, 1).verdict(&later), Verdict::Counted(2));
+        }
     }
 
     #[test]
@@ -198,13 +206,14 @@ mod tests {
         let held = Held {
             kind: Kind::Write,
             goal: Goal::All([100, 101].into()),
+            reign: Reign::default(),
             replicas: 1,
             since: Instant::now(),
             within: Duration::MAX,
         };
         for (applied, verdict) in [(vec![100, 100], Verdict::Waits), (vec![0, 101], Verdict::Stands)] {
             let applied = Applied(applied);
-            let judge = Judge { holders: &applied, now: held.since, ending: false, demoted: false };
+            let judge = Judge { holders: &applied, now: held.since, ending: false, reign: held.reign };
             assert_eq!(held.verdict(&judge), verdict);
         }
     }

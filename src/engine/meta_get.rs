@@ -26,12 +26,12 @@ impl Engine {
         let at = self.locate(call, request.key);
         let seen = self.store.get(turn, &at, now);
         let mut facts = seen.map(|item| facts_before(request, &item, now));
-        if let (true, Some(facts)) = (call.read_only, &mut facts) {
+        if let (true, Some(facts)) = (call.reign.is_read_only(), &mut facts) {
             win_nothing(facts);
         }
         let hit = match (&facts, seen) {
             (Some(facts), Some(_)) if facts.won || request.ttl.is_some() => self.change(call, request, &at)?,
-            (None, _) if request.vivify.is_some() && call.read_only => {
+            (None, _) if request.vivify.is_some() && call.reign.is_read_only() => {
                 self.refuse_write(call, false);
                 return Ok(());
             }

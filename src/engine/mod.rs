@@ -37,6 +37,7 @@ pub use output::Output;
 pub use plan::Plan;
 use prefixes::Prefixes;
 use read_only::ReadOnly;
+pub use read_only::Reign;
 use stats::Baseline;
 pub use stats::{GlobalStats, WorkerStats, WorkerTotals};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -157,8 +158,9 @@ struct Call<'c, 'w, 't> {
     context: &'c mut Context<'w, 't>,
     out: &'c mut Output,
     plan: Plan<'c>,
-    /// This is a replica's engine: nothing may be written to the store.
-    read_only: bool,
+    /// The role in which the request is executed. In a replica's nothing may be written to the
+    /// store.
+    reign: Reign,
     /// It has been parked before.
     retried: bool,
     /// Answer with an error instead of parking.
@@ -213,9 +215,9 @@ impl Engine {
         out: &mut Output,
     ) -> Outcome {
         let Attempt { resume, retried, last_try } = attempt;
-        let mut call = Call { context, out, plan, read_only: self.read_only.is_on(), retried, last_try };
+        let mut call = Call { context, out, plan, reign: self.reign(), retried, last_try };
         let call = &mut call;
-        if call.read_only {
+        if call.reign.is_read_only() {
             if let Some(noreply) = read_only::writes(request) {
                 return failed(request, self.refuse_write(call, noreply));
             }

@@ -10,19 +10,44 @@ use super::{Call, Engine, Outcome};
 use crate::protocol::Request;
 use crate::protocol::meta::MetaVerb;
 use crate::store::Item;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock};
+
+/// A time in which the engine has one role: it takes writes, or it is a replica's and refuses them.
+/// Each change of the role begins another reign, so a position that was written in one is not
+/// mistaken for the same position of a later one, where the log may have gone another way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reign(u64);
+
+impl Reign {
+    /// The engine is a replica's in every other one.
+    #[inline]
+    pub(super) fn is_read_only(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    /// The same reign, if it has that role; else the next one.
+    pub(super) fn with_role(self, read_only: bool) -> Reign {
+        Reign(self.0 + u64::from(self.is_read_only() != read_only))
+    }
+}
 
 /// Whether this engine is a replica's, and what it answers to a write.
 #[derive(Default)]
 pub(super) struct ReadOnly {
-    on: AtomicBool,
+    reign: AtomicU64,
     refusal: RwLock<Vec<u8>>,
 }
 
 impl ReadOnly {
-    pub(super) fn is_on(&self) -> bool {
-        self.on.load(Relaxed)
+    #[inline]
+    pub(super) fn reign(&self) -> Reign {
+        Reign(self.reign.load(Relaxed))
+    }
+
+    /// Only the thread that carries out orders changes it.
+    fn set(&self, read_only: bool) {
+        self.reign.store(self.reign().with_role(read_only).0, Relaxed);
     }
 }
 
@@ -39,7 +64,7 @@ impl Engine {
             // It was asked for when this server was a primary before. The primaries in between did
             // not know of it.
             self.forget_delayed_flush();
-            self.read_only.on.store(false, Relaxed);
+            self.read_only.set(false);
         }
     }
 
@@ -52,12 +77,17 @@ impl Engine {
 
     fn refuse_writes_with(&self, line: String) {
         *self.read_only.refusal.write().unwrap_or_else(PoisonError::into_inner) = line.into_bytes();
-        self.read_only.on.store(true, Relaxed);
+        self.read_only.set(true);
     }
 
     /// Whether this is a replica's engine.
     pub fn is_read_only(&self) -> bool {
-        self.read_only.is_on()
+        self.reign().is_read_only()
+    }
+
+    /// The reign of now.
+    pub fn reign(&self) -> Reign {
+        self.read_only.reign()
     }
 
     /// Answer that a write belongs elsewhere.
@@ -72,7 +102,7 @@ impl Call<'_, '_, '_> {
     /// A client read the item.
     #[inline]
     pub(super) fn note_use(&self, item: &Item<'_>) {
-        if self.read_only {
+        if self.reign.is_read_only() {
             item.note_use_in_index();
         } else {
             item.note_use(self.context.now);
@@ -104,5 +134,25 @@ pub(super) fn writes(request: &Request<'_>) -> Option<bool> {
         | Request::Wait { .. }
         | Request::Version
         | Request::Quit => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_of_the_role_begins_another_reign() {
+        let read_only = ReadOnly::default();
+        let mut reigns = vec![read_only.reign()];
+        for role in [true, false, true, false] {
+            read_only.set(role);
+            read_only.set(role); // no change
+            assert_eq!(read_only.reign().is_read_only(), role);
+            assert!(!reigns.contains(&read_only.reign()), "a reign never comes again");
+            reigns.push(read_only.reign());
+        }
+        assert!(!reigns[0].is_read_only());
+        assert_eq!(read_only.reign(), Reign(4));
     }
 }

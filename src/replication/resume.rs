@@ -7,6 +7,7 @@
 //! cursor.
 
 use crate::base::epoch::Epoch;
+use crate::store::shape::HEADER_BYTES;
 use crate::store::{EpochStart, NOT_BEGUN};
 
 /// What a shard's control line says.
@@ -59,11 +60,15 @@ pub fn resume(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor
 }
 
 /// Whether the bytes just below `cursor` may differ although no position says so. That is possible
-/// where a slab and a later epoch both begin at `cursor`: the primary's log may have a pad of the
-/// older epoch there, and a log that went another way may have a record of the same length.
-pub fn is_doubtful(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor: u64) -> bool {
-    let begins = |start: &EpochStart| start.begins[shard] == cursor;
-    epoch.is_some_and(|epoch| history.iter().any(|start| start.epoch.follows(epoch) && begins(start)))
+/// where the log goes on at `cursor` with a slab, and a later epoch begins there: the primary's log
+/// may have a pad of the older epoch before it, and a log that went another way may have a record
+/// of the same length there, or one that is shorter by less than a record.
+pub fn is_doubtful(history: &[EpochStart], shard: usize, epoch: Option<Epoch>, cursor: u64, slab_bytes: u64) -> bool {
+    let to_slab_end = (slab_bytes - cursor % slab_bytes) % slab_bytes;
+    let goes_on_at = cursor + to_slab_end;
+    let begins = |start: &EpochStart| start.begins[shard] == goes_on_at;
+    to_slab_end < HEADER_BYTES as u64
+        && epoch.is_some_and(|epoch| history.iter().any(|start| start.epoch.follows(epoch) && begins(start)))
 }
 
 /// Whether a log that is in `epoch` at `cursor` has bytes that the primary's log does not have and
@@ -168,12 +173,15 @@ mod tests {
 
     #[test]
     fn what_stands_before_a_later_epoch_may_be_something_else() {
-        let history = history(&[64, 1500, 1800]);
-        let doubtful = |generation, cursor| is_doubtful(&history, 0, Some(epoch(generation)), cursor);
-        assert!(doubtful(1, 1500) && doubtful(1, 1800) && doubtful(2, 1800));
-        assert!(
-            !doubtful(2, 1500) && !doubtful(1, 1492) && !doubtful(3, 1800) && !is_doubtful(&history, 0, None, 1500)
-        );
+        const SLAB_BYTES: u64 = 512;
+        let history = history(&[64, 1536, 2048, 2568]);
+        let doubtful = |generation, cursor| is_doubtful(&history, 0, Some(epoch(generation)), cursor, SLAB_BYTES);
+        assert!(doubtful(1, 1536) && doubtful(1, 2048) && doubtful(2, 2048));
+        assert!(doubtful(1, 1528), "no record fits behind it: the log goes on with the next slab");
+        assert!(!doubtful(1, 1520) && !doubtful(1, 1024), "a record might follow; no epoch begins there");
+        assert!(!doubtful(1, 2568), "within a slab nothing is padded");
+        assert!(!doubtful(2, 1536) && !doubtful(3, 2048));
+        assert!(!is_doubtful(&history, 0, None, 1536, SLAB_BYTES));
     }
 
     #[test]

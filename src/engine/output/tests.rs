@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::time::UnixSeconds;
+use crate::engine::Reign;
 use crate::engine::held::{Goal, Holders, Kind};
 use crate::store::{NewItem, StoreConfig};
 use std::sync::OnceLock;
@@ -166,7 +167,7 @@ impl Holders for Applied {
 /// so long.
 fn resolve(output: &mut Output, below: u64, waited: Duration) -> (usize, usize) {
     let holders = Applied { replicas: 1, below };
-    let judge = Judge { holders: &holders, now: since() + waited, ending: false, demoted: false };
+    let judge = Judge { holders: &holders, now: since() + waited, ending: false, reign: Reign::default() };
     assert_eq!(output.is_resolvable(&judge), output.resolve(&judge).answers > 0 || !output.loans.is_empty());
     // Asked again, for what was let go of above is let go of.
     assert_eq!(output.resolve(&judge), Resolved::default());
@@ -186,7 +187,14 @@ const WITHIN: Duration = Duration::from_millis(50);
 const NO_TIME: Duration = Duration::ZERO;
 
 fn held(kind: Kind, position: u64, replicas: u8) -> Held {
-    Held { kind, goal: Goal::Shard { shard: 0, position }, replicas, since: since(), within: WITHIN }
+    Held {
+        kind,
+        goal: Goal::Shard { shard: 0, position },
+        reign: Reign::default(),
+        replicas,
+        since: since(),
+        within: WITHIN,
+    }
 }
 
 /// An answer to a write that ended at `position`.
@@ -238,7 +246,7 @@ fn what_is_not_acknowledged_in_time_becomes_an_error_in_its_place() {
     assert_eq!(resolve(&mut output, 200, NO_TIME), (5, 1));
     assert_eq!(sent(&mut output, 1), "0");
     let holders = Applied { replicas: 1, below: 200 };
-    let judge = Judge { holders: &holders, now: since() + WITHIN, ending: false, demoted: false };
+    let judge = Judge { holders: &holders, now: since() + WITHIN, ending: false, reign: Reign::default() };
     assert_eq!(output.resolve(&judge), Resolved { answers: 5, failed: 3 });
     let error = |count, wanted| {
         format!(

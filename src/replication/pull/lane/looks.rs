@@ -117,8 +117,6 @@ impl Lane<'_> {
 
     /// See [`is_doubtful`]. It is rare; the shard is then read again.
     fn is_doubtful(&self) -> bool {
-        let cursor = self.sink.follower.cursor();
-        let at_slab_start = cursor.is_multiple_of(self.slab_bytes);
-        at_slab_start && is_doubtful(&self.history, self.shard, self.known, cursor)
+        is_doubtful(&self.history, self.shard, self.known, self.sink.follower.cursor(), self.slab_bytes)
     }
 }
