@@ -3,8 +3,8 @@
 //!
 //! [`writes`] says which requests write; it is asked before a request is executed. A read may write
 //! as well (it counts a use in the record, wins a token, makes an item on a miss): that code asks
-//! [`Call::read_only`]. A delayed flush is carried out by the primary, and reaches the replica by
-//! the log.
+//! [`Reign::is_read_only`]. A delayed flush is carried out by the primary, and reaches the replica
+//! by the log.
 
 use super::{Call, Engine, Outcome};
 use crate::protocol::Request;
