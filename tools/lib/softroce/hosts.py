@@ -2,13 +2,13 @@
 cut, what loses its power, and how long it takes the other side to know."""
 
 import json
-import time
 
 from . import builds
 from .guest import GuestFailed
 from .image import Image
 from .outcome import Outcome
 from .pair import ADDRESSES, Pair
+from .rows import rows_of, wait_for_rows
 
 CLIENTS = [f"{address}:11211" for address in ADDRESSES]
 REPLICATION = f"{ADDRESSES[0]}:7100"
@@ -67,23 +67,12 @@ class Hosts:
             f"remora serve {common} {timeout} {flags} >/tmp/server.log 2>&1 </dev/null & server=$!", ORDER_SECONDS)
 
     def rows(self, number):
-        """`remora ctl replication` of a server; none while it does not answer."""
-        lines = self.both.guests[number].ask(f"remora ctl replication --json -s {CLIENTS[number]}", ORDER_SECONDS)
-        try:
-            return json.loads("\n".join(lines))
-        except ValueError:
-            return {}
+        return rows_of(self.both.guests[number], CLIENTS[number])
 
     def until(self, number, what, seconds, **expected):
         """Wait until rows of a server are as expected; the rows, and how long it took."""
-        begun = time.monotonic()
-        while True:
-            rows = self.rows(number)
-            if all(rows.get(name) == value for name, value in expected.items()):
-                return rows, time.monotonic() - begun
-            if time.monotonic() - begun > seconds:
-                raise self.both.guests[number].failed(f"{what}: not within {seconds} s; replication says {rows}")
-            time.sleep(LOOK_SECONDS)
+        return wait_for_rows(self.both.guests[number], CLIENTS[number], what, seconds, LOOK_SECONDS,
+                             lambda rows: all(rows.get(name) == value for name, value in expected.items()))
 
     def load(self, commands, flags=""):
         """Load on the primary, checked, from the primary's guest: the replica's is not to

@@ -2,14 +2,13 @@
 register it, whether the server answers meanwhile and says how far it is, how soon a replica then
 follows."""
 
-import json
 import re
-import time
 
 from . import builds
-from .guest import ORDERS, Guest, script_text
+from .guest import ORDERS, Guest, GuestFailed, script_text
 from .image import Image
 from .outcome import Outcome
+from .rows import wait_for_rows
 
 GOAL_MEBIBYTES = 16 << 10
 # What the host keeps for itself, and the guest for all but the cache.
@@ -38,10 +37,15 @@ def large(machine):
     image.text(SECRET.lstrip("/"), "for measurements only", mode=0o600)
     with Guest(machine, "large", image, script_text(ORDERS), more_mebibytes=mebibytes + GUEST_MEBIBYTES) as guest:
         guest.up(ORDER_SECONDS)
-        serve(guest, "primary", f"-l {CLIENTS} -m {mebibytes} --replication {REPLICATION}")
-        seen, took = registered(guest)
-        serve(guest, "replica", f"-l {REPLICA_CLIENTS} -m {mebibytes} --replica-of {REPLICATION}")
-        _, joined = until(guest, "a replica follows", REPLICA_CLIENTS, FOLLOWS_SECONDS, lambda rows: rows.get("state") == "following")
+        try:
+            serve(guest, "primary", f"-l {CLIENTS} -m {mebibytes} --replication {REPLICATION}")
+            seen, took = registered(guest)
+            serve(guest, "replica", f"-l {REPLICA_CLIENTS} -m {mebibytes} --replica-of {REPLICATION}")
+            _, joined = wait_for_rows(guest, REPLICA_CLIENTS, "a replica follows", FOLLOWS_SECONDS, LOOK_SECONDS,
+                                      lambda rows: rows.get("state") == "following")
+        except GuestFailed as failure:
+            logs = "\n".join(guest.ask("tail -n 5 /tmp/*.log", ORDER_SECONDS))
+            raise GuestFailed(f"{failure}\nthe servers' logs end with\n{logs}") from failure
         guest.dismiss(ORDER_SECONDS)
     print(f"large: {mebibytes} MiB of plain pages were registered in {took:.1f} s ({len(seen)} states of progress seen, "
           f"the server answered at each); for {GOAL_MEBIBYTES} MiB that makes {took * GOAL_MEBIBYTES / mebibytes:.1f} s; "
@@ -58,42 +62,20 @@ def serve(guest, name, flags):
     guest.order(f"remora serve -t 1 --no-pin --fabric verbs --secret-file {SECRET} {flags} >/tmp/{name}.log 2>&1 </dev/null &", ORDER_SECONDS)
 
 
-def rows_of(guest, clients):
-    """`remora ctl replication` of a server; none while it does not answer."""
-    lines = guest.ask(f"remora ctl replication --json -s {clients}", ORDER_SECONDS)
-    try:
-        return json.loads("\n".join(lines))
-    except ValueError:
-        return {}
-
-
-def until(guest, what, clients, seconds, is_so, heard=lambda rows: None):
-    """Wait until a server's rows are so; the rows, and how long it took."""
-    begun = time.monotonic()
-    while True:
-        rows = rows_of(guest, clients)
-        heard(rows)
-        if is_so(rows):
-            return rows, time.monotonic() - begun
-        if time.monotonic() - begun > seconds:
-            said = "\n".join(guest.ask("tail -n 5 /tmp/*.log", ORDER_SECONDS))
-            raise guest.failed(f"{what}: not within {seconds} s; replication says {rows}, the logs {said}")
-        time.sleep(LOOK_SECONDS)
-
-
 def registered(guest):
     """The mebibytes that were said to be done, in order, and how long it took until all were."""
     seen = []
 
-    def heard(rows):
+    def are_ready(rows):
         if found := PROGRESS.match(rows.get(ROW, "")):
             done = int(found[1])
             if seen and done < seen[-1]:
                 raise guest.failed(f"registration went back, from {seen[-1]} to {done} MiB")
             if not seen or done > seen[-1]:
                 seen.append(done)
+        return rows.get(ROW) == "ready"
 
-    _, took = until(guest, "all memory is registered", CLIENTS, REGISTERED_SECONDS, lambda rows: rows.get(ROW) == "ready", heard)
+    _, took = wait_for_rows(guest, CLIENTS, "all memory is registered", REGISTERED_SECONDS, LOOK_SECONDS, are_ready)
     if len(seen) < 2:
         raise guest.failed(f"no progress of the registration was seen: {seen}")
     return seen, took
