@@ -46,7 +46,7 @@ pub use counts::Counts;
 pub use error::PullError;
 use lane::Lane;
 use piece::Look;
-use sizer::Sizer;
+use sizer::{Sizer, UNASKED_PART_MAX};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -135,10 +135,8 @@ pub struct Puller<'s> {
     done: Vec<Completion>,
     counts: Counts,
     heard_at: Instant,
-    /// When the channel was last asked for what has arrived, and when this step began. What arrived
-    /// between the two has lain there.
+    /// When the channel was last asked for what has arrived.
     asked_at: Instant,
-    began_at: Instant,
     /// Since when it has been behind.
     behind_since: Option<Instant>,
     silence_max: Duration,
@@ -190,7 +188,6 @@ impl<'s> Puller<'s> {
             counts: Counts::default(),
             heard_at: Instant::now(),
             asked_at: Instant::now(),
-            began_at: Instant::now(),
             behind_since: None,
             silence_max,
             clock: Instant::now,
@@ -202,7 +199,7 @@ impl<'s> Puller<'s> {
     pub fn set_clock(&mut self, clock: fn() -> Instant) {
         self.clock = clock;
         self.heard_at = clock();
-        (self.asked_at, self.began_at) = (self.heard_at, self.heard_at);
+        self.asked_at = self.heard_at;
     }
 
     /// What is here is of another lineage, and is to be given up. Keep it until the primary has
@@ -271,9 +268,9 @@ impl<'s> Puller<'s> {
     /// One step: start a round if there is room for one, take what has arrived (waiting up to
     /// `wait` if nothing has), apply what may be applied, tell the primary.
     pub fn step(&mut self, wait: Duration) -> Result<Step, PullError> {
-        self.began_at = (self.clock)();
+        let began_at = (self.clock)();
         self.begin_round()?;
-        self.collect(wait)?;
+        self.collect(began_at, wait)?;
         let applied = self.apply()?;
         if applied {
             self.acknowledge()?;
@@ -366,16 +363,18 @@ impl<'s> Puller<'s> {
         Ok(())
     }
 
-    fn collect(&mut self, wait: Duration) -> Result<(), PullError> {
+    /// `began_at` is when this step began.
+    fn collect(&mut self, began_at: Instant, wait: Duration) -> Result<(), PullError> {
         let mut done = std::mem::take(&mut self.done);
         let polled_at = (self.clock)();
         let outcome = self.channel.poll(&mut done, wait);
         let now = (self.clock)();
+        // What has come lies here since the channel was last asked, at the longest; if it was
+        // waited for, it came only now.
         let waited = now.saturating_duration_since(polled_at);
-        if waited * 4 > self.began_at.saturating_duration_since(self.asked_at) {
-            // What has come came while the channel was asked, and not before.
-            self.asked_at = self.began_at;
-        }
+        let came_now = waited * UNASKED_PART_MAX > began_at.saturating_duration_since(self.asked_at);
+        let unasked = if came_now { began_at..began_at } else { self.asked_at..began_at };
+        self.asked_at = now;
         if !done.is_empty() {
             self.heard_at = now;
         }
@@ -393,26 +392,26 @@ impl<'s> Puller<'s> {
                     self.free.push(unwanted);
                 }
             } else {
-                self.looked(completion.tag & !LOOK, completion.landing)?;
+                self.looked(completion.tag & !LOOK, completion.landing, &unasked)?;
             }
         }
         self.done = done;
-        self.asked_at = now;
         outcome?;
-        let silence = self.since(self.heard_at);
+        let silence = now.saturating_duration_since(self.heard_at);
         if self.under_way > 0 && silence > self.silence_max {
             return Err(PullError::Stuck(self.under_way, silence));
         }
         Ok(())
     }
 
-    /// The lines of a round have arrived, and so have all of its pieces, or will at once.
-    fn looked(&mut self, number: u64, landing: Landing) -> Result<(), PullError> {
+    /// The lines of a round have arrived, and so have all of its pieces, or will at once. They may
+    /// have been here while the channel was `unasked`.
+    fn looked(&mut self, number: u64, landing: Landing, unasked: &Range<Instant>) -> Result<(), PullError> {
         self.counts.looks += 1;
         let at = self.rounds.iter().position(|round| round.number == number).expect("a look is of a round");
         let round = self.rounds.remove(at);
         let now = (self.clock)();
-        let unasked = self.began_at.saturating_duration_since(self.asked_at.max(round.submitted_at));
+        let unasked = unasked.end.saturating_duration_since(unasked.start.max(round.submitted_at));
         self.sizer.observe(round.bytes, now.saturating_duration_since(round.submitted_at), unasked);
         if number < self.looked_at {
             // Overtaken: a later look has shown more already.

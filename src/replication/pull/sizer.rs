@@ -20,7 +20,7 @@ const ROUND_TRIPS: u32 = 8;
 const ROUND_TIME_MIN: Duration = Duration::from_micros(40);
 
 /// A measured time in which the fabric was not asked for more than this part of it tells nothing.
-const UNASKED_PART_MAX: u32 = 4;
+pub const UNASKED_PART_MAX: u32 = 4;
 
 /// See the module.
 #[derive(Debug)]
