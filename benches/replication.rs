@@ -174,8 +174,7 @@ fn connect(
     token: Token,
 ) -> anyhow::Result<(Box<dyn Channel>, Box<dyn Grant>)> {
     let grant = exporter.grant(token, regions::of(store))?;
-    let (regions, ack) = (grant.descriptors().to_vec(), grant.ack_descriptor());
-    let invitation = Invitation { address: exporter.address(), token, regions, ack };
+    let invitation = Invitation::new(exporter, token, &*grant);
     Ok((fabric::connect(exporter.kind(), &invitation, &ConnectOptions::default())?, grant))
 }
 

@@ -289,3 +289,11 @@ pub struct Invitation {
     /// The ack slot.
     pub ack: Descriptor,
 }
+
+impl Invitation {
+    /// To what `exporter` has granted to whoever shows `token`.
+    pub fn new(exporter: &dyn Exporter, token: Token, grant: &dyn Grant) -> Invitation {
+        let (regions, ack) = (grant.descriptors().to_vec(), grant.ack_descriptor());
+        Invitation { address: exporter.address(), token, regions, ack }
+    }
+}

@@ -252,8 +252,7 @@ fn grant(
         let token = Token(random()?);
         match exporter.grant(token, offer.regions()) {
             Ok(grant) => {
-                let (regions, ack) = (grant.descriptors().to_vec(), grant.ack_descriptor());
-                invitations.push(Invitation { address: exporter.address(), token, regions, ack });
+                invitations.push(Invitation::new(exporter, token, &*grant));
                 grants.push(grant);
             }
             Err(error) if grants.is_empty() => return Err(error.into()),

@@ -26,7 +26,7 @@ fn a_grant_is_waited_for_and_then_connected() {
         assert!(listening.ip() == address && listening.port() != 0, "{listening}");
         let mut grant = exporter.grant(token(1), Memory::new(&[8192])).unwrap();
         assert_eq!(grant.state(), Ok(GrantState::Waiting));
-        let channel = verbs::connect(&invitation(&exporter, token(1), &*grant), &VerbsOptions::default()).unwrap();
+        let channel = verbs::connect(&Invitation::new(&exporter, token(1), &*grant), &VerbsOptions::default()).unwrap();
         wait_for("connected", || grant.state().unwrap() == GrantState::Connected);
         assert!((1..=16).contains(&channel.depth_max()));
         drop(channel);
@@ -161,7 +161,7 @@ fn a_writer_registers_its_sources_and_leaves_none() {
         let (exporter, memory) = (exporter(address), Memory::new(&[4096]));
         let grant = exporter.grant(token(1), memory.clone()).unwrap();
         let before = verbs::registrations();
-        let (invited, sources) = (invitation(&exporter, token(1), &*grant), Memory::new(&[4096, 8192]));
+        let (invited, sources) = (Invitation::new(&exporter, token(1), &*grant), Memory::new(&[4096, 8192]));
         let mut channel = exporter.writer().expect("verbs writes").connect(&invited, sources).unwrap();
         assert_eq!(verbs::registrations(), before + 2);
         channel.write(&[Write { source: 1, from: 0, region: 0, offset: 0, bytes: 4096 }]).unwrap();
@@ -206,7 +206,7 @@ fn what_is_not_granted_cannot_be_reached() {
             [&|invited| invited.regions = other.descriptors().to_vec(), &|invited| invited.regions[0].key ^= 0x5555];
         for (forge, number) in foreign.into_iter().zip(10..) {
             let grant = exporter.grant(token(number), memory.clone()).unwrap();
-            let mut invited = invitation(&exporter, token(number), &*grant);
+            let mut invited = Invitation::new(&exporter, token(number), &*grant);
             forge(&mut invited);
             let mut channel = verbs::connect(&invited, &VerbsOptions::default()).unwrap();
             let landing = channel.landing(4096).unwrap();
@@ -225,7 +225,7 @@ fn what_is_not_granted_cannot_be_reached() {
         ];
         for (place, number) in places.into_iter().zip(20..) {
             let grant = exporter.grant(token(number), memory.clone()).unwrap();
-            let mut invited = invitation(&exporter, token(number), &*grant);
+            let mut invited = Invitation::new(&exporter, token(number), &*grant);
             invited.ack = place(&invited);
             let mut channel = verbs::connect(&invited, &VerbsOptions::default()).unwrap();
             channel.write_ack(0, &[u64::MAX]).unwrap();
@@ -243,7 +243,7 @@ fn a_token_is_good_once() {
     with_device(|address| {
         let exporter = exporter(address);
         let mut grant = exporter.grant(token(1), Memory::new(&[4096])).unwrap();
-        let invited = invitation(&exporter, token(1), &*grant);
+        let invited = Invitation::new(&exporter, token(1), &*grant);
         let refused = |invited: &Invitation| {
             let error = verbs::connect(invited, &VerbsOptions::default()).err().expect("turned down");
             assert_eq!(error.cause, Cause::Refused, "{error}");
@@ -258,7 +258,7 @@ fn a_token_is_good_once() {
         refused(&invited);
 
         let mut late = exporter.grant(token(3), Memory::new(&[4096])).unwrap();
-        let invited = invitation(&exporter, token(3), &*late);
+        let invited = Invitation::new(&exporter, token(3), &*late);
         assert_eq!(wait_for_error(|| late.state().err()).cause, Cause::TimedOut);
         refused(&invited);
     });
@@ -270,7 +270,7 @@ fn nobody_listens() {
     with_device(|address| {
         let exporter = exporter(address);
         let grant = exporter.grant(token(1), Memory::new(&[4096])).unwrap();
-        let invited = invitation(&exporter, token(1), &*grant);
+        let invited = Invitation::new(&exporter, token(1), &*grant);
         drop(grant);
         drop(exporter);
         let error = verbs::connect(&invited, &VerbsOptions::default()).err().expect("nobody is there");
@@ -287,7 +287,7 @@ fn nobody_is_there() {
         let std::net::IpAddr::V4(here) = address else { return println!("skipped: needs an IPv4 address") };
         // Another address of the same network, which is not likely to be taken.
         let elsewhere = std::net::Ipv4Addr::from(u32::from(here) ^ 0x55);
-        let invited = Invitation { address: format!("{elsewhere}:7"), ..invitation(&exporter, token(1), &*grant) };
+        let invited = Invitation { address: format!("{elsewhere}:7"), ..Invitation::new(&exporter, token(1), &*grant) };
         let begun = Instant::now();
         let error = verbs::connect(&invited, &VerbsOptions::default()).err().expect("nobody is there");
         println!("after {:?}: {error}", begun.elapsed());
@@ -318,7 +318,7 @@ fn a_device_is_chosen_by_name_port_and_gid() {
         let everywhere = Exporter::listen("0.0.0.0:0".parse().unwrap(), &options).unwrap();
         assert_eq!(everywhere.address().split(':').next().unwrap(), address.to_string(), "bound to the GID's address");
         let grant = everywhere.grant(token(1), Memory::new(&[4096])).unwrap();
-        drop(verbs::connect(&invitation(&everywhere, token(1), &*grant), &options).unwrap());
+        drop(verbs::connect(&Invitation::new(&everywhere, token(1), &*grant), &options).unwrap());
 
         let wrong = |options: VerbsOptions| {
             let listening = Exporter::listen((address, 0).into(), &options).err().expect("no such device");
@@ -337,7 +337,7 @@ fn the_unspecified_address_takes_replicas() {
         let exporter = Exporter::listen("0.0.0.0:0".parse().unwrap(), &VerbsOptions::default()).unwrap();
         let port = exporter.address().strip_prefix("0.0.0.0:").expect("as it listens").parse::<u16>().unwrap();
         let grant = exporter.grant(token(1), Memory::new(&[4096])).unwrap();
-        let mut invited = invitation(&exporter, token(1), &*grant);
+        let mut invited = Invitation::new(&exporter, token(1), &*grant);
         invited.address = format!("{address}:{port}");
         let mut channel = verbs::connect(&invited, &VerbsOptions::default()).unwrap();
         let landing = channel.landing(4096).unwrap();
@@ -355,7 +355,7 @@ fn a_type_of_service_and_a_timeout_are_taken() {
         let options = VerbsOptions { tos: Some(26 << 2), ack_timeout, ..VerbsOptions::default() };
         let exporter = Exporter::listen((address, 0).into(), &options).unwrap();
         let grant = exporter.grant(token(1), Memory::new(&[4096])).unwrap();
-        let mut channel = verbs::connect(&invitation(&exporter, token(1), &*grant), &options).unwrap();
+        let mut channel = verbs::connect(&Invitation::new(&exporter, token(1), &*grant), &options).unwrap();
         let landing = channel.landing(4096).unwrap();
         channel.submit(&mut vec![read(0, 0, 4096, landing, 0)]).unwrap();
         poll_some(&mut *channel).pop().unwrap().outcome.unwrap();

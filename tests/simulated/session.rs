@@ -89,8 +89,7 @@ impl Network {
         for number in 0..shares.pullers() {
             let token = self.token();
             let grant = self.exporter.grant(token, offered.regions.clone()).expect("few grants wait");
-            let (regions, ack) = (grant.descriptors().to_vec(), grant.ack_descriptor());
-            let invitation = Invitation { address: self.exporter.address(), token, regions, ack };
+            let invitation = Invitation::new(&*self.exporter, token, &*grant);
             let channel = self.sim.connect(&invitation).expect("the token is known");
             pullers.push(puller(channel, offered, replica, shares.of(number), known));
             grants.push(grant);

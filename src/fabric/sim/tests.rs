@@ -42,9 +42,7 @@ impl Run {
             Arc::new(Memory(Memfd::new("test", WORDS * 8, false).unwrap(), Memfd::new("test", 4096, false).unwrap()));
         let token = Token([1; 16]);
         let grant = exporter.grant(token, memory.clone()).unwrap();
-        let regions = grant.descriptors().to_vec();
-        let invitation = Invitation { address: exporter.address(), token, regions, ack: grant.ack_descriptor() };
-        let channel = sim.connect(&invitation).unwrap();
+        let channel = sim.connect(&Invitation::new(&*exporter, token, &*grant)).unwrap();
         Run { memory, grant, channel, writes: 0 }
     }
 

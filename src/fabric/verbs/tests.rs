@@ -31,12 +31,7 @@ fn writes_that_are_not_taken_inline_go_by_a_buffer() {
     let exporter = Exporter::listen(address, &VerbsOptions::default()).unwrap();
     let regions = Arc::new(One(Memfd::new("test", 4096, false).unwrap()));
     let grant = exporter.grant(Token([1; 16]), regions).unwrap();
-    let invited = Invitation {
-        address: exporter.address(),
-        token: Token([1; 16]),
-        regions: grant.descriptors().to_vec(),
-        ack: grant.ack_descriptor(),
-    };
+    let invited = Invitation::new(&exporter, Token([1; 16]), &*grant);
     let wish = Wish { inline_bytes: 0, ..Wish::default() };
     let mut channel = establish(&invited, &VerbsOptions::default(), wish, None).unwrap();
     assert_eq!(registrations(), 2, "a region, an ack slot");
@@ -75,12 +70,7 @@ fn reads_beyond_what_the_peer_takes_wait() {
     let memfd = Memfd::new("test", 1 << 20, false).unwrap();
     memfd.words().iter().zip(0..).for_each(|(word, number)| word.store(number, Relaxed));
     let grant = exporter.grant(Token([2; 16]), Arc::new(One(memfd))).unwrap();
-    let invited = Invitation {
-        address: exporter.address(),
-        token: Token([2; 16]),
-        regions: grant.descriptors().to_vec(),
-        ack: grant.ack_descriptor(),
-    };
+    let invited = Invitation::new(&exporter, Token([2; 16]), &*grant);
     let wish = Wish { reads: 1, ..Wish::default() };
     let mut channel = establish(&invited, &VerbsOptions::default(), wish, None).unwrap();
     assert_eq!(channel.depth_max(), DEPTH_MAX);

@@ -95,12 +95,7 @@ impl Inbox {
         let memory = InboxMemory::new(&layout);
         let memory = Arc::new(memory.map_err(|error| FabricError::from_io(kind, "memory for an inbox", &error))?);
         let grant = exporter.grant(token, memory.clone())?;
-        let invitation = Invitation {
-            address: exporter.address(),
-            token,
-            regions: grant.descriptors().to_vec(),
-            ack: grant.ack_descriptor(),
-        };
+        let invitation = Invitation::new(&*exporter, token, &*grant);
         let invite = Invite { fabric: kind, window_bytes: layout.window_bytes(), pause_microseconds: 0, invitation };
         let shelves = (0..layout.shards()).map(|_| Shelf::default()).collect();
         let inbox = Inbox {

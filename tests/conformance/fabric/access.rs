@@ -1,7 +1,7 @@
 //! Who may do what: acks into their slot, nothing beyond a region, and no channel without a token.
 
-use super::world::{Memory, Pair, World, invitation, read, token, until, until_grant_over, until_over, works};
-use remora::fabric::{ACK_BYTES, Cause, Channel, FabricError, GrantState, Token};
+use super::world::{Memory, Pair, World, read, token, until, until_grant_over, until_over, works};
+use remora::fabric::{ACK_BYTES, Cause, Channel, FabricError, GrantState, Invitation, Token};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ pub fn a_wrong_token_is_refused(world: &dyn World) {
     let exporter = world.exporter();
     let token = token();
     let mut grant = exporter.grant(token, Memory::new(&LENGTHS)).unwrap();
-    let right = invitation(exporter.as_ref(), grant.as_ref(), token);
+    let right = Invitation::new(exporter.as_ref(), token, grant.as_ref());
     let mut wrong = right.clone();
     wrong.token = Token(token.0.map(|byte| byte ^ 1));
     let why = world.connect(&wrong).err().expect("a wrong token admits nobody");
@@ -109,7 +109,7 @@ pub fn a_token_is_good_once(world: &dyn World) {
     let exporter = world.exporter();
     let token = token();
     let grant = exporter.grant(token, Memory::new(&LENGTHS)).unwrap();
-    let once = invitation(exporter.as_ref(), grant.as_ref(), token);
+    let once = Invitation::new(exporter.as_ref(), token, grant.as_ref());
     let channel = world.connect(&once).unwrap();
     let mut pair = Pair { channel, grant };
     let why = world.connect(&once).err().expect("a token that was shown admits nobody else");
@@ -121,7 +121,7 @@ pub fn a_token_that_nobody_shows_expires(world: &dyn World) {
     let exporter = world.exporter();
     let token = token();
     let mut grant = exporter.grant(token, Memory::new(&LENGTHS)).unwrap();
-    let late = invitation(exporter.as_ref(), grant.as_ref(), token);
+    let late = Invitation::new(exporter.as_ref(), token, grant.as_ref());
     world.pass(remora::fabric::CONNECT_WAIT_MAX + Duration::from_millis(1));
     assert_eq!(until_grant_over(grant.as_mut()).cause, Cause::TimedOut);
     let why = world.connect(&late).err().expect("a token that expired admits nobody");
@@ -132,7 +132,7 @@ pub fn a_token_of_a_dropped_grant_is_refused(world: &dyn World) {
     let exporter = world.exporter();
     let token = token();
     let grant = exporter.grant(token, Memory::new(&LENGTHS)).unwrap();
-    let late = invitation(exporter.as_ref(), grant.as_ref(), token);
+    let late = Invitation::new(exporter.as_ref(), token, grant.as_ref());
     drop(grant);
     let why = world.connect(&late).err().expect("a token of nobody");
     assert_eq!(why.cause, Cause::Refused, "{why}");

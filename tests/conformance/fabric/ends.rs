@@ -1,7 +1,7 @@
 //! How channels end, from either side.
 
-use super::world::{Memory, NEW, Pair, World, invitation, read, token, until_grant_over, until_over, works};
-use remora::fabric::{Cause, Channel, Read};
+use super::world::{Memory, NEW, Pair, World, read, token, until_grant_over, until_over, works};
+use remora::fabric::{Cause, Channel, Invitation, Read};
 use std::sync::atomic::Ordering::Relaxed;
 
 const REGION_BYTES: usize = 1 << 20;
@@ -55,7 +55,7 @@ pub fn an_exporter_ends_with_its_threads(world: &dyn World) {
     let exporter = world.exporter();
     let token = token();
     let grant = exporter.grant(token, Memory::new(&[REGION_BYTES])).unwrap();
-    let late = invitation(exporter.as_ref(), grant.as_ref(), token);
+    let late = Invitation::new(exporter.as_ref(), token, grant.as_ref());
     drop(grant);
     drop(exporter);
     let why = world.connect(&late).err().expect("nobody listens there");

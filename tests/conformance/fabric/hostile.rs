@@ -1,7 +1,7 @@
 //! Peers that do not keep to the protocol, on either side: each is its fabric's own, so these are
 //! not among the conformance tests.
 
-use super::world::{Memory, Pair, WAIT_MAX, by_name, invitation, read, token, until_grant_over, until_over, works};
+use super::world::{Memory, Pair, WAIT_MAX, by_name, read, token, until_grant_over, until_over, works};
 use remora::fabric::tcp::frames;
 use remora::fabric::{Cause, Descriptor, Invitation, Token, shm, tcp};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -43,7 +43,7 @@ fn silent_strangers_keep_nobody_out() {
 
 /// A connection that was let in, without a channel around it.
 fn let_in(exporter: &dyn remora::fabric::Exporter, grant: &dyn remora::fabric::Grant, token: Token) -> TcpStream {
-    let to = invitation(exporter, grant, token);
+    let to = Invitation::new(exporter, token, grant);
     let mut socket = TcpStream::connect(to.address).unwrap();
     socket.set_read_timeout(Some(WAIT_MAX)).unwrap();
     socket.write_all(&frames::greeting(&token)).unwrap();

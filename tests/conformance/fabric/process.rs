@@ -1,7 +1,7 @@
 //! What takes another process: this binary, run again with its part in an environment variable.
 
 use super::world::{
-    Memory, Pair, WAIT_MAX, World, by_name, invitation, read_now, token, until, until_grant_over, until_over, works,
+    Memory, Pair, WAIT_MAX, World, by_name, read_now, token, until, until_grant_over, until_over, works,
 };
 use remora::fabric::{Cause, Descriptor, Invitation, Token};
 use remora::sys::child::end_with_parent;
@@ -101,7 +101,7 @@ pub fn a_killed_reader_shows(world: &dyn World) {
     let token = token();
     let memory = Memory::new(&LENGTHS);
     let mut grant = exporter.grant(token, memory.clone()).unwrap();
-    let told = tell(&invitation(exporter.as_ref(), grant.as_ref(), token));
+    let told = tell(&Invitation::new(exporter.as_ref(), token, grant.as_ref()));
     let mut child = start(&format!("reader {name} {told}"));
     assert_eq!(first_line(&mut child), "reading");
     assert!(grant.state().is_ok());
@@ -115,7 +115,7 @@ fn primary(world: &dyn World) {
     let exporter = world.exporter();
     let token = token();
     let mut grant = exporter.grant(token, Memory::new(&LENGTHS)).unwrap();
-    say(&tell(&invitation(exporter.as_ref(), grant.as_ref(), token)));
+    say(&tell(&Invitation::new(exporter.as_ref(), token, grant.as_ref())));
     until("this process is killed", || grant.state().is_err());
 }
 

@@ -4,8 +4,8 @@
 use remora::fabric::sim::{Faults, Sim};
 use remora::fabric::verbs::VerbsOptions;
 use remora::fabric::{
-    self, Access, Channel, Completion, ConnectOptions, Descriptor, Exporter, FabricError, Grant, Invitation, Kind,
-    Read, Regions, Token, shm, tcp, verbs,
+    self, Access, Channel, Completion, ConnectOptions, Exporter, FabricError, Grant, Invitation, Kind, Read, Regions,
+    Token, shm, tcp, verbs,
 };
 use remora::sys::memory::Memfd;
 use std::net::SocketAddr;
@@ -160,11 +160,6 @@ pub fn token() -> Token {
     Token(std::array::from_fn(|_| fastrand::u8(..)))
 }
 
-pub fn invitation(exporter: &dyn Exporter, grant: &dyn Grant, token: Token) -> Invitation {
-    let regions: Vec<Descriptor> = grant.descriptors().to_vec();
-    Invitation { address: exporter.address(), token, regions, ack: grant.ack_descriptor() }
-}
-
 /// A primary's and a replica's end. The channel goes first, the exporter last.
 pub struct Pair {
     pub channel: Box<dyn Channel>,
@@ -175,7 +170,7 @@ impl Pair {
     pub fn new(world: &dyn World, exporter: &dyn Exporter, memory: Arc<Memory>) -> Pair {
         let token = token();
         let mut grant = exporter.grant(token, memory).unwrap();
-        let channel = world.connect(&invitation(exporter, grant.as_ref(), token)).unwrap();
+        let channel = world.connect(&Invitation::new(exporter, token, grant.as_ref())).unwrap();
         until("the primary knows of the channel", || grant.state().unwrap() == remora::fabric::GrantState::Connected);
         Pair { channel, grant }
     }

@@ -1,10 +1,12 @@
 //! WRITEs of data: whole, in order, where they were meant and nowhere else.
 
 use super::world::{
-    self, Memory, WAIT_MAX, World, by_name, completions, invitation, read, read_now, token, until_grant_over,
-    until_over, word, works,
+    self, Memory, WAIT_MAX, World, by_name, completions, read, read_now, token, until_grant_over, until_over, word,
+    works,
 };
-use remora::fabric::{Cause, Channel, Exporter, FabricError, Grant, Regions, WRITE_DEPTH_MAX, Write, WriteChannel};
+use remora::fabric::{
+    Cause, Channel, Exporter, FabricError, Grant, Invitation, Regions, WRITE_DEPTH_MAX, Write, WriteChannel,
+};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -26,7 +28,7 @@ fn writing(exporter: &dyn Exporter) -> (Pair, Arc<Memory>, Arc<Memory>) {
     let (memory, sources) = (Memory::open_from(&LENGTHS, 1), Memory::new(&SOURCES));
     let token = token();
     let grant = exporter.grant(token, memory.clone()).unwrap();
-    let invitation = invitation(exporter, grant.as_ref(), token);
+    let invitation = Invitation::new(exporter, token, grant.as_ref());
     let channel = exporter.writer().expect("it writes").connect(&invitation, sources.clone()).unwrap();
     (Pair { channel, grant }, memory, sources)
 }

@@ -4,7 +4,7 @@
 use super::setup::*;
 use crate::device;
 use remora::fabric::verbs::{self, VerbsOptions};
-use remora::fabric::{Cause, Exporter as _, GrantState, READ_BYTES_MAX};
+use remora::fabric::{Cause, Exporter as _, GrantState, Invitation, READ_BYTES_MAX};
 use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ fn exports_until_killed() {
     let address = device::address();
     let exporter = exporter(address);
     let grant = exporter.grant(token(1), Memory::new(&[READ_BYTES_MAX])).unwrap();
-    println!("{}", spell(&invitation(&exporter, token(1), &*grant)));
+    println!("{}", spell(&Invitation::new(&exporter, token(1), &*grant)));
     std::io::stdout().flush().unwrap();
     let _ = std::io::stdin().read_line(&mut String::new());
 }
@@ -35,7 +35,7 @@ fn exports_to_another_host() {
     println!("exporting");
     let (mut asking, _) = inviting.accept().unwrap();
     let mut grant = exporter.grant(token(1), Memory::new(&[READ_BYTES_MAX])).unwrap();
-    writeln!(asking, "{}", spell(&invitation(&exporter, token(1), &*grant))).unwrap();
+    writeln!(asking, "{}", spell(&Invitation::new(&exporter, token(1), &*grant))).unwrap();
     wait_for("connected", || grant.state().unwrap() == GrantState::Connected);
     // It only answers, so it cannot tell a replica that is silent from one that is gone: heartbeats
     // are for the layer above.

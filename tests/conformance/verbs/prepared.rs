@@ -2,7 +2,7 @@
 
 use super::setup::*;
 use remora::fabric::verbs::{self, VerbsOptions};
-use remora::fabric::{Cause, Channel, Exporter as _, Grant, READ_BYTES_MAX, Readiness, Regions};
+use remora::fabric::{Cause, Channel, Exporter as _, Grant, Invitation, READ_BYTES_MAX, Readiness, Regions};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -26,7 +26,7 @@ fn prepared(address: IpAddr, memory: &Arc<Memory>) -> (verbs::Exporter, Arc<dyn 
 /// One of several replicas of an exporter.
 fn replica(exporter: &verbs::Exporter, regions: &Arc<dyn Regions>, number: u8) -> (Box<dyn Channel>, Box<dyn Grant>) {
     let grant = exporter.grant(token(number), regions.clone()).unwrap();
-    let invited = invitation(exporter, token(number), &*grant);
+    let invited = Invitation::new(exporter, token(number), &*grant);
     (verbs::connect(&invited, &VerbsOptions::default()).unwrap(), grant)
 }
 
@@ -95,7 +95,7 @@ fn a_writer_sends_from_what_is_registered_already() {
         let grant = inbox.grant(token(1), Memory::new(&[4096])).unwrap();
         let before = verbs::registrations();
         let writer = primary.writer().expect("verbs writes");
-        let mut channel = writer.connect(&invitation(&inbox, token(1), &*grant), regions).unwrap();
+        let mut channel = writer.connect(&Invitation::new(&inbox, token(1), &*grant), regions).unwrap();
         assert_eq!(verbs::registrations(), before);
         let landing = channel.landing(4096).unwrap();
         channel.submit(&mut vec![read(0, 0, 4096, landing, 0)]).unwrap();
@@ -111,7 +111,7 @@ fn what_was_granted_alone_is_not_reached_by_others() {
         let (exporter, regions) = prepared(address, &Memory::new(&[4096]));
         let alone = exporter.grant(token(1), Memory::new(&[4096])).unwrap();
         let grant = exporter.grant(token(2), regions.clone()).unwrap();
-        let mut invited = invitation(&exporter, token(2), &*grant);
+        let mut invited = Invitation::new(&exporter, token(2), &*grant);
         invited.regions = alone.descriptors().to_vec();
         let mut channel = verbs::connect(&invited, &VerbsOptions::default()).unwrap();
         let landing = channel.landing(4096).unwrap();

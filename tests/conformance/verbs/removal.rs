@@ -1,9 +1,9 @@
 //! A device that goes away and comes back, and an address: who listens there listens again.
 
-use super::setup::{Memory, exporter, invitation, poll_some, read, token, wait_for, wait_for_error, with_device};
+use super::setup::{Memory, exporter, poll_some, read, token, wait_for, wait_for_error, with_device};
 use crate::rxe::{self, Rxe};
 use remora::fabric::verbs::{self, VerbsOptions};
-use remora::fabric::{Cause, Channel, Exporter as _, Grant, Readiness, Regions};
+use remora::fabric::{Cause, Channel, Exporter as _, Grant, Invitation, Readiness, Regions};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Child;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ type Ends = (Box<dyn Channel>, Box<dyn Grant>);
 
 fn connected(exporter: &verbs::Exporter, address: IpAddr, regions: &Arc<dyn Regions>, number: u8) -> Ends {
     let grant = exporter.grant(token(number), regions.clone()).unwrap();
-    let mut invited = invitation(exporter, token(number), &*grant);
+    let mut invited = Invitation::new(exporter, token(number), &*grant);
     let listens: SocketAddr = invited.address.parse().expect("an address");
     invited.address = SocketAddr::new(address, listens.port()).to_string();
     (verbs::connect(&invited, &VerbsOptions::default()).unwrap(), grant)

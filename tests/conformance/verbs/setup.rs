@@ -70,12 +70,6 @@ pub fn exporter(address: IpAddr) -> Exporter {
     Exporter::listen(SocketAddr::new(address, 0), &VerbsOptions::default()).unwrap()
 }
 
-/// What the replica would be told.
-pub fn invitation(exporter: &Exporter, token: Token, grant: &dyn Grant) -> Invitation {
-    let (address, ack) = (exporter.address(), grant.ack_descriptor());
-    Invitation { address, token, regions: grant.descriptors().to_vec(), ack }
-}
-
 /// Two ends. Fields go in this order, which is also that of a replica that leaves before its
 /// primary.
 pub struct Pair {
@@ -89,7 +83,7 @@ pub fn connected(address: IpAddr, region_bytes: &[usize]) -> Pair {
     let memory = Memory::new(region_bytes);
     let exporter = exporter(address);
     let grant = exporter.grant(token(9), memory.clone()).unwrap();
-    let channel = verbs::connect(&invitation(&exporter, token(9), &*grant), &VerbsOptions::default()).unwrap();
+    let channel = verbs::connect(&Invitation::new(&exporter, token(9), &*grant), &VerbsOptions::default()).unwrap();
     Pair { channel, grant, exporter, memory }
 }
 

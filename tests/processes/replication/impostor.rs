@@ -152,8 +152,7 @@ fn serve(
     for _ in 0..channels {
         let token = Token(fastrand::u128(..).to_le_bytes());
         let grant = exporter.grant(token, lie.memory.clone()).expect("a grant");
-        let (regions, ack) = (grant.descriptors().to_vec(), grant.ack_descriptor());
-        let mut invitation = Invitation { address: exporter.address(), token, regions, ack };
+        let mut invitation = Invitation::new(exporter, token, &*grant);
         (lie.invitation)(&mut invitation);
         further.push(invitation);
         grants.push(grant);

@@ -10,7 +10,7 @@ use crate::session::{Offered, SILENCE_MAX};
 use fastrand::Rng;
 use remora::base::epoch::Epoch;
 use remora::fabric::sim::{Faults, Sim};
-use remora::fabric::{Regions, Token, Write, WriteChannel};
+use remora::fabric::{Invitation, Regions, Token, Write, WriteChannel};
 use remora::replication::pull::{PullError, Puller};
 use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::{INBOX, InboxMemory, Layout};
@@ -153,12 +153,7 @@ fn wants_that_make_no_sense() {
         let memory = Arc::new(InboxMemory::new(&layout).expect("memory"));
         let token = Token([1; 16]);
         let grant = exporter.grant(token, memory.clone()).expect("it waits");
-        let invitation = remora::fabric::Invitation {
-            address: exporter.address(),
-            token,
-            regions: grant.descriptors().to_vec(),
-            ack: grant.ack_descriptor(),
-        };
+        let invitation = Invitation::new(&*exporter, token, &*grant);
         let (writer, store_of) =
             (exporter.writer().expect("the simulation writes"), (offered.geometry, offered.memory));
         let pusher = Pusher::connect(writer, &invitation, offered.regions.clone(), store_of, layout, SILENCE_MAX);

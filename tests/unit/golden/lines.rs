@@ -133,8 +133,7 @@ fn an_ack_slot() {
     let exporter = sim.exporter();
     let regions = Arc::new(Nothing(Memfd::new("test", 4096, false).expect("a page")));
     let grant = exporter.grant(Token([1; 16]), regions).expect("a grant");
-    let (address, ack) = (exporter.address(), grant.ack_descriptor());
-    let invitation = Invitation { address, token: Token([1; 16]), regions: grant.descriptors().to_vec(), ack };
+    let invitation = Invitation::new(&*exporter, Token([1; 16]), &*grant);
     let mut channel = sim.connect(&invitation).expect("a channel");
     let mut acks = Acks::new(9);
     let summary = Summary {
