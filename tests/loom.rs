@@ -6,7 +6,7 @@
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering, fence};
 use loom::thread;
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::store::index::{Index, Look};
 use remora::store::line::{BIRTH, ControlLine};
 use remora::store::log::Log;
@@ -36,10 +36,10 @@ fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
 }
 
 /// Whose history all logs here are.
-const EPOCH: Epoch = Epoch(1);
+const TERM: Term = Term(1);
 
 fn seal(position: u64) -> Seal {
-    Seal::of(0, position, EPOCH)
+    Seal::of(0, position, TERM)
 }
 
 /// Whoever sees `committed` sees every byte below it.
@@ -150,7 +150,7 @@ fn bytes_that_the_tail_has_not_passed_are_the_records() {
         let log = Arc::new(Log::alone(0, 1, LAP_BYTES as usize).unwrap());
         let lines = Arc::new(Memfd::new("loom", 64, false).unwrap());
         let control = ControlLine::of(lines.words(), 0);
-        control.begin(EPOCH.0, LAP_BYTES);
+        control.begin(TERM.0, LAP_BYTES);
         let follower = {
             let (log, lines) = (log.clone(), lines.clone());
             thread::spawn(move || {
@@ -194,7 +194,7 @@ fn two_workers_publish_in_overlapping_turns() {
         let log = Arc::new(Log::alone(0, 1, 512).unwrap());
         let lines = Arc::new(Memfd::new("loom", 64, false).unwrap());
         let shard = Arc::new((Ends::new(BIRTH), loom::sync::Mutex::new(())));
-        ControlLine::of(lines.words(), 0).begin(EPOCH.0, 512);
+        ControlLine::of(lines.words(), 0).begin(TERM.0, 512);
         let work = {
             let (log, lines, shard) = (log.clone(), lines.clone(), shard.clone());
             move || {
@@ -236,7 +236,7 @@ fn a_tail_is_seen_with_what_was_moved_from_below_it() {
         let log = Arc::new(Log::alone(0, 1, 512).unwrap());
         let lines = Arc::new(Memfd::new("loom", 64, false).unwrap());
         let ends = Arc::new(Ends::new(BIRTH));
-        ControlLine::of(lines.words(), 0).begin(EPOCH.0, 512);
+        ControlLine::of(lines.words(), 0).begin(TERM.0, 512);
         small_set(7).write(log.words_at(BIRTH), seal(BIRTH));
         ends.advance_head(BIRTH + 24);
         let publisher = {

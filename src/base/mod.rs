@@ -1,7 +1,7 @@
-//! What everything else stands on and what stands on nothing: time, epochs, hashes, limits. Pure:
+//! What everything else stands on and what stands on nothing: time, terms, hashes, limits. Pure:
 //! no I/O, no state.
 
-pub mod epoch;
 pub mod hash;
 pub mod limits;
+pub mod term;
 pub mod time;

@@ -49,7 +49,7 @@ pub enum What {
         #[arg(long)]
         json: bool,
     },
-    /// Make this replica the primary: it stops following, begins a new epoch, and takes writes
+    /// Make this replica the primary: it stops following, begins a new term, and takes writes
     Promote {
         /// First copy from the replica with this replication port what the promoted one lacks; may
         /// be given more than once

@@ -3,7 +3,7 @@
 //! pullers ([`AckSlots`]).
 //!
 //! ```text
-//! words 0..8    epoch | lag in bytes | lag in microseconds | bytes pulled | records applied | begun anew | bad records | beats
+//! words 0..8    term | lag in bytes | lag in microseconds | bytes pulled | records applied | begun anew | bad records | beats
 //! word 8 + n    applied position of the nth shard of the puller's share; 0: none yet
 //! ```
 //!
@@ -14,11 +14,11 @@
 //!   it, and 0 is no position. It is one of the history that the session has agreed upon: a
 //!   primary whose history changes ends its sessions first, and a new session has a new slot.
 //! - Who joins is told by the positions: there is a shard without one.
-//! - The epoch is set once, for people to see that the replica follows. The rest is figures for
+//! - The term is set once, for people to see that the replica follows. The rest is figures for
 //!   people as well.
 
 use super::shares::Shares;
-use crate::base::epoch::Epoch;
+use crate::base::term::Term;
 use crate::fabric::{ACK_BYTES, Channel, FabricError};
 use crate::store::sizing;
 use crate::sys::memory::Memfd;
@@ -35,7 +35,7 @@ const _: () = assert!(SHARDS_MAX >= sizing::SHARDS_MAX);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
     /// What the replica follows; 0 as long as it has written nothing.
-    pub epoch: u64,
+    pub term: u64,
     /// Bytes that were committed at its last look and that it had not applied.
     pub lag_bytes: u64,
     /// For how long there has been something it had not applied.
@@ -54,16 +54,15 @@ pub struct Summary {
 
 impl Summary {
     fn words(self) -> [u64; SUMMARY_WORDS] {
-        let Summary { epoch, lag_bytes, lag_microseconds, pulled_bytes, records, begun_anew, bad_records, beats } =
-            self;
-        [epoch, lag_bytes, lag_microseconds, pulled_bytes, records, begun_anew, bad_records, beats]
+        let Summary { term, lag_bytes, lag_microseconds, pulled_bytes, records, begun_anew, bad_records, beats } = self;
+        [term, lag_bytes, lag_microseconds, pulled_bytes, records, begun_anew, bad_records, beats]
     }
 
     /// As it stands in a slot.
     pub fn read(slot: &[AtomicU64]) -> Summary {
         let word = |at: usize| slot[at].load(Acquire);
         Summary {
-            epoch: word(0),
+            term: word(0),
             lag_bytes: word(1),
             lag_microseconds: word(2),
             pulled_bytes: word(3),
@@ -74,10 +73,10 @@ impl Summary {
         }
     }
 
-    /// Of two pullers of one replica together. It has an epoch once both have.
+    /// Of two pullers of one replica together. It has a term once both have.
     fn with(self, other: Summary) -> Summary {
         Summary {
-            epoch: if self.epoch == 0 { 0 } else { other.epoch },
+            term: if self.term == 0 { 0 } else { other.term },
             lag_bytes: self.lag_bytes.saturating_add(other.lag_bytes),
             lag_microseconds: self.lag_microseconds.max(other.lag_microseconds),
             pulled_bytes: self.pulled_bytes.saturating_add(other.pulled_bytes),
@@ -137,17 +136,17 @@ impl Acks {
         Acks { written: vec![0; words], next: Vec::with_capacity(words), beats: 0 }
     }
 
-    /// Tell the primary, in one WRITE: the summary (its `epoch` and `beats` are filled in here) and
+    /// Tell the primary, in one WRITE: the summary (its `term` and `beats` are filled in here) and
     /// the positions that have changed.
     pub fn write(
         &mut self,
         channel: &mut dyn Channel,
-        epoch: Epoch,
+        term: Term,
         applied: impl Iterator<Item = u64>,
         summary: Summary,
     ) -> Result<(), FabricError> {
         self.beats += 1;
-        let summary = Summary { epoch: epoch.0, beats: self.beats, ..summary };
+        let summary = Summary { term: term.0, beats: self.beats, ..summary };
         self.next.clear();
         self.next.extend(summary.words().into_iter().chain(applied));
         let differs = |at: &usize| self.next[*at] != self.written[*at];
@@ -199,11 +198,11 @@ mod tests {
         for (number, changed) in [(1, vec![]), (2, vec![3, 77]), (3, vec![]), (4, vec![0]), (5, vec![99])] {
             changed.iter().for_each(|shard| positions[*shard] += 8);
             let summary = Summary { records: number, ..Summary::default() };
-            acks.write(&mut written, Epoch(9), positions.iter().copied(), summary).expect("it takes all");
+            acks.write(&mut written, Term(9), positions.iter().copied(), summary).expect("it takes all");
             let [(offset, words)] = &std::mem::take(&mut written.0)[..] else { panic!("one WRITE") };
             slot[offset / 8..][..words.len()].copy_from_slice(words);
             assert_eq!(slot[SUMMARY_WORDS..][..100], positions, "ack {number}");
-            assert_eq!((slot[0], slot[4], slot[7]), (9, number, number), "epoch, records, beats");
+            assert_eq!((slot[0], slot[4], slot[7]), (9, number, number), "term, records, beats");
             let last = changed.last().map_or(7, |shard| SUMMARY_WORDS + shard);
             let span = if number == 1 { 0..=107 } else { 4..=last };
             assert_eq!((*offset, words.len()), (span.start() * 8, span.count()), "ack {number}: no more than changed");
@@ -219,12 +218,12 @@ mod tests {
         assert_eq!((0..8).map(|shard| acks.applied(shard)).collect::<Vec<_>>(), [0; 8]);
         let position = |shard: usize| 1000 + 8 * shard as u64;
         for (puller, slot) in slots.iter().enumerate() {
-            assert_eq!(acks.summary().epoch, 0, "a puller has told nothing yet");
+            assert_eq!(acks.summary().term, 0, "a puller has told nothing yet");
             let (mut own, mut written) = (Acks::new(shares.of(puller).len()), Written::default());
             let number = puller as u64 + 1;
             let summary =
                 Summary { lag_bytes: number, lag_microseconds: 10 * number, records: 100, ..Summary::default() };
-            own.write(&mut written, Epoch(9), shares.of(puller).map(position), summary).expect("it takes all");
+            own.write(&mut written, Term(9), shares.of(puller).map(position), summary).expect("it takes all");
             for (offset, words) in written.0 {
                 let to = slot.words()[offset / 8..].iter();
                 to.zip(words).for_each(|(to, word)| to.store(word, Release));
@@ -235,6 +234,6 @@ mod tests {
             (0..8).map(position).collect::<Vec<_>>()
         );
         let told = acks.summary();
-        assert_eq!((told.epoch, told.lag_bytes, told.lag_microseconds, told.records), (9, 6, 30, 300));
+        assert_eq!((told.term, told.lag_bytes, told.lag_microseconds, told.records), (9, 6, 30, 300));
     }
 }

@@ -9,9 +9,9 @@ use super::lineage::{holds_data, is_foreign};
 use super::link::Link;
 use super::push::Mode;
 use super::wire::{Message, Refusal, Welcome};
-use crate::base::epoch::Epoch;
+use crate::base::term::Term;
 use crate::fabric::Channel;
-use crate::store::{EpochStart, Store};
+use crate::store::{Store, TermStart};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -24,10 +24,10 @@ pub enum Unfit {
          and without -m and --shards; what it holds is then gone"
     )]
     Geometry,
-    /// The peer names no epoch. A primary always has one, and so has a replica that has received
+    /// The peer names no term. A primary always has one, and so has a replica that has received
     /// anything.
-    #[error("the primary at {0} tells of no epoch that a log can have: it is no primary")]
-    NoEpoch(String),
+    #[error("the primary at {0} tells of no term that a log can have: it is no primary")]
+    NoTerm(String),
     /// It was restarted empty, or is another cluster's: following it would empty this store.
     #[error(
         "the primary at {at} is of another lineage ({theirs}, here {ours}): it was restarted empty, or it never was this \
@@ -36,23 +36,23 @@ pub enum Unfit {
     Lineage {
         /// Where it is.
         at: String,
-        /// Its latest epoch.
-        theirs: Epoch,
+        /// Its latest term.
+        theirs: Term,
         /// The latest that is known here.
-        ours: Epoch,
+        ours: Term,
     },
-    /// A later epoch has begun elsewhere: another server was promoted since.
+    /// A later term has begun elsewhere: another server was promoted since.
     #[error(
-        "the primary at {at} is of epoch {theirs}, this replica knows {ours}: it was replaced; point this replica \
+        "the primary at {at} is of term {theirs}, this replica knows {ours}: it was replaced; point this replica \
          elsewhere (remora ctl replicate)"
     )]
     Outdated {
         /// Where it is.
         at: String,
-        /// Its latest epoch.
-        theirs: Epoch,
+        /// Its latest term.
+        theirs: Term,
         /// The latest that is known here.
-        ours: Epoch,
+        ours: Term,
     },
 }
 
@@ -94,9 +94,9 @@ impl Admitted {
         &self.joined.welcome
     }
 
-    /// The primary's latest epoch.
-    pub fn epoch(&self) -> Epoch {
-        self.joined.welcome.epochs.last().map_or(Epoch::NONE, |last| last.epoch)
+    /// The primary's latest term.
+    pub fn term(&self) -> Term {
+        self.joined.welcome.terms.last().map_or(Term::NONE, |last| last.term)
     }
 
     /// The fabric, and why that one; empty before there is one.
@@ -148,53 +148,53 @@ impl Admitted {
         if welcome.geometry != store.geometry() || !fits {
             return Err(Unfit::Geometry);
         }
-        let (theirs, known) = (self.epoch(), store.epochs());
+        let (theirs, known) = (self.term(), store.terms());
         if !theirs.is_valid() {
-            return Err(Unfit::NoEpoch(at.into()));
+            return Err(Unfit::NoTerm(at.into()));
         }
         if is_foreign(theirs, store) && holds_data(store) && !config.discard.allows(theirs) {
-            return Err(Unfit::Lineage { at: at.into(), theirs, ours: store.newest_epoch() });
+            return Err(Unfit::Lineage { at: at.into(), theirs, ours: store.newest_term() });
         }
         if is_outdated(theirs, &known) {
-            return Err(Unfit::Outdated { at: at.into(), theirs, ours: store.newest_epoch() });
+            return Err(Unfit::Outdated { at: at.into(), theirs, ours: store.newest_term() });
         }
         Ok(())
     }
 }
 
-/// Whether the epochs in `known` show that `theirs` has ended: a later epoch followed it, or it is
-/// older than all that are remembered. An epoch that is not among them belongs to another branch of
+/// Whether the terms in `known` show that `theirs` has ended: a later term followed it, or it is
+/// older than all that are remembered. A term that is not among them belongs to another branch of
 /// the lineage, begun by a promotion that this server has not heard of. Only an operator can say
 /// which branch counts, so it is not outdated.
-fn is_outdated(theirs: Epoch, known: &[EpochStart]) -> bool {
+fn is_outdated(theirs: Term, known: &[TermStart]) -> bool {
     let (Some(first), Some(last)) = (known.first(), known.last()) else { return false };
-    let has_ended = theirs != last.epoch && known.iter().any(|start| start.epoch == theirs);
-    has_ended || first.epoch.follows(theirs)
+    let has_ended = theirs != last.term && known.iter().any(|start| start.term == theirs);
+    has_ended || first.term.follows(theirs)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn history(epochs: &[Epoch]) -> Vec<EpochStart> {
-        epochs.iter().map(|epoch| EpochStart { epoch: *epoch, begins: vec![64] }).collect()
+    fn history(terms: &[Term]) -> Vec<TermStart> {
+        terms.iter().map(|term| TermStart { term: *term, begins: vec![64] }).collect()
     }
 
     #[test]
     fn who_was_replaced_is_told_from_who_replaces() {
-        let epoch = |generation| Epoch::of(7, generation);
-        let known = history(&[epoch(10), epoch(20), epoch(30)]);
+        let term = |generation| Term::of(7, generation);
+        let known = history(&[term(10), term(20), term(30)]);
         for (theirs, outdated) in [
-            (epoch(30), false),
-            (epoch(31), false),
-            (epoch(20), true),
-            (epoch(10), true),
-            (epoch(9), true),
-            (epoch(25), false),
-            (Epoch::of(8, 1), false),
+            (term(30), false),
+            (term(31), false),
+            (term(20), true),
+            (term(10), true),
+            (term(9), true),
+            (term(25), false),
+            (Term::of(8, 1), false),
         ] {
             assert_eq!(is_outdated(theirs, &known), outdated, "{theirs}");
         }
-        assert!(!is_outdated(epoch(1), &[]), "who knows nothing follows anybody");
+        assert!(!is_outdated(term(1), &[]), "who knows nothing follows anybody");
     }
 }

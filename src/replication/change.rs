@@ -3,7 +3,7 @@
 //!
 //! A store has one writer at a time, because each change of role keeps to a sequence. **Becoming a
 //! replica**: clients' writes are refused, the turns of now end, then a follower may write.
-//! **Becoming the primary**: the follower has let go of the store for good, the epoch has begun in
+//! **Becoming the primary**: the follower has let go of the store for good, the term has begun in
 //! every shard, then clients' writes are taken.
 
 use super::admission::Admitted;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Longest wait for the turns that are under way. A turn waits for nothing, so they end at once
 /// unless the machine stands still.
 const TURNS_WAIT_MAX: Duration = Duration::from_secs(1);
-/// Longest wait for room for the record that begins an epoch: a turn of each worker.
+/// Longest wait for room for the record that begins a term: a turn of each worker.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for each replica that is gathered from.
 const GATHER_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -114,7 +114,7 @@ impl Role {
             Now::Detached(_) => None,
         };
         self.stop_following()?;
-        let began = gather.iter().try_for_each(|peer| self.gather(peer)).and_then(|()| self.begin_epoch(incomplete));
+        let began = gather.iter().try_for_each(|peer| self.gather(peer)).and_then(|()| self.begin_term(incomplete));
         if let (Err(_), Some(config), Now::Detached(known)) = (&began, before, &self.now) {
             let known = known.clone();
             self.follow(config, None, known).map_err(|error| format!("cannot follow again: {error}"))?;
@@ -136,9 +136,9 @@ impl Role {
         let failed = |why: String| format!("gathering from {peer}: {why}; leave that replica out, or mend it");
         let config = self.node.config.follow.of(peer);
         let admitted = Admitted::at(&config, &self.node.store).map_err(|error| failed(error.to_string()))?;
-        let (theirs, ours) = (admitted.epoch(), self.node.store.newest_epoch());
+        let (theirs, ours) = (admitted.term(), self.node.store.newest_term());
         if theirs != ours {
-            return Err(failed(format!("it is of epoch {theirs}, this replica of {ours}")));
+            return Err(failed(format!("it is of term {theirs}, this replica of {ours}")));
         }
         let known = self.stop_following()?;
         self.follow(config, Some(admitted), known).map_err(|error| failed(error.to_string()))?;
@@ -169,10 +169,10 @@ impl Role {
         }
     }
 
-    fn begin_epoch(&mut self, incomplete: bool) -> Words {
+    fn begin_term(&mut self, incomplete: bool) -> Words {
         let Now::Detached(known) = &self.now else { unreachable!("it has stopped following") };
         let store = &self.node.store;
-        let empty = known.iter().filter(|epoch| epoch.is_none()).count();
+        let empty = known.iter().filter(|term| term.is_none()).count();
         if let (Some(shard), false) = (known.iter().position(Option::is_none), incomplete) {
             let shards = known.len();
             return Err(format!(
@@ -189,13 +189,13 @@ impl Role {
                 shard + 1
             ));
         }
-        let newest = store.newest_epoch();
+        let newest = store.newest_term();
         let begun_at = Instant::now();
-        while let Err(shard) = store.make_room_for_epoch(UnixSeconds::now()) {
+        while let Err(shard) = store.make_room_for_term(UnixSeconds::now()) {
             if begun_at.elapsed() > ROOM_WAIT_MAX {
                 let shards = known.len();
                 return Err(format!(
-                    "shard {} of {shards} has no room for its epoch after {ROOM_WAIT_MAX:?}: a worker does not end \
+                    "shard {} of {shards} has no room for its term after {ROOM_WAIT_MAX:?}: a worker does not end \
                      its turn, or nothing may be evicted (-M); try again",
                     shard + 1
                 ));
@@ -203,14 +203,14 @@ impl Role {
             std::thread::sleep(LOOK);
         }
         if !newest.is_valid() {
-            return Err("this replica has never been told of its primary's epochs: it has nothing at all".into());
+            return Err("this replica has never been told of its primary's terms: it has nothing at all".into());
         }
-        let epoch = newest.succeed().ok_or_else(|| format!("no epoch can follow {newest}: restart empty"))?;
-        store.begin_epoch(epoch);
-        log::info!("this is the primary now, epoch {epoch}");
+        let term = newest.succeed().ok_or_else(|| format!("no term can follow {newest}: restart empty"))?;
+        store.begin_term(term);
+        log::info!("this is the primary now, term {term}");
         match empty {
-            0 => Ok(format!("the primary of epoch {epoch}")),
-            _ => Ok(format!("the primary of epoch {epoch}; {empty} shards of {} began empty", known.len())),
+            0 => Ok(format!("the primary of term {term}")),
+            _ => Ok(format!("the primary of term {term}; {empty} shards of {} began empty", known.len())),
         }
     }
 
@@ -228,7 +228,7 @@ impl Role {
         let usual = std::mem::replace(&mut config.discard, asked);
         let admitted = Admitted::at(&config, &self.node.store).map_err(|error| error.to_string())?;
         if discard && usual == Discard::Never {
-            config.discard = Discard::For(admitted.epoch().lineage());
+            config.discard = Discard::For(admitted.term().lineage());
         }
         let (clients_address, fabric) = (admitted.client_address(), admitted.fabric().to_string());
         let was_primary = matches!(self.now, Now::Primary);
@@ -270,7 +270,7 @@ impl Role {
             std::thread::sleep(LOOK);
         }
         store.end_writing();
-        let known = store.epochs_of_shards();
+        let known = store.terms_of_shards();
         self.now = Now::Detached(known.clone());
         Ok(known)
     }

@@ -29,7 +29,7 @@ use super::secret::Secret;
 use super::shares::Shares;
 use super::standing::Standing;
 use super::wire::{Message, Refusal};
-use crate::base::epoch::Epoch;
+use crate::base::term::Term;
 use crate::fabric::{Channel, ConnectOptions, FabricError, Kind};
 use crate::store::Store;
 use crate::sys::numa;
@@ -124,9 +124,9 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
     }
 }
 
-/// For each shard the epoch of the record that was applied last; None where the shard must begin
+/// For each shard the term of the record that was applied last; None where the shard must begin
 /// anew.
-pub type Known = Vec<Option<Epoch>>;
+pub type Known = Vec<Option<Term>>;
 
 /// Why a session ended, or did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +163,7 @@ impl SessionEnd {
     fn is_no_failure(&self) -> bool {
         matches!(
             self,
-            SessionEnd::TryPreferred | SessionEnd::Pull(PullError::EpochChanged(_) | PullError::BeganAnew { .. })
+            SessionEnd::TryPreferred | SessionEnd::Pull(PullError::TermChanged(_) | PullError::BeganAnew { .. })
         )
     }
 }
@@ -338,7 +338,7 @@ impl Follow {
         let shares = Shares::new(store.shards().len(), channels.len());
         let puller = |(number, channel): (usize, Box<dyn Channel>)| {
             let (share, silence_max) = (shares.of(number), self.config.silence_max);
-            Puller::new(channel, store, share, welcome.memory, &welcome.epochs, &known, silence_max)
+            Puller::new(channel, store, share, welcome.memory, &welcome.terms, &known, silence_max)
         };
         let mut pullers: Vec<Puller<'_>> = match channels.into_iter().enumerate().map(puller).collect() {
             Ok(pullers) => pullers,
@@ -357,7 +357,7 @@ impl Follow {
             view.counts
         };
         let mut session = Session { link, store, before, kind, chosen_at, offered: welcome.fabrics };
-        let ended = self.pull_on(&mut session, &mut pullers, welcome.epochs, watch);
+        let ended = self.pull_on(&mut session, &mut pullers, welcome.terms, watch);
         self.let_go(pullers.iter().flat_map(Puller::known).collect());
         if let Err(end @ SessionEnd::TryPreferred) = &ended {
             // So the primary's log can say why. It need not arrive.

@@ -6,7 +6,7 @@
 //! (`--replica-discard`). Without this rule a supervisor that restarts a dead primary would empty
 //! all its replicas within milliseconds.
 
-use crate::base::epoch::Epoch;
+use crate::base::term::Term;
 use crate::store::Store;
 
 /// For which primaries the data of this store may be given up.
@@ -22,8 +22,8 @@ pub enum Discard {
 }
 
 impl Discard {
-    /// May the data be given up for a primary of epoch `theirs`?
-    pub fn allows(self, theirs: Epoch) -> bool {
+    /// May the data be given up for a primary of term `theirs`?
+    pub fn allows(self, theirs: Term) -> bool {
         match self {
             Discard::Never => false,
             Discard::For(lineage) => lineage == theirs.lineage(),
@@ -33,9 +33,9 @@ impl Discard {
 }
 
 /// Whether `theirs` is of another lineage than the store's own. A replica's store that was never
-/// told of an epoch has none.
-pub fn is_foreign(theirs: Epoch, store: &Store) -> bool {
-    let ours = store.newest_epoch();
+/// told of a term has none.
+pub fn is_foreign(theirs: Term, store: &Store) -> bool {
+    let ours = store.newest_term();
     ours.is_valid() && theirs.lineage() != ours.lineage()
 }
 
@@ -53,6 +53,6 @@ pub fn holds_data(store: &Store) -> bool {
 pub fn leave(store: &Store) {
     for shard in store.shards() {
         let _writer = shard.lock();
-        shard.control().begin_epoch(Epoch::NONE.0, 0);
+        shard.control().begin_term(Term::NONE.0, 0);
     }
 }

@@ -143,9 +143,9 @@ impl Node {
 
 impl Report for Node {
     fn rows(&self, emit: &mut dyn FnMut(&str, &str)) {
-        let epochs = self.store.epochs();
-        emit("epoch", &epochs.last().map_or("none".into(), |last| last.epoch.to_string()));
-        emit("epochs_known", &epochs.len().to_string());
+        let terms = self.store.terms();
+        emit("term", &terms.last().map_or("none".into(), |last| last.term.to_string()));
+        emit("terms_known", &terms.len().to_string());
         // Copied out, because orders take the same lock.
         let (follow, ordered) = {
             let told = self.told();

@@ -230,7 +230,7 @@ mod tests {
         board.put_up(1, Arc::new(AckSlots::new([ack.clone()], 2)));
         let place = |word: usize, value: u64| ack.words()[word].store(value, Release);
         let (wanted, position) = (heads[0], heads[0] - 4096);
-        place(0, store.newest_epoch().0);
+        place(0, store.newest_term().0);
         place(SUMMARY_WORDS, position);
         assert!(retain.floor(0, wanted) > wanted, "nobody waits for a replica that joins");
         assert_eq!(board.let_go_count(), 0, "it has not told how far it is");

@@ -115,7 +115,7 @@ fn handshake<'o>(offer: &'o Offer, link: &mut Link, place: &mut Place) -> Result
         Message::Join(join) => join,
         other => return out_of_place(&other),
     };
-    if offer.store().epochs().is_empty() {
+    if offer.store().terms().is_empty() {
         return refused(Refusal::Busy, "this is a replica itself, and has nothing yet that others could follow");
     }
     if offer.standing().is(&join.replica) {
@@ -175,7 +175,7 @@ fn welcome(offer: &Offer, join: &Join, link: &Link, spoken: Version) -> Welcome 
     Welcome {
         geometry: offer.store().geometry(),
         memory: offer.store().memory(),
-        epochs: offer.store().epochs(),
+        terms: offer.store().terms(),
         host: offer.host(),
         client_port: offer.client_port(),
         fabrics,

@@ -17,7 +17,7 @@ use super::clock::Stamp;
 use super::push::Invite;
 use super::standing::Distance;
 use crate::fabric::{Descriptor, Invitation, Kind};
-use crate::store::{EPOCHS_MAX, EpochStart, Geometry, Memory};
+use crate::store::{Geometry, Memory, TERMS_MAX, TermStart};
 use read::{Fields, read};
 pub use version::{PROGRAM_VERSION, VERSION, Version};
 
@@ -28,7 +28,7 @@ pub const MAGIC: [u8; 8] = *b"remora\r\n";
 pub const LENGTH_BYTES: usize = 4;
 /// Longest frame while the peer has not proved itself.
 pub const STRANGER_FRAME_BYTES_MAX: usize = 512;
-/// Longest frame: a Welcome that tells where 64 epochs began in each of 1,024 shards is half of it.
+/// Longest frame: a Welcome that tells where 64 terms began in each of 1,024 shards is half of it.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Regions of one grant: a store has three.
 pub const REGIONS_MAX: usize = 64;
@@ -179,8 +179,8 @@ pub struct Welcome {
     pub geometry: Geometry,
     /// How much memory it has, to READ it by.
     pub memory: Memory,
-    /// Its epochs, the oldest first.
-    pub epochs: Vec<EpochStart>,
+    /// Its terms, the oldest first.
+    pub terms: Vec<TermStart>,
     /// Its host.
     pub host: [u8; 16],
     /// The port where clients write, 0 for none; the host is the one that the replica has reached.
@@ -348,11 +348,11 @@ fn put_welcome(out: &mut Vec<u8>, welcome: &Welcome) {
     out.extend_from_slice(&welcome.client_port.to_le_bytes());
     out.push(welcome.fabrics.len() as u8);
     out.extend(welcome.fabrics.iter().map(|kind| *kind as u8));
-    let first = welcome.epochs.len().saturating_sub(EPOCHS_MAX);
-    let epochs = &welcome.epochs[first..];
-    out.push(epochs.len() as u8);
-    for start in epochs {
-        out.extend_from_slice(&start.epoch.0.to_le_bytes());
+    let first = welcome.terms.len().saturating_sub(TERMS_MAX);
+    let terms = &welcome.terms[first..];
+    out.push(terms.len() as u8);
+    for start in terms {
+        out.extend_from_slice(&start.term.0.to_le_bytes());
         start.begins.iter().for_each(|begin| out.extend_from_slice(&begin.to_le_bytes()));
     }
     welcome.program_version.iter().for_each(|version| put_text(out, version));

@@ -1,14 +1,14 @@
-//! Is this a record of this place and epoch? Asked of bytes that come from another process, before
+//! Is this a record of this place and term? Asked of bytes that come from another process, before
 //! any of them reaches a log: every length is held against what the log can have, then the checksum
 //! is computed. Pure.
 
 use super::record::{Kind, PAD_BYTES_MAX, Record, Shape};
 use super::seal::Seal;
 use super::shape::Unreadable;
-use crate::base::epoch::Epoch;
+use crate::base::term::Term;
 use crate::sys::sync::AtomicU64;
 
-/// Why bytes are no record of their place and epoch.
+/// Why bytes are no record of their place and term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadRecord {
     /// No kind of record begins like this.
@@ -18,9 +18,9 @@ pub enum BadRecord {
     /// have.
     #[error("a record longer than its place allows")]
     TooLong,
-    /// The checksum, which covers position and epoch, does not hold: torn, of an earlier lap, or of
-    /// another epoch.
-    #[error("a record whose checksum does not hold at this position in this epoch")]
+    /// The checksum, which covers position and term, does not hold: torn, of an earlier lap, or of
+    /// another term.
+    #[error("a record whose checksum does not hold at this position in this term")]
     Checksum,
     /// Lengths or contents that no record of its kind has.
     #[error("a record made as none of its kind is")]
@@ -40,8 +40,8 @@ pub(super) enum Refusal {
 pub(super) struct Site {
     pub shard: u32,
     pub position: u64,
-    /// The epoch there, and where it began.
-    pub epoch: (Epoch, u64),
+    /// The term there, and where it began.
+    pub term: (Term, u64),
     /// Bytes to the slab's end.
     pub slab_bytes_left: usize,
     /// [`super::Geometry::record_bytes_max`], and what it comes to with pads and reinserted
@@ -49,8 +49,8 @@ pub(super) struct Site {
     pub record_bytes_max: usize,
 }
 
-/// The record at the start of `words`, if it is one of this site. An epoch record is sealed with
-/// the epoch that it begins.
+/// The record at the start of `words`, if it is one of this site. A term record is sealed with
+/// the term that it begins.
 pub(super) fn check<'w>(words: &'w [AtomicU64], site: &Site) -> Result<Record<'w>, Refusal> {
     let shape = announced(words, site).map_err(|refusal| match refusal {
         Refusal::Cut(bytes) if bytes > site.slab_bytes_left => Refusal::Bad(BadRecord::TooLong),
@@ -58,15 +58,15 @@ pub(super) fn check<'w>(words: &'w [AtomicU64], site: &Site) -> Result<Record<'w
     })?;
     let record = Record::read(words).filter(Record::is_in_one_run).ok_or(Refusal::Cut(shape.record_bytes()))?;
     let sealed_by = match shape.kind() {
-        Kind::Epoch => Epoch(record.epoch_value().0),
-        _ => site.epoch.0,
+        Kind::Term => Term(record.term_value().0),
+        _ => site.term.0,
     };
     if !record.proves_itself(Seal::of(site.shard, site.position, sealed_by)) {
         return Err(Refusal::Bad(BadRecord::Checksum));
     }
     let sound = record.is_padded_with_zeroes()
         && (shape.kind() == Kind::Set || !record.meta().dead())
-        && (shape.kind() != Kind::Epoch || begins_epoch(record.epoch_value(), site));
+        && (shape.kind() != Kind::Term || begins_term(record.term_value(), site));
     if sound { Ok(record) } else { Err(Refusal::Bad(BadRecord::Malformed)) }
 }
 
@@ -84,10 +84,10 @@ fn announced(words: &[AtomicU64], site: &Site) -> Result<Shape, Refusal> {
     if shape.is_canonical() && ends_in_place { Ok(shape) } else { Err(Refusal::Bad(BadRecord::Malformed)) }
 }
 
-/// An epoch begins at its own record. It is a later one of the same history, or the very one that
+/// A term begins at its own record. It is a later one of the same history, or the very one that
 /// began here (the first record of a log).
-fn begins_epoch((epoch, begins): (u64, u64), site: &Site) -> bool {
-    let (now, now_begins) = site.epoch;
-    let epoch = Epoch(epoch);
-    begins == site.position && (epoch.follows(now) || epoch == now && begins == now_begins)
+fn begins_term((term, begins): (u64, u64), site: &Site) -> bool {
+    let (now, now_begins) = site.term;
+    let term = Term(term);
+    begins == site.position && (term.follows(now) || term == now && begins == now_begins)
 }

@@ -26,8 +26,8 @@ use super::shard::Shard;
 use super::sizing::capacity_max;
 use super::spread::copy_spread;
 use super::writer::{Goal, Wanted, Writer};
-use crate::base::epoch::Epoch;
 use crate::base::limits::KEY_BYTES_MAX;
+use crate::base::term::Term;
 use crate::base::time::UnixSeconds;
 use crate::sys::quiescence::Era;
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
@@ -81,7 +81,7 @@ pub enum Stop {
         /// before this; perhaps not more.
         end: u64,
     },
-    /// What stands at the cursor is no record of this place and epoch.
+    /// What stands at the cursor is no record of this place and term.
     Bad(BadRecord),
 }
 
@@ -119,9 +119,9 @@ impl Follower<'_> {
         self.shard.tail()
     }
 
-    /// The epoch at the cursor; [`Epoch::NONE`] before the first beginning.
-    pub fn epoch(&self) -> Epoch {
-        Epoch(self.shard.control().epoch())
+    /// The term at the cursor; [`Term::NONE`] before the first beginning.
+    pub fn term(&self) -> Term {
+        Term(self.shard.control().term())
     }
 
     /// The primary's shard is to have so much: have it, too. More is reserved at once; less is had
@@ -167,11 +167,11 @@ impl Follower<'_> {
         self.forgotten = Some(self.shard.domain.advance());
     }
 
-    /// The second step (does the first where it was left out): begin at `position` of `epoch`,
-    /// which began at `epoch_begin`. False while local readers may still look at old bytes or hold
+    /// The second step (does the first where it was left out): begin at `position` of `term`,
+    /// which began at `term_begin`. False while local readers may still look at old bytes or hold
     /// old slots: call again later, from outside any turn. A position that no log has (the primary
     /// said it) is taken as the nearest one below; no record will be found there.
-    pub fn begin_at(&mut self, position: u64, epoch: Epoch, epoch_begin: u64) -> bool {
+    pub fn begin_at(&mut self, position: u64, term: Term, term_begin: u64) -> bool {
         if self.forgotten.is_none() {
             self.forget();
         }
@@ -179,9 +179,9 @@ impl Follower<'_> {
             return false;
         }
         let position = position.clamp(BIRTH, POSITION_MAX) / 8 * 8;
-        self.shard.restart(&mut self.shard.lock(), position, epoch, epoch_begin);
-        if epoch.is_valid() {
-            self.store.history.note(epoch, self.shard.number as usize, self.store.shards.len(), epoch_begin);
+        self.shard.restart(&mut self.shard.lock(), position, term, term_begin);
+        if term.is_valid() {
+            self.store.history.note(term, self.shard.number as usize, self.store.shards.len(), term_begin);
         }
         self.forgotten = None;
         self.room = self.room_until();
@@ -227,7 +227,7 @@ impl Follower<'_> {
     pub fn apply(&mut self, words: &[AtomicU64], at: u64) -> Applied {
         assert_eq!(at, self.cursor(), "words are applied where the last ones ended");
         let mut applied = Applied { bytes: 0, records: 0, stop: Stop::End };
-        if !self.epoch().is_valid() {
+        if !self.term().is_valid() {
             return Applied { stop: Stop::Bad(BadRecord::NoRecord), ..applied };
         }
         loop {
@@ -249,14 +249,14 @@ impl Follower<'_> {
     /// Check the next records, and have their keys' places in the index fetched. Without the lock.
     fn gather<'w>(&mut self, words: &'w [AtomicU64], from: u64) -> Batch<'w> {
         let control = self.shard.control();
-        let mut epoch = (self.epoch(), control.epoch_begin());
+        let mut term = (self.term(), control.term_begin());
         let mut batch = Batch { records: ArrayVec::new(), bytes: 0, stop: None };
         while !batch.records.is_full() && batch.bytes < BATCH_BYTES {
-            match self.next(&words[batch.bytes / 8..], from + batch.bytes as u64, epoch, batch.bytes == 0) {
+            match self.next(&words[batch.bytes / 8..], from + batch.bytes as u64, term, batch.bytes == 0) {
                 Ok(checked) => {
                     let shape = checked.record.shape;
-                    if shape.kind() == Kind::Epoch {
-                        epoch = (Epoch(checked.record.epoch_value().0), checked.position);
+                    if shape.kind() == Kind::Term {
+                        term = (Term(checked.record.term_value().0), checked.position);
                     }
                     batch.bytes = (checked.position - from) as usize + shape.record_bytes();
                     batch.records.push(checked);
@@ -279,7 +279,7 @@ impl Follower<'_> {
         &mut self,
         words: &'w [AtomicU64],
         at: u64,
-        epoch: (Epoch, u64),
+        term: (Term, u64),
         is_first: bool,
     ) -> Result<Checked<'w>, Stop> {
         if words.is_empty() {
@@ -291,13 +291,8 @@ impl Follower<'_> {
             return Err(Stop::Cut { wanted_bytes: skipped + HEADER_BYTES });
         };
         let slab_bytes_left = self.shard.log.bytes_to_slab_end(position);
-        let site = Site {
-            shard: self.shard.number,
-            position,
-            epoch,
-            slab_bytes_left,
-            record_bytes_max: self.record_bytes_max,
-        };
+        let site =
+            Site { shard: self.shard.number, position, term, slab_bytes_left, record_bytes_max: self.record_bytes_max };
         let record = check(words, &site).map_err(|refusal| match refusal {
             Refusal::Cut(bytes) => Stop::Cut { wanted_bytes: skipped + bytes },
             Refusal::Bad(bad) => Stop::Bad(bad),
@@ -327,9 +322,9 @@ impl Follower<'_> {
         writer.counts.appended_bytes += batch.bytes as u64;
         for checked in &batch.records {
             shard.replay(&mut writer, checked);
-            if checked.record.shape.kind() == Kind::Epoch {
-                let epoch = Epoch(checked.record.epoch_value().0);
-                self.store.history.note(epoch, shard.number as usize, self.store.shards.len(), checked.position);
+            if checked.record.shape.kind() == Kind::Term {
+                let term = Term(checked.record.term_value().0);
+                self.store.history.note(term, shard.number as usize, self.store.shards.len(), checked.position);
             }
         }
     }
@@ -338,7 +333,7 @@ impl Follower<'_> {
 impl Shard {
     /// An empty log at `position`, without memory so far. Nobody may be able to see anything of the
     /// old one.
-    fn restart(&self, writer: &mut Writer, position: u64, epoch: Epoch, epoch_begin: u64) {
+    fn restart(&self, writer: &mut Writer, position: u64, term: Term, term_begin: u64) {
         let passed = self.tail().wrapping_sub(writer.counted_from);
         writer.counted_from = position.wrapping_sub(passed);
         writer.released = position;
@@ -351,7 +346,7 @@ impl Shard {
         // The flushes of the old log concern nobody; those of the new one that count are still to
         // come.
         self.flushed_below.store(0, Relaxed);
-        self.control().begin_epoch(epoch.0, epoch_begin);
+        self.control().begin_term(term.0, term_begin);
         self.restart_at(position);
     }
 
@@ -400,7 +395,7 @@ impl Shard {
                 }
             }
             Kind::Flush => self.note_flush(writer, checked.position),
-            Kind::Epoch => self.control().begin_epoch(record.epoch_value().0, checked.position),
+            Kind::Term => self.control().begin_term(record.term_value().0, checked.position),
             Kind::Pad => {}
         }
     }

@@ -8,8 +8,8 @@ use super::record::{HEADER_BYTES, OPTIONAL_BYTES_MAX};
 use super::shard::Policy;
 use super::sizing::{Plan, RECORD_SHARE_MAX, SHARDS_MAX, capacity_max};
 use super::{Making, Store, StoreError};
-use crate::base::epoch::Epoch;
 use crate::base::limits::{KEY_BYTES_MAX, WORKERS_MAX};
+use crate::base::term::Term;
 use crate::sys::memory::memory_bytes_available;
 
 /// What all stores of a lineage have in common.
@@ -108,7 +108,7 @@ impl Store {
     }
 
     /// A store for a replica: the geometry is the primary's, and it has as many slabs; the rest is
-    /// this process's own. It is empty, and of no epoch, until its [`super::Follower`]s begin.
+    /// this process's own. It is empty, and of no term, until its [`super::Follower`]s begin.
     pub fn with_geometry(
         geometry: Geometry,
         slabs: u32,
@@ -140,7 +140,7 @@ impl Store {
             slab_bytes: geometry.slab_bytes as usize,
             policy: Policy { evict: geometry.evict, record_bytes_max: geometry.record_bytes_max as usize },
         };
-        Store::make(&plan, Making { workers, hugepages, hash_seed, epoch: Epoch::NONE })
+        Store::make(&plan, Making { workers, hugepages, hash_seed, term: Term::NONE })
             .map_err(|error| StoreError::no_memory(memory_bytes as usize, error))
     }
 }
@@ -157,7 +157,7 @@ mod tests {
         for (geometry, slabs) in [(GOOD, SLABS), (Geometry { slab_bytes: 4 << 10, evict: false, ..GOOD }, 33)] {
             let store = Store::with_geometry(geometry, slabs, 1, false, None).unwrap();
             assert_eq!((store.geometry(), store.memory().slabs), (geometry, slabs));
-            assert!(store.epochs().is_empty());
+            assert!(store.terms().is_empty());
             assert!(store.tables().words().len() >= 2 * store.memory().table_cells as usize);
         }
     }

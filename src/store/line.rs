@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! word  0      1          2     3           4                5..7
-//!       epoch  committed  tail  capacity    epoch begins at  reserved, zero
+//!       term  committed  tail  capacity    term begins at  reserved, zero
 //! ```
 //!
 //! Ordering: a record's bytes are stored relaxed, then `committed` is raised with release; who
@@ -20,11 +20,11 @@ pub const BIRTH: u64 = 64;
 /// CAS holds them. A log of 1 GiB/s takes a year to get there.
 pub const POSITION_MAX: u64 = 1 << 55;
 
-const EPOCH: usize = 0;
+const TERM: usize = 0;
 const COMMITTED: usize = 1;
 const TAIL: usize = 2;
 const CAPACITY: usize = 3;
-const EPOCH_BEGIN: usize = 4;
+const TERM_BEGIN: usize = 4;
 
 /// The published state of one shard: 8 words of the memory that holds all shards' control lines.
 #[derive(Clone, Copy)]
@@ -38,22 +38,22 @@ impl<'a> ControlLine<'a> {
     }
 
     /// Fill it in before anybody else sees it.
-    pub fn begin(&self, epoch: u64, capacity_bytes: u64) {
-        self.0[EPOCH].store(epoch, Ordering::Relaxed);
+    pub fn begin(&self, term: u64, capacity_bytes: u64) {
+        self.0[TERM].store(term, Ordering::Relaxed);
         self.0[CAPACITY].store(capacity_bytes, Ordering::Relaxed);
-        self.0[EPOCH_BEGIN].store(BIRTH, Ordering::Relaxed);
+        self.0[TERM_BEGIN].store(BIRTH, Ordering::Relaxed);
         self.0[TAIL].store(BIRTH, Ordering::Relaxed);
         self.0[COMMITTED].store(BIRTH, Ordering::Release);
     }
 
-    /// The epoch; changes only under the shard's lock.
-    pub fn epoch(&self) -> u64 {
-        self.0[EPOCH].load(Ordering::Relaxed)
+    /// The term; changes only under the shard's lock.
+    pub fn term(&self) -> u64 {
+        self.0[TERM].load(Ordering::Relaxed)
     }
 
-    /// Where the epoch began.
-    pub fn epoch_begin(&self) -> u64 {
-        self.0[EPOCH_BEGIN].load(Ordering::Relaxed)
+    /// Where the term began.
+    pub fn term_begin(&self) -> u64 {
+        self.0[TERM_BEGIN].load(Ordering::Relaxed)
     }
 
     /// Most bytes of log between tail and head.
@@ -67,10 +67,10 @@ impl<'a> ControlLine<'a> {
         self.0[CAPACITY].store(capacity_bytes, Ordering::Release);
     }
 
-    /// Records from `position` on are of `epoch`. Under the shard's lock.
-    pub fn begin_epoch(&self, epoch: u64, position: u64) {
-        self.0[EPOCH_BEGIN].store(position, Ordering::Relaxed);
-        self.0[EPOCH].store(epoch, Ordering::Relaxed);
+    /// Records from `position` on are of `term`. Under the shard's lock.
+    pub fn begin_term(&self, term: u64, position: u64) {
+        self.0[TERM_BEGIN].store(position, Ordering::Relaxed);
+        self.0[TERM].store(term, Ordering::Relaxed);
     }
 
     /// An empty log at `position`, where a replica begins. The fence orders it before the bytes

@@ -18,10 +18,10 @@
 //! | [`entry`] | one key under the lock: what commands write through |
 //! | [`item`] | what readers see |
 //! | [`follower`] | a replica's side of a shard: the primary's bytes, checked, copied and indexed |
-//! | [`check`] | is this a record of this place and epoch? |
+//! | [`check`] | is this a record of this place and term? |
 //! | [`geometry`] | what two stores must share to hold the same logs |
-//! | [`epochs`] | whose history a log is, and where it passed to another primary |
-//! | [`promotion`] | a store changes hands: a replica's begins an epoch of its own |
+//! | [`history`] | whose history a log is, and where it passed to another primary |
+//! | [`promotion`] | a store changes hands: a replica's begins a term of its own |
 //! | [`reclaim`] | the tail: what is kept, what is evicted, growing the index |
 //! | `live`, `expiries` | how many bytes of a log are alive, and how many may have expired |
 //! | `crawl` | with `-M`: finding what has expired |
@@ -38,10 +38,10 @@ pub mod capacity;
 pub(crate) mod check;
 mod crawl;
 pub mod entry;
-pub mod epochs;
 mod expiries;
 pub mod follower;
 pub mod geometry;
+pub mod history;
 pub mod index;
 pub mod item;
 pub mod line;
@@ -64,8 +64,8 @@ pub mod value;
 mod walk;
 pub mod writer;
 
-use crate::base::epoch::Epoch;
 use crate::base::hash::{IndexHash, shard_hash};
+use crate::base::term::Term;
 use crate::base::time::UnixSeconds;
 use crate::sys::memory::{Memfd, PAGE_BYTES};
 use crate::sys::quiescence::{Domain, Inside, Seat};
@@ -74,10 +74,10 @@ pub use capacity::CannotResize;
 pub use check::BadRecord;
 use entry::Note;
 pub use entry::{Appended, Entry};
-use epochs::History;
-pub use epochs::{EPOCHS_MAX, EpochStart, NOT_BEGUN};
 pub use follower::{Applied, Follower, Stop};
 pub use geometry::{Geometry, Memory};
+use history::History;
+pub use history::{NOT_BEGUN, TERMS_MAX, TermStart};
 pub use item::{Item, MetaChange, NewItem, ValueLoan};
 use line::CONTROL_LINE_BYTES;
 use log::{Log, table_cells};
@@ -130,8 +130,8 @@ struct Making {
     workers: usize,
     hugepages: bool,
     hash_seed: Option<(u64, u64)>,
-    /// [`Epoch::NONE`] for a replica's.
-    epoch: Epoch,
+    /// [`Term::NONE`] for a replica's.
+    term: Term,
 }
 
 /// A thread's membership: needed to read. One per worker.
@@ -250,8 +250,8 @@ impl Store {
     pub fn with_slabs(config: StoreConfig, slab_bytes_max: usize) -> Result<Store, StoreError> {
         let plan = sizing::plan(&config, slab_bytes_max)?;
         let StoreConfig { workers, hugepages, hash_seed, .. } = config;
-        let epoch = config.epoch.unwrap_or_else(Epoch::birth);
-        Store::make(&plan, Making { workers, hugepages, hash_seed, epoch })
+        let term = config.term.unwrap_or_else(Term::birth);
+        Store::make(&plan, Making { workers, hugepages, hash_seed, term })
             .map_err(|error| StoreError::no_memory(config.memory_bytes, error))
     }
 
@@ -276,10 +276,10 @@ impl Store {
             Shard::new(number, log, plan.capacity(number), plan.policy, hash, domain.clone(), shared.clone())
         };
         let shards: Box<[Shard]> = (0..plan.shards).map(shard).collect::<io::Result<_>>()?;
-        if making.epoch.is_valid() {
-            shards.iter().for_each(|shard| shard.be_born(making.epoch));
+        if making.term.is_valid() {
+            shards.iter().for_each(|shard| shard.be_born(making.term));
         }
-        let history = History::new(making.epoch, plan.shards);
+        let history = History::new(making.term, plan.shards);
         let Shared { attention_wanted, touches_logged, .. } = shared;
         let workers = making.workers.max(1);
         let resizing = Mutex::new(());

@@ -1,27 +1,27 @@
-//! A store changes hands: a replica's begins an epoch of its own and takes writes from then on; a
+//! A store changes hands: a replica's begins a term of its own and takes writes from then on; a
 //! primary's ends its writing, so that a follower may write in its place. And what a log loses when
 //! it turns out to have parted from the one that counts.
 //!
-//! **Beginning an epoch.** One record in each log, sealed by the epoch that it begins; what is
-//! padded before it is still the old epoch's. Where each shard begins is noted first, then
-//! published, so that who sees the new epoch in a control line finds it in the history as well.
+//! **Beginning a term.** One record in each log, sealed by the term that it begins; what is
+//! padded before it is still the old term's. Where each shard begins is noted first, then
+//! published, so that who sees the new term in a control line finds it in the history as well.
 //!
 //! All of this is for the one thread that decides who writes: while it calls, nobody follows with
 //! this store and no client's write is executed.
 
 use super::Store;
-use super::record::{Draft, EPOCH_VALUE_BYTES, HEADER_BYTES, Kind, Record, Source};
+use super::record::{Draft, HEADER_BYTES, Kind, Record, Source, TERM_VALUE_BYTES};
 use super::shard::Shard;
 use super::writer::{Wanted, Writer};
-use crate::base::epoch::Epoch;
+use crate::base::term::Term;
 use crate::base::time::UnixSeconds;
 use crate::sys::quiescence::Era;
 
-/// Bytes of an epoch record.
-const EPOCH_RECORD_BYTES: usize = HEADER_BYTES + EPOCH_VALUE_BYTES;
-/// What an epoch record and the pad before it take at most: what it does not fit into is shorter
+/// Bytes of a term record.
+const TERM_RECORD_BYTES: usize = HEADER_BYTES + TERM_VALUE_BYTES;
+/// What a term record and the pad before it take at most: what it does not fit into is shorter
 /// than it.
-const EPOCH_ROOM_BYTES: u64 = 2 * EPOCH_RECORD_BYTES as u64;
+const TERM_ROOM_BYTES: u64 = 2 * TERM_RECORD_BYTES as u64;
 
 /// The turns that were under way at a moment: see [`Store::turns_of_now`].
 #[derive(Debug, Clone, Copy)]
@@ -37,33 +37,33 @@ pub struct Extent {
 }
 
 impl Store {
-    /// The latest epoch that is known here; [`Epoch::NONE`] in a replica that has not begun.
-    pub fn newest_epoch(&self) -> Epoch {
+    /// The latest term that is known here; [`Term::NONE`] in a replica that has not begun.
+    pub fn newest_term(&self) -> Term {
         self.history.newest()
     }
 
-    /// For each shard the epoch at the end of its log, None where it has none.
-    pub fn epochs_of_shards(&self) -> Vec<Option<Epoch>> {
-        let epoch = |shard: &Shard| Some(Epoch(shard.control().epoch())).filter(|epoch| epoch.is_valid());
-        self.shards.iter().map(epoch).collect()
+    /// For each shard the term at the end of its log, None where it has none.
+    pub fn terms_of_shards(&self) -> Vec<Option<Term>> {
+        let term = |shard: &Shard| Some(Term(shard.control().term())).filter(|term| term.is_valid());
+        self.shards.iter().map(term).collect()
     }
 
-    /// See that each shard has room for [`Store::begin_epoch`]: what is oldest goes, as little as
+    /// See that each shard has room for [`Store::begin_term`]: what is oldest goes, as little as
     /// will do, and nothing that lives where nothing is evicted. Err is a shard that has none yet,
     /// because turns of now may still look at those bytes: try again later, from outside any turn.
-    pub fn make_room_for_epoch(&self, now: UnixSeconds) -> Result<(), usize> {
-        let lacks_room = |shard: &&Shard| !shard.make_room_for_epoch(&mut shard.lock(), now);
+    pub fn make_room_for_term(&self, now: UnixSeconds) -> Result<(), usize> {
+        let lacks_room = |shard: &&Shard| !shard.make_room_for_term(&mut shard.lock(), now);
         self.shards.iter().find(lacks_room).map_or(Ok(()), |shard| Err(shard.number as usize))
     }
 
-    /// Begin `epoch`, later than any here, in every shard; from now on the store is a primary's.
-    /// After [`Store::make_room_for_epoch`] has succeeded.
-    pub fn begin_epoch(&self, epoch: Epoch) {
+    /// Begin `term`, later than any here, in every shard; from now on the store is a primary's.
+    /// After [`Store::make_room_for_term`] has succeeded.
+    pub fn begin_term(&self, term: Term) {
         for shard in &self.shards {
-            let begins = shard.place_of_epoch();
-            self.history.note(epoch, shard.number as usize, self.shards.len(), begins);
+            let begins = shard.place_of_term();
+            self.history.note(term, shard.number as usize, self.shards.len(), begins);
         }
-        self.shards.iter().for_each(|shard| shard.begin_epoch(&mut shard.lock(), epoch));
+        self.shards.iter().for_each(|shard| shard.begin_term(&mut shard.lock(), term));
     }
 
     /// The turns that are under way now. What was decided before this call is known to every turn
@@ -89,17 +89,17 @@ impl Store {
     }
 }
 
-/// An epoch record that stands at `begins`.
-pub(super) fn with_epoch_record<T>(epoch: Epoch, begins: u64, write: impl FnOnce(&Draft<'_>) -> T) -> T {
-    let mut value = [0; EPOCH_VALUE_BYTES];
-    value[..8].copy_from_slice(&epoch.0.to_le_bytes());
+/// A term record that stands at `begins`.
+pub(super) fn with_term_record<T>(term: Term, begins: u64, write: impl FnOnce(&Draft<'_>) -> T) -> T {
+    let mut value = [0; TERM_VALUE_BYTES];
+    value[..8].copy_from_slice(&term.0.to_le_bytes());
     value[8..].copy_from_slice(&begins.to_le_bytes());
-    write(&Draft::new(Kind::Epoch, b"", Default::default(), 0, None, Source::Bytes(&value)))
+    write(&Draft::new(Kind::Term, b"", Default::default(), 0, None, Source::Bytes(&value)))
 }
 
 impl Shard {
-    fn make_room_for_epoch(&self, writer: &mut Writer, now: UnixSeconds) -> bool {
-        let lacks = |writer: &Writer| self.usable_bytes(writer) < EPOCH_ROOM_BYTES;
+    fn make_room_for_term(&self, writer: &mut Writer, now: UnixSeconds) -> bool {
+        let lacks = |writer: &Writer| self.usable_bytes(writer) < TERM_ROOM_BYTES;
         if lacks(writer) {
             self.release(writer);
         }
@@ -108,7 +108,7 @@ impl Shard {
             let reach_bytes = u64::from(writer.mapped.in_reach()) * self.log.pool().slab_bytes();
             reach_bytes.saturating_sub(self.head() - self.tail())
         };
-        while free_bytes(writer) < EPOCH_ROOM_BYTES && self.may_give_up_oldest(writer, now) {
+        while free_bytes(writer) < TERM_ROOM_BYTES && self.may_give_up_oldest(writer, now) {
             self.give_up(writer, self.head(), 1, now);
         }
         if lacks(writer) {
@@ -132,21 +132,21 @@ impl Shard {
         !found.is_some_and(|item| item.position == position && self.is_alive(&item, now))
     }
 
-    /// Where an epoch record that is appended now will stand. Right for as long as nobody writes.
-    fn place_of_epoch(&self) -> u64 {
+    /// Where a term record that is appended now will stand. Right for as long as nobody writes.
+    fn place_of_term(&self) -> u64 {
         let to_slab_end = self.log.bytes_to_slab_end(self.head());
-        self.head() + if to_slab_end < EPOCH_RECORD_BYTES { to_slab_end as u64 } else { 0 }
+        self.head() + if to_slab_end < TERM_RECORD_BYTES { to_slab_end as u64 } else { 0 }
     }
 
-    fn begin_epoch(&self, writer: &mut Writer, epoch: Epoch) {
-        let (control, begins) = (self.control(), self.place_of_epoch());
-        let end = begins + EPOCH_RECORD_BYTES as u64;
-        assert!(self.make_reach(writer, end), "room was made before an epoch begins");
-        self.pad(self.head(), begins, Epoch(control.epoch()));
-        with_epoch_record(epoch, begins, |draft| draft.write(self.log.words_at(begins), self.seal(begins, epoch)));
+    fn begin_term(&self, writer: &mut Writer, term: Term) {
+        let (control, begins) = (self.control(), self.place_of_term());
+        let end = begins + TERM_RECORD_BYTES as u64;
+        assert!(self.make_reach(writer, end), "room was made before a term begins");
+        self.pad(self.head(), begins, Term(control.term()));
+        with_term_record(term, begins, |draft| draft.write(self.log.words_at(begins), self.seal(begins, term)));
         writer.counts.appended_bytes += end - self.head();
         self.advance_head(end);
-        control.begin_epoch(epoch.0, begins);
+        control.begin_term(term.0, begins);
         self.publish();
         // What its primary had begun to give back, it gives back by itself now.
         if self.is_resizing(writer) {
@@ -188,7 +188,7 @@ mod tests {
             evict,
             shards: Some(1),
             hash_seed: Some((1, 2)),
-            epoch: Some(Epoch::of(9, 1)),
+            term: Some(Term::of(9, 1)),
             ..StoreConfig::default()
         };
         Store::with_slabs(config, SLAB_BYTES).unwrap()
@@ -233,35 +233,35 @@ mod tests {
     /// Bring `replica` up to `store`, from where it is.
     fn follow(store: &Store, replica: &Store) {
         let mut follower = replica.followers().remove(0);
-        if !follower.epoch().is_valid() {
+        if !follower.term().is_valid() {
             let control = store.shards[0].control();
-            let begins = store.epochs()[0].begins[0];
-            assert!(follower.begin_at(control.tail(), store.epochs()[0].epoch, begins));
+            let begins = store.terms()[0].begins[0];
+            assert!(follower.begin_at(control.tail(), store.terms()[0].term, begins));
         }
         follower.give_up_below(store.shards[0].control().tail(), u64::MAX);
         let applied = follower.apply(&words(store, follower.cursor()), follower.cursor());
         assert_eq!(follower.cursor(), store.shards[0].control().committed(), "{applied:?}");
     }
 
-    fn promote(store: &Store) -> Epoch {
-        let epoch = store.newest_epoch().next().unwrap();
-        assert_eq!(store.make_room_for_epoch(NOW), Ok(()));
-        store.begin_epoch(epoch);
-        epoch
+    fn promote(store: &Store) -> Term {
+        let term = store.newest_term().next().unwrap();
+        assert_eq!(store.make_room_for_term(NOW), Ok(()));
+        store.begin_term(term);
+        term
     }
 
     #[test]
-    fn a_promoted_store_takes_writes_and_others_follow_it_over_the_new_epoch() {
+    fn a_promoted_store_takes_writes_and_others_follow_it_over_the_new_term() {
         let old = primary(true);
         let (new, other) = (replica_of(&old), replica_of(&old));
         (0..40).for_each(|number| assert!(set(&old, &format!("before-{number}"), b"old")));
         follow(&old, &new);
         follow(&old, &other);
-        let epoch = promote(&new);
-        assert_eq!((new.newest_epoch(), new.epochs_of_shards()), (epoch, vec![Some(epoch)]));
+        let term = promote(&new);
+        assert_eq!((new.newest_term(), new.terms_of_shards()), (term, vec![Some(term)]));
         (0..40).for_each(|number| assert!(set(&new, &format!("after-{number}"), b"new")));
         follow(&new, &other);
-        assert_eq!(other.epochs(), new.epochs(), "the follower has come by the epoch, at the same place");
+        assert_eq!(other.terms(), new.terms(), "the follower has come by the term, at the same place");
         for (key, value) in [("before-7", b"old"), ("after-39", b"new")] {
             assert_eq!([get(&new, key), get(&other, key)], [Some(value.to_vec()), Some(value.to_vec())], "{key}");
         }
@@ -269,10 +269,10 @@ mod tests {
     }
 
     #[test]
-    fn each_record_is_sealed_by_its_epoch_wherever_in_a_slab_it_begins() {
+    fn each_record_is_sealed_by_its_term_wherever_in_a_slab_it_begins() {
         // Keys of growing length move the end of the log by eight bytes from one round to the next.
         let mut padded = 0;
-        for long in 0..EPOCH_RECORD_BYTES {
+        for long in 0..TERM_RECORD_BYTES {
             let store = primary(true);
             let shard = &store.shards[0];
             let fill = |bytes: usize| assert!(set(&store, &format!("fill-{bytes}"), &vec![b'x'; bytes]));
@@ -283,28 +283,28 @@ mod tests {
             fill(left.saturating_sub(64 + 8 * (long % 8)).min(200));
             let left = shard.log.bytes_to_slab_end(shard.control().committed());
             fill(left.saturating_sub(32 + 8 * (long % 8)).min(200));
-            let (before, first) = (shard.control().committed(), store.newest_epoch());
+            let (before, first) = (shard.control().committed(), store.newest_term());
             let left = shard.log.bytes_to_slab_end(before);
             let second = promote(&store);
             assert!(set(&store, "later", b"1"));
-            let begins = store.epochs()[1].begins[0];
+            let begins = store.terms()[1].begins[0];
             padded += usize::from(begins > before && left >= HEADER_BYTES);
             for (position, record) in shard.walk(shard.control().tail()) {
                 let sealed_by = if position < begins { first } else { second };
                 assert!(shard.proves(position, &record, sealed_by), "{position} of {begins}, {left} left");
-                assert_eq!(record.shape.kind() == Kind::Epoch, position == begins);
+                assert_eq!(record.shape.kind() == Kind::Term, position == begins);
             }
         }
-        assert!(padded > 0, "no epoch record had to be padded before");
+        assert!(padded > 0, "no term record had to be padded before");
     }
 
     #[test]
     fn a_full_log_makes_room_once_nobody_looks_at_its_oldest_bytes() {
         let old = primary(true);
         let new = replica_of(&old);
-        let full = |store: &Store| store.shards[0].usable_bytes(&store.shards[0].lock()) < EPOCH_ROOM_BYTES;
+        let full = |store: &Store| store.shards[0].usable_bytes(&store.shards[0].lock()) < TERM_ROOM_BYTES;
         let mut follower = new.followers().remove(0);
-        assert!(follower.begin_at(64, old.newest_epoch(), 64));
+        assert!(follower.begin_at(64, old.newest_term(), 64));
         // A replica that gives up nothing, until not even the smallest record finds room.
         for number in 0.. {
             assert!(set(&old, &format!("key-{number}"), &[b'x'; 20][..number % 20]));
@@ -317,10 +317,10 @@ mod tests {
         assert!(full(&new), "the test fills the log");
         let mut reader = new.join();
         let turn = reader.turn();
-        assert_eq!(new.make_room_for_epoch(NOW), Err(0), "somebody may look");
+        assert_eq!(new.make_room_for_term(NOW), Err(0), "somebody may look");
         drop(turn);
-        let epoch = promote(&new);
-        assert_eq!(new.epochs_of_shards(), [Some(epoch)]);
+        let term = promote(&new);
+        assert_eq!(new.terms_of_shards(), [Some(term)]);
         (0..600).for_each(|number| assert!(set(&new, &format!("new-{number}"), b"value"), "{number}"));
         assert_eq!(get(&new, "new-599").as_deref(), Some(&b"value"[..]));
     }
@@ -346,14 +346,14 @@ mod tests {
         let (new, other) = (replica_of(&old), replica_of(&old));
         assert!(set(&old, "lost", b"value"));
         follow(&old, &other);
-        new.adopt_epochs(old.epochs());
+        new.adopt_terms(old.terms());
         promote(&new);
         assert!(set(&new, "key", b"value"));
-        let history = new.epochs();
+        let history = new.terms();
         assert_eq!(history[1].begins, [super::super::line::BIRTH]);
         let mut follower = other.followers().remove(0);
         follower.forget();
-        assert!(follower.begin_at(history[1].begins[0], history[1].epoch, history[1].begins[0]));
+        assert!(follower.begin_at(history[1].begins[0], history[1].term, history[1].begins[0]));
         follow(&new, &other);
         assert_eq!([get(&other, "key"), get(&other, "lost")], [Some(b"value".to_vec()), None]);
     }

@@ -8,13 +8,13 @@
 //!
 //! *meta* is the one word that may change after publication ([`Meta`]); for kinds other than set it
 //! does not, and the checksum covers it. *crc* is CRC32C over shape, (meta,) key, the optional
-//! fields and value, then the record's place (shard and position) and epoch: a torn record, an old
-//! lap, another shard or another epoch fails. *shape* says what it is and how long its parts are
+//! fields and value, then the record's place (shard and position) and term: a torn record, an old
+//! lap, another shard or another term fails. *shape* says what it is and how long its parts are
 //! ([`Shape`]). The fixed header is 16 bytes.
 
 use super::seal::Seal;
 use super::shape::read_u32;
-pub use super::shape::{EPOCH_VALUE_BYTES, HEADER_BYTES, Kind, Shape};
+pub use super::shape::{HEADER_BYTES, Kind, Shape, TERM_VALUE_BYTES};
 use super::value::Value;
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::{Expiry, UnixSeconds};
@@ -224,13 +224,13 @@ impl<'a> Record<'a> {
             || self.words[used / 8].load(Relaxed) >> (used % 8 * 8) == 0
     }
 
-    /// An epoch record's value: the epoch and where it begins.
-    pub fn epoch_value(&self) -> (u64, u64) {
+    /// A term record's value: the term and where it begins.
+    pub fn term_value(&self) -> (u64, u64) {
         let at = self.shape.value_at() / 8;
         (self.words[at].load(Relaxed), self.words[at + 1].load(Relaxed))
     }
 
-    /// Does the checksum of a record that lies in one run hold for this place and epoch? What
+    /// Does the checksum of a record that lies in one run hold for this place and term? What
     /// replicas and tests ask before they believe.
     pub fn proves_itself(&self, seal: Seal) -> bool {
         let mut checksum = BodyChecksum::default().update(&self.shape.to_bits().to_le_bytes());
@@ -238,7 +238,7 @@ impl<'a> Record<'a> {
             checksum = checksum.update(&self.words[0].load(Relaxed).to_le_bytes());
         }
         let body = WordSpan::new(self.words, HEADER_BYTES, self.shape.checked_bytes() - HEADER_BYTES);
-        checksum_span(checksum, body).at(seal.stamp, seal.epoch.0) == self.words[1].load(Relaxed) as u32
+        checksum_span(checksum, body).at(seal.stamp, seal.term.0) == self.words[1].load(Relaxed) as u32
     }
 }
 
@@ -359,7 +359,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Write it to the start of `words`, which nobody else reads or writes yet, as the record of
-    /// this place and epoch.
+    /// this place and term.
     pub fn write<'w>(&self, words: &'w [AtomicU64], seal: Seal) -> Record<'w> {
         let body_at = self.write_header(words, seal);
         let mut writer = WordWriter::new(&words[body_at..]);
@@ -372,7 +372,7 @@ impl<'a> Draft<'a> {
     #[inline]
     pub(super) fn write_header(&self, words: &[AtomicU64], seal: Seal) -> usize {
         words[0].store(self.meta.to_bits(), Relaxed);
-        let crc = self.checksum.at(seal.stamp, seal.epoch.0);
+        let crc = self.checksum.at(seal.stamp, seal.term.0);
         words[1].store(u64::from(crc) | u64::from(self.shape.to_bits()) << 32, Relaxed);
         HEADER_BYTES / 8
     }
@@ -395,11 +395,11 @@ impl<'a> Draft<'a> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::base::epoch::Epoch;
+    use crate::base::term::Term;
     use crate::store::shape::SHORT_VALUE_BYTES_MAX;
 
-    fn seal(position: u64, epoch: u64) -> Seal {
-        Seal::of(3, position, Epoch(epoch))
+    fn seal(position: u64, term: u64) -> Seal {
+        Seal::of(3, position, Term(term))
     }
 
     fn memory(bytes: usize) -> Vec<AtomicU64> {
@@ -434,14 +434,14 @@ mod tests {
     }
 
     #[test]
-    fn another_place_another_epoch_or_one_changed_bit_fails_the_check() {
+    fn another_place_another_term_or_one_changed_bit_fails_the_check() {
         let draft = Draft::new(Kind::Set, b"key", Meta::default(), 9, Some(3), Source::Bytes(b"some value"));
         let words = memory(draft.record_bytes());
         draft.write(&words, seal(640, 2));
         let record = Record::read(&words).unwrap();
         assert!(record.proves_itself(seal(640, 2)));
         assert!(!record.proves_itself(seal(648, 2)) && !record.proves_itself(seal(640, 3)));
-        assert!(!record.proves_itself(Seal::of(2, 640, Epoch(2))));
+        assert!(!record.proves_itself(Seal::of(2, 640, Term(2))));
         let checked_bits = 64..(record.shape.value_at() + record.shape.value_bytes()) * 8;
         for bit in checked_bits {
             let word = &words[bit / 64];

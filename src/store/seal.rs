@@ -16,7 +16,7 @@
 
 use super::line::{BIRTH, POSITION_MAX};
 use super::sizing::SHARDS_MAX;
-use crate::base::epoch::Epoch;
+use crate::base::term::Term;
 
 const SHARD_BITS_ADDED: u32 = 7;
 const LOG_SHIFT: u32 = 62;
@@ -44,14 +44,14 @@ fn stamp_in(log: u64, shard: u32, position: u64) -> u64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seal {
     pub(super) stamp: u64,
-    pub(super) epoch: Epoch,
+    pub(super) term: Term,
 }
 
 impl Seal {
-    /// Of the record at `position` of a shard's log, in `epoch`.
+    /// Of the record at `position` of a shard's log, in `term`.
     #[inline]
-    pub fn of(shard: u32, position: u64, epoch: Epoch) -> Seal {
-        Seal { stamp: stamp(shard, position), epoch }
+    pub fn of(shard: u32, position: u64, term: Term) -> Seal {
+        Seal { stamp: stamp(shard, position), term }
     }
 }
 
@@ -83,8 +83,8 @@ mod tests {
 
     #[test]
     fn a_record_does_not_prove_itself_in_another_log() {
-        let epoch = Epoch::of(7, 1);
-        let seals = LOGS.map(|log| Seal { stamp: stamp_in(log, 3, 640), epoch });
+        let term = Term::of(7, 1);
+        let seals = LOGS.map(|log| Seal { stamp: stamp_in(log, 3, 640), term });
         let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
         for seal in seals {
             let words: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();

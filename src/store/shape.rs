@@ -18,8 +18,8 @@ pub const HEADER_BYTES: usize = 16;
 /// The longest value whose length the shape itself can hold.
 pub const SHORT_VALUE_BYTES_MAX: usize = (1 << (32 - VALUE_SHIFT)) - 1;
 
-/// An epoch record's value: the epoch, and the position where it begins, its own.
-pub const EPOCH_VALUE_BYTES: usize = 16;
+/// A term record's value: the term, and the position where it begins, its own.
+pub const TERM_VALUE_BYTES: usize = 16;
 
 const KIND_MASK: u32 = 15;
 const FLAGS_BIT: u32 = 4;
@@ -40,8 +40,8 @@ pub enum Kind {
     Touch = 3,
     /// Every item at an earlier position is gone.
     Flush = 4,
-    /// A new epoch begins here; the value says which.
-    Epoch = 5,
+    /// A new term begins here; the value says which.
+    Term = 5,
     /// Nothing, up to the end of the slab. Its bytes after the header mean nothing.
     Pad = 6,
 }
@@ -117,7 +117,7 @@ impl Shape {
             Kind::Set => (1..=KEY_BYTES_MAX).contains(&parts.0),
             Kind::Delete | Kind::Touch => (1..=KEY_BYTES_MAX).contains(&parts.0) && parts.1 == 0 && !has_options,
             Kind::Flush => parts == (0, 0) && !has_options,
-            Kind::Epoch => parts == (0, EPOCH_VALUE_BYTES) && !has_options,
+            Kind::Term => parts == (0, TERM_VALUE_BYTES) && !has_options,
             Kind::Pad => parts.0 == 0 && !has_options,
         };
         let length_in_place = if self.is_long() { self.bits >> VALUE_SHIFT == 0 } else { true };
@@ -137,12 +137,12 @@ impl Shape {
             2 => Kind::Delete,
             3 => Kind::Touch,
             4 => Kind::Flush,
-            5 => Kind::Epoch,
+            5 => Kind::Term,
             _ => Kind::Pad,
         }
     }
 
-    /// Bytes of the key; 0 for flush, epoch and pad.
+    /// Bytes of the key; 0 for flush, term and pad.
     #[inline]
     pub fn key_bytes(self) -> usize {
         (self.bits >> KEY_SHIFT & 0xFF) as usize
@@ -196,10 +196,10 @@ impl Shape {
         self.cas_at() + 8 * self.bit(CAS_BIT)
     }
 
-    /// Bytes that must lie in one slab: all but the value; of an epoch record, all of it.
+    /// Bytes that must lie in one slab: all but the value; of a term record, all of it.
     #[inline]
     pub fn head_bytes(self) -> usize {
-        if self.kind() == Kind::Epoch { self.record_bytes() } else { self.value_at() }
+        if self.kind() == Kind::Term { self.record_bytes() } else { self.value_at() }
     }
 
     /// Bytes that the record takes in the log.

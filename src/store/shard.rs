@@ -18,9 +18,9 @@ use super::shape::Shape;
 use super::sizing::Budget;
 use super::value::Value;
 use super::writer::{Wanted, Writer};
-use crate::base::epoch::Epoch;
 use crate::base::hash::IndexHash;
 use crate::base::limits::KEY_BYTES_MAX;
+use crate::base::term::Term;
 use crate::base::time::UnixSeconds;
 use crate::sys::memory::Memfd;
 use crate::sys::prefetch::prefetch;
@@ -96,7 +96,7 @@ impl Shard {
     ) -> io::Result<Shard> {
         let capacity_bytes = u64::from(capacity) * log.pool().slab_bytes();
         let index = Index::new(u64::from(capacity_max) * log.pool().slab_bytes())?;
-        ControlLine::of(lines.words(), number as usize).begin(Epoch::NONE.0, capacity_bytes);
+        ControlLine::of(lines.words(), number as usize).begin(Term::NONE.0, capacity_bytes);
         let writer = Writer::new(&log, capacity, Budget::of(&policy, capacity_bytes));
         Ok(Shard {
             number,
@@ -118,9 +118,9 @@ impl Shard {
         })
     }
 
-    /// The log begins in `epoch`. No record says so, for an empty log has no memory to keep one in.
-    pub(super) fn be_born(&self, epoch: Epoch) {
-        self.control().begin_epoch(epoch.0, BIRTH);
+    /// The log begins in `term`. No record says so, for an empty log has no memory to keep one in.
+    pub(super) fn be_born(&self, term: Term) {
+        self.control().begin_term(term.0, BIRTH);
     }
 
     /// The published state.
@@ -236,8 +236,8 @@ impl Shard {
 
     /// What the checksum of a record at `position` is bound to.
     #[inline]
-    pub fn seal(&self, position: u64, epoch: Epoch) -> Seal {
-        Seal::of(self.number, position, epoch)
+    pub fn seal(&self, position: u64, term: Term) -> Seal {
+        Seal::of(self.number, position, term)
     }
 
     /// The record at a position that holds one. Anything else there is a broken log: our bug, and
@@ -388,14 +388,14 @@ impl Shard {
         let record_bytes = draft.record_bytes();
         let (begin, words) = self.find_room(writer, draft.shape(), reserve_bytes)?;
         let end = begin + record_bytes as u64;
-        let epoch = Epoch(self.control().epoch());
-        self.pad(self.head(), begin, epoch);
+        let term = Term(self.control().term());
+        self.pad(self.head(), begin, term);
         let record = if record_bytes <= words.len() * 8 {
             // Where the next one goes was last touched a lap ago.
             prefetch(&words[record_bytes / 8..], RECORD_LINES_AHEAD);
-            draft.write(words, self.seal(begin, epoch))
+            draft.write(words, self.seal(begin, term))
         } else {
-            draft.write_spread(&self.log, begin, self.seal(begin, epoch))
+            draft.write_spread(&self.log, begin, self.seal(begin, term))
         };
         let appended_bytes = end - self.head();
         writer.counts.appended_bytes += appended_bytes;
@@ -409,16 +409,16 @@ impl Shard {
     /// A pad from `from` up to `to`, the end of its slab; nothing where they are the same, or not
     /// even a header fits.
     #[inline]
-    pub(super) fn pad(&self, from: u64, to: u64, epoch: Epoch) {
+    pub(super) fn pad(&self, from: u64, to: u64, term: Term) {
         let pad_bytes = (to - from) as usize;
         if pad_bytes >= HEADER_BYTES {
-            self.write_pad(from, pad_bytes, epoch);
+            self.write_pad(from, pad_bytes, term);
         }
     }
 
     #[cold]
-    fn write_pad(&self, from: u64, pad_bytes: usize, epoch: Epoch) {
-        Draft::pad(pad_bytes).write(self.log.words_at(from), self.seal(from, epoch));
+    fn write_pad(&self, from: u64, pad_bytes: usize, term: Term) {
+        Draft::pad(pad_bytes).write(self.log.words_at(from), self.seal(from, term));
     }
 
     /// Let appends reuse what every thread has stopped looking at, give back what the log is not to

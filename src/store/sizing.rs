@@ -6,7 +6,7 @@ use super::live::MOVED_BYTES;
 use super::pool::{SLAB_BYTES_MAX, SLABS_MAX};
 use super::record::PAD_BYTES_MAX;
 use super::shard::Policy;
-use crate::base::epoch::Epoch;
+use crate::base::term::Term;
 use crate::sys::memory::memory_bytes_available;
 use std::io;
 
@@ -29,9 +29,9 @@ pub struct StoreConfig {
     pub hugepages: bool,
     /// Key of the index's hash; None for a random one.
     pub hash_seed: Option<(u64, u64)>,
-    /// The epoch to be born in; None for a lineage of its own, at random. For tests that must
+    /// The term to be born in; None for a lineage of its own, at random. For tests that must
     /// repeat.
-    pub epoch: Option<Epoch>,
+    pub term: Option<Term>,
 }
 
 /// A server's that is told nothing, but for one worker and on plain pages.
@@ -46,7 +46,7 @@ impl Default for StoreConfig {
             shards: None,
             hugepages: false,
             hash_seed: None,
-            epoch: None,
+            term: None,
         }
     }
 }

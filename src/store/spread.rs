@@ -78,12 +78,12 @@ pub(super) fn copy_spread(log: &Log, position: u64, mut words: &[AtomicU64]) {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::base::epoch::Epoch;
+    use crate::base::term::Term;
     use crate::store::record::{Kind, Meta, Source};
     use crate::store::value::Value;
 
     const SLAB_BYTES: usize = 512;
-    const EPOCH: Epoch = Epoch(9 << 24 | 1);
+    const TERM: Term = Term(9 << 24 | 1);
 
     fn value(bytes: usize) -> Vec<u8> {
         (0..bytes).map(|at| (at * 7 + at / 256) as u8).collect()
@@ -108,7 +108,7 @@ mod tests {
         for begin in (0..SLAB_BYTES as u64).step_by(8) {
             let position = 64 * SLAB_BYTES as u64 + begin;
             for bytes in [1, 7, 8, 100, SLAB_BYTES - 41, SLAB_BYTES, SLAB_BYTES + 3, 3 * SLAB_BYTES - 64] {
-                let (value, seal) = (value(bytes), Seal::of(1, position, EPOCH));
+                let (value, seal) = (value(bytes), Seal::of(1, position, TERM));
                 let draft = draft(Source::Bytes(&value), Some(3));
                 if log.bytes_to_slab_end(position) < draft.shape().head_bytes() {
                     continue;
@@ -139,17 +139,17 @@ mod tests {
         let log = Log::alone(2, 16, SLAB_BYTES).unwrap();
         let follower = Log::alone(2, 16, SLAB_BYTES).unwrap();
         let (value, from) = (value(3 * SLAB_BYTES + 5), 1024 + 400);
-        let first = draft(Source::Bytes(&value), None).write_spread(&log, from, Seal::of(2, from, EPOCH));
+        let first = draft(Source::Bytes(&value), None).write_spread(&log, from, Seal::of(2, from, TERM));
         for begin in (0..SLAB_BYTES as u64 - 40).step_by(8) {
             let to = 4096 + begin;
             let again = draft(Source::Value(Value::of(&log, from, &first)), Some(5));
-            let record = again.write_spread(&log, to, Seal::of(2, to, EPOCH));
+            let record = again.write_spread(&log, to, Seal::of(2, to, TERM));
             let words = copy(&log, to, &record);
             copy_spread(&follower, to, &words);
             let copied = Record::read(follower.words_at(to)).expect("a record");
             assert!(Value::of(&follower, to, &copied).equals(&value), "to {begin}");
             let same = copy(&follower, to, &copied);
-            assert!(Record::read(&same).expect("a record").proves_itself(Seal::of(2, to, EPOCH)));
+            assert!(Record::read(&same).expect("a record").proves_itself(Seal::of(2, to, TERM)));
         }
     }
 }

@@ -2,16 +2,16 @@
 
 use super::record::Record;
 use super::shard::Shard;
-use crate::base::epoch::Epoch;
+use crate::base::term::Term;
 use crate::sys::sync::{AtomicU64, Ordering::Acquire, fence};
 
 impl Shard {
-    /// Does the record at `position` prove itself to be of this place and of `epoch`? Slow: for
+    /// Does the record at `position` prove itself to be of this place and of `term`? Slow: for
     /// tests and tools.
-    pub fn proves(&self, position: u64, record: &Record<'_>, epoch: Epoch) -> bool {
+    pub fn proves(&self, position: u64, record: &Record<'_>, term: Term) -> bool {
         let copy: Vec<AtomicU64> = (0..record.shape.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
         self.log.copy_to(position, &copy);
-        Record::read(&copy).is_some_and(|record| record.proves_itself(self.seal(position, epoch)))
+        Record::read(&copy).is_some_and(|record| record.proves_itself(self.seal(position, term)))
     }
 
     /// Walk the log from `from` (a record's position, the tail for one) to the head: what a replay

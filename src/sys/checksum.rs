@@ -1,5 +1,5 @@
-//! CRC32C (Castagnoli), seeded by place: a record's checksum covers its position and epoch, so that
-//! the same bytes at another place, or of another epoch, do not pass.
+//! CRC32C (Castagnoli), seeded by place: a record's checksum covers its position and term, so that
+//! the same bytes at another place, or of another term, do not pass.
 //!
 //! Records are short, and a library made for long runs spends most of its time on getting ready: of
 //! a SET of 100 bytes it took a fifth of the instructions. So short runs are summed here, by the
@@ -31,8 +31,8 @@ impl BodyChecksum {
 
     /// Bind the body to a place. Done under the shard's lock, so it is short: 16 bytes.
     #[inline]
-    pub fn at(self, position: u64, epoch: u64) -> u32 {
-        append_place(self.0, [position, epoch])
+    pub fn at(self, position: u64, term: u64) -> u32 {
+        append_place(self.0, [position, term])
     }
 }
 

@@ -398,8 +398,8 @@ fn without_eviction_a_replica_is_promoted_whatever_it_counts() {
     cache.store = &replica;
     cache.seat = replica.join();
     cache.check();
-    assert!((0..1000).any(|_| replica.make_room_for_epoch(cache.now).is_ok()));
-    replica.begin_epoch(replica.newest_epoch().next().unwrap());
+    assert!((0..1000).any(|_| replica.make_room_for_term(cache.now).is_ok()));
+    replica.begin_term(replica.newest_term().next().unwrap());
     (10_000..11_000).for_each(|key| cache.set(key, 8, 0).unwrap());
     cache.check();
 }

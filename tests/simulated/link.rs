@@ -3,7 +3,7 @@
 //! the tail again, apply.
 
 use crate::compare::Logs;
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::store::line::ControlLine;
 use remora::store::{Applied, Follower, Stop, Store};
 use std::sync::atomic::{Ordering, fence};
@@ -30,7 +30,7 @@ pub struct Link<'s> {
 impl<'s> Link<'s> {
     pub fn new(primary: &'s Store, replica: &'s Store) -> Self {
         primary.log_touches();
-        replica.adopt_epochs(primary.epochs());
+        replica.adopt_terms(primary.terms());
         let followers = replica.followers();
         let tails_before = vec![0; followers.len()];
         Link { primary, logs: Logs::of(primary), followers, tails_before, jumps: 0, cuts: 0 }
@@ -44,9 +44,9 @@ impl<'s> Link<'s> {
     /// at the time of the look.
     pub fn pull(&mut self, shard: usize, piece_bytes: usize) -> bool {
         let line = self.line(shard);
-        let (epoch, begin, tail, committed) = (Epoch(line.epoch()), line.epoch_begin(), line.tail(), line.committed());
-        if self.followers[shard].epoch() != epoch || self.followers[shard].cursor() < tail {
-            self.jump(shard, tail, epoch, begin);
+        let (term, begin, tail, committed) = (Term(line.term()), line.term_begin(), line.tail(), line.committed());
+        if self.followers[shard].term() != term || self.followers[shard].cursor() < tail {
+            self.jump(shard, tail, term, begin);
             return false;
         }
         let given_up = std::mem::replace(&mut self.tails_before[shard], tail);
@@ -82,13 +82,13 @@ impl<'s> Link<'s> {
         }
     }
 
-    fn jump(&mut self, shard: usize, tail: u64, epoch: Epoch, begin: u64) {
+    fn jump(&mut self, shard: usize, tail: u64, term: Term, begin: u64) {
         let follower = &mut self.followers[shard];
-        self.jumps += usize::from(follower.epoch().is_valid());
+        self.jumps += usize::from(follower.term().is_valid());
         follower.forget();
         let begun = Instant::now();
         while begun.elapsed() < JUMP_WAIT_MAX {
-            if follower.begin_at(tail, epoch, begin) {
+            if follower.begin_at(tail, term, begin) {
                 return;
             }
             std::thread::yield_now();

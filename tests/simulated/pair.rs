@@ -1,6 +1,6 @@
 //! A primary and a replica of it.
 
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::base::time::UnixSeconds;
 use remora::store::{Store, StoreConfig};
 
@@ -17,19 +17,19 @@ pub struct Setup {
 }
 
 pub fn primary(setup: Setup) -> Store {
-    primary_of(setup, Epoch::of(0xABC, 1))
+    primary_of(setup, Term::of(0xABC, 1))
 }
 
-pub fn primary_of(setup: Setup, epoch: Epoch) -> Store {
-    store(setup, epoch, None)
+pub fn primary_of(setup: Setup, term: Term) -> Store {
+    store(setup, term, None)
 }
 
 /// One whose memory may be doubled.
 pub fn primary_with_room(setup: Setup) -> Store {
-    store(setup, Epoch::of(0xABC, 1), Some(2 * setup.shard_bytes * setup.shards))
+    store(setup, Term::of(0xABC, 1), Some(2 * setup.shard_bytes * setup.shards))
 }
 
-fn store(setup: Setup, epoch: Epoch, memory_bytes_max: Option<usize>) -> Store {
+fn store(setup: Setup, term: Term, memory_bytes_max: Option<usize>) -> Store {
     let config = StoreConfig {
         memory_bytes: setup.shard_bytes * setup.shards,
         memory_bytes_max,
@@ -38,7 +38,7 @@ fn store(setup: Setup, epoch: Epoch, memory_bytes_max: Option<usize>) -> Store {
         workers: 2,
         shards: Some(setup.shards),
         hash_seed: Some((1, 2)),
-        epoch: Some(epoch),
+        term: Some(term),
         ..StoreConfig::default()
     };
     Store::with_slabs(config, setup.slab_bytes).expect("a small store")

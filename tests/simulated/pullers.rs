@@ -2,7 +2,7 @@
 //! more, some less. They are asked as if they were one.
 
 use fastrand::Rng;
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::fabric::FabricError;
 use remora::replication::pull::{Counts, Lag, PullError, Puller, Step};
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl<'s> Pullers<'s> {
     }
 
     /// See [`Puller::known`].
-    pub fn known(&self) -> Vec<Option<Epoch>> {
+    pub fn known(&self) -> Vec<Option<Term>> {
         self.all.iter().flat_map(Puller::known).collect()
     }
 

@@ -4,7 +4,7 @@
 use crate::clock;
 use crate::pullers::Pullers;
 use fastrand::Rng;
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::fabric::sim::{Faults, Sim};
 use remora::fabric::{Channel, Exporter, Grant, Invitation, Regions, Token};
 use remora::replication::ack::{AckSlots, Summary};
@@ -13,7 +13,7 @@ use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::Layout;
 use remora::replication::push::pusher::Pusher;
 use remora::replication::shares::Shares;
-use remora::store::{EpochStart, Geometry, Memory, Store};
+use remora::store::{Geometry, Memory, Store, TermStart};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub const SILENCE_MAX: Duration = Duration::from_millis(5);
 #[derive(Clone)]
 pub struct Offered {
     pub regions: Arc<dyn Regions>,
-    pub history: Vec<EpochStart>,
+    pub history: Vec<TermStart>,
     pub geometry: Geometry,
     pub memory: Memory,
 }
@@ -33,7 +33,7 @@ pub struct Offered {
 impl Offered {
     pub fn of(primary: &Arc<Store>) -> Offered {
         let regions = remora::replication::regions::of(primary);
-        Offered { regions, history: primary.epochs(), geometry: primary.geometry(), memory: primary.memory() }
+        Offered { regions, history: primary.terms(), geometry: primary.geometry(), memory: primary.memory() }
     }
 }
 
@@ -77,7 +77,7 @@ impl Network {
         &mut self,
         offered: &Offered,
         replica: &'s Store,
-        known: &[Option<Epoch>],
+        known: &[Option<Term>],
         faults: &Faults,
     ) -> Session<'s> {
         self.sim.set_faults(faults.clone());
@@ -94,7 +94,7 @@ impl Network {
             pullers.push(puller(channel, offered, replica, shares.of(number), known));
             grants.push(grant);
         }
-        replica.adopt_epochs(offered.history.clone());
+        replica.adopt_terms(offered.history.clone());
         let acks = AckSlots::new(grants.iter().map(|grant| grant.ack().clone()), known.len());
         let puller = Pullers::new(pullers, self.tokens as u64);
         Session { puller, far: Far::Granted { _grants: grants }, acks, faults: faults.clone() }
@@ -109,7 +109,7 @@ impl Network {
         &mut self,
         offered: &Offered,
         replica: &'s Store,
-        known: &[Option<Epoch>],
+        known: &[Option<Term>],
         faults: &Faults,
     ) -> Session<'s> {
         let (geometry, memory, token) = (offered.geometry, offered.memory, self.token());
@@ -127,7 +127,7 @@ impl Network {
         pusher.set_clock(clock::now);
         let puller = puller(Box::new(inbox), offered, replica, 0..known.len(), known);
         let puller = Pullers::new(vec![puller], self.tokens as u64);
-        replica.adopt_epochs(offered.history.clone());
+        replica.adopt_terms(offered.history.clone());
         let acks = AckSlots::new([pusher.ack().clone()], known.len());
         Session { puller, far: Far::Pushes(Box::new(pusher), random), acks, faults: faults.clone() }
     }
@@ -138,7 +138,7 @@ fn puller<'s>(
     offered: &Offered,
     replica: &'s Store,
     share: Range<usize>,
-    known: &[Option<Epoch>],
+    known: &[Option<Term>],
 ) -> Puller<'s> {
     let mut puller = Puller::new(channel, replica, share, offered.memory, &offered.history, known, SILENCE_MAX)
         .expect("memory for landings");

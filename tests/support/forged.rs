@@ -2,17 +2,17 @@
 //! control lines, and filled with whatever a test likes.
 
 use fastrand::Rng;
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::fabric::Regions;
 use remora::store::line::{BIRTH, CONTROL_LINE_BYTES};
 use remora::store::log::Cell;
 use remora::store::record::{Draft, Kind, Meta, Source};
 use remora::store::seal::Seal;
-use remora::store::{EpochStart, Geometry, Memory};
+use remora::store::{Geometry, Memory, TermStart};
 use remora::sys::memory::Memfd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
 
-pub const EPOCH: Epoch = Epoch(0xABC << 24 | 1);
+pub const TERM: Term = Term(0xABC << 24 | 1);
 
 /// Small, in slabs of which a shard has several.
 pub const GEOMETRY: Geometry = Geometry { shards: 2, slab_bytes: 16 << 10, record_bytes_max: 8 << 10, evict: true };
@@ -42,7 +42,7 @@ pub struct Forged {
 /// A control line.
 #[derive(Debug, Clone, Copy)]
 pub struct ForgedLine {
-    pub epoch: u64,
+    pub term: u64,
     pub committed: u64,
     pub tail: u64,
     pub capacity_bytes: u64,
@@ -59,7 +59,7 @@ impl Regions for Forged {
 }
 
 impl Forged {
-    /// Empty logs of [`EPOCH`].
+    /// Empty logs of [`TERM`].
     pub fn new(geometry: Geometry) -> Forged {
         let slab = |bytes: u64| Memfd::new("forged", bytes as usize, false).expect("memory");
         let lines = slab(u64::from(geometry.shards) * CONTROL_LINE_BYTES as u64);
@@ -77,13 +77,13 @@ impl Forged {
 
     /// An honest line, as far as positions can be honest.
     pub fn line(&self, tail: u64, committed: u64) -> ForgedLine {
-        ForgedLine { epoch: EPOCH.0, committed, tail, capacity_bytes: capacity_bytes(&self.geometry) }
+        ForgedLine { term: TERM.0, committed, tail, capacity_bytes: capacity_bytes(&self.geometry) }
     }
 
     /// Publish a shard's control line.
     pub fn show(&self, shard: usize, line: ForgedLine) {
         let words = &self.lines.words()[shard * CONTROL_LINE_BYTES / 8..];
-        for (word, value) in words.iter().zip([line.epoch, line.committed, line.tail, line.capacity_bytes, BIRTH]) {
+        for (word, value) in words.iter().zip([line.term, line.committed, line.tail, line.capacity_bytes, BIRTH]) {
             word.store(value, Release);
         }
     }
@@ -117,7 +117,7 @@ impl Forged {
         for position in (begin..end).step_by(64) {
             let key = format!("{position:08}");
             let draft = Draft::new(Kind::Set, key.as_bytes(), Meta::default(), 0, None, Source::Bytes(&[b'v'; 40]));
-            draft.write(self.words_at(0, position), Seal::of(0, position, EPOCH));
+            draft.write(self.words_at(0, position), Seal::of(0, position, TERM));
         }
     }
 
@@ -131,7 +131,7 @@ impl Forged {
             let draft = Draft::new(Kind::Set, key.as_bytes(), Meta::default(), 0, None, Source::Bytes(&value));
             draft.write(
                 &words[position as usize / 8..][..draft.record_bytes() / 8],
-                Seal::of(shard as u32, position, EPOCH),
+                Seal::of(shard as u32, position, TERM),
             );
             position += draft.record_bytes() as u64;
         }
@@ -144,6 +144,6 @@ impl Forged {
 }
 
 /// The history that goes with it.
-pub fn history(shards: u32) -> Vec<EpochStart> {
-    vec![EpochStart { epoch: EPOCH, begins: vec![BIRTH; shards as usize] }]
+pub fn history(shards: u32) -> Vec<TermStart> {
+    vec![TermStart { term: TERM, begins: vec![BIRTH; shards as usize] }]
 }

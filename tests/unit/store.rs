@@ -1,7 +1,7 @@
 //! The store by its public face: wrap, reclaim, second chance, growth, replay. Logs are tiny, so
 //! that all of it happens often.
 
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::base::time::{Expiry, UnixSeconds};
 use remora::store::record::Kind;
 use remora::store::{MetaChange, NewItem, NoRoom, Participant, Store, StoreConfig};
@@ -60,7 +60,7 @@ fn replay(store: &Store) -> HashMap<Vec<u8>, Vec<u8>> {
     for shard in store.shards() {
         let control = shard.control();
         for (position, record) in shard.walk(control.tail()) {
-            assert!(shard.proves(position, &record, Epoch(control.epoch())), "record at {position}");
+            assert!(shard.proves(position, &record, Term(control.term())), "record at {position}");
             let (mut key, mut value) = (Vec::new(), Vec::new());
             record.key().copy_to(&mut key);
             match record.shape.kind() {
@@ -72,7 +72,7 @@ fn replay(store: &Store) -> HashMap<Vec<u8>, Vec<u8>> {
                     items.remove(&key);
                 }
                 Kind::Flush => items.clear(),
-                Kind::Touch | Kind::Epoch | Kind::Pad => {}
+                Kind::Touch | Kind::Term | Kind::Pad => {}
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::replication::pace::Pace;
 use crate::replication::preferred::Preferred;
 use crate::replication::pull::{Counts, PullError, Puller, Step};
 use crate::replication::report::FollowView;
-use crate::store::{EpochStart, Store};
+use crate::store::{Store, TermStart};
 use std::convert::Infallible;
 use std::sync::MutexGuard;
 use std::thread::{Builder, Scope};
@@ -47,15 +47,15 @@ impl Follow {
         &self,
         session: &mut Session<'_>,
         pullers: &mut [Puller<'_>],
-        history: Vec<EpochStart>,
+        history: Vec<TermStart>,
         watch: &mut SkewWatch,
     ) -> Result<Infallible, SessionEnd> {
         let mut foreign = None;
-        if lineage::is_foreign(pullers[0].epoch(), session.store) {
+        if lineage::is_foreign(pullers[0].term(), session.store) {
             pullers.iter_mut().for_each(Puller::keep_what_is_here);
             foreign = Some(history);
         } else {
-            session.store.adopt_epochs(history);
+            session.store.adopt_terms(history);
         }
         let group = Group::new(pullers.len() - 1);
         let (first, further) = pullers.split_first_mut().expect("a session has a channel at least");
@@ -119,7 +119,7 @@ impl Follow {
         session: &mut Session<'_>,
         puller: &mut Puller<'_>,
         group: &Group,
-        mut foreign: Option<Vec<EpochStart>>,
+        mut foreign: Option<Vec<TermStart>>,
         watch: &mut SkewWatch,
     ) -> Result<Infallible, SessionEnd> {
         let mut preferred = self.preferred(session);
@@ -176,16 +176,16 @@ impl Follow {
     /// Give up what is here of another lineage: the primary has shown a log of its own. Replicas of
     /// this store must not follow it in that. So their sessions end first; when they come back they
     /// are told of the new lineage, and decide for themselves.
-    fn discard(&self, session: &Session<'_>, history: Vec<EpochStart>, group: &Group, first: &mut Puller<'_>) {
+    fn discard(&self, session: &Session<'_>, history: Vec<TermStart>, group: &Group, first: &mut Puller<'_>) {
         let store = session.store;
-        let (ours, held_data) = (store.newest_epoch(), lineage::holds_data(store));
-        store.adopt_epochs(history);
+        let (ours, held_data) = (store.newest_term(), lineage::holds_data(store));
+        store.adopt_terms(history);
         drop(self.offer.as_ref().map(|offer| offer.end_sessions()));
         lineage::leave(store);
         group.order_discard();
         group.discard_if_ordered(first);
         if held_data {
-            let (primary, theirs) = (&self.config.primary, store.newest_epoch());
+            let (primary, theirs) = (&self.config.primary, store.newest_term());
             log::warn!("discarding what is here of {ours}, as told, to follow {primary} of {theirs}");
         }
     }

@@ -1,6 +1,6 @@
 //! Why pulling ended.
 
-use crate::base::epoch::Epoch;
+use crate::base::term::Term;
 use crate::fabric::FabricError;
 use crate::store::BadRecord;
 use std::time::Duration;
@@ -14,10 +14,10 @@ pub enum PullError {
     /// READs did not come back.
     #[error("{0} READs were not answered within {1:?}")]
     Stuck(usize, Duration),
-    /// The primary has begun an epoch that is not in the history that it told. Joining again tells
+    /// The primary has begun a term that is not in the history that it told. Joining again tells
     /// the new history.
-    #[error("the primary's epoch is now {0}")]
-    EpochChanged(Epoch),
+    #[error("the primary's term is now {0}")]
+    TermChanged(Term),
     /// The server that is followed is a replica itself, and has begun its log anew. This replica
     /// keeps what it has; joining again decides where it goes on.
     #[error("shard {shard}: the server that this replica follows has begun its log anew: {what}")]

@@ -20,10 +20,10 @@ mod sink;
 mod source;
 
 use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
-use crate::base::epoch::Epoch;
+use crate::base::term::Term;
 use crate::fabric::{Landing, Read};
-use crate::replication::resume::{Line, Why, epoch_at, parted_at};
-use crate::store::{BadRecord, EpochStart, Follower, Geometry, Memory};
+use crate::replication::resume::{Line, Why, parted_at, term_at};
+use crate::store::{BadRecord, Follower, Geometry, Memory, TermStart};
 use sink::{Fed, Sink};
 use source::Source;
 use std::time::Instant;
@@ -47,8 +47,8 @@ pub struct Lane<'s> {
     /// Length of the primary's slabs, and how many it has.
     slab_bytes: u64,
     slabs: u32,
-    known: Option<Epoch>,
-    history: Vec<EpochStart>,
+    known: Option<Term>,
+    history: Vec<TermStart>,
     state: State,
     /// It has begun to follow since the last call of [`Lane::apply`].
     follows_anew: bool,
@@ -68,15 +68,15 @@ pub struct Lane<'s> {
 }
 
 impl<'s> Lane<'s> {
-    /// For one shard; `known` is the epoch of what the store has last applied, None if there is
+    /// For one shard; `known` is the term of what the store has last applied, None if there is
     /// nothing to go on from. `history` is the primary's.
     pub fn new(
         shard: usize,
         follower: Follower<'s>,
         geometry: &Geometry,
         memory: Memory,
-        known: Option<Epoch>,
-        history: &[EpochStart],
+        known: Option<Term>,
+        history: &[TermStart],
     ) -> Self {
         Lane {
             shard,
@@ -98,14 +98,14 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The epoch of the record that was applied last. None if no later session can go on from here:
+    /// The term of the record that was applied last. None if no later session can go on from here:
     /// the shard has begun and found no record yet, or control lines made no sense for too long.
-    pub fn known(&self) -> Option<Epoch> {
+    pub fn known(&self) -> Option<Term> {
         match self.state {
             // No look has changed anything here.
             State::New => self.known,
             _ if self.senseless > SENSELESS_LOOKS_MAX => None,
-            State::Follows => self.sink.proven.then(|| self.sink.follower.epoch()),
+            State::Follows => self.sink.proven.then(|| self.sink.follower.term()),
             State::Begins { .. } => None,
         }
     }
@@ -190,8 +190,8 @@ impl<'s> Lane<'s> {
 
     fn begin_anew(&mut self, why: Why, from: u64, counts: &mut Counts) {
         counts.count(why);
-        if let (Why::Diverged, Some(epoch)) = (why, self.known) {
-            let dropped = self.sink.follower.extent_from(parted_at(&self.history, self.shard, epoch));
+        if let (Why::Diverged, Some(term)) = (why, self.known) {
+            let dropped = self.sink.follower.extent_from(parted_at(&self.history, self.shard, term));
             counts.diverged_records += dropped.records;
             counts.diverged_bytes += dropped.bytes;
         }
@@ -261,17 +261,17 @@ impl<'s> Lane<'s> {
             && line.tail == line.committed
         {
             self.source.skip_to(line.tail);
-            // No record is there to prove the epoch; but all of this log is here.
-            self.sink.proven = self.begin_at(line.tail) && self.sink.follower.epoch() == line.epoch;
+            // No record is there to prove the term; but all of this log is here.
+            self.sink.proven = self.begin_at(line.tail) && self.sink.follower.term() == line.term;
         }
     }
 
     fn begin_at(&mut self, position: u64) -> bool {
-        let epoch = epoch_at(&self.history, self.shard, position);
-        let start = self.history.iter().find(|start| Some(start.epoch) == epoch);
-        // Where the history does not reach back so far, take its oldest epoch: older records fail.
+        let term = term_at(&self.history, self.shard, position);
+        let start = self.history.iter().find(|start| Some(start.term) == term);
+        // Where the history does not reach back so far, take its oldest term: older records fail.
         let start = start.unwrap_or(&self.history[0]);
-        let begun = self.sink.follower.begin_at(position, start.epoch, start.begins[self.shard]);
+        let begun = self.sink.follower.begin_at(position, start.term, start.begins[self.shard]);
         if begun {
             self.state = State::Follows;
             self.follows_anew = true;

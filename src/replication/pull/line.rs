@@ -4,7 +4,7 @@
 //! either taken earlier than that one (two looks may be under way), or the server that is followed
 //! is a replica itself, and has begun its log anew: whoever looks again finds out.
 
-use crate::base::epoch::Epoch;
+use crate::base::term::Term;
 use crate::replication::resume::Line;
 use crate::store::line::{BIRTH, POSITION_MAX};
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
@@ -19,8 +19,8 @@ pub enum Shown {
     /// The log is another one now, or the look is older than the one before; how that was seen, and
     /// the tail.
     BeganAnew(&'static str, u64),
-    /// An epoch that is not in the history: it has grown, or is another lineage's.
-    Unknown(Epoch),
+    /// A term that is not in the history: it has grown, or is another lineage's.
+    Unknown(Term),
     /// No store can have such a line, and why. The line may have changed while it was read: only
     /// single words are read whole.
     Senseless(&'static str),
@@ -42,15 +42,15 @@ impl Slabs {
 }
 
 /// Read a control line of a primary with such slabs, which showed `before` at the last look.
-/// `is_known` tells the epochs that this shard has.
-pub fn read(words: &[AtomicU64], before: Option<Line>, slabs: Slabs, is_known: impl Fn(Epoch) -> bool) -> Shown {
+/// `is_known` tells the terms that this shard has.
+pub fn read(words: &[AtomicU64], before: Option<Line>, slabs: Slabs, is_known: impl Fn(Term) -> bool) -> Shown {
     let word = |at: usize| words[at].load(Relaxed);
-    let (epoch, committed, tail, capacity) = (Epoch(word(0)), word(1), word(2), word(3));
-    if epoch == Epoch::NONE && before.is_none() {
+    let (term, committed, tail, capacity) = (Term(word(0)), word(1), word(2), word(3));
+    if term == Term::NONE && before.is_none() {
         return Shown::NothingYet;
     }
-    if epoch != Epoch::NONE && !is_known(epoch) {
-        return Shown::Unknown(epoch);
+    if term != Term::NONE && !is_known(term) {
+        return Shown::Unknown(term);
     }
     if !slabs.can_be(capacity) {
         Shown::Senseless("its capacity is one that no shard of it has")
@@ -62,10 +62,10 @@ pub fn read(words: &[AtomicU64], before: Option<Line>, slabs: Slabs, is_known: i
         Shown::Senseless("tail and committed are further apart than its capacity")
     } else if before.is_some_and(|line| line.committed > committed || line.tail > tail) {
         Shown::BeganAnew("a position went back", tail)
-    } else if before.is_some_and(|line| line.epoch > epoch) {
-        Shown::BeganAnew("its epoch went back", tail)
+    } else if before.is_some_and(|line| line.term > term) {
+        Shown::BeganAnew("its term went back", tail)
     } else {
-        Shown::Line(Line { epoch, committed, tail, capacity })
+        Shown::Line(Line { term, committed, tail, capacity })
     }
 }
 
@@ -74,17 +74,17 @@ mod tests {
     use super::*;
 
     const CAPACITY: u64 = 4096;
-    const FIRST: Epoch = Epoch(5 << 24 | 1);
+    const FIRST: Term = Term(5 << 24 | 1);
 
     fn shown(line: [u64; 4], before: Option<Line>) -> Shown {
-        let known = |epoch: Epoch| epoch.lineage() == 5 && epoch.generation() <= 2;
+        let known = |term: Term| term.lineage() == 5 && term.generation() <= 2;
         read(&line.map(AtomicU64::new), before, Slabs { bytes: 4096, count: 8 }, known)
     }
 
     #[test]
     fn a_line_goes_on_or_began_anew() {
         let line = |generation: u64, committed, tail| Line {
-            epoch: Epoch(5 << 24 | generation),
+            term: Term(5 << 24 | generation),
             committed,
             tail,
             capacity: CAPACITY,
@@ -96,20 +96,20 @@ mod tests {
         assert_eq!(seen(2, 20_000, 16_000), Shown::Line(line(2, 20_000, 16_000)), "a jump ahead is like an overrun");
         assert_eq!(seen(2, 7992, 6000), Shown::BeganAnew("a position went back", 6000));
         assert_eq!(seen(2, 8000, 5992), Shown::BeganAnew("a position went back", 5992));
-        assert_eq!(seen(1, 8000, 6000), Shown::BeganAnew("its epoch went back", 6000));
-        assert_eq!(seen(3, 8000, 6000), Shown::Unknown(Epoch(5 << 24 | 3)));
+        assert_eq!(seen(1, 8000, 6000), Shown::BeganAnew("its term went back", 6000));
+        assert_eq!(seen(3, 8000, 6000), Shown::Unknown(Term(5 << 24 | 3)));
     }
 
     #[test]
-    fn who_has_not_begun_shows_no_epoch() {
+    fn who_has_not_begun_shows_no_term() {
         assert_eq!(shown([0, 64, 64, CAPACITY], None), Shown::NothingYet);
-        let before = Line { epoch: FIRST, committed: 64, tail: 64, capacity: CAPACITY };
-        assert_eq!(shown([0, 64, 64, CAPACITY], Some(before)), Shown::BeganAnew("its epoch went back", 64));
+        let before = Line { term: FIRST, committed: 64, tail: 64, capacity: CAPACITY };
+        assert_eq!(shown([0, 64, 64, CAPACITY], Some(before)), Shown::BeganAnew("its term went back", 64));
     }
 
     #[test]
     fn what_no_log_has_is_senseless_wherever_it_was_before() {
-        let before = Line { epoch: FIRST, committed: 8000, tail: 6000, capacity: CAPACITY };
+        let before = Line { term: FIRST, committed: 8000, tail: 6000, capacity: CAPACITY };
         for (committed, tail) in
             [(5992, 6000), (10_104, 6000), (8004, 6000), (8000, 6004), (64, 56), (1 << 63, 1 << 63)]
         {
@@ -119,7 +119,7 @@ mod tests {
         for capacity in [0, 4095, 4104, 9 * CAPACITY, u64::MAX, 1 << 63] {
             assert!(matches!(shown([FIRST.0, 8000, 6000, capacity], None), Shown::Senseless(_)), "{capacity}");
         }
-        let grown = Line { epoch: FIRST, committed: 12_000, tail: 6000, capacity: 2 * CAPACITY };
+        let grown = Line { term: FIRST, committed: 12_000, tail: 6000, capacity: 2 * CAPACITY };
         assert_eq!(shown([FIRST.0, 12_000, 6000, 2 * CAPACITY], Some(before)), Shown::Line(grown));
     }
 }

@@ -36,11 +36,11 @@ mod sizer;
 
 use super::ack::{Acks, Summary};
 use super::regions::LINES;
-use crate::base::epoch::Epoch;
+use crate::base::term::Term;
 use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
 use crate::store::line::CONTROL_LINE_BYTES;
 use crate::store::pool::SLAB_BYTES_MAX;
-use crate::store::{EpochStart, Memory, Store};
+use crate::store::{Memory, Store, TermStart};
 use awake::Awake;
 pub use counts::Counts;
 pub use error::PullError;
@@ -118,7 +118,7 @@ pub struct Puller<'s> {
     first: usize,
     /// One for each shard of the share.
     lanes: Vec<Lane<'s>>,
-    epoch: Epoch,
+    term: Term,
     purpose: Purpose,
     acks: Acks,
     sizer: Sizer,
@@ -145,7 +145,7 @@ pub struct Puller<'s> {
 
 impl<'s> Puller<'s> {
     /// Follow in the shards of `share` over `channel`. `memory` and `history` are the primary's;
-    /// `known` has for each shard of the store the epoch of the last that was applied, None where
+    /// `known` has for each shard of the store the term of the last that was applied, None where
     /// there is nothing to go on from. READs that are not answered for `silence_max` end it.
     /// Another puller of the same store has other shards.
     pub fn new(
@@ -153,8 +153,8 @@ impl<'s> Puller<'s> {
         store: &'s Store,
         share: Range<usize>,
         memory: Memory,
-        history: &[EpochStart],
-        known: &[Option<Epoch>],
+        history: &[TermStart],
+        known: &[Option<Term>],
         silence_max: Duration,
     ) -> Result<Puller<'s>, FabricError> {
         let geometry = store.geometry();
@@ -175,7 +175,7 @@ impl<'s> Puller<'s> {
             lanes: share.zip(followers).map(lane).collect(),
             channel,
             purpose: Purpose::Pulls,
-            epoch: history.last().expect("a history has an epoch").epoch,
+            term: history.last().expect("a history has a term").term,
             sizer: Sizer::new(landing_bytes, pieces),
             free,
             free_lines,
@@ -238,13 +238,13 @@ impl<'s> Puller<'s> {
     }
 
     /// For each shard of the share what a later puller can go on from.
-    pub fn known(&self) -> Vec<Option<Epoch>> {
+    pub fn known(&self) -> Vec<Option<Term>> {
         self.lanes.iter().map(Lane::known).collect()
     }
 
-    /// The primary's latest epoch, by its history.
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
+    /// The primary's latest term, by its history.
+    pub fn term(&self) -> Term {
+        self.term
     }
 
     /// What was counted.
@@ -300,7 +300,7 @@ impl<'s> Puller<'s> {
             ..Summary::default()
         };
         let applied = self.lanes.iter().map(Lane::applied);
-        self.acks.write(&mut *self.channel, self.epoch, applied, summary)
+        self.acks.write(&mut *self.channel, self.term, applied, summary)
     }
 
     fn begin_round(&mut self) -> Result<(), PullError> {

@@ -96,14 +96,14 @@ impl Piece {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::epoch::Epoch;
+    use crate::base::term::Term;
 
     const CAPACITY_BYTES: u64 = 8 << 20;
 
     /// Whether a look of `round` vouches for a piece of round 3, which begins at the given position
     /// and has arrived when round 4 had begun.
     fn vouches(round: u64, begin: u64, has_arrived: bool) -> bool {
-        let line = Line { epoch: Epoch(1 << 24 | 1), committed: 20 << 20, tail: 13 << 20, capacity: CAPACITY_BYTES };
+        let line = Line { term: Term(1 << 24 | 1), committed: 20 << 20, tail: 13 << 20, capacity: CAPACITY_BYTES };
         let mut piece = Piece::new(1, begin, 4096, 3);
         if has_arrived {
             piece.arrived(Landing::new(4096).unwrap(), 4);

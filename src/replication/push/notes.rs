@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! line   word 0      1           2      3            4                 5        6      7
-//!        epoch | committed | tail | log bytes | epoch begins at | pushed | zero | seal 0..31, run 32..63
+//!        term | committed | tail | log bytes | term begins at | pushed | zero | seal 0..31, run 32..63
 //! want   word 0         1
 //!        position | seal 0..31, run 32..63
 //! ```
@@ -42,7 +42,7 @@ impl PushedLine {
     pub fn of(line: &ControlLine<'_>, pushed: u64, run: u32) -> PushedLine {
         // The words may be loaded in any order: a puller's look promises none either.
         let mut words =
-            [line.epoch(), line.committed(), line.tail(), line.capacity_bytes(), line.epoch_begin(), pushed, 0, 0];
+            [line.term(), line.committed(), line.tail(), line.capacity_bytes(), line.term_begin(), pushed, 0, 0];
         words[SEAL] = sealed(&words[..SEAL], run);
         PushedLine(words)
     }
@@ -66,8 +66,8 @@ impl PushedLine {
         &self.0[..CONTROL_WORDS]
     }
 
-    /// The epoch, and up to where the primary's log was committed.
-    pub fn epoch_and_committed(&self) -> (u64, u64) {
+    /// The term, and up to where the primary's log was committed.
+    pub fn term_and_committed(&self) -> (u64, u64) {
         (self.0[0], self.0[COMMITTED])
     }
 

@@ -247,9 +247,9 @@ impl Pusher {
         for (shard, outlet) in self.outlets.iter_mut().enumerate() {
             let control = ControlLine::of(self.regions.memory(LINES as usize).words(), shard);
             let line = PushedLine::of(&control, outlet.next, outlet.want.map_or(0, |want| want.run));
-            let before = outlet.line.map(|line| line.epoch_and_committed());
-            if before.is_some_and(|(epoch, committed)| elsewhere((epoch, committed), line.epoch_and_committed())) {
-                let what = format!("shard {shard} has begun another epoch, or elsewhere: the replica is to join again");
+            let before = outlet.line.map(|line| line.term_and_committed());
+            if before.is_some_and(|(term, committed)| elsewhere((term, committed), line.term_and_committed())) {
+                let what = format!("shard {shard} has begun another term, or elsewhere: the replica is to join again");
                 return Err(FabricError::new(self.channel.kind(), Cause::Elsewhere, what));
             }
             if outlet.line != Some(line) {
@@ -267,7 +267,7 @@ impl Pusher {
 }
 
 /// Whether a log is not the one that it was before. Bytes that were read of it in between may be
-/// anything, so they are not published. (Epoch 0 is that of a log which has not begun, and has no
+/// anything, so they are not published. (Term 0 is that of a log which has not begun, and has no
 /// bytes.)
 fn elsewhere(before: (u64, u64), now: (u64, u64)) -> bool {
     before.0 != 0 && (before.0 != now.0 || now.1 < before.1)

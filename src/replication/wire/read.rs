@@ -5,14 +5,14 @@ use super::{
     Beat, Decline, Greeting, Join, MAGIC, Message, REGIONS_MAX, Refusal, TEXT_BYTES_MAX, VERSION, Version, Welcome,
     WireError,
 };
-use crate::base::epoch::Epoch;
+use crate::base::term::Term;
 use crate::fabric::{Descriptor, Invitation, Kind, Token};
 use crate::replication::clock::Stamp;
 use crate::replication::push::Invite;
 use crate::replication::shares::PULLERS_MAX;
 use crate::replication::standing::Distance;
 use crate::store::sizing::SHARDS_MAX;
-use crate::store::{EPOCHS_MAX, EpochStart, Geometry, Memory};
+use crate::store::{Geometry, Memory, TERMS_MAX, TermStart};
 
 /// The kinds that say a version.
 const HELLO: u8 = 1;
@@ -134,15 +134,15 @@ fn read_welcome(fields: &mut Fields<'_>) -> Option<Welcome> {
     let geometry = Geometry { shards, slab_bytes, record_bytes_max, evict };
     let (host, client_port) = (fields.array()?, fields.u16()?);
     let fabrics = (0..fields.u8()?).map(|_| fields.kind()).collect::<Option<_>>()?;
-    let count = fields.u8().filter(|count| (1..=EPOCHS_MAX).contains(&usize::from(*count)))?;
+    let count = fields.u8().filter(|count| (1..=TERMS_MAX).contains(&usize::from(*count)))?;
     let start = |_| {
-        let epoch = Epoch(fields.u64()?);
+        let term = Term(fields.u64()?);
         let begins = (0..shards).map(|_| fields.u64()).collect::<Option<_>>()?;
-        Some(EpochStart { epoch, begins })
+        Some(TermStart { term, begins })
     };
-    let epochs = (0..count).map(start).collect::<Option<_>>()?;
+    let terms = (0..count).map(start).collect::<Option<_>>()?;
     let program_version = fields.added(Fields::text)?;
-    Some(Welcome { geometry, memory, epochs, host, client_port, fabrics, program_version })
+    Some(Welcome { geometry, memory, terms, host, client_port, fabrics, program_version })
 }
 
 fn read_invitation(fields: &mut Fields<'_>) -> Option<Invitation> {

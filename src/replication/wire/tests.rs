@@ -2,14 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::base::epoch::Epoch;
+use crate::base::term::Term;
 use crate::fabric::Token;
 use crate::replication::shares::PULLERS_MAX;
 
 fn examples() -> Vec<Message> {
     let geometry = Geometry { shards: 2, slab_bytes: 1 << 18, record_bytes_max: 1 << 18, evict: true };
     let memory = Memory { slabs: 8, table_cells: 8 };
-    let start = |epoch| EpochStart { epoch: Epoch(epoch), begins: vec![64, 4096] };
+    let start = |term| TermStart { term: Term(term), begins: vec![64, 4096] };
     let descriptor = |key| Descriptor { address: 7, key, bytes: 4096 };
     let regions = vec![descriptor(1), descriptor(2)];
     let join = |program_version| {
@@ -19,7 +19,7 @@ fn examples() -> Vec<Message> {
         Message::Welcome(Welcome {
             geometry,
             memory,
-            epochs: vec![start(1 << 24 | 1), start(1 << 24 | 2)],
+            terms: vec![start(1 << 24 | 1), start(1 << 24 | 2)],
             host: [9; 16],
             client_port: 11211,
             fabrics: vec![Kind::Shm, Kind::Tcp],

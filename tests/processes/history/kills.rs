@@ -15,7 +15,7 @@ use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, Instant};
 
 const KILLS_DEFAULT: u64 = 10;
-/// Kills of one chain: more than the epochs that a history keeps, so that early ones are forgotten.
+/// Kills of one chain: more than the terms that a history keeps, so that early ones are forgotten.
 const CHAIN_KILLS_MAX: u64 = 100;
 /// Acknowledged writes that a kill waits for, at most. More come while it waits for some moment.
 const WRITES_MAX: u64 = 100;

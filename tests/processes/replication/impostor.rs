@@ -7,10 +7,10 @@ use super::strangers::{Flood, HEARTBEAT};
 use super::versions::said_by;
 use crate::node::{LONG, Node, expect_eq, side_by_side, wait_for_count, wait_for_row, wait_until};
 use crate::proxy::{ALL, Fate, Proxy};
-use crate::support::forged::{EPOCH, Forged, ForgedLine, GEOMETRY, capacity_bytes, history, memory};
+use crate::support::forged::{Forged, ForgedLine, GEOMETRY, TERM, capacity_bytes, history, memory};
 use crate::support::refused;
 use fastrand::Rng;
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::fabric::{ConnectOptions, Descriptor, Exporter, Invitation, Kind, Token, listen};
 use remora::replication::clock::Clocks;
 use remora::replication::link::{Link, LinkError};
@@ -19,7 +19,7 @@ use remora::replication::shares::PULLERS_MAX;
 use remora::replication::standing::Distance;
 use remora::replication::wire::{Beat, Greeting, Join, Message, VERSION, Version, Welcome};
 use remora::store::line::{BIRTH, POSITION_MAX};
-use remora::store::{EpochStart, Geometry, Memory};
+use remora::store::{Geometry, Memory, TermStart};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -50,11 +50,11 @@ pub struct Lie {
 impl Lie {
     /// The truth: empty logs.
     pub fn none() -> Lie {
-        let epochs = history(GEOMETRY.shards);
+        let terms = history(GEOMETRY.shards);
         let welcome = Welcome {
             geometry: GEOMETRY,
             memory: memory(&GEOMETRY),
-            epochs,
+            terms,
             host: [0; 16],
             client_port: 1,
             fabrics: vec![Kind::Tcp],
@@ -199,7 +199,7 @@ fn assert_troubled(lie: Lie, words: &str) {
 #[test]
 fn a_welcome_that_lies_ends_a_replica_in_words() {
     let geometry = |geometry| {
-        let welcome = Welcome { geometry, epochs: history(geometry.shards.min(300)), ..Lie::none().welcome };
+        let welcome = Welcome { geometry, terms: history(geometry.shards.min(300)), ..Lie::none().welcome };
         Lie { welcome, ..Lie::none() }
     };
     let slabs = |slabs| {
@@ -215,7 +215,7 @@ fn a_welcome_that_lies_ends_a_replica_in_words() {
             Lie {
                 welcome: Welcome {
                     geometry: Geometry { shards: 256, slab_bytes: 256 << 10, ..GEOMETRY },
-                    epochs: history(256),
+                    terms: history(256),
                     ..slabs(1 << 26).welcome
                 },
                 ..Lie::none()
@@ -294,12 +294,12 @@ fn memory_that_lies_is_not_believed() {
         lie.memory.show(0, lie.memory.line(BIRTH, end));
         lie
     };
-    let no_epoch = || {
-        let epochs = vec![EpochStart { epoch: Epoch::NONE, begins: vec![u64::MAX; 2] }];
-        let lie = Lie { welcome: Welcome { epochs, ..Lie::none().welcome }, ..Lie::none() };
+    let no_term = || {
+        let terms = vec![TermStart { term: Term::NONE, begins: vec![u64::MAX; 2] }];
+        let lie = Lie { welcome: Welcome { terms, ..Lie::none().welcome }, ..Lie::none() };
         let end = lie.memory.write_records(0, 10, None);
-        lie.memory.show(0, ForgedLine { epoch: 0, ..lie.memory.line(BIRTH, end) });
-        lie.memory.show(1, ForgedLine { epoch: 0, ..good });
+        lie.memory.show(0, ForgedLine { term: 0, ..lie.memory.line(BIRTH, end) });
+        lie.memory.show(1, ForgedLine { term: 0, ..good });
         lie
     };
     let far = POSITION_MAX + 64;
@@ -307,10 +307,10 @@ fn memory_that_lies_is_not_believed() {
         (Lie::line(ForgedLine { tail: BIRTH + 64, ..good }), "makes no sense"),
         (Lie::line(ForgedLine { tail: 0, committed: 64, ..good }), "makes no sense"),
         (Lie::line(ForgedLine { tail: far, committed: far + 64, ..good }), "makes no sense"),
-        (Lie::line(ForgedLine { epoch: EPOCH.0 + 1, ..good }), "epoch is now"),
+        (Lie::line(ForgedLine { term: TERM.0 + 1, ..good }), "term is now"),
         (scribbled(), "failed its check"),
         (damaged(), "failed its check"),
-        (no_epoch(), "tells of no epoch"),
+        (no_term(), "tells of no term"),
         (Lie { says: Some(Message::Attached), ..Lie::none() }, "the peer said Attached"),
     ];
     let all: Vec<usize> = (0..cases.len()).collect();
@@ -369,14 +369,14 @@ fn a_discard_that_is_interrupted_gives_up_all_or_nothing() {
         wait_for_row(&replica, "state", |state| state == "following");
         assert_eq!(replica.text("pullers"), pullers);
 
-        let other = Epoch::of(0xDEF, 1);
-        let epochs = vec![EpochStart { epoch: other, begins: vec![BIRTH; shards.len()] }];
-        let new = Lie { welcome: Welcome { epochs, ..Lie::none().welcome }, ..Lie::none() };
+        let other = Term::of(0xDEF, 1);
+        let terms = vec![TermStart { term: other, begins: vec![BIRTH; shards.len()] }];
+        let new = Lie { welcome: Welcome { terms, ..Lie::none().welcome }, ..Lie::none() };
         for shard in shards {
-            let epoch = if shard < shards_shown { other } else { Epoch::NONE };
+            let term = if shard < shards_shown { other } else { Term::NONE };
             // Its log is said to be longer than it is, so that no record is found in it.
             let committed = if shard < shards_shown { BIRTH + 640 } else { BIRTH };
-            new.memory.show(shard, ForgedLine { epoch: epoch.0, ..new.memory.line(BIRTH, committed) });
+            new.memory.show(shard, ForgedLine { term: term.0, ..new.memory.line(BIRTH, committed) });
         }
         let new = Impostor::start(new);
         ctl(&replica, &["replicate", "--discard", &new.address.to_string()]);

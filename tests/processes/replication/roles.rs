@@ -63,15 +63,15 @@ fn a_promoted_replica_is_followed_by_the_others_from_where_they_are() {
         let other = Node::standby(primary.port(), way);
         write_batches(primary.server.tcp[0], 1, 60, TRAFFIC);
         in_sync(&primary, &[&next, &other]);
-        let (before, old_epoch) = (same_items(&primary, &[&next, &other], &numbered_keys(KEYS)), next.text("epoch"));
+        let (before, old_term) = (same_items(&primary, &[&next, &other], &numbered_keys(KEYS)), next.text("term"));
 
         let begun_at = Instant::now();
         let ordered = command(&next, &["promote"]).stdout(Stdio::piped()).spawn().expect("it runs");
         first_write(&next, "first");
         println!("{way:?}: the first write {:?} after the order", begun_at.elapsed());
         let words = String::from_utf8(ordered.wait_with_output().expect("it ends").stdout).expect("text");
-        let epoch = next.text("epoch");
-        assert!(epoch != old_epoch && words.contains(&epoch), "{words}");
+        let term = next.text("term");
+        assert!(term != old_term && words.contains(&term), "{words}");
         assert_eq!((next.text("role").as_str(), next.text("order").as_str()), ("primary", "promote done"));
 
         let moved_at = Instant::now();
@@ -85,7 +85,7 @@ fn a_promoted_replica_is_followed_by_the_others_from_where_they_are() {
         let count = |name: &str| rows[name].parse::<u64>().expect("a number");
         let anew = count("shards_joined") + count("shards_overrun") + count("shards_diverged");
         assert!(count("shards_continued") > 0 && anew == 0, "{rows:?}");
-        assert_eq!(rows["epoch"], epoch);
+        assert_eq!(rows["term"], term);
         let written = next.rows_of("stats")["log_appended_bytes"].parse::<u64>().expect("a number");
         assert!(count("pulled_bytes") < written, "only what is new was pulled: {rows:?}, {written}");
         let refusal = other.server.connect().set("k", b"x");
@@ -183,7 +183,7 @@ fn roles_go_there_and_back() {
     let keys: Vec<String> = (0..6).map(|round| format!("round-{round}")).chain(numbered_keys(KEYS)).collect();
     assert!(same_items(nodes[0], &[nodes[1]], &keys) > 6);
     (0..6).for_each(|round| assert!(nodes[0].client().get(&format!("round-{round}")).is_some(), "round {round}"));
-    assert_eq!((nodes[1].number("diverged_records"), nodes[1].text("epochs_known").as_str()), (0, "7"));
+    assert_eq!((nodes[1].number("diverged_records"), nodes[1].text("terms_known").as_str()), (0, "7"));
 }
 
 /// What one replica has and the promoted one lacks comes over first; then nobody has anything to

@@ -59,7 +59,7 @@ fn a_replica_tells_its_state_while_its_log_stands_still() {
     let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let lines = watch(&format!("replication from {nobody}"));
     let store = Arc::new(small_store(1, None));
-    let following = Following::start(follow_config(nobody), None, store.epochs_of_shards(), store.clone(), None);
+    let following = Following::start(follow_config(nobody), None, store.terms_of_shards(), store.clone(), None);
     let following = following.expect("a thread");
     let line = lines.recv_timeout(LONG).expect("it says that its primary is not there");
     assert!(line.0.contains("cannot connect"), "{}", line.0);
@@ -78,7 +78,7 @@ fn reclaim_lets_a_replica_go_without_a_word() {
     Retain::install(&store, &board, 4096);
     let ack = Memfd::new("test-ack", ACK_BYTES, false).expect("a page");
     // The replica follows, stands at the beginning of the log, and stays there.
-    ack.words()[0].store(store.newest_epoch().0, Release);
+    ack.words()[0].store(store.newest_term().0, Release);
     ack.words()[8].store(64, Release);
     board.put_up(1, Arc::new(AckSlots::new([Arc::new(ack)], 1)));
     let mut worker = store.join();

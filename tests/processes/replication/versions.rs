@@ -88,7 +88,7 @@ impl Scripted {
 
     /// Follow until the primary shows what is expected of it, and for three heartbeats at least.
     fn follow_until(&mut self, shows: impl Fn() -> Result<(), String>) {
-        let Welcome { geometry, memory, epochs, .. } = self.welcome.clone();
+        let Welcome { geometry, memory, terms, .. } = self.welcome.clone();
         self.say(&Message::Choose { fabric: Kind::Tcp, channels: self.version.of_several_channels(1) });
         let Ok(Message::Grant { first, further }) = self.link.receive(soon()) else { panic!("no grant") };
         assert_eq!(further, self.version.of_several_channels(vec![]), "not one byte more than this version's Grant");
@@ -98,8 +98,8 @@ impl Scripted {
         let known = vec![None; geometry.shards as usize];
         let shards = 0..known.len();
         let mut puller =
-            Puller::new(channel, &store, shards, memory, &epochs, &known, LONG).expect("memory for landings");
-        store.adopt_epochs(epochs);
+            Puller::new(channel, &store, shards, memory, &terms, &known, LONG).expect("memory for landings");
+        store.adopt_terms(terms);
         let (mut clocks, mut beats) = (Clocks::start(), 0);
         wait_until("the primary shows a replica", || {
             puller.step(Duration::from_millis(10)).expect("it pulls on");

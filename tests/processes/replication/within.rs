@@ -3,7 +3,7 @@
 
 use crate::node::LONG;
 use crate::support::stores::small_store;
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::fabric::{ConnectOptions, Kind, listen};
 use remora::replication::attach::Identity;
 use remora::replication::board::Board;
@@ -102,16 +102,16 @@ fn a_worker_that_holds_its_turn_keeps_the_primary_one() {
     let order = format!("replicate {}", offer.offer().address());
     let mut worker = store.join();
     let turn = worker.turn();
-    let before = store.epochs();
+    let before = store.terms();
     let outcome = carry_out(running.node(), &order);
     assert!(outcome.starts_with("replicate failed: a worker has not ended its turn"), "{outcome}");
-    assert_eq!(store.epochs(), before, "nobody followed");
+    assert_eq!(store.terms(), before, "nobody followed");
     drop(turn);
     assert_eq!(carry_out(running.node(), &order), "replicate done");
-    let there = store.newest_epoch();
-    assert_ne!(there, before[0].epoch);
+    let there = store.newest_term();
+    assert_ne!(there, before[0].term);
     assert_eq!(carry_out(running.node(), "promote"), "promote done");
-    assert!(store.newest_epoch().follows(there));
+    assert!(store.newest_term().follows(there));
     let noted = clients.0.lock().unwrap().clone();
     let refuse = "refuse, 127.0.0.1:7".to_string();
     assert_eq!(noted, [refuse.clone(), "take".into(), refuse.clone(), refuse, "take".into()]);
@@ -122,7 +122,7 @@ fn a_worker_that_holds_its_turn_keeps_the_primary_one() {
 fn a_following_that_hangs_is_over_at_once() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let store = store();
-    let known: Vec<Option<Epoch>> = store.epochs_of_shards();
+    let known: Vec<Option<Term>> = store.terms_of_shards();
     let config = follow_config(silent.local_addr().unwrap());
     let mut following = Following::start(config, None, known.clone(), store.clone(), None).expect("a thread");
     let (stream, _) = silent.accept().expect("it has come");

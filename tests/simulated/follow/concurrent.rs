@@ -8,7 +8,7 @@ use crate::link::Link;
 use crate::pair::{NOW, primary, replica_of};
 use crate::support::wait::LONG;
 use fastrand::Rng;
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::store::Store;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -129,7 +129,7 @@ fn follow_the_replica(replica: &Store, second: &Store, pulled: &AtomicBool, pull
     let (mut link, mut random) = (Link::new(replica, second), Rng::with_seed(6));
     while !pulled.load(Relaxed) {
         let shard = random.usize(0..replica.shards().len());
-        if replica.shards()[shard].control().epoch() != Epoch::NONE.0 {
+        if replica.shards()[shard].control().term() != Term::NONE.0 {
             link.pull(shard, random.usize(1..1000) * 8);
             pulls.fetch_add(1, Relaxed);
         }

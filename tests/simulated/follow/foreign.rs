@@ -6,21 +6,21 @@ use crate::author::Author;
 use crate::compare::Logs;
 use crate::pair::{primary, replica_of};
 use fastrand::Rng;
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::store::line::BIRTH;
-use remora::store::record::{Draft, EPOCH_VALUE_BYTES, Kind, Meta, Source};
+use remora::store::record::{Draft, Kind, Meta, Source, TERM_VALUE_BYTES};
 use remora::store::seal::Seal;
 use remora::store::{BadRecord, Follower, Geometry, Stop, Store};
 use remora::sys::checksum::BodyChecksum;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const ONE: Setup = Setup { shards: 1, ..SLABS };
-const EPOCH: Epoch = Epoch(0xABC << 24 | 1);
+const TERM: Term = Term(0xABC << 24 | 1);
 
-/// A follower that stands at `position` of [`EPOCH`].
+/// A follower that stands at `position` of [`TERM`].
 fn at(replica: &Store, position: u64) -> Follower<'_> {
     let mut follower = replica.followers().remove(0);
-    assert!(follower.begin_at(position, EPOCH, BIRTH));
+    assert!(follower.begin_at(position, TERM, BIRTH));
     follower
 }
 
@@ -35,7 +35,7 @@ fn assert_refused(replica: &Store, position: u64, words: &[AtomicU64], expected:
     let before = memory(replica);
     let applied = follower.apply(words, position);
     assert_eq!((applied.stop, applied.bytes, applied.records), (Stop::Bad(expected), 0, 0));
-    assert_eq!((follower.cursor(), follower.epoch()), (position, EPOCH));
+    assert_eq!((follower.cursor(), follower.term()), (position, TERM));
     assert!(memory(replica) == before, "a byte of a refused record reached the log");
 }
 
@@ -91,7 +91,7 @@ fn record_around(store: &Store, position: u64) -> (u64, u64, bool) {
     (begin, end, covered && position < end)
 }
 
-/// Records of another lap, or of another epoch, at the very same places.
+/// Records of another lap, or of another term, at the very same places.
 #[test]
 fn what_is_stale_is_refused() {
     let store = primary(ONE);
@@ -99,14 +99,14 @@ fn what_is_stale_is_refused() {
     let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
     let words: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
     let lap = ONE.shard_bytes as u64;
-    draft.write(&words, Seal::of(0, BIRTH + lap, EPOCH));
+    draft.write(&words, Seal::of(0, BIRTH + lap, TERM));
     assert_refused(&replica, BIRTH, &words, BadRecord::Checksum);
     assert_refused(&replica, BIRTH + 2 * lap, &words, BadRecord::Checksum);
-    for other in [EPOCH.next().unwrap(), Epoch::of(0xABD, 1), Epoch::NONE] {
+    for other in [TERM.next().unwrap(), Term::of(0xABD, 1), Term::NONE] {
         draft.write(&words, Seal::of(0, BIRTH, other));
         assert_refused(&replica, BIRTH, &words, BadRecord::Checksum);
     }
-    draft.write(&words, Seal::of(0, BIRTH, EPOCH));
+    draft.write(&words, Seal::of(0, BIRTH, TERM));
     let mut follower = at(&replica, BIRTH);
     assert_eq!(follower.apply(&words, BIRTH).stop, Stop::End);
     let zeroes: Vec<AtomicU64> = (0..8).map(|_| AtomicU64::new(0)).collect();
@@ -143,17 +143,17 @@ fn forged(shape: u32, body_bytes: usize, checked_bytes: usize, position: u64) ->
     let mut bytes = vec![0; 16];
     bytes.resize(16 + body_bytes, 1);
     bytes[12..16].copy_from_slice(&shape.to_le_bytes());
-    seal(&mut bytes, checked_bytes, position, EPOCH);
+    seal(&mut bytes, checked_bytes, position, TERM);
     bytes.resize(bytes.len().next_multiple_of(8), 0);
     to_words(&bytes)
 }
 
-fn seal(bytes: &mut [u8], checked_bytes: usize, position: u64, epoch: Epoch) {
+fn seal(bytes: &mut [u8], checked_bytes: usize, position: u64, term: Term) {
     let mut sum = BodyChecksum::default().update(&bytes[12..16]);
     if bytes[12] & 15 != Kind::Set as u8 {
         sum = sum.update(&bytes[..8]);
     }
-    let crc = sum.update(&bytes[16..checked_bytes]).at(position << 7, epoch.0);
+    let crc = sum.update(&bytes[16..checked_bytes]).at(position << 7, term.0);
     bytes[8..12].copy_from_slice(&crc.to_le_bytes());
 }
 
@@ -170,7 +170,7 @@ fn shape(kind: u32, options: u32, key_bytes: u32, value_bytes: u32) -> u32 {
 fn a_record_made_as_none_is_made_is_refused() {
     let store = primary(ONE);
     let replica = replica_of(&store);
-    let (set, delete, touch, flush, epoch, pad) = (1, 2, 3, 4, 5, 6);
+    let (set, delete, touch, flush, term, pad) = (1, 2, 3, 4, 5, 6);
     let (flags, cas, long) = (1, 2, 4);
     for (what, shape, body_bytes, expected) in [
         ("no key", shape(set, 0, 0, 8), 8, BadRecord::Malformed),
@@ -187,9 +187,9 @@ fn a_record_made_as_none_is_made_is_refused() {
         ("touch of no key", shape(touch, 0, 0, 0), 0, BadRecord::Malformed),
         ("flush with a key", shape(flush, 0, 8, 0), 8, BadRecord::Malformed),
         ("flush with a value", shape(flush, 0, 0, 8), 8, BadRecord::Malformed),
-        ("an epoch of 8 bytes", shape(epoch, 0, 0, 8), 16, BadRecord::Malformed),
-        ("an epoch of 24 bytes", shape(epoch, 0, 0, 24), 24, BadRecord::Malformed),
-        ("an epoch with a key", shape(epoch, 0, 8, 16), 24, BadRecord::Malformed),
+        ("a term of 8 bytes", shape(term, 0, 0, 8), 16, BadRecord::Malformed),
+        ("a term of 24 bytes", shape(term, 0, 0, 24), 24, BadRecord::Malformed),
+        ("a term with a key", shape(term, 0, 8, 16), 24, BadRecord::Malformed),
         ("a pad that ends before its slab", shape(pad, 0, 0, 16), 16, BadRecord::Malformed),
         ("kind 7", shape(7, 0, 0, 0), 0, BadRecord::NoRecord),
         ("kind 9, a set but for its highest bit", shape(9, 0, 4, 4), 8, BadRecord::NoRecord),
@@ -232,50 +232,50 @@ fn long_set(key_bytes: usize, value_bytes: u32) -> Vec<AtomicU64> {
     bytes[..12].fill(0);
     bytes[12..16].copy_from_slice(&shape(1, 4, key_bytes as u32, 0).to_le_bytes());
     bytes[16 + key_bytes..][..4].copy_from_slice(&value_bytes.to_le_bytes());
-    seal(&mut bytes, used, BIRTH, EPOCH);
+    seal(&mut bytes, used, BIRTH, TERM);
     to_words(&bytes)
 }
 
-fn epoch_record(epoch: Epoch, begins: u64, position: u64) -> Vec<AtomicU64> {
-    let mut value = [0; EPOCH_VALUE_BYTES];
-    value[..8].copy_from_slice(&epoch.0.to_le_bytes());
+fn term_record(term: Term, begins: u64, position: u64) -> Vec<AtomicU64> {
+    let mut value = [0; TERM_VALUE_BYTES];
+    value[..8].copy_from_slice(&term.0.to_le_bytes());
     value[8..].copy_from_slice(&begins.to_le_bytes());
-    let draft = Draft::new(Kind::Epoch, b"", Meta::default(), 0, None, Source::Bytes(&value));
+    let draft = Draft::new(Kind::Term, b"", Meta::default(), 0, None, Source::Bytes(&value));
     let words: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
-    draft.write(&words, Seal::of(0, position, epoch));
+    draft.write(&words, Seal::of(0, position, term));
     words
 }
 
 #[test]
-fn an_epoch_begins_where_it_says_and_only_after_the_one_before() {
+fn a_term_begins_where_it_says_and_only_after_the_one_before() {
     let store = primary(ONE);
     let replica = replica_of(&store);
-    let next = EPOCH.next().unwrap();
-    for (epoch, begins) in [
+    let next = TERM.next().unwrap();
+    for (term, begins) in [
         (next, 72),
         (next, BIRTH),
-        (EPOCH, 640),
-        (Epoch::of(0xABC, 0), 640),
-        (Epoch::of(0xABD, 2), 640),
-        (Epoch::NONE, 640),
+        (TERM, 640),
+        (Term::of(0xABC, 0), 640),
+        (Term::of(0xABD, 2), 640),
+        (Term::NONE, 640),
     ] {
-        assert_refused(&replica, 640, &epoch_record(epoch, begins, 640), BadRecord::Malformed);
+        assert_refused(&replica, 640, &term_record(term, begins, 640), BadRecord::Malformed);
     }
     let mut follower = at(&replica, 640);
-    let (first, second) = (epoch_record(next, 640, 640), Epoch::of(0xABC, 9));
-    // Two epochs and a set of the second in one piece.
+    let (first, second) = (term_record(next, 640, 640), Term::of(0xABC, 9));
+    // Two terms and a set of the second in one piece.
     let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
     let set: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
     draft.write(&set, Seal::of(0, 704, second));
-    let words: Vec<AtomicU64> = first.into_iter().chain(epoch_record(second, 672, 672)).chain(set).collect();
+    let words: Vec<AtomicU64> = first.into_iter().chain(term_record(second, 672, 672)).chain(set).collect();
     let applied = follower.apply(&words, 640);
-    assert_eq!((applied.stop, applied.records, follower.epoch()), (Stop::End, 3, second));
-    let begins: Vec<(Epoch, u64)> = replica.epochs().iter().map(|start| (start.epoch, start.begins[0])).collect();
-    assert_eq!(begins, [(EPOCH, BIRTH), (next, 640), (second, 672)]);
-    assert_eq!(replica.shards()[0].control().epoch_begin(), 672);
+    assert_eq!((applied.stop, applied.records, follower.term()), (Stop::End, 3, second));
+    let begins: Vec<(Term, u64)> = replica.terms().iter().map(|start| (start.term, start.begins[0])).collect();
+    assert_eq!(begins, [(TERM, BIRTH), (next, 640), (second, 672)]);
+    assert_eq!(replica.shards()[0].control().term_begin(), 672);
     let old = Draft::of_key(Kind::Flush, b"", Meta::default());
     let words: Vec<AtomicU64> = (0..old.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
-    old.write(&words, Seal::of(0, follower.cursor(), EPOCH));
+    old.write(&words, Seal::of(0, follower.cursor(), TERM));
     assert_eq!(follower.apply(&words, follower.cursor()).stop, Stop::Bad(BadRecord::Checksum));
 }
 

@@ -1,7 +1,7 @@
 //! One replica of a simulated run, and whom it follows.
 
 use crate::session::{Network, Offered, Session};
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::PullError;
 use remora::store::Store;
@@ -20,7 +20,7 @@ pub struct Link<'s> {
     pub store: &'s Arc<Store>,
     upstream: &'s Arc<Store>,
     network: Network,
-    known: Vec<Option<Epoch>>,
+    known: Vec<Option<Term>>,
     session: Option<Session<'s>>,
 }
 
@@ -58,7 +58,7 @@ impl<'s> Link<'s> {
         match stepped {
             Ok(_) => {}
             Err(
-                PullError::Fabric(_) | PullError::Stuck(..) | PullError::EpochChanged(_) | PullError::BeganAnew { .. },
+                PullError::Fabric(_) | PullError::Stuck(..) | PullError::TermChanged(_) | PullError::BeganAnew { .. },
             ) => {
                 self.end_session();
             }

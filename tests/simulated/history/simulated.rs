@@ -1,7 +1,7 @@
 //! The same without processes: stores and pull loops over the simulated fabric, all in one thread
 //! and one function of the seed. A primary is written to, two replicas pull and are read; the
 //! network is late, torn, stale, and cut; the primary is never read again, a replica begins the
-//! next epoch in its store, and so on. A write counts as acknowledged when the ack slots of as many
+//! next term in its store, and so on. A write counts as acknowledged when the ack slots of as many
 //! sessions show its end.
 
 use super::link::{Began, Link};
@@ -12,7 +12,7 @@ use crate::support::history::judge::{Judged, judge};
 use crate::support::number;
 use fastrand::Rng;
 use remora::fabric::sim::Faults;
-use remora::store::{EPOCHS_MAX, Store};
+use remora::store::{Store, TERMS_MAX};
 use std::sync::Arc;
 
 const SEEDS: u64 = 8;
@@ -229,11 +229,11 @@ impl<'s> World<'s> {
 /// Promote as the control thread does.
 fn promote(store: &Store) {
     for _ in 0..100 {
-        if store.make_room_for_epoch(NOW).is_ok() {
-            return store.begin_epoch(store.newest_epoch().next().expect("few promotions"));
+        if store.make_room_for_term(NOW).is_ok() {
+            return store.begin_term(store.newest_term().next().expect("few promotions"));
         }
     }
-    panic!("no room for an epoch");
+    panic!("no room for a term");
 }
 
 fn name(key: u32) -> Vec<u8> {
@@ -316,11 +316,11 @@ fn logs_are_written_over() {
 
 /// More promotions than a history remembers, while the log of the first is still there.
 #[test]
-#[ignore = "not so yet: a log whose tail is of an epoch that is forgotten cannot be joined before the log was written over"]
-fn a_log_of_more_epochs_than_are_remembered_is_joined() {
+#[ignore = "not so yet: a log whose tail is of a term that is forgotten cannot be joined before the log was written over"]
+fn a_log_of_more_terms_than_are_remembered_is_joined() {
     let store = Arc::new(primary(ROOMY));
     let mut author = Author::new(&store);
-    for number in 0..=EPOCHS_MAX as u32 {
+    for number in 0..=TERMS_MAX as u32 {
         author.set_value(&name(number % KEYS), &text(u64::from(number), 100)).expect("there is room");
         promote(&store);
     }

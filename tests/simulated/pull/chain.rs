@@ -10,7 +10,7 @@ use crate::compare::assert_same;
 use crate::pair::{NOW, Setup, primary, primary_of, replica_of};
 use crate::session::{Network, Offered, Session};
 use fastrand::Rng;
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::{Counts, PullError};
 use remora::store::Store;
@@ -28,7 +28,7 @@ const SETTLE_STEPS_MAX: usize = 40_000;
 struct Seen {
     counts: Counts,
     began_anew: u64,
-    epoch_changed: u64,
+    term_changed: u64,
     lost: u64,
     broken: u64,
     /// How often a replica had nothing yet that others could follow.
@@ -39,7 +39,7 @@ impl Seen {
     fn add(&mut self, other: &Seen) {
         self.counts = self.counts.plus(&other.counts);
         self.began_anew += other.began_anew;
-        self.epoch_changed += other.epoch_changed;
+        self.term_changed += other.term_changed;
         self.lost += other.lost;
         self.broken += other.broken;
         self.refused += other.refused;
@@ -51,7 +51,7 @@ struct Link<'s> {
     store: &'s Arc<Store>,
     upstream: &'s Arc<Store>,
     network: Network,
-    known: Vec<Option<Epoch>>,
+    known: Vec<Option<Term>>,
     session: Option<Session<'s>>,
     faults: Faults,
     seen: Seen,
@@ -79,7 +79,7 @@ impl<'s> Link<'s> {
 
     fn pull(&mut self) {
         if self.session.is_none() {
-            if self.upstream.epochs().is_empty() {
+            if self.upstream.terms().is_empty() {
                 self.seen.refused += 1;
                 return;
             }
@@ -91,7 +91,7 @@ impl<'s> Link<'s> {
         match error {
             PullError::Stuck(..) | PullError::Fabric(_) => self.seen.lost += 1,
             PullError::BadRecord { .. } => self.seen.broken += 1,
-            PullError::EpochChanged(_) => self.seen.epoch_changed += 1,
+            PullError::TermChanged(_) => self.seen.term_changed += 1,
             PullError::BeganAnew { .. } => self.seen.began_anew += 1,
             PullError::Senseless { .. } | PullError::NoMemory { .. } => panic!("nobody lies: {error}"),
         }
@@ -197,7 +197,7 @@ impl<'s> Chain<'s> {
         let link = |link: &Link<'_>| {
             let lines = |store: &Store| {
                 let line = |shard: &remora::store::shard::Shard| {
-                    (shard.control().epoch() & 0xFF, shard.control().tail(), shard.control().committed())
+                    (shard.control().term() & 0xFF, shard.control().tail(), shard.control().committed())
                 };
                 store.shards().iter().map(line).collect::<Vec<_>>()
             };
@@ -230,7 +230,7 @@ fn run(seed: u64, setup: Setup, bursts: bool) -> Vec<Seen> {
         chain.drive(60, bursts);
     }
     chain.settle(&stores[0]);
-    assert_eq!(stores[DEPTH].epochs(), stores[0].epochs());
+    assert_eq!(stores[DEPTH].terms(), stores[0].terms());
     chain.seen()
 }
 
@@ -244,7 +244,7 @@ fn every_replica_becomes_the_same_whatever_its_link_does() {
         links.iter().for_each(|link| seen.add(link));
     }
     println!("{seen:?}");
-    assert_eq!((seen.counts.overrun, seen.counts.diverged, seen.counts.bad_records, seen.epoch_changed), (0, 0, 0, 0));
+    assert_eq!((seen.counts.overrun, seen.counts.diverged, seen.counts.bad_records, seen.term_changed), (0, 0, 0, 0));
     assert!(!is_whole() || seen.lost > 0 && seen.counts.continued > 0 && seen.refused > 0, "{seen:?}");
 }
 
@@ -260,7 +260,7 @@ fn an_overrun_in_the_middle_goes_down_the_chain() {
         }
     }
     println!("{below:?}");
-    assert_eq!((below.counts.diverged, below.counts.bad_records, below.epoch_changed), (0, 0, 0));
+    assert_eq!((below.counts.diverged, below.counts.bad_records, below.term_changed), (0, 0, 0));
     assert!(!is_whole() || below.counts.overrun > 0 && below.lost > 0, "{below:?}");
 }
 
@@ -272,7 +272,7 @@ fn another_log_comes_down_the_chain() {
     for seed in seeds() {
         println!("REMORA_SEED={seed}");
         let stores = stores(SLABS);
-        let second = Arc::new(primary_of(SLABS, Epoch::of(0xDEF, 1)));
+        let second = Arc::new(primary_of(SLABS, Term::of(0xDEF, 1)));
         let mut chain = Chain::new(seed, SLABS, &stores);
         chain.drive(50 + seed as usize % 7 * 30, true);
         chain.links.iter_mut().for_each(|link| link.faults = Faults::unkind());
@@ -281,11 +281,11 @@ fn another_log_comes_down_the_chain() {
         chain.links[0].follow(&second);
         chain.drive(100, seed % 2 == 0);
         chain.settle(&second);
-        assert_eq!(stores[DEPTH].epochs(), second.epochs());
+        assert_eq!(stores[DEPTH].terms(), second.terms());
         chain.seen()[1..].iter().for_each(|link| below.add(link));
     }
     println!("{below:?}");
-    assert!(!is_whole() || below.counts.diverged > 0 && below.epoch_changed > 0, "{below:?}");
+    assert!(!is_whole() || below.counts.diverged > 0 && below.term_changed > 0, "{below:?}");
 }
 
 /// Re-pointed to a fellow replica that lags: what it has more is the same log, so it waits, and
@@ -329,19 +329,19 @@ fn promote(chain: &mut Chain<'_>, link: usize) {
     chain.links[link].end_session();
     let (store, known) = (chain.links[link].store, &chain.links[link].known);
     assert!(known.iter().all(Option::is_some), "it has something of every shard");
-    let has_room = (0..100).any(|_| store.make_room_for_epoch(NOW).is_ok());
+    let has_room = (0..100).any(|_| store.make_room_for_term(NOW).is_ok());
     assert!(has_room, "nobody reads");
-    store.begin_epoch(store.newest_epoch().succeed().expect("an epoch can follow"));
+    store.begin_term(store.newest_term().succeed().expect("a term can follow"));
 }
 
 /// The former primary follows, and keeps what it has.
 fn demote<'s>(chain: &mut Chain<'s>, link: usize, old: &'s Arc<Store>, new: &'s Arc<Store>) {
     chain.links[link] = Link::new(chain.random.u64(..), old, new);
-    chain.links[link].known = old.epochs_of_shards();
+    chain.links[link].known = old.terms_of_shards();
     chain.writer = Writer::new(new, &mut chain.ledger, chain.setup, KEYS);
 }
 
-/// Those below it go on over the record that begins the epoch; nobody of them joins anew. What was
+/// Those below it go on over the record that begins the term; nobody of them joins anew. What was
 /// the primary drops what nobody else has.
 #[test]
 fn who_is_promoted_in_the_middle_is_followed_on() {
@@ -361,8 +361,8 @@ fn who_is_promoted_in_the_middle_is_followed_on() {
         demote(&mut chain, 0, &stores[0], &stores[1]);
         chain.drive(60, false);
         chain.settle(&stores[1]);
-        assert_eq!(stores[1].epochs().len(), 2);
-        assert!(stores.iter().all(|store| store.epochs() == stores[1].epochs()));
+        assert_eq!(stores[1].terms().len(), 2);
+        assert!(stores.iter().all(|store| store.terms() == stores[1].terms()));
         let links = chain.seen();
         above.add(&links[0]);
         for link in &links[1..] {
@@ -372,7 +372,7 @@ fn who_is_promoted_in_the_middle_is_followed_on() {
     }
     println!("above {above:?}, below {below:?}");
     assert_eq!((below.counts.diverged, below.counts.overrun, below.counts.bad_records), (0, 0, 0));
-    assert!(!is_whole() || above.counts.diverged > 0 && below.epoch_changed > 0);
+    assert!(!is_whole() || above.counts.diverged > 0 && below.term_changed > 0);
 }
 
 /// A replica that lags is promoted. What was the primary follows it, and drops its last writes;
@@ -402,9 +402,9 @@ fn what_was_dropped_above_is_dropped_below() {
         chain.write(seed as usize % 7 * 15);
         chain.drive(60, seed % 3 == 0);
         chain.settle(new);
-        assert!(stores.iter().all(|store| store.epochs() == new.epochs()) && last.epochs().len() == 2);
+        assert!(stores.iter().all(|store| store.terms() == new.terms()) && last.terms().len() == 2);
         chain.seen()[1..].iter().for_each(|link| below.add(link));
     }
     println!("{below:?}");
-    assert!(!is_whole() || below.counts.diverged > 0 && below.epoch_changed > 0);
+    assert!(!is_whole() || below.counts.diverged > 0 && below.term_changed > 0);
 }

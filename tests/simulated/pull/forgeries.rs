@@ -1,21 +1,21 @@
-//! Memory that was never a primary's: control lines that none has, epochs that are none, records
+//! Memory that was never a primary's: control lines that none has, terms that are none, records
 //! that are torn, forged or random. By seed, many times: the pull loop goes on, or it ends and says
 //! why; it never panics, and what it has applied can be read. (lies.rs begins with a primary's.)
 
 use super::{is_whole, number};
 use crate::clock;
 use crate::session::{Network, Offered, Session};
-use crate::support::forged::{EPOCH, Forged, ForgedLine, GEOMETRY, SLABS, history, memory};
+use crate::support::forged::{Forged, ForgedLine, GEOMETRY, SLABS, TERM, history, memory};
 use crate::support::wait::go_on_until;
 use fastrand::Rng;
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::base::time::UnixSeconds;
 use remora::fabric::Kind;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::PullError;
 use remora::replication::wire::{FRAME_BYTES_MAX, Message, Welcome};
 use remora::store::line::{BIRTH, POSITION_MAX};
-use remora::store::{EpochStart, Geometry, Memory, Store};
+use remora::store::{Geometry, Memory, Store, TermStart};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn seeds() -> Vec<u64> {
     number("REMORA_SEED").map_or((1..=VARIANTS).collect(), |seed| vec![seed])
 }
 
-fn offered(forged: &Arc<Forged>, history: Vec<EpochStart>) -> Offered {
+fn offered(forged: &Arc<Forged>, history: Vec<TermStart>) -> Offered {
     Offered { regions: forged.clone(), history, geometry: forged.geometry, memory: memory(&forged.geometry) }
 }
 
@@ -67,27 +67,27 @@ fn line(forged: &Forged, random: &mut Rng) -> ForgedLine {
     };
     let mut line = forged.line(tail, committed);
     match random.u8(0..30) {
-        0 => line.epoch = random.u64(..),
-        1 => line.epoch = 0,
+        0 => line.term = random.u64(..),
+        1 => line.term = 0,
         2 => line.capacity_bytes = random.u64(..),
         _ => {}
     }
     line
 }
 
-fn lying_history(random: &mut Rng) -> Vec<EpochStart> {
+fn lying_history(random: &mut Rng) -> Vec<TermStart> {
     let mut begins = |_| (0..GEOMETRY.shards).map(|_| position(random, SHARD_BYTES)).collect::<Vec<_>>();
     let all: Vec<Vec<u64>> = (0..4).map(&mut begins).collect();
-    let epoch = |at: usize, random: &mut Rng| match random.u8(0..4) {
-        0 => Epoch(random.u64(..)),
-        1 => Epoch::NONE,
-        _ => Epoch::of(EPOCH.lineage(), at as u32),
+    let term = |at: usize, random: &mut Rng| match random.u8(0..4) {
+        0 => Term(random.u64(..)),
+        1 => Term::NONE,
+        _ => Term::of(TERM.lineage(), at as u32),
     };
-    let mut history: Vec<EpochStart> =
-        all.into_iter().enumerate().map(|(at, begins)| EpochStart { epoch: epoch(at, random), begins }).collect();
+    let mut history: Vec<TermStart> =
+        all.into_iter().enumerate().map(|(at, begins)| TermStart { term: term(at, random), begins }).collect();
     history.truncate(random.usize(1..=4));
-    let now = if random.u8(0..5) == 0 { Epoch::NONE } else { EPOCH };
-    history.last_mut().expect("at least one").epoch = now;
+    let now = if random.u8(0..5) == 0 { Term::NONE } else { TERM };
+    history.last_mut().expect("at least one").term = now;
     history
 }
 
@@ -111,8 +111,8 @@ fn pull_lies(seed: u64) -> &'static str {
     }
     let store = replica();
     let past = if random.bool() { history(GEOMETRY.shards) } else { lying_history(&mut random) };
-    let known: Vec<Option<Epoch>> = (0..GEOMETRY.shards)
-        .map(|_| (random.u8(0..4) == 0).then(|| if random.bool() { EPOCH } else { past[0].epoch }))
+    let known: Vec<Option<Term>> = (0..GEOMETRY.shards)
+        .map(|_| (random.u8(0..4) == 0).then(|| if random.bool() { TERM } else { past[0].term }))
         .collect();
     let mut session = Network::new(seed).connect(&offered(&forged, past), &store, &known, &Faults::default());
     let mut end = "goes on";
@@ -135,7 +135,7 @@ fn kind_of(error: &PullError) -> &'static str {
     match error {
         PullError::Fabric(error) => panic!("the channel is sound: {error}"),
         PullError::Stuck(..) => panic!("READs are answered: {error}"),
-        PullError::EpochChanged(_) => "epoch",
+        PullError::TermChanged(_) => "term",
         PullError::BeganAnew { .. } => "began anew",
         PullError::Senseless { .. } | PullError::NoMemory { .. } => "senseless",
         PullError::BadRecord { .. } => "bad record",
@@ -162,7 +162,7 @@ fn the_pull_loop_survives_every_lie() {
         *ends.entry(pull_lies(seed)).or_default() += 1;
     }
     println!("{ends:?}");
-    let all = ["goes on", "epoch", "bad record"];
+    let all = ["goes on", "term", "bad record"];
     assert!(!is_whole() || all.iter().all(|end| ends.contains_key(end)), "{ends:?}");
 }
 
@@ -197,9 +197,9 @@ fn no_geometry_is_believed() {
         };
         let shards = geometry.shards.min(512);
         let memory = Memory { slabs: any(8) as u32, table_cells: any(8) as u32 };
-        let (epochs, fabrics) = (history(shards), vec![Kind::Tcp]);
+        let (terms, fabrics) = (history(shards), vec![Kind::Tcp]);
         let welcome =
-            Welcome { geometry, memory, epochs, host: [0; 16], client_port: 1, fabrics, program_version: None };
+            Welcome { geometry, memory, terms, host: [0; 16], client_port: 1, fabrics, program_version: None };
         let mut bytes = Vec::new();
         Message::Welcome(welcome).encode(&mut bytes);
         let Ok(Some((Message::Welcome(welcome), _))) = Message::decode(&bytes, FRAME_BYTES_MAX) else { continue };
@@ -252,13 +252,13 @@ fn a_record_that_waits_for_room_is_not_forgotten() {
 fn positions_of_another_log_are_not_acknowledged() {
     let (store, mut network) = (replica(), Network::new(1));
     let shards = GEOMETRY.shards as usize;
-    let mut acknowledged = |epoch: Epoch, known: Option<Epoch>, comes_up: bool| {
+    let mut acknowledged = |term: Term, known: Option<Term>, comes_up: bool| {
         let forged = Arc::new(Forged::new(GEOMETRY));
         for shard in 0..shards {
             let end = forged.write_records(shard, 20, None);
-            forged.show(shard, ForgedLine { epoch: epoch.0, ..forged.line(BIRTH, end) });
+            forged.show(shard, ForgedLine { term: term.0, ..forged.line(BIRTH, end) });
         }
-        let past = vec![EpochStart { epoch, begins: vec![BIRTH; shards] }];
+        let past = vec![TermStart { term, begins: vec![BIRTH; shards] }];
         let mut session = network.connect(&offered(&forged, past), &store, &vec![known; shards], &Faults::default());
         go_on_until("it comes up", || {
             let is_up = !comes_up || session.puller.is_caught_up();
@@ -269,14 +269,14 @@ fn positions_of_another_log_are_not_acknowledged() {
         });
         session.puller.acknowledge().expect("a channel that stands");
         go_on_until("an ack", || {
-            let said = session.summary().epoch;
+            let said = session.summary().term;
             // What was written arrives with a look at the channel, of which a step has one.
-            said == epoch.0 || step(&mut session, &store).is_err()
+            said == term.0 || step(&mut session, &store).is_err()
         });
         (0..shards).map(|shard| session.acked(shard)).collect::<Vec<_>>()
     };
-    let first = acknowledged(EPOCH, None, true);
+    let first = acknowledged(TERM, None, true);
     assert!(first.iter().all(|position| *position > BIRTH), "{first:?}");
-    let other = acknowledged(Epoch::of(EPOCH.lineage() + 1, 1), Some(EPOCH), false);
+    let other = acknowledged(Term::of(TERM.lineage() + 1, 1), Some(TERM), false);
     assert_eq!(other, [0, 0]);
 }

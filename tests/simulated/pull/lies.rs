@@ -2,7 +2,7 @@
 //! nothing goes on for ever, and no item appears that was never written.
 
 use super::scene::{
-    CAPACITY, COMMITTED, EPOCH, Forged, KEYS, STEPS_MAX, Scene, TAIL, lie_until_it_ends, pull, pull_honest,
+    CAPACITY, COMMITTED, Forged, KEYS, STEPS_MAX, Scene, TAIL, TERM, lie_until_it_ends, pull, pull_honest,
 };
 use super::writer::Writer;
 use super::{SLABS, Setup, seeds};
@@ -14,7 +14,7 @@ use remora::fabric::sim::Faults;
 use remora::replication::pull::PullError;
 use remora::store::line::{CONTROL_LINE_BYTES, POSITION_MAX};
 use remora::store::log::Cell;
-use remora::store::{EpochStart, NOT_BEGUN, Store};
+use remora::store::{NOT_BEGUN, Store, TermStart};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -119,7 +119,7 @@ fn memory_that_is_not_to_be_had_is_waited_for() {
 }
 
 #[test]
-fn positions_that_go_back_end_it_and_another_epoch_does_at_once() {
+fn positions_that_go_back_end_it_and_another_term_does_at_once() {
     let goes_back: [Lie; 2] = [
         ("committed", |forged| set(forged, COMMITTED, |word| word - 8)),
         ("tail", |forged| set(forged, TAIL, |word| word - 8)),
@@ -137,9 +137,9 @@ fn positions_that_go_back_end_it_and_another_epoch_does_at_once() {
     }
     let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
     pull(&mut session, &scene.replica).expect("it is honest so far");
-    set(&scene.forged, EPOCH, |word| word + 1);
+    set(&scene.forged, TERM, |word| word + 1);
     let ended = (0..10).find_map(|_| session.step(&scene.replica).err());
-    assert!(matches!(ended, Some(PullError::EpochChanged(epoch)) if epoch.generation() == 2), "{ended:?}");
+    assert!(matches!(ended, Some(PullError::TermChanged(term)) if term.generation() == 2), "{ended:?}");
     let known = session.puller.known();
     assert!(known[0].is_some());
     drop(session);
@@ -303,13 +303,13 @@ fn rings_with_changed_words() {
 }
 
 /// Its lines and its history contradict each other. It may be a replica that has been told of a new
-/// epoch, and has not dropped yet what it has beyond the old one's end; or one whose history says
-/// nothing yet of an epoch that its log has come to.
+/// term, and has not dropped yet what it has beyond the old one's end; or one whose history says
+/// nothing yet of a term that its log has come to.
 #[test]
 fn a_history_that_the_lines_contradict_ends_it_at_once() {
     let mut scene = Scene::new(1, ONE);
-    let first = scene.store.epochs().remove(0);
-    let second = |begin| EpochStart { epoch: first.epoch.succeed().expect("a later epoch"), begins: vec![begin] };
+    let first = scene.store.terms().remove(0);
+    let second = |begin| TermStart { term: first.term.succeed().expect("a later term"), begins: vec![begin] };
     let line = scene.store.shards()[0].control();
     let middle = scene.store.shards()[0].walk(line.tail()).nth(20).expect("many records").0;
 
@@ -325,12 +325,12 @@ fn a_history_that_the_lines_contradict_ends_it_at_once() {
     drop(session);
 
     scene.offered.history = vec![first.clone(), second(NOT_BEGUN)];
-    let epoch = scene.offered.history[1].epoch;
+    let term = scene.offered.history[1].term;
     let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
-    pull(&mut session, &scene.replica).expect("it has not come to the second epoch");
-    set(&scene.forged, EPOCH, |_| epoch.0);
+    pull(&mut session, &scene.replica).expect("it has not come to the second term");
+    set(&scene.forged, TERM, |_| term.0);
     let ended = lie_until_it_ends(&mut session, &scene.replica);
-    assert!(matches!(ended, PullError::EpochChanged(changed) if changed == epoch), "{ended}");
+    assert!(matches!(ended, PullError::TermChanged(changed) if changed == term), "{ended}");
     let known = session.puller.known();
     drop(session);
     scene.offered.history = vec![first];

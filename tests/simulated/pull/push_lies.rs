@@ -8,7 +8,7 @@ use crate::compare::items;
 use crate::pair::{NOW, primary, replica_of};
 use crate::session::{Offered, SILENCE_MAX};
 use fastrand::Rng;
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::fabric::sim::{Faults, Sim};
 use remora::fabric::{Invitation, Regions, Token, Write, WriteChannel};
 use remora::replication::pull::{PullError, Puller};
@@ -39,10 +39,10 @@ impl Regions for Lies {
 
 /// A line with a seal that is right, and mostly with words that could be; those of what is pushed
 /// then lead to reading what was never written.
-fn line(random: &mut Rng, shard_bytes: u64, epoch: Epoch) -> PushedLine {
+fn line(random: &mut Rng, shard_bytes: u64, term: Term) -> PushedLine {
     let words: Vec<AtomicU64> = (0..LINE_WORDS).map(|_| AtomicU64::new(0)).collect();
     let control = ControlLine::of(&words, 0);
-    control.begin(epoch.0, shard_bytes);
+    control.begin(term.0, shard_bytes);
     if random.u8(0..4) == 0 {
         control.advance_tail(position(random, shard_bytes));
         control.commit(position(random, shard_bytes));
@@ -86,7 +86,7 @@ fn an_inbox_that_holds_lies() {
             )
             .expect("memory");
             puller.set_clock(clock::now);
-            replica.adopt_epochs(offered.history.clone());
+            replica.adopt_terms(offered.history.clone());
             for _ in 0..STEPS {
                 lie(&mut *liar, &lies, &mut random, &layout, (&offered, setup));
                 match puller.step(Duration::ZERO) {
@@ -94,7 +94,7 @@ fn an_inbox_that_holds_lies() {
                     Err(
                         PullError::Senseless { .. }
                         | PullError::BadRecord { .. }
-                        | PullError::EpochChanged(_)
+                        | PullError::TermChanged(_)
                         | PullError::BeganAnew { .. },
                     ) => {
                         ended += 1;
@@ -119,10 +119,10 @@ fn lie(
 ) {
     let Geometry { shards, .. } = offered.geometry;
     let words = lies.0.words();
-    let epoch = offered.history[0].epoch;
+    let term = offered.history[0].term;
     for shard in 0..shards as usize {
         if random.bool() {
-            line(random, setup.shard_bytes as u64, epoch).store(&words[shard * LINE_WORDS..][..LINE_WORDS]);
+            line(random, setup.shard_bytes as u64, term).store(&words[shard * LINE_WORDS..][..LINE_WORDS]);
         }
     }
     let from = random.usize(layout.lines_bytes() / 8..words.len() - 1);

@@ -8,7 +8,7 @@ use crate::compare::{Seen as Item, assert_identical, assert_same, items};
 use crate::pair::Setup;
 use crate::session::{Network, Offered, Session};
 use fastrand::Rng;
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::base::time::UnixSeconds;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::{Counts, PullError};
@@ -75,7 +75,7 @@ pub struct Run<'s> {
     pub writer: Writer<'s>,
     pub replica: &'s Store,
     pub faults: Faults,
-    pub known: Vec<Option<Epoch>>,
+    pub known: Vec<Option<Term>>,
     pub session: Option<Session<'s>>,
     pub seen: Seen,
     /// Bytes were changed on their way. Of a set the word of metadata is outside the checksum:
@@ -138,7 +138,7 @@ impl<'s> Run<'s> {
             PullError::Stuck(..) => self.seen.stuck += 1,
             PullError::Fabric(_) => self.seen.closed += 1,
             PullError::BadRecord { .. } => self.seen.broken += 1,
-            PullError::EpochChanged(_)
+            PullError::TermChanged(_)
             | PullError::Senseless { .. }
             | PullError::NoMemory { .. }
             | PullError::BeganAnew { .. } => {
@@ -251,12 +251,12 @@ impl<'s> Run<'s> {
     /// In the end the ack slot shows all that was committed.
     fn assert_told(&mut self, faulty: impl Fn(&Faults) -> bool) {
         let committed: Vec<u64> = self.primary.shards().iter().map(|shard| shard.control().committed()).collect();
-        let epoch = self.primary.shards()[0].control().epoch();
+        let term = self.primary.shards()[0].control().term();
         for step in 0.. {
             if let Some(session) = &self.session {
                 let acked: Vec<u64> = (0..committed.len()).map(|shard| session.acked(shard)).collect();
                 let summary = session.summary();
-                let told = summary.epoch == epoch && summary.lag_bytes == 0 && acked == committed;
+                let told = summary.term == term && summary.lag_bytes == 0 && acked == committed;
                 if told && self.is_settled() {
                     return;
                 }

@@ -9,7 +9,7 @@ use crate::compare::assert_same;
 use crate::pair::{NOW, primary, replica_of};
 use crate::session::{Network, Offered, Session};
 use fastrand::Rng;
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::fabric::Regions;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::PullError;
@@ -25,7 +25,7 @@ pub const KEYS: usize = 80;
 pub const STEPS_MAX: usize = 5000;
 
 /// Words of a control line.
-pub const EPOCH: usize = 0;
+pub const TERM: usize = 0;
 pub const COMMITTED: usize = 1;
 pub const TAIL: usize = 2;
 pub const CAPACITY: usize = 3;
@@ -107,7 +107,7 @@ impl Scene {
         let (replica, forged) = (replica_of(&store), Forged::new(&store));
         let offered = Offered {
             regions: forged.clone(),
-            history: store.epochs(),
+            history: store.terms(),
             geometry: store.geometry(),
             memory: store.memory(),
         };
@@ -127,7 +127,7 @@ pub fn pull(session: &mut Session<'_>, replica: &Store) -> Result<(), PullError>
 }
 
 /// An honest primary after a dishonest one: the replica becomes the same.
-pub fn pull_honest(scene: &mut Scene, known: &[Option<Epoch>]) {
+pub fn pull_honest(scene: &mut Scene, known: &[Option<Term>]) {
     scene.forged.restore(&scene.store);
     let mut session = scene.network.connect(&scene.offered, &scene.replica, known, &Faults::default());
     for _ in 0..STEPS_MAX {

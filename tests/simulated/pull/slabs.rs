@@ -1,6 +1,6 @@
 //! Slabs that hold what does not belong there: what the log had there a lap ago, or what another
 //! shard has. Two shards advance alike here, so that at each position of the one's log the other's
-//! has a record of the same kind, lengths and epoch; only shard, key and value differ.
+//! has a record of the same kind, lengths and term; only shard, key and value differ.
 
 use super::Setup;
 use super::ledger::{Ledger, name_of};
@@ -227,7 +227,7 @@ fn first_record_in(store: &Store, virtual_slab: u64) -> u64 {
 }
 
 /// A table that leads to the other shard's slabs, to one of them or to all: sound records of these
-/// very positions in this very epoch. Nothing but the shard in their seals tells that they do not
+/// very positions in this very term. Nothing but the shard in their seals tells that they do not
 /// belong here.
 #[test]
 fn a_table_that_leads_to_another_shards_slabs() {

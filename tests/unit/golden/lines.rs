@@ -2,7 +2,7 @@
 
 use super::{assert_drawn, bytes_of, hex, used_words, words_of};
 use crate::support::wait::go_on_until;
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::fabric::sim::{Faults, Sim};
 use remora::fabric::{ACK_BYTES, Invitation, Regions, Token};
 use remora::replication::ack::{AckSlots, Acks, Summary};
@@ -16,14 +16,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-const EPOCH: u64 = 0x00C0_FFEE_1200_0003;
+const TERM: u64 = 0x00C0_FFEE_1200_0003;
 
 const LINE: &str = "
-    03 00 00 12 ee ff c0 00   | epoch
+    03 00 00 12 ee ff c0 00   | term
     00 30 00 00  00 00 00 00  | committed
     00 10 00 00  00 00 00 00  | tail
     00 00 10 00  00 00 00 00  | capacity
-    00 20 00 00  00 00 00 00  | where the epoch begins
+    00 20 00 00  00 00 00 00  | where the term begins
     00 00 00 00  00 00 00 00
     00 00 00 00  00 00 00 00
     00 00 00 00  00 00 00 00
@@ -39,17 +39,17 @@ fn a_control_line() {
     let lines = zeroes(3 * 8);
     let line = ControlLine::of(&lines, 1);
     line.begin(7, 1 << 20);
-    assert_eq!((line.tail(), line.committed(), line.epoch_begin()), (64, 64, 64));
+    assert_eq!((line.tail(), line.committed(), line.term_begin()), (64, 64, 64));
     line.commit(0x3000);
     line.advance_tail(0x1000);
-    line.begin_epoch(EPOCH, 0x2000);
+    line.begin_term(TERM, 0x2000);
     let expected = [vec![0; 64], hex(LINE), vec![0; 64]].concat();
     assert_drawn(&bytes_of(&lines), &expected, "the lines");
 
     let words = words_of(&hex(LINE));
     let line = ControlLine::of(&words, 0);
-    let read = (line.epoch(), line.committed(), line.tail(), line.capacity_bytes(), line.epoch_begin());
-    assert_eq!(read, (EPOCH, 0x3000, 0x1000, 1 << 20, 0x2000));
+    let read = (line.term(), line.committed(), line.tail(), line.capacity_bytes(), line.term_begin());
+    assert_eq!(read, (TERM, 0x3000, 0x1000, 1 << 20, 0x2000));
 }
 
 const PUSHED: &str = "
@@ -68,14 +68,14 @@ const PUSHED: &str = "
 fn a_pushed_line() {
     let control = zeroes(8);
     let line = ControlLine::of(&control, 0);
-    line.begin(EPOCH, 1 << 20);
+    line.begin(TERM, 1 << 20);
     line.commit(0x1000);
     let words = used_words(8);
     PushedLine::of(&line, 0x800, 7).store(&words);
     assert_drawn(&bytes_of(&words), &hex(PUSHED), "a pushed line");
 
     let read = PushedLine::load(&words_of(&hex(PUSHED))).expect("whole");
-    assert_eq!((read.epoch_and_committed(), read.pushed(), read.run()), ((EPOCH, 0x1000), 0x800, 7));
+    assert_eq!((read.term_and_committed(), read.pushed(), read.run()), ((TERM, 0x1000), 0x800, 7));
     for word in 0..8 {
         let words = words_of(&hex(PUSHED));
         words[word].fetch_add(1, Relaxed);
@@ -146,14 +146,14 @@ fn an_ack_slot() {
         ..Summary::default()
     };
     let positions = (1..=9).map(|shard| shard * 0x100 + 8);
-    acks.write(channel.as_mut(), Epoch(EPOCH), positions, summary).expect("written");
+    acks.write(channel.as_mut(), Term(TERM), positions, summary).expect("written");
     let mut done = Vec::new();
     go_on_until("what was written arrives", || {
         channel.poll(&mut done, Duration::ZERO).expect("a channel that stands");
         Summary::read(grant.ack().words()).beats == 1
     });
     let mut drawing = hex("
-        03 00 00 12 ee ff c0 00   | epoch
+        03 00 00 12 ee ff c0 00   | term
         02 01 00 00  00 00 00 00  | lag in bytes
         04 03 00 00  00 00 00 00  | lag in microseconds
         06 05 00 00  00 00 00 00  | bytes pulled
@@ -175,7 +175,7 @@ fn an_ack_slot() {
     assert_eq!(ACK_BYTES, 12_288);
     assert_drawn(&bytes_of(grant.ack().words()), &drawing, "an ack slot");
     let slot = words_of(&drawing);
-    assert_eq!(Summary::read(&slot), Summary { epoch: EPOCH, beats: 1, ..summary });
+    assert_eq!(Summary::read(&slot), Summary { term: TERM, beats: 1, ..summary });
     let acks = AckSlots::new([grant.ack().clone()], 9);
     assert_eq!((acks.applied(0), acks.applied(8)), (0x108, 0x908));
     // The same slot as that of the first of two pullers, which share 18 shards: the other's is

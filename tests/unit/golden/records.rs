@@ -1,7 +1,7 @@
 //! Records: each kind, each optional field.
 
 use super::{assert_drawn, bytes_of, hex, used_words, words_of};
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::base::time::{Expiry, UnixSeconds};
 use remora::store::line::POSITION_MAX;
 use remora::store::record::{Draft, Kind, Meta, Record, Shape, Source};
@@ -9,14 +9,14 @@ use remora::store::seal::{Seal, stamp};
 use remora::store::shape::SHORT_VALUE_BYTES_MAX;
 use remora::store::{Store, StoreConfig};
 
-const EPOCH: u64 = 0x00C0_FFEE_1200_0003;
+const TERM: u64 = 0x00C0_FFEE_1200_0003;
 const NOW: UnixSeconds = UnixSeconds(1_799_999_000);
 
 /// The log that the records stand in.
 const SHARD: u32 = 5;
 
 fn seal(position: u64) -> Seal {
-    Seal::of(SHARD, position, Epoch(EPOCH))
+    Seal::of(SHARD, position, Term(TERM))
 }
 
 fn meta() -> Meta {
@@ -33,7 +33,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 /// header, and where the record lies.
 fn checksum(bytes: &[u8], checked_bytes: usize, position: u64) -> u32 {
     let meta = if bytes[12] & 15 == 1 { &[] } else { &bytes[..8] };
-    let place = [(position << 7 | u64::from(SHARD)).to_le_bytes(), EPOCH.to_le_bytes()].concat();
+    let place = [(position << 7 | u64::from(SHARD)).to_le_bytes(), TERM.to_le_bytes()].concat();
     crc32c(&[&bytes[12..16], meta, &bytes[16..checked_bytes], &place].concat())
 }
 
@@ -62,8 +62,8 @@ fn is_drawn(
     assert_eq!(record.shape, draft.shape());
     assert_eq!((&key[..], record.client_flags(), record.explicit_cas(), &value[..]), fields);
     assert!(record.proves_itself(seal(position)) && record.is_padded_with_zeroes());
-    let others = [(SHARD, position + 8, EPOCH), (SHARD, position, EPOCH + 1), (SHARD + 1, position, EPOCH)];
-    assert!(others.iter().all(|(shard, at, epoch)| !record.proves_itself(Seal::of(*shard, *at, Epoch(*epoch)))));
+    let others = [(SHARD, position + 8, TERM), (SHARD, position, TERM + 1), (SHARD + 1, position, TERM)];
+    assert!(others.iter().all(|(shard, at, term)| !record.proves_itself(Seal::of(*shard, *at, Term(*term)))));
 }
 
 #[test]
@@ -196,22 +196,22 @@ fn a_flush() {
     );
 }
 
-const EPOCH_AT_BIRTH: &str = "
+const TERM_AT_BIRTH: &str = "
         00 00 00 00  00 00 00 00
         cd fa bd a3               | checksum
-        05 00 08 00               | epoch; 16 << 15
+        05 00 08 00               | term; 16 << 15
         03 00 00 12 ee ff c0 00   | generation 3 of lineage c0ffee12
         40 00 00 00  00 00 00 00  | begins at 64, where this lies
 ";
 
 #[test]
-fn an_epoch() {
-    assert_eq!(Epoch(EPOCH), Epoch::of(0xC0FF_EE12, 3));
-    let value = [EPOCH.to_le_bytes(), 64u64.to_le_bytes()].concat();
-    let draft = Draft::new(Kind::Epoch, b"", Meta::default(), 0, None, Source::Bytes(&value));
-    is_drawn(&draft, 64, 32, (b"", 0, None, &value), EPOCH_AT_BIRTH);
-    let words = words_of(&hex(EPOCH_AT_BIRTH));
-    assert_eq!(Record::read(&words).expect("a record").epoch_value(), (EPOCH, 64));
+fn a_term() {
+    assert_eq!(Term(TERM), Term::of(0xC0FF_EE12, 3));
+    let value = [TERM.to_le_bytes(), 64u64.to_le_bytes()].concat();
+    let draft = Draft::new(Kind::Term, b"", Meta::default(), 0, None, Source::Bytes(&value));
+    is_drawn(&draft, 64, 32, (b"", 0, None, &value), TERM_AT_BIRTH);
+    let words = words_of(&hex(TERM_AT_BIRTH));
+    assert_eq!(Record::read(&words).expect("a record").term_value(), (TERM, 64));
 }
 
 /// The header alone is written, and the length says how much is skipped.
@@ -254,7 +254,7 @@ fn kinds_that_are_none() {
     assert_eq!((0..16).filter(|kind| reads(*kind)).collect::<Vec<u8>>(), [1, 2, 3, 4, 5, 6]);
 }
 
-/// What each log begins with: nothing, in its epoch. Positions begin at 64.
+/// What each log begins with: nothing, in its term. Positions begin at 64.
 #[test]
 fn a_log_that_was_just_born() {
     let config = StoreConfig {
@@ -262,18 +262,18 @@ fn a_log_that_was_just_born() {
         item_bytes_max: 4 << 10,
         shards: Some(2),
         hash_seed: Some((1, 2)),
-        epoch: Some(Epoch(EPOCH)),
+        term: Some(Term(TERM)),
         ..StoreConfig::default()
     };
     let store = Store::new(config).expect("a small store");
     assert_eq!(store.stats().owned_bytes, 0, "an empty log has no slab");
     let lines = bytes_of(&store.control_lines().words()[..16]);
     let line = hex("
-        03 00 00 12 ee ff c0 00   | epoch
+        03 00 00 12 ee ff c0 00   | term
         40 00 00 00  00 00 00 00  | committed: nothing is
         40 00 00 00  00 00 00 00  | tail
         00 00 01 00  00 00 00 00  | 65,536 bytes of capacity
-        40 00 00 00  00 00 00 00  | the epoch begins at 64
+        40 00 00 00  00 00 00 00  | the term begins at 64
         00 00 00 00  00 00 00 00
         00 00 00 00  00 00 00 00
         00 00 00 00  00 00 00 00

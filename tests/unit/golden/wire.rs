@@ -1,7 +1,7 @@
 //! Every message of the control connection, as its frame.
 
 use super::{assert_drawn, hex};
-use remora::base::epoch::Epoch;
+use remora::base::term::Term;
 use remora::fabric::{Descriptor, Invitation, Kind, Token};
 use remora::replication::clock::Stamp;
 use remora::replication::push::Invite;
@@ -10,7 +10,7 @@ use remora::replication::standing::Distance;
 use remora::replication::wire::{
     Beat, Decline, FRAME_BYTES_MAX, Greeting, Join, Message, Refusal, VERSION, Version, Welcome,
 };
-use remora::store::{EpochStart, Geometry, Memory};
+use remora::store::{Geometry, Memory, TermStart};
 
 /// The frame is this, and this is read as the message.
 fn is_drawn(message: &Message, drawing: &str) {
@@ -77,12 +77,12 @@ fn who_joins_and_what_there_is() {
     is_drawn(&join(None), &format!("26 00 00 00 {drawing}"));
     is_drawn(&join(Some("1.2.3".into())), &format!("2d 00 00 00 {drawing} {PROGRAM_VERSION}"));
     let geometry = Geometry { shards: 2, slab_bytes: 1 << 18, record_bytes_max: 4096, evict: true };
-    let start = |generation, begins| EpochStart { epoch: Epoch::of(0xC0FF_EE12, generation), begins };
+    let start = |generation, begins| TermStart { term: Term::of(0xC0FF_EE12, generation), begins };
     let welcome = |program_version| {
         Message::Welcome(Welcome {
             geometry,
             memory: Memory { slabs: 9, table_cells: 8 },
-            epochs: vec![start(1, vec![64, 64]), start(3, vec![0x1000, 0x2000])],
+            terms: vec![start(1, vec![64, 64]), start(3, vec![0x1000, 0x2000])],
             host: [0xBB; 16],
             client_port: 11211,
             fabrics: vec![Kind::Verbs, Kind::Shm, Kind::Tcp],
@@ -100,7 +100,7 @@ fn who_joins_and_what_there_is() {
         bb bb bb bb bb bb bb bb  bb bb bb bb bb bb bb bb | host
         cb 2b                     | clients' port
         03  02 01 03              | fabrics: verbs, shm, tcp
-        02                        | epochs
+        02                        | terms
         01 00 00 12 ee ff c0 00   | generation 1
         40 00 00 00  00 00 00 00
         40 00 00 00  00 00 00 00

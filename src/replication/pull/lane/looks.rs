@@ -36,7 +36,7 @@ impl Lane<'_> {
     /// sense this time.
     fn read(&mut self, look: Look, words: &[AtomicU64]) -> Result<Option<Line>, PullError> {
         let is_known =
-            |epoch| self.history.iter().any(|start| start.epoch == epoch && start.begins[self.shard] != NOT_BEGUN);
+            |term| self.history.iter().any(|start| start.term == term && start.begins[self.shard] != NOT_BEGUN);
         match line::read(words, self.line, Slabs { bytes: self.slab_bytes, count: self.slabs.into() }, is_known) {
             Shown::Line(line) => {
                 self.senseless = 0;
@@ -44,7 +44,7 @@ impl Lane<'_> {
                 Ok(Some(line))
             }
             Shown::NothingYet => Ok(None),
-            Shown::Unknown(epoch) => Err(PullError::EpochChanged(epoch)),
+            Shown::Unknown(term) => Err(PullError::TermChanged(term)),
             Shown::BeganAnew(..) if self.doubt.is_none_or(|begun| look.round <= begun) => {
                 self.doubt.get_or_insert(look.begun);
                 Ok(None)
@@ -107,12 +107,12 @@ impl Lane<'_> {
     }
 
     /// Whether this shard follows a log that is about to be dropped: the server above is a replica
-    /// that knows of a new epoch, and still shows log of the old one beyond its end. What was
+    /// that knows of a new term, and still shows log of the old one beyond its end. What was
     /// applied of that must be judged again.
     fn has_strayed(&self, line: &Line) -> bool {
-        let newest = self.history.last().expect("a history has an epoch").epoch;
-        let (epoch, cursor) = (self.sink.follower.epoch(), self.sink.follower.cursor());
-        (line.epoch, epoch) != (newest, newest) && has_diverged(&self.history, self.shard, epoch, cursor, line)
+        let newest = self.history.last().expect("a history has a term").term;
+        let (term, cursor) = (self.sink.follower.term(), self.sink.follower.cursor());
+        (line.term, term) != (newest, newest) && has_diverged(&self.history, self.shard, term, cursor, line)
     }
 
     /// See [`is_doubtful`]. It is rare; the shard is then read again.
