@@ -12,7 +12,7 @@ use remora::store::line::{BIRTH, ControlLine};
 use remora::store::log::Log;
 use remora::store::publication::Ends;
 use remora::store::record::{Draft, Kind, Meta, Record, Source};
-use remora::store::seal::Seal;
+use remora::store::seed::Seed;
 use remora::sys::memory::Memfd;
 use remora::sys::quiescence::Domain;
 use remora::sys::words::copy_words;
@@ -38,8 +38,8 @@ fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
 /// Whose history all logs here are.
 const TERM: Term = Term(1);
 
-fn seal(position: u64) -> Seal {
-    Seal::of(0, position, TERM)
+fn seed(position: u64) -> Seed {
+    Seed::of(0, position, TERM)
 }
 
 /// Whoever sees `committed` sees every byte below it.
@@ -53,13 +53,13 @@ fn a_committed_record_is_complete() {
             let (log, lines) = (log.clone(), lines.clone());
             thread::spawn(move || {
                 let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
-                draft.write(log.words_at(BIRTH), seal(BIRTH));
+                draft.write(log.words_at(BIRTH), seed(BIRTH));
                 ControlLine::of(lines.words(), 0).commit(BIRTH + draft.record_bytes() as u64);
             })
         };
         if ControlLine::of(lines.words(), 0).committed() > BIRTH {
             let record = Record::read(log.words_at(BIRTH)).expect("a whole record");
-            assert!(record.proves_itself(seal(BIRTH)));
+            assert!(record.proves_itself(seed(BIRTH)));
         }
         writer.join().unwrap();
     });
@@ -80,7 +80,7 @@ fn a_position_that_is_published_finds_its_cell() {
             thread::spawn(move || {
                 let proves = |position| {
                     let record = Record::read(log.words_at(position)).expect("a whole record");
-                    assert!(record.proves_itself(seal(position)), "the slab is another one");
+                    assert!(record.proves_itself(seed(position)), "the slab is another one");
                 };
                 if ControlLine::of(lines.words(), 0).committed() > BEGIN {
                     proves(BEGIN);
@@ -94,7 +94,7 @@ fn a_position_that_is_published_finds_its_cell() {
         // The first cell of two said that virtual slab 0 is on the first slab.
         log.map(2, 1);
         let draft = small_set(7);
-        draft.write(log.words_at(BEGIN), seal(BEGIN));
+        draft.write(log.words_at(BEGIN), seed(BEGIN));
         ControlLine::of(lines.words(), 0).commit(BEGIN + draft.record_bytes() as u64);
         index.insert(hash_of(1), BEGIN).unwrap();
         reader.join().unwrap();
@@ -110,7 +110,7 @@ fn a_slab_changes_hands_only_after_every_reader_has_left() {
         let log = Arc::new(Log::alone(0, 2, 512).unwrap());
         let domain = Arc::new(Domain::new(1));
         let slot = Arc::new(AtomicU64::new(BIRTH));
-        small_set(7).write(log.words_at(BIRTH), seal(BIRTH));
+        small_set(7).write(log.words_at(BIRTH), seed(BIRTH));
         let reader = {
             let (log, domain, slot) = (log.clone(), domain.clone(), slot.clone());
             thread::spawn(move || {
@@ -118,7 +118,7 @@ fn a_slab_changes_hands_only_after_every_reader_has_left() {
                 let _inside = seat.enter();
                 if slot.load(Ordering::Acquire) == BIRTH {
                     let record = Record::read(log.words_at(BIRTH)).expect("a whole record");
-                    assert!(record.proves_itself(seal(BIRTH)));
+                    assert!(record.proves_itself(seed(BIRTH)));
                     assert_eq!(record.meta().to_bits(), 7, "the other one's metadata");
                 }
             })
@@ -128,7 +128,7 @@ fn a_slab_changes_hands_only_after_every_reader_has_left() {
         for _ in 0..2 {
             if domain.all_passed(era) {
                 log.map(2, 0);
-                small_set(8).write(log.words_at(BEGIN + BIRTH), seal(BEGIN + BIRTH));
+                small_set(8).write(log.words_at(BEGIN + BIRTH), seed(BEGIN + BIRTH));
             }
         }
         reader.join().unwrap();
@@ -162,21 +162,21 @@ fn bytes_that_the_tail_has_not_passed_are_the_records() {
                 fence(Ordering::Acquire);
                 if committed > BIRTH && control.tail() <= BIRTH {
                     let record = Record::read(&landed).expect("a whole record");
-                    assert!(record.proves_itself(seal(BIRTH)));
+                    assert!(record.proves_itself(seed(BIRTH)));
                     assert_eq!(record.meta().to_bits(), 7, "another lap's metadata");
                 }
             })
         };
         let (first, next_lap) = (small_set(7), small_set(8));
         let ends = Ends::new(BIRTH);
-        first.write(log.words_at(BIRTH), seal(BIRTH));
+        first.write(log.words_at(BIRTH), seed(BIRTH));
         ends.advance_head(BIRTH + 24);
         ends.publish(control);
         ends.advance_tail(BIRTH + 24);
         ends.publish(control);
         let domain = Domain::new(1);
         if domain.all_passed(domain.advance()) {
-            next_lap.write(log.words_at(BIRTH + LAP_BYTES), seal(BIRTH + LAP_BYTES));
+            next_lap.write(log.words_at(BIRTH + LAP_BYTES), seed(BIRTH + LAP_BYTES));
             ends.advance_head(BIRTH + LAP_BYTES + 24);
             ends.publish(control);
         }
@@ -201,7 +201,7 @@ fn two_workers_publish_in_overlapping_turns() {
                 let (ends, lock) = &*shard;
                 let held = lock.lock().unwrap();
                 let begin = ends.head();
-                small_set(7).write(log.words_at(begin), seal(begin));
+                small_set(7).write(log.words_at(begin), seed(begin));
                 ends.advance_head(begin + 24);
                 drop(held);
                 ends.publish(ControlLine::of(lines.words(), 0));
@@ -215,7 +215,7 @@ fn two_workers_publish_in_overlapping_turns() {
                 let first = line.committed();
                 for position in [BIRTH, SECOND].into_iter().filter(|position| *position < first) {
                     let record = Record::read(log.words_at(position)).expect("a whole record");
-                    assert!(record.proves_itself(seal(position)));
+                    assert!(record.proves_itself(seed(position)));
                 }
                 assert!(line.committed() >= first, "it went back");
             })
@@ -237,7 +237,7 @@ fn a_tail_is_seen_with_what_was_moved_from_below_it() {
         let lines = Arc::new(Memfd::new("loom", 64, false).unwrap());
         let ends = Arc::new(Ends::new(BIRTH));
         ControlLine::of(lines.words(), 0).begin(TERM.0, 512);
-        small_set(7).write(log.words_at(BIRTH), seal(BIRTH));
+        small_set(7).write(log.words_at(BIRTH), seed(BIRTH));
         ends.advance_head(BIRTH + 24);
         let publisher = {
             let (lines, ends) = (lines.clone(), ends.clone());
@@ -250,11 +250,11 @@ fn a_tail_is_seen_with_what_was_moved_from_below_it() {
                 if line.tail() > BIRTH {
                     assert_eq!(line.committed(), END, "the copy is not there yet");
                     let record = Record::read(log.words_at(BIRTH + 24)).expect("a whole record");
-                    assert!(record.proves_itself(seal(BIRTH + 24)));
+                    assert!(record.proves_itself(seed(BIRTH + 24)));
                 }
             })
         };
-        small_set(7).write(log.words_at(BIRTH + 24), seal(BIRTH + 24));
+        small_set(7).write(log.words_at(BIRTH + 24), seed(BIRTH + 24));
         ends.advance_head(END);
         ends.advance_tail(BIRTH + 24);
         ends.publish(ControlLine::of(lines.words(), 0));
@@ -281,15 +281,15 @@ fn a_slot_leads_to_a_whole_record() {
                     Record::read(log.words_at(position)).filter(|record| record.key().equals(b"key"))
                 });
                 match found {
-                    Look::Found((_, record)) => assert!(record.proves_itself(seal(SECOND))),
+                    Look::Found((_, record)) => assert!(record.proves_itself(seed(SECOND))),
                     Look::Absent => {}
                     Look::Unsettled => panic!("nothing moves"),
                 }
             })
         };
         let landed: Vec<AtomicU64> = (0..6).map(|_| AtomicU64::new(0)).collect();
-        small_set(7).write(&landed[..3], seal(BIRTH));
-        small_set(7).write(&landed[3..], seal(SECOND));
+        small_set(7).write(&landed[..3], seed(BIRTH));
+        small_set(7).write(&landed[3..], seed(SECOND));
         copy_words(&landed, &log.words_at(BIRTH)[..6]);
         index.insert(hash_of(0), BIRTH).unwrap();
         index.insert(hash_of(1), SECOND).unwrap();

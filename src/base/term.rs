@@ -6,8 +6,8 @@
 //!        | generation | lineage, never 0 |
 //! ```
 //!
-//! Records are sealed with their term (store/record), so what a primary wrote never passes for
-//! what another one, restarted and empty, wrote at the same position.
+//! The checksum of each record is seeded with its term (store/seed), so what a primary wrote never
+//! passes for what another one, restarted and empty, wrote at the same position.
 
 use std::fmt;
 use std::hash::BuildHasher;

@@ -12,7 +12,7 @@ use crate::load::client::{ClientError, Connection};
 use crate::replication::order::Order;
 use crate::server::address;
 use crate::server::control::{self, Trust};
-use crate::sys::privilege::peer_of;
+use crate::sys::privilege::other_end_of;
 use crate::sys::reach;
 use anyhow::{Context, bail, ensure};
 use std::collections::BTreeMap;
@@ -98,7 +98,7 @@ const PORT_DEFAULT: u16 = 11211;
 
 /// Ask, and print the answer.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let server = Place::of(&args.server)?;
+    let server = Target::of(&args.server)?;
     let (order, wait) = match &args.what {
         What::Replication { json } => {
             let rows = server.ask()?.stats("replication")?;
@@ -126,7 +126,7 @@ fn check(order: &Order) -> anyhow::Result<()> {
 }
 
 /// Where a server serves its clients.
-pub enum Place {
+pub enum Target {
     /// Addresses that a name stands for.
     Tcp(Vec<SocketAddr>),
     /// A unix socket.
@@ -136,13 +136,13 @@ pub enum Place {
 /// Looking a name up and connecting take no longer, nor does any answer.
 const WAIT_MAX: Duration = Duration::from_secs(LOAD_WAIT_SECONDS_MAX);
 
-impl Place {
+impl Target {
     /// As `-s` says it.
-    pub fn of(text: &str) -> anyhow::Result<Place> {
+    pub fn of(text: &str) -> anyhow::Result<Target> {
         if text.contains('/') {
-            return Ok(Place::Unix(text.into()));
+            return Ok(Target::Unix(text.into()));
         }
-        Ok(Place::Tcp(address::resolve(text, Some(PORT_DEFAULT)).context("-s")?))
+        Ok(Target::Tcp(address::resolve(text, Some(PORT_DEFAULT)).context("-s")?))
     }
 
     /// A connection for questions.
@@ -150,12 +150,12 @@ impl Place {
         let until = Instant::now() + WAIT_MAX;
         let failed = |address: String, cause| ClientError::Connect { address, cause };
         match self {
-            Place::Unix(path) => {
+            Target::Unix(path) => {
                 let connected = socket2::SockAddr::unix(path).and_then(|path| reach::connect_unix(&path, until));
                 let connected = connected.and_then(|stream| Connection::over_unix(stream, WAIT_MAX));
                 Ok(connected.map_err(|cause| failed(path.display().to_string(), cause))?)
             }
-            Place::Tcp(addresses) => {
+            Target::Tcp(addresses) => {
                 let connected = reach::connect(addresses, until);
                 let stream = connected.map_err(|(address, cause)| {
                     failed(address.map_or("the server".into(), |address| address.to_string()), cause)
@@ -170,8 +170,8 @@ impl Place {
         let until = Instant::now() + WAIT_MAX;
         let names: Vec<String> = match self {
             // Without the file nobody listens there, which asking tells.
-            Place::Unix(path) => control::name_of_path(path).into_iter().collect(),
-            Place::Tcp(addresses) => addresses.iter().flat_map(|address| control::names_of(*address)).collect(),
+            Target::Unix(path) => control::name_of_path(path).into_iter().collect(),
+            Target::Tcp(addresses) => addresses.iter().flat_map(|address| control::names_of(*address)).collect(),
         };
         let mut refused = None;
         for name in names {
@@ -186,7 +186,7 @@ impl Place {
 
     /// Whether it is the server that has this control socket. Anybody can take the name.
     fn trust(&self, stream: &UnixStream, name: &str) -> anyhow::Result<()> {
-        let peer = peer_of(stream.as_fd()).context("the control socket")?;
+        let peer = other_end_of(stream.as_fd()).context("the control socket")?;
         match control::trust(peer, rustix::process::geteuid().as_raw()) {
             Trust::Full => Ok(()),
             Trust::IfProcess(pid) => {
@@ -318,7 +318,7 @@ mod tests {
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let somebody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = somebody.local_addr().unwrap();
-        let ask = |server: &str| Place::of(server).and_then(|place| place.ask());
+        let ask = |server: &str| Target::of(server).and_then(|target| target.ask());
         assert!(ask(&format!("{nobody},{address}")).is_ok());
         let error = ask(&nobody.to_string()).map(drop).unwrap_err().to_string();
         assert!(error.contains("does the server run"), "{error}");

@@ -62,10 +62,10 @@ fn same(left: &Token, right: &Token) -> bool {
 }
 
 /// The state of a grant's channel, shared by the grant's owner and the thread that serves the peer.
-pub(super) struct Stage<C>(Mutex<Place<C>>);
+pub(super) struct Stage<C>(Mutex<Step<C>>);
 
 /// See [`Stage`].
-pub(super) enum Place<C> {
+pub(super) enum Step<C> {
     /// The peer has not connected.
     Waiting,
     /// The peer is connected, over this connection.
@@ -77,12 +77,12 @@ pub(super) enum Place<C> {
 impl<C> Stage<C> {
     /// The first state.
     pub(super) fn waiting() -> Self {
-        Stage(Mutex::new(Place::Waiting))
+        Stage(Mutex::new(Step::Waiting))
     }
 
     /// Look at the state or change it. Hold the lock for a short time only, and never while
     /// something blocks.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Place<C>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Step<C>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -91,15 +91,15 @@ impl Stage<()> {
     /// The state, for fabrics whose serving thread records the end of a connection. While `is_due`
     /// the peer may still connect; afterwards a grant that still waits is over.
     pub(super) fn state(&self, kind: Kind, is_due: bool) -> Result<GrantState, FabricError> {
-        let mut place = self.lock();
-        match &*place {
-            Place::Waiting if is_due => Ok(GrantState::Waiting),
-            Place::Waiting => {
-                *place = Place::Over(nobody_came(kind));
+        let mut step = self.lock();
+        match &*step {
+            Step::Waiting if is_due => Ok(GrantState::Waiting),
+            Step::Waiting => {
+                *step = Step::Over(nobody_came(kind));
                 Err(nobody_came(kind))
             }
-            Place::Connected(()) => Ok(GrantState::Connected),
-            Place::Over(error) => Err(error.clone()),
+            Step::Connected(()) => Ok(GrantState::Connected),
+            Step::Over(error) => Err(error.clone()),
         }
     }
 }

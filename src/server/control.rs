@@ -14,7 +14,7 @@
 //! there, too.
 
 use crate::engine::{Client, Origin};
-use crate::sys::privilege::{Peer, peer_of};
+use crate::sys::privilege::{OtherEnd, other_end_of};
 use crate::sys::reach::{are_one_host, connect_unix, is_of_this_host};
 use rustix::net::{SocketAddrUnix, getpeername, getsockname};
 use rustix::process::geteuid;
@@ -91,9 +91,9 @@ pub fn connect_to(name: &str, until: Instant) -> io::Result<Option<UnixStream>> 
     }
 }
 
-/// Whether the peer of a unix socket is this process's user, or root.
+/// Whether the other end of a unix socket is this process's user, or root.
 pub(super) fn is_operator(socket: &OwnedFd) -> bool {
-    peer_of(socket.as_fd()).is_ok_and(|peer| trust(peer, geteuid().as_raw()) == Trust::Full)
+    other_end_of(socket.as_fd()).is_ok_and(|other| trust(other, geteuid().as_raw()) == Trust::Full)
 }
 
 /// Whether whoever listens under a control socket's name is taken for the server.
@@ -109,13 +109,13 @@ pub enum Trust {
     None,
 }
 
-/// Who of user `own` may take `peer`, by the kernel's word, for its server.
-pub fn trust(peer: Peer, own: u32) -> Trust {
-    match (peer.uid, own) {
+/// Who of user `own` may take `other`, by the kernel's word, for its server.
+pub fn trust(other: OtherEnd, own: u32) -> Trust {
+    match (other.uid, own) {
         (0, _) => Trust::Full,
         (theirs, own) if theirs == own => Trust::Full,
         // Its number is 0 where it cannot be seen from here.
-        (_, 0) => Trust::IfProcess(peer.pid),
+        (_, 0) => Trust::IfProcess(other.pid),
         _ => Trust::None,
     }
 }
@@ -134,9 +134,9 @@ impl Client for PeerOf<'_> {
             let is_control = own.abstract_name().is_some_and(|name| name.starts_with(NAME_PREFIX.as_bytes()));
             return if is_control && is_operator(self.0) { Origin::ControlSocket } else { Origin::ThisHost };
         }
-        let peer = getpeername(self.0).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok());
-        match (SocketAddr::try_from(own), peer) {
-            (Ok(own), Some(peer)) if are_one_host(own, peer) => Origin::ThisHost,
+        let other = getpeername(self.0).ok().flatten().and_then(|other| SocketAddr::try_from(other).ok());
+        match (SocketAddr::try_from(own), other) {
+            (Ok(own), Some(other)) if are_one_host(own, other) => Origin::ThisHost,
             _ => Origin::Elsewhere,
         }
     }
@@ -174,13 +174,13 @@ mod tests {
         let listener = listen(&name).unwrap();
         let client = connect_to(&name, soon()).unwrap().expect("somebody listens");
         assert_eq!(PeerOf(&accepted(&listener)).origin(), Origin::ControlSocket);
-        let own = Peer { pid: std::process::id() as i32, uid: geteuid().as_raw() };
-        assert_eq!(peer_of(client.as_fd()).unwrap(), own, "the one that connects is told who listens");
+        let own = OtherEnd { pid: std::process::id() as i32, uid: geteuid().as_raw() };
+        assert_eq!(other_end_of(client.as_fd()).unwrap(), own, "the one that connects is told who listens");
     }
 
     #[test]
     fn a_server_of_anothers_is_believed_only_if_it_is_the_process_at_the_port() {
-        let of = |uid| Peer { pid: 7, uid };
+        let of = |uid| OtherEnd { pid: 7, uid };
         assert_eq!((trust(of(5), 5), trust(of(0), 5), trust(of(0), 0)), (Trust::Full, Trust::Full, Trust::Full));
         assert_eq!((trust(of(5), 0), trust(of(5), 6)), (Trust::IfProcess(7), Trust::None));
     }

@@ -3,7 +3,7 @@
 //! is computed. Pure.
 
 use super::record::{Kind, PAD_BYTES_MAX, Record, Shape};
-use super::seal::Seal;
+use super::seed::Seed;
 use super::shape::Unreadable;
 use crate::base::term::Term;
 use crate::sys::sync::AtomicU64;
@@ -29,7 +29,7 @@ pub enum BadRecord {
 
 /// Why a record cannot be applied as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum Unusable {
     /// So many bytes from its start are needed.
     Cut(usize),
     Bad(BadRecord),
@@ -49,39 +49,39 @@ pub(super) struct Site {
     pub record_bytes_max: usize,
 }
 
-/// The record at the start of `words`, if it is one of this site. A term record is sealed with
+/// The record at the start of `words`, if it is one of this site. A term record is seeded with
 /// the term that it begins.
-pub(super) fn check<'w>(words: &'w [AtomicU64], site: &Site) -> Result<Record<'w>, Refusal> {
+pub(super) fn check<'w>(words: &'w [AtomicU64], site: &Site) -> Result<Record<'w>, Unusable> {
     let shape = announced(words, site).map_err(|refusal| match refusal {
-        Refusal::Cut(bytes) if bytes > site.slab_bytes_left => Refusal::Bad(BadRecord::TooLong),
+        Unusable::Cut(bytes) if bytes > site.slab_bytes_left => Unusable::Bad(BadRecord::TooLong),
         other => other,
     })?;
-    let record = Record::read(words).filter(Record::is_in_one_run).ok_or(Refusal::Cut(shape.record_bytes()))?;
-    let sealed_by = match shape.kind() {
+    let record = Record::read(words).filter(Record::is_in_one_run).ok_or(Unusable::Cut(shape.record_bytes()))?;
+    let seeded_by = match shape.kind() {
         Kind::Term => Term(record.term_value().0),
         _ => site.term.0,
     };
-    if !record.proves_itself(Seal::of(site.shard, site.position, sealed_by)) {
-        return Err(Refusal::Bad(BadRecord::Checksum));
+    if !record.proves_itself(Seed::of(site.shard, site.position, seeded_by)) {
+        return Err(Unusable::Bad(BadRecord::Checksum));
     }
     let sound = record.is_padded_with_zeroes()
         && (shape.kind() == Kind::Set || !record.meta().dead())
         && (shape.kind() != Kind::Term || begins_term(record.term_value(), site));
-    if sound { Ok(record) } else { Err(Refusal::Bad(BadRecord::Malformed)) }
+    if sound { Ok(record) } else { Err(Unusable::Bad(BadRecord::Malformed)) }
 }
 
 /// What its first words say that it is, if that is possible here.
-fn announced(words: &[AtomicU64], site: &Site) -> Result<Shape, Refusal> {
+fn announced(words: &[AtomicU64], site: &Site) -> Result<Shape, Unusable> {
     let shape = Shape::announced(words).map_err(|unreadable| match unreadable {
-        Unreadable::NoRecord => Refusal::Bad(BadRecord::NoRecord),
-        Unreadable::Cut { wanted_bytes } => Refusal::Cut(wanted_bytes),
+        Unreadable::NoRecord => Unusable::Bad(BadRecord::NoRecord),
+        Unreadable::Cut { wanted_bytes } => Unusable::Cut(wanted_bytes),
     })?;
     if shape.head_bytes() > site.slab_bytes_left || shape.record_bytes() > site.record_bytes_max {
-        return Err(Refusal::Bad(BadRecord::TooLong));
+        return Err(Unusable::Bad(BadRecord::TooLong));
     }
     let ends_in_place = shape.kind() != Kind::Pad
         || shape.record_bytes() == site.slab_bytes_left && shape.record_bytes() <= PAD_BYTES_MAX;
-    if shape.is_canonical() && ends_in_place { Ok(shape) } else { Err(Refusal::Bad(BadRecord::Malformed)) }
+    if shape.is_canonical() && ends_in_place { Ok(shape) } else { Err(Unusable::Bad(BadRecord::Malformed)) }
 }
 
 /// A term begins at its own record. It is a later one of the same history, or the very one that

@@ -18,7 +18,7 @@
 //! later finds an empty index, and has no slot to complete.
 
 use super::Store;
-use super::check::{BadRecord, Refusal, Site, check};
+use super::check::{BadRecord, Site, Unusable, check};
 use super::line::{BIRTH, POSITION_MAX};
 use super::promotion::Extent;
 use super::record::{HEADER_BYTES, Kind, Meta, Record};
@@ -294,8 +294,8 @@ impl Follower<'_> {
         let site =
             Site { shard: self.shard.number, position, term, slab_bytes_left, record_bytes_max: self.record_bytes_max };
         let record = check(words, &site).map_err(|refusal| match refusal {
-            Refusal::Cut(bytes) => Stop::Cut { wanted_bytes: skipped + bytes },
-            Refusal::Bad(bad) => Stop::Bad(bad),
+            Unusable::Cut(bytes) => Stop::Cut { wanted_bytes: skipped + bytes },
+            Unusable::Bad(bad) => Stop::Bad(bad),
         })?;
         let end = position + record.shape.record_bytes() as u64;
         if end > self.room && (!is_first || end > self.room_until()) {

@@ -3,7 +3,7 @@
 use super::index::SlotRef;
 use super::log::Log;
 use super::record::{Meta, Record};
-use super::seal::stamp;
+use super::seed::stamp;
 use super::value::Value;
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::sys::sync::Ordering::Relaxed;

@@ -9,7 +9,7 @@
 //! | `mapped` | which of a log has memory, and how far its head may go |
 //! | [`mod@line`] | the control line: what a shard publishes |
 //! | [`publication`] | when: once a turn, and before any answer leaves |
-//! | [`seal`] | the number of a place, which a record proves, and which is its CAS |
+//! | [`seed`] | the number of a place, which a record proves, and which is its CAS |
 //! | [`value`] | a value where it lies, in one run or several |
 //! | `spread` | writing and copying a record that lies in several slabs |
 //! | [`index`] | from a key's hash to the position of its record; grows while it serves |
@@ -54,7 +54,7 @@ pub mod publication;
 pub mod reclaim;
 pub mod record;
 pub mod retain;
-pub mod seal;
+pub mod seed;
 pub mod shape;
 pub mod shard;
 pub mod sizing;

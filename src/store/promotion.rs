@@ -2,7 +2,7 @@
 //! primary's ends its writing, so that a follower may write in its place. And what a log loses when
 //! it turns out to have parted from the one that counts.
 //!
-//! **Beginning a term.** One record in each log, sealed by the term that it begins; what is
+//! **Beginning a term.** One record in each log, seeded by the term that it begins; what is
 //! padded before it is still the old term's. Where each shard begins is noted first, then
 //! published, so that who sees the new term in a control line finds it in the history as well.
 //!
@@ -143,7 +143,7 @@ impl Shard {
         let end = begins + TERM_RECORD_BYTES as u64;
         assert!(self.make_reach(writer, end), "room was made before a term begins");
         self.pad(self.head(), begins, Term(control.term()));
-        with_term_record(term, begins, |draft| draft.write(self.log.words_at(begins), self.seal(begins, term)));
+        with_term_record(term, begins, |draft| draft.write(self.log.words_at(begins), self.seed(begins, term)));
         writer.counts.appended_bytes += end - self.head();
         self.advance_head(end);
         control.begin_term(term.0, begins);
@@ -290,8 +290,8 @@ mod tests {
             let begins = store.terms()[1].begins[0];
             padded += usize::from(begins > before && left >= HEADER_BYTES);
             for (position, record) in shard.walk(shard.control().tail()) {
-                let sealed_by = if position < begins { first } else { second };
-                assert!(shard.proves(position, &record, sealed_by), "{position} of {begins}, {left} left");
+                let seeded_by = if position < begins { first } else { second };
+                assert!(shard.proves(position, &record, seeded_by), "{position} of {begins}, {left} left");
                 assert_eq!(record.shape.kind() == Kind::Term, position == begins);
             }
         }

@@ -12,7 +12,7 @@
 //! lap, another shard or another term fails. *shape* says what it is and how long its parts are
 //! ([`Shape`]). The fixed header is 16 bytes.
 
-use super::seal::Seal;
+use super::seed::Seed;
 use super::shape::read_u32;
 pub use super::shape::{HEADER_BYTES, Kind, Shape, TERM_VALUE_BYTES};
 use super::value::Value;
@@ -232,13 +232,13 @@ impl<'a> Record<'a> {
 
     /// Does the checksum of a record that lies in one run hold for this place and term? What
     /// replicas and tests ask before they believe.
-    pub fn proves_itself(&self, seal: Seal) -> bool {
+    pub fn proves_itself(&self, seed: Seed) -> bool {
         let mut checksum = BodyChecksum::default().update(&self.shape.to_bits().to_le_bytes());
         if self.shape.kind() != Kind::Set {
             checksum = checksum.update(&self.words[0].load(Relaxed).to_le_bytes());
         }
         let body = WordSpan::new(self.words, HEADER_BYTES, self.shape.checked_bytes() - HEADER_BYTES);
-        checksum_span(checksum, body).at(seal.stamp, seal.term.0) == self.words[1].load(Relaxed) as u32
+        checksum_span(checksum, body).at(seed.stamp, seed.term.0) == self.words[1].load(Relaxed) as u32
     }
 }
 
@@ -360,8 +360,8 @@ impl<'a> Draft<'a> {
 
     /// Write it to the start of `words`, which nobody else reads or writes yet, as the record of
     /// this place and term.
-    pub fn write<'w>(&self, words: &'w [AtomicU64], seal: Seal) -> Record<'w> {
-        let body_at = self.write_header(words, seal);
+    pub fn write<'w>(&self, words: &'w [AtomicU64], seed: Seed) -> Record<'w> {
+        let body_at = self.write_header(words, seed);
         let mut writer = WordWriter::new(&words[body_at..]);
         self.for_each_part(|bytes| writer.put(bytes));
         writer.finish();
@@ -370,9 +370,9 @@ impl<'a> Draft<'a> {
 
     /// Write what stands before the key; returns at which word that is.
     #[inline]
-    pub(super) fn write_header(&self, words: &[AtomicU64], seal: Seal) -> usize {
+    pub(super) fn write_header(&self, words: &[AtomicU64], seed: Seed) -> usize {
         words[0].store(self.meta.to_bits(), Relaxed);
-        let crc = self.checksum.at(seal.stamp, seal.term.0);
+        let crc = self.checksum.at(seed.stamp, seed.term.0);
         words[1].store(u64::from(crc) | u64::from(self.shape.to_bits()) << 32, Relaxed);
         HEADER_BYTES / 8
     }
@@ -398,8 +398,8 @@ mod tests {
     use crate::base::term::Term;
     use crate::store::shape::SHORT_VALUE_BYTES_MAX;
 
-    fn seal(position: u64, term: u64) -> Seal {
-        Seal::of(3, position, Term(term))
+    fn seed(position: u64, term: u64) -> Seed {
+        Seed::of(3, position, Term(term))
     }
 
     fn memory(bytes: usize) -> Vec<AtomicU64> {
@@ -416,12 +416,12 @@ mod tests {
                     let meta = Meta::new(Expiry::at(UnixSeconds(5)), now).with_stale(true);
                     let draft = Draft::new(Kind::Set, b"some-key", meta, flags, cas, Source::Bytes(&value));
                     let words = memory(draft.record_bytes());
-                    draft.write(&words, seal(64, 1));
+                    draft.write(&words, seed(64, 1));
                     let record = Record::read(&words).unwrap();
                     assert_eq!(record.shape, draft.shape());
                     assert!(record.key().equals(b"some-key") && record.value().equals(&value));
                     assert_eq!((record.client_flags(), record.explicit_cas(), record.meta()), (flags, cas, meta));
-                    assert!(record.proves_itself(seal(64, 1)));
+                    assert!(record.proves_itself(seed(64, 1)));
                 }
             }
         }
@@ -437,31 +437,31 @@ mod tests {
     fn another_place_another_term_or_one_changed_bit_fails_the_check() {
         let draft = Draft::new(Kind::Set, b"key", Meta::default(), 9, Some(3), Source::Bytes(b"some value"));
         let words = memory(draft.record_bytes());
-        draft.write(&words, seal(640, 2));
+        draft.write(&words, seed(640, 2));
         let record = Record::read(&words).unwrap();
-        assert!(record.proves_itself(seal(640, 2)));
-        assert!(!record.proves_itself(seal(648, 2)) && !record.proves_itself(seal(640, 3)));
-        assert!(!record.proves_itself(Seal::of(2, 640, Term(2))));
+        assert!(record.proves_itself(seed(640, 2)));
+        assert!(!record.proves_itself(seed(648, 2)) && !record.proves_itself(seed(640, 3)));
+        assert!(!record.proves_itself(Seed::of(2, 640, Term(2))));
         let checked_bits = 64..(record.shape.value_at() + record.shape.value_bytes()) * 8;
         for bit in checked_bits {
             let word = &words[bit / 64];
             word.fetch_xor(1 << (bit % 64), Relaxed);
             let record = Record::read(&words).filter(Record::is_in_one_run);
-            let survives = record.is_some_and(|record| record.proves_itself(seal(640, 2)));
+            let survives = record.is_some_and(|record| record.proves_itself(seed(640, 2)));
             assert!(!survives, "bit {bit}");
             word.fetch_xor(1 << (bit % 64), Relaxed);
         }
         words[0].store(77, Relaxed);
-        assert!(record.proves_itself(seal(640, 2)), "the meta word of an item is outside the checksum");
+        assert!(record.proves_itself(seed(640, 2)), "the meta word of an item is outside the checksum");
     }
 
     #[test]
     fn a_touch_proves_its_meta_word_too() {
         let draft = Draft::of_key(Kind::Touch, b"key", Meta::new(Expiry::PAST, UnixSeconds(9)));
         let words = memory(draft.record_bytes());
-        draft.write(&words, seal(64, 1));
+        draft.write(&words, seed(64, 1));
         words[0].fetch_xor(1, Relaxed);
-        assert!(!Record::read(&words).unwrap().proves_itself(seal(64, 1)));
+        assert!(!Record::read(&words).unwrap().proves_itself(seed(64, 1)));
     }
 
     #[test]
@@ -470,9 +470,9 @@ mod tests {
             let draft = Draft::pad(bytes);
             assert_eq!(draft.record_bytes(), bytes);
             let words = memory(bytes);
-            draft.write(&words, seal(64, 1));
+            draft.write(&words, seed(64, 1));
             let record = Record::read(&words).unwrap();
-            assert!(record.shape.record_bytes() == bytes && record.proves_itself(seal(64, 1)));
+            assert!(record.shape.record_bytes() == bytes && record.proves_itself(seed(64, 1)));
         }
     }
 

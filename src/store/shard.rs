@@ -13,7 +13,7 @@ use super::log::Log;
 use super::publication::Ends;
 use super::record::{Draft, HEADER_BYTES, Kind, PAD_BYTES_MAX, Record};
 use super::retain::TailGuard;
-use super::seal::Seal;
+use super::seed::Seed;
 use super::shape::Shape;
 use super::sizing::Budget;
 use super::value::Value;
@@ -236,8 +236,8 @@ impl Shard {
 
     /// What the checksum of a record at `position` is bound to.
     #[inline]
-    pub fn seal(&self, position: u64, term: Term) -> Seal {
-        Seal::of(self.number, position, term)
+    pub fn seed(&self, position: u64, term: Term) -> Seed {
+        Seed::of(self.number, position, term)
     }
 
     /// The record at a position that holds one. Anything else there is a broken log: our bug, and
@@ -393,9 +393,9 @@ impl Shard {
         let record = if record_bytes <= words.len() * 8 {
             // Where the next one goes was last touched a lap ago.
             prefetch(&words[record_bytes / 8..], RECORD_LINES_AHEAD);
-            draft.write(words, self.seal(begin, term))
+            draft.write(words, self.seed(begin, term))
         } else {
-            draft.write_spread(&self.log, begin, self.seal(begin, term))
+            draft.write_spread(&self.log, begin, self.seed(begin, term))
         };
         let appended_bytes = end - self.head();
         writer.counts.appended_bytes += appended_bytes;
@@ -418,7 +418,7 @@ impl Shard {
 
     #[cold]
     fn write_pad(&self, from: u64, pad_bytes: usize, term: Term) {
-        Draft::pad(pad_bytes).write(self.log.words_at(from), self.seal(from, term));
+        Draft::pad(pad_bytes).write(self.log.words_at(from), self.seed(from, term));
     }
 
     /// Let appends reuse what every thread has stopped looking at, give back what the log is not to

@@ -3,7 +3,7 @@
 
 use super::log::Log;
 use super::record::{Draft, Record};
-use super::seal::Seal;
+use super::seed::Seed;
 use crate::sys::sync::AtomicU64;
 use crate::sys::words::{WordWriter, copy_words};
 
@@ -53,9 +53,9 @@ impl Draft<'_> {
     /// Write it at `position`, in whose slab its head has room, and on into the following slabs.
     /// Nobody else reads or writes there yet.
     #[inline(never)]
-    pub(super) fn write_spread<'r>(&self, log: &'r Log, position: u64, seal: Seal) -> Record<'r> {
+    pub(super) fn write_spread<'r>(&self, log: &'r Log, position: u64, seed: Seed) -> Record<'r> {
         let words = log.words_at(position);
-        let body_at = self.write_header(words, seal);
+        let body_at = self.write_header(words, seed);
         let mut spread = Spread::new(log, position, body_at);
         self.for_each_part(|bytes| spread.put(bytes));
         spread.finish();
@@ -108,15 +108,15 @@ mod tests {
         for begin in (0..SLAB_BYTES as u64).step_by(8) {
             let position = 64 * SLAB_BYTES as u64 + begin;
             for bytes in [1, 7, 8, 100, SLAB_BYTES - 41, SLAB_BYTES, SLAB_BYTES + 3, 3 * SLAB_BYTES - 64] {
-                let (value, seal) = (value(bytes), Seal::of(1, position, TERM));
+                let (value, seed) = (value(bytes), Seed::of(1, position, TERM));
                 let draft = draft(Source::Bytes(&value), Some(3));
                 if log.bytes_to_slab_end(position) < draft.shape().head_bytes() {
                     continue;
                 }
-                let record = draft.write_spread(&log, position, seal);
+                let record = draft.write_spread(&log, position, seed);
                 let words = copy(&log, position, &record);
                 let alone = Record::read(&words).expect("a record");
-                assert!(alone.proves_itself(seal) && alone.value().equals(&value), "{bytes} at {begin}");
+                assert!(alone.proves_itself(seed) && alone.value().equals(&value), "{bytes} at {begin}");
                 let found = Value::of(&log, position, &record);
                 let mut copied = b"x".to_vec();
                 found.copy_to(&mut copied);
@@ -139,17 +139,17 @@ mod tests {
         let log = Log::alone(2, 16, SLAB_BYTES).unwrap();
         let follower = Log::alone(2, 16, SLAB_BYTES).unwrap();
         let (value, from) = (value(3 * SLAB_BYTES + 5), 1024 + 400);
-        let first = draft(Source::Bytes(&value), None).write_spread(&log, from, Seal::of(2, from, TERM));
+        let first = draft(Source::Bytes(&value), None).write_spread(&log, from, Seed::of(2, from, TERM));
         for begin in (0..SLAB_BYTES as u64 - 40).step_by(8) {
             let to = 4096 + begin;
             let again = draft(Source::Value(Value::of(&log, from, &first)), Some(5));
-            let record = again.write_spread(&log, to, Seal::of(2, to, TERM));
+            let record = again.write_spread(&log, to, Seed::of(2, to, TERM));
             let words = copy(&log, to, &record);
             copy_spread(&follower, to, &words);
             let copied = Record::read(follower.words_at(to)).expect("a record");
             assert!(Value::of(&follower, to, &copied).equals(&value), "to {begin}");
             let same = copy(&follower, to, &copied);
-            assert!(Record::read(&same).expect("a record").proves_itself(Seal::of(2, to, TERM)));
+            assert!(Record::read(&same).expect("a record").proves_itself(Seed::of(2, to, TERM)));
         }
     }
 }

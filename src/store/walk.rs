@@ -11,7 +11,7 @@ impl Shard {
     pub fn proves(&self, position: u64, record: &Record<'_>, term: Term) -> bool {
         let copy: Vec<AtomicU64> = (0..record.shape.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
         self.log.copy_to(position, &copy);
-        Record::read(&copy).is_some_and(|record| record.proves_itself(self.seal(position, term)))
+        Record::read(&copy).is_some_and(|record| record.proves_itself(self.seed(position, term)))
     }
 
     /// Walk the log from `from` (a record's position, the tail for one) to the head: what a replay

@@ -80,7 +80,7 @@ pub fn open_files_max() -> u64 {
 /// The other end of a unix socket, by what the kernel says of it: who connected or, seen from the
 /// one that connected, who listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
+pub struct OtherEnd {
     /// Its process; 0 where that is of another PID namespace, and cannot be seen from here.
     pub pid: i32,
     /// Its user.
@@ -89,7 +89,7 @@ pub struct Peer {
 
 /// Who is at the other end of a unix socket. rustix has this call too, but takes a process that
 /// cannot be seen, whose number is 0, for an error.
-pub fn peer_of(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+pub fn other_end_of(socket: BorrowedFd<'_>) -> io::Result<OtherEnd> {
     let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut bytes = size_of::<libc::ucred>() as libc::socklen_t;
     let into: *mut libc::ucred = &raw mut found;
@@ -98,7 +98,7 @@ pub fn peer_of(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let failed = unsafe {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, into.cast(), &raw mut bytes) != 0
     };
-    if failed { Err(io::Error::last_os_error()) } else { Ok(Peer { pid: found.pid, uid: found.uid }) }
+    if failed { Err(io::Error::last_os_error()) } else { Ok(OtherEnd { pid: found.pid, uid: found.uid }) }
 }
 
 /// How many bytes of memory may be locked (RDMA registers that way); u64::MAX for no limit.

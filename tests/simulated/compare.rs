@@ -88,8 +88,8 @@ pub fn assert_identical(primary: &Store, replica: &Store) {
         for (position, record) in walked.by_ref() {
             let (at, copied) = followed.next().expect("as many records");
             assert_eq!((at, copied.shape), (position, record.shape));
-            let sealed_by = term_of(&history, number, at).unwrap_or(mine.term());
-            assert!(copy.proves(at, &copied, Term(sealed_by)), "the record at {at}");
+            let seeded_by = term_of(&history, number, at).unwrap_or(mine.term());
+            assert!(copy.proves(at, &copied, Term(seeded_by)), "the record at {at}");
             for word in words_that_must_agree(&record) {
                 let at = position + word as u64 * 8;
                 assert_eq!(ours.word(number, at).load(Relaxed), theirs.word(number, at).load(Relaxed), "at {at}");

@@ -7,7 +7,7 @@ use remora::fabric::Regions;
 use remora::store::line::{BIRTH, CONTROL_LINE_BYTES};
 use remora::store::log::Cell;
 use remora::store::record::{Draft, Kind, Meta, Source};
-use remora::store::seal::Seal;
+use remora::store::seed::Seed;
 use remora::store::{Geometry, Memory, TermStart};
 use remora::sys::memory::Memfd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
@@ -117,7 +117,7 @@ impl Forged {
         for position in (begin..end).step_by(64) {
             let key = format!("{position:08}");
             let draft = Draft::new(Kind::Set, key.as_bytes(), Meta::default(), 0, None, Source::Bytes(&[b'v'; 40]));
-            draft.write(self.words_at(0, position), Seal::of(0, position, TERM));
+            draft.write(self.words_at(0, position), Seed::of(0, position, TERM));
         }
     }
 
@@ -131,7 +131,7 @@ impl Forged {
             let draft = Draft::new(Kind::Set, key.as_bytes(), Meta::default(), 0, None, Source::Bytes(&value));
             draft.write(
                 &words[position as usize / 8..][..draft.record_bytes() / 8],
-                Seal::of(shard as u32, position, TERM),
+                Seed::of(shard as u32, position, TERM),
             );
             position += draft.record_bytes() as u64;
         }

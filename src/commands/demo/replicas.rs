@@ -71,7 +71,7 @@ impl Replica {
 
     /// Order it to change its role. Returns its answer.
     pub fn order(&mut self, order: &Order) -> anyhow::Result<String> {
-        let mut connection = ctl::Place::Tcp(vec![self.process.address()]).command()?;
+        let mut connection = ctl::Target::Tcp(vec![self.process.address()]).command()?;
         ctl::carry_out(&mut connection, order, CATCH_UP_MAX).with_context(|| format!("\"{}\": {order}", self.name))
     }
 

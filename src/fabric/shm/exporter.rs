@@ -6,7 +6,7 @@
 use super::handover::{self, DESCRIPTORS_MAX, STATUS_UNKNOWN, STATUS_WELCOME};
 use super::{NAME_DIGITS, NAME_PREFIX, error};
 use crate::fabric::door::{Door, Entrance};
-use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, Waiting, descriptors, nobody_came};
+use crate::fabric::waiting::{ACK_DESCRIPTOR, Stage, Step, Waiting, descriptors, nobody_came};
 use crate::fabric::{
     ACK_BYTES, Access, Cause, ConnectsWriters, Descriptor, FabricError, Grant, GrantState, Invitation, Kind, Regions,
     Token, WriteChannel,
@@ -146,11 +146,11 @@ impl Entrance for ShmEntrance {
         };
         // Under the lock: if the grant is dropped meanwhile, its drop waits for the lock, and then
         // ends this connection.
-        let mut place = granted.stage.lock();
-        if matches!(*place, Place::Waiting) {
-            *place = match granted.hand_over(&socket) {
-                Ok(()) => Place::Connected(socket),
-                Err(error) => Place::Over(FabricError::from_io(Kind::Shm, "handing memory to a replica", &error)),
+        let mut step = granted.stage.lock();
+        if matches!(*step, Step::Waiting) {
+            *step = match granted.hand_over(&socket) {
+                Ok(()) => Step::Connected(socket),
+                Err(error) => Step::Over(FabricError::from_io(Kind::Shm, "handing memory to a replica", &error)),
             };
         }
     }
@@ -179,19 +179,19 @@ impl Grant for ShmGrant {
 
     /// Costs one system call once the peer is connected.
     fn state(&mut self) -> Result<GrantState, FabricError> {
-        let mut place = self.granted.stage.lock();
-        let ended = match &*place {
-            Place::Waiting if Instant::now() < self.until => return Ok(GrantState::Waiting),
-            Place::Waiting => nobody_came(Kind::Shm),
-            Place::Connected(socket) => match receive(socket, &mut [0; 8]) {
+        let mut step = self.granted.stage.lock();
+        let ended = match &*step {
+            Step::Waiting if Instant::now() < self.until => return Ok(GrantState::Waiting),
+            Step::Waiting => nobody_came(Kind::Shm),
+            Step::Connected(socket) => match receive(socket, &mut [0; 8]) {
                 Ok(None) => return Ok(GrantState::Connected),
                 Ok(Some(0)) => error(Cause::Closed, "the replica ended its channel, or its process has ended"),
                 Ok(Some(_)) => error(Cause::Protocol, "the replica sent bytes where none belong"),
                 Err(error) => FabricError::from_io(Kind::Shm, "looking for the replica", &error),
             },
-            Place::Over(error) => return Err(error.clone()),
+            Step::Over(error) => return Err(error.clone()),
         };
-        *place = Place::Over(ended.clone()); // closes the socket
+        *step = Step::Over(ended.clone()); // closes the socket
         Err(ended)
     }
 }
@@ -199,10 +199,10 @@ impl Grant for ShmGrant {
 impl Drop for ShmGrant {
     fn drop(&mut self) {
         self.waiting.take(&self.token);
-        let mut place = self.granted.stage.lock();
-        if let Place::Connected(socket) = &*place {
+        let mut step = self.granted.stage.lock();
+        if let Step::Connected(socket) = &*step {
             let _ = socket.shutdown(Shutdown::Both);
         }
-        *place = Place::Over(error(Cause::Closed, "the grant was dropped"));
+        *step = Step::Over(error(Cause::Closed, "the grant was dropped"));
     }
 }

@@ -5,7 +5,7 @@
 
 use super::exporter::Granted;
 use super::{Faults, error};
-use crate::fabric::waiting::Place;
+use crate::fabric::waiting::Step;
 use crate::fabric::{
     ACK_BYTES, Access, Cause, Channel, Completion, DEPTH_MAX, FabricError, Kind, Landing, READ_BYTES_MAX, Read,
     Regions, WRITE_DEPTH_MAX, Write, WriteChannel,
@@ -68,7 +68,7 @@ pub(super) fn open(
     random: fastrand::Rng,
     sources: Option<Arc<dyn Regions>>,
 ) -> Box<SimChannel> {
-    *granted.stage.lock() = Place::Connected(());
+    *granted.stage.lock() = Step::Connected(());
     if faults.cut_after == Some(0) {
         granted.end(cut());
     }

@@ -1,7 +1,7 @@
 //! The primary's end of a simulation: grants and their states.
 
 use super::{CONNECT_WAIT_MAX, Sim, WAITING_MAX, error};
-use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, descriptors};
+use crate::fabric::waiting::{ACK_DESCRIPTOR, Stage, Step, descriptors};
 use crate::fabric::{
     ACK_BYTES, Cause, ConnectsWriters, Descriptor, Exporter, FabricError, Grant, GrantState, Invitation, Kind, Regions,
     Token, WriteChannel,
@@ -68,16 +68,16 @@ pub(super) struct Granted {
 impl Granted {
     /// End the channel. The first cause stays.
     pub(super) fn end(&self, why: FabricError) {
-        let mut place = self.stage.lock();
-        if !matches!(*place, Place::Over(_)) {
-            *place = Place::Over(why);
+        let mut step = self.stage.lock();
+        if !matches!(*step, Step::Over(_)) {
+            *step = Step::Over(why);
         }
     }
 
     /// Why the channel is over, if it is.
     pub(super) fn over(&self) -> Option<FabricError> {
         match &*self.stage.lock() {
-            Place::Over(why) => Some(why.clone()),
+            Step::Over(why) => Some(why.clone()),
             _ => None,
         }
     }

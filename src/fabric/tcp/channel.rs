@@ -2,7 +2,7 @@
 
 use super::error;
 use super::frames::{
-    ANSWER_BYTES, Answers, Expected, REQUEST_BYTES, Refusal, Status, WELCOME_BYTES, WRITE_BYTES_MAX, Want, greeting,
+    ANSWER_BYTES, Answers, BadAnswer, Expected, REQUEST_BYTES, Status, WELCOME_BYTES, WRITE_BYTES_MAX, Want, greeting,
     parse_welcome, put_read, put_writes,
 };
 use crate::fabric::{
@@ -201,12 +201,10 @@ impl TcpChannel {
                 landing: read.landing,
                 outcome: Ok(()),
             })),
-            Err(Refusal::Status(Status::Access)) => {
+            Err(BadAnswer::Status(Status::Access)) => {
                 self.end(error(Cause::Access, "the primary refused a READ or WRITE beyond what it offers"));
             }
-            Err(refusal) => {
-                self.end(error(Cause::Protocol, format!("the primary's answer makes no sense: {refusal:?}")))
-            }
+            Err(bad) => self.end(error(Cause::Protocol, format!("the primary's answer makes no sense: {bad:?}"))),
         }
     }
 

@@ -4,7 +4,7 @@
 use super::frames::{GREETING_BYTES, Status, WELCOME_BYTES, parse_greeting, welcome};
 use super::{error, responder};
 use crate::fabric::door::{Door, Entrance};
-use crate::fabric::waiting::{ACK_DESCRIPTOR, Place, Stage, Waiting, descriptors};
+use crate::fabric::waiting::{ACK_DESCRIPTOR, Stage, Step, Waiting, descriptors};
 use crate::fabric::{ACK_BYTES, Cause, Descriptor, FabricError, Grant, GrantState, Kind, Regions, Token};
 use crate::sys::memory::Memfd;
 use crate::sys::send::{Part, send_parts};
@@ -54,23 +54,23 @@ impl crate::fabric::Exporter for Exporter {
         let ack = Memfd::new("remora-ack", ACK_BYTES, false);
         let ack = ack.map_err(|error| FabricError::from_io(Kind::Tcp, "memory for an ack slot", &error))?;
         let granted =
-            Arc::new(Granted { regions, ack: Arc::new(ack), stage: Stage::waiting(), peer: Mutex::default() });
+            Arc::new(Granted { regions, ack: Arc::new(ack), stage: Stage::waiting(), caller: Mutex::default() });
         let until = self.waiting.add(Kind::Tcp, token, granted.clone())?;
         Ok(Box::new(TcpGrant { granted, descriptors, token, waiting: self.waiting.clone(), until }))
     }
 }
 
-/// What one peer may read and write. The grant and its responder share it.
+/// What one caller may read and write. The grant and its responder share it.
 pub(super) struct Granted {
     pub(super) regions: Arc<dyn Regions>,
     pub(super) ack: Arc<Memfd>,
     pub(super) stage: Stage<()>,
     /// Set at most once, together with the stage `Connected`.
-    peer: Mutex<Option<Peer>>,
+    caller: Mutex<Option<Caller>>,
 }
 
 /// What is needed to end a responder. The responder itself owns the socket.
-struct Peer {
+struct Caller {
     socket: Weak<TcpStream>,
     thread: JoinHandle<()>,
 }
@@ -83,7 +83,7 @@ impl Granted {
         let socket = Arc::new(socket);
         let ends_it = Arc::downgrade(&socket);
         let thread = responder::start(socket, self.clone())?;
-        *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Peer { socket: ends_it, thread });
+        *self.caller.lock().unwrap_or_else(PoisonError::into_inner) = Some(Caller { socket: ends_it, thread });
         Ok(())
     }
 }
@@ -127,11 +127,11 @@ impl Entrance for TcpEntrance {
         let Some(granted) = granted else { return refuse(Status::Unknown) };
         // Under the lock: if the grant is dropped meanwhile, its drop waits for the lock, and then
         // ends this connection.
-        let mut place = granted.stage.lock();
-        if matches!(*place, Place::Waiting) {
-            *place = match granted.let_in(socket) {
-                Ok(()) => Place::Connected(()),
-                Err(error) => Place::Over(FabricError::from_io(Kind::Tcp, "letting a replica in", &error)),
+        let mut step = granted.stage.lock();
+        if matches!(*step, Step::Waiting) {
+            *step = match granted.let_in(socket) {
+                Ok(()) => Step::Connected(()),
+                Err(error) => Step::Over(FabricError::from_io(Kind::Tcp, "letting a replica in", &error)),
             };
         }
     }
@@ -166,9 +166,9 @@ impl Grant for TcpGrant {
 impl Drop for TcpGrant {
     fn drop(&mut self) {
         self.waiting.take(&self.token);
-        *self.granted.stage.lock() = Place::Over(error(Cause::Closed, "the grant was dropped"));
-        let peer = self.granted.peer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Peer { socket, thread }) = peer else { return };
+        *self.granted.stage.lock() = Step::Over(error(Cause::Closed, "the grant was dropped"));
+        let caller = self.granted.caller.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Caller { socket, thread }) = caller else { return };
         if let Some(socket) = socket.upgrade() {
             let _ = socket.shutdown(Shutdown::Both); // wakes the responder, and fails its next send
         }

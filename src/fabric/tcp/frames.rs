@@ -243,7 +243,7 @@ pub enum Want<'a> {
 
 /// Why nothing more is read from a primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum BadAnswer {
     /// It refused a request.
     Status(Status),
     /// Its answer does not belong to the next request.
@@ -270,9 +270,9 @@ impl Answers {
     }
 
     /// So many bytes went there; `next` is the READ that must be answered next. True when it is.
-    pub fn took(&mut self, bytes: usize, next: Option<Expected>) -> Result<bool, Refusal> {
+    pub fn took(&mut self, bytes: usize, next: Option<Expected>) -> Result<bool, BadAnswer> {
         if let Some(from) = self.body {
-            let next = next.ok_or(Refusal::Nonsense)?;
+            let next = next.ok_or(BadAnswer::Nonsense)?;
             return Ok(self.came(from + bytes, next.bytes));
         }
         self.read += bytes;
@@ -281,13 +281,13 @@ impl Answers {
         }
         self.read = 0;
         match Status::from_number(number_32(&self.header, 8)) {
-            None => return Err(Refusal::Nonsense),
+            None => return Err(BadAnswer::Nonsense),
             Some(Status::Good) => {}
-            Some(status) => return Err(Refusal::Status(status)),
+            Some(status) => return Err(BadAnswer::Status(status)),
         }
         let said = Expected { tag: number_64(&self.header, 0), bytes: number_32(&self.header, 12) as usize };
         if next != Some(said) {
-            return Err(Refusal::Nonsense);
+            return Err(BadAnswer::Nonsense);
         }
         Ok(self.came(0, said.bytes))
     }

@@ -77,7 +77,7 @@ fn requests_without_sense() {
 
 /// Feed `bytes` byte by byte, against READs of these lengths, tagged from 0; gives how many were
 /// answered.
-fn feed(bytes: &[u8], lengths: &[usize]) -> Result<usize, Refusal> {
+fn feed(bytes: &[u8], lengths: &[usize]) -> Result<usize, BadAnswer> {
     let mut answers = Answers::default();
     let mut answered = 0;
     for byte in bytes {
@@ -95,10 +95,10 @@ fn answers_fit_their_questions_or_are_the_last() {
     let two = [&answer(0, Status::Good, 8)[..], &[1; 8], &answer(1, Status::Good, 16), &[2; 16]].concat();
     assert_eq!(feed(&two, &[8, 16]), Ok(2));
     assert_eq!(feed(&two[..two.len() - 1], &[8, 16]), Ok(1));
-    assert_eq!(feed(&two, &[8]), Err(Refusal::Nonsense), "nobody asked");
-    assert_eq!(feed(&two, &[8, 8]), Err(Refusal::Nonsense), "another length");
-    assert_eq!(feed(&answer(1, Status::Good, 8), &[8]), Err(Refusal::Nonsense), "another tag");
-    assert_eq!(feed(&answer(7, Status::Access, 0), &[8]), Err(Refusal::Status(Status::Access)));
-    assert_eq!(feed(&answer(7, Status::Access, 0), &[]), Err(Refusal::Status(Status::Access)));
-    assert_eq!(feed(&[0xFF; 16], &[8]), Err(Refusal::Nonsense));
+    assert_eq!(feed(&two, &[8]), Err(BadAnswer::Nonsense), "nobody asked");
+    assert_eq!(feed(&two, &[8, 8]), Err(BadAnswer::Nonsense), "another length");
+    assert_eq!(feed(&answer(1, Status::Good, 8), &[8]), Err(BadAnswer::Nonsense), "another tag");
+    assert_eq!(feed(&answer(7, Status::Access, 0), &[8]), Err(BadAnswer::Status(Status::Access)));
+    assert_eq!(feed(&answer(7, Status::Access, 0), &[]), Err(BadAnswer::Status(Status::Access)));
+    assert_eq!(feed(&[0xFF; 16], &[8]), Err(BadAnswer::Nonsense));
 }

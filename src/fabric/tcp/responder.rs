@@ -4,7 +4,7 @@
 use super::error;
 use super::exporter::Granted;
 use super::frames::{ANSWER_BYTES, Next, Request, Requests, Status, answer};
-use crate::fabric::waiting::Place;
+use crate::fabric::waiting::Step;
 use crate::fabric::{Cause, FabricError, Kind};
 use crate::sys::receive::receive;
 use crate::sys::send::{Part, send_parts};
@@ -40,9 +40,9 @@ impl Responder {
         let Err(why) = self.serve();
         let refused = matches!(why.cause, Cause::Access | Cause::Protocol);
         {
-            let mut place = self.granted.stage.lock();
-            if !matches!(*place, Place::Over(_)) {
-                *place = Place::Over(why);
+            let mut step = self.granted.stage.lock();
+            if !matches!(*step, Step::Over(_)) {
+                *step = Step::Over(why);
             }
         }
         if refused {
@@ -138,7 +138,7 @@ impl Responder {
     fn wait(&self, what: PollFlags) -> Result<(), FabricError> {
         let _ = poll(&mut [PollFd::new(&*self.socket, what)], Some(&SLEEP_MAX)); // interrupted: tried again, too
         match &*self.granted.stage.lock() {
-            Place::Over(error) => Err(error.clone()),
+            Step::Over(error) => Err(error.clone()),
             _ => Ok(()),
         }
     }

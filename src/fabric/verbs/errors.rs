@@ -1,7 +1,7 @@
 //! Refusals of the system and failed completions as errors of the fabric, in words and with what
 //! helps.
 
-use super::native::{self, Refusal, completion};
+use super::native::{self, FailedCall, completion};
 use crate::fabric::{Cause, FabricError, Kind};
 use std::io;
 
@@ -10,9 +10,9 @@ pub fn failed(cause: Cause, what: impl Into<String>) -> FabricError {
     FabricError::new(Kind::Verbs, cause, what)
 }
 
-impl From<Refusal> for FabricError {
-    fn from(refusal: Refusal) -> FabricError {
-        let Refusal { doing, errno } = refusal;
+impl From<FailedCall> for FabricError {
+    fn from(call: FailedCall) -> FabricError {
+        let FailedCall { doing, errno } = call;
         let error = io::Error::from_raw_os_error(errno);
         match errno {
             libc::ENOMEM | libc::EAGAIN if doing == "register memory" => failed(
@@ -46,12 +46,11 @@ pub fn library() -> Result<native::Library, FabricError> {
 }
 
 /// Why there is no device: what the kernel has, and what is missing.
-pub fn no_device(refusal: Option<Refusal>) -> FabricError {
+pub fn no_device(call: Option<FailedCall>) -> FabricError {
     let kernel_has = std::fs::read_dir("/sys/class/infiniband").is_ok_and(|mut names| names.next().is_some());
     if kernel_has {
-        let why = refusal.map_or(String::new(), |refusal| {
-            format!(" ({}: {})", refusal.doing, io::Error::from_raw_os_error(refusal.errno))
-        });
+        let why = call
+            .map_or(String::new(), |call| format!(" ({}: {})", call.doing, io::Error::from_raw_os_error(call.errno)));
         let remedy = "modprobe ib_uverbs rdma_ucm, and see that /dev/infiniband can be opened";
         return failed(Cause::Unsupported, format!("the kernel's RDMA devices cannot be used{why}: {remedy}"));
     }

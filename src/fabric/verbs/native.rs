@@ -1,6 +1,6 @@
 //! What native/ offers, made safe: handles that are owned, that keep alive what they were made of,
 //! and that are destroyed in the right order because each holds the one below it. Errors are
-//! [`Refusal`]s: what was tried, and the errno.
+//! [`FailedCall`]s: what was tried, and the errno.
 //!
 //! All of it starts with [`Library`], of which there is one once the libraries were found: every
 //! other function of the C layer may only be called then.
@@ -18,9 +18,9 @@ use std::ffi::{CStr, c_char, c_int};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::OnceLock;
 
-/// What the C layer refused.
+/// A call of the C layer that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
+pub struct FailedCall {
     /// What was tried, as in "register memory".
     pub doing: &'static str,
     /// The errno.
@@ -28,8 +28,8 @@ pub struct Refusal {
 }
 
 /// The answer of the C layer to `doing` something.
-fn answered(doing: &'static str, answer: c_int) -> Result<c_int, Refusal> {
-    if answer < 0 { Err(Refusal { doing, errno: -answer }) } else { Ok(answer) }
+fn answered(doing: &'static str, answer: c_int) -> Result<c_int, FailedCall> {
+    if answer < 0 { Err(FailedCall { doing, errno: -answer }) } else { Ok(answer) }
 }
 
 /// The libraries are there. Who has one may call the C layer.

@@ -42,9 +42,9 @@ impl Stop {
 }
 
 /// See the module.
-pub(super) struct Standing(Mutex<Place>);
+pub(super) struct Standing(Mutex<State>);
 
-struct Place {
+struct State {
     /// Where replicas connect: where it listened last.
     address: SocketAddr,
     /// The device, or why it does not listen.
@@ -55,7 +55,7 @@ struct Place {
     registering: Option<(Device, Preparing<Registered>)>,
 }
 
-impl Place {
+impl State {
     /// Begin to register what is wanted, unless that has begun.
     fn register(&mut self) -> Result<(), FabricError> {
         if let (Ok(device), Some(regions), None) = (&self.device, &self.wanted, &self.registering) {
@@ -76,50 +76,50 @@ impl Place {
 impl Standing {
     /// It listens.
     pub fn new(address: SocketAddr, device: Device) -> Standing {
-        Standing(Mutex::new(Place { address, device: Ok(device), wanted: None, registering: None }))
+        Standing(Mutex::new(State { address, device: Ok(device), wanted: None, registering: None }))
     }
 
-    fn place(&self) -> MutexGuard<'_, Place> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // Each change is of one field, or leaves what the next try makes good.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It listens again. An error says that nothing can be registered: as if it did not listen.
     pub fn listens(&self, address: SocketAddr, device: Device) -> Result<(), FabricError> {
-        let mut place = self.place();
-        let stale = place.registering.take_if(|(with, _)| *with != device);
-        (place.address, place.device) = (address, Ok(device));
-        let begun = place.register();
-        drop(place);
+        let mut state = self.state();
+        let stale = state.registering.take_if(|(with, _)| *with != device);
+        (state.address, state.device) = (address, Ok(device));
+        let begun = state.register();
+        drop(state);
         drop(stale); // waits for its thread
         begun
     }
 
     /// It does not listen. What was registered with a device that is gone, is gone as well.
     pub fn lost(&self, error: FabricError, is_gone: impl FnOnce(&Device) -> bool) {
-        let mut place = self.place();
-        let device = std::mem::replace(&mut place.device, Err(error));
-        let registering = place.registering.take_if(|(with, _)| is_gone(with));
-        drop(place);
+        let mut state = self.state();
+        let device = std::mem::replace(&mut state.device, Err(error));
+        let registering = state.registering.take_if(|(with, _)| is_gone(with));
+        drop(state);
         drop((registering, device)); // waits for its thread
     }
 
     /// See [`crate::fabric::Exporter::address`].
     pub fn address(&self) -> SocketAddr {
-        self.place().address
+        self.state().address
     }
 
     /// See [`crate::fabric::Exporter::prepare`].
     pub fn prepare(&self, regions: &Arc<dyn Regions>) -> Result<(), FabricError> {
-        let mut place = self.place();
-        place.wanted = Some(regions.clone());
-        place.register()
+        let mut state = self.state();
+        state.wanted = Some(regions.clone());
+        state.register()
     }
 
     /// See [`crate::fabric::Exporter::readiness`].
     pub fn readiness(&self) -> Readiness {
-        let place = self.place();
-        match (&place.device, &place.registering) {
+        let state = self.state();
+        match (&state.device, &state.registering) {
             (Err(error), _) => Readiness::Failed(error.clone()),
             (Ok(_), None) => Readiness::Ready,
             (Ok(_), Some((_, registering))) => registering.readiness(),
@@ -129,10 +129,10 @@ impl Standing {
     /// What is registered for grants of `regions`; made now if they were not prepared.
     pub fn registered(&self, regions: &Arc<dyn Regions>) -> Result<Arc<Registered>, FabricError> {
         let device = {
-            let place = self.place();
-            let device = place.device()?;
-            let are_wanted = place.wanted.as_ref().is_some_and(|wanted| are_same(wanted, regions));
-            match &place.registering {
+            let state = self.state();
+            let device = state.device()?;
+            let are_wanted = state.wanted.as_ref().is_some_and(|wanted| are_same(wanted, regions));
+            match &state.registering {
                 Some((_, registering)) if are_wanted => return registering.get(),
                 _ => device.clone(),
             }
@@ -142,9 +142,9 @@ impl Standing {
 
     /// What was prepared; None if nothing was.
     pub fn prepared(&self) -> Result<Option<Arc<Registered>>, FabricError> {
-        let place = self.place();
-        place.device()?;
-        place.registering.as_ref().map(|(_, registering)| registering.get()).transpose()
+        let state = self.state();
+        state.device()?;
+        state.registering.as_ref().map(|(_, registering)| registering.get()).transpose()
     }
 }
 

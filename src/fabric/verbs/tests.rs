@@ -2,7 +2,7 @@
 //! The first needs a device: see tests/conformance/verbs.rs.
 
 use super::connecting::{Wish, establish};
-use super::native::Refusal;
+use super::native::FailedCall;
 use super::{AckTimeout, Exporter, VerbsOptions, registrations};
 use crate::fabric::{
     ACK_BYTES, Cause, Channel, DEPTH_MAX, Exporter as _, FabricError, Invitation, Landing, Read, Regions, Token,
@@ -99,7 +99,7 @@ fn reads_beyond_what_the_peer_takes_wait() {
 
 #[test]
 fn refusals_say_what_helps() {
-    let error = |doing, errno| FabricError::from(Refusal { doing, errno });
+    let error = |doing, errno| FabricError::from(FailedCall { doing, errno });
     let memory = error("register memory", libc::ENOMEM);
     assert_eq!(memory.cause, Cause::System);
     assert!(memory.what.contains("ulimit -l") && memory.what.contains("LimitMEMLOCK"), "{memory}");

@@ -2,7 +2,7 @@
 //! So whoever looks takes every event, and records it for the queue pair that it is about.
 
 use super::errors::failed;
-use super::native::Refusal;
+use super::native::FailedCall;
 use super::native::device::{Device, DeviceEvent, EventSource};
 use crate::fabric::{Cause, FabricError};
 use std::collections::HashMap;
@@ -52,7 +52,7 @@ pub struct Watch {
 
 impl Watch {
     /// Watch queue pair `number` of `device`.
-    pub fn new(device: &Device, number: u32) -> Result<Watch, Refusal> {
+    pub fn new(device: &Device, number: u32) -> Result<Watch, FailedCall> {
         let watch = Watch { source: device.event_source()?, key: device.key(), number };
         all().entry(watch.key).or_default().pairs.insert(number, None);
         Ok(watch)

@@ -2,7 +2,7 @@
 //! some READs.
 #![no_main]
 
-use remora::fabric::tcp::frames::{ANSWER_BYTES, Answers, Expected, Refusal, Status, WELCOME_BYTES, Want, answer, parse_welcome};
+use remora::fabric::tcp::frames::{ANSWER_BYTES, Answers, Expected, BadAnswer, Status, WELCOME_BYTES, Want, answer, parse_welcome};
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let Some((choice, rest)) = input.split_first_chunk::<3>() else { return };
@@ -20,7 +20,7 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
 });
 
 /// How many READs were answered, and why no more.
-fn take(mut bytes: &[u8], piece: usize, expected: &[Expected], helped: bool) -> (usize, Option<Refusal>) {
+fn take(mut bytes: &[u8], piece: usize, expected: &[Expected], helped: bool) -> (usize, Option<BadAnswer>) {
     let mut answers = Answers::default();
     let mut answered = 0;
     let mut header = 0; // bytes of the header that is due

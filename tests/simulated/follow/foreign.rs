@@ -9,7 +9,7 @@ use fastrand::Rng;
 use remora::base::term::Term;
 use remora::store::line::BIRTH;
 use remora::store::record::{Draft, Kind, Meta, Source, TERM_VALUE_BYTES};
-use remora::store::seal::Seal;
+use remora::store::seed::Seed;
 use remora::store::{BadRecord, Follower, Geometry, Stop, Store};
 use remora::sys::checksum::BodyChecksum;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -99,14 +99,14 @@ fn what_is_stale_is_refused() {
     let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
     let words: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
     let lap = ONE.shard_bytes as u64;
-    draft.write(&words, Seal::of(0, BIRTH + lap, TERM));
+    draft.write(&words, Seed::of(0, BIRTH + lap, TERM));
     assert_refused(&replica, BIRTH, &words, BadRecord::Checksum);
     assert_refused(&replica, BIRTH + 2 * lap, &words, BadRecord::Checksum);
     for other in [TERM.next().unwrap(), Term::of(0xABD, 1), Term::NONE] {
-        draft.write(&words, Seal::of(0, BIRTH, other));
+        draft.write(&words, Seed::of(0, BIRTH, other));
         assert_refused(&replica, BIRTH, &words, BadRecord::Checksum);
     }
-    draft.write(&words, Seal::of(0, BIRTH, TERM));
+    draft.write(&words, Seed::of(0, BIRTH, TERM));
     let mut follower = at(&replica, BIRTH);
     assert_eq!(follower.apply(&words, BIRTH).stop, Stop::End);
     let zeroes: Vec<AtomicU64> = (0..8).map(|_| AtomicU64::new(0)).collect();
@@ -138,17 +138,17 @@ fn a_cut_record_waits_for_the_rest() {
     }
 }
 
-/// A record made by hand: any shape word, sealed properly. The body's bytes are all 1.
+/// A record made by hand: any shape word, with a proper checksum. The body's bytes are all 1.
 fn forged(shape: u32, body_bytes: usize, checked_bytes: usize, position: u64) -> Vec<AtomicU64> {
     let mut bytes = vec![0; 16];
     bytes.resize(16 + body_bytes, 1);
     bytes[12..16].copy_from_slice(&shape.to_le_bytes());
-    seal(&mut bytes, checked_bytes, position, TERM);
+    seed(&mut bytes, checked_bytes, position, TERM);
     bytes.resize(bytes.len().next_multiple_of(8), 0);
     to_words(&bytes)
 }
 
-fn seal(bytes: &mut [u8], checked_bytes: usize, position: u64, term: Term) {
+fn seed(bytes: &mut [u8], checked_bytes: usize, position: u64, term: Term) {
     let mut sum = BodyChecksum::default().update(&bytes[12..16]);
     if bytes[12] & 15 != Kind::Set as u8 {
         sum = sum.update(&bytes[..8]);
@@ -232,7 +232,7 @@ fn long_set(key_bytes: usize, value_bytes: u32) -> Vec<AtomicU64> {
     bytes[..12].fill(0);
     bytes[12..16].copy_from_slice(&shape(1, 4, key_bytes as u32, 0).to_le_bytes());
     bytes[16 + key_bytes..][..4].copy_from_slice(&value_bytes.to_le_bytes());
-    seal(&mut bytes, used, BIRTH, TERM);
+    seed(&mut bytes, used, BIRTH, TERM);
     to_words(&bytes)
 }
 
@@ -242,7 +242,7 @@ fn term_record(term: Term, begins: u64, position: u64) -> Vec<AtomicU64> {
     value[8..].copy_from_slice(&begins.to_le_bytes());
     let draft = Draft::new(Kind::Term, b"", Meta::default(), 0, None, Source::Bytes(&value));
     let words: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
-    draft.write(&words, Seal::of(0, position, term));
+    draft.write(&words, Seed::of(0, position, term));
     words
 }
 
@@ -266,7 +266,7 @@ fn a_term_begins_where_it_says_and_only_after_the_one_before() {
     // Two terms and a set of the second in one piece.
     let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
     let set: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
-    draft.write(&set, Seal::of(0, 704, second));
+    draft.write(&set, Seed::of(0, 704, second));
     let words: Vec<AtomicU64> = first.into_iter().chain(term_record(second, 672, 672)).chain(set).collect();
     let applied = follower.apply(&words, 640);
     assert_eq!((applied.stop, applied.records, follower.term()), (Stop::End, 3, second));
@@ -275,7 +275,7 @@ fn a_term_begins_where_it_says_and_only_after_the_one_before() {
     assert_eq!(replica.shards()[0].control().term_begin(), 672);
     let old = Draft::of_key(Kind::Flush, b"", Meta::default());
     let words: Vec<AtomicU64> = (0..old.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
-    old.write(&words, Seal::of(0, follower.cursor(), TERM));
+    old.write(&words, Seed::of(0, follower.cursor(), TERM));
     assert_eq!(follower.apply(&words, follower.cursor()).stop, Stop::Bad(BadRecord::Checksum));
 }
 

@@ -227,7 +227,7 @@ fn first_record_in(store: &Store, virtual_slab: u64) -> u64 {
 }
 
 /// A table that leads to the other shard's slabs, to one of them or to all: sound records of these
-/// very positions in this very term. Nothing but the shard in their seals tells that they do not
+/// very positions in this very term. Nothing but the shard in their seeds tells that they do not
 /// belong here.
 #[test]
 fn a_table_that_leads_to_another_shards_slabs() {

@@ -5,7 +5,7 @@ use remora::base::term::Term;
 use remora::base::time::{Expiry, UnixSeconds};
 use remora::store::line::POSITION_MAX;
 use remora::store::record::{Draft, Kind, Meta, Record, Shape, Source};
-use remora::store::seal::{Seal, stamp};
+use remora::store::seed::{Seed, stamp};
 use remora::store::shape::SHORT_VALUE_BYTES_MAX;
 use remora::store::{Store, StoreConfig};
 
@@ -15,8 +15,8 @@ const NOW: UnixSeconds = UnixSeconds(1_799_999_000);
 /// The log that the records stand in.
 const SHARD: u32 = 5;
 
-fn seal(position: u64) -> Seal {
-    Seal::of(SHARD, position, Term(TERM))
+fn seed(position: u64) -> Seed {
+    Seed::of(SHARD, position, Term(TERM))
 }
 
 fn meta() -> Meta {
@@ -51,7 +51,7 @@ fn is_drawn(
     assert_eq!(bytes[8..12], crc.to_le_bytes(), "the checksum of this drawing is {crc:#010x}, from the lowest byte up");
     let written = used_words(bytes.len() / 8);
     assert_eq!(draft.record_bytes(), bytes.len());
-    draft.write(&written, seal(position));
+    draft.write(&written, seed(position));
     assert_drawn(&bytes_of(&written), &bytes, "what is written");
 
     let words = words_of(&bytes);
@@ -61,9 +61,9 @@ fn is_drawn(
     record.value().copy_to(&mut value);
     assert_eq!(record.shape, draft.shape());
     assert_eq!((&key[..], record.client_flags(), record.explicit_cas(), &value[..]), fields);
-    assert!(record.proves_itself(seal(position)) && record.is_padded_with_zeroes());
+    assert!(record.proves_itself(seed(position)) && record.is_padded_with_zeroes());
     let others = [(SHARD, position + 8, TERM), (SHARD, position, TERM + 1), (SHARD + 1, position, TERM)];
-    assert!(others.iter().all(|(shard, at, term)| !record.proves_itself(Seal::of(*shard, *at, Term(*term)))));
+    assert!(others.iter().all(|(shard, at, term)| !record.proves_itself(Seed::of(*shard, *at, Term(*term)))));
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn a_term() {
 #[test]
 fn a_pad() {
     let words = used_words(64 / 8);
-    Draft::pad(64).write(&words, seal(1024));
+    Draft::pad(64).write(&words, seed(1024));
     let drawing = hex("
         00 00 00 00  00 00 00 00
         b0 4b 99 bd               | checksum, of the header alone
@@ -229,7 +229,7 @@ fn a_pad() {
     assert_drawn(&bytes_of(&words)[..16], &drawing, "a pad");
     let record = Record::read(&words).expect("a record");
     assert_eq!((record.shape.kind(), record.shape.record_bytes()), (Kind::Pad, 64));
-    assert!(record.proves_itself(seal(1024)));
+    assert!(record.proves_itself(seed(1024)));
 }
 
 /// Log 0, so the two highest bits are zeroes; the last shard; the first position and the last.

@@ -1,7 +1,7 @@
 //! RDMA CM: listening, connecting, and the events of both.
 
 use super::device::Device;
-use super::{Library, Refusal, answered, borrowed, ffi, static_text};
+use super::{FailedCall, Library, answered, borrowed, ffi, static_text};
 use socket2::SockAddr;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -80,12 +80,12 @@ pub struct Event {
 
 impl Events {
     /// A new channel for them.
-    pub fn open(_: Library) -> Result<Arc<Events>, Refusal> {
+    pub fn open(_: Library) -> Result<Arc<Events>, FailedCall> {
         let doing = "open RDMA CM";
         let (mut raw, mut fd) = (null_mut(), -1);
         // SAFETY: the library is there, `raw` and `fd` take the answer.
         answered(doing, unsafe { ffi::rv_cm_open(&mut raw, &mut fd) })?;
-        let raw = NonNull::new(raw).ok_or(Refusal { doing, errno: libc::ENOMEM })?;
+        let raw = NonNull::new(raw).ok_or(FailedCall { doing, errno: libc::ENOMEM })?;
         Ok(Arc::new(Events { raw, fd }))
     }
 
@@ -95,12 +95,12 @@ impl Events {
     }
 
     /// The next event; None if there is none now.
-    pub fn next(self: &Arc<Events>) -> Result<Option<Event>, Refusal> {
+    pub fn next(self: &Arc<Events>) -> Result<Option<Event>, FailedCall> {
         let mut raw = std::mem::MaybeUninit::<ffi::CmEvent>::zeroed();
         // SAFETY: the channel is open and non-blocking, `raw` has room for the event.
         let answer = unsafe { ffi::rv_cm_event(self.raw.as_ptr(), raw.as_mut_ptr()) };
         match answered("take an event of RDMA CM", answer) {
-            Err(Refusal { errno: libc::EAGAIN | libc::EINTR, .. }) => return Ok(None),
+            Err(FailedCall { errno: libc::EAGAIN | libc::EINTR, .. }) => return Ok(None),
             answered => answered?,
         };
         // SAFETY: numbers, bytes and a pointer, for which all zeroes is valid, and filled on
@@ -180,12 +180,12 @@ fn milliseconds(wait: Duration) -> u32 {
 
 impl Id {
     /// A new one, whose events come to `events` and carry `key`.
-    pub fn new(events: &Arc<Events>, key: u64) -> Result<Id, Refusal> {
+    pub fn new(events: &Arc<Events>, key: u64) -> Result<Id, FailedCall> {
         let doing = "create an RDMA CM id";
         let mut raw = null_mut();
         // SAFETY: the channel is open, `raw` takes the id.
         answered(doing, unsafe { ffi::rv_id_create(events.raw.as_ptr(), key, &mut raw) })?;
-        let raw = NonNull::new(raw).ok_or(Refusal { doing, errno: libc::ENOMEM })?;
+        let raw = NonNull::new(raw).ok_or(FailedCall { doing, errno: libc::ENOMEM })?;
         Ok(Id { raw, events: events.clone() })
     }
 
@@ -205,21 +205,21 @@ impl Id {
     }
 
     /// Wait 4.096 us * 2^exponent for an answer. Older kernels have no such option.
-    pub fn set_ack_timeout(&mut self, exponent: u8) -> Result<(), Refusal> {
+    pub fn set_ack_timeout(&mut self, exponent: u8) -> Result<(), FailedCall> {
         // SAFETY: the id stands.
         answered("set the timeout", unsafe { ffi::rv_id_ack_timeout(self.raw(), exponent) }).map(drop)
     }
 
     /// Have packets of the connection that it will ask for carry this type of service; those of the
     /// peer carry the same.
-    pub fn set_tos(&mut self, tos: u8) -> Result<(), Refusal> {
+    pub fn set_tos(&mut self, tos: u8) -> Result<(), FailedCall> {
         // SAFETY: the id stands.
         answered("set the type of service", unsafe { ffi::rv_id_tos(self.raw(), tos) }).map(drop)
     }
 
     /// Bind to an address of this host; its device follows from it, unless it is the unspecified
     /// one.
-    pub fn bind(&mut self, address: SocketAddr) -> Result<(), Refusal> {
+    pub fn bind(&mut self, address: SocketAddr) -> Result<(), FailedCall> {
         let address = SockAddr::from(address);
         let bytes = address_bytes(&address);
         // SAFETY: the id stands; the bytes are read before this returns.
@@ -227,7 +227,7 @@ impl Id {
     }
 
     /// Listen for requests, of which `backlog` may wait.
-    pub fn listen(&mut self, backlog: u32) -> Result<(), Refusal> {
+    pub fn listen(&mut self, backlog: u32) -> Result<(), FailedCall> {
         // SAFETY: the id stands.
         answered("listen", unsafe { ffi::rv_id_listen(self.raw(), backlog) }).map(drop)
     }
@@ -241,7 +241,7 @@ impl Id {
     }
 
     /// Begin to resolve the address `to`, from `from` if that is given. An event tells the outcome.
-    pub fn resolve(&mut self, from: Option<SocketAddr>, to: SocketAddr, wait: Duration) -> Result<(), Refusal> {
+    pub fn resolve(&mut self, from: Option<SocketAddr>, to: SocketAddr, wait: Duration) -> Result<(), FailedCall> {
         let (from, to) = (from.map(SockAddr::from), SockAddr::from(to));
         let from = from.as_ref().map_or(&[][..], address_bytes);
         let to = address_bytes(&to);
@@ -254,13 +254,13 @@ impl Id {
     }
 
     /// Begin to resolve the route. An event tells the outcome.
-    pub fn route(&mut self, wait: Duration) -> Result<(), Refusal> {
+    pub fn route(&mut self, wait: Duration) -> Result<(), FailedCall> {
         // SAFETY: the id stands.
         answered("resolve the route", unsafe { ffi::rv_id_route(self.raw(), milliseconds(wait)) }).map(drop)
     }
 
     /// The device and port that it goes over, once that is known.
-    pub fn device(&self) -> Result<Option<(Device, u8)>, Refusal> {
+    pub fn device(&self) -> Result<Option<(Device, u8)>, FailedCall> {
         let mut port = 0;
         // SAFETY: the id stands.
         let device = NonNull::new(unsafe { ffi::rv_id_device(self.raw(), &mut port) });
@@ -268,19 +268,19 @@ impl Id {
     }
 
     /// Ask the peer for a connection. An event tells the outcome.
-    pub(super) fn connect(&mut self, with: &Connection<'_>) -> Result<(), Refusal> {
+    pub(super) fn connect(&mut self, with: &Connection<'_>) -> Result<(), FailedCall> {
         // SAFETY: the id stands; what is pointed to is copied before this returns.
         answered("connect", unsafe { ffi::rv_id_connect(self.raw(), &with.raw()) }).map(drop)
     }
 
     /// Accept a request. An event tells when the connection is established.
-    pub(super) fn accept(&mut self, with: &Connection<'_>) -> Result<(), Refusal> {
+    pub(super) fn accept(&mut self, with: &Connection<'_>) -> Result<(), FailedCall> {
         // SAFETY: as above.
         answered("accept", unsafe { ffi::rv_id_accept(self.raw(), &with.raw()) }).map(drop)
     }
 
     /// Reject a request, with a reason.
-    pub fn reject(self, reason: &[u8]) -> Result<(), Refusal> {
+    pub fn reject(self, reason: &[u8]) -> Result<(), FailedCall> {
         // SAFETY: as above.
         let answer = unsafe { ffi::rv_id_reject(self.raw(), reason.as_ptr(), reason.len() as u32) };
         answered("reject", answer).map(drop)

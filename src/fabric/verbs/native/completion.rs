@@ -1,7 +1,7 @@
 //! Completion queues, and waiting for them.
 
 use super::device::Device;
-use super::{Refusal, answered, borrowed, ffi, static_text};
+use super::{FailedCall, answered, borrowed, ffi, static_text};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{Ordering, fence};
@@ -46,12 +46,12 @@ struct Waker {
 }
 
 impl Waker {
-    fn new(device: &Device) -> Result<Waker, Refusal> {
+    fn new(device: &Device) -> Result<Waker, FailedCall> {
         let doing = "create a completion channel";
         let (mut raw, mut fd) = (null_mut(), -1);
         // SAFETY: the device is open; `raw` and `fd` take the answer.
         answered(doing, unsafe { ffi::rv_waker_create(device.raw(), &mut raw, &mut fd) })?;
-        Ok(Waker { raw: NonNull::new(raw).ok_or(Refusal { doing, errno: libc::ENOMEM })?, fd })
+        Ok(Waker { raw: NonNull::new(raw).ok_or(FailedCall { doing, errno: libc::ENOMEM })?, fd })
     }
 }
 
@@ -72,23 +72,23 @@ unsafe impl Sync for CompletionQueue {}
 
 impl CompletionQueue {
     /// A queue with room for `entries`, on which a thread can sleep.
-    pub fn new(device: &Device, entries: u32) -> Result<CompletionQueue, Refusal> {
+    pub fn new(device: &Device, entries: u32) -> Result<CompletionQueue, FailedCall> {
         let waker = Waker::new(device)?;
         CompletionQueue::create(device, entries, Some(waker))
     }
 
     /// A queue for a queue pair that posts nothing.
-    pub fn unused(device: &Device) -> Result<CompletionQueue, Refusal> {
+    pub fn unused(device: &Device) -> Result<CompletionQueue, FailedCall> {
         CompletionQueue::create(device, 1, None)
     }
 
-    fn create(device: &Device, entries: u32, waker: Option<Waker>) -> Result<CompletionQueue, Refusal> {
+    fn create(device: &Device, entries: u32, waker: Option<Waker>) -> Result<CompletionQueue, FailedCall> {
         let doing = "create a completion queue";
         let mut cq = null_mut();
         let raw = waker.as_ref().map_or(null_mut(), |waker| waker.raw.as_ptr());
         // SAFETY: the device is open, the waker is of it; `cq` takes the answer.
         answered(doing, unsafe { ffi::rv_cq_create(device.raw(), entries, raw, &mut cq) })?;
-        let cq = NonNull::new(cq).ok_or(Refusal { doing, errno: libc::ENOMEM })?;
+        let cq = NonNull::new(cq).ok_or(FailedCall { doing, errno: libc::ENOMEM })?;
         Ok(CompletionQueue { cq, waker, _device: device.clone() })
     }
 
@@ -98,7 +98,7 @@ impl CompletionQueue {
 
     /// Take up to [`COMPLETIONS_MAX`] completions, and return how many there were. The bytes of a
     /// completed READ are visible from here on.
-    pub fn poll(&self, out: &mut [Completed; COMPLETIONS_MAX]) -> Result<usize, Refusal> {
+    pub fn poll(&self, out: &mut [Completed; COMPLETIONS_MAX]) -> Result<usize, FailedCall> {
         // SAFETY: the queue stands, `out` has room for as many.
         let answer = unsafe { ffi::rv_cq_poll(self.raw(), out.as_mut_ptr(), COMPLETIONS_MAX as u32) };
         fence(Ordering::Acquire);
@@ -107,7 +107,7 @@ impl CompletionQueue {
 
     /// Have the descriptor become readable at the next completion. Earlier ones do not count, so
     /// poll once more after this, and then sleep.
-    pub fn arm(&self) -> Result<(), Refusal> {
+    pub fn arm(&self) -> Result<(), FailedCall> {
         // SAFETY: the queue stands.
         answered("ask to be woken", unsafe { ffi::rv_cq_arm(self.raw()) }).map(drop)
     }

@@ -1,7 +1,7 @@
 //! Devices. RDMA CM opens each device once for the whole process and shares it with whoever
 //! connects over it; a [`Device`] keeps it open.
 
-use super::{Library, Refusal, answered, borrowed, ffi, text_within};
+use super::{FailedCall, Library, answered, borrowed, ffi, text_within};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
@@ -76,7 +76,7 @@ pub struct PortAttributes {
 }
 
 /// All devices of this host.
-pub fn devices(_: Library) -> Result<Vec<Device>, Refusal> {
+pub fn devices(_: Library) -> Result<Vec<Device>, FailedCall> {
     let mut raw = null_mut();
     // SAFETY: the library is there, and `raw` takes the list.
     answered("look for RDMA devices", unsafe { ffi::rv_devices_open(&mut raw) })?;
@@ -92,10 +92,10 @@ pub fn devices(_: Library) -> Result<Vec<Device>, Refusal> {
 
 impl Device {
     /// The device that RDMA CM chose, kept open beyond the connection.
-    pub(super) fn keep(raw: NonNull<ffi::Device>) -> Result<Device, Refusal> {
-        let library = super::library().map_err(|_| Refusal { doing: "open the libraries", errno: libc::ENOSYS })?;
+    pub(super) fn keep(raw: NonNull<ffi::Device>) -> Result<Device, FailedCall> {
+        let library = super::library().map_err(|_| FailedCall { doing: "open the libraries", errno: libc::ENOSYS })?;
         let found = devices(library)?.into_iter().find(|device| device.raw == raw);
-        found.ok_or(Refusal { doing: "find the connection's device", errno: libc::ENODEV })
+        found.ok_or(FailedCall { doing: "find the connection's device", errno: libc::ENODEV })
     }
 
     pub(super) fn raw(&self) -> *mut ffi::Device {
@@ -108,7 +108,7 @@ impl Device {
     }
 
     /// What it can do.
-    pub fn attributes(&self) -> Result<Attributes, Refusal> {
+    pub fn attributes(&self) -> Result<Attributes, FailedCall> {
         let mut info = std::mem::MaybeUninit::<ffi::DeviceAttributes>::zeroed();
         // SAFETY: the device is open, `info` has room for the answer.
         answered("query the device", unsafe { ffi::rv_device_info(self.raw(), info.as_mut_ptr()) })?;
@@ -127,7 +127,7 @@ impl Device {
     }
 
     /// What one of its ports is.
-    pub fn port(&self, port: u8) -> Result<PortAttributes, Refusal> {
+    pub fn port(&self, port: u8) -> Result<PortAttributes, FailedCall> {
         let mut info = ffi::PortAttributes::default();
         // SAFETY: the device is open, `info` has room for the answer.
         answered("query the port", unsafe { ffi::rv_port_info(self.raw(), port.into(), &mut info) })?;
@@ -136,7 +136,7 @@ impl Device {
     }
 
     /// An entry of a port's table of GIDs; all zeroes where none is.
-    pub fn gid(&self, port: u8, index: u8) -> Result<[u8; 16], Refusal> {
+    pub fn gid(&self, port: u8, index: u8) -> Result<[u8; 16], FailedCall> {
         let mut gid = [0; 16];
         // SAFETY: the device is open, and a GID has 16 bytes.
         answered("query the GID", unsafe { ffi::rv_gid(self.raw(), port.into(), index.into(), gid.as_mut_ptr()) })?;
@@ -144,7 +144,7 @@ impl Device {
     }
 
     /// Where its asynchronous events are seen to come; non-blocking from now on.
-    pub fn event_source(&self) -> Result<EventSource, Refusal> {
+    pub fn event_source(&self) -> Result<EventSource, FailedCall> {
         // SAFETY: the device is open.
         let fd = answered("watch the device", unsafe { ffi::rv_async_fd(self.raw()) })?;
         Ok(EventSource { device: self.clone(), fd })

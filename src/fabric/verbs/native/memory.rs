@@ -3,7 +3,7 @@
 //! landing holds its [`Registration`] and gives it up before its memory.
 
 use super::device::Device;
-use super::{Refusal, answered, ffi};
+use super::{FailedCall, answered, ffi};
 use crate::fabric::{ACK_BYTES, Access, Landing, Regions};
 use crate::sys::memory::Memfd;
 use crate::sys::sync::AtomicU64;
@@ -24,11 +24,11 @@ unsafe impl Sync for Domain {}
 
 impl Domain {
     /// A new one.
-    pub fn new(device: &Device) -> Result<Arc<Domain>, Refusal> {
+    pub fn new(device: &Device) -> Result<Arc<Domain>, FailedCall> {
         let mut raw = null_mut();
         // SAFETY: the device is open, `raw` takes the domain.
         answered("allocate a protection domain", unsafe { ffi::rv_pd_alloc(device.raw(), &mut raw) })?;
-        let raw = NonNull::new(raw).ok_or(Refusal { doing: "allocate a protection domain", errno: libc::ENOMEM })?;
+        let raw = NonNull::new(raw).ok_or(FailedCall { doing: "allocate a protection domain", errno: libc::ENOMEM })?;
         Ok(Arc::new(Domain { raw, device: device.clone() }))
     }
 
@@ -71,7 +71,7 @@ impl Registration {
     ///
     /// # Safety
     /// The memory stays mapped until the registration is dropped.
-    unsafe fn new(domain: &Arc<Domain>, words: &[AtomicU64], access: u32) -> Result<Registration, Refusal> {
+    unsafe fn new(domain: &Arc<Domain>, words: &[AtomicU64], access: u32) -> Result<Registration, FailedCall> {
         let doing = "register memory";
         let address = words.as_ptr() as u64;
         let (mut raw, mut local_key, mut remote_key) = (null_mut(), 0, 0);
@@ -82,7 +82,7 @@ impl Registration {
             ffi::rv_mr_register(domain.raw(), address, bytes, access, &mut raw, &mut local_key, &mut remote_key)
         };
         answered(doing, answer)?;
-        let raw = NonNull::new(raw).ok_or(Refusal { doing, errno: libc::ENOMEM })?;
+        let raw = NonNull::new(raw).ok_or(FailedCall { doing, errno: libc::ENOMEM })?;
         Ok(Registration { raw, local_key, remote_key, address, _domain: domain.clone() })
     }
 
@@ -143,7 +143,7 @@ impl Drop for Pinned {
 
 impl Region {
     /// Offer one of `regions`.
-    pub fn offer(domain: &Arc<Domain>, regions: &Arc<dyn Regions>, number: usize) -> Result<Region, Refusal> {
+    pub fn offer(domain: &Arc<Domain>, regions: &Arc<dyn Regions>, number: usize) -> Result<Region, FailedCall> {
         let access = match regions.access(number) {
             Access::Read => ffi::ACCESS_REMOTE_READ,
             Access::Write => ffi::ACCESS_REMOTE_READ | ffi::ACCESS_REMOTE_WRITE | ffi::ACCESS_LOCAL_WRITE,
@@ -152,7 +152,7 @@ impl Region {
     }
 
     /// Have WRITEs of this end go out from one of `regions`; no peer reaches it.
-    pub fn source(domain: &Arc<Domain>, regions: &Arc<dyn Regions>, number: usize) -> Result<Region, Refusal> {
+    pub fn source(domain: &Arc<Domain>, regions: &Arc<dyn Regions>, number: usize) -> Result<Region, FailedCall> {
         Region::register(domain, regions, number, 0)
     }
 
@@ -161,7 +161,7 @@ impl Region {
         regions: &Arc<dyn Regions>,
         number: usize,
         access: u32,
-    ) -> Result<Region, Refusal> {
+    ) -> Result<Region, FailedCall> {
         let pinned = Pinned::new(regions, number);
         let words = regions.memory(number).words();
         // SAFETY: a memfd is mapped while its owner lives, which is held beside the registration
@@ -189,7 +189,7 @@ pub struct AckSlot {
 
 impl AckSlot {
     /// A new one: zeroed.
-    pub fn new(domain: &Arc<Domain>, memfd: Memfd) -> Result<AckSlot, Refusal> {
+    pub fn new(domain: &Arc<Domain>, memfd: Memfd) -> Result<AckSlot, FailedCall> {
         let access = ffi::ACCESS_LOCAL_WRITE | ffi::ACCESS_REMOTE_WRITE;
         let words = &memfd.words()[..ACK_BYTES / 8];
         // SAFETY: the memfd's mapping does not move with it, is held beside the registration and
@@ -214,7 +214,7 @@ pub enum LandingError {
     /// No memory.
     Memory(io::Error),
     /// It could not be registered.
-    Refused(Refusal),
+    Refused(FailedCall),
 }
 
 /// A landing of `bytes` bytes that queue pairs of `domain` can fill.

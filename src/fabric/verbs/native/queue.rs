@@ -5,7 +5,7 @@
 use super::cm::{Connection, Id};
 use super::completion::{COMPLETIONS_MAX, Completed, CompletionQueue};
 use super::memory::{Domain, Region, Registration};
-use super::{READS_MAX, Refusal, Transfer, answered, ffi};
+use super::{FailedCall, READS_MAX, Transfer, answered, ffi};
 use crate::fabric::{ACK_BYTES, Landing, Read, WRITE_DEPTH_MAX, Write};
 use crate::sys::sync::Ordering::Relaxed;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl QueuePair {
         completions: &Arc<CompletionQueue>,
         sends: usize,
         inline_bytes: usize,
-    ) -> Result<QueuePair, (Id, Refusal)> {
+    ) -> Result<QueuePair, (Id, FailedCall)> {
         let (mut given, mut number) = (inline_bytes as u32, 0);
         // SAFETY: all three stand, and are of one device or refused; what is told goes to locals.
         let answer = unsafe {
@@ -104,12 +104,12 @@ impl QueuePair {
     }
 
     /// See [`Id`].
-    pub fn connect(&mut self, with: &Connection<'_>) -> Result<(), Refusal> {
+    pub fn connect(&mut self, with: &Connection<'_>) -> Result<(), FailedCall> {
         self.id.connect(with)
     }
 
     /// See [`Id`].
-    pub fn accept(&mut self, with: &Connection<'_>) -> Result<(), Refusal> {
+    pub fn accept(&mut self, with: &Connection<'_>) -> Result<(), FailedCall> {
         self.id.accept(with)
     }
 
@@ -123,7 +123,7 @@ impl QueuePair {
     }
 
     /// Destroy it, then tell the peer. After Ok the device touches no memory through it any more.
-    fn end(&mut self) -> Result<(), Refusal> {
+    fn end(&mut self) -> Result<(), FailedCall> {
         self.stop();
         // SAFETY: the id stands, nobody else has the queue pair.
         let answer = unsafe { ffi::rv_qp_destroy(self.id.raw()) };
@@ -131,7 +131,7 @@ impl QueuePair {
         answered("destroy a queue pair", answer).map(drop)
     }
 
-    fn post_reads(&mut self, reads: &[Transfer]) -> Result<(), Refusal> {
+    fn post_reads(&mut self, reads: &[Transfer]) -> Result<(), FailedCall> {
         // SAFETY: the queue pair stands until `end`. The memory that is named is that of landings,
         // which the one caller, ReadQueue, keeps until they have completed or the queue pair is
         // gone. At most READS_MAX, or refused.
@@ -139,7 +139,7 @@ impl QueuePair {
         answered("post READs", answer).map(drop)
     }
 
-    fn post_writes(&mut self, writes: &[Transfer]) -> Result<(), Refusal> {
+    fn post_writes(&mut self, writes: &[Transfer]) -> Result<(), FailedCall> {
         // SAFETY: the queue pair stands until `end`. The memory that is named is that of sources,
         // which the one caller, ReadQueue, keeps until the queue pair is gone. At most READS_MAX,
         // or refused.
@@ -147,7 +147,7 @@ impl QueuePair {
         answered("post WRITEs", answer).map(drop)
     }
 
-    fn post_write(&mut self, write: &Transfer, inline: bool, signalled: bool) -> Result<(), Refusal> {
+    fn post_write(&mut self, write: &Transfer, inline: bool, signalled: bool) -> Result<(), FailedCall> {
         // SAFETY: the queue pair stands until `end`. What is inline is copied before this returns;
         // else it lies in the buffer of the one caller, ReadQueue, as above.
         let answer = unsafe { ffi::rv_post_write(self.id.raw(), write, inline.into(), signalled.into()) };
@@ -249,7 +249,7 @@ impl ReadQueue {
 
     /// Post `reads`, of which `place` gives address and key at the peer, with one doorbell. After
     /// an error some may be under way all the same; they are kept.
-    pub fn post(&mut self, reads: &mut Vec<Read>, place: impl Fn(&Read) -> (u64, u32)) -> Result<(), Refusal> {
+    pub fn post(&mut self, reads: &mut Vec<Read>, place: impl Fn(&Read) -> (u64, u32)) -> Result<(), FailedCall> {
         assert!(self.reads_under_way() + reads.len() <= READS_MAX, "more READs under way than a queue takes");
         let mut transfers = [Transfer::default(); READS_MAX];
         let count = reads.len();
@@ -275,7 +275,7 @@ impl ReadQueue {
 
     /// Post WRITEs of what lies in its sources, of which `place` gives address and key at the peer,
     /// with one doorbell.
-    pub fn post_data(&mut self, writes: &[Write], place: impl Fn(&Write) -> (u64, u32)) -> Result<(), Refusal> {
+    pub fn post_data(&mut self, writes: &[Write], place: impl Fn(&Write) -> (u64, u32)) -> Result<(), FailedCall> {
         assert!(self.data_writes + writes.len() <= WRITE_DEPTH_MAX, "more WRITEs under way than a queue takes");
         let mut transfers = [Transfer::default(); WRITE_DEPTH_MAX];
         for (transfer, write) in transfers.iter_mut().zip(writes) {
@@ -302,7 +302,7 @@ impl ReadQueue {
 
     /// Post an ack: a WRITE of `words` to `remote`. There must be room ([`ReadQueue::takes_ack`]),
     /// and a buffer if it [needs](ReadQueue::lacks_buffer) one.
-    pub fn post_ack(&mut self, remote: u64, rkey: u32, words: &[u64]) -> Result<(), Refusal> {
+    pub fn post_ack(&mut self, remote: u64, rkey: u32, words: &[u64]) -> Result<(), FailedCall> {
         let ((number, signalled), bytes) = (self.acks.next(), size_of_val(words));
         assert!(self.takes_ack() && bytes <= ACK_BYTES);
         let inline = bytes <= self.pair.inline_bytes;
@@ -326,7 +326,7 @@ impl ReadQueue {
     }
 
     /// Take what has completed, up to [`COMPLETIONS_MAX`].
-    pub fn reap(&mut self, mut finished: impl FnMut(Finished)) -> Result<Reaped, Refusal> {
+    pub fn reap(&mut self, mut finished: impl FnMut(Finished)) -> Result<Reaped, FailedCall> {
         let mut found = [Completed::default(); COMPLETIONS_MAX];
         let mut reaped = Reaped { count: self.completions.poll(&mut found)?, failure: None };
         for completed in &found[..reaped.count] {

@@ -42,16 +42,16 @@ fn stamp_in(log: u64, shard: u32, position: u64) -> u64 {
 /// The shard is part of it, because slabs wander between shards, whose positions advance alike:
 /// another shard's stale bytes must not prove themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seal {
+pub struct Seed {
     pub(super) stamp: u64,
     pub(super) term: Term,
 }
 
-impl Seal {
+impl Seed {
     /// Of the record at `position` of a shard's log, in `term`.
     #[inline]
-    pub fn of(shard: u32, position: u64, term: Term) -> Seal {
-        Seal { stamp: stamp(shard, position), term }
+    pub fn of(shard: u32, position: u64, term: Term) -> Seed {
+        Seed { stamp: stamp(shard, position), term }
     }
 }
 
@@ -84,13 +84,13 @@ mod tests {
     #[test]
     fn a_record_does_not_prove_itself_in_another_log() {
         let term = Term::of(7, 1);
-        let seals = LOGS.map(|log| Seal { stamp: stamp_in(log, 3, 640), term });
+        let seeds = LOGS.map(|log| Seed { stamp: stamp_in(log, 3, 640), term });
         let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
-        for seal in seals {
+        for seed in seeds {
             let words: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
-            let record = draft.write(&words, seal);
-            let proven: Vec<Seal> = seals.into_iter().filter(|seal| record.proves_itself(*seal)).collect();
-            assert_eq!(proven, [seal]);
+            let record = draft.write(&words, seed);
+            let proven: Vec<Seed> = seeds.into_iter().filter(|seed| record.proves_itself(*seed)).collect();
+            assert_eq!(proven, [seed]);
         }
     }
 }
