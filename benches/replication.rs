@@ -23,6 +23,7 @@ mod watched;
 use anyhow::{Context, bail};
 use remora::base::time::UnixSeconds;
 use remora::fabric::{self, Channel, ConnectOptions, Exporter, Grant, Invitation, Kind, Token};
+use remora::replication::ack::Tag;
 use remora::replication::pull::Puller;
 use remora::replication::push::Mode;
 use remora::replication::push::inbox::Inbox;
@@ -204,7 +205,7 @@ fn puller_of<'s>(
 ) -> anyhow::Result<Puller<'s>> {
     let known = vec![None; replica.shards().len()];
     replica.adopt_terms(primary.terms());
-    Ok(Puller::new(channel, replica, share, primary.memory(), &primary.terms(), &known, SILENCE_MAX)?)
+    Ok(Puller::new(channel, replica, share, primary.memory(), &primary.terms(), &known, Tag::FIRST, SILENCE_MAX)?)
 }
 
 fn catch_up(puller: &mut Puller<'_>) -> anyhow::Result<()> {

@@ -3,26 +3,31 @@
 //! pullers ([`AckSlots`]).
 //!
 //! ```text
-//! words 0..8    term | lag in bytes | lag in microseconds | bytes pulled | records applied | begun anew | bad records | beats
-//! word 8 + n    applied position of the nth shard of the puller's share; 0: none yet
+//! words 0..8    zero | lag in bytes | lag in microseconds | bytes pulled | records applied | begun anew | bad records | beats
+//! word 8 + n    what the puller says of shard n:  applied position / 8, bits 12..63 | tag, bits 0..11;  0: nothing
 //! ```
 //!
-//! A WRITE is of all words from the first that has changed to the last. Its words may be placed in
-//! any order, and a look may come in between. So the primary concludes nothing about one word from
-//! another:
+//! A replica *subscribes* to shards over the control connection, and the primary gives the
+//! subscription a *tag*. A position counts with the tag of the shard's latest subscription alone.
+//! So one word tells whose history it speaks of: a primary whose history changes takes its tags
+//! back ([`AckSlots::take_back`]), and what was acknowledged of the log before counts no more,
+//! while channels and sessions go on.
+//!
+//! A WRITE is of the words from the first position that has changed to the last, or of the summary,
+//! which is told each 100 ms while something moves. Its words may be placed in any order, and a
+//! look may come in between. So the primary concludes nothing about one word from another:
 //! - A position is true by itself. A replica writes it only once it has applied everything below
-//!   it, and 0 is no position. It is one of the history that the session has agreed upon: a
-//!   primary whose history changes ends its sessions first, and a new session has a new slot.
-//! - Who joins is told by the positions: there is a shard without one.
-//! - The term is set once, for people to see that the replica follows. The rest is figures for
-//!   people as well.
+//!   it, and no tag is 0.
+//! - Who joins is told by the positions: there is a shard that it subscribes to without one.
+//! - The rest is figures for people. The beats tell that the replica follows.
 
-use super::shares::Shares;
-use crate::base::term::Term;
+use super::wire::Wanted;
 use crate::fabric::{ACK_BYTES, Channel, FabricError};
+use crate::store::line::POSITION_MAX;
 use crate::store::sizing;
 use crate::sys::memory::Memfd;
-use crate::sys::sync::{AtomicU64, Ordering::Acquire};
+use crate::sys::sync::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Words of the summary, ahead of the positions.
@@ -31,11 +36,44 @@ pub const SUMMARY_WORDS: usize = 8;
 const SHARDS_MAX: usize = ACK_BYTES / 8 - SUMMARY_WORDS;
 const _: () = assert!(SHARDS_MAX >= sizing::SHARDS_MAX);
 
+const TAG_BITS: u32 = 12;
+const TAG_MASK: u64 = (1 << TAG_BITS) - 1;
+const _: () = assert!((POSITION_MAX - 8) / 8 < 1 << (64 - TAG_BITS));
+
+/// Which subscription of a shard a position speaks for: 1 to 4,095. A session gives them in turn,
+/// and a shard is subscribed to at most once in 50 ms; so a tag comes again after 200 s, when no
+/// WRITE of the first time is under way any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tag(u16);
+
+impl Tag {
+    /// The first one that a session gives.
+    pub const FIRST: Tag = Tag(1);
+
+    /// From a message; None if there is no such tag.
+    pub fn from_number(number: u16) -> Option<Tag> {
+        (1..=TAG_MASK as u16).contains(&number).then_some(Tag(number))
+    }
+
+    /// As it stands in a message.
+    pub fn number(self) -> u16 {
+        self.0
+    }
+
+    fn next(self) -> Tag {
+        Tag(self.0 % TAG_MASK as u16 + 1)
+    }
+
+    /// The word that acknowledges everything below `position`; 0 for position 0, which says
+    /// nothing.
+    pub fn word(self, position: u64) -> u64 {
+        if position == 0 { 0 } else { (position / 8) << TAG_BITS | u64::from(self.0) }
+    }
+}
+
 /// The words ahead of the positions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// What the replica follows; 0 as long as it has written nothing.
-    pub term: u64,
     /// Bytes that were committed at its last look and that it had not applied.
     pub lag_bytes: u64,
     /// For how long there has been something it had not applied.
@@ -54,15 +92,14 @@ pub struct Summary {
 
 impl Summary {
     fn words(self) -> [u64; SUMMARY_WORDS] {
-        let Summary { term, lag_bytes, lag_microseconds, pulled_bytes, records, begun_anew, bad_records, beats } = self;
-        [term, lag_bytes, lag_microseconds, pulled_bytes, records, begun_anew, bad_records, beats]
+        let Summary { lag_bytes, lag_microseconds, pulled_bytes, records, begun_anew, bad_records, beats } = self;
+        [0, lag_bytes, lag_microseconds, pulled_bytes, records, begun_anew, bad_records, beats]
     }
 
     /// As it stands in a slot.
     pub fn read(slot: &[AtomicU64]) -> Summary {
         let word = |at: usize| slot[at].load(Acquire);
         Summary {
-            term: word(0),
             lag_bytes: word(1),
             lag_microseconds: word(2),
             pulled_bytes: word(3),
@@ -73,44 +110,84 @@ impl Summary {
         }
     }
 
-    /// Of two pullers of one replica together. It has a term once both have.
+    /// Of two pullers of one replica together. They have beats once both have.
     fn with(self, other: Summary) -> Summary {
+        let all_beat = self.beats.min(other.beats) > 0;
         Summary {
-            term: if self.term == 0 { 0 } else { other.term },
             lag_bytes: self.lag_bytes.saturating_add(other.lag_bytes),
             lag_microseconds: self.lag_microseconds.max(other.lag_microseconds),
             pulled_bytes: self.pulled_bytes.saturating_add(other.pulled_bytes),
             records: self.records.saturating_add(other.records),
             begun_anew: self.begun_anew.saturating_add(other.begun_anew),
             bad_records: self.bad_records.saturating_add(other.bad_records),
-            beats: self.beats.saturating_add(other.beats),
+            beats: if all_beat { self.beats.saturating_add(other.beats) } else { 0 },
         }
     }
 }
 
-/// The primary's side: the slots of one replica, one for each of its pullers.
+/// The primary's side: the slots of one replica, one for each of its pullers, and what the replica
+/// subscribes to.
 pub struct AckSlots {
     slots: Box<[Arc<Memfd>]>,
-    shares: Shares,
+    /// For each shard the puller that acknowledges it and the tag that it must say:
+    /// `puller << 12 | tag`; 0 where the replica does not subscribe.
+    subscribed: Box<[AtomicU64]>,
+    /// The tag of the next subscription.
+    next: AtomicU64,
 }
 
 impl AckSlots {
-    /// In the order of the pullers, which share `shards` shards.
+    /// In the order of the pullers, of a store with so many shards.
     pub fn new(slots: impl IntoIterator<Item = Arc<Memfd>>, shards: usize) -> AckSlots {
-        let slots: Box<[Arc<Memfd>]> = slots.into_iter().collect();
-        AckSlots { shares: Shares::new(shards, slots.len()), slots }
+        assert!(shards <= SHARDS_MAX, "more shards than a slot has room for");
+        AckSlots {
+            slots: slots.into_iter().collect(),
+            subscribed: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            next: AtomicU64::new(Tag::FIRST.0.into()),
+        }
     }
 
     /// How many pullers there are.
     pub fn pullers(&self) -> usize {
-        self.shares.pullers()
+        self.slots.len()
     }
 
-    /// The position that the replica has applied of a shard; 0 before it has said so. It stands in
-    /// the slot of the puller that has this shard.
+    /// The replica subscribes to shards, each by a puller; what it has acknowledged of them before
+    /// counts no more. Returns the tag of them all. None, and nothing has changed, if there is no
+    /// such shard or puller. For the session's thread alone.
+    pub fn subscribe(&self, wanted: &[Wanted]) -> Option<Tag> {
+        let (shards, pullers) = (self.subscribed.len(), self.slots.len());
+        if wanted.iter().any(|one| one.shard() >= shards || one.puller() >= pullers) {
+            return None;
+        }
+        let tag = Tag(self.next.load(Acquire) as u16);
+        self.next.store(tag.next().0.into(), Release);
+        for one in wanted {
+            let words = self.slots[one.puller()].words();
+            words[SUMMARY_WORDS + one.shard()].store(0, Release);
+            self.subscribed[one.shard()].store((one.puller() as u64) << TAG_BITS | u64::from(tag.0), Release);
+        }
+        Some(tag)
+    }
+
+    /// Nothing that was acknowledged so far counts any more, in any shard: the replica has to
+    /// subscribe again.
+    pub fn take_back(&self) {
+        self.subscribed.iter().for_each(|one| one.store(0, Release));
+    }
+
+    /// Whether the replica subscribes to this shard.
+    pub fn has(&self, shard: usize) -> bool {
+        self.subscribed[shard].load(Acquire) != 0
+    }
+
+    /// The position that the replica has applied of a shard; 0 before it has said so in its latest
+    /// subscription.
     pub fn applied(&self, shard: usize) -> u64 {
-        let owner = self.shares.owner(shard);
-        self.slots[owner].words()[SUMMARY_WORDS + shard - self.shares.of(owner).start].load(Acquire)
+        let subscribed = self.subscribed[shard].load(Acquire);
+        let (puller, tag) = ((subscribed >> TAG_BITS) as usize, subscribed & TAG_MASK);
+        let word = self.slots[puller].words()[SUMMARY_WORDS + shard].load(Acquire);
+        if tag != 0 && word & TAG_MASK == tag { (word >> TAG_BITS) * 8 } else { 0 }
     }
 
     /// Of all pullers: sums, and the longest lag.
@@ -119,9 +196,10 @@ impl AckSlots {
     }
 }
 
-/// The replica's side: writes what has changed since it wrote last.
+/// The replica's side: one puller's slot. It writes what has changed since it wrote last.
 pub struct Acks {
-    /// What the slot holds once all WRITEs have arrived.
+    first: usize,
+    /// What the slot holds of the shards from `first` on, once all WRITEs have arrived.
     written: Vec<u64>,
     /// What it is to hold; kept for its memory.
     next: Vec<u64>,
@@ -129,32 +207,29 @@ pub struct Acks {
 }
 
 impl Acks {
-    /// Of a puller that has so many shards.
-    pub fn new(shards: usize) -> Acks {
-        assert!(shards <= SHARDS_MAX, "more shards than a slot has room for");
-        let words = SUMMARY_WORDS + shards;
-        Acks { written: vec![0; words], next: Vec::with_capacity(words), beats: 0 }
+    /// Of a puller that has these shards.
+    pub fn new(shards: Range<usize>) -> Acks {
+        assert!(shards.end <= SHARDS_MAX, "more shards than a slot has room for");
+        Acks { first: shards.start, next: Vec::with_capacity(shards.len()), written: vec![0; shards.len()], beats: 0 }
     }
 
-    /// Tell the primary, in one WRITE: the summary (its `term` and `beats` are filled in here) and
-    /// the positions that have changed.
-    pub fn write(
-        &mut self,
-        channel: &mut dyn Channel,
-        term: Term,
-        applied: impl Iterator<Item = u64>,
-        summary: Summary,
-    ) -> Result<(), FabricError> {
-        self.beats += 1;
-        let summary = Summary { term: term.0, beats: self.beats, ..summary };
+    /// Tell the primary the positions that have changed, in one WRITE. `words` has [`Tag::word`] of
+    /// each shard.
+    pub fn write(&mut self, channel: &mut dyn Channel, words: impl Iterator<Item = u64>) -> Result<(), FabricError> {
         self.next.clear();
-        self.next.extend(summary.words().into_iter().chain(applied));
+        self.next.extend(words);
         let differs = |at: &usize| self.next[*at] != self.written[*at];
-        let first = (0..self.next.len()).find(differs).expect("the beats differ");
+        let Some(first) = (0..self.next.len()).find(differs) else { return Ok(()) };
         let last = (first..self.next.len()).rfind(differs).expect("the first does");
-        channel.write_ack(first * 8, &self.next[first..=last])?;
+        channel.write_ack((SUMMARY_WORDS + self.first + first) * 8, &self.next[first..=last])?;
         std::mem::swap(&mut self.written, &mut self.next);
         Ok(())
+    }
+
+    /// Tell the primary the figures; the beats are filled in here.
+    pub fn summarize(&mut self, channel: &mut dyn Channel, summary: Summary) -> Result<(), FabricError> {
+        self.beats += 1;
+        channel.write_ack(0, &Summary { beats: self.beats, ..summary }.words())
     }
 }
 
@@ -162,6 +237,7 @@ impl Acks {
 mod tests {
     use super::*;
     use crate::fabric::{Completion, Kind, Landing, Read};
+    use crate::replication::shares::Shares;
     use std::sync::atomic::Ordering::Release;
     use std::time::Duration;
 
@@ -191,49 +267,105 @@ mod tests {
         }
     }
 
+    fn slots(count: usize) -> Vec<Arc<Memfd>> {
+        (0..count).map(|_| Arc::new(Memfd::new("test-ack", ACK_BYTES, false).expect("a page"))).collect()
+    }
+
+    fn place(slot: &Memfd, written: Written) {
+        for (offset, words) in written.0 {
+            let to = slot.words()[offset / 8..].iter();
+            to.zip(words).for_each(|(to, word)| to.store(word, Release));
+        }
+    }
+
     #[test]
     fn each_ack_is_one_write_of_what_has_changed() {
-        let (mut acks, mut written, mut slot) = (Acks::new(100), Written::default(), vec![0; ACK_BYTES / 8]);
+        let (mut acks, mut written, mut slot) = (Acks::new(50..150), Written::default(), vec![0; ACK_BYTES / 8]);
         let mut positions = vec![64; 100];
-        for (number, changed) in [(1, vec![]), (2, vec![3, 77]), (3, vec![]), (4, vec![0]), (5, vec![99])] {
+        for (number, changed) in [vec![], vec![3, 77], vec![], vec![0], vec![99]].into_iter().enumerate() {
             changed.iter().for_each(|shard| positions[*shard] += 8);
-            let summary = Summary { records: number, ..Summary::default() };
-            acks.write(&mut written, Term(9), positions.iter().copied(), summary).expect("it takes all");
-            let [(offset, words)] = &std::mem::take(&mut written.0)[..] else { panic!("one WRITE") };
-            slot[offset / 8..][..words.len()].copy_from_slice(words);
-            assert_eq!(slot[SUMMARY_WORDS..][..100], positions, "ack {number}");
-            assert_eq!((slot[0], slot[4], slot[7]), (9, number, number), "term, records, beats");
-            let last = changed.last().map_or(7, |shard| SUMMARY_WORDS + shard);
-            let span = if number == 1 { 0..=107 } else { 4..=last };
-            assert_eq!((*offset, words.len()), (span.start() * 8, span.count()), "ack {number}: no more than changed");
+            let words = positions.iter().map(|position| Tag::FIRST.word(*position));
+            acks.write(&mut written, words.clone()).expect("it takes all");
+            let told = std::mem::take(&mut written.0);
+            let span = match (number, changed.first(), changed.last()) {
+                (0, ..) => 0..=99,
+                (_, Some(first), Some(last)) => *first..=*last,
+                _ => {
+                    assert!(told.is_empty(), "nothing has changed");
+                    continue;
+                }
+            };
+            let [(offset, words_told)] = &told[..] else { panic!("one WRITE") };
+            slot[offset / 8..][..words_told.len()].copy_from_slice(words_told);
+            assert_eq!(slot[SUMMARY_WORDS + 50..][..100], words.collect::<Vec<_>>(), "ack {number}");
+            let begin = (SUMMARY_WORDS + 50 + span.start()) * 8;
+            assert_eq!((*offset, words_told.len()), (begin, span.count()), "ack {number}: no more than changed");
         }
     }
 
     /// The slots of three pullers that share eight shards, each as its puller writes it.
     #[test]
     fn each_position_is_read_from_the_slot_of_the_puller_that_has_its_shard() {
-        let memory = || Arc::new(Memfd::new("test-ack", ACK_BYTES, false).expect("a page"));
-        let (slots, shares): (Vec<_>, _) = ((0..3).map(|_| memory()).collect(), Shares::new(8, 3));
+        let (slots, shares) = (slots(3), Shares::new(8, 3));
         let acks = AckSlots::new(slots.iter().cloned(), 8);
-        assert_eq!((0..8).map(|shard| acks.applied(shard)).collect::<Vec<_>>(), [0; 8]);
+        let applied = || (0..8).map(|shard| acks.applied(shard)).collect::<Vec<_>>();
+        assert_eq!(applied(), [0; 8]);
+        let wanted: Vec<_> = (0..8).map(|shard| Wanted::new(shard, shares.owner(shard))).collect();
+        let tag = acks.subscribe(&wanted).expect("they are there");
         let position = |shard: usize| 1000 + 8 * shard as u64;
         for (puller, slot) in slots.iter().enumerate() {
-            assert_eq!(acks.summary().term, 0, "a puller has told nothing yet");
-            let (mut own, mut written) = (Acks::new(shares.of(puller).len()), Written::default());
+            assert_eq!(acks.summary().beats, 0, "a puller has told nothing yet");
+            let (mut own, mut written) = (Acks::new(shares.of(puller)), Written::default());
             let number = puller as u64 + 1;
             let summary =
                 Summary { lag_bytes: number, lag_microseconds: 10 * number, records: 100, ..Summary::default() };
-            own.write(&mut written, Term(9), shares.of(puller).map(position), summary).expect("it takes all");
-            for (offset, words) in written.0 {
-                let to = slot.words()[offset / 8..].iter();
-                to.zip(words).for_each(|(to, word)| to.store(word, Release));
-            }
+            own.write(&mut written, shares.of(puller).map(|shard| tag.word(position(shard)))).expect("it takes all");
+            own.summarize(&mut written, summary).expect("it takes all");
+            place(slot, written);
         }
-        assert_eq!(
-            (0..8).map(|shard| acks.applied(shard)).collect::<Vec<_>>(),
-            (0..8).map(position).collect::<Vec<_>>()
-        );
+        assert_eq!(applied(), (0..8).map(position).collect::<Vec<_>>());
         let told = acks.summary();
-        assert_eq!((told.term, told.lag_bytes, told.lag_microseconds, told.records), (9, 6, 30, 300));
+        assert_eq!((told.beats, told.lag_bytes, told.lag_microseconds, told.records), (3, 6, 30, 300));
+    }
+
+    #[test]
+    fn a_position_counts_with_the_tag_of_the_latest_subscription_alone() {
+        let slots = slots(2);
+        let acks = AckSlots::new(slots.iter().cloned(), 4);
+        let (of_both, of_one) = ([Wanted::new(1, 0), Wanted::new(2, 0)], [Wanted::new(2, 1)]);
+        let tell =
+            |puller: usize, shard: usize, word| slots[puller].words()[SUMMARY_WORDS + shard].store(word, Release);
+        let first = acks.subscribe(&of_both).expect("they are there");
+        assert_eq!([0, 1, 2, 3].map(|shard| acks.has(shard)), [false, true, true, false]);
+        (0..4).for_each(|shard| tell(0, shard, first.word(640)));
+        assert_eq!([0, 1, 2, 3].map(|shard| acks.applied(shard)), [0, 640, 640, 0], "nobody subscribes to the others");
+        // One of them anew, by the other puller. What was said before, or comes late, does not
+        // count.
+        let second = acks.subscribe(&of_one).expect("it is there");
+        assert_ne!(first, second);
+        tell(0, 2, second.word(800));
+        tell(1, 2, first.word(640));
+        assert_eq!([1, 2].map(|shard| acks.applied(shard)), [640, 0]);
+        tell(1, 2, second.word(648));
+        assert_eq!([1, 2].map(|shard| acks.applied(shard)), [640, 648]);
+        acks.take_back();
+        assert_eq!([1, 2].map(|shard| (acks.has(shard), acks.applied(shard))), [(false, 0); 2]);
+        for wrong in [Wanted::new(4, 0), Wanted::new(0, 2)] {
+            assert_eq!(acks.subscribe(&[Wanted::new(1, 0), wrong]), None);
+            assert!(!acks.has(1), "nothing has changed");
+        }
+    }
+
+    #[test]
+    fn a_word_has_room_for_every_tag_and_position() {
+        let mut tag = Tag::FIRST;
+        for number in 1..=TAG_MASK as u16 {
+            assert_eq!((tag.number(), Tag::from_number(number)), (number, Some(tag)));
+            let word = tag.word(POSITION_MAX - 8);
+            assert_eq!(((word >> TAG_BITS) * 8, word & TAG_MASK), (POSITION_MAX - 8, number.into()));
+            tag = tag.next();
+        }
+        assert_eq!((tag, tag.word(0)), (Tag::FIRST, 0));
+        assert_eq!([0, TAG_MASK as u16 + 1].map(Tag::from_number), [None; 2]);
     }
 }

@@ -10,7 +10,6 @@ use super::link::Link;
 use super::push::Mode;
 use super::wire::{Message, Refusal, Welcome};
 use crate::base::term::Term;
-use crate::fabric::Channel;
 use crate::store::{Store, TermStart};
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -69,10 +68,8 @@ pub struct Attached {
     pub link: Link,
     /// What the primary has said.
     pub welcome: Welcome,
-    /// The data channels, one for each puller; the primary knows their order.
-    pub channels: Vec<Box<dyn Channel>>,
-    /// Their fabric, and why that one.
-    pub fabric: String,
+    /// The data channels.
+    pub channels: Channels,
 }
 
 impl From<Joined> for Admitted {
@@ -101,7 +98,7 @@ impl Admitted {
 
     /// The fabric, and why that one; empty before there is one.
     pub fn fabric(&self) -> &str {
-        self.channels.as_ref().map_or("", |(_, fabric)| fabric)
+        self.channels.as_ref().map_or("", |channels| &channels.fabric)
     }
 
     /// Where clients of this primary's replicas should write: its host, and the port that it has
@@ -117,9 +114,9 @@ impl Admitted {
     /// Connect the data channels, unless there are some already.
     pub fn attach(mut self, config: &FollowConfig, store: &Store) -> Result<Attached, SessionEnd> {
         self.connect(config, store)?;
-        let (channels, fabric) = self.channels.expect("connected above");
+        let channels = self.channels.expect("connected above");
         let Joined { link, welcome, .. } = self.joined;
-        Ok(Attached { link, welcome, channels, fabric })
+        Ok(Attached { link, welcome, channels })
     }
 
     fn connect(&mut self, config: &FollowConfig, store: &Store) -> Result<(), SessionEnd> {

@@ -5,6 +5,7 @@
 //! A fabric that the primary declines, or that cannot be connected, is passed over ([`Choice`]).
 
 use super::HANDSHAKE_WAIT_MAX;
+use super::ack::Tag;
 use super::choice::Choice;
 use super::host_id;
 use super::link::{Link, LinkError};
@@ -13,8 +14,8 @@ use super::push::inbox::Inbox;
 use super::push::layout::Layout;
 use super::regions;
 use super::secret::{Secret, Side, random};
-use super::shares::PULLERS_MAX;
-use super::wire::{Greeting, Join, Message, Refusal, VERSION, Version, Welcome};
+use super::shares::{PULLERS_MAX, Shares};
+use super::wire::{Greeting, Join, Message, Refusal, VERSION, Version, Wanted, Welcome};
 use crate::fabric::{self, Channel, ConnectOptions, FabricError, Invitation, Kind, Token};
 use crate::sys::reach;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -47,8 +48,15 @@ pub struct Joined {
     pub spoken: Version,
 }
 
-/// Connected data channels, and their fabric with the reason for it.
-pub type Channels = (Vec<Box<dyn Channel>>, String);
+/// Connected data channels, by which all shards are subscribed to.
+pub struct Channels {
+    /// One for each puller; the primary knows their order.
+    pub channels: Vec<Box<dyn Channel>>,
+    /// Their fabric, and why that one.
+    pub fabric: String,
+    /// Of the subscription.
+    pub tag: Tag,
+}
 
 /// Why a primary could not be joined.
 #[derive(Debug, thiserror::Error)]
@@ -183,7 +191,7 @@ pub fn attach(
         match connect_all(kind, &invitations, options) {
             Ok(connected) => {
                 joined.link.send(&Message::Attached, deadline).map_err(failed)?;
-                return Ok((connected, choice.words(kind)));
+                return subscribe(joined, connected, choice.words(kind));
             }
             Err(error) => choice.failed(kind, error.to_string()),
         }
@@ -246,7 +254,7 @@ pub fn attach_pushed(
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
         joined.link.send(&Message::Invite(invite), deadline).map_err(failed)?;
         match answer(&mut joined.link, deadline).map_err(failed)? {
-            Message::Attached => return Ok((vec![Box::new(inbox)], choice.words(kind))),
+            Message::Attached => return subscribe(joined, vec![Box::new(inbox)], choice.words(kind)),
             Message::Declined { why, words } => {
                 choice.declined(kind, why, format!("the primary could not push: {words}"));
             }
@@ -254,6 +262,21 @@ pub fn attach_pushed(
         }
     }
     Err(choice.none())
+}
+
+/// Subscribe to all shards by `channels`, whose pullers share them.
+fn subscribe(joined: &mut Joined, channels: Vec<Box<dyn Channel>>, fabric: String) -> Result<Channels, AttachError> {
+    let shards = joined.welcome.geometry.shards as usize;
+    let shares = Shares::new(shards, channels.len());
+    let wanted = (0..shards).map(|shard| Wanted::new(shard, shares.owner(shard))).collect();
+    let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
+    let told =
+        joined.link.send(&Message::Subscribe(wanted), deadline).and_then(|()| answer(&mut joined.link, deadline));
+    let failed = |error| AttachError::Link(joined.link.peer(), error);
+    match told.map_err(failed)? {
+        Message::Subscribed { tag } => Ok(Channels { channels, fabric, tag }),
+        other => Err(failed(LinkError::OutOfPlace(other.name()))),
+    }
 }
 
 /// The primary's answer by `deadline`. Heartbeats may come before it, and unknown messages.

@@ -177,13 +177,18 @@ mod tests {
     use super::*;
     use crate::fabric::ACK_BYTES;
     use crate::replication::ack::SUMMARY_WORDS;
+    use crate::replication::wire::Wanted;
     use crate::sys::memory::Memfd;
 
     fn slot(positions: &[u64]) -> Arc<AckSlots> {
         let memfd = Memfd::new("test-ack", ACK_BYTES, false).unwrap();
+        let memfd = Arc::new(memfd);
+        let slots = AckSlots::new([memfd.clone()], positions.len());
+        let wanted: Vec<_> = (0..positions.len()).map(|shard| Wanted::new(shard, 0)).collect();
+        let tag = slots.subscribe(&wanted).unwrap();
         let told = memfd.words()[SUMMARY_WORDS..].iter().zip(positions);
-        told.for_each(|(word, position)| word.store(*position, Release));
-        Arc::new(AckSlots::new([Arc::new(memfd)], positions.len()))
+        told.for_each(|(word, position)| word.store(tag.word(*position), Release));
+        Arc::new(slots)
     }
 
     #[test]
@@ -192,12 +197,12 @@ mod tests {
         let mut view = BoardView::new(board.clone());
         view.refresh();
         assert_eq!((view.replicas(), view.holders(0, 0)), (0, 0));
-        board.put_up(1, slot(&[100, 300]));
+        board.put_up(1, slot(&[104, 304]));
         board.put_up(2, slot(&[200, 200]));
         view.refresh();
-        assert_eq!([100, 101, 200, 201].map(|position| view.holders(0, position)), [2, 1, 1, 0]);
-        assert_eq!(view.holders_of_all(&[100, 200]), 2);
-        assert_eq!(view.holders_of_all(&[200, 300]), 0, "each lacks something");
+        assert_eq!([104, 105, 200, 201].map(|position| view.holders(0, position)), [2, 1, 1, 0]);
+        assert_eq!(view.holders_of_all(&[104, 200]), 2);
+        assert_eq!(view.holders_of_all(&[200, 304]), 0, "each lacks something");
         board.put_up(2, slot(&[0, 0]));
         board.take_down(1);
         view.refresh();

@@ -123,11 +123,10 @@ impl Role {
         self.now = Now::Primary;
         self.node.set_follow(None);
         self.node.config.follow.standing.be_root();
-        // What replicas of this one have acknowledged may be log that was given up since: they join
-        // again, and acknowledge this log.
-        let ended = self.node.config.offer.as_ref().map(|offer| offer.end_sessions());
+        // What replicas of this one have acknowledged may be log that was given up since. They see
+        // the new term, and acknowledge this log.
+        self.node.config.offer.iter().for_each(|offer| offer.take_back_tags());
         self.clients().take_writes();
-        drop(ended);
         Ok(words)
     }
 

@@ -15,7 +15,7 @@ mod session;
 pub use following::{Following, StillHeld};
 
 use super::admission::{Admitted, Attached, Unfit};
-use super::attach::{AttachError, Identity, Joined, PREFERENCE, join};
+use super::attach::{AttachError, Channels, Identity, Joined, PREFERENCE, join};
 use super::blame;
 use super::clock::{Notice, Skew, SkewWatch};
 use super::lineage::Discard;
@@ -328,7 +328,8 @@ impl Follow {
         }
         self.view().state = "joining";
         let chosen_at = Instant::now();
-        let Attached { link, welcome, channels, fabric } = admitted.attach(&self.config, store)?;
+        let Attached { link, welcome, channels } = admitted.attach(&self.config, store)?;
+        let Channels { channels, fabric, tag } = channels;
         log::info!("following {} over {fabric}, pullers: {}", self.config.primary, channels.len());
         let kind = channels[0].kind();
         if let Some(cores) = cores {
@@ -338,7 +339,7 @@ impl Follow {
         let shares = Shares::new(store.shards().len(), channels.len());
         let puller = |(number, channel): (usize, Box<dyn Channel>)| {
             let (share, silence_max) = (shares.of(number), self.config.silence_max);
-            Puller::new(channel, store, share, welcome.memory, &welcome.terms, &known, silence_max)
+            Puller::new(channel, store, share, welcome.memory, &welcome.terms, &known, tag, silence_max)
         };
         let mut pullers: Vec<Puller<'_>> = match channels.into_iter().enumerate().map(puller).collect() {
             Ok(pullers) => pullers,

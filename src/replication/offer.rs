@@ -2,6 +2,7 @@
 //! admitted.
 
 use super::absence::Absences;
+use super::ack::AckSlots;
 use super::board::Board;
 use super::link::Link;
 use super::places::{NoPlace, Places, shut_down};
@@ -323,6 +324,12 @@ impl Offer {
         Ok(Some(Admission { offer: self, session, replica, is_counted: Cell::new(false) }))
     }
 
+    /// This store's log has become another one: what replicas have acknowledged of it counts no
+    /// more, until they subscribe again. They do once they see the new term.
+    pub(super) fn take_back_tags(&self) {
+        self.slots().iter().filter_map(|slot| slot.held.as_ref()).for_each(|held| held.acks.take_back());
+    }
+
     /// End all sessions of now. A replica that comes back is told of the store as it is then. The
     /// channels end when the caller drops the result.
     pub(super) fn end_sessions(&self) -> impl Sized + use<> {
@@ -417,6 +424,13 @@ impl Admission<'_> {
             }
             None => false,
         }
+    }
+
+    /// What its replica acknowledges; None if the place is lost, or has no channels yet.
+    pub(super) fn acks(&self) -> Option<Arc<AckSlots>> {
+        let slots = self.offer.slots();
+        let slot = slots.iter().find(|slot| slot.session == self.session)?;
+        slot.held.as_ref().map(|held| held.acks.clone())
     }
 
     /// Whether the place is lost.

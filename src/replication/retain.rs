@@ -64,14 +64,14 @@ impl Retain {
         assert!(store.set_tail_guard(&guard), "a store is retained once");
     }
 
-    /// Bytes that a replica lacks, over all shards. None while it joins: it has told no position of
-    /// a shard yet, and begins wherever the tail is by then.
+    /// Bytes that a replica lacks, over all shards that it subscribes to. None while it joins: it
+    /// has told no position of one of them yet, and begins wherever the tail is by then.
     fn behind_bytes(store: &Store, kept: &Kept) -> Option<u64> {
         let missing = |(shard, line): (usize, &crate::store::shard::Shard)| {
             let (line, position) = (line.control(), kept.acks.applied(shard));
             (position != 0).then(|| line.committed().saturating_sub(position.max(line.tail())))
         };
-        store.shards().iter().enumerate().map(missing).sum()
+        store.shards().iter().enumerate().filter(|(shard, _)| kept.acks.has(*shard)).map(missing).sum()
     }
 
     /// A replica that was let go has passed what it lacked then, and is close: it counts again.
@@ -107,7 +107,7 @@ impl TailGuard for Retain {
         let Some(store) = self.store.upgrade() else { return free };
         let now = self.begun_at.elapsed().as_micros() as u64 + 1;
         let mut floor = free;
-        for kept in &self.board.kept() {
+        for kept in self.board.kept().iter().filter(|kept| kept.acks.has(shard)) {
             let position = kept.acks.applied(shard);
             self.take_back(&store, kept);
             if position >= wanted {
@@ -193,6 +193,7 @@ mod tests {
     use crate::base::time::UnixSeconds;
     use crate::fabric::ACK_BYTES;
     use crate::replication::ack::{AckSlots, SUMMARY_WORDS};
+    use crate::replication::wire::Wanted;
     use crate::store::{NewItem, StoreConfig};
     use crate::sys::memory::Memfd;
     use std::sync::atomic::Ordering::Release;
@@ -227,10 +228,11 @@ mod tests {
             begun_at: Instant::now(),
         };
         let ack = Arc::new(Memfd::new("test-ack", ACK_BYTES, false).expect("a page"));
-        board.put_up(1, Arc::new(AckSlots::new([ack.clone()], 2)));
-        let place = |word: usize, value: u64| ack.words()[word].store(value, Release);
+        let slots = Arc::new(AckSlots::new([ack.clone()], 2));
+        board.put_up(1, slots.clone());
+        let tag = slots.subscribe(&[Wanted::new(0, 0), Wanted::new(1, 0)]).expect("they are there");
+        let place = |word: usize, position: u64| ack.words()[word].store(tag.word(position), Release);
         let (wanted, position) = (heads[0], heads[0] - 4096);
-        place(0, store.newest_term().0);
         place(SUMMARY_WORDS, position);
         assert!(retain.floor(0, wanted) > wanted, "nobody waits for a replica that joins");
         assert_eq!(board.let_go_count(), 0, "it has not told how far it is");
@@ -239,6 +241,8 @@ mod tests {
         place(SUMMARY_WORDS + 1, heads[1] - (40 << 10));
         assert!(retain.floor(0, wanted) > wanted);
         assert_eq!(board.let_go_count(), 1, "it is too far behind");
+        slots.take_back();
+        assert!(retain.floor(0, wanted) > wanted, "nobody waits for a replica that does not subscribe");
     }
 
     #[test]

@@ -325,6 +325,13 @@ fn follow(
                     // it.
                     let _ = clocks.heard(&beat.stamp);
                 }
+                Ok(Message::Subscribe(wanted)) => {
+                    let Some(acks) = admission.acks() else { return refused(Refusal::Replaced, LOST) };
+                    let Some(tag) = acks.subscribe(&wanted) else {
+                        return refused(Refusal::Protocol, "the replica subscribes to what is not there");
+                    };
+                    link.send(&Message::Subscribed { tag }, Instant::now() + HANDSHAKE_WAIT_MAX)?;
+                }
                 Ok(Message::Unknown(_)) => {}
                 Ok(other) => return out_of_place(&other),
                 Err(LinkError::Silent(_)) => {}

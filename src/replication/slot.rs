@@ -66,7 +66,7 @@ impl Slot {
         let pushed = self.held.as_ref().and_then(|held| held.pushed_bytes.as_ref());
         let mode = if pushed.is_some() { Mode::Push } else { Mode::Pull };
         let summary = acks.map(AckSlots::summary).unwrap_or_default();
-        let following = summary.term != 0;
+        let following = summary.beats != 0;
         let missing = |(shard, (tail, committed)): (usize, &(u64, u64))| {
             committed.saturating_sub(acks.map_or(0, |acks| acks.applied(shard)).max(*tail))
         };

@@ -11,14 +11,17 @@
 //! ```
 
 mod read;
+mod subscribe;
 mod version;
 
+use super::ack::Tag;
 use super::clock::Stamp;
 use super::push::Invite;
 use super::standing::Distance;
 use crate::fabric::{Descriptor, Invitation, Kind};
 use crate::store::{Geometry, Memory, TERMS_MAX, TermStart};
 use read::{Fields, read};
+pub use subscribe::Wanted;
 pub use version::{PROGRAM_VERSION, VERSION, Version};
 
 /// Every connection begins with these bytes, so that a stray client is not taken for a replica of
@@ -146,6 +149,13 @@ pub enum Message {
         /// For people.
         words: String,
     },
+    /// Replica: these shards, from now on. In place of earlier subscriptions to the same ones.
+    Subscribe(Vec<Wanted>),
+    /// Primary: they are subscribed to. Answers to Subscribe come in its order.
+    Subscribed {
+        /// What positions of these shards are to say.
+        tag: Tag,
+    },
     /// Of a kind that is not known here. From a side that has proved itself it is no error.
     Unknown(u8),
 }
@@ -224,6 +234,8 @@ impl Message {
             Message::Heartbeat(_) => 11,
             Message::Invite(_) => 12,
             Message::Declined { .. } => 13,
+            Message::Subscribe(_) => 14,
+            Message::Subscribed { .. } => 15,
             Message::Unknown(kind) => *kind,
         }
     }
@@ -244,6 +256,8 @@ impl Message {
             Message::Heartbeat(_) => "Heartbeat",
             Message::Invite(_) => "Invite",
             Message::Declined { .. } => "Declined",
+            Message::Subscribe(_) => "Subscribe",
+            Message::Subscribed { .. } => "Subscribed",
             Message::Unknown(_) => "something of an unknown kind",
         }
     }
@@ -296,6 +310,8 @@ impl Message {
                 out.push(*why as u8);
                 put_text(out, words);
             }
+            Message::Subscribe(wanted) => subscribe::put_wanted(out, wanted),
+            Message::Subscribed { tag } => out.extend_from_slice(&tag.number().to_le_bytes()),
         }
         let length = (out.len() - begin - LENGTH_BYTES) as u32;
         out[begin..begin + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());

@@ -55,7 +55,7 @@ impl<'s> Pullers<'s> {
     }
 
     /// All tell the primary where they stand.
-    pub fn acknowledge(&mut self) -> Result<(), FabricError> {
-        self.all.iter_mut().try_for_each(Puller::acknowledge)
+    pub fn summarize(&mut self) -> Result<(), FabricError> {
+        self.all.iter_mut().try_for_each(Puller::summarize)
     }
 }

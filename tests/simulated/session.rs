@@ -7,12 +7,13 @@ use fastrand::Rng;
 use remora::base::term::Term;
 use remora::fabric::sim::{Faults, Sim};
 use remora::fabric::{Channel, Exporter, Grant, Invitation, Regions, Token};
-use remora::replication::ack::{AckSlots, Summary};
+use remora::replication::ack::{AckSlots, Summary, Tag};
 use remora::replication::pull::{PullError, Puller, Step};
 use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::Layout;
 use remora::replication::push::pusher::Pusher;
 use remora::replication::shares::Shares;
+use remora::replication::wire::Wanted;
 use remora::store::{Geometry, Memory, Store, TermStart};
 use std::ops::Range;
 use std::sync::Arc;
@@ -85,17 +86,20 @@ impl Network {
             return self.connect_pusher(offered, replica, known, faults);
         }
         let shares = Shares::new(known.len(), self.pullers.min(known.len()));
-        let (mut grants, mut pullers) = (Vec::new(), Vec::new());
-        for number in 0..shares.pullers() {
+        let (mut grants, mut channels) = (Vec::new(), Vec::new());
+        for _ in 0..shares.pullers() {
             let token = self.token();
             let grant = self.exporter.grant(token, offered.regions.clone()).expect("few grants wait");
             let invitation = Invitation::new(&*self.exporter, token, &*grant);
-            let channel = self.sim.connect(&invitation).expect("the token is known");
-            pullers.push(puller(channel, offered, replica, shares.of(number), known));
+            channels.push(self.sim.connect(&invitation).expect("the token is known"));
             grants.push(grant);
         }
-        replica.adopt_terms(offered.history.clone());
         let acks = AckSlots::new(grants.iter().map(|grant| grant.ack().clone()), known.len());
+        let tag = subscribe(&acks, &shares, known.len());
+        let channels = channels.into_iter().enumerate();
+        let pull = |(number, channel)| puller(channel, offered, replica, shares.of(number), (known, tag));
+        let pullers = channels.map(pull).collect();
+        replica.adopt_terms(offered.history.clone());
         let puller = Pullers::new(pullers, self.tokens as u64);
         Session { puller, far: Far::Granted { _grants: grants }, acks, faults: faults.clone() }
     }
@@ -125,12 +129,19 @@ impl Network {
         let pusher = Pusher::connect(writer, &invite.invitation, regions, (geometry, memory), layout, SILENCE_MAX);
         let mut pusher = pusher.expect("the token is known");
         pusher.set_clock(clock::now);
-        let puller = puller(Box::new(inbox), offered, replica, 0..known.len(), known);
+        let acks = AckSlots::new([pusher.ack().clone()], known.len());
+        let tag = subscribe(&acks, &Shares::new(known.len(), 1), known.len());
+        let puller = puller(Box::new(inbox), offered, replica, 0..known.len(), (known, tag));
         let puller = Pullers::new(vec![puller], self.tokens as u64);
         replica.adopt_terms(offered.history.clone());
-        let acks = AckSlots::new([pusher.ack().clone()], known.len());
         Session { puller, far: Far::Pushes(Box::new(pusher), random), acks, faults: faults.clone() }
     }
+}
+
+/// As a primary does it when its replica has said that it subscribes to all shards.
+fn subscribe(acks: &AckSlots, shares: &Shares, shards: usize) -> Tag {
+    let wanted: Vec<_> = (0..shards).map(|shard| Wanted::new(shard, shares.owner(shard))).collect();
+    acks.subscribe(&wanted).expect("they are there")
 }
 
 fn puller<'s>(
@@ -138,9 +149,9 @@ fn puller<'s>(
     offered: &Offered,
     replica: &'s Store,
     share: Range<usize>,
-    known: &[Option<Term>],
+    (known, tag): (&[Option<Term>], Tag),
 ) -> Puller<'s> {
-    let mut puller = Puller::new(channel, replica, share, offered.memory, &offered.history, known, SILENCE_MAX)
+    let mut puller = Puller::new(channel, replica, share, offered.memory, &offered.history, known, tag, SILENCE_MAX)
         .expect("memory for landings");
     puller.set_clock(clock::now);
     puller

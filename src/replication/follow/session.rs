@@ -102,7 +102,7 @@ impl Follow {
             let now = Instant::now();
             if now >= beat_at {
                 beat_at = now + HEARTBEAT;
-                puller.acknowledge()?;
+                puller.summarize()?;
             }
             group.tell(number, puller);
             if !pause.is_zero() {
@@ -156,7 +156,7 @@ impl Follow {
                 return Err(SessionEnd::TryPreferred);
             }
             if due && chores.attend(&mut session.link, &self.config.standing)? {
-                puller.acknowledge()?;
+                puller.summarize()?;
             }
             if let (true, Some(skew)) = (due, chores.skew()) {
                 self.tell_skew(skew, watch);

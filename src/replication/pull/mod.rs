@@ -34,7 +34,7 @@ mod line;
 mod piece;
 mod sizer;
 
-use super::ack::{Acks, Summary};
+use super::ack::{Acks, Summary, Tag};
 use super::regions::LINES;
 use crate::base::term::Term;
 use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
@@ -52,6 +52,8 @@ use std::time::{Duration, Instant};
 
 /// Bytes of a landing for pieces: a slab, in which a piece always lies.
 const LANDING_BYTES: usize = SLAB_BYTES_MAX;
+/// Pause between two summaries while something moves.
+const SUMMARY_PAUSE: Duration = Duration::from_millis(100);
 /// Rounds under way at a time.
 const ROUNDS_MAX: usize = 2;
 /// The tag of a look; pieces and cells have shard and number.
@@ -121,6 +123,11 @@ pub struct Puller<'s> {
     term: Term,
     purpose: Purpose,
     acks: Acks,
+    /// Of the subscription to these shards.
+    tag: Tag,
+    /// When the primary was last told the figures, and whether they have changed since.
+    summarized_at: Option<Instant>,
+    has_news: bool,
     sizer: Sizer,
     /// Landings for pieces, and for control lines, that no READ has.
     free: Vec<Landing>,
@@ -146,8 +153,9 @@ pub struct Puller<'s> {
 impl<'s> Puller<'s> {
     /// Follow in the shards of `share` over `channel`. `memory` and `history` are the primary's;
     /// `known` has for each shard of the store the term of the last that was applied, None where
-    /// there is nothing to go on from. READs that are not answered for `silence_max` end it.
-    /// Another puller of the same store has other shards.
+    /// there is nothing to go on from; `tag` is that of the subscription to the share. READs that
+    /// are not answered for `silence_max` end it. Another puller of the same store has other
+    /// shards.
     pub fn new(
         mut channel: Box<dyn Channel>,
         store: &'s Store,
@@ -155,6 +163,7 @@ impl<'s> Puller<'s> {
         memory: Memory,
         history: &[TermStart],
         known: &[Option<Term>],
+        tag: Tag,
         silence_max: Duration,
     ) -> Result<Puller<'s>, FabricError> {
         let geometry = store.geometry();
@@ -169,7 +178,10 @@ impl<'s> Puller<'s> {
         let free_lines = (0..looks).map(|_| channel.landing(lines_bytes)).collect::<Result<_, _>>()?;
         let lane = |(shard, follower)| Lane::new(shard, follower, &geometry, memory, known[shard], history);
         Ok(Puller {
-            acks: Acks::new(followers.len()),
+            acks: Acks::new(share.clone()),
+            tag,
+            summarized_at: None,
+            has_news: false,
             awake: Awake::new(followers.len()),
             first: share.start,
             lanes: share.zip(followers).map(lane).collect(),
@@ -274,6 +286,11 @@ impl<'s> Puller<'s> {
         let applied = self.apply()?;
         if applied {
             self.acknowledge()?;
+            self.has_news = true;
+        }
+        let is_due = |at| began_at.saturating_duration_since(at) >= SUMMARY_PAUSE;
+        if self.has_news && self.summarized_at.is_none_or(is_due) {
+            self.summarize()?;
         }
         let Puller { lanes, awake, .. } = self;
         let mut more = false;
@@ -286,8 +303,15 @@ impl<'s> Puller<'s> {
         Ok(Step { moved: applied || more, applied })
     }
 
-    /// Tell the primary where this replica stands; once a second also where nothing moves.
-    pub fn acknowledge(&mut self) -> Result<(), FabricError> {
+    /// Tell the primary where this replica stands.
+    fn acknowledge(&mut self) -> Result<(), FabricError> {
+        let applied = self.lanes.iter().map(|lane| self.tag.word(lane.applied()));
+        self.acks.write(&mut *self.channel, applied)
+    }
+
+    /// Tell the primary the figures; once a second also where nothing moves.
+    pub fn summarize(&mut self) -> Result<(), FabricError> {
+        (self.summarized_at, self.has_news) = (Some((self.clock)()), false);
         let lag = self.lag();
         let counts = self.counts;
         let summary = Summary {
@@ -299,8 +323,7 @@ impl<'s> Puller<'s> {
             bad_records: counts.bad_records,
             ..Summary::default()
         };
-        let applied = self.lanes.iter().map(Lane::applied);
-        self.acks.write(&mut *self.channel, self.term, applied, summary)
+        self.acks.summarize(&mut *self.channel, summary)
     }
 
     fn begin_round(&mut self) -> Result<(), PullError> {

@@ -1,6 +1,7 @@
 //! Messages from bytes. Each length is checked against what is there and against its bound before
 //! it is used.
 
+use super::subscribe::{read_tag, read_wanted};
 use super::{
     Beat, Decline, Greeting, Join, MAGIC, Message, REGIONS_MAX, Refusal, TEXT_BYTES_MAX, VERSION, Version, Welcome,
     WireError,
@@ -33,19 +34,19 @@ impl<'a> Fields<'a> {
         self.take(N)?.try_into().ok()
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub fn u8(&mut self) -> Option<u8> {
         self.array().map(u8::from_le_bytes)
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    pub fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
@@ -106,6 +107,8 @@ fn message(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
         }
         12 => Message::Invite(read_invite(fields)?),
         13 => Message::Declined { why: decline(fields.u8()?)?, words: fields.text()? },
+        14 => Message::Subscribe(read_wanted(fields)?),
+        15 => Message::Subscribed { tag: read_tag(fields)? },
         unknown => Message::Unknown(unknown),
     })
 }

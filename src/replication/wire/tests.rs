@@ -56,6 +56,8 @@ fn examples() -> Vec<Message> {
         }),
         Message::Declined { why: Decline::Failed, words: "no device".into() },
         Message::Declined { why: Decline::NotYet, words: "registering".into() },
+        Message::Subscribe(vec![Wanted::new(0, 0), Wanted::new(1023, 15)]),
+        Message::Subscribed { tag: Tag::FIRST },
         Message::Unknown(200),
     ]
 }

@@ -12,6 +12,7 @@ use crate::support::refused;
 use fastrand::Rng;
 use remora::base::term::Term;
 use remora::fabric::{ConnectOptions, Descriptor, Exporter, Invitation, Kind, Token, listen};
+use remora::replication::ack::Tag;
 use remora::replication::clock::Clocks;
 use remora::replication::link::{Link, LinkError};
 use remora::replication::secret::{Secret, Side};
@@ -160,6 +161,9 @@ fn serve(
     let first = further.remove(0);
     say(&Message::Grant { first, further: lie.version.of_several_channels(further) })?;
     let Message::Attached = link.receive(soon)? else { panic!("a replica attaches") };
+    let Message::Subscribe(wanted) = link.receive(soon)? else { panic!("a replica subscribes") };
+    assert_eq!(wanted.len(), lie.welcome.geometry.shards as usize, "to every shard");
+    say(&Message::Subscribed { tag: Tag::FIRST })?;
     let mut clocks = Clocks::start();
     while !stopped.load(Relaxed) {
         if lie.floods {

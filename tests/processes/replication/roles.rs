@@ -40,7 +40,7 @@ fn first_write(node: &Node, key: &str) {
 /// What was told of the log before counts no more, by who cannot hear of the promotion either: an
 /// acknowledgement would rest on what was given up since.
 #[test]
-fn a_promotion_ends_the_sessions_of_those_below() {
+fn what_those_below_acknowledged_before_a_promotion_counts_no_more() {
     let primary = Node::primary(&["-m", "16"]);
     let next = Node::middle(primary.port(), 0, &[]);
     let below = Node::replica(next.port(), &[]);
@@ -49,7 +49,10 @@ fn a_promotion_ends_the_sessions_of_those_below() {
     in_sync(&next, &[&below]);
     below.server.signal("STOP");
     ctl(&next, &["promote"]);
-    assert_eq!(next.number("replicas"), 0, "{:?}", next.rows());
+    let rows = next.rows();
+    assert_eq!(rows["replicas"], "1", "its session goes on: {rows:?}");
+    let lag_bytes: u64 = rows["replica_0_lag_bytes"].parse().expect("a number");
+    assert!(lag_bytes > 1000, "only what was written since the promotion lags behind: {rows:?}");
     below.server.signal("CONT");
     in_sync(&next, &[&below]);
 }

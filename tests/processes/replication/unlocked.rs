@@ -10,6 +10,7 @@ use remora::replication::ack::AckSlots;
 use remora::replication::board::Board;
 use remora::replication::follow::Following;
 use remora::replication::retain::Retain;
+use remora::replication::wire::Wanted;
 use remora::store::NewItem;
 use remora::sys::memory::Memfd;
 use std::net::TcpListener;
@@ -78,9 +79,11 @@ fn reclaim_lets_a_replica_go_without_a_word() {
     Retain::install(&store, &board, 4096);
     let ack = Memfd::new("test-ack", ACK_BYTES, false).expect("a page");
     // The replica follows, stands at the beginning of the log, and stays there.
-    ack.words()[0].store(store.newest_term().0, Release);
-    ack.words()[8].store(64, Release);
-    board.put_up(1, Arc::new(AckSlots::new([Arc::new(ack)], 1)));
+    let ack = Arc::new(ack);
+    let slots = AckSlots::new([ack.clone()], 1);
+    let tag = slots.subscribe(&[Wanted::new(0, 0)]).expect("it is there");
+    ack.words()[8].store(tag.word(64), Release);
+    board.put_up(1, Arc::new(slots));
     let mut worker = store.join();
     for number in 0..10_000u32 {
         let (turn, now) = (worker.turn(), UnixSeconds::now());

@@ -11,7 +11,7 @@ use remora::replication::pull::Puller;
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
 use remora::replication::wire::{
-    Beat, Greeting, Join, LENGTH_BYTES, Message, PROGRAM_VERSION, Refusal, VERSION, Version, Welcome,
+    Beat, Greeting, Join, LENGTH_BYTES, Message, PROGRAM_VERSION, Refusal, VERSION, Version, Wanted, Welcome,
 };
 use remora::store::Store;
 use remora::store::line::BIRTH;
@@ -94,16 +94,24 @@ impl Scripted {
         assert_eq!(further, self.version.of_several_channels(vec![]), "not one byte more than this version's Grant");
         let channel = connect(Kind::Tcp, &first, &ConnectOptions::default()).expect("a channel");
         self.say(&Message::Attached);
+        self.say(&Message::Subscribe((0..geometry.shards as usize).map(|shard| Wanted::new(shard, 0)).collect()));
+        let tag = loop {
+            match self.link.receive(soon()).expect("the primary goes on") {
+                Message::Heartbeat(_) => {}
+                Message::Subscribed { tag } => break tag,
+                other => panic!("{} is no answer", other.name()),
+            }
+        };
         let store = Store::with_geometry(geometry, memory.slabs, 1, false, None).expect("a small store");
         let known = vec![None; geometry.shards as usize];
         let shards = 0..known.len();
         let mut puller =
-            Puller::new(channel, &store, shards, memory, &terms, &known, LONG).expect("memory for landings");
+            Puller::new(channel, &store, shards, memory, &terms, &known, tag, LONG).expect("memory for landings");
         store.adopt_terms(terms);
         let (mut clocks, mut beats) = (Clocks::start(), 0);
         wait_until("the primary shows a replica", || {
             puller.step(Duration::from_millis(10)).expect("it pulls on");
-            puller.acknowledge().expect("it acknowledges");
+            puller.summarize().expect("it acknowledges");
             match self.link.try_receive().expect("the primary goes on") {
                 Some(Message::Heartbeat(beat)) => {
                     let _ = clocks.heard(&beat.stamp);
@@ -167,6 +175,22 @@ fn a_replica_that_connects_fewer_channels_than_it_took_is_refused() {
     let end = std::iter::repeat_with(|| replica.link.receive(soon())).find_map(Result::err).expect("a refusal");
     assert!(matches!(&end, LinkError::Refused(Refusal::Protocol, words) if words.contains("does not")), "{end}");
     drop(connected);
+}
+
+#[test]
+fn a_replica_that_subscribes_to_what_is_not_there_is_refused() {
+    let primary = Node::primary(&["-m", "8", "-I", "64k", "--shards", "4"]);
+    for wrong in [Wanted::new(4, 0), Wanted::new(0, 1)] {
+        let mut replica = Scripted::join(primary.port(), VERSION);
+        replica.say(&Message::Choose { fabric: Kind::Tcp, channels: Some(1) });
+        let Ok(Message::Grant { first, .. }) = replica.link.receive(soon()) else { panic!("no grant") };
+        let channel = connect(Kind::Tcp, &first, &ConnectOptions::default()).expect("a channel");
+        replica.say(&Message::Attached);
+        replica.say(&Message::Subscribe(vec![Wanted::new(3, 0), wrong]));
+        let end = std::iter::repeat_with(|| replica.link.receive(soon())).find_map(Result::err).expect("a refusal");
+        assert!(matches!(&end, LinkError::Refused(Refusal::Protocol, words) if words.contains("not there")), "{end}");
+        drop(channel);
+    }
 }
 
 /// Fields and kinds of messages that are not known here change nothing.

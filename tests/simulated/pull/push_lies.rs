@@ -11,6 +11,7 @@ use fastrand::Rng;
 use remora::base::term::Term;
 use remora::fabric::sim::{Faults, Sim};
 use remora::fabric::{Invitation, Regions, Token, Write, WriteChannel};
+use remora::replication::ack::Tag;
 use remora::replication::pull::{PullError, Puller};
 use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::{INBOX, InboxMemory, Layout};
@@ -82,6 +83,7 @@ fn an_inbox_that_holds_lies() {
                 offered.memory,
                 &offered.history,
                 &known,
+                Tag::FIRST,
                 SILENCE_MAX,
             )
             .expect("memory");

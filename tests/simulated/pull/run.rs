@@ -251,13 +251,17 @@ impl<'s> Run<'s> {
     /// In the end the ack slot shows all that was committed.
     fn assert_told(&mut self, faulty: impl Fn(&Faults) -> bool) {
         let committed: Vec<u64> = self.primary.shards().iter().map(|shard| shard.control().committed()).collect();
-        let term = self.primary.shards()[0].control().term();
         for step in 0.. {
-            if let Some(session) = &self.session {
+            let is_settled = self.is_settled();
+            if let Some(session) = &mut self.session {
+                if is_settled {
+                    // As with each heartbeat. A channel that fails here fails at the next step.
+                    let _ = session.puller.summarize();
+                }
                 let acked: Vec<u64> = (0..committed.len()).map(|shard| session.acked(shard)).collect();
                 let summary = session.summary();
-                let told = summary.term == term && summary.lag_bytes == 0 && acked == committed;
-                if told && self.is_settled() {
+                let told = summary.beats > 0 && summary.lag_bytes == 0 && acked == committed;
+                if told && is_settled {
                     return;
                 }
                 assert!(step < ACK_STEPS_MAX, "{acked:?} of {committed:?} is acknowledged, {summary:?}");

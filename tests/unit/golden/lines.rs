@@ -2,12 +2,12 @@
 
 use super::{assert_drawn, bytes_of, hex, used_words, words_of};
 use crate::support::wait::go_on_until;
-use remora::base::term::Term;
 use remora::fabric::sim::{Faults, Sim};
 use remora::fabric::{ACK_BYTES, Invitation, Regions, Token};
-use remora::replication::ack::{AckSlots, Acks, Summary};
+use remora::replication::ack::{AckSlots, Acks, Summary, Tag};
 use remora::replication::push::layout::Layout;
 use remora::replication::push::notes::{PushedLine, Want};
+use remora::replication::wire::Wanted;
 use remora::store::line::ControlLine;
 use remora::store::log::Cell;
 use remora::store::{Geometry, Memory};
@@ -135,7 +135,11 @@ fn an_ack_slot() {
     let grant = exporter.grant(Token([1; 16]), regions).expect("a grant");
     let invitation = Invitation::new(&*exporter, Token([1; 16]), &*grant);
     let mut channel = sim.connect(&invitation).expect("a channel");
-    let mut acks = Acks::new(9);
+    let slots = AckSlots::new([grant.ack().clone()], 13);
+    let wanted: Vec<_> = (4..13).map(|shard| Wanted::new(shard, 0)).collect();
+    let tag = slots.subscribe(&wanted).expect("they are there");
+    assert_eq!(tag, Tag::FIRST);
+    let mut acks = Acks::new(4..13);
     let summary = Summary {
         lag_bytes: 0x0102,
         lag_microseconds: 0x0304,
@@ -145,15 +149,15 @@ fn an_ack_slot() {
         bad_records: 0x0B0C,
         ..Summary::default()
     };
-    let positions = (1..=9).map(|shard| shard * 0x100 + 8);
-    acks.write(channel.as_mut(), Term(TERM), positions, summary).expect("written");
+    acks.write(channel.as_mut(), (1..=9).map(|number| tag.word(number * 0x100 + 8))).expect("written");
+    acks.summarize(channel.as_mut(), summary).expect("written");
     let mut done = Vec::new();
     go_on_until("what was written arrives", || {
         channel.poll(&mut done, Duration::ZERO).expect("a channel that stands");
         Summary::read(grant.ack().words()).beats == 1
     });
     let mut drawing = hex("
-        03 00 00 12 ee ff c0 00   | term
+        00 00 00 00  00 00 00 00  | zero
         02 01 00 00  00 00 00 00  | lag in bytes
         04 03 00 00  00 00 00 00  | lag in microseconds
         06 05 00 00  00 00 00 00  | bytes pulled
@@ -161,27 +165,24 @@ fn an_ack_slot() {
         0a 09 00 00  00 00 00 00  | begun anew
         0c 0b 00 00  00 00 00 00  | bad records
         01 00 00 00  00 00 00 00  | beats
-        08 01 00 00  00 00 00 00  | shard 0
-        08 02 00 00  00 00 00 00
-        08 03 00 00  00 00 00 00
-        08 04 00 00  00 00 00 00
-        08 05 00 00  00 00 00 00
-        08 06 00 00  00 00 00 00
-        08 07 00 00  00 00 00 00
-        08 08 00 00  00 00 00 00
-        08 09 00 00  00 00 00 00  | shard 8, a line further
+        00 00 00 00  00 00 00 00  | shard 0: nothing
+        00 00 00 00  00 00 00 00
+        00 00 00 00  00 00 00 00
+        00 00 00 00  00 00 00 00
+        01 10 02 00  00 00 00 00 | shard 4: position 0x108, tag 1
+        01 10 04 00  00 00 00 00
+        01 10 06 00  00 00 00 00
+        01 10 08 00  00 00 00 00
+        01 10 0a 00  00 00 00 00
+        01 10 0c 00  00 00 00 00
+        01 10 0e 00  00 00 00 00
+        01 10 10 00  00 00 00 00
+        01 10 12 00  00 00 00 00 | shard 12, a line further
     ");
     drawing.resize(ACK_BYTES, 0);
     assert_eq!(ACK_BYTES, 12_288);
     assert_drawn(&bytes_of(grant.ack().words()), &drawing, "an ack slot");
     let slot = words_of(&drawing);
-    assert_eq!(Summary::read(&slot), Summary { term: TERM, beats: 1, ..summary });
-    let acks = AckSlots::new([grant.ack().clone()], 9);
-    assert_eq!((acks.applied(0), acks.applied(8)), (0x108, 0x908));
-    // The same slot as that of the first of two pullers, which share 18 shards: the other's is
-    // empty.
-    let other = Arc::new(Memfd::new("test", ACK_BYTES, false).expect("a page"));
-    let acks = AckSlots::new([grant.ack().clone(), other.clone()], 18);
-    other.words()[8].store(0xA08, Relaxed);
-    assert_eq!([0, 8, 9, 10].map(|shard| acks.applied(shard)), [0x108, 0x908, 0xA08, 0]);
+    assert_eq!(Summary::read(&slot), Summary { beats: 1, ..summary });
+    assert_eq!([3, 4, 12].map(|shard| slots.applied(shard)), [0, 0x108, 0x908]);
 }

@@ -3,12 +3,13 @@
 use super::{assert_drawn, hex};
 use remora::base::term::Term;
 use remora::fabric::{Descriptor, Invitation, Kind, Token};
+use remora::replication::ack::Tag;
 use remora::replication::clock::Stamp;
 use remora::replication::push::Invite;
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
 use remora::replication::wire::{
-    Beat, Decline, FRAME_BYTES_MAX, Greeting, Join, Message, Refusal, VERSION, Version, Welcome,
+    Beat, Decline, FRAME_BYTES_MAX, Greeting, Join, Message, Refusal, VERSION, Version, Wanted, Welcome,
 };
 use remora::store::{Geometry, Memory, TermStart};
 
@@ -61,6 +62,21 @@ fn refusals() {
     }
     is_drawn(&Message::Declined { why: Decline::Failed, words: "no".into() }, "06 00 00 00  0d  01  02 00  6e 6f");
     is_drawn(&Message::Declined { why: Decline::NotYet, words: "no".into() }, "06 00 00 00  0d  02  02 00  6e 6f");
+}
+
+#[test]
+fn what_a_replica_subscribes_to() {
+    let drawing = "
+        0f 00 00 00  0e           | Subscribe
+        04 00                     | shards
+        00 00  00                 | shard 0, puller 0
+        01 00  00
+        02 00  01
+        ff 03  01                 | shard 1023, puller 1
+        ";
+    let wanted = [(0, 0), (1, 0), (2, 1), (1023, 1)].map(|(shard, puller)| Wanted::new(shard, puller));
+    is_drawn(&Message::Subscribe(wanted.into()), drawing);
+    is_drawn(&Message::Subscribed { tag: Tag::FIRST }, "03 00 00 00  0f  01 00");
 }
 
 #[test]
