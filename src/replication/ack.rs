@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! words 0..8    zero | lag in bytes | lag in microseconds | bytes pulled | records applied | begun anew | bad records | beats
-//! word 8 + n    what the puller says of shard n:  applied position / 8, bits 12..63 | tag, bits 0..11;  0: nothing
+//! word 8 + n    of shard n:  applied position / 8, bits 12..63 | not whole, bit 11 | tag, bits 0..10;  0: nothing
 //! ```
 //!
 //! A replica *subscribes* to shards over the control connection, and the primary gives the
@@ -18,6 +18,9 @@
 //! look may come in between. So the primary concludes nothing about one word from another:
 //! - A position is true by itself. A replica writes it only once it has applied everything below
 //!   it, and no tag is 0.
+//! - A replica that has begun in the middle of a log misses what had been moved from before its
+//!   beginning, until it is *whole*. Until then it says where it is, and acknowledges nothing: it
+//!   does not count where a write waits for replicas.
 //! - Who joins is told by the positions: there is a shard that it subscribes to without one.
 //! - The rest is figures for people. The beats tell that the replica follows.
 
@@ -36,12 +39,14 @@ pub const SUMMARY_WORDS: usize = 8;
 const SHARDS_MAX: usize = ACK_BYTES / 8 - SUMMARY_WORDS;
 const _: () = assert!(SHARDS_MAX >= sizing::SHARDS_MAX);
 
-const TAG_BITS: u32 = 12;
+const TAG_BITS: u32 = 11;
 const TAG_MASK: u64 = (1 << TAG_BITS) - 1;
-const _: () = assert!((POSITION_MAX - 8) / 8 < 1 << (64 - TAG_BITS));
+const NOT_WHOLE: u64 = 1 << TAG_BITS;
+const POSITION_SHIFT: u32 = TAG_BITS + 1;
+const _: () = assert!((POSITION_MAX - 8) / 8 < 1 << (64 - POSITION_SHIFT));
 
-/// Which subscription of a shard a position speaks for: 1 to 4,095. A session gives them in turn,
-/// and a shard is subscribed to at most once in 50 ms; so a tag comes again after 200 s, when no
+/// Which subscription of a shard a position speaks for: 1 to 2,047. A session gives them in turn,
+/// and a shard is subscribed to at most once in 50 ms; so a tag comes again after 100 s, when no
 /// WRITE of the first time is under way any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tag(u16);
@@ -64,10 +69,11 @@ impl Tag {
         Tag(self.0 % TAG_MASK as u16 + 1)
     }
 
-    /// The word that acknowledges everything below `position`; 0 for position 0, which says
-    /// nothing.
-    pub fn word(self, position: u64) -> u64 {
-        if position == 0 { 0 } else { (position / 8) << TAG_BITS | u64::from(self.0) }
+    /// The word of a replica that has applied everything below `position`, and is whole or not; 0
+    /// for position 0, which says nothing.
+    pub fn word(self, position: u64, is_whole: bool) -> u64 {
+        let not_whole = if is_whole { 0 } else { NOT_WHOLE };
+        if position == 0 { 0 } else { (position / 8) << POSITION_SHIFT | not_whole | u64::from(self.0) }
     }
 }
 
@@ -184,10 +190,22 @@ impl AckSlots {
     /// The position that the replica has applied of a shard; 0 before it has said so in its latest
     /// subscription.
     pub fn applied(&self, shard: usize) -> u64 {
+        (self.word(shard) >> POSITION_SHIFT) * 8
+    }
+
+    /// The position below which the replica has all of a shard: as [`AckSlots::applied`], but 0
+    /// while it is not whole.
+    pub fn acknowledged(&self, shard: usize) -> u64 {
+        let word = self.word(shard);
+        if word & NOT_WHOLE == 0 { (word >> POSITION_SHIFT) * 8 } else { 0 }
+    }
+
+    /// What the replica says in its latest subscription to a shard; 0: nothing.
+    fn word(&self, shard: usize) -> u64 {
         let subscribed = self.subscribed[shard].load(Acquire);
         let (puller, tag) = ((subscribed >> TAG_BITS) as usize, subscribed & TAG_MASK);
         let word = self.slots[puller].words()[SUMMARY_WORDS + shard].load(Acquire);
-        if tag != 0 && word & TAG_MASK == tag { (word >> TAG_BITS) * 8 } else { 0 }
+        if tag != 0 && word & TAG_MASK == tag { word } else { 0 }
     }
 
     /// Of all pullers: sums, and the longest lag.
@@ -284,7 +302,7 @@ mod tests {
         let mut positions = vec![64; 100];
         for (number, changed) in [vec![], vec![3, 77], vec![], vec![0], vec![99]].into_iter().enumerate() {
             changed.iter().for_each(|shard| positions[*shard] += 8);
-            let words = positions.iter().map(|position| Tag::FIRST.word(*position));
+            let words = positions.iter().map(|position| Tag::FIRST.word(*position, true));
             acks.write(&mut written, words.clone()).expect("it takes all");
             let told = std::mem::take(&mut written.0);
             let span = match (number, changed.first(), changed.last()) {
@@ -319,7 +337,8 @@ mod tests {
             let number = puller as u64 + 1;
             let summary =
                 Summary { lag_bytes: number, lag_microseconds: 10 * number, records: 100, ..Summary::default() };
-            own.write(&mut written, shares.of(puller).map(|shard| tag.word(position(shard)))).expect("it takes all");
+            own.write(&mut written, shares.of(puller).map(|shard| tag.word(position(shard), true)))
+                .expect("it takes all");
             own.summarize(&mut written, summary).expect("it takes all");
             place(slot, written);
         }
@@ -337,16 +356,16 @@ mod tests {
             |puller: usize, shard: usize, word| slots[puller].words()[SUMMARY_WORDS + shard].store(word, Release);
         let first = acks.subscribe(&of_both).expect("they are there");
         assert_eq!([0, 1, 2, 3].map(|shard| acks.has(shard)), [false, true, true, false]);
-        (0..4).for_each(|shard| tell(0, shard, first.word(640)));
+        (0..4).for_each(|shard| tell(0, shard, first.word(640, true)));
         assert_eq!([0, 1, 2, 3].map(|shard| acks.applied(shard)), [0, 640, 640, 0], "nobody subscribes to the others");
         // One of them anew, by the other puller. What was said before, or comes late, does not
         // count.
         let second = acks.subscribe(&of_one).expect("it is there");
         assert_ne!(first, second);
-        tell(0, 2, second.word(800));
-        tell(1, 2, first.word(640));
+        tell(0, 2, second.word(800, true));
+        tell(1, 2, first.word(640, true));
         assert_eq!([1, 2].map(|shard| acks.applied(shard)), [640, 0]);
-        tell(1, 2, second.word(648));
+        tell(1, 2, second.word(648, true));
         assert_eq!([1, 2].map(|shard| acks.applied(shard)), [640, 648]);
         acks.take_back();
         assert_eq!([1, 2].map(|shard| (acks.has(shard), acks.applied(shard))), [(false, 0); 2]);
@@ -357,15 +376,26 @@ mod tests {
     }
 
     #[test]
+    fn who_is_not_whole_acknowledges_nothing_and_says_where_it_is() {
+        let slots = slots(1);
+        let acks = AckSlots::new(slots.iter().cloned(), 1);
+        let tag = acks.subscribe(&[Wanted::new(0, 0)]).expect("it is there");
+        for (is_whole, acknowledged) in [(false, 0), (true, 640)] {
+            slots[0].words()[SUMMARY_WORDS].store(tag.word(640, is_whole), Release);
+            assert_eq!((acks.applied(0), acks.acknowledged(0)), (640, acknowledged));
+        }
+    }
+
+    #[test]
     fn a_word_has_room_for_every_tag_and_position() {
         let mut tag = Tag::FIRST;
         for number in 1..=TAG_MASK as u16 {
             assert_eq!((tag.number(), Tag::from_number(number)), (number, Some(tag)));
-            let word = tag.word(POSITION_MAX - 8);
-            assert_eq!(((word >> TAG_BITS) * 8, word & TAG_MASK), (POSITION_MAX - 8, number.into()));
+            let word = tag.word(POSITION_MAX - 8, number % 2 == 0);
+            assert_eq!(((word >> POSITION_SHIFT) * 8, word & TAG_MASK), (POSITION_MAX - 8, number.into()));
             tag = tag.next();
         }
-        assert_eq!((tag, tag.word(0)), (Tag::FIRST, 0));
+        assert_eq!((tag, tag.word(0, false)), (Tag::FIRST, 0));
         assert_eq!([0, TAG_MASK as u16 + 1].map(Tag::from_number), [None; 2]);
     }
 }

@@ -158,15 +158,15 @@ impl BoardView {
         self.replicas.len()
     }
 
-    /// How many have applied everything below `position` of a shard.
+    /// How many have acknowledged everything below `position` of a shard.
     pub fn holders(&self, shard: usize, position: u64) -> usize {
-        self.replicas.iter().filter(|acks| acks.applied(shard) >= position).count()
+        self.replicas.iter().filter(|acks| acks.acknowledged(shard) >= position).count()
     }
 
-    /// How many have applied everything below `positions[n]` of each shard n.
+    /// How many have acknowledged everything below `positions[n]` of each shard n.
     pub fn holders_of_all(&self, positions: &[u64]) -> usize {
         let has_all = |acks: &&Arc<AckSlots>| {
-            positions.iter().enumerate().all(|(shard, position)| acks.applied(shard) >= *position)
+            positions.iter().enumerate().all(|(shard, position)| acks.acknowledged(shard) >= *position)
         };
         self.replicas.iter().filter(has_all).count()
     }
@@ -187,7 +187,7 @@ mod tests {
         let wanted: Vec<_> = (0..positions.len()).map(|shard| Wanted::new(shard, 0)).collect();
         let tag = slots.subscribe(&wanted).unwrap();
         let told = memfd.words()[SUMMARY_WORDS..].iter().zip(positions);
-        told.for_each(|(word, position)| word.store(tag.word(*position), Release));
+        told.for_each(|(word, position)| word.store(tag.word(*position, true), Release));
         Arc::new(slots)
     }
 

@@ -24,8 +24,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often the listening thread looks whether it is to end.
+/// How often the listening thread looks whether it is to end, and after the store's memory.
 const LOOK: Duration = Duration::from_millis(500);
+/// Holes of the pool that are looked at each time, where READs have filled some: 16 MiB.
+const HOLES_PER_LOOK: u32 = 64;
 
 /// What a primary offers, and to whom.
 pub struct OfferConfig {
@@ -212,7 +214,12 @@ impl Offer {
 
     fn listen(self: Arc<Self>, listener: &TcpListener) {
         let timeout = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
+        let mut look_at = Instant::now();
         while !self.is_ending() {
+            if Instant::now() >= look_at {
+                self.store.pool().empty_holes(HOLES_PER_LOOK);
+                look_at = Instant::now() + LOOK;
+            }
             match listener.accept() {
                 Ok((stream, peer)) => self.take(stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -231,7 +231,7 @@ mod tests {
         let slots = Arc::new(AckSlots::new([ack.clone()], 2));
         board.put_up(1, slots.clone());
         let tag = slots.subscribe(&[Wanted::new(0, 0), Wanted::new(1, 0)]).expect("they are there");
-        let place = |word: usize, position: u64| ack.words()[word].store(tag.word(position), Release);
+        let place = |word: usize, position: u64| ack.words()[word].store(tag.word(position, true), Release);
         let (wanted, position) = (heads[0], heads[0] - 4096);
         place(SUMMARY_WORDS, position);
         assert!(retain.floor(0, wanted) > wanted, "nobody waits for a replica that joins");

@@ -33,8 +33,6 @@ use crate::sys::quiescence::Era;
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 use arrayvec::ArrayVec;
 
-/// In place of a position that no look has shown yet.
-const NOT_KNOWN: u64 = u64::MAX;
 /// Records applied while the lock is held, at most.
 const BATCH_RECORDS: usize = 64;
 /// And bytes, or one record.
@@ -114,6 +112,11 @@ impl Follower<'_> {
         self.shard.head()
     }
 
+    /// See [`Shard::is_whole`].
+    pub fn is_whole(&self) -> bool {
+        self.shard.is_whole()
+    }
+
     /// The oldest position still valid here.
     pub fn tail(&self) -> u64 {
         self.shard.tail()
@@ -185,15 +188,18 @@ impl Follower<'_> {
         }
         self.forgotten = None;
         self.room = self.room_until();
-        self.shard.owes_until.store(NOT_KNOWN, Relaxed);
         true
     }
 
-    /// A look at the primary that was begun after the log began here shows `committed`: what had
-    /// been moved from before the beginning stands below that. Later looks say nothing more.
-    pub fn note_committed(&mut self, committed: u64) {
-        if self.shard.owes_until.load(Relaxed) == NOT_KNOWN {
-            self.shard.owes_until.store(committed, Relaxed);
+    /// A look that was begun after the log began here shows how far the giver's log goes, and until
+    /// where the giver itself owes. What had been moved from below `tail` stands below both. So it
+    /// is all that is owed here, if this log did not begin above that tail. The lowest that a look
+    /// has shown counts; as long as the giver does not know, this log does not.
+    pub fn note_owed(&mut self, tail: u64, committed: u64, givers: u64) {
+        let line = self.shard.control();
+        let owed = committed.max(givers);
+        if tail >= line.tail() && owed < line.owes_until() {
+            line.set_owes_until(owed);
         }
     }
 

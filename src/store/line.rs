@@ -1,9 +1,13 @@
 //! The control line: what others, remote ones included, read of a shard.
 //!
 //! ```text
-//! word  0      1          2     3           4                5..7
-//!       term  committed  tail  capacity    term begins at  reserved, zero
+//! word  0      1          2     3         4               5           6..7
+//!       term   committed  tail  capacity  term begins at  owes until  reserved, zero
 //! ```
+//!
+//! **Owes until.** A replica that has begun at the tail may miss what had been moved from before
+//! its beginning, until its log is there up to this position; it is [`OWES_NOT_KNOWN`] before a
+//! look has told it. Who follows it owes as much. 0: nothing.
 //!
 //! Ordering: a record's bytes are stored relaxed, then `committed` is raised with release; who
 //! loads `committed` with acquire sees every byte below it. `tail` is raised with release before
@@ -20,11 +24,15 @@ pub const BIRTH: u64 = 64;
 /// CAS holds them. A log of 1 GiB/s takes a year to get there.
 pub const POSITION_MAX: u64 = 1 << 55;
 
+/// In place of the position until which a log owes.
+pub const OWES_NOT_KNOWN: u64 = u64::MAX;
+
 const TERM: usize = 0;
 const COMMITTED: usize = 1;
 const TAIL: usize = 2;
 const CAPACITY: usize = 3;
 const TERM_BEGIN: usize = 4;
+const OWES: usize = 5;
 
 /// The published state of one shard: 8 words of the memory that holds all shards' control lines.
 #[derive(Clone, Copy)]
@@ -73,10 +81,22 @@ impl<'a> ControlLine<'a> {
         self.0[TERM].store(term, Ordering::Relaxed);
     }
 
-    /// An empty log at `position`, where a replica begins. The fence orders it before the bytes
-    /// that are overwritten from now on: who reads such bytes and then this line again, from
-    /// however far, sees that they are not what he looked for.
+    /// What had been moved from before this log's beginning is here once the log is here up to this
+    /// position.
+    pub fn owes_until(&self) -> u64 {
+        self.0[OWES].load(Ordering::Relaxed)
+    }
+
+    /// See [`ControlLine::owes_until`]. The one follower, or who begins a term, with the lock.
+    pub fn set_owes_until(&self, position: u64) {
+        self.0[OWES].store(position, Ordering::Release);
+    }
+
+    /// An empty log at `position`, where a replica begins: what it owes is not known. The fence
+    /// orders it before the bytes that are overwritten from now on: who reads such bytes and then
+    /// this line again, from however far, sees that they are not what he looked for.
     pub fn restart(&self, position: u64) {
+        self.0[OWES].store(OWES_NOT_KNOWN, Ordering::Release);
         self.0[TAIL].store(position, Ordering::Release);
         self.0[COMMITTED].store(position, Ordering::Release);
         fence(Ordering::SeqCst);

@@ -146,6 +146,8 @@ impl Shard {
         with_term_record(term, begins, |draft| draft.write(self.log.words_at(begins), self.seed(begins, term)));
         writer.counts.appended_bytes += end - self.head();
         self.advance_head(end);
+        // What is missing is lost: this log is what others are to have.
+        control.set_owes_until(0);
         control.begin_term(term.0, begins);
         self.publish();
         // What its primary had begun to give back, it gives back by itself now.
@@ -338,6 +340,28 @@ mod tests {
         promote(&new);
         assert_eq!(new.stats().counts.evictions, 0);
         assert!((0..200).all(|number| get(&new, &format!("key-{number}")).is_some()));
+    }
+
+    /// What the new primary misses is lost: nobody below owes it any more.
+    #[test]
+    fn who_begins_a_term_owes_nothing() {
+        let old = primary(true);
+        let (new, below) = (replica_of(&old), replica_of(&old));
+        assert!(set(&old, "key", b"value"));
+        let is_whole = |store: &Store| store.shards[0].is_whole();
+        let look = || {
+            follow(&new, &below);
+            let line = new.shards[0].control();
+            below.followers()[0].note_owed(line.tail(), line.committed(), line.owes_until());
+        };
+        // No look has shown what it owes.
+        follow(&old, &new);
+        look();
+        assert_eq!((is_whole(&old), is_whole(&new), is_whole(&below)), (true, false, false));
+        promote(&new);
+        assert_eq!((is_whole(&new), is_whole(&below)), (true, false));
+        look();
+        assert!(is_whole(&below));
     }
 
     #[test]

@@ -50,9 +50,6 @@ pub struct Shard {
     lines: Arc<Memfd>,
     /// Items below this position were flushed.
     pub(super) flushed_below: AtomicU64,
-    /// On a replica: what its primary had moved further on may be missing until the log is here up
-    /// to this position. See [`Shard::is_whole`].
-    pub(super) owes_until: AtomicU64,
     /// Not zero when reclaim has something to do that no append has done.
     attention: AtomicU64,
     /// How many shards of the store want it; so that who looks once a turn looks at one word.
@@ -107,7 +104,6 @@ impl Shard {
             domain,
             lines,
             flushed_below: AtomicU64::new(0),
-            owes_until: AtomicU64::new(0),
             attention: AtomicU64::new(0),
             attention_wanted,
             touches_logged,
@@ -167,9 +163,10 @@ impl Shard {
     }
 
     /// All that the primary had at this log's end is here. Not so in a replica that has begun at
-    /// the tail, and has not yet come by what had been moved from before it.
+    /// the tail, and has not yet come by what had been moved from before it; nor below such a one.
     pub fn is_whole(&self) -> bool {
-        self.control().committed() >= self.owes_until.load(Relaxed)
+        let line = self.control();
+        line.committed() >= line.owes_until()
     }
 
     /// Take the lock; counts when that had to wait.

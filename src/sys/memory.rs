@@ -7,10 +7,10 @@
 //! [`Reservation`] is private address space that costs nothing until it is touched. Under loom both
 //! are plain vectors.
 //!
-//! Plain pages that nobody needs can be given back to the system
-//! ([`Memfd::give_back`]), unless a device holds them ([`Memfd::pin`]): it would go on reading the
-//! old pages. Reserved huge pages are never given back, and sealed against it: whoever touches such
-//! a hole when no page is left gets a SIGBUS.
+//! Plain pages that nobody needs can be given back to the system ([`Memfd::give_back`]), unless a
+//! device holds them ([`Memfd::pin`]): it would go on reading the old pages. They come back,
+//! zeroed, to whoever touches the hole, be it to read. Reserved huge pages are never given back,
+//! and sealed against it: whoever touches such a hole when no page is left gets a SIGBUS.
 
 use super::sync::AtomicU64;
 use std::io;
@@ -123,6 +123,12 @@ mod mapped {
             fallocate(&self.file, punch, range.start as u64, range.len() as u64).is_ok()
         }
 
+        /// Bytes of its pages that are there; 0 where the kernel does not tell.
+        pub fn resident_bytes(&self) -> u64 {
+            // Blocks are of 512 bytes, whatever the file system's own blocks are.
+            rustix::fs::fstat(&self.file).map_or(0, |stat| stat.st_blocks as u64 * 512)
+        }
+
         /// Have the kernel find pages for these words now, not when they are first touched. Where
         /// it cannot (Linux before 5.14), the first touch does.
         pub fn populate(&self, words: Range<usize>) {
@@ -217,6 +223,10 @@ mod mapped {
         /// Always plain.
         pub fn backing(&self) -> Backing {
             Backing::Plain
+        }
+        /// Not told.
+        pub fn resident_bytes(&self) -> u64 {
+            0
         }
         /// A vector keeps what it has.
         pub fn give_back(&self, _range: Range<usize>) -> bool {

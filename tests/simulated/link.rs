@@ -51,7 +51,7 @@ impl<'s> Link<'s> {
         }
         let given_up = std::mem::replace(&mut self.tails_before[shard], tail);
         let follower = &mut self.followers[shard];
-        follower.note_committed(committed);
+        follower.note_owed(tail, committed, line.owes_until());
         let cursor = follower.cursor();
         follower.give_up_below(given_up, 4096);
         let mut end = committed.min(cursor + piece_bytes as u64);

@@ -167,14 +167,14 @@ impl Session<'_> {
         }
         let stepped = self.puller.step(Duration::ZERO);
         for (shard, mine) in replica.shards().iter().enumerate() {
-            let (acked, cursor) = (self.acked(shard), mine.control().committed());
-            assert!(acked <= cursor, "shard {shard}: {acked} is acknowledged, {cursor} is applied");
+            let (told, cursor) = (self.acks.applied(shard), mine.control().committed());
+            assert!(told <= cursor, "shard {shard}: {told} is told, {cursor} is applied");
         }
         stepped
     }
 
     pub fn acked(&self, shard: usize) -> u64 {
-        self.acks.applied(shard)
+        self.acks.acknowledged(shard)
     }
 
     pub fn summary(&self) -> Summary {

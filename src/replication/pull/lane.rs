@@ -22,6 +22,7 @@ mod source;
 use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::term::Term;
 use crate::fabric::{Landing, Read};
+use crate::replication::ack::Tag;
 use crate::replication::resume::{Line, Why, parted_at, term_at};
 use crate::store::{BadRecord, Follower, Geometry, Memory, TermStart};
 use sink::{Fed, Sink};
@@ -65,6 +66,8 @@ pub struct Lane<'s> {
     memory_missed: u32,
     /// A position went back at a look: the latest round that had begun when it arrived.
     doubt: Option<u64>,
+    /// What the primary was told last.
+    told: (u64, bool),
 }
 
 impl<'s> Lane<'s> {
@@ -95,6 +98,7 @@ impl<'s> Lane<'s> {
             senseless: 0,
             memory_missed: 0,
             doubt: None,
+            told: (0, false),
         }
     }
 
@@ -113,6 +117,24 @@ impl<'s> Lane<'s> {
     /// Everything below this position is applied; 0 while the shard has nothing of this primary.
     pub fn applied(&self) -> u64 {
         if matches!(self.state, State::Follows) { self.sink.follower.cursor() } else { 0 }
+    }
+
+    /// Nothing is missing below [`Lane::applied`], and a record has proved that it is the primary's
+    /// log.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.state, State::Follows) && self.sink.proven && self.sink.follower.is_whole()
+    }
+
+    /// What the primary is to be told, if it has not been told so: where this replica stands, and
+    /// whether it is whole.
+    pub fn has_news(&self) -> bool {
+        self.told != (self.applied(), self.is_whole())
+    }
+
+    /// The word that tells it.
+    pub fn tell(&mut self, tag: Tag) -> u64 {
+        self.told = (self.applied(), self.is_whole());
+        tag.word(self.told.0, self.told.1)
     }
 
     /// Committed at the last look, and not applied.

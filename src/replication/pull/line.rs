@@ -6,8 +6,8 @@
 
 use crate::base::term::Term;
 use crate::replication::resume::Line;
-use crate::store::line::{BIRTH, POSITION_MAX};
-use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
+use crate::store::line::{BIRTH, ControlLine, OWES_NOT_KNOWN, POSITION_MAX};
+use crate::sys::sync::AtomicU64;
 
 /// See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +44,9 @@ impl Slabs {
 /// Read a control line of a primary with such slabs, which showed `before` at the last look.
 /// `is_known` tells the terms that this shard has.
 pub fn read(words: &[AtomicU64], before: Option<Line>, slabs: Slabs, is_known: impl Fn(Term) -> bool) -> Shown {
-    let word = |at: usize| words[at].load(Relaxed);
-    let (term, committed, tail, capacity) = (Term(word(0)), word(1), word(2), word(3));
+    let shown = ControlLine::of(words, 0);
+    let (term, committed, tail) = (Term(shown.term()), shown.committed(), shown.tail());
+    let (capacity, owes_until) = (shown.capacity_bytes(), shown.owes_until());
     if term == Term::NONE && before.is_none() {
         return Shown::NothingYet;
     }
@@ -54,7 +55,7 @@ pub fn read(words: &[AtomicU64], before: Option<Line>, slabs: Slabs, is_known: i
     }
     if !slabs.can_be(capacity) {
         Shown::Senseless("its capacity is one that no shard of it has")
-    } else if tail < BIRTH || committed > POSITION_MAX {
+    } else if tail < BIRTH || committed > POSITION_MAX || (POSITION_MAX + 1..OWES_NOT_KNOWN).contains(&owes_until) {
         Shown::Senseless("a position is one that no log has")
     } else if !committed.is_multiple_of(8) || !tail.is_multiple_of(8) {
         Shown::Senseless("a position is not at a word")
@@ -77,8 +78,13 @@ mod tests {
     const FIRST: Term = Term(5 << 24 | 1);
 
     fn shown(line: [u64; 4], before: Option<Line>) -> Shown {
+        shown_that_owes(0, line, before)
+    }
+
+    fn shown_that_owes(owes_until: u64, line: [u64; 4], before: Option<Line>) -> Shown {
         let known = |term: Term| term.lineage() == 5 && term.generation() <= 2;
-        read(&line.map(AtomicU64::new), before, Slabs { bytes: 4096, count: 8 }, known)
+        let words: Vec<AtomicU64> = line.into_iter().chain([64, owes_until, 0, 0]).map(AtomicU64::new).collect();
+        read(&words, before, Slabs { bytes: 4096, count: 8 }, known)
     }
 
     #[test]
@@ -118,6 +124,10 @@ mod tests {
         }
         for capacity in [0, 4095, 4104, 9 * CAPACITY, u64::MAX, 1 << 63] {
             assert!(matches!(shown([FIRST.0, 8000, 6000, capacity], None), Shown::Senseless(_)), "{capacity}");
+        }
+        for (owes_until, is_senseless) in [(POSITION_MAX, false), (POSITION_MAX + 1, true), (u64::MAX, false)] {
+            let seen = shown_that_owes(owes_until, [FIRST.0, 8000, 6000, CAPACITY], Some(before));
+            assert_eq!(matches!(seen, Shown::Senseless(_)), is_senseless, "{owes_until}: {seen:?}");
         }
         let grown = Line { term: FIRST, committed: 12_000, tail: 6000, capacity: 2 * CAPACITY };
         assert_eq!(shown([FIRST.0, 12_000, 6000, 2 * CAPACITY], Some(before)), Shown::Line(grown));

@@ -284,7 +284,7 @@ impl<'s> Puller<'s> {
         self.begin_round()?;
         self.collect(began_at, wait)?;
         let applied = self.apply()?;
-        if applied {
+        if applied || self.lanes_awake().any(Lane::has_news) {
             self.acknowledge()?;
             self.has_news = true;
         }
@@ -305,8 +305,8 @@ impl<'s> Puller<'s> {
 
     /// Tell the primary where this replica stands.
     fn acknowledge(&mut self) -> Result<(), FabricError> {
-        let applied = self.lanes.iter().map(|lane| self.tag.word(lane.applied()));
-        self.acks.write(&mut *self.channel, applied)
+        let words = self.lanes.iter_mut().map(|lane| lane.tell(self.tag));
+        self.acks.write(&mut *self.channel, words)
     }
 
     /// Tell the primary the figures; once a second also where nothing moves.

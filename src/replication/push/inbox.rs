@@ -10,7 +10,7 @@
 //! been copied out.
 
 use super::layout::{Layout, WANT_BYTES};
-use super::notes::{CONTROL_WORDS, LINE_WORDS, PushedLine, Want};
+use super::notes::{LINE_WORDS, PushedLine, Want};
 use super::{Invite, layout::InboxMemory, layout::slabs_per_shard};
 use crate::fabric::{
     Cause, Channel, Completion, DEPTH_MAX, Exporter, FabricError, Grant, Invitation, Kind, Landing, Read, Token,
@@ -147,8 +147,7 @@ impl Inbox {
         let to = read.landing.words(read.bytes);
         for (shelf, to) in self.shelves.iter_mut().zip(to.chunks_exact(LINE_WORDS)) {
             let line = shelf.line.as_ref().expect("there is one of each shard");
-            to.iter().zip(line.control()).for_each(|(to, word)| to.store(*word, Relaxed));
-            to[CONTROL_WORDS..].iter().for_each(|to| to.store(0, Relaxed));
+            line.show(to);
             shelf.shown_tail = line.tail();
         }
         true

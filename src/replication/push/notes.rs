@@ -4,8 +4,8 @@
 //! not against a peer that lies: that is what the checks of the lane and of the pusher are for.)
 //!
 //! ```text
-//! line   word 0      1           2      3            4                 5        6      7
-//!        term | committed | tail | log bytes | term begins at | pushed | zero | seal 0..31, run 32..63
+//! line   word 0      1           2      3          4        5            6      7
+//!        term | committed | tail | capacity | pushed | owes until | zero | seal 0..31, run 32..63
 //! want   word 0         1
 //!        position | seal 0..31, run 32..63
 //! ```
@@ -15,12 +15,11 @@ use crate::sys::sync::{AtomicU64, Ordering::Relaxed, Ordering::Release, fence};
 
 /// Words of a line.
 pub const LINE_WORDS: usize = CONTROL_LINE_BYTES / 8;
-/// Of these, the ones that a control line has as well.
-pub const CONTROL_WORDS: usize = 5;
 
 const COMMITTED: usize = 1;
 const TAIL: usize = 2;
-const PUSHED: usize = 5;
+/// In place of where the term begins, which no replica reads of a line.
+const PUSHED: usize = 4;
 const SEAL: usize = LINE_WORDS - 1;
 
 /// A hash of `words` and `run`.
@@ -42,7 +41,7 @@ impl PushedLine {
     pub fn of(line: &ControlLine<'_>, pushed: u64, run: u32) -> PushedLine {
         // The words may be loaded in any order: a puller's look promises none either.
         let mut words =
-            [line.term(), line.committed(), line.tail(), line.capacity_bytes(), line.term_begin(), pushed, 0, 0];
+            [line.term(), line.committed(), line.tail(), line.capacity_bytes(), pushed, line.owes_until(), 0, 0];
         words[SEAL] = sealed(&words[..SEAL], run);
         PushedLine(words)
     }
@@ -61,9 +60,10 @@ impl PushedLine {
         words.iter().zip(self.0).for_each(|(to, word)| to.store(word, Relaxed));
     }
 
-    /// The words that are as a control line's.
-    pub fn control(&self) -> &[u64] {
-        &self.0[..CONTROL_WORDS]
+    /// The control line, as a look is to show it. Where the term begins is zero.
+    pub fn show(&self, words: &[AtomicU64]) {
+        let control = |(at, word): (usize, u64)| if at == PUSHED || at == SEAL { 0 } else { word };
+        words.iter().zip(self.0.into_iter().enumerate()).for_each(|(to, word)| to.store(control(word), Relaxed));
     }
 
     /// The term, and up to where the primary's log was committed.
@@ -137,7 +137,11 @@ mod tests {
             let found = expected.iter().find(|(at, _)| *at == cut || cut == 1 && *at == 0).and_then(|(_, line)| *line);
             assert_eq!(PushedLine::load(&memory), found, "cut at {cut}"); // the first words are the same
         }
-        assert_eq!((other.pushed(), other.run(), other.control().len()), (4096, 1, CONTROL_WORDS));
+        assert_eq!((other.pushed(), other.run()), (4096, 1));
+        line.set_owes_until(8192);
+        PushedLine::of(&line, 4096, 1).show(&memory);
+        let shown = memory.iter().map(|word| word.load(Relaxed)).collect::<Vec<_>>();
+        assert_eq!(shown, [7, 4096, 64, 1 << 20, 0, 8192, 0, 0]);
     }
 
     #[test]

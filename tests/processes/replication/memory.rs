@@ -3,7 +3,12 @@
 use super::writers::{Traffic, Writers};
 use crate::node::{Node, in_sync, numbered_keys, on_each_fabric, same_items, wait_for_row, wait_until};
 use crate::support::Client;
+use remora::fabric::READ_BYTES_MAX;
+use remora::sys::foreign::ReadOnlyWords;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 
 const VALUE_BYTES: usize = 20_000;
 /// So many items of that length take some 32 MiB: more than is there at first, less than three
@@ -63,19 +68,40 @@ fn memory_is_raised_and_lowered_under_a_replica() {
     });
 }
 
+/// A READ that was under way when its slab was given up fills the hole, and so does one of what no
+/// log has: the memory comes back.
+#[test]
+fn what_is_read_beside_the_logs_takes_no_memory_for_long() {
+    const POOL_BYTES: usize = 64 << 20;
+    let primary = Node::primary(&["-m", "16", "--memory-max", "64", "--fabric", "shm,tcp"]);
+    assert_eq!(primary.client().set("key", b"value"), "STORED");
+    let [pool] = &pools(&primary)[..] else { panic!("a server has its slabs open once") };
+    let file = File::open(pool).expect("a server of the same user");
+    // As a replica over shared memory does it.
+    let mapped = ReadOnlyWords::map(&file, POOL_BYTES).expect("a mapping");
+    let words: Vec<AtomicU64> = (0..READ_BYTES_MAX / 8).map(|_| AtomicU64::new(0)).collect();
+    (0..POOL_BYTES / 8).step_by(words.len()).for_each(|at| mapped.copy_to(at, &words));
+    assert!(is_lean(&primary, 16 << 20).is_err(), "all of it was read");
+    wait_until("the system has the memory again", || is_lean(&primary, 1 << 20));
+    assert_eq!(primary.client().get("key").as_deref(), Some(&b"value"[..]), "what is used stays");
+}
+
+/// The memfds of slabs that a process has open.
+fn pools(node: &Node) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(format!("/proc/{}/fd", node.server.pid())).expect("the server lives");
+    let is_pool =
+        |path: &PathBuf| std::fs::read_link(path).is_ok_and(|name| name.starts_with("/memfd:remora-pool (deleted)"));
+    files.map(|file| file.expect("an entry").path()).filter(is_pool).collect()
+}
+
 /// Whether no memfd of slabs that a process has open takes more memory than that; a few pages may
 /// be touched beside.
 fn is_lean(node: &Node, bytes_max: u64) -> Result<(), String> {
     if node.rows_of("stats")["slabs_plain"] == "0" {
         return Ok(()); // reserved pages are never given back, and merged ones may be filled again
     }
-    let files = std::fs::read_dir(format!("/proc/{}/fd", node.server.pid())).expect("the server lives");
-    let paths = files.map(|file| file.expect("an entry").path());
-    let pools: Vec<u64> = paths
-        .filter(|path| std::fs::read_link(path).is_ok_and(|name| name.starts_with("/memfd:remora-pool (deleted)")))
-        .filter_map(|path| std::fs::metadata(path).ok())
-        .map(|pool| pool.blocks() * 512)
-        .collect();
+    let pools: Vec<u64> =
+        pools(node).iter().filter_map(|path| std::fs::metadata(path).ok()).map(|pool| pool.blocks() * 512).collect();
     assert!(!pools.is_empty(), "a server has its slabs open");
     let too_much = pools.iter().find(|bytes| **bytes > bytes_max + (1 << 20));
     too_much.map_or(Ok(()), |bytes| Err(format!("{bytes} bytes of a pool, of at most {bytes_max}")))

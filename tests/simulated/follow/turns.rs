@@ -190,3 +190,38 @@ fn who_joins_is_not_whole_before_all_that_was_moved_is_here() {
     assert!(lacked > 10 && store.shards()[0].is_whole() && replica.shards()[0].is_whole(), "{lacked}");
     assert_same(&store, &replica, NOW);
 }
+
+/// Who joins at a replica that is not whole lacks what that one lacks, through any number of hops,
+/// and knows that: having all that the replica above shows is not enough.
+#[test]
+fn who_joins_below_a_replica_that_is_not_whole_is_not_whole_either() {
+    let store = primary(NO_EVICTION);
+    let replicas = [replica_of(&store), replica_of(&store), replica_of(&store)];
+    let mut author = Author::new(&store);
+    fill(&mut author, 0, 100);
+    (0..100).for_each(|_| fill(&mut author, 0, 10));
+    let [above, between, last] = &replicas;
+    let mut links = [Link::new(&store, above), Link::new(above, between), Link::new(between, last)];
+    let (mut lacked, mut pulls) = (0, 0);
+    let end = |store: &Store| store.shards()[0].control().committed();
+    while end(last) < end(&store) {
+        pulls += 1;
+        assert!(pulls < 10_000, "they never come up");
+        // The first is slow, the others have at once all that they are shown.
+        links[0].pull(0, 400);
+        for (link, upstream) in links[1..].iter_mut().zip(&replicas) {
+            let has_begun = Term(upstream.shards()[0].control().term()).is_valid();
+            while has_begun && !link.pull(0, 64 << 10) {}
+        }
+        for replica in &replicas {
+            let has_begun = Term(replica.shards()[0].control().term()).is_valid();
+            if has_begun && (0..100).any(|number| !has(replica, number)) {
+                lacked += 1;
+                assert!(!replica.shards()[0].is_whole(), "whole, though items are missing");
+            }
+        }
+    }
+    assert!(lacked > 30 && replicas.iter().all(|replica| replica.shards()[0].is_whole()), "{lacked}");
+    links.iter_mut().for_each(Link::settle);
+    assert_same(&store, last, NOW);
+}

@@ -70,6 +70,7 @@ fn line(forged: &Forged, random: &mut Rng) -> ForgedLine {
         0 => line.term = random.u64(..),
         1 => line.term = 0,
         2 => line.capacity_bytes = random.u64(..),
+        3 => line.owes_until = random.u64(..),
         _ => {}
     }
     line

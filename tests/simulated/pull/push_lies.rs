@@ -50,6 +50,7 @@ fn line(random: &mut Rng, shard_bytes: u64, term: Term) -> PushedLine {
     } else {
         control.commit(BIRTH + shard_bytes / 16 * 8);
     }
+    control.set_owes_until(if random.bool() { 0 } else { position(random, shard_bytes) });
     PushedLine::of(&control, position(random, shard_bytes), random.u32(1..4))
 }
 

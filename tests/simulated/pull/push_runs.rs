@@ -112,7 +112,8 @@ impl Ends {
     }
 }
 
-/// A look waits for the first lines; then it shows the control lines' words and nothing of push.
+/// A look waits for the first lines; then it shows the control lines, and nothing of push (nor
+/// where the term begins).
 #[test]
 fn a_look_is_answered_once_there_are_lines() {
     let mut ends = Ends::new(2000);
@@ -120,7 +121,7 @@ fn a_look_is_answered_once_there_are_lines() {
     assert_eq!(ends.read(0, 0, bytes), None);
     ends.publish(0, 0);
     let seen = ends.answer(bytes).expect("there are lines now");
-    assert_eq!(seen[..8], [7, 2000, BIRTH, SLABS.shard_bytes as u64, BIRTH, 0, 0, 0]);
+    assert_eq!(seen[..8], [7, 2000, BIRTH, SLABS.shard_bytes as u64, 0, 0, 0, 0]);
 }
 
 /// What was wanted further back is not read from what the window held for the want before: that may

@@ -24,7 +24,7 @@ const LINE: &str = "
     00 10 00 00  00 00 00 00  | tail
     00 00 10 00  00 00 00 00  | capacity
     00 20 00 00  00 00 00 00  | where the term begins
-    00 00 00 00  00 00 00 00
+    00 28 00 00  00 00 00 00  | owes until
     00 00 00 00  00 00 00 00
     00 00 00 00  00 00 00 00
 ";
@@ -43,6 +43,7 @@ fn a_control_line() {
     line.commit(0x3000);
     line.advance_tail(0x1000);
     line.begin_term(TERM, 0x2000);
+    line.set_owes_until(0x2800);
     let expected = [vec![0; 64], hex(LINE), vec![0; 64]].concat();
     assert_drawn(&bytes_of(&lines), &expected, "the lines");
 
@@ -50,6 +51,10 @@ fn a_control_line() {
     let line = ControlLine::of(&words, 0);
     let read = (line.term(), line.committed(), line.tail(), line.capacity_bytes(), line.term_begin());
     assert_eq!(read, (TERM, 0x3000, 0x1000, 1 << 20, 0x2000));
+    assert_eq!(line.owes_until(), 0x2800);
+    // A replica that begins: where it owes until is not known.
+    line.restart(0x4000);
+    assert_eq!((line.tail(), line.committed(), words[5].load(Relaxed)), (0x4000, 0x4000, u64::MAX));
 }
 
 const PUSHED: &str = "
@@ -57,10 +62,10 @@ const PUSHED: &str = "
     00 10 00 00  00 00 00 00
     40 00 00 00  00 00 00 00
     00 00 10 00  00 00 00 00
-    40 00 00 00  00 00 00 00
     00 08 00 00  00 00 00 00  | pushed
+    00 0c 00 00  00 00 00 00  | owes until
     00 00 00 00  00 00 00 00
-    13 f3 bc 2f               | seal
+    45 c0 37 8c               | seal
     07 00 00 00               | run
 ";
 
@@ -70,6 +75,7 @@ fn a_pushed_line() {
     let line = ControlLine::of(&control, 0);
     line.begin(TERM, 1 << 20);
     line.commit(0x1000);
+    line.set_owes_until(0xC00);
     let words = used_words(8);
     PushedLine::of(&line, 0x800, 7).store(&words);
     assert_drawn(&bytes_of(&words), &hex(PUSHED), "a pushed line");
@@ -149,7 +155,7 @@ fn an_ack_slot() {
         bad_records: 0x0B0C,
         ..Summary::default()
     };
-    acks.write(channel.as_mut(), (1..=9).map(|number| tag.word(number * 0x100 + 8))).expect("written");
+    acks.write(channel.as_mut(), (1..=9).map(|number| tag.word(number * 0x100 + 8, number != 2))).expect("written");
     acks.summarize(channel.as_mut(), summary).expect("written");
     let mut done = Vec::new();
     go_on_until("what was written arrives", || {
@@ -170,7 +176,7 @@ fn an_ack_slot() {
         00 00 00 00  00 00 00 00
         00 00 00 00  00 00 00 00
         01 10 02 00  00 00 00 00 | shard 4: position 0x108, tag 1
-        01 10 04 00  00 00 00 00
+        01 18 04 00  00 00 00 00 | not whole
         01 10 06 00  00 00 00 00
         01 10 08 00  00 00 00 00
         01 10 0a 00  00 00 00 00
@@ -184,5 +190,6 @@ fn an_ack_slot() {
     assert_drawn(&bytes_of(grant.ack().words()), &drawing, "an ack slot");
     let slot = words_of(&drawing);
     assert_eq!(Summary::read(&slot), Summary { beats: 1, ..summary });
-    assert_eq!([3, 4, 12].map(|shard| slots.applied(shard)), [0, 0x108, 0x908]);
+    assert_eq!([3, 4, 5, 12].map(|shard| slots.applied(shard)), [0, 0x108, 0x208, 0x908]);
+    assert_eq!([3, 4, 5, 12].map(|shard| slots.acknowledged(shard)), [0, 0x108, 0, 0x908], "one is not whole");
 }

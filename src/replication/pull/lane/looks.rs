@@ -6,6 +6,7 @@ use crate::replication::pull::piece::Look;
 use crate::replication::pull::{Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::replication::resume::{Line, Resume, Why, has_diverged, is_doubtful, resume};
 use crate::store::NOT_BEGUN;
+use crate::store::line::ControlLine;
 use crate::sys::sync::AtomicU64;
 
 impl Lane<'_> {
@@ -29,7 +30,11 @@ impl Lane<'_> {
         self.line = Some(line);
         self.unjudged = false;
         self.source.look(look, &line);
-        self.decide(&line, counts)
+        self.decide(&line, counts)?;
+        if let State::Follows = self.state {
+            self.sink.follower.note_owed(line.tail, line.committed, ControlLine::of(words, 0).owes_until());
+        }
+        Ok(())
     }
 
     /// A control line, held against the last one. None where it shows nothing yet, or makes no
@@ -99,9 +104,6 @@ impl Lane<'_> {
                 self.begin_anew(Why::Overrun, line.tail, counts);
             }
             State::Follows | State::Begins { .. } => {}
-        }
-        if let State::Follows = self.state {
-            self.sink.follower.note_committed(line.committed);
         }
         Ok(())
     }
