@@ -203,8 +203,7 @@ fn puller_of<'s>(
     share: Range<usize>,
 ) -> anyhow::Result<Puller<'s>> {
     let known = vec![None; replica.shards().len()];
-    replica.adopt_terms(primary.terms());
-    Ok(Puller::new(channel, replica, share, primary.memory(), &primary.terms(), &known, SILENCE_MAX)?)
+    Ok(Puller::new(channel, replica, share, primary.memory(), &primary.histories(), &known, SILENCE_MAX)?)
 }
 
 fn catch_up(puller: &mut Puller<'_>) -> anyhow::Result<()> {

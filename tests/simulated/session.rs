@@ -13,7 +13,8 @@ use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::Layout;
 use remora::replication::push::pusher::Pusher;
 use remora::replication::shares::Shares;
-use remora::store::{Geometry, Memory, Store, TermStart};
+use remora::replication::wire::TERMS_TOLD_MAX;
+use remora::store::{Geometry, History, Memory, Store};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub const SILENCE_MAX: Duration = Duration::from_millis(5);
 #[derive(Clone)]
 pub struct Offered {
     pub regions: Arc<dyn Regions>,
-    pub history: Vec<TermStart>,
+    pub histories: Vec<History>,
     pub geometry: Geometry,
     pub memory: Memory,
 }
@@ -33,7 +34,8 @@ pub struct Offered {
 impl Offered {
     pub fn of(primary: &Arc<Store>) -> Offered {
         let regions = remora::replication::regions::of(primary);
-        Offered { regions, history: primary.terms(), geometry: primary.geometry(), memory: primary.memory() }
+        let histories = primary.histories().iter().map(|history| history.within(TERMS_TOLD_MAX)).collect();
+        Offered { regions, histories, geometry: primary.geometry(), memory: primary.memory() }
     }
 }
 
@@ -94,7 +96,6 @@ impl Network {
             pullers.push(puller(channel, offered, replica, shares.of(number), known));
             grants.push(grant);
         }
-        replica.adopt_terms(offered.history.clone());
         let acks = AckSlots::new(grants.iter().map(|grant| grant.ack().clone()), known.len());
         let puller = Pullers::new(pullers, self.tokens as u64);
         Session { puller, far: Far::Granted { _grants: grants }, acks, faults: faults.clone() }
@@ -127,7 +128,6 @@ impl Network {
         pusher.set_clock(clock::now);
         let puller = puller(Box::new(inbox), offered, replica, 0..known.len(), known);
         let puller = Pullers::new(vec![puller], self.tokens as u64);
-        replica.adopt_terms(offered.history.clone());
         let acks = AckSlots::new([pusher.ack().clone()], known.len());
         Session { puller, far: Far::Pushes(Box::new(pusher), random), acks, faults: faults.clone() }
     }
@@ -140,7 +140,7 @@ fn puller<'s>(
     share: Range<usize>,
     known: &[Option<Term>],
 ) -> Puller<'s> {
-    let mut puller = Puller::new(channel, replica, share, offered.memory, &offered.history, known, SILENCE_MAX)
+    let mut puller = Puller::new(channel, replica, share, offered.memory, &offered.histories, known, SILENCE_MAX)
         .expect("memory for landings");
     puller.set_clock(clock::now);
     puller
