@@ -204,8 +204,7 @@ fn puller_of<'s>(
     share: Range<usize>,
 ) -> anyhow::Result<Puller<'s>> {
     let known = vec![None; replica.shards().len()];
-    replica.adopt_terms(primary.terms());
-    Ok(Puller::new(channel, replica, share, primary.memory(), &primary.terms(), &known, Tag::FIRST, SILENCE_MAX)?)
+    Ok(Puller::new(channel, replica, share, primary.memory(), &primary.histories(), &known, Tag::FIRST, SILENCE_MAX)?)
 }
 
 fn catch_up(puller: &mut Puller<'_>) -> anyhow::Result<()> {

@@ -1,84 +1,80 @@
-//! Which history a log belongs to. Every store that is born begins a lineage of its own, at random;
-//! every promotion of a replica begins a later generation of the lineage.
+//! Who writes a log, and from when on. A shard's log is written in terms, one after the other; each
+//! has one writer. A log's first term begins when it is born, each later one when a replica is
+//! promoted.
 //!
 //! ```text
-//! bits   0            24                64
-//!        | generation | lineage, never 0 |
+//! bits   0                  40       64
+//!        | nonce, never 0   | number |
 //! ```
 //!
-//! The checksum of each record is seeded with its term (store/seed), so what a primary wrote never
-//! passes for what another one, restarted and empty, wrote at the same position.
+//! The number tells which of two terms of one history is the later. The nonce is drawn anew for
+//! each term: two servers that are promoted at the same time, by mistake, begin terms of the same
+//! number, and neither is taken for the other. The checksum of each record is seeded with its term
+//! (store/seed), so what one wrote never passes for what the other wrote at the same position.
 
 use std::fmt;
 use std::hash::BuildHasher;
 
-const GENERATION_BITS: u32 = 24;
-const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
+const NONCE_BITS: u32 = 40;
+const NONCE_MASK: u64 = (1 << NONCE_BITS) - 1;
+/// The last number.
+const NUMBER_MAX: u64 = u64::MAX >> NONCE_BITS;
 
-/// The largest step to the next generation: it leaves a lineage some 30,000 promotions, and two of
-/// the same term are alike once in 1,024 times.
-const STEP_MAX: u64 = 1024;
-
-/// See the module. Ordered by age only within a lineage.
+/// See the module. Ordered by number; the order of two of the same number means nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Term(pub u64);
 
 impl Term {
-    /// No term: that of a replica's store which has not begun anywhere.
+    /// No term: that of a replica's log which has not begun anywhere.
     pub const NONE: Term = Term(0);
 
-    /// The first generation of a new lineage (randomness is the operating system's, by std's
-    /// per-process keys).
+    /// The first term of a log that is born.
     pub fn birth() -> Term {
-        let state = std::hash::RandomState::new();
-        let lineage = (0u64..).map(|attempt| state.hash_one(attempt) >> GENERATION_BITS).find(|lineage| *lineage != 0);
-        Term::of(lineage.unwrap_or(1), 1)
+        Term::of(1, draw_nonce())
     }
 
-    /// Of a lineage (its low 40 bits count) and a generation (its low 24).
-    pub fn of(lineage: u64, generation: u32) -> Term {
-        Term(lineage << GENERATION_BITS | u64::from(generation) & GENERATION_MASK)
+    /// Of a number (its low 24 bits count) and a nonce (its low 40).
+    pub const fn of(number: u32, nonce: u64) -> Term {
+        Term((number as u64) << NONCE_BITS | nonce & NONCE_MASK)
     }
 
-    /// Whose history; 0 in none that is valid.
-    pub fn lineage(self) -> u64 {
-        self.0 >> GENERATION_BITS
+    /// 1 at birth, one more with each promotion.
+    pub fn number(self) -> u32 {
+        (self.0 >> NONCE_BITS) as u32
     }
 
-    /// 1 at birth, more with each promotion.
-    pub fn generation(self) -> u32 {
-        (self.0 & GENERATION_MASK) as u32
+    /// What tells it from another of the same number; 0 in none that is valid.
+    pub fn nonce(self) -> u64 {
+        self.0 & NONCE_MASK
     }
 
-    /// Whether a store can have it.
+    /// Whether a log can have it.
     pub fn is_valid(self) -> bool {
-        self.lineage() != 0 && self.generation() != 0
+        self.number() != 0 && self.nonce() != 0
     }
 
-    /// The same history, later.
+    /// Later, if it is of the same history.
     pub fn follows(self, earlier: Term) -> bool {
-        self.lineage() == earlier.lineage() && self.generation() > earlier.generation()
+        self.number() > earlier.number()
     }
 
-    /// What a promotion begins: a later generation, how much later is drawn at random, up to
-    /// [`STEP_MAX`]. So two replicas that are promoted from the same term, by mistake, begin
-    /// different ones, and neither's records pass for the other's. None where there are no more.
+    /// What a promotion begins where this is the highest that is known. None after the last number.
     pub fn succeed(self) -> Option<Term> {
-        let step = std::hash::RandomState::new().hash_one(self.0) % STEP_MAX + 1;
-        let generation = u64::from(self.generation()) + step;
-        (generation <= GENERATION_MASK).then_some(Term(self.0 + step))
-    }
-
-    /// The very next generation; None after the last.
-    pub fn next(self) -> Option<Term> {
-        (self.generation() < GENERATION_MASK as u32).then_some(Term(self.0 + 1))
+        (u64::from(self.number()) < NUMBER_MAX).then(|| Term::of(self.number() + 1, draw_nonce()))
     }
 }
 
+/// Randomness is the operating system's, by std's per-process keys.
+fn draw_nonce() -> u64 {
+    let state = std::hash::RandomState::new();
+    let nonce = (0u64..).map(|attempt| state.hash_one(attempt) & NONCE_MASK).find(|nonce| *nonce != 0);
+    nonce.unwrap_or(1)
+}
+
 impl fmt::Display for Term {
-    /// Lineage in hexadecimal, generation in decimal.
+    /// Number in decimal, nonce in hexadecimal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:010x}-{}", self.lineage(), self.generation())
+        write!(f, "{}-{:010x}", self.number(), self.nonce())
     }
 }
 
@@ -87,28 +83,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_births_share_nothing_and_a_promotion_follows() {
+    fn births_are_told_apart_and_a_promotion_follows() {
         let (one, other) = (Term::birth(), Term::birth());
-        assert!(one.is_valid() && other.is_valid() && one.lineage() != other.lineage());
-        assert_eq!(one.generation(), 1);
-        let next = one.next().unwrap();
-        assert!(next.follows(one) && !one.follows(next) && !one.follows(one) && !next.follows(other));
-        assert_eq!((next.lineage(), next.generation()), (one.lineage(), 2));
-        assert_eq!(Term::of(7, GENERATION_MASK as u32).next(), None);
-        assert_eq!(Term::of(7, GENERATION_MASK as u32).succeed(), None);
+        assert!(one.is_valid() && other.is_valid() && one != other);
+        assert_eq!((one.number(), other.number()), (1, 1));
+        let next = one.succeed().unwrap();
+        assert_eq!(next.number(), 2);
+        assert!(next.follows(one) && !one.follows(next) && !one.follows(one) && !one.follows(other));
+        assert_eq!(Term::of(NUMBER_MAX as u32, 7).succeed(), None);
     }
 
     #[test]
-    fn promotions_of_the_same_term_begin_different_ones() {
-        let one = Term::of(9, 5);
+    fn promotions_of_the_same_term_begin_different_ones_of_the_same_number() {
+        let one = Term::of(5, 9);
         let drawn: std::collections::HashSet<Term> = (0..100).filter_map(|_| one.succeed()).collect();
-        assert!(drawn.len() > 50, "{drawn:?}");
-        assert!(drawn.iter().all(|term| term.follows(one)));
+        assert_eq!(drawn.len(), 100, "nonces are drawn anew");
+        assert!(drawn.iter().all(|term| term.number() == 6 && term.follows(one)));
     }
 
     #[test]
-    fn it_reads_as_lineage_and_generation() {
-        assert_eq!(Term::of(0xABC, 12).to_string(), "0000000abc-12");
+    fn its_order_is_by_number() {
+        let mut terms = [Term::of(3, 1), Term::of(1, 9), Term::of(2, 5), Term::NONE];
+        terms.sort();
+        assert_eq!(terms.map(Term::number), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn it_reads_as_number_and_nonce() {
+        assert_eq!(Term::of(12, 0xABC).to_string(), "12-0000000abc");
         assert!(!Term::NONE.is_valid() && !Term::of(0, 1).is_valid() && !Term::of(1, 0).is_valid());
     }
 }

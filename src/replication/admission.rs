@@ -5,12 +5,12 @@
 use super::attach::{Channels, Joined, attach, attach_pushed, join};
 use super::choice::Choice;
 use super::follow::{FollowConfig, SessionEnd};
-use super::lineage::{holds_data, is_foreign};
+use super::lineage::{foreign, holds_data};
 use super::link::Link;
 use super::push::Mode;
 use super::wire::{Message, Refusal, Welcome};
 use crate::base::term::Term;
-use crate::store::{Store, TermStart};
+use crate::store::{History, Store};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -35,9 +35,9 @@ pub enum Unfit {
     Lineage {
         /// Where it is.
         at: String,
-        /// Its latest term.
+        /// In which term its log began.
         theirs: Term,
-        /// The latest that is known here.
+        /// In which the log here began.
         ours: Term,
     },
     /// A later term has begun elsewhere: another server was promoted since.
@@ -91,9 +91,9 @@ impl Admitted {
         &self.joined.welcome
     }
 
-    /// The primary's latest term.
+    /// The latest term of any of the primary's shards.
     pub fn term(&self) -> Term {
-        self.joined.welcome.terms.last().map_or(Term::NONE, |last| last.term)
+        self.joined.welcome.histories.iter().map(History::newest).max().unwrap_or_default()
     }
 
     /// The fabric, and why that one; empty before there is one.
@@ -145,42 +145,40 @@ impl Admitted {
         if welcome.geometry != store.geometry() || !fits {
             return Err(Unfit::Geometry);
         }
-        let (theirs, known) = (self.term(), store.terms());
+        let theirs = self.term();
         if !theirs.is_valid() {
             return Err(Unfit::NoTerm(at.into()));
         }
-        if is_foreign(theirs, store) && holds_data(store) && !config.discard.allows(theirs) {
-            return Err(Unfit::Lineage { at: at.into(), theirs, ours: store.newest_term() });
+        match foreign(&welcome.histories, store) {
+            Some((theirs, ours)) if holds_data(store) && !config.discard.allows(&welcome.histories) => {
+                Err(Unfit::Lineage { at: at.into(), theirs, ours })
+            }
+            None if is_outdated(theirs, &store.terms_known()) => {
+                Err(Unfit::Outdated { at: at.into(), theirs, ours: store.newest_term() })
+            }
+            _ => Ok(()),
         }
-        if is_outdated(theirs, &known) {
-            return Err(Unfit::Outdated { at: at.into(), theirs, ours: store.newest_term() });
-        }
-        Ok(())
     }
 }
 
 /// Whether the terms in `known` show that `theirs` has ended: a later term followed it, or it is
 /// older than all that are remembered. A term that is not among them belongs to another branch of
-/// the lineage, begun by a promotion that this server has not heard of. Only an operator can say
+/// the history, begun by a promotion that this server has not heard of. Only an operator can say
 /// which branch counts, so it is not outdated.
-fn is_outdated(theirs: Term, known: &[TermStart]) -> bool {
+fn is_outdated(theirs: Term, known: &[Term]) -> bool {
     let (Some(first), Some(last)) = (known.first(), known.last()) else { return false };
-    let has_ended = theirs != last.term && known.iter().any(|start| start.term == theirs);
-    has_ended || first.term.follows(theirs)
+    let has_ended = theirs != *last && known.contains(&theirs);
+    has_ended || first.follows(theirs)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn history(terms: &[Term]) -> Vec<TermStart> {
-        terms.iter().map(|term| TermStart { term: *term, begins: vec![64] }).collect()
-    }
-
     #[test]
     fn who_was_replaced_is_told_from_who_replaces() {
-        let term = |generation| Term::of(7, generation);
-        let known = history(&[term(10), term(20), term(30)]);
+        let term = |number| Term::of(number, 7);
+        let known = [term(10), term(20), term(30)];
         for (theirs, outdated) in [
             (term(30), false),
             (term(31), false),
@@ -188,7 +186,8 @@ mod tests {
             (term(10), true),
             (term(9), true),
             (term(25), false),
-            (Term::of(8, 1), false),
+            (Term::of(20, 8), false),
+            (Term::of(30, 8), false),
         ] {
             assert_eq!(is_outdated(theirs, &known), outdated, "{theirs}");
         }

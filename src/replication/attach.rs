@@ -15,7 +15,7 @@ use super::push::layout::Layout;
 use super::regions;
 use super::secret::{Secret, Side, random};
 use super::shares::{PULLERS_MAX, Shares};
-use super::wire::{Greeting, Join, Message, Refusal, VERSION, Version, Wanted, Welcome};
+use super::wire::{Greeting, Join, Message, PROGRAM_VERSION, Refusal, VERSION, Wanted, Welcome};
 use crate::fabric::{self, Channel, ConnectOptions, FabricError, Invitation, Kind, Token};
 use crate::sys::reach;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -44,8 +44,6 @@ pub struct Joined {
     pub link: Link,
     /// What the primary has said.
     pub welcome: Welcome,
-    /// The version that both speak.
-    pub spoken: Version,
 }
 
 /// Connected data channels, by which all shards are subscribed to.
@@ -138,22 +136,21 @@ fn handshake(mut link: Link, address: SocketAddr, secret: &Secret, identity: &Id
         Message::Accept { .. } => return Err(AttachError::Impostor(address)),
         other => return Err(failed(LinkError::OutOfPlace(other.name()))),
     }
-    let spoken = ours.version.min(theirs.version);
     let join = Join {
         replica: identity.replica,
         host: host_id(),
         name: identity.name.clone(),
-        program_version: spoken.program_version(),
+        program_version: PROGRAM_VERSION.into(),
     };
     link.send(&Message::Join(join), deadline).map_err(failed)?;
     match link.receive(deadline).map_err(failed)? {
-        Message::Welcome(welcome) => Ok(Joined { link, welcome, spoken }),
+        Message::Welcome(welcome) => Ok(Joined { link, welcome }),
         other => Err(failed(LinkError::OutOfPlace(other.name()))),
     }
 }
 
 /// Connect over the first fabric of `choice` that works, by a channel for each of `pullers`. A
-/// primary may give fewer, and one that knows of one alone gives one.
+/// primary may give fewer.
 pub fn attach(
     joined: &mut Joined,
     mut choice: Choice<'_>,
@@ -163,23 +160,22 @@ pub fn attach(
     let peer = joined.link.peer();
     let failed = |error| AttachError::Link(peer, error);
     let wanted = pullers.clamp(1, PULLERS_MAX.min(joined.welcome.geometry.shards as usize));
-    let channels = joined.spoken.of_several_channels(wanted as u16);
     for kind in choice.order() {
         if let Err(why) = is_usable(kind, &joined.welcome.fabrics, &joined.link, options) {
             choice.cannot(why);
             continue;
         }
         let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
-        joined.link.send(&Message::Choose { fabric: kind, channels }, deadline).map_err(failed)?;
+        joined.link.send(&Message::Choose { fabric: kind, channels: wanted as u16 }, deadline).map_err(failed)?;
         let mut invitations = match answer(&mut joined.link, deadline).map_err(failed)? {
-            Message::Grant { first, further } => [vec![first], further.unwrap_or_default()].concat(),
+            Message::Grant { first, further } => [vec![first], further].concat(),
             Message::Declined { why, words } => {
                 choice.declined(kind, why, words);
                 continue;
             }
             other => return Err(failed(LinkError::OutOfPlace(other.name()))),
         };
-        if invitations.len() > channels.map_or(1, usize::from) {
+        if invitations.len() > wanted {
             return Err(failed(LinkError::OutOfPlace("a grant of more channels than were asked for")));
         }
         let Welcome { geometry, memory, .. } = &joined.welcome;

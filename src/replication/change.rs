@@ -11,7 +11,10 @@ use super::follow::{FollowConfig, Following, Known};
 use super::lineage::Discard;
 use super::node::{Clients, Node};
 use super::order::Order;
+use crate::base::term::Term;
 use crate::base::time::UnixSeconds;
+use crate::store::History;
+use crate::store::line::BIRTH;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -201,10 +204,14 @@ impl Role {
             }
             std::thread::sleep(LOOK);
         }
-        if !newest.is_valid() {
-            return Err("this replica has never been told of its primary's terms: it has nothing at all".into());
+        let ever_had = store.shards().iter().any(|shard| shard.control().committed() > BIRTH);
+        if !newest.is_valid() && !ever_had {
+            return Err("this replica has never had anything of its primary's: it has nothing at all".into());
         }
-        let term = newest.succeed().ok_or_else(|| format!("no term can follow {newest}: restart empty"))?;
+        // Who has discarded what it had, and got nothing since, is born: what others have is of
+        // another lineage.
+        let term = if newest.is_valid() { newest.succeed() } else { Some(Term::birth()) };
+        let term = term.ok_or_else(|| format!("no term can follow {newest}: restart empty"))?;
         store.begin_term(term);
         log::info!("this is the primary now, term {term}");
         match empty {
@@ -227,7 +234,8 @@ impl Role {
         let usual = std::mem::replace(&mut config.discard, asked);
         let admitted = Admitted::at(&config, &self.node.store).map_err(|error| error.to_string())?;
         if discard && usual == Discard::Never {
-            config.discard = Discard::For(admitted.term().lineage());
+            let origins = admitted.welcome().histories.iter().map(History::origin);
+            config.discard = Discard::For(origins.max().unwrap_or_default());
         }
         let (clients_address, fabric) = (admitted.client_address(), admitted.fabric().to_string());
         let was_primary = matches!(self.now, Now::Primary);

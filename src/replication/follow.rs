@@ -339,7 +339,7 @@ impl Follow {
         let shares = Shares::new(store.shards().len(), channels.len());
         let puller = |(number, channel): (usize, Box<dyn Channel>)| {
             let (share, silence_max) = (shares.of(number), self.config.silence_max);
-            Puller::new(channel, store, share, welcome.memory, &welcome.terms, &known, tag, silence_max)
+            Puller::new(channel, store, share, welcome.memory, &welcome.histories, &known, tag, silence_max)
         };
         let mut pullers: Vec<Puller<'_>> = match channels.into_iter().enumerate().map(puller).collect() {
             Ok(pullers) => pullers,
@@ -353,12 +353,12 @@ impl Follow {
             let mut view = self.view();
             view.fabric = fabric;
             view.pullers = pullers.len();
-            view.primary_version = welcome.program_version;
+            view.primary_version = Some(welcome.program_version);
             view.sessions += 1;
             view.counts
         };
         let mut session = Session { link, store, before, kind, chosen_at, offered: welcome.fabrics };
-        let ended = self.pull_on(&mut session, &mut pullers, welcome.terms, watch);
+        let ended = self.pull_on(&mut session, &mut pullers, &welcome.histories, watch);
         self.let_go(pullers.iter().flat_map(Puller::known).collect());
         if let Err(end @ SessionEnd::TryPreferred) = &ended {
             // So the primary's log can say why. It need not arrive.

@@ -1,4 +1,5 @@
-//! Whether a primary's log is of this store's lineage, and what is done where it is not.
+//! Whether a primary's log is of this store's lineage, and what is done where it is not. The
+//! lineage of a shard's log is told by its history's origin, the term in which all of it began.
 //!
 //! A process that starts empty begins a lineage of its own. To follow a primary of another lineage
 //! is to give up everything that is here. A store that holds data therefore refuses such a primary,
@@ -7,7 +8,8 @@
 //! all its replicas within milliseconds.
 
 use crate::base::term::Term;
-use crate::store::Store;
+use crate::store::shard::Shard;
+use crate::store::{History, Store};
 
 /// For which primaries the data of this store may be given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,28 +17,28 @@ pub enum Discard {
     /// For none.
     #[default]
     Never,
-    /// For one of this lineage: it was there when the order was given.
-    For(u64),
+    /// For one whose every log is of this origin: it was there when the order was given.
+    For(Term),
     /// For any, at any time.
     Always,
 }
 
 impl Discard {
-    /// May the data be given up for a primary of term `theirs`?
-    pub fn allows(self, theirs: Term) -> bool {
+    /// May the data be given up for a primary whose shards have these histories?
+    pub fn allows(self, theirs: &[History]) -> bool {
         match self {
             Discard::Never => false,
-            Discard::For(lineage) => lineage == theirs.lineage(),
+            Discard::For(origin) => theirs.iter().all(|history| [Term::NONE, origin].contains(&history.origin())),
             Discard::Always => true,
         }
     }
 }
 
-/// Whether `theirs` is of another lineage than the store's own. A replica's store that was never
-/// told of a term has none.
-pub fn is_foreign(theirs: Term, store: &Store) -> bool {
-    let ours = store.newest_term();
-    ours.is_valid() && theirs.lineage() != ours.lineage()
+/// The origins of the first shard whose history is of another lineage than the store's own, theirs
+/// and ours. A log that never began is of none.
+pub fn foreign(theirs: &[History], store: &Store) -> Option<(Term, Term)> {
+    let mut pairs = theirs.iter().zip(store.shards()).map(|(theirs, shard)| (theirs, shard.history()));
+    pairs.find(|(theirs, ours)| theirs.is_foreign_to(ours)).map(|(theirs, ours)| (theirs.origin(), ours.origin()))
 }
 
 /// Whether the store has any log, and so perhaps an item.
@@ -51,8 +53,5 @@ pub fn holds_data(store: &Store) -> bool {
 /// given up. Otherwise a replica that follows this store would see a tail that moves to the end,
 /// and would give up all that it has as well.
 pub fn leave(store: &Store) {
-    for shard in store.shards() {
-        let _writer = shard.lock();
-        shard.control().begin_term(Term::NONE.0, 0);
-    }
+    store.shards().iter().for_each(Shard::leave_history);
 }

@@ -12,6 +12,7 @@ use super::follow::{Follow, FollowConfig};
 use super::offer::Offer;
 use super::order::{Order, Ordered, Outcome};
 use super::report::Report;
+use crate::base::term::Term;
 use crate::store::Store;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -143,8 +144,8 @@ impl Node {
 
 impl Report for Node {
     fn rows(&self, emit: &mut dyn FnMut(&str, &str)) {
-        let terms = self.store.terms();
-        emit("term", &terms.last().map_or("none".into(), |last| last.term.to_string()));
+        let terms = self.store.terms_known();
+        emit("term", &terms.last().map_or("none".into(), Term::to_string));
         emit("terms_known", &terms.len().to_string());
         // Copied out, because orders take the same lock.
         let (follow, ordered) = {

@@ -16,8 +16,8 @@ pub struct ReplicaView {
     pub address: SocketAddr,
     /// What it calls itself.
     pub name: String,
-    /// Of its program, if it tells it.
-    pub program_version: Option<String>,
+    /// Of its program.
+    pub program_version: String,
     /// The fabric, once there is one.
     pub fabric: Option<&'static str>,
     /// `pull` or `push`.
@@ -111,7 +111,7 @@ impl ReplicaView {
         let mut row = |name: &str, value: &dyn ToString| emit(&format!("replica_{number}_{name}"), &value.to_string());
         row("address", &self.address);
         row("name", &self.name);
-        row("version", &self.program_version.as_deref().unwrap_or("unknown"));
+        row("version", &self.program_version);
         row("state", &self.state);
         row("fabric", &self.fabric.unwrap_or("none"));
         row("mode", &self.mode);

@@ -3,12 +3,12 @@
 //!
 //! A term has one writer, so two logs have the same bytes at the same position of the same term.
 //! A replica may be *ahead* of the server that it follows (a replica that lags more): it then waits
-//! until that server has come as far. A replica has diverged only if a later term began before its
-//! cursor.
+//! until that server has come as far. A replica has diverged only if one of the two went on with
+//! another term before its cursor.
 
 use crate::base::term::Term;
+use crate::store::TermStart;
 use crate::store::shape::HEADER_BYTES;
-use crate::store::{NOT_BEGUN, TermStart};
 
 /// What a shard's control line says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,13 +44,16 @@ pub enum Why {
     Diverged,
 }
 
-/// Decide for shard `shard`. `term` is the term of its last record (None: it has none),
-/// `cursor` the position below which it has applied everything, `history` the primary's.
-pub fn resume(history: &[TermStart], shard: usize, term: Option<Term>, cursor: u64, line: &Line) -> Resume {
-    let Some(term) = term else {
+/// Decide for a shard. `theirs` are the terms of the primary's log, `ours` those of the log here,
+/// up to and with that of its last record (none: there is nothing to go on from); `cursor` is the
+/// position below which everything is applied.
+pub fn resume(theirs: &[TermStart], ours: &[TermStart], cursor: u64, line: &Line) -> Resume {
+    let Some(last) = ours.last() else {
         return Resume::Begin(Why::Joins);
     };
-    if has_diverged(history, shard, term, cursor, line) {
+    // The primary forgets what ended below its tail.
+    let is_forgotten = theirs.first().is_some_and(|first| first.term.follows(last.term));
+    if has_diverged(theirs, ours, cursor, line) && !(is_forgotten && cursor < line.tail) {
         Resume::Begin(Why::Diverged)
     } else if cursor < line.tail {
         Resume::Begin(Why::Overrun)
@@ -63,139 +66,163 @@ pub fn resume(history: &[TermStart], shard: usize, term: Option<Term>, cursor: u
 /// where the log goes on at `cursor` with a slab, and a later term begins there: the primary's log
 /// may have a pad of the older term before it, and a log that went another way may have a record
 /// of the same length there, or one that is shorter by less than a record.
-pub fn is_doubtful(history: &[TermStart], shard: usize, term: Option<Term>, cursor: u64, slab_bytes: u64) -> bool {
+pub fn is_doubtful(theirs: &[TermStart], ours: &[TermStart], cursor: u64, slab_bytes: u64) -> bool {
     let to_slab_end = (slab_bytes - cursor % slab_bytes) % slab_bytes;
     let goes_on_at = cursor + to_slab_end;
-    let begins = |start: &TermStart| start.begins[shard] == goes_on_at;
+    let begins = |start: &TermStart| start.begins == goes_on_at;
     to_slab_end < HEADER_BYTES as u64
-        && term.is_some_and(|term| history.iter().any(|start| start.term.follows(term) && begins(start)))
+        && ours.last().is_some_and(|last| theirs.iter().any(|start| start.term.follows(last.term) && begins(start)))
 }
 
-/// Whether a log that is in `term` at `cursor` has bytes that the primary's log does not have and
-/// never will.
-pub fn has_diverged(history: &[TermStart], shard: usize, term: Term, cursor: u64, line: &Line) -> bool {
-    let Some(at) = history.iter().position(|start| start.term == term) else { return true };
-    // Of all later terms, not only of the next: a promoted replica may have skipped the next one
-    // in this shard.
-    let common_until = history[at + 1..].iter().map(|start| start.begins[shard]).min().unwrap_or(NOT_BEGUN);
-    if history[at].begins[shard] != NOT_BEGUN {
-        return cursor > common_until;
+/// The last term that both have. The same term that begins elsewhere is another one: then somebody
+/// has made it up.
+fn last_common(theirs: &[TermStart], ours: &[TermStart]) -> Option<Common> {
+    let next = |starts: &[TermStart], at: usize| starts.get(at + 1).map(|start| start.begins);
+    ours.iter().enumerate().rev().find_map(|(here, start)| {
+        let there = theirs.iter().rposition(|other| other == start)?;
+        Some(Common { theirs_until: next(theirs, there), ours_until: next(ours, here) })
+    })
+}
+
+/// Where each of two logs goes on from the last term that both have, with a term of its own.
+struct Common {
+    theirs_until: Option<u64>,
+    ours_until: Option<u64>,
+}
+
+impl Common {
+    /// Up to here both have the same bytes, as far as they have any.
+    fn until(&self) -> Option<u64> {
+        self.theirs_until.into_iter().chain(self.ours_until).min()
     }
-    // The primary's log has no record of this term in this shard. Either it went another way, or
-    // the primary is a replica that has not come so far yet.
-    common_until != NOT_BEGUN || cursor <= line.committed
 }
 
-/// The position up to which a log that is in `term`, and has diverged, has the same bytes as the
-/// primary's; 0 if the primary does not know that term.
-pub fn parted_at(history: &[TermStart], shard: usize, term: Term) -> u64 {
-    let Some(at) = history.iter().position(|start| start.term == term) else { return 0 };
-    history[at + 1..].iter().map(|start| start.begins[shard]).min().unwrap_or(0)
+/// Whether a log that has been through `ours` up to `cursor` has bytes that the primary's log does
+/// not have and never will.
+pub fn has_diverged(theirs: &[TermStart], ours: &[TermStart], cursor: u64, line: &Line) -> bool {
+    match last_common(theirs, ours) {
+        None => true,
+        // It may be a replica that has not come so far. It has not once it is beyond.
+        Some(Common { theirs_until: None, ours_until }) => ours_until.is_some_and(|begins| line.committed > begins),
+        Some(common) => common.until().is_some_and(|until| cursor > until),
+    }
 }
 
-/// The term of the record at `position` of a shard.
-pub fn term_at(history: &[TermStart], shard: usize, position: u64) -> Option<Term> {
-    history.iter().rev().find(|start| start.begins[shard] <= position).map(|start| start.term)
+/// The position up to which a log that has diverged has the same bytes as the primary's; 0 if they
+/// have no term in common.
+pub fn parted_at(theirs: &[TermStart], ours: &[TermStart]) -> u64 {
+    last_common(theirs, ours).and_then(|common| common.until()).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::term::Term;
+    use crate::store::History;
 
-    fn term(generation: u64) -> Term {
-        Term(5 << 24 | generation)
+    fn term(number: u32) -> Term {
+        Term::of(number, 5)
     }
 
-    fn history(begins: &[u64]) -> Vec<TermStart> {
-        let start = |(at, begin): (usize, &u64)| TermStart { term: term(at as u64 + 1), begins: vec![*begin] };
-        begins.iter().enumerate().map(start).collect()
+    /// Each term with where it begins.
+    fn terms(starts: &[(u32, u64)]) -> Vec<TermStart> {
+        let starts = starts.iter().map(|(number, begins)| TermStart { term: term(*number), begins: *begins });
+        History::new(term(1), starts).starts().to_vec()
     }
 
-    fn line(generation: u64, tail: u64, committed: u64) -> Line {
-        Line { term: term(generation), committed, tail, capacity: 1 << 20 }
+    fn line(number: u32, tail: u64, committed: u64) -> Line {
+        Line { term: term(number), committed, tail, capacity: 1 << 20 }
     }
+
+    const DIVERGED: Resume = Resume::Begin(Why::Diverged);
+    const OVERRUN: Resume = Resume::Begin(Why::Overrun);
 
     #[test]
     fn a_cursor_between_tail_and_committed_goes_on() {
-        let history = history(&[64]);
+        let history = terms(&[(1, 64)]);
         for (cursor, expected) in [
             (1000, Resume::Continue),
             (2000, Resume::Continue),
-            (999, Resume::Begin(Why::Overrun)),
+            (999, OVERRUN),
             // The replica is ahead of the server that it follows, which lags.
             (2001, Resume::Continue),
         ] {
-            assert_eq!(resume(&history, 0, Some(term(1)), cursor, &line(1, 1000, 2000)), expected, "{cursor}");
+            assert_eq!(resume(&history, &history, cursor, &line(1, 1000, 2000)), expected, "{cursor}");
         }
-        assert_eq!(resume(&history, 0, None, 64, &line(1, 64, 64)), Resume::Begin(Why::Joins));
+        assert_eq!(resume(&history, &[], 64, &line(1, 64, 64)), Resume::Begin(Why::Joins));
     }
 
     #[test]
     fn after_a_promotion_only_what_both_have_counts() {
-        let history = history(&[64, 1500, 1800]);
+        let theirs = terms(&[(1, 64), (2, 1500), (3, 1800)]);
         let line = line(3, 1000, 2000);
-        assert_eq!(resume(&history, 0, Some(term(1)), 1500, &line), Resume::Continue);
-        assert_eq!(resume(&history, 0, Some(term(1)), 1508, &line), Resume::Begin(Why::Diverged));
-        assert_eq!(resume(&history, 0, Some(term(2)), 1800, &line), Resume::Continue);
-        assert_eq!(resume(&history, 0, Some(term(2)), 1808, &line), Resume::Begin(Why::Diverged));
-        assert_eq!([1, 2, 9].map(|generation| parted_at(&history, 0, term(generation))), [1500, 1800, 0]);
-        assert_eq!(resume(&history, 0, Some(term(3)), 2000, &line), Resume::Continue);
+        let decided = |ours: usize, cursor| resume(&theirs, &theirs[..ours], cursor, &line);
+        assert_eq!([decided(1, 1500), decided(1, 1508)], [Resume::Continue, DIVERGED]);
+        assert_eq!([decided(2, 1800), decided(2, 1808)], [Resume::Continue, DIVERGED]);
+        assert_eq!(decided(3, 2000), Resume::Continue);
+        assert_eq!([1, 2].map(|ours| parted_at(&theirs, &theirs[..ours])), [1500, 1800]);
     }
 
-    /// The replica that was promoted had come to the second term in the first shard only. In the
-    /// second shard its own term comes directly after the first.
+    /// The replica that was promoted had not come to the second term.
     #[test]
     fn a_term_that_was_passed_over_has_no_part_in_it() {
-        let mut history = history(&[64, 1500, 1800]);
-        history.iter_mut().zip([64, NOT_BEGUN, 1600]).for_each(|(start, begin)| start.begins.push(begin));
-        let (line, diverged) = (line(3, 1000, 2000), Resume::Begin(Why::Diverged));
-        assert_eq!(resume(&history, 1, Some(term(1)), 1600, &line), Resume::Continue);
-        assert_eq!(resume(&history, 1, Some(term(1)), 1608, &line), diverged);
-        for cursor in [1500, 1600, 5000] {
-            assert_eq!(resume(&history, 1, Some(term(2)), cursor, &line), diverged);
+        let (theirs, line) = (terms(&[(1, 64), (3, 1600)]), line(3, 1000, 2000));
+        let (first, second) = (terms(&[(1, 64)]), terms(&[(1, 64), (2, 1500)]));
+        assert_eq!(resume(&theirs, &first, 1600, &line), Resume::Continue);
+        assert_eq!(resume(&theirs, &first, 1608, &line), DIVERGED);
+        for cursor in [1540, 1600, 5000] {
+            assert_eq!(resume(&theirs, &second, cursor, &line), DIVERGED);
         }
-        assert_eq!(resume(&history, 0, Some(term(2)), 1800, &line), Resume::Continue);
-        assert_eq!(term_at(&history, 1, 1599), Some(term(1)));
-        assert_eq!(term_at(&history, 1, 1600), Some(term(3)));
+        assert_eq!(parted_at(&theirs, &second), 1500, "where the log here went another way");
     }
 
-    /// The replica that is followed has come to the second term in the first shard only, and will
-    /// come to it in the other.
+    /// The replica that is followed has not come to the second term, and will.
     #[test]
     fn who_is_ahead_by_a_term_waits() {
-        let mut history = history(&[64, 1500]);
-        history.iter_mut().zip([64, NOT_BEGUN]).for_each(|(start, begin)| start.begins.push(begin));
-        let line = line(1, 1000, 1490);
-        assert_eq!(resume(&history, 1, Some(term(2)), 1600, &line), Resume::Continue);
-        assert_eq!(resume(&history, 1, Some(term(2)), 1490, &line), Resume::Begin(Why::Diverged), "other bytes below");
-        assert_eq!(resume(&history, 1, Some(term(1)), 1600, &line), Resume::Continue);
+        let (theirs, ours) = (terms(&[(1, 64)]), terms(&[(1, 64), (2, 1500)]));
+        assert_eq!(resume(&theirs, &ours, 1600, &line(1, 1000, 1490)), Resume::Continue);
+        assert_eq!(resume(&theirs, &ours, 1600, &line(1, 1000, 1508)), DIVERGED, "it has other bytes there");
+        assert_eq!(parted_at(&theirs, &ours), 1500);
+        assert_eq!(resume(&theirs, &theirs, 1600, &line(1, 1000, 1490)), Resume::Continue);
+    }
+
+    #[test]
+    fn another_of_the_same_number_or_that_begins_elsewhere_is_another_term() {
+        let theirs = terms(&[(1, 64), (2, 1500)]);
+        let ours = |second| [theirs[0], second];
+        let (line, other) = (line(2, 1000, 2000), Term::of(2, 6));
+        assert_eq!(resume(&theirs, &theirs, 1600, &line), Resume::Continue);
+        for second in [TermStart { term: other, begins: 1500 }, TermStart { term: term(2), begins: 1400 }] {
+            assert_eq!(resume(&theirs, &ours(second), 1600, &line), DIVERGED, "{second:?}");
+            assert_eq!(parted_at(&theirs, &ours(second)), second.begins);
+        }
+    }
+
+    /// The primary does not know any more in which of its older terms the replica was.
+    #[test]
+    fn of_what_is_forgotten_nobody_goes_on() {
+        let (theirs, line) = (terms(&[(7, 5000), (8, 6000)]), line(8, 5500, 7000));
+        assert_eq!(resume(&theirs, &terms(&[(1, 64), (6, 4000)]), 4500, &line), OVERRUN);
+        assert_eq!(resume(&theirs, &terms(&[(1, 64), (6, 4000)]), 6500, &line), DIVERGED);
+        assert_eq!(resume(&theirs, &terms(&[(1, 64), (9, 5200)]), 5400, &line), DIVERGED);
     }
 
     #[test]
     fn what_stands_before_a_later_term_may_be_something_else() {
         const SLAB_BYTES: u64 = 512;
-        let history = history(&[64, 1536, 2048, 2568]);
-        let doubtful = |generation, cursor| is_doubtful(&history, 0, Some(term(generation)), cursor, SLAB_BYTES);
+        let theirs = terms(&[(1, 64), (2, 1536), (3, 2048), (4, 2568)]);
+        let doubtful = |ours: usize, cursor| is_doubtful(&theirs, &theirs[..ours], cursor, SLAB_BYTES);
         assert!(doubtful(1, 1536) && doubtful(1, 2048) && doubtful(2, 2048));
         assert!(doubtful(1, 1528), "no record fits behind it: the log goes on with the next slab");
         assert!(!doubtful(1, 1520) && !doubtful(1, 1024), "a record might follow; no term begins there");
         assert!(!doubtful(1, 2568), "within a slab nothing is padded");
-        assert!(!doubtful(2, 1536) && !doubtful(3, 2048));
-        assert!(!is_doubtful(&history, 0, None, 1536, SLAB_BYTES));
+        assert!(!doubtful(2, 1536) && !doubtful(3, 2048) && !doubtful(0, 1536));
     }
 
     #[test]
     fn another_birth_shares_nothing() {
-        let other = Term(6 << 24 | 1);
-        let decided = resume(&history(&[64]), 0, Some(other), 64, &line(1, 64, 64));
-        assert_eq!(decided, Resume::Begin(Why::Diverged));
-    }
-
-    #[test]
-    fn the_term_of_a_position_is_the_last_that_began_before_it() {
-        let history = history(&[64, 1500]);
-        let generations = [64, 1499, 1500, 9000].map(|position| term_at(&history, 0, position));
-        assert_eq!(generations, [Some(term(1)), Some(term(1)), Some(term(2)), Some(term(2))]);
-        assert_eq!(term_at(&history, 0, 8), None);
+        let ours = [TermStart { term: Term::of(1, 6), begins: 64 }];
+        assert_eq!(resume(&terms(&[(1, 64)]), &ours, 64, &line(1, 64, 64)), DIVERGED);
+        assert_eq!(parted_at(&terms(&[(1, 64)]), &ours), 0);
     }
 }

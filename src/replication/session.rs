@@ -15,7 +15,7 @@ use super::secret::{Side, random};
 use super::shares::PULLERS_MAX;
 use super::slot::Held;
 use super::standing::{DEPTH_MAX, Distance};
-use super::wire::{Beat, Decline, Greeting, Join, Message, Refusal, VERSION, Version, Welcome, WireError};
+use super::wire::{Beat, Decline, Greeting, Join, Message, PROGRAM_VERSION, Refusal, VERSION, Welcome, WireError};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use crate::fabric::{Cause, Exporter, FabricError, GrantState, Invitation, Kind, Token};
 use std::net::TcpStream;
@@ -110,13 +110,16 @@ fn run(offer: &Offer, link: &mut Link, place: &mut Place) -> Result<std::convert
 /// The handshake, up to a connected data channel.
 fn handshake<'o>(offer: &'o Offer, link: &mut Link, place: &mut Place) -> Result<Admission<'o>, SessionError> {
     let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
-    let spoken = authenticate(offer, link, place, deadline)?;
+    authenticate(offer, link, place, deadline)?;
     let join = match link.receive(deadline)? {
         Message::Join(join) => join,
         other => return out_of_place(&other),
     };
-    if offer.store().terms().is_empty() {
-        return refused(Refusal::Busy, "this is a replica itself, and has nothing yet that others could follow");
+    if !offer.store().has_begun() {
+        return refused(
+            Refusal::Busy,
+            "this is a replica itself, and has not begun in every shard yet: others cannot follow it so far",
+        );
     }
     if offer.standing().is(&join.replica) {
         return refused(Refusal::Circle, "this is the replica itself: it cannot follow its own log");
@@ -126,16 +129,16 @@ fn handshake<'o>(offer: &'o Offer, link: &mut Link, place: &mut Place) -> Result
         Some(admission) => admission,
         None => return refused(Refusal::Busy, format!("there are {} replicas already", super::REPLICAS_MAX)),
     };
-    let welcome = welcome(offer, &join, link, spoken);
+    let welcome = welcome(offer, &join, link);
     link.send(&Message::Welcome(welcome), deadline)?;
-    match attach(offer, link, &admission, &join, spoken) {
+    match attach(offer, link, &admission, &join) {
         Err(SessionError::Link(_)) if admission.is_lost() => refused(Refusal::Replaced, LOST),
         attached => attached.map(|()| admission),
     }
 }
 
-/// Both sides prove that they have the secret, the peer first. Returns which version they speak.
-fn authenticate(offer: &Offer, link: &mut Link, place: &mut Place, deadline: Instant) -> Result<Version, SessionError> {
+/// Both sides prove that they have the secret, the peer first.
+fn authenticate(offer: &Offer, link: &mut Link, place: &mut Place, deadline: Instant) -> Result<(), SessionError> {
     let theirs = match link.receive(deadline)? {
         Message::Hello(greeting) => greeting,
         other => return out_of_place(&other),
@@ -152,7 +155,7 @@ fn authenticate(offer: &Offer, link: &mut Link, place: &mut Place, deadline: Ins
     place.make_known().or_else(|why: NoPlace| refused(Refusal::Busy, why.to_string()))?;
     link.send(&Message::Accept { proof: offer.secret().prove(Side::Primary, &theirs, &ours) }, deadline)?;
     link.trust();
-    Ok(ours.version.min(theirs.version))
+    Ok(())
 }
 
 /// How far from the root this process is. Refuses if the chain may get no longer.
@@ -168,29 +171,23 @@ fn place_below(offer: &Offer) -> Result<Distance, SessionError> {
     Ok(distance)
 }
 
-fn welcome(offer: &Offer, join: &Join, link: &Link, spoken: Version) -> Welcome {
+fn welcome(offer: &Offer, join: &Join, link: &Link) -> Welcome {
     // The boot id alone proves nothing: a peer elsewhere is told this host's, and can say it.
     let same_host = link.is_of_this_host() && join.host == offer.host() && join.host != [0; 16];
     let fabrics = offer.fabrics().filter(|kind| *kind != Kind::Shm || same_host).collect();
     Welcome {
         geometry: offer.store().geometry(),
         memory: offer.store().memory(),
-        terms: offer.store().terms(),
+        histories: offer.store().histories(),
         host: offer.host(),
         client_port: offer.client_port(),
         fabrics,
-        program_version: spoken.program_version(),
+        program_version: PROGRAM_VERSION.into(),
     }
 }
 
 /// Grant data channels, until the replica says that it has connected them.
-fn attach(
-    offer: &Offer,
-    link: &mut Link,
-    admission: &Admission<'_>,
-    join: &Join,
-    spoken: Version,
-) -> Result<(), SessionError> {
+fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>, join: &Join) -> Result<(), SessionError> {
     for tried in 0..CHOICES_MAX {
         // The replica may try a fabric in this time, fail, and choose another.
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
@@ -205,12 +202,11 @@ fn attach(
         match message? {
             Message::Choose { fabric, channels } => {
                 let exporter = exporter(offer, fabric, link)?;
-                match grant(offer, exporter, channels.map_or(1, usize::from), &join.name) {
+                match grant(offer, exporter, channels.into(), &join.name) {
                     Ok((held, mut invitations)) => {
                         hold(admission, held)?;
                         let first = invitations.remove(0);
-                        let further = spoken.of_several_channels(invitations);
-                        link.send(&Message::Grant { first, further }, deadline)?;
+                        link.send(&Message::Grant { first, further: invitations }, deadline)?;
                     }
                     Err(SessionError::Fabric(error)) => link.send(&declined(&error, &join.name), deadline)?,
                     Err(error) => return Err(error),

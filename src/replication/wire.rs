@@ -3,8 +3,7 @@
 //! docs/FORMATS.md draws the messages.
 //!
 //! What a later minor version has added is no error: fields behind those that are known here are
-//! left out, and a message of another kind is [`Message::Unknown`]. Where a frame ends before a
-//! field that a minor version has added, the sender does not speak that version.
+//! left out, and a message of another kind is [`Message::Unknown`].
 //!
 //! ```text
 //! frame:  length 4 (of what follows) | kind 1 | fields ...
@@ -19,7 +18,8 @@ use super::clock::Stamp;
 use super::push::Invite;
 use super::standing::Distance;
 use crate::fabric::{Descriptor, Invitation, Kind};
-use crate::store::{Geometry, Memory, TERMS_MAX, TermStart};
+use crate::store::sizing::SHARDS_MAX;
+use crate::store::{Geometry, History, Memory};
 use read::{Fields, read};
 pub use subscribe::Wanted;
 pub use version::{PROGRAM_VERSION, VERSION, Version};
@@ -31,8 +31,13 @@ pub const MAGIC: [u8; 8] = *b"remora\r\n";
 pub const LENGTH_BYTES: usize = 4;
 /// Longest frame while the peer has not proved itself.
 pub const STRANGER_FRAME_BYTES_MAX: usize = 512;
-/// Longest frame: a Welcome that tells where 64 terms began in each of 1,024 shards is half of it.
+/// Longest frame: a Welcome that tells as much as it may of 1,024 shards takes nearly all of it.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
+/// Terms of one shard that a Welcome tells, at most: the oldest, by which whoever joins begins to
+/// read, and the latest. Of those between, records tell. A replica that comes back with a cursor in
+/// one of those begins anew.
+pub const TERMS_TOLD_MAX: usize = 60;
+const _: () = assert!(SHARDS_MAX * (8 + 2 + TERMS_TOLD_MAX * 16) + 2 * TEXT_BYTES_MAX < FRAME_BYTES_MAX);
 /// Regions of one grant: a store has three.
 pub const REGIONS_MAX: usize = 64;
 /// Longest text in a message.
@@ -125,15 +130,15 @@ pub enum Message {
     Choose {
         /// Which.
         fabric: Kind,
-        /// How many, one for each puller; None from a side that knows of one alone.
-        channels: Option<u16>,
+        /// How many, one for each puller.
+        channels: u16,
     },
     /// Primary: connect to these. There may be fewer than were asked for.
     Grant {
         /// To the first puller's.
         first: Invitation,
-        /// To those of the others, in their order; None from a side that knows of one alone.
-        further: Option<Vec<Invitation>>,
+        /// To those of the others, in their order.
+        further: Vec<Invitation>,
     },
     /// The side that has connected the data channels: all are connected.
     Attached,
@@ -178,8 +183,8 @@ pub struct Join {
     pub host: [u8; 16],
     /// For people.
     pub name: String,
-    /// Of its program; None from a side that does not tell it.
-    pub program_version: Option<String>,
+    /// Of its program.
+    pub program_version: String,
 }
 
 /// What a primary says of itself.
@@ -189,16 +194,16 @@ pub struct Welcome {
     pub geometry: Geometry,
     /// How much memory it has, to READ it by.
     pub memory: Memory,
-    /// Its terms, the oldest first.
-    pub terms: Vec<TermStart>,
+    /// Of each shard's log.
+    pub histories: Vec<History>,
     /// Its host.
     pub host: [u8; 16],
     /// The port where clients write, 0 for none; the host is the one that the replica has reached.
     pub client_port: u16,
     /// What it offers, in its own order of preference.
     pub fabrics: Vec<Kind>,
-    /// Of its program; None from a side that does not tell it.
-    pub program_version: Option<String>,
+    /// Of its program.
+    pub program_version: String,
 }
 
 /// Why bytes are no message.
@@ -282,19 +287,17 @@ impl Message {
                 out.extend_from_slice(&join.replica);
                 out.extend_from_slice(&join.host);
                 put_text(out, &join.name);
-                join.program_version.iter().for_each(|version| put_text(out, version));
+                put_text(out, &join.program_version);
             }
             Message::Welcome(welcome) => put_welcome(out, welcome),
             Message::Choose { fabric, channels } => {
                 out.push(*fabric as u8);
-                channels.iter().for_each(|channels| out.extend_from_slice(&channels.to_le_bytes()));
+                out.extend_from_slice(&channels.to_le_bytes());
             }
             Message::Grant { first, further } => {
                 put_invitation(out, first);
-                if let Some(further) = further {
-                    out.extend_from_slice(&(further.len() as u16).to_le_bytes());
-                    further.iter().for_each(|invitation| put_invitation(out, invitation));
-                }
+                out.extend_from_slice(&(further.len() as u16).to_le_bytes());
+                further.iter().for_each(|invitation| put_invitation(out, invitation));
             }
             Message::Attached | Message::Unknown(_) => {}
             Message::Heartbeat(Beat { distance, stamp }) => {
@@ -364,14 +367,18 @@ fn put_welcome(out: &mut Vec<u8>, welcome: &Welcome) {
     out.extend_from_slice(&welcome.client_port.to_le_bytes());
     out.push(welcome.fabrics.len() as u8);
     out.extend(welcome.fabrics.iter().map(|kind| *kind as u8));
-    let first = welcome.terms.len().saturating_sub(TERMS_MAX);
-    let terms = &welcome.terms[first..];
-    out.push(terms.len() as u8);
-    for start in terms {
+    welcome.histories.iter().for_each(|history| put_history(out, history));
+    put_text(out, &welcome.program_version);
+}
+
+fn put_history(out: &mut Vec<u8>, history: &History) {
+    let history = history.within(TERMS_TOLD_MAX);
+    out.extend_from_slice(&history.origin().0.to_le_bytes());
+    out.extend_from_slice(&(history.starts().len() as u16).to_le_bytes());
+    for start in history.starts() {
         out.extend_from_slice(&start.term.0.to_le_bytes());
-        start.begins.iter().for_each(|begin| out.extend_from_slice(&begin.to_le_bytes()));
+        out.extend_from_slice(&start.begins.to_le_bytes());
     }
-    welcome.program_version.iter().for_each(|version| put_text(out, version));
 }
 
 fn put_invitation(out: &mut Vec<u8>, invitation: &Invitation) {

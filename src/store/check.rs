@@ -84,8 +84,8 @@ fn announced(words: &[AtomicU64], site: &Site) -> Result<Shape, Unusable> {
     if shape.is_canonical() && ends_in_place { Ok(shape) } else { Err(Unusable::Bad(BadRecord::Malformed)) }
 }
 
-/// A term begins at its own record. It is a later one of the same history, or the very one that
-/// began here (the first record of a log).
+/// A term begins at its own record. It is a later one, or the very one that began here (the first
+/// record of a log).
 fn begins_term((term, begins): (u64, u64), site: &Site) -> bool {
     let (now, now_begins) = site.term;
     let term = Term(term);

@@ -19,6 +19,7 @@
 
 use super::Store;
 use super::check::{BadRecord, Site, Unusable, check};
+use super::history::{History, TermStart};
 use super::line::{BIRTH, POSITION_MAX};
 use super::promotion::Extent;
 use super::record::{HEADER_BYTES, Kind, Meta, Record};
@@ -127,6 +128,17 @@ impl Follower<'_> {
         Term(self.shard.control().term())
     }
 
+    /// The terms of what is here; none where there is nothing.
+    pub fn past(&self) -> Vec<TermStart> {
+        self.shard.history().up_to(self.term()).to_vec()
+    }
+
+    /// The log goes on as one of this history, whose records below the cursor are the same.
+    pub fn adopt(&mut self, history: &History) {
+        let _writer = self.shard.lock();
+        self.shard.adopt_history(history);
+    }
+
     /// The primary's shard is to have so much: have it, too. More is reserved at once; less is had
     /// as the tail moves. False if this store has not so much now.
     pub fn follow_capacity(&mut self, capacity_bytes: u64) -> bool {
@@ -170,11 +182,11 @@ impl Follower<'_> {
         self.forgotten = Some(self.shard.domain.advance());
     }
 
-    /// The second step (does the first where it was left out): begin at `position` of `term`,
-    /// which began at `term_begin`. False while local readers may still look at old bytes or hold
-    /// old slots: call again later, from outside any turn. A position that no log has (the primary
-    /// said it) is taken as the nearest one below; no record will be found there.
-    pub fn begin_at(&mut self, position: u64, term: Term, term_begin: u64) -> bool {
+    /// The second step (does the first where it was left out): begin at `position` of a log of this
+    /// history, which is this shard's from now on. False while local readers may still look at old
+    /// bytes or hold old slots: call again later, from outside any turn. A position that no log has
+    /// (the primary said it) is taken as the nearest one below; no record will be found there.
+    pub fn begin_at(&mut self, position: u64, history: &History) -> bool {
         if self.forgotten.is_none() {
             self.forget();
         }
@@ -182,10 +194,7 @@ impl Follower<'_> {
             return false;
         }
         let position = position.clamp(BIRTH, POSITION_MAX) / 8 * 8;
-        self.shard.restart(&mut self.shard.lock(), position, term, term_begin);
-        if term.is_valid() {
-            self.store.history.note(term, self.shard.number as usize, self.store.shards.len(), term_begin);
-        }
+        self.shard.restart(&mut self.shard.lock(), position, history);
         self.forgotten = None;
         self.room = self.room_until();
         true
@@ -326,20 +335,14 @@ impl Follower<'_> {
         shard.advance_head(end);
         shard.publish();
         writer.counts.appended_bytes += batch.bytes as u64;
-        for checked in &batch.records {
-            shard.replay(&mut writer, checked);
-            if checked.record.shape.kind() == Kind::Term {
-                let term = Term(checked.record.term_value().0);
-                self.store.history.note(term, shard.number as usize, self.store.shards.len(), checked.position);
-            }
-        }
+        batch.records.iter().for_each(|checked| shard.replay(&mut writer, checked));
     }
 }
 
 impl Shard {
     /// An empty log at `position`, without memory so far. Nobody may be able to see anything of the
     /// old one.
-    fn restart(&self, writer: &mut Writer, position: u64, term: Term, term_begin: u64) {
+    fn restart(&self, writer: &mut Writer, position: u64, history: &History) {
         let passed = self.tail().wrapping_sub(writer.counted_from);
         writer.counted_from = position.wrapping_sub(passed);
         writer.released = position;
@@ -352,7 +355,10 @@ impl Shard {
         // The flushes of the old log concern nobody; those of the new one that count are still to
         // come.
         self.flushed_below.store(0, Relaxed);
-        self.control().begin_term(term.0, term_begin);
+        let TermStart { term, begins } =
+            history.start_at(position).unwrap_or(TermStart { term: Term::NONE, begins: position });
+        self.set_history(history.clone());
+        self.control().begin_term(term.0, begins);
         self.restart_at(position);
     }
 
@@ -401,7 +407,11 @@ impl Shard {
                 }
             }
             Kind::Flush => self.note_flush(writer, checked.position),
-            Kind::Term => self.control().begin_term(record.term_value().0, checked.position),
+            Kind::Term => {
+                let (term, begins) = record.term_value();
+                self.note_term(TermStart { term: Term(term), begins });
+                self.control().begin_term(term, begins);
+            }
             Kind::Pad => {}
         }
     }

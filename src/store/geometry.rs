@@ -157,7 +157,7 @@ mod tests {
         for (geometry, slabs) in [(GOOD, SLABS), (Geometry { slab_bytes: 4 << 10, evict: false, ..GOOD }, 33)] {
             let store = Store::with_geometry(geometry, slabs, 1, false, None).unwrap();
             assert_eq!((store.geometry(), store.memory().slabs), (geometry, slabs));
-            assert!(store.terms().is_empty());
+            assert!(store.terms_known().is_empty());
             assert!(store.tables().words().len() >= 2 * store.memory().table_cells as usize);
         }
     }

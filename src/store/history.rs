@@ -1,88 +1,199 @@
-//! The terms that a store's log has been through, and where in each log they began. A replica that
-//! comes back with a cursor of an older term goes on from it only if that term had not ended
-//! before the cursor.
+//! The terms that a shard's log has been through, and where each began. A replica that comes back
+//! with a cursor of an older term goes on from it only if that term had not ended before the
+//! cursor.
+//!
+//! A history belongs to its log: the two change together, under the shard's lock. Beyond the log's
+//! head it holds what the primary that is followed has told: terms that the log is going to come
+//! by. What ended below the tail is forgotten, but for the **origin**, the term in which the
+//! history began. Two logs of one origin had the same first record; of two origins they have
+//! nothing in common.
 
 use super::Store;
-use super::line::BIRTH;
+use super::shard::Shard;
 use crate::base::term::Term;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::MutexGuard;
+use std::collections::BTreeSet;
 
 /// One term.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TermStart {
     /// Which.
     pub term: Term,
-    /// The position in each shard's log where it begins; [`NOT_BEGUN`] where a replica has not come
-    /// by it yet.
-    pub begins: Vec<u64>,
+    /// The position where it begins.
+    pub begins: u64,
 }
 
-/// In place of a position: this shard's log has not come to that term.
-pub const NOT_BEGUN: u64 = u64::MAX;
-/// Terms that are remembered, the latest. Who asks about an older one has been away for so many
-/// promotions, and rejoins from the tail.
-pub const TERMS_MAX: usize = 64;
-
-/// All that is remembered, oldest first.
-pub(super) struct History(Mutex<Vec<TermStart>>);
+/// See the module. Terms have rising numbers and begin at rising positions. Without a term it is
+/// that of a log which has not begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    origin: Term,
+    starts: Vec<TermStart>,
+}
 
 impl History {
-    /// Of a store that is born, or, with [`Term::NONE`], of a replica's, which takes over its
-    /// primary's.
-    pub(super) fn new(term: Term, shards: usize) -> Self {
-        let first = term.is_valid().then(|| TermStart { term, begins: vec![BIRTH; shards] });
-        History(Mutex::new(first.into_iter().collect()))
-    }
+    /// Of a log that has not begun.
+    pub const NONE: History = History { origin: Term::NONE, starts: Vec::new() };
 
-    /// The latest; [`Term::NONE`] where there is none.
-    pub(super) fn newest(&self) -> Term {
-        self.0.lock().expect("nobody panics while holding the history").last().map_or(Term::NONE, |last| last.term)
-    }
-
-    /// Shard `shard` of `shards` begins `term` at `position`. Another lineage's past is nobody's
-    /// any more.
-    pub(super) fn note(&self, term: Term, shard: usize, shards: usize, position: u64) {
-        let mut starts = self.0.lock().expect("nobody panics while holding the history");
-        starts.retain(|start| start.term.lineage() == term.lineage());
-        let at = starts.partition_point(|start| start.term < term);
-        if starts.get(at).is_none_or(|start| start.term != term) {
-            starts.insert(at, TermStart { term, begins: vec![NOT_BEGUN; shards] });
+    /// Of an origin and terms, the oldest first. Another process may have said them: what cannot
+    /// be is left out.
+    pub fn new(origin: Term, told: impl IntoIterator<Item = TermStart>) -> History {
+        let mut starts: Vec<TermStart> = Vec::new();
+        let ascends = |last: Option<&TermStart>, next: &TermStart| {
+            last.is_none_or(|last| next.term.follows(last.term) && next.begins >= last.begins)
+        };
+        for start in told.into_iter().filter(|start| start.term.is_valid()) {
+            if ascends(starts.last(), &start) {
+                starts.push(start);
+            }
         }
-        starts[at].begins[shard] = position;
-        forget_oldest(&mut starts);
+        if origin.is_valid() && !starts.is_empty() { History { origin, starts } } else { History::NONE }
+    }
+
+    /// Of a log that begins with this term; of none where it is none.
+    pub fn born(term: Term, begins: u64) -> History {
+        History::new(term, [TermStart { term, begins }])
+    }
+
+    /// The first of all its terms, which may be forgotten; [`Term::NONE`] where there is none.
+    pub fn origin(&self) -> Term {
+        self.origin
+    }
+
+    /// The terms, the oldest first; none only where the log has not begun.
+    pub fn starts(&self) -> &[TermStart] {
+        &self.starts
+    }
+
+    /// The latest term; [`Term::NONE`] where there is none.
+    pub fn newest(&self) -> Term {
+        self.starts.last().map_or(Term::NONE, |last| last.term)
+    }
+
+    /// The term of the record at `position`; where the history does not reach back so far, the
+    /// oldest.
+    pub fn start_at(&self, position: u64) -> Option<TermStart> {
+        self.starts.iter().rfind(|start| start.begins <= position).or(self.starts.first()).copied()
+    }
+
+    /// The terms up to and with `term`; none where it is not among them.
+    pub fn up_to(&self, term: Term) -> &[TermStart] {
+        let end = self.starts.iter().rposition(|start| start.term == term).map_or(0, |at| at + 1);
+        &self.starts[..end]
+    }
+
+    /// So many of its terms at most: the oldest, which whoever begins at the tail needs, and the
+    /// latest. Of those between, the log's records tell.
+    pub fn within(&self, terms_max: usize) -> History {
+        let (oldest, later) = self.starts.split_at(self.starts.len().min(1));
+        let latest = &later[later.len().saturating_sub(terms_max - 1)..];
+        History { origin: self.origin, starts: [oldest, latest].concat() }
+    }
+
+    /// Whether what began under another origin is there and here.
+    pub fn is_foreign_to(&self, other: &History) -> bool {
+        self.origin.is_valid() && other.origin.is_valid() && self.origin != other.origin
+    }
+
+    /// The log has come by a term, told of or not.
+    fn note(&mut self, start: TermStart) {
+        if self.starts.contains(&start) {
+            return;
+        }
+        let origin = if self.origin.is_valid() { self.origin } else { start.term };
+        let is_later = |other: &&TermStart| other.begins >= start.begins && other.term.follows(start.term);
+        let later: Vec<TermStart> = self.starts.iter().filter(is_later).copied().collect();
+        *self = History::new(origin, self.before(start).chain([start]).chain(later));
+    }
+
+    /// What may have come before this.
+    fn before(&self, start: TermStart) -> impl Iterator<Item = TermStart> {
+        let is_earlier = move |other: &&TermStart| other.begins <= start.begins && start.term.follows(other.term);
+        self.starts.iter().filter(is_earlier).copied()
+    }
+
+    /// Nothing below `tail` is in the log any more: only the term of what stood just below it, and
+    /// later ones, matter. (A replica may come back with its cursor at the tail.)
+    fn forget_below(&mut self, tail: u64) {
+        let ended = self.starts.iter().skip(1).take_while(|next| next.begins < tail).count();
+        self.starts.drain(..ended);
     }
 }
 
-fn forget_oldest(starts: &mut Vec<TermStart>) {
-    starts.drain(..starts.len().saturating_sub(TERMS_MAX));
+impl Shard {
+    /// The terms of this shard's log.
+    pub fn history(&self) -> History {
+        let mut history = self.lock_history().clone();
+        history.forget_below(self.control().tail());
+        history
+    }
+
+    fn lock_history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().expect("nobody panics while holding a history")
+    }
+
+    /// This log is over: whoever looks finds no term of it.
+    pub fn leave_history(&self) {
+        let _writer = self.lock();
+        self.set_history(History::NONE);
+        self.control().begin_term(Term::NONE.0, 0);
+    }
+
+    /// With the shard's lock held, as for all that change it.
+    pub(super) fn set_history(&self, history: History) {
+        *self.lock_history() = history;
+    }
+
+    /// The log comes by this term.
+    pub(super) fn note_term(&self, start: TermStart) {
+        let mut history = self.lock_history();
+        history.forget_below(self.tail());
+        history.note(start);
+    }
+
+    /// The log ends where this term begins: what was told of beyond is not going to be here. A log
+    /// that has not begun takes part in the history of this origin.
+    pub(super) fn begin_history(&self, start: TermStart, origin: Term) {
+        let mut history = self.lock_history();
+        history.forget_below(self.tail());
+        let origin = if history.origin.is_valid() { history.origin } else { origin };
+        *history = History::new(origin, history.before(start).chain([start]));
+    }
+
+    /// The log goes on as that of `told`, whose records below the head are the same: what is told
+    /// of the terms beyond is taken over.
+    pub(super) fn adopt_history(&self, told: &History) {
+        let (head, term) = (self.head(), Term(self.control().term()));
+        let mut history = self.lock_history();
+        history.forget_below(self.tail());
+        let beyond = told.starts.iter().filter(|start| start.begins >= head);
+        *history = History::new(history.origin, history.up_to(term).iter().chain(beyond).copied());
+    }
 }
 
 impl Store {
-    /// The terms, oldest first; the last is the one that is now. Empty in a replica that has not
-    /// begun.
-    pub fn terms(&self) -> Vec<TermStart> {
-        self.history.0.lock().expect("nobody panics while holding the history").clone()
+    /// Each shard's.
+    pub fn histories(&self) -> Vec<History> {
+        self.shards.iter().map(Shard::history).collect()
     }
 
-    /// What the primary says of its past, in place of what was known. Of a foreign process's list
-    /// only what can be is kept: valid terms of the last one's lineage, in order, with a position
-    /// for each shard. Where a term begins is the same for all who have it, so what the other has
-    /// not come by, and this store has, is kept.
-    pub fn adopt_terms(&self, mut terms: Vec<TermStart>) {
-        let now = terms.last().map_or(Term::NONE, |last| last.term);
-        terms.retain(|start| {
-            start.term.is_valid() && start.term.lineage() == now.lineage() && start.begins.len() == self.shards.len()
-        });
-        terms.sort_by_key(|start| start.term);
-        terms.dedup_by_key(|start| start.term);
-        forget_oldest(&mut terms);
-        let mut known = self.history.0.lock().expect("nobody panics while holding the history");
-        for start in &mut terms {
-            let here = known.iter().find(|here| here.term == start.term);
-            let begins = start.begins.iter_mut().zip(here.iter().flat_map(|here| &here.begins));
-            begins.filter(|(theirs, _)| **theirs == NOT_BEGUN).for_each(|(theirs, ours)| *theirs = *ours);
-        }
-        *known = terms;
+    /// Whether every shard's log has begun somewhere, so that others can follow. A replica's begins
+    /// with its first look at its primary.
+    pub fn has_begun(&self) -> bool {
+        self.shards.iter().all(|shard| shard.lock_history().newest().is_valid())
+    }
+
+    /// The terms that are known of in any shard, oldest first. Empty in a replica that has not
+    /// begun.
+    pub fn terms_known(&self) -> Vec<Term> {
+        let terms: BTreeSet<Term> = self.histories().iter().flat_map(History::starts).map(|start| start.term).collect();
+        terms.into_iter().collect()
+    }
+
+    /// The latest term that is known of in any shard; [`Term::NONE`] in a replica that has not
+    /// begun.
+    pub fn newest_term(&self) -> Term {
+        self.shards.iter().map(|shard| shard.lock_history().newest()).max().unwrap_or_default()
     }
 }
 
@@ -90,37 +201,66 @@ impl Store {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_another_has_not_come_by_is_kept() {
-        let geometry =
-            crate::store::Geometry { shards: 2, slab_bytes: 4 << 10, record_bytes_max: 1 << 10, evict: true };
-        let store = Store::with_geometry(geometry, 32, 1, false, None).unwrap();
-        let start = |term, begins: [u64; 2]| TermStart { term, begins: begins.to_vec() };
-        let (first, second) = (Term::of(9, 1), Term::of(9, 2));
-        store.adopt_terms(vec![start(first, [64, 64]), start(second, [800, NOT_BEGUN])]);
-        store.adopt_terms(vec![start(second, [NOT_BEGUN, 640])]);
-        assert_eq!(store.terms(), [start(second, [800, 640])]);
-        store.adopt_terms(vec![start(Term::of(10, 1), [64, 64])]);
-        assert_eq!(store.terms(), [start(Term::of(10, 1), [64, 64])]);
+    fn start(number: u32, begins: u64) -> TermStart {
+        TermStart { term: Term::of(number, 9), begins }
+    }
+
+    fn history(starts: &[(u32, u64)]) -> History {
+        History::new(Term::of(1, 9), starts.iter().map(|(number, begins)| start(*number, *begins)))
     }
 
     #[test]
-    fn each_shard_comes_to_a_term_in_its_own_time() {
-        let first = Term::of(9, 1);
-        let history = History::new(first, 2);
-        let second = first.next().unwrap();
-        history.note(second, 1, 2, 800);
-        assert_eq!(history.0.lock().unwrap()[1], TermStart { term: second, begins: vec![NOT_BEGUN, 800] });
-        history.note(second, 0, 2, 640);
-        assert_eq!(history.0.lock().unwrap()[1].begins, [640, 800]);
-        let third = second.next().unwrap();
-        (0..TERMS_MAX).fold(third, |term, _| {
-            history.note(term, 0, 2, 1000);
-            term.next().unwrap()
-        });
-        assert_eq!(history.0.lock().unwrap().len(), TERMS_MAX);
-        assert_eq!(history.0.lock().unwrap()[0].term, third, "the oldest were forgotten");
-        history.note(Term::of(10, 3), 0, 2, 64);
-        assert_eq!(history.0.lock().unwrap().len(), 1, "another lineage begins anew");
+    fn of_what_is_told_only_what_can_be_is_kept() {
+        let told = [start(1, 64), start(0, 70), start(3, 800), start(2, 900), start(4, 700), start(5, 800)];
+        let expected = history(&[(1, 64), (3, 800), (5, 800)]);
+        assert_eq!(History::new(Term::of(1, 9), told), expected, "a term may be over before anything was written");
+        assert_eq!(History::new(Term::NONE, told), History::NONE);
+        assert_eq!(History::new(Term::of(1, 9), []), History::NONE);
+        assert_eq!(History::born(Term::NONE, 64), History::NONE);
+    }
+
+    #[test]
+    fn a_term_that_the_log_comes_by_is_put_where_it_belongs() {
+        let mut told = history(&[(1, 64), (5, 900)]);
+        told.note(start(3, 500));
+        assert_eq!(told, history(&[(1, 64), (3, 500), (5, 900)]), "one that was not told of");
+        told.note(start(5, 900));
+        assert_eq!(told, history(&[(1, 64), (3, 500), (5, 900)]), "one that was");
+        told.note(start(4, 700));
+        told.note(TermStart { term: Term::of(4, 8), begins: 800 });
+        assert_eq!(told.newest(), Term::of(5, 9));
+        assert_eq!(told.starts()[2].term, Term::of(4, 8), "another of the same number takes its place");
+        told.note(start(6, 850));
+        assert_eq!(told.starts().last(), Some(&start(6, 850)), "the log went another way than was told");
+        let mut none = History::NONE;
+        none.note(start(7, 64));
+        assert_eq!((none.origin(), none.newest()), (Term::of(7, 9), Term::of(7, 9)));
+    }
+
+    #[test]
+    fn what_ended_below_the_tail_is_forgotten_but_not_where_all_began() {
+        let mut past = history(&[(1, 64), (2, 500), (3, 900)]);
+        past.forget_below(500);
+        assert_eq!(past.starts().len(), 3, "a cursor at the tail may be of the first");
+        past.forget_below(508);
+        assert_eq!(past.starts(), [start(2, 500), start(3, 900)]);
+        past.forget_below(5000);
+        assert_eq!((past.starts(), past.origin()), (&[start(3, 900)][..], Term::of(1, 9)));
+    }
+
+    #[test]
+    fn a_position_is_of_the_last_term_that_began_before_it() {
+        let past = history(&[(1, 64), (2, 500), (3, 500)]);
+        let number = |position| past.start_at(position).map(|start| start.term.number());
+        assert_eq!([8, 64, 499, 500, 9000].map(number), [1, 1, 1, 3, 3].map(Some));
+        assert_eq!(past.up_to(Term::of(2, 9)).len(), 2);
+        assert_eq!((past.up_to(Term::of(2, 8)).len(), History::NONE.start_at(64)), (0, None));
+    }
+
+    #[test]
+    fn who_began_elsewhere_is_foreign_whatever_came_later() {
+        let (one, other) = (history(&[(4, 900)]), History::born(Term::of(1, 8), 64));
+        assert!(one.is_foreign_to(&other) && !one.is_foreign_to(&history(&[(7, 2000)])));
+        assert!(!one.is_foreign_to(&History::NONE) && !History::NONE.is_foreign_to(&one));
     }
 }

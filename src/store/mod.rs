@@ -20,7 +20,7 @@
 //! | [`follower`] | a replica's side of a shard: the primary's bytes, checked, copied and indexed |
 //! | [`check`] | is this a record of this place and term? |
 //! | [`geometry`] | what two stores must share to hold the same logs |
-//! | [`history`] | whose history a log is, and where it passed to another primary |
+//! | [`history`] | which terms a log has been through, and where each began |
 //! | [`promotion`] | a store changes hands: a replica's begins a term of its own |
 //! | [`reclaim`] | the tail: what is kept, what is evicted, growing the index |
 //! | `live`, `expiries` | how many bytes of a log are alive, and how many may have expired |
@@ -76,8 +76,7 @@ use entry::Note;
 pub use entry::{Appended, Entry};
 pub use follower::{Applied, Follower, Stop};
 pub use geometry::{Geometry, Memory};
-use history::History;
-pub use history::{NOT_BEGUN, TERMS_MAX, TermStart};
+pub use history::{History, TermStart};
 pub use item::{Item, MetaChange, NewItem, ValueLoan};
 use line::CONTROL_LINE_BYTES;
 use log::{Log, table_cells};
@@ -115,7 +114,6 @@ pub struct Store {
     pool: Arc<Pool>,
     /// Held while the shards' capacities are set.
     resizing: Mutex<()>,
-    history: History,
     domain: Arc<Domain>,
     hash: IndexHash,
     workers: usize,
@@ -279,23 +277,10 @@ impl Store {
         if making.term.is_valid() {
             shards.iter().for_each(|shard| shard.be_born(making.term));
         }
-        let history = History::new(making.term, plan.shards);
         let Shared { attention_wanted, touches_logged, .. } = shared;
         let workers = making.workers.max(1);
         let resizing = Mutex::new(());
-        Ok(Store {
-            shards,
-            lines,
-            tables,
-            pool,
-            resizing,
-            history,
-            domain,
-            hash,
-            workers,
-            attention_wanted,
-            touches_logged,
-        })
+        Ok(Store { shards, lines, tables, pool, resizing, domain, hash, workers, attention_wanted, touches_logged })
     }
 
     /// Register a thread. Panics when more threads take part than the store was made for: a bug of

@@ -3,13 +3,14 @@
 //! it turns out to have parted from the one that counts.
 //!
 //! **Beginning a term.** One record in each log, seeded by the term that it begins; what is
-//! padded before it is still the old term's. Where each shard begins is noted first, then
-//! published, so that who sees the new term in a control line finds it in the history as well.
+//! padded before it is still the old term's. Where a shard begins is noted first, then published,
+//! so that who sees the new term in a control line finds it in the shard's history as well.
 //!
 //! All of this is for the one thread that decides who writes: while it calls, nobody follows with
 //! this store and no client's write is executed.
 
 use super::Store;
+use super::history::TermStart;
 use super::record::{Draft, HEADER_BYTES, Kind, Record, Source, TERM_VALUE_BYTES};
 use super::shard::Shard;
 use super::writer::{Wanted, Writer};
@@ -37,11 +38,6 @@ pub struct Extent {
 }
 
 impl Store {
-    /// The latest term that is known here; [`Term::NONE`] in a replica that has not begun.
-    pub fn newest_term(&self) -> Term {
-        self.history.newest()
-    }
-
     /// For each shard the term at the end of its log, None where it has none.
     pub fn terms_of_shards(&self) -> Vec<Option<Term>> {
         let term = |shard: &Shard| Some(Term(shard.control().term())).filter(|term| term.is_valid());
@@ -57,13 +53,12 @@ impl Store {
     }
 
     /// Begin `term`, later than any here, in every shard; from now on the store is a primary's.
-    /// After [`Store::make_room_for_term`] has succeeded.
+    /// After [`Store::make_room_for_term`] has succeeded. A shard that has nothing begins empty, in
+    /// the history that the others have.
     pub fn begin_term(&self, term: Term) {
-        for shard in &self.shards {
-            let begins = shard.place_of_term();
-            self.history.note(term, shard.number as usize, self.shards.len(), begins);
-        }
-        self.shards.iter().for_each(|shard| shard.begin_term(&mut shard.lock(), term));
+        let origins = self.shards.iter().map(|shard| shard.history().origin());
+        let origin = origins.max().filter(|origin| origin.is_valid()).unwrap_or(term);
+        self.shards.iter().for_each(|shard| shard.begin_term(&mut shard.lock(), term, origin));
     }
 
     /// The turns that are under way now. What was decided before this call is known to every turn
@@ -138,16 +133,19 @@ impl Shard {
         self.head() + if to_slab_end < TERM_RECORD_BYTES { to_slab_end as u64 } else { 0 }
     }
 
-    fn begin_term(&self, writer: &mut Writer, term: Term) {
+    fn begin_term(&self, writer: &mut Writer, term: Term, origin: Term) {
         let (control, begins) = (self.control(), self.place_of_term());
         let end = begins + TERM_RECORD_BYTES as u64;
         assert!(self.make_reach(writer, end), "room was made before a term begins");
-        self.pad(self.head(), begins, Term(control.term()));
+        // Where the log before was left, a pad is the new one's.
+        let before = Some(Term(control.term())).filter(|before| before.is_valid()).unwrap_or(term);
+        self.pad(self.head(), begins, before);
         with_term_record(term, begins, |draft| draft.write(self.log.words_at(begins), self.seed(begins, term)));
         writer.counts.appended_bytes += end - self.head();
         self.advance_head(end);
         // What is missing is lost: this log is what others are to have.
         control.set_owes_until(0);
+        self.begin_history(TermStart { term, begins }, origin);
         control.begin_term(term.0, begins);
         self.publish();
         // What its primary had begun to give back, it gives back by itself now.
@@ -190,7 +188,7 @@ mod tests {
             evict,
             shards: Some(1),
             hash_seed: Some((1, 2)),
-            term: Some(Term::of(9, 1)),
+            term: Some(Term::of(1, 9)),
             ..StoreConfig::default()
         };
         Store::with_slabs(config, SLAB_BYTES).unwrap()
@@ -236,9 +234,7 @@ mod tests {
     fn follow(store: &Store, replica: &Store) {
         let mut follower = replica.followers().remove(0);
         if !follower.term().is_valid() {
-            let control = store.shards[0].control();
-            let begins = store.terms()[0].begins[0];
-            assert!(follower.begin_at(control.tail(), store.terms()[0].term, begins));
+            assert!(follower.begin_at(store.shards[0].control().tail(), &store.shards[0].history()));
         }
         follower.give_up_below(store.shards[0].control().tail(), u64::MAX);
         let applied = follower.apply(&words(store, follower.cursor()), follower.cursor());
@@ -246,7 +242,7 @@ mod tests {
     }
 
     fn promote(store: &Store) -> Term {
-        let term = store.newest_term().next().unwrap();
+        let term = store.newest_term().succeed().unwrap();
         assert_eq!(store.make_room_for_term(NOW), Ok(()));
         store.begin_term(term);
         term
@@ -263,7 +259,7 @@ mod tests {
         assert_eq!((new.newest_term(), new.terms_of_shards()), (term, vec![Some(term)]));
         (0..40).for_each(|number| assert!(set(&new, &format!("after-{number}"), b"new")));
         follow(&new, &other);
-        assert_eq!(other.terms(), new.terms(), "the follower has come by the term, at the same place");
+        assert_eq!(other.histories(), new.histories(), "the follower has come by the term, at the same place");
         for (key, value) in [("before-7", b"old"), ("after-39", b"new")] {
             assert_eq!([get(&new, key), get(&other, key)], [Some(value.to_vec()), Some(value.to_vec())], "{key}");
         }
@@ -289,7 +285,7 @@ mod tests {
             let left = shard.log.bytes_to_slab_end(before);
             let second = promote(&store);
             assert!(set(&store, "later", b"1"));
-            let begins = store.terms()[1].begins[0];
+            let begins = shard.history().starts()[1].begins;
             padded += usize::from(begins > before && left >= HEADER_BYTES);
             for (position, record) in shard.walk(shard.control().tail()) {
                 let seeded_by = if position < begins { first } else { second };
@@ -306,7 +302,7 @@ mod tests {
         let new = replica_of(&old);
         let full = |store: &Store| store.shards[0].usable_bytes(&store.shards[0].lock()) < TERM_ROOM_BYTES;
         let mut follower = new.followers().remove(0);
-        assert!(follower.begin_at(64, old.newest_term(), 64));
+        assert!(follower.begin_at(64, &old.shards[0].history()));
         // A replica that gives up nothing, until not even the smallest record finds room.
         for number in 0.. {
             assert!(set(&old, &format!("key-{number}"), &[b'x'; 20][..number % 20]));
@@ -370,14 +366,16 @@ mod tests {
         let (new, other) = (replica_of(&old), replica_of(&old));
         assert!(set(&old, "lost", b"value"));
         follow(&old, &other);
-        new.adopt_terms(old.terms());
-        promote(&new);
+        new.begin_term(old.newest_term().succeed().unwrap());
         assert!(set(&new, "key", b"value"));
-        let history = new.terms();
-        assert_eq!(history[1].begins, [super::super::line::BIRTH]);
+        let history = new.shards[0].history();
+        assert_eq!(
+            history.start_at(64),
+            Some(TermStart { term: new.newest_term(), begins: super::super::line::BIRTH })
+        );
         let mut follower = other.followers().remove(0);
         follower.forget();
-        assert!(follower.begin_at(history[1].begins[0], history[1].term, history[1].begins[0]));
+        assert!(follower.begin_at(64, &history));
         follow(&new, &other);
         assert_eq!([get(&other, "key"), get(&other, "lost")], [Some(b"value".to_vec()), None]);
     }

@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_record_does_not_prove_itself_in_another_log() {
-        let term = Term::of(7, 1);
+        let term = Term::of(1, 7);
         let seeds = LOGS.map(|log| Seed { stamp: stamp_in(log, 3, 640), term });
         let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
         for seed in seeds {

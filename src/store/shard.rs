@@ -6,6 +6,7 @@
 //! has stopped looking at, and whoever reads from elsewhere has been told of.
 
 use super::NoRoom;
+use super::history::History;
 use super::index::{Index, Look, Slot, SlotRef};
 use super::item::Item;
 use super::line::{BIRTH, ControlLine};
@@ -58,6 +59,8 @@ pub struct Shard {
     /// this store.
     pub(super) touches_logged: Arc<AtomicU64>,
     lock_waits: AtomicU64,
+    /// Changed with the log, under the lock of its writer; read without.
+    pub(super) history: Mutex<History>,
     /// Asked before the tail moves, if there is one.
     pub(super) guard: OnceLock<Arc<dyn TailGuard>>,
     /// A position near the head: what an index's slot says is completed to the position nearest to
@@ -108,6 +111,7 @@ impl Shard {
             attention_wanted,
             touches_logged,
             lock_waits: AtomicU64::new(0),
+            history: Mutex::new(History::NONE),
             guard: OnceLock::new(),
             reference: AtomicU64::new(BIRTH),
             hot: CachePadded::new(Hot { ends: Ends::new(BIRTH), writer: Mutex::new(writer) }),
@@ -116,6 +120,7 @@ impl Shard {
 
     /// The log begins in `term`. No record says so, for an empty log has no memory to keep one in.
     pub(super) fn be_born(&self, term: Term) {
+        self.set_history(History::born(term, BIRTH));
         self.control().begin_term(term.0, BIRTH);
     }
 

@@ -83,7 +83,7 @@ mod tests {
     use crate::store::value::Value;
 
     const SLAB_BYTES: usize = 512;
-    const TERM: Term = Term(9 << 24 | 1);
+    const TERM: Term = Term::of(1, 9);
 
     fn value(bytes: usize) -> Vec<u8> {
         (0..bytes).map(|at| (at * 7 + at / 256) as u8).collect()

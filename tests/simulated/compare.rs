@@ -1,10 +1,9 @@
 //! Two stores held against each other, word by word and item by item.
 
-use remora::base::term::Term;
 use remora::base::time::UnixSeconds;
+use remora::store::Store;
 use remora::store::log::Cell;
 use remora::store::record::{Kind, Record};
-use remora::store::{Store, TermStart};
 use remora::sys::memory::Memfd;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -79,17 +78,17 @@ pub fn items(store: &Store, now: UnixSeconds) -> BTreeMap<Vec<u8>, Seen> {
 /// Both logs hold the same between tail and committed: each record proves itself, and every word
 /// but a set's first and a pad's body is equal.
 pub fn assert_identical(primary: &Store, replica: &Store) {
-    let (theirs, ours, history) = (Logs::of(primary), Logs::of(replica), replica.terms());
+    let (theirs, ours) = (Logs::of(primary), Logs::of(replica));
     for (number, (shard, copy)) in primary.shards().iter().zip(replica.shards()).enumerate() {
-        let (line, mine) = (shard.control(), copy.control());
+        let (line, mine, history) = (shard.control(), copy.control(), copy.history());
         assert_eq!((mine.term(), mine.term_begin()), (line.term(), line.term_begin()));
         assert_eq!((mine.tail(), mine.committed()), (line.tail(), line.committed()));
         let (mut walked, mut followed) = (shard.walk(line.tail()), copy.walk(mine.tail()));
         for (position, record) in walked.by_ref() {
             let (at, copied) = followed.next().expect("as many records");
             assert_eq!((at, copied.shape), (position, record.shape));
-            let seeded_by = term_of(&history, number, at).unwrap_or(mine.term());
-            assert!(copy.proves(at, &copied, Term(seeded_by)), "the record at {at}");
+            let start = history.start_at(at).expect("a log has a term");
+            assert!(copy.proves(at, &copied, start.term), "the record at {at}");
             for word in words_that_must_agree(&record) {
                 let at = position + word as u64 * 8;
                 assert_eq!(ours.word(number, at).load(Relaxed), theirs.word(number, at).load(Relaxed), "at {at}");
@@ -97,11 +96,6 @@ pub fn assert_identical(primary: &Store, replica: &Store) {
         }
         assert!(followed.next().is_none());
     }
-}
-
-/// The term that a position belongs to, as far back as is remembered.
-fn term_of(history: &[TermStart], shard: usize, position: u64) -> Option<u64> {
-    history.iter().rev().find(|start| start.begins[shard] <= position).map(|start| start.term.0)
 }
 
 /// The words of a record that are the same on every replica.

@@ -104,5 +104,5 @@ fn a_replica_is_followed_and_can_be_written_to() {
     assert!(replica.stats().counts.reinserted_items > 0);
     chain.settle();
     assert_same(&replica, &second, heir.now);
-    assert_eq!(second.terms(), store.terms());
+    assert_eq!(second.histories(), store.histories());
 }

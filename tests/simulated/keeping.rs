@@ -399,7 +399,7 @@ fn without_eviction_a_replica_is_promoted_whatever_it_counts() {
     cache.seat = replica.join();
     cache.check();
     assert!((0..1000).any(|_| replica.make_room_for_term(cache.now).is_ok()));
-    replica.begin_term(replica.newest_term().next().unwrap());
+    replica.begin_term(replica.newest_term().succeed().unwrap());
     (10_000..11_000).for_each(|key| cache.set(key, 8, 0).unwrap());
     cache.check();
 }

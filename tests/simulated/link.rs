@@ -30,7 +30,6 @@ pub struct Link<'s> {
 impl<'s> Link<'s> {
     pub fn new(primary: &'s Store, replica: &'s Store) -> Self {
         primary.log_touches();
-        replica.adopt_terms(primary.terms());
         let followers = replica.followers();
         let tails_before = vec![0; followers.len()];
         Link { primary, logs: Logs::of(primary), followers, tails_before, jumps: 0, cuts: 0 }
@@ -44,9 +43,9 @@ impl<'s> Link<'s> {
     /// at the time of the look.
     pub fn pull(&mut self, shard: usize, piece_bytes: usize) -> bool {
         let line = self.line(shard);
-        let (term, begin, tail, committed) = (Term(line.term()), line.term_begin(), line.tail(), line.committed());
+        let (term, tail, committed) = (Term(line.term()), line.tail(), line.committed());
         if self.followers[shard].term() != term || self.followers[shard].cursor() < tail {
-            self.jump(shard, tail, term, begin);
+            self.jump(shard, tail);
             return false;
         }
         let given_up = std::mem::replace(&mut self.tails_before[shard], tail);
@@ -82,13 +81,14 @@ impl<'s> Link<'s> {
         }
     }
 
-    fn jump(&mut self, shard: usize, tail: u64, term: Term, begin: u64) {
+    fn jump(&mut self, shard: usize, tail: u64) {
+        let history = self.primary.shards()[shard].history();
         let follower = &mut self.followers[shard];
         self.jumps += usize::from(follower.term().is_valid());
         follower.forget();
         let begun = Instant::now();
         while begun.elapsed() < JUMP_WAIT_MAX {
-            if follower.begin_at(tail, term, begin) {
+            if follower.begin_at(tail, &history) {
                 return;
             }
             std::thread::yield_now();

@@ -17,7 +17,7 @@ pub struct Setup {
 }
 
 pub fn primary(setup: Setup) -> Store {
-    primary_of(setup, Term::of(0xABC, 1))
+    primary_of(setup, Term::of(1, 0xABC))
 }
 
 pub fn primary_of(setup: Setup, term: Term) -> Store {
@@ -26,7 +26,7 @@ pub fn primary_of(setup: Setup, term: Term) -> Store {
 
 /// One whose memory may be doubled.
 pub fn primary_with_room(setup: Setup) -> Store {
-    store(setup, Term::of(0xABC, 1), Some(2 * setup.shard_bytes * setup.shards))
+    store(setup, Term::of(1, 0xABC), Some(2 * setup.shard_bytes * setup.shards))
 }
 
 fn store(setup: Setup, term: Term, memory_bytes_max: Option<usize>) -> Store {

@@ -13,8 +13,8 @@ use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::Layout;
 use remora::replication::push::pusher::Pusher;
 use remora::replication::shares::Shares;
-use remora::replication::wire::Wanted;
-use remora::store::{Geometry, Memory, Store, TermStart};
+use remora::replication::wire::{TERMS_TOLD_MAX, Wanted};
+use remora::store::{Geometry, History, Memory, Store};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub const SILENCE_MAX: Duration = Duration::from_millis(5);
 #[derive(Clone)]
 pub struct Offered {
     pub regions: Arc<dyn Regions>,
-    pub history: Vec<TermStart>,
+    pub histories: Vec<History>,
     pub geometry: Geometry,
     pub memory: Memory,
 }
@@ -34,7 +34,8 @@ pub struct Offered {
 impl Offered {
     pub fn of(primary: &Arc<Store>) -> Offered {
         let regions = remora::replication::regions::of(primary);
-        Offered { regions, history: primary.terms(), geometry: primary.geometry(), memory: primary.memory() }
+        let histories = primary.histories().iter().map(|history| history.within(TERMS_TOLD_MAX)).collect();
+        Offered { regions, histories, geometry: primary.geometry(), memory: primary.memory() }
     }
 }
 
@@ -99,7 +100,6 @@ impl Network {
         let channels = channels.into_iter().enumerate();
         let pull = |(number, channel)| puller(channel, offered, replica, shares.of(number), (known, tag));
         let pullers = channels.map(pull).collect();
-        replica.adopt_terms(offered.history.clone());
         let puller = Pullers::new(pullers, self.tokens as u64);
         Session { puller, far: Far::Granted { _grants: grants }, acks, faults: faults.clone() }
     }
@@ -133,7 +133,6 @@ impl Network {
         let tag = subscribe(&acks, &Shares::new(known.len(), 1), known.len());
         let puller = puller(Box::new(inbox), offered, replica, 0..known.len(), (known, tag));
         let puller = Pullers::new(vec![puller], self.tokens as u64);
-        replica.adopt_terms(offered.history.clone());
         Session { puller, far: Far::Pushes(Box::new(pusher), random), acks, faults: faults.clone() }
     }
 }
@@ -151,7 +150,7 @@ fn puller<'s>(
     share: Range<usize>,
     (known, tag): (&[Option<Term>], Tag),
 ) -> Puller<'s> {
-    let mut puller = Puller::new(channel, replica, share, offered.memory, &offered.history, known, tag, SILENCE_MAX)
+    let mut puller = Puller::new(channel, replica, share, offered.memory, &offered.histories, known, tag, SILENCE_MAX)
         .expect("memory for landings");
     puller.set_clock(clock::now);
     puller

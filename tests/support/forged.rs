@@ -8,11 +8,11 @@ use remora::store::line::{BIRTH, CONTROL_LINE_BYTES};
 use remora::store::log::Cell;
 use remora::store::record::{Draft, Kind, Meta, Source};
 use remora::store::seed::Seed;
-use remora::store::{Geometry, Memory, TermStart};
+use remora::store::{Geometry, History, Memory};
 use remora::sys::memory::Memfd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
 
-pub const TERM: Term = Term(0xABC << 24 | 1);
+pub const TERM: Term = Term::of(1, 0xABC);
 
 /// Small, in slabs of which a shard has several.
 pub const GEOMETRY: Geometry = Geometry { shards: 2, slab_bytes: 16 << 10, record_bytes_max: 8 << 10, evict: true };
@@ -146,7 +146,7 @@ impl Forged {
     }
 }
 
-/// The history that goes with it.
-pub fn history(shards: u32) -> Vec<TermStart> {
-    vec![TermStart { term: TERM, begins: vec![BIRTH; shards as usize] }]
+/// The histories that go with it.
+pub fn histories(shards: u32) -> Vec<History> {
+    vec![History::born(TERM, BIRTH); shards as usize]
 }

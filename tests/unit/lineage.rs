@@ -3,8 +3,8 @@
 use crate::support::stores::small_store;
 use remora::base::term::Term;
 use remora::base::time::UnixSeconds;
-use remora::replication::lineage::{Discard, holds_data, is_foreign};
-use remora::store::{Geometry, NewItem, Store};
+use remora::replication::lineage::{Discard, foreign, holds_data};
+use remora::store::{Geometry, History, NewItem, Store, TermStart};
 
 fn set(store: &Store, key: &[u8]) {
     let mut worker = store.join();
@@ -15,7 +15,7 @@ fn set(store: &Store, key: &[u8]) {
 
 #[test]
 fn a_store_holds_data_from_its_first_item_on() {
-    let primary = small_store(2, Some(Term::of(7, 1)));
+    let primary = small_store(2, Some(Term::of(1, 7)));
     assert!(!holds_data(&primary), "it was born, and no more");
     set(&primary, b"key");
     assert!(holds_data(&primary));
@@ -23,17 +23,22 @@ fn a_store_holds_data_from_its_first_item_on() {
 
 #[test]
 fn a_replica_without_a_lineage_is_foreign_to_nobody() {
-    let geometry: Geometry = small_store(2, Some(Term::of(7, 1))).geometry();
+    let geometry: Geometry = small_store(2, Some(Term::of(1, 7))).geometry();
     let replica = Store::with_geometry(geometry, 256, 1, false, None).unwrap();
-    assert!(!is_foreign(Term::of(8, 1), &replica) && !holds_data(&replica));
-    let primary = small_store(2, Some(Term::of(7, 1)));
-    assert!(is_foreign(Term::of(8, 1), &primary) && !is_foreign(Term::of(7, 9), &primary));
+    let (ours, other) = (Term::of(1, 7), Term::of(1, 8));
+    let born = |first, second| [first, second].map(|origin| History::born(origin, 64));
+    assert!(foreign(&born(other, other), &replica).is_none() && !holds_data(&replica));
+    let primary = small_store(2, Some(ours));
+    assert_eq!(foreign(&born(other, other), &primary), Some((other, ours)));
+    assert_eq!(foreign(&born(ours, other), &primary), Some((other, ours)), "in one shard");
+    let later = History::new(ours, [TermStart { term: Term::of(9, 3), begins: 640 }]);
+    assert_eq!(foreign(&[later, History::NONE], &primary), None);
 }
 
 /// A log that was given up to its end has nothing that could be lost, wherever it ends.
 #[test]
 fn a_log_that_was_given_up_holds_nothing() {
-    let primary = small_store(2, Some(Term::of(7, 1)));
+    let primary = small_store(2, Some(Term::of(1, 7)));
     (0..100).for_each(|number: u32| set(&primary, &number.to_le_bytes()));
     assert!(holds_data(&primary));
     primary.followers().iter_mut().for_each(|follower| follower.forget());
@@ -42,7 +47,9 @@ fn a_log_that_was_given_up_holds_nothing() {
 
 #[test]
 fn an_order_allows_the_lineage_that_it_was_given_for() {
-    let (one, other) = (Term::of(7, 3), Term::of(8, 1));
-    assert!(Discard::For(7).allows(one) && !Discard::For(7).allows(other));
-    assert!(Discard::Always.allows(other) && !Discard::Never.allows(one));
+    let [one, other] = [7, 8].map(|nonce| Term::of(1, nonce));
+    let of = |origins: [Term; 2]| origins.map(|origin| History::born(origin, 64));
+    assert!(Discard::For(one).allows(&of([one, one])) && Discard::For(one).allows(&of([one, Term::NONE])));
+    assert!(!Discard::For(one).allows(&of([one, other])), "in every shard");
+    assert!(Discard::Always.allows(&of([other, one])) && !Discard::Never.allows(&of([one, one])));
 }

@@ -124,7 +124,7 @@ mod tests {
             session,
             address: ([127, 0, 0, 1], 1).into(),
             name: "one".into(),
-            program_version: None,
+            program_version: "1.0".into(),
             fabric: Some("shm"),
             mode: "pull",
             pullers: 1,

@@ -3,6 +3,7 @@
 
 use super::group::{Group, Progress};
 use super::{Follow, FollowConfig, SessionEnd};
+use crate::base::term::Term;
 use crate::fabric::Kind;
 use crate::replication::HEARTBEAT;
 use crate::replication::attach::is_usable;
@@ -14,7 +15,7 @@ use crate::replication::pace::Pace;
 use crate::replication::preferred::Preferred;
 use crate::replication::pull::{Counts, PullError, Puller, Step};
 use crate::replication::report::FollowView;
-use crate::store::{Store, TermStart};
+use crate::store::{History, Store};
 use std::convert::Infallible;
 use std::sync::MutexGuard;
 use std::thread::{Builder, Scope};
@@ -40,22 +41,17 @@ pub(super) struct Session<'s> {
 }
 
 impl Follow {
-    /// Pull until something ends it; all pullers have stopped then. The primary's history is this
-    /// store's from the beginning on, or, where it is another lineage's, from the moment on at
-    /// which what is here is given up.
+    /// Pull until something ends it; all pullers have stopped then. `histories` are the primary's.
     pub(super) fn pull_on(
         &self,
         session: &mut Session<'_>,
         pullers: &mut [Puller<'_>],
-        history: Vec<TermStart>,
+        histories: &[History],
         watch: &mut SkewWatch,
     ) -> Result<Infallible, SessionEnd> {
-        let mut foreign = None;
-        if lineage::is_foreign(pullers[0].term(), session.store) {
+        let foreign = lineage::foreign(histories, session.store);
+        if foreign.is_some() {
             pullers.iter_mut().for_each(Puller::keep_what_is_here);
-            foreign = Some(history);
-        } else {
-            session.store.adopt_terms(history);
         }
         let group = Group::new(pullers.len() - 1);
         let (first, further) = pullers.split_first_mut().expect("a session has a channel at least");
@@ -119,7 +115,7 @@ impl Follow {
         session: &mut Session<'_>,
         puller: &mut Puller<'_>,
         group: &Group,
-        mut foreign: Option<Vec<TermStart>>,
+        mut foreign: Option<(Term, Term)>,
         watch: &mut SkewWatch,
     ) -> Result<Infallible, SessionEnd> {
         let mut preferred = self.preferred(session);
@@ -137,9 +133,9 @@ impl Follow {
             }
             if puller.may_discard()
                 && group.progress(Progress::of(puller)).may_discard
-                && let Some(history) = foreign.take()
+                && let Some(lineages) = foreign.take()
             {
-                self.discard(session, history, group, puller);
+                self.discard(session, lineages, group, puller);
             }
             if !pause.is_zero() {
                 std::thread::park_timeout(pause);
@@ -174,18 +170,17 @@ impl Follow {
     }
 
     /// Give up what is here of another lineage: the primary has shown a log of its own. Replicas of
-    /// this store must not follow it in that. So their sessions end first; when they come back they
-    /// are told of the new lineage, and decide for themselves.
-    fn discard(&self, session: &Session<'_>, history: Vec<TermStart>, group: &Group, first: &mut Puller<'_>) {
+    /// this store must not follow it in that. So their sessions end first; once they are told of
+    /// the new lineage, they decide for themselves.
+    fn discard(&self, session: &Session<'_>, (theirs, ours): (Term, Term), group: &Group, first: &mut Puller<'_>) {
         let store = session.store;
-        let (ours, held_data) = (store.newest_term(), lineage::holds_data(store));
-        store.adopt_terms(history);
+        let held_data = lineage::holds_data(store);
         drop(self.offer.as_ref().map(|offer| offer.end_sessions()));
         lineage::leave(store);
         group.order_discard();
         group.discard_if_ordered(first);
         if held_data {
-            let (primary, theirs) = (&self.config.primary, store.newest_term());
+            let primary = &self.config.primary;
             log::warn!("discarding what is here of {ours}, as told, to follow {primary} of {theirs}");
         }
     }

@@ -23,8 +23,8 @@ use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::base::term::Term;
 use crate::fabric::{Landing, Read};
 use crate::replication::ack::Tag;
-use crate::replication::resume::{Line, Why, parted_at, term_at};
-use crate::store::{BadRecord, Follower, Geometry, Memory, TermStart};
+use crate::replication::resume::{Line, Why, parted_at};
+use crate::store::{BadRecord, Follower, Geometry, History, Memory, TermStart};
 use sink::{Fed, Sink};
 use source::Source;
 use std::time::Instant;
@@ -49,7 +49,8 @@ pub struct Lane<'s> {
     slab_bytes: u64,
     slabs: u32,
     known: Option<Term>,
-    history: Vec<TermStart>,
+    /// Of the primary's log, as it was told. The store's own is changed once this log is followed.
+    theirs: History,
     state: State,
     /// It has begun to follow since the last call of [`Lane::apply`].
     follows_anew: bool,
@@ -72,14 +73,14 @@ pub struct Lane<'s> {
 
 impl<'s> Lane<'s> {
     /// For one shard; `known` is the term of what the store has last applied, None if there is
-    /// nothing to go on from. `history` is the primary's.
+    /// nothing to go on from. `theirs` is the history of the primary's log.
     pub fn new(
         shard: usize,
         follower: Follower<'s>,
         geometry: &Geometry,
         memory: Memory,
         known: Option<Term>,
-        history: &[TermStart],
+        theirs: History,
     ) -> Self {
         Lane {
             shard,
@@ -88,7 +89,7 @@ impl<'s> Lane<'s> {
             slab_bytes: geometry.slab_bytes,
             slabs: memory.slabs,
             known,
-            history: history.to_vec(),
+            theirs,
             state: State::New,
             follows_anew: false,
             line: None,
@@ -210,10 +211,15 @@ impl<'s> Lane<'s> {
         self.source.overtaken_at()
     }
 
+    /// The terms of what is here; none where there is nothing to go on from.
+    fn ours(&self) -> Vec<TermStart> {
+        if self.known.is_some() { self.sink.follower.past() } else { Vec::new() }
+    }
+
     fn begin_anew(&mut self, why: Why, from: u64, counts: &mut Counts) {
         counts.count(why);
-        if let (Why::Diverged, Some(term)) = (why, self.known) {
-            let dropped = self.sink.follower.extent_from(parted_at(&self.history, self.shard, term));
+        if why == Why::Diverged && self.known.is_some() {
+            let dropped = self.sink.follower.extent_from(parted_at(self.theirs.starts(), &self.ours()));
             counts.diverged_records += dropped.records;
             counts.diverged_bytes += dropped.bytes;
         }
@@ -289,11 +295,8 @@ impl<'s> Lane<'s> {
     }
 
     fn begin_at(&mut self, position: u64) -> bool {
-        let term = term_at(&self.history, self.shard, position);
-        let start = self.history.iter().find(|start| Some(start.term) == term);
-        // Where the history does not reach back so far, take its oldest term: older records fail.
-        let start = start.unwrap_or(&self.history[0]);
-        let begun = self.sink.follower.begin_at(position, start.term, start.begins[self.shard]);
+        // Where the history does not reach back so far, older records fail.
+        let begun = self.sink.follower.begin_at(position, &self.theirs);
         if begun {
             self.state = State::Follows;
             self.follows_anew = true;

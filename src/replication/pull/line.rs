@@ -19,7 +19,7 @@ pub enum Shown {
     /// The log is another one now, or the look is older than the one before; how that was seen, and
     /// the tail.
     BeganAnew(&'static str, u64),
-    /// A term that is not in the history: it has grown, or is another lineage's.
+    /// A term that is not in the history: it has grown, or is another one's.
     Unknown(Term),
     /// No store can have such a line, and why. The line may have changed while it was read: only
     /// single words are read whole.
@@ -75,35 +75,30 @@ mod tests {
     use super::*;
 
     const CAPACITY: u64 = 4096;
-    const FIRST: Term = Term(5 << 24 | 1);
+    const FIRST: Term = Term::of(1, 5);
 
     fn shown(line: [u64; 4], before: Option<Line>) -> Shown {
         shown_that_owes(0, line, before)
     }
 
     fn shown_that_owes(owes_until: u64, line: [u64; 4], before: Option<Line>) -> Shown {
-        let known = |term: Term| term.lineage() == 5 && term.generation() <= 2;
+        let known = |term: Term| term.nonce() == 5 && term.number() <= 2;
         let words: Vec<AtomicU64> = line.into_iter().chain([64, owes_until, 0, 0]).map(AtomicU64::new).collect();
         read(&words, before, Slabs { bytes: 4096, count: 8 }, known)
     }
 
     #[test]
     fn a_line_goes_on_or_began_anew() {
-        let line = |generation: u64, committed, tail| Line {
-            term: Term(5 << 24 | generation),
-            committed,
-            tail,
-            capacity: CAPACITY,
-        };
+        let term = |number| Term::of(number, 5);
+        let line = |number, committed, tail| Line { term: term(number), committed, tail, capacity: CAPACITY };
         let before = line(2, 8000, 6000);
-        let seen =
-            |generation: u64, committed, tail| shown([5 << 24 | generation, committed, tail, CAPACITY], Some(before));
+        let seen = |number, committed, tail| shown([term(number).0, committed, tail, CAPACITY], Some(before));
         assert_eq!(seen(2, 8000, 6000), Shown::Line(before));
         assert_eq!(seen(2, 20_000, 16_000), Shown::Line(line(2, 20_000, 16_000)), "a jump ahead is like an overrun");
         assert_eq!(seen(2, 7992, 6000), Shown::BeganAnew("a position went back", 6000));
         assert_eq!(seen(2, 8000, 5992), Shown::BeganAnew("a position went back", 5992));
         assert_eq!(seen(1, 8000, 6000), Shown::BeganAnew("its term went back", 6000));
-        assert_eq!(seen(3, 8000, 6000), Shown::Unknown(Term(5 << 24 | 3)));
+        assert_eq!(seen(3, 8000, 6000), Shown::Unknown(term(3)));
     }
 
     #[test]

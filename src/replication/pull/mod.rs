@@ -40,7 +40,7 @@ use crate::base::term::Term;
 use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
 use crate::store::line::CONTROL_LINE_BYTES;
 use crate::store::pool::SLAB_BYTES_MAX;
-use crate::store::{Memory, Store, TermStart};
+use crate::store::{History, Memory, Store};
 use awake::Awake;
 pub use counts::Counts;
 pub use error::PullError;
@@ -151,17 +151,17 @@ pub struct Puller<'s> {
 }
 
 impl<'s> Puller<'s> {
-    /// Follow in the shards of `share` over `channel`. `memory` and `history` are the primary's;
-    /// `known` has for each shard of the store the term of the last that was applied, None where
-    /// there is nothing to go on from; `tag` is that of the subscription to the share. READs that
-    /// are not answered for `silence_max` end it. Another puller of the same store has other
-    /// shards.
+    /// Follow in the shards of `share` over `channel`. `memory` and `histories`, one for each
+    /// shard of the store, are the primary's; `known` has for each shard of the store the term of
+    /// the last that was applied, None where there is nothing to go on from; `tag` is that of the
+    /// subscription to the share. READs that are not answered for `silence_max` end it. Another
+    /// puller of the same store has other shards.
     pub fn new(
         mut channel: Box<dyn Channel>,
         store: &'s Store,
         share: Range<usize>,
         memory: Memory,
-        history: &[TermStart],
+        histories: &[History],
         known: &[Option<Term>],
         tag: Tag,
         silence_max: Duration,
@@ -176,7 +176,10 @@ impl<'s> Puller<'s> {
         // A queue that takes one READ at a time has one round under way, of pieces or of lines.
         let looks = ROUNDS_MAX.min(depth);
         let free_lines = (0..looks).map(|_| channel.landing(lines_bytes)).collect::<Result<_, _>>()?;
-        let lane = |(shard, follower)| Lane::new(shard, follower, &geometry, memory, known[shard], history);
+        let lane = |(shard, follower)| {
+            let theirs = histories.get(shard).cloned().unwrap_or(History::NONE);
+            Lane::new(shard, follower, &geometry, memory, known[shard], theirs)
+        };
         Ok(Puller {
             acks: Acks::new(share.clone()),
             tag,
@@ -187,7 +190,7 @@ impl<'s> Puller<'s> {
             lanes: share.zip(followers).map(lane).collect(),
             channel,
             purpose: Purpose::Pulls,
-            term: history.last().expect("a history has a term").term,
+            term: histories.iter().map(History::newest).max().unwrap_or_default(),
             sizer: Sizer::new(landing_bytes, pieces),
             free,
             free_lines,
@@ -254,7 +257,7 @@ impl<'s> Puller<'s> {
         self.lanes.iter().map(Lane::known).collect()
     }
 
-    /// The primary's latest term, by its history.
+    /// The latest term of any of the primary's shards, as it was told.
     pub fn term(&self) -> Term {
         self.term
     }

@@ -103,7 +103,7 @@ mod tests {
     /// Whether a look of `round` vouches for a piece of round 3, which begins at the given position
     /// and has arrived when round 4 had begun.
     fn vouches(round: u64, begin: u64, has_arrived: bool) -> bool {
-        let line = Line { term: Term(1 << 24 | 1), committed: 20 << 20, tail: 13 << 20, capacity: CAPACITY_BYTES };
+        let line = Line { term: Term::of(1, 1), committed: 20 << 20, tail: 13 << 20, capacity: CAPACITY_BYTES };
         let mut piece = Piece::new(1, begin, 4096, 3);
         if has_arrived {
             piece.arrived(Landing::new(4096).unwrap(), 4);

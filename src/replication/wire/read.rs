@@ -3,8 +3,8 @@
 
 use super::subscribe::{read_tag, read_wanted};
 use super::{
-    Beat, Decline, Greeting, Join, MAGIC, Message, REGIONS_MAX, Refusal, TEXT_BYTES_MAX, VERSION, Version, Welcome,
-    WireError,
+    Beat, Decline, Greeting, Join, MAGIC, Message, REGIONS_MAX, Refusal, TERMS_TOLD_MAX, TEXT_BYTES_MAX, VERSION,
+    Version, Welcome, WireError,
 };
 use crate::base::term::Term;
 use crate::fabric::{Descriptor, Invitation, Kind, Token};
@@ -13,7 +13,7 @@ use crate::replication::push::Invite;
 use crate::replication::shares::PULLERS_MAX;
 use crate::replication::standing::Distance;
 use crate::store::sizing::SHARDS_MAX;
-use crate::store::{Geometry, Memory, TERMS_MAX, TermStart};
+use crate::store::{Geometry, History, Memory, TermStart};
 
 /// The kinds that say a version.
 const HELLO: u8 = 1;
@@ -58,11 +58,6 @@ impl<'a> Fields<'a> {
         Some(text.chars().map(|one| if one.is_control() { ' ' } else { one }).collect())
     }
 
-    /// A field that a minor version has added: None within where the frame ends before it.
-    fn added<T>(&mut self, field: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
-        if self.0.is_empty() { Some(None) } else { field(self).map(Some) }
-    }
-
     fn kind(&mut self) -> Option<Kind> {
         Kind::from_number(self.u8()?)
     }
@@ -93,11 +88,11 @@ fn message(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
         5 => Message::Refuse { why: refusal(fields.u8()?)?, words: fields.text()? },
         6 => {
             let (replica, host, name) = (fields.array()?, fields.array()?, fields.text()?);
-            Message::Join(Join { replica, host, name, program_version: fields.added(Fields::text)? })
+            Message::Join(Join { replica, host, name, program_version: fields.text()? })
         }
         7 => Message::Welcome(read_welcome(fields)?),
-        8 => Message::Choose { fabric: fields.kind()?, channels: fields.added(Fields::u16)? },
-        9 => Message::Grant { first: read_invitation(fields)?, further: fields.added(read_further)? },
+        8 => Message::Choose { fabric: fields.kind()?, channels: fields.u16()? },
+        9 => Message::Grant { first: read_invitation(fields)?, further: read_further(fields)? },
         10 => Message::Attached,
         11 => {
             let (depth, lag_bytes, lag_microseconds) = (fields.u32()?, fields.u64()?, fields.u64()?);
@@ -137,15 +132,16 @@ fn read_welcome(fields: &mut Fields<'_>) -> Option<Welcome> {
     let geometry = Geometry { shards, slab_bytes, record_bytes_max, evict };
     let (host, client_port) = (fields.array()?, fields.u16()?);
     let fabrics = (0..fields.u8()?).map(|_| fields.kind()).collect::<Option<_>>()?;
-    let count = fields.u8().filter(|count| (1..=TERMS_MAX).contains(&usize::from(*count)))?;
-    let start = |_| {
-        let term = Term(fields.u64()?);
-        let begins = (0..shards).map(|_| fields.u64()).collect::<Option<_>>()?;
-        Some(TermStart { term, begins })
-    };
-    let terms = (0..count).map(start).collect::<Option<_>>()?;
-    let program_version = fields.added(Fields::text)?;
-    Some(Welcome { geometry, memory, terms, host, client_port, fabrics, program_version })
+    let histories = (0..shards).map(|_| read_history(fields)).collect::<Option<_>>()?;
+    let program_version = fields.text()?;
+    Some(Welcome { geometry, memory, histories, host, client_port, fabrics, program_version })
+}
+
+fn read_history(fields: &mut Fields<'_>) -> Option<History> {
+    let origin = Term(fields.u64()?);
+    let count = fields.u16().filter(|count| usize::from(*count) <= TERMS_TOLD_MAX)?;
+    let start = |_| Some(TermStart { term: Term(fields.u64()?), begins: fields.u64()? });
+    Some(History::new(origin, (0..count).map(start).collect::<Option<Vec<_>>>()?))
 }
 
 fn read_invitation(fields: &mut Fields<'_>) -> Option<Invitation> {

@@ -1,12 +1,6 @@
 //! Which protocol a side speaks. Two sides of one major version speak the lower of their minor
 //! versions; of two major versions, one side refuses the other. docs/FORMATS.md says what a minor
-//! version may add.
-//!
-//! | version | what it added |
-//! | --- | --- |
-//! | 6.0 | |
-//! | 6.1 | Join and Welcome tell the program's version |
-//! | 6.2 | Choose asks for several channels, and Grant has an invitation to each |
+//! version may add; so far none has added anything to 7.0.
 
 use std::fmt;
 
@@ -21,7 +15,7 @@ pub struct Version {
 }
 
 /// What is spoken here.
-pub const VERSION: Version = Version { major: 6, minor: 2 };
+pub const VERSION: Version = Version { major: 7, minor: 0 };
 
 /// Of this program.
 pub const PROGRAM_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -31,17 +25,6 @@ impl Version {
     pub fn to_bytes(self) -> [u8; 4] {
         let ([a, b], [c, d]) = (self.major.to_le_bytes(), self.minor.to_le_bytes());
         [a, b, c, d]
-    }
-
-    /// This program's version, where it is told to a side with which this version is spoken.
-    pub fn program_version(self) -> Option<String> {
-        (self.minor >= 1).then(|| PROGRAM_VERSION.to_string())
-    }
-
-    /// How many channels to ask for, or which more to invite to, where this is said to a side with
-    /// which this version is spoken.
-    pub fn of_several_channels<T>(self, told: T) -> Option<T> {
-        (self.minor >= 2).then_some(told)
     }
 }
 

@@ -174,7 +174,7 @@ fn who_would_follow_itself_is_refused_and_who_would_be_too_deep() {
     let come = |replica: [u8; 16]| {
         let identity = Identity { replica, name: "test".into() };
         join(&address, &Secret::none(), &identity)
-            .map(|joined| joined.welcome.terms.len())
+            .map(|joined| joined.welcome.histories.len())
             .map_err(|error| error.to_string())
     };
     assert_eq!(come([8; 16]), Ok(1));

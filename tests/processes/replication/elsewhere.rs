@@ -76,7 +76,7 @@ fn come(primary: SocketAddr, from: &str) -> (Link, Welcome) {
     let digits: String = boot_id.chars().filter(char::is_ascii_hexdigit).collect();
     let host = u128::from_str_radix(&digits, 16).expect("a number").to_be_bytes();
     let (replica, name) = (fastrand::u128(..).to_le_bytes(), "far".into());
-    link.send(&Message::Join(Join { replica, host, name, program_version: None }), soon).expect("sent");
+    link.send(&Message::Join(Join { replica, host, name, program_version: "1.2.3".into() }), soon).expect("sent");
     let Ok(Message::Welcome(welcome)) = link.receive(soon) else { panic!("no welcome") };
     (link, welcome)
 }
@@ -141,7 +141,7 @@ fn elsewhere() {
 
     let (link, welcome) = come(primary.port(), ELSEWHERE);
     assert!(!welcome.fabrics.contains(&Kind::Shm), "{:?}", welcome.fabrics);
-    let said = words(answer(link, &Message::Choose { fabric: Kind::Shm, channels: Some(1) }));
+    let said = words(answer(link, &Message::Choose { fabric: Kind::Shm, channels: 1 }));
     assert!(said.contains("comes from this host"), "{said}");
 
     // A peer whose address is the primary's own is on the primary's host.

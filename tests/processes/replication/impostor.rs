@@ -7,7 +7,7 @@ use super::strangers::{Flood, HEARTBEAT};
 use super::versions::said_by;
 use crate::node::{LONG, Node, expect_eq, side_by_side, wait_for_count, wait_for_row, wait_until};
 use crate::proxy::{ALL, Fate, Proxy};
-use crate::support::forged::{Forged, ForgedLine, GEOMETRY, TERM, capacity_bytes, history, memory};
+use crate::support::forged::{Forged, ForgedLine, GEOMETRY, TERM, capacity_bytes, histories, memory};
 use crate::support::refused;
 use fastrand::Rng;
 use remora::base::term::Term;
@@ -18,9 +18,9 @@ use remora::replication::link::{Link, LinkError};
 use remora::replication::secret::{Secret, Side};
 use remora::replication::shares::PULLERS_MAX;
 use remora::replication::standing::Distance;
-use remora::replication::wire::{Beat, Greeting, Join, Message, VERSION, Version, Welcome};
+use remora::replication::wire::{Beat, Greeting, Message, VERSION, Version, Welcome};
 use remora::store::line::{BIRTH, POSITION_MAX};
-use remora::store::{Geometry, Memory, TermStart};
+use remora::store::{Geometry, History, Memory};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -51,15 +51,15 @@ pub struct Lie {
 impl Lie {
     /// The truth: empty logs.
     pub fn none() -> Lie {
-        let terms = history(GEOMETRY.shards);
+        let histories = histories(GEOMETRY.shards);
         let welcome = Welcome {
             geometry: GEOMETRY,
             memory: memory(&GEOMETRY),
-            terms,
+            histories,
             host: [0; 16],
             client_port: 1,
             fabrics: vec![Kind::Tcp],
-            program_version: None,
+            program_version: "1.2.3".into(),
         };
         Lie {
             version: VERSION,
@@ -84,22 +84,15 @@ impl Lie {
 /// See the module; serves one replica at a time until it is dropped.
 pub struct Impostor {
     pub address: SocketAddr,
-    joined: Arc<OnceLock<Join>>,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Impostor {
-    /// What the first replica has said of itself.
-    pub fn joined(&self) -> Join {
-        self.joined.get().cloned().expect("a replica was let in")
-    }
-
     pub fn start(lie: Lie) -> Impostor {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let (address, stopping) = (listener.local_addr().expect("an address"), Arc::new(AtomicBool::new(false)));
-        let joined: Arc<OnceLock<Join>> = Arc::default();
-        let (stopped, first) = (stopping.clone(), joined.clone());
+        let stopped = stopping.clone();
         let thread = std::thread::spawn(move || {
             let loopback = "127.0.0.1:0".parse().expect("an address");
             let exporter = listen(Kind::Tcp, loopback, &ConnectOptions::default()).expect("a port");
@@ -108,10 +101,10 @@ impl Impostor {
                     return;
                 }
                 // However the session ended: the replica comes again.
-                let _ = serve(stream, &*exporter, &lie, (&stopped, &first));
+                let _ = serve(stream, &*exporter, &lie, &stopped);
             }
         });
-        Impostor { address, joined, stopping, thread: Some(thread) }
+        Impostor { address, stopping, thread: Some(thread) }
     }
 }
 
@@ -125,12 +118,7 @@ impl Drop for Impostor {
     }
 }
 
-fn serve(
-    stream: TcpStream,
-    exporter: &dyn Exporter,
-    lie: &Lie,
-    (stopped, joined): (&AtomicBool, &OnceLock<Join>),
-) -> Result<(), LinkError> {
+fn serve(stream: TcpStream, exporter: &dyn Exporter, lie: &Lie, stopped: &AtomicBool) -> Result<(), LinkError> {
     let (mut flood, mut raw) = (Flood::of(&HEARTBEAT, stream.try_clone()?), stream.try_clone()?);
     let mut say = |message: &Message| raw.write_all(&said_by(lie.version, message));
     let mut link = Link::new(stream)?;
@@ -141,14 +129,12 @@ fn serve(
     let Message::Prove { .. } = link.receive(soon)? else { panic!("a replica proves itself") };
     say(&Message::Accept { proof: Secret::none().prove(Side::Primary, &theirs, &ours) })?;
     link.trust();
-    let Message::Join(join) = link.receive(soon)? else { panic!("a replica joins") };
-    let _ = joined.set(join);
+    let Message::Join(_) = link.receive(soon)? else { panic!("a replica joins") };
     say(&Message::Welcome(lie.welcome.clone()))?;
     let Message::Choose { fabric: Kind::Tcp, channels } = link.receive(soon)? else {
         panic!("a replica takes what there is")
     };
-    assert_eq!(channels.is_some(), lie.version.minor >= 2, "not one byte more than this version's Choose");
-    let channels = channels.map_or(1, usize::from).min(lie.channels_max) + lie.channels_more;
+    let channels = usize::from(channels).min(lie.channels_max) + lie.channels_more;
     let (mut grants, mut further) = (Vec::new(), Vec::new());
     for _ in 0..channels {
         let token = Token(fastrand::u128(..).to_le_bytes());
@@ -159,7 +145,7 @@ fn serve(
         grants.push(grant);
     }
     let first = further.remove(0);
-    say(&Message::Grant { first, further: lie.version.of_several_channels(further) })?;
+    say(&Message::Grant { first, further })?;
     let Message::Attached = link.receive(soon)? else { panic!("a replica attaches") };
     let Message::Subscribe(wanted) = link.receive(soon)? else { panic!("a replica subscribes") };
     assert_eq!(wanted.len(), lie.welcome.geometry.shards as usize, "to every shard");
@@ -203,7 +189,7 @@ fn assert_troubled(lie: Lie, words: &str) {
 #[test]
 fn a_welcome_that_lies_ends_a_replica_in_words() {
     let geometry = |geometry| {
-        let welcome = Welcome { geometry, terms: history(geometry.shards.min(300)), ..Lie::none().welcome };
+        let welcome = Welcome { geometry, histories: histories(geometry.shards.min(300)), ..Lie::none().welcome };
         Lie { welcome, ..Lie::none() }
     };
     let slabs = |slabs| {
@@ -219,7 +205,7 @@ fn a_welcome_that_lies_ends_a_replica_in_words() {
             Lie {
                 welcome: Welcome {
                     geometry: Geometry { shards: 256, slab_bytes: 256 << 10, ..GEOMETRY },
-                    terms: history(256),
+                    histories: histories(256),
                     ..slabs(1 << 26).welcome
                 },
                 ..Lie::none()
@@ -299,8 +285,8 @@ fn memory_that_lies_is_not_believed() {
         lie
     };
     let no_term = || {
-        let terms = vec![TermStart { term: Term::NONE, begins: vec![u64::MAX; 2] }];
-        let lie = Lie { welcome: Welcome { terms, ..Lie::none().welcome }, ..Lie::none() };
+        let histories = vec![History::NONE; 2];
+        let lie = Lie { welcome: Welcome { histories, ..Lie::none().welcome }, ..Lie::none() };
         let end = lie.memory.write_records(0, 10, None);
         lie.memory.show(0, ForgedLine { term: 0, ..lie.memory.line(BIRTH, end) });
         lie.memory.show(1, ForgedLine { term: 0, ..good });
@@ -373,9 +359,9 @@ fn a_discard_that_is_interrupted_gives_up_all_or_nothing() {
         wait_for_row(&replica, "state", |state| state == "following");
         assert_eq!(replica.text("pullers"), pullers);
 
-        let other = Term::of(0xDEF, 1);
-        let terms = vec![TermStart { term: other, begins: vec![BIRTH; shards.len()] }];
-        let new = Lie { welcome: Welcome { terms, ..Lie::none().welcome }, ..Lie::none() };
+        let other = Term::of(1, 0xDEF);
+        let histories = vec![History::born(other, BIRTH); shards.len()];
+        let new = Lie { welcome: Welcome { histories, ..Lie::none().welcome }, ..Lie::none() };
         for shard in shards {
             let term = if shard < shards_shown { other } else { Term::NONE };
             // Its log is said to be longer than it is, so that no record is found in it.

@@ -105,7 +105,7 @@ fn a_replica_that_has_nothing_yet_is_not_promoted() {
             replica: [0; 16],
             host: [0; 16],
             name: "late".into(),
-            program_version: Some(PROGRAM_VERSION.into()),
+            program_version: PROGRAM_VERSION.into(),
         }),
     ];
     let mut up = Vec::new();

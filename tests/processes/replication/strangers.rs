@@ -84,7 +84,8 @@ fn nonsense_is_refused_in_words() {
     let before = primary.holds();
     let hello = Message::Hello(GREETING);
     let of_major = |major| encoded(&[Message::Hello(Greeting { version: Version { major, minor: 0 }, nonce: NONCE })]);
-    let join = Message::Join(Join { replica: [1; 16], host: [2; 16], name: "early".into(), program_version: None });
+    let join =
+        Message::Join(Join { replica: [1; 16], host: [2; 16], name: "early".into(), program_version: "1.2.3".into() });
     let mut no_magic = encoded(std::slice::from_ref(&hello));
     no_magic[5] ^= 1;
     let garbage: Vec<u8> = (0..100_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8 | 1).collect();
@@ -169,13 +170,13 @@ fn come_over(stream: TcpStream, steps: usize) -> Link {
                     replica: fastrand::u128(..).to_le_bytes(),
                     host: [2; 16],
                     name: format!("silent after {steps}"),
-                    program_version: None,
+                    program_version: "1.2.3".into(),
                 };
                 link.send(&Message::Join(join), soon()).expect("sent");
                 assert!(matches!(link.receive(soon()), Ok(Message::Welcome(_))));
             }
             _ => {
-                link.send(&Message::Choose { fabric: Kind::Tcp, channels: Some(1) }, soon()).expect("sent");
+                link.send(&Message::Choose { fabric: Kind::Tcp, channels: 1 }, soon()).expect("sent");
                 assert!(matches!(link.receive(soon()), Ok(Message::Grant { .. })));
             }
         }

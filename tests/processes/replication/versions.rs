@@ -1,5 +1,5 @@
-//! Peers that speak another version of the protocol: the one before, a later one of the same major,
-//! another major. The test plays the other side, so that both are there whatever this tree speaks.
+//! Peers that speak another version of the protocol: a later one of the same major, another major.
+//! The test plays the other side, so that both are there whatever this tree speaks.
 
 use super::impostor::{Impostor, Lie};
 use crate::node::{LONG, Node, expect_eq, in_sync, wait_for_count, wait_for_row, wait_until};
@@ -19,9 +19,6 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-const BEFORE: Version = Version { minor: 0, ..VERSION };
-/// Of which it was one data channel for a replica.
-const ONE_CHANNEL: Version = Version { minor: 1, ..VERSION };
 const LATER: Version = Version { minor: 9, ..VERSION };
 
 /// The bytes by which a side of `version` says this. One of a later version has added fields to
@@ -43,10 +40,8 @@ pub fn said_by(version: Version, message: &Message) -> Vec<u8> {
     bytes
 }
 
-/// What a side of `version` tells of its program.
-fn program_version(version: Version) -> Option<String> {
-    (version > BEFORE).then(|| "77.0".to_string())
-}
+/// What a later side tells of its program.
+const LATER_PROGRAM: &str = "77.0";
 
 /// A replica of the test's own.
 struct Scripted {
@@ -77,7 +72,7 @@ impl Scripted {
         assert!(Secret::none().check(Side::Primary, &ours, &theirs, &proof));
         link.trust();
         let (replica, name) = (fastrand::u128(..).to_le_bytes(), format!("of version {version}"));
-        say(&Message::Join(Join { replica, host: [2; 16], name, program_version: program_version(version) }));
+        say(&Message::Join(Join { replica, host: [2; 16], name, program_version: LATER_PROGRAM.into() }));
         let Ok(Message::Welcome(welcome)) = link.receive(soon()) else { panic!("no welcome") };
         Scripted { version, link, raw, welcome }
     }
@@ -88,10 +83,10 @@ impl Scripted {
 
     /// Follow until the primary shows what is expected of it, and for three heartbeats at least.
     fn follow_until(&mut self, shows: impl Fn() -> Result<(), String>) {
-        let Welcome { geometry, memory, terms, .. } = self.welcome.clone();
-        self.say(&Message::Choose { fabric: Kind::Tcp, channels: self.version.of_several_channels(1) });
+        let Welcome { geometry, memory, histories, .. } = self.welcome.clone();
+        self.say(&Message::Choose { fabric: Kind::Tcp, channels: 1 });
         let Ok(Message::Grant { first, further }) = self.link.receive(soon()) else { panic!("no grant") };
-        assert_eq!(further, self.version.of_several_channels(vec![]), "not one byte more than this version's Grant");
+        assert_eq!(further, []);
         let channel = connect(Kind::Tcp, &first, &ConnectOptions::default()).expect("a channel");
         self.say(&Message::Attached);
         self.say(&Message::Subscribe((0..geometry.shards as usize).map(|shard| Wanted::new(shard, 0)).collect()));
@@ -106,8 +101,7 @@ impl Scripted {
         let known = vec![None; geometry.shards as usize];
         let shards = 0..known.len();
         let mut puller =
-            Puller::new(channel, &store, shards, memory, &terms, &known, tag, LONG).expect("memory for landings");
-        store.adopt_terms(terms);
+            Puller::new(channel, &store, shards, memory, &histories, &known, tag, LONG).expect("memory for landings");
         let (mut clocks, mut beats) = (Clocks::start(), 0);
         wait_until("the primary shows a replica", || {
             puller.step(Duration::from_millis(10)).expect("it pulls on");
@@ -144,30 +138,14 @@ fn shown(primary: &Node) -> [String; 5] {
     ["state", "name", "version", "records", "lag_bytes"].map(|row| rows[&format!("replica_0_{row}")].clone())
 }
 
-/// They are told nothing that they do not know.
-#[test]
-fn replicas_of_the_versions_before_follow() {
-    for (version, program) in [(BEFORE, "unknown"), (ONE_CHANNEL, "77.0")] {
-        let primary = filled_primary();
-        let mut replica = Scripted::join(primary.port(), version);
-        let told = replica.welcome.program_version.is_some();
-        assert_eq!(told, version > BEFORE, "not one byte more than this version's Welcome");
-        let name = format!("of version {version}");
-        let expected = ["following", &name, program, "100", "0"].map(String::from);
-        replica.follow_until(|| expect_eq("it", shown(&primary), expected.clone()));
-        assert_eq!(primary.text("replica_0_pullers"), "1");
-    }
-}
-
 /// All channels that were granted must stand once it says so: the shards of one that does not would
 /// be followed by nobody.
 #[test]
 fn a_replica_that_connects_fewer_channels_than_it_took_is_refused() {
     let primary = Node::primary(&["-m", "8", "-I", "64k", "--shards", "4"]);
     let mut replica = Scripted::join(primary.port(), VERSION);
-    replica.say(&Message::Choose { fabric: Kind::Tcp, channels: Some(3) });
+    replica.say(&Message::Choose { fabric: Kind::Tcp, channels: 3 });
     let Ok(Message::Grant { first, further }) = replica.link.receive(soon()) else { panic!("no grant") };
-    let further = further.expect("this version's Grant has them");
     assert_eq!(further.len(), 2);
     let connected = [&first, &further[1]]
         .map(|invitation| connect(Kind::Tcp, invitation, &ConnectOptions::default()).expect("a channel"));
@@ -182,7 +160,7 @@ fn a_replica_that_subscribes_to_what_is_not_there_is_refused() {
     let primary = Node::primary(&["-m", "8", "-I", "64k", "--shards", "4"]);
     for wrong in [Wanted::new(4, 0), Wanted::new(0, 1)] {
         let mut replica = Scripted::join(primary.port(), VERSION);
-        replica.say(&Message::Choose { fabric: Kind::Tcp, channels: Some(1) });
+        replica.say(&Message::Choose { fabric: Kind::Tcp, channels: 1 });
         let Ok(Message::Grant { first, .. }) = replica.link.receive(soon()) else { panic!("no grant") };
         let channel = connect(Kind::Tcp, &first, &ConnectOptions::default()).expect("a channel");
         replica.say(&Message::Attached);
@@ -198,20 +176,18 @@ fn a_replica_that_subscribes_to_what_is_not_there_is_refused() {
 fn a_replica_of_a_later_version_follows() {
     let primary = filled_primary();
     let mut replica = Scripted::join(primary.port(), LATER);
-    assert_eq!(replica.welcome.program_version.as_deref(), Some(PROGRAM_VERSION));
-    let expected = ["following", "of version 6.9", "77.0", "100", "0"].map(String::from);
+    assert_eq!(replica.welcome.program_version, PROGRAM_VERSION);
+    let expected = ["following", "of version 7.9", "77.0", "100", "0"].map(String::from);
     replica.follow_until(|| expect_eq("it", shown(&primary), expected.clone()));
 }
 
-/// The same the other way round: the primary is of another version, or gives fewer data channels
+/// The same the other way round: the primary is of a later version, or gives fewer data channels
 /// than were asked for. The replica has as many pullers as there are channels.
 #[test]
-fn primaries_of_the_versions_before_and_of_a_later_one_are_followed() {
-    for (version, told, channels_max, pullers) in
-        [(BEFORE, "unknown", 9, "1"), (ONE_CHANNEL, "77.0", 9, "1"), (LATER, "77.0", 9, "2"), (VERSION, "77.0", 1, "1")]
-    {
+fn a_primary_of_a_later_version_is_followed_and_one_that_gives_fewer_channels() {
+    for (version, channels_max, pullers) in [(LATER, 9, "2"), (VERSION, 1, "1")] {
         let mut lie = Lie { version, channels_max, ..Lie::none() };
-        lie.welcome.program_version = program_version(version);
+        lie.welcome.program_version = LATER_PROGRAM.into();
         let memory = lie.memory.clone();
         let impostor = Impostor::start(lie);
         // There are two shards, so never more than two pullers.
@@ -223,14 +199,9 @@ fn primaries_of_the_versions_before_and_of_a_later_one_are_followed() {
         wait_for_row(&replica, "state", |state| state == "following");
         // Measured by heartbeats, there and back.
         wait_for_row(&replica, "clock_skew_ms", |skew| skew != "unknown");
-        assert_eq!(
-            ["primary_version", "pullers"].map(|row| replica.text(row)),
-            [told, pullers],
-            "of version {version}"
-        );
+        let shown = ["primary_version", "pullers"].map(|row| replica.text(row));
+        assert_eq!(shown, [LATER_PROGRAM, pullers], "of version {version}");
         assert_eq!(["sessions", "failed_tries", "bad_records"].map(|row| replica.number(row)), [1, 0, 0]);
-        let joined = impostor.joined();
-        assert_eq!(joined.program_version.is_some(), version > BEFORE, "not one byte more than this version's Join");
     }
 }
 
@@ -243,11 +214,11 @@ fn two_of_this_version_tell_each_other_of_their_programs() {
     assert_eq!(replica.text("primary_version"), PROGRAM_VERSION);
 }
 
-/// Somebody in between has the primary hear an older version than the replica has said.
+/// Somebody in between has the primary hear another version than the replica has said.
 #[test]
-fn a_version_that_was_lowered_on_the_way_ends_the_handshake() {
+fn a_version_that_was_changed_on_the_way_ends_the_handshake() {
     let primary = filled_primary();
-    let (mut link, _raw, heard, theirs) = Scripted::greet(primary.port(), BEFORE);
+    let (mut link, _raw, heard, theirs) = Scripted::greet(primary.port(), LATER);
     let said = Greeting { version: VERSION, ..heard };
     let proof = Secret::none().prove(Side::Replica, &said, &theirs);
     link.send(&Message::Prove { proof }, soon()).expect("sent");
@@ -259,8 +230,8 @@ fn a_version_that_was_lowered_on_the_way_ends_the_handshake() {
 /// A primary of another major version: the replica says which, and what to do.
 #[test]
 fn a_primary_of_another_major_version_is_not_followed() {
-    let impostor = Impostor::start(Lie { version: Version { major: 7, minor: 0 }, ..Lie::none() });
+    let impostor = Impostor::start(Lie { version: Version { major: 8, minor: 0 }, ..Lie::none() });
     let (status, said) = refused(&["-l", "127.0.0.1:0", "--replica-of", &impostor.address.to_string()]);
     assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("speaks version 7 of the replication protocol") && said.contains("upgrade"), "{said}");
+    assert!(said.contains("speaks version 8 of the replication protocol") && said.contains("upgrade"), "{said}");
 }

@@ -102,14 +102,14 @@ fn a_worker_that_holds_its_turn_keeps_the_primary_one() {
     let order = format!("replicate {}", offer.offer().address());
     let mut worker = store.join();
     let turn = worker.turn();
-    let before = store.terms();
+    let before = store.histories();
     let outcome = carry_out(running.node(), &order);
     assert!(outcome.starts_with("replicate failed: a worker has not ended its turn"), "{outcome}");
-    assert_eq!(store.terms(), before, "nobody followed");
+    assert_eq!(store.histories(), before, "nobody followed");
     drop(turn);
     assert_eq!(carry_out(running.node(), &order), "replicate done");
     let there = store.newest_term();
-    assert_ne!(there, before[0].term);
+    assert_ne!(there, before[0].newest());
     assert_eq!(carry_out(running.node(), "promote"), "promote done");
     assert!(store.newest_term().follows(there));
     let noted = clients.0.lock().unwrap().clone();

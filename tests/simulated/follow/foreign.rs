@@ -10,17 +10,17 @@ use remora::base::term::Term;
 use remora::store::line::BIRTH;
 use remora::store::record::{Draft, Kind, Meta, Source, TERM_VALUE_BYTES};
 use remora::store::seed::Seed;
-use remora::store::{BadRecord, Follower, Geometry, Stop, Store};
+use remora::store::{BadRecord, Follower, Geometry, History, Stop, Store};
 use remora::sys::checksum::BodyChecksum;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const ONE: Setup = Setup { shards: 1, ..SLABS };
-const TERM: Term = Term(0xABC << 24 | 1);
+const TERM: Term = Term::of(1, 0xABC);
 
 /// A follower that stands at `position` of [`TERM`].
 fn at(replica: &Store, position: u64) -> Follower<'_> {
     let mut follower = replica.followers().remove(0);
-    assert!(follower.begin_at(position, TERM, BIRTH));
+    assert!(follower.begin_at(position, &History::born(TERM, BIRTH)));
     follower
 }
 
@@ -102,7 +102,7 @@ fn what_is_stale_is_refused() {
     draft.write(&words, Seed::of(0, BIRTH + lap, TERM));
     assert_refused(&replica, BIRTH, &words, BadRecord::Checksum);
     assert_refused(&replica, BIRTH + 2 * lap, &words, BadRecord::Checksum);
-    for other in [TERM.next().unwrap(), Term::of(0xABD, 1), Term::NONE] {
+    for other in [Term::of(2, 0xABC), Term::of(1, 0xABD), Term::NONE] {
         draft.write(&words, Seed::of(0, BIRTH, other));
         assert_refused(&replica, BIRTH, &words, BadRecord::Checksum);
     }
@@ -250,19 +250,19 @@ fn term_record(term: Term, begins: u64, position: u64) -> Vec<AtomicU64> {
 fn a_term_begins_where_it_says_and_only_after_the_one_before() {
     let store = primary(ONE);
     let replica = replica_of(&store);
-    let next = TERM.next().unwrap();
+    let next = Term::of(2, 0xABD);
     for (term, begins) in [
         (next, 72),
         (next, BIRTH),
         (TERM, 640),
-        (Term::of(0xABC, 0), 640),
-        (Term::of(0xABD, 2), 640),
+        (Term::of(0, 0xABC), 640),
+        (Term::of(1, 0xABD), 640),
         (Term::NONE, 640),
     ] {
         assert_refused(&replica, 640, &term_record(term, begins, 640), BadRecord::Malformed);
     }
     let mut follower = at(&replica, 640);
-    let (first, second) = (term_record(next, 640, 640), Term::of(0xABC, 9));
+    let (first, second) = (term_record(next, 640, 640), Term::of(9, 0xABC));
     // Two terms and a set of the second in one piece.
     let draft = Draft::new(Kind::Set, b"key", Meta::default(), 0, None, Source::Bytes(b"value"));
     let set: Vec<AtomicU64> = (0..draft.record_bytes() / 8).map(|_| AtomicU64::new(0)).collect();
@@ -270,7 +270,8 @@ fn a_term_begins_where_it_says_and_only_after_the_one_before() {
     let words: Vec<AtomicU64> = first.into_iter().chain(term_record(second, 672, 672)).chain(set).collect();
     let applied = follower.apply(&words, 640);
     assert_eq!((applied.stop, applied.records, follower.term()), (Stop::End, 3, second));
-    let begins: Vec<(Term, u64)> = replica.terms().iter().map(|start| (start.term, start.begins[0])).collect();
+    let history = replica.shards()[0].history();
+    let begins: Vec<(Term, u64)> = history.starts().iter().map(|start| (start.term, start.begins)).collect();
     assert_eq!(begins, [(TERM, BIRTH), (next, 640), (second, 672)]);
     assert_eq!(replica.shards()[0].control().term_begin(), 672);
     let old = Draft::of_key(Kind::Flush, b"", Meta::default());

@@ -6,7 +6,7 @@ use crate::compare::{Logs, assert_same, items};
 use crate::link::Link;
 use crate::pair::{NOW, primary, primary_of, replica_of};
 use remora::base::term::Term;
-use remora::store::{BadRecord, NOT_BEGUN, Stop, Store, TermStart};
+use remora::store::{BadRecord, History, Stop, Store, TermStart};
 
 const ONE: Setup = Setup { shards: 1, ..SLABS };
 
@@ -37,7 +37,8 @@ fn a_follower_begins_elsewhere_only_when_every_reader_has_left() {
     assert!(replica.get(&turn, &replica.locate(b"key-7"), NOW).is_none() && !has(&replica, 8));
     assert_eq!((replica.stats().items, replica.stats().item_bytes), (0, 0));
     let control = store.shards()[0].control();
-    let begin = |follower: &mut remora::store::Follower<'_>| follower.begin_at(64, Term(control.term()), 64);
+    let begin =
+        |follower: &mut remora::store::Follower<'_>| follower.begin_at(64, &History::born(Term(control.term()), 64));
     assert!(!begin(follower), "a reader is still inside");
     assert!(item.value().equals(&[7; 100]), "and still sees what it found");
     drop(turn);
@@ -108,47 +109,38 @@ fn nonsense_from_a_primary_is_refused_or_taken_as_far_as_it_makes_sense() {
     let words = Logs::of(&store).copy(0, 64, 96);
     assert_eq!(follower.apply(&words, follower.cursor()).stop, Stop::Bad(BadRecord::NoRecord), "nothing has begun");
     for position in [0, 1, 63, 77, u64::MAX, 1 << 63] {
-        assert!(follower.begin_at(position, Term(store.shards()[0].control().term()), u64::MAX));
+        assert!(follower.begin_at(position, &History::born(store.newest_term(), u64::MAX)));
         assert!(matches!(follower.apply(&words, follower.cursor()).stop, Stop::Bad(_)) || follower.cursor() == 64 + 32);
         assert!(follower.give_up_below(u64::MAX, u64::MAX) && follower.cursor() >= 64);
         replica.stats();
     }
-    assert_eq!(replica.terms().len(), 1);
-    assert!(follower.begin_at(64, Term::NONE, 64) && follower.term() == Term::NONE);
+    assert_eq!(replica.histories(), [History::born(store.newest_term(), u64::MAX)]);
+    assert!(follower.begin_at(64, &History::NONE) && follower.term() == Term::NONE);
     assert_eq!(follower.apply(&words, 64).stop, Stop::Bad(BadRecord::NoRecord));
-    assert_eq!(replica.terms().len(), 1, "no term is none to remember");
-    let past = |term, begins| TermStart { term, begins };
-    let (old, now) = (Term::of(5, 1), Term::of(5, 2));
-    replica.adopt_terms(vec![
-        past(now, vec![9]),
-        past(Term::of(6, 1), vec![1]),
-        past(old, vec![8]),
-        past(now, vec![9, 9]),
-    ]);
-    // Of its own lineage, with a position for each shard, in order, each once.
-    assert_eq!(replica.terms(), [past(old, vec![8]), past(now, vec![9])]);
+    assert_eq!(replica.histories(), [History::NONE]);
 }
 
 #[test]
 fn the_history_is_the_primarys() {
     let store = primary(SLABS);
     let replica = replica_of(&store);
-    assert_eq!(store.terms(), [TermStart { term: Term::of(0xABC, 1), begins: vec![64, 64] }]);
+    let born = History::born(Term::of(1, 0xABC), 64);
+    assert_eq!(store.histories(), [born.clone(), born.clone()]);
     let mut link = Link::new(&store, &replica);
-    assert_eq!(replica.terms(), store.terms());
+    assert_eq!(replica.histories(), [History::NONE, History::NONE], "not before its log is followed");
     link.settle();
-    assert_eq!(replica.terms(), store.terms());
-    let next = Term::of(0xABC, 2);
-    let follower = &mut link.followers[1];
-    assert!(follower.begin_at(640, next, 640));
-    assert_eq!(replica.terms()[1], TermStart { term: next, begins: vec![NOT_BEGUN, 640] });
+    assert_eq!(replica.histories(), store.histories());
+    let starts = [(1, 64), (2, 640)].map(|(number, begins)| TermStart { term: Term::of(number, 0xABC), begins });
+    let next = History::new(born.origin(), starts);
+    assert!(link.followers[1].begin_at(640, &next));
+    assert_eq!(replica.histories(), [born, next], "each shard has its own");
 }
 
 /// A primary that was restarted is empty, and of another lineage: its replica begins anew, at lower
 /// positions, and nothing of the old log, no flush either, counts any more.
 #[test]
 fn a_replica_of_a_restarted_primary_begins_anew() {
-    let (first, restarted) = (primary(SLABS), primary_of(SLABS, Term::of(0xDEF, 1)));
+    let (first, restarted) = (primary(SLABS), primary_of(SLABS, Term::of(1, 0xDEF)));
     let replica = replica_of(&first);
     let (mut author, mut link) = (Author::new(&first), Link::new(&first, &replica));
     fill(&mut author, 0, 2000);
@@ -163,7 +155,7 @@ fn a_replica_of_a_restarted_primary_begins_anew() {
     assert_eq!((link.jumps, items(&replica, NOW).len()), (2, 30));
     assert_same(&restarted, &replica, NOW);
     assert!(replica.stats().reclaimed_bytes >= before, "a counter that grows");
-    assert_eq!(replica.terms(), restarted.terms());
+    assert_eq!(replica.histories(), restarted.histories());
 }
 
 /// A replica that joins lacks what had been moved from before its beginning, until it comes by it,

@@ -77,14 +77,18 @@ impl<'s> Link<'s> {
         self.upstream = upstream;
     }
 
+    fn connect(&mut self) {
+        let offered = Offered::of(self.upstream);
+        self.session = Some(self.network.connect(&offered, self.store, &self.known, &self.faults));
+    }
+
     fn pull(&mut self) {
         if self.session.is_none() {
-            if self.upstream.terms().is_empty() {
+            if !self.upstream.has_begun() {
                 self.seen.refused += 1;
                 return;
             }
-            let offered = Offered::of(self.upstream);
-            self.session = Some(self.network.connect(&offered, self.store, &self.known, &self.faults));
+            self.connect();
         }
         let session = self.session.as_mut().expect("made above");
         let Err(error) = session.step(self.store) else { return };
@@ -197,7 +201,7 @@ impl<'s> Chain<'s> {
         let link = |link: &Link<'_>| {
             let lines = |store: &Store| {
                 let line = |shard: &remora::store::shard::Shard| {
-                    (shard.control().term() & 0xFF, shard.control().tail(), shard.control().committed())
+                    (Term(shard.control().term()).number(), shard.control().tail(), shard.control().committed())
                 };
                 store.shards().iter().map(line).collect::<Vec<_>>()
             };
@@ -230,7 +234,7 @@ fn run(seed: u64, setup: Setup, bursts: bool) -> Vec<Seen> {
         chain.drive(60, bursts);
     }
     chain.settle(&stores[0]);
-    assert_eq!(stores[DEPTH].terms(), stores[0].terms());
+    assert_eq!(stores[DEPTH].histories(), stores[0].histories());
     chain.seen()
 }
 
@@ -272,7 +276,7 @@ fn another_log_comes_down_the_chain() {
     for seed in seeds() {
         println!("REMORA_SEED={seed}");
         let stores = stores(SLABS);
-        let second = Arc::new(primary_of(SLABS, Term::of(0xDEF, 1)));
+        let second = Arc::new(primary_of(SLABS, Term::of(1, 0xDEF)));
         let mut chain = Chain::new(seed, SLABS, &stores);
         chain.drive(50 + seed as usize % 7 * 30, true);
         chain.links.iter_mut().for_each(|link| link.faults = Faults::unkind());
@@ -281,7 +285,7 @@ fn another_log_comes_down_the_chain() {
         chain.links[0].follow(&second);
         chain.drive(100, seed % 2 == 0);
         chain.settle(&second);
-        assert_eq!(stores[DEPTH].terms(), second.terms());
+        assert_eq!(stores[DEPTH].histories(), second.histories());
         chain.seen()[1..].iter().for_each(|link| below.add(link));
     }
     println!("{below:?}");
@@ -361,8 +365,8 @@ fn who_is_promoted_in_the_middle_is_followed_on() {
         demote(&mut chain, 0, &stores[0], &stores[1]);
         chain.drive(60, false);
         chain.settle(&stores[1]);
-        assert_eq!(stores[1].terms().len(), 2);
-        assert!(stores.iter().all(|store| store.terms() == stores[1].terms()));
+        assert_eq!(stores[1].newest_term().number(), 2);
+        assert!(stores.iter().all(|store| store.histories() == stores[1].histories()));
         let links = chain.seen();
         above.add(&links[0]);
         for link in &links[1..] {
@@ -402,9 +406,49 @@ fn what_was_dropped_above_is_dropped_below() {
         chain.write(seed as usize % 7 * 15);
         chain.drive(60, seed % 3 == 0);
         chain.settle(new);
-        assert!(stores.iter().all(|store| store.terms() == new.terms()) && last.terms().len() == 2);
+        assert!(stores.iter().all(|store| store.histories() == new.histories()) && last.newest_term().number() == 2);
         chain.seen()[1..].iter().for_each(|link| below.add(link));
     }
     println!("{below:?}");
     assert!(!is_whole() || below.counts.diverged > 0 && below.term_changed > 0);
+}
+
+/// A replica has what the promoted one lacks, and its session with that one ends before its first
+/// look. When it is promoted itself, it claims nothing of a branch that its log never had: who has
+/// that branch drops it.
+#[test]
+fn who_never_looked_claims_nothing_of_what_it_was_told() {
+    for seed in seeds() {
+        println!("REMORA_SEED={seed}");
+        let stores = stores(SLABS);
+        let [first, slow, quick, last] = &stores[..] else { panic!("a chain of {DEPTH}") };
+        let mut chain = Chain::new(seed, SLABS, &stores);
+        chain.links[1].follow(first);
+        chain.links[2].follow(slow);
+        chain.drive(20, false);
+        chain.settle(first);
+        // Less than a lap, and only one sees it.
+        chain.write(60);
+        (0..400).for_each(|_| chain.pull(1));
+        promote(&mut chain, 0);
+        chain.writer = Writer::new(slow, &mut chain.ledger, SLABS, KEYS);
+        chain.write(20);
+        (0..400).for_each(|_| chain.pull(2));
+        assert_eq!(last.histories(), slow.histories());
+
+        let before = quick.histories();
+        chain.links[1].follow(slow);
+        chain.links[1].connect();
+        chain.links[1].end_session();
+        assert_eq!(quick.histories(), before, "nothing of it is here");
+        promote(&mut chain, 1);
+        demote(&mut chain, 0, slow, quick);
+        demote(&mut chain, 1, first, quick);
+        chain.links[2].follow(quick);
+        chain.write(20);
+        let joined = chain.links[2].seen.counts.joined;
+        chain.settle(quick);
+        let below = chain.seen()[2].counts;
+        assert_eq!((below.joined, below.diverged), (joined, SLABS.shards as u64), "{below:?}");
+    }
 }

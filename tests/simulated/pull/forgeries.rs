@@ -5,7 +5,7 @@
 use super::{is_whole, number};
 use crate::clock;
 use crate::session::{Network, Offered, Session};
-use crate::support::forged::{Forged, ForgedLine, GEOMETRY, SLABS, TERM, history, memory};
+use crate::support::forged::{Forged, ForgedLine, GEOMETRY, SLABS, TERM, histories, memory};
 use crate::support::wait::go_on_until;
 use fastrand::Rng;
 use remora::base::term::Term;
@@ -15,7 +15,7 @@ use remora::fabric::sim::Faults;
 use remora::replication::pull::PullError;
 use remora::replication::wire::{FRAME_BYTES_MAX, Message, Welcome};
 use remora::store::line::{BIRTH, POSITION_MAX};
-use remora::store::{Geometry, Memory, Store, TermStart};
+use remora::store::{Geometry, History, Memory, Store, TermStart};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +29,8 @@ fn seeds() -> Vec<u64> {
     number("REMORA_SEED").map_or((1..=VARIANTS).collect(), |seed| vec![seed])
 }
 
-fn offered(forged: &Arc<Forged>, history: Vec<TermStart>) -> Offered {
-    Offered { regions: forged.clone(), history, geometry: forged.geometry, memory: memory(&forged.geometry) }
+fn offered(forged: &Arc<Forged>, histories: Vec<History>) -> Offered {
+    Offered { regions: forged.clone(), histories, geometry: forged.geometry, memory: memory(&forged.geometry) }
 }
 
 fn step(session: &mut Session<'_>, replica: &Store) -> Result<(), PullError> {
@@ -76,20 +76,26 @@ fn line(forged: &Forged, random: &mut Rng) -> ForgedLine {
     line
 }
 
-fn lying_history(random: &mut Rng) -> Vec<TermStart> {
-    let mut begins = |_| (0..GEOMETRY.shards).map(|_| position(random, SHARD_BYTES)).collect::<Vec<_>>();
-    let all: Vec<Vec<u64>> = (0..4).map(&mut begins).collect();
-    let term = |at: usize, random: &mut Rng| match random.u8(0..4) {
-        0 => Term(random.u64(..)),
-        1 => Term::NONE,
-        _ => Term::of(TERM.lineage(), at as u32),
-    };
-    let mut history: Vec<TermStart> =
-        all.into_iter().enumerate().map(|(at, begins)| TermStart { term: term(at, random), begins }).collect();
-    history.truncate(random.usize(1..=4));
-    let now = if random.u8(0..5) == 0 { Term::NONE } else { TERM };
-    history.last_mut().expect("at least one").term = now;
-    history
+fn lying_history(random: &mut Rng) -> History {
+    let mut starts: Vec<TermStart> = Vec::new();
+    for number in 0..random.u32(0..4) {
+        let term = match random.u8(0..4) {
+            0 => Term(random.u64(..)),
+            1 => TERM,
+            _ => Term::of(number, random.u64(..)),
+        };
+        starts.push(TermStart { term, begins: position(random, SHARD_BYTES) });
+    }
+    if random.bool() {
+        starts.sort_by_key(|start| (start.term, start.begins));
+    }
+    let origin = if random.bool() { TERM } else { Term(random.u64(..)) };
+    History::new(origin, starts)
+}
+
+/// One for each shard, or more, or less.
+fn lying_histories(random: &mut Rng) -> Vec<History> {
+    (0..random.u32(0..=GEOMETRY.shards + 1)).map(|_| lying_history(random)).collect()
 }
 
 /// One lying primary; how it ended.
@@ -111,10 +117,8 @@ fn pull_lies(seed: u64) -> &'static str {
         forged.show(shard, shown);
     }
     let store = replica();
-    let past = if random.bool() { history(GEOMETRY.shards) } else { lying_history(&mut random) };
-    let known: Vec<Option<Term>> = (0..GEOMETRY.shards)
-        .map(|_| (random.u8(0..4) == 0).then(|| if random.bool() { TERM } else { past[0].term }))
-        .collect();
+    let past = if random.bool() { histories(GEOMETRY.shards) } else { lying_histories(&mut random) };
+    let known: Vec<Option<Term>> = (0..GEOMETRY.shards).map(|_| (random.u8(0..4) == 0).then_some(TERM)).collect();
     let mut session = Network::new(seed).connect(&offered(&forged, past), &store, &known, &Faults::default());
     let mut end = "goes on";
     for _ in 0..STEPS {
@@ -198,9 +202,16 @@ fn no_geometry_is_believed() {
         };
         let shards = geometry.shards.min(512);
         let memory = Memory { slabs: any(8) as u32, table_cells: any(8) as u32 };
-        let (terms, fabrics) = (history(shards), vec![Kind::Tcp]);
-        let welcome =
-            Welcome { geometry, memory, terms, host: [0; 16], client_port: 1, fabrics, program_version: None };
+        let (histories, fabrics) = (histories(shards), vec![Kind::Tcp]);
+        let welcome = Welcome {
+            geometry,
+            memory,
+            histories,
+            host: [0; 16],
+            client_port: 1,
+            fabrics,
+            program_version: "1.2.3".into(),
+        };
         let mut bytes = Vec::new();
         Message::Welcome(welcome).encode(&mut bytes);
         let Ok(Some((Message::Welcome(welcome), _))) = Message::decode(&bytes, FRAME_BYTES_MAX) else { continue };
@@ -220,7 +231,7 @@ fn a_record_that_waits_for_room_is_not_forgotten() {
     let forged = Arc::new(Forged::new(geometry));
     let store = Store::with_geometry(geometry, memory(&geometry).slabs, 1, false, Some((1, 2))).expect("a small store");
     let mut network = Network::new(1);
-    let mut session = network.connect(&offered(&forged, history(1)), &store, &[None], &Faults::default());
+    let mut session = network.connect(&offered(&forged, histories(1)), &store, &[None], &Faults::default());
     let follows = |session: &mut Session<'_>, what: &str| {
         go_on_until(what, || {
             step(session, &store).expect("nothing is wrong");
@@ -259,7 +270,7 @@ fn positions_of_another_log_are_not_acknowledged() {
             let end = forged.write_records(shard, 20, None);
             forged.show(shard, ForgedLine { term: term.0, ..forged.line(BIRTH, end) });
         }
-        let past = vec![TermStart { term, begins: vec![BIRTH; shards] }];
+        let past = vec![History::born(term, BIRTH); shards];
         let mut session = network.connect(&offered(&forged, past), &store, &vec![known; shards], &Faults::default());
         go_on_until("it comes up", || {
             let is_up = !comes_up || session.puller.is_caught_up();
@@ -278,6 +289,6 @@ fn positions_of_another_log_are_not_acknowledged() {
     };
     let first = acknowledged(TERM, None, true);
     assert!(first.iter().all(|position| *position > BIRTH), "{first:?}");
-    let other = acknowledged(Term::of(TERM.lineage() + 1, 1), Some(TERM), false);
+    let other = acknowledged(Term::of(1, 0xABD), Some(TERM), false);
     assert_eq!(other, [0, 0]);
 }

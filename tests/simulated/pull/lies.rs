@@ -10,11 +10,12 @@ use crate::clock;
 use crate::compare::assert_same;
 use crate::pair::NOW;
 use fastrand::Rng;
+use remora::base::term::Term;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::PullError;
 use remora::store::line::{CONTROL_LINE_BYTES, POSITION_MAX};
 use remora::store::log::Cell;
-use remora::store::{NOT_BEGUN, Store, TermStart};
+use remora::store::{History, Store, TermStart};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -137,9 +138,9 @@ fn positions_that_go_back_end_it_and_another_term_does_at_once() {
     }
     let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
     pull(&mut session, &scene.replica).expect("it is honest so far");
-    set(&scene.forged, TERM, |word| word + 1);
+    set(&scene.forged, TERM, |_| Term::of(2, 5).0);
     let ended = (0..10).find_map(|_| session.step(&scene.replica).err());
-    assert!(matches!(ended, Some(PullError::TermChanged(term)) if term.generation() == 2), "{ended:?}");
+    assert!(matches!(ended, Some(PullError::TermChanged(term)) if term == Term::of(2, 5)), "{ended:?}");
     let known = session.puller.known();
     assert!(known[0].is_some());
     drop(session);
@@ -308,12 +309,16 @@ fn rings_with_changed_words() {
 #[test]
 fn a_history_that_the_lines_contradict_ends_it_at_once() {
     let mut scene = Scene::new(1, ONE);
-    let first = scene.store.terms().remove(0);
-    let second = |begin| TermStart { term: first.term.succeed().expect("a later term"), begins: vec![begin] };
+    let first = scene.store.shards()[0].history();
+    let second = Term::of(2, 5);
+    let with_second = |begins| {
+        let starts = first.starts().iter().copied().chain([TermStart { term: second, begins }]);
+        vec![History::new(first.origin(), starts)]
+    };
     let line = scene.store.shards()[0].control();
     let middle = scene.store.shards()[0].walk(line.tail()).nth(20).expect("many records").0;
 
-    scene.offered.history = vec![first.clone(), second(middle)];
+    scene.offered.histories = with_second(middle);
     let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
     let ended = lie_until_it_ends(&mut session, &scene.replica);
     assert!(matches!(ended, PullError::BeganAnew { shard: 0, .. }), "{ended}");
@@ -324,16 +329,14 @@ fn a_history_that_the_lines_contradict_ends_it_at_once() {
     assert_eq!(session.puller.counts().diverged, 1, "what was applied is not gone on from");
     drop(session);
 
-    scene.offered.history = vec![first.clone(), second(NOT_BEGUN)];
-    let term = scene.offered.history[1].term;
+    scene.offered.histories = vec![first.clone()];
     let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
     pull(&mut session, &scene.replica).expect("it has not come to the second term");
-    set(&scene.forged, TERM, |_| term.0);
+    set(&scene.forged, TERM, |_| second.0);
     let ended = lie_until_it_ends(&mut session, &scene.replica);
-    assert!(matches!(ended, PullError::TermChanged(changed) if changed == term), "{ended}");
+    assert!(matches!(ended, PullError::TermChanged(changed) if changed == second), "{ended}");
     let known = session.puller.known();
     drop(session);
-    scene.offered.history = vec![first];
     pull_honest(&mut scene, &known);
 }
 

@@ -36,7 +36,7 @@ fn a_primary_is_replaced_by_another() {
     for seed in seeds() {
         println!("REMORA_SEED={seed}");
         let first = Arc::new(primary(SLABS));
-        let second = Arc::new(primary_of(SLABS, Term::of(0xDEF, 1)));
+        let second = Arc::new(primary_of(SLABS, Term::of(1, 0xDEF)));
         let replica = replica_of(&first);
         let mut run = Run::new(seed, SLABS, 100, &first, &replica);
         run.drive(50 + seed as usize % 7 * 30);
@@ -51,7 +51,7 @@ fn a_primary_is_replaced_by_another() {
         run.faults = if seed % 3 == 0 { Faults { cut: 0.1, ..Faults::unkind() } } else { Faults::unkind() };
         run.drive(100);
         run.settle();
-        assert_eq!(replica.terms(), second.terms());
+        assert_eq!(replica.histories(), second.histories());
         run.end_session();
         seen.add(&run.seen);
     }

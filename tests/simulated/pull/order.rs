@@ -47,7 +47,7 @@ fn a_look_that_is_too_old_lets_nothing_false_in() {
         let mut run = Run::new(seed, SLABS, 100, &store, &replica);
         run.offered = Offered {
             regions: late.clone(),
-            history: store.terms(),
+            histories: store.histories(),
             geometry: store.geometry(),
             memory: store.memory(),
         };

@@ -82,14 +82,13 @@ fn an_inbox_that_holds_lies() {
                 &replica,
                 0..setup.shards,
                 offered.memory,
-                &offered.history,
+                &offered.histories,
                 &known,
                 Tag::FIRST,
                 SILENCE_MAX,
             )
             .expect("memory");
             puller.set_clock(clock::now);
-            replica.adopt_terms(offered.history.clone());
             for _ in 0..STEPS {
                 lie(&mut *liar, &lies, &mut random, &layout, (&offered, setup));
                 match puller.step(Duration::ZERO) {
@@ -122,7 +121,7 @@ fn lie(
 ) {
     let Geometry { shards, .. } = offered.geometry;
     let words = lies.0.words();
-    let term = offered.history[0].term;
+    let term = offered.histories[0].newest();
     for shard in 0..shards as usize {
         if random.bool() {
             line(random, setup.shard_bytes as u64, term).store(&words[shard * LINE_WORDS..][..LINE_WORDS]);

@@ -107,7 +107,7 @@ impl Scene {
         let (replica, forged) = (replica_of(&store), Forged::new(&store));
         let offered = Offered {
             regions: forged.clone(),
-            history: store.terms(),
+            histories: store.histories(),
             geometry: store.geometry(),
             memory: store.memory(),
         };

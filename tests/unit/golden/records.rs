@@ -206,7 +206,7 @@ const TERM_AT_BIRTH: &str = "
 
 #[test]
 fn a_term() {
-    assert_eq!(Term(TERM), Term::of(0xC0FF_EE12, 3));
+    assert_eq!(Term(TERM), Term::of(0xC0FF, 0xEE_1200_0003));
     let value = [TERM.to_le_bytes(), 64u64.to_le_bytes()].concat();
     let draft = Draft::new(Kind::Term, b"", Meta::default(), 0, None, Source::Bytes(&value));
     is_drawn(&draft, 64, 32, (b"", 0, None, &value), TERM_AT_BIRTH);

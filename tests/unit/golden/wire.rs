@@ -11,7 +11,7 @@ use remora::replication::standing::Distance;
 use remora::replication::wire::{
     Beat, Decline, FRAME_BYTES_MAX, Greeting, Join, Message, Refusal, VERSION, Version, Wanted, Welcome,
 };
-use remora::store::{Geometry, Memory, TermStart};
+use remora::store::{Geometry, History, Memory, TermStart};
 
 /// The frame is this, and this is read as the message.
 fn is_drawn(message: &Message, drawing: &str) {
@@ -38,15 +38,15 @@ const THIRTY_TWO_DRAWN: &str = "
 
 #[test]
 fn the_handshake() {
-    let version = Version { major: 6, minor: 2 };
+    let version = Version { major: 7, minor: 0 };
     assert_eq!(VERSION, version, "the drawings are of this version");
     let greeting = Greeting { version, nonce: THIRTY_TWO };
     let with_32 = |head: &str| format!("{head}{THIRTY_TWO_DRAWN}");
     is_drawn(
         &Message::Hello(greeting),
-        &with_32("2d 00 00 00 | 45 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 06 00  02 00 | version\n"),
+        &with_32("2d 00 00 00 | 45 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 07 00  00 00 | version\n"),
     );
-    is_drawn(&Message::Challenge(greeting), &with_32("25 00 00 00  02  06 00  02 00 | version\n"));
+    is_drawn(&Message::Challenge(greeting), &with_32("25 00 00 00  02  07 00  00 00 | version\n"));
     is_drawn(&Message::Prove { proof: THIRTY_TWO }, &with_32("21 00 00 00  03"));
     is_drawn(&Message::Accept { proof: THIRTY_TWO }, &with_32("21 00 00 00  04"));
 }
@@ -81,29 +81,26 @@ fn what_a_replica_subscribes_to() {
 
 #[test]
 fn who_joins_and_what_there_is() {
-    let join = |program_version| {
-        Message::Join(Join { replica: [0xAA; 16], host: [0xBB; 16], name: "two".into(), program_version })
-    };
+    let join = Join { replica: [0xAA; 16], host: [0xBB; 16], name: "two".into(), program_version: "1.2.3".into() };
     let drawing = "
         06                        | Join
         aa aa aa aa aa aa aa aa  aa aa aa aa aa aa aa aa | replica
         bb bb bb bb bb bb bb bb  bb bb bb bb bb bb bb bb | host
         03 00  74 77 6f           | name
+        05 00  31 2e 32 2e 33     | of its program: 1.2.3
         ";
-    is_drawn(&join(None), &format!("26 00 00 00 {drawing}"));
-    is_drawn(&join(Some("1.2.3".into())), &format!("2d 00 00 00 {drawing} {PROGRAM_VERSION}"));
+    is_drawn(&Message::Join(join), &format!("2d 00 00 00 {drawing}"));
     let geometry = Geometry { shards: 2, slab_bytes: 1 << 18, record_bytes_max: 4096, evict: true };
-    let start = |generation, begins| TermStart { term: Term::of(0xC0FF_EE12, generation), begins };
-    let welcome = |program_version| {
-        Message::Welcome(Welcome {
-            geometry,
-            memory: Memory { slabs: 9, table_cells: 8 },
-            terms: vec![start(1, vec![64, 64]), start(3, vec![0x1000, 0x2000])],
-            host: [0xBB; 16],
-            client_port: 11211,
-            fabrics: vec![Kind::Verbs, Kind::Shm, Kind::Tcp],
-            program_version,
-        })
+    let start = |number, begins| TermStart { term: Term::of(number, 0xC0_FFEE_1234), begins };
+    let history = || History::new(Term::of(1, 0xAB), [start(2, 64), start(3, 0x2000)]);
+    let welcome = Welcome {
+        geometry,
+        memory: Memory { slabs: 9, table_cells: 8 },
+        histories: vec![history(), History::NONE],
+        host: [0xBB; 16],
+        client_port: 11211,
+        fabrics: vec![Kind::Verbs, Kind::Shm, Kind::Tcp],
+        program_version: "1.2.3".into(),
     };
     let drawing = "
         07                        | Welcome
@@ -116,20 +113,18 @@ fn who_joins_and_what_there_is() {
         bb bb bb bb bb bb bb bb  bb bb bb bb bb bb bb bb | host
         cb 2b                     | clients' port
         03  02 01 03              | fabrics: verbs, shm, tcp
-        02                        | terms
-        01 00 00 12 ee ff c0 00   | generation 1
-        40 00 00 00  00 00 00 00
-        40 00 00 00  00 00 00 00
-        03 00 00 12 ee ff c0 00   | generation 3
-        00 10 00 00  00 00 00 00
+        ab 00 00 00 00  01 00 00  | shard 0: its origin, of number 1
+        02 00                     | terms
+        34 12 ee ff c0  02 00 00  | number 2
+        40 00 00 00  00 00 00 00  | begins
+        34 12 ee ff c0  03 00 00  | number 3
         00 20 00 00  00 00 00 00
+        00 00 00 00 00  00 00 00  | shard 1: it has none
+        00 00
+        05 00  31 2e 32 2e 33     | of its program: 1.2.3
         ";
-    is_drawn(&welcome(None), &format!("65 00 00 00 {drawing}"));
-    is_drawn(&welcome(Some("1.2.3".into())), &format!("6c 00 00 00 {drawing} {PROGRAM_VERSION}"));
+    is_drawn(&Message::Welcome(welcome), &format!("6f 00 00 00 {drawing}"));
 }
-
-/// What version 6.1 has added to the two.
-const PROGRAM_VERSION: &str = "05 00  31 2e 32 2e 33 | 1.2.3";
 
 fn invitation() -> Invitation {
     let region = |address, key, bytes| Descriptor { address, key, bytes };
@@ -160,14 +155,12 @@ const INVITATION: &str = "
 fn how_the_data_channel_comes_to_be() {
     for (kind, number) in [(Kind::Shm, 1), (Kind::Verbs, 2), (Kind::Tcp, 3)] {
         let choose = |channels| Message::Choose { fabric: kind, channels };
-        is_drawn(&choose(None), &format!("02 00 00 00  08  {number:02x}"));
-        is_drawn(&choose(Some(3)), &format!("04 00 00 00  08  {number:02x}  03 00 | channels, since 6.2"));
+        is_drawn(&choose(3), &format!("04 00 00 00  08  {number:02x}  03 00 | channels"));
     }
     let grant = |further| Message::Grant { first: invitation(), further };
-    is_drawn(&grant(None), &format!("62 00 00 00\n09\n{INVITATION}"));
-    is_drawn(&grant(Some(vec![])), &format!("64 00 00 00\n09\n{INVITATION}\n00 00 | further channels, since 6.2\n"));
+    is_drawn(&grant(vec![]), &format!("64 00 00 00\n09\n{INVITATION}\n00 00 | further channels\n"));
     is_drawn(
-        &grant(Some(vec![invitation(); 2])),
+        &grant(vec![invitation(); 2]),
         &format!("26 01 00 00\n09\n{INVITATION}\n02 00 | further channels\n{INVITATION}\n{INVITATION}"),
     );
     is_drawn(&Message::Attached, "01 00 00 00  0a");
@@ -216,7 +209,7 @@ fn a_heartbeat() {
 #[test]
 fn proofs() {
     let secret = Secret::new(b"a secret of some length").expect("long enough");
-    let greeting = |minor, nonce| Greeting { version: Version { major: 6, minor }, nonce: [nonce; 32] };
+    let greeting = |minor, nonce| Greeting { version: Version { major: 7, minor }, nonce: [nonce; 32] };
     let is_drawn = |side, minors: (u16, u16), drawing: &str| {
         let proof = secret.prove(side, &greeting(minors.0, 1), &greeting(minors.1, 2));
         assert_drawn(&proof, &hex(drawing), &format!("{side:?}, {minors:?}"));
@@ -225,24 +218,24 @@ fn proofs() {
         Side::Primary,
         (1, 1),
         "
-            d7 55 43 2d d7 fe fa 57  fb 6f a3 f6 82 54 41 f1
-            f4 bc fe 53 24 83 d2 49  83 a5 02 ea 5d 27 f0 96
+            cf e8 c2 21 b5 84 47 60  3f 31 d9 0e 93 33 4f 2a
+            95 79 20 5e e9 36 14 dd  97 3a 15 3a 8d 1a 0f 6b
             ",
     );
     is_drawn(
         Side::Replica,
         (1, 1),
         "
-            15 d3 a0 cf 8d a6 d4 ba  01 b3 ff a9 6f cd c0 6a
-            3c b4 3d d8 32 b9 23 3a  cc 88 6b 0b 75 66 a0 8f
+            4d ce f3 4d 15 da 4d 2c  bd 34 a7 91 f2 79 f3 68
+            b6 30 6f 70 98 bf 03 be  e9 1d 3f c8 c8 7f 71 36
             ",
     );
     is_drawn(
         Side::Replica,
         (0, 1),
         "
-            da 8b 92 ca 3d 3b 1b 6d  ce 32 a6 d3 df 51 e0 d8
-            97 a6 b9 e8 c4 af 4c 54  4b dc 6a 29 1e f1 82 9f
+            fb a1 c8 75 ba fa 5d 74  52 89 53 7e 67 1a 6f 7b
+            88 33 6d 4f 83 db 47 41  00 65 85 5c ba 63 70 10
             ",
     );
 }

@@ -5,7 +5,6 @@ use crate::replication::pull::line::{self, Shown, Slabs};
 use crate::replication::pull::piece::Look;
 use crate::replication::pull::{Counts, PullError, SENSELESS_LOOKS_MAX};
 use crate::replication::resume::{Line, Resume, Why, has_diverged, is_doubtful, resume};
-use crate::store::NOT_BEGUN;
 use crate::store::line::ControlLine;
 use crate::sys::sync::AtomicU64;
 
@@ -40,8 +39,7 @@ impl Lane<'_> {
     /// A control line, held against the last one. None where it shows nothing yet, or makes no
     /// sense this time.
     fn read(&mut self, look: Look, words: &[AtomicU64]) -> Result<Option<Line>, PullError> {
-        let is_known =
-            |term| self.history.iter().any(|start| start.term == term && start.begins[self.shard] != NOT_BEGUN);
+        let is_known = |term| self.theirs.starts().iter().any(|start| start.term == term);
         match line::read(words, self.line, Slabs { bytes: self.slab_bytes, count: self.slabs.into() }, is_known) {
             Shown::Line(line) => {
                 self.senseless = 0;
@@ -86,9 +84,10 @@ impl Lane<'_> {
     /// Decide what to do, by a line that makes sense.
     fn decide(&mut self, line: &Line, counts: &mut Counts) -> Result<(), PullError> {
         match self.state {
-            State::New => match resume(&self.history, self.shard, self.known, self.sink.follower.cursor(), line) {
+            State::New => match self.resume(line) {
                 Resume::Continue if self.is_doubtful() => self.begin_anew(Why::Diverged, line.tail, counts),
                 Resume::Continue => {
+                    self.sink.follower.adopt(&self.theirs);
                     self.state = State::Follows;
                     self.follows_anew = true;
                     self.sink.proven = true;
@@ -108,17 +107,21 @@ impl Lane<'_> {
         Ok(())
     }
 
+    fn resume(&self, line: &Line) -> Resume {
+        resume(self.theirs.starts(), &self.ours(), self.sink.follower.cursor(), line)
+    }
+
     /// Whether this shard follows a log that is about to be dropped: the server above is a replica
     /// that knows of a new term, and still shows log of the old one beyond its end. What was
     /// applied of that must be judged again.
     fn has_strayed(&self, line: &Line) -> bool {
-        let newest = self.history.last().expect("a history has a term").term;
-        let (term, cursor) = (self.sink.follower.term(), self.sink.follower.cursor());
-        (line.term, term) != (newest, newest) && has_diverged(&self.history, self.shard, term, cursor, line)
+        let (newest, follower) = (self.theirs.newest(), &self.sink.follower);
+        (line.term, follower.term()) != (newest, newest)
+            && has_diverged(self.theirs.starts(), &follower.past(), follower.cursor(), line)
     }
 
     /// See [`is_doubtful`]. It is rare; the shard is then read again.
     fn is_doubtful(&self) -> bool {
-        is_doubtful(&self.history, self.shard, self.known, self.sink.follower.cursor(), self.slab_bytes)
+        is_doubtful(self.theirs.starts(), &self.ours(), self.sink.follower.cursor(), self.slab_bytes)
     }
 }
