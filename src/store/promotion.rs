@@ -174,7 +174,7 @@ impl Shard {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::store::{Geometry, NewItem, StoreConfig};
+    use crate::store::{Geometry, History, NewItem, StoreConfig};
     use crate::sys::sync::AtomicU64;
 
     const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
@@ -378,6 +378,23 @@ mod tests {
         assert!(follower.begin_at(64, &history));
         follow(&new, &other);
         assert_eq!([get(&other, "key"), get(&other, "lost")], [Some(b"value".to_vec()), None]);
+    }
+
+    /// The primary had told of a term beyond what the replica has of its log.
+    #[test]
+    fn a_term_that_was_told_of_and_never_came_is_followed_by_number_and_not_claimed() {
+        let old = primary(true);
+        let new = replica_of(&old);
+        assert!(set(&old, "key", b"value"));
+        follow(&old, &new);
+        let first = old.shards[0].history().starts()[0];
+        let second = TermStart { term: Term::of(2, 7), begins: 4000 };
+        new.followers()[0].adopt(&History::new(first.term, [first, second]));
+        assert_eq!(new.newest_term(), second.term);
+        let begins = new.shards[0].control().committed();
+        let term = promote(&new);
+        assert_eq!(term.number(), 3);
+        assert_eq!(new.shards[0].history(), History::new(first.term, [first, TermStart { term, begins }]));
     }
 
     #[test]
