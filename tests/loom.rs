@@ -8,7 +8,7 @@ use loom::sync::atomic::{AtomicU64, Ordering, fence};
 use loom::thread;
 use remora::base::term::Term;
 use remora::store::index::{Index, Look};
-use remora::store::line::{BIRTH, ControlLine};
+use remora::store::line::{BIRTH, ControlLine, SERVES};
 use remora::store::log::Log;
 use remora::store::publication::Ends;
 use remora::store::record::{Draft, Kind, Meta, Record, Source};
@@ -448,5 +448,26 @@ fn a_use_noted_late_does_not_undo_a_replacement() {
         let (after, ()) = index.find_locked(hash_of(1), |_| Some(())).unwrap();
         assert_eq!(after.seen.position(COMMITTED), position_of(2));
         assert!(after.seen.uses() <= 1);
+    });
+}
+
+/// However far a thread has come with moving the beat on: once the serving has ended, the line does
+/// not say that clients are served.
+#[test]
+fn no_beat_comes_after_the_end_of_serving() {
+    model(4, || {
+        let lines = Arc::new(Memfd::new("loom", 64, false).unwrap());
+        let serves = Arc::new(AtomicU64::new(1));
+        let beats = {
+            let (lines, serves) = (lines.clone(), serves.clone());
+            thread::spawn(move || {
+                let line = ControlLine::of(lines.words(), 0);
+                (0..2).for_each(|_| line.move_beat(|| serves.load(Ordering::Relaxed) == 1));
+            })
+        };
+        serves.store(0, Ordering::Release);
+        ControlLine::of(lines.words(), 0).end_serving();
+        beats.join().unwrap();
+        assert_eq!(ControlLine::of(lines.words(), 0).beat() & SERVES, 0);
     });
 }

@@ -160,6 +160,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     announce(&server)?;
     replicating.announce();
     server.join();
+    store.serve(false);
     if !engine.is_read_only() {
         ending.wait_for_replicas(|| replicating.attached_replicas(), || replicating.absent_replicas());
     }

@@ -24,8 +24,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often the listening thread looks whether it is to end, and after the store's memory.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the listening thread moves the beat on, if clients may write here, and looks whether
+/// it is to end, and after the store's memory.
+const LOOK: Duration = Duration::from_millis(100);
 /// Holes of the pool that are looked at each time, where READs have filled some: 16 MiB.
 const HOLES_PER_LOOK: u32 = 64;
 
@@ -217,6 +218,7 @@ impl Offer {
         let mut look_at = Instant::now();
         while !self.is_ending() {
             if Instant::now() >= look_at {
+                self.store.beat();
                 self.store.pool().empty_holes(HOLES_PER_LOOK);
                 look_at = Instant::now() + LOOK;
             }

@@ -2,7 +2,7 @@
 
 use super::clock::Skew;
 use super::penalties::PenaltyView;
-use super::pull::{Counts, Lag};
+use super::pull::{Counts, Lag, Sign};
 use super::standing::Distance;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -85,6 +85,9 @@ pub struct FollowView {
     pub lag_bytes: u64,
     /// Behind, in time.
     pub lag_microseconds: u64,
+    /// When the server that takes writes was last seen to live, and what it showed. It stays from
+    /// one session to the next.
+    pub sign: Sign,
     /// Distance from the root of the chain: the sum of what each link has measured.
     pub distance: Distance,
     /// The primary's clock less this host's, once it was measured.
@@ -148,6 +151,9 @@ impl FollowView {
         row("lag_total_bytes", &self.distance.lag_bytes);
         row("lag_total_us", &self.distance.lag_microseconds);
         row("depth", &self.distance.depth);
+        let staleness = self.sign.moved_at.map(|moved_at| moved_at.elapsed().as_millis().to_string());
+        row("staleness_ms", &staleness.unwrap_or("unknown".into()));
+        row("primary_serves", &self.sign.serves.map_or("unknown", |serves| if serves { "yes" } else { "no" }));
         let of_skew = |text: fn(Skew) -> String| self.skew.map_or("unknown".into(), text);
         row("clock_skew_ms", &of_skew(|skew| skew.milliseconds().to_string()));
         row("clock_skew_precision_ms", &of_skew(|skew| skew.precision_milliseconds().to_string()));
@@ -175,10 +181,13 @@ impl FollowView {
     }
 
     /// Take over what a puller has counted. `before` is what earlier sessions counted.
-    pub fn set(&mut self, before: &Counts, now: &Counts, lag: Lag) {
+    pub fn set(&mut self, before: &Counts, now: &Counts, lag: Lag, sign: Sign) {
         self.counts = before.plus(now);
         self.lag_bytes = lag.bytes;
         self.lag_microseconds = lag.time.as_micros() as u64;
+        // A session that has seen nothing yet makes nothing of before younger.
+        self.sign.moved_at = sign.moved_at.or(self.sign.moved_at);
+        self.sign.serves = sign.serves.or(self.sign.serves);
     }
 }
 

@@ -212,6 +212,11 @@ impl Follower<'_> {
         }
     }
 
+    /// A look has shown this beat: those who follow this replica are to see it, too.
+    pub fn follow_beat(&mut self, beat: u64) {
+        self.shard.control().set_beat(beat);
+    }
+
     /// Items below `tail` are gone at the primary: unlink them, publish the tail, let go of their
     /// bytes. At most `budget_bytes` of log are walked, or one record. True when `tail` (the
     /// cursor, if that is less) is reached, or the record that it cuts: no primary's does.

@@ -1,13 +1,18 @@
 //! The control line: what others, remote ones included, read of a shard.
 //!
 //! ```text
-//! word  0      1          2     3         4               5           6..7
-//!       term   committed  tail  capacity  term begins at  owes until  reserved, zero
+//! word  0      1          2     3         4               5           6     7
+//!       term   committed  tail  capacity  term begins at  owes until  beat  reserved, zero
 //! ```
 //!
 //! **Owes until.** A replica that has begun at the tail may miss what had been moved from before
 //! its beginning, until its log is there up to this position; it is [`OWES_NOT_KNOWN`] before a
 //! look has told it. Who follows it owes as much. 0: nothing.
+//!
+//! **Beat.** Bit 0: whoever takes the writes serves clients. Above it a count that this one moves
+//! every 100 ms, and that whoever follows copies into a line of its own. A process that has
+//! stopped still shows its lines, over shared memory or RDMA: only a beat that moves says that
+//! they are of now.
 //!
 //! Ordering: a record's bytes are stored relaxed, then `committed` is raised with release; who
 //! loads `committed` with acquire sees every byte below it. `tail` is raised with release before
@@ -33,6 +38,10 @@ const TAIL: usize = 2;
 const CAPACITY: usize = 3;
 const TERM_BEGIN: usize = 4;
 const OWES: usize = 5;
+/// The word of the beat. Nothing is to be done where it alone has changed.
+pub const BEAT: usize = 6;
+/// In a beat: whoever takes the writes serves clients.
+pub const SERVES: u64 = 1;
 
 /// The published state of one shard: 8 words of the memory that holds all shards' control lines.
 #[derive(Clone, Copy)]
@@ -90,6 +99,34 @@ impl<'a> ControlLine<'a> {
     /// See [`ControlLine::owes_until`]. The one follower, or who begins a term, with the lock.
     pub fn set_owes_until(&self, position: u64) {
         self.0[OWES].store(position, Ordering::Release);
+    }
+
+    /// See the module.
+    pub fn beat(&self) -> u64 {
+        self.0[BEAT].load(Ordering::Acquire)
+    }
+
+    /// Show what the line that is followed shows. The one follower.
+    pub fn set_beat(&self, beat: u64) {
+        self.0[BEAT].store(beat, Ordering::Release);
+    }
+
+    /// Move the beat on, unless somebody else has changed it or `serves` is false by then.
+    pub fn move_beat(&self, serves: impl Fn() -> bool) {
+        // It is asked behind this load: who has stopped to serve takes the bit away afterwards, and
+        // then the exchange fails.
+        let beat = self.beat();
+        if serves() {
+            let next = (beat | SERVES).wrapping_add(2);
+            let _ = self.0[BEAT].compare_exchange(beat, next, Ordering::Release, Ordering::Relaxed);
+        }
+    }
+
+    /// Clients are not served any more. The word changes in any case, so that a beat which was
+    /// about to be moved stays.
+    pub fn end_serving(&self) {
+        let ended = |beat: u64| Some((beat & !SERVES).wrapping_add(2));
+        let _ = self.0[BEAT].fetch_update(Ordering::AcqRel, Ordering::Relaxed, ended);
     }
 
     /// An empty log at `position`, where a replica begins: what it owes is not known. The fence

@@ -8,6 +8,7 @@
 //! | [`mod@log`] | a shard's log: from a position to the slab that it is in |
 //! | `mapped` | which of a log has memory, and how far its head may go |
 //! | [`mod@line`] | the control line: what a shard publishes |
+//! | `beat` | the sign of life in the control lines |
 //! | [`publication`] | when: once a turn, and before any answer leaves |
 //! | [`seed`] | the number of a place, which a record proves, and which is its CAS |
 //! | [`value`] | a value where it lies, in one run or several |
@@ -34,6 +35,7 @@
 //! function of the bytes between tail and head of each shard (replaying them gives the same
 //! items).
 
+mod beat;
 pub mod capacity;
 pub(crate) mod check;
 mod crawl;
@@ -121,6 +123,8 @@ pub struct Store {
     attention_wanted: Arc<AtomicU64>,
     /// See [`Store::log_touches`].
     touches_logged: Arc<AtomicU64>,
+    /// Not zero while clients may write here ([`Store::serve`]).
+    serves: AtomicU64,
 }
 
 /// What a store is made from beside its plan.
@@ -280,7 +284,19 @@ impl Store {
         let Shared { attention_wanted, touches_logged, .. } = shared;
         let workers = making.workers.max(1);
         let resizing = Mutex::new(());
-        Ok(Store { shards, lines, tables, pool, resizing, domain, hash, workers, attention_wanted, touches_logged })
+        Ok(Store {
+            shards,
+            lines,
+            tables,
+            pool,
+            resizing,
+            domain,
+            hash,
+            workers,
+            attention_wanted,
+            touches_logged,
+            serves: AtomicU64::new(0),
+        })
     }
 
     /// Register a thread. Panics when more threads take part than the store was made for: a bug of

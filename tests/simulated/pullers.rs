@@ -4,7 +4,7 @@
 use fastrand::Rng;
 use remora::base::term::Term;
 use remora::fabric::FabricError;
-use remora::replication::pull::{Counts, Lag, PullError, Puller, Step};
+use remora::replication::pull::{Counts, Lag, PullError, Puller, Sign, Step};
 use std::time::Duration;
 
 /// See the module.
@@ -47,6 +47,11 @@ impl<'s> Pullers<'s> {
     /// Of all together.
     pub fn lag(&self) -> Lag {
         self.all.iter().fold(Lag::default(), |sum, puller| sum.with(puller.lag()))
+    }
+
+    /// Of all together.
+    pub fn sign(&self) -> Sign {
+        self.all.iter().map(Puller::sign).reduce(Sign::with).unwrap_or_default()
     }
 
     /// All are.

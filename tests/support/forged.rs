@@ -47,6 +47,7 @@ pub struct ForgedLine {
     pub tail: u64,
     pub capacity_bytes: u64,
     pub owes_until: u64,
+    pub beat: u64,
 }
 
 impl Regions for Forged {
@@ -79,13 +80,13 @@ impl Forged {
     /// An honest line, as far as positions can be honest.
     pub fn line(&self, tail: u64, committed: u64) -> ForgedLine {
         let capacity_bytes = capacity_bytes(&self.geometry);
-        ForgedLine { term: TERM.0, committed, tail, capacity_bytes, owes_until: 0 }
+        ForgedLine { term: TERM.0, committed, tail, capacity_bytes, owes_until: 0, beat: 0 }
     }
 
     /// Publish a shard's control line.
     pub fn show(&self, shard: usize, line: ForgedLine) {
         let words = &self.lines.words()[shard * CONTROL_LINE_BYTES / 8..];
-        let values = [line.term, line.committed, line.tail, line.capacity_bytes, BIRTH, line.owes_until];
+        let values = [line.term, line.committed, line.tail, line.capacity_bytes, BIRTH, line.owes_until, line.beat];
         for (word, value) in words.iter().zip(values) {
             word.store(value, Release);
         }

@@ -264,6 +264,7 @@ impl Plan {
         engine: &Arc<Engine>,
         client_port: u16,
     ) -> anyhow::Result<Replicating> {
+        store.serve(joined.is_none());
         let offer = self.listen.map(|listen| self.offer(listen, store, client_port)).transpose()?;
         let config = NodeConfig {
             follow: self.follow_config(),
@@ -344,11 +345,13 @@ impl Clients for ClientsOf {
     fn take_writes(&self) {
         if let Some(engine) = self.0.upgrade() {
             engine.set_read_only(None);
+            engine.store().serve(true);
         }
     }
 
     fn refuse_writes(&self, primary: Option<&str>) {
         let Some(engine) = self.0.upgrade() else { return };
+        engine.store().serve(false);
         match primary {
             Some(primary) => engine.set_read_only(Some(primary.into())),
             None => engine.set_detached(),

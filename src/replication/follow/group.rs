@@ -6,7 +6,7 @@
 //! discards at its next step; one whose thread has ended meanwhile does when the session ends. So
 //! when the store is let go, either all shards were given up, or none.
 
-use crate::replication::pull::{Counts, Lag, PullError, Puller};
+use crate::replication::pull::{Counts, Lag, PullError, Puller, Sign};
 use crossbeam::utils::CachePadded;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,8 @@ pub(super) struct Progress {
     pub counts: Counts,
     /// How far behind.
     pub lag: Lag,
+    /// When the server that takes writes was last seen to live.
+    pub sign: Sign,
     /// All have applied what their last look showed.
     pub is_caught_up: bool,
     /// See [`Puller::may_discard`]; of all.
@@ -31,6 +33,7 @@ impl Progress {
         Progress {
             counts: puller.counts(),
             lag: puller.lag(),
+            sign: puller.sign(),
             is_caught_up: puller.is_caught_up(),
             may_discard: puller.may_discard(),
         }
@@ -46,6 +49,7 @@ impl Progress {
         Progress {
             counts: self.counts.plus(&other.counts),
             lag: self.lag.with(other.lag),
+            sign: self.sign.with(other.sign),
             is_caught_up: self.is_caught_up && other.is_caught_up,
             may_discard: self.may_discard && other.may_discard,
         }

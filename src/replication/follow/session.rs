@@ -189,7 +189,7 @@ impl Follow {
     fn report(&self, session: &Session<'_>, now: Progress) -> MutexGuard<'_, FollowView> {
         let mut view = self.view();
         self.config.standing.measured(now.lag.bytes, now.lag.time);
-        view.set(&session.before, &now.counts, now.lag);
+        view.set(&session.before, &now.counts, now.lag, now.sign);
         view
     }
 

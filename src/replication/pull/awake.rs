@@ -1,8 +1,9 @@
 //! The lanes that have something to do. The others sleep: nothing of theirs is under way, and all
-//! that their line has shown is done. A look wakes a lane whose line has changed. So a lane that
-//! sleeps costs a comparison at each look, and its position in each ack.
+//! that their line has shown is done. A look wakes a lane whose line has changed in another word
+//! than its beat. So a lane that sleeps costs a comparison at each look, and its position in each
+//! ack.
 
-use crate::store::line::CONTROL_LINE_BYTES;
+use crate::store::line::{BEAT, CONTROL_LINE_BYTES};
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 
 const LINE_WORDS: usize = CONTROL_LINE_BYTES / 8;
@@ -30,10 +31,12 @@ impl Awake {
     }
 
     /// A look has brought this lane's line. True if the lane is to be shown it: it is awake, or is
-    /// awake from now on because the line has changed.
+    /// awake from now on because the line has changed. (A beat changes ten times a second, and says
+    /// nothing of the log.)
     pub fn looked(&mut self, lane: usize, words: &[AtomicU64]) -> bool {
         let shown = &mut self.shown[lane];
-        let has_changed = words.iter().zip(&*shown).any(|(word, shown)| word.load(Relaxed) != *shown);
+        let differs = |(at, (word, shown)): (usize, (&AtomicU64, &u64))| at != BEAT && word.load(Relaxed) != *shown;
+        let has_changed = words.iter().zip(&*shown).enumerate().any(differs);
         if has_changed {
             shown.iter_mut().zip(words).for_each(|(shown, word)| *shown = word.load(Relaxed));
             self.wake(lane);
@@ -101,6 +104,9 @@ mod tests {
         assert_eq!(awake.lanes(), [1, 2]);
         awake.retain(|_| false);
         assert!(!awake.looked(2, &line(8)), "it was shown that before");
+        let beaten = line(8);
+        beaten[BEAT].fetch_add(2, Relaxed);
+        assert!(!awake.looked(2, &beaten), "nothing but the beat has changed");
         awake.wake_all();
         assert_eq!(awake.count(), 3);
     }

@@ -8,6 +8,7 @@
 //! | [`cells`] | where the shard's slabs are in the primary's pool |
 //! | [`mod@line`] | what a control line shows, held against what it showed before |
 //! | [`piece`] | a part of a log on its way, and the looks that vouch for it |
+//! | [`beats`] | since when the server that takes writes was not seen to live |
 //! | [`carry`] | a record cut by a piece's end |
 //! | [`counts`] | what was counted |
 //! | [`error`] | why pulling ended |
@@ -25,6 +26,7 @@
 //! ([`Puller::set_clock`]). So with the simulated fabric a run depends on its seed alone.
 
 mod awake;
+mod beats;
 mod carry;
 mod cells;
 mod counts;
@@ -38,10 +40,13 @@ use super::ack::{Acks, Summary, Tag};
 use super::regions::LINES;
 use crate::base::term::Term;
 use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
-use crate::store::line::CONTROL_LINE_BYTES;
+use crate::store::line::{BEAT, CONTROL_LINE_BYTES};
 use crate::store::pool::SLAB_BYTES_MAX;
 use crate::store::{History, Memory, Store};
+use crate::sys::sync::Ordering::Relaxed;
 use awake::Awake;
+use beats::Beats;
+pub use beats::Sign;
 pub use counts::Counts;
 pub use error::PullError;
 use lane::Lane;
@@ -138,6 +143,7 @@ pub struct Puller<'s> {
     looked_at: u64,
     under_way: usize,
     awake: Awake,
+    beats: Beats,
     batch: Vec<Read>,
     done: Vec<Completion>,
     counts: Counts,
@@ -186,6 +192,7 @@ impl<'s> Puller<'s> {
             summarized_at: None,
             has_news: false,
             awake: Awake::new(followers.len()),
+            beats: Beats::new(followers.len()),
             first: share.start,
             lanes: share.zip(followers).map(lane).collect(),
             channel,
@@ -273,6 +280,11 @@ impl<'s> Puller<'s> {
             bytes: self.lanes_awake().map(Lane::lag_bytes).sum(),
             time: self.behind_since.map_or(Duration::ZERO, |since| self.since(since)),
         }
+    }
+
+    /// When the server that takes writes was last seen to live.
+    pub fn sign(&self) -> Sign {
+        self.beats.sign()
     }
 
     /// Every shard follows, and has applied all that the last look showed.
@@ -457,8 +469,13 @@ impl<'s> Puller<'s> {
             self.free_lines.push(landing);
             return Ok(());
         }
-        let mut behind = false;
+        let (mut behind, mut has_beaten) = (false, false);
         for (shard, line) in lines.enumerate() {
+            let beat = line[BEAT].load(Relaxed);
+            if self.beats.looked(shard, beat, round.submitted_at) {
+                self.lanes[shard].follow_beat(beat);
+                has_beaten = true;
+            }
             if !self.awake.looked(shard, line) {
                 continue;
             }
@@ -471,6 +488,9 @@ impl<'s> Puller<'s> {
             }
         }
         self.free_lines.push(landing);
+        if has_beaten {
+            self.beats.sum_up();
+        }
         if behind && self.behind_since.is_none() {
             self.behind_since = Some(round.submitted_at);
         }

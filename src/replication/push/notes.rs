@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! line   word 0      1           2      3          4        5            6      7
-//!        term | committed | tail | capacity | pushed | owes until | zero | seal 0..31, run 32..63
+//!        term | committed | tail | capacity | pushed | owes until | beat | seal 0..31, run 32..63
 //! want   word 0         1
 //!        position | seal 0..31, run 32..63
 //! ```
@@ -40,8 +40,16 @@ impl PushedLine {
     /// `pushed`.
     pub fn of(line: &ControlLine<'_>, pushed: u64, run: u32) -> PushedLine {
         // The words may be loaded in any order: a puller's look promises none either.
-        let mut words =
-            [line.term(), line.committed(), line.tail(), line.capacity_bytes(), pushed, line.owes_until(), 0, 0];
+        let mut words = [
+            line.term(),
+            line.committed(),
+            line.tail(),
+            line.capacity_bytes(),
+            pushed,
+            line.owes_until(),
+            line.beat(),
+            0,
+        ];
         words[SEAL] = sealed(&words[..SEAL], run);
         PushedLine(words)
     }
@@ -139,9 +147,10 @@ mod tests {
         }
         assert_eq!((other.pushed(), other.run()), (4096, 1));
         line.set_owes_until(8192);
+        line.set_beat(5);
         PushedLine::of(&line, 4096, 1).show(&memory);
         let shown = memory.iter().map(|word| word.load(Relaxed)).collect::<Vec<_>>();
-        assert_eq!(shown, [7, 4096, 64, 1 << 20, 0, 8192, 0, 0]);
+        assert_eq!(shown, [7, 4096, 64, 1 << 20, 0, 8192, 5, 0]);
     }
 
     #[test]

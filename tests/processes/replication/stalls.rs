@@ -98,3 +98,47 @@ fn a_process_ends_though_the_other_stands_still() {
         assert!(status.success(), "the {stopped} stands still: {status}");
     }
 }
+
+/// A primary that stands still shows its lines over shared memory as if nothing were wrong. That
+/// what they show is not of now is seen by its beat, also further down the chain.
+#[test]
+fn a_primary_that_stands_still_is_told_by_its_beat() {
+    on_each_fabric(|fabric| beat_is_followed(&["--fabric", fabric]));
+}
+
+#[test]
+fn a_beat_is_pushed_as_well() {
+    beat_is_followed(&["--fabric", "shm", "--replication-mode", "push"]);
+}
+
+fn beat_is_followed(how: &[&str]) {
+    let primary = Node::primary(&[]);
+    let middle = Node::middle(primary.port(), 0, how);
+    let last = Node::replica(middle.port(), how);
+    assert_eq!(primary.client().set("key", b"value"), "STORED");
+    in_sync(&primary, &[&middle]);
+    in_sync(&middle, &[&last]);
+    let staleness = |bound: fn(u64) -> bool| {
+        for node in [&middle, &last] {
+            wait_for_row(node, "staleness_ms", |row| row.parse().is_ok_and(bound));
+        }
+    };
+    staleness(|milliseconds| milliseconds < 1000);
+    primary.server.signal("STOP");
+    staleness(|milliseconds| milliseconds > 1000);
+    for node in [&middle, &last] {
+        let rows = node.rows();
+        let row = |name: &str| rows[name].as_str();
+        assert_eq!((row("state"), row("lag_bytes"), row("primary_serves")), ("following", "0", "yes"));
+    }
+    primary.server.signal("CONT");
+    staleness(|milliseconds| milliseconds < 1000);
+    // The middle takes over, and with it the beat.
+    assert_eq!(middle.order("promote"), "OK");
+    wait_for_row(&middle, "order", |row| row == "promote done");
+    assert!(!middle.rows().contains_key("staleness_ms"), "its own writes are of now");
+    wait_for_row(&last, "staleness_ms", |row| row.parse().is_ok_and(|milliseconds: u64| milliseconds < 500));
+    middle.server.signal("STOP");
+    wait_for_row(&last, "staleness_ms", |row| row.parse().is_ok_and(|milliseconds: u64| milliseconds > 1000));
+    middle.server.signal("CONT");
+}

@@ -12,7 +12,7 @@ use crate::session::{Network, Offered, Session};
 use fastrand::Rng;
 use remora::base::term::Term;
 use remora::fabric::sim::Faults;
-use remora::replication::pull::{Counts, PullError};
+use remora::replication::pull::{Counts, PullError, Sign};
 use remora::store::Store;
 use std::sync::Arc;
 use std::time::Duration;
@@ -450,5 +450,29 @@ fn who_never_looked_claims_nothing_of_what_it_was_told() {
         chain.settle(quick);
         let below = chain.seen()[2].counts;
         assert_eq!((below.joined, below.diverged), (joined, SLABS.shards as u64), "{below:?}");
+    }
+}
+
+/// The primary's beat is seen at the end of the chain, though every lane on the way sleeps.
+#[test]
+fn a_beat_goes_down_the_whole_chain() {
+    let stores = stores(SHARDS);
+    let mut chain = Chain::new(1, SHARDS, &stores);
+    chain.drive(60, false);
+    chain.settle(&stores[0]);
+    let signs = |chain: &Chain<'_>| -> Vec<Sign> {
+        chain.links.iter().map(|link| link.session.as_ref().expect("it is level").puller.sign()).collect()
+    };
+    assert!(signs(&chain).iter().all(|sign| *sign == Sign { moved_at: None, serves: Some(false) }));
+    for serves in [true, false] {
+        stores[0].serve(serves);
+        let before = clock::now();
+        (0..1000).for_each(|step| chain.pull(step % DEPTH));
+        for sign in signs(&chain) {
+            assert_eq!(sign.serves, Some(serves));
+            assert!(sign.moved_at.is_some_and(|moved_at| moved_at >= before), "it was seen to move");
+        }
+        let beats = |store: &Store| store.shards().iter().map(|shard| shard.control().beat()).collect::<Vec<_>>();
+        assert!(stores.iter().all(|store| beats(store) == beats(&stores[0])));
     }
 }

@@ -71,6 +71,7 @@ fn line(forged: &Forged, random: &mut Rng) -> ForgedLine {
         1 => line.term = 0,
         2 => line.capacity_bytes = random.u64(..),
         3 => line.owes_until = random.u64(..),
+        4 => line.beat = random.u64(..),
         _ => {}
     }
     line

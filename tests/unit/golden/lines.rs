@@ -25,7 +25,7 @@ const LINE: &str = "
     00 00 10 00  00 00 00 00  | capacity
     00 20 00 00  00 00 00 00  | where the term begins
     00 28 00 00  00 00 00 00  | owes until
-    00 00 00 00  00 00 00 00
+    05 00 00 00  00 00 00 00  | beat
     00 00 00 00  00 00 00 00
 ";
 
@@ -44,6 +44,8 @@ fn a_control_line() {
     line.advance_tail(0x1000);
     line.begin_term(TERM, 0x2000);
     line.set_owes_until(0x2800);
+    line.set_beat(3);
+    line.move_beat(|| true);
     let expected = [vec![0; 64], hex(LINE), vec![0; 64]].concat();
     assert_drawn(&bytes_of(&lines), &expected, "the lines");
 
@@ -51,7 +53,7 @@ fn a_control_line() {
     let line = ControlLine::of(&words, 0);
     let read = (line.term(), line.committed(), line.tail(), line.capacity_bytes(), line.term_begin());
     assert_eq!(read, (TERM, 0x3000, 0x1000, 1 << 20, 0x2000));
-    assert_eq!(line.owes_until(), 0x2800);
+    assert_eq!((line.owes_until(), line.beat()), (0x2800, 5));
     // A replica that begins: where it owes until is not known.
     line.restart(0x4000);
     assert_eq!((line.tail(), line.committed(), words[5].load(Relaxed)), (0x4000, 0x4000, u64::MAX));
@@ -64,8 +66,8 @@ const PUSHED: &str = "
     00 00 10 00  00 00 00 00
     00 08 00 00  00 00 00 00  | pushed
     00 0c 00 00  00 00 00 00  | owes until
-    00 00 00 00  00 00 00 00
-    45 c0 37 8c               | seal
+    05 00 00 00  00 00 00 00  | beat
+    ac 8f 55 b7               | seal
     07 00 00 00               | run
 ";
 
@@ -76,6 +78,7 @@ fn a_pushed_line() {
     line.begin(TERM, 1 << 20);
     line.commit(0x1000);
     line.set_owes_until(0xC00);
+    line.set_beat(5);
     let words = used_words(8);
     PushedLine::of(&line, 0x800, 7).store(&words);
     assert_drawn(&bytes_of(&words), &hex(PUSHED), "a pushed line");

@@ -21,6 +21,11 @@ impl Lane<'_> {
         self.begin_anew(why, 0, counts);
     }
 
+    /// A look has seen another beat. Nothing else follows from it.
+    pub fn follow_beat(&mut self, beat: u64) {
+        self.sink.follower.follow_beat(beat);
+    }
+
     /// What a look has seen of the control line.
     pub fn look(&mut self, look: Look, words: &[AtomicU64], counts: &mut Counts) -> Result<(), PullError> {
         let Some(line) = self.read(look, words)? else { return Ok(()) };

@@ -1,0 +1,69 @@
+//! The beat of the control lines ([`super::line`]): moved while clients may write here, by a thread
+//! that has nothing to wait for. A follower copies that of whom it follows instead.
+
+use super::Store;
+use crate::sys::sync::Ordering::{Relaxed, Release};
+
+impl Store {
+    /// From now on clients may write here, or may not any more: the lines say so at once.
+    pub fn serve(&self, serves: bool) {
+        self.serves.store(serves.into(), Release);
+        if serves {
+            self.beat();
+        } else {
+            self.shards.iter().for_each(|shard| shard.control().end_serving());
+        }
+    }
+
+    /// Move the beat of all shards on, if clients may write here. One store for each.
+    pub fn beat(&self) {
+        let serves = || self.serves.load(Relaxed) != 0;
+        self.shards.iter().for_each(|shard| shard.control().move_beat(serves));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::line::SERVES;
+    use super::*;
+    use crate::store::StoreConfig;
+
+    #[test]
+    fn a_beat_moves_while_clients_are_served() {
+        let config =
+            StoreConfig { memory_bytes: 128 << 10, item_bytes_max: 512, shards: Some(2), ..StoreConfig::default() };
+        let store = Store::new(config).unwrap();
+        let beats = || [0, 1].map(|shard| store.shards[shard].control().beat());
+        store.beat();
+        assert_eq!(beats(), [0, 0], "nobody writes here");
+        store.serve(true);
+        let first = beats();
+        store.beat();
+        assert!(beats().iter().zip(first).all(|(now, first)| *now > first && now & first & SERVES == 1));
+        store.serve(false);
+        let ended = beats();
+        assert!(ended.iter().all(|beat| beat & SERVES == 0));
+        store.beat();
+        assert_eq!(beats(), ended);
+    }
+
+    /// Whoever has begun to move the beat finds it changed, whatever it showed.
+    #[test]
+    fn a_beat_that_was_under_way_does_not_outlive_the_serving() {
+        let store = Store::new(StoreConfig { shards: Some(1), ..StoreConfig::default() }).unwrap();
+        let line = store.shards[0].control();
+        for before in [0, 4, 5] {
+            line.set_beat(before);
+            line.move_beat(|| {
+                line.end_serving();
+                true
+            });
+            assert_eq!(line.beat() & SERVES, 0, "from {before}");
+            line.move_beat(|| {
+                line.set_beat(9);
+                true
+            });
+            assert_eq!(line.beat(), 9, "a follower has shown what it sees");
+        }
+    }
+}
