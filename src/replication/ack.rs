@@ -126,6 +126,8 @@ pub struct Acks {
     /// What it is to hold; kept for its memory.
     next: Vec<u64>,
     beats: u64,
+    /// The channel had no room for the last one.
+    is_owed: bool,
 }
 
 impl Acks {
@@ -133,11 +135,16 @@ impl Acks {
     pub fn new(shards: usize) -> Acks {
         assert!(shards <= SHARDS_MAX, "more shards than a slot has room for");
         let words = SUMMARY_WORDS + shards;
-        Acks { written: vec![0; words], next: Vec::with_capacity(words), beats: 0 }
+        Acks { written: vec![0; words], next: Vec::with_capacity(words), beats: 0, is_owed: false }
+    }
+
+    /// The last ack had no room: another one is to be written soon. It tells all that this one had.
+    pub fn is_owed(&self) -> bool {
+        self.is_owed
     }
 
     /// Tell the primary, in one WRITE: the summary (its `term` and `beats` are filled in here) and
-    /// the positions that have changed.
+    /// the positions that have changed. Where the channel has no room, an ack is owed.
     pub fn write(
         &mut self,
         channel: &mut dyn Channel,
@@ -152,8 +159,10 @@ impl Acks {
         let differs = |at: &usize| self.next[*at] != self.written[*at];
         let first = (0..self.next.len()).find(differs).expect("the beats differ");
         let last = (first..self.next.len()).rfind(differs).expect("the first does");
-        channel.write_ack(first * 8, &self.next[first..=last])?;
-        std::mem::swap(&mut self.written, &mut self.next);
+        self.is_owed = !channel.write_ack(first * 8, &self.next[first..=last])?;
+        if !self.is_owed {
+            std::mem::swap(&mut self.written, &mut self.next);
+        }
         Ok(())
     }
 }
@@ -165,9 +174,17 @@ mod tests {
     use std::sync::atomic::Ordering::Release;
     use std::time::Duration;
 
-    /// Keeps what is written.
-    #[derive(Default)]
-    struct Written(Vec<(usize, Vec<u64>)>);
+    /// Keeps what is written; takes it or not.
+    struct Written {
+        all: Vec<(usize, Vec<u64>)>,
+        takes: bool,
+    }
+
+    impl Default for Written {
+        fn default() -> Written {
+            Written { all: Vec::new(), takes: true }
+        }
+    }
 
     impl Channel for Written {
         fn kind(&self) -> Kind {
@@ -185,9 +202,11 @@ mod tests {
         fn poll(&mut self, _: &mut Vec<Completion>, _: Duration) -> Result<usize, FabricError> {
             unreachable!("nobody waits for an ack")
         }
-        fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
-            self.0.push((offset, words.to_vec()));
-            Ok(())
+        fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<bool, FabricError> {
+            if self.takes {
+                self.all.push((offset, words.to_vec()));
+            }
+            Ok(self.takes)
         }
     }
 
@@ -199,7 +218,7 @@ mod tests {
             changed.iter().for_each(|shard| positions[*shard] += 8);
             let summary = Summary { records: number, ..Summary::default() };
             acks.write(&mut written, Term(9), positions.iter().copied(), summary).expect("it takes all");
-            let [(offset, words)] = &std::mem::take(&mut written.0)[..] else { panic!("one WRITE") };
+            let [(offset, words)] = &std::mem::take(&mut written.all)[..] else { panic!("one WRITE") };
             slot[offset / 8..][..words.len()].copy_from_slice(words);
             assert_eq!(slot[SUMMARY_WORDS..][..100], positions, "ack {number}");
             assert_eq!((slot[0], slot[4], slot[7]), (9, number, number), "term, records, beats");
@@ -207,6 +226,21 @@ mod tests {
             let span = if number == 1 { 0..=107 } else { 4..=last };
             assert_eq!((*offset, words.len()), (span.start() * 8, span.count()), "ack {number}: no more than changed");
         }
+    }
+
+    #[test]
+    fn what_was_not_taken_is_told_by_the_next_ack() {
+        let (mut acks, mut written) = (Acks::new(3), Written::default());
+        let mut write = |acks: &mut Acks, positions: [u64; 3], takes| {
+            written.takes = takes;
+            acks.write(&mut written, Term(9), positions.into_iter(), Summary::default()).expect("it goes on");
+            std::mem::take(&mut written.all)
+        };
+        write(&mut acks, [8, 8, 8], true);
+        assert!(write(&mut acks, [16, 8, 8], false).is_empty() && acks.is_owed());
+        let [(offset, words)] = &write(&mut acks, [16, 8, 24], true)[..] else { panic!("one WRITE") };
+        assert_eq!((offset / 8 + words.len(), &words[words.len() - 3..]), (11, &[16, 8, 24][..]));
+        assert!(!acks.is_owed());
     }
 
     /// The slots of three pullers that share eight shards, each as its puller writes it.
@@ -224,7 +258,7 @@ mod tests {
             let summary =
                 Summary { lag_bytes: number, lag_microseconds: 10 * number, records: 100, ..Summary::default() };
             own.write(&mut written, Term(9), shares.of(puller).map(position), summary).expect("it takes all");
-            for (offset, words) in written.0 {
+            for (offset, words) in written.all {
                 let to = slot.words()[offset / 8..].iter();
                 to.zip(words).for_each(|(to, word)| to.store(word, Release));
             }

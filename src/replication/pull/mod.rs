@@ -272,7 +272,7 @@ impl<'s> Puller<'s> {
         self.begin_round()?;
         self.collect(began_at, wait)?;
         let applied = self.apply()?;
-        if applied {
+        if applied || self.acks.is_owed() {
             self.acknowledge()?;
         }
         let Puller { lanes, awake, .. } = self;

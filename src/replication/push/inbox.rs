@@ -324,11 +324,11 @@ impl Channel for Inbox {
         Ok(count)
     }
 
-    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
+    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<bool, FabricError> {
         self.check()?;
         let slot = &self.memory.notes().words()[(self.layout.wants_bytes() + offset) / 8..];
         let store = |(to, word): (&AtomicU64, &u64)| to.store(*word, Release);
         slot[..words.len()].iter().zip(words).for_each(store);
-        Ok(())
+        Ok(true)
     }
 }
