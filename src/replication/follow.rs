@@ -358,14 +358,16 @@ impl Follow {
         };
         let mut session = Session { link, store, before, kind, chosen_at, offered: welcome.fabrics };
         let ended = self.pull_on(&mut session, &mut pullers, welcome.terms, watch);
-        self.let_go(pullers.iter().flat_map(Puller::known).collect());
+        let known = pullers.iter().flat_map(Puller::known).collect();
         if let Err(end @ SessionEnd::TryPreferred) = &ended {
             // So the primary's log can say why. It need not arrive.
             let words = Message::Refuse { why: Refusal::Leaves, words: end.to_string() };
             let _ = session.link.send(&words, Instant::now());
         }
-        // The channels go before anything is waited for.
+        // The channels go before anything is waited for, and the followers before the store is let
+        // go of.
         drop(pullers);
+        self.let_go(known);
         if let Err(end) = &ended
             && blame::is_of_fabric(end, &mut session.link, || self.is_stopping())
         {

@@ -232,7 +232,7 @@ mod tests {
 
     /// Bring `replica` up to `store`, from where it is.
     fn follow(store: &Store, replica: &Store) {
-        let mut follower = replica.followers().remove(0);
+        let mut follower = replica.follower(0).expect("it is alone");
         if !follower.term().is_valid() {
             let control = store.shards[0].control();
             let begins = store.terms()[0].begins[0];
@@ -303,7 +303,7 @@ mod tests {
         let old = primary(true);
         let new = replica_of(&old);
         let full = |store: &Store| store.shards[0].usable_bytes(&store.shards[0].lock()) < TERM_ROOM_BYTES;
-        let mut follower = new.followers().remove(0);
+        let mut follower = new.follower(0).expect("it is alone");
         assert!(follower.begin_at(64, old.newest_term(), 64));
         // A replica that gives up nothing, until not even the smallest record finds room.
         for number in 0.. {
@@ -334,7 +334,7 @@ mod tests {
         follow(&old, &new);
         let less_bytes = new.pool.slab_bytes();
         assert!(old.shards[0].control().committed() > less_bytes, "it holds more than it is to have");
-        assert!(new.followers()[0].follow_capacity(less_bytes));
+        assert!(new.follower(0).expect("it is alone").follow_capacity(less_bytes));
         promote(&new);
         assert_eq!(new.stats().counts.evictions, 0);
         assert!((0..200).all(|number| get(&new, &format!("key-{number}")).is_some()));
@@ -351,9 +351,10 @@ mod tests {
         assert!(set(&new, "key", b"value"));
         let history = new.terms();
         assert_eq!(history[1].begins, [super::super::line::BIRTH]);
-        let mut follower = other.followers().remove(0);
+        let mut follower = other.follower(0).expect("it is alone");
         follower.forget();
         assert!(follower.begin_at(history[1].begins[0], history[1].term, history[1].begins[0]));
+        drop(follower);
         follow(&new, &other);
         assert_eq!([get(&other, "key"), get(&other, "lost")], [Some(b"value".to_vec()), None]);
     }

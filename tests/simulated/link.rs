@@ -31,7 +31,8 @@ impl<'s> Link<'s> {
     pub fn new(primary: &'s Store, replica: &'s Store) -> Self {
         primary.log_touches();
         replica.adopt_terms(primary.terms());
-        let followers = replica.followers();
+        let follower = |shard| replica.follower(shard).expect("nobody else follows");
+        let followers: Vec<_> = (0..replica.shards().len()).map(follower).collect();
         let tails_before = vec![0; followers.len()];
         Link { primary, logs: Logs::of(primary), followers, tails_before, jumps: 0, cuts: 0 }
     }

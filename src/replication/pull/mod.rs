@@ -158,7 +158,8 @@ impl<'s> Puller<'s> {
         silence_max: Duration,
     ) -> Result<Puller<'s>, FabricError> {
         let geometry = store.geometry();
-        let followers: Vec<_> = store.followers().drain(share.clone()).collect();
+        let follower = |shard| store.follower(shard).expect("whoever holds the store lets nobody else follow");
+        let followers: Vec<_> = share.clone().map(follower).collect();
         let lines_bytes = (followers.len() * CONTROL_LINE_BYTES).next_multiple_of(4096);
         let depth = channel.depth_max().min(DEPTH_MAX);
         let pieces = depth.saturating_sub(ROUNDS_MAX).max(1);
