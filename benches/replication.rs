@@ -202,9 +202,13 @@ fn puller_of<'s>(
     replica: &'s Store,
     share: Range<usize>,
 ) -> anyhow::Result<Puller<'s>> {
-    let known = vec![None; replica.shards().len()];
     replica.adopt_terms(primary.terms());
-    Ok(Puller::new(channel, replica, share, primary.memory(), &primary.terms(), &known, SILENCE_MAX)?)
+    let mut puller = Puller::new(channel, replica.geometry(), share.clone(), primary.memory(), SILENCE_MAX);
+    for shard in share {
+        let follower = replica.follower(shard).context("the replica follows already")?;
+        puller.add(shard, follower, None, &primary.terms());
+    }
+    Ok(puller)
 }
 
 fn catch_up(puller: &mut Puller<'_>) -> anyhow::Result<()> {

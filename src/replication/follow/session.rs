@@ -12,7 +12,7 @@ use crate::replication::lineage;
 use crate::replication::link::Link;
 use crate::replication::pace::Pace;
 use crate::replication::preferred::Preferred;
-use crate::replication::pull::{Counts, PullError, Puller, Step};
+use crate::replication::pull::{Counts, Puller, Step};
 use crate::replication::report::FollowView;
 use crate::store::{Store, TermStart};
 use std::convert::Infallible;
@@ -51,7 +51,7 @@ impl Follow {
         watch: &mut SkewWatch,
     ) -> Result<Infallible, SessionEnd> {
         let mut foreign = None;
-        if lineage::is_foreign(pullers[0].term(), session.store) {
+        if lineage::is_foreign(history.last().expect("a history has a term").term, session.store) {
             pullers.iter_mut().for_each(Puller::keep_what_is_here);
             foreign = Some(history);
         } else {
@@ -93,7 +93,7 @@ impl Follow {
     }
 
     /// What a further puller's thread does until the session is over, or its channel fails.
-    fn pull_further(&self, number: usize, puller: &mut Puller<'_>, group: &Group) -> Result<(), PullError> {
+    fn pull_further(&self, number: usize, puller: &mut Puller<'_>, group: &Group) -> Result<(), SessionEnd> {
         let mut pace = Pace::new(self.config.pause_max);
         let mut beat_at = Instant::now() + HEARTBEAT;
         while !group.is_over() {
@@ -133,7 +133,7 @@ impl Follow {
                 return Err(SessionEnd::Stopped);
             }
             if let Some(failure) = group.failure() {
-                return Err(failure.into());
+                return Err(failure);
             }
             if puller.may_discard()
                 && group.progress(Progress::of(puller)).may_discard
@@ -212,9 +212,13 @@ impl Follow {
     }
 }
 
-/// One step, and how long to pause after it.
-fn step(puller: &mut Puller<'_>, pace: &mut Pace) -> Result<Duration, PullError> {
-    Ok(match puller.step(STEP_WAIT)? {
+/// One step, and how long to pause after it. A lane that has ended ends the session.
+fn step(puller: &mut Puller<'_>, pace: &mut Pace) -> Result<Duration, SessionEnd> {
+    let step = puller.step(STEP_WAIT)?;
+    if let [(_, why), ..] = puller.ended() {
+        return Err(why.clone().into());
+    }
+    Ok(match step {
         Step { applied: true, .. } => pace.applied(puller.lag().bytes),
         Step { moved: true, .. } => pace.moved(),
         Step { moved: false, .. } => pace.still(),

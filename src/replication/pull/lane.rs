@@ -19,14 +19,14 @@ mod looks;
 mod sink;
 mod source;
 
-use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
+use super::{BAD_RECORDS_MAX, Counts, LaneEnd, SENSELESS_LOOKS_MAX};
 use crate::base::term::Term;
 use crate::fabric::{Landing, Read};
 use crate::replication::resume::{Line, Why, parted_at, term_at};
 use crate::store::{BadRecord, Follower, Geometry, Memory, TermStart};
 use sink::{Fed, Sink};
 use source::Source;
-use std::time::Instant;
+pub use source::Start;
 
 enum State {
     /// No look yet.
@@ -141,7 +141,7 @@ impl<'s> Lane<'s> {
 
     /// There is something that could be read or applied without a further look.
     pub fn has_more(&self) -> bool {
-        !self.source.is_empty() || self.line.is_some_and(|line| self.wanted() < line.committed)
+        !self.source.is_empty() || self.wants_read()
     }
 
     /// From where on it reads.
@@ -152,9 +152,14 @@ impl<'s> Lane<'s> {
         }
     }
 
+    /// There is something to be read that is not on its way.
+    pub fn wants_read(&self) -> bool {
+        self.line.is_some_and(|line| self.wanted() < line.committed)
+    }
+
     /// The next READ for this shard into `landing`, of its log or of what must be known before:
     /// where its slabs are. The landing back if there is nothing to read now.
-    pub fn plan(&mut self, landing: Landing, piece_bytes: usize, round: u64) -> Result<Read, Landing> {
+    pub fn plan(&mut self, landing: Landing, piece_bytes: usize, start: Start) -> Result<Read, Landing> {
         let Some(line) = self.line else { return Err(landing) };
         let from = self.wanted();
         // Never more than its capacity ahead of what is applied: no line that shows more between
@@ -162,17 +167,17 @@ impl<'s> Lane<'s> {
         if from >= line.committed {
             return Err(landing);
         }
-        self.source.plan(landing, (from, line.committed), piece_bytes, round)
+        self.source.plan(landing, (from, line.committed), piece_bytes, start)
     }
 
     /// A READ of cells is done.
-    pub fn cells_arrived(&mut self, number: u32, landing: Landing) -> Result<Landing, PullError> {
+    pub fn cells_arrived(&mut self, number: u64, landing: &Landing) -> Result<(), LaneEnd> {
         self.source.cells_arrived(number, landing)
     }
 
     /// A piece's READ is done, and `begun` is the latest round that has begun. Returns the landing
     /// if the piece is not wanted any more.
-    pub fn arrived(&mut self, number: u32, landing: Landing, begun: u64) -> Option<Landing> {
+    pub fn arrived(&mut self, number: u64, landing: Landing, begun: u64) -> Option<Landing> {
         self.source.arrived(number, landing, begun)
     }
 
@@ -182,10 +187,10 @@ impl<'s> Lane<'s> {
         self.source.awaits_look(begun)
     }
 
-    /// Since when a piece, or cells, have been missing whose round's look has arrived. If that
-    /// lasts, their READ is lost.
-    pub fn overtaken_at(&self) -> Option<Instant> {
-        self.source.overtaken_at()
+    /// Nothing more is read or applied: what is on its way belongs to nobody.
+    pub fn stop(&mut self, free: &mut Vec<Landing>) {
+        self.sink.drop_carried();
+        self.source.read_again(self.sink.follower.cursor(), free);
     }
 
     fn begin_anew(&mut self, why: Why, from: u64, counts: &mut Counts) {
@@ -202,7 +207,7 @@ impl<'s> Lane<'s> {
 
     /// Apply what may be applied, then let go of what the primary has given up. True if anything
     /// changed.
-    pub fn apply(&mut self, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<bool, PullError> {
+    pub fn apply(&mut self, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<bool, LaneEnd> {
         let Some(line) = self.line else { return Ok(false) };
         let mut moved = false;
         while let Some(piece) = self.source.front() {
@@ -281,14 +286,14 @@ impl<'s> Lane<'s> {
     }
 
     /// The record at the cursor has failed its check. Read it again, a few times at most.
-    fn distrust(&mut self, why: BadRecord, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<(), PullError> {
+    fn distrust(&mut self, why: BadRecord, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<(), LaneEnd> {
         counts.bad_records += 1;
         let position = self.sink.follower.cursor();
         let times = if self.bad.0 == position { self.bad.1 + 1 } else { 1 };
         self.bad = (position, times);
         let shard = self.shard;
         if times >= BAD_RECORDS_MAX {
-            return Err(PullError::BadRecord { shard, position, times, why });
+            return Err(LaneEnd::BadRecord { shard, position, times, why });
         }
         log::warn!("shard {shard}: the record at position {position} failed its check ({why}); reading it again");
         self.sink.drop_carried();
