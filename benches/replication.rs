@@ -203,8 +203,12 @@ fn puller_of<'s>(
     replica: &'s Store,
     share: Range<usize>,
 ) -> anyhow::Result<Puller<'s>> {
-    let known = vec![None; replica.shards().len()];
-    Ok(Puller::new(channel, replica, share, primary.memory(), &primary.histories(), &known, Tag::FIRST, SILENCE_MAX)?)
+    let mut puller = Puller::new(channel, replica.geometry(), share.clone(), primary.memory(), SILENCE_MAX);
+    for (shard, theirs) in share.clone().zip(primary.histories().drain(share)) {
+        let follower = replica.follower(shard).context("the replica follows already")?;
+        puller.add(shard, follower, None, theirs, Tag::FIRST);
+    }
+    Ok(puller)
 }
 
 fn catch_up(puller: &mut Puller<'_>) -> anyhow::Result<()> {

@@ -57,7 +57,7 @@ impl Channel for Watched {
         Ok(count)
     }
 
-    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
+    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<bool, FabricError> {
         self.channel.write_ack(offset, words)
     }
 }

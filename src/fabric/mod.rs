@@ -272,9 +272,11 @@ pub trait Channel: Send {
     fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration) -> Result<usize, FabricError>;
     /// WRITE `words`, at most [`ACK_BYTES`], at `offset` (in bytes, aligned) of the ack slot. Each
     /// word arrives whole, and WRITEs arrive in their order, but the words of one WRITE in any:
-    /// some may be seen before others are there. Returns once the words are taken, not once they
-    /// have arrived; a failure shows in a later call.
-    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError>;
+    /// some may be seen before others are there. Never waits. True once the words are taken, not
+    /// once they have arrived; a failure shows in a later call. False: there is no room now, so try
+    /// again later, with what has changed by then. A channel that has had none
+    /// for a second ends.
+    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<bool, FabricError>;
 }
 
 /// What a peer was told about its grant.

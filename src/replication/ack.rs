@@ -32,7 +32,10 @@ use crate::sys::memory::Memfd;
 use crate::sys::sync::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
+/// Pause between two summaries while something moves.
+pub const SUMMARY_PAUSE: Duration = Duration::from_millis(100);
 /// Words of the summary, ahead of the positions.
 pub const SUMMARY_WORDS: usize = 8;
 /// Shards that a slot has room for.
@@ -222,30 +225,50 @@ pub struct Acks {
     /// What it is to hold; kept for its memory.
     next: Vec<u64>,
     beats: u64,
+    /// The channel had no room for the last one.
+    is_owed: bool,
 }
 
 impl Acks {
-    /// Of a puller that has these shards.
+    /// Of a puller that may have these shards.
     pub fn new(shards: Range<usize>) -> Acks {
         assert!(shards.end <= SHARDS_MAX, "more shards than a slot has room for");
-        Acks { first: shards.start, next: Vec::with_capacity(shards.len()), written: vec![0; shards.len()], beats: 0 }
+        let (next, written) = (Vec::with_capacity(shards.len()), vec![0; shards.len()]);
+        Acks { first: shards.start, next, written, beats: 0, is_owed: false }
+    }
+
+    /// The channel had no room for the last ack: another one is to be written soon. It tells all
+    /// that this one had.
+    pub fn is_owed(&self) -> bool {
+        self.is_owed
+    }
+
+    /// Another ack is to be written soon: a shard has no position any more.
+    pub fn owe(&mut self) {
+        self.is_owed = true;
     }
 
     /// Tell the primary the positions that have changed, in one WRITE. `words` has [`Tag::word`] of
-    /// each shard.
+    /// each shard. Where the channel has no room, an ack is owed.
     pub fn write(&mut self, channel: &mut dyn Channel, words: impl Iterator<Item = u64>) -> Result<(), FabricError> {
         self.next.clear();
         self.next.extend(words);
         let differs = |at: &usize| self.next[*at] != self.written[*at];
-        let Some(first) = (0..self.next.len()).find(differs) else { return Ok(()) };
+        let Some(first) = (0..self.next.len()).find(differs) else {
+            self.is_owed = false;
+            return Ok(());
+        };
         let last = (first..self.next.len()).rfind(differs).expect("the first does");
-        channel.write_ack((SUMMARY_WORDS + self.first + first) * 8, &self.next[first..=last])?;
-        std::mem::swap(&mut self.written, &mut self.next);
+        self.is_owed = !channel.write_ack((SUMMARY_WORDS + self.first + first) * 8, &self.next[first..=last])?;
+        if !self.is_owed {
+            std::mem::swap(&mut self.written, &mut self.next);
+        }
         Ok(())
     }
 
-    /// Tell the primary the figures; the beats are filled in here.
-    pub fn summarize(&mut self, channel: &mut dyn Channel, summary: Summary) -> Result<(), FabricError> {
+    /// Tell the primary the figures; the beats are filled in here. False where the channel has no
+    /// room.
+    pub fn summarize(&mut self, channel: &mut dyn Channel, summary: Summary) -> Result<bool, FabricError> {
         self.beats += 1;
         channel.write_ack(0, &Summary { beats: self.beats, ..summary }.words())
     }
@@ -257,11 +280,18 @@ mod tests {
     use crate::fabric::{Completion, Kind, Landing, Read};
     use crate::replication::shares::Shares;
     use std::sync::atomic::Ordering::Release;
-    use std::time::Duration;
 
-    /// Keeps what is written.
-    #[derive(Default)]
-    struct Written(Vec<(usize, Vec<u64>)>);
+    /// Keeps what is written; takes it or not.
+    struct Written {
+        all: Vec<(usize, Vec<u64>)>,
+        takes: bool,
+    }
+
+    impl Default for Written {
+        fn default() -> Written {
+            Written { all: Vec::new(), takes: true }
+        }
+    }
 
     impl Channel for Written {
         fn kind(&self) -> Kind {
@@ -279,9 +309,11 @@ mod tests {
         fn poll(&mut self, _: &mut Vec<Completion>, _: Duration) -> Result<usize, FabricError> {
             unreachable!("nobody waits for an ack")
         }
-        fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
-            self.0.push((offset, words.to_vec()));
-            Ok(())
+        fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<bool, FabricError> {
+            if self.takes {
+                self.all.push((offset, words.to_vec()));
+            }
+            Ok(self.takes)
         }
     }
 
@@ -290,7 +322,7 @@ mod tests {
     }
 
     fn place(slot: &Memfd, written: Written) {
-        for (offset, words) in written.0 {
+        for (offset, words) in written.all {
             let to = slot.words()[offset / 8..].iter();
             to.zip(words).for_each(|(to, word)| to.store(word, Release));
         }
@@ -304,7 +336,7 @@ mod tests {
             changed.iter().for_each(|shard| positions[*shard] += 8);
             let words = positions.iter().map(|position| Tag::FIRST.word(*position, true));
             acks.write(&mut written, words.clone()).expect("it takes all");
-            let told = std::mem::take(&mut written.0);
+            let told = std::mem::take(&mut written.all);
             let span = match (number, changed.first(), changed.last()) {
                 (0, ..) => 0..=99,
                 (_, Some(first), Some(last)) => *first..=*last,
@@ -319,6 +351,22 @@ mod tests {
             let begin = (SUMMARY_WORDS + 50 + span.start()) * 8;
             assert_eq!((*offset, words_told.len()), (begin, span.count()), "ack {number}: no more than changed");
         }
+    }
+
+    #[test]
+    fn what_was_not_taken_is_told_by_the_next_ack() {
+        let (mut acks, mut written) = (Acks::new(0..3), Written::default());
+        let mut write = |acks: &mut Acks, words: [u64; 3], takes| {
+            written.takes = takes;
+            acks.write(&mut written, words.into_iter()).expect("it goes on");
+            std::mem::take(&mut written.all)
+        };
+        write(&mut acks, [8, 8, 8], true);
+        assert!(write(&mut acks, [16, 8, 8], false).is_empty() && acks.is_owed());
+        assert_eq!(write(&mut acks, [16, 8, 24], true), [(SUMMARY_WORDS * 8, vec![16, 8, 24])]);
+        assert!(!acks.is_owed());
+        acks.owe();
+        assert!(acks.is_owed() && write(&mut acks, [16, 8, 24], true).is_empty() && !acks.is_owed());
     }
 
     /// The slots of three pullers that share eight shards, each as its puller writes it.

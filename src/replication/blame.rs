@@ -4,7 +4,6 @@
 use super::HEARTBEAT;
 use super::follow::SessionEnd;
 use super::link::{Link, LinkError};
-use super::pull::PullError;
 use super::wire::{Message, Refusal};
 use std::time::{Duration, Instant};
 
@@ -16,9 +15,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Whether a session ended through its fabric's fault. `link` is its control connection.
 pub(super) fn is_of_fabric(end: &SessionEnd, link: &mut Link, is_stopping: impl Fn() -> bool) -> bool {
     match end {
-        SessionEnd::Fabric(_) | SessionEnd::Pull(PullError::Fabric(_) | PullError::Stuck(..)) => {
-            primary_goes_on(link, is_stopping)
-        }
+        SessionEnd::Fabric(_) | SessionEnd::Pull(_) => primary_goes_on(link, is_stopping),
         // The primary has said so before anything was seen of it here.
         SessionEnd::Link(LinkError::Refused(Refusal::Channel, _)) => true,
         _ => false,

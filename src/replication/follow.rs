@@ -22,7 +22,7 @@ use super::lineage::Discard;
 use super::link::LinkError;
 use super::offer::Offer;
 use super::penalties::SharedPenalties;
-use super::pull::{PullError, Puller};
+use super::pull::{LaneEnd, PullError, Puller};
 use super::push::Mode;
 use super::report::{FollowView, Report};
 use super::secret::Secret;
@@ -95,8 +95,8 @@ impl FollowConfig {
 }
 
 /// Keep this thread to the cores of the node where the device is; to all that it was given, if no
-/// node is nearer. It makes the landings afterwards, and is the first to touch them. Threads that
-/// it starts are kept to the same cores.
+/// node is nearer. Threads that it starts are kept to the same cores. Each makes its landings
+/// afterwards, and is the first to touch them.
 fn stay_near(node: Option<u32>, given: &Given) {
     let cores = node.map(|node| numa::cores_of(Path::new("/sys"), node)).unwrap_or_default();
     if let (count @ 1.., Some(node)) = (given.keep_to(&cores), node) {
@@ -140,6 +140,10 @@ pub enum SessionEnd {
     /// Pulling.
     #[error("{0}")]
     Pull(#[from] PullError),
+    /// One shard can be followed no further. All are joined again, for the next welcome tells what
+    /// has happened to it.
+    #[error("{0}")]
+    Lane(#[from] LaneEnd),
     /// The data channel.
     #[error("{0}")]
     Fabric(#[from] FabricError),
@@ -161,10 +165,7 @@ impl SessionEnd {
     /// The primary's log has a history that this session did not know of, and the next welcome
     /// tells it; or the session ended for the next one.
     fn is_no_failure(&self) -> bool {
-        matches!(
-            self,
-            SessionEnd::TryPreferred | SessionEnd::Pull(PullError::TermChanged(_) | PullError::BeganAnew { .. })
-        )
+        matches!(self, SessionEnd::TryPreferred | SessionEnd::Lane(LaneEnd::TermChanged(_) | LaneEnd::BeganAnew { .. }))
     }
 }
 
@@ -339,16 +340,14 @@ impl Follow {
         let shares = Shares::new(store.shards().len(), channels.len());
         let puller = |(number, channel): (usize, Box<dyn Channel>)| {
             let (share, silence_max) = (shares.of(number), self.config.silence_max);
-            Puller::new(channel, store, share, welcome.memory, &welcome.histories, &known, tag, silence_max)
-        };
-        let mut pullers: Vec<Puller<'_>> = match channels.into_iter().enumerate().map(puller).collect() {
-            Ok(pullers) => pullers,
-            Err(error) => {
-                self.let_go(known);
-                self.penalize(kind, &error.to_string());
-                return Err(error.into());
+            let mut puller = Puller::new(channel, store.geometry(), share.clone(), welcome.memory, silence_max);
+            for shard in share {
+                let follower = store.follower(shard).expect("whoever holds the store lets nobody else follow");
+                puller.add(shard, follower, known[shard], welcome.histories[shard].clone(), tag);
             }
+            puller
         };
+        let mut pullers: Vec<Puller<'_>> = channels.into_iter().enumerate().map(puller).collect();
         let before = {
             let mut view = self.view();
             view.fabric = fabric;
@@ -359,7 +358,10 @@ impl Follow {
         };
         let mut session = Session { link, store, before, kind, chosen_at, offered: welcome.fabrics };
         let ended = self.pull_on(&mut session, &mut pullers, &welcome.histories, watch);
-        self.let_go(pullers.iter().flat_map(Puller::known).collect());
+        let drop_lanes = |(number, puller): (usize, &mut Puller<'_>)| -> Known {
+            shares.of(number).map(|shard| puller.drop_lane(shard)).collect()
+        };
+        self.let_go(pullers.iter_mut().enumerate().flat_map(drop_lanes).collect());
         if let Err(end @ SessionEnd::TryPreferred) = &ended {
             // So the primary's log can say why. It need not arrive.
             let words = Message::Refuse { why: Refusal::Leaves, words: end.to_string() };

@@ -31,7 +31,7 @@ use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::term::Term;
 use crate::base::time::UnixSeconds;
 use crate::sys::quiescence::Era;
-use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
+use crate::sys::sync::{AtomicU64, Ordering::AcqRel, Ordering::Relaxed, Ordering::Release};
 use arrayvec::ArrayVec;
 
 /// Records applied while the lock is held, at most.
@@ -39,7 +39,7 @@ const BATCH_RECORDS: usize = 64;
 /// And bytes, or one record.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// See the module. One thread uses it; two followers of one shard would make a broken log.
+/// See the module. One thread uses it, and a shard has one at a time: two would make a broken log.
 pub struct Follower<'s> {
     store: &'s Store,
     shard: &'s Shard,
@@ -99,11 +99,19 @@ struct Checked<'w> {
 }
 
 impl Store {
-    /// One for each shard. Each is used by one thread, and others may have the others.
-    pub fn followers(&self) -> Vec<Follower<'_>> {
+    /// That of a shard; None while there is another one of this shard.
+    pub fn follower(&self, shard: usize) -> Option<Follower<'_>> {
         let record_bytes_max = self.geometry().log_record_bytes_max() as usize;
-        let follower = |shard| Follower { store: self, shard, record_bytes_max, forgotten: None, room: 0 };
-        self.shards.iter().map(follower).collect()
+        let shard = &self.shards[shard];
+        // Order: what the one before had begun to do is done.
+        let is_free = shard.followed.swap(1, AcqRel) == 0;
+        is_free.then(|| Follower { store: self, shard, record_bytes_max, forgotten: None, room: 0 })
+    }
+}
+
+impl Drop for Follower<'_> {
+    fn drop(&mut self) {
+        self.shard.followed.store(0, Release);
     }
 }
 

@@ -232,7 +232,7 @@ mod tests {
 
     /// Bring `replica` up to `store`, from where it is.
     fn follow(store: &Store, replica: &Store) {
-        let mut follower = replica.followers().remove(0);
+        let mut follower = replica.follower(0).expect("it is alone");
         if !follower.term().is_valid() {
             assert!(follower.begin_at(store.shards[0].control().tail(), &store.shards[0].history()));
         }
@@ -301,7 +301,7 @@ mod tests {
         let old = primary(true);
         let new = replica_of(&old);
         let full = |store: &Store| store.shards[0].usable_bytes(&store.shards[0].lock()) < TERM_ROOM_BYTES;
-        let mut follower = new.followers().remove(0);
+        let mut follower = new.follower(0).expect("it is alone");
         assert!(follower.begin_at(64, &old.shards[0].history()));
         // A replica that gives up nothing, until not even the smallest record finds room.
         for number in 0.. {
@@ -332,7 +332,7 @@ mod tests {
         follow(&old, &new);
         let less_bytes = new.pool.slab_bytes();
         assert!(old.shards[0].control().committed() > less_bytes, "it holds more than it is to have");
-        assert!(new.followers()[0].follow_capacity(less_bytes));
+        assert!(new.follower(0).expect("it is alone").follow_capacity(less_bytes));
         promote(&new);
         assert_eq!(new.stats().counts.evictions, 0);
         assert!((0..200).all(|number| get(&new, &format!("key-{number}")).is_some()));
@@ -348,7 +348,7 @@ mod tests {
         let look = || {
             follow(&new, &below);
             let line = new.shards[0].control();
-            below.followers()[0].note_owed(line.tail(), line.committed(), line.owes_until());
+            below.follower(0).unwrap().note_owed(line.tail(), line.committed(), line.owes_until());
         };
         // No look has shown what it owes.
         follow(&old, &new);
@@ -373,9 +373,10 @@ mod tests {
             history.start_at(64),
             Some(TermStart { term: new.newest_term(), begins: super::super::line::BIRTH })
         );
-        let mut follower = other.followers().remove(0);
+        let mut follower = other.follower(0).expect("it is alone");
         follower.forget();
         assert!(follower.begin_at(64, &history));
+        drop(follower);
         follow(&new, &other);
         assert_eq!([get(&other, "key"), get(&other, "lost")], [Some(b"value".to_vec()), None]);
     }
@@ -389,7 +390,7 @@ mod tests {
         follow(&old, &new);
         let first = old.shards[0].history().starts()[0];
         let second = TermStart { term: Term::of(2, 7), begins: 4000 };
-        new.followers()[0].adopt(&History::new(first.term, [first, second]));
+        new.follower(0).unwrap().adopt(&History::new(first.term, [first, second]));
         assert_eq!(new.newest_term(), second.term);
         let begins = new.shards[0].control().committed();
         let term = promote(&new);

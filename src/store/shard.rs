@@ -66,6 +66,8 @@ pub struct Shard {
     /// A position near the head: what an index's slot says is completed to the position nearest to
     /// it. It moves with the slabs, not with the records, so that readers seldom miss it.
     reference: AtomicU64,
+    /// Not zero while there is a follower. See [`super::Store::follower`].
+    pub(super) followed: AtomicU64,
     hot: CachePadded<Hot>,
 }
 
@@ -114,6 +116,7 @@ impl Shard {
             history: Mutex::new(History::NONE),
             guard: OnceLock::new(),
             reference: AtomicU64::new(BIRTH),
+            followed: AtomicU64::new(0),
             hot: CachePadded::new(Hot { ends: Ends::new(BIRTH), writer: Mutex::new(writer) }),
         })
     }

@@ -140,8 +140,11 @@ fn acks_arrive_in_their_order() {
         let Pair { mut channel, grant, exporter: _exporter, .. } = connected(address, &[4096]);
         let slot = grant.ack().words();
         for n in 1..=200u64 {
-            channel.write_ack(128, &[n; 8]).unwrap();
-            channel.write_ack(4088, &[n]).unwrap();
+            for (offset, words) in [(128, 8), (4088, 1)] {
+                while !channel.write_ack(offset, &vec![n; words]).unwrap() {
+                    channel.poll(&mut Vec::new(), Duration::from_millis(1)).unwrap();
+                }
+            }
             // The one at the end was written after the other, so it is never ahead of it.
             let (later, earlier) = (slot[511].load(Relaxed), slot[16].load(Relaxed));
             assert!(later <= earlier, "{later} is ahead of {earlier}");
@@ -228,7 +231,7 @@ fn what_is_not_granted_cannot_be_reached() {
             let mut invited = Invitation::new(&exporter, token(number), &*grant);
             invited.ack = place(&invited);
             let mut channel = verbs::connect(&invited, &VerbsOptions::default()).unwrap();
-            channel.write_ack(0, &[u64::MAX]).unwrap();
+            assert!(channel.write_ack(0, &[u64::MAX]).unwrap(), "it is the first");
             let ended = wait_for_error(|| channel.poll(&mut Vec::new(), Duration::from_millis(100)).err());
             assert_eq!(ended.cause, Cause::Access, "{ended}");
         }

@@ -30,7 +30,8 @@ pub struct Link<'s> {
 impl<'s> Link<'s> {
     pub fn new(primary: &'s Store, replica: &'s Store) -> Self {
         primary.log_touches();
-        let followers = replica.followers();
+        let follower = |shard| replica.follower(shard).expect("nobody else follows");
+        let followers: Vec<_> = (0..replica.shards().len()).map(follower).collect();
         let tails_before = vec![0; followers.len()];
         Link { primary, logs: Logs::of(primary), followers, tails_before, jumps: 0, cuts: 0 }
     }

@@ -9,6 +9,7 @@ mod capacity;
 mod chain;
 mod faults;
 mod forgeries;
+mod lanes;
 mod ledger;
 mod lies;
 mod lives;

@@ -4,22 +4,40 @@
 use fastrand::Rng;
 use remora::base::term::Term;
 use remora::fabric::FabricError;
-use remora::replication::pull::{Counts, Lag, PullError, Puller, Sign, Step};
+use remora::replication::ack::Tag;
+use remora::replication::pull::{Counts, Lag, LaneEnd, PullError, Puller, Sign, Step};
+use remora::replication::shares::Shares;
+use remora::store::{Follower, History};
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// What ends a session: a puller has ended, or a lane has, and then all join again.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    #[error("{0}")]
+    Puller(#[from] PullError),
+    #[error("{0}")]
+    Lane(#[from] LaneEnd),
+}
 
 /// See the module.
 pub struct Pullers<'s> {
     all: Vec<Puller<'s>>,
+    shares: Shares,
+    /// What shards without a lane can go on from.
+    dropped: BTreeMap<usize, Option<Term>>,
     random: Rng,
 }
 
 impl<'s> Pullers<'s> {
     /// In the order of their shares.
-    pub fn new(all: Vec<Puller<'s>>, seed: u64) -> Pullers<'s> {
-        Pullers { all, random: Rng::with_seed(seed) }
+    pub fn new(all: Vec<Puller<'s>>, shards: usize, seed: u64) -> Pullers<'s> {
+        let shares = Shares::new(shards, all.len());
+        Pullers { all, shares, dropped: BTreeMap::new(), random: Rng::with_seed(seed) }
     }
 
-    /// One that is alone takes a step. Of several each takes one, or none, or a few.
+    /// One that is alone takes a step. Of several each takes one, or none, or a few. What has ended
+    /// lanes is left to [`Pullers::ended`].
     pub fn step(&mut self, wait: Duration) -> Result<Step, PullError> {
         if let [alone] = &mut self.all[..] {
             return alone.step(wait);
@@ -34,9 +52,41 @@ impl<'s> Pullers<'s> {
         Ok(together)
     }
 
-    /// See [`Puller::known`].
+    /// The lanes that have ended.
+    pub fn ended(&self) -> impl Iterator<Item = &(usize, LaneEnd)> {
+        self.all.iter().flat_map(Puller::ended)
+    }
+
+    /// See [`Puller::drop_lane`].
+    pub fn drop_lane(&mut self, shard: usize) {
+        let known = self.all[self.shares.owner(shard)].drop_lane(shard);
+        let before = self.dropped.insert(shard, known);
+        assert!(before.is_none(), "shard {shard} had a lane");
+    }
+
+    /// The number of the one that has this shard.
+    pub fn owner(&self, shard: usize) -> usize {
+        self.shares.owner(shard)
+    }
+
+    /// A shard that was dropped has a lane again, which goes on from where the last one was.
+    pub fn add_again(&mut self, shard: usize, follower: Follower<'s>, theirs: History, tag: Tag) {
+        let known = self.dropped.remove(&shard).expect("it was dropped");
+        self.all[self.shares.owner(shard)].add(shard, follower, known, theirs, tag);
+    }
+
+    /// The shards without a lane.
+    pub fn dropped(&self) -> Vec<usize> {
+        self.dropped.keys().copied().collect()
+    }
+
+    /// What each shard can go on from.
     pub fn known(&self) -> Vec<Option<Term>> {
-        self.all.iter().flat_map(Puller::known).collect()
+        let known = |shard| {
+            let dropped = self.dropped.get(&shard).copied();
+            dropped.unwrap_or_else(|| self.all[self.shares.owner(shard)].known(shard))
+        };
+        (0..self.all.len()).flat_map(|puller| self.shares.of(puller)).map(known).collect()
     }
 
     /// Of all together.
@@ -54,9 +104,9 @@ impl<'s> Pullers<'s> {
         self.all.iter().map(Puller::sign).reduce(Sign::with).unwrap_or_default()
     }
 
-    /// All are.
+    /// All shards have a lane, and all are.
     pub fn is_caught_up(&self) -> bool {
-        self.all.iter().all(Puller::is_caught_up)
+        self.dropped.is_empty() && self.all.iter().all(Puller::is_caught_up)
     }
 
     /// All tell the primary where they stand.

@@ -2,7 +2,7 @@
 //! whose memory is read, or a pusher that writes.
 
 use crate::clock;
-use crate::pullers::Pullers;
+use crate::pullers::{End, Pullers};
 use fastrand::Rng;
 use remora::base::term::Term;
 use remora::fabric::sim::{Faults, Sim};
@@ -48,6 +48,8 @@ pub struct Network {
     pub push: bool,
     /// So many pull, or one for each shard.
     pub pullers: usize,
+    /// The lanes of sessions come and go, from now on.
+    pub lanes_come_and_go: bool,
 }
 
 /// The primary's end.
@@ -61,17 +63,21 @@ enum Far {
 
 /// The channels are dropped before the grants.
 pub struct Session<'s> {
+    replica: &'s Store,
     pub puller: Pullers<'s>,
     far: Far,
     acks: AckSlots,
+    histories: Vec<History>,
     /// What goes wrong on it.
     pub faults: Faults,
+    /// By which its lanes come and go, if they do.
+    pub comes_and_goes: Option<Rng>,
 }
 
 impl Network {
     pub fn new(seed: u64) -> Network {
         let sim = Sim::new(seed, Faults::default());
-        Network { exporter: sim.exporter(), sim, tokens: 0, push: false, pullers: 1 }
+        Network { exporter: sim.exporter(), sim, tokens: 0, push: false, pullers: 1, lanes_come_and_go: false }
     }
 
     /// As replication does it after each admission.
@@ -100,8 +106,8 @@ impl Network {
         let channels = channels.into_iter().enumerate();
         let pull = |(number, channel)| puller(channel, offered, replica, shares.of(number), (known, tag));
         let pullers = channels.map(pull).collect();
-        let puller = Pullers::new(pullers, self.tokens as u64);
-        Session { puller, far: Far::Granted { _grants: grants }, acks, faults: faults.clone() }
+        let puller = Pullers::new(pullers, known.len(), self.tokens as u64);
+        self.session(replica, puller, Far::Granted { _grants: grants }, acks, offered, faults)
     }
 
     fn token(&mut self) -> Token {
@@ -132,8 +138,29 @@ impl Network {
         let acks = AckSlots::new([pusher.ack().clone()], known.len());
         let tag = subscribe(&acks, &Shares::new(known.len(), 1), known.len());
         let puller = puller(Box::new(inbox), offered, replica, 0..known.len(), (known, tag));
-        let puller = Pullers::new(vec![puller], self.tokens as u64);
-        Session { puller, far: Far::Pushes(Box::new(pusher), random), acks, faults: faults.clone() }
+        let puller = Pullers::new(vec![puller], known.len(), self.tokens as u64);
+        self.session(replica, puller, Far::Pushes(Box::new(pusher), random), acks, offered, faults)
+    }
+
+    fn session<'s>(
+        &self,
+        replica: &'s Store,
+        puller: Pullers<'s>,
+        far: Far,
+        acks: AckSlots,
+        offered: &Offered,
+        faults: &Faults,
+    ) -> Session<'s> {
+        let comes_and_goes = self.lanes_come_and_go.then(|| Rng::with_seed(self.tokens as u64));
+        Session {
+            replica,
+            puller,
+            far,
+            acks,
+            histories: offered.histories.clone(),
+            faults: faults.clone(),
+            comes_and_goes,
+        }
     }
 }
 
@@ -150,26 +177,60 @@ fn puller<'s>(
     share: Range<usize>,
     (known, tag): (&[Option<Term>], Tag),
 ) -> Puller<'s> {
-    let mut puller = Puller::new(channel, replica, share, offered.memory, &offered.histories, known, tag, SILENCE_MAX)
-        .expect("memory for landings");
+    let mut puller = Puller::new(channel, offered.geometry, share.clone(), offered.memory, SILENCE_MAX);
     puller.set_clock(clock::now);
+    for shard in share {
+        let follower = replica.follower(shard).expect("nobody else follows");
+        puller.add(shard, follower, known[shard], offered.histories[shard].clone(), tag);
+    }
     puller
 }
 
 impl Session<'_> {
-    /// One step, and what the primary sees of it: nothing that is not so.
-    pub fn step(&mut self, replica: &Store) -> Result<Step, PullError> {
+    /// One step, and what the primary sees of it: nothing that is not so. A lane that ends ends it.
+    pub fn step(&mut self) -> Result<Step, End> {
+        let step = self.step_on()?;
+        match self.puller.ended().next() {
+            Some((_, why)) => Err(why.clone().into()),
+            None => Ok(step),
+        }
+    }
+
+    /// The same, but lanes that end leave the others going on.
+    pub fn step_on(&mut self) -> Result<Step, PullError> {
+        if let Some(random) = &mut self.comes_and_goes {
+            let shard = random.usize(0..self.replica.shards().len());
+            match (self.puller.dropped().contains(&shard), random.u8(0..20)) {
+                (false, 0) => self.puller.drop_lane(shard),
+                (true, 0..6) => self.add_again(shard),
+                _ => {}
+            }
+        }
         if let Far::Pushes(pusher, random) = &mut self.far {
             for _ in 0..random.u32(0..4) {
                 pusher.step(Duration::ZERO)?;
             }
         }
         let stepped = self.puller.step(Duration::ZERO);
-        for (shard, mine) in replica.shards().iter().enumerate() {
+        for (shard, mine) in self.replica.shards().iter().enumerate() {
             let (told, cursor) = (self.acks.applied(shard), mine.control().committed());
             assert!(told <= cursor, "shard {shard}: {told} is told, {cursor} is applied");
         }
         stepped
+    }
+
+    /// A shard that was dropped has a lane again.
+    pub fn add_again(&mut self, shard: usize) {
+        let follower = self.replica.follower(shard).expect("its lane was dropped");
+        let puller = self.puller.owner(shard);
+        let tag = self.acks.subscribe(&[Wanted::new(shard, puller)]).expect("it is there");
+        self.puller.add_again(shard, follower, self.histories[shard].clone(), tag);
+    }
+
+    /// From now on every shard has its lane.
+    pub fn keep_lanes(&mut self) {
+        self.comes_and_goes = None;
+        self.puller.dropped().into_iter().for_each(|shard| self.add_again(shard));
     }
 
     pub fn acked(&self, shard: usize) -> u64 {

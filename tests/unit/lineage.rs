@@ -41,7 +41,7 @@ fn a_log_that_was_given_up_holds_nothing() {
     let primary = small_store(2, Some(Term::of(1, 7)));
     (0..100).for_each(|number: u32| set(&primary, &number.to_le_bytes()));
     assert!(holds_data(&primary));
-    primary.followers().iter_mut().for_each(|follower| follower.forget());
+    (0..2).for_each(|shard| primary.follower(shard).expect("nobody follows").forget());
     assert!(!holds_data(&primary));
 }
 

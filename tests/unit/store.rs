@@ -337,3 +337,13 @@ fn while_a_reader_looks_its_bytes_are_not_reused() {
     assert!(set(&store, &mut writer, b"new", b"fits once the reader has left").is_ok());
     assert!(get(&store, &mut writer, b"old", false).is_none());
 }
+
+/// Two followers of one shard would make a broken log.
+#[test]
+fn a_shard_has_one_follower_at_a_time() {
+    let store = store(1 << 20, 1 << 10, true);
+    let first = store.follower(0);
+    assert!(first.is_some() && store.follower(0).is_none() && store.follower(0).is_none());
+    drop(first);
+    assert!(store.follower(0).is_some() && store.follower(0).is_some(), "each goes before the next");
+}

@@ -158,7 +158,7 @@ impl Channel for ShmChannel {
         Ok(count)
     }
 
-    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
+    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<bool, FabricError> {
         self.look_at_times();
         self.check()?;
         assert!(
@@ -168,10 +168,10 @@ impl Channel for ShmChannel {
         let Some(to) = self.ack.words().get(offset / 8..).and_then(|slot| slot.get(..words.len())) else {
             let what = format!("a WRITE of {} bytes at {offset} reaches beyond the ack slot", words.len() * 8);
             self.over = Some(error(Cause::Access, what));
-            return self.check();
+            return self.check().map(|()| true);
         };
         to.iter().zip(words).for_each(|(to, word)| to.store(*word, Ordering::Release));
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -134,7 +134,7 @@ impl Channel for TcpChannel {
         }
     }
 
-    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
+    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<bool, FabricError> {
         self.check()?;
         assert!(
             words.len() * 8 <= ACK_BYTES && offset.is_multiple_of(8),
@@ -142,7 +142,7 @@ impl Channel for TcpChannel {
         );
         put_writes(&mut self.out, offset, words);
         self.send();
-        self.check()
+        self.check().map(|()| true)
     }
 }
 

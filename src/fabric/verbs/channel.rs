@@ -26,8 +26,8 @@ const BUSY_POLL: Duration = Duration::from_micros(20);
 /// How often a channel that does not sleep looks for events. A look is a system call.
 const EVENTS_EVERY: Duration = Duration::from_millis(1);
 
-/// Longest wait for room for an ack. If there is none by then, the acks under way are overdue.
-const ACK_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Where there is no room for an ack for so long, those under way are overdue.
+const ACK_ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Submitted, and not posted yet.
 enum Waiting {
@@ -49,6 +49,8 @@ pub(super) struct Channel {
     /// READs that are done and that `poll` has not handed over yet.
     finished: VecDeque<Finished>,
     events_looked: Instant,
+    /// Since when there has been no room for an ack, as far as anybody has asked.
+    no_room_since: Option<Instant>,
     over: Option<FabricError>,
 }
 
@@ -70,6 +72,7 @@ impl Channel {
             batch: Vec::with_capacity(DEPTH_MAX),
             finished: VecDeque::with_capacity(DEPTH_MAX),
             events_looked: Instant::now(),
+            no_room_since: None,
             over: None,
         })
     }
@@ -226,19 +229,20 @@ impl Channel {
         Err(self.end(failed(Cause::Access, format!("a {what} of region {region} at {offset}: there is none"))))
     }
 
-    /// Wait until an ack can be taken.
-    fn room_for_ack(&mut self) -> Result<(), FabricError> {
-        let deadline = Instant::now() + ACK_WAIT_MAX;
-        while !self.queue.takes_ack() {
-            if self.reap()? == 0 {
-                if Instant::now() >= deadline {
-                    return Err(self.end(failed(Cause::TimedOut, "the primary takes no more acks")));
-                }
-                self.sleep(deadline)?;
-            }
+    /// Whether an ack can be taken now. A peer that makes no room for long has gone.
+    fn has_room_for_ack(&mut self) -> Result<bool, FabricError> {
+        if !self.queue.takes_ack() {
+            self.reap()?;
             self.standing()?;
         }
-        Ok(())
+        if self.queue.takes_ack() {
+            self.no_room_since = None;
+            return Ok(true);
+        }
+        if self.no_room_since.get_or_insert_with(Instant::now).elapsed() >= ACK_ROOM_WAIT_MAX {
+            return Err(self.end(failed(Cause::TimedOut, "the primary takes no more acks")));
+        }
+        Ok(false)
     }
 }
 
@@ -311,13 +315,15 @@ impl fabric::Channel for Channel {
         }
     }
 
-    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
+    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<bool, FabricError> {
         assert!(
             size_of_val(words) <= ACK_BYTES && offset.is_multiple_of(8),
             "a WRITE is whole words, no more than a slot"
         );
         self.standing()?;
-        self.room_for_ack()?;
+        if !self.has_room_for_ack()? {
+            return Ok(false);
+        }
         if self.queue.lacks_buffer(size_of_val(words)) {
             let buffer = new_landing(self.queue.pair(), ACK_BUFFER_BYTES).map_err(|why| self.end(why))?;
             self.queue.take_buffer(buffer);
@@ -326,7 +332,8 @@ impl fabric::Channel for Channel {
         let (Some(remote), Ok(key)) = (remote, u32::try_from(self.ack.key)) else {
             return Err(self.end(failed(Cause::Access, format!("a WRITE at {offset} of the ack slot: there is none"))));
         };
-        self.queue.post_ack(remote, key, words).map_err(|refusal| self.end(refusal.into()))
+        self.queue.post_ack(remote, key, words).map_err(|refusal| self.end(refusal.into()))?;
+        Ok(true)
     }
 }
 

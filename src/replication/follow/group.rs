@@ -6,7 +6,8 @@
 //! discards at its next step; one whose thread has ended meanwhile does when the session ends. So
 //! when the store is let go, either all shards were given up, or none.
 
-use crate::replication::pull::{Counts, Lag, PullError, Puller, Sign};
+use super::SessionEnd;
+use crate::replication::pull::{Counts, Lag, Puller, Sign};
 use crossbeam::utils::CachePadded;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -71,7 +72,7 @@ pub(super) struct Group {
     is_awaited: AtomicBool,
     /// A further puller has failed; the first one that has, and why.
     has_failed: AtomicBool,
-    failure: Mutex<Option<PullError>>,
+    failure: Mutex<Option<SessionEnd>>,
 }
 
 struct Ends<'g>(&'g Group);
@@ -113,7 +114,7 @@ impl Group {
     }
 
     /// Why a further puller has failed, if one has.
-    pub fn failure(&self) -> Option<PullError> {
+    pub fn failure(&self) -> Option<SessionEnd> {
         if self.has_failed.load(Acquire) { lock(&self.failure).take() } else { None }
     }
 
@@ -162,7 +163,7 @@ impl Group {
     }
 
     /// A further puller has failed.
-    pub fn fail(&self, error: PullError) {
+    pub fn fail(&self, error: SessionEnd) {
         lock(&self.failure).get_or_insert(error);
         self.has_failed.store(true, Release);
         self.first.unpark();

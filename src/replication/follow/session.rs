@@ -13,7 +13,7 @@ use crate::replication::lineage;
 use crate::replication::link::Link;
 use crate::replication::pace::Pace;
 use crate::replication::preferred::Preferred;
-use crate::replication::pull::{Counts, PullError, Puller, Step};
+use crate::replication::pull::{Counts, Puller, Step};
 use crate::replication::report::FollowView;
 use crate::store::{History, Store};
 use std::convert::Infallible;
@@ -89,7 +89,7 @@ impl Follow {
     }
 
     /// What a further puller's thread does until the session is over, or its channel fails.
-    fn pull_further(&self, number: usize, puller: &mut Puller<'_>, group: &Group) -> Result<(), PullError> {
+    fn pull_further(&self, number: usize, puller: &mut Puller<'_>, group: &Group) -> Result<(), SessionEnd> {
         let mut pace = Pace::new(self.config.pause_max);
         let mut beat_at = Instant::now() + HEARTBEAT;
         while !group.is_over() {
@@ -129,7 +129,7 @@ impl Follow {
                 return Err(SessionEnd::Stopped);
             }
             if let Some(failure) = group.failure() {
-                return Err(failure.into());
+                return Err(failure);
             }
             if puller.may_discard()
                 && group.progress(Progress::of(puller)).may_discard
@@ -207,9 +207,13 @@ impl Follow {
     }
 }
 
-/// One step, and how long to pause after it.
-fn step(puller: &mut Puller<'_>, pace: &mut Pace) -> Result<Duration, PullError> {
-    Ok(match puller.step(STEP_WAIT)? {
+/// One step, and how long to pause after it. A lane that has ended ends the session.
+fn step(puller: &mut Puller<'_>, pace: &mut Pace) -> Result<Duration, SessionEnd> {
+    let step = puller.step(STEP_WAIT)?;
+    if let [(_, why), ..] = puller.ended() {
+        return Err(why.clone().into());
+    }
+    Ok(match step {
         Step { applied: true, .. } => pace.applied(puller.lag().bytes),
         Step { moved: true, .. } => pace.moved(),
         Step { moved: false, .. } => pace.still(),

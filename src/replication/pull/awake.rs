@@ -1,7 +1,7 @@
-//! The lanes that have something to do. The others sleep: nothing of theirs is under way, and all
-//! that their line has shown is done. A look wakes a lane whose line has changed in another word
-//! than its beat. So a lane that sleeps costs a comparison at each look, and its position in each
-//! ack.
+//! The lanes that have something to do, by shard. The others sleep: nothing of theirs is under way,
+//! and all that their line has shown is done. A look wakes a lane whose line has changed in another
+//! word than its beat. So a lane that sleeps costs a comparison at each look, and its position in
+//! each ack.
 
 use crate::store::line::{BEAT, CONTROL_LINE_BYTES};
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
@@ -10,7 +10,7 @@ const LINE_WORDS: usize = CONTROL_LINE_BYTES / 8;
 
 /// See the module.
 pub struct Awake {
-    /// In no order.
+    /// The shards of those that are awake, in no order.
     lanes: Vec<usize>,
     is_awake: Vec<bool>,
     /// The lines as the lanes were shown them last.
@@ -20,14 +20,26 @@ pub struct Awake {
 }
 
 impl Awake {
-    /// All of so many.
-    pub fn new(lanes: usize) -> Awake {
+    /// None yet, of a store with so many shards.
+    pub fn new(shards: usize) -> Awake {
         Awake {
-            lanes: (0..lanes).collect(),
-            is_awake: vec![true; lanes],
-            shown: vec![[0; LINE_WORDS]; lanes],
+            lanes: Vec::with_capacity(shards),
+            is_awake: vec![false; shards],
+            shown: vec![[0; LINE_WORDS]; shards],
             first: 0,
         }
+    }
+
+    /// A lane has come. It is awake, and was shown nothing.
+    pub fn add(&mut self, lane: usize) {
+        self.shown[lane] = [0; LINE_WORDS];
+        self.wake(lane);
+    }
+
+    /// A lane has gone, or has ended: it has nothing to do any more.
+    pub fn remove(&mut self, lane: usize) {
+        self.is_awake[lane] = false;
+        self.lanes.retain(|other| *other != lane);
     }
 
     /// A look has brought this lane's line. True if the lane is to be shown it: it is awake, or is
@@ -48,11 +60,6 @@ impl Awake {
         if !std::mem::replace(&mut self.is_awake[lane], true) {
             self.lanes.push(lane);
         }
-    }
-
-    /// All lanes are awake.
-    pub fn wake_all(&mut self) {
-        (0..self.is_awake.len()).for_each(|lane| self.wake(lane));
     }
 
     /// Those that are awake.
@@ -89,13 +96,19 @@ impl Awake {
 mod tests {
     use super::*;
 
+    fn all_of(lanes: usize) -> Awake {
+        let mut awake = Awake::new(lanes);
+        (0..lanes).for_each(|lane| awake.add(lane));
+        awake
+    }
+
     fn line(word: u64) -> Vec<AtomicU64> {
         (0..LINE_WORDS as u64).map(|at| AtomicU64::new(if at == 3 { word } else { at })).collect()
     }
 
     #[test]
     fn a_lane_sleeps_until_its_line_changes() {
-        let mut awake = Awake::new(3);
+        let mut awake = all_of(3);
         assert!((0..3).all(|lane| awake.looked(lane, &line(7))));
         awake.retain(|lane| lane == 1);
         assert_eq!(awake.lanes(), [1]);
@@ -107,13 +120,24 @@ mod tests {
         let beaten = line(8);
         beaten[BEAT].fetch_add(2, Relaxed);
         assert!(!awake.looked(2, &beaten), "nothing but the beat has changed");
-        awake.wake_all();
-        assert_eq!(awake.count(), 3);
+        awake.wake(0);
+        assert_eq!(awake.lanes(), [0]);
+    }
+
+    #[test]
+    fn a_lane_that_goes_is_left_out_and_one_that_comes_again_is_shown_its_line() {
+        let mut awake = all_of(3);
+        assert!(awake.looked(1, &line(7)));
+        awake.remove(1);
+        assert_eq!(awake.lanes(), [0, 2]);
+        awake.add(1);
+        awake.retain(|lane| lane != 1);
+        assert!(awake.looked(1, &line(7)), "to this lane it is new");
     }
 
     #[test]
     fn each_lane_comes_first_in_turn() {
-        let mut awake = Awake::new(4);
+        let mut awake = all_of(4);
         awake.retain(|lane| lane != 2);
         let mut firsts: Vec<usize> = (0..3)
             .map(|_| {

@@ -58,10 +58,16 @@ impl Beats {
         has_changed
     }
 
-    /// A look has shown some that have changed.
-    pub fn sum_up(&mut self) {
+    /// This shard is followed anew: what was seen of it before says nothing.
+    pub fn forget(&mut self, shard: usize) {
+        self.shards[shard] = Beat::default();
+    }
+
+    /// A look has shown some that have changed. `is_followed` tells which shards count.
+    pub fn sum_up(&mut self, is_followed: impl Fn(usize) -> bool) {
         let sign = |beat: &Beat| Sign { moved_at: beat.moved_at, serves: beat.shown.map(|shown| shown & SERVES != 0) };
-        self.sign = self.shards.iter().map(sign).reduce(Sign::with).unwrap_or_default();
+        let followed = self.shards.iter().enumerate().filter(|(shard, _)| is_followed(*shard));
+        self.sign = followed.map(|(_, beat)| sign(beat)).reduce(Sign::with).unwrap_or_default();
     }
 
     /// Of all shards, as it was summed up last.
@@ -82,7 +88,7 @@ mod tests {
         let at = |milliseconds| begin + Duration::from_millis(milliseconds);
         let mut look = |now, shown: [u64; 2]| {
             let changed = [0, 1].map(|shard| beats.looked(shard, shown[shard], at(now)));
-            beats.sum_up();
+            beats.sum_up(|_| true);
             (changed, beats.sign())
         };
         assert_eq!(look(0, [5, 7]), ([true, true], Sign { moved_at: None, serves: Some(true) }));
@@ -92,5 +98,10 @@ mod tests {
         assert_eq!(look(40, [9, 10]), ([false, true], Sign { moved_at: Some(at(30)), serves: Some(false) }));
         let never = Sign::default();
         assert_eq!(beats.sign().with(never), never, "another puller has seen nothing yet");
+        beats.sum_up(|shard| shard == 1);
+        assert_eq!(beats.sign(), Sign { moved_at: Some(at(40)), serves: Some(false) }, "the other is not followed");
+        beats.forget(1);
+        beats.sum_up(|shard| shard == 1);
+        assert_eq!(beats.sign(), never);
     }
 }

@@ -10,7 +10,6 @@ use crate::store::Memory;
 use crate::store::log::Cell;
 use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 use std::collections::VecDeque;
-use std::time::Instant;
 
 /// Cells that are read in one go, at most: of 128 MiB of log.
 const CELLS_PER_READ: u64 = 512;
@@ -24,36 +23,30 @@ pub struct Cells {
     physical: VecDeque<u32>,
     /// The READ of cells that is under way.
     asked: Option<Asked>,
-    asked_times: u32,
     /// READs in a row that showed nothing of what was asked.
     missed: u32,
 }
 
 struct Asked {
-    number: u32,
+    number: u64,
     /// The first virtual slab of it, and how many.
     first: u64,
     count: usize,
-    /// The round that brings it.
-    round: u64,
-    /// When a look behind it had arrived, and it had not.
-    overtaken_at: Option<Instant>,
 }
 
-/// A READ of cells: of which region, from where, how many bytes, under which number.
+/// A READ of cells: of which region, from where, how many bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CellsRead {
     pub region: u32,
     pub offset: u64,
     pub bytes: usize,
-    pub number: u32,
 }
 
 impl Cells {
     /// Nothing is known of the shard's table.
     pub fn new(shard: usize, memory: Memory) -> Cells {
         let (shard, physical) = (shard as u64, VecDeque::new());
-        Cells { shard, memory, first: 0, physical, asked: None, asked_times: 0, missed: 0 }
+        Cells { shard, memory, first: 0, physical, asked: None, missed: 0 }
     }
 
     /// Where a virtual slab is, if that is known. Those before it are not asked for any more.
@@ -65,24 +58,23 @@ impl Cells {
         self.physical.front().copied().filter(|_| self.first == virtual_slab)
     }
 
-    /// Ask for the cells from `virtual_slab` to `last`, or for some of them, in round `round`; None
-    /// while others are awaited.
-    pub fn ask(&mut self, virtual_slab: u64, last: u64, bytes_max: usize, round: u64) -> Option<CellsRead> {
+    /// Ask for the cells from `virtual_slab` to `last`, or for some of them, by the READ `number`;
+    /// None while others are awaited.
+    pub fn ask(&mut self, virtual_slab: u64, last: u64, bytes_max: usize, number: u64) -> Option<CellsRead> {
         if self.asked.is_some() {
             return None;
         }
         let cells = u64::from(self.memory.table_cells);
         let at = virtual_slab & (cells - 1);
         let count = (last - virtual_slab + 1).min(cells - at).min(CELLS_PER_READ).min(bytes_max as u64 / 8);
-        self.asked_times = self.asked_times.wrapping_add(1);
-        let (number, count) = (self.asked_times, count as usize);
-        self.asked = Some(Asked { number, first: virtual_slab, count, round, overtaken_at: None });
+        let count = count as usize;
+        self.asked = Some(Asked { number, first: virtual_slab, count });
         let offset = (self.shard * cells + at) * 8;
-        Some(CellsRead { region: TABLES, offset, bytes: count * 8, number })
+        Some(CellsRead { region: TABLES, offset, bytes: count * 8 })
     }
 
     /// What was asked for under `number` has arrived at the beginning of `words`.
-    pub fn learn(&mut self, number: u32, words: &[AtomicU64]) {
+    pub fn learn(&mut self, number: u64, words: &[AtomicU64]) {
         let Some(Asked { first, count, .. }) = self.asked.take_if(|asked| asked.number == number) else { return };
         let cells = words[..count].iter().map(|word| Cell::from_bits(word.load(Relaxed)));
         let slabs = self.memory.slabs;
@@ -95,19 +87,6 @@ impl Cells {
     /// A READ of cells is under way.
     pub fn is_asking(&self) -> bool {
         self.asked.is_some()
-    }
-
-    /// The look of round `round` has arrived at `now`.
-    pub fn look(&mut self, round: u64, now: Instant) {
-        if let Some(asked) = self.asked.as_mut().filter(|asked| asked.round <= round) {
-            asked.overtaken_at.get_or_insert(now);
-        }
-    }
-
-    /// Since when cells have been missing whose round's look has arrived. If that lasts, their READ
-    /// is lost.
-    pub fn overtaken_at(&self) -> Option<Instant> {
-        self.asked.as_ref().and_then(|asked| asked.overtaken_at)
     }
 
     /// How often in a row nothing came of asking.
@@ -150,11 +129,11 @@ mod tests {
         assert_eq!(cells.physical(205), None);
         let first = cells.ask(205, 210, 4096, 1).expect("nothing is under way");
         assert_eq!((first.bytes, cells.ask(205, 210, 4096, 1)), (24, None), "205 to 207, where the table ends");
-        cells.learn(first.number, read(&table, first));
+        cells.learn(1, read(&table, first));
         assert_eq!([205, 206, 207, 208].map(|slab| cells.physical(slab)), [Some(5), Some(6), Some(7), None]);
-        let second = cells.ask(208, 210, 16, 1).expect("the first has come");
+        let second = cells.ask(208, 210, 16, 2).expect("the first has come");
         assert_eq!(second.bytes, 16);
-        cells.learn(second.number, read(&table, second));
+        cells.learn(2, read(&table, second));
         assert_eq!([208, 209, 210].map(|slab| cells.physical(slab)), [Some(8), Some(9), None]);
         assert_eq!(cells.physical(205), None, "what was passed is forgotten");
     }
@@ -164,12 +143,12 @@ mod tests {
         let (mut cells, table) = (Cells::new(3, MEMORY), table(200, 204));
         for (asked, missed) in [(208, 1), (216, 2)] {
             let read_of = cells.ask(asked, asked, 4096, 1).expect("nothing is under way");
-            cells.learn(read_of.number, read(&table, read_of));
+            cells.learn(1, read(&table, read_of));
             assert_eq!((cells.physical(asked), cells.missed()), (None, missed));
         }
         table[1].store(Cell { virtual_slab: 217, physical: 100 }.to_bits(), Relaxed);
         let read_of = cells.ask(217, 217, 4096, 1).expect("nothing is under way");
-        cells.learn(read_of.number, read(&table, read_of));
+        cells.learn(1, read(&table, read_of));
         assert_eq!((cells.physical(217), cells.missed()), (None, 3));
     }
 
@@ -178,24 +157,10 @@ mod tests {
         let (mut cells, table) = (Cells::new(3, MEMORY), table(200, 204));
         let before = cells.ask(200, 203, 4096, 1).expect("nothing is under way");
         cells.forget();
-        let after = cells.ask(201, 203, 4096, 1).expect("it was forgotten");
-        cells.learn(before.number, read(&table, before));
+        let after = cells.ask(201, 203, 4096, 2).expect("it was forgotten");
+        cells.learn(1, read(&table, before));
         assert_eq!(cells.physical(201), None);
-        cells.learn(after.number, read(&table, after));
+        cells.learn(2, read(&table, after));
         assert_eq!(cells.physical(201), Some(1));
-    }
-
-    #[test]
-    fn cells_that_a_look_has_overtaken_are_missed_since_then() {
-        let (mut cells, table) = (Cells::new(3, MEMORY), table(200, 204));
-        let begun = Instant::now();
-        let read_of = cells.ask(200, 203, 4096, 7).expect("nothing is under way");
-        cells.look(6, begun);
-        assert_eq!(cells.overtaken_at(), None, "that look was before them");
-        cells.look(7, begun);
-        cells.look(8, begun + std::time::Duration::from_secs(1));
-        assert_eq!(cells.overtaken_at(), Some(begun));
-        cells.learn(read_of.number, read(&table, read_of));
-        assert_eq!(cells.overtaken_at(), None);
     }
 }

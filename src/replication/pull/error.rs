@@ -1,11 +1,11 @@
-//! Why pulling ended.
+//! Why pulling ended: of all lanes of a puller, or of one.
 
 use crate::base::term::Term;
 use crate::fabric::FabricError;
 use crate::store::BadRecord;
 use std::time::Duration;
 
-/// Why pulling ended.
+/// Why a puller ended: its channel is of no more use.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
     /// The channel failed.
@@ -14,6 +14,11 @@ pub enum PullError {
     /// READs did not come back.
     #[error("{0} READs were not answered within {1:?}")]
     Stuck(usize, Duration),
+}
+
+/// Why one lane ended. The others of its puller go on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LaneEnd {
     /// The primary has begun a term that is not in the history that it told. Joining again tells
     /// the new history.
     #[error("the primary's term is now {0}")]

@@ -19,7 +19,7 @@ mod looks;
 mod sink;
 mod source;
 
-use super::{BAD_RECORDS_MAX, Counts, PullError, SENSELESS_LOOKS_MAX};
+use super::{BAD_RECORDS_MAX, Counts, LaneEnd, SENSELESS_LOOKS_MAX};
 use crate::base::term::Term;
 use crate::fabric::{Landing, Read};
 use crate::replication::ack::Tag;
@@ -27,7 +27,7 @@ use crate::replication::resume::{Line, Why, parted_at};
 use crate::store::{BadRecord, Follower, Geometry, History, Memory, TermStart};
 use sink::{Fed, Sink};
 use source::Source;
-use std::time::Instant;
+pub use source::Start;
 
 enum State {
     /// No look yet.
@@ -51,6 +51,8 @@ pub struct Lane<'s> {
     known: Option<Term>,
     /// Of the primary's log, as it was told. The store's own is changed once this log is followed.
     theirs: History,
+    /// Of the subscription to it.
+    tag: Tag,
     state: State,
     /// It has begun to follow since the last call of [`Lane::apply`].
     follows_anew: bool,
@@ -73,14 +75,15 @@ pub struct Lane<'s> {
 
 impl<'s> Lane<'s> {
     /// For one shard; `known` is the term of what the store has last applied, None if there is
-    /// nothing to go on from. `theirs` is the history of the primary's log.
+    /// nothing to go on from. `theirs` is the history of the primary's log, and the tag that of the
+    /// subscription to it.
     pub fn new(
         shard: usize,
         follower: Follower<'s>,
         geometry: &Geometry,
         memory: Memory,
         known: Option<Term>,
-        theirs: History,
+        (theirs, tag): (History, Tag),
     ) -> Self {
         Lane {
             shard,
@@ -90,6 +93,7 @@ impl<'s> Lane<'s> {
             slabs: memory.slabs,
             known,
             theirs,
+            tag,
             state: State::New,
             follows_anew: false,
             line: None,
@@ -133,9 +137,9 @@ impl<'s> Lane<'s> {
     }
 
     /// The word that tells it.
-    pub fn tell(&mut self, tag: Tag) -> u64 {
+    pub fn tell(&mut self) -> u64 {
         self.told = (self.applied(), self.is_whole());
-        tag.word(self.told.0, self.told.1)
+        self.tag.word(self.told.0, self.told.1)
     }
 
     /// Committed at the last look, and not applied.
@@ -164,7 +168,7 @@ impl<'s> Lane<'s> {
 
     /// There is something that could be read or applied without a further look.
     pub fn has_more(&self) -> bool {
-        !self.source.is_empty() || self.line.is_some_and(|line| self.wanted() < line.committed)
+        !self.source.is_empty() || self.wants_read()
     }
 
     /// From where on it reads.
@@ -175,9 +179,14 @@ impl<'s> Lane<'s> {
         }
     }
 
+    /// There is something to be read that is not on its way.
+    pub fn wants_read(&self) -> bool {
+        self.line.is_some_and(|line| self.wanted() < line.committed)
+    }
+
     /// The next READ for this shard into `landing`, of its log or of what must be known before:
     /// where its slabs are. The landing back if there is nothing to read now.
-    pub fn plan(&mut self, landing: Landing, piece_bytes: usize, round: u64) -> Result<Read, Landing> {
+    pub fn plan(&mut self, landing: Landing, piece_bytes: usize, start: Start) -> Result<Read, Landing> {
         let Some(line) = self.line else { return Err(landing) };
         let from = self.wanted();
         // Never more than its capacity ahead of what is applied: no line that shows more between
@@ -185,17 +194,17 @@ impl<'s> Lane<'s> {
         if from >= line.committed {
             return Err(landing);
         }
-        self.source.plan(landing, (from, line.committed), piece_bytes, round)
+        self.source.plan(landing, (from, line.committed), piece_bytes, start)
     }
 
     /// A READ of cells is done.
-    pub fn cells_arrived(&mut self, number: u32, landing: Landing) -> Result<Landing, PullError> {
+    pub fn cells_arrived(&mut self, number: u64, landing: &Landing) -> Result<(), LaneEnd> {
         self.source.cells_arrived(number, landing)
     }
 
     /// A piece's READ is done, and `begun` is the latest round that has begun. Returns the landing
     /// if the piece is not wanted any more.
-    pub fn arrived(&mut self, number: u32, landing: Landing, begun: u64) -> Option<Landing> {
+    pub fn arrived(&mut self, number: u64, landing: Landing, begun: u64) -> Option<Landing> {
         self.source.arrived(number, landing, begun)
     }
 
@@ -205,10 +214,10 @@ impl<'s> Lane<'s> {
         self.source.awaits_look(begun)
     }
 
-    /// Since when a piece, or cells, have been missing whose round's look has arrived. If that
-    /// lasts, their READ is lost.
-    pub fn overtaken_at(&self) -> Option<Instant> {
-        self.source.overtaken_at()
+    /// Nothing more is read or applied: what is on its way belongs to nobody.
+    pub fn stop(&mut self, free: &mut Vec<Landing>) {
+        self.sink.drop_carried();
+        self.source.read_again(self.sink.follower.cursor(), free);
     }
 
     /// The terms of what is here; none where there is nothing to go on from.
@@ -230,7 +239,7 @@ impl<'s> Lane<'s> {
 
     /// Apply what may be applied, then let go of what the primary has given up. True if anything
     /// changed.
-    pub fn apply(&mut self, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<bool, PullError> {
+    pub fn apply(&mut self, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<bool, LaneEnd> {
         let Some(line) = self.line else { return Ok(false) };
         let mut moved = false;
         while let Some(piece) = self.source.front() {
@@ -306,14 +315,14 @@ impl<'s> Lane<'s> {
     }
 
     /// The record at the cursor has failed its check. Read it again, a few times at most.
-    fn distrust(&mut self, why: BadRecord, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<(), PullError> {
+    fn distrust(&mut self, why: BadRecord, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<(), LaneEnd> {
         counts.bad_records += 1;
         let position = self.sink.follower.cursor();
         let times = if self.bad.0 == position { self.bad.1 + 1 } else { 1 };
         self.bad = (position, times);
         let shard = self.shard;
         if times >= BAD_RECORDS_MAX {
-            return Err(PullError::BadRecord { shard, position, times, why });
+            return Err(LaneEnd::BadRecord { shard, position, times, why });
         }
         log::warn!("shard {shard}: the record at position {position} failed its check ({why}); reading it again");
         self.sink.drop_carried();

@@ -1,9 +1,12 @@
 //! The pull loop: look at the primary's control lines, READ what was committed, look again, apply.
-//! A puller does this for its share of the shards, over a data channel of its own.
+//! A puller does this for the shards of its share in which it has a lane, over a data channel of
+//! its own. Lanes come and go between its steps, while the others go on.
 //!
 //! | file | what it is |
 //! | --- | --- |
 //! | [`awake`] | which of the shards have something to do |
+//! | `rounds` | a round is planned and submitted |
+//! | [`lanes`] | the lanes of a puller, by shard |
 //! | [`lane`] | one shard: pieces of its log on their way, in order, and what follows from a look |
 //! | [`cells`] | where the shard's slabs are in the primary's pool |
 //! | [`mod@line`] | what a control line shows, held against what it showed before |
@@ -11,7 +14,9 @@
 //! | [`beats`] | since when the server that takes writes was not seen to live |
 //! | [`carry`] | a record cut by a piece's end |
 //! | [`counts`] | what was counted |
-//! | [`error`] | why pulling ended |
+//! | [`error`] | why pulling ended, of one lane or of all |
+//! | [`under_way`] | which READs have not come back |
+//! | [`landings`] | where they put their bytes |
 //! | [`sizer`] | how long a piece is |
 //!
 //! A round is one batch of READs: pieces of several logs, then their control lines, the look.
@@ -31,45 +36,46 @@ mod carry;
 mod cells;
 mod counts;
 mod error;
+mod landings;
 mod lane;
+mod lanes;
 mod line;
 mod piece;
+mod rounds;
 mod sizer;
+mod under_way;
 
-use super::ack::{Acks, Summary, Tag};
-use super::regions::LINES;
+use super::ack::{Acks, SUMMARY_PAUSE, Summary, Tag};
 use crate::base::term::Term;
 use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
 use crate::store::line::{BEAT, CONTROL_LINE_BYTES};
 use crate::store::pool::SLAB_BYTES_MAX;
-use crate::store::{History, Memory, Store};
-use crate::sys::sync::Ordering::Relaxed;
+use crate::store::{Follower, Geometry, History, Memory};
+use crate::sys::sync::{AtomicU64, Ordering::Relaxed};
 use awake::Awake;
 use beats::Beats;
 pub use beats::Sign;
 pub use counts::Counts;
-pub use error::PullError;
+pub use error::{LaneEnd, PullError};
+use landings::Landings;
 use lane::Lane;
+use lanes::Lanes;
 use piece::Look;
+use rounds::Round;
 use sizer::{Sizer, UNASKED_PART_MAX};
 use std::ops::Range;
 use std::time::{Duration, Instant};
+use under_way::{Of, UnderWay};
 
 /// Bytes of a landing for pieces: a slab, in which a piece always lies.
 const LANDING_BYTES: usize = SLAB_BYTES_MAX;
-/// Pause between two summaries while something moves.
-const SUMMARY_PAUSE: Duration = Duration::from_millis(100);
 /// Rounds under way at a time.
 const ROUNDS_MAX: usize = 2;
-/// The tag of a look; pieces and cells have shard and number.
-const LOOK: u64 = 1 << 63;
-/// Tells a READ of cells from one of a piece.
-const CELLS: u64 = 1 << 62;
-/// After so many looks in a row at which a control line made no sense, the session ends. (A line
-/// may be read while it changes.)
+/// After so many looks in a row at which a control line made no sense, the lane ends. (A line may
+/// be read while it changes.)
 const SENSELESS_LOOKS_MAX: u32 = 1000;
 /// After a record at one position has failed its check so often, with the tail still below it, the
-/// session ends.
+/// lane ends.
 const BAD_RECORDS_MAX: u32 = 3;
 
 /// How far behind a replica is.
@@ -111,37 +117,31 @@ enum Purpose {
     Pulls,
 }
 
-/// One round: the READs that one doorbell started, lines last.
-struct Round {
-    number: u64,
-    submitted_at: Instant,
-    bytes: usize,
-}
-
 /// See the module.
 pub struct Puller<'s> {
     channel: Box<dyn Channel>,
-    /// The first shard of the share.
-    first: usize,
-    /// One for each shard of the share.
-    lanes: Vec<Lane<'s>>,
-    term: Term,
+    geometry: Geometry,
+    /// The primary's.
+    memory: Memory,
+    /// In which shards it may have lanes.
+    share: Range<usize>,
+    lanes: Lanes<'s>,
+    /// The lanes that have ended and are still here, and why.
+    ended: Vec<(usize, LaneEnd)>,
     purpose: Purpose,
     acks: Acks,
-    /// Of the subscription to these shards.
-    tag: Tag,
     /// When the primary was last told the figures, and whether they have changed since.
     summarized_at: Option<Instant>,
     has_news: bool,
     sizer: Sizer,
-    /// Landings for pieces, and for control lines, that no READ has.
-    free: Vec<Landing>,
-    free_lines: Vec<Landing>,
+    /// For pieces and cells, and for control lines.
+    landings: Landings,
+    line_landings: Landings,
     rounds: Vec<Round>,
     rounds_begun: u64,
     /// The latest round whose look has arrived.
     looked_at: u64,
-    under_way: usize,
+    under_way: UnderWay,
     awake: Awake,
     beats: Beats,
     batch: Vec<Read>,
@@ -157,54 +157,42 @@ pub struct Puller<'s> {
 }
 
 impl<'s> Puller<'s> {
-    /// Follow in the shards of `share` over `channel`. `memory` and `histories`, one for each
-    /// shard of the store, are the primary's; `known` has for each shard of the store the term of
-    /// the last that was applied, None where there is nothing to go on from; `tag` is that of the
-    /// subscription to the share. READs that are not answered for `silence_max` end it. Another
-    /// puller of the same store has other shards.
+    /// One that may follow in the shards of `share` over `channel`; it has no lanes yet. The
+    /// geometry is the store's and the primary's, `memory` is the primary's. READs that are not
+    /// answered for `silence_max` end it. Another puller of the same store has another share.
     pub fn new(
-        mut channel: Box<dyn Channel>,
-        store: &'s Store,
+        channel: Box<dyn Channel>,
+        geometry: Geometry,
         share: Range<usize>,
         memory: Memory,
-        histories: &[History],
-        known: &[Option<Term>],
-        tag: Tag,
         silence_max: Duration,
-    ) -> Result<Puller<'s>, FabricError> {
-        let geometry = store.geometry();
-        let followers: Vec<_> = store.followers().drain(share.clone()).collect();
-        let lines_bytes = (followers.len() * CONTROL_LINE_BYTES).next_multiple_of(4096);
+    ) -> Puller<'s> {
+        let lines_bytes = (share.len() * CONTROL_LINE_BYTES).next_multiple_of(4096);
         let depth = channel.depth_max().min(DEPTH_MAX);
         let pieces = depth.saturating_sub(ROUNDS_MAX).max(1);
         let landing_bytes = LANDING_BYTES.min((geometry.slab_bytes as usize).next_multiple_of(4096));
-        let free = (0..pieces).map(|_| channel.landing(landing_bytes)).collect::<Result<_, _>>()?;
         // A queue that takes one READ at a time has one round under way, of pieces or of lines.
         let looks = ROUNDS_MAX.min(depth);
-        let free_lines = (0..looks).map(|_| channel.landing(lines_bytes)).collect::<Result<_, _>>()?;
-        let lane = |(shard, follower)| {
-            let theirs = histories.get(shard).cloned().unwrap_or(History::NONE);
-            Lane::new(shard, follower, &geometry, memory, known[shard], theirs)
-        };
-        Ok(Puller {
+        Puller {
             acks: Acks::new(share.clone()),
-            tag,
             summarized_at: None,
             has_news: false,
-            awake: Awake::new(followers.len()),
-            beats: Beats::new(followers.len()),
-            first: share.start,
-            lanes: share.zip(followers).map(lane).collect(),
+            awake: Awake::new(share.end),
+            beats: Beats::new(share.end),
+            lanes: Lanes::new(share.end),
+            ended: Vec::new(),
+            geometry,
+            memory,
+            share,
             channel,
             purpose: Purpose::Pulls,
-            term: histories.iter().map(History::newest).max().unwrap_or_default(),
             sizer: Sizer::new(landing_bytes, pieces),
-            free,
-            free_lines,
+            landings: Landings::new(landing_bytes, pieces),
+            line_landings: Landings::new(lines_bytes, looks),
             rounds: Vec::new(),
             rounds_begun: 0,
             looked_at: 0,
-            under_way: 0,
+            under_way: UnderWay::default(),
             batch: Vec::new(),
             done: Vec::new(),
             counts: Counts::default(),
@@ -213,7 +201,44 @@ impl<'s> Puller<'s> {
             behind_since: None,
             silence_max,
             clock: Instant::now,
-        })
+        }
+    }
+
+    /// Follow in a shard of the share, which has no lane, from the next step on. `known` is the
+    /// term of what was applied last, None where there is nothing to go on from. `theirs` is the
+    /// history of the primary's log, `tag` that of the subscription to it.
+    pub fn add(&mut self, shard: usize, follower: Follower<'s>, known: Option<Term>, theirs: History, tag: Tag) {
+        assert!(self.share.contains(&shard), "shard {shard} is of another puller's share");
+        let lane = Lane::new(shard, follower, &self.geometry, self.memory, known, (theirs, tag));
+        self.beats.forget(shard);
+        self.lanes.add(shard, lane, self.rounds_begun + 1);
+        self.awake.add(shard);
+    }
+
+    /// Follow in this shard no more, whether its lane has ended or not; its follower is dropped.
+    /// READs of it that are under way belong to nobody from now on. Returns what a later lane can
+    /// go on from, as [`Puller::known`] does.
+    pub fn drop_lane(&mut self, shard: usize) -> Option<Term> {
+        let mut lane = self.lanes.remove(shard)?;
+        self.awake.remove(shard);
+        self.ended.retain(|(ended, _)| *ended != shard);
+        self.acks.owe();
+        lane.stop(&mut self.landings.free);
+        lane.known()
+    }
+
+    /// A lane has ended: it does nothing from now on, and stays until it is dropped.
+    fn end_lane(&mut self, shard: usize, why: LaneEnd) {
+        let lane = self.lanes.live(shard).expect("a lane ends once");
+        lane.stop(&mut self.landings.free);
+        self.lanes.end(shard);
+        self.awake.remove(shard);
+        self.ended.push((shard, why));
+    }
+
+    /// The shards whose lanes have ended and are still here, and why.
+    pub fn ended(&self) -> &[(usize, LaneEnd)] {
+        &self.ended
     }
 
     /// Go by another clock than the system's from now on: with the simulated fabric a run is then a
@@ -242,12 +267,12 @@ impl<'s> Puller<'s> {
         self.purpose != Purpose::Pulls
     }
 
-    /// Give up what is here, in every shard of the share at once, and pull from now on.
+    /// Give up what is here, in every lane at once, those that have ended as well, and pull from
+    /// now on.
     pub fn discard(&mut self) {
         self.purpose = Purpose::Pulls;
-        let Puller { lanes, counts, awake, .. } = self;
-        awake.wake_all();
-        lanes.iter_mut().for_each(|lane| lane.discard(counts));
+        let Puller { lanes, counts, .. } = self;
+        lanes.iter_mut().for_each(|(_, lane)| lane.discard(counts));
     }
 
     /// The others are caught up.
@@ -259,14 +284,10 @@ impl<'s> Puller<'s> {
         (self.clock)().saturating_duration_since(earlier)
     }
 
-    /// For each shard of the share what a later puller can go on from.
-    pub fn known(&self) -> Vec<Option<Term>> {
-        self.lanes.iter().map(Lane::known).collect()
-    }
-
-    /// The latest term of any of the primary's shards, as it was told.
-    pub fn term(&self) -> Term {
-        self.term
+    /// What a later lane of this shard can go on from: the term of what was applied last. None
+    /// where there is nothing, or no lane.
+    pub fn known(&self, shard: usize) -> Option<Term> {
+        self.lanes.get(shard).and_then(Lane::known)
     }
 
     /// What was counted.
@@ -287,19 +308,20 @@ impl<'s> Puller<'s> {
         self.beats.sign()
     }
 
-    /// Every shard follows, and has applied all that the last look showed.
+    /// Every lane follows, and has applied all that the last look showed.
     pub fn is_caught_up(&self) -> bool {
-        self.lanes_awake().all(Lane::is_caught_up)
+        self.ended.is_empty() && self.lanes_awake().all(Lane::is_caught_up)
     }
 
     /// One step: start a round if there is room for one, take what has arrived (waiting up to
-    /// `wait` if nothing has), apply what may be applied, tell the primary.
+    /// `wait` if nothing has), apply what may be applied, tell the primary. An error ends the
+    /// puller; what ends one lane alone is told by [`Puller::ended`].
     pub fn step(&mut self, wait: Duration) -> Result<Step, PullError> {
         let began_at = (self.clock)();
         self.begin_round()?;
         self.collect(began_at, wait)?;
-        let applied = self.apply()?;
-        if applied || self.lanes_awake().any(Lane::has_news) {
+        let applied = self.apply();
+        if applied || self.acks.is_owed() || self.lanes_awake().any(Lane::has_news) {
             self.acknowledge()?;
             self.has_news = true;
         }
@@ -320,7 +342,8 @@ impl<'s> Puller<'s> {
 
     /// Tell the primary where this replica stands.
     fn acknowledge(&mut self) -> Result<(), FabricError> {
-        let words = self.lanes.iter_mut().map(|lane| lane.tell(self.tag));
+        let Puller { lanes, share, .. } = self;
+        let words = share.clone().map(|shard| lanes.get_mut(shard).map_or(0, Lane::tell));
         self.acks.write(&mut *self.channel, words)
     }
 
@@ -338,66 +361,7 @@ impl<'s> Puller<'s> {
             bad_records: counts.bad_records,
             ..Summary::default()
         };
-        self.acks.summarize(&mut *self.channel, summary)
-    }
-
-    fn begin_round(&mut self) -> Result<(), PullError> {
-        if self.rounds.len() >= ROUNDS_MAX || self.free_lines.is_empty() {
-            return Ok(());
-        }
-        let number = self.rounds_begun + 1;
-        let mut bytes = 0;
-        let depth = self.channel.depth_max().min(DEPTH_MAX);
-        for step in 0..self.awake.count() {
-            let at = self.awake.nth(step);
-            // One place in the queue is for the lines of this round.
-            while bytes < self.sizer.round_bytes() && self.under_way + self.batch.len() + 1 < depth.max(2) {
-                let Some(landing) = self.free.pop() else { break };
-                match self.lanes[at].plan(landing, self.sizer.piece_bytes(), number) {
-                    Ok(read) => {
-                        if read.tag & CELLS == 0 {
-                            bytes += read.bytes;
-                            self.counts.pieces += 1;
-                        }
-                        self.batch.push(read);
-                    }
-                    Err(landing) => {
-                        self.free.push(landing);
-                        break;
-                    }
-                }
-            }
-        }
-        // A second round under way brings pieces, or a look that pieces wait for: another one would
-        // show nothing that the first does not.
-        let begun = self.rounds_begun;
-        let is_needed = bytes > 0 || self.rounds.is_empty() || self.lanes_awake().any(|lane| lane.awaits_look(begun));
-        if !is_needed || self.under_way + self.batch.len() + 1 > depth {
-            return self.submit(None, bytes);
-        }
-        self.awake.turn();
-        let landing = self.free_lines.pop().expect("looked at above");
-        let lines_bytes = self.lanes.len() * CONTROL_LINE_BYTES;
-        let offset = (self.first * CONTROL_LINE_BYTES) as u64;
-        self.batch.push(Read { region: LINES, offset, bytes: lines_bytes, landing, tag: LOOK | number });
-        self.submit(Some(number), bytes)
-    }
-
-    fn submit(&mut self, round: Option<u64>, bytes: usize) -> Result<(), PullError> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        let now = (self.clock)();
-        if self.under_way == 0 {
-            self.heard_at = now;
-        }
-        self.under_way += self.batch.len();
-        self.counts.pulled_bytes += bytes as u64;
-        if let Some(number) = round {
-            self.rounds_begun = number;
-            self.rounds.push(Round { number, submitted_at: now, bytes });
-        }
-        self.channel.submit(&mut self.batch)?;
+        self.has_news |= !self.acks.summarize(&mut *self.channel, summary)?;
         Ok(())
     }
 
@@ -416,28 +380,37 @@ impl<'s> Puller<'s> {
         if !done.is_empty() {
             self.heard_at = now;
         }
-        let begun = self.rounds_begun;
         for completion in done.drain(..) {
-            self.under_way -= 1;
+            let of = self.under_way.came_back(completion.tag);
             completion.outcome?;
-            if completion.tag & LOOK == 0 {
-                let shard = ((completion.tag & !CELLS) >> 32) as usize - self.first;
-                let number = completion.tag as u32;
-                if completion.tag & CELLS != 0 {
-                    let landing = self.lanes[shard].cells_arrived(number, completion.landing)?;
-                    self.free.push(landing);
-                } else if let Some(unwanted) = self.lanes[shard].arrived(number, completion.landing, begun) {
-                    self.free.push(unwanted);
-                }
-            } else {
-                self.looked(completion.tag & !LOOK, completion.landing, &unasked)?;
-            }
+            self.take(completion.tag, of, completion.landing, &unasked)?;
         }
         self.done = done;
         outcome?;
         let silence = now.saturating_duration_since(self.heard_at);
-        if self.under_way > 0 && silence > self.silence_max {
-            return Err(PullError::Stuck(self.under_way, silence));
+        if self.under_way.count() > 0 && silence > self.silence_max {
+            return Err(PullError::Stuck(self.under_way.count(), silence));
+        }
+        Ok(())
+    }
+
+    /// A READ has come back. What is of a lane that is gone is nobody's.
+    fn take(&mut self, number: u64, of: Of, landing: Landing, unasked: &Range<Instant>) -> Result<(), PullError> {
+        let begun = self.rounds_begun;
+        match of {
+            Of::Look(round) => return self.looked(round, landing, unasked),
+            Of::Piece(shard) => {
+                let unwanted = match self.lanes.live(shard) {
+                    Some(lane) => lane.arrived(number, landing, begun),
+                    None => Some(landing),
+                };
+                self.landings.free.extend(unwanted);
+            }
+            Of::Cells(shard) => {
+                let learnt = self.lanes.live(shard).map_or(Ok(()), |lane| lane.cells_arrived(number, &landing));
+                self.landings.free.push(landing);
+                learnt.unwrap_or_else(|why| self.end_lane(shard, why));
+            }
         }
         Ok(())
     }
@@ -451,62 +424,77 @@ impl<'s> Puller<'s> {
         let now = (self.clock)();
         let unasked = unasked.end.saturating_duration_since(unasked.start.max(round.submitted_at));
         self.sizer.observe(round.bytes, now.saturating_duration_since(round.submitted_at), unasked);
-        if number < self.looked_at {
-            // Overtaken: a later look has shown more already.
-            self.free_lines.push(landing);
-            return Ok(());
+        self.under_way.looked(number, now);
+        let silence = self.under_way.overdue_since().map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        if silence > self.silence_max {
+            return Err(PullError::Stuck(self.under_way.count(), silence));
         }
-        self.looked_at = number;
-        let words = landing.words(self.lanes.len() * CONTROL_LINE_BYTES);
-        let mut lines = words.chunks_exact(CONTROL_LINE_BYTES / 8);
-        let look = Look { round: number, begun: self.rounds_begun, at: now };
+        // One that is overtaken says nothing: a later look has shown more already.
+        if number >= self.looked_at {
+            self.looked_at = number;
+            self.show(&round, landing.words(round.span.len() * CONTROL_LINE_BYTES));
+        }
+        self.line_landings.free.push(landing);
+        Ok(())
+    }
+
+    /// Show each lane its line.
+    fn show(&mut self, round: &Round, words: &[AtomicU64]) {
+        let look = Look { round: round.number, begun: self.rounds_begun };
+        let lines = round.span.clone().zip(words.chunks_exact(CONTROL_LINE_BYTES / 8));
         if self.purpose != Purpose::Pulls {
-            let mut shows_all = true;
-            for (lane, line) in self.lanes.iter_mut().zip(&mut lines) {
-                shows_all &= lane.shows_log(look, line)?;
+            let mut shown = 0;
+            for (shard, line) in lines {
+                let Some(lane) = self.lanes.shown(shard, round.number) else { continue };
+                match lane.shows_log(look, line) {
+                    Ok(shows) => shown += usize::from(shows),
+                    Err(why) => self.end_lane(shard, why),
+                }
             }
+            let shows_all = shown == self.lanes.count();
             self.purpose = if shows_all { Purpose::SeesLog } else { Purpose::SeeksLog };
-            self.free_lines.push(landing);
-            return Ok(());
+            return;
         }
         let (mut behind, mut has_beaten) = (false, false);
-        for (shard, line) in lines.enumerate() {
+        for (shard, line) in lines {
+            let Some(lane) = self.lanes.shown(shard, round.number) else { continue };
             let beat = line[BEAT].load(Relaxed);
             if self.beats.looked(shard, beat, round.submitted_at) {
-                self.lanes[shard].follow_beat(beat);
+                lane.follow_beat(beat);
                 has_beaten = true;
             }
             if !self.awake.looked(shard, line) {
                 continue;
             }
-            let lane = &mut self.lanes[shard];
-            lane.look(look, line, &mut self.counts)?;
-            behind |= !lane.is_caught_up();
-            let silence = lane.overtaken_at().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-            if silence > self.silence_max {
-                return Err(PullError::Stuck(self.under_way, silence));
+            match lane.look(look, line, &mut self.counts) {
+                Ok(()) => behind |= !lane.is_caught_up(),
+                Err(why) => self.end_lane(shard, why),
             }
         }
-        self.free_lines.push(landing);
         if has_beaten {
-            self.beats.sum_up();
+            let Puller { beats, lanes, .. } = self;
+            beats.sum_up(|shard| lanes.get(shard).is_some());
         }
         if behind && self.behind_since.is_none() {
             self.behind_since = Some(round.submitted_at);
         }
-        Ok(())
     }
 
     /// Apply what has arrived and been looked at; true if anything was.
-    fn apply(&mut self) -> Result<bool, PullError> {
-        let mut applied = false;
+    fn apply(&mut self) -> bool {
+        let (mut applied, mut ending) = (false, Vec::new());
         for shard in self.awake.lanes() {
-            let lane = &mut self.lanes[*shard];
-            applied |= lane.apply(&mut self.free, &mut self.counts)?;
+            match self.lanes[*shard].apply(&mut self.landings.free, &mut self.counts) {
+                Ok(moved) => applied |= moved,
+                // Some of it may have been applied before.
+                Err(why) => ending.push((*shard, why)),
+            }
         }
-        if self.behind_since.is_some() && self.is_caught_up() {
+        applied |= !ending.is_empty();
+        ending.into_iter().for_each(|(shard, why)| self.end_lane(shard, why));
+        if self.behind_since.is_some() && self.lanes_awake().all(Lane::is_caught_up) {
             self.behind_since = None;
         }
-        Ok(applied)
+        applied
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::fabric::Landing;
 use crate::replication::resume::Line;
-use std::time::Instant;
 
 /// How far above the tail a piece must lie, at the least, for a look to vouch for it that was
 /// submitted together with it: the bytes of both may have been taken in any order, but within
@@ -19,14 +18,12 @@ pub struct Look {
     pub round: u64,
     /// The latest round that had begun when it arrived.
     pub begun: u64,
-    /// When it arrived.
-    pub at: Instant,
 }
 
 /// Under way, arrived, or half applied.
 pub struct Piece {
     /// Its READ's.
-    pub number: u32,
+    pub number: u64,
     /// The position of its first byte.
     pub begin: u64,
     /// Its length.
@@ -40,33 +37,20 @@ pub struct Piece {
     begun_before: Option<u64>,
     /// The tail that the first look which vouches for it has shown.
     pub tail_after: Option<u64>,
-    /// When a look behind it had arrived, and the piece had not.
-    pub overtaken_at: Option<Instant>,
     /// Words of it that have been consumed.
     pub consumed: usize,
 }
 
 impl Piece {
     /// One that is to be READ in `round`.
-    pub fn new(number: u32, begin: u64, bytes: usize, round: u64) -> Piece {
-        Piece {
-            number,
-            begin,
-            bytes,
-            round,
-            landing: None,
-            begun_before: None,
-            tail_after: None,
-            overtaken_at: None,
-            consumed: 0,
-        }
+    pub fn new(number: u64, begin: u64, bytes: usize, round: u64) -> Piece {
+        Piece { number, begin, bytes, round, landing: None, begun_before: None, tail_after: None, consumed: 0 }
     }
 
     /// Its READ is done; `begun` is the latest round that has begun.
     pub fn arrived(&mut self, landing: Landing, begun: u64) {
         self.landing = Some(landing);
         self.begun_before = Some(begun);
-        self.overtaken_at = None;
     }
 
     /// Whether it has arrived, no look vouches for it, and none was submitted since; `begun` is the
@@ -87,9 +71,6 @@ impl Piece {
         if was_submitted_after || is_behind && is_far {
             self.tail_after = Some(line.tail);
         }
-        if is_behind && self.landing.is_none() {
-            self.overtaken_at.get_or_insert(look.at);
-        }
     }
 }
 
@@ -108,7 +89,7 @@ mod tests {
         if has_arrived {
             piece.arrived(Landing::new(4096).unwrap(), 4);
         }
-        piece.look(Look { round, begun: 4, at: Instant::now() }, &line);
+        piece.look(Look { round, begun: 4 }, &line);
         assert!(piece.tail_after.is_none_or(|tail| tail == line.tail));
         piece.tail_after.is_some()
     }

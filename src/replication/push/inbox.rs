@@ -16,6 +16,7 @@ use crate::fabric::{
     Cause, Channel, Completion, DEPTH_MAX, Exporter, FabricError, Grant, Invitation, Kind, Landing, Read, Token,
 };
 use crate::replication::regions::{LINES, TABLES};
+use crate::store::line::CONTROL_LINE_BYTES;
 use crate::store::line::POSITION_MAX;
 use crate::store::log::Cell;
 use crate::store::{Geometry, Memory};
@@ -138,19 +139,26 @@ impl Inbox {
         shelf.line = PushedLine::load(words).or(shelf.line);
     }
 
-    /// Answer a look: the lines, as a puller expects them. False while a shard has none yet.
-    fn show_lines(&mut self, read: &Read) -> bool {
-        (0..self.shelves.len()).for_each(|shard| self.refresh(shard));
-        if self.shelves.iter().any(|shelf| shelf.line.is_none()) {
-            return false;
+    /// Answer a look: the lines of the shards that it is of, as a puller expects them. False while
+    /// one of them has none yet.
+    fn show_lines(&mut self, read: &Read) -> Result<bool, FabricError> {
+        let first = (read.offset / CONTROL_LINE_BYTES as u64) as usize;
+        let span = first..first + read.bytes / CONTROL_LINE_BYTES;
+        if span.end > self.shelves.len() {
+            return Err(self.fail(format!("a READ at byte {} of the control lines: there are none", read.offset)));
+        }
+        span.clone().for_each(|shard| self.refresh(shard));
+        let shelves = &mut self.shelves[span];
+        if shelves.iter().any(|shelf| shelf.line.is_none()) {
+            return Ok(false);
         }
         let to = read.landing.words(read.bytes);
-        for (shelf, to) in self.shelves.iter_mut().zip(to.chunks_exact(LINE_WORDS)) {
+        for (shelf, to) in shelves.iter_mut().zip(to.chunks_exact(CONTROL_LINE_BYTES / 8)) {
             let line = shelf.line.as_ref().expect("there is one of each shard");
             line.show(to);
             shelf.shown_tail = line.tail();
         }
-        true
+        Ok(true)
     }
 
     /// Cells: the inbox has no slabs, so it numbers them by itself. A shard's virtual slabs take
@@ -250,7 +258,7 @@ impl Inbox {
         self.check()?;
         let read = &next.read;
         match &mut next.asks {
-            Asks::Lines => Ok(self.show_lines(read)),
+            Asks::Lines => self.show_lines(read),
             Asks::Cells => self.show_cells(read).map(|()| true),
             Asks::Piece { shard, .. } if *shard >= self.shelves.len() => {
                 Err(self.fail(format!("a READ at byte {} of the slabs: there is none", read.offset)))
@@ -323,11 +331,11 @@ impl Channel for Inbox {
         Ok(count)
     }
 
-    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<(), FabricError> {
+    fn write_ack(&mut self, offset: usize, words: &[u64]) -> Result<bool, FabricError> {
         self.check()?;
         let slot = &self.memory.notes().words()[(self.layout.wants_bytes() + offset) / 8..];
         let store = |(to, word): (&AtomicU64, &u64)| to.store(*word, Release);
         slot[..words.len()].iter().zip(words).for_each(store);
-        Ok(())
+        Ok(true)
     }
 }

@@ -149,7 +149,7 @@ pub fn three_channels_of_one_exporter_do_not_mix(world: &dyn World) {
         for (number, pair) in pairs.iter_mut().enumerate() {
             let read = read(pair.channel.as_mut(), number as u32, round * 8, 64, round);
             pair.channel.submit(&mut vec![read]).unwrap();
-            pair.channel.write_ack(0, &[round + number as u64]).unwrap();
+            assert!(pair.channel.write_ack(0, &[round + number as u64]).unwrap(), "there is room for one ack");
         }
         for (number, pair) in pairs.iter_mut().enumerate() {
             let done = completions(pair.channel.as_mut(), 1).remove(0);

@@ -98,13 +98,15 @@ impl Scripted {
             }
         };
         let store = Store::with_geometry(geometry, memory.slabs, 1, false, None).expect("a small store");
-        let known = vec![None; geometry.shards as usize];
-        let shards = 0..known.len();
-        let mut puller =
-            Puller::new(channel, &store, shards, memory, &histories, &known, tag, LONG).expect("memory for landings");
+        let shards = 0..geometry.shards as usize;
+        let mut puller = Puller::new(channel, geometry, shards.clone(), memory, LONG);
+        for (shard, theirs) in shards.zip(histories) {
+            puller.add(shard, store.follower(shard).expect("nobody else follows"), None, theirs, tag);
+        }
         let (mut clocks, mut beats) = (Clocks::start(), 0);
         wait_until("the primary shows a replica", || {
             puller.step(Duration::from_millis(10)).expect("it pulls on");
+            assert!(puller.ended().is_empty(), "so does each lane: {:?}", puller.ended());
             puller.summarize().expect("it acknowledges");
             match self.link.try_receive().expect("the primary goes on") {
                 Some(Message::Heartbeat(beat)) => {

@@ -19,7 +19,7 @@ const TERM: Term = Term::of(1, 0xABC);
 
 /// A follower that stands at `position` of [`TERM`].
 fn at(replica: &Store, position: u64) -> Follower<'_> {
-    let mut follower = replica.followers().remove(0);
+    let mut follower = replica.follower(0).expect("it is alone");
     assert!(follower.begin_at(position, &History::born(TERM, BIRTH)));
     follower
 }
@@ -109,6 +109,7 @@ fn what_is_stale_is_refused() {
     draft.write(&words, Seed::of(0, BIRTH, TERM));
     let mut follower = at(&replica, BIRTH);
     assert_eq!(follower.apply(&words, BIRTH).stop, Stop::End);
+    drop(follower);
     let zeroes: Vec<AtomicU64> = (0..8).map(|_| AtomicU64::new(0)).collect();
     assert_refused(&replica, BIRTH, &zeroes, BadRecord::NoRecord);
 }

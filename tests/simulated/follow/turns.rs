@@ -105,7 +105,7 @@ fn giving_up_goes_by_the_budget_and_ends_at_the_cursor() {
 fn nonsense_from_a_primary_is_refused_or_taken_as_far_as_it_makes_sense() {
     let store = primary(ONE);
     let replica = replica_of(&store);
-    let follower = &mut replica.followers()[0];
+    let mut follower = replica.follower(0).expect("it is alone");
     let words = Logs::of(&store).copy(0, 64, 96);
     assert_eq!(follower.apply(&words, follower.cursor()).stop, Stop::Bad(BadRecord::NoRecord), "nothing has begun");
     for position in [0, 1, 63, 77, u64::MAX, 1 << 63] {
@@ -150,6 +150,7 @@ fn a_replica_of_a_restarted_primary_begins_anew() {
     let before = replica.stats().reclaimed_bytes;
     let mut author = Author::new(&restarted);
     fill(&mut author, 5000, 30);
+    drop(link);
     let mut link = Link::new(&restarted, &replica);
     link.settle();
     assert_eq!((link.jumps, items(&replica, NOW).len()), (2, 30));

@@ -1,9 +1,10 @@
 //! One replica of a simulated run, and whom it follows.
 
+use crate::pullers::End;
 use crate::session::{Network, Offered, Session};
 use remora::base::term::Term;
 use remora::fabric::sim::Faults;
-use remora::replication::pull::PullError;
+use remora::replication::pull::{LaneEnd, PullError};
 use remora::store::Store;
 use std::sync::Arc;
 
@@ -53,12 +54,15 @@ impl<'s> Link<'s> {
             counts.joined + counts.overrun + counts.diverged
         };
         let before = anew(session);
-        let stepped = session.step(store);
+        let stepped = session.step();
         let began = if anew(session) > before { Began::Anew } else { Began::Nothing };
         match stepped {
             Ok(_) => {}
             Err(
-                PullError::Fabric(_) | PullError::Stuck(..) | PullError::TermChanged(_) | PullError::BeganAnew { .. },
+                End::Puller(PullError::Fabric(_))
+                | End::Puller(PullError::Stuck(..))
+                | End::Lane(LaneEnd::TermChanged(_))
+                | End::Lane(LaneEnd::BeganAnew { .. }),
             ) => {
                 self.end_session();
             }

@@ -8,11 +8,12 @@ use super::{SHARDS, SLABS, is_whole, seeds};
 use crate::clock;
 use crate::compare::assert_same;
 use crate::pair::{NOW, Setup, primary, primary_of, replica_of};
+use crate::pullers::End;
 use crate::session::{Network, Offered, Session};
 use fastrand::Rng;
 use remora::base::term::Term;
 use remora::fabric::sim::Faults;
-use remora::replication::pull::{Counts, PullError, Sign};
+use remora::replication::pull::{Counts, LaneEnd, PullError, Sign};
 use remora::store::Store;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,13 +92,15 @@ impl<'s> Link<'s> {
             self.connect();
         }
         let session = self.session.as_mut().expect("made above");
-        let Err(error) = session.step(self.store) else { return };
+        let Err(error) = session.step() else { return };
         match error {
-            PullError::Stuck(..) | PullError::Fabric(_) => self.seen.lost += 1,
-            PullError::BadRecord { .. } => self.seen.broken += 1,
-            PullError::TermChanged(_) => self.seen.term_changed += 1,
-            PullError::BeganAnew { .. } => self.seen.began_anew += 1,
-            PullError::Senseless { .. } | PullError::NoMemory { .. } => panic!("nobody lies: {error}"),
+            End::Puller(PullError::Stuck(..)) | End::Puller(PullError::Fabric(_)) => self.seen.lost += 1,
+            End::Lane(LaneEnd::BadRecord { .. }) => self.seen.broken += 1,
+            End::Lane(LaneEnd::TermChanged(_)) => self.seen.term_changed += 1,
+            End::Lane(LaneEnd::BeganAnew { .. }) => self.seen.began_anew += 1,
+            End::Lane(LaneEnd::Senseless { .. }) | End::Lane(LaneEnd::NoMemory { .. }) => {
+                panic!("nobody lies: {error}")
+            }
         }
         self.end_session();
     }

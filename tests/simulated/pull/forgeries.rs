@@ -4,6 +4,7 @@
 
 use super::{is_whole, number};
 use crate::clock;
+use crate::pullers::End;
 use crate::session::{Network, Offered, Session};
 use crate::support::forged::{Forged, ForgedLine, GEOMETRY, SLABS, TERM, histories, memory};
 use crate::support::wait::go_on_until;
@@ -12,7 +13,7 @@ use remora::base::term::Term;
 use remora::base::time::UnixSeconds;
 use remora::fabric::Kind;
 use remora::fabric::sim::Faults;
-use remora::replication::pull::PullError;
+use remora::replication::pull::{LaneEnd, PullError};
 use remora::replication::wire::{FRAME_BYTES_MAX, Message, Welcome};
 use remora::store::line::{BIRTH, POSITION_MAX};
 use remora::store::{Geometry, History, Memory, Store, TermStart};
@@ -33,9 +34,9 @@ fn offered(forged: &Arc<Forged>, histories: Vec<History>) -> Offered {
     Offered { regions: forged.clone(), histories, geometry: forged.geometry, memory: memory(&forged.geometry) }
 }
 
-fn step(session: &mut Session<'_>, replica: &Store) -> Result<(), PullError> {
+fn step(session: &mut Session<'_>) -> Result<(), End> {
     clock::pass(Duration::from_micros(20));
-    session.step(replica).map(drop)
+    session.step().map(drop)
 }
 
 fn replica() -> Store {
@@ -123,7 +124,7 @@ fn pull_lies(seed: u64) -> &'static str {
     let mut session = Network::new(seed).connect(&offered(&forged, past), &store, &known, &Faults::default());
     let mut end = "goes on";
     for _ in 0..STEPS {
-        if let Err(error) = step(&mut session, &store) {
+        if let Err(error) = step(&mut session) {
             end = kind_of(&error);
             break;
         }
@@ -137,14 +138,14 @@ fn pull_lies(seed: u64) -> &'static str {
     end
 }
 
-fn kind_of(error: &PullError) -> &'static str {
+fn kind_of(error: &End) -> &'static str {
     match error {
-        PullError::Fabric(error) => panic!("the channel is sound: {error}"),
-        PullError::Stuck(..) => panic!("READs are answered: {error}"),
-        PullError::TermChanged(_) => "term",
-        PullError::BeganAnew { .. } => "began anew",
-        PullError::Senseless { .. } | PullError::NoMemory { .. } => "senseless",
-        PullError::BadRecord { .. } => "bad record",
+        End::Puller(PullError::Fabric(error)) => panic!("the channel is sound: {error}"),
+        End::Puller(PullError::Stuck(..)) => panic!("READs are answered: {error}"),
+        End::Lane(LaneEnd::TermChanged(_)) => "term",
+        End::Lane(LaneEnd::BeganAnew { .. }) => "began anew",
+        End::Lane(LaneEnd::Senseless { .. }) | End::Lane(LaneEnd::NoMemory { .. }) => "senseless",
+        End::Lane(LaneEnd::BadRecord { .. }) => "bad record",
     }
 }
 
@@ -235,7 +236,7 @@ fn a_record_that_waits_for_room_is_not_forgotten() {
     let mut session = network.connect(&offered(&forged, histories(1)), &store, &[None], &Faults::default());
     let follows = |session: &mut Session<'_>, what: &str| {
         go_on_until(what, || {
-            step(session, &store).expect("nothing is wrong");
+            step(session).expect("nothing is wrong");
             let puller = &session.puller;
             puller.is_caught_up() && puller.lag().bytes == 0 && puller.counts().looks > 4
         });
@@ -251,9 +252,9 @@ fn a_record_that_waits_for_room_is_not_forgotten() {
     let end = SHARD_BYTES + 2 * RECORD_BYTES;
     forged.write_equal_records(SHARD_BYTES, end);
     forged.show(0, forged.line(64 * RECORD_BYTES, end - RECORD_BYTES + 16));
-    (0..50).for_each(|_| assert!(step(&mut session, &store).is_ok()));
+    (0..50).for_each(|_| assert!(step(&mut session).is_ok()));
     forged.show(0, forged.line(64 * RECORD_BYTES, end));
-    (0..50).for_each(|_| assert!(step(&mut session, &store).is_ok()));
+    (0..50).for_each(|_| assert!(step(&mut session).is_ok()));
     assert_eq!(session.puller.lag().bytes, RECORD_BYTES, "a reader's bytes are not overwritten");
     drop(turn);
     follows(&mut session, "once the reader has left");
@@ -276,7 +277,7 @@ fn positions_of_another_log_are_not_acknowledged() {
         go_on_until("it comes up", || {
             let is_up = !comes_up || session.puller.is_caught_up();
             if !is_up {
-                step(&mut session, &store).expect("nothing is wrong");
+                step(&mut session).expect("nothing is wrong");
             }
             is_up
         });
@@ -284,7 +285,7 @@ fn positions_of_another_log_are_not_acknowledged() {
         go_on_until("an ack", || {
             let beats = session.summary().beats;
             // What was written arrives with a look at the channel, of which a step has one.
-            beats > 0 || step(&mut session, &store).is_err()
+            beats > 0 || step(&mut session).is_err()
         });
         (0..shards).map(|shard| session.acked(shard)).collect::<Vec<_>>()
     };

@@ -9,10 +9,11 @@ use super::{SLABS, Setup, seeds};
 use crate::clock;
 use crate::compare::assert_same;
 use crate::pair::NOW;
+use crate::pullers::End;
 use fastrand::Rng;
 use remora::base::term::Term;
 use remora::fabric::sim::Faults;
-use remora::replication::pull::PullError;
+use remora::replication::pull::LaneEnd;
 use remora::store::line::{CONTROL_LINE_BYTES, POSITION_MAX};
 use remora::store::log::Cell;
 use remora::store::{History, Store, TermStart};
@@ -76,11 +77,11 @@ fn a_line_that_makes_no_sense_ends_it() {
             let none = vec![None; SLABS.shards];
             let mut session = scene.network.connect(&scene.offered, &scene.replica, &none, &Faults::default());
             if caught_up {
-                pull(&mut session, &scene.replica).expect("it is honest so far");
+                pull(&mut session).expect("it is honest so far");
             }
             lie(&scene.forged);
-            let ended = lie_until_it_ends(&mut session, &scene.replica);
-            let is_senseless = matches!(ended, PullError::Senseless { shard: 0, .. });
+            let ended = lie_until_it_ends(&mut session);
+            let is_senseless = matches!(ended, End::Lane(LaneEnd::Senseless { shard: 0, .. }));
             assert!(is_senseless && ended.to_string().contains(words), "{name}: {ended}");
             let known = session.puller.known();
             drop(session);
@@ -99,7 +100,7 @@ fn memory_that_is_not_to_be_had_is_waited_for() {
     scene.replica = Store::with_geometry(geometry, slabs + 1, 4, false, Some((3, 4))).expect("a small store");
     let none = vec![None; SLABS.shards];
     let mut session = scene.network.connect(&scene.offered, &scene.replica, &none, &Faults::default());
-    pull(&mut session, &scene.replica).expect("it is honest so far");
+    pull(&mut session).expect("it is honest so far");
     let mut random = Rng::with_seed(2);
     let mut writer = Writer::new(&scene.store, &mut scene.ledger, SLABS, KEYS);
     (0..50).for_each(|_| writer.step(&mut scene.ledger, &mut random));
@@ -109,8 +110,8 @@ fn memory_that_is_not_to_be_had_is_waited_for() {
     (0..2).for_each(|shard| set(&scene.forged, shard * CONTROL_LINE_BYTES / 8 + CAPACITY, |_| more));
     let cursors = |store: &Store| store.shards().iter().map(|shard| shard.control().committed()).collect::<Vec<_>>();
     let before = cursors(&scene.replica);
-    let ended = lie_until_it_ends(&mut session, &scene.replica);
-    let PullError::NoMemory { shard, .. } = ended else { panic!("{ended}") };
+    let ended = lie_until_it_ends(&mut session);
+    let End::Lane(LaneEnd::NoMemory { shard, .. }) = ended else { panic!("{ended}") };
     assert_eq!(cursors(&scene.replica)[shard], before[shard]);
     assert!(cursors(&scene.store)[shard] > before[shard], "there was something to apply");
     let known = session.puller.known();
@@ -128,19 +129,19 @@ fn positions_that_go_back_end_it_and_another_term_does_at_once() {
     let mut scene = Scene::new(1, ONE);
     for (name, lie) in goes_back {
         let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
-        pull(&mut session, &scene.replica).expect("it is honest so far");
+        pull(&mut session).expect("it is honest so far");
         lie(&scene.forged);
-        let ended = lie_until_it_ends(&mut session, &scene.replica);
-        assert!(matches!(ended, PullError::BeganAnew { what: "a position went back", .. }), "{name}: {ended}");
+        let ended = lie_until_it_ends(&mut session);
+        assert!(matches!(ended, End::Lane(LaneEnd::BeganAnew { what: "a position went back", .. })), "{name}: {ended}");
         let known = session.puller.known();
         drop(session);
         pull_honest(&mut scene, &known);
     }
     let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
-    pull(&mut session, &scene.replica).expect("it is honest so far");
+    pull(&mut session).expect("it is honest so far");
     set(&scene.forged, TERM, |_| Term::of(2, 5).0);
-    let ended = (0..10).find_map(|_| session.step(&scene.replica).err());
-    assert!(matches!(ended, Some(PullError::TermChanged(term)) if term == Term::of(2, 5)), "{ended:?}");
+    let ended = (0..10).find_map(|_| session.step().err());
+    assert!(matches!(ended, Some(End::Lane(LaneEnd::TermChanged(term))) if term == Term::of(2, 5)), "{ended:?}");
     let known = session.puller.known();
     assert!(known[0].is_some());
     drop(session);
@@ -152,12 +153,12 @@ fn positions_that_go_back_end_it_and_another_term_does_at_once() {
 fn a_position_that_goes_back_at_one_look_is_not_believed() {
     let mut scene = Scene::new(1, ONE);
     let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
-    pull(&mut session, &scene.replica).expect("it is honest so far");
+    pull(&mut session).expect("it is honest so far");
     let mut look_once = || {
         let looks = session.puller.counts().looks;
         for _ in 0..STEPS_MAX {
             clock::pass(Duration::from_micros(20));
-            session.step(&scene.replica).expect("one look proves nothing");
+            session.step().expect("one look proves nothing");
             if session.puller.counts().looks > looks {
                 return assert_eq!(session.puller.counts().looks, looks + 1);
             }
@@ -187,9 +188,9 @@ fn a_transient_lie_is_passed_over() {
         let mut session = network.connect(&scene.offered, &scene.replica, &none, &Faults::default());
         for _ in 0..30 {
             lie(&scene.forged);
-            (0..20).for_each(|_| assert!(session.step(&scene.replica).is_ok(), "it may pass"));
+            (0..20).for_each(|_| assert!(session.step().is_ok(), "it may pass"));
             scene.forged.restore(&scene.store);
-            (0..20).for_each(|_| assert!(session.step(&scene.replica).is_ok(), "it has passed"));
+            (0..20).for_each(|_| assert!(session.step().is_ok(), "it has passed"));
         }
         assert_same(&scene.store, &scene.replica, NOW);
     }
@@ -202,8 +203,8 @@ fn a_beginning_within_a_record_is_not_gone_on_from() {
     let mut scene = Scene::new(1, ONE);
     set(&scene.forged, TAIL, |word| word + 8);
     let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
-    let ended = pull(&mut session, &scene.replica).expect_err("no record begins there");
-    assert!(matches!(ended, PullError::BadRecord { times: 3, .. }), "{ended}");
+    let ended = pull(&mut session).expect_err("no record begins there");
+    assert!(matches!(ended, End::Lane(LaneEnd::BadRecord { times: 3, .. })), "{ended}");
     let known = session.puller.known();
     drop(session);
     pull_honest(&mut scene, &known);
@@ -217,10 +218,10 @@ fn a_tail_that_was_too_high_is_not_gone_on_from() {
     let second = scene.store.shards()[0].walk(line.tail()).nth(20).expect("many records").0;
     set(&scene.forged, TAIL, |_| second);
     let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
-    pull(&mut session, &scene.replica).expect("it looks as if it were true");
+    pull(&mut session).expect("it looks as if it were true");
     scene.forged.restore(&scene.store);
-    let ended = lie_until_it_ends(&mut session, &scene.replica);
-    assert!(matches!(ended, PullError::BeganAnew { what: "a position went back", .. }), "{ended}");
+    let ended = lie_until_it_ends(&mut session);
+    assert!(matches!(ended, End::Lane(LaneEnd::BeganAnew { what: "a position went back", .. })), "{ended}");
     let known = session.puller.known();
     drop(session);
     pull_honest(&mut scene, &known);
@@ -248,7 +249,7 @@ fn lines_at_random() {
                     word,
                     |word| if random.clone().bool() { word.wrapping_add(change) } else { word ^ change },
                 );
-                if session.step(&scene.replica).is_err() {
+                if session.step().is_err() {
                     break;
                 }
             }
@@ -268,8 +269,8 @@ fn logs_full_of_noise() {
         let mut random = Rng::with_seed(seed);
         scene.forged.pool().iter().for_each(|word| word.store(random.u64(..), Relaxed));
         let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
-        let ended = pull(&mut session, &scene.replica).expect_err("noise");
-        assert!(matches!(ended, PullError::BadRecord { times: 3, .. }), "{ended}");
+        let ended = pull(&mut session).expect_err("noise");
+        assert!(matches!(ended, End::Lane(LaneEnd::BadRecord { times: 3, .. })), "{ended}");
         assert_eq!((session.puller.counts().records, scene.replica.stats().items), (0, 0));
         let known = session.puller.known();
         drop(session);
@@ -291,9 +292,9 @@ fn rings_with_changed_words() {
             words[random.usize(0..words.len())].fetch_xor(1 << random.u32(0..64), Relaxed);
         }
         let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
-        match pull(&mut session, &scene.replica) {
+        match pull(&mut session) {
             Ok(()) => {}
-            Err(PullError::BadRecord { .. }) => refused += 1,
+            Err(End::Lane(LaneEnd::BadRecord { .. })) => refused += 1,
             Err(other) => panic!("{other}"),
         }
         found += scene.ledger.assert_all_written(&scene.replica, KEYS, NOW);
@@ -320,21 +321,21 @@ fn a_history_that_the_lines_contradict_ends_it_at_once() {
 
     scene.offered.histories = with_second(middle);
     let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
-    let ended = lie_until_it_ends(&mut session, &scene.replica);
-    assert!(matches!(ended, PullError::BeganAnew { shard: 0, .. }), "{ended}");
+    let ended = lie_until_it_ends(&mut session);
+    assert!(matches!(ended, End::Lane(LaneEnd::BeganAnew { shard: 0, .. })), "{ended}");
     let known = session.puller.known();
     drop(session);
     let mut session = scene.network.connect(&scene.offered, &scene.replica, &known, &Faults::default());
-    lie_until_it_ends(&mut session, &scene.replica);
+    lie_until_it_ends(&mut session);
     assert_eq!(session.puller.counts().diverged, 1, "what was applied is not gone on from");
     drop(session);
 
     scene.offered.histories = vec![first.clone()];
     let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
-    pull(&mut session, &scene.replica).expect("it has not come to the second term");
+    pull(&mut session).expect("it has not come to the second term");
     set(&scene.forged, TERM, |_| second.0);
-    let ended = lie_until_it_ends(&mut session, &scene.replica);
-    assert!(matches!(ended, PullError::TermChanged(changed) if changed == second), "{ended}");
+    let ended = lie_until_it_ends(&mut session);
+    assert!(matches!(ended, End::Lane(LaneEnd::TermChanged(changed)) if changed == second), "{ended}");
     let known = session.puller.known();
     drop(session);
     pull_honest(&mut scene, &known);
@@ -356,10 +357,10 @@ fn tables_that_lie() {
                 word.store(if noise { random.u64(..) } else { other.to_bits() }, Relaxed);
             }
             let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
-            let ended = pull(&mut session, &scene.replica).expect_err(what);
+            let ended = pull(&mut session).expect_err(what);
             let expected = match &ended {
-                PullError::Senseless { what, .. } => noise && what.contains("table"),
-                PullError::BadRecord { .. } => !noise,
+                End::Lane(LaneEnd::Senseless { what, .. }) => noise && what.contains("table"),
+                End::Lane(LaneEnd::BadRecord { .. }) => !noise,
                 _ => false,
             };
             assert!(expected, "{what}: {ended}");

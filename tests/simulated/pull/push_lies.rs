@@ -12,7 +12,7 @@ use remora::base::term::Term;
 use remora::fabric::sim::{Faults, Sim};
 use remora::fabric::{Invitation, Regions, Token, Write, WriteChannel};
 use remora::replication::ack::Tag;
-use remora::replication::pull::{PullError, Puller};
+use remora::replication::pull::{LaneEnd, Puller};
 use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::{INBOX, InboxMemory, Layout};
 use remora::replication::push::notes::{LINE_WORDS, PushedLine, Want};
@@ -76,33 +76,25 @@ fn an_inbox_that_holds_lies() {
             let exporter = sim.exporter();
             let liar = exporter.writer().expect("the simulation writes").connect(&invite.invitation, lies.clone());
             let mut liar = liar.expect("the token is known");
-            let known = vec![None; setup.shards];
-            let mut puller = Puller::new(
-                Box::new(inbox),
-                &replica,
-                0..setup.shards,
-                offered.memory,
-                &offered.histories,
-                &known,
-                Tag::FIRST,
-                SILENCE_MAX,
-            )
-            .expect("memory");
+            let mut puller =
+                Puller::new(Box::new(inbox), offered.geometry, 0..setup.shards, offered.memory, SILENCE_MAX);
+            for shard in 0..setup.shards {
+                puller.add(
+                    shard,
+                    replica.follower(shard).expect("nobody follows"),
+                    None,
+                    offered.histories[shard].clone(),
+                    Tag::FIRST,
+                );
+            }
             puller.set_clock(clock::now);
             for _ in 0..STEPS {
                 lie(&mut *liar, &lies, &mut random, &layout, (&offered, setup));
-                match puller.step(Duration::ZERO) {
-                    Ok(_) => {}
-                    Err(
-                        PullError::Senseless { .. }
-                        | PullError::BadRecord { .. }
-                        | PullError::TermChanged(_)
-                        | PullError::BeganAnew { .. },
-                    ) => {
-                        ended += 1;
-                        break;
-                    }
-                    Err(error) => panic!("{error}"),
+                puller.step(Duration::ZERO).expect("the channel is sound");
+                if let [(_, why), ..] = puller.ended() {
+                    assert!(!matches!(why, LaneEnd::NoMemory { .. }), "{why}");
+                    ended += 1;
+                    break;
                 }
             }
             assert!(items(&replica, NOW).is_empty(), "an item that nobody wrote");

@@ -6,12 +6,13 @@ use super::writer::Writer;
 use crate::clock;
 use crate::compare::{Seen as Item, assert_identical, assert_same, items};
 use crate::pair::Setup;
+use crate::pullers::End;
 use crate::session::{Network, Offered, Session};
 use fastrand::Rng;
 use remora::base::term::Term;
 use remora::base::time::UnixSeconds;
 use remora::fabric::sim::Faults;
-use remora::replication::pull::{Counts, PullError};
+use remora::replication::pull::{Counts, LaneEnd, PullError};
 use remora::store::Store;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -133,15 +134,15 @@ impl<'s> Run<'s> {
         let Run { network, offered, replica, known, faults, .. } = self;
         let session = self.session.get_or_insert_with(|| network.connect(offered, replica, known, faults));
         self.metadata_may_differ |= session.faults.corrupt > 0.0;
-        let Err(error) = session.step(replica) else { return };
+        let Err(error) = session.step() else { return };
         match &error {
-            PullError::Stuck(..) => self.seen.stuck += 1,
-            PullError::Fabric(_) => self.seen.closed += 1,
-            PullError::BadRecord { .. } => self.seen.broken += 1,
-            PullError::TermChanged(_)
-            | PullError::Senseless { .. }
-            | PullError::NoMemory { .. }
-            | PullError::BeganAnew { .. } => {
+            End::Puller(PullError::Stuck(..)) => self.seen.stuck += 1,
+            End::Puller(PullError::Fabric(_)) => self.seen.closed += 1,
+            End::Lane(LaneEnd::BadRecord { .. }) => self.seen.broken += 1,
+            End::Lane(LaneEnd::TermChanged(_))
+            | End::Lane(LaneEnd::Senseless { .. })
+            | End::Lane(LaneEnd::NoMemory { .. })
+            | End::Lane(LaneEnd::BeganAnew { .. }) => {
                 assert!(session.faults.corrupt > 0.0 && session.faults.corrupt_from_region == 0, "{error}");
                 self.seen.lines_refused += 1;
             }
@@ -223,6 +224,8 @@ impl<'s> Run<'s> {
     /// The primary rests: the replica becomes the same, and the primary is told.
     pub fn settle(&mut self) {
         self.faults = Faults::default();
+        self.network.lanes_come_and_go = false;
+        self.session.iter_mut().for_each(Session::keep_lanes);
         // A channel that loses READs is found out by the puller.
         let faulty = |faults: &Faults| faults.corrupt > 0.0 || faults.cut > 0.0;
         let mut steps = 0;

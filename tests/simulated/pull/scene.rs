@@ -7,12 +7,13 @@ use super::writer::Writer;
 use crate::clock;
 use crate::compare::assert_same;
 use crate::pair::{NOW, primary, replica_of};
+use crate::pullers::End;
 use crate::session::{Network, Offered, Session};
 use fastrand::Rng;
 use remora::base::term::Term;
 use remora::fabric::Regions;
 use remora::fabric::sim::Faults;
-use remora::replication::pull::PullError;
+
 use remora::store::Store;
 use remora::sys::memory::Memfd;
 use std::sync::Arc;
@@ -116,10 +117,10 @@ impl Scene {
 }
 
 /// Until it has caught up and has nothing more to do, or why it ended.
-pub fn pull(session: &mut Session<'_>, replica: &Store) -> Result<(), PullError> {
+pub fn pull(session: &mut Session<'_>) -> Result<(), End> {
     for _ in 0..STEPS_MAX {
         clock::pass(Duration::from_micros(20));
-        if !session.step(replica)?.moved && session.puller.is_caught_up() {
+        if !session.step()?.moved && session.puller.is_caught_up() {
             return Ok(());
         }
     }
@@ -131,7 +132,7 @@ pub fn pull_honest(scene: &mut Scene, known: &[Option<Term>]) {
     scene.forged.restore(&scene.store);
     let mut session = scene.network.connect(&scene.offered, &scene.replica, known, &Faults::default());
     for _ in 0..STEPS_MAX {
-        session.step(&scene.replica).expect("it is honest");
+        session.step().expect("it is honest");
         let tails = |store: &Store| store.shards().iter().map(|shard| shard.control().tail()).collect::<Vec<_>>();
         if session.puller.is_caught_up() && tails(&scene.replica) == tails(&scene.store) {
             return assert_same(&scene.store, &scene.replica, NOW);
@@ -141,10 +142,10 @@ pub fn pull_honest(scene: &mut Scene, known: &[Option<Term>]) {
 }
 
 /// Why it ended, which it must.
-pub fn lie_until_it_ends(session: &mut Session<'_>, replica: &Store) -> PullError {
+pub fn lie_until_it_ends(session: &mut Session<'_>) -> End {
     for _ in 0..STEPS_MAX {
         clock::pass(Duration::from_micros(20));
-        if let Err(error) = session.step(replica) {
+        if let Err(error) = session.step() {
             return error;
         }
     }

@@ -9,10 +9,11 @@ use super::writer::Writer;
 use crate::clock;
 use crate::compare::{Logs, assert_same};
 use crate::pair::{NOW, primary, replica_of};
+use crate::pullers::End;
 use crate::session::Session;
 use crate::support::wait::go_on_until;
 use remora::fabric::sim::Faults;
-use remora::replication::pull::PullError;
+use remora::replication::pull::LaneEnd;
 use remora::store::log::Cell;
 use remora::store::{BadRecord, Store};
 use std::ops::Range;
@@ -125,9 +126,9 @@ enum Misplaced {
     Foreign,
 }
 
-fn step(session: &mut Session<'_>, replica: &Store) -> Result<bool, PullError> {
+fn step(session: &mut Session<'_>) -> Result<bool, End> {
     clock::pass(Duration::from_micros(20));
-    session.step(replica).map(|step| step.moved)
+    session.step().map(|step| step.moved)
 }
 
 /// How a replica comes by misplaced bytes.
@@ -154,7 +155,7 @@ fn pull_misplaced(alike: &mut Alike, part: &Range<u64>, case: Case) {
     if case.carried {
         alike.show_until(part.start);
         go_on_until("it has read half of the record", || {
-            let moved = step(&mut session, &alike.scene.replica).expect("nothing is wrong so far");
+            let moved = step(&mut session).expect("nothing is wrong so far");
             !moved && session.puller.lag().bytes == part.start - begin && alike.cursor() == begin
         });
     }
@@ -164,7 +165,7 @@ fn pull_misplaced(alike: &mut Alike, part: &Range<u64>, case: Case) {
     // What is stale may begin like a longer record than there is yet: then more of it is awaited.
     let mut rests = 0;
     while bad_records(&session) == 0 && rests < 20 {
-        rests += u32::from(!step(&mut session, &alike.scene.replica).expect("it is read again"));
+        rests += u32::from(!step(&mut session).expect("it is read again"));
     }
     let is_head = part.start <= begin + 8;
     assert!(bad_records(&session) == 1 || case.what == Misplaced::Stale && is_head);
@@ -172,12 +173,13 @@ fn pull_misplaced(alike: &mut Alike, part: &Range<u64>, case: Case) {
     alike.scene.ledger.assert_all_written(&alike.scene.replica, NUMBERS, NOW);
     if bad_records(&session) == 1 && !case.lasts {
         alike.scene.forged.restore(&alike.scene.store);
-        pull(&mut session, &alike.scene.replica).expect("it is right now");
+        pull(&mut session).expect("it is right now");
         return assert_same(&alike.scene.store, &alike.scene.replica, NOW);
     }
     if bad_records(&session) == 1 {
-        let ended = pull(&mut session, &alike.scene.replica).expect_err("it is wrong each time");
-        let expected = matches!(ended, PullError::BadRecord { shard: 0, position, times: 3, .. } if position == begin);
+        let ended = pull(&mut session).expect_err("it is wrong each time");
+        let expected =
+            matches!(ended, End::Lane(LaneEnd::BadRecord { shard: 0, position, times: 3, .. }) if position == begin);
         assert!(expected && bad_records(&session) == 3 && alike.cursor() == begin, "{ended}");
     }
     let known = session.puller.known();
@@ -253,8 +255,8 @@ fn a_table_that_leads_to_another_shards_slabs() {
             &[None; ALIKE.shards],
             &Faults::default(),
         );
-        let ended = pull(&mut session, &alike.scene.replica).expect_err("they are another shard's");
-        let PullError::BadRecord { shard: 0, position, times: 3, why: BadRecord::Checksum } = ended else {
+        let ended = pull(&mut session).expect_err("they are another shard's");
+        let End::Lane(LaneEnd::BadRecord { shard: 0, position, times: 3, why: BadRecord::Checksum }) = ended else {
             panic!("{ended}");
         };
         assert_eq!((position, session.puller.counts().bad_records), (first, 3));

@@ -3,7 +3,7 @@
 use super::{Lane, State};
 use crate::replication::pull::line::{self, Shown, Slabs};
 use crate::replication::pull::piece::Look;
-use crate::replication::pull::{Counts, PullError, SENSELESS_LOOKS_MAX};
+use crate::replication::pull::{Counts, LaneEnd, SENSELESS_LOOKS_MAX};
 use crate::replication::resume::{Line, Resume, Why, has_diverged, is_doubtful, resume};
 use crate::store::line::ControlLine;
 use crate::sys::sync::AtomicU64;
@@ -11,7 +11,7 @@ use crate::sys::sync::AtomicU64;
 impl Lane<'_> {
     /// Whether the control line shows a log that this lane could follow. For as long as the lane
     /// takes no looks.
-    pub fn shows_log(&mut self, look: Look, words: &[AtomicU64]) -> Result<bool, PullError> {
+    pub fn shows_log(&mut self, look: Look, words: &[AtomicU64]) -> Result<bool, LaneEnd> {
         Ok(self.read(look, words)?.is_some())
     }
 
@@ -27,7 +27,7 @@ impl Lane<'_> {
     }
 
     /// What a look has seen of the control line.
-    pub fn look(&mut self, look: Look, words: &[AtomicU64], counts: &mut Counts) -> Result<(), PullError> {
+    pub fn look(&mut self, look: Look, words: &[AtomicU64], counts: &mut Counts) -> Result<(), LaneEnd> {
         let Some(line) = self.read(look, words)? else { return Ok(()) };
         self.follow_capacity(&line)?;
         self.earlier_tail = self.line.map_or(0, |earlier| earlier.tail);
@@ -43,7 +43,7 @@ impl Lane<'_> {
 
     /// A control line, held against the last one. None where it shows nothing yet, or makes no
     /// sense this time.
-    fn read(&mut self, look: Look, words: &[AtomicU64]) -> Result<Option<Line>, PullError> {
+    fn read(&mut self, look: Look, words: &[AtomicU64]) -> Result<Option<Line>, LaneEnd> {
         let is_known = |term| self.theirs.starts().iter().any(|start| start.term == term);
         match line::read(words, self.line, Slabs { bytes: self.slab_bytes, count: self.slabs.into() }, is_known) {
             Shown::Line(line) => {
@@ -52,7 +52,7 @@ impl Lane<'_> {
                 Ok(Some(line))
             }
             Shown::NothingYet => Ok(None),
-            Shown::Unknown(term) => Err(PullError::TermChanged(term)),
+            Shown::Unknown(term) => Err(LaneEnd::TermChanged(term)),
             Shown::BeganAnew(..) if self.doubt.is_none_or(|begun| look.round <= begun) => {
                 self.doubt.get_or_insert(look.begun);
                 Ok(None)
@@ -60,12 +60,12 @@ impl Lane<'_> {
             Shown::BeganAnew(what, tail) => {
                 // Items that live there below this replica's tail may never have been here.
                 self.sink.proven &= tail >= self.sink.follower.tail();
-                Err(PullError::BeganAnew { shard: self.shard, what })
+                Err(LaneEnd::BeganAnew { shard: self.shard, what })
             }
             Shown::Senseless(what) => {
                 self.senseless += 1;
                 if self.senseless > SENSELESS_LOOKS_MAX {
-                    return Err(PullError::Senseless { shard: self.shard, what });
+                    return Err(LaneEnd::Senseless { shard: self.shard, what });
                 }
                 Ok(None)
             }
@@ -74,20 +74,20 @@ impl Lane<'_> {
 
     /// Have as much memory as the primary. Another shard may be about to give back what this one is
     /// to have, so it is tried for a while.
-    fn follow_capacity(&mut self, line: &Line) -> Result<(), PullError> {
+    fn follow_capacity(&mut self, line: &Line) -> Result<(), LaneEnd> {
         if self.memory_missed == 0 && self.line.is_some_and(|before| before.capacity == line.capacity) {
             return Ok(());
         }
         let follows = self.sink.follower.follow_capacity(line.capacity);
         self.memory_missed = if follows { 0 } else { self.memory_missed + 1 };
         if self.memory_missed > SENSELESS_LOOKS_MAX {
-            return Err(PullError::NoMemory { shard: self.shard, capacity: line.capacity });
+            return Err(LaneEnd::NoMemory { shard: self.shard, capacity: line.capacity });
         }
         Ok(())
     }
 
     /// Decide what to do, by a line that makes sense.
-    fn decide(&mut self, line: &Line, counts: &mut Counts) -> Result<(), PullError> {
+    fn decide(&mut self, line: &Line, counts: &mut Counts) -> Result<(), LaneEnd> {
         match self.state {
             State::New => match self.resume(line) {
                 Resume::Continue if self.is_doubtful() => self.begin_anew(Why::Diverged, line.tail, counts),
@@ -102,7 +102,7 @@ impl Lane<'_> {
             },
             State::Follows if self.has_strayed(line) => {
                 let what = "what was applied is not what its history says";
-                return Err(PullError::BeganAnew { shard: self.shard, what });
+                return Err(LaneEnd::BeganAnew { shard: self.shard, what });
             }
             State::Follows if self.source.is_empty() && line.tail > self.sink.follower.cursor() => {
                 self.begin_anew(Why::Overrun, line.tail, counts);

@@ -5,13 +5,12 @@
 
 use super::super::cells::{Cells, CellsRead};
 use super::super::piece::{Look, Piece};
-use super::super::{CELLS, PullError, SENSELESS_LOOKS_MAX};
+use super::super::{LaneEnd, SENSELESS_LOOKS_MAX};
 use crate::fabric::{Landing, Read};
 use crate::replication::regions::POOL;
 use crate::replication::resume::Line;
 use crate::store::Memory;
 use std::collections::VecDeque;
-use std::time::Instant;
 
 /// See the module.
 pub struct Source {
@@ -21,14 +20,22 @@ pub struct Source {
     cells: Cells,
     planned: u64,
     pieces: VecDeque<Piece>,
-    pieces_begun: u32,
+}
+
+/// Where a READ belongs.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    /// The round that brings it.
+    pub round: u64,
+    /// Its number.
+    pub number: u64,
 }
 
 impl Source {
     /// Of a shard of a primary with such memory, from position `from` on.
     pub fn new(shard: usize, slab_bytes: u64, memory: Memory, from: u64) -> Source {
         let cells = Cells::new(shard, memory);
-        Source { shard, slab_bytes, cells, planned: from, pieces: VecDeque::new(), pieces_begun: 0 }
+        Source { shard, slab_bytes, cells, planned: from, pieces: VecDeque::new() }
     }
 
     /// Up to where READs have been planned.
@@ -54,46 +61,43 @@ impl Source {
         landing: Landing,
         (from, until): (u64, u64),
         piece_bytes: usize,
-        round: u64,
+        start: Start,
     ) -> Result<Read, Landing> {
         self.planned = from;
         let (virtual_slab, within) = (self.planned / self.slab_bytes, self.planned % self.slab_bytes);
         let Some(physical) = self.cells.physical(virtual_slab) else {
-            return self.plan_cells(landing, (virtual_slab, (until - 1) / self.slab_bytes), round);
+            return self.plan_cells(landing, (virtual_slab, (until - 1) / self.slab_bytes), start.number);
         };
         let bytes = (until - self.planned).min(self.slab_bytes - within).min(piece_bytes.min(landing.bytes()) as u64);
-        self.pieces_begun = self.pieces_begun.wrapping_add(1);
-        let number = self.pieces_begun;
         let begin = self.planned;
         self.planned += bytes;
         let bytes = bytes as usize;
-        self.pieces.push_back(Piece::new(number, begin, bytes, round));
+        self.pieces.push_back(Piece::new(start.number, begin, bytes, start.round));
         let offset = u64::from(physical) * self.slab_bytes + within;
-        Ok(Read { region: POOL, offset, bytes, landing, tag: (self.shard as u64) << 32 | u64::from(number) })
+        Ok(Read { region: POOL, offset, bytes, landing, tag: start.number })
     }
 
     /// A READ of the cells of virtual slabs `first` to `last`, unless cells are under way already.
-    fn plan_cells(&mut self, landing: Landing, (first, last): (u64, u64), round: u64) -> Result<Read, Landing> {
-        let Some(CellsRead { region, offset, bytes, number }) = self.cells.ask(first, last, landing.bytes(), round)
-        else {
-            return Err(landing);
-        };
-        Ok(Read { region, offset, bytes, landing, tag: CELLS | (self.shard as u64) << 32 | u64::from(number) })
+    fn plan_cells(&mut self, landing: Landing, (first, last): (u64, u64), number: u64) -> Result<Read, Landing> {
+        match self.cells.ask(first, last, landing.bytes(), number) {
+            Some(CellsRead { region, offset, bytes }) => Ok(Read { region, offset, bytes, landing, tag: number }),
+            None => Err(landing),
+        }
     }
 
     /// A READ of cells is done.
-    pub fn cells_arrived(&mut self, number: u32, landing: Landing) -> Result<Landing, PullError> {
+    pub fn cells_arrived(&mut self, number: u64, landing: &Landing) -> Result<(), LaneEnd> {
         self.cells.learn(number, landing.words(landing.bytes()));
         if self.cells.missed() > SENSELESS_LOOKS_MAX {
             let what = "its table does not say where its slabs are";
-            return Err(PullError::Senseless { shard: self.shard, what });
+            return Err(LaneEnd::Senseless { shard: self.shard, what });
         }
-        Ok(landing)
+        Ok(())
     }
 
     /// A piece's READ is done, and `begun` is the latest round that has begun. Returns the landing
     /// if the piece is not wanted any more.
-    pub fn arrived(&mut self, number: u32, landing: Landing, begun: u64) -> Option<Landing> {
+    pub fn arrived(&mut self, number: u64, landing: Landing, begun: u64) -> Option<Landing> {
         match self.pieces.iter_mut().find(|piece| piece.number == number) {
             Some(piece) => {
                 piece.arrived(landing, begun);
@@ -105,7 +109,6 @@ impl Source {
 
     /// A look has arrived.
     pub fn look(&mut self, look: Look, line: &Line) {
-        self.cells.look(look.round, look.at);
         self.pieces.iter_mut().for_each(|piece| piece.look(look, line));
     }
 
@@ -113,12 +116,6 @@ impl Source {
     /// is the latest round that has begun.
     pub fn awaits_look(&self, begun: u64) -> bool {
         self.pieces.iter().any(|piece| piece.awaits_look(begun))
-    }
-
-    /// Since when a piece, or cells, have been missing whose round's look has arrived. If that
-    /// lasts, their READ is lost.
-    pub fn overtaken_at(&self) -> Option<Instant> {
-        self.pieces.iter().find_map(|piece| piece.overtaken_at).or_else(|| self.cells.overtaken_at())
     }
 
     /// The piece at the front.
