@@ -202,6 +202,11 @@ impl Session<'_> {
             let shard = random.usize(0..self.replica.shards().len());
             match (self.puller.dropped().contains(&shard), random.u8(0..20)) {
                 (false, 0) => self.puller.drop_lane(shard),
+                // Another one comes before its READs are back.
+                (false, 1) => {
+                    self.puller.drop_lane(shard);
+                    self.add_again(shard);
+                }
                 (true, 0..6) => self.add_again(shard),
                 _ => {}
             }

@@ -29,8 +29,8 @@ fn coming_and_going(push: bool, faults: impl Fn(&mut Rng) -> Faults) -> Vec<Seen
     if push { vec![of(1)] } else { [1, 3].map(of).into() }
 }
 
-/// What is under way when a lane goes is nobody's, and one that comes goes on from where the last
-/// one was: no record fails its check, and no session ends.
+/// A lane that comes goes on from where the last one was: no record fails its check, and no session
+/// ends.
 #[test]
 fn nothing_goes_wrong() {
     for push in [false, true] {
@@ -41,6 +41,8 @@ fn nothing_goes_wrong() {
     }
 }
 
+/// READs of a lane that has gone come back late, when its shard has a lane again that waits for
+/// some of its own. They are nobody's.
 #[test]
 fn late_torn_and_out_of_turn() {
     let unkind = |random: &mut Rng| Faults { delay_polls_max: random.u32(0..6), ..Faults::unkind() };

@@ -149,3 +149,31 @@ impl Source {
         self.planned = position;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::log::Cell;
+    use crate::sys::sync::Ordering::Relaxed;
+
+    /// A READ of another number may be one of an earlier lane's of this shard.
+    #[test]
+    fn what_comes_back_under_another_number_is_not_wanted() {
+        let mut source = Source::new(0, 4096, Memory { slabs: 4, table_cells: 4 }, 64);
+        let landing = || Landing::new(4096).expect("a page");
+        let plan = |source: &mut Source, number| {
+            source.plan(landing(), (64, 128), 4096, Start { round: 1, number }).expect("there is something to read")
+        };
+        let cells = plan(&mut source, 7);
+        cells.landing.words(8)[0].store(Cell { virtual_slab: 0, physical: 2 }.to_bits(), Relaxed);
+        source.cells_arrived(3, &cells.landing).expect("nobody's");
+        assert!(source.cells.is_asking());
+        source.cells_arrived(7, &cells.landing).expect("it says where the slab is");
+        let piece = plan(&mut source, 8);
+        assert_eq!((piece.region, piece.offset, piece.tag), (POOL, 2 * 4096 + 64, 8));
+        assert!(source.arrived(3, cells.landing, 1).is_some());
+        assert!(source.front().expect("it was planned").landing.is_none());
+        assert!(source.arrived(8, piece.landing, 1).is_none());
+        assert!(source.front().expect("it was planned").landing.is_some());
+    }
+}
