@@ -160,7 +160,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     announce(&server)?;
     replicating.announce();
     server.join();
-    if !engine.is_read_only() {
+    if store.open_shards() > 0 {
         ending.wait_for_replicas(|| replicating.attached_replicas(), || replicating.absent_replicas());
     }
     Ok(())

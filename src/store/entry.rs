@@ -6,6 +6,7 @@ use super::item::{Item, MetaChange};
 use super::live::charge;
 use super::publication::Touched;
 use super::record::{Draft, Kind, Record};
+use super::reign::Closed;
 use super::shape::Shape;
 use super::shard::Shard;
 use super::writer::Writer;
@@ -73,15 +74,21 @@ pub struct Entry<'t> {
 }
 
 impl<'t> Entry<'t> {
-    pub(super) fn lock(note: &'t Note, shard: &'t Shard, key: &'t [u8], hash: u64, now: UnixSeconds) -> Self {
-        let mut writer = shard.lock();
+    pub(super) fn lock(
+        note: &'t Note,
+        shard: &'t Shard,
+        key: &'t [u8],
+        hash: u64,
+        now: UnixSeconds,
+    ) -> Result<Self, Closed> {
+        let mut writer = shard.lock_open()?;
         // First, since it may move or evict the very item; after it, slots stay where they are
         // while the lock is held.
         if shard.prepare(&mut writer, now) {
             note.touched.add(shard.number);
         }
         let found = shard.find_locked(key, hash);
-        Entry { note, shard, writer, key, hash, now, found }
+        Ok(Entry { note, shard, writer, key, hash, now, found })
     }
 
     /// The item now; None if there is none, or it has expired or been flushed.

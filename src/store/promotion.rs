@@ -1,31 +1,26 @@
-//! A store changes hands: a replica's begins a term of its own and takes writes from then on; a
-//! primary's ends its writing, so that a follower may write in its place. And what a log loses when
-//! it turns out to have parted from the one that counts.
+//! A store changes hands: a replica's begins a term of its own, so that its gates may be opened
+//! ([`super::reign`]). And what a log loses when it turns out to have parted from the one that
+//! counts.
 //!
 //! **Beginning a term.** One record in each log, seeded by the term that it begins; what is
 //! padded before it is still the old term's. Where each shard begins is noted first, then
 //! published, so that who sees the new term in a control line finds it in the history as well.
 //!
 //! All of this is for the one thread that decides who writes: while it calls, nobody follows with
-//! this store and no client's write is executed.
+//! this store and its gates are closed.
 
 use super::Store;
 use super::record::{Draft, HEADER_BYTES, Kind, Record, Source, TERM_VALUE_BYTES};
 use super::shard::Shard;
-use super::writer::{Wanted, Writer};
+use super::writer::Writer;
 use crate::base::term::Term;
 use crate::base::time::UnixSeconds;
-use crate::sys::quiescence::Era;
 
 /// Bytes of a term record.
 const TERM_RECORD_BYTES: usize = HEADER_BYTES + TERM_VALUE_BYTES;
 /// What a term record and the pad before it take at most: what it does not fit into is shorter
 /// than it.
 const TERM_ROOM_BYTES: u64 = 2 * TERM_RECORD_BYTES as u64;
-
-/// The turns that were under way at a moment: see [`Store::turns_of_now`].
-#[derive(Debug, Clone, Copy)]
-pub struct TurnsOfNow(Era);
 
 /// What a part of a log holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,7 +51,8 @@ impl Store {
         self.shards.iter().find(lacks_room).map_or(Ok(()), |shard| Err(shard.number as usize))
     }
 
-    /// Begin `term`, later than any here, in every shard; from now on the store is a primary's.
+    /// Begin `term`, later than any here, in every shard; from now on the store is a primary's, and
+    /// its gates may be opened.
     /// After [`Store::make_room_for_term`] has succeeded.
     pub fn begin_term(&self, term: Term) {
         for shard in &self.shards {
@@ -64,28 +60,6 @@ impl Store {
             self.history.note(term, shard.number as usize, self.shards.len(), begins);
         }
         self.shards.iter().for_each(|shard| shard.begin_term(&mut shard.lock(), term));
-    }
-
-    /// The turns that are under way now. What was decided before this call is known to every turn
-    /// that begins after it.
-    pub fn turns_of_now(&self) -> TurnsOfNow {
-        TurnsOfNow(self.domain.advance())
-    }
-
-    /// Whether those turns have ended.
-    pub fn have_ended(&self, turns: TurnsOfNow) -> bool {
-        self.domain.all_passed(turns.0)
-    }
-
-    /// Nobody's append waits for room any more: reclaim, which the workers do for those who wait,
-    /// ends. Once clients' writes are refused and the turns in which they were not have ended.
-    pub fn end_writing(&self) {
-        for shard in &self.shards {
-            let mut writer = shard.lock();
-            writer.wanted = Wanted::default();
-            writer.crawl = None;
-            shard.want_attention(false);
-        }
     }
 }
 
@@ -148,10 +122,6 @@ impl Shard {
         self.advance_head(end);
         control.begin_term(term.0, begins);
         self.publish();
-        // What its primary had begun to give back, it gives back by itself now.
-        if self.is_resizing(writer) {
-            self.want_attention(true);
-        }
     }
 
     /// What the log holds from `position` on, as far as it can be read: another process may have
@@ -174,6 +144,7 @@ impl Shard {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::store::writer::Wanted;
     use crate::store::{Geometry, NewItem, StoreConfig};
     use crate::sys::sync::AtomicU64;
 
@@ -207,7 +178,7 @@ mod tests {
             let turn = participant.turn();
             let at = store.locate(key.as_bytes());
             let draft = store.draft(&at, NewItem { value, ..NewItem::default() }, NOW);
-            let stored = store.entry(&turn, &at, NOW).set(&draft).is_ok();
+            let stored = store.entry(&turn, &at, NOW).is_ok_and(|mut entry| entry.set(&draft).is_ok());
             store.maintain(&turn, 0, NOW);
             stored
         })
@@ -247,6 +218,7 @@ mod tests {
         let term = store.newest_term().next().unwrap();
         assert_eq!(store.make_room_for_term(NOW), Ok(()));
         store.begin_term(term);
+        store.open_gates(0..1);
         term
     }
 
@@ -379,27 +351,14 @@ mod tests {
     }
 
     #[test]
-    fn turns_that_begin_later_hold_nobody_up() {
-        let store = primary(true);
-        let (mut one, mut two) = (store.join(), store.join());
-        let before = one.turn();
-        let moment = store.turns_of_now();
-        let after = two.turn();
-        assert!(!store.have_ended(moment));
-        drop(before);
-        assert!(store.have_ended(moment));
-        drop(after);
-    }
-
-    #[test]
-    fn who_ends_writing_wants_no_reclaim() {
+    fn who_takes_no_writes_wants_no_reclaim() {
         let store = primary(true);
         let mut participant = store.join();
         let turn = participant.turn();
         store.shards[0].lock().wanted = Wanted { bytes: 512, rounds: 100, since: u64::MAX };
         store.shards[0].want_attention(true);
         assert!(store.maintain(&turn, 0, NOW));
-        store.end_writing();
+        store.close_gates(0..1, None);
         assert!(!store.maintain(&turn, 0, NOW));
     }
 
