@@ -72,7 +72,7 @@ impl Engine {
     pub(super) fn count(&self, call: &mut Call<'_, '_, '_>, order: &CountOrder<'_>) -> Result<Counted, Unwritten> {
         let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
         let at = self.locate(call, order.key);
-        let mut entry = self.store.entry(turn, &at, now)?;
+        let mut entry = self.store.lock(&at)?.entry(turn, now);
         let Some(old) = entry.item() else {
             let Some((initial, expiry)) = order.create else {
                 if order.increment { &stats.incr_misses } else { &stats.decr_misses }.increment();

@@ -60,7 +60,7 @@ impl Engine {
         at: &'t Located<'t>,
     ) -> Result<Option<Hit<'t>>, Unwritten> {
         let (turn, now) = (call.context.turn, call.context.now);
-        let mut entry = self.store.entry(turn, at, now)?;
+        let mut entry = self.store.lock(at)?.entry(turn, now);
         if let Some(item) = entry.item() {
             let facts = facts_before(request, &item, now);
             let change = MetaChange {

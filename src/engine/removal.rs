@@ -53,7 +53,7 @@ impl Engine {
     pub(super) fn remove(&self, call: &mut Call<'_, '_, '_>, order: &RemoveOrder<'_>) -> Result<Removed, Unwritten> {
         let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
         let at = self.locate(call, order.key);
-        let mut entry = self.store.entry(turn, &at, now)?;
+        let mut entry = self.store.lock(&at)?.entry(turn, now);
         let removed = match entry.item() {
             None => Removed::NotFound,
             Some(item) if order.compare_cas.is_some_and(|cas| cas != item.cas()) => Removed::Exists,
@@ -111,7 +111,7 @@ impl Engine {
     /// Take away an item whose replacement was refused; not counted as a delete.
     pub(super) fn unlink(&self, context: &Context<'_, '_>, key: &[u8]) -> Result<(), Unwritten> {
         let at = self.store.locate(key);
-        self.store.entry(context.turn, &at, context.now)?.delete()?;
+        self.store.lock(&at)?.entry(context.turn, context.now).delete()?;
         Ok(())
     }
 }

@@ -143,7 +143,7 @@ impl Engine {
         expiry: Expiry,
     ) -> Result<Option<Item<'t>>, Unwritten> {
         let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
-        let mut entry = self.store.entry(turn, at, now)?;
+        let mut entry = self.store.lock(at)?.entry(turn, now);
         let found = entry.item();
         if found.is_some() {
             entry.change_meta(MetaChange { expiry: Some(expiry), ..MetaChange::default() })?;

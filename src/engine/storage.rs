@@ -160,7 +160,7 @@ impl Engine {
             self.store.find_room(turn, at, &item, now)?;
         }
         let draft = self.store.draft(at, item, now);
-        let mut entry = self.store.entry(turn, at, now)?;
+        let mut entry = self.store.lock(at)?.entry(turn, now);
         // A set does not care what is there, so it does not look.
         let old = if order.verb == StoreVerb::Set { None } else { entry.item() };
         let written = match judge(order, old.map(|old| old.cas())) {
@@ -194,7 +194,7 @@ impl Engine {
         };
         let draft = self.store.draft(at, ahead, now);
         let (ahead_bytes, ahead_expiry) = (ahead.value.len(), ahead.expiry);
-        let mut entry = self.store.entry(turn, at, now)?;
+        let mut entry = self.store.lock(at)?.entry(turn, now);
         let old = entry.item();
         match judge(order, old.map(|old| old.cas())) {
             Verdict::Refuse(stored) => Ok(stored),

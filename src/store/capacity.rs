@@ -148,7 +148,7 @@ mod tests {
         let turn = participant.turn();
         let at = store.locate(key.as_bytes());
         let draft = store.draft(&at, NewItem { value: &[7; 100], ..NewItem::default() }, NOW);
-        let stored = store.entry(&turn, &at, NOW).unwrap().set(&draft).is_ok();
+        let stored = store.lock(&at).unwrap().entry(&turn, NOW).set(&draft).is_ok();
         store.maintain(&turn, 0, NOW);
         stored
     }

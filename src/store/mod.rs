@@ -75,7 +75,7 @@ use crate::sys::sync::{AtomicU64, Mutex, Ordering::Relaxed};
 pub use capacity::CannotResize;
 pub use check::BadRecord;
 use entry::Note;
-pub use entry::{Appended, Entry};
+pub use entry::{Appended, Entry, Locked};
 pub use follower::{Applied, Follower, Stop};
 pub use geometry::{Geometry, Memory};
 use history::History;
@@ -352,7 +352,7 @@ impl Store {
     ) -> Result<(), Unwritten> {
         let has_flags = item.client_flags != 0;
         let shape = Shape::new(Kind::Set, at.key.len(), item.value.len(), has_flags, item.cas.is_some());
-        Ok(self.entry(turn, at, now)?.find_room(shape)?)
+        Ok(self.lock(at)?.entry(turn, now).find_room(shape)?)
     }
 
     /// The item under a key; no lock.
@@ -363,8 +363,9 @@ impl Store {
     }
 
     /// Lock the key's shard, to write there.
-    pub fn entry<'t>(&'t self, turn: &'t Turn<'_>, at: &Located<'t>, now: UnixSeconds) -> Result<Entry<'t>, Closed> {
-        Entry::lock(turn.note, self.shard(at.place), at.key, at.place.hash, now)
+    #[inline]
+    pub fn lock<'t>(&'t self, at: &'t Located<'t>) -> Result<Locked<'t>, Closed> {
+        Locked::of(self.shard(at.place), at)
     }
 
     /// The bytes of a loan made in this turn.

@@ -178,7 +178,7 @@ mod tests {
             let turn = participant.turn();
             let at = store.locate(key.as_bytes());
             let draft = store.draft(&at, NewItem { value, ..NewItem::default() }, NOW);
-            let stored = store.entry(&turn, &at, NOW).is_ok_and(|mut entry| entry.set(&draft).is_ok());
+            let stored = store.lock(&at).is_ok_and(|locked| locked.entry(&turn, NOW).set(&draft).is_ok());
             store.maintain(&turn, 0, NOW);
             stored
         })

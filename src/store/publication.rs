@@ -161,7 +161,7 @@ mod tests {
         let turn = participant.turn();
         let at = store.locate(b"key");
         let draft = store.draft(&at, NewItem { value: b"value", ..NewItem::default() }, NOW);
-        let set = || store.entry(&turn, &at, NOW).unwrap().set(&draft).expect("there is room");
+        let set = || store.lock(&at).unwrap().entry(&turn, NOW).set(&draft).expect("there is room");
         set();
         assert_eq!(published(), born);
         turn.publish();
@@ -187,7 +187,7 @@ mod tests {
                 let key = [b'k', key];
                 let at = store.locate(&key);
                 let draft = store.draft(&at, NewItem { value: &[7; 100], ..NewItem::default() }, NOW);
-                let _ = store.entry(&turn, &at, NOW).unwrap().set(&draft);
+                let _ = store.lock(&at).unwrap().entry(&turn, NOW).set(&draft);
                 let writer = shard.lock();
                 let tail = shard.control().tail();
                 assert!(writer.released <= tail && writer.awaited.is_none_or(|(position, _)| position <= tail));

@@ -45,7 +45,7 @@ impl<'s> Author<'s> {
         self.insist(|turn| {
             let at = store.locate(key);
             let draft = store.draft(&at, item, now);
-            store.entry(turn, &at, now).unwrap().set(&draft)
+            store.lock(&at).unwrap().entry(turn, now).set(&draft)
         })
     }
 
@@ -55,12 +55,12 @@ impl<'s> Author<'s> {
 
     pub fn delete(&mut self, key: &[u8]) {
         let (store, now) = (self.store, self.now);
-        self.insist(|turn| store.entry(turn, &store.locate(key), now).unwrap().delete());
+        self.insist(|turn| store.lock(&store.locate(key)).unwrap().entry(turn, now).delete());
     }
 
     pub fn change(&mut self, key: &[u8], change: MetaChange) {
         let (store, now) = (self.store, self.now);
-        self.insist(|turn| store.entry(turn, &store.locate(key), now).unwrap().change_meta(change));
+        self.insist(|turn| store.lock(&store.locate(key)).unwrap().entry(turn, now).change_meta(change));
     }
 
     pub fn flush(&mut self) {

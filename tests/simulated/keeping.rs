@@ -88,7 +88,7 @@ impl<'s> Cache<'s> {
             let turn = cache.seat.turn();
             let at = cache.store.locate(&name);
             let draft = cache.store.draft(&at, NewItem { value: &value, expiry, ..NewItem::default() }, cache.now);
-            cache.store.entry(&turn, &at, cache.now).unwrap().set(&draft).map(|_| draft.record_bytes() as u64 + 8)
+            cache.store.lock(&at).unwrap().entry(&turn, cache.now).set(&draft).map(|_| draft.record_bytes() as u64 + 8)
         })?;
         self.model.insert(key, (expiry.to_bits(), bytes, number));
         Ok(())
@@ -100,7 +100,7 @@ impl<'s> Cache<'s> {
         let touched = self.settle(|cache| {
             let turn = cache.seat.turn();
             let at = cache.store.locate(&name);
-            cache.store.entry(&turn, &at, cache.now).unwrap().change_meta(change)
+            cache.store.lock(&at).unwrap().entry(&turn, cache.now).change_meta(change)
         });
         let touched = touched.expect("a touch finds room");
         if touched {
@@ -114,7 +114,7 @@ impl<'s> Cache<'s> {
         let deleted = self.settle(|cache| {
             let turn = cache.seat.turn();
             let at = cache.store.locate(&name);
-            cache.store.entry(&turn, &at, cache.now).unwrap().delete()
+            cache.store.lock(&at).unwrap().entry(&turn, cache.now).delete()
         });
         deleted.expect("a delete finds room");
         self.model.remove(&key);
@@ -507,7 +507,7 @@ fn no_two_items_have_the_same_cas() {
         let (turn, key) = (seat.turn(), name(number));
         let at = store.locate(&key);
         let draft = store.draft(&at, NewItem { value: b"same length", ..NewItem::default() }, UnixSeconds(BEGIN));
-        let cas = store.entry(&turn, &at, UnixSeconds(BEGIN)).unwrap().set(&draft).unwrap();
+        let cas = store.lock(&at).unwrap().entry(&turn, UnixSeconds(BEGIN)).set(&draft).unwrap();
         assert_eq!(seen.insert(cas, number), None, "CAS {cas} of {number}");
     }
 }

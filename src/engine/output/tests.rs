@@ -29,12 +29,12 @@ fn with_loans(test: impl FnOnce(&Store, &Turn<'_>, [ValueLoan; 4])) {
     let filler = vec![b'f'; SLAB_BYTES - 24 - committed - 24];
     let at = store.locate(b"filler");
     let draft = store.draft(&at, NewItem { value: &filler, ..NewItem::default() }, NOW);
-    store.entry(&turn, &at, NOW).unwrap().set(&draft).expect("room for a page");
+    store.lock(&at).unwrap().entry(&turn, NOW).set(&draft).expect("room for a page");
     let loans = [(b"a", 21), (b"b", 8), (b"c", 0), (b"d", 5)].map(|(key, bytes)| {
         let value: Vec<u8> = (0..bytes).map(|at| b'A' + at).collect();
         let at = store.locate(key);
         let draft = store.draft(&at, NewItem { value: &value, ..NewItem::default() }, NOW);
-        store.entry(&turn, &at, NOW).unwrap().set(&draft).expect("room for a few bytes");
+        store.lock(&at).unwrap().entry(&turn, NOW).set(&draft).expect("room for a few bytes");
         store.get(&turn, &at, NOW).expect("just set").loan()
     });
     assert_eq!(store.loaned(&turn, &loans[0]).runs().count(), 2);

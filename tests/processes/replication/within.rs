@@ -102,7 +102,7 @@ fn a_worker_that_holds_its_turn_writes_nothing_more() {
     let (reign, head) = (store.reign(), store.heads(store.reign()));
     assert!(store.takes_writes(at.place), "as it was when the request was planned");
     assert_eq!(carry_out(running.node(), &format!("replicate {}", offer.offer().address())), "replicate done");
-    let closed = store.entry(&turn, &at, now).map(|mut entry| entry.set(&draft)).expect_err("the gate is closed");
+    let closed = store.lock(&at).map(|locked| locked.entry(&turn, now).set(&draft)).expect_err("the gate is closed");
     assert_eq!(store.primary_of(closed).as_deref(), Some("127.0.0.1:7"));
     assert_eq!((store.open_shards(), store.heads(reign)), (0, head), "neither it nor a follower has written");
     drop(turn);
@@ -111,7 +111,7 @@ fn a_worker_that_holds_its_turn_writes_nothing_more() {
     assert_eq!(carry_out(running.node(), "promote"), "promote done");
     assert!(store.newest_term().follows(there));
     let turn = worker.turn();
-    assert!(store.entry(&turn, &at, now).is_ok_and(|mut entry| entry.set(&draft).is_ok()), "it takes writes again");
+    assert!(store.lock(&at).is_ok_and(|locked| locked.entry(&turn, now).set(&draft).is_ok()), "it takes writes again");
 }
 
 /// A thread that hangs in a handshake is not waited for, and never has the store again.
