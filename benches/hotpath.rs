@@ -142,7 +142,7 @@ fn fill(store: &Store, scenario: &Scenario) {
             store.maintain(&turn, 0, now);
             let at = store.locate(key.as_bytes());
             let draft = store.draft(&at, NewItem { value: value.as_bytes(), ..NewItem::default() }, now);
-            let written = store.entry(&turn, &at, now).set(&draft).is_ok();
+            let written = store.lock(&at).unwrap().entry(&turn, now).set(&draft).is_ok();
             if written && scenario.used {
                 store.get(&turn, &at, now).expect("it was just written").note_use(now);
             }

@@ -230,7 +230,7 @@ fn write(store: &Store, seat: &mut Participant<'_>, key: u64, value: &[u8]) {
         let turn = seat.turn();
         let at = store.locate(text.as_bytes());
         let draft = store.draft(&at, NewItem { value, ..NewItem::default() }, NOW);
-        if store.entry(&turn, &at, NOW).set(&draft).is_ok() {
+        if store.lock(&at).unwrap().entry(&turn, NOW).set(&draft).is_ok() {
             return;
         }
         store.maintain(&turn, 0, NOW);

@@ -30,7 +30,7 @@ fn set(store: &Store, seat: &mut Participant<'_>, key: &[u8]) {
     let turn = seat.turn();
     let at = store.locate(key);
     let draft = store.draft(&at, NewItem { value: &VALUE, ..NewItem::default() }, NOW);
-    if store.entry(&turn, &at, NOW).set(&draft).is_err() {
+    if store.lock(&at).unwrap().entry(&turn, NOW).set(&draft).is_err() {
         store.maintain(&turn, 0, NOW);
     }
 }

@@ -12,6 +12,7 @@ use remora::store::line::{BIRTH, ControlLine, SERVES};
 use remora::store::log::Log;
 use remora::store::publication::Ends;
 use remora::store::record::{Draft, Kind, Meta, Record, Source};
+use remora::store::reign::{Gate, Reign};
 use remora::store::seed::Seed;
 use remora::sys::memory::Memfd;
 use remora::sys::quiescence::Domain;
@@ -224,6 +225,56 @@ fn two_workers_publish_in_overlapping_turns() {
         other.join().unwrap();
         reader.join().unwrap();
         assert_eq!(ControlLine::of(lines.words(), 0).committed(), SECOND + 24);
+    });
+}
+
+/// A shard is closed and followed while a worker is in a turn in which it writes, or tries to, and
+/// publishes late. Where the head was when the gate was closed, and published, the follower's
+/// record stands afterwards, and nothing else was written.
+#[test]
+fn nobody_writes_behind_a_gate_that_is_closed() {
+    model(3, || {
+        let log = Arc::new(Log::alone(0, 1, 512).unwrap());
+        let lines = Arc::new(Memfd::new("loom", 64, false).unwrap());
+        let shard = Arc::new((Ends::new(BIRTH), Gate::new(true), loom::sync::Mutex::new(())));
+        ControlLine::of(lines.words(), 0).begin(TERM.0, 512);
+        let worker = {
+            let (log, lines, shard) = (log.clone(), lines.clone(), shard.clone());
+            thread::spawn(move || {
+                let (ends, gate, lock) = &*shard;
+                if gate.is_open() {
+                    let held = lock.lock().unwrap();
+                    if gate.is_open() {
+                        let begin = ends.head();
+                        small_set(7).write(log.words_at(begin), seed(begin));
+                        ends.advance_head(begin + 24);
+                    }
+                    drop(held);
+                }
+                ends.publish(ControlLine::of(lines.words(), 0));
+            })
+        };
+        let (ends, gate, lock) = &*shard;
+        let line = ControlLine::of(lines.words(), 0);
+        let held = lock.lock().unwrap();
+        gate.close(Reign::BIRTH.next(), 0);
+        ends.publish(line);
+        drop(held);
+        let last = ends.head();
+        assert_eq!(line.committed(), last, "it is final, and published");
+        let held = lock.lock().unwrap();
+        assert_eq!(ends.head(), last, "written behind the gate");
+        small_set(8).write(log.words_at(last), seed(last));
+        ends.advance_head(last + 24);
+        ends.publish(line);
+        drop(held);
+        worker.join().unwrap();
+        assert_eq!((ends.head(), line.committed(), gate.reign()), (last + 24, last + 24, Reign::BIRTH.next()));
+        for (position, meta) in [(BIRTH, 7), (last, 8)].into_iter().skip(usize::from(last == BIRTH)) {
+            let record = Record::read(log.words_at(position)).expect("a whole record");
+            assert!(record.proves_itself(seed(position)));
+            assert_eq!(record.meta().to_bits(), meta);
+        }
     });
 }
 

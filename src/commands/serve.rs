@@ -161,7 +161,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     replicating.announce();
     server.join();
     store.serve(false);
-    if !engine.is_read_only() {
+    if store.open_shards() > 0 {
         ending.wait_for_replicas(|| replicating.attached_replicas(), || replicating.absent_replicas());
     }
     Ok(())

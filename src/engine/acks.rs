@@ -6,9 +6,9 @@
 //! held: it is answered only if too few replicas have it in time.
 
 use super::held::{AckPolicy, Goal, Held, Kind};
-use super::{Call, Engine, Outcome, read_only};
+use super::{Call, Engine, Outcome, elsewhere};
 use crate::protocol::Request;
-use crate::store::Appended;
+use crate::store::{Appended, Reign};
 use std::time::{Duration, Instant};
 
 impl Engine {
@@ -33,48 +33,56 @@ impl Engine {
     /// None for a request with noreply: there is no answer to hold.
     #[cold]
     fn ack_replicas_of_classic(&self, request: &Request<'_>) -> u8 {
-        if read_only::writes(request) == Some(true) { 0 } else { self.acks.replicas }
+        if elsewhere::writes(request) == Some(true) { 0 } else { self.acks.replicas }
     }
 
-    /// Hold the answer that begins at `begin`, if this command has written something.
+    /// What is needed to hold the answer to what is written from here on. A gat that goes on has
+    /// touched keys before, perhaps in an earlier turn; its last part is held for them.
     #[cold]
-    pub(super) fn hold_answer(&self, call: &mut Call<'_, '_, '_>, replicas: u8, begin: u64) {
+    pub(super) fn begin_held(&self, call: &Call<'_, '_, '_>, request: &Request<'_>, resume: u32) -> Begin {
+        match request {
+            Request::Get(request) if (resume > 0 || request.continues) && request.form.touch.is_some() => {
+                call.context.turn.resume_appended()
+            }
+            _ => call.context.turn.forget_appended(),
+        }
+        Begin { place: call.out.end(), reign: self.store.reign() }
+    }
+
+    /// Hold the answer to what was written since `begin`, if anything was.
+    #[cold]
+    pub(super) fn hold_answer(&self, call: &mut Call<'_, '_, '_>, replicas: u8, begin: Begin) {
+        let Begin { place, reign } = begin;
         let goal = match call.context.turn.appended() {
             Appended::Nothing => return,
             Appended::Below { shard, position } => Goal::Shard { shard, position },
-            Appended::Widely => Goal::All(self.store.heads()),
+            Appended::Widely => Goal::All(self.store.heads(reign)),
         };
         call.context.stats.acks_waited.increment();
         let within = self.acks.timeout;
-        let reign = call.reign;
-        call.out.hold(begin, Held { kind: Kind::Write, goal, reign, replicas, since: Instant::now(), within });
+        call.out.hold(place, Held { kind: Kind::Write, goal, reign, replicas, since: Instant::now(), within });
     }
 
-    /// wait: what is written now is all that this connection, or any other, has written so far.
+    /// wait: what is written now is all that this connection, or any other, has written here so
+    /// far.
     pub(super) fn wait(&self, call: &mut Call<'_, '_, '_>, replicas: u8, milliseconds: u32) -> Outcome {
         call.context.stats.waits.increment();
-        let goal = Goal::All(self.store.heads());
+        let reign = self.store.reign();
+        let goal = Goal::All(self.store.heads(reign));
         let within = Duration::from_millis(milliseconds.into());
-        let begin = call.out.end();
-        let reign = call.reign;
-        call.out.hold(begin, Held { kind: Kind::Count, goal, reign, replicas, since: Instant::now(), within });
+        let place = call.out.end();
+        call.out.hold(place, Held { kind: Kind::Count, goal, reign, replicas, since: Instant::now(), within });
         Outcome::Done
     }
 }
 
-impl Call<'_, '_, '_> {
-    /// Where the answer begins that may be held for what is written from here on. A gat that goes
-    /// on has touched keys before, perhaps in an earlier turn; its last part is held for them.
-    #[cold]
-    pub(super) fn begin_held(&self, request: &Request<'_>, resume: u32) -> u64 {
-        match request {
-            Request::Get(request) if (resume > 0 || request.continues) && request.form.touch.is_some() => {
-                self.context.turn.resume_appended()
-            }
-            _ => self.context.turn.forget_appended(),
-        }
-        self.out.end()
-    }
+/// Where a request begins whose answer may be held.
+#[derive(Clone, Copy)]
+pub(super) struct Begin {
+    /// The place of its answer.
+    place: u64,
+    /// The store's reign.
+    reign: Reign,
 }
 
 #[cfg(test)]
@@ -113,7 +121,7 @@ mod tests {
         }
 
         fn holders_of_all(&self, positions: &[u64]) -> usize {
-            usize::from(self.0 >= positions.len())
+            usize::from(positions.get(self.0).is_none_or(|position| *position == 0))
         }
     }
 
@@ -172,7 +180,7 @@ mod tests {
     fn waits_for(engine: &Engine, lines: &str) -> (String, Vec<usize>) {
         let mut output = output(engine, lines);
         let waits = |shard: &usize| {
-            let judge = Judge { holders: &AllBut(*shard), now: Instant::now(), ending: false, reign: engine.reign() };
+            let judge = Judge { holders: &AllBut(*shard), now: Instant::now(), ending: false, reigns: engine.store() };
             output.is_holding() && !output.is_resolvable(&judge)
         };
         let shards = (0..SHARDS).filter(waits).collect();
@@ -235,15 +243,30 @@ mod tests {
     fn what_an_earlier_reign_has_written_is_never_acknowledged() {
         let engine = engine(1);
         let holders = AllBut(SHARDS);
-        let judge = |reign| Judge { holders: &holders, now: Instant::now(), ending: false, reign };
-        let mut held = output(&engine, "set a 0 0 1\r\n1\r\n");
-        engine.set_read_only(Some("127.0.0.1:1".into()));
-        engine.set_read_only(None);
-        assert_eq!(held.resolve(&judge(engine.reign())).failed, 1);
-        assert_eq!(*held.bytes(), crate::protocol::reply::DEMOTED);
-        let mut held = output(&engine, "set a 0 0 1\r\n1\r\n");
-        assert_eq!(held.resolve(&judge(engine.reign())).failed, 0);
-        assert_eq!(*held.bytes(), b"STORED\r\n");
+        let judge = || Judge { holders: &holders, now: Instant::now(), ending: false, reigns: engine.store() };
+        let shards_of_a = [engine.store().locate(b"a").place.shard() as usize];
+        for lines in ["set a 0 0 1\r\n1\r\n", "flush_all\r\n", "wait 1 60000\r\n"] {
+            let mut held = output(&engine, lines);
+            engine.store().close_gates(shards_of_a, Some("127.0.0.1:1"));
+            engine.store().open_gates(shards_of_a);
+            assert_eq!(held.resolve(&judge()).failed, 1, "{lines:?}");
+            assert_eq!(*held.bytes(), crate::protocol::reply::DEMOTED);
+            let mut held = output(&engine, lines);
+            assert_eq!(held.resolve(&judge()).failed, 0, "{lines:?}");
+        }
+    }
+
+    /// `wait` counts what is written here; the logs of other shards are another server's.
+    #[test]
+    fn wait_asks_for_the_shards_that_take_writes_here() {
+        let engine = engine(1);
+        engine.store().close_gates([1, 3], None);
+        assert_eq!(waits_for(&engine, "wait 1 60000\r\n").1, [0, 2]);
+        let mut held = output(&engine, "wait 1 60000\r\n");
+        engine.store().open_gates([1]);
+        let judge = Judge { holders: &AllBut(1), now: Instant::now(), ending: false, reigns: engine.store() };
+        assert_eq!(held.resolve(&judge).failed, 0, "what is opened later is not asked for");
+        assert_eq!(*held.bytes(), b"REPLICAS 1\r\n");
     }
 
     #[test]

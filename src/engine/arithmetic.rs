@@ -10,7 +10,7 @@ use crate::base::limits::NUMBER_TEXT_BYTES_MAX;
 use crate::base::time::Expiry;
 use crate::protocol::classic;
 use crate::protocol::reply;
-use crate::store::{Entry, Item, Located, NewItem, NoRoom};
+use crate::store::{Entry, Item, Located, NewItem, Unwritten};
 
 /// What is to be counted.
 pub(super) struct CountOrder<'a> {
@@ -64,15 +64,15 @@ impl Engine {
             Ok(Counted::NonNumeric) => call.answer_unless(request.noreply, reply::NON_NUMERIC),
             // Without a CAS to compare with, Exists does not occur.
             Ok(Counted::NotFound | Counted::Exists) => call.answer_unless(request.noreply, reply::NOT_FOUND),
-            Err(no_room) => call.refuse(no_room, 0, request.noreply),
+            Err(unwritten) => self.refuse(call, unwritten, 0, request.noreply),
         }
     }
 
     /// Count up or down, or create.
-    pub(super) fn count(&self, call: &mut Call<'_, '_, '_>, order: &CountOrder<'_>) -> Result<Counted, NoRoom> {
+    pub(super) fn count(&self, call: &mut Call<'_, '_, '_>, order: &CountOrder<'_>) -> Result<Counted, Unwritten> {
         let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
         let at = self.locate(call, order.key);
-        let mut entry = self.store.entry(turn, &at, now);
+        let mut entry = self.store.lock(&at)?.entry(turn, now);
         let Some(old) = entry.item() else {
             let Some((initial, expiry)) = order.create else {
                 if order.increment { &stats.incr_misses } else { &stats.decr_misses }.increment();
@@ -118,10 +118,10 @@ impl Engine {
         at: &Located<'_>,
         number: u64,
         item: NewItem<'_>,
-    ) -> Result<u64, NoRoom> {
+    ) -> Result<u64, Unwritten> {
         let mut text = itoa::Buffer::new();
         let value = text.format(number).as_bytes();
-        entry.set(&self.store.draft(at, NewItem { value, ..item }, call.context.now))
+        Ok(entry.set(&self.store.draft(at, NewItem { value, ..item }, call.context.now))?)
     }
 }
 

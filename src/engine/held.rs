@@ -1,12 +1,12 @@
 //! An answer that is held until enough replicas have what it tells of, and when that ends.
 //!
 //! Takes what the replicas have applied (through [`Holders`], which the server looks up), the time,
-//! and what has become of this server; says what becomes of the answer. Pure. The queue of a
-//! connection's held answers is in [`super::Output`].
+//! and what has become of the shards ([`Reigns`]); says what becomes of the answer. Pure. The queue
+//! of a connection's held answers is in [`super::Output`].
 
-use super::Reign;
 use crate::base::limits::ACK_MILLISECONDS_DEFAULT;
 use crate::protocol::reply;
+use crate::store::{Reign, Store};
 use std::time::{Duration, Instant};
 
 /// How many replicas a write waits for, and how long, where the request says nothing.
@@ -32,6 +32,18 @@ pub trait Holders {
     fn holders_of_all(&self, positions: &[u64]) -> usize;
 }
 
+/// The reign of each shard; see [`crate::store::reign`].
+pub trait Reigns {
+    /// Of this one, now.
+    fn reign(&self, shard: usize) -> Reign;
+}
+
+impl Reigns for Store {
+    fn reign(&self, shard: usize) -> Reign {
+        self.shards()[shard].reign()
+    }
+}
+
 /// What held answers are judged by.
 pub struct Judge<'a> {
     /// The replicas.
@@ -40,11 +52,10 @@ pub struct Judge<'a> {
     pub now: Instant,
     /// The server ends: nothing is waited for any more.
     pub ending: bool,
-    /// The engine's now. After a change of the role its replicas report positions of another
+    /// The reigns of now. After a change of a shard's gate its replicas report positions of another
     /// server's log, or of a log that has gone on from another server's: they say nothing about
-    /// answers of an earlier reign. The role changes only after the turns under way have ended, so
-    /// no such position is mistaken for one of the reign before.
-    pub reign: Reign,
+    /// what was written before.
+    pub reigns: &'a dyn Reigns,
 }
 
 /// What must have been applied.
@@ -57,7 +68,7 @@ pub enum Goal {
         /// Up to where.
         position: u64,
     },
-    /// All shards, up to these positions.
+    /// All shards, up to these positions; 0 for one that does not count.
     All(Box<[u64]>),
 }
 
@@ -66,6 +77,17 @@ impl Goal {
         match self {
             Goal::Shard { shard, position } => holders.holders(*shard as usize, *position),
             Goal::All(positions) => holders.holders_of_all(positions),
+        }
+    }
+
+    /// Whether the gate of one of its shards has changed since `reign` was the store's.
+    fn has_lost_a_shard(&self, reigns: &dyn Reigns, reign: Reign) -> bool {
+        match self {
+            Goal::Shard { shard, .. } => reigns.reign(*shard as usize) > reign,
+            Goal::All(positions) => {
+                let has_changed = |(shard, position): (usize, &u64)| *position > 0 && reigns.reign(shard) > reign;
+                positions.iter().enumerate().any(has_changed)
+            }
         }
     }
 
@@ -94,7 +116,8 @@ pub struct Held {
     pub kind: Kind,
     /// What must have been applied.
     pub goal: Goal,
-    /// The reign in which that was written.
+    /// The store's reign before that was written. (One number for all shards: reigns are counted
+    /// for the whole store.)
     pub reign: Reign,
     /// By how many.
     pub replicas: u8,
@@ -122,10 +145,12 @@ pub enum Verdict {
 impl Held {
     /// See [`Verdict`].
     pub fn verdict(&self, judge: &Judge<'_>) -> Verdict {
-        if judge.reign != self.reign && self.kind == Kind::Write {
+        let count = self.goal.holders(judge.holders);
+        // Asked last: a shard may be closed, and followed, while this is judged. A position of what
+        // is followed is told only once the gate is closed.
+        if self.goal.has_lost_a_shard(judge.reigns, self.reign) {
             return Verdict::Demoted;
         }
-        let count = self.goal.holders(judge.holders);
         let enough = count >= usize::from(self.replicas);
         let over = || judge.ending || judge.now.saturating_duration_since(self.since) >= self.within;
         match self.kind {
@@ -153,6 +178,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StoreConfig;
 
     /// So many replicas, each of which has applied every shard up to a position.
     struct Applied(Vec<u64>);
@@ -167,23 +193,35 @@ mod tests {
         }
     }
 
+    /// The reign of each shard.
+    struct Reached(Vec<Reign>);
+
+    impl Reigns for Reached {
+        fn reign(&self, shard: usize) -> Reign {
+            self.0[shard]
+        }
+    }
+
+    /// As a store begins.
+    const FIRST: Reign = Reign::BIRTH;
+
     #[test]
     fn a_write_waits_for_enough_replicas_or_until_its_time_is_over() {
         let since = Instant::now();
         let held = |kind, replicas| Held {
             kind,
             goal: Goal::Shard { shard: 1, position: 100 },
-            reign: Reign::default(),
+            reign: FIRST,
             replicas,
             since,
             within: Duration::from_millis(50),
         };
-        let applied = Applied(vec![99, 100, 101]);
+        let (applied, reigns) = (Applied(vec![99, 100, 101]), Reached(vec![FIRST.next(), FIRST]));
         let judge = |milliseconds| Judge {
             holders: &applied,
             now: since + Duration::from_millis(milliseconds),
             ending: false,
-            reign: Reign::default(),
+            reigns: &reigns,
         };
         assert_eq!(held(Kind::Write, 2).verdict(&judge(0)), Verdict::Stands);
         assert_eq!(held(Kind::Write, 3).verdict(&judge(49)), Verdict::Waits);
@@ -193,11 +231,60 @@ mod tests {
         assert_eq!(held(Kind::Count, 3).verdict(&judge(50)), Verdict::Counted(2));
         let ending = Judge { ending: true, ..judge(0) };
         assert_eq!(held(Kind::Write, 3).verdict(&ending), Verdict::TimedOut(2));
-        let replica = Reign::default().with_role(true);
-        for reign in [replica, replica.with_role(false)] {
-            let later = Judge { reign, ..judge(0) };
-            assert_eq!(held(Kind::Write, 1).verdict(&later), Verdict::Demoted, "positions are of another log now");
-            assert_eq!(held(Kind::Count, 1).verdict(&later), Verdict::Counted(2));
+    }
+
+    #[test]
+    fn what_is_judged_after_its_gate_has_changed_is_in_doubt_whoever_has_it() {
+        let held =
+            |kind, goal, reign| Held { kind, goal, reign, replicas: 1, since: Instant::now(), within: Duration::MAX };
+        let shard = |shard| Goal::Shard { shard, position: 100 };
+        let all = |positions: [u64; 3]| Goal::All(positions.into());
+        let (second, third) = (FIRST.next(), FIRST.next().next());
+        // Shard 1 was closed, then opened again.
+        let (applied, reigns) = (Applied(vec![100]), Reached(vec![FIRST, third, FIRST]));
+        let judge = Judge { holders: &applied, now: Instant::now(), ending: false, reigns: &reigns };
+        for kind in [Kind::Write, Kind::Count] {
+            let has_it = if kind == Kind::Write { Verdict::Stands } else { Verdict::Counted(1) };
+            for (goal, reign, verdict) in [
+                (shard(1), FIRST, Verdict::Demoted),
+                (shard(1), second, Verdict::Demoted),
+                (shard(1), third, has_it),
+                (shard(0), FIRST, has_it),
+                (all([100, 100, 100]), second, Verdict::Demoted),
+                (all([100, 100, 100]), third, has_it),
+                (all([100, 0, 100]), FIRST, has_it),
+            ] {
+                let held = held(kind, goal, reign);
+                assert_eq!(held.verdict(&judge), verdict, "{held:?}");
+            }
+        }
+    }
+
+    /// Gates that change while they are looked at: whoever counts the holders after that counts
+    /// those of another log.
+    struct Closing<'a>(&'a Store);
+
+    impl Holders for Closing<'_> {
+        fn holders(&self, shard: usize, _position: u64) -> usize {
+            self.0.close_gates([shard], None);
+            1
+        }
+
+        fn holders_of_all(&self, positions: &[u64]) -> usize {
+            self.holders(positions.len() - 1, 0)
+        }
+    }
+
+    #[test]
+    fn a_gate_that_is_closed_while_an_answer_is_judged_leaves_it_in_doubt() {
+        for goal in [Goal::Shard { shard: 1, position: 100 }, Goal::All([100, 100].into())] {
+            let config = StoreConfig { memory_bytes: 1 << 20, shards: Some(2), ..StoreConfig::default() };
+            let store = Store::new(StoreConfig { item_bytes_max: 1 << 10, ..config }).unwrap();
+            let reign = store.reign();
+            let judge = Judge { holders: &Closing(&store), now: Instant::now(), ending: false, reigns: &store };
+            let (since, within) = (judge.now, Duration::MAX);
+            let held = Held { kind: Kind::Write, goal, reign, replicas: 1, since, within };
+            assert_eq!(held.verdict(&judge), Verdict::Demoted);
         }
     }
 
@@ -206,14 +293,15 @@ mod tests {
         let held = Held {
             kind: Kind::Write,
             goal: Goal::All([100, 101].into()),
-            reign: Reign::default(),
+            reign: FIRST,
             replicas: 1,
             since: Instant::now(),
             within: Duration::MAX,
         };
         for (applied, verdict) in [(vec![100, 100], Verdict::Waits), (vec![0, 101], Verdict::Stands)] {
             let applied = Applied(applied);
-            let judge = Judge { holders: &applied, now: held.since, ending: false, reign: held.reign };
+            let reigns = Reached(vec![FIRST; 2]);
+            let judge = Judge { holders: &applied, now: held.since, ending: false, reigns: &reigns };
             assert_eq!(held.verdict(&judge), verdict);
         }
     }

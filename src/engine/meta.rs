@@ -12,7 +12,7 @@ use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::classic::StoreVerb;
 use crate::protocol::meta::{MetaRequest, MetaVerb, SetMode};
 use crate::protocol::reply::{self, DebugFacts, MetaCode, MetaFacts};
-use crate::store::NoRoom;
+use crate::store::Unwritten;
 
 impl Engine {
     /// Any meta command.
@@ -30,11 +30,11 @@ impl Engine {
         match done {
             Ok(()) => Outcome::Done,
             // Errors are answered in spite of q.
-            Err(no_room) => call.refuse(no_room, 0, false),
+            Err(unwritten) => self.refuse(call, unwritten, 0, false),
         }
     }
 
-    fn meta_set(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) -> Result<(), NoRoom> {
+    fn meta_set(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) -> Result<(), Unwritten> {
         let stored = self.store_item(call, &store_order(request, call.context.now))?;
         let out = call.out.bytes();
         match stored {
@@ -50,7 +50,7 @@ impl Engine {
         Ok(())
     }
 
-    fn meta_delete(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) -> Result<(), NoRoom> {
+    fn meta_delete(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) -> Result<(), Unwritten> {
         let remains = (request.invalidate || request.remove_value).then(|| Remains {
             stale: request.invalidate,
             emptied: request.remove_value.then_some(request.client_flags),
@@ -68,7 +68,7 @@ impl Engine {
         Ok(())
     }
 
-    fn meta_arithmetic(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) -> Result<(), NoRoom> {
+    fn meta_arithmetic(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) -> Result<(), Unwritten> {
         let now = call.context.now;
         let order = CountOrder {
             key: request.key,

@@ -11,7 +11,7 @@ use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::Exptime;
 use crate::protocol::meta::MetaRequest;
 use crate::protocol::reply::{self, MetaCode, MetaFacts};
-use crate::store::{Item, Located, MetaChange, NewItem, NoRoom};
+use crate::store::{Closed, Item, Located, MetaChange, NewItem, Unwritten};
 
 /// A hit, ready to be answered: the facts as they were before the command, and the item if it has a
 /// value.
@@ -21,19 +21,18 @@ struct Hit<'t> {
 }
 
 impl Engine {
-    pub(super) fn meta_get(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) -> Result<(), NoRoom> {
+    pub(super) fn meta_get(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) -> Result<(), Unwritten> {
         let (turn, now) = (call.context.turn, call.context.now);
         let at = self.locate(call, request.key);
         let seen = self.store.get(turn, &at, now);
         let mut facts = seen.map(|item| facts_before(request, &item, now));
-        if let (true, Some(facts)) = (call.reign.is_read_only(), &mut facts) {
+        if let (true, Some(facts)) = (call.plan.is_closed, &mut facts) {
             win_nothing(facts);
         }
         let hit = match (&facts, seen) {
             (Some(facts), Some(_)) if facts.won || request.ttl.is_some() => self.change(call, request, &at)?,
-            (None, _) if request.vivify.is_some() && call.reign.is_read_only() => {
-                self.refuse_write(call, false);
-                return Ok(());
+            (None, _) if request.vivify.is_some() && call.plan.is_closed => {
+                return Err(Closed { shard: at.place.shard() }.into());
             }
             (None, _) if request.vivify.is_some() => self.change(call, request, &at)?,
             (Some(facts), item) => Some(Hit { facts: *facts, item }),
@@ -47,7 +46,7 @@ impl Engine {
             return Ok(());
         };
         if let (Some(item), false) = (&hit.item, request.no_bump) {
-            call.note_use(item);
+            call.note_use(item, !call.plan.is_closed);
         }
         answer_hit(call, request, &hit);
         Ok(())
@@ -59,9 +58,9 @@ impl Engine {
         call: &Call<'_, 'w, '_>,
         request: &MetaRequest<'_>,
         at: &'t Located<'t>,
-    ) -> Result<Option<Hit<'t>>, NoRoom> {
+    ) -> Result<Option<Hit<'t>>, Unwritten> {
         let (turn, now) = (call.context.turn, call.context.now);
-        let mut entry = self.store.entry(turn, at, now);
+        let mut entry = self.store.lock(at)?.entry(turn, now);
         if let Some(item) = entry.item() {
             let facts = facts_before(request, &item, now);
             let change = MetaChange {
@@ -115,7 +114,8 @@ fn answer_hit(call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>, hit: &Hit<
     }
 }
 
-/// A replica has no token to give: its answer is that of a primary where another client has it.
+/// Where nothing is written there is no token to give: the answer is that of a primary where
+/// another client has it.
 fn win_nothing(facts: &mut MetaFacts) {
     facts.token_sent |= facts.won;
     facts.won = false;

@@ -10,6 +10,7 @@
 
 mod acks;
 mod arithmetic;
+mod elsewhere;
 mod flush;
 pub mod held;
 mod meta;
@@ -18,7 +19,6 @@ mod orders;
 pub mod output;
 mod plan;
 mod prefixes;
-mod read_only;
 mod removal;
 mod retrieve;
 pub mod stats;
@@ -28,7 +28,7 @@ mod storage;
 
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::{Exptime, ParseLimits, Rejection, Request, reply};
-use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn};
+use crate::store::{Closed, NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
 use flush::FlushTimer;
 pub use held::AckPolicy;
 use orders::Orders;
@@ -36,8 +36,6 @@ pub use orders::{OrderTaker, Refused};
 pub use output::Output;
 pub use plan::Plan;
 use prefixes::Prefixes;
-use read_only::ReadOnly;
-pub use read_only::Reign;
 use stats::Baseline;
 pub use stats::{GlobalStats, WorkerStats, WorkerTotals};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -47,7 +45,6 @@ use std::time::Instant;
 pub struct Engine {
     store: Arc<Store>,
     settings: Settings,
-    read_only: ReadOnly,
     acks: AckPolicy,
     global: GlobalStats,
     flush_timer: FlushTimer,
@@ -158,9 +155,6 @@ struct Call<'c, 'w, 't> {
     context: &'c mut Context<'w, 't>,
     out: &'c mut Output,
     plan: Plan<'c>,
-    /// The role in which the request is executed. In a replica's nothing may be written to the
-    /// store.
-    reign: Reign,
     /// It has been parked before.
     retried: bool,
     /// Answer with an error instead of parking.
@@ -173,10 +167,9 @@ impl Engine {
         Engine {
             store: store.into(),
             settings,
-            read_only: ReadOnly::default(),
             acks: AckPolicy::default(),
             global: GlobalStats::default(),
-            flush_timer: FlushTimer::default(),
+            flush_timer: FlushTimer::new(),
             prefixes: Prefixes::default(),
             baseline: Mutex::default(),
             started: Instant::now(),
@@ -215,21 +208,21 @@ impl Engine {
         out: &mut Output,
     ) -> Outcome {
         let Attempt { resume, retried, last_try } = attempt;
-        let mut call = Call { context, out, plan, reign: self.reign(), retried, last_try };
+        let mut call = Call { context, out, plan, retried, last_try };
         let call = &mut call;
-        if call.reign.is_read_only() {
-            if let Some(noreply) = read_only::writes(request) {
-                return failed(request, self.refuse_write(call, noreply));
-            }
-        } else if let Err(no_room) = self.flush_if_due(call.context) {
-            return failed(request, call.refuse(no_room, resume, false));
+        if let Err(no_room) = self.flush_if_due(call.context) {
+            return failed(request, self.refuse(call, no_room.into(), resume, false));
+        }
+        if let (true, Some(at), Some(noreply)) = (plan.is_closed, plan.at, elsewhere::writes(request)) {
+            let closed = Closed { shard: at.place.shard() };
+            return failed(request, self.refuse_write(call, closed, noreply));
         }
         let ack_replicas = self.ack_replicas(request);
         if ack_replicas > 0 {
             // A touch that is left out of the log would be answered as if replicas had it.
             self.store.log_touches();
         }
-        let begin = if ack_replicas > 0 { call.begin_held(request, resume) } else { 0 };
+        let begin = (ack_replicas > 0).then(|| self.begin_held(call, request, resume));
         let outcome = match request {
             Request::Get(request) => self.get(call, request, resume),
             Request::Store(request) => self.store_classic(call, request),
@@ -250,14 +243,14 @@ impl Engine {
             Request::Wait { replicas, milliseconds } => self.wait(call, *replicas, *milliseconds),
             Request::Quit => Outcome::Close,
         };
-        if ack_replicas > 0 && outcome == Outcome::Done {
+        if let (Some(begin), Outcome::Done) = (begin, outcome) {
             self.hold_answer(call, ack_replicas, begin);
         }
         outcome
     }
 
     /// Answer a refusal: delete the key that must not stay, then append the answer. Parks when
-    /// there is no room to delete, unless it is the `last_try`. A replica deletes nothing.
+    /// there is no room to delete, unless it is the `last_try`. What is written elsewhere stays.
     pub fn reject(
         &self,
         context: &mut Context<'_, '_>,
@@ -265,7 +258,7 @@ impl Engine {
         last_try: bool,
         out: &mut Output,
     ) -> Outcome {
-        if self.unlink_refused(context, rejection) == Err(NoRoom::Now) && !last_try {
+        if self.unlink_refused(context, rejection) == Err(NoRoom::Now.into()) && !last_try {
             return Outcome::Park(0);
         }
         if rejection.unlink.is_some() || rejection.answer == reply::TOO_LARGE {
@@ -286,20 +279,35 @@ impl Engine {
         }
     }
 
-    /// Delete the key that must not stay. A replica deletes nothing.
-    fn unlink_refused(&self, context: &mut Context<'_, '_>, rejection: &Rejection<'_>) -> Result<(), NoRoom> {
-        match rejection.unlink {
-            Some(key) if !self.is_read_only() => self.unlink(context, key),
-            _ => Ok(()),
+    /// Delete the key that must not stay.
+    fn unlink_refused(&self, context: &mut Context<'_, '_>, rejection: &Rejection<'_>) -> Result<(), Unwritten> {
+        rejection.unlink.map_or(Ok(()), |key| self.unlink(context, key))
+    }
+
+    /// What becomes of a command that has written nothing at `at` (0, or the offset of a key).
+    fn refuse(&self, call: &mut Call<'_, '_, '_>, unwritten: Unwritten, at: u32, noreply: bool) -> Outcome {
+        if call.would_park(unwritten) {
+            return Outcome::Park(at);
         }
+        let no_room = match unwritten {
+            Unwritten::NoRoom(no_room) => no_room,
+            Unwritten::Closed(closed) => return self.refuse_write(call, closed, noreply),
+        };
+        // An error is not held for what was written before it came to that.
+        call.context.turn.forget_appended();
+        let stats = call.context.stats;
+        if no_room == NoRoom::TooLarge {
+            stats.store_too_large.increment();
+            return call.answer_unless(noreply, reply::TOO_LARGE);
+        }
+        stats.store_no_memory.increment();
+        call.answer_unless(noreply, reply::OUT_OF_MEMORY)
     }
 
     /// Once a turn: what is due by the clock (a delayed flush_all).
     pub fn tick(&self, context: &mut Context<'_, '_>) {
-        if !self.is_read_only() {
-            // Without room now, the next turn or the next command tries again.
-            let _ = self.flush_if_due(context);
-        }
+        // Without room now, the next turn or the next command tries again.
+        let _ = self.flush_if_due(context);
     }
 }
 
@@ -315,31 +323,15 @@ impl Call<'_, '_, '_> {
         if noreply { Outcome::Done } else { self.answer(line) }
     }
 
-    /// Whether a command that found no room is to be tried again.
-    fn would_park(&self, no_room: NoRoom) -> bool {
-        no_room == NoRoom::Now && !self.last_try
+    /// Whether a command that has written nothing is to be tried again.
+    fn would_park(&self, unwritten: Unwritten) -> bool {
+        unwritten == Unwritten::NoRoom(NoRoom::Now) && !self.last_try
     }
 
     /// Whether to look for room before anything is made ready. Not for the last try: what is there
     /// may decide that none is needed (an add of a key that is there).
     fn looks_for_room(&self) -> bool {
         self.retried && !self.last_try
-    }
-
-    /// What becomes of a command that found no room at `at` (0, or the offset of a key).
-    fn refuse(&mut self, no_room: NoRoom, at: u32, noreply: bool) -> Outcome {
-        if self.would_park(no_room) {
-            return Outcome::Park(at);
-        }
-        // An error is not held for what was written before it came to that.
-        self.context.turn.forget_appended();
-        let stats = self.context.stats;
-        if no_room == NoRoom::TooLarge {
-            stats.store_too_large.increment();
-            return self.answer_unless(noreply, reply::TOO_LARGE);
-        }
-        stats.store_no_memory.increment();
-        self.answer_unless(noreply, reply::OUT_OF_MEMORY)
     }
 }
 

@@ -1,4 +1,5 @@
-//! What is known of a request before it is executed: where its key belongs. Requests that arrived
+//! What is known of a request before it is executed: where its key belongs, and whether writes to
+//! it are taken here. Requests that arrived
 //! together are planned together, so that the memory that the second needs is on its way while the
 //! first is executed: most of a lookup's time is the wait for two cache lines.
 
@@ -13,6 +14,8 @@ pub struct Plan<'r> {
     pub(super) at: Option<Located<'r>>,
     /// Of a get: the offset behind its first key.
     pub(super) next: u32,
+    /// Its shard took no writes here. Who writes looks again.
+    pub(super) is_closed: bool,
 }
 
 impl Plan<'_> {
@@ -30,7 +33,7 @@ impl Engine {
         };
         let at = self.store.locate(key);
         self.store.prefetch_bucket(at.place);
-        Plan { at: Some(at), next }
+        Plan { at: Some(at), next, is_closed: !self.store.takes_writes(at.place) }
     }
 
     /// Have the record fetched that a request with a key there is likely to look at. Best a few

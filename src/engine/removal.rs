@@ -5,7 +5,7 @@ use super::{Call, Context, Engine, Outcome};
 use crate::base::time::Expiry;
 use crate::protocol::classic;
 use crate::protocol::reply;
-use crate::store::{Entry, Item, Located, NewItem, NoRoom};
+use crate::store::{Entry, Item, Located, NewItem, Unwritten};
 
 /// What is to be removed.
 #[derive(Default)]
@@ -45,15 +45,15 @@ impl Engine {
         match self.remove(call, &order) {
             Ok(Removed::Done) => call.answer_unless(request.noreply, reply::DELETED),
             Ok(Removed::NotFound | Removed::Exists) => call.answer_unless(request.noreply, reply::NOT_FOUND),
-            Err(no_room) => call.refuse(no_room, 0, request.noreply),
+            Err(unwritten) => self.refuse(call, unwritten, 0, request.noreply),
         }
     }
 
     /// Remove, or leave what is to remain.
-    pub(super) fn remove(&self, call: &mut Call<'_, '_, '_>, order: &RemoveOrder<'_>) -> Result<Removed, NoRoom> {
+    pub(super) fn remove(&self, call: &mut Call<'_, '_, '_>, order: &RemoveOrder<'_>) -> Result<Removed, Unwritten> {
         let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
         let at = self.locate(call, order.key);
-        let mut entry = self.store.entry(turn, &at, now);
+        let mut entry = self.store.lock(&at)?.entry(turn, now);
         let removed = match entry.item() {
             None => Removed::NotFound,
             Some(item) if order.compare_cas.is_some_and(|cas| cas != item.cas()) => Removed::Exists,
@@ -84,7 +84,7 @@ impl Engine {
         at: &Located<'_>,
         item: &Item<'_>,
         remains: Remains,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<(), Unwritten> {
         let (now, scratch) = (call.context.now, &mut *call.context.scratch);
         scratch.clear();
         if remains.emptied.is_none() {
@@ -109,8 +109,9 @@ impl Engine {
     }
 
     /// Take away an item whose replacement was refused; not counted as a delete.
-    pub(super) fn unlink(&self, context: &Context<'_, '_>, key: &[u8]) -> Result<(), NoRoom> {
+    pub(super) fn unlink(&self, context: &Context<'_, '_>, key: &[u8]) -> Result<(), Unwritten> {
         let at = self.store.locate(key);
-        self.store.entry(context.turn, &at, context.now).delete().map(drop)
+        self.store.lock(&at)?.entry(context.turn, context.now).delete()?;
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use super::{Call, Engine, Outcome, Output, expiry_of};
 use crate::base::time::Expiry;
 use crate::protocol::classic::{self, Keys, NextKey};
 use crate::protocol::reply;
-use crate::store::{Item, Located, MetaChange, NoRoom};
+use crate::store::{Item, Located, MetaChange, Unwritten};
 use arrayvec::ArrayVec;
 
 /// Keys of a multi-get that are looked up together: about as many cache misses as a core can have
@@ -23,7 +23,8 @@ type KeysAhead<'k> = ArrayVec<(Located<'k>, u32), KEYS_AHEAD_MAX>;
 impl Engine {
     /// get, gets, gat, gats, from the key at `resume` on.
     ///
-    /// A bad key or a lack of room replaces the whole answer by one error line, as in memcached.
+    /// A bad key, a lack of room, or a gat of what is written elsewhere replaces the whole answer
+    /// by one error line, as in memcached.
     /// What was already flushed to the client cannot be taken back: then the error line stands
     /// where END would.
     pub(super) fn get<'c>(&self, call: &mut Call<'c, '_, '_>, request: &classic::Get<'c>, resume: u32) -> Outcome {
@@ -35,12 +36,12 @@ impl Engine {
             let then = self.look_ahead(call, &request.keys, from, &mut ahead);
             call.context.keys_left = call.context.keys_left.saturating_sub(ahead.len() as u32);
             for (at, next) in &ahead {
-                if let Err(no_room) = self.get_one(call, at, request.form.with_cas, touch) {
-                    if call.would_park(no_room) {
+                if let Err(unwritten) = self.get_one(call, at, request.form.with_cas, touch) {
+                    if call.would_park(unwritten) {
                         return Outcome::Park(from);
                     }
                     take_back(call, begin);
-                    return fail(request, call.refuse(no_room, from, false));
+                    return fail(request, self.refuse(call, unwritten, from, false));
                 }
                 from = *next;
                 if call.out.is_full() {
@@ -98,7 +99,7 @@ impl Engine {
         at: &Located<'_>,
         with_cas: bool,
         touch: Option<Expiry>,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<(), Unwritten> {
         let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
         let found = match touch {
             None => {
@@ -111,7 +112,7 @@ impl Engine {
         };
         self.prefixes.record(at.key, Use::Get { hit: found.is_some() });
         if let Some(item) = found {
-            call.note_use(&item);
+            call.note_use(&item, self.store.takes_writes(at.place));
             let cas = with_cas.then(|| item.cas());
             reply::value_line(call.out.bytes(), at.key, item.client_flags(), item.value_bytes(), cas);
             append_value(call.out, &item);
@@ -129,7 +130,7 @@ impl Engine {
                 call.answer_unless(request.noreply, reply::TOUCHED)
             }
             Ok(None) => call.answer_unless(request.noreply, reply::NOT_FOUND),
-            Err(no_room) => call.refuse(no_room, 0, request.noreply),
+            Err(unwritten) => self.refuse(call, unwritten, 0, request.noreply),
         }
     }
 
@@ -140,9 +141,9 @@ impl Engine {
         call: &Call<'_, 'w, '_>,
         at: &'t Located<'t>,
         expiry: Expiry,
-    ) -> Result<Option<Item<'t>>, NoRoom> {
+    ) -> Result<Option<Item<'t>>, Unwritten> {
         let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
-        let mut entry = self.store.entry(turn, at, now);
+        let mut entry = self.store.lock(at)?.entry(turn, now);
         let found = entry.item();
         if found.is_some() {
             entry.change_meta(MetaChange { expiry: Some(expiry), ..MetaChange::default() })?;

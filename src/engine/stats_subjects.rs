@@ -75,7 +75,12 @@ impl Engine {
     /// The role, then what the replication layer tells.
     fn report_replication(&self, call: &mut Call<'_, '_, '_>) {
         let out = call.out.bytes();
-        stat_line(out, "role", if self.is_read_only() { "replica" } else { "primary" });
+        let role = match self.store.open_shards() {
+            0 => "replica",
+            open if open == self.store.shards().len() => "primary",
+            _ => "mixed",
+        };
+        stat_line(out, "role", role);
         if let Some(rows) = self.replication.get() {
             rows(&mut |name, value| stat_line(out, name, value));
         }

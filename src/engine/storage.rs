@@ -10,7 +10,7 @@ use super::{Call, Engine, Outcome, expiry_of};
 use crate::base::time::Expiry;
 use crate::protocol::classic::{self, StoreVerb};
 use crate::protocol::reply;
-use crate::store::{Entry, Item, Located, NewItem, NoRoom};
+use crate::store::{Entry, Item, Located, NewItem, NoRoom, Unwritten};
 
 /// What is to be stored, and under which conditions.
 pub(super) struct StoreOrder<'a> {
@@ -125,13 +125,13 @@ impl Engine {
             Ok(Stored::Unmet) => reply::NOT_STORED,
             Ok(Stored::Exists) => reply::EXISTS,
             Ok(Stored::NotFound) => reply::NOT_FOUND,
-            Err(no_room) => return call.refuse(no_room, 0, request.noreply),
+            Err(unwritten) => return self.refuse(call, unwritten, 0, request.noreply),
         };
         call.answer_unless(request.noreply, line)
     }
 
     /// Store, and count it.
-    pub(super) fn store_item(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>) -> Result<Stored, NoRoom> {
+    pub(super) fn store_item(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>) -> Result<Stored, Unwritten> {
         let at = self.locate(call, order.key);
         let stored = match order.verb {
             StoreVerb::Append | StoreVerb::Prepend => self.join(call, order, &at),
@@ -151,7 +151,7 @@ impl Engine {
     }
 
     /// All verbs that write the value they bring.
-    fn put(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>, at: &Located<'_>) -> Result<Stored, NoRoom> {
+    fn put(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>, at: &Located<'_>) -> Result<Stored, Unwritten> {
         let (turn, now) = (call.context.turn, call.context.now);
         let item = order.new_item();
         if call.looks_for_room() {
@@ -160,7 +160,7 @@ impl Engine {
             self.store.find_room(turn, at, &item, now)?;
         }
         let draft = self.store.draft(at, item, now);
-        let mut entry = self.store.entry(turn, at, now);
+        let mut entry = self.store.lock(at)?.entry(turn, now);
         // A set does not care what is there, so it does not look.
         let old = if order.verb == StoreVerb::Set { None } else { entry.item() };
         let written = match judge(order, old.map(|old| old.cas())) {
@@ -175,12 +175,12 @@ impl Engine {
         if written == Err(NoRoom::TooLarge) && order.unlink_if_too_large {
             entry.delete()?;
         }
-        written.map(|cas| Stored::Written { cas, value_bytes: order.value.len() })
+        Ok(Stored::Written { cas: written?, value_bytes: order.value.len() })
     }
 
     /// append and prepend. The old value is read, and the new record made, before the lock is
     /// taken; if another client was quicker, it is done again under the lock.
-    fn join(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>, at: &Located<'_>) -> Result<Stored, NoRoom> {
+    fn join(&self, call: &mut Call<'_, '_, '_>, order: &StoreOrder<'_>, at: &Located<'_>) -> Result<Stored, Unwritten> {
         let (turn, now) = (call.context.turn, call.context.now);
         if call.looks_for_room() {
             // For the new part at least.
@@ -194,7 +194,7 @@ impl Engine {
         };
         let draft = self.store.draft(at, ahead, now);
         let (ahead_bytes, ahead_expiry) = (ahead.value.len(), ahead.expiry);
-        let mut entry = self.store.entry(turn, at, now);
+        let mut entry = self.store.lock(at)?.entry(turn, now);
         let old = entry.item();
         match judge(order, old.map(|old| old.cas())) {
             Verdict::Refuse(stored) => Ok(stored),
@@ -211,11 +211,15 @@ impl Engine {
 
 /// Old and new together may be too large where each alone is not: memcached then answers "not
 /// stored", and the old value stays.
-fn write_joined(entry: &mut Entry<'_>, draft: &crate::store::Draft<'_>, value_bytes: usize) -> Result<Stored, NoRoom> {
+fn write_joined(
+    entry: &mut Entry<'_>,
+    draft: &crate::store::Draft<'_>,
+    value_bytes: usize,
+) -> Result<Stored, Unwritten> {
     match entry.set(draft) {
         Ok(cas) => Ok(Stored::Written { cas, value_bytes }),
         Err(NoRoom::TooLarge) => Ok(Stored::Unmet),
-        Err(no_room) => Err(no_room),
+        Err(no_room) => Err(no_room.into()),
     }
 }
 

@@ -2,14 +2,14 @@
 //! and the order's outcome says why.
 //!
 //! A store has one writer at a time, because each change of role keeps to a sequence. **Becoming a
-//! replica**: clients' writes are refused, the turns of now end, then a follower may write.
-//! **Becoming the primary**: the follower has let go of the store for good, the term has begun in
-//! every shard, then clients' writes are taken.
+//! replica**: the gates are closed, so no client's write is taken any more
+//! ([`crate::store::reign`]), then a follower may write. **Becoming the primary**: the follower has
+//! let go of the store for good, the term has begun in every shard, then the gates are opened.
 
 use super::admission::Admitted;
 use super::follow::{FollowConfig, Following, Known};
 use super::lineage::Discard;
-use super::node::{Clients, Node};
+use super::node::Node;
 use super::order::Order;
 use crate::base::term::Term;
 use crate::base::time::UnixSeconds;
@@ -18,9 +18,6 @@ use crate::store::line::BIRTH;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest wait for the turns that are under way. A turn waits for nothing, so they end at once
-/// unless the machine stands still.
-const TURNS_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for room for the record that begins a term: a turn of each worker.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for each replica that is gathered from.
@@ -53,7 +50,7 @@ impl Role {
         let mut role = Role { node, now: Now::Primary };
         if let Some(admitted) = admitted {
             let clients_address = admitted.client_address();
-            role.clients().refuse_writes(Some(&clients_address));
+            role.refuse_writes(Some(&clients_address));
             let known = vec![None; role.node.store.shards().len()];
             let config = role.node.config.follow.clone();
             role.follow(config, Some(admitted), known)?;
@@ -70,8 +67,15 @@ impl Role {
         }
     }
 
-    fn clients(&self) -> &dyn Clients {
-        &*self.node.config.clients
+    /// Nobody's write is taken from now on; clients are told to write to `primary`.
+    fn refuse_writes(&self, primary: Option<&str>) {
+        let store = &self.node.store;
+        store.close_gates(0..store.shards().len(), primary);
+    }
+
+    fn take_writes(&self) {
+        let store = &self.node.store;
+        store.open_gates(0..store.shards().len());
     }
 
     fn follow(&mut self, config: FollowConfig, admitted: Option<Admitted>, known: Known) -> std::io::Result<()> {
@@ -103,7 +107,7 @@ impl Role {
             return Err("this is the primary: it follows nobody".into());
         }
         self.stop_following()?;
-        self.clients().refuse_writes(None);
+        self.refuse_writes(None);
         if let Some(follow) = self.node.follow() {
             follow.note_detached();
         }
@@ -129,7 +133,7 @@ impl Role {
         // What replicas of this one have acknowledged may be log that was given up since. They see
         // the new term, and acknowledge this log.
         self.node.config.offer.iter().for_each(|offer| offer.take_back_tags());
-        self.clients().take_writes();
+        self.take_writes();
         Ok(words)
     }
 
@@ -239,18 +243,18 @@ impl Role {
         }
         let (clients_address, fabric) = (admitted.client_address(), admitted.fabric().to_string());
         let was_primary = matches!(self.now, Now::Primary);
-        let known = if was_primary { self.abdicate(&clients_address)? } else { self.stop_following()? };
+        let known = if was_primary { self.abdicate(&clients_address) } else { self.stop_following()? };
         // A primary that was empty when it was looked at may have taken a write since.
         if let (true, Err(error)) = (was_primary, admitted.check(&config, &self.node.store)) {
             self.now = Now::Primary;
-            self.clients().take_writes();
+            self.take_writes();
             return Err(error.to_string());
         }
-        self.clients().refuse_writes(Some(&clients_address));
+        self.refuse_writes(Some(&clients_address));
         if let Err(error) = self.follow(config, Some(admitted), known) {
             if was_primary {
                 self.now = Now::Primary;
-                self.clients().take_writes();
+                self.take_writes();
             }
             return Err(format!("cannot follow {primary}: {error}; raise `ulimit -u`"));
         }
@@ -265,20 +269,10 @@ impl Role {
     }
 
     /// A primary stops taking writes. Returns from where each shard can go on as a replica.
-    fn abdicate(&mut self, clients_address: &str) -> Result<Known, String> {
-        let store = &self.node.store;
-        self.clients().refuse_writes(Some(clients_address));
-        let (turns, begun_at) = (store.turns_of_now(), Instant::now());
-        while !store.have_ended(turns) {
-            if begun_at.elapsed() > TURNS_WAIT_MAX {
-                self.clients().take_writes();
-                return Err(format!("a worker has not ended its turn within {TURNS_WAIT_MAX:?}: still the primary"));
-            }
-            std::thread::sleep(LOOK);
-        }
-        store.end_writing();
-        let known = store.terms_of_shards();
+    fn abdicate(&mut self, clients_address: &str) -> Known {
+        self.refuse_writes(Some(clients_address));
+        let known = self.node.store.terms_of_shards();
         self.now = Now::Detached(known.clone());
-        Ok(known)
+        known
     }
 }

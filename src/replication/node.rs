@@ -3,8 +3,8 @@
 //!
 //! One thread, "replication-control", carries out one order at a time ([`super::change`]); an order
 //! that comes meanwhile is refused. Only that thread has the
-//! [`Following`](super::follow::Following), so the store never has two writers. It reaches clients
-//! through [`Clients`], because this layer does not know them.
+//! [`Following`](super::follow::Following), and it alone opens and closes the store's gates
+//! ([`crate::store::reign`]), so the store never has two writers.
 
 use super::admission::Admitted;
 use super::change::Role;
@@ -23,21 +23,10 @@ use std::time::{Duration, Instant};
 /// waited for.
 const END_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// The clients' side of a role.
-pub trait Clients: Send + Sync {
-    /// Every turn of a worker that begins after this call takes writes.
-    fn take_writes(&self);
-    /// Every turn of a worker that begins after this call refuses writes, and names the primary to
-    /// write to, if there is one.
-    fn refuse_writes(&self, primary: Option<&str>);
-}
-
 /// What a node is made of.
 pub struct NodeConfig {
     /// How to follow any primary.
     pub follow: FollowConfig,
-    /// The clients' side.
-    pub clients: Box<dyn Clients>,
     /// What is offered to replicas, in either role.
     pub offer: Option<Arc<Offer>>,
 }

@@ -216,9 +216,9 @@ mod tests {
             let key = number.to_le_bytes();
             let at = store.locate(&key);
             let draft = store.draft(&at, NewItem { value: &[7; 200], ..NewItem::default() }, now);
-            let _ = store.entry(&turn, &at, now).set(&draft);
+            let _ = store.lock(&at).unwrap().entry(&turn, now).set(&draft);
         }
-        let heads = store.heads();
+        let heads = store.heads(store.reign());
         assert!(heads.iter().all(|position| *position > 64 << 10), "{heads:?}");
         let retain = Retain {
             board: board.clone(),

@@ -5,10 +5,11 @@
 use super::lane::Lane;
 use super::table::Token;
 use crate::base::limits::{ACK_PAUSE_MICROSECONDS_MAX, ACK_PAUSE_MICROSECONDS_MIN, ACK_REPLICAS_MAX};
+use crate::engine::Output;
 use crate::engine::held::{Holders, Judge};
-use crate::engine::{Output, Reign};
 use crate::replication::REPLICAS_MAX;
 use crate::replication::board::{Board, BoardView};
+use crate::store::Store;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,11 +50,11 @@ impl Holding {
         self.until = Some(until);
     }
 
-    fn judge(&mut self, reign: Reign) -> Judge<'_> {
+    fn judge<'a>(&'a mut self, store: &'a Store) -> Judge<'a> {
         self.board.refresh();
         let now = *self.now.get_or_insert_with(Instant::now);
         let ending = self.until.is_some_and(|until| now >= until);
-        Judge { holders: &self.board, now, ending, reign }
+        Judge { holders: &self.board, now, ending, reigns: store }
     }
 }
 
@@ -67,14 +68,14 @@ impl Lane<'_> {
     }
 
     fn release_held(&mut self, output: &mut Output) {
-        let resolved = output.resolve(&self.holding.judge(self.shared.engine.reign()));
+        let resolved = output.resolve(&self.holding.judge(self.shared.engine.store()));
         self.stats.acks_ended.add(resolved.answers as u64);
         self.stats.acks_timed_out.add(resolved.failed as u64);
     }
 
     /// Whether there is something to let go of.
     pub fn is_releasable(&mut self, output: &Output) -> bool {
-        output.is_resolvable(&self.holding.judge(self.shared.engine.reign()))
+        output.is_resolvable(&self.holding.judge(self.shared.engine.store()))
     }
 
     /// The connection ends, so its held answers are dropped.

@@ -1,24 +1,28 @@
-//! The beat of the control lines ([`super::line`]): moved while clients may write here, by a thread
-//! that has nothing to wait for. A follower copies that of whom it follows instead.
+//! The beat of the control lines ([`super::line`]): moved while clients are served here and may
+//! write to the shard, by a thread that has nothing to wait for. A follower copies that of whom it
+//! follows instead.
 
 use super::Store;
 use crate::sys::sync::Ordering::{Relaxed, Release};
 
 impl Store {
-    /// From now on clients may write here, or may not any more: the lines say so at once.
+    /// From now on clients are served here, or are not any more: the lines of the shards that take
+    /// writes say so at once.
     pub fn serve(&self, serves: bool) {
         self.serves.store(serves.into(), Release);
         if serves {
             self.beat();
         } else {
-            self.shards.iter().for_each(|shard| shard.control().end_serving());
+            let open = self.shards.iter().filter(|shard| shard.gate.is_open());
+            open.for_each(|shard| shard.control().end_serving());
         }
     }
 
-    /// Move the beat of all shards on, if clients may write here. One store for each.
+    /// Move the beat of the shards on that take writes, if clients are served. One store for each.
     pub fn beat(&self) {
-        let serves = || self.serves.load(Relaxed) != 0;
-        self.shards.iter().for_each(|shard| shard.control().move_beat(serves));
+        for shard in &self.shards {
+            shard.control().move_beat(|| self.serves.load(Relaxed) != 0 && shard.gate.is_open());
+        }
     }
 }
 
@@ -35,12 +39,18 @@ mod tests {
         let store = Store::new(config).unwrap();
         let beats = || [0, 1].map(|shard| store.shards[shard].control().beat());
         store.beat();
-        assert_eq!(beats(), [0, 0], "nobody writes here");
+        assert_eq!(beats(), [0, 0], "nobody is served here");
         store.serve(true);
         let first = beats();
         store.beat();
         assert!(beats().iter().zip(first).all(|(now, first)| *now > first && now & first & SERVES == 1));
+        store.close_gates([1], None);
+        let closed = beats();
+        store.beat();
+        assert_eq!(closed.map(|beat| beat & SERVES), [1, 0]);
+        assert_eq!((beats()[0] > closed[0], beats()[1]), (true, closed[1]), "another one may move it now");
         store.serve(false);
+        assert_eq!(beats()[1], closed[1]);
         let ended = beats();
         assert!(ended.iter().all(|beat| beat & SERVES == 0));
         store.beat();

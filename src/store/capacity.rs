@@ -6,6 +6,7 @@
 //! for both; nothing is copied but what reclaim moves anyway.
 
 use super::Store;
+use super::reign::Closed;
 use super::shard::Shard;
 use super::sizing::{Budget, RECORD_SHARE_MAX, SHARD_BYTES_MIN, part};
 use super::writer::{Goal, Writer};
@@ -23,6 +24,9 @@ pub enum CannotResize {
     /// `-M`, and what lives takes more, expired items that nobody has found yet among it.
     #[error("items take more, and nothing is evicted (expired ones count until they are found)")]
     Alive,
+    /// How much memory a shard has that takes no writes here, its primary says.
+    #[error("{0}: its primary says how much memory it has")]
+    Closed(#[from] Closed),
 }
 
 impl Store {
@@ -43,23 +47,23 @@ impl Store {
         let _resizing = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut goals_before = Vec::with_capacity(self.shards.len());
         for shard in &self.shards {
-            let mut writer = shard.lock();
-            let goal_before = writer.mapped.goal();
-            if let Err(why) = shard.resize(&mut writer, part(slabs, shards, shard.number)) {
-                drop(writer);
-                self.undo(&goals_before);
-                return Err(why);
+            match shard.resize(part(slabs, shards, shard.number)) {
+                Ok(goal_before) => goals_before.push(goal_before),
+                Err(why) => {
+                    self.undo(&goals_before);
+                    return Err(why);
+                }
             }
-            goals_before.push(goal_before);
         }
         Ok(())
     }
 
     /// The first shards are to have again what they were to have before. They always can: the pool
-    /// has a part for each shard, and none is to have more than that.
+    /// has a part for each shard, and none is to have more than that. One that has been closed
+    /// since follows its primary in this, too.
     fn undo(&self, goals_before: &[u32]) {
         for (shard, goal) in self.shards.iter().zip(goals_before) {
-            let mut writer = shard.lock();
+            let Ok(mut writer) = shard.lock_open() else { continue };
             let undone = shard.set_capacity(&mut writer, *goal);
             if shard.is_resizing(&writer) {
                 shard.want_attention(true);
@@ -71,8 +75,10 @@ impl Store {
 
 impl Shard {
     /// From now on the shard is to have so many slabs, if they are to be had, and what lives fits
-    /// into them or may be evicted.
-    fn resize(&self, writer: &mut Writer, slabs: u32) -> Result<(), CannotResize> {
+    /// into them or may be evicted. Returns how many it was to have before.
+    fn resize(&self, slabs: u32) -> Result<u32, CannotResize> {
+        let writer = &mut self.lock_open()?;
+        let goal_before = writer.mapped.goal();
         let capacity_bytes = u64::from(slabs) * self.log.pool().slab_bytes();
         if !self.policy.evict && writer.live.bytes() > Budget::of(&self.policy, capacity_bytes).live_bytes_max {
             return Err(CannotResize::Alive);
@@ -83,7 +89,7 @@ impl Shard {
         if self.is_resizing(writer) {
             self.want_attention(true);
         }
-        Ok(())
+        Ok(goal_before)
     }
 
     /// The shard is to have so many slabs. More are reserved at once; less are had as its tail
@@ -142,7 +148,7 @@ mod tests {
         let turn = participant.turn();
         let at = store.locate(key.as_bytes());
         let draft = store.draft(&at, NewItem { value: &[7; 100], ..NewItem::default() }, NOW);
-        let stored = store.entry(&turn, &at, NOW).set(&draft).is_ok();
+        let stored = store.lock(&at).unwrap().entry(&turn, NOW).set(&draft).is_ok();
         store.maintain(&turn, 0, NOW);
         stored
     }

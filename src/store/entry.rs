@@ -1,14 +1,15 @@
 //! One key's place with its shard locked: read, decide, write, as one step. Held briefly; nothing
 //! waits while it is held.
 
-use super::NoRoom;
 use super::item::{Item, MetaChange};
 use super::live::charge;
 use super::publication::Touched;
 use super::record::{Draft, Kind, Record};
+use super::reign::Closed;
 use super::shape::Shape;
 use super::shard::Shard;
 use super::writer::Writer;
+use super::{Located, NoRoom, Place, Turn};
 use crate::base::time::UnixSeconds;
 use crate::sys::sync::{MutexGuard, Ordering::Relaxed};
 use std::cell::Cell;
@@ -60,6 +61,34 @@ impl Note {
     }
 }
 
+/// The lock of the shard to which a key belongs, held to write there.
+pub struct Locked<'t> {
+    shard: &'t Shard,
+    writer: MutexGuard<'t, Writer>,
+    at: &'t Located<'t>,
+}
+
+impl<'t> Locked<'t> {
+    /// Err where the shard takes no writes here.
+    #[inline]
+    pub(super) fn of(shard: &'t Shard, at: &'t Located<'t>) -> Result<Self, Closed> {
+        Ok(Locked { shard, writer: shard.lock_open()?, at })
+    }
+
+    /// What stands under the key. (A step of its own: so much is not moved through a Result.)
+    pub fn entry(self, turn: &'t Turn<'_>, now: UnixSeconds) -> Entry<'t> {
+        let Locked { shard, mut writer, at } = self;
+        let Located { key, place: Place { hash, .. } } = *at;
+        // First, since it may move or evict the very item; after it, slots stay where they are
+        // while the lock is held.
+        if shard.prepare(&mut writer, now) {
+            turn.note.touched.add(shard.number);
+        }
+        let found = shard.find_locked(key, hash);
+        Entry { note: turn.note, shard, writer, key, hash, now, found }
+    }
+}
+
 /// See the module.
 pub struct Entry<'t> {
     note: &'t Note,
@@ -73,17 +102,6 @@ pub struct Entry<'t> {
 }
 
 impl<'t> Entry<'t> {
-    pub(super) fn lock(note: &'t Note, shard: &'t Shard, key: &'t [u8], hash: u64, now: UnixSeconds) -> Self {
-        let mut writer = shard.lock();
-        // First, since it may move or evict the very item; after it, slots stay where they are
-        // while the lock is held.
-        if shard.prepare(&mut writer, now) {
-            note.touched.add(shard.number);
-        }
-        let found = shard.find_locked(key, hash);
-        Entry { note, shard, writer, key, hash, now, found }
-    }
-
     /// The item now; None if there is none, or it has expired or been flushed.
     pub fn item(&self) -> Option<Item<'t>> {
         self.found.filter(|item| self.shard.is_alive(item, self.now))

@@ -26,6 +26,7 @@
 //! | [`reclaim`] | the tail: what is kept, what is evicted, growing the index |
 //! | `live`, `expiries` | how many bytes of a log are alive, and how many may have expired |
 //! | `crawl` | with `-M`: finding what has expired |
+//! | [`reign`] | who may write to a shard, and since when |
 //! | [`retain`] | who else needs the tail |
 //! | [`capacity`] | how much memory the shards may have, changed while they serve |
 //! | `walk` | a log from a position on, for tests and tools |
@@ -55,6 +56,7 @@ pub mod promotion;
 pub mod publication;
 pub mod reclaim;
 pub mod record;
+pub mod reign;
 pub mod retain;
 pub mod seed;
 pub mod shape;
@@ -75,7 +77,7 @@ use crate::sys::sync::{AtomicU64, Mutex, Ordering::Relaxed};
 pub use capacity::CannotResize;
 pub use check::BadRecord;
 use entry::Note;
-pub use entry::{Appended, Entry};
+pub use entry::{Appended, Entry, Locked};
 pub use follower::{Applied, Follower, Stop};
 pub use geometry::{Geometry, Memory};
 pub use history::{History, TermStart};
@@ -83,9 +85,11 @@ pub use item::{Item, MetaChange, NewItem, ValueLoan};
 use line::CONTROL_LINE_BYTES;
 use log::{Log, table_cells};
 use pool::Pool;
-pub use promotion::{Extent, TurnsOfNow};
+pub use promotion::Extent;
 pub use record::Draft;
 use record::{Kind, Meta, Source};
+use reign::Gates;
+pub use reign::{Closed, Reign, Unwritten};
 pub use retain::TailGuard;
 use shape::Shape;
 use shard::{Shard, Shared};
@@ -116,6 +120,7 @@ pub struct Store {
     pool: Arc<Pool>,
     /// Held while the shards' capacities are set.
     resizing: Mutex<()>,
+    gates: Gates,
     domain: Arc<Domain>,
     hash: IndexHash,
     workers: usize,
@@ -132,7 +137,7 @@ struct Making {
     workers: usize,
     hugepages: bool,
     hash_seed: Option<(u64, u64)>,
-    /// [`Term::NONE`] for a replica's.
+    /// [`Term::NONE`] for a replica's, which takes no writes before its gates are opened.
     term: Term,
 }
 
@@ -269,6 +274,7 @@ impl Store {
         let lines = Arc::new(Memfd::new("remora-control", pages(plan.shards * CONTROL_LINE_BYTES / 8), false)?);
         let shared = Shared {
             lines: lines.clone(),
+            takes_writes: making.term.is_valid(),
             attention_wanted: Arc::new(AtomicU64::new(0)),
             touches_logged: Arc::new(AtomicU64::new(0)),
         };
@@ -290,6 +296,7 @@ impl Store {
             tables,
             pool,
             resizing,
+            gates: Gates::new(),
             domain,
             hash,
             workers,
@@ -343,10 +350,10 @@ impl Store {
         at: &Located<'_>,
         item: &NewItem<'_>,
         now: UnixSeconds,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<(), Unwritten> {
         let has_flags = item.client_flags != 0;
         let shape = Shape::new(Kind::Set, at.key.len(), item.value.len(), has_flags, item.cas.is_some());
-        self.entry(turn, at, now).find_room(shape)
+        Ok(self.lock(at)?.entry(turn, now).find_room(shape)?)
     }
 
     /// The item under a key; no lock.
@@ -356,9 +363,10 @@ impl Store {
         shard.find(at.key, at.place.hash).filter(|item| shard.is_alive(item, now))
     }
 
-    /// Lock the key's shard.
-    pub fn entry<'t>(&'t self, turn: &'t Turn<'_>, at: &Located<'t>, now: UnixSeconds) -> Entry<'t> {
-        Entry::lock(turn.note, self.shard(at.place), at.key, at.place.hash, now)
+    /// Lock the key's shard, to write there.
+    #[inline]
+    pub fn lock<'t>(&'t self, at: &'t Located<'t>) -> Result<Locked<'t>, Closed> {
+        Locked::of(self.shard(at.place), at)
     }
 
     /// The bytes of a loan made in this turn.
@@ -368,14 +376,28 @@ impl Store {
         shard.value(loan.position, &shard.record(loan.position))
     }
 
-    /// flush_all, now: every item written before this is gone. Err(Now): some shards are flushed,
-    /// try again next turn.
-    pub fn flush(&self, turn: &Turn<'_>) -> Result<(), NoRoom> {
+    /// flush_all, now: every item written before this is gone. After an error some shards are
+    /// flushed; where there was no room, try again in the next turn.
+    pub fn flush(&self, turn: &Turn<'_>) -> Result<(), Unwritten> {
         turn.note.set(Appended::Widely);
         self.shards.iter().try_for_each(|shard| {
+            let mut writer = shard.lock_open()?;
             turn.note.touched.add(shard.number);
-            shard.flush(&mut shard.lock())
+            Ok(shard.flush(&mut writer)?)
         })
+    }
+
+    /// A flush_all whose time has come: the same in each shard that has taken writes here ever
+    /// since it was asked for, which was when the store's reign was `asked_in`.
+    pub fn flush_as_asked(&self, turn: &Turn<'_>, asked_in: Reign) -> Result<(), NoRoom> {
+        for shard in &self.shards {
+            let Ok(mut writer) = shard.lock_open() else { continue };
+            if shard.gate.reign() <= asked_in {
+                turn.note.touched.add(shard.number);
+                shard.flush(&mut writer)?;
+            }
+        }
+        Ok(())
     }
 
     /// From now on the log holds every change of an item's metadata: somebody is going to read it.
@@ -387,10 +409,12 @@ impl Store {
         }
     }
 
-    /// Up to where each shard is written now: whoever has applied that much has all that was
-    /// written before. What is not published yet will be when its turn ends.
-    pub fn heads(&self) -> Box<[u64]> {
-        self.shards.iter().map(Shard::head).collect()
+    /// Up to where each shard is written now that takes writes here, or has taken some since the
+    /// store's reign was `since`: whoever has applied that much has all that was written before.
+    /// What is not published yet will be when its turn ends. 0 for each other shard.
+    pub fn heads(&self, since: Reign) -> Box<[u64]> {
+        let counts = |shard: &Shard| shard.gate.is_open() || shard.gate.reign() > since;
+        self.shards.iter().map(|shard| if counts(shard) { shard.head() } else { 0 }).collect()
     }
 
     /// Reclaim where appends found no room or memory is to change: once a turn by each worker, for

@@ -1,32 +1,27 @@
-//! A store changes hands: a replica's begins a term of its own and takes writes from then on; a
-//! primary's ends its writing, so that a follower may write in its place. And what a log loses when
-//! it turns out to have parted from the one that counts.
+//! A store changes hands: a replica's begins a term of its own, so that its gates may be opened
+//! ([`super::reign`]). And what a log loses when it turns out to have parted from the one that
+//! counts.
 //!
 //! **Beginning a term.** One record in each log, seeded by the term that it begins; what is
 //! padded before it is still the old term's. Where a shard begins is noted first, then published,
 //! so that who sees the new term in a control line finds it in the shard's history as well.
 //!
 //! All of this is for the one thread that decides who writes: while it calls, nobody follows with
-//! this store and no client's write is executed.
+//! this store and its gates are closed.
 
 use super::Store;
 use super::history::TermStart;
 use super::record::{Draft, HEADER_BYTES, Kind, Record, Source, TERM_VALUE_BYTES};
 use super::shard::Shard;
-use super::writer::{Wanted, Writer};
+use super::writer::Writer;
 use crate::base::term::Term;
 use crate::base::time::UnixSeconds;
-use crate::sys::quiescence::Era;
 
 /// Bytes of a term record.
 const TERM_RECORD_BYTES: usize = HEADER_BYTES + TERM_VALUE_BYTES;
 /// What a term record and the pad before it take at most: what it does not fit into is shorter
 /// than it.
 const TERM_ROOM_BYTES: u64 = 2 * TERM_RECORD_BYTES as u64;
-
-/// The turns that were under way at a moment: see [`Store::turns_of_now`].
-#[derive(Debug, Clone, Copy)]
-pub struct TurnsOfNow(Era);
 
 /// What a part of a log holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,35 +47,13 @@ impl Store {
         self.shards.iter().find(lacks_room).map_or(Ok(()), |shard| Err(shard.number as usize))
     }
 
-    /// Begin `term`, later than any here, in every shard; from now on the store is a primary's.
-    /// After [`Store::make_room_for_term`] has succeeded. A shard that has nothing begins empty, in
-    /// the history that the others have.
+    /// Begin `term`, later than any here, in every shard; from now on the store is a primary's, and
+    /// its gates may be opened. After [`Store::make_room_for_term`] has succeeded. A shard that has
+    /// nothing begins empty, in the history that the others have.
     pub fn begin_term(&self, term: Term) {
         let origins = self.shards.iter().map(|shard| shard.history().origin());
         let origin = origins.max().filter(|origin| origin.is_valid()).unwrap_or(term);
         self.shards.iter().for_each(|shard| shard.begin_term(&mut shard.lock(), term, origin));
-    }
-
-    /// The turns that are under way now. What was decided before this call is known to every turn
-    /// that begins after it.
-    pub fn turns_of_now(&self) -> TurnsOfNow {
-        TurnsOfNow(self.domain.advance())
-    }
-
-    /// Whether those turns have ended.
-    pub fn have_ended(&self, turns: TurnsOfNow) -> bool {
-        self.domain.all_passed(turns.0)
-    }
-
-    /// Nobody's append waits for room any more: reclaim, which the workers do for those who wait,
-    /// ends. Once clients' writes are refused and the turns in which they were not have ended.
-    pub fn end_writing(&self) {
-        for shard in &self.shards {
-            let mut writer = shard.lock();
-            writer.wanted = Wanted::default();
-            writer.crawl = None;
-            shard.want_attention(false);
-        }
     }
 }
 
@@ -148,10 +121,6 @@ impl Shard {
         self.begin_history(TermStart { term, begins }, origin);
         control.begin_term(term.0, begins);
         self.publish();
-        // What its primary had begun to give back, it gives back by itself now.
-        if self.is_resizing(writer) {
-            self.want_attention(true);
-        }
     }
 
     /// What the log holds from `position` on, as far as it can be read: another process may have
@@ -174,6 +143,7 @@ impl Shard {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::store::writer::Wanted;
     use crate::store::{Geometry, History, NewItem, StoreConfig};
     use crate::sys::sync::AtomicU64;
 
@@ -207,7 +177,7 @@ mod tests {
             let turn = participant.turn();
             let at = store.locate(key.as_bytes());
             let draft = store.draft(&at, NewItem { value, ..NewItem::default() }, NOW);
-            let stored = store.entry(&turn, &at, NOW).set(&draft).is_ok();
+            let stored = store.lock(&at).is_ok_and(|locked| locked.entry(&turn, NOW).set(&draft).is_ok());
             store.maintain(&turn, 0, NOW);
             stored
         })
@@ -245,6 +215,7 @@ mod tests {
         let term = store.newest_term().succeed().unwrap();
         assert_eq!(store.make_room_for_term(NOW), Ok(()));
         store.begin_term(term);
+        store.open_gates(0..1);
         term
     }
 
@@ -367,6 +338,7 @@ mod tests {
         assert!(set(&old, "lost", b"value"));
         follow(&old, &other);
         new.begin_term(old.newest_term().succeed().unwrap());
+        new.open_gates(0..1);
         assert!(set(&new, "key", b"value"));
         let history = new.shards[0].history();
         assert_eq!(
@@ -419,27 +391,14 @@ mod tests {
     }
 
     #[test]
-    fn turns_that_begin_later_hold_nobody_up() {
-        let store = primary(true);
-        let (mut one, mut two) = (store.join(), store.join());
-        let before = one.turn();
-        let moment = store.turns_of_now();
-        let after = two.turn();
-        assert!(!store.have_ended(moment));
-        drop(before);
-        assert!(store.have_ended(moment));
-        drop(after);
-    }
-
-    #[test]
-    fn who_ends_writing_wants_no_reclaim() {
+    fn who_takes_no_writes_wants_no_reclaim() {
         let store = primary(true);
         let mut participant = store.join();
         let turn = participant.turn();
         store.shards[0].lock().wanted = Wanted { bytes: 512, rounds: 100, since: u64::MAX };
         store.shards[0].want_attention(true);
         assert!(store.maintain(&turn, 0, NOW));
-        store.end_writing();
+        store.close_gates(0..1, None);
         assert!(!store.maintain(&turn, 0, NOW));
     }
 

@@ -161,16 +161,16 @@ mod tests {
         let turn = participant.turn();
         let at = store.locate(b"key");
         let draft = store.draft(&at, NewItem { value: b"value", ..NewItem::default() }, NOW);
-        let set = || store.entry(&turn, &at, NOW).set(&draft).expect("there is room");
+        let set = || store.lock(&at).unwrap().entry(&turn, NOW).set(&draft).expect("there is room");
         set();
         assert_eq!(published(), born);
         turn.publish();
         let first = published();
-        assert_eq!((first > born, first), (true, store.heads()[0]));
+        assert_eq!((first > born, first), (true, store.heads(store.reign())[0]));
         set();
         assert_eq!(published(), first);
         drop(turn);
-        assert_eq!((published() > first, published()), (true, store.heads()[0]));
+        assert_eq!((published() > first, published()), (true, store.heads(store.reign())[0]));
     }
 
     /// Within one turn nothing is published for its own sake. But no byte may be reused whose tail
@@ -187,7 +187,7 @@ mod tests {
                 let key = [b'k', key];
                 let at = store.locate(&key);
                 let draft = store.draft(&at, NewItem { value: &[7; 100], ..NewItem::default() }, NOW);
-                let _ = store.entry(&turn, &at, NOW).set(&draft);
+                let _ = store.lock(&at).unwrap().entry(&turn, NOW).set(&draft);
                 let writer = shard.lock();
                 let tail = shard.control().tail();
                 assert!(writer.released <= tail && writer.awaited.is_none_or(|(position, _)| position <= tail));

@@ -75,7 +75,7 @@ mod tests {
         store.maintain(&turn, 0, NOW);
         let at = store.locate(key.as_bytes());
         let draft = store.draft(&at, NewItem { value: &[7; 100], ..NewItem::default() }, NOW);
-        store.entry(&turn, &at, NOW).set(&draft)
+        store.lock(&at).unwrap().entry(&turn, NOW).set(&draft)
     }
 
     fn is_there(store: &Store, key: usize) -> bool {

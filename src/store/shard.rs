@@ -13,6 +13,7 @@ use super::line::{BIRTH, ControlLine};
 use super::log::Log;
 use super::publication::Ends;
 use super::record::{Draft, HEADER_BYTES, Kind, PAD_BYTES_MAX, Record};
+use super::reign::Gate;
 use super::retain::TailGuard;
 use super::seed::Seed;
 use super::shape::Shape;
@@ -49,6 +50,8 @@ pub struct Shard {
     pub(super) policy: Policy,
     pub(super) domain: Arc<Domain>,
     lines: Arc<Memfd>,
+    /// Whether clients may write.
+    pub(super) gate: Gate,
     /// Items below this position were flushed.
     pub(super) flushed_below: AtomicU64,
     /// Not zero when reclaim has something to do that no append has done.
@@ -82,6 +85,7 @@ struct Hot {
 #[derive(Clone)]
 pub(super) struct Shared {
     pub lines: Arc<Memfd>,
+    pub takes_writes: bool,
     pub attention_wanted: Arc<AtomicU64>,
     pub touches_logged: Arc<AtomicU64>,
 }
@@ -94,7 +98,7 @@ impl Shard {
         policy: Policy,
         hash: IndexHash,
         domain: Arc<Domain>,
-        Shared { lines, attention_wanted, touches_logged }: Shared,
+        Shared { lines, takes_writes, attention_wanted, touches_logged }: Shared,
     ) -> io::Result<Shard> {
         let capacity_bytes = u64::from(capacity) * log.pool().slab_bytes();
         let index = Index::new(u64::from(capacity_max) * log.pool().slab_bytes())?;
@@ -108,6 +112,7 @@ impl Shard {
             policy,
             domain,
             lines,
+            gate: Gate::new(takes_writes),
             flushed_below: AtomicU64::new(0),
             attention: AtomicU64::new(0),
             attention_wanted,

@@ -4,7 +4,7 @@
 use crate::pair::NOW;
 use fastrand::Rng;
 use remora::base::time::{Expiry, UnixSeconds};
-use remora::store::{MetaChange, NewItem, NoRoom, Participant, Store, Turn};
+use remora::store::{MetaChange, NewItem, NoRoom, Participant, Store, Turn, Unwritten};
 
 /// Turns in which a write that found no room is tried again.
 const TURNS_MAX: usize = 100_000;
@@ -45,7 +45,7 @@ impl<'s> Author<'s> {
         self.insist(|turn| {
             let at = store.locate(key);
             let draft = store.draft(&at, item, now);
-            store.entry(turn, &at, now).set(&draft)
+            store.lock(&at).unwrap().entry(turn, now).set(&draft)
         })
     }
 
@@ -55,17 +55,17 @@ impl<'s> Author<'s> {
 
     pub fn delete(&mut self, key: &[u8]) {
         let (store, now) = (self.store, self.now);
-        self.insist(|turn| store.entry(turn, &store.locate(key), now).delete());
+        self.insist(|turn| store.lock(&store.locate(key)).unwrap().entry(turn, now).delete());
     }
 
     pub fn change(&mut self, key: &[u8], change: MetaChange) {
         let (store, now) = (self.store, self.now);
-        self.insist(|turn| store.entry(turn, &store.locate(key), now).change_meta(change));
+        self.insist(|turn| store.lock(&store.locate(key)).unwrap().entry(turn, now).change_meta(change));
     }
 
     pub fn flush(&mut self) {
         let store = self.store;
-        self.insist(|turn| store.flush(turn));
+        self.insist(|turn| flush(store, turn));
     }
 
     pub fn read(&mut self, key: &[u8]) {
@@ -109,6 +109,14 @@ impl<'s> Author<'s> {
         };
         self.set(key, item);
     }
+}
+
+/// flush_all in a store that takes writes.
+pub fn flush(store: &Store, turn: &Turn<'_>) -> Result<(), NoRoom> {
+    store.flush(turn).map_err(|unwritten| match unwritten {
+        Unwritten::NoRoom(no_room) => no_room,
+        Unwritten::Closed(closed) => panic!("{closed}"),
+    })
 }
 
 fn random_change(random: &mut Rng, now: UnixSeconds) -> MetaChange {

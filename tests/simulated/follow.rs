@@ -97,6 +97,7 @@ fn a_replica_is_followed_and_can_be_written_to() {
     let mut chain = Link::new(&replica, &second);
     chain.settle();
     assert_same(&store, &second, author.now);
+    replica.open_gates(0..replica.shards().len());
     let mut heir = Author::new(&replica);
     for _ in 0..20_000 {
         heir.step(&mut random, 400, 3000);

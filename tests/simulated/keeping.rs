@@ -4,6 +4,7 @@
 //!
 //! `REMORA_SEED=<seed>` runs one seed, `REMORA_SEEDS=<count>` so many.
 
+use crate::author::flush;
 use crate::link::Link;
 use remora::base::time::{Expiry, UnixSeconds};
 use remora::store::record::Kind;
@@ -87,7 +88,7 @@ impl<'s> Cache<'s> {
             let turn = cache.seat.turn();
             let at = cache.store.locate(&name);
             let draft = cache.store.draft(&at, NewItem { value: &value, expiry, ..NewItem::default() }, cache.now);
-            cache.store.entry(&turn, &at, cache.now).set(&draft).map(|_| draft.record_bytes() as u64 + 8)
+            cache.store.lock(&at).unwrap().entry(&turn, cache.now).set(&draft).map(|_| draft.record_bytes() as u64 + 8)
         })?;
         self.model.insert(key, (expiry.to_bits(), bytes, number));
         Ok(())
@@ -99,7 +100,7 @@ impl<'s> Cache<'s> {
         let touched = self.settle(|cache| {
             let turn = cache.seat.turn();
             let at = cache.store.locate(&name);
-            cache.store.entry(&turn, &at, cache.now).change_meta(change)
+            cache.store.lock(&at).unwrap().entry(&turn, cache.now).change_meta(change)
         });
         let touched = touched.expect("a touch finds room");
         if touched {
@@ -113,14 +114,14 @@ impl<'s> Cache<'s> {
         let deleted = self.settle(|cache| {
             let turn = cache.seat.turn();
             let at = cache.store.locate(&name);
-            cache.store.entry(&turn, &at, cache.now).delete()
+            cache.store.lock(&at).unwrap().entry(&turn, cache.now).delete()
         });
         deleted.expect("a delete finds room");
         self.model.remove(&key);
     }
 
     fn flush(&mut self) {
-        self.settle(|cache| cache.store.flush(&cache.seat.turn())).expect("a flush finds room");
+        self.settle(|cache| flush(cache.store, &cache.seat.turn())).expect("a flush finds room");
         self.model.clear();
     }
 
@@ -400,6 +401,7 @@ fn without_eviction_a_replica_is_promoted_whatever_it_counts() {
     cache.check();
     assert!((0..1000).any(|_| replica.make_room_for_term(cache.now).is_ok()));
     replica.begin_term(replica.newest_term().succeed().unwrap());
+    replica.open_gates(0..replica.shards().len());
     (10_000..11_000).for_each(|key| cache.set(key, 8, 0).unwrap());
     cache.check();
 }
@@ -505,7 +507,7 @@ fn no_two_items_have_the_same_cas() {
         let (turn, key) = (seat.turn(), name(number));
         let at = store.locate(&key);
         let draft = store.draft(&at, NewItem { value: b"same length", ..NewItem::default() }, UnixSeconds(BEGIN));
-        let cas = store.entry(&turn, &at, UnixSeconds(BEGIN)).set(&draft).unwrap();
+        let cas = store.lock(&at).unwrap().entry(&turn, UnixSeconds(BEGIN)).set(&draft).unwrap();
         assert_eq!(seen.insert(cas, number), None, "CAS {cas} of {number}");
     }
 }

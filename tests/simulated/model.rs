@@ -5,6 +5,7 @@
 //! that run alone. `REMORA_SEEDS=<count>` runs so many seeds instead of a few.
 
 mod command;
+mod gates;
 mod meanings;
 mod oracle;
 mod parked;

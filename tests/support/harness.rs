@@ -59,6 +59,8 @@ pub struct Client<'e> {
     pub parked: u64,
     /// Times an output became full.
     pub resumed: u64,
+    /// What happens once the next request is planned, before it is executed.
+    pub planned: Option<Box<dyn FnOnce() + 'e>>,
     worker: usize,
     participant: Participant<'e>,
     host: Counters,
@@ -81,6 +83,7 @@ impl<'e> Client<'e> {
             now: UnixSeconds(now),
             parked: 0,
             resumed: 0,
+            planned: None,
             worker,
             participant: engine.store().join(),
             host: Counters(vec![Arc::default()], Origin::Elsewhere),
@@ -153,6 +156,9 @@ impl<'e> Client<'e> {
             Parsed::Request(request, taken) => (
                 {
                     let plan = self.engine.plan(&request);
+                    if let Some(happen) = self.planned.take() {
+                        happen();
+                    }
                     self.engine.execute(&mut context, &request, plan, attempt, out)
                 },
                 taken,

@@ -10,7 +10,7 @@ fn set(store: &Store, key: &[u8]) {
     let mut worker = store.join();
     let (turn, at, now) = (worker.turn(), store.locate(key), UnixSeconds(1_700_000_000));
     let item = NewItem { value: b"value", ..NewItem::default() };
-    store.entry(&turn, &at, now).set(&store.draft(&at, item, now)).unwrap();
+    store.lock(&at).unwrap().entry(&turn, now).set(&store.draft(&at, item, now)).unwrap();
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn set(store: &Store, seat: &mut Participant<'_>, key: &[u8], value: &[u8]) -> R
         let turn = seat.turn();
         let at = store.locate(key);
         let draft = store.draft(&at, NewItem { value, ..NewItem::default() }, NOW);
-        match store.entry(&turn, &at, NOW).set(&draft) {
+        match store.lock(&at).unwrap().entry(&turn, NOW).set(&draft) {
             Err(NoRoom::Now) => store.maintain(&turn, 0, NOW),
             settled => return settled,
         };
@@ -140,7 +140,7 @@ fn items_in_use_wait_for_room_that_is_due() {
             let at = store.locate(&key);
             let draft = store.draft(&at, NewItem { value: &bytes, ..NewItem::default() }, NOW);
             number += 1;
-            if store.entry(&turn, &at, NOW).set(&draft).is_err() {
+            if store.lock(&at).unwrap().entry(&turn, NOW).set(&draft).is_err() {
                 break;
             }
         }
@@ -183,7 +183,7 @@ fn an_item_that_waits_for_its_second_chance_earns_it_once() {
         let draft = store.draft(&at, NewItem { value: &value, ..NewItem::default() }, NOW);
         // As several connections do that wait for room.
         for _ in 0..4 {
-            let _ = store.entry(&turn, &at, NOW).set(&draft);
+            let _ = store.lock(&at).unwrap().entry(&turn, NOW).set(&draft);
         }
         store.maintain(&turn, 0, NOW);
     }
@@ -202,7 +202,7 @@ fn the_log_alone_gives_the_same_items() {
         let number = random.usize(0..3000);
         if random.u8(0..10) == 0 {
             let turn = seat.turn();
-            let _ = store.entry(&turn, &store.locate(&key(number)), NOW).delete();
+            let _ = store.lock(&store.locate(&key(number))).unwrap().entry(&turn, NOW).delete();
         } else {
             let bytes = if step % 50 == 0 { random.usize(0..16_000) } else { random.usize(0..200) };
             set(&store, &mut seat, &key(number), &value(step, bytes)).unwrap();
@@ -231,7 +231,7 @@ fn the_index_grows_to_any_number_of_items_and_finds_them_all() {
     assert!(index_bytes_per_item < 14.5, "{index_bytes_per_item}");
     for number in 0..count {
         let turn = seat.turn();
-        assert_eq!(store.entry(&turn, &store.locate(&key(number)), NOW).delete(), Ok(true));
+        assert_eq!(store.lock(&store.locate(&key(number))).unwrap().entry(&turn, NOW).delete(), Ok(true));
     }
     assert_eq!((store.stats().items, store.stats().item_bytes), (0, 0));
 }
@@ -261,7 +261,7 @@ fn without_eviction_nothing_is_lost_and_what_does_not_fit_is_refused() {
     assert!(store.stats().counts.reinserted_items > 1000, "the log was compacted");
     for number in &accepted[..1000] {
         let turn = seat.turn();
-        assert_eq!(store.entry(&turn, &store.locate(&key(*number)), NOW).delete(), Ok(true));
+        assert_eq!(store.lock(&store.locate(&key(*number))).unwrap().entry(&turn, NOW).delete(), Ok(true));
     }
     assert!(set(&store, &mut seat, b"another", b"fits again").is_ok());
 }
@@ -291,7 +291,7 @@ fn a_change_of_metadata_is_seen_and_logged() {
     let at = store.locate(b"key");
     let later = Expiry::at(UnixSeconds(NOW.0 + 10));
     let change = MetaChange { expiry: Some(later), stale: Some(true), token_sent: None };
-    assert_eq!(store.entry(&turn, &at, NOW).change_meta(change), Ok(true));
+    assert_eq!(store.lock(&at).unwrap().entry(&turn, NOW).change_meta(change), Ok(true));
     let item = store.get(&turn, &at, NOW).unwrap();
     assert!(item.stale() && !item.token_sent() && item.expiry() == later);
     assert!(store.get(&turn, &at, UnixSeconds(NOW.0 + 10)).is_none());
@@ -328,7 +328,7 @@ fn while_a_reader_looks_its_bytes_are_not_reused() {
         let at = store.locate(&key);
         let bytes = value(number, 100);
         let draft = store.draft(&at, NewItem { value: &bytes, ..NewItem::default() }, NOW);
-        refused |= store.entry(&turn, &at, NOW).set(&draft) == Err(NoRoom::Now);
+        refused |= store.lock(&at).unwrap().entry(&turn, NOW).set(&draft) == Err(NoRoom::Now);
         store.maintain(&turn, 0, NOW);
     }
     assert!(refused, "appends run out of room rather than overwrite what is being looked at");

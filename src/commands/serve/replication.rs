@@ -11,7 +11,7 @@ use crate::replication::attach::{Identity, Joined};
 use crate::replication::board::Board;
 use crate::replication::follow::{FollowConfig, first_join};
 use crate::replication::lineage::Discard;
-use crate::replication::node::{Clients, Node, NodeConfig, RunningNode};
+use crate::replication::node::{Node, NodeConfig, RunningNode};
 use crate::replication::offer::{Offer, OfferConfig, Running};
 use crate::replication::order::{Order, with_port};
 use crate::replication::penalties::SharedPenalties;
@@ -28,7 +28,7 @@ use crate::sys::logging;
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a replica that starts looks for its primary.
@@ -264,13 +264,10 @@ impl Plan {
         engine: &Arc<Engine>,
         client_port: u16,
     ) -> anyhow::Result<Replicating> {
-        store.serve(joined.is_none());
+        store.serve(true);
         let offer = self.listen.map(|listen| self.offer(listen, store, client_port)).transpose()?;
-        let config = NodeConfig {
-            follow: self.follow_config(),
-            clients: Box::new(ClientsOf(Arc::downgrade(engine))),
-            offer: offer.as_ref().map(|running| running.offer().clone()),
-        };
+        let config =
+            NodeConfig { follow: self.follow_config(), offer: offer.as_ref().map(|running| running.offer().clone()) };
         let node =
             Node::start(config, joined.map(Admitted::from), store.clone()).context("cannot start replication")?;
         let (telling, taking) = (node.node().clone(), node.node().clone());
@@ -333,28 +330,6 @@ impl Replicating {
         }
         if let Some(follow) = self.node.node().follow() {
             logging::line(&format!("remora: read-only replica of {}", follow.primary()));
-        }
-    }
-}
-
-/// The engine, as the node sees it. The reference is weak, because the engine refers to the node as
-/// well.
-struct ClientsOf(Weak<Engine>);
-
-impl Clients for ClientsOf {
-    fn take_writes(&self) {
-        if let Some(engine) = self.0.upgrade() {
-            engine.set_read_only(None);
-            engine.store().serve(true);
-        }
-    }
-
-    fn refuse_writes(&self, primary: Option<&str>) {
-        let Some(engine) = self.0.upgrade() else { return };
-        engine.store().serve(false);
-        match primary {
-            Some(primary) => engine.set_read_only(Some(primary.into())),
-            None => engine.set_detached(),
         }
     }
 }

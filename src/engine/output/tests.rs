@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::base::time::UnixSeconds;
-use crate::engine::Reign;
-use crate::engine::held::{Goal, Holders, Kind};
-use crate::store::{NewItem, StoreConfig};
+use crate::engine::held::{Goal, Holders, Kind, Reigns};
+use crate::store::{NewItem, Reign, StoreConfig};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -26,16 +25,16 @@ fn with_loans(test: impl FnOnce(&Store, &Turn<'_>, [ValueLoan; 4])) {
     let turn = participant.turn();
     // Header and key of the first take 17 bytes, so seven of its value are left before the slab
     // ends.
-    let committed = store.heads()[0] as usize;
+    let committed = store.heads(store.reign())[0] as usize;
     let filler = vec![b'f'; SLAB_BYTES - 24 - committed - 24];
     let at = store.locate(b"filler");
     let draft = store.draft(&at, NewItem { value: &filler, ..NewItem::default() }, NOW);
-    store.entry(&turn, &at, NOW).set(&draft).expect("room for a page");
+    store.lock(&at).unwrap().entry(&turn, NOW).set(&draft).expect("room for a page");
     let loans = [(b"a", 21), (b"b", 8), (b"c", 0), (b"d", 5)].map(|(key, bytes)| {
         let value: Vec<u8> = (0..bytes).map(|at| b'A' + at).collect();
         let at = store.locate(key);
         let draft = store.draft(&at, NewItem { value: &value, ..NewItem::default() }, NOW);
-        store.entry(&turn, &at, NOW).set(&draft).expect("room for a few bytes");
+        store.lock(&at).unwrap().entry(&turn, NOW).set(&draft).expect("room for a few bytes");
         store.get(&turn, &at, NOW).expect("just set").loan()
     });
     assert_eq!(store.loaned(&turn, &loans[0]).runs().count(), 2);
@@ -124,9 +123,13 @@ fn loans_reach_a_real_socket() {
         let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
         let mut output = answers(loans);
         let published = || store.shards()[0].control().committed();
-        assert!(published() < store.heads()[0], "the turn goes on");
+        assert!(published() < store.heads(store.reign())[0], "the turn goes on");
         assert_eq!(output.write_out(&near, store, turn).unwrap(), Some(STREAM.len()));
-        assert_eq!(published(), store.heads()[0], "no byte leaves before what the turn has written is published");
+        assert_eq!(
+            published(),
+            store.heads(store.reign())[0],
+            "no byte leaves before what the turn has written is published"
+        );
         let mut read = vec![0; STREAM.len()];
         far.read_exact(&mut read).unwrap();
         assert_eq!(read, STREAM);
@@ -163,11 +166,20 @@ impl Holders for Applied {
     }
 }
 
+/// Shards that take writes as they always did.
+struct Unchanged;
+
+impl Reigns for Unchanged {
+    fn reign(&self, _shard: usize) -> Reign {
+        Reign::BIRTH
+    }
+}
+
 /// One replica has applied everything below `below`; the answers that [`held`] made have waited for
 /// so long.
 fn resolve(output: &mut Output, below: u64, waited: Duration) -> (usize, usize) {
     let holders = Applied { replicas: 1, below };
-    let judge = Judge { holders: &holders, now: since() + waited, ending: false, reign: Reign::default() };
+    let judge = Judge { holders: &holders, now: since() + waited, ending: false, reigns: &Unchanged };
     assert_eq!(output.is_resolvable(&judge), output.resolve(&judge).answers > 0 || !output.loans.is_empty());
     // Asked again, for what was let go of above is let go of.
     assert_eq!(output.resolve(&judge), Resolved::default());
@@ -190,7 +202,7 @@ fn held(kind: Kind, position: u64, replicas: u8) -> Held {
     Held {
         kind,
         goal: Goal::Shard { shard: 0, position },
-        reign: Reign::default(),
+        reign: Reign::BIRTH,
         replicas,
         since: since(),
         within: WITHIN,
@@ -246,7 +258,7 @@ fn what_is_not_acknowledged_in_time_becomes_an_error_in_its_place() {
     assert_eq!(resolve(&mut output, 200, NO_TIME), (5, 1));
     assert_eq!(sent(&mut output, 1), "0");
     let holders = Applied { replicas: 1, below: 200 };
-    let judge = Judge { holders: &holders, now: since() + WITHIN, ending: false, reign: Reign::default() };
+    let judge = Judge { holders: &holders, now: since() + WITHIN, ending: false, reigns: &Unchanged };
     assert_eq!(output.resolve(&judge), Resolved { answers: 5, failed: 3 });
     let error = |count, wanted| {
         format!(

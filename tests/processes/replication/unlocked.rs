@@ -90,7 +90,7 @@ fn reclaim_lets_a_replica_go_without_a_word() {
         let key = number.to_le_bytes();
         let at = store.locate(&key);
         let draft = store.draft(&at, NewItem { value: &[7; 200], ..NewItem::default() }, now);
-        let _ = store.entry(&turn, &at, now).set(&draft);
+        let _ = store.lock(&at).unwrap().entry(&turn, now).set(&draft);
         store.maintain(&turn, 0, now);
     }
     assert_eq!((board.let_go_count(), board.is_let_go(1)), (1, Some(true)));

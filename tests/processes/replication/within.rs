@@ -4,12 +4,13 @@
 use crate::node::LONG;
 use crate::support::stores::small_store;
 use remora::base::term::Term;
+use remora::base::time::UnixSeconds;
 use remora::fabric::{ConnectOptions, Kind, listen};
 use remora::replication::attach::Identity;
 use remora::replication::board::Board;
 use remora::replication::follow::{FollowConfig, Following};
 use remora::replication::lineage::Discard;
-use remora::replication::node::{Clients, Node, NodeConfig, NotTaken, RunningNode};
+use remora::replication::node::{Node, NodeConfig, NotTaken, RunningNode};
 use remora::replication::offer::{Offer, OfferConfig, Running};
 use remora::replication::order::Order;
 use remora::replication::penalties::SharedPenalties;
@@ -17,25 +18,11 @@ use remora::replication::push::Mode;
 use remora::replication::report::Report;
 use remora::replication::secret::Secret;
 use remora::replication::standing::Standing;
-use remora::store::Store;
+use remora::store::{NewItem, Reign, Store};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Clients that only note what they are told.
-#[derive(Default, Clone)]
-struct Noted(Arc<Mutex<Vec<String>>>);
-
-impl Clients for Noted {
-    fn take_writes(&self) {
-        self.0.lock().unwrap().push("take".into());
-    }
-
-    fn refuse_writes(&self, primary: Option<&str>) {
-        self.0.lock().unwrap().push(format!("refuse, {}", primary.unwrap_or("nowhere")));
-    }
-}
 
 pub fn store() -> Arc<Store> {
     Arc::new(small_store(2, None))
@@ -73,48 +60,58 @@ pub fn follow_config(primary: SocketAddr) -> FollowConfig {
     }
 }
 
-fn node(store: &Arc<Store>, clients: &Noted) -> RunningNode {
+fn node(store: &Arc<Store>) -> RunningNode {
     let follow = follow_config("127.0.0.1:1".parse().unwrap());
-    let config = NodeConfig { follow, clients: Box::new(clients.clone()), offer: None };
+    let config = NodeConfig { follow, offer: None };
     Node::start(config, None, store.clone()).expect("a thread")
+}
+
+type Rows = BTreeMap<String, String>;
+
+/// Wait until the rows of the node are so.
+fn wait_until(node: &Node, is_so: impl Fn(&Rows) -> bool) -> Rows {
+    let until = Instant::now() + LONG;
+    loop {
+        let mut rows = Rows::new();
+        node.rows(&mut |name, value| drop(rows.insert(name.to_string(), value.to_string())));
+        if is_so(&rows) {
+            return rows;
+        }
+        assert!(Instant::now() < until, "it never comes: {rows:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Give an order, wait until it is over, and return its row.
 fn carry_out(node: &Node, order: &str) -> String {
     node.take(Order::parse(order).unwrap()).unwrap();
-    let until = Instant::now() + LONG;
-    loop {
-        let mut rows = BTreeMap::new();
-        node.rows(&mut |name, value| drop(rows.insert(name.to_string(), value.to_string())));
-        if !rows["order"].ends_with("running") {
-            return rows["order"].clone();
-        }
-        assert!(Instant::now() < until, "{order} is not over: {rows:?}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_until(node, |rows| !rows["order"].ends_with("running"))["order"].clone()
 }
 
-/// A turn that began while writes were taken may write: until it has ended, no follower does.
+/// Nobody waits for a turn that began while writes were taken, however long it lasts: what is
+/// written in it from now on is refused. It may still look at the old log, so that goes only when
+/// it has ended.
 #[test]
-fn a_worker_that_holds_its_turn_keeps_the_primary_one() {
-    let (store, clients, offer) = (store(), Noted::default(), offer());
-    let running = node(&store, &clients);
-    let order = format!("replicate {}", offer.offer().address());
+fn a_worker_that_holds_its_turn_writes_nothing_more() {
+    let (store, offer, now) = (store(), offer(), UnixSeconds::now());
+    let running = node(&store);
     let mut worker = store.join();
     let turn = worker.turn();
-    let before = store.histories();
-    let outcome = carry_out(running.node(), &order);
-    assert!(outcome.starts_with("replicate failed: a worker has not ended its turn"), "{outcome}");
-    assert_eq!(store.histories(), before, "nobody followed");
+    let at = store.locate(b"key");
+    let draft = store.draft(&at, NewItem { value: b"late", ..NewItem::default() }, now);
+    let (reign, head) = (store.reign(), store.heads(store.reign()));
+    assert!(store.takes_writes(at.place), "as it was when the request was planned");
+    assert_eq!(carry_out(running.node(), &format!("replicate {}", offer.offer().address())), "replicate done");
+    let closed = store.lock(&at).map(|locked| locked.entry(&turn, now).set(&draft)).expect_err("the gate is closed");
+    assert_eq!(store.primary_of(closed).as_deref(), Some("127.0.0.1:7"));
+    assert_eq!((store.open_shards(), store.heads(reign)), (0, head), "neither it nor a follower has written");
     drop(turn);
-    assert_eq!(carry_out(running.node(), &order), "replicate done");
+    wait_until(running.node(), |rows| rows["state"] == "following");
     let there = store.newest_term();
-    assert_ne!(there, before[0].newest());
     assert_eq!(carry_out(running.node(), "promote"), "promote done");
     assert!(store.newest_term().follows(there));
-    let noted = clients.0.lock().unwrap().clone();
-    let refuse = "refuse, 127.0.0.1:7".to_string();
-    assert_eq!(noted, [refuse.clone(), "take".into(), refuse.clone(), refuse, "take".into()]);
+    let turn = worker.turn();
+    assert!(store.lock(&at).is_ok_and(|locked| locked.entry(&turn, now).set(&draft).is_ok()), "it takes writes again");
 }
 
 /// A thread that hangs in a handshake is not waited for, and never has the store again.
@@ -137,8 +134,8 @@ fn a_following_that_hangs_is_over_at_once() {
 #[test]
 fn orders_come_one_at_a_time() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let (store, clients) = (store(), Noted::default());
-    let running = node(&store, &clients);
+    let store = store();
+    let running = node(&store);
     let node = running.node().clone();
     let order = Order::Replicate { primary: silent.local_addr().unwrap().to_string(), discard: false };
     assert_eq!(node.take(order), Ok(()));
@@ -150,5 +147,5 @@ fn orders_come_one_at_a_time() {
     }
     drop(running);
     assert_eq!(node.take(Order::Detach), Err(NotTaken::Ending));
-    assert!(clients.0.lock().unwrap().is_empty(), "nothing was changed");
+    assert_eq!(store.reign(), Reign::BIRTH, "no gate was changed");
 }

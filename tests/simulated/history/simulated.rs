@@ -231,7 +231,8 @@ impl<'s> World<'s> {
 fn promote(store: &Store) {
     for _ in 0..100 {
         if store.make_room_for_term(NOW).is_ok() {
-            return store.begin_term(store.newest_term().succeed().expect("few promotions"));
+            store.begin_term(store.newest_term().succeed().expect("few promotions"));
+            return store.open_gates(0..store.shards().len());
         }
     }
     panic!("no room for a term");

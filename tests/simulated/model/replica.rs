@@ -15,7 +15,7 @@ fn replica_of(primary: &Engine) -> Engine {
         .expect("a store like it");
     Link::new(primary.store(), &store).settle();
     let engine = harness::over(store, ITEM_BYTES_MAX, 1);
-    engine.set_read_only(Some("cache.example:11211".to_string()));
+    engine.store().close_gates(0..1, Some("cache.example:11211"));
     engine
 }
 
@@ -29,7 +29,7 @@ fn every_write_is_refused_and_changes_nothing() {
     let primary = harness::engine(1 << 20, 1, ITEM_BYTES_MAX, true, 1);
     Client::new(&primary, 0, BEGIN).ask("set k 5 0 1\r\n7\r\n");
     let engine = replica_of(&primary);
-    assert!(engine.is_read_only() && !primary.is_read_only());
+    assert_eq!([&engine, &primary].map(|engine| engine.store().open_shards()), [0, 1]);
     let (mut client, before) = (Client::new(&engine, 0, BEGIN), memory(&engine));
     let loud = [
         "set k 0 0 1\r\na\r\n",
@@ -122,6 +122,6 @@ fn an_engine_that_is_no_replica_any_more_writes() {
     let engine = replica_of(&primary);
     let mut client = Client::new(&engine, 0, BEGIN);
     assert_eq!(client.ask("incr k 1\r\n"), REFUSAL);
-    engine.set_read_only(None);
+    engine.store().open_gates(0..1);
     assert_eq!(client.ask("incr k 1\r\n"), "8\r\n");
 }

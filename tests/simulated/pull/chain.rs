@@ -339,11 +339,13 @@ fn promote(chain: &mut Chain<'_>, link: usize) {
     let has_room = (0..100).any(|_| store.make_room_for_term(NOW).is_ok());
     assert!(has_room, "nobody reads");
     store.begin_term(store.newest_term().succeed().expect("a term can follow"));
+    store.open_gates(0..store.shards().len());
 }
 
 /// The former primary follows, and keeps what it has.
 fn demote<'s>(chain: &mut Chain<'s>, link: usize, old: &'s Arc<Store>, new: &'s Arc<Store>) {
     chain.links[link] = Link::new(chain.random.u64(..), old, new);
+    old.close_gates(0..old.shards().len(), None);
     chain.links[link].known = old.terms_of_shards();
     chain.writer = Writer::new(new, &mut chain.ledger, chain.setup, KEYS);
 }

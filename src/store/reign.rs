@@ -1,0 +1,237 @@
+//! Who may write to a shard: the clients of this server, or nobody but a follower.
+//!
+//! Each shard has a **gate**, which is open while the shard takes writes from clients. It is one
+//! word: open or closed, the change that made it so, and whom a closed one names as the primary to
+//! write to. A request is refused early where its shard's gate was closed when it was planned. That
+//! look proves nothing, so whoever writes looks again with the shard's lock held
+//! ([`Shard::lock_open`]), before anything is prepared. A gate changes only with that lock held. So
+//! once a gate is closed, the head is final and published, and nobody has to wait for the turns of
+//! workers: what a turn tries to write later is refused.
+//!
+//! **Reigns.** Changes of gates are counted, for the whole store. The reign of a shard is the
+//! number of the change that opened or closed its gate. So a reign never comes again, and one
+//! number remembers all gates of a moment ([`Store::reign`]): a gate has changed since then if its
+//! reign is a later one.
+//!
+//! One thread changes gates, the one that carries out orders.
+
+use super::shard::Shard;
+use super::sizing::SHARDS_MAX;
+use super::writer::{Wanted, Writer};
+use super::{NoRoom, Place, Store};
+use crate::sys::sync::{AtomicU64, Mutex, MutexGuard, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::Arc;
+
+/// The number of a change of gates: see the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reign(u64);
+
+impl Reign {
+    /// Of all gates, before any has changed.
+    pub const BIRTH: Reign = Reign(0);
+
+    /// The one that the next change begins.
+    #[must_use]
+    pub fn next(self) -> Reign {
+        Reign(self.0 + 1)
+    }
+}
+
+/// The shard takes no writes here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("shard {shard} takes no writes here")]
+pub struct Closed {
+    /// Which.
+    pub shard: u32,
+}
+
+/// Why a command has written nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unwritten {
+    /// Nothing could be appended.
+    NoRoom(NoRoom),
+    /// It is written elsewhere.
+    Closed(Closed),
+}
+
+impl From<NoRoom> for Unwritten {
+    fn from(no_room: NoRoom) -> Unwritten {
+        Unwritten::NoRoom(no_room)
+    }
+}
+
+impl From<Closed> for Unwritten {
+    fn from(closed: Closed) -> Unwritten {
+        Unwritten::Closed(closed)
+    }
+}
+
+/// A shard's gate. Bit 0: closed. Bits 1 to 15: whom it names, 0 for nobody. The others: the reign.
+pub struct Gate(AtomicU64);
+
+const CLOSED: u64 = 1;
+const PRIMARY_SHIFT: u32 = 1;
+const PRIMARY_MAX: u64 = (1 << 15) - 1;
+const REIGN_SHIFT: u32 = 16;
+const _: () = assert!((SHARDS_MAX as u64) < PRIMARY_MAX);
+
+impl Gate {
+    /// As it is before any change.
+    pub fn new(is_open: bool) -> Gate {
+        Gate(AtomicU64::new(if is_open { 0 } else { CLOSED }))
+    }
+
+    /// Whether the shard takes writes. Final with the shard's lock held, a little old without.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.0.load(Relaxed) & CLOSED == 0
+    }
+
+    /// Since which change.
+    pub fn reign(&self) -> Reign {
+        Reign(self.0.load(Relaxed) >> REIGN_SHIFT)
+    }
+
+    fn primary(&self) -> usize {
+        (self.0.load(Relaxed) >> PRIMARY_SHIFT & PRIMARY_MAX) as usize
+    }
+
+    /// Take no writes from now on; `reign` begins, if it took some. With the shard's lock held.
+    pub fn close(&self, reign: Reign, primary: usize) {
+        let reign = if self.is_open() { reign } else { self.reign() };
+        self.0.store(reign.0 << REIGN_SHIFT | (primary as u64) << PRIMARY_SHIFT | CLOSED, Relaxed);
+    }
+
+    /// Take writes from now on; `reign` begins, if it took none. With the shard's lock held.
+    pub fn open(&self, reign: Reign) {
+        if !self.is_open() {
+            self.0.store(reign.0 << REIGN_SHIFT, Relaxed);
+        }
+    }
+}
+
+/// What the gates of a store have in common.
+pub(super) struct Gates {
+    /// How many changes there have been.
+    changes: AtomicU64,
+    /// Whom gates name. Number n is the one before place n.
+    primaries: Mutex<Vec<Arc<str>>>,
+}
+
+impl Gates {
+    pub(super) fn new() -> Gates {
+        Gates { changes: AtomicU64::new(0), primaries: Mutex::new(Vec::new()) }
+    }
+
+    fn primaries(&self) -> MutexGuard<'_, Vec<Arc<str>>> {
+        self.primaries.lock().expect("no thread panics while it holds the primaries")
+    }
+}
+
+impl Store {
+    /// These shards take no writes from now on; clients are told to write to `primary` (HOST:PORT),
+    /// if there is one. When this returns their heads are final, and published.
+    pub fn close_gates(&self, shards: impl IntoIterator<Item = usize>, primary: Option<&str>) {
+        let primary = primary.map_or(0, |primary| self.number_of(primary));
+        let reign = self.reign().next();
+        shards.into_iter().for_each(|shard| self.shards[shard].close(reign, primary));
+        // Last: what is written in a shard that is still open is not of the reign to come.
+        self.gates.changes.store(reign.0, Release);
+    }
+
+    /// These shards take writes from now on. Nobody may follow with them.
+    pub fn open_gates(&self, shards: impl IntoIterator<Item = usize>) {
+        let reign = self.reign().next();
+        // First: what is written in a shard that is open already is of the reign to come.
+        self.gates.changes.store(reign.0, Release);
+        shards.into_iter().for_each(|shard| self.shards[shard].open(reign));
+    }
+
+    /// How many changes there have been. A shard's reign that is later shows that its gate has
+    /// changed since this was asked.
+    pub fn reign(&self) -> Reign {
+        Reign(self.gates.changes.load(Acquire))
+    }
+
+    /// Whether the shard there takes writes, or did a moment ago.
+    #[inline]
+    pub fn takes_writes(&self, place: Place) -> bool {
+        self.shard(place).gate.is_open()
+    }
+
+    /// How many shards take writes.
+    pub fn open_shards(&self) -> usize {
+        self.shards.iter().filter(|shard| shard.gate.is_open()).count()
+    }
+
+    /// The first shard that takes none, if there is one.
+    pub fn first_closed(&self) -> Option<Closed> {
+        let shard = self.shards.iter().find(|shard| !shard.gate.is_open())?;
+        Some(Closed { shard: shard.number })
+    }
+
+    /// Who takes the writes of a shard that takes none here, if that is known.
+    pub fn primary_of(&self, closed: Closed) -> Option<Arc<str>> {
+        let primaries = self.gates.primaries();
+        let number = self.shards[closed.shard as usize].gate.primary();
+        Some(primaries[number.checked_sub(1)?].clone())
+    }
+
+    /// Of an address: each is kept once, for as long as a gate names it. So there are never more of
+    /// them than shards, and one.
+    fn number_of(&self, primary: &str) -> usize {
+        let mut primaries = self.gates.primaries();
+        if let Some(known) = primaries.iter().position(|known| **known == *primary) {
+            return known + 1;
+        }
+        let is_named = |number: usize| self.shards.iter().any(|shard| shard.gate.primary() == number);
+        match (0..primaries.len()).find(|at| !is_named(at + 1)) {
+            Some(free) => {
+                primaries[free] = primary.into();
+                free + 1
+            }
+            None => {
+                primaries.push(primary.into());
+                primaries.len()
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Since when it takes writes, or takes none.
+    pub fn reign(&self) -> Reign {
+        self.gate.reign()
+    }
+
+    /// Take the lock, to write what clients want.
+    #[inline]
+    pub(super) fn lock_open(&self) -> Result<MutexGuard<'_, Writer>, Closed> {
+        let writer = self.lock();
+        if self.gate.is_open() { Ok(writer) } else { Err(Closed { shard: self.number }) }
+    }
+
+    fn close(&self, reign: Reign, primary: usize) {
+        let mut writer = self.lock();
+        let was_open = self.gate.is_open();
+        self.gate.close(reign, primary);
+        if was_open {
+            self.control().end_serving();
+        }
+        // Nobody's append waits for room any more: reclaim, which workers do for those who wait,
+        // ends.
+        writer.wanted = Wanted::default();
+        writer.crawl = None;
+        self.want_attention(false);
+        self.publish();
+    }
+
+    fn open(&self, reign: Reign) {
+        let writer = self.lock();
+        self.gate.open(reign);
+        // What its primary had begun to give back, it gives back by itself now.
+        if self.is_resizing(&writer) {
+            self.want_attention(true);
+        }
+    }
+}
