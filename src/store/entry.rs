@@ -76,6 +76,7 @@ impl<'t> Locked<'t> {
     }
 
     /// What stands under the key. (A step of its own: so much is not moved through a Result.)
+    #[inline(always)]
     pub fn entry(self, turn: &'t Turn<'_>, now: UnixSeconds) -> Entry<'t> {
         let Locked { shard, mut writer, at } = self;
         let Located { key, place: Place { hash, .. } } = *at;

@@ -37,6 +37,11 @@ impl Offered {
         let histories = primary.histories().iter().map(|history| history.within(TERMS_TOLD_MAX)).collect();
         Offered { regions, histories, geometry: primary.geometry(), memory: primary.memory() }
     }
+
+    /// What is told of a shard's log, if anything is.
+    fn history(&self, shard: usize) -> History {
+        self.histories.get(shard).cloned().unwrap_or(History::NONE)
+    }
 }
 
 /// Where sessions are made.
@@ -181,7 +186,7 @@ fn puller<'s>(
     puller.set_clock(clock::now);
     for shard in share {
         let follower = replica.follower(shard).expect("nobody else follows");
-        puller.add(shard, follower, known[shard], offered.histories[shard].clone(), tag);
+        puller.add(shard, follower, known[shard], offered.history(shard), tag);
     }
     puller
 }
@@ -229,7 +234,7 @@ impl Session<'_> {
         let follower = self.replica.follower(shard).expect("its lane was dropped");
         let puller = self.puller.owner(shard);
         let tag = self.acks.subscribe(&[Wanted::new(shard, puller)]).expect("it is there");
-        self.puller.add_again(shard, follower, self.histories[shard].clone(), tag);
+        self.puller.add_again(shard, follower, self.histories.get(shard).cloned().unwrap_or(History::NONE), tag);
     }
 
     /// From now on every shard has its lane.
@@ -240,6 +245,11 @@ impl Session<'_> {
 
     pub fn acked(&self, shard: usize) -> u64 {
         self.acks.acknowledged(shard)
+    }
+
+    /// Where the replica says that it is, whole or not.
+    pub fn told(&self, shard: usize) -> u64 {
+        self.acks.applied(shard)
     }
 
     pub fn summary(&self) -> Summary {

@@ -48,10 +48,6 @@ fn they_join_under_load_beside_those_that_pull() {
         let pushed: u64 = row("pushed_bytes").parse().expect("a number");
         assert_eq!(pushed > 0, row("mode") == "push", "{rows:?}");
         assert_eq!(row("fabric"), "shm");
-        if row("mode") == "push" {
-            let pulled: u64 = row("pulled_bytes").parse().expect("a number");
-            assert!(pulled <= pushed, "read {pulled} of {pushed} that were written");
-        }
     }
 }
 

@@ -161,7 +161,7 @@ fn everything_over_several_shards() {
 
 #[test]
 fn everything_with_long_records() {
-    let seen = runs(LARGE, 30, STEPS / 2, mixed);
+    let seen = runs(LARGE, 30, STEPS, mixed);
     let met = [seen.counts.overrun, seen.counts.bad_records, seen.counts.continued, seen.waited, seen.laps];
     assert!(!is_whole() || met.iter().all(|count| *count > 0), "{seen:?}");
 }

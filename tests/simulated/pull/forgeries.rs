@@ -287,7 +287,7 @@ fn positions_of_another_log_are_not_acknowledged() {
             // What was written arrives with a look at the channel, of which a step has one.
             beats > 0 || step(&mut session).is_err()
         });
-        (0..shards).map(|shard| session.acked(shard)).collect::<Vec<_>>()
+        (0..shards).map(|shard| session.told(shard)).collect::<Vec<_>>()
     };
     let first = acknowledged(TERM, None, true);
     assert!(first.iter().all(|position| *position > BIRTH), "{first:?}");
