@@ -68,6 +68,12 @@ impl Engine {
     pub(super) fn wait(&self, call: &mut Call<'_, '_, '_>, replicas: u8, milliseconds: u32) -> Outcome {
         call.context.stats.waits.increment();
         let reign = self.store.reign();
+        // What was written here before is followed elsewhere, or not at all: nobody can say.
+        if self.store.open_shards() == 0
+            && let Some(closed) = self.store.first_closed()
+        {
+            return self.refuse_write(call, closed, false);
+        }
         let goal = Goal::All(self.store.heads(reign));
         let within = Duration::from_millis(milliseconds.into());
         let place = call.out.end();

@@ -15,6 +15,16 @@ const NOBODY: &str = "SERVER_ERROR read-only replica that follows nobody: write 
     (remora ctl promote)\r\n";
 
 impl Engine {
+    /// Of a request whose gate was closed when it was planned: whether it writes, and the gate is
+    /// closed still. With whether its client wants no answer (noreply).
+    #[cold]
+    pub(super) fn is_elsewhere(&self, call: &mut Call<'_, '_, '_>, request: &Request<'_>) -> Option<(Closed, bool)> {
+        let place = call.plan.at?.place;
+        call.plan.is_closed = !self.store.takes_writes(place);
+        let noreply = writes(request).filter(|_| call.plan.is_closed)?;
+        Some((Closed { shard: place.shard() }, noreply))
+    }
+
     /// Answer that a write belongs elsewhere.
     #[cold]
     pub(super) fn refuse_write(&self, call: &mut Call<'_, '_, '_>, closed: Closed, noreply: bool) -> Outcome {

@@ -28,7 +28,7 @@ mod storage;
 
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::{Exptime, ParseLimits, Rejection, Request, reply};
-use crate::store::{Closed, NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
+use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
 use flush::FlushTimer;
 pub use held::AckPolicy;
 use orders::Orders;
@@ -213,8 +213,9 @@ impl Engine {
         if let Err(no_room) = self.flush_if_due(call.context) {
             return failed(request, self.refuse(call, no_room.into(), resume, false));
         }
-        if let (true, Some(at), Some(noreply)) = (plan.is_closed, plan.at, elsewhere::writes(request)) {
-            let closed = Closed { shard: at.place.shard() };
+        if plan.is_closed
+            && let Some((closed, noreply)) = self.is_elsewhere(call, request)
+        {
             return failed(request, self.refuse_write(call, closed, noreply));
         }
         let ack_replicas = self.ack_replicas(request);

@@ -1,7 +1,7 @@
 //! What is known of a request before it is executed: where its key belongs, and whether writes to
-//! it are taken here. Requests that arrived
-//! together are planned together, so that the memory that the second needs is on its way while the
-//! first is executed: most of a lookup's time is the wait for two cache lines.
+//! it are taken here. Requests that arrived together are planned together, so that the memory that
+//! the second needs is on its way while the first is executed: most of a lookup's time is the wait
+//! for two cache lines.
 
 use super::{Call, Engine};
 use crate::protocol::Request;

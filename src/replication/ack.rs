@@ -31,7 +31,7 @@ use crate::store::sizing;
 use crate::sys::memory::Memfd;
 use crate::sys::sync::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Pause between two summaries while something moves.
@@ -139,10 +139,17 @@ impl Summary {
 pub struct AckSlots {
     slots: Box<[Arc<Memfd>]>,
     /// For each shard the puller that acknowledges it and the tag that it must say:
-    /// `puller << 12 | tag`; 0 where the replica does not subscribe.
+    /// `puller << 11 | tag`; 0 where the replica does not subscribe.
     subscribed: Box<[AtomicU64]>,
+    changing: Mutex<Changing>,
+}
+
+/// Held while subscriptions change.
+struct Changing {
     /// The tag of the next subscription.
-    next: AtomicU64,
+    next: Tag,
+    /// All tags were taken back since the last subscription.
+    is_taken_back: bool,
 }
 
 impl AckSlots {
@@ -152,7 +159,7 @@ impl AckSlots {
         AckSlots {
             slots: slots.into_iter().collect(),
             subscribed: (0..shards).map(|_| AtomicU64::new(0)).collect(),
-            next: AtomicU64::new(Tag::FIRST.0.into()),
+            changing: Mutex::new(Changing { next: Tag::FIRST, is_taken_back: false }),
         }
     }
 
@@ -163,14 +170,15 @@ impl AckSlots {
 
     /// The replica subscribes to shards, each by a puller; what it has acknowledged of them before
     /// counts no more. Returns the tag of them all. None, and nothing has changed, if there is no
-    /// such shard or puller. For the session's thread alone.
+    /// such shard or puller.
     pub fn subscribe(&self, wanted: &[Wanted]) -> Option<Tag> {
         let (shards, pullers) = (self.subscribed.len(), self.slots.len());
         if wanted.iter().any(|one| one.shard() >= shards || one.puller() >= pullers) {
             return None;
         }
-        let tag = Tag(self.next.load(Acquire) as u16);
-        self.next.store(tag.next().0.into(), Release);
+        let mut changing = self.changing();
+        let tag = changing.next;
+        *changing = Changing { next: tag.next(), is_taken_back: false };
         for one in wanted {
             let words = self.slots[one.puller()].words();
             words[SUMMARY_WORDS + one.shard()].store(0, Release);
@@ -182,7 +190,18 @@ impl AckSlots {
     /// Nothing that was acknowledged so far counts any more, in any shard: the replica has to
     /// subscribe again.
     pub fn take_back(&self) {
+        let mut changing = self.changing();
         self.subscribed.iter().for_each(|one| one.store(0, Release));
+        changing.is_taken_back = true;
+    }
+
+    /// Whether the tags were taken back, and the replica has not subscribed since.
+    pub fn is_taken_back(&self) -> bool {
+        self.changing().is_taken_back
+    }
+
+    fn changing(&self) -> MutexGuard<'_, Changing> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the replica subscribes to this shard.
@@ -417,6 +436,8 @@ mod tests {
         assert_eq!([1, 2].map(|shard| acks.applied(shard)), [640, 648]);
         acks.take_back();
         assert_eq!([1, 2].map(|shard| (acks.has(shard), acks.applied(shard))), [(false, 0); 2]);
+        assert!(acks.is_taken_back() && acks.subscribe(&of_one).is_some() && !acks.is_taken_back());
+        acks.take_back();
         for wrong in [Wanted::new(4, 0), Wanted::new(0, 2)] {
             assert_eq!(acks.subscribe(&[Wanted::new(1, 0), wrong]), None);
             assert!(!acks.has(1), "nothing has changed");

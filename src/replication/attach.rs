@@ -195,8 +195,8 @@ pub fn attach(
     Err(choice.none())
 }
 
-/// A channel for each invitation, in their order, by which the primary knows whose shards each is
-/// for. All are connected at the same time, because each token is good for seconds only.
+/// A channel for each invitation, in their order, by which pullers are numbered. All are connected
+/// at the same time, because each token is good for seconds only.
 fn connect_all(
     kind: Kind,
     invitations: &[Invitation],

@@ -24,11 +24,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often the listening thread moves the beat on, if clients may write here, and looks whether
-/// it is to end, and after the store's memory.
+/// How often the listening thread moves the beat on, empties holes of the pool, and looks whether
+/// it is to end.
 const LOOK: Duration = Duration::from_millis(100);
-/// Holes of the pool that are looked at each time, where READs have filled some: 16 MiB.
-const HOLES_PER_LOOK: u32 = 64;
+/// Holes of the pool that are looked at each time, where READs have filled some: 20 MiB a second.
+const HOLES_PER_LOOK: u32 = 8;
 
 /// What a primary offers, and to whom.
 pub struct OfferConfig {

@@ -23,9 +23,11 @@ use std::time::Instant;
 
 /// Fabrics that a replica may try in one session.
 const CHOICES_MAX: usize = 8;
+/// A replica whose tags were taken back has so many heartbeats to subscribe again, or join again.
+const TAKEN_BACK_BEATS_MAX: u32 = 3;
 
 /// Why a session has lost its place.
-const LOST: &str = "another connection of this replica has taken its place, or this server has become the primary";
+const LOST: &str = "another connection of this replica has taken its place, or this server follows another lineage now";
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -309,6 +311,7 @@ fn follow(
     teller: &mut Teller,
 ) -> Result<std::convert::Infallible, SessionError> {
     let (mut heard_at, mut clocks) = (Instant::now(), Clocks::start());
+    let mut beats_taken_back = 0;
     loop {
         let beat_at = Instant::now() + HEARTBEAT;
         let distance = place_below(offer)?;
@@ -337,6 +340,13 @@ fn follow(
             }
         }
         teller.look(offer.board(), admission.session());
+        // As a rule the replica sees the new term at once. It does not where it was told of that
+        // before its tags were taken back.
+        let is_taken_back = admission.acks().is_some_and(|acks| acks.is_taken_back());
+        beats_taken_back = if is_taken_back { beats_taken_back + 1 } else { 0 };
+        if beats_taken_back >= TAKEN_BACK_BEATS_MAX {
+            return refused(Refusal::Ending, "this server has begun a term, and the replica has not subscribed since");
+        }
         if offer.is_ending() {
             return refused(Refusal::Ending, "the primary is ending");
         }

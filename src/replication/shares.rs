@@ -1,8 +1,7 @@
 //! Which shards each of a replica's pullers has: its share. Pure.
 //!
 //! A share is a contiguous range, so the control lines of its shards lie together, and one READ
-//! brings them. Both sides compute the shares from the number of shards and the number of data
-//! channels. So neither tells the other which shards a channel is for.
+//! brings them. The replica divides the shards, and tells the primary when it subscribes to them.
 
 use std::ops::Range;
 

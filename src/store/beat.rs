@@ -18,7 +18,7 @@ impl Store {
         }
     }
 
-    /// Move the beat of the shards on that take writes, if clients are served. One store for each.
+    /// Move on the beat of the shards that take writes, if clients are served. One store for each.
     pub fn beat(&self) {
         for shard in &self.shards {
             shard.control().move_beat(|| self.serves.load(Relaxed) != 0 && shard.gate.is_open());

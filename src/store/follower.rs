@@ -20,7 +20,7 @@
 use super::Store;
 use super::check::{BadRecord, Site, Unusable, check};
 use super::history::{History, TermStart};
-use super::line::{BIRTH, POSITION_MAX};
+use super::line::{BIRTH, OWES_NOT_KNOWN, POSITION_MAX};
 use super::promotion::Extent;
 use super::record::{HEADER_BYTES, Kind, Meta, Record};
 use super::shard::Shard;
@@ -185,6 +185,8 @@ impl Follower<'_> {
         self.shard.index.clear();
         writer.live.clear();
         writer.victim = None;
+        // First: whoever sees the empty log sees that it says nothing of what is missing.
+        self.shard.control().set_owes_until(OWES_NOT_KNOWN);
         self.shard.advance_tail(self.shard.head());
         self.shard.publish();
         self.forgotten = Some(self.shard.domain.advance());
@@ -208,10 +210,11 @@ impl Follower<'_> {
         true
     }
 
-    /// A look that was begun after the log began here shows how far the giver's log goes, and until
-    /// where the giver itself owes. What had been moved from below `tail` stands below both. So it
-    /// is all that is owed here, if this log did not begin above that tail. The lowest that a look
-    /// has shown counts; as long as the giver does not know, this log does not.
+    /// A look shows how far the giver's log goes, and until where the giver itself owes. What had
+    /// been moved from below `tail` stands below both. So it is all that is owed here, if this log
+    /// did not begin above that tail; a look that was taken before this log began may show one
+    /// below it, and says nothing. The lowest that a look has shown counts; as long as the giver
+    /// does not know, this log does not.
     pub fn note_owed(&mut self, tail: u64, committed: u64, givers: u64) {
         let line = self.shard.control();
         let owed = committed.max(givers);
@@ -359,6 +362,7 @@ impl Shard {
         let passed = self.tail().wrapping_sub(writer.counted_from);
         writer.counted_from = position.wrapping_sub(passed);
         writer.released = position;
+        writer.floor = 0;
         writer.mapped.restart(&self.log, position);
         writer.awaited = None;
         writer.wanted = Wanted::default();

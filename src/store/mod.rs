@@ -128,7 +128,7 @@ pub struct Store {
     attention_wanted: Arc<AtomicU64>,
     /// See [`Store::log_touches`].
     touches_logged: Arc<AtomicU64>,
-    /// Not zero while clients may write here ([`Store::serve`]).
+    /// Not zero while clients are served here ([`Store::serve`]).
     serves: AtomicU64,
 }
 

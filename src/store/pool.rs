@@ -10,7 +10,7 @@
 //! was under way when the slab was given up, or is of what no log has. So a pool that takes more
 //! memory than its logs can use empties its holes anew ([`Pool::empty_holes`]).
 
-use crate::sys::memory::{HUGEPAGE_BYTES, Memfd, PAGE_BYTES, Part};
+use crate::sys::memory::{Backing, HUGEPAGE_BYTES, Memfd, PAGE_BYTES, Part};
 use crate::sys::sync::Mutex;
 use std::io;
 use std::ops::Range;
@@ -139,13 +139,17 @@ impl Pool {
     /// `holes_max` of the holes, in turn. Costs a system call where nobody has, and another one
     /// for each hole looked at where somebody has. Not for a thread that serves clients.
     pub fn empty_holes(&self, holes_max: u32) {
+        // Transparent huge pages cover several slabs, and would be split.
+        if self.memory.backing() != Backing::Plain {
+            return;
+        }
         // Slabs are counted behind it: what is taken meanwhile is no hole.
         let bytes = self.memory.resident_bytes();
         if bytes <= self.lock().used() * self.slab_bytes() {
             return;
         }
         for _ in 0..holes_max {
-            // Locked anew for each, so that who takes a slab waits for one hole at most.
+            // Locked anew for each, so that who takes a slab seldom waits for more than one.
             let mut state = self.lock();
             let Some(slab) = state.turn_to_hole(self.slabs) else { return };
             if !self.memory.give_back(self.bytes_of(slab)) {

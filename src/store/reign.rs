@@ -227,8 +227,10 @@ impl Shard {
     }
 
     fn open(&self, reign: Reign) {
-        let writer = self.lock();
+        let mut writer = self.lock();
         self.gate.open(reign);
+        // What a guard has allowed before was asked of other replicas.
+        writer.floor = 0;
         // What its primary had begun to give back, it gives back by itself now.
         if self.is_resizing(&writer) {
             self.want_attention(true);

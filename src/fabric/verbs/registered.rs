@@ -3,7 +3,7 @@
 //! domain, and nothing else; once it is destroyed, nothing is reached through it.
 
 use super::native::device::Device;
-use super::native::memory::{Domain, Region, Registration};
+use super::native::memory::{Domain, Pinned, Region, Registration};
 use super::preparing::Progress;
 use crate::fabric::{Descriptor, FabricError, Regions};
 use crate::sys::memory::Memfd;
@@ -52,6 +52,8 @@ impl Registered {
         let domain = Domain::new(device)?;
         let mut registered = Vec::with_capacity(regions.count());
         for number in 0..regions.count() {
+            // Pages that are found stay, until the device holds them.
+            let _pinned = Pinned::new(regions, number);
             let left_bytes = populate(regions.memory(number), progress)?;
             registered.push(Arc::new(Region::offer(&domain, regions, number)?));
             progress.add(left_bytes)?;

@@ -57,6 +57,8 @@ pub struct Lane<'s> {
     /// It has begun to follow since the last call of [`Lane::apply`].
     follows_anew: bool,
     line: Option<Line>,
+    /// Until where the giver owes, by the last look that made sense.
+    givers_owe: u64,
     /// The tail of the look before the last.
     earlier_tail: u64,
     /// Something was applied since the last look, which may judge it.
@@ -97,6 +99,7 @@ impl<'s> Lane<'s> {
             state: State::New,
             follows_anew: false,
             line: None,
+            givers_owe: 0,
             earlier_tail: 0,
             unjudged: false,
             bad: (0, 0),
@@ -283,8 +286,8 @@ impl<'s> Lane<'s> {
         self.begin_empty();
         // What the primary had given up before the last look but one, once all that the last look
         // showed is applied. What it had moved from there is applied by then, so no item is missing
-        // in between.
-        if self.is_caught_up() {
+        // in between; of one that owes itself, once what it owes is here.
+        if self.is_caught_up() && self.sink.follower.cursor() >= self.givers_owe {
             self.sink.give_up_below(self.earlier_tail);
         }
         moved |= std::mem::take(&mut self.follows_anew);

@@ -40,7 +40,7 @@ pub(super) fn put_wanted(out: &mut Vec<u8>, wanted: &[Wanted]) {
     }
 }
 
-/// See [`put_wanted`]; each shard once at most.
+/// See [`put_wanted`]. Of a shard that is there twice the later one counts.
 pub(super) fn read_wanted(fields: &mut Fields<'_>) -> Option<Vec<Wanted>> {
     let count = fields.u16().filter(|count| (1..=SHARDS_MAX).contains(&usize::from(*count)))?;
     let one = |_| {

@@ -2,19 +2,20 @@
 //! nothing goes on for ever, and no item appears that was never written.
 
 use super::scene::{
-    CAPACITY, COMMITTED, Forged, KEYS, STEPS_MAX, Scene, TAIL, TERM, lie_until_it_ends, pull, pull_honest,
+    CAPACITY, COMMITTED, Forged, KEYS, OWES, STEPS_MAX, Scene, TAIL, TERM, lie_until_it_ends, pull, pull_honest,
 };
 use super::writer::Writer;
 use super::{SLABS, Setup, seeds};
 use crate::clock;
-use crate::compare::assert_same;
+use crate::compare::{assert_same, items};
 use crate::pair::NOW;
 use crate::pullers::End;
+use crate::session::Session;
 use fastrand::Rng;
 use remora::base::term::Term;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::LaneEnd;
-use remora::store::line::{CONTROL_LINE_BYTES, POSITION_MAX};
+use remora::store::line::{CONTROL_LINE_BYTES, OWES_NOT_KNOWN, POSITION_MAX};
 use remora::store::log::Cell;
 use remora::store::{History, Store, TermStart};
 use std::sync::atomic::Ordering::Relaxed;
@@ -146,6 +147,42 @@ fn positions_that_go_back_end_it_and_another_term_does_at_once() {
     assert!(known[0].is_some());
     drop(session);
     pull_honest(&mut scene, &known);
+}
+
+/// A server that is about to begin anew shows an empty log, and does not know what it misses: who
+/// follows it keeps what is here, and so does who comes to follow it. Once it owes something and has
+/// not got it, what it lacks is kept as well.
+#[test]
+fn a_log_that_is_empty_because_it_begins_anew_empties_nobody() {
+    let mut scene = Scene::new(1, ONE);
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    pull(&mut session).expect("it is honest so far");
+    let look_often = |session: &mut Session<'_>| {
+        let looks = session.puller.counts().looks + 10;
+        for _ in 0..STEPS_MAX {
+            clock::pass(Duration::from_micros(20));
+            session.step().expect("it waits");
+        }
+        assert!(session.puller.counts().looks >= looks, "{STEPS_MAX} steps without ten looks");
+    };
+    let kept = items(&scene.replica, NOW);
+    assert!(!kept.is_empty());
+    let committed = scene.forged.lines()[COMMITTED].load(Relaxed);
+    for owes in [OWES_NOT_KNOWN, committed + 4096] {
+        set(&scene.forged, OWES, |_| owes);
+        set(&scene.forged, TAIL, |_| committed);
+        look_often(&mut session);
+        assert_eq!(items(&scene.replica, NOW), kept, "owes until {owes}");
+        let known = session.puller.known();
+        drop(session);
+        session = scene.network.connect(&scene.offered, &scene.replica, &known, &Faults::default());
+        look_often(&mut session);
+        assert_eq!(items(&scene.replica, NOW), kept, "another session, owes until {owes}");
+        assert!(scene.replica.shards()[0].is_whole());
+    }
+    set(&scene.forged, OWES, |_| 0);
+    look_often(&mut session);
+    assert!(items(&scene.replica, NOW).is_empty(), "a log that is whole and empty is followed");
 }
 
 /// A look may be older than the one before it, if both were under way together: the next one tells.

@@ -30,6 +30,7 @@ pub const TERM: usize = 0;
 pub const COMMITTED: usize = 1;
 pub const TAIL: usize = 2;
 pub const CAPACITY: usize = 3;
+pub const OWES: usize = 5;
 
 /// Copies of a primary's regions, to be changed.
 pub struct Forged(Vec<Memfd>);

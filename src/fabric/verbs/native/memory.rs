@@ -122,14 +122,15 @@ pub struct Region {
     _pinned: Pinned,
 }
 
-/// Memory that keeps its pages: the device knows no others.
-struct Pinned {
+/// Memory that keeps its pages: a device knows no others, or is to know these.
+pub struct Pinned {
     regions: Arc<dyn Regions>,
     number: usize,
 }
 
 impl Pinned {
-    fn new(regions: &Arc<dyn Regions>, number: usize) -> Pinned {
+    /// One of `regions`, until this is dropped.
+    pub fn new(regions: &Arc<dyn Regions>, number: usize) -> Pinned {
         regions.memory(number).pin();
         Pinned { regions: regions.clone(), number }
     }

@@ -5,7 +5,7 @@ use crate::replication::pull::line::{self, Shown, Slabs};
 use crate::replication::pull::piece::Look;
 use crate::replication::pull::{Counts, LaneEnd, SENSELESS_LOOKS_MAX};
 use crate::replication::resume::{Line, Resume, Why, has_diverged, is_doubtful, resume};
-use crate::store::line::ControlLine;
+use crate::store::line::{ControlLine, OWES_NOT_KNOWN};
 use crate::sys::sync::AtomicU64;
 
 impl Lane<'_> {
@@ -36,7 +36,7 @@ impl Lane<'_> {
         self.source.look(look, &line);
         self.decide(&line, counts)?;
         if let State::Follows = self.state {
-            self.sink.follower.note_owed(line.tail, line.committed, ControlLine::of(words, 0).owes_until());
+            self.sink.follower.note_owed(line.tail, line.committed, self.givers_owe);
         }
         Ok(())
     }
@@ -49,7 +49,11 @@ impl Lane<'_> {
             Shown::Line(line) => {
                 self.senseless = 0;
                 self.doubt = None;
-                Ok(Some(line))
+                self.givers_owe = ControlLine::of(words, 0).owes_until();
+                // The giver begins anew, and does not know yet what it misses. Until it does,
+                // nothing that is here is given up because it is not there.
+                let is_kept = matches!(self.state, State::Follows) || self.has_not_looked() && self.known.is_some();
+                Ok(Some(line).filter(|_| !is_kept || self.givers_owe != OWES_NOT_KNOWN))
             }
             Shown::NothingYet => Ok(None),
             Shown::Unknown(term) => Err(LaneEnd::TermChanged(term)),
@@ -70,6 +74,10 @@ impl Lane<'_> {
                 Ok(None)
             }
         }
+    }
+
+    fn has_not_looked(&self) -> bool {
+        matches!(self.state, State::New)
     }
 
     /// Have as much memory as the primary. Another shard may be about to give back what this one is
