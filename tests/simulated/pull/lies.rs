@@ -168,9 +168,10 @@ fn a_log_that_is_empty_because_it_begins_anew_empties_nobody() {
     let kept = items(&scene.replica, NOW);
     assert!(!kept.is_empty());
     let committed = scene.forged.lines()[COMMITTED].load(Relaxed);
-    for owes in [OWES_NOT_KNOWN, committed + 4096] {
+    for (owes, empty_at) in [(committed + 4096, committed), (OWES_NOT_KNOWN, committed + 4096)] {
         set(&scene.forged, OWES, |_| owes);
-        set(&scene.forged, TAIL, |_| committed);
+        set(&scene.forged, COMMITTED, |_| empty_at);
+        set(&scene.forged, TAIL, |_| empty_at);
         look_often(&mut session);
         assert_eq!(items(&scene.replica, NOW), kept, "owes until {owes}");
         let known = session.puller.known();
