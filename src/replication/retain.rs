@@ -238,11 +238,14 @@ mod tests {
         assert_eq!(board.let_go_count(), 0, "it has not told how far it is");
         place(SUMMARY_WORDS + 1, heads[1]);
         assert_eq!(retain.floor(0, wanted), position, "it is close, and its log is kept");
+        slots.take_back();
+        assert!(retain.floor(0, wanted) > wanted, "nobody waits for a replica that does not subscribe");
+        let tag = slots.subscribe(&[Wanted::new(0, 0), Wanted::new(1, 0)]).expect("they are there");
+        let place = |word: usize, position: u64| ack.words()[word].store(tag.word(position, true), Release);
+        place(SUMMARY_WORDS, position);
         place(SUMMARY_WORDS + 1, heads[1] - (40 << 10));
         assert!(retain.floor(0, wanted) > wanted);
         assert_eq!(board.let_go_count(), 1, "it is too far behind");
-        slots.take_back();
-        assert!(retain.floor(0, wanted) > wanted, "nobody waits for a replica that does not subscribe");
     }
 
     #[test]

@@ -243,12 +243,13 @@ fn wait_answers_with_the_number_of_replicas_that_have_it_all() {
     replica.server.signal("CONT");
     assert_eq!((client.line(), client.line()), ("REPLICAS 1".to_string(), "VALUE a 0 1".to_string()));
     assert_eq!(primary.number("waits"), 200 + 3 + 1);
-    // A replica has none of its own, and neither has a server without a replication port.
+    // Nothing is written at a replica that others could have; a server without a replication port
+    // has none.
     let alone = support::Server::start(&["-t", "1"]);
-    for mut client in [replica.server.connect(), alone.connect()] {
-        assert_eq!(client.ask("wait 0 60000"), "REPLICAS 0");
-        assert_eq!(client.ask("wait 1 100"), "REPLICAS 0");
-    }
+    assert_eq!(alone.connect().ask("wait 0 60000"), "REPLICAS 0");
+    assert_eq!(alone.connect().ask("wait 1 100"), "REPLICAS 0");
+    let refused = replica.server.connect().ask("wait 0 60000");
+    assert!(refused.starts_with("SERVER_ERROR read-only replica: write to the primary at"), "{refused}");
     assert_eq!(unacknowledged(&alone.connect().ask("ms a 1 A1\r\n1")).0, 0);
 }
 
