@@ -150,8 +150,8 @@ fn positions_that_go_back_end_it_and_another_term_does_at_once() {
 }
 
 /// A server that is about to begin anew shows an empty log, and does not know what it misses: who
-/// follows it keeps what is here, and so does who comes to follow it. Once it owes something and has
-/// not got it, what it lacks is kept as well.
+/// follows it keeps what is here, and so does who comes to follow it. Once it owes something and
+/// has not got it, what it lacks is kept as well.
 #[test]
 fn a_log_that_is_empty_because_it_begins_anew_empties_nobody() {
     let mut scene = Scene::new(1, ONE);
