@@ -80,6 +80,11 @@ impl Tag {
     }
 }
 
+/// The position in a word of [`Tag::word`].
+fn position_of(word: u64) -> u64 {
+    (word >> POSITION_SHIFT) * 8
+}
+
 /// The words ahead of the positions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -212,14 +217,14 @@ impl AckSlots {
     /// The position that the replica has applied of a shard; 0 before it has said so in its latest
     /// subscription.
     pub fn applied(&self, shard: usize) -> u64 {
-        (self.word(shard) >> POSITION_SHIFT) * 8
+        position_of(self.word(shard))
     }
 
     /// The position below which the replica has all of a shard: as [`AckSlots::applied`], but 0
     /// while it is not whole.
     pub fn acknowledged(&self, shard: usize) -> u64 {
         let word = self.word(shard);
-        if word & NOT_WHOLE == 0 { (word >> POSITION_SHIFT) * 8 } else { 0 }
+        if word & NOT_WHOLE == 0 { position_of(word) } else { 0 }
     }
 
     /// What the replica says in its latest subscription to a shard; 0: nothing.
@@ -395,8 +400,7 @@ mod tests {
         let acks = AckSlots::new(slots.iter().cloned(), 8);
         let applied = || (0..8).map(|shard| acks.applied(shard)).collect::<Vec<_>>();
         assert_eq!(applied(), [0; 8]);
-        let wanted: Vec<_> = (0..8).map(|shard| Wanted::new(shard, shares.owner(shard))).collect();
-        let tag = acks.subscribe(&wanted).expect("they are there");
+        let tag = acks.subscribe(&shares.wanted()).expect("they are there");
         let position = |shard: usize| 1000 + 8 * shard as u64;
         for (puller, slot) in slots.iter().enumerate() {
             assert_eq!(acks.summary().beats, 0, "a puller has told nothing yet");
@@ -461,7 +465,7 @@ mod tests {
         for number in 1..=TAG_MASK as u16 {
             assert_eq!((tag.number(), Tag::from_number(number)), (number, Some(tag)));
             let word = tag.word(POSITION_MAX - 8, number % 2 == 0);
-            assert_eq!(((word >> POSITION_SHIFT) * 8, word & TAG_MASK), (POSITION_MAX - 8, number.into()));
+            assert_eq!((position_of(word), word & TAG_MASK), (POSITION_MAX - 8, number.into()));
             tag = tag.next();
         }
         assert_eq!((tag, tag.word(0, false)), (Tag::FIRST, 0));

@@ -15,7 +15,7 @@ use super::push::layout::Layout;
 use super::regions;
 use super::secret::{Secret, Side, random};
 use super::shares::{PULLERS_MAX, Shares};
-use super::wire::{Greeting, Join, Message, PROGRAM_VERSION, Refusal, VERSION, Wanted, Welcome};
+use super::wire::{Greeting, Join, Message, PROGRAM_VERSION, Refusal, VERSION, Welcome};
 use crate::fabric::{self, Channel, ConnectOptions, FabricError, Invitation, Kind, Token};
 use crate::sys::reach;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -263,8 +263,7 @@ pub fn attach_pushed(
 /// Subscribe to all shards by `channels`, whose pullers share them.
 fn subscribe(joined: &mut Joined, channels: Vec<Box<dyn Channel>>, fabric: String) -> Result<Channels, AttachError> {
     let shards = joined.welcome.geometry.shards as usize;
-    let shares = Shares::new(shards, channels.len());
-    let wanted = (0..shards).map(|shard| Wanted::new(shard, shares.owner(shard))).collect();
+    let wanted = Shares::new(shards, channels.len()).wanted();
     let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
     let told =
         joined.link.send(&Message::Subscribe(wanted), deadline).and_then(|()| answer(&mut joined.link, deadline));

@@ -177,15 +177,14 @@ mod tests {
     use super::*;
     use crate::fabric::ACK_BYTES;
     use crate::replication::ack::SUMMARY_WORDS;
-    use crate::replication::wire::Wanted;
+    use crate::replication::shares::Shares;
     use crate::sys::memory::Memfd;
 
     fn slot(positions: &[u64]) -> Arc<AckSlots> {
         let memfd = Memfd::new("test-ack", ACK_BYTES, false).unwrap();
         let memfd = Arc::new(memfd);
         let slots = AckSlots::new([memfd.clone()], positions.len());
-        let wanted: Vec<_> = (0..positions.len()).map(|shard| Wanted::new(shard, 0)).collect();
-        let tag = slots.subscribe(&wanted).unwrap();
+        let tag = slots.subscribe(&Shares::new(positions.len(), 1).wanted()).unwrap();
         let told = memfd.words()[SUMMARY_WORDS..].iter().zip(positions);
         told.for_each(|(word, position)| word.store(tag.word(*position, true), Release));
         Arc::new(slots)

@@ -178,9 +178,9 @@ impl Role {
     fn begin_term(&mut self, incomplete: bool) -> Words {
         let Now::Detached(known) = &self.now else { unreachable!("it has stopped following") };
         let store = &self.node.store;
+        let shards = known.len();
         let empty = known.iter().filter(|term| term.is_none()).count();
         if let (Some(shard), false) = (known.iter().position(Option::is_none), incomplete) {
-            let shards = known.len();
             return Err(format!(
                 "shard {} of {shards} has nothing yet: this replica is joining; wait, promote another, or gather from one that has it; with \
                  --incomplete it begins empty there",
@@ -188,7 +188,6 @@ impl Role {
             ));
         }
         if let (Some(shard), false) = (store.shards().iter().position(|shard| !shard.is_whole()), incomplete) {
-            let shards = known.len();
             return Err(format!(
                 "shard {} of {shards} is not here up to where its primary was when this replica joined, and what was moved meanwhile is missing: \
                  promote another, or gather from one that has it; with --incomplete it is lost",
@@ -199,7 +198,6 @@ impl Role {
         let begun_at = Instant::now();
         while let Err(shard) = store.make_room_for_term(UnixSeconds::now()) {
             if begun_at.elapsed() > ROOM_WAIT_MAX {
-                let shards = known.len();
                 return Err(format!(
                     "shard {} of {shards} has no room for its term after {ROOM_WAIT_MAX:?}: a worker does not end \
                      its turn, or nothing may be evicted (-M); try again",
@@ -220,7 +218,7 @@ impl Role {
         log::info!("this is the primary now, term {term}");
         match empty {
             0 => Ok(format!("the primary of term {term}")),
-            _ => Ok(format!("the primary of term {term}; {empty} shards of {} began empty", known.len())),
+            _ => Ok(format!("the primary of term {term}; {empty} shards of {shards} began empty")),
         }
     }
 

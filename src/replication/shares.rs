@@ -3,6 +3,7 @@
 //! A share is a contiguous range, so the control lines of its shards lie together, and one READ
 //! brings them. The replica divides the shards, and tells the primary when it subscribes to them.
 
+use super::wire::Wanted;
 use std::ops::Range;
 
 /// Pullers of one replica, at most. Each has a thread and a data channel.
@@ -22,11 +23,6 @@ impl Shares {
         Shares { shards, pullers }
     }
 
-    /// How many pullers there are.
-    pub fn pullers(self) -> usize {
-        self.pullers
-    }
-
     /// The share of one puller. Shares differ by one shard at most.
     pub fn of(self, puller: usize) -> Range<usize> {
         let begin = |puller: usize| puller * self.shards / self.pullers;
@@ -36,6 +32,11 @@ impl Shares {
     /// The puller that has this shard: the last one whose share begins at it or before it.
     pub fn owner(self, shard: usize) -> usize {
         ((shard + 1) * self.pullers - 1) / self.shards
+    }
+
+    /// The subscription to all shards, each by its puller.
+    pub fn wanted(self) -> Vec<Wanted> {
+        (0..self.shards).map(|shard| Wanted::new(shard, self.owner(shard))).collect()
     }
 }
 
@@ -53,8 +54,9 @@ mod tests {
                 let lengths = (0..pullers).map(|puller| shares.of(puller).len());
                 let (least, most) = (lengths.clone().min().unwrap(), lengths.max().unwrap());
                 assert!(least >= 1 && most - least <= 1, "{shares:?}: {least} to {most}");
-                for shard in 0..shards {
+                for (shard, wanted) in shares.wanted().into_iter().enumerate() {
                     assert!(shares.of(shares.owner(shard)).contains(&shard), "{shares:?}, shard {shard}");
+                    assert_eq!((wanted.shard(), wanted.puller()), (shard, shares.owner(shard)));
                 }
             }
         }

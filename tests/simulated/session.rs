@@ -97,9 +97,10 @@ impl Network {
         if self.push {
             return self.connect_pusher(offered, replica, known, faults);
         }
-        let shares = Shares::new(known.len(), self.pullers.min(known.len()));
+        let pullers = self.pullers.min(known.len());
+        let shares = Shares::new(known.len(), pullers);
         let (mut grants, mut channels) = (Vec::new(), Vec::new());
-        for _ in 0..shares.pullers() {
+        for _ in 0..pullers {
             let token = self.token();
             let grant = self.exporter.grant(token, offered.regions.clone()).expect("few grants wait");
             let invitation = Invitation::new(&*self.exporter, token, &*grant);
@@ -107,7 +108,7 @@ impl Network {
             grants.push(grant);
         }
         let acks = AckSlots::new(grants.iter().map(|grant| grant.ack().clone()), known.len());
-        let tag = subscribe(&acks, &shares, known.len());
+        let tag = acks.subscribe(&shares.wanted()).expect("they are there");
         let channels = channels.into_iter().enumerate();
         let pull = |(number, channel)| puller(channel, offered, replica, shares.of(number), (known, tag));
         let pullers = channels.map(pull).collect();
@@ -141,7 +142,7 @@ impl Network {
         let mut pusher = pusher.expect("the token is known");
         pusher.set_clock(clock::now);
         let acks = AckSlots::new([pusher.ack().clone()], known.len());
-        let tag = subscribe(&acks, &Shares::new(known.len(), 1), known.len());
+        let tag = acks.subscribe(&Shares::new(known.len(), 1).wanted()).expect("they are there");
         let puller = puller(Box::new(inbox), offered, replica, 0..known.len(), (known, tag));
         let puller = Pullers::new(vec![puller], known.len(), self.tokens as u64);
         self.session(replica, puller, Far::Pushes(Box::new(pusher), random), acks, offered, faults)
@@ -167,12 +168,6 @@ impl Network {
             comes_and_goes,
         }
     }
-}
-
-/// As a primary does it when its replica has said that it subscribes to all shards.
-fn subscribe(acks: &AckSlots, shares: &Shares, shards: usize) -> Tag {
-    let wanted: Vec<_> = (0..shards).map(|shard| Wanted::new(shard, shares.owner(shard))).collect();
-    acks.subscribe(&wanted).expect("they are there")
 }
 
 fn puller<'s>(

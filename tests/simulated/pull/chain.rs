@@ -295,6 +295,18 @@ fn another_log_comes_down_the_chain() {
     assert!(!is_whole() || below.counts.diverged > 0 && below.term_changed > 0, "{below:?}");
 }
 
+/// Two replicas follow the first store, and the last one follows `lasts`. All are level; then less
+/// than a lap is written, which nobody has seen yet.
+fn ahead<'s>(seed: u64, stores: &'s [Arc<Store>], lasts: &'s Arc<Store>) -> Chain<'s> {
+    let mut chain = Chain::new(seed, SLABS, stores);
+    chain.links[1].follow(&stores[0]);
+    chain.links[2].follow(lasts);
+    chain.drive(20, false);
+    chain.settle(&stores[0]);
+    chain.write(60);
+    chain
+}
+
 /// Re-pointed to a fellow replica that lags: what it has more is the same log, so it waits, and
 /// says so, until the other has come as far.
 #[test]
@@ -303,13 +315,7 @@ fn who_is_ahead_waits() {
         println!("REMORA_SEED={seed}");
         let stores = stores(SLABS);
         let [first, slow, quick, last] = &stores[..] else { panic!("a chain of {DEPTH}") };
-        let mut chain = Chain::new(seed, SLABS, &stores);
-        chain.links[1].follow(first);
-        chain.links[2].follow(quick);
-        chain.drive(20, false);
-        chain.settle(first);
-        // Less than a lap, and the slow one sees nothing of it.
-        chain.write(60);
+        let mut chain = ahead(seed, &stores, quick);
         (0..400).for_each(|_| [1, 2].into_iter().for_each(|link| chain.pull(link)));
         let positions =
             |store: &Store| -> Vec<u64> { store.shards().iter().map(|shard| shard.control().committed()).collect() };
@@ -427,13 +433,7 @@ fn who_never_looked_claims_nothing_of_what_it_was_told() {
         println!("REMORA_SEED={seed}");
         let stores = stores(SLABS);
         let [first, slow, quick, last] = &stores[..] else { panic!("a chain of {DEPTH}") };
-        let mut chain = Chain::new(seed, SLABS, &stores);
-        chain.links[1].follow(first);
-        chain.links[2].follow(slow);
-        chain.drive(20, false);
-        chain.settle(first);
-        // Less than a lap, and only one sees it.
-        chain.write(60);
+        let mut chain = ahead(seed, &stores, slow);
         (0..400).for_each(|_| chain.pull(1));
         promote(&mut chain, 0);
         chain.writer = Writer::new(slow, &mut chain.ledger, SLABS, KEYS);
