@@ -206,7 +206,7 @@ fn puller_of<'s>(
     let mut puller = Puller::new(channel, replica.geometry(), share.clone(), primary.memory(), SILENCE_MAX);
     for (shard, theirs) in share.clone().zip(primary.histories().drain(share)) {
         let follower = replica.follower(shard).context("the replica follows already")?;
-        puller.add(shard, follower, None, theirs, Tag::FIRST);
+        puller.add(shard, follower, theirs, Tag::FIRST);
     }
     Ok(puller)
 }

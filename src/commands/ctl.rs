@@ -9,7 +9,8 @@
 use super::output::{print, say};
 use crate::base::limits::LOAD_WAIT_SECONDS_MAX;
 use crate::load::client::{ClientError, Connection};
-use crate::replication::order::Order;
+use crate::base::shards::ShardSet;
+use crate::replication::order::{Change, Order};
 use crate::server::address;
 use crate::server::control::{self, Trust};
 use crate::sys::privilege::other_end_of;
@@ -59,12 +60,18 @@ pub enum What {
         /// of them is lost
         #[arg(long)]
         incomplete: bool,
+        /// In which shards.
+        #[command(flatten)]
+        which: Which,
         /// How long to wait.
         #[command(flatten)]
         wait: Wait,
     },
     /// Stop following: the replica serves what it has, and refuses writes
     Detach {
+        /// In which shards.
+        #[command(flatten)]
+        which: Which,
         /// How long to wait.
         #[command(flatten)]
         wait: Wait,
@@ -79,10 +86,21 @@ pub enum What {
         /// Give up all that this server has if the primary is of another lineage
         #[arg(long)]
         discard: bool,
+        /// In which shards.
+        #[command(flatten)]
+        which: Which,
         /// How long to wait.
         #[command(flatten)]
         wait: Wait,
     },
+}
+
+/// Which shards an order is about.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Which {
+    /// Only these shards: numbers and ranges, as in 0-127,200 [default: all]
+    #[arg(long, value_name = "LIST")]
+    pub shards: Option<ShardSet>,
 }
 
 /// How long to wait for an order.
@@ -91,6 +109,12 @@ pub struct Wait {
     /// Give up waiting for the order after so many seconds; the server goes on with it
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub wait: u64,
+}
+
+impl Which {
+    fn order(&self, change: Change) -> Order {
+        Order { change, shards: self.shards }
+    }
 }
 
 /// memcached's port, where -s names none.
@@ -105,12 +129,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let text = if *json { serde_json::to_string_pretty(&rows)? + "\n" } else { table(&rows) };
             return Ok(print(format_args!("{text}"))?);
         }
-        What::Promote { gather, incomplete, wait } => {
-            (Order::Promote { gather: gather.clone(), incomplete: *incomplete }, wait)
+        What::Promote { gather, incomplete, which, wait } => {
+            (which.order(Change::Promote { gather: gather.clone(), incomplete: *incomplete }), wait)
         }
-        What::Detach { wait } => (Order::Detach, wait),
-        What::Replicate { primary, discard, wait } => {
-            (Order::Replicate { primary: primary.clone(), discard: *discard }, wait)
+        What::Detach { which, wait } => (which.order(Change::Detach), wait),
+        What::Replicate { primary, discard, which, wait } => {
+            (which.order(Change::Replicate { primary: primary.clone(), discard: *discard }), wait)
         }
     };
     check(&order)?;
@@ -304,13 +328,13 @@ mod tests {
 
     #[test]
     fn an_order_is_one_line_of_words() {
-        let replicate = |primary: &str| Order::Replicate { primary: primary.into(), discard: false };
-        assert!(check(&replicate("host:7")).is_ok() && check(&Order::Detach).is_ok());
+        let replicate = |primary: &str| Change::Replicate { primary: primary.into(), discard: false }.into();
+        assert!(check(&replicate("host:7")).is_ok() && check(&Change::Detach.into()).is_ok());
         for primary in ["host:7\r\nflush_all", "a\r\nflush_all\r\nx:7", "a:1 b:2", " a:1", "a", ""] {
             assert!(check(&replicate(primary)).is_err(), "{primary:?}");
         }
-        assert!(check(&Order::Promote { gather: vec!["a:1 b:2".into()], incomplete: false }).is_err());
-        assert!(check(&Order::Promote { gather: vec!["incomplete".into()], incomplete: false }).is_err());
+        assert!(check(&Change::Promote { gather: vec!["a:1 b:2".into()], incomplete: false }.into()).is_err());
+        assert!(check(&Change::Promote { gather: vec!["incomplete".into()], incomplete: false }.into()).is_err());
     }
 
     #[test]

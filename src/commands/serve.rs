@@ -161,7 +161,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     replicating.announce();
     server.join();
     store.serve(false);
-    if store.open_shards() > 0 {
+    if !store.writable().is_empty() {
         ending.wait_for_replicas(|| replicating.attached_replicas(), || replicating.absent_replicas());
     }
     Ok(())

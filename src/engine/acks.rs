@@ -69,7 +69,7 @@ impl Engine {
         call.context.stats.waits.increment();
         let reign = self.store.reign();
         // What was written here before is followed elsewhere, or not at all: nobody can say.
-        if self.store.open_shards() == 0
+        if self.store.writable().is_empty()
             && let Some(closed) = self.store.first_closed()
         {
             return self.refuse_write(call, closed, false);

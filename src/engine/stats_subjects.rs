@@ -75,7 +75,7 @@ impl Engine {
     /// The role, then what the replication layer tells.
     fn report_replication(&self, call: &mut Call<'_, '_, '_>) {
         let out = call.out.bytes();
-        let role = match self.store.open_shards() {
+        let role = match self.store.writable().count() {
             0 => "replica",
             open if open == self.store.shards().len() => "primary",
             _ => "mixed",

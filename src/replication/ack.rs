@@ -192,6 +192,11 @@ impl AckSlots {
         Some(tag)
     }
 
+    /// The replica follows these no more.
+    pub fn unsubscribe(&self, shards: crate::base::shards::ShardSet) {
+        shards.iter().filter_map(|shard| self.subscribed.get(shard)).for_each(|one| one.store(0, Release));
+    }
+
     /// Nothing that was acknowledged so far counts any more, in any shard: the replica has to
     /// subscribe again.
     pub fn take_back(&self) {

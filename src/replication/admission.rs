@@ -2,13 +2,14 @@
 //! that primary at all, and the data channels. Nothing here changes the store. So if it fails, the
 //! store still has what it had.
 
-use super::attach::{Channels, Joined, attach, attach_pushed, join};
+use super::attach::{Channels, Joined, attach, attach_pushed, join, subscribe};
 use super::choice::Choice;
 use super::follow::{FollowConfig, SessionEnd};
-use super::lineage::{foreign, holds_data};
+use super::lineage::holds_data;
 use super::link::Link;
 use super::push::Mode;
-use super::wire::{Message, Refusal, Welcome};
+use super::wire::{Message, Refusal, Told, Welcome};
+use crate::base::shards::ShardSet;
 use crate::base::term::Term;
 use crate::store::{History, Store};
 use std::net::SocketAddr;
@@ -40,6 +41,18 @@ pub enum Unfit {
         /// In which the log here began.
         ours: Term,
     },
+    /// A replica that is to be gathered from has not come as far, or further, in the history.
+    #[error("shard {shard} is of term {theirs} at {at}, here of {ours}")]
+    OtherTerm {
+        /// Which.
+        shard: usize,
+        /// Where it is.
+        at: String,
+        /// Its latest term.
+        theirs: Term,
+        /// The latest that is known here.
+        ours: Term,
+    },
     /// A later term has begun elsewhere: another server was promoted since.
     #[error(
         "the primary at {at} is of term {theirs}, this replica knows {ours}: it was replaced; point this replica \
@@ -58,8 +71,8 @@ pub enum Unfit {
 /// A replica that was admitted.
 pub struct Admitted {
     joined: Joined,
-    /// Once there are some.
-    channels: Option<Channels>,
+    /// Once there are some, and what the primary has told of the shards that were subscribed to.
+    channels: Option<(Channels, Vec<Told>)>,
 }
 
 /// An admitted replica with its data channels.
@@ -70,6 +83,8 @@ pub struct Attached {
     pub welcome: Welcome,
     /// The data channels.
     pub channels: Channels,
+    /// What the primary has told of each shard that is subscribed to.
+    pub told: Vec<Told>,
 }
 
 impl From<Joined> for Admitted {
@@ -79,10 +94,11 @@ impl From<Joined> for Admitted {
 }
 
 impl Admitted {
-    /// Be admitted by a primary that this store can follow, and connect the data channels.
-    pub fn at(config: &FollowConfig, store: &Store) -> Result<Admitted, SessionEnd> {
+    /// Be admitted by a primary that this store can follow in these shards, connect the data
+    /// channels, and subscribe to the shards.
+    pub fn at(config: &FollowConfig, shards: ShardSet, store: &Store) -> Result<Admitted, SessionEnd> {
         let mut admitted = Admitted::from(join(&config.primary, &config.secret, &config.identity)?);
-        admitted.connect(config, store)?;
+        admitted.connect(config, shards, store)?;
         Ok(admitted)
     }
 
@@ -91,14 +107,9 @@ impl Admitted {
         &self.joined.welcome
     }
 
-    /// The latest term of any of the primary's shards.
-    pub fn term(&self) -> Term {
-        self.joined.welcome.histories.iter().map(History::newest).max().unwrap_or_default()
-    }
-
     /// The fabric, and why that one; empty before there is one.
     pub fn fabric(&self) -> &str {
-        self.channels.as_ref().map_or("", |channels| &channels.fabric)
+        self.channels.as_ref().map_or("", |(channels, _)| &channels.fabric)
     }
 
     /// Where clients of this primary's replicas should write: its host, and the port that it has
@@ -111,16 +122,21 @@ impl Admitted {
         }
     }
 
-    /// Connect the data channels, unless there are some already.
-    pub fn attach(mut self, config: &FollowConfig, store: &Store) -> Result<Attached, SessionEnd> {
-        self.connect(config, store)?;
-        let channels = self.channels.expect("connected above");
+    /// Connect the data channels and subscribe to these shards, unless that is done already.
+    pub fn attach(
+        mut self,
+        config: &FollowConfig,
+        shards: ShardSet,
+        store: &Store,
+    ) -> Result<Attached, SessionEnd> {
+        self.connect(config, shards, store)?;
+        let (channels, told) = self.channels.expect("connected above");
         let Joined { link, welcome, .. } = self.joined;
-        Ok(Attached { link, welcome, channels })
+        Ok(Attached { link, welcome, channels, told })
     }
 
-    fn connect(&mut self, config: &FollowConfig, store: &Store) -> Result<(), SessionEnd> {
-        if let Err(unfit) = self.check(config, store) {
+    fn connect(&mut self, config: &FollowConfig, shards: ShardSet, store: &Store) -> Result<(), SessionEnd> {
+        if let Err(unfit) = self.check(config, shards, store) {
             // So the primary's log can say why the connection ends. A new socket takes so few bytes
             // at once.
             let refusal = Message::Refuse { why: Refusal::Unfit, words: unfit.to_string() };
@@ -129,56 +145,72 @@ impl Admitted {
         }
         if self.channels.is_none() {
             let choice = Choice::new(&config.primary, &config.fabrics, &config.penalties);
-            self.channels = Some(match config.mode {
+            let channels = match config.mode {
                 Mode::Pull => attach(&mut self.joined, choice, &config.options, config.pullers)?,
                 Mode::Push => attach_pushed(&mut self.joined, choice, &config.options, config.pause_max)?,
-            });
+            };
+            let told = subscribe(&mut self.joined, shards, channels.channels.len())?;
+            self.channels = Some((channels, told));
         }
         Ok(())
     }
 
-    /// Whether this store can follow that primary, and may.
-    pub(super) fn check(&self, config: &FollowConfig, store: &Store) -> Result<(), Unfit> {
-        let at = &config.primary;
+    /// Whether this store can follow that primary in these shards, and may.
+    pub(super) fn check(&self, config: &FollowConfig, shards: ShardSet, store: &Store) -> Result<(), Unfit> {
         let welcome = &self.joined.welcome;
         let fits = welcome.memory.is_possible(&welcome.geometry) && welcome.memory.slabs <= store.memory().slabs;
         if welcome.geometry != store.geometry() || !fits {
             return Err(Unfit::Geometry);
         }
-        let theirs = self.term();
-        if !theirs.is_valid() {
-            return Err(Unfit::NoTerm(at.into()));
+        if !shards.iter().any(|shard| welcome.histories[shard].newest().is_valid()) {
+            return Err(Unfit::NoTerm(config.primary.clone()));
         }
-        match foreign(&welcome.histories, store) {
-            Some((theirs, ours)) if holds_data(store) && !config.discard.allows(&welcome.histories) => {
-                Err(Unfit::Lineage { at: at.into(), theirs, ours })
-            }
-            None if is_outdated(theirs, &store.terms_known()) => {
-                Err(Unfit::Outdated { at: at.into(), theirs, ours: store.newest_term() })
-            }
-            _ => Ok(()),
-        }
+        shards.iter().try_for_each(|shard| check_shard(config, store, shard, &welcome.histories[shard]))
     }
 }
 
-/// Whether the terms in `known` show that `theirs` has ended: a later term followed it, or it is
-/// older than all that are remembered. A term that is not among them belongs to another branch of
-/// the history, begun by a promotion that this server has not heard of. Only an operator can say
-/// which branch counts, so it is not outdated.
-fn is_outdated(theirs: Term, known: &[Term]) -> bool {
-    let (Some(first), Some(last)) = (known.first(), known.last()) else { return false };
-    let has_ended = theirs != *last && known.contains(&theirs);
-    has_ended || first.follows(theirs)
+/// Whether a shard may follow a log of this history, at the primary that is configured.
+pub(super) fn check_shard(
+    config: &FollowConfig,
+    store: &Store,
+    shard: usize,
+    theirs: &History,
+) -> Result<(), Unfit> {
+    let (at, ours) = (&config.primary, store.shards()[shard].history());
+    if theirs.is_foreign_to(&ours) {
+        let may = !holds_data(&store.shards()[shard]) || config.discard.allows(theirs);
+        let refusal = Unfit::Lineage { at: at.into(), theirs: theirs.origin(), ours: ours.origin() };
+        return if may { Ok(()) } else { Err(refusal) };
+    }
+    if config.gathers && theirs.newest() != ours.newest() {
+        return Err(Unfit::OtherTerm { shard, at: at.into(), theirs: theirs.newest(), ours: ours.newest() });
+    }
+    if is_outdated(theirs.newest(), &ours) {
+        return Err(Unfit::Outdated { at: at.into(), theirs: theirs.newest(), ours: ours.newest() });
+    }
+    Ok(())
+}
+
+/// Whether a log's newest term has ended, as this history shows: a later term followed it, or it is
+/// older than all that are remembered. A term that is not in the history belongs to another branch,
+/// begun by a promotion that this server has not heard of. Only an operator can say which branch
+/// counts, so it is not outdated.
+fn is_outdated(theirs: Term, ours: &History) -> bool {
+    let Some(first) = ours.starts().first() else { return false };
+    let has_ended = theirs != ours.newest() && ours.starts().iter().any(|start| start.term == theirs);
+    theirs.is_valid() && (has_ended || first.term.follows(theirs))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::TermStart;
 
     #[test]
     fn who_was_replaced_is_told_from_who_replaces() {
         let term = |number| Term::of(number, 7);
-        let known = [term(10), term(20), term(30)];
+        let starts = [(10, 64), (20, 500), (30, 900)].map(|(number, begins)| TermStart { term: term(number), begins });
+        let ours = History::new(term(1), starts);
         for (theirs, outdated) in [
             (term(30), false),
             (term(31), false),
@@ -189,8 +221,8 @@ mod tests {
             (Term::of(20, 8), false),
             (Term::of(30, 8), false),
         ] {
-            assert_eq!(is_outdated(theirs, &known), outdated, "{theirs}");
+            assert_eq!(is_outdated(theirs, &ours), outdated, "{theirs}");
         }
-        assert!(!is_outdated(term(1), &[]), "who knows nothing follows anybody");
+        assert!(!is_outdated(term(1), &History::NONE), "who knows nothing follows anybody");
     }
 }

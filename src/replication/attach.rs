@@ -5,7 +5,6 @@
 //! A fabric that the primary declines, or that cannot be connected, is passed over ([`Choice`]).
 
 use super::HANDSHAKE_WAIT_MAX;
-use super::ack::Tag;
 use super::choice::Choice;
 use super::host_id;
 use super::link::{Link, LinkError};
@@ -15,7 +14,10 @@ use super::push::layout::Layout;
 use super::regions;
 use super::secret::{Secret, Side, random};
 use super::shares::{PULLERS_MAX, Shares};
-use super::wire::{Greeting, Join, Message, PROGRAM_VERSION, Refusal, VERSION, Welcome};
+use super::wire::{
+    Greeting, Join, Message, PROGRAM_VERSION, Refusal, Subscribed, Told, VERSION, Wanted, Welcome,
+};
+use crate::base::shards::ShardSet;
 use crate::fabric::{self, Channel, ConnectOptions, FabricError, Invitation, Kind, Token};
 use crate::sys::reach;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -46,14 +48,12 @@ pub struct Joined {
     pub welcome: Welcome,
 }
 
-/// Connected data channels, by which all shards are subscribed to.
+/// Connected data channels.
 pub struct Channels {
     /// One for each puller; the primary knows their order.
     pub channels: Vec<Box<dyn Channel>>,
     /// Their fabric, and why that one.
     pub fabric: String,
-    /// Of the subscription.
-    pub tag: Tag,
 }
 
 /// Why a primary could not be joined.
@@ -187,7 +187,7 @@ pub fn attach(
         match connect_all(kind, &invitations, options) {
             Ok(connected) => {
                 joined.link.send(&Message::Attached, deadline).map_err(failed)?;
-                return subscribe(joined, connected, choice.words(kind));
+                return Ok(Channels { channels: connected, fabric: choice.words(kind) });
             }
             Err(error) => choice.failed(kind, error.to_string()),
         }
@@ -250,7 +250,9 @@ pub fn attach_pushed(
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
         joined.link.send(&Message::Invite(invite), deadline).map_err(failed)?;
         match answer(&mut joined.link, deadline).map_err(failed)? {
-            Message::Attached => return subscribe(joined, vec![Box::new(inbox)], choice.words(kind)),
+            Message::Attached => {
+                return Ok(Channels { channels: vec![Box::new(inbox)], fabric: choice.words(kind) });
+            }
             Message::Declined { why, words } => {
                 choice.declined(kind, why, format!("the primary could not push: {words}"));
             }
@@ -260,16 +262,21 @@ pub fn attach_pushed(
     Err(choice.none())
 }
 
-/// Subscribe to all shards by `channels`, whose pullers share them.
-fn subscribe(joined: &mut Joined, channels: Vec<Box<dyn Channel>>, fabric: String) -> Result<Channels, AttachError> {
-    let shards = joined.welcome.geometry.shards as usize;
-    let wanted = Shares::new(shards, channels.len()).wanted();
+/// Subscribe to these shards, each by one of so many pullers, which share all shards.
+pub fn subscribe(joined: &mut Joined, shards: ShardSet, pullers: usize) -> Result<Vec<Told>, AttachError> {
+    let peer = joined.link.peer();
+    let failed = |error| AttachError::Link(peer, error);
+    let shares = Shares::new(joined.welcome.geometry.shards as usize, pullers);
+    let wanted = shards.iter().map(|shard| Wanted::new(shard, shares.owner(shard))).collect();
     let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
     let told =
         joined.link.send(&Message::Subscribe(wanted), deadline).and_then(|()| answer(&mut joined.link, deadline));
-    let failed = |error| AttachError::Link(joined.link.peer(), error);
     match told.map_err(failed)? {
-        Message::Subscribed { tag } => Ok(Channels { channels, fabric, tag }),
+        Message::Subscribed(Subscribed { shards: told, .. })
+            if told.iter().map(|told| told.shard).eq(shards.iter()) =>
+        {
+            Ok(told)
+        }
         other => Err(failed(LinkError::OutOfPlace(other.name()))),
     }
 }

@@ -4,7 +4,7 @@
 use super::clock::{Clocks, Skew};
 use super::link::{Link, LinkError};
 use super::standing::{Distance, Standing};
-use super::wire::{Beat, Message};
+use super::wire::{Beat, Message, Subscribed};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use std::time::{Duration, Instant};
 
@@ -40,8 +40,14 @@ impl Chores {
         due
     }
 
-    /// Hear what the primary has said, and say that we are here once a second: then true.
-    pub fn attend(&mut self, link: &mut Link, standing: &Standing) -> Result<bool, LinkError> {
+    /// Hear what the primary has said, and say that we are here once a second: then true. Answers to
+    /// subscriptions are put into `answers`.
+    pub fn attend(
+        &mut self,
+        link: &mut Link,
+        standing: &Standing,
+        answers: &mut Vec<Subscribed>,
+    ) -> Result<bool, LinkError> {
         for _ in 0..MESSAGES_MAX {
             match link.try_receive()? {
                 Some(Message::Heartbeat(Beat { distance, stamp })) => {
@@ -49,6 +55,7 @@ impl Chores {
                     standing.heard(distance);
                     self.skew = self.clocks.heard(&stamp).or(self.skew);
                 }
+                Some(Message::Subscribed(subscribed)) => answers.push(subscribed),
                 Some(Message::Unknown(_)) => {}
                 Some(other) => return Err(LinkError::OutOfPlace(other.name())),
                 None => break,

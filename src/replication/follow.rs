@@ -5,12 +5,16 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | [`following`] | the thread, as its owner holds it |
+//! | `hold` | which shards it may write to, and which it does |
 //! | `session` | one admission: all of its pullers, and the control connection |
+//! | `subscriptions` | which shards a session follows, and which it asks for again |
 //! | `group` | what the pullers of a session share |
 
 mod following;
 mod group;
+mod hold;
 mod session;
+mod subscriptions;
 
 pub use following::{Following, StillHeld};
 
@@ -20,7 +24,6 @@ use super::blame;
 use super::clock::{Notice, Skew, SkewWatch};
 use super::lineage::Discard;
 use super::link::LinkError;
-use super::offer::Offer;
 use super::penalties::SharedPenalties;
 use super::pull::{LaneEnd, PullError, Puller};
 use super::push::Mode;
@@ -29,16 +32,18 @@ use super::secret::Secret;
 use super::shares::Shares;
 use super::standing::Standing;
 use super::wire::{Message, Refusal};
-use crate::base::term::Term;
+use crate::base::shards::ShardSet;
 use crate::fabric::{Channel, ConnectOptions, FabricError, Kind};
 use crate::store::Store;
 use crate::sys::numa;
 use crate::sys::pinning::Given;
+use hold::Hold;
 use session::Session;
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use subscriptions::Subscriptions;
 use std::time::{Duration, Instant};
 
 /// The first pause after a failure, and the longest.
@@ -73,6 +78,8 @@ pub struct FollowConfig {
     pub penalties: SharedPenalties,
     /// For which primaries of another lineage the data of this store may be given up.
     pub discard: Discard,
+    /// To bring over what a peer has and this store lacks: nothing that is here is given up.
+    pub gathers: bool,
     /// Whether the threads that pull may be bound to cores: those near the device that they pull
     /// by.
     pub pin: bool,
@@ -124,10 +131,6 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
     }
 }
 
-/// For each shard the term of the record that was applied last; None where the shard must begin
-/// anew.
-pub type Known = Vec<Option<Term>>;
-
 /// Why a session ended, or did not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionEnd {
@@ -140,10 +143,6 @@ pub enum SessionEnd {
     /// Pulling.
     #[error("{0}")]
     Pull(#[from] PullError),
-    /// One shard can be followed no further. All are joined again, for the next welcome tells what
-    /// has happened to it.
-    #[error("{0}")]
-    Lane(#[from] LaneEnd),
     /// The data channel.
     #[error("{0}")]
     Fabric(#[from] FabricError),
@@ -161,33 +160,12 @@ pub enum SessionEnd {
     Stopped,
 }
 
-impl SessionEnd {
-    /// The primary's log has a history that this session did not know of, and the next welcome
-    /// tells it; or the session ended for the next one.
-    fn is_no_failure(&self) -> bool {
-        matches!(self, SessionEnd::TryPreferred | SessionEnd::Lane(LaneEnd::TermChanged(_) | LaneEnd::BeganAnew { .. }))
-    }
-}
-
 /// What the threads that follow share with the rest of the process.
 pub struct Follow {
     config: FollowConfig,
-    /// What is offered to replicas below, if anything is.
-    offer: Option<Arc<Offer>>,
     view: Mutex<FollowView>,
     stopping: AtomicBool,
-    hold: Mutex<Hold>,
-    let_go: Condvar,
-}
-
-/// Whether the thread may write to the store.
-struct Hold {
-    /// The thread writes to the store.
-    is_held: bool,
-    /// The thread may not take the store again.
-    is_barred: bool,
-    /// From where each shard can go on, as of the last session.
-    known: Known,
+    hold: Hold,
 }
 
 impl Report for Follow {
@@ -203,7 +181,7 @@ impl Follow {
         // same measurement.
         let view = self.view();
         let penalties = self.config.penalties.lock().view(&self.config.primary, Instant::now());
-        FollowView { distance: self.config.standing.distance(), penalties, ..view.clone() }
+        FollowView { distance: self.config.standing.distance(), penalties, shards: self.shards(), ..view.clone() }
     }
 
     /// The primary, and how it is followed.
@@ -227,23 +205,9 @@ impl Follow {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hold(&self) -> MutexGuard<'_, Hold> {
-        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Take the store. Returns from where each shard can go on; None if the thread may not take the
-    /// store any more.
-    fn take_hold(&self) -> Option<Known> {
-        let mut hold = self.hold();
-        hold.is_held = !hold.is_barred;
-        hold.is_held.then(|| hold.known.clone())
-    }
-
-    fn let_go(&self, known: Known) {
-        let mut hold = self.hold();
-        hold.known = known;
-        hold.is_held = false;
-        self.let_go.notify_all();
+    /// The shards that it follows, or is to follow.
+    pub fn shards(&self) -> ShardSet {
+        self.hold.wanted()
     }
 
     fn is_stopping(&self) -> bool {
@@ -259,12 +223,16 @@ impl Follow {
         let (mut pause, mut watch) = (RETRY_PAUSE_MIN, SkewWatch::default());
         let cores = self.config.pin.then(Given::to_current_thread);
         while !self.is_stopping() {
+            if self.hold.wanted().is_empty() {
+                rest(RETRY_PAUSE_MIN, || self.is_stopping());
+                continue;
+            }
             let begun_at = Instant::now();
             let Err(end) = self.session(admitted.take(), store, cores.as_ref(), &mut watch);
             if matches!(end, SessionEnd::Stopped) || self.is_stopping() {
                 return;
             }
-            if begun_at.elapsed() > SESSION_GOOD || end.is_no_failure() {
+            if begun_at.elapsed() > SESSION_GOOD || matches!(end, SessionEnd::TryPreferred) {
                 pause = RETRY_PAUSE_MIN;
             }
             if let SessionEnd::Attach(error) = &end {
@@ -291,6 +259,19 @@ impl Follow {
         };
         let mut view = self.view();
         view.state = if refused { "refused" } else { "connecting" };
+        view.trouble = trouble;
+        view.failed_tries += 1;
+    }
+
+    /// Log why a lane ended: once for each reason.
+    fn tell_lane_end(&self, why: &LaneEnd) {
+        let trouble = why.to_string();
+        let mut view = self.view();
+        if view.trouble != trouble {
+            let level = if why.is_no_failure() { log::Level::Info } else { log::Level::Warn };
+            log::log!(level, "replication from {}: {trouble}; subscribing again", self.config.primary);
+        }
+        view.state = "joining";
         view.trouble = trouble;
         view.failed_tries += 1;
     }
@@ -329,21 +310,20 @@ impl Follow {
         }
         self.view().state = "joining";
         let chosen_at = Instant::now();
-        let Attached { link, welcome, channels } = admitted.attach(&self.config, store)?;
-        let Channels { channels, fabric, tag } = channels;
+        let wanted = self.hold.wanted();
+        let Attached { link, welcome, channels, told } = admitted.attach(&self.config, wanted, store)?;
+        let Channels { channels, fabric } = channels;
         log::info!("following {} over {fabric}, pullers: {}", self.config.primary, channels.len());
         let kind = channels[0].kind();
         if let Some(cores) = cores {
             stay_near(channels[0].numa_node(), cores);
         }
-        let known = self.take_hold().ok_or(SessionEnd::Stopped)?;
         let shares = Shares::new(store.shards().len(), channels.len());
         let puller = |(number, channel): (usize, Box<dyn Channel>)| {
             let (share, silence_max) = (shares.of(number), self.config.silence_max);
-            let mut puller = Puller::new(channel, store.geometry(), share.clone(), welcome.memory, silence_max);
-            for shard in share {
-                let follower = store.follower(shard).expect("whoever holds the store lets nobody else follow");
-                puller.add(shard, follower, known[shard], welcome.histories[shard].clone(), tag);
+            let mut puller = Puller::new(channel, store.geometry(), share, welcome.memory, silence_max);
+            if self.config.gathers {
+                puller.give_up_nothing();
             }
             puller
         };
@@ -356,12 +336,16 @@ impl Follow {
             view.sessions += 1;
             view.counts
         };
-        let mut session = Session { link, store, before, kind, chosen_at, offered: welcome.fabrics };
-        let ended = self.pull_on(&mut session, &mut pullers, &welcome.histories, watch);
-        let drop_lanes = |(number, puller): (usize, &mut Puller<'_>)| -> Known {
-            shares.of(number).map(|shard| puller.drop_lane(shard)).collect()
-        };
-        self.let_go(pullers.iter_mut().enumerate().flat_map(drop_lanes).collect());
+        let mut subscriptions = Subscriptions::new(chosen_at);
+        subscriptions.ask(told.iter().map(|told| told.shard).collect(), chosen_at);
+        let offered = welcome.fabrics;
+        let mut session =
+            Session { link, store, shares, subscriptions, before, kind, chosen_at, offered, has_told_discard: false };
+        let ended = self.pull_on(&mut session, &mut pullers, told, watch);
+        for (number, puller) in pullers.iter_mut().enumerate() {
+            shares.of(number).for_each(|shard| puller.drop_lane(shard));
+        }
+        self.hold.let_go(ShardSet::all(store.shards().len()));
         if let Err(end @ SessionEnd::TryPreferred) = &ended {
             // So the primary's log can say why. It need not arrive.
             let words = Message::Refuse { why: Refusal::Leaves, words: end.to_string() };

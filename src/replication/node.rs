@@ -1,17 +1,17 @@
-//! This process's role: a primary, a replica that follows, or a replica that follows nobody. Orders
-//! change the role while the process runs.
+//! The roles of this process's shards: it is a shard's primary, follows another server in it, or
+//! follows nobody. Orders change the roles while the process runs.
 //!
 //! One thread, "replication-control", carries out one order at a time ([`super::change`]); an order
-//! that comes meanwhile is refused. Only that thread has the
-//! [`Following`](super::follow::Following), and it alone opens and closes the store's gates
-//! ([`crate::store::reign`]), so the store never has two writers.
+//! that comes meanwhile is refused. Only that thread has the followings
+//! ([`super::follow::Following`]), and it alone opens and closes the store's gates
+//! ([`crate::store::reign`]), so no shard ever has two writers.
 
 use super::admission::Admitted;
-use super::change::Role;
+use super::change::Roles;
 use super::follow::{Follow, FollowConfig};
 use super::offer::Offer;
 use super::order::{Order, Ordered, Outcome};
-use super::report::Report;
+use super::report::{FollowView, Report};
 use crate::base::term::Term;
 use crate::store::Store;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
@@ -52,7 +52,8 @@ pub struct Node {
 /// What other threads see of the node.
 #[derive(Default)]
 struct Told {
-    follow: Option<Arc<Follow>>,
+    /// The followings of now; where there is none, that which ended last, but in a primary.
+    follows: Vec<Arc<Follow>>,
     ordered: Option<Ordered>,
     /// None once the node is ending.
     orders: Option<SyncSender<Order>>,
@@ -73,10 +74,10 @@ impl Node {
         let (sender, orders) = sync_channel(1);
         let told = Mutex::new(Told { orders: Some(sender), ..Told::default() });
         let node = Arc::new(Node { store, config, told });
-        let role = Role::begin(node.clone(), admitted)?;
+        let roles = Roles::begin(node.clone(), admitted)?;
         let (running, (ending, ended)) = (node.clone(), channel::<()>());
         let run = move || {
-            running.carry_out(role, &orders);
+            running.carry_out(roles, &orders);
             drop(ending);
         };
         let thread = std::thread::Builder::new().name("replication-control".into()).spawn(run)?;
@@ -98,13 +99,16 @@ impl Node {
         Ok(())
     }
 
-    /// The following of now, or the last one; None in a primary.
-    pub fn follow(&self) -> Option<Arc<Follow>> {
-        self.told().follow.clone()
+    /// The followings of now, one for each primary; where there is none, the last one. None at all
+    /// in a server that is the primary of all shards.
+    pub fn follows(&self) -> Vec<Arc<Follow>> {
+        self.told().follows.clone()
     }
 
-    pub(super) fn set_follow(&self, follow: Option<Arc<Follow>>) {
-        self.told().follow = follow;
+    pub(super) fn set_follows(&self, follows: Vec<Arc<Follow>>, is_primary: bool) {
+        if !follows.is_empty() || is_primary {
+            self.told().follows = follows;
+        }
     }
 
     pub(super) fn is_ending(&self) -> bool {
@@ -115,11 +119,11 @@ impl Node {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn carry_out(&self, mut role: Role, orders: &Receiver<Order>) {
+    fn carry_out(&self, mut roles: Roles, orders: &Receiver<Order>) {
         while let Ok(order) = orders.recv() {
             let (name, begun_at) = (order.name(), Instant::now());
             log::info!("replication: {order}");
-            let outcome = match role.change(&order) {
+            let outcome = match roles.change(&order) {
                 Ok(words) => Outcome::Done(words),
                 Err(why) => {
                     log::warn!("replication: {order}: {why}");
@@ -137,14 +141,14 @@ impl Report for Node {
         emit("term", &terms.last().map_or("none".into(), Term::to_string));
         emit("terms_known", &terms.len().to_string());
         // Copied out, because orders take the same lock.
-        let (follow, ordered) = {
+        let (follows, ordered) = {
             let told = self.told();
-            (told.follow.clone(), told.ordered.clone())
+            (told.follows.clone(), told.ordered.clone())
         };
         Ordered::rows(ordered.as_ref(), emit);
-        if let Some(follow) = &follow {
-            follow.rows(emit);
-        }
+        let own = self.store.writable();
+        emit("shards_primary", &own.to_string());
+        FollowView::rows_of(&follows.iter().map(|follow| follow.snapshot()).collect::<Vec<_>>(), emit);
         if let Some(offer) = &self.config.offer {
             offer.rows(emit);
         }

@@ -339,12 +339,6 @@ impl Offer {
         self.slots().iter().filter_map(|slot| slot.held.as_ref()).for_each(|held| held.acks.take_back());
     }
 
-    /// End all sessions of now. A replica that comes back is told of the store as it is then. The
-    /// channels end when the caller drops the result.
-    pub(super) fn end_sessions(&self) -> impl Sized + use<> {
-        std::iter::from_fn(|| self.take_slot(|_| true)).collect::<Vec<_>>()
-    }
-
     /// Take a place away. The caller drops it without holding the lock: ending a channel may take a
     /// while, and `stats` takes the lock.
     fn take_slot(&self, is_it: impl Fn(&Slot) -> bool) -> Option<Slot> {

@@ -2,12 +2,22 @@
 //! of the last one.
 
 use super::REPLICAS_MAX;
+use crate::base::shards::{BadShards, ShardSet};
 use std::fmt;
 use std::time::Duration;
 
-/// What is asked for.
+/// A change of role, of some shards or of all.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
+pub struct Order {
+    /// What is asked for.
+    pub change: Change,
+    /// In which shards; None: in all.
+    pub shards: Option<ShardSet>,
+}
+
+/// What an order asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
     /// Become the primary; first bring over what these replicas have and this one lacks.
     Promote {
         /// Their replication ports, HOST:PORT.
@@ -22,11 +32,14 @@ pub enum Order {
     Replicate {
         /// HOST:PORT.
         primary: String,
-        /// Even if the primary is of another lineage. All data of this server is then given up.
+        /// Even if the primary is of another lineage. The data of this server is then given up.
         discard: bool,
     },
 }
 
+/// Before the shards, in the word behind an order's name. It cannot be taken for an address,
+/// because what follows is no port.
+const SHARDS: &str = "shards=";
 /// A word before the addresses. It cannot be taken for one, because it has no port.
 const INCOMPLETE: &str = "incomplete";
 /// The same.
@@ -36,8 +49,14 @@ const DISCARD: &str = "discard";
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BadOrder {
     /// There is no such order.
-    #[error("usage: replication promote [incomplete] [HOST:PORT ...] | detach | replicate [discard] HOST:PORT")]
+    #[error(
+        "usage: replication promote [shards=LIST] [incomplete] [HOST:PORT ...] | detach [shards=LIST] | \
+         replicate [shards=LIST] [discard] HOST:PORT"
+    )]
     Usage,
+    /// No set of shards.
+    #[error("{0}")]
+    Shards(#[from] BadShards),
     /// An address without a port.
     #[error("\"{0}\" has no port: write HOST:PORT, a --replication port")]
     NoPort(String),
@@ -51,28 +70,38 @@ impl Order {
     pub fn parse(words: &str) -> Result<Order, BadOrder> {
         let mut words = words.split_ascii_whitespace().peekable();
         let name = words.next();
+        let shards = words.next_if(|word| word.starts_with(SHARDS)).map(|word| word[SHARDS.len()..].parse());
+        let shards = shards.transpose()?;
         let incomplete = name == Some("promote") && words.next_if_eq(&INCOMPLETE).is_some();
         let discard = name == Some("replicate") && words.next_if_eq(&DISCARD).is_some();
         let addresses: Vec<String> = words.map(with_port).collect::<Result<_, _>>()?;
-        match (name, addresses.len()) {
-            (Some("promote"), 0..=REPLICAS_MAX) => Ok(Order::Promote { gather: addresses, incomplete }),
-            (Some("promote"), _) => Err(BadOrder::TooMany),
-            (Some("detach"), 0) => Ok(Order::Detach),
+        let change = match (name, addresses.len()) {
+            (Some("promote"), 0..=REPLICAS_MAX) => Change::Promote { gather: addresses, incomplete },
+            (Some("promote"), _) => return Err(BadOrder::TooMany),
+            (Some("detach"), 0) => Change::Detach,
             (Some("replicate"), 1) => {
-                let primary = addresses.into_iter().next();
-                primary.map(|primary| Order::Replicate { primary, discard }).ok_or(BadOrder::Usage)
+                let primary = addresses.into_iter().next().ok_or(BadOrder::Usage)?;
+                Change::Replicate { primary, discard }
             }
-            _ => Err(BadOrder::Usage),
-        }
+            _ => return Err(BadOrder::Usage),
+        };
+        Ok(Order { change, shards })
     }
 
     /// Its name, one word.
     pub fn name(&self) -> &'static str {
-        match self {
-            Order::Promote { .. } => "promote",
-            Order::Detach => "detach",
-            Order::Replicate { .. } => "replicate",
+        match self.change {
+            Change::Promote { .. } => "promote",
+            Change::Detach => "detach",
+            Change::Replicate { .. } => "replicate",
         }
+    }
+}
+
+impl From<Change> for Order {
+    /// In all shards.
+    fn from(change: Change) -> Order {
+        Order { change, shards: None }
     }
 }
 
@@ -80,15 +109,18 @@ impl fmt::Display for Order {
     /// As [`Order::parse`] reads it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
-        let addresses = match self {
-            Order::Promote { gather, incomplete } => {
+        if let Some(shards) = &self.shards {
+            write!(f, " {SHARDS}{shards}")?;
+        }
+        let addresses = match &self.change {
+            Change::Promote { gather, incomplete } => {
                 if *incomplete {
                     write!(f, " {INCOMPLETE}")?;
                 }
                 &gather[..]
             }
-            Order::Detach => &[],
-            Order::Replicate { primary, discard } => {
+            Change::Detach => &[],
+            Change::Replicate { primary, discard } => {
                 if *discard {
                     write!(f, " {DISCARD}")?;
                 }
@@ -162,12 +194,15 @@ mod tests {
             "detach",
             "replicate [::1]:65535",
             "replicate discard a:1",
+            "promote shards=0-3,9 incomplete a:1",
+            "detach shards=7",
+            "replicate shards=0-511 discard a:1",
         ] {
             assert_eq!(Order::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(
             Order::parse(" replicate   a:1 ").unwrap(),
-            Order::Replicate { primary: "a:1".into(), discard: false }
+            Change::Replicate { primary: "a:1".into(), discard: false }.into()
         );
     }
 
@@ -187,9 +222,13 @@ mod tests {
             ("replicate a", BadOrder::NoPort("a".into())),
             ("replicate a:0", BadOrder::NoPort("a:0".into())),
             ("promote :7", BadOrder::NoPort(":7".into())),
+            ("detach a:1 shards=0", BadOrder::NoPort("shards=0".into())),
             (&many, BadOrder::TooMany),
         ] {
             assert_eq!(Order::parse(text), Err(expected), "{text}");
+        }
+        for text in ["promote shards=", "detach shards=2-1", "replicate shards=1024 a:1"] {
+            assert!(matches!(Order::parse(text), Err(BadOrder::Shards(_))), "{text}");
         }
     }
 }

@@ -4,6 +4,7 @@ use super::clock::Skew;
 use super::penalties::PenaltyView;
 use super::pull::{Counts, Lag, Sign};
 use super::standing::Distance;
+use crate::base::shards::ShardSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -71,7 +72,9 @@ pub struct FollowView {
     pub primary: String,
     /// Of the primary's program, as of the last session, if it tells it.
     pub primary_version: Option<String>,
-    /// `connecting`, `joining`, `following`, or `refused`.
+    /// In which shards it is followed.
+    pub shards: ShardSet,
+    /// `connecting`, `joining`, `following`, `refused`, or `detached`.
     pub state: &'static str,
     /// The fabric, and why that one.
     pub fabric: String,
@@ -141,6 +144,7 @@ impl FollowView {
         let mut row = |name: &str, value: &dyn ToString| emit(name, &value.to_string());
         row("primary", &self.primary);
         row("primary_version", &self.primary_version.as_deref().unwrap_or("unknown"));
+        row("shards", &self.shards);
         row("state", &self.state);
         row("fabric", &self.fabric);
         row("mode", &self.mode);
@@ -169,6 +173,7 @@ impl FollowView {
         row("shards_diverged", &counts.diverged);
         row("diverged_records", &counts.diverged_records);
         row("diverged_bytes", &counts.diverged_bytes);
+        row("shards_discarded", &counts.discarded);
         row("bad_records", &counts.bad_records);
         for penalty in &self.penalties {
             let mut row = |name: &str, value: &dyn ToString| {
@@ -177,6 +182,55 @@ impl FollowView {
             row("failures", &penalty.failures);
             row("seconds", &penalty.left.as_secs());
             row("reason", &penalty.why);
+        }
+    }
+
+    /// The rows of all followings of a process. Of one its own. Of several what they are together,
+    /// and after `primary_N_` what each is.
+    pub fn rows_of(views: &[FollowView], emit: &mut dyn FnMut(&str, &str)) {
+        let Some(all) = views.iter().cloned().reduce(FollowView::with) else { return };
+        all.rows(emit);
+        if views.len() < 2 {
+            return;
+        }
+        for (number, view) in views.iter().enumerate() {
+            let mut row =
+                |name: &str, value: &dyn ToString| emit(&format!("primary_{number}_{name}"), &value.to_string());
+            row("address", &view.primary);
+            row("shards", &view.shards);
+            row("state", &view.state);
+            row("fabric", &view.fabric);
+            row("trouble", &if view.trouble.is_empty() { "none" } else { &view.trouble });
+            row("lag_bytes", &view.lag_bytes);
+            row("lag_us", &view.lag_microseconds);
+        }
+    }
+
+    /// Of two followings together: sums, the longest lag, and the state of the one that is further
+    /// from following.
+    fn with(self, other: FollowView) -> FollowView {
+        let rank = |state: &str| ["following", "joining", "connecting", "refused", "detached"].iter().position(|one| *one == state);
+        let (behind, ahead) = if rank(self.state) >= rank(other.state) { (&self, &other) } else { (&other, &self) };
+        let both = |one: &str, other: &str| if one == other { one.into() } else { format!("{one}, {other}") };
+        let far = if self.distance.depth >= other.distance.depth { self.distance } else { other.distance };
+        FollowView {
+            primary: both(&self.primary, &other.primary),
+            primary_version: behind.primary_version.clone().or(ahead.primary_version.clone()),
+            shards: self.shards.with(other.shards),
+            state: behind.state,
+            fabric: both(&self.fabric, &other.fabric),
+            mode: behind.mode,
+            pullers: self.pullers + other.pullers,
+            trouble: if behind.trouble.is_empty() { ahead.trouble.clone() } else { behind.trouble.clone() },
+            lag_bytes: self.lag_bytes + other.lag_bytes,
+            lag_microseconds: self.lag_microseconds.max(other.lag_microseconds),
+            sign: self.sign.with(other.sign),
+            distance: far,
+            skew: behind.skew.or(ahead.skew),
+            penalties: [self.penalties.clone(), other.penalties.clone()].concat(),
+            counts: self.counts.plus(&other.counts),
+            sessions: self.sessions + other.sessions,
+            failed_tries: self.failed_tries + other.failed_tries,
         }
     }
 

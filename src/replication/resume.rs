@@ -9,6 +9,7 @@
 use crate::base::term::Term;
 use crate::store::TermStart;
 use crate::store::shape::HEADER_BYTES;
+use std::fmt;
 
 /// What a shard's control line says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,16 @@ pub enum Why {
     Overrun,
     /// The shard has records that this primary never had.
     Diverged,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::Joins => "it has nothing yet",
+            Why::Overrun => "the next record is overwritten already",
+            Why::Diverged => "it has records that the other log never had",
+        })
+    }
 }
 
 /// Decide for a shard. `theirs` are the terms of the primary's log, `ours` those of the log here,

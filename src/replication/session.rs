@@ -15,7 +15,7 @@ use super::secret::{Side, random};
 use super::shares::PULLERS_MAX;
 use super::slot::Held;
 use super::standing::{DEPTH_MAX, Distance};
-use super::wire::{Beat, Decline, Greeting, Join, Message, PROGRAM_VERSION, Refusal, VERSION, Welcome, WireError};
+use super::wire::{Beat, Decline, Greeting, Join, Message, PROGRAM_VERSION, Refusal, Subscribed, Told, VERSION, Wanted, Welcome, WireError};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use crate::fabric::{Cause, Exporter, FabricError, GrantState, Invitation, Kind, Token};
 use std::net::TcpStream;
@@ -329,7 +329,17 @@ fn follow(
                     let Some(tag) = acks.subscribe(&wanted) else {
                         return refused(Refusal::Protocol, "the replica subscribes to what is not there");
                     };
-                    link.send(&Message::Subscribed { tag }, Instant::now() + HANDSHAKE_WAIT_MAX)?;
+                    let told = |one: &Wanted| Told {
+                        shard: one.shard(),
+                        tag,
+                        history: offer.store().shards()[one.shard()].history(),
+                    };
+                    let subscribed = Subscribed { path: Vec::new(), shards: wanted.iter().map(told).collect() };
+                    link.send(&Message::Subscribed(subscribed), Instant::now() + HANDSHAKE_WAIT_MAX)?;
+                }
+                Ok(Message::Unsubscribe(shards)) => {
+                    let Some(acks) = admission.acks() else { return refused(Refusal::Replaced, LOST) };
+                    acks.unsubscribe(shards);
                 }
                 Ok(Message::Unknown(_)) => {}
                 Ok(other) => return out_of_place(&other),

@@ -13,15 +13,15 @@ mod read;
 mod subscribe;
 mod version;
 
-use super::ack::Tag;
 use super::clock::Stamp;
 use super::push::Invite;
 use super::standing::Distance;
+use crate::base::shards::ShardSet;
 use crate::fabric::{Descriptor, Invitation, Kind};
 use crate::store::sizing::SHARDS_MAX;
 use crate::store::{Geometry, History, Memory};
 use read::{Fields, read};
-pub use subscribe::Wanted;
+pub use subscribe::{Subscribed, Told, Wanted};
 pub use version::{PROGRAM_VERSION, VERSION, Version};
 
 /// Every connection begins with these bytes, so that a stray client is not taken for a replica of
@@ -157,10 +157,9 @@ pub enum Message {
     /// Replica: these shards, from now on. In place of earlier subscriptions to the same ones.
     Subscribe(Vec<Wanted>),
     /// Primary: they are subscribed to. Answers to Subscribe come in its order.
-    Subscribed {
-        /// What positions of these shards are to say.
-        tag: Tag,
-    },
+    Subscribed(Subscribed),
+    /// Replica: it follows these shards no more.
+    Unsubscribe(ShardSet),
     /// Of a kind that is not known here. From a side that has proved itself it is no error.
     Unknown(u8),
 }
@@ -240,7 +239,8 @@ impl Message {
             Message::Invite(_) => 12,
             Message::Declined { .. } => 13,
             Message::Subscribe(_) => 14,
-            Message::Subscribed { .. } => 15,
+            Message::Subscribed(_) => 15,
+            Message::Unsubscribe(_) => 16,
             Message::Unknown(kind) => *kind,
         }
     }
@@ -262,7 +262,8 @@ impl Message {
             Message::Invite(_) => "Invite",
             Message::Declined { .. } => "Declined",
             Message::Subscribe(_) => "Subscribe",
-            Message::Subscribed { .. } => "Subscribed",
+            Message::Subscribed(_) => "Subscribed",
+            Message::Unsubscribe(_) => "Unsubscribe",
             Message::Unknown(_) => "something of an unknown kind",
         }
     }
@@ -314,7 +315,8 @@ impl Message {
                 put_text(out, words);
             }
             Message::Subscribe(wanted) => subscribe::put_wanted(out, wanted),
-            Message::Subscribed { tag } => out.extend_from_slice(&tag.number().to_le_bytes()),
+            Message::Subscribed(subscribed) => subscribe::put_subscribed(out, subscribed),
+            Message::Unsubscribe(shards) => subscribe::put_shards(out, shards),
         }
         let length = (out.len() - begin - LENGTH_BYTES) as u32;
         out[begin..begin + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());

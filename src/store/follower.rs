@@ -126,6 +126,33 @@ impl Follower<'_> {
         self.shard.is_whole()
     }
 
+    /// See [`Shard::is_proven`].
+    pub fn is_proven(&self) -> bool {
+        self.shard.is_proven()
+    }
+
+    /// All of this log is here, though no record shows it.
+    pub fn prove(&mut self) {
+        self.shard.prove(true);
+    }
+
+    /// What is here may not be what its control line says: nobody is to go on from it.
+    pub fn doubt(&mut self) {
+        self.shard.prove(false);
+    }
+
+    /// Whether what is here began under another origin than a log of this history.
+    pub fn is_foreign_to(&self, history: &History) -> bool {
+        history.is_foreign_to(&self.shard.history())
+    }
+
+    /// Show to whoever reads this log that it is over, before anything of it is given up. Otherwise
+    /// a replica that follows it would see a tail that moves to the end, and would give up all that
+    /// it has as well.
+    pub fn leave_history(&mut self) {
+        self.shard.leave_history();
+    }
+
     /// The oldest position still valid here.
     pub fn tail(&self) -> u64 {
         self.shard.tail()
@@ -182,6 +209,7 @@ impl Follower<'_> {
     /// Forget every item: the first of two steps to begin elsewhere. From now on every get misses.
     pub fn forget(&mut self) {
         let mut writer = self.shard.lock();
+        self.shard.prove(false);
         self.shard.index.clear();
         writer.live.clear();
         writer.victim = None;
@@ -352,6 +380,7 @@ impl Follower<'_> {
         shard.publish();
         writer.counts.appended_bytes += batch.bytes as u64;
         batch.records.iter().for_each(|checked| shard.replay(&mut writer, checked));
+        shard.prove(true);
     }
 }
 

@@ -14,6 +14,7 @@ use super::history::TermStart;
 use super::record::{Draft, HEADER_BYTES, Kind, Record, Source, TERM_VALUE_BYTES};
 use super::shard::Shard;
 use super::writer::Writer;
+use crate::base::shards::ShardSet;
 use crate::base::term::Term;
 use crate::base::time::UnixSeconds;
 
@@ -33,27 +34,25 @@ pub struct Extent {
 }
 
 impl Store {
-    /// For each shard the term at the end of its log, None where it has none.
-    pub fn terms_of_shards(&self) -> Vec<Option<Term>> {
-        let term = |shard: &Shard| Some(Term(shard.control().term())).filter(|term| term.is_valid());
-        self.shards.iter().map(term).collect()
-    }
-
-    /// See that each shard has room for [`Store::begin_term`]: what is oldest goes, as little as
+    /// See that each of these shards has room for [`Store::begin_term`]: what is oldest goes, as little as
     /// will do, and nothing that lives where nothing is evicted. Err is a shard that has none yet,
     /// because turns of now may still look at those bytes: try again later, from outside any turn.
-    pub fn make_room_for_term(&self, now: UnixSeconds) -> Result<(), usize> {
-        let lacks_room = |shard: &&Shard| !shard.make_room_for_term(&mut shard.lock(), now);
-        self.shards.iter().find(lacks_room).map_or(Ok(()), |shard| Err(shard.number as usize))
+    pub fn make_room_for_term(&self, shards: ShardSet, now: UnixSeconds) -> Result<(), usize> {
+        let lacks_room = |shard: &usize| {
+            let shard = &self.shards[*shard];
+            !shard.make_room_for_term(&mut shard.lock(), now)
+        };
+        shards.iter().find(lacks_room).map_or(Ok(()), Err)
     }
 
-    /// Begin `term`, later than any here, in every shard; from now on the store is a primary's, and
-    /// its gates may be opened. After [`Store::make_room_for_term`] has succeeded. A shard that has
+    /// Begin `term`, later than any there, in these shards; from now on they are a primary's, and
+    /// their gates may be opened. After [`Store::make_room_for_term`] has succeeded. A shard that has
     /// nothing begins empty, in the history that the others have.
-    pub fn begin_term(&self, term: Term) {
+    pub fn begin_term(&self, shards: ShardSet, term: Term) {
         let origins = self.shards.iter().map(|shard| shard.history().origin());
         let origin = origins.max().filter(|origin| origin.is_valid()).unwrap_or(term);
-        self.shards.iter().for_each(|shard| shard.begin_term(&mut shard.lock(), term, origin));
+        let these = shards.iter().map(|shard| &self.shards[shard]);
+        these.for_each(|shard| shard.begin_term(&mut shard.lock(), term, origin));
     }
 }
 
@@ -118,6 +117,7 @@ impl Shard {
         self.advance_head(end);
         // What is missing is lost: this log is what others are to have.
         control.set_owes_until(0);
+        self.prove(true);
         self.begin_history(TermStart { term, begins }, origin);
         control.begin_term(term.0, begins);
         self.publish();
@@ -213,8 +213,8 @@ mod tests {
 
     fn promote(store: &Store) -> Term {
         let term = store.newest_term().succeed().unwrap();
-        assert_eq!(store.make_room_for_term(NOW), Ok(()));
-        store.begin_term(term);
+        assert_eq!(store.make_room_for_term(ShardSet::all(1), NOW), Ok(()));
+        store.begin_term(ShardSet::all(1), term);
         store.open_gates(0..1);
         term
     }
@@ -227,7 +227,7 @@ mod tests {
         follow(&old, &new);
         follow(&old, &other);
         let term = promote(&new);
-        assert_eq!((new.newest_term(), new.terms_of_shards()), (term, vec![Some(term)]));
+        assert_eq!((new.newest_term(), Term(new.shards[0].control().term())), (term, term));
         (0..40).for_each(|number| assert!(set(&new, &format!("after-{number}"), b"new")));
         follow(&new, &other);
         assert_eq!(other.histories(), new.histories(), "the follower has come by the term, at the same place");
@@ -286,10 +286,10 @@ mod tests {
         assert!(full(&new), "the test fills the log");
         let mut reader = new.join();
         let turn = reader.turn();
-        assert_eq!(new.make_room_for_term(NOW), Err(0), "somebody may look");
+        assert_eq!(new.make_room_for_term(ShardSet::all(1), NOW), Err(0), "somebody may look");
         drop(turn);
         let term = promote(&new);
-        assert_eq!(new.terms_of_shards(), [Some(term)]);
+        assert_eq!(Term(new.shards[0].control().term()), term);
         (0..600).for_each(|number| assert!(set(&new, &format!("new-{number}"), b"value"), "{number}"));
         assert_eq!(get(&new, "new-599").as_deref(), Some(&b"value"[..]));
     }
@@ -337,7 +337,7 @@ mod tests {
         let (new, other) = (replica_of(&old), replica_of(&old));
         assert!(set(&old, "lost", b"value"));
         follow(&old, &other);
-        new.begin_term(old.newest_term().succeed().unwrap());
+        new.begin_term(ShardSet::all(1), old.newest_term().succeed().unwrap());
         new.open_gates(0..1);
         assert!(set(&new, "key", b"value"));
         let history = new.shards[0].history();

@@ -19,6 +19,7 @@ use super::shard::Shard;
 use super::sizing::SHARDS_MAX;
 use super::writer::{Wanted, Writer};
 use super::{NoRoom, Place, Store};
+use crate::base::shards::ShardSet;
 use crate::sys::sync::{AtomicU64, Mutex, MutexGuard, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::Arc;
 
@@ -159,9 +160,9 @@ impl Store {
         self.shard(place).gate.is_open()
     }
 
-    /// How many shards take writes.
-    pub fn open_shards(&self) -> usize {
-        self.shards.iter().filter(|shard| shard.gate.is_open()).count()
+    /// The shards that take writes.
+    pub fn writable(&self) -> ShardSet {
+        (0..self.shards.len()).filter(|shard| self.shards[*shard].gate.is_open()).collect()
     }
 
     /// The first shard that takes none, if there is one.

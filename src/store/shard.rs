@@ -71,6 +71,8 @@ pub struct Shard {
     reference: AtomicU64,
     /// Not zero while there is a follower. See [`super::Store::follower`].
     pub(super) followed: AtomicU64,
+    /// Not zero where the log can be gone on from. See [`Shard::is_proven`].
+    proven: AtomicU64,
     hot: CachePadded<Hot>,
 }
 
@@ -122,6 +124,7 @@ impl Shard {
             guard: OnceLock::new(),
             reference: AtomicU64::new(BIRTH),
             followed: AtomicU64::new(0),
+            proven: AtomicU64::new(0),
             hot: CachePadded::new(Hot { ends: Ends::new(BIRTH), writer: Mutex::new(writer) }),
         })
     }
@@ -130,6 +133,19 @@ impl Shard {
     pub(super) fn be_born(&self, term: Term) {
         self.set_history(History::born(term, BIRTH));
         self.control().begin_term(term.0, BIRTH);
+        self.prove(true);
+    }
+
+    /// Whether this log is one that can be gone on from: by a follower, or by whoever is promoted.
+    /// It is where clients have written, and where a record has shown that it is the log of the
+    /// term which its control line says. It is not where a replica has only begun.
+    pub fn is_proven(&self) -> bool {
+        self.proven.load(Relaxed) != 0
+    }
+
+    /// With the shard's lock held, or by the one follower.
+    pub(super) fn prove(&self, is_proven: bool) {
+        self.proven.store(is_proven.into(), Relaxed);
     }
 
     /// The published state.

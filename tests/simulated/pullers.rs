@@ -2,13 +2,12 @@
 //! more, some less. They are asked as if they were one.
 
 use fastrand::Rng;
-use remora::base::term::Term;
 use remora::fabric::FabricError;
 use remora::replication::ack::Tag;
 use remora::replication::pull::{Counts, Lag, LaneEnd, PullError, Puller, Sign, Step};
 use remora::replication::shares::Shares;
 use remora::store::{Follower, History};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What ends a session: a puller has ended, or a lane has, and then all join again.
@@ -24,8 +23,8 @@ pub enum End {
 pub struct Pullers<'s> {
     all: Vec<Puller<'s>>,
     shares: Shares,
-    /// What shards without a lane can go on from.
-    dropped: BTreeMap<usize, Option<Term>>,
+    /// The shards without a lane.
+    dropped: BTreeSet<usize>,
     random: Rng,
 }
 
@@ -33,7 +32,7 @@ impl<'s> Pullers<'s> {
     /// In the order of their shares.
     pub fn new(all: Vec<Puller<'s>>, shards: usize, seed: u64) -> Pullers<'s> {
         let shares = Shares::new(shards, all.len());
-        Pullers { all, shares, dropped: BTreeMap::new(), random: Rng::with_seed(seed) }
+        Pullers { all, shares, dropped: BTreeSet::new(), random: Rng::with_seed(seed) }
     }
 
     /// One that is alone takes a step. Of several each takes one, or none, or a few. What has ended
@@ -59,9 +58,8 @@ impl<'s> Pullers<'s> {
 
     /// See [`Puller::drop_lane`].
     pub fn drop_lane(&mut self, shard: usize) {
-        let known = self.all[self.shares.owner(shard)].drop_lane(shard);
-        let before = self.dropped.insert(shard, known);
-        assert!(before.is_none(), "shard {shard} had a lane");
+        self.all[self.shares.owner(shard)].drop_lane(shard);
+        assert!(self.dropped.insert(shard), "shard {shard} had a lane");
     }
 
     /// The number of the one that has this shard.
@@ -71,22 +69,13 @@ impl<'s> Pullers<'s> {
 
     /// A shard that was dropped has a lane again, which goes on from where the last one was.
     pub fn add_again(&mut self, shard: usize, follower: Follower<'s>, theirs: History, tag: Tag) {
-        let known = self.dropped.remove(&shard).expect("it was dropped");
-        self.all[self.shares.owner(shard)].add(shard, follower, known, theirs, tag);
+        assert!(self.dropped.remove(&shard), "it was dropped");
+        self.all[self.shares.owner(shard)].add(shard, follower, theirs, tag);
     }
 
     /// The shards without a lane.
     pub fn dropped(&self) -> Vec<usize> {
-        self.dropped.keys().copied().collect()
-    }
-
-    /// What each shard can go on from.
-    pub fn known(&self) -> Vec<Option<Term>> {
-        let known = |shard| {
-            let dropped = self.dropped.get(&shard).copied();
-            dropped.unwrap_or_else(|| self.all[self.shares.owner(shard)].known(shard))
-        };
-        (0..self.all.len()).flat_map(|puller| self.shares.of(puller)).map(known).collect()
+        self.dropped.iter().copied().collect()
     }
 
     /// Of all together.

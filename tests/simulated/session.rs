@@ -4,7 +4,6 @@
 use crate::clock;
 use crate::pullers::{End, Pullers};
 use fastrand::Rng;
-use remora::base::term::Term;
 use remora::fabric::sim::{Faults, Sim};
 use remora::fabric::{Channel, Exporter, Grant, Invitation, Regions, Token};
 use remora::replication::ack::{AckSlots, Summary, Tag};
@@ -90,15 +89,15 @@ impl Network {
         &mut self,
         offered: &Offered,
         replica: &'s Store,
-        known: &[Option<Term>],
         faults: &Faults,
     ) -> Session<'s> {
         self.sim.set_faults(faults.clone());
         if self.push {
-            return self.connect_pusher(offered, replica, known, faults);
+            return self.connect_pusher(offered, replica, faults);
         }
-        let pullers = self.pullers.min(known.len());
-        let shares = Shares::new(known.len(), pullers);
+        let shards = replica.shards().len();
+        let pullers = self.pullers.min(shards);
+        let shares = Shares::new(shards, pullers);
         let (mut grants, mut channels) = (Vec::new(), Vec::new());
         for _ in 0..pullers {
             let token = self.token();
@@ -107,12 +106,12 @@ impl Network {
             channels.push(self.sim.connect(&invitation).expect("the token is known"));
             grants.push(grant);
         }
-        let acks = AckSlots::new(grants.iter().map(|grant| grant.ack().clone()), known.len());
+        let acks = AckSlots::new(grants.iter().map(|grant| grant.ack().clone()), shards);
         let tag = acks.subscribe(&shares.wanted()).expect("they are there");
         let channels = channels.into_iter().enumerate();
-        let pull = |(number, channel)| puller(channel, offered, replica, shares.of(number), (known, tag));
+        let pull = |(number, channel)| puller(channel, offered, replica, shares.of(number), tag);
         let pullers = channels.map(pull).collect();
-        let puller = Pullers::new(pullers, known.len(), self.tokens as u64);
+        let puller = Pullers::new(pullers, shards, self.tokens as u64);
         self.session(replica, puller, Far::Granted { _grants: grants }, acks, offered, faults)
     }
 
@@ -125,7 +124,6 @@ impl Network {
         &mut self,
         offered: &Offered,
         replica: &'s Store,
-        known: &[Option<Term>],
         faults: &Faults,
     ) -> Session<'s> {
         let (geometry, memory, token) = (offered.geometry, offered.memory, self.token());
@@ -141,10 +139,11 @@ impl Network {
         let pusher = Pusher::connect(writer, &invite.invitation, regions, (geometry, memory), layout, SILENCE_MAX);
         let mut pusher = pusher.expect("the token is known");
         pusher.set_clock(clock::now);
-        let acks = AckSlots::new([pusher.ack().clone()], known.len());
-        let tag = acks.subscribe(&Shares::new(known.len(), 1).wanted()).expect("they are there");
-        let puller = puller(Box::new(inbox), offered, replica, 0..known.len(), (known, tag));
-        let puller = Pullers::new(vec![puller], known.len(), self.tokens as u64);
+        let shards = replica.shards().len();
+        let acks = AckSlots::new([pusher.ack().clone()], shards);
+        let tag = acks.subscribe(&Shares::new(shards, 1).wanted()).expect("they are there");
+        let puller = puller(Box::new(inbox), offered, replica, 0..shards, tag);
+        let puller = Pullers::new(vec![puller], shards, self.tokens as u64);
         self.session(replica, puller, Far::Pushes(Box::new(pusher), random), acks, offered, faults)
     }
 
@@ -175,13 +174,13 @@ fn puller<'s>(
     offered: &Offered,
     replica: &'s Store,
     share: Range<usize>,
-    (known, tag): (&[Option<Term>], Tag),
+    tag: Tag,
 ) -> Puller<'s> {
     let mut puller = Puller::new(channel, offered.geometry, share.clone(), offered.memory, SILENCE_MAX);
     puller.set_clock(clock::now);
     for shard in share {
         let follower = replica.follower(shard).expect("nobody else follows");
-        puller.add(shard, follower, known[shard], offered.history(shard), tag);
+        puller.add(shard, follower, offered.history(shard), tag);
     }
     puller
 }

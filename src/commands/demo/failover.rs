@@ -10,7 +10,7 @@ use super::replicas::{Replica, catch_up, compare_one};
 use crate::commands::output::{OutputError, say};
 use crate::load::client::{ClientError, Connection};
 use crate::load::report::grouped;
-use crate::replication::order::Order;
+use crate::replication::order::Change;
 use anyhow::{Context, bail, ensure};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -87,9 +87,9 @@ fn switch_over(primary: &mut ServerProcess, next: &mut Replica, other: &mut Repl
     let killed_at = Instant::now();
     primary.kill()?;
     let promotion =
-        next.order(&Order::Promote { gather: vec![other.replication()?.to_string()], incomplete: false })?;
+        next.order(&Change::Promote { gather: vec![other.replication()?.to_string()], incomplete: false }.into())?;
     let promoted_at = Instant::now();
-    other.order(&Order::Replicate { primary: next.replication()?.to_string(), discard: false })?;
+    other.order(&Change::Replicate { primary: next.replication()?.to_string(), discard: false }.into())?;
     Ok(Times { killed_at, promoted_at, moved_at: Instant::now(), promotion })
 }
 

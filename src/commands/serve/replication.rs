@@ -243,7 +243,8 @@ impl Plan {
             silence_max: self.silence_max,
             standing: self.standing.clone(),
             penalties: self.penalties.clone(),
-            discard: self.discard,
+            discard: self.discard.clone(),
+            gathers: false,
             pin: self.pin,
             pullers: self.pullers,
         }
@@ -328,7 +329,7 @@ impl Replicating {
             let address = running.offer().address();
             logging::line(&format!("remora: replication on tcp {address} over {}", fabrics.join(", ")));
         }
-        if let Some(follow) = self.node.node().follow() {
+        for follow in self.node.node().follows() {
             logging::line(&format!("remora: read-only replica of {}", follow.primary()));
         }
     }

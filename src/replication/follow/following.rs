@@ -1,14 +1,15 @@
 //! The thread that follows, as its owner holds it: starting it, and having it let go of the store
 //! for good.
 
-use super::{Follow, FollowConfig, Hold, Known};
+use super::hold::Hold;
+use super::{Follow, FollowConfig};
+use crate::base::shards::{SHARDS_MAX, ShardSet};
 use crate::replication::admission::Admitted;
-use crate::replication::offer::Offer;
 use crate::replication::report::FollowView;
 use crate::store::Store;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,30 +25,26 @@ pub struct Following {
     ended: Receiver<()>,
 }
 
-/// The thread has not let go of the store.
+/// The thread has not let go of the shards.
 #[derive(Debug, thiserror::Error)]
-#[error("the thread that follows has not ended within {END_WAIT_MAX:?}; it will, so try again")]
+#[error("the thread that follows has not let go within {END_WAIT_MAX:?}; it will, so try again")]
 pub struct StillHeld;
 
 impl Following {
-    /// Begin: with an admission, if there is one already, and with what the store has of an earlier
-    /// following. `offer` is what replicas of this store follow.
+    /// Begin, in these shards: with an admission to them, if there is one already.
     pub fn start(
         config: FollowConfig,
         admitted: Option<Admitted>,
-        known: Known,
+        shards: ShardSet,
         store: Arc<Store>,
-        offer: Option<Arc<Offer>>,
     ) -> std::io::Result<Following> {
         let mode = config.mode.name();
         let view = FollowView { primary: config.primary.clone(), state: "joining", mode, ..FollowView::default() };
         let follow = Arc::new(Follow {
             config,
-            offer,
             view: Mutex::new(view),
             stopping: AtomicBool::new(false),
-            hold: Mutex::new(Hold { is_held: false, is_barred: false, known }),
-            let_go: Condvar::new(),
+            hold: Hold::new(shards),
         });
         let (running, (ending, ended)) = (follow.clone(), channel());
         let run = move || {
@@ -63,24 +60,34 @@ impl Following {
         &self.follow
     }
 
-    /// Have the thread let go of the store for good. Returns from where each shard can go on. The
-    /// thread may still finish a handshake, but it does not touch the store again. After an error
-    /// the thread is still ending: call this again.
-    pub fn stop(&mut self) -> Result<Known, StillHeld> {
+    /// Follow these as well, which nobody else writes to.
+    pub fn add(&self, shards: ShardSet) {
+        self.follow.hold.want(shards);
+        self.follow.view().state = "joining";
+        self.wake();
+    }
+
+    /// Have the thread let go of these shards for good: it does not touch them again, and follows
+    /// in the others. After an error it is still about to: call this again.
+    pub fn release(&self, shards: ShardSet) -> Result<(), StillHeld> {
+        self.follow.hold.bar(shards);
+        self.wake();
+        if self.follow.hold.wait_for(shards, END_WAIT_MAX) { Ok(()) } else { Err(StillHeld) }
+    }
+
+    /// The same for all, and the thread ends. It may still finish a handshake.
+    pub fn stop(&mut self) -> Result<(), StillHeld> {
         self.follow.stopping.store(true, Relaxed);
+        self.release(ShardSet::all(SHARDS_MAX))?;
+        // What the thread still does needs no wait.
+        self.thread = None;
+        Ok(())
+    }
+
+    fn wake(&self) {
         if let Some(thread) = &self.thread {
             thread.thread().unpark();
         }
-        let mut hold = self.follow.hold();
-        hold.is_barred = true;
-        let waited = self.follow.let_go.wait_timeout_while(hold, END_WAIT_MAX, |hold| hold.is_held);
-        let (hold, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if hold.is_held {
-            return Err(StillHeld);
-        }
-        // What the thread still does needs no wait.
-        self.thread = None;
-        Ok(hold.known.clone())
     }
 }
 

@@ -1,13 +1,11 @@
 //! What the pullers of one session share. Each has a thread: the first one is the session's own,
 //! which also looks after the control connection; the others are the further pullers. The session
-//! ends where one of them fails or is told to stop, and then all stop.
-//!
-//! A discard is ordered once every puller sees a log in every shard of its share. From then on each
-//! discards at its next step; one whose thread has ended meanwhile does when the session ends. So
-//! when the store is let go, either all shards were given up, or none.
+//! ends where one of them fails or is told to stop, and then all stop. Lanes come and go meanwhile:
+//! the session's thread decides on that, and each puller carries it out between its steps.
 
 use super::SessionEnd;
-use crate::replication::pull::{Counts, Lag, Puller, Sign};
+use crate::replication::pull::{Counts, Lag, LaneEnd, Puller, Sign};
+use crate::replication::wire::Told;
 use crossbeam::utils::CachePadded;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,12 +18,10 @@ pub(super) struct Progress {
     pub counts: Counts,
     /// How far behind.
     pub lag: Lag,
-    /// When the server that takes writes was last seen to live.
-    pub sign: Sign,
+    /// When the server that takes writes was last seen to live; None of a puller without lanes.
+    pub sign: Option<Sign>,
     /// All have applied what their last look showed.
     pub is_caught_up: bool,
-    /// See [`Puller::may_discard`]; of all.
-    pub may_discard: bool,
 }
 
 impl Progress {
@@ -34,9 +30,8 @@ impl Progress {
         Progress {
             counts: puller.counts(),
             lag: puller.lag(),
-            sign: puller.sign(),
+            sign: puller.has_lanes().then(|| puller.sign()),
             is_caught_up: puller.is_caught_up(),
-            may_discard: puller.may_discard(),
         }
     }
 
@@ -50,11 +45,25 @@ impl Progress {
         Progress {
             counts: self.counts.plus(&other.counts),
             lag: self.lag.with(other.lag),
-            sign: self.sign.with(other.sign),
+            sign: self.sign.zip(other.sign).map(|(one, other)| one.with(other)).or(self.sign).or(other.sign),
             is_caught_up: self.is_caught_up && other.is_caught_up,
-            may_discard: self.may_discard && other.may_discard,
         }
     }
+}
+
+/// What a puller is to do between two steps.
+pub(super) enum Coming {
+    /// Follow in a shard, as its primary has told.
+    Add(Told),
+    /// Follow in this shard no more.
+    Drop(usize),
+}
+
+/// One further puller, as the session's thread knows it.
+#[derive(Default)]
+struct Further {
+    progress: Progress,
+    comings: Vec<Coming>,
 }
 
 /// See the module.
@@ -62,12 +71,13 @@ pub(super) struct Group {
     /// The session's thread.
     first: Thread,
     /// One for each further puller. Each is written at each step, so no two share a cache line.
-    progress: Vec<CachePadded<Mutex<Progress>>>,
-    further: Mutex<Vec<Thread>>,
+    further: Vec<CachePadded<Mutex<Further>>>,
+    threads: Mutex<Vec<Thread>>,
+    /// The lanes of further pullers that have ended, and why.
+    ended: Mutex<Vec<(usize, LaneEnd)>>,
+    has_ended: AtomicBool,
     /// Every puller stops.
     is_over: AtomicBool,
-    /// Every puller gives up what is here.
-    discards: AtomicBool,
     /// The session's thread waits until all have caught up.
     is_awaited: AtomicBool,
     /// A further puller has failed; the first one that has, and why.
@@ -93,10 +103,11 @@ impl Group {
     pub fn new(further: usize) -> Group {
         Group {
             first: std::thread::current(),
-            progress: (0..further).map(|_| CachePadded::default()).collect(),
-            further: Mutex::default(),
+            further: (0..further).map(|_| CachePadded::default()).collect(),
+            threads: Mutex::default(),
+            ended: Mutex::default(),
+            has_ended: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
-            discards: AtomicBool::new(false),
             is_awaited: AtomicBool::new(true),
             has_failed: AtomicBool::new(false),
             failure: Mutex::default(),
@@ -105,12 +116,12 @@ impl Group {
 
     /// Of all pullers together; `first` is that of the session's thread.
     pub fn progress(&self, first: Progress) -> Progress {
-        Progress::of_all(std::iter::once(first).chain(self.progress.iter().map(|one| *lock(one))))
+        Progress::of_all(std::iter::once(first).chain(self.further.iter().map(|one| lock(one).progress)))
     }
 
     /// A further puller runs on this thread.
     pub fn add(&self, thread: &Thread) {
-        lock(&self.further).push(thread.clone());
+        lock(&self.threads).push(thread.clone());
     }
 
     /// Why a further puller has failed, if one has.
@@ -129,21 +140,39 @@ impl Group {
         Ends(self)
     }
 
-    /// Have every puller discard. What the store must know before was done before.
-    pub fn order_discard(&self) {
-        self.discards.store(true, Release);
-        self.wake();
-    }
-
     fn wake(&self) {
-        lock(&self.further).iter().for_each(Thread::unpark);
+        lock(&self.threads).iter().for_each(Thread::unpark);
     }
 
-    /// Discard, if that is ordered and was not done.
-    pub fn discard_if_ordered(&self, puller: &mut Puller<'_>) {
-        if puller.keeps_what_is_here() && self.discards.load(Acquire) {
-            puller.discard();
+    /// Further puller `number` is to do this.
+    pub fn send(&self, number: usize, coming: Coming) {
+        let mut further = lock(&self.further[number]);
+        further.comings.push(coming);
+        further.progress.is_caught_up = false;
+        drop(further);
+        if let Some(thread) = lock(&self.threads).get(number) {
+            thread.unpark();
         }
+    }
+
+    /// The lane of a further puller has ended, and was dropped.
+    pub fn lane_ended(&self, shard: usize, why: LaneEnd) {
+        lock(&self.ended).push((shard, why));
+        self.has_ended.store(true, Release);
+        self.first.unpark();
+    }
+
+    /// Those that have ended since this was asked.
+    pub fn take_ended(&self) -> Vec<(usize, LaneEnd)> {
+        match self.has_ended.swap(false, Acquire) {
+            true => std::mem::take(&mut *lock(&self.ended)),
+            false => Vec::new(),
+        }
+    }
+
+    /// All have not caught up: a lane is to come.
+    pub fn await_all(&self) {
+        self.is_awaited.store(true, Relaxed);
     }
 
     /// All have caught up: from now on the session's thread sees in its own time how they stand.
@@ -151,15 +180,20 @@ impl Group {
         self.is_awaited.store(false, Relaxed);
     }
 
-    /// A further puller tells how far it is. The session's thread is woken where it may be waiting
-    /// for that.
-    pub fn tell(&self, number: usize, puller: &Puller<'_>) {
+    /// A further puller tells how far it is, and learns what it is to do. The session's thread is
+    /// woken where it may be waiting for that.
+    pub fn tell(&self, number: usize, puller: &Puller<'_>) -> Vec<Coming> {
         let now = Progress::of(puller);
-        let before = std::mem::replace(&mut *lock(&self.progress[number]), now);
-        let has_come_up = now.is_caught_up && !before.is_caught_up;
-        if (has_come_up && self.is_awaited.load(Relaxed)) || (now.may_discard && !before.may_discard) {
+        let mut further = lock(&self.further[number]);
+        let before = std::mem::replace(&mut further.progress, now);
+        // It has not caught up before it has the lane that is to come.
+        further.progress.is_caught_up &= further.comings.is_empty();
+        let comings = std::mem::take(&mut further.comings);
+        drop(further);
+        if now.is_caught_up && !before.is_caught_up && self.is_awaited.load(Relaxed) {
             self.first.unpark();
         }
+        comings
     }
 
     /// A further puller has failed.

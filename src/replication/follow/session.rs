@@ -1,21 +1,23 @@
 //! One admission of a replica: its pullers, each with a share of the shards, and its control
 //! connection. The session's thread is the first puller, and does the chores between its steps.
 
-use super::group::{Group, Progress};
+use super::group::{Coming, Group, Progress};
+use super::subscriptions::Subscriptions;
 use super::{Follow, FollowConfig, SessionEnd};
-use crate::base::term::Term;
 use crate::fabric::Kind;
-use crate::replication::HEARTBEAT;
+use crate::replication::admission::check_shard;
 use crate::replication::attach::is_usable;
 use crate::replication::chores::Chores;
 use crate::replication::clock::SkewWatch;
-use crate::replication::lineage;
-use crate::replication::link::Link;
+use crate::replication::link::{Link, LinkError};
 use crate::replication::pace::Pace;
 use crate::replication::preferred::Preferred;
-use crate::replication::pull::{Counts, Puller, Step};
+use crate::replication::pull::{Counts, LaneEnd, Puller, Step};
 use crate::replication::report::FollowView;
-use crate::store::{History, Store};
+use crate::replication::shares::Shares;
+use crate::replication::wire::{Message, Subscribed, Told, Wanted};
+use crate::replication::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
+use crate::store::Store;
 use std::convert::Infallible;
 use std::sync::MutexGuard;
 use std::thread::{Builder, Scope};
@@ -30,6 +32,10 @@ pub(super) struct Session<'s> {
     pub link: Link,
     /// What is pulled into.
     pub store: &'s Store,
+    /// How the pullers share the shards.
+    pub shares: Shares,
+    /// What is followed.
+    pub subscriptions: Subscriptions,
     /// What earlier sessions have counted.
     pub before: Counts,
     /// The channels' fabric.
@@ -38,30 +44,29 @@ pub(super) struct Session<'s> {
     pub chosen_at: Instant,
     /// What the primary offers.
     pub offered: Vec<Kind>,
+    /// That data is given up has been told.
+    pub has_told_discard: bool,
 }
 
 impl Follow {
-    /// Pull until something ends it; all pullers have stopped then. `histories` are the primary's.
-    pub(super) fn pull_on(
+    /// Pull until something ends it; all pullers have stopped then. `told` is what the primary has
+    /// answered to the first subscription.
+    pub(super) fn pull_on<'s>(
         &self,
-        session: &mut Session<'_>,
-        pullers: &mut [Puller<'_>],
-        histories: &[History],
+        session: &mut Session<'s>,
+        pullers: &mut [Puller<'s>],
+        told: Vec<Told>,
         watch: &mut SkewWatch,
     ) -> Result<Infallible, SessionEnd> {
-        let foreign = lineage::foreign(histories, session.store);
-        if foreign.is_some() {
-            pullers.iter_mut().for_each(Puller::keep_what_is_here);
-        }
         let group = Group::new(pullers.len() - 1);
         let (first, further) = pullers.split_first_mut().expect("a session has a channel at least");
+        let store = session.store;
         let ended = std::thread::scope(|scope| {
             let _ends = group.ends_here();
-            self.start_further(scope, &group, further)?;
-            self.pull_first(session, first, &group, foreign, watch)
+            self.start_further(scope, &group, store, further)?;
+            told.into_iter().try_for_each(|told| self.answered(session, first, &group, told))?;
+            self.pull_first(session, first, &group, watch)
         });
-        // One that had ended already when all were to discard has not done it.
-        pullers.iter_mut().for_each(|puller| group.discard_if_ordered(puller));
         drop(self.report(session, Progress::of_all(pullers.iter().map(Progress::of))));
         ended
     }
@@ -71,12 +76,13 @@ impl Follow {
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
         group: &'scope Group,
+        store: &'s Store,
         further: &'scope mut [Puller<'s>],
     ) -> Result<(), SessionEnd> {
         for (number, puller) in further.iter_mut().enumerate() {
             let name = format!("replica-pull-{}", number + 1);
             let pull = move || {
-                if let Err(error) = self.pull_further(number, puller, group) {
+                if let Err(error) = self.pull_further(number, store, puller, group) {
                     group.fail(error);
                 }
             };
@@ -89,39 +95,70 @@ impl Follow {
     }
 
     /// What a further puller's thread does until the session is over, or its channel fails.
-    fn pull_further(&self, number: usize, puller: &mut Puller<'_>, group: &Group) -> Result<(), SessionEnd> {
+    fn pull_further<'s>(
+        &self,
+        number: usize,
+        store: &'s Store,
+        puller: &mut Puller<'s>,
+        group: &Group,
+    ) -> Result<(), SessionEnd> {
         let mut pace = Pace::new(self.config.pause_max);
         let mut beat_at = Instant::now() + HEARTBEAT;
         while !group.is_over() {
             let pause = step(puller, &mut pace)?;
-            group.discard_if_ordered(puller);
+            self.drop_ended(puller).into_iter().for_each(|(shard, why)| group.lane_ended(shard, why));
             let now = Instant::now();
             if now >= beat_at {
                 beat_at = now + HEARTBEAT;
                 puller.summarize()?;
             }
-            group.tell(number, puller);
-            if !pause.is_zero() {
+            let comings = group.tell(number, puller);
+            let has_more = !comings.is_empty();
+            comings.into_iter().for_each(|coming| self.come(store, puller, coming));
+            if !pause.is_zero() && !has_more {
                 std::thread::park_timeout(pause);
             }
         }
         Ok(())
     }
 
-    /// What the session's thread does: it pulls, looks after the control connection, and ends the
-    /// session where a further puller has failed.
-    fn pull_first(
+    /// A lane comes to a puller, or goes.
+    fn come<'s>(&self, store: &'s Store, puller: &mut Puller<'s>, coming: Coming) {
+        match coming {
+            Coming::Add(Told { shard, tag, history }) => {
+                let follower = store.follower(shard).expect("whoever holds a shard lets nobody else follow it");
+                puller.add(shard, follower, history, tag);
+            }
+            Coming::Drop(shard) => {
+                puller.drop_lane(shard);
+                self.hold.let_go([shard].into_iter().collect());
+            }
+        }
+    }
+
+    /// Drop the lanes that have ended. Returns which, and why.
+    fn drop_ended(&self, puller: &mut Puller<'_>) -> Vec<(usize, LaneEnd)> {
+        let ended = puller.ended().to_vec();
+        for (shard, _) in &ended {
+            puller.drop_lane(*shard);
+            self.hold.let_go([*shard].into_iter().collect());
+        }
+        ended
+    }
+
+    /// What the session's thread does: it pulls, looks after the control connection and the
+    /// subscriptions, and ends the session where a further puller has failed.
+    fn pull_first<'s>(
         &self,
-        session: &mut Session<'_>,
-        puller: &mut Puller<'_>,
+        session: &mut Session<'s>,
+        puller: &mut Puller<'s>,
         group: &Group,
-        mut foreign: Option<(Term, Term)>,
         watch: &mut SkewWatch,
     ) -> Result<Infallible, SessionEnd> {
         let mut preferred = self.preferred(session);
         let mut pace = Pace::new(self.config.pause_max);
         let mut chores = Chores::new(self.config.silence_max);
-        let mut has_caught_up = false;
+        let (mut has_caught_up, mut changes) = (false, None);
         loop {
             // Where a further puller has failed before, that is the reason.
             let pause = step(puller, &mut pace).map_err(|error| group.failure().unwrap_or(error))?;
@@ -131,28 +168,31 @@ impl Follow {
             if let Some(failure) = group.failure() {
                 return Err(failure);
             }
-            if puller.may_discard()
-                && group.progress(Progress::of(puller)).may_discard
-                && let Some(lineages) = foreign.take()
-            {
-                self.discard(session, lineages, group, puller);
+            let due = chores.are_due();
+            let mut ended = self.drop_ended(puller);
+            ended.append(&mut group.take_ended());
+            // Lanes that end are asked for again, some after a pause.
+            if due || !ended.is_empty() || changes != Some(self.hold.changes()) {
+                changes = Some(self.hold.changes());
+                has_caught_up &= !self.change_lanes(session, puller, group, ended)?;
             }
             if !pause.is_zero() {
                 std::thread::park_timeout(pause);
             }
             // The first time is shown at once: an order may be waiting for it.
-            let first_time =
-                !has_caught_up && puller.is_caught_up() && group.progress(Progress::of(puller)).is_caught_up;
+            let first_time = !has_caught_up
+                && puller.is_caught_up()
+                && session.subscriptions.has_all(self.hold.wanted())
+                && group.progress(Progress::of(puller)).is_caught_up;
             if first_time {
                 has_caught_up = true;
                 group.note_caught_up();
             }
-            let due = chores.are_due();
             if due && preferred.is_due(|kind| self.can_use(session, kind), Instant::now()) {
                 return Err(SessionEnd::TryPreferred);
             }
-            if due && chores.attend(&mut session.link, &self.config.standing)? {
-                puller.summarize()?;
+            if due || session.subscriptions.awaits_answer() {
+                self.attend(session, puller, group, &mut chores)?;
             }
             if let (true, Some(skew)) = (due, chores.skew()) {
                 self.tell_skew(skew, watch);
@@ -161,7 +201,7 @@ impl Follow {
                 let progress = group.progress(Progress::of(puller));
                 let mut view = self.report(session, progress);
                 view.skew = chores.skew().or(view.skew);
-                if progress.is_caught_up {
+                if has_caught_up && progress.is_caught_up && session.subscriptions.has_all(self.hold.wanted()) {
                     view.state = "following";
                     view.trouble.clear();
                 }
@@ -169,27 +209,104 @@ impl Follow {
         }
     }
 
-    /// Give up what is here of another lineage: the primary has shown a log of its own. Replicas of
-    /// this store must not follow it in that. So their sessions end first; once they are told of
-    /// the new lineage, they decide for themselves.
-    fn discard(&self, session: &Session<'_>, (theirs, ours): (Term, Term), group: &Group, first: &mut Puller<'_>) {
-        let store = session.store;
-        let held_data = lineage::holds_data(store);
-        drop(self.offer.as_ref().map(|offer| offer.end_sessions()));
-        lineage::leave(store);
-        group.order_discard();
-        group.discard_if_ordered(first);
-        if held_data {
-            let primary = &self.config.primary;
-            log::warn!("discarding what is here of {ours}, as told, to follow {primary} of {theirs}");
+    /// Hear the primary, and say that this replica is here.
+    fn attend<'s>(
+        &self,
+        session: &mut Session<'s>,
+        puller: &mut Puller<'s>,
+        group: &Group,
+        chores: &mut Chores,
+    ) -> Result<(), SessionEnd> {
+        let mut answers = Vec::new();
+        if chores.attend(&mut session.link, &self.config.standing, &mut answers)? {
+            puller.summarize()?;
+        }
+        for Subscribed { shards, .. } in answers {
+            shards.into_iter().try_for_each(|told| self.answered(session, puller, group, told))?;
+        }
+        let unanswered = session.subscriptions.unanswered(Instant::now());
+        if unanswered > HANDSHAKE_WAIT_MAX {
+            return Err(LinkError::Silent(unanswered).into());
+        }
+        Ok(())
+    }
+
+    /// Lanes have ended, or other shards are wanted than before: drop what is to go, and subscribe
+    /// to what is to come. True if anything is to come.
+    fn change_lanes<'s>(
+        &self,
+        session: &mut Session<'s>,
+        puller: &mut Puller<'s>,
+        group: &Group,
+        ended: Vec<(usize, LaneEnd)>,
+    ) -> Result<bool, SessionEnd> {
+        let now = Instant::now();
+        for (shard, why) in ended {
+            self.tell_lane_end(&why);
+            session.subscriptions.ended(shard, !why.is_no_failure(), now);
+        }
+        let wanted = self.hold.wanted();
+        let unwanted = session.subscriptions.drop_unwanted(wanted);
+        unwanted.iter().for_each(|shard| self.send(session, puller, group, Coming::Drop(shard), shard));
+        let missing = session.subscriptions.ask(wanted, now);
+        let deadline = now + HANDSHAKE_WAIT_MAX;
+        if !unwanted.is_empty() {
+            session.link.send(&Message::Unsubscribe(unwanted), deadline)?;
+        }
+        if !missing.is_empty() {
+            group.await_all();
+            let ask = missing.iter().map(|shard| Wanted::new(shard, session.shares.owner(shard))).collect();
+            session.link.send(&Message::Subscribe(ask), deadline)?;
+        }
+        Ok(!missing.is_empty())
+    }
+
+    /// The primary has answered for one shard: follow it, if that is still wanted.
+    fn answered<'s>(
+        &self,
+        session: &mut Session<'s>,
+        puller: &mut Puller<'s>,
+        group: &Group,
+        told: Told,
+    ) -> Result<(), SessionEnd> {
+        let shard = told.shard;
+        if !session.subscriptions.answered(shard, Instant::now()) {
+            return Err(LinkError::OutOfPlace("Subscribed of a shard that it was not asked for").into());
+        }
+        check_shard(&self.config, session.store, shard, &told.history)?;
+        if self.hold.take(shard) {
+            session.subscriptions.add(shard);
+            self.send(session, puller, group, Coming::Add(told), shard);
+        } else {
+            let unwanted = [shard].into_iter().collect();
+            session.link.send(&Message::Unsubscribe(unwanted), Instant::now() + HANDSHAKE_WAIT_MAX)?;
+        }
+        Ok(())
+    }
+
+    /// To the puller that has this shard.
+    fn send<'s>(
+        &self,
+        session: &Session<'s>,
+        first: &mut Puller<'s>,
+        group: &Group,
+        coming: Coming,
+        shard: usize,
+    ) {
+        match session.shares.owner(shard).checked_sub(1) {
+            None => self.come(session.store, first, coming),
+            Some(number) => group.send(number, coming),
         }
     }
 
     /// Tell how far it is, here and to those below.
-    fn report(&self, session: &Session<'_>, now: Progress) -> MutexGuard<'_, FollowView> {
+    fn report(&self, session: &mut Session<'_>, now: Progress) -> MutexGuard<'_, FollowView> {
+        if now.counts.discarded > 0 && !std::mem::replace(&mut session.has_told_discard, true) {
+            log::warn!("discarding what is here of another lineage, as told, to follow {}", self.config.primary);
+        }
         let mut view = self.view();
         self.config.standing.measured(now.lag.bytes, now.lag.time);
-        view.set(&session.before, &now.counts, now.lag, now.sign);
+        view.set(&session.before, &now.counts, now.lag, now.sign.unwrap_or_default());
         view
     }
 
@@ -207,13 +324,9 @@ impl Follow {
     }
 }
 
-/// One step, and how long to pause after it. A lane that has ended ends the session.
+/// One step, and how long to pause after it.
 fn step(puller: &mut Puller<'_>, pace: &mut Pace) -> Result<Duration, SessionEnd> {
-    let step = puller.step(STEP_WAIT)?;
-    if let [(_, why), ..] = puller.ended() {
-        return Err(why.clone().into());
-    }
-    Ok(match step {
+    Ok(match puller.step(STEP_WAIT)? {
         Step { applied: true, .. } => pace.applied(puller.lag().bytes),
         Step { moved: true, .. } => pace.moved(),
         Step { moved: false, .. } => pace.still(),

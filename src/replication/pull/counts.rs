@@ -25,6 +25,8 @@ pub struct Counts {
     pub diverged_records: u64,
     /// Bytes of log that diverged shards had beyond that position.
     pub diverged_bytes: u64,
+    /// Shards whose log was of another lineage and was given up, as told.
+    pub discarded: u64,
     /// Records that failed their check.
     pub bad_records: u64,
 }
@@ -44,6 +46,7 @@ impl Counts {
             diverged: self.diverged + other.diverged,
             diverged_records: self.diverged_records + other.diverged_records,
             diverged_bytes: self.diverged_bytes + other.diverged_bytes,
+            discarded: self.discarded + other.discarded,
             bad_records: self.bad_records + other.bad_records,
         }
     }

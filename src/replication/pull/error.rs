@@ -2,6 +2,7 @@
 
 use crate::base::term::Term;
 use crate::fabric::FabricError;
+use crate::replication::resume::Why;
 use crate::store::BadRecord;
 use std::time::Duration;
 
@@ -14,6 +15,13 @@ pub enum PullError {
     /// READs did not come back.
     #[error("{0} READs were not answered within {1:?}")]
     Stuck(usize, Duration),
+}
+
+impl LaneEnd {
+    /// The log that is followed has become another one, which whoever subscribes again is told of.
+    pub fn is_no_failure(&self) -> bool {
+        matches!(self, LaneEnd::TermChanged(_) | LaneEnd::BeganAnew { .. })
+    }
 }
 
 /// Why one lane ended. The others of its puller go on.
@@ -31,6 +39,14 @@ pub enum LaneEnd {
         shard: usize,
         /// How that was seen.
         what: &'static str,
+    },
+    /// What is here would have to be given up, and this puller gives nothing up.
+    #[error("shard {shard}: what is here would have to begin anew ({why}), and is kept")]
+    Kept {
+        /// Which.
+        shard: usize,
+        /// Why.
+        why: Why,
     },
     /// The primary's shard has more memory than this store can give its own.
     #[error("shard {shard}: the primary has {capacity} bytes for it, and this replica has not so much: restart it")]

@@ -19,8 +19,7 @@ mod looks;
 mod sink;
 mod source;
 
-use super::{BAD_RECORDS_MAX, Counts, LaneEnd, SENSELESS_LOOKS_MAX};
-use crate::base::term::Term;
+use super::{BAD_RECORDS_MAX, Counts, LaneEnd};
 use crate::fabric::{Landing, Read};
 use crate::replication::ack::Tag;
 use crate::replication::resume::{Line, Why, parted_at};
@@ -48,12 +47,13 @@ pub struct Lane<'s> {
     /// Length of the primary's slabs, and how many it has.
     slab_bytes: u64,
     slabs: u32,
-    known: Option<Term>,
     /// Of the primary's log, as it was told. The store's own is changed once this log is followed.
     theirs: History,
     /// Of the subscription to it.
     tag: Tag,
     state: State,
+    /// It may begin anew where that gives up what is here.
+    gives_up: bool,
     /// It has begun to follow since the last call of [`Lane::apply`].
     follows_anew: bool,
     line: Option<Line>,
@@ -76,15 +76,13 @@ pub struct Lane<'s> {
 }
 
 impl<'s> Lane<'s> {
-    /// For one shard; `known` is the term of what the store has last applied, None if there is
-    /// nothing to go on from. `theirs` is the history of the primary's log, and the tag that of the
+    /// For one shard. `theirs` is the history of the primary's log, and the tag that of the
     /// subscription to it.
     pub fn new(
         shard: usize,
         follower: Follower<'s>,
         geometry: &Geometry,
         memory: Memory,
-        known: Option<Term>,
         (theirs, tag): (History, Tag),
     ) -> Self {
         Lane {
@@ -93,10 +91,10 @@ impl<'s> Lane<'s> {
             sink: Sink::new(follower, geometry.evict),
             slab_bytes: geometry.slab_bytes,
             slabs: memory.slabs,
-            known,
             theirs,
             tag,
             state: State::New,
+            gives_up: true,
             follows_anew: false,
             line: None,
             givers_owe: 0,
@@ -110,16 +108,9 @@ impl<'s> Lane<'s> {
         }
     }
 
-    /// The term of the record that was applied last. None if no later session can go on from here:
-    /// the shard has begun and found no record yet, or control lines made no sense for too long.
-    pub fn known(&self) -> Option<Term> {
-        match self.state {
-            // No look has changed anything here.
-            State::New => self.known,
-            _ if self.senseless > SENSELESS_LOOKS_MAX => None,
-            State::Follows => self.sink.proven.then(|| self.sink.follower.term()),
-            State::Begins { .. } => None,
-        }
+    /// From now on it ends rather than give up what is here.
+    pub fn give_up_nothing(&mut self) {
+        self.gives_up = false;
     }
 
     /// Everything below this position is applied; 0 while the shard has nothing of this primary.
@@ -130,7 +121,7 @@ impl<'s> Lane<'s> {
     /// Nothing is missing below [`Lane::applied`], and a record has proved that it is the primary's
     /// log.
     pub fn is_whole(&self) -> bool {
-        matches!(self.state, State::Follows) && self.sink.proven && self.sink.follower.is_whole()
+        matches!(self.state, State::Follows) && self.sink.follower.is_proven() && self.sink.follower.is_whole()
     }
 
     /// What the primary is to be told, if it has not been told so: where this replica stands, and
@@ -225,19 +216,27 @@ impl<'s> Lane<'s> {
 
     /// The terms of what is here; none where there is nothing to go on from.
     fn ours(&self) -> Vec<TermStart> {
-        if self.known.is_some() { self.sink.follower.past() } else { Vec::new() }
+        if self.sink.follower.is_proven() { self.sink.follower.past() } else { Vec::new() }
     }
 
-    fn begin_anew(&mut self, why: Why, from: u64, counts: &mut Counts) {
+    fn begin_anew(&mut self, why: Why, from: u64, counts: &mut Counts) -> Result<(), LaneEnd> {
+        if !self.gives_up && self.sink.follower.is_proven() {
+            return Err(LaneEnd::Kept { shard: self.shard, why });
+        }
         counts.count(why);
-        if why == Why::Diverged && self.known.is_some() {
+        if why == Why::Diverged && self.sink.follower.is_proven() {
             let dropped = self.sink.follower.extent_from(parted_at(self.theirs.starts(), &self.ours()));
             counts.diverged_records += dropped.records;
             counts.diverged_bytes += dropped.bytes;
         }
+        if self.sink.follower.is_foreign_to(&self.theirs) {
+            counts.discarded += u64::from(self.sink.follower.cursor() > self.sink.follower.tail());
+            self.sink.follower.leave_history();
+        }
         self.sink.forget();
         self.source.begin_anew(from);
         self.state = State::Begins { from };
+        Ok(())
     }
 
     /// Apply what may be applied, then let go of what the primary has given up. True if anything
@@ -254,7 +253,7 @@ impl<'s> Lane<'s> {
                 // Nothing may be given up because there is less memory here than at the primary.
                 State::Follows if self.memory_missed > 0 => break,
                 State::Follows if tail > self.sink.follower.cursor() => {
-                    self.begin_anew(Why::Overrun, tail, counts);
+                    self.begin_anew(Why::Overrun, tail, counts)?;
                     moved = true;
                 }
                 State::Follows => {
@@ -302,7 +301,9 @@ impl<'s> Lane<'s> {
         {
             self.source.skip_to(line.tail);
             // No record is there to prove the term; but all of this log is here.
-            self.sink.proven = self.begin_at(line.tail) && self.sink.follower.term() == line.term;
+            if self.begin_at(line.tail) && self.sink.follower.term() == line.term {
+                self.sink.follower.prove();
+            }
         }
     }
 
@@ -312,7 +313,6 @@ impl<'s> Lane<'s> {
         if begun {
             self.state = State::Follows;
             self.follows_anew = true;
-            self.sink.proven = false;
         }
         begun
     }

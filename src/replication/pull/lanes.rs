@@ -79,16 +79,6 @@ impl<'s> Lanes<'s> {
         (!place.has_ended && place.looks_from <= round).then_some(&mut place.lane)
     }
 
-    /// How many there are, those that have ended as well.
-    pub fn count(&self) -> usize {
-        self.places[self.span.clone()].iter().flatten().count()
-    }
-
-    /// All, those that have ended as well, in the order of their shards.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Lane<'s>)> {
-        let places = self.places[self.span.clone()].iter_mut();
-        self.span.clone().zip(places).filter_map(|(shard, place)| Some((shard, &mut place.as_mut()?.lane)))
-    }
 }
 
 /// A lane that is known to be there.

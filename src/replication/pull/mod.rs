@@ -46,7 +46,6 @@ mod sizer;
 mod under_way;
 
 use super::ack::{Acks, SUMMARY_PAUSE, Summary, Tag};
-use crate::base::term::Term;
 use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
 use crate::store::line::{BEAT, CONTROL_LINE_BYTES};
 use crate::store::pool::SLAB_BYTES_MAX;
@@ -105,18 +104,6 @@ pub struct Step {
     pub applied: bool,
 }
 
-/// What the looks are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// To see whether the primary shows a log in every shard of the share. Nothing changes here
-    /// meanwhile.
-    SeeksLog,
-    /// It does: [`Puller::discard`] may be called.
-    SeesLog,
-    /// To pull.
-    Pulls,
-}
-
 /// See the module.
 pub struct Puller<'s> {
     channel: Box<dyn Channel>,
@@ -128,7 +115,6 @@ pub struct Puller<'s> {
     lanes: Lanes<'s>,
     /// The lanes that have ended and are still here, and why.
     ended: Vec<(usize, LaneEnd)>,
-    purpose: Purpose,
     acks: Acks,
     /// When the primary was last told the figures, and whether they have changed since.
     summarized_at: Option<Instant>,
@@ -153,6 +139,7 @@ pub struct Puller<'s> {
     /// Since when it has been behind.
     behind_since: Option<Instant>,
     silence_max: Duration,
+    gives_up: bool,
     clock: fn() -> Instant,
 }
 
@@ -185,7 +172,6 @@ impl<'s> Puller<'s> {
             memory,
             share,
             channel,
-            purpose: Purpose::Pulls,
             sizer: Sizer::new(landing_bytes, pieces),
             landings: Landings::new(landing_bytes, pieces),
             line_landings: Landings::new(lines_bytes, looks),
@@ -200,31 +186,38 @@ impl<'s> Puller<'s> {
             asked_at: Instant::now(),
             behind_since: None,
             silence_max,
+            gives_up: true,
             clock: Instant::now,
         }
     }
 
-    /// Follow in a shard of the share, which has no lane, from the next step on. `known` is the
-    /// term of what was applied last, None where there is nothing to go on from. `theirs` is the
-    /// history of the primary's log, `tag` that of the subscription to it.
-    pub fn add(&mut self, shard: usize, follower: Follower<'s>, known: Option<Term>, theirs: History, tag: Tag) {
+    /// Lanes that come from now on give up nothing that is here: one that would have to ends.
+    pub fn give_up_nothing(&mut self) {
+        self.gives_up = false;
+    }
+
+    /// Follow in a shard of the share, which has no lane, from the next step on. `theirs` is the
+    /// history of the primary's log, `tag` that of the subscription to it. Where that log is of
+    /// another lineage, what is here is given up once the primary shows it.
+    pub fn add(&mut self, shard: usize, follower: Follower<'s>, theirs: History, tag: Tag) {
         assert!(self.share.contains(&shard), "shard {shard} is of another puller's share");
-        let lane = Lane::new(shard, follower, &self.geometry, self.memory, known, (theirs, tag));
+        let mut lane = Lane::new(shard, follower, &self.geometry, self.memory, (theirs, tag));
+        if !self.gives_up {
+            lane.give_up_nothing();
+        }
         self.beats.forget(shard);
         self.lanes.add(shard, lane, self.rounds_begun + 1);
         self.awake.add(shard);
     }
 
     /// Follow in this shard no more, whether its lane has ended or not; its follower is dropped.
-    /// READs of it that are under way belong to nobody from now on. Returns what a later lane can
-    /// go on from, as [`Puller::known`] does.
-    pub fn drop_lane(&mut self, shard: usize) -> Option<Term> {
-        let mut lane = self.lanes.remove(shard)?;
+    /// READs of it that are under way belong to nobody from now on.
+    pub fn drop_lane(&mut self, shard: usize) {
+        let Some(mut lane) = self.lanes.remove(shard) else { return };
         self.awake.remove(shard);
         self.ended.retain(|(ended, _)| *ended != shard);
         self.acks.owe();
         lane.stop(&mut self.landings.free);
-        lane.known()
     }
 
     /// A lane has ended: it does nothing from now on, and stays until it is dropped.
@@ -249,32 +242,6 @@ impl<'s> Puller<'s> {
         self.asked_at = self.heard_at;
     }
 
-    /// What is here is of another lineage, and is to be given up. Keep it until the primary has
-    /// shown a log in every shard of the store: it may be gone before. Called before the first
-    /// step.
-    pub fn keep_what_is_here(&mut self) {
-        self.purpose = Purpose::SeeksLog;
-    }
-
-    /// Whether it is time for [`Puller::discard`], as far as this share is concerned: all pullers
-    /// of the store do it together.
-    pub fn may_discard(&self) -> bool {
-        self.purpose == Purpose::SeesLog
-    }
-
-    /// Whether [`Puller::discard`] is to come.
-    pub fn keeps_what_is_here(&self) -> bool {
-        self.purpose != Purpose::Pulls
-    }
-
-    /// Give up what is here, in every lane at once, those that have ended as well, and pull from
-    /// now on.
-    pub fn discard(&mut self) {
-        self.purpose = Purpose::Pulls;
-        let Puller { lanes, counts, .. } = self;
-        lanes.iter_mut().for_each(|(_, lane)| lane.discard(counts));
-    }
-
     /// The others are caught up.
     fn lanes_awake(&self) -> impl Iterator<Item = &Lane<'s>> {
         self.awake.lanes().iter().map(|lane| &self.lanes[*lane])
@@ -282,12 +249,6 @@ impl<'s> Puller<'s> {
 
     fn since(&self, earlier: Instant) -> Duration {
         (self.clock)().saturating_duration_since(earlier)
-    }
-
-    /// What a later lane of this shard can go on from: the term of what was applied last. None
-    /// where there is nothing, or no lane.
-    pub fn known(&self, shard: usize) -> Option<Term> {
-        self.lanes.get(shard).and_then(Lane::known)
     }
 
     /// What was counted.
@@ -301,6 +262,11 @@ impl<'s> Puller<'s> {
             bytes: self.lanes_awake().map(Lane::lag_bytes).sum(),
             time: self.behind_since.map_or(Duration::ZERO, |since| self.since(since)),
         }
+    }
+
+    /// Whether it follows in any shard.
+    pub fn has_lanes(&self) -> bool {
+        !self.lanes.span().is_empty()
     }
 
     /// When the server that takes writes was last seen to live.
@@ -442,19 +408,6 @@ impl<'s> Puller<'s> {
     fn show(&mut self, round: &Round, words: &[AtomicU64]) {
         let look = Look { round: round.number, begun: self.rounds_begun };
         let lines = round.span.clone().zip(words.chunks_exact(CONTROL_LINE_BYTES / 8));
-        if self.purpose != Purpose::Pulls {
-            let mut shown = 0;
-            for (shard, line) in lines {
-                let Some(lane) = self.lanes.shown(shard, round.number) else { continue };
-                match lane.shows_log(look, line) {
-                    Ok(shows) => shown += usize::from(shows),
-                    Err(why) => self.end_lane(shard, why),
-                }
-            }
-            let shows_all = shown == self.lanes.count();
-            self.purpose = if shows_all { Purpose::SeesLog } else { Purpose::SeeksLog };
-            return;
-        }
         let (mut behind, mut has_beaten) = (false, false);
         for (shard, line) in lines {
             let Some(lane) = self.lanes.shown(shard, round.number) else { continue };

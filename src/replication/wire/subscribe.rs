@@ -1,7 +1,10 @@
 //! Which shards a replica follows, said once its data channels are connected, and again where its
 //! history with one shard has ended.
 
-use super::read::Fields;
+use super::put_history;
+use super::read::{Fields, read_history};
+use crate::base::shards::ShardSet;
+use crate::store::History;
 use crate::replication::ack::Tag;
 use crate::replication::shares::PULLERS_MAX;
 use crate::store::sizing::SHARDS_MAX;
@@ -31,6 +34,26 @@ impl Wanted {
     }
 }
 
+/// What a primary answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscribed {
+    /// The servers through which these shards come, its own number first.
+    pub path: Vec<[u8; 16]>,
+    /// Each shard, in the order of the question.
+    pub shards: Vec<Told>,
+}
+
+/// One shard of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Which.
+    pub shard: usize,
+    /// What positions of it are to say.
+    pub tag: Tag,
+    /// Of its log.
+    pub history: History,
+}
+
 /// The fields of Subscribe.
 pub(super) fn put_wanted(out: &mut Vec<u8>, wanted: &[Wanted]) {
     out.extend_from_slice(&(wanted.len() as u16).to_le_bytes());
@@ -50,7 +73,37 @@ pub(super) fn read_wanted(fields: &mut Fields<'_>) -> Option<Vec<Wanted>> {
     (0..count).map(one).collect()
 }
 
-/// The field of Subscribed.
-pub(super) fn read_tag(fields: &mut Fields<'_>) -> Option<Tag> {
-    Tag::from_number(fields.u16()?)
+/// The fields of Subscribed.
+pub(super) fn put_subscribed(out: &mut Vec<u8>, subscribed: &Subscribed) {
+    out.push(subscribed.path.len() as u8);
+    subscribed.path.iter().for_each(|server| out.extend_from_slice(server));
+    out.extend_from_slice(&(subscribed.shards.len() as u16).to_le_bytes());
+    for told in &subscribed.shards {
+        out.extend_from_slice(&(told.shard as u16).to_le_bytes());
+        out.extend_from_slice(&told.tag.number().to_le_bytes());
+        put_history(out, &told.history);
+    }
+}
+
+/// See [`put_subscribed`].
+pub(super) fn read_subscribed(fields: &mut Fields<'_>) -> Option<Subscribed> {
+    let path = (0..fields.u8().filter(|count| *count <= 16)?).map(|_| fields.array()).collect::<Option<_>>()?;
+    let count = fields.u16().filter(|count| usize::from(*count) <= SHARDS_MAX)?;
+    let told = |_| {
+        let shard = fields.u16().map(usize::from).filter(|shard| *shard < SHARDS_MAX)?;
+        Some(Told { shard, tag: Tag::from_number(fields.u16()?)?, history: read_history(fields)? })
+    };
+    Some(Subscribed { path, shards: (0..count).map(told).collect::<Option<_>>()? })
+}
+
+/// The field of Unsubscribe.
+pub(super) fn put_shards(out: &mut Vec<u8>, shards: &ShardSet) {
+    out.extend_from_slice(&(shards.count() as u16).to_le_bytes());
+    shards.iter().for_each(|shard| out.extend_from_slice(&(shard as u16).to_le_bytes()));
+}
+
+/// See [`put_shards`].
+pub(super) fn read_shards(fields: &mut Fields<'_>) -> Option<ShardSet> {
+    let count = fields.u16().filter(|count| usize::from(*count) <= SHARDS_MAX)?;
+    (0..count).map(|_| fields.u16().map(usize::from).filter(|shard| *shard < SHARDS_MAX)).collect()
 }

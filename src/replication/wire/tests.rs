@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::replication::ack::Tag;
 use crate::base::term::Term;
 use crate::fabric::Token;
 use crate::replication::shares::PULLERS_MAX;
@@ -51,7 +52,11 @@ fn examples() -> Vec<Message> {
         Message::Declined { why: Decline::Failed, words: "no device".into() },
         Message::Declined { why: Decline::NotYet, words: "registering".into() },
         Message::Subscribe(vec![Wanted::new(0, 0), Wanted::new(1023, 15)]),
-        Message::Subscribed { tag: Tag::FIRST },
+        Message::Subscribed(Subscribed {
+            path: vec![[3; 16]],
+            shards: vec![Told { shard: 9, tag: Tag::FIRST, history: History::born(Term::of(1, 5), 64) }],
+        }),
+        Message::Unsubscribe("3-5,1023".parse().unwrap()),
         Message::Unknown(200),
     ]
 }

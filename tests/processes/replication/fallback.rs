@@ -3,6 +3,7 @@
 
 use super::within::{follow_config, store};
 use crate::node::LONG;
+use remora::base::shards::ShardSet;
 use remora::fabric::{
     Cause, ConnectOptions, Descriptor, Exporter, FabricError, Grant, GrantState, Kind, Regions, Token, listen,
 };
@@ -131,7 +132,7 @@ fn follow_with(primary: &Running, fabrics: &[Kind], pullers: usize) -> Following
         ..follow_config(primary.offer().address())
     };
     let store = store();
-    Following::start(config, None, vec![None; 2], store, None).expect("a thread")
+    Following::start(config, None, ShardSet::all(2), store).expect("a thread")
 }
 
 fn rows(following: &Following) -> BTreeMap<String, String> {

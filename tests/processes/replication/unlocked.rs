@@ -4,6 +4,7 @@
 use super::within::follow_config;
 use crate::node::LONG;
 use crate::support::stores::small_store;
+use remora::base::shards::ShardSet;
 use remora::base::time::UnixSeconds;
 use remora::fabric::ACK_BYTES;
 use remora::replication::ack::AckSlots;
@@ -60,8 +61,8 @@ fn a_replica_tells_its_state_while_its_log_stands_still() {
     let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let lines = watch(&format!("replication from {nobody}"));
     let store = Arc::new(small_store(1, None));
-    let following = Following::start(follow_config(nobody), None, store.terms_of_shards(), store.clone(), None);
-    let following = following.expect("a thread");
+    let shards = ShardSet::all(store.shards().len());
+    let following = Following::start(follow_config(nobody), None, shards, store.clone()).expect("a thread");
     let line = lines.recv_timeout(LONG).expect("it says that its primary is not there");
     assert!(line.0.contains("cannot connect"), "{}", line.0);
     let (follow, (told, telling)) = (following.follow().clone(), channel());

@@ -83,25 +83,24 @@ impl Scripted {
 
     /// Follow until the primary shows what is expected of it, and for three heartbeats at least.
     fn follow_until(&mut self, shows: impl Fn() -> Result<(), String>) {
-        let Welcome { geometry, memory, histories, .. } = self.welcome.clone();
+        let Welcome { geometry, memory, .. } = self.welcome.clone();
         self.say(&Message::Choose { fabric: Kind::Tcp, channels: 1 });
         let Ok(Message::Grant { first, further }) = self.link.receive(soon()) else { panic!("no grant") };
         assert_eq!(further, []);
         let channel = connect(Kind::Tcp, &first, &ConnectOptions::default()).expect("a channel");
         self.say(&Message::Attached);
         self.say(&Message::Subscribe((0..geometry.shards as usize).map(|shard| Wanted::new(shard, 0)).collect()));
-        let tag = loop {
+        let told = loop {
             match self.link.receive(soon()).expect("the primary goes on") {
                 Message::Heartbeat(_) => {}
-                Message::Subscribed { tag } => break tag,
+                Message::Subscribed(subscribed) => break subscribed.shards,
                 other => panic!("{} is no answer", other.name()),
             }
         };
         let store = Store::with_geometry(geometry, memory.slabs, 1, false, None).expect("a small store");
-        let shards = 0..geometry.shards as usize;
-        let mut puller = Puller::new(channel, geometry, shards.clone(), memory, LONG);
-        for (shard, theirs) in shards.zip(histories) {
-            puller.add(shard, store.follower(shard).expect("nobody else follows"), None, theirs, tag);
+        let mut puller = Puller::new(channel, geometry, 0..geometry.shards as usize, memory, LONG);
+        for Told { shard, tag, history } in told {
+            puller.add(shard, store.follower(shard).expect("nobody else follows"), history, tag);
         }
         let (mut clocks, mut beats) = (Clocks::start(), 0);
         wait_until("the primary shows a replica", || {

@@ -3,7 +3,7 @@
 
 use crate::node::LONG;
 use crate::support::stores::small_store;
-use remora::base::term::Term;
+use remora::base::shards::ShardSet;
 use remora::base::time::UnixSeconds;
 use remora::fabric::{ConnectOptions, Kind, listen};
 use remora::replication::attach::Identity;
@@ -12,7 +12,7 @@ use remora::replication::follow::{FollowConfig, Following};
 use remora::replication::lineage::Discard;
 use remora::replication::node::{Node, NodeConfig, NotTaken, RunningNode};
 use remora::replication::offer::{Offer, OfferConfig, Running};
-use remora::replication::order::Order;
+use remora::replication::order::{Change, Order};
 use remora::replication::penalties::SharedPenalties;
 use remora::replication::push::Mode;
 use remora::replication::report::Report;
@@ -104,7 +104,7 @@ fn a_worker_that_holds_its_turn_writes_nothing_more() {
     assert_eq!(carry_out(running.node(), &format!("replicate {}", offer.offer().address())), "replicate done");
     let closed = store.lock(&at).map(|locked| locked.entry(&turn, now).set(&draft)).expect_err("the gate is closed");
     assert_eq!(store.primary_of(closed).as_deref(), Some("127.0.0.1:7"));
-    assert_eq!((store.open_shards(), store.heads(reign)), (0, head), "neither it nor a follower has written");
+    assert_eq!((store.writable().count(), store.heads(reign)), (0, head), "neither it nor a follower has written");
     drop(turn);
     wait_until(running.node(), |rows| rows["state"] == "following");
     let there = store.newest_term();
@@ -119,14 +119,13 @@ fn a_worker_that_holds_its_turn_writes_nothing_more() {
 fn a_following_that_hangs_is_over_at_once() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let store = store();
-    let known: Vec<Option<Term>> = store.terms_of_shards();
     let config = follow_config(silent.local_addr().unwrap());
-    let mut following = Following::start(config, None, known.clone(), store.clone(), None).expect("a thread");
+    let mut following = Following::start(config, None, ShardSet::all(store.shards().len()), store.clone()).expect("a thread");
     let (stream, _) = silent.accept().expect("it has come");
     let begun_at = Instant::now();
-    assert_eq!(following.stop().expect("at once"), known);
+    following.stop().expect("at once");
     assert!(begun_at.elapsed() < LONG / 4, "it waited for the handshake: {:?}", begun_at.elapsed());
-    assert_eq!(following.stop().expect("again"), known);
+    following.stop().expect("again");
     drop(stream);
 }
 
@@ -137,15 +136,15 @@ fn orders_come_one_at_a_time() {
     let store = store();
     let running = node(&store);
     let node = running.node().clone();
-    let order = Order::Replicate { primary: silent.local_addr().unwrap().to_string(), discard: false };
+    let order = Change::Replicate { primary: silent.local_addr().unwrap().to_string(), discard: false }.into();
     assert_eq!(node.take(order), Ok(()));
-    assert_eq!(node.take(Order::Detach), Err(NotTaken::Busy("replicate")));
+    assert_eq!(node.take(Change::Detach.into()), Err(NotTaken::Busy("replicate")));
     drop(silent);
     let until = Instant::now() + LONG;
-    while node.take(Order::Detach) == Err(NotTaken::Busy("replicate")) && Instant::now() < until {
+    while node.take(Change::Detach.into()) == Err(NotTaken::Busy("replicate")) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(10));
     }
     drop(running);
-    assert_eq!(node.take(Order::Detach), Err(NotTaken::Ending));
+    assert_eq!(node.take(Change::Detach.into()), Err(NotTaken::Ending));
     assert_eq!(store.reign(), Reign::BIRTH, "no gate was changed");
 }

@@ -2,7 +2,6 @@
 
 use crate::pullers::End;
 use crate::session::{Network, Offered, Session};
-use remora::base::term::Term;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::{LaneEnd, PullError};
 use remora::store::Store;
@@ -21,22 +20,18 @@ pub struct Link<'s> {
     pub store: &'s Arc<Store>,
     upstream: &'s Arc<Store>,
     network: Network,
-    known: Vec<Option<Term>>,
     session: Option<Session<'s>>,
 }
 
 impl<'s> Link<'s> {
     pub fn new(seed: u64, store: &'s Arc<Store>, upstream: &'s Arc<Store>) -> Self {
-        let known = vec![None; store.shards().len()];
         let mut network = Network::new(seed);
         network.pullers = 1 + seed as usize % 3;
-        Link { store, upstream, network, known, session: None }
+        Link { store, upstream, network, session: None }
     }
 
     pub fn end_session(&mut self) {
-        if let Some(session) = self.session.take() {
-            self.known = session.puller.known();
-        }
+        self.session = None;
     }
 
     pub fn follow(&mut self, upstream: &'s Arc<Store>) {
@@ -47,8 +42,8 @@ impl<'s> Link<'s> {
     /// One step; `faults` are those of the session, if it begins with it.
     pub fn pull(&mut self, faults: &Faults) -> Began {
         crate::clock::pass(std::time::Duration::from_micros(20));
-        let Link { store, upstream, network, known, session } = self;
-        let session = session.get_or_insert_with(|| network.connect(&Offered::of(upstream), store, known, faults));
+        let Link { store, upstream, network, session } = self;
+        let session = session.get_or_insert_with(|| network.connect(&Offered::of(upstream), store, faults));
         let anew = |session: &Session<'_>| {
             let counts = session.puller.counts();
             counts.joined + counts.overrun + counts.diverged

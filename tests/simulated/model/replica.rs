@@ -29,7 +29,7 @@ fn every_write_is_refused_and_changes_nothing() {
     let primary = harness::engine(1 << 20, 1, ITEM_BYTES_MAX, true, 1);
     Client::new(&primary, 0, BEGIN).ask("set k 5 0 1\r\n7\r\n");
     let engine = replica_of(&primary);
-    assert_eq!([&engine, &primary].map(|engine| engine.store().open_shards()), [0, 1]);
+    assert_eq!([&engine, &primary].map(|engine| engine.store().writable().count()), [0, 1]);
     let (mut client, before) = (Client::new(&engine, 0, BEGIN), memory(&engine));
     let loud = [
         "set k 0 0 1\r\na\r\n",

@@ -11,10 +11,12 @@ use crate::pair::{NOW, Setup, primary, primary_of, replica_of};
 use crate::pullers::End;
 use crate::session::{Network, Offered, Session};
 use fastrand::Rng;
+use remora::base::shards::ShardSet;
 use remora::base::term::Term;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::{Counts, LaneEnd, PullError, Sign};
 use remora::store::Store;
+use remora::store::shard::Shard;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +54,6 @@ struct Link<'s> {
     store: &'s Arc<Store>,
     upstream: &'s Arc<Store>,
     network: Network,
-    known: Vec<Option<Term>>,
     session: Option<Session<'s>>,
     faults: Faults,
     seen: Seen,
@@ -60,15 +61,13 @@ struct Link<'s> {
 
 impl<'s> Link<'s> {
     fn new(seed: u64, store: &'s Arc<Store>, upstream: &'s Arc<Store>) -> Self {
-        let known = vec![None; store.shards().len()];
         let (mut network, faults) = (Network::new(seed), Faults::default());
         network.pullers = 1 + seed as usize % 3;
-        Link { store, upstream, network, known, session: None, faults, seen: Seen::default() }
+        Link { store, upstream, network, session: None, faults, seen: Seen::default() }
     }
 
     fn end_session(&mut self) {
         if let Some(session) = self.session.take() {
-            self.known = session.puller.known();
             self.seen.counts = self.seen.counts.plus(&session.puller.counts());
         }
     }
@@ -80,7 +79,7 @@ impl<'s> Link<'s> {
 
     fn connect(&mut self) {
         let offered = Offered::of(self.upstream);
-        self.session = Some(self.network.connect(&offered, self.store, &self.known, &self.faults));
+        self.session = Some(self.network.connect(&offered, self.store, &self.faults));
     }
 
     fn pull(&mut self) {
@@ -98,7 +97,7 @@ impl<'s> Link<'s> {
             End::Lane(LaneEnd::BadRecord { .. }) => self.seen.broken += 1,
             End::Lane(LaneEnd::TermChanged(_)) => self.seen.term_changed += 1,
             End::Lane(LaneEnd::BeganAnew { .. }) => self.seen.began_anew += 1,
-            End::Lane(LaneEnd::Senseless { .. }) | End::Lane(LaneEnd::NoMemory { .. }) => {
+            End::Lane(LaneEnd::Senseless { .. } | LaneEnd::NoMemory { .. } | LaneEnd::Kept { .. }) => {
                 panic!("nobody lies: {error}")
             }
         }
@@ -340,11 +339,11 @@ fn who_is_ahead_waits() {
 /// A replica becomes the primary, as `ctl promote` has it.
 fn promote(chain: &mut Chain<'_>, link: usize) {
     chain.links[link].end_session();
-    let (store, known) = (chain.links[link].store, &chain.links[link].known);
-    assert!(known.iter().all(Option::is_some), "it has something of every shard");
-    let has_room = (0..100).any(|_| store.make_room_for_term(NOW).is_ok());
+    let store = chain.links[link].store;
+    assert!(store.shards().iter().all(Shard::is_proven), "it has something of every shard");
+    let has_room = (0..100).any(|_| store.make_room_for_term(ShardSet::all(store.shards().len()), NOW).is_ok());
     assert!(has_room, "nobody reads");
-    store.begin_term(store.newest_term().succeed().expect("a term can follow"));
+    store.begin_term(ShardSet::all(store.shards().len()), store.newest_term().succeed().expect("a term can follow"));
     store.open_gates(0..store.shards().len());
 }
 
@@ -352,7 +351,6 @@ fn promote(chain: &mut Chain<'_>, link: usize) {
 fn demote<'s>(chain: &mut Chain<'s>, link: usize, old: &'s Arc<Store>, new: &'s Arc<Store>) {
     chain.links[link] = Link::new(chain.random.u64(..), old, new);
     old.close_gates(0..old.shards().len(), None);
-    chain.links[link].known = old.terms_of_shards();
     chain.writer = Writer::new(new, &mut chain.ledger, chain.setup, KEYS);
 }
 

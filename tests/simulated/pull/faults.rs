@@ -1,6 +1,7 @@
 //! Each fault of the network alone, and all of them.
 
 use super::run::{Run, Seen};
+use super::scene::forget;
 use super::{FAR, LARGE, NO_EVICTION, SHARDS, SLABS, is_whole, runs, seeds};
 use crate::pair::{Setup, primary, replica_of};
 use fastrand::Rng;
@@ -111,7 +112,7 @@ fn changed_lines() {
         run.faults = Faults::default();
         run.ledger.assert_all_written(&replica, 100, run.writer.now());
         run.end_session();
-        run.known.fill(None);
+        forget(&replica);
         run.settle();
         run.end_session();
         seen.add(&run.seen);

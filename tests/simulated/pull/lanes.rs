@@ -2,7 +2,7 @@
 //! wrong with a channel; while a look or pieces are under way; and where one has ended.
 
 use super::run::Seen;
-use super::scene::{CAPACITY, COMMITTED, Forged, KEYS, STEPS_MAX, Scene, TAIL, TERM, pull, pull_honest};
+use super::scene::{CAPACITY, COMMITTED, Forged, KEYS, STEPS_MAX, Scene, TAIL, TERM, forget, pull, pull_honest};
 use super::writer::Writer;
 use super::{SHARDS, SLABS, is_whole, runs_of, seeds};
 use crate::clock;
@@ -13,6 +13,7 @@ use fastrand::Rng;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::LaneEnd;
 use remora::store::Store;
+use remora::store::shard::Shard;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -73,8 +74,7 @@ fn a_look_of_before_is_not_shown() {
         for shard in 0..SHARDS.shards {
             println!("REMORA_SEED={seed}, shard {shard}");
             let mut scene = Scene::new(seed, SHARDS);
-            let none = vec![None; SHARDS.shards];
-            let mut session = scene.network.connect(&scene.offered, &scene.replica, &none, &late);
+            let mut session = scene.network.connect(&scene.offered, &scene.replica, &late);
             session.puller.drop_lane(shard);
             session.step().expect("nothing is wrong");
             let was_under_way = session.puller.counts().looks == 0;
@@ -88,7 +88,8 @@ fn a_look_of_before_is_not_shown() {
             pull(&mut session).expect("nothing is wrong");
             assert_eq!(session.puller.counts().joined, SHARDS.shards as u64);
             drop(session);
-            pull_honest(&mut scene, &none);
+            forget(&scene.replica);
+            pull_honest(&mut scene);
         }
     }
 }
@@ -97,8 +98,7 @@ fn a_look_of_before_is_not_shown() {
 #[test]
 fn a_puller_may_be_without_lanes() {
     let mut scene = Scene::new(1, SLABS);
-    let none = vec![None; SLABS.shards];
-    let mut session = scene.network.connect(&scene.offered, &scene.replica, &none, &Faults::default());
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
     (0..SLABS.shards).for_each(|shard| session.puller.drop_lane(shard));
     (0..20).for_each(|_| assert!(!session.step().expect("nothing is wrong").moved));
     assert_eq!((session.puller.counts().looks, session.acked(0)), (0, 0));
@@ -107,10 +107,9 @@ fn a_puller_may_be_without_lanes() {
     (0..SLABS.shards).for_each(|shard| session.puller.drop_lane(shard));
     (0..20).for_each(|_| assert!(session.step().is_ok()));
     assert_eq!((0..SLABS.shards).map(|shard| session.acked(shard)).sum::<u64>(), 0, "nobody speaks for them");
-    let known = session.puller.known();
-    assert!(known.iter().all(Option::is_some), "what was applied can be gone on from");
+    assert!(scene.replica.shards().iter().all(Shard::is_proven), "what was applied can be gone on from");
     drop(session);
-    pull_honest(&mut scene, &known);
+    pull_honest(&mut scene);
 }
 
 /// A lie about the first shard alone: its name, how it is told, how the lane ends, and whether a
@@ -158,8 +157,7 @@ fn a_lane_that_ends_leaves_the_others_going_on() {
     for (what, lie, is_expected, goes_on) in LIES {
         println!("{what}");
         let mut scene = Scene::new(1, SLABS);
-        let none = vec![None; SLABS.shards];
-        let mut session = scene.network.connect(&scene.offered, &scene.replica, &none, &Faults::default());
+        let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
         pull(&mut session).expect("it is honest so far");
         lie(&scene.forged);
         step_until(&mut session, "the lane ends", |session| session.puller.ended().next().is_some());
@@ -185,8 +183,7 @@ fn a_lane_that_ends_leaves_the_others_going_on() {
         let (joined, continued) = if goes_on { (2, 1) } else { (3, 0) };
         assert_eq!((counts.joined, counts.continued, counts.diverged), (joined, continued, 0), "{what}");
         drop(session);
-        let known = scene.replica.terms_of_shards();
-        pull_honest(&mut scene, &known);
+        pull_honest(&mut scene);
         assert_same(&scene.store, &scene.replica, NOW);
     }
 }

@@ -2,7 +2,7 @@
 //! nothing goes on for ever, and no item appears that was never written.
 
 use super::scene::{
-    CAPACITY, COMMITTED, Forged, KEYS, OWES, STEPS_MAX, Scene, TAIL, TERM, lie_until_it_ends, pull, pull_honest,
+    CAPACITY, COMMITTED, Forged, KEYS, OWES, STEPS_MAX, Scene, TAIL, TERM, lie_until_it_ends, pull, pull_honest, forget,
 };
 use super::writer::Writer;
 use super::{SLABS, Setup, seeds};
@@ -17,6 +17,7 @@ use remora::fabric::sim::Faults;
 use remora::replication::pull::LaneEnd;
 use remora::store::line::{CONTROL_LINE_BYTES, OWES_NOT_KNOWN, POSITION_MAX};
 use remora::store::log::Cell;
+use remora::store::shard::Shard;
 use remora::store::{History, Store, TermStart};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -75,8 +76,7 @@ fn a_line_that_makes_no_sense_ends_it() {
         for caught_up in [false, true] {
             println!("{name}, {caught_up}");
             let mut scene = Scene::new(1, SLABS);
-            let none = vec![None; SLABS.shards];
-            let mut session = scene.network.connect(&scene.offered, &scene.replica, &none, &Faults::default());
+            let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
             if caught_up {
                 pull(&mut session).expect("it is honest so far");
             }
@@ -84,9 +84,8 @@ fn a_line_that_makes_no_sense_ends_it() {
             let ended = lie_until_it_ends(&mut session);
             let is_senseless = matches!(ended, End::Lane(LaneEnd::Senseless { shard: 0, .. }));
             assert!(is_senseless && ended.to_string().contains(words), "{name}: {ended}");
-            let known = session.puller.known();
             drop(session);
-            pull_honest(&mut scene, &known);
+            pull_honest(&mut scene);
         }
     }
 }
@@ -99,8 +98,7 @@ fn memory_that_is_not_to_be_had_is_waited_for() {
     let (geometry, slabs) = (scene.store.geometry(), scene.store.memory().slabs);
     // One more than the primary has: the forger's shards want one each.
     scene.replica = Store::with_geometry(geometry, slabs + 1, 4, false, Some((3, 4))).expect("a small store");
-    let none = vec![None; SLABS.shards];
-    let mut session = scene.network.connect(&scene.offered, &scene.replica, &none, &Faults::default());
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
     pull(&mut session).expect("it is honest so far");
     let mut random = Rng::with_seed(2);
     let mut writer = Writer::new(&scene.store, &mut scene.ledger, SLABS, KEYS);
@@ -115,10 +113,9 @@ fn memory_that_is_not_to_be_had_is_waited_for() {
     let End::Lane(LaneEnd::NoMemory { shard, .. }) = ended else { panic!("{ended}") };
     assert_eq!(cursors(&scene.replica)[shard], before[shard]);
     assert!(cursors(&scene.store)[shard] > before[shard], "there was something to apply");
-    let known = session.puller.known();
-    assert!(known.iter().all(Option::is_some), "all that was applied is sound");
+    assert!(scene.replica.shards().iter().all(Shard::is_proven), "all that was applied is sound");
     drop(session);
-    pull_honest(&mut scene, &known);
+    pull_honest(&mut scene);
 }
 
 #[test]
@@ -129,24 +126,22 @@ fn positions_that_go_back_end_it_and_another_term_does_at_once() {
     ];
     let mut scene = Scene::new(1, ONE);
     for (name, lie) in goes_back {
-        let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+        let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
         pull(&mut session).expect("it is honest so far");
         lie(&scene.forged);
         let ended = lie_until_it_ends(&mut session);
         assert!(matches!(ended, End::Lane(LaneEnd::BeganAnew { what: "a position went back", .. })), "{name}: {ended}");
-        let known = session.puller.known();
         drop(session);
-        pull_honest(&mut scene, &known);
+        pull_honest(&mut scene);
     }
-    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
     pull(&mut session).expect("it is honest so far");
     set(&scene.forged, TERM, |_| Term::of(2, 5).0);
     let ended = (0..10).find_map(|_| session.step().err());
     assert!(matches!(ended, Some(End::Lane(LaneEnd::TermChanged(term))) if term == Term::of(2, 5)), "{ended:?}");
-    let known = session.puller.known();
-    assert!(known[0].is_some());
+    assert!(scene.replica.shards()[0].is_proven());
     drop(session);
-    pull_honest(&mut scene, &known);
+    pull_honest(&mut scene);
 }
 
 /// A server that is about to begin anew shows an empty log, and does not know what it misses: who
@@ -155,7 +150,7 @@ fn positions_that_go_back_end_it_and_another_term_does_at_once() {
 #[test]
 fn a_log_that_is_empty_because_it_begins_anew_empties_nobody() {
     let mut scene = Scene::new(1, ONE);
-    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
     pull(&mut session).expect("it is honest so far");
     let look_often = |session: &mut Session<'_>| {
         let looks = session.puller.counts().looks + 10;
@@ -174,9 +169,8 @@ fn a_log_that_is_empty_because_it_begins_anew_empties_nobody() {
         set(&scene.forged, TAIL, |_| empty_at);
         look_often(&mut session);
         assert_eq!(items(&scene.replica, NOW), kept, "owes until {owes}");
-        let known = session.puller.known();
         drop(session);
-        session = scene.network.connect(&scene.offered, &scene.replica, &known, &Faults::default());
+        session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
         look_often(&mut session);
         assert_eq!(items(&scene.replica, NOW), kept, "another session, owes until {owes}");
         assert!(scene.replica.shards()[0].is_whole());
@@ -190,7 +184,7 @@ fn a_log_that_is_empty_because_it_begins_anew_empties_nobody() {
 #[test]
 fn a_position_that_goes_back_at_one_look_is_not_believed() {
     let mut scene = Scene::new(1, ONE);
-    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
     pull(&mut session).expect("it is honest so far");
     let mut look_once = || {
         let looks = session.puller.counts().looks;
@@ -222,8 +216,7 @@ fn a_transient_lie_is_passed_over() {
         println!("{name}");
         let scene = Scene::new(1, SLABS);
         let mut network = scene.network;
-        let none = vec![None; SLABS.shards];
-        let mut session = network.connect(&scene.offered, &scene.replica, &none, &Faults::default());
+        let mut session = network.connect(&scene.offered, &scene.replica, &Faults::default());
         for _ in 0..30 {
             lie(&scene.forged);
             (0..20).for_each(|_| assert!(session.step().is_ok(), "it may pass"));
@@ -240,12 +233,11 @@ fn a_transient_lie_is_passed_over() {
 fn a_beginning_within_a_record_is_not_gone_on_from() {
     let mut scene = Scene::new(1, ONE);
     set(&scene.forged, TAIL, |word| word + 8);
-    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
     let ended = pull(&mut session).expect_err("no record begins there");
     assert!(matches!(ended, End::Lane(LaneEnd::BadRecord { times: 3, .. })), "{ended}");
-    let known = session.puller.known();
     drop(session);
-    pull_honest(&mut scene, &known);
+    pull_honest(&mut scene);
 }
 
 /// A tail that was too high, so that items were left out; it shows when the truth comes back.
@@ -255,14 +247,13 @@ fn a_tail_that_was_too_high_is_not_gone_on_from() {
     let line = scene.store.shards()[0].control();
     let second = scene.store.shards()[0].walk(line.tail()).nth(20).expect("many records").0;
     set(&scene.forged, TAIL, |_| second);
-    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
     pull(&mut session).expect("it looks as if it were true");
     scene.forged.restore(&scene.store);
     let ended = lie_until_it_ends(&mut session);
     assert!(matches!(ended, End::Lane(LaneEnd::BeganAnew { what: "a position went back", .. })), "{ended}");
-    let known = session.puller.known();
     drop(session);
-    pull_honest(&mut scene, &known);
+    pull_honest(&mut scene);
 }
 
 /// Lines that change at random with every step: whatever comes of it, items are ones that were
@@ -273,9 +264,8 @@ fn lines_at_random() {
         println!("REMORA_SEED={seed}");
         let mut scene = Scene::new(seed, ONE);
         let mut random = Rng::with_seed(seed);
-        let mut known = vec![None];
         for _ in 0..10 {
-            let mut session = scene.network.connect(&scene.offered, &scene.replica, &known, &Faults::default());
+            let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
             for _ in 0..200 {
                 if random.u8(0..10) == 0 {
                     scene.forged.restore(&scene.store);
@@ -291,11 +281,11 @@ fn lines_at_random() {
                     break;
                 }
             }
-            known = session.puller.known();
             scene.ledger.assert_all_written(&scene.replica, KEYS, NOW);
             drop(session);
         }
-        pull_honest(&mut scene, &[None]);
+        forget(&scene.replica);
+        pull_honest(&mut scene);
     }
 }
 
@@ -306,13 +296,12 @@ fn logs_full_of_noise() {
         let mut scene = Scene::new(seed, ONE);
         let mut random = Rng::with_seed(seed);
         scene.forged.pool().iter().for_each(|word| word.store(random.u64(..), Relaxed));
-        let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+        let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
         let ended = pull(&mut session).expect_err("noise");
         assert!(matches!(ended, End::Lane(LaneEnd::BadRecord { times: 3, .. })), "{ended}");
         assert_eq!((session.puller.counts().records, scene.replica.stats().items), (0, 0));
-        let known = session.puller.known();
         drop(session);
-        pull_honest(&mut scene, &known);
+        pull_honest(&mut scene);
     }
 }
 
@@ -329,7 +318,7 @@ fn rings_with_changed_words() {
             let words = [scene.forged.tables(), scene.forged.pool()][random.usize(0..2)];
             words[random.usize(0..words.len())].fetch_xor(1 << random.u32(0..64), Relaxed);
         }
-        let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+        let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
         match pull(&mut session) {
             Ok(()) => {}
             Err(End::Lane(LaneEnd::BadRecord { .. })) => refused += 1,
@@ -337,7 +326,8 @@ fn rings_with_changed_words() {
         }
         found += scene.ledger.assert_all_written(&scene.replica, KEYS, NOW);
         drop(session);
-        pull_honest(&mut scene, &[None]);
+        forget(&scene.replica);
+        pull_honest(&mut scene);
     }
     assert!(found > 0 && (refused > 0 || !super::is_whole()));
 }
@@ -358,25 +348,23 @@ fn a_history_that_the_lines_contradict_ends_it_at_once() {
     let middle = scene.store.shards()[0].walk(line.tail()).nth(20).expect("many records").0;
 
     scene.offered.histories = with_second(middle);
-    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
     let ended = lie_until_it_ends(&mut session);
     assert!(matches!(ended, End::Lane(LaneEnd::BeganAnew { shard: 0, .. })), "{ended}");
-    let known = session.puller.known();
     drop(session);
-    let mut session = scene.network.connect(&scene.offered, &scene.replica, &known, &Faults::default());
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
     lie_until_it_ends(&mut session);
     assert_eq!(session.puller.counts().diverged, 1, "what was applied is not gone on from");
     drop(session);
 
     scene.offered.histories = vec![first.clone()];
-    let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
     pull(&mut session).expect("it has not come to the second term");
     set(&scene.forged, TERM, |_| second.0);
     let ended = lie_until_it_ends(&mut session);
     assert!(matches!(ended, End::Lane(LaneEnd::TermChanged(changed)) if changed == second), "{ended}");
-    let known = session.puller.known();
     drop(session);
-    pull_honest(&mut scene, &known);
+    pull_honest(&mut scene);
 }
 
 /// A table of noise leads nowhere, and one that leads to other slabs leads to bytes that do not
@@ -394,7 +382,7 @@ fn tables_that_lie() {
                 let other = Cell { physical: (cell.physical + 1) % slabs, ..cell };
                 word.store(if noise { random.u64(..) } else { other.to_bits() }, Relaxed);
             }
-            let mut session = scene.network.connect(&scene.offered, &scene.replica, &[None], &Faults::default());
+            let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
             let ended = pull(&mut session).expect_err(what);
             let expected = match &ended {
                 End::Lane(LaneEnd::Senseless { what, .. }) => noise && what.contains("table"),
@@ -404,7 +392,8 @@ fn tables_that_lie() {
             assert!(expected, "{what}: {ended}");
             assert_eq!((session.puller.counts().records, scene.replica.stats().items), (0, 0));
             drop(session);
-            pull_honest(&mut scene, &[None]);
+            forget(&scene.replica);
+            pull_honest(&mut scene);
             scene = Scene::new(seed + 1000, ONE);
         }
     }

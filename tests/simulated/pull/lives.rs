@@ -19,7 +19,7 @@ fn a_restarted_replica_joins_anew() {
         run.faults = Faults::unkind();
         run.drive(60);
         run.end_session();
-        (run.replica, run.known) = (&second, vec![None; SHARDS.shards]);
+        run.replica = &second;
         run.ledger.forget_seen();
         run.drive(60);
         run.settle();
@@ -44,9 +44,7 @@ fn a_primary_is_replaced_by_another() {
             run.settle();
         }
         run.end_session();
-        let known = run.known.clone();
         let mut run = Run::of_lineage(seed, SLABS, 100, &second, &replica, run.ledger);
-        run.known = known;
         run.write((seed % 4) as usize * 60);
         run.faults = if seed % 3 == 0 { Faults { cut: 0.1, ..Faults::unkind() } } else { Faults::unkind() };
         run.drive(100);

@@ -82,7 +82,6 @@ fn an_inbox_that_holds_lies() {
                 puller.add(
                     shard,
                     replica.follower(shard).expect("nobody follows"),
-                    None,
                     offered.histories[shard].clone(),
                     Tag::FIRST,
                 );

@@ -9,11 +9,11 @@ use crate::pair::Setup;
 use crate::pullers::End;
 use crate::session::{Network, Offered, Session};
 use fastrand::Rng;
-use remora::base::term::Term;
 use remora::base::time::UnixSeconds;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::{Counts, LaneEnd, PullError};
 use remora::store::Store;
+use remora::store::shard::Shard;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +76,6 @@ pub struct Run<'s> {
     pub writer: Writer<'s>,
     pub replica: &'s Store,
     pub faults: Faults,
-    pub known: Vec<Option<Term>>,
     pub session: Option<Session<'s>>,
     pub seen: Seen,
     /// Bytes were changed on their way. Of a set the word of metadata is outside the checksum:
@@ -111,7 +110,6 @@ impl<'s> Run<'s> {
             offered: Offered::of(primary),
             replica,
             faults: Faults::default(),
-            known: vec![None; setup.shards],
             session: None,
             seen: Seen::default(),
             metadata_may_differ: false,
@@ -131,14 +129,15 @@ impl<'s> Run<'s> {
     /// One step of the puller; a session that has failed is made anew at the next.
     pub fn pull(&mut self) {
         clock::pass(Duration::from_micros(self.random.u64(1..60)));
-        let Run { network, offered, replica, known, faults, .. } = self;
-        let session = self.session.get_or_insert_with(|| network.connect(offered, replica, known, faults));
+        let Run { network, offered, replica, faults, .. } = self;
+        let session = self.session.get_or_insert_with(|| network.connect(offered, replica, faults));
         self.metadata_may_differ |= session.faults.corrupt > 0.0;
         let Err(error) = session.step() else { return };
         match &error {
             End::Puller(PullError::Stuck(..)) => self.seen.stuck += 1,
             End::Puller(PullError::Fabric(_)) => self.seen.closed += 1,
             End::Lane(LaneEnd::BadRecord { .. }) => self.seen.broken += 1,
+            End::Lane(LaneEnd::Kept { .. }) => panic!("this one gives up what it must: {error}"),
             End::Lane(LaneEnd::TermChanged(_))
             | End::Lane(LaneEnd::Senseless { .. })
             | End::Lane(LaneEnd::NoMemory { .. })
@@ -153,12 +152,11 @@ impl<'s> Run<'s> {
     /// As replication does after a failure.
     pub fn end_session(&mut self) {
         let Some(session) = self.session.take() else { return };
-        self.known = session.puller.known();
         if session.faults.corrupt > 0.0 && session.faults.corrupt_from_region == 0 {
             // What begins anew after a changed line replays what readers have seen before.
             self.ledger.forget_seen();
         }
-        self.seen.remade += u64::from(self.known.iter().any(Option::is_some));
+        self.seen.remade += u64::from(self.replica.shards().iter().any(Shard::is_proven));
         self.seen.counts = self.seen.counts.plus(&session.puller.counts());
     }
 

@@ -10,7 +10,6 @@ use crate::pair::{NOW, primary, replica_of};
 use crate::pullers::End;
 use crate::session::{Network, Offered, Session};
 use fastrand::Rng;
-use remora::base::term::Term;
 use remora::fabric::Regions;
 use remora::fabric::sim::Faults;
 
@@ -128,10 +127,15 @@ pub fn pull(session: &mut Session<'_>) -> Result<(), End> {
     panic!("{STEPS_MAX} steps, and neither an error nor an end: {:?}", session.puller.counts());
 }
 
+/// What is here is not gone on from.
+pub fn forget(replica: &Store) {
+    (0..replica.shards().len()).for_each(|shard| replica.follower(shard).expect("nobody follows").doubt());
+}
+
 /// An honest primary after a dishonest one: the replica becomes the same.
-pub fn pull_honest(scene: &mut Scene, known: &[Option<Term>]) {
+pub fn pull_honest(scene: &mut Scene) {
     scene.forged.restore(&scene.store);
-    let mut session = scene.network.connect(&scene.offered, &scene.replica, known, &Faults::default());
+    let mut session = scene.network.connect(&scene.offered, &scene.replica, &Faults::default());
     for _ in 0..STEPS_MAX {
         session.step().expect("it is honest");
         let tails = |store: &Store| store.shards().iter().map(|shard| shard.control().tail()).collect::<Vec<_>>();

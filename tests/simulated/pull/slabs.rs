@@ -149,7 +149,6 @@ fn pull_misplaced(alike: &mut Alike, part: &Range<u64>, case: Case) {
     let mut session = alike.scene.network.connect(
         &alike.scene.offered,
         &alike.scene.replica,
-        &[None; ALIKE.shards],
         &Faults::default(),
     );
     if case.carried {
@@ -182,9 +181,8 @@ fn pull_misplaced(alike: &mut Alike, part: &Range<u64>, case: Case) {
             matches!(ended, End::Lane(LaneEnd::BadRecord { shard: 0, position, times: 3, .. }) if position == begin);
         assert!(expected && bad_records(&session) == 3 && alike.cursor() == begin, "{ended}");
     }
-    let known = session.puller.known();
     drop(session);
-    pull_honest(&mut alike.scene, &known);
+    pull_honest(&mut alike.scene);
 }
 
 /// In one, two and many slabs, of which one has other bytes: from its beginning, to its end, and
@@ -252,8 +250,7 @@ fn a_table_that_leads_to_another_shards_slabs() {
         let mut session = alike.scene.network.connect(
             &alike.scene.offered,
             &alike.scene.replica,
-            &[None; ALIKE.shards],
-            &Faults::default(),
+                &Faults::default(),
         );
         let ended = pull(&mut session).expect_err("they are another shard's");
         let End::Lane(LaneEnd::BadRecord { shard: 0, position, times: 3, why: BadRecord::Checksum }) = ended else {
@@ -262,8 +259,7 @@ fn a_table_that_leads_to_another_shards_slabs() {
         assert_eq!((position, session.puller.counts().bad_records), (first, 3));
         assert_eq!(alike.cursor(), first, "what stands before is applied");
         alike.scene.ledger.assert_all_written(&alike.scene.replica, NUMBERS, NOW);
-        let known = session.puller.known();
         drop(session);
-        pull_honest(&mut alike.scene, &known);
+        pull_honest(&mut alike.scene);
     }
 }

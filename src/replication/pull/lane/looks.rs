@@ -9,18 +9,6 @@ use crate::store::line::{ControlLine, OWES_NOT_KNOWN};
 use crate::sys::sync::AtomicU64;
 
 impl Lane<'_> {
-    /// Whether the control line shows a log that this lane could follow. For as long as the lane
-    /// takes no looks.
-    pub fn shows_log(&mut self, look: Look, words: &[AtomicU64]) -> Result<bool, LaneEnd> {
-        Ok(self.read(look, words)?.is_some())
-    }
-
-    /// What is here is given up, whatever the next look shows.
-    pub fn discard(&mut self, counts: &mut Counts) {
-        let why = if self.known.is_some() { Why::Diverged } else { Why::Joins };
-        self.begin_anew(why, 0, counts);
-    }
-
     /// A look has seen another beat. Nothing else follows from it.
     pub fn follow_beat(&mut self, beat: u64) {
         self.sink.follower.follow_beat(beat);
@@ -52,7 +40,7 @@ impl Lane<'_> {
                 self.givers_owe = ControlLine::of(words, 0).owes_until();
                 // The giver begins anew, and does not know yet what it misses. Until it does,
                 // nothing that is here is given up because it is not there.
-                let is_kept = matches!(self.state, State::Follows) || self.has_not_looked() && self.known.is_some();
+                let is_kept = matches!(self.state, State::Follows) || self.has_not_looked() && self.sink.follower.is_proven();
                 Ok(Some(line).filter(|_| !is_kept || self.givers_owe != OWES_NOT_KNOWN))
             }
             Shown::NothingYet => Ok(None),
@@ -63,12 +51,17 @@ impl Lane<'_> {
             }
             Shown::BeganAnew(what, tail) => {
                 // Items that live there below this replica's tail may never have been here.
-                self.sink.proven &= tail >= self.sink.follower.tail();
+                if tail < self.sink.follower.tail() {
+                    self.sink.follower.doubt();
+                }
                 Err(LaneEnd::BeganAnew { shard: self.shard, what })
             }
             Shown::Senseless(what) => {
                 self.senseless += 1;
                 if self.senseless > SENSELESS_LOOKS_MAX {
+                    if !self.has_not_looked() {
+                        self.sink.follower.doubt();
+                    }
                     return Err(LaneEnd::Senseless { shard: self.shard, what });
                 }
                 Ok(None)
@@ -98,22 +91,21 @@ impl Lane<'_> {
     fn decide(&mut self, line: &Line, counts: &mut Counts) -> Result<(), LaneEnd> {
         match self.state {
             State::New => match self.resume(line) {
-                Resume::Continue if self.is_doubtful() => self.begin_anew(Why::Diverged, line.tail, counts),
+                Resume::Continue if self.is_doubtful() => self.begin_anew(Why::Diverged, line.tail, counts)?,
                 Resume::Continue => {
                     self.sink.follower.adopt(&self.theirs);
                     self.state = State::Follows;
                     self.follows_anew = true;
-                    self.sink.proven = true;
                     counts.continued += 1;
                 }
-                Resume::Begin(why) => self.begin_anew(why, line.tail, counts),
+                Resume::Begin(why) => self.begin_anew(why, line.tail, counts)?,
             },
             State::Follows if self.has_strayed(line) => {
                 let what = "what was applied is not what its history says";
                 return Err(LaneEnd::BeganAnew { shard: self.shard, what });
             }
             State::Follows if self.source.is_empty() && line.tail > self.sink.follower.cursor() => {
-                self.begin_anew(Why::Overrun, line.tail, counts);
+                self.begin_anew(Why::Overrun, line.tail, counts)?;
             }
             State::Follows | State::Begins { .. } => {}
         }

@@ -20,8 +20,6 @@ pub struct Sink<'s> {
     /// Whether the primary may give up what lives.
     evicts: bool,
     carry: Carry,
-    /// It goes on from a position where it was before, or a record has been found where it began.
-    pub proven: bool,
     /// Everything below this position is given up.
     given_up_to: u64,
 }
@@ -39,7 +37,7 @@ pub enum Fed {
 impl<'s> Sink<'s> {
     /// Into one shard of the store.
     pub fn new(follower: Follower<'s>, evicts: bool) -> Sink<'s> {
-        Sink { follower, evicts, carry: Carry::default(), proven: false, given_up_to: 0 }
+        Sink { follower, evicts, carry: Carry::default(), given_up_to: 0 }
     }
 
     /// Feed the words of a piece that has arrived to the store, until they are used up or cannot be
@@ -51,7 +49,6 @@ impl<'s> Sink<'s> {
             let words = &landing.words(piece.bytes)[piece.consumed..];
             let stop = if self.carry.is_empty() {
                 let applied = self.follower.apply(words, piece.begin + piece.consumed as u64 * 8);
-                self.proven |= applied.records > 0;
                 piece.consumed += applied.bytes as usize / 8;
                 counts.records += applied.records;
                 moved |= applied.bytes > 0;
@@ -93,7 +90,6 @@ impl<'s> Sink<'s> {
     /// Apply the record that was put together. None: it is applied, or more of it is wanted.
     fn apply_carry(&mut self, counts: &mut Counts) -> Option<Stop> {
         let applied = self.follower.apply(self.carry.words(), self.follower.cursor());
-        self.proven |= applied.records > 0;
         counts.records += applied.records;
         match applied.stop {
             Stop::Cut { wanted_bytes } if self.carry.want(wanted_bytes) => None,

@@ -1,0 +1,159 @@
+//! Which shards a session follows, which it has asked for, and which it asks for again: a shard
+//! whose lane has ended is subscribed to again on the same session, because the primary then tells
+//! what has become of it. Pure: the time is an argument.
+
+use super::{RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
+use crate::base::shards::ShardSet;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// A shard whose lane has lasted so long is subscribed to again at once.
+const LANE_GOOD: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Subscriptions {
+    /// The primary was asked, and has not answered yet.
+    asked: ShardSet,
+    /// The first of those was asked then.
+    asked_at: Instant,
+    /// They have a lane.
+    follows: ShardSet,
+    ended: HashMap<usize, Ended>,
+}
+
+/// A lane that has ended.
+struct Ended {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Subscriptions {
+    /// Of a session that has asked for nothing yet.
+    pub fn new(now: Instant) -> Subscriptions {
+        let none = ShardSet::default();
+        Subscriptions { asked: none, asked_at: now, follows: none, ended: HashMap::new() }
+    }
+
+    /// What is to be asked for now, of what is wanted. It counts as asked from now on.
+    pub fn ask(&mut self, wanted: ShardSet, now: Instant) -> ShardSet {
+        let waits = |shard: &usize| self.ended.get(shard).is_some_and(|ended| now < ended.at + ended.pause);
+        let missing = wanted.without(self.asked).without(self.follows);
+        let missing: ShardSet = missing.iter().filter(|shard| !waits(shard)).collect();
+        if self.asked.is_empty() {
+            self.asked_at = now;
+        }
+        self.asked = self.asked.with(missing);
+        missing
+    }
+
+    /// For how long the primary has owed an answer.
+    pub fn unanswered(&self, now: Instant) -> Duration {
+        if self.asked.is_empty() { Duration::ZERO } else { now.saturating_duration_since(self.asked_at) }
+    }
+
+    /// Whether an answer is to come.
+    pub fn awaits_answer(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// The primary has answered. False if it was not asked.
+    pub fn answered(&mut self, shard: usize, now: Instant) -> bool {
+        let was_asked = self.asked.has(shard);
+        self.asked.remove(shard);
+        self.asked_at = now;
+        was_asked
+    }
+
+    /// The shard has a lane.
+    pub fn add(&mut self, shard: usize) {
+        self.follows.insert(shard);
+    }
+
+    /// What is followed and not wanted any more. It counts as followed no more.
+    pub fn drop_unwanted(&mut self, wanted: ShardSet) -> ShardSet {
+        let unwanted = self.follows.without(wanted);
+        self.follows = self.follows.within(wanted);
+        self.ended.retain(|shard, _| wanted.has(*shard));
+        unwanted
+    }
+
+    /// A lane has ended. It is asked for again at once where it had lasted; else after a pause,
+    /// which grows up to [`RETRY_PAUSE_MAX`] where it fails again and again.
+    pub fn ended(&mut self, shard: usize, has_failed: bool, now: Instant) {
+        self.follows.remove(shard);
+        let recent = self.ended.get(&shard).filter(|before| now < before.at + before.pause + LANE_GOOD);
+        let pause = match recent {
+            None => Duration::ZERO,
+            Some(before) if has_failed => (before.pause * 2).clamp(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX),
+            Some(_) => RETRY_PAUSE_MIN,
+        };
+        self.ended.insert(shard, Ended { at: now, pause });
+    }
+
+    /// Whether all that is wanted is followed.
+    pub fn has_all(&self, wanted: ShardSet) -> bool {
+        wanted.without(self.follows).is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(text: &str) -> ShardSet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn each_shard_is_asked_for_once_and_dropped_once() {
+        let now = Instant::now();
+        let mut all = Subscriptions::new(now);
+        assert_eq!(all.ask(set("0-3"), now), set("0-3"));
+        assert!(all.ask(set("0-3"), now).is_empty() && all.awaits_answer() && !all.has_all(set("0-3")));
+        (0..4).for_each(|shard| {
+            assert!(all.answered(shard, now));
+            all.add(shard);
+        });
+        assert!(all.has_all(set("0-3")) && !all.awaits_answer() && !all.answered(2, now));
+        assert_eq!(all.drop_unwanted(set("0-1,7")), set("2-3"));
+        assert!(all.drop_unwanted(set("0-1,7")).is_empty());
+        assert_eq!(all.ask(set("0-1,7"), now), set("7"));
+        let later = now + Duration::from_secs(3);
+        assert_eq!(all.unanswered(later), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_lane_that_ends_again_and_again_is_asked_for_ever_more_seldom() {
+        let (mut now, one) = (Instant::now(), set("5"));
+        let mut all = Subscriptions::new(now);
+        let follow = |all: &mut Subscriptions, now| {
+            assert_eq!(all.ask(one, now), one);
+            assert!(all.answered(5, now));
+            all.add(5);
+        };
+        follow(&mut all, now);
+        all.ended(5, true, now);
+        // It may have been the first in years.
+        follow(&mut all, now);
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            all.ended(5, true, now);
+            let begun = now;
+            while all.ask(one, now).is_empty() {
+                now += Duration::from_millis(1);
+            }
+            pauses.push(now - begun);
+            assert!(all.answered(5, now));
+            all.add(5);
+        }
+        assert_eq!(pauses[0], RETRY_PAUSE_MIN);
+        assert!(pauses.windows(2).all(|two| two[1] == (two[0] * 2).min(RETRY_PAUSE_MAX)), "{pauses:?}");
+        // An end that is no failure does not add up.
+        all.ended(5, false, now);
+        now += RETRY_PAUSE_MIN;
+        follow(&mut all, now);
+        now += Duration::from_secs(10);
+        all.ended(5, true, now);
+        follow(&mut all, now);
+    }
+}
