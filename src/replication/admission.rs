@@ -120,21 +120,26 @@ impl Admitted {
     }
 
     fn connect(&mut self, config: &FollowConfig, store: &Store) -> Result<(), SessionEnd> {
-        if let Err(unfit) = self.check(config, store) {
-            // So the primary's log can say why the connection ends. A new socket takes so few bytes
-            // at once.
-            let refusal = Message::Refuse { why: Refusal::Unfit, words: unfit.to_string() };
-            let _ = self.joined.link.send(&refusal, Instant::now());
-            return Err(unfit.into());
-        }
+        self.check_and_say(config, store)?;
         if self.channels.is_none() {
             let choice = Choice::new(&config.primary, &config.fabrics, &config.penalties);
             self.channels = Some(match config.mode {
                 Mode::Pull => attach(&mut self.joined, choice, &config.options, config.pullers)?,
                 Mode::Push => attach_pushed(&mut self.joined, choice, &config.options, config.pause_max)?,
             });
+            // What is followed are the histories that were told with the subscription.
+            self.check_and_say(config, store)?;
         }
         Ok(())
+    }
+
+    fn check_and_say(&mut self, config: &FollowConfig, store: &Store) -> Result<(), SessionEnd> {
+        let Err(unfit) = self.check(config, store) else { return Ok(()) };
+        // So the primary's log can say why the connection ends. A new socket takes so few bytes at
+        // once.
+        let refusal = Message::Refuse { why: Refusal::Unfit, words: unfit.to_string() };
+        let _ = self.joined.link.send(&refusal, Instant::now());
+        Err(unfit.into())
     }
 
     /// Whether this store can follow that primary, and may.

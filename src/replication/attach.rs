@@ -15,7 +15,8 @@ use super::push::layout::Layout;
 use super::regions;
 use super::secret::{Secret, Side, random};
 use super::shares::{PULLERS_MAX, Shares};
-use super::wire::{Greeting, Join, Message, PROGRAM_VERSION, Refusal, VERSION, Welcome};
+use super::standing::ServerNumber;
+use super::wire::{Greeting, Join, Message, PROGRAM_VERSION, Refusal, Subscribed, VERSION, Wanted, Welcome};
 use crate::fabric::{self, Channel, ConnectOptions, FabricError, Invitation, Kind, Token};
 use crate::sys::reach;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -26,7 +27,8 @@ use std::time::{Duration, Instant};
 pub const PREFERENCE: [Kind; 3] = [Kind::Shm, Kind::Verbs, Kind::Tcp];
 
 /// The longest pause after a primary was busy: it has no place free, or is a replica that has not
-/// joined its own primary yet, which takes a moment.
+/// joined its own primary yet, which takes a moment. And after a refusal because both would follow
+/// each other: an order to the other one ends that.
 const BUSY_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Who the replica is.
@@ -52,8 +54,10 @@ pub struct Channels {
     pub channels: Vec<Box<dyn Channel>>,
     /// Their fabric, and why that one.
     pub fabric: String,
-    /// Of the subscription.
-    pub tag: Tag,
+    /// Of the subscription to each shard, in their order.
+    pub tags: Vec<Tag>,
+    /// The servers through which the shards come.
+    pub path: Vec<ServerNumber>,
 }
 
 /// Why a primary could not be joined.
@@ -99,7 +103,7 @@ impl AttachError {
     pub(super) fn pause(&self, pause: Duration) -> Duration {
         match self {
             AttachError::NotYet(_) => NOT_YET_PAUSE,
-            AttachError::Link(_, LinkError::Refused(Refusal::Busy, _)) => pause.min(BUSY_PAUSE_MAX),
+            AttachError::Link(_, LinkError::Refused(Refusal::Busy | Refusal::Circle, _)) => pause.min(BUSY_PAUSE_MAX),
             _ => pause,
         }
     }
@@ -260,18 +264,28 @@ pub fn attach_pushed(
     Err(choice.none())
 }
 
-/// Subscribe to all shards by `channels`, whose pullers share them.
+/// Subscribe to all shards by `channels`, whose pullers share them. The histories of now take the
+/// place of those in the welcome.
 fn subscribe(joined: &mut Joined, channels: Vec<Box<dyn Channel>>, fabric: String) -> Result<Channels, AttachError> {
     let shards = joined.welcome.geometry.shards as usize;
     let wanted = Shares::new(shards, channels.len()).wanted();
     let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
-    let told =
-        joined.link.send(&Message::Subscribe(wanted), deadline).and_then(|()| answer(&mut joined.link, deadline));
-    let failed = |error| AttachError::Link(joined.link.peer(), error);
-    match told.map_err(failed)? {
-        Message::Subscribed { tag } => Ok(Channels { channels, fabric, tag }),
-        other => Err(failed(LinkError::OutOfPlace(other.name()))),
+    let told = joined
+        .link
+        .send(&Message::Subscribe(wanted.clone()), deadline)
+        .and_then(|()| answer(&mut joined.link, deadline));
+    let peer = joined.link.peer();
+    let failed = |error| AttachError::Link(peer, error);
+    let Subscribed { path, shards } = match told.map_err(failed)? {
+        Message::Subscribed(subscribed) => subscribed,
+        other => return Err(failed(LinkError::OutOfPlace(other.name()))),
+    };
+    if !shards.iter().map(|told| told.shard).eq(wanted.into_iter().map(Wanted::shard)) {
+        return Err(failed(LinkError::OutOfPlace("Subscribed of other shards")));
     }
+    let tags = shards.iter().map(|told| told.tag).collect();
+    joined.welcome.histories = shards.into_iter().map(|told| told.history).collect();
+    Ok(Channels { channels, fabric, tags, path })
 }
 
 /// The primary's answer by `deadline`. Heartbeats may come before it, and unknown messages.

@@ -11,6 +11,7 @@ use super::follow::{FollowConfig, Following, Known};
 use super::lineage::Discard;
 use super::node::Node;
 use super::order::Order;
+use crate::base::shards::ShardSet;
 use crate::base::term::Term;
 use crate::base::time::UnixSeconds;
 use crate::store::History;
@@ -73,6 +74,10 @@ impl Role {
         store.close_gates(0..store.shards().len(), primary);
     }
 
+    fn all_shards(&self) -> ShardSet {
+        ShardSet::all(self.node.store.shards().len())
+    }
+
     fn take_writes(&self) {
         let store = &self.node.store;
         store.open_gates(0..store.shards().len());
@@ -84,6 +89,8 @@ impl Role {
         // Where no thread could be started, nobody writes to the store.
         self.now = Now::Detached(known);
         let following = started?;
+        let standing = following.follow().standing().clone();
+        self.node.config.follow.chain.set(self.all_shards(), Some(standing));
         self.node.set_follow(Some(following.follow().clone()));
         self.now = Now::Follows(following);
         Ok(())
@@ -129,10 +136,7 @@ impl Role {
         let words = began?;
         self.now = Now::Primary;
         self.node.set_follow(None);
-        self.node.config.follow.standing.be_root();
-        // What replicas of this one have acknowledged may be log that was given up since. They see
-        // the new term, and acknowledge this log.
-        self.node.config.offer.iter().for_each(|offer| offer.take_back_tags());
+        self.node.config.follow.chain.set(self.all_shards(), None);
         self.take_writes();
         Ok(words)
     }
@@ -196,7 +200,7 @@ impl Role {
         }
         let newest = store.newest_term();
         let begun_at = Instant::now();
-        while let Err(shard) = store.make_room_for_term(UnixSeconds::now()) {
+        while let Err(shard) = store.make_room_for_term(self.all_shards(), UnixSeconds::now()) {
             if begun_at.elapsed() > ROOM_WAIT_MAX {
                 return Err(format!(
                     "shard {} of {shards} has no room for its term after {ROOM_WAIT_MAX:?}: a worker does not end \
@@ -214,7 +218,12 @@ impl Role {
         // another lineage.
         let term = if newest.is_valid() { newest.succeed() } else { Some(Term::birth()) };
         let term = term.ok_or_else(|| format!("no term can follow {newest}: restart empty"))?;
-        store.begin_term(term);
+        // What replicas of this one have acknowledged may be log that was given up since. They see
+        // the new term, and acknowledge this log.
+        let offer = self.node.config.offer.as_deref();
+        store.begin_term(self.all_shards(), term, &|shard| {
+            offer.iter().for_each(|offer| offer.board().take_back(shard));
+        });
         log::info!("this is the primary now, term {term}");
         match empty {
             0 => Ok(format!("the primary of term {term}")),

@@ -27,7 +27,7 @@ use super::push::Mode;
 use super::report::{FollowView, Report};
 use super::secret::Secret;
 use super::shares::Shares;
-use super::standing::Standing;
+use super::standing::{Chain, Standing};
 use super::wire::{Message, Refusal};
 use crate::base::term::Term;
 use crate::fabric::{Channel, ConnectOptions, FabricError, Kind};
@@ -67,8 +67,8 @@ pub struct FollowConfig {
     pub pause_max: Duration,
     /// Silence after which the primary counts as gone.
     pub silence_max: Duration,
-    /// Where this process stands in a chain. The following keeps it up to date.
-    pub standing: Arc<Standing>,
+    /// Where this process stands. Whoever starts a following says in it which shards come by that.
+    pub chain: Arc<Chain>,
     /// Which fabrics have failed.
     pub penalties: SharedPenalties,
     /// For which primaries of another lineage the data of this store may be given up.
@@ -174,6 +174,7 @@ pub struct Follow {
     config: FollowConfig,
     /// What is offered to replicas below, if anything is.
     offer: Option<Arc<Offer>>,
+    standing: Arc<Standing>,
     view: Mutex<FollowView>,
     stopping: AtomicBool,
     hold: Mutex<Hold>,
@@ -203,7 +204,7 @@ impl Follow {
         // same measurement.
         let view = self.view();
         let penalties = self.config.penalties.lock().view(&self.config.primary, Instant::now());
-        FollowView { distance: self.config.standing.distance(), penalties, ..view.clone() }
+        FollowView { distance: self.standing.distance(), penalties, ..view.clone() }
     }
 
     /// The primary, and how it is followed.
@@ -214,6 +215,11 @@ impl Follow {
     /// The primary's replication port, as it was given.
     pub fn primary(&self) -> &str {
         &self.config.primary
+    }
+
+    /// Where this following stands.
+    pub fn standing(&self) -> &Arc<Standing> {
+        &self.standing
     }
 
     /// The following has ended. The numbers that it shows stay.
@@ -261,6 +267,7 @@ impl Follow {
         while !self.is_stopping() {
             let begun_at = Instant::now();
             let Err(end) = self.session(admitted.take(), store, cores.as_ref(), &mut watch);
+            self.standing.comes_through(Vec::new());
             if matches!(end, SessionEnd::Stopped) || self.is_stopping() {
                 return;
             }
@@ -330,7 +337,8 @@ impl Follow {
         self.view().state = "joining";
         let chosen_at = Instant::now();
         let Attached { link, welcome, channels } = admitted.attach(&self.config, store)?;
-        let Channels { channels, fabric, tag } = channels;
+        let Channels { channels, fabric, tags, path } = channels;
+        self.standing.comes_through(path);
         log::info!("following {} over {fabric}, pullers: {}", self.config.primary, channels.len());
         let kind = channels[0].kind();
         if let Some(cores) = cores {
@@ -343,7 +351,7 @@ impl Follow {
             let mut puller = Puller::new(channel, store.geometry(), share.clone(), welcome.memory, silence_max);
             for shard in share {
                 let follower = store.follower(shard).expect("whoever holds the store lets nobody else follow");
-                puller.add(shard, follower, known[shard], welcome.histories[shard].clone(), tag);
+                puller.add(shard, follower, known[shard], welcome.histories[shard].clone(), tags[shard]);
             }
             puller
         };

@@ -4,6 +4,7 @@ use super::clock::Skew;
 use super::penalties::PenaltyView;
 use super::pull::{Counts, Lag, Sign};
 use super::standing::Distance;
+use crate::base::shards::ShardSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -24,9 +25,12 @@ pub struct ReplicaView {
     pub mode: &'static str,
     /// Data channels that it has: it pulls with as many threads.
     pub pullers: usize,
+    /// The shards that it subscribes to.
+    pub shards: ShardSet,
     /// `joining` or `following`.
     pub state: &'static str,
-    /// Bytes that are committed at the primary and not yet applied at the replica.
+    /// Bytes that are committed at the primary and not yet applied at the replica: of these shards,
+    /// and of those that it has to subscribe to again.
     pub lag_bytes: u64,
     /// How long it has been behind, as it said in its last acknowledgement.
     pub lag_microseconds: u64,
@@ -116,6 +120,7 @@ impl ReplicaView {
         row("name", &self.name);
         row("version", &self.program_version);
         row("state", &self.state);
+        row("shards", &self.shards);
         row("fabric", &self.fabric.unwrap_or("none"));
         row("mode", &self.mode);
         row("pullers", &self.pullers);

@@ -6,6 +6,7 @@
 
 use crate::author::flush;
 use crate::link::Link;
+use remora::base::shards::ShardSet;
 use remora::base::time::{Expiry, UnixSeconds};
 use remora::store::record::Kind;
 use remora::store::{Item, MetaChange, NewItem, NoRoom, Participant, Store, StoreConfig, StoreStats};
@@ -399,8 +400,8 @@ fn without_eviction_a_replica_is_promoted_whatever_it_counts() {
     cache.store = &replica;
     cache.seat = replica.join();
     cache.check();
-    assert!((0..1000).any(|_| replica.make_room_for_term(cache.now).is_ok()));
-    replica.begin_term(replica.newest_term().succeed().unwrap());
+    assert!((0..1000).any(|_| replica.make_room_for_term(ShardSet::all(replica.shards().len()), cache.now).is_ok()));
+    replica.begin_term(ShardSet::all(replica.shards().len()), replica.newest_term().succeed().unwrap(), &|_| {});
     replica.open_gates(0..replica.shards().len());
     (10_000..11_000).for_each(|key| cache.set(key, 8, 0).unwrap());
     cache.check();

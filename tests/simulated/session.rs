@@ -108,7 +108,7 @@ impl Network {
             grants.push(grant);
         }
         let acks = AckSlots::new(grants.iter().map(|grant| grant.ack().clone()), known.len());
-        let tag = acks.subscribe(&shares.wanted()).expect("they are there");
+        let tag = subscribe(&acks, shares);
         let channels = channels.into_iter().enumerate();
         let pull = |(number, channel)| puller(channel, offered, replica, shares.of(number), (known, tag));
         let pullers = channels.map(pull).collect();
@@ -142,7 +142,7 @@ impl Network {
         let mut pusher = pusher.expect("the token is known");
         pusher.set_clock(clock::now);
         let acks = AckSlots::new([pusher.ack().clone()], known.len());
-        let tag = acks.subscribe(&Shares::new(known.len(), 1).wanted()).expect("they are there");
+        let tag = subscribe(&acks, Shares::new(known.len(), 1));
         let puller = puller(Box::new(inbox), offered, replica, 0..known.len(), (known, tag));
         let puller = Pullers::new(vec![puller], known.len(), self.tokens as u64);
         self.session(replica, puller, Far::Pushes(Box::new(pusher), random), acks, offered, faults)
@@ -168,6 +168,13 @@ impl Network {
             comes_and_goes,
         }
     }
+}
+
+/// To all shards, for the first time. Returns the tag of each.
+fn subscribe(acks: &AckSlots, shares: Shares) -> Tag {
+    let tags = shares.wanted().into_iter().map(|one| acks.subscribe(one).expect("it is there"));
+    assert!(tags.eq(vec![Tag::FIRST; shares.wanted().len()]));
+    Tag::FIRST
 }
 
 fn puller<'s>(
@@ -228,7 +235,7 @@ impl Session<'_> {
     pub fn add_again(&mut self, shard: usize) {
         let follower = self.replica.follower(shard).expect("its lane was dropped");
         let puller = self.puller.owner(shard);
-        let tag = self.acks.subscribe(&[Wanted::new(shard, puller)]).expect("it is there");
+        let tag = self.acks.subscribe(Wanted::new(shard, puller)).expect("it is there");
         self.puller.add_again(shard, follower, self.histories.get(shard).cloned().unwrap_or(History::NONE), tag);
     }
 

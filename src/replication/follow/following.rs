@@ -44,6 +44,7 @@ impl Following {
         let follow = Arc::new(Follow {
             config,
             offer,
+            standing: Arc::default(),
             view: Mutex::new(view),
             stopping: AtomicBool::new(false),
             hold: Mutex::new(Hold { is_held: false, is_barred: false, known }),

@@ -151,7 +151,7 @@ impl Follow {
             if due && preferred.is_due(|kind| self.can_use(session, kind), Instant::now()) {
                 return Err(SessionEnd::TryPreferred);
             }
-            if due && chores.attend(&mut session.link, &self.config.standing)? {
+            if due && chores.attend(&mut session.link, &self.standing)? {
                 puller.summarize()?;
             }
             if let (true, Some(skew)) = (due, chores.skew()) {
@@ -188,7 +188,7 @@ impl Follow {
     /// Tell how far it is, here and to those below.
     fn report(&self, session: &Session<'_>, now: Progress) -> MutexGuard<'_, FollowView> {
         let mut view = self.view();
-        self.config.standing.measured(now.lag.bytes, now.lag.time);
+        self.standing.measured(now.lag.bytes, now.lag.time);
         view.set(&session.before, &now.counts, now.lag, now.sign);
         view
     }

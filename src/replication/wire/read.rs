@@ -1,7 +1,7 @@
 //! Messages from bytes. Each length is checked against what is there and against its bound before
 //! it is used.
 
-use super::subscribe::{read_tag, read_wanted};
+use super::subscribe::{read_path, read_shards, read_subscribed, read_wanted};
 use super::{
     Beat, Decline, Greeting, Join, MAGIC, Message, REGIONS_MAX, Refusal, TERMS_TOLD_MAX, TEXT_BYTES_MAX, VERSION,
     Version, Welcome, WireError,
@@ -30,7 +30,7 @@ impl<'a> Fields<'a> {
         Some(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
     }
 
@@ -98,12 +98,13 @@ fn message(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
             let (depth, lag_bytes, lag_microseconds) = (fields.u32()?, fields.u64()?, fields.u64()?);
             let distance = Distance { depth, lag_bytes, lag_microseconds };
             let stamp = Stamp { wall: fields.u64()?, sent: fields.u64()?, echo: fields.u64()?, held: fields.u64()? };
-            Message::Heartbeat(Beat { distance, stamp })
+            Message::Heartbeat(Beat { distance, stamp, path: read_path(fields)? })
         }
         12 => Message::Invite(read_invite(fields)?),
         13 => Message::Declined { why: decline(fields.u8()?)?, words: fields.text()? },
         14 => Message::Subscribe(read_wanted(fields)?),
-        15 => Message::Subscribed { tag: read_tag(fields)? },
+        15 => Message::Subscribed(read_subscribed(fields)?),
+        16 => Message::Unsubscribe(read_shards(fields)?),
         unknown => Message::Unknown(unknown),
     })
 }
@@ -137,7 +138,7 @@ fn read_welcome(fields: &mut Fields<'_>) -> Option<Welcome> {
     Some(Welcome { geometry, memory, histories, host, client_port, fabrics, program_version })
 }
 
-fn read_history(fields: &mut Fields<'_>) -> Option<History> {
+pub(super) fn read_history(fields: &mut Fields<'_>) -> Option<History> {
     let origin = Term(fields.u64()?);
     let count = fields.u16().filter(|count| usize::from(*count) <= TERMS_TOLD_MAX)?;
     let start = |_| Some(TermStart { term: Term(fields.u64()?), begins: fields.u64()? });

@@ -93,7 +93,7 @@ impl Scripted {
         let tag = loop {
             match self.link.receive(soon()).expect("the primary goes on") {
                 Message::Heartbeat(_) => {}
-                Message::Subscribed { tag } => break tag,
+                Message::Subscribed(subscribed) => break subscribed.shards[0].tag,
                 other => panic!("{} is no answer", other.name()),
             }
         };
@@ -113,7 +113,7 @@ impl Scripted {
                     let _ = clocks.heard(&beat.stamp);
                     beats += 1;
                     let stamp = clocks.stamp();
-                    self.say(&Message::Heartbeat(Beat { distance: Distance::default(), stamp }));
+                    self.say(&Message::Heartbeat(Beat { distance: Distance::default(), stamp, path: Vec::new() }));
                 }
                 Some(other) => panic!("{} is of no use to a replica", other.name()),
                 None => {}

@@ -11,6 +11,7 @@ use crate::support::history::event::{Event, NEVER, Operation, Outcome, Place, Re
 use crate::support::history::judge::{Judged, judge};
 use crate::support::number;
 use fastrand::Rng;
+use remora::base::shards::ShardSet;
 use remora::fabric::sim::Faults;
 use remora::replication::wire::TERMS_TOLD_MAX;
 use remora::store::Store;
@@ -230,8 +231,12 @@ impl<'s> World<'s> {
 /// Promote as the control thread does.
 fn promote(store: &Store) {
     for _ in 0..100 {
-        if store.make_room_for_term(NOW).is_ok() {
-            store.begin_term(store.newest_term().succeed().expect("few promotions"));
+        if store.make_room_for_term(ShardSet::all(store.shards().len()), NOW).is_ok() {
+            store.begin_term(
+                ShardSet::all(store.shards().len()),
+                store.newest_term().succeed().expect("few promotions"),
+                &|_| {},
+            );
             return store.open_gates(0..store.shards().len());
         }
     }

@@ -11,6 +11,7 @@ use crate::pair::{NOW, Setup, primary, primary_of, replica_of};
 use crate::pullers::End;
 use crate::session::{Network, Offered, Session};
 use fastrand::Rng;
+use remora::base::shards::ShardSet;
 use remora::base::term::Term;
 use remora::fabric::sim::Faults;
 use remora::replication::pull::{Counts, LaneEnd, PullError, Sign};
@@ -342,9 +343,13 @@ fn promote(chain: &mut Chain<'_>, link: usize) {
     chain.links[link].end_session();
     let (store, known) = (chain.links[link].store, &chain.links[link].known);
     assert!(known.iter().all(Option::is_some), "it has something of every shard");
-    let has_room = (0..100).any(|_| store.make_room_for_term(NOW).is_ok());
+    let has_room = (0..100).any(|_| store.make_room_for_term(ShardSet::all(store.shards().len()), NOW).is_ok());
     assert!(has_room, "nobody reads");
-    store.begin_term(store.newest_term().succeed().expect("a term can follow"));
+    store.begin_term(
+        ShardSet::all(store.shards().len()),
+        store.newest_term().succeed().expect("a term can follow"),
+        &|_| {},
+    );
     store.open_gates(0..store.shards().len());
 }
 
