@@ -8,8 +8,8 @@
 
 use super::output::{print, say};
 use crate::base::limits::LOAD_WAIT_SECONDS_MAX;
-use crate::load::client::{ClientError, Connection};
 use crate::base::shards::ShardSet;
+use crate::load::client::{ClientError, Connection};
 use crate::replication::order::{Change, Order};
 use crate::server::address;
 use crate::server::control::{self, Trust};

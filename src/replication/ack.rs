@@ -8,10 +8,12 @@
 //! ```
 //!
 //! A replica *subscribes* to shards over the control connection, and the primary gives the
-//! subscription a *tag*. A position counts with the tag of the shard's latest subscription alone.
-//! So one word tells whose history it speaks of: a primary whose history changes takes its tags
-//! back ([`AckSlots::take_back`]), and what was acknowledged of the log before counts no more,
-//! while channels and sessions go on.
+//! subscription to each shard a *tag*. A position counts with the tag of the shard's latest
+//! subscription alone. So one word tells whose history it speaks of. A primary whose history of a
+//! shard changes takes the shard's tags back ([`AckSlots::take_back`]), and what was acknowledged of
+//! the log before counts no more, while channels and sessions go on. Both happen under the shard's
+//! lock, and so does a subscription, which is told the history: nobody who was told the new one has
+//! its tag taken back after.
 //!
 //! A WRITE is of the words from the first position that has changed to the last, or of the summary,
 //! which is told each 100 ms while something moves. Its words may be placed in any order, and a
@@ -25,13 +27,14 @@
 //! - The rest is figures for people. The beats tell that the replica follows.
 
 use super::wire::Wanted;
+use crate::base::shards::ShardSet;
 use crate::fabric::{ACK_BYTES, Channel, FabricError};
 use crate::store::line::POSITION_MAX;
 use crate::store::sizing;
 use crate::sys::memory::Memfd;
 use crate::sys::sync::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Pause between two summaries while something moves.
@@ -43,19 +46,25 @@ const SHARDS_MAX: usize = ACK_BYTES / 8 - SUMMARY_WORDS;
 const _: () = assert!(SHARDS_MAX >= sizing::SHARDS_MAX);
 
 const TAG_BITS: u32 = 11;
+/// In a word of [`AckSlots::subscribed`]: the replica subscribes.
+const SUBSCRIBES: u64 = 1 << TAG_BITS;
+/// In the same word: it did, and is to subscribe again.
+const TAKEN_BACK: u64 = SUBSCRIBES << 1;
+/// In the same word: where the puller's number begins.
+const PULLER_SHIFT: u32 = TAG_BITS + 2;
 const TAG_MASK: u64 = (1 << TAG_BITS) - 1;
 const NOT_WHOLE: u64 = 1 << TAG_BITS;
 const POSITION_SHIFT: u32 = TAG_BITS + 1;
 const _: () = assert!((POSITION_MAX - 8) / 8 < 1 << (64 - POSITION_SHIFT));
 
-/// Which subscription of a shard a position speaks for: 1 to 2,047. A session gives them in turn,
-/// and a shard is subscribed to at most once in 50 ms; so a tag comes again after 100 s, when no
-/// WRITE of the first time is under way any more.
+/// Which subscription of a shard a position speaks for: 1 to 2,047. A session gives them in turn, of
+/// each shard by itself, and a shard is subscribed to at most once in 50 ms; so a tag comes again
+/// after 100 s, when no WRITE of the first time is under way any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tag(u16);
 
 impl Tag {
-    /// The first one that a session gives.
+    /// The first one that a session gives for a shard.
     pub const FIRST: Tag = Tag(1);
 
     /// From a message; None if there is no such tag.
@@ -68,8 +77,9 @@ impl Tag {
         self.0
     }
 
-    fn next(self) -> Tag {
-        Tag(self.0 % TAG_MASK as u16 + 1)
+    /// The one after `last`, which is 0 where none was given yet.
+    fn after(last: u16) -> Tag {
+        Tag(last % TAG_MASK as u16 + 1)
     }
 
     /// The word of a replica that has applied everything below `position`, and is whole or not; 0
@@ -143,29 +153,17 @@ impl Summary {
 /// subscribes to.
 pub struct AckSlots {
     slots: Box<[Arc<Memfd>]>,
-    /// For each shard the puller that acknowledges it and the tag that it must say:
-    /// `puller << 11 | tag`; 0 where the replica does not subscribe.
+    /// For each shard the puller that acknowledges it, whether the tag was taken back, whether the
+    /// replica subscribes, and the tag of its latest subscription:
+    /// `puller << 13 | taken back << 12 | subscribes << 11 | tag`; 0 where there was none.
     subscribed: Box<[AtomicU64]>,
-    changing: Mutex<Changing>,
-}
-
-/// Held while subscriptions change.
-struct Changing {
-    /// The tag of the next subscription.
-    next: Tag,
-    /// All tags were taken back since the last subscription.
-    is_taken_back: bool,
 }
 
 impl AckSlots {
     /// In the order of the pullers, of a store with so many shards.
     pub fn new(slots: impl IntoIterator<Item = Arc<Memfd>>, shards: usize) -> AckSlots {
         assert!(shards <= SHARDS_MAX, "more shards than a slot has room for");
-        AckSlots {
-            slots: slots.into_iter().collect(),
-            subscribed: (0..shards).map(|_| AtomicU64::new(0)).collect(),
-            changing: Mutex::new(Changing { next: Tag::FIRST, is_taken_back: false }),
-        }
+        AckSlots { slots: slots.into_iter().collect(), subscribed: (0..shards).map(|_| AtomicU64::new(0)).collect() }
     }
 
     /// How many pullers there are.
@@ -173,50 +171,53 @@ impl AckSlots {
         self.slots.len()
     }
 
-    /// The replica subscribes to shards, each by a puller; what it has acknowledged of them before
-    /// counts no more. Returns the tag of them all. None, and nothing has changed, if there is no
-    /// such shard or puller.
-    pub fn subscribe(&self, wanted: &[Wanted]) -> Option<Tag> {
-        let (shards, pullers) = (self.subscribed.len(), self.slots.len());
-        if wanted.iter().any(|one| one.shard() >= shards || one.puller() >= pullers) {
-            return None;
-        }
-        let mut changing = self.changing();
-        let tag = changing.next;
-        *changing = Changing { next: tag.next(), is_taken_back: false };
-        for one in wanted {
-            let words = self.slots[one.puller()].words();
-            words[SUMMARY_WORDS + one.shard()].store(0, Release);
-            self.subscribed[one.shard()].store((one.puller() as u64) << TAG_BITS | u64::from(tag.0), Release);
-        }
+    /// The replica subscribes to a shard; what it has acknowledged of it before counts no more.
+    /// Returns the tag. None, and nothing has changed, if there is no such shard or puller.
+    ///
+    /// With the shard's lock held, as for [`AckSlots::take_back`].
+    pub fn subscribe(&self, wanted: Wanted) -> Option<Tag> {
+        let subscribed = self.subscribed.get(wanted.shard())?;
+        let slot = self.slots.get(wanted.puller())?;
+        let tag = Tag::after((subscribed.load(Acquire) & TAG_MASK) as u16);
+        slot.words()[SUMMARY_WORDS + wanted.shard()].store(0, Release);
+        subscribed.store((wanted.puller() as u64) << PULLER_SHIFT | SUBSCRIBES | u64::from(tag.0), Release);
         Some(tag)
     }
 
-    /// The replica follows these no more.
-    pub fn unsubscribe(&self, shards: crate::base::shards::ShardSet) {
-        shards.iter().filter_map(|shard| self.subscribed.get(shard)).for_each(|one| one.store(0, Release));
+    /// Nothing that was acknowledged of a shard counts any more: the replica has to subscribe again.
+    pub fn take_back(&self, shard: usize) {
+        let Some(subscribed) = self.subscribed.get(shard) else { return };
+        let word = subscribed.load(Acquire);
+        if word & SUBSCRIBES != 0 {
+            subscribed.store(word & !SUBSCRIBES | TAKEN_BACK, Release);
+        }
     }
 
-    /// Nothing that was acknowledged so far counts any more, in any shard: the replica has to
-    /// subscribe again.
-    pub fn take_back(&self) {
-        let mut changing = self.changing();
-        self.subscribed.iter().for_each(|one| one.store(0, Release));
-        changing.is_taken_back = true;
-    }
-
-    /// Whether the tags were taken back, and the replica has not subscribed since.
-    pub fn is_taken_back(&self) -> bool {
-        self.changing().is_taken_back
-    }
-
-    fn changing(&self) -> MutexGuard<'_, Changing> {
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The replica follows a shard here no more. With the shard's lock held.
+    pub fn unsubscribe(&self, shard: usize) {
+        if let Some(subscribed) = self.subscribed.get(shard) {
+            let word = subscribed.load(Acquire);
+            subscribed.store(word & !(SUBSCRIBES | TAKEN_BACK), Release);
+        }
     }
 
     /// Whether the replica subscribes to this shard.
     pub fn has(&self, shard: usize) -> bool {
-        self.subscribed[shard].load(Acquire) != 0
+        self.subscribed[shard].load(Acquire) & SUBSCRIBES != 0
+    }
+
+    /// The shards that the replica subscribes to.
+    pub fn shards(&self) -> ShardSet {
+        (0..self.subscribed.len()).filter(|shard| self.has(*shard)).collect()
+    }
+
+    /// The shards that the replica is to have here: those that it subscribes to, or has to subscribe
+    /// to again. All before it has subscribed to any.
+    pub fn wanted(&self) -> ShardSet {
+        let words: Vec<u64> = self.subscribed.iter().map(|word| word.load(Acquire)).collect();
+        let is_new = words.iter().all(|word| *word == 0);
+        let is_wanted = |shard: &usize| is_new || words[*shard] & (SUBSCRIBES | TAKEN_BACK) != 0;
+        (0..words.len()).filter(is_wanted).collect()
     }
 
     /// The position that the replica has applied of a shard; 0 before it has said so in its latest
@@ -235,9 +236,9 @@ impl AckSlots {
     /// What the replica says in its latest subscription to a shard; 0: nothing.
     fn word(&self, shard: usize) -> u64 {
         let subscribed = self.subscribed[shard].load(Acquire);
-        let (puller, tag) = ((subscribed >> TAG_BITS) as usize, subscribed & TAG_MASK);
+        let (puller, tag) = ((subscribed >> PULLER_SHIFT) as usize, subscribed & TAG_MASK);
         let word = self.slots[puller].words()[SUMMARY_WORDS + shard].load(Acquire);
-        if tag != 0 && word & TAG_MASK == tag { word } else { 0 }
+        if subscribed & SUBSCRIBES != 0 && word & TAG_MASK == tag { word } else { 0 }
     }
 
     /// Of all pullers: sums, and the longest lag.
@@ -405,7 +406,7 @@ mod tests {
         let acks = AckSlots::new(slots.iter().cloned(), 8);
         let applied = || (0..8).map(|shard| acks.applied(shard)).collect::<Vec<_>>();
         assert_eq!(applied(), [0; 8]);
-        let tag = acks.subscribe(&shares.wanted()).expect("they are there");
+        let tags: Vec<_> = shares.wanted().into_iter().map(|one| acks.subscribe(one).expect("it is there")).collect();
         let position = |shard: usize| 1000 + 8 * shard as u64;
         for (puller, slot) in slots.iter().enumerate() {
             assert_eq!(acks.summary().beats, 0, "a puller has told nothing yet");
@@ -413,7 +414,7 @@ mod tests {
             let number = puller as u64 + 1;
             let summary =
                 Summary { lag_bytes: number, lag_microseconds: 10 * number, records: 100, ..Summary::default() };
-            own.write(&mut written, shares.of(puller).map(|shard| tag.word(position(shard), true)))
+            own.write(&mut written, shares.of(puller).map(|shard| tags[shard].word(position(shard), true)))
                 .expect("it takes all");
             own.summarize(&mut written, summary).expect("it takes all");
             place(slot, written);
@@ -427,37 +428,49 @@ mod tests {
     fn a_position_counts_with_the_tag_of_the_latest_subscription_alone() {
         let slots = slots(2);
         let acks = AckSlots::new(slots.iter().cloned(), 4);
-        let (of_both, of_one) = ([Wanted::new(1, 0), Wanted::new(2, 0)], [Wanted::new(2, 1)]);
         let tell =
             |puller: usize, shard: usize, word| slots[puller].words()[SUMMARY_WORDS + shard].store(word, Release);
-        let first = acks.subscribe(&of_both).expect("they are there");
+        let subscribe = |shard, puller| acks.subscribe(Wanted::new(shard, puller)).expect("it is there");
+        assert_eq!((acks.shards().count(), acks.wanted().count()), (0, 4), "before the first subscription");
+        let (of_one, of_two) = (subscribe(1, 0), subscribe(2, 0));
         assert_eq!([0, 1, 2, 3].map(|shard| acks.has(shard)), [false, true, true, false]);
-        (0..4).for_each(|shard| tell(0, shard, first.word(640, true)));
+        (0..4).for_each(|shard| tell(0, shard, of_two.word(640, true)));
         assert_eq!([0, 1, 2, 3].map(|shard| acks.applied(shard)), [0, 640, 640, 0], "nobody subscribes to the others");
         // One of them anew, by the other puller. What was said before, or comes late, does not
         // count.
-        let second = acks.subscribe(&of_one).expect("it is there");
-        assert_ne!(first, second);
-        tell(0, 2, second.word(800, true));
-        tell(1, 2, first.word(640, true));
+        let again = subscribe(2, 1);
+        assert_ne!(of_two, again);
+        tell(0, 2, again.word(800, true));
+        tell(1, 2, of_two.word(640, true));
         assert_eq!([1, 2].map(|shard| acks.applied(shard)), [640, 0]);
-        tell(1, 2, second.word(648, true));
+        tell(1, 2, again.word(648, true));
         assert_eq!([1, 2].map(|shard| acks.applied(shard)), [640, 648]);
-        acks.take_back();
-        assert_eq!([1, 2].map(|shard| (acks.has(shard), acks.applied(shard))), [(false, 0); 2]);
-        assert!(acks.is_taken_back() && acks.subscribe(&of_one).is_some() && !acks.is_taken_back());
-        acks.take_back();
+        // Taken back of one shard, and subscribed to again: the other one goes on.
+        acks.take_back(2);
+        assert_eq!([1, 2].map(|shard| (acks.has(shard), acks.applied(shard))), [(true, 640), (false, 0)]);
+        assert_eq!([acks.shards(), acks.wanted()].map(|shards| shards.to_string()), ["1", "1-2"]);
+        let third = subscribe(2, 1);
+        assert!(![of_two, again].contains(&third), "tags go on where they were");
+        tell(1, 2, again.word(656, true));
+        assert_eq!([1, 2].map(|shard| acks.applied(shard)), [640, 0]);
+        assert_eq!(subscribe(1, 0), Tag::after(of_one.0), "each shard has tags of its own");
         for wrong in [Wanted::new(4, 0), Wanted::new(0, 2)] {
-            assert_eq!(acks.subscribe(&[Wanted::new(1, 0), wrong]), None);
-            assert!(!acks.has(1), "nothing has changed");
+            assert_eq!(acks.subscribe(wrong), None);
         }
+        assert_eq!(acks.shards().to_string(), "1-2", "nothing has changed");
+        acks.unsubscribe(2);
+        assert_eq!([acks.shards(), acks.wanted()].map(|shards| shards.to_string()), ["1", "1"]);
+        acks.take_back(2);
+        assert_eq!(acks.wanted().to_string(), "1", "it is followed elsewhere");
+        acks.unsubscribe(1);
+        assert!(acks.wanted().is_empty());
     }
 
     #[test]
     fn who_is_not_whole_acknowledges_nothing_and_says_where_it_is() {
         let slots = slots(1);
         let acks = AckSlots::new(slots.iter().cloned(), 1);
-        let tag = acks.subscribe(&[Wanted::new(0, 0)]).expect("it is there");
+        let tag = acks.subscribe(Wanted::new(0, 0)).expect("it is there");
         for (is_whole, acknowledged) in [(false, 0), (true, 640)] {
             slots[0].words()[SUMMARY_WORDS].store(tag.word(640, is_whole), Release);
             assert_eq!((acks.applied(0), acks.acknowledged(0)), (640, acknowledged));
@@ -471,7 +484,7 @@ mod tests {
             assert_eq!((tag.number(), Tag::from_number(number)), (number, Some(tag)));
             let word = tag.word(POSITION_MAX - 8, number % 2 == 0);
             assert_eq!((position_of(word), word & TAG_MASK), (POSITION_MAX - 8, number.into()));
-            tag = tag.next();
+            tag = Tag::after(tag.0);
         }
         assert_eq!((tag, tag.word(0, false)), (Tag::FIRST, 0));
         assert_eq!([0, TAG_MASK as u16 + 1].map(Tag::from_number), [None; 2]);

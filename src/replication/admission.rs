@@ -8,7 +8,7 @@ use super::follow::{FollowConfig, SessionEnd};
 use super::lineage::holds_data;
 use super::link::Link;
 use super::push::Mode;
-use super::wire::{Message, Refusal, Told, Welcome};
+use super::wire::{Message, Refusal, Subscribed, Told, Welcome};
 use crate::base::shards::ShardSet;
 use crate::base::term::Term;
 use crate::store::{History, Store};
@@ -72,7 +72,7 @@ pub enum Unfit {
 pub struct Admitted {
     joined: Joined,
     /// Once there are some, and what the primary has told of the shards that were subscribed to.
-    channels: Option<(Channels, Vec<Told>)>,
+    channels: Option<(Channels, Subscribed)>,
 }
 
 /// An admitted replica with its data channels.
@@ -83,8 +83,8 @@ pub struct Attached {
     pub welcome: Welcome,
     /// The data channels.
     pub channels: Channels,
-    /// What the primary has told of each shard that is subscribed to.
-    pub told: Vec<Told>,
+    /// What the primary has told of the shards that are subscribed to.
+    pub subscribed: Subscribed,
 }
 
 impl From<Joined> for Admitted {
@@ -123,25 +123,16 @@ impl Admitted {
     }
 
     /// Connect the data channels and subscribe to these shards, unless that is done already.
-    pub fn attach(
-        mut self,
-        config: &FollowConfig,
-        shards: ShardSet,
-        store: &Store,
-    ) -> Result<Attached, SessionEnd> {
+    pub fn attach(mut self, config: &FollowConfig, shards: ShardSet, store: &Store) -> Result<Attached, SessionEnd> {
         self.connect(config, shards, store)?;
-        let (channels, told) = self.channels.expect("connected above");
+        let (channels, subscribed) = self.channels.expect("connected above");
         let Joined { link, welcome, .. } = self.joined;
-        Ok(Attached { link, welcome, channels, told })
+        Ok(Attached { link, welcome, channels, subscribed })
     }
 
     fn connect(&mut self, config: &FollowConfig, shards: ShardSet, store: &Store) -> Result<(), SessionEnd> {
         if let Err(unfit) = self.check(config, shards, store) {
-            // So the primary's log can say why the connection ends. A new socket takes so few bytes
-            // at once.
-            let refusal = Message::Refuse { why: Refusal::Unfit, words: unfit.to_string() };
-            let _ = self.joined.link.send(&refusal, Instant::now());
-            return Err(unfit.into());
+            return Err(self.decline(unfit));
         }
         if self.channels.is_none() {
             let choice = Choice::new(&config.primary, &config.fabrics, &config.penalties);
@@ -149,10 +140,23 @@ impl Admitted {
                 Mode::Pull => attach(&mut self.joined, choice, &config.options, config.pullers)?,
                 Mode::Push => attach_pushed(&mut self.joined, choice, &config.options, config.pause_max)?,
             };
-            let told = subscribe(&mut self.joined, shards, channels.channels.len())?;
-            self.channels = Some((channels, told));
+            let subscribed = subscribe(&mut self.joined, shards, channels.channels.len(), &config.chain)?;
+            // What is followed are the histories that were told with the subscription.
+            let fits = |told: &Told| check_shard(config, store, told.shard, &told.history);
+            if let Err(unfit) = subscribed.shards.iter().try_for_each(fits) {
+                return Err(self.decline(unfit));
+            }
+            self.channels = Some((channels, subscribed));
         }
         Ok(())
+    }
+
+    /// Tell the primary that it cannot be followed, so that its log can say why the connection ends.
+    /// A new socket takes so few bytes at once.
+    fn decline(&mut self, unfit: Unfit) -> SessionEnd {
+        let refusal = Message::Refuse { why: Refusal::Unfit, words: unfit.to_string() };
+        let _ = self.joined.link.send(&refusal, Instant::now());
+        unfit.into()
     }
 
     /// Whether this store can follow that primary in these shards, and may.
@@ -170,12 +174,7 @@ impl Admitted {
 }
 
 /// Whether a shard may follow a log of this history, at the primary that is configured.
-pub(super) fn check_shard(
-    config: &FollowConfig,
-    store: &Store,
-    shard: usize,
-    theirs: &History,
-) -> Result<(), Unfit> {
+pub(super) fn check_shard(config: &FollowConfig, store: &Store, shard: usize, theirs: &History) -> Result<(), Unfit> {
     let (at, ours) = (&config.primary, store.shards()[shard].history());
     if theirs.is_foreign_to(&ours) {
         let may = !holds_data(&store.shards()[shard]) || config.discard.allows(theirs);

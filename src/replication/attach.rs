@@ -14,9 +14,8 @@ use super::push::layout::Layout;
 use super::regions;
 use super::secret::{Secret, Side, random};
 use super::shares::{PULLERS_MAX, Shares};
-use super::wire::{
-    Greeting, Join, Message, PROGRAM_VERSION, Refusal, Subscribed, Told, VERSION, Wanted, Welcome,
-};
+use super::standing::Chain;
+use super::wire::{Greeting, Join, Message, PROGRAM_VERSION, Refusal, Subscribed, VERSION, Wanted, Welcome};
 use crate::base::shards::ShardSet;
 use crate::fabric::{self, Channel, ConnectOptions, FabricError, Invitation, Kind, Token};
 use crate::sys::reach;
@@ -28,7 +27,8 @@ use std::time::{Duration, Instant};
 pub const PREFERENCE: [Kind; 3] = [Kind::Shm, Kind::Verbs, Kind::Tcp];
 
 /// The longest pause after a primary was busy: it has no place free, or is a replica that has not
-/// joined its own primary yet, which takes a moment.
+/// joined its own primary yet, which takes a moment. And after a refusal because both would follow
+/// each other: an order to the other one ends that.
 const BUSY_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Who the replica is.
@@ -65,6 +65,9 @@ pub enum AttachError {
     /// It does not answer.
     #[error("cannot connect to {0}: {1}")]
     Connect(SocketAddr, std::io::Error),
+    /// It follows this server, directly or through others.
+    #[error("{0}: what it has comes from this server: they would follow one another in a circle")]
+    Circle(SocketAddr),
     /// The handshake went wrong.
     #[error("{0}: {1}")]
     Link(SocketAddr, LinkError),
@@ -86,7 +89,7 @@ impl AttachError {
     /// Trying again does not help until an operator changes something.
     pub(super) fn is_final(&self) -> bool {
         match self {
-            AttachError::Impostor(_) | AttachError::Link(_, LinkError::Wire(_)) => true,
+            AttachError::Impostor(_) | AttachError::Circle(_) | AttachError::Link(_, LinkError::Wire(_)) => true,
             // These pass by themselves.
             AttachError::Link(_, LinkError::Refused(why, _)) => {
                 !matches!(why, Refusal::Busy | Refusal::Replaced | Refusal::Ending | Refusal::Channel)
@@ -99,7 +102,7 @@ impl AttachError {
     pub(super) fn pause(&self, pause: Duration) -> Duration {
         match self {
             AttachError::NotYet(_) => NOT_YET_PAUSE,
-            AttachError::Link(_, LinkError::Refused(Refusal::Busy, _)) => pause.min(BUSY_PAUSE_MAX),
+            AttachError::Link(_, LinkError::Refused(Refusal::Busy | Refusal::Circle, _)) => pause.min(BUSY_PAUSE_MAX),
             _ => pause,
         }
     }
@@ -262,8 +265,14 @@ pub fn attach_pushed(
     Err(choice.none())
 }
 
-/// Subscribe to these shards, each by one of so many pullers, which share all shards.
-pub fn subscribe(joined: &mut Joined, shards: ShardSet, pullers: usize) -> Result<Vec<Told>, AttachError> {
+/// Subscribe to these shards, each by one of so many pullers, which share all shards. Not where they
+/// come through this process, whose chain that is.
+pub fn subscribe(
+    joined: &mut Joined,
+    shards: ShardSet,
+    pullers: usize,
+    chain: &Chain,
+) -> Result<Subscribed, AttachError> {
     let peer = joined.link.peer();
     let failed = |error| AttachError::Link(peer, error);
     let shares = Shares::new(joined.welcome.geometry.shards as usize, pullers);
@@ -271,13 +280,17 @@ pub fn subscribe(joined: &mut Joined, shards: ShardSet, pullers: usize) -> Resul
     let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
     let told =
         joined.link.send(&Message::Subscribe(wanted), deadline).and_then(|()| answer(&mut joined.link, deadline));
-    match told.map_err(failed)? {
-        Message::Subscribed(Subscribed { shards: told, .. })
-            if told.iter().map(|told| told.shard).eq(shards.iter()) =>
-        {
-            Ok(told)
-        }
-        other => Err(failed(LinkError::OutOfPlace(other.name()))),
+    let subscribed = match told.map_err(failed)? {
+        Message::Subscribed(subscribed) => subscribed,
+        other => return Err(failed(LinkError::OutOfPlace(other.name()))),
+    };
+    if chain.is_on(&subscribed.path) {
+        return Err(AttachError::Circle(peer));
+    }
+    if subscribed.shards.iter().map(|told| told.shard).eq(shards.iter()) {
+        Ok(subscribed)
+    } else {
+        Err(failed(LinkError::OutOfPlace("Subscribed of other shards")))
     }
 }
 

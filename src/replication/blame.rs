@@ -67,7 +67,7 @@ mod tests {
     }
 
     fn heartbeat() -> Message {
-        Message::Heartbeat(Beat { distance: Distance::default(), stamp: Clocks::start().stamp() })
+        Message::Heartbeat(Beat { distance: Distance::default(), stamp: Clocks::start().stamp(), path: Vec::new() })
     }
 
     #[test]

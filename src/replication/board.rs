@@ -116,6 +116,12 @@ impl Board {
         self.replicas().clone()
     }
 
+    /// No replica's position in this shard counts any more, until it has subscribed again. With the
+    /// shard's lock held: see [`super::ack`].
+    pub(super) fn take_back(&self, shard: usize) {
+        self.replicas().iter().for_each(|kept| kept.acks.take_back(shard));
+    }
+
     /// Do not keep the log for this replica until it has passed `position` of a shard.
     pub(super) fn let_go(&self, kept: &Kept, shard: usize, position: u64, why: WhyLetGo) {
         let mut let_go = kept.of_let_go();
@@ -184,9 +190,10 @@ mod tests {
         let memfd = Memfd::new("test-ack", ACK_BYTES, false).unwrap();
         let memfd = Arc::new(memfd);
         let slots = AckSlots::new([memfd.clone()], positions.len());
-        let tag = slots.subscribe(&Shares::new(positions.len(), 1).wanted()).unwrap();
-        let told = memfd.words()[SUMMARY_WORDS..].iter().zip(positions);
-        told.for_each(|(word, position)| word.store(tag.word(*position, true), Release));
+        for (wanted, position) in Shares::new(positions.len(), 1).wanted().into_iter().zip(positions) {
+            let tag = slots.subscribe(wanted).unwrap();
+            memfd.words()[SUMMARY_WORDS + wanted.shard()].store(tag.word(*position, true), Release);
+        }
         Arc::new(slots)
     }
 

@@ -133,9 +133,8 @@ impl Roles {
         let follows = self.followings.iter().map(|one| one.follow().clone()).collect();
         let is_primary = self.own() == self.all();
         self.node.set_follows(follows, is_primary);
-        if self.followings.is_empty() && is_primary {
-            self.node.config.follow.standing.be_root();
-        }
+        let comes_by = self.followings.iter().map(|one| (one.follow().shards(), one.follow().standing().clone()));
+        self.node.config.follow.chain.set(comes_by.collect());
     }
 
     fn detach(&mut self, shards: ShardSet) -> Words {
@@ -164,9 +163,6 @@ impl Roles {
             self.give_back(released);
         }
         let words = began?;
-        // What replicas of this one have acknowledged may be log that was given up since. They see
-        // the new term, and acknowledge this log.
-        self.node.config.offer.iter().for_each(|offer| offer.take_back_tags());
         self.node.store.open_gates(shards.iter());
         Ok(words)
     }
@@ -258,7 +254,12 @@ impl Roles {
         // another lineage.
         let term = if newest.is_valid() { newest.succeed() } else { Some(Term::birth()) };
         let term = term.ok_or_else(|| format!("no term can follow {newest}: restart empty"))?;
-        store.begin_term(shards, term);
+        // What replicas of this one have acknowledged may be log that was given up since. They see
+        // the new term, and acknowledge this log.
+        let offer = self.node.config.offer.as_deref();
+        store.begin_term(shards, term, &|shard| {
+            offer.iter().for_each(|offer| offer.board().take_back(shard));
+        });
         let where_to = self.in_shards(shards);
         log::info!("this is the primary now{where_to}, term {term}");
         match empty {

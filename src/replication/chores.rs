@@ -50,9 +50,9 @@ impl Chores {
     ) -> Result<bool, LinkError> {
         for _ in 0..MESSAGES_MAX {
             match link.try_receive()? {
-                Some(Message::Heartbeat(Beat { distance, stamp })) => {
+                Some(Message::Heartbeat(Beat { distance, stamp, path })) => {
                     self.heard_at = Instant::now();
-                    standing.heard(distance);
+                    standing.heard(distance, path);
                     self.skew = self.clocks.heard(&stamp).or(self.skew);
                 }
                 Some(Message::Subscribed(subscribed)) => answers.push(subscribed),
@@ -67,7 +67,7 @@ impl Chores {
         }
         let due = Instant::now() >= self.beat_at;
         if due {
-            let beat = Beat { distance: Distance::default(), stamp: self.clocks.stamp() };
+            let beat = Beat { distance: Distance::default(), stamp: self.clocks.stamp(), path: Vec::new() };
             link.send(&Message::Heartbeat(beat), Instant::now() + HANDSHAKE_WAIT_MAX)?;
             self.beat_at = Instant::now() + HEARTBEAT;
         }

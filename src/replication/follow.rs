@@ -30,7 +30,7 @@ use super::push::Mode;
 use super::report::{FollowView, Report};
 use super::secret::Secret;
 use super::shares::Shares;
-use super::standing::Standing;
+use super::standing::{Chain, Standing};
 use super::wire::{Message, Refusal};
 use crate::base::shards::ShardSet;
 use crate::fabric::{Channel, ConnectOptions, FabricError, Kind};
@@ -43,8 +43,8 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use subscriptions::Subscriptions;
 use std::time::{Duration, Instant};
+use subscriptions::Subscriptions;
 
 /// The first pause after a failure, and the longest.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -72,8 +72,8 @@ pub struct FollowConfig {
     pub pause_max: Duration,
     /// Silence after which the primary counts as gone.
     pub silence_max: Duration,
-    /// Where this process stands in a chain. The following keeps it up to date.
-    pub standing: Arc<Standing>,
+    /// Where this process stands. Whoever starts a following says in it which shards come by that.
+    pub chain: Arc<Chain>,
     /// Which fabrics have failed.
     pub penalties: SharedPenalties,
     /// For which primaries of another lineage the data of this store may be given up.
@@ -163,6 +163,7 @@ pub enum SessionEnd {
 /// What the threads that follow share with the rest of the process.
 pub struct Follow {
     config: FollowConfig,
+    standing: Arc<Standing>,
     view: Mutex<FollowView>,
     stopping: AtomicBool,
     hold: Hold,
@@ -181,7 +182,7 @@ impl Follow {
         // same measurement.
         let view = self.view();
         let penalties = self.config.penalties.lock().view(&self.config.primary, Instant::now());
-        FollowView { distance: self.config.standing.distance(), penalties, shards: self.shards(), ..view.clone() }
+        FollowView { distance: self.standing.distance(), penalties, shards: self.shards(), ..view.clone() }
     }
 
     /// The primary, and how it is followed.
@@ -192,6 +193,11 @@ impl Follow {
     /// The primary's replication port, as it was given.
     pub fn primary(&self) -> &str {
         &self.config.primary
+    }
+
+    /// Where this following stands.
+    pub fn standing(&self) -> &Arc<Standing> {
+        &self.standing
     }
 
     /// The following has ended. The numbers that it shows stay.
@@ -229,6 +235,7 @@ impl Follow {
             }
             let begun_at = Instant::now();
             let Err(end) = self.session(admitted.take(), store, cores.as_ref(), &mut watch);
+            self.standing.comes_through(Vec::new());
             if matches!(end, SessionEnd::Stopped) || self.is_stopping() {
                 return;
             }
@@ -311,8 +318,10 @@ impl Follow {
         self.view().state = "joining";
         let chosen_at = Instant::now();
         let wanted = self.hold.wanted();
-        let Attached { link, welcome, channels, told } = admitted.attach(&self.config, wanted, store)?;
+        let Attached { link, welcome, channels, subscribed } = admitted.attach(&self.config, wanted, store)?;
         let Channels { channels, fabric } = channels;
+        self.standing.comes_through(subscribed.path);
+        let told = subscribed.shards;
         log::info!("following {} over {fabric}, pullers: {}", self.config.primary, channels.len());
         let kind = channels[0].kind();
         if let Some(cores) = cores {

@@ -8,9 +8,9 @@
 //! all its replicas within milliseconds.
 
 use crate::base::term::Term;
+use crate::store::History;
 use crate::store::shard::Shard;
 use std::collections::BTreeSet;
-use crate::store::History;
 
 /// For which primaries the data of this store may be given up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -10,7 +10,7 @@ use super::report::{OfferCounters, ReplicaView, Report};
 use super::secret::Secret;
 use super::session::{SessionError, serve};
 use super::slot::{Held, Slot};
-use super::standing::Standing;
+use super::standing::{Chain, ServerNumber};
 use super::wire::{Join, Message, Refusal};
 use super::{REPLICAS_MAX, host_id, regions};
 use crate::fabric::{Exporter, FabricError, GrantState, Kind, Regions};
@@ -44,8 +44,8 @@ pub struct OfferConfig {
     pub silence_max: Duration,
     /// Where the replicas' ack slots are put up.
     pub board: Arc<Board>,
-    /// Where this process stands in its chain, which replicas are told.
-    pub standing: Arc<Standing>,
+    /// Where this process stands, which replicas are told.
+    pub chain: Arc<Chain>,
 }
 
 /// Why a primary cannot offer replication.
@@ -89,7 +89,7 @@ pub struct Offer {
 pub struct Admission<'o> {
     offer: &'o Offer,
     session: u64,
-    replica: [u8; 16],
+    replica: ServerNumber,
     /// It has been counted as admitted.
     is_counted: Cell<bool>,
 }
@@ -189,8 +189,8 @@ impl Offer {
         self.host
     }
 
-    pub(super) fn standing(&self) -> &Standing {
-        &self.config.standing
+    pub(super) fn chain(&self) -> &Chain {
+        &self.config.chain
     }
 
     pub(super) fn client_port(&self) -> u16 {
@@ -333,12 +333,6 @@ impl Offer {
         Ok(Some(Admission { offer: self, session, replica, is_counted: Cell::new(false) }))
     }
 
-    /// This store's log has become another one: what replicas have acknowledged of it counts no
-    /// more, until they subscribe again. They do once they see the new term.
-    pub(super) fn take_back_tags(&self) {
-        self.slots().iter().filter_map(|slot| slot.held.as_ref()).for_each(|held| held.acks.take_back());
-    }
-
     /// Take a place away. The caller drops it without holding the lock: ending a channel may take a
     /// while, and `stats` takes the lock.
     fn take_slot(&self, is_it: impl Fn(&Slot) -> bool) -> Option<Slot> {
@@ -402,6 +396,11 @@ impl Admission<'_> {
     /// Its number.
     pub fn session(&self) -> u64 {
         self.session
+    }
+
+    /// Its replica's number.
+    pub(super) fn replica(&self) -> &ServerNumber {
+        &self.replica
     }
 
     /// Count it: its replica has not declined.

@@ -25,9 +25,12 @@ pub struct ReplicaView {
     pub mode: &'static str,
     /// Data channels that it has: it pulls with as many threads.
     pub pullers: usize,
+    /// The shards that it subscribes to.
+    pub shards: ShardSet,
     /// `joining` or `following`.
     pub state: &'static str,
-    /// Bytes that are committed at the primary and not yet applied at the replica.
+    /// Bytes that are committed at the primary and not yet applied at the replica: of these shards,
+    /// and of those that it has to subscribe to again.
     pub lag_bytes: u64,
     /// How long it has been behind, as it said in its last acknowledgement.
     pub lag_microseconds: u64,
@@ -119,6 +122,7 @@ impl ReplicaView {
         row("name", &self.name);
         row("version", &self.program_version);
         row("state", &self.state);
+        row("shards", &self.shards);
         row("fabric", &self.fabric.unwrap_or("none"));
         row("mode", &self.mode);
         row("pullers", &self.pullers);
@@ -209,7 +213,9 @@ impl FollowView {
     /// Of two followings together: sums, the longest lag, and the state of the one that is further
     /// from following.
     fn with(self, other: FollowView) -> FollowView {
-        let rank = |state: &str| ["following", "joining", "connecting", "refused", "detached"].iter().position(|one| *one == state);
+        let rank = |state: &str| {
+            ["following", "joining", "connecting", "refused", "detached"].iter().position(|one| *one == state)
+        };
         let (behind, ahead) = if rank(self.state) >= rank(other.state) { (&self, &other) } else { (&other, &self) };
         let both = |one: &str, other: &str| if one == other { one.into() } else { format!("{one}, {other}") };
         let far = if self.distance.depth >= other.distance.depth { self.distance } else { other.distance };

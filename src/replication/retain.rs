@@ -230,7 +230,8 @@ mod tests {
         let ack = Arc::new(Memfd::new("test-ack", ACK_BYTES, false).expect("a page"));
         let slots = Arc::new(AckSlots::new([ack.clone()], 2));
         board.put_up(1, slots.clone());
-        let tag = slots.subscribe(&[Wanted::new(0, 0), Wanted::new(1, 0)]).expect("they are there");
+        let subscribe = || [0, 1].map(|shard| slots.subscribe(Wanted::new(shard, 0)).expect("it is there"));
+        let [tag, _] = subscribe();
         let place = |word: usize, position: u64| ack.words()[word].store(tag.word(position, true), Release);
         let (wanted, position) = (heads[0], heads[0] - 4096);
         place(SUMMARY_WORDS, position);
@@ -238,9 +239,9 @@ mod tests {
         assert_eq!(board.let_go_count(), 0, "it has not told how far it is");
         place(SUMMARY_WORDS + 1, heads[1]);
         assert_eq!(retain.floor(0, wanted), position, "it is close, and its log is kept");
-        slots.take_back();
+        [0, 1].iter().for_each(|shard| slots.take_back(*shard));
         assert!(retain.floor(0, wanted) > wanted, "nobody waits for a replica that does not subscribe");
-        let tag = slots.subscribe(&[Wanted::new(0, 0), Wanted::new(1, 0)]).expect("they are there");
+        let [tag, _] = subscribe();
         let place = |word: usize, position: u64| ack.words()[word].store(tag.word(position, true), Release);
         place(SUMMARY_WORDS, position);
         place(SUMMARY_WORDS + 1, heads[1] - (40 << 10));

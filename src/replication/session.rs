@@ -5,6 +5,7 @@
 //! proved itself. When a replica comes back, its old channels are destroyed before it gets new
 //! ones. When a session ends, its channels are destroyed first.
 
+use super::ack::AckSlots;
 use super::clock::Clocks;
 use super::link::{Link, LinkError};
 use super::offer::{Admission, Offer};
@@ -14,17 +15,19 @@ use super::retain::Teller;
 use super::secret::{Side, random};
 use super::shares::PULLERS_MAX;
 use super::slot::Held;
-use super::standing::{DEPTH_MAX, Distance};
-use super::wire::{Beat, Decline, Greeting, Join, Message, PROGRAM_VERSION, Refusal, Subscribed, Told, VERSION, Wanted, Welcome, WireError};
+use super::standing::{Distance, ServerNumber};
+use super::wire::{
+    Beat, Decline, Greeting, Join, Message, PATH_MAX, PROGRAM_VERSION, Refusal, Subscribed, Told, VERSION, Wanted,
+    Welcome, WireError,
+};
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
+use crate::base::shards::ShardSet;
 use crate::fabric::{Cause, Exporter, FabricError, GrantState, Invitation, Kind, Token};
 use std::net::TcpStream;
 use std::time::Instant;
 
 /// Fabrics that a replica may try in one session.
 const CHOICES_MAX: usize = 8;
-/// A replica whose tags were taken back has so many heartbeats to subscribe again, or join again.
-const TAKEN_BACK_BEATS_MAX: u32 = 3;
 
 /// Why a session has lost its place.
 const LOST: &str = "another connection of this replica has taken its place, or this server follows another lineage now";
@@ -120,13 +123,12 @@ fn handshake<'o>(offer: &'o Offer, link: &mut Link, place: &mut Place) -> Result
     if !offer.store().has_begun() {
         return refused(
             Refusal::Busy,
-            "this is a replica itself, and has not begun in every shard yet: others cannot follow it so far",
+            "this is a replica itself, and has not begun in any shard yet: others cannot follow it so far",
         );
     }
-    if offer.standing().is(&join.replica) {
+    if offer.chain().is(&join.replica) {
         return refused(Refusal::Circle, "this is the replica itself: it cannot follow its own log");
     }
-    place_below(offer)?;
     let admission = match offer.admit(link, &join)? {
         Some(admission) => admission,
         None => return refused(Refusal::Busy, format!("there are {} replicas already", super::REPLICAS_MAX)),
@@ -160,17 +162,41 @@ fn authenticate(offer: &Offer, link: &mut Link, place: &mut Place, deadline: Ins
     Ok(())
 }
 
-/// How far from the root this process is. Refuses if the chain may get no longer.
-fn place_below(offer: &Offer) -> Result<Distance, SessionError> {
-    let distance = offer.standing().distance();
-    if distance.depth >= DEPTH_MAX {
+/// How far from the root these shards are here, and the path by which they come. Refuses a replica
+/// that is on the path itself, and one that would make it longer than it may be.
+fn place_below(
+    offer: &Offer,
+    replica: &ServerNumber,
+    shards: ShardSet,
+) -> Result<(Distance, Vec<ServerNumber>), SessionError> {
+    let path = offer.chain().path(shards);
+    if path.contains(replica) {
+        let words = "what this server has comes from the replica itself: they would follow one another in a circle";
+        return refused(Refusal::Circle, words);
+    }
+    if path.len() > PATH_MAX {
         let words = format!(
-            "{} replicas in a row are above this one, itself included: there may be {DEPTH_MAX}, or they follow one another in a circle",
-            distance.depth
+            "what this server has comes through {} servers, itself included: there may be {PATH_MAX}",
+            path.len()
         );
         return refused(Refusal::Circle, words);
     }
-    Ok(distance)
+    Ok((offer.chain().distance(shards), path))
+}
+
+/// The replica subscribes. It is told each shard's history as it is when its tag is given.
+fn subscribe(offer: &Offer, admission: &Admission<'_>, wanted: &[Wanted]) -> Result<Subscribed, SessionError> {
+    let shards = wanted.iter().map(|one| one.shard()).collect();
+    let (_, path) = place_below(offer, admission.replica(), shards)?;
+    let Some(acks) = admission.acks() else { return refused(Refusal::Replaced, LOST) };
+    let tell = |one: &Wanted| {
+        let shard = offer.store().shards().get(one.shard())?;
+        shard.with_history(|history| Some(Told { shard: one.shard(), tag: acks.subscribe(*one)?, history }))
+    };
+    let Some(shards) = wanted.iter().map(tell).collect() else {
+        return refused(Refusal::Protocol, "the replica subscribes to what is not there");
+    };
+    Ok(Subscribed { path, shards })
 }
 
 fn welcome(offer: &Offer, join: &Join, link: &Link) -> Welcome {
@@ -303,6 +329,12 @@ fn next(link: &mut Link, deadline: Instant) -> Result<Message, LinkError> {
     }
 }
 
+/// The replica follows these shards here no more; there may be no such shard.
+fn unsubscribe(offer: &Offer, acks: &AckSlots, shards: ShardSet) {
+    let here = offer.store().shards().iter().enumerate().filter(|(number, _)| shards.has(*number));
+    here.for_each(|(number, shard)| shard.with_history(|_| acks.unsubscribe(number)));
+}
+
 /// Heartbeats both ways, until one side ends it.
 fn follow(
     offer: &Offer,
@@ -311,11 +343,11 @@ fn follow(
     teller: &mut Teller,
 ) -> Result<std::convert::Infallible, SessionError> {
     let (mut heard_at, mut clocks) = (Instant::now(), Clocks::start());
-    let mut beats_taken_back = 0;
     loop {
         let beat_at = Instant::now() + HEARTBEAT;
-        let distance = place_below(offer)?;
-        link.send(&Message::Heartbeat(Beat { distance, stamp: clocks.stamp() }), beat_at)?;
+        let subscribed = admission.acks().map(|acks| acks.shards()).unwrap_or_default();
+        let (distance, path) = place_below(offer, admission.replica(), subscribed)?;
+        link.send(&Message::Heartbeat(Beat { distance, stamp: clocks.stamp(), path }), beat_at)?;
         while Instant::now() < beat_at {
             match link.receive(beat_at) {
                 Ok(Message::Heartbeat(beat)) => {
@@ -325,21 +357,12 @@ fn follow(
                     let _ = clocks.heard(&beat.stamp);
                 }
                 Ok(Message::Subscribe(wanted)) => {
-                    let Some(acks) = admission.acks() else { return refused(Refusal::Replaced, LOST) };
-                    let Some(tag) = acks.subscribe(&wanted) else {
-                        return refused(Refusal::Protocol, "the replica subscribes to what is not there");
-                    };
-                    let told = |one: &Wanted| Told {
-                        shard: one.shard(),
-                        tag,
-                        history: offer.store().shards()[one.shard()].history(),
-                    };
-                    let subscribed = Subscribed { path: Vec::new(), shards: wanted.iter().map(told).collect() };
+                    let subscribed = subscribe(offer, admission, &wanted)?;
                     link.send(&Message::Subscribed(subscribed), Instant::now() + HANDSHAKE_WAIT_MAX)?;
                 }
                 Ok(Message::Unsubscribe(shards)) => {
                     let Some(acks) = admission.acks() else { return refused(Refusal::Replaced, LOST) };
-                    acks.unsubscribe(shards);
+                    unsubscribe(offer, &acks, shards);
                 }
                 Ok(Message::Unknown(_)) => {}
                 Ok(other) => return out_of_place(&other),
@@ -350,13 +373,6 @@ fn follow(
             }
         }
         teller.look(offer.board(), admission.session());
-        // As a rule the replica sees the new term at once. It does not where it was told of that
-        // before its tags were taken back.
-        let is_taken_back = admission.acks().is_some_and(|acks| acks.is_taken_back());
-        beats_taken_back = if is_taken_back { beats_taken_back + 1 } else { 0 };
-        if beats_taken_back >= TAKEN_BACK_BEATS_MAX {
-            return refused(Refusal::Ending, "this server has begun a term, and the replica has not subscribed since");
-        }
         if offer.is_ending() {
             return refused(Refusal::Ending, "the primary is ending");
         }

@@ -5,6 +5,7 @@ use super::ack::AckSlots;
 use super::push::Mode;
 use super::report::ReplicaView;
 use super::wire::Join;
+use crate::base::shards::ShardSet;
 use crate::fabric::{FabricError, Grant, GrantState, Kind};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -66,11 +67,14 @@ impl Slot {
         let pushed = self.held.as_ref().and_then(|held| held.pushed_bytes.as_ref());
         let mode = if pushed.is_some() { Mode::Push } else { Mode::Pull };
         let summary = acks.map(AckSlots::summary).unwrap_or_default();
-        let following = summary.beats != 0;
-        let missing = |(shard, (tail, committed)): (usize, &(u64, u64))| {
-            committed.saturating_sub(acks.map_or(0, |acks| acks.applied(shard)).max(*tail))
+        let shards = acks.map(AckSlots::shards).unwrap_or_default();
+        let wanted = acks.map_or(ShardSet::all(spans.len()), AckSlots::wanted);
+        let following = summary.beats != 0 && !shards.is_empty() && shards == wanted;
+        let missing = |shard: usize| {
+            let (tail, committed) = spans[shard];
+            committed.saturating_sub(acks.map_or(0, |acks| acks.applied(shard)).max(tail))
         };
-        let lag_bytes = spans.iter().enumerate().map(missing).sum();
+        let lag_bytes = wanted.iter().map(missing).sum();
         let (looked_at, pulled_before) = self.rate;
         let elapsed = looked_at.elapsed();
         let pulled = summary.pulled_bytes.saturating_sub(pulled_before);
@@ -84,6 +88,7 @@ impl Slot {
             fabric: self.held.as_ref().map(|held| held.kind.name()),
             mode: mode.name(),
             pullers: acks.map_or(0, AckSlots::pullers),
+            shards,
             state: if following { "following" } else { "joining" },
             lag_bytes,
             lag_microseconds: summary.lag_microseconds,

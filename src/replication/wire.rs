@@ -15,7 +15,7 @@ mod version;
 
 use super::clock::Stamp;
 use super::push::Invite;
-use super::standing::Distance;
+use super::standing::{Distance, ServerNumber};
 use crate::base::shards::ShardSet;
 use crate::fabric::{Descriptor, Invitation, Kind};
 use crate::store::sizing::SHARDS_MAX;
@@ -31,13 +31,17 @@ pub const MAGIC: [u8; 8] = *b"remora\r\n";
 pub const LENGTH_BYTES: usize = 4;
 /// Longest frame while the peer has not proved itself.
 pub const STRANGER_FRAME_BYTES_MAX: usize = 512;
-/// Longest frame: a Welcome that tells as much as it may of 1,024 shards takes nearly all of it.
+/// Longest frame: a Welcome or a Subscribed that tells as much as it may of 1,024 shards takes nearly
+/// all of it.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
-/// Terms of one shard that a Welcome tells, at most: the oldest, by which whoever joins begins to
+/// Terms of one shard that are told, at most: the oldest, by which whoever joins begins to
 /// read, and the latest. Of those between, records tell. A replica that comes back with a cursor in
 /// one of those begins anew.
 pub const TERMS_TOLD_MAX: usize = 60;
 const _: () = assert!(SHARDS_MAX * (8 + 2 + TERMS_TOLD_MAX * 16) + 2 * TEXT_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(SHARDS_MAX * (2 + 2 + 8 + 2 + TERMS_TOLD_MAX * 16) + 16 * PATH_MAX + 8 < FRAME_BYTES_MAX);
+/// Servers on a path that a message tells, at most.
+pub const PATH_MAX: usize = 16;
 /// Regions of one grant: a store has three.
 pub const REGIONS_MAX: usize = 64;
 /// Longest text in a message.
@@ -158,19 +162,22 @@ pub enum Message {
     Subscribe(Vec<Wanted>),
     /// Primary: they are subscribed to. Answers to Subscribe come in its order.
     Subscribed(Subscribed),
-    /// Replica: it follows these shards no more.
+    /// Replica: it follows these shards here no longer.
     Unsubscribe(ShardSet),
     /// Of a kind that is not known here. From a side that has proved itself it is no error.
     Unknown(u8),
 }
 
 /// What a heartbeat tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beat {
     /// How far from the root the primary is, which may be a replica itself. A replica says zeroes.
     pub distance: Distance,
     /// The sender's clocks.
     pub stamp: Stamp,
+    /// The servers through which the shards come that the replica subscribes to, as in
+    /// [`Subscribed`]. A replica says none.
+    pub path: Vec<ServerNumber>,
 }
 
 /// What a replica says of itself.
@@ -301,13 +308,14 @@ impl Message {
                 further.iter().for_each(|invitation| put_invitation(out, invitation));
             }
             Message::Attached | Message::Unknown(_) => {}
-            Message::Heartbeat(Beat { distance, stamp }) => {
+            Message::Heartbeat(Beat { distance, stamp, path }) => {
                 out.extend_from_slice(&distance.depth.to_le_bytes());
                 for number in
                     [distance.lag_bytes, distance.lag_microseconds, stamp.wall, stamp.sent, stamp.echo, stamp.held]
                 {
                     out.extend_from_slice(&number.to_le_bytes());
                 }
+                subscribe::put_path(out, path);
             }
             Message::Invite(invite) => put_invite(out, invite),
             Message::Declined { why, words } => {
@@ -316,7 +324,7 @@ impl Message {
             }
             Message::Subscribe(wanted) => subscribe::put_wanted(out, wanted),
             Message::Subscribed(subscribed) => subscribe::put_subscribed(out, subscribed),
-            Message::Unsubscribe(shards) => subscribe::put_shards(out, shards),
+            Message::Unsubscribe(shards) => subscribe::put_shards(out, *shards),
         }
         let length = (out.len() - begin - LENGTH_BYTES) as u32;
         out[begin..begin + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());

@@ -128,6 +128,13 @@ impl Shard {
         history
     }
 
+    /// What becomes of this shard's history meanwhile waits: its lock is held. `then` must not ask
+    /// for it.
+    pub fn with_history<T>(&self, then: impl FnOnce(History) -> T) -> T {
+        let _writer = self.lock();
+        then(self.history())
+    }
+
     fn lock_history(&self) -> MutexGuard<'_, History> {
         self.history.lock().expect("nobody panics while holding a history")
     }
@@ -177,10 +184,10 @@ impl Store {
         self.shards.iter().map(Shard::history).collect()
     }
 
-    /// Whether every shard's log has begun somewhere, so that others can follow. A replica's begins
+    /// Whether any shard's log has begun somewhere, so that others can follow. A replica's begins
     /// with its first look at its primary.
     pub fn has_begun(&self) -> bool {
-        self.shards.iter().all(|shard| shard.lock_history().newest().is_valid())
+        self.shards.iter().any(|shard| shard.lock_history().newest().is_valid())
     }
 
     /// The terms that are known of in any shard, oldest first. Empty in a replica that has not

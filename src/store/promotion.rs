@@ -2,7 +2,7 @@
 //! ([`super::reign`]). And what a log loses when it turns out to have parted from the one that
 //! counts.
 //!
-//! **Beginning a term.** One record in each log, seeded by the term that it begins; what is
+//! **Beginning a term**, in all shards or in some. One record in each log, seeded by the term that it begins; what is
 //! padded before it is still the old term's. Where a shard begins is noted first, then published,
 //! so that who sees the new term in a control line finds it in the shard's history as well.
 //!
@@ -38,21 +38,25 @@ impl Store {
     /// will do, and nothing that lives where nothing is evicted. Err is a shard that has none yet,
     /// because turns of now may still look at those bytes: try again later, from outside any turn.
     pub fn make_room_for_term(&self, shards: ShardSet, now: UnixSeconds) -> Result<(), usize> {
-        let lacks_room = |shard: &usize| {
-            let shard = &self.shards[*shard];
-            !shard.make_room_for_term(&mut shard.lock(), now)
-        };
-        shards.iter().find(lacks_room).map_or(Ok(()), Err)
+        let lacks_room = |shard: &Shard| !shard.make_room_for_term(&mut shard.lock(), now);
+        shards.iter().find(|shard| lacks_room(&self.shards[*shard])).map_or(Ok(()), Err)
     }
 
-    /// Begin `term`, later than any there, in these shards; from now on they are a primary's, and
-    /// their gates may be opened. After [`Store::make_room_for_term`] has succeeded. A shard that has
-    /// nothing begins empty, in the history that the others have.
-    pub fn begin_term(&self, shards: ShardSet, term: Term) {
+    /// Begin `term`, later than any here, in these shards; from now on they are a primary's, and
+    /// their gates may be opened. After [`Store::make_room_for_term`] has succeeded. A shard that
+    /// has nothing begins empty, in the history that the others have.
+    ///
+    /// `then` is called for each shard once its term is published, with the shard's lock held: who
+    /// reads the shard's history under that lock does so before the term began, or after `then`.
+    pub fn begin_term(&self, shards: ShardSet, term: Term, then: &dyn Fn(usize)) {
         let origins = self.shards.iter().map(|shard| shard.history().origin());
         let origin = origins.max().filter(|origin| origin.is_valid()).unwrap_or(term);
-        let these = shards.iter().map(|shard| &self.shards[shard]);
-        these.for_each(|shard| shard.begin_term(&mut shard.lock(), term, origin));
+        for number in shards.iter() {
+            let shard = &self.shards[number];
+            let mut writer = shard.lock();
+            shard.begin_term(&mut writer, term, origin);
+            then(number);
+        }
     }
 }
 
@@ -214,7 +218,7 @@ mod tests {
     fn promote(store: &Store) -> Term {
         let term = store.newest_term().succeed().unwrap();
         assert_eq!(store.make_room_for_term(ShardSet::all(1), NOW), Ok(()));
-        store.begin_term(ShardSet::all(1), term);
+        store.begin_term(ShardSet::all(1), term, &|_| {});
         store.open_gates(0..1);
         term
     }
@@ -337,7 +341,7 @@ mod tests {
         let (new, other) = (replica_of(&old), replica_of(&old));
         assert!(set(&old, "lost", b"value"));
         follow(&old, &other);
-        new.begin_term(ShardSet::all(1), old.newest_term().succeed().unwrap());
+        new.begin_term(ShardSet::all(1), old.newest_term().succeed().unwrap(), &|_| {});
         new.open_gates(0..1);
         assert!(set(&new, "key", b"value"));
         let history = new.shards[0].history();
@@ -351,6 +355,34 @@ mod tests {
         drop(follower);
         follow(&new, &other);
         assert_eq!([get(&other, "key"), get(&other, "lost")], [Some(b"value".to_vec()), None]);
+    }
+
+    /// And what is done about a shard is done before anybody is told of its new history.
+    #[test]
+    fn a_term_begins_in_the_shards_that_are_named() {
+        let config = StoreConfig {
+            memory_bytes: 4 * LOG_BYTES,
+            item_bytes_max: 256,
+            shards: Some(4),
+            hash_seed: Some((1, 2)),
+            term: Some(Term::of(1, 9)),
+            ..StoreConfig::default()
+        };
+        let store = Store::with_slabs(config, SLAB_BYTES).unwrap();
+        let (first, term) = (store.newest_term(), store.newest_term().succeed().unwrap());
+        let (some, done) = ("1,3".parse().unwrap(), std::cell::RefCell::new(Vec::new()));
+        assert_eq!(store.make_room_for_term(some, NOW), Ok(()));
+        store.begin_term(some, term, &|shard| {
+            let other = &store.shards[shard];
+            assert_eq!((Term(other.control().term()), other.history().newest()), (term, term));
+            assert!(other.try_lock().is_none(), "whoever asks for its history waits");
+            done.borrow_mut().push(shard);
+        });
+        assert_eq!(*done.borrow(), [1, 3]);
+        let terms: Vec<Term> = store.shards.iter().map(|shard| Term(shard.control().term())).collect();
+        assert_eq!(terms, [first, term, first, term]);
+        let told = store.shards.iter().map(|shard| shard.with_history(|history| history.newest()));
+        assert!(told.eq([first, term, first, term]));
     }
 
     /// The primary had told of a term beyond what the replica has of its log.

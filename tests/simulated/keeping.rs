@@ -402,7 +402,7 @@ fn without_eviction_a_replica_is_promoted_whatever_it_counts() {
     cache.check();
     let all = ShardSet::all(replica.shards().len());
     assert!((0..1000).any(|_| replica.make_room_for_term(all, cache.now).is_ok()));
-    replica.begin_term(all, replica.newest_term().succeed().unwrap());
+    replica.begin_term(all, replica.newest_term().succeed().unwrap(), &|_| {});
     replica.open_gates(0..replica.shards().len());
     (10_000..11_000).for_each(|key| cache.set(key, 8, 0).unwrap());
     cache.check();

@@ -85,12 +85,7 @@ impl Network {
     }
 
     /// As replication does it after each admission.
-    pub fn connect<'s>(
-        &mut self,
-        offered: &Offered,
-        replica: &'s Store,
-        faults: &Faults,
-    ) -> Session<'s> {
+    pub fn connect<'s>(&mut self, offered: &Offered, replica: &'s Store, faults: &Faults) -> Session<'s> {
         self.sim.set_faults(faults.clone());
         if self.push {
             return self.connect_pusher(offered, replica, faults);
@@ -107,7 +102,7 @@ impl Network {
             grants.push(grant);
         }
         let acks = AckSlots::new(grants.iter().map(|grant| grant.ack().clone()), shards);
-        let tag = acks.subscribe(&shares.wanted()).expect("they are there");
+        let tag = subscribe(&acks, shares);
         let channels = channels.into_iter().enumerate();
         let pull = |(number, channel)| puller(channel, offered, replica, shares.of(number), tag);
         let pullers = channels.map(pull).collect();
@@ -120,12 +115,7 @@ impl Network {
         Token(self.tokens.to_le_bytes())
     }
 
-    fn connect_pusher<'s>(
-        &mut self,
-        offered: &Offered,
-        replica: &'s Store,
-        faults: &Faults,
-    ) -> Session<'s> {
+    fn connect_pusher<'s>(&mut self, offered: &Offered, replica: &'s Store, faults: &Faults) -> Session<'s> {
         let (geometry, memory, token) = (offered.geometry, offered.memory, self.token());
         // Of all lengths, most of them far less than a shard: a few records, or not even one.
         let mut random = Rng::with_seed(self.tokens as u64);
@@ -141,7 +131,7 @@ impl Network {
         pusher.set_clock(clock::now);
         let shards = replica.shards().len();
         let acks = AckSlots::new([pusher.ack().clone()], shards);
-        let tag = acks.subscribe(&Shares::new(shards, 1).wanted()).expect("they are there");
+        let tag = subscribe(&acks, Shares::new(shards, 1));
         let puller = puller(Box::new(inbox), offered, replica, 0..shards, tag);
         let puller = Pullers::new(vec![puller], shards, self.tokens as u64);
         self.session(replica, puller, Far::Pushes(Box::new(pusher), random), acks, offered, faults)
@@ -167,6 +157,13 @@ impl Network {
             comes_and_goes,
         }
     }
+}
+
+/// To all shards, for the first time. Returns the tag of each.
+fn subscribe(acks: &AckSlots, shares: Shares) -> Tag {
+    let tags = shares.wanted().into_iter().map(|one| acks.subscribe(one).expect("it is there"));
+    assert!(tags.eq(vec![Tag::FIRST; shares.wanted().len()]));
+    Tag::FIRST
 }
 
 fn puller<'s>(
@@ -227,7 +224,7 @@ impl Session<'_> {
     pub fn add_again(&mut self, shard: usize) {
         let follower = self.replica.follower(shard).expect("its lane was dropped");
         let puller = self.puller.owner(shard);
-        let tag = self.acks.subscribe(&[Wanted::new(shard, puller)]).expect("it is there");
+        let tag = self.acks.subscribe(Wanted::new(shard, puller)).expect("it is there");
         self.puller.add_again(shard, follower, self.histories.get(shard).cloned().unwrap_or(History::NONE), tag);
     }
 

@@ -117,6 +117,7 @@ fn tell_gone(replica: &ReplicaView) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::shards::ShardSet;
     use std::cell::Cell;
 
     fn replica(session: u64, lag_bytes: u64) -> ReplicaView {
@@ -128,6 +129,7 @@ mod tests {
             fabric: Some("shm"),
             mode: "pull",
             pullers: 1,
+            shards: ShardSet::all(1),
             state: "following",
             lag_bytes,
             lag_microseconds: 0,

@@ -20,7 +20,7 @@ use crate::replication::report::{ReplicaView, Report};
 use crate::replication::retain::Retain;
 use crate::replication::secret::{Secret, random};
 use crate::replication::shares::PULLERS_MAX;
-use crate::replication::standing::Standing;
+use crate::replication::standing::Chain;
 use crate::replication::{HEARTBEAT, SILENCE_SECONDS_DEFAULT, SILENCE_SECONDS_MAX, SILENCE_SECONDS_MIN};
 use crate::server::address;
 use crate::store::Store;
@@ -129,7 +129,7 @@ pub struct Plan {
     penalties: SharedPenalties,
     identity: Identity,
     board: Arc<Board>,
-    standing: Arc<Standing>,
+    chain: Arc<Chain>,
     acks: AckPolicy,
     /// What a client must be to give orders.
     orders_from: Origin,
@@ -193,7 +193,7 @@ impl Plan {
             pin,
             penalties: SharedPenalties::default(),
             board: Arc::default(),
-            standing: Arc::new(Standing::new(replica)),
+            chain: Arc::new(Chain::new(replica)),
             identity: Identity { replica, name: args.replica_name.clone().unwrap_or_else(host_name) },
             orders_from: if args.orders_from_loopback { Origin::ThisHost } else { Origin::ControlSocket },
             acks: AckPolicy { replicas: args.ack_replicas, timeout: Duration::from_millis(args.ack_timeout) },
@@ -241,7 +241,7 @@ impl Plan {
             identity: self.identity.clone(),
             pause_max: self.pause_max,
             silence_max: self.silence_max,
-            standing: self.standing.clone(),
+            chain: self.chain.clone(),
             penalties: self.penalties.clone(),
             discard: self.discard.clone(),
             gathers: false,
@@ -285,7 +285,7 @@ impl Plan {
             client_port,
             silence_max: self.silence_max,
             board: self.board.clone(),
-            standing: self.standing.clone(),
+            chain: self.chain.clone(),
         };
         if self.retain_bytes > 0 {
             Retain::install(store, &self.board, self.retain_bytes);

@@ -42,6 +42,7 @@ impl Following {
         let view = FollowView { primary: config.primary.clone(), state: "joining", mode, ..FollowView::default() };
         let follow = Arc::new(Follow {
             config,
+            standing: Arc::default(),
             view: Mutex::new(view),
             stopping: AtomicBool::new(false),
             hold: Hold::new(shards),

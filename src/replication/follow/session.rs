@@ -6,7 +6,7 @@ use super::subscriptions::Subscriptions;
 use super::{Follow, FollowConfig, SessionEnd};
 use crate::fabric::Kind;
 use crate::replication::admission::check_shard;
-use crate::replication::attach::is_usable;
+use crate::replication::attach::{AttachError, is_usable};
 use crate::replication::chores::Chores;
 use crate::replication::clock::SkewWatch;
 use crate::replication::link::{Link, LinkError};
@@ -218,10 +218,14 @@ impl Follow {
         chores: &mut Chores,
     ) -> Result<(), SessionEnd> {
         let mut answers = Vec::new();
-        if chores.attend(&mut session.link, &self.config.standing, &mut answers)? {
+        if chores.attend(&mut session.link, &self.standing, &mut answers)? {
             puller.summarize()?;
         }
-        for Subscribed { shards, .. } in answers {
+        for Subscribed { shards, path } in answers {
+            if self.config.chain.is_on(&path) {
+                return Err(AttachError::Circle(session.link.peer()).into());
+            }
+            self.standing.comes_also_through(&path);
             shards.into_iter().try_for_each(|told| self.answered(session, puller, group, told))?;
         }
         let unanswered = session.subscriptions.unanswered(Instant::now());
@@ -285,14 +289,7 @@ impl Follow {
     }
 
     /// To the puller that has this shard.
-    fn send<'s>(
-        &self,
-        session: &Session<'s>,
-        first: &mut Puller<'s>,
-        group: &Group,
-        coming: Coming,
-        shard: usize,
-    ) {
+    fn send<'s>(&self, session: &Session<'s>, first: &mut Puller<'s>, group: &Group, coming: Coming, shard: usize) {
         match session.shares.owner(shard).checked_sub(1) {
             None => self.come(session.store, first, coming),
             Some(number) => group.send(number, coming),
@@ -305,7 +302,7 @@ impl Follow {
             log::warn!("discarding what is here of another lineage, as told, to follow {}", self.config.primary);
         }
         let mut view = self.view();
-        self.config.standing.measured(now.lag.bytes, now.lag.time);
+        self.standing.measured(now.lag.bytes, now.lag.time);
         view.set(&session.before, &now.counts, now.lag, now.sign.unwrap_or_default());
         view
     }

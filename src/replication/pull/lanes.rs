@@ -78,7 +78,6 @@ impl<'s> Lanes<'s> {
         let place = self.places[shard].as_mut()?;
         (!place.has_ended && place.looks_from <= round).then_some(&mut place.lane)
     }
-
 }
 
 /// A lane that is known to be there.

@@ -1,7 +1,7 @@
 //! Messages from bytes. Each length is checked against what is there and against its bound before
 //! it is used.
 
-use super::subscribe::{read_shards, read_subscribed, read_wanted};
+use super::subscribe::{read_path, read_shards, read_subscribed, read_wanted};
 use super::{
     Beat, Decline, Greeting, Join, MAGIC, Message, REGIONS_MAX, Refusal, TERMS_TOLD_MAX, TEXT_BYTES_MAX, VERSION,
     Version, Welcome, WireError,
@@ -98,7 +98,7 @@ fn message(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
             let (depth, lag_bytes, lag_microseconds) = (fields.u32()?, fields.u64()?, fields.u64()?);
             let distance = Distance { depth, lag_bytes, lag_microseconds };
             let stamp = Stamp { wall: fields.u64()?, sent: fields.u64()?, echo: fields.u64()?, held: fields.u64()? };
-            Message::Heartbeat(Beat { distance, stamp })
+            Message::Heartbeat(Beat { distance, stamp, path: read_path(fields)? })
         }
         12 => Message::Invite(read_invite(fields)?),
         13 => Message::Declined { why: decline(fields.u8()?)?, words: fields.text()? },

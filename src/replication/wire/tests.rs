@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::replication::ack::Tag;
 use crate::base::term::Term;
 use crate::fabric::Token;
+use crate::replication::ack::Tag;
 use crate::replication::shares::PULLERS_MAX;
 use crate::store::TermStart;
 
@@ -13,6 +13,7 @@ fn examples() -> Vec<Message> {
     let memory = Memory { slabs: 8, table_cells: 8 };
     let start = |number, begins| TermStart { term: Term::of(number, 7), begins };
     let history = || History::new(Term::of(1, 9), [start(2, 64), start(3, 4096)]);
+    let told = |shard, history| Told { shard, tag: Tag::FIRST, history };
     let descriptor = |key| Descriptor { address: 7, key, bytes: 4096 };
     let regions = vec![descriptor(1), descriptor(2)];
     let join = Join { replica: [5; 16], host: [6; 16], name: "replica".into(), program_version: "1.2.3".into() };
@@ -42,6 +43,7 @@ fn examples() -> Vec<Message> {
         Message::Heartbeat(Beat {
             distance: Distance { depth: 2, lag_bytes: 1 << 40, lag_microseconds: 1500 },
             stamp: Stamp { wall: 1_700_000_000_000_000, sent: 4, echo: 5, held: 6 },
+            path: vec![[1; 16], [2; 16]],
         }),
         Message::Invite(Invite {
             fabric: Kind::Shm,
@@ -53,10 +55,10 @@ fn examples() -> Vec<Message> {
         Message::Declined { why: Decline::NotYet, words: "registering".into() },
         Message::Subscribe(vec![Wanted::new(0, 0), Wanted::new(1023, 15)]),
         Message::Subscribed(Subscribed {
-            path: vec![[3; 16]],
-            shards: vec![Told { shard: 9, tag: Tag::FIRST, history: History::born(Term::of(1, 5), 64) }],
+            path: vec![[1; 16]],
+            shards: vec![told(0, history()), told(1023, History::NONE)],
         }),
-        Message::Unsubscribe("3-5,1023".parse().unwrap()),
+        Message::Unsubscribe("0-1,1023".parse().unwrap()),
         Message::Unknown(200),
     ]
 }
@@ -104,12 +106,12 @@ fn fields_that_a_later_version_has_added_are_left_out() {
 
 #[test]
 fn a_greeting_of_another_major_version_says_so_whatever_else_is_in_it() {
-    let (nonce, other) = ([7; NONCE_BYTES], Version { major: 8, minor: 0 });
+    let (nonce, other) = ([7; NONCE_BYTES], Version { major: 9, minor: 0 });
     for greeting in
         [Message::Hello(Greeting { version: other, nonce }), Message::Challenge(Greeting { version: other, nonce })]
     {
         for bytes in [stretched(&greeting, 0), stretched(&greeting, -34), stretched(&greeting, 50)] {
-            assert_eq!(Message::decode(&bytes, STRANGER_FRAME_BYTES_MAX), Err(WireError::Major(8)));
+            assert_eq!(Message::decode(&bytes, STRANGER_FRAME_BYTES_MAX), Err(WireError::Major(9)));
         }
     }
     // As version 5 said it: its number has two bytes.
@@ -118,6 +120,33 @@ fn a_greeting_of_another_major_version_says_so_whatever_else_is_in_it() {
     hello.extend_from_slice(&5u16.to_le_bytes());
     hello.extend_from_slice(&nonce);
     assert_eq!(Message::decode(&hello, STRANGER_FRAME_BYTES_MAX), Err(WireError::Major(5)));
+}
+
+#[test]
+fn of_a_path_as_much_is_told_as_may_be_and_no_more_is_taken() {
+    let subscribed = |count: usize| Message::Subscribed(Subscribed { path: vec![[3; 16]; count], shards: vec![] });
+    let mut bytes = Vec::new();
+    subscribed(PATH_MAX + 1).encode(&mut bytes);
+    assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), Ok(Some((subscribed(PATH_MAX), bytes.len()))));
+    // The count stands behind the frame's length and kind.
+    bytes[LENGTH_BYTES + 1] += 1;
+    assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), Err(WireError::Malformed(15)));
+}
+
+/// As many shards as there can be, each with as many terms as are told.
+#[test]
+fn what_is_told_of_all_shards_fits_a_frame() {
+    let starts = (1..=100).map(|number| TermStart { term: Term::of(number, 7), begins: u64::from(number) * 64 });
+    let history = History::new(Term::of(1, 9), starts);
+    let told = |shard| Told { shard, tag: Tag::FIRST, history: history.clone() };
+    let shards: Vec<Told> = (0..SHARDS_MAX).map(told).collect();
+    let mut bytes = Vec::new();
+    Message::Subscribed(Subscribed { path: vec![[3; 16]; PATH_MAX], shards }).encode(&mut bytes);
+    let Ok(Some((Message::Subscribed(subscribed), _))) = Message::decode(&bytes, FRAME_BYTES_MAX) else {
+        panic!("a Subscribed")
+    };
+    assert_eq!((subscribed.shards.len(), subscribed.path.len()), (SHARDS_MAX, PATH_MAX));
+    assert_eq!(subscribed.shards[1023].history, history.within(TERMS_TOLD_MAX));
 }
 
 /// The tail's term, without which nobody could join, and what is newest.

@@ -1,19 +1,25 @@
 //! Replicas of replicas: three in a row below a primary, under load; whoever is in the middle dies,
 //! stands still, or is overrun.
 
+use super::orders::ctl;
 use super::writers::{Traffic, Writers, write_batches};
 use crate::node::{
     LONG, Node, fixed_port, in_sync, numbered_keys, on_each_fabric, same_items, wait_for_count, wait_for_row,
     wait_until,
 };
 use crate::support::stores::small_store;
+use remora::base::shards::ShardSet;
 use remora::fabric::{ConnectOptions, Kind, listen};
-use remora::replication::attach::{Identity, join};
+use remora::replication::attach::{Identity, attach, join, subscribe};
 use remora::replication::board::Board;
+use remora::replication::choice::Choice;
 use remora::replication::offer::{Offer, OfferConfig, Running};
+use remora::replication::penalties::SharedPenalties;
 use remora::replication::secret::Secret;
-use remora::replication::standing::{DEPTH_MAX, Distance, Standing};
+use remora::replication::standing::{Chain, Distance, Standing};
+use remora::replication::wire::{Message, PATH_MAX};
 use std::sync::Arc;
+use std::time::Instant;
 
 const KEYS: usize = 2000;
 const TRAFFIC: Traffic = Traffic { keys: KEYS, value_bytes_max: 10_000 };
@@ -140,7 +146,7 @@ fn a_circle_ends_in_words() {
     one.server.signal("KILL");
     one.server.wait();
     let one = Node::middle(two.port(), port, &["--replication-timeout", "3"]);
-    // Whoever reaches the bound first refuses the other, and so the circle is none any more.
+    // Whoever is asked first is followed, and refuses to follow: so the circle is none any more.
     wait_until("one of them is refused", || {
         let said = [&one, &two].map(|node| (node.text("state"), node.text("trouble")));
         let in_words = |said: &(String, String)| said.0 == "refused" && said.1.contains("in a circle");
@@ -151,8 +157,31 @@ fn a_circle_ends_in_words() {
     }
 }
 
-/// An offer of a store of this process, which stands in a chain where `standing` says.
-fn offer(standing: &Arc<Standing>) -> Running {
+/// A planned change: the primary is told to follow its replica first, so that no write is lost in
+/// between, then the replica takes over.
+#[test]
+fn a_primary_follows_its_replica_before_that_is_promoted() {
+    on_each_fabric(|fabric| {
+        let before = Node::primary(&["-m", "16", "--fabric", fabric]);
+        let next = Node::middle(before.port(), 0, &["--fabric", fabric]);
+        assert_eq!(before.client().set("kept", b"value"), "STORED");
+        in_sync(&before, &[&next]);
+        ctl(&before, &["replicate", &next.port().to_string()]);
+        wait_for_row(&before, "trouble", |trouble| trouble.contains("in a circle"));
+        assert_eq!(next.text("state"), "following", "its own session goes on");
+        ctl(&next, &["promote", "--gather", &before.port().to_string()]);
+        assert_eq!(next.client().set("later", b"taken"), "STORED");
+        wait_for_row(&before, "state", |state| state == "following");
+        in_sync(&next, &[&before]);
+        for (key, value) in [("kept", &b"value"[..]), ("later", b"taken")] {
+            assert_eq!(before.client().get(key).as_deref(), Some(value), "{key}");
+        }
+        assert_eq!(before.text("depth"), "1");
+    });
+}
+
+/// An offer of a store of this process, which stands where `chain` says.
+fn offer(chain: &Arc<Chain>) -> Running {
     let listen_at = "127.0.0.1:0".parse().expect("an address");
     let config = OfferConfig {
         listen: listen_at,
@@ -161,30 +190,68 @@ fn offer(standing: &Arc<Standing>) -> Running {
         client_port: 0,
         silence_max: LONG,
         board: Arc::<Board>::default(),
-        standing: standing.clone(),
+        chain: chain.clone(),
     };
-    Offer::start(Arc::new(small_store(1, None)), config).expect("a port on loopback")
+    Offer::start(Arc::new(small_store(2, None)), config).expect("a port on loopback")
+}
+
+/// Join as `replica`, and subscribe to all shards; the path that is told.
+fn come(address: &str, replica: u8) -> Result<Vec<u8>, String> {
+    let identity = Identity { replica: [replica; 16], name: "test".into() };
+    let mut joined = join(address, &Secret::none(), &identity).map_err(|error| error.to_string())?;
+    let penalties = SharedPenalties::default();
+    let choice = Choice::new("test", &[Kind::Tcp], &penalties);
+    let channels = attach(&mut joined, choice, &ConnectOptions::default(), 1).map_err(|error| error.to_string())?;
+    let own = Chain::new([replica; 16]);
+    let subscribed = subscribe(&mut joined, ShardSet::all(2), channels.channels.len(), &own);
+    Ok(subscribed.map_err(|error| error.to_string())?.path.iter().map(|server| server[0]).collect())
 }
 
 #[test]
 fn who_would_follow_itself_is_refused_and_who_would_be_too_deep() {
-    let standing = Arc::new(Standing::new([7; 16]));
-    let running = offer(&standing);
+    let chain = Arc::new(Chain::new([7; 16]));
+    let running = offer(&chain);
     let address = running.offer().address().to_string();
-    let come = |replica: [u8; 16]| {
-        let identity = Identity { replica, name: "test".into() };
-        join(&address, &Secret::none(), &identity)
-            .map(|joined| joined.welcome.histories.len())
-            .map_err(|error| error.to_string())
-    };
-    assert_eq!(come([8; 16]), Ok(1));
-    let refused = come([7; 16]).expect_err("itself");
+    assert_eq!(come(&address, 8), Ok(vec![7]));
+    let refused = come(&address, 7).expect_err("itself");
     assert!(refused.contains("cannot follow its own log"), "{refused}");
-    standing.heard(Distance { depth: DEPTH_MAX - 2, ..Distance::default() });
-    assert_eq!(come([8; 16]), Ok(1), "as deep as may be");
-    standing.heard(Distance { depth: DEPTH_MAX - 1, ..Distance::default() });
-    let refused = come([8; 16]).expect_err("too deep");
-    assert!(refused.contains("16 replicas in a row"), "{refused}");
-    standing.be_root();
-    assert_eq!(come([8; 16]), Ok(1));
+    let above = |count: usize| -> Vec<_> { (0..count).map(|number| [100 + number as u8; 16]).collect() };
+    let standing = Arc::new(Standing::default());
+    chain.set(vec![("1".parse::<ShardSet>().expect("a shard"), standing.clone())]);
+    standing.heard(Distance::default(), above(PATH_MAX - 1));
+    assert_eq!(come(&address, 8).map(|path| path.len()), Ok(PATH_MAX), "as deep as may be");
+    standing.heard(Distance::default(), above(PATH_MAX));
+    let refused = come(&address, 8).expect_err("too deep");
+    assert!(refused.contains("comes through 17 servers"), "{refused}");
+    standing.heard(Distance::default(), vec![[9; 16], [8; 16]]);
+    let refused = come(&address, 8).expect_err("it follows what comes from itself");
+    assert!(refused.contains("in a circle"), "{refused}");
+    chain.set(vec![]);
+    assert_eq!(come(&address, 8), Ok(vec![7]));
+}
+
+/// The path grows while a session goes on: the next heartbeat ends it.
+#[test]
+fn a_circle_that_closes_later_is_refused_by_a_heartbeat() {
+    let chain = Arc::new(Chain::new([7; 16]));
+    let running = offer(&chain);
+    let identity = Identity { replica: [8; 16], name: "test".into() };
+    let mut joined = join(&running.offer().address().to_string(), &Secret::none(), &identity).expect("it is admitted");
+    let penalties = SharedPenalties::default();
+    let choice = Choice::new("test", &[Kind::Tcp], &penalties);
+    let _channels = attach(&mut joined, choice, &ConnectOptions::default(), 1).expect("channels");
+    subscribe(&mut joined, ShardSet::all(2), 1, &Chain::new([8; 16])).expect("it subscribes");
+    let standing = Arc::new(Standing::default());
+    standing.heard(Distance::default(), vec![[8; 16]]);
+    let mut beats = Vec::new();
+    chain.set(vec![(ShardSet::all(1), standing)]);
+    let refused = loop {
+        match joined.link.receive(Instant::now() + LONG) {
+            Ok(Message::Heartbeat(beat)) => beats.push(beat.path),
+            Ok(other) => panic!("{}", other.name()),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(refused.contains("in a circle"), "{refused}");
+    assert!(beats.len() <= 2 && beats.iter().all(|path| *path == [[7; 16]]), "{beats:?}");
 }

@@ -13,7 +13,7 @@ use remora::replication::offer::{Offer, OfferConfig, Running};
 use remora::replication::penalties::SharedPenalties;
 use remora::replication::report::Report;
 use remora::replication::secret::Secret;
-use remora::replication::standing::Standing;
+use remora::replication::standing::Chain;
 use remora::sys::memory::Memfd;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -115,7 +115,7 @@ fn offer(shm: &Moody) -> Running {
         client_port: 7,
         silence_max: LONG,
         board: Arc::<Board>::default(),
-        standing: Arc::new(Standing::new([1; 16])),
+        chain: Arc::new(Chain::new([1; 16])),
     };
     Offer::start(store(), config).expect("a port on loopback")
 }

@@ -18,7 +18,7 @@ use remora::replication::link::{Link, LinkError};
 use remora::replication::secret::{Secret, Side};
 use remora::replication::shares::PULLERS_MAX;
 use remora::replication::standing::Distance;
-use remora::replication::wire::{Beat, Greeting, Message, VERSION, Version, Welcome};
+use remora::replication::wire::{Beat, Greeting, Message, Subscribed, Told, VERSION, Version, Wanted, Welcome};
 use remora::store::line::{BIRTH, POSITION_MAX};
 use remora::store::{Geometry, History, Memory};
 use std::io::Write;
@@ -149,7 +149,10 @@ fn serve(stream: TcpStream, exporter: &dyn Exporter, lie: &Lie, stopped: &Atomic
     let Message::Attached = link.receive(soon)? else { panic!("a replica attaches") };
     let Message::Subscribe(wanted) = link.receive(soon)? else { panic!("a replica subscribes") };
     assert_eq!(wanted.len(), lie.welcome.geometry.shards as usize, "to every shard");
-    say(&Message::Subscribed { tag: Tag::FIRST })?;
+    let told =
+        |(one, history): (&Wanted, &History)| Told { shard: one.shard(), tag: Tag::FIRST, history: history.clone() };
+    let shards = wanted.iter().zip(&lie.welcome.histories).map(told).collect();
+    say(&Message::Subscribed(Subscribed { path: vec![[9; 16]], shards }))?;
     let mut clocks = Clocks::start();
     while !stopped.load(Relaxed) {
         if lie.floods {
@@ -158,7 +161,7 @@ fn serve(stream: TcpStream, exporter: &dyn Exporter, lie: &Lie, stopped: &Atomic
         }
         let mut stamp = clocks.stamp();
         stamp.wall = stamp.wall.wrapping_add_signed(lie.ahead_seconds * 1_000_000);
-        let beat = Message::Heartbeat(Beat { distance: Distance::default(), stamp });
+        let beat = Message::Heartbeat(Beat { distance: Distance::default(), stamp, path: Vec::new() });
         say(lie.says.as_ref().unwrap_or(&beat))?;
         match link.receive(Instant::now() + Duration::from_millis(200)) {
             Ok(Message::Heartbeat(beat)) => drop(clocks.heard(&beat.stamp)),

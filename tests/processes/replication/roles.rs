@@ -53,6 +53,8 @@ fn what_those_below_acknowledged_before_a_promotion_counts_no_more() {
     assert_eq!(rows["replicas"], "1", "its session goes on: {rows:?}");
     let lag_bytes: u64 = rows["replica_0_lag_bytes"].parse().expect("a number");
     assert!(lag_bytes > 1000, "only what was written since the promotion lags behind: {rows:?}");
+    let of_replica = ["shards", "state"].map(|name| rows[&format!("replica_0_{name}")].as_str());
+    assert_eq!(of_replica, ["none", "joining"], "it has to subscribe again: {rows:?}");
     below.server.signal("CONT");
     in_sync(&next, &[&below]);
 }

@@ -20,6 +20,7 @@ const GREETING: Greeting = Greeting { version: VERSION, nonce: NONCE };
 pub const HEARTBEAT: Message = Message::Heartbeat(Beat {
     distance: Distance { depth: 0, lag_bytes: 0, lag_microseconds: 0 },
     stamp: Stamp { wall: 0, sent: 0, echo: 0, held: 0 },
+    path: Vec::new(),
 });
 
 /// A primary with a replica, and what it holds with that.

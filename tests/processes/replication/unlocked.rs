@@ -82,7 +82,7 @@ fn reclaim_lets_a_replica_go_without_a_word() {
     // The replica follows, stands at the beginning of the log, and stays there.
     let ack = Arc::new(ack);
     let slots = AckSlots::new([ack.clone()], 1);
-    let tag = slots.subscribe(&[Wanted::new(0, 0)]).expect("it is there");
+    let tag = slots.subscribe(Wanted::new(0, 0)).expect("it is there");
     ack.words()[8].store(tag.word(64, true), Release);
     board.put_up(1, Arc::new(slots));
     let mut worker = store.join();

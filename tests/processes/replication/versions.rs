@@ -11,7 +11,7 @@ use remora::replication::pull::Puller;
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
 use remora::replication::wire::{
-    Beat, Greeting, Join, LENGTH_BYTES, Message, PROGRAM_VERSION, Refusal, VERSION, Version, Wanted, Welcome,
+    Beat, Greeting, Join, LENGTH_BYTES, Message, PROGRAM_VERSION, Refusal, Told, VERSION, Version, Wanted, Welcome,
 };
 use remora::store::Store;
 use remora::store::line::BIRTH;
@@ -112,7 +112,7 @@ impl Scripted {
                     let _ = clocks.heard(&beat.stamp);
                     beats += 1;
                     let stamp = clocks.stamp();
-                    self.say(&Message::Heartbeat(Beat { distance: Distance::default(), stamp }));
+                    self.say(&Message::Heartbeat(Beat { distance: Distance::default(), stamp, path: Vec::new() }));
                 }
                 Some(other) => panic!("{} is of no use to a replica", other.name()),
                 None => {}

@@ -17,7 +17,7 @@ use remora::replication::penalties::SharedPenalties;
 use remora::replication::push::Mode;
 use remora::replication::report::Report;
 use remora::replication::secret::Secret;
-use remora::replication::standing::Standing;
+use remora::replication::standing::Chain;
 use remora::store::{NewItem, Reign, Store};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -37,7 +37,7 @@ fn offer() -> Running {
         client_port: 7,
         silence_max: LONG,
         board: Arc::<Board>::default(),
-        standing: Arc::new(Standing::new([1; 16])),
+        chain: Arc::new(Chain::new([1; 16])),
     };
     Offer::start(store(), config).expect("a port on loopback")
 }
@@ -52,9 +52,10 @@ pub fn follow_config(primary: SocketAddr) -> FollowConfig {
         identity: Identity { replica: [2; 16], name: "within".into() },
         pause_max: Duration::from_millis(1),
         silence_max: LONG,
-        standing: Arc::new(Standing::new([2; 16])),
+        chain: Arc::new(Chain::new([2; 16])),
         penalties: SharedPenalties::default(),
         discard: Discard::Never,
+        gathers: false,
         pin: true,
         pullers: 1,
     }
@@ -120,7 +121,8 @@ fn a_following_that_hangs_is_over_at_once() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let store = store();
     let config = follow_config(silent.local_addr().unwrap());
-    let mut following = Following::start(config, None, ShardSet::all(store.shards().len()), store.clone()).expect("a thread");
+    let mut following =
+        Following::start(config, None, ShardSet::all(store.shards().len()), store.clone()).expect("a thread");
     let (stream, _) = silent.accept().expect("it has come");
     let begun_at = Instant::now();
     following.stop().expect("at once");

@@ -233,7 +233,7 @@ fn promote(store: &Store) {
     for _ in 0..100 {
         let all = ShardSet::all(store.shards().len());
         if store.make_room_for_term(all, NOW).is_ok() {
-            store.begin_term(all, store.newest_term().succeed().expect("few promotions"));
+            store.begin_term(all, store.newest_term().succeed().expect("few promotions"), &|_| {});
             return store.open_gates(0..store.shards().len());
         }
     }

@@ -340,10 +340,11 @@ fn who_is_ahead_waits() {
 fn promote(chain: &mut Chain<'_>, link: usize) {
     chain.links[link].end_session();
     let store = chain.links[link].store;
+    let all = ShardSet::all(store.shards().len());
     assert!(store.shards().iter().all(Shard::is_proven), "it has something of every shard");
-    let has_room = (0..100).any(|_| store.make_room_for_term(ShardSet::all(store.shards().len()), NOW).is_ok());
+    let has_room = (0..100).any(|_| store.make_room_for_term(all, NOW).is_ok());
     assert!(has_room, "nobody reads");
-    store.begin_term(ShardSet::all(store.shards().len()), store.newest_term().succeed().expect("a term can follow"));
+    store.begin_term(all, store.newest_term().succeed().expect("a term can follow"), &|_| {});
     store.open_gates(0..store.shards().len());
 }
 

@@ -2,7 +2,7 @@
 //! nothing goes on for ever, and no item appears that was never written.
 
 use super::scene::{
-    CAPACITY, COMMITTED, Forged, KEYS, OWES, STEPS_MAX, Scene, TAIL, TERM, lie_until_it_ends, pull, pull_honest, forget,
+    CAPACITY, COMMITTED, Forged, KEYS, OWES, STEPS_MAX, Scene, TAIL, TERM, forget, lie_until_it_ends, pull, pull_honest,
 };
 use super::writer::Writer;
 use super::{SLABS, Setup, seeds};

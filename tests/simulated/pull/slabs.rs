@@ -146,11 +146,7 @@ struct Case {
 fn pull_misplaced(alike: &mut Alike, part: &Range<u64>, case: Case) {
     alike.scene.replica = replica_of(&alike.scene.store);
     let (begin, committed) = (alike.long.start, alike.scene.store.shards()[0].control().committed());
-    let mut session = alike.scene.network.connect(
-        &alike.scene.offered,
-        &alike.scene.replica,
-        &Faults::default(),
-    );
+    let mut session = alike.scene.network.connect(&alike.scene.offered, &alike.scene.replica, &Faults::default());
     if case.carried {
         alike.show_until(part.start);
         go_on_until("it has read half of the record", || {
@@ -247,11 +243,7 @@ fn a_table_that_leads_to_another_shards_slabs() {
         let first = first_record_in(&alike.scene.store, lies.start);
 
         alike.scene.replica = replica_of(&alike.scene.store);
-        let mut session = alike.scene.network.connect(
-            &alike.scene.offered,
-            &alike.scene.replica,
-                &Faults::default(),
-        );
+        let mut session = alike.scene.network.connect(&alike.scene.offered, &alike.scene.replica, &Faults::default());
         let ended = pull(&mut session).expect_err("they are another shard's");
         let End::Lane(LaneEnd::BadRecord { shard: 0, position, times: 3, why: BadRecord::Checksum }) = ended else {
             panic!("{ended}");

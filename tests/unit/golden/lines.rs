@@ -145,9 +145,9 @@ fn an_ack_slot() {
     let invitation = Invitation::new(&*exporter, Token([1; 16]), &*grant);
     let mut channel = sim.connect(&invitation).expect("a channel");
     let slots = AckSlots::new([grant.ack().clone()], 13);
-    let wanted: Vec<_> = (4..13).map(|shard| Wanted::new(shard, 0)).collect();
-    let tag = slots.subscribe(&wanted).expect("they are there");
-    assert_eq!(tag, Tag::FIRST);
+    let tags = (4..13).map(|shard| slots.subscribe(Wanted::new(shard, 0)).expect("it is there"));
+    assert!(tags.eq([Tag::FIRST; 9]));
+    let tag = Tag::FIRST;
     let mut acks = Acks::new(4..13);
     let summary = Summary {
         lag_bytes: 0x0102,

@@ -9,7 +9,8 @@ use remora::replication::push::Invite;
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
 use remora::replication::wire::{
-    Beat, Decline, FRAME_BYTES_MAX, Greeting, Join, Message, Refusal, VERSION, Version, Wanted, Welcome,
+    Beat, Decline, FRAME_BYTES_MAX, Greeting, Join, Message, Refusal, Subscribed, Told, VERSION, Version, Wanted,
+    Welcome,
 };
 use remora::store::{Geometry, History, Memory, TermStart};
 
@@ -38,15 +39,15 @@ const THIRTY_TWO_DRAWN: &str = "
 
 #[test]
 fn the_handshake() {
-    let version = Version { major: 7, minor: 0 };
+    let version = Version { major: 8, minor: 0 };
     assert_eq!(VERSION, version, "the drawings are of this version");
     let greeting = Greeting { version, nonce: THIRTY_TWO };
     let with_32 = |head: &str| format!("{head}{THIRTY_TWO_DRAWN}");
     is_drawn(
         &Message::Hello(greeting),
-        &with_32("2d 00 00 00 | 45 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 07 00  00 00 | version\n"),
+        &with_32("2d 00 00 00 | 45 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 08 00  00 00 | version\n"),
     );
-    is_drawn(&Message::Challenge(greeting), &with_32("25 00 00 00  02  07 00  00 00 | version\n"));
+    is_drawn(&Message::Challenge(greeting), &with_32("25 00 00 00  02  08 00  00 00 | version\n"));
     is_drawn(&Message::Prove { proof: THIRTY_TWO }, &with_32("21 00 00 00  03"));
     is_drawn(&Message::Accept { proof: THIRTY_TWO }, &with_32("21 00 00 00  04"));
 }
@@ -76,7 +77,32 @@ fn what_a_replica_subscribes_to() {
         ";
     let wanted = [(0, 0), (1, 0), (2, 1), (1023, 1)].map(|(shard, puller)| Wanted::new(shard, puller));
     is_drawn(&Message::Subscribe(wanted.into()), drawing);
-    is_drawn(&Message::Subscribed { tag: Tag::FIRST }, "03 00 00 00  0f  01 00");
+    let start = |number, begins| TermStart { term: Term::of(number, 0xC0_FFEE_1234), begins };
+    let history = History::new(Term::of(1, 0xAB), [start(2, 64)]);
+    let drawing = "
+        50 00 00 00  0f           | Subscribed
+        02                        | servers on the path
+        aa aa aa aa aa aa aa aa  aa aa aa aa aa aa aa aa | the primary
+        bb bb bb bb bb bb bb bb  bb bb bb bb bb bb bb bb | whom it follows
+        02 00                     | shards
+        02 00  01 00              | shard 2, tag 1
+        ab 00 00 00 00  01 00 00  | its origin, of number 1
+        01 00                     | terms
+        34 12 ee ff c0  02 00 00  | number 2
+        40 00 00 00  00 00 00 00  | begins
+        ff 03  01 00              | shard 1023, tag 1
+        00 00 00 00 00  00 00 00  | it has none
+        00 00
+        ";
+    let told = |shard, history| Told { shard, tag: Tag::FIRST, history };
+    let shards = vec![told(2, history), told(1023, History::NONE)];
+    is_drawn(&Message::Subscribed(Subscribed { path: vec![[0xAA; 16], [0xBB; 16]], shards }), drawing);
+    let drawing = "
+        07 00 00 00  10           | Unsubscribe
+        02 00                     | shards
+        02 00  ff 03
+        ";
+    is_drawn(&Message::Unsubscribe("2,1023".parse().expect("shards")), drawing);
 }
 
 #[test]
@@ -189,9 +215,10 @@ fn a_heartbeat() {
         &Message::Heartbeat(Beat {
             distance: Distance { depth: 2, lag_bytes: 0x0102, lag_microseconds: 0x0304 },
             stamp: Stamp { wall: 0x0506, sent: 0x0708, echo: 0x090a, held: 0x0b0c },
+            path: vec![[0xAA; 16]],
         }),
         "
-        35 00 00 00
+        46 00 00 00
         0b                        | Heartbeat
         02 00 00 00               | links
         02 01 00 00  00 00 00 00  | lag in bytes
@@ -200,6 +227,8 @@ fn a_heartbeat() {
         08 07 00 00  00 00 00 00  | its steady clock
         0a 09 00 00  00 00 00 00  | the last steady clock that it has heard from the other side
         0c 0b 00 00  00 00 00 00  | and how long ago
+        01                        | servers on the path
+        aa aa aa aa aa aa aa aa  aa aa aa aa aa aa aa aa
         ",
     );
 }
@@ -209,7 +238,7 @@ fn a_heartbeat() {
 #[test]
 fn proofs() {
     let secret = Secret::new(b"a secret of some length").expect("long enough");
-    let greeting = |minor, nonce| Greeting { version: Version { major: 7, minor }, nonce: [nonce; 32] };
+    let greeting = |minor, nonce| Greeting { version: Version { major: 8, minor }, nonce: [nonce; 32] };
     let is_drawn = |side, minors: (u16, u16), drawing: &str| {
         let proof = secret.prove(side, &greeting(minors.0, 1), &greeting(minors.1, 2));
         assert_drawn(&proof, &hex(drawing), &format!("{side:?}, {minors:?}"));
@@ -218,24 +247,24 @@ fn proofs() {
         Side::Primary,
         (1, 1),
         "
-            cf e8 c2 21 b5 84 47 60  3f 31 d9 0e 93 33 4f 2a
-            95 79 20 5e e9 36 14 dd  97 3a 15 3a 8d 1a 0f 6b
+            f0 fe 22 bb 7f 56 da 2b  95 b4 e2 51 89 d7 12 96
+            ce 3f 05 b8 ed ee 42 20  f5 37 c8 5d 96 ae 71 05
             ",
     );
     is_drawn(
         Side::Replica,
         (1, 1),
         "
-            4d ce f3 4d 15 da 4d 2c  bd 34 a7 91 f2 79 f3 68
-            b6 30 6f 70 98 bf 03 be  e9 1d 3f c8 c8 7f 71 36
+            cd 1e 80 42 44 0b 1f eb  2a e4 00 02 9d 44 77 9e
+            83 06 ec ba 88 87 ef 4d  b3 8b 28 3d 1f 56 ba 7e
             ",
     );
     is_drawn(
         Side::Replica,
         (0, 1),
         "
-            fb a1 c8 75 ba fa 5d 74  52 89 53 7e 67 1a 6f 7b
-            88 33 6d 4f 83 db 47 41  00 65 85 5c ba 63 70 10
+            c5 ef a0 6d 95 7f 1b 75  f2 02 88 cc 93 c6 d0 c2
+            b1 34 66 69 36 3a 29 7e  d7 15 40 45 c2 77 a2 8b
             ",
     );
 }

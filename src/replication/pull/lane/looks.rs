@@ -40,7 +40,8 @@ impl Lane<'_> {
                 self.givers_owe = ControlLine::of(words, 0).owes_until();
                 // The giver begins anew, and does not know yet what it misses. Until it does,
                 // nothing that is here is given up because it is not there.
-                let is_kept = matches!(self.state, State::Follows) || self.has_not_looked() && self.sink.follower.is_proven();
+                let is_kept =
+                    matches!(self.state, State::Follows) || self.has_not_looked() && self.sink.follower.is_proven();
                 Ok(Some(line).filter(|_| !is_kept || self.givers_owe != OWES_NOT_KNOWN))
             }
             Shown::NothingYet => Ok(None),
