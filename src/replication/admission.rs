@@ -2,7 +2,7 @@
 //! that primary at all, and the data channels. Nothing here changes the store. So if it fails, the
 //! store still has what it had.
 
-use super::attach::{Channels, Joined, attach, attach_pushed, join};
+use super::attach::{Channels, Joined, Subscription, attach, attach_pushed, join, subscribe};
 use super::choice::Choice;
 use super::follow::{FollowConfig, SessionEnd};
 use super::lineage::{foreign, holds_data};
@@ -62,7 +62,7 @@ pub struct Admitted {
     channels: Option<Channels>,
 }
 
-/// An admitted replica with its data channels.
+/// An admitted replica with its data channels, which has subscribed.
 pub struct Attached {
     /// The control connection.
     pub link: Link,
@@ -70,6 +70,8 @@ pub struct Attached {
     pub welcome: Welcome,
     /// The data channels.
     pub channels: Channels,
+    /// To all shards, by these channels.
+    pub subscription: Subscription,
 }
 
 impl From<Joined> for Admitted {
@@ -111,12 +113,15 @@ impl Admitted {
         }
     }
 
-    /// Connect the data channels, unless there are some already.
+    /// Connect the data channels, unless there are some already, and subscribe.
     pub fn attach(mut self, config: &FollowConfig, store: &Store) -> Result<Attached, SessionEnd> {
         self.connect(config, store)?;
-        let channels = self.channels.expect("connected above");
+        let channels = self.channels.take().expect("connected above");
+        let subscription = subscribe(&mut self.joined, channels.channels.len())?;
+        // What is followed are the histories that were told with the subscription.
+        self.check_and_say(config, store)?;
         let Joined { link, welcome, .. } = self.joined;
-        Ok(Attached { link, welcome, channels })
+        Ok(Attached { link, welcome, channels, subscription })
     }
 
     fn connect(&mut self, config: &FollowConfig, store: &Store) -> Result<(), SessionEnd> {
@@ -127,8 +132,6 @@ impl Admitted {
                 Mode::Pull => attach(&mut self.joined, choice, &config.options, config.pullers)?,
                 Mode::Push => attach_pushed(&mut self.joined, choice, &config.options, config.pause_max)?,
             });
-            // What is followed are the histories that were told with the subscription.
-            self.check_and_say(config, store)?;
         }
         Ok(())
     }

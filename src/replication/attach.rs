@@ -48,13 +48,17 @@ pub struct Joined {
     pub welcome: Welcome,
 }
 
-/// Connected data channels, by which all shards are subscribed to.
+/// Connected data channels.
 pub struct Channels {
     /// One for each puller; the primary knows their order.
     pub channels: Vec<Box<dyn Channel>>,
     /// Their fabric, and why that one.
     pub fabric: String,
-    /// Of the subscription to each shard, in their order.
+}
+
+/// A subscription to all shards.
+pub struct Subscription {
+    /// Of each shard, in their order.
     pub tags: Vec<Tag>,
     /// The servers through which the shards come.
     pub path: Vec<ServerNumber>,
@@ -191,7 +195,7 @@ pub fn attach(
         match connect_all(kind, &invitations, options) {
             Ok(connected) => {
                 joined.link.send(&Message::Attached, deadline).map_err(failed)?;
-                return subscribe(joined, connected, choice.words(kind));
+                return Ok(Channels { channels: connected, fabric: choice.words(kind) });
             }
             Err(error) => choice.failed(kind, error.to_string()),
         }
@@ -254,7 +258,9 @@ pub fn attach_pushed(
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
         joined.link.send(&Message::Invite(invite), deadline).map_err(failed)?;
         match answer(&mut joined.link, deadline).map_err(failed)? {
-            Message::Attached => return subscribe(joined, vec![Box::new(inbox)], choice.words(kind)),
+            Message::Attached => {
+                return Ok(Channels { channels: vec![Box::new(inbox)], fabric: choice.words(kind) });
+            }
             Message::Declined { why, words } => {
                 choice.declined(kind, why, format!("the primary could not push: {words}"));
             }
@@ -264,11 +270,11 @@ pub fn attach_pushed(
     Err(choice.none())
 }
 
-/// Subscribe to all shards by `channels`, whose pullers share them. The histories of now take the
-/// place of those in the welcome.
-fn subscribe(joined: &mut Joined, channels: Vec<Box<dyn Channel>>, fabric: String) -> Result<Channels, AttachError> {
+/// Subscribe to all shards by so many channels, whose pullers share them. The histories of now take
+/// the place of those in the welcome.
+pub fn subscribe(joined: &mut Joined, channels: usize) -> Result<Subscription, AttachError> {
     let shards = joined.welcome.geometry.shards as usize;
-    let wanted = Shares::new(shards, channels.len()).wanted();
+    let wanted = Shares::new(shards, channels).wanted();
     let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
     let told = joined
         .link
@@ -285,7 +291,7 @@ fn subscribe(joined: &mut Joined, channels: Vec<Box<dyn Channel>>, fabric: Strin
     }
     let tags = shards.iter().map(|told| told.tag).collect();
     joined.welcome.histories = shards.into_iter().map(|told| told.history).collect();
-    Ok(Channels { channels, fabric, tags, path })
+    Ok(Subscription { tags, path })
 }
 
 /// The primary's answer by `deadline`. Heartbeats may come before it, and unknown messages.

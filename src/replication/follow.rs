@@ -15,7 +15,7 @@ mod session;
 pub use following::{Following, StillHeld};
 
 use super::admission::{Admitted, Attached, Unfit};
-use super::attach::{AttachError, Channels, Identity, Joined, PREFERENCE, join};
+use super::attach::{AttachError, Channels, Identity, Joined, PREFERENCE, Subscription, join};
 use super::blame;
 use super::clock::{Notice, Skew, SkewWatch};
 use super::lineage::Discard;
@@ -336,8 +336,9 @@ impl Follow {
         }
         self.view().state = "joining";
         let chosen_at = Instant::now();
-        let Attached { link, welcome, channels } = admitted.attach(&self.config, store)?;
-        let Channels { channels, fabric, tags, path } = channels;
+        let Attached { link, welcome, channels, subscription } = admitted.attach(&self.config, store)?;
+        let Channels { channels, fabric } = channels;
+        let Subscription { tags, path } = subscription;
         self.standing.comes_through(path);
         log::info!("following {} over {fabric}, pullers: {}", self.config.primary, channels.len());
         let kind = channels[0].kind();
