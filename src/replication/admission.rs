@@ -71,11 +71,11 @@ pub enum Unfit {
 /// A replica that was admitted.
 pub struct Admitted {
     joined: Joined,
-    /// Once there are some, and what the primary has told of the shards that were subscribed to.
-    channels: Option<(Channels, Subscribed)>,
+    /// Once there are some.
+    channels: Option<Channels>,
 }
 
-/// An admitted replica with its data channels.
+/// An admitted replica with its data channels, which has subscribed.
 pub struct Attached {
     /// The control connection.
     pub link: Link,
@@ -94,8 +94,8 @@ impl From<Joined> for Admitted {
 }
 
 impl Admitted {
-    /// Be admitted by a primary that this store can follow in these shards, connect the data
-    /// channels, and subscribe to the shards.
+    /// Be admitted by a primary that this store can follow in these shards, and connect the data
+    /// channels.
     pub fn at(config: &FollowConfig, shards: ShardSet, store: &Store) -> Result<Admitted, SessionEnd> {
         let mut admitted = Admitted::from(join(&config.primary, &config.secret, &config.identity)?);
         admitted.connect(config, shards, store)?;
@@ -109,7 +109,7 @@ impl Admitted {
 
     /// The fabric, and why that one; empty before there is one.
     pub fn fabric(&self) -> &str {
-        self.channels.as_ref().map_or("", |(channels, _)| &channels.fabric)
+        self.channels.as_ref().map_or("", |channels| &channels.fabric)
     }
 
     /// Where clients of this primary's replicas should write: its host, and the port that it has
@@ -122,10 +122,16 @@ impl Admitted {
         }
     }
 
-    /// Connect the data channels and subscribe to these shards, unless that is done already.
+    /// Connect the data channels, unless there are some already, and subscribe to these shards.
     pub fn attach(mut self, config: &FollowConfig, shards: ShardSet, store: &Store) -> Result<Attached, SessionEnd> {
         self.connect(config, shards, store)?;
-        let (channels, subscribed) = self.channels.expect("connected above");
+        let channels = self.channels.take().expect("connected above");
+        let subscribed = subscribe(&mut self.joined, shards, channels.channels.len(), &config.chain)?;
+        // What is followed are the histories that were told with the subscription.
+        let fits = |told: &Told| check_shard(config, store, told.shard, &told.history);
+        if let Err(unfit) = subscribed.shards.iter().try_for_each(fits) {
+            return Err(self.decline(unfit));
+        }
         let Joined { link, welcome, .. } = self.joined;
         Ok(Attached { link, welcome, channels, subscribed })
     }
@@ -136,17 +142,10 @@ impl Admitted {
         }
         if self.channels.is_none() {
             let choice = Choice::new(&config.primary, &config.fabrics, &config.penalties);
-            let channels = match config.mode {
+            self.channels = Some(match config.mode {
                 Mode::Pull => attach(&mut self.joined, choice, &config.options, config.pullers)?,
                 Mode::Push => attach_pushed(&mut self.joined, choice, &config.options, config.pause_max)?,
-            };
-            let subscribed = subscribe(&mut self.joined, shards, channels.channels.len(), &config.chain)?;
-            // What is followed are the histories that were told with the subscription.
-            let fits = |told: &Told| check_shard(config, store, told.shard, &told.history);
-            if let Err(unfit) = subscribed.shards.iter().try_for_each(fits) {
-                return Err(self.decline(unfit));
-            }
-            self.channels = Some((channels, subscribed));
+            });
         }
         Ok(())
     }

@@ -27,6 +27,7 @@
 //! | shutdown.rs | what is answered before the end of a primary reaches its replicas |
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
+//! | subscriptions.rs | shards that are subscribed to one by one, and a server that has begun in some |
 //! | versions.rs | peers that speak another version of the protocol |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
 //! | within.rs | the same within this process, where turns and handshakes hang when told to |
@@ -60,6 +61,7 @@ mod shards;
 mod shutdown;
 mod stalls;
 mod strangers;
+mod subscriptions;
 mod unlocked;
 mod versions;
 mod within;

@@ -2,6 +2,7 @@
 //! stands still, or is overrun.
 
 use super::orders::ctl;
+use super::subscriptions::{come, offer};
 use super::writers::{Traffic, Writers, write_batches};
 use crate::node::{
     LONG, Node, fixed_port, in_sync, numbered_keys, on_each_fabric, same_items, wait_for_count, wait_for_row,
@@ -9,13 +10,8 @@ use crate::node::{
 };
 use crate::support::stores::small_store;
 use remora::base::shards::ShardSet;
-use remora::fabric::{ConnectOptions, Kind, listen};
-use remora::replication::attach::{Identity, attach, join, subscribe};
-use remora::replication::board::Board;
-use remora::replication::choice::Choice;
-use remora::replication::offer::{Offer, OfferConfig, Running};
-use remora::replication::penalties::SharedPenalties;
-use remora::replication::secret::Secret;
+use remora::replication::attach::subscribe;
+use remora::replication::offer::Running;
 use remora::replication::standing::{Chain, Distance, Standing};
 use remora::replication::wire::{Message, PATH_MAX};
 use std::sync::Arc;
@@ -180,66 +176,42 @@ fn a_primary_follows_its_replica_before_that_is_promoted() {
     });
 }
 
-/// An offer of a store of this process, which stands where `chain` says.
-fn offer(chain: &Arc<Chain>) -> Running {
-    let listen_at = "127.0.0.1:0".parse().expect("an address");
-    let config = OfferConfig {
-        listen: listen_at,
-        secret: Secret::none(),
-        exporters: vec![listen(Kind::Tcp, listen_at, &ConnectOptions::default()).expect("TCP")],
-        client_port: 0,
-        silence_max: LONG,
-        board: Arc::<Board>::default(),
-        chain: chain.clone(),
-    };
-    Offer::start(Arc::new(small_store(2, None)), config).expect("a port on loopback")
-}
-
 /// Join as `replica`, and subscribe to all shards; the path that is told.
-fn come(address: &str, replica: u8) -> Result<Vec<u8>, String> {
-    let identity = Identity { replica: [replica; 16], name: "test".into() };
-    let mut joined = join(address, &Secret::none(), &identity).map_err(|error| error.to_string())?;
-    let penalties = SharedPenalties::default();
-    let choice = Choice::new("test", &[Kind::Tcp], &penalties);
-    let channels = attach(&mut joined, choice, &ConnectOptions::default(), 1).map_err(|error| error.to_string())?;
+fn follow_as(replica: u8, running: &Running) -> Result<Vec<u8>, String> {
+    let (mut joined, _channels) = come(running, replica).map_err(|error| error.to_string())?;
     let own = Chain::new([replica; 16]);
-    let subscribed = subscribe(&mut joined, ShardSet::all(2), channels.channels.len(), &own);
-    Ok(subscribed.map_err(|error| error.to_string())?.path.iter().map(|server| server[0]).collect())
+    let subscribed = subscribe(&mut joined, ShardSet::all(2), 1, &own).map_err(|error| error.to_string())?;
+    Ok(subscribed.path.iter().map(|server| server[0]).collect())
 }
 
 #[test]
 fn who_would_follow_itself_is_refused_and_who_would_be_too_deep() {
     let chain = Arc::new(Chain::new([7; 16]));
-    let running = offer(&chain);
-    let address = running.offer().address().to_string();
-    assert_eq!(come(&address, 8), Ok(vec![7]));
-    let refused = come(&address, 7).expect_err("itself");
+    let running = offer(small_store(2, None), &chain);
+    assert_eq!(follow_as(8, &running), Ok(vec![7]));
+    let refused = follow_as(7, &running).expect_err("itself");
     assert!(refused.contains("cannot follow its own log"), "{refused}");
     let above = |count: usize| -> Vec<_> { (0..count).map(|number| [100 + number as u8; 16]).collect() };
     let standing = Arc::new(Standing::default());
     chain.set(vec![("1".parse::<ShardSet>().expect("a shard"), standing.clone())]);
     standing.heard(Distance::default(), above(PATH_MAX - 1));
-    assert_eq!(come(&address, 8).map(|path| path.len()), Ok(PATH_MAX), "as deep as may be");
+    assert_eq!(follow_as(8, &running).map(|path| path.len()), Ok(PATH_MAX), "as deep as may be");
     standing.heard(Distance::default(), above(PATH_MAX));
-    let refused = come(&address, 8).expect_err("too deep");
+    let refused = follow_as(8, &running).expect_err("too deep");
     assert!(refused.contains("comes through 17 servers"), "{refused}");
     standing.heard(Distance::default(), vec![[9; 16], [8; 16]]);
-    let refused = come(&address, 8).expect_err("it follows what comes from itself");
+    let refused = follow_as(8, &running).expect_err("it follows what comes from itself");
     assert!(refused.contains("in a circle"), "{refused}");
     chain.set(vec![]);
-    assert_eq!(come(&address, 8), Ok(vec![7]));
+    assert_eq!(follow_as(8, &running), Ok(vec![7]));
 }
 
 /// The path grows while a session goes on: the next heartbeat ends it.
 #[test]
 fn a_circle_that_closes_later_is_refused_by_a_heartbeat() {
     let chain = Arc::new(Chain::new([7; 16]));
-    let running = offer(&chain);
-    let identity = Identity { replica: [8; 16], name: "test".into() };
-    let mut joined = join(&running.offer().address().to_string(), &Secret::none(), &identity).expect("it is admitted");
-    let penalties = SharedPenalties::default();
-    let choice = Choice::new("test", &[Kind::Tcp], &penalties);
-    let _channels = attach(&mut joined, choice, &ConnectOptions::default(), 1).expect("channels");
+    let running = offer(small_store(2, None), &chain);
+    let (mut joined, _channels) = come(&running, 8).expect("it is admitted");
     subscribe(&mut joined, ShardSet::all(2), 1, &Chain::new([8; 16])).expect("it subscribes");
     let standing = Arc::new(Standing::default());
     standing.heard(Distance::default(), vec![[8; 16]]);
