@@ -102,7 +102,9 @@ impl AttachError {
     pub(super) fn pause(&self, pause: Duration) -> Duration {
         match self {
             AttachError::NotYet(_) => NOT_YET_PAUSE,
-            AttachError::Link(_, LinkError::Refused(Refusal::Busy | Refusal::Circle, _)) => pause.min(BUSY_PAUSE_MAX),
+            AttachError::Circle(_) | AttachError::Link(_, LinkError::Refused(Refusal::Busy | Refusal::Circle, _)) => {
+                pause.min(BUSY_PAUSE_MAX)
+            }
             _ => pause,
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::node::{LONG, expect_eq, wait_until};
 use crate::support::stores::small_store;
+use remora::base::shards::ShardSet;
 use remora::base::term::Term;
 use remora::fabric::{ConnectOptions, Kind, listen};
 use remora::replication::attach::{AttachError, Channels, Identity, Joined, attach, join, subscribe};
@@ -104,7 +105,7 @@ fn a_server_that_has_begun_in_some_shards_is_followed() {
     assert!(begun.follower(1).expect("it is alone").begin_at(64, &history));
     let running = offer(begun, &chain);
     let (mut joined, _channels) = come(&running, 8).expect("it has begun in one");
-    subscribe(&mut joined, 1).expect("to both");
-    assert_eq!(joined.welcome.histories, [History::NONE, history]);
+    let told = subscribe(&mut joined, ShardSet::all(2), 1, &Chain::new([8; 16])).expect("to both").shards;
+    assert_eq!(told.into_iter().map(|told| told.history).collect::<Vec<_>>(), [History::NONE, history]);
     wait_for_shards(&running, "0-1");
 }
