@@ -69,8 +69,8 @@ impl Store {
         self.flush_each(turn, |shard, writer| shard.flush(writer))
     }
 
-    /// flush_all at a second to come, in place of what is pending. Errors are as for
-    /// [`Store::flush`].
+    /// flush_all at a second to come, in place of what is pending. Also in a log that is empty: what
+    /// is written there until then is to go. Errors are as for [`Store::flush`].
     pub fn flush_at(&self, turn: &Turn<'_>, due: UnixSeconds) -> Result<(), Unwritten> {
         self.flush_each(turn, |shard, writer| {
             let reserve_bytes = shard.reserve_bytes(writer);
@@ -161,10 +161,16 @@ impl Shard {
 
     /// Everything below `tail` is given up: a pending flush whose record stands there is appended
     /// again. Err where there is no room.
+    #[inline]
     pub(super) fn move_pending_flush(&self, writer: &mut Writer, tail: u64) -> Result<(), NoRoom> {
-        let Some(PendingFlush { due, .. }) = writer.pending_flush.filter(|pending| pending.position < tail) else {
-            return Ok(());
-        };
+        match writer.pending_flush {
+            Some(PendingFlush { due, position }) if position < tail => self.append_pending_flush_again(writer, due),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn append_pending_flush_again(&self, writer: &mut Writer, due: UnixSeconds) -> Result<(), NoRoom> {
         let (wanted, parked, before) = (writer.wanted, writer.counts.parked, self.head());
         let appended = self.append_pending_flush(writer, due, 0);
         // Nobody waits for this append, nor does it end a wait.
@@ -172,5 +178,45 @@ impl Shard {
         writer.counts.parked = parked;
         writer.counts.reinserted_bytes += self.head() - before;
         appended
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::store::StoreConfig;
+    use crate::store::record::HEADER_BYTES;
+    use crate::store::writer::Wanted;
+
+    const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
+    const LATER: UnixSeconds = UnixSeconds(NOW.0 + 100);
+
+    /// Reclaim keeps room for what it moves, so this takes somebody who leaves none.
+    #[test]
+    fn a_log_without_any_room_goes_on_and_has_it_again() {
+        let config =
+            StoreConfig { memory_bytes: 16 << 10, item_bytes_max: 256, shards: Some(1), ..StoreConfig::default() };
+        let store = Store::with_slabs(config, 4096).expect("a small store");
+        let (shard, mut seat) = (&store.shards[0], store.join());
+        assert_eq!(store.flush_at(&seat.turn(), LATER), Ok(()));
+        {
+            let mut writer = shard.lock();
+            for (kind, key) in [(Kind::Delete, &b"key"[..]), (Kind::Flush, b"")] {
+                while shard.append(&mut writer, &Draft::of_key(kind, key, Meta::default()), 0).is_ok() {}
+            }
+            let first = PendingFlush { due: LATER, position: BIRTH };
+            assert!(shard.usable_bytes(&writer) < HEADER_BYTES as u64);
+            assert_eq!(writer.pending_flush, Some(first));
+            writer.wanted = Wanted::default();
+        }
+        let is_moved = |writer: &Writer| writer.pending_flush.is_some_and(|pending| pending.position > BIRTH);
+        assert!((0..10).any(|_| {
+            let (_turn, mut writer) = (seat.turn(), shard.lock());
+            shard.prepare(&mut writer, NOW);
+            let _ = shard.append(&mut writer, &Draft::of_key(Kind::Delete, b"key", Meta::default()), 0);
+            is_moved(&writer)
+        }));
+        let pending = shard.lock().pending_flush.expect("it is not lost");
+        assert_eq!((shard.record(pending.position).flush_due(), pending.due), (Some(LATER), LATER));
     }
 }
