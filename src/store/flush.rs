@@ -69,8 +69,8 @@ impl Store {
         self.flush_each(turn, |shard, writer| shard.flush(writer))
     }
 
-    /// flush_all at a second to come, in place of what is pending. Also in a log that is empty: what
-    /// is written there until then is to go. Errors are as for [`Store::flush`].
+    /// flush_all at a second to come, in place of what is pending. In an empty log as well: what is
+    /// written there until then is to go. Errors are as for [`Store::flush`].
     pub fn flush_at(&self, turn: &Turn<'_>, due: UnixSeconds) -> Result<(), Unwritten> {
         self.flush_each(turn, |shard, writer| {
             let reserve_bytes = shard.reserve_bytes(writer);

@@ -251,7 +251,7 @@ impl Shard {
         writer.victim = Some(Victim { position, hash });
     }
 
-    /// A flush record before `end` goes, once what it says is pending stands in the log again. False
+    /// A flush record before `end` goes, once what is pending by it stands in the log again. False
     /// when it must stay where it is, because there is no room for that yet.
     fn retire_flush(&self, writer: &mut Writer, end: u64) -> bool {
         let moved = self.move_pending_flush(writer, end).is_ok();
