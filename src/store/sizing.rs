@@ -75,7 +75,7 @@ impl StoreError {
 /// Shards for each worker, at least: enough that two workers seldom want the same lock.
 const SHARDS_PER_WORKER: usize = 4;
 /// The shard's number fits into ten bits of a CAS.
-pub const SHARDS_MAX: usize = 1024;
+pub use crate::base::shards::SHARDS_MAX;
 /// More shards than this are not chosen without being asked for: they gain nothing.
 const SHARDS_BY_ITSELF_MAX: usize = 256;
 /// A shard holds at least this many of the largest items; with `-M` more, since it keeps room to
