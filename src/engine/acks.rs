@@ -229,7 +229,7 @@ mod tests {
             ("delete a\r\n", "NOT_FOUND\r\n", false),
             ("set n 0 0 70000\r\n", "SERVER_ERROR object too large for cache\r\n", false),
             ("flush_all\r\n", "OK\r\n", true),
-            ("flush_all 100\r\n", "OK\r\n", false),
+            ("flush_all 100\r\n", "OK\r\n", true),
             ("flush_all noreply\r\n", "", false),
             ("mn\r\n", "MN\r\n", false),
             ("wait 0 0\r\n", "", true),

@@ -1,66 +1,35 @@
 //! flush_all, now and delayed, and the two other commands that touch the server as a whole:
 //! cache_memlimit, verbosity.
 //!
-//! A delayed flush is a due second kept here. It is executed by the first command or tick at or
-//! after that second, before anything else, so that no item written after it was due can be lost to
-//! it. One flush is pending at a time: a later flush_all replaces it, as in memcached. It concerns
-//! the shards that take writes here from the command until it is due: what others have written
-//! there meanwhile was not meant.
+//! A delayed flush is pending in the log of each shard ([`crate::store::Store::flush_at`]). It is
+//! executed by the first command or tick at or after its second, before anything else, so that no
+//! item written after it was due can be lost to it. One flush is pending at a time: a later
+//! flush_all replaces it, as in memcached.
 
 use super::{Call, Context, Engine, Outcome, expiry_of};
-use crate::base::time::UnixSeconds;
+use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::{Exptime, reply};
-use crate::store::{CannotResize, NoRoom, Reign};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard};
+use crate::store::{CannotResize, NoRoom};
 
 const CANNOT_ADJUST: &[u8] = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
-
-/// When the next flush is due.
-pub(super) struct FlushTimer {
-    /// Unix second; 0 for none. Read by every command, so it lies outside the lock.
-    due: AtomicU32,
-    /// The store's reign when it was asked for. Held while a flush is executed or scheduled, so
-    /// that a due flush happens once.
-    asked_in: Mutex<Reign>,
-}
-
-impl FlushTimer {
-    /// For none.
-    pub(super) fn new() -> FlushTimer {
-        FlushTimer { due: AtomicU32::new(0), asked_in: Mutex::new(Reign::BIRTH) }
-    }
-
-    #[inline]
-    fn is_due(&self, now: UnixSeconds) -> bool {
-        let due = self.due.load(Relaxed);
-        due != 0 && due <= now.0
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Reign> {
-        self.asked_in.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
 
 impl Engine {
     /// flush_all. A delay of zero or below is now. Refused where not all shards are this server's
     /// to flush.
     pub(super) fn flush_all(&self, call: &mut Call<'_, '_, '_>, delay: Exptime, noreply: bool) -> Outcome {
-        let now = call.context.now;
-        let due = if delay.0 > 0 { expiry_of(delay, now).to_bits() } else { 0 };
-        let reign = self.store.reign();
+        let (turn, now) = (call.context.turn, call.context.now);
         if let Some(closed) = self.store.first_closed() {
             return self.refuse_write(call, closed, noreply);
         }
-        {
-            let mut asked_in = self.flush_timer.lock();
-            // An absolute time already gone is due at once, not at the next command.
-            let is_due = due <= now.0;
-            if is_due && let Err(unwritten) = self.store.flush(call.context.turn) {
-                return self.refuse(call, unwritten, 0, noreply);
-            }
-            *asked_in = reign;
-            self.flush_timer.due.store(if is_due { 0 } else { due }, Relaxed);
+        let due = if delay.0 > 0 { expiry_of(delay, now) } else { Expiry::PAST };
+        // An absolute time already gone is due at once, not at the next command.
+        let flushed = if due.has_passed(now) {
+            self.store.flush(turn)
+        } else {
+            self.store.flush_at(turn, UnixSeconds(due.to_bits()))
+        };
+        if let Err(unwritten) = flushed {
+            return self.refuse(call, unwritten, 0, noreply);
         }
         call.context.stats.cmd_flush.increment();
         call.answer_unless(noreply, reply::OK)
@@ -69,17 +38,11 @@ impl Engine {
     /// Execute a delayed flush whose time has come.
     #[inline]
     pub(super) fn flush_if_due(&self, context: &Context<'_, '_>) -> Result<(), NoRoom> {
-        if self.flush_timer.is_due(context.now) { self.flush_now_due(context) } else { Ok(()) }
-    }
-
-    #[cold]
-    fn flush_now_due(&self, context: &Context<'_, '_>) -> Result<(), NoRoom> {
-        let asked_in = self.flush_timer.lock();
-        if self.flush_timer.is_due(context.now) {
-            self.store.flush_as_asked(context.turn, *asked_in)?;
-            self.flush_timer.due.store(0, Relaxed);
+        if self.store.is_flush_due(context.now) {
+            self.store.flush_what_is_due(context.turn, context.now)
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     /// cache_memlimit. More memory is reserved at once, up to --memory-max; less is had as reclaim

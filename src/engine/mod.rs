@@ -29,7 +29,6 @@ mod storage;
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::{Exptime, ParseLimits, Rejection, Request, reply};
 use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
-use flush::FlushTimer;
 pub use held::AckPolicy;
 use orders::Orders;
 pub use orders::{OrderTaker, Refused};
@@ -47,7 +46,6 @@ pub struct Engine {
     settings: Settings,
     acks: AckPolicy,
     global: GlobalStats,
-    flush_timer: FlushTimer,
     prefixes: Prefixes,
     /// What the counters stood at when they were last reset.
     baseline: Mutex<Baseline>,
@@ -169,7 +167,6 @@ impl Engine {
             settings,
             acks: AckPolicy::default(),
             global: GlobalStats::default(),
-            flush_timer: FlushTimer::new(),
             prefixes: Prefixes::default(),
             baseline: Mutex::default(),
             started: Instant::now(),
@@ -210,13 +207,14 @@ impl Engine {
         let Attempt { resume, retried, last_try } = attempt;
         let mut call = Call { context, out, plan, retried, last_try };
         let call = &mut call;
-        if let Err(no_room) = self.flush_if_due(call.context) {
-            return failed(request, self.refuse(call, no_room.into(), resume, false));
-        }
         if plan.is_closed
             && let Some((closed, noreply)) = self.is_elsewhere(call, request)
         {
             return failed(request, self.refuse_write(call, closed, noreply));
+        }
+        // After the look at the gate: one that was opened just now may have brought a flush.
+        if let Err(no_room) = self.flush_if_due(call.context) {
+            return failed(request, self.refuse(call, no_room.into(), resume, false));
         }
         let ack_replicas = self.ack_replicas(request);
         if ack_replicas > 0 {

@@ -212,6 +212,7 @@ impl Follower<'_> {
         self.shard.prove(false);
         self.shard.index.clear();
         writer.live.clear();
+        writer.pending_flush = None;
         writer.victim = None;
         // First: whoever sees the empty log sees that it says nothing of what is missing.
         self.shard.control().set_owes_until(OWES_NOT_KNOWN);
@@ -452,7 +453,7 @@ impl Shard {
                     let _ = item.record.meta_word().fetch_update(Relaxed, Relaxed, touched);
                 }
             }
-            Kind::Flush => self.note_flush(writer, checked.position),
+            Kind::Flush => self.replay_flush(writer, record, checked.position),
             Kind::Term => {
                 let (term, begins) = record.term_value();
                 self.note_term(TermStart { term: Term(term), begins });

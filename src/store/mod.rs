@@ -26,6 +26,7 @@
 //! | [`reclaim`] | the tail: what is kept, what is evicted, growing the index |
 //! | `live`, `expiries` | how many bytes of a log are alive, and how many may have expired |
 //! | `crawl` | with `-M`: finding what has expired |
+//! | `flush` | flush_all, now and at a second to come |
 //! | [`reign`] | who may write to a shard, and since when |
 //! | [`retain`] | who else needs the tail |
 //! | [`capacity`] | how much memory the shards may have, changed while they serve |
@@ -42,6 +43,7 @@ pub(crate) mod check;
 mod crawl;
 pub mod entry;
 mod expiries;
+mod flush;
 pub mod follower;
 pub mod geometry;
 pub mod history;
@@ -78,6 +80,7 @@ pub use capacity::CannotResize;
 pub use check::BadRecord;
 use entry::Note;
 pub use entry::{Appended, Entry, Locked};
+use flush::Flushes;
 pub use follower::{Applied, Follower, Stop};
 pub use geometry::{Geometry, Memory};
 pub use history::{History, TermStart};
@@ -121,6 +124,7 @@ pub struct Store {
     /// Held while the shards' capacities are set.
     resizing: Mutex<()>,
     gates: Gates,
+    flushes: Flushes,
     domain: Arc<Domain>,
     hash: IndexHash,
     workers: usize,
@@ -297,6 +301,7 @@ impl Store {
             pool,
             resizing,
             gates: Gates::new(),
+            flushes: Flushes::new(),
             domain,
             hash,
             workers,
@@ -374,30 +379,6 @@ impl Store {
         let _ = turn;
         let shard = &self.shards[loan.shard as usize];
         shard.value(loan.position, &shard.record(loan.position))
-    }
-
-    /// flush_all, now: every item written before this is gone. After an error some shards are
-    /// flushed; where there was no room, try again in the next turn.
-    pub fn flush(&self, turn: &Turn<'_>) -> Result<(), Unwritten> {
-        turn.note.set(Appended::Widely);
-        self.shards.iter().try_for_each(|shard| {
-            let mut writer = shard.lock_open()?;
-            turn.note.touched.add(shard.number);
-            Ok(shard.flush(&mut writer)?)
-        })
-    }
-
-    /// A flush_all whose time has come: the same in each shard that has taken writes here ever
-    /// since it was asked for, which was when the store's reign was `asked_in`.
-    pub fn flush_as_asked(&self, turn: &Turn<'_>, asked_in: Reign) -> Result<(), NoRoom> {
-        for shard in &self.shards {
-            let Ok(mut writer) = shard.lock_open() else { continue };
-            if shard.gate.reign() <= asked_in {
-                turn.note.touched.add(shard.number);
-                shard.flush(&mut writer)?;
-            }
-        }
-        Ok(())
     }
 
     /// From now on the log holds every change of an item's metadata: somebody is going to read it.

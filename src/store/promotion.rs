@@ -20,9 +20,9 @@ use crate::base::time::UnixSeconds;
 
 /// Bytes of a term record.
 const TERM_RECORD_BYTES: usize = HEADER_BYTES + TERM_VALUE_BYTES;
-/// What a term record and the pad before it take at most: what it does not fit into is shorter
-/// than it.
-const TERM_ROOM_BYTES: u64 = 2 * TERM_RECORD_BYTES as u64;
+/// What a term record takes at most, and the record of a pending flush behind it, with what is
+/// padded or skipped before each: what a record does not fit into is shorter than it.
+const TERM_ROOM_BYTES: u64 = 2 * (TERM_RECORD_BYTES + HEADER_BYTES) as u64;
 
 /// What a part of a log holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -124,6 +124,8 @@ impl Shard {
         self.prove(true);
         self.begin_history(TermStart { term, begins }, origin);
         control.begin_term(term.0, begins);
+        // Its record may have gone with the oldest, here or at the primary.
+        self.move_pending_flush(writer, self.tail()).expect("room was made before a term begins");
         self.publish();
     }
 

@@ -205,6 +205,7 @@ impl Shard {
     /// many are free.
     fn reclaim_step(&self, writer: &mut Writer, now: UnixSeconds, goal_bytes: u64, budget_bytes: u64) {
         let begin = self.tail();
+        let _ = self.move_pending_flush(writer, begin);
         let mut tail = begin;
         while tail < self.head() && tail - begin < budget_bytes.max(1) && self.free_bytes(writer) < goal_bytes {
             let (position, record) = self.settled_record(tail);
@@ -212,7 +213,12 @@ impl Shard {
             if !self.may_give_up(writer, end) {
                 break;
             }
-            if record.shape.kind() == Kind::Set && !self.retire(writer, &record, position, now) {
+            let goes = match record.shape.kind() {
+                Kind::Set => self.retire(writer, &record, position, now),
+                Kind::Flush => self.retire_flush(writer, end),
+                Kind::Delete | Kind::Touch | Kind::Term | Kind::Pad => true,
+            };
+            if !goes {
                 break;
             }
             writer.credit += (end - tail) - (end - tail) / EVICTED_SHARE;
@@ -243,6 +249,15 @@ impl Shard {
         let hash = self.hash_of(&record);
         self.index.prefetch(hash);
         writer.victim = Some(Victim { position, hash });
+    }
+
+    /// A flush record before `end` goes, once what is pending by it stands in the log again. False
+    /// when it must stay where it is, because there is no room for that yet.
+    fn retire_flush(&self, writer: &mut Writer, end: u64) -> bool {
+        let moved = self.move_pending_flush(writer, end).is_ok();
+        // Where no room is due, room must be made: then the shard keeps it in mind, and the next
+        // step tries again.
+        moved || self.policy.evict && self.tail() <= writer.released
     }
 
     /// Decide about the item record at the tail. False when it must stay where it is, because there

@@ -224,6 +224,12 @@ impl<'a> Record<'a> {
             || self.words[used / 8].load(Relaxed) >> (used % 8 * 8) == 0
     }
 
+    /// Of a flush record: the second at which it is due; None where it took what was before it.
+    pub fn flush_due(&self) -> Option<UnixSeconds> {
+        let due = self.meta().expiry();
+        (due != Expiry::NEVER).then(|| UnixSeconds(due.to_bits()))
+    }
+
     /// A term record's value: the term and where it begins.
     pub fn term_value(&self) -> (u64, u64) {
         let at = self.shape.value_at() / 8;

@@ -82,10 +82,11 @@ impl Gate {
         Gate(AtomicU64::new(if is_open { 0 } else { CLOSED }))
     }
 
-    /// Whether the shard takes writes. Final with the shard's lock held, a little old without.
+    /// Whether the shard takes writes. Final with the shard's lock held, a little old without. Who
+    /// finds it open sees what was stored before it was opened.
     #[inline]
     pub fn is_open(&self) -> bool {
-        self.0.load(Relaxed) & CLOSED == 0
+        self.0.load(Acquire) & CLOSED == 0
     }
 
     /// Since which change.
@@ -106,7 +107,7 @@ impl Gate {
     /// Take writes from now on; `reign` begins, if it took none. With the shard's lock held.
     pub fn open(&self, reign: Reign) {
         if !self.is_open() {
-            self.0.store(reign.0 << REIGN_SHIFT, Relaxed);
+            self.0.store(reign.0 << REIGN_SHIFT, Release);
         }
     }
 }
@@ -145,7 +146,14 @@ impl Store {
         let reign = self.reign().next();
         // First: what is written in a shard that is open already is of the reign to come.
         self.gates.changes.store(reign.0, Release);
-        shards.into_iter().for_each(|shard| self.shards[shard].open(reign));
+        let changing = self.flushes.change();
+        for shard in shards {
+            let shard = &self.shards[shard];
+            let mut writer = shard.lock();
+            // Before it is open: who finds it so finds what is due there.
+            self.flushes.count(writer.pending_flush, &changing);
+            shard.open(&mut writer, reign);
+        }
     }
 
     /// How many changes there have been. A shard's reign that is later shows that its gate has
@@ -227,13 +235,12 @@ impl Shard {
         self.publish();
     }
 
-    fn open(&self, reign: Reign) {
-        let mut writer = self.lock();
+    fn open(&self, writer: &mut Writer, reign: Reign) {
         self.gate.open(reign);
         // What a guard has allowed before was asked of other replicas.
         writer.floor = 0;
         // What its primary had begun to give back, it gives back by itself now.
-        if self.is_resizing(&writer) {
+        if self.is_resizing(writer) {
             self.want_attention(true);
         }
     }

@@ -38,7 +38,7 @@ pub enum Kind {
     Delete = 2,
     /// The metadata of the item under this key is now this record's.
     Touch = 3,
-    /// Every item at an earlier position is gone.
+    /// Every item at an earlier position is gone, or will be: the meta word says when.
     Flush = 4,
     /// A new term begins here; the value says which.
     Term = 5,

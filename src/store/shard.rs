@@ -12,7 +12,7 @@ use super::item::Item;
 use super::line::{BIRTH, ControlLine};
 use super::log::Log;
 use super::publication::Ends;
-use super::record::{Draft, HEADER_BYTES, Kind, PAD_BYTES_MAX, Record};
+use super::record::{Draft, HEADER_BYTES, PAD_BYTES_MAX, Record};
 use super::reign::Gate;
 use super::retain::TailGuard;
 use super::seed::Seed;
@@ -326,23 +326,6 @@ impl Shard {
             writer.live.remove(item.record.shape, item.expiry());
         }
         item.record.mark_dead();
-    }
-
-    /// Everything below `position` is gone.
-    pub(super) fn note_flush(&self, writer: &mut Writer, position: u64) {
-        self.flushed_below.store(position, Relaxed);
-        writer.live.clear();
-    }
-
-    /// Everything written so far is gone.
-    pub(super) fn flush(&self, writer: &mut Writer) -> Result<(), NoRoom> {
-        if self.head() == BIRTH {
-            return Ok(()); // nothing was, and a record would take a slab
-        }
-        let draft = Draft::of_key(Kind::Flush, b"", Default::default());
-        let (position, _) = self.append(writer, &draft, 0)?;
-        self.note_flush(writer, position);
-        Ok(())
     }
 
     /// Where a record of this shape would begin that leaves `reserve_bytes` free behind it, and the

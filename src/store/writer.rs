@@ -1,6 +1,7 @@
 //! What a shard's lock guards: what a writer must know that no reader does.
 
 use super::crawl::Crawl;
+use super::flush::PendingFlush;
 use super::line::BIRTH;
 use super::live::Live;
 use super::log::Log;
@@ -29,6 +30,8 @@ pub struct Writer {
     pub(super) credit: u64,
     /// What of the log is alive.
     pub(super) live: Live,
+    /// What is to be flushed later.
+    pub(super) pending_flush: Option<PendingFlush>,
     /// What reclaim keeps free.
     pub(super) goal: Goal,
     /// The head when reclaim last looked: what was appended since, it owes.
@@ -81,6 +84,7 @@ impl Writer {
             victim: None,
             credit: budget.capacity_bytes / CREDIT_SHARE_MAX,
             live: Live::new(),
+            pending_flush: None,
             goal: Goal::default(),
             paced_head: BIRTH,
             counts: Counts::default(),

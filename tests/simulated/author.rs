@@ -68,6 +68,19 @@ impl<'s> Author<'s> {
         self.insist(|turn| flush(store, turn));
     }
 
+    /// Some seconds from now.
+    fn flush_later(&mut self, seconds: u32) {
+        let (store, due) = (self.store, UnixSeconds(self.now.0 + seconds));
+        self.insist(|turn| store.flush_at(turn, due).map_err(no_room));
+    }
+
+    fn flush_if_due(&mut self) {
+        let (store, now) = (self.store, self.now);
+        if store.is_flush_due(now) {
+            self.insist(|turn| store.flush_what_is_due(turn, now));
+        }
+    }
+
     pub fn read(&mut self, key: &[u8]) {
         let turn = self.participant.turn();
         if let Some(item) = self.store.get(&turn, &self.store.locate(key), self.now) {
@@ -78,6 +91,7 @@ impl<'s> Author<'s> {
     /// One step of a history over `keys` keys, with values of up to `value_bytes_max` bytes. A few
     /// keys are hot, so that there are second chances.
     pub fn step(&mut self, random: &mut Rng, keys: usize, value_bytes_max: usize) {
+        self.flush_if_due();
         let hot = random.u8(0..3) == 0;
         let key = format!("key-{}", random.usize(0..if hot { 5 } else { keys })).into_bytes();
         match random.u32(0..1000) {
@@ -86,6 +100,7 @@ impl<'s> Author<'s> {
             750..850 => self.delete(&key),
             850..990 => self.change(&key, random_change(random, self.now)),
             990..998 => self.now.0 += 1,
+            998 if random.bool() => self.flush_later(random.u32(1..20)),
             998 => self.flush(),
             _ => self.random_set(random, &[b'k'; 250], value_bytes_max),
         }
@@ -113,10 +128,14 @@ impl<'s> Author<'s> {
 
 /// flush_all in a store that takes writes.
 pub fn flush(store: &Store, turn: &Turn<'_>) -> Result<(), NoRoom> {
-    store.flush(turn).map_err(|unwritten| match unwritten {
+    store.flush(turn).map_err(no_room)
+}
+
+fn no_room(unwritten: Unwritten) -> NoRoom {
+    match unwritten {
         Unwritten::NoRoom(no_room) => no_room,
         Unwritten::Closed(closed) => panic!("{closed}"),
-    })
+    }
 }
 
 fn random_change(random: &mut Rng, now: UnixSeconds) -> MetaChange {

@@ -5,6 +5,7 @@
 //! alone.
 
 mod concurrent;
+mod flushes;
 mod foreign;
 mod turns;
 

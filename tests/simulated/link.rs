@@ -45,7 +45,8 @@ impl<'s> Link<'s> {
     pub fn pull(&mut self, shard: usize, piece_bytes: usize) -> bool {
         let line = self.line(shard);
         let (term, tail, committed) = (Term(line.term()), line.tail(), line.committed());
-        if self.followers[shard].term() != term || self.followers[shard].cursor() < tail {
+        let follower = &self.followers[shard];
+        if !self.leads_to(shard, follower.term(), term) || follower.cursor() < tail {
             self.jump(shard, tail);
             return false;
         }
@@ -80,6 +81,11 @@ impl<'s> Link<'s> {
                 Stop::Bad(bad) => panic!("{bad} at {cursor} of shard {shard}, with {} words", words.len()),
             }
         }
+    }
+
+    /// Whether the records of `later` come after those of `term`.
+    fn leads_to(&self, shard: usize, term: Term, later: Term) -> bool {
+        term == later || !self.primary.shards()[shard].history().up_to(term).is_empty()
     }
 
     fn jump(&mut self, shard: usize, tail: u64) {

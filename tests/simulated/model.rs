@@ -17,12 +17,17 @@ use crate::compare::assert_same;
 use crate::link::Link;
 use crate::support::harness::{self, Client};
 use command::Generator;
+use remora::base::shards::ShardSet;
+use remora::base::time::UnixSeconds;
+use remora::engine::Engine;
 use remora::store::Store;
 use remora::store::sizing::SHARDS_MAX;
 use run::{Run, Setup};
 
 const BEGIN: u32 = 1_700_000_000;
 const SEEDS: u64 = 5;
+/// Primaries of a run, one after the other; the last of them is asked for nothing.
+const REIGNS: usize = 4;
 /// Commands between two comparisons with the replica.
 const COMPARED_EVERY: usize = 200;
 
@@ -45,45 +50,74 @@ fn follower_of(store: &Store) -> Store {
 }
 
 /// Run all seeds; each must have wrapped its logs several times, and all together must have come by
-/// everything that reclaim does, or they have tested nothing.
+/// everything that reclaim does, or they have tested nothing. Now and then the replica takes over,
+/// with what is pending.
 fn run(setup: Setup) {
-    let (mut second_chances, mut evicted, mut hits, mut refused) = (0, 0, 0, 0);
+    let (mut second_chances, mut evicted, mut hits, mut refused, mut flushes) = (0, 0, 0, 0, 0);
     for seed in seeds() {
         println!("REMORA_SEED={seed} {setup:?}");
         let Setup { shard_bytes, shards, item_bytes_max, evict, .. } = setup;
-        let engine = harness::engine(shard_bytes, shards, item_bytes_max, evict, 1);
+        let first = harness::engine(shard_bytes, shards, item_bytes_max, evict, 1);
+        let follower = || harness::over(follower_of(first.store()), item_bytes_max, 1);
+        let others: [Engine; REIGNS] = std::array::from_fn(|_| follower());
         let mut generator = generator(setup, seed);
-        let mut run = Run::new(setup, Client::new(&engine, 0, BEGIN));
-        let follower = follower_of(engine.store());
-        let mut link = Link::new(engine.store(), &follower);
-        run.all(&mut generator, |number, now| {
-            for shard in 0..shards {
-                link.pull(shard, 4096);
+        let mut run = Run::new(setup, Client::new(&first, 0, BEGIN));
+        let per_reign = setup.commands / REIGNS;
+        let mut primary = first.store();
+        let (mut cuts, mut jumps, mut appended_bytes, mut evictions) = (0, 0, 0, 0);
+        for (reign, next) in others.iter().enumerate() {
+            let (replica, before) = (next.store(), primary.stats());
+            let mut link = Link::new(primary, replica);
+            run.some(reign * per_reign + 1..(reign + 1) * per_reign + 1, &mut generator, |number, now| {
+                for shard in 0..shards {
+                    link.pull(shard, 4096);
+                }
+                if number % COMPARED_EVERY == 0 {
+                    link.settle();
+                    assert_same(primary, replica, now);
+                }
+            });
+            if generator.rng.bool() {
+                run.flush(generator.rng.i64(1..30));
             }
-            if number % COMPARED_EVERY == 0 || number == setup.commands {
-                link.settle();
-                assert_same(engine.store(), &follower, now);
-            }
-        });
-        println!("the replica: {} cuts, {} jumps", link.cuts, link.jumps);
+            link.settle();
+            (cuts, jumps) = (cuts + link.cuts, jumps + link.jumps);
+            drop(link);
+            let stats = primary.stats().since(&before).counts;
+            (appended_bytes, evictions) = (appended_bytes + stats.appended_bytes, evictions + stats.evictions);
+            second_chances += stats.reinserted_items;
+            promote(replica);
+            run.go_over_to(Client::new(next, 0, BEGIN));
+            primary = replica;
+        }
+        println!("the replicas: {cuts} cuts, {jumps} jumps");
         evicted += run.evicted;
         hits += run.hits;
         refused += run.refused;
-        let stats = engine.store().stats();
-        let laps = stats.counts.appended_bytes / (shard_bytes * shards) as u64;
-        assert!(laps >= 3, "seed {seed}: {laps} laps are too few to test anything: {stats:?}");
+        flushes += run.flushes;
+        let laps = appended_bytes / (shard_bytes * shards) as u64;
+        assert!(laps >= 3, "seed {seed}: {laps} laps are too few to test anything");
         if !evict {
-            assert_eq!((stats.counts.evictions, run.evicted), (0, 0), "seed {seed}: -M evicts nothing");
+            assert_eq!((evictions, run.evicted), (0, 0), "seed {seed}: -M evicts nothing");
         }
-        second_chances += stats.counts.reinserted_items;
     }
     println!("{hits} hits, {evicted} keys seen evicted, {refused} refused, {second_chances} second chances");
+    println!("{flushes} delayed flushes");
     if seeds().len() == 1 {
         return;
     }
     assert!(second_chances > 0, "nothing was ever given a second chance");
     assert!(hits > 100 * seeds().len() as u64, "only {hits} hits");
+    assert!(flushes > seeds().len() as u64, "only {flushes} delayed flushes");
     assert_eq!((evicted > 0, refused > 0), (setup.evict, setup.overfull), "{evicted} evicted, {refused} refused");
+}
+
+fn promote(replica: &Store) {
+    let now = UnixSeconds(BEGIN);
+    let all = ShardSet::all(replica.shards().len());
+    assert!((0..1000).any(|_| replica.make_room_for_term(all, now).is_ok()), "nobody looks at what is oldest");
+    replica.begin_term(all, replica.newest_term().succeed().expect("few promotions"), &|_| {});
+    replica.open_gates(0..replica.shards().len());
 }
 
 #[test]
@@ -93,10 +127,10 @@ fn evicting_with_small_items() {
         shards: 2,
         item_bytes_max: 8 << 10,
         value_bytes_max: 2000,
-        keys: 400,
+        keys: 500,
         evict: true,
         overfull: false,
-        commands: 6000,
+        commands: 8000,
     });
 }
 
@@ -185,7 +219,7 @@ fn many_shards_whose_memory_changes() {
         let (mut link, mut random) = (Link::new(store, &follower), fastrand::Rng::with_seed(seed));
         let memory_bytes = setup.shard_bytes * shards;
         let mut changed = 0;
-        run.all(&mut generator(setup, seed), |number, now| {
+        run.some(1..setup.commands + 1, &mut generator(setup, seed), |number, now| {
             if random.u8(0..20) == 0 {
                 let wanted_bytes = random.usize(memory_bytes / 2..=memory_bytes) as u64;
                 changed += u32::from(store.set_memory(wanted_bytes).is_ok());

@@ -71,8 +71,8 @@ fn replay(store: &Store) -> HashMap<Vec<u8>, Vec<u8>> {
                 Kind::Delete => {
                     items.remove(&key);
                 }
-                Kind::Flush => items.clear(),
-                Kind::Touch | Kind::Term | Kind::Pad => {}
+                Kind::Flush if record.flush_due().is_none() => items.clear(),
+                Kind::Flush | Kind::Touch | Kind::Term | Kind::Pad => {}
             }
         }
     }

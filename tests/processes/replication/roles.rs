@@ -167,6 +167,26 @@ fn a_replica_that_comes_back_to_a_replaced_primary_refuses_it() {
     assert_eq!(other.client().get("later").as_deref(), Some(&b"1"[..]));
 }
 
+/// A flush that is asked for and not due yet outlives the primary that was asked.
+#[test]
+fn a_delayed_flush_is_executed_by_who_is_promoted() {
+    let primary = Node::primary(&["-m", "16"]);
+    let next = Node::standby(primary.port(), &[]);
+    let mut client = primary.server.connect();
+    assert_eq!(client.set("before", b"1"), "STORED");
+    assert_eq!(client.ask("flush_all 2"), "OK");
+    in_sync(&primary, &[&next]);
+    primary.server.signal("KILL");
+    ctl(&next, &["promote"]);
+    let mut client = next.server.connect();
+    go_on_until("the flush is executed", || client.get("before").is_none());
+    assert_eq!(client.set("after", b"2"), "STORED");
+    for _ in 0..10 {
+        assert_eq!(next.server.connect().get("after").as_deref(), Some(&b"2"[..]));
+    }
+    assert_eq!(client.get("before"), None);
+}
+
 /// There and back: each is the primary once, and loses nothing of what was in sync.
 #[test]
 fn roles_go_there_and_back() {

@@ -83,6 +83,9 @@ impl Command {
     }
 }
 
+/// With the last the tail passes what is pending before it is due.
+const FLUSH_DELAYS: [i64; 6] = [0, 0, -1, 3, 10, 2000];
+
 fn text(key: &[u8]) -> &str {
     std::str::from_utf8(key).expect("the generator makes plain keys")
 }
@@ -112,7 +115,7 @@ impl Generator {
             80..90 => self.meta_set(),
             90..95 => self.meta_delete(),
             95..99 => self.meta_count(),
-            _ if self.one_in(30) => Command::Flush { delay: [0, 0, -1, 3, 10][self.rng.usize(0..5)] },
+            _ if self.one_in(30) => Command::Flush { delay: FLUSH_DELAYS[self.rng.usize(0..FLUSH_DELAYS.len())] },
             _ => self.get(),
         }
     }

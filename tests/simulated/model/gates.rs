@@ -157,9 +157,9 @@ fn what_concerns_all_shards_is_refused_by_a_server_that_has_not_all() {
     assert_eq!(client.ask("flush_all\r\n"), "OK\r\n");
 }
 
-/// Others have written meanwhile what that flush was not meant for.
+/// Its log may have come further elsewhere: who takes the writes says when it is flushed.
 #[test]
-fn a_delayed_flush_spares_a_shard_that_was_another_servers_meanwhile() {
+fn a_delayed_flush_waits_where_its_shard_takes_no_writes() {
     let engine = harness::engine(64 << 10, SHARDS, ITEM_BYTES_MAX, true, 1);
     let mut client = Client::new(&engine, 0, BEGIN);
     let keys: Vec<String> = (0..3).map(|shard| key_in(engine.store(), shard)).collect();
@@ -168,8 +168,25 @@ fn a_delayed_flush_spares_a_shard_that_was_another_servers_meanwhile() {
     engine.store().close_gates([1, 2], None);
     engine.store().open_gates([1]);
     client.now.0 += 10;
-    let answer: String = keys[1..].iter().map(|key| format!("VALUE {key} 0 1\r\na\r\n")).collect();
-    assert_eq!(client.ask(&format!("get {}\r\n", keys.join(" "))), answer + "END\r\n");
+    let get = format!("get {}\r\n", keys.join(" "));
+    assert_eq!(client.ask(&get), format!("VALUE {} 0 1\r\na\r\nEND\r\n", keys[2]));
+    engine.store().open_gates([2]);
+    assert_eq!(client.ask(&get), "END\r\n");
+}
+
+/// A flush that waited for a gate goes before what is written behind it, also by a request that was
+/// planned while the gate was closed.
+#[test]
+fn a_delayed_flush_takes_nothing_that_was_written_after_the_gate_was_opened() {
+    let engine = harness::engine(64 << 10, 1, ITEM_BYTES_MAX, true, 1);
+    let mut client = Client::new(&engine, 0, BEGIN);
+    assert_eq!(client.ask("set before 0 0 1\r\na\r\nflush_all 10\r\n"), "STORED\r\nOK\r\n");
+    let store = engine.store();
+    store.close_gates([0], None);
+    client.now.0 += 10;
+    client.planned = Some(Box::new(|| store.open_gates([0])));
+    assert_eq!(client.ask("set after 0 0 1\r\nb\r\n"), "STORED\r\n");
+    assert_eq!(client.ask("get before after\r\n"), "VALUE after 0 1\r\nb\r\nEND\r\n");
 }
 
 /// The look when a request is planned proves nothing.

@@ -10,6 +10,7 @@ use super::oracle::{self, Known, World};
 use crate::support::harness::Client;
 use remora::base::time::UnixSeconds;
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 
 /// What a run is made of.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +48,8 @@ pub struct Run<'e> {
     /// When each key was last written, in bytes appended to all logs.
     written_at: HashMap<Vec<u8>, u64>,
     flush_due: Option<u32>,
+    /// Delayed flushes that were executed.
+    pub flushes: u64,
     /// Keys that went because memory was needed.
     pub evicted: u64,
     /// Commands on keys that were there.
@@ -66,6 +69,7 @@ impl<'e> Run<'e> {
             known: HashMap::new(),
             written_at: HashMap::new(),
             flush_due: None,
+            flushes: 0,
             evicted: 0,
             hits: 0,
             refused: 0,
@@ -74,10 +78,14 @@ impl<'e> Run<'e> {
         }
     }
 
-    /// All commands of the run; `between` is called after each, with how many there were and the
-    /// clock.
-    pub fn all(&mut self, generator: &mut Generator, mut between: impl FnMut(usize, UnixSeconds)) {
-        for number in 1..=self.setup.commands {
+    /// These commands of the run; `between` is called after each, with its number and the clock.
+    pub fn some(
+        &mut self,
+        commands: Range<usize>,
+        generator: &mut Generator,
+        mut between: impl FnMut(usize, UnixSeconds),
+    ) {
+        for number in commands {
             self.client.now.0 += [0, 0, 0, 0, 1, 1, 2, 15][generator.rng.usize(0..8)];
             let command = generator.command();
             self.step(&command);
@@ -88,6 +96,32 @@ impl<'e> Run<'e> {
             generator.known_cas.extend(cas);
             between(number, self.client.now);
         }
+    }
+
+    /// The server of `client`, which followed and holds all that this one's does, is the primary
+    /// from now on.
+    pub fn go_over_to(&mut self, client: Client<'e>) {
+        let keys: Vec<Vec<u8>> = self.known.keys().cloned().collect();
+        keys.iter().for_each(|key| self.reconcile(key));
+        let (now, appended_before) = (self.client.now, self.appended_bytes());
+        self.client = client;
+        self.client.now = now;
+        let more = self.appended_bytes().wrapping_sub(appended_before);
+        self.written_at.values_mut().for_each(|at| *at = at.wrapping_add(more));
+        for key in keys {
+            // Last access and fetched are each server's own.
+            if let (Some(item), Some(probe)) = (self.known.get(&key).cloned(), self.probe(&key)) {
+                let Known { fetched, accessed, .. } = probe;
+                self.known.insert(key.clone(), Known { fetched, accessed, ..item });
+            }
+            self.reconcile(&key);
+        }
+        self.history.push_back("a promotion".into());
+    }
+
+    /// A flush_all, `delay` seconds from now.
+    pub fn flush(&mut self, delay: i64) {
+        self.step(&Command::Flush { delay });
     }
 
     fn step(&mut self, command: &Command) {
@@ -101,6 +135,7 @@ impl<'e> Run<'e> {
         if self.flush_due.is_some_and(|due| due <= now) {
             self.known.clear();
             self.flush_due = None;
+            self.flushes += 1;
             // It is carried out by whatever comes first: not by the test's own look into the store.
             self.client.send(b"mn\r\n");
         }
@@ -230,7 +265,7 @@ impl<'e> Run<'e> {
     /// appended since.
     fn may_be_evicted(&self, key: &[u8]) -> bool {
         let written_at = self.written_at.get(key).copied().unwrap_or(0);
-        self.setup.evict && self.appended_bytes() - written_at >= self.setup.shard_bytes as u64 / 4
+        self.setup.evict && self.appended_bytes().wrapping_sub(written_at) >= self.setup.shard_bytes as u64 / 4
     }
 
     fn appended_bytes(&self) -> u64 {

@@ -196,6 +196,22 @@ fn a_flush() {
     );
 }
 
+/// Of flush_all with a delay.
+#[test]
+fn a_flush_that_is_pending() {
+    let due = UnixSeconds(1_800_000_000);
+    let draft = Draft::of_key(Kind::Flush, b"", Meta::default().with_expiry(Expiry::at(due)));
+    let drawing = "
+        00 d2 49 6b  00 00 00 00  | due at 1,800,000,000
+        c4 b6 f3 4d               | checksum
+        04 00 00 00               | flush
+    ";
+    is_drawn(&draft, 512, 16, (b"", 0, None, b""), drawing);
+    let flush_due = |drawing: &str| Record::read(&words_of(&hex(drawing))).expect("a record").flush_due();
+    assert_eq!(flush_due(drawing), Some(due));
+    assert_eq!(flush_due(&drawing.replace("d2 49 6b", "00 00 00")), None);
+}
+
 const TERM_AT_BIRTH: &str = "
         00 00 00 00  00 00 00 00
         cd fa bd a3               | checksum
