@@ -1,4 +1,5 @@
-//! A set of shards, by their numbers: what an order is about, what a replica follows at one primary.
+//! A set of shards, by their numbers: what an order is about, what a replica follows at one
+//! primary.
 //!
 //! As text it is numbers and ranges, from 0 on, both ends included: `0-127,200`.
 
