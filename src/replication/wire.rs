@@ -31,8 +31,8 @@ pub const MAGIC: [u8; 8] = *b"remora\r\n";
 pub const LENGTH_BYTES: usize = 4;
 /// Longest frame while the peer has not proved itself.
 pub const STRANGER_FRAME_BYTES_MAX: usize = 512;
-/// Longest frame: a Welcome or a Subscribed that tells as much as it may of 1,024 shards takes nearly
-/// all of it.
+/// Longest frame: a Welcome or a Subscribed that tells as much as it may of 1,024 shards takes
+/// nearly all of it.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Terms of one shard that are told, at most: the oldest, by which whoever joins begins to
 /// read, and the latest. Of those between, records tell. A replica that comes back with a cursor in
