@@ -173,6 +173,11 @@ impl AckSlots {
         self.slots.len()
     }
 
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.subscribed.len()
+    }
+
     /// The replica subscribes to shards, each by a puller; what it has acknowledged of them before
     /// counts no more. Returns the tag of them all. None, and nothing has changed, if there is no
     /// such shard or puller.
