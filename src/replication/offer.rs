@@ -362,7 +362,12 @@ impl Offer {
         let spans = self.store.shards().iter().map(|shard| (shard.control().tail(), shard.control().committed()));
         let spans: Vec<(u64, u64)> = spans.collect();
         let views = self.slots().iter_mut().map(|slot| slot.view(&spans)).collect::<Vec<_>>();
-        views.into_iter().map(|view| ReplicaView { retain: self.retain(view.session), ..view }).collect()
+        let board = &self.config.board;
+        let stands = |view: ReplicaView| {
+            let (retain, is_counted) = (self.retain(view.session), board.is_counted(view.session));
+            ReplicaView { retain, is_counted, ..view }
+        };
+        views.into_iter().map(stands).collect()
     }
 }
 
@@ -385,7 +390,7 @@ impl Report for Offer {
         emit("replicas", &replicas.len().to_string());
         self.counters.rows(emit);
         if self.config.board.retain_bytes() > 0 {
-            emit("replica_retain_bytes", &self.config.board.retain_bytes().to_string());
+            emit("replica_retain_bytes", &self.config.board.retain_words());
             emit("replicas_let_go", &self.config.board.let_go_count().to_string());
         }
         replicas.iter().enumerate().for_each(|(number, replica)| replica.rows(number, emit));

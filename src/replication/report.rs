@@ -46,8 +46,10 @@ pub struct ReplicaView {
     pub resyncs: u64,
     /// Records that failed its check.
     pub bad_records: u64,
-    /// With `--replica-retain`: `held` while its log is kept, `let_go` while it is not; else empty.
+    /// Where log is kept: `held` while it is for this replica, `let_go` while not; else empty.
     pub retain: &'static str,
+    /// Whether it is counted where writes wait for replicas, in each shard that it follows.
+    pub is_counted: bool,
     /// Seconds since it was admitted.
     pub seconds: u64,
 }
@@ -137,6 +139,7 @@ impl ReplicaView {
         if !self.retain.is_empty() {
             row("retain", &self.retain);
         }
+        row("counted", &if self.is_counted { "yes" } else { "no" });
         row("seconds", &self.seconds);
     }
 }

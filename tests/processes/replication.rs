@@ -7,6 +7,7 @@
 //! | follow.rs | a replica shows what its primary holds, and refuses every write |
 //! | joining.rs | replicas that come and go under full write load, and leave nothing behind |
 //! | cuts.rs | control connections that are cut or stall, at every step |
+//! | counted.rs | slow replicas under acknowledged writes |
 //! | crowds.rs | strangers that take every place at the replication port |
 //! | elsewhere.rs | peers of other hosts, who must not choose sockets of this one |
 //! | memory.rs | memory that changes while it serves |
@@ -38,6 +39,7 @@
 mod acks;
 mod chain;
 mod chain_retain;
+mod counted;
 mod crowds;
 mod cuts;
 mod early;
