@@ -30,6 +30,7 @@
 //! | strangers.rs | whatever else comes to the replication port |
 //! | subscriptions.rs | shards that are subscribed to one by one, and a server that has begun in some |
 //! | versions.rs | peers that speak another version of the protocol |
+//! | handover.rs | shards that are handed over, and heirs that give up or are gone |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
 //! | within.rs | the same within this process, where turns and handshakes hang when told to |
 //! | unlocked.rs | nothing that holds a lock writes to the log |
@@ -46,6 +47,7 @@ mod early;
 mod elsewhere;
 mod fallback;
 mod follow;
+mod handover;
 mod impostor;
 mod joining;
 mod lineage;
