@@ -191,14 +191,14 @@ impl Roles {
     }
 
     /// Wait until this replica has caught up with a primary. False if that fails, or takes too
-    /// long. So many tries have failed before.
-    fn wait_until_following(&self, follow: &Follow, failed_before: u64, until: Instant) -> bool {
+    /// long.
+    fn wait_until_following(&self, follow: &Follow, until: Instant) -> bool {
         loop {
             let view = follow.snapshot();
             if view.state == "following" {
                 return true;
             }
-            if view.failed_tries > failed_before || Instant::now() >= until || self.node.is_ending() {
+            if view.failed_tries > 0 || Instant::now() >= until || self.node.is_ending() {
                 return false;
             }
             std::thread::sleep(LOOK);
@@ -264,7 +264,7 @@ impl Roles {
         }
         let follow = followed?;
         self.show();
-        let has_all = self.wait_until_following(&follow, 0, Instant::now() + FOLLOW_WAIT_MAX);
+        let has_all = self.wait_until_following(&follow, Instant::now() + FOLLOW_WAIT_MAX);
         let (state, counts) = (if has_all { "follows" } else { "joins" }, follow.snapshot().counts);
         let anew = counts.joined + counts.overrun + counts.diverged;
         Ok(format!(

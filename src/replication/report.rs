@@ -81,6 +81,9 @@ pub struct FollowView {
     pub shards: ShardSet,
     /// `connecting`, `joining`, `following`, `refused`, or `detached`.
     pub state: &'static str,
+    /// It follows in all of these, and little is missing. Under writes without a pause a replica is
+    /// near, though it never has all that it was shown.
+    pub is_near: bool,
     /// The fabric, and why that one.
     pub fabric: String,
     /// `pull` or `push`.
@@ -227,6 +230,7 @@ impl FollowView {
             primary_version: behind.primary_version.clone().or(ahead.primary_version.clone()),
             shards: self.shards.with(other.shards),
             state: behind.state,
+            is_near: self.is_near && other.is_near,
             fabric: both(&self.fabric, &other.fabric),
             mode: behind.mode,
             pullers: self.pullers + other.pullers,

@@ -32,6 +32,7 @@ impl Roles {
         let mut peers = gather.to_vec();
         if take_over {
             peers.extend(self.primaries_of(shards)?);
+            peers.sort();
             peers.dedup();
         }
         let term = self.next_term(shards)?;
@@ -49,7 +50,8 @@ impl Roles {
         began
     }
 
-    /// The servers that are followed in these shards, all of which must be followed.
+    /// The servers that are followed in these shards, all of which must be followed. This server is
+    /// near them: what is to come over while nobody takes writes is little.
     fn primaries_of(&self, shards: ShardSet) -> Result<Vec<String>, String> {
         let followed = self.followings.iter().fold(ShardSet::default(), |all, one| all.with(one.follow().shards()));
         let alone = shards.without(followed);
@@ -57,7 +59,21 @@ impl Roles {
             return Err(format!("this server follows nobody in shards {alone}: there is nobody to take over from"));
         }
         let brings = |follow: &&Arc<Follow>| !follow.shards().within(shards).is_empty();
-        Ok(self.followings.iter().map(|one| one.follow()).filter(brings).map(|one| one.primary().into()).collect())
+        let until = Instant::now() + GATHER_WAIT_MAX;
+        let mut primaries = Vec::new();
+        for follow in self.followings.iter().map(Following::follow).filter(brings) {
+            while !follow.snapshot().is_near {
+                if Instant::now() >= until || self.node.is_ending() {
+                    let view = follow.snapshot();
+                    let far = format!("this replica is not near it: it lacks {} bytes", view.lag_bytes);
+                    let why = if view.trouble.is_empty() { &far } else { &view.trouble };
+                    return Err(cannot_gather(&view.primary, why));
+                }
+                std::thread::sleep(LOOK);
+            }
+            primaries.push(follow.primary().into());
+        }
+        Ok(primaries)
     }
 
     /// The term that a promotion in these shards begins: later than any that is known there, or that

@@ -26,6 +26,9 @@ use std::time::{Duration, Instant};
 /// Longest wait for READs within one step.
 const STEP_WAIT: Duration = Duration::from_millis(10);
 
+/// A replica that lacks so little is near its primary: some milliseconds.
+const NEAR_BYTES: u64 = 1 << 20;
+
 /// One admission, while it lasts.
 pub(super) struct Session<'s> {
     /// The control connection.
@@ -201,7 +204,9 @@ impl Follow {
                 let progress = group.progress(Progress::of(puller));
                 let mut view = self.report(session, progress);
                 view.skew = chores.skew().or(view.skew);
-                if has_caught_up && progress.is_caught_up && session.subscriptions.has_all(self.hold.wanted()) {
+                let has_all = session.subscriptions.has_all(self.hold.wanted());
+                view.is_near = has_all && progress.follows && progress.lag.bytes <= NEAR_BYTES;
+                if has_caught_up && progress.is_caught_up && has_all {
                     view.state = "following";
                     view.trouble.clear();
                 }

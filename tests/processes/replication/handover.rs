@@ -53,6 +53,15 @@ fn write_on(writer: usize, first: SocketAddr, ends: &AtomicBool) -> HashMap<Stri
     acknowledged
 }
 
+/// The writers end, also where the test fails.
+struct Ends<'e>(&'e AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// Back and forth, all shards or some, while clients write to whoever takes it: each write that was
 /// taken is there in the end, at the server that takes the next.
 #[test]
@@ -64,6 +73,7 @@ fn a_take_over_loses_no_write() {
         let ends = AtomicBool::new(false);
         let written = std::thread::scope(|scope| {
             let (first, ends) = (one.server.tcp[0], &ends);
+            let _ends = Ends(ends);
             let writers: Vec<_> = (0..2).map(|writer| scope.spawn(move || write_on(writer, first, ends))).collect();
             for (heir, shards) in [(&two, "0-3"), (&two, "4-7"), (&one, "0-7"), (&two, "2,5"), (&one, "5")] {
                 let said = ctl(heir, &["promote", "--take-over", "--shards", shards]);
