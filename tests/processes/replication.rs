@@ -31,6 +31,8 @@
 //! | subscriptions.rs | shards that are subscribed to one by one, and a server that has begun in some |
 //! | versions.rs | peers that speak another version of the protocol |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
+//! | roles_by_shard.rs | servers that are the primary of some shards and replicas in others |
+//! | orders_by_shard.rs | orders about some shards: what they change, what they leave as it is, what is refused |
 //! | within.rs | the same within this process, where turns and handshakes hang when told to |
 //! | unlocked.rs | nothing that holds a lock writes to the log |
 //! | orders.rs | what is refused of `remora ctl`, and in which words |
@@ -53,11 +55,13 @@ mod memory;
 mod names;
 mod operators;
 mod orders;
+mod orders_by_shard;
 mod places;
 mod pullers;
 mod push;
 mod restarts;
 mod roles;
+mod roles_by_shard;
 mod secrets;
 mod shards;
 mod shutdown;
