@@ -30,6 +30,7 @@
 //! | strangers.rs | whatever else comes to the replication port |
 //! | subscriptions.rs | shards that are subscribed to one by one, and a server that has begun in some |
 //! | versions.rs | peers that speak another version of the protocol |
+//! | handover.rs | shards that are handed over, and heirs that give up or are gone |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
 //! | roles_by_shard.rs | servers that are the primary of some shards and replicas in others |
 //! | orders_by_shard.rs | orders about some shards: what they change, what they leave as it is, what is refused |
@@ -48,6 +49,7 @@ mod early;
 mod elsewhere;
 mod fallback;
 mod follow;
+mod handover;
 mod impostor;
 mod joining;
 mod lineage;
