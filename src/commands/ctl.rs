@@ -56,8 +56,8 @@ pub enum What {
         /// be given more than once
         #[arg(long, value_name = "HOST:PORT")]
         gather: Vec<String>,
-        /// Take over from the primary that is followed, in step with it: it takes no more writes, all
-        /// that it has comes over, and it follows afterwards. No write is lost
+        /// Take over from the primary that is followed, in step with it: it takes no more writes,
+        /// all that it has comes over, and it follows afterwards. No write is lost
         #[arg(long)]
         take_over: bool,
         /// Promote it even if some of its shards are empty or not complete: what only others have

@@ -113,9 +113,9 @@ impl AttachError {
     }
 }
 
-/// A control connection to the server at `address` (HOST:PORT), on which both sides have proved that
-/// they have the secret. Looking its name up and trying its addresses take [`HANDSHAKE_WAIT_MAX`]
-/// together, the proofs are to be there by `deadline`.
+/// A control connection to the server at `address` (HOST:PORT), on which both sides have proved
+/// that they have the secret. Looking its name up and trying its addresses take
+/// [`HANDSHAKE_WAIT_MAX`] together, the proofs are to be there by `deadline`.
 pub fn meet(address: &str, secret: &Secret, deadline: Instant) -> Result<Link, AttachError> {
     let until = Instant::now() + HANDSHAKE_WAIT_MAX;
     let unknown = |error| AttachError::Resolve(address.into(), error);
@@ -276,8 +276,8 @@ pub fn attach_pushed(
     Err(choice.none())
 }
 
-/// Subscribe to these shards, each by one of so many pullers, which share all shards. Not where they
-/// come through this process, whose chain that is.
+/// Subscribe to these shards, each by one of so many pullers, which share all shards. Not where
+/// they come through this process, whose chain that is.
 pub fn subscribe(
     joined: &mut Joined,
     shards: ShardSet,

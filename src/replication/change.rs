@@ -158,8 +158,8 @@ impl Roles {
         self.node.config.follow.chain.set(comes_by.collect());
     }
 
-    /// Follow in these shards at one more server, or at one that is followed already; nobody writes to
-    /// them. Trouble is the following's to tell, and it goes on trying.
+    /// Follow in these shards at one more server, or at one that is followed already; nobody writes
+    /// to them. Trouble is the following's to tell, and it goes on trying.
     fn follow_anew(&mut self, config: FollowConfig, shards: ShardSet) {
         if shards.is_empty() {
             return;

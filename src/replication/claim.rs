@@ -1,5 +1,5 @@
-//! The heir's side of a seal: whoever is about to be promoted has other servers stop first, and learns
-//! how far they have come. They do not go on before they are told what has become of it.
+//! The heir's side of a seal: whoever is about to be promoted has other servers stop first, and
+//! learns how far they have come. They do not go on before they are told what has become of it.
 
 use super::HANDSHAKE_WAIT_MAX;
 use super::attach::{AttachError, meet};
@@ -53,8 +53,8 @@ impl Claim {
         self.sealed.iter().find(|one| one.shard == shard)
     }
 
-    /// Tell it whether the term has begun. Where that does not arrive, it follows the heir, and finds
-    /// out.
+    /// Tell it whether the term has begun. Where that does not arrive, it follows the heir, and
+    /// finds out.
     pub fn settle(mut self, has_begun: bool) {
         let message = if has_begun { Message::Begun } else { Message::GivenUp };
         if let Err(error) = self.link.send(&message, Instant::now() + HANDSHAKE_WAIT_MAX) {

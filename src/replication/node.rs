@@ -173,8 +173,8 @@ impl Node {
         self.told().ordered = Some(Ordered { name, outcome, took: begun_at.elapsed() });
     }
 
-    /// Put a task where the control thread finds it, by then. False where it ends, or has too much to
-    /// do.
+    /// Put a task where the control thread finds it, by then. False where it ends, or has too much
+    /// to do.
     fn put(&self, mut task: Task, deadline: Instant) -> bool {
         loop {
             let put = match &self.told().tasks {

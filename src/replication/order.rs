@@ -18,8 +18,8 @@ pub struct Order {
 /// What an order asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Become the primary; first have other servers stop, and bring over what they have and this one
-    /// lacks.
+    /// Become the primary; first have other servers stop, and bring over what they have and this
+    /// one lacks.
     Promote {
         /// The replication ports of these, HOST:PORT.
         gather: Vec<String>,

@@ -1,10 +1,11 @@
-//! A server is sealed: another one is about to be promoted in some shards, and this one stops there.
-//! As a primary it takes no more writes, as a replica it pulls no more; then it says how far it has
-//! come. Until it is told what has become of the heir's term, it does nothing else in these shards.
+//! A server is sealed: another one is about to be promoted in some shards, and this one stops
+//! there. As a primary it takes no more writes, as a replica it pulls no more; then it says how far
+//! it has come. Until it is told what has become of the heir's term, it does nothing else in these
+//! shards.
 //!
-//! The session's thread waits for the control thread ([`super::node`]), which alone changes roles, and
-//! for the heir. If the heir is gone without a word, its term may have begun: this server follows it
-//! then, and somebody must say who goes on if that one is gone for good.
+//! The session's thread waits for the control thread ([`super::node`]), which alone changes roles,
+//! and for the heir. If the heir is gone without a word, its term may have begun: this server
+//! follows it then, and somebody must say who goes on if that one is gone for good.
 
 use super::HANDSHAKE_WAIT_MAX;
 use super::link::{Link, LinkError};
@@ -15,10 +16,14 @@ use crate::base::term::Term;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Longest wait for the control thread, which may be carrying out an order. Less than the heir waits
-/// for the answer.
+/// Longest wait for the control thread, which may be carrying out an order. Less than the heir
+/// waits for the answer.
 const CONTROL_WAIT_MAX: Duration = Duration::from_secs(4);
 const _: () = assert!(CONTROL_WAIT_MAX.as_secs() < HANDSHAKE_WAIT_MAX.as_secs());
+
+/// Longest wait for the heir's last word: as long as it may wait for others that it seals, gather,
+/// and wait for room.
+const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// What has become of the heir's term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +61,8 @@ impl Heir {
 
 /// Whoever changes the roles of this server's shards.
 pub trait Sealer: Send + Sync {
-    /// Stop in the shards of `seal`, by `deadline` or not at all; how far they have come. Err: why it
-    /// does not stop.
+    /// Stop in the shards of `seal`, by `deadline` or not at all; how far they have come. Err: why
+    /// it does not stop.
     fn seal(&self, seal: Seal, heir: Heir, deadline: Instant) -> Result<Vec<SealedShard>, String>;
 
     /// What has become of this term.
@@ -78,7 +83,7 @@ pub(super) fn serve(offer: &Offer, link: &mut Link, seal: Seal) -> SessionError 
     };
     let told = link.send(&Message::Sealed(sealed), Instant::now() + HANDSHAKE_WAIT_MAX);
     let (settled, ended) = match told {
-        Ok(()) => outcome(offer, link),
+        Ok(()) => outcome(link),
         Err(error) => (Settled::Lost, error.into()),
     };
     sealer.settle(term, settled);
@@ -86,8 +91,8 @@ pub(super) fn serve(offer: &Offer, link: &mut Link, seal: Seal) -> SessionError 
 }
 
 /// What the heir says in the end, and why the connection is over.
-fn outcome(offer: &Offer, link: &mut Link) -> (Settled, SessionError) {
-    let silent_at = Instant::now() + offer.silence_max();
+fn outcome(link: &mut Link) -> (Settled, SessionError) {
+    let silent_at = Instant::now() + OUTCOME_WAIT_MAX;
     loop {
         match link.receive(silent_at) {
             Ok(Message::Begun) => return (Settled::Begun, SessionError::Left("its term has begun".into())),

@@ -32,6 +32,8 @@
 //! | versions.rs | peers that speak another version of the protocol |
 //! | handover.rs | shards that are handed over, and heirs that give up or are gone |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
+//! | roles_by_shard.rs | servers that are the primary of some shards and replicas in others |
+//! | orders_by_shard.rs | orders about some shards: what they change, what they leave as it is, what is refused |
 //! | within.rs | the same within this process, where turns and handshakes hang when told to |
 //! | unlocked.rs | nothing that holds a lock writes to the log |
 //! | orders.rs | what is refused of `remora ctl`, and in which words |
@@ -55,11 +57,13 @@ mod memory;
 mod names;
 mod operators;
 mod orders;
+mod orders_by_shard;
 mod places;
 mod pullers;
 mod push;
 mod restarts;
 mod roles;
+mod roles_by_shard;
 mod secrets;
 mod shards;
 mod shutdown;

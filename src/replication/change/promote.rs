@@ -36,6 +36,9 @@ impl Roles {
             peers.dedup();
         }
         let term = self.next_term(shards)?;
+        // Who stops for this term stops for no other of its number: the next try needs a higher
+        // one.
+        shards.iter().for_each(|shard| self.promised[shard] = term);
         let claims = self.claim(&peers, shards, term)?;
         let mut released = Vec::new();
         let began = self.gather(&claims, shards, &mut released).and_then(|()| {
@@ -76,9 +79,9 @@ impl Roles {
         Ok(primaries)
     }
 
-    /// The term that a promotion in these shards begins: later than any that is known there, or that
-    /// this server has stopped for. Whoever has discarded what it had, and got nothing since, is born:
-    /// what others have is of another lineage.
+    /// The term that a promotion in these shards begins: later than any that is known there, or
+    /// that this server has stopped for. Whoever has discarded what it had, and got nothing since,
+    /// is born: what others have is of another lineage.
     pub(super) fn next_term(&self, shards: ShardSet) -> Result<Term, String> {
         let known = |shard: usize| self.node.store.shards()[shard].history().newest().max(self.promised[shard]);
         let newest = shards.iter().map(known).max().unwrap_or_default();
@@ -114,9 +117,9 @@ impl Roles {
         }
     }
 
-    /// Bring over what those who have stopped have and this server lacks, from each what it has most
-    /// of. Nothing that is here is given up for that. The followings that had to let go for it are put
-    /// into `released`.
+    /// Bring over what those who have stopped have and this server lacks, from each what it has
+    /// most of. Nothing that is here is given up for that. The followings that had to let go for it
+    /// are put into `released`.
     fn gather(
         &mut self,
         claims: &[Claim],

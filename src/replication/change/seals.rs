@@ -11,6 +11,7 @@ use crate::replication::wire::{Seal, SealedShard};
 /// Shards in which this server has stopped, and what it was there before.
 pub(super) struct Sealed {
     term: Term,
+    shards: ShardSet,
     heir: Heir,
     /// It was their primary.
     own: ShardSet,
@@ -30,6 +31,13 @@ impl Roles {
                 return Err(format!("shard {shard} knows of term {known} already: {} comes too late", seal.term));
             }
         }
+        if let Some(pending) = self.seals.iter().find(|one| !one.shards.within(seal.shards).is_empty()) {
+            let shards = pending.shards.within(seal.shards);
+            return Err(format!(
+                "shards {shards} have stopped for term {} and wait for what becomes of it",
+                pending.term
+            ));
+        }
         let own = self.own().within(seal.shards);
         store.close_gates(own.iter(), Some(&heir.clients_address));
         let released = self.release(seal.shards.without(own)).inspect_err(|_| store.open_gates(own.iter()))?;
@@ -37,7 +45,7 @@ impl Roles {
         let followed = released.into_iter().map(|(number, shards)| (config(number), shards)).collect();
         seal.shards.iter().for_each(|shard| self.promised[shard] = seal.term);
         log::info!("stopped in shards {} for the server at {}", seal.shards, heir.clients_address);
-        self.seals.push(Sealed { term: seal.term, heir, own, followed });
+        self.seals.push(Sealed { term: seal.term, shards: seal.shards, heir, own, followed });
         let told = |shard: usize| {
             let here = &store.shards()[shard];
             let position = if here.is_proven() { here.control().committed() } else { 0 };

@@ -117,7 +117,7 @@ impl Follow {
             }
             let comings = group.tell(number, puller);
             let has_more = !comings.is_empty();
-            comings.into_iter().for_each(|coming| self.come(store, puller, coming));
+            comings.into_iter().for_each(|coming| self.come(store, puller, group, coming));
             if !pause.is_zero() && !has_more {
                 std::thread::park_timeout(pause);
             }
@@ -126,12 +126,15 @@ impl Follow {
     }
 
     /// A lane comes to a puller, or goes.
-    fn come<'s>(&self, store: &'s Store, puller: &mut Puller<'s>, coming: Coming) {
+    fn come<'s>(&self, store: &'s Store, puller: &mut Puller<'s>, group: &Group, coming: Coming) {
         match coming {
-            Coming::Add(Told { shard, tag, history }) => {
-                let follower = store.follower(shard).expect("whoever holds a shard lets nobody else follow it");
-                puller.add(shard, follower, history, tag);
-            }
+            Coming::Add(Told { shard, tag, history }) => match store.follower(shard) {
+                Some(follower) => puller.add(shard, follower, history, tag),
+                None => {
+                    self.hold.let_go([shard].into_iter().collect());
+                    group.lane_ended(shard, LaneEnd::Held { shard });
+                }
+            },
             Coming::Drop(shard) => {
                 puller.drop_lane(shard);
                 self.hold.let_go([shard].into_iter().collect());
@@ -296,7 +299,7 @@ impl Follow {
     /// To the puller that has this shard.
     fn send<'s>(&self, session: &Session<'s>, first: &mut Puller<'s>, group: &Group, coming: Coming, shard: usize) {
         match session.shares.owner(shard).checked_sub(1) {
-            None => self.come(session.store, first, coming),
+            None => self.come(session.store, first, group, coming),
             Some(number) => group.send(number, coming),
         }
     }

@@ -1,5 +1,5 @@
-//! A server that is about to be promoted, the *heir*, seals others: it tells them its term, and they
-//! stop first. A connection on which it does says nothing else.
+//! A server that is about to be promoted, the *heir*, seals others: it tells them its term, and
+//! they stop first. A connection on which it does says nothing else.
 
 use super::read::Fields;
 use super::subscribe::{put_shards, read_shard, read_shards};

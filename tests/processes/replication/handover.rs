@@ -1,5 +1,5 @@
-//! Shards that are handed over under load, and what is left where an heir comes too late, gives up, or
-//! is gone: the test takes its place ([`Claim`]).
+//! Shards that are handed over under load, and what is left where an heir comes too late, gives up,
+//! or is gone: the test takes its place ([`Claim`]).
 
 use super::orders::{ctl, ctl_fails};
 use crate::node::{Node, in_sync, on_each_fabric, wait_for_row};
@@ -25,8 +25,8 @@ fn named(refusal: &str) -> Option<SocketAddr> {
     refusal.strip_prefix("SERVER_ERROR read-only replica: write to the primary at ")?.parse().ok()
 }
 
-/// Writes numbers under its own keys, one after the other, each to whoever takes it, until it is told
-/// to end. What it returns was acknowledged: the last number of each key.
+/// Writes numbers under its own keys, one after the other, each to whoever takes it, until it is
+/// told to end. What it returns was acknowledged: the last number of each key.
 fn write_on(writer: usize, first: SocketAddr, ends: &AtomicBool) -> HashMap<String, u64> {
     let (mut clients, mut acknowledged) = (HashMap::new(), HashMap::new());
     let mut at = HashMap::new();
@@ -120,7 +120,8 @@ fn later(number: u32) -> Term {
     Term::of(number, 7)
 }
 
-/// A key of each shard group: one that is refused once these shards are sealed, and one that is not.
+/// A key of each shard group: one that is refused once these shards are sealed, and one that is
+/// not.
 fn keys_by_refusal(node: &Node) -> (Vec<String>, Vec<String>) {
     let keys = (0..200).map(|number| format!("key-{number}"));
     keys.partition(|key| node.client().set(key, b"before").starts_with("SERVER_ERROR read-only"))
@@ -175,12 +176,13 @@ fn a_lower_term_seals_nobody() {
         assert!(why.contains("shard 3 knows of term 5-"), "{why}");
     }
     assert_eq!(primary.text("shards_primary"), "4-7", "none of those that were asked for in vain");
-    // A later one takes over from the first.
-    let second = claim(&primary, &seal("0-7", later(6))).expect("it stops");
+    // Nor a later one, before the first is settled.
+    assert!(refused(&seal("0-7", later(6))).contains("have stopped for term 5-"));
     first.settle(false);
-    second.settle(false);
-    wait_for_row(&primary, "shards_primary", |shards| shards == "4-7" || shards == "0-7");
-    let why = refused(&seal("8", later(9)));
+    wait_for_row(&primary, "shards_primary", |shards| shards == "0-7");
+    claim(&primary, &seal("0-7", later(9))).expect("it stops").settle(false);
+    wait_for_row(&primary, "shards_primary", |shards| shards == "0-7");
+    let why = refused(&seal("8", later(19)));
     assert!(why.contains("this server has 8 shards"), "{why}");
     ctl_fails(&primary, &["promote", "--gather", &primary.port().to_string(), "--shards", "8"], "has 8 shards");
 }

@@ -104,7 +104,9 @@ impl<'s> Link<'s> {
             End::Lane(LaneEnd::TermChanged(_)) if self.told_all => self.seen.term_changed += 1,
             End::Lane(LaneEnd::TermChanged(_)) => self.seen.began_later += 1,
             End::Lane(LaneEnd::BeganAnew { .. }) => self.seen.began_anew += 1,
-            End::Lane(LaneEnd::Senseless { .. } | LaneEnd::NoMemory { .. } | LaneEnd::Kept { .. }) => {
+            End::Lane(
+                LaneEnd::Senseless { .. } | LaneEnd::NoMemory { .. } | LaneEnd::Kept { .. } | LaneEnd::Held { .. },
+            ) => {
                 panic!("nobody lies: {error}")
             }
         }
