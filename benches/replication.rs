@@ -2,8 +2,7 @@
 //! is there, beside a plain copy between the same two memories; how fast it applies small records,
 //! beside how fast one core writes them; how late it has what is written.
 //!
-//!     cargo bench --bench replication -- [--fabric shm|tcp|verbs] [--mode pull|push] [--listen
-//! ADDR:PORT] [--memory MIB] [--rounds N] [--pullers N] [--only NAME]
+//!     cargo bench --bench replication -- [--fabric shm|tcp|verbs] [--mode pull|push] [--listen ADDR:PORT] [--memory MIB] [--rounds N] [--pullers N] [--only NAME]
 //!
 //! Each round measures everything once, in turn, so that ratios are of one time; medians are
 //! printed. Processor time, but for lag.
