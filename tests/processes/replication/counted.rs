@@ -37,8 +37,8 @@ fn churn(address: SocketAddr, ends: &AtomicBool) {
 }
 
 /// Writes of single keys, each once, until they are to end or the server does. The number of those
-/// that were acknowledged; those that were not are told by `missed`.
-fn write_acknowledged(address: SocketAddr, ends: &AtomicBool, missed: &AtomicU64) -> Vec<String> {
+/// that were acknowledged, which `taken` counts.
+fn write_acknowledged(address: SocketAddr, ends: &AtomicBool, taken: &AtomicU64) -> Vec<String> {
     let (mut client, mut acknowledged) = (Client::tcp(address), Vec::new());
     for number in 0..2000 {
         let key = format!("key-{number}");
@@ -47,8 +47,11 @@ fn write_acknowledged(address: SocketAddr, ends: &AtomicBool, missed: &AtomicU64
             break;
         }
         match client.until_closed_or_line().as_str() {
-            "STORED" => acknowledged.push(key),
-            line if line.starts_with(NOT_ACKNOWLEDGED) => drop(missed.fetch_add(1, Relaxed)),
+            "STORED" => {
+                acknowledged.push(key);
+                taken.fetch_add(1, Relaxed);
+            }
+            line if line.starts_with(NOT_ACKNOWLEDGED) => {}
             _ => break,
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -65,23 +68,28 @@ fn appends(primary: &Node, bytes: u64) {
 }
 
 /// The replica is slow, and what it has acknowledged is moved by reclaim, again and again. Then the
-/// primary dies.
+/// primary dies. (Nothing is evicted here. Where it is, a replica that is promoted in the middle of
+/// what it was catching up with may lack some of what had been moved: `Sink::make_room`.)
 #[test]
 fn what_was_acknowledged_outlives_the_primary_though_the_replica_is_slow() {
     on_each_fabric(|fabric| {
-        let (mut primary, replica) = pair(fabric, &[]);
+        let (mut primary, replica) = pair(fabric, &["-M"]);
         assert_eq!(primary.client().set("first", b"1"), "STORED");
         assert_eq!(primary.text("replica_retain_bytes"), "all");
-        let (address, ends, missed) = (primary.server.tcp[0], AtomicBool::new(false), AtomicU64::new(0));
+        let (address, ends, taken) = (primary.server.tcp[0], AtomicBool::new(false), AtomicU64::new(0));
         let acknowledged = std::thread::scope(|scope| {
             scope.spawn(|| churn(address, &ends));
-            let writer = scope.spawn(|| write_acknowledged(address, &ends, &missed));
+            let writer = scope.spawn(|| write_acknowledged(address, &ends, &taken));
             for _ in 0..4 {
                 appends(&primary, LOG_BYTES);
                 replica.server.signal("STOP");
                 std::thread::sleep(Duration::from_millis(300));
                 replica.server.signal("CONT");
             }
+            wait_until("enough is acknowledged", || {
+                let taken = taken.load(Relaxed);
+                if taken > 50 { Ok(()) } else { Err(format!("{taken} so far")) }
+            });
             assert_eq!((primary.number("replicas_let_go"), replica.number("shards_overrun")), (0, 0));
             assert_eq!(primary.text("replica_0_counted"), "yes");
             replica.server.signal("STOP");
@@ -92,7 +100,6 @@ fn what_was_acknowledged_outlives_the_primary_though_the_replica_is_slow() {
             replica.server.signal("CONT");
             writer.join().expect("it ends with the primary")
         });
-        assert!(acknowledged.len() > 50, "{} acknowledged, {} not", acknowledged.len(), missed.load(Relaxed));
         ctl(&replica, &["promote"]);
         let mut client = replica.server.connect();
         let lost = acknowledged.iter().filter(|key| client.get(key).is_none());
