@@ -87,15 +87,17 @@ impl Chain {
             let writes = self.servers.random.u64(1..WRITES_MAX);
             self.servers.write(writes);
         }
-        self.servers.mesh();
+        // Afterwards nothing is needed of one server alone.
+        self.servers.settle();
+        let writes = self.servers.random.u64(1..WRITES_MAX);
+        self.servers.write(writes);
         let victim = self.servers.random.usize(0..3);
         let shards = self.servers.kill(victim);
         self.sort();
         for shard in shards {
             self.judge(shard, true);
         }
-        let writes = self.servers.random.u64(1..WRITES_MAX);
-        self.servers.write(writes);
+        self.servers.pass(0..200);
         self.servers.come_back(victim);
         self.servers.settle();
         for from in (0..3).filter(|server| *server != victim) {

@@ -132,9 +132,7 @@ pub fn operation(
         10..15 => Operation::Get,
         15..17 => Operation::Delete,
         _ => match connection.seen.get(&key) {
-            Some((expected, _)) if compared.insert(key) => {
-                Operation::Cas { expected: *expected, value: site.value() }
-            }
+            Some((expected, _)) if compared.insert(key) => Operation::Cas { expected: *expected, value: site.value() },
             _ => Operation::Get,
         },
     }

@@ -49,8 +49,7 @@ impl Tenures {
                 last.reign
             }
         };
-        let begun =
-            Tenure { process, reign, may_from: now, does_from: NEVER, does_until: NEVER, may_until: NEVER };
+        let begun = Tenure { process, reign, may_from: now, does_from: NEVER, does_until: NEVER, may_until: NEVER };
         self.0[shard].push(begun);
     }
 
