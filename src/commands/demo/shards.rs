@@ -15,7 +15,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Clients, each with one write under way at a time, and most writes of one client: see failover.rs.
+/// Clients, each with one write under way at a time, and most writes of one client. Those of all
+/// must stay far below what memory holds, or some would be evicted.
 const CLIENTS: usize = 4;
 const WRITES_MAX: u32 = 4000;
 /// How long clients write before each change, and after the last one.

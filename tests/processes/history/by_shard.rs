@@ -1,10 +1,10 @@
-//! Three servers, each the primary of a third of the shards and a replica in the rest. Clients write
-//! to whoever takes it. Shards are handed over under load, servers stand still, and are killed:
-//! nothing acknowledged is lost, and no shard has two primaries.
+//! Three servers, each the primary of a third of the shards and a replica in the rest. Clients
+//! write to whoever takes it. Shards are handed over under load, servers stand still, and are
+//! killed: nothing acknowledged is lost, and no shard has two primaries.
 //!
 //! A shard's history is judged as if there were no other shard. A hand-over does not cut it. So one
-//! order must explain what both servers have answered, and no write may be missing in it, whether it
-//! was acknowledged or not. A kill cuts it.
+//! order must explain what both servers have answered, and no write may be missing in it, whether
+//! it was acknowledged or not. A kill cuts it.
 //!
 //! `REMORA_HISTORY_KILLS` says how many kills instead of a few, `REMORA_HISTORY_SECONDS` after how
 //! long no other chain begins. tools/history builds and runs that.

@@ -127,8 +127,9 @@ impl Servers {
         }
     }
 
-    /// Another server takes shards over while clients write. The third one follows it, because it is
-    /// gathered from as well, or by an order of its own. One of them may stand still for a moment.
+    /// Another server takes shards over while clients write. The third one follows it, because it
+    /// is gathered from as well, or by an order of its own. One of them may stand still for a
+    /// moment.
     pub fn hand_over(&mut self, from: usize, heir: usize, shards: ShardSet) {
         let third = SERVERS - from - heir;
         let gathers = self.random.bool();
@@ -149,8 +150,8 @@ impl Servers {
         self.hand_overs += 1;
     }
 
-    /// An heir, or who is gathered from, may be behind by a term that has just begun: then the order
-    /// fails, and all is as before. It is given again.
+    /// An heir, or who is gathered from, may be behind by a term that has just begun: then the
+    /// order fails, and all is as before. It is given again.
     fn take_over(&self, heir: usize, words: &str) {
         let node = self.node(heir);
         wait_until("it takes over", || {
@@ -184,8 +185,8 @@ impl Servers {
         shards.iter().for_each(|shard| self.tenures.carried_out(shard, done));
     }
 
-    /// kill -9 while clients write. Half of its shards goes to each of the others, which gather from
-    /// each other. Returns the shards.
+    /// kill -9 while clients write. Half of its shards goes to each of the others, which gather
+    /// from each other. Returns the shards.
     pub fn kill(&mut self, victim: usize) -> Vec<usize> {
         // No batch reaches from one reign into the next, so each is known to be of one.
         self.field.pass_batches();
@@ -243,8 +244,8 @@ impl Servers {
         Ok(())
     }
 
-    /// Clients stop, and all servers hold the same; then clients go on. Nothing depends on one server
-    /// alone then, and each knows the latest terms.
+    /// Clients stop, and all servers hold the same; then clients go on. Nothing depends on one
+    /// server alone then, and each knows the latest terms.
     pub fn settle(&self) {
         self.field.open(false);
         self.field.pass_batches();
