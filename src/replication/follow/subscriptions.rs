@@ -69,8 +69,8 @@ impl Subscriptions {
         self.follows.insert(shard);
     }
 
-    /// What is not wanted any more, and is followed or was when its lane ended: the primary is to be
-    /// told. It counts as followed no more.
+    /// What is not wanted any more, and is followed or was when its lane ended: the primary is to
+    /// be told. It counts as followed no more.
     pub fn drop_unwanted(&mut self, wanted: ShardSet) -> ShardSet {
         let ended: ShardSet = self.ended.keys().copied().collect();
         let unwanted = self.follows.with(ended).without(wanted);
