@@ -97,7 +97,12 @@ impl Admitted {
     /// Be admitted by a primary that this store can follow in these shards, and connect the data
     /// channels.
     pub fn at(config: &FollowConfig, shards: ShardSet, store: &Store) -> Result<Admitted, SessionEnd> {
-        let mut admitted = Admitted::from(join(&config.primary, &config.secret, &config.identity)?);
+        Admitted::of(join(&config.primary, &config.secret, &config.identity)?, config, shards, store)
+    }
+
+    /// The same, once it was admitted.
+    pub fn of(joined: Joined, config: &FollowConfig, shards: ShardSet, store: &Store) -> Result<Admitted, SessionEnd> {
+        let mut admitted = Admitted::from(joined);
         admitted.connect(config, shards, store)?;
         Ok(admitted)
     }
@@ -176,7 +181,7 @@ impl Admitted {
 pub(super) fn check_shard(config: &FollowConfig, store: &Store, shard: usize, theirs: &History) -> Result<(), Unfit> {
     let (at, ours) = (&config.primary, store.shards()[shard].history());
     if theirs.is_foreign_to(&ours) {
-        let may = !holds_data(&store.shards()[shard]) || config.discard.allows(theirs);
+        let may = !holds_data(&store.shards()[shard]) || config.discard.allows(shard, theirs);
         let refusal = Unfit::Lineage { at: at.into(), theirs: theirs.origin(), ours: ours.origin() };
         return if may { Ok(()) } else { Err(refusal) };
     }

@@ -18,11 +18,13 @@ mod promote;
 mod seals;
 
 use super::admission::Admitted;
+use super::attach::join;
 use super::follow::{Follow, FollowConfig, Following};
 use super::lineage::Discard;
 use super::node::Node;
 use super::order::{Change, Order};
 use super::sealing::{Heir, Settled};
+use super::standing::ServerNumber;
 use super::wire::{Seal, SealedShard};
 use crate::base::shards::ShardSet;
 use crate::base::term::Term;
@@ -73,6 +75,13 @@ impl Roles {
             Some(shards) if shards.without(all).is_empty() => shards,
             Some(_) => return Err(format!("this server has {} shards: {all}", all.count())),
         };
+        if let Some(pending) = self.seals.iter().find(|one| !one.shards.within(shards).is_empty()) {
+            return Err(format!(
+                "shards {} have stopped for the server at {}, and wait for what becomes of its term: try again in some seconds",
+                pending.shards.within(shards),
+                pending.heir.clients_address
+            ));
+        }
         let changed = match &order.change {
             Change::Promote { gather, take_over, incomplete } => self.promote(shards, gather, *take_over, *incomplete),
             Change::Detach => self.detach(shards),
@@ -142,14 +151,15 @@ impl Roles {
 
     /// End the followings that have no shards left, and let others see the rest.
     fn show(&mut self) {
-        let (ended, rest) =
+        let (ended, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.followings).into_iter().partition(|one| one.follow().shards().is_empty());
         self.followings = rest;
-        let mut ended: Vec<Following> = ended;
-        for following in &mut ended {
-            // It has let go of all shards.
-            let _ = following.stop();
+        for mut following in ended {
             following.follow().note_detached();
+            // One that has not let go yet is asked again after the next change.
+            if following.stop().is_err() {
+                self.followings.push(following);
+            }
         }
         let follows = self.followings.iter().map(|one| one.follow().clone()).collect();
         let is_primary = self.own() == self.all();
@@ -160,11 +170,15 @@ impl Roles {
 
     /// Follow in these shards at one more server, or at one that is followed already; nobody writes
     /// to them. Trouble is the following's to tell, and it goes on trying.
-    fn follow_anew(&mut self, config: FollowConfig, shards: ShardSet) {
+    fn follow_anew(&mut self, config: FollowConfig, server: Option<ServerNumber>, shards: ShardSet) {
         if shards.is_empty() {
             return;
         }
-        match self.followings.iter().find(|one| one.follow().primary() == config.primary) {
+        // One server may have several names.
+        let is_it = |follow: &Follow| {
+            follow.primary() == config.primary || server.is_some_and(|server| follow.is_of_server(&server))
+        };
+        match self.followings.iter().find(|one| is_it(one.follow())) {
             Some(following) => following.add(shards),
             None => {
                 let primary = config.primary.clone();
@@ -212,34 +226,50 @@ impl Roles {
             if shards.without(follow.shards()).is_empty() && follow.snapshot().state == "following" {
                 return Ok(format!("follows {primary} already"));
             }
-            return self.follow_again(known, shards, discard);
+            return self.follow_again(known, self.node.config.follow.of(primary), shards, discard);
         }
+        self.follow_at(self.node.config.follow.of(primary), shards, if discard { shards } else { ShardSet::default() })
+    }
+
+    /// Follow a primary that is not followed yet. In the shards of `discard` what is here may be
+    /// given up, if the primary is of another lineage.
+    fn follow_at(&mut self, mut config: FollowConfig, shards: ShardSet, discard: ShardSet) -> Words {
         // Nothing has changed before this succeeds: if that primary cannot be followed, this server
         // keeps its roles.
-        let mut config = self.node.config.follow.of(primary);
-        let asked = if discard { Discard::Always } else { config.discard.clone() };
-        let usual = std::mem::replace(&mut config.discard, asked);
-        let admitted = Admitted::at(&config, shards, &self.node.store).map_err(|error| error.to_string())?;
-        if discard && usual == Discard::Never {
-            let histories = &admitted.welcome().histories;
-            config.discard = Discard::For(shards.iter().map(|shard| histories[shard].origin()).collect());
+        let joined = join(&config.primary, &config.secret, &config.identity).map_err(|error| error.to_string())?;
+        let is_it = |one: &Following| one.follow().is_of_welcome(&joined.welcome);
+        if let Some(known) = self.followings.iter().position(is_it) {
+            // Its session has lost its place to this one.
+            return self.follow_again(known, config, shards, !discard.is_empty());
         }
+        let of = |shard: usize| joined.welcome.histories.get(shard).map(|theirs| (shard, theirs.origin()));
+        let allowed = discard.iter().filter_map(of);
+        config.discard = match config.discard {
+            Discard::Always => Discard::Always,
+            Discard::For(before) => Discard::For(before.into_iter().chain(allowed).collect()),
+            Discard::Never => Discard::For(allowed.collect()),
+        };
+        let admitted = Admitted::of(joined, &config, shards, &self.node.store).map_err(|error| error.to_string())?;
         self.follow_admitted(config, admitted, shards)
     }
 
     /// The following of a primary is replaced by one that has these shards as well.
-    fn follow_again(&mut self, known: usize, shards: ShardSet, discard: bool) -> Words {
+    fn follow_again(&mut self, known: usize, config: FollowConfig, shards: ShardSet, discard: bool) -> Words {
         let mut following = self.followings.remove(known);
-        let before = following.follow().shards();
-        if let Err(error) = following.stop() {
+        let (before, usual) = (following.follow().shards(), following.follow().config().clone());
+        let stopped = following.stop();
+        if stopped.is_err() {
+            // It is ended once it has let go.
             self.followings.push(following);
-            return Err(error.to_string());
         }
-        let config = following.follow().config().clone();
-        drop(following);
-        let words = self.replicate(shards.with(before), &config.primary, discard);
+        let discard = if discard { shards } else { ShardSet::default() };
+        let config = FollowConfig { discard: usual.discard.clone(), ..config };
+        let words = match stopped {
+            Ok(()) => self.follow_at(config, shards.with(before), discard),
+            Err(error) => Err(error.to_string()),
+        };
         if words.is_err() {
-            self.start(config, None, before).map_err(|error| format!("cannot follow again: {error}"))?;
+            self.start(usual, None, before).map_err(|error| format!("cannot follow again: {error}"))?;
         }
         words
     }

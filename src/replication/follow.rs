@@ -30,8 +30,8 @@ use super::push::Mode;
 use super::report::{FollowView, Report};
 use super::secret::Secret;
 use super::shares::Shares;
-use super::standing::{Chain, Standing};
-use super::wire::{Message, Refusal};
+use super::standing::{Chain, ServerNumber, Standing};
+use super::wire::{Message, Refusal, Welcome};
 use crate::base::shards::ShardSet;
 use crate::fabric::{Channel, ConnectOptions, FabricError, Kind};
 use crate::store::Store;
@@ -160,10 +160,20 @@ pub enum SessionEnd {
     Stopped,
 }
 
+/// A server that is followed: it may have several names.
+#[derive(Clone, Copy)]
+struct Server {
+    number: Option<ServerNumber>,
+    host: [u8; 16],
+    client_port: u16,
+}
+
 /// What the threads that follow share with the rest of the process.
 pub struct Follow {
     config: FollowConfig,
     standing: Arc<Standing>,
+    /// Who is followed, as of the last session.
+    server: Mutex<Option<Server>>,
     view: Mutex<FollowView>,
     stopping: AtomicBool,
     hold: Hold,
@@ -193,6 +203,22 @@ impl Follow {
     /// The primary's replication port, as it was given.
     pub fn primary(&self) -> &str {
         &self.config.primary
+    }
+
+    fn server(&self) -> Option<Server> {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it follows the server with this number, under whatever name.
+    pub fn is_of_server(&self, number: &ServerNumber) -> bool {
+        self.server().is_some_and(|server| server.number == Some(*number))
+    }
+
+    /// Whether it follows the server that has said this welcome, under whatever name. (A server
+    /// without a port for clients is not known again.)
+    pub fn is_of_welcome(&self, welcome: &Welcome) -> bool {
+        let is_it = |server: Server| (server.host, server.client_port) == (welcome.host, welcome.client_port);
+        welcome.client_port != 0 && welcome.host != [0; 16] && self.server().is_some_and(is_it)
     }
 
     /// Where this following stands.
@@ -321,6 +347,9 @@ impl Follow {
         let wanted = self.hold.wanted();
         let Attached { link, welcome, channels, subscribed } = admitted.attach(&self.config, wanted, store)?;
         let Channels { channels, fabric } = channels;
+        let server =
+            Server { number: subscribed.path.first().copied(), host: welcome.host, client_port: welcome.client_port };
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
         self.standing.comes_through(subscribed.path);
         let told = subscribed.shards;
         log::info!("following {} over {fabric}, pullers: {}", self.config.primary, channels.len());

@@ -18,18 +18,18 @@ pub enum Discard {
     /// For none.
     #[default]
     Never,
-    /// For logs of these origins: they were there when the order was given.
-    For(BTreeSet<Term>),
+    /// In these shards, for a log of this origin: it was there when the order was given.
+    For(BTreeSet<(usize, Term)>),
     /// For any, at any time.
     Always,
 }
 
 impl Discard {
     /// May a shard's data be given up for a log of this history?
-    pub fn allows(&self, theirs: &History) -> bool {
+    pub fn allows(&self, shard: usize, theirs: &History) -> bool {
         match self {
             Discard::Never => false,
-            Discard::For(origins) => origins.contains(&theirs.origin()),
+            Discard::For(origins) => origins.contains(&(shard, theirs.origin())),
             Discard::Always => true,
         }
     }

@@ -11,6 +11,7 @@ use super::HANDSHAKE_WAIT_MAX;
 use super::link::{Link, LinkError};
 use super::offer::Offer;
 use super::session::SessionError;
+use super::standing::ServerNumber;
 use super::wire::{Message, Refusal, Seal, SealedShard};
 use crate::base::term::Term;
 use std::net::SocketAddr;
@@ -39,6 +40,8 @@ pub enum Settled {
 /// Whoever is to be promoted, as those are told who are sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heir {
+    /// Its number.
+    pub server: ServerNumber,
     /// Where clients are to write, in words.
     pub clients_address: String,
     /// Where to follow it; None if it offers nothing.
@@ -50,6 +53,7 @@ impl Heir {
     fn of(peer: SocketAddr, seal: &Seal) -> Heir {
         let at = |port: u16| SocketAddr::new(peer.ip(), port).to_string();
         Heir {
+            server: seal.heir,
             clients_address: match seal.client_port {
                 0 => format!("the host {}", peer.ip()),
                 port => at(port),

@@ -62,6 +62,13 @@ impl Flushes {
     }
 }
 
+impl Flushes {
+    /// This is the earliest of all. In one store: nobody finds none in between.
+    fn set_soonest(&self, due: Option<UnixSeconds>, _changing: &MutexGuard<'_, ()>) {
+        self.soonest.store(due.map_or(0, |due| due.0.into()), Relaxed);
+    }
+}
+
 impl Store {
     /// flush_all, now: every item written before this is gone. After an error some shards are
     /// flushed; where there was no room, try again in the next turn.
@@ -120,9 +127,8 @@ impl Store {
 
     fn count_pending_flushes(&self, changing: &MutexGuard<'_, ()>) {
         let pending = |shard: &Shard| shard.lock_open().ok().and_then(|writer| writer.pending_flush);
-        let soonest = self.shards.iter().filter_map(pending).min_by_key(|pending| pending.due);
-        self.flushes.soonest.store(0, Relaxed);
-        self.flushes.count(soonest, changing);
+        let soonest = self.shards.iter().filter_map(pending).map(|pending| pending.due).min();
+        self.flushes.set_soonest(soonest, changing);
     }
 }
 

@@ -35,7 +35,8 @@ fn a_log_that_was_given_up_holds_nothing() {
 fn an_order_allows_the_lineages_that_it_was_given_for() {
     let [one, other, third] = [7, 8, 9].map(|nonce| Term::of(1, nonce));
     let of = |origin| History::born(origin, 64);
-    let two = Discard::For([one, other].into());
-    assert!(two.allows(&of(one)) && two.allows(&of(other)) && !two.allows(&of(third)));
-    assert!(Discard::Always.allows(&of(third)) && !Discard::Never.allows(&of(one)));
+    let two = Discard::For([(0, one), (1, other)].into());
+    assert!(two.allows(0, &of(one)) && two.allows(1, &of(other)) && !two.allows(0, &of(third)));
+    assert!(!two.allows(2, &of(one)) && !two.allows(1, &of(one)), "each shard by itself");
+    assert!(Discard::Always.allows(9, &of(third)) && !Discard::Never.allows(0, &of(one)));
 }

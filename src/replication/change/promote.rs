@@ -6,7 +6,6 @@ use super::{LOOK, Roles, Words};
 use crate::base::shards::ShardSet;
 use crate::base::term::Term;
 use crate::base::time::UnixSeconds;
-use crate::replication::admission::Admitted;
 use crate::replication::claim::Claim;
 use crate::replication::follow::{Follow, Following};
 use crate::replication::secret::random;
@@ -41,7 +40,8 @@ impl Roles {
         shards.iter().for_each(|shard| self.promised[shard] = term);
         let claims = self.claim(&peers, shards, term)?;
         let mut released = Vec::new();
-        let began = self.gather(&claims, shards, &mut released).and_then(|()| {
+        let all_stopped = if take_over { primaries_stopped(&claims, shards) } else { Ok(()) };
+        let began = all_stopped.and_then(|()| self.gather(&claims, shards, &mut released)).and_then(|()| {
             released.extend(self.release(shards)?);
             self.begin_term(shards, term, incomplete)
         });
@@ -49,6 +49,7 @@ impl Roles {
             Ok(_) => self.node.store.open_gates(shards.iter()),
             Err(_) => self.give_back(released),
         }
+        self.show();
         claims.into_iter().for_each(|claim| claim.settle(began.is_ok()));
         began
     }
@@ -148,8 +149,8 @@ impl Roles {
             }
         }
         let gathered = self.wait_for(&goals, &gathering, until);
-        let stopped = gathering.iter_mut().try_for_each(Following::stop);
-        gathered.and(stopped.map_err(|error| error.to_string()))
+        let stopped: Vec<_> = gathering.iter_mut().map(Following::stop).collect();
+        gathered.and(stopped.into_iter().collect::<Result<(), _>>().map_err(|error| error.to_string()))
     }
 
     /// Which of those who have stopped has most of a shard, and up to where; None where this server
@@ -166,16 +167,23 @@ impl Roles {
             if sealed.term != newest && history.starts().iter().any(|start| start.term == sealed.term) {
                 continue;
             }
+            if newest.is_valid() && sealed.term.follows(newest) {
+                return Err(format!(
+                    "{} is further in shard {shard}, of term {} where this replica is of {newest}: promote that one",
+                    claim.peer, sealed.term
+                ));
+            }
             if newest.is_valid() && sealed.term != newest {
                 let why = format!("shard {shard} is of term {} there, here of {newest}", sealed.term);
                 return Err(cannot_gather(&claim.peer, &why));
             }
-            let is_further = |best: &(usize, u64, bool)| (sealed.is_whole, sealed.position) > (best.2, best.1);
+            let rank = (sealed.is_whole, sealed.term, sealed.position);
+            let is_further = |best: &(usize, (bool, Term, u64))| rank > best.1;
             if furthest.as_ref().is_none_or(is_further) {
-                furthest = Some((number, sealed.position, sealed.is_whole));
+                furthest = Some((number, rank));
             }
         }
-        Ok(furthest.filter(|best| best.1 > here).map(|(number, position, _)| (number, position)))
+        Ok(furthest.map(|(number, (_, _, position))| (number, position)).filter(|best| best.1 > here))
     }
 
     fn gather_from(&self, peer: &str, shards: ShardSet) -> Result<Following, String> {
@@ -183,9 +191,7 @@ impl Roles {
         config.gathers = true;
         // Beside a session that there may be with this peer for other shards.
         config.identity.replica = random().map_err(|error| error.to_string())?;
-        let store = &self.node.store;
-        let admitted = Admitted::at(&config, shards, store).map_err(|error| error.to_string())?;
-        Following::start(config, Some(admitted), shards, store.clone()).map_err(|error| error.to_string())
+        Following::start(config, None, shards, self.node.store.clone()).map_err(|error| error.to_string())
     }
 
     /// Wait until each shard is here up to its goal.
@@ -197,7 +203,7 @@ impl Roles {
                 let here = if shard.is_proven() { shard.control().committed() } else { 0 };
                 position.saturating_sub(here)
             };
-            goals.iter().map(lacks).sum::<u64>()
+            goals.iter().map(lacks).fold(0, u64::saturating_add)
         };
         while missing() > 0 {
             for follow in gathering.iter().map(Following::follow) {
@@ -233,6 +239,12 @@ impl Roles {
                  promote another, or gather from one that has it; with --incomplete it is lost"
             ));
         }
+        // For as long as this goes on nobody else can come to write.
+        let mut alone = Vec::new();
+        for shard in shards.iter() {
+            let none = || format!("a thread still writes to shard {shard}; it will end, so try again");
+            alone.push(store.follower(shard).ok_or_else(none)?);
+        }
         let begun_at = Instant::now();
         while let Err(shard) = store.make_room_for_term(shards, UnixSeconds::now()) {
             if begun_at.elapsed() > ROOM_WAIT_MAX {
@@ -259,6 +271,17 @@ impl Roles {
             0 => Ok(format!("the primary of term {term}{where_to}")),
             _ => Ok(format!("the primary of term {term}{where_to}; {empty} shards of {count} began empty")),
         }
+    }
+}
+
+/// Whether each shard's primary is among those who have stopped.
+fn primaries_stopped(claims: &[Claim], shards: ShardSet) -> Result<(), String> {
+    let has_stopped = |shard: &usize| claims.iter().filter_map(|claim| claim.sealed(*shard)).any(|one| one.was_primary);
+    match shards.iter().find(|shard| !has_stopped(shard)) {
+        None => Ok(()),
+        Some(shard) => Err(format!(
+            "nobody that was asked is the primary of shard {shard}: this replica follows a replica there; point it at the primary first (remora ctl replicate)"
+        )),
     }
 }
 

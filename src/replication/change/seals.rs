@@ -11,8 +11,8 @@ use crate::replication::wire::{Seal, SealedShard};
 /// Shards in which this server has stopped, and what it was there before.
 pub(super) struct Sealed {
     term: Term,
-    shards: ShardSet,
-    heir: Heir,
+    pub(super) shards: ShardSet,
+    pub(super) heir: Heir,
     /// It was their primary.
     own: ShardSet,
     /// It followed in these.
@@ -41,6 +41,12 @@ impl Roles {
         let own = self.own().within(seal.shards);
         store.close_gates(own.iter(), Some(&heir.clients_address));
         let released = self.release(seal.shards.without(own)).inspect_err(|_| store.open_gates(own.iter()))?;
+        // Nobody else may still write: what is told now is final.
+        if let Some(shard) = seal.shards.iter().find(|shard| store.follower(*shard).is_none()) {
+            self.give_back(released);
+            store.open_gates(own.iter());
+            return Err(format!("a thread still writes to shard {shard}; it will end, so try again"));
+        }
         let config = |number: usize| self.followings[number].follow().config().clone();
         let followed = released.into_iter().map(|(number, shards)| (config(number), shards)).collect();
         seal.shards.iter().for_each(|shard| self.promised[shard] = seal.term);
@@ -49,7 +55,13 @@ impl Roles {
         let told = |shard: usize| {
             let here = &store.shards()[shard];
             let position = if here.is_proven() { here.control().committed() } else { 0 };
-            SealedShard { shard, term: here.history().newest(), position, is_whole: here.is_whole() }
+            SealedShard {
+                shard,
+                term: here.history().newest(),
+                position,
+                is_whole: here.is_whole(),
+                was_primary: own.has(shard),
+            }
         };
         Ok(seal.shards.iter().map(told).collect())
     }
@@ -62,7 +74,7 @@ impl Roles {
         let (own, followed) =
             (own.without(taken), followed.into_iter().map(|(config, shards)| (config, shards.without(taken))));
         if settled == Settled::GivenUp {
-            followed.for_each(|(config, shards)| self.follow_anew(config, shards));
+            followed.for_each(|(config, shards)| self.follow_anew(config, None, shards));
             return self.take_up_again(own);
         }
         let shards = followed.fold(own, |all, (_, shards)| all.with(shards));
@@ -70,7 +82,7 @@ impl Roles {
             return log::warn!("in shards {shards} this server follows nobody: the new primary offers no replication");
         };
         self.node.store.close_gates(shards.iter(), Some(&heir.clients_address));
-        self.follow_anew(self.node.config.follow.of(&address), shards);
+        self.follow_anew(self.node.config.follow.of(&address), Some(heir.server), shards);
     }
 
     /// The heir has given up: this server is the primary again. It begins a term, because what the

@@ -43,6 +43,7 @@ impl Following {
         let follow = Arc::new(Follow {
             config,
             standing: Arc::default(),
+            server: Mutex::default(),
             view: Mutex::new(view),
             stopping: AtomicBool::new(false),
             hold: Hold::new(shards),
@@ -96,6 +97,7 @@ impl Following {
 
 impl Drop for Following {
     fn drop(&mut self) {
+        self.follow.hold.bar(ShardSet::all(SHARDS_MAX));
         self.follow.stopping.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();

@@ -109,7 +109,11 @@ impl Follow {
         let mut beat_at = Instant::now() + HEARTBEAT;
         while !group.is_over() {
             let pause = step(puller, &mut pace)?;
-            self.drop_ended(puller).into_iter().for_each(|(shard, why)| group.lane_ended(shard, why));
+            for (shard, why) in drop_ended(puller) {
+                // First: whoever hears of it finds the shard let go, or about to be.
+                group.lane_ended(shard, why);
+                self.hold.let_go([shard].into_iter().collect());
+            }
             let now = Instant::now();
             if now >= beat_at {
                 beat_at = now + HEARTBEAT;
@@ -128,6 +132,10 @@ impl Follow {
     /// A lane comes to a puller, or goes.
     fn come<'s>(&self, store: &'s Store, puller: &mut Puller<'s>, group: &Group, coming: Coming) {
         match coming {
+            // It may have been barred, or let go, since the session's thread took it.
+            Coming::Add(Told { shard, .. }) if !self.hold.take(shard) => {
+                group.lane_ended(shard, LaneEnd::Held { shard });
+            }
             Coming::Add(Told { shard, tag, history }) => match store.follower(shard) {
                 Some(follower) => puller.add(shard, follower, history, tag),
                 None => {
@@ -140,16 +148,6 @@ impl Follow {
                 self.hold.let_go([shard].into_iter().collect());
             }
         }
-    }
-
-    /// Drop the lanes that have ended. Returns which, and why.
-    fn drop_ended(&self, puller: &mut Puller<'_>) -> Vec<(usize, LaneEnd)> {
-        let ended = puller.ended().to_vec();
-        for (shard, _) in &ended {
-            puller.drop_lane(*shard);
-            self.hold.let_go([*shard].into_iter().collect());
-        }
-        ended
     }
 
     /// What the session's thread does: it pulls, looks after the control connection and the
@@ -175,7 +173,8 @@ impl Follow {
                 return Err(failure);
             }
             let due = chores.are_due();
-            let mut ended = self.drop_ended(puller);
+            let mut ended = drop_ended(puller);
+            self.hold.let_go(ended.iter().map(|(shard, _)| *shard).collect());
             ended.append(&mut group.take_ended());
             // Lanes that end are asked for again, some after a pause.
             if due || !ended.is_empty() || changes != Some(self.hold.changes()) {
@@ -327,6 +326,13 @@ impl Follow {
     fn can_use(&self, session: &Session<'_>, kind: Kind) -> bool {
         is_usable(kind, &session.offered, &session.link, &self.config.options).is_ok()
     }
+}
+
+/// Drop the lanes that have ended. Returns which, and why.
+fn drop_ended(puller: &mut Puller<'_>) -> Vec<(usize, LaneEnd)> {
+    let ended = puller.ended().to_vec();
+    ended.iter().for_each(|(shard, _)| puller.drop_lane(*shard));
+    ended
 }
 
 /// One step, and how long to pause after it.

@@ -34,6 +34,8 @@ pub struct SealedShard {
     pub position: u64,
     /// Nothing is missing below it.
     pub is_whole: bool,
+    /// It was the primary.
+    pub was_primary: bool,
 }
 
 /// The fields of Seal.
@@ -60,7 +62,7 @@ pub(super) fn put_sealed(out: &mut Vec<u8>, sealed: &[SealedShard]) {
         out.extend_from_slice(&(one.shard as u16).to_le_bytes());
         out.extend_from_slice(&one.term.0.to_le_bytes());
         out.extend_from_slice(&one.position.to_le_bytes());
-        out.push(one.is_whole.into());
+        out.push(u8::from(one.is_whole) | u8::from(one.was_primary) << 1);
     }
 }
 
@@ -69,7 +71,8 @@ pub(super) fn read_sealed(fields: &mut Fields<'_>) -> Option<Vec<SealedShard>> {
     let count = fields.u16().filter(|count| usize::from(*count) <= SHARDS_MAX)?;
     let one = |_| {
         let (shard, term, position) = (read_shard(fields)?, Term(fields.u64()?), fields.u64()?);
-        Some(SealedShard { shard, term, position, is_whole: fields.u8().filter(|bit| *bit <= 1)? == 1 })
+        let bits = fields.u8().filter(|bits| *bits <= 3)?;
+        Some(SealedShard { shard, term, position, is_whole: bits & 1 != 0, was_primary: bits & 2 != 0 })
     };
     (0..count).map(one).collect()
 }

@@ -125,8 +125,14 @@ fn how_a_server_stops_for_another() {
         ";
     is_drawn(&Message::Seal(seal), drawing);
     let sealed = [
-        SealedShard { shard: 2, term: Term::of(2, 0xC0_FFEE_1234), position: 0x2000, is_whole: true },
-        SealedShard { shard: 1023, term: Term::NONE, position: 0, is_whole: false },
+        SealedShard {
+            shard: 2,
+            term: Term::of(2, 0xC0_FFEE_1234),
+            position: 0x2000,
+            is_whole: true,
+            was_primary: false,
+        },
+        SealedShard { shard: 1023, term: Term::NONE, position: 0, is_whole: false, was_primary: false },
     ];
     let drawing = "
         29 00 00 00  12           | Sealed
