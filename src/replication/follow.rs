@@ -205,6 +205,12 @@ impl Follow {
         &self.config.primary
     }
 
+    fn note_server(&self, welcome: &Welcome, path: &[ServerNumber]) {
+        let Welcome { host, client_port, .. } = *welcome;
+        let server = Server { number: path.first().copied(), host, client_port };
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+    }
+
     fn server(&self) -> Option<Server> {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -347,9 +353,7 @@ impl Follow {
         let wanted = self.hold.wanted();
         let Attached { link, welcome, channels, subscribed } = admitted.attach(&self.config, wanted, store)?;
         let Channels { channels, fabric } = channels;
-        let server =
-            Server { number: subscribed.path.first().copied(), host: welcome.host, client_port: welcome.client_port };
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+        self.note_server(&welcome, &subscribed.path);
         self.standing.comes_through(subscribed.path);
         let told = subscribed.shards;
         log::info!("following {} over {fabric}, pullers: {}", self.config.primary, channels.len());
