@@ -7,6 +7,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering, fence};
 use loom::thread;
 use remora::base::term::Term;
+use remora::store::Allowed;
 use remora::store::index::{Index, Look};
 use remora::store::line::{BIRTH, ControlLine, SERVES};
 use remora::store::log::Log;
@@ -521,4 +522,58 @@ fn no_beat_comes_after_the_end_of_serving() {
         beats.join().unwrap();
         assert_eq!(ControlLine::of(lines.words(), 0).beat() & SERVES, 0);
     });
+}
+
+/// One thread has something to tell (`tell`), another counts, while reclaim is allowed to go up to
+/// 16. How far the one that may be counted is, is told by `found`; what lies below 16 is not passed
+/// if it was counted.
+fn counted_and_passed(tell: impl Fn(&Told) + Send + Sync + Copy + 'static, begin: fn() -> Told) {
+    model(3, move || {
+        let (told, allowed) = (Arc::new(begin()), Arc::new(Allowed::nothing()));
+        let telling = {
+            let told = told.clone();
+            thread::spawn(move || tell(&told))
+        };
+        let counting = {
+            let (told, allowed) = (told.clone(), allowed.clone());
+            thread::spawn(move || {
+                let found = told.found();
+                Allowed::order_loads();
+                found.is_some_and(|position| position >= allowed.position())
+            })
+        };
+        let floor = allowed.raise(16, |added| told.found().filter(|position| added.contains(position)));
+        let is_counted = counting.join().unwrap();
+        telling.join().unwrap();
+        assert!(!is_counted || floor <= 8, "it was counted, and is passed without a word");
+    });
+}
+
+/// How far a replica is, and whether it is let go.
+struct Told {
+    position: AtomicU64,
+    is_let_go: AtomicU64,
+}
+
+impl Told {
+    fn new(position: u64, is_let_go: u64) -> Told {
+        Told { position: AtomicU64::new(position), is_let_go: AtomicU64::new(is_let_go) }
+    }
+
+    fn found(&self) -> Option<u64> {
+        let position = self.position.load(Ordering::Acquire);
+        (position > 0 && self.is_let_go.load(Ordering::Acquire) == 0).then_some(position)
+    }
+}
+
+/// A replica that reclaim has not seen comes to be counted while the tail is allowed past it.
+#[test]
+fn who_is_counted_while_reclaim_goes_on_is_not_passed() {
+    counted_and_passed(|told| told.position.store(8, Ordering::Release), || Told::new(0, 0));
+}
+
+/// The same of one that was let go, and is taken back.
+#[test]
+fn who_is_taken_back_while_reclaim_goes_on_is_not_passed() {
+    counted_and_passed(|told| told.is_let_go.store(0, Ordering::Release), || Told::new(8, 1));
 }

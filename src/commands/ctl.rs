@@ -56,6 +56,10 @@ pub enum What {
         /// be given more than once
         #[arg(long, value_name = "HOST:PORT")]
         gather: Vec<String>,
+        /// Take over from the primary that is followed, in step with it: it takes no more writes,
+        /// all that it has comes over, and it follows afterwards. No write is lost
+        #[arg(long)]
+        take_over: bool,
         /// Promote it even if some of its shards are empty or not complete: what only others have
         /// of them is lost
         #[arg(long)]
@@ -129,8 +133,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let text = if *json { serde_json::to_string_pretty(&rows)? + "\n" } else { table(&rows) };
             return Ok(print(format_args!("{text}"))?);
         }
-        What::Promote { gather, incomplete, which, wait } => {
-            (which.order(Change::Promote { gather: gather.clone(), incomplete: *incomplete }), wait)
+        What::Promote { gather, take_over, incomplete, which, wait } => {
+            let (take_over, incomplete) = (*take_over, *incomplete);
+            (which.order(Change::Promote { gather: gather.clone(), take_over, incomplete }), wait)
         }
         What::Detach { which, wait } => (which.order(Change::Detach), wait),
         What::Replicate { primary, discard, which, wait } => {
@@ -333,8 +338,14 @@ mod tests {
         for primary in ["host:7\r\nflush_all", "a\r\nflush_all\r\nx:7", "a:1 b:2", " a:1", "a", ""] {
             assert!(check(&replicate(primary)).is_err(), "{primary:?}");
         }
-        assert!(check(&Change::Promote { gather: vec!["a:1 b:2".into()], incomplete: false }.into()).is_err());
-        assert!(check(&Change::Promote { gather: vec!["incomplete".into()], incomplete: false }.into()).is_err());
+        assert!(
+            check(&Change::Promote { gather: vec!["a:1 b:2".into()], take_over: false, incomplete: false }.into())
+                .is_err()
+        );
+        assert!(
+            check(&Change::Promote { gather: vec!["incomplete".into()], take_over: false, incomplete: false }.into())
+                .is_err()
+        );
     }
 
     #[test]

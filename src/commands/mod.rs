@@ -28,7 +28,7 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Serve a cache (memcached's own flags)
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Load servers that speak memcached's protocols or Redis', measure, and check every answer
     Load(load::Args),
     /// Start a primary and two replicas, load them, show what happens and check every answer
@@ -42,7 +42,7 @@ pub enum Command {
 /// Run the subcommand.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Load(args) => load::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Ctl(args) => ctl::run(&args),

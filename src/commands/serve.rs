@@ -340,7 +340,7 @@ mod tests {
     fn args(line: &str) -> Args {
         let words = ["remora", "serve"].into_iter().chain(line.split_whitespace());
         match crate::commands::Cli::try_parse_from(words).unwrap().command {
-            crate::commands::Command::Serve(args) => args,
+            crate::commands::Command::Serve(args) => *args,
             other => panic!("{other:?}"),
         }
     }

@@ -10,10 +10,10 @@
 //! A replica *subscribes* to shards over the control connection, and the primary gives the
 //! subscription to each shard a *tag*. A position counts with the tag of the shard's latest
 //! subscription alone. So one word tells whose history it speaks of. A primary whose history of a
-//! shard changes takes the shard's tags back ([`AckSlots::take_back`]), and what was acknowledged of
-//! the log before counts no more, while channels and sessions go on. Both happen under the shard's
-//! lock, and so does a subscription, which is told the history: nobody who was told the new one has
-//! its tag taken back after.
+//! shard changes takes the shard's tags back ([`AckSlots::take_back`]), and what was acknowledged
+//! of the log before counts no more, while channels and sessions go on. Both happen under the
+//! shard's lock, and so does a subscription, which is told the history: nobody who was told the new
+//! one has its tag taken back after.
 //!
 //! A WRITE is of the words from the first position that has changed to the last, or of the summary,
 //! which is told each 100 ms while something moves. Its words may be placed in any order, and a
@@ -57,9 +57,9 @@ const NOT_WHOLE: u64 = 1 << TAG_BITS;
 const POSITION_SHIFT: u32 = TAG_BITS + 1;
 const _: () = assert!((POSITION_MAX - 8) / 8 < 1 << (64 - POSITION_SHIFT));
 
-/// Which subscription of a shard a position speaks for: 1 to 2,047. A session gives them in turn, of
-/// each shard by itself, and a shard is subscribed to at most once in 50 ms; so a tag comes again
-/// after 100 s, when no WRITE of the first time is under way any more.
+/// Which subscription of a shard a position speaks for: 1 to 2,047. A session gives them in turn,
+/// of each shard by itself, and a shard is subscribed to at most once in 50 ms; so a tag comes
+/// again after 100 s, when no WRITE of the first time is under way any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tag(u16);
 
@@ -184,7 +184,8 @@ impl AckSlots {
         Some(tag)
     }
 
-    /// Nothing that was acknowledged of a shard counts any more: the replica has to subscribe again.
+    /// Nothing that was acknowledged of a shard counts any more: the replica has to subscribe
+    /// again.
     pub fn take_back(&self, shard: usize) {
         let Some(subscribed) = self.subscribed.get(shard) else { return };
         let word = subscribed.load(Acquire);
@@ -211,8 +212,8 @@ impl AckSlots {
         (0..self.subscribed.len()).filter(|shard| self.has(*shard)).collect()
     }
 
-    /// The shards that the replica is to have here: those that it subscribes to, or has to subscribe
-    /// to again. All before it has subscribed to any.
+    /// The shards that the replica is to have here: those that it subscribes to, or has to
+    /// subscribe to again. All before it has subscribed to any.
     pub fn wanted(&self) -> ShardSet {
         let words: Vec<u64> = self.subscribed.iter().map(|word| word.load(Acquire)).collect();
         let is_new = words.iter().all(|word| *word == 0);

@@ -150,8 +150,8 @@ impl Admitted {
         Ok(())
     }
 
-    /// Tell the primary that it cannot be followed, so that its log can say why the connection ends.
-    /// A new socket takes so few bytes at once.
+    /// Tell the primary that it cannot be followed, so that its log can say why the connection
+    /// ends. A new socket takes so few bytes at once.
     fn decline(&mut self, unfit: Unfit) -> SessionEnd {
         let refusal = Message::Refuse { why: Refusal::Unfit, words: unfit.to_string() };
         let _ = self.joined.link.send(&refusal, Instant::now());

@@ -80,6 +80,9 @@ pub enum AttachError {
     /// The same, but one of them is being made ready.
     #[error("no fabric can be used yet: {0}")]
     NotYet(String),
+    /// The system gives no thread.
+    #[error("cannot start a thread: {0}; raise `ulimit -u`")]
+    Thread(std::io::Error),
     /// The kernel gave no random bytes.
     #[error("{0}")]
     Random(std::io::Error),
@@ -110,24 +113,20 @@ impl AttachError {
     }
 }
 
-/// Be admitted at `primary` (HOST:PORT). Looking its name up and trying its addresses take
-/// [`HANDSHAKE_WAIT_MAX`] together, the handshake as long once more.
-pub fn join(primary: &str, secret: &Secret, identity: &Identity) -> Result<Joined, AttachError> {
+/// A control connection to the server at `address` (HOST:PORT), on which both sides have proved
+/// that they have the secret. Looking its name up and trying its addresses take
+/// [`HANDSHAKE_WAIT_MAX`] together, the proofs are to be there by `deadline`.
+pub fn meet(address: &str, secret: &Secret, deadline: Instant) -> Result<Link, AttachError> {
     let until = Instant::now() + HANDSHAKE_WAIT_MAX;
-    let unknown = |error| AttachError::Resolve(primary.into(), error);
-    let addresses = reach::resolve(primary, until).map_err(unknown)?;
+    let unknown = |error| AttachError::Resolve(address.into(), error);
+    let addresses = reach::resolve(address, until).map_err(unknown)?;
     let stream = reach::connect(&addresses, until).map_err(|(address, error)| match address {
         Some(address) => AttachError::Connect(address, error),
         None => unknown(error),
     })?;
-    let link = Link::new(stream).map_err(unknown)?;
+    let mut link = Link::new(stream).map_err(unknown)?;
     let address = link.peer();
-    handshake(link, address, secret, identity)
-}
-
-fn handshake(mut link: Link, address: SocketAddr, secret: &Secret, identity: &Identity) -> Result<Joined, AttachError> {
     let failed = |error| AttachError::Link(address, error);
-    let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
     let ours = Greeting { version: VERSION, nonce: random().map_err(AttachError::Random)? };
     link.send(&Message::Hello(ours), deadline).map_err(failed)?;
     let theirs = match link.receive(deadline).map_err(failed)? {
@@ -141,6 +140,16 @@ fn handshake(mut link: Link, address: SocketAddr, secret: &Secret, identity: &Id
         Message::Accept { .. } => return Err(AttachError::Impostor(address)),
         other => return Err(failed(LinkError::OutOfPlace(other.name()))),
     }
+    Ok(link)
+}
+
+/// Be admitted at `primary` (HOST:PORT). Reaching it takes [`HANDSHAKE_WAIT_MAX`] at most, the
+/// handshake as long once more.
+pub fn join(primary: &str, secret: &Secret, identity: &Identity) -> Result<Joined, AttachError> {
+    let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
+    let mut link = meet(primary, secret, deadline)?;
+    let failed = |peer| move |error| AttachError::Link(peer, error);
+    let failed = failed(link.peer());
     let join = Join {
         replica: identity.replica,
         host: host_id(),
@@ -267,8 +276,8 @@ pub fn attach_pushed(
     Err(choice.none())
 }
 
-/// Subscribe to these shards, each by one of so many pullers, which share all shards. Not where they
-/// come through this process, whose chain that is.
+/// Subscribe to these shards, each by one of so many pullers, which share all shards. Not where
+/// they come through this process, whose chain that is.
 pub fn subscribe(
     joined: &mut Joined,
     shards: ShardSet,

@@ -1,28 +1,49 @@
-//! Who has applied what: the ack slots of all replicas that follow now. A slot is memory that its
-//! replica WRITEs to, so a question costs a few loads.
+//! Who has applied what: the ack slots of all replicas that follow now, and who of them is counted.
+//! A slot is memory that its replica WRITEs to, so a question costs a few loads.
 //!
 //! A replica writes a position only once it has applied this store's log up to there. So a position
-//! that was read from a slot stays true.
+//! that was read from a slot stays true, until the replica begins anew.
+//!
+//! **Counted** in a shard, where a write waits for replicas, is who is not let go
+//! ([`super::retain`]) and has acknowledged at least up to where reclaim is *allowed*: the tail has
+//! not passed its cursor, and will not while it is counted. Once somebody has waited for replicas,
+//! a replica that was counted is passed only after it was let go: it is not counted from then on,
+//! so what it has kept until then is what was counted, and that it is let go is seen.
+//!
+//! A worker counts while reclaim, in another thread, moves on. It loads what a replica has
+//! acknowledged, then whether it is let go, then what reclaim is allowed ([`Allowed`] has the
+//! fences). Reclaim lets go, then allows, then moves the tail. So a replica that was counted was
+//! not let go at that time, and nothing had been given up that it lacked: it had the write. What
+//! happens to it afterwards happens after the answer. And reclaim, which finds what was counted
+//! once it has said what it is allowed, waits for that replica, or has let it go.
 
 use super::REPLICAS_MAX;
 use super::ack::AckSlots;
-use super::retain::{Hold, WhyLetGo};
+use super::retain::{Hold, Retain, WhyLetGo};
+use crate::store::Allowed;
 use crate::store::sizing::SHARDS_MAX;
 use arrayvec::ArrayVec;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+
+/// All log that there is room for is kept; see [`Board::retain_bytes`].
+pub(super) const ALL_BYTES: u64 = u64::MAX;
 
 /// See the module. One per store. The offer puts up the slots of each replica that it admits, and
 /// takes them down.
-#[derive(Default)]
 pub struct Board {
     replicas: Mutex<Replicas>,
     /// Grows with each change of `replicas`.
     version: AtomicU64,
     /// The log is kept for replicas that are at most so many bytes behind.
     retain_bytes: AtomicU64,
+    /// It is kept as soon as somebody waits for replicas.
+    retains_once_asked: AtomicBool,
+    pub(super) retain: OnceLock<Weak<Retain>>,
     /// How often a replica was let go: its log was not kept any longer.
     let_go: AtomicU64,
+    /// For each shard how far its tail may go.
+    allowed: Box<[Allowed]>,
 }
 
 type Replicas = ArrayVec<Arc<Kept>, REPLICAS_MAX>;
@@ -35,6 +56,8 @@ pub struct Kept {
     pub acks: Arc<AckSlots>,
     holds: Box<[Hold]>,
     let_go: Mutex<LetGo>,
+    /// Whether `let_go` has a place; written under its lock.
+    is_let_go: AtomicBool,
 }
 
 /// Whether the log is not kept for a replica, and how that came about.
@@ -59,13 +82,36 @@ impl Kept {
         *self.of_let_go()
     }
 
-    /// The replica is close again: keep the log for it.
+    /// The replica is close again: keep the log for it, and count it.
     pub(super) fn take_back(&self) {
-        self.of_let_go().place = None;
+        let mut let_go = self.of_let_go();
+        let_go.place = None;
+        self.is_let_go.store(false, Release);
     }
 
     fn of_let_go(&self) -> MutexGuard<'_, LetGo> {
         self.let_go.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The position below which it has all of a shard; None while it is let go. In this order: see
+    /// the module.
+    fn acknowledged(&self, shard: usize) -> Option<u64> {
+        let position = self.acks.acknowledged(shard);
+        (!self.is_let_go.load(Acquire)).then_some(position)
+    }
+}
+
+impl Default for Board {
+    fn default() -> Board {
+        Board {
+            replicas: Mutex::default(),
+            version: AtomicU64::new(0),
+            retain_bytes: AtomicU64::new(0),
+            retains_once_asked: AtomicBool::new(false),
+            retain: OnceLock::new(),
+            let_go: AtomicU64::new(0),
+            allowed: (0..SHARDS_MAX).map(|_| Allowed::nothing()).collect(),
+        }
     }
 }
 
@@ -75,7 +121,8 @@ impl Board {
         let mut replicas = self.replicas();
         replicas.retain(|kept| kept.session != session);
         let holds = (0..SHARDS_MAX).map(|_| Hold::default()).collect();
-        let kept = Arc::new(Kept { session, acks, holds, let_go: Mutex::default() });
+        let kept = Kept { session, acks, holds, let_go: Mutex::default(), is_let_go: AtomicBool::new(false) };
+        let kept = Arc::new(kept);
         replicas.try_push(kept).unwrap_or_else(|_| panic!("more sessions than there may be replicas"));
         self.version.fetch_add(1, Release);
     }
@@ -86,14 +133,33 @@ impl Board {
         self.version.fetch_add(1, Release);
     }
 
-    /// Keep the log for replicas that are at most so many bytes behind.
-    pub(super) fn retain(&self, bytes: u64) {
-        self.retain_bytes.store(bytes, Relaxed);
+    /// Keep the log for replicas that are at most so many bytes behind. None: all that there is
+    /// room for, as soon as somebody waits for replicas.
+    pub(super) fn retain(&self, retain: &Arc<Retain>, bytes: Option<u64>) {
+        let _ = self.retain.set(Arc::downgrade(retain));
+        self.retain_bytes.store(bytes.unwrap_or(0), Relaxed);
+        self.retains_once_asked.store(bytes.is_none(), Relaxed);
+    }
+
+    /// Somebody waits for replicas.
+    fn ask(&self) {
+        if self.retains_once_asked.load(Relaxed) {
+            self.retain_bytes.store(ALL_BYTES, Release);
+            self.retains_once_asked.store(false, Relaxed);
+        }
     }
 
     /// See [`Board::retain`]; 0 if it is not kept.
     pub fn retain_bytes(&self) -> u64 {
         self.retain_bytes.load(Relaxed)
+    }
+
+    /// The same, for people.
+    pub fn retain_words(&self) -> String {
+        match self.retain_bytes() {
+            ALL_BYTES => "all".into(),
+            bytes => bytes.to_string(),
+        }
     }
 
     /// How often a replica was let go.
@@ -104,6 +170,21 @@ impl Board {
     /// Whether the log is not kept for the replica of this session; None if it has no slot here.
     pub fn is_let_go(&self, session: u64) -> Option<bool> {
         self.let_go_of(session).map(|let_go| let_go.place.is_some())
+    }
+
+    /// Whether the replica of this session is counted in each shard that it subscribes to.
+    pub fn is_counted(&self, session: u64) -> bool {
+        self.replicas()
+            .iter()
+            .find(|kept| kept.session == session)
+            .is_some_and(|kept| !kept.is_let_go.load(Acquire) && self.is_whole(kept))
+    }
+
+    /// Whether a replica has begun, and has acknowledged what it must to be counted, in each shard
+    /// that it subscribes to.
+    pub(super) fn is_whole(&self, kept: &Kept) -> bool {
+        let mut shards = kept.acks.shards().iter().peekable();
+        shards.peek().is_some() && shards.all(|shard| kept.acks.acknowledged(shard) >= self.allowed(shard).max(1))
     }
 
     /// The same with how it came about.
@@ -122,14 +203,46 @@ impl Board {
         self.replicas().iter().for_each(|kept| kept.acks.take_back(shard));
     }
 
-    /// Do not keep the log for this replica until it has passed `position` of a shard.
+    /// Who is close again is counted again.
+    pub(super) fn look(&self) {
+        if let Some(retain) = self.retain.get().and_then(Weak::upgrade) {
+            retain.look();
+        }
+    }
+
+    /// Do not keep the log for this replica until it has passed `position` of a shard, nor count
+    /// it.
     pub(super) fn let_go(&self, kept: &Kept, shard: usize, position: u64, why: WhyLetGo) {
         let mut let_go = kept.of_let_go();
         if let_go.place.replace((shard, position)).is_none() {
+            kept.is_let_go.store(true, Release);
             self.let_go.fetch_add(1, Relaxed);
             let_go.times += 1;
             let_go.why = Some(why);
         }
+    }
+
+    /// How far a shard's tail may go.
+    fn allowed(&self, shard: usize) -> u64 {
+        self.allowed[shard].position()
+    }
+
+    /// A shard's tail may go up to `floor`, or less far, if somebody is counted below that: see the
+    /// module. With the shard's lock held. Returns how far.
+    pub(super) fn allow(&self, shard: usize, floor: u64) -> u64 {
+        self.allowed[shard].raise(floor, |added| {
+            if self.retain_bytes() == 0 {
+                return None;
+            }
+            let replicas = self.replicas();
+            let acknowledged = replicas.iter().filter_map(|kept| kept.acknowledged(shard));
+            acknowledged.filter(|position| *position > 0 && added.contains(position)).min()
+        })
+    }
+
+    /// A shard's log has begun anew, at whatever position. With the shard's lock held.
+    pub(super) fn begins_anew(&self, shard: usize) {
+        self.allowed[shard].begin_anew();
     }
 
     fn replicas(&self) -> MutexGuard<'_, Replicas> {
@@ -141,7 +254,7 @@ impl Board {
 pub struct BoardView {
     board: Arc<Board>,
     version: u64,
-    replicas: ArrayVec<Arc<AckSlots>, REPLICAS_MAX>,
+    replicas: Replicas,
 }
 
 impl BoardView {
@@ -150,31 +263,44 @@ impl BoardView {
         BoardView { board, version: u64::MAX, replicas: ArrayVec::new() }
     }
 
-    /// Take over the replicas of now. Call it before asking, as often as a change matters.
+    /// Take over the replicas of now, for somebody waits for them. Call it before asking, as often
+    /// as a change matters.
     pub fn refresh(&mut self) {
+        self.board.ask();
         let version = self.board.version.load(Acquire);
         if version != self.version {
-            self.replicas = self.board.replicas().iter().map(|kept| kept.acks.clone()).collect();
+            self.replicas = self.board.kept();
             self.version = version;
         }
     }
 
-    /// How many replicas there are.
+    /// How many replicas there are that are not let go.
     pub fn replicas(&self) -> usize {
-        self.replicas.len()
+        self.replicas.iter().filter(|kept| !kept.is_let_go.load(Acquire)).count()
     }
 
-    /// How many have acknowledged everything below `position` of a shard.
+    /// How many that are counted have acknowledged everything below `position` of a shard.
     pub fn holders(&self, shard: usize, position: u64) -> usize {
-        self.replicas.iter().filter(|acks| acks.acknowledged(shard) >= position).count()
+        let acknowledged = self.replicas.iter().filter_map(|kept| kept.acknowledged(shard));
+        let acknowledged: ArrayVec<u64, REPLICAS_MAX> = acknowledged.filter(|below| *below >= position).collect();
+        Allowed::order_loads();
+        let allowed = self.board.allowed(shard);
+        acknowledged.iter().filter(|below| **below >= allowed).count()
     }
 
-    /// How many have acknowledged everything below `positions[n]` of each shard n.
+    /// How many that are counted have acknowledged everything below `positions[n]` of each shard n.
+    /// A shard of position 0 is not asked about.
     pub fn holders_of_all(&self, positions: &[u64]) -> usize {
-        let has_all = |acks: &&Arc<AckSlots>| {
-            positions.iter().enumerate().all(|(shard, position)| acks.acknowledged(shard) >= *position)
-        };
-        self.replicas.iter().filter(has_all).count()
+        self.replicas.iter().filter(|kept| self.holds_all(kept, positions)).count()
+    }
+
+    fn holds_all(&self, kept: &Kept, positions: &[u64]) -> bool {
+        let asked = || positions.iter().enumerate().filter(|(_, position)| **position > 0);
+        let holds = asked().map(|(shard, position)| kept.acknowledged(shard).filter(|below| below >= position));
+        let Some(acknowledged) = holds.collect::<Option<ArrayVec<u64, SHARDS_MAX>>>() else { return false };
+        Allowed::order_loads();
+        let is_allowed = |((shard, _), below): ((usize, &u64), &u64)| *below >= self.board.allowed(shard);
+        asked().zip(&acknowledged).all(is_allowed) && !kept.is_let_go.load(Acquire)
     }
 }
 
@@ -213,5 +339,56 @@ mod tests {
         board.take_down(1);
         view.refresh();
         assert_eq!((view.replicas(), view.holders(0, 1)), (1, 0), "another channel of the same session begins anew");
+    }
+
+    #[test]
+    fn who_is_let_go_is_not_counted_until_it_is_taken_back() {
+        let board = Arc::new(Board::default());
+        let mut view = BoardView::new(board.clone());
+        board.put_up(1, slot(&[200, 200]));
+        board.put_up(2, slot(&[304, 304]));
+        view.refresh();
+        let counts = |view: &BoardView| (view.replicas(), view.holders(0, 200), view.holders_of_all(&[200, 200]));
+        assert_eq!((counts(&view), board.is_counted(1)), ((2, 2, 2), true));
+        board.let_go(&board.kept()[0], 1, 208, WhyLetGo::Stuck);
+        assert_eq!((counts(&view), board.is_counted(1)), ((1, 1, 1), false), "in no shard, and at once");
+        assert_eq!((board.is_let_go(1), board.is_let_go(2), board.let_go_count()), (Some(true), Some(false), 1));
+        board.kept()[0].take_back();
+        assert_eq!((counts(&view), board.is_counted(1)), ((2, 2, 2), true));
+    }
+
+    /// Whoever comes while reclaim goes on may stand below what it has been allowed before.
+    #[test]
+    fn who_stands_below_what_reclaim_is_allowed_is_not_counted() {
+        let board = Arc::new(Board::default());
+        let mut view = BoardView::new(board.clone());
+        assert_eq!(board.allow(1, 304), 304, "nobody is there");
+        board.put_up(1, slot(&[200, 200]));
+        board.put_up(2, slot(&[304, 304]));
+        view.refresh();
+        assert_eq!([0, 1].map(|shard| view.holders(shard, 104)), [2, 1]);
+        assert_eq!((view.holders_of_all(&[104, 104]), view.holders_of_all(&[104, 0])), (1, 2));
+        assert_eq!([1, 2, 3].map(|session| board.is_counted(session)), [false, true, false]);
+        board.begins_anew(1);
+        assert_eq!(view.holders(1, 104), 2, "another log");
+    }
+
+    #[test]
+    fn reclaim_is_allowed_no_more_than_who_is_counted_has_once_somebody_waits_for_replicas() {
+        let board = Arc::new(Board::default());
+        board.retains_once_asked.store(true, Relaxed);
+        board.put_up(1, slot(&[200]));
+        assert_eq!(board.allow(0, 104), 104);
+        assert_eq!(board.allow(0, 208), 208, "nobody waits for replicas");
+        board.put_up(1, slot(&[304]));
+        let mut view = BoardView::new(board.clone());
+        view.refresh();
+        assert_eq!((board.retain_words().as_str(), view.holders(0, 304)), ("all", 1));
+        assert_eq!((board.allow(0, 400), view.holders(0, 304)), (304, 1), "it is counted, so it is not passed");
+        board.let_go(&board.kept()[0], 0, 400, WhyLetGo::Stuck);
+        assert_eq!((board.allow(0, 400), view.holders(0, 304)), (400, 0));
+        // What is not whole is not counted.
+        board.put_up(2, slot(&[0]));
+        assert_eq!(board.allow(0, 504), 504);
     }
 }

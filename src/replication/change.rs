@@ -1,6 +1,11 @@
 //! Carrying out an order, step by step. A step either succeeds, or the roles of before are put back
 //! and the order's outcome says why.
 //!
+//! | file | what it is |
+//! | --- | --- |
+//! | [`promote`] | becoming the primary |
+//! | [`seals`] | another server becomes the primary, and this one stops for it |
+//!
 //! Each shard has a role of its own. This server is a shard's **primary** while its gate is open,
 //! its **replica** while a following has the shard, and else **detached**: it serves what it has.
 //!
@@ -9,24 +14,22 @@
 //! ([`crate::store::reign`]), then a follower may write. **Becoming the primary**: the follower has
 //! let go of the shard for good, the term has begun, then the gate is opened.
 
+mod promote;
+mod seals;
+
 use super::admission::Admitted;
 use super::follow::{Follow, FollowConfig, Following};
 use super::lineage::Discard;
 use super::node::Node;
 use super::order::{Change, Order};
-use super::secret::random;
+use super::sealing::{Heir, Settled};
+use super::wire::{Seal, SealedShard};
 use crate::base::shards::ShardSet;
 use crate::base::term::Term;
-use crate::base::time::UnixSeconds;
-use crate::store::line::BIRTH;
-use crate::store::shard::Shard;
+use seals::Sealed;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest wait for room for the record that begins a term: a turn of each worker.
-const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
-/// Longest wait for all replicas that are gathered from.
-const GATHER_WAIT_MAX: Duration = Duration::from_secs(5);
 /// An order to follow waits so long for the replica to catch up, so that its outcome can say so.
 /// Joining may take longer, and then goes on.
 const FOLLOW_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -41,12 +44,17 @@ pub(super) struct Roles {
     node: Arc<Node>,
     /// One for each primary that is followed, with the shards that it brings. No shard is in two.
     followings: Vec<Following>,
+    /// What other servers have sealed, and not settled yet.
+    seals: Vec<Sealed>,
+    /// The latest term that this server has stopped for, of each shard.
+    promised: Vec<Term>,
 }
 
 impl Roles {
     /// Of a primary; or of a replica in all shards, where a primary has admitted it.
     pub(super) fn begin(node: Arc<Node>, admitted: Option<Admitted>) -> std::io::Result<Roles> {
-        let mut roles = Roles { node, followings: Vec::new() };
+        let promised = vec![Term::NONE; node.store.shards().len()];
+        let mut roles = Roles { node, followings: Vec::new(), seals: Vec::new(), promised };
         if let Some(admitted) = admitted {
             let (all, clients_address) = (roles.all(), admitted.client_address());
             roles.node.store.close_gates(all.iter(), Some(&clients_address));
@@ -66,12 +74,25 @@ impl Roles {
             Some(_) => return Err(format!("this server has {} shards: {all}", all.count())),
         };
         let changed = match &order.change {
-            Change::Promote { gather, incomplete } => self.promote(shards, gather, *incomplete),
+            Change::Promote { gather, take_over, incomplete } => self.promote(shards, gather, *take_over, *incomplete),
             Change::Detach => self.detach(shards),
             Change::Replicate { primary, discard } => self.replicate(shards, primary, *discard),
         };
         self.show();
         changed
+    }
+
+    /// Stop in the shards of a seal, for the server that is to be promoted there.
+    pub(super) fn seal(&mut self, seal: &Seal, heir: Heir) -> Result<Vec<SealedShard>, String> {
+        let sealed = self.stop_for(seal, heir);
+        self.show();
+        sealed
+    }
+
+    /// What has become of a term that this server has stopped for.
+    pub(super) fn settle(&mut self, term: Term, settled: Settled) {
+        self.go_on_after(term, settled);
+        self.show();
     }
 
     fn all(&self) -> ShardSet {
@@ -137,6 +158,23 @@ impl Roles {
         self.node.config.follow.chain.set(comes_by.collect());
     }
 
+    /// Follow in these shards at one more server, or at one that is followed already; nobody writes
+    /// to them. Trouble is the following's to tell, and it goes on trying.
+    fn follow_anew(&mut self, config: FollowConfig, shards: ShardSet) {
+        if shards.is_empty() {
+            return;
+        }
+        match self.followings.iter().find(|one| one.follow().primary() == config.primary) {
+            Some(following) => following.add(shards),
+            None => {
+                let primary = config.primary.clone();
+                if let Err(error) = self.start(config, None, shards) {
+                    log::warn!("replication from {primary}: cannot start a thread: {error}; raise `ulimit -u`");
+                }
+            }
+        }
+    }
+
     fn detach(&mut self, shards: ShardSet) -> Words {
         let shards = shards.without(self.own());
         if shards.is_empty() {
@@ -152,119 +190,18 @@ impl Roles {
         if shards == self.all() { String::new() } else { format!(" in shards {shards}") }
     }
 
-    fn promote(&mut self, shards: ShardSet, gather: &[String], incomplete: bool) -> Words {
-        let shards = shards.without(self.own());
-        if shards.is_empty() {
-            return Err("this is the primary already".into());
-        }
-        let released = self.release(shards)?;
-        let began = self.gather(gather, shards).and_then(|()| self.begin_term(shards, incomplete));
-        if began.is_err() {
-            self.give_back(released);
-        }
-        let words = began?;
-        self.node.store.open_gates(shards.iter());
-        Ok(words)
-    }
-
-    /// Bring over what each of these peers has and this replica lacks: follow it until nothing is
-    /// missing. Nothing that is here is given up for that.
-    fn gather(&mut self, peers: &[String], shards: ShardSet) -> Result<(), String> {
-        let until = Instant::now() + GATHER_WAIT_MAX;
-        for peer in peers {
-            self.gather_from(peer, shards, until)
-                .map_err(|why| format!("gathering from {peer}: {why}; leave that replica out, or mend it"))?;
-        }
-        Ok(())
-    }
-
-    fn gather_from(&mut self, peer: &str, shards: ShardSet, until: Instant) -> Result<(), String> {
-        let mut config = self.node.config.follow.of(peer);
-        config.gathers = true;
-        // Beside a session that there may be with this peer for other shards.
-        config.identity.replica = random().map_err(|error| error.to_string())?;
-        let store = &self.node.store;
-        let admitted = Admitted::at(&config, shards, store).map_err(|error| error.to_string())?;
-        let mut following =
-            Following::start(config, Some(admitted), shards, store.clone()).map_err(|error| error.to_string())?;
-        let follow = following.follow().clone();
-        self.node.set_follows(vec![follow.clone()], false);
-        let has_all = self.wait_until_following(&follow, 0, until);
-        let view = follow.snapshot();
-        following.stop().map_err(|error| error.to_string())?;
-        match has_all {
-            true => Ok(()),
-            false if view.failed_tries > 0 => Err(view.trouble),
-            false => Err(format!("{} bytes were still to come after {GATHER_WAIT_MAX:?}", view.lag_bytes)),
-        }
-    }
-
     /// Wait until this replica has caught up with a primary. False if that fails, or takes too
-    /// long. So many tries have failed before.
-    fn wait_until_following(&self, follow: &Follow, failed_before: u64, until: Instant) -> bool {
+    /// long.
+    fn wait_until_following(&self, follow: &Follow, until: Instant) -> bool {
         loop {
             let view = follow.snapshot();
             if view.state == "following" {
                 return true;
             }
-            if view.failed_tries > failed_before || Instant::now() >= until || self.node.is_ending() {
+            if view.failed_tries > 0 || Instant::now() >= until || self.node.is_ending() {
                 return false;
             }
             std::thread::sleep(LOOK);
-        }
-    }
-
-    fn begin_term(&mut self, shards: ShardSet, incomplete: bool) -> Words {
-        let store = &self.node.store;
-        let count = self.all().count();
-        let these = || shards.iter().map(|shard| &store.shards()[shard]);
-        let position = |is_it: &dyn Fn(&Shard) -> bool| shards.iter().find(|shard| is_it(&store.shards()[*shard]));
-        let empty = these().filter(|shard| !shard.is_proven()).count();
-        if let (Some(shard), false) = (position(&|shard| !shard.is_proven()), incomplete) {
-            return Err(format!(
-                "shard {} of {count} has nothing yet: this replica is joining; wait, promote another, or gather from one that has it; with \
-                 --incomplete it begins empty there",
-                shard + 1
-            ));
-        }
-        if let (Some(shard), false) = (position(&|shard| !shard.is_whole()), incomplete) {
-            return Err(format!(
-                "shard {} of {count} is not here up to where its primary was when this replica joined, and what was moved meanwhile is missing: \
-                 promote another, or gather from one that has it; with --incomplete it is lost",
-                shard + 1
-            ));
-        }
-        let newest = these().map(|shard| shard.history().newest()).max().unwrap_or_default();
-        let begun_at = Instant::now();
-        while let Err(shard) = store.make_room_for_term(shards, UnixSeconds::now()) {
-            if begun_at.elapsed() > ROOM_WAIT_MAX {
-                return Err(format!(
-                    "shard {} of {count} has no room for its term after {ROOM_WAIT_MAX:?}: a worker does not end \
-                     its turn, or nothing may be evicted (-M); try again",
-                    shard + 1
-                ));
-            }
-            std::thread::sleep(LOOK);
-        }
-        let ever_had = these().any(|shard| shard.control().committed() > BIRTH);
-        if !newest.is_valid() && !ever_had {
-            return Err("this replica has never had anything of its primary's: it has nothing at all".into());
-        }
-        // Who has discarded what it had, and got nothing since, is born: what others have is of
-        // another lineage.
-        let term = if newest.is_valid() { newest.succeed() } else { Some(Term::birth()) };
-        let term = term.ok_or_else(|| format!("no term can follow {newest}: restart empty"))?;
-        // What replicas of this one have acknowledged may be log that was given up since. They see
-        // the new term, and acknowledge this log.
-        let offer = self.node.config.offer.as_deref();
-        store.begin_term(shards, term, &|shard| {
-            offer.iter().for_each(|offer| offer.board().take_back(shard));
-        });
-        let where_to = self.in_shards(shards);
-        log::info!("this is the primary now{where_to}, term {term}");
-        match empty {
-            0 => Ok(format!("the primary of term {term}{where_to}")),
-            _ => Ok(format!("the primary of term {term}{where_to}; {empty} shards of {count} began empty")),
         }
     }
 
@@ -327,7 +264,7 @@ impl Roles {
         }
         let follow = followed?;
         self.show();
-        let has_all = self.wait_until_following(&follow, 0, Instant::now() + FOLLOW_WAIT_MAX);
+        let has_all = self.wait_until_following(&follow, Instant::now() + FOLLOW_WAIT_MAX);
         let (state, counts) = (if has_all { "follows" } else { "joins" }, follow.snapshot().counts);
         let anew = counts.joined + counts.overrun + counts.diverged;
         Ok(format!(

@@ -40,8 +40,8 @@ impl Chores {
         due
     }
 
-    /// Hear what the primary has said, and say that we are here once a second: then true. Answers to
-    /// subscriptions are put into `answers`.
+    /// Hear what the primary has said, and say that we are here once a second: then true. Answers
+    /// to subscriptions are put into `answers`.
     pub fn attend(
         &mut self,
         link: &mut Link,

@@ -203,7 +203,7 @@ impl Follow {
     /// The following has ended. The numbers that it shows stay.
     pub fn note_detached(&self) {
         let mut view = self.view();
-        view.state = "detached";
+        (view.state, view.is_near) = ("detached", false);
         view.trouble.clear();
     }
 
@@ -266,6 +266,7 @@ impl Follow {
         };
         let mut view = self.view();
         view.state = if refused { "refused" } else { "connecting" };
+        view.is_near = false;
         view.trouble = trouble;
         view.failed_tries += 1;
     }
@@ -278,7 +279,7 @@ impl Follow {
             let level = if why.is_no_failure() { log::Level::Info } else { log::Level::Warn };
             log::log!(level, "replication from {}: {trouble}; subscribing again", self.config.primary);
         }
-        view.state = "joining";
+        (view.state, view.is_near) = ("joining", false);
         view.trouble = trouble;
         view.failed_tries += 1;
     }

@@ -14,6 +14,7 @@
 //! | [`node`] | this process's role, and orders that change it |
 //! | [`order`] | an order, as words and back |
 //! | [`change`] | carrying one out: promote, detach, replicate |
+//! | [`claim`], [`sealing`] | whoever is promoted has the others stop first: both sides of that |
 //! | [`lineage`] | a primary of another lineage: refused, unless what is here may be discarded |
 //! | [`follow`] | the replica's side: connect, attach, pull; and begin again after a failure |
 //! | [`chores`] | its control connection while it pulls |
@@ -47,6 +48,7 @@ pub mod board;
 mod change;
 pub mod choice;
 mod chores;
+pub mod claim;
 pub mod clock;
 pub mod follow;
 pub mod lineage;
@@ -64,6 +66,7 @@ pub mod regions;
 pub mod report;
 pub mod resume;
 pub mod retain;
+pub mod sealing;
 pub mod secret;
 pub mod session;
 pub mod shares;

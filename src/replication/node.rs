@@ -6,15 +6,18 @@
 //! ([`super::follow::Following`]), and it alone opens and closes the store's gates
 //! ([`crate::store::reign`]), so no shard ever has two writers.
 
+use super::HANDSHAKE_WAIT_MAX;
 use super::admission::Admitted;
 use super::change::Roles;
 use super::follow::{Follow, FollowConfig};
 use super::offer::Offer;
 use super::order::{Order, Ordered, Outcome};
 use super::report::{FollowView, Report};
+use super::sealing::{Heir, Sealer, Settled};
+use super::wire::{Seal, SealedShard};
 use crate::base::term::Term;
 use crate::store::Store;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -56,8 +59,23 @@ struct Told {
     follows: Vec<Arc<Follow>>,
     ordered: Option<Ordered>,
     /// None once the node is ending.
-    orders: Option<SyncSender<Order>>,
+    tasks: Option<SyncSender<Task>>,
 }
+
+/// What the control thread does, one after the other.
+enum Task {
+    Order(Order),
+    /// Stop for another server, by then or not at all, and answer.
+    Seal(Seal, Heir, Instant, SyncSender<SealAnswer>),
+    Settle(Term, Settled),
+}
+
+type SealAnswer = Result<Vec<SealedShard>, String>;
+
+/// Tasks that wait.
+const TASKS_MAX: usize = 64;
+/// Pause between two tries to put a task where there is no room.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A running node; ends when dropped, and with it the following.
 pub struct RunningNode {
@@ -71,13 +89,17 @@ impl Node {
     /// Begin: as a replica of the primary that `config.follow` names where one has admitted it,
     /// else as a primary.
     pub fn start(config: NodeConfig, admitted: Option<Admitted>, store: Arc<Store>) -> std::io::Result<RunningNode> {
-        let (sender, orders) = sync_channel(1);
-        let told = Mutex::new(Told { orders: Some(sender), ..Told::default() });
+        let (sender, tasks) = sync_channel(TASKS_MAX);
+        let told = Mutex::new(Told { tasks: Some(sender), ..Told::default() });
         let node = Arc::new(Node { store, config, told });
         let roles = Roles::begin(node.clone(), admitted)?;
+        if let Some(offer) = &node.config.offer {
+            let sealer: Arc<dyn Sealer> = node.clone();
+            offer.set_sealer(Arc::downgrade(&sealer));
+        }
         let (running, (ending, ended)) = (node.clone(), channel::<()>());
         let run = move || {
-            running.carry_out(roles, &orders);
+            running.carry_out(roles, &tasks);
             drop(ending);
         };
         let thread = std::thread::Builder::new().name("replication-control".into()).spawn(run)?;
@@ -91,7 +113,7 @@ impl Node {
             return Err(NotTaken::Busy(name));
         }
         let name = order.name();
-        let taken = told.orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok());
+        let taken = told.tasks.as_ref().is_some_and(|tasks| tasks.try_send(Task::Order(order)).is_ok());
         if !taken {
             return Err(NotTaken::Ending);
         }
@@ -112,25 +134,77 @@ impl Node {
     }
 
     pub(super) fn is_ending(&self) -> bool {
-        self.told().orders.is_none()
+        self.told().tasks.is_none()
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn carry_out(&self, mut roles: Roles, orders: &Receiver<Order>) {
-        while let Ok(order) = orders.recv() {
-            let (name, begun_at) = (order.name(), Instant::now());
-            log::info!("replication: {order}");
-            let outcome = match roles.change(&order) {
-                Ok(words) => Outcome::Done(words),
-                Err(why) => {
-                    log::warn!("replication: {order}: {why}");
-                    Outcome::Failed(why)
+    fn carry_out(&self, mut roles: Roles, tasks: &Receiver<Task>) {
+        while let Ok(task) = tasks.recv() {
+            match task {
+                Task::Order(order) => self.carry_out_order(&mut roles, &order),
+                Task::Seal(seal, heir, deadline, answer) => {
+                    let is_late = Instant::now() >= deadline;
+                    let sealed =
+                        if is_late { Err("another order was under way".into()) } else { roles.seal(&seal, heir) };
+                    let has_sealed = sealed.is_ok();
+                    // Nobody has told the heir: its term cannot begin.
+                    if answer.send(sealed).is_err() && has_sealed {
+                        roles.settle(seal.term, Settled::GivenUp);
+                    }
                 }
+                Task::Settle(term, settled) => roles.settle(term, settled),
+            }
+        }
+    }
+
+    fn carry_out_order(&self, roles: &mut Roles, order: &Order) {
+        let (name, begun_at) = (order.name(), Instant::now());
+        log::info!("replication: {order}");
+        let outcome = match roles.change(order) {
+            Ok(words) => Outcome::Done(words),
+            Err(why) => {
+                log::warn!("replication: {order}: {why}");
+                Outcome::Failed(why)
+            }
+        };
+        self.told().ordered = Some(Ordered { name, outcome, took: begun_at.elapsed() });
+    }
+
+    /// Put a task where the control thread finds it, by then. False where it ends, or has too much
+    /// to do.
+    fn put(&self, mut task: Task, deadline: Instant) -> bool {
+        loop {
+            let put = match &self.told().tasks {
+                None => return false,
+                Some(tasks) => tasks.try_send(task),
             };
-            self.told().ordered = Some(Ordered { name, outcome, took: begun_at.elapsed() });
+            match put {
+                Ok(()) => return true,
+                Err(TrySendError::Full(rest)) if Instant::now() < deadline => task = rest,
+                Err(_) => return false,
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+impl Sealer for Node {
+    fn seal(&self, seal: Seal, heir: Heir, deadline: Instant) -> SealAnswer {
+        let (answer, answers) = sync_channel(0);
+        if !self.put(Task::Seal(seal, heir, deadline, answer), deadline) {
+            return Err("the server is ending, or has too much to do".into());
+        }
+        // An answer that comes later is nobody's, and then nothing has changed.
+        let waited = answers.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        waited.unwrap_or_else(|_| Err("another order is under way".into()))
+    }
+
+    fn settle(&self, term: Term, settled: Settled) {
+        if !self.put(Task::Settle(term, settled), Instant::now() + HANDSHAKE_WAIT_MAX) {
+            log::warn!("what has become of term {term} is not noted here: the server is ending");
         }
     }
 }
@@ -164,7 +238,7 @@ impl RunningNode {
 
 impl Drop for RunningNode {
     fn drop(&mut self) {
-        self.node.told().orders = None;
+        self.node.told().tasks = None;
         if let Some(thread) = self.thread.take()
             && self.ended.recv_timeout(END_WAIT_MAX) == Err(RecvTimeoutError::Disconnected)
         {

@@ -7,6 +7,7 @@ use super::board::Board;
 use super::link::Link;
 use super::places::{NoPlace, Places, shut_down};
 use super::report::{OfferCounters, ReplicaView, Report};
+use super::sealing::Sealer;
 use super::secret::Secret;
 use super::session::{SessionError, serve};
 use super::slot::{Held, Slot};
@@ -20,7 +21,7 @@ use std::cell::Cell;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,8 @@ pub struct Offer {
     absences: Absences,
     /// Names of replicas that were heard to decline, since they were last attached.
     declined: Mutex<Vec<String>>,
+    /// Who changes roles; once there is somebody.
+    sealer: OnceLock<Weak<dyn Sealer>>,
     /// What has happened at the port.
     pub counters: OfferCounters,
 }
@@ -151,6 +154,7 @@ impl Offer {
             ending: AtomicBool::new(false),
             absences: Absences::default(),
             declined: Mutex::default(),
+            sealer: OnceLock::new(),
             counters: OfferCounters::default(),
         });
         let listening = offer.clone();
@@ -171,6 +175,15 @@ impl Offer {
 
     pub(super) fn exporter(&self, kind: Kind) -> Option<&dyn Exporter> {
         self.config.exporters.iter().find(|exporter| exporter.kind() == kind).map(|exporter| &**exporter)
+    }
+
+    /// From now on servers that are about to be promoted are heard.
+    pub(super) fn set_sealer(&self, sealer: Weak<dyn Sealer>) {
+        assert!(self.sealer.set(sealer).is_ok(), "an offer is of one node");
+    }
+
+    pub(super) fn sealer(&self) -> Option<Arc<dyn Sealer>> {
+        self.sealer.get()?.upgrade()
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -362,7 +375,12 @@ impl Offer {
         let spans = self.store.shards().iter().map(|shard| (shard.control().tail(), shard.control().committed()));
         let spans: Vec<(u64, u64)> = spans.collect();
         let views = self.slots().iter_mut().map(|slot| slot.view(&spans)).collect::<Vec<_>>();
-        views.into_iter().map(|view| ReplicaView { retain: self.retain(view.session), ..view }).collect()
+        let board = &self.config.board;
+        let stands = |view: ReplicaView| {
+            let (retain, is_counted) = (self.retain(view.session), board.is_counted(view.session));
+            ReplicaView { retain, is_counted, ..view }
+        };
+        views.into_iter().map(stands).collect()
     }
 }
 
@@ -385,7 +403,7 @@ impl Report for Offer {
         emit("replicas", &replicas.len().to_string());
         self.counters.rows(emit);
         if self.config.board.retain_bytes() > 0 {
-            emit("replica_retain_bytes", &self.config.board.retain_bytes().to_string());
+            emit("replica_retain_bytes", &self.config.board.retain_words());
             emit("replicas_let_go", &self.config.board.let_go_count().to_string());
         }
         replicas.iter().enumerate().for_each(|(number, replica)| replica.rows(number, emit));

@@ -18,10 +18,13 @@ pub struct Order {
 /// What an order asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Become the primary; first bring over what these replicas have and this one lacks.
+    /// Become the primary; first have other servers stop, and bring over what they have and this
+    /// one lacks.
     Promote {
-        /// Their replication ports, HOST:PORT.
+        /// The replication ports of these, HOST:PORT.
         gather: Vec<String>,
+        /// Those that are followed as well: whoever is the primary hands over.
+        take_over: bool,
         /// Even if some shards have nothing here. What other replicas have in those shards is then
         /// lost.
         incomplete: bool,
@@ -41,6 +44,8 @@ pub enum Change {
 /// because what follows is no port.
 const SHARDS: &str = "shards=";
 /// A word before the addresses. It cannot be taken for one, because it has no port.
+const TAKE_OVER: &str = "takeover";
+/// The same.
 const INCOMPLETE: &str = "incomplete";
 /// The same.
 const DISCARD: &str = "discard";
@@ -50,7 +55,7 @@ const DISCARD: &str = "discard";
 pub enum BadOrder {
     /// There is no such order.
     #[error(
-        "usage: replication promote [shards=LIST] [incomplete] [HOST:PORT ...] | detach [shards=LIST] | \
+        "usage: replication promote [shards=LIST] [takeover] [incomplete] [HOST:PORT ...] | detach [shards=LIST] | \
          replicate [shards=LIST] [discard] HOST:PORT"
     )]
     Usage,
@@ -72,11 +77,12 @@ impl Order {
         let name = words.next();
         let shards = words.next_if(|word| word.starts_with(SHARDS)).map(|word| word[SHARDS.len()..].parse());
         let shards = shards.transpose()?;
+        let take_over = name == Some("promote") && words.next_if_eq(&TAKE_OVER).is_some();
         let incomplete = name == Some("promote") && words.next_if_eq(&INCOMPLETE).is_some();
         let discard = name == Some("replicate") && words.next_if_eq(&DISCARD).is_some();
         let addresses: Vec<String> = words.map(with_port).collect::<Result<_, _>>()?;
         let change = match (name, addresses.len()) {
-            (Some("promote"), 0..=REPLICAS_MAX) => Change::Promote { gather: addresses, incomplete },
+            (Some("promote"), 0..=REPLICAS_MAX) => Change::Promote { gather: addresses, take_over, incomplete },
             (Some("promote"), _) => return Err(BadOrder::TooMany),
             (Some("detach"), 0) => Change::Detach,
             (Some("replicate"), 1) => {
@@ -113,7 +119,10 @@ impl fmt::Display for Order {
             write!(f, " {SHARDS}{shards}")?;
         }
         let addresses = match &self.change {
-            Change::Promote { gather, incomplete } => {
+            Change::Promote { gather, take_over, incomplete } => {
+                if *take_over {
+                    write!(f, " {TAKE_OVER}")?;
+                }
                 if *incomplete {
                     write!(f, " {INCOMPLETE}")?;
                 }
@@ -195,6 +204,8 @@ mod tests {
             "replicate [::1]:65535",
             "replicate discard a:1",
             "promote shards=0-3,9 incomplete a:1",
+            "promote takeover",
+            "promote shards=7 takeover incomplete a:1",
             "detach shards=7",
             "replicate shards=0-511 discard a:1",
         ] {

@@ -46,8 +46,10 @@ pub struct ReplicaView {
     pub resyncs: u64,
     /// Records that failed its check.
     pub bad_records: u64,
-    /// With `--replica-retain`: `held` while its log is kept, `let_go` while it is not; else empty.
+    /// Where log is kept: `held` while it is for this replica, `let_go` while not; else empty.
     pub retain: &'static str,
+    /// Whether it is counted where writes wait for replicas, in each shard that it follows.
+    pub is_counted: bool,
     /// Seconds since it was admitted.
     pub seconds: u64,
 }
@@ -79,6 +81,9 @@ pub struct FollowView {
     pub shards: ShardSet,
     /// `connecting`, `joining`, `following`, `refused`, or `detached`.
     pub state: &'static str,
+    /// It follows in all of these, and little is missing. Under writes without a pause a replica is
+    /// near, though it never has all that it was shown.
+    pub is_near: bool,
     /// The fabric, and why that one.
     pub fabric: String,
     /// `pull` or `push`.
@@ -137,6 +142,7 @@ impl ReplicaView {
         if !self.retain.is_empty() {
             row("retain", &self.retain);
         }
+        row("counted", &if self.is_counted { "yes" } else { "no" });
         row("seconds", &self.seconds);
     }
 }
@@ -225,6 +231,7 @@ impl FollowView {
             primary_version: behind.primary_version.clone().or(ahead.primary_version.clone()),
             shards: self.shards.with(other.shards),
             state: behind.state,
+            is_near: self.is_near && other.is_near,
             fabric: both(&self.fabric, &other.fabric),
             mode: behind.mode,
             pullers: self.pullers + other.pullers,

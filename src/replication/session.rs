@@ -12,6 +12,7 @@ use super::offer::{Admission, Offer};
 use super::places::{NoPlace, Place};
 use super::push::pushing::Pushing;
 use super::retain::Teller;
+use super::sealing;
 use super::secret::{Side, random};
 use super::shares::PULLERS_MAX;
 use super::slot::Held;
@@ -100,26 +101,28 @@ fn refused<T>(why: Refusal, words: impl Into<String>) -> Result<T, SessionError>
 }
 
 fn run(offer: &Offer, link: &mut Link, place: &mut Place) -> Result<std::convert::Infallible, SessionError> {
-    let admission = handshake(offer, link, place).map_err(|error| match error {
+    let silent = |error: SessionError| match error {
         SessionError::Link(silent @ LinkError::Silent(_)) => {
             SessionError::Refused(Refusal::Protocol, format!("{silent}, in the middle of a handshake"))
         }
         error => error,
-    })?;
+    };
+    let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
+    authenticate(offer, link, place, deadline).map_err(silent)?;
+    let join = match link.receive(deadline).map_err(|error| silent(error.into()))? {
+        Message::Join(join) => join,
+        Message::Seal(seal) => return Err(sealing::serve(offer, link, seal)),
+        other => return out_of_place(&other),
+    };
+    let admission = admit(offer, link, join, deadline).map_err(silent)?;
     let mut teller = Teller::default();
     let ended = follow(offer, link, &admission, &mut teller);
     teller.look(offer.board(), admission.session());
     ended
 }
 
-/// The handshake, up to a connected data channel.
-fn handshake<'o>(offer: &'o Offer, link: &mut Link, place: &mut Place) -> Result<Admission<'o>, SessionError> {
-    let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
-    authenticate(offer, link, place, deadline)?;
-    let join = match link.receive(deadline)? {
-        Message::Join(join) => join,
-        other => return out_of_place(&other),
-    };
+/// The rest of the handshake, up to a connected data channel.
+fn admit<'o>(offer: &'o Offer, link: &mut Link, join: Join, deadline: Instant) -> Result<Admission<'o>, SessionError> {
     if !offer.store().has_begun() {
         return refused(
             Refusal::Busy,

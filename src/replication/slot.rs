@@ -99,6 +99,7 @@ impl Slot {
             resyncs: summary.begun_anew,
             bad_records: summary.bad_records,
             retain: "",
+            is_counted: false,
             seconds: self.since.elapsed().as_secs(),
         }
     }

@@ -66,7 +66,8 @@ struct Below {
 }
 
 impl Default for Standing {
-    /// Of a following that begins. The server that is followed counts as the root until it is heard.
+    /// Of a following that begins. The server that is followed counts as the root until it is
+    /// heard.
     fn default() -> Standing {
         let now = Instant::now();
         Standing {

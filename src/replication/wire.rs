@@ -10,6 +10,7 @@
 //! ```
 
 mod read;
+mod seal;
 mod subscribe;
 mod version;
 
@@ -21,6 +22,7 @@ use crate::fabric::{Descriptor, Invitation, Kind};
 use crate::store::sizing::SHARDS_MAX;
 use crate::store::{Geometry, History, Memory};
 use read::{Fields, read};
+pub use seal::{Seal, SealedShard};
 pub use subscribe::{Subscribed, Told, Wanted};
 pub use version::{PROGRAM_VERSION, VERSION, Version};
 
@@ -31,8 +33,8 @@ pub const MAGIC: [u8; 8] = *b"remora\r\n";
 pub const LENGTH_BYTES: usize = 4;
 /// Longest frame while the peer has not proved itself.
 pub const STRANGER_FRAME_BYTES_MAX: usize = 512;
-/// Longest frame: a Welcome or a Subscribed that tells as much as it may of 1,024 shards takes nearly
-/// all of it.
+/// Longest frame: a Welcome or a Subscribed that tells as much as it may of 1,024 shards takes
+/// nearly all of it.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Terms of one shard that are told, at most: the oldest, by which whoever joins begins to
 /// read, and the latest. Of those between, records tell. A replica that comes back with a cursor in
@@ -81,6 +83,8 @@ pub enum Refusal {
     Channel = 10,
     /// A replica's word: it ends the session of its own will.
     Leaves = 11,
+    /// It does not stop for that heir.
+    NotSealed = 12,
 }
 
 /// Why a primary declines one fabric.
@@ -164,6 +168,14 @@ pub enum Message {
     Subscribed(Subscribed),
     /// Replica: it follows these shards here no longer.
     Unsubscribe(ShardSet),
+    /// Heir: stop in these shards, for I am to be their primary. In place of Join.
+    Seal(Seal),
+    /// The other side: it has stopped, and has come so far.
+    Sealed(Vec<SealedShard>),
+    /// Heir: the term has begun.
+    Begun,
+    /// Heir: the term is not going to begin.
+    GivenUp,
     /// Of a kind that is not known here. From a side that has proved itself it is no error.
     Unknown(u8),
 }
@@ -248,6 +260,10 @@ impl Message {
             Message::Subscribe(_) => 14,
             Message::Subscribed(_) => 15,
             Message::Unsubscribe(_) => 16,
+            Message::Seal(_) => 17,
+            Message::Sealed(_) => 18,
+            Message::Begun => 19,
+            Message::GivenUp => 20,
             Message::Unknown(kind) => *kind,
         }
     }
@@ -271,6 +287,10 @@ impl Message {
             Message::Subscribe(_) => "Subscribe",
             Message::Subscribed(_) => "Subscribed",
             Message::Unsubscribe(_) => "Unsubscribe",
+            Message::Seal(_) => "Seal",
+            Message::Sealed(_) => "Sealed",
+            Message::Begun => "Begun",
+            Message::GivenUp => "GivenUp",
             Message::Unknown(_) => "something of an unknown kind",
         }
     }
@@ -307,7 +327,7 @@ impl Message {
                 out.extend_from_slice(&(further.len() as u16).to_le_bytes());
                 further.iter().for_each(|invitation| put_invitation(out, invitation));
             }
-            Message::Attached | Message::Unknown(_) => {}
+            Message::Attached | Message::Begun | Message::GivenUp | Message::Unknown(_) => {}
             Message::Heartbeat(Beat { distance, stamp, path }) => {
                 out.extend_from_slice(&distance.depth.to_le_bytes());
                 for number in
@@ -325,6 +345,8 @@ impl Message {
             Message::Subscribe(wanted) => subscribe::put_wanted(out, wanted),
             Message::Subscribed(subscribed) => subscribe::put_subscribed(out, subscribed),
             Message::Unsubscribe(shards) => subscribe::put_shards(out, *shards),
+            Message::Seal(seal) => seal::put_seal(out, seal),
+            Message::Sealed(sealed) => seal::put_sealed(out, sealed),
         }
         let length = (out.len() - begin - LENGTH_BYTES) as u32;
         out[begin..begin + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());

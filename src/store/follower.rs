@@ -414,6 +414,9 @@ impl Shard {
         self.set_history(history.clone());
         self.control().begin_term(term.0, begins);
         self.restart_at(position);
+        if let Some(guard) = self.guard.get() {
+            guard.begins_anew(self.number as usize);
+        }
     }
 
     /// Copy the batch's words, which begin at position `from`. Of a pad only the header: what it

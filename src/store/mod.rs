@@ -95,7 +95,7 @@ pub use record::Draft;
 use record::{Kind, Meta, Source};
 use reign::Gates;
 pub use reign::{Closed, Reign, Unwritten};
-pub use retain::TailGuard;
+pub use retain::{Allowed, TailGuard};
 use shape::Shape;
 use shard::{Shard, Shared};
 pub use sizing::{StoreConfig, StoreError};

@@ -2,9 +2,10 @@
 //! ([`super::reign`]). And what a log loses when it turns out to have parted from the one that
 //! counts.
 //!
-//! **Beginning a term**, in all shards or in some. One record in each log, seeded by the term that it begins; what is
-//! padded before it is still the old term's. Where a shard begins is noted first, then published,
-//! so that who sees the new term in a control line finds it in the shard's history as well.
+//! **Beginning a term**, in all shards or in some. One record in each log, seeded by the term
+//! that it begins; what is padded before it is still the old term's. Where a shard begins is noted
+//! first, then published, so that who sees the new term in a control line finds it in the shard's
+//! history as well.
 //!
 //! All of this is for the one thread that decides who writes: while it calls, nobody follows with
 //! this store and its gates are closed.
@@ -34,9 +35,10 @@ pub struct Extent {
 }
 
 impl Store {
-    /// See that each of these shards has room for [`Store::begin_term`]: what is oldest goes, as little as
-    /// will do, and nothing that lives where nothing is evicted. Err is a shard that has none yet,
-    /// because turns of now may still look at those bytes: try again later, from outside any turn.
+    /// See that each of these shards has room for [`Store::begin_term`]: what is oldest goes, as
+    /// little as will do, and nothing that lives where nothing is evicted. Err is a shard that has
+    /// none yet, because turns of now may still look at those bytes: try again later, from outside
+    /// any turn.
     pub fn make_room_for_term(&self, shards: ShardSet, now: UnixSeconds) -> Result<(), usize> {
         let lacks_room = |shard: &Shard| !shard.make_room_for_term(&mut shard.lock(), now);
         shards.iter().find(|shard| lacks_room(&self.shards[*shard])).map_or(Ok(()), Err)

@@ -5,6 +5,8 @@
 use super::Store;
 use super::shard::Shard;
 use super::writer::Writer;
+use crate::sys::sync::{AtomicU64, Ordering, fence};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Says how far the tail may go.
@@ -13,6 +15,62 @@ pub trait TailGuard: Send + Sync {
     /// less than `wanted` if somebody needs what lies there, else `wanted` or more, and it is not
     /// asked again before that. Called with the shard's lock held, so it must not wait.
     fn floor(&self, shard: usize, wanted: u64) -> u64;
+
+    /// The log of shard `shard` begins anew, at whatever position: what was said of it before is
+    /// void. Called with the shard's lock held.
+    fn begins_anew(&self, shard: usize);
+}
+
+/// How far a shard's tail may go, for a guard and for those who count who still needs what lies
+/// above: nobody is passed by the tail after it was counted. loom checks it.
+///
+/// ```text
+/// who counts                          the guard
+/// 1. load how far somebody is         1. store up to where the tail may go
+/// 2. fence                            2. fence
+/// 3. load up to where the tail may    3. load how far everybody is
+///    go; who is below is not counted  4. store less, if somebody is below
+/// ```
+///
+/// One of the two fences is the first. If it is the guard's, who counts sees how far the tail may
+/// go. If it is the other one, the guard sees who was counted.
+pub struct Allowed(AtomicU64);
+
+impl Allowed {
+    /// Nothing so far.
+    pub fn nothing() -> Allowed {
+        Allowed(AtomicU64::new(0))
+    }
+
+    /// For who counts: between the loads of how far somebody is, and [`Allowed::position`].
+    pub fn order_loads() {
+        fence(Ordering::SeqCst);
+    }
+
+    /// Up to where the tail may go.
+    pub fn position(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// The tail may go up to `floor`, or up to what `lowest` finds in the range that this adds: how
+    /// far the lowest one is that may have been counted there. Returns up to where. With the
+    /// shard's lock held, before the tail moves.
+    pub fn raise(&self, floor: u64, lowest: impl FnOnce(Range<u64>) -> Option<u64>) -> u64 {
+        let before = self.0.load(Ordering::Relaxed);
+        if floor <= before {
+            return floor;
+        }
+        self.0.store(floor, Ordering::Release);
+        fence(Ordering::SeqCst);
+        let Some(lowest) = lowest(before..floor) else { return floor };
+        self.0.store(lowest, Ordering::Release);
+        lowest
+    }
+
+    /// The log begins anew. With the shard's lock held.
+    pub fn begin_anew(&self) {
+        self.0.store(0, Ordering::Release);
+    }
 }
 
 impl Store {
@@ -39,7 +97,8 @@ impl Shard {
 mod tests {
     use super::*;
     use crate::base::time::UnixSeconds;
-    use crate::store::{NewItem, NoRoom, StoreConfig};
+    use crate::store::line::BIRTH;
+    use crate::store::{History, NewItem, NoRoom, StoreConfig};
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
     const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
@@ -48,12 +107,24 @@ mod tests {
     struct Held {
         from: AtomicU64,
         asked: AtomicU64,
+        begun_anew: AtomicU64,
+    }
+
+    impl Held {
+        fn all() -> Arc<Held> {
+            let nothing = || AtomicU64::new(0);
+            Arc::new(Held { from: nothing(), asked: nothing(), begun_anew: nothing() })
+        }
     }
 
     impl TailGuard for Held {
         fn floor(&self, _shard: usize, _wanted: u64) -> u64 {
             self.asked.fetch_add(1, Relaxed);
             self.from.load(Relaxed)
+        }
+
+        fn begins_anew(&self, _shard: usize) {
+            self.begun_anew.fetch_add(1, Relaxed);
         }
     }
 
@@ -87,7 +158,7 @@ mod tests {
     #[test]
     fn what_is_held_stays_and_writes_find_no_room_until_it_is_let_go() {
         let store = store(true);
-        let held = Arc::new(Held { from: AtomicU64::new(0), asked: AtomicU64::new(0) });
+        let held = Held::all();
         let guard: Arc<dyn TailGuard> = held.clone();
         assert!(store.set_tail_guard(&guard));
         assert!(!store.set_tail_guard(&guard), "one is enough");
@@ -119,7 +190,7 @@ mod tests {
     #[test]
     fn without_eviction_it_is_the_same() {
         let store = store(false);
-        let held = Arc::new(Held { from: AtomicU64::new(0), asked: AtomicU64::new(0) });
+        let held = Held::all();
         let guard: Arc<dyn TailGuard> = held.clone();
         assert!(store.set_tail_guard(&guard));
         // The same few keys: there are gaps to gain, and nobody may have them.
@@ -130,5 +201,16 @@ mod tests {
         let stored = (0..2000).filter(|number| set(&store, number % 10).is_ok()).count();
         assert!(stored > 1500 && store.shards()[0].control().tail() > tail, "{stored}");
         assert!((0..10).all(|key| is_there(&store, key)));
+    }
+
+    /// Positions go back where a server follows another one.
+    #[test]
+    fn what_was_allowed_of_a_log_is_void_once_another_begins() {
+        let (store, held) = (store(true), Held::all());
+        let guard: Arc<dyn TailGuard> = held.clone();
+        assert!(store.set_tail_guard(&guard));
+        let mut follower = store.follower(0).expect("nobody follows");
+        assert!(follower.begin_at(BIRTH, &History::NONE));
+        assert_eq!(held.begun_anew.load(Relaxed), 1);
     }
 }

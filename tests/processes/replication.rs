@@ -7,6 +7,7 @@
 //! | follow.rs | a replica shows what its primary holds, and refuses every write |
 //! | joining.rs | replicas that come and go under full write load, and leave nothing behind |
 //! | cuts.rs | control connections that are cut or stall, at every step |
+//! | counted.rs | slow replicas under acknowledged writes |
 //! | crowds.rs | strangers that take every place at the replication port |
 //! | elsewhere.rs | peers of other hosts, who must not choose sockets of this one |
 //! | memory.rs | memory that changes while it serves |
@@ -29,7 +30,10 @@
 //! | strangers.rs | whatever else comes to the replication port |
 //! | subscriptions.rs | shards that are subscribed to one by one, and a server that has begun in some |
 //! | versions.rs | peers that speak another version of the protocol |
+//! | handover.rs | shards that are handed over, and heirs that give up or are gone |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
+//! | roles_by_shard.rs | servers that are the primary of some shards and replicas in others |
+//! | orders_by_shard.rs | orders about some shards: what they change, what they leave as it is, what is refused |
 //! | within.rs | the same within this process, where turns and handshakes hang when told to |
 //! | unlocked.rs | nothing that holds a lock writes to the log |
 //! | orders.rs | what is refused of `remora ctl`, and in which words |
@@ -38,12 +42,14 @@
 mod acks;
 mod chain;
 mod chain_retain;
+mod counted;
 mod crowds;
 mod cuts;
 mod early;
 mod elsewhere;
 mod fallback;
 mod follow;
+mod handover;
 mod impostor;
 mod joining;
 mod lineage;
@@ -51,11 +57,13 @@ mod memory;
 mod names;
 mod operators;
 mod orders;
+mod orders_by_shard;
 mod places;
 mod pullers;
 mod push;
 mod restarts;
 mod roles;
+mod roles_by_shard;
 mod secrets;
 mod shards;
 mod shutdown;

@@ -86,8 +86,9 @@ fn switch_over(primary: &mut ServerProcess, next: &mut Replica, other: &mut Repl
     std::thread::sleep(WRITING);
     let killed_at = Instant::now();
     primary.kill()?;
-    let promotion =
-        next.order(&Change::Promote { gather: vec![other.replication()?.to_string()], incomplete: false }.into())?;
+    let promotion = next.order(
+        &Change::Promote { gather: vec![other.replication()?.to_string()], take_over: false, incomplete: false }.into(),
+    )?;
     let promoted_at = Instant::now();
     other.order(&Change::Replicate { primary: next.replication()?.to_string(), discard: false }.into())?;
     Ok(Times { killed_at, promoted_at, moved_at: Instant::now(), promotion })

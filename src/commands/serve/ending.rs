@@ -140,6 +140,7 @@ mod tests {
             resyncs: 0,
             bad_records: 0,
             retain: "",
+            is_counted: false,
             seconds: 0,
         }
     }

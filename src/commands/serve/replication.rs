@@ -78,9 +78,10 @@ pub struct ReplicationArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = SILENCE_SECONDS_DEFAULT, value_parser = silence)]
     pub replication_timeout: u64,
     /// Have writers wait for replicas that are at most so many bytes behind, rather than overrun
-    /// them; 0: never. With k, m or g
-    #[arg(long, value_name = "BYTES", default_value = "0", value_parser = retain)]
-    pub replica_retain: usize,
+    /// them; 0: never. With k, m or g [default: for each that is not stuck, once a write has waited
+    /// for replicas]
+    #[arg(long, value_name = "BYTES", value_parser = retain)]
+    pub replica_retain: Option<usize>,
     /// Port of the data channels over verbs and TCP; 0 for one of the kernel's choice
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub replication_data_port: u16,
@@ -123,7 +124,7 @@ pub struct Plan {
     pause_max: Duration,
     silence_max: Duration,
     data_port: u16,
-    retain_bytes: u64,
+    retain_bytes: Option<u64>,
     discard: Discard,
     pin: bool,
     penalties: SharedPenalties,
@@ -171,6 +172,12 @@ impl Plan {
                 "--ack-replicas {replicas} needs --replication ADDR:PORT: without it there is no replica to wait for"
             );
         }
+        if let (Some(0), replicas @ 1..) = (args.replica_retain, args.ack_replicas) {
+            bail!(
+                "--replica-retain 0 overruns replicas that --ack-replicas {replicas} counts on, and with them what was \
+                 acknowledged: leave it out, or give BYTES"
+            );
+        }
         Ok(Plan {
             listen,
             primary: args.replica_of.as_deref().map(with_port).transpose().context("--replica-of")?,
@@ -188,7 +195,7 @@ impl Plan {
             pause_max: Duration::from_micros(args.replica_poll),
             silence_max: Duration::from_secs(args.replication_timeout),
             data_port: args.replication_data_port,
-            retain_bytes: args.replica_retain as u64,
+            retain_bytes: args.replica_retain.map(|bytes| bytes as u64),
             discard: if args.replica_discard { Discard::Always } else { Discard::Never },
             pin,
             penalties: SharedPenalties::default(),
@@ -287,9 +294,7 @@ impl Plan {
             board: self.board.clone(),
             chain: self.chain.clone(),
         };
-        if self.retain_bytes > 0 {
-            Retain::install(store, &self.board, self.retain_bytes);
-        }
+        Retain::install(store, &self.board, self.retain_bytes);
         Ok(Offer::start(store.clone(), config)?)
     }
 

@@ -64,7 +64,9 @@ impl Following {
     /// Follow these as well, which nobody else writes to.
     pub fn add(&self, shards: ShardSet) {
         self.follow.hold.want(shards);
-        self.follow.view().state = "joining";
+        let mut view = self.follow.view();
+        (view.state, view.is_near) = ("joining", false);
+        drop(view);
         self.wake();
     }
 

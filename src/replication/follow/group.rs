@@ -20,6 +20,8 @@ pub(super) struct Progress {
     pub lag: Lag,
     /// When the server that takes writes was last seen to live; None of a puller without lanes.
     pub sign: Option<Sign>,
+    /// All lanes follow.
+    pub follows: bool,
     /// All have applied what their last look showed.
     pub is_caught_up: bool,
 }
@@ -31,6 +33,7 @@ impl Progress {
             counts: puller.counts(),
             lag: puller.lag(),
             sign: puller.has_lanes().then(|| puller.sign()),
+            follows: puller.follows(),
             is_caught_up: puller.is_caught_up(),
         }
     }
@@ -46,6 +49,7 @@ impl Progress {
             counts: self.counts.plus(&other.counts),
             lag: self.lag.with(other.lag),
             sign: self.sign.zip(other.sign).map(|(one, other)| one.with(other)).or(self.sign).or(other.sign),
+            follows: self.follows && other.follows,
             is_caught_up: self.is_caught_up && other.is_caught_up,
         }
     }
@@ -148,7 +152,7 @@ impl Group {
     pub fn send(&self, number: usize, coming: Coming) {
         let mut further = lock(&self.further[number]);
         further.comings.push(coming);
-        further.progress.is_caught_up = false;
+        (further.progress.is_caught_up, further.progress.follows) = (false, false);
         drop(further);
         if let Some(thread) = lock(&self.threads).get(number) {
             thread.unpark();
@@ -188,6 +192,7 @@ impl Group {
         let before = std::mem::replace(&mut further.progress, now);
         // It has not caught up before it has the lane that is to come.
         further.progress.is_caught_up &= further.comings.is_empty();
+        further.progress.follows &= further.comings.is_empty();
         let comings = std::mem::take(&mut further.comings);
         drop(further);
         if now.is_caught_up && !before.is_caught_up && self.is_awaited.load(Relaxed) {

@@ -26,6 +26,9 @@ use std::time::{Duration, Instant};
 /// Longest wait for READs within one step.
 const STEP_WAIT: Duration = Duration::from_millis(10);
 
+/// A replica that lacks so little is near its primary: some milliseconds.
+const NEAR_BYTES: u64 = 1 << 20;
+
 /// One admission, while it lasts.
 pub(super) struct Session<'s> {
     /// The control connection.
@@ -114,7 +117,7 @@ impl Follow {
             }
             let comings = group.tell(number, puller);
             let has_more = !comings.is_empty();
-            comings.into_iter().for_each(|coming| self.come(store, puller, coming));
+            comings.into_iter().for_each(|coming| self.come(store, puller, group, coming));
             if !pause.is_zero() && !has_more {
                 std::thread::park_timeout(pause);
             }
@@ -123,12 +126,15 @@ impl Follow {
     }
 
     /// A lane comes to a puller, or goes.
-    fn come<'s>(&self, store: &'s Store, puller: &mut Puller<'s>, coming: Coming) {
+    fn come<'s>(&self, store: &'s Store, puller: &mut Puller<'s>, group: &Group, coming: Coming) {
         match coming {
-            Coming::Add(Told { shard, tag, history }) => {
-                let follower = store.follower(shard).expect("whoever holds a shard lets nobody else follow it");
-                puller.add(shard, follower, history, tag);
-            }
+            Coming::Add(Told { shard, tag, history }) => match store.follower(shard) {
+                Some(follower) => puller.add(shard, follower, history, tag),
+                None => {
+                    self.hold.let_go([shard].into_iter().collect());
+                    group.lane_ended(shard, LaneEnd::Held { shard });
+                }
+            },
             Coming::Drop(shard) => {
                 puller.drop_lane(shard);
                 self.hold.let_go([shard].into_iter().collect());
@@ -201,7 +207,9 @@ impl Follow {
                 let progress = group.progress(Progress::of(puller));
                 let mut view = self.report(session, progress);
                 view.skew = chores.skew().or(view.skew);
-                if has_caught_up && progress.is_caught_up && session.subscriptions.has_all(self.hold.wanted()) {
+                let has_all = session.subscriptions.has_all(self.hold.wanted());
+                view.is_near = has_all && progress.follows && progress.lag.bytes <= NEAR_BYTES;
+                if has_caught_up && progress.is_caught_up && has_all {
                     view.state = "following";
                     view.trouble.clear();
                 }
@@ -291,7 +299,7 @@ impl Follow {
     /// To the puller that has this shard.
     fn send<'s>(&self, session: &Session<'s>, first: &mut Puller<'s>, group: &Group, coming: Coming, shard: usize) {
         match session.shares.owner(shard).checked_sub(1) {
-            None => self.come(session.store, first, coming),
+            None => self.come(session.store, first, group, coming),
             Some(number) => group.send(number, coming),
         }
     }

@@ -48,6 +48,12 @@ pub enum LaneEnd {
         /// Why.
         why: Why,
     },
+    /// A following of before has not let go of it yet.
+    #[error("shard {shard}: another thread writes to it still")]
+    Held {
+        /// Which.
+        shard: usize,
+    },
     /// The primary's shard has more memory than this store can give its own.
     #[error("shard {shard}: the primary has {capacity} bytes for it, and this replica has not so much: restart it")]
     NoMemory {

@@ -147,6 +147,11 @@ impl<'s> Lane<'s> {
         }
     }
 
+    /// It applies a log that it was told of.
+    pub fn follows(&self) -> bool {
+        matches!(self.state, State::Follows)
+    }
+
     /// Follows, and has applied all of the last look.
     pub fn is_caught_up(&self) -> bool {
         matches!(self.state, State::Follows)

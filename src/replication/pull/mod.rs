@@ -274,6 +274,11 @@ impl<'s> Puller<'s> {
         self.beats.sign()
     }
 
+    /// Every lane follows.
+    pub fn follows(&self) -> bool {
+        self.ended.is_empty() && self.lanes_awake().all(Lane::follows)
+    }
+
     /// Every lane follows, and has applied all that the last look showed.
     pub fn is_caught_up(&self) -> bool {
         self.ended.is_empty() && self.lanes_awake().all(Lane::is_caught_up)

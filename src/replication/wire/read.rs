@@ -1,6 +1,7 @@
 //! Messages from bytes. Each length is checked against what is there and against its bound before
 //! it is used.
 
+use super::seal::{read_seal, read_sealed};
 use super::subscribe::{read_path, read_shards, read_subscribed, read_wanted};
 use super::{
     Beat, Decline, Greeting, Join, MAGIC, Message, REGIONS_MAX, Refusal, TERMS_TOLD_MAX, TEXT_BYTES_MAX, VERSION,
@@ -105,6 +106,10 @@ fn message(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
         14 => Message::Subscribe(read_wanted(fields)?),
         15 => Message::Subscribed(read_subscribed(fields)?),
         16 => Message::Unsubscribe(read_shards(fields)?),
+        17 => Message::Seal(read_seal(fields)?),
+        18 => Message::Sealed(read_sealed(fields)?),
+        19 => Message::Begun,
+        20 => Message::GivenUp,
         unknown => Message::Unknown(unknown),
     })
 }
@@ -116,7 +121,7 @@ fn read_greeting(fields: &mut Fields<'_>) -> Option<Greeting> {
 
 fn refusal(number: u8) -> Option<Refusal> {
     use Refusal::*;
-    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle, Unfit, Channel, Leaves]
+    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle, Unfit, Channel, Leaves, NotSealed]
         .into_iter()
         .find(|why| *why as u8 == number)
 }

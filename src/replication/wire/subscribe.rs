@@ -110,7 +110,7 @@ pub(super) fn read_shards(fields: &mut Fields<'_>) -> Option<ShardSet> {
     (0..count).map(|_| read_shard(fields)).collect()
 }
 
-fn read_shard(fields: &mut Fields<'_>) -> Option<usize> {
+pub(super) fn read_shard(fields: &mut Fields<'_>) -> Option<usize> {
     fields.u16().map(usize::from).filter(|shard| *shard < SHARDS_MAX)
 }
 

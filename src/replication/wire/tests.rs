@@ -59,6 +59,16 @@ fn examples() -> Vec<Message> {
             shards: vec![told(0, history()), told(1023, History::NONE)],
         }),
         Message::Unsubscribe("0-1,1023".parse().unwrap()),
+        Message::Seal(Seal {
+            shards: "3,7-9".parse().unwrap(),
+            term: Term::of(9, 5),
+            heir: [4; 16],
+            client_port: 11211,
+            replication_port: 11311,
+        }),
+        Message::Sealed(vec![SealedShard { shard: 3, term: Term::of(8, 5), position: 4096, is_whole: true }]),
+        Message::Begun,
+        Message::GivenUp,
         Message::Unknown(200),
     ]
 }

@@ -113,7 +113,7 @@ fn a_replica_that_has_nothing_yet_is_not_promoted() {
     // The first time, and again once the order that failed has it follow again.
     way.expect([Fate::Stalls { up: up.len(), down: ALL }; 2]);
     let replica = Node::replica(way.address, &["--replica-name", "late"]);
-    ctl_fails(&replica, &["promote"], "shard 1 of 2 has nothing yet");
+    ctl_fails(&replica, &["promote"], "shard 0 has nothing yet");
     ctl_fails(&replica, &["promote", "--incomplete"], "it has nothing at all");
     assert_eq!(
         (replica.text("role").as_str(), replica.client().set("k", b"1").contains("read-only")),

@@ -10,18 +10,21 @@ const APPLIED_WITHIN: u64 = 20_000;
 /// Shards that are woken, one after the other.
 const WOKEN: usize = 6;
 
-/// A key of each shard.
-fn keys_of(shards: usize) -> Vec<String> {
-    let mut keys = vec![None; shards];
-    let (mut missing, mut number) = (shards, 0);
+/// So many keys of each shard.
+pub fn keys_by_shard(shards: usize, each: usize) -> Vec<Vec<String>> {
+    let mut keys = vec![Vec::new(); shards];
+    let (mut missing, mut number) = (shards * each, 0);
     while missing > 0 {
         let key = format!("key-{number}");
         let shard = (u128::from(shard_hash(key.as_bytes())) * shards as u128) >> 64;
-        missing -= usize::from(keys[shard as usize].is_none());
-        keys[shard as usize].get_or_insert(key);
+        let keys = &mut keys[shard as usize];
+        if keys.len() < each {
+            keys.push(key);
+            missing -= 1;
+        }
         number += 1;
     }
-    keys.into_iter().flatten().collect()
+    keys
 }
 
 /// Wait until nothing has moved for so long that the replica sleeps between its looks.
@@ -48,7 +51,7 @@ fn a_write_into_a_shard_that_slept_is_applied() {
         let owned = |node: &Node| node.rows_of("stats")["log_owned_bytes"].parse::<u64>().expect("a number");
         assert_eq!((owned(&primary), owned(&replica)), (0, 0));
 
-        let keys = keys_of(shards.parse().expect("a number"));
+        let keys = keys_by_shard(shards.parse().expect("a number"), 1).concat();
         let step = keys.len() / WOKEN;
         let woken: Vec<String> = keys.iter().step_by(step).take(WOKEN).cloned().collect();
         for key in &woken {

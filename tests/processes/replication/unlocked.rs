@@ -77,7 +77,7 @@ fn a_replica_tells_its_state_while_its_log_stands_still() {
 fn reclaim_lets_a_replica_go_without_a_word() {
     let lines = watch("is let go");
     let (store, board) = (Arc::new(small_store(1, None)), Arc::new(Board::default()));
-    Retain::install(&store, &board, 4096);
+    Retain::install(&store, &board, Some(4096));
     let ack = Memfd::new("test-ack", ACK_BYTES, false).expect("a page");
     // The replica follows, stands at the beginning of the log, and stays there.
     let ack = Arc::new(ack);

@@ -148,7 +148,7 @@ fn kind_of(error: &End) -> &'static str {
         End::Lane(LaneEnd::BeganAnew { .. }) => "began anew",
         End::Lane(LaneEnd::Senseless { .. }) | End::Lane(LaneEnd::NoMemory { .. }) => "senseless",
         End::Lane(LaneEnd::BadRecord { .. }) => "bad record",
-        End::Lane(LaneEnd::Kept { .. }) => panic!("this one gives up what it must: {error}"),
+        End::Lane(LaneEnd::Kept { .. } | LaneEnd::Held { .. }) => panic!("this one gives up what it must: {error}"),
     }
 }
 

@@ -137,7 +137,7 @@ impl<'s> Run<'s> {
             End::Puller(PullError::Stuck(..)) => self.seen.stuck += 1,
             End::Puller(PullError::Fabric(_)) => self.seen.closed += 1,
             End::Lane(LaneEnd::BadRecord { .. }) => self.seen.broken += 1,
-            End::Lane(LaneEnd::Kept { .. }) => panic!("this one gives up what it must: {error}"),
+            End::Lane(LaneEnd::Kept { .. } | LaneEnd::Held { .. }) => panic!("this one gives up what it must: {error}"),
             End::Lane(LaneEnd::TermChanged(_))
             | End::Lane(LaneEnd::Senseless { .. })
             | End::Lane(LaneEnd::NoMemory { .. })

@@ -9,8 +9,8 @@ use remora::replication::push::Invite;
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
 use remora::replication::wire::{
-    Beat, Decline, FRAME_BYTES_MAX, Greeting, Join, Message, Refusal, Subscribed, Told, VERSION, Version, Wanted,
-    Welcome,
+    Beat, Decline, FRAME_BYTES_MAX, Greeting, Join, Message, Refusal, Seal, SealedShard, Subscribed, Told, VERSION,
+    Version, Wanted, Welcome,
 };
 use remora::store::{Geometry, History, Memory, TermStart};
 
@@ -54,10 +54,10 @@ fn the_handshake() {
 
 #[test]
 fn refusals() {
-    use Refusal::{Busy, Channel, Circle, Ending, Fabric, Leaves, Protocol, Replaced, Secret, Unfit};
-    for (number, why) in
-        (1..).zip([Refusal::Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle, Unfit, Channel, Leaves])
-    {
+    use Refusal::{Busy, Channel, Circle, Ending, Fabric, Leaves, NotSealed, Protocol, Replaced, Secret, Unfit};
+    let at_first = [Refusal::Version, Secret, Busy, Fabric, Protocol, Replaced];
+    let later = [Ending, Circle, Unfit, Channel, Leaves, NotSealed];
+    for (number, why) in (1..).zip(at_first.into_iter().chain(later)) {
         let drawing = format!("06 00 00 00  05  {number:02x}  02 00  6e 6f | no");
         is_drawn(&Message::Refuse { why, words: "no".into() }, &drawing);
     }
@@ -103,6 +103,46 @@ fn what_a_replica_subscribes_to() {
         02 00  ff 03
         ";
     is_drawn(&Message::Unsubscribe("2,1023".parse().expect("shards")), drawing);
+}
+
+#[test]
+fn how_a_server_stops_for_another() {
+    let seal = Seal {
+        shards: "2,1023".parse().expect("shards"),
+        term: Term::of(3, 0xC0_FFEE_1234),
+        heir: [0xAA; 16],
+        client_port: 11211,
+        replication_port: 11220,
+    };
+    let drawing = "
+        23 00 00 00  11           | Seal
+        02 00                     | shards
+        02 00  ff 03
+        34 12 ee ff c0  03 00 00  | the heir's term, of number 3
+        aa aa aa aa aa aa aa aa  aa aa aa aa aa aa aa aa | the heir
+        cb 2b                     | its clients' port
+        d4 2b                     | its replication port
+        ";
+    is_drawn(&Message::Seal(seal), drawing);
+    let sealed = [
+        SealedShard { shard: 2, term: Term::of(2, 0xC0_FFEE_1234), position: 0x2000, is_whole: true },
+        SealedShard { shard: 1023, term: Term::NONE, position: 0, is_whole: false },
+    ];
+    let drawing = "
+        29 00 00 00  12           | Sealed
+        02 00                     | shards
+        02 00                     | shard 2
+        34 12 ee ff c0  02 00 00  | its term, of number 2
+        00 20 00 00  00 00 00 00  | everything below this is here
+        01                        | and nothing is missing
+        ff 03                     | shard 1023
+        00 00 00 00 00  00 00 00  | it has no term
+        00 00 00 00  00 00 00 00  | and nothing
+        00
+        ";
+    is_drawn(&Message::Sealed(sealed.into()), drawing);
+    is_drawn(&Message::Begun, "01 00 00 00  13");
+    is_drawn(&Message::GivenUp, "01 00 00 00  14");
 }
 
 #[test]

@@ -1,0 +1,88 @@
+//! Another server is about to be promoted in some shards, and this one stops there: see
+//! [`super::super::sealing`].
+
+use super::Roles;
+use crate::base::shards::ShardSet;
+use crate::base::term::Term;
+use crate::replication::follow::FollowConfig;
+use crate::replication::sealing::{Heir, Settled};
+use crate::replication::wire::{Seal, SealedShard};
+
+/// Shards in which this server has stopped, and what it was there before.
+pub(super) struct Sealed {
+    term: Term,
+    shards: ShardSet,
+    heir: Heir,
+    /// It was their primary.
+    own: ShardSet,
+    /// It followed in these.
+    followed: Vec<(FollowConfig, ShardSet)>,
+}
+
+impl Roles {
+    pub(super) fn stop_for(&mut self, seal: &Seal, heir: Heir) -> Result<Vec<SealedShard>, String> {
+        let (all, store) = (self.all(), self.node.store.clone());
+        if !seal.shards.without(all).is_empty() {
+            return Err(format!("this server has {} shards: {all}", all.count()));
+        }
+        for shard in seal.shards.iter() {
+            let known = store.shards()[shard].history().newest().max(self.promised[shard]);
+            if !seal.term.follows(known) {
+                return Err(format!("shard {shard} knows of term {known} already: {} comes too late", seal.term));
+            }
+        }
+        if let Some(pending) = self.seals.iter().find(|one| !one.shards.within(seal.shards).is_empty()) {
+            let shards = pending.shards.within(seal.shards);
+            return Err(format!(
+                "shards {shards} have stopped for term {} and wait for what becomes of it",
+                pending.term
+            ));
+        }
+        let own = self.own().within(seal.shards);
+        store.close_gates(own.iter(), Some(&heir.clients_address));
+        let released = self.release(seal.shards.without(own)).inspect_err(|_| store.open_gates(own.iter()))?;
+        let config = |number: usize| self.followings[number].follow().config().clone();
+        let followed = released.into_iter().map(|(number, shards)| (config(number), shards)).collect();
+        seal.shards.iter().for_each(|shard| self.promised[shard] = seal.term);
+        log::info!("stopped in shards {} for the server at {}", seal.shards, heir.clients_address);
+        self.seals.push(Sealed { term: seal.term, shards: seal.shards, heir, own, followed });
+        let told = |shard: usize| {
+            let here = &store.shards()[shard];
+            let position = if here.is_proven() { here.control().committed() } else { 0 };
+            SealedShard { shard, term: here.history().newest(), position, is_whole: here.is_whole() }
+        };
+        Ok(seal.shards.iter().map(told).collect())
+    }
+
+    pub(super) fn go_on_after(&mut self, term: Term, settled: Settled) {
+        let Some(at) = self.seals.iter().position(|sealed| sealed.term == term) else { return };
+        let Sealed { heir, own, followed, .. } = self.seals.remove(at);
+        // An order may have given them another role meanwhile.
+        let taken = self.followings.iter().fold(self.own(), |all, one| all.with(one.follow().shards()));
+        let (own, followed) =
+            (own.without(taken), followed.into_iter().map(|(config, shards)| (config, shards.without(taken))));
+        if settled == Settled::GivenUp {
+            followed.for_each(|(config, shards)| self.follow_anew(config, shards));
+            return self.take_up_again(own);
+        }
+        let shards = followed.fold(own, |all, (_, shards)| all.with(shards));
+        let Some(address) = heir.replication_address else {
+            return log::warn!("in shards {shards} this server follows nobody: the new primary offers no replication");
+        };
+        self.node.store.close_gates(shards.iter(), Some(&heir.clients_address));
+        self.follow_anew(self.node.config.follow.of(&address), shards);
+    }
+
+    /// The heir has given up: this server is the primary again. It begins a term, because what the
+    /// heir had been told was to be the end of the one before.
+    fn take_up_again(&mut self, shards: ShardSet) {
+        if shards.is_empty() {
+            return;
+        }
+        let begun = self.next_term(shards).and_then(|term| self.begin_term(shards, term, false));
+        match begun {
+            Ok(_) => self.node.store.open_gates(shards.iter()),
+            Err(why) => log::warn!("shards {shards} take no writes: {why}; promote a server there"),
+        }
+    }
+}

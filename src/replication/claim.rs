@@ -1,0 +1,64 @@
+//! The heir's side of a seal: whoever is about to be promoted has other servers stop first, and
+//! learns how far they have come. They do not go on before they are told what has become of it.
+
+use super::HANDSHAKE_WAIT_MAX;
+use super::attach::{AttachError, meet};
+use super::link::{Link, LinkError};
+use super::secret::Secret;
+use super::wire::{Message, Seal, SealedShard};
+use std::time::Instant;
+
+/// One server that has stopped.
+pub struct Claim {
+    /// Its replication port, HOST:PORT, as it was given.
+    pub peer: String,
+    link: Link,
+    sealed: Vec<SealedShard>,
+}
+
+impl Claim {
+    /// Seal `peer`.
+    pub fn ask(peer: &str, secret: &Secret, seal: &Seal) -> Result<Claim, AttachError> {
+        let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
+        let mut link = meet(peer, secret, deadline)?;
+        let address = link.peer();
+        let failed = |error| AttachError::Link(address, error);
+        link.send(&Message::Seal(seal.clone()), deadline).map_err(failed)?;
+        match link.receive(deadline).map_err(failed)? {
+            Message::Sealed(sealed) if sealed.iter().map(|one| one.shard).eq(seal.shards.iter()) => {
+                Ok(Claim { peer: peer.into(), link, sealed })
+            }
+            other => Err(failed(LinkError::OutOfPlace(other.name()))),
+        }
+    }
+
+    /// The same at all of these side by side, in their order.
+    pub fn ask_all(peers: &[String], secret: &Secret, seal: &Seal) -> Vec<Result<Claim, AttachError>> {
+        std::thread::scope(|scope| {
+            let ask = |peer: &'_ String| {
+                let (peer, thread) = (peer.clone(), std::thread::Builder::new().name("replica-claim".into()));
+                thread.spawn_scoped(scope, move || Claim::ask(&peer, secret, seal))
+            };
+            let asked: Vec<_> = peers.iter().map(ask).collect();
+            let answer = |asked: std::io::Result<std::thread::ScopedJoinHandle<'_, _>>| match asked {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(error) => Err(AttachError::Thread(error)),
+            };
+            asked.into_iter().map(answer).collect()
+        })
+    }
+
+    /// How far it has come in a shard that it was sealed in.
+    pub fn sealed(&self, shard: usize) -> Option<&SealedShard> {
+        self.sealed.iter().find(|one| one.shard == shard)
+    }
+
+    /// Tell it whether the term has begun. Where that does not arrive, it follows the heir, and
+    /// finds out.
+    pub fn settle(mut self, has_begun: bool) {
+        let message = if has_begun { Message::Begun } else { Message::GivenUp };
+        if let Err(error) = self.link.send(&message, Instant::now() + HANDSHAKE_WAIT_MAX) {
+            log::warn!("{} was not told what has become of the promotion: {error}", self.peer);
+        }
+    }
+}

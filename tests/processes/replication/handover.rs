@@ -1,0 +1,222 @@
+//! Shards that are handed over under load, and what is left where an heir comes too late, gives up,
+//! or is gone: the test takes its place ([`Claim`]).
+
+use super::orders::{ctl, ctl_fails};
+use crate::node::{Node, in_sync, on_each_fabric, wait_for_row};
+use crate::support::Client;
+use crate::support::wait::go_on_until;
+use remora::base::shards::ShardSet;
+use remora::base::term::Term;
+use remora::replication::claim::Claim;
+use remora::replication::secret::Secret;
+use remora::replication::wire::Seal;
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+const SHARDS: [&str; 4] = ["-m", "64", "--shards", "8"];
+
+fn standby(primary: &Node, fabric: &str) -> Node {
+    Node::standby(primary.port(), &["--fabric", fabric])
+}
+
+/// Whom a refusal names.
+fn named(refusal: &str) -> Option<SocketAddr> {
+    refusal.strip_prefix("SERVER_ERROR read-only replica: write to the primary at ")?.parse().ok()
+}
+
+/// Writes numbers under its own keys, one after the other, each to whoever takes it, until it is
+/// told to end. What it returns was acknowledged: the last number of each key.
+fn write_on(writer: usize, first: SocketAddr, ends: &AtomicBool) -> HashMap<String, u64> {
+    let (mut clients, mut acknowledged) = (HashMap::new(), HashMap::new());
+    let mut at = HashMap::new();
+    for number in 1.. {
+        if ends.load(Relaxed) {
+            break;
+        }
+        let key = format!("writer-{writer}-{}", number % 50);
+        go_on_until("somebody takes it", || {
+            let to = *at.entry(key.clone()).or_insert(first);
+            let client = clients.entry(to).or_insert_with(|| Client::tcp(to));
+            let said = client.set(&key, number.to_string().as_bytes());
+            match named(&said) {
+                Some(other) => at.insert(key.clone(), other),
+                None => {
+                    assert!(said == "STORED" || said.starts_with("SERVER_ERROR read-only"), "{said}");
+                    None
+                }
+            };
+            said == "STORED"
+        });
+        acknowledged.insert(key, number);
+    }
+    acknowledged
+}
+
+/// The writers end, also where the test fails.
+struct Ends<'e>(&'e AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// Back and forth, all shards or some, while clients write to whoever takes it: each write that was
+/// taken is there in the end, at the server that takes the next.
+#[test]
+fn a_take_over_loses_no_write() {
+    on_each_fabric(|fabric| {
+        let one = Node::primary(&[&SHARDS[..], &["--fabric", fabric]].concat());
+        let two = standby(&one, fabric);
+        in_sync(&one, &[&two]);
+        let ends = AtomicBool::new(false);
+        let written = std::thread::scope(|scope| {
+            let (first, ends) = (one.server.tcp[0], &ends);
+            let _ends = Ends(ends);
+            let writers: Vec<_> = (0..2).map(|writer| scope.spawn(move || write_on(writer, first, ends))).collect();
+            for (heir, shards) in [(&two, "0-3"), (&two, "4-7"), (&one, "0-7"), (&two, "2,5"), (&one, "5")] {
+                let said = ctl(heir, &["promote", "--take-over", "--shards", shards]);
+                assert!(said.contains("the primary of term"), "{said}");
+            }
+            ends.store(true, Relaxed);
+            writers.into_iter().map(|writer| writer.join().expect("it writes on")).collect::<Vec<_>>()
+        });
+        assert_eq!((one.text("shards_primary"), two.text("shards_primary")), ("0-1,3-7".into(), "2".into()));
+        for node in [&one, &two] {
+            wait_for_row(node, "state", |state| state == "following");
+        }
+        let mut asked = 0;
+        for (key, number) in written.into_iter().flatten() {
+            let value = number.to_string();
+            // Whoever takes the key's writes has it, and the other comes by it.
+            for node in [&one, &two] {
+                go_on_until("the last write is there", || {
+                    node.client().get(&key).is_some_and(|found| found == value.as_bytes())
+                });
+            }
+            asked += 1;
+        }
+        assert!(asked > 50, "{asked}");
+        for node in [&one, &two] {
+            assert_eq!((node.number("diverged_records"), node.number("bad_records")), (0, 0));
+        }
+    });
+}
+
+/// An heir that is this test: it offers nothing at these ports.
+fn seal(shards: &str, term: Term) -> Seal {
+    let nobody = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let shards: ShardSet = shards.parse().expect("shards");
+    Seal { shards, term, heir: [9; 16], client_port: nobody(), replication_port: nobody() }
+}
+
+fn claim(node: &Node, seal: &Seal) -> Result<Claim, String> {
+    Claim::ask(&node.port().to_string(), &Secret::none(), seal).map_err(|error| error.to_string())
+}
+
+/// Numbers of a node's terms are small: this is later.
+fn later(number: u32) -> Term {
+    Term::of(number, 7)
+}
+
+/// A key of each shard group: one that is refused once these shards are sealed, and one that is
+/// not.
+fn keys_by_refusal(node: &Node) -> (Vec<String>, Vec<String>) {
+    let keys = (0..200).map(|number| format!("key-{number}"));
+    keys.partition(|key| node.client().set(key, b"before").starts_with("SERVER_ERROR read-only"))
+}
+
+#[test]
+fn a_sealed_primary_takes_no_writes_until_it_is_given_up() {
+    let primary = Node::primary(&SHARDS);
+    assert_eq!(keys_by_refusal(&primary).0.len(), 0);
+    let term = primary.text("term");
+    let seal = seal("0-3", later(5));
+    let claim = claim(&primary, &seal).expect("it stops");
+    let head = claim.sealed(2).expect("it was asked").position;
+    assert!(head > 64 && claim.sealed(2).expect("it was asked").is_whole && claim.sealed(4).is_none());
+    let (refused, taken) = keys_by_refusal(&primary);
+    assert!(refused.len() > 50 && taken.len() > 50, "{} {}", refused.len(), taken.len());
+    let said = primary.client().set(&refused[0], b"1");
+    assert_eq!(named(&said).map(|address| address.port()), Some(seal.client_port), "{said}");
+    assert_eq!(primary.text("shards_primary"), "4-7");
+    claim.settle(false);
+    wait_for_row(&primary, "shards_primary", |shards| shards == "0-7");
+    assert_eq!(keys_by_refusal(&primary).0.len(), 0);
+    assert!(primary.text("term").starts_with("6-"), "above {term}, and above what it had stopped for");
+}
+
+#[test]
+fn who_was_sealed_and_lost_its_heir_goes_on_above_its_term() {
+    let primary = Node::primary(&SHARDS);
+    assert_eq!(keys_by_refusal(&primary).0.len(), 0);
+    let seal = seal("0-3", later(5));
+    drop(claim(&primary, &seal).expect("it stops"));
+    // Nobody knows whether the heir has begun. So it is followed, for as long as nobody decides.
+    go_on_until("it tries to follow", || {
+        primary.rows().get("trouble").is_some_and(|trouble| trouble.contains("cannot connect"))
+    });
+    assert_eq!((primary.text("shards").as_str(), primary.text("shards_primary").as_str()), ("0-3", "4-7"));
+    let refused = keys_by_refusal(&primary).0;
+    assert!(primary.client().get(&refused[0]).is_some(), "it serves what it has");
+    ctl(&primary, &["promote"]);
+    assert_eq!(keys_by_refusal(&primary).0.len(), 0);
+    assert!(primary.text("term").starts_with("6-"), "{}", primary.text("term"));
+}
+
+#[test]
+fn a_lower_term_seals_nobody() {
+    let primary = Node::primary(&SHARDS);
+    let refused = |seal: &Seal| claim(&primary, seal).map(drop).expect_err("it goes on");
+    assert!(refused(&seal("0-7", later(1))).contains("comes too late"));
+    let first = claim(&primary, &seal("0-3", later(5))).expect("it stops");
+    for term in [4, 5] {
+        let why = refused(&seal("3-7", later(term)));
+        assert!(why.contains("shard 3 knows of term 5-"), "{why}");
+    }
+    assert_eq!(primary.text("shards_primary"), "4-7", "none of those that were asked for in vain");
+    // Nor a later one, before the first is settled.
+    assert!(refused(&seal("0-7", later(6))).contains("have stopped for term 5-"));
+    first.settle(false);
+    wait_for_row(&primary, "shards_primary", |shards| shards == "0-7");
+    claim(&primary, &seal("0-7", later(9))).expect("it stops").settle(false);
+    wait_for_row(&primary, "shards_primary", |shards| shards == "0-7");
+    let why = refused(&seal("8", later(19)));
+    assert!(why.contains("this server has 8 shards"), "{why}");
+    ctl_fails(&primary, &["promote", "--gather", &primary.port().to_string(), "--shards", "8"], "has 8 shards");
+}
+
+/// A replica that has stopped for an heir counts nowhere: its primary may be the old one.
+#[test]
+fn a_sealed_replica_acknowledges_nothing() {
+    let primary = Node::primary(&[&SHARDS[..], &["--ack-replicas", "1", "--ack-timeout", "300"]].concat());
+    let replica = standby(&primary, "shm");
+    in_sync(&primary, &[&replica]);
+    assert_eq!(primary.client().set("key", b"held"), "STORED");
+    let claim = claim(&replica, &seal("0-7", later(5))).expect("it stops");
+    let said = primary.client().set("key", b"not held");
+    assert!(said.starts_with("SERVER_ERROR") && said.contains("replica"), "{said}");
+    claim.settle(false);
+    wait_for_row(&replica, "state", |state| state == "following");
+    go_on_until("it is held again", || primary.client().set("key", b"held again") == "STORED");
+}
+
+/// Who has been gathered from follows the new primary by itself.
+#[test]
+fn who_was_gathered_from_follows_the_new_primary() {
+    let primary = Node::primary(&SHARDS);
+    let (next, other) = (standby(&primary, "tcp"), standby(&primary, "tcp"));
+    assert_eq!(primary.client().set("key", b"1"), "STORED");
+    in_sync(&primary, &[&next, &other]);
+    let port = next.port().to_string();
+    primary.server.signal("KILL");
+    ctl_fails(&next, &["promote", "--gather", &next.port().to_string()], "this is the replica itself");
+    ctl_fails(&next, &["promote", "--take-over"], "leave that replica out");
+    ctl(&next, &["promote", "--gather", &other.port().to_string()]);
+    assert_eq!(next.client().set("key", b"2"), "STORED");
+    wait_for_row(&other, "primary", |primary| primary == port);
+    wait_for_row(&other, "state", |state| state == "following");
+    in_sync(&next, &[&other]);
+    assert_eq!(other.client().get("key").as_deref(), Some(&b"2"[..]));
+}
