@@ -46,8 +46,7 @@ pub struct Follower<'s> {
     record_bytes_max: usize,
     /// Everything was forgotten: this era must pass before the log may begin elsewhere.
     forgotten: Option<Era>,
-    /// Bytes up to here may be written, as was found out when it was asked last; 0 where that may
-    /// have changed.
+    /// Bytes up to here may be written, when it was asked last; 0 where that may have changed.
     pub(super) room: u64,
     /// It goes back: see [`super::truncation`].
     pub(super) truncation: Option<Truncation>,
@@ -406,8 +405,7 @@ impl Shard {
         writer.paced_head = position;
         writer.goal = Goal::default();
         self.settle_budget(writer);
-        // The flushes of the old log concern nobody; those of the new one that count are still to
-        // come.
+        // Flushes of the old log concern nobody; those of the new one that count are still to come.
         self.set_flushed_below(writer, 0);
         let TermStart { term, begins } =
             history.start_at(position).unwrap_or(TermStart { term: Term::NONE, begins: position });
@@ -432,8 +430,7 @@ impl Shard {
             let words = &words[begin..][..bytes / 8];
             copy_spread(&self.log, checked.position, words);
             if checked.record.shape.kind() == Kind::Set {
-                // What ended the item may stand further on in the log: this store comes by it, and
-                // marks the record, in its own time.
+                // What ended the item may stand further on: this store will mark the record then.
                 let meta = &self.log.words_at(checked.position)[0];
                 meta.store(Meta::from_bits(meta.load(Relaxed)).alive().to_bits(), Relaxed);
             }

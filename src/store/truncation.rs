@@ -111,6 +111,8 @@ impl Shard {
     fn replay_part(&self, writer: &mut Writer, truncation: &mut Truncation) {
         // As when records are applied.
         writer.live.advance(UnixSeconds::now());
+        // Nothing is written or moved now that was not before.
+        let counts = writer.counts.clone();
         let until = truncation.to.min(truncation.replayed + HELD_BYTES);
         while truncation.replayed < until {
             let position = truncation.replayed;
@@ -129,6 +131,7 @@ impl Shard {
             let end = position + record.shape.record_bytes() as u64;
             truncation.replayed = if end == truncation.to { end } else { self.log.settle(end) };
         }
+        writer.counts = counts;
     }
 
     /// The log ends at `position`, in the term `last`. Nobody holds a slot of what is dropped.
@@ -136,10 +139,14 @@ impl Shard {
         writer.wanted = Wanted::default();
         writer.goal = Goal::default();
         writer.paced_head = position;
+        writer.floor = 0;
         self.control().begin_term(last.term.0, last.begins);
         self.cut_at(position, owed);
         self.adopt_history(history);
         self.prove(true);
         self.flushed_below.store(writer.flushed_below, Relaxed);
+        if let Some(guard) = self.guard.get() {
+            guard.begins_anew(self.number as usize);
+        }
     }
 }
