@@ -214,10 +214,10 @@ impl Follower<'_> {
     pub fn forget(&mut self) {
         let mut writer = self.shard.lock();
         self.truncation = None;
+        self.shard.set_flushed_below(&mut writer, self.shard.head());
         self.shard.prove(false);
         self.shard.index.clear();
         writer.live.clear();
-        self.shard.set_flushed_below(&mut writer, self.shard.head());
         writer.pending_flush = None;
         writer.victim = None;
         // First: whoever sees the empty log sees that it says nothing of what is missing.
@@ -327,8 +327,7 @@ impl Follower<'_> {
                     batch.bytes = (checked.position - from) as usize + shape.record_bytes();
                     batch.records.push(checked);
                 }
-                // Room is asked for once those before it are applied: asking may cost room, where
-                // memory is given back.
+                // Those before it are applied first: asking for room may cost some.
                 Err(Stop::NoRoom { .. }) if batch.bytes > 0 => break,
                 Err(stop) => {
                     batch.stop = Some(stop);
@@ -430,7 +429,8 @@ impl Shard {
             let words = &words[begin..][..bytes / 8];
             copy_spread(&self.log, checked.position, words);
             if checked.record.shape.kind() == Kind::Set {
-                // What ended the item may stand further on: this store will mark the record then.
+                // What ended the item may stand further on in the log: this store comes by it, and
+                // marks the record, in its own time.
                 let meta = &self.log.words_at(checked.position)[0];
                 meta.store(Meta::from_bits(meta.load(Relaxed)).alive().to_bits(), Relaxed);
             }
