@@ -1,6 +1,8 @@
-//! `remora demo` starts a primary and two replicas, loads the primary with real traffic, kills it,
-//! promotes a replica, prints what happened, and ends by itself. Its status is 0 only if every
-//! answer was right, every replica held what the primary held, and no acknowledged write was lost.
+//! `remora demo` starts a primary and two replicas, loads the primary with real traffic, kills it
+//! and promotes a replica. Then it shares the shards among three servers, hands some over under
+//! load, and kills one. It prints what happened, and ends by itself. Its status is 0 only if every
+//! answer was right, every replica held what the primary held, no acknowledged write was lost, and
+//! no key's writes were taken by two servers.
 //!
 //! The servers are child processes, so all traffic goes through real sockets. The demo needs no
 //! root, no other package and no port that must be free.
@@ -9,6 +11,7 @@ mod failover;
 mod phases;
 mod process;
 mod replicas;
+mod shards;
 
 use crate::commands::output::say;
 use crate::load::client::Connection;
@@ -32,6 +35,10 @@ const THREADS_MAX: usize = 2;
 const FILL_FACTOR: u64 = 3;
 /// Lengths of values.
 const VALUE_BYTES: std::ops::RangeInclusive<u32> = 32..=2048;
+/// Shards of the servers: some for each of three. A shard must have room for eight items of the
+/// largest size, so that is less than usual.
+const SHARDS: &str = "8";
+const ITEM_BYTES_MAX: &str = "16k";
 /// After a connection broke, how long to wait for the server's process to be seen dead.
 const DEATH_MAX: Duration = Duration::from_millis(500);
 /// Bytes of an item beside its value: its key and its record's header.
@@ -59,7 +66,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let workload = workload(args);
     let ledger = Ledger::new(workload.keys);
     let (memory, workers) = (args.memory.to_string(), threads.to_string());
-    let arguments = ["-m", &memory, "-t", &workers, "--replication", "127.0.0.1:0"];
+    let arguments =
+        ["-m", &memory, "-t", &workers, "--shards", SHARDS, "-I", ITEM_BYTES_MAX, "--replication", "127.0.0.1:0"];
     let mut server = ServerProcess::start("primary", &arguments)?;
     say!(
         "demo: primary pid {} at {}, {} MiB, {threads} worker(s); {CONNECTIONS} connections from {threads} thread(s)",
@@ -78,8 +86,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         bail!("phase 7, failover: before it was killed, {fate}");
     }
     failover::fail_over(&mut server, &mut replicas, workload.keys).context("phase 7, failover")?;
-    replicas.into_iter().try_for_each(Replica::stop).context("phase 8, end")?;
-    say!("8 end       SIGTERM to both: each ended with status 0\n\n{TABLE_HEAD}\n{table}demo: all checks passed")?;
+    let third = replicas[0].replication().and_then(|primary| follow("third", primary));
+    replicas.push(third.context("phase 8, shards")?);
+    shards::share(&mut replicas).context("phase 8, shards")?;
+    replicas.into_iter().try_for_each(Replica::stop).context("phase 9, end")?;
+    say!("9 end       SIGTERM to both: each ended with status 0\n\n{TABLE_HEAD}\n{table}demo: all checks passed")?;
     Ok(())
 }
 

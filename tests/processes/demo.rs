@@ -95,9 +95,23 @@ fn it_shows_every_phase_and_ends_with_all_checks_passed() {
     let all = lines.join("\n");
     assert!(status.success(), "{status}\n{all}\n{errors}");
     assert_eq!(lines.last().map(String::as_str), Some("demo: all checks passed"), "{all}\n{errors}");
-    for phase in ["1 fill", "2 mixed", "3 lease", "4 count", "5 check", "6 replicas", "7 failover", "8 end", "phase "] {
+    for phase in [
+        "1 fill",
+        "2 mixed",
+        "3 lease",
+        "4 count",
+        "5 check",
+        "6 replicas",
+        "7 failover",
+        "8 shards",
+        "9 end",
+        "phase ",
+    ] {
         assert!(lines.iter().any(|line| line.starts_with(phase)), "{phase}:\n{all}");
     }
+    let lost_none = lines.iter().filter(|line| line.contains("acknowledged: ") && line.contains(", lost 0; ")).count();
+    assert_eq!(lost_none, 2, "of the failover, and of the shards:\n{all}");
+    assert!(lines.iter().any(|line| line.contains("one server takes each, the other refuses it")), "{all}");
     assert!(has_ended(server_pid(&lines)), "the server is left behind");
 }
 

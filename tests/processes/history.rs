@@ -7,6 +7,7 @@
 //! | connection.rs, clients.rs, site.rs | recording: clients over sockets, and what they share |
 //! | run.rs, faults.rs, promotions.rs | processes: runs with replicas and primaries that stop, die, are cut off, and are succeeded |
 //! | kills.rs | one kill after the other, and nothing acknowledged is lost |
+//! | by_shard.rs | three servers, each the primary of some shards: hand-overs under load, and kills |
 //!
 //! What it is judged by is in tests/support/history; tests/simulated/history has the judge judged,
 //! and histories without processes.
@@ -14,6 +15,7 @@
 //! Failures name their seed; `REMORA_SEED=<seed> cargo test --test processes history::` replays it
 //! alone.
 
+mod by_shard;
 mod clients;
 mod connection;
 mod faults;

@@ -3,6 +3,7 @@
 
 use super::phases::WAIT_MAX;
 use super::process::ServerProcess;
+use crate::base::shards::ShardSet;
 use crate::commands::ctl;
 use crate::commands::output::say;
 use crate::load::client::Connection;
@@ -73,6 +74,20 @@ impl Replica {
     pub fn order(&mut self, order: &Order) -> anyhow::Result<String> {
         let mut connection = ctl::Target::Tcp(vec![self.process.address()]).command()?;
         ctl::carry_out(&mut connection, order, CATCH_UP_MAX).with_context(|| format!("\"{}\": {order}", self.name))
+    }
+
+    /// The shards that it is the primary of.
+    pub fn primary_of(&mut self) -> anyhow::Result<ShardSet> {
+        let shards = self.rows()?.remove("shards_primary").unwrap_or_default();
+        if shards == "none" {
+            return Ok(ShardSet::default());
+        }
+        shards.parse().with_context(|| format!("\"{}\": the shards of which it is the primary", self.name))
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.kill()
     }
 
     /// SIGTERM, and status 0.

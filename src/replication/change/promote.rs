@@ -156,11 +156,16 @@ impl Roles {
     /// has no less.
     fn furthest(&self, claims: &[Claim], shard: usize) -> Result<Option<(usize, u64)>, String> {
         let ours = &self.node.store.shards()[shard];
-        let newest = ours.history().newest();
+        let history = ours.history();
+        let newest = history.newest();
         let here = if ours.is_proven() { ours.control().committed() } else { 0 };
         let mut furthest = None;
         for (number, claim) in claims.iter().enumerate() {
             let Some(sealed) = claim.sealed(shard).filter(|sealed| sealed.position > 0) else { continue };
+            // Whoever has not come as far in the history has nothing that is not here.
+            if sealed.term != newest && history.starts().iter().any(|start| start.term == sealed.term) {
+                continue;
+            }
             if newest.is_valid() && sealed.term != newest {
                 let why = format!("shard {shard} is of term {} there, here of {newest}", sealed.term);
                 return Err(cannot_gather(&claim.peer, &why));

@@ -69,9 +69,11 @@ impl Subscriptions {
         self.follows.insert(shard);
     }
 
-    /// What is followed and not wanted any more. It counts as followed no more.
+    /// What is not wanted any more, and is followed or was when its lane ended: the primary is to
+    /// be told. It counts as followed no more.
     pub fn drop_unwanted(&mut self, wanted: ShardSet) -> ShardSet {
-        let unwanted = self.follows.without(wanted);
+        let ended: ShardSet = self.ended.keys().copied().collect();
+        let unwanted = self.follows.with(ended).without(wanted);
         self.follows = self.follows.within(wanted);
         self.ended.retain(|shard, _| wanted.has(*shard));
         unwanted
@@ -120,6 +122,23 @@ mod tests {
         assert_eq!(all.ask(set("0-1,7"), now), set("7"));
         let later = now + Duration::from_secs(3);
         assert_eq!(all.unanswered(later), Duration::from_secs(3));
+    }
+
+    /// The primary counts on it until it is told otherwise.
+    #[test]
+    fn a_shard_whose_lane_has_ended_is_dropped_once_as_well() {
+        let now = Instant::now();
+        let mut all = Subscriptions::new(now);
+        all.ask(set("0-3"), now);
+        (0..4).for_each(|shard| {
+            assert!(all.answered(shard, now));
+            all.add(shard);
+        });
+        all.ended(2, false, now);
+        all.ended(3, true, now);
+        assert_eq!(all.drop_unwanted(set("0,3")), set("1-2"));
+        assert!(all.drop_unwanted(set("0,3")).is_empty());
+        assert_eq!(all.drop_unwanted(set("0")), set("3"));
     }
 
     #[test]

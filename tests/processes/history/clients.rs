@@ -97,31 +97,45 @@ fn batch(site: &Site, connection: &Connection, random: &mut Rng, traffic: Traffi
     let mut compared = HashSet::new();
     let length = random.usize(1..=traffic.batch_max);
     let mut one = || {
-        if traffic.counters > 0 && random.u8(0..8) == 0 {
-            let key = COUNTERS_FROM + random.u32(0..traffic.counters);
-            let operation = match random.u8(0..20) {
-                0..14 => Operation::Incr(random.u64(1..9)),
-                14..17 => Operation::Get,
-                17..19 => Operation::Set(site.value() << 20),
-                _ => Operation::Delete,
-            };
-            return (key, operation);
-        }
-        let key = random.u32(0..traffic.registers);
-        let operation = match random.u8(0..20) {
-            0..10 => Operation::Set(site.value()),
-            10..15 => Operation::Get,
-            15..17 => Operation::Delete,
-            _ => match connection.seen.get(&key) {
-                Some((expected, _)) if compared.insert(key) => {
-                    Operation::Cas { expected: *expected, value: site.value() }
-                }
-                _ => Operation::Get,
-            },
-        };
-        (key, operation)
+        let key = key(random, traffic);
+        (key, operation(site, connection, random, &mut compared, key))
     };
     (0..length).map(|_| one()).collect()
+}
+
+/// A key: one in eight is a counter.
+pub fn key(random: &mut Rng, traffic: Traffic) -> u32 {
+    if traffic.counters > 0 && random.u8(0..8) == 0 {
+        return COUNTERS_FROM + random.u32(0..traffic.counters);
+    }
+    random.u32(0..traffic.registers)
+}
+
+/// What is asked of a key. `compared` has the keys that are compared in the same batch.
+pub fn operation(
+    site: &Site,
+    connection: &Connection,
+    random: &mut Rng,
+    compared: &mut HashSet<u32>,
+    key: u32,
+) -> Operation {
+    if key >= COUNTERS_FROM {
+        return match random.u8(0..20) {
+            0..14 => Operation::Incr(random.u64(1..9)),
+            14..17 => Operation::Get,
+            17..19 => Operation::Set(site.value() << 20),
+            _ => Operation::Delete,
+        };
+    }
+    match random.u8(0..20) {
+        0..10 => Operation::Set(site.value()),
+        10..15 => Operation::Get,
+        15..17 => Operation::Delete,
+        _ => match connection.seen.get(&key) {
+            Some((expected, _)) if compared.insert(key) => Operation::Cas { expected: *expected, value: site.value() },
+            _ => Operation::Get,
+        },
+    }
 }
 
 fn read(site: &Site, replica: usize, mut random: Rng, traffic: Traffic) {

@@ -43,6 +43,8 @@ pub struct Connection {
     acks: Acks,
     /// Of each key the value that was seen last, and its CAS.
     pub seen: HashMap<u32, (Value, u64)>,
+    /// The keys whose writes were refused, and who takes them by what the server says.
+    pub redirected: Vec<(u32, Option<SocketAddr>)>,
 }
 
 /// An answer, as far as it matters.
@@ -57,7 +59,8 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_WAIT_MAX))?;
         stream.set_write_timeout(Some(ANSWER_WAIT_MAX))?;
-        Ok(Connection { stream: BufReader::with_capacity(64 << 10, stream), acks, seen: HashMap::new() })
+        let stream = BufReader::with_capacity(64 << 10, stream);
+        Ok(Connection { stream, acks, seen: HashMap::new(), redirected: Vec::new() })
     }
 
     /// Ask all of it at once, and record the answers. What a server refuses, it has not done: such
@@ -178,7 +181,11 @@ impl Connection {
             "EX" => Some((Outcome::Exists, false)),
             "NF" | "EN" => Some((Outcome::Miss, false)),
             line if line.starts_with("SERVER_ERROR not acknowledged") => Some((Outcome::Done, false)),
-            line if line.starts_with("SERVER_ERROR read-only replica") => None,
+            line if line.starts_with("SERVER_ERROR read-only replica") => {
+                let named = line.rsplit(' ').next().and_then(|address| address.parse().ok());
+                self.redirected.push((event.key, named));
+                None
+            }
             line => panic!("{event}: the server says: {line}"),
         }
     }
