@@ -125,11 +125,11 @@ pub fn parted_at(theirs: &[TermStart], ours: &[TermStart]) -> u64 {
     last_common(theirs, ours).and_then(|common| common.until()).unwrap_or(0)
 }
 
-/// Where a log that has diverged may go back to, to go on from there: where the two part. `tail` and
-/// `cursor` are the ends of the log here. None where it has to begin anew:
+/// Where a log that has diverged may go back to, to go on from there: where the two part. `tail`
+/// and `cursor` are the ends of the log here. None where it has to begin anew:
 ///
-/// - Its tail is above the primary's. An item that stood between the two may have been moved here to
-///   where the log is dropped, and still live there.
+/// - Its tail is above the primary's. An item that stood between the two may have been moved here
+///   to where the log is dropped, and still live there.
 /// - The primary has overwritten what follows.
 /// - The two part where a slab begins: the records before that may differ
 ///   ([`is_doubtful`]).
