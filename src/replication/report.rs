@@ -181,6 +181,7 @@ impl FollowView {
         row("shards_joined", &counts.joined);
         row("shards_overrun", &counts.overrun);
         row("shards_diverged", &counts.diverged);
+        row("shards_truncated", &counts.truncated);
         row("diverged_records", &counts.diverged_records);
         row("diverged_bytes", &counts.diverged_bytes);
         row("shards_discarded", &counts.discarded);

@@ -125,6 +125,27 @@ pub fn parted_at(theirs: &[TermStart], ours: &[TermStart]) -> u64 {
     last_common(theirs, ours).and_then(|common| common.until()).unwrap_or(0)
 }
 
+/// Where a log that has diverged may go back to, to go on from there: where the two part. `tail`
+/// and `cursor` are the ends of the log here. None where it has to begin anew:
+///
+/// - Its tail is above the primary's. An item that stood between the two may have been moved here
+///   to where the log is dropped, and still live there.
+/// - The primary has overwritten what follows.
+/// - The two part where a slab begins: the records before that may differ
+///   ([`is_doubtful`]).
+pub fn goes_back_to(
+    theirs: &[TermStart],
+    ours: &[TermStart],
+    (tail, cursor): (u64, u64),
+    line: &Line,
+    slab_bytes: u64,
+) -> Option<u64> {
+    let parted = parted_at(theirs, ours);
+    let is_within = tail < parted && parted < cursor;
+    let has_all = tail <= line.tail && line.tail <= parted;
+    (is_within && has_all && !parted.is_multiple_of(slab_bytes) && parted.is_multiple_of(8)).then_some(parted)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +249,20 @@ mod tests {
         assert!(!doubtful(1, 1520) && !doubtful(1, 1024), "a record might follow; no term begins there");
         assert!(!doubtful(1, 2568), "within a slab nothing is padded");
         assert!(!doubtful(2, 1536) && !doubtful(3, 2048) && !doubtful(0, 1536));
+    }
+
+    #[test]
+    fn a_log_goes_back_where_nothing_can_be_missing_below() {
+        let (theirs, ours) = (terms(&[(1, 64), (2, 1544)]), terms(&[(1, 64)]));
+        let to = |tail, cursor, shown| goes_back_to(&theirs, &ours, (tail, cursor), &line(2, shown, 2000), 512);
+        assert_eq!(to(1000, 1800, 1000), Some(1544));
+        assert_eq!(to(64, 1552, 1544), Some(1544));
+        assert_eq!(to(1008, 1800, 1000), None, "its tail is above");
+        assert_eq!(to(1000, 1800, 1552), None, "what follows is overwritten");
+        assert_eq!((to(1544, 1800, 1544), to(1000, 1544, 1000)), (None, None), "nothing is kept, or dropped");
+        let at_slab = terms(&[(1, 64), (2, 1536)]);
+        assert_eq!(goes_back_to(&at_slab, &ours, (1000, 1800), &line(2, 1000, 2000), 512), None);
+        assert_eq!(goes_back_to(&terms(&[(9, 64)]), &ours, (64, 1800), &line(9, 64, 2000), 512), None);
     }
 
     #[test]

@@ -159,8 +159,16 @@ impl Shard {
         }
     }
 
-    fn note_flush(&self, writer: &mut Writer, position: u64) {
+    /// What stands below `position` is no item.
+    pub(super) fn set_flushed_below(&self, writer: &mut Writer, position: u64) {
+        writer.flushed_below = position;
         self.flushed_below.store(position, Relaxed);
+    }
+
+    fn note_flush(&self, writer: &mut Writer, position: u64) {
+        writer.flushed_below = position;
+        // While nothing is to be seen, that stays so.
+        self.flushed_below.fetch_max(position, Relaxed);
         writer.pending_flush = None;
         writer.live.clear();
     }

@@ -26,6 +26,7 @@ use super::record::{HEADER_BYTES, Kind, Meta, Record};
 use super::shard::Shard;
 use super::sizing::capacity_max;
 use super::spread::copy_spread;
+use super::truncation::Truncation;
 use super::writer::{Goal, Wanted, Writer};
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::term::Term;
@@ -34,21 +35,21 @@ use crate::sys::quiescence::Era;
 use crate::sys::sync::{AtomicU64, Ordering::AcqRel, Ordering::Relaxed, Ordering::Release};
 use arrayvec::ArrayVec;
 
-/// Records applied while the lock is held, at most.
+/// Records and bytes (or one record) applied while the lock is held, at most.
 const BATCH_RECORDS: usize = 64;
-/// And bytes, or one record.
 const BATCH_BYTES: usize = 64 << 10;
 
 /// See the module. One thread uses it, and a shard has one at a time: two would make a broken log.
 pub struct Follower<'s> {
     store: &'s Store,
-    shard: &'s Shard,
+    pub(super) shard: &'s Shard,
     record_bytes_max: usize,
     /// Everything was forgotten: this era must pass before the log may begin elsewhere.
     forgotten: Option<Era>,
-    /// Bytes up to here may be written, as was found out when it was asked last; 0 where that may
-    /// have changed.
-    room: u64,
+    /// Bytes up to here may be written, when it was asked last; 0 where that may have changed.
+    pub(super) room: u64,
+    /// It goes back: see [`super::truncation`].
+    pub(super) truncation: Option<Truncation>,
 }
 
 /// How far [`Follower::apply`] came.
@@ -92,10 +93,10 @@ struct Batch<'w> {
     stop: Option<Stop>,
 }
 
-struct Checked<'w> {
-    record: Record<'w>,
-    position: u64,
-    hash: u64,
+pub(super) struct Checked<'w> {
+    pub record: Record<'w>,
+    pub position: u64,
+    pub hash: u64,
 }
 
 impl Store {
@@ -105,12 +106,15 @@ impl Store {
         let shard = &self.shards[shard];
         // Order: what the one before had begun to do is done.
         let is_free = shard.followed.swap(1, AcqRel) == 0;
-        is_free.then(|| Follower { store: self, shard, record_bytes_max, forgotten: None, room: 0 })
+        is_free.then(|| Follower { store: self, shard, record_bytes_max, forgotten: None, room: 0, truncation: None })
     }
 }
 
 impl Drop for Follower<'_> {
     fn drop(&mut self) {
+        if self.truncation.is_some() {
+            self.forget();
+        }
         self.shard.followed.store(0, Release);
     }
 }
@@ -209,6 +213,8 @@ impl Follower<'_> {
     /// Forget every item: the first of two steps to begin elsewhere. From now on every get misses.
     pub fn forget(&mut self) {
         let mut writer = self.shard.lock();
+        self.truncation = None;
+        self.shard.set_flushed_below(&mut writer, self.shard.head());
         self.shard.prove(false);
         self.shard.index.clear();
         writer.live.clear();
@@ -321,8 +327,7 @@ impl Follower<'_> {
                     batch.bytes = (checked.position - from) as usize + shape.record_bytes();
                     batch.records.push(checked);
                 }
-                // Room is asked for once those before it are applied: asking may cost room, where
-                // memory is given back.
+                // Those before it are applied first: asking for room may cost some.
                 Err(Stop::NoRoom { .. }) if batch.bytes > 0 => break,
                 Err(stop) => {
                     batch.stop = Some(stop);
@@ -399,9 +404,8 @@ impl Shard {
         writer.paced_head = position;
         writer.goal = Goal::default();
         self.settle_budget(writer);
-        // The flushes of the old log concern nobody; those of the new one that count are still to
-        // come.
-        self.flushed_below.store(0, Relaxed);
+        // Flushes of the old log concern nobody; those of the new one that count are still to come.
+        self.set_flushed_below(writer, 0);
         let TermStart { term, begins } =
             history.start_at(position).unwrap_or(TermStart { term: Term::NONE, begins: position });
         self.set_history(history.clone());
@@ -434,7 +438,7 @@ impl Shard {
     }
 
     /// What a record means to the index. It stands in the log, and is published.
-    fn replay(&self, writer: &mut Writer, checked: &Checked<'_>) {
+    pub(super) fn replay(&self, writer: &mut Writer, checked: &Checked<'_>) {
         let record = &checked.record;
         let mut key = [0; KEY_BYTES_MAX];
         let key = &mut key[..record.shape.key_bytes()];
@@ -449,7 +453,7 @@ impl Shard {
             }
             Kind::Touch => {
                 if let Some(item) = self.find_locked(key, checked.hash) {
-                    if item.position >= self.flushed_below.load(Relaxed) {
+                    if item.position >= writer.flushed_below {
                         writer.live.touch(item.record.shape, item.expiry(), record.meta().expiry());
                     }
                     let touched = |bits| Some(Meta::from_bits(bits).touched_by(record.meta()).to_bits());

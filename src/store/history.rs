@@ -76,6 +76,11 @@ impl History {
         self.starts.iter().rfind(|start| start.begins <= position).or(self.starts.first()).copied()
     }
 
+    /// The term of the record that ends at `position`, where it is known.
+    pub fn before_position(&self, position: u64) -> Option<TermStart> {
+        self.starts.iter().rfind(|start| start.begins < position).copied()
+    }
+
     /// The terms up to and with `term`; none where it is not among them.
     pub fn up_to(&self, term: Term) -> &[TermStart] {
         let end = self.starts.iter().rposition(|start| start.term == term).map_or(0, |at| at + 1);

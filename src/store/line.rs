@@ -139,6 +139,14 @@ impl<'a> ControlLine<'a> {
         fence(Ordering::SeqCst);
     }
 
+    /// The log goes back to `position`, above its tail, and owes up to `owed`. The fence is for
+    /// what [`ControlLine::restart`] has one for.
+    pub fn cut(&self, position: u64, owed: u64) {
+        self.0[OWES].store(owed, Ordering::Release);
+        self.0[COMMITTED].store(position, Ordering::Release);
+        fence(Ordering::SeqCst);
+    }
+
     /// Records below this position are complete.
     pub fn committed(&self) -> u64 {
         self.0[COMMITTED].load(Ordering::Acquire)

@@ -153,8 +153,8 @@ impl Mapped {
     }
 
     /// Give back slabs at the top, where there are more than there are to be: those that the log up
-    /// to `needed` does not come to. Nothing of them was ever committed, so nobody has looked at
-    /// their cells. At most `slabs_max` of them.
+    /// to `needed` does not come to. Nothing of them is committed. (Who has looked at their
+    /// cells before the log was cut back sees that its end went back.) At most `slabs_max` of them.
     pub(super) fn trim(&mut self, log: &Log, needed: u64, slabs_max: u32) {
         for _ in 0..slabs_max {
             let top = self.end.saturating_sub(1);

@@ -19,6 +19,7 @@
 //! | [`entry`] | one key under the lock: what commands write through |
 //! | [`item`] | what readers see |
 //! | [`follower`] | a replica's side of a shard: the primary's bytes, checked, copied and indexed |
+//! | [`truncation`] | a replica's log goes back to where it parted from the primary's |
 //! | [`check`] | is this a record of this place and term? |
 //! | [`geometry`] | what two stores must share to hold the same logs |
 //! | [`history`] | which terms a log has been through, and where each began |
@@ -66,6 +67,7 @@ pub mod shard;
 pub mod sizing;
 mod spread;
 pub mod stats;
+pub mod truncation;
 pub mod value;
 mod walk;
 pub mod writer;
@@ -100,6 +102,7 @@ pub use sizing::{StoreConfig, StoreError};
 pub use stats::StoreStats;
 use std::io;
 use std::sync::Arc;
+pub use truncation::GoingBack;
 pub use value::Value;
 
 /// Why nothing was appended. Nothing has changed in the store.

@@ -51,6 +51,9 @@ impl Store {
     /// `then` is called for each shard once its term is published, with the shard's lock held: who
     /// reads the shard's history under that lock does so before the term began, or after `then`.
     pub fn begin_term(&self, shards: ShardSet, term: Term, then: &dyn Fn(usize)) {
+        // Others of this lineage may have been promoted as well. If this log must go back, it has
+        // to show what was touched since.
+        self.log_touches();
         let origins = self.shards.iter().map(|shard| shard.history().origin());
         let origin = origins.max().filter(|origin| origin.is_valid()).unwrap_or(term);
         for number in shards.iter() {

@@ -64,6 +64,11 @@ impl Ends {
         self.head.store(position, Release);
     }
 
+    /// The log ends at `position`, which is lower. While nobody else publishes.
+    pub fn cut(&self, position: u64) {
+        self.head.store(position, Release);
+    }
+
     /// Let everybody see the ends as they are now. With the lock or without.
     #[inline]
     pub fn publish(&self, line: ControlLine<'_>) {

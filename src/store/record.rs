@@ -183,6 +183,11 @@ impl<'a> Record<'a> {
         self.words[0].fetch_or(Meta::DEAD, Relaxed);
     }
 
+    /// Take that mark away.
+    pub(super) fn mark_alive(&self) {
+        self.words[0].fetch_and(!Meta::DEAD, Relaxed);
+    }
+
     /// The key.
     pub fn key(&self) -> WordSpan<'a> {
         WordSpan::new(self.words, HEADER_BYTES, self.shape.key_bytes())

@@ -16,8 +16,8 @@ pub trait TailGuard: Send + Sync {
     /// asked again before that. Called with the shard's lock held, so it must not wait.
     fn floor(&self, shard: usize, wanted: u64) -> u64;
 
-    /// The log of shard `shard` begins anew, at whatever position: what was said of it before is
-    /// void. Called with the shard's lock held.
+    /// The log of shard `shard` begins anew, at whatever position, or goes back: what was said of
+    /// it before is void. Called with the shard's lock held.
     fn begins_anew(&self, shard: usize);
 }
 

@@ -52,7 +52,7 @@ pub struct Shard {
     lines: Arc<Memfd>,
     /// Whether clients may write.
     pub(super) gate: Gate,
-    /// Items below this position were flushed.
+    /// Items below this position were flushed, or are not to be seen.
     pub(super) flushed_below: AtomicU64,
     /// Not zero when reclaim has something to do that no append has done.
     attention: AtomicU64,
@@ -191,6 +191,13 @@ impl Shard {
         self.control().restart(position);
     }
 
+    /// The log ends at `position` again, and owes up to `owed`. As above.
+    pub(super) fn cut_at(&self, position: u64, owed: u64) {
+        self.hot.ends.cut(position);
+        self.reference.store(position, Relaxed);
+        self.control().cut(position, owed);
+    }
+
     /// All that the primary had at this log's end is here. Not so in a replica that has begun at
     /// the tail, and has not yet come by what had been moved from before it; nor below such a one.
     pub fn is_whole(&self) -> bool {
@@ -322,7 +329,7 @@ impl Shard {
     #[inline]
     pub(super) fn bury(&self, writer: &mut Writer, item: &Item<'_>) {
         // A flushed item was taken off the count when it was flushed.
-        if item.position >= self.flushed_below.load(Relaxed) {
+        if item.position >= writer.flushed_below {
             writer.live.remove(item.record.shape, item.expiry());
         }
         item.record.mark_dead();

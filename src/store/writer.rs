@@ -30,6 +30,8 @@ pub struct Writer {
     pub(super) credit: u64,
     /// What of the log is alive.
     pub(super) live: Live,
+    /// Items below this position were flushed.
+    pub(super) flushed_below: u64,
     /// What is to be flushed later.
     pub(super) pending_flush: Option<PendingFlush>,
     /// What reclaim keeps free.
@@ -84,6 +86,7 @@ impl Writer {
             victim: None,
             credit: budget.capacity_bytes / CREDIT_SHARE_MAX,
             live: Live::new(),
+            flushed_below: 0,
             pending_flush: None,
             goal: Goal::default(),
             paced_head: BIRTH,

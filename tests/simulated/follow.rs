@@ -7,6 +7,7 @@
 mod concurrent;
 mod flushes;
 mod foreign;
+mod going_back;
 mod turns;
 
 use crate::author::Author;

@@ -21,6 +21,8 @@ pub struct Counts {
     pub overrun: u64,
     /// Shards that had diverged and began anew.
     pub diverged: u64,
+    /// Shards that had diverged and went back to where the logs part.
+    pub truncated: u64,
     /// Records that diverged shards had beyond the last position in common. They are gone.
     pub diverged_records: u64,
     /// Bytes of log that diverged shards had beyond that position.
@@ -44,6 +46,7 @@ impl Counts {
             joined: self.joined + other.joined,
             overrun: self.overrun + other.overrun,
             diverged: self.diverged + other.diverged,
+            truncated: self.truncated + other.truncated,
             diverged_records: self.diverged_records + other.diverged_records,
             diverged_bytes: self.diverged_bytes + other.diverged_bytes,
             discarded: self.discarded + other.discarded,

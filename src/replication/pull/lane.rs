@@ -23,7 +23,7 @@ use super::{BAD_RECORDS_MAX, Counts, LaneEnd};
 use crate::fabric::{Landing, Read};
 use crate::replication::ack::Tag;
 use crate::replication::resume::{Line, Why, parted_at};
-use crate::store::{BadRecord, Follower, Geometry, History, Memory, TermStart};
+use crate::store::{BadRecord, Follower, Geometry, GoingBack, History, Memory, TermStart};
 use sink::{Fed, Sink};
 use source::Source;
 pub use source::Start;
@@ -37,6 +37,8 @@ enum State {
     /// highest tail that was shown. (A piece may be vouched for before the one ahead of it. Its
     /// begin is within a record, as a rule.)
     Begins { from: u64 },
+    /// It has diverged, and goes back to where the logs part, to go on from there.
+    GoesBack,
 }
 
 /// See the module.
@@ -174,6 +176,8 @@ impl<'s> Lane<'s> {
     fn wanted(&self) -> u64 {
         match (&self.state, self.line) {
             (State::Begins { .. }, Some(line)) if self.source.is_empty() => self.source.planned().max(line.tail),
+            // Nothing, before the log is there.
+            (State::GoesBack, _) => u64::MAX,
             _ => self.source.planned(),
         }
     }
@@ -230,9 +234,7 @@ impl<'s> Lane<'s> {
         }
         counts.count(why);
         if why == Why::Diverged && self.sink.follower.is_proven() {
-            let dropped = self.sink.follower.extent_from(parted_at(self.theirs.starts(), &self.ours()));
-            counts.diverged_records += dropped.records;
-            counts.diverged_bytes += dropped.bytes;
+            self.count_dropped(parted_at(self.theirs.starts(), &self.ours()), counts);
         }
         if self.sink.follower.is_foreign_to(&self.theirs) {
             counts.discarded += u64::from(self.sink.follower.cursor() > self.sink.follower.tail());
@@ -244,17 +246,44 @@ impl<'s> Lane<'s> {
         Ok(())
     }
 
+    fn count_dropped(&self, from: u64, counts: &mut Counts) {
+        let dropped = self.sink.follower.extent_from(from);
+        counts.diverged_records += dropped.records;
+        counts.diverged_bytes += dropped.bytes;
+    }
+
+    /// A step of going back. True if anything changed.
+    fn go_back(&mut self, line: &Line, counts: &mut Counts) -> Result<bool, LaneEnd> {
+        // What had been moved from below the primary's tail stands below both: this log's tail is
+        // not above that one.
+        let owed = line.committed.max(self.givers_owe);
+        match self.sink.follower.go_back(&self.theirs, owed) {
+            GoingBack::Moved => return Ok(true),
+            GoingBack::Waits => return Ok(false),
+            GoingBack::Done => {
+                counts.truncated += 1;
+                self.state = State::Follows;
+            }
+            GoingBack::NoEnd => self.begin_anew(Why::Diverged, line.tail, counts)?,
+        }
+        self.unjudged = true;
+        Ok(true)
+    }
+
     /// Apply what may be applied, then let go of what the primary has given up. True if anything
     /// changed.
     pub fn apply(&mut self, free: &mut Vec<Landing>, counts: &mut Counts) -> Result<bool, LaneEnd> {
         let Some(line) = self.line else { return Ok(false) };
+        if let State::GoesBack = self.state {
+            return self.go_back(&line, counts);
+        }
         let mut moved = false;
         while let Some(piece) = self.source.front() {
             let (Some(tail), true) = (piece.tail_after, piece.landing.is_some()) else { break };
             let end = piece.begin + piece.bytes as u64;
             let at = piece.begin + piece.consumed as u64 * 8;
             match self.state {
-                State::New => break,
+                State::New | State::GoesBack => break,
                 // Nothing may be given up because there is less memory here than at the primary.
                 State::Follows if self.memory_missed > 0 => break,
                 State::Follows if tail > self.sink.follower.cursor() => {

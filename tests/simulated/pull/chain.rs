@@ -398,7 +398,8 @@ fn who_is_promoted_in_the_middle_is_followed_on() {
     }
     println!("above {above:?}, below {below:?}");
     assert_eq!((below.counts.diverged, below.counts.overrun, below.counts.bad_records), (0, 0, 0));
-    assert!(!is_whole() || above.counts.diverged > 0 && below.term_changed > 0);
+    assert_eq!(below.counts.truncated, 0);
+    assert!(!is_whole() || above.counts.diverged > 0 && above.counts.truncated > 0 && below.term_changed > 0);
 }
 
 /// A replica that lags is promoted. What was the primary follows it, and drops its last writes;
@@ -432,7 +433,8 @@ fn what_was_dropped_above_is_dropped_below() {
         chain.seen()[1..].iter().for_each(|link| below.add(link));
     }
     println!("{below:?}");
-    assert!(!is_whole() || below.counts.diverged > 0 && below.term_changed > 0);
+    let Counts { diverged, truncated, .. } = below.counts;
+    assert!(!is_whole() || diverged > 0 && truncated > 0 && below.term_changed > 0);
 }
 
 /// A replica has what the promoted one lacks, and its session with that one ends before its first
@@ -465,7 +467,7 @@ fn who_never_looked_claims_nothing_of_what_it_was_told() {
         let joined = chain.links[2].seen.counts.joined;
         chain.settle(quick);
         let below = chain.seen()[2].counts;
-        assert_eq!((below.joined, below.diverged), (joined, SLABS.shards as u64), "{below:?}");
+        assert_eq!((below.joined, below.diverged + below.truncated), (joined, SLABS.shards as u64), "{below:?}");
     }
 }
 

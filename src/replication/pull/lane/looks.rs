@@ -4,7 +4,7 @@ use super::{Lane, State};
 use crate::replication::pull::line::{self, Shown, Slabs};
 use crate::replication::pull::piece::Look;
 use crate::replication::pull::{Counts, LaneEnd, SENSELESS_LOOKS_MAX};
-use crate::replication::resume::{Line, Resume, Why, has_diverged, is_doubtful, resume};
+use crate::replication::resume::{Line, Resume, Why, goes_back_to, has_diverged, is_doubtful, resume};
 use crate::store::line::{ControlLine, OWES_NOT_KNOWN};
 use crate::sys::sync::AtomicU64;
 
@@ -40,8 +40,8 @@ impl Lane<'_> {
                 self.givers_owe = ControlLine::of(words, 0).owes_until();
                 // The giver begins anew, and does not know yet what it misses. Until it does,
                 // nothing that is here is given up because it is not there.
-                let is_kept =
-                    matches!(self.state, State::Follows) || self.has_not_looked() && self.sink.follower.is_proven();
+                let is_kept = matches!(self.state, State::Follows | State::GoesBack)
+                    || self.has_not_looked() && self.sink.follower.is_proven();
                 Ok(Some(line).filter(|_| !is_kept || self.givers_owe != OWES_NOT_KNOWN))
             }
             Shown::NothingYet => Ok(None),
@@ -99,7 +99,15 @@ impl Lane<'_> {
                     self.follows_anew = true;
                     counts.continued += 1;
                 }
-                Resume::Begin(why) => self.begin_anew(why, line.tail, counts)?,
+                Resume::Begin(why) => match self.goes_back_to(why, line) {
+                    Some(to) => {
+                        self.count_dropped(to, counts);
+                        self.sink.follower.begin_to_go_back(to);
+                        self.source.begin_anew(to);
+                        self.state = State::GoesBack;
+                    }
+                    None => self.begin_anew(why, line.tail, counts)?,
+                },
             },
             State::Follows if self.has_strayed(line) => {
                 let what = "what was applied is not what its history says";
@@ -108,13 +116,22 @@ impl Lane<'_> {
             State::Follows if self.source.is_empty() && line.tail > self.sink.follower.cursor() => {
                 self.begin_anew(Why::Overrun, line.tail, counts)?;
             }
-            State::Follows | State::Begins { .. } => {}
+            State::Follows | State::Begins { .. } | State::GoesBack => {}
         }
         Ok(())
     }
 
     fn resume(&self, line: &Line) -> Resume {
         resume(self.theirs.starts(), &self.ours(), self.sink.follower.cursor(), line)
+    }
+
+    /// Where it goes on after it has dropped what the primary's log never had; see
+    /// [`goes_back_to`]. One that gives up nothing does not.
+    fn goes_back_to(&self, why: Why, line: &Line) -> Option<u64> {
+        let follower = &self.sink.follower;
+        let ends = (follower.tail(), follower.cursor());
+        let to = goes_back_to(self.theirs.starts(), &self.ours(), ends, line, self.slab_bytes);
+        to.filter(|to| why == Why::Diverged && self.gives_up && follower.can_go_back_to(*to))
     }
 
     /// Whether this shard follows a log that is about to be dropped: the server above is a replica
