@@ -4,7 +4,7 @@
 use super::item::{Item, MetaChange};
 use super::live::charge;
 use super::publication::Touched;
-use super::record::{Draft, Kind, Record};
+use super::record::{Draft, Kind, Meta, Record};
 use super::reign::Closed;
 use super::shape::Shape;
 use super::shard::Shard;
@@ -187,24 +187,32 @@ impl<'t> Entry<'t> {
         Ok(true)
     }
 
+    /// Log a change of the item's metadata, if there is an item. Out of line, so that a server without
+    /// replicas does not pay for it.
+    #[inline(never)]
+    fn log_touch(&mut self, change: &MetaChange) -> Result<(), NoRoom> {
+        let Some(item) = self.item() else { return Ok(()) };
+        let draft = Draft::of_key(Kind::Touch, self.key, change.apply(item.record.meta()));
+        self.append(&draft).map(drop)
+    }
+
     /// Change the metadata word in place, and log the change where somebody reads the log; false if
     /// there is no item.
     pub fn change_meta(&mut self, change: MetaChange) -> Result<bool, NoRoom> {
+        if self.shard.touches_logged.load(Relaxed) != 0 {
+            self.log_touch(&change)?;
+        }
         let Some(item) = self.item() else {
             return Ok(false);
         };
         let before = item.record.meta();
-        if self.shard.touches_logged.load(Relaxed) != 0 {
-            let draft = Draft::of_key(Kind::Touch, self.key, change.apply(before));
-            self.append(&draft)?;
-        }
         if let Some(expiry) = change.expiry {
             self.writer.live.touch(item.record.shape, before.expiry(), expiry);
         }
         // Readers may note a use in the same word meanwhile; each gives up when it loses, so this
         // soon succeeds.
         let word = item.record.meta_word();
-        let changed = |bits| Some(change.apply(super::record::Meta::from_bits(bits)).to_bits());
+        let changed = |bits| Some(change.apply(Meta::from_bits(bits)).to_bits());
         let _ = word.fetch_update(Relaxed, Relaxed, changed);
         Ok(true)
     }

@@ -33,10 +33,13 @@ pub(super) struct PendingFlush {
     pub position: u64,
 }
 
+/// Later than every second, which has 32 bits.
+const NEVER: u64 = u64::MAX;
+
 /// What the pending flushes of a store have in common.
 pub(super) struct Flushes {
-    /// No later than the earliest due second of a shard that takes writes; 0 for none. It may be
-    /// that of a shard which takes none any more: whoever finds it due sets it right.
+    /// No later than the earliest due second of a shard that takes writes; [`NEVER`] for none. It may
+    /// be that of a shard which takes none any more: whoever finds it due sets it right.
     soonest: AtomicU64,
     /// Held by who changes it, from before a shard's pending flush or gate changes, or while it is
     /// open.
@@ -45,7 +48,7 @@ pub(super) struct Flushes {
 
 impl Flushes {
     pub(super) fn new() -> Flushes {
-        Flushes { soonest: AtomicU64::new(0), changing: Mutex::new(()) }
+        Flushes { soonest: AtomicU64::new(NEVER), changing: Mutex::new(()) }
     }
 
     pub(super) fn change(&self) -> MutexGuard<'_, ()> {
@@ -55,9 +58,8 @@ impl Flushes {
     /// A shard that takes writes, or is about to, has this pending.
     pub(super) fn count(&self, pending: Option<PendingFlush>, _changing: &MutexGuard<'_, ()>) {
         let Some(PendingFlush { due, .. }) = pending else { return };
-        let (due, soonest) = (u64::from(due.0), self.soonest.load(Relaxed));
-        if soonest == 0 || due < soonest {
-            self.soonest.store(due, Relaxed);
+        if u64::from(due.0) < self.soonest.load(Relaxed) {
+            self.soonest.store(due.0.into(), Relaxed);
         }
     }
 }
@@ -65,7 +67,7 @@ impl Flushes {
 impl Flushes {
     /// This is the earliest of all. In one store: nobody finds none in between.
     fn set_soonest(&self, due: Option<UnixSeconds>, _changing: &MutexGuard<'_, ()>) {
-        self.soonest.store(due.map_or(0, |due| due.0.into()), Relaxed);
+        self.soonest.store(due.map_or(NEVER, |due| due.0.into()), Relaxed);
     }
 }
 
@@ -104,8 +106,7 @@ impl Store {
     /// Whether a pending flush may be due.
     #[inline]
     pub fn is_flush_due(&self, now: UnixSeconds) -> bool {
-        let soonest = self.flushes.soonest.load(Relaxed);
-        soonest != 0 && soonest <= u64::from(now.0)
+        self.flushes.soonest.load(Relaxed) <= u64::from(now.0)
     }
 
     /// Flush each shard that takes writes here and whose pending flush is due. Before anything else

@@ -56,9 +56,12 @@ fn they_come_to_hold_what_one_does() {
         let rows = primary.rows();
         assert_eq!([0, 1, 2].map(|number| &rows[&format!("replica_{number}_pullers")][..]), ["1", "3", "8"]);
         threads_become(&three, &["replica-pull", "replica-pull-1", "replica-pull-2"]);
-        // What a primary is told by all of them together.
-        let told = |name: &str| rows[&format!("replica_1_{name}")].parse::<u64>().expect("a number");
-        assert_eq!((told("records"), told("lag_bytes")), (three.number("records"), 0));
+        // What a primary is told by all of them together, each in its own time.
+        wait_until("the primary is told all", || {
+            let rows = primary.rows();
+            let told = |name: &str| rows[&format!("replica_1_{name}")].parse::<u64>().expect("a number");
+            expect_eq("records and lag", (told("records"), told("lag_bytes")), (three.number("records"), 0))
+        });
     });
 }
 
