@@ -187,8 +187,8 @@ impl<'t> Entry<'t> {
         Ok(true)
     }
 
-    /// Log a change of the item's metadata, if there is an item. Out of line, so that a server without
-    /// replicas does not pay for it.
+    /// Log a change of the item's metadata, if there is an item. Out of line, so that a server
+    /// without replicas does not pay for it.
     #[inline(never)]
     fn log_touch(&mut self, change: &MetaChange) -> Result<(), NoRoom> {
         let Some(item) = self.item() else { return Ok(()) };

@@ -38,8 +38,8 @@ const NEVER: u64 = u64::MAX;
 
 /// What the pending flushes of a store have in common.
 pub(super) struct Flushes {
-    /// No later than the earliest due second of a shard that takes writes; [`NEVER`] for none. It may
-    /// be that of a shard which takes none any more: whoever finds it due sets it right.
+    /// No later than the earliest due second of a shard that takes writes; [`NEVER`] for none. It
+    /// may be that of a shard which takes none any more: whoever finds it due sets it right.
     soonest: AtomicU64,
     /// Held by who changes it, from before a shard's pending flush or gate changes, or while it is
     /// open.
