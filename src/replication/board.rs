@@ -143,9 +143,10 @@ impl Board {
 
     /// Somebody waits for replicas.
     fn ask(&self) {
-        if self.retains_once_asked.load(Relaxed) {
+        // Order: who finds that it was done finds what is kept since, before it counts.
+        if self.retains_once_asked.load(Acquire) {
             self.retain_bytes.store(ALL_BYTES, Release);
-            self.retains_once_asked.store(false, Relaxed);
+            self.retains_once_asked.store(false, Release);
         }
     }
 

@@ -31,7 +31,7 @@ use std::time::Instant;
 const CHOICES_MAX: usize = 8;
 
 /// Why a session has lost its place.
-const LOST: &str = "another connection of this replica has taken its place, or this server follows another lineage now";
+const LOST: &str = "another connection of this replica has taken its place";
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
