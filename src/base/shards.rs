@@ -26,6 +26,11 @@ impl ShardSet {
         (0..count).collect()
     }
 
+    /// This shard alone.
+    pub fn one(shard: usize) -> ShardSet {
+        [shard].into_iter().collect()
+    }
+
     /// Whether the set has this shard.
     pub fn has(&self, shard: usize) -> bool {
         self.0.get(shard / 64).is_some_and(|word| word >> (shard % 64) & 1 == 1)

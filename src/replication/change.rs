@@ -69,16 +69,11 @@ impl Roles {
 
     /// Carry out an order; in words what was done, or why it was not.
     pub(super) fn change(&mut self, order: &Order) -> Words {
-        let all = self.all();
-        let shards = match order.shards {
-            None => all,
-            Some(shards) if shards.without(all).is_empty() => shards,
-            Some(_) => return Err(format!("this server has {} shards: {all}", all.count())),
-        };
-        if let Some(pending) = self.seals.iter().find(|one| !one.shards.within(shards).is_empty()) {
+        let shards = order.shards.unwrap_or(self.all());
+        self.check_there(shards)?;
+        if let Some((pending, shards)) = self.pending(shards) {
             return Err(format!(
-                "shards {} have stopped for the server at {}, and wait for what becomes of its term: try again in some seconds",
-                pending.shards.within(shards),
+                "shards {shards} have stopped for the server at {}, and wait for what becomes of its term: try again in some seconds",
                 pending.heir.clients_address
             ));
         }
@@ -106,6 +101,31 @@ impl Roles {
 
     fn all(&self) -> ShardSet {
         ShardSet::all(self.node.store.shards().len())
+    }
+
+    /// Whether this server has these shards.
+    fn check_there(&self, shards: ShardSet) -> Result<(), String> {
+        let all = self.all();
+        match shards.without(all).is_empty() {
+            true => Ok(()),
+            false => Err(format!("this server has {} shards: {all}", all.count())),
+        }
+    }
+
+    /// A seal that is not settled yet, and which of these shards it is of.
+    fn pending(&self, shards: ShardSet) -> Option<(&Sealed, ShardSet)> {
+        let of = |sealed: &Sealed| sealed.shards.within(shards);
+        self.seals.iter().map(|sealed| (sealed, of(sealed))).find(|(_, shards)| !shards.is_empty())
+    }
+
+    /// The latest term that is known of a shard, or that this server has stopped for there.
+    fn latest_term(&self, shard: usize) -> Term {
+        self.node.store.shards()[shard].history().newest().max(self.promised[shard])
+    }
+
+    /// The shards in which this server follows.
+    fn followed(&self) -> ShardSet {
+        self.followings.iter().fold(ShardSet::default(), |all, one| all.with(one.follow().shards()))
     }
 
     /// The shards of which this server is the primary.
@@ -220,15 +240,16 @@ impl Roles {
     }
 
     fn replicate(&mut self, shards: ShardSet, primary: &str, discard: bool) -> Words {
+        let config = self.node.config.follow.of(primary);
         let known = self.followings.iter().position(|one| one.follow().primary() == primary);
         if let Some(known) = known {
             let follow = self.followings[known].follow();
             if shards.without(follow.shards()).is_empty() && follow.snapshot().state == "following" {
                 return Ok(format!("follows {primary} already"));
             }
-            return self.follow_again(known, self.node.config.follow.of(primary), shards, discard);
+            return self.follow_again(known, config, shards, discard);
         }
-        self.follow_at(self.node.config.follow.of(primary), shards, if discard { shards } else { ShardSet::default() })
+        self.follow_at(config, shards, if discard { shards } else { ShardSet::default() })
     }
 
     /// Follow a primary that is not followed yet. In the shards of `discard` what is here may be

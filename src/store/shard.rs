@@ -143,6 +143,11 @@ impl Shard {
         self.proven.load(Relaxed) != 0
     }
 
+    /// The position below which this log can be gone on from; 0 where it cannot.
+    pub fn proven_until(&self) -> u64 {
+        if self.is_proven() { self.control().committed() } else { 0 }
+    }
+
     /// With the shard's lock held, or by the one follower.
     pub(super) fn prove(&self, is_proven: bool) {
         self.proven.store(is_proven.into(), Relaxed);

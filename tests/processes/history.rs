@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | connection.rs, clients.rs, site.rs | recording: clients over sockets, and what they share |
 //! | run.rs, faults.rs, promotions.rs | processes: runs with replicas and primaries that stop, die, are cut off, and are succeeded |
+//! | chains.rs | chains of kills, one after the other |
 //! | kills.rs | one kill after the other, and nothing acknowledged is lost |
 //! | by_shard.rs | three servers, each the primary of some shards: hand-overs under load, and kills |
 //!
@@ -16,6 +17,7 @@
 //! alone.
 
 mod by_shard;
+mod chains;
 mod clients;
 mod connection;
 mod faults;

@@ -6,7 +6,7 @@
 
 use super::phases::WAIT_MAX;
 use super::process::ServerProcess;
-use super::replicas::{Replica, catch_up, compare_one};
+use super::replicas::{Replica, catch_up, compare_one, count_found};
 use crate::commands::output::{OutputError, say};
 use crate::load::client::{ClientError, Connection};
 use crate::load::report::grouped;
@@ -28,8 +28,6 @@ const WRITING: Duration = Duration::from_millis(700);
 const TRY_PAUSE: Duration = Duration::from_millis(1);
 /// Longest wait for the clients to be served again.
 const INTERRUPTION_MAX: Duration = Duration::from_secs(20);
-/// Keys asked for at a time.
-const KEYS_PER_BATCH: usize = 64;
 
 /// What one client did.
 struct Written {
@@ -197,18 +195,6 @@ fn tell_found(written: &[Written], next: &mut Replica, other: &mut Replica) -> a
 impl Written {
     /// How many of the acknowledged writes are there, unchanged.
     fn found_at(&self, connection: &mut Connection) -> anyhow::Result<u64> {
-        let mut found = 0;
-        for batch in self.acknowledged.chunks(KEYS_PER_BATCH) {
-            for number in batch {
-                let request = format!("get {}\r\n", key(self.client, *number));
-                connection.requests().extend_from_slice(request.as_bytes());
-            }
-            connection.send()?;
-            for number in batch {
-                let answer = connection.get_answer(key(self.client, *number).as_bytes())?;
-                found += u64::from(answer == Some(value(self.client, *number).as_bytes()));
-            }
-        }
-        Ok(found)
+        count_found(connection, &self.acknowledged, |number| (key(self.client, number), value(self.client, number)))
     }
 }

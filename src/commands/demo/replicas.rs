@@ -186,6 +186,26 @@ pub fn catch_up(primary: &mut Connection, replicas: usize) -> anyhow::Result<Dur
     }
 }
 
+/// How many of these numbers' items are there, unchanged; `item` tells the key and value of one.
+pub fn count_found(
+    connection: &mut Connection,
+    numbers: &[u32],
+    item: impl Fn(u32) -> (String, String),
+) -> anyhow::Result<u64> {
+    let mut found = 0;
+    for batch in numbers.chunks(KEYS_PER_BATCH as usize) {
+        for number in batch {
+            connection.requests().extend_from_slice(format!("get {}\r\n", item(*number).0).as_bytes());
+        }
+        connection.send()?;
+        for number in batch {
+            let (key, value) = item(*number);
+            found += u64::from(connection.get_answer(key.as_bytes())? == Some(value.as_bytes()));
+        }
+    }
+    Ok(found)
+}
+
 /// How many keys both have with the same value. An error if the two differ in any key.
 pub fn compare_one(primary: &mut Connection, replica: &mut Replica, keys: u32) -> anyhow::Result<u64> {
     let mut asked: Vec<u32> = (0..keys).collect();

@@ -3,7 +3,7 @@
 //! server is killed. Then the demo looks for every acknowledged write, and at who takes a key's.
 
 use super::phases::WAIT_MAX;
-use super::replicas::{Replica, catch_up};
+use super::replicas::{Replica, catch_up, count_found};
 use crate::base::hash::shard_hash;
 use crate::base::shards::ShardSet;
 use crate::commands::output::say;
@@ -25,8 +25,6 @@ const WRITING: Duration = Duration::from_millis(300);
 const TRY_PAUSE: Duration = Duration::from_millis(1);
 /// Longest wait for a write to be taken.
 const INTERRUPTION_MAX: Duration = Duration::from_secs(20);
-/// Keys asked for at a time.
-const KEYS_PER_BATCH: usize = 64;
 /// Keys of each client that are written to every server at the end: one is to take them.
 const KEYS_WRITTEN_ONCE_MORE: usize = 100;
 
@@ -264,19 +262,7 @@ fn tell_found(written: &[Written], servers: &mut [Replica]) -> anyhow::Result<()
 impl Written {
     /// How many of the acknowledged writes are there, unchanged.
     fn found_at(&self, connection: &mut Connection) -> anyhow::Result<u64> {
-        let mut found = 0;
-        for batch in self.acknowledged.chunks(KEYS_PER_BATCH) {
-            for number in batch {
-                let request = format!("get {}\r\n", key(self.client, *number));
-                connection.requests().extend_from_slice(request.as_bytes());
-            }
-            connection.send()?;
-            for number in batch {
-                let answer = connection.get_answer(key(self.client, *number).as_bytes())?;
-                found += u64::from(answer == Some(value(self.client, *number).as_bytes()));
-            }
-        }
-        Ok(found)
+        count_found(connection, &self.acknowledged, |number| (key(self.client, number), value(self.client, number)))
     }
 }
 

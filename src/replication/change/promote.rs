@@ -57,8 +57,7 @@ impl Roles {
     /// The servers that are followed in these shards, all of which must be followed. This server is
     /// near them: what is to come over while nobody takes writes is little.
     fn primaries_of(&self, shards: ShardSet) -> Result<Vec<String>, String> {
-        let followed = self.followings.iter().fold(ShardSet::default(), |all, one| all.with(one.follow().shards()));
-        let alone = shards.without(followed);
+        let alone = shards.without(self.followed());
         if !alone.is_empty() {
             return Err(format!("this server follows nobody in shards {alone}: there is nobody to take over from"));
         }
@@ -84,8 +83,7 @@ impl Roles {
     /// that this server has stopped for. Whoever has discarded what it had, and got nothing since,
     /// is born: what others have is of another lineage.
     pub(super) fn next_term(&self, shards: ShardSet) -> Result<Term, String> {
-        let known = |shard: usize| self.node.store.shards()[shard].history().newest().max(self.promised[shard]);
-        let newest = shards.iter().map(known).max().unwrap_or_default();
+        let newest = shards.iter().map(|shard| self.latest_term(shard)).max().unwrap_or_default();
         let term = if newest.is_valid() { newest.succeed() } else { Some(Term::birth()) };
         term.ok_or_else(|| format!("no term can follow {newest}: restart empty"))
     }
@@ -159,7 +157,7 @@ impl Roles {
         let ours = &self.node.store.shards()[shard];
         let history = ours.history();
         let newest = history.newest();
-        let here = if ours.is_proven() { ours.control().committed() } else { 0 };
+        let here = ours.proven_until();
         let mut furthest = None;
         for (number, claim) in claims.iter().enumerate() {
             let Some(sealed) = claim.sealed(shard).filter(|sealed| sealed.position > 0) else { continue };
@@ -198,11 +196,7 @@ impl Roles {
     fn wait_for(&self, goals: &Goals, gathering: &[Following], until: Instant) -> Result<(), String> {
         let shards = self.node.store.shards();
         let missing = || {
-            let lacks = |(shard, position): &(usize, u64)| {
-                let shard: &Shard = &shards[*shard];
-                let here = if shard.is_proven() { shard.control().committed() } else { 0 };
-                position.saturating_sub(here)
-            };
+            let lacks = |(shard, position): &(usize, u64)| position.saturating_sub(shards[*shard].proven_until());
             goals.iter().map(lacks).fold(0, u64::saturating_add)
         };
         while missing() > 0 {

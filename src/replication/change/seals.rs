@@ -21,18 +21,15 @@ pub(super) struct Sealed {
 
 impl Roles {
     pub(super) fn stop_for(&mut self, seal: &Seal, heir: Heir) -> Result<Vec<SealedShard>, String> {
-        let (all, store) = (self.all(), self.node.store.clone());
-        if !seal.shards.without(all).is_empty() {
-            return Err(format!("this server has {} shards: {all}", all.count()));
-        }
+        let store = self.node.store.clone();
+        self.check_there(seal.shards)?;
         for shard in seal.shards.iter() {
-            let known = store.shards()[shard].history().newest().max(self.promised[shard]);
+            let known = self.latest_term(shard);
             if !seal.term.follows(known) {
                 return Err(format!("shard {shard} knows of term {known} already: {} comes too late", seal.term));
             }
         }
-        if let Some(pending) = self.seals.iter().find(|one| !one.shards.within(seal.shards).is_empty()) {
-            let shards = pending.shards.within(seal.shards);
+        if let Some((pending, shards)) = self.pending(seal.shards) {
             return Err(format!(
                 "shards {shards} have stopped for term {} and wait for what becomes of it",
                 pending.term
@@ -54,11 +51,10 @@ impl Roles {
         self.seals.push(Sealed { term: seal.term, shards: seal.shards, heir, own, followed });
         let told = |shard: usize| {
             let here = &store.shards()[shard];
-            let position = if here.is_proven() { here.control().committed() } else { 0 };
             SealedShard {
                 shard,
                 term: here.history().newest(),
-                position,
+                position: here.proven_until(),
                 is_whole: here.is_whole(),
                 was_primary: own.has(shard),
             }
@@ -70,7 +66,7 @@ impl Roles {
         let Some(at) = self.seals.iter().position(|sealed| sealed.term == term) else { return };
         let Sealed { heir, own, followed, .. } = self.seals.remove(at);
         // An order may have given them another role meanwhile.
-        let taken = self.followings.iter().fold(self.own(), |all, one| all.with(one.follow().shards()));
+        let taken = self.own().with(self.followed());
         let (own, followed) =
             (own.without(taken), followed.into_iter().map(|(config, shards)| (config, shards.without(taken))));
         if settled == Settled::GivenUp {

@@ -168,10 +168,11 @@ impl Group {
 
     /// Those that have ended since this was asked.
     pub fn take_ended(&self) -> Vec<(usize, LaneEnd)> {
-        match self.has_ended.swap(false, Acquire) {
-            true => std::mem::take(&mut *lock(&self.ended)),
-            false => Vec::new(),
+        // Asked at each step: mostly there is nothing, and then nothing is written.
+        if !self.has_ended.load(Relaxed) || !self.has_ended.swap(false, Acquire) {
+            return Vec::new();
         }
+        std::mem::take(&mut *lock(&self.ended))
     }
 
     /// All have not caught up: a lane is to come.

@@ -4,6 +4,7 @@
 use super::group::{Coming, Group, Progress};
 use super::subscriptions::Subscriptions;
 use super::{Follow, FollowConfig, SessionEnd};
+use crate::base::shards::ShardSet;
 use crate::fabric::Kind;
 use crate::replication::admission::check_shard;
 use crate::replication::attach::{AttachError, is_usable};
@@ -112,7 +113,7 @@ impl Follow {
             for (shard, why) in drop_ended(puller) {
                 // First: whoever hears of it finds the shard let go, or about to be.
                 group.lane_ended(shard, why);
-                self.hold.let_go([shard].into_iter().collect());
+                self.hold.let_go(ShardSet::one(shard));
             }
             let now = Instant::now();
             if now >= beat_at {
@@ -139,13 +140,13 @@ impl Follow {
             Coming::Add(Told { shard, tag, history }) => match store.follower(shard) {
                 Some(follower) => puller.add(shard, follower, history, tag),
                 None => {
-                    self.hold.let_go([shard].into_iter().collect());
+                    self.hold.let_go(ShardSet::one(shard));
                     group.lane_ended(shard, LaneEnd::Held { shard });
                 }
             },
             Coming::Drop(shard) => {
                 puller.drop_lane(shard);
-                self.hold.let_go([shard].into_iter().collect());
+                self.hold.let_go(ShardSet::one(shard));
             }
         }
     }
@@ -174,7 +175,9 @@ impl Follow {
             }
             let due = chores.are_due();
             let mut ended = drop_ended(puller);
-            self.hold.let_go(ended.iter().map(|(shard, _)| *shard).collect());
+            if !ended.is_empty() {
+                self.hold.let_go(ended.iter().map(|(shard, _)| *shard).collect());
+            }
             ended.append(&mut group.take_ended());
             // Lanes that end are asked for again, some after a pause.
             if due || !ended.is_empty() || changes != Some(self.hold.changes()) {
@@ -289,7 +292,7 @@ impl Follow {
             session.subscriptions.add(shard);
             self.send(session, puller, group, Coming::Add(told), shard);
         } else {
-            let unwanted = [shard].into_iter().collect();
+            let unwanted = ShardSet::one(shard);
             session.link.send(&Message::Unsubscribe(unwanted), Instant::now() + HANDSHAKE_WAIT_MAX)?;
         }
         Ok(())

@@ -5,22 +5,19 @@
 //! A shard's history is judged as if there were no other shard. A hand-over does not cut it. So one
 //! order must explain what both servers have answered, and no write may be missing in it, whether
 //! it was acknowledged or not. A kill cuts it.
-//!
-//! `REMORA_HISTORY_KILLS` says how many kills instead of a few, `REMORA_HISTORY_SECONDS` after how
-//! long no other chain begins. tools/history builds and runs that.
 
 mod clients;
 mod servers;
 mod tenures;
 
+use super::chains::run_chains;
 use super::clients::Traffic;
 use super::connection::Acks;
 use crate::support::history::judge::Judge;
-use crate::support::number;
 use remora::base::hash::shard_hash;
 use remora::base::shards::ShardSet;
 use servers::Servers;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub const SHARDS: usize = 16;
 const KILLS_DEFAULT: u64 = 4;
@@ -143,17 +140,8 @@ impl Sum {
 
 #[test]
 fn one_writer_a_shard_and_nothing_acknowledged_is_lost() {
-    let begun = Instant::now();
-    let most = number("REMORA_HISTORY_SECONDS").map_or(Duration::MAX, Duration::from_secs);
-    let (mut left, mut seed) =
-        (number("REMORA_HISTORY_KILLS").unwrap_or(KILLS_DEFAULT), number("REMORA_SEED").unwrap_or(1));
     let mut sum = Sum::default();
-    while left > 0 && begun.elapsed() < most {
-        let kills = left.min(CHAIN_KILLS_MAX);
-        let again = format!(
-            "REMORA_SEED={seed} REMORA_HISTORY_KILLS={kills} cargo test --release --test processes -- history::by_shard --nocapture"
-        );
-        println!("{again}");
+    run_chains("history::by_shard", KILLS_DEFAULT, CHAIN_KILLS_MAX, |seed, kills, again| {
         let mut chain = Chain::start(seed);
         for done in 1..=kills {
             chain.kill();
@@ -169,8 +157,7 @@ fn one_writer_a_shard_and_nothing_acknowledged_is_lost() {
             "by shard: {killed} kills, {hand_overs} hand-overs, {operations} operations, {acknowledged} acknowledged writes: \
              none lost; {unknown} outcomes unknown"
         );
-        (left, seed) = (left - kills, seed + 1);
-    }
+    });
     assert!(sum.kills > 0 && sum.hand_overs > sum.kills && sum.operations > 1000, "not all was judged: {sum:?}");
 }
 

@@ -1,15 +1,12 @@
 //! kill -9 of a primary at any moment under acknowledged writes, again and again: whoever is
 //! promoted has them all, and is the next to be killed.
-//!
-//! `REMORA_HISTORY_KILLS` says how many kills instead of a few, `REMORA_HISTORY_SECONDS` after how
-//! long no other chain begins. tools/history builds and runs that.
 
+use super::chains::run_chains;
 use super::clients::Traffic;
 use super::connection::{Acks, Connection, End};
 use super::run::{APART, Going, MIXED, Run};
 use crate::support::history::event::{Event, Operation, Outcome, Place, Reign};
 use crate::support::history::judge::Judge;
-use crate::support::number;
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, Instant};
@@ -161,17 +158,8 @@ impl Chain {
 
 #[test]
 fn kills_lose_nothing_that_was_acknowledged() {
-    let begun = Instant::now();
-    let most = number("REMORA_HISTORY_SECONDS").map_or(Duration::MAX, Duration::from_secs);
-    let (mut left, mut seed) =
-        (number("REMORA_HISTORY_KILLS").unwrap_or(KILLS_DEFAULT), number("REMORA_SEED").unwrap_or(1));
     let mut sum = Sum::default();
-    while left > 0 && begun.elapsed() < most {
-        let kills = left.min(CHAIN_KILLS_MAX);
-        let again = format!(
-            "REMORA_SEED={seed} REMORA_HISTORY_KILLS={kills} cargo test --release --test processes -- history::kills --nocapture"
-        );
-        println!("{again}");
+    run_chains("history::kills", KILLS_DEFAULT, CHAIN_KILLS_MAX, |seed, kills, again| {
         let begun_at = Instant::now();
         let mut chain = Chain::start(seed);
         for _ in 0..kills {
@@ -180,8 +168,7 @@ fn kills_lose_nothing_that_was_acknowledged() {
         }
         sum.add(&chain.end());
         println!("{sum}; this chain in {:.1} s", begun_at.elapsed().as_secs_f64());
-        (left, seed) = (left - kills, seed + 1);
-    }
+    });
     assert!(sum.kills > 0 && sum.acknowledged >= sum.awaited, "not all was judged: {sum}");
     assert!(sum.lost == 0 && sum.found == sum.acknowledged);
 }
