@@ -153,33 +153,39 @@ impl Shard {
 
     /// With the shard's lock held, as for all that change it.
     pub(super) fn set_history(&self, history: History) {
-        *self.lock_history() = history;
+        self.change_history(|own| *own = history);
     }
 
     /// The log comes by this term.
     pub(super) fn note_term(&self, start: TermStart) {
-        let mut history = self.lock_history();
-        history.forget_below(self.tail());
-        history.note(start);
+        self.change_history(|history| history.note(start));
     }
 
     /// The log ends where this term begins: what was told of beyond is not going to be here. A log
     /// that has not begun takes part in the history of this origin.
     pub(super) fn begin_history(&self, start: TermStart, origin: Term) {
-        let mut history = self.lock_history();
-        history.forget_below(self.tail());
-        let origin = if history.origin.is_valid() { history.origin } else { origin };
-        *history = History::new(origin, history.before(start).chain([start]));
+        self.change_history(|history| {
+            let origin = if history.origin.is_valid() { history.origin } else { origin };
+            *history = History::new(origin, history.before(start).chain([start]));
+        });
     }
 
     /// The log goes on as that of `told`, whose records below the head are the same: what is told
     /// of the terms beyond is taken over.
     pub(super) fn adopt_history(&self, told: &History) {
         let (head, term) = (self.head(), Term(self.control().term()));
+        self.change_history(|history| {
+            let beyond = told.starts.iter().filter(|start| start.begins >= head);
+            *history = History::new(history.origin, history.up_to(term).iter().chain(beyond).copied());
+        });
+    }
+
+    /// The CAS of the log's items depends on its terms, so it is told of each change.
+    fn change_history(&self, change: impl FnOnce(&mut History)) {
         let mut history = self.lock_history();
         history.forget_below(self.tail());
-        let beyond = told.starts.iter().filter(|start| start.begins >= head);
-        *history = History::new(history.origin, history.up_to(term).iter().chain(beyond).copied());
+        change(&mut history);
+        self.log.cas_terms().set(&history);
     }
 }
 

@@ -3,7 +3,6 @@
 use super::index::SlotRef;
 use super::log::Log;
 use super::record::{Meta, Record};
-use super::seed::stamp;
 use super::value::Value;
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::sys::sync::Ordering::Relaxed;
@@ -87,10 +86,10 @@ impl<'t> Item<'t> {
         self.record.client_flags()
     }
 
-    /// CAS: the explicit one, or the number of the record's place, which no two items ever have in
-    /// common.
+    /// CAS: the explicit one, or what follows from the record's place and term ([`super::cas`]),
+    /// which no two items ever have in common.
     pub fn cas(&self) -> u64 {
-        self.record.explicit_cas().unwrap_or_else(|| stamp(self.log.shard(), self.position))
+        self.record.explicit_cas().unwrap_or_else(|| self.log.cas_terms().cas(self.log.shard(), self.position))
     }
 
     /// When it expires.

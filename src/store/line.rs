@@ -23,7 +23,7 @@ use crate::sys::sync::{AtomicU64, Ordering, fence};
 
 /// Bytes of a control line, and of a cache line.
 pub const CONTROL_LINE_BYTES: usize = 64;
-/// The first position of every log. Not 0, which is no CAS.
+/// The first position of every log. Not 0, so that 0 can say that there is none.
 pub const BIRTH: u64 = 64;
 /// Positions that another process says are held to this, so that no sum of them overflows, and a
 /// CAS holds them. A log of 1 GiB/s takes a year to get there.

@@ -19,6 +19,7 @@
 //! found, each of which is a release. So who has a position from `committed` or from a slot finds
 //! the cell.
 
+use super::cas::CasTerms;
 use super::pool::{Pool, SLABS_MAX};
 use super::record::HEADER_BYTES;
 use crate::sys::memory::{Memfd, Part};
@@ -65,6 +66,7 @@ pub struct Log {
     slab_shift: u32,
     /// The bits of a position that say where in its slab it is.
     within_mask: u64,
+    cas_terms: CasTerms,
 }
 
 impl Log {
@@ -75,7 +77,8 @@ impl Log {
         let (begin, cells) = (shard as usize * cells as usize, cells as usize);
         let slab_shift = pool.slab_shift();
         let (words, cells) = (pool.words(), Part::new(tables, begin..begin + cells));
-        Log { shard, words, cells, pool, slab_shift, within_mask: (1 << slab_shift) - 1 }
+        let within_mask = (1 << slab_shift) - 1;
+        Log { shard, words, cells, pool, slab_shift, within_mask, cas_terms: CasTerms::new() }
     }
 
     /// One with memory of its own at every position, as a ring of `slabs` slabs, a power of two:
@@ -91,6 +94,11 @@ impl Log {
     /// The shard whose log it is.
     pub fn shard(&self) -> u32 {
         self.shard
+    }
+
+    /// What the CAS of its records depends on.
+    pub(super) fn cas_terms(&self) -> &CasTerms {
+        &self.cas_terms
     }
 
     /// Where its slabs come from.

@@ -40,6 +40,7 @@
 
 mod beat;
 pub mod capacity;
+mod cas;
 pub(crate) mod check;
 mod crawl;
 pub mod entry;

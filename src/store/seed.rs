@@ -1,5 +1,5 @@
-//! Which place of which log: a number that no two records share. It is an item's CAS, and what a
-//! record's checksum is bound to.
+//! Which place of which log: a number that no two records share. A record's checksum is bound to
+//! it, and an item's CAS is made from it ([`super::cas`]).
 //!
 //! ```text
 //! bits   0          7 .. 61                    62     64
@@ -11,8 +11,7 @@
 //!
 //! A shard has one log, number 0; the two bits leave room for more. Clients see the stamps of the
 //! log that they write to alone, because whoever moves an item to another place keeps its CAS. So a
-//! CAS stays below 2^62, which also who takes it for a signed number reads right. It is never 0,
-//! because no position is.
+//! CAS stays below 2^62, which also who takes it for a signed number reads right.
 
 use super::line::{BIRTH, POSITION_MAX};
 use super::sizing::SHARDS_MAX;

@@ -155,3 +155,22 @@ fn a_touch_of_a_promoted_server_that_nobody_follows_is_in_the_log() {
     drop(turn);
     assert!(!second.follower(0).expect("it is alone").can_go_back_to(at));
 }
+
+#[test]
+fn what_a_new_primary_writes_never_has_a_cas_that_the_old_one_gave() {
+    let (old, new, ..) = parted();
+    let cas = |store: &Store, number: usize| {
+        let mut participant = store.join();
+        let turn = participant.turn();
+        store.get(&turn, &store.locate(key(number).as_bytes()), NOW).expect("it was written").cas()
+    };
+    assert!((0..KEYS).all(|number| cas(&old, number) == cas(&new, number)), "what both have stays as it is");
+    // Whatever the old one writes that nobody else has, a terabyte of it, clients were told of.
+    let told_max = cas(&old, KEYS - 1) + ((1 << 40) << 7);
+    fill(&mut Author::new(&new), 0, KEYS, 2);
+    assert!((0..KEYS).all(|number| cas(&new, number) > told_max));
+    // Its own replica says the same.
+    let third = replica_of(&new);
+    Link::new(&new, &third).settle();
+    assert!((0..KEYS).all(|number| cas(&third, number) == cas(&new, number)));
+}
