@@ -3,6 +3,7 @@
 //! is ignored by Rust's own start-up code.
 
 use super::logging;
+use rustix::process::{Signal, getpid, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
@@ -11,6 +12,24 @@ use std::time::Duration;
 
 /// How long the process waits for its log after a second signal, which asks it to end at once.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(100);
+
+/// A signal that asks for the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// SIGINT.
+    Int,
+    /// SIGUSR1.
+    Usr1,
+}
+
+/// Send it to this process.
+pub fn raise(ending: Ending) -> io::Result<()> {
+    let signal = match ending {
+        Ending::Int => Signal::INT,
+        Ending::Usr1 => Signal::USR1,
+    };
+    Ok(kill_process(getpid(), signal)?)
+}
 
 /// Start the thread. `stop` is called once, with the name of the first SIGTERM, SIGINT or SIGUSR1.
 pub fn watch(stop: impl FnOnce(&'static str) + Send + 'static) -> io::Result<()> {

@@ -3,6 +3,8 @@
 
 mod answers;
 mod clocks;
+mod commandline;
+mod daemon;
 mod fairness;
 mod hoards;
 mod parking;
