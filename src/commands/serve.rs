@@ -8,17 +8,20 @@
 //! and nobody waits for an answer.
 
 mod args;
+mod config;
 mod ending;
+mod file;
 mod listeners;
 mod logger;
 mod options;
 mod pidfile;
+mod reload;
 mod replication;
 mod suboptions;
 mod words;
 
 use super::doctor::memory;
-use super::output::say;
+use super::output::{self, say};
 use super::size;
 use crate::base::limits::{INPUT_BYTES_TOTAL_MIN, OTHER_FILES_MAX, OUTPUT_BYTES_TOTAL_MIN, WORKERS_MAX};
 use crate::base::time::Clock;
@@ -33,11 +36,14 @@ use crate::sys::{logging, privilege, signals};
 use anyhow::{Context, bail, ensure};
 pub use args::Args;
 use clap::FromArgMatches;
+use config::Config;
 use ending::Ending;
 use listeners::Listeners;
 use pidfile::PidFile;
+use reload::Reload;
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,9 +60,10 @@ const LICENSES: &str = concat!(
     include_str!("../../LICENSE-APACHE"),
 );
 
-/// The flags, and what they say is taken without effect.
+/// What the command line, the variables and the file say, and what of it is taken without effect.
 struct Given {
     args: Args,
+    config: Config,
     idle: Vec<String>,
 }
 
@@ -70,36 +77,39 @@ pub use words::without_blanks;
 
 /// Serve until a signal ends it. `words` are those behind `serve`.
 pub fn run(words: &[OsString]) -> anyhow::Result<()> {
-    let given = Given::read(words)?;
+    let given = Given::read(words, None)?;
     if given.args.license {
         return Ok(say!("{LICENSES}")?);
     }
+    if given.args.print_config {
+        return Ok(output::print(format_args!("{}", given.config.to_toml()))?);
+    }
     if !given.args.daemon {
-        return serve(given, None);
+        return serve(words, given, None);
     }
     match detach(given.args.enable_coredumps).context("-d")? {
-        Side::Child(detached) => serve(given, Some(detached)),
+        Side::Child(detached) => serve(words, given, Some(detached)),
         Side::Parent(true) => Ok(()),
         Side::Parent(false) => bail!("-d: the daemon has ended before it served; what it said stands above"),
     }
 }
 
 impl Given {
-    fn read(words: &[OsString]) -> anyhow::Result<Given> {
-        let command = command();
-        let matches = command.clone().try_get_matches_from(words)?;
-        let mut idle = options::judge(&command, &matches)?;
-        let mut args = Args::from_arg_matches(&matches)?;
+    /// `path`: the file of --config, where it is known already.
+    fn read(words: &[OsString], path: Option<&Path>) -> anyhow::Result<Given> {
+        let config = Config::read(words, &|name| std::env::var_os(name), path)?;
+        let mut idle = options::judge(&command(), &config.matches)?;
+        let mut args = Args::from_arg_matches(&config.matches)?;
         let extended = suboptions::read(&args.extended)?;
         args.idle_timeout = extended.idle_timeout_seconds.unwrap_or(args.idle_timeout);
         idle.extend(extended.idle.iter().map(|name| format!("-o {name}")));
-        Ok(Given { args, idle })
+        Ok(Given { args, config, idle })
     }
 }
 
 /// `detached`: this is a daemon whose parent waits until it serves.
-fn serve(given: Given, detached: Option<Detached>) -> anyhow::Result<()> {
-    let Given { args, idle } = given;
+fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow::Result<()> {
+    let Given { args, config, idle } = given;
     logger::start(args.verbose)?;
     let workers = worker_count(args.threads)?;
     let item_bytes_asked = size::parse_item(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")?;
@@ -125,7 +135,8 @@ fn serve(given: Given, detached: Option<Detached>) -> anyhow::Result<()> {
     let replicating = replication.start(joined, &store, &engine, client_port)?;
     let ending = Ending::new(Duration::from_secs(args.shutdown_timeout));
     let begun = ending.clone();
-    signals::watch(move |signal| begun.begin(signal)).context("cannot watch for signals")?;
+    let mut reload = Reload::new(words, &config, store.clone());
+    signals::watch(move |signal| begun.begin(signal), move || reload.reload()).context("cannot watch for signals")?;
     let config = server_config(&args, workers, store.stats().capacity_bytes as usize);
     let server = Server::start(config, bound.listen()?, engine.clone(), replication.board().clone())
         .context("cannot start the workers; raise `ulimit -n` and -u")?;
@@ -392,10 +403,10 @@ mod tests {
     #[test]
     fn what_is_without_effect_is_gathered() {
         let words = |line: &str| line.split_whitespace().map(OsString::from).collect::<Vec<_>>();
-        let given =
-            Given::read(&words("-f 1.1 -o idle_timeout=7,slab_reassign,hashpower=20 -o lru_maintainer")).unwrap();
+        let read = |line: &str| Given::read(&words(line), None);
+        let given = read("-f 1.1 -o idle_timeout=7,slab_reassign,hashpower=20 -o lru_maintainer").unwrap();
         assert_eq!(given.args.idle_timeout, 7);
         assert_eq!(given.idle, ["-f", "-o slab_reassign", "-o hashpower", "-o lru_maintainer"]);
-        assert!(Given::read(&words("-o ext_path=/x")).is_err_and(|error| error.to_string().contains("ext_path")));
+        assert!(read("-o ext_path=/x").is_err_and(|error| error.to_string().contains("ext_path")));
     }
 }

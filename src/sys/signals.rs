@@ -31,15 +31,21 @@ pub fn raise(ending: Ending) -> io::Result<()> {
     Ok(kill_process(getpid(), signal)?)
 }
 
-/// Start the thread. `stop` is called once, with the name of the first SIGTERM, SIGINT or SIGUSR1.
-pub fn watch(stop: impl FnOnce(&'static str) + Send + 'static) -> io::Result<()> {
+/// Start the thread. `stop` is called once, with the name of the first SIGTERM, SIGINT or SIGUSR1;
+/// `reload` for each SIGHUP before that.
+pub fn watch(
+    stop: impl FnOnce(&'static str) + Send + 'static,
+    mut reload: impl FnMut() + Send + 'static,
+) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])?;
     let wait = move || {
         let mut stop = Some(stop);
         for signal in signals.forever() {
             let name = signal_name(signal).unwrap_or("a signal");
             if signal == SIGHUP {
-                log::info!("SIGHUP: nothing to read anew, ignored");
+                if stop.is_some() {
+                    reload();
+                }
                 continue;
             }
             match stop.take() {

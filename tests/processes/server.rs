@@ -4,6 +4,7 @@
 mod answers;
 mod clocks;
 mod commandline;
+mod config;
 mod daemon;
 mod fairness;
 mod hoards;

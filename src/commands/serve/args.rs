@@ -8,11 +8,22 @@ use std::path::PathBuf;
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (memcached 1.6.45 compatible)");
 const OPENING: &str = concat!("remora ", env!("CARGO_PKG_VERSION"), " (memcached 1.6.45 compatible)");
 
+/// The last lines of the help.
+const CLOSING: &str = "Each option but --config, --print-config and those that print something may also be set by a variable \
+    (REMORA_MEMORY_LIMIT=64) or in the file of --config (memory-limit = 64). The command line wins over a variable, and that \
+    over the file.";
+
 /// Serve a cache. Flags are memcached's where it has them.
 #[derive(Debug, Clone, clap::Args)]
 #[command(version = VERSION, display_name = "remora", before_help = OPENING)]
-#[command(args_override_self = true, infer_long_args = true)]
+#[command(args_override_self = true, infer_long_args = true, after_help = CLOSING)]
 pub struct Args {
+    /// Read options from this file: TOML, with their long names as keys. SIGHUP reads it anew
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print what all options are, and where each comes from, as such a file, and end
+    #[arg(long)]
+    pub print_config: bool,
     /// TCP port; 0 for no TCP, -1 for one of the kernel's choice [default: 11211, none with -s]
     #[arg(short, long, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1..=65535))]
     pub port: Option<i32>,
