@@ -25,7 +25,7 @@ impl Reload {
     /// Read it anew.
     pub fn reload(&mut self) {
         let Some(path) = &self.path else {
-            log::warn!("SIGHUP: there is no --config FILE to read anew; all stays as it is");
+            log::info!("SIGHUP: there is no --config FILE to read anew; all stays as it is");
             return;
         };
         let wanted = match Given::read(&self.words, Some(path)) {

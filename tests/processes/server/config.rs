@@ -124,7 +124,7 @@ fn sighup_reads_it_anew() {
 
 #[test]
 fn without_a_file_sighup_changes_nothing() {
-    let server = Server::start(&["-t", "1"]);
+    let server = Server::start(&["-t", "1", "-v"]);
     server.signal("HUP");
     assert!(logged(&server, "SIGHUP").contains("there is no --config FILE"));
     wait_until("it serves on", || expect_eq("the answer", server.connect().ask("mn"), "MN".to_string()));
