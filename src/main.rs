@@ -3,14 +3,8 @@
 
 #[cfg(not(loom))]
 fn main() -> std::process::ExitCode {
-    use clap::Parser;
-    use remora::commands::{Cli, output, run};
     remora::sys::logging::abort_on_panic();
-    let status = match Cli::try_parse() {
-        Ok(cli) => output::finish(run(cli)),
-        Err(usage) => output::finish_usage(&usage),
-    };
-    status.into()
+    remora::commands::run(std::env::args_os()).into()
 }
 
 /// Under loom the library holds only what is model-checked; cargo builds the binary all the same.

@@ -127,7 +127,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let traffic = traffic(args);
     let stop = Arc::new(AtomicBool::new(false));
     let asked_to_stop = Arc::clone(&stop);
-    signals::watch(move |_| asked_to_stop.store(true, Relaxed)).context("cannot watch for signals")?;
+    let reload = || log::info!("SIGHUP: nothing to read anew, ignored");
+    signals::watch(move |_| asked_to_stop.store(true, Relaxed), reload).context("cannot watch for signals")?;
     let base = Phase {
         traffic: &traffic,
         targets: &targets,

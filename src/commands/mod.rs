@@ -8,6 +8,9 @@ pub mod output;
 pub mod serve;
 pub mod size;
 
+use clap::Parser;
+use std::ffi::OsString;
+
 /// The version, and whether this build has RDMA verbs.
 const VERSION: &str = if crate::fabric::verbs::BUILT {
     concat!(env!("CARGO_PKG_VERSION"), "\nRDMA verbs: yes (libibverbs and librdmacm are loaded when they are needed)")
@@ -39,10 +42,19 @@ pub enum Command {
     Doctor(doctor::Args),
 }
 
-/// Run the subcommand.
-pub fn run(cli: Cli) -> anyhow::Result<()> {
+/// Do what the words of the command line say, the program's name before them; returns the exit
+/// status.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
+    let words = serve::without_blanks(words, &serve::command());
+    match Cli::try_parse_from(&words) {
+        Ok(cli) => output::finish(run_command(cli, &words)),
+        Err(usage) => output::finish_usage(&usage),
+    }
+}
+
+fn run_command(cli: Cli, words: &[OsString]) -> anyhow::Result<()> {
     match cli.command {
-        Command::Serve(args) => serve::run(*args),
+        Command::Serve(_) => serve::run(&words[2..]),
         Command::Load(args) => load::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Ctl(args) => ctl::run(&args),

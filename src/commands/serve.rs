@@ -7,137 +7,158 @@
 //! whose primary is not there yet has no store. It refuses connections, so that health checks fail
 //! and nobody waits for an answer.
 
+mod args;
+mod config;
 mod ending;
+mod file;
+mod listeners;
 mod logger;
+mod options;
+mod pidfile;
+mod reload;
 mod replication;
+mod suboptions;
+mod words;
 
 use super::doctor::memory;
+use super::output::{self, say};
 use super::size;
-use crate::base::limits::{
-    INPUT_BYTES_TOTAL_MIN, ITEM_BYTES_DEFAULT, OTHER_FILES_MAX, OUTPUT_BYTES_TOTAL_MIN, REQUESTS_PER_TURN_DEFAULT,
-    WORKERS_MAX,
-};
+use crate::base::limits::{INPUT_BYTES_TOTAL_MIN, OTHER_FILES_MAX, OUTPUT_BYTES_TOTAL_MIN, WORKERS_MAX};
 use crate::base::time::Clock;
-use crate::engine::{Engine, Settings};
+use crate::engine::{Engine, Settings, Switches};
 use crate::replication::attach::Joined;
 use crate::server::listen::{Bound, ListenConfig};
-use crate::server::{Server, ServerConfig, address};
+use crate::server::{Server, ServerConfig};
 use crate::store::{Store, StoreConfig};
 use crate::sys::allowance::Allowance;
+use crate::sys::daemon::{Detached, Side, detach};
 use crate::sys::{logging, privilege, signals};
 use anyhow::{Context, bail, ensure};
+pub use args::Args;
+use clap::FromArgMatches;
+use config::Config;
 use ending::Ending;
+use listeners::Listeners;
+use pidfile::PidFile;
+use reload::Reload;
+use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// memcached's default port.
 const PORT_DEFAULT: u16 = 11211;
 
-/// Serve a cache. Flags are memcached's where it has them.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Args {
-    /// TCP port; 0 for no TCP, -1 for one of the kernel's choice [default: 11211, none with -s]
-    #[arg(short, long, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1..=65535))]
-    pub port: Option<i32>,
-    /// UDP port; only 0 is taken: UDP is not served
-    #[arg(short = 'U', long, default_value_t = 0, hide = true, value_parser = clap::value_parser!(u16).range(0..=0))]
-    pub udp_port: u16,
-    /// Addresses: host or host:port, an IPv6 host in brackets; repeat it or use commas; port 0 for
-    /// one of the kernel's choice [default: 127.0.0.1]
-    #[arg(short, long)]
-    pub listen: Vec<String>,
-    /// Unix socket to listen on; no TCP then unless -p or -l is given
-    #[arg(short = 's', long)]
-    pub unix_socket: Option<PathBuf>,
-    /// Permissions of the unix socket, in octal
-    #[arg(short = 'a', long, default_value = "0700", value_parser = octal)]
-    pub unix_mask: u32,
-    /// Memory for items, in MiB [default: 64; of a replica: what its primary has]
-    #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
-    pub memory_limit: Option<u64>,
-    /// To what cache_memlimit may raise -m, in MiB [default: -m; what is above -m costs nothing
-    /// until it is used, except over RDMA and with reserved huge pages]
-    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
-    pub memory_max: Option<u64>,
-    /// Answer with an error when memory is full, instead of evicting
-    #[arg(short = 'M', long)]
-    pub disable_evictions: bool,
-    /// Most connections at a time
-    #[arg(short, long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
-    pub conn_limit: u64,
-    /// Worker threads [default: one for each core]
-    #[arg(short, long)]
-    pub threads: Option<usize>,
-    /// Largest item: bytes, or with k, m or g
-    #[arg(short = 'I', long, default_value_t = ITEM_BYTES_DEFAULT.to_string(), value_name = "SIZE")]
-    pub max_item_size: String,
-    /// Become this user once the sockets are bound (for a start as root)
-    #[arg(short, long)]
-    pub user: Option<String>,
-    /// Connections that wait to be accepted, per socket
-    #[arg(short = 'b', long, default_value_t = 1024, value_parser = clap::value_parser!(i32).range(1..))]
-    pub listen_backlog: i32,
-    /// Seconds after which an idle connection is closed; 0 for never
-    #[arg(long, default_value_t = 0)]
-    pub idle_timeout: u32,
-    /// memcached's extended options, with commas between: idle_timeout=N
-    #[arg(short = 'o', long, value_delimiter = ',')]
-    pub extended: Vec<String>,
-    /// Requests of one connection before the others have their turn
-    #[arg(short = 'R', long, default_value_t = REQUESTS_PER_TURN_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_reqs_per_event: u32,
-    /// Say more: -v information, -vv debugging (RUST_LOG has the last word)
-    #[arg(short, action = clap::ArgAction::Count)]
-    pub verbose: u8,
-    /// Bind no thread to cores
-    #[arg(long)]
-    pub no_pin: bool,
-    /// Shards, a power of two [default: by memory and workers]
-    #[arg(long)]
-    pub shards: Option<usize>,
-    /// Plain pages only
-    #[arg(long)]
-    pub no_hugepages: bool,
-    /// At the end (SIGTERM, SIGINT, SIGUSR1), seconds to wait until replicas have all answered
-    /// writes; 0 does not wait
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=3600))]
-    pub shutdown_timeout: u64,
-    /// Replicas.
-    #[command(flatten)]
-    pub replication: replication::ReplicationArgs,
+/// What is printed for -i.
+const LICENSES: &str = concat!(
+    "remora ",
+    env!("CARGO_PKG_VERSION"),
+    ", under either of two licences, at your choice.\n\n",
+    include_str!("../../LICENSE-MIT"),
+    "\n",
+    include_str!("../../LICENSE-APACHE"),
+);
+
+/// What the command line, the variables and the file say, and what of it is taken without effect.
+struct Given {
+    args: Args,
+    config: Config,
+    idle: Vec<String>,
 }
 
-fn octal(text: &str) -> Result<u32, String> {
-    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
-    mode.ok_or_else(|| format!("\"{text}\" is no permission; write it in octal, for example 0770"))
+/// The command line of `remora serve` alone.
+pub fn command() -> clap::Command {
+    <Args as clap::Args>::augment_args(clap::Command::new("remora serve")).no_binary_name(true)
 }
 
-/// Serve until a signal ends it.
-pub fn run(args: Args) -> anyhow::Result<()> {
+/// The words as getopt has them.
+pub use words::without_blanks;
+
+/// Serve until a signal ends it. `words` are those behind `serve`.
+pub fn run(words: &[OsString]) -> anyhow::Result<()> {
+    let given = Given::read(words, None)?;
+    if given.args.license {
+        return Ok(say!("{LICENSES}")?);
+    }
+    if given.args.print_config {
+        return Ok(output::print(format_args!("{}", given.config.to_toml()))?);
+    }
+    if !given.args.daemon {
+        return serve(words, given, None);
+    }
+    match detach(given.args.enable_coredumps).context("-d")? {
+        Side::Child(detached) => serve(words, given, Some(detached)),
+        Side::Parent(true) => Ok(()),
+        Side::Parent(false) => bail!("-d: the daemon has ended before it served; what it said stands above"),
+    }
+}
+
+impl Given {
+    /// `path`: the file of --config, where it is known already.
+    fn read(words: &[OsString], path: Option<&Path>) -> anyhow::Result<Given> {
+        let config = Config::read(words, &|name| std::env::var_os(name), path)?;
+        let mut idle = options::judge(&command(), &config.matches)?;
+        let mut args = Args::from_arg_matches(&config.matches)?;
+        let extended = suboptions::read(&args.extended)?;
+        args.idle_timeout = extended.idle_timeout_seconds.unwrap_or(args.idle_timeout);
+        idle.extend(extended.idle.iter().map(|name| format!("-o {name}")));
+        Ok(Given { args, config, idle })
+    }
+}
+
+/// `detached`: this is a daemon whose parent waits until it serves.
+fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow::Result<()> {
+    let Given { args, config, idle } = given;
     logger::start(args.verbose)?;
-    let args = apply_extended(args)?;
     let workers = worker_count(args.threads)?;
     let item_bytes_asked = size::parse_item(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")?;
     let replication = replication::Plan::new(&args.replication, !args.no_pin)?;
-    raise_open_files(args.conn_limit, workers)?;
-    let listen = listen_config(&args)?;
+    raise_limits(&args, workers)?;
+    let (listen, tagged) = listen_config(&args)?;
     let mut bound = Bound::bind(&listen, workers)?;
-    drop_rights(args.user.as_deref())?;
+    tell_idle(idle, tagged);
+    drop_rights(&args)?;
     let joined = replication.join()?;
     let store = Arc::new(make_store(&args, item_bytes_asked, workers, joined.as_ref())?);
-    let geometry = store.geometry();
-    let memory_bytes = store.stats().capacity_bytes as usize;
     warn_of_memory(&store);
     let item_bytes_max = match &joined {
         None => item_bytes_asked,
-        Some(_) => geometry.record_bytes_max as usize,
+        Some(_) => store.geometry().record_bytes_max as usize,
     };
     let without_orders = bound.listen_for_orders()?;
     let mut rows = setting_rows(&args, &bound, workers, item_bytes_max);
     rows.extend(replication.setting_rows(&without_orders));
-    let config = ServerConfig {
+    let client_port = bound.tcp.first().map_or(0, SocketAddr::port);
+    let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows });
+    let engine = Arc::new(engine.with_acks(replication.acks()).with_switches(switches(&args)));
+    let replicating = replication.start(joined, &store, &engine, client_port)?;
+    let ending = Ending::new(Duration::from_secs(args.shutdown_timeout));
+    let begun = ending.clone();
+    let mut reload = Reload::new(words, &config, store.clone());
+    signals::watch(move |signal| begun.begin(signal), move || reload.reload()).context("cannot watch for signals")?;
+    let config = server_config(&args, workers, store.stats().capacity_bytes as usize);
+    let server = Server::start(config, bound.listen()?, engine.clone(), replication.board().clone())
+        .context("cannot start the workers; raise `ulimit -n` and -u")?;
+    ending.started(server.stopper());
+    announce(&server)?;
+    replicating.announce();
+    let pidfile = args.pidfile.clone().and_then(PidFile::write);
+    if let Some(detached) = detached {
+        logging::flush(logging::FLUSH_WAIT_MAX);
+        detached.serves(args.verbose > 0).context("-d: cannot let go of the terminal")?;
+    }
+    server.join();
+    store.serve(false);
+    if !store.writable().is_empty() {
+        ending.wait_for_replicas(|| replicating.attached_replicas(), || replicating.absent_replicas());
+    }
+    pidfile.into_iter().for_each(PidFile::remove);
+    Ok(())
+}
+
+fn server_config(args: &Args, workers: usize, memory_bytes: usize) -> ServerConfig {
+    ServerConfig {
         workers,
         connections_max: args.conn_limit as usize,
         requests_per_turn: args.max_reqs_per_event,
@@ -146,25 +167,29 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         pin: !args.no_pin,
         clock: Clock::default(),
-    };
-    let client_port = bound.tcp.first().map_or(0, SocketAddr::port);
-    let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows });
-    let engine = Arc::new(engine.with_acks(replication.acks()));
-    let replicating = replication.start(joined, &store, &engine, client_port)?;
-    let ending = Ending::new(Duration::from_secs(args.shutdown_timeout));
-    let begun = ending.clone();
-    signals::watch(move |signal| begun.begin(signal)).context("cannot watch for signals")?;
-    let server = Server::start(config, bound.listen()?, engine.clone(), replication.board().clone())
-        .context("cannot start the workers; raise `ulimit -n` and -u")?;
-    ending.started(server.stopper());
-    announce(&server)?;
-    replicating.announce();
-    server.join();
-    store.serve(false);
-    if !store.writable().is_empty() {
-        ending.wait_for_replicas(|| replicating.attached_replicas(), || replicating.absent_replicas());
     }
-    Ok(())
+}
+
+/// What clients may do.
+fn switches(args: &Args) -> Switches {
+    let usual = Switches::default();
+    Switches {
+        flush: !args.disable_flush_all,
+        dumps: !args.disable_dumping,
+        shutdown: args.enable_shutdown,
+        prefix_delimiter: args.prefix_delimiter.unwrap_or(usual.prefix_delimiter),
+        counts_prefixes: args.prefix_delimiter.is_some(),
+    }
+}
+
+/// One line for all that is taken and changes nothing.
+fn tell_idle(mut idle: Vec<String>, tagged: bool) {
+    if tagged {
+        idle.push("tag[] in -l".to_string());
+    }
+    if !idle.is_empty() {
+        log::warn!("taken, without effect here: {}; docs/COMPATIBILITY.md says why", idle.join(", "));
+    }
 }
 
 /// The system gives memory when it is used, not when it is asked for. So a server may start with a
@@ -220,26 +245,26 @@ fn make_store(args: &Args, item_bytes_max: usize, workers: usize, joined: Option
     .context("cannot make the store")
 }
 
-fn apply_extended(mut args: Args) -> anyhow::Result<Args> {
-    for option in &args.extended {
-        match option.split_once('=') {
-            Some(("idle_timeout", seconds)) => {
-                args.idle_timeout = seconds.parse().with_context(|| format!("-o {option}: write whole seconds"))?;
-            }
-            // What Remora always does, and memcached does by default.
-            None if option == "maxconns_fast" => {}
-            _ => bail!("-o {option} is not known; Remora takes -o idle_timeout=SECONDS and -o maxconns_fast"),
-        }
-    }
-    Ok(args)
-}
-
 fn worker_count(asked: Option<usize>) -> anyhow::Result<usize> {
     let count = asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(4, |cores| cores.get()));
     if !(1..=WORKERS_MAX).contains(&count) {
         bail!("-t {count} is not possible; choose 1 to {WORKERS_MAX}, as a rule one for each core");
     }
     Ok(count)
+}
+
+/// What root may raise, before it is root no more.
+fn raise_limits(args: &Args, workers: usize) -> anyhow::Result<()> {
+    raise_open_files(args.conn_limit, workers)?;
+    ensure!(
+        !args.enable_coredumps || privilege::raise_core_limit(),
+        "-r: there would be no core dump, for this process may have none; raise the limit (`ulimit -Hc unlimited`, \
+         LimitCORE=infinity in a unit), start as root, or leave -r out"
+    );
+    if args.lock_memory {
+        privilege::raise_locked_limit();
+    }
+    Ok(())
 }
 
 fn raise_open_files(conn_limit: u64, workers: usize) -> anyhow::Result<()> {
@@ -252,9 +277,10 @@ fn raise_open_files(conn_limit: u64, workers: usize) -> anyhow::Result<()> {
     })
 }
 
-fn listen_config(args: &Args) -> anyhow::Result<ListenConfig> {
+/// Where to listen, and whether there are tags.
+fn listen_config(args: &Args) -> anyhow::Result<(ListenConfig, bool)> {
     let asked_for_tcp = args.port.is_some() || !args.listen.is_empty();
-    let mut tcp: Vec<SocketAddr> = Vec::new();
+    let mut listeners = Listeners::default();
     if asked_for_tcp || args.unix_socket.is_none() {
         let port = match args.port {
             None => Some(PORT_DEFAULT),
@@ -262,25 +288,37 @@ fn listen_config(args: &Args) -> anyhow::Result<ListenConfig> {
             Some(port) => Some(u16::try_from(port).unwrap_or(0)),
         };
         let local = ["127.0.0.1".to_string()];
-        for text in if args.listen.is_empty() { &local[..] } else { &args.listen[..] } {
-            tcp.extend(address::resolve(text, port).context("-l")?);
-        }
+        listeners = listeners::read(if args.listen.is_empty() { &local } else { &args.listen }, port)?;
     }
+    let Listeners { tcp, tagged } = listeners;
     if tcp.is_empty() && args.unix_socket.is_none() {
         bail!(
             "nowhere to listen: -p 0 switches TCP off; give a port, an address with -l host:port, or a socket with -s"
         );
     }
-    Ok(ListenConfig { tcp, unix: args.unix_socket.clone(), unix_mode: args.unix_mask, backlog: args.listen_backlog })
+    let unix = args.unix_socket.clone();
+    Ok((ListenConfig { tcp, unix, unix_mode: args.unix_mask, backlog: args.listen_backlog }, tagged))
 }
 
-/// memcached refuses to run as root without -u. Remora warns and goes on: in a container there is
-/// often no other user, and root has few rights there.
-fn drop_rights(user: Option<&str>) -> anyhow::Result<()> {
-    match user {
-        Some(user) => privilege::drop_to(user).context("-u")?,
+/// Become the user of -u; then what depends on who this is. memcached refuses to run as root
+/// without -u. Remora warns and goes on: in a container there is often no other user, and root has
+/// few rights there.
+fn drop_rights(args: &Args) -> anyhow::Result<()> {
+    match args.user.as_deref() {
+        Some(user) if privilege::is_root() => privilege::drop_to(user).context("-u")?,
+        Some(user) => log::info!("-u {user} is for a start as root; this process is not root's, and stays what it is"),
         None if privilege::is_root() => log::warn!("running as root; name a user with -u"),
         None => {}
+    }
+    if args.enable_coredumps
+        && let Err(error) = privilege::allow_core_dumps()
+    {
+        log::warn!("-r: there will be no core dump: {error}");
+    }
+    if args.lock_memory
+        && let Err(error) = privilege::lock_memory()
+    {
+        log::warn!("-k: memory is not locked: {error}");
     }
     Ok(())
 }
@@ -302,7 +340,9 @@ fn setting_rows(args: &Args, bound: &Bound, workers: usize, item_bytes_max: usiz
         ("umask", format!("{:o}", args.unix_mask)),
         ("num_threads", workers.to_string()),
         ("cas_enabled", yes(true)),
-        ("flush_enabled", yes(true)),
+        ("binding_protocol", "ascii".to_string()),
+        ("auth_enabled_sasl", yes(false)),
+        ("auth_enabled_ascii", yes(false)),
         ("tcp_backlog", args.listen_backlog.to_string()),
         ("reqs_per_event", args.max_reqs_per_event.to_string()),
         ("maxconns_fast", yes(true)),
@@ -335,26 +375,13 @@ fn announce(server: &Server) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
 
     fn args(line: &str) -> Args {
-        let words = ["remora", "serve"].into_iter().chain(line.split_whitespace());
-        match crate::commands::Cli::try_parse_from(words).unwrap().command {
-            crate::commands::Command::Serve(args) => *args,
-            other => panic!("{other:?}"),
-        }
+        Args::from_arg_matches(&command().get_matches_from(line.split_whitespace())).unwrap()
     }
 
     fn tcp(line: &str) -> Vec<String> {
-        listen_config(&args(line)).unwrap().tcp.iter().map(SocketAddr::to_string).collect()
-    }
-
-    #[test]
-    fn memcacheds_flags_are_read() {
-        let args = args("-p 0 -l 127.0.0.1:0 -m 100 -c 10 -t 2 -I 2m -a 0770 -R 5 -b 7 -M -U 0 -vv -u nobody");
-        assert_eq!((args.port, args.memory_limit, args.conn_limit, args.threads), (Some(0), Some(100), 10, Some(2)));
-        assert_eq!((args.unix_mask, args.max_reqs_per_event, args.listen_backlog, args.verbose), (0o770, 5, 7, 2));
-        assert!(args.disable_evictions && args.user.as_deref() == Some("nobody") && args.max_item_size == "2m");
+        listen_config(&args(line)).unwrap().0.tcp.iter().map(SocketAddr::to_string).collect()
     }
 
     #[test]
@@ -369,11 +396,17 @@ mod tests {
     }
 
     #[test]
-    fn extended_options_are_taken_or_refused_by_name() {
-        let with = |line| apply_extended(args(line));
-        assert_eq!(with("-o idle_timeout=7,maxconns_fast").unwrap().idle_timeout, 7);
-        assert!(with("-o idle_timeout=x").unwrap_err().to_string().contains("whole seconds"));
-        assert!(with("-o ext_path=/x").unwrap_err().to_string().contains("ext_path"));
+    fn a_count_of_workers_has_bounds() {
         assert!(worker_count(Some(0)).is_err() && worker_count(Some(3)).is_ok_and(|count| count == 3));
+    }
+
+    #[test]
+    fn what_is_without_effect_is_gathered() {
+        let words = |line: &str| line.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+        let read = |line: &str| Given::read(&words(line), None);
+        let given = read("-f 1.1 -o idle_timeout=7,slab_reassign,hashpower=20 -o lru_maintainer").unwrap();
+        assert_eq!(given.args.idle_timeout, 7);
+        assert_eq!(given.idle, ["-f", "-o slab_reassign", "-o hashpower", "-o lru_maintainer"]);
+        assert!(read("-o ext_path=/x").is_err_and(|error| error.to_string().contains("ext_path")));
     }
 }

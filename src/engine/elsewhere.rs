@@ -74,6 +74,7 @@ pub(super) fn writes(request: &Request<'_>) -> Option<bool> {
         | Request::Verbosity { .. }
         | Request::Stats(_)
         | Request::Replication(_)
+        | Request::Shutdown { .. }
         | Request::Wait { .. }
         | Request::Version
         | Request::Quit => None,

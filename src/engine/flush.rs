@@ -1,5 +1,5 @@
-//! flush_all, now and delayed, and the two other commands that touch the server as a whole:
-//! cache_memlimit, verbosity.
+//! flush_all, now and delayed, and the other commands that touch the server as a whole:
+//! cache_memlimit, verbosity, shutdown.
 //!
 //! A delayed flush is pending in the log of each shard ([`crate::store::Store::flush_at`]). It is
 //! executed by the first command or tick at or after its second, before anything else, so that no
@@ -8,15 +8,23 @@
 
 use super::{Call, Context, Engine, Outcome, expiry_of};
 use crate::base::time::{Expiry, UnixSeconds};
-use crate::protocol::{Exptime, reply};
+use crate::protocol::{Exptime, Shutdown, reply};
 use crate::store::{CannotResize, NoRoom};
+use crate::sys::signals;
 
 const CANNOT_ADJUST: &[u8] = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
+const FLUSH_OFF: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
+const SHUTDOWN_OFF: &[u8] = b"SERVER_ERROR: shutdown not enabled\r\n";
+const SHUTDOWN_UNKNOWN: &[u8] = b"CLIENT_ERROR invalid shutdown mode\r\n";
 
 impl Engine {
     /// flush_all. A delay of zero or below is now. Refused where not all shards are this server's
     /// to flush.
     pub(super) fn flush_all(&self, call: &mut Call<'_, '_, '_>, delay: Exptime, noreply: bool) -> Outcome {
+        if !self.switches.flush {
+            call.context.stats.cmd_flush.increment();
+            return call.answer_unless(noreply, FLUSH_OFF);
+        }
         let (turn, now) = (call.context.turn, call.context.now);
         if let Some(closed) = self.store.first_closed() {
             return self.refuse_write(call, closed, noreply);
@@ -43,6 +51,22 @@ impl Engine {
         } else {
             Ok(())
         }
+    }
+
+    /// shutdown: what the signal does, SIGINT or SIGUSR1. The client is not answered.
+    pub(super) fn shutdown(&self, call: &mut Call<'_, '_, '_>, mode: Shutdown, noreply: bool) -> Outcome {
+        if !self.switches.shutdown {
+            return call.answer_unless(noreply, SHUTDOWN_OFF);
+        }
+        let raised = match mode {
+            Shutdown::Plain => signals::raise(signals::Ending::Int),
+            Shutdown::Graceful => signals::raise(signals::Ending::Usr1),
+            Shutdown::Unknown => return call.answer_unless(noreply, SHUTDOWN_UNKNOWN),
+        };
+        if let Err(error) = raised {
+            log::warn!("a client's shutdown is not carried out: {error}; send the process SIGTERM");
+        }
+        Outcome::Close
     }
 
     /// cache_memlimit. More memory is reserved at once, up to --memory-max; less is had as reclaim

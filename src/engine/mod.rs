@@ -25,6 +25,7 @@ pub mod stats;
 mod stats_report;
 mod stats_subjects;
 mod storage;
+mod switches;
 
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::{Exptime, ParseLimits, Rejection, Request, reply};
@@ -39,12 +40,14 @@ use stats::Baseline;
 pub use stats::{GlobalStats, WorkerStats, WorkerTotals};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
+pub use switches::Switches;
 
 /// The engine: one per process, shared by all workers.
 pub struct Engine {
     store: Arc<Store>,
     settings: Settings,
     acks: AckPolicy,
+    switches: Switches,
     global: GlobalStats,
     prefixes: Prefixes,
     /// What the counters stood at when they were last reset.
@@ -166,6 +169,7 @@ impl Engine {
             store: store.into(),
             settings,
             acks: AckPolicy::default(),
+            switches: Switches::default(),
             global: GlobalStats::default(),
             prefixes: Prefixes::default(),
             baseline: Mutex::default(),
@@ -173,6 +177,13 @@ impl Engine {
             replication: OnceLock::new(),
             orders: OnceLock::new(),
         }
+    }
+
+    /// The same, with what clients may do.
+    pub fn with_switches(mut self, switches: Switches) -> Self {
+        self.prefixes = Prefixes::new(switches.prefix_delimiter, switches.counts_prefixes);
+        self.switches = switches;
+        self
     }
 
     /// The store below, for maintenance by the workers.
@@ -235,6 +246,7 @@ impl Engine {
             Request::Verbosity { level, noreply } => flush::verbosity(call, *level, *noreply),
             Request::Stats(subject) => self.stats(call, subject),
             Request::Replication(order) => self.order(call, order),
+            Request::Shutdown { mode, noreply } => self.shutdown(call, *mode, *noreply),
             Request::Version => {
                 reply::version_line(call.out.bytes(), reply::VERSION);
                 Outcome::Done

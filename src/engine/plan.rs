@@ -64,6 +64,7 @@ fn first_key<'r>(request: &Request<'r>) -> NextKey<'r> {
         | Request::Verbosity { .. }
         | Request::Stats(_)
         | Request::Replication(_)
+        | Request::Shutdown { .. }
         | Request::Wait { .. }
         | Request::Version
         | Request::Quit

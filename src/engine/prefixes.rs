@@ -10,8 +10,8 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
-/// What ends a prefix.
-pub(super) const DELIMITER: u8 = b':';
+/// What ends a prefix unless -D says otherwise.
+pub(super) const DELIMITER_DEFAULT: u8 = b':';
 
 /// What was done to a key.
 #[derive(Debug, Clone, Copy)]
@@ -30,13 +30,29 @@ struct Counts {
 }
 
 /// The counters, by prefix.
-#[derive(Default)]
 pub(super) struct Prefixes {
+    delimiter: u8,
     enabled: AtomicBool,
     counts: Mutex<BTreeMap<Vec<u8>, Counts>>,
 }
 
+impl Default for Prefixes {
+    fn default() -> Prefixes {
+        Prefixes::new(DELIMITER_DEFAULT, false)
+    }
+}
+
 impl Prefixes {
+    /// Counters of prefixes that `delimiter` ends.
+    pub(super) fn new(delimiter: u8, enabled: bool) -> Prefixes {
+        Prefixes { delimiter, enabled: AtomicBool::new(enabled), counts: Mutex::default() }
+    }
+
+    /// What ends a prefix.
+    pub(super) fn delimiter(&self) -> u8 {
+        self.delimiter
+    }
+
     pub(super) fn enable(&self, enabled: bool) {
         self.enabled.store(enabled, Relaxed);
     }
@@ -55,7 +71,7 @@ impl Prefixes {
 
     #[cold]
     fn count(&self, key: &[u8], what: Use) {
-        let Some(end) = key.iter().position(|byte| *byte == DELIMITER) else {
+        let Some(end) = key.iter().position(|byte| *byte == self.delimiter) else {
             return;
         };
         let prefix = &key[..end];

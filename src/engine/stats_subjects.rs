@@ -4,6 +4,8 @@ use super::{Call, Engine, Outcome};
 use crate::protocol::reply::{self, stat_line};
 use std::io::Write;
 
+const DETAIL_OFF: &[u8] = b"CLIENT_ERROR stats detail not allowed\r\n";
+
 impl Engine {
     /// stats, with the rest of its line.
     pub(super) fn stats(&self, call: &mut Call<'_, '_, '_>, subject: &[u8]) -> Outcome {
@@ -14,6 +16,7 @@ impl Engine {
                 self.reset_stats(call);
                 return call.answer(reply::RESET);
             }
+            Some(b"detail") if !self.switches.dumps => return call.answer(DETAIL_OFF),
             Some(b"detail") => return self.detail(call, words.next()),
             Some(b"settings") => self.report_settings(call),
             Some(b"items") => self.report_item_class(call),
@@ -56,11 +59,12 @@ impl Engine {
             ("maxbytes", self.store.stats().capacity_bytes.to_string()),
             ("verbosity", verbosity.to_string()),
             ("num_threads", self.settings.workers.to_string()),
-            ("stat_key_prefix", char::from(super::prefixes::DELIMITER).to_string()),
+            ("stat_key_prefix", char::from(self.prefixes.delimiter()).to_string()),
             ("detail_enabled", detail_enabled.to_string()),
             ("cas_enabled", "yes".to_string()),
             ("item_size_max", self.settings.item_bytes_max.to_string()),
-            ("flush_enabled", "yes".to_string()),
+            ("flush_enabled", if self.switches.flush { "yes" } else { "no" }.to_string()),
+            ("shutdown_command", if self.switches.shutdown { "yes" } else { "no" }.to_string()),
             ("dump_enabled", "no".to_string()),
             ("hash_algorithm", "siphash13".to_string()),
             ("track_sizes", "no".to_string()),

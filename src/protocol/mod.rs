@@ -106,6 +106,13 @@ pub enum Request<'a> {
     /// replication, with the rest of its line, blanks trimmed: an order to change this server's
     /// role.
     Replication(&'a [u8]),
+    /// shutdown: end the server.
+    Shutdown {
+        /// How.
+        mode: Shutdown,
+        /// No answer wanted; there is one only if it is refused.
+        noreply: bool,
+    },
     /// version.
     Version,
     /// quit.
@@ -114,6 +121,17 @@ pub enum Request<'a> {
     Meta(MetaRequest<'a>),
     /// mn.
     MetaNoop,
+}
+
+/// How a client wants the server to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// At once.
+    Plain,
+    /// In order.
+    Graceful,
+    /// A word that means nothing here.
+    Unknown,
 }
 
 /// An expiry as the client wrote it: 0 never, below 0 at once, up to 30 days relative, beyond that

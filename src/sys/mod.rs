@@ -7,6 +7,7 @@ pub mod allowance;
 pub mod bulk;
 pub mod checksum;
 pub mod child;
+pub mod daemon;
 #[cfg(not(loom))]
 pub mod foreign;
 #[cfg(not(loom))]

@@ -1,6 +1,7 @@
-//! What the process may do: its user, and how many files it may hold open.
+//! What the process may do: its user, how many files it may hold open, core dumps, locked memory.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -70,6 +71,49 @@ pub fn raise_open_files(wanted: u64) -> Result<(), u64> {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(hard.min(wanted)), maximum: limit.maximum });
     let now = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     if now >= wanted { Ok(()) } else { Err(now) }
+}
+
+/// Let a core dump be as large as it likes, or as large as this process may let it be. False where
+/// there will be none.
+pub fn raise_core_limit() -> bool {
+    let hard = getrlimit(Resource::Core).maximum;
+    if setrlimit(Resource::Core, Rlimit { current: None, maximum: None }).is_err() {
+        let _ = setrlimit(Resource::Core, Rlimit { current: hard, maximum: hard });
+    }
+    getrlimit(Resource::Core).current != Some(0)
+}
+
+/// Have core dumps again: the system forbids them to a process that has changed its user.
+pub fn allow_core_dumps() -> io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::Dumpable)?)
+}
+
+/// Let the process lock as much memory as it likes, if it may say so: root may.
+pub fn raise_locked_limit() {
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
+}
+
+/// Why memory is not locked.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// There is a limit. What is mapped later would fail at it, so nothing is locked.
+    #[error(
+        "this process may lock {0} bytes of memory; raise that (`ulimit -l unlimited`, LimitMEMLOCK=infinity in a unit)"
+    )]
+    Limited(u64),
+    /// The system refused.
+    #[error("the system refuses to lock memory: {0}")]
+    Refused(io::Error),
+}
+
+/// Keep all memory of the process from being swapped out, now and later, from its first use on:
+/// what is never used costs nothing.
+pub fn lock_memory() -> Result<(), LockError> {
+    match locked_bytes_max() {
+        u64::MAX => mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
+            .map_err(|error| LockError::Refused(error.into())),
+        bytes => Err(LockError::Limited(bytes)),
+    }
 }
 
 /// How many files may be open at once now.

@@ -3,6 +3,9 @@
 
 mod answers;
 mod clocks;
+mod commandline;
+mod config;
+mod daemon;
 mod fairness;
 mod hoards;
 mod parking;

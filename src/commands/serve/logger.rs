@@ -25,7 +25,7 @@ pub fn start(verbose: u8) -> anyhow::Result<()> {
         None | Some(Err(_)) => {
             builder.filter_level(LevelFilter::Debug);
             if builder.try_init().is_ok() {
-                log::set_max_level(level_of(verbose));
+                set_level(verbose);
             }
         }
     }
@@ -35,6 +35,11 @@ pub fn start(verbose: u8) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Say as much as so many -v ask for; where RUST_LOG is set, no more than that.
+pub fn set_level(verbose: u8) {
+    log::set_max_level(level_of(verbose));
 }
 
 fn level_of(verbose: u8) -> LevelFilter {

@@ -3,12 +3,12 @@
 //!
 //! memcached's slab classes, LRU lists, crawler, log watchers, extstore and debugging commands have
 //! no counterpart in a log. They are answered as by a memcached started without them (`-o
-//! no_lru_crawler`, `-W`, no slab_reassign, no shutdown, built without TLS, extstore and
-//! debugging): with its words where it has some, else with ERROR. So a tool learns that the feature
-//! is off. A line that memcached would refuse whatever its features is refused with the same words
-//! here. What would succeed there and change nothing here is answered ERROR, never OK.
+//! no_lru_crawler`, `-W`, no slab_reassign, built without TLS, extstore and debugging): with its
+//! words where it has some, else with ERROR. So a tool learns that the feature is off. A line that
+//! memcached would refuse whatever its features is refused with the same words here. What would
+//! succeed there and change nothing here is answered ERROR, never OK.
 
-use super::super::{Exptime, Parsed, Request, reply};
+use super::super::{Exptime, Parsed, Request, Shutdown, reply};
 use super::line::Line;
 use super::tokens::{Tokens, ack_replicas, i32_strict, u32_strict};
 use crate::base::limits::ACK_MILLISECONDS_MAX;
@@ -18,7 +18,6 @@ const MEBIBYTES_MIN: u32 = 8;
 const MEBIBYTES_MAX: u32 = 1_000_000_000;
 
 const WATCH_OFF: &[u8] = b"CLIENT_ERROR watch commands not allowed\r\n";
-const SHUTDOWN_OFF: &[u8] = b"SERVER_ERROR: shutdown not enabled\r\n";
 const CRAWLER_OFF: &[u8] = b"CLIENT_ERROR lru crawler disabled\r\n";
 const REASSIGN_OFF: &[u8] = b"CLIENT_ERROR slab reassignment disabled\r\n";
 const WINDOW_OUT_OF_RANGE: &[u8] = b"CLIENT_ERROR automove window too low or too high\r\n";
@@ -60,13 +59,22 @@ pub fn command(line: Line<'_>) -> Parsed<'_> {
         Some(b"wait") => wait(line, tokens),
         Some(b"cache_memlimit") => cache_memlimit(line, tokens, noreply),
         Some(b"replication") => line.accept(Request::Replication(tokens.rest())),
-        Some(b"shutdown") => refuse(SHUTDOWN_OFF),
+        Some(b"shutdown") => line.accept(Request::Shutdown { mode: shutdown(tokens), noreply }),
         Some(b"lru_crawler") => refuse(lru_crawler(tokens)),
         Some(b"slabs") => refuse(slabs(tokens)),
         Some(b"lru") => refuse(lru(tokens)),
         // extstore, refresh_certs, debugtime, debugitem and misbehave are unknown to a memcached
         // built without them.
         _ => unknown(line, tokens, noreply),
+    }
+}
+
+/// The word behind `shutdown`; memcached takes the start of it for the whole.
+fn shutdown(mut tokens: Tokens<'_>) -> Shutdown {
+    match (tokens.next(), tokens.next()) {
+        (None, _) => Shutdown::Plain,
+        (Some(word), None) if b"graceful".starts_with(word) => Shutdown::Graceful,
+        _ => Shutdown::Unknown,
     }
 }
 
@@ -201,4 +209,25 @@ fn unknown<'a>(line: Line<'a>, mut tokens: Tokens<'a>, noreply: bool) -> Parsed<
         rejection.close = true;
     }
     parsed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shutdown_has_two_modes() {
+        for (line, expected) in [
+            ("shutdown", Shutdown::Plain),
+            ("shutdown graceful", Shutdown::Graceful),
+            ("shutdown g", Shutdown::Graceful),
+            ("shutdown noreply", Shutdown::Unknown),
+            ("shutdown now", Shutdown::Unknown),
+            ("shutdown graceful now", Shutdown::Unknown),
+        ] {
+            let mut tokens = Tokens::of(line.as_bytes());
+            tokens.next();
+            assert_eq!(shutdown(tokens), expected, "{line}");
+        }
+    }
 }

@@ -228,7 +228,6 @@ fn commands_without_a_key() {
 
 #[test]
 fn what_is_not_here_is_answered_as_memcached_without_it() {
-    line_refused("shutdown\r\n", "SERVER_ERROR: shutdown not enabled");
     for line in ["watch", "watch fetchers mut", "watch noreply"] {
         let off = "CLIENT_ERROR watch commands not allowed";
         line_refused(&format!("{line}\r\n"), if line.ends_with("noreply") { "ERROR" } else { off });

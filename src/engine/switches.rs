@@ -1,0 +1,31 @@
+//! What the command line allows clients of this server beyond the data: flush_all, shutdown, stats
+//! detail. Set before the first command, never changed.
+
+use super::prefixes::DELIMITER_DEFAULT;
+
+/// The switches, as memcached has them by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switches {
+    /// False with -F: flush_all is refused.
+    pub flush: bool,
+    /// False with -X: what shows keys is refused (stats detail).
+    pub dumps: bool,
+    /// True with -A: a client may end this server (shutdown).
+    pub shutdown: bool,
+    /// What ends a key's prefix (-D).
+    pub prefix_delimiter: u8,
+    /// Whether uses of keys are counted by prefix from the start (-D).
+    pub counts_prefixes: bool,
+}
+
+impl Default for Switches {
+    fn default() -> Switches {
+        Switches {
+            flush: true,
+            dumps: true,
+            shutdown: false,
+            prefix_delimiter: DELIMITER_DEFAULT,
+            counts_prefixes: false,
+        }
+    }
+}
