@@ -210,8 +210,8 @@ impl<'t> Entry<'t> {
         if let Some(expiry) = change.expiry {
             self.writer.live.touch(item.record.shape, before.expiry(), expiry);
         }
-        // Readers may note a use in the same word meanwhile, which concerns other bits. These change
-        // only with the lock held.
+        // Readers may note a use in the same word meanwhile, which concerns other bits. These
+        // change only with the lock held.
         let differing = before.to_bits() ^ change.apply(before).to_bits();
         item.record.meta_word().fetch_xor(differing, Relaxed);
         Ok(true)
