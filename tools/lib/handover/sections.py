@@ -39,7 +39,7 @@ def take_over(run, heir, shards):
     return Window(begin, time.monotonic_ns())
 
 
-def look(run, server):
+def look(run, server, _shards=None):
     """What hand-overs are held against: the same program is started, and only asks. On few cores a
     program that starts is noticed by itself."""
     begin = time.monotonic_ns()
@@ -148,9 +148,9 @@ class Many:
         # There and back: the first server has all shards at the end.
         for number in range(2 * run.rounds):
             heir = next_heir(servers, number)
-            for act, windows in ((lambda _: look(run, heir), quiet), (lambda part: take_over(run, heir, part), handed)):
+            for act, windows in ((look, quiet), (take_over, handed)):
                 time.sleep(REST_SECONDS)
-                orders = [act(part) for part in parts(HANDED_SHARDS, size)]
+                orders = [act(run, heir, part) for part in parts(HANDED_SHARDS, size)]
                 windows.append(Window(orders[0].begin, orders[-1].end))
         progress(f"many, {size} at a time: {', '.join(f'{one.milliseconds:.0f}' for one in handed)} ms")
         return handed, quiet
