@@ -4,7 +4,7 @@
 use super::item::{Item, MetaChange};
 use super::live::charge;
 use super::publication::Touched;
-use super::record::{Draft, Kind, Meta, Record};
+use super::record::{Draft, Kind, Record};
 use super::reign::Closed;
 use super::shape::Shape;
 use super::shard::Shard;
@@ -198,6 +198,7 @@ impl<'t> Entry<'t> {
 
     /// Change the metadata word in place, and log the change where somebody reads the log; false if
     /// there is no item.
+    #[inline(always)]
     pub fn change_meta(&mut self, change: MetaChange) -> Result<bool, NoRoom> {
         if self.shard.touches_logged.load(Relaxed) != 0 {
             self.log_touch(&change)?;
@@ -209,11 +210,10 @@ impl<'t> Entry<'t> {
         if let Some(expiry) = change.expiry {
             self.writer.live.touch(item.record.shape, before.expiry(), expiry);
         }
-        // Readers may note a use in the same word meanwhile; each gives up when it loses, so this
-        // soon succeeds.
-        let word = item.record.meta_word();
-        let changed = |bits| Some(change.apply(Meta::from_bits(bits)).to_bits());
-        let _ = word.fetch_update(Relaxed, Relaxed, changed);
+        // Readers may note a use in the same word meanwhile, which concerns other bits. These
+        // change only with the lock held.
+        let differing = before.to_bits() ^ change.apply(before).to_bits();
+        item.record.meta_word().fetch_xor(differing, Relaxed);
         Ok(true)
     }
 }

@@ -70,10 +70,18 @@ impl Shard {
 
     /// Split buckets while there are too few, a bounded number.
     #[inline]
-    pub(super) fn grow_index(&self, _held: &Writer) {
+    pub(super) fn grow_index(&self, held: &Writer) {
+        if self.index.wants_growth() {
+            self.split_buckets(held);
+        }
+    }
+
+    /// Out of line: most writes find buckets enough.
+    #[inline(never)]
+    fn split_buckets(&self, _held: &Writer) {
         for _ in 0..SPLITS_MAX {
             let grows = || self.index.grow(|slot| self.hash_of(&self.record(slot.position(self.head()))));
-            if !self.index.wants_growth() || !grows() {
+            if !grows() || !self.index.wants_growth() {
                 break;
             }
         }
