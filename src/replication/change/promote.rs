@@ -74,6 +74,10 @@ impl Roles {
                 }
                 std::thread::sleep(LOOK);
             }
+            let refused = follow.snapshot().refused.within(shards);
+            if !refused.is_empty() {
+                return Err(cannot_gather(follow.primary(), &refused.to_string()));
+            }
             primaries.push(follow.primary().into());
         }
         Ok(primaries)
@@ -204,6 +208,9 @@ impl Roles {
                 let view = follow.snapshot();
                 if view.failed_tries > 0 {
                     return Err(cannot_gather(&view.primary, &view.trouble));
+                }
+                if !view.refused.is_empty() {
+                    return Err(cannot_gather(&view.primary, &view.refused.to_string()));
                 }
             }
             if Instant::now() >= until || self.node.is_ending() {
