@@ -147,10 +147,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         pin: !args.no_pin,
         clock: Clock::default(),
     };
-    let client_port = bound.tcp.first().map_or(0, SocketAddr::port);
+    let clients = bound.tcp.first().copied();
     let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows });
     let engine = Arc::new(engine.with_acks(replication.acks()));
-    let replicating = replication.start(joined, &store, &engine, client_port)?;
+    let replicating = replication.start(joined, &store, &engine, clients)?;
     let ending = Ending::new(Duration::from_secs(args.shutdown_timeout));
     let begun = ending.clone();
     signals::watch(move |signal| begun.begin(signal)).context("cannot watch for signals")?;

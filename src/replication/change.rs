@@ -26,7 +26,7 @@ use super::order::{Change, Order};
 use super::report::FollowView;
 use super::sealing::{Heir, Settled};
 use super::standing::ServerNumber;
-use super::wire::{Seal, SealedShard};
+use super::wire::{NotSealed, Seal, SealedShard};
 use crate::base::shards::ShardSet;
 use crate::base::term::Term;
 use seals::Sealed;
@@ -49,7 +49,8 @@ pub(super) struct Roles {
     followings: Vec<Following>,
     /// What other servers have sealed, and not settled yet.
     seals: Vec<Sealed>,
-    /// The latest term that this server has stopped for, of each shard.
+    /// The latest term that this server has stopped for, or was told that others have, of each
+    /// shard. It begins a later one alone.
     promised: Vec<Term>,
 }
 
@@ -88,10 +89,11 @@ impl Roles {
     }
 
     /// Stop in the shards of a seal, for the server that is to be promoted there.
-    pub(super) fn seal(&mut self, seal: &Seal, heir: Heir) -> Result<Vec<SealedShard>, String> {
+    pub(super) fn seal(&mut self, seal: &Seal, heir: Heir) -> Result<Vec<SealedShard>, NotSealed> {
+        let known = self.latest_term(seal.shards);
         let sealed = self.stop_for(seal, heir);
         self.show();
-        sealed
+        sealed.map_err(|words| NotSealed { known, words })
     }
 
     /// What has become of a term that this server has stopped for.
@@ -119,9 +121,10 @@ impl Roles {
         self.seals.iter().map(|sealed| (sealed, of(sealed))).find(|(_, shards)| !shards.is_empty())
     }
 
-    /// The latest term that is known of a shard, or that this server has stopped for there.
-    fn latest_term(&self, shard: usize) -> Term {
-        self.node.store.shards()[shard].history().newest().max(self.promised[shard])
+    /// The latest term that is known of any of these shards, or promised there.
+    fn latest_term(&self, shards: ShardSet) -> Term {
+        let of = |shard: usize| self.node.store.shards()[shard].history().newest().max(self.promised[shard]);
+        shards.within(self.all()).iter().map(of).max().unwrap_or_default()
     }
 
     /// The shards in which this server follows.

@@ -29,7 +29,7 @@ pub fn offer_on(store: Store, chain: &Arc<Chain>, board: &Arc<Board>) -> Running
         listen: listen_at,
         secret: Secret::none(),
         exporters: vec![listen(Kind::Tcp, listen_at, &ConnectOptions::default()).expect("TCP")],
-        client_port: 0,
+        clients: None,
         silence_max: LONG,
         board: board.clone(),
         chain: chain.clone(),
