@@ -85,8 +85,8 @@ pub struct FollowView {
     /// `connecting`, `joining`, `following`, `refused` (in some of the shards, or in all), or
     /// `detached`.
     pub state: &'static str,
-    /// It follows in all of these that are not refused, and little is missing. Under writes without a pause a replica is
-    /// near, though it never has all that it was shown.
+    /// It follows in all of these that are not refused, and little is missing. Under writes without
+    /// a pause a replica is near, though it never has all that it was shown.
     pub is_near: bool,
     /// The fabric, and why that one.
     pub fabric: String,

@@ -206,8 +206,8 @@ impl Roles {
     }
 
     /// Which of those who have stopped has most of a shard, and what is to be here; None where this
-    /// server has no less. Where this server's log `is_empty`, one of any term may come over, and that
-    /// of the latest does.
+    /// server has no less. Where this server's log `is_empty`, one of any term may come over, and
+    /// that of the latest does.
     fn furthest(&self, claims: &[Claim], shard: usize, is_empty: bool) -> Result<Option<(usize, Goal)>, String> {
         let ours = &self.node.store.shards()[shard];
         let history = ours.history();
