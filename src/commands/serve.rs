@@ -129,10 +129,10 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     let without_orders = bound.listen_for_orders()?;
     let mut rows = setting_rows(&args, &bound, workers, item_bytes_max);
     rows.extend(replication.setting_rows(&without_orders));
-    let client_port = bound.tcp.first().map_or(0, SocketAddr::port);
+    let clients = bound.tcp.first().copied();
     let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows });
     let engine = Arc::new(engine.with_acks(replication.acks()).with_switches(switches(&args)));
-    let replicating = replication.start(joined, &store, &engine, client_port)?;
+    let replicating = replication.start(joined, &store, &engine, clients)?;
     let ending = Ending::new(Duration::from_secs(args.shutdown_timeout));
     let begun = ending.clone();
     let mut reload = Reload::new(words, &config, store.clone());

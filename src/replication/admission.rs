@@ -2,70 +2,25 @@
 //! that primary at all, and the data channels. Nothing here changes the store. So if it fails, the
 //! store still has what it had.
 
-use super::attach::{Channels, Joined, attach, attach_pushed, join, subscribe};
+use super::attach::{Channels, Joined, attach, attach_pushed, subscribe};
 use super::choice::Choice;
 use super::follow::{FollowConfig, SessionEnd};
-use super::lineage::holds_data;
 use super::link::Link;
 use super::push::Mode;
-use super::wire::{Message, Refusal, Subscribed, Told, Welcome};
+use super::unfit::{Refusals, Unfit};
+use super::wire::{Message, Refusal, Subscribed, Welcome};
 use crate::base::shards::ShardSet;
-use crate::base::term::Term;
-use crate::store::{History, Store};
+use crate::store::Store;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// Why a primary cannot be followed with this store.
-#[derive(Debug, thiserror::Error)]
-pub enum Unfit {
-    /// The primary has another number of shards or other slabs, or may have more memory.
-    #[error(
-        "the primary's logs are laid out in another way than this replica's, or may have more memory: restart the replica with --replica-of \
-         and without -m and --shards; what it holds is then gone"
-    )]
-    Geometry,
-    /// The peer names no term. A primary always has one, and so has a replica that has received
-    /// anything.
-    #[error("the primary at {0} tells of no term that a log can have: it is no primary")]
-    NoTerm(String),
-    /// It was restarted empty, or is another cluster's: following it would empty this store.
-    #[error(
-        "the primary at {at} is of another lineage ({theirs}, here {ours}): it was restarted empty, or it never was this \
-         replica's primary; this replica keeps and serves what it has; to give that up: remora ctl replicate --discard {at}"
-    )]
-    Lineage {
-        /// Where it is.
-        at: String,
-        /// In which term its log began.
-        theirs: Term,
-        /// In which the log here began.
-        ours: Term,
-    },
-    /// A replica that is to be gathered from has not come as far, or further, in the history.
-    #[error("shard {shard} is of term {theirs} at {at}, here of {ours}")]
-    OtherTerm {
-        /// Which.
-        shard: usize,
-        /// Where it is.
-        at: String,
-        /// Its latest term.
-        theirs: Term,
-        /// The latest that is known here.
-        ours: Term,
-    },
-    /// A later term has begun elsewhere: another server was promoted since.
-    #[error(
-        "the primary at {at} is of term {theirs}, this replica knows {ours}: it was replaced; point this replica \
-         elsewhere (remora ctl replicate)"
-    )]
-    Outdated {
-        /// Where it is.
-        at: String,
-        /// Its latest term.
-        theirs: Term,
-        /// The latest that is known here.
-        ours: Term,
-    },
+/// In which shards a primary is to be followed.
+#[derive(Debug, Clone, Copy)]
+pub struct Sought {
+    /// In these, as far as that can be, and in one of them at least.
+    pub shards: ShardSet,
+    /// In each of these.
+    pub each: ShardSet,
 }
 
 /// A replica that was admitted.
@@ -94,16 +49,11 @@ impl From<Joined> for Admitted {
 }
 
 impl Admitted {
-    /// Be admitted by a primary that this store can follow in these shards, and connect the data
-    /// channels.
-    pub fn at(config: &FollowConfig, shards: ShardSet, store: &Store) -> Result<Admitted, SessionEnd> {
-        Admitted::of(join(&config.primary, &config.secret, &config.identity)?, config, shards, store)
-    }
-
-    /// The same, once it was admitted.
-    pub fn of(joined: Joined, config: &FollowConfig, shards: ShardSet, store: &Store) -> Result<Admitted, SessionEnd> {
+    /// Be admitted by a primary that this store can follow in the shards of `sought`, and connect
+    /// the data channels.
+    pub fn of(joined: Joined, config: &FollowConfig, sought: Sought, store: &Store) -> Result<Admitted, SessionEnd> {
         let mut admitted = Admitted::from(joined);
-        admitted.connect(config, shards, store)?;
+        admitted.connect(config, sought, store)?;
         Ok(admitted)
     }
 
@@ -127,22 +77,18 @@ impl Admitted {
         }
     }
 
-    /// Connect the data channels, unless there are some already, and subscribe to these shards.
+    /// Connect the data channels, unless there are some already, and subscribe to these shards, of
+    /// which some may be unfit: see what was told with the subscription.
     pub fn attach(mut self, config: &FollowConfig, shards: ShardSet, store: &Store) -> Result<Attached, SessionEnd> {
-        self.connect(config, shards, store)?;
+        self.connect(config, Sought { shards, each: ShardSet::default() }, store)?;
         let channels = self.channels.take().expect("connected above");
         let subscribed = subscribe(&mut self.joined, shards, channels.channels.len(), &config.chain)?;
-        // What is followed are the histories that were told with the subscription.
-        let fits = |told: &Told| check_shard(config, store, told.shard, &told.history);
-        if let Err(unfit) = subscribed.shards.iter().try_for_each(fits) {
-            return Err(self.decline(unfit));
-        }
         let Joined { link, welcome, .. } = self.joined;
         Ok(Attached { link, welcome, channels, subscribed })
     }
 
-    fn connect(&mut self, config: &FollowConfig, shards: ShardSet, store: &Store) -> Result<(), SessionEnd> {
-        if let Err(unfit) = self.check(config, shards, store) {
+    fn connect(&mut self, config: &FollowConfig, sought: Sought, store: &Store) -> Result<(), SessionEnd> {
+        if let Err(unfit) = self.check(config, sought, store) {
             return Err(self.decline(unfit));
         }
         if self.channels.is_none() {
@@ -163,69 +109,20 @@ impl Admitted {
         unfit.into()
     }
 
-    /// Whether this store can follow that primary in these shards, and may.
-    pub(super) fn check(&self, config: &FollowConfig, shards: ShardSet, store: &Store) -> Result<(), Unfit> {
+    /// Whether this store can follow that primary as it is sought, and may.
+    pub(super) fn check(&self, config: &FollowConfig, sought: Sought, store: &Store) -> Result<(), Unfit> {
         let welcome = &self.joined.welcome;
         let fits = welcome.memory.is_possible(&welcome.geometry) && welcome.memory.slabs <= store.memory().slabs;
         if welcome.geometry != store.geometry() || !fits {
             return Err(Unfit::Geometry);
         }
-        if !shards.iter().any(|shard| welcome.histories[shard].newest().is_valid()) {
+        let told = || sought.shards.iter().map(|shard| (shard, &welcome.histories[shard]));
+        if !told().any(|(_, history)| history.newest().is_valid()) {
             return Err(Unfit::NoTerm(config.primary.clone()));
         }
-        shards.iter().try_for_each(|shard| check_shard(config, store, shard, &welcome.histories[shard]))
-    }
-}
-
-/// Whether a shard may follow a log of this history, at the primary that is configured.
-pub(super) fn check_shard(config: &FollowConfig, store: &Store, shard: usize, theirs: &History) -> Result<(), Unfit> {
-    let (at, ours) = (&config.primary, store.shards()[shard].history());
-    if theirs.is_foreign_to(&ours) {
-        let may = !holds_data(&store.shards()[shard]) || config.discard.allows(shard, theirs);
-        let refusal = Unfit::Lineage { at: at.into(), theirs: theirs.origin(), ours: ours.origin() };
-        return if may { Ok(()) } else { Err(refusal) };
-    }
-    if config.gathers && theirs.newest() != ours.newest() {
-        return Err(Unfit::OtherTerm { shard, at: at.into(), theirs: theirs.newest(), ours: ours.newest() });
-    }
-    if is_outdated(theirs.newest(), &ours) {
-        return Err(Unfit::Outdated { at: at.into(), theirs: theirs.newest(), ours: ours.newest() });
-    }
-    Ok(())
-}
-
-/// Whether a log's newest term has ended, as this history shows: a later term followed it, or it is
-/// older than all that are remembered. A term that is not in the history belongs to another branch,
-/// begun by a promotion that this server has not heard of. Only an operator can say which branch
-/// counts, so it is not outdated.
-fn is_outdated(theirs: Term, ours: &History) -> bool {
-    let Some(first) = ours.starts().first() else { return false };
-    let has_ended = theirs != ours.newest() && ours.starts().iter().any(|start| start.term == theirs);
-    theirs.is_valid() && (has_ended || first.term.follows(theirs))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::TermStart;
-
-    #[test]
-    fn who_was_replaced_is_told_from_who_replaces() {
-        let term = |number| Term::of(number, 7);
-        let starts = [(10, 64), (20, 500), (30, 900)].map(|(number, begins)| TermStart { term: term(number), begins });
-        let ours = History::new(term(1), starts);
-        for (theirs, outdated) in [
-            (term(30), false),
-            (term(31), false),
-            (term(20), true),
-            (term(10), true),
-            (term(9), true),
-            (term(25), false),
-            (Term::of(20, 8), false),
-            (Term::of(30, 8), false),
-        ] {
-            assert_eq!(is_outdated(theirs, &ours), outdated, "{theirs}");
-        }
-        assert!(!is_outdated(term(1), &History::NONE), "who knows nothing follows anybody");
+        let refused = Refusals::of(config, store, told());
+        let is_any = sought.shards != refused.shards();
+        let has_each = refused.shards().within(sought.each).is_empty();
+        if is_any && has_each { Ok(()) } else { Err(Unfit::Shards(refused)) }
     }
 }

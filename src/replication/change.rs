@@ -17,15 +17,16 @@
 mod promote;
 mod seals;
 
-use super::admission::Admitted;
+use super::admission::{Admitted, Sought};
 use super::attach::join;
 use super::follow::{Follow, FollowConfig, Following};
 use super::lineage::Discard;
 use super::node::Node;
 use super::order::{Change, Order};
+use super::report::FollowView;
 use super::sealing::{Heir, Settled};
 use super::standing::ServerNumber;
-use super::wire::{Seal, SealedShard};
+use super::wire::{NotSealed, Seal, SealedShard};
 use crate::base::shards::ShardSet;
 use crate::base::term::Term;
 use seals::Sealed;
@@ -48,7 +49,8 @@ pub(super) struct Roles {
     followings: Vec<Following>,
     /// What other servers have sealed, and not settled yet.
     seals: Vec<Sealed>,
-    /// The latest term that this server has stopped for, of each shard.
+    /// The latest term that this server has stopped for, or was told that others have, of each
+    /// shard. It begins a later one alone.
     promised: Vec<Term>,
 }
 
@@ -87,10 +89,11 @@ impl Roles {
     }
 
     /// Stop in the shards of a seal, for the server that is to be promoted there.
-    pub(super) fn seal(&mut self, seal: &Seal, heir: Heir) -> Result<Vec<SealedShard>, String> {
+    pub(super) fn seal(&mut self, seal: &Seal, heir: Heir) -> Result<Vec<SealedShard>, NotSealed> {
+        let known = self.latest_term(seal.shards);
         let sealed = self.stop_for(seal, heir);
         self.show();
-        sealed
+        sealed.map_err(|words| NotSealed { known, words })
     }
 
     /// What has become of a term that this server has stopped for.
@@ -118,9 +121,10 @@ impl Roles {
         self.seals.iter().map(|sealed| (sealed, of(sealed))).find(|(_, shards)| !shards.is_empty())
     }
 
-    /// The latest term that is known of a shard, or that this server has stopped for there.
-    fn latest_term(&self, shard: usize) -> Term {
-        self.node.store.shards()[shard].history().newest().max(self.promised[shard])
+    /// The latest term that is known of any of these shards, or promised there.
+    fn latest_term(&self, shards: ShardSet) -> Term {
+        let of = |shard: usize| self.node.store.shards()[shard].history().newest().max(self.promised[shard]);
+        shards.within(self.all()).iter().map(of).max().unwrap_or_default()
     }
 
     /// The shards in which this server follows.
@@ -224,16 +228,14 @@ impl Roles {
         if shards == self.all() { String::new() } else { format!(" in shards {shards}") }
     }
 
-    /// Wait until this replica has caught up with a primary. False if that fails, or takes too
-    /// long.
-    fn wait_until_following(&self, follow: &Follow, until: Instant) -> bool {
+    /// Wait until this replica has caught up with a primary, in the shards that can follow it; not
+    /// if that fails, or takes too long. How it stands then.
+    fn wait_until_following(&self, follow: &Follow, until: Instant) -> FollowView {
         loop {
             let view = follow.snapshot();
-            if view.state == "following" {
-                return true;
-            }
-            if view.failed_tries > 0 || Instant::now() >= until || self.node.is_ending() {
-                return false;
+            let is_over = ["following", "refused"].contains(&view.state) || view.failed_tries > 0;
+            if is_over || Instant::now() >= until || self.node.is_ending() {
+                return view;
             }
             std::thread::sleep(LOOK);
         }
@@ -249,29 +251,29 @@ impl Roles {
             }
             return self.follow_again(known, config, shards, discard);
         }
-        self.follow_at(config, shards, if discard { shards } else { ShardSet::default() })
+        self.follow_at(config, Sought { shards, each: shards }, discard)
     }
 
-    /// Follow a primary that is not followed yet. In the shards of `discard` what is here may be
-    /// given up, if the primary is of another lineage.
-    fn follow_at(&mut self, mut config: FollowConfig, shards: ShardSet, discard: ShardSet) -> Words {
+    /// Follow a primary that is not followed yet. With `discard` what is here may be given up in
+    /// each shard that is asked for, if the primary is of another lineage.
+    fn follow_at(&mut self, mut config: FollowConfig, sought: Sought, discard: bool) -> Words {
         // Nothing has changed before this succeeds: if that primary cannot be followed, this server
         // keeps its roles.
         let joined = join(&config.primary, &config.secret, &config.identity).map_err(|error| error.to_string())?;
         let is_it = |one: &Following| one.follow().is_of_welcome(&joined.welcome);
         if let Some(known) = self.followings.iter().position(is_it) {
             // Its session has lost its place to this one.
-            return self.follow_again(known, config, shards, !discard.is_empty());
+            return self.follow_again(known, config, sought.each, discard);
         }
         let of = |shard: usize| joined.welcome.histories.get(shard).map(|theirs| (shard, theirs.origin()));
-        let allowed = discard.iter().filter_map(of);
+        let allowed = sought.each.iter().filter(|_| discard).filter_map(of);
         config.discard = match config.discard {
             Discard::Always => Discard::Always,
             Discard::For(before) => Discard::For(before.into_iter().chain(allowed).collect()),
             Discard::Never => Discard::For(allowed.collect()),
         };
-        let admitted = Admitted::of(joined, &config, shards, &self.node.store).map_err(|error| error.to_string())?;
-        self.follow_admitted(config, admitted, shards)
+        let admitted = Admitted::of(joined, &config, sought, &self.node.store).map_err(|error| error.to_string())?;
+        self.follow_admitted(config, admitted, sought)
     }
 
     /// The following of a primary is replaced by one that has these shards as well.
@@ -283,10 +285,9 @@ impl Roles {
             // It is ended once it has let go.
             self.followings.push(following);
         }
-        let discard = if discard { shards } else { ShardSet::default() };
         let config = FollowConfig { discard: usual.discard.clone(), ..config };
         let words = match stopped {
-            Ok(()) => self.follow_at(config, shards.with(before), discard),
+            Ok(()) => self.follow_at(config, Sought { shards: shards.with(before), each: shards }, discard),
             Err(error) => Err(error.to_string()),
         };
         if words.is_err() {
@@ -295,15 +296,16 @@ impl Roles {
         words
     }
 
-    fn follow_admitted(&mut self, config: FollowConfig, admitted: Admitted, shards: ShardSet) -> Words {
+    fn follow_admitted(&mut self, config: FollowConfig, admitted: Admitted, sought: Sought) -> Words {
         let (clients_address, fabric) = (admitted.client_address(), admitted.fabric().to_string());
         let primary = config.primary.clone();
+        let shards = sought.shards;
         let own = self.own().within(shards);
         let store = self.node.store.clone();
         store.close_gates(own.iter(), Some(&clients_address));
         let mut released = Vec::new();
         // A primary that was empty when it was looked at may have taken a write since.
-        let followed = admitted.check(&config, shards, &store).map_err(|error| error.to_string()).and_then(|()| {
+        let followed = admitted.check(&config, sought, &store).map_err(|error| error.to_string()).and_then(|()| {
             released = self.release(shards.without(own))?;
             store.close_gates(shards.iter(), Some(&clients_address));
             let started = self.start(config, Some(admitted), shards);
@@ -315,12 +317,56 @@ impl Roles {
         }
         let follow = followed?;
         self.show();
-        let has_all = self.wait_until_following(&follow, Instant::now() + FOLLOW_WAIT_MAX);
-        let (state, counts) = (if has_all { "follows" } else { "joins" }, follow.snapshot().counts);
-        let anew = counts.joined + counts.overrun + counts.diverged;
-        Ok(format!(
-            "{state} {primary} over {fabric}; {} shards went on from where they were, {anew} began anew",
-            counts.continued
-        ))
+        let view = self.wait_until_following(&follow, Instant::now() + FOLLOW_WAIT_MAX);
+        Ok(followed_words(&view, &fabric))
+    }
+}
+
+/// What an order to follow has come to: what became of the shards, and what of theirs is gone.
+fn followed_words(view: &FollowView, fabric: &str) -> String {
+    let FollowView { primary, counts, refused, .. } = view;
+    let verb = if ["following", "refused"].contains(&view.state) { "follows" } else { "joins" };
+    let anew = counts.joined + counts.overrun + counts.diverged;
+    let mut words = format!(
+        "{verb} {primary} over {fabric}; {} shards went on from where they were, {anew} began anew",
+        counts.continued
+    );
+    if counts.truncated > 0 {
+        words += &format!(", {} went back to where their logs part", counts.truncated);
+    }
+    if counts.diverged_bytes > 0 {
+        let (records, bytes) = (counts.diverged_records, counts.diverged_bytes);
+        words += &format!("; dropped, because that primary never had it: {records} records, {bytes} bytes");
+    }
+    if counts.discarded > 0 {
+        words += &format!("; discarded, of another lineage: what {} shards had", counts.discarded);
+    }
+    if !refused.is_empty() {
+        words += &format!("; not followed: {refused}");
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replication::pull::Counts;
+
+    #[test]
+    fn an_order_to_follow_says_what_is_gone() {
+        let counts =
+            Counts { continued: 3, truncated: 2, diverged_records: 7, diverged_bytes: 800, ..Counts::default() };
+        let view = FollowView { primary: "b:1".into(), state: "following", counts, ..FollowView::default() };
+        assert_eq!(
+            followed_words(&view, "tcp"),
+            "follows b:1 over tcp; 3 shards went on from where they were, 0 began anew, 2 went back to where their logs part; \
+             dropped, because that primary never had it: 7 records, 800 bytes"
+        );
+        let counts = Counts { diverged: 4, discarded: 4, ..Counts::default() };
+        let view = FollowView { primary: "b:1".into(), state: "joining", counts, ..FollowView::default() };
+        assert_eq!(
+            followed_words(&view, "shm"),
+            "joins b:1 over shm; 0 shards went on from where they were, 4 began anew; discarded, of another lineage: what 4 shards had"
+        );
     }
 }

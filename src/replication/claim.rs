@@ -5,8 +5,38 @@ use super::HANDSHAKE_WAIT_MAX;
 use super::attach::{AttachError, meet};
 use super::link::{Link, LinkError};
 use super::secret::Secret;
-use super::wire::{Message, Seal, SealedShard};
+use super::wire::{Message, NotSealed, Seal, SealedShard};
+use crate::base::term::Term;
+use std::net::SocketAddr;
 use std::time::Instant;
+
+/// Why a server has not stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// It could not be asked, or has not answered.
+    #[error("{0}")]
+    Attach(#[from] AttachError),
+    /// It goes on.
+    #[error("{at} does not stop: {words}")]
+    NotSealed {
+        /// Who.
+        at: SocketAddr,
+        /// The latest term that it knows of, or has stopped for; none where it tells none.
+        known: Term,
+        /// Why.
+        words: String,
+    },
+}
+
+impl ClaimError {
+    /// The term above which that server may stop; none where that is not why.
+    pub fn known(&self) -> Term {
+        match self {
+            ClaimError::Attach(_) => Term::NONE,
+            ClaimError::NotSealed { known, .. } => *known,
+        }
+    }
+}
 
 /// One server that has stopped.
 pub struct Claim {
@@ -18,7 +48,7 @@ pub struct Claim {
 
 impl Claim {
     /// Seal `peer`.
-    pub fn ask(peer: &str, secret: &Secret, seal: &Seal) -> Result<Claim, AttachError> {
+    pub fn ask(peer: &str, secret: &Secret, seal: &Seal) -> Result<Claim, ClaimError> {
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
         let mut link = meet(peer, secret, deadline)?;
         let address = link.peer();
@@ -28,12 +58,13 @@ impl Claim {
             Message::Sealed(sealed) if sealed.iter().map(|one| one.shard).eq(seal.shards.iter()) => {
                 Ok(Claim { peer: peer.into(), link, sealed })
             }
-            other => Err(failed(LinkError::OutOfPlace(other.name()))),
+            Message::NotSealed(NotSealed { known, words }) => Err(ClaimError::NotSealed { at: address, known, words }),
+            other => Err(failed(LinkError::OutOfPlace(other.name())).into()),
         }
     }
 
     /// The same at all of these side by side, in their order.
-    pub fn ask_all(peers: &[String], secret: &Secret, seal: &Seal) -> Vec<Result<Claim, AttachError>> {
+    pub fn ask_all(peers: &[String], secret: &Secret, seal: &Seal) -> Vec<Result<Claim, ClaimError>> {
         std::thread::scope(|scope| {
             let ask = |peer: &'_ String| {
                 let (peer, thread) = (peer.clone(), std::thread::Builder::new().name("replica-claim".into()));
@@ -42,7 +73,7 @@ impl Claim {
             let asked: Vec<_> = peers.iter().map(ask).collect();
             let answer = |asked: std::io::Result<std::thread::ScopedJoinHandle<'_, _>>| match asked {
                 Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                Err(error) => Err(AttachError::Thread(error)),
+                Err(error) => Err(AttachError::Thread(error).into()),
             };
             asked.into_iter().map(answer).collect()
         })

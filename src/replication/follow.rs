@@ -18,7 +18,7 @@ mod subscriptions;
 
 pub use following::{Following, StillHeld};
 
-use super::admission::{Admitted, Attached, Unfit};
+use super::admission::{Admitted, Attached};
 use super::attach::{AttachError, Channels, Identity, Joined, PREFERENCE, join};
 use super::blame;
 use super::clock::{Notice, Skew, SkewWatch};
@@ -31,6 +31,7 @@ use super::report::{FollowView, Report};
 use super::secret::Secret;
 use super::shares::Shares;
 use super::standing::{Chain, ServerNumber, Standing};
+use super::unfit::{Refusals, Unfit};
 use super::wire::{Message, Refusal, Welcome};
 use crate::base::shards::ShardSet;
 use crate::fabric::{Channel, ConnectOptions, FabricError, Kind};
@@ -192,7 +193,9 @@ impl Follow {
         // same measurement.
         let view = self.view();
         let penalties = self.config.penalties.lock().view(&self.config.primary, Instant::now());
-        FollowView { distance: self.standing.distance(), penalties, shards: self.shards(), ..view.clone() }
+        let shards = self.shards();
+        let refused = view.refused.within(shards);
+        FollowView { distance: self.standing.distance(), penalties, shards, refused, ..view.clone() }
     }
 
     /// The primary, and how it is followed.
@@ -299,8 +302,21 @@ impl Follow {
         let mut view = self.view();
         view.state = if refused { "refused" } else { "connecting" };
         view.is_near = false;
+        if let SessionEnd::Unfit(Unfit::Shards(refused)) = end {
+            view.refused.add_all(refused);
+        }
         view.trouble = trouble;
         view.failed_tries += 1;
+    }
+
+    /// Log in which of the shards that were asked for the primary cannot be followed: once for each
+    /// reason. It is in the others.
+    fn tell_refused(&self, refused: &Refusals, asked: ShardSet) {
+        let mut view = self.view();
+        view.refused.remove(asked.without(refused.shards()));
+        for refused in view.refused.add_all(refused).iter() {
+            log::warn!("replication from {}: {refused}; the other shards are followed", self.config.primary);
+        }
     }
 
     /// Log why a lane ended: once for each reason.
@@ -389,7 +405,7 @@ impl Follow {
             shares.of(number).for_each(|shard| puller.drop_lane(shard));
         }
         self.hold.let_go(ShardSet::all(store.shards().len()));
-        if let Err(end @ SessionEnd::TryPreferred) = &ended {
+        if let Err(end @ (SessionEnd::TryPreferred | SessionEnd::Unfit(_))) = &ended {
             // So the primary's log can say why. It need not arrive.
             let words = Message::Refuse { why: Refusal::Leaves, words: end.to_string() };
             let _ = session.link.send(&words, Instant::now());

@@ -40,3 +40,8 @@ pub fn holds_data(shard: &Shard) -> bool {
     let line = shard.control();
     line.committed() > line.tail()
 }
+
+/// Whether the shard has nothing that could be gone on from, or given up.
+pub fn has_nothing(shard: &Shard) -> bool {
+    !shard.is_proven() || !holds_data(shard)
+}

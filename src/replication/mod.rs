@@ -19,7 +19,8 @@
 //! | [`follow`] | the replica's side: connect, attach, pull; and begin again after a failure |
 //! | [`chores`] | its control connection while it pulls |
 //! | [`clock`] | how far apart the clocks of both hosts are |
-//! | [`admission`] | a replica that was admitted: can this store follow? |
+//! | [`admission`] | a replica that was admitted |
+//! | [`unfit`] | can this store follow a primary, and in which shards? |
 //! | [`attach`] | the replica's side of the handshake |
 //! | [`choice`] | the choice of a fabric |
 //! | [`penalties`] | fabrics that have failed, and when they are tried again |
@@ -72,6 +73,7 @@ pub mod session;
 pub mod shares;
 mod slot;
 pub mod standing;
+pub mod unfit;
 pub mod wire;
 
 use std::time::Duration;

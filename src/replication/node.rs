@@ -14,7 +14,7 @@ use super::offer::Offer;
 use super::order::{Order, Ordered, Outcome};
 use super::report::{FollowView, Report};
 use super::sealing::{Heir, Sealer, Settled};
-use super::wire::{Seal, SealedShard};
+use super::wire::{NotSealed, Seal, SealedShard};
 use crate::base::term::Term;
 use crate::store::Store;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
@@ -70,8 +70,10 @@ enum Task {
     Settle(Term, Settled),
 }
 
-type SealAnswer = Result<Vec<SealedShard>, String>;
+type SealAnswer = Result<Vec<SealedShard>, NotSealed>;
 
+/// Why a server is not sealed that has something else to do.
+const BUSY: &str = "another order is under way";
 /// Tasks that wait.
 const TASKS_MAX: usize = 64;
 /// Pause between two tries to put a task where there is no room.
@@ -147,8 +149,7 @@ impl Node {
                 Task::Order(order) => self.carry_out_order(&mut roles, &order),
                 Task::Seal(seal, heir, deadline, answer) => {
                     let is_late = Instant::now() >= deadline;
-                    let sealed =
-                        if is_late { Err("another order was under way".into()) } else { roles.seal(&seal, heir) };
+                    let sealed = if is_late { Err(NotSealed::now(BUSY)) } else { roles.seal(&seal, heir) };
                     let has_sealed = sealed.is_ok();
                     // Nobody has told the heir: its term cannot begin.
                     if answer.send(sealed).is_err() && has_sealed {
@@ -195,11 +196,11 @@ impl Sealer for Node {
     fn seal(&self, seal: Seal, heir: Heir, deadline: Instant) -> SealAnswer {
         let (answer, answers) = sync_channel(0);
         if !self.put(Task::Seal(seal, heir, deadline, answer), deadline) {
-            return Err("the server is ending, or has too much to do".into());
+            return Err(NotSealed::now("the server is ending, or has too much to do"));
         }
         // An answer that comes later is nobody's, and then nothing has changed.
         let waited = answers.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-        waited.unwrap_or_else(|_| Err("another order is under way".into()))
+        waited.unwrap_or_else(|_| Err(NotSealed::now(BUSY)))
     }
 
     fn settle(&self, term: Term, settled: Settled) {

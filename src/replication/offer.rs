@@ -39,8 +39,8 @@ pub struct OfferConfig {
     pub secret: Secret,
     /// The fabrics, in the order of preference; at least one.
     pub exporters: Vec<Box<dyn Exporter>>,
-    /// Where clients write, 0 for nowhere over TCP.
-    pub client_port: u16,
+    /// Where this server listens for clients that write, if anywhere over TCP.
+    pub clients: Option<SocketAddr>,
     /// How long a replica may be silent before it counts as gone.
     pub silence_max: Duration,
     /// Where the replicas' ack slots are put up.
@@ -206,8 +206,12 @@ impl Offer {
         &self.config.chain
     }
 
+    pub(super) fn clients(&self) -> Option<SocketAddr> {
+        self.config.clients
+    }
+
     pub(super) fn client_port(&self) -> u16 {
-        self.config.client_port
+        self.config.clients.map_or(0, |address| address.port())
     }
 
     pub(super) fn board(&self) -> &Board {
@@ -292,11 +296,11 @@ impl Offer {
         if let SessionError::Declined(name, words) = error {
             return self.note_declined(peer, name, words);
         }
-        if let SessionError::Refused(why, _) = error {
+        if matches!(error, SessionError::Refused(..) | SessionError::NotSealed(_)) {
             self.counters.refused.fetch_add(1, Relaxed);
-            if *why == Refusal::Secret {
-                self.counters.refused_secret.fetch_add(1, Relaxed);
-            }
+        }
+        if matches!(error, SessionError::Refused(Refusal::Secret, _)) {
+            self.counters.refused_secret.fetch_add(1, Relaxed);
         }
         let level = if matches!(error, SessionError::Left(_)) { log::Level::Info } else { log::Level::Warn };
         log::log!(level, "replication port: {peer}: {error}");

@@ -4,6 +4,7 @@ use super::clock::Skew;
 use super::penalties::PenaltyView;
 use super::pull::{Counts, Lag, Sign};
 use super::standing::Distance;
+use super::unfit::Refusals;
 use crate::base::shards::ShardSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -79,10 +80,13 @@ pub struct FollowView {
     pub primary_version: Option<String>,
     /// In which shards it is followed.
     pub shards: ShardSet,
-    /// `connecting`, `joining`, `following`, `refused`, or `detached`.
+    /// Of these, those in which that primary cannot be followed, and why. The others are followed.
+    pub refused: Refusals,
+    /// `connecting`, `joining`, `following`, `refused` (in some of the shards, or in all), or
+    /// `detached`.
     pub state: &'static str,
-    /// It follows in all of these, and little is missing. Under writes without a pause a replica is
-    /// near, though it never has all that it was shown.
+    /// It follows in all of these that are not refused, and little is missing. Under writes without
+    /// a pause a replica is near, though it never has all that it was shown.
     pub is_near: bool,
     /// The fabric, and why that one.
     pub fabric: String,
@@ -155,11 +159,12 @@ impl FollowView {
         row("primary", &self.primary);
         row("primary_version", &self.primary_version.as_deref().unwrap_or("unknown"));
         row("shards", &self.shards);
+        row("shards_refused", &self.refused.shards());
         row("state", &self.state);
         row("fabric", &self.fabric);
         row("mode", &self.mode);
         row("pullers", &self.pullers);
-        row("trouble", &if self.trouble.is_empty() { "none" } else { &self.trouble });
+        row("trouble", &self.trouble_words());
         row("lag_bytes", &self.lag_bytes);
         row("lag_us", &self.lag_microseconds);
         row("lag_total_bytes", &self.distance.lag_bytes);
@@ -209,11 +214,20 @@ impl FollowView {
                 |name: &str, value: &dyn ToString| emit(&format!("primary_{number}_{name}"), &value.to_string());
             row("address", &view.primary);
             row("shards", &view.shards);
+            row("shards_refused", &view.refused.shards());
             row("state", &view.state);
             row("fabric", &view.fabric);
-            row("trouble", &if view.trouble.is_empty() { "none" } else { &view.trouble });
+            row("trouble", &view.trouble_words());
             row("lag_bytes", &view.lag_bytes);
             row("lag_us", &view.lag_microseconds);
+        }
+    }
+
+    fn trouble_words(&self) -> String {
+        match (self.trouble.is_empty(), self.refused.is_empty()) {
+            (false, _) => self.trouble.clone(),
+            (true, false) => self.refused.to_string(),
+            (true, true) => "none".into(),
         }
     }
 
@@ -230,6 +244,7 @@ impl FollowView {
             primary: both(&self.primary, &other.primary),
             primary_version: behind.primary_version.clone().or(ahead.primary_version.clone()),
             shards: self.shards.with(other.shards),
+            refused: self.refused.clone().with(&other.refused),
             state: behind.state,
             is_near: self.is_near && other.is_near,
             fabric: both(&self.fabric, &other.fabric),

@@ -12,9 +12,9 @@ use super::link::{Link, LinkError};
 use super::offer::Offer;
 use super::session::SessionError;
 use super::standing::ServerNumber;
-use super::wire::{Message, Refusal, Seal, SealedShard};
+use super::wire::{Message, NotSealed, Refusal, Seal, SealedShard};
 use crate::base::term::Term;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Longest wait for the control thread, which may be carrying out an order. Less than the heir
@@ -49,16 +49,19 @@ pub struct Heir {
 }
 
 impl Heir {
-    /// At the other end of a connection from `peer`.
-    fn of(peer: SocketAddr, seal: &Seal) -> Heir {
-        let at = |port: u16| SocketAddr::new(peer.ip(), port).to_string();
+    /// At the other end of a connection from `peer`, which is of this host or not. It says where it
+    /// is reached: its connection may come from another address of its host. The connection's is
+    /// used where it says none, or one that means this host here.
+    fn of(peer: IpAddr, is_of_this_host: bool, seal: &Seal) -> Heir {
+        let at = |told: SocketAddr| {
+            let is_elsewhere = told.ip().is_loopback() && !is_of_this_host;
+            let ip = if told.ip().is_unspecified() || is_elsewhere { peer } else { told.ip() };
+            SocketAddr::new(ip, told.port()).to_string()
+        };
         Heir {
             server: seal.heir,
-            clients_address: match seal.client_port {
-                0 => format!("the host {}", peer.ip()),
-                port => at(port),
-            },
-            replication_address: Some(seal.replication_port).filter(|port| *port != 0).map(at),
+            clients_address: seal.clients.map_or_else(|| format!("the host {peer}"), at),
+            replication_address: seal.replication.map(at),
         }
     }
 }
@@ -67,7 +70,7 @@ impl Heir {
 pub trait Sealer: Send + Sync {
     /// Stop in the shards of `seal`, by `deadline` or not at all; how far they have come. Err: why
     /// it does not stop.
-    fn seal(&self, seal: Seal, heir: Heir, deadline: Instant) -> Result<Vec<SealedShard>, String>;
+    fn seal(&self, seal: Seal, heir: Heir, deadline: Instant) -> Result<Vec<SealedShard>, NotSealed>;
 
     /// What has become of this term.
     fn settle(&self, term: Term, settled: Settled);
@@ -75,15 +78,15 @@ pub trait Sealer: Send + Sync {
 
 /// An heir has said this. Returns why the connection is over.
 pub(super) fn serve(offer: &Offer, link: &mut Link, seal: Seal) -> SessionError {
-    let refuse = |words: String| SessionError::Refused(Refusal::NotSealed, words);
     if offer.chain().is(&seal.heir) {
         return SessionError::Refused(Refusal::Circle, "this is the replica itself".into());
     }
-    let Some(sealer) = offer.sealer() else { return refuse("this server has not started yet".into()) };
-    let (term, heir) = (seal.term, Heir::of(link.peer(), &seal));
-    let sealed = match sealer.seal(seal, heir, Instant::now() + CONTROL_WAIT_MAX) {
-        Ok(sealed) => sealed,
-        Err(why) => return refuse(why),
+    let (term, heir) = (seal.term, Heir::of(link.peer().ip(), link.is_of_this_host(), &seal));
+    let asked = offer.sealer().map(|sealer| (sealer.seal(seal, heir, Instant::now() + CONTROL_WAIT_MAX), sealer));
+    let (sealed, sealer) = match asked {
+        Some((Ok(sealed), sealer)) => (sealed, sealer),
+        Some((Err(why), _)) => return refuse(link, why),
+        None => return refuse(link, NotSealed::now("this server has not started yet")),
     };
     let told = link.send(&Message::Sealed(sealed), Instant::now() + HANDSHAKE_WAIT_MAX);
     let (settled, ended) = match told {
@@ -92,6 +95,14 @@ pub(super) fn serve(offer: &Offer, link: &mut Link, seal: Seal) -> SessionError 
     };
     sealer.settle(term, settled);
     ended
+}
+
+fn refuse(link: &mut Link, why: NotSealed) -> SessionError {
+    let words = why.words.clone();
+    match link.send(&Message::NotSealed(why), Instant::now() + HANDSHAKE_WAIT_MAX) {
+        Ok(()) => SessionError::NotSealed(words),
+        Err(error) => error.into(),
+    }
 }
 
 /// What the heir says in the end, and why the connection is over.
@@ -105,5 +116,26 @@ fn outcome(link: &mut Link) -> (Settled, SessionError) {
             Ok(other) => return (Settled::Lost, LinkError::OutOfPlace(other.name()).into()),
             Err(error) => return (Settled::Lost, error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::shards::ShardSet;
+
+    #[test]
+    fn an_heir_is_where_it_says_unless_that_means_another_host_here() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let heir = |told: &str, is_of_this_host| {
+            let (clients, replication) = (Some(address(told)), None);
+            let seal = Seal { shards: ShardSet::one(0), term: Term::of(2, 7), heir: [9; 16], clients, replication };
+            Heir::of("10.0.0.9".parse().unwrap(), is_of_this_host, &seal).clients_address
+        };
+        assert_eq!(heir("10.1.0.9:11211", false), "10.1.0.9:11211", "of another interface than its connection");
+        assert_eq!(heir("0.0.0.0:11211", false), "10.0.0.9:11211");
+        assert_eq!(heir("127.0.0.1:11211", false), "10.0.0.9:11211");
+        assert_eq!(heir("127.0.0.1:11211", true), "127.0.0.1:11211");
+        assert_eq!(heir("[fd00::9]:11211", false), "[fd00::9]:11211");
     }
 }

@@ -45,6 +45,9 @@ pub enum SessionError {
     /// This side refused the peer, and told it why.
     #[error("refused: {1}")]
     Refused(Refusal, String),
+    /// This server does not stop for that heir, and has told it why.
+    #[error("an heir is refused: {0}")]
+    NotSealed(String),
     /// The replica, of this name, cannot follow this server, and has told why.
     #[error("{0} does not follow this server: {1}")]
     Declined(String, String),

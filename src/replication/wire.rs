@@ -22,7 +22,7 @@ use crate::fabric::{Descriptor, Invitation, Kind};
 use crate::store::sizing::SHARDS_MAX;
 use crate::store::{Geometry, History, Memory};
 use read::{Fields, read};
-pub use seal::{Seal, SealedShard};
+pub use seal::{NotSealed, Seal, SealedShard};
 pub use subscribe::{Subscribed, Told, Wanted};
 pub use version::{PROGRAM_VERSION, VERSION, Version};
 
@@ -83,8 +83,6 @@ pub enum Refusal {
     Channel = 10,
     /// A replica's word: it ends the session of its own will.
     Leaves = 11,
-    /// It does not stop for that heir.
-    NotSealed = 12,
 }
 
 /// Why a primary declines one fabric.
@@ -172,6 +170,8 @@ pub enum Message {
     Seal(Seal),
     /// The other side: it has stopped, and has come so far.
     Sealed(Vec<SealedShard>),
+    /// The other side: it does not stop. The connection ends.
+    NotSealed(NotSealed),
     /// Heir: the term has begun.
     Begun,
     /// Heir: the term is not going to begin.
@@ -264,6 +264,7 @@ impl Message {
             Message::Sealed(_) => 18,
             Message::Begun => 19,
             Message::GivenUp => 20,
+            Message::NotSealed(_) => 21,
             Message::Unknown(kind) => *kind,
         }
     }
@@ -289,6 +290,7 @@ impl Message {
             Message::Unsubscribe(_) => "Unsubscribe",
             Message::Seal(_) => "Seal",
             Message::Sealed(_) => "Sealed",
+            Message::NotSealed(_) => "NotSealed",
             Message::Begun => "Begun",
             Message::GivenUp => "GivenUp",
             Message::Unknown(_) => "something of an unknown kind",
@@ -347,6 +349,7 @@ impl Message {
             Message::Unsubscribe(shards) => subscribe::put_shards(out, *shards),
             Message::Seal(seal) => seal::put_seal(out, seal),
             Message::Sealed(sealed) => seal::put_sealed(out, sealed),
+            Message::NotSealed(why) => seal::put_not_sealed(out, why),
         }
         let length = (out.len() - begin - LENGTH_BYTES) as u32;
         out[begin..begin + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());

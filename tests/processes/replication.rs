@@ -29,6 +29,7 @@
 //! | secrets.rs | who is let in |
 //! | strangers.rs | whatever else comes to the replication port |
 //! | subscriptions.rs | shards that are subscribed to one by one, and a server that has begun in some |
+//! | unfit.rs | single shards that cannot follow: the others go on |
 //! | versions.rs | peers that speak another version of the protocol |
 //! | handover.rs | shards that are handed over, and heirs that give up or are gone |
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
@@ -70,6 +71,7 @@ mod shutdown;
 mod stalls;
 mod strangers;
 mod subscriptions;
+mod unfit;
 mod unlocked;
 mod versions;
 mod within;

@@ -270,10 +270,10 @@ impl Plan {
         joined: Option<Joined>,
         store: &Arc<Store>,
         engine: &Arc<Engine>,
-        client_port: u16,
+        clients: Option<SocketAddr>,
     ) -> anyhow::Result<Replicating> {
         store.serve(true);
-        let offer = self.listen.map(|listen| self.offer(listen, store, client_port)).transpose()?;
+        let offer = self.listen.map(|listen| self.offer(listen, store, clients)).transpose()?;
         let config =
             NodeConfig { follow: self.follow_config(), offer: offer.as_ref().map(|running| running.offer().clone()) };
         let node =
@@ -284,12 +284,12 @@ impl Plan {
         Ok(Replicating { node, offer })
     }
 
-    fn offer(&self, listen: SocketAddr, store: &Arc<Store>, client_port: u16) -> anyhow::Result<Running> {
+    fn offer(&self, listen: SocketAddr, store: &Arc<Store>, clients: Option<SocketAddr>) -> anyhow::Result<Running> {
         let config = OfferConfig {
             listen,
             secret: self.secret.clone(),
             exporters: self.exporters(listen)?,
-            client_port,
+            clients,
             silence_max: self.silence_max,
             board: self.board.clone(),
             chain: self.chain.clone(),

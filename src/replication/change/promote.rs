@@ -6,10 +6,11 @@ use super::{LOOK, Roles, Words};
 use crate::base::shards::ShardSet;
 use crate::base::term::Term;
 use crate::base::time::UnixSeconds;
-use crate::replication::claim::Claim;
+use crate::replication::claim::{Claim, ClaimError};
 use crate::replication::follow::{Follow, Following};
+use crate::replication::lineage::has_nothing;
 use crate::replication::secret::random;
-use crate::replication::wire::Seal;
+use crate::replication::wire::{Seal, SealedShard};
 use crate::store::line::BIRTH;
 use crate::store::shard::Shard;
 use std::sync::Arc;
@@ -19,8 +20,27 @@ use std::time::{Duration, Instant};
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for all replicas that are gathered from.
 const GATHER_WAIT_MAX: Duration = Duration::from_secs(5);
-/// Up to where each shard is to be here before its term begins.
-type Goals = Vec<(usize, u64)>;
+/// So often at most are servers asked to stop that know of a later term.
+const CLAIM_TRIES_MAX: u32 = 2;
+
+/// What is to be here of a shard before its term begins.
+struct Goal {
+    shard: usize,
+    /// The log of this term,
+    term: Term,
+    /// up to here,
+    position: u64,
+    /// and with nothing missing below that.
+    is_whole: bool,
+}
+
+impl Goal {
+    /// Bytes of it that are not here.
+    fn missing(&self, here: &Shard) -> u64 {
+        let is_log = here.history().newest() == self.term;
+        self.position.saturating_sub(if is_log { here.proven_until() } else { 0 })
+    }
+}
 
 impl Roles {
     pub(super) fn promote(&mut self, shards: ShardSet, gather: &[String], take_over: bool, incomplete: bool) -> Words {
@@ -34,11 +54,7 @@ impl Roles {
             peers.sort();
             peers.dedup();
         }
-        let term = self.next_term(shards)?;
-        // Who stops for this term stops for no other of its number: the next try needs a higher
-        // one.
-        shards.iter().for_each(|shard| self.promised[shard] = term);
-        let claims = self.claim(&peers, shards, term)?;
+        let (claims, term) = self.claim(&peers, shards)?;
         let mut released = Vec::new();
         let all_stopped = if take_over { primaries_stopped(&claims, shards) } else { Ok(()) };
         let began = all_stopped.and_then(|()| self.gather(&claims, shards, &mut released)).and_then(|()| {
@@ -74,6 +90,10 @@ impl Roles {
                 }
                 std::thread::sleep(LOOK);
             }
+            let refused = follow.snapshot().refused.within(shards);
+            if !refused.is_empty() {
+                return Err(cannot_gather(follow.primary(), &refused.to_string()));
+            }
             primaries.push(follow.primary().into());
         }
         Ok(primaries)
@@ -83,37 +103,67 @@ impl Roles {
     /// that this server has stopped for. Whoever has discarded what it had, and got nothing since,
     /// is born: what others have is of another lineage.
     pub(super) fn next_term(&self, shards: ShardSet) -> Result<Term, String> {
-        let newest = shards.iter().map(|shard| self.latest_term(shard)).max().unwrap_or_default();
+        let newest = self.latest_term(shards);
         let term = if newest.is_valid() { newest.succeed() } else { Some(Term::birth()) };
         term.ok_or_else(|| format!("no term can follow {newest}: restart empty"))
     }
 
-    /// Have these servers stop. If one does not, the others go on.
-    fn claim(&self, peers: &[String], shards: ShardSet, term: Term) -> Result<Vec<Claim>, String> {
+    /// Choose a term, and have these servers stop for it. If one does not, the others go on. Where
+    /// nobody has stopped, because a later term is known there, they are asked again, for one above
+    /// that.
+    fn claim(&mut self, peers: &[String], shards: ShardSet) -> Result<(Vec<Claim>, Term), String> {
+        for tries_left in (0..CLAIM_TRIES_MAX).rev() {
+            let term = self.next_term(shards)?;
+            // Who stops for this term stops for no other of its number: the next try needs a higher
+            // one.
+            shards.iter().for_each(|shard| self.promised[shard] = term);
+            let (claims, failed) = self.ask(peers, shards, term);
+            let Some((peer, error)) = failed.first() else { return Ok((claims, term)) };
+            let why = cannot_gather(peer, &error.to_string());
+            let knows_later = self.learn(shards, failed.iter().map(|(_, error)| error.known()));
+            let asks_again = knows_later && claims.is_empty() && tries_left > 0;
+            claims.into_iter().for_each(|claim| claim.settle(false));
+            match (asks_again, knows_later) {
+                (true, _) => log::info!("{why}; asking for a later term"),
+                (false, true) => return Err(format!("{why}; try again: the next term is later")),
+                (false, false) => return Err(why),
+            }
+        }
+        unreachable!("the last try returns")
+    }
+
+    /// Others know of these terms, or have stopped for them: the next one that is begun here is
+    /// later. True if any is later than what was known here. A number after which there is none is
+    /// not believed.
+    fn learn(&mut self, shards: ShardSet, known: impl Iterator<Item = Term>) -> bool {
+        let latest = known.filter(|term| term.succeed().is_some()).max().unwrap_or_default();
+        let is_later = latest.is_valid() && !self.latest_term(shards).follows(latest);
+        if is_later {
+            shards.iter().for_each(|shard| self.promised[shard] = self.promised[shard].max(latest));
+        }
+        is_later
+    }
+
+    /// Ask these servers to stop for this term. Returns those that have, and those that have not.
+    fn ask<'p>(&self, peers: &'p [String], shards: ShardSet, term: Term) -> (Vec<Claim>, Vec<(&'p str, ClaimError)>) {
         let config = &self.node.config;
         let offer = config.offer.as_deref();
         let seal = Seal {
             shards,
             term,
             heir: config.follow.identity.replica,
-            client_port: offer.map_or(0, |offer| offer.client_port()),
-            replication_port: offer.map_or(0, |offer| offer.address().port()),
+            clients: offer.and_then(|offer| offer.clients()),
+            replication: offer.map(|offer| offer.address()),
         };
         let asked = Claim::ask_all(peers, &config.follow.secret, &seal);
-        let (mut claims, mut failed) = (Vec::new(), None);
+        let (mut claims, mut failed) = (Vec::new(), Vec::new());
         for (peer, asked) in peers.iter().zip(asked) {
             match asked {
                 Ok(claim) => claims.push(claim),
-                Err(error) => failed = failed.or(Some(cannot_gather(peer, &error.to_string()))),
+                Err(error) => failed.push((&**peer, error)),
             }
         }
-        match failed {
-            None => Ok(claims),
-            Some(why) => {
-                claims.into_iter().for_each(|claim| claim.settle(false));
-                Err(why)
-            }
-        }
+        (claims, failed)
     }
 
     /// Bring over what those who have stopped have and this server lacks, from each what it has
@@ -126,12 +176,14 @@ impl Roles {
         released: &mut Vec<(usize, ShardSet)>,
     ) -> Result<(), String> {
         let until = Instant::now() + GATHER_WAIT_MAX;
+        let here = self.node.store.shards();
+        let empty: ShardSet = shards.iter().filter(|shard| has_nothing(&here[*shard])).collect();
         let mut from = vec![ShardSet::default(); claims.len()];
-        let mut goals = Goals::new();
+        let mut goals = Vec::new();
         for shard in shards.iter() {
-            if let Some((claim, position)) = self.furthest(claims, shard)? {
+            if let Some((claim, goal)) = self.furthest(claims, shard, empty.has(shard))? {
                 from[claim].insert(shard);
-                goals.push((shard, position));
+                goals.push(goal);
             }
         }
         let mut gathering = Vec::new();
@@ -148,16 +200,18 @@ impl Roles {
         }
         let gathered = self.wait_for(&goals, &gathering, until);
         let stopped: Vec<_> = gathering.iter_mut().map(Following::stop).collect();
-        gathered.and(stopped.into_iter().collect::<Result<(), _>>().map_err(|error| error.to_string()))
+        gathered.and(stopped.into_iter().collect::<Result<(), _>>().map_err(|error| error.to_string()))?;
+        // Where nothing was here, it was not known whose terms are of one history.
+        empty.iter().try_for_each(|shard| self.furthest(claims, shard, false).map(drop))
     }
 
-    /// Which of those who have stopped has most of a shard, and up to where; None where this server
-    /// has no less.
-    fn furthest(&self, claims: &[Claim], shard: usize) -> Result<Option<(usize, u64)>, String> {
+    /// Which of those who have stopped has most of a shard, and what is to be here; None where this
+    /// server has no less. Where this server's log `is_empty`, one of any term may come over, and
+    /// that of the latest does.
+    fn furthest(&self, claims: &[Claim], shard: usize, is_empty: bool) -> Result<Option<(usize, Goal)>, String> {
         let ours = &self.node.store.shards()[shard];
         let history = ours.history();
         let newest = history.newest();
-        let here = ours.proven_until();
         let mut furthest = None;
         for (number, claim) in claims.iter().enumerate() {
             let Some(sealed) = claim.sealed(shard).filter(|sealed| sealed.position > 0) else { continue };
@@ -165,23 +219,17 @@ impl Roles {
             if sealed.term != newest && history.starts().iter().any(|start| start.term == sealed.term) {
                 continue;
             }
-            if newest.is_valid() && sealed.term.follows(newest) {
-                return Err(format!(
-                    "{} is further in shard {shard}, of term {} where this replica is of {newest}: promote that one",
-                    claim.peer, sealed.term
-                ));
+            if !is_empty && newest.is_valid() && sealed.term != newest {
+                return Err(of_other_term(claim, sealed, newest));
             }
-            if newest.is_valid() && sealed.term != newest {
-                let why = format!("shard {shard} is of term {} there, here of {newest}", sealed.term);
-                return Err(cannot_gather(&claim.peer, &why));
-            }
-            let rank = (sealed.is_whole, sealed.term, sealed.position);
-            let is_further = |best: &(usize, (bool, Term, u64))| rank > best.1;
+            let rank = (sealed.term, sealed.is_whole, sealed.position);
+            let is_further = |best: &(usize, (Term, bool, u64))| rank > best.1;
             if furthest.as_ref().is_none_or(is_further) {
                 furthest = Some((number, rank));
             }
         }
-        Ok(furthest.map(|(number, (_, _, position))| (number, position)).filter(|best| best.1 > here))
+        let goal = |(number, (term, is_whole, position))| (number, Goal { shard, term, is_whole, position });
+        Ok(furthest.map(goal).filter(|(_, goal)| goal.missing(ours) > 0))
     }
 
     fn gather_from(&self, peer: &str, shards: ShardSet) -> Result<Following, String> {
@@ -193,21 +241,26 @@ impl Roles {
     }
 
     /// Wait until each shard is here up to its goal.
-    fn wait_for(&self, goals: &Goals, gathering: &[Following], until: Instant) -> Result<(), String> {
+    fn wait_for(&self, goals: &[Goal], gathering: &[Following], until: Instant) -> Result<(), String> {
         let shards = self.node.store.shards();
-        let missing = || {
-            let lacks = |(shard, position): &(usize, u64)| position.saturating_sub(shards[*shard].proven_until());
-            goals.iter().map(lacks).fold(0, u64::saturating_add)
-        };
-        while missing() > 0 {
+        let missing = || goals.iter().map(|goal| goal.missing(&shards[goal.shard])).fold(0, u64::saturating_add);
+        let is_whole = || goals.iter().all(|goal| !goal.is_whole || shards[goal.shard].is_whole());
+        while missing() > 0 || !is_whole() {
             for follow in gathering.iter().map(Following::follow) {
                 let view = follow.snapshot();
                 if view.failed_tries > 0 {
                     return Err(cannot_gather(&view.primary, &view.trouble));
                 }
+                if !view.refused.is_empty() {
+                    return Err(cannot_gather(&view.primary, &view.refused.to_string()));
+                }
             }
             if Instant::now() >= until || self.node.is_ending() {
-                return Err(format!("{} bytes were still to come after {GATHER_WAIT_MAX:?}; try again", missing()));
+                // A shard that is here, and not whole, is judged before its term begins.
+                return match missing() {
+                    0 => Ok(()),
+                    bytes => Err(format!("{bytes} bytes were still to come after {GATHER_WAIT_MAX:?}; try again")),
+                };
             }
             std::thread::sleep(LOOK);
         }
@@ -277,6 +330,17 @@ fn primaries_stopped(claims: &[Claim], shards: ShardSet) -> Result<(), String> {
             "nobody that was asked is the primary of shard {shard}: this replica follows a replica there; point it at the primary first (remora ctl replicate)"
         )),
     }
+}
+
+fn of_other_term(claim: &Claim, sealed: &SealedShard, newest: Term) -> String {
+    let SealedShard { shard, term, .. } = sealed;
+    if term.follows(newest) {
+        return format!(
+            "{} is further in shard {shard}, of term {term} where this replica is of {newest}: promote that one",
+            claim.peer
+        );
+    }
+    cannot_gather(&claim.peer, &format!("shard {shard} is of term {term} there, here of {newest}"))
 }
 
 fn cannot_gather(peer: &str, why: &str) -> String {

@@ -24,7 +24,7 @@ impl Roles {
         let store = self.node.store.clone();
         self.check_there(seal.shards)?;
         for shard in seal.shards.iter() {
-            let known = self.latest_term(shard);
+            let known = self.latest_term(ShardSet::one(shard));
             if !seal.term.follows(known) {
                 return Err(format!("shard {shard} knows of term {known} already: {} comes too late", seal.term));
             }

@@ -6,7 +6,6 @@ use super::subscriptions::Subscriptions;
 use super::{Follow, FollowConfig, SessionEnd};
 use crate::base::shards::ShardSet;
 use crate::fabric::Kind;
-use crate::replication::admission::check_shard;
 use crate::replication::attach::{AttachError, is_usable};
 use crate::replication::chores::Chores;
 use crate::replication::clock::SkewWatch;
@@ -16,6 +15,7 @@ use crate::replication::preferred::Preferred;
 use crate::replication::pull::{Counts, LaneEnd, Puller, Step};
 use crate::replication::report::FollowView;
 use crate::replication::shares::Shares;
+use crate::replication::unfit::{Refusals, Unfit};
 use crate::replication::wire::{Message, Subscribed, Told, Wanted};
 use crate::replication::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use crate::store::Store;
@@ -68,7 +68,7 @@ impl Follow {
         let ended = std::thread::scope(|scope| {
             let _ends = group.ends_here();
             self.start_further(scope, &group, store, further)?;
-            told.into_iter().try_for_each(|told| self.answered(session, first, &group, told))?;
+            self.answered(session, first, &group, told)?;
             self.pull_first(session, first, &group, watch)
         });
         drop(self.report(session, Progress::of_all(pullers.iter().map(Progress::of))));
@@ -212,7 +212,8 @@ impl Follow {
                 let has_all = session.subscriptions.has_all(self.hold.wanted());
                 view.is_near = has_all && progress.follows && progress.lag.bytes <= NEAR_BYTES;
                 if has_caught_up && progress.is_caught_up && has_all {
-                    view.state = "following";
+                    let has_refused = !session.subscriptions.refused().is_empty();
+                    view.state = if has_refused { "refused" } else { "following" };
                     view.trouble.clear();
                 }
             }
@@ -236,7 +237,7 @@ impl Follow {
                 return Err(AttachError::Circle(session.link.peer()).into());
             }
             self.standing.comes_also_through(&path);
-            shards.into_iter().try_for_each(|told| self.answered(session, puller, group, told))?;
+            self.answered(session, puller, group, shards)?;
         }
         let unanswered = session.subscriptions.unanswered(Instant::now());
         if unanswered > HANDSHAKE_WAIT_MAX {
@@ -264,8 +265,9 @@ impl Follow {
         unwanted.iter().for_each(|shard| self.send(session, puller, group, Coming::Drop(shard), shard));
         let missing = session.subscriptions.ask(wanted, now);
         let deadline = now + HANDSHAKE_WAIT_MAX;
-        if !unwanted.is_empty() {
-            session.link.send(&Message::Unsubscribe(unwanted), deadline)?;
+        let left = unwanted.with(session.subscriptions.leave());
+        if !left.is_empty() {
+            session.link.send(&Message::Unsubscribe(left), deadline)?;
         }
         if !missing.is_empty() {
             group.await_all();
@@ -275,25 +277,39 @@ impl Follow {
         Ok(!missing.is_empty())
     }
 
-    /// The primary has answered for one shard: follow it, if that is still wanted.
+    /// The primary has answered for these shards: follow in those that are still wanted, and that
+    /// can follow what was told. The others are left; where none can follow, the session is over.
     fn answered<'s>(
         &self,
         session: &mut Session<'s>,
         puller: &mut Puller<'s>,
         group: &Group,
-        told: Told,
+        told: Vec<Told>,
     ) -> Result<(), SessionEnd> {
-        let shard = told.shard;
-        if !session.subscriptions.answered(shard, Instant::now()) {
+        let now = Instant::now();
+        if !told.iter().all(|told| session.subscriptions.answered(told.shard, now)) {
             return Err(LinkError::OutOfPlace("Subscribed of a shard that it was not asked for").into());
         }
-        check_shard(&self.config, session.store, shard, &told.history)?;
-        if self.hold.take(shard) {
-            session.subscriptions.add(shard);
-            self.send(session, puller, group, Coming::Add(told), shard);
-        } else {
-            let unwanted = ShardSet::one(shard);
-            session.link.send(&Message::Unsubscribe(unwanted), Instant::now() + HANDSHAKE_WAIT_MAX)?;
+        let histories = told.iter().map(|told| (told.shard, &told.history));
+        let refusals = Refusals::of(&self.config, session.store, histories);
+        let refused = refusals.shards();
+        refused.iter().for_each(|shard| session.subscriptions.refuse(shard, now));
+        if !refused.is_empty() && self.hold.wanted().without(session.subscriptions.refused()).is_empty() {
+            return Err(Unfit::Shards(self.view().refused.clone().with(&refusals)).into());
+        }
+        self.tell_refused(&refusals, told.iter().map(|told| told.shard).collect());
+        let mut left = session.subscriptions.leave().within(refused);
+        for told in told.into_iter().filter(|told| !refused.has(told.shard)) {
+            let shard = told.shard;
+            if self.hold.take(shard) {
+                session.subscriptions.add(shard);
+                self.send(session, puller, group, Coming::Add(told), shard);
+            } else {
+                left.insert(shard);
+            }
+        }
+        if !left.is_empty() {
+            session.link.send(&Message::Unsubscribe(left), now + HANDSHAKE_WAIT_MAX)?;
         }
         Ok(())
     }

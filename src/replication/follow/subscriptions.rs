@@ -18,20 +18,24 @@ pub(super) struct Subscriptions {
     asked_at: Instant,
     /// They have a lane.
     follows: ShardSet,
+    /// They cannot follow the log that the primary has told of.
+    refused: ShardSet,
     ended: HashMap<usize, Ended>,
 }
 
-/// A lane that has ended.
+/// A lane that has ended, or that could not begin.
 struct Ended {
     at: Instant,
     pause: Duration,
+    /// The primary was told that the shard is not followed.
+    is_left: bool,
 }
 
 impl Subscriptions {
     /// Of a session that has asked for nothing yet.
     pub fn new(now: Instant) -> Subscriptions {
         let none = ShardSet::default();
-        Subscriptions { asked: none, asked_at: now, follows: none, ended: HashMap::new() }
+        Subscriptions { asked: none, asked_at: now, follows: none, refused: none, ended: HashMap::new() }
     }
 
     /// What is to be asked for now, of what is wanted. It counts as asked from now on.
@@ -43,6 +47,7 @@ impl Subscriptions {
             self.asked_at = now;
         }
         self.asked = self.asked.with(missing);
+        self.note_left(missing, false);
         missing
     }
 
@@ -67,16 +72,34 @@ impl Subscriptions {
     /// The shard has a lane.
     pub fn add(&mut self, shard: usize) {
         self.follows.insert(shard);
+        self.refused.remove(shard);
     }
 
     /// What is not wanted any more, and is followed or was when its lane ended: the primary is to
     /// be told. It counts as followed no more.
     pub fn drop_unwanted(&mut self, wanted: ShardSet) -> ShardSet {
-        let ended: ShardSet = self.ended.keys().copied().collect();
-        let unwanted = self.follows.with(ended).without(wanted);
+        let unwanted = self.follows.with(self.ended_and(|ended| !ended.is_left)).without(wanted);
         self.follows = self.follows.within(wanted);
+        self.refused = self.refused.within(wanted);
         self.ended.retain(|shard, _| wanted.has(*shard));
         unwanted
+    }
+
+    /// What has no lane and is not asked for now: the primary is to be told, once. It counts on
+    /// this replica in the other shards meanwhile.
+    pub fn leave(&mut self) -> ShardSet {
+        let left = self.ended_and(|ended| !ended.is_left).without(self.asked).without(self.follows);
+        self.note_left(left, true);
+        left
+    }
+
+    fn note_left(&mut self, shards: ShardSet, is_left: bool) {
+        let these = self.ended.iter_mut().filter(|(shard, _)| shards.has(**shard));
+        these.for_each(|(_, ended)| ended.is_left = is_left);
+    }
+
+    fn ended_and(&self, is_so: impl Fn(&Ended) -> bool) -> ShardSet {
+        self.ended.iter().filter(|(_, ended)| is_so(ended)).map(|(shard, _)| *shard).collect()
     }
 
     /// A lane has ended. It is asked for again at once where it had lasted; else after a pause,
@@ -89,12 +112,26 @@ impl Subscriptions {
             Some(before) if has_failed => (before.pause * 2).clamp(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX),
             Some(_) => RETRY_PAUSE_MIN,
         };
-        self.ended.insert(shard, Ended { at: now, pause });
+        self.ended.insert(shard, Ended { at: now, pause, is_left: false });
     }
 
-    /// Whether all that is wanted is followed.
+    /// The shard cannot follow what the primary has told of. It is asked for again, ever more
+    /// seldom: the primary may come to have another log.
+    pub fn refuse(&mut self, shard: usize, now: Instant) {
+        let before = self.ended.get(&shard).map_or(Duration::ZERO, |before| before.pause);
+        let pause = (before * 2).clamp(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
+        self.refused.insert(shard);
+        self.ended.insert(shard, Ended { at: now, pause, is_left: false });
+    }
+
+    /// What cannot follow.
+    pub fn refused(&self) -> ShardSet {
+        self.refused
+    }
+
+    /// Whether all that is wanted, and can be followed, is followed.
     pub fn has_all(&self, wanted: ShardSet) -> bool {
-        wanted.without(self.follows).is_empty()
+        wanted.without(self.follows).without(self.refused).is_empty()
     }
 }
 
@@ -139,6 +176,56 @@ mod tests {
         assert_eq!(all.drop_unwanted(set("0,3")), set("1-2"));
         assert!(all.drop_unwanted(set("0,3")).is_empty());
         assert_eq!(all.drop_unwanted(set("0")), set("3"));
+    }
+
+    /// Else the primary would wait for it there, and count it nowhere.
+    #[test]
+    fn a_shard_whose_lane_does_not_come_back_at_once_is_left_until_it_does() {
+        let mut now = Instant::now();
+        let mut all = Subscriptions::new(now);
+        let follow = |all: &mut Subscriptions, now| {
+            all.ask(set("0-3"), now).iter().for_each(|shard| {
+                assert!(all.answered(shard, now));
+                all.add(shard);
+            });
+        };
+        follow(&mut all, now);
+        all.ended(2, true, now);
+        assert_eq!(all.ask(set("0-3"), now), set("2"));
+        assert!(all.leave().is_empty(), "it was asked for again at once");
+        assert!(all.answered(2, now));
+        all.add(2);
+        all.ended(2, true, now);
+        assert!(all.ask(set("0-3"), now).is_empty());
+        assert_eq!((all.leave(), all.leave()), (set("2"), ShardSet::default()));
+        assert!(all.drop_unwanted(set("0-1,3")).is_empty(), "the primary was told");
+        now += RETRY_PAUSE_MIN;
+        follow(&mut all, now);
+        assert_eq!((all.leave(), all.has_all(set("0-3"))), (ShardSet::default(), true));
+    }
+
+    #[test]
+    fn a_shard_that_cannot_follow_is_left_and_asked_for_ever_more_seldom() {
+        let (begun, mut now) = (Instant::now(), Instant::now());
+        let mut all = Subscriptions::new(now);
+        let mut tries = 0;
+        while now < begun + Duration::from_secs(60) {
+            for shard in all.ask(set("0-1"), now).iter() {
+                assert!(all.answered(shard, now));
+                if shard == 0 {
+                    all.add(0)
+                } else {
+                    all.refuse(1, now)
+                }
+                tries += usize::from(shard == 1);
+            }
+            assert!(all.leave().without(set("1")).is_empty() && all.leave().is_empty());
+            assert!(all.has_all(set("0-1")) && all.refused() == set("1"));
+            now += Duration::from_millis(100);
+        }
+        assert!((12..25).contains(&tries), "{tries}");
+        all.add(1);
+        assert!(all.refused().is_empty());
     }
 
     #[test]

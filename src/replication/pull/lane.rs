@@ -229,7 +229,8 @@ impl<'s> Lane<'s> {
     }
 
     fn begin_anew(&mut self, why: Why, from: u64, counts: &mut Counts) -> Result<(), LaneEnd> {
-        if !self.gives_up && self.sink.follower.is_proven() {
+        let holds_data = self.sink.follower.cursor() > self.sink.follower.tail();
+        if !self.gives_up && self.sink.follower.is_proven() && holds_data {
             return Err(LaneEnd::Kept { shard: self.shard, why });
         }
         counts.count(why);
@@ -237,7 +238,7 @@ impl<'s> Lane<'s> {
             self.count_dropped(parted_at(self.theirs.starts(), &self.ours()), counts);
         }
         if self.sink.follower.is_foreign_to(&self.theirs) {
-            counts.discarded += u64::from(self.sink.follower.cursor() > self.sink.follower.tail());
+            counts.discarded += u64::from(holds_data);
             self.sink.follower.leave_history();
         }
         self.sink.forget();

@@ -1,7 +1,7 @@
 //! Messages from bytes. Each length is checked against what is there and against its bound before
 //! it is used.
 
-use super::seal::{read_seal, read_sealed};
+use super::seal::{read_not_sealed, read_seal, read_sealed};
 use super::subscribe::{read_path, read_shards, read_subscribed, read_wanted};
 use super::{
     Beat, Decline, Greeting, Join, MAGIC, Message, REGIONS_MAX, Refusal, TERMS_TOLD_MAX, TEXT_BYTES_MAX, VERSION,
@@ -52,7 +52,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Text that can be shown: no control characters.
-    fn text(&mut self) -> Option<String> {
+    pub fn text(&mut self) -> Option<String> {
         let length = usize::from(self.u16()?);
         let bytes = self.take(length).filter(|_| length <= TEXT_BYTES_MAX)?;
         let text = std::str::from_utf8(bytes).ok()?;
@@ -110,6 +110,7 @@ fn message(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
         18 => Message::Sealed(read_sealed(fields)?),
         19 => Message::Begun,
         20 => Message::GivenUp,
+        21 => Message::NotSealed(read_not_sealed(fields)?),
         unknown => Message::Unknown(unknown),
     })
 }
@@ -121,7 +122,7 @@ fn read_greeting(fields: &mut Fields<'_>) -> Option<Greeting> {
 
 fn refusal(number: u8) -> Option<Refusal> {
     use Refusal::*;
-    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle, Unfit, Channel, Leaves, NotSealed]
+    [Version, Secret, Busy, Fabric, Protocol, Replaced, Ending, Circle, Unfit, Channel, Leaves]
         .into_iter()
         .find(|why| *why as u8 == number)
 }

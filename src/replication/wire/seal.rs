@@ -1,12 +1,14 @@
 //! A server that is about to be promoted, the *heir*, seals others: it tells them its term, and
 //! they stop first. A connection on which it does says nothing else.
 
+use super::put_text;
 use super::read::Fields;
 use super::subscribe::{put_shards, read_shard, read_shards};
 use crate::base::shards::ShardSet;
 use crate::base::term::Term;
 use crate::replication::standing::ServerNumber;
 use crate::store::sizing::SHARDS_MAX;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// What an heir says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,10 +19,27 @@ pub struct Seal {
     pub term: Term,
     /// Its number.
     pub heir: ServerNumber,
-    /// The port where its clients write, 0 for none; the host is that of the connection.
-    pub client_port: u16,
-    /// Its replication port, 0 for none; the same host.
-    pub replication_port: u16,
+    /// Where its clients write, if anywhere. An unspecified address means that of the connection.
+    pub clients: Option<SocketAddr>,
+    /// Its replication port, if it has one. The same.
+    pub replication: Option<SocketAddr>,
+}
+
+/// Why a server does not stop for an heir.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotSealed {
+    /// The latest term that it knows of in any of these shards, or has stopped for there: it stops
+    /// for later ones alone. None where it knows of none.
+    pub known: Term,
+    /// For people.
+    pub words: String,
+}
+
+impl NotSealed {
+    /// For a reason that has nothing to do with terms.
+    pub fn now(words: &str) -> NotSealed {
+        NotSealed { known: Term::NONE, words: words.into() }
+    }
 }
 
 /// How far a server has come in a shard that is sealed: nothing is added to its log any more.
@@ -43,16 +62,52 @@ pub(super) fn put_seal(out: &mut Vec<u8>, seal: &Seal) {
     put_shards(out, seal.shards);
     out.extend_from_slice(&seal.term.0.to_le_bytes());
     out.extend_from_slice(&seal.heir);
-    out.extend_from_slice(&seal.client_port.to_le_bytes());
-    out.extend_from_slice(&seal.replication_port.to_le_bytes());
+    put_address(out, seal.clients);
+    put_address(out, seal.replication);
 }
 
-/// See [`put_seal`]. Of no shard, or in no term, it is none.
+/// See [`put_seal`]. Of no shard, in no term, or at an address that is no host's, it is none.
 pub(super) fn read_seal(fields: &mut Fields<'_>) -> Option<Seal> {
     let shards = read_shards(fields).filter(|shards| !shards.is_empty())?;
     let term = fields.u64().map(Term).filter(|term| term.is_valid())?;
-    let (heir, client_port) = (fields.array()?, fields.u16()?);
-    Some(Seal { shards, term, heir, client_port, replication_port: fields.u16()? })
+    let (heir, clients) = (fields.array()?, read_address(fields)?);
+    Some(Seal { shards, term, heir, clients, replication: read_address(fields)? })
+}
+
+/// An address as one of IPv6, and the port. An address that means something on its own host alone
+/// (of a link) is told as unspecified.
+fn put_address(out: &mut Vec<u8>, address: Option<SocketAddr>) {
+    let of_link = |ip: IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let told = address.map(|address| address.ip()).filter(|ip| !ip.is_unspecified() && !of_link(*ip));
+    let octets = match told {
+        None => [0; 16],
+        Some(IpAddr::V4(ip)) => ip.to_ipv6_mapped().octets(),
+        Some(IpAddr::V6(ip)) => ip.octets(),
+    };
+    out.extend_from_slice(&octets);
+    out.extend_from_slice(&address.map_or(0, |address| address.port()).to_le_bytes());
+}
+
+/// See [`put_address`]: port 0 is no address. The outer None: no host has it.
+fn read_address(fields: &mut Fields<'_>) -> Option<Option<SocketAddr>> {
+    let (ip, port) = (Ipv6Addr::from(fields.array::<16>()?).to_canonical(), fields.u16()?);
+    let is_of_host = match ip {
+        IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),
+        IpAddr::V6(ip) => !ip.is_multicast() && !ip.is_unicast_link_local(),
+    };
+    is_of_host.then(|| Some(SocketAddr::new(ip, port)).filter(|_| port != 0))
+}
+
+/// The fields of NotSealed.
+pub(super) fn put_not_sealed(out: &mut Vec<u8>, NotSealed { known, words }: &NotSealed) {
+    out.extend_from_slice(&known.0.to_le_bytes());
+    put_text(out, words);
+}
+
+/// See [`put_not_sealed`]. What is no term is none.
+pub(super) fn read_not_sealed(fields: &mut Fields<'_>) -> Option<NotSealed> {
+    let known = Some(Term(fields.u64()?)).filter(|term| term.is_valid()).unwrap_or(Term::NONE);
+    Some(NotSealed { known, words: fields.text()? })
 }
 
 /// The fields of Sealed.

@@ -8,6 +8,12 @@ use crate::replication::ack::Tag;
 use crate::replication::shares::PULLERS_MAX;
 use crate::store::TermStart;
 
+/// An heir that says that it is here.
+fn seal(clients: &str, replication: &str) -> Seal {
+    let [clients, replication] = [clients, replication].map(|address| address.parse().ok());
+    Seal { shards: "3,7-9".parse().unwrap(), term: Term::of(9, 5), heir: [4; 16], clients, replication }
+}
+
 fn examples() -> Vec<Message> {
     let geometry = Geometry { shards: 2, slab_bytes: 1 << 18, record_bytes_max: 1 << 18, evict: true };
     let memory = Memory { slabs: 8, table_cells: 8 };
@@ -59,13 +65,7 @@ fn examples() -> Vec<Message> {
             shards: vec![told(0, history()), told(1023, History::NONE)],
         }),
         Message::Unsubscribe("0-1,1023".parse().unwrap()),
-        Message::Seal(Seal {
-            shards: "3,7-9".parse().unwrap(),
-            term: Term::of(9, 5),
-            heir: [4; 16],
-            client_port: 11211,
-            replication_port: 11311,
-        }),
+        Message::Seal(seal("10.0.0.9:11211", "[fd00::9]:11311")),
         Message::Sealed(vec![SealedShard {
             shard: 3,
             term: Term::of(8, 5),
@@ -75,6 +75,7 @@ fn examples() -> Vec<Message> {
         }]),
         Message::Begun,
         Message::GivenUp,
+        Message::NotSealed(NotSealed { known: Term::of(9, 5), words: "busy".into() }),
         Message::Unknown(200),
     ]
 }
@@ -122,12 +123,12 @@ fn fields_that_a_later_version_has_added_are_left_out() {
 
 #[test]
 fn a_greeting_of_another_major_version_says_so_whatever_else_is_in_it() {
-    let (nonce, other) = ([7; NONCE_BYTES], Version { major: 9, minor: 0 });
+    let (nonce, other) = ([7; NONCE_BYTES], Version { major: VERSION.major + 1, minor: 0 });
     for greeting in
         [Message::Hello(Greeting { version: other, nonce }), Message::Challenge(Greeting { version: other, nonce })]
     {
         for bytes in [stretched(&greeting, 0), stretched(&greeting, -34), stretched(&greeting, 50)] {
-            assert_eq!(Message::decode(&bytes, STRANGER_FRAME_BYTES_MAX), Err(WireError::Major(9)));
+            assert_eq!(Message::decode(&bytes, STRANGER_FRAME_BYTES_MAX), Err(WireError::Major(other.major)));
         }
     }
     // As version 5 said it: its number has two bytes.
@@ -232,6 +233,26 @@ fn lengths_beyond_their_bounds_are_refused_before_anything_is_made_of_them() {
         let expected = if is_one { Ok(Some((grant, bytes.len()))) } else { Err(WireError::Malformed(9)) };
         assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), expected);
     }
+}
+
+/// A server that is told such an address would send clients and connections there.
+#[test]
+fn an_heir_is_at_no_address_that_is_no_hosts() {
+    let told = |address: &str| {
+        let mut bytes = Vec::new();
+        Message::Seal(seal(address, "")).encode(&mut bytes);
+        Message::decode(&bytes, FRAME_BYTES_MAX).map(|read| match read {
+            Some((Message::Seal(seal), _)) => seal.clients.map(|address| address.to_string()),
+            other => panic!("{other:?}"),
+        })
+    };
+    for address in ["224.0.0.1:1", "255.255.255.255:1", "[ff02::1]:1"] {
+        assert_eq!(told(address), Err(WireError::Malformed(17)), "{address}");
+    }
+    assert_eq!(told("10.0.0.9:1"), Ok(Some("10.0.0.9:1".into())));
+    assert_eq!(told("10.0.0.9:0"), Ok(None), "no port");
+    assert_eq!(told("0.0.0.0:1"), Ok(Some("[::]:1".into())));
+    assert_eq!(told("[fe80::9]:1"), Ok(Some("[::]:1".into())), "of a link: only its own host knows which");
 }
 
 #[test]

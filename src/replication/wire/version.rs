@@ -1,6 +1,6 @@
 //! Which protocol a side speaks. Two sides of one major version speak the lower of their minor
 //! versions; of two major versions, one side refuses the other. docs/FORMATS.md says what a minor
-//! version may add; so far none has added anything to 8.0.
+//! version may add; so far none has added anything to 9.0.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub struct Version {
 }
 
 /// What is spoken here.
-pub const VERSION: Version = Version { major: 8, minor: 0 };
+pub const VERSION: Version = Version { major: 9, minor: 0 };
 
 /// Of this program.
 pub const PROGRAM_VERSION: &str = env!("CARGO_PKG_VERSION");

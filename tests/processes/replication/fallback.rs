@@ -112,7 +112,7 @@ fn offer(shm: &Moody) -> Running {
         listen: at,
         secret: Secret::none(),
         exporters: vec![Box::new(MoodyExporter(open(Kind::Shm), shm.clone())), open(Kind::Tcp)],
-        client_port: 7,
+        clients: Some("127.0.0.1:7".parse().expect("an address")),
         silence_max: LONG,
         board: Arc::<Board>::default(),
         chain: Arc::new(Chain::new([1; 16])),

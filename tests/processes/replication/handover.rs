@@ -1,13 +1,13 @@
 //! Shards that are handed over under load, and what is left where an heir comes too late, gives up,
 //! or is gone: the test takes its place ([`Claim`]).
 
-use super::orders::{ctl, ctl_fails};
+use super::orders::{ctl, ctl_fails, let_in};
 use crate::node::{Node, in_sync, on_each_fabric, wait_for_row};
-use crate::support::Client;
 use crate::support::wait::go_on_until;
+use crate::support::{Client, Server};
 use remora::base::shards::ShardSet;
 use remora::base::term::Term;
-use remora::replication::claim::Claim;
+use remora::replication::claim::{Claim, ClaimError};
 use remora::replication::secret::Secret;
 use remora::replication::wire::Seal;
 use std::collections::HashMap;
@@ -106,9 +106,9 @@ fn a_take_over_loses_no_write() {
 
 /// An heir that is this test: it offers nothing at these ports.
 fn seal(shards: &str, term: Term) -> Seal {
-    let nobody = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let nobody = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).ok();
     let shards: ShardSet = shards.parse().expect("shards");
-    Seal { shards, term, heir: [9; 16], client_port: nobody(), replication_port: nobody() }
+    Seal { shards, term, heir: [9; 16], clients: nobody(), replication: nobody() }
 }
 
 fn claim(node: &Node, seal: &Seal) -> Result<Claim, String> {
@@ -139,7 +139,7 @@ fn a_sealed_primary_takes_no_writes_until_it_is_given_up() {
     let (refused, taken) = keys_by_refusal(&primary);
     assert!(refused.len() > 50 && taken.len() > 50, "{} {}", refused.len(), taken.len());
     let said = primary.client().set(&refused[0], b"1");
-    assert_eq!(named(&said).map(|address| address.port()), Some(seal.client_port), "{said}");
+    assert_eq!(named(&said), seal.clients, "{said}");
     assert_eq!(primary.text("shards_primary"), "4-7");
     claim.settle(false);
     wait_for_row(&primary, "shards_primary", |shards| shards == "0-7");
@@ -219,4 +219,98 @@ fn who_was_gathered_from_follows_the_new_primary() {
     wait_for_row(&other, "state", |state| state == "following");
     in_sync(&next, &[&other]);
     assert_eq!(other.client().get("key").as_deref(), Some(&b"2"[..]));
+}
+
+/// Wait until it tries to follow whoever is at this address.
+fn follows(node: &Node, address: &str) {
+    go_on_until("it follows", || node.rows().get("primary").is_some_and(|primary| primary == address));
+}
+
+/// The connection of an heir comes from another address than the one that it is reached at.
+#[test]
+fn an_heir_is_followed_where_it_says_it_is() {
+    let primary = Node::primary(&SHARDS);
+    let at = |address: &str| {
+        let listener = TcpListener::bind((address, 0)).expect("every address of the loopback is this host's");
+        listener.local_addr().ok()
+    };
+    let told = Seal { clients: at("127.0.0.3"), replication: at("127.0.0.2"), ..seal("0-3", later(5)) };
+    let lost = claim(&primary, &told).expect("it stops");
+    let (refused, _) = keys_by_refusal(&primary);
+    let said = primary.client().set(&refused[0], b"1");
+    assert_eq!(named(&said), told.clients, "{said}");
+    drop(lost);
+    let address = told.replication.expect("an address").to_string();
+    follows(&primary, &address);
+    ctl(&primary, &["promote"]);
+
+    let (listen, of) = ("127.0.0.2:0", primary.port().to_string());
+    let heir = ["-l", listen, "--replication", listen, "--replica-of", &of, "-t", "1"];
+    let heir = Node::of(Server::start_listening(&heir, 1), "remora: replication on tcp ");
+    in_sync(&primary, &[&heir]);
+    ctl(&heir, &["promote", "--take-over"]);
+    let port = heir.port().to_string();
+    assert!(port.starts_with("127.0.0.2:"), "{port}");
+    follows(&primary, &port);
+    let said = primary.client().set("key", b"1");
+    assert_eq!(named(&said), Some(heir.server.tcp[0]), "{said}");
+    in_sync(&heir, &[&primary]);
+}
+
+/// A replica has stopped for an heir that gave up. Another heir begins above that one's term, and
+/// need not guess it.
+#[test]
+fn who_has_stopped_for_a_later_term_says_for_which() {
+    let primary = Node::primary(&SHARDS);
+    let (next, other) = (standby(&primary, "tcp"), standby(&primary, "tcp"));
+    assert_eq!(primary.client().set("key", b"1"), "STORED");
+    in_sync(&primary, &[&next, &other]);
+    claim(&other, &seal("3-5", later(7))).expect("it stops").settle(false);
+    wait_for_row(&other, "state", |state| state == "following");
+    let early = Claim::ask(&other.port().to_string(), &Secret::none(), &seal("0-4", later(6))).map(drop);
+    let Err(ClaimError::NotSealed { known, .. }) = early else { panic!("{early:?}") };
+    assert_eq!(known, later(7));
+    primary.server.signal("KILL");
+    ctl(&next, &["promote", "--gather", &other.port().to_string()]);
+    assert!(next.text("term").starts_with("8-"), "{}", next.text("term"));
+    in_sync(&next, &[&other]);
+}
+
+/// A cluster grows: the new server takes over what it has nothing of.
+#[test]
+fn an_heir_that_has_nothing_gathers_everything() {
+    let primary = Node::primary(&SHARDS);
+    let keys: Vec<String> = (0..200).map(|number| format!("key-{number}")).collect();
+    keys.iter().for_each(|key| assert_eq!(primary.client().set(key, key.as_bytes()), "STORED"));
+    let (_way, heir) = let_in(&primary, 4);
+    assert_eq!((heir.text("terms_known").as_str(), heir.client().get("key-7")), ("0", None));
+    let words = ctl(&heir, &["promote", "--shards", "0-3", "--gather", &primary.port().to_string()]);
+    assert!(words.contains("the primary of term 2-") && !words.contains("empty"), "{words}");
+    assert_eq!((heir.text("shards_primary"), primary.text("shards_primary")), ("0-3".into(), "4-7".into()));
+    let own = keys.iter().filter(|key| heir.client().set(key, b"mine") == "STORED").count();
+    assert!((50..150).contains(&own), "{own}");
+    let held = |key: &&String| heir.client().get(key).is_some();
+    assert_eq!(keys.iter().filter(held).count(), own, "it has all of those shards, and of no others");
+    wait_for_row(&primary, "state", |state| state == "following");
+    in_sync(&heir, &[&primary]);
+    for key in &keys {
+        assert!(primary.client().get(key).is_some(), "{key}");
+    }
+}
+
+/// Who has nothing cannot tell beforehand whose logs are of one history.
+#[test]
+fn an_heir_that_has_nothing_does_not_mix_two_histories() {
+    let (one, other) = (Node::primary(&SHARDS), Node::primary(&SHARDS));
+    for node in [&one, &other] {
+        assert_eq!(keys_by_refusal(node).0.len(), 0);
+    }
+    let (_way, heir) = let_in(&one, 4);
+    let [first, second] = [&one, &other].map(|node| node.port().to_string());
+    ctl_fails(&heir, &["promote", "--gather", &first, "--gather", &second], "leave that replica out");
+    assert!(heir.text("order_outcome").contains("shard 0 is of term "), "{}", heir.text("order_outcome"));
+    for node in [&one, &other] {
+        wait_for_row(node, "shards_primary", |shards| shards == "0-7");
+        assert_eq!(keys_by_refusal(node).0.len(), 0, "it goes on");
+    }
 }

@@ -71,7 +71,7 @@ fn a_primary_that_restarts_empty_does_not_empty_its_replica() {
 fn a_primary_is_told_why_a_replica_does_not_follow_it() {
     let (client_port, replication_port) = (fixed_port(), fixed_port());
     let primary = Node::primary_at(client_port, replication_port, &["-m", "16"]);
-    assert_eq!(primary.client().set("old", b"kept"), "STORED");
+    write_batches(primary.server.tcp[0], 1, 10, TRAFFIC);
     let replica = Node::replica(primary.port(), &["--replica-name", "keeper"]);
     in_sync(&primary, &[&replica]);
     kill(primary);

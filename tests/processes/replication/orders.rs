@@ -93,11 +93,8 @@ fn a_detached_replica_goes_on_where_it_was() {
     assert!(words.contains("already"), "{words}");
 }
 
-/// Who has been let in and has nothing yet is no primary.
-#[test]
-fn a_replica_that_has_nothing_yet_is_not_promoted() {
-    let primary = Node::primary(&["-m", "16"]);
-    let way = Proxy::to(primary.port());
+/// A replica that was let in there, and has nothing yet: its first connections stall, so many.
+pub fn let_in(primary: &Node, stalls: usize) -> (Proxy, Node) {
     let said = [
         Message::Hello(Greeting { version: VERSION, nonce: [0; 32] }),
         Message::Prove { proof: [0; 32] },
@@ -110,9 +107,18 @@ fn a_replica_that_has_nothing_yet_is_not_promoted() {
     ];
     let mut up = Vec::new();
     said.iter().for_each(|message| message.encode(&mut up));
+    let way = Proxy::to(primary.port());
+    way.expect(vec![Fate::Stalls { up: up.len(), down: ALL }; stalls]);
+    let replica = Node::standby(way.address, &["--replica-name", "late", "--fabric", "tcp"]);
+    (way, replica)
+}
+
+/// Who has been let in and has nothing yet is no primary.
+#[test]
+fn a_replica_that_has_nothing_yet_is_not_promoted() {
+    let primary = Node::primary(&["-m", "16"]);
     // The first time, and again once the order that failed has it follow again.
-    way.expect([Fate::Stalls { up: up.len(), down: ALL }; 2]);
-    let replica = Node::replica(way.address, &["--replica-name", "late"]);
+    let (way, replica) = let_in(&primary, 2);
     ctl_fails(&replica, &["promote"], "shard 0 has nothing yet");
     ctl_fails(&replica, &["promote", "--incomplete"], "it has nothing at all");
     assert_eq!(

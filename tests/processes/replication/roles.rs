@@ -131,7 +131,8 @@ fn a_replaced_primary_passes_for_none_and_joins_again() {
     assert_eq!(other.text("state"), "following", "of the one that counts, still");
 
     let words = ctl(&old, &["replicate", &address(&next)]);
-    assert!(words.contains("began anew"), "{words}");
+    assert!(words.contains(" went back to where their logs part; dropped"), "{words}");
+    assert!(words.contains("never had it: 40 records, "), "{words}");
     in_sync(&next, &[&other, &old]);
     let rows = old.rows();
     assert_eq!((rows["role"].as_str(), rows["diverged_records"].as_str()), ("replica", "40"), "{rows:?}");

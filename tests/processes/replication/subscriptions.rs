@@ -19,14 +19,19 @@ use std::time::Instant;
 
 /// An offer of this store, over TCP, by a process that stands where `chain` says.
 pub fn offer(store: Store, chain: &Arc<Chain>) -> Running {
+    offer_on(store, chain, &Arc::default())
+}
+
+/// The same, with this board.
+pub fn offer_on(store: Store, chain: &Arc<Chain>, board: &Arc<Board>) -> Running {
     let listen_at = "127.0.0.1:0".parse().expect("an address");
     let config = OfferConfig {
         listen: listen_at,
         secret: Secret::none(),
         exporters: vec![listen(Kind::Tcp, listen_at, &ConnectOptions::default()).expect("TCP")],
-        client_port: 0,
+        clients: None,
         silence_max: LONG,
-        board: Arc::<Board>::default(),
+        board: board.clone(),
         chain: chain.clone(),
     };
     Offer::start(Arc::new(store), config).expect("a port on loopback")

@@ -178,7 +178,7 @@ fn a_replica_of_a_later_version_follows() {
     let primary = filled_primary();
     let mut replica = Scripted::join(primary.port(), LATER);
     assert_eq!(replica.welcome.program_version, PROGRAM_VERSION);
-    let expected = ["following", "of version 8.9", "77.0", "100", "0"].map(String::from);
+    let expected = ["following", "of version 9.9", "77.0", "100", "0"].map(String::from);
     replica.follow_until(|| expect_eq("it", shown(&primary), expected.clone()));
 }
 
@@ -231,8 +231,8 @@ fn a_version_that_was_changed_on_the_way_ends_the_handshake() {
 /// A primary of another major version: the replica says which, and what to do.
 #[test]
 fn a_primary_of_another_major_version_is_not_followed() {
-    let impostor = Impostor::start(Lie { version: Version { major: 9, minor: 0 }, ..Lie::none() });
+    let impostor = Impostor::start(Lie { version: Version { major: 10, minor: 0 }, ..Lie::none() });
     let (status, said) = refused(&["-l", "127.0.0.1:0", "--replica-of", &impostor.address.to_string()]);
     assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("speaks version 9 of the replication protocol") && said.contains("upgrade"), "{said}");
+    assert!(said.contains("speaks version 10 of the replication protocol") && said.contains("upgrade"), "{said}");
 }

@@ -34,7 +34,7 @@ fn offer() -> Running {
         listen: at,
         secret: Secret::none(),
         exporters: vec![listen(Kind::Tcp, at, &ConnectOptions::default()).expect("TCP")],
-        client_port: 7,
+        clients: Some("127.0.0.1:7".parse().expect("an address")),
         silence_max: LONG,
         board: Arc::<Board>::default(),
         chain: Arc::new(Chain::new([1; 16])),

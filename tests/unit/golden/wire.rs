@@ -9,8 +9,8 @@ use remora::replication::push::Invite;
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
 use remora::replication::wire::{
-    Beat, Decline, FRAME_BYTES_MAX, Greeting, Join, Message, Refusal, Seal, SealedShard, Subscribed, Told, VERSION,
-    Version, Wanted, Welcome,
+    Beat, Decline, FRAME_BYTES_MAX, Greeting, Join, Message, NotSealed, Refusal, Seal, SealedShard, Subscribed, Told,
+    VERSION, Version, Wanted, Welcome,
 };
 use remora::store::{Geometry, History, Memory, TermStart};
 
@@ -39,24 +39,24 @@ const THIRTY_TWO_DRAWN: &str = "
 
 #[test]
 fn the_handshake() {
-    let version = Version { major: 8, minor: 0 };
+    let version = Version { major: 9, minor: 0 };
     assert_eq!(VERSION, version, "the drawings are of this version");
     let greeting = Greeting { version, nonce: THIRTY_TWO };
     let with_32 = |head: &str| format!("{head}{THIRTY_TWO_DRAWN}");
     is_drawn(
         &Message::Hello(greeting),
-        &with_32("2d 00 00 00 | 45 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 08 00  00 00 | version\n"),
+        &with_32("2d 00 00 00 | 45 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 09 00  00 00 | version\n"),
     );
-    is_drawn(&Message::Challenge(greeting), &with_32("25 00 00 00  02  08 00  00 00 | version\n"));
+    is_drawn(&Message::Challenge(greeting), &with_32("25 00 00 00  02  09 00  00 00 | version\n"));
     is_drawn(&Message::Prove { proof: THIRTY_TWO }, &with_32("21 00 00 00  03"));
     is_drawn(&Message::Accept { proof: THIRTY_TWO }, &with_32("21 00 00 00  04"));
 }
 
 #[test]
 fn refusals() {
-    use Refusal::{Busy, Channel, Circle, Ending, Fabric, Leaves, NotSealed, Protocol, Replaced, Secret, Unfit};
+    use Refusal::{Busy, Channel, Circle, Ending, Fabric, Leaves, Protocol, Replaced, Secret, Unfit};
     let at_first = [Refusal::Version, Secret, Busy, Fabric, Protocol, Replaced];
-    let later = [Ending, Circle, Unfit, Channel, Leaves, NotSealed];
+    let later = [Ending, Circle, Unfit, Channel, Leaves];
     for (number, why) in (1..).zip(at_first.into_iter().chain(later)) {
         let drawing = format!("06 00 00 00  05  {number:02x}  02 00  6e 6f | no");
         is_drawn(&Message::Refuse { why, words: "no".into() }, &drawing);
@@ -111,19 +111,40 @@ fn how_a_server_stops_for_another() {
         shards: "2,1023".parse().expect("shards"),
         term: Term::of(3, 0xC0_FFEE_1234),
         heir: [0xAA; 16],
-        client_port: 11211,
-        replication_port: 11220,
+        clients: Some("10.0.0.9:11211".parse().expect("an address")),
+        replication: Some("[fd00::9]:11220".parse().expect("an address")),
     };
     let drawing = "
-        23 00 00 00  11           | Seal
+        43 00 00 00  11           | Seal
         02 00                     | shards
         02 00  ff 03
         34 12 ee ff c0  03 00 00  | the heir's term, of number 3
         aa aa aa aa aa aa aa aa  aa aa aa aa aa aa aa aa | the heir
-        cb 2b                     | its clients' port
-        d4 2b                     | its replication port
+        00 00 00 00 00 00 00 00  00 00 ff ff 0a 00 00 09 | where its clients write
+        cb 2b
+        fd 00 00 00 00 00 00 00  00 00 00 00 00 00 00 09 | where it is followed
+        d4 2b
         ";
-    is_drawn(&Message::Seal(seal), drawing);
+    is_drawn(&Message::Seal(seal.clone()), drawing);
+    let drawing = "
+        43 00 00 00  11           | Seal
+        02 00                     | shards
+        02 00  ff 03
+        34 12 ee ff c0  03 00 00  | the heir's term, of number 3
+        aa aa aa aa aa aa aa aa  aa aa aa aa aa aa aa aa | the heir
+        00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00 | the connection's host
+        cb 2b
+        00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00 | it is not followed
+        00 00
+        ";
+    let clients = Some("[::]:11211".parse().expect("an address"));
+    is_drawn(&Message::Seal(Seal { clients, replication: None, ..seal }), drawing);
+    let drawing = "
+        0d 00 00 00  15           | NotSealed
+        34 12 ee ff c0  03 00 00  | the latest term that is known there
+        02 00  6e 6f              | no
+        ";
+    is_drawn(&Message::NotSealed(NotSealed { known: Term::of(3, 0xC0_FFEE_1234), words: "no".into() }), drawing);
     let sealed = [
         SealedShard {
             shard: 2,
