@@ -152,7 +152,7 @@ impl Cluster {
         self.members[server].node.as_ref().map(|node| node.server.tcp[0])
     }
 
-    fn node(&self, server: usize) -> &Node {
+    pub fn node(&self, server: usize) -> &Node {
         self.members[server].node.as_ref().expect("it lives")
     }
 
@@ -213,7 +213,7 @@ impl Cluster {
         Vec::into_iter(due).for_each(|(_, pid)| signal(pid, "CONT"));
         let (due, later) = std::mem::take(&mut self.cuts_due).into_iter().partition(|(at, _)| *at <= now);
         self.cuts_due = later;
-        Vec::into_iter(due).for_each(|(_, server): (_, usize)| self.proxies[server].cut());
+        Vec::into_iter(due).for_each(|(_, server): (_, usize)| self.proxies[server].calm());
         for server in 0..self.size() {
             if self.members[server].returns_at.is_some_and(|at| at <= now) {
                 self.come_back(server);
@@ -221,9 +221,12 @@ impl Cluster {
         }
     }
 
-    /// It follows whoever has lost nothing, if one of those answers.
+    /// It follows whoever has lost nothing, if one of those goes on, and answers.
     fn come_back(&mut self, server: usize) {
-        let answers = |one: &usize| !self.members[*one].is_lost && self.address(*one).and_then(ask).is_some();
+        let stands_still = |one: usize| self.goes_on_at.iter().any(|(_, pid)| Some(*pid) == self.pid(one));
+        let answers = |one: &usize| {
+            !self.members[*one].is_lost && !stands_still(*one) && self.address(*one).and_then(ask).is_some()
+        };
         let upstreams: Vec<usize> = (0..self.size()).filter(answers).collect();
         if !upstreams.is_empty() {
             let upstream = upstreams[self.random.usize(0..upstreams.len())];
@@ -268,6 +271,8 @@ impl Cluster {
             }
         }
         self.members[server].rows = rows;
+        let complaints = &self.seen.complaints;
+        assert!(complaints.is_empty(), "{}: {:#?}", complaints.join("\n"), self.all_rows());
         Sight::Seen(view)
     }
 
@@ -312,9 +317,13 @@ impl Cluster {
         }
     }
 
-    /// A server's replication port, or the proxy in front of it.
+    /// A server's replication port, or the proxy in front of it, which may cut what heirs ask.
     fn way_to(&mut self, server: usize) -> SocketAddr {
-        if self.random.bool() { self.proxies[server].address } else { self.members[server].replication }
+        if self.random.bool() && self.proxies[server].expected() == 0 {
+            self.proxies[server].address
+        } else {
+            self.members[server].replication
+        }
     }
 
     fn promote(&mut self, parties: Parties) {
@@ -449,7 +458,7 @@ impl Cluster {
         (self.judged[shard]..=self.seen.reigns[shard]).for_each(|reign| self.record.judge(shard, reign));
     }
 
-    pub fn complaints(&self) -> Vec<String> {
-        self.seen.complaints.iter().chain(&self.record.complaints).cloned().collect()
+    pub fn complaints(&self) -> &[String] {
+        &self.record.complaints
     }
 }

@@ -1,6 +1,5 @@
 //! What is done to servers and connections while a leader's orders are carried out, and how often.
 
-use super::super::servers::signal;
 use super::cluster::Cluster;
 use super::view;
 use crate::proxy::{ALL, Fate};
@@ -69,7 +68,7 @@ impl Cluster {
     /// The connections to those who are to stop for the heir may be cut, or stall, at some byte.
     pub fn prepare_cuts(&mut self, parties: &Parties) {
         for peer in parties.gathers.iter().chain(&parties.primary) {
-            if self.random.u8(0..8) > 0 {
+            if self.proxies[*peer].expected() > 0 || self.random.u8(0..8) > 0 {
                 continue;
             }
             let bytes = self.random.usize(0..CUT_BYTES_MAX);
@@ -140,7 +139,7 @@ impl Cluster {
             0..3 => self.random.u64(1000..2000),
             _ => self.random.u64(20..400),
         };
-        signal(pid, "STOP");
+        self.node(server).server.signal("STOP");
         self.counts.stops += 1;
         self.goes_on_at.push((Instant::now() + Duration::from_millis(milliseconds), pid));
     }
