@@ -1,5 +1,5 @@
-//! A leader: who decides which server is the primary of which shards, in place of an operator. Pure:
-//! what was seen of the servers and the time come in, one order at most goes out.
+//! A leader: who decides which server is the primary of which shards, in place of an operator.
+//! Pure: what was seen of the servers and the time come in, one order at most goes out.
 //!
 //! It holds no truth of its own. Each step follows from what the servers say at that moment, so a
 //! leader may stop anywhere, and another one that knows nothing goes on:

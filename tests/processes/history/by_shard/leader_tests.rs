@@ -1,5 +1,5 @@
-//! The leader over a model of servers, in made-up time: orders succeed, fail, or are left under way;
-//! servers stand still, die and come back empty, and the leader is replaced by one that knows
+//! The leader over a model of servers, in made-up time: orders succeed, fail, or are left under
+//! way; servers stand still, die and come back empty, and the leader is replaced by one that knows
 //! nothing.
 
 use super::*;

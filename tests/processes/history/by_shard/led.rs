@@ -1,6 +1,6 @@
-//! Servers whose roles a leader decides ([`super::leader`]): three or five, with faults at every step
-//! of a hand-over or a promotion. The leader pauses between any two of its steps, and is replaced by
-//! one that knows what the servers say and nothing else.
+//! Servers whose roles a leader decides ([`super::leader`]): three or five, with faults at every
+//! step of a hand-over or a promotion. The leader pauses between any two of its steps, and is
+//! replaced by one that knows what the servers say and nothing else.
 //!
 //! | what happens, by seed | to whom |
 //! | --- | --- |
@@ -10,8 +10,8 @@
 //!
 //! Not more servers are lost at a time than acknowledgements allow. Then nothing acknowledged is
 //! missing; without acknowledgements nothing is missing where no primary has died. No two servers
-//! take a shard's writes, no term is begun twice, each shard has a primary again within a bound, and
-//! all servers end with the same items.
+//! take a shard's writes, no term is begun twice, each shard has a primary again within a bound,
+//! and all servers end with the same items.
 
 mod cluster;
 mod faults;

@@ -53,8 +53,8 @@ impl Seen {
         self.processes.insert(process, Process { asked: now, ordered: ShardSet::default() });
     }
 
-    /// It was asked between these moments, and is the primary of `own`, and does, or does not, carry
-    /// out an order.
+    /// It was asked between these moments, and is the primary of `own`, and does, or does not,
+    /// carry out an order.
     pub fn look(&mut self, process: usize, asked: u64, answered: u64, own: ShardSet, is_busy: bool) {
         let known = self.processes.get_mut(&process).expect("it lives");
         let before = std::mem::replace(&mut known.asked, asked);

@@ -27,8 +27,12 @@ const WRITERS: usize = 4;
 /// Written before the first fault.
 const FIRST_WRITES: u64 = 200;
 /// A shard is without a primary for no longer, whatever happens. A server waits up to 20 s for the
-/// last word of an heir that stands still.
-const WITHOUT_PRIMARY_MAX: Duration = Duration::from_secs(45);
+/// last word of an heir, and an heir up to 10 s for one that is to stop.
+const WITHOUT_PRIMARY_MAX: Duration = LONG;
+/// Longest wait for anything else, which may have to wait for that first.
+const GO_ON_MAX: Duration = Duration::from_secs(2 * LONG.as_secs());
+/// From one look at all servers to the next, where most of them do not answer.
+const LOOK_MAX: Duration = Duration::from_secs(3);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -77,7 +81,9 @@ pub struct Cluster {
     judged: [usize; SHARDS],
     /// Outcomes of orders that were noted.
     noted: HashSet<String>,
-    had_primary_at: [Instant; SHARDS],
+    /// For how long each shard has had no primary that was seen.
+    missed: [Duration; SHARDS],
+    looked_at: Instant,
     has_faults: bool,
     begun: Instant,
     writers: Vec<JoinHandle<()>>,
@@ -115,7 +121,8 @@ impl Cluster {
             seen: Seen::new(),
             judged: [0; SHARDS],
             noted: HashSet::new(),
-            had_primary_at: [Instant::now(); SHARDS],
+            missed: [Duration::ZERO; SHARDS],
+            looked_at: Instant::now(),
             has_faults: false,
             begun: Instant::now(),
             setting,
@@ -123,6 +130,7 @@ impl Cluster {
         cluster.begin(0, None);
         (1..cluster.size()).for_each(|server| cluster.begin(server, Some(0)));
         cluster.settle();
+        // Faults begin with the rounds.
         cluster.has_faults = false;
         cluster.write(FIRST_WRITES);
         // Each server has its part of the shards.
@@ -238,11 +246,12 @@ impl Cluster {
     fn look(&mut self) -> Vec<Sight> {
         let sights: Vec<Sight> = (0..self.size()).map(|server| self.look_at(server)).collect();
         let without = without_primary(all(), &sights);
+        // A host that stands still makes nobody late.
+        let passed = self.looked_at.elapsed().min(LOOK_MAX);
+        self.looked_at = Instant::now();
         for shard in 0..SHARDS {
-            if !without.has(shard) {
-                self.had_primary_at[shard] = Instant::now();
-            }
-            let missed = self.had_primary_at[shard].elapsed();
+            let missed = if without.has(shard) { self.missed[shard] + passed } else { Duration::ZERO };
+            self.missed[shard] = missed;
             self.counts.without_primary = self.counts.without_primary.max(missed);
             assert!(missed < WITHOUT_PRIMARY_MAX, "shard {shard} has no primary: {:#?}", self.all_rows());
         }
@@ -371,10 +380,10 @@ impl Cluster {
 
     /// The leader goes on until it is so.
     fn go_on(&mut self, what: &str, mut is_so: impl FnMut(&mut Cluster) -> bool) {
-        let until = Instant::now() + LONG;
+        let until = Instant::now() + GO_ON_MAX;
         while !is_so(self) {
             self.step();
-            assert!(Instant::now() < until, "{what}: not within {LONG:?}: {:#?}", self.all_rows());
+            assert!(Instant::now() < until, "{what}: not within {GO_ON_MAX:?}: {:#?}", self.all_rows());
         }
     }
 
@@ -405,8 +414,8 @@ impl Cluster {
         })
     }
 
-    /// Faults end, clients stop, and all servers hold the same. Then all that is over is judged, and
-    /// clients go on.
+    /// Faults end, clients stop, and all servers hold the same. Then all that is over is judged,
+    /// and clients go on.
     pub fn settle(&mut self) {
         self.has_faults = false;
         self.go_on_all();
