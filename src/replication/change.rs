@@ -213,6 +213,25 @@ impl Roles {
         }
     }
 
+    /// Two followings may turn out to be of one server: where one was begun by a name that had not
+    /// led to anybody yet, and an order has named the server otherwise. It gives their sessions one
+    /// place, which each would take from the other for ever. So one of them takes over the shards.
+    pub(super) fn join_twins(&mut self) {
+        let is_twin = |one: &Following, other: &Following| one.follow().is_of_same_server(other.follow());
+        let count = self.followings.len();
+        let mut pairs = (0..count).flat_map(|one| (one + 1..count).map(move |other| (one, other)));
+        let Some((one, other)) = pairs.find(|(one, other)| is_twin(&self.followings[*one], &self.followings[*other]))
+        else {
+            return;
+        };
+        let shards = self.followings[one].follow().shards();
+        // What it has not let go of yet is tried again.
+        if self.followings[one].release(shards).is_ok() {
+            self.followings[other].add(shards);
+            self.show();
+        }
+    }
+
     fn detach(&mut self, shards: ShardSet) -> Words {
         let shards = shards.without(self.own());
         if shards.is_empty() {

@@ -223,6 +223,11 @@ impl Follow {
         self.server().is_some_and(|server| server.number == Some(*number))
     }
 
+    /// Whether both have been admitted by the same server last, under whatever names.
+    pub fn is_of_same_server(&self, other: &Follow) -> bool {
+        other.server().and_then(|server| server.number).is_some_and(|number| self.is_of_server(&number))
+    }
+
     /// Whether it follows the server that has said this welcome, under whatever name. (A server
     /// without a port for clients is not known again.)
     pub fn is_of_welcome(&self, welcome: &Welcome) -> bool {

@@ -79,6 +79,10 @@ const TASKS_MAX: usize = 64;
 /// Pause between two tries to put a task where there is no room.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// With nothing else to do, the control thread looks so often whether two followings are of one
+/// server.
+const TWINS_EVERY: Duration = Duration::from_secs(1);
+
 /// A running node; ends when dropped, and with it the following.
 pub struct RunningNode {
     node: Arc<Node>,
@@ -144,7 +148,15 @@ impl Node {
     }
 
     fn carry_out(&self, mut roles: Roles, tasks: &Receiver<Task>) {
-        while let Ok(task) = tasks.recv() {
+        loop {
+            let task = match tasks.recv_timeout(TWINS_EVERY) {
+                Ok(task) => task,
+                Err(RecvTimeoutError::Timeout) => {
+                    roles.join_twins();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             match task {
                 Task::Order(order) => self.carry_out_order(&mut roles, &order),
                 Task::Seal(seal, heir, deadline, answer) => {

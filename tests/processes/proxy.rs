@@ -71,6 +71,12 @@ impl Proxy {
         self.shared.fates.lock().unwrap().len()
     }
 
+    /// Nothing more is to happen to connections; those of now are cut.
+    pub fn calm(&self) {
+        self.shared.fates.lock().unwrap().clear();
+        self.cut();
+    }
+
     /// Where the next connections go, as when an address is taken over by another.
     pub fn redirect(&self, target: SocketAddr) {
         *self.shared.target.lock().unwrap() = target;

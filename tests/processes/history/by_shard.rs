@@ -7,13 +7,16 @@
 //! it was acknowledged or not. A kill cuts it.
 
 mod clients;
+mod leader;
+mod led;
+mod record;
+mod seen;
 mod servers;
 mod tenures;
 
 use super::chains::run_chains;
 use super::clients::Traffic;
 use super::connection::Acks;
-use crate::support::history::judge::Judge;
 use remora::base::hash::shard_hash;
 use remora::base::shards::ShardSet;
 use servers::Servers;
@@ -62,9 +65,6 @@ struct Sum {
 
 struct Chain {
     servers: Servers,
-    /// One for each shard.
-    judges: Vec<Judge>,
-    complaints: Vec<String>,
 }
 
 impl Chain {
@@ -72,8 +72,7 @@ impl Chain {
         let (acks, held) = ASKED[(seed as usize + 5) % ASKED.len()];
         let arguments: Vec<&str> = ARGUMENTS.iter().copied().chain(["--ack-replicas", held]).collect();
         let fabrics = FABRICS[seed as usize / 2 % 2];
-        let servers = Servers::start(seed, Traffic { acks, ..TRAFFIC }, fabrics, &arguments);
-        Chain { servers, judges: (0..SHARDS).map(|_| Judge::default()).collect(), complaints: Vec::new() }
+        Chain { servers: Servers::start(seed, Traffic { acks, ..TRAFFIC }, fabrics, &arguments) }
     }
 
     /// Hand-overs and moments of standing still, then a kill.
@@ -92,9 +91,9 @@ impl Chain {
         self.servers.write(writes);
         let victim = self.servers.random.usize(0..3);
         let shards = self.servers.kill(victim);
-        self.sort();
+        self.servers.sort();
         for shard in shards {
-            self.judge(shard, true);
+            self.servers.judge(shard, true);
         }
         self.servers.pass(0..200);
         self.servers.come_back(victim);
@@ -108,29 +107,21 @@ impl Chain {
         }
     }
 
-    fn sort(&mut self) {
-        if let Err(mut wrong) = self.servers.sort() {
-            self.complaints.append(&mut wrong);
-        }
-    }
-
-    fn judge(&mut self, shard: usize, is_over: bool) {
-        let reign = self.servers.reign(shard, is_over);
-        let complaints = self.judges[shard].reign(&reign);
-        self.complaints.extend(complaints.into_iter().map(|complaint| format!("shard {shard}: {complaint}")));
+    fn complaints(&self) -> &[String] {
+        &self.servers.record.complaints
     }
 
     fn end(&mut self) {
         self.servers.end();
-        self.sort();
-        (0..SHARDS).for_each(|shard| self.judge(shard, false));
+        self.servers.sort();
+        (0..SHARDS).for_each(|shard| self.servers.judge(shard, false));
     }
 }
 
 impl Sum {
     fn add(&mut self, chain: &Chain) {
         self.hand_overs += chain.servers.hand_overs;
-        for judged in chain.judges.iter().map(|judge| judge.judged) {
+        for judged in chain.servers.record.judged() {
             self.operations += judged.operations;
             self.acknowledged += judged.acknowledged;
             self.unknown += judged.unknown;
@@ -141,16 +132,16 @@ impl Sum {
 #[test]
 fn one_writer_a_shard_and_nothing_acknowledged_is_lost() {
     let mut sum = Sum::default();
-    run_chains("history::by_shard", KILLS_DEFAULT, CHAIN_KILLS_MAX, |seed, kills, again| {
+    run_chains("history::by_shard::one_writer", KILLS_DEFAULT, CHAIN_KILLS_MAX, |seed, kills, again| {
         let mut chain = Chain::start(seed);
         for done in 1..=kills {
             chain.kill();
             sum.kills += 1;
-            assert!(chain.complaints.is_empty(), "{again}\nkill {done}\n{}", chain.complaints.join("\n"));
+            assert!(chain.complaints().is_empty(), "{again}\nkill {done}\n{}", chain.complaints().join("\n"));
         }
         chain.servers.compare();
         chain.end();
-        assert!(chain.complaints.is_empty(), "{again}\n{}", chain.complaints.join("\n"));
+        assert!(chain.complaints().is_empty(), "{again}\n{}", chain.complaints().join("\n"));
         sum.add(&chain);
         let Sum { kills: killed, hand_overs, operations, acknowledged, unknown } = sum;
         println!(
@@ -170,9 +161,9 @@ fn two_primaries_of_a_shard_are_found_out() {
     chain.servers.usurp(2, shards);
     chain.servers.write(6000);
     chain.servers.end();
-    chain.sort();
-    assert!(chain.complaints.is_empty(), "both may take writes, by what is known: {:?}", chain.complaints);
-    (0..SHARDS).for_each(|shard| chain.judge(shard, false));
-    assert!(!chain.complaints.is_empty(), "no write was missed");
-    assert!(chain.complaints.iter().all(|complaint| complaint.contains("in reign 1:")), "{:?}", chain.complaints);
+    chain.servers.sort();
+    assert!(chain.complaints().is_empty(), "both may take writes, by what is known: {:?}", chain.complaints());
+    (0..SHARDS).for_each(|shard| chain.servers.judge(shard, false));
+    assert!(!chain.complaints().is_empty(), "no write was missed");
+    assert!(chain.complaints().iter().all(|complaint| complaint.contains("in reign 1:")), "{:?}", chain.complaints());
 }

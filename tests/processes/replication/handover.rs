@@ -3,6 +3,7 @@
 
 use super::orders::{ctl, ctl_fails, let_in};
 use crate::node::{Node, in_sync, on_each_fabric, wait_for_row};
+use crate::proxy::Proxy;
 use crate::support::wait::go_on_until;
 use crate::support::{Client, Server};
 use remora::base::shards::ShardSet;
@@ -313,4 +314,28 @@ fn an_heir_that_has_nothing_does_not_mix_two_histories() {
         wait_for_row(node, "shards_primary", |shards| shards == "0-7");
         assert_eq!(keys_by_refusal(node).0.len(), 0, "it goes on");
     }
+}
+
+/// Who was sealed and has lost its heir follows at an address that nobody may be at yet. An order
+/// names the same server otherwise meanwhile: two sessions with it, for which it has one place.
+#[test]
+fn two_names_of_one_server_end_in_one_session() {
+    let primary = Node::primary(&SHARDS);
+    assert_eq!(keys_by_refusal(&primary).0.len(), 0);
+    let replica = standby(&primary, "tcp");
+    in_sync(&primary, &[&replica]);
+    let nobody = seal("0-3", later(5));
+    let proxy = Proxy::to(nobody.replication.expect("an address"));
+    drop(claim(&replica, &Seal { replication: Some(proxy.address), ..nobody }).expect("it stops"));
+    wait_for_row(&replica, "shards", |shards| shards == "0-7");
+    let address = format!("127.0.0.1:{}", primary.port().port());
+    ctl(&replica, &["detach", "--shards", "4-7"]);
+    let detached = wait_for_row(&replica, "primary", |primary| primary == proxy.address.to_string());
+    assert_eq!(replica.text("shards"), "0-3", "{detached}");
+    ctl(&replica, &["replicate", "--shards", "4-7", &address]);
+    assert_eq!(replica.number("primary_1_lag_bytes"), 0);
+    proxy.redirect(primary.port());
+    wait_for_row(&replica, "primary", |primary| primary == address);
+    in_sync(&primary, &[&replica]);
+    assert_eq!((primary.text("replica_0_shards").as_str(), replica.text("shards").as_str()), ("0-7", "0-7"));
 }

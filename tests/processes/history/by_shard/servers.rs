@@ -3,14 +3,13 @@
 
 use super::super::clients::Traffic;
 use super::super::run::{kill, order};
+use super::SHARDS;
 use super::clients::Field;
-use super::tenures::{Belongs, Tenures};
-use super::{SHARDS, shard_of};
+use super::record::Record;
+use super::tenures::Tenures;
 use crate::node::{LONG, Node, in_sync, same_items, wait_for_row, wait_until};
-use crate::support::history::event::{Event, Place, Reign};
 use fastrand::Rng;
 use remora::base::shards::ShardSet;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::process::Command;
 use std::sync::Arc;
@@ -40,8 +39,7 @@ pub struct Servers {
     fabrics: [&'static str; SERVERS],
     traffic: Traffic,
     writers: Vec<JoinHandle<()>>,
-    /// By shard and reign, what was not judged yet.
-    recorded: BTreeMap<(usize, usize), Vec<Event>>,
+    pub record: Record,
     pub hand_overs: u64,
 }
 
@@ -59,7 +57,7 @@ impl Servers {
             fabrics,
             traffic,
             writers: field.start_writers(seed, traffic),
-            recorded: BTreeMap::new(),
+            record: Record::new(),
             hand_overs: 0,
             field,
         };
@@ -295,40 +293,27 @@ impl Servers {
         assert!(ended.iter().all(Result::is_ok), "a client has failed, see above");
     }
 
-    /// Sort what was recorded. Err: each write that was taken by who was not the primary.
-    pub fn sort(&mut self) -> Result<(), Vec<String>> {
-        let mut wrong = Vec::new();
-        for (process, events) in self.field.site.take() {
-            for mut event in events {
-                let shard = shard_of(event.key);
-                match self.tenures.place(shard, process, &event) {
-                    Ok(Belongs::Primary(reign)) => self.recorded.entry((shard, reign)).or_default().push(event),
-                    Ok(Belongs::Between(reign)) => {
-                        (event.place, event.session) = (Place::Between, event.session | 1 << 31);
-                        self.recorded.entry((shard, reign)).or_default().push(event);
-                    }
-                    Ok(Belongs::Nowhere) => {}
-                    Err(why) => wrong.push(why),
-                }
-            }
-        }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    /// Sort what was recorded.
+    pub fn sort(&mut self) {
+        self.record.sort(self.field.site.take(), &self.tenures);
     }
 
-    /// What belongs to a shard's reign that is over, or to the last one.
-    pub fn reign(&mut self, shard: usize, is_over: bool) -> Reign {
+    /// Judge a shard's reign that is over, or the last one.
+    pub fn judge(&mut self, shard: usize, is_over: bool) {
         let reign = self.tenures.reign(shard) - usize::from(is_over);
-        Reign { events: self.recorded.remove(&(shard, reign)).unwrap_or_default(), heir: None }
+        self.record.judge(shard, reign);
     }
 }
 
-fn stop_for(pid: u32, milliseconds: u64) {
+/// Have a process stand still for so long.
+pub fn stop_for(pid: u32, milliseconds: u64) {
     signal(pid, "STOP");
     std::thread::sleep(Duration::from_millis(milliseconds));
     signal(pid, "CONT");
 }
 
-fn signal(pid: u32, name: &str) {
+/// Have a process take a signal.
+pub fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
     assert!(status.expect("kill(1) runs").success(), "pid {pid} takes SIG{name}");
 }

@@ -3,19 +3,21 @@
 //!
 //! A hand-over loses nothing, so it cuts no reign: the order of a shard's writes goes on at another
 //! server. Only a death cuts.
+//!
+//! [`super::seen`] finds out the same by asking.
 
 use crate::support::history::event::{Event, NEVER, Operation};
 
 /// One server, the primary of one shard for a time. It may have taken writes from the order on, and
 /// up to the moment when another had carried out its own; it certainly did for the time between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Tenure {
-    process: usize,
-    reign: usize,
-    may_from: u64,
-    does_from: u64,
-    does_until: u64,
-    may_until: u64,
+pub struct Tenure {
+    pub process: usize,
+    pub reign: usize,
+    pub may_from: u64,
+    pub does_from: u64,
+    pub does_until: u64,
+    pub may_until: u64,
 }
 
 /// To which reign an event belongs.
@@ -71,6 +73,24 @@ impl Tenures {
         lost
     }
 
+    pub fn add(&mut self, shard: usize, tenure: Tenure) {
+        self.0[shard].push(tenure);
+    }
+
+    /// The tenure of this process that goes on, as far as is known.
+    pub fn open(&mut self, shard: usize, process: usize) -> Option<&mut Tenure> {
+        self.0[shard].iter_mut().rev().find(|one| one.process == process && one.may_until == NEVER)
+    }
+
+    /// Another process that was certainly the primary at the same time as this one.
+    pub fn two_at_once(&self, shard: usize, process: usize) -> Option<String> {
+        let tenures = &self.0[shard];
+        let this = tenures.iter().rfind(|one| one.process == process)?;
+        let meets = |one: &&Tenure| one.does_from.max(this.does_from) < one.does_until.min(this.does_until);
+        let other = tenures.iter().rev().filter(|one| one.process != process).find(meets)?;
+        Some(format!("shard {shard}: two primaries at the same time: {other:?}, {this:?}"))
+    }
+
     /// The reign that goes on.
     pub fn reign(&self, shard: usize) -> usize {
         self.0[shard].last().map_or(0, |last| last.reign)
@@ -86,11 +106,12 @@ impl Tenures {
             if let Some(tenure) = theirs().find(is_within) {
                 return Ok(Belongs::Primary(tenure.reign));
             }
-            let begun = tenures.iter().take_while(|one| one.may_from <= event.returned).last();
-            return Ok(Belongs::Between(begun.map_or(0, |one| one.reign)));
+            let begun = tenures.iter().filter(|one| one.may_from <= event.returned).map(|one| one.reign);
+            return Ok(Belongs::Between(begun.max().unwrap_or(0)));
         }
         let meets = |one: &&Tenure| one.may_from <= event.returned && event.invoked <= one.may_until;
         let mut reigns: Vec<usize> = theirs().filter(meets).map(|one| one.reign).collect();
+        reigns.sort_unstable();
         reigns.dedup();
         match reigns[..] {
             [reign] => Ok(Belongs::Primary(reign)),
