@@ -125,10 +125,6 @@ mod tests {
         fn holders(&self, shard: usize, _position: u64) -> usize {
             usize::from(shard != self.0)
         }
-
-        fn holders_of_all(&self, positions: &[u64]) -> usize {
-            usize::from(positions.get(self.0).is_none_or(|position| *position == 0))
-        }
     }
 
     const SHARDS: usize = 4;

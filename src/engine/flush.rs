@@ -19,8 +19,9 @@ const SHUTDOWN_UNKNOWN: &[u8] = b"CLIENT_ERROR invalid shutdown mode\r\n";
 
 impl Engine {
     /// flush_all. A delay of zero or below is now. Refused where not all shards are this server's
-    /// to flush.
-    pub(super) fn flush_all(&self, call: &mut Call<'_, '_, '_>, delay: Exptime, noreply: bool) -> Outcome {
+    /// to flush. One that is parked keeps its second in `resume`, so that the shards that know of
+    /// it already are left alone.
+    pub(super) fn flush_all(&self, call: &mut Call<'_, '_, '_>, delay: Exptime, noreply: bool, resume: u32) -> Outcome {
         if !self.switches.flush {
             call.context.stats.cmd_flush.increment();
             return call.answer_unless(noreply, FLUSH_OFF);
@@ -29,7 +30,11 @@ impl Engine {
         if let Some(closed) = self.store.first_closed() {
             return self.refuse_write(call, closed, noreply);
         }
-        let due = if delay.0 > 0 { expiry_of(delay, now) } else { Expiry::PAST };
+        let due = match (delay.0 > 0, resume) {
+            (true, 0) => expiry_of(delay, now),
+            (true, second) => Expiry::at(UnixSeconds(second)),
+            (false, _) => Expiry::PAST,
+        };
         // An absolute time already gone is due at once, not at the next command.
         let flushed = if due.has_passed(now) {
             self.store.flush(turn)
@@ -37,7 +42,8 @@ impl Engine {
             self.store.flush_at(turn, UnixSeconds(due.to_bits()))
         };
         if let Err(unwritten) = flushed {
-            return self.refuse(call, unwritten, 0, noreply);
+            let second = if delay.0 > 0 { due.to_bits() } else { 0 };
+            return self.refuse(call, unwritten, second, noreply);
         }
         call.context.stats.cmd_flush.increment();
         call.answer_unless(noreply, reply::OK)

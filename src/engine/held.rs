@@ -28,8 +28,6 @@ impl Default for AckPolicy {
 pub trait Holders {
     /// How many replicas have applied everything below `position` of a shard.
     fn holders(&self, shard: usize, position: u64) -> usize;
-    /// How many have applied everything below `positions[n]` of each shard n.
-    fn holders_of_all(&self, positions: &[u64]) -> usize;
 }
 
 /// The reign of each shard; see [`crate::store::reign`].
@@ -68,15 +66,21 @@ pub enum Goal {
         /// Up to where.
         position: u64,
     },
-    /// All shards, up to these positions; 0 for one that does not count.
+    /// All shards, up to these positions, each by replicas of its own; 0 for one that does not
+    /// count.
     All(Box<[u64]>),
 }
 
 impl Goal {
+    /// How many replicas have it; of several shards, how many have the one that fewest have. A
+    /// replica may have some shards of this server alone, and others of other servers.
     fn holders(&self, holders: &dyn Holders) -> usize {
         match self {
             Goal::Shard { shard, position } => holders.holders(*shard as usize, *position),
-            Goal::All(positions) => holders.holders_of_all(positions),
+            Goal::All(positions) => {
+                let asked = positions.iter().enumerate().filter(|(_, position)| **position > 0);
+                asked.map(|(shard, position)| holders.holders(shard, *position)).min().unwrap_or(0)
+            }
         }
     }
 
@@ -105,7 +109,7 @@ impl Goal {
 pub enum Kind {
     /// The answer to a write: it goes out as it is, or an error in its place.
     Write,
-    /// The answer to wait, made when it is due: how many replicas there are that have it all.
+    /// The answer to wait, made when it is due: how many replicas have it, as [`Goal`] counts them.
     Count,
 }
 
@@ -187,10 +191,6 @@ mod tests {
         fn holders(&self, _shard: usize, position: u64) -> usize {
             self.0.iter().filter(|applied| **applied >= position).count()
         }
-
-        fn holders_of_all(&self, positions: &[u64]) -> usize {
-            self.0.iter().filter(|applied| positions.iter().all(|position| *applied >= position)).count()
-        }
     }
 
     /// The reign of each shard.
@@ -269,10 +269,6 @@ mod tests {
             self.0.close_gates([shard], None);
             1
         }
-
-        fn holders_of_all(&self, positions: &[u64]) -> usize {
-            self.holders(positions.len() - 1, 0)
-        }
     }
 
     #[test]
@@ -288,20 +284,35 @@ mod tests {
         }
     }
 
+    /// So many replicas have everything of each shard.
+    struct Having([usize; 3]);
+
+    impl Holders for Having {
+        fn holders(&self, shard: usize, _position: u64) -> usize {
+            self.0[shard]
+        }
+    }
+
+    /// Which replicas these are does not matter: those of one shard need not have another.
     #[test]
-    fn all_shards_must_be_applied_by_the_same_replica() {
+    fn each_shard_is_held_by_enough_replicas_of_its_own() {
         let held = Held {
             kind: Kind::Write,
-            goal: Goal::All([100, 101].into()),
+            goal: Goal::All([100, 101, 0].into()),
             reign: FIRST,
-            replicas: 1,
+            replicas: 2,
             since: Instant::now(),
             within: Duration::MAX,
         };
-        for (applied, verdict) in [(vec![100, 100], Verdict::Waits), (vec![0, 101], Verdict::Stands)] {
-            let applied = Applied(applied);
-            let reigns = Reached(vec![FIRST; 2]);
-            let judge = Judge { holders: &applied, now: held.since, ending: false, reigns: &reigns };
+        for (having, kind, verdict) in [
+            ([2, 2, 0], Kind::Write, Verdict::Stands),
+            ([2, 3, 0], Kind::Count, Verdict::Counted(2)),
+            ([2, 1, 0], Kind::Write, Verdict::Waits),
+            ([0, 3, 3], Kind::Count, Verdict::Waits),
+        ] {
+            let (having, reigns) = (Having(having), Reached(vec![FIRST; 3]));
+            let judge = Judge { holders: &having, now: held.since, ending: false, reigns: &reigns };
+            let held = Held { kind, goal: Goal::All([100, 101, 0].into()), ..held };
             assert_eq!(held.verdict(&judge), verdict);
         }
     }

@@ -133,8 +133,8 @@ pub enum Outcome {
     /// its line.
     DropLine,
     /// There is no room until memory is reclaimed: call again in the next turn, with this offset.
-    /// What came before the offset (keys of a gat; nothing for any other command) is done and its
-    /// answer is in the output.
+    /// What came before the offset (keys of a gat) is done and its answer is in the output. For a
+    /// flush_all with a delay the offset is its second; for any other command nothing is done.
     Park(u32),
     /// The connection is to be closed once its output is flushed (quit).
     Close,
@@ -241,7 +241,7 @@ impl Engine {
             Request::Delete(request) => self.delete(call, request),
             Request::Meta(request) => self.meta(call, request),
             Request::MetaNoop => call.answer(reply::META_NOOP),
-            Request::FlushAll { delay, noreply } => self.flush_all(call, *delay, *noreply),
+            Request::FlushAll { delay, noreply } => self.flush_all(call, *delay, *noreply, resume),
             Request::CacheMemlimit { mebibytes, noreply } => self.cache_memlimit(call, *mebibytes, *noreply),
             Request::Verbosity { level, noreply } => flush::verbosity(call, *level, *noreply),
             Request::Stats(subject) => self.stats(call, subject),

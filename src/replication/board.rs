@@ -19,7 +19,7 @@
 
 use super::REPLICAS_MAX;
 use super::ack::AckSlots;
-use super::retain::{Hold, Retain, WhyLetGo};
+use super::retain::{Retain, WhyLetGo};
 use crate::store::Allowed;
 use crate::store::sizing::SHARDS_MAX;
 use arrayvec::ArrayVec;
@@ -54,7 +54,6 @@ pub struct Kept {
     pub session: u64,
     /// Its ack slots.
     pub acks: Arc<AckSlots>,
-    holds: Box<[Hold]>,
     let_go: Mutex<LetGo>,
     /// Whether `let_go` has a place; written under its lock.
     is_let_go: AtomicBool,
@@ -72,11 +71,6 @@ pub(super) struct LetGo {
 }
 
 impl Kept {
-    /// How it holds up a shard's reclaim.
-    pub(super) fn hold(&self, shard: usize) -> &Hold {
-        &self.holds[shard]
-    }
-
     /// Whether the log is not kept for it.
     pub(super) fn let_go(&self) -> LetGo {
         *self.of_let_go()
@@ -120,8 +114,7 @@ impl Board {
     pub fn put_up(&self, session: u64, acks: Arc<AckSlots>) {
         let mut replicas = self.replicas();
         replicas.retain(|kept| kept.session != session);
-        let holds = (0..SHARDS_MAX).map(|_| Hold::default()).collect();
-        let kept = Kept { session, acks, holds, let_go: Mutex::default(), is_let_go: AtomicBool::new(false) };
+        let kept = Kept { session, acks, let_go: Mutex::default(), is_let_go: AtomicBool::new(false) };
         let kept = Arc::new(kept);
         replicas.try_push(kept).unwrap_or_else(|_| panic!("more sessions than there may be replicas"));
         self.version.fetch_add(1, Release);
@@ -288,21 +281,6 @@ impl BoardView {
         let allowed = self.board.allowed(shard);
         acknowledged.iter().filter(|below| **below >= allowed).count()
     }
-
-    /// How many that are counted have acknowledged everything below `positions[n]` of each shard n.
-    /// A shard of position 0 is not asked about.
-    pub fn holders_of_all(&self, positions: &[u64]) -> usize {
-        self.replicas.iter().filter(|kept| self.holds_all(kept, positions)).count()
-    }
-
-    fn holds_all(&self, kept: &Kept, positions: &[u64]) -> bool {
-        let asked = || positions.iter().enumerate().filter(|(_, position)| **position > 0);
-        let holds = asked().map(|(shard, position)| kept.acknowledged(shard).filter(|below| below >= position));
-        let Some(acknowledged) = holds.collect::<Option<ArrayVec<u64, SHARDS_MAX>>>() else { return false };
-        Allowed::order_loads();
-        let is_allowed = |((shard, _), below): ((usize, &u64), &u64)| *below >= self.board.allowed(shard);
-        asked().zip(&acknowledged).all(is_allowed) && !kept.is_let_go.load(Acquire)
-    }
 }
 
 #[cfg(test)]
@@ -334,8 +312,7 @@ mod tests {
         board.put_up(2, slot(&[200, 200]));
         view.refresh();
         assert_eq!([104, 105, 200, 201].map(|position| view.holders(0, position)), [2, 1, 1, 0]);
-        assert_eq!(view.holders_of_all(&[104, 200]), 2);
-        assert_eq!(view.holders_of_all(&[200, 304]), 0, "each lacks something");
+        assert_eq!([200, 201, 304, 305].map(|position| view.holders(1, position)), [2, 1, 1, 0]);
         board.put_up(2, slot(&[0, 0]));
         board.take_down(1);
         view.refresh();
@@ -349,9 +326,9 @@ mod tests {
         board.put_up(1, slot(&[200, 200]));
         board.put_up(2, slot(&[304, 304]));
         view.refresh();
-        let counts = |view: &BoardView| (view.replicas(), view.holders(0, 200), view.holders_of_all(&[200, 200]));
+        let counts = |view: &BoardView| (view.replicas(), view.holders(0, 200), view.holders(1, 200));
         assert_eq!((counts(&view), board.is_counted(1)), ((2, 2, 2), true));
-        board.let_go(&board.kept()[0], 1, 208, WhyLetGo::Stuck);
+        board.let_go(&board.kept()[0], 1, 208, WhyLetGo::HoldsUp);
         assert_eq!((counts(&view), board.is_counted(1)), ((1, 1, 1), false), "in no shard, and at once");
         assert_eq!((board.is_let_go(1), board.is_let_go(2), board.let_go_count()), (Some(true), Some(false), 1));
         board.kept()[0].take_back();
@@ -368,7 +345,6 @@ mod tests {
         board.put_up(2, slot(&[304, 304]));
         view.refresh();
         assert_eq!([0, 1].map(|shard| view.holders(shard, 104)), [2, 1]);
-        assert_eq!((view.holders_of_all(&[104, 104]), view.holders_of_all(&[104, 0])), (1, 2));
         assert_eq!([1, 2, 3].map(|session| board.is_counted(session)), [false, true, false]);
         board.begins_anew(1);
         assert_eq!(view.holders(1, 104), 2, "another log");
@@ -386,7 +362,7 @@ mod tests {
         view.refresh();
         assert_eq!((board.retain_words().as_str(), view.holders(0, 304)), ("all", 1));
         assert_eq!((board.allow(0, 400), view.holders(0, 304)), (304, 1), "it is counted, so it is not passed");
-        board.let_go(&board.kept()[0], 0, 400, WhyLetGo::Stuck);
+        board.let_go(&board.kept()[0], 0, 400, WhyLetGo::HoldsUp);
         assert_eq!((board.allow(0, 400), view.holders(0, 304)), (400, 0));
         // What is not whole is not counted.
         board.put_up(2, slot(&[0]));

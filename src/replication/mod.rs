@@ -34,6 +34,7 @@
 //! | [`board`] | who has applied what: the ack slots of all replicas of now |
 //! | [`standing`] | where this process stands in a chain |
 //! | [`retain`] | the log that is kept for a slow replica, and when it is let go |
+//! | `patience` | how long reclaim of a shard waits for replicas |
 //! | [`pace`] | pauses between looks |
 //! | [`report`] | the rows of `stats replication` |
 //!
@@ -58,6 +59,7 @@ pub mod node;
 pub mod offer;
 pub mod order;
 pub mod pace;
+mod patience;
 pub mod penalties;
 mod places;
 mod preferred;

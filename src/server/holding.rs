@@ -19,10 +19,6 @@ impl Holders for BoardView {
     fn holders(&self, shard: usize, position: u64) -> usize {
         BoardView::holders(self, shard, position)
     }
-
-    fn holders_of_all(&self, positions: &[u64]) -> usize {
-        BoardView::holders_of_all(self, positions)
-    }
 }
 
 /// What held answers of a worker are judged by.

@@ -79,9 +79,14 @@ impl Store {
     }
 
     /// flush_all at a second to come, in place of what is pending. In an empty log as well: what is
-    /// written there until then is to go. Errors are as for [`Store::flush`].
+    /// written there until then is to go. Errors are as for [`Store::flush`]. A shard in which a
+    /// flush at this second is pending is left as it is: so it may be tried again until all have
+    /// room.
     pub fn flush_at(&self, turn: &Turn<'_>, due: UnixSeconds) -> Result<(), Unwritten> {
         self.flush_each(turn, |shard, writer| {
+            if writer.pending_flush.is_some_and(|pending| pending.due == due) {
+                return Ok(());
+            }
             let reserve_bytes = shard.reserve_bytes(writer);
             shard.append_pending_flush(writer, due, reserve_bytes)
         })
@@ -110,18 +115,18 @@ impl Store {
     }
 
     /// Flush each shard that takes writes here and whose pending flush is due. Before anything else
-    /// is done there.
+    /// is done there. Where one shard has no room, the others are flushed all the same.
     #[cold]
     pub fn flush_what_is_due(&self, turn: &Turn<'_>, now: UnixSeconds) -> Result<(), NoRoom> {
         let changing = self.flushes.change();
-        let flushed = self.shards.iter().try_for_each(|shard| {
-            let Ok(mut writer) = shard.lock_open() else { return Ok(()) };
-            if writer.pending_flush.is_none_or(|pending| pending.due > now) {
-                return Ok(());
+        let mut flushed = Ok(());
+        for shard in &*self.shards {
+            let Ok(mut writer) = shard.lock_open() else { continue };
+            if writer.pending_flush.is_some_and(|pending| pending.due <= now) {
+                turn.note.touched.add(shard.number);
+                flushed = flushed.and(shard.flush(&mut writer));
             }
-            turn.note.touched.add(shard.number);
-            shard.flush(&mut writer)
-        });
+        }
         self.count_pending_flushes(&changing);
         flushed
     }
@@ -140,6 +145,11 @@ impl Shard {
             return Ok(()); // nothing was, and a record would take a slab
         }
         let draft = Draft::of_key(Kind::Flush, b"", Default::default());
+        // One that is tried again, because another shard had no room, finds its own record.
+        let was_flushed = writer.flushed_below + draft.record_bytes() as u64 == self.head();
+        if was_flushed && writer.pending_flush.is_none() {
+            return Ok(());
+        }
         let (position, _) = self.append(writer, &draft, 0)?;
         self.note_flush(writer, position);
         Ok(())
@@ -206,22 +216,78 @@ mod tests {
     const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
     const LATER: UnixSeconds = UnixSeconds(NOW.0 + 100);
 
-    /// Reclaim keeps room for what it moves, so this takes somebody who leaves none.
+    /// A store of small shards.
+    fn small_store(shards: usize) -> Store {
+        let memory_bytes = shards * (16 << 10);
+        let config = StoreConfig { memory_bytes, item_bytes_max: 256, shards: Some(shards), ..StoreConfig::default() };
+        Store::with_slabs(config, 4096).expect("a small store")
+    }
+
+    /// Leave no room at all. Reclaim keeps room for what it moves, so this takes somebody who
+    /// leaves none.
+    fn fill(shard: &Shard) {
+        let mut writer = shard.lock();
+        for (kind, key) in [(Kind::Delete, &b"key"[..]), (Kind::Flush, b"")] {
+            while shard.append(&mut writer, &Draft::of_key(kind, key, Meta::default()), 0).is_ok() {}
+        }
+        assert!(shard.usable_bytes(&writer) < HEADER_BYTES as u64);
+    }
+
+    fn pending(shard: &Shard) -> Option<UnixSeconds> {
+        shard.lock().pending_flush.map(|pending| pending.due)
+    }
+
+    #[test]
+    fn what_is_due_is_flushed_where_there_is_room_though_another_shard_has_none() {
+        let store = small_store(4);
+        let mut seat = store.join();
+        assert_eq!(store.flush_at(&seat.turn(), LATER), Ok(()));
+        fill(&store.shards[1]);
+        let heads = || [0, 2, 3].map(|shard: usize| store.shards[shard].head());
+        assert_eq!(store.flush_what_is_due(&seat.turn(), LATER), Err(NoRoom::Now));
+        assert_eq!([0, 1, 2, 3].map(|shard| pending(&store.shards[shard])), [None, Some(LATER), None, None]);
+        let before = heads();
+        assert!(store.is_flush_due(LATER), "of one shard");
+        assert_eq!((store.flush_what_is_due(&seat.turn(), LATER), heads()), (Err(NoRoom::Now), before));
+    }
+
+    #[test]
+    fn a_flush_that_is_tried_again_writes_nothing_where_it_has_been() {
+        let (store, later_still) = (small_store(2), UnixSeconds(LATER.0 + 1));
+        let (mut seat, head) = (store.join(), || store.shards[0].head());
+        assert_eq!(store.flush_at(&seat.turn(), LATER), Ok(()));
+        fill(&store.shards[1]);
+        let begin = head();
+        assert_eq!((store.flush_at(&seat.turn(), LATER), head()), (Ok(()), begin), "both know of it");
+        let no_room = Err(Unwritten::NoRoom(NoRoom::Now));
+        assert_eq!(store.flush_at(&seat.turn(), later_still), no_room);
+        let told = head();
+        assert!(told > begin);
+        assert_eq!((store.flush_at(&seat.turn(), later_still), head()), (no_room, told));
+        assert_eq!(store.flush(&seat.turn()), no_room);
+        let flushed = head();
+        assert!(flushed > told && pending(&store.shards[0]).is_none());
+        assert_eq!((store.flush(&seat.turn()), head()), (no_room, flushed));
+        // What stands behind it is to go as well.
+        let _ = store.shards[0].append(
+            &mut store.shards[0].lock(),
+            &Draft::of_key(Kind::Delete, b"key", Meta::default()),
+            0,
+        );
+        let behind = head();
+        assert_eq!(store.flush(&seat.turn()), no_room);
+        assert!(flushed < behind && behind < head());
+    }
+
     #[test]
     fn a_log_without_any_room_goes_on_and_has_it_again() {
-        let config =
-            StoreConfig { memory_bytes: 16 << 10, item_bytes_max: 256, shards: Some(1), ..StoreConfig::default() };
-        let store = Store::with_slabs(config, 4096).expect("a small store");
+        let store = small_store(1);
         let (shard, mut seat) = (&store.shards[0], store.join());
         assert_eq!(store.flush_at(&seat.turn(), LATER), Ok(()));
+        fill(shard);
         {
             let mut writer = shard.lock();
-            for (kind, key) in [(Kind::Delete, &b"key"[..]), (Kind::Flush, b"")] {
-                while shard.append(&mut writer, &Draft::of_key(kind, key, Meta::default()), 0).is_ok() {}
-            }
-            let first = PendingFlush { due: LATER, position: BIRTH };
-            assert!(shard.usable_bytes(&writer) < HEADER_BYTES as u64);
-            assert_eq!(writer.pending_flush, Some(first));
+            assert_eq!(writer.pending_flush, Some(PendingFlush { due: LATER, position: BIRTH }));
             writer.wanted = Wanted::default();
         }
         let is_moved = |writer: &Writer| writer.pending_flush.is_some_and(|pending| pending.position > BIRTH);

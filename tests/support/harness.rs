@@ -57,6 +57,8 @@ pub struct Client<'e> {
     pub now: UnixSeconds,
     /// Requests that had to wait for room.
     pub parked: u64,
+    /// Seconds that pass each time that one has to.
+    pub parked_seconds: u32,
     /// Times an output became full.
     pub resumed: u64,
     /// What happens once the next request is planned, before it is executed.
@@ -82,6 +84,7 @@ impl<'e> Client<'e> {
             engine,
             now: UnixSeconds(now),
             parked: 0,
+            parked_seconds: 0,
             resumed: 0,
             planned: None,
             worker,
@@ -124,6 +127,7 @@ impl<'e> Client<'e> {
                 }
                 Outcome::Park(offset) => {
                     self.parked += 1;
+                    self.now.0 += self.parked_seconds;
                     attempt = Attempt { resume: offset, retried: true, last_try: false };
                     let turn = self.participant.turn();
                     self.engine.store().maintain(&turn, self.worker, self.now);

@@ -160,10 +160,6 @@ impl Holders for Applied {
     fn holders(&self, _shard: usize, position: u64) -> usize {
         if position <= self.below { self.replicas } else { 0 }
     }
-
-    fn holders_of_all(&self, positions: &[u64]) -> usize {
-        positions.iter().map(|position| self.holders(0, *position)).min().unwrap_or(self.replicas)
-    }
 }
 
 /// Shards that take writes as they always did.

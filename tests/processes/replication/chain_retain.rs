@@ -66,8 +66,8 @@ fn a_replica_that_stands_still_is_let_go_and_no_write_fails() {
     });
 }
 
-/// It stops and goes on, in turns: each time for less than writers can bear. Behind by a log now
-/// and then, it is overrun only where nobody waits.
+/// It stops and goes on, in turns: each time for less than writers can bear, and then until it has
+/// come up with them. Behind by a log now and then, it is overrun only where nobody waits.
 #[test]
 fn a_slow_replica_is_waited_for() {
     side_by_side(&["0", "4m"], stop_and_go);
@@ -86,10 +86,13 @@ fn stop_and_go(retain: &str) {
                 if appended > goal || writer.is_finished() { Ok(()) } else { Err(format!("{appended} of {goal}")) }
             });
         } else {
-            std::thread::sleep(Duration::from_millis(300));
+            std::thread::sleep(Duration::from_millis(200));
         }
         replica.server.signal("CONT");
-        std::thread::sleep(Duration::from_millis(30));
+        wait_until("it has come up", || {
+            let behind = primary.number("replica_0_lag_bytes");
+            if behind < LOG_BYTES / 4 || writer.is_finished() { Ok(()) } else { Err(format!("{behind} behind")) }
+        });
     }
     writer.join().expect("every write was stored");
     in_sync(&primary, &[&replica]);

@@ -142,6 +142,34 @@ fn who_stands_still_stops_being_counted_and_is_counted_again_once_it_goes_on() {
     assert_eq!(replica.client().get("b").as_deref(), Some(&b"4"[..]));
 }
 
+/// It reads on in between, and never stands still for as long as writers would wait for one that
+/// does.
+#[test]
+fn who_makes_writers_wait_most_of_the_time_is_let_go_though_it_reads_on() {
+    let (primary, replica) = pair("shm", &["--ack-timeout", "300"]);
+    assert_eq!(primary.client().set("a", b"1"), "STORED");
+    let (address, ends) = (primary.server.tcp[0], AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| churn(address, &ends));
+        wait_until("it is let go", || {
+            replica.server.signal("STOP");
+            let mut before = u64::MAX;
+            wait_until("writers wait", || {
+                let appended = primary.appended_bytes();
+                std::thread::sleep(Duration::from_millis(20));
+                if std::mem::replace(&mut before, appended) == appended { Ok(()) } else { Err(format!("{appended}")) }
+            });
+            std::thread::sleep(Duration::from_millis(300));
+            replica.server.signal("CONT");
+            std::thread::sleep(Duration::from_millis(10));
+            let let_go = primary.number("replicas_let_go");
+            if let_go > 0 { Ok(()) } else { Err("it is kept".to_string()) }
+        });
+        ends.store(true, Relaxed);
+    });
+    wait_for_row(&primary, "replica_0_counted", |counted| counted == "yes");
+}
+
 /// A server that holds nothing by itself begins to keep log for replicas with the first answer that
 /// waits for them; not where it was told not to.
 #[test]

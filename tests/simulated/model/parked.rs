@@ -3,7 +3,10 @@
 use super::BEGIN;
 use crate::support::harness::{self, Client};
 use crate::support::wait::LONG;
-use std::sync::mpsc;
+use remora::base::time::UnixSeconds;
+use remora::store::{NewItem, NoRoom, Store, TailGuard};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 const KEYS: usize = 100;
@@ -43,4 +46,48 @@ fn what_was_answered_before_the_wait_is_not_answered_again() {
         });
     }
     assert!(client.parked > 0);
+}
+
+/// Holds the whole log of shard 1 until it was asked so often.
+struct HoldsOne {
+    asks_left: AtomicU64,
+}
+
+impl TailGuard for HoldsOne {
+    fn floor(&self, shard: usize, wanted: u64) -> u64 {
+        let holds = shard == 1 && self.asks_left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+        if holds { 0 } else { wanted }
+    }
+
+    fn begins_anew(&self, _shard: usize) {}
+}
+
+/// Write to shard 1 until it has no room.
+fn fill_shard_one(store: &Store) {
+    let (mut seat, now) = (store.join(), UnixSeconds(BEGIN));
+    let is_full = (0..10_000).map(|number| format!("key-{number}")).any(|key| {
+        let (turn, at) = (seat.turn(), store.locate(key.as_bytes()));
+        let draft = store.draft(&at, NewItem { value: &[7; 100], ..NewItem::default() }, now);
+        at.place.shard() == 1 && store.lock(&at).unwrap().entry(&turn, now).set(&draft) == Err(NoRoom::Now)
+    });
+    assert!(is_full);
+}
+
+/// It waits for one shard for some seconds. The other one, which had room at once, is told of it
+/// once, and all shards of the same second.
+#[test]
+fn a_delayed_flush_that_waits_for_room_keeps_its_second() {
+    let engine = harness::engine(64 << 10, 2, 8 << 10, true, 1);
+    let store = engine.store();
+    let guard: Arc<dyn TailGuard> = Arc::new(HoldsOne { asks_left: AtomicU64::new(200) });
+    assert!(store.set_tail_guard(&guard));
+    fill_shard_one(store);
+    let mut client = Client::new(&engine, 0, BEGIN);
+    client.parked_seconds = 1;
+    assert_eq!(client.ask("flush_all 5000\r\n"), "OK\r\n");
+    assert!(client.parked > 2 && client.parked < 1000, "{}", client.parked);
+    for shard in store.shards() {
+        let due = shard.walk(shard.control().tail()).filter_map(|(_, record)| record.flush_due());
+        assert_eq!(due.collect::<Vec<_>>(), [UnixSeconds(BEGIN + 5000)]);
+    }
 }
