@@ -8,18 +8,17 @@
 
 use super::{Call, Context, Engine, Outcome, expiry_of};
 use crate::base::time::{Expiry, UnixSeconds};
-use crate::protocol::{Exptime, reply};
+use crate::protocol::answer::Done;
+use crate::protocol::{Exptime, Refusal, Reply};
 use crate::store::{CannotResize, NoRoom};
-
-const CANNOT_ADJUST: &[u8] = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
 
 impl Engine {
     /// flush_all. A delay of zero or below is now. Refused where not all shards are this server's
     /// to flush.
-    pub(super) fn flush_all(&self, call: &mut Call<'_, '_, '_>, delay: Exptime, noreply: bool) -> Outcome {
+    pub(super) fn flush_all(&self, call: &mut Call<'_, '_, '_>, delay: Exptime, reply: Reply) -> Outcome {
         let (turn, now) = (call.context.turn, call.context.now);
         if let Some(closed) = self.store.first_closed() {
-            return self.refuse_write(call, closed, noreply);
+            return self.refuse_write(call, closed, reply);
         }
         let due = if delay.0 > 0 { expiry_of(delay, now) } else { Expiry::PAST };
         // An absolute time already gone is due at once, not at the next command.
@@ -29,10 +28,10 @@ impl Engine {
             self.store.flush_at(turn, UnixSeconds(due.to_bits()))
         };
         if let Err(unwritten) = flushed {
-            return self.refuse(call, unwritten, 0, noreply);
+            return self.refuse(call, unwritten, 0, reply);
         }
         call.context.stats.cmd_flush.increment();
-        call.answer_unless(noreply, reply::OK)
+        call.done(reply, Done::Ok)
     }
 
     /// Execute a delayed flush whose time has come.
@@ -47,30 +46,30 @@ impl Engine {
 
     /// cache_memlimit. More memory is reserved at once, up to --memory-max; less is had as reclaim
     /// comes by it. Refused where a shard has as much as its primary elsewhere says.
-    pub(super) fn cache_memlimit(&self, call: &mut Call<'_, '_, '_>, mebibytes: u64, noreply: bool) -> Outcome {
+    pub(super) fn cache_memlimit(&self, call: &mut Call<'_, '_, '_>, mebibytes: u64, reply: Reply) -> Outcome {
         if let Some(closed) = self.store.first_closed() {
-            return self.refuse_write(call, closed, noreply);
+            return self.refuse_write(call, closed, reply);
         }
         let adjusted = mebibytes.checked_mul(1 << 20).ok_or(CannotResize::TooMuch);
         let adjusted = adjusted.and_then(|memory_bytes| self.store.set_memory(memory_bytes));
         if let Err(CannotResize::Closed(closed)) = adjusted {
-            return self.refuse_write(call, closed, noreply);
+            return self.refuse_write(call, closed, reply);
         }
         if let Err(why) = adjusted {
             log::info!("cache_memlimit {mebibytes} is refused: {why}");
+            return call.refused(reply, Refusal::CannotAdjustMemory);
         }
-        let line = if adjusted.is_ok() { reply::OK } else { CANNOT_ADJUST };
-        call.answer_unless(noreply, line)
+        call.done(reply, Done::Ok)
     }
 }
 
 /// verbosity: 0 warnings and errors, 1 information, 2 and more debugging.
-pub(super) fn verbosity(call: &mut Call<'_, '_, '_>, level: u32, noreply: bool) -> Outcome {
+pub(super) fn verbosity(call: &mut Call<'_, '_, '_>, level: u32, reply: Reply) -> Outcome {
     log::set_max_level(match level {
         0 => log::LevelFilter::Warn,
         1 => log::LevelFilter::Info,
         _ => log::LevelFilter::Debug,
     });
     log::info!("a client has set verbosity to {level}");
-    call.answer_unless(noreply, reply::OK)
+    call.done(reply, Done::Ok)
 }
