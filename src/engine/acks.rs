@@ -7,7 +7,7 @@
 
 use super::held::{AckPolicy, Goal, Held, Kind};
 use super::{Call, Engine, Outcome, elsewhere};
-use crate::protocol::Request;
+use crate::protocol::{Reply, Request};
 use crate::store::{Appended, Reign};
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ impl Engine {
     /// None for a request with noreply: there is no answer to hold.
     #[cold]
     fn ack_replicas_of_classic(&self, request: &Request<'_>) -> u8 {
-        if elsewhere::writes(request) == Some(true) { 0 } else { self.acks.replicas }
+        if elsewhere::writes(request) == Some(Reply::Silent) { 0 } else { self.acks.replicas }
     }
 
     /// What is needed to hold the answer to what is written from here on. A gat that goes on has
@@ -72,7 +72,7 @@ impl Engine {
         if self.store.writable().is_empty()
             && let Some(closed) = self.store.first_closed()
         {
-            return self.refuse_write(call, closed, false);
+            return self.refuse_write(call, closed, Reply::Text);
         }
         let goal = Goal::All(self.store.heads(reign));
         let within = Duration::from_millis(milliseconds.into());
@@ -98,6 +98,7 @@ mod tests {
     use crate::base::time::UnixSeconds;
     use crate::engine::held::{Holders, Judge};
     use crate::engine::{Attempt, Client, Context, Host, Origin, Output, Settings, WorkerStats};
+    use crate::protocol::Refusal;
     use crate::protocol::{Parsed, parse};
     use crate::store::{Store, StoreConfig};
     use std::sync::Arc;
@@ -252,7 +253,7 @@ mod tests {
             engine.store().close_gates(shards_of_a, Some("127.0.0.1:1"));
             engine.store().open_gates(shards_of_a);
             assert_eq!(held.resolve(&judge()).failed, 1, "{lines:?}");
-            assert_eq!(*held.bytes(), crate::protocol::reply::DEMOTED);
+            assert_eq!(*held.bytes(), Refusal::Demoted.line());
             let mut held = output(&engine, lines);
             assert_eq!(held.resolve(&judge()).failed, 0, "{lines:?}");
         }

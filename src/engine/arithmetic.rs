@@ -8,8 +8,8 @@
 use super::{Call, Engine, Outcome};
 use crate::base::limits::NUMBER_TEXT_BYTES_MAX;
 use crate::base::time::Expiry;
-use crate::protocol::classic;
-use crate::protocol::reply;
+use crate::protocol::answer::Counted;
+use crate::protocol::request::Arithmetic;
 use crate::store::{Entry, Item, Located, NewItem, Unwritten};
 
 /// What is to be counted.
@@ -27,24 +27,9 @@ pub(super) struct CountOrder<'a> {
     pub create: Option<(u64, Expiry)>,
 }
 
-/// How counting ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Counted {
-    /// The number now. `expiry_before` is that of the item before this command.
-    Number {
-        number: u64,
-        cas: u64,
-        created: bool,
-        expiry_before: Expiry,
-    },
-    NotFound,
-    NonNumeric,
-    Exists,
-}
-
 impl Engine {
     /// incr, decr.
-    pub(super) fn arithmetic(&self, call: &mut Call<'_, '_, '_>, request: &classic::Arithmetic<'_>) -> Outcome {
+    pub(super) fn arithmetic(&self, call: &mut Call<'_, '_, '_>, request: &Arithmetic<'_>) -> Outcome {
         let order = CountOrder {
             key: request.key,
             increment: request.increment,
@@ -55,16 +40,11 @@ impl Engine {
             create: None,
         };
         match self.count(call, &order) {
-            Ok(Counted::Number { number, .. }) => {
-                if !request.noreply {
-                    reply::number_line(call.out.bytes(), number);
-                }
+            Ok(counted) => {
+                request.reply.counted(call.out.bytes(), counted);
                 Outcome::Done
             }
-            Ok(Counted::NonNumeric) => call.answer_unless(request.noreply, reply::NON_NUMERIC),
-            // Without a CAS to compare with, Exists does not occur.
-            Ok(Counted::NotFound | Counted::Exists) => call.answer_unless(request.noreply, reply::NOT_FOUND),
-            Err(unwritten) => self.refuse(call, unwritten, 0, request.noreply),
+            Err(unwritten) => self.refuse(call, unwritten, 0, request.reply),
         }
     }
 

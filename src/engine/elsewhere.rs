@@ -7,36 +7,35 @@
 //! in the record, wins a token, makes an item on a miss): it asks for its shard.
 
 use super::{Call, Engine, Outcome};
-use crate::protocol::Request;
-use crate::protocol::meta::MetaVerb;
+use crate::protocol::reply::Fault;
+use crate::protocol::text::meta::MetaVerb;
+use crate::protocol::{Refusal, Reply, Request};
 use crate::store::{Closed, Item};
-
-const NOBODY: &str = "SERVER_ERROR read-only replica that follows nobody: write to the primary, or make this one the primary \
-    (remora ctl promote)\r\n";
 
 impl Engine {
     /// Of a request whose gate was closed when it was planned: whether it writes, and the gate is
-    /// closed still. With whether its client wants no answer (noreply).
+    /// closed still. With how its client wants to be answered.
     #[cold]
-    pub(super) fn is_elsewhere(&self, call: &mut Call<'_, '_, '_>, request: &Request<'_>) -> Option<(Closed, bool)> {
+    pub(super) fn is_elsewhere(&self, call: &mut Call<'_, '_, '_>, request: &Request<'_>) -> Option<(Closed, Reply)> {
         let place = call.plan.at?.place;
         call.plan.is_closed = !self.store.takes_writes(place);
-        let noreply = writes(request).filter(|_| call.plan.is_closed)?;
-        Some((Closed { shard: place.shard() }, noreply))
+        let reply = writes(request).filter(|_| call.plan.is_closed)?;
+        Some((Closed { shard: place.shard() }, reply))
     }
 
     /// Answer that a write belongs elsewhere.
     #[cold]
-    pub(super) fn refuse_write(&self, call: &mut Call<'_, '_, '_>, closed: Closed, noreply: bool) -> Outcome {
+    pub(super) fn refuse_write(&self, call: &mut Call<'_, '_, '_>, closed: Closed, reply: Reply) -> Outcome {
         // An error is not held for what was written before it came to that.
         call.context.turn.forget_appended();
         call.context.stats.read_only_refused.increment();
         match self.store.primary_of(closed) {
             Some(primary) => {
-                let line = format!("SERVER_ERROR read-only replica: write to the primary at {primary}\r\n");
-                call.answer_unless(noreply, line.as_bytes())
+                let why = format_args!("read-only replica: write to the primary at {primary}");
+                reply.refused_because(call.out.bytes(), Fault::Server, why);
+                Outcome::Done
             }
-            None => call.answer_unless(noreply, NOBODY.as_bytes()),
+            None => call.refused(reply, Refusal::FollowsNobody),
         }
     }
 }
@@ -53,30 +52,30 @@ impl Call<'_, '_, '_> {
     }
 }
 
-/// None for a request that does not write; else whether its client wants no answer (noreply). A
-/// refused meta command is answered even with q. mg with N is not counted here: it writes only on a
+/// None for a request that does not write; else how its client wants to be answered. A refused meta
+/// command is answered even with q. mg with N is not counted here: it writes only on a
 /// miss.
-pub(super) fn writes(request: &Request<'_>) -> Option<bool> {
+pub(super) fn writes(request: &Request<'_>) -> Option<Reply> {
     match request {
-        Request::Get(request) => request.form.touch.map(|_| false),
-        Request::Store(request) => Some(request.noreply),
-        Request::Arithmetic(request) => Some(request.noreply),
-        Request::Touch(request) => Some(request.noreply),
-        Request::Delete(request) => Some(request.noreply),
+        Request::Get(request) => request.form.touch.map(|_| Reply::Text),
+        Request::Store(request) => Some(request.reply),
+        Request::Arithmetic(request) => Some(request.reply),
+        Request::Touch(request) => Some(request.reply),
+        Request::Delete(request) => Some(request.reply),
         // How much memory there is, the primary says.
-        Request::FlushAll { noreply, .. } | Request::CacheMemlimit { noreply, .. } => Some(*noreply),
+        Request::FlushAll { reply, .. } | Request::CacheMemlimit { reply, .. } => Some(*reply),
         Request::Meta(request) => match request.verb {
-            MetaVerb::Set | MetaVerb::Delete | MetaVerb::Arithmetic => Some(false),
-            MetaVerb::Get => request.ttl.map(|_| false),
+            MetaVerb::Set | MetaVerb::Delete | MetaVerb::Arithmetic => Some(Reply::Text),
+            MetaVerb::Get => request.ttl.map(|_| Reply::Text),
             MetaVerb::Debug => None,
         },
-        Request::MetaNoop
+        Request::Noop(_)
         | Request::Verbosity { .. }
-        | Request::Stats(_)
+        | Request::Stats { .. }
         | Request::Replication(_)
         | Request::Shutdown { .. }
         | Request::Wait { .. }
-        | Request::Version
+        | Request::Version(_)
         | Request::Quit => None,
     }
 }

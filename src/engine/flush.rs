@@ -8,27 +8,23 @@
 
 use super::{Call, Context, Engine, Outcome, expiry_of};
 use crate::base::time::{Expiry, UnixSeconds};
-use crate::protocol::{Exptime, Shutdown, reply};
+use crate::protocol::answer::Done;
+use crate::protocol::{Exptime, Refusal, Reply, Shutdown};
 use crate::store::{CannotResize, NoRoom};
 use crate::sys::signals;
-
-const CANNOT_ADJUST: &[u8] = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
-const FLUSH_OFF: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
-const SHUTDOWN_OFF: &[u8] = b"SERVER_ERROR: shutdown not enabled\r\n";
-const SHUTDOWN_UNKNOWN: &[u8] = b"CLIENT_ERROR invalid shutdown mode\r\n";
 
 impl Engine {
     /// flush_all. A delay of zero or below is now. Refused where not all shards are this server's
     /// to flush. One that is parked keeps its second in `resume`, so that the shards that know of
     /// it already are left alone.
-    pub(super) fn flush_all(&self, call: &mut Call<'_, '_, '_>, delay: Exptime, noreply: bool, resume: u32) -> Outcome {
+    pub(super) fn flush_all(&self, call: &mut Call<'_, '_, '_>, delay: Exptime, reply: Reply, resume: u32) -> Outcome {
         if !self.switches.flush {
             call.context.stats.cmd_flush.increment();
-            return call.answer_unless(noreply, FLUSH_OFF);
+            return call.refused(reply, Refusal::FlushOff);
         }
         let (turn, now) = (call.context.turn, call.context.now);
         if let Some(closed) = self.store.first_closed() {
-            return self.refuse_write(call, closed, noreply);
+            return self.refuse_write(call, closed, reply);
         }
         let due = match (delay.0 > 0, resume) {
             (true, 0) => expiry_of(delay, now),
@@ -43,10 +39,10 @@ impl Engine {
         };
         if let Err(unwritten) = flushed {
             let second = if delay.0 > 0 { due.to_bits() } else { 0 };
-            return self.refuse(call, unwritten, second, noreply);
+            return self.refuse(call, unwritten, second, reply);
         }
         call.context.stats.cmd_flush.increment();
-        call.answer_unless(noreply, reply::OK)
+        call.done(reply, Done::Ok)
     }
 
     /// Execute a delayed flush whose time has come.
@@ -60,14 +56,14 @@ impl Engine {
     }
 
     /// shutdown: what the signal does, SIGINT or SIGUSR1. The client is not answered.
-    pub(super) fn shutdown(&self, call: &mut Call<'_, '_, '_>, mode: Shutdown, noreply: bool) -> Outcome {
+    pub(super) fn shutdown(&self, call: &mut Call<'_, '_, '_>, mode: Shutdown, reply: Reply) -> Outcome {
         if !self.switches.shutdown {
-            return call.answer_unless(noreply, SHUTDOWN_OFF);
+            return call.refused(reply, Refusal::ShutdownOff);
         }
         let raised = match mode {
             Shutdown::Plain => signals::raise(signals::Ending::Int),
             Shutdown::Graceful => signals::raise(signals::Ending::Usr1),
-            Shutdown::Unknown => return call.answer_unless(noreply, SHUTDOWN_UNKNOWN),
+            Shutdown::Unknown => return call.refused(reply, Refusal::ShutdownUnknown),
         };
         if let Err(error) = raised {
             log::warn!("a client's shutdown is not carried out: {error}; send the process SIGTERM");
@@ -77,30 +73,30 @@ impl Engine {
 
     /// cache_memlimit. More memory is reserved at once, up to --memory-max; less is had as reclaim
     /// comes by it. Refused where a shard has as much as its primary elsewhere says.
-    pub(super) fn cache_memlimit(&self, call: &mut Call<'_, '_, '_>, mebibytes: u64, noreply: bool) -> Outcome {
+    pub(super) fn cache_memlimit(&self, call: &mut Call<'_, '_, '_>, mebibytes: u64, reply: Reply) -> Outcome {
         if let Some(closed) = self.store.first_closed() {
-            return self.refuse_write(call, closed, noreply);
+            return self.refuse_write(call, closed, reply);
         }
         let adjusted = mebibytes.checked_mul(1 << 20).ok_or(CannotResize::TooMuch);
         let adjusted = adjusted.and_then(|memory_bytes| self.store.set_memory(memory_bytes));
         if let Err(CannotResize::Closed(closed)) = adjusted {
-            return self.refuse_write(call, closed, noreply);
+            return self.refuse_write(call, closed, reply);
         }
         if let Err(why) = adjusted {
             log::info!("cache_memlimit {mebibytes} is refused: {why}");
+            return call.refused(reply, Refusal::CannotAdjustMemory);
         }
-        let line = if adjusted.is_ok() { reply::OK } else { CANNOT_ADJUST };
-        call.answer_unless(noreply, line)
+        call.done(reply, Done::Ok)
     }
 }
 
 /// verbosity: 0 warnings and errors, 1 information, 2 and more debugging.
-pub(super) fn verbosity(call: &mut Call<'_, '_, '_>, level: u32, noreply: bool) -> Outcome {
+pub(super) fn verbosity(call: &mut Call<'_, '_, '_>, level: u32, reply: Reply) -> Outcome {
     log::set_max_level(match level {
         0 => log::LevelFilter::Warn,
         1 => log::LevelFilter::Info,
         _ => log::LevelFilter::Debug,
     });
     log::info!("a client has set verbosity to {level}");
-    call.answer_unless(noreply, reply::OK)
+    call.done(reply, Done::Ok)
 }

@@ -5,7 +5,9 @@
 //! of a connection's held answers is in [`super::Output`].
 
 use crate::base::limits::ACK_MILLISECONDS_DEFAULT;
-use crate::protocol::reply;
+use crate::protocol::reply::Fault;
+use crate::protocol::text::encode;
+use crate::protocol::{Refusal, Reply};
 use crate::store::{Reign, Store};
 use std::time::{Duration, Instant};
 
@@ -169,12 +171,16 @@ impl Held {
     pub fn write_verdict(&self, verdict: Verdict, now: Instant, out: &mut Vec<u8>) {
         match verdict {
             Verdict::Waits | Verdict::Stands => {}
-            Verdict::Counted(count) => reply::replicas_line(out, count),
+            Verdict::Counted(count) => encode::replicas(out, count),
             Verdict::TimedOut(count) => {
                 let waited = now.saturating_duration_since(self.since).as_millis();
-                reply::unacknowledged_line(out, count, self.replicas, waited);
+                let wanted = self.replicas;
+                let why = format_args!(
+                    "not acknowledged: {count} of {wanted} replicas have it after {waited} ms; it is stored here"
+                );
+                Reply::Text.refused_because(out, Fault::Server, why);
             }
-            Verdict::Demoted => out.extend_from_slice(reply::DEMOTED),
+            Verdict::Demoted => Reply::Text.refused(out, Refusal::Demoted),
         }
     }
 }

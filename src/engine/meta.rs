@@ -1,17 +1,15 @@
 //! ms, md, ma, me: the meta commands but mg, in terms of what the classic commands do.
-//!
-//! q hides only the usual answer of a command that did what it was asked (HD; for ma also VA). NF,
-//! NS and EX are always answered: memcached 1.6 does so for NF, too, whatever its documentation
-//! leads one to expect.
 
-use super::arithmetic::{CountOrder, Counted};
-use super::removal::{Remains, RemoveOrder, Removed};
-use super::storage::{StoreOrder, Stored};
+use super::arithmetic::CountOrder;
+use super::removal::{Remains, RemoveOrder};
+use super::storage::StoreOrder;
 use super::{Call, Engine, Outcome, expiry_of};
 use crate::base::time::{Expiry, UnixSeconds};
-use crate::protocol::classic::StoreVerb;
-use crate::protocol::meta::{MetaRequest, MetaVerb, SetMode};
-use crate::protocol::reply::{self, DebugFacts, MetaCode, MetaFacts};
+use crate::protocol::Reply;
+use crate::protocol::answer::{Counted, DebugFacts};
+use crate::protocol::request::StoreVerb;
+use crate::protocol::text::encode;
+use crate::protocol::text::meta::{MetaRequest, MetaVerb, SetMode, flag_tokens};
 use crate::store::Unwritten;
 
 impl Engine {
@@ -30,23 +28,13 @@ impl Engine {
         match done {
             Ok(()) => Outcome::Done,
             // Errors are answered in spite of q.
-            Err(unwritten) => self.refuse(call, unwritten, 0, false),
+            Err(unwritten) => self.refuse(call, unwritten, 0, Reply::Text),
         }
     }
 
     fn meta_set(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) -> Result<(), Unwritten> {
         let stored = self.store_item(call, &store_order(request, call.context.now))?;
-        let out = call.out.bytes();
-        match stored {
-            Stored::Written { .. } if request.quiet => {}
-            Stored::Written { cas, value_bytes } => {
-                let facts = MetaFacts { cas, value_bytes, ..MetaFacts::default() };
-                reply::meta_line(out, MetaCode::Done, request, Some(&facts));
-            }
-            Stored::Unmet => reply::meta_line(out, MetaCode::NotStored, request, None),
-            Stored::Exists => reply::meta_line(out, MetaCode::Exists, request, None),
-            Stored::NotFound => reply::meta_line(out, MetaCode::NotFound, request, None),
-        }
+        encode::meta_stored(call.out.bytes(), request, stored);
         Ok(())
     }
 
@@ -58,13 +46,8 @@ impl Engine {
             new_cas: request.new_cas,
         });
         let order = RemoveOrder { key: request.key, compare_cas: request.compare_cas, remains };
-        let code = match self.remove(call, &order)? {
-            Removed::Done if request.quiet => return Ok(()),
-            Removed::Done => MetaCode::Done,
-            Removed::NotFound => MetaCode::NotFound,
-            Removed::Exists => MetaCode::Exists,
-        };
-        reply::meta_line(call.out.bytes(), code, request, None);
+        let removed = self.remove(call, &order)?;
+        encode::meta_removed(call.out.bytes(), request, removed);
         Ok(())
     }
 
@@ -80,33 +63,13 @@ impl Engine {
             create: request.vivify.map(|_| (request.initial, expiry_at_flag(request, None, true, Expiry::NEVER, now))),
         };
         let counted = self.count(call, &order)?;
-        let out = call.out.bytes();
-        let (number, facts) = match counted {
-            Counted::Number { .. } if request.quiet => return Ok(()),
-            Counted::Number { number, cas, created, expiry_before } => {
-                let expiry = expiry_at_flag(request, Some(b't'), created, expiry_before, now);
-                (number, MetaFacts { cas, ttl_seconds: expiry.remaining(now), ..MetaFacts::default() })
+        let ttl_seconds = match counted {
+            Counted::Number { created, expiry_before, .. } => {
+                expiry_at_flag(request, Some(b't'), created, expiry_before, now).remaining(now)
             }
-            Counted::NotFound => {
-                reply::meta_line(out, MetaCode::NotFound, request, None);
-                return Ok(());
-            }
-            Counted::Exists => {
-                reply::meta_line(out, MetaCode::Exists, request, None);
-                return Ok(());
-            }
-            Counted::NonNumeric => {
-                out.extend_from_slice(reply::NON_NUMERIC);
-                return Ok(());
-            }
+            _ => None,
         };
-        if request.want_value {
-            let mut text = itoa::Buffer::new();
-            reply::meta_line(out, MetaCode::Value(text.format(number).len()), request, Some(&facts));
-            reply::number_line(out, number);
-        } else {
-            reply::meta_line(out, MetaCode::Done, request, Some(&facts));
-        }
+        encode::meta_counted(call.out.bytes(), request, counted, ttl_seconds);
         Ok(())
     }
 
@@ -115,7 +78,7 @@ impl Engine {
         let at = self.locate(call, request.key);
         let out = call.out.bytes();
         match self.store.get(turn, &at, now) {
-            None => out.extend_from_slice(reply::META_DEBUG_MISS),
+            None => encode::debug_missed(out),
             Some(item) => {
                 let facts = DebugFacts {
                     expires_in: item.expiry().remaining(now),
@@ -124,7 +87,7 @@ impl Engine {
                     fetched: item.hit_before(),
                     record_bytes: item.record_bytes(),
                 };
-                reply::debug_line(out, request, &facts);
+                encode::debug_line(out, request, &facts);
             }
         }
         call.context.stats.cmd_meta.increment();
@@ -170,7 +133,7 @@ pub(super) fn expiry_at_flag(
     now: UnixSeconds,
 ) -> Expiry {
     let mut expiry = before;
-    for token in request.flag_tokens.split(|byte| *byte == b' ').filter(|token| !token.is_empty()) {
+    for token in flag_tokens(request.flag_tokens) {
         let set = match token[0] {
             flag if Some(flag) == until => break,
             b'T' => request.ttl,

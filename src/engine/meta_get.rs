@@ -9,8 +9,9 @@ use super::retrieve::append_value;
 use super::{Call, Engine, expiry_of};
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::Exptime;
-use crate::protocol::meta::MetaRequest;
-use crate::protocol::reply::{self, MetaCode, MetaFacts};
+use crate::protocol::answer::MetaFacts;
+use crate::protocol::text::encode;
+use crate::protocol::text::meta::MetaRequest;
 use crate::store::{Closed, Item, Located, MetaChange, NewItem, Unwritten};
 
 /// A hit, ready to be answered: the facts as they were before the command, and the item if it has a
@@ -40,9 +41,7 @@ impl Engine {
         };
         self.count_meta_get(call, request, hit.is_some());
         let Some(hit) = hit else {
-            if !request.quiet {
-                reply::meta_line(call.out.bytes(), MetaCode::Miss, request, None);
-            }
+            encode::meta_missed(call.out.bytes(), request);
             return Ok(());
         };
         if let (Some(item), false) = (&hit.item, request.no_bump) {
@@ -104,13 +103,13 @@ impl Engine {
 
 fn answer_hit(call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>, hit: &Hit<'_>) {
     let with_value = request.want_value && request.compare_cas != Some(hit.facts.cas);
-    let code = if with_value { MetaCode::Value(hit.facts.value_bytes) } else { MetaCode::Done };
-    reply::meta_line(call.out.bytes(), code, request, Some(&hit.facts));
-    match &hit.item {
-        Some(item) if with_value => append_value(call.out, item),
-        // Created with an expiry that has passed already: empty, and gone.
-        None if with_value => call.out.bytes().extend_from_slice(b"\r\n"),
-        _ => {}
+    encode::meta_found(call.out.bytes(), request, &hit.facts, with_value);
+    if with_value {
+        // One that was created with an expiry that has passed already is empty, and gone.
+        if let Some(item) = &hit.item {
+            append_value(call.out, item);
+        }
+        encode::value_end(call.out.bytes());
     }
 }
 

@@ -1,5 +1,6 @@
-//! What each command means: the only place. Takes a parsed request, a worker's turn and the clock;
-//! changes the store; appends the answer to the output.
+//! What each command means: the only place. Takes a request, a worker's turn and the clock; changes
+//! the store; finds out what the command came to, and has the request's own encoder append that to
+//! the output.
 //!
 //! Each meaning exists once: `set` and `ms` end in one function, and so do `incr` and `ma`,
 //! `delete` and `md`, `touch` and `gat`. The reference is memcached 1.6.45; where Remora differs,
@@ -28,7 +29,9 @@ mod storage;
 mod switches;
 
 use crate::base::time::{Expiry, UnixSeconds};
-use crate::protocol::{Exptime, ParseLimits, Rejection, Request, reply};
+use crate::protocol::answer::Done;
+use crate::protocol::reply::Rows;
+use crate::protocol::{Exptime, ParseLimits, Refusal, Rejection, Reply, Request};
 use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
 pub use held::AckPolicy;
 use orders::Orders;
@@ -219,45 +222,63 @@ impl Engine {
         let mut call = Call { context, out, plan, retried, last_try };
         let call = &mut call;
         if plan.is_closed
-            && let Some((closed, noreply)) = self.is_elsewhere(call, request)
+            && let Some((closed, reply)) = self.is_elsewhere(call, request)
         {
-            return failed(request, self.refuse_write(call, closed, noreply));
+            return failed(request, self.refuse_write(call, closed, reply));
         }
         // After the look at the gate: one that was opened just now may have brought a flush.
         if let Err(no_room) = self.flush_if_due(call.context) {
-            return failed(request, self.refuse(call, no_room.into(), resume, false));
+            return failed(request, self.refuse(call, no_room.into(), resume, Reply::Text));
         }
-        let ack_replicas = self.ack_replicas(request);
-        if ack_replicas > 0 {
-            // A touch that is left out of the log would be answered as if replicas had it.
-            self.store.log_touches();
+        match self.ack_replicas(request) {
+            0 => self.perform(call, request, resume),
+            replicas => self.perform_held(call, request, resume, replicas),
         }
-        let begin = (ack_replicas > 0).then(|| self.begin_held(call, request, resume));
-        let outcome = match request {
+    }
+
+    /// Do it, and hold the answer until so many `replicas` have what was written.
+    #[cold]
+    fn perform_held<'c>(
+        &self,
+        call: &mut Call<'c, '_, '_>,
+        request: &Request<'c>,
+        resume: u32,
+        replicas: u8,
+    ) -> Outcome {
+        // A touch that is left out of the log would be answered as if replicas had it.
+        self.store.log_touches();
+        let begin = self.begin_held(call, request, resume);
+        let outcome = self.perform(call, request, resume);
+        if outcome == Outcome::Done {
+            self.hold_answer(call, replicas, begin);
+        }
+        outcome
+    }
+
+    /// Do what is asked, and answer. Inlined, so that where nothing is held nothing is kept for it.
+    #[inline(always)]
+    fn perform<'c>(&self, call: &mut Call<'c, '_, '_>, request: &Request<'c>, resume: u32) -> Outcome {
+        match request {
             Request::Get(request) => self.get(call, request, resume),
             Request::Store(request) => self.store_classic(call, request),
             Request::Arithmetic(request) => self.arithmetic(call, request),
             Request::Touch(request) => self.touch(call, request),
             Request::Delete(request) => self.delete(call, request),
             Request::Meta(request) => self.meta(call, request),
-            Request::MetaNoop => call.answer(reply::META_NOOP),
-            Request::FlushAll { delay, noreply } => self.flush_all(call, *delay, *noreply, resume),
-            Request::CacheMemlimit { mebibytes, noreply } => self.cache_memlimit(call, *mebibytes, *noreply),
-            Request::Verbosity { level, noreply } => flush::verbosity(call, *level, *noreply),
-            Request::Stats(subject) => self.stats(call, subject),
+            Request::Noop(reply) => call.done(*reply, Done::Noop),
+            Request::FlushAll { delay, reply } => self.flush_all(call, *delay, *reply, resume),
+            Request::CacheMemlimit { mebibytes, reply } => self.cache_memlimit(call, *mebibytes, *reply),
+            Request::Verbosity { level, reply } => flush::verbosity(call, *level, *reply),
+            Request::Stats { subject, reply } => self.stats(call, subject, *reply),
             Request::Replication(order) => self.order(call, order),
-            Request::Shutdown { mode, noreply } => self.shutdown(call, *mode, *noreply),
-            Request::Version => {
-                reply::version_line(call.out.bytes(), reply::VERSION);
+            Request::Shutdown { mode, reply } => self.shutdown(call, *mode, *reply),
+            Request::Version(reply) => {
+                reply.version(call.out.bytes());
                 Outcome::Done
             }
             Request::Wait { replicas, milliseconds } => self.wait(call, *replicas, *milliseconds),
             Request::Quit => Outcome::Close,
-        };
-        if let (Some(begin), Outcome::Done) = (begin, outcome) {
-            self.hold_answer(call, ack_replicas, begin);
         }
-        outcome
     }
 
     /// Answer a refusal: delete the key that must not stay, then append the answer. Parks when
@@ -272,10 +293,10 @@ impl Engine {
         if self.unlink_refused(context, rejection) == Err(NoRoom::Now.into()) && !last_try {
             return Outcome::Park(0);
         }
-        if rejection.unlink.is_some() || rejection.answer == reply::TOO_LARGE {
+        if rejection.refusal == Refusal::TooLarge {
             context.stats.store_too_large.increment();
         }
-        out.bytes().extend_from_slice(rejection.answer);
+        rejection.reply.refused(out.bytes(), rejection.refusal);
         Outcome::Done
     }
 
@@ -285,9 +306,7 @@ impl Engine {
     pub fn give_up(&self, context: &mut Context<'_, '_>, rejection: &Rejection<'_>, out: &mut Output) {
         let _ = self.unlink_refused(context, rejection);
         context.stats.store_no_memory.increment();
-        if !rejection.answer.is_empty() {
-            out.bytes().extend_from_slice(reply::OUT_OF_MEMORY);
-        }
+        rejection.reply.refused(out.bytes(), Refusal::OutOfMemory);
     }
 
     /// Delete the key that must not stay.
@@ -296,23 +315,23 @@ impl Engine {
     }
 
     /// What becomes of a command that has written nothing at `at` (0, or the offset of a key).
-    fn refuse(&self, call: &mut Call<'_, '_, '_>, unwritten: Unwritten, at: u32, noreply: bool) -> Outcome {
+    fn refuse(&self, call: &mut Call<'_, '_, '_>, unwritten: Unwritten, at: u32, reply: Reply) -> Outcome {
         if call.would_park(unwritten) {
             return Outcome::Park(at);
         }
         let no_room = match unwritten {
             Unwritten::NoRoom(no_room) => no_room,
-            Unwritten::Closed(closed) => return self.refuse_write(call, closed, noreply),
+            Unwritten::Closed(closed) => return self.refuse_write(call, closed, reply),
         };
         // An error is not held for what was written before it came to that.
         call.context.turn.forget_appended();
         let stats = call.context.stats;
         if no_room == NoRoom::TooLarge {
             stats.store_too_large.increment();
-            return call.answer_unless(noreply, reply::TOO_LARGE);
+            return call.refused(reply, Refusal::TooLarge);
         }
         stats.store_no_memory.increment();
-        call.answer_unless(noreply, reply::OUT_OF_MEMORY)
+        call.refused(reply, Refusal::OutOfMemory)
     }
 
     /// Once a turn: what is due by the clock (a delayed flush_all).
@@ -323,15 +342,27 @@ impl Engine {
 }
 
 impl Call<'_, '_, '_> {
-    /// Append one fixed line.
-    fn answer(&mut self, line: &[u8]) -> Outcome {
-        self.out.bytes().extend_from_slice(line);
+    /// Answer that it is done, and nothing else.
+    fn done(&mut self, reply: Reply, done: Done) -> Outcome {
+        reply.done(self.out.bytes(), done);
         Outcome::Done
     }
 
-    /// Append one fixed line, unless the client wants none.
-    fn answer_unless(&mut self, noreply: bool, line: &[u8]) -> Outcome {
-        if noreply { Outcome::Done } else { self.answer(line) }
+    /// Answer with rows of stats, to which the caller adds.
+    fn rows(&mut self, reply: Reply) -> Rows<'_> {
+        Rows::new(reply, self.out.bytes())
+    }
+
+    /// That was the last row.
+    fn end_of_rows(&mut self, reply: Reply) -> Outcome {
+        self.rows(reply).end();
+        Outcome::Done
+    }
+
+    /// Answer why it is refused.
+    fn refused(&mut self, reply: Reply, refusal: Refusal) -> Outcome {
+        reply.refused(self.out.bytes(), refusal);
+        Outcome::Done
     }
 
     /// Whether a command that has written nothing is to be tried again.

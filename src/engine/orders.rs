@@ -2,8 +2,9 @@
 //! comes from, whether it may be given. The order taker knows what it means.
 
 use super::{Call, Engine, Origin, Outcome};
-use crate::protocol::reply;
-use std::io::Write;
+use crate::protocol::answer::Done;
+use crate::protocol::reply::Fault;
+use crate::protocol::{Refusal, Reply};
 
 /// Takes the words of an order.
 pub type OrderTaker = Box<dyn Fn(&[u8]) -> Result<(), Refused> + Send + Sync>;
@@ -24,10 +25,6 @@ pub enum Refused {
     Busy(String),
 }
 
-const NOT_BY_CONTROL_SOCKET: &[u8] = b"CLIENT_ERROR replication orders are taken from the control socket only: \
-    use remora ctl on the server's host, as its user or root; or start the server with --orders-from-loopback\r\n";
-const NOT_LOCAL: &[u8] = b"CLIENT_ERROR replication orders are taken from this host only: use remora ctl there\r\n";
-
 impl Engine {
     /// Who takes the orders, and what a client must be to give them; once.
     pub fn set_order_taker(&self, from: Origin, taker: OrderTaker) {
@@ -37,16 +34,22 @@ impl Engine {
     /// OK means that the order was accepted, not that it has been carried out: `stats replication`
     /// shows that.
     pub(super) fn order(&self, call: &mut Call<'_, '_, '_>, order: &[u8]) -> Outcome {
-        let Some(orders) = self.orders.get() else { return call.answer(reply::ERROR) };
+        let Some(orders) = self.orders.get() else { return call.refused(Reply::Text, Refusal::UnknownCommand) };
         if call.context.client.origin() < orders.from {
-            return call.answer(if orders.from == Origin::ControlSocket { NOT_BY_CONTROL_SOCKET } else { NOT_LOCAL });
+            return call.refused(
+                Reply::Text,
+                match orders.from {
+                    Origin::ControlSocket => Refusal::OrdersByControlSocketOnly,
+                    Origin::ThisHost | Origin::Elsewhere => Refusal::OrdersFromThisHostOnly,
+                },
+            );
         }
-        let Err(refused) = (orders.taker)(order) else { return call.answer(reply::OK) };
-        let (kind, why) = match &refused {
-            Refused::Nonsense(why) => ("CLIENT_ERROR", why),
-            Refused::Busy(why) => ("SERVER_ERROR", why),
+        let (fault, why) = match (orders.taker)(order) {
+            Ok(()) => return call.done(Reply::Text, Done::Ok),
+            Err(Refused::Nonsense(why)) => (Fault::Client, why),
+            Err(Refused::Busy(why)) => (Fault::Server, why),
         };
-        write!(call.out.bytes(), "{kind} {why}\r\n").expect("writing to a Vec cannot fail");
+        Reply::Text.refused_because(call.out.bytes(), fault, why);
         Outcome::Done
     }
 }

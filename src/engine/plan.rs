@@ -5,7 +5,7 @@
 
 use super::{Call, Engine};
 use crate::protocol::Request;
-use crate::protocol::classic::NextKey;
+use crate::protocol::text::keys::NextKey;
 use crate::store::{Located, Place, Turn};
 
 /// Where a request's key belongs (of a get, its first); nothing for a request without one.
@@ -62,12 +62,12 @@ fn first_key<'r>(request: &Request<'r>) -> NextKey<'r> {
         Request::FlushAll { .. }
         | Request::CacheMemlimit { .. }
         | Request::Verbosity { .. }
-        | Request::Stats(_)
+        | Request::Stats { .. }
         | Request::Replication(_)
         | Request::Shutdown { .. }
         | Request::Wait { .. }
-        | Request::Version
+        | Request::Version(_)
         | Request::Quit
-        | Request::MetaNoop => NextKey::End,
+        | Request::Noop(_) => NextKey::End,
     }
 }

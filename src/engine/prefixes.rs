@@ -5,8 +5,9 @@
 //! [`STATS_PREFIXES_MAX`] prefixes are counted.
 
 use crate::base::limits::STATS_PREFIXES_MAX;
+use crate::protocol::answer::PrefixCounts;
+use crate::protocol::reply::Rows;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
@@ -21,19 +22,11 @@ pub(super) enum Use {
     Delete,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Counts {
-    gets: u64,
-    hits: u64,
-    sets: u64,
-    deletes: u64,
-}
-
 /// The counters, by prefix.
 pub(super) struct Prefixes {
     delimiter: u8,
     enabled: AtomicBool,
-    counts: Mutex<BTreeMap<Vec<u8>, Counts>>,
+    counts: Mutex<BTreeMap<Vec<u8>, PrefixCounts>>,
 }
 
 impl Default for Prefixes {
@@ -80,7 +73,7 @@ impl Prefixes {
             if all.len() >= STATS_PREFIXES_MAX {
                 return;
             }
-            all.insert(prefix.to_vec(), Counts::default());
+            all.insert(prefix.to_vec(), PrefixCounts::default());
         }
         let counts = all.get_mut(prefix).expect("it was inserted above");
         match what {
@@ -93,14 +86,9 @@ impl Prefixes {
         }
     }
 
-    /// `PREFIX <prefix> get <n> hit <n> set <n> del <n>` for each.
-    pub(super) fn dump(&self, out: &mut Vec<u8>) {
-        for (prefix, counts) in self.lock().iter() {
-            out.extend_from_slice(b"PREFIX ");
-            out.extend_from_slice(prefix);
-            let Counts { gets, hits, sets, deletes } = counts;
-            write!(out, " get {gets} hit {hits} set {sets} del {deletes}\r\n").expect("writing to a Vec cannot fail");
-        }
+    /// A row for each.
+    pub(super) fn dump(&self, out: &mut Rows<'_>) {
+        self.lock().iter().for_each(|(prefix, counts)| out.prefix(prefix, counts));
     }
 
     /// Forget all counts.
@@ -108,7 +96,7 @@ impl Prefixes {
         self.lock().clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Counts>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, PrefixCounts>> {
         self.counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -116,10 +104,11 @@ impl Prefixes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Reply;
 
     fn dump(prefixes: &Prefixes) -> String {
         let mut out = Vec::new();
-        prefixes.dump(&mut out);
+        prefixes.dump(&mut Rows::new(Reply::Text, &mut out));
         String::from_utf8(out).unwrap()
     }
 

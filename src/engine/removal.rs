@@ -3,8 +3,8 @@
 use super::prefixes::Use;
 use super::{Call, Context, Engine, Outcome};
 use crate::base::time::Expiry;
-use crate::protocol::classic;
-use crate::protocol::reply;
+use crate::protocol::answer::Removed;
+use crate::protocol::request::Delete;
 use crate::store::{Entry, Item, Located, NewItem, Unwritten};
 
 /// What is to be removed.
@@ -30,22 +30,16 @@ pub(super) struct Remains {
     pub new_cas: Option<u64>,
 }
 
-/// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Removed {
-    Done,
-    NotFound,
-    Exists,
-}
-
 impl Engine {
     /// delete.
-    pub(super) fn delete(&self, call: &mut Call<'_, '_, '_>, request: &classic::Delete<'_>) -> Outcome {
+    pub(super) fn delete(&self, call: &mut Call<'_, '_, '_>, request: &Delete<'_>) -> Outcome {
         let order = RemoveOrder { key: request.key, ..RemoveOrder::default() };
         match self.remove(call, &order) {
-            Ok(Removed::Done) => call.answer_unless(request.noreply, reply::DELETED),
-            Ok(Removed::NotFound | Removed::Exists) => call.answer_unless(request.noreply, reply::NOT_FOUND),
-            Err(unwritten) => self.refuse(call, unwritten, 0, request.noreply),
+            Ok(removed) => {
+                request.reply.removed(call.out.bytes(), removed);
+                Outcome::Done
+            }
+            Err(unwritten) => self.refuse(call, unwritten, 0, request.reply),
         }
     }
 

@@ -9,8 +9,11 @@ use super::output::{LOAN_BYTES_MIN, Mark};
 use super::prefixes::Use;
 use super::{Call, Engine, Outcome, Output, expiry_of};
 use crate::base::time::Expiry;
-use crate::protocol::classic::{self, Keys, NextKey};
-use crate::protocol::reply;
+use crate::protocol::answer::Touched;
+use crate::protocol::request::{Get, Touch};
+use crate::protocol::text::encode;
+use crate::protocol::text::keys::{Keys, NextKey};
+use crate::protocol::{Refusal, Reply};
 use crate::store::{Item, Located, MetaChange, Unwritten};
 use arrayvec::ArrayVec;
 
@@ -27,7 +30,7 @@ impl Engine {
     /// by one error line, as in memcached.
     /// What was already flushed to the client cannot be taken back: then the error line stands
     /// where END would.
-    pub(super) fn get<'c>(&self, call: &mut Call<'c, '_, '_>, request: &classic::Get<'c>, resume: u32) -> Outcome {
+    pub(super) fn get<'c>(&self, call: &mut Call<'c, '_, '_>, request: &Get<'c>, resume: u32) -> Outcome {
         let begin = (resume == 0 && !request.continues).then(|| call.out.mark());
         let touch = request.form.touch.map(|exptime| expiry_of(exptime, call.context.now));
         let mut ahead = KeysAhead::new();
@@ -41,7 +44,7 @@ impl Engine {
                         return Outcome::Park(from);
                     }
                     take_back(call, begin);
-                    return fail(request, self.refuse(call, unwritten, from, false));
+                    return fail(request, self.refuse(call, unwritten, from, Reply::Text));
                 }
                 from = *next;
                 if call.out.is_full() {
@@ -53,11 +56,14 @@ impl Engine {
                 NextKey::Key(..) if call.context.keys_left == 0 => return Outcome::Resume(from),
                 NextKey::Key(..) => {}
                 NextKey::End if !request.ends => return Outcome::Part,
-                NextKey::End => return call.answer(reply::END),
-                NextKey::Bad(line) => {
+                NextKey::End => {
+                    encode::end(call.out.bytes());
+                    return Outcome::Done;
+                }
+                NextKey::Bad => {
                     take_back(call, begin);
                     call.context.turn.forget_appended();
-                    return fail(request, call.answer(line));
+                    return fail(request, call.refused(Reply::Text, Refusal::BadFormat));
                 }
             }
         }
@@ -114,24 +120,28 @@ impl Engine {
         if let Some(item) = found {
             call.note_use(&item, self.store.takes_writes(at.place));
             let cas = with_cas.then(|| item.cas());
-            reply::value_line(call.out.bytes(), at.key, item.client_flags(), item.value_bytes(), cas);
+            encode::value_line(call.out.bytes(), at.key, item.client_flags(), item.value_bytes(), cas);
             append_value(call.out, &item);
+            encode::value_end(call.out.bytes());
         }
         Ok(())
     }
 
-    /// touch.
-    pub(super) fn touch(&self, call: &mut Call<'_, '_, '_>, request: &classic::Touch<'_>) -> Outcome {
+    /// touch. Inlined: it is so short that the call would show.
+    #[inline(always)]
+    pub(super) fn touch(&self, call: &mut Call<'_, '_, '_>, request: &Touch<'_>) -> Outcome {
         let at = self.locate(call, request.key);
         let expiry = expiry_of(request.exptime, call.context.now);
-        match self.touch_item(call, &at, expiry) {
+        let touched = match self.touch_item(call, &at, expiry) {
             Ok(Some(item)) => {
                 item.note_use(call.context.now);
-                call.answer_unless(request.noreply, reply::TOUCHED)
+                Touched::Done
             }
-            Ok(None) => call.answer_unless(request.noreply, reply::NOT_FOUND),
-            Err(unwritten) => self.refuse(call, unwritten, 0, request.noreply),
-        }
+            Ok(None) => Touched::NotFound,
+            Err(unwritten) => return self.refuse(call, unwritten, 0, request.reply),
+        };
+        request.reply.touched(call.out.bytes(), touched);
+        Outcome::Done
     }
 
     /// Give the item a new expiry; its CAS stays. Returns the item, even when the new expiry has
@@ -162,16 +172,15 @@ fn take_back(call: &mut Call<'_, '_, '_>, begin: Option<Mark>) {
 }
 
 /// A get has ended in an error line. If its line goes on, the rest of it must be dropped.
-fn fail(request: &classic::Get<'_>, answered: Outcome) -> Outcome {
+fn fail(request: &Get<'_>, answered: Outcome) -> Outcome {
     if request.ends { answered } else { Outcome::DropLine }
 }
 
-/// A value and its line end: copied when small, lent from the log when large.
+/// A value: copied when small, lent from the log when large.
 pub(super) fn append_value(out: &mut Output, item: &Item<'_>) {
     if item.value_bytes() >= LOAN_BYTES_MIN {
         out.lend(item.loan());
     } else {
         item.value().copy_to(out.bytes());
     }
-    out.bytes().extend_from_slice(b"\r\n");
 }

@@ -4,7 +4,8 @@
 
 use super::stats::{Baseline, GlobalStats, WorkerTotals};
 use super::{Call, Engine};
-use crate::protocol::reply::{VERSION, stat_line};
+use crate::protocol::reply::Rows;
+use crate::protocol::{Reply, VERSION};
 use crate::store::StoreStats;
 use crate::sys::logging::dropped_lines;
 use std::fmt::Display;
@@ -58,10 +59,11 @@ impl Engine {
     }
 
     /// Plain `stats`, without END.
-    pub(super) fn report_general(&self, call: &mut Call<'_, '_, '_>) {
+    pub(super) fn report_general(&self, call: &mut Call<'_, '_, '_>, reply: Reply) {
         let now = self.snapshot(call);
         let unix_seconds = call.context.now.0;
-        let out = call.out.bytes();
+        let acks = self.acks_rows(call, &now.workers);
+        let out = &mut call.rows(reply);
         self.report_process(out, unix_seconds);
         self.report_connections(out, &now);
         report_commands(out, &now.workers);
@@ -69,57 +71,56 @@ impl Engine {
         report_items(out, &now.store);
         report_log(out, &now.store);
         report_loop(out, &now.workers);
-        stat_line(out, "input_held_bytes", self.global.input_held_bytes.load(Relaxed));
-        stat_line(out, "output_held_bytes", self.global.output_held_bytes.load(Relaxed));
-        self.report_acks(call, &now.workers);
+        out.row("input_held_bytes", self.global.input_held_bytes.load(Relaxed));
+        out.row("output_held_bytes", self.global.output_held_bytes.load(Relaxed));
+        report_rows(out, &acks);
         // Of the process's own log on standard error, not of a shard's.
-        stat_line(call.out.bytes(), "log_lines_dropped", dropped_lines());
+        out.row("log_lines_dropped", dropped_lines());
     }
 
     /// What is, and was, held for replicas.
-    pub(super) fn report_acks(&self, call: &mut Call<'_, '_, '_>, total: &WorkerTotals) {
+    pub(super) fn acks_rows(&self, call: &Call<'_, '_, '_>, total: &WorkerTotals) -> [(&'static str, u64); 4] {
         let all = self.count_all(call).workers;
         // Not since the last reset: these are pending now. An answer is counted as ended only after
         // it was counted as held.
         let pending = (all.acks_waited + all.waits).saturating_sub(all.acks_ended);
-        let rows: [(&str, u64); 4] = [
+        [
             ("acks_waited", total.acks_waited),
             ("acks_timed_out", total.acks_timed_out),
             ("acks_pending", pending),
             ("waits", total.waits),
-        ];
-        report_rows(call.out.bytes(), &rows);
+        ]
     }
 
-    fn report_process(&self, out: &mut Vec<u8>, unix_seconds: u32) {
-        stat_line(out, "pid", std::process::id());
-        stat_line(out, "uptime", self.started.elapsed().as_secs());
-        stat_line(out, "time", unix_seconds);
-        stat_line(out, "version", VERSION);
-        stat_line(out, "pointer_size", usize::BITS);
+    fn report_process(&self, out: &mut Rows<'_>, unix_seconds: u32) {
+        out.row("pid", std::process::id());
+        out.row("uptime", self.started.elapsed().as_secs());
+        out.row("time", unix_seconds);
+        out.row("version", VERSION);
+        out.row("pointer_size", usize::BITS);
         if let Some((user, system)) = cpu_seconds() {
-            stat_line(out, "rusage_user", format_args!("{user:.6}"));
-            stat_line(out, "rusage_system", format_args!("{system:.6}"));
+            out.row("rusage_user", format_args!("{user:.6}"));
+            out.row("rusage_system", format_args!("{system:.6}"));
         }
     }
 
-    fn report_connections(&self, out: &mut Vec<u8>, now: &Snapshot) {
+    fn report_connections(&self, out: &mut Rows<'_>, now: &Snapshot) {
         if let Some(connections_max) = self.setting("maxconns") {
-            stat_line(out, "max_connections", connections_max);
+            out.row("max_connections", connections_max);
         }
         let GlobalStats { client_connections, operator_connections, .. } = &self.global;
-        stat_line(out, "curr_connections", client_connections.load(Relaxed) + operator_connections.load(Relaxed));
-        stat_line(out, "total_connections", now.total_connections);
-        stat_line(out, "rejected_connections", now.rejected_connections);
+        out.row("curr_connections", client_connections.load(Relaxed) + operator_connections.load(Relaxed));
+        out.row("total_connections", now.total_connections);
+        out.row("rejected_connections", now.rejected_connections);
     }
 
-    fn report_server(&self, out: &mut Vec<u8>, now: &Snapshot) {
-        stat_line(out, "limit_maxbytes", now.store.capacity_bytes);
-        stat_line(out, "accepting_conns", 1);
-        stat_line(out, "threads", self.settings.workers);
-        stat_line(out, "conn_yields", now.workers.conn_yields);
-        stat_line(out, "hash_power_level", now.store.index_buckets.max(1).ilog2());
-        stat_line(out, "hash_bytes", now.store.index_bytes);
+    fn report_server(&self, out: &mut Rows<'_>, now: &Snapshot) {
+        out.row("limit_maxbytes", now.store.capacity_bytes);
+        out.row("accepting_conns", 1);
+        out.row("threads", self.settings.workers);
+        out.row("conn_yields", now.workers.conn_yields);
+        out.row("hash_power_level", now.store.index_buckets.max(1).ilog2());
+        out.row("hash_bytes", now.store.index_bytes);
     }
 
     /// A row that the server gave.
@@ -128,7 +129,7 @@ impl Engine {
     }
 }
 
-fn report_commands(out: &mut Vec<u8>, total: &WorkerTotals) {
+fn report_commands(out: &mut Rows<'_>, total: &WorkerTotals) {
     let rows: [(&str, u64); 25] = [
         ("cmd_get", total.cmd_get),
         ("cmd_set", total.cmd_set),
@@ -159,7 +160,7 @@ fn report_commands(out: &mut Vec<u8>, total: &WorkerTotals) {
     report_rows(out, &rows);
 }
 
-fn report_items(out: &mut Vec<u8>, store: &StoreStats) {
+fn report_items(out: &mut Rows<'_>, store: &StoreStats) {
     let rows: [(&str, u64); 7] = [
         ("bytes", store.item_bytes),
         ("curr_items", store.items),
@@ -172,7 +173,7 @@ fn report_items(out: &mut Vec<u8>, store: &StoreStats) {
     report_rows(out, &rows);
 }
 
-fn report_log(out: &mut Vec<u8>, store: &StoreStats) {
+fn report_log(out: &mut Rows<'_>, store: &StoreStats) {
     let rows: [(&str, u64); 16] = [
         ("shards", store.shards),
         ("log_appended_bytes", store.counts.appended_bytes),
@@ -193,11 +194,11 @@ fn report_log(out: &mut Vec<u8>, store: &StoreStats) {
     ];
     report_rows(out, &rows);
     let amplification = write_amplification(store.counts.appended_bytes, store.counts.reinserted_bytes);
-    stat_line(out, "log_write_amplification", format_args!("{amplification:.3}"));
+    out.row("log_write_amplification", format_args!("{amplification:.3}"));
 }
 
 /// What the workers' loops do: system calls, and connections and requests that were refused.
-fn report_loop(out: &mut Vec<u8>, total: &WorkerTotals) {
+fn report_loop(out: &mut Rows<'_>, total: &WorkerTotals) {
     let rows: [(&str, u64); 10] = [
         ("read_calls", total.read_calls),
         ("write_calls", total.write_calls),
@@ -213,9 +214,9 @@ fn report_loop(out: &mut Vec<u8>, total: &WorkerTotals) {
     report_rows(out, &rows);
 }
 
-fn report_rows<V: Display>(out: &mut Vec<u8>, rows: &[(&str, V)]) {
+pub(super) fn report_rows<V: Display>(out: &mut Rows<'_>, rows: &[(&str, V)]) {
     for (name, value) in rows {
-        stat_line(out, name, value);
+        out.row(name, value);
     }
 }
 

@@ -1,54 +1,52 @@
 //! `stats <subject>`: settings, items, slabs, sizes, conns, replication, detail, reset.
 
+use super::stats_report::report_rows;
 use super::{Call, Engine, Outcome};
-use crate::protocol::reply::{self, stat_line};
-use std::io::Write;
-
-const DETAIL_OFF: &[u8] = b"CLIENT_ERROR stats detail not allowed\r\n";
+use crate::protocol::answer::Done;
+use crate::protocol::reply::Rows;
+use crate::protocol::{Refusal, Reply};
 
 impl Engine {
-    /// stats, with the rest of its line.
-    pub(super) fn stats(&self, call: &mut Call<'_, '_, '_>, subject: &[u8]) -> Outcome {
+    /// stats, with what it is asked about.
+    pub(super) fn stats(&self, call: &mut Call<'_, '_, '_>, subject: &[u8], reply: Reply) -> Outcome {
         let mut words = subject.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
         match words.next() {
-            None => self.report_general(call),
+            None => self.report_general(call, reply),
             Some(b"reset") => {
                 self.reset_stats(call);
-                return call.answer(reply::RESET);
+                return call.done(reply, Done::Reset);
             }
-            Some(b"detail") if !self.switches.dumps => return call.answer(DETAIL_OFF),
-            Some(b"detail") => return self.detail(call, words.next()),
-            Some(b"settings") => self.report_settings(call),
-            Some(b"items") => self.report_item_class(call),
-            Some(b"slabs") => self.report_slab_class(call),
+            Some(b"detail") if !self.switches.dumps => return call.refused(reply, Refusal::DetailOff),
+            Some(b"detail") => return self.detail(call, words.next(), reply),
+            Some(b"settings") => self.report_settings(call, reply),
+            Some(b"items") => self.report_item_class(call, reply),
+            Some(b"slabs") => self.report_slab_class(call, reply),
             // Sizes are not tracked, as in a memcached that was not told to.
-            Some(b"sizes") => stat_line(call.out.bytes(), "sizes_status", "disabled"),
-            Some(b"conns") => report_connections(call),
-            Some(b"replication") => self.report_replication(call),
-            Some(b"cachedump") => {
-                return call.answer(b"CLIENT_ERROR stats cachedump not allowed\r\n");
-            }
-            Some(_) => return call.answer(reply::ERROR),
+            Some(b"sizes") => call.rows(reply).row("sizes_status", "disabled"),
+            Some(b"conns") => report_connections(call, reply),
+            Some(b"replication") => self.report_replication(call, reply),
+            Some(b"cachedump") => return call.refused(reply, Refusal::CachedumpOff),
+            Some(_) => return call.refused(reply, Refusal::UnknownCommand),
         }
-        call.answer(reply::END)
+        call.end_of_rows(reply)
     }
 
-    fn detail(&self, call: &mut Call<'_, '_, '_>, argument: Option<&[u8]>) -> Outcome {
+    fn detail(&self, call: &mut Call<'_, '_, '_>, argument: Option<&[u8]>, reply: Reply) -> Outcome {
         match argument {
             Some(b"on") => self.prefixes.enable(true),
             Some(b"off") => self.prefixes.enable(false),
             Some(b"dump") => {
-                self.prefixes.dump(call.out.bytes());
-                return call.answer(reply::END);
+                self.prefixes.dump(&mut call.rows(reply));
+                return call.end_of_rows(reply);
             }
-            _ => return call.answer(b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"),
+            _ => return call.refused(reply, Refusal::DetailUsage),
         }
-        call.answer(reply::OK)
+        call.done(reply, Done::Ok)
     }
 
     /// What the engine knows of the configuration, then the server's rows, which win where both
     /// name a setting.
-    fn report_settings(&self, call: &mut Call<'_, '_, '_>) {
+    fn report_settings(&self, call: &mut Call<'_, '_, '_>, reply: Reply) {
         let verbosity = match log::max_level() {
             log::LevelFilter::Off | log::LevelFilter::Error | log::LevelFilter::Warn => 0,
             log::LevelFilter::Info => 1,
@@ -70,30 +68,30 @@ impl Engine {
             ("track_sizes", "no".to_string()),
             ("client_flags_size", size_of::<u32>().to_string()),
         ];
-        let out = call.out.bytes();
+        let out = &mut call.rows(reply);
         for (name, value) in own.iter().filter(|row| self.setting(row.0).is_none()).chain(&self.settings.rows) {
-            stat_line(out, name, value);
+            out.row(name, value);
         }
     }
 
     /// The role, then what the replication layer tells.
-    fn report_replication(&self, call: &mut Call<'_, '_, '_>) {
-        let out = call.out.bytes();
+    fn report_replication(&self, call: &mut Call<'_, '_, '_>, reply: Reply) {
+        let acks = self.acks_rows(call, &self.snapshot(call).workers);
+        let out = &mut call.rows(reply);
         let role = match self.store.writable().count() {
             0 => "replica",
             open if open == self.store.shards().len() => "primary",
             _ => "mixed",
         };
-        stat_line(out, "role", role);
+        out.row("role", role);
         if let Some(rows) = self.replication.get() {
-            rows(&mut |name, value| stat_line(out, name, value));
+            rows(&mut |name, value| out.row(name, value));
         }
-        let now = self.snapshot(call);
-        self.report_acks(call, &now.workers);
+        report_rows(out, &acks);
     }
 
     /// There are no size classes here; tools that walk them find one, with everything in it.
-    fn report_item_class(&self, call: &mut Call<'_, '_, '_>) {
+    fn report_item_class(&self, call: &mut Call<'_, '_, '_>, reply: Reply) {
         let now = self.snapshot(call);
         if now.store.items == 0 {
             return;
@@ -107,10 +105,10 @@ impl Engine {
             ("expired_unfetched", now.store.counts.expired_unfetched),
             ("evicted_unfetched", now.store.counts.evicted_unfetched),
         ];
-        class_rows(call.out.bytes(), "items:1:", &rows);
+        class_rows(&mut call.rows(reply), "items:1:", &rows);
     }
 
-    fn report_slab_class(&self, call: &mut Call<'_, '_, '_>) {
+    fn report_slab_class(&self, call: &mut Call<'_, '_, '_>, reply: Reply) {
         let now = self.snapshot(call);
         let rows = [
             ("used_chunks", now.store.items),
@@ -123,23 +121,21 @@ impl Engine {
             ("cas_badval", now.workers.cas_badval),
             ("touch_hits", now.workers.touch_hits),
         ];
-        let out = call.out.bytes();
+        let out = &mut call.rows(reply);
         class_rows(out, "1:", &rows);
-        stat_line(out, "active_slabs", 1);
-        stat_line(out, "total_malloced", now.store.capacity_bytes);
+        out.row("active_slabs", 1);
+        out.row("total_malloced", now.store.capacity_bytes);
     }
 }
 
-fn class_rows(out: &mut Vec<u8>, class: &str, rows: &[(&str, u64)]) {
+fn class_rows(out: &mut Rows<'_>, class: &str, rows: &[(&str, u64)]) {
     for (name, value) in rows {
-        write!(out, "STAT {class}{name} {value}\r\n").expect("writing to a Vec cannot fail");
+        out.row(format_args!("{class}{name}"), value);
     }
 }
 
-fn report_connections(call: &mut Call<'_, '_, '_>) {
+fn report_connections(call: &mut Call<'_, '_, '_>, reply: Reply) {
     let host = call.context.host;
-    let out = call.out.bytes();
-    host.connections(&mut |id, field, value| {
-        write!(out, "STAT {id}:{field} {value}\r\n").expect("writing to a Vec cannot fail");
-    });
+    let out = &mut call.rows(reply);
+    host.connections(&mut |id, field, value| out.row(format_args!("{id}:{field}"), value));
 }

@@ -8,8 +8,8 @@
 use super::prefixes::Use;
 use super::{Call, Engine, Outcome, expiry_of};
 use crate::base::time::Expiry;
-use crate::protocol::classic::{self, StoreVerb};
-use crate::protocol::reply;
+use crate::protocol::answer::Stored;
+use crate::protocol::request::{Store, StoreVerb};
 use crate::store::{Entry, Item, Located, NewItem, NoRoom, Unwritten};
 
 /// What is to be stored, and under which conditions.
@@ -32,15 +32,6 @@ pub(super) struct StoreOrder<'a> {
     pub unlink_if_too_large: bool,
 }
 
-/// How a store ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stored {
-    Written { cas: u64, value_bytes: usize },
-    Unmet,
-    Exists,
-    NotFound,
-}
-
 /// What to do, given what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -58,7 +49,7 @@ enum Verdict {
 fn judge(order: &StoreOrder<'_>, old_cas: Option<u64>) -> Verdict {
     match (order.verb, old_cas) {
         (StoreVerb::Set, _) | (StoreVerb::Add, None) | (StoreVerb::Replace, Some(_)) => Verdict::Store,
-        (StoreVerb::Add, Some(_)) | (StoreVerb::Replace, None) => Verdict::Refuse(Stored::Unmet),
+        (StoreVerb::Add, Some(_)) | (StoreVerb::Replace, None) => Verdict::Refuse(Stored::NotStored),
         (StoreVerb::Cas(_), None) => Verdict::Refuse(Stored::NotFound),
         (StoreVerb::Cas(0), Some(_)) => Verdict::Refuse(Stored::Exists),
         (StoreVerb::Cas(asked), Some(old)) if asked == old => Verdict::Store,
@@ -69,7 +60,7 @@ fn judge(order: &StoreOrder<'_>, old_cas: Option<u64>) -> Verdict {
         }
         (StoreVerb::Append | StoreVerb::Prepend, Some(_)) => Verdict::Refuse(Stored::Exists),
         (StoreVerb::Append | StoreVerb::Prepend, None) if order.vivify => Verdict::Store,
-        (StoreVerb::Append | StoreVerb::Prepend, None) => Verdict::Refuse(Stored::Unmet),
+        (StoreVerb::Append | StoreVerb::Prepend, None) => Verdict::Refuse(Stored::NotStored),
     }
 }
 
@@ -107,7 +98,7 @@ impl<'a> StoreOrder<'a> {
 
 impl Engine {
     /// set, add, replace, append, prepend, cas.
-    pub(super) fn store_classic(&self, call: &mut Call<'_, '_, '_>, request: &classic::Store<'_>) -> Outcome {
+    pub(super) fn store_classic(&self, call: &mut Call<'_, '_, '_>, request: &Store<'_>) -> Outcome {
         let order = StoreOrder {
             verb: request.verb,
             key: request.key,
@@ -120,14 +111,13 @@ impl Engine {
             new_cas: None,
             unlink_if_too_large: request.verb == StoreVerb::Set,
         };
-        let line = match self.store_item(call, &order) {
-            Ok(Stored::Written { .. }) => reply::STORED,
-            Ok(Stored::Unmet) => reply::NOT_STORED,
-            Ok(Stored::Exists) => reply::EXISTS,
-            Ok(Stored::NotFound) => reply::NOT_FOUND,
-            Err(unwritten) => return self.refuse(call, unwritten, 0, request.noreply),
-        };
-        call.answer_unless(request.noreply, line)
+        match self.store_item(call, &order) {
+            Ok(stored) => {
+                request.reply.stored(call.out.bytes(), stored);
+                Outcome::Done
+            }
+            Err(unwritten) => self.refuse(call, unwritten, 0, request.reply),
+        }
     }
 
     /// Store, and count it.
@@ -143,7 +133,7 @@ impl Engine {
             match stored {
                 Stored::Written { .. } => stats.cas_hits.increment(),
                 Stored::NotFound => stats.cas_misses.increment(),
-                Stored::Exists | Stored::Unmet => stats.cas_badval.increment(),
+                Stored::Exists | Stored::NotStored => stats.cas_badval.increment(),
             }
         }
         self.prefixes.record(order.key, Use::Set);
@@ -218,7 +208,7 @@ fn write_joined(
 ) -> Result<Stored, Unwritten> {
     match entry.set(draft) {
         Ok(cas) => Ok(Stored::Written { cas, value_bytes }),
-        Err(NoRoom::TooLarge) => Ok(Stored::Unmet),
+        Err(NoRoom::TooLarge) => Ok(Stored::NotStored),
         Err(no_room) => Err(no_room.into()),
     }
 }
@@ -254,14 +244,14 @@ mod tests {
 
     #[test]
     fn every_verb_decides_by_what_is_there() {
-        use Stored::{Exists, NotFound, Unmet};
+        use Stored::{Exists, NotFound, NotStored};
         use Verdict::{Join, Refuse, Store};
         for (verb, on_miss, on_hit) in [
             (StoreVerb::Set, Store, Store),
-            (StoreVerb::Add, Store, Refuse(Unmet)),
-            (StoreVerb::Replace, Refuse(Unmet), Store),
-            (StoreVerb::Append, Refuse(Unmet), Join),
-            (StoreVerb::Prepend, Refuse(Unmet), Join),
+            (StoreVerb::Add, Store, Refuse(NotStored)),
+            (StoreVerb::Replace, Refuse(NotStored), Store),
+            (StoreVerb::Append, Refuse(NotStored), Join),
+            (StoreVerb::Prepend, Refuse(NotStored), Join),
             (StoreVerb::Cas(7), Refuse(NotFound), Store),
             (StoreVerb::Cas(6), Refuse(NotFound), Refuse(Exists)),
             (StoreVerb::Cas(8), Refuse(NotFound), Refuse(Exists)),
@@ -288,7 +278,7 @@ mod tests {
             let onto = |onto_cas| StoreOrder { onto_cas, ..order(verb) };
             assert_eq!(judge(&onto(7), Some(7)), Verdict::Join);
             assert_eq!(judge(&onto(6), Some(7)), Verdict::Refuse(Stored::Exists));
-            assert_eq!(judge(&onto(6), None), Verdict::Refuse(Stored::Unmet));
+            assert_eq!(judge(&onto(6), None), Verdict::Refuse(Stored::NotStored));
             let vivify = StoreOrder { vivify: true, ..order(verb) };
             assert_eq!(judge(&vivify, None), Verdict::Store);
             assert_eq!(judge(&vivify, Some(7)), Verdict::Join);

@@ -6,7 +6,7 @@ use super::registry::View;
 use super::table::Token;
 use crate::base::time::SteadySeconds;
 use crate::engine::Output;
-use crate::protocol::classic::GetForm;
+use crate::protocol::request::GetForm;
 use crate::sys::poll::Interest;
 use std::io;
 use std::os::fd::OwnedFd;

@@ -8,7 +8,7 @@ use super::Shared;
 use super::connection::Progress;
 use crate::base::limits::{BATCH_REQUESTS_MAX, PARK_MILLISECONDS_MAX};
 use crate::engine::{Attempt, Context, Engine, Outcome, Output, Plan};
-use crate::protocol::classic::GetForm;
+use crate::protocol::request::GetForm;
 use crate::protocol::{KeyScratch, Parsed, Rejection, Request, parse, parse_more_of_get};
 use crate::store::Turn;
 use arrayvec::ArrayVec;

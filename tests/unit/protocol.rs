@@ -151,7 +151,7 @@ fn walk(input: &[u8]) {
             }
             Parsed::Rejected(rejection) => {
                 assert!(rejection.skip_bytes >= 1);
-                assert!(rejection.answer.is_empty() || rejection.answer.ends_with(b"\r\n"));
+                assert!(rejection.refusal.line().ends_with(b"\r\n"));
                 if rejection.close || rejection.skip_bytes >= rest.len() as u64 {
                     return;
                 }

@@ -2,8 +2,9 @@
 //! promises.
 
 use remora::base::limits::{ACK_MILLISECONDS_MAX, ACK_REPLICAS_MAX, KEY_BYTES_MAX};
-use remora::protocol::classic::{Keys, NextKey};
-use remora::protocol::reply::{MetaCode, MetaFacts, meta_line};
+use remora::protocol::answer::MetaFacts;
+use remora::protocol::text::encode::meta_found;
+use remora::protocol::text::keys::{Keys, NextKey};
 use remora::protocol::{KeyScratch, ParseLimits, Parsed, Rejection, Request, parse};
 
 const LIMITS: ParseLimits = ParseLimits { value_bytes_max: 64 << 10 };
@@ -51,7 +52,7 @@ fn check(request: &Request<'_>) {
             assert!(meta.value.len() <= LIMITS.value_bytes_max);
             assert!(meta.ack_replicas.is_none_or(|replicas| replicas <= ACK_REPLICAS_MAX));
             let mut answer = Vec::new();
-            meta_line(&mut answer, MetaCode::Done, meta, Some(&MetaFacts::default()));
+            meta_found(&mut answer, meta, &MetaFacts::default(), false);
             assert_eq!(answer.iter().filter(|byte| **byte == b'\n').count(), 1, "one line and no more");
         }
         Request::Wait { replicas, milliseconds } => {
@@ -69,7 +70,7 @@ fn check_keys(keys: &Keys<'_>) {
         assert!(next > offset, "the cursor moves");
         (offset, found) = (next, found + 1);
     }
-    assert!(found > 0 || matches!(keys.next(0), NextKey::Bad(_)), "a get has a key, or a bad one");
+    assert!(found > 0 || matches!(keys.next(0), NextKey::Bad), "a get has a key, or a bad one");
 }
 
 /// As it stood on the line: nothing in it can end a line or part a token.
@@ -80,7 +81,8 @@ fn check_key(key: &[u8]) {
 
 fn check_rejection(rejection: &Rejection<'_>) {
     assert!(rejection.skip_bytes >= 1);
-    assert!(rejection.answer.is_empty() || rejection.answer.ends_with(b"\r\n"));
+    let line = rejection.refusal.line();
+    assert!(line.ends_with(b"\r\n") && line.iter().filter(|byte| **byte == b'\n').count() == 1);
     if let Some(key) = rejection.unlink {
         assert!((1..=KEY_BYTES_MAX).contains(&key.len()));
     }

@@ -353,7 +353,7 @@ fn server_wide_commands() {
             ("cache_memlimit 64 noreply", ""),
             ("verbosity 1", "OK"),
             ("verbosity 0 noreply", ""),
-            ("version", &format!("VERSION {}", remora::protocol::reply::VERSION)),
+            ("version", &format!("VERSION {}", remora::protocol::VERSION)),
             ("stats nonsense", "ERROR"),
             ("stats sizes", "STAT sizes_status disabled|END"),
         ],

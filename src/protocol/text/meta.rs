@@ -1,11 +1,11 @@
-//! The meta commands mg, ms, md, ma and me, with their flags digested.
+//! The meta commands mg, ms, md, ma and me: what a request says, and how a line is read into one,
+//! its flags digested.
 //!
 //! Takes a line whose command is known, gives the request. Nothing is executed before all flags
 //! have been read, so a refused command has changed nothing; memcached finds an opaque that is too
 //! long only after it has, say, incremented.
 
-use super::super::meta::{MetaRequest, MetaVerb, SetMode, flag_tokens};
-use super::super::{Exptime, KeyScratch, ParseLimits, Parsed, Request, reply};
+use super::super::{Exptime, KeyScratch, ParseLimits, Parsed, Refusal, Reply, Request};
 use super::line::{Line, block_bytes};
 use super::tokens::{Tokens, ack_replicas, i32_strict, u32_strict, u64_strict};
 use crate::base::limits::{KEY_BYTES_MAX, META_FLAGS_MAX, OPAQUE_BYTES_MAX};
@@ -19,19 +19,122 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
-const DUPLICATE_FLAG: &[u8] = b"CLIENT_ERROR duplicate flag\r\n";
-const INVALID_FLAG: &[u8] = b"CLIENT_ERROR invalid flag\r\n";
-const INVALID_OR_DUPLICATE: &[u8] = b"CLIENT_ERROR invalid or duplicate flag\r\n";
-const TOO_MANY_FLAGS: &[u8] = b"CLIENT_ERROR options flags are too long\r\n";
-const BAD_TOKEN: &[u8] = b"CLIENT_ERROR bad token in command line format\r\n";
-const BAD_KEY: &[u8] = b"CLIENT_ERROR error decoding key\r\n";
-const BAD_INITIAL: &[u8] = b"CLIENT_ERROR invalid numeric initial value\r\n";
-const BAD_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta value\r\n";
-const BAD_SET_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ms M token\r\n";
-const BAD_ARITHMETIC_MODE: &[u8] = b"CLIENT_ERROR invalid mode for ma M token\r\n";
-const OPAQUE_TOO_LONG: &[u8] = b"CLIENT_ERROR opaque token too long\r\n";
+/// Which meta command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetaVerb {
+    /// mg.
+    Get,
+    /// ms.
+    Set,
+    /// md.
+    Delete,
+    /// ma.
+    Arithmetic,
+    /// me.
+    Debug,
+}
 
-type Refusal = &'static [u8];
+/// The M flag of ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SetMode {
+    /// S: whatever is there.
+    #[default]
+    Set,
+    /// E: only if nothing is there.
+    Add,
+    /// A: behind what is there.
+    Append,
+    /// P: before what is there.
+    Prepend,
+    /// R: only if something is there.
+    Replace,
+}
+
+/// One meta command with its flags digested. Flags that are to be given back are walked in the
+/// order in which they came by [`super::encode`], from `flag_tokens`.
+#[derive(Debug)]
+pub struct MetaRequest<'a> {
+    /// Which command.
+    pub verb: MetaVerb,
+    /// The key as stored: decoded when the b flag was given.
+    pub key: &'a [u8],
+    /// The key as the client wrote it: what k gives back.
+    pub key_token: &'a [u8],
+    /// The flags as they came, separated by blanks; what the reply's flags are made from.
+    pub flag_tokens: &'a [u8],
+    /// ms: the value; empty otherwise.
+    pub value: &'a [u8],
+    /// b: the key came as base64.
+    pub base64_key: bool,
+    /// q: leave out the usual answer (mg: EN; ms, md, ma: HD). NF is never hidden.
+    pub quiet: bool,
+    /// v: the value is wanted in the answer.
+    pub want_value: bool,
+    /// u: do not count this as a use.
+    pub no_bump: bool,
+    /// C: only if the item's CAS is this (mg: leave out the value if it is).
+    pub compare_cas: Option<u64>,
+    /// E: the CAS the item is to have after a change.
+    pub new_cas: Option<u64>,
+    /// F: client flags of a stored item.
+    pub client_flags: u32,
+    /// I: ms: accept an older CAS but mark the item stale; md: mark stale instead of deleting.
+    pub invalidate: bool,
+    /// x: md: take the value away, keep the item.
+    pub remove_value: bool,
+    /// T: new time to live.
+    pub ttl: Option<Exptime>,
+    /// N: create on a miss with this time to live (mg, ma; ms in append or prepend mode).
+    pub vivify: Option<Exptime>,
+    /// R: win the recache when less than this many seconds remain.
+    pub recache_seconds: Option<i32>,
+    /// A, Remora's own: replicas that must have applied what this command writes before it is
+    /// answered, instead of as many as the server is set to.
+    pub ack_replicas: Option<u8>,
+    /// M of ms.
+    pub set_mode: SetMode,
+    /// M of ma: true for D or -.
+    pub decrement: bool,
+    /// D: how much (1 if not given).
+    pub delta: u64,
+    /// J: value of an item that ma creates (0 if not given).
+    pub initial: u64,
+}
+
+impl<'a> MetaRequest<'a> {
+    /// A command with no flags: what each of them is when it is not given.
+    pub fn new(verb: MetaVerb, key: &'a [u8]) -> Self {
+        MetaRequest {
+            verb,
+            key,
+            key_token: key,
+            flag_tokens: b"",
+            value: b"",
+            base64_key: false,
+            quiet: false,
+            want_value: false,
+            no_bump: false,
+            compare_cas: None,
+            new_cas: None,
+            client_flags: 0,
+            invalidate: false,
+            remove_value: false,
+            ttl: None,
+            vivify: None,
+            recache_seconds: None,
+            ack_replicas: None,
+            set_mode: SetMode::Set,
+            decrement: false,
+            delta: 1,
+            initial: 0,
+        }
+    }
+}
+
+/// The flags of a meta command, one by one, in the order in which they came. None is empty.
+pub fn flag_tokens(tokens: &[u8]) -> impl Iterator<Item = &[u8]> {
+    tokens.split(|byte| *byte == b' ').filter(|token| !token.is_empty())
+}
 
 /// Any of the five; `rest` is the line behind the command.
 pub fn command<'a>(
@@ -43,7 +146,7 @@ pub fn command<'a>(
 ) -> Parsed<'a> {
     let mut tokens = Tokens::behind_command(rest);
     let Some(key) = tokens.next() else {
-        return line.refuse(reply::BAD_FORMAT);
+        return line.refuse(Refusal::BadFormat);
     };
     let value_bytes = match verb {
         MetaVerb::Set => tokens.next_number().and_then(block_bytes),
@@ -52,19 +155,19 @@ pub fn command<'a>(
     let flag_tokens = tokens.rest();
     // A line that does not even look like one is refused before its block's length is believed.
     let (Some(value_bytes), Some(flags)) = (value_bytes, count_flags(flag_tokens)) else {
-        return line.refuse(reply::BAD_FORMAT);
+        return line.refuse(Refusal::BadFormat);
     };
     let mut request = MetaRequest { flag_tokens, ..MetaRequest::new(verb, key) };
     match verb {
         MetaVerb::Set => set(line, request, flags, value_bytes, limits, scratch),
         MetaVerb::Debug => match debug_key(&mut request, scratch) {
             Ok(()) => line.accept(Request::Meta(request)),
-            Err(answer) => line.refuse(answer),
+            Err(refusal) => line.refuse(refusal),
         },
         _ => match digest(&mut request, flags, scratch) {
-            Ok(digested) if digested.opaque_too_long => line.refuse(OPAQUE_TOO_LONG),
+            Ok(digested) if digested.opaque_too_long => line.refuse(Refusal::OpaqueTooLong),
             Ok(_) => line.accept(Request::Meta(request)),
-            Err(answer) => line.refuse(answer),
+            Err(refusal) => line.refuse(refusal),
         },
     }
 }
@@ -79,13 +182,15 @@ fn set<'a>(
     scratch: &'a mut KeyScratch,
 ) -> Parsed<'a> {
     match digest(&mut request, flags, scratch) {
-        Err(answer) => line.refuse_with_block(answer, value_bytes, None),
+        Err(refusal) => line.refuse_with_block(refusal, Reply::Text, value_bytes, None),
         // Unlike the classic commands, ms drops the old value in every mode.
         Ok(_) if value_bytes as usize > limits.value_bytes_max => {
-            line.refuse_with_block(reply::TOO_LARGE, value_bytes, Some(request.key))
+            line.refuse_with_block(Refusal::TooLarge, Reply::Text, value_bytes, Some(request.key))
         }
-        Ok(digested) if digested.opaque_too_long => line.refuse_with_block(OPAQUE_TOO_LONG, value_bytes, None),
-        Ok(_) => line.with_block(value_bytes, false, |value| Request::Meta(MetaRequest { value, ..request })),
+        Ok(digested) if digested.opaque_too_long => {
+            line.refuse_with_block(Refusal::OpaqueTooLong, Reply::Text, value_bytes, None)
+        }
+        Ok(_) => line.with_block(value_bytes, Reply::Text, |value| Request::Meta(MetaRequest { value, ..request })),
     }
 }
 
@@ -101,7 +206,7 @@ struct Digested {
 /// Read all flags into `request`. ma has one answer for everything that can be wrong here.
 fn digest<'a>(request: &mut MetaRequest<'a>, flags: usize, scratch: &'a mut KeyScratch) -> Result<Digested, Refusal> {
     let digested = match (digest_flags(request, flags, scratch), request.verb) {
-        (Err(_), MetaVerb::Arithmetic) => return Err(INVALID_OR_DUPLICATE),
+        (Err(_), MetaVerb::Arithmetic) => return Err(Refusal::InvalidOrDuplicateFlag),
         (digested, _) => digested?,
     };
     if let Some(mode) = digested.mode {
@@ -118,10 +223,10 @@ fn set_mode(request: &mut MetaRequest<'_>, mode: u8) -> Result<(), Refusal> {
         (MetaVerb::Set, b'A') => request.set_mode = SetMode::Append,
         (MetaVerb::Set, b'P') => request.set_mode = SetMode::Prepend,
         (MetaVerb::Set, b'R') => request.set_mode = SetMode::Replace,
-        (MetaVerb::Set, _) => return Err(BAD_SET_MODE),
+        (MetaVerb::Set, _) => return Err(Refusal::BadSetMode),
         (MetaVerb::Arithmetic, b'I' | b'+') => request.decrement = false,
         (MetaVerb::Arithmetic, b'D' | b'-') => request.decrement = true,
-        (MetaVerb::Arithmetic, _) => return Err(BAD_ARITHMETIC_MODE),
+        (MetaVerb::Arithmetic, _) => return Err(Refusal::BadArithmeticMode),
         (MetaVerb::Get | MetaVerb::Delete | MetaVerb::Debug, _) => {}
     }
     Ok(())
@@ -137,10 +242,10 @@ fn digest_flags<'a>(
     let tokens_before_flags = if request.verb == MetaVerb::Set { 3 } else { 2 };
     // memcached counts a base64 key before decoding, so such keys end at 187 bytes.
     if request.key_token.len() > KEY_BYTES_MAX {
-        return Err(reply::BAD_FORMAT);
+        return Err(Refusal::BadFormat);
     }
     if flags + tokens_before_flags > META_FLAGS_MAX {
-        return Err(TOO_MANY_FLAGS);
+        return Err(Refusal::TooManyFlags);
     }
     let mut digested = Digested::default();
     let mut seen = 0u64;
@@ -149,15 +254,15 @@ fn digest_flags<'a>(
     for token in flag_tokens(request.flag_tokens) {
         let (flag, argument) = (token[0], &token[1..]);
         if flag < b'A' {
-            return Err(INVALID_FLAG);
+            return Err(Refusal::InvalidFlag);
         }
         let bit = 1u64 << (flag - b'A');
         if seen & bit != 0 {
-            return Err(DUPLICATE_FLAG);
+            return Err(Refusal::DuplicateFlag);
         }
         seen |= bit;
         let taken = match flag {
-            b'b' => scratch.take().map_or(Err(BAD_KEY), |scratch| decode_key(request, scratch)),
+            b'b' => scratch.take().map_or(Err(Refusal::BadEncodedKey), |scratch| decode_key(request, scratch)),
             b'M' => {
                 // Only the first letter counts, as in memcached; a bare M is no mode at all.
                 digested.mode = Some(argument.first().copied().unwrap_or(b' '));
@@ -185,25 +290,25 @@ fn digest_flag(request: &mut MetaRequest<'_>, flag: u8, argument: &[u8]) -> Resu
     let taken = match flag {
         // Given back by the reply, or (P, L) meant for a proxy before the server.
         b'k' | b's' | b't' | b'c' | b'f' | b'h' | b'l' | b'P' | b'L' => Ok(()),
-        b'v' => store(Some(true), &mut request.want_value, BAD_TOKEN),
-        b'u' => store(Some(true), &mut request.no_bump, BAD_TOKEN),
-        b'q' => store(Some(true), &mut request.quiet, BAD_TOKEN),
-        b'x' => store(Some(true), &mut request.remove_value, BAD_TOKEN),
-        b'I' => store(Some(true), &mut request.invalidate, BAD_TOKEN),
-        b'N' => store(exptime().map(Some), &mut request.vivify, BAD_TOKEN),
-        b'T' => store(exptime().map(Some), &mut request.ttl, BAD_TOKEN),
-        b'R' => store(signed().map(Some), &mut request.recache_seconds, BAD_TOKEN),
-        b'C' => store(number().map(Some), &mut request.compare_cas, BAD_TOKEN),
-        b'E' => store(number().map(Some), &mut request.new_cas, BAD_TOKEN),
+        b'v' => store(Some(true), &mut request.want_value, Refusal::BadToken),
+        b'u' => store(Some(true), &mut request.no_bump, Refusal::BadToken),
+        b'q' => store(Some(true), &mut request.quiet, Refusal::BadToken),
+        b'x' => store(Some(true), &mut request.remove_value, Refusal::BadToken),
+        b'I' => store(Some(true), &mut request.invalidate, Refusal::BadToken),
+        b'N' => store(exptime().map(Some), &mut request.vivify, Refusal::BadToken),
+        b'T' => store(exptime().map(Some), &mut request.ttl, Refusal::BadToken),
+        b'R' => store(signed().map(Some), &mut request.recache_seconds, Refusal::BadToken),
+        b'C' => store(number().map(Some), &mut request.compare_cas, Refusal::BadToken),
+        b'E' => store(number().map(Some), &mut request.new_cas, Refusal::BadToken),
         // Remora's own: memcached has no A.
-        b'A' => store(ack_replicas(argument).map(Some), &mut request.ack_replicas, BAD_TOKEN),
-        b'J' => store(number(), &mut request.initial, BAD_INITIAL),
-        b'D' => store(number(), &mut request.delta, BAD_DELTA),
+        b'A' => store(ack_replicas(argument).map(Some), &mut request.ack_replicas, Refusal::BadToken),
+        b'J' => store(number(), &mut request.initial, Refusal::BadInitial),
+        b'D' => store(number(), &mut request.delta, Refusal::BadMetaDelta),
         b'F' => {
             let flags = u32_strict(argument).filter(|_| !argument.is_empty());
-            store(flags, &mut request.client_flags, reply::BAD_FORMAT)
+            store(flags, &mut request.client_flags, Refusal::BadFormat)
         }
-        _ => return Err(INVALID_FLAG),
+        _ => return Err(Refusal::InvalidFlag),
     };
     Ok(taken)
 }
@@ -217,10 +322,10 @@ fn store<T>(value: Option<T>, place: &mut T, refusal: Refusal) -> Result<(), Ref
 /// slip: 1.6.18 and the documentation do not.)
 fn debug_key<'a>(request: &mut MetaRequest<'a>, scratch: &'a mut KeyScratch) -> Result<(), Refusal> {
     if request.key_token.len() > KEY_BYTES_MAX {
-        return Err(reply::BAD_FORMAT);
+        return Err(Refusal::BadFormat);
     }
     if flag_tokens(request.flag_tokens).next() == Some(b"b") {
-        decode_key(request, scratch).map_err(|_| reply::BAD_FORMAT)?;
+        decode_key(request, scratch).map_err(|_| Refusal::BadFormat)?;
     }
     Ok(())
 }
@@ -228,7 +333,7 @@ fn debug_key<'a>(request: &mut MetaRequest<'a>, scratch: &'a mut KeyScratch) -> 
 fn decode_key<'a>(request: &mut MetaRequest<'a>, scratch: &'a mut KeyScratch) -> Result<(), Refusal> {
     // A token is never empty, so neither is what it decodes to, but for padding alone: refused by
     // the decoder.
-    let length = BASE64.decode_slice(request.key_token, scratch).map_err(|_| BAD_KEY)?;
+    let length = BASE64.decode_slice(request.key_token, scratch).map_err(|_| Refusal::BadEncodedKey)?;
     request.key = &scratch[..length];
     request.base64_key = true;
     Ok(())

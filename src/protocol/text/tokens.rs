@@ -5,7 +5,8 @@
 //! What counts as a number differs from command to command there, so there are two readers of each
 //! kind here: the strict one and the one like C's strtol.
 
-use super::super::blank::bytes_to_blank;
+use super::super::Reply;
+use super::keys::bytes_to_blank;
 use crate::base::limits::ACK_REPLICAS_MAX;
 
 /// memcached looks at no more tokens of a line; a `noreply` behind them goes unseen.
@@ -59,13 +60,13 @@ impl<'a> Tokens<'a> {
         &self.rest[start..end]
     }
 
-    /// True when the last token of the line is `noreply`: the only place where memcached heeds it,
-    /// whatever else that token may stand for (`delete noreply` deletes a key of that name and
-    /// keeps quiet).
+    /// No answer where the last token of the line is `noreply`: the only place where memcached
+    /// heeds it, whatever else that token may stand for (`delete noreply` deletes a key of that
+    /// name and keeps quiet).
     #[inline]
-    pub fn noreply(&self) -> bool {
+    pub fn reply(&self) -> Reply {
         let last = if self.rest.is_empty() { self.last } else { self.clone().last_token() };
-        last == b"noreply"
+        if last == b"noreply" { Reply::Silent } else { Reply::Text }
     }
 
     /// The last token of the line, also if it was walked over already.
@@ -259,14 +260,14 @@ mod tests {
 
     #[test]
     fn noreply_counts_only_as_the_last_token() {
-        assert!(Tokens::of(b"touch k 0 noreply  ").noreply());
-        assert!(!Tokens::of(b"touch noreply k").noreply());
-        assert!(!Tokens::of(b"touch k 0 noreply2").noreply());
+        assert_eq!(Tokens::of(b"touch k 0 noreply  ").reply(), Reply::Silent);
+        assert_eq!(Tokens::of(b"touch noreply k").reply(), Reply::Text);
+        assert_eq!(Tokens::of(b"touch k 0 noreply2").reply(), Reply::Text);
         let mut walked = Tokens::of(b"delete noreply");
         walked.by_ref().for_each(drop);
-        assert!(walked.noreply(), "also after the walk");
+        assert_eq!(walked.reply(), Reply::Silent, "also after the walk");
         let behind_the_horizon = [b"a ".repeat(TOKENS_MAX.into()), b"noreply".to_vec()].concat();
-        assert!(!Tokens::of(&behind_the_horizon).noreply());
+        assert_eq!(Tokens::of(&behind_the_horizon).reply(), Reply::Text);
     }
 
     #[test]

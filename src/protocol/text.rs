@@ -12,18 +12,19 @@
 
 mod admin;
 mod classic;
+pub mod encode;
+pub mod keys;
 mod line;
-mod meta;
+pub mod meta;
 mod tokens;
 
-use super::blank::bytes_to_blank;
-use super::classic::{Get, GetForm, Keys, StoreVerb};
-use super::meta::MetaVerb;
-use super::reply::BAD_FORMAT;
-use super::{KeyScratch, ParseLimits, Parsed, Rejection, Request};
+use super::request::{Get, GetForm, StoreVerb};
+use super::{KeyScratch, ParseLimits, Parsed, Refusal, Rejection, Reply, Request};
 use crate::base::limits::{GET_PART_BYTES, KEY_BYTES_MAX, LINE_BYTES_MAX};
+use keys::{Keys, bytes_to_blank};
 use line::Line;
 use memchr::{memchr, memrchr};
+use meta::MetaVerb;
 
 /// memcached calls anything shorter a bad line, whatever it says; the line end counts.
 const LINE_BYTES_MIN: usize = 4;
@@ -41,7 +42,7 @@ pub fn parse<'a>(input: &'a [u8], limits: ParseLimits, scratch: &'a mut KeyScrat
         },
     };
     if line.bytes < LINE_BYTES_MIN {
-        return line.refuse(BAD_FORMAT);
+        return line.refuse(Refusal::BadFormat);
     }
     // Most of the traffic, told by its first bytes alone.
     match line.text.first_chunk::<4>() {
@@ -61,7 +62,7 @@ fn by_word<'a>(line: Line<'a>, limits: ParseLimits, scratch: &'a mut KeyScratch)
         b"set" => classic::store(line, rest, StoreVerb::Set, limits),
         b"ms" => meta::command(line, rest, MetaVerb::Set, limits, scratch),
         b"gets" => classic::get(line, rest, true),
-        b"mn" => line.accept(Request::MetaNoop),
+        b"mn" => line.accept(Request::Noop(Reply::Text)),
         b"md" => meta::command(line, rest, MetaVerb::Delete, limits, scratch),
         b"ma" => meta::command(line, rest, MetaVerb::Arithmetic, limits, scratch),
         b"me" => meta::command(line, rest, MetaVerb::Debug, limits, scratch),
@@ -78,8 +79,8 @@ fn by_word<'a>(line: Line<'a>, limits: ParseLimits, scratch: &'a mut KeyScratch)
         b"replace" => classic::store(line, rest, StoreVerb::Replace, limits),
         // Every memcached takes these two with any words behind them, noreply included.
         b"quit" => line.accept(Request::Quit),
-        b"version" => line.accept(Request::Version),
-        b"stats" => line.accept(Request::Stats(rest.trim_ascii())),
+        b"version" => line.accept(Request::Version(Reply::Text)),
+        b"stats" => line.accept(Request::Stats { subject: rest.trim_ascii(), reply: Reply::Text }),
         b"watch" => admin::watch(line),
         // A line that opens with a blank ends here too: an empty word. memcached finds the commands
         // above only at the start of a line, those below behind blanks as well.
@@ -139,7 +140,8 @@ pub fn parse_more_of_get(input: &[u8], form: GetForm) -> Parsed<'_> {
 /// in memcached.
 fn too_long(input: &[u8]) -> Parsed<'_> {
     let skip_bytes = input.len() as u64;
-    Parsed::Rejected(Rejection { answer: b"", skip_bytes, unlink: None, close: true })
+    let (refusal, reply) = (Refusal::BadFormat, Reply::Silent);
+    Parsed::Rejected(Rejection { refusal, reply, skip_bytes, unlink: None, close: true })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! memcached would refuse whatever its features is refused with the same words here. What would
 //! succeed there and change nothing here is answered ERROR, never OK.
 
-use super::super::{Exptime, Parsed, Request, Shutdown, reply};
+use super::super::{Exptime, Parsed, Refusal, Reply, Request, Shutdown};
 use super::line::Line;
 use super::tokens::{Tokens, ack_replicas, i32_strict, u32_strict};
 use crate::base::limits::ACK_MILLISECONDS_MAX;
@@ -17,14 +17,6 @@ use arrayvec::ArrayVec;
 const MEBIBYTES_MIN: u32 = 8;
 const MEBIBYTES_MAX: u32 = 1_000_000_000;
 
-const WATCH_OFF: &[u8] = b"CLIENT_ERROR watch commands not allowed\r\n";
-const CRAWLER_OFF: &[u8] = b"CLIENT_ERROR lru crawler disabled\r\n";
-const REASSIGN_OFF: &[u8] = b"CLIENT_ERROR slab reassignment disabled\r\n";
-const WINDOW_OUT_OF_RANGE: &[u8] = b"CLIENT_ERROR automove window too low or too high\r\n";
-const LRU_SHARES_TOO_LARGE: &[u8] = b"ERROR hot and warm pcts must not exceed 80\r\n";
-const LRU_AGES_TOO_SMALL: &[u8] = b"ERROR hot/warm age factors must be greater than 0\r\n";
-const CRAWLER_DOES_NOT_START: &[u8] = b"ERROR failed to start lru crawler thread\r\n";
-const CRAWLER_SLEEP_TOO_LONG: &[u8] = b"CLIENT_ERROR sleep must be one second or less\r\n";
 /// Microseconds.
 const CRAWLER_SLEEP_MAX: u32 = 1_000_000;
 /// Words behind `slabs reassign` and `slabs automove` that are looked at, and one more.
@@ -42,30 +34,28 @@ const WATCHABLE: [&str; 10] = [
     "proxyuser",
     "deletions",
 ];
-const MEMORY_TOO_SMALL: &[u8] = b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n";
-const MEMORY_IN_BYTES: &[u8] = b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n";
 
 /// Whatever the first token says, blanks before it or not.
 pub fn command(line: Line<'_>) -> Parsed<'_> {
     let mut tokens = Tokens::of(line.text);
-    let noreply = tokens.noreply();
-    let refuse = |answer| line.refuse_unless(noreply, answer);
+    let reply = tokens.reply();
+    let refuse = |refusal| line.refuse_to(reply, refusal);
     match tokens.next() {
-        Some(b"flush_all") => flush_all(line, tokens, noreply),
+        Some(b"flush_all") => flush_all(line, tokens, reply),
         Some(b"verbosity") => match tokens.next().and_then(u32_strict) {
-            Some(level) => line.accept(Request::Verbosity { level, noreply }),
-            None => refuse(reply::BAD_FORMAT),
+            Some(level) => line.accept(Request::Verbosity { level, reply }),
+            None => refuse(Refusal::BadFormat),
         },
         Some(b"wait") => wait(line, tokens),
-        Some(b"cache_memlimit") => cache_memlimit(line, tokens, noreply),
+        Some(b"cache_memlimit") => cache_memlimit(line, tokens, reply),
         Some(b"replication") => line.accept(Request::Replication(tokens.rest())),
-        Some(b"shutdown") => line.accept(Request::Shutdown { mode: shutdown(tokens), noreply }),
+        Some(b"shutdown") => line.accept(Request::Shutdown { mode: shutdown(tokens), reply }),
         Some(b"lru_crawler") => refuse(lru_crawler(tokens)),
         Some(b"slabs") => refuse(slabs(tokens)),
         Some(b"lru") => refuse(lru(tokens)),
         // extstore, refresh_certs, debugtime, debugitem and misbehave are unknown to a memcached
         // built without them.
-        _ => unknown(line, tokens, noreply),
+        _ => unknown(line, tokens, reply),
     }
 }
 
@@ -82,54 +72,54 @@ fn shutdown(mut tokens: Tokens<'_>) -> Shutdown {
 pub fn watch(line: Line<'_>) -> Parsed<'_> {
     let known = |word: &[u8]| WATCHABLE.iter().any(|name| name.as_bytes().starts_with(word));
     let all_known = Tokens::of(line.text).skip(1).all(known);
-    line.refuse(if all_known { WATCH_OFF } else { reply::ERROR })
+    line.refuse(if all_known { Refusal::WatchOff } else { Refusal::UnknownCommand })
 }
 
 /// Which answer memcached has for the words behind `slabs`. It takes the start of a subcommand for
 /// the whole of it.
-fn slabs(mut tokens: Tokens<'_>) -> &'static [u8] {
+fn slabs(mut tokens: Tokens<'_>) -> Refusal {
     let Some(subcommand) = tokens.next() else {
-        return reply::ERROR;
+        return Refusal::UnknownCommand;
     };
     let arguments: ArrayVec<&[u8], ARGUMENTS_MAX> = tokens.take(ARGUMENTS_MAX).collect();
     match arguments[..] {
-        [_, _] if b"reassign".starts_with(subcommand) => REASSIGN_OFF,
+        [_, _] if b"reassign".starts_with(subcommand) => Refusal::ReassignOff,
         [first, ..] if b"automove".starts_with(subcommand) => slabs_automove(first, arguments.get(1).copied()),
-        _ => reply::ERROR,
+        _ => Refusal::UnknownCommand,
     }
 }
 
 /// A mode that memcached would take is refused with ERROR: nothing would come of it here.
-fn slabs_automove(first: &[u8], second: Option<&[u8]>) -> &'static [u8] {
+fn slabs_automove(first: &[u8], second: Option<&[u8]>) -> Refusal {
     if b"ratio".starts_with(first) || b"freeratio".starts_with(first) {
-        return reply::ERROR;
+        return Refusal::UnknownCommand;
     }
     if !b"window".starts_with(first) {
-        return if u32_strict(first).is_some() { reply::ERROR } else { reply::BAD_FORMAT };
+        return if u32_strict(first).is_some() { Refusal::UnknownCommand } else { Refusal::BadFormat };
     }
     match second.and_then(u32_strict) {
-        None => reply::BAD_FORMAT,
-        Some(3..=1800) => reply::ERROR,
-        Some(_) => WINDOW_OUT_OF_RANGE,
+        None => Refusal::BadFormat,
+        Some(3..=1800) => Refusal::UnknownCommand,
+        Some(_) => Refusal::AutomoveWindow,
     }
 }
 
 /// Which answer memcached has for the words behind `lru`.
-fn lru(mut tokens: Tokens<'_>) -> &'static [u8] {
+fn lru(mut tokens: Tokens<'_>) -> Refusal {
     let (Some(subcommand), Some(hot), Some(warm), Some(hot_age), Some(warm_age)) =
         (tokens.next(), tokens.next(), tokens.next(), tokens.next(), tokens.next())
     else {
-        return reply::ERROR;
+        return Refusal::UnknownCommand;
     };
     let (Some(hot), Some(warm), Some(hot_age), Some(warm_age)) =
         (u32_strict(hot), u32_strict(warm), fraction(hot_age), fraction(warm_age))
     else {
-        return reply::ERROR;
+        return Refusal::UnknownCommand;
     };
     match b"tune".starts_with(subcommand) {
-        true if hot.wrapping_add(warm) > 80 => LRU_SHARES_TOO_LARGE,
-        true if hot_age <= 0.0 || warm_age <= 0.0 => LRU_AGES_TOO_SMALL,
-        _ => reply::ERROR,
+        true if hot.wrapping_add(warm) > 80 => Refusal::LruShares,
+        true if hot_age <= 0.0 || warm_age <= 0.0 => Refusal::LruAges,
+        _ => Refusal::UnknownCommand,
     }
 }
 
@@ -138,39 +128,39 @@ fn fraction(token: &[u8]) -> Option<f64> {
 }
 
 /// Which answer memcached has for the words behind `lru_crawler`.
-fn lru_crawler(mut tokens: Tokens<'_>) -> &'static [u8] {
+fn lru_crawler(mut tokens: Tokens<'_>) -> Refusal {
     let Some(subcommand) = tokens.next() else {
-        return reply::ERROR;
+        return Refusal::UnknownCommand;
     };
     let is = |name: &[u8]| name.starts_with(subcommand);
     match (tokens.next(), tokens.next()) {
-        (None, _) if is(b"enable") => CRAWLER_DOES_NOT_START,
-        (Some(_), None) if is(b"crawl") || is(b"metadump") || is(b"mgdump") => CRAWLER_OFF,
-        (Some(number), None) if is(b"tocrawl") => numbered(number, u32::MAX, reply::BAD_FORMAT),
-        (Some(number), None) if is(b"sleep") => numbered(number, CRAWLER_SLEEP_MAX, CRAWLER_SLEEP_TOO_LONG),
-        _ => reply::ERROR,
+        (None, _) if is(b"enable") => Refusal::CrawlerDoesNotStart,
+        (Some(_), None) if is(b"crawl") || is(b"metadump") || is(b"mgdump") => Refusal::CrawlerOff,
+        (Some(number), None) if is(b"tocrawl") => numbered(number, u32::MAX, Refusal::BadFormat),
+        (Some(number), None) if is(b"sleep") => numbered(number, CRAWLER_SLEEP_MAX, Refusal::CrawlerSleep),
+        _ => Refusal::UnknownCommand,
     }
 }
 
-fn numbered(token: &[u8], most: u32, too_large: &'static [u8]) -> &'static [u8] {
+fn numbered(token: &[u8], most: u32, too_large: Refusal) -> Refusal {
     match u32_strict(token) {
-        None => reply::BAD_FORMAT,
+        None => Refusal::BadFormat,
         Some(number) if number > most => too_large,
-        Some(_) => reply::ERROR,
+        Some(_) => Refusal::UnknownCommand,
     }
 }
 
-fn flush_all<'a>(line: Line<'a>, tokens: Tokens<'a>, noreply: bool) -> Parsed<'a> {
+fn flush_all<'a>(line: Line<'a>, tokens: Tokens<'a>, reply: Reply) -> Parsed<'a> {
     let argument = tokens.clone().next();
-    let only_noreply = noreply && tokens.count() == 1;
+    let only_noreply = reply == Reply::Silent && tokens.count() == 1;
     let delay = match argument {
         Some(delay) if !only_noreply => i32_strict(delay),
         _ => Some(0),
     };
     match delay {
         // A flush before now is a flush now.
-        Some(delay) => line.accept(Request::FlushAll { delay: Exptime(delay.max(0).into()), noreply }),
-        None => line.refuse_unless(noreply, reply::BAD_EXPTIME),
+        Some(delay) => line.accept(Request::FlushAll { delay: Exptime(delay.max(0).into()), reply }),
+        None => line.refuse_to(reply, Refusal::BadExptime),
     }
 }
 
@@ -181,31 +171,31 @@ fn wait<'a>(line: Line<'a>, mut tokens: Tokens<'a>) -> Parsed<'a> {
     let milliseconds = tokens.next().and_then(u32_strict).filter(|milliseconds| *milliseconds <= ACK_MILLISECONDS_MAX);
     match (replicas, milliseconds, tokens.next()) {
         (Some(replicas), Some(milliseconds), None) => line.accept(Request::Wait { replicas, milliseconds }),
-        _ => line.refuse(reply::BAD_FORMAT),
+        _ => line.refuse(Refusal::BadFormat),
     }
 }
 
-fn cache_memlimit<'a>(line: Line<'a>, mut tokens: Tokens<'a>, noreply: bool) -> Parsed<'a> {
+fn cache_memlimit<'a>(line: Line<'a>, mut tokens: Tokens<'a>, reply: Reply) -> Parsed<'a> {
     match tokens.next().and_then(u32_strict) {
-        None => line.refuse_unless(noreply, reply::ERROR),
-        Some(..MEBIBYTES_MIN) => line.refuse_unless(noreply, MEMORY_TOO_SMALL),
+        None => line.refuse_to(reply, Refusal::UnknownCommand),
+        Some(..MEBIBYTES_MIN) => line.refuse_to(reply, Refusal::MemoryTooSmall),
         Some(mebibytes @ MEBIBYTES_MIN..=MEBIBYTES_MAX) => {
-            line.accept(Request::CacheMemlimit { mebibytes: mebibytes.into(), noreply })
+            line.accept(Request::CacheMemlimit { mebibytes: mebibytes.into(), reply })
         }
-        Some(_) => line.refuse_unless(noreply, MEMORY_IN_BYTES),
+        Some(_) => line.refuse_to(reply, Refusal::MemoryInBytes),
     }
 }
 
 /// ERROR, except to something that speaks HTTP: such a connection is closed without a word, so that
 /// a web page cannot talk to the cache by way of a browser.
-fn unknown<'a>(line: Line<'a>, mut tokens: Tokens<'a>, noreply: bool) -> Parsed<'a> {
+fn unknown<'a>(line: Line<'a>, mut tokens: Tokens<'a>, reply: Reply) -> Parsed<'a> {
     let has_arguments = tokens.next().is_some();
-    let mut parsed = line.refuse_unless(noreply, reply::ERROR);
+    let mut parsed = line.refuse_to(reply, Refusal::UnknownCommand);
     if has_arguments
         && tokens.last_token().starts_with(b"HTTP/")
         && let Parsed::Rejected(rejection) = &mut parsed
     {
-        rejection.answer = b"";
+        rejection.reply = Reply::Silent;
         rejection.close = true;
     }
     parsed

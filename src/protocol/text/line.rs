@@ -5,7 +5,7 @@
 //! and the block's length is a u32, so their sum in u64 cannot overflow; it is never computed in
 //! anything narrower.
 
-use super::super::{Parsed, Rejection, Request, reply};
+use super::super::{Parsed, Refusal, Rejection, Reply, Request};
 use super::tokens::Number;
 
 /// Bytes of the line end that follows a data block; here it must be both, CR and LF.
@@ -40,28 +40,34 @@ impl<'a> Line<'a> {
         Parsed::Request(request, self.bytes)
     }
 
-    /// Answer and skip the line; what follows is the next command, even if it was meant as a data
+    /// Refuse and skip the line; what follows is the next command, even if it was meant as a data
     /// block.
-    pub fn refuse(self, answer: &'static [u8]) -> Parsed<'a> {
-        self.reject(answer, self.bytes as u64, None)
+    pub fn refuse(self, refusal: Refusal) -> Parsed<'a> {
+        self.refuse_to(Reply::Text, refusal)
     }
 
-    /// As [`Line::refuse`], but without a word when the client asked for none.
-    pub fn refuse_unless(self, noreply: bool, answer: &'static [u8]) -> Parsed<'a> {
-        self.refuse(if noreply { b"" } else { answer })
+    /// As [`Line::refuse`], but answered as the client wants it.
+    pub fn refuse_to(self, reply: Reply, refusal: Refusal) -> Parsed<'a> {
+        self.reject(refusal, reply, self.bytes as u64, None)
     }
 
-    /// Answer and skip the line and its data block, of which nothing need have arrived. `unlink` is
+    /// Refuse and skip the line and its data block, of which nothing need have arrived. `unlink` is
     /// a key whose old value must not outlive the refusal.
-    pub fn refuse_with_block(self, answer: &'static [u8], value_bytes: u32, unlink: Option<&'a [u8]>) -> Parsed<'a> {
-        self.reject(answer, self.bytes_with_block(value_bytes), unlink)
+    pub fn refuse_with_block(
+        self,
+        refusal: Refusal,
+        reply: Reply,
+        value_bytes: u32,
+        unlink: Option<&'a [u8]>,
+    ) -> Parsed<'a> {
+        self.reject(refusal, reply, self.bytes_with_block(value_bytes), unlink)
     }
 
     /// The data block behind the line. What follows a block with a bad end is the next command.
     pub fn with_block(
         self,
         value_bytes: u32,
-        noreply: bool,
+        reply: Reply,
         request: impl FnOnce(&'a [u8]) -> Request<'a>,
     ) -> Parsed<'a> {
         let total_bytes = self.bytes_with_block(value_bytes);
@@ -71,8 +77,7 @@ impl<'a> Line<'a> {
         let total_bytes = total_bytes as usize;
         let (value, end) = self.input[self.bytes..total_bytes].split_at(value_bytes as usize);
         if end != BLOCK_END {
-            let answer = if noreply { b"" } else { reply::BAD_DATA_CHUNK };
-            return self.reject(answer, total_bytes as u64, None);
+            return self.reject(Refusal::BadDataChunk, reply, total_bytes as u64, None);
         }
         Parsed::Request(request(value), total_bytes)
     }
@@ -81,9 +86,9 @@ impl<'a> Line<'a> {
         self.bytes as u64 + u64::from(value_bytes) + BLOCK_END.len() as u64
     }
 
-    fn reject(self, answer: &'static [u8], skip_bytes: u64, unlink: Option<&'a [u8]>) -> Parsed<'a> {
+    fn reject(self, refusal: Refusal, reply: Reply, skip_bytes: u64, unlink: Option<&'a [u8]>) -> Parsed<'a> {
         // Where a line that goes on ends cannot be known.
-        Parsed::Rejected(Rejection { answer, skip_bytes, unlink, close: !self.ends })
+        Parsed::Rejected(Rejection { refusal, reply, skip_bytes, unlink, close: !self.ends })
     }
 }
 

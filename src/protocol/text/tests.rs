@@ -1,9 +1,9 @@
 //! The parser against memcached 1.6.45: what each line is answered, how far it is skipped, and the
 //! holes others fell into.
 
-use super::super::classic::NextKey;
-use super::super::meta::SetMode;
-use super::super::{Exptime, MetaRequest, Parsed, Rejection, Request};
+use super::super::{Exptime, Parsed, Rejection, Request};
+use super::keys::NextKey;
+use super::meta::{MetaRequest, SetMode};
 use super::*;
 
 const LIMITS: ParseLimits = ParseLimits { value_bytes_max: 1000 };
@@ -27,11 +27,11 @@ fn meta(input: &[u8], check: impl FnOnce(MetaRequest<'_>)) {
     });
 }
 
-/// Parse; must be refused with `answer` (its line end is added unless it is empty) and skip as
-/// much.
+/// Parse; must be refused with `answer` (a line end is added unless it is empty), and skip so much.
 fn refused(input: &[u8], answer: &str, skip_bytes: usize) -> Option<Vec<u8>> {
     match parse(input, LIMITS, &mut [0; 250]) {
-        Parsed::Rejected(Rejection { answer: given, skip_bytes: skipped, unlink, close: false }) => {
+        Parsed::Rejected(Rejection { refusal, reply, skip_bytes: skipped, unlink, close: false }) => {
+            let given = told(reply, refusal);
             let expected = if answer.is_empty() { String::new() } else { format!("{answer}\r\n") };
             assert_eq!(given.escape_ascii().to_string(), expected.as_bytes().escape_ascii().to_string(), "{input:?}");
             assert_eq!(skipped, skip_bytes as u64, "{}", input.escape_ascii());
@@ -55,10 +55,14 @@ fn incomplete(input: &[u8], wanted: usize) {
 }
 
 fn closed(input: &[u8], answer: &[u8]) {
-    match parse(input, LIMITS, &mut [0; 250]) {
-        Parsed::Rejected(rejection) => assert_eq!((rejection.answer, rejection.close), (answer, true)),
-        other => panic!("{other:?}"),
-    }
+    let mut scratch = [0; 250];
+    let parsed = parse(input, LIMITS, &mut scratch);
+    let Parsed::Rejected(Rejection { refusal, reply, close: true, .. }) = parsed else { panic!("{parsed:?}") };
+    assert_eq!(told(reply, refusal), answer);
+}
+
+fn told(reply: Reply, refusal: Refusal) -> &'static [u8] {
+    if reply == Reply::Text { refusal.line() } else { b"" }
 }
 
 #[test]
@@ -97,11 +101,11 @@ fn stores_of_all_kinds() {
         accepted(line, |request| {
             let Request::Store(store) = request else { panic!("{request:?}") };
             assert_eq!((store.verb, store.key, store.value), (verb, &b"k"[..], &b"ab"[..]));
-            assert_eq!((store.client_flags, store.exptime, store.noreply), (7, Exptime(-1), false));
+            assert_eq!((store.client_flags, store.exptime, store.reply), (7, Exptime(-1), Reply::Text));
         });
     }
     accepted(b"set k 0 0 0 noreply\r\n\r\n", |request| {
-        assert!(matches!(request, Request::Store(store) if store.noreply && store.value.is_empty()));
+        assert!(matches!(request, Request::Store(store) if store.reply == Reply::Silent && store.value.is_empty()));
     });
 }
 
@@ -146,27 +150,27 @@ fn a_bad_data_chunk_takes_the_announced_bytes_and_no_more() {
 fn arithmetic_touch_and_delete() {
     accepted(b"incr k 18446744073709551615 noreply\r\n", |request| {
         let Request::Arithmetic(incr) = request else { panic!() };
-        assert_eq!((incr.increment, incr.key, incr.delta, incr.noreply), (true, &b"k"[..], u64::MAX, true));
+        assert_eq!((incr.increment, incr.key, incr.delta, incr.reply), (true, &b"k"[..], u64::MAX, Reply::Silent));
     });
     line_refused("decr k -1\r\n", "CLIENT_ERROR invalid numeric delta argument");
     line_refused("decr k 18446744073709551616\r\n", "CLIENT_ERROR invalid numeric delta argument");
     line_refused("incr k noreply\r\n", "");
     line_refused("incr k\r\n", BAD);
     accepted(b"touch k -1\r\n", |request| {
-        assert!(matches!(request, Request::Touch(touch) if touch.exptime == Exptime(-1) && !touch.noreply));
+        assert!(matches!(request, Request::Touch(touch) if touch.exptime == Exptime(-1) && touch.reply == Reply::Text));
     });
     line_refused("touch k\r\n", BAD);
     line_refused("touch k x\r\n", "CLIENT_ERROR invalid exptime argument");
-    for (line, noreply) in [
-        (&b"delete k\r\n"[..], false),
-        (b"delete k 0\r\n", false),
-        (b"delete k 10\r\n", false),
-        (b"delete k 0 noreply\r\n", true),
-        (b"delete k 10 noreply\r\n", true),
-        (b"delete k b c d noreply\r\n", true),
-        (b"delete noreply\r\n", true),
+    for (line, reply) in [
+        (&b"delete k\r\n"[..], Reply::Text),
+        (b"delete k 0\r\n", Reply::Text),
+        (b"delete k 10\r\n", Reply::Text),
+        (b"delete k 0 noreply\r\n", Reply::Silent),
+        (b"delete k 10 noreply\r\n", Reply::Silent),
+        (b"delete k b c d noreply\r\n", Reply::Silent),
+        (b"delete noreply\r\n", Reply::Silent),
     ] {
-        accepted(line, |request| assert!(matches!(request, Request::Delete(delete) if delete.noreply == noreply)));
+        accepted(line, |request| assert!(matches!(request, Request::Delete(delete) if delete.reply == reply)));
     }
     line_refused("delete\r\n", BAD);
     for behind in ["0 0", "b c d e", "noreply 0"] {
@@ -181,33 +185,31 @@ fn arithmetic_touch_and_delete() {
 
 #[test]
 fn commands_without_a_key() {
-    accepted(b"mn\r\n", |request| assert!(matches!(request, Request::MetaNoop)));
-    accepted(b"version \r\n", |request| assert!(matches!(request, Request::Version)));
+    accepted(b"mn\r\n", |request| assert!(matches!(request, Request::Noop(Reply::Text))));
+    accepted(b"version \r\n", |request| assert!(matches!(request, Request::Version(Reply::Text))));
     accepted(b"quit\r\n", |request| assert!(matches!(request, Request::Quit)));
-    accepted(b"version noreply\r\n", |request| assert!(matches!(request, Request::Version)));
+    accepted(b"version noreply\r\n", |request| assert!(matches!(request, Request::Version(Reply::Text))));
     accepted(b"quit foo bar\r\n", |request| assert!(matches!(request, Request::Quit)));
-    accepted(b"stats\r\n", |request| assert!(matches!(request, Request::Stats(b""))));
-    accepted(b"stats  detail  on \r\n", |request| assert!(matches!(request, Request::Stats(b"detail  on"))));
+    accepted(b"stats\r\n", |request| assert!(matches!(request, Request::Stats { subject: b"", .. })));
+    accepted(b"stats  detail  on \r\n", |request| {
+        assert!(matches!(request, Request::Stats { subject: b"detail  on", .. }))
+    });
     for (line, seconds, quiet) in [
-        (&b"flush_all\r\n"[..], 0, false),
-        (b"flush_all noreply\r\n", 0, true),
-        (b"flush_all 10\r\n", 10, false),
-        (b"flush_all 10 noreply\r\n", 10, true),
-        (b" flush_all -5\r\n", 0, false),
+        (&b"flush_all\r\n"[..], 0, Reply::Text),
+        (b"flush_all noreply\r\n", 0, Reply::Silent),
+        (b"flush_all 10\r\n", 10, Reply::Text),
+        (b"flush_all 10 noreply\r\n", 10, Reply::Silent),
+        (b" flush_all -5\r\n", 0, Reply::Text),
     ] {
         accepted(line, |request| {
-            assert!(matches!(request, Request::FlushAll { delay: Exptime(delay), noreply }
-                if delay == seconds && noreply == quiet));
+            assert!(matches!(request, Request::FlushAll { delay: Exptime(delay), reply }
+                if delay == seconds && reply == quiet));
         });
     }
     line_refused("flush_all x\r\n", "CLIENT_ERROR invalid exptime argument");
-    for (line, number, time) in [(&b"wait 0 0\r\n"[..], 0, 0), (b" wait  32 60000 \n", 32, 60_000)] {
-        accepted(line, |request| {
-            assert!(
-                matches!(request, Request::Wait { replicas, milliseconds } if (replicas, milliseconds) == (number, time))
-            );
-        });
-    }
+    accepted(b"wait 0 0\r\n", |request| assert!(matches!(request, Request::Wait { replicas: 0, milliseconds: 0 })));
+    let most = |request: Request<'_>| assert!(matches!(request, Request::Wait { replicas: 32, milliseconds: 60_000 }));
+    accepted(b" wait  32 60000 \n", most);
     for rest in ["", " 1", " 33 1", " 1 60001", " -1 1", " 1 x", " 1 1 noreply"] {
         line_refused(&format!("wait{rest}\r\n"), BAD);
     }
@@ -219,7 +221,7 @@ fn commands_without_a_key() {
     line_refused("verbosity\r\n", BAD);
     line_refused("verbosity noreply\r\n", "");
     accepted(b"cache_memlimit 8 noreply\r\n", |request| {
-        assert!(matches!(request, Request::CacheMemlimit { mebibytes: 8, noreply: true }));
+        assert!(matches!(request, Request::CacheMemlimit { mebibytes: 8, reply: Reply::Silent }));
     });
     line_refused("cache_memlimit 7\r\n", "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m");
     line_refused("cache_memlimit 1000000001\r\n", "MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes");
@@ -388,14 +390,14 @@ fn a_part_of_a_get_waits_for_a_key_and_never_for_more() {
     }
     let too_long = [b'k'; KEY_BYTES_MAX + 2];
     let Parsed::Request(Request::Get(get), taken) = parse_more_of_get(&too_long, form) else { panic!() };
-    assert_eq!((get.keys.next(0), taken, get.ends), (NextKey::Bad(BAD_FORMAT), too_long.len(), false));
+    assert_eq!((get.keys.next(0), taken, get.ends), (NextKey::Bad, too_long.len(), false));
     assert_eq!(keys_of(parse_more_of_get(b" \r\nget a", form)), (vec![], form, true, 3));
     // Of its first part as well; where there is not one key, the connection is closed.
     let mut first = b"get ".to_vec();
     first.resize(GET_PART_BYTES, b'k');
     let mut scratch = [0; 250];
     let Parsed::Request(Request::Get(get), taken) = parse(&first, LIMITS, &mut scratch) else { panic!() };
-    assert_eq!((get.keys.next(0), taken, get.ends), (NextKey::Bad(BAD_FORMAT), first.len(), false));
+    assert_eq!((get.keys.next(0), taken, get.ends), (NextKey::Bad, first.len(), false));
     first[4..].fill(b' ');
     closed(&first, b"");
     closed(&[b"gat 1 ", &first[4..]].concat(), b"");

@@ -5,8 +5,9 @@
 //! memcached ignores is ignored here: further tokens behind those that a command needs (so
 //! `delete k 10` deletes, whatever the number), and noreply on a get.
 
-use super::super::classic::{Arithmetic, Delete, Get, GetForm, Keys, Store, StoreVerb, Touch};
-use super::super::{Exptime, ParseLimits, Parsed, Request, reply};
+use super::super::request::{Arithmetic, Delete, Get, GetForm, Store, StoreVerb, Touch};
+use super::super::{Exptime, ParseLimits, Parsed, Refusal, Reply, Request};
+use super::keys::Keys;
 use super::line::{Line, block_bytes};
 use super::tokens::{Number, Tokens};
 use crate::base::limits::KEY_BYTES_MAX;
@@ -14,7 +15,7 @@ use crate::base::limits::KEY_BYTES_MAX;
 /// get, gets: `rest` is the line behind the command. The keys are checked when they are walked.
 pub fn get<'a>(line: Line<'a>, rest: &'a [u8], with_cas: bool) -> Parsed<'a> {
     if rest.iter().all(|byte| *byte == b' ') {
-        return line.refuse(reply::BAD_FORMAT);
+        return line.refuse(Refusal::BadFormat);
     }
     accept_get(line, rest, GetForm { with_cas, touch: None })
 }
@@ -23,14 +24,14 @@ pub fn get<'a>(line: Line<'a>, rest: &'a [u8], with_cas: bool) -> Parsed<'a> {
 pub fn get_and_touch<'a>(line: Line<'a>, rest: &'a [u8], with_cas: bool) -> Parsed<'a> {
     let mut tokens = Tokens::behind_command(rest);
     let Some(exptime) = tokens.next_number() else {
-        return line.refuse(reply::BAD_FORMAT);
+        return line.refuse(Refusal::BadFormat);
     };
     let keys = tokens.rest();
     if keys.is_empty() {
-        return line.refuse(reply::BAD_FORMAT);
+        return line.refuse(Refusal::BadFormat);
     }
     let Some(exptime) = exptime.i32_strict() else {
-        return line.refuse(reply::BAD_EXPTIME);
+        return line.refuse(Refusal::BadExptime);
     };
     accept_get(line, keys, GetForm { with_cas, touch: Some(Exptime(exptime.into())) })
 }
@@ -45,34 +46,33 @@ pub fn store<'a>(line: Line<'a>, rest: &'a [u8], verb: StoreVerb, limits: ParseL
     let (Some(key), Some(flags), Some(exptime), Some(length)) =
         (tokens.next(), tokens.next_number(), tokens.next_number(), tokens.next_number())
     else {
-        return line.refuse(reply::BAD_FORMAT);
+        return line.refuse(Refusal::BadFormat);
     };
     let Some(value_bytes) = block_bytes(length) else {
-        return line.refuse(reply::BAD_FORMAT);
+        return line.refuse(Refusal::BadFormat);
     };
-    let noreply = tokens.noreply();
+    let reply = tokens.reply();
     // From here on the block's length is known, and a refusal swallows the block.
-    let refuse =
-        |answer: &'static [u8], unlink| line.refuse_with_block(if noreply { b"" } else { answer }, value_bytes, unlink);
+    let refuse = |refusal, unlink| line.refuse_with_block(refusal, reply, value_bytes, unlink);
     if key.len() > KEY_BYTES_MAX {
-        return refuse(reply::BAD_FORMAT, None);
+        return refuse(Refusal::BadFormat, None);
     }
     let (Some(client_flags), Some(exptime)) = (flags.client_flags(), exptime.storage_exptime()) else {
-        return refuse(reply::BAD_FORMAT, None);
+        return refuse(Refusal::BadFormat, None);
     };
     let verb = match verb {
         StoreVerb::Cas(_) => match tokens.next_number().and_then(Number::u64_strict) {
             Some(unique) => StoreVerb::Cas(unique),
-            None => return refuse(reply::BAD_FORMAT, None),
+            None => return refuse(Refusal::BadFormat, None),
         },
         other => other,
     };
     if value_bytes as usize > limits.value_bytes_max {
-        return refuse(reply::TOO_LARGE, (verb == StoreVerb::Set).then_some(key));
+        return refuse(Refusal::TooLarge, (verb == StoreVerb::Set).then_some(key));
     }
     let exptime = Exptime(exptime.into());
-    line.with_block(value_bytes, noreply, |value| {
-        Request::Store(Store { verb, key, client_flags, exptime, value, noreply })
+    line.with_block(value_bytes, reply, |value| {
+        Request::Store(Store { verb, key, client_flags, exptime, value, reply })
     })
 }
 
@@ -80,15 +80,15 @@ pub fn store<'a>(line: Line<'a>, rest: &'a [u8], verb: StoreVerb, limits: ParseL
 pub fn arithmetic<'a>(line: Line<'a>, rest: &'a [u8], increment: bool) -> Parsed<'a> {
     let mut tokens = Tokens::behind_command(rest);
     let (Some(key), Some(delta)) = (tokens.next(), tokens.next_number()) else {
-        return line.refuse(reply::BAD_FORMAT);
+        return line.refuse(Refusal::BadFormat);
     };
-    let noreply = tokens.noreply();
+    let reply = tokens.reply();
     if key.len() > KEY_BYTES_MAX {
-        return line.refuse_unless(noreply, reply::BAD_FORMAT);
+        return line.refuse_to(reply, Refusal::BadFormat);
     }
     match delta.u64_strict() {
-        Some(delta) => line.accept(Request::Arithmetic(Arithmetic { increment, key, delta, noreply })),
-        None => line.refuse_unless(noreply, reply::BAD_DELTA),
+        Some(delta) => line.accept(Request::Arithmetic(Arithmetic { increment, key, delta, reply })),
+        None => line.refuse_to(reply, Refusal::BadDelta),
     }
 }
 
@@ -96,15 +96,15 @@ pub fn arithmetic<'a>(line: Line<'a>, rest: &'a [u8], increment: bool) -> Parsed
 pub fn touch<'a>(line: Line<'a>, rest: &'a [u8]) -> Parsed<'a> {
     let mut tokens = Tokens::behind_command(rest);
     let (Some(key), Some(exptime)) = (tokens.next(), tokens.next_number()) else {
-        return line.refuse(reply::BAD_FORMAT);
+        return line.refuse(Refusal::BadFormat);
     };
-    let noreply = tokens.noreply();
+    let reply = tokens.reply();
     if key.len() > KEY_BYTES_MAX {
-        return line.refuse_unless(noreply, reply::BAD_FORMAT);
+        return line.refuse_to(reply, Refusal::BadFormat);
     }
     match exptime.i32_strict() {
-        Some(exptime) => line.accept(Request::Touch(Touch { key, exptime: Exptime(exptime.into()), noreply })),
-        None => line.refuse_unless(noreply, reply::BAD_EXPTIME),
+        Some(exptime) => line.accept(Request::Touch(Touch { key, exptime: Exptime(exptime.into()), reply })),
+        None => line.refuse_to(reply, Refusal::BadExptime),
     }
 }
 
@@ -112,18 +112,18 @@ pub fn touch<'a>(line: Line<'a>, rest: &'a [u8]) -> Parsed<'a> {
 pub fn delete<'a>(line: Line<'a>, rest: &'a [u8]) -> Parsed<'a> {
     let mut tokens = Tokens::behind_command(rest);
     let Some(key) = tokens.next() else {
-        return line.refuse(reply::BAD_FORMAT);
+        return line.refuse(Refusal::BadFormat);
     };
-    let noreply = tokens.noreply();
+    let reply = tokens.reply();
     if key.len() > KEY_BYTES_MAX {
-        return line.refuse_unless(noreply, reply::BAD_FORMAT);
+        return line.refuse_to(reply, Refusal::BadFormat);
     }
     // memcached 1.6.45 takes any words behind the key. Here two or more that do not end in noreply
     // are refused: memccapable, which clients test servers with, demands it, and no client sends
     // them. A time behind the key is a relic that old clients still send.
     let words = tokens.count();
-    if words > 1 && !noreply {
-        return line.refuse(reply::BAD_DELETE);
+    if words > 1 && reply == Reply::Text {
+        return line.refuse(Refusal::BadDelete);
     }
-    line.accept(Request::Delete(Delete { key, noreply }))
+    line.accept(Request::Delete(Delete { key, reply }))
 }

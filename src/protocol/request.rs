@@ -1,0 +1,181 @@
+//! Requests, whichever protocol they came by, as structures: what a parser gives and the engine
+//! executes. Those that name keys borrow them from the input.
+
+use super::reply::Reply;
+use super::text::keys::Keys;
+use super::text::meta::MetaRequest;
+
+/// A request, whichever protocol it came by.
+#[derive(Debug)]
+pub enum Request<'a> {
+    /// get, gets, gat, gats.
+    Get(Get<'a>),
+    /// set, add, replace, append, prepend, cas.
+    Store(Store<'a>),
+    /// incr, decr.
+    Arithmetic(Arithmetic<'a>),
+    /// touch.
+    Touch(Touch<'a>),
+    /// delete.
+    Delete(Delete<'a>),
+    /// flush_all.
+    FlushAll {
+        /// Seconds to wait, or an absolute time as for expiry; 0 is now.
+        delay: Exptime,
+        /// How it is to be answered.
+        reply: Reply,
+    },
+    /// cache_memlimit.
+    CacheMemlimit {
+        /// The new limit in MiB.
+        mebibytes: u64,
+        /// How it is to be answered.
+        reply: Reply,
+    },
+    /// verbosity.
+    Verbosity {
+        /// 0 warnings and errors, 1 information, 2 and more debugging.
+        level: u32,
+        /// How it is to be answered.
+        reply: Reply,
+    },
+    /// wait, Remora's own: answered once enough replicas have all that is written now, or the
+    /// time is over.
+    Wait {
+        /// How many.
+        replicas: u8,
+        /// For how long at most.
+        milliseconds: u32,
+    },
+    /// stats.
+    Stats {
+        /// What about, blanks around it trimmed: "" for plain stats.
+        subject: &'a [u8],
+        /// How it is to be answered.
+        reply: Reply,
+    },
+    /// replication, with the rest of its line, blanks trimmed: an order to change this server's
+    /// role.
+    Replication(&'a [u8]),
+    /// shutdown: end the server.
+    Shutdown {
+        /// How.
+        mode: Shutdown,
+        /// How the client is told that it is refused; else there is no answer.
+        reply: Reply,
+    },
+    /// version.
+    Version(Reply),
+    /// quit.
+    Quit,
+    /// mg, ms, md, ma, me.
+    Meta(MetaRequest<'a>),
+    /// mn.
+    Noop(Reply),
+}
+
+/// How a client wants the server to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// At once.
+    Plain,
+    /// In order.
+    Graceful,
+    /// A word that means nothing here.
+    Unknown,
+}
+
+/// An expiry as the client wrote it: 0 never, below 0 at once, up to 30 days relative, beyond that
+/// Unix time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exptime(pub i64);
+
+/// get, gets, gat, gats: one or more keys, or a part of a line of them.
+#[derive(Debug)]
+pub struct Get<'a> {
+    /// The keys, checked one by one as they are walked: a long multi-get is not parsed twice.
+    pub keys: Keys<'a>,
+    /// What is to be done with each.
+    pub form: GetForm,
+    /// The line has begun before these keys: those before them have been executed.
+    pub continues: bool,
+    /// The line ends behind these keys.
+    pub ends: bool,
+}
+
+/// What a get does with each of its keys: all that must be remembered of its line between two parts
+/// of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GetForm {
+    /// gets, gats: answer with the CAS value.
+    pub with_cas: bool,
+    /// gat, gats: the new expiry.
+    pub touch: Option<Exptime>,
+}
+
+/// How to combine the new value with what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreVerb {
+    /// Whatever is there.
+    Set,
+    /// Only if nothing is there.
+    Add,
+    /// Only if something is there.
+    Replace,
+    /// Behind what is there.
+    Append,
+    /// Before what is there.
+    Prepend,
+    /// Only if the item's CAS is this one.
+    Cas(u64),
+}
+
+/// set, add, replace, append, prepend, cas.
+#[derive(Debug)]
+pub struct Store<'a> {
+    /// Which.
+    pub verb: StoreVerb,
+    /// 1 to 250 bytes.
+    pub key: &'a [u8],
+    /// The client's own flags.
+    pub client_flags: u32,
+    /// When it expires.
+    pub exptime: Exptime,
+    /// The value.
+    pub value: &'a [u8],
+    /// How it is to be answered.
+    pub reply: Reply,
+}
+
+/// incr, decr.
+#[derive(Debug)]
+pub struct Arithmetic<'a> {
+    /// True for incr.
+    pub increment: bool,
+    /// 1 to 250 bytes.
+    pub key: &'a [u8],
+    /// How much.
+    pub delta: u64,
+    /// How it is to be answered.
+    pub reply: Reply,
+}
+
+/// touch.
+#[derive(Debug)]
+pub struct Touch<'a> {
+    /// 1 to 250 bytes.
+    pub key: &'a [u8],
+    /// The new expiry.
+    pub exptime: Exptime,
+    /// How it is to be answered.
+    pub reply: Reply,
+}
+
+/// delete.
+#[derive(Debug)]
+pub struct Delete<'a> {
+    /// 1 to 250 bytes.
+    pub key: &'a [u8],
+    /// How it is to be answered.
+    pub reply: Reply,
+}
