@@ -9,7 +9,7 @@ use super::connection::Progress;
 use crate::base::limits::{BATCH_REQUESTS_MAX, PARK_MILLISECONDS_MAX};
 use crate::engine::{Attempt, Context, Engine, Outcome, Output, Plan};
 use crate::protocol::request::GetForm;
-use crate::protocol::{KeyScratch, Parsed, Rejection, Request, parse, parse_more_of_get};
+use crate::protocol::{KeyScratch, Parsed, Refusal, Rejection, Request, parse, parse_more_of_get};
 use crate::store::Turn;
 use arrayvec::ArrayVec;
 use memchr::memchr;
@@ -109,6 +109,7 @@ impl Executor<'_> {
                     progress.skip_bytes = rejection.skip_bytes;
                     consumed += skip(progress, &input[consumed..]);
                     if rejection.close {
+                        tell_of_binary(rejection.refusal);
                         return (consumed, Stop::Refused);
                     }
                 }
@@ -126,6 +127,20 @@ impl Executor<'_> {
             self.shared.wake_all();
         }
         stop
+    }
+}
+
+/// Once is enough: such a client comes again and again.
+#[cold]
+fn tell_of_binary(refusal: Refusal) {
+    static TOLD: std::sync::Once = std::sync::Once::new();
+    if refusal == Refusal::BinaryProtocol {
+        TOLD.call_once(|| {
+            log::warn!(
+                "a client speaks memcached's binary protocol, which is not served: its connection is closed, as are all that do; have it use \
+                 the text protocols"
+            );
+        });
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::node::fixed_port;
 use crate::support::wait::wait_until;
 use crate::support::{Client, Server, command, refused};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -226,4 +227,23 @@ fn root_becomes_the_user_that_is_named() {
     let users = told(&server, "status", "Uid:");
     assert!(users.split_whitespace().all(|user| user == "65534"), "{users}");
     wait_until("it serves", || if server.connect().ask("mn") == "MN" { Ok(()) } else { Err("no") });
+}
+
+/// Who speaks it would wait for its own time limit.
+#[test]
+fn a_client_of_the_binary_protocol_is_told_to_go_at_once() {
+    let server = Server::start(&[]);
+    for _ in 0..2 {
+        let mut noop = [0; 24];
+        noop[..2].copy_from_slice(&[0x80, 0x0a]);
+        let mut stream = TcpStream::connect(server.tcp[0]).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+        stream.write_all(&noop).expect("it is open");
+        let mut answer = Vec::new();
+        // What is not read at the server may make the end a reset.
+        let _ =
+            stream.read_to_end(&mut answer).inspect_err(|error| assert_eq!(error.kind(), ErrorKind::ConnectionReset));
+        assert!(answer.is_empty(), "{answer:?}");
+    }
+    assert_eq!(server.connect().set("key", b"1"), "STORED");
 }
