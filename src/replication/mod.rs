@@ -9,7 +9,6 @@
 //! | [`link`] | one end of a control connection |
 //! | [`offer`] | the primary's side: the replication port, who is admitted, what is offered |
 //! | `places` | how many connections the replication port takes, and who makes room |
-//! | `slot` | one replica, as its primary keeps it |
 //! | [`session`] | one replica at its primary |
 //! | [`node`] | this process's role, and orders that change it |
 //! | [`order`] | an order, as words and back |
@@ -73,7 +72,6 @@ pub mod sealing;
 pub mod secret;
 pub mod session;
 pub mod shares;
-mod slot;
 pub mod standing;
 pub mod unfit;
 pub mod wire;

@@ -1,5 +1,6 @@
 //! The rows of `stats replication`: the same names in `stats` and in `remora ctl`.
 
+use super::ack::Summary;
 use super::clock::Skew;
 use super::penalties::PenaltyView;
 use super::pull::{Counts, Lag, Sign};
@@ -33,20 +34,12 @@ pub struct ReplicaView {
     /// Bytes that are committed at the primary and not yet applied at the replica: of these shards,
     /// and of those that it has to subscribe to again.
     pub lag_bytes: u64,
-    /// How long it has been behind, as it said in its last acknowledgement.
-    pub lag_microseconds: u64,
-    /// Log bytes that it has read.
-    pub pulled_bytes: u64,
+    /// What it says of itself.
+    pub told: Summary,
     /// Log bytes that were written to it, where data is pushed.
     pub pushed_bytes: u64,
     /// Bytes a second since the last time that these numbers were asked for.
     pub bytes_per_second: u64,
-    /// Records that it has applied.
-    pub records: u64,
-    /// Times that a shard of it had to begin anew.
-    pub resyncs: u64,
-    /// Records that failed its check.
-    pub bad_records: u64,
     /// Where log is kept: `held` while it is for this replica, `let_go` while not; else empty.
     pub retain: &'static str,
     /// Whether it is counted where writes wait for replicas, in each shard that it follows.
@@ -136,13 +129,13 @@ impl ReplicaView {
         row("mode", &self.mode);
         row("pullers", &self.pullers);
         row("lag_bytes", &self.lag_bytes);
-        row("lag_us", &self.lag_microseconds);
-        row("pulled_bytes", &self.pulled_bytes);
+        row("lag_us", &self.told.lag_microseconds);
+        row("pulled_bytes", &self.told.pulled_bytes);
         row("pushed_bytes", &self.pushed_bytes);
         row("bytes_per_second", &self.bytes_per_second);
-        row("records", &self.records);
-        row("resyncs", &self.resyncs);
-        row("bad_records", &self.bad_records);
+        row("records", &self.told.records);
+        row("resyncs", &self.told.begun_anew);
+        row("bad_records", &self.told.bad_records);
         if !self.retain.is_empty() {
             row("retain", &self.retain);
         }

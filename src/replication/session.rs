@@ -8,14 +8,13 @@
 use super::ack::AckSlots;
 use super::clock::Clocks;
 use super::link::{Link, LinkError};
-use super::offer::{Admission, Offer};
+use super::offer::{Held, Offer, SlotGuard};
 use super::places::{NoPlace, Place};
 use super::push::pushing::Pushing;
 use super::retain::Teller;
 use super::sealing;
 use super::secret::{Side, random};
 use super::shares::PULLERS_MAX;
-use super::slot::Held;
 use super::standing::{Distance, ServerNumber};
 use super::wire::{
     Beat, Decline, Greeting, Join, Message, PATH_MAX, PROGRAM_VERSION, Refusal, Subscribed, Told, VERSION, Wanted,
@@ -117,15 +116,15 @@ fn run(offer: &Offer, link: &mut Link, place: &mut Place) -> Result<std::convert
         Message::Seal(seal) => return Err(sealing::serve(offer, link, seal)),
         other => return out_of_place(&other),
     };
-    let admission = admit(offer, link, join, deadline).map_err(silent)?;
+    let slot = admit(offer, link, join, deadline).map_err(silent)?;
     let mut teller = Teller::default();
-    let ended = follow(offer, link, &admission, &mut teller);
-    teller.look(offer.board(), admission.session());
+    let ended = follow(offer, link, &slot, &mut teller);
+    teller.look(offer.board(), slot.session());
     ended
 }
 
 /// The rest of the handshake, up to a connected data channel.
-fn admit<'o>(offer: &'o Offer, link: &mut Link, join: Join, deadline: Instant) -> Result<Admission<'o>, SessionError> {
+fn admit<'o>(offer: &'o Offer, link: &mut Link, join: Join, deadline: Instant) -> Result<SlotGuard<'o>, SessionError> {
     if !offer.store().has_begun() {
         return refused(
             Refusal::Busy,
@@ -135,15 +134,15 @@ fn admit<'o>(offer: &'o Offer, link: &mut Link, join: Join, deadline: Instant) -
     if offer.chain().is(&join.replica) {
         return refused(Refusal::Circle, "this is the replica itself: it cannot follow its own log");
     }
-    let admission = match offer.admit(link, &join)? {
-        Some(admission) => admission,
+    let slot = match offer.admit(link, &join)? {
+        Some(slot) => slot,
         None => return refused(Refusal::Busy, format!("there are {} replicas already", super::REPLICAS_MAX)),
     };
     let welcome = welcome(offer, &join, link);
     link.send(&Message::Welcome(welcome), deadline)?;
-    match attach(offer, link, &admission, &join) {
-        Err(SessionError::Link(_)) if admission.is_lost() => refused(Refusal::Replaced, LOST),
-        attached => attached.map(|()| admission),
+    match attach(offer, link, &slot, &join) {
+        Err(SessionError::Link(_)) if slot.is_lost() => refused(Refusal::Replaced, LOST),
+        attached => attached.map(|()| slot),
     }
 }
 
@@ -191,10 +190,10 @@ fn place_below(
 }
 
 /// The replica subscribes. It is told each shard's history as it is when its tag is given.
-fn subscribe(offer: &Offer, admission: &Admission<'_>, wanted: &[Wanted]) -> Result<Subscribed, SessionError> {
+fn subscribe(offer: &Offer, slot: &SlotGuard<'_>, wanted: &[Wanted]) -> Result<Subscribed, SessionError> {
     let shards = wanted.iter().map(|one| one.shard()).collect();
-    let (_, path) = place_below(offer, admission.replica(), shards)?;
-    let Some(acks) = admission.acks() else { return refused(Refusal::Replaced, LOST) };
+    let (_, path) = place_below(offer, slot.replica(), shards)?;
+    let Some(acks) = slot.acks() else { return refused(Refusal::Replaced, LOST) };
     let tell = |one: &Wanted| {
         let shard = offer.store().shards().get(one.shard())?;
         shard.with_history(|history| Some(Told { shard: one.shard(), tag: acks.subscribe(*one)?, history }))
@@ -221,7 +220,7 @@ fn welcome(offer: &Offer, join: &Join, link: &Link) -> Welcome {
 }
 
 /// Grant data channels, until the replica says that it has connected them.
-fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>, join: &Join) -> Result<(), SessionError> {
+fn attach(offer: &Offer, link: &mut Link, slot: &SlotGuard<'_>, join: &Join) -> Result<(), SessionError> {
     for tried in 0..CHOICES_MAX {
         // The replica may try a fabric in this time, fail, and choose another.
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
@@ -230,15 +229,15 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>, join: &Join
             if let Err(LinkError::Refused(_, words)) = message {
                 return Err(SessionError::Declined(join.name.clone(), words));
             }
-            admission.count();
-            log::info!("replica {} ({}) is admitted as session {}", join.name, link.peer(), admission.session());
+            slot.count();
+            log::info!("replica {} ({}) is admitted as session {}", join.name, link.peer(), slot.session());
         }
         match message? {
             Message::Choose { fabric, channels } => {
                 let exporter = exporter(offer, fabric, link)?;
                 match grant(offer, exporter, channels.into(), &join.name) {
                     Ok((held, mut invitations)) => {
-                        hold(admission, held)?;
+                        hold(slot, held)?;
                         let first = invitations.remove(0);
                         link.send(&Message::Grant { first, further: invitations }, deadline)?;
                     }
@@ -256,7 +255,7 @@ fn attach(offer: &Offer, link: &mut Link, admission: &Admission<'_>, join: &Join
                         let pushed_bytes = Some(pushing.pushed_bytes());
                         let mut held = Held::new(kind, vec![Box::new(pushing)], offer.store().shards().len());
                         held.pushed_bytes = pushed_bytes;
-                        hold(admission, held)?;
+                        hold(slot, held)?;
                         return Ok(link.send(&Message::Attached, deadline)?);
                     }
                     Err(error) => link.send(&declined(&error, &join.name), deadline)?,
@@ -316,8 +315,8 @@ fn exporter<'o>(offer: &'o Offer, kind: Kind, link: &Link) -> Result<&'o dyn Exp
     }
 }
 
-fn hold(admission: &Admission<'_>, held: Held) -> Result<(), SessionError> {
-    if admission.hold(held) {
+fn hold(slot: &SlotGuard<'_>, held: Held) -> Result<(), SessionError> {
+    if slot.hold(held) {
         return Ok(());
     }
     refused(Refusal::Replaced, LOST)
@@ -345,14 +344,14 @@ fn unsubscribe(offer: &Offer, acks: &AckSlots, shards: ShardSet) {
 fn follow(
     offer: &Offer,
     link: &mut Link,
-    admission: &Admission<'_>,
+    slot: &SlotGuard<'_>,
     teller: &mut Teller,
 ) -> Result<std::convert::Infallible, SessionError> {
     let (mut heard_at, mut clocks) = (Instant::now(), Clocks::start());
     loop {
         let beat_at = Instant::now() + HEARTBEAT;
-        let subscribed = admission.acks().map(|acks| acks.shards()).unwrap_or_default();
-        let (distance, path) = place_below(offer, admission.replica(), subscribed)?;
+        let subscribed = slot.acks().map(|acks| acks.shards()).unwrap_or_default();
+        let (distance, path) = place_below(offer, slot.replica(), subscribed)?;
         link.send(&Message::Heartbeat(Beat { distance, stamp: clocks.stamp(), path }), beat_at)?;
         while Instant::now() < beat_at {
             match link.receive(beat_at) {
@@ -363,26 +362,26 @@ fn follow(
                     let _ = clocks.heard(&beat.stamp);
                 }
                 Ok(Message::Subscribe(wanted)) => {
-                    let subscribed = subscribe(offer, admission, &wanted)?;
+                    let subscribed = subscribe(offer, slot, &wanted)?;
                     link.send(&Message::Subscribed(subscribed), Instant::now() + HANDSHAKE_WAIT_MAX)?;
                 }
                 Ok(Message::Unsubscribe(shards)) => {
-                    let Some(acks) = admission.acks() else { return refused(Refusal::Replaced, LOST) };
+                    let Some(acks) = slot.acks() else { return refused(Refusal::Replaced, LOST) };
                     unsubscribe(offer, &acks, shards);
                 }
                 Ok(Message::Unknown(_)) => {}
                 Ok(other) => return out_of_place(&other),
                 Err(LinkError::Silent(_)) => {}
                 Err(LinkError::Refused(Refusal::Leaves, words)) => return Err(SessionError::Left(words)),
-                Err(_) if admission.is_lost() => return refused(Refusal::Replaced, LOST),
+                Err(_) if slot.is_lost() => return refused(Refusal::Replaced, LOST),
                 Err(error) => return Err(error.into()),
             }
         }
-        teller.look(offer.board(), admission.session());
+        teller.look(offer.board(), slot.session());
         if offer.is_ending() {
             return refused(Refusal::Ending, "the primary is ending");
         }
-        match admission.state()? {
+        match slot.state()? {
             None => return refused(Refusal::Replaced, LOST),
             Some(GrantState::Waiting) => {
                 return refused(Refusal::Protocol, "the replica said that its data channel stands, but it does not");

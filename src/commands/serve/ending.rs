@@ -118,6 +118,7 @@ fn tell_gone(replica: &ReplicaView) {
 mod tests {
     use super::*;
     use crate::base::shards::ShardSet;
+    use crate::replication::ack::Summary;
     use std::cell::Cell;
 
     fn replica(session: u64, lag_bytes: u64) -> ReplicaView {
@@ -132,13 +133,9 @@ mod tests {
             shards: ShardSet::all(1),
             state: "following",
             lag_bytes,
-            lag_microseconds: 0,
-            pulled_bytes: 0,
+            told: Summary::default(),
             pushed_bytes: 0,
             bytes_per_second: 0,
-            records: 0,
-            resyncs: 0,
-            bad_records: 0,
             retain: "",
             is_counted: false,
             seconds: 0,

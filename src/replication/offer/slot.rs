@@ -1,10 +1,10 @@
 //! One admitted replica, as its primary keeps it: who it is, this end of its data channels, and how
 //! it stands by its ack slots.
 
-use super::ack::AckSlots;
-use super::push::Mode;
-use super::report::ReplicaView;
-use super::wire::Join;
+use super::super::ack::AckSlots;
+use super::super::push::Mode;
+use super::super::report::ReplicaView;
+use super::super::wire::Join;
 use crate::base::shards::ShardSet;
 use crate::fabric::{FabricError, Grant, GrantState, Kind};
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 /// One admitted replica.
-pub(super) struct Slot {
+pub(in crate::replication) struct Slot {
     /// Its number.
     pub session: u64,
     /// Who it is.
@@ -31,7 +31,7 @@ pub(super) struct Slot {
 }
 
 /// The data channels of an admitted replica: one for each of its pullers.
-pub(super) struct Held {
+pub(in crate::replication) struct Held {
     /// Their fabric.
     pub kind: Kind,
     /// This end of each, in the order of the pullers.
@@ -66,10 +66,10 @@ impl Slot {
         let acks = self.held.as_ref().map(|held| &*held.acks);
         let pushed = self.held.as_ref().and_then(|held| held.pushed_bytes.as_ref());
         let mode = if pushed.is_some() { Mode::Push } else { Mode::Pull };
-        let summary = acks.map(AckSlots::summary).unwrap_or_default();
+        let told = acks.map(AckSlots::summary).unwrap_or_default();
         let shards = acks.map(AckSlots::shards).unwrap_or_default();
         let wanted = acks.map_or(ShardSet::all(spans.len()), AckSlots::wanted);
-        let following = summary.beats != 0 && !shards.is_empty() && shards == wanted;
+        let following = told.beats != 0 && !shards.is_empty() && shards == wanted;
         let missing = |shard: usize| {
             let (tail, committed) = spans[shard];
             committed.saturating_sub(acks.map_or(0, |acks| acks.applied(shard)).max(tail))
@@ -77,9 +77,9 @@ impl Slot {
         let lag_bytes = wanted.iter().map(missing).sum();
         let (looked_at, pulled_before) = self.rate;
         let elapsed = looked_at.elapsed();
-        let pulled = summary.pulled_bytes.saturating_sub(pulled_before);
+        let pulled = told.pulled_bytes.saturating_sub(pulled_before);
         let bytes_per_second = (u128::from(pulled) * 1_000_000_000 / elapsed.as_nanos().max(1)) as u64;
-        self.rate = (Instant::now(), summary.pulled_bytes);
+        self.rate = (Instant::now(), told.pulled_bytes);
         ReplicaView {
             session: self.session,
             address: self.address,
@@ -91,13 +91,9 @@ impl Slot {
             shards,
             state: if following { "following" } else { "joining" },
             lag_bytes,
-            lag_microseconds: summary.lag_microseconds,
-            pulled_bytes: summary.pulled_bytes,
+            told,
             pushed_bytes: pushed.map_or(0, |bytes| bytes.load(Relaxed)),
             bytes_per_second,
-            records: summary.records,
-            resyncs: summary.begun_anew,
-            bad_records: summary.bad_records,
             retain: "",
             is_counted: false,
             seconds: self.since.elapsed().as_secs(),
