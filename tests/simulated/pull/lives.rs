@@ -2,10 +2,14 @@
 
 use super::run::{Run, Seen};
 use super::{LARGE, SHARDS, SLABS, Setup, is_whole, seeds};
+use crate::author::Author;
+use crate::clock;
 use crate::pair::{NOW, primary, primary_of, replica_of};
+use crate::session::{Network, Offered};
 use remora::base::term::Term;
 use remora::fabric::sim::Faults;
 use std::sync::Arc;
+use std::time::Duration;
 
 const ONE: Setup = Setup { shards: 1, ..SLABS };
 
@@ -129,4 +133,41 @@ fn room_is_made_behind_a_long_record() {
     run.settle();
     run.end_session();
     assert_eq!((run.seen.counts.overrun, run.seen.remade), (0, 1));
+}
+
+/// What lacks room only because a reader is inside gets no more room by giving up more. What is
+/// given up early may have been moved, to where this replica has not come yet.
+#[test]
+fn no_more_is_given_up_while_a_reader_keeps_the_room() {
+    const VALUE: [u8; 1000] = [7; 1000];
+    const SLACK_BYTES_MAX: u64 = (64 << 10) + 2 * 1100;
+    let setup = Setup { shard_bytes: 1 << 20, slab_bytes: 16 << 10, shards: 1, item_bytes_max: 2 << 10, evict: true };
+    let store = Arc::new(primary(setup));
+    let replica = replica_of(&store);
+    let mut author = Author::new(&store);
+    let mut numbers = 0..;
+    let mut write = |count| {
+        for number in numbers.by_ref().take(count) {
+            author.set_value(format!("key-{number}").as_bytes(), &VALUE).expect("there is room");
+        }
+    };
+    write(2000);
+    let mut session = Network::new(1).connect(&Offered::of(&store), &replica, &Faults::default());
+    let mut step = || {
+        clock::pass(Duration::from_micros(20));
+        session.step().expect("nothing goes wrong");
+        session.puller.is_caught_up()
+    };
+    assert!((0..100_000).any(|_| step()), "it joins");
+    let mut reader = replica.join();
+    let turn = reader.turn();
+    write(700);
+    (0..2000).for_each(|_| _ = step());
+    let (theirs, ours) = (store.shards()[0].control(), replica.shards()[0].control());
+    let needed = (ours.committed() + 1100).saturating_sub(ours.capacity_bytes());
+    assert!(theirs.tail() > needed + 4 * SLACK_BYTES_MAX, "{} is given up there, {needed} needed", theirs.tail());
+    assert!(ours.tail() <= needed + SLACK_BYTES_MAX, "{} is given up, {needed} needed", ours.tail());
+    drop(turn);
+    assert!((0..100_000).any(|_| step()), "it goes on");
+    assert_eq!(ours.tail(), theirs.tail());
 }

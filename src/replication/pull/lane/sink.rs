@@ -114,9 +114,10 @@ impl<'s> Sink<'s> {
         let slack_bytes = if self.evicts { SLACK_BYTES } else { 0 };
         let needed = (end + slack_bytes).saturating_sub(self.follower.reach_bytes());
         // As a budget, not as a goal: the record that reaches beyond what is needed must go, too.
-        let missing = Some(needed.saturating_sub(self.follower.tail())).filter(|bytes| *bytes > 0);
-        if self.evicts || missing.is_some() {
-            self.follower.give_up_below(tail, missing.map_or(GIVE_UP_BYTES, |bytes| bytes.min(GIVE_UP_BYTES)));
+        // Where nothing is missing, a reader keeps the room: it comes when that one has left.
+        let missing = needed.saturating_sub(self.follower.tail());
+        if missing > 0 {
+            self.follower.give_up_below(tail, missing.min(GIVE_UP_BYTES));
         }
         self.follower.room_until() > before
     }
