@@ -202,7 +202,7 @@ impl Roles {
         let is_it = |follow: &Follow| {
             follow.primary() == config.primary || server.is_some_and(|server| follow.is_of_server(&server))
         };
-        match self.followings.iter().find(|one| is_it(one.follow())) {
+        match self.followings.iter().find(|one| !one.is_stopping() && is_it(one.follow())) {
             Some(following) => following.add(shards),
             None => {
                 let primary = config.primary.clone();
@@ -217,7 +217,10 @@ impl Roles {
     /// led to anybody yet, and an order has named the server otherwise. It gives their sessions one
     /// place, which each would take from the other for ever. So one of them takes over the shards.
     pub(super) fn join_twins(&mut self) {
-        let is_twin = |one: &Following, other: &Following| one.follow().is_of_same_server(other.follow());
+        let is_twin = |one: &Following, other: &Following| {
+            let stays = !one.is_stopping() && !other.is_stopping();
+            stays && one.follow().is_of_same_server(other.follow())
+        };
         let count = self.followings.len();
         let mut pairs = (0..count).flat_map(|one| (one + 1..count).map(move |other| (one, other)));
         let Some((one, other)) = pairs.find(|(one, other)| is_twin(&self.followings[*one], &self.followings[*other]))
@@ -225,8 +228,8 @@ impl Roles {
             return;
         };
         let shards = self.followings[one].follow().shards();
-        // What it has not let go of yet is tried again.
-        if self.followings[one].release(shards).is_ok() {
+        // Where it does not let go in time it keeps them, and this is tried again.
+        if self.release(shards).is_ok() {
             self.followings[other].add(shards);
             self.show();
         }
@@ -268,7 +271,7 @@ impl Roles {
             if shards.without(follow.shards()).is_empty() && follow.snapshot().state == "following" {
                 return Ok(format!("follows {primary} already"));
             }
-            return self.follow_again(known, config, shards, discard);
+            return self.follow_again(known, config, Sought { shards, each: shards }, discard);
         }
         self.follow_at(config, Sought { shards, each: shards }, discard)
     }
@@ -282,7 +285,7 @@ impl Roles {
         let is_it = |one: &Following| one.follow().is_of_welcome(&joined.welcome);
         if let Some(known) = self.followings.iter().position(is_it) {
             // Its session has lost its place to this one.
-            return self.follow_again(known, config, sought.each, discard);
+            return self.follow_again(known, config, sought, discard);
         }
         let of = |shard: usize| joined.welcome.histories.get(shard).map(|theirs| (shard, theirs.origin()));
         let allowed = sought.each.iter().filter(|_| discard).filter_map(of);
@@ -296,7 +299,7 @@ impl Roles {
     }
 
     /// The following of a primary is replaced by one that has these shards as well.
-    fn follow_again(&mut self, known: usize, config: FollowConfig, shards: ShardSet, discard: bool) -> Words {
+    fn follow_again(&mut self, known: usize, config: FollowConfig, sought: Sought, discard: bool) -> Words {
         let mut following = self.followings.remove(known);
         let (before, usual) = (following.follow().shards(), following.follow().config().clone());
         let stopped = following.stop();
@@ -306,7 +309,7 @@ impl Roles {
         }
         let config = FollowConfig { discard: usual.discard.clone(), ..config };
         let words = match stopped {
-            Ok(()) => self.follow_at(config, Sought { shards: shards.with(before), each: shards }, discard),
+            Ok(()) => self.follow_at(config, Sought { shards: sought.shards.with(before), ..sought }, discard),
             Err(error) => Err(error.to_string()),
         };
         if words.is_err() {

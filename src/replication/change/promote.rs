@@ -13,6 +13,7 @@ use crate::replication::secret::random;
 use crate::replication::wire::{Seal, SealedShard};
 use crate::store::line::BIRTH;
 use crate::store::shard::Shard;
+use crate::store::{History, TermStart};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,7 @@ struct Goal {
 impl Goal {
     /// Bytes of it that are not here.
     fn missing(&self, here: &Shard) -> u64 {
-        let is_log = here.history().newest() == self.term;
+        let is_log = Term(here.control().term()) == self.term;
         self.position.saturating_sub(if is_log { here.proven_until() } else { 0 })
     }
 }
@@ -206,21 +207,19 @@ impl Roles {
     }
 
     /// Which of those who have stopped has most of a shard, and what is to be here; None where this
-    /// server has no less. Where this server's log `is_empty`, one of any term may come over, and
-    /// that of the latest does.
+    /// server has no less. Logs are compared by the terms of their ends, and then by their lengths:
+    /// whoever was told of a term may not have come to it. Where this server's log `is_empty`, one
+    /// of any term may come over, and that of the latest does.
     fn furthest(&self, claims: &[Claim], shard: usize, is_empty: bool) -> Result<Option<(usize, Goal)>, String> {
         let ours = &self.node.store.shards()[shard];
-        let history = ours.history();
-        let newest = history.newest();
+        let (history, here) = (ours.history(), Term(ours.control().term()));
         let mut furthest = None;
         for (number, claim) in claims.iter().enumerate() {
             let Some(sealed) = claim.sealed(shard).filter(|sealed| sealed.position > 0) else { continue };
-            // Whoever has not come as far in the history has nothing that is not here.
-            if sealed.term != newest && history.starts().iter().any(|start| start.term == sealed.term) {
-                continue;
-            }
-            if !is_empty && newest.is_valid() && sealed.term != newest {
-                return Err(of_other_term(claim, sealed, newest));
+            match Beside::of(&history, here, sealed.term) {
+                Beside::Behind => continue,
+                Beside::Elsewhere if !is_empty && here.is_valid() => return Err(of_other_term(claim, sealed, here)),
+                Beside::Elsewhere | Beside::OnTheWay => {}
             }
             let rank = (sealed.term, sealed.is_whole, sealed.position);
             let is_further = |best: &(usize, (Term, bool, u64))| rank > best.1;
@@ -321,6 +320,34 @@ impl Roles {
     }
 }
 
+/// How the end of another log stands beside that of the log here, by the terms of both.
+#[derive(Debug, PartialEq, Eq)]
+enum Beside {
+    /// It has not come as far in the history: it has nothing that is not here.
+    Behind,
+    /// It is in the same term, or in a later one that this server has been told of.
+    OnTheWay,
+    /// It is in a term that is not known here.
+    Elsewhere,
+}
+
+impl Beside {
+    /// `here` is the term of the end of the log here. `history` may tell of later ones, to which
+    /// the log has not come.
+    fn of(history: &History, here: Term, theirs: Term) -> Beside {
+        let has = |starts: &[TermStart]| starts.iter().any(|start| start.term == theirs);
+        if theirs == here {
+            Beside::OnTheWay
+        } else if has(history.up_to(here)) {
+            Beside::Behind
+        } else if has(history.starts()) {
+            Beside::OnTheWay
+        } else {
+            Beside::Elsewhere
+        }
+    }
+}
+
 /// Whether each shard's primary is among those who have stopped.
 fn primaries_stopped(claims: &[Claim], shards: ShardSet) -> Result<(), String> {
     let has_stopped = |shard: &usize| claims.iter().filter_map(|claim| claim.sealed(*shard)).any(|one| one.was_primary);
@@ -332,17 +359,35 @@ fn primaries_stopped(claims: &[Claim], shards: ShardSet) -> Result<(), String> {
     }
 }
 
-fn of_other_term(claim: &Claim, sealed: &SealedShard, newest: Term) -> String {
+fn of_other_term(claim: &Claim, sealed: &SealedShard, here: Term) -> String {
     let SealedShard { shard, term, .. } = sealed;
-    if term.follows(newest) {
+    if term.follows(here) {
         return format!(
-            "{} is further in shard {shard}, of term {term} where this replica is of {newest}: promote that one",
+            "{} is further in shard {shard}, of term {term} where this replica is of {here}: promote that one",
             claim.peer
         );
     }
-    cannot_gather(&claim.peer, &format!("shard {shard} is of term {term} there, here of {newest}"))
+    cannot_gather(&claim.peer, &format!("shard {shard} is of term {term} there, here of {here}"))
 }
 
 fn cannot_gather(peer: &str, why: &str) -> String {
     format!("gathering from {peer}: {why}; leave that replica out, or mend it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who was told of a term may not have come to it: the others may have more of the one before.
+    #[test]
+    fn logs_are_compared_by_their_ends_not_by_what_was_told() {
+        let term = |number| Term::of(number, 7);
+        let start = |number, begins| TermStart { term: term(number), begins };
+        let history = History::new(term(1), [start(4, 64), start(5, 80), start(6, 120)]);
+        let beside = |here, theirs| Beside::of(&history, term(here), theirs);
+        assert_eq!(beside(5, term(5)), Beside::OnTheWay, "the longer one counts");
+        assert_eq!(beside(5, term(6)), Beside::OnTheWay, "it has come to what was only told here");
+        assert_eq!((beside(5, term(4)), beside(6, term(5))), (Beside::Behind, Beside::Behind));
+        assert_eq!((beside(6, term(7)), beside(6, Term::of(6, 8))), (Beside::Elsewhere, Beside::Elsewhere));
+    }
 }

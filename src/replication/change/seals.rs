@@ -53,7 +53,7 @@ impl Roles {
             let here = &store.shards()[shard];
             SealedShard {
                 shard,
-                term: here.history().newest(),
+                term: Term(here.control().term()),
                 position: here.proven_until(),
                 is_whole: here.is_whole(),
                 was_primary: own.has(shard),

@@ -79,6 +79,11 @@ impl Following {
         if self.follow.hold.wait_for(shards, END_WAIT_MAX) { Ok(()) } else { Err(StillHeld) }
     }
 
+    /// It has been asked to end, and may not have let go yet.
+    pub fn is_stopping(&self) -> bool {
+        self.follow.stopping.load(Relaxed)
+    }
+
     /// The same for all, and the thread ends. It may still finish a handshake.
     pub fn stop(&mut self) -> Result<(), StillHeld> {
         self.follow.stopping.store(true, Relaxed);

@@ -47,7 +47,7 @@ impl NotSealed {
 pub struct SealedShard {
     /// Which.
     pub shard: usize,
-    /// The newest term that it knows of.
+    /// The term of the end of its log. It may have been told of later ones.
     pub term: Term,
     /// Everything below this position is here; 0 where there is nothing to go on from.
     pub position: u64,
