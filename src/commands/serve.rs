@@ -101,7 +101,11 @@ impl Given {
         let mut idle = options::judge(&command(), &config.matches)?;
         let mut args = Args::from_arg_matches(&config.matches)?;
         let extended = suboptions::read(&args.extended)?;
-        args.idle_timeout = extended.idle_timeout_seconds.unwrap_or(args.idle_timeout);
+        if let Some(seconds) =
+            extended.idle_timeout_seconds.filter(|_| config.rank("extended") >= config.rank("idle-timeout"))
+        {
+            args.idle_timeout = seconds;
+        }
         idle.extend(extended.idle.iter().map(|name| format!("-o {name}")));
         Ok(Given { args, config, idle })
     }
@@ -111,6 +115,8 @@ impl Given {
 fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow::Result<()> {
     let Given { args, config, idle } = given;
     logger::start(args.verbose)?;
+    // A replica may wait for its primary before it can heed one.
+    signals::survive_hangup().context("cannot watch for signals")?;
     let workers = worker_count(args.threads)?;
     let item_bytes_asked = size::parse_item(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")?;
     let replication = replication::Plan::new(&args.replication, !args.no_pin)?;

@@ -6,8 +6,6 @@
 pub enum Refusal {
     /// No such command, or none that does anything here.
     UnknownCommand,
-    /// The binary protocol, by its first byte. Told to nobody: who speaks it reads no text.
-    BinaryProtocol,
     /// A line of a known command that does not fit its form.
     BadFormat,
     /// delete with more behind the key than a time or noreply.
@@ -95,7 +93,7 @@ impl Refusal {
     /// As the text protocol tells it, line end included.
     pub fn line(self) -> &'static [u8] {
         match self {
-            Refusal::UnknownCommand | Refusal::BinaryProtocol => b"ERROR\r\n",
+            Refusal::UnknownCommand => b"ERROR\r\n",
             Refusal::BadFormat => b"CLIENT_ERROR bad command line format\r\n",
             Refusal::BadDelete => b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n",
             Refusal::BadDataChunk => b"CLIENT_ERROR bad data chunk\r\n",

@@ -26,9 +26,6 @@ use line::Line;
 use memchr::{memchr, memrchr};
 use meta::MetaVerb;
 
-/// What each request of the binary protocol begins with, and no line of text.
-const BINARY_FIRST_BYTE: u8 = 0x80;
-
 /// memcached calls anything shorter a bad line, whatever it says; the line end counts.
 const LINE_BYTES_MIN: usize = 4;
 
@@ -41,12 +38,11 @@ pub fn parse<'a>(input: &'a [u8], limits: ParseLimits, scratch: &'a mut KeyScrat
         None => match find_long_line(input) {
             Ok(line) => line,
             Err(NoLine::Unfinished) => return Parsed::Incomplete { wanted_bytes: input.len() + 1 },
-            Err(NoLine::TooLong) => return end_here(input, Refusal::BadFormat),
-            Err(NoLine::Binary) => return end_here(input, Refusal::BinaryProtocol),
+            Err(NoLine::TooLong) => return too_long(input),
         },
     };
     if line.bytes < LINE_BYTES_MIN {
-        return too_short(line);
+        return line.refuse(Refusal::BadFormat);
     }
     // Most of the traffic, told by its first bytes alone.
     match line.text.first_chunk::<4>() {
@@ -92,20 +88,10 @@ fn by_word<'a>(line: Line<'a>, limits: ParseLimits, scratch: &'a mut KeyScratch)
     }
 }
 
-/// The number of a binary request may be a line end.
-#[cold]
-fn too_short(line: Line<'_>) -> Parsed<'_> {
-    match line.text.first() {
-        Some(&BINARY_FIRST_BYTE) => end_here(line.text, Refusal::BinaryProtocol),
-        _ => line.refuse(Refusal::BadFormat),
-    }
-}
-
 /// Why the input does not open with a line, nor with a part of a get that can be executed.
 enum NoLine {
     Unfinished,
     TooLong,
-    Binary,
 }
 
 /// What opens `input`, whose first [`LINE_BYTES_MAX`] bytes have no line end: a long line of a get,
@@ -114,9 +100,6 @@ enum NoLine {
 fn find_long_line(input: &[u8]) -> Result<Line<'_>, NoLine> {
     let searched = input.len().min(LINE_BYTES_MAX);
     let is_get = [&b"get "[..], b"gets ", b"gat ", b"gats "].iter().any(|word| input.starts_with(word));
-    if input.first() == Some(&BINARY_FIRST_BYTE) {
-        return Err(NoLine::Binary);
-    }
     if !is_get {
         return Err(if input.len() < LINE_BYTES_MAX { NoLine::Unfinished } else { NoLine::TooLong });
     }
@@ -155,8 +138,9 @@ pub fn parse_more_of_get(input: &[u8], form: GetForm) -> Parsed<'_> {
 
 /// Where the next command begins cannot be known, so the connection ends here: without a word, as
 /// in memcached.
-fn end_here(input: &[u8], refusal: Refusal) -> Parsed<'_> {
-    let (skip_bytes, reply) = (input.len() as u64, Reply::Silent);
+fn too_long(input: &[u8]) -> Parsed<'_> {
+    let skip_bytes = input.len() as u64;
+    let (refusal, reply) = (Refusal::BadFormat, Reply::Silent);
     Parsed::Rejected(Rejection { refusal, reply, skip_bytes, unlink: None, close: true })
 }
 

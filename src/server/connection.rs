@@ -36,6 +36,8 @@ pub enum Phase {
 /// How far the connection's requests have come.
 #[derive(Debug, Default)]
 pub struct Progress {
+    /// Something has arrived.
+    pub has_begun: bool,
     /// Where to go on in the first pending request (see Outcome::Resume).
     pub resume: u32,
     /// The pending bytes go on with the keys of a get of this form: its line has begun before them.

@@ -9,7 +9,7 @@ use super::connection::Progress;
 use crate::base::limits::{BATCH_REQUESTS_MAX, PARK_MILLISECONDS_MAX};
 use crate::engine::{Attempt, Context, Engine, Outcome, Output, Plan};
 use crate::protocol::request::GetForm;
-use crate::protocol::{KeyScratch, Parsed, Refusal, Rejection, Request, parse, parse_more_of_get};
+use crate::protocol::{KeyScratch, Parsed, Rejection, Request, parse, parse_more_of_get};
 use crate::store::Turn;
 use arrayvec::ArrayVec;
 use memchr::memchr;
@@ -41,12 +41,30 @@ pub struct Executor<'a> {
     pub shared: &'a Shared,
 }
 
+/// What a client that speaks the binary protocol sends first. memcached, too, decides by the first
+/// byte of a connection.
+const BINARY_FIRST_BYTE: u8 = 0x80;
+
 /// The parser's room for decoded keys, one for each request of a batch.
 pub type KeyScratches = [KeyScratch; BATCH_REQUESTS_MAX];
 
 impl Executor<'_> {
     /// Execute what `input` holds. Returns how many bytes were consumed, and why it stopped.
     pub fn run(
+        &self,
+        context: &mut Context<'_, '_>,
+        keys: &mut KeyScratches,
+        input: &[u8],
+        progress: &mut Progress,
+        output: &mut Output,
+    ) -> (usize, Stop) {
+        match is_binary(progress, input) {
+            true => (input.len(), Stop::Refused),
+            false => self.run_text(context, keys, input, progress, output),
+        }
+    }
+
+    fn run_text(
         &self,
         context: &mut Context<'_, '_>,
         keys: &mut KeyScratches,
@@ -109,7 +127,6 @@ impl Executor<'_> {
                     progress.skip_bytes = rejection.skip_bytes;
                     consumed += skip(progress, &input[consumed..]);
                     if rejection.close {
-                        tell_of_binary(rejection.refusal);
                         return (consumed, Stop::Refused);
                     }
                 }
@@ -130,18 +147,27 @@ impl Executor<'_> {
     }
 }
 
+/// Whether a connection opens in the binary protocol.
+#[inline]
+fn is_binary(progress: &mut Progress, input: &[u8]) -> bool {
+    let is_first = !std::mem::replace(&mut progress.has_begun, true);
+    let is_binary = is_first && input.first() == Some(&BINARY_FIRST_BYTE);
+    if is_binary {
+        tell_of_binary();
+    }
+    is_binary
+}
+
 /// Once is enough: such a client comes again and again.
 #[cold]
-fn tell_of_binary(refusal: Refusal) {
+fn tell_of_binary() {
     static TOLD: std::sync::Once = std::sync::Once::new();
-    if refusal == Refusal::BinaryProtocol {
-        TOLD.call_once(|| {
-            log::warn!(
-                "a client speaks memcached's binary protocol, which is not served: its connection is closed, as are all that do; have it use \
-                 the text protocols"
-            );
-        });
-    }
+    TOLD.call_once(|| {
+        log::warn!(
+            "a client speaks memcached's binary protocol, which is not served: its connection is closed, as are all that do; have it use \
+             the text protocols"
+        );
+    });
 }
 
 /// How far the connection's first request has come. What has gone on no longer waits for memory,

@@ -3,10 +3,10 @@
 //!
 //! Without the offset an old CAS could fit by chance. A primary that dies may have written log that
 //! no replica has, and told clients the places in it. Who is promoted writes something else to the
-//! same places. So each term has an offset of its own, a multiple of [`OFFSET_BYTES`], which is more
-//! than any log holds. It is made of the last six bits of the term's number and of its nonce: terms
-//! of 64 numbers in a row have different ones. Two terms of one number, which two servers have
-//! begun by mistake, have in 63 of 64 cases. The first term's is 0.
+//! same places. So each term has an offset of its own, a multiple of [`OFFSET_BYTES`], which is
+//! more than any log holds. It is made of the last six bits of the term's number and of its nonce:
+//! terms of 64 numbers in a row have different ones. Two terms of one number, which two servers
+//! have begun by mistake, have in 63 of 64 cases. The first term's is 0.
 //!
 //! An item keeps its CAS when a term begins, because the offset is that of the term in which it was
 //! written: a hand-over changes no CAS. All servers that hold an item know that term, so they agree

@@ -51,8 +51,8 @@ pub fn detach(keeps_folder: bool) -> io::Result<Side> {
 }
 
 impl Detached {
-    /// Let the parent end. The three standard streams lead to nowhere from then on, unless
-    /// `keeps_streams`.
+    /// Let the parent end; if it is gone, there is nobody to tell. The three standard streams lead
+    /// to nowhere from then on, unless `keeps_streams`.
     pub fn serves(mut self, keeps_streams: bool) -> io::Result<()> {
         if !keeps_streams {
             let nowhere = nowhere()?;
@@ -60,7 +60,10 @@ impl Detached {
             dup2_stdout(&nowhere)?;
             dup2_stderr(&nowhere)?;
         }
-        self.parent.write_all(b"1")
+        match self.parent.write_all(b"1") {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            told => told,
+        }
     }
 }
 

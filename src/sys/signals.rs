@@ -8,6 +8,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the process waits for its log after a second signal, which asks it to end at once.
@@ -29,6 +30,11 @@ pub fn raise(ending: Ending) -> io::Result<()> {
         Ending::Usr1 => Signal::USR1,
     };
     Ok(kill_process(getpid(), signal)?)
+}
+
+/// A SIGHUP ends this process no more. Until [`watch`] is called it does nothing.
+pub fn survive_hangup() -> io::Result<()> {
+    signal_hook::flag::register(SIGHUP, Arc::default()).map(drop)
 }
 
 /// Start the thread. `stop` is called once, with the name of the first SIGTERM, SIGINT or SIGUSR1;

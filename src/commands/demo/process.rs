@@ -24,6 +24,12 @@ const REPLICATION: &str = "remora: replication on tcp ";
 /// The log line in which a replica names its primary begins with this.
 const FOLLOWS: &str = "remora: read-only replica of ";
 
+/// It takes no options from the variables of whoever has started this program.
+fn without_options(command: &mut Command) {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    names.filter(|name| name.to_string_lossy().starts_with("REMORA_")).for_each(|name| _ = command.env_remove(name));
+}
+
 /// See the module.
 pub struct ServerProcess {
     process: Child,
@@ -41,6 +47,7 @@ impl ServerProcess {
         let mut command = Command::new(&binary);
         // The load shares the cores with the servers, so the kernel may move the workers.
         command.args(["serve", "-l", "127.0.0.1:0", "--no-pin"]).args(arguments);
+        without_options(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = child::end_with_parent(&mut command)
             .spawn()

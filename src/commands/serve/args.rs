@@ -9,9 +9,9 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (memcached 1.6.45 com
 const OPENING: &str = concat!("remora ", env!("CARGO_PKG_VERSION"), " (memcached 1.6.45 compatible)");
 
 /// The last lines of the help.
-const CLOSING: &str = "Each option but --config, --print-config and those that print something may also be set by a variable \
-    (REMORA_MEMORY_LIMIT=64) or in the file of --config (memory-limit = 64). The command line wins over a variable, and that \
-    over the file.";
+const CLOSING: &str = "Each option may also be set by a variable (REMORA_MEMORY_LIMIT=64), or in the file of --config \
+    (memory-limit = 64), but for --print-config and those that print something; --config itself by a variable alone. The command line \
+    wins over a variable, and that over the file. An empty variable counts as not set.";
 
 /// Serve a cache. Flags are memcached's where it has them.
 #[derive(Debug, Clone, clap::Args)]

@@ -71,8 +71,7 @@ impl Config {
     ) -> anyhow::Result<Config> {
         let command = command();
         let given = command.clone().try_get_matches_from(words)?;
-        let named =
-            given.get_one::<PathBuf>("config").cloned().or_else(|| variable(&variable_of("config")).map(Into::into));
+        let named = given.get_one::<PathBuf>("config").cloned().or_else(|| set_in(variable, "config").map(Into::into));
         let path = match path.map(Path::to_path_buf).or(named) {
             Some(path) => Some(std::path::absolute(&path).with_context(|| format!("--config {}", path.display()))?),
             None => None,
@@ -83,7 +82,7 @@ impl Config {
             let from_file = entries.iter().position(|entry| entry.name == name).map(|at| entries.swap_remove(at));
             let said = if given.value_source(option.get_id().as_str()) == Some(ValueSource::CommandLine) {
                 Said { words: Vec::new(), source: Source::CommandLine }
-            } else if let Some(value) = variable(&variable_of(name)) {
+            } else if let Some(value) = set_in(variable, name) {
                 said(option, name, &[value], Source::Variable(variable_of(name)))?
             } else if let (Some(Entry { values, line, .. }), Some(path)) = (from_file, &path) {
                 let values: Vec<OsString> = values.into_iter().map(OsString::from).collect();
@@ -99,6 +98,16 @@ impl Config {
         }
         all.extend_from_slice(words);
         Ok(Config { matches: command.try_get_matches_from(all)?, path, sources })
+    }
+
+    /// Who has set an option: the greater wins where two options say the same thing.
+    pub fn rank(&self, name: &str) -> u8 {
+        match self.sources.get(name).unwrap_or(&Source::Default) {
+            Source::Default => 0,
+            Source::File(..) => 1,
+            Source::Variable(_) => 2,
+            Source::CommandLine => 3,
+        }
     }
 
     /// What it is in all, as a file of `--config`, with where each value comes from.
@@ -145,6 +154,14 @@ fn settable(command: &clap::Command) -> impl Iterator<Item = (&Arg, &str)> {
 fn nearest<'c>(command: &'c clap::Command, name: &str) -> &'c str {
     let distance = |other: &&str| strsim::damerau_levenshtein(name, other);
     settable(command).map(|(_, name)| name).min_by_key(distance).expect("there are some")
+}
+
+/// What the variable of an option says. An empty one says nothing. Nor does one that an
+/// orchestrator has made: where a service is called remora, Kubernetes and docker set REMORA_PORT
+/// to its URL.
+fn set_in(variable: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Option<OsString> {
+    let is_url = |value: &OsString| ["tcp://", "udp://"].iter().any(|url| value.to_string_lossy().starts_with(url));
+    variable(&variable_of(name)).filter(|value| !value.is_empty() && !is_url(value))
 }
 
 fn variable_of(name: &str) -> String {

@@ -189,7 +189,10 @@ mod tests {
                 None => ("differs", how.to_string()),
             },
             State::Idle(why) => ("without effect", why.to_string()),
-            State::Only(taken, why) => ("refused", format!("but for {}: {why}", taken.join(", "))),
+            State::Only(taken, why) => (
+                "refused",
+                format!("only {} {} taken: {why}", taken.join(", "), if taken.len() == 1 { "is" } else { "are" }),
+            ),
             State::Refused(why) => ("refused", why.to_string()),
         };
         format!("| {name} | {word} | {why} |\n").replace("  |", " |")

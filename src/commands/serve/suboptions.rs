@@ -52,7 +52,7 @@ const TLS: &str = "there is no TLS; leave it out";
 const PROXY: &str = "there is no proxy; leave it out, and run memcached's own before this server";
 const EXTSTORE: &str = "there is no storage on flash; leave it out, and give -m what the items need";
 const EXTSTORE_TUNING: &str = "it tunes ext_path, which is refused";
-const NEITHER: &str = "it has none in memcached either";
+const NEITHER: &str = "memcached ignores it, too";
 
 const U32: RangeInclusive<u64> = 0..=u32::MAX as u64;
 

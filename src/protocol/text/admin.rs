@@ -11,7 +11,6 @@
 use super::super::{Exptime, Parsed, Refusal, Reply, Request, Shutdown};
 use super::line::Line;
 use super::tokens::{Tokens, ack_replicas, i32_strict, u32_strict};
-use super::{BINARY_FIRST_BYTE, end_here};
 use crate::base::limits::ACK_MILLISECONDS_MAX;
 use arrayvec::ArrayVec;
 
@@ -190,9 +189,6 @@ fn cache_memlimit<'a>(line: Line<'a>, mut tokens: Tokens<'a>, reply: Reply) -> P
 /// ERROR, except to something that speaks HTTP: such a connection is closed without a word, so that
 /// a web page cannot talk to the cache by way of a browser.
 fn unknown<'a>(line: Line<'a>, mut tokens: Tokens<'a>, reply: Reply) -> Parsed<'a> {
-    if line.text.first() == Some(&BINARY_FIRST_BYTE) {
-        return end_here(line.text, Refusal::BinaryProtocol);
-    }
     let has_arguments = tokens.next().is_some();
     let mut parsed = line.refuse_to(reply, Refusal::UnknownCommand);
     if has_arguments
@@ -207,24 +203,7 @@ fn unknown<'a>(line: Line<'a>, mut tokens: Tokens<'a>, reply: Reply) -> Parsed<'
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::{ParseLimits, parse};
     use super::*;
-    use crate::base::limits::KEY_BYTES_MAX;
-
-    #[test]
-    fn the_binary_protocol_ends_the_connection_without_a_word() {
-        let mut noop = [0; 24];
-        noop[..2].copy_from_slice(&[BINARY_FIRST_BYTE, 0x0a]);
-        let mut with_newline = noop;
-        with_newline[15] = b'\n';
-        for input in [&noop[..1], &noop, &with_newline] {
-            let mut scratch = [0; KEY_BYTES_MAX];
-            let parsed = parse(input, ParseLimits { value_bytes_max: 100 }, &mut scratch);
-            let Parsed::Rejected(rejection) = parsed else { panic!("{input:?}: {parsed:?}") };
-            assert_eq!((rejection.refusal, rejection.reply), (Refusal::BinaryProtocol, Reply::Silent));
-            assert!(rejection.close);
-        }
-    }
 
     #[test]
     fn shutdown_has_two_modes() {

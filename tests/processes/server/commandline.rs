@@ -245,5 +245,11 @@ fn a_client_of_the_binary_protocol_is_told_to_go_at_once() {
             stream.read_to_end(&mut answer).inspect_err(|error| assert_eq!(error.kind(), ErrorKind::ConnectionReset));
         assert!(answer.is_empty(), "{answer:?}");
     }
-    assert_eq!(server.connect().set("key", b"1"), "STORED");
+    // What comes later is a line that means nothing, as in memcached.
+    let mut client = server.connect();
+    client.send(b"set key 0 0 x\r\n");
+    assert_eq!(client.line(), "CLIENT_ERROR bad command line format");
+    client.send(b"\x80\x04value\r\n");
+    assert_eq!(client.line(), "ERROR");
+    assert_eq!(client.set("key", b"1"), "STORED");
 }

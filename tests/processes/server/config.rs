@@ -1,7 +1,11 @@
 //! Flags over variables over a file; what is printed is such a file; SIGHUP reads it anew.
 
+use crate::support::command;
 use crate::support::wait::{expect_eq, wait_until};
 use crate::support::{Server, refused};
+use rustix::process::{Pid, Signal};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
@@ -128,4 +132,20 @@ fn without_a_file_sighup_changes_nothing() {
     server.signal("HUP");
     assert!(logged(&server, "SIGHUP").contains("there is no --config FILE"));
     wait_until("it serves on", || expect_eq("the answer", server.connect().ask("mn"), "MN".to_string()));
+}
+
+/// A replica waits for its primary, and has not begun to serve.
+#[test]
+fn sighup_does_not_end_who_is_starting() {
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let mut child = command(&["-l", "127.0.0.1:0", "--replica-of", &nobody.to_string()]).spawn().expect("it starts");
+    let mut said = BufReader::new(child.stderr.take().expect("a pipe")).lines().map(|line| line.expect("text"));
+    assert!(said.any(|line| line.contains("trying again")), "it waits");
+    let signal = |signal| rustix::process::kill_process(Pid::from_child(&child), signal).expect("it lives");
+    signal(Signal::HUP);
+    // Tries come seldom, but more than one is said.
+    let tries = said.by_ref().take(3).filter(|line| line.contains("trying again")).count();
+    assert_eq!(tries, 3, "it goes on");
+    signal(Signal::KILL);
+    child.wait().expect("it ends");
 }

@@ -53,6 +53,13 @@ fn flags_can_be_switched() {
 }
 
 #[test]
+fn a_variable_that_nobody_meant_for_the_server_says_nothing() {
+    let variables = [("REMORA_PORT", "tcp://10.0.0.1:11211"), ("REMORA_USER", ""), ("REMORA_VERBOSE", "")];
+    let config = read("", &variables, None).unwrap();
+    assert_eq!(["port", "user", "verbose"].map(|name| value(&config, name)), ["", "", "0"]);
+}
+
+#[test]
 fn what_is_wrong_is_told_with_its_place() {
     for (text, words) in [
         ("port = 1\nmemory-limmit = 2\n", ":2: there is no option memory-limmit; the nearest is memory-limit"),
