@@ -274,6 +274,14 @@ impl Follower<'_> {
         self.shard.give_up(&mut writer, goal, budget_bytes, UnixSeconds::now())
     }
 
+    /// Let go of the bytes of what was given up, where local readers have left them, and of slabs
+    /// that are more than there are to be. True when none are left. Whoever gives up nothing more
+    /// calls it until then.
+    pub fn release_given_up(&self) -> bool {
+        self.give_back();
+        self.shard.lock().awaited.is_none()
+    }
+
     /// Records that end at or below this position may be applied now. It grows after
     /// [`Follower::give_up_below`], as local readers end their turns.
     pub fn room_until(&mut self) -> u64 {

@@ -104,7 +104,11 @@ fn is_lean(node: &Node, bytes_max: u64) -> Result<(), String> {
         pools(node).iter().filter_map(|path| std::fs::metadata(path).ok()).map(|pool| pool.blocks() * 512).collect();
     assert!(!pools.is_empty(), "a server has its slabs open");
     let too_much = pools.iter().find(|bytes| **bytes > bytes_max + (1 << 20));
-    too_much.map_or(Ok(()), |bytes| Err(format!("{bytes} bytes of a pool, of at most {bytes_max}")))
+    let owned = || node.rows_of("stats")["log_owned_bytes"].clone();
+    let role = || node.text("role");
+    too_much.map_or(Ok(()), |bytes| {
+        Err(format!("{bytes} bytes of a pool, of at most {bytes_max}; {}, whose logs own {}", role(), owned()))
+    })
 }
 
 /// Under load: no request fails, and the replica holds the same afterwards.

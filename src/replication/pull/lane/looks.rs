@@ -80,7 +80,7 @@ impl Lane<'_> {
         if self.memory_missed == 0 && self.line.is_some_and(|before| before.capacity == line.capacity) {
             return Ok(());
         }
-        let follows = self.sink.follower.follow_capacity(line.capacity);
+        let follows = self.sink.follow_capacity(line.capacity);
         self.memory_missed = if follows { 0 } else { self.memory_missed + 1 };
         if self.memory_missed > SENSELESS_LOOKS_MAX {
             return Err(LaneEnd::NoMemory { shard: self.shard, capacity: line.capacity });

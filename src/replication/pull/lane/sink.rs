@@ -22,6 +22,8 @@ pub struct Sink<'s> {
     carry: Carry,
     /// Everything below this position is given up.
     given_up_to: u64,
+    /// Readers may still have kept the bytes of what was given up last.
+    keeps_bytes: bool,
 }
 
 /// How feeding a piece ended.
@@ -37,7 +39,7 @@ pub enum Fed {
 impl<'s> Sink<'s> {
     /// Into one shard of the store.
     pub fn new(follower: Follower<'s>, evicts: bool) -> Sink<'s> {
-        Sink { follower, evicts, carry: Carry::default(), given_up_to: 0 }
+        Sink { follower, evicts, carry: Carry::default(), given_up_to: 0, keeps_bytes: false }
     }
 
     /// Feed the words of a piece that has arrived to the store, until they are used up or cannot be
@@ -137,12 +139,20 @@ impl<'s> Sink<'s> {
     /// Give up what the primary had given up below `tail`, a bounded amount.
     pub fn give_up_below(&mut self, tail: u64) {
         if tail > self.given_up_to && self.follower.give_up_below(tail, GIVE_UP_BYTES) {
-            self.given_up_to = tail;
+            (self.given_up_to, self.keeps_bytes) = (tail, true);
+        } else if self.keeps_bytes {
+            self.keeps_bytes = !self.follower.release_given_up();
         }
     }
 
-    /// Whether everything below `tail` is given up.
+    /// The primary's log is to have so much. False if there is not so much here now.
+    pub fn follow_capacity(&mut self, capacity_bytes: u64) -> bool {
+        self.keeps_bytes = true;
+        self.follower.follow_capacity(capacity_bytes)
+    }
+
+    /// Whether everything below `tail` is given up, and no reader keeps its bytes.
     pub fn has_given_up(&self, tail: u64) -> bool {
-        self.given_up_to >= tail
+        self.given_up_to >= tail && !self.keeps_bytes
     }
 }
