@@ -186,18 +186,8 @@ impl Follower<'_> {
         let Ok(slabs) = u32::try_from(capacity_bytes / pool.slab_bytes()) else { return false };
         let fits = slabs <= capacity_max(pool.slabs(), shards);
         let follows = fits && self.shard.set_capacity(&mut self.shard.lock(), slabs);
-        self.give_back();
+        self.release_given_up();
         follows
-    }
-
-    /// Give back what lies above the log, where there is more than there is to be.
-    fn give_back(&self) {
-        let owned = || self.shard.lock().mapped.owned();
-        let mut before = u32::MAX;
-        while owned() < before {
-            before = owned();
-            self.shard.release(&mut self.shard.lock());
-        }
     }
 
     /// Most bytes of log that this shard can hold now.
@@ -278,7 +268,12 @@ impl Follower<'_> {
     /// that are more than there are to be. True when none are left. Whoever gives up nothing more
     /// calls it until then.
     pub fn release_given_up(&self) -> bool {
-        self.give_back();
+        let owned = || self.shard.lock().mapped.owned();
+        let mut before = u32::MAX;
+        while owned() < before {
+            before = owned();
+            self.shard.release(&mut self.shard.lock());
+        }
         self.shard.lock().awaited.is_none()
     }
 
