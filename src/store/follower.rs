@@ -2,9 +2,8 @@
 //! primary tells; they are checked, copied to the same positions of this log, published, and
 //! indexed. Local readers look on without a lock, as on a primary.
 //!
-//! The primary alone decides what goes: a follower gives up what it is told, and waits (says so)
-//! where local readers still look at bytes that are to be overwritten. Nothing else writes to a
-//! shard that is followed.
+//! The primary alone decides what goes: a follower gives up what it is told, and waits where local
+//! readers still look at bytes to be overwritten. Nothing else writes to a shard that is followed.
 //!
 //! Order, as on a primary: words, head (release), then the index's slots (release), record by
 //! record. So who finds a slot finds the record complete. Each batch is published at once: other
@@ -264,17 +263,15 @@ impl Follower<'_> {
         self.shard.give_up(&mut writer, goal, budget_bytes, UnixSeconds::now())
     }
 
-    /// Let go of the bytes of what was given up, where local readers have left them, and of slabs
-    /// that are more than there are to be. True when none are left. Whoever gives up nothing more
-    /// calls it until then.
+    /// Let go of what was given up, where local readers have left it, and of slabs above the log
+    /// that are too many. True when no bytes wait for that any more.
     pub fn release_given_up(&self) -> bool {
-        let owned = || self.shard.lock().mapped.owned();
-        let mut before = u32::MAX;
-        while owned() < before {
-            before = owned();
-            self.shard.release(&mut self.shard.lock());
+        let (mut writer, mut before) = (self.shard.lock(), u32::MAX);
+        while writer.mapped.owned() < before {
+            before = writer.mapped.owned();
+            self.shard.release(&mut writer);
         }
-        self.shard.lock().awaited.is_none()
+        writer.awaited.is_none()
     }
 
     /// Records that end at or below this position may be applied now. It grows after
