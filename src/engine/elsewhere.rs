@@ -53,8 +53,7 @@ impl Call<'_, '_, '_> {
 }
 
 /// None for a request that does not write; else how its client wants to be answered. A refused meta
-/// command is answered even with q. mg with N is not counted here: it writes only on a
-/// miss.
+/// command is answered even with q. mg with N is not counted here: it writes only on a miss.
 pub(super) fn writes(request: &Request<'_>) -> Option<Reply> {
     match request {
         Request::Get(request) => request.form.touch.map(|_| Reply::Text),

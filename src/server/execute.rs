@@ -58,20 +58,6 @@ impl Executor<'_> {
         progress: &mut Progress,
         output: &mut Output,
     ) -> (usize, Stop) {
-        match is_binary(progress, input) {
-            true => (input.len(), Stop::Refused),
-            false => self.run_text(context, keys, input, progress, output),
-        }
-    }
-
-    fn run_text(
-        &self,
-        context: &mut Context<'_, '_>,
-        keys: &mut KeyScratches,
-        input: &[u8],
-        progress: &mut Progress,
-        output: &mut Output,
-    ) -> (usize, Stop) {
         let engine = &self.shared.engine;
         let mut requests_left = self.shared.config.requests_per_turn as usize;
         let mut consumed = skip(progress, input);
@@ -147,9 +133,9 @@ impl Executor<'_> {
     }
 }
 
-/// Whether a connection opens in the binary protocol.
+/// Whether a connection opens in the binary protocol. Asked before anything of it is executed.
 #[inline]
-fn is_binary(progress: &mut Progress, input: &[u8]) -> bool {
+pub fn is_binary(progress: &mut Progress, input: &[u8]) -> bool {
     let is_first = !std::mem::replace(&mut progress.has_begun, true);
     let is_binary = is_first && input.first() == Some(&BINARY_FIRST_BYTE);
     if is_binary {

@@ -11,7 +11,7 @@ use super::Shared;
 use super::buffers::Buffers;
 use super::connection::{Connection, Phase, ReadAhead};
 use super::control::PeerOf;
-use super::execute::{Executor, Stop};
+use super::execute::{Executor, Stop, is_binary};
 use super::holding::Holding;
 use super::input::InputMemory;
 use super::registry::State;
@@ -290,6 +290,9 @@ impl Lane<'_> {
         output: &mut Output,
     ) -> (usize, Stop) {
         connection.view.set_last_command(self.steady_now);
+        if is_binary(&mut connection.progress, input) {
+            return (input.len(), Stop::Refused);
+        }
         let Lane { shared, stats, buffers, now, .. } = self;
         let client = PeerOf(&connection.socket);
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
