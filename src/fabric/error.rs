@@ -6,8 +6,10 @@
 pub enum Cause {
     /// This host cannot do it: no device, no library, no permission.
     Unsupported,
-    /// The peer, or its host, does not take connections there, or does not know the token.
+    /// The peer, or its host, does not take connections there.
     Refused,
+    /// The peer does not know the token: it was used, its time is over, or the grant is gone.
+    UnknownToken,
     /// It is being made ready, and can be had in a while.
     NotYet,
     /// The peer ended the channel, or its process or host is gone.

@@ -112,7 +112,7 @@ impl Sim {
             .position(|(token, granted)| *token == invitation.token && granted.address == invitation.address);
         let granted = at.map(|at| shared.waiting.swap_remove(at).1);
         let Some(granted) = granted.filter(|granted| shared.now < granted.until) else {
-            return Err(error(Cause::Refused, "the primary does not know the token, or no longer"));
+            return Err(error(Cause::UnknownToken, "the primary does not know the token, or no longer"));
         };
         let random = shared.random.fork();
         Ok(channel::open(granted, shared.faults.clone(), random, sources))

@@ -80,6 +80,10 @@ pub enum AttachError {
     /// The same, but one of them is being made ready.
     #[error("no fabric can be used yet: {0}")]
     NotYet(String),
+    /// The primary has forgotten what it had granted: another connection of this server may have
+    /// taken its place.
+    #[error("the primary has let go of what it had granted: {0}")]
+    Forgotten(String),
     /// The system gives no thread.
     #[error("cannot start a thread: {0}; raise `ulimit -u`")]
     Thread(std::io::Error),
@@ -97,6 +101,15 @@ impl AttachError {
             AttachError::Link(_, LinkError::Refused(why, _)) => {
                 !matches!(why, Refusal::Busy | Refusal::Replaced | Refusal::Ending | Refusal::Channel)
             }
+            _ => false,
+        }
+    }
+
+    /// The place at the primary may have gone to another connection of this server.
+    pub(super) fn is_place_lost(&self) -> bool {
+        match self {
+            AttachError::Forgotten(_) | AttachError::Link(_, LinkError::Closed) => true,
+            AttachError::Link(_, LinkError::Refused(why, _)) => *why == Refusal::Replaced,
             _ => false,
         }
     }
@@ -203,7 +216,7 @@ pub fn attach(
                 joined.link.send(&Message::Attached, deadline).map_err(failed)?;
                 return Ok(Channels { channels: connected, fabric: choice.words(kind) });
             }
-            Err(error) => choice.failed(kind, error.to_string()),
+            Err(error) => choice.failed(kind, &error),
         }
     }
     Err(choice.none())
@@ -255,7 +268,7 @@ pub fn attach_pushed(
         let (inbox, mut invite) = match granted {
             Ok(granted) => granted,
             Err(error) => {
-                choice.failed(kind, error.to_string());
+                choice.failed(kind, &error);
                 continue;
             }
         };

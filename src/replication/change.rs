@@ -17,9 +17,10 @@
 mod promote;
 mod seals;
 
+use super::HANDSHAKE_WAIT_MAX;
 use super::admission::{Admitted, Sought};
-use super::attach::join;
-use super::follow::{Follow, FollowConfig, Following};
+use super::attach::{AttachError, join};
+use super::follow::{Follow, FollowConfig, Following, SessionEnd};
 use super::lineage::Discard;
 use super::node::Node;
 use super::order::{Change, Order};
@@ -38,6 +39,36 @@ use std::time::{Duration, Instant};
 const FOLLOW_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Pause between two looks while waiting.
 const LOOK: Duration = Duration::from_micros(200);
+
+/// Longest time in which an order takes its place at a primary again, when another connection of
+/// this server has got it: as long as a handshake of that connection may take.
+const PLACE_WAIT_MAX: Duration = HANDSHAKE_WAIT_MAX;
+/// Pause before the place is taken again.
+const PLACE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Why a primary is not followed, in words for people.
+enum NotFollowed {
+    /// The place there may have gone to another connection of this server.
+    PlaceLost(String),
+    /// For a reason that stays.
+    Final(String),
+}
+
+impl From<AttachError> for NotFollowed {
+    fn from(error: AttachError) -> NotFollowed {
+        let words = error.to_string();
+        if error.is_place_lost() { NotFollowed::PlaceLost(words) } else { NotFollowed::Final(words) }
+    }
+}
+
+impl From<SessionEnd> for NotFollowed {
+    fn from(end: SessionEnd) -> NotFollowed {
+        match end {
+            SessionEnd::Attach(error) => error.into(),
+            end => NotFollowed::Final(end.to_string()),
+        }
+    }
+}
 
 /// The outcome of an order, in words for people: what was done, or why nothing was.
 type Words = Result<String, String>;
@@ -278,14 +309,36 @@ impl Roles {
 
     /// Follow a primary that is not followed yet. With `discard` what is here may be given up in
     /// each shard that is asked for, if the primary is of another lineage.
-    fn follow_at(&mut self, mut config: FollowConfig, sought: Sought, discard: bool) -> Words {
+    ///
+    /// A following of this server may be joining the same primary at this moment, by another name.
+    /// The primary gives both one place, so each takes it from the other. Then this is tried again,
+    /// until it is known whom that following has reached.
+    fn follow_at(&mut self, config: FollowConfig, sought: Sought, discard: bool) -> Words {
+        let until = Instant::now() + PLACE_WAIT_MAX;
+        loop {
+            match self.try_follow_at(config.clone(), sought, discard) {
+                Err(NotFollowed::PlaceLost(_)) if Instant::now() < until && !self.node.is_ending() => {
+                    std::thread::sleep(PLACE_PAUSE);
+                }
+                Err(NotFollowed::PlaceLost(words) | NotFollowed::Final(words)) => return Err(words),
+                Ok(done) => return Ok(done),
+            }
+        }
+    }
+
+    fn try_follow_at(
+        &mut self,
+        mut config: FollowConfig,
+        sought: Sought,
+        discard: bool,
+    ) -> Result<String, NotFollowed> {
         // Nothing has changed before this succeeds: if that primary cannot be followed, this server
         // keeps its roles.
-        let joined = join(&config.primary, &config.secret, &config.identity).map_err(|error| error.to_string())?;
+        let joined = join(&config.primary, &config.secret, &config.identity)?;
         let is_it = |one: &Following| one.follow().is_of_welcome(&joined.welcome);
         if let Some(known) = self.followings.iter().position(is_it) {
             // Its session has lost its place to this one.
-            return self.follow_again(known, config, sought, discard);
+            return self.follow_again(known, config, sought, discard).map_err(NotFollowed::Final);
         }
         let of = |shard: usize| joined.welcome.histories.get(shard).map(|theirs| (shard, theirs.origin()));
         let allowed = sought.each.iter().filter(|_| discard).filter_map(of);
@@ -294,8 +347,8 @@ impl Roles {
             Discard::For(before) => Discard::For(before.into_iter().chain(allowed).collect()),
             Discard::Never => Discard::For(allowed.collect()),
         };
-        let admitted = Admitted::of(joined, &config, sought, &self.node.store).map_err(|error| error.to_string())?;
-        self.follow_admitted(config, admitted, sought)
+        let admitted = Admitted::of(joined, &config, sought, &self.node.store)?;
+        self.follow_admitted(config, admitted, sought).map_err(NotFollowed::Final)
     }
 
     /// The following of a primary is replaced by one that has these shards as well.

@@ -4,7 +4,7 @@
 use super::attach::AttachError;
 use super::penalties::SharedPenalties;
 use super::wire::Decline;
-use crate::fabric::Kind;
+use crate::fabric::{Cause, FabricError, Kind};
 use std::time::Instant;
 
 /// See the module.
@@ -15,6 +15,8 @@ pub struct Choice<'a> {
     passed_over: Vec<String>,
     /// One is being made ready.
     is_not_yet: bool,
+    /// The primary has forgotten what it had granted.
+    is_forgotten: bool,
 }
 
 impl<'a> Choice<'a> {
@@ -30,7 +32,7 @@ impl<'a> Choice<'a> {
         let passed_over =
             waiting.map(|one| format!("{}, and is tried last for {} s", one.why, one.left.as_secs() + 1)).collect();
         drop(known);
-        Choice { primary, penalties, order, passed_over, is_not_yet: false }
+        Choice { primary, penalties, order, passed_over, is_not_yet: false, is_forgotten: false }
     }
 
     /// In the order in which they are to be tried.
@@ -43,8 +45,18 @@ impl<'a> Choice<'a> {
         self.passed_over.push(why);
     }
 
-    /// One was tried and has failed.
-    pub fn failed(&mut self, kind: Kind, why: String) {
+    /// One was tried and has failed. Where the primary does not know the token (any more), the
+    /// fabric works, and has no penalty.
+    pub fn failed(&mut self, kind: Kind, error: &FabricError) {
+        if error.cause == Cause::UnknownToken {
+            self.is_forgotten = true;
+            self.passed_over.push(error.to_string());
+        } else {
+            self.penalize(kind, error.to_string());
+        }
+    }
+
+    fn penalize(&mut self, kind: Kind, why: String) {
         self.penalties.lock().failed(self.primary, kind, &why, Instant::now());
         self.passed_over.push(why);
     }
@@ -52,7 +64,7 @@ impl<'a> Choice<'a> {
     /// The primary has declined one.
     pub fn declined(&mut self, kind: Kind, why: Decline, words: String) {
         match why {
-            Decline::Failed => self.failed(kind, words),
+            Decline::Failed => self.penalize(kind, words),
             Decline::NotYet => {
                 self.penalties.lock().not_yet(self.primary, kind, &words, Instant::now());
                 self.is_not_yet = true;
@@ -70,6 +82,32 @@ impl<'a> Choice<'a> {
     /// None could be used.
     pub fn none(self) -> AttachError {
         let why = self.passed_over.join("; ");
-        if self.is_not_yet { AttachError::NotYet(why) } else { AttachError::NoFabric(why) }
+        match (self.is_forgotten, self.is_not_yet) {
+            (true, _) => AttachError::Forgotten(why),
+            (false, true) => AttachError::NotYet(why),
+            (false, false) => AttachError::NoFabric(why),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_primary_that_has_forgotten_its_grant_is_not_the_fabrics_fault() {
+        let penalties = SharedPenalties::default();
+        let choice = || Choice::new("a:1", &[Kind::Shm, Kind::Tcp], &penalties);
+        let failed = |kind, cause| FabricError::new(kind, cause, "words");
+        let mut forgotten = choice();
+        forgotten.failed(Kind::Shm, &failed(Kind::Shm, Cause::UnknownToken));
+        assert_eq!(choice().order(), [Kind::Shm, Kind::Tcp], "no penalty");
+        let none = forgotten.none();
+        assert!(matches!(none, AttachError::Forgotten(_)) && none.is_place_lost(), "{none}");
+        let mut refused = choice();
+        refused.failed(Kind::Shm, &failed(Kind::Shm, Cause::Refused));
+        assert_eq!(choice().order(), [Kind::Tcp, Kind::Shm]);
+        let none = refused.none();
+        assert!(matches!(none, AttachError::NoFabric(_)) && !none.is_place_lost(), "{none}");
     }
 }

@@ -60,7 +60,9 @@ fn establish(invitation: &Invitation) -> Result<ShmChannel, FabricError> {
                 format!("the primary hands over {count} pieces of memory, not {expected}"),
             ));
         }
-        (STATUS_UNKNOWN, _) => return Err(error(Cause::Refused, "the primary does not know the token, or no longer")),
+        (STATUS_UNKNOWN, _) => {
+            return Err(error(Cause::UnknownToken, "the primary does not know the token, or no longer"));
+        }
         (status, _) => return Err(error(Cause::Protocol, format!("the primary answers with status {status}"))),
     }
     let (regions, ack) = map_all(&socket, invitation, until).map_err(|error| failed("the primary's memory", error))?;

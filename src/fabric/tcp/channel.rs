@@ -37,7 +37,7 @@ pub fn connect(invitation: &Invitation) -> Result<Box<dyn Channel>, FabricError>
     match parse_welcome(&answer) {
         Some((Status::Good, regions)) if regions as usize == invitation.regions.len() => {}
         Some((Status::Unknown, _)) => {
-            return Err(error(Cause::Refused, "the primary does not know the token, or no longer"));
+            return Err(error(Cause::UnknownToken, "the primary does not know the token, or no longer"));
         }
         Some((Status::Version, _)) => {
             return Err(error(Cause::Unsupported, "the primary speaks another version; run the same on both hosts"));

@@ -156,8 +156,10 @@ impl Attempt {
                 format!("no RDMA device leads to {address} ({name}, {status}): is it an address of an RDMA network?"),
             )),
             (EventKind::Rejected, REJECT_BY_CONSUMER) => {
-                let reason = Reason::parse(&event.private_data).map_or("another program listens there", Reason::text);
-                Err(failed(Cause::Refused, format!("{address} turned the connection down: {reason}")))
+                let reason = Reason::parse(&event.private_data);
+                let cause = if reason == Some(Reason::UnknownToken) { Cause::UnknownToken } else { Cause::Refused };
+                let words = reason.map_or("another program listens there", Reason::text);
+                Err(failed(cause, format!("{address} turned the connection down: {words}")))
             }
             (EventKind::Rejected, status) if status == REJECT_NO_SERVICE || status == -libc::ECONNREFUSED => {
                 Err(failed(Cause::Refused, format!("nobody listens at {address}")))

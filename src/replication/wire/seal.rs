@@ -90,7 +90,9 @@ fn put_address(out: &mut Vec<u8>, address: Option<SocketAddr>) {
 
 /// See [`put_address`]: port 0 is no address. The outer None: no host has it.
 fn read_address(fields: &mut Fields<'_>) -> Option<Option<SocketAddr>> {
-    let (ip, port) = (Ipv6Addr::from(fields.array::<16>()?).to_canonical(), fields.u16()?);
+    let (told, port) = (Ipv6Addr::from(fields.array::<16>()?).to_canonical(), fields.u16()?);
+    // One unspecified address, whichever was told: that of IPv4 may come as well.
+    let ip = if told.is_unspecified() { Ipv6Addr::UNSPECIFIED.into() } else { told };
     let is_of_host = match ip {
         IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),
         IpAddr::V6(ip) => !ip.is_multicast() && !ip.is_unicast_link_local(),

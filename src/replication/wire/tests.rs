@@ -253,6 +253,13 @@ fn an_heir_is_at_no_address_that_is_no_hosts() {
     assert_eq!(told("10.0.0.9:0"), Ok(None), "no port");
     assert_eq!(told("0.0.0.0:1"), Ok(Some("[::]:1".into())));
     assert_eq!(told("[fe80::9]:1"), Ok(Some("[::]:1".into())), "of a link: only its own host knows which");
+    // No Remora sends the unspecified address of IPv4, but a peer may.
+    let mut bytes = Vec::new();
+    Message::Seal(seal("10.0.0.9:1", "")).encode(&mut bytes);
+    let at = bytes.windows(4).position(|four| four == [10, 0, 0, 9]).unwrap();
+    bytes[at..at + 4].fill(0);
+    let Ok(Some((Message::Seal(read), _))) = Message::decode(&bytes, FRAME_BYTES_MAX) else { panic!("no seal") };
+    assert_eq!(read.clients, "[::]:1".parse().ok());
 }
 
 #[test]

@@ -261,11 +261,11 @@ pub fn order(node: &Node, order: &str) {
     loop {
         let rows = node.rows();
         let outcome = rows["order"].split_once(' ').map_or("", |(_, outcome)| outcome);
-        let comes_too_early = ["wait for what becomes of its term", "has taken its place"];
+        let comes_too_early = "wait for what becomes of its term";
         match outcome {
             "done" => return,
             "running" if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
-            failed if Instant::now() < until && comes_too_early.iter().any(|words| failed.contains(words)) => give(),
+            failed if Instant::now() < until && failed.contains(comes_too_early) => give(),
             _ => panic!("{order}: {rows:?}"),
         }
     }
