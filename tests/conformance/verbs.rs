@@ -249,7 +249,7 @@ fn a_token_is_good_once() {
         let invited = Invitation::new(&exporter, token(1), &*grant);
         let refused = |invited: &Invitation| {
             let error = verbs::connect(invited, &VerbsOptions::default()).err().expect("turned down");
-            assert_eq!(error.cause, Cause::Refused, "{error}");
+            assert_eq!(error.cause, Cause::UnknownToken, "{error}");
             assert!(error.what.contains("token"), "{error}");
         };
         refused(&Invitation { token: token(2), ..invited.clone() });

@@ -107,7 +107,7 @@ pub fn a_wrong_token_is_refused(world: &dyn World) {
     let mut wrong = right.clone();
     wrong.token = Token(token.0.map(|byte| byte ^ 1));
     let why = world.connect(&wrong).err().expect("a wrong token admits nobody");
-    assert_eq!(why.cause, Cause::Refused, "{why}");
+    assert_eq!(why.cause, Cause::UnknownToken, "{why}");
     assert_eq!(grant.state(), Ok(GrantState::Waiting));
     let channel = world.connect(&right).unwrap();
     works(&mut Pair { channel, grant });
@@ -121,7 +121,7 @@ pub fn a_token_is_good_once(world: &dyn World) {
     let channel = world.connect(&once).unwrap();
     let mut pair = Pair { channel, grant };
     let why = world.connect(&once).err().expect("a token that was shown admits nobody else");
-    assert_eq!(why.cause, Cause::Refused, "{why}");
+    assert_eq!(why.cause, Cause::UnknownToken, "{why}");
     works(&mut pair);
 }
 
@@ -133,7 +133,7 @@ pub fn a_token_that_nobody_shows_expires(world: &dyn World) {
     world.pass(remora::fabric::CONNECT_WAIT_MAX + Duration::from_millis(1));
     assert_eq!(until_grant_over(grant.as_mut()).cause, Cause::TimedOut);
     let why = world.connect(&late).err().expect("a token that expired admits nobody");
-    assert_eq!(why.cause, Cause::Refused, "{why}");
+    assert_eq!(why.cause, Cause::UnknownToken, "{why}");
 }
 
 pub fn a_token_of_a_dropped_grant_is_refused(world: &dyn World) {
@@ -143,6 +143,6 @@ pub fn a_token_of_a_dropped_grant_is_refused(world: &dyn World) {
     let late = Invitation::new(exporter.as_ref(), token, grant.as_ref());
     drop(grant);
     let why = world.connect(&late).err().expect("a token of nobody");
-    assert_eq!(why.cause, Cause::Refused, "{why}");
+    assert_eq!(why.cause, Cause::UnknownToken, "{why}");
     works(&mut Pair::new(world, exporter.as_ref(), Memory::new(&LENGTHS)));
 }

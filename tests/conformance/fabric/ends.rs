@@ -59,5 +59,6 @@ pub fn an_exporter_ends_with_its_threads(world: &dyn World) {
     drop(grant);
     drop(exporter);
     let why = world.connect(&late).err().expect("nobody listens there");
-    assert_eq!(why.cause, Cause::Refused, "{why}");
+    // The simulated fabric has no listener that could be missing.
+    assert!(matches!(why.cause, Cause::Refused | Cause::UnknownToken), "{why}");
 }
