@@ -133,6 +133,20 @@ fn interop_memaslap_that_fits() {
 }
 
 #[test]
+fn interop_memaslap_over_udp() {
+    if !have("memcaslap", LIBMEMCACHED) {
+        return;
+    }
+    let server = support::Server::start_listening(&["-m", "256", "-l", "127.0.0.1:0", "-p", "-1", "-U", "-1"], 2);
+    let target = Target { address: server.udp[0].to_string(), _server: Some(server) };
+    let small = "key\n16 32 1\nvalue\n64 512 1\ncmd\n0 0.1\n1 0.9\n";
+    let figures = memaslap(&target, small, &["-U", "-x", "20000", "-v", "1"]);
+    println!("{figures:?}");
+    assert_eq!(figure(&figures, "verify_failed"), 0);
+    assert!(figure(&figures, "cmd_get") > figure(&figures, "get_misses"), "nothing was ever found");
+}
+
+#[test]
 fn interop_memslap() {
     if !have("memcslap", LIBMEMCACHED) {
         return;

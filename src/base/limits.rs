@@ -84,6 +84,13 @@ pub const OUTPUT_POOL_BYTES_MAX: usize = 1 << 20;
 /// Connections accepted by a worker in one turn.
 pub const ACCEPTS_PER_TURN: usize = 64;
 
+/// Datagrams of one socket that a worker serves in one turn.
+pub const DATAGRAMS_PER_TURN: usize = 64;
+
+/// Most bytes of an answer over UDP, its frames not counted. The sender of a datagram may be
+/// forged, so this is what a few bytes can have sent to somebody else.
+pub const UDP_ANSWER_BYTES_MAX: usize = 64 << 10;
+
 /// How long accepting rests after the system had no descriptor or memory for a connection.
 pub const ACCEPT_REST_MILLISECONDS: u64 = 100;
 

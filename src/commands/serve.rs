@@ -293,17 +293,29 @@ fn listen_config(args: &Args) -> anyhow::Result<(ListenConfig, bool)> {
             Some(0) => None,
             Some(port) => Some(u16::try_from(port).unwrap_or(0)),
         };
-        let local = ["127.0.0.1".to_string()];
-        listeners = listeners::read(if args.listen.is_empty() { &local } else { &args.listen }, port)?;
+        listeners = listeners::read(&lists(args), port)?;
     }
     let Listeners { tcp, tagged } = listeners;
-    if tcp.is_empty() && args.unix_socket.is_none() {
+    ensure!(
+        args.udp_port == 0 || args.replication.ack_replicas == 0,
+        "-U (--udp-port): an answer over UDP does not wait for replicas, as --ack-replicas asks; leave one of them out"
+    );
+    let udp = match args.udp_port {
+        0 => Vec::new(),
+        port => listeners::read(&lists(args), Some(u16::try_from(port).unwrap_or(0)))?.tcp,
+    };
+    if tcp.is_empty() && udp.is_empty() && args.unix_socket.is_none() {
         bail!(
             "nowhere to listen: -p 0 switches TCP off; give a port, an address with -l host:port, or a socket with -s"
         );
     }
     let unix = args.unix_socket.clone();
-    Ok((ListenConfig { tcp, unix, unix_mode: args.unix_mask, backlog: args.listen_backlog }, tagged))
+    Ok((ListenConfig { tcp, udp, unix, unix_mode: args.unix_mask, backlog: args.listen_backlog }, tagged))
+}
+
+/// What -l says, or what it stands for.
+fn lists(args: &Args) -> Vec<String> {
+    if args.listen.is_empty() { vec!["127.0.0.1".to_string()] } else { args.listen.clone() }
 }
 
 /// Become the user of -u; then what depends on who this is. memcached refuses to run as root
@@ -338,7 +350,7 @@ fn setting_rows(args: &Args, bound: &Bound, workers: usize, item_bytes_max: usiz
     vec![
         ("maxconns", args.conn_limit.to_string()),
         ("tcpport", port.to_string()),
-        ("udpport", "0".to_string()),
+        ("udpport", bound.udp.first().map_or(0, SocketAddr::port).to_string()),
         ("inter", inter),
         ("oldest", "0".to_string()),
         ("evictions", if args.disable_evictions { "off" } else { "on" }.to_string()),
@@ -364,13 +376,17 @@ fn announce(server: &Server) -> anyhow::Result<()> {
     for address in server.tcp_addresses() {
         logging::line(&format!("remora: listening on tcp {address}"));
     }
+    for address in server.udp_addresses() {
+        logging::line(&format!("remora: listening on udp {address}"));
+    }
     if let Some(path) = server.unix_path() {
         logging::line(&format!("remora: listening on unix {}", path.display()));
     }
     let Some(name) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return Ok(()) };
     let family = |address: &SocketAddr| if address.is_ipv4() { "INET" } else { "INET6" };
-    let line = |address: &SocketAddr| format!("TCP {}: {}\n", family(address), address.port());
-    let lines: String = server.tcp_addresses().iter().map(line).collect();
+    let line = |(kind, address): (&str, &SocketAddr)| format!("{kind} {}: {}\n", family(address), address.port());
+    let udp = server.udp_addresses().iter().map(|address| ("UDP", address));
+    let lines: String = server.tcp_addresses().iter().map(|address| ("TCP", address)).chain(udp).map(line).collect();
     let mut unfinished = name.clone();
     unfinished.push(".lck");
     std::fs::write(&unfinished, lines)

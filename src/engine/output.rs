@@ -234,6 +234,13 @@ impl Output {
         self.write_with(|loan| store.loaned(turn, loan), |parts| send_parts(&socket, parts))
     }
 
+    /// Append to `bytes` what may be sent now, and empty the output, keeping its memory. Nothing is
+    /// held.
+    pub fn take_bytes(&mut self, store: &Store, turn: &Turn<'_>, bytes: &mut Vec<u8>) {
+        self.copy_unsent(store, turn, bytes);
+        self.clear();
+    }
+
     /// Before the turn ends: copy what is left of the loans, so that nothing of the log is held any
     /// more.
     pub fn settle(&mut self, store: &Store, turn: &Turn<'_>) {
@@ -249,21 +256,26 @@ impl Output {
             }
         }
         let mut rest = Vec::with_capacity(self.pending_bytes());
+        self.copy_unsent(store, turn, &mut rest);
+        self.bytes = rest;
+        self.loans = Vec::new();
+        self.lent_bytes = 0;
+        self.forget_sent();
+    }
+
+    /// Append to `bytes` all that is not sent yet.
+    fn copy_unsent(&self, store: &Store, turn: &Turn<'_>, bytes: &mut Vec<u8>) {
         self.for_each_unsent(
             self.bytes.len() + self.lent_bytes,
             |loan| store.loaned(turn, loan),
             |part| {
                 match part {
-                    Part::Bytes(bytes) => rest.extend_from_slice(bytes),
-                    Part::Words(span) => span.copy_to(&mut rest),
+                    Part::Bytes(part) => bytes.extend_from_slice(part),
+                    Part::Words(span) => span.copy_to(bytes),
                 }
                 true
             },
         );
-        self.bytes = rest;
-        self.loans = Vec::new();
-        self.lent_bytes = 0;
-        self.forget_sent();
     }
 
     /// Make room in place, once that is worth moving the rest.

@@ -3,9 +3,11 @@
 //!
 //! What is asked ([`request`]) and what came of it ([`answer`], [`refusal`]) are the same in every
 //! protocol. A parser makes the one of bytes, an encoder makes bytes of the other; [`reply`] says
-//! which encoder it is. The text protocol is in [`mod@text`].
+//! which encoder it is. The text protocol is in [`mod@text`]. [`datagram`] is what UDP puts around
+//! it.
 
 pub mod answer;
+pub mod datagram;
 pub mod refusal;
 pub mod reply;
 pub mod request;

@@ -82,6 +82,12 @@ pub enum Refusal {
     OrdersByControlSocketOnly,
     /// An order from another host.
     OrdersFromThisHostOnly,
+    /// A request over UDP in several datagrams.
+    DatagramsOfOneRequest,
+    /// What a datagram asks for is more than is sent, or done, for one.
+    TooLargeForUdp,
+    /// What a datagram asks for is answered later.
+    UdpDoesNotWait,
     /// A write to a replica that does not know its primary.
     FollowsNobody,
     /// A write whose answer was still held when this server became a replica. Whether the new
@@ -139,6 +145,9 @@ impl Refusal {
                 b"CLIENT_ERROR replication orders are taken from this host only: use remora ctl \
                 there\r\n"
             }
+            Refusal::DatagramsOfOneRequest => b"SERVER_ERROR multi-packet request not supported\r\n",
+            Refusal::TooLargeForUdp => b"SERVER_ERROR too much for UDP: ask for less at a time, or over TCP\r\n",
+            Refusal::UdpDoesNotWait => b"SERVER_ERROR an answer over UDP does not wait for replicas: ask over TCP\r\n",
             Refusal::FollowsNobody => {
                 b"SERVER_ERROR read-only replica that follows nobody: write to the primary, or make this \
                 one the primary (remora ctl promote)\r\n"

@@ -9,7 +9,7 @@
 
 use super::Shared;
 use super::buffers::Buffers;
-use super::connection::{Connection, Phase, ReadAhead};
+use super::connection::{Connection, Phase, Progress, ReadAhead};
 use super::control::PeerOf;
 use super::execute::{Executor, Stop, is_binary};
 use super::holding::Holding;
@@ -20,7 +20,7 @@ use crate::base::limits::{
     READ_BYTES_WHEN_TIGHT, READS_AHEAD_MAX,
 };
 use crate::base::time::{SteadySeconds, UnixSeconds};
-use crate::engine::{Context, Output, WorkerStats};
+use crate::engine::{Client, Context, Output, WorkerStats};
 use crate::protocol::{Parsed, parse};
 use crate::store::{Place, Turn};
 use crate::sys::receive::{receive, receive_behind};
@@ -293,13 +293,26 @@ impl Lane<'_> {
         if is_binary(&mut connection.progress, input) {
             return (input.len(), Stop::Refused);
         }
-        let Lane { shared, stats, buffers, now, .. } = self;
         let client = PeerOf(&connection.socket);
+        self.run(turn, &client, input, &mut connection.progress, output)
+    }
+
+    /// Execute what `input` holds of a client's requests. Returns how many bytes were consumed, and
+    /// why it stopped.
+    #[inline]
+    pub fn run(
+        &mut self,
+        turn: &Turn<'_>,
+        client: &dyn Client,
+        input: &[u8],
+        progress: &mut Progress,
+        output: &mut Output,
+    ) -> (usize, Stop) {
+        let Lane { shared, stats, buffers, now, .. } = self;
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
         let keys_left = KEYS_PER_TURN_MAX.max(shared.config.requests_per_turn);
-        let mut context = Context { turn, now: *now, stats, scratch, keys_left, host, client: &client };
-        let executor = Executor { shared };
-        executor.run(&mut context, &mut buffers.keys, input, &mut connection.progress, output)
+        let mut context = Context { turn, now: *now, stats, scratch, keys_left, host, client };
+        Executor { shared }.run(&mut context, &mut buffers.keys, input, progress, output)
     }
 
     fn write(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> io::Result<()> {

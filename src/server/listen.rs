@@ -1,4 +1,4 @@
-//! Binding: for each TCP address one socket per worker (SO_REUSEPORT: the kernel spreads
+//! Binding: for each address of TCP and UDP one socket per worker (SO_REUSEPORT: the kernel spreads
 //! connections over them), and one unix socket that the workers share; and beside each of these a
 //! control socket ([`super::control`]).
 //!
@@ -17,7 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::fs::{File, Metadata};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ const LOOK_WAIT_MAX: Duration = Duration::from_secs(1);
 pub struct ListenConfig {
     /// TCP addresses; port 0 for one of the kernel's choice.
     pub tcp: Vec<SocketAddr>,
+    /// The same of UDP.
+    pub udp: Vec<SocketAddr>,
     /// Unix socket's path.
     pub unix: Option<PathBuf>,
     /// Permissions of the unix socket (-a).
@@ -45,7 +47,7 @@ pub struct ListenConfig {
 pub enum ListenError {
     /// Someone listens there.
     #[error(
-        "{0} is in use: another server listens there; end it (`ss -ltnp` shows it) or choose another port with -p or -l"
+        "{0} is in use: another server listens there; end it (`ss -ltunp` shows it) or choose another port with -p or -l"
     )]
     PortInUse(SocketAddr),
     /// A port of the system's.
@@ -57,9 +59,9 @@ pub enum ListenError {
     /// Not this host's.
     #[error("{0} is not an address of this host; `ip address` lists them")]
     NotOurs(SocketAddr),
-    /// Anything else about TCP.
+    /// Anything else about TCP or UDP.
     #[error("cannot listen on {address}: {cause}")]
-    Tcp {
+    Network {
         /// Where.
         address: SocketAddr,
         /// What the system said.
@@ -101,15 +103,28 @@ pub struct Listener {
     pub is_control: bool,
 }
 
+/// What a worker has of the sockets at which clients come in.
+#[derive(Default)]
+pub struct Doors {
+    /// They connect there.
+    pub listeners: Vec<Listener>,
+    /// They send datagrams there.
+    pub datagrams: Vec<UdpSocket>,
+}
+
 /// Bound sockets, to which nobody can connect yet.
 pub struct Bound {
     /// TCP addresses as bound.
     pub tcp: Vec<SocketAddr>,
+    /// UDP addresses as bound. What is sent there waits until it is served.
+    pub udp: Vec<SocketAddr>,
     /// The unix socket's file.
     pub unix: Option<SocketFile>,
     backlog: i32,
     /// For each address a socket for each worker.
     tcp_sockets: Vec<Vec<Socket>>,
+    /// The same.
+    udp_sockets: Vec<Vec<Socket>>,
     unix_socket: Option<Socket>,
     /// Control sockets that listen already, and their names.
     control: Vec<(String, OwnedFd)>,
@@ -154,24 +169,27 @@ impl SocketFile {
 pub struct Sockets {
     /// TCP addresses as bound.
     pub tcp: Vec<SocketAddr>,
+    /// UDP addresses as bound.
+    pub udp: Vec<SocketAddr>,
     /// The unix socket's file.
     pub unix: Option<SocketFile>,
-    /// Each worker's listeners.
-    pub per_worker: Vec<Vec<Listener>>,
+    /// What each worker has.
+    pub per_worker: Vec<Doors>,
 }
 
 impl Bound {
     /// Bind everything for `workers` workers.
     pub fn bind(config: &ListenConfig, workers: usize) -> Result<Bound, ListenError> {
-        let (mut tcp, mut tcp_sockets) = (Vec::new(), Vec::new());
-        for wanted in &config.tcp {
-            let (address, sockets) = bind_tcp(*wanted, workers)?;
-            tcp.push(address);
-            tcp_sockets.push(sockets);
-        }
+        let bind = |wanted: &[SocketAddr], open: fn(SocketAddr, bool) -> io::Result<Socket>| {
+            let bound = wanted.iter().map(|wanted| bind_all(*wanted, workers, open));
+            Ok(bound.collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
+        };
+        let (tcp, tcp_sockets) = bind(&config.tcp, tcp_socket)?;
+        let (udp, udp_sockets) = bind(&config.udp, udp_socket)?;
         let unix = config.unix.as_ref().map(|path| bind_unix(path, config.unix_mode)).transpose()?;
         let (unix_socket, unix) = unix.unzip();
-        Ok(Bound { tcp, unix, backlog: config.backlog, tcp_sockets, unix_socket, control: Vec::new(), workers })
+        let (backlog, control) = (config.backlog, Vec::new());
+        Ok(Bound { tcp, udp, unix, backlog, tcp_sockets, udp_sockets, unix_socket, control, workers })
     }
 
     /// Let operators connect. Where somebody has a control socket's name, clients are served all
@@ -204,13 +222,18 @@ impl Bound {
     /// it was bound.
     pub fn listen(self) -> Result<Sockets, ListenError> {
         let shared = self.workers > 1;
-        let mut per_worker: Vec<Vec<Listener>> = (0..self.workers).map(|_| Vec::new()).collect();
+        let mut per_worker: Vec<Doors> = (0..self.workers).map(|_| Doors::default()).collect();
+        for sockets in self.udp_sockets {
+            for (doors, socket) in per_worker.iter_mut().zip(sockets) {
+                doors.datagrams.push(socket.into());
+            }
+        }
         for (address, sockets) in self.tcp.iter().zip(self.tcp_sockets) {
             listen_tcp(*address, &sockets, self.backlog)?;
             let name: Arc<str> = format!("tcp:{address}").into();
-            for (listeners, socket) in per_worker.iter_mut().zip(sockets) {
+            for (doors, socket) in per_worker.iter_mut().zip(sockets) {
                 let socket = Arc::new(OwnedFd::from(socket));
-                listeners.push(Listener { socket, name: name.clone(), shared: false, is_control: false });
+                doors.listeners.push(Listener { socket, name: name.clone(), shared: false, is_control: false });
             }
         }
         if let (Some(file), Some(socket)) = (&self.unix, self.unix_socket) {
@@ -221,17 +244,22 @@ impl Bound {
             socket.listen(self.backlog).map_err(|cause| ListenError::Unix { path: path.to_path_buf(), cause })?;
             let socket = Arc::new(OwnedFd::from(socket));
             let name: Arc<str> = format!("unix:{}", path.display()).into();
-            for listeners in &mut per_worker {
-                listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared, is_control: false });
+            for doors in &mut per_worker {
+                doors.listeners.push(Listener {
+                    socket: socket.clone(),
+                    name: name.clone(),
+                    shared,
+                    is_control: false,
+                });
             }
         }
         for (name, socket) in self.control {
             let (socket, name) = (Arc::new(socket), Arc::<str>::from(format!("unix:@{name}")));
-            for listeners in &mut per_worker {
-                listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared, is_control: true });
+            for doors in &mut per_worker {
+                doors.listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared, is_control: true });
             }
         }
-        Ok(Sockets { tcp: self.tcp, unix: self.unix, per_worker })
+        Ok(Sockets { tcp: self.tcp, udp: self.udp, unix: self.unix, per_worker })
     }
 }
 
@@ -246,19 +274,24 @@ impl Sockets {
     /// The listeners' descriptors and names, once each: the first worker's stand for all.
     pub(super) fn names(&self) -> Vec<(i32, Arc<str>)> {
         use std::os::fd::AsRawFd;
-        self.per_worker.first().map_or(Vec::new(), |listeners| {
-            listeners.iter().map(|listener| (listener.socket.as_raw_fd(), listener.name.clone())).collect()
+        self.per_worker.first().map_or(Vec::new(), |doors| {
+            doors.listeners.iter().map(|listener| (listener.socket.as_raw_fd(), listener.name.clone())).collect()
         })
     }
 }
 
-fn bind_tcp(wanted: SocketAddr, count: usize) -> Result<(SocketAddr, Vec<Socket>), ListenError> {
-    let failed = |cause| tcp_error(wanted, cause);
-    let first = tcp_socket(wanted, false).map_err(failed)?;
+/// Bind `count` sockets to one address, as `open` makes them: the first one shares it with nobody.
+fn bind_all(
+    wanted: SocketAddr,
+    count: usize,
+    open: fn(SocketAddr, bool) -> io::Result<Socket>,
+) -> Result<(SocketAddr, Vec<Socket>), ListenError> {
+    let failed = |cause| network_error(wanted, cause);
+    let first = open(wanted, false).map_err(failed)?;
     let address = first.local_addr().map_err(failed)?.as_socket().unwrap_or(wanted);
     let mut sockets = vec![first];
     for _ in 1..count {
-        sockets.push(tcp_socket(address, true).map_err(failed)?);
+        sockets.push(open(address, true).map_err(failed)?);
     }
     Ok((address, sockets))
 }
@@ -274,15 +307,15 @@ fn listen_tcp(address: SocketAddr, sockets: &[Socket], backlog: i32) -> Result<(
         }
         Ok(())
     };
-    listen().map_err(|cause| tcp_error(address, cause))
+    listen().map_err(|cause| network_error(address, cause))
 }
 
-fn tcp_error(address: SocketAddr, cause: io::Error) -> ListenError {
+fn network_error(address: SocketAddr, cause: io::Error) -> ListenError {
     match cause.kind() {
         io::ErrorKind::AddrInUse => ListenError::PortInUse(address),
         io::ErrorKind::PermissionDenied => ListenError::PortForbidden(address),
         io::ErrorKind::AddrNotAvailable => ListenError::NotOurs(address),
-        _ => ListenError::Tcp { address, cause },
+        _ => ListenError::Network { address, cause },
     }
 }
 
@@ -298,6 +331,18 @@ fn tcp_socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
     // Accepted sockets inherit both of these, which saves two calls a connection.
     socket.set_tcp_nodelay(true)?;
     socket.set_keepalive(true)?;
+    socket.bind(&address.into())?;
+    socket.set_reuse_port(true)?;
+    Ok(socket)
+}
+
+/// The same for datagrams. A socket's buffer is as the system has it.
+fn udp_socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_port(share)?;
     socket.bind(&address.into())?;
     socket.set_reuse_port(true)?;
     Ok(socket)
@@ -353,7 +398,7 @@ mod tests {
         let mut accepted = 0;
         for listeners in &sockets.per_worker {
             let mut here = 0;
-            while rustix::net::accept(&*listeners[0].socket).is_ok() {
+            while rustix::net::accept(&*listeners.listeners[0].socket).is_ok() {
                 here += 1;
             }
             assert!(here > 0, "a worker of three got none of 100 connections");
@@ -410,7 +455,7 @@ mod tests {
         let taken = control::listen(&control::name_of(address)).unwrap();
         let mut first = first;
         assert_eq!(first.listen_for_orders().unwrap(), [address.to_string()]);
-        assert_eq!(first.listen().unwrap().per_worker[0].len(), 1, "clients are served, operators are not");
+        assert_eq!(first.listen().unwrap().per_worker[0].listeners.len(), 1, "clients are served, operators are not");
         drop(taken);
     }
 

@@ -11,6 +11,7 @@ mod budget;
 mod buffers;
 mod connection;
 pub mod control;
+mod datagrams;
 mod execute;
 mod hoards;
 mod holding;
@@ -118,6 +119,7 @@ pub struct Server {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     tcp: Vec<SocketAddr>,
+    udp: Vec<SocketAddr>,
     unix: Option<SocketFile>,
 }
 
@@ -140,10 +142,10 @@ impl Server {
             wakers,
             config,
         });
-        let Sockets { tcp, unix, per_worker } = sockets;
-        let mut server = Server { shared, workers: Vec::new(), tcp, unix };
+        let Sockets { tcp, udp, unix, per_worker } = sockets;
+        let mut server = Server { shared, workers: Vec::new(), tcp, udp, unix };
         let cores = worker_cores(&server.shared.config);
-        for (id, listeners) in per_worker.into_iter().enumerate() {
+        for (id, doors) in per_worker.into_iter().enumerate() {
             let shared = server.shared.clone();
             let core = cores.get(id).copied();
             let started = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
@@ -151,7 +153,7 @@ impl Server {
                 if core.is_some_and(|core| !crate::sys::pinning::pin_current_thread(core)) {
                     log::warn!("worker {id} could not be bound to its core; it runs where the system puts it");
                 }
-                Worker::new(id, &shared, listeners).run();
+                Worker::new(id, &shared, doors).run();
             });
             match started {
                 Ok(handle) => server.workers.push(handle),
@@ -167,6 +169,11 @@ impl Server {
     /// TCP addresses with the ports that the kernel chose, in the order given.
     pub fn tcp_addresses(&self) -> &[SocketAddr] {
         &self.tcp
+    }
+
+    /// The same of UDP.
+    pub fn udp_addresses(&self) -> &[SocketAddr] {
+        &self.udp
     }
 
     /// Path of the unix socket.

@@ -8,10 +8,11 @@ use super::accept::{Acceptor, dismiss};
 use super::buffers::Buffers;
 use super::connection::{Connection, Phase};
 use super::control::Nobody;
+use super::datagrams::{DATAGRAMS, Datagrams};
 use super::holding::{Holding, Waiting};
 use super::idle::{Reason, Stillness, verdict};
 use super::lane::{Cause, Lane, Next};
-use super::listen::Listener;
+use super::listen::Doors;
 use super::parking::Parking;
 use super::table::{Table, Token};
 use crate::base::limits::{POLL_MILLISECONDS_MAX, READS_AHEAD_MAX, STOP_MILLISECONDS_MAX, STOP_SENDING_MILLISECONDS};
@@ -25,7 +26,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// The waker's token; listeners have theirs from 0 on.
+/// The waker's token; listeners have theirs from 0 on, sockets of UDP from [`DATAGRAMS`] on.
 const WAKER: u32 = u32::MAX;
 /// The ticker's.
 const TICKER: u32 = u32::MAX - 1;
@@ -38,6 +39,7 @@ pub struct Worker<'s> {
     /// Bounds every sleep.
     ticker: Ticker,
     acceptor: Acceptor,
+    datagrams: Datagrams,
     pub(super) connections: Table<Connection>,
     /// Those with work left, for the next turn; and the same list's other half, reused.
     again: Vec<Token>,
@@ -62,12 +64,13 @@ pub struct Worker<'s> {
 impl<'s> Worker<'s> {
     /// In the thread that will run it. Panics when the system gives no epoll set: there is nothing
     /// to go on with.
-    pub fn new(id: usize, shared: &'s Shared, listeners: Vec<Listener>) -> Worker<'s> {
+    pub fn new(id: usize, shared: &'s Shared, doors: Doors) -> Worker<'s> {
         let poller = Poller::new().expect("an epoll set; raise `ulimit -n`");
         poller.add(&shared.wakers[id], Token::other(WAKER).to_bits(), Interest::Read).expect("watching an eventfd");
         let ticker = Ticker::new(Duration::from_millis(POLL_MILLISECONDS_MAX)).expect("a timer; raise `ulimit -n`");
         poller.add(&ticker, Token::other(TICKER).to_bits(), Interest::Read).expect("watching a timer");
-        let acceptor = Acceptor::new(listeners, &poller).expect("watching listeners");
+        let acceptor = Acceptor::new(doors.listeners, &poller).expect("watching listeners");
+        let datagrams = Datagrams::new(doors.datagrams, &poller).expect("watching sockets of UDP");
         let (now, steady_now) = (shared.config.clock.wall(), shared.config.clock.steady());
         let stats = shared.registry.stats(id);
         Worker {
@@ -83,6 +86,7 @@ impl<'s> Worker<'s> {
             poller,
             ticker,
             acceptor,
+            datagrams,
             connections: Table::default(),
             again: Vec::new(),
             serving: Vec::new(),
@@ -116,6 +120,7 @@ impl<'s> Worker<'s> {
         self.tick(turn);
         self.accept();
         self.serve_ready(turn);
+        self.datagrams.serve(&mut self.lane, turn);
         if !self.waiting.tokens.is_empty() {
             self.serve_waiting(turn);
         }
@@ -173,6 +178,7 @@ impl<'s> Worker<'s> {
                 None => self.serving.push(token),
                 Some(TICKER) => self.ticker.clear(),
                 Some(WAKER) => self.lane.shared.wakers[self.id].clear(),
+                Some(socket) if socket >= DATAGRAMS => self.datagrams.note_ready(socket),
                 Some(listener) => self.accept_from(listener),
             }
         }
@@ -358,6 +364,7 @@ impl<'s> Worker<'s> {
             self.stop_at = Some(stop_at);
             self.lane.holding.end_at(stop_at - Duration::from_millis(STOP_SENDING_MILLISECONDS));
             self.acceptor.close(&self.poller);
+            self.datagrams.close(&self.poller);
         }
         let goes_on = |one: &Connection| one.output.is_some() || one.has_more || one.is_parked;
         let over: Vec<_> = self.connections.iter().filter(|one| !goes_on(one)).map(|one| one.token).collect();

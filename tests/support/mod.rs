@@ -39,6 +39,8 @@ pub struct Server {
     child: Child,
     /// TCP addresses it said it listens on, in order.
     pub tcp: Vec<SocketAddr>,
+    /// UDP addresses it said it listens on, in order.
+    pub udp: Vec<SocketAddr>,
     /// Unix sockets it said it listens on.
     pub unix: Vec<PathBuf>,
     /// What it wrote on stderr until then.
@@ -79,13 +81,15 @@ impl Server {
     pub fn run(mut command: Command, listeners: usize) -> Server {
         let mut child = command.spawn().expect("the remora binary starts");
         let log = lines_of(child.stderr.take().expect("stderr is piped"));
-        let mut server = Server { child, tcp: Vec::new(), unix: Vec::new(), said: String::new(), log };
-        while server.tcp.len() + server.unix.len() < listeners {
+        let mut server = Server { child, tcp: Vec::new(), udp: Vec::new(), unix: Vec::new(), said: String::new(), log };
+        while server.tcp.len() + server.udp.len() + server.unix.len() < listeners {
             let Ok(line) = server.log.recv_timeout(WAIT_MAX) else {
                 panic!("the server did not come up; it said:\n{}", server.said);
             };
             if let Some(address) = line.strip_prefix("remora: listening on tcp ") {
                 server.tcp.push(address.trim().parse().expect("an address"));
+            } else if let Some(address) = line.strip_prefix("remora: listening on udp ") {
+                server.udp.push(address.trim().parse().expect("an address"));
             } else if let Some(path) = line.strip_prefix("remora: listening on unix ") {
                 server.unix.push(PathBuf::from(path.trim()));
             }

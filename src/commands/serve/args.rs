@@ -27,9 +27,9 @@ pub struct Args {
     /// TCP port; 0 for no TCP, -1 for one of the kernel's choice [default: 11211, none with -s]
     #[arg(short, long, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1..=65535))]
     pub port: Option<i32>,
-    /// UDP port; only 0 is taken: UDP is not served
-    #[arg(short = 'U', long, default_value = "0")]
-    pub udp_port: String,
+    /// UDP port, at the addresses of -l; 0 for no UDP, -1 for one of the kernel's choice
+    #[arg(short = 'U', long, default_value_t = 0, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1..=65535))]
+    pub udp_port: i32,
     /// Addresses: host or host:port, an IPv6 host in brackets, * for all; repeat it or use commas;
     /// port 0 for one of the kernel's choice [default: 127.0.0.1]
     #[arg(short, long)]

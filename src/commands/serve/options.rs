@@ -38,7 +38,11 @@ const OPEN: &str = "clients are not authenticated; listen where only trusted cli
 /// All of them, in the order of memcached's help.
 pub const OPTIONS: [Opt; 36] = [
     opt('p', "port", State::Same),
-    opt('U', "udp-port", State::Only(&["0"], "UDP is not served; leave it out, or write -U 0")),
+    opt(
+        'U',
+        "udp-port",
+        State::Differs("better: an answer has at most 64 KiB, and answers of other servers are not answered"),
+    ),
     opt('s', "unix-socket", State::Differs("with -p or -l there is TCP as well")),
     opt('a', "unix-mask", State::Same),
     opt('A', "enable-shutdown", State::Same),
@@ -172,7 +176,6 @@ mod tests {
             ("-Y /etc/users", "-Y (--auth-file) is refused"),
             ("-Z", "-Z (--enable-ssl) is refused"),
             ("-e /mnt/file", "-e (--memory-file) is refused"),
-            ("-U 11211", "-U (--udp-port) 11211 is refused: UDP"),
             ("-B binary", "-B (--protocol) binary is refused"),
         ] {
             let error = judged(line).unwrap_err().to_string();
