@@ -16,7 +16,8 @@ pub(super) const ITEMS: &[Stat] = &[
     number("number_cold", |figures| figures.now.store.items).but("all of them: there are no LRU lists"),
     idle("age_hot", "0", LRU),
     idle("age_warm", "0", LRU),
-    idle("age", "0", LRU),
+    number("age", |figures| figures.engine.store.oldest_idle_seconds(figures.time).into())
+        .but("of what stands at the tail of a log, which goes next"),
     number("mem_requested", |figures| figures.now.store.item_bytes),
     number("evicted", |figures| figures.now.store.counts.evictions),
     idle("evicted_nonzero", "0", "evictions are not told apart by expiry"),

@@ -32,6 +32,8 @@ impl Engine {
                 return self.cachedump(call, words.next(), words.next(), resume);
             }
             _ if begins(b"conns") => report_connections(call, reply),
+            // No row: neither is here, nor used there unless it is asked for.
+            _ if begins(b"extstore") || begins(b"proxy") || begins(b"proxyfuncs") || begins(b"proxybe") => {}
             b"items" => self.report_item_class(call, reply),
             b"slabs" => self.report_slab_class(call, reply),
             // Sizes are not tracked, as in a memcached that was not told to.

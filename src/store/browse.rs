@@ -5,7 +5,7 @@
 //! exactly once that stays as it is meanwhile. One that is written anew stays in its bucket: it is
 //! seen once, too, as it was or as it is.
 
-use super::record::Record;
+use super::record::{Kind, Record};
 use super::{Item, Store, Turn};
 use crate::base::time::UnixSeconds;
 
@@ -48,4 +48,20 @@ impl Store {
         }
         true
     }
+
+    /// Seconds since the last use of the oldest item, or of one that is about as old: of what
+    /// stands at the tail of a log. 0 without items.
+    pub fn oldest_idle_seconds(&self, now: UnixSeconds) -> u32 {
+        let oldest = self.shards.iter().filter_map(|shard| {
+            // While the lock is held the tail stays where it is, and what stands there with it.
+            let _writer = shard.lock();
+            let mut records = shard.walk(shard.tail()).take(OLDEST_RECORDS_MAX).map(|(_, record)| record);
+            let oldest = records.find(|record| record.shape.kind() == Kind::Set && !record.meta().dead())?;
+            Some(oldest.meta().idle_seconds(now))
+        });
+        oldest.max().unwrap_or(0)
+    }
 }
+
+/// Records at a tail among which an item is looked for.
+const OLDEST_RECORDS_MAX: usize = 64;

@@ -24,7 +24,7 @@ const CRAWLER: &str = "there is no crawler: memory of expired items comes back w
 const DUMP: &str = "needs no crawler, may stand behind other requests, up to 16 at a time; all items are of class 1, `size` is that of the record";
 
 /// A request, how the page calls it, and what becomes of it.
-const COMMANDS: [(&str, &str, State); 58] = [
+const COMMANDS: [(&str, &str, State); 60] = [
     ("get k", "get", Same),
     ("gets k", "gets", Same),
     ("gat 0 k", "gat", Same),
@@ -57,6 +57,8 @@ const COMMANDS: [(&str, &str, State); 58] = [
     ("stats sizes", "stats sizes", Differs("sizes are not tracked: `sizes_status` is always `disabled`")),
     ("stats conns", "stats conns", Same),
     ("stats reset", "stats reset", Same),
+    ("stats extstore", "stats extstore", Same),
+    ("stats proxy", "stats proxy", Same),
     ("stats detail on", "stats detail on", Same),
     ("stats detail off", "stats detail off", Same),
     ("stats detail dump", "stats detail dump", Differs("a bounded number of prefixes is counted")),
@@ -73,7 +75,11 @@ const COMMANDS: [(&str, &str, State); 58] = [
     ("lru tune 10 20 0.1 2", "lru tune", Refused("ERROR", LRU)),
     ("lru mode flat", "lru mode", Refused("ERROR", LRU)),
     ("lru temp_ttl 9", "lru temp_ttl", Refused("ERROR", LRU)),
-    ("cache_memlimit 64", "cache_memlimit MEGABYTES", Differs("up to --memory-max")),
+    (
+        "cache_memlimit 64",
+        "cache_memlimit MEGABYTES",
+        Differs("up to --memory-max, which is -m where it is not given; not below what items of -I need in each shard"),
+    ),
     ("shutdown", "shutdown", Same),
     ("shutdown graceful", "shutdown graceful", Same),
     ("watch fetchers", "watch", Refused("CLIENT_ERROR watch commands not allowed", "there is nothing to watch")),

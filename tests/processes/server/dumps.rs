@@ -1,5 +1,6 @@
 //! Dumps of all items, and what they must not do to others.
 
+use crate::node::{Node, in_sync};
 use crate::support::{Client, Server};
 use std::collections::BTreeSet;
 
@@ -120,10 +121,13 @@ fn there_are_only_so_many_dumps_at_a_time() {
     let server = Server::start(&["-t", "1"]);
     let mut client = server.connect();
     fill(&mut client, 0..30_000);
+    let before_bytes = server.heap_bytes();
     let mut begun: Vec<Client> = (0..16).map(|_| Client::tcp_with_little_room(server.tcp[0])).collect();
     for reader in &mut begun {
         assert_eq!(reader.ask("lru_crawler metadump all"), "OK");
     }
+    let grown_bytes = server.heap_bytes().saturating_sub(before_bytes);
+    assert!(grown_bytes < 16 << 20, "{grown_bytes} bytes for 16 dumps of 3 MiB each, which are full at 256 KiB");
     assert_eq!(server.stat("lru_crawler_running").as_deref(), Some("1"));
     for line in ["lru_crawler metadump all", "lru_crawler mgdump hash", "stats cachedump 1 0"] {
         assert_eq!(client.ask(line), "BUSY currently processing crawler request", "{line}");
@@ -131,4 +135,27 @@ fn there_are_only_so_many_dumps_at_a_time() {
     assert_eq!(client.get("key:5").as_deref(), Some(&b"value"[..]));
     assert_eq!(lines_upto(&mut begun[0], "END").len(), 30_000);
     assert_eq!(dump(&mut client, "lru_crawler mgdump all", "EN").len(), 30_000);
+}
+
+/// What a replica shows in a dump is what its primary shows there, line for line.
+#[test]
+fn a_replica_has_the_same_dump() {
+    let primary = Node::primary(&["-m", "64", "--shards", "4"]);
+    fill(&mut primary.client(), 0..5_000);
+    let replica = Node::replica(primary.port(), &[]);
+    {
+        let mut client = primary.client();
+        client.send(b"delete key:17\r\ntouch key:18 5000\r\n");
+        assert_eq!((client.line(), client.line()), ("DELETED".into(), "TOUCHED".into()));
+    }
+    in_sync(&primary, &[&replica]);
+    let shown = [&primary, &replica].map(|node| {
+        let mut client = node.client();
+        let lines = dump(&mut client, "lru_crawler metadump all", "END");
+        // When an item was last used is told to no replica.
+        let without_use = |line: &String| line.split(' ').filter(|word| !word.starts_with("la=")).collect::<String>();
+        lines.iter().map(without_use).collect::<BTreeSet<_>>()
+    });
+    assert_eq!(shown[0].len(), 4_999);
+    assert!(shown[0] == shown[1], "{:?}", shown[0].symmetric_difference(&shown[1]).take(3).collect::<Vec<_>>());
 }
