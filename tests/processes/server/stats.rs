@@ -216,6 +216,18 @@ fn memcacheds_rows_are_all_there_in_its_order() {
         ours.retain(|name| theirs.contains(name));
         assert_eq!(ours, theirs, "{line}: the order");
     }
+    for state in ["conn_listening", "conn_parse_cmd"] {
+        assert_eq!(fields(&mut ours, state), fields(&mut theirs, state), "{state}");
+    }
+}
+
+/// What `stats conns` tells of a connection in this state.
+fn fields(client: &mut Client, state: &str) -> Vec<String> {
+    let rows = rows(client, "stats conns");
+    let is_it = |row: &&(String, String)| row.0.ends_with(":state") && row.1 == state;
+    let (name, _) = rows.iter().find(is_it).unwrap_or_else(|| panic!("no {state} in {rows:?}"));
+    let before = name.strip_suffix("state").expect("so it was found");
+    rows.iter().filter_map(|row| row.0.strip_prefix(before)).map(str::to_string).collect()
 }
 
 /// Both count them; here an item that has gone counts until the log has given it up.
