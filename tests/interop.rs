@@ -190,6 +190,9 @@ fn interop_libmemcached_programs() {
     succeeds("memcrm", &[&servers, "greeting"]);
     assert!(!run("memcrm", &[&servers, "greeting"]).status.success(), "removed already");
     assert!(!run("memcexist", &[&servers, "greeting"]).status.success(), "removed");
+    // By stats cachedump, one slab class after another, as getAllKeys() of PHP's client does.
+    let keys = succeeds("memcdump", &[&servers]);
+    assert_eq!(keys.lines().collect::<std::collections::BTreeSet<_>>(), ["large"].into(), "{keys}");
     let stats = succeeds("memcstat", &[&servers]);
     assert!(stats.contains("curr_items: ") && stats.contains("limit_maxbytes: "), "{stats}");
     succeeds("memcflush", &[&servers]);

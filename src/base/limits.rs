@@ -121,6 +121,13 @@ pub const LINGER_SECONDS_MAX: u32 = 2;
 /// See [`LINGER_SECONDS_MAX`].
 pub const LINGER_BYTES_MAX: u64 = 16 << 20;
 
+/// Dumps under way at a time, of all connections: each takes some 40 bytes and a part of each turn.
+pub const DUMPS_MAX: usize = 16;
+
+/// A dump that nobody has gone on with for so long gives way to a new one: a connection that takes
+/// nothing for as long is closed.
+pub const DUMP_IDLE_SECONDS: u32 = WRITE_STALL_SECONDS_MAX;
+
 /// At the end, how long connections may take for what is still to be sent to them.
 pub const STOP_MILLISECONDS_MAX: u64 = 2000;
 
@@ -153,6 +160,8 @@ pub const STOP_SENDING_MILLISECONDS: u64 = 500;
 
 /// Files that the process needs beside its connections: listeners, epoll sets, slabs, logs.
 pub const OTHER_FILES_MAX: u64 = 256;
+/// The same for each worker: a listener for each address, an epoll set, what wakes it.
+pub const OTHER_FILES_PER_WORKER: u64 = 8;
 
 /// Most workers; a typing error in -t must not start a million threads.
 pub const WORKERS_MAX: usize = 1024;

@@ -23,7 +23,9 @@ mod words;
 use super::doctor::memory;
 use super::output::{self, say};
 use super::size;
-use crate::base::limits::{INPUT_BYTES_TOTAL_MIN, OTHER_FILES_MAX, OUTPUT_BYTES_TOTAL_MIN, WORKERS_MAX};
+use crate::base::limits::{
+    INPUT_BYTES_TOTAL_MIN, OTHER_FILES_MAX, OTHER_FILES_PER_WORKER, OUTPUT_BYTES_TOTAL_MIN, WORKERS_MAX,
+};
 use crate::base::time::Clock;
 use crate::engine::{Engine, Settings, Switches};
 use crate::replication::attach::Joined;
@@ -133,7 +135,7 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
         Some(_) => store.geometry().record_bytes_max as usize,
     };
     let without_orders = bound.listen_for_orders()?;
-    let mut rows = setting_rows(&args, &bound, workers, item_bytes_max);
+    let mut rows = setting_rows(&args, &bound);
     rows.extend(replication.setting_rows(&without_orders));
     let clients = bound.tcp.first().copied();
     let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows });
@@ -274,7 +276,7 @@ fn raise_limits(args: &Args, workers: usize) -> anyhow::Result<()> {
 }
 
 fn raise_open_files(conn_limit: u64, workers: usize) -> anyhow::Result<()> {
-    let wanted = conn_limit + OTHER_FILES_MAX + 8 * workers as u64;
+    let wanted = conn_limit + OTHER_FILES_MAX + OTHER_FILES_PER_WORKER * workers as u64;
     privilege::raise_open_files(wanted).map_err(|limit| {
         anyhow::anyhow!(
             "-c {conn_limit} needs {wanted} open files, and this process may have {limit}; \
@@ -342,7 +344,7 @@ fn drop_rights(args: &Args) -> anyhow::Result<()> {
 }
 
 /// The rows of `stats settings` that only the command line knows, by memcached's names.
-fn setting_rows(args: &Args, bound: &Bound, workers: usize, item_bytes_max: usize) -> Vec<(&'static str, String)> {
+fn setting_rows(args: &Args, bound: &Bound) -> Vec<(&'static str, String)> {
     let port = bound.tcp.first().map_or(0, SocketAddr::port);
     let inter = if args.listen.is_empty() { "127.0.0.1".to_string() } else { args.listen.join(",") };
     let path = bound.unix.as_ref().map_or("NULL".to_string(), |file| file.path().display().to_string());
@@ -352,20 +354,16 @@ fn setting_rows(args: &Args, bound: &Bound, workers: usize, item_bytes_max: usiz
         ("tcpport", port.to_string()),
         ("udpport", bound.udp.first().map_or(0, SocketAddr::port).to_string()),
         ("inter", inter),
-        ("oldest", "0".to_string()),
         ("evictions", if args.disable_evictions { "off" } else { "on" }.to_string()),
         ("domain_socket", path),
         ("umask", format!("{:o}", args.unix_mask)),
-        ("num_threads", workers.to_string()),
         ("cas_enabled", yes(true)),
         ("binding_protocol", "ascii".to_string()),
         ("auth_enabled_sasl", yes(false)),
         ("auth_enabled_ascii", yes(false)),
         ("tcp_backlog", args.listen_backlog.to_string()),
         ("reqs_per_event", args.max_reqs_per_event.to_string()),
-        ("maxconns_fast", yes(true)),
         ("idle_timeout", args.idle_timeout.to_string()),
-        ("item_size_max", item_bytes_max.to_string()),
     ]
 }
 

@@ -71,6 +71,7 @@ pub(super) fn writes(request: &Request<'_>) -> Option<Reply> {
         Request::Noop(_)
         | Request::Verbosity { .. }
         | Request::Stats { .. }
+        | Request::Dump(_)
         | Request::Replication(_)
         | Request::Shutdown { .. }
         | Request::Wait { .. }

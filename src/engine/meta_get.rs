@@ -12,7 +12,7 @@ use crate::protocol::Exptime;
 use crate::protocol::answer::MetaFacts;
 use crate::protocol::text::encode;
 use crate::protocol::text::meta::MetaRequest;
-use crate::store::{Closed, Item, Located, MetaChange, NewItem, Unwritten};
+use crate::store::{Absence, Closed, Item, Located, MetaChange, NewItem, Unwritten};
 
 /// A hit, ready to be answered: the facts as they were before the command, and the item if it has a
 /// value.
@@ -25,7 +25,8 @@ impl Engine {
     pub(super) fn meta_get(&self, call: &mut Call<'_, '_, '_>, request: &MetaRequest<'_>) -> Result<(), Unwritten> {
         let (turn, now) = (call.context.turn, call.context.now);
         let at = self.locate(call, request.key);
-        let seen = self.store.get(turn, &at, now);
+        let looked = self.store.look(turn, &at, now);
+        let seen = looked.ok();
         let mut facts = seen.map(|item| facts_before(request, &item, now));
         if let (true, Some(facts)) = (call.plan.is_closed, &mut facts) {
             win_nothing(facts);
@@ -39,7 +40,8 @@ impl Engine {
             (Some(facts), item) => Some(Hit { facts: *facts, item }),
             (None, _) => None,
         };
-        self.count_meta_get(call, request, hit.is_some());
+        let missed = hit.is_none().then(|| looked.err().unwrap_or(Absence::Unknown));
+        self.count_meta_get(call, request, missed);
         let Some(hit) = hit else {
             encode::meta_missed(call.out.bytes(), request);
             return Ok(());
@@ -88,16 +90,23 @@ impl Engine {
     }
 
     /// A hit with T counts as a touch, as in memcached; a miss always as a get.
-    fn count_meta_get(&self, call: &Call<'_, '_, '_>, request: &MetaRequest<'_>, hit: bool) {
+    fn count_meta_get(&self, call: &Call<'_, '_, '_>, request: &MetaRequest<'_>, missed: Option<Absence>) {
         let stats = call.context.stats;
-        if hit && request.ttl.is_some() {
-            stats.cmd_touch.increment();
-            stats.touch_hits.increment();
-        } else {
-            stats.cmd_get.increment();
-            if hit { &stats.get_hits } else { &stats.get_misses }.increment();
+        match missed {
+            None if request.ttl.is_some() => {
+                stats.cmd_touch.increment();
+                stats.touch_hits.increment();
+            }
+            None => {
+                stats.cmd_get.increment();
+                stats.get_hits.increment();
+            }
+            Some(absence) => {
+                stats.cmd_get.increment();
+                stats.count_miss(absence);
+            }
         }
-        self.prefixes.record(request.key, Use::Get { hit });
+        self.prefixes.record(request.key, Use::Get { hit: missed.is_none() });
     }
 }
 

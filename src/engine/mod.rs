@@ -11,6 +11,7 @@
 
 mod acks;
 mod arithmetic;
+mod dump;
 mod elsewhere;
 mod flush;
 pub mod held;
@@ -23,8 +24,12 @@ mod prefixes;
 mod removal;
 mod retrieve;
 pub mod stats;
+mod stats_classes;
+mod stats_general;
 mod stats_report;
+mod stats_settings;
 mod stats_subjects;
+mod stats_table;
 mod storage;
 mod switches;
 
@@ -33,6 +38,7 @@ use crate::protocol::answer::Done;
 use crate::protocol::reply::Rows;
 use crate::protocol::{Exptime, ParseLimits, Refusal, Rejection, Reply, Request};
 use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
+use dump::Dumps;
 pub use held::AckPolicy;
 use orders::Orders;
 pub use orders::{OrderTaker, Refused};
@@ -53,6 +59,7 @@ pub struct Engine {
     switches: Switches,
     global: GlobalStats,
     prefixes: Prefixes,
+    dumps: Dumps,
     /// What the counters stood at when they were last reset.
     baseline: Mutex<Baseline>,
     started: Instant,
@@ -175,6 +182,7 @@ impl Engine {
             switches: Switches::default(),
             global: GlobalStats::default(),
             prefixes: Prefixes::default(),
+            dumps: Dumps::default(),
             baseline: Mutex::default(),
             started: Instant::now(),
             replication: OnceLock::new(),
@@ -269,7 +277,8 @@ impl Engine {
             Request::FlushAll { delay, reply } => self.flush_all(call, *delay, *reply, resume),
             Request::CacheMemlimit { mebibytes, reply } => self.cache_memlimit(call, *mebibytes, *reply),
             Request::Verbosity { level, reply } => flush::verbosity(call, *level, *reply),
-            Request::Stats { subject, reply } => self.stats(call, subject, *reply),
+            Request::Stats { subject, reply } => self.stats(call, subject, *reply, resume),
+            Request::Dump(dump) => self.dump(call, *dump, resume),
             Request::Replication(order) => self.order(call, order),
             Request::Shutdown { mode, reply } => self.shutdown(call, *mode, *reply),
             Request::Version(reply) => {

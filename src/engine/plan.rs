@@ -63,6 +63,7 @@ fn first_key<'r>(request: &Request<'r>) -> NextKey<'r> {
         | Request::CacheMemlimit { .. }
         | Request::Verbosity { .. }
         | Request::Stats { .. }
+        | Request::Dump(_)
         | Request::Replication(_)
         | Request::Shutdown { .. }
         | Request::Wait { .. }

@@ -109,10 +109,17 @@ impl Engine {
         let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
         let found = match touch {
             None => {
-                let found = self.store.get(turn, at, now);
                 stats.cmd_get.increment();
-                if found.is_some() { &stats.get_hits } else { &stats.get_misses }.increment();
-                found
+                match self.store.look(turn, at, now) {
+                    Ok(item) => {
+                        stats.get_hits.increment();
+                        Some(item)
+                    }
+                    Err(absence) => {
+                        stats.count_miss(absence);
+                        None
+                    }
+                }
             }
             Some(expiry) => self.touch_item(call, at, expiry)?,
         };

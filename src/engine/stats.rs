@@ -4,7 +4,7 @@
 //! A reset does not write them: it remembers what they stood at, and reports subtract that. So each
 //! counter keeps its one writer.
 
-use crate::store::StoreStats;
+use crate::store::{Absence, StoreStats};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -76,6 +76,10 @@ worker_counters! {
     get_hits,
     /// Of cmd_get, not found.
     get_misses,
+    /// Of get_misses, for an item that had expired.
+    get_expired,
+    /// Of get_misses, for an item that had been flushed.
+    get_flushed,
     /// Deletes that found nothing, or another CAS.
     delete_misses,
     /// Deletes.
@@ -102,6 +106,8 @@ worker_counters! {
     store_too_large,
     /// Commands refused because no room could be had in time.
     store_no_memory,
+    /// Dumps begun.
+    dumps,
     /// Authentications tried.
     auth_cmds,
     /// Authentications refused.
@@ -143,6 +149,19 @@ worker_counters! {
     waits,
     /// Of acks_waited and waits, those that are over: answered, or their clients have gone.
     acks_ended,
+}
+
+impl WorkerStats {
+    /// A get has found nothing.
+    #[inline]
+    pub(super) fn count_miss(&self, absence: Absence) {
+        self.get_misses.increment();
+        match absence {
+            Absence::Unknown => {}
+            Absence::Expired => self.get_expired.increment(),
+            Absence::Flushed => self.get_flushed.increment(),
+        }
+    }
 }
 
 /// Counters of the process that several threads write (connections come and go on any worker).

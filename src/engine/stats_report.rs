@@ -1,11 +1,12 @@
-//! The answer to plain `stats`: memcached's names in memcached's order where the meaning exists
-//! here, then what only a log-structured store has to tell, prefixed by what it is about (log_,
-//! index_, slabs_).
+//! The answer to plain `stats`: memcached's rows ([`super::stats_general`]), then what only a
+//! log-structured store has to tell, prefixed by what it is about (log_, index_, slabs_).
 
-use super::stats::{Baseline, GlobalStats, WorkerTotals};
+use super::stats::{Baseline, WorkerTotals};
+use super::stats_general::GENERAL;
+use super::stats_table::report;
 use super::{Call, Engine};
+use crate::protocol::Reply;
 use crate::protocol::reply::Rows;
-use crate::protocol::{Reply, VERSION};
 use crate::store::StoreStats;
 use crate::sys::logging::dropped_lines;
 use std::fmt::Display;
@@ -58,17 +59,13 @@ impl Engine {
         }
     }
 
-    /// Plain `stats`, without END.
+    /// Plain `stats`, without END: memcached's rows, then Remora's own.
     pub(super) fn report_general(&self, call: &mut Call<'_, '_, '_>, reply: Reply) {
-        let now = self.snapshot(call);
-        let unix_seconds = call.context.now.0;
+        let figures = self.figures(call);
+        let now = &figures.now;
         let acks = self.acks_rows(call, &now.workers);
         let out = &mut call.rows(reply);
-        self.report_process(out, unix_seconds);
-        self.report_connections(out, &now);
-        report_commands(out, &now.workers);
-        self.report_server(out, &now);
-        report_items(out, &now.store);
+        report(out, "", GENERAL, &figures);
         report_log(out, &now.store);
         report_loop(out, &now.workers);
         out.row("input_held_bytes", self.global.input_held_bytes.load(Relaxed));
@@ -91,86 +88,6 @@ impl Engine {
             ("waits", total.waits),
         ]
     }
-
-    fn report_process(&self, out: &mut Rows<'_>, unix_seconds: u32) {
-        out.row("pid", std::process::id());
-        out.row("uptime", self.started.elapsed().as_secs());
-        out.row("time", unix_seconds);
-        out.row("version", VERSION);
-        out.row("pointer_size", usize::BITS);
-        if let Some((user, system)) = cpu_seconds() {
-            out.row("rusage_user", format_args!("{user:.6}"));
-            out.row("rusage_system", format_args!("{system:.6}"));
-        }
-    }
-
-    fn report_connections(&self, out: &mut Rows<'_>, now: &Snapshot) {
-        if let Some(connections_max) = self.setting("maxconns") {
-            out.row("max_connections", connections_max);
-        }
-        let GlobalStats { client_connections, operator_connections, .. } = &self.global;
-        out.row("curr_connections", client_connections.load(Relaxed) + operator_connections.load(Relaxed));
-        out.row("total_connections", now.total_connections);
-        out.row("rejected_connections", now.rejected_connections);
-    }
-
-    fn report_server(&self, out: &mut Rows<'_>, now: &Snapshot) {
-        out.row("limit_maxbytes", now.store.capacity_bytes);
-        out.row("accepting_conns", 1);
-        out.row("threads", self.settings.workers);
-        out.row("conn_yields", now.workers.conn_yields);
-        out.row("hash_power_level", now.store.index_buckets.max(1).ilog2());
-        out.row("hash_bytes", now.store.index_bytes);
-    }
-
-    /// A row that the server gave.
-    pub(super) fn setting(&self, name: &str) -> Option<&str> {
-        self.settings.rows.iter().find(|row| row.0 == name).map(|row| row.1.as_str())
-    }
-}
-
-fn report_commands(out: &mut Rows<'_>, total: &WorkerTotals) {
-    let rows: [(&str, u64); 25] = [
-        ("cmd_get", total.cmd_get),
-        ("cmd_set", total.cmd_set),
-        ("cmd_flush", total.cmd_flush),
-        ("cmd_touch", total.cmd_touch),
-        ("cmd_meta", total.cmd_meta),
-        ("get_hits", total.get_hits),
-        ("get_misses", total.get_misses),
-        ("delete_misses", total.delete_misses),
-        ("delete_hits", total.delete_hits),
-        ("incr_misses", total.incr_misses),
-        ("incr_hits", total.incr_hits),
-        ("decr_misses", total.decr_misses),
-        ("decr_hits", total.decr_hits),
-        ("cas_misses", total.cas_misses),
-        ("cas_hits", total.cas_hits),
-        ("cas_badval", total.cas_badval),
-        ("touch_hits", total.touch_hits),
-        ("touch_misses", total.touch_misses),
-        ("store_too_large", total.store_too_large),
-        ("store_no_memory", total.store_no_memory),
-        ("auth_cmds", total.auth_cmds),
-        ("auth_errors", total.auth_errors),
-        ("idle_kicks", total.idle_kicks),
-        ("bytes_read", total.bytes_read),
-        ("bytes_written", total.bytes_written),
-    ];
-    report_rows(out, &rows);
-}
-
-fn report_items(out: &mut Rows<'_>, store: &StoreStats) {
-    let rows: [(&str, u64); 7] = [
-        ("bytes", store.item_bytes),
-        ("curr_items", store.items),
-        ("total_items", store.counts.total_items),
-        ("expired_unfetched", store.counts.expired_unfetched),
-        ("evicted_unfetched", store.counts.evicted_unfetched),
-        ("evictions", store.counts.evictions),
-        ("reclaimed", store.counts.reclaimed),
-    ];
-    report_rows(out, &rows);
 }
 
 fn report_log(out: &mut Rows<'_>, store: &StoreStats) {
@@ -228,7 +145,7 @@ fn write_amplification(appended_bytes: u64, reinserted_bytes: u64) -> f64 {
 
 /// User and system time of this process in seconds, from /proc (in clock ticks, so to a hundredth
 /// of a second).
-fn cpu_seconds() -> Option<(f64, f64)> {
+pub(super) fn cpu_seconds() -> Option<(f64, f64)> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     // The command's name may hold anything, blanks and brackets included: what counts comes behind
     // its last bracket.

@@ -52,8 +52,20 @@ pub enum Refusal {
     ShutdownOff,
     /// shutdown knows no such mode.
     ShutdownUnknown,
-    /// lru_crawler crawl and its kin.
+    /// lru_crawler crawl.
     CrawlerOff,
+    /// A slab class that memcached has not.
+    BadClass,
+    /// A dump of no class.
+    NothingToCrawl,
+    /// A dump while enough of them are under way.
+    CrawlerBusy,
+    /// A dump that was not gone on with for so long that it had to give way.
+    CrawlerLocked,
+    /// lru_crawler metadump, with -X.
+    MetadumpOff,
+    /// lru_crawler mgdump, with -X.
+    MgdumpOff,
     /// lru_crawler enable.
     CrawlerDoesNotStart,
     /// lru_crawler sleep.
@@ -68,8 +80,12 @@ pub enum Refusal {
     LruAges,
     /// stats detail, with -X.
     DetailOff,
-    /// stats cachedump.
+    /// stats cachedump, with -X.
     CachedumpOff,
+    /// stats cachedump without a class and a number.
+    BadCommandLine,
+    /// stats cachedump of a slab class that memcached has not.
+    BadSlabId,
     /// stats detail with other words than it knows.
     DetailUsage,
     /// cache_memlimit below what a server needs.
@@ -124,6 +140,12 @@ impl Refusal {
             Refusal::ShutdownOff => b"SERVER_ERROR: shutdown not enabled\r\n",
             Refusal::ShutdownUnknown => b"CLIENT_ERROR invalid shutdown mode\r\n",
             Refusal::CrawlerOff => b"CLIENT_ERROR lru crawler disabled\r\n",
+            Refusal::BadClass => b"BADCLASS invalid class id\r\n",
+            Refusal::NothingToCrawl => b"NOTSTARTED no items to crawl\r\n",
+            Refusal::CrawlerBusy => b"BUSY currently processing crawler request\r\n",
+            Refusal::CrawlerLocked => b"ERROR locked try again later\r\n",
+            Refusal::MetadumpOff => b"ERROR metadump not allowed\r\n",
+            Refusal::MgdumpOff => b"ERROR key dump not allowed\r\n",
             Refusal::CrawlerDoesNotStart => b"ERROR failed to start lru crawler thread\r\n",
             Refusal::CrawlerSleep => b"CLIENT_ERROR sleep must be one second or less\r\n",
             Refusal::ReassignOff => b"CLIENT_ERROR slab reassignment disabled\r\n",
@@ -132,6 +154,8 @@ impl Refusal {
             Refusal::LruAges => b"ERROR hot/warm age factors must be greater than 0\r\n",
             Refusal::DetailOff => b"CLIENT_ERROR stats detail not allowed\r\n",
             Refusal::CachedumpOff => b"CLIENT_ERROR stats cachedump not allowed\r\n",
+            Refusal::BadCommandLine => b"CLIENT_ERROR bad command line\r\n",
+            Refusal::BadSlabId => b"CLIENT_ERROR Illegal slab id\r\n",
             Refusal::DetailUsage => b"CLIENT_ERROR usage: stats detail on|off|dump\r\n",
             Refusal::MemoryTooSmall => b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n",
             Refusal::MemoryInBytes => b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n",

@@ -2,6 +2,7 @@
 //! executes. Those that name keys borrow them from the input.
 
 use super::reply::Reply;
+use super::text::dump::DumpForm;
 use super::text::keys::Keys;
 use super::text::meta::MetaRequest;
 
@@ -54,6 +55,8 @@ pub enum Request<'a> {
         /// How it is to be answered.
         reply: Reply,
     },
+    /// lru_crawler metadump, lru_crawler mgdump.
+    Dump(Dump),
     /// replication, with the rest of its line, blanks trimmed: an order to change this server's
     /// role.
     Replication(&'a [u8]),
@@ -72,6 +75,28 @@ pub enum Request<'a> {
     Meta(MetaRequest<'a>),
     /// mn.
     Noop(Reply),
+}
+
+/// What a client wants to see of all items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dump {
+    /// In which form.
+    pub form: DumpForm,
+    /// Of which slab classes.
+    pub classes: DumpedClasses,
+}
+
+/// Slab classes by what is in them: here all items are in the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DumpedClasses {
+    /// Those that have the items.
+    All,
+    /// Others.
+    Empty,
+    /// A list without one.
+    None,
+    /// There is no such class.
+    Invalid,
 }
 
 /// How a client wants the server to end.

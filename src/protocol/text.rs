@@ -12,6 +12,9 @@
 
 mod admin;
 mod classic;
+#[cfg(test)]
+mod commands;
+pub mod dump;
 pub mod encode;
 pub mod keys;
 mod line;
@@ -21,10 +24,12 @@ mod tokens;
 use super::request::{Get, GetForm, StoreVerb};
 use super::{KeyScratch, ParseLimits, Parsed, Refusal, Rejection, Reply, Request};
 use crate::base::limits::{GET_PART_BYTES, KEY_BYTES_MAX, LINE_BYTES_MAX};
+pub use admin::{CLASS, CLASSES_MAX};
 use keys::{Keys, bytes_to_blank};
 use line::Line;
 use memchr::{memchr, memrchr};
 use meta::MetaVerb;
+pub use tokens::u32_strict;
 
 /// memcached calls anything shorter a bad line, whatever it says; the line end counts.
 const LINE_BYTES_MIN: usize = 4;

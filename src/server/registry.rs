@@ -82,12 +82,15 @@ pub struct Registry {
     listeners: Vec<(i32, Arc<str>)>,
     workers: Vec<WorkerView>,
     clock: Clock,
+    /// Since when the listeners wait.
+    begun: SteadySeconds,
 }
 
 impl Registry {
     /// For so many workers; `listeners` are descriptors with names.
     pub fn new(workers: usize, listeners: Vec<(i32, Arc<str>)>, clock: Clock) -> Registry {
-        Registry { listeners, clock, workers: (0..workers).map(|_| WorkerView::default()).collect() }
+        let begun = clock.steady();
+        Registry { listeners, clock, begun, workers: (0..workers).map(|_| WorkerView::default()).collect() }
     }
 
     /// A worker's counters.
@@ -114,11 +117,13 @@ impl Registry {
 
 impl Host for Registry {
     fn connections(&self, emit: &mut dyn FnMut(u64, &str, &str)) {
+        let now = self.clock.steady();
+        let mut seconds = itoa::Buffer::new();
         for (descriptor, name) in &self.listeners {
             emit(*descriptor as u64, "addr", name);
             emit(*descriptor as u64, "state", "conn_listening");
+            emit(*descriptor as u64, "secs_since_last_cmd", seconds.format(now.since(self.begun)));
         }
-        let now = self.clock.steady();
         for worker in 0..self.workers.len() {
             // Copied out, so that answering a slow asker holds up no other worker's accepts.
             let views: Vec<_> =
@@ -133,7 +138,7 @@ impl Host for Registry {
                 emit(id, "listen_addr", &view.listener);
                 emit(id, "state", view.state_name());
                 let idle = now.since(SteadySeconds(view.last_command_seconds.load(Relaxed)));
-                emit(id, "secs_since_last_cmd", itoa::Buffer::new().format(idle));
+                emit(id, "secs_since_last_cmd", seconds.format(idle));
             }
         }
     }
@@ -170,7 +175,7 @@ mod tests {
         }
         assert!(told.iter().any(|told| told.starts_with("12:secs_since_last_cmd ")));
         registry.remove(1, 12);
-        assert_eq!(rows(&registry).len(), 2);
+        assert_eq!(rows(&registry).len(), 3);
         assert_eq!(registry.worker_stats().len(), 2);
     }
 }

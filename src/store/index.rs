@@ -20,6 +20,7 @@
 //! number of times, and then asks for the lock.
 
 mod bucket;
+mod each;
 mod slot;
 
 use crate::sys::memory::Reservation;

@@ -4,6 +4,7 @@ use super::index::SlotRef;
 use super::log::Log;
 use super::record::{Meta, Record};
 use super::value::Value;
+use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::sys::sync::Ordering::Relaxed;
 
@@ -69,6 +70,13 @@ impl<'t> Item<'t> {
     /// The value, as something to lend to an output.
     pub fn loan(&self) -> ValueLoan {
         ValueLoan { shard: self.log.shard(), bytes: self.value_bytes() as u32, position: self.position }
+    }
+
+    /// The key, copied to `buffer`.
+    pub fn copy_key<'k>(&self, buffer: &'k mut [u8; KEY_BYTES_MAX]) -> &'k [u8] {
+        let key = &mut buffer[..self.record.shape.key_bytes()];
+        self.record.key().copy_to_slice(key);
+        key
     }
 
     /// Length of the value.

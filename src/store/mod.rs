@@ -31,6 +31,7 @@
 //! | [`reign`] | who may write to a shard, and since when |
 //! | [`retain`] | who else needs the tail |
 //! | [`capacity`] | how much memory the shards may have, changed while they serve |
+//! | `browse` | all items, a few at a time |
 //! | `walk` | a log from a position on, for tests and tools |
 //! | [`sizing`] | how `-m`, `-I` and `-t` become shards and slabs |
 //!
@@ -39,6 +40,7 @@
 //! items).
 
 mod beat;
+mod browse;
 pub mod capacity;
 mod cas;
 pub(crate) mod check;
@@ -79,6 +81,7 @@ use crate::base::time::UnixSeconds;
 use crate::sys::memory::{Memfd, PAGE_BYTES};
 use crate::sys::quiescence::{Domain, Inside, Seat};
 use crate::sys::sync::{AtomicU64, Mutex, Ordering::Relaxed};
+pub use browse::Browse;
 pub use capacity::CannotResize;
 pub use check::BadRecord;
 use entry::Note;
@@ -115,6 +118,17 @@ pub enum NoRoom {
     Full,
     /// The item can never fit.
     TooLarge,
+}
+
+/// Why there is no item under a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    /// There is no trace of one.
+    Unknown,
+    /// It has expired, and its log has not given it up yet.
+    Expired,
+    /// The same, flushed.
+    Flushed,
 }
 
 /// The store. Shared by all workers.
@@ -367,9 +381,20 @@ impl Store {
 
     /// The item under a key; no lock.
     pub fn get<'t>(&'t self, turn: &'t Turn<'_>, at: &Located<'_>, now: UnixSeconds) -> Option<Item<'t>> {
+        self.look(turn, at, now).ok()
+    }
+
+    /// The same, with why there is none.
+    #[inline]
+    pub fn look<'t>(&'t self, turn: &'t Turn<'_>, at: &Located<'_>, now: UnixSeconds) -> Result<Item<'t>, Absence> {
         let _ = turn;
         let shard = self.shard(at.place);
-        shard.find(at.key, at.place.hash).filter(|item| shard.is_alive(item, now))
+        match shard.find(at.key, at.place.hash) {
+            Some(item) if shard.is_alive(&item, now) => Ok(item),
+            Some(item) if item.expiry().has_passed(now) => Err(Absence::Expired),
+            Some(_) => Err(Absence::Flushed),
+            None => Err(Absence::Unknown),
+        }
     }
 
     /// Lock the key's shard, to write there.

@@ -268,7 +268,7 @@ impl Shard {
         Item { record, slot, position, log: &self.log }
     }
 
-    fn position(&self, slot: Slot) -> u64 {
+    pub(super) fn position(&self, slot: Slot) -> u64 {
         slot.position(self.reference.load(Relaxed))
     }
 

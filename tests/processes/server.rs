@@ -6,10 +6,12 @@ mod clocks;
 mod commandline;
 mod config;
 mod daemon;
+mod dumps;
 mod fairness;
 mod hoards;
 mod parking;
 mod readers;
+mod stats;
 mod udp;
 mod within;
 

@@ -4,11 +4,14 @@
 //! memcached's slab classes, LRU lists, crawler, log watchers, extstore and debugging commands have
 //! no counterpart in a log. They are answered as by a memcached started without them (`-o
 //! no_lru_crawler`, `-W`, no slab_reassign, built without TLS, extstore and debugging): with its
-//! words where it has some, else with ERROR. So a tool learns that the feature is off. A line that
-//! memcached would refuse whatever its features is refused with the same words here. What would
-//! succeed there and change nothing here is answered ERROR, never OK.
+//! words where it has some, else with ERROR. So a tool learns that the feature is off. (Dumps are
+//! here, which need no crawler.) A line that memcached would refuse whatever its features is
+//! refused with the same words here. What would succeed there and change nothing here is answered
+//! ERROR, never OK.
 
+use super::super::request::{Dump, DumpedClasses};
 use super::super::{Exptime, Parsed, Refusal, Reply, Request, Shutdown};
+use super::dump::DumpForm;
 use super::line::Line;
 use super::tokens::{Tokens, ack_replicas, i32_strict, u32_strict};
 use crate::base::limits::ACK_MILLISECONDS_MAX;
@@ -16,6 +19,11 @@ use arrayvec::ArrayVec;
 
 const MEBIBYTES_MIN: u32 = 8;
 const MEBIBYTES_MAX: u32 = 1_000_000_000;
+
+/// The slab class in which all items are, for the tools that ask for classes.
+pub const CLASS: u32 = 1;
+/// The last one that memcached may have.
+pub const CLASSES_MAX: u32 = 63;
 
 /// Microseconds.
 const CRAWLER_SLEEP_MAX: u32 = 1_000_000;
@@ -50,7 +58,10 @@ pub fn command(line: Line<'_>) -> Parsed<'_> {
         Some(b"cache_memlimit") => cache_memlimit(line, tokens, reply),
         Some(b"replication") => line.accept(Request::Replication(tokens.rest())),
         Some(b"shutdown") => line.accept(Request::Shutdown { mode: shutdown(tokens), reply }),
-        Some(b"lru_crawler") => refuse(lru_crawler(tokens)),
+        Some(b"lru_crawler") => match lru_crawler(tokens) {
+            Ok(dump) => line.accept(Request::Dump(dump)),
+            Err(refusal) => refuse(refusal),
+        },
         Some(b"slabs") => refuse(slabs(tokens)),
         Some(b"lru") => refuse(lru(tokens)),
         // extstore, refresh_certs, debugtime, debugitem and misbehave are unknown to a memcached
@@ -127,19 +138,38 @@ fn fraction(token: &[u8]) -> Option<f64> {
     std::str::from_utf8(token).ok()?.parse().ok()
 }
 
-/// Which answer memcached has for the words behind `lru_crawler`.
-fn lru_crawler(mut tokens: Tokens<'_>) -> Refusal {
+/// A dump, or which answer memcached has for the words behind `lru_crawler`.
+fn lru_crawler(mut tokens: Tokens<'_>) -> Result<Dump, Refusal> {
     let Some(subcommand) = tokens.next() else {
-        return Refusal::UnknownCommand;
+        return Err(Refusal::UnknownCommand);
     };
     let is = |name: &[u8]| name.starts_with(subcommand);
-    match (tokens.next(), tokens.next()) {
+    Err(match (tokens.next(), tokens.next()) {
         (None, _) if is(b"enable") => Refusal::CrawlerDoesNotStart,
-        (Some(_), None) if is(b"crawl") || is(b"metadump") || is(b"mgdump") => Refusal::CrawlerOff,
+        (Some(_), None) if is(b"crawl") => Refusal::CrawlerOff,
+        (Some(list), None) if is(b"metadump") => return Ok(Dump { form: DumpForm::Meta, classes: classes(list) }),
+        (Some(list), None) if is(b"mgdump") => return Ok(Dump { form: DumpForm::Requests, classes: classes(list) }),
         (Some(number), None) if is(b"tocrawl") => numbered(number, u32::MAX, Refusal::BadFormat),
         (Some(number), None) if is(b"sleep") => numbered(number, CRAWLER_SLEEP_MAX, Refusal::CrawlerSleep),
         _ => Refusal::UnknownCommand,
+    })
+}
+
+/// `all`, `hash`, or numbers of slab classes with commas between them.
+fn classes(list: &[u8]) -> DumpedClasses {
+    if list == b"all" || list == b"hash" {
+        return DumpedClasses::All;
     }
+    let mut classes = DumpedClasses::None;
+    for word in list.split(|byte| *byte == b',').filter(|word| !word.is_empty()) {
+        classes = match (u32_strict(word), classes) {
+            (Some(CLASS), _) => DumpedClasses::All,
+            (Some(CLASS..=CLASSES_MAX), DumpedClasses::None) => DumpedClasses::Empty,
+            (Some(CLASS..=CLASSES_MAX), before) => before,
+            _ => return DumpedClasses::Invalid,
+        };
+    }
+    classes
 }
 
 fn numbered(token: &[u8], most: u32, too_large: Refusal) -> Refusal {

@@ -340,7 +340,7 @@ fn push_ttl(out: &mut Vec<u8>, seconds: Option<u32>) {
     }
 }
 
-fn push_number(out: &mut Vec<u8>, number: u64) {
+pub(super) fn push_number(out: &mut Vec<u8>, number: u64) {
     if number < 10 {
         return out.push(b'0' + number as u8);
     }

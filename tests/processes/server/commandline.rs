@@ -136,7 +136,17 @@ fn what_shows_keys_can_be_forbidden() {
     for line in ["stats detail on", "stats detail dump", "stats detail"] {
         assert_eq!(client.ask(line), "CLIENT_ERROR stats detail not allowed", "{line}");
     }
-    assert_eq!(client.ask("stats cachedump 1 1"), "CLIENT_ERROR stats cachedump not allowed");
+    assert_eq!(client.set("key", b"value"), "STORED");
+    for line in ["stats cachedump 1 1", "stats cachedump 1 0", "stats cachedump"] {
+        assert_eq!(client.ask(line), "CLIENT_ERROR stats cachedump not allowed", "{line}");
+    }
+    for (line, words) in [("metadump", "metadump"), ("mgdump", "key dump")] {
+        for classes in ["all", "hash", "1", "none"] {
+            let answer = client.ask(&format!("lru_crawler {line} {classes}"));
+            assert_eq!(answer, format!("ERROR {words} not allowed"), "{line} {classes}");
+        }
+    }
+    assert_eq!(setting(&mut client, "dump_enabled"), "no");
 }
 
 #[test]

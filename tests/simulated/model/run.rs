@@ -36,6 +36,9 @@ const ITEM_OVERHEAD_BYTES_MAX: usize = 400;
 /// client sends equals it.
 const CAS_UNKNOWN: u64 = 1 << 62;
 
+/// Commands between two dumps of all items.
+const DUMPED_EVERY: usize = 150;
+
 /// Commands shown when something is wrong.
 const HISTORY_MAX: usize = 12;
 /// Characters shown of each.
@@ -94,6 +97,9 @@ impl<'e> Run<'e> {
             }
             let cas = command.keys().iter().filter_map(|key| self.known.get(key)).map(|item| item.cas).next();
             generator.known_cas.extend(cas);
+            if number % DUMPED_EVERY == 0 {
+                self.check_dump();
+            }
             between(number, self.client.now);
         }
     }
@@ -152,6 +158,30 @@ impl<'e> Run<'e> {
         }
         self.known.retain(|_, item| !item.is_over(now));
         keys.iter().for_each(|key| self.reconcile(key));
+    }
+
+    /// A dump shows what is known, and nothing else.
+    fn check_dump(&mut self) {
+        let now = self.client.now.0;
+        self.known.retain(|_, item| !item.is_over(now));
+        let keys: Vec<Vec<u8>> = self.known.keys().cloned().collect();
+        keys.iter().for_each(|key| self.reconcile(key));
+        let mut expected: Vec<String> = self.known.iter().map(|(key, item)| dumped(key, item)).collect();
+        expected.sort();
+        let actual = self.client.send(b"lru_crawler metadump all\r\n");
+        let text = String::from_utf8_lossy(&actual);
+        let lines = text.strip_prefix("OK\r\n").and_then(|text| text.strip_suffix("END\r\n"));
+        let lines = lines.unwrap_or_else(|| panic!("{text}")).lines();
+        // A test may have a client of its own beside the run.
+        let own = lines.filter(|line| !line.starts_with("key=beside%3A"));
+        let mut lines: Vec<String> = own.map(without_size).collect();
+        lines.sort();
+        if let Some(wrong) = lines.iter().zip(&expected).find(|(line, expected)| line != expected) {
+            self.fail(&format!("a dump shows {:?} where {:?} was expected", wrong.0, wrong.1));
+        }
+        if lines.len() != expected.len() {
+            self.fail(&format!("a dump shows {} items, not {}", lines.len(), expected.len()));
+        }
     }
 
     fn check_flush(&mut self, delay: i64, actual: &[u8]) {
@@ -299,4 +329,23 @@ impl<'e> Run<'e> {
     fn fail(&self, what: &str) -> ! {
         panic!("step {}: {what}\nthe last commands: {:#?}", self.steps, self.history);
     }
+}
+
+/// The line of an item in a dump, but for its size.
+fn dumped(key: &[u8], item: &Known) -> String {
+    let encoded = |byte: &u8| match *byte {
+        b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' => char::from(*byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    let key: String = key.iter().map(encoded).collect();
+    let expires = if item.expires == 0 { -1 } else { item.expires.cast_signed() };
+    let fetched = if item.fetched { "yes" } else { "no" };
+    let Known { accessed, cas, flags, .. } = item;
+    format!("key={key} exp={expires} la={accessed} cas={cas} fetch={fetched} cls=1 flags={flags} ")
+}
+
+/// The oracle knows no records.
+fn without_size(line: &str) -> String {
+    let words = line.split_inclusive(' ').filter(|word| !word.starts_with("size="));
+    words.collect()
 }
