@@ -7,6 +7,7 @@
 //! whose primary is not there yet has no store. It refuses connections, so that health checks fail
 //! and nobody waits for an answer.
 
+mod access;
 mod args;
 mod config;
 mod ending;
@@ -28,6 +29,7 @@ use crate::base::time::Clock;
 use crate::engine::{Engine, Settings, Switches};
 use crate::replication::attach::Joined;
 use crate::server::listen::{Bound, ListenConfig};
+use crate::server::users::Users;
 use crate::server::{Server, ServerConfig};
 use crate::store::{Store, StoreConfig};
 use crate::sys::allowance::Allowance;
@@ -125,6 +127,9 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     let mut bound = Bound::bind(&listen, workers)?;
     tell_idle(idle, tagged);
     drop_rights(&args)?;
+    // By the rights that it keeps: it is to be able to read them anew.
+    let users = access::users(&args)?;
+    access::warn_of_openness(&args, &bound.tcp);
     let joined = replication.join()?;
     let store = Arc::new(make_store(&args, item_bytes_asked, workers, joined.as_ref())?);
     warn_of_memory(&store);
@@ -141,9 +146,9 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     let replicating = replication.start(joined, &store, &engine, clients)?;
     let ending = Ending::new(Duration::from_secs(args.shutdown_timeout));
     let begun = ending.clone();
-    let mut reload = Reload::new(words, &config, store.clone());
+    let mut reload = Reload::new(words, &config, store.clone(), users.clone());
     signals::watch(move |signal| begun.begin(signal), move || reload.reload()).context("cannot watch for signals")?;
-    let config = server_config(&args, workers, store.stats().capacity_bytes as usize);
+    let config = server_config(&args, workers, store.stats().capacity_bytes as usize, users);
     let server = Server::start(config, bound.listen()?, engine.clone(), replication.board().clone())
         .context("cannot start the workers; raise `ulimit -n` and -u")?;
     ending.started(server.stopper());
@@ -163,7 +168,7 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     Ok(())
 }
 
-fn server_config(args: &Args, workers: usize, memory_bytes: usize) -> ServerConfig {
+fn server_config(args: &Args, workers: usize, memory_bytes: usize, users: Option<Arc<Users>>) -> ServerConfig {
     ServerConfig {
         workers,
         connections_max: args.conn_limit as usize,
@@ -171,6 +176,7 @@ fn server_config(args: &Args, workers: usize, memory_bytes: usize) -> ServerConf
         idle_timeout_seconds: args.idle_timeout,
         input_bytes_total_max: INPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
+        users,
         pin: !args.no_pin,
         clock: Clock::default(),
     }
@@ -348,7 +354,7 @@ fn setting_rows(args: &Args, bound: &Bound, workers: usize, item_bytes_max: usiz
         ("cas_enabled", yes(true)),
         ("binding_protocol", "ascii".to_string()),
         ("auth_enabled_sasl", yes(false)),
-        ("auth_enabled_ascii", yes(false)),
+        ("auth_enabled_ascii", args.auth_file.as_ref().map_or(yes(false), |file| file.display().to_string())),
         ("tcp_backlog", args.listen_backlog.to_string()),
         ("reqs_per_event", args.max_reqs_per_event.to_string()),
         ("maxconns_fast", yes(true)),

@@ -12,6 +12,7 @@
 
 mod admin;
 mod classic;
+pub mod credentials;
 pub mod encode;
 pub mod keys;
 mod line;

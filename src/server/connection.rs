@@ -1,6 +1,7 @@
 //! One client: its socket, what it has sent in part, what it has not taken yet. While neither is
 //! there it holds no buffer.
 
+use super::admission::Principal;
 use super::input::Input;
 use super::registry::View;
 use super::table::Token;
@@ -61,6 +62,14 @@ pub struct ReadAhead {
     pub received: io::Result<Option<usize>>,
 }
 
+/// What is known of a client when it has connected.
+pub struct Arrival {
+    /// It has come by the control socket.
+    pub is_operator: bool,
+    /// Whose requests its are.
+    pub principal: Principal,
+}
+
 /// See the module.
 pub struct Connection {
     /// The socket, whichever its family.
@@ -93,13 +102,16 @@ pub struct Connection {
     pub is_waiting: bool,
     /// It has come by the control socket, and is counted apart.
     pub is_operator: bool,
+    /// Whose requests these are.
+    pub principal: Principal,
     /// For `stats conns`.
     pub view: Arc<View>,
 }
 
 impl Connection {
     /// A new one.
-    pub fn new(socket: OwnedFd, token: Token, view: Arc<View>, now: SteadySeconds, is_operator: bool) -> Connection {
+    pub fn new(socket: OwnedFd, token: Token, view: Arc<View>, now: SteadySeconds, by: Arrival) -> Connection {
+        let Arrival { is_operator, principal } = by;
         Connection {
             socket,
             token,
@@ -116,6 +128,7 @@ impl Connection {
             is_parked: false,
             is_waiting: false,
             is_operator,
+            principal,
             view,
         }
     }

@@ -233,6 +233,7 @@ impl Lane<'_> {
     /// and the code of each system call stays in the cache.
     pub fn read_ahead(&mut self, connection: &mut Connection, slot: usize) -> Option<Place> {
         let is_plain = connection.phase == Phase::Open
+            && !connection.principal.is_stranger()
             && connection.output.as_ref().is_none_or(Output::takes_more)
             && connection.input.pending().is_empty()
             && connection.progress.open_get.is_none()
@@ -290,6 +291,9 @@ impl Lane<'_> {
         output: &mut Output,
     ) -> (usize, Stop) {
         connection.view.set_last_command(self.steady_now);
+        if connection.principal.is_stranger() {
+            return self.admit(connection, input, output);
+        }
         if is_binary(&mut connection.progress, input) {
             return (input.len(), Stop::Refused);
         }

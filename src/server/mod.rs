@@ -7,6 +7,7 @@
 
 mod accept;
 pub mod address;
+mod admission;
 mod budget;
 mod buffers;
 mod connection;
@@ -21,6 +22,7 @@ pub mod listen;
 mod parking;
 mod registry;
 mod table;
+pub mod users;
 mod worker;
 
 use crate::base::limits::{INPUT_BYTES_TOTAL_MIN, OUTPUT_BYTES_TOTAL_MIN, REQUESTS_PER_TURN_DEFAULT};
@@ -37,6 +39,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use users::Users;
 use worker::Worker;
 
 /// How the server serves; the addresses are in [`listen::ListenConfig`].
@@ -54,6 +57,8 @@ pub struct ServerConfig {
     pub input_bytes_total_max: usize,
     /// Bytes that unsent answers of all connections may hold.
     pub output_bytes_total_max: usize,
+    /// -Y: who may give commands; None where everybody may.
+    pub users: Option<Arc<Users>>,
     /// Bind each worker to a core of its own.
     pub pin: bool,
     /// The time.
@@ -70,6 +75,7 @@ impl Default for ServerConfig {
             idle_timeout_seconds: 0,
             input_bytes_total_max: INPUT_BYTES_TOTAL_MIN,
             output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN,
+            users: None,
             pin: false,
             clock: Clock::default(),
         }

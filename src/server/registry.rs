@@ -9,7 +9,7 @@ use crate::engine::{Host, WorkerStats};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// What a connection is doing, in memcached's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,12 +47,19 @@ pub struct View {
     listener: Arc<str>,
     state: AtomicU8,
     last_command_seconds: AtomicU32,
+    user: OnceLock<Arc<str>>,
 }
 
 impl View {
     /// Of a new connection. No peer for a unix socket: its client has no name.
     pub fn new(peer: Option<SocketAddr>, listener: Arc<str>, now: SteadySeconds) -> View {
-        View { peer, listener, state: AtomicU8::new(State::Read as u8), last_command_seconds: AtomicU32::new(now.0) }
+        View {
+            peer,
+            listener,
+            state: AtomicU8::new(State::Read as u8),
+            last_command_seconds: AtomicU32::new(now.0),
+            user: OnceLock::new(),
+        }
     }
 
     /// Note a state.
@@ -63,6 +70,11 @@ impl View {
     /// Note a command.
     pub fn set_last_command(&self, now: SteadySeconds) {
         self.last_command_seconds.store(now.0, Relaxed);
+    }
+
+    /// Note whose requests these are; once.
+    pub fn set_user(&self, name: Arc<str>) {
+        let _ = self.user.set(name);
     }
 
     fn state_name(&self) -> &'static str {
@@ -134,6 +146,9 @@ impl Host for Registry {
                 emit(id, "state", view.state_name());
                 let idle = now.since(SteadySeconds(view.last_command_seconds.load(Relaxed)));
                 emit(id, "secs_since_last_cmd", itoa::Buffer::new().format(idle));
+                if let Some(user) = view.user.get() {
+                    emit(id, "user", user);
+                }
             }
         }
     }

@@ -5,8 +5,9 @@
 
 use super::Shared;
 use super::accept::{Acceptor, dismiss};
+use super::admission::Principal;
 use super::buffers::Buffers;
-use super::connection::{Connection, Phase};
+use super::connection::{Arrival, Connection, Phase};
 use super::control::Nobody;
 use super::holding::{Holding, Waiting};
 use super::idle::{Reason, Stillness, verdict};
@@ -183,7 +184,8 @@ impl<'s> Worker<'s> {
         let Lane { shared, stats, steady_now: now, .. } = lane;
         acceptor.accept(listener, shared, stats, *now, poller, |socket, view, is_operator| {
             shared.registry.insert(*id, socket.as_raw_fd(), view.clone());
-            let token = connections.insert(|token| Connection::new(socket, token, view, *now, is_operator));
+            let by = Arrival { is_operator, principal: Principal::of_newcomer(shared, is_operator) };
+            let token = connections.insert(|token| Connection::new(socket, token, view, *now, by));
             let connection = connections.get_mut(token).expect("just inserted");
             if let Err(error) = poller.add(&connection.socket, token.to_bits(), Interest::Read) {
                 log::warn!("cannot watch a connection: {error}; raise /proc/sys/fs/epoll/max_user_watches");

@@ -10,6 +10,7 @@ mod fairness;
 mod hoards;
 mod parking;
 mod readers;
+mod users;
 mod within;
 
 use crate::support::wait::{expect_eq, wait_until};

@@ -33,7 +33,7 @@ pub struct Opt {
 }
 
 pub(super) const SLABS: &str = "there are no slab classes: one pool serves all sizes";
-const OPEN: &str = "clients are not authenticated; listen where only trusted clients are, and leave it out";
+const SASL: &str = "SASL is of the binary protocol, which is not served; leave it out, and name users with -Y";
 
 /// All of them, in the order of memcached's help.
 pub const OPTIONS: [Opt; 36] = [
@@ -84,11 +84,18 @@ pub const OPTIONS: [Opt; 36] = [
         State::Only(&["ascii", "auto"], "the binary protocol is not served; have clients use the text protocols"),
     ),
     opt('I', "max-item-size", State::Same),
-    opt('S', "enable-sasl", State::Refused(OPEN)),
+    opt('S', "enable-sasl", State::Refused(SASL)),
     opt('F', "disable-flush-all", State::Same),
     opt('X', "disable-dumping", State::Same),
     opt('W', "disable-watch", State::Idle("there is nothing to watch: watch is always refused")),
-    opt('Y', "auth-file", State::Refused(OPEN)),
+    opt(
+        'Y',
+        "auth-file",
+        State::Differs(
+            "better: a file with a fault (a line without a colon, a line that is too long, more than 8 users) is told of by its line, and \
+             changes nothing where it is read anew",
+        ),
+    ),
     opt(
         'e',
         "memory-file",
@@ -169,7 +176,6 @@ mod tests {
         assert_eq!(judged("-C -f 1.25 -n 48 -L -N 1 -W").unwrap(), ["-f", "-n", "-L", "-C", "-W", "-N"]);
         for (line, words) in [
             ("-S", "-S (--enable-sasl) is refused"),
-            ("-Y /etc/users", "-Y (--auth-file) is refused"),
             ("-Z", "-Z (--enable-ssl) is refused"),
             ("-e /mnt/file", "-e (--memory-file) is refused"),
             ("-U 11211", "-U (--udp-port) 11211 is refused: UDP"),

@@ -1,8 +1,10 @@
-//! SIGHUP: the file of `--config` is read anew. What can change while the server runs does: how
-//! much is logged, and the memory for items. What cannot is told of, and is so at the next start.
+//! SIGHUP: the file of `--config` is read anew, and that of `-Y`. What can change while the server
+//! runs does: how much is logged, the memory for items, and who the users are. What cannot is told
+//! of, and is so at the next start.
 
 use super::config::{Config, Values};
 use super::{Given, MEMORY_MEBIBYTES_DEFAULT, logger};
+use crate::server::users::Users;
 use crate::store::Store;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,18 +16,22 @@ pub struct Reload {
     path: Option<PathBuf>,
     running: Values,
     store: Arc<Store>,
+    users: Option<Arc<Users>>,
 }
 
 impl Reload {
     /// `words` are those behind `serve`, `config` is what they led to.
-    pub fn new(words: &[OsString], config: &Config, store: Arc<Store>) -> Reload {
-        Reload { words: words.to_vec(), path: config.path.clone(), running: config.values(), store }
+    pub fn new(words: &[OsString], config: &Config, store: Arc<Store>, users: Option<Arc<Users>>) -> Reload {
+        Reload { words: words.to_vec(), path: config.path.clone(), running: config.values(), store, users }
     }
 
-    /// Read it anew.
+    /// Read them anew.
     pub fn reload(&mut self) {
+        if let Some(users) = &self.users {
+            reload_users(users);
+        }
         let Some(path) = &self.path else {
-            log::info!("SIGHUP: there is no --config FILE to read anew; all stays as it is");
+            log::info!("SIGHUP: there is no --config FILE to read anew; all options stay as they are");
             return;
         };
         let wanted = match Given::read(&self.words, Some(path)) {
@@ -63,6 +69,13 @@ impl Reload {
         let mebibytes = values.first().map_or(Ok(MEMORY_MEBIBYTES_DEFAULT), |text| text.parse::<u64>());
         let mebibytes = mebibytes.map_err(|error| error.to_string())?;
         self.store.set_memory(mebibytes << 20).map_err(|why| why.to_string())
+    }
+}
+
+fn reload_users(users: &Users) {
+    match users.reload() {
+        Ok(count) => log::warn!("SIGHUP: {} has been read; users from now on: {count}", users.path().display()),
+        Err(error) => log::warn!("SIGHUP: {error}; the users stay who they were"),
     }
 }
 

@@ -100,8 +100,8 @@ fn what_changes_nothing_is_told_in_one_line() {
 #[test]
 fn what_is_not_here_is_refused_with_a_reason() {
     for (arguments, words) in [
-        (&["-S"][..], "not authenticated"),
-        (&["-Y", "/etc/users"], "not authenticated"),
+        (&["-S"][..], "binary protocol, which is not served"),
+        (&["-Y", "/nowhere/users"], "cannot read /nowhere/users"),
         (&["-Z"], "no TLS"),
         (&["-e", "/mnt/file"], "memory ends with the process"),
         (&["-U", "11211"], "UDP is not served"),
