@@ -25,11 +25,10 @@ use super::doctor::memory;
 use super::output::{self, say};
 use super::size;
 use crate::base::limits::{INPUT_BYTES_TOTAL_MIN, OTHER_FILES_MAX, OUTPUT_BYTES_TOTAL_MIN, WORKERS_MAX};
-use crate::base::time::Clock;
 use crate::engine::{Engine, Settings, Switches};
 use crate::replication::attach::Joined;
 use crate::server::listen::{Bound, ListenConfig};
-use crate::server::users::Users;
+use crate::server::tls::{Asks, TlsOptions};
 use crate::server::{Server, ServerConfig};
 use crate::store::{Store, StoreConfig};
 use crate::sys::allowance::Allowance;
@@ -67,6 +66,8 @@ struct Given {
     args: Args,
     config: Config,
     idle: Vec<String>,
+    /// What -o says of TLS.
+    tls: Option<TlsOptions>,
 }
 
 /// The command line of `remora serve` alone.
@@ -109,13 +110,13 @@ impl Given {
             args.idle_timeout = seconds;
         }
         idle.extend(extended.idle.iter().map(|name| format!("-o {name}")));
-        Ok(Given { args, config, idle })
+        Ok(Given { args, config, idle, tls: extended.tls })
     }
 }
 
 /// `detached`: this is a daemon whose parent waits until it serves.
 fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow::Result<()> {
-    let Given { args, config, idle } = given;
+    let Given { args, config, idle, tls } = given;
     logger::start(args.verbose)?;
     // A replica may wait for its primary before it can heed one.
     signals::survive_hangup().context("cannot watch for signals")?;
@@ -129,7 +130,9 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     drop_rights(&args)?;
     // By the rights that it keeps: it is to be able to read them anew.
     let users = access::users(&args)?;
-    access::warn_of_openness(&args, &bound.tcp);
+    let tls = access::tls(&args, tls, &listen.security)?;
+    let served: Vec<_> = bound.tcp.iter().copied().zip(listen.security.iter().copied()).collect();
+    access::warn_of_openness(&args, &served, tls.as_ref().map_or(Asks::Never, |tls| tls.options().asks));
     let joined = replication.join()?;
     let store = Arc::new(make_store(&args, item_bytes_asked, workers, joined.as_ref())?);
     warn_of_memory(&store);
@@ -139,6 +142,7 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     };
     let without_orders = bound.listen_for_orders()?;
     let mut rows = setting_rows(&args, &bound, workers, item_bytes_max);
+    rows.extend(access::tls_rows(tls.as_deref()));
     rows.extend(replication.setting_rows(&without_orders));
     let clients = bound.tcp.first().copied();
     let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows });
@@ -146,9 +150,10 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     let replicating = replication.start(joined, &store, &engine, clients)?;
     let ending = Ending::new(Duration::from_secs(args.shutdown_timeout));
     let begun = ending.clone();
-    let mut reload = Reload::new(words, &config, store.clone(), users.clone());
+    let mut reload = Reload::new(words, &config, store.clone(), users.clone(), tls.clone());
     signals::watch(move |signal| begun.begin(signal), move || reload.reload()).context("cannot watch for signals")?;
-    let config = server_config(&args, workers, store.stats().capacity_bytes as usize, users);
+    let config = server_config(&args, workers, store.stats().capacity_bytes as usize);
+    let config = ServerConfig { users, tls, ..config };
     let server = Server::start(config, bound.listen()?, engine.clone(), replication.board().clone())
         .context("cannot start the workers; raise `ulimit -n` and -u")?;
     ending.started(server.stopper());
@@ -168,7 +173,7 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     Ok(())
 }
 
-fn server_config(args: &Args, workers: usize, memory_bytes: usize, users: Option<Arc<Users>>) -> ServerConfig {
+fn server_config(args: &Args, workers: usize, memory_bytes: usize) -> ServerConfig {
     ServerConfig {
         workers,
         connections_max: args.conn_limit as usize,
@@ -176,9 +181,8 @@ fn server_config(args: &Args, workers: usize, memory_bytes: usize, users: Option
         idle_timeout_seconds: args.idle_timeout,
         input_bytes_total_max: INPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
-        users,
         pin: !args.no_pin,
-        clock: Clock::default(),
+        ..ServerConfig::default()
     }
 }
 
@@ -300,16 +304,17 @@ fn listen_config(args: &Args) -> anyhow::Result<(ListenConfig, bool)> {
             Some(port) => Some(u16::try_from(port).unwrap_or(0)),
         };
         let local = ["127.0.0.1".to_string()];
-        listeners = listeners::read(if args.listen.is_empty() { &local } else { &args.listen }, port)?;
+        let given = if args.listen.is_empty() { &local[..] } else { &args.listen };
+        listeners = listeners::read(given, port, args.enable_ssl)?;
     }
-    let Listeners { tcp, tagged } = listeners;
+    let Listeners { tcp, security, tagged } = listeners;
     if tcp.is_empty() && args.unix_socket.is_none() {
         bail!(
             "nowhere to listen: -p 0 switches TCP off; give a port, an address with -l host:port, or a socket with -s"
         );
     }
     let unix = args.unix_socket.clone();
-    Ok((ListenConfig { tcp, unix, unix_mode: args.unix_mask, backlog: args.listen_backlog }, tagged))
+    Ok((ListenConfig { tcp, security, unix, unix_mode: args.unix_mask, backlog: args.listen_backlog }, tagged))
 }
 
 /// Become the user of -u; then what depends on who this is. memcached refuses to run as root

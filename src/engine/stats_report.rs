@@ -63,11 +63,15 @@ impl Engine {
         let now = self.snapshot(call);
         let unix_seconds = call.context.now.0;
         let acks = self.acks_rows(call, &now.workers);
+        let age_seconds = call.context.host.certificates_age_seconds();
         let out = &mut call.rows(reply);
         self.report_process(out, unix_seconds);
         self.report_connections(out, &now);
         report_commands(out, &now.workers);
         self.report_server(out, &now);
+        if let Some(age_seconds) = age_seconds {
+            report_tls(out, &now.workers, age_seconds);
+        }
         report_items(out, &now.store);
         report_log(out, &now.store);
         report_loop(out, &now.workers);
@@ -127,6 +131,17 @@ impl Engine {
     pub(super) fn setting(&self, name: &str) -> Option<&str> {
         self.settings.rows.iter().find(|row| row.0 == name).map(|row| row.1.as_str())
     }
+}
+
+/// memcached shows ssl_new_sessions only where sessions are kept; here they are counted anyway.
+fn report_tls(out: &mut Rows<'_>, total: &WorkerTotals, age_seconds: u32) {
+    let rows: [(&str, u64); 4] = [
+        ("ssl_new_sessions", total.ssl_new_sessions),
+        ("ssl_handshake_errors", total.ssl_handshake_errors),
+        ("ssl_proto_errors", total.ssl_proto_errors),
+        ("time_since_server_cert_refresh", age_seconds.into()),
+    ];
+    report_rows(out, &rows);
 }
 
 fn report_commands(out: &mut Rows<'_>, total: &WorkerTotals) {

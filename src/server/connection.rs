@@ -5,6 +5,7 @@ use super::admission::Principal;
 use super::input::Input;
 use super::registry::View;
 use super::table::Token;
+use super::transport::Transport;
 use crate::base::time::SteadySeconds;
 use crate::engine::Output;
 use crate::protocol::request::GetForm;
@@ -68,12 +69,16 @@ pub struct Arrival {
     pub is_operator: bool,
     /// Whose requests its are.
     pub principal: Principal,
+    /// How its bytes travel.
+    pub transport: Transport,
 }
 
 /// See the module.
 pub struct Connection {
     /// The socket, whichever its family.
     pub socket: OwnedFd,
+    /// How its bytes travel over that.
+    pub transport: Transport,
     /// Its name in the worker's table and its events.
     pub token: Token,
     /// What the poller watches for.
@@ -86,7 +91,7 @@ pub struct Connection {
     pub read_ahead: Option<ReadAhead>,
     /// The answers not taken, if any.
     pub output: Option<Output>,
-    /// What its output was last charged with.
+    /// What its output, and its transport, were last charged with.
     pub output_charged_bytes: usize,
     /// Of its requests.
     pub progress: Progress,
@@ -111,9 +116,10 @@ pub struct Connection {
 impl Connection {
     /// A new one.
     pub fn new(socket: OwnedFd, token: Token, view: Arc<View>, now: SteadySeconds, by: Arrival) -> Connection {
-        let Arrival { is_operator, principal } = by;
+        let Arrival { is_operator, principal, transport } = by;
         Connection {
             socket,
+            transport,
             token,
             interest: Interest::Read,
             phase: Phase::Open,
@@ -136,7 +142,10 @@ impl Connection {
     /// Whether it waits for its next request and nothing else, and holds no memory.
     #[inline]
     pub fn is_at_rest(&self) -> bool {
-        self.output.is_none() && self.interest == Interest::Read && self.input.held_bytes() == 0
+        self.output.is_none()
+            && self.interest == Interest::Read
+            && self.input.held_bytes() == 0
+            && self.output_charged_bytes == 0
     }
 
     /// Whether it has answers that wait for replicas.

@@ -12,6 +12,7 @@
 //! fail and clients try another server.
 
 use super::control;
+use super::tls::Security;
 use crate::sys::reach::connect_unix;
 use rustix::fs::{Mode, OFlags};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -32,6 +33,8 @@ const LOOK_WAIT_MAX: Duration = Duration::from_secs(1);
 pub struct ListenConfig {
     /// TCP addresses; port 0 for one of the kernel's choice.
     pub tcp: Vec<SocketAddr>,
+    /// What each of them does about TLS, in the same order; those that are left out are plain.
+    pub security: Vec<Security>,
     /// Unix socket's path.
     pub unix: Option<PathBuf>,
     /// Permissions of the unix socket (-a).
@@ -99,6 +102,8 @@ pub struct Listener {
     pub shared: bool,
     /// A control socket: for the server's own user and root alone.
     pub is_control: bool,
+    /// What its connections begin with.
+    pub security: Security,
 }
 
 /// Bound sockets, to which nobody can connect yet.
@@ -108,6 +113,7 @@ pub struct Bound {
     /// The unix socket's file.
     pub unix: Option<SocketFile>,
     backlog: i32,
+    security: Vec<Security>,
     /// For each address a socket for each worker.
     tcp_sockets: Vec<Vec<Socket>>,
     unix_socket: Option<Socket>,
@@ -171,7 +177,9 @@ impl Bound {
         }
         let unix = config.unix.as_ref().map(|path| bind_unix(path, config.unix_mode)).transpose()?;
         let (unix_socket, unix) = unix.unzip();
-        Ok(Bound { tcp, unix, backlog: config.backlog, tcp_sockets, unix_socket, control: Vec::new(), workers })
+        let (backlog, mut security) = (config.backlog, config.security.clone());
+        security.resize(tcp.len(), Security::Plain);
+        Ok(Bound { tcp, unix, backlog, security, tcp_sockets, unix_socket, control: Vec::new(), workers })
     }
 
     /// Let operators connect. Where somebody has a control socket's name, clients are served all
@@ -205,12 +213,12 @@ impl Bound {
     pub fn listen(self) -> Result<Sockets, ListenError> {
         let shared = self.workers > 1;
         let mut per_worker: Vec<Vec<Listener>> = (0..self.workers).map(|_| Vec::new()).collect();
-        for (address, sockets) in self.tcp.iter().zip(self.tcp_sockets) {
+        for ((address, sockets), security) in self.tcp.iter().zip(self.tcp_sockets).zip(self.security) {
             listen_tcp(*address, &sockets, self.backlog)?;
             let name: Arc<str> = format!("tcp:{address}").into();
             for (listeners, socket) in per_worker.iter_mut().zip(sockets) {
                 let socket = Arc::new(OwnedFd::from(socket));
-                listeners.push(Listener { socket, name: name.clone(), shared: false, is_control: false });
+                listeners.push(Listener { socket, name: name.clone(), shared: false, is_control: false, security });
             }
         }
         if let (Some(file), Some(socket)) = (&self.unix, self.unix_socket) {
@@ -222,13 +230,15 @@ impl Bound {
             let socket = Arc::new(OwnedFd::from(socket));
             let name: Arc<str> = format!("unix:{}", path.display()).into();
             for listeners in &mut per_worker {
-                listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared, is_control: false });
+                let (socket, name) = (socket.clone(), name.clone());
+                listeners.push(Listener { socket, name, shared, is_control: false, security: Security::Plain });
             }
         }
         for (name, socket) in self.control {
             let (socket, name) = (Arc::new(socket), Arc::<str>::from(format!("unix:@{name}")));
             for listeners in &mut per_worker {
-                listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared, is_control: true });
+                let (socket, name) = (socket.clone(), name.clone());
+                listeners.push(Listener { socket, name, shared, is_control: true, security: Security::Plain });
             }
         }
         Ok(Sockets { tcp: self.tcp, unix: self.unix, per_worker })

@@ -22,6 +22,8 @@ pub mod listen;
 mod parking;
 mod registry;
 mod table;
+pub mod tls;
+mod transport;
 pub mod users;
 mod worker;
 
@@ -39,6 +41,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use tls::Tls;
 use users::Users;
 use worker::Worker;
 
@@ -59,6 +62,8 @@ pub struct ServerConfig {
     pub output_bytes_total_max: usize,
     /// -Y: who may give commands; None where everybody may.
     pub users: Option<Arc<Users>>,
+    /// -Z; None without it.
+    pub tls: Option<Arc<Tls>>,
     /// Bind each worker to a core of its own.
     pub pin: bool,
     /// The time.
@@ -76,6 +81,7 @@ impl Default for ServerConfig {
             input_bytes_total_max: INPUT_BYTES_TOTAL_MIN,
             output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN,
             users: None,
+            tls: None,
             pin: false,
             clock: Clock::default(),
         }
@@ -138,7 +144,7 @@ impl Server {
         let shared = Arc::new(Shared {
             engine,
             board,
-            registry: Registry::new(config.workers, sockets.names(), config.clock.clone()),
+            registry: Registry::new(config.workers, sockets.names(), config.clock.clone()).with_tls(config.tls.clone()),
             input_budget: Budget::new(input_held_bytes, config.input_bytes_total_max, config.workers),
             output_budget: Budget::new(output_held_bytes, config.output_bytes_total_max, config.workers),
             relief_asked_at: AtomicU32::new(0),

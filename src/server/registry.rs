@@ -4,6 +4,7 @@
 //! demand by any other; the table of a worker is locked only when a connection comes or goes, or
 //! somebody asks.
 
+use super::tls::Tls;
 use crate::base::time::{Clock, SteadySeconds};
 use crate::engine::{Host, WorkerStats};
 use std::collections::BTreeMap;
@@ -94,12 +95,18 @@ pub struct Registry {
     listeners: Vec<(i32, Arc<str>)>,
     workers: Vec<WorkerView>,
     clock: Clock,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Registry {
     /// For so many workers; `listeners` are descriptors with names.
     pub fn new(workers: usize, listeners: Vec<(i32, Arc<str>)>, clock: Clock) -> Registry {
-        Registry { listeners, clock, workers: (0..workers).map(|_| WorkerView::default()).collect() }
+        Registry { listeners, clock, workers: (0..workers).map(|_| WorkerView::default()).collect(), tls: None }
+    }
+
+    /// The same, with what connections are sealed by.
+    pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Registry {
+        Registry { tls, ..self }
     }
 
     /// A worker's counters.
@@ -155,6 +162,14 @@ impl Host for Registry {
 
     fn worker_stats(&self) -> Vec<Arc<WorkerStats>> {
         self.workers.iter().map(|worker| worker.stats.clone()).collect()
+    }
+
+    fn certificates_age_seconds(&self) -> Option<u32> {
+        self.tls.as_ref().map(|tls| tls.age_seconds())
+    }
+
+    fn refresh_certificates(&self) -> Option<Result<(), String>> {
+        self.tls.as_ref().map(|tls| tls.refresh().map_err(|error| error.to_string()))
     }
 }
 

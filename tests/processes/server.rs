@@ -10,6 +10,7 @@ mod fairness;
 mod hoards;
 mod parking;
 mod readers;
+mod tls;
 mod users;
 mod within;
 

@@ -43,6 +43,9 @@ pub struct Args {
     /// Have clients say who they are: a file with lines user:password. SIGHUP reads it anew
     #[arg(short = 'Y', long, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
+    /// Talk TLS with clients; -o ssl_chain_cert=FILE and its kin say how
+    #[arg(short = 'Z', long)]
+    pub enable_ssl: bool,
     /// Let clients end the server (shutdown)
     #[arg(short = 'A', long)]
     pub enable_shutdown: bool,
@@ -161,9 +164,6 @@ pub struct Absent {
     /// Memory that outlives the process: refused
     #[arg(short = 'e', long, value_name = "FILE")]
     pub memory_file: Option<PathBuf>,
-    /// TLS: refused
-    #[arg(short = 'Z', long)]
-    pub enable_ssl: bool,
 }
 
 fn octal(text: &str) -> Result<u32, String> {

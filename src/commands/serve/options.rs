@@ -46,8 +46,8 @@ pub const OPTIONS: [Opt; 36] = [
         'l',
         "listen",
         State::Differs(
-            "without it 127.0.0.1 alone is listened to, not every address (`-l '*'` does that); a tag is taken without effect; proto[binary], \
-             proto[proxy], notls, btls and mtls are refused",
+            "without it 127.0.0.1 alone is listened to, not every address (`-l '*'` does that); a tag is taken without effect; proto[binary] \
+             and proto[proxy] are refused",
         ),
     ),
     opt(
@@ -101,7 +101,7 @@ pub const OPTIONS: [Opt; 36] = [
         "memory-file",
         State::Refused("the memory ends with the process; leave it out, and keep the cache warm with a replica"),
     ),
-    opt('Z', "enable-ssl", State::Refused("there is no TLS; leave it out, and put a proxy that has it in between")),
+    opt('Z', "enable-ssl", State::Differs("by rustls, not OpenSSL: TLS 1.2 and 1.3")),
     opt('N', "napi-ids", State::Idle("the kernel spreads connections over the workers' own sockets")),
 ];
 
@@ -176,7 +176,6 @@ mod tests {
         assert_eq!(judged("-C -f 1.25 -n 48 -L -N 1 -W").unwrap(), ["-f", "-n", "-L", "-C", "-W", "-N"]);
         for (line, words) in [
             ("-S", "-S (--enable-sasl) is refused"),
-            ("-Z", "-Z (--enable-ssl) is refused"),
             ("-e /mnt/file", "-e (--memory-file) is refused"),
             ("-U 11211", "-U (--udp-port) 11211 is refused: UDP"),
             ("-B binary", "-B (--protocol) binary is refused"),

@@ -1,9 +1,10 @@
-//! SIGHUP: the file of `--config` is read anew, and that of `-Y`. What can change while the server
-//! runs does: how much is logged, the memory for items, and who the users are. What cannot is told
-//! of, and is so at the next start.
+//! SIGHUP: the file of `--config` is read anew, that of `-Y`, and certificates. What can change while
+//! the server runs does: how much is logged, the memory for items, who the users are, and what TLS
+//! shows. What cannot is told of, and is so at the next start.
 
 use super::config::{Config, Values};
 use super::{Given, MEMORY_MEBIBYTES_DEFAULT, logger};
+use crate::server::tls::Tls;
 use crate::server::users::Users;
 use crate::store::Store;
 use std::ffi::OsString;
@@ -17,18 +18,31 @@ pub struct Reload {
     running: Values,
     store: Arc<Store>,
     users: Option<Arc<Users>>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Reload {
     /// `words` are those behind `serve`, `config` is what they led to.
-    pub fn new(words: &[OsString], config: &Config, store: Arc<Store>, users: Option<Arc<Users>>) -> Reload {
-        Reload { words: words.to_vec(), path: config.path.clone(), running: config.values(), store, users }
+    pub fn new(
+        words: &[OsString],
+        config: &Config,
+        store: Arc<Store>,
+        users: Option<Arc<Users>>,
+        tls: Option<Arc<Tls>>,
+    ) -> Reload {
+        Reload { words: words.to_vec(), path: config.path.clone(), running: config.values(), store, users, tls }
     }
 
     /// Read them anew.
     pub fn reload(&mut self) {
         if let Some(users) = &self.users {
             reload_users(users);
+        }
+        if let Some(tls) = &self.tls {
+            match tls.refresh() {
+                Ok(()) => log::warn!("SIGHUP: certificates have been read; new connections have them"),
+                Err(error) => log::warn!("SIGHUP: {error}; the certificates stay"),
+            }
         }
         let Some(path) = &self.path else {
             log::info!("SIGHUP: there is no --config FILE to read anew; all options stay as they are");

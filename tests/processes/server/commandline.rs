@@ -102,7 +102,7 @@ fn what_is_not_here_is_refused_with_a_reason() {
     for (arguments, words) in [
         (&["-S"][..], "binary protocol, which is not served"),
         (&["-Y", "/nowhere/users"], "cannot read /nowhere/users"),
-        (&["-Z"], "no TLS"),
+        (&["-Z"], "needs a certificate"),
         (&["-e", "/mnt/file"], "memory ends with the process"),
         (&["-U", "11211"], "UDP is not served"),
         (&["-B", "binary"], "binary protocol is not served"),
