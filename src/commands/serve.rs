@@ -7,6 +7,7 @@
 //! whose primary is not there yet has no store. It refuses connections, so that health checks fail
 //! and nobody waits for an answer.
 
+mod access;
 mod args;
 mod config;
 mod ending;
@@ -26,10 +27,10 @@ use super::size;
 use crate::base::limits::{
     INPUT_BYTES_TOTAL_MIN, OTHER_FILES_MAX, OTHER_FILES_PER_WORKER, OUTPUT_BYTES_TOTAL_MIN, WORKERS_MAX,
 };
-use crate::base::time::Clock;
 use crate::engine::{Engine, Settings, Switches};
 use crate::replication::attach::Joined;
 use crate::server::listen::{Bound, ListenConfig};
+use crate::server::tls::{Asks, TlsOptions};
 use crate::server::{Server, ServerConfig};
 use crate::store::{Store, StoreConfig};
 use crate::sys::allowance::Allowance;
@@ -67,6 +68,8 @@ struct Given {
     args: Args,
     config: Config,
     idle: Vec<String>,
+    /// What -o says of TLS.
+    tls: Option<TlsOptions>,
 }
 
 /// The command line of `remora serve` alone.
@@ -109,13 +112,13 @@ impl Given {
             args.idle_timeout = seconds;
         }
         idle.extend(extended.idle.iter().map(|name| format!("-o {name}")));
-        Ok(Given { args, config, idle })
+        Ok(Given { args, config, idle, tls: extended.tls })
     }
 }
 
 /// `detached`: this is a daemon whose parent waits until it serves.
 fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow::Result<()> {
-    let Given { args, config, idle } = given;
+    let Given { args, config, idle, tls } = given;
     logger::start(args.verbose)?;
     // A replica may wait for its primary before it can heed one.
     signals::survive_hangup().context("cannot watch for signals")?;
@@ -127,6 +130,11 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     let mut bound = Bound::bind(&listen, workers)?;
     tell_idle(idle, tagged);
     drop_rights(&args)?;
+    // By the rights that it keeps: it is to be able to read them anew.
+    let users = access::users(&args)?;
+    let tls = access::tls(&args, tls, &listen.security)?;
+    let served: Vec<_> = bound.tcp.iter().copied().zip(listen.security.iter().copied()).collect();
+    access::warn_of_openness(&args, &served, tls.as_ref().map_or(Asks::Never, |tls| tls.options().asks));
     let joined = replication.join()?;
     let store = Arc::new(make_store(&args, item_bytes_asked, workers, joined.as_ref())?);
     warn_of_memory(&store);
@@ -136,6 +144,7 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     };
     let without_orders = bound.listen_for_orders()?;
     let mut rows = setting_rows(&args, &bound);
+    rows.extend(access::tls_rows(tls.as_deref()));
     rows.extend(replication.setting_rows(&without_orders));
     let clients = bound.tcp.first().copied();
     let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows });
@@ -143,9 +152,10 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     let replicating = replication.start(joined, &store, &engine, clients)?;
     let ending = Ending::new(Duration::from_secs(args.shutdown_timeout));
     let begun = ending.clone();
-    let mut reload = Reload::new(words, &config, store.clone());
+    let mut reload = Reload::new(words, &config, store.clone(), users.clone(), tls.clone());
     signals::watch(move |signal| begun.begin(signal), move || reload.reload()).context("cannot watch for signals")?;
     let config = server_config(&args, workers, store.stats().capacity_bytes as usize);
+    let config = ServerConfig { users, tls, ..config };
     let server = Server::start(config, bound.listen()?, engine.clone(), replication.board().clone())
         .context("cannot start the workers; raise `ulimit -n` and -u")?;
     ending.started(server.stopper());
@@ -174,7 +184,7 @@ fn server_config(args: &Args, workers: usize, memory_bytes: usize) -> ServerConf
         input_bytes_total_max: INPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         pin: !args.no_pin,
-        clock: Clock::default(),
+        ..ServerConfig::default()
     }
 }
 
@@ -295,24 +305,34 @@ fn listen_config(args: &Args) -> anyhow::Result<(ListenConfig, bool)> {
             Some(0) => None,
             Some(port) => Some(u16::try_from(port).unwrap_or(0)),
         };
-        listeners = listeners::read(&lists(args), port)?;
+        listeners = listeners::read(&lists(args), port, args.enable_ssl)?;
     }
-    let Listeners { tcp, tagged } = listeners;
-    ensure!(
-        args.udp_port == 0 || args.replication.ack_replicas == 0,
-        "-U (--udp-port): an answer over UDP does not wait for replicas, as --ack-replicas asks; leave one of them out"
-    );
-    let udp = match args.udp_port {
-        0 => Vec::new(),
-        port => listeners::read(&lists(args), Some(u16::try_from(port).unwrap_or(0)))?.tcp,
-    };
+    let Listeners { tcp, security, tagged } = listeners;
+    let udp = datagrams(args)?;
     if tcp.is_empty() && udp.is_empty() && args.unix_socket.is_none() {
         bail!(
             "nowhere to listen: -p 0 switches TCP off; give a port, an address with -l host:port, or a socket with -s"
         );
     }
     let unix = args.unix_socket.clone();
-    Ok((ListenConfig { tcp, udp, unix, unix_mode: args.unix_mask, backlog: args.listen_backlog }, tagged))
+    let (unix_mode, backlog) = (args.unix_mask, args.listen_backlog);
+    Ok((ListenConfig { tcp, security, udp, unix, unix_mode, backlog }, tagged))
+}
+
+/// Where datagrams come in.
+fn datagrams(args: &Args) -> anyhow::Result<Vec<SocketAddr>> {
+    if args.udp_port == 0 {
+        return Ok(Vec::new());
+    }
+    ensure!(
+        args.replication.ack_replicas == 0,
+        "-U (--udp-port): an answer over UDP does not wait for replicas, as --ack-replicas asks; leave one of them out"
+    );
+    ensure!(
+        args.auth_file.is_none() && !args.enable_ssl,
+        "-U (--udp-port): nobody says who he is over UDP, as -Y (--auth-file) and -Z (--enable-ssl) ask; leave one of them out"
+    );
+    Ok(listeners::read(&lists(args), Some(u16::try_from(args.udp_port).unwrap_or(0)), false)?.tcp)
 }
 
 /// What -l says, or what it stands for.
@@ -360,7 +380,7 @@ fn setting_rows(args: &Args, bound: &Bound) -> Vec<(&'static str, String)> {
         ("cas_enabled", yes(true)),
         ("binding_protocol", "ascii".to_string()),
         ("auth_enabled_sasl", yes(false)),
-        ("auth_enabled_ascii", yes(false)),
+        ("auth_enabled_ascii", args.auth_file.as_ref().map_or(yes(false), |file| file.display().to_string())),
         ("tcp_backlog", args.listen_backlog.to_string()),
         ("reqs_per_event", args.max_reqs_per_event.to_string()),
         ("idle_timeout", args.idle_timeout.to_string()),

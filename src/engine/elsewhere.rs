@@ -76,6 +76,7 @@ pub(super) fn writes(request: &Request<'_>) -> Option<Reply> {
         | Request::Shutdown { .. }
         | Request::Wait { .. }
         | Request::Version(_)
+        | Request::RefreshCertificates(_)
         | Request::Quit => None,
     }
 }

@@ -35,7 +35,7 @@ mod switches;
 
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::answer::Done;
-use crate::protocol::reply::Rows;
+use crate::protocol::reply::{Fault, Rows};
 use crate::protocol::{Exptime, ParseLimits, Refusal, Rejection, Reply, Request};
 use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
 use dump::Dumps;
@@ -127,6 +127,14 @@ pub trait Host: Sync {
     fn connections(&self, emit: &mut dyn FnMut(u64, &str, &str));
     /// Sum over all workers' counters.
     fn worker_stats(&self) -> Vec<Arc<WorkerStats>>;
+    /// Seconds since the certificates were read last; None without TLS.
+    fn certificates_age_seconds(&self) -> Option<u32> {
+        None
+    }
+    /// Read certificates anew, or say why that is not possible; None without TLS.
+    fn refresh_certificates(&self) -> Option<Result<(), String>> {
+        None
+    }
 }
 
 /// How a request ended.
@@ -285,6 +293,7 @@ impl Engine {
                 reply.version(call.out.bytes());
                 Outcome::Done
             }
+            Request::RefreshCertificates(reply) => refresh_certificates(call, *reply),
             Request::Wait { replicas, milliseconds } => self.wait(call, *replicas, *milliseconds),
             Request::Quit => Outcome::Close,
         }
@@ -383,6 +392,20 @@ impl Call<'_, '_, '_> {
     /// may decide that none is needed (an add of a key that is there).
     fn looks_for_room(&self) -> bool {
         self.retried && !self.last_try
+    }
+}
+
+/// refresh_certs. The worker reads the files by itself: the answer says what came of it, they are a
+/// few KiB, and this is asked for by hand.
+#[cold]
+fn refresh_certificates(call: &mut Call<'_, '_, '_>, reply: Reply) -> Outcome {
+    match call.context.host.refresh_certificates() {
+        None => call.refused(reply, Refusal::UnknownCommand),
+        Some(Ok(())) => call.done(reply, Done::Ok),
+        Some(Err(why)) => {
+            reply.refused_because(call.out.bytes(), Fault::Server, why);
+            Outcome::Done
+        }
     }
 }
 

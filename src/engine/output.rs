@@ -15,11 +15,10 @@
 use super::held::{Held, Judge, Verdict};
 use crate::base::limits::HELD_ANSWERS_MAX;
 use crate::store::{Store, Turn, Value, ValueLoan};
-use crate::sys::send::{PARTS_PER_SEND, Part, send_parts};
+use crate::sys::send::{PARTS_PER_SEND, Part};
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsFd;
 
 /// Answers from this size on are lent from the log instead of copied. Measured in benches/; see
 /// docs/DECISIONS.md.
@@ -227,11 +226,17 @@ impl Output {
     /// One vectored write, unless there is nothing to send. Ok is how many bytes the socket took; 0
     /// when it takes none now. Empties the output, keeping its memory, once everything is sent.
     /// What the turn has written is published before a byte leaves: an answer may be to that.
-    pub fn write_out(&mut self, socket: impl AsFd, store: &Store, turn: &Turn<'_>) -> io::Result<Option<usize>> {
+    /// `send` says how many bytes are gone; the others are there again the next time.
+    pub fn write_out(
+        &mut self,
+        send: impl FnOnce(&[Part<'_>]) -> io::Result<usize>,
+        store: &Store,
+        turn: &Turn<'_>,
+    ) -> io::Result<Option<usize>> {
         if self.sendable_bytes() > 0 {
             turn.publish();
         }
-        self.write_with(|loan| store.loaned(turn, loan), |parts| send_parts(&socket, parts))
+        self.write_with(|loan| store.loaned(turn, loan), send)
     }
 
     /// Append to `bytes` what may be sent now, and empty the output, keeping its memory. Nothing is

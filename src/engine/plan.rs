@@ -68,6 +68,7 @@ fn first_key<'r>(request: &Request<'r>) -> NextKey<'r> {
         | Request::Shutdown { .. }
         | Request::Wait { .. }
         | Request::Version(_)
+        | Request::RefreshCertificates(_)
         | Request::Quit
         | Request::Noop(_) => NextKey::End,
     }

@@ -112,6 +112,12 @@ worker_counters! {
     auth_cmds,
     /// Authentications refused.
     auth_errors,
+    /// Handshakes of TLS that failed, or took too long.
+    ssl_handshake_errors,
+    /// Connections that broke TLS's rules after the handshake.
+    ssl_proto_errors,
+    /// Whole handshakes: those that resumed no session.
+    ssl_new_sessions,
     /// Bytes read from sockets.
     bytes_read,
     /// Bytes written to sockets.

@@ -64,8 +64,12 @@ impl Engine {
         let figures = self.figures(call);
         let now = &figures.now;
         let acks = self.acks_rows(call, &now.workers);
+        let age_seconds = call.context.host.certificates_age_seconds();
         let out = &mut call.rows(reply);
         report(out, "", GENERAL, &figures);
+        if let Some(age_seconds) = age_seconds {
+            report_tls(out, &now.workers, age_seconds);
+        }
         report_log(out, &now.store);
         report_loop(out, &now.workers);
         out.row("input_held_bytes", self.global.input_held_bytes.load(Relaxed));
@@ -88,6 +92,17 @@ impl Engine {
             ("waits", total.waits),
         ]
     }
+}
+
+/// memcached shows ssl_new_sessions only where sessions are kept; here they are counted anyway.
+fn report_tls(out: &mut Rows<'_>, total: &WorkerTotals, age_seconds: u32) {
+    let rows: [(&str, u64); 4] = [
+        ("ssl_new_sessions", total.ssl_new_sessions),
+        ("ssl_handshake_errors", total.ssl_handshake_errors),
+        ("ssl_proto_errors", total.ssl_proto_errors),
+        ("time_since_server_cert_refresh", age_seconds.into()),
+    ];
+    report_rows(out, &rows);
 }
 
 fn report_log(out: &mut Rows<'_>, store: &StoreStats) {

@@ -5,7 +5,6 @@ use super::stats_classes::{LRU, SLABS_WHY};
 use super::stats_table::{Stat, given, idle, number, text};
 
 const EXTSTORE: &str = "there is no storage on flash";
-const TLS: &str = "there is no TLS";
 const PROXY: &str = "there is no proxy";
 const CRAWLER: &str = "there is no crawler; `lru_crawler metadump` and `mgdump` need none";
 const WATCH: &str = "there is nothing to watch";
@@ -77,17 +76,17 @@ pub(super) const SETTINGS: &[Stat] = &[
     idle("ext_max_frag", "0.80", EXTSTORE),
     idle("slab_automove_freeratio", "0.010", EXTSTORE),
     idle("ext_drop_unread", "no", EXTSTORE),
-    idle("ssl_enabled", "no", TLS),
-    idle("ssl_chain_cert", "(null)", TLS),
-    idle("ssl_key", "(null)", TLS),
-    idle("ssl_verify_mode", "0", TLS),
-    idle("ssl_keyformat", "1", TLS),
-    idle("ssl_ciphers", "NULL", TLS),
-    idle("ssl_ca_cert", "NULL", TLS),
-    idle("ssl_wbuf_size", "16384", TLS),
-    idle("ssl_session_cache", "no", TLS),
-    idle("ssl_kernel_tls", "no", TLS),
-    idle("ssl_min_version", "tlsv1.2", TLS),
+    given("ssl_enabled"),
+    given("ssl_chain_cert"),
+    given("ssl_key"),
+    given("ssl_verify_mode"),
+    given("ssl_keyformat"),
+    given("ssl_ciphers"),
+    given("ssl_ca_cert"),
+    idle("ssl_wbuf_size", "16384", "answers are sealed by up to 64 KiB at a time"),
+    given("ssl_session_cache"),
+    idle("ssl_kernel_tls", "no", "records are sealed in the process"),
+    given("ssl_min_version"),
     idle("proxy_enabled", "no", PROXY),
     idle("proxy_uring_enabled", "no", PROXY),
     idle("num_napi_ids", "0", "the kernel spreads connections over the workers' own sockets"),

@@ -69,6 +69,8 @@ pub enum Request<'a> {
     },
     /// version.
     Version(Reply),
+    /// refresh_certs.
+    RefreshCertificates(Reply),
     /// quit.
     Quit,
     /// mg, ms, md, ma, me.

@@ -14,6 +14,7 @@ mod admin;
 mod classic;
 #[cfg(test)]
 mod commands;
+pub mod credentials;
 pub mod dump;
 pub mod encode;
 pub mod keys;

@@ -73,8 +73,7 @@ impl Acceptor {
         self.resting_until = None;
     }
 
-    /// Accept from listener `at` and hand each connection to `take`, with whether it is an
-    /// operator's. A shared listener gives one a turn, so that one worker does not take all; what
+    /// Accept from listener `at` and hand each connection to `take`. A shared listener gives one a turn, so that one worker does not take all; what
     /// is left is reported again.
     pub fn accept(
         &mut self,
@@ -83,7 +82,7 @@ impl Acceptor {
         stats: &WorkerStats,
         now: SteadySeconds,
         poller: &Poller,
-        mut take: impl FnMut(OwnedFd, Arc<View>, bool),
+        mut take: impl FnMut(OwnedFd, Arc<View>, &Listener),
     ) {
         let Some(listener) = self.listeners.get(at as usize) else {
             return;
@@ -94,7 +93,7 @@ impl Acceptor {
                     stats.accepts.increment();
                     if admit(&socket, shared, listener.is_control) {
                         let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                        take(socket, Arc::new(View::new(peer, listener.name.clone(), now)), listener.is_control);
+                        take(socket, Arc::new(View::new(peer, listener.name.clone(), now)), listener);
                     }
                 }
                 Err(Errno::AGAIN) => return,

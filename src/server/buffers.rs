@@ -3,6 +3,7 @@
 
 use super::execute::KeyScratches;
 use super::input::InputPool;
+use super::transport::Sealing;
 use crate::base::limits::{
     BATCH_REQUESTS_MAX, KEY_BYTES_MAX, OUTPUT_POOL_BYTES_MAX, OUTPUT_POOL_MAX, READ_BUFFER_BYTES, READS_AHEAD_MAX,
 };
@@ -17,6 +18,8 @@ pub struct Buffers {
     pub scratch: Vec<u8>,
     /// The parser's, for the decoded keys of a batch.
     pub keys: Box<KeyScratches>,
+    /// For connections by TLS.
+    pub sealing: Sealing,
     /// For unfinished requests.
     pub inputs: InputPool,
     outputs: Vec<Output>,
@@ -29,6 +32,7 @@ impl Buffers {
             reads: (0..=READS_AHEAD_MAX).map(|_| vec![0; READ_BUFFER_BYTES].into()).collect(),
             scratch: Vec::new(),
             keys: Box::new([[0; KEY_BYTES_MAX]; BATCH_REQUESTS_MAX]),
+            sealing: Sealing::new(),
             inputs: InputPool::default(),
             outputs: Vec::new(),
         }

@@ -1,9 +1,11 @@
 //! One client: its socket, what it has sent in part, what it has not taken yet. While neither is
 //! there it holds no buffer.
 
+use super::admission::Principal;
 use super::input::Input;
 use super::registry::View;
 use super::table::Token;
+use super::transport::Transport;
 use crate::base::time::SteadySeconds;
 use crate::engine::Output;
 use crate::protocol::request::GetForm;
@@ -61,10 +63,22 @@ pub struct ReadAhead {
     pub received: io::Result<Option<usize>>,
 }
 
+/// What is known of a client when it has connected.
+pub struct Arrival {
+    /// It has come by the control socket.
+    pub is_operator: bool,
+    /// Whose requests its are.
+    pub principal: Principal,
+    /// How its bytes travel.
+    pub transport: Transport,
+}
+
 /// See the module.
 pub struct Connection {
     /// The socket, whichever its family.
     pub socket: OwnedFd,
+    /// How its bytes travel over that.
+    pub transport: Transport,
     /// Its name in the worker's table and its events.
     pub token: Token,
     /// What the poller watches for.
@@ -77,7 +91,7 @@ pub struct Connection {
     pub read_ahead: Option<ReadAhead>,
     /// The answers not taken, if any.
     pub output: Option<Output>,
-    /// What its output was last charged with.
+    /// What its output, and its transport, were last charged with.
     pub output_charged_bytes: usize,
     /// Of its requests.
     pub progress: Progress,
@@ -93,15 +107,19 @@ pub struct Connection {
     pub is_waiting: bool,
     /// It has come by the control socket, and is counted apart.
     pub is_operator: bool,
+    /// Whose requests these are.
+    pub principal: Principal,
     /// For `stats conns`.
     pub view: Arc<View>,
 }
 
 impl Connection {
     /// A new one.
-    pub fn new(socket: OwnedFd, token: Token, view: Arc<View>, now: SteadySeconds, is_operator: bool) -> Connection {
+    pub fn new(socket: OwnedFd, token: Token, view: Arc<View>, now: SteadySeconds, by: Arrival) -> Connection {
+        let Arrival { is_operator, principal, transport } = by;
         Connection {
             socket,
+            transport,
             token,
             interest: Interest::Read,
             phase: Phase::Open,
@@ -116,6 +134,7 @@ impl Connection {
             is_parked: false,
             is_waiting: false,
             is_operator,
+            principal,
             view,
         }
     }
@@ -123,7 +142,10 @@ impl Connection {
     /// Whether it waits for its next request and nothing else, and holds no memory.
     #[inline]
     pub fn is_at_rest(&self) -> bool {
-        self.output.is_none() && self.interest == Interest::Read && self.input.held_bytes() == 0
+        self.output.is_none()
+            && self.interest == Interest::Read
+            && self.input.held_bytes() == 0
+            && self.output_charged_bytes == 0
     }
 
     /// Whether it has answers that wait for replicas.

@@ -140,7 +140,12 @@ impl Lane<'_> {
     /// ignore the rest as it comes. False where the pending bytes are no such request.
     fn swallow(&mut self, turn: &Turn<'_>, connection: &mut Connection) -> bool {
         let (pending, wanted_bytes) = (connection.input.pending(), connection.input.wanted_bytes());
-        if connection.phase != Phase::Open || connection.progress.open_get.is_some() || wanted_bytes <= pending.len() {
+        // What a stranger asks for is not looked at.
+        if connection.principal.is_stranger()
+            || connection.phase != Phase::Open
+            || connection.progress.open_get.is_some()
+            || wanted_bytes <= pending.len()
+        {
             return false;
         }
         // Parsed with a limit of no value bytes, the request is refused as too large. The refusal

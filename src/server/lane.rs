@@ -23,7 +23,8 @@ use crate::base::time::{SteadySeconds, UnixSeconds};
 use crate::engine::{Client, Context, Output, WorkerStats};
 use crate::protocol::{Parsed, parse};
 use crate::store::{Place, Turn};
-use crate::sys::receive::{receive, receive_behind};
+use crate::sys::receive::receive;
+use crate::sys::send::Part;
 use rustix::net::{Shutdown, shutdown};
 use std::io;
 use std::sync::Arc;
@@ -87,10 +88,10 @@ impl Lane<'_> {
         if output.is_empty() || next == Next::Close {
             self.abandon(&mut output);
             self.buffers.give_output(output);
-            self.charge_output(connection, 0);
+            self.charge_output(connection, connection.transport.held_bytes());
         } else {
             output.settle(self.shared.engine.store(), turn);
-            self.charge_output(connection, output.capacity_bytes());
+            self.charge_output(connection, output.capacity_bytes() + connection.transport.held_bytes());
             connection.output = Some(output);
         }
         connection.view.set_state(state_after(connection, next));
@@ -151,11 +152,17 @@ impl Lane<'_> {
         }
         let is_open = connection.phase == Phase::Open;
         if output.is_empty() {
-            return Ok(if is_open { more.unwrap_or(Next::Read) } else { self.finish(connection) });
+            let next = connection.transport.next();
+            return Ok(match is_open {
+                true => more.unwrap_or(next),
+                // What is left of TLS goes out before the end.
+                false if next == Next::Write => next,
+                false => self.finish(connection),
+            });
         }
         Ok(match is_open {
             _ if output.sendable_bytes() > 0 => Next::Write,
-            true if !output.is_full() => more.unwrap_or(Next::Read),
+            true if !output.is_full() => more.unwrap_or(connection.transport.next()),
             _ => Next::Replicas,
         })
     }
@@ -216,15 +223,17 @@ impl Lane<'_> {
     }
 
     /// One read into buffer `slot`, behind what is held of an unfinished request.
-    fn receive(&mut self, connection: &Connection, slot: usize) -> ReadAhead {
+    fn receive(&mut self, connection: &mut Connection, slot: usize) -> ReadAhead {
         let held = connection.input.pending().len();
         let tight = self.shared.input_budget.is_tight();
         let upto = if tight { (held + READ_BYTES_WHEN_TIGHT).min(READ_BUFFER_BYTES) } else { READ_BUFFER_BYTES };
-        let buffer = &mut self.buffers.reads[slot];
+        let Buffers { reads, sealing, .. } = &mut self.buffers;
+        let buffer = &mut reads[slot];
         if held > 0 {
             buffer[..held].copy_from_slice(connection.input.pending());
         }
-        ReadAhead { slot, received: receive(&connection.socket, &mut buffer[held..upto]) }
+        let Connection { socket, transport, .. } = connection;
+        ReadAhead { slot, received: transport.receive(socket, &mut buffer[held..upto], sealing, &self.stats) }
     }
 
     /// Read for a connection that will be served later in this turn, and prefetch the memory that
@@ -233,6 +242,7 @@ impl Lane<'_> {
     /// and the code of each system call stays in the cache.
     pub fn read_ahead(&mut self, connection: &mut Connection, slot: usize) -> Option<Place> {
         let is_plain = connection.phase == Phase::Open
+            && !connection.principal.is_stranger()
             && connection.output.as_ref().is_none_or(Output::takes_more)
             && connection.input.pending().is_empty()
             && connection.progress.open_get.is_none()
@@ -240,7 +250,8 @@ impl Lane<'_> {
         if !is_plain {
             return None;
         }
-        let ahead = connection.read_ahead.insert(self.receive(connection, slot));
+        let ahead = self.receive(connection, slot);
+        let ahead = connection.read_ahead.insert(ahead);
         let Ok(Some(bytes)) = ahead.received else { return None };
         let engine = &self.shared.engine;
         let Buffers { reads, keys, .. } = &mut self.buffers;
@@ -267,8 +278,10 @@ impl Lane<'_> {
     fn read_behind(&mut self, connection: &mut Connection) -> io::Result<Option<usize>> {
         let tight = self.shared.input_budget.is_tight();
         let most = if tight { READ_BYTES_WHEN_TIGHT } else { READ_BYTES_PER_TURN };
-        let buffer = connection.input.grow(&mut self.input_memory());
-        let received = receive_behind(&connection.socket, buffer, most)?;
+        let Connection { socket, transport, input, .. } = connection;
+        let buffer = input.grow(&mut self.input_memory());
+        let Lane { buffers, stats, .. } = self;
+        let received = transport.receive_behind(socket, buffer, most, &mut buffers.sealing, stats)?;
         self.count_read(connection, received.unwrap_or(0));
         Ok(received)
     }
@@ -290,6 +303,9 @@ impl Lane<'_> {
         output: &mut Output,
     ) -> (usize, Stop) {
         connection.view.set_last_command(self.steady_now);
+        if connection.principal.is_stranger() {
+            return self.admit(connection, input, output);
+        }
         if is_binary(&mut connection.progress, input) {
             return (input.len(), Stop::Refused);
         }
@@ -316,7 +332,10 @@ impl Lane<'_> {
     }
 
     fn write(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> io::Result<()> {
-        let Some(sent) = output.write_out(&connection.socket, self.shared.engine.store(), turn)? else {
+        let Connection { socket, transport, .. } = connection;
+        let Lane { shared, buffers, .. } = self;
+        let send = |parts: &[Part<'_>]| transport.send(socket, parts, &mut buffers.sealing);
+        let Some(sent) = output.write_out(send, shared.engine.store(), turn)? else {
             return Ok(());
         };
         self.stats.write_calls.increment();
@@ -341,6 +360,7 @@ impl Lane<'_> {
 
     /// Everything is sent and nothing more is executed.
     fn finish(&mut self, connection: &mut Connection) -> Next {
+        connection.transport.close(&connection.socket);
         if connection.phase != (Phase::Closing { linger: true })
             || shutdown(&connection.socket, Shutdown::Write).is_err()
         {

@@ -12,6 +12,7 @@
 //! fail and clients try another server.
 
 use super::control;
+use super::tls::Security;
 use crate::sys::reach::connect_unix;
 use rustix::fs::{Mode, OFlags};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -32,7 +33,9 @@ const LOOK_WAIT_MAX: Duration = Duration::from_secs(1);
 pub struct ListenConfig {
     /// TCP addresses; port 0 for one of the kernel's choice.
     pub tcp: Vec<SocketAddr>,
-    /// The same of UDP.
+    /// What each of them does about TLS, in the same order; those that are left out are plain.
+    pub security: Vec<Security>,
+    /// UDP addresses, likewise.
     pub udp: Vec<SocketAddr>,
     /// Unix socket's path.
     pub unix: Option<PathBuf>,
@@ -101,6 +104,8 @@ pub struct Listener {
     pub shared: bool,
     /// A control socket: for the server's own user and root alone.
     pub is_control: bool,
+    /// What its connections begin with.
+    pub security: Security,
 }
 
 /// What a worker has of the sockets at which clients come in.
@@ -121,6 +126,7 @@ pub struct Bound {
     /// The unix socket's file.
     pub unix: Option<SocketFile>,
     backlog: i32,
+    security: Vec<Security>,
     /// For each address a socket for each worker.
     tcp_sockets: Vec<Vec<Socket>>,
     /// The same.
@@ -184,12 +190,13 @@ impl Bound {
             let bound = wanted.iter().map(|wanted| bind_all(*wanted, workers, open));
             Ok(bound.collect::<Result<Vec<_>, _>>()?.into_iter().unzip())
         };
-        let (tcp, tcp_sockets) = bind(&config.tcp, tcp_socket)?;
+        let (tcp, tcp_sockets): (Vec<_>, Vec<_>) = bind(&config.tcp, tcp_socket)?;
         let (udp, udp_sockets) = bind(&config.udp, udp_socket)?;
         let unix = config.unix.as_ref().map(|path| bind_unix(path, config.unix_mode)).transpose()?;
         let (unix_socket, unix) = unix.unzip();
-        let (backlog, control) = (config.backlog, Vec::new());
-        Ok(Bound { tcp, udp, unix, backlog, tcp_sockets, udp_sockets, unix_socket, control, workers })
+        let (backlog, control, mut security) = (config.backlog, Vec::new(), config.security.clone());
+        security.resize(tcp.len(), Security::Plain);
+        Ok(Bound { tcp, udp, unix, backlog, security, tcp_sockets, udp_sockets, unix_socket, control, workers })
     }
 
     /// Let operators connect. Where somebody has a control socket's name, clients are served all
@@ -228,12 +235,13 @@ impl Bound {
                 doors.datagrams.push(socket.into());
             }
         }
-        for (address, sockets) in self.tcp.iter().zip(self.tcp_sockets) {
+        for ((address, sockets), security) in self.tcp.iter().zip(self.tcp_sockets).zip(self.security) {
             listen_tcp(*address, &sockets, self.backlog)?;
             let name: Arc<str> = format!("tcp:{address}").into();
             for (doors, socket) in per_worker.iter_mut().zip(sockets) {
                 let socket = Arc::new(OwnedFd::from(socket));
-                doors.listeners.push(Listener { socket, name: name.clone(), shared: false, is_control: false });
+                let name = name.clone();
+                doors.listeners.push(Listener { socket, name, shared: false, is_control: false, security });
             }
         }
         if let (Some(file), Some(socket)) = (&self.unix, self.unix_socket) {
@@ -245,18 +253,15 @@ impl Bound {
             let socket = Arc::new(OwnedFd::from(socket));
             let name: Arc<str> = format!("unix:{}", path.display()).into();
             for doors in &mut per_worker {
-                doors.listeners.push(Listener {
-                    socket: socket.clone(),
-                    name: name.clone(),
-                    shared,
-                    is_control: false,
-                });
+                let (socket, name) = (socket.clone(), name.clone());
+                doors.listeners.push(Listener { socket, name, shared, is_control: false, security: Security::Plain });
             }
         }
         for (name, socket) in self.control {
             let (socket, name) = (Arc::new(socket), Arc::<str>::from(format!("unix:@{name}")));
             for doors in &mut per_worker {
-                doors.listeners.push(Listener { socket: socket.clone(), name: name.clone(), shared, is_control: true });
+                let (socket, name) = (socket.clone(), name.clone());
+                doors.listeners.push(Listener { socket, name, shared, is_control: true, security: Security::Plain });
             }
         }
         Ok(Sockets { tcp: self.tcp, udp: self.udp, unix: self.unix, per_worker })

@@ -7,6 +7,7 @@
 
 mod accept;
 pub mod address;
+mod admission;
 mod budget;
 mod buffers;
 mod connection;
@@ -22,6 +23,9 @@ pub mod listen;
 mod parking;
 mod registry;
 mod table;
+pub mod tls;
+mod transport;
+pub mod users;
 mod worker;
 
 use crate::base::limits::{INPUT_BYTES_TOTAL_MIN, OUTPUT_BYTES_TOTAL_MIN, REQUESTS_PER_TURN_DEFAULT};
@@ -38,6 +42,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use tls::Tls;
+use users::Users;
 use worker::Worker;
 
 /// How the server serves; the addresses are in [`listen::ListenConfig`].
@@ -55,6 +61,10 @@ pub struct ServerConfig {
     pub input_bytes_total_max: usize,
     /// Bytes that unsent answers of all connections may hold.
     pub output_bytes_total_max: usize,
+    /// -Y: who may give commands; None where everybody may.
+    pub users: Option<Arc<Users>>,
+    /// -Z; None without it.
+    pub tls: Option<Arc<Tls>>,
     /// Bind each worker to a core of its own.
     pub pin: bool,
     /// The time.
@@ -71,6 +81,8 @@ impl Default for ServerConfig {
             idle_timeout_seconds: 0,
             input_bytes_total_max: INPUT_BYTES_TOTAL_MIN,
             output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN,
+            users: None,
+            tls: None,
             pin: false,
             clock: Clock::default(),
         }
@@ -134,7 +146,7 @@ impl Server {
         let shared = Arc::new(Shared {
             engine,
             board,
-            registry: Registry::new(config.workers, sockets.names(), config.clock.clone()),
+            registry: Registry::new(config.workers, sockets.names(), config.clock.clone()).with_tls(config.tls.clone()),
             input_budget: Budget::new(input_held_bytes, config.input_bytes_total_max, config.workers),
             output_budget: Budget::new(output_held_bytes, config.output_bytes_total_max, config.workers),
             relief_asked_at: AtomicU32::new(0),

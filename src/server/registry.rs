@@ -4,12 +4,13 @@
 //! demand by any other; the table of a worker is locked only when a connection comes or goes, or
 //! somebody asks.
 
+use super::tls::Tls;
 use crate::base::time::{Clock, SteadySeconds};
 use crate::engine::{Host, WorkerStats};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// What a connection is doing, in memcached's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,12 +48,19 @@ pub struct View {
     listener: Arc<str>,
     state: AtomicU8,
     last_command_seconds: AtomicU32,
+    user: OnceLock<Arc<str>>,
 }
 
 impl View {
     /// Of a new connection. No peer for a unix socket: its client has no name.
     pub fn new(peer: Option<SocketAddr>, listener: Arc<str>, now: SteadySeconds) -> View {
-        View { peer, listener, state: AtomicU8::new(State::Read as u8), last_command_seconds: AtomicU32::new(now.0) }
+        View {
+            peer,
+            listener,
+            state: AtomicU8::new(State::Read as u8),
+            last_command_seconds: AtomicU32::new(now.0),
+            user: OnceLock::new(),
+        }
     }
 
     /// Note a state.
@@ -63,6 +71,11 @@ impl View {
     /// Note a command.
     pub fn set_last_command(&self, now: SteadySeconds) {
         self.last_command_seconds.store(now.0, Relaxed);
+    }
+
+    /// Note whose requests these are; once.
+    pub fn set_user(&self, name: Arc<str>) {
+        let _ = self.user.set(name);
     }
 
     fn state_name(&self) -> &'static str {
@@ -84,13 +97,19 @@ pub struct Registry {
     clock: Clock,
     /// Since when the listeners wait.
     begun: SteadySeconds,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Registry {
     /// For so many workers; `listeners` are descriptors with names.
     pub fn new(workers: usize, listeners: Vec<(i32, Arc<str>)>, clock: Clock) -> Registry {
-        let begun = clock.steady();
-        Registry { listeners, clock, begun, workers: (0..workers).map(|_| WorkerView::default()).collect() }
+        let (begun, tls) = (clock.steady(), None);
+        Registry { listeners, clock, begun, tls, workers: (0..workers).map(|_| WorkerView::default()).collect() }
+    }
+
+    /// The same, with what connections are sealed by.
+    pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Registry {
+        Registry { tls, ..self }
     }
 
     /// A worker's counters.
@@ -139,12 +158,23 @@ impl Host for Registry {
                 emit(id, "state", view.state_name());
                 let idle = now.since(SteadySeconds(view.last_command_seconds.load(Relaxed)));
                 emit(id, "secs_since_last_cmd", seconds.format(idle));
+                if let Some(user) = view.user.get() {
+                    emit(id, "user", user);
+                }
             }
         }
     }
 
     fn worker_stats(&self) -> Vec<Arc<WorkerStats>> {
         self.workers.iter().map(|worker| worker.stats.clone()).collect()
+    }
+
+    fn certificates_age_seconds(&self) -> Option<u32> {
+        self.tls.as_ref().map(|tls| tls.age_seconds())
+    }
+
+    fn refresh_certificates(&self) -> Option<Result<(), String>> {
+        self.tls.as_ref().map(|tls| tls.refresh().map_err(|error| error.to_string()))
     }
 }
 

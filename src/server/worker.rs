@@ -5,8 +5,9 @@
 
 use super::Shared;
 use super::accept::{Acceptor, dismiss};
+use super::admission::Principal;
 use super::buffers::Buffers;
-use super::connection::{Connection, Phase};
+use super::connection::{Arrival, Connection, Phase};
 use super::control::Nobody;
 use super::datagrams::{DATAGRAMS, Datagrams};
 use super::holding::{Holding, Waiting};
@@ -15,6 +16,8 @@ use super::lane::{Cause, Lane, Next};
 use super::listen::Doors;
 use super::parking::Parking;
 use super::table::{Table, Token};
+use super::tls::Security;
+use super::transport::{Session, Transport};
 use crate::base::limits::{POLL_MILLISECONDS_MAX, READS_AHEAD_MAX, STOP_MILLISECONDS_MAX, STOP_SENDING_MILLISECONDS};
 use crate::base::time::SteadySeconds;
 use crate::engine::Context;
@@ -187,9 +190,16 @@ impl<'s> Worker<'s> {
     fn accept_from(&mut self, listener: u32) {
         let Worker { id, lane, poller, acceptor, connections, .. } = self;
         let Lane { shared, stats, steady_now: now, .. } = lane;
-        acceptor.accept(listener, shared, stats, *now, poller, |socket, view, is_operator| {
+        acceptor.accept(listener, shared, stats, *now, poller, |socket, view, listener| {
+            let is_operator = listener.is_control;
+            let Some(transport) = begin(shared, listener.security, *now) else {
+                stats.ssl_handshake_errors.increment();
+                return dismiss(shared, is_operator);
+            };
             shared.registry.insert(*id, socket.as_raw_fd(), view.clone());
-            let token = connections.insert(|token| Connection::new(socket, token, view, *now, is_operator));
+            let principal = Principal::of_newcomer(shared, is_operator);
+            let by = Arrival { is_operator, principal, transport };
+            let token = connections.insert(|token| Connection::new(socket, token, view, *now, by));
             let connection = connections.get_mut(token).expect("just inserted");
             if let Err(error) = poller.add(&connection.socket, token.to_bits(), Interest::Read) {
                 log::warn!("cannot watch a connection: {error}; raise /proc/sys/fs/epoll/max_user_watches");
@@ -315,6 +325,7 @@ impl<'s> Worker<'s> {
             return;
         };
         self.lane.reclaim(&mut connection);
+        connection.transport.close(&connection.socket);
         self.lane.shared.registry.remove(self.id, connection.socket.as_raw_fd());
         let is_operator = connection.is_operator;
         // The socket first, so that a client that is let in again because of the count finds a
@@ -339,6 +350,10 @@ impl<'s> Worker<'s> {
                 holds_input: connection.input.held_bytes() > 0,
                 waits_for_us: connection.is_holding() || connection.progress.parked_at.is_some(),
             };
+            let is_late = connection.transport.is_late(now);
+            if is_late {
+                self.lane.stats.ssl_handshake_errors.increment();
+            }
             let lingered = matches!(connection.phase, Phase::Lingering { until, .. } if now > until);
             let verdict = verdict(still, shared.config.idle_timeout_seconds, tight);
             match verdict {
@@ -346,7 +361,7 @@ impl<'s> Worker<'s> {
                 Some(Reason::Stalled) => self.lane.stats.stall_kicks.increment(),
                 None => {}
             }
-            if lingered || verdict.is_some() {
+            if lingered || is_late || verdict.is_some() {
                 over.push(connection.token);
             }
         }
@@ -378,6 +393,17 @@ impl<'s> Worker<'s> {
 
     fn has_ended(&self) -> bool {
         self.stop_at.is_some_and(|until| self.connections.is_empty() || Instant::now() >= until)
+    }
+}
+
+/// What a connection from a listener begins with; None where TLS cannot begin.
+fn begin(shared: &Shared, security: Security, now: SteadySeconds) -> Option<Transport> {
+    match &shared.config.tls {
+        Some(tls) if security != Security::Plain => {
+            let session = tls.begin(security).inspect_err(|error| log::warn!("TLS cannot begin: {error}")).ok()?;
+            Some(Transport::Tls(Box::new(Session::new(session, now))))
+        }
+        _ => Some(Transport::Plain),
     }
 }
 

@@ -12,7 +12,9 @@ mod hoards;
 mod parking;
 mod readers;
 mod stats;
+mod tls;
 mod udp;
+mod users;
 mod within;
 
 use crate::support::wait::{expect_eq, wait_until};

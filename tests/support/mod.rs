@@ -3,6 +3,7 @@
 //! dropped is killed, so no test leaves one behind.
 #![allow(dead_code, missing_docs)] // each test binary uses its own part of this
 
+pub mod certificates;
 pub mod forged;
 pub mod harness;
 pub mod history;
@@ -241,6 +242,11 @@ impl Client {
         stream.set_nodelay(true).expect("nodelay");
         stream.set_read_timeout(Some(WAIT_MAX)).expect("timeout");
         stream.set_write_timeout(Some(WAIT_MAX)).expect("timeout");
+        Client { stream: BufReader::new(Box::new(stream)) }
+    }
+
+    /// Over a stream of the caller's.
+    pub fn over(stream: impl Stream + 'static) -> Client {
         Client { stream: BufReader::new(Box::new(stream)) }
     }
 

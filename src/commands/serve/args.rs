@@ -40,6 +40,12 @@ pub struct Args {
     /// Permissions of the unix socket, in octal
     #[arg(short = 'a', long, default_value = "0700", value_parser = octal)]
     pub unix_mask: u32,
+    /// Have clients say who they are: a file with lines user:password. SIGHUP reads it anew
+    #[arg(short = 'Y', long, value_name = "FILE")]
+    pub auth_file: Option<PathBuf>,
+    /// Talk TLS with clients; -o ssl_chain_cert=FILE and its kin say how
+    #[arg(short = 'Z', long)]
+    pub enable_ssl: bool,
     /// Let clients end the server (shutdown)
     #[arg(short = 'A', long)]
     pub enable_shutdown: bool,
@@ -155,15 +161,9 @@ pub struct Absent {
     /// SASL: refused
     #[arg(short = 'S', long)]
     pub enable_sasl: bool,
-    /// Users and passwords: refused
-    #[arg(short = 'Y', long, value_name = "FILE")]
-    pub auth_file: Option<PathBuf>,
     /// Memory that outlives the process: refused
     #[arg(short = 'e', long, value_name = "FILE")]
     pub memory_file: Option<PathBuf>,
-    /// TLS: refused
-    #[arg(short = 'Z', long)]
-    pub enable_ssl: bool,
 }
 
 fn octal(text: &str) -> Result<u32, String> {

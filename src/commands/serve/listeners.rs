@@ -1,7 +1,9 @@
 //! What stands behind `-l`, as memcached takes it: lists with commas or semicolons, each of
-//! `[proto[NAME]:][tag[NAME]:]ADDRESS[:PORT]`, where `*` is every address of this host.
+//! `[notls:|btls:|mtls:][proto[NAME]:][tag[NAME]:]ADDRESS[:PORT]`, where `*` is every address of this
+//! host.
 
 use crate::server::address;
+use crate::server::tls::Security;
 use anyhow::{Context, bail, ensure};
 use std::net::{SocketAddr, UdpSocket};
 
@@ -10,6 +12,8 @@ use std::net::{SocketAddr, UdpSocket};
 pub struct Listeners {
     /// Each address once, but for those whose port the kernel chooses.
     pub tcp: Vec<SocketAddr>,
+    /// What each of them does about TLS.
+    pub security: Vec<Security>,
     /// Some have tags, which change nothing.
     pub tagged: bool,
 }
@@ -18,6 +22,7 @@ pub struct Listeners {
 #[derive(Debug, PartialEq, Eq)]
 struct Listed<'t> {
     address: &'t str,
+    security: Security,
     tagged: bool,
 }
 
@@ -25,15 +30,17 @@ struct Listed<'t> {
 const TAG_BYTES_MAX: usize = 8;
 
 /// Read all of them. What names no port gets `default_port`; where that is `None` it is left out.
-pub fn read(lists: &[String], default_port: Option<u16>) -> anyhow::Result<Listeners> {
+/// `with_tls`: -Z is given.
+pub fn read(lists: &[String], default_port: Option<u16>, with_tls: bool) -> anyhow::Result<Listeners> {
     let mut found = Listeners::default();
     for one in lists.iter().flat_map(|list| list.split([',', ';'])) {
-        let listed = listed(one.trim()).with_context(|| format!("-l {one}"))?;
+        let listed = listed(one.trim(), with_tls).with_context(|| format!("-l {one}"))?;
         found.tagged |= listed.tagged;
         for address in written(listed.address) {
             for address in address::resolve(&address, default_port).context("-l")? {
                 if address.port() == 0 || !found.tcp.contains(&address) {
                     found.tcp.push(address);
+                    found.security.push(listed.security);
                 }
             }
         }
@@ -53,10 +60,16 @@ fn written(address: &str) -> Vec<String> {
     any
 }
 
-fn listed(text: &str) -> anyhow::Result<Listed<'_>> {
-    for tls in ["notls", "btls", "mtls"] {
-        ensure!(!text.starts_with(&format!("{tls}:")), "there is no TLS; leave {tls}: out");
-    }
+fn listed(text: &str, with_tls: bool) -> anyhow::Result<Listed<'_>> {
+    let usual = if with_tls { Security::Usual } else { Security::Plain };
+    let known = [("notls:", Security::Plain), ("btls:", Security::Unasked), ("mtls:", Security::Asked)];
+    let (security, text) = known
+        .into_iter()
+        .find_map(|(word, security)| Some((security, text.strip_prefix(word)?)))
+        .map_or(Ok((usual, text)), |found| {
+            ensure!(with_tls, "notls:, btls: and mtls: are for a server with TLS; add -Z, or leave them out");
+            Ok(found)
+        })?;
     let (protocol, rest) = bracketed(text, "proto", false)?;
     match protocol {
         None | Some("ascii" | "negotiating") => {}
@@ -68,7 +81,7 @@ fn listed(text: &str) -> anyhow::Result<Listed<'_>> {
     if let Some(tag) = tag {
         ensure!((1..=TAG_BYTES_MAX).contains(&tag.len()), "the tag \"{tag}\" has not 1 to {TAG_BYTES_MAX} characters");
     }
-    Ok(Listed { address, tagged: tag.is_some() })
+    Ok(Listed { address, security, tagged: tag.is_some() })
 }
 
 /// What stands in the brackets behind `word` at the beginning of `text`, and what follows its
@@ -94,7 +107,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn tcp(text: &str) -> Vec<String> {
-        let listeners = read(&[text.to_string()], Some(11211)).unwrap();
+        let listeners = read(&[text.to_string()], Some(11211), false).unwrap();
         listeners.tcp.iter().map(SocketAddr::to_string).collect()
     }
 
@@ -104,14 +117,23 @@ mod tests {
         assert_eq!(tcp("proto[ascii]:127.0.0.1:5"), ["127.0.0.1:5"]);
         assert_eq!(tcp("proto[negotiating]:tag[services]:[::1]:5"), ["[::1]:5"]);
         assert_eq!(tcp("tag_tools_:127.0.0.1"), ["127.0.0.1:11211"]);
-        assert!(read(&["tag[a]:127.0.0.1".into()], Some(1)).unwrap().tagged);
-        assert!(!read(&["127.0.0.1".into()], Some(1)).unwrap().tagged);
+        assert!(read(&["tag[a]:127.0.0.1".into()], Some(1), false).unwrap().tagged);
+        assert!(!read(&["127.0.0.1".into()], Some(1), false).unwrap().tagged);
     }
 
     #[test]
     fn an_address_is_listened_to_once() {
         assert_eq!(tcp("127.0.0.1,127.0.0.1:11211"), ["127.0.0.1:11211"]);
         assert_eq!(tcp("127.0.0.1:0,127.0.0.1:0").len(), 2, "two ports of the kernel's choice");
+    }
+
+    #[test]
+    fn each_may_say_what_it_does_about_tls() {
+        let list = "127.0.0.1,notls:127.0.0.2,btls:proto[ascii]:tag[a]:127.0.0.3,mtls:[::1]:5".to_string();
+        let found = read(&[list], Some(11211), true).unwrap();
+        assert_eq!(found.security, [Security::Usual, Security::Plain, Security::Unasked, Security::Asked]);
+        assert_eq!(found.tcp[3], "[::1]:5".parse().unwrap());
+        assert_eq!(read(&["127.0.0.1".into()], Some(1), false).unwrap().security, [Security::Plain]);
     }
 
     #[test]
@@ -130,10 +152,10 @@ mod tests {
             ("proto[ascii:127.0.0.1", "proto[NAME]:"),
             ("tag[123456789]:127.0.0.1", "1 to 8"),
             ("tag[]:127.0.0.1", "1 to 8"),
-            ("mtls:127.0.0.1", "no TLS"),
+            ("mtls:127.0.0.1", "add -Z"),
             ("127.0.0.1:port", "host:port"),
         ] {
-            let error = format!("{:#}", read(&[text.to_string()], Some(1)).unwrap_err());
+            let error = format!("{:#}", read(&[text.to_string()], Some(1), false).unwrap_err());
             assert!(error.contains(word) && error.starts_with("-l"), "{text}: {error}");
         }
     }
@@ -142,7 +164,7 @@ mod tests {
         /// Whatever is given is read, or refused; what is read is an end of it.
         #[test]
         fn no_text_confuses_it(text in "(notls:|mtls|)(proto|)[\\[\\]_:]?(ascii)?(\\]:|)(tag)?.{0,20}") {
-            if let Ok(listed) = listed(&text) {
+            if let Ok(listed) = listed(&text, true) {
                 prop_assert!(text.ends_with(listed.address));
             }
         }

@@ -33,7 +33,7 @@ pub struct Opt {
 }
 
 pub(super) const SLABS: &str = "there are no slab classes: one pool serves all sizes";
-const OPEN: &str = "clients are not authenticated; listen where only trusted clients are, and leave it out";
+const SASL: &str = "SASL is of the binary protocol, which is not served; leave it out, and name users with -Y";
 
 /// All of them, in the order of memcached's help.
 pub const OPTIONS: [Opt; 36] = [
@@ -50,8 +50,8 @@ pub const OPTIONS: [Opt; 36] = [
         'l',
         "listen",
         State::Differs(
-            "without it 127.0.0.1 alone is listened to, not every address (`-l '*'` does that); a tag is taken without effect; proto[binary], \
-             proto[proxy], notls, btls and mtls are refused",
+            "without it 127.0.0.1 alone is listened to, not every address (`-l '*'` does that); a tag is taken without effect; proto[binary] \
+             and proto[proxy] are refused",
         ),
     ),
     opt(
@@ -88,17 +88,24 @@ pub const OPTIONS: [Opt; 36] = [
         State::Only(&["ascii", "auto"], "the binary protocol is not served; have clients use the text protocols"),
     ),
     opt('I', "max-item-size", State::Same),
-    opt('S', "enable-sasl", State::Refused(OPEN)),
+    opt('S', "enable-sasl", State::Refused(SASL)),
     opt('F', "disable-flush-all", State::Same),
     opt('X', "disable-dumping", State::Same),
     opt('W', "disable-watch", State::Idle("there is nothing to watch: watch is always refused")),
-    opt('Y', "auth-file", State::Refused(OPEN)),
+    opt(
+        'Y',
+        "auth-file",
+        State::Differs(
+            "better: a file with a fault (a line without a colon, a line that is too long, more than 8 users) is told of by its line, and \
+             changes nothing where it is read anew",
+        ),
+    ),
     opt(
         'e',
         "memory-file",
         State::Refused("the memory ends with the process; leave it out, and keep the cache warm with a replica"),
     ),
-    opt('Z', "enable-ssl", State::Refused("there is no TLS; leave it out, and put a proxy that has it in between")),
+    opt('Z', "enable-ssl", State::Differs("by rustls, not OpenSSL: TLS 1.2 and 1.3")),
     opt('N', "napi-ids", State::Idle("the kernel spreads connections over the workers' own sockets")),
 ];
 
@@ -173,8 +180,6 @@ mod tests {
         assert_eq!(judged("-C -f 1.25 -n 48 -L -N 1 -W").unwrap(), ["-f", "-n", "-L", "-C", "-W", "-N"]);
         for (line, words) in [
             ("-S", "-S (--enable-sasl) is refused"),
-            ("-Y /etc/users", "-Y (--auth-file) is refused"),
-            ("-Z", "-Z (--enable-ssl) is refused"),
             ("-e /mnt/file", "-e (--memory-file) is refused"),
             ("-B binary", "-B (--protocol) binary is refused"),
         ] {

@@ -1,8 +1,11 @@
-//! SIGHUP: the file of `--config` is read anew. What can change while the server runs does: how
-//! much is logged, and the memory for items. What cannot is told of, and is so at the next start.
+//! SIGHUP: the file of `--config` is read anew, that of `-Y`, and certificates. What can change while
+//! the server runs does: how much is logged, the memory for items, who the users are, and what TLS
+//! shows. What cannot is told of, and is so at the next start.
 
 use super::config::{Config, Values};
 use super::{Given, MEMORY_MEBIBYTES_DEFAULT, logger};
+use crate::server::tls::Tls;
+use crate::server::users::Users;
 use crate::store::Store;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,18 +17,35 @@ pub struct Reload {
     path: Option<PathBuf>,
     running: Values,
     store: Arc<Store>,
+    users: Option<Arc<Users>>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Reload {
     /// `words` are those behind `serve`, `config` is what they led to.
-    pub fn new(words: &[OsString], config: &Config, store: Arc<Store>) -> Reload {
-        Reload { words: words.to_vec(), path: config.path.clone(), running: config.values(), store }
+    pub fn new(
+        words: &[OsString],
+        config: &Config,
+        store: Arc<Store>,
+        users: Option<Arc<Users>>,
+        tls: Option<Arc<Tls>>,
+    ) -> Reload {
+        Reload { words: words.to_vec(), path: config.path.clone(), running: config.values(), store, users, tls }
     }
 
-    /// Read it anew.
+    /// Read them anew.
     pub fn reload(&mut self) {
+        if let Some(users) = &self.users {
+            reload_users(users);
+        }
+        if let Some(tls) = &self.tls {
+            match tls.refresh() {
+                Ok(()) => log::warn!("SIGHUP: certificates have been read; new connections have them"),
+                Err(error) => log::warn!("SIGHUP: {error}; the certificates stay"),
+            }
+        }
         let Some(path) = &self.path else {
-            log::info!("SIGHUP: there is no --config FILE to read anew; all stays as it is");
+            log::info!("SIGHUP: there is no --config FILE to read anew; all options stay as they are");
             return;
         };
         let wanted = match Given::read(&self.words, Some(path)) {
@@ -63,6 +83,13 @@ impl Reload {
         let mebibytes = values.first().map_or(Ok(MEMORY_MEBIBYTES_DEFAULT), |text| text.parse::<u64>());
         let mebibytes = mebibytes.map_err(|error| error.to_string())?;
         self.store.set_memory(mebibytes << 20).map_err(|why| why.to_string())
+    }
+}
+
+fn reload_users(users: &Users) {
+    match users.reload() {
+        Ok(count) => log::warn!("SIGHUP: {} has been read; users from now on: {count}", users.path().display()),
+        Err(error) => log::warn!("SIGHUP: {error}; the users stay who they were"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What memcached 1.6.45 takes behind `-o`, and what becomes of it here. Pure.
 
 use super::options::{SLABS, State};
+use crate::server::tls::{Asks, TlsOptions};
 use anyhow::{Context, bail, ensure};
 use std::ops::RangeInclusive;
 
@@ -38,6 +39,8 @@ pub struct Suboption {
 pub struct Extended {
     /// idle_timeout.
     pub idle_timeout_seconds: Option<u32>,
+    /// ssl_*; None where none of them that works is given.
+    pub tls: Option<TlsOptions>,
     /// Names that were given and change nothing.
     pub idle: Vec<&'static str>,
 }
@@ -48,7 +51,6 @@ const HASH: &str = "the index uses SipHash, against keys made to collide, and gr
 const INDEX: &str = "the index grows with what is stored, a bucket at a time";
 const WATCHERS: &str = "there is nothing to watch";
 const BUFFERS: &str = "unfinished requests and unsent answers have limits of their own";
-const TLS: &str = "there is no TLS; leave it out";
 const PROXY: &str = "there is no proxy; leave it out, and run memcached's own before this server";
 const EXTSTORE: &str = "there is no storage on flash; leave it out, and give -m what the items need";
 const EXTSTORE_TUNING: &str = "it tunes ext_path, which is refused";
@@ -103,16 +105,26 @@ pub const SUBOPTIONS: [Suboption; 69] = [
     sub("no_drop_privileges", Value::None, State::Same),
     sub("relaxed_privileges", Value::None, State::Idle("only memcached's debugging builds know it")),
     sub("sock_cookie_id", Value::Any, State::Refused("Linux has no such numbers; leave it out")),
-    sub("ssl_chain_cert", Value::Any, State::Refused(TLS)),
-    sub("ssl_key", Value::Any, State::Refused(TLS)),
-    sub("ssl_verify_mode", Value::Any, State::Refused(TLS)),
-    sub("ssl_keyformat", Value::Any, State::Refused(TLS)),
-    sub("ssl_ciphers", Value::Any, State::Refused(TLS)),
-    sub("ssl_ca_cert", Value::Any, State::Refused(TLS)),
-    sub("ssl_wbuf_size", Value::Any, State::Refused(TLS)),
-    sub("ssl_session_cache", Value::Any, State::Refused(TLS)),
-    sub("ssl_kernel_tls", Value::Any, State::Refused(TLS)),
-    sub("ssl_min_version", Value::Any, State::Refused(TLS)),
+    sub("ssl_chain_cert", Value::Text, State::Same),
+    sub(
+        "ssl_key",
+        Value::Text,
+        State::Differs("better: it is looked for in the file of ssl_chain_cert where it is not given"),
+    ),
+    sub("ssl_verify_mode", Value::Whole(0..=3), State::Same),
+    sub("ssl_keyformat", Value::Whole(1..=2), State::Differs("1 is PEM, 2 is DER; there are no engines")),
+    sub(
+        "ssl_ciphers",
+        Value::Text,
+        State::Differs(
+            "names of suites of TLS 1.2 with colons between, as OpenSSL has them; no groups like HIGH or !MD5",
+        ),
+    ),
+    sub("ssl_ca_cert", Value::Text, State::Same),
+    sub("ssl_wbuf_size", Value::Whole(U32), State::Idle("answers are sealed by up to 64 KiB at a time")),
+    sub("ssl_session_cache", Value::None, State::Same),
+    sub("ssl_kernel_tls", Value::None, State::Idle("records are sealed in the process")),
+    sub("ssl_min_version", Value::Whole(2..=3), State::Differs("TLS 1.0 and 1.1 (0 and 1) are broken, and not served")),
     sub("proxy_config", Value::Any, State::Refused(PROXY)),
     sub("proxy_arg", Value::Any, State::Refused(PROXY)),
     sub("proxy_uring", Value::Any, State::Refused(PROXY)),
@@ -196,6 +208,9 @@ pub fn read(lists: &[String]) -> anyhow::Result<Extended> {
         ensure!(suboption.takes(value), "-o {one} cannot be read; write {}", suboption.form());
         match suboption.name {
             "idle_timeout" => extended.idle_timeout_seconds = value.and_then(|seconds| seconds.parse().ok()),
+            name if name.starts_with("ssl_") && !matches!(suboption.state, State::Idle(_)) => {
+                set_tls(extended.tls.get_or_insert_default(), name, value.unwrap_or_default());
+            }
             name if matches!(suboption.state, State::Idle(_)) && !extended.idle.contains(&name) => {
                 extended.idle.push(name);
             }
@@ -203,6 +218,28 @@ pub fn read(lists: &[String]) -> anyhow::Result<Extended> {
         }
     }
     Ok(extended)
+}
+
+/// One of those that say how TLS is to be.
+fn set_tls(tls: &mut TlsOptions, name: &str, value: &str) {
+    match name {
+        "ssl_chain_cert" => tls.chain = value.into(),
+        "ssl_key" => tls.key = Some(value.into()),
+        "ssl_keyformat" => tls.key_is_der = value == "2",
+        "ssl_ca_cert" => tls.authorities = Some(value.into()),
+        "ssl_ciphers" => tls.suites = Some(value.split(':').map(str::to_string).collect()),
+        "ssl_session_cache" => tls.resumes = true,
+        "ssl_min_version" => tls.only_13 = value == "3",
+        "ssl_verify_mode" => {
+            tls.asks = match value {
+                "0" => Asks::Never,
+                "1" => Asks::IfGiven,
+                // 3 is for renegotiation, of which there is none.
+                _ => Asks::Always,
+            }
+        }
+        _ => unreachable!("the names of the table that begin like these"),
+    }
 }
 
 fn nearest(name: &str) -> &'static str {
@@ -245,7 +282,7 @@ mod tests {
 
     #[test]
     fn what_is_refused_says_why_and_what_is_unknown_names_the_nearest() {
-        for refused in ["ext_path=/x:1G", "proxy_config=routelib", "ssl_key=/k", "drop_privileges"] {
+        for refused in ["ext_path=/x:1G", "proxy_config=routelib", "drop_privileges"] {
             let error = one(refused).unwrap_err().to_string();
             assert!(error.contains("is refused") && error.contains("leave it out"), "{error}");
         }

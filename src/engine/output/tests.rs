@@ -4,6 +4,7 @@ use super::*;
 use crate::base::time::UnixSeconds;
 use crate::engine::held::{Goal, Holders, Kind, Reigns};
 use crate::store::{NewItem, Reign, StoreConfig};
+use crate::sys::send::send_parts;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -124,7 +125,7 @@ fn loans_reach_a_real_socket() {
         let mut output = answers(loans);
         let published = || store.shards()[0].control().committed();
         assert!(published() < store.heads(store.reign())[0], "the turn goes on");
-        assert_eq!(output.write_out(&near, store, turn).unwrap(), Some(STREAM.len()));
+        assert_eq!(output.write_out(|parts| send_parts(&near, parts), store, turn).unwrap(), Some(STREAM.len()));
         assert_eq!(
             published(),
             store.heads(store.reign())[0],

@@ -58,13 +58,14 @@ pub fn command(line: Line<'_>) -> Parsed<'_> {
         Some(b"cache_memlimit") => cache_memlimit(line, tokens, reply),
         Some(b"replication") => line.accept(Request::Replication(tokens.rest())),
         Some(b"shutdown") => line.accept(Request::Shutdown { mode: shutdown(tokens), reply }),
+        Some(b"refresh_certs") => line.accept(Request::RefreshCertificates(reply)),
         Some(b"lru_crawler") => match lru_crawler(tokens) {
             Ok(dump) => line.accept(Request::Dump(dump)),
             Err(refusal) => refuse(refusal),
         },
         Some(b"slabs") => refuse(slabs(tokens)),
         Some(b"lru") => refuse(lru(tokens)),
-        // extstore, refresh_certs, debugtime, debugitem and misbehave are unknown to a memcached
+        // extstore, debugtime, debugitem and misbehave are unknown to a memcached
         // built without them.
         _ => unknown(line, tokens, reply),
     }

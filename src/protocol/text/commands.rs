@@ -84,7 +84,7 @@ const COMMANDS: [(&str, &str, State); 60] = [
     ("shutdown graceful", "shutdown graceful", Same),
     ("watch fetchers", "watch", Refused("CLIENT_ERROR watch commands not allowed", "there is nothing to watch")),
     ("extstore max_frag 1", "extstore", Refused("ERROR", "there is no storage on flash")),
-    ("refresh_certs", "refresh_certs", Refused("ERROR", "there is no TLS")),
+    ("refresh_certs", "refresh_certs", Same),
     ("debugtime p", "debugtime", Refused("ERROR", "only memcached's debugging builds know it")),
     ("debugitem lock k", "debugitem", Refused("ERROR", "only memcached's debugging builds know it")),
     ("misbehave", "misbehave", Refused("ERROR", "only memcached's debugging builds know it")),

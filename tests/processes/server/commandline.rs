@@ -100,9 +100,9 @@ fn what_changes_nothing_is_told_in_one_line() {
 #[test]
 fn what_is_not_here_is_refused_with_a_reason() {
     for (arguments, words) in [
-        (&["-S"][..], "not authenticated"),
-        (&["-Y", "/etc/users"], "not authenticated"),
-        (&["-Z"], "no TLS"),
+        (&["-S"][..], "binary protocol, which is not served"),
+        (&["-Y", "/nowhere/users"], "cannot read /nowhere/users"),
+        (&["-Z"], "needs a certificate"),
         (&["-e", "/mnt/file"], "memory ends with the process"),
         (&["-U", "11211"], "UDP is not served"),
         (&["-B", "binary"], "binary protocol is not served"),

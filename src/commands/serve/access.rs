@@ -1,0 +1,84 @@
+//! Who may give commands, and by what: the users of `-Y`, TLS with `-Z`; and a word where everybody
+//! may who gets as far as to a port.
+
+use super::Args;
+use crate::base::time::Clock;
+use crate::server::tls::{Asks, Security, Tls, TlsOptions};
+use crate::server::users::Users;
+use anyhow::{Context, ensure};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Permissions of a file that others than its owner and its group may read.
+const FOR_OTHERS: u32 = 0o004;
+
+/// The users of -Y, if it is given.
+pub fn users(args: &Args) -> anyhow::Result<Option<Arc<Users>>> {
+    let Some(path) = &args.auth_file else { return Ok(None) };
+    let users = Users::of_file(path).context("-Y (--auth-file)")?;
+    if std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & FOR_OTHERS != 0) {
+        log::warn!("-Y {}: everybody on this host may read the passwords; chmod o= takes that away", path.display());
+    }
+    Ok(Some(Arc::new(users)))
+}
+
+/// TLS, if -Z is given; `options` are those of -o, `listeners` what each does about it.
+pub fn tls(args: &Args, options: Option<TlsOptions>, listeners: &[Security]) -> anyhow::Result<Option<Arc<Tls>>> {
+    if !args.enable_ssl {
+        ensure!(
+            options.is_none(),
+            "-o ssl_... without -Z (--enable-ssl): nothing would be sealed; add -Z, or leave it out"
+        );
+        return Ok(None);
+    }
+    let options = options.filter(|options| !options.chain.as_os_str().is_empty());
+    let options = options.context("-Z (--enable-ssl) needs a certificate: -o ssl_chain_cert=FILE,ssl_key=FILE")?;
+    ensure!(
+        !listeners.is_empty(),
+        "-Z (--enable-ssl) is for TCP, and there is none: give a port with -p or -l, or leave it out"
+    );
+    Ok(Some(Arc::new(Tls::new(options, listeners, Clock::default()).context("-Z (--enable-ssl)")?)))
+}
+
+/// Tell it where other hosts reach a port and nobody is asked who they are. Once for all ports.
+pub fn warn_of_openness(args: &Args, served: &[(SocketAddr, Security)], asks: Asks) {
+    let asked = |security: Security| match security {
+        Security::Plain | Security::Unasked => false,
+        Security::Usual => asks == Asks::Always,
+        Security::Asked => true,
+    };
+    let open = served.iter().find(|(address, security)| !address.ip().is_loopback() && !asked(*security));
+    if let Some((address, _)) = open.filter(|_| args.auth_file.is_none()) {
+        log::warn!(
+            "{address} is not for this host alone, and nobody is asked who they are: whoever reaches it may read, write and flush \
+             everything; name users with -Y, or listen where only trusted clients are"
+        );
+    }
+}
+
+/// The rows of `stats settings` about TLS, in memcached's names.
+pub fn tls_rows(tls: Option<&Tls>) -> Vec<(&'static str, String)> {
+    let usual = TlsOptions::default();
+    let options = tls.map_or(&usual, Tls::options);
+    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_string();
+    let path = |path: Option<&Path>| path.map(|path| path.display().to_string());
+    let asks = match options.asks {
+        // OpenSSL's numbers.
+        Asks::Never => 0,
+        Asks::IfGiven => 1,
+        Asks::Always => 3,
+    };
+    vec![
+        ("ssl_enabled", yes(tls.is_some())),
+        ("ssl_chain_cert", path(tls.map(|_| options.chain.as_path())).unwrap_or("(null)".to_string())),
+        ("ssl_key", path(options.key.as_deref()).unwrap_or("(null)".to_string())),
+        ("ssl_verify_mode", asks.to_string()),
+        ("ssl_keyformat", if options.key_is_der { "2" } else { "1" }.to_string()),
+        ("ssl_ciphers", options.suites.as_ref().map_or("NULL".to_string(), |names| names.join(":"))),
+        ("ssl_ca_cert", path(options.authorities.as_deref()).unwrap_or("NULL".to_string())),
+        ("ssl_session_cache", yes(options.resumes)),
+        ("ssl_min_version", if options.only_13 { "tlsv1.3" } else { "tlsv1.2" }.to_string()),
+    ]
+}

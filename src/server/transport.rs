@@ -1,0 +1,120 @@
+//! How a connection's bytes travel: as they are, or sealed (TLS). Below the lane, which reads and
+//! writes what clients mean and does not know which it is.
+//!
+//! A sealed connection is a [`Session`]. What the lane is told to be sent is gone for good: the
+//! socket has taken the records that carry it. So no plaintext is held twice, and whatever counts
+//! on what was sent (answers that wait for replicas) holds here, too.
+
+mod session;
+
+use super::lane::Next;
+use crate::base::time::SteadySeconds;
+use crate::engine::WorkerStats;
+use crate::sys::receive;
+use crate::sys::send::{Part, send_parts};
+pub use session::Session;
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// Most bytes that one read behind a long request takes of a sealed connection: records are opened
+/// where they arrive, and copied from there.
+const READ_BEHIND_BYTES_MAX: usize = session::SEALED_BYTES;
+
+/// See the module.
+pub enum Transport {
+    /// As they are.
+    Plain,
+    /// By TLS.
+    Tls(Box<Session>),
+}
+
+/// What a worker lends to those of its connections that are sealed.
+pub struct Sealing {
+    /// What has arrived, sealed.
+    cipher: Box<[u8]>,
+    /// What is to be sealed, in one piece.
+    plain: Vec<u8>,
+}
+
+impl Sealing {
+    /// Only what is used takes memory.
+    pub fn new() -> Sealing {
+        Sealing { cipher: vec![0; session::SEALED_BYTES].into(), plain: Vec::new() }
+    }
+}
+
+impl Transport {
+    /// As [`receive::receive`].
+    #[inline]
+    pub fn receive(
+        &mut self,
+        socket: &OwnedFd,
+        buffer: &mut [u8],
+        sealing: &mut Sealing,
+        stats: &WorkerStats,
+    ) -> io::Result<Option<usize>> {
+        match self {
+            Transport::Plain => receive::receive(socket, buffer),
+            Transport::Tls(session) => session.receive(socket, buffer, &mut sealing.cipher, stats),
+        }
+    }
+
+    /// As [`receive::receive_behind`].
+    #[inline]
+    pub fn receive_behind(
+        &mut self,
+        socket: &OwnedFd,
+        buffer: &mut Vec<u8>,
+        bytes_max: usize,
+        sealing: &mut Sealing,
+        stats: &WorkerStats,
+    ) -> io::Result<Option<usize>> {
+        let Transport::Tls(session) = self else { return receive::receive_behind(socket, buffer, bytes_max) };
+        let held = buffer.len();
+        let room = (buffer.capacity() - held).min(bytes_max).min(READ_BEHIND_BYTES_MAX);
+        buffer.resize(held + room, 0);
+        let received = session.receive(socket, &mut buffer[held..], &mut sealing.cipher, stats);
+        let bytes = received.as_ref().map_or(0, |bytes| bytes.unwrap_or(0));
+        buffer.truncate(held + bytes);
+        received
+    }
+
+    /// As [`send_parts`]. What is not counted as sent must be there again at the next call.
+    #[inline]
+    pub fn send(&mut self, socket: &OwnedFd, parts: &[Part<'_>], sealing: &mut Sealing) -> io::Result<usize> {
+        match self {
+            Transport::Plain => send_parts(socket, parts),
+            Transport::Tls(session) => session.send(socket, parts, &mut sealing.plain),
+        }
+    }
+
+    /// What a connection waits for that has answered all that it was asked.
+    #[inline]
+    pub fn next(&self) -> Next {
+        match self {
+            Transport::Plain => Next::Read,
+            Transport::Tls(session) => session.next(),
+        }
+    }
+
+    /// Memory that it holds and that depends on what the client does.
+    #[inline]
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Transport::Plain => 0,
+            Transport::Tls(session) => session.held_bytes(),
+        }
+    }
+
+    /// Whether its client has had its time for the handshake.
+    pub fn is_late(&self, now: SteadySeconds) -> bool {
+        matches!(self, Transport::Tls(session) if session.is_late(now))
+    }
+
+    /// Tell the client that nothing more comes, if the socket takes it.
+    pub fn close(&mut self, socket: &OwnedFd) {
+        if let Transport::Tls(session) = self {
+            session.close(socket);
+        }
+    }
+}

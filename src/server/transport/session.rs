@@ -1,0 +1,273 @@
+//! One sealed connection: the handshake, records that arrive, records that go out.
+//!
+//! Pure but for the socket that it is given. It never blocks: what is missing is waited for by the
+//! worker's poll. What it holds between two calls is bounded: of what has arrived, a part of a
+//! record, an opened record that found no room, and what has come behind it
+//! ([`SEALED_BYTES`] in all); of what is to go out, the records of one call.
+
+use crate::base::limits::HANDSHAKE_SECONDS_MAX;
+use crate::base::time::SteadySeconds;
+use crate::engine::WorkerStats;
+use crate::server::lane::Next;
+use crate::sys::receive::receive;
+use crate::sys::send::{Part, send_parts};
+use arrayvec::ArrayVec;
+use rustls::{HandshakeKind, IoState, ServerConnection};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::OwnedFd;
+
+/// Most bytes that are read of a socket at a time.
+pub const SEALED_BYTES: usize = 64 << 10;
+/// Most bytes of answers that are sealed before the socket has taken those before them.
+const SEAL_BYTES_MAX: usize = 64 << 10;
+/// What the records around some plaintext may take beyond it, where there are few.
+const RECORDS_EXTRA_BYTES: usize = 1 << 10;
+
+/// See the module.
+pub struct Session {
+    tls: ServerConnection,
+    /// What has arrived and is still sealed, for want of room for what is in it.
+    sealed: Vec<u8>,
+    /// Of what has arrived, which is not whole.
+    unfinished: Unfinished,
+    /// What is opened, and had no room where it is to go.
+    opened_bytes: usize,
+    /// Bytes of answers whose records the socket has not all taken.
+    outgoing_bytes: usize,
+    /// Until then the handshake must be done; None once it is.
+    until: Option<SteadySeconds>,
+    /// The client has said that nothing more comes.
+    is_ending: bool,
+    /// All that came before that has been handed on.
+    is_over: bool,
+}
+
+/// Bytes of a record before its body: type, version, length.
+const RECORD_HEAD_BYTES: usize = 5;
+
+/// How far the record has arrived that has not arrived whole. rustls does not tell what it holds.
+#[derive(Default)]
+struct Unfinished {
+    head: ArrayVec<u8, RECORD_HEAD_BYTES>,
+    /// Of the body: how long it is, and how much of it is missing.
+    body_bytes: usize,
+    missing_bytes: usize,
+    /// All that has ever arrived.
+    total_bytes: usize,
+}
+
+impl Unfinished {
+    /// These have arrived.
+    fn follow(&mut self, mut bytes: &[u8]) {
+        self.total_bytes = self.total_bytes.saturating_add(bytes.len());
+        while let [first, rest @ ..] = bytes {
+            if self.missing_bytes > 0 {
+                let of_body = self.missing_bytes.min(bytes.len());
+                self.missing_bytes -= of_body;
+                bytes = &bytes[of_body..];
+                continue;
+            }
+            self.head.push(*first);
+            bytes = rest;
+            if let [.., high, low] = self.head[..]
+                && self.head.is_full()
+            {
+                self.body_bytes = usize::from(u16::from_be_bytes([high, low]));
+                self.missing_bytes = self.body_bytes;
+                self.head.clear();
+            }
+        }
+    }
+
+    fn held_bytes(&self) -> usize {
+        let of_body = if self.missing_bytes > 0 { RECORD_HEAD_BYTES + self.body_bytes - self.missing_bytes } else { 0 };
+        self.head.len() + of_body
+    }
+}
+
+/// A socket as rustls writes to it.
+struct Socket<'s>(&'s OwnedFd);
+
+impl Write for Socket<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        send_parts(self.0, &[Part::Bytes(bytes)])
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let parts: Vec<Part<'_>> = pieces.iter().map(|piece| Part::Bytes(piece)).collect();
+        send_parts(self.0, &parts)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Session {
+    /// It begins, with the client's turn.
+    pub fn new(mut tls: ServerConnection, now: SteadySeconds) -> Session {
+        // What may be held is bounded here, by what is sealed at a time.
+        tls.set_buffer_limit(None);
+        Session {
+            tls,
+            sealed: Vec::new(),
+            unfinished: Unfinished::default(),
+            opened_bytes: 0,
+            outgoing_bytes: 0,
+            until: Some(SteadySeconds(now.0 + HANDSHAKE_SECONDS_MAX)),
+            is_ending: false,
+            is_over: false,
+        }
+    }
+
+    /// Read and open. None when there is nothing to be had now, Some(0) when the client sends no
+    /// more. An error is told to the client first, if the socket takes it.
+    pub fn receive(
+        &mut self,
+        socket: &OwnedFd,
+        buffer: &mut [u8],
+        cipher: &mut [u8],
+        stats: &WorkerStats,
+    ) -> io::Result<Option<usize>> {
+        let received = self.receive_sealed(socket, buffer, cipher).inspect_err(|error| {
+            if error.kind() == io::ErrorKind::InvalidData {
+                let counter = if self.until.is_some() { &stats.ssl_handshake_errors } else { &stats.ssl_proto_errors };
+                counter.increment();
+                log::debug!("a client's TLS: {error}");
+            }
+        });
+        if self.until.is_some() && !self.tls.is_handshaking() {
+            self.until = None;
+            if self.tls.handshake_kind() != Some(HandshakeKind::Resumed) {
+                stats.ssl_new_sessions.increment();
+            }
+        }
+        let flushed = self.flush(socket);
+        let received = received?;
+        flushed.map(|()| received)
+    }
+
+    fn receive_sealed(&mut self, socket: &OwnedFd, buffer: &mut [u8], cipher: &mut [u8]) -> io::Result<Option<usize>> {
+        let before = std::mem::take(&mut self.sealed);
+        let mut filled = self.open(&before, buffer)?;
+        if filled == 0 && !self.is_over {
+            let most = cipher.len().min(buffer.len() + RECORDS_EXTRA_BYTES);
+            match receive(socket, &mut cipher[..most])? {
+                None => return Ok(None),
+                // Many clients close without saying so first; so does OpenSSL's, and memcached
+                // takes it as it is.
+                Some(0) => return Ok(Some(0)),
+                Some(bytes) => {
+                    self.unfinished.follow(&cipher[..bytes]);
+                    filled = self.open(&cipher[..bytes], buffer)?;
+                }
+            }
+        }
+        self.opened_bytes = if filled == buffer.len() { self.process()?.plaintext_bytes_to_read() } else { 0 };
+        Ok(if filled > 0 || self.is_over { Some(filled) } else { None })
+    }
+
+    fn process(&mut self) -> io::Result<IoState> {
+        let state = self.tls.process_new_packets();
+        let state = state.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        self.is_ending |= state.peer_has_closed();
+        Ok(state)
+    }
+
+    /// Open as much of `sealed` as there is room for what is in it, and keep the rest.
+    fn open(&mut self, mut sealed: &[u8], buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        loop {
+            filled += self.take_opened(&mut buffer[filled..])?;
+            if sealed.is_empty() || self.is_over {
+                return Ok(filled);
+            }
+            if filled == buffer.len() {
+                self.sealed.extend_from_slice(sealed);
+                return Ok(filled);
+            }
+            if self.tls.read_tls(&mut sealed)? == 0 {
+                self.is_over = true;
+            }
+            self.process()?;
+        }
+    }
+
+    /// What is opened already, as much as there is room for.
+    fn take_opened(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        match self.tls.reader().read(buffer) {
+            Ok(bytes) => {
+                self.is_over |= bytes == 0;
+                Ok(bytes)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Seal and send. What is sealed is counted as sent once all of its records are gone.
+    pub fn send(&mut self, socket: &OwnedFd, parts: &[Part<'_>], plain: &mut Vec<u8>) -> io::Result<usize> {
+        if self.outgoing_bytes == 0 {
+            // In one piece: each call of the writer makes records of its own.
+            plain.clear();
+            for part in parts {
+                let room = SEAL_BYTES_MAX - plain.len();
+                match part {
+                    Part::Bytes(bytes) => plain.extend_from_slice(&bytes[..bytes.len().min(room)]),
+                    Part::Words(span) => span.slice(0, room).copy_to(plain),
+                }
+            }
+            self.tls.writer().write_all(plain)?;
+            self.outgoing_bytes = plain.len();
+        }
+        self.flush(socket)?;
+        if self.tls.wants_write() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(std::mem::take(&mut self.outgoing_bytes))
+    }
+
+    /// Have the socket take what it takes.
+    fn flush(&mut self, socket: &OwnedFd) -> io::Result<()> {
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut Socket(socket)) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What it waits for, where no answer is left to be sent.
+    pub fn next(&self) -> Next {
+        if self.tls.wants_write() {
+            return Next::Write;
+        }
+        // What has been read makes no socket ready, and neither does the end that was said with it.
+        if self.is_ending || self.opened_bytes > 0 || !self.sealed.is_empty() { Next::Again } else { Next::Read }
+    }
+
+    /// See [`super::Transport::held_bytes`].
+    pub fn held_bytes(&self) -> usize {
+        let unfinished = &self.unfinished;
+        // A message of the handshake may go over many records.
+        let arrived = if self.until.is_some() { unfinished.total_bytes } else { unfinished.held_bytes() };
+        self.sealed.capacity() + arrived + self.opened_bytes + self.outgoing_bytes
+    }
+
+    /// Whether the handshake should be done by now.
+    pub fn is_late(&self, now: SteadySeconds) -> bool {
+        self.until.is_some_and(|until| now > until)
+    }
+
+    /// Say that nothing more comes.
+    pub fn close(&mut self, socket: &OwnedFd) {
+        self.tls.send_close_notify();
+        // A client that takes nothing learns it by the end of the connection.
+        let _ = self.flush(socket);
+    }
+}

@@ -1,0 +1,229 @@
+//! The users of `-Y FILE`, and whether somebody is one of them.
+//!
+//! The file is memcached's: a line `user:password` for each. Passwords are not kept: each user is a
+//! MAC over name and password, under a key that this process makes for itself. So a comparison
+//! takes as long for a wrong password as for the right one, whatever they have in common: what is
+//! compared are MACs, all of them, each in constant time.
+
+use hmac::digest::CtOutput;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Most users, as in memcached, which overlooks the others without a word.
+const USERS_MAX: usize = 8;
+/// Longest line in bytes, its end left out: memcached's buffer. Longer ones confuse it.
+const LINE_BYTES_MAX: usize = 254;
+/// A file that is larger holds something else.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// Why a file does not say who the users are.
+#[derive(Debug, thiserror::Error)]
+pub enum UsersError {
+    /// It cannot be read.
+    #[error("cannot read {}: {cause}; it must be readable for the user that the server runs as (-u)", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    NoKey(io::Error),
+    /// A line is none of a user's.
+    #[error("{}:{line}: {why}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong, and what would be right. Never what stands there: it may be a password.
+        why: &'static str,
+    },
+    /// There are more than memcached takes.
+    #[error("{}: more than {USERS_MAX} users; memcached takes no more, and so does this server", .0.display())]
+    TooMany(PathBuf),
+}
+
+type Code = CtOutput<Hmac<Sha256>>;
+
+struct User {
+    name: Arc<str>,
+    code: Code,
+}
+
+/// See the module.
+pub struct Users {
+    path: PathBuf,
+    key: [u8; 32],
+    known: RwLock<Vec<User>>,
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "Users({})", self.path.display())
+    }
+}
+
+impl Users {
+    /// Those of this file.
+    pub fn of_file(path: &Path) -> Result<Users, UsersError> {
+        let mut key = [0; 32];
+        let filled = rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty());
+        if filled.map_err(|error| UsersError::NoKey(error.into()))? != key.len() {
+            return Err(UsersError::NoKey(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let users = Users { path: path.to_path_buf(), key, known: RwLock::default() };
+        users.reload()?;
+        Ok(users)
+    }
+
+    /// Read the file anew; returns how many users it has. Where it has a fault those of before
+    /// stay. Connections that have said who they are stay as well.
+    pub fn reload(&self) -> Result<usize, UsersError> {
+        let unreadable = |cause| UsersError::Unreadable { path: self.path.clone(), cause };
+        let mut bytes = Vec::new();
+        File::open(&self.path)
+            .and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes))
+            .map_err(unreadable)?;
+        let found = self.read(&bytes)?;
+        let count = found.len();
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = found;
+        Ok(count)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The name of the user of this name and password, if there is one.
+    pub fn find(&self, name: &[u8], password: &[u8]) -> Option<Arc<str>> {
+        let code = self.code(name, password);
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        // All of them are compared, whichever it is.
+        known.iter().fold(None, |found, user| if user.code == code { Some(user.name.clone()) } else { found })
+    }
+
+    fn code(&self, name: &[u8], password: &[u8]) -> Code {
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&self.key).expect("a key may have any length");
+        // With its length, so that no other pair runs together to the same bytes.
+        mac.update(&(name.len() as u64).to_le_bytes());
+        mac.update(name);
+        mac.update(password);
+        mac.finalize()
+    }
+
+    fn read(&self, bytes: &[u8]) -> Result<Vec<User>, UsersError> {
+        let mut users = Vec::new();
+        let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        let lines = bytes.split(|byte| *byte == b'\n').enumerate();
+        for (at, line) in lines.filter(|_| !bytes.is_empty()) {
+            let wrong = |why| UsersError::Line { path: self.path.clone(), line: at + 1, why };
+            if line.len() > LINE_BYTES_MAX {
+                return Err(wrong("the line is longer than 254 bytes, the most that memcached takes"));
+            }
+            if line.contains(&0) {
+                return Err(wrong("there is a NUL in it; write user:password"));
+            }
+            let colon = line.iter().position(|byte| *byte == b':');
+            let (name, password) = line.split_at(colon.ok_or_else(|| wrong("there is no colon; write user:password"))?);
+            if name.contains(&b' ') {
+                return Err(wrong(
+                    "there is a blank in the user's name, which no client can send; write user:password",
+                ));
+            }
+            // A carriage return ends a password, as in memcached.
+            let password = password[1..].split(|byte| *byte == b'\r').next().unwrap_or_default();
+            if users.len() == USERS_MAX {
+                return Err(UsersError::TooMany(self.path.clone()));
+            }
+            users.push(User { name: String::from_utf8_lossy(name).into(), code: self.code(name, password) });
+        }
+        Ok(users)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The users of a file with this text.
+    fn users(text: &str) -> Result<Users, UsersError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Users::of_file(file.path())
+    }
+
+    #[test]
+    fn who_is_in_the_file_is_known_by_the_whole_password() {
+        let users = users("foo:bar\nbaaaz:quux\r\n:\nx:a:b c\nfoo:second").unwrap();
+        let find = |name: &str, password: &str| users.find(name.as_bytes(), password.as_bytes());
+        for (name, password) in [("foo", "bar"), ("baaaz", "quux"), ("", ""), ("x", "a:b c"), ("foo", "second")] {
+            assert_eq!(find(name, password).as_deref(), Some(name), "{name}:{password}");
+        }
+        for (name, password) in [
+            ("foo", "ba"),
+            ("foo", "bar "),
+            ("foo", "barr"),
+            ("foo", ""),
+            ("fo", "obar"),
+            ("foob", "ar"),
+            ("foo", "quux"),
+            ("", "foobar"),
+            ("baaaz", "quux\r"),
+        ] {
+            assert_eq!(find(name, password), None, "{name}:{password}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_users_knows_nobody() {
+        let users = users("").unwrap();
+        assert_eq!(users.find(b"", b""), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_by_its_line_and_never_shown() {
+        let long = format!("a:b\nc:{}\n", "secret".repeat(50));
+        let nine: String = (0..9).map(|at| format!("u{at}:secret\n")).collect();
+        for (text, words) in [
+            ("a:b\nsecret\n", ":2: there is no colon"),
+            ("a:b\n\n", ":2: there is no colon"),
+            ("a secret:b", ":1: there is a blank"),
+            ("a:secret\0", ":1: there is a NUL"),
+            (&long, ":2: the line is longer"),
+            (&nine, "more than 8 users"),
+        ] {
+            let error = users(text).expect_err(text).to_string();
+            assert!(error.contains(words) && !error.contains("secret"), "{text:?}: {error}");
+        }
+        let error = Users::of_file(Path::new("/nowhere/users")).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read /nowhere/users: "), "{error}");
+    }
+
+    #[test]
+    fn a_file_with_a_fault_changes_nothing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "foo:bar\n").unwrap();
+        let users = Users::of_file(file.path()).unwrap();
+        std::fs::write(file.path(), "foo:new\nnonsense\n").unwrap();
+        assert!(users.reload().is_err());
+        assert!(users.find(b"foo", b"bar").is_some() && users.find(b"foo", b"new").is_none());
+        std::fs::write(file.path(), "foo:new\nme:too").unwrap();
+        assert_eq!(users.reload().unwrap(), 2);
+        assert!(users.find(b"foo", b"bar").is_none() && users.find(b"foo", b"new").is_some());
+    }
+
+    #[test]
+    fn nothing_of_a_user_is_printed() {
+        let users = users("somebody:secret").unwrap();
+        let printed = format!("{users:?} {:?}", users.known.read().unwrap()[0].code);
+        assert!(!printed.contains("secret") && !printed.contains("somebody"), "{printed}");
+    }
+}
