@@ -26,6 +26,7 @@ use super::size;
 use crate::base::limits::{INPUT_BYTES_TOTAL_MIN, OTHER_FILES_MAX, OUTPUT_BYTES_TOTAL_MIN, WORKERS_MAX};
 use crate::base::time::Clock;
 use crate::engine::{Engine, Settings, Switches};
+use crate::protocol::Protocol;
 use crate::replication::attach::Joined;
 use crate::server::listen::{Bound, ListenConfig};
 use crate::server::{Server, ServerConfig};
@@ -106,6 +107,7 @@ impl Given {
         {
             args.idle_timeout = seconds;
         }
+        args.protocol = listeners::protocol(&args.listen, &args.protocol, args.unix_socket.is_some())?.to_string();
         idle.extend(extended.idle.iter().map(|name| format!("-o {name}")));
         Ok(Given { args, config, idle })
     }
@@ -168,6 +170,11 @@ fn server_config(args: &Args, workers: usize, memory_bytes: usize) -> ServerConf
         workers,
         connections_max: args.conn_limit as usize,
         requests_per_turn: args.max_reqs_per_event,
+        protocol: match args.protocol.as_str() {
+            listeners::ASCII => Some(Protocol::Text),
+            listeners::BINARY => Some(Protocol::Binary),
+            _ => None,
+        },
         idle_timeout_seconds: args.idle_timeout,
         input_bytes_total_max: INPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
@@ -346,7 +353,10 @@ fn setting_rows(args: &Args, bound: &Bound, workers: usize, item_bytes_max: usiz
         ("umask", format!("{:o}", args.unix_mask)),
         ("num_threads", workers.to_string()),
         ("cas_enabled", yes(true)),
-        ("binding_protocol", "ascii".to_string()),
+        (
+            "binding_protocol",
+            if args.protocol == listeners::AUTO { "auto-negotiate" } else { &args.protocol }.to_string(),
+        ),
         ("auth_enabled_sasl", yes(false)),
         ("auth_enabled_ascii", yes(false)),
         ("tcp_backlog", args.listen_backlog.to_string()),

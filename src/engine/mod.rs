@@ -228,7 +228,7 @@ impl Engine {
         }
         // After the look at the gate: one that was opened just now may have brought a flush.
         if let Err(no_room) = self.flush_if_due(call.context) {
-            return failed(request, self.refuse(call, no_room.into(), resume, Reply::Text));
+            return failed(request, self.refuse(call, no_room.into(), resume, request.reply()));
         }
         match self.ack_replicas(request) {
             0 => self.perform(call, request, resume),
@@ -250,7 +250,7 @@ impl Engine {
         let begin = self.begin_held(call, request, resume);
         let outcome = self.perform(call, request, resume);
         if outcome == Outcome::Done {
-            self.hold_answer(call, replicas, begin);
+            self.hold_answer(call, request.reply(), replicas, begin);
         }
         outcome
     }
@@ -260,6 +260,7 @@ impl Engine {
     fn perform<'c>(&self, call: &mut Call<'c, '_, '_>, request: &Request<'c>, resume: u32) -> Outcome {
         match request {
             Request::Get(request) => self.get(call, request, resume),
+            Request::GetOne(request) => self.get_single(call, request),
             Request::Store(request) => self.store_classic(call, request),
             Request::Arithmetic(request) => self.arithmetic(call, request),
             Request::Touch(request) => self.touch(call, request),
@@ -277,7 +278,10 @@ impl Engine {
                 Outcome::Done
             }
             Request::Wait { replicas, milliseconds } => self.wait(call, *replicas, *milliseconds),
-            Request::Quit => Outcome::Close,
+            Request::Quit(reply) => {
+                call.done(*reply, Done::Ok);
+                Outcome::Close
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use super::Shared;
 use super::buffers::Buffers;
 use super::connection::{Connection, Phase, ReadAhead};
 use super::control::PeerOf;
-use super::execute::{Executor, Stop, is_binary};
+use super::execute::{Executor, Stop, protocol_of, tell_of_stranger};
 use super::holding::Holding;
 use super::input::InputMemory;
 use super::registry::State;
@@ -21,7 +21,7 @@ use crate::base::limits::{
 };
 use crate::base::time::{SteadySeconds, UnixSeconds};
 use crate::engine::{Context, Output, WorkerStats};
-use crate::protocol::{Parsed, parse};
+use crate::protocol::{Parsed, Protocol};
 use crate::store::{Place, Turn};
 use crate::sys::receive::{receive, receive_behind};
 use rustix::net::{Shutdown, shutdown};
@@ -244,7 +244,9 @@ impl Lane<'_> {
         let Ok(Some(bytes)) = ahead.received else { return None };
         let engine = &self.shared.engine;
         let Buffers { reads, keys, .. } = &mut self.buffers;
-        match parse(&reads[slot][..bytes], engine.parse_limits(), &mut keys[0]) {
+        let input = &reads[slot][..bytes];
+        let protocol = protocol_of(&connection.progress, only_protocol(self.shared, connection), input)?;
+        match protocol.parse(input, engine.parse_limits(), &mut keys[0]) {
             Parsed::Request(request, _) => engine.plan(&request).place(),
             Parsed::Incomplete { .. } | Parsed::Rejected(_) => None,
         }
@@ -290,15 +292,18 @@ impl Lane<'_> {
         output: &mut Output,
     ) -> (usize, Stop) {
         connection.view.set_last_command(self.steady_now);
-        if is_binary(&mut connection.progress, input) {
+        let only = only_protocol(self.shared, connection);
+        let Some(protocol) = protocol_of(&connection.progress, only, input) else {
+            tell_of_stranger(only);
             return (input.len(), Stop::Refused);
-        }
+        };
+        connection.progress.protocol = Some(protocol);
         let Lane { shared, stats, buffers, now, .. } = self;
         let client = PeerOf(&connection.socket);
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
         let keys_left = KEYS_PER_TURN_MAX.max(shared.config.requests_per_turn);
         let mut context = Context { turn, now: *now, stats, scratch, keys_left, host, client: &client };
-        let executor = Executor { shared };
+        let executor = Executor { shared, protocol };
         executor.run(&mut context, &mut buffers.keys, input, &mut connection.progress, output)
     }
 
@@ -348,6 +353,11 @@ impl Lane<'_> {
             _ => Next::Close,
         }
     }
+}
+
+/// What a client must speak; operators may choose.
+fn only_protocol(shared: &Shared, connection: &Connection) -> Option<Protocol> {
+    shared.config.protocol.filter(|_| !connection.is_operator)
 }
 
 /// When to look at the rest again: a rest that was not looked at for want of bytes, at once.

@@ -46,8 +46,8 @@ pub const OPTIONS: [Opt; 36] = [
         'l',
         "listen",
         State::Differs(
-            "without it 127.0.0.1 alone is listened to, not every address (`-l '*'` does that); a tag is taken without effect; proto[binary], \
-             proto[proxy], notls, btls and mtls are refused",
+            "without it 127.0.0.1 alone is listened to, not every address (`-l '*'` does that); a tag is taken without effect; proto[NAME] must \
+             be the same for all listeners; proto[proxy], notls, btls and mtls are refused",
         ),
     ),
     opt(
@@ -81,7 +81,9 @@ pub const OPTIONS: [Opt; 36] = [
     opt(
         'B',
         "protocol",
-        State::Only(&["ascii", "auto"], "the binary protocol is not served; have clients use the text protocols"),
+        State::Differs(
+            "with ascii, a client that opens in the binary protocol is disconnected at once; it is told of no ERROR",
+        ),
     ),
     opt('I', "max-item-size", State::Same),
     opt('S', "enable-sasl", State::Refused(OPEN)),
@@ -165,7 +167,7 @@ mod tests {
 
     #[test]
     fn what_is_given_is_judged_by_the_table() {
-        assert_eq!(judged("-p 0 -m 64 -U 0 -B auto -B ascii").unwrap(), Vec::<String>::new());
+        assert_eq!(judged("-p 0 -m 64 -U 0 -B auto -B binary").unwrap(), Vec::<String>::new());
         assert_eq!(judged("-C -f 1.25 -n 48 -L -N 1 -W").unwrap(), ["-f", "-n", "-L", "-C", "-W", "-N"]);
         for (line, words) in [
             ("-S", "-S (--enable-sasl) is refused"),
@@ -173,7 +175,6 @@ mod tests {
             ("-Z", "-Z (--enable-ssl) is refused"),
             ("-e /mnt/file", "-e (--memory-file) is refused"),
             ("-U 11211", "-U (--udp-port) 11211 is refused: UDP"),
-            ("-B binary", "-B (--protocol) binary is refused"),
         ] {
             let error = judged(line).unwrap_err().to_string();
             assert!(error.starts_with(words), "{line}: {error}");
