@@ -3,6 +3,10 @@
 //! except in CI. `REMORA_TEST_SERVER=host:port` points them at another server, memcached for
 //! example, to see that a test asks for nothing more than it does.
 
+#[path = "interop/binary.rs"]
+mod binary;
+#[path = "interop/memcached.rs"]
+mod memcached;
 mod support;
 
 use std::path::PathBuf;

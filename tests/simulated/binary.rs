@@ -157,8 +157,11 @@ fn in_binary(client: &mut Client<'_>, step: &Step, opaque: u32) -> Vec<Answer> {
     answers
 }
 
-/// What is under each key: value, flags, seconds that are left, and CAS.
-fn left(client: &mut Client<'_>) -> Vec<Option<(Vec<u8>, u32, Option<u32>, u64)>> {
+/// Value, flags, seconds that are left, and CAS.
+type Left = (Vec<u8>, u32, Option<u32>, u64);
+
+/// What is under each key.
+fn left(client: &mut Client<'_>) -> Vec<Option<Left>> {
     let now = client.now;
     let mut look = |number| {
         client.look(format!("key{number}").as_bytes(), |item| {

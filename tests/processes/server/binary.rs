@@ -19,6 +19,9 @@ fn set<'a>(key: &'a str, value: &'a [u8]) -> Packet<'a> {
     Packet { opcode: 0x01, extras: &ITEM, key: key.as_bytes(), value, ..Packet::default() }
 }
 
+/// Of an answer: status, extras, key, value.
+type Told<'a> = (u16, &'a [u8], &'a [u8], Vec<u8>);
+
 /// Send it, and a noop behind it; what came before the answer to that.
 fn ask(client: &mut Client, packet: &Packet<'_>) -> Vec<Answer> {
     client.send(&[packet.bytes(), NOOP.bytes()].concat());
@@ -48,8 +51,7 @@ fn every_command_is_answered() {
     let never = [&2u64.to_be_bytes()[..], &40u64.to_be_bytes(), &[0xFF; 4]].concat();
     let counting = |opcode, key: &'static str, extras| Packet { extras, ..with_key(opcode, key) };
     let number = |number: u64| number.to_be_bytes().to_vec();
-    // Request, status, extras, key, value; none where there is no answer.
-    let table: Vec<(Packet<'_>, Option<(u16, &[u8], &[u8], Vec<u8>)>)> = vec![
+    let table: Vec<(Packet<'_>, Option<Told<'_>>)> = vec![
         (with_key(0x00, "k"), Some((1, b"", b"", b"Not found".to_vec()))),
         (with_key(0x09, "k"), None),
         (with_key(0x0C, "k"), Some((1, b"", b"k", vec![]))),
