@@ -1,6 +1,7 @@
 //! What each command means: the only place. Takes a request, a worker's turn and the clock; changes
 //! the store; finds out what the command came to, and has an encoder append that to the output:
-//! that of the request, or the text protocol's for what it alone has (get, meta commands, wait).
+//! that of the request, or that of the only protocol that has the command (get, meta commands, wait
+//! in text; a get of one key in binary).
 //!
 //! Each meaning exists once: `set` and `ms` end in one function, and so do `incr` and `ma`,
 //! `delete` and `md`, `touch` and `gat`. The reference is memcached 1.6.45; where Remora differs,
