@@ -3,6 +3,10 @@
 //! except in CI. `REMORA_TEST_SERVER=host:port` points them at another server, memcached for
 //! example, to see that a test asks for nothing more than it does.
 
+#[path = "interop/binary.rs"]
+mod binary;
+#[path = "interop/memcached.rs"]
+mod memcached;
 mod support;
 
 use std::path::PathBuf;
@@ -73,8 +77,10 @@ fn interop_memccapable() {
         return;
     }
     let target = Target::start(&["-m", "64"]);
-    let said = succeeds("memccapable", &["-h", target.host(), "-p", target.port(), "-a"]);
+    // Both protocols: 27 tests of each.
+    let said = succeeds("memccapable", &["-h", target.host(), "-p", target.port()]);
     println!("{said}");
+    assert_eq!(said.matches("[pass]").count(), 54, "{said}");
     assert!(said.contains("All tests passed"), "{said}");
     assert!(!said.to_lowercase().contains("fail"), "{said}");
 }

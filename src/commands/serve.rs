@@ -28,6 +28,7 @@ use crate::base::limits::{
     INPUT_BYTES_TOTAL_MIN, OTHER_FILES_MAX, OTHER_FILES_PER_WORKER, OUTPUT_BYTES_TOTAL_MIN, WORKERS_MAX,
 };
 use crate::engine::{Engine, Settings, Switches};
+use crate::protocol::Protocol;
 use crate::replication::attach::Joined;
 use crate::server::listen::{Bound, ListenConfig};
 use crate::server::tls::{Asks, TlsOptions};
@@ -111,6 +112,8 @@ impl Given {
         {
             args.idle_timeout = seconds;
         }
+        let spoken = listeners::protocol(&args.listen, &args.protocol, args.unix_socket.is_some())?;
+        args.protocol = access::protocol(&args, spoken)?.to_string();
         idle.extend(extended.idle.iter().map(|name| format!("-o {name}")));
         Ok(Given { args, config, idle, tls: extended.tls })
     }
@@ -180,6 +183,11 @@ fn server_config(args: &Args, workers: usize, memory_bytes: usize) -> ServerConf
         workers,
         connections_max: args.conn_limit as usize,
         requests_per_turn: args.max_reqs_per_event,
+        protocol: match args.protocol.as_str() {
+            listeners::ASCII => Some(Protocol::Text),
+            listeners::BINARY => Some(Protocol::Binary),
+            _ => None,
+        },
         idle_timeout_seconds: args.idle_timeout,
         input_bytes_total_max: INPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
@@ -378,7 +386,10 @@ fn setting_rows(args: &Args, bound: &Bound) -> Vec<(&'static str, String)> {
         ("domain_socket", path),
         ("umask", format!("{:o}", args.unix_mask)),
         ("cas_enabled", yes(true)),
-        ("binding_protocol", "ascii".to_string()),
+        (
+            "binding_protocol",
+            if args.protocol == listeners::AUTO { "auto-negotiate" } else { &args.protocol }.to_string(),
+        ),
         ("auth_enabled_sasl", yes(false)),
         ("auth_enabled_ascii", args.auth_file.as_ref().map_or(yes(false), |file| file.display().to_string())),
         ("tcp_backlog", args.listen_backlog.to_string()),

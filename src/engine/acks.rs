@@ -51,7 +51,7 @@ impl Engine {
 
     /// Hold the answer to what was written since `begin`, if anything was.
     #[cold]
-    pub(super) fn hold_answer(&self, call: &mut Call<'_, '_, '_>, replicas: u8, begin: Begin) {
+    pub(super) fn hold_answer(&self, call: &mut Call<'_, '_, '_>, reply: Reply, replicas: u8, begin: Begin) {
         let Begin { place, reign } = begin;
         let goal = match call.context.turn.appended() {
             Appended::Nothing => return,
@@ -60,7 +60,8 @@ impl Engine {
         };
         call.context.stats.acks_waited.increment();
         let within = self.acks.timeout;
-        call.out.hold(place, Held { kind: Kind::Write, goal, reign, replicas, since: Instant::now(), within });
+        let kind = Kind::Write(reply);
+        call.out.hold(place, Held { kind, goal, reign, replicas, since: Instant::now(), within });
     }
 
     /// wait: what is written now is all that this connection, or any other, has written here so

@@ -5,7 +5,7 @@
 //! "was hit". It pads a number that became shorter with blanks; Remora does not (its documentation
 //! tells clients not to rely on it).
 
-use super::{Call, Engine, Outcome};
+use super::{Call, Engine, Outcome, expiry_of};
 use crate::base::limits::NUMBER_TEXT_BYTES_MAX;
 use crate::base::time::Expiry;
 use crate::protocol::answer::Counted;
@@ -34,10 +34,10 @@ impl Engine {
             key: request.key,
             increment: request.increment,
             delta: request.delta,
-            compare_cas: 0,
+            compare_cas: request.compare_cas,
             new_cas: None,
             expiry: None,
-            create: None,
+            create: request.create.map(|(initial, exptime)| (initial, expiry_of(exptime, call.context.now))),
         };
         match self.count(call, &order) {
             Ok(counted) => {

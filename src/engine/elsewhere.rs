@@ -52,21 +52,19 @@ impl Call<'_, '_, '_> {
     }
 }
 
-/// None for a request that does not write; else how its client wants to be answered. A refused meta
-/// command is answered even with q. mg with N is not counted here: it writes only on a miss.
+/// None for a request that does not write; else how its client wants to be answered. mg with N is
+/// not counted here: it writes only on a miss.
 pub(super) fn writes(request: &Request<'_>) -> Option<Reply> {
-    match request {
-        Request::Get(request) => request.form.touch.map(|_| Reply::Text),
-        Request::Store(request) => Some(request.reply),
-        Request::Arithmetic(request) => Some(request.reply),
-        Request::Touch(request) => Some(request.reply),
-        Request::Delete(request) => Some(request.reply),
+    let writes = match request {
+        Request::Get(request) => request.form.touch.is_some(),
+        Request::GetOne(request) => request.touch.is_some(),
+        Request::Store(_) | Request::Arithmetic(_) | Request::Touch(_) | Request::Delete(_) => true,
         // How much memory there is, the primary says.
-        Request::FlushAll { reply, .. } | Request::CacheMemlimit { reply, .. } => Some(*reply),
+        Request::FlushAll { .. } | Request::CacheMemlimit { .. } => true,
         Request::Meta(request) => match request.verb {
-            MetaVerb::Set | MetaVerb::Delete | MetaVerb::Arithmetic => Some(Reply::Text),
-            MetaVerb::Get => request.ttl.map(|_| Reply::Text),
-            MetaVerb::Debug => None,
+            MetaVerb::Set | MetaVerb::Delete | MetaVerb::Arithmetic => true,
+            MetaVerb::Get => request.ttl.is_some(),
+            MetaVerb::Debug => false,
         },
         Request::Noop(_)
         | Request::Verbosity { .. }
@@ -77,6 +75,7 @@ pub(super) fn writes(request: &Request<'_>) -> Option<Reply> {
         | Request::Wait { .. }
         | Request::Version(_)
         | Request::RefreshCertificates(_)
-        | Request::Quit => None,
-    }
+        | Request::Quit(_) => false,
+    };
+    writes.then(|| request.reply())
 }

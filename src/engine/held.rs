@@ -109,8 +109,8 @@ impl Goal {
 /// What is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The answer to a write: it goes out as it is, or an error in its place.
-    Write,
+    /// The answer to a write: it goes out as it is, or an error in its place, told like this.
+    Write(Reply),
     /// The answer to wait, made when it is due: how many replicas have it, as [`Goal`] counts them.
     Count,
 }
@@ -160,15 +160,19 @@ impl Held {
         let enough = count >= usize::from(self.replicas);
         let over = || judge.ending || judge.now.saturating_duration_since(self.since) >= self.within;
         match self.kind {
-            Kind::Write if enough => Verdict::Stands,
-            Kind::Write if over() => Verdict::TimedOut(count),
+            Kind::Write(_) if enough => Verdict::Stands,
+            Kind::Write(_) if over() => Verdict::TimedOut(count),
             Kind::Count if enough || over() => Verdict::Counted(count),
-            Kind::Write | Kind::Count => Verdict::Waits,
+            Kind::Write(_) | Kind::Count => Verdict::Waits,
         }
     }
 
     /// Append what the client is told instead of the answer that was held.
     pub fn write_verdict(&self, verdict: Verdict, now: Instant, out: &mut Vec<u8>) {
+        let reply = match self.kind {
+            Kind::Write(reply) => reply,
+            Kind::Count => Reply::Text,
+        };
         match verdict {
             Verdict::Waits | Verdict::Stands => {}
             Verdict::Counted(count) => encode::replicas(out, count),
@@ -178,9 +182,9 @@ impl Held {
                 let why = format_args!(
                     "not acknowledged: {count} of {wanted} replicas have it after {waited} ms; it is stored here"
                 );
-                Reply::Text.refused_because(out, Fault::Server, why);
+                reply.refused_because(out, Fault::Server, why);
             }
-            Verdict::Demoted => Reply::Text.refused(out, Refusal::Demoted),
+            Verdict::Demoted => reply.refused(out, Refusal::Demoted),
         }
     }
 }
@@ -208,6 +212,8 @@ mod tests {
         }
     }
 
+    const WRITE: Kind = Kind::Write(Reply::Text);
+
     /// As a store begins.
     const FIRST: Reign = Reign::BIRTH;
 
@@ -229,14 +235,14 @@ mod tests {
             ending: false,
             reigns: &reigns,
         };
-        assert_eq!(held(Kind::Write, 2).verdict(&judge(0)), Verdict::Stands);
-        assert_eq!(held(Kind::Write, 3).verdict(&judge(49)), Verdict::Waits);
-        assert_eq!(held(Kind::Write, 3).verdict(&judge(50)), Verdict::TimedOut(2));
+        assert_eq!(held(WRITE, 2).verdict(&judge(0)), Verdict::Stands);
+        assert_eq!(held(WRITE, 3).verdict(&judge(49)), Verdict::Waits);
+        assert_eq!(held(WRITE, 3).verdict(&judge(50)), Verdict::TimedOut(2));
         assert_eq!(held(Kind::Count, 2).verdict(&judge(0)), Verdict::Counted(2));
         assert_eq!(held(Kind::Count, 3).verdict(&judge(49)), Verdict::Waits);
         assert_eq!(held(Kind::Count, 3).verdict(&judge(50)), Verdict::Counted(2));
         let ending = Judge { ending: true, ..judge(0) };
-        assert_eq!(held(Kind::Write, 3).verdict(&ending), Verdict::TimedOut(2));
+        assert_eq!(held(WRITE, 3).verdict(&ending), Verdict::TimedOut(2));
     }
 
     #[test]
@@ -249,8 +255,8 @@ mod tests {
         // Shard 1 was closed, then opened again.
         let (applied, reigns) = (Applied(vec![100]), Reached(vec![FIRST, third, FIRST]));
         let judge = Judge { holders: &applied, now: Instant::now(), ending: false, reigns: &reigns };
-        for kind in [Kind::Write, Kind::Count] {
-            let has_it = if kind == Kind::Write { Verdict::Stands } else { Verdict::Counted(1) };
+        for kind in [WRITE, Kind::Count] {
+            let has_it = if kind == WRITE { Verdict::Stands } else { Verdict::Counted(1) };
             for (goal, reign, verdict) in [
                 (shard(1), FIRST, Verdict::Demoted),
                 (shard(1), second, Verdict::Demoted),
@@ -285,7 +291,7 @@ mod tests {
             let reign = store.reign();
             let judge = Judge { holders: &Closing(&store), now: Instant::now(), ending: false, reigns: &store };
             let (since, within) = (judge.now, Duration::MAX);
-            let held = Held { kind: Kind::Write, goal, reign, replicas: 1, since, within };
+            let held = Held { kind: WRITE, goal, reign, replicas: 1, since, within };
             assert_eq!(held.verdict(&judge), Verdict::Demoted);
         }
     }
@@ -303,7 +309,7 @@ mod tests {
     #[test]
     fn each_shard_is_held_by_enough_replicas_of_its_own() {
         let held = Held {
-            kind: Kind::Write,
+            kind: WRITE,
             goal: Goal::All([100, 101, 0].into()),
             reign: FIRST,
             replicas: 2,
@@ -311,9 +317,9 @@ mod tests {
             within: Duration::MAX,
         };
         for (having, kind, verdict) in [
-            ([2, 2, 0], Kind::Write, Verdict::Stands),
+            ([2, 2, 0], WRITE, Verdict::Stands),
             ([2, 3, 0], Kind::Count, Verdict::Counted(2)),
-            ([2, 1, 0], Kind::Write, Verdict::Waits),
+            ([2, 1, 0], WRITE, Verdict::Waits),
             ([0, 3, 3], Kind::Count, Verdict::Waits),
         ] {
             let (having, reigns) = (Having(having), Reached(vec![FIRST; 3]));

@@ -1,6 +1,7 @@
 //! What each command means: the only place. Takes a request, a worker's turn and the clock; changes
 //! the store; finds out what the command came to, and has an encoder append that to the output:
-//! that of the request, or the text protocol's for what it alone has (get, meta commands, wait).
+//! that of the request, or that of the only protocol that has the command (get, meta commands, wait
+//! in text; a get of one key in binary).
 //!
 //! Each meaning exists once: `set` and `ms` end in one function, and so do `incr` and `ma`,
 //! `delete` and `md`, `touch` and `gat`. The reference is memcached 1.6.45; where Remora differs,
@@ -244,7 +245,7 @@ impl Engine {
         }
         // After the look at the gate: one that was opened just now may have brought a flush.
         if let Err(no_room) = self.flush_if_due(call.context) {
-            return failed(request, self.refuse(call, no_room.into(), resume, Reply::Text));
+            return failed(request, self.refuse(call, no_room.into(), resume, request.reply()));
         }
         match self.ack_replicas(request) {
             0 => self.perform(call, request, resume),
@@ -266,7 +267,7 @@ impl Engine {
         let begin = self.begin_held(call, request, resume);
         let outcome = self.perform(call, request, resume);
         if outcome == Outcome::Done {
-            self.hold_answer(call, replicas, begin);
+            self.hold_answer(call, request.reply(), replicas, begin);
         }
         outcome
     }
@@ -276,6 +277,7 @@ impl Engine {
     fn perform<'c>(&self, call: &mut Call<'c, '_, '_>, request: &Request<'c>, resume: u32) -> Outcome {
         match request {
             Request::Get(request) => self.get(call, request, resume),
+            Request::GetOne(request) => self.get_single(call, request),
             Request::Store(request) => self.store_classic(call, request),
             Request::Arithmetic(request) => self.arithmetic(call, request),
             Request::Touch(request) => self.touch(call, request),
@@ -295,7 +297,10 @@ impl Engine {
             }
             Request::RefreshCertificates(reply) => refresh_certificates(call, *reply),
             Request::Wait { replicas, milliseconds } => self.wait(call, *replicas, *milliseconds),
-            Request::Quit => Outcome::Close,
+            Request::Quit(reply) => {
+                call.done(*reply, Done::Ok);
+                Outcome::Close
+            }
         }
     }
 

@@ -54,6 +54,7 @@ impl Engine {
 fn first_key<'r>(request: &Request<'r>) -> NextKey<'r> {
     match request {
         Request::Get(request) => request.keys.next(0),
+        Request::GetOne(request) => NextKey::Key(request.key, 0),
         Request::Store(request) => NextKey::Key(request.key, 0),
         Request::Arithmetic(request) => NextKey::Key(request.key, 0),
         Request::Touch(request) => NextKey::Key(request.key, 0),
@@ -69,7 +70,7 @@ fn first_key<'r>(request: &Request<'r>) -> NextKey<'r> {
         | Request::Wait { .. }
         | Request::Version(_)
         | Request::RefreshCertificates(_)
-        | Request::Quit
+        | Request::Quit(_)
         | Request::Noop(_) => NextKey::End,
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Remains {
 impl Engine {
     /// delete.
     pub(super) fn delete(&self, call: &mut Call<'_, '_, '_>, request: &Delete<'_>) -> Outcome {
-        let order = RemoveOrder { key: request.key, ..RemoveOrder::default() };
+        let order = RemoveOrder { key: request.key, compare_cas: request.compare_cas, remains: None };
         match self.remove(call, &order) {
             Ok(removed) => {
                 request.reply.removed(call.out.bytes(), removed);

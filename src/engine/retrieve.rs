@@ -1,4 +1,4 @@
-//! get, gets, gat, gats.
+//! get, gets, gat, gats; and get, gat, touch of the binary protocol, which name one key.
 //!
 //! A get walks its keys by offset. When the output is full, or it has looked up as many keys as it
 //! may in one turn, it stops behind a key and is resumed there; END is written only at the end. A
@@ -10,7 +10,8 @@ use super::prefixes::Use;
 use super::{Call, Engine, Outcome, Output, expiry_of};
 use crate::base::time::Expiry;
 use crate::protocol::answer::Touched;
-use crate::protocol::request::{Get, Touch};
+use crate::protocol::binary;
+use crate::protocol::request::{Get, GetOne, Touch};
 use crate::protocol::text::encode;
 use crate::protocol::text::keys::{Keys, NextKey};
 use crate::protocol::{Refusal, Reply};
@@ -106,6 +107,42 @@ impl Engine {
         with_cas: bool,
         touch: Option<Expiry>,
     ) -> Result<(), Unwritten> {
+        if let Some(item) = self.find(call, at, touch)? {
+            let cas = with_cas.then(|| item.cas());
+            encode::value_line(call.out.bytes(), at.key, item.client_flags(), item.value_bytes(), cas);
+            append_value(call.out, &item);
+            encode::value_end(call.out.bytes());
+        }
+        Ok(())
+    }
+
+    /// get, gat, touch of the binary protocol.
+    pub(super) fn get_single(&self, call: &mut Call<'_, '_, '_>, request: &GetOne<'_>) -> Outcome {
+        let GetOne { key, touch, head } = *request;
+        let at = self.locate(call, key);
+        let touch = touch.map(|exptime| expiry_of(exptime, call.context.now));
+        match self.find(call, &at, touch) {
+            Ok(None) => binary::encode::missed(call.out.bytes(), head, key),
+            Ok(Some(item)) => {
+                let (flags, value_bytes) = (item.client_flags(), item.value_bytes());
+                binary::encode::found(call.out.bytes(), head, key, flags, value_bytes, item.cas());
+                if head.tells_value() {
+                    append_value(call.out, &item);
+                }
+            }
+            Err(unwritten) => return self.refuse(call, unwritten, 0, Reply::Binary(head)),
+        }
+        Outcome::Done
+    }
+
+    /// The item under a key, which was used with that and, with `touch`, has a new expiry.
+    #[inline(always)]
+    fn find<'t, 'w: 't>(
+        &'t self,
+        call: &Call<'_, 'w, '_>,
+        at: &'t Located<'t>,
+        touch: Option<Expiry>,
+    ) -> Result<Option<Item<'t>>, Unwritten> {
         let (turn, now, stats) = (call.context.turn, call.context.now, call.context.stats);
         let found = match touch {
             None => {
@@ -124,14 +161,10 @@ impl Engine {
             Some(expiry) => self.touch_item(call, at, expiry)?,
         };
         self.prefixes.record(at.key, Use::Get { hit: found.is_some() });
-        if let Some(item) = found {
-            call.note_use(&item, self.store.takes_writes(at.place));
-            let cas = with_cas.then(|| item.cas());
-            encode::value_line(call.out.bytes(), at.key, item.client_flags(), item.value_bytes(), cas);
-            append_value(call.out, &item);
-            encode::value_end(call.out.bytes());
+        if let Some(item) = &found {
+            call.note_use(item, self.store.takes_writes(at.place));
         }
-        Ok(())
+        Ok(found)
     }
 
     /// touch. Inlined: it is so short that the call would show.

@@ -105,7 +105,7 @@ impl Engine {
             value: request.value,
             client_flags: request.client_flags,
             expiry: expiry_of(request.exptime, call.context.now),
-            onto_cas: 0,
+            onto_cas: request.onto_cas,
             vivify: false,
             accept_older: false,
             new_cas: None,

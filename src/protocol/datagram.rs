@@ -10,6 +10,8 @@
 //!
 //! Numbers are big-endian. A request is one datagram. An answer may be several.
 
+use super::binary;
+
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 8;
 
@@ -31,12 +33,13 @@ pub enum Asked<'d> {
     Nothing,
 }
 
-/// What a datagram asks for. All commands of the text protocol begin with a small letter, and all
-/// answers with something else. So an answer is no request: two servers cannot be made to answer
-/// one another for ever by one datagram with a forged sender.
+/// What a datagram asks for. All commands of the text protocol begin with a small letter, and
+/// packets of the binary one with another byte where they ask than where they answer. So an answer
+/// is no request: two servers cannot be made to answer one another for ever by one datagram with a
+/// forged sender.
 pub fn parse(datagram: &[u8]) -> Asked<'_> {
     let Some((header, payload)) = datagram.split_first_chunk::<HEADER_BYTES>() else { return Asked::Nothing };
-    if !payload.first().is_some_and(u8::is_ascii_lowercase) {
+    if !payload.first().is_some_and(|first| first.is_ascii_lowercase() || *first == binary::MAGIC) {
         return Asked::Nothing;
     }
     let number = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);

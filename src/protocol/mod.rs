@@ -3,10 +3,11 @@
 //!
 //! What is asked ([`request`]) and what came of it ([`answer`], [`refusal`]) are the same in every
 //! protocol. A parser makes the one of bytes, an encoder makes bytes of the other; [`reply`] says
-//! which encoder it is. The text protocol is in [`mod@text`]. [`datagram`] is what UDP puts around
-//! it.
+//! which encoder it is. The text protocol is in [`mod@text`], the binary one in [`mod@binary`];
+//! which of them a connection speaks, [`Protocol`] says. [`datagram`] is what UDP puts around both.
 
 pub mod answer;
+pub mod binary;
 pub mod datagram;
 pub mod refusal;
 pub mod reply;
@@ -17,6 +18,32 @@ pub use refusal::Refusal;
 pub use reply::Reply;
 pub use request::{Exptime, Request, Shutdown};
 pub use text::{parse, parse_more_of_get};
+
+/// What a connection speaks, from its first byte to its last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Lines: classic commands and meta commands.
+    Text,
+    /// Packets.
+    Binary,
+}
+
+impl Protocol {
+    /// The protocol of a connection that opens with `first`: as in memcached, by that byte alone.
+    #[inline]
+    pub fn of(first: u8) -> Protocol {
+        if first == binary::MAGIC { Protocol::Binary } else { Protocol::Text }
+    }
+
+    /// Parse the first request in `input`.
+    #[inline]
+    pub fn parse<'a>(self, input: &'a [u8], limits: ParseLimits, scratch: &'a mut KeyScratch) -> Parsed<'a> {
+        match self {
+            Protocol::Text => parse(input, limits, scratch),
+            Protocol::Binary => binary::parse(input, limits),
+        }
+    }
+}
 
 /// The version that clients are told: first the memcached that Remora behaves like, since clients
 /// choose by these numbers what to send (libmemcached refuses a server whose first number is zero),

@@ -112,6 +112,13 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Its line in the text protocol without what only that protocol needs.
+    pub fn words(self) -> &'static [u8] {
+        let line = self.line().trim_ascii_end();
+        let kinds = [&b"CLIENT_ERROR "[..], b"SERVER_ERROR "];
+        kinds.iter().find_map(|kind| line.strip_prefix(*kind)).unwrap_or(line)
+    }
+
     /// As the text protocol tells it, line end included.
     pub fn line(self) -> &'static [u8] {
         match self {

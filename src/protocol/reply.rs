@@ -4,6 +4,7 @@
 //! connection that was. Matched once an answer.
 
 use super::answer::{Counted, Done, PrefixCounts, Removed, Stored, Touched};
+use super::binary::{self, Head};
 use super::refusal::Refusal;
 use super::text::encode;
 use std::fmt::Display;
@@ -13,6 +14,8 @@ use std::fmt::Display;
 pub enum Reply {
     /// In the text protocol.
     Text,
+    /// In the binary protocol, as an answer to such a request.
+    Binary(Head),
     /// Not at all, whatever comes of it (noreply).
     Silent,
 }
@@ -32,6 +35,7 @@ impl Reply {
     pub fn stored(self, out: &mut Vec<u8>, stored: Stored) {
         match self {
             Reply::Text => encode::stored(out, stored),
+            Reply::Binary(head) => binary::encode::stored(out, head, stored),
             Reply::Silent => {}
         }
     }
@@ -41,6 +45,7 @@ impl Reply {
     pub fn counted(self, out: &mut Vec<u8>, counted: Counted) {
         match self {
             Reply::Text => encode::counted(out, counted),
+            Reply::Binary(head) => binary::encode::counted(out, head, counted),
             Reply::Silent => {}
         }
     }
@@ -50,6 +55,7 @@ impl Reply {
     pub fn removed(self, out: &mut Vec<u8>, removed: Removed) {
         match self {
             Reply::Text => encode::removed(out, removed),
+            Reply::Binary(head) => binary::encode::removed(out, head, removed),
             Reply::Silent => {}
         }
     }
@@ -59,6 +65,7 @@ impl Reply {
     pub fn touched(self, out: &mut Vec<u8>, touched: Touched) {
         match self {
             Reply::Text => encode::touched(out, touched),
+            Reply::Binary(_) => unreachable!("touch of the binary protocol is a get of one key"),
             Reply::Silent => {}
         }
     }
@@ -69,6 +76,7 @@ impl Reply {
     pub fn done(self, out: &mut Vec<u8>, done: Done) {
         match self {
             Reply::Text => encode::done(out, done),
+            Reply::Binary(head) => binary::encode::done(out, head),
             Reply::Silent => {}
         }
     }
@@ -78,6 +86,7 @@ impl Reply {
     pub fn version(self, out: &mut Vec<u8>) {
         match self {
             Reply::Text => encode::version(out),
+            Reply::Binary(head) => binary::encode::version(out, head),
             Reply::Silent => {}
         }
     }
@@ -88,6 +97,7 @@ impl Reply {
     pub fn refused(self, out: &mut Vec<u8>, refusal: Refusal) {
         match self {
             Reply::Text => out.extend_from_slice(refusal.line()),
+            Reply::Binary(head) => binary::encode::refused(out, head, refusal),
             Reply::Silent => {}
         }
     }
@@ -97,6 +107,7 @@ impl Reply {
     pub fn refused_because(self, out: &mut Vec<u8>, fault: Fault, why: impl Display) {
         match self {
             Reply::Text => encode::refused_because(out, fault, why),
+            Reply::Binary(head) => binary::encode::refused_because(out, head, fault, why),
             Reply::Silent => {}
         }
     }
@@ -118,6 +129,7 @@ impl<'o> Rows<'o> {
     pub fn row(&mut self, name: impl Display, value: impl Display) {
         match self.reply {
             Reply::Text => encode::row(self.out, name, value),
+            Reply::Binary(head) => binary::encode::row(self.out, head, name, value),
             Reply::Silent => {}
         }
     }
@@ -126,6 +138,7 @@ impl<'o> Rows<'o> {
     pub fn prefix(&mut self, prefix: &[u8], counts: &PrefixCounts) {
         match self.reply {
             Reply::Text => encode::prefix(self.out, prefix, counts),
+            Reply::Binary(head) => binary::encode::prefix(self.out, head, prefix, counts),
             Reply::Silent => {}
         }
     }
@@ -134,6 +147,7 @@ impl<'o> Rows<'o> {
     pub fn end(self) {
         match self.reply {
             Reply::Text => encode::end(self.out),
+            Reply::Binary(head) => binary::encode::end(self.out, head),
             Reply::Silent => {}
         }
     }

@@ -1,6 +1,7 @@
 //! Requests, whichever protocol they came by, as structures: what a parser gives and the engine
 //! executes. Those that name keys borrow them from the input.
 
+use super::binary::Head;
 use super::reply::Reply;
 use super::text::dump::DumpForm;
 use super::text::keys::Keys;
@@ -11,6 +12,8 @@ use super::text::meta::MetaRequest;
 pub enum Request<'a> {
     /// get, gets, gat, gats.
     Get(Get<'a>),
+    /// get, gat, touch of the binary protocol.
+    GetOne(GetOne<'a>),
     /// set, add, replace, append, prepend, cas.
     Store(Store<'a>),
     /// incr, decr.
@@ -72,7 +75,7 @@ pub enum Request<'a> {
     /// refresh_certs.
     RefreshCertificates(Reply),
     /// quit.
-    Quit,
+    Quit(Reply),
     /// mg, ms, md, ma, me.
     Meta(MetaRequest<'a>),
     /// mn.
@@ -99,6 +102,32 @@ pub enum DumpedClasses {
     None,
     /// There is no such class.
     Invalid,
+}
+
+impl Request<'_> {
+    /// How its client wants to be answered, whatever becomes of it. (Of a refused meta command it
+    /// is told even with q.)
+    pub fn reply(&self) -> Reply {
+        match self {
+            Request::GetOne(request) => Reply::Binary(request.head),
+            Request::Store(request) => request.reply,
+            Request::Arithmetic(request) => request.reply,
+            Request::Touch(request) => request.reply,
+            Request::Delete(request) => request.reply,
+            Request::FlushAll { reply, .. }
+            | Request::CacheMemlimit { reply, .. }
+            | Request::Verbosity { reply, .. }
+            | Request::Stats { reply, .. }
+            | Request::Shutdown { reply, .. }
+            | Request::Version(reply)
+            | Request::RefreshCertificates(reply)
+            | Request::Quit(reply)
+            | Request::Noop(reply) => *reply,
+            Request::Get(_) | Request::Meta(_) | Request::Dump(_) | Request::Wait { .. } | Request::Replication(_) => {
+                Reply::Text
+            }
+        }
+    }
 }
 
 /// How a client wants the server to end.
@@ -140,6 +169,17 @@ pub struct GetForm {
     pub touch: Option<Exptime>,
 }
 
+/// get, gat, touch of the binary protocol: one key, and an answer that needs no end.
+#[derive(Debug)]
+pub struct GetOne<'a> {
+    /// 1 to 250 bytes.
+    pub key: &'a [u8],
+    /// gat, touch: the new expiry.
+    pub touch: Option<Exptime>,
+    /// What is to be told of the item, and how.
+    pub head: Head,
+}
+
 /// How to combine the new value with what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreVerb {
@@ -170,6 +210,8 @@ pub struct Store<'a> {
     pub exptime: Exptime,
     /// The value.
     pub value: &'a [u8],
+    /// append, prepend: only onto an item of this CAS; 0 for any.
+    pub onto_cas: u64,
     /// How it is to be answered.
     pub reply: Reply,
 }
@@ -183,6 +225,10 @@ pub struct Arithmetic<'a> {
     pub key: &'a [u8],
     /// How much.
     pub delta: u64,
+    /// Only if the item's CAS is this; 0 for any.
+    pub compare_cas: u64,
+    /// What to create on a miss: the number, and when it expires.
+    pub create: Option<(u64, Exptime)>,
     /// How it is to be answered.
     pub reply: Reply,
 }
@@ -203,6 +249,8 @@ pub struct Touch<'a> {
 pub struct Delete<'a> {
     /// 1 to 250 bytes.
     pub key: &'a [u8],
+    /// Only if the item's CAS is this.
+    pub compare_cas: Option<u64>,
     /// How it is to be answered.
     pub reply: Reply,
 }

@@ -84,7 +84,7 @@ fn by_word<'a>(line: Line<'a>, limits: ParseLimits, scratch: &'a mut KeyScratch)
         b"prepend" => classic::store(line, rest, StoreVerb::Prepend, limits),
         b"replace" => classic::store(line, rest, StoreVerb::Replace, limits),
         // Every memcached takes these two with any words behind them, noreply included.
-        b"quit" => line.accept(Request::Quit),
+        b"quit" => line.accept(Request::Quit(Reply::Silent)),
         b"version" => line.accept(Request::Version(Reply::Text)),
         b"stats" => line.accept(Request::Stats { subject: rest.trim_ascii(), reply: Reply::Text }),
         b"watch" => admin::watch(line),

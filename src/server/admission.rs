@@ -4,9 +4,10 @@
 
 use super::Shared;
 use super::connection::Connection;
-use super::execute::{Stop, is_binary};
+use super::execute::{Stop, protocol_of, tell_of_stranger};
 use super::lane::Lane;
 use crate::engine::Output;
+use crate::protocol::Protocol;
 use crate::protocol::text::credentials::{Offered, WELCOME, WRONG, offered};
 use std::sync::Arc;
 
@@ -39,9 +40,12 @@ impl Lane<'_> {
     /// others served in between.
     #[cold]
     pub(super) fn admit(&mut self, connection: &mut Connection, input: &[u8], output: &mut Output) -> (usize, Stop) {
-        if is_binary(&mut connection.progress, input) {
+        let only = Some(Protocol::Text);
+        let Some(protocol) = protocol_of(&connection.progress, only, input) else {
+            tell_of_stranger(only);
             return (input.len(), Stop::Refused);
-        }
+        };
+        connection.progress.protocol = Some(protocol);
         let (answer, bytes) = match offered(input) {
             Offered::Incomplete { wanted_bytes } => return (0, Stop::NeedMore { wanted_bytes }),
             Offered::Nonsense => return (input.len(), Stop::Quit),

@@ -8,6 +8,7 @@ use super::table::Token;
 use super::transport::Transport;
 use crate::base::time::SteadySeconds;
 use crate::engine::Output;
+use crate::protocol::Protocol;
 use crate::protocol::request::GetForm;
 use crate::sys::poll::Interest;
 use std::io;
@@ -38,8 +39,8 @@ pub enum Phase {
 /// How far the connection's requests have come.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Something has arrived.
-    pub has_begun: bool,
+    /// What it speaks, once something has arrived.
+    pub protocol: Option<Protocol>,
     /// Where to go on in the first pending request (see Outcome::Resume).
     pub resume: u32,
     /// The pending bytes go on with the keys of a get of this form: its line has begun before them.

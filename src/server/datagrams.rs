@@ -12,8 +12,8 @@ use super::lane::Lane;
 use super::table::Token;
 use crate::base::limits::{DATAGRAMS_PER_TURN, READS_AHEAD_MAX, UDP_ANSWER_BYTES_MAX};
 use crate::engine::Output;
-use crate::protocol::Refusal;
 use crate::protocol::datagram::{self, Asked, DATAGRAM_BYTES_MAX};
+use crate::protocol::{Parsed, Protocol, Refusal, Reply};
 use crate::server::connection::Progress;
 use crate::store::Turn;
 use crate::sys::poll::{Interest, Poller};
@@ -76,7 +76,10 @@ fn serve_one(lane: &mut Lane<'_>, turn: &Turn<'_>, socket: &UdpSocket, answer: &
         lane.stats.bytes_read.add(bytes as u64);
         let number = match datagram::parse(&input[..bytes]) {
             Asked::Request(number, request) => {
-                execute(lane, turn, request, answer);
+                let protocol = Protocol::of(request[0]);
+                if lane.shared.config.protocol.is_none_or(|only| only == protocol) {
+                    execute(lane, turn, protocol, request, answer);
+                }
                 number
             }
             Asked::Part(number) => {
@@ -96,12 +99,12 @@ fn serve_one(lane: &mut Lane<'_>, turn: &Turn<'_>, socket: &UdpSocket, answer: &
 }
 
 /// Execute whole requests. `answer` is empty before; what follows the last whole request has none.
-fn execute(lane: &mut Lane<'_>, turn: &Turn<'_>, input: &[u8], answer: &mut Vec<u8>) {
+fn execute(lane: &mut Lane<'_>, turn: &Turn<'_>, protocol: Protocol, input: &[u8], answer: &mut Vec<u8>) {
     let (mut output, mut progress) = (lane.buffers.take_output(), Progress::default());
     let mut refusal = None;
     let (mut consumed, mut rounds) = (0, 0);
     while consumed < input.len() && refusal.is_none() {
-        let (bytes, stop) = lane.run(turn, &Nobody, &input[consumed..], &mut progress, &mut output);
+        let (bytes, stop) = lane.run(turn, &Nobody, protocol, &input[consumed..], &mut progress, &mut output);
         consumed += bytes;
         match stop {
             // A get that is long enough is executed in parts.
@@ -122,9 +125,20 @@ fn execute(lane: &mut Lane<'_>, turn: &Turn<'_>, input: &[u8], answer: &mut Vec<
     take_answer(lane, turn, &mut output, answer);
     if let Some(refusal) = refusal {
         answer.clear();
-        answer.extend_from_slice(refusal.line());
+        reply_to(lane, protocol, input).refused(answer, refusal);
     }
     lane.buffers.give_output(output);
+}
+
+/// How the first request is to be answered.
+#[cold]
+fn reply_to(lane: &mut Lane<'_>, protocol: Protocol, input: &[u8]) -> Reply {
+    let Lane { shared, buffers, .. } = lane;
+    match protocol.parse(input, shared.engine.parse_limits(), &mut buffers.keys[0]) {
+        Parsed::Request(request, _) => request.reply(),
+        Parsed::Rejected(rejection) => rejection.reply,
+        Parsed::Incomplete { .. } => Reply::Silent,
+    }
 }
 
 /// Move what is to be sent into `answer`. What the turn has written is published before it leaves.

@@ -7,9 +7,9 @@
 use super::Shared;
 use super::connection::Progress;
 use crate::base::limits::{BATCH_REQUESTS_MAX, PARK_MILLISECONDS_MAX};
-use crate::engine::{Attempt, Context, Engine, Outcome, Output, Plan};
+use crate::engine::{Attempt, Context, Outcome, Output, Plan};
 use crate::protocol::request::GetForm;
-use crate::protocol::{KeyScratch, Parsed, Rejection, Request, parse, parse_more_of_get};
+use crate::protocol::{KeyScratch, Parsed, Protocol, Rejection, Request, parse_more_of_get};
 use crate::store::Turn;
 use arrayvec::ArrayVec;
 use memchr::memchr;
@@ -35,15 +35,13 @@ pub enum Stop {
     Refused,
 }
 
-/// What execution needs and does not change from one connection to the next.
+/// What execution needs and does not change.
 pub struct Executor<'a> {
     /// Engine, configuration.
     pub shared: &'a Shared,
+    /// What the connection speaks.
+    pub protocol: Protocol,
 }
-
-/// What a client that speaks the binary protocol sends first. memcached, too, decides by the first
-/// byte of a connection.
-const BINARY_FIRST_BYTE: u8 = 0x80;
 
 /// The parser's room for decoded keys, one for each request of a batch.
 pub type KeyScratches = [KeyScratch; BATCH_REQUESTS_MAX];
@@ -70,7 +68,7 @@ impl Executor<'_> {
             }
             let mut batch = Batch::new();
             let open_get = progress.open_get;
-            let then = gather(engine, context.turn, &input[consumed..], open_get, keys, requests_left, &mut batch);
+            let then = self.gather(context.turn, &input[consumed..], open_get, keys, requests_left, &mut batch);
             requests_left -= batch.len();
             for (request, bytes, plan) in &batch {
                 if output.is_full() {
@@ -131,27 +129,80 @@ impl Executor<'_> {
         }
         stop
     }
-}
 
-/// Whether a connection opens in the binary protocol. Asked before anything of it is executed.
-#[inline]
-pub fn is_binary(progress: &mut Progress, input: &[u8]) -> bool {
-    let is_first = !std::mem::replace(&mut progress.has_begun, true);
-    let is_binary = is_first && input.first() == Some(&BINARY_FIRST_BYTE);
-    if is_binary {
-        tell_of_binary();
+    /// Fill `batch` with the whole requests at the start of `input`, at most `requests_max`, their
+    /// memory on its way.
+    fn gather<'r>(
+        &self,
+        turn: &Turn<'_>,
+        input: &'r [u8],
+        mut open_get: Option<GetForm>,
+        keys: &'r mut KeyScratches,
+        requests_max: usize,
+        batch: &mut Batch<'r>,
+    ) -> Then<'r> {
+        let engine = &self.shared.engine;
+        let limits = engine.parse_limits();
+        let mut then = Then::More;
+        let mut rest = input;
+        for key in keys.iter_mut().take(requests_max) {
+            if rest.is_empty() {
+                break;
+            }
+            let parsed = match open_get.take() {
+                None => self.protocol.parse(rest, limits, key),
+                Some(form) => parse_more_of_get(rest, form),
+            };
+            match parsed {
+                Parsed::Request(request, bytes) => {
+                    let plan = engine.plan(&request);
+                    batch.push((request, bytes, plan));
+                    rest = &rest[bytes..];
+                }
+                Parsed::Incomplete { wanted_bytes } => {
+                    then = Then::Incomplete { wanted_bytes };
+                    break;
+                }
+                Parsed::Rejected(rejection) => {
+                    then = Then::Rejected(rejection);
+                    break;
+                }
+            }
+        }
+        // The first buckets have arrived by now. A single request could only wait for its own.
+        if batch.len() > 1 {
+            batch.iter().filter_map(|(_, _, plan)| plan.place()).for_each(|place| engine.prefetch(turn, place));
+        }
+        then
     }
-    is_binary
 }
 
-/// Once is enough: such a client comes again and again.
+/// What a connection speaks: what it has spoken before, else what the first byte of its `input`
+/// says. None where it opens in another protocol than the `only` one.
+#[inline]
+pub fn protocol_of(progress: &Progress, only: Option<Protocol>, input: &[u8]) -> Option<Protocol> {
+    match progress.protocol {
+        None => {
+            input.first().map(|first| Protocol::of(*first)).filter(|spoken| only.is_none_or(|only| only == *spoken))
+        }
+        spoken => spoken,
+    }
+}
+
+/// A client has spoken another protocol than the `only` one. Once is enough: such a client comes
+/// again and again.
 #[cold]
-fn tell_of_binary() {
+pub fn tell_of_stranger(only: Option<Protocol>) {
     static TOLD: std::sync::Once = std::sync::Once::new();
+    let (spoken, option) = match only {
+        Some(Protocol::Text) => ("memcached's binary protocol", "a server with -B ascii or -Y"),
+        Some(Protocol::Binary) => ("a text protocol", "a server with -B binary"),
+        None => return,
+    };
     TOLD.call_once(|| {
         log::warn!(
-            "a client speaks memcached's binary protocol, which is not served: its connection is closed, as are all that do; have it use \
-             the text protocols"
+            "a client speaks {spoken}, which {option} does not serve: its connection is closed, as are all that do; have it use \
+             the other protocol, or start the server with -B auto"
         );
     });
 }
@@ -184,51 +235,6 @@ enum Then<'r> {
     Incomplete { wanted_bytes: usize },
     /// What is to be refused once the batch is done.
     Rejected(Rejection<'r>),
-}
-
-/// Fill `batch` with the whole requests at the start of `input`, at most `requests_max`, their
-/// memory on its way.
-fn gather<'r>(
-    engine: &Engine,
-    turn: &Turn<'_>,
-    input: &'r [u8],
-    mut open_get: Option<GetForm>,
-    keys: &'r mut KeyScratches,
-    requests_max: usize,
-    batch: &mut Batch<'r>,
-) -> Then<'r> {
-    let limits = engine.parse_limits();
-    let mut then = Then::More;
-    let mut rest = input;
-    for key in keys.iter_mut().take(requests_max) {
-        if rest.is_empty() {
-            break;
-        }
-        let parsed = match open_get.take() {
-            None => parse(rest, limits, key),
-            Some(form) => parse_more_of_get(rest, form),
-        };
-        match parsed {
-            Parsed::Request(request, bytes) => {
-                let plan = engine.plan(&request);
-                batch.push((request, bytes, plan));
-                rest = &rest[bytes..];
-            }
-            Parsed::Incomplete { wanted_bytes } => {
-                then = Then::Incomplete { wanted_bytes };
-                break;
-            }
-            Parsed::Rejected(rejection) => {
-                then = Then::Rejected(rejection);
-                break;
-            }
-        }
-    }
-    // The first buckets have arrived by now. A single request could only wait for its own.
-    if batch.len() > 1 {
-        batch.iter().filter_map(|(_, _, plan)| plan.place()).for_each(|place| engine.prefetch(turn, place));
-    }
-    then
 }
 
 /// The connection has had its share of this turn.

@@ -21,7 +21,7 @@ use super::table::Token;
 use super::worker::Worker;
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::engine::{Context, Output};
-use crate::protocol::{ParseLimits, Parsed, Rejection, parse};
+use crate::protocol::{ParseLimits, Parsed, Rejection};
 use crate::store::Turn;
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering::Relaxed;
@@ -153,7 +153,8 @@ impl Lane<'_> {
         // answer, and the key whose old value must go.
         let mut scratch = [0; KEY_BYTES_MAX];
         let nothing = ParseLimits { value_bytes_max: 0 };
-        let Parsed::Rejected(rejection) = parse(pending, nothing, &mut scratch) else { return false };
+        let Some(protocol) = connection.progress.protocol else { return false };
+        let Parsed::Rejected(rejection) = protocol.parse(pending, nothing, &mut scratch) else { return false };
         if rejection.skip_bytes != wanted_bytes as u64 {
             return false;
         }

@@ -11,7 +11,7 @@ use super::Shared;
 use super::buffers::Buffers;
 use super::connection::{Connection, Phase, Progress, ReadAhead};
 use super::control::PeerOf;
-use super::execute::{Executor, Stop, is_binary};
+use super::execute::{Executor, Stop, protocol_of, tell_of_stranger};
 use super::holding::Holding;
 use super::input::InputMemory;
 use super::registry::State;
@@ -21,7 +21,7 @@ use crate::base::limits::{
 };
 use crate::base::time::{SteadySeconds, UnixSeconds};
 use crate::engine::{Client, Context, Output, WorkerStats};
-use crate::protocol::{Parsed, parse};
+use crate::protocol::{Parsed, Protocol};
 use crate::store::{Place, Turn};
 use crate::sys::receive::receive;
 use crate::sys::send::Part;
@@ -255,7 +255,9 @@ impl Lane<'_> {
         let Ok(Some(bytes)) = ahead.received else { return None };
         let engine = &self.shared.engine;
         let Buffers { reads, keys, .. } = &mut self.buffers;
-        match parse(&reads[slot][..bytes], engine.parse_limits(), &mut keys[0]) {
+        let input = &reads[slot][..bytes];
+        let protocol = protocol_of(&connection.progress, only_protocol(self.shared, connection), input)?;
+        match protocol.parse(input, engine.parse_limits(), &mut keys[0]) {
             Parsed::Request(request, _) => engine.plan(&request).place(),
             Parsed::Incomplete { .. } | Parsed::Rejected(_) => None,
         }
@@ -306,11 +308,14 @@ impl Lane<'_> {
         if connection.principal.is_stranger() {
             return self.admit(connection, input, output);
         }
-        if is_binary(&mut connection.progress, input) {
+        let only = only_protocol(self.shared, connection);
+        let Some(protocol) = protocol_of(&connection.progress, only, input) else {
+            tell_of_stranger(only);
             return (input.len(), Stop::Refused);
-        }
+        };
+        connection.progress.protocol = Some(protocol);
         let client = PeerOf(&connection.socket);
-        self.run(turn, &client, input, &mut connection.progress, output)
+        self.run(turn, &client, protocol, input, &mut connection.progress, output)
     }
 
     /// Execute what `input` holds of a client's requests. Returns how many bytes were consumed, and
@@ -320,6 +325,7 @@ impl Lane<'_> {
         &mut self,
         turn: &Turn<'_>,
         client: &dyn Client,
+        protocol: Protocol,
         input: &[u8],
         progress: &mut Progress,
         output: &mut Output,
@@ -328,7 +334,7 @@ impl Lane<'_> {
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
         let keys_left = KEYS_PER_TURN_MAX.max(shared.config.requests_per_turn);
         let mut context = Context { turn, now: *now, stats, scratch, keys_left, host, client };
-        Executor { shared }.run(&mut context, &mut buffers.keys, input, progress, output)
+        Executor { shared, protocol }.run(&mut context, &mut buffers.keys, input, progress, output)
     }
 
     fn write(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> io::Result<()> {
@@ -381,6 +387,11 @@ impl Lane<'_> {
             _ => Next::Close,
         }
     }
+}
+
+/// What a client must speak; operators may choose.
+fn only_protocol(shared: &Shared, connection: &Connection) -> Option<Protocol> {
+    shared.config.protocol.filter(|_| !connection.is_operator)
 }
 
 /// When to look at the rest again: a rest that was not looked at for want of bytes, at once.

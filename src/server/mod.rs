@@ -31,6 +31,7 @@ mod worker;
 use crate::base::limits::{INPUT_BYTES_TOTAL_MIN, OUTPUT_BYTES_TOTAL_MIN, REQUESTS_PER_TURN_DEFAULT};
 use crate::base::time::Clock;
 use crate::engine::Engine;
+use crate::protocol::Protocol;
 use crate::replication::board::Board;
 use crate::sys::poll::Waker;
 use budget::Budget;
@@ -55,6 +56,8 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// -R: requests of one connection before the others have their turn.
     pub requests_per_turn: u32,
+    /// -B: what clients must speak; None for whatever each begins with.
+    pub protocol: Option<Protocol>,
     /// -o idle_timeout: seconds without a request after which a connection is closed; 0 for never.
     pub idle_timeout_seconds: u32,
     /// Bytes that unfinished requests of all connections may hold.
@@ -78,6 +81,7 @@ impl Default for ServerConfig {
             workers: 1,
             connections_max: 1024,
             requests_per_turn: REQUESTS_PER_TURN_DEFAULT,
+            protocol: None,
             idle_timeout_seconds: 0,
             input_bytes_total_max: INPUT_BYTES_TOTAL_MIN,
             output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN,

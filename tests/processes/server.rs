@@ -2,6 +2,7 @@
 //! timing.
 
 mod answers;
+mod binary;
 mod clocks;
 mod commandline;
 mod config;

@@ -14,6 +14,7 @@
 //! few.
 
 mod author;
+mod binary;
 mod clock;
 mod compare;
 mod follow;

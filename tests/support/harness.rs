@@ -4,7 +4,7 @@
 use remora::base::limits::{KEY_BYTES_MAX, KEYS_PER_TURN_MAX};
 use remora::base::time::UnixSeconds;
 use remora::engine::{Attempt, Context, Engine, Host, Origin, Outcome, Output, Settings, WorkerStats};
-use remora::protocol::{KeyScratch, Parsed, parse};
+use remora::protocol::{KeyScratch, Parsed, Protocol};
 use remora::store::{Item, Participant, Store, StoreConfig};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +55,8 @@ impl remora::engine::Client for Counters {
 pub struct Client<'e> {
     pub engine: &'e Engine,
     pub now: UnixSeconds,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// Requests that had to wait for room.
     pub parked: u64,
     /// Seconds that pass each time that one has to.
@@ -83,6 +85,7 @@ impl<'e> Client<'e> {
         Client {
             engine,
             now: UnixSeconds(now),
+            protocol: Protocol::Text,
             parked: 0,
             parked_seconds: 0,
             resumed: 0,
@@ -156,7 +159,7 @@ impl<'e> Client<'e> {
         };
         self.engine.tick(&mut context);
         let out = &mut self.out;
-        let ended = match parse(input, self.engine.parse_limits(), &mut self.key_scratch) {
+        let ended = match self.protocol.parse(input, self.engine.parse_limits(), &mut self.key_scratch) {
             Parsed::Request(request, taken) => (
                 {
                     let plan = self.engine.plan(&request);

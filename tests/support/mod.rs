@@ -7,6 +7,7 @@ pub mod certificates;
 pub mod forged;
 pub mod harness;
 pub mod history;
+pub mod packets;
 pub mod peers;
 pub mod stores;
 pub mod wait;
@@ -311,6 +312,13 @@ impl Client {
         let mut read = vec![0; bytes];
         self.stream.read_exact(&mut read).expect("the whole answer in time");
         read
+    }
+
+    /// The next answer of the binary protocol.
+    pub fn packet(&mut self) -> packets::Answer {
+        let header = self.exactly(packets::HEADER_BYTES);
+        let body = self.exactly(packets::body_bytes(&header));
+        packets::read(&[header, body].concat()).0
     }
 
     /// Everything until the server closes; a reset counts as the end.

@@ -1,7 +1,7 @@
 //! Who may give commands, and by what: the users of `-Y`, TLS with `-Z`; and a word where everybody
 //! may who gets as far as to a port.
 
-use super::Args;
+use super::{Args, listeners};
 use crate::base::time::Clock;
 use crate::server::tls::{Asks, Security, Tls, TlsOptions};
 use crate::server::users::Users;
@@ -22,6 +22,18 @@ pub fn users(args: &Args) -> anyhow::Result<Option<Arc<Users>>> {
         log::warn!("-Y {}: everybody on this host may read the passwords; chmod o= takes that away", path.display());
     }
     Ok(Some(Arc::new(users)))
+}
+
+/// What is spoken where `spoken` was asked for: with -Y text alone, as users say who they are in it.
+pub fn protocol<'s>(args: &Args, spoken: &'s str) -> anyhow::Result<&'s str> {
+    if args.auth_file.is_none() {
+        return Ok(spoken);
+    }
+    ensure!(
+        spoken != listeners::BINARY,
+        "-Y (--auth-file): users say who they are in text, and the binary protocol alone is to be spoken; leave one of them out"
+    );
+    Ok(listeners::ASCII)
 }
 
 /// TLS, if -Z is given; `options` are those of -o, `listeners` what each does about it.

@@ -1,5 +1,6 @@
 //! The flags of `remora serve`: memcached's, by its letters and names, and Remora's own.
 
+use super::listeners::{ASCII, AUTO, BINARY};
 use super::{replication, suboptions};
 use crate::base::limits::{ITEM_BYTES_DEFAULT, REQUESTS_PER_TURN_DEFAULT};
 use std::path::PathBuf;
@@ -93,8 +94,8 @@ pub struct Args {
     /// Refuse what shows keys (stats detail)
     #[arg(short = 'X', long)]
     pub disable_dumping: bool,
-    /// Protocol: ascii or auto, which is ascii too; the binary one is not served
-    #[arg(short = 'B', long, value_name = "NAME", default_value = "auto")]
+    /// What clients must speak: ascii, binary, or auto, which is whatever each begins with
+    #[arg(short = 'B', long, value_name = "NAME", default_value = AUTO, value_parser = [AUTO, ASCII, BINARY])]
     pub protocol: String,
     /// Connections that wait to be accepted, per socket
     #[arg(short = 'b', long, default_value_t = 1024, value_parser = clap::value_parser!(i32).range(1..))]

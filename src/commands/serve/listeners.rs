@@ -23,8 +23,17 @@ pub struct Listeners {
 struct Listed<'t> {
     address: &'t str,
     security: Security,
+    /// What -B would call it, where it is named.
+    protocol: Option<&'static str>,
     tagged: bool,
 }
+
+/// What -B calls the text protocols.
+pub const ASCII: &str = "ascii";
+/// What it calls the binary one.
+pub const BINARY: &str = "binary";
+/// What it calls whichever a client begins with.
+pub const AUTO: &str = "auto";
 
 /// Longest tag, as in memcached.
 const TAG_BYTES_MAX: usize = 8;
@@ -46,6 +55,26 @@ pub fn read(lists: &[String], default_port: Option<u16>, with_tls: bool) -> anyh
         }
     }
     Ok(found)
+}
+
+/// What all of them speak, as -B would call it: what each names, else what `usual` is. There is a
+/// unix socket as well where `with_unix`, and it speaks what is usual.
+pub fn protocol<'t>(lists: &[String], usual: &'t str, with_unix: bool) -> anyhow::Result<&'t str> {
+    let mut spoken = Vec::new();
+    if with_unix || lists.is_empty() {
+        spoken.push(usual);
+    }
+    for one in lists.iter().flat_map(|list| list.split([',', ';'])) {
+        spoken.push(listed(one.trim(), true).with_context(|| format!("-l {one}"))?.protocol.unwrap_or(usual));
+    }
+    match spoken.iter().find(|other| **other != spoken[0]) {
+        None => Ok(spoken[0]),
+        Some(other) => bail!(
+            "all listeners of a server speak the same here, not one {} and another {other}; write proto[NAME]: for all or none, \
+             or start two servers",
+            spoken[0]
+        ),
+    }
 }
 
 /// What `address` stands for: `*` is two addresses where there is IPv6.
@@ -71,17 +100,19 @@ fn listed(text: &str, with_tls: bool) -> anyhow::Result<Listed<'_>> {
             Ok(found)
         })?;
     let (protocol, rest) = bracketed(text, "proto", false)?;
-    match protocol {
-        None | Some("ascii" | "negotiating") => {}
-        Some("binary") => bail!("the binary protocol is not served; write proto[ascii], or leave it out"),
+    let protocol = match protocol {
+        None => None,
+        Some("ascii") => Some(ASCII),
+        Some("binary") => Some(BINARY),
+        Some("negotiating") => Some(AUTO),
         Some("proxy") => bail!("there is no proxy; leave proto[proxy] out"),
-        Some(other) => bail!("\"{other}\" is no protocol; there are ascii and negotiating"),
-    }
+        Some(other) => bail!("\"{other}\" is no protocol; there are ascii, binary and negotiating"),
+    };
     let (tag, address) = bracketed(rest, "tag", true)?;
     if let Some(tag) = tag {
         ensure!((1..=TAG_BYTES_MAX).contains(&tag.len()), "the tag \"{tag}\" has not 1 to {TAG_BYTES_MAX} characters");
     }
-    Ok(Listed { address, security, tagged: tag.is_some() })
+    Ok(Listed { address, security, protocol, tagged: tag.is_some() })
 }
 
 /// What stands in the brackets behind `word` at the beginning of `text`, and what follows its
@@ -122,6 +153,30 @@ mod tests {
     }
 
     #[test]
+    fn all_listeners_speak_the_same() {
+        let spoken = |lists: &str, usual, with_unix| {
+            let lists: Vec<String> = lists.split_whitespace().map(str::to_string).collect();
+            protocol(&lists, usual, with_unix).map_err(|error| error.to_string())
+        };
+        assert_eq!(spoken("", BINARY, false), Ok(BINARY));
+        assert_eq!(spoken("127.0.0.1,[::1]", ASCII, true), Ok(ASCII));
+        assert_eq!(spoken("proto[binary]:127.0.0.1 proto[binary]:[::1]", AUTO, false), Ok(BINARY));
+        assert_eq!(spoken("proto[negotiating]:127.0.0.1", ASCII, false), Ok(AUTO));
+        assert_eq!(spoken("proto[ascii]:tag[a]:127.0.0.1,127.0.0.1:2", ASCII, true), Ok(ASCII));
+        for (lists, with_unix) in [
+            ("proto[binary]:127.0.0.1,127.0.0.1:2", false),
+            ("proto[binary]:127.0.0.1 proto[ascii]:127.0.0.1:2", false),
+            ("proto[binary]:127.0.0.1", true),
+        ] {
+            let error = spoken(lists, AUTO, with_unix).unwrap_err();
+            assert!(
+                error.contains("all listeners of a server speak the same here") && error.contains("binary"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn an_address_is_listened_to_once() {
         assert_eq!(tcp("127.0.0.1,127.0.0.1:11211"), ["127.0.0.1:11211"]);
         assert_eq!(tcp("127.0.0.1:0,127.0.0.1:0").len(), 2, "two ports of the kernel's choice");
@@ -146,7 +201,6 @@ mod tests {
     #[test]
     fn what_is_not_served_is_refused() {
         for (text, word) in [
-            ("proto[binary]:127.0.0.1", "binary"),
             ("proto[proxy]:127.0.0.1", "proxy"),
             ("proto[http]:127.0.0.1", "\"http\" is no protocol"),
             ("proto[ascii:127.0.0.1", "proto[NAME]:"),

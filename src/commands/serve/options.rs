@@ -15,8 +15,6 @@ pub enum State {
     Differs(&'static str),
     /// It is taken and changes nothing: why.
     Idle(&'static str),
-    /// Only these values are taken: why, and what to do.
-    Only(&'static [&'static str], &'static str),
     /// It is an error: why, and what to do.
     Refused(&'static str),
 }
@@ -33,7 +31,7 @@ pub struct Opt {
 }
 
 pub(super) const SLABS: &str = "there are no slab classes: one pool serves all sizes";
-const SASL: &str = "SASL is of the binary protocol, which is not served; leave it out, and name users with -Y";
+const SASL: &str = "SASL is not there; leave it out, and name users with -Y";
 
 /// All of them, in the order of memcached's help.
 pub const OPTIONS: [Opt; 36] = [
@@ -50,8 +48,8 @@ pub const OPTIONS: [Opt; 36] = [
         'l',
         "listen",
         State::Differs(
-            "without it 127.0.0.1 alone is listened to, not every address (`-l '*'` does that); a tag is taken without effect; proto[binary] \
-             and proto[proxy] are refused",
+            "without it 127.0.0.1 alone is listened to, not every address (`-l '*'` does that); a tag is taken without effect; proto[NAME] must \
+             be the same for all listeners; proto[proxy] is refused",
         ),
     ),
     opt(
@@ -85,7 +83,9 @@ pub const OPTIONS: [Opt; 36] = [
     opt(
         'B',
         "protocol",
-        State::Only(&["ascii", "auto"], "the binary protocol is not served; have clients use the text protocols"),
+        State::Differs(
+            "with ascii, a client that opens in the binary protocol is disconnected at once; it is told of no ERROR",
+        ),
     ),
     opt('I', "max-item-size", State::Same),
     opt('S', "enable-sasl", State::Refused(SASL)),
@@ -126,14 +126,6 @@ pub fn judge(command: &clap::Command, given: &ArgMatches) -> anyhow::Result<Vec<
             State::Same | State::Differs(_) => {}
             State::Idle(_) => idle.push(format!("-{}", option.letter)),
             State::Refused(why) => bail!("-{} (--{}) is refused: {why}", option.letter, option.long),
-            State::Only(taken, why) => {
-                let values = given.get_raw(id).into_iter().flatten();
-                let refused =
-                    values.map(|value| value.to_string_lossy()).find(|value| !taken.contains(&value.as_ref()));
-                if let Some(value) = refused {
-                    bail!("-{} (--{}) {value} is refused: {why}", option.letter, option.long);
-                }
-            }
         }
     }
     Ok(idle)
@@ -176,13 +168,11 @@ mod tests {
 
     #[test]
     fn what_is_given_is_judged_by_the_table() {
-        assert_eq!(judged("-p 0 -m 64 -U 0 -B auto -B ascii").unwrap(), Vec::<String>::new());
+        assert_eq!(judged("-p 0 -m 64 -U 0 -B auto -B binary").unwrap(), Vec::<String>::new());
         assert_eq!(judged("-C -f 1.25 -n 48 -L -N 1 -W").unwrap(), ["-f", "-n", "-L", "-C", "-W", "-N"]);
-        for (line, words) in [
-            ("-S", "-S (--enable-sasl) is refused"),
-            ("-e /mnt/file", "-e (--memory-file) is refused"),
-            ("-B binary", "-B (--protocol) binary is refused"),
-        ] {
+        for (line, words) in
+            [("-S", "-S (--enable-sasl) is refused"), ("-e /mnt/file", "-e (--memory-file) is refused")]
+        {
             let error = judged(line).unwrap_err().to_string();
             assert!(error.starts_with(words), "{line}: {error}");
         }
@@ -197,10 +187,6 @@ mod tests {
                 None => ("differs", how.to_string()),
             },
             State::Idle(why) => ("without effect", why.to_string()),
-            State::Only(taken, why) => (
-                "refused",
-                format!("only {} {} taken: {why}", taken.join(", "), if taken.len() == 1 { "is" } else { "are" }),
-            ),
             State::Refused(why) => ("refused", why.to_string()),
         };
         format!("| {name} | {word} | {why} |\n").replace("  |", " |")

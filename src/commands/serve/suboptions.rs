@@ -188,7 +188,7 @@ pub fn text() -> String {
     };
     format!(
         "memcached's extended options, with commas between. Of use here: {}. Taken without effect: {}. Refused: {}",
-        of(|state| matches!(state, State::Same | State::Differs(_) | State::Only(..))),
+        of(|state| matches!(state, State::Same | State::Differs(_))),
         of(|state| matches!(state, State::Idle(_))),
         of(|state| matches!(state, State::Refused(_))),
     )

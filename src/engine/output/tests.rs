@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::time::UnixSeconds;
 use crate::engine::held::{Goal, Holders, Kind, Reigns};
+use crate::protocol::Reply;
 use crate::store::{NewItem, Reign, StoreConfig};
 use crate::sys::send::send_parts;
 use std::sync::OnceLock;
@@ -210,7 +211,7 @@ fn held(kind: Kind, position: u64, replicas: u8) -> Held {
 fn write(output: &mut Output, answer: &[u8], position: u64, replicas: u8) {
     let begin = output.end();
     output.bytes().extend_from_slice(answer);
-    output.hold(begin, held(Kind::Write, position, replicas));
+    output.hold(begin, held(Kind::Write(Reply::Text), position, replicas));
 }
 
 /// What the socket gets when it takes up to `room` bytes.

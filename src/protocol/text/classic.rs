@@ -72,7 +72,7 @@ pub fn store<'a>(line: Line<'a>, rest: &'a [u8], verb: StoreVerb, limits: ParseL
     }
     let exptime = Exptime(exptime.into());
     line.with_block(value_bytes, reply, |value| {
-        Request::Store(Store { verb, key, client_flags, exptime, value, reply })
+        Request::Store(Store { verb, key, client_flags, exptime, value, onto_cas: 0, reply })
     })
 }
 
@@ -87,7 +87,10 @@ pub fn arithmetic<'a>(line: Line<'a>, rest: &'a [u8], increment: bool) -> Parsed
         return line.refuse_to(reply, Refusal::BadFormat);
     }
     match delta.u64_strict() {
-        Some(delta) => line.accept(Request::Arithmetic(Arithmetic { increment, key, delta, reply })),
+        Some(delta) => {
+            let request = Arithmetic { increment, key, delta, compare_cas: 0, create: None, reply };
+            line.accept(Request::Arithmetic(request))
+        }
         None => line.refuse_to(reply, Refusal::BadDelta),
     }
 }
@@ -125,5 +128,5 @@ pub fn delete<'a>(line: Line<'a>, rest: &'a [u8]) -> Parsed<'a> {
     if words > 1 && reply == Reply::Text {
         return line.refuse(Refusal::BadDelete);
     }
-    line.accept(Request::Delete(Delete { key, reply }))
+    line.accept(Request::Delete(Delete { key, compare_cas: None, reply }))
 }

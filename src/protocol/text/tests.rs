@@ -187,9 +187,9 @@ fn arithmetic_touch_and_delete() {
 fn commands_without_a_key() {
     accepted(b"mn\r\n", |request| assert!(matches!(request, Request::Noop(Reply::Text))));
     accepted(b"version \r\n", |request| assert!(matches!(request, Request::Version(Reply::Text))));
-    accepted(b"quit\r\n", |request| assert!(matches!(request, Request::Quit)));
+    accepted(b"quit\r\n", |request| assert!(matches!(request, Request::Quit(Reply::Silent))));
     accepted(b"version noreply\r\n", |request| assert!(matches!(request, Request::Version(Reply::Text))));
-    accepted(b"quit foo bar\r\n", |request| assert!(matches!(request, Request::Quit)));
+    accepted(b"quit foo bar\r\n", |request| assert!(matches!(request, Request::Quit(Reply::Silent))));
     accepted(b"stats\r\n", |request| assert!(matches!(request, Request::Stats { subject: b"", .. })));
     accepted(b"stats  detail  on \r\n", |request| {
         assert!(matches!(request, Request::Stats { subject: b"detail  on", .. }))

@@ -4,4 +4,6 @@
 #[path = "walk.rs"]
 mod walk;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| walk::walk(input));
+use remora::protocol::Protocol;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| walk::walk(Protocol::Text, input));

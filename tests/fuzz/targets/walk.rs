@@ -5,23 +5,27 @@ use remora::base::limits::{ACK_MILLISECONDS_MAX, ACK_REPLICAS_MAX, KEY_BYTES_MAX
 use remora::protocol::answer::MetaFacts;
 use remora::protocol::text::encode::meta_found;
 use remora::protocol::text::keys::{Keys, NextKey};
-use remora::protocol::{KeyScratch, ParseLimits, Parsed, Rejection, Request, parse};
+use remora::protocol::{KeyScratch, ParseLimits, Parsed, Protocol, Rejection, Reply, Request};
 
 const LIMITS: ParseLimits = ParseLimits { value_bytes_max: 64 << 10 };
 const SCRATCH: KeyScratch = [0; KEY_BYTES_MAX];
 
 /// Every step takes at least a byte, nothing is taken that is not there, and parsing again finds
 /// the same.
-pub fn walk(input: &[u8]) {
+pub fn walk(protocol: Protocol, input: &[u8]) {
     let mut rest = input;
     loop {
         let mut scratch = SCRATCH;
-        let parsed = parse(rest, LIMITS, &mut scratch);
-        assert_eq!(format!("{parsed:?}"), format!("{:?}", parse(rest, LIMITS, &mut SCRATCH.clone())));
+        let parsed = protocol.parse(rest, LIMITS, &mut scratch);
+        let again = protocol.parse(rest, LIMITS, &mut SCRATCH.clone());
+        assert_eq!(format!("{parsed:?}"), format!("{again:?}"));
         match parsed {
             Parsed::Request(request, taken) => {
                 assert!(taken >= 1 && taken <= rest.len());
-                check(&request);
+                match protocol {
+                    Protocol::Text => check(&request),
+                    Protocol::Binary => check_binary(&request),
+                }
                 rest = &rest[taken..];
             }
             Parsed::Incomplete { wanted_bytes } => return assert!(wanted_bytes > rest.len()),
@@ -60,6 +64,22 @@ fn check(request: &Request<'_>) {
         }
         _ => {}
     }
+}
+
+/// A key may have any byte there.
+fn check_binary(request: &Request<'_>) {
+    assert!(matches!(request.reply(), Reply::Binary(_)));
+    let key = match request {
+        Request::GetOne(get) => get.key,
+        Request::Store(store) => {
+            assert!(store.value.len() <= LIMITS.value_bytes_max);
+            store.key
+        }
+        Request::Arithmetic(arithmetic) => arithmetic.key,
+        Request::Delete(delete) => delete.key,
+        _ => return,
+    };
+    assert!((1..=KEY_BYTES_MAX).contains(&key.len()));
 }
 
 fn check_keys(keys: &Keys<'_>) {

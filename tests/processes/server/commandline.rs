@@ -3,7 +3,6 @@
 use crate::node::fixed_port;
 use crate::support::wait::wait_until;
 use crate::support::{Client, Server, command, refused};
-use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -100,13 +99,12 @@ fn what_changes_nothing_is_told_in_one_line() {
 #[test]
 fn what_is_not_here_is_refused_with_a_reason() {
     for (arguments, words) in [
-        (&["-S"][..], "binary protocol, which is not served"),
+        (&["-S"][..], "SASL is not there"),
         (&["-Y", "/nowhere/users"], "cannot read /nowhere/users"),
         (&["-Z"], "needs a certificate"),
         (&["-e", "/mnt/file"], "memory ends with the process"),
-        (&["-U", "11211"], "UDP is not served"),
-        (&["-B", "binary"], "binary protocol is not served"),
-        (&["-l", "proto[binary]:127.0.0.1:0"], "binary protocol is not served"),
+        (&["-B", "http"], "auto, ascii, binary"),
+        (&["-l", "proto[binary]:127.0.0.1:0,127.0.0.1:0"], "all listeners of a server speak the same"),
         (&["-o", "ext_path=/mnt/flash:1G"], "no storage on flash"),
         (&["-o", "proxy_config=routelib"], "no proxy"),
         (&["--enable-shutdwn"], "--enable-shutdown"),
@@ -237,29 +235,4 @@ fn root_becomes_the_user_that_is_named() {
     let users = told(&server, "status", "Uid:");
     assert!(users.split_whitespace().all(|user| user == "65534"), "{users}");
     wait_until("it serves", || if server.connect().ask("mn") == "MN" { Ok(()) } else { Err("no") });
-}
-
-/// Who speaks it would wait for its own time limit.
-#[test]
-fn a_client_of_the_binary_protocol_is_told_to_go_at_once() {
-    let server = Server::start(&[]);
-    for _ in 0..2 {
-        let mut noop = [0; 24];
-        noop[..2].copy_from_slice(&[0x80, 0x0a]);
-        let mut stream = TcpStream::connect(server.tcp[0]).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
-        stream.write_all(&noop).expect("it is open");
-        let mut answer = Vec::new();
-        // What is not read at the server may make the end a reset.
-        let _ =
-            stream.read_to_end(&mut answer).inspect_err(|error| assert_eq!(error.kind(), ErrorKind::ConnectionReset));
-        assert!(answer.is_empty(), "{answer:?}");
-    }
-    // What comes later is a line that means nothing, as in memcached.
-    let mut client = server.connect();
-    client.send(b"set key 0 0 x\r\n");
-    assert_eq!(client.line(), "CLIENT_ERROR bad command line format");
-    client.send(b"\x80\x04value\r\n");
-    assert_eq!(client.line(), "ERROR");
-    assert_eq!(client.set("key", b"1"), "STORED");
 }

@@ -135,6 +135,38 @@ fn what_is_no_request_is_not_answered() {
 }
 
 #[test]
+fn packets_come_over_udp_as_well() {
+    let server = serving(&["-t", "1"]);
+    let mut peer = Peer::of(&server);
+    assert_eq!(peer.ask("set a 5 0 3\r\nabc\r\n"), "STORED\r\n");
+    // GetK of "a", twice, and a quiet one of what is not there.
+    let packet = |opcode: u8, opaque: u8| {
+        [&[0x80, opcode, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, opaque][..], &[0; 8], &[b'a' + 25 * (opaque / 9)]]
+            .concat()
+    };
+    peer.send(&[packet(0x0c, 1), packet(0x0d, 9), packet(0x0c, 2)].concat());
+    let (answer, _) = peer.answer();
+    let one = answer.len() / 2;
+    for (at, opaque) in [(0, 1), (one, 2)] {
+        assert_eq!((answer[at..at + 2].to_vec(), answer[at + 15]), (vec![0x81, 0x0c], opaque));
+        assert_eq!(answer[at + 24..at + one], *b"\0\0\0\x05aabc");
+    }
+    // What is answered so is no request either.
+    peer.send(&answer);
+    assert_eq!(peer.ask("get b\r\n"), "END\r\n");
+    assert_eq!(server.connect().set("large", &[b'x'; 70_000]), "STORED");
+    let get = [&[0x80, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 5][..], &[0; 12], b"large"].concat();
+    peer.send(&get);
+    let (answer, _) = peer.answer();
+    assert_eq!(answer[..2], [0x81, 0]);
+    assert!(answer[6..8] != [0, 0] && answer.ends_with(b"over TCP"), "{answer:?}");
+    let ascii = serving(&["-t", "1", "-B", "ascii"]);
+    let mut peer = Peer::of(&ascii);
+    peer.send(&get);
+    assert_eq!(peer.ask("get b\r\n"), "END\r\n", "the packet has no answer");
+}
+
+#[test]
 fn nothing_over_udp_waits() {
     let server = serving(&["-t", "1", "-m", "8", "-M", "-I", "64k"]);
     let mut peer = Peer::of(&server);
@@ -146,6 +178,8 @@ fn nothing_over_udp_waits() {
     assert!(peer.ask("replication promote\r\n").starts_with("CLIENT_ERROR replication orders"));
     let (status, said) = refused(&["-l", "127.0.0.1:0", "-U", "-1", "--ack-replicas", "1"]);
     assert!(!status.success() && said.contains("--ack-replicas"), "{said}");
+    let (status, said) = refused(&["-l", "127.0.0.1:0", "-U", "-1", "-Y", "/dev/null"]);
+    assert!(!status.success() && said.contains("-U (--udp-port): nobody says who he is"), "{said}");
 }
 
 #[test]
