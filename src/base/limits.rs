@@ -114,8 +114,8 @@ pub const LINGER_SECONDS_MAX: u32 = 2;
 /// See [`LINGER_SECONDS_MAX`].
 pub const LINGER_BYTES_MAX: u64 = 16 << 20;
 
-/// How long a client may take for the handshake of TLS: three round trips around the world and a slow
-/// host take less, and whoever takes longer holds a place that others need.
+/// How long a client may take for the handshake of TLS: three round trips around the world and a
+/// slow host take less, and whoever takes longer holds a place that others need.
 pub const HANDSHAKE_SECONDS_MAX: u32 = 10;
 
 /// At the end, how long connections may take for what is still to be sent to them.

@@ -1,5 +1,5 @@
-"""Python's own TLS, which is OpenSSL's, against a server: tls_check.py HOST PORT CA_FILE. Ends with an
-error at once."""
+"""Python's own TLS, which is OpenSSL's, against a server: tls_check.py HOST PORT CA_FILE. Ends
+with an error at once."""
 
 import socket
 import ssl
