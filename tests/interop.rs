@@ -231,3 +231,17 @@ fn interop_pymemcache() {
 fn interop_python_memcached() {
     python_script("python_memcached_check.py");
 }
+
+#[test]
+fn interop_python_ssl() {
+    if !have("python3", "apt-get install python3") {
+        return;
+    }
+    let authority = support::certificates::Authority::new();
+    authority.sign("server");
+    let server = support::Server::start(&["-Z", "-o", &authority.options("server")]);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/tls_check.py");
+    let (port, authorities) = (server.tcp[0].port().to_string(), authority.path("ca.pem").display().to_string());
+    let said = succeeds("python3", &[script, "127.0.0.1", &port, &authorities]);
+    assert!(said.contains("passed"), "{said}");
+}

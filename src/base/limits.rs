@@ -127,8 +127,9 @@ pub const DUMPS_MAX: usize = 16;
 /// A dump that nobody has gone on with for so long gives way to a new one: a connection that takes
 /// nothing for as long is closed.
 pub const DUMP_IDLE_SECONDS: u32 = WRITE_STALL_SECONDS_MAX;
-/// How long a client may take for the handshake of TLS: three round trips around the world and a slow
-/// host take less, and whoever takes longer holds a place that others need.
+
+/// How long a client may take for the handshake of TLS: three round trips around the world and a
+/// slow host take less, and whoever takes longer holds a place that others need.
 pub const HANDSHAKE_SECONDS_MAX: u32 = 10;
 
 /// At the end, how long connections may take for what is still to be sent to them.

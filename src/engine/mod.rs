@@ -128,14 +128,23 @@ pub trait Host: Sync {
     fn connections(&self, emit: &mut dyn FnMut(u64, &str, &str));
     /// Sum over all workers' counters.
     fn worker_stats(&self) -> Vec<Arc<WorkerStats>>;
-    /// Seconds since the certificates were read last; None without TLS.
-    fn certificates_age_seconds(&self) -> Option<u32> {
+    /// Of the certificates that clients are shown; None without TLS.
+    fn certificate_times(&self) -> Option<CertificateTimes> {
         None
     }
     /// Read certificates anew, or say why that is not possible; None without TLS.
     fn refresh_certificates(&self) -> Option<Result<(), String>> {
         None
     }
+}
+
+/// Of the server's certificate.
+#[derive(Debug, Clone, Copy)]
+pub struct CertificateTimes {
+    /// Seconds since it was read.
+    pub age_seconds: u32,
+    /// The last second in which it is good, since 1970; None where it does not tell.
+    pub expires_at: Option<i64>,
 }
 
 /// How a request ended.

@@ -4,7 +4,7 @@
 use super::stats::{Baseline, WorkerTotals};
 use super::stats_general::GENERAL;
 use super::stats_table::report;
-use super::{Call, Engine};
+use super::{Call, CertificateTimes, Engine};
 use crate::protocol::Reply;
 use crate::protocol::reply::Rows;
 use crate::store::StoreStats;
@@ -64,11 +64,11 @@ impl Engine {
         let figures = self.figures(call);
         let now = &figures.now;
         let acks = self.acks_rows(call, &now.workers);
-        let age_seconds = call.context.host.certificates_age_seconds();
+        let times = call.context.host.certificate_times();
         let out = &mut call.rows(reply);
         report(out, "", GENERAL, &figures);
-        if let Some(age_seconds) = age_seconds {
-            report_tls(out, &now.workers, age_seconds);
+        if let Some(times) = times {
+            report_tls(out, &now.workers, times, figures.time.0);
         }
         report_log(out, &now.store);
         report_loop(out, &now.workers);
@@ -95,14 +95,18 @@ impl Engine {
 }
 
 /// memcached shows ssl_new_sessions only where sessions are kept; here they are counted anyway.
-fn report_tls(out: &mut Rows<'_>, total: &WorkerTotals, age_seconds: u32) {
+fn report_tls(out: &mut Rows<'_>, total: &WorkerTotals, times: CertificateTimes, unix_seconds: u32) {
     let rows: [(&str, u64); 4] = [
         ("ssl_new_sessions", total.ssl_new_sessions),
         ("ssl_handshake_errors", total.ssl_handshake_errors),
         ("ssl_proto_errors", total.ssl_proto_errors),
-        ("time_since_server_cert_refresh", age_seconds.into()),
+        ("time_since_server_cert_refresh", times.age_seconds.into()),
     ];
     report_rows(out, &rows);
+    // Remora's own. Below 0 once it is over.
+    if let Some(expires_at) = times.expires_at {
+        out.row("time_until_server_cert_expiry", expires_at - i64::from(unix_seconds));
+    }
 }
 
 fn report_log(out: &mut Rows<'_>, store: &StoreStats) {

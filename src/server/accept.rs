@@ -73,8 +73,8 @@ impl Acceptor {
         self.resting_until = None;
     }
 
-    /// Accept from listener `at` and hand each connection to `take`. A shared listener gives one a turn, so that one worker does not take all; what
-    /// is left is reported again.
+    /// Accept from listener `at` and hand each connection to `take`. A shared listener gives one a
+    /// turn, so that one worker does not take all; what is left is reported again.
     pub fn accept(
         &mut self,
         at: u32,

@@ -6,7 +6,7 @@
 
 use super::tls::Tls;
 use crate::base::time::{Clock, SteadySeconds};
-use crate::engine::{Host, WorkerStats};
+use crate::engine::{CertificateTimes, Host, WorkerStats};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
@@ -169,8 +169,8 @@ impl Host for Registry {
         self.workers.iter().map(|worker| worker.stats.clone()).collect()
     }
 
-    fn certificates_age_seconds(&self) -> Option<u32> {
-        self.tls.as_ref().map(|tls| tls.age_seconds())
+    fn certificate_times(&self) -> Option<CertificateTimes> {
+        self.tls.as_ref().map(|tls| tls.times())
     }
 
     fn refresh_certificates(&self) -> Option<Result<(), String>> {

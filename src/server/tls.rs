@@ -5,7 +5,10 @@
 //! be resumed are forgotten when the files are read anew, and each kind of listener has its own: a
 //! client that was not asked for a certificate at one cannot resume at another that asks.
 
+mod validity;
+
 use crate::base::time::{Clock, SteadySeconds};
+use crate::engine::CertificateTimes;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -100,6 +103,7 @@ struct Kinds {
     unasked: Arc<ServerConfig>,
     /// None where no authorities are known.
     asked: Option<Arc<ServerConfig>>,
+    expires_at: Option<i64>,
 }
 
 /// See the module.
@@ -135,9 +139,12 @@ impl Tls {
         Ok(())
     }
 
-    /// Seconds since the files were read last.
-    pub fn age_seconds(&self) -> u32 {
-        self.clock.steady().since(SteadySeconds(self.read_at_seconds.load(Relaxed)))
+    /// When the files were read last, and until when the certificate is good.
+    pub fn times(&self) -> CertificateTimes {
+        CertificateTimes {
+            age_seconds: self.clock.steady().since(SteadySeconds(self.read_at_seconds.load(Relaxed))),
+            expires_at: self.kinds.read().unwrap_or_else(PoisonError::into_inner).expires_at,
+        }
     }
 
     /// What was asked for.
@@ -167,6 +174,7 @@ impl Kinds {
             usual: of(options.asks)?,
             unasked: of(Asks::Never)?,
             asked: roots.is_some().then(|| of(Asks::Always)).transpose()?,
+            expires_at: chain(&options.chain)?.first().and_then(|own| validity::not_after(own)),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! What stands behind `-l`, as memcached takes it: lists with commas or semicolons, each of
-//! `[notls:|btls:|mtls:][proto[NAME]:][tag[NAME]:]ADDRESS[:PORT]`, where `*` is every address of this
-//! host.
+//! `[notls:|btls:|mtls:][proto[NAME]:][tag[NAME]:]ADDRESS[:PORT]`, where `*` is every address of
+//! this host.
 
 use crate::server::address;
 use crate::server::tls::Security;

@@ -1,6 +1,6 @@
-//! SIGHUP: the file of `--config` is read anew, that of `-Y`, and certificates. What can change while
-//! the server runs does: how much is logged, the memory for items, who the users are, and what TLS
-//! shows. What cannot is told of, and is so at the next start.
+//! SIGHUP: the file of `--config` is read anew, that of `-Y`, and certificates. What can change
+//! while the server runs does: how much is logged, the memory for items, who the users are, and
+//! what TLS shows. What cannot is told of, and is so at the next start.
 
 use super::config::{Config, Values};
 use super::{Given, MEMORY_MEBIBYTES_DEFAULT, logger};

@@ -20,6 +20,8 @@ use std::os::fd::OwnedFd;
 pub const SEALED_BYTES: usize = 64 << 10;
 /// Most bytes of answers that are sealed before the socket has taken those before them.
 const SEAL_BYTES_MAX: usize = 64 << 10;
+/// Up to so many bytes rustls keeps its memory as it is.
+const SMALL_BYTES: usize = 4 << 10;
 /// What the records around some plaintext may take beyond it, where there are few.
 const RECORDS_EXTRA_BYTES: usize = 1 << 10;
 
@@ -82,6 +84,15 @@ impl Unfinished {
     fn held_bytes(&self) -> usize {
         let of_body = if self.missing_bytes > 0 { RECORD_HEAD_BYTES + self.body_bytes - self.missing_bytes } else { 0 };
         self.head.len() + of_body
+    }
+}
+
+/// Nothing to read, now. rustls gives back memory when it is about to read.
+struct Nothing;
+
+impl Read for Nothing {
+    fn read(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
     }
 }
 
@@ -160,6 +171,10 @@ impl Session {
                 Some(bytes) => {
                     self.unfinished.follow(&cipher[..bytes]);
                     filled = self.open(&cipher[..bytes], buffer)?;
+                    if bytes > SMALL_BYTES && self.unfinished.held_bytes() == 0 {
+                        // A connection at rest holds no more than it began with.
+                        let _ = self.tls.read_tls(&mut Nothing);
+                    }
                 }
             }
         }
@@ -269,5 +284,28 @@ impl Session {
         self.tls.send_close_notify();
         // A client that takes nothing learns it by the end of the connection.
         let _ = self.flush(socket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_record_lacks_is_known_however_it_is_cut() {
+        let record = |bytes: usize| [&[23, 3, 3][..], &(bytes as u16).to_be_bytes(), &vec![7; bytes]].concat();
+        let stream = [record(1), record(0), record(16_640), record(300)].concat();
+        // Where a record ends nothing is held.
+        let ends = [6, 11, 11 + 16_645, stream.len()];
+        for piece_bytes in [1, 2, 3, 7, 64, 5000, stream.len()] {
+            let (mut unfinished, mut arrived) = (Unfinished::default(), 0);
+            for piece in stream.chunks(piece_bytes) {
+                unfinished.follow(piece);
+                arrived += piece.len();
+                let before = ends.iter().rev().find(|end| **end <= arrived).unwrap_or(&0);
+                assert_eq!(unfinished.held_bytes(), arrived - before, "{arrived} in pieces of {piece_bytes}");
+            }
+            assert_eq!(unfinished.total_bytes, stream.len());
+        }
     }
 }

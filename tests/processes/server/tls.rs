@@ -229,6 +229,7 @@ fn certificates_are_read_anew_while_clients_go_on() {
         assert_eq!(operator.ask("refresh_certs"), "OK");
         let third = shown(&authority, &server);
         assert!(third != second && stat(&server, "time_since_server_cert_refresh") < 60);
+        assert!(stat(&server, "time_until_server_cert_expiry") > 365 * 24 * 3600, "rcgen gives it a long time");
         std::fs::write(authority.path("server.key"), "no key").expect("the file is written");
         server.signal("HUP");
         let mut said = String::new();

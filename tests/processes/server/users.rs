@@ -79,8 +79,8 @@ fn nobody_is_served_before_it_has_said_who_it_is() {
     assert_eq!(rows.iter().filter(|row| row.ends_with(":user foo")).count(), 1, "{rows:?}");
 }
 
-/// By memcached 1.6.45, that is, with this file. Where more is sent behind an attempt it forgets some
-/// answers; here none is forgotten.
+/// By memcached 1.6.45, that is, with this file. Where more is sent behind an attempt it forgets
+/// some answers; here none is forgotten.
 #[test]
 fn every_answer_is_memcacheds() {
     let file = two_users();
