@@ -15,9 +15,9 @@ const SCRATCH: KeyScratch = [0; KEY_BYTES_MAX];
 pub fn walk(protocol: Protocol, input: &[u8]) {
     let mut rest = input;
     loop {
-        let mut scratch = SCRATCH;
+        let (mut scratch, mut other_scratch) = (SCRATCH, SCRATCH);
         let parsed = protocol.parse(rest, LIMITS, &mut scratch);
-        let again = protocol.parse(rest, LIMITS, &mut SCRATCH.clone());
+        let again = protocol.parse(rest, LIMITS, &mut other_scratch);
         assert_eq!(format!("{parsed:?}"), format!("{again:?}"));
         match parsed {
             Parsed::Request(request, taken) => {
