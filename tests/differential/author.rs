@@ -5,8 +5,8 @@
 //!
 //! Keys of two kinds keep intended differences apart. Values of [`KEYS`] open with letters and are
 //! no numbers: of blanks alone memcached makes a number of what happens to lie behind them. What
-//! [`COUNTERS`] have is never appended to, and its size is told with its value only: memcached pads a
-//! number that becomes shorter.
+//! [`COUNTERS`] have is never appended to, and its size is told with its value only: memcached pads
+//! a number that becomes shorter.
 
 use super::classic;
 use super::command::{Burst, Command, History};

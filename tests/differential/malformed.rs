@@ -1,8 +1,8 @@
 //! Lines that are wrong in some way, and well-formed ones of which a byte has changed.
 //!
-//! In a form `{k}` is a key, `{s}` a short one, `{c}` one of a number, `{n}` a word that is hardly a
-//! number, `{250}` and `{251}` keys of so many bytes, `{bad}` a wrong length of a data block, `{max}`
-//! a line as long as one may be.
+//! In a form `{k}` is a key, `{s}` a short one, `{c}` one of a number, `{n}` a word that is hardly
+//! a number, `{250}` and `{251}` keys of so many bytes, `{bad}` a wrong length of a data block,
+//! `{max}` a line as long as one may be.
 
 use super::author::{Author, KEYS};
 use super::command::{Command, Part};

@@ -53,8 +53,8 @@ fn set(author: &mut Author) -> Command {
     command.then(author.line_end()).then(value).then("\r\n")
 }
 
-/// Never of a number, of which memcached forgets the uses when it becomes longer, and never of a key
-/// in base64: memcached gives some of them back as text, and heeds a `b` of me only
+/// Never of a number, of which memcached forgets the uses when it becomes longer, and never of a
+/// key in base64: memcached gives some of them back as text, and heeds a `b` of me only
 /// if another word stands behind it, which is a slip.
 fn debug(author: &mut Author) -> Command {
     let line = format!("me {}{}", author.key(), author.pick(&["", " v", " k", " q Oab"]));
@@ -99,10 +99,10 @@ fn with_flags(author: &mut Author, mut command: Command, verb: &str, key: &Key, 
 /// Flags that show no intended difference. Those differences are
 ///
 /// - of numbers (see `author.rs`): the size of one that became shorter; and, of one that became
-///   longer, all that memcached forgets then: marks (`h`, what `I`, `N` and `R` leave), the time and
-///   the CAS that ma gives it, unless it adds nothing;
-/// - of keys in base64: what memcached creates under them and gives back as text (`N` and `k` of mg,
-///   `x` of md); and a `b` behind a key that is no base64;
+///   longer, all that memcached forgets then: marks (`h`, what `I`, `N` and `R` leave), the time
+///   and the CAS that ma gives it, unless it adds nothing;
+/// - of keys in base64: what memcached creates under them and gives back as text (`N` and `k` of
+///   mg, `x` of md); and a `b` behind a key that is no base64;
 /// - of large values: memcached says that they are no numbers before it looks at `C`.
 fn fits(flag: char, verb: &str, key: &Key) -> bool {
     match flag {

@@ -264,8 +264,8 @@ fn digest_flags<'a>(
         let taken = match flag {
             b'b' => scratch.take().map_or(Err(Refusal::BadEncodedKey), |scratch| decode_key(request, scratch)),
             b'M' => {
-                // Only the first letter counts, as in memcached. A bare M is no mode that there is, and
-                // a NUL stands for none given.
+                // Only the first letter counts, as in memcached. A bare M is a mode that there is
+                // not, and a NUL stands for none given.
                 let first = argument.first().copied().unwrap_or(b' ');
                 digested.mode = Some(first).filter(|mode| *mode != 0);
                 Ok(())
