@@ -283,6 +283,8 @@ fn changed(author: &mut Author, mut command: Command) -> Command {
     let text = bytes.len() - bytes.iter().rev().take_while(|byte| b"\r\n".contains(byte)).count();
     let at = author.random.usize(..=text);
     let odd = *b" \t\0\r\x01\x7f\x80\xff-+0123noreplyvqkTbGS".get(author.random.usize(..28)).expect("one of them");
+    // What opens a connection with 0x80 speaks the binary protocol.
+    let odd = if at == 0 && odd == 0x80 { 0xff } else { odd };
     let before = bytes.clone();
     match author.random.u32(..3) {
         0 if at < text => bytes[at] = odd,

@@ -50,6 +50,9 @@ impl Connection {
         let mut answers = Vec::new();
         let mut begin = 0;
         for cut in cuts.iter().map(|cut| bytes.len() * cut / 1000).chain([all.len()]) {
+            if begin > 0 {
+                std::thread::sleep(PIECE_PAUSE);
+            }
             if !self.write(&all[begin..cut], &mut answers) {
                 break;
             }
@@ -90,9 +93,6 @@ impl Connection {
             if !rest.is_empty() && (self.read(answers).is_none() || stuck_since.elapsed() > Duration::from_secs(20)) {
                 return false;
             }
-        }
-        if !piece.is_empty() {
-            std::thread::sleep(PIECE_PAUSE);
         }
         true
     }
