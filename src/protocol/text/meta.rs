@@ -276,11 +276,11 @@ fn digest_flags<'a>(
             }
             _ => digest_flag(request, flag, argument)?,
         };
-        bad_argument = match taken.err() {
+        if let Err(refusal) = taken {
             // That of F has no words of its own.
-            Some(Refusal::BadFormat) => bad_argument.or(Some(Refusal::BadFormat)),
-            found => found.or(bad_argument),
-        };
+            let found = if refusal == Refusal::BadFormat { bad_argument } else { None };
+            bad_argument = found.or(Some(refusal));
+        }
     }
     bad_argument.map_or(Ok(digested), Err)
 }
