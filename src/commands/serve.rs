@@ -202,6 +202,7 @@ fn switches(args: &Args) -> Switches {
     Switches {
         flush: !args.disable_flush_all,
         dumps: !args.disable_dumping,
+        watch: !args.disable_watch,
         shutdown: args.enable_shutdown,
         prefix_delimiter: args.prefix_delimiter.unwrap_or(usual.prefix_delimiter),
         counts_prefixes: args.prefix_delimiter.is_some(),

@@ -325,10 +325,12 @@ impl Engine {
         if self.unlink_refused(context, rejection) == Err(NoRoom::Now.into()) && !last_try {
             return Outcome::Park(0);
         }
-        if rejection.refusal == Refusal::TooLarge {
-            context.stats.store_too_large.increment();
+        match rejection.refusal {
+            Refusal::TooLarge => context.stats.store_too_large.increment(),
+            Refusal::BadFlushDelay => context.stats.cmd_flush.increment(),
+            _ => {}
         }
-        rejection.reply.refused(out.bytes(), rejection.refusal);
+        rejection.reply.refused(out.bytes(), self.switches.refusal(rejection.refusal));
         Outcome::Done
     }
 

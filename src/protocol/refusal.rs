@@ -14,7 +14,7 @@ pub enum Refusal {
     BadDataChunk,
     /// incr, decr: the amount is no number.
     BadDelta,
-    /// gat, gats, touch, flush_all: the expiry is no number.
+    /// gat, gats, touch: the expiry is no number.
     BadExptime,
     /// incr, decr, ma: the value is no number.
     NonNumeric,
@@ -46,6 +46,10 @@ pub enum Refusal {
     OpaqueTooLong,
     /// watch.
     WatchOff,
+    /// watch with words that it does not know.
+    WatchUnknown,
+    /// flush_all: the delay is no number.
+    BadFlushDelay,
     /// flush_all, with -F.
     FlushOff,
     /// shutdown, without -A.
@@ -122,12 +126,12 @@ impl Refusal {
     /// As the text protocol tells it, line end included.
     pub fn line(self) -> &'static [u8] {
         match self {
-            Refusal::UnknownCommand => b"ERROR\r\n",
+            Refusal::UnknownCommand | Refusal::WatchUnknown => b"ERROR\r\n",
             Refusal::BadFormat => b"CLIENT_ERROR bad command line format\r\n",
             Refusal::BadDelete => b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n",
             Refusal::BadDataChunk => b"CLIENT_ERROR bad data chunk\r\n",
             Refusal::BadDelta => b"CLIENT_ERROR invalid numeric delta argument\r\n",
-            Refusal::BadExptime => b"CLIENT_ERROR invalid exptime argument\r\n",
+            Refusal::BadExptime | Refusal::BadFlushDelay => b"CLIENT_ERROR invalid exptime argument\r\n",
             Refusal::NonNumeric => b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
             Refusal::TooLarge => b"SERVER_ERROR object too large for cache\r\n",
             Refusal::OutOfMemory => b"SERVER_ERROR out of memory storing object\r\n",

@@ -31,7 +31,7 @@ impl Principal {
     /// Whether nothing may be executed.
     #[inline]
     pub fn is_stranger(&self) -> bool {
-        *self == Principal::Stranger
+        matches!(self, Principal::Stranger)
     }
 }
 

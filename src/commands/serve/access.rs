@@ -24,7 +24,7 @@ pub fn users(args: &Args) -> anyhow::Result<Option<Arc<Users>>> {
     Ok(Some(Arc::new(users)))
 }
 
-/// What is spoken where `spoken` was asked for: with -Y text alone, as users say who they are in it.
+/// What is spoken where `spoken` was asked for: with -Y text alone, in which users name themselves.
 pub fn protocol<'s>(args: &Args, spoken: &'s str) -> anyhow::Result<&'s str> {
     if args.auth_file.is_none() {
         return Ok(spoken);

@@ -94,6 +94,9 @@ pub struct Args {
     /// Refuse what shows keys (stats detail)
     #[arg(short = 'X', long)]
     pub disable_dumping: bool,
+    /// Refuse watch whatever its words; without this, too, it is refused
+    #[arg(short = 'W', long)]
+    pub disable_watch: bool,
     /// What clients must speak: ascii, binary, or auto, which is whatever each begins with
     #[arg(short = 'B', long, value_name = "NAME", default_value = AUTO, value_parser = [AUTO, ASCII, BINARY])]
     pub protocol: String,
@@ -153,9 +156,6 @@ pub struct Absent {
     /// No CAS: without effect, items have their numbers anyway
     #[arg(short = 'C', long)]
     pub disable_cas: bool,
-    /// Refuse watch: without effect, it is always refused
-    #[arg(short = 'W', long)]
-    pub disable_watch: bool,
     /// Threads by NAPI number: without effect
     #[arg(short = 'N', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub napi_ids: Option<u32>,

@@ -84,7 +84,7 @@ fn shutdown(mut tokens: Tokens<'_>) -> Shutdown {
 pub fn watch(line: Line<'_>) -> Parsed<'_> {
     let known = |word: &[u8]| WATCHABLE.iter().any(|name| name.as_bytes().starts_with(word));
     let all_known = Tokens::of(line.text).skip(1).all(known);
-    line.refuse(if all_known { Refusal::WatchOff } else { Refusal::UnknownCommand })
+    line.refuse(if all_known { Refusal::WatchOff } else { Refusal::WatchUnknown })
 }
 
 /// Which answer memcached has for the words behind `slabs`. It takes the start of a subcommand for
@@ -191,7 +191,7 @@ fn flush_all<'a>(line: Line<'a>, tokens: Tokens<'a>, reply: Reply) -> Parsed<'a>
     match delay {
         // A flush before now is a flush now.
         Some(delay) => line.accept(Request::FlushAll { delay: Exptime(delay.max(0).into()), reply }),
-        None => line.refuse_to(reply, Refusal::BadExptime),
+        None => line.refuse_to(reply, Refusal::BadFlushDelay),
     }
 }
 

@@ -233,7 +233,7 @@ fn set_mode(request: &mut MetaRequest<'_>, mode: u8) -> Result<(), Refusal> {
 }
 
 /// A duplicate or unknown flag ends the reading; a bad argument does not, and of several the last
-/// one is named.
+/// one is named, but for that of F.
 fn digest_flags<'a>(
     request: &mut MetaRequest<'a>,
     flags: usize,
@@ -264,8 +264,10 @@ fn digest_flags<'a>(
         let taken = match flag {
             b'b' => scratch.take().map_or(Err(Refusal::BadEncodedKey), |scratch| decode_key(request, scratch)),
             b'M' => {
-                // Only the first letter counts, as in memcached; a bare M is no mode at all.
-                digested.mode = Some(argument.first().copied().unwrap_or(b' '));
+                // Only the first letter counts, as in memcached. A bare M is a mode that there is
+                // not, and a NUL stands for none given.
+                let first = argument.first().copied().unwrap_or(b' ');
+                digested.mode = Some(first).filter(|mode| *mode != 0);
                 Ok(())
             }
             b'O' => {
@@ -274,7 +276,11 @@ fn digest_flags<'a>(
             }
             _ => digest_flag(request, flag, argument)?,
         };
-        bad_argument = taken.err().or(bad_argument);
+        if let Err(refusal) = taken {
+            // That of F has no words of its own.
+            let found = if refusal == Refusal::BadFormat { bad_argument } else { None };
+            bad_argument = found.or(Some(refusal));
+        }
     }
     bad_argument.map_or(Ok(digested), Err)
 }

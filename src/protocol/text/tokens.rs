@@ -129,7 +129,7 @@ impl Number<'_> {
     }
 
     /// The flags of a storage command: as strtoul reads them, cut to 32 bits. Negative numbers are
-    /// refused.
+    /// refused, but for those that strtoul makes positive ones of: below -2^63.
     pub fn client_flags(self) -> Option<u32> {
         match self {
             Number::Plain(number) => Some(number),
@@ -187,7 +187,8 @@ pub fn ack_replicas(token: &[u8]) -> Option<u8> {
 
 fn client_flags(token: &[u8]) -> Option<u32> {
     let (negative, magnitude) = c_number(token)?;
-    (!negative || magnitude == 0).then_some(magnitude as u32)
+    let value = if negative { magnitude.wrapping_neg() } else { magnitude };
+    (!negative || value <= i64::MAX as u64).then_some(value as u32)
 }
 
 fn storage_exptime(token: &[u8]) -> Option<i32> {
@@ -321,6 +322,9 @@ mod tests {
         assert_eq!((client_flags(b"12x"), client_flags(b"-1"), client_flags(b"-")), (None, None, None));
         assert_eq!(client_flags(b"4294967297"), Some(1), "cut to 32 bits");
         assert_eq!(client_flags(b"18446744073709551616"), None);
+        assert_eq!((client_flags(b"-0"), client_flags(b"-9223372036854775808")), (Some(0), None));
+        assert_eq!(client_flags(b"-9223372036854775809"), Some(u32::MAX), "as strtoul: 2^64 minus it");
+        assert_eq!(client_flags(b"-18446744073709551614"), Some(2));
         assert_eq!(storage_exptime(b"4294967295"), Some(-1));
         assert_eq!(storage_exptime(b"-9223372036854775808"), Some(0));
         assert_eq!((storage_exptime(b"9223372036854775808"), storage_exptime(b"")), (None, None));

@@ -79,10 +79,9 @@ fn units_and_scripts_of_memcacheds_start_it() {
 
 #[test]
 fn what_changes_nothing_is_told_in_one_line() {
-    let server =
-        Server::start(&["-f", "1.25", "-n", "48", "-C", "-W", "-L", "-o", "slab_reassign,lru_crawler,hashpower=20"]);
+    let server = Server::start(&["-f", "1.25", "-n", "48", "-C", "-L", "-o", "slab_reassign,lru_crawler,hashpower=20"]);
     let line = said(&server, "without effect");
-    for word in ["-f, -n, -L, -C, -W", "-o slab_reassign", "-o lru_crawler", "-o hashpower", "docs/COMPATIBILITY.md"] {
+    for word in ["-f, -n, -L, -C", "-o slab_reassign", "-o lru_crawler", "-o hashpower", "docs/COMPATIBILITY.md"] {
         assert!(line.contains(word), "{word} in {line}");
     }
     let mut client = server.connect();
@@ -121,10 +120,21 @@ fn flush_all_can_be_forbidden() {
     assert_eq!(client.set("key", b"value"), "STORED");
     assert_eq!(client.ask("flush_all"), "CLIENT_ERROR flush_all not allowed");
     assert_eq!(client.ask("flush_all 10"), "CLIENT_ERROR flush_all not allowed");
+    assert_eq!(client.ask("flush_all soon"), "CLIENT_ERROR flush_all not allowed", "whatever is wrong with it");
     assert_eq!(client.ask("flush_all noreply\r\nmn"), "MN");
     assert_eq!(client.get("key").unwrap(), b"value");
     assert_eq!(setting(&mut client, "flush_enabled"), "no");
-    assert_eq!(server.stat("cmd_flush").unwrap(), "3", "counted, as memcached does");
+    assert_eq!(server.stat("cmd_flush").unwrap(), "4", "counted, as memcached does");
+}
+
+#[test]
+fn watch_can_be_forbidden_whatever_its_words() {
+    for (arguments, unknown) in [(&[][..], "ERROR"), (&["-W"], "CLIENT_ERROR watch commands not allowed")] {
+        let server = Server::start(arguments);
+        let mut client = server.connect();
+        assert_eq!(client.ask("watch fetchers"), "CLIENT_ERROR watch commands not allowed", "{arguments:?}");
+        assert_eq!(client.ask("watch nonsense"), unknown, "{arguments:?}");
+    }
 }
 
 #[test]
