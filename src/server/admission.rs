@@ -4,7 +4,7 @@
 
 use super::Shared;
 use super::connection::Connection;
-use super::execute::{Stop, protocol_of, tell_of_stranger};
+use super::execute::Stop;
 use super::lane::Lane;
 use crate::engine::Output;
 use crate::protocol::Protocol;
@@ -39,19 +39,21 @@ impl Lane<'_> {
     /// Look at the first command of a stranger. One attempt in a turn: whoever tries many has the
     /// others served in between.
     #[cold]
-    pub(super) fn admit(&mut self, connection: &mut Connection, input: &[u8], output: &mut Output) -> (usize, Stop) {
-        let only = Some(Protocol::Text);
-        let Some(protocol) = protocol_of(&connection.progress, only, input) else {
-            tell_of_stranger(only);
-            return (input.len(), Stop::Refused);
-        };
-        connection.progress.protocol = Some(protocol);
+    pub(super) fn admit(
+        &mut self,
+        connection: &mut Connection,
+        protocol: Protocol,
+        input: &[u8],
+        output: &mut Output,
+    ) -> (usize, Stop) {
         let (answer, bytes) = match offered(input) {
             Offered::Incomplete { wanted_bytes } => return (0, Stop::NeedMore { wanted_bytes }),
             Offered::Nonsense => return (input.len(), Stop::Quit),
             Offered::Refused { answer, bytes } => (answer, bytes),
             Offered::Credentials { user, password, bytes } => (self.try_password(connection, user, password), bytes),
         };
+        // A stranger has not opened: nothing looks at what it sends but this.
+        connection.progress.protocol = (!connection.principal.is_stranger()).then_some(protocol);
         output.bytes().extend_from_slice(answer);
         (bytes, if bytes == input.len() { Stop::NeedMore { wanted_bytes: 1 } } else { Stop::Yield })
     }

@@ -39,7 +39,7 @@ pub enum Phase {
 /// How far the connection's requests have come.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// What it speaks, once something has arrived.
+    /// What it speaks, once it has opened: something has arrived, and it has said who it is.
     pub protocol: Option<Protocol>,
     /// Where to go on in the first pending request (see Outcome::Resume).
     pub resume: u32,
@@ -143,10 +143,7 @@ impl Connection {
     /// Whether it waits for its next request and nothing else, and holds no memory.
     #[inline]
     pub fn is_at_rest(&self) -> bool {
-        self.output.is_none()
-            && self.interest == Interest::Read
-            && self.input.held_bytes() == 0
-            && self.output_charged_bytes == 0
+        self.output_charged_bytes == 0 && self.interest == Interest::Read && self.input.held_bytes() == 0
     }
 
     /// Whether it has answers that wait for replicas.

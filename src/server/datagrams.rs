@@ -48,7 +48,14 @@ impl Datagrams {
         self.ready.push((token - DATAGRAMS) as usize);
     }
 
+    /// Whether one has something.
+    #[inline]
+    pub fn are_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// Serve those that have something. What is left is reported again.
+    #[cold]
     pub fn serve(&mut self, lane: &mut Lane<'_>, turn: &Turn<'_>) {
         while let Some(at) = self.ready.pop() {
             let Some(socket) = self.sockets.get(at) else { continue };

@@ -177,16 +177,10 @@ impl Executor<'_> {
     }
 }
 
-/// What a connection speaks: what it has spoken before, else what the first byte of its `input`
-/// says. None where it opens in another protocol than the `only` one.
-#[inline]
-pub fn protocol_of(progress: &Progress, only: Option<Protocol>, input: &[u8]) -> Option<Protocol> {
-    match progress.protocol {
-        None => {
-            input.first().map(|first| Protocol::of(*first)).filter(|spoken| only.is_none_or(|only| only == *spoken))
-        }
-        spoken => spoken,
-    }
+/// What a connection speaks that opens with `input`: its first byte says so. None where that is
+/// another protocol than the `only` one.
+pub fn spoken(only: Option<Protocol>, input: &[u8]) -> Option<Protocol> {
+    input.first().map(|first| Protocol::of(*first)).filter(|spoken| only.is_none_or(|only| only == *spoken))
 }
 
 /// A client has spoken another protocol than the `only` one. Once is enough: such a client comes

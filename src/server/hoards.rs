@@ -140,12 +140,9 @@ impl Lane<'_> {
     /// ignore the rest as it comes. False where the pending bytes are no such request.
     fn swallow(&mut self, turn: &Turn<'_>, connection: &mut Connection) -> bool {
         let (pending, wanted_bytes) = (connection.input.pending(), connection.input.wanted_bytes());
-        // What a stranger asks for is not looked at.
-        if connection.principal.is_stranger()
-            || connection.phase != Phase::Open
-            || connection.progress.open_get.is_some()
-            || wanted_bytes <= pending.len()
-        {
+        // It has opened: what a stranger asks for is not looked at.
+        let Some(protocol) = connection.progress.protocol else { return false };
+        if connection.phase != Phase::Open || connection.progress.open_get.is_some() || wanted_bytes <= pending.len() {
             return false;
         }
         // Parsed with a limit of no value bytes, the request is refused as too large. The refusal
@@ -153,7 +150,6 @@ impl Lane<'_> {
         // answer, and the key whose old value must go.
         let mut scratch = [0; KEY_BYTES_MAX];
         let nothing = ParseLimits { value_bytes_max: 0 };
-        let Some(protocol) = connection.progress.protocol else { return false };
         let Parsed::Rejected(rejection) = protocol.parse(pending, nothing, &mut scratch) else { return false };
         if rejection.skip_bytes != wanted_bytes as u64 {
             return false;

@@ -11,7 +11,7 @@ use super::Shared;
 use super::buffers::Buffers;
 use super::connection::{Connection, Phase, Progress, ReadAhead};
 use super::control::PeerOf;
-use super::execute::{Executor, Stop, protocol_of, tell_of_stranger};
+use super::execute::{Executor, Stop, spoken, tell_of_stranger};
 use super::holding::Holding;
 use super::input::InputMemory;
 use super::registry::State;
@@ -24,7 +24,6 @@ use crate::engine::{Client, Context, Output, WorkerStats};
 use crate::protocol::{Parsed, Protocol};
 use crate::store::{Place, Turn};
 use crate::sys::receive::receive;
-use crate::sys::send::Part;
 use rustix::net::{Shutdown, shutdown};
 use std::io;
 use std::sync::Arc;
@@ -237,26 +236,22 @@ impl Lane<'_> {
     }
 
     /// Read for a connection that will be served later in this turn, and prefetch the memory that
-    /// its first request needs. Only for a connection that has no unfinished request and no unsent
-    /// answer but those that wait for replicas. So the cache misses of several connections overlap,
-    /// and the code of each system call stays in the cache.
+    /// its first request needs. Only for a connection that has opened, and has no unfinished
+    /// request and no unsent answer but those that wait for replicas. So the cache misses of
+    /// several connections overlap, and the code of each system call stays in the cache.
     pub fn read_ahead(&mut self, connection: &mut Connection, slot: usize) -> Option<Place> {
         let is_plain = connection.phase == Phase::Open
-            && !connection.principal.is_stranger()
             && connection.output.as_ref().is_none_or(Output::takes_more)
             && connection.input.pending().is_empty()
             && connection.progress.open_get.is_none()
             && connection.read_ahead.is_none();
-        if !is_plain {
-            return None;
-        }
+        let protocol = connection.progress.protocol.filter(|_| is_plain)?;
         let ahead = self.receive(connection, slot);
         let ahead = connection.read_ahead.insert(ahead);
         let Ok(Some(bytes)) = ahead.received else { return None };
         let engine = &self.shared.engine;
         let Buffers { reads, keys, .. } = &mut self.buffers;
         let input = &reads[slot][..bytes];
-        let protocol = protocol_of(&connection.progress, only_protocol(self.shared, connection), input)?;
         match protocol.parse(input, engine.parse_limits(), &mut keys[0]) {
             Parsed::Request(request, _) => engine.plan(&request).place(),
             Parsed::Incomplete { .. } | Parsed::Rejected(_) => None,
@@ -305,22 +300,39 @@ impl Lane<'_> {
         output: &mut Output,
     ) -> (usize, Stop) {
         connection.view.set_last_command(self.steady_now);
-        if connection.principal.is_stranger() {
-            return self.admit(connection, input, output);
-        }
-        let only = only_protocol(self.shared, connection);
-        let Some(protocol) = protocol_of(&connection.progress, only, input) else {
-            tell_of_stranger(only);
-            return (input.len(), Stop::Refused);
+        let Some(protocol) = connection.progress.protocol else {
+            return self.open(turn, connection, input, output);
         };
-        connection.progress.protocol = Some(protocol);
         let client = PeerOf(&connection.socket);
         self.run(turn, &client, protocol, input, &mut connection.progress, output)
     }
 
+    /// A connection opens with `input`, which is not empty: it is to say who it is, where that is
+    /// asked, and its first byte says what it speaks.
+    #[cold]
+    fn open(
+        &mut self,
+        turn: &Turn<'_>,
+        connection: &mut Connection,
+        input: &[u8],
+        output: &mut Output,
+    ) -> (usize, Stop) {
+        // Operators may choose.
+        let only = self.shared.config.protocol.filter(|_| !connection.is_operator);
+        let Some(protocol) = spoken(only, input) else {
+            tell_of_stranger(only);
+            return (input.len(), Stop::Refused);
+        };
+        if connection.principal.is_stranger() {
+            return self.admit(connection, protocol, input, output);
+        }
+        connection.progress.protocol = Some(protocol);
+        self.execute(turn, connection, input, output)
+    }
+
     /// Execute what `input` holds of a client's requests. Returns how many bytes were consumed, and
     /// why it stopped.
-    #[inline]
+    #[inline(never)]
     pub fn run(
         &mut self,
         turn: &Turn<'_>,
@@ -340,8 +352,8 @@ impl Lane<'_> {
     fn write(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> io::Result<()> {
         let Connection { socket, transport, .. } = connection;
         let Lane { shared, buffers, .. } = self;
-        let send = |parts: &[Part<'_>]| transport.send(socket, parts, &mut buffers.sealing);
-        let Some(sent) = output.write_out(send, shared.engine.store(), turn)? else {
+        let store = shared.engine.store();
+        let Some(sent) = transport.write_out(socket, output, &mut buffers.sealing, store, turn)? else {
             return Ok(());
         };
         self.stats.write_calls.increment();
@@ -387,11 +399,6 @@ impl Lane<'_> {
             _ => Next::Close,
         }
     }
-}
-
-/// What a client must speak; operators may choose.
-fn only_protocol(shared: &Shared, connection: &Connection) -> Option<Protocol> {
-    shared.config.protocol.filter(|_| !connection.is_operator)
 }
 
 /// When to look at the rest again: a rest that was not looked at for want of bytes, at once.

@@ -9,9 +9,10 @@ mod session;
 
 use super::lane::Next;
 use crate::base::time::SteadySeconds;
-use crate::engine::WorkerStats;
+use crate::engine::{Output, WorkerStats};
+use crate::store::{Store, Turn};
 use crate::sys::receive;
-use crate::sys::send::{Part, send_parts};
+use crate::sys::send::send_parts;
 pub use session::Session;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -79,12 +80,21 @@ impl Transport {
         received
     }
 
-    /// As [`send_parts`]. What is not counted as sent must be there again at the next call.
+    /// As [`Output::write_out`]. Each form by itself, for what is plain would pay for the other.
     #[inline]
-    pub fn send(&mut self, socket: &OwnedFd, parts: &[Part<'_>], sealing: &mut Sealing) -> io::Result<usize> {
+    pub fn write_out(
+        &mut self,
+        socket: &OwnedFd,
+        output: &mut Output,
+        sealing: &mut Sealing,
+        store: &Store,
+        turn: &Turn<'_>,
+    ) -> io::Result<Option<usize>> {
         match self {
-            Transport::Plain => send_parts(socket, parts),
-            Transport::Tls(session) => session.send(socket, parts, &mut sealing.plain),
+            Transport::Plain => output.write_out(|parts| send_parts(socket, parts), store, turn),
+            Transport::Tls(session) => {
+                output.write_out(|parts| session.send(socket, parts, &mut sealing.plain), store, turn)
+            }
         }
     }
 

@@ -123,7 +123,9 @@ impl<'s> Worker<'s> {
         self.tick(turn);
         self.accept();
         self.serve_ready(turn);
-        self.datagrams.serve(&mut self.lane, turn);
+        if self.datagrams.are_ready() {
+            self.datagrams.serve(&mut self.lane, turn);
+        }
         if !self.waiting.tokens.is_empty() {
             self.serve_waiting(turn);
         }

@@ -5,7 +5,7 @@
 
 use crate::sys::words::WordSpan;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// Most parts of one write; far below the kernel's IOV_MAX of 1024, and enough for a full output
 /// (see engine::output).
@@ -48,11 +48,18 @@ impl Part<'_> {
 
 /// Send the first [`PARTS_PER_SEND`] of `parts`. Ok is how many bytes the socket took, which may be
 /// any number from 1 on; an error of kind WouldBlock says that it took none.
+#[inline]
 pub fn send_parts(socket: impl AsFd, parts: &[Part<'_>]) -> io::Result<usize> {
     if let [Part::Bytes(bytes)] = parts {
         let flags = rustix::net::SendFlags::NOSIGNAL | rustix::net::SendFlags::DONTWAIT;
         return Ok(rustix::net::send(socket, bytes, flags)?);
     }
+    send_vectors(socket.as_fd(), parts)
+}
+
+/// The same, of any parts. By itself, for its vectors take pages of the stack.
+#[inline(never)]
+fn send_vectors(socket: BorrowedFd<'_>, parts: &[Part<'_>]) -> io::Result<usize> {
     let count = parts.len().min(PARTS_PER_SEND);
     let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PARTS_PER_SEND];
     for (vector, part) in vectors.iter_mut().zip(parts) {
@@ -68,7 +75,7 @@ pub fn send_parts(socket: impl AsFd, parts: &[Part<'_>]) -> io::Result<usize> {
     // until the call is over, each naming memory that `parts` keeps borrowed, and so mapped, over
     // the call. Words that another thread writes meanwhile are read by the kernel, not by this
     // program, so no Rust access races with those atomic writes.
-    let sent = unsafe { libc::sendmsg(socket.as_fd().as_raw_fd(), &raw const message, flags) };
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
 }
 

@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn what_is_given_is_judged_by_the_table() {
         assert_eq!(judged("-p 0 -m 64 -U 0 -B auto -B binary").unwrap(), Vec::<String>::new());
-        assert_eq!(judged("-C -f 1.25 -n 48 -L -N 1 -W").unwrap(), ["-f", "-n", "-L", "-C", "-W", "-N"]);
+        assert_eq!(judged("-C -f 1.25 -n 48 -L -N 1 -W").unwrap(), ["-f", "-n", "-L", "-C", "-N"]);
         for (line, words) in
             [("-S", "-S (--enable-sasl) is refused"), ("-e /mnt/file", "-e (--memory-file) is refused")]
         {
