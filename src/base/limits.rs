@@ -132,6 +132,10 @@ pub const DUMP_IDLE_SECONDS: u32 = WRITE_STALL_SECONDS_MAX;
 /// slow host take less, and whoever takes longer holds a place that others need.
 pub const HANDSHAKE_SECONDS_MAX: u32 = 10;
 
+/// Connections in their handshake that a worker serves in one turn: each may take a signature of
+/// the private key, some hundred microseconds, and the turn's other clients wait for them.
+pub const HANDSHAKES_PER_TURN: usize = 8;
+
 /// At the end, how long connections may take for what is still to be sent to them.
 pub const STOP_MILLISECONDS_MAX: u64 = 2000;
 

@@ -99,6 +99,9 @@ impl Engine {
             }
             DumpedClasses::All => {}
         }
+        if !call.context.client.stays() {
+            return call.refused(Reply::Text, Refusal::TooMuchForUdp);
+        }
         let now = call.context.now;
         let begun = if resume == 0 { self.dumps.begin(now) } else { self.dumps.find(resume) };
         let Some(mut begun) = begun else {

@@ -108,6 +108,11 @@ pub struct Context<'w, 't> {
 pub trait Client {
     /// Where it comes from. May ask the system: for what is seldom.
     fn origin(&self) -> Origin;
+
+    /// Whether it is there in the next turn, for an answer that takes several.
+    fn stays(&self) -> bool {
+        true
+    }
 }
 
 /// Where a client comes from; the later ones may do whatever the earlier ones may.

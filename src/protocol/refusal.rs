@@ -105,7 +105,7 @@ pub enum Refusal {
     /// A request over UDP in several datagrams.
     DatagramsOfOneRequest,
     /// What a datagram asks for is more than is sent, or done, for one.
-    TooLargeForUdp,
+    TooMuchForUdp,
     /// What a datagram asks for is answered later.
     UdpDoesNotWait,
     /// A write to a replica that does not know its primary.
@@ -181,7 +181,7 @@ impl Refusal {
                 there\r\n"
             }
             Refusal::DatagramsOfOneRequest => b"SERVER_ERROR multi-packet request not supported\r\n",
-            Refusal::TooLargeForUdp => b"SERVER_ERROR too much for UDP: ask for less at a time, or over TCP\r\n",
+            Refusal::TooMuchForUdp => b"SERVER_ERROR too much for UDP: ask for less at a time, or over TCP\r\n",
             Refusal::UdpDoesNotWait => b"SERVER_ERROR an answer over UDP does not wait for replicas: ask over TCP\r\n",
             Refusal::FollowsNobody => {
                 b"SERVER_ERROR read-only replica that follows nobody: write to the primary, or make this \

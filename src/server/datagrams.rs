@@ -6,12 +6,11 @@
 //! nor for replicas. A datagram that the socket does not take now is lost, as others are on their
 //! way.
 
-use super::control::Nobody;
 use super::execute::Stop;
 use super::lane::Lane;
 use super::table::Token;
 use crate::base::limits::{DATAGRAMS_PER_TURN, READS_AHEAD_MAX, UDP_ANSWER_BYTES_MAX};
-use crate::engine::Output;
+use crate::engine::{Client, Origin};
 use crate::protocol::datagram::{self, Asked, DATAGRAM_BYTES_MAX};
 use crate::protocol::{Parsed, Protocol, Refusal, Reply};
 use crate::server::connection::Progress;
@@ -23,8 +22,22 @@ use std::net::UdpSocket;
 /// The first socket's number among a worker's tokens: listeners have lower ones.
 pub const DATAGRAMS: u32 = 1 << 16;
 
-/// Turns of a datagram's requests: each may look up the keys of one.
+/// Most turns of a connection that one datagram's requests are worth: each may look up the keys of
+/// one.
 const ROUNDS_MAX: usize = 4;
+
+/// Whoever has sent a datagram. Nobody knows who that was.
+struct Sender;
+
+impl Client for Sender {
+    fn origin(&self) -> Origin {
+        Origin::Elsewhere
+    }
+
+    fn stays(&self) -> bool {
+        false
+    }
+}
 
 /// A worker's sockets.
 pub struct Datagrams {
@@ -59,10 +72,11 @@ impl Datagrams {
     pub fn serve(&mut self, lane: &mut Lane<'_>, turn: &Turn<'_>) {
         while let Some(at) = self.ready.pop() {
             let Some(socket) = self.sockets.get(at) else { continue };
-            for _ in 0..DATAGRAMS_PER_TURN {
-                if !serve_one(lane, turn, socket, &mut self.answer) {
-                    break;
-                }
+            // One that takes long counts for many.
+            let mut left = DATAGRAMS_PER_TURN;
+            while left > 0 {
+                let Some(rounds) = serve_one(lane, turn, socket, &mut self.answer) else { break };
+                left = left.saturating_sub(1 + (rounds - 1) * DATAGRAMS_PER_TURN / ROUNDS_MAX);
             }
         }
     }
@@ -73,11 +87,13 @@ impl Datagrams {
     }
 }
 
-/// Serve one datagram; false where there is none.
-fn serve_one(lane: &mut Lane<'_>, turn: &Turn<'_>, socket: &UdpSocket, answer: &mut Vec<u8>) -> bool {
+/// Serve one datagram; None where there is none. Returns how many turns of a connection it was
+/// worth.
+fn serve_one(lane: &mut Lane<'_>, turn: &Turn<'_>, socket: &UdpSocket, answer: &mut Vec<u8>) -> Option<usize> {
     let mut input = std::mem::take(&mut lane.buffers.reads[READS_AHEAD_MAX]);
     let received = socket.recv_from(&mut input);
     answer.clear();
+    let mut rounds = 1;
     if let Ok((bytes, from)) = received {
         lane.stats.read_calls.increment();
         lane.stats.bytes_read.add(bytes as u64);
@@ -85,7 +101,7 @@ fn serve_one(lane: &mut Lane<'_>, turn: &Turn<'_>, socket: &UdpSocket, answer: &
             Asked::Request(number, request) => {
                 let protocol = Protocol::of(request[0]);
                 if lane.shared.config.protocol.is_none_or(|only| only == protocol) {
-                    execute(lane, turn, protocol, request, answer);
+                    rounds = execute(lane, turn, protocol, request, answer);
                 }
                 number
             }
@@ -102,24 +118,26 @@ fn serve_one(lane: &mut Lane<'_>, turn: &Turn<'_>, socket: &UdpSocket, answer: &
     }
     lane.buffers.reads[READS_AHEAD_MAX] = input;
     // A send that came back from where nobody listens is told of here, in the place of a datagram.
-    received.is_ok() || received.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    let is_one = received.is_ok() || received.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    is_one.then_some(rounds)
 }
 
 /// Execute whole requests. `answer` is empty before; what follows the last whole request has none.
-fn execute(lane: &mut Lane<'_>, turn: &Turn<'_>, protocol: Protocol, input: &[u8], answer: &mut Vec<u8>) {
-    let (mut output, mut progress) = (lane.buffers.take_output(), Progress::default());
-    let mut refusal = None;
-    let (mut consumed, mut rounds) = (0, 0);
+/// Returns how many turns of a connection that was worth.
+fn execute(lane: &mut Lane<'_>, turn: &Turn<'_>, protocol: Protocol, input: &[u8], answer: &mut Vec<u8>) -> usize {
+    let mut output = lane.buffers.take_output();
+    let begin = output.mark();
+    let mut progress = Progress { never_waits: true, ..Progress::default() };
+    let (mut consumed, mut rounds, mut refusal) = (0, 1, None);
     while consumed < input.len() && refusal.is_none() {
-        let (bytes, stop) = lane.run(turn, &Nobody, protocol, &input[consumed..], &mut progress, &mut output);
+        let (bytes, stop) = lane.run(turn, &Sender, protocol, &input[consumed..], &mut progress, &mut output);
         consumed += bytes;
         match stop {
             // A get that is long enough is executed in parts.
             Stop::NeedMore { .. } if bytes > 0 => {}
-            Stop::NeedMore { .. } | Stop::Quit | Stop::Refused => break,
-            Stop::Parked => progress.is_last_try = true,
+            Stop::NeedMore { .. } | Stop::Parked | Stop::Quit | Stop::Refused => break,
             Stop::Yield if rounds < ROUNDS_MAX => rounds += 1,
-            Stop::Yield | Stop::Full => refusal = Some(Refusal::TooLargeForUdp),
+            Stop::Yield | Stop::Full => refusal = Some(Refusal::TooMuchForUdp),
         }
     }
     if output.is_holding() {
@@ -127,31 +145,37 @@ fn execute(lane: &mut Lane<'_>, turn: &Turn<'_>, protocol: Protocol, input: &[u8
         refusal = Some(Refusal::UdpDoesNotWait);
     }
     if output.pending_bytes() > UDP_ANSWER_BYTES_MAX {
-        refusal = Some(Refusal::TooLargeForUdp);
+        refusal = Some(Refusal::TooMuchForUdp);
     }
-    take_answer(lane, turn, &mut output, answer);
     if let Some(refusal) = refusal {
-        answer.clear();
+        output.withdraw(begin);
         reply_to(lane, protocol, input).refused(answer, refusal);
-    }
-    lane.buffers.give_output(output);
-}
-
-/// How the first request is to be answered.
-#[cold]
-fn reply_to(lane: &mut Lane<'_>, protocol: Protocol, input: &[u8]) -> Reply {
-    let Lane { shared, buffers, .. } = lane;
-    match protocol.parse(input, shared.engine.parse_limits(), &mut buffers.keys[0]) {
-        Parsed::Request(request, _) => request.reply(),
-        Parsed::Rejected(rejection) => rejection.reply,
-        Parsed::Incomplete { .. } => Reply::Silent,
-    }
-}
-
-/// Move what is to be sent into `answer`. What the turn has written is published before it leaves.
-fn take_answer(lane: &Lane<'_>, turn: &Turn<'_>, output: &mut Output, answer: &mut Vec<u8>) {
-    if output.sendable_bytes() > 0 {
+    } else if progress.open_get.is_some() {
+        // A get whose line does not end.
+        output.withdraw(begin);
+    } else if output.sendable_bytes() > 0 {
+        // What the turn has written is published before it leaves.
         turn.publish();
         output.take_bytes(lane.shared.engine.store(), turn, answer);
     }
+    lane.buffers.give_output(output);
+    if refusal.is_some() { ROUNDS_MAX } else { rounds }
+}
+
+/// How the first request of `input` is to be answered that wants an answer.
+#[cold]
+fn reply_to(lane: &mut Lane<'_>, protocol: Protocol, mut input: &[u8]) -> Reply {
+    let Lane { shared, buffers, .. } = lane;
+    while !input.is_empty() {
+        let (reply, bytes) = match protocol.parse(input, shared.engine.parse_limits(), &mut buffers.keys[0]) {
+            Parsed::Request(request, bytes) => (request.reply(), bytes as u64),
+            Parsed::Rejected(rejection) => (rejection.reply, rejection.skip_bytes),
+            Parsed::Incomplete { .. } => break,
+        };
+        if reply != Reply::Silent {
+            return reply;
+        }
+        input = input.get(bytes as usize..).unwrap_or_default();
+    }
+    Reply::Silent
 }

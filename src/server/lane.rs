@@ -84,6 +84,9 @@ impl Lane<'_> {
         connection.view.set_state(State::Execute);
         let mut output = connection.output.take().unwrap_or_else(|| self.buffers.take_output());
         let next = self.advance(turn, connection, &mut output, cause).unwrap_or(Next::Close);
+        if connection.transport.take_moved() {
+            connection.moved_at = self.steady_now;
+        }
         if output.is_empty() || next == Next::Close {
             self.abandon(&mut output);
             self.buffers.give_output(output);
@@ -151,11 +154,8 @@ impl Lane<'_> {
         }
         let is_open = connection.phase == Phase::Open;
         if output.is_empty() {
-            let next = connection.transport.next();
             return Ok(match is_open {
-                true => more.unwrap_or(next),
-                // What is left of TLS goes out before the end.
-                false if next == Next::Write => next,
+                true => more.unwrap_or(connection.transport.next()),
                 false => self.finish(connection),
             });
         }

@@ -17,7 +17,7 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedCipherSuite
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Sessions that can be resumed, of each kind of listener. Some 200 bytes each, and a client
 /// certificate where there is one.
@@ -112,6 +112,8 @@ pub struct Tls {
     kinds: RwLock<Kinds>,
     clock: Clock,
     read_at_seconds: AtomicU32,
+    /// Who reads the files anew: one at a time, so that what was read last counts.
+    reading: Mutex<()>,
 }
 
 impl fmt::Debug for Tls {
@@ -128,11 +130,12 @@ impl Tls {
             return Err(TlsError::NoAuthorities);
         }
         let read_at_seconds = AtomicU32::new(clock.steady().0);
-        Ok(Tls { options, kinds: RwLock::new(kinds), clock, read_at_seconds })
+        Ok(Tls { options, kinds: RwLock::new(kinds), clock, read_at_seconds, reading: Mutex::new(()) })
     }
 
     /// Read the files anew. With a fault in one of them all stays as it was.
     pub fn refresh(&self) -> Result<(), TlsError> {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let kinds = Kinds::read(&self.options)?;
         *self.kinds.write().unwrap_or_else(PoisonError::into_inner) = kinds;
         self.read_at_seconds.store(self.clock.steady().0, Relaxed);

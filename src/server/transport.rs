@@ -116,6 +116,21 @@ impl Transport {
         }
     }
 
+    /// Whether a byte has gone either way, though it is no use yet to anybody: a part of a record.
+    #[inline]
+    pub fn take_moved(&mut self) -> bool {
+        match self {
+            Transport::Plain => false,
+            Transport::Tls(session) => session.take_moved(),
+        }
+    }
+
+    /// Whether its handshake is under way.
+    #[inline]
+    pub fn is_shaking_hands(&self) -> bool {
+        matches!(self, Transport::Tls(session) if session.is_shaking_hands())
+    }
+
     /// Whether its client has had its time for the handshake.
     pub fn is_late(&self, now: SteadySeconds) -> bool {
         matches!(self, Transport::Tls(session) if session.is_late(now))

@@ -18,7 +18,9 @@ use super::parking::Parking;
 use super::table::{Table, Token};
 use super::tls::Security;
 use super::transport::{Session, Transport};
-use crate::base::limits::{POLL_MILLISECONDS_MAX, READS_AHEAD_MAX, STOP_MILLISECONDS_MAX, STOP_SENDING_MILLISECONDS};
+use crate::base::limits::{
+    HANDSHAKES_PER_TURN, POLL_MILLISECONDS_MAX, READS_AHEAD_MAX, STOP_MILLISECONDS_MAX, STOP_SENDING_MILLISECONDS,
+};
 use crate::base::time::SteadySeconds;
 use crate::engine::Context;
 use crate::store::{Place, Turn};
@@ -59,6 +61,8 @@ pub struct Worker<'s> {
     /// The same, of those that held unsent answers.
     pub(super) served_with_output: Option<Token>,
     turns: u64,
+    /// Connections in their handshake that were served in this turn.
+    handshakes: usize,
     swept_at: SteadySeconds,
     /// Set once the server is to end.
     stop_at: Option<Instant>,
@@ -99,6 +103,7 @@ impl<'s> Worker<'s> {
             served_with_input: None,
             served_with_output: None,
             turns: 0,
+            handshakes: 0,
             swept_at: steady_now,
             stop_at: None,
         }
@@ -155,6 +160,7 @@ impl<'s> Worker<'s> {
         (self.lane.now, self.lane.steady_now) = (clock.wall(), clock.steady());
         self.lane.holding.begin_turn();
         self.turns += 1;
+        self.handshakes = 0;
     }
 
     fn tick(&mut self, turn: &Turn<'_>) {
@@ -272,6 +278,12 @@ impl<'s> Worker<'s> {
             return;
         }
         connection.served_in_turn = self.turns;
+        if connection.transport.is_shaking_hands() {
+            if self.handshakes == HANDSHAKES_PER_TURN {
+                return self.follow(token, Next::Again);
+            }
+            self.handshakes += 1;
+        }
         let next = self.lane.serve(turn, connection, cause);
         if next == Next::Read && connection.is_at_rest() {
             return; // as nearly all are: there is nothing to note

@@ -113,7 +113,7 @@ const CLASSIC: [&str; 100] = [
 ];
 
 /// Of operators' commands: what memcached refuses, or says that it is off.
-const OPERATORS: [&str; 44] = [
+const OPERATORS: [&str; 42] = [
     "watch\r\n",
     "watch fetchers\r\n",
     "watch nonsense\r\n",
@@ -153,8 +153,6 @@ const OPERATORS: [&str; 44] = [
     "lru_crawler sleep x\r\n",
     "lru_crawler sleep 1000001\r\n",
     "lru_crawler tocrawl x\r\n",
-    "lru_crawler metadump all\r\n",
-    "lru_crawler mgdump hash noreply\r\n",
     "cache_memlimit\r\n",
     "cache_memlimit 7\r\n",
     "cache_memlimit x noreply\r\n",

@@ -12,7 +12,7 @@ use crate::server::lane::Next;
 use crate::sys::receive::receive;
 use crate::sys::send::{Part, send_parts};
 use arrayvec::ArrayVec;
-use rustls::{HandshakeKind, IoState, ServerConnection};
+use rustls::{HandshakeKind, IoState, ProtocolVersion, ServerConnection};
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::OwnedFd;
 
@@ -22,6 +22,11 @@ pub const SEALED_BYTES: usize = 64 << 10;
 const SEAL_BYTES_MAX: usize = 64 << 10;
 /// Up to so many bytes rustls keeps its memory as it is.
 const SMALL_BYTES: usize = 4 << 10;
+/// Records of TLS 1.2 that go out over one connection. rustls seals 2^24 by one key, and then drops
+/// what it is given; version 1.3 takes another key before that.
+const RECORDS_MAX: u64 = (1 << 24) - 4096;
+/// Most plaintext bytes in a record.
+const RECORD_BYTES_MAX: usize = 16 << 10;
 /// What the records around some plaintext may take beyond it, where there are few.
 const RECORDS_EXTRA_BYTES: usize = 1 << 10;
 
@@ -36,8 +41,13 @@ pub struct Session {
     opened_bytes: usize,
     /// Bytes of answers whose records the socket has not all taken.
     outgoing_bytes: usize,
+    /// Records that have gone out with answers, and how many may, where the version has a limit.
+    records: u64,
+    records_max: u64,
     /// Until then the handshake must be done; None once it is.
     until: Option<SteadySeconds>,
+    /// A byte has gone either way since somebody asked.
+    has_moved: bool,
     /// The client has said that nothing more comes.
     is_ending: bool,
     /// All that came before that has been handed on.
@@ -125,6 +135,9 @@ impl Session {
             unfinished: Unfinished::default(),
             opened_bytes: 0,
             outgoing_bytes: 0,
+            records: 0,
+            records_max: RECORDS_MAX,
+            has_moved: false,
             until: Some(SteadySeconds(now.0 + HANDSHAKE_SECONDS_MAX)),
             is_ending: false,
             is_over: false,
@@ -161,6 +174,10 @@ impl Session {
     fn receive_sealed(&mut self, socket: &OwnedFd, buffer: &mut [u8], cipher: &mut [u8]) -> io::Result<Option<usize>> {
         let before = std::mem::take(&mut self.sealed);
         let mut filled = self.open(&before, buffer)?;
+        if filled == 0 && self.has_used_up_its_key() {
+            // What was asked before is answered. Nothing more could be.
+            return Ok(Some(0));
+        }
         if filled == 0 && !self.is_over {
             let most = cipher.len().min(buffer.len() + RECORDS_EXTRA_BYTES);
             match receive(socket, &mut cipher[..most])? {
@@ -169,6 +186,7 @@ impl Session {
                 // takes it as it is.
                 Some(0) => return Ok(Some(0)),
                 Some(bytes) => {
+                    self.has_moved = true;
                     self.unfinished.follow(&cipher[..bytes]);
                     filled = self.open(&cipher[..bytes], buffer)?;
                     if bytes > SMALL_BYTES && self.unfinished.held_bytes() == 0 {
@@ -236,6 +254,10 @@ impl Session {
                 }
             }
             self.tls.writer().write_all(plain)?;
+            if !plain.is_empty() && !self.tls.wants_write() {
+                return Err(io::Error::other("the key of this TLS connection seals nothing more"));
+            }
+            self.records += plain.len().div_ceil(RECORD_BYTES_MAX) as u64;
             self.outgoing_bytes = plain.len();
         }
         self.flush(socket)?;
@@ -249,7 +271,7 @@ impl Session {
     fn flush(&mut self, socket: &OwnedFd) -> io::Result<()> {
         while self.tls.wants_write() {
             match self.tls.write_tls(&mut Socket(socket)) {
-                Ok(_) => {}
+                Ok(_) => self.has_moved = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -264,6 +286,20 @@ impl Session {
         }
         // What has been read makes no socket ready, and neither does the end that was said with it.
         if self.is_ending || self.opened_bytes > 0 || !self.sealed.is_empty() { Next::Again } else { Next::Read }
+    }
+
+    fn has_used_up_its_key(&self) -> bool {
+        self.records >= self.records_max && self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_2)
+    }
+
+    /// Whether a byte has gone either way since this was asked.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.has_moved)
+    }
+
+    /// Whether its handshake is under way.
+    pub fn is_shaking_hands(&self) -> bool {
+        self.until.is_some()
     }
 
     /// See [`super::Transport::held_bytes`].
@@ -290,6 +326,12 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rcgen::CertifiedKey;
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn what_a_record_lacks_is_known_however_it_is_cut() {
@@ -307,5 +349,52 @@ mod tests {
             }
             assert_eq!(unfinished.total_bytes, stream.len());
         }
+    }
+
+    /// A client and a server of version 1.2.
+    fn of_version_12() -> (ClientConnection, ServerConnection) {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let versions: [_; 1] = [&rustls::version::TLS12];
+        let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["server".into()]).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let server = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions).unwrap();
+        let server = server.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
+        let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(&versions).unwrap();
+        let client = client.with_root_certificates(roots).with_no_client_auth();
+        let client = ClientConnection::new(Arc::new(client), "server".try_into().unwrap()).unwrap();
+        (client, ServerConnection::new(Arc::new(server)).unwrap())
+    }
+
+    #[test]
+    fn a_connection_ends_in_order_before_its_key_is_used_up() {
+        let (client, server) = of_version_12();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let asking = std::thread::spawn(move || {
+            let (mut stream, mut answered) = (StreamOwned::new(client, theirs), 0);
+            // Each is asked for once that before it is answered.
+            while stream.write_all(b"?").is_ok() && stream.read_exact(&mut [0]).is_ok() {
+                answered += 1;
+            }
+            answered
+        });
+        ours.set_nonblocking(true).unwrap();
+        let socket = OwnedFd::from(ours);
+        let mut session = Session { records_max: 3, ..Session::new(server, SteadySeconds(0)) };
+        let (stats, mut buffer, mut cipher) = (WorkerStats::default(), [0; 64], vec![0; SEALED_BYTES]);
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            match session.receive(&socket, &mut buffer, &mut cipher, &stats).unwrap() {
+                Some(0) => break,
+                Some(1) => assert_eq!(session.send(&socket, &[Part::Bytes(b"!")], &mut Vec::new()).unwrap(), 1),
+                other => assert_eq!(other, None),
+            }
+            assert!(Instant::now() < until, "it goes on for ever");
+        }
+        session.close(&socket);
+        drop(socket);
+        assert_eq!(asking.join().unwrap(), 3);
     }
 }

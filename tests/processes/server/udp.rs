@@ -167,6 +167,33 @@ fn packets_come_over_udp_as_well() {
 }
 
 #[test]
+fn what_takes_several_turns_is_refused() {
+    let server = serving(&["-t", "1"]);
+    let mut peer = Peer::of(&server);
+    assert_eq!(peer.ask("set a 0 0 1\r\nx\r\n"), "STORED\r\n");
+    for dump in ["lru_crawler metadump all\r\n", "lru_crawler mgdump hash\r\n", "stats cachedump 1 0\r\n"] {
+        for _ in 0..20 {
+            assert!(peer.ask(dump).starts_with("SERVER_ERROR too much for UDP"), "{dump}");
+        }
+    }
+    let mut client = server.connect();
+    assert_eq!(client.ask("lru_crawler metadump all"), "OK", "no place is taken by those");
+    assert!(client.line().starts_with("key=a "));
+    assert_eq!(client.line(), "END");
+    // A get whose line does not end has no answer, nor has what is before it in its datagram.
+    let unfinished = format!("get a{}", format!(" {:040}", 1).repeat(450));
+    peer.send(unfinished.as_bytes());
+    assert_eq!(peer.ask("get a\r\n"), "VALUE a 0 1\r\nx\r\nEND\r\n");
+    let many = format!("get{}\r\n", " a".repeat(6_000));
+    assert!(peer.ask(&many).starts_with("SERVER_ERROR too much for UDP"));
+    // It is told in the manner of a request that wants to hear.
+    assert_eq!(client.set("large", &[b'x'; 70_000]), "STORED");
+    let said =
+        peer.ask("set b 0 0 1 noreply\r\ny\r\nget large\r\nget large\r\nget large\r\nget large\r\nget large\r\n");
+    assert!(said.starts_with("SERVER_ERROR too much for UDP"), "{said}");
+}
+
+#[test]
 fn nothing_over_udp_waits() {
     let server = serving(&["-t", "1", "-m", "8", "-M", "-I", "64k"]);
     let mut peer = Peer::of(&server);
