@@ -51,8 +51,6 @@ pub struct Progress {
     pub skip_line: bool,
     /// When the first pending request first found no room.
     pub parked_at: Option<Instant>,
-    /// Nothing of it waits for memory.
-    pub never_waits: bool,
     /// The next try is its last, however short it has waited.
     pub is_last_try: bool,
 }

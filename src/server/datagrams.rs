@@ -26,6 +26,9 @@ pub const DATAGRAMS: u32 = 1 << 16;
 /// one.
 const ROUNDS_MAX: usize = 4;
 
+/// Most requests of one datagram that find no room, and are answered one by one.
+const PARKED_MAX: usize = 16;
+
 /// Whoever has sent a datagram. Nobody knows who that was.
 struct Sender;
 
@@ -127,15 +130,18 @@ fn serve_one(lane: &mut Lane<'_>, turn: &Turn<'_>, socket: &UdpSocket, answer: &
 fn execute(lane: &mut Lane<'_>, turn: &Turn<'_>, protocol: Protocol, input: &[u8], answer: &mut Vec<u8>) -> usize {
     let mut output = lane.buffers.take_output();
     let begin = output.mark();
-    let mut progress = Progress { never_waits: true, ..Progress::default() };
-    let (mut consumed, mut rounds, mut refusal) = (0, 1, None);
+    let mut progress = Progress::default();
+    let (mut consumed, mut rounds, mut parked, mut refusal) = (0, 1, 0, None);
     while consumed < input.len() && refusal.is_none() {
         let (bytes, stop) = lane.run(turn, &Sender, protocol, &input[consumed..], &mut progress, &mut output);
         consumed += bytes;
         match stop {
             // A get that is long enough is executed in parts.
             Stop::NeedMore { .. } if bytes > 0 => {}
-            Stop::NeedMore { .. } | Stop::Parked | Stop::Quit | Stop::Refused => break,
+            Stop::NeedMore { .. } | Stop::Quit | Stop::Refused => break,
+            // It is tried once more, and then answered.
+            Stop::Parked if parked < PARKED_MAX => (parked, progress.is_last_try) = (parked + 1, true),
+            Stop::Parked => refusal = Some(Refusal::OutOfMemory),
             Stop::Yield if rounds < ROUNDS_MAX => rounds += 1,
             Stop::Yield | Stop::Full => refusal = Some(Refusal::TooMuchForUdp),
         }

@@ -122,7 +122,7 @@ impl Executor<'_> {
     fn settle(&self, context: &Context<'_, '_>, outcome: Outcome, progress: &mut Progress) -> Option<Stop> {
         let waited = progress.parked_at.is_some();
         let stop = note(outcome, progress);
-        if stop == Some(Stop::Parked) && !waited {
+        if stop == Some(Stop::Parked) && !waited && context.client.stays() {
             context.stats.parked_requests.increment();
             // The room may be another worker's to reclaim, and that one may be asleep.
             self.shared.wake_all();
@@ -256,7 +256,7 @@ fn skip(progress: &mut Progress, input: &[u8]) -> usize {
 fn has_waited_enough(progress: &Progress) -> bool {
     // The clock is looked at only for what is parked.
     let is_over = |since: Instant| since.elapsed() >= Duration::from_millis(PARK_MILLISECONDS_MAX);
-    progress.parked_at.map_or(progress.never_waits, |since| progress.is_last_try || is_over(since))
+    progress.parked_at.is_some_and(|since| progress.is_last_try || is_over(since))
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use super::holding::Holding;
 use super::input::InputMemory;
 use super::registry::State;
 use crate::base::limits::{
-    KEYS_PER_TURN_MAX, LINGER_BYTES_MAX, LINGER_SECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN,
-    READ_BYTES_WHEN_TIGHT, READS_AHEAD_MAX,
+    LINGER_BYTES_MAX, LINGER_SECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN, READ_BYTES_WHEN_TIGHT,
+    READS_AHEAD_MAX,
 };
 use crate::base::time::{SteadySeconds, UnixSeconds};
 use crate::engine::{Client, Context, Output, WorkerStats};
@@ -70,6 +70,8 @@ pub struct Lane<'s> {
     pub now: UnixSeconds,
     /// The steady clock of this turn: for everything that waits.
     pub steady_now: SteadySeconds,
+    /// Keys that gets of one connection look up before the others have their turn.
+    pub keys_per_turn: u32,
     /// What answers are held for.
     pub holding: Holding,
 }
@@ -84,9 +86,6 @@ impl Lane<'_> {
         connection.view.set_state(State::Execute);
         let mut output = connection.output.take().unwrap_or_else(|| self.buffers.take_output());
         let next = self.advance(turn, connection, &mut output, cause).unwrap_or(Next::Close);
-        if connection.transport.take_moved() {
-            connection.moved_at = self.steady_now;
-        }
         if output.is_empty() || next == Next::Close {
             self.abandon(&mut output);
             self.buffers.give_output(output);
@@ -342,9 +341,9 @@ impl Lane<'_> {
         progress: &mut Progress,
         output: &mut Output,
     ) -> (usize, Stop) {
-        let Lane { shared, stats, buffers, now, .. } = self;
+        let Lane { shared, stats, buffers, now, keys_per_turn, .. } = self;
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
-        let keys_left = KEYS_PER_TURN_MAX.max(shared.config.requests_per_turn);
+        let keys_left = *keys_per_turn;
         let mut context = Context { turn, now: *now, stats, scratch, keys_left, host, client };
         Executor { shared, protocol }.run(&mut context, &mut buffers.keys, input, progress, output)
     }

@@ -92,6 +92,11 @@ impl<T> Table<T> {
         self.slots.iter().filter_map(|slot| slot.value.as_ref())
     }
 
+    /// The same, to change them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|slot| slot.value.as_mut())
+    }
+
     /// True when none is in.
     pub fn is_empty(&self) -> bool {
         self.free.len() == self.slots.len()

@@ -8,6 +8,7 @@
 mod session;
 
 use super::lane::Next;
+use crate::base::limits::HANDSHAKES_PER_TURN;
 use crate::base::time::SteadySeconds;
 use crate::engine::{Output, WorkerStats};
 use crate::store::{Store, Turn};
@@ -35,12 +36,19 @@ pub struct Sealing {
     cipher: Box<[u8]>,
     /// What is to be sealed, in one piece.
     plain: Vec<u8>,
+    /// Connections in their handshake that may still be served in this turn.
+    handshakes_left: usize,
 }
 
 impl Sealing {
     /// Only what is used takes memory.
     pub fn new() -> Sealing {
-        Sealing { cipher: vec![0; session::SEALED_BYTES].into(), plain: Vec::new() }
+        Sealing { cipher: vec![0; session::SEALED_BYTES].into(), plain: Vec::new(), handshakes_left: 0 }
+    }
+
+    /// Another turn.
+    pub fn begin_turn(&mut self) {
+        self.handshakes_left = HANDSHAKES_PER_TURN;
     }
 }
 
@@ -56,7 +64,7 @@ impl Transport {
     ) -> io::Result<Option<usize>> {
         match self {
             Transport::Plain => receive::receive(socket, buffer),
-            Transport::Tls(session) => session.receive(socket, buffer, &mut sealing.cipher, stats),
+            Transport::Tls(session) => session.receive(socket, buffer, sealing, stats),
         }
     }
 
@@ -74,7 +82,7 @@ impl Transport {
         let held = buffer.len();
         let room = (buffer.capacity() - held).min(bytes_max).min(READ_BEHIND_BYTES_MAX);
         buffer.resize(held + room, 0);
-        let received = session.receive(socket, &mut buffer[held..], &mut sealing.cipher, stats);
+        let received = session.receive(socket, &mut buffer[held..], sealing, stats);
         let bytes = received.as_ref().map_or(0, |bytes| bytes.unwrap_or(0));
         buffer.truncate(held + bytes);
         received
@@ -116,19 +124,13 @@ impl Transport {
         }
     }
 
-    /// Whether a byte has gone either way, though it is no use yet to anybody: a part of a record.
-    #[inline]
+    /// Whether a byte has gone either way since this was asked, though it may be no use yet: a part
+    /// of a record.
     pub fn take_moved(&mut self) -> bool {
         match self {
             Transport::Plain => false,
             Transport::Tls(session) => session.take_moved(),
         }
-    }
-
-    /// Whether its handshake is under way.
-    #[inline]
-    pub fn is_shaking_hands(&self) -> bool {
-        matches!(self, Transport::Tls(session) if session.is_shaking_hands())
     }
 
     /// Whether its client has had its time for the handshake.

@@ -19,7 +19,7 @@ use super::table::{Table, Token};
 use super::tls::Security;
 use super::transport::{Session, Transport};
 use crate::base::limits::{
-    HANDSHAKES_PER_TURN, POLL_MILLISECONDS_MAX, READS_AHEAD_MAX, STOP_MILLISECONDS_MAX, STOP_SENDING_MILLISECONDS,
+    KEYS_PER_TURN_MAX, POLL_MILLISECONDS_MAX, READS_AHEAD_MAX, STOP_MILLISECONDS_MAX, STOP_SENDING_MILLISECONDS,
 };
 use crate::base::time::SteadySeconds;
 use crate::engine::Context;
@@ -61,8 +61,6 @@ pub struct Worker<'s> {
     /// The same, of those that held unsent answers.
     pub(super) served_with_output: Option<Token>,
     turns: u64,
-    /// Connections in their handshake that were served in this turn.
-    handshakes: usize,
     swept_at: SteadySeconds,
     /// Set once the server is to end.
     stop_at: Option<Instant>,
@@ -88,6 +86,7 @@ impl<'s> Worker<'s> {
                 buffers: Buffers::new(),
                 now,
                 steady_now,
+                keys_per_turn: KEYS_PER_TURN_MAX.max(shared.config.requests_per_turn),
                 holding: Holding::new(shared.board.clone()),
             },
             poller,
@@ -103,7 +102,6 @@ impl<'s> Worker<'s> {
             served_with_input: None,
             served_with_output: None,
             turns: 0,
-            handshakes: 0,
             swept_at: steady_now,
             stop_at: None,
         }
@@ -160,7 +158,7 @@ impl<'s> Worker<'s> {
         (self.lane.now, self.lane.steady_now) = (clock.wall(), clock.steady());
         self.lane.holding.begin_turn();
         self.turns += 1;
-        self.handshakes = 0;
+        self.lane.buffers.sealing.begin_turn();
     }
 
     fn tick(&mut self, turn: &Turn<'_>) {
@@ -278,12 +276,6 @@ impl<'s> Worker<'s> {
             return;
         }
         connection.served_in_turn = self.turns;
-        if connection.transport.is_shaking_hands() {
-            if self.handshakes == HANDSHAKES_PER_TURN {
-                return self.follow(token, Next::Again);
-            }
-            self.handshakes += 1;
-        }
         let next = self.lane.serve(turn, connection, cause);
         if next == Next::Read && connection.is_at_rest() {
             return; // as nearly all are: there is nothing to note
@@ -357,7 +349,10 @@ impl<'s> Worker<'s> {
         self.swept_at = now;
         let tight = shared.input_budget.is_tight();
         let mut over = Vec::new();
-        for connection in self.connections.iter() {
+        for connection in self.connections.iter_mut() {
+            if connection.transport.take_moved() {
+                connection.moved_at = now;
+            }
             let still = Stillness {
                 seconds: now.since(connection.moved_at),
                 holds_output: connection.has_sendable(),

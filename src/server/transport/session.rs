@@ -5,6 +5,7 @@
 //! record, an opened record that found no room, and what has come behind it
 //! ([`SEALED_BYTES`] in all); of what is to go out, the records of one call.
 
+use super::Sealing;
 use crate::base::limits::HANDSHAKE_SECONDS_MAX;
 use crate::base::time::SteadySeconds;
 use crate::engine::WorkerStats;
@@ -145,15 +146,20 @@ impl Session {
     }
 
     /// Read and open. None when there is nothing to be had now, Some(0) when the client sends no
-    /// more. An error is told to the client first, if the socket takes it.
+    /// more. An error is told to the client first, if the socket takes it. Once enough handshakes
+    /// have gone on in this turn, nothing is to be had from others, whose sockets stay ready.
     pub fn receive(
         &mut self,
         socket: &OwnedFd,
         buffer: &mut [u8],
-        cipher: &mut [u8],
+        sealing: &mut Sealing,
         stats: &WorkerStats,
     ) -> io::Result<Option<usize>> {
-        let received = self.receive_sealed(socket, buffer, cipher).inspect_err(|error| {
+        if self.until.is_some() {
+            let Some(left) = sealing.handshakes_left.checked_sub(1) else { return Ok(None) };
+            sealing.handshakes_left = left;
+        }
+        let received = self.receive_sealed(socket, buffer, &mut sealing.cipher).inspect_err(|error| {
             if error.kind() == io::ErrorKind::InvalidData {
                 let counter = if self.until.is_some() { &stats.ssl_handshake_errors } else { &stats.ssl_proto_errors };
                 counter.increment();
@@ -297,11 +303,6 @@ impl Session {
         std::mem::take(&mut self.has_moved)
     }
 
-    /// Whether its handshake is under way.
-    pub fn is_shaking_hands(&self) -> bool {
-        self.until.is_some()
-    }
-
     /// See [`super::Transport::held_bytes`].
     pub fn held_bytes(&self) -> usize {
         let unfinished = &self.unfinished;
@@ -383,10 +384,11 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         let socket = OwnedFd::from(ours);
         let mut session = Session { records_max: 3, ..Session::new(server, SteadySeconds(0)) };
-        let (stats, mut buffer, mut cipher) = (WorkerStats::default(), [0; 64], vec![0; SEALED_BYTES]);
+        let (stats, mut buffer, mut sealing) = (WorkerStats::default(), [0; 64], Sealing::new());
         let until = Instant::now() + Duration::from_secs(30);
         loop {
-            match session.receive(&socket, &mut buffer, &mut cipher, &stats).unwrap() {
+            sealing.begin_turn();
+            match session.receive(&socket, &mut buffer, &mut sealing, &stats).unwrap() {
                 Some(0) => break,
                 Some(1) => assert_eq!(session.send(&socket, &[Part::Bytes(b"!")], &mut Vec::new()).unwrap(), 1),
                 other => assert_eq!(other, None),
