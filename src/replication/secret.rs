@@ -110,13 +110,6 @@ impl Secret {
     }
 }
 
-/// Fresh random bytes from the kernel.
-pub fn random<const N: usize>() -> std::io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    if got == N { Ok(bytes) } else { Err(std::io::Error::other("the kernel gave too few random bytes")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ use super::places::{NoPlace, Place};
 use super::push::pushing::Pushing;
 use super::retain::Teller;
 use super::sealing;
-use super::secret::{Side, random};
+use super::secret::Side;
 use super::shares::PULLERS_MAX;
 use super::standing::{Distance, ServerNumber};
 use super::wire::{
@@ -23,6 +23,7 @@ use super::wire::{
 use super::{HANDSHAKE_WAIT_MAX, HEARTBEAT};
 use crate::base::shards::ShardSet;
 use crate::fabric::{Cause, Exporter, FabricError, GrantState, Invitation, Kind, Token};
+use crate::sys::random::random;
 use std::net::TcpStream;
 use std::time::Instant;
 

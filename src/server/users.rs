@@ -5,6 +5,7 @@
 //! takes as long for a wrong password as for the right one, whatever they have in common: what is
 //! compared are MACs, all of them, each in constant time.
 
+use crate::sys::random::random;
 use hmac::digest::CtOutput;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -73,11 +74,7 @@ impl fmt::Debug for Users {
 impl Users {
     /// Those of this file.
     pub fn of_file(path: &Path) -> Result<Users, UsersError> {
-        let mut key = [0; 32];
-        let filled = rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty());
-        if filled.map_err(|error| UsersError::NoKey(error.into()))? != key.len() {
-            return Err(UsersError::NoKey(io::ErrorKind::UnexpectedEof.into()));
-        }
+        let key = random().map_err(UsersError::NoKey)?;
         let users = Users { path: path.to_path_buf(), key, known: RwLock::default() };
         users.reload()?;
         Ok(users)

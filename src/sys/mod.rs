@@ -19,6 +19,7 @@ pub mod poll;
 pub mod prefetch;
 pub mod privilege;
 pub mod quiescence;
+pub mod random;
 #[cfg(not(loom))]
 pub mod reach;
 pub mod receive;

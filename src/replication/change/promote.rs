@@ -9,11 +9,11 @@ use crate::base::time::UnixSeconds;
 use crate::replication::claim::{Claim, ClaimError};
 use crate::replication::follow::{Follow, Following};
 use crate::replication::lineage::has_nothing;
-use crate::replication::secret::random;
 use crate::replication::wire::{Seal, SealedShard};
 use crate::store::line::BIRTH;
 use crate::store::shard::Shard;
 use crate::store::{History, TermStart};
+use crate::sys::random::random;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
