@@ -77,6 +77,8 @@ fn a_shard_of_another_lineage_is_refused_alone() {
     keys.iter().for_each(|key| write(&other, &[], key, "of the other"));
     go_on_until("an empty shard follows", || replica.client().get(&keys[2]).is_some());
     wait_for_count(&replica, "sessions", 2);
+    // Before it has caught up, it tells why the session before this one has ended.
+    wait_for_row(&replica, "state", |state| state == "refused");
     assert_eq!(replica.client().get(&keys[3]).as_deref(), Some(&b"kept"[..]));
     let trouble = replica.text("trouble");
     let remedy = format!("remora ctl replicate --discard --shards 3 {}", way.address);

@@ -251,9 +251,14 @@ fn the_end_is_said_in_either_direction() {
     let config = authority.client(None, BOTH);
     // The client's: what it has asked is answered, then the server says the same.
     let mut stream = connect(&config, server.tcp[0]).expect("a handshake");
-    stream.write_all(b"set key 0 0 1\r\nx\r\nget key\r\nget").expect("it is open");
+    stream.conn.writer().write_all(b"set key 0 0 1\r\nx\r\nget key\r\nget").expect("it is open");
     stream.conn.send_close_notify();
-    stream.flush().expect("it is open");
+    // In one piece, so that the server reads the end together with what is asked.
+    let mut sealed = Vec::new();
+    while stream.conn.wants_write() {
+        stream.conn.write_tls(&mut sealed).expect("a vector takes all");
+    }
+    stream.sock.write_all(&sealed).expect("it is open");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an end that was said");
     assert_eq!(answer, b"STORED\r\nVALUE key 0 1\r\nx\r\nEND\r\n");
