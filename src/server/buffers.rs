@@ -22,7 +22,8 @@ pub struct Buffers {
     pub sealing: Sealing,
     /// For unfinished requests.
     pub inputs: InputPool,
-    outputs: Vec<Output>,
+    /// In boxes, which go to a connection and back in each of its turns.
+    outputs: Vec<Box<Output>>,
 }
 
 impl Buffers {
@@ -39,12 +40,12 @@ impl Buffers {
     }
 
     /// An empty output.
-    pub fn take_output(&mut self) -> Output {
+    pub fn take_output(&mut self) -> Box<Output> {
         self.outputs.pop().unwrap_or_default()
     }
 
     /// Give back an output whose contents are sent or given up.
-    pub fn give_output(&mut self, output: Output) {
+    pub fn give_output(&mut self, output: Box<Output>) {
         let reusable = output.is_empty() && output.capacity_bytes() <= OUTPUT_POOL_BYTES_MAX;
         if reusable && self.outputs.len() < OUTPUT_POOL_MAX {
             self.outputs.push(output);

@@ -6,8 +6,8 @@
 //! nor for replicas. A datagram that the socket does not take now is lost, as others are on their
 //! way.
 
-use super::execute::Stop;
 use super::lane::Lane;
+use super::state::State;
 use super::table::Token;
 use crate::base::limits::{DATAGRAMS_PER_TURN, READS_AHEAD_MAX, UDP_ANSWER_BYTES_MAX};
 use crate::engine::{Client, Origin};
@@ -133,17 +133,17 @@ fn execute(lane: &mut Lane<'_>, turn: &Turn<'_>, protocol: Protocol, input: &[u8
     let mut progress = Progress::default();
     let (mut consumed, mut rounds, mut parked, mut refusal) = (0, 1, 0, None);
     while consumed < input.len() && refusal.is_none() {
-        let (bytes, stop) = lane.run(turn, &Sender, protocol, &input[consumed..], &mut progress, &mut output);
+        let (bytes, state) = lane.run(turn, &Sender, protocol, &input[consumed..], &mut progress, &mut output);
         consumed += bytes;
-        match stop {
+        match state {
             // A get that is long enough is executed in parts.
-            Stop::NeedMore { .. } if bytes > 0 => {}
-            Stop::NeedMore { .. } | Stop::Quit | Stop::Refused => break,
+            State::Reading if bytes > 0 => {}
             // It is tried once more, and then answered.
-            Stop::Parked if parked < PARKED_MAX => (parked, progress.is_last_try) = (parked + 1, true),
-            Stop::Parked => refusal = Some(Refusal::OutOfMemory),
-            Stop::Yield if rounds < ROUNDS_MAX => rounds += 1,
-            Stop::Yield | Stop::Full => refusal = Some(Refusal::TooMuchForUdp),
+            State::Parked if parked < PARKED_MAX => (parked, progress.is_last_try) = (parked + 1, true),
+            State::Parked => refusal = Some(Refusal::OutOfMemory),
+            State::Yielded if rounds < ROUNDS_MAX && !output.is_full() => rounds += 1,
+            State::Yielded => refusal = Some(Refusal::TooMuchForUdp),
+            _ => break,
         }
     }
     if output.is_holding() {

@@ -14,9 +14,10 @@
 
 use super::Shared;
 use super::budget::Budget;
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
 use super::control::Nobody;
-use super::lane::{Cause, Lane};
+use super::lane::Lane;
+use super::state::Event;
 use super::table::Token;
 use super::worker::Worker;
 use crate::base::limits::KEY_BYTES_MAX;
@@ -130,8 +131,8 @@ impl Worker<'_> {
         if !self.lane.swallow(turn, connection) {
             return self.drop_hoarder(token);
         }
-        let next = self.lane.serve(turn, connection, Cause::Released);
-        self.follow(token, next);
+        self.lane.serve(turn, connection, Event::Answered);
+        self.follow(token);
     }
 }
 
@@ -139,10 +140,11 @@ impl Lane<'_> {
     /// Refuse the request whose body has arrived in part: answer, let go of what there is, and
     /// ignore the rest as it comes. False where the pending bytes are no such request.
     fn swallow(&mut self, turn: &Turn<'_>, connection: &mut Connection) -> bool {
-        let (pending, wanted_bytes) = (connection.input.pending(), connection.input.wanted_bytes());
+        let (pending, wanted_bytes) = (connection.input.pending(), connection.progress.wanted_bytes);
         // It has opened: what a stranger asks for is not looked at.
         let Some(protocol) = connection.progress.protocol else { return false };
-        if connection.phase != Phase::Open || connection.progress.open_get.is_some() || wanted_bytes <= pending.len() {
+        let takes_requests = connection.state.takes_requests();
+        if !takes_requests || connection.progress.open_get.is_some() || wanted_bytes <= pending.len() {
             return false;
         }
         // Parsed with a limit of no value bytes, the request is refused as too large. The refusal
@@ -158,8 +160,8 @@ impl Lane<'_> {
         let mut output = connection.output.take().unwrap_or_else(|| self.buffers.take_output());
         self.refuse_body(turn, &rejection, &mut output);
         connection.output = Some(output);
-        connection.progress.skip_bytes = skip_bytes;
-        connection.input.keep(b"", 0, &mut self.input_memory());
+        (connection.progress.skip_bytes, connection.progress.wanted_bytes) = (skip_bytes, 0);
+        connection.input.release(&mut self.input_memory());
         true
     }
 

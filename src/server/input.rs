@@ -9,6 +9,7 @@ use super::budget::Budget;
 use crate::base::limits::{
     INPUT_BUFFER_BYTES_MIN, INPUT_POOL_BUFFERS_MAX, INPUT_POOL_BYTES_MAX, READ_BYTES_WHEN_TIGHT,
 };
+
 /// Spare buffers of a worker.
 #[derive(Default)]
 pub struct InputPool {
@@ -54,7 +55,6 @@ pub struct InputMemory<'a> {
 pub struct Input {
     buffer: Vec<u8>,
     start: usize,
-    wanted_bytes: usize,
 }
 
 impl Input {
@@ -63,24 +63,13 @@ impl Input {
         &self.buffer[self.start..]
     }
 
-    /// How long the pending bytes must be before looking at them makes sense.
-    pub fn wanted_bytes(&self) -> usize {
-        self.wanted_bytes
-    }
-
-    /// True when it makes sense to look at the pending bytes as they are.
-    pub fn is_executable(&self) -> bool {
-        self.start < self.buffer.len() && self.pending().len() >= self.wanted_bytes
-    }
-
     /// Bytes of memory held.
     pub fn held_bytes(&self) -> usize {
         self.buffer.capacity()
     }
 
     /// Hold `rest` instead of whatever was held.
-    pub fn keep(&mut self, rest: &[u8], wanted_bytes: usize, memory: &mut InputMemory<'_>) {
-        self.wanted_bytes = wanted_bytes;
+    pub fn keep(&mut self, rest: &[u8], memory: &mut InputMemory<'_>) {
         if rest.is_empty() {
             if self.buffer.capacity() > 0 {
                 self.release(memory);
@@ -95,26 +84,25 @@ impl Input {
         self.buffer.extend_from_slice(rest);
     }
 
-    /// The first `bytes` pending bytes are done with; look again when `wanted_bytes` are there.
-    pub fn consume(&mut self, bytes: usize, wanted_bytes: usize, memory: &mut InputMemory<'_>) {
+    /// The first `bytes` pending bytes are done with.
+    pub fn consume(&mut self, bytes: usize, memory: &mut InputMemory<'_>) {
         self.start += bytes;
-        self.wanted_bytes = wanted_bytes;
         if self.start >= self.buffer.len() {
             self.release(memory);
         }
     }
 
     /// Room behind the pending bytes, to read into: some at once, more as more arrives, no more
-    /// than is wanted soon.
-    pub fn grow(&mut self, memory: &mut InputMemory<'_>) -> &mut Vec<u8> {
+    /// than `wanted_bytes` of both where that is soon to be had.
+    pub fn grow(&mut self, wanted_bytes: usize, memory: &mut InputMemory<'_>) -> &mut Vec<u8> {
         if self.start > 0 {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
         let held = self.buffer.len();
         let least = held + READ_BYTES_WHEN_TIGHT;
-        if self.buffer.capacity() < least.min(self.wanted_bytes.max(held + 1)) {
-            let capacity = (2 * held).clamp(least, self.wanted_bytes.max(least));
+        if self.buffer.capacity() < least.min(wanted_bytes.max(held + 1)) {
+            let capacity = (2 * held).clamp(least, wanted_bytes.max(least));
             self.exchange(capacity, memory);
         }
         &mut self.buffer
@@ -147,14 +135,13 @@ mod tests {
         let (mut pool, budget) = (InputPool::default(), Budget::new(Arc::default(), 1 << 20, 1));
         let mut memory = InputMemory { pool: &mut pool, budget: &budget };
         let mut input = Input::default();
-        input.keep(b"get a", 6, &mut memory);
-        assert_eq!((input.pending(), input.is_executable()), (&b"get a"[..], false));
+        input.keep(b"get a", &mut memory);
+        assert_eq!(input.pending(), b"get a");
         assert_eq!(budget.held_bytes(), input.held_bytes() as u64);
-        input.grow(&mut memory).push(b'\n');
-        assert!(input.is_executable());
-        input.consume(2, 0, &mut memory);
+        input.grow(6, &mut memory).push(b'\n');
+        input.consume(2, &mut memory);
         assert_eq!(input.pending(), b"t a\n");
-        input.consume(4, 0, &mut memory);
+        input.consume(4, &mut memory);
         assert_eq!((input.held_bytes(), budget.held_bytes()), (0, 0));
         assert_eq!(memory.pool.buffers.len(), 1);
     }
@@ -164,10 +151,10 @@ mod tests {
         let (mut pool, budget) = (InputPool::default(), Budget::new(Arc::default(), 64 << 20, 1));
         let mut memory = InputMemory { pool: &mut pool, budget: &budget };
         let mut input = Input::default();
-        input.keep(b"set a 0 0 1000000000\r\nx", 1_000_000_024, &mut memory);
+        input.keep(b"set a 0 0 1000000000\r\nx", &mut memory);
         assert!(input.held_bytes() <= INPUT_BUFFER_BYTES_MIN);
         for _ in 0..2000 {
-            let buffer = input.grow(&mut memory);
+            let buffer = input.grow(1_000_000_024, &mut memory);
             let room = (buffer.capacity() - buffer.len()).min(1000);
             assert!(room > 0);
             buffer.extend(std::iter::repeat_n(b'x', room));
@@ -181,10 +168,10 @@ mod tests {
         let mut memory = InputMemory { pool: &mut pool, budget: &budget };
         let mut input = Input::default();
         let wanted = 1_048_600;
-        input.keep(&[b'x'; 40_000], wanted, &mut memory);
-        while !input.is_executable() {
+        input.keep(&[b'x'; 40_000], &mut memory);
+        while input.pending().len() < wanted {
             let missing = wanted - input.pending().len();
-            let buffer = input.grow(&mut memory);
+            let buffer = input.grow(wanted, &mut memory);
             let room = (buffer.capacity() - buffer.len()).min(missing);
             buffer.extend(std::iter::repeat_n(b'x', room));
         }

@@ -22,6 +22,7 @@ mod lane;
 pub mod listen;
 mod parking;
 mod registry;
+mod state;
 mod table;
 pub mod tls;
 mod transport;

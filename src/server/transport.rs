@@ -7,7 +7,7 @@
 
 mod session;
 
-use super::lane::Next;
+use super::state::State;
 use crate::base::limits::HANDSHAKES_PER_TURN;
 use crate::base::time::SteadySeconds;
 use crate::engine::{Output, WorkerStats};
@@ -108,9 +108,9 @@ impl Transport {
 
     /// What a connection waits for that has answered all that it was asked.
     #[inline]
-    pub fn next(&self) -> Next {
+    pub fn next(&self) -> State {
         match self {
-            Transport::Plain => Next::Read,
+            Transport::Plain => State::Reading,
             Transport::Tls(session) => session.next(),
         }
     }

@@ -7,14 +7,15 @@ use super::Shared;
 use super::accept::{Acceptor, dismiss};
 use super::admission::Principal;
 use super::buffers::Buffers;
-use super::connection::{Arrival, Connection, Phase};
+use super::connection::{Arrival, Connection};
 use super::control::Nobody;
 use super::datagrams::{DATAGRAMS, Datagrams};
 use super::holding::{Holding, Waiting};
 use super::idle::{Reason, Stillness, verdict};
-use super::lane::{Cause, Lane, Next};
+use super::lane::Lane;
 use super::listen::Doors;
 use super::parking::Parking;
+use super::state::{Event, State};
 use super::table::{Table, Token};
 use super::tls::Security;
 use super::transport::{Session, Transport};
@@ -223,7 +224,7 @@ impl<'s> Worker<'s> {
                 self.read_ahead(turn, group);
             }
             for token in group {
-                self.serve(turn, *token, Cause::Ready);
+                self.serve(turn, *token, Event::Ready);
             }
         }
         self.serving = serving;
@@ -238,7 +239,7 @@ impl<'s> Worker<'s> {
             let Some(connection) = self.connections.get_mut(token) else { continue };
             let output = connection.output.as_ref().filter(|_| connection.served_in_turn != self.turns);
             if output.is_some_and(|output| self.lane.is_releasable(output)) {
-                self.serve(turn, token, Cause::Released);
+                self.serve(turn, token, Event::Answered);
             }
         }
         let Worker { waiting, connections, lane, .. } = self;
@@ -268,7 +269,7 @@ impl<'s> Worker<'s> {
         }
     }
 
-    fn serve(&mut self, turn: &Turn<'_>, token: Token, cause: Cause) {
+    fn serve(&mut self, turn: &Turn<'_>, token: Token, event: Event) {
         let Some(connection) = self.connections.get_mut(token) else {
             return;
         };
@@ -276,12 +277,12 @@ impl<'s> Worker<'s> {
             return;
         }
         connection.served_in_turn = self.turns;
-        let next = self.lane.serve(turn, connection, cause);
-        if next == Next::Read && connection.is_at_rest() {
+        self.lane.serve(turn, connection, event);
+        if connection.state == State::Reading && connection.is_at_rest() {
             return; // as nearly all are: there is nothing to note
         }
         let (holds_input, holds_output) = (connection.input.held_bytes() > 0, connection.output_charged_bytes > 0);
-        self.follow(token, next);
+        self.follow(token);
         if holds_input {
             self.served_with_input = Some(token);
         }
@@ -293,31 +294,29 @@ impl<'s> Worker<'s> {
         }
     }
 
-    /// Do what a connection that was served is to have next.
-    pub(super) fn follow(&mut self, token: Token, next: Next) {
-        if next == Next::Close {
-            return self.close(token);
-        }
+    /// See to it that a connection that was served gets what its state waits for.
+    pub(super) fn follow(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(token) else {
             return;
         };
-        match next {
-            Next::Again if !connection.has_more => {
+        match connection.state {
+            State::Closed => return self.close(token),
+            State::Yielded if !connection.has_more => {
                 connection.has_more = true;
                 self.again.push(token);
             }
             // One that was served between two tries, for its held answers, is still listed.
-            Next::Room if !connection.is_parked => {
+            State::Parked if !connection.is_parked => {
                 connection.is_parked = true;
                 self.parking.park(token);
             }
-            Next::Again | Next::Room | Next::Read | Next::Write | Next::Replicas | Next::Close => {}
+            _ => {}
         }
         if connection.is_holding() && !connection.is_waiting {
             connection.is_waiting = true;
             self.waiting.tokens.push(token);
         }
-        let interest = interest_for(next);
+        let interest = connection.state.interest(connection.has_sendable());
         if interest != connection.interest
             && let Err(error) = watch(&self.poller, connection, interest)
         {
@@ -363,7 +362,7 @@ impl<'s> Worker<'s> {
             if is_late {
                 self.lane.stats.ssl_handshake_errors.increment();
             }
-            let lingered = matches!(connection.phase, Phase::Lingering { until, .. } if now > until);
+            let lingered = matches!(connection.state, State::Lingering { until, .. } if now > until);
             let verdict = verdict(still, shared.config.idle_timeout_seconds, tight);
             match verdict {
                 Some(Reason::Idle) => self.lane.stats.idle_kicks.increment(),
@@ -413,14 +412,6 @@ fn begin(shared: &Shared, security: Security, now: SteadySeconds) -> Option<Tran
             Some(Transport::Tls(Box::new(Session::new(session, now))))
         }
         _ => Some(Transport::Plain),
-    }
-}
-
-fn interest_for(next: Next) -> Interest {
-    match next {
-        Next::Read | Next::Again => Interest::Read,
-        Next::Write => Interest::Write,
-        Next::Replicas | Next::Room | Next::Close => Interest::Nothing,
     }
 }
 
