@@ -10,12 +10,11 @@
 //! Invariant: a command that finds no room has changed nothing and appended nothing, so it may
 //! simply be tried again.
 
-mod acks;
+pub mod acks;
 mod arithmetic;
 mod dump;
 mod elsewhere;
 mod flush;
-pub mod held;
 mod meta;
 mod meta_get;
 mod orders;
@@ -39,8 +38,8 @@ use crate::protocol::answer::Done;
 use crate::protocol::reply::{Fault, Rows};
 use crate::protocol::{Exptime, ParseLimits, Refusal, Rejection, Reply, Request};
 use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
+pub use acks::AckPolicy;
 use dump::Dumps;
-pub use held::AckPolicy;
 use orders::Orders;
 pub use orders::{OrderTaker, Refused};
 pub use output::Output;

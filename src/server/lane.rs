@@ -9,11 +9,11 @@
 //! of a log.
 
 use super::Shared;
+use super::acks::Holding;
 use super::buffers::Buffers;
 use super::connection::{Connection, Progress, ReadAhead};
 use super::control::PeerOf;
 use super::execute::{Executor, spoken, tell_of_stranger};
-use super::holding::Holding;
 use super::input::InputMemory;
 use super::registry::Activity;
 use super::state::{Event, State};

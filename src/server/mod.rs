@@ -6,6 +6,7 @@
 //! and unsent answers, nothing else. There is no accept thread.
 
 mod accept;
+mod acks;
 pub mod address;
 mod admission;
 mod budget;
@@ -15,7 +16,6 @@ pub mod control;
 mod datagrams;
 mod execute;
 mod hoards;
-mod holding;
 mod idle;
 mod input;
 mod lane;

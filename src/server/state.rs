@@ -113,3 +113,83 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::HELD_ANSWERS_MAX;
+    use crate::engine::acks::{Goal, Held, Kind};
+    use crate::protocol::Reply;
+    use crate::store::Reign;
+    use std::time::{Duration, Instant};
+
+    const TAKING_REQUESTS: [State; 5] = [State::Reading, State::Yielded, State::Parked, State::Writing, State::Holding];
+    const AT_THE_END: [State; 4] = [
+        State::Ending { lingers: false },
+        State::Ending { lingers: true },
+        State::Lingering { until: SteadySeconds(7), bytes_left: 1 },
+        State::Closed,
+    ];
+
+    /// Answers of which so many are held, behind so many bytes that may be sent.
+    fn unsent(sendable_bytes: usize, held: usize) -> Output {
+        let mut output = Output::default();
+        output.bytes().resize(sendable_bytes, b'a');
+        for _ in 0..held {
+            let place = output.end();
+            output.bytes().extend_from_slice(b"STORED\r\n");
+            let (kind, goal) = (Kind::Write(Reply::Text), Goal::Shard { shard: 0, position: 1 });
+            let (since, within) = (Instant::now(), Duration::MAX);
+            output.hold(place, Held { kind, goal, reign: Reign::BIRTH, replicas: 1, since, within });
+        }
+        output
+    }
+
+    #[test]
+    fn whoever_takes_no_answers_is_waited_for_whatever_else_there_is_to_do() {
+        for state in TAKING_REQUESTS {
+            assert!(state.takes_requests());
+            for held in [0, 1, HELD_ANSWERS_MAX] {
+                assert_eq!(state.with_unsent(&unsent(1, held), &Transport::Plain), State::Writing, "{state:?}");
+            }
+        }
+        assert_eq!(State::Writing.interest(true), Interest::Write);
+    }
+
+    #[test]
+    fn held_answers_stop_a_connection_once_they_are_too_many() {
+        for state in TAKING_REQUESTS {
+            let few = state.with_unsent(&unsent(0, HELD_ANSWERS_MAX - 1), &Transport::Plain);
+            assert_eq!(few, state.with_all_sent(&Transport::Plain), "{state:?}");
+            let too_many = state.with_unsent(&unsent(0, HELD_ANSWERS_MAX), &Transport::Plain);
+            assert_eq!((too_many, too_many.interest(false)), (State::Holding, Interest::Nothing), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn what_waited_for_the_client_or_replicas_reads_again_and_what_is_left_to_do_stays() {
+        for (state, then, interest) in [
+            (State::Reading, State::Reading, Interest::Read),
+            (State::Writing, State::Reading, Interest::Read),
+            (State::Holding, State::Reading, Interest::Read),
+            (State::Yielded, State::Yielded, Interest::Read),
+            (State::Parked, State::Parked, Interest::Nothing),
+        ] {
+            let next = state.with_all_sent(&Transport::Plain);
+            assert_eq!((next, next.interest(false)), (then, interest), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn what_ends_takes_no_request_and_does_not_come_back() {
+        for state in AT_THE_END {
+            assert!(!state.takes_requests());
+            assert_eq!(state.with_all_sent(&Transport::Plain), state);
+            for output in [unsent(1, 0), unsent(0, 1), unsent(0, HELD_ANSWERS_MAX)] {
+                assert_eq!(state.with_unsent(&output, &Transport::Plain), state);
+            }
+        }
+        let ending = State::Ending { lingers: false };
+        assert_eq!([true, false].map(|sendable| ending.interest(sendable)), [Interest::Write, Interest::Nothing]);
+    }
+}

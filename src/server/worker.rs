@@ -5,12 +5,12 @@
 
 use super::Shared;
 use super::accept::{Acceptor, dismiss};
+use super::acks::{Holding, Waiting};
 use super::admission::Principal;
 use super::buffers::Buffers;
 use super::connection::{Arrival, Connection};
 use super::control::Nobody;
 use super::datagrams::{DATAGRAMS, Datagrams};
-use super::holding::{Holding, Waiting};
 use super::idle::{Reason, Stillness, verdict};
 use super::lane::Lane;
 use super::listen::Doors;
@@ -53,15 +53,13 @@ pub struct Worker<'s> {
     /// Those whose requests wait for memory.
     parking: Parking,
     /// Those with answers that wait for replicas.
-    waiting: Waiting,
-    /// What those counters stood at that change when an answer is held or let go of.
-    acks_seen: u64,
+    pub(super) waiting: Waiting,
     /// The connection that was served last of those that held unfinished input afterwards; it is
     /// making progress.
     pub(super) served_with_input: Option<Token>,
     /// The same, of those that held unsent answers.
     pub(super) served_with_output: Option<Token>,
-    turns: u64,
+    pub(super) turns: u64,
     swept_at: SteadySeconds,
     /// Set once the server is to end.
     stop_at: Option<Instant>,
@@ -99,7 +97,6 @@ impl<'s> Worker<'s> {
             serving: Vec::new(),
             parking: Parking::default(),
             waiting: Waiting::new(),
-            acks_seen: 0,
             served_with_input: None,
             served_with_output: None,
             turns: 0,
@@ -230,31 +227,6 @@ impl<'s> Worker<'s> {
         self.serving = serving;
     }
 
-    /// Send answers that have waited long enough for replicas, on connections that were not served
-    /// in this turn.
-    #[cold]
-    fn serve_waiting(&mut self, turn: &Turn<'_>) {
-        for at in 0..self.waiting.tokens.len() {
-            let token = self.waiting.tokens[at];
-            let Some(connection) = self.connections.get_mut(token) else { continue };
-            let output = connection.output.as_ref().filter(|_| connection.served_in_turn != self.turns);
-            if output.is_some_and(|output| self.lane.is_releasable(output)) {
-                self.serve(turn, token, Event::Answered);
-            }
-        }
-        let Worker { waiting, connections, lane, .. } = self;
-        waiting.tokens.retain(|token| {
-            connections.get_mut(*token).is_some_and(|connection| {
-                connection.is_waiting = connection.is_holding();
-                connection.is_waiting
-            })
-        });
-        let stats = &lane.stats;
-        let acks = stats.acks_waited.get().wrapping_add(stats.waits.get()).wrapping_add(stats.acks_ended.get());
-        waiting.looked(acks != self.acks_seen);
-        self.acks_seen = acks;
-    }
-
     fn read_ahead(&mut self, turn: &Turn<'_>, group: &[Token]) {
         let mut places = ArrayVec::<Place, READS_AHEAD_MAX>::new();
         for (slot, token) in group.iter().enumerate() {
@@ -269,7 +241,7 @@ impl<'s> Worker<'s> {
         }
     }
 
-    fn serve(&mut self, turn: &Turn<'_>, token: Token, event: Event) {
+    pub(super) fn serve(&mut self, turn: &Turn<'_>, token: Token, event: Event) {
         let Some(connection) = self.connections.get_mut(token) else {
             return;
         };

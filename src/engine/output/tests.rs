@@ -1,8 +1,9 @@
 //! Answers on their way out: partial writes, loans, and answers that are held for replicas.
 
 use super::*;
+use crate::base::limits::HELD_ANSWERS_MAX;
 use crate::base::time::UnixSeconds;
-use crate::engine::held::{Goal, Holders, Kind, Reigns};
+use crate::engine::acks::{Goal, Holders, Kind, Reigns};
 use crate::protocol::Reply;
 use crate::store::{NewItem, Reign, StoreConfig};
 use crate::sys::send::send_parts;
