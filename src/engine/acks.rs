@@ -12,9 +12,9 @@
 //! looks up), the time, and what has become of the shards ([`Reigns`]). The worker's side, which
 //! looks again and again, is `server/acks.rs`.
 
-use super::output::OUTPUT_BYTES_HIGH;
-use super::{Call, Engine, Outcome, elsewhere};
-use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, HELD_ANSWERS_MAX};
+use super::target::writes;
+use super::{Call, Engine, Outcome};
+use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, HELD_ANSWERS_MAX, OUTPUT_BYTES_HIGH};
 use crate::protocol::reply::Fault;
 use crate::protocol::text::encode;
 use crate::protocol::{Refusal, Reply, Request};
@@ -60,7 +60,7 @@ impl Engine {
     /// None for a request with noreply: there is no answer to hold.
     #[cold]
     fn ack_replicas_of_classic(&self, request: &Request<'_>) -> u8 {
-        if elsewhere::writes(request) == Some(Reply::Silent) { 0 } else { self.acks.replicas }
+        if writes(request) == Some(Reply::Silent) { 0 } else { self.acks.replicas }
     }
 
     /// What is needed to hold the answer to what is written from here on. A gat that goes on has

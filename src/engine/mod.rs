@@ -11,15 +11,13 @@
 //! simply be tried again.
 
 pub mod acks;
+mod admin;
 mod arithmetic;
 mod dump;
-mod elsewhere;
 mod flush;
 mod meta;
 mod meta_get;
-mod orders;
 pub mod output;
-mod plan;
 mod prefixes;
 mod removal;
 mod retrieve;
@@ -32,24 +30,25 @@ mod stats_subjects;
 mod stats_table;
 mod storage;
 mod switches;
+mod target;
 
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::answer::Done;
-use crate::protocol::reply::{Fault, Rows};
+use crate::protocol::reply::Rows;
 use crate::protocol::{Exptime, ParseLimits, Refusal, Rejection, Reply, Request};
 use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
 pub use acks::AckPolicy;
+use admin::Orders;
+pub use admin::{OrderTaker, Refused};
 use dump::Dumps;
-use orders::Orders;
-pub use orders::{OrderTaker, Refused};
 pub use output::Output;
-pub use plan::Plan;
 use prefixes::Prefixes;
 use stats::Baseline;
 pub use stats::{GlobalStats, WorkerStats, WorkerTotals};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 pub use switches::Switches;
+pub use target::Target;
 
 /// The engine: one per process, shared by all workers.
 pub struct Engine {
@@ -187,7 +186,7 @@ pub struct Attempt {
 struct Call<'c, 'w, 't> {
     context: &'c mut Context<'w, 't>,
     out: &'c mut Output,
-    plan: Plan<'c>,
+    target: Target<'c>,
     /// It has been parked before.
     retried: bool,
     /// Answer with an error instead of parking.
@@ -239,19 +238,19 @@ impl Engine {
         ParseLimits { value_bytes_max: self.settings.item_bytes_max - RECORD_OVERHEAD_BYTES_MIN }
     }
 
-    /// Execute `request`, for which `plan` was made.
+    /// Execute `request`, whose `target` was found before.
     pub fn execute(
         &self,
         context: &mut Context<'_, '_>,
         request: &Request<'_>,
-        plan: Plan<'_>,
+        target: Target<'_>,
         attempt: Attempt,
         out: &mut Output,
     ) -> Outcome {
         let Attempt { resume, retried, last_try } = attempt;
-        let mut call = Call { context, out, plan, retried, last_try };
+        let mut call = Call { context, out, target, retried, last_try };
         let call = &mut call;
-        if plan.is_closed
+        if target.is_closed
             && let Some((closed, reply)) = self.is_elsewhere(call, request)
         {
             return failed(request, self.refuse_write(call, closed, reply));
@@ -299,7 +298,7 @@ impl Engine {
             Request::Noop(reply) => call.done(*reply, Done::Noop),
             Request::FlushAll { delay, reply } => self.flush_all(call, *delay, *reply, resume),
             Request::CacheMemlimit { mebibytes, reply } => self.cache_memlimit(call, *mebibytes, *reply),
-            Request::Verbosity { level, reply } => flush::verbosity(call, *level, *reply),
+            Request::Verbosity { level, reply } => admin::verbosity(call, *level, *reply),
             Request::Stats { subject, reply } => self.stats(call, subject, *reply, resume),
             Request::Dump(dump) => self.dump(call, *dump, resume),
             Request::Replication(order) => self.order(call, order),
@@ -308,7 +307,7 @@ impl Engine {
                 reply.version(call.out.bytes());
                 Outcome::Done
             }
-            Request::RefreshCertificates(reply) => refresh_certificates(call, *reply),
+            Request::RefreshCertificates(reply) => admin::refresh_certificates(call, *reply),
             Request::Wait { replicas, milliseconds } => self.wait(call, *replicas, *milliseconds),
             Request::Quit(reply) => {
                 call.done(*reply, Done::Ok);
@@ -412,20 +411,6 @@ impl Call<'_, '_, '_> {
     /// may decide that none is needed (an add of a key that is there).
     fn looks_for_room(&self) -> bool {
         self.retried && !self.last_try
-    }
-}
-
-/// refresh_certs. The worker reads the files by itself: the answer says what came of it, they are a
-/// few KiB, and this is asked for by hand.
-#[cold]
-fn refresh_certificates(call: &mut Call<'_, '_, '_>, reply: Reply) -> Outcome {
-    match call.context.host.refresh_certificates() {
-        None => call.refused(reply, Refusal::UnknownCommand),
-        Some(Ok(())) => call.done(reply, Done::Ok),
-        Some(Err(why)) => {
-            reply.refused_because(call.out.bytes(), Fault::Server, why);
-            Outcome::Done
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! until the socket has taken them or the turn ends.
 //!
 //! The lifetime rule: a loan is valid only within the turn in which it was made. The server writes
-//! (vectored) at the end of the turn and then calls [`Output::settle`], which copies what is left,
+//! (vectored) at the end of the turn and then calls [`Output::detach`], which copies what is left,
 //! before it announces quiescence.
 //!
 //! The answers are one stream of bytes; `sent_bytes` of it are gone. A partial write only moves
@@ -13,17 +13,10 @@
 //! the same, until the output is full. [`Output::resolve`] lets go of those at the front.
 
 use super::acks::{Held, HeldAnswers, Judge, Resolved};
+use crate::base::limits::{LOAN_BYTES_MIN, OUTPUT_BYTES_HIGH};
 use crate::store::{Store, Turn, Value, ValueLoan};
 use crate::sys::send::{PARTS_PER_SEND, Part};
 use std::io;
-
-/// Answers from this size on are lent from the log instead of copied. Measured in benches/; see
-/// docs/DECISIONS.md.
-pub const LOAN_BYTES_MIN: usize = 16 << 10;
-
-/// Past this many pending bytes no further request of the connection is executed until the socket
-/// takes some.
-pub const OUTPUT_BYTES_HIGH: usize = 256 << 10;
 
 /// A full output fits into one write: its loans, the bytes before and between them, and one more
 /// value.
@@ -181,7 +174,7 @@ impl Output {
 
     /// Before the turn ends: copy what is left of the loans, so that nothing of the log is held any
     /// more.
-    pub fn settle(&mut self, store: &Store, turn: &Turn<'_>) {
+    pub fn detach(&mut self, store: &Store, turn: &Turn<'_>) {
         if self.loans.is_empty() {
             // What is held goes out soon, and more of the same comes.
             if self.is_holding() {

@@ -3,7 +3,7 @@
 //! worker holds some, it sleeps for a shorter time in its poll, and looks once a turn. What is held
 //! and what becomes of it is in `engine/acks.rs`.
 
-use super::lane::Lane;
+use super::service::Service;
 use super::state::Event;
 use super::table::Token;
 use super::worker::Worker;
@@ -57,23 +57,23 @@ impl Holding {
     }
 }
 
-impl Lane<'_> {
+impl Service<'_> {
     /// Let go of what is held no longer.
     #[inline]
-    pub(super) fn release(&mut self, output: &mut Output) {
+    pub(super) fn resolve(&mut self, output: &mut Output) {
         if output.is_holding() {
-            self.release_held(output);
+            self.resolve_held(output);
         }
     }
 
-    fn release_held(&mut self, output: &mut Output) {
+    fn resolve_held(&mut self, output: &mut Output) {
         let resolved = output.resolve(&self.holding.judge(self.shared.engine.store()));
         self.stats.acks_ended.add(resolved.answers as u64);
         self.stats.acks_timed_out.add(resolved.failed as u64);
     }
 
     /// Whether there is something to let go of.
-    pub fn is_releasable(&mut self, output: &Output) -> bool {
+    pub fn is_resolvable(&mut self, output: &Output) -> bool {
         output.is_resolvable(&self.holding.judge(self.shared.engine.store()))
     }
 
@@ -106,8 +106,8 @@ impl Waiting {
         (!self.tokens.is_empty()).then_some(self.pause)
     }
 
-    /// A look is over. Where an answer was held or let go of since the last one, the next one follows
-    /// soon.
+    /// A look is over. Where an answer was held or let go of since the last one, the next one
+    /// follows soon.
     fn looked(&mut self, stats: &WorkerStats) {
         let acks = stats.acks_waited.get().wrapping_add(stats.waits.get()).wrapping_add(stats.acks_ended.get());
         self.pause = if acks == self.acks_seen { (self.pause * 2).min(PAUSE_MAX) } else { PAUSE_MIN };
@@ -124,18 +124,18 @@ impl Worker<'_> {
             let token = self.waiting.tokens[at];
             let Some(connection) = self.connections.get_mut(token) else { continue };
             let output = connection.output.as_ref().filter(|_| connection.served_in_turn != self.turns);
-            if output.is_some_and(|output| self.lane.is_releasable(output)) {
+            if output.is_some_and(|output| self.service.is_resolvable(output)) {
                 self.serve(turn, token, Event::Answered);
             }
         }
-        let Worker { waiting, connections, lane, .. } = self;
+        let Worker { waiting, connections, service, .. } = self;
         waiting.tokens.retain(|token| {
             connections.get_mut(*token).is_some_and(|connection| {
                 connection.is_waiting = connection.is_holding();
                 connection.is_waiting
             })
         });
-        waiting.looked(&lane.stats);
+        waiting.looked(&service.stats);
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::Shared;
 use super::connection::Connection;
-use super::lane::Lane;
+use super::service::Service;
 use super::state::State;
 use crate::engine::Output;
 use crate::protocol::Protocol;
@@ -35,7 +35,7 @@ impl Principal {
     }
 }
 
-impl Lane<'_> {
+impl Service<'_> {
     /// Look at the first command of a stranger. One attempt in a turn: whoever tries many has the
     /// others served in between.
     #[cold]

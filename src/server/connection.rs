@@ -2,7 +2,7 @@
 //! there it holds no buffer.
 
 use super::admission::Principal;
-use super::input::Input;
+use super::memory::Input;
 use super::registry::{Activity, View};
 use super::state::State;
 use super::table::Token;

@@ -1,14 +1,15 @@
 //! Requests out of input, answers into output: the loop over parser and engine. No I/O.
 //!
 //! It stops at the first thing that the connection must wait for, and says what that is: the
-//! [`State`] that the connection is in then, as long as all answers are taken. It stops, too, once the connection has had its share of the turn, which is counted in work: requests, and
-//! keys of multi-gets.
+//! [`State`] that the connection is in then, as long as all answers are taken. It stops, too, once
+//! the connection has had its share of the turn, which is counted in work: requests, and keys of
+//! multi-gets.
 
 use super::Shared;
 use super::connection::Progress;
 use super::state::State;
 use crate::base::limits::{BATCH_REQUESTS_MAX, PARK_MILLISECONDS_MAX};
-use crate::engine::{Attempt, Context, Outcome, Output, Plan};
+use crate::engine::{Attempt, Context, Outcome, Output, Target};
 use crate::protocol::request::GetForm;
 use crate::protocol::{KeyScratch, Parsed, Protocol, Rejection, Request, parse_more_of_get};
 use crate::store::Turn;
@@ -28,8 +29,8 @@ pub struct Executor<'a> {
 pub type KeyScratches = [KeyScratch; BATCH_REQUESTS_MAX];
 
 impl Executor<'_> {
-    /// Execute what `input` holds. Returns how many bytes were consumed, and what is waited for. How
-    /// much more input that is, if it is input, `progress` says.
+    /// Execute what `input` holds. Returns how many bytes were consumed, and what is waited for. If
+    /// that is input, `progress` says how much.
     pub fn run(
         &self,
         context: &mut Context<'_, '_>,
@@ -53,16 +54,14 @@ impl Executor<'_> {
             let open_get = progress.open_get;
             let then = self.gather(context.turn, &input[consumed..], open_get, keys, requests_left, &mut batch);
             requests_left -= batch.len();
-            for (request, bytes, plan) in &batch {
+            for (request, bytes, target) in &batch {
                 if output.is_full() {
                     return (consumed, State::Yielded);
                 }
                 if context.keys_left == 0 {
                     return (consumed, yield_turn(context));
                 }
-                let last_try = has_waited_enough(progress);
-                let attempt = Attempt { resume: progress.resume, retried: progress.parked_at.is_some(), last_try };
-                let outcome = engine.execute(context, request, *plan, attempt, output);
+                let outcome = engine.execute(context, request, *target, next_attempt(progress), output);
                 if let Some(state) = self.follow(context, outcome, progress) {
                     // A get that has stopped between two keys has filled the output, or looked up
                     // enough of them.
@@ -72,8 +71,7 @@ impl Executor<'_> {
                 consumed += bytes;
                 if outcome != Outcome::Done {
                     // A part of a get is all that there is of its line.
-                    progress.open_get = open_form(request).filter(|_| outcome == Outcome::Part);
-                    progress.skip_line = outcome == Outcome::DropLine;
+                    note_part(request, outcome, progress);
                     return (consumed, State::Reading);
                 }
                 progress.open_get = None;
@@ -141,8 +139,8 @@ impl Executor<'_> {
             };
             match parsed {
                 Parsed::Request(request, bytes) => {
-                    let plan = engine.plan(&request);
-                    batch.push((request, bytes, plan));
+                    let target = engine.target(&request);
+                    batch.push((request, bytes, target));
                     rest = &rest[bytes..];
                 }
                 Parsed::Incomplete { wanted_bytes } => {
@@ -157,7 +155,7 @@ impl Executor<'_> {
         }
         // The first buckets have arrived by now. A single request could only wait for its own.
         if batch.len() > 1 {
-            batch.iter().filter_map(|(_, _, plan)| plan.place()).for_each(|place| engine.prefetch(turn, place));
+            batch.iter().filter_map(|(_, _, target)| target.place()).for_each(|place| engine.prefetch(turn, place));
         }
         then
     }
@@ -204,8 +202,9 @@ fn note(outcome: Outcome, progress: &mut Progress) -> Option<State> {
     state
 }
 
-/// Requests parsed and planned before the first of them is executed, each with its length in bytes.
-type Batch<'r> = ArrayVec<(Request<'r>, usize, Plan<'r>), BATCH_REQUESTS_MAX>;
+/// Requests parsed before the first of them is executed, each with its length in bytes and where
+/// its key belongs.
+type Batch<'r> = ArrayVec<(Request<'r>, usize, Target<'r>), BATCH_REQUESTS_MAX>;
 
 /// What stands behind a batch.
 enum Then<'r> {
@@ -221,6 +220,17 @@ enum Then<'r> {
 fn yield_turn(context: &Context<'_, '_>) -> State {
     context.stats.conn_yields.increment();
     State::Yielded
+}
+
+fn next_attempt(progress: &Progress) -> Attempt {
+    let last_try = has_waited_enough(progress);
+    Attempt { resume: progress.resume, retried: progress.parked_at.is_some(), last_try }
+}
+
+/// What is to become of the rest of a get's line, of which a part was executed.
+fn note_part(request: &Request<'_>, outcome: Outcome, progress: &mut Progress) {
+    progress.open_get = open_form(request).filter(|_| outcome == Outcome::Part);
+    progress.skip_line = outcome == Outcome::DropLine;
 }
 
 fn open_form(request: &Request<'_>) -> Option<GetForm> {

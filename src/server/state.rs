@@ -1,32 +1,40 @@
 //! A connection's life: what it waits for between two turns, and what leads from one state to the
-//! next. [`Lane::serve`](super::lane::Lane::serve) is the box in the middle: it takes a connection
-//! in one state, and leaves it in another.
+//! next. A connection that is served is in the box; where it comes out is its state until then.
 //!
 //! ```text
-//!     accepted                                         all is answered
-//!        |          .----------------------------------------------------------.
-//!        v          v                                                          |
-//!        '------> Reading                                                      |
-//!                   | input                                                    |
-//!                   v                                                          |
-//!     .--> [ write what was left, read, execute, write ] ----------------------'
-//!     |        |         |          |           |            |
-//!     |  share of    no room   not all is   full of held     | quit, refused for good,
-//!     |  the turn    for the   taken by     answers          | or no more input
-//!     |  used up     request   the client      |             |
-//!     |        |         |          |          |             v
-//!     |        v         v          v          v         Ending --. sends what is left
-//!     |     Yielded   Parked     Writing    Holding          |  ^--'
-//!     |        |         |          |          |             | all is sent
-//!     |   next turn   due again  socket    replicas          |
-//!     |        |         |       ready     have it           +-- was refused --> Lingering
-//!     '--------+---------+----------+----------'             |                       |
-//!                                                            v         client closes, or enough
-//!     any state -- the socket fails, or a bound is reached -> Closed <---------------'
+//!                accepted
+//!                   |
+//!                   v            all is answered
+//!                Reading <-----------------------------------------------.
+//!                   | input                                              |
+//!                   v                                                    |
+//!     .--> [ write what was left, read, execute, write ] ----------------'
+//!     |        |         |           |           |           |
+//!     |    its share  no room    not all is   too much    quit, end of input,
+//!     |    of a turn  for a      taken by     is held     or refused for good
+//!     |    is used    request    the client      |           |
+//!     |        |         |           |           |           v
+//!     |        v         v           v           v         Ending, until all is sent
+//!     |     Yielded   Parked      Writing     Holding        |
+//!     |        |         |           |           |           +-- refused --> Lingering
+//!     |     its turn  tried      the socket   replicas       |                  |
+//!     |     comes     again      is ready     have it        |    client closes, or a bound
+//!     |        |         |           |           |           v                  |
+//!     '--------+---------+-----------+-----------'         Closed <-------------'
+//!                                                            ^
+//!     any of them: the socket fails, or it stands still -----'
 //! ```
 //!
-//! By TLS a connection whose answers are all sent may still have records to send (it is Writing),
-//! or hold opened bytes that no socket tells of (it is Yielded): [`Transport::next`] says so.
+//! The box is [`Service::serve`]. What execution comes to, [`Executor::run`] says, as a state; what
+//! follows from the answers that are left then, [`State::with_all_sent`] and
+//! [`State::with_unsent`]. By TLS a connection whose answers are all sent may still have records to
+//! send (it is Writing), or hold opened bytes that no socket tells of (it is Yielded). How one that
+//! is Ending ends is said by [`Service::serve`]; who is closed for standing still, by
+//! `stillness.rs`. [`Worker::follow`] sees to it that a connection gets what it waits for.
+//!
+//! [`Service::serve`]: super::service::Service::serve
+//! [`Executor::run`]: super::execute::Executor::run
+//! [`Worker::follow`]: super::worker::Worker::follow
 
 use super::transport::Transport;
 use crate::base::time::SteadySeconds;

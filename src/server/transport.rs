@@ -1,7 +1,7 @@
-//! How a connection's bytes travel: as they are, or sealed (TLS). Below the lane, which reads and
-//! writes what clients mean and does not know which it is.
+//! How a connection's bytes travel: as they are, or sealed (TLS). Below the service, which reads
+//! and writes what clients mean and does not know which it is.
 //!
-//! A sealed connection is a [`Session`]. What the lane is told to be sent is gone for good: the
+//! A sealed connection is a [`Session`]. What the service is told to be sent is gone for good: the
 //! socket has taken the records that carry it. So no plaintext is held twice, and whatever counts
 //! on what was sent (answers that wait for replicas) holds here, too.
 

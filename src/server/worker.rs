@@ -7,14 +7,13 @@ use super::Shared;
 use super::accept::{Acceptor, dismiss};
 use super::acks::{Holding, Waiting};
 use super::admission::Principal;
-use super::buffers::Buffers;
 use super::connection::{Arrival, Connection};
 use super::control::Nobody;
 use super::datagrams::{DATAGRAMS, Datagrams};
-use super::idle::{Reason, Stillness, verdict};
-use super::lane::Lane;
 use super::listen::Doors;
+use super::memory::Buffers;
 use super::parking::Parking;
+use super::service::Service;
 use super::state::{Event, State};
 use super::table::{Table, Token};
 use super::tls::Security;
@@ -40,7 +39,7 @@ const TICKER: u32 = u32::MAX - 1;
 /// See the module.
 pub struct Worker<'s> {
     id: usize,
-    pub(super) lane: Lane<'s>,
+    pub(super) service: Service<'s>,
     poller: Poller,
     /// Bounds every sleep.
     ticker: Ticker,
@@ -60,7 +59,7 @@ pub struct Worker<'s> {
     /// The same, of those that held unsent answers.
     pub(super) served_with_output: Option<Token>,
     pub(super) turns: u64,
-    swept_at: SteadySeconds,
+    pub(super) swept_at: SteadySeconds,
     /// Set once the server is to end.
     stop_at: Option<Instant>,
 }
@@ -79,7 +78,7 @@ impl<'s> Worker<'s> {
         let stats = shared.registry.stats(id);
         Worker {
             id,
-            lane: Lane {
+            service: Service {
                 shared,
                 stats,
                 buffers: Buffers::new(),
@@ -111,7 +110,7 @@ impl<'s> Worker<'s> {
         if !end_waits_in_time() {
             log::info!("worker {}: timers may be 50 us late, and with them acknowledged writes", self.id);
         }
-        let mut participant = self.lane.shared.engine.store().join();
+        let mut participant = self.service.shared.engine.store().join();
         while !self.has_ended() {
             self.poll();
             let turn = participant.turn();
@@ -125,7 +124,7 @@ impl<'s> Worker<'s> {
         self.accept();
         self.serve_ready(turn);
         if self.datagrams.are_ready() {
-            self.datagrams.serve(&mut self.lane, turn);
+            self.datagrams.serve(&mut self.service, turn);
         }
         if !self.waiting.tokens.is_empty() {
             self.serve_waiting(turn);
@@ -147,20 +146,20 @@ impl<'s> Worker<'s> {
         if let Some(pause) = self.waiting.pause() {
             timeout = Some(timeout.map_or(pause, |timeout| timeout.min(pause)));
         }
-        self.lane.stats.polls.increment();
+        self.service.stats.polls.increment();
         self.poller.wait(timeout).expect("epoll_wait on a set of our own");
     }
 
     fn read_clock(&mut self) {
-        let clock = &self.lane.shared.config.clock;
-        (self.lane.now, self.lane.steady_now) = (clock.wall(), clock.steady());
-        self.lane.holding.begin_turn();
+        let clock = &self.service.shared.config.clock;
+        (self.service.now, self.service.steady_now) = (clock.wall(), clock.steady());
+        self.service.holding.begin_turn();
         self.turns += 1;
-        self.lane.buffers.sealing.begin_turn();
+        self.service.buffers.sealing.begin_turn();
     }
 
     fn tick(&mut self, turn: &Turn<'_>) {
-        let Lane { shared, stats, buffers, now, .. } = &mut self.lane;
+        let Service { shared, stats, buffers, now, .. } = &mut self.service;
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
         let mut context = Context { turn, now: *now, stats, scratch, keys_left: 0, host, client: &Nobody };
         shared.engine.tick(&mut context);
@@ -184,7 +183,7 @@ impl<'s> Worker<'s> {
             match token.as_other() {
                 None => self.serving.push(token),
                 Some(TICKER) => self.ticker.clear(),
-                Some(WAKER) => self.lane.shared.wakers[self.id].clear(),
+                Some(WAKER) => self.service.shared.wakers[self.id].clear(),
                 Some(socket) if socket >= DATAGRAMS => self.datagrams.note_ready(socket),
                 Some(listener) => self.accept_from(listener),
             }
@@ -192,8 +191,8 @@ impl<'s> Worker<'s> {
     }
 
     fn accept_from(&mut self, listener: u32) {
-        let Worker { id, lane, poller, acceptor, connections, .. } = self;
-        let Lane { shared, stats, steady_now: now, .. } = lane;
+        let Worker { id, service, poller, acceptor, connections, .. } = self;
+        let Service { shared, stats, steady_now: now, .. } = service;
         acceptor.accept(listener, shared, stats, *now, poller, |socket, view, listener| {
             let is_operator = listener.is_control;
             let Some(transport) = begin(shared, listener.security, *now) else {
@@ -233,11 +232,11 @@ impl<'s> Worker<'s> {
             if let Some(connection) = self.connections.get_mut(*token)
                 && connection.served_in_turn != self.turns
             {
-                places.extend(self.lane.read_ahead(connection, slot));
+                places.extend(self.service.read_ahead(connection, slot));
             }
         }
         for place in places {
-            self.lane.shared.engine.prefetch(turn, place);
+            self.service.shared.engine.prefetch(turn, place);
         }
     }
 
@@ -249,7 +248,7 @@ impl<'s> Worker<'s> {
             return;
         }
         connection.served_in_turn = self.turns;
-        self.lane.serve(turn, connection, event);
+        self.service.serve(turn, connection, event);
         if connection.state == State::Reading && connection.is_at_rest() {
             return; // as nearly all are: there is nothing to note
         }
@@ -301,63 +300,26 @@ impl<'s> Worker<'s> {
         let Some(mut connection) = self.connections.remove(token) else {
             return;
         };
-        self.lane.reclaim(&mut connection);
+        self.service.reclaim(&mut connection);
         connection.transport.close(&connection.socket);
-        self.lane.shared.registry.remove(self.id, connection.socket.as_raw_fd());
+        self.service.shared.registry.remove(self.id, connection.socket.as_raw_fd());
         let is_operator = connection.is_operator;
         // The socket first, so that a client that is let in again because of the count finds a
         // descriptor.
         drop(connection);
-        dismiss(self.lane.shared, is_operator);
-    }
-
-    /// Once a second: close the connections on which nothing has moved for too long.
-    fn sweep(&mut self) {
-        let (shared, now) = (self.lane.shared, self.lane.steady_now);
-        if now == self.swept_at {
-            return;
-        }
-        self.swept_at = now;
-        let tight = shared.input_budget.is_tight();
-        let mut over = Vec::new();
-        for connection in self.connections.iter_mut() {
-            if connection.transport.take_moved() {
-                connection.moved_at = now;
-            }
-            let still = Stillness {
-                seconds: now.since(connection.moved_at),
-                holds_output: connection.has_sendable(),
-                holds_input: connection.input.held_bytes() > 0,
-                waits_for_us: connection.is_holding() || connection.progress.parked_at.is_some(),
-            };
-            let is_late = connection.transport.is_late(now);
-            if is_late {
-                self.lane.stats.ssl_handshake_errors.increment();
-            }
-            let lingered = matches!(connection.state, State::Lingering { until, .. } if now > until);
-            let verdict = verdict(still, shared.config.idle_timeout_seconds, tight);
-            match verdict {
-                Some(Reason::Idle) => self.lane.stats.idle_kicks.increment(),
-                Some(Reason::Stalled) => self.lane.stats.stall_kicks.increment(),
-                None => {}
-            }
-            if lingered || is_late || verdict.is_some() {
-                over.push(connection.token);
-            }
-        }
-        over.into_iter().for_each(|token| self.close(token));
+        dismiss(self.service.shared, is_operator);
     }
 
     /// At the end: let go of the listeners, then of every connection that has nothing left to be
     /// sent.
     fn stop_if_asked(&mut self) {
-        if !self.lane.shared.stopping.load(Relaxed) {
+        if !self.service.shared.stopping.load(Relaxed) {
             return;
         }
         if self.stop_at.is_none() {
             let stop_at = Instant::now() + Duration::from_millis(STOP_MILLISECONDS_MAX);
             self.stop_at = Some(stop_at);
-            self.lane.holding.end_at(stop_at - Duration::from_millis(STOP_SENDING_MILLISECONDS));
+            self.service.holding.end_at(stop_at - Duration::from_millis(STOP_SENDING_MILLISECONDS));
             self.acceptor.close(&self.poller);
             self.datagrams.close(&self.poller);
         }
@@ -367,7 +329,7 @@ impl<'s> Worker<'s> {
     }
 
     fn maintain(&mut self, turn: &Turn<'_>) {
-        let is_due = self.lane.shared.engine.store().maintain(turn, self.id, self.lane.now);
+        let is_due = self.service.shared.engine.store().maintain(turn, self.id, self.service.now);
         self.parking.end_turn(Instant::now, is_due);
     }
 

@@ -69,8 +69,8 @@ fn output(engine: &Engine, lines: &str) -> Output {
         output = Output::default();
         rest = match parse(rest, engine.parse_limits(), &mut key) {
             Parsed::Request(request, bytes) => {
-                let plan = engine.plan(&request);
-                engine.execute(&mut context, &request, plan, Attempt::default(), &mut output);
+                let target = engine.target(&request);
+                engine.execute(&mut context, &request, target, Attempt::default(), &mut output);
                 &rest[bytes..]
             }
             Parsed::Rejected(rejection) => {

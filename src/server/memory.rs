@@ -1,14 +1,65 @@
-//! The unfinished part of what a connection has sent. A connection that waits for nothing holds no
-//! memory here.
+//! The memory of a worker and its connections: the worker's buffers ([`Buffers`]), what a
+//! connection has sent in part ([`Input`]), and what all connections may hold ([`Budget`]).
 //!
-//! Memory follows what has arrived, never what was announced, and is charged to a [`Budget`] of the
-//! whole process. Freed buffers go to a bounded pool of the worker, so the steady state allocates
+//! Memory follows what has arrived, never what was announced, and is charged to the budget of the
+//! whole process. Freed buffers go to bounded pools of the worker, so the steady state allocates
 //! nothing.
 
-use super::budget::Budget;
+use super::execute::KeyScratches;
+use super::transport::Sealing;
 use crate::base::limits::{
-    INPUT_BUFFER_BYTES_MIN, INPUT_POOL_BUFFERS_MAX, INPUT_POOL_BYTES_MAX, READ_BYTES_WHEN_TIGHT,
+    BATCH_REQUESTS_MAX, INPUT_BUFFER_BYTES_MIN, INPUT_POOL_BUFFERS_MAX, INPUT_POOL_BYTES_MAX, KEY_BYTES_MAX,
+    OUTPUT_POOL_BYTES_MAX, OUTPUT_POOL_MAX, READ_BUFFER_BYTES, READ_BYTES_WHEN_TIGHT, READS_AHEAD_MAX,
 };
+use crate::engine::Output;
+use arrayvec::ArrayVec;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A worker's own buffers: those that everything is read into, one for the engine, and spare ones
+/// that connections borrow while they have something unfinished.
+pub struct Buffers {
+    /// What is read from a socket comes here first: one for each read ahead, and one for all
+    /// others.
+    pub reads: Box<[Box<[u8]>]>,
+    /// The engine's, for append and prepend.
+    pub scratch: Vec<u8>,
+    /// The parser's, for the decoded keys of a batch.
+    pub keys: Box<KeyScratches>,
+    /// For connections by TLS.
+    pub sealing: Sealing,
+    /// For unfinished requests.
+    pub inputs: InputPool,
+    /// In boxes, which go to a connection and back in each of its turns.
+    outputs: ArrayVec<Box<Output>, OUTPUT_POOL_MAX>,
+}
+
+impl Buffers {
+    /// Empty, but for the read buffers, of which only what is used takes memory.
+    pub fn new() -> Buffers {
+        Buffers {
+            reads: (0..=READS_AHEAD_MAX).map(|_| vec![0; READ_BUFFER_BYTES].into()).collect(),
+            scratch: Vec::new(),
+            keys: Box::new([[0; KEY_BYTES_MAX]; BATCH_REQUESTS_MAX]),
+            sealing: Sealing::new(),
+            inputs: InputPool::default(),
+            outputs: ArrayVec::new(),
+        }
+    }
+
+    /// An empty output.
+    pub fn take_output(&mut self) -> Box<Output> {
+        self.outputs.pop().unwrap_or_default()
+    }
+
+    /// Give back an output whose contents are sent or given up.
+    pub fn give_output(&mut self, output: Box<Output>) {
+        let reusable = output.is_empty() && output.capacity_bytes() <= OUTPUT_POOL_BYTES_MAX;
+        if reusable && !self.outputs.is_full() {
+            self.outputs.push(output);
+        }
+    }
+}
 
 /// Spare buffers of a worker.
 #[derive(Default)]
@@ -50,7 +101,8 @@ pub struct InputMemory<'a> {
     pub budget: &'a Budget,
 }
 
-/// See the module. The pending bytes are `buffer[start..]`.
+/// The unfinished part of what a connection has sent: `buffer[start..]`. A connection that waits
+/// for nothing holds no memory here.
 #[derive(Default)]
 pub struct Input {
     buffer: Vec<u8>,
@@ -72,7 +124,7 @@ impl Input {
     pub fn keep(&mut self, rest: &[u8], memory: &mut InputMemory<'_>) {
         if rest.is_empty() {
             if self.buffer.capacity() > 0 {
-                self.release(memory);
+                self.free(memory);
             }
             return;
         }
@@ -88,7 +140,7 @@ impl Input {
     pub fn consume(&mut self, bytes: usize, memory: &mut InputMemory<'_>) {
         self.start += bytes;
         if self.start >= self.buffer.len() {
-            self.release(memory);
+            self.free(memory);
         }
     }
 
@@ -109,7 +161,7 @@ impl Input {
     }
 
     /// Give the memory back.
-    pub fn release(&mut self, memory: &mut InputMemory<'_>) {
+    pub fn free(&mut self, memory: &mut InputMemory<'_>) {
         memory.budget.give(self.buffer.capacity());
         memory.pool.give(std::mem::take(&mut self.buffer));
         self.start = 0;
@@ -125,10 +177,66 @@ impl Input {
     }
 }
 
+/// What all connections together may hold of one kind: unfinished requests, or unsent answers.
+///
+/// Memory is charged and never refused: bytes that have arrived, and answers that have been made,
+/// must be kept somewhere. When too much is held, connections that make no progress lose what they
+/// hold: see [`super::stillness`].
+pub struct Budget {
+    /// Shown in `stats`.
+    held_bytes: Arc<AtomicU64>,
+    bytes_max: u64,
+    /// What is left once too much was held: less, so that not each further byte costs another
+    /// search.
+    aim_bytes: u64,
+    share_bytes: u64,
+}
+
+impl Budget {
+    /// `held_bytes` is where it is counted. A worker's share is what it may always hold.
+    pub fn new(held_bytes: Arc<AtomicU64>, bytes_max: usize, workers: usize) -> Budget {
+        let aim_bytes = (bytes_max - bytes_max / 8) as u64;
+        Budget { held_bytes, bytes_max: bytes_max as u64, aim_bytes, share_bytes: aim_bytes / workers.max(1) as u64 }
+    }
+
+    /// More is held.
+    pub fn take(&self, bytes: usize) {
+        self.held_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Less is held.
+    pub fn give(&self, bytes: usize) {
+        self.held_bytes.fetch_sub(bytes as u64, Relaxed);
+    }
+
+    /// Bytes held now.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes.load(Relaxed)
+    }
+
+    /// True past half: then little is read at a time, and connections that hold memory and make no
+    /// progress are closed sooner.
+    pub fn is_tight(&self) -> bool {
+        self.held_bytes() > self.bytes_max / 2
+    }
+
+    /// True when too much is held.
+    pub fn is_over(&self) -> bool {
+        self.held_bytes() > self.bytes_max
+    }
+
+    /// Bytes that a worker's connections, which hold `own_bytes`, must give up once too much is
+    /// held: never below its share. As long as too much is held, some worker has more than its
+    /// share.
+    pub fn excess_bytes(&self, own_bytes: u64) -> u64 {
+        let over = self.held_bytes().saturating_sub(self.aim_bytes);
+        if self.is_over() { over.min(own_bytes.saturating_sub(self.share_bytes)) } else { 0 }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     #[test]
     fn what_is_held_is_charged_and_given_back() {
@@ -176,5 +284,19 @@ mod tests {
             buffer.extend(std::iter::repeat_n(b'x', room));
         }
         assert!(input.held_bytes() <= wanted + READ_BYTES_WHEN_TIGHT);
+    }
+
+    #[test]
+    fn too_much_is_given_up_by_those_beyond_their_share() {
+        let budget = Budget::new(Arc::default(), 8000, 2);
+        budget.take(4000);
+        assert!(!budget.is_tight());
+        budget.take(4000);
+        assert!(budget.is_tight() && !budget.is_over());
+        assert_eq!(budget.excess_bytes(8000), 0);
+        budget.take(1000);
+        assert_eq!([9000, 5000, 3500, 0].map(|own| budget.excess_bytes(own)), [2000, 1500, 0, 0]);
+        budget.give(1000);
+        assert!(!budget.is_over());
     }
 }

@@ -5,21 +5,20 @@
 //! Back-pressure: nothing is read or executed for a connection whose client does not take its
 //! answers, or whose output is full of answers that wait for replicas. So a connection holds at
 //! most one full output and one value. While its output is not full, answers that wait for replicas
-//! do not stop further requests. When [`Lane::serve`] returns, the connection refers to no memory
-//! of a log.
+//! do not stop further requests. When [`Service::serve`] returns, the connection refers to no
+//! memory of a log.
 
 use super::Shared;
 use super::acks::Holding;
-use super::buffers::Buffers;
 use super::connection::{Connection, Progress, ReadAhead};
 use super::control::PeerOf;
 use super::execute::{Executor, spoken, tell_of_stranger};
-use super::input::InputMemory;
+use super::memory::{Buffers, InputMemory};
 use super::registry::Activity;
 use super::state::{Event, State};
 use crate::base::limits::{
-    LINGER_BYTES_MAX, LINGER_SECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN, READ_BYTES_WHEN_TIGHT,
-    READS_AHEAD_MAX,
+    LINGER_BYTES_MAX, LINGER_SECONDS_MAX, MOVED_BYTES_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN,
+    READ_BYTES_WHEN_TIGHT, READS_AHEAD_MAX,
 };
 use crate::base::time::{SteadySeconds, UnixSeconds};
 use crate::engine::{Client, Context, Output, WorkerStats};
@@ -30,12 +29,8 @@ use rustix::net::{Shutdown, shutdown};
 use std::io;
 use std::sync::Arc;
 
-/// An unfinished request up to this length is moved to the front of the read buffer and parsed
-/// there with what follows.
-const MOVED_BYTES_MAX: usize = READ_BUFFER_BYTES / 4;
-
 /// What a worker has beside its connections and listeners.
-pub struct Lane<'s> {
+pub struct Service<'s> {
     /// What all workers share.
     pub shared: &'s Shared,
     /// This worker's counters.
@@ -52,9 +47,9 @@ pub struct Lane<'s> {
     pub holding: Holding,
 }
 
-impl Lane<'_> {
-    /// Serve, and leave the connection in its next state. When the socket fails the client has gone,
-    /// so the connection is closed and the error is not reported.
+impl Service<'_> {
+    /// Serve, and leave the connection in its next state. When the socket fails the client has
+    /// gone, so the connection is closed and the error is not reported.
     pub fn serve(&mut self, turn: &Turn<'_>, connection: &mut Connection, event: Event) {
         if let State::Lingering { until, bytes_left } = connection.state {
             connection.state = self.linger(connection, until, bytes_left);
@@ -85,14 +80,14 @@ impl Lane<'_> {
             self.charge_output(connection, connection.transport.held_bytes());
             return;
         }
-        output.settle(self.shared.engine.store(), turn);
+        output.detach(self.shared.engine.store(), turn);
         self.charge_output(connection, output.capacity_bytes() + connection.transport.held_bytes());
         connection.output = Some(output);
     }
 
     /// Give back what a connection holds, before it is dropped.
     pub fn reclaim(&mut self, connection: &mut Connection) {
-        connection.input.release(&mut self.input_memory());
+        connection.input.free(&mut self.input_memory());
         if let Some(output) = &mut connection.output {
             self.abandon(output);
         }
@@ -121,7 +116,7 @@ impl Lane<'_> {
     ) -> io::Result<State> {
         let is_fresh = output.is_empty();
         if !is_fresh {
-            self.release(output);
+            self.resolve(output);
             self.write(turn, connection, output)?;
         }
         // What was read ahead lies in a buffer that others need: it is executed, or kept, now.
@@ -137,9 +132,9 @@ impl Lane<'_> {
             State::Reading
         };
         if !state.takes_requests() {
-            connection.input.release(&mut self.input_memory());
+            connection.input.free(&mut self.input_memory());
         }
-        self.release(output);
+        self.resolve(output);
         self.write(turn, connection, output)?;
         Ok(state)
     }
@@ -216,7 +211,7 @@ impl Lane<'_> {
         let Buffers { reads, keys, .. } = &mut self.buffers;
         let input = &reads[slot][..bytes];
         match protocol.parse(input, engine.parse_limits(), &mut keys[0]) {
-            Parsed::Request(request, _) => engine.plan(&request).place(),
+            Parsed::Request(request, _) => engine.target(&request).place(),
             Parsed::Incomplete { .. } | Parsed::Rejected(_) => None,
         }
     }
@@ -228,7 +223,7 @@ impl Lane<'_> {
         let Connection { socket, transport, input, .. } = connection;
         let wanted_bytes = connection.progress.wanted_bytes;
         let buffer = input.grow(wanted_bytes, &mut self.input_memory());
-        let Lane { buffers, stats, .. } = self;
+        let Service { buffers, stats, .. } = self;
         let received = transport.receive_behind(socket, buffer, most, &mut buffers.sealing, stats)?;
         self.count_read(connection, received.unwrap_or(0));
         Ok(received)
@@ -294,7 +289,7 @@ impl Lane<'_> {
         progress: &mut Progress,
         output: &mut Output,
     ) -> (usize, State) {
-        let Lane { shared, stats, buffers, now, keys_per_turn, .. } = self;
+        let Service { shared, stats, buffers, now, keys_per_turn, .. } = self;
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
         let keys_left = *keys_per_turn;
         let mut context = Context { turn, now: *now, stats, scratch, keys_left, host, client };
@@ -303,7 +298,7 @@ impl Lane<'_> {
 
     fn write(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> io::Result<()> {
         let Connection { socket, transport, .. } = connection;
-        let Lane { shared, buffers, .. } = self;
+        let Service { shared, buffers, .. } = self;
         let store = shared.engine.store();
         let Some(sent) = transport.write_out(socket, output, &mut buffers.sealing, store, turn)? else {
             return Ok(());
