@@ -9,6 +9,16 @@
 //!
 //! Invariant: a command that finds no room has changed nothing and appended nothing, so it may
 //! simply be tried again.
+//!
+//! | files | what they have |
+//! | --- | --- |
+//! | `target` | where a request's key belongs, and whether writes to it are taken here |
+//! | `retrieve`, `storage`, `arithmetic`, `removal` | what is done to items |
+//! | `meta`, `meta_get` | the meta commands, in those terms |
+//! | `flush`, `dump` | all items |
+//! | `admin`, `switches` | what is said to the server as a whole, and what clients may do |
+//! | [`acks`], [`output`] | answers: held for replicas, and on their way out |
+//! | [`stats`] and its files, `prefixes` | what is counted, and shown |
 
 pub mod acks;
 mod admin;
