@@ -18,7 +18,7 @@ mod scenarios;
 use remora::base::limits::KEY_BYTES_MAX;
 use remora::base::time::UnixSeconds;
 use remora::engine::{Engine, Settings};
-use remora::protocol::text::keys::NextKey;
+use remora::protocol::request::NextKey;
 use remora::protocol::{ParseLimits, Parsed, Request, parse};
 use remora::server::listen::ListenConfig;
 use remora::server::{Server, ServerConfig, Sockets};

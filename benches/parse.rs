@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use remora::base::limits::KEY_BYTES_MAX;
-use remora::protocol::text::keys::NextKey;
+use remora::protocol::request::NextKey;
 use remora::protocol::{ParseLimits, Parsed, Request, parse};
 use std::hint::black_box;
 

@@ -23,6 +23,22 @@ pub const LINE_BYTES_MAX: usize = 2049;
 /// large as memcached's read buffer.
 pub const GET_PART_BYTES: usize = 16 << 10;
 
+/// Most tokens of a line that are looked at: as memcached's, for which a `noreply` behind them goes
+/// unseen.
+pub const TOKENS_MAX: u8 = 23;
+
+/// Longest body of a packet of the binary protocol: memcached takes no longer one, whatever -I
+/// says.
+pub const PACKET_BODY_BYTES_MAX: usize = 1 << 30;
+
+/// What cache_memlimit takes, in MiB, as in memcached.
+pub const MEMLIMIT_MEBIBYTES_MIN: u32 = 8;
+/// See [`MEMLIMIT_MEBIBYTES_MIN`].
+pub const MEMLIMIT_MEBIBYTES_MAX: u32 = 1_000_000_000;
+
+/// What `lru_crawler sleep` takes, as in memcached.
+pub const CRAWLER_SLEEP_MICROSECONDS_MAX: u32 = 1_000_000;
+
 /// Longest opaque token of a meta command in bytes (memcached's limit).
 pub const OPAQUE_BYTES_MAX: usize = 32;
 
@@ -51,6 +67,14 @@ pub const BATCH_REQUESTS_MAX: usize = 16;
 /// overlap. More would keep the first client waiting for longer than it gains.
 pub const READS_AHEAD_MAX: usize = 8;
 
+/// Keys of a multi-get that are looked up together: about as many cache misses as a core can have
+/// under way.
+pub const KEYS_AHEAD_MAX: usize = 16;
+
+/// An unfinished request up to this length is moved to the front of the read buffer and parsed
+/// there with what follows.
+pub const MOVED_BYTES_MAX: usize = READ_BUFFER_BYTES / 4;
+
 /// Most bytes read from one connection in one turn, so that a fast sender of large values does not
 /// hold up the others.
 pub const READ_BYTES_PER_TURN: usize = 256 << 10;
@@ -76,6 +100,14 @@ pub const INPUT_POOL_BUFFERS_MAX: usize = 64;
 /// See [`INPUT_POOL_BUFFERS_MAX`].
 pub const INPUT_POOL_BYTES_MAX: usize = 4 << 20;
 
+/// Answers from this size on are lent from the log instead of copied. Measured in benches/; see
+/// docs/DECISIONS.md.
+pub const LOAN_BYTES_MIN: usize = 16 << 10;
+
+/// Past this many pending bytes no further request of the connection is executed until the socket
+/// takes some.
+pub const OUTPUT_BYTES_HIGH: usize = 256 << 10;
+
 /// Spare outputs that a worker keeps, and the largest that it keeps in bytes.
 pub const OUTPUT_POOL_MAX: usize = 8;
 /// See [`OUTPUT_POOL_MAX`].
@@ -87,12 +119,35 @@ pub const ACCEPTS_PER_TURN: usize = 64;
 /// Datagrams of one socket that a worker serves in one turn.
 pub const DATAGRAMS_PER_TURN: usize = 64;
 
+/// Most turns of a connection that the requests of one datagram are worth: each may look up the
+/// keys of one.
+pub const DATAGRAM_ROUNDS_MAX: usize = 4;
+
+/// Most requests of one datagram that find no room, and are answered one by one.
+pub const DATAGRAM_PARKED_MAX: usize = 16;
+
+/// Most bytes of a datagram that is sent, its header included: as memcached's, less than what fits
+/// into an Ethernet frame.
+pub const DATAGRAM_BYTES_MAX: usize = 1400;
+
 /// Most bytes of an answer over UDP, its frames not counted. The sender of a datagram may be
 /// forged, so this is what a few bytes can have sent to somebody else.
 pub const UDP_ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// How long accepting rests after the system had no descriptor or memory for a connection.
 pub const ACCEPT_REST_MILLISECONDS: u64 = 100;
+
+/// Connections of operators beyond `-c`: whoever is to help when all places are taken must get in.
+pub const OPERATORS_MAX: u64 = 16;
+
+/// Longest wait for the name of a control socket that is taken: a server that has just ended may
+/// not have let go of it yet.
+pub const CONTROL_NAME_MILLISECONDS_MAX: u64 = 1000;
+/// Pause between two tries of that.
+pub const CONTROL_NAME_PAUSE_MILLISECONDS: u64 = 10;
+
+/// Longest look whether a server answers at a unix socket that is there already.
+pub const UNIX_LOOK_MILLISECONDS_MAX: u64 = 1000;
 
 /// Longest sleep of a worker: the clock, idle connections and the end of the process are looked at
 /// this often.
@@ -230,5 +285,5 @@ pub const NUMBER_TEXT_BYTES_MAX: usize = 64;
 pub const STATS_PREFIXES_MAX: usize = 4096;
 
 const _: () = assert!(KEY_BYTES_MAX < LINE_BYTES_MAX && LINE_BYTES_MAX < GET_PART_BYTES);
-const _: () = assert!(GET_PART_BYTES <= READ_BUFFER_BYTES / 4, "an unfinished line is moved, not read behind");
+const _: () = assert!(GET_PART_BYTES <= MOVED_BYTES_MAX, "an unfinished line is moved, not read behind");
 const _: () = assert!(STOP_SENDING_MILLISECONDS < STOP_MILLISECONDS_MAX);

@@ -4,12 +4,39 @@
 //! notes it ([`Appended`]). The answer to a request that has written nothing (NOT_STORED, EXISTS, a
 //! miss, an error) is not held. Neither is that to a request with noreply. A quiet meta command is
 //! held: it is answered only if too few replicas have it in time.
+//!
+//! From the request on: [`Engine::ack_replicas`] says how many replicas its answer waits for. What
+//! it has written is the [`Goal`] that they must have applied. The answer waits in the output, as
+//! [`Held`], in the queue of its connection ([`HeldAnswers`]). [`Held::verdict`] says what becomes
+//! of it: that is pure, and takes what the replicas have applied ([`Holders`], which the server
+//! looks up), the time, and what has become of the shards ([`Reigns`]). The worker's side, which
+//! looks again and again, is `server/acks.rs`.
 
-use super::held::{AckPolicy, Goal, Held, Kind};
-use super::{Call, Engine, Outcome, elsewhere};
-use crate::protocol::{Reply, Request};
-use crate::store::{Appended, Reign};
+use super::target::writes;
+use super::{Call, Engine, Outcome};
+use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, HELD_ANSWERS_MAX, OUTPUT_BYTES_HIGH};
+use crate::protocol::reply::Fault;
+use crate::protocol::text::encode;
+use crate::protocol::{Refusal, Reply, Request};
+use crate::store::{Appended, Reign, Store};
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, Instant};
+
+/// How many replicas a write waits for, and how long, where the request says nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct AckPolicy {
+    /// 0: none.
+    pub replicas: u8,
+    /// Afterwards the client is told what is known.
+    pub timeout: Duration,
+}
+
+impl Default for AckPolicy {
+    fn default() -> AckPolicy {
+        AckPolicy { replicas: 0, timeout: Duration::from_millis(ACK_MILLISECONDS_DEFAULT) }
+    }
+}
 
 impl Engine {
     /// The same engine, with writes acknowledged like this.
@@ -33,7 +60,7 @@ impl Engine {
     /// None for a request with noreply: there is no answer to hold.
     #[cold]
     fn ack_replicas_of_classic(&self, request: &Request<'_>) -> u8 {
-        if elsewhere::writes(request) == Some(Reply::Silent) { 0 } else { self.acks.replicas }
+        if writes(request) == Some(Reply::Silent) { 0 } else { self.acks.replicas }
     }
 
     /// What is needed to hold the answer to what is written from here on. A gat that goes on has
@@ -92,220 +119,275 @@ pub(super) struct Begin {
     reign: Reign,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::limits::KEY_BYTES_MAX;
-    use crate::base::time::UnixSeconds;
-    use crate::engine::held::{Holders, Judge};
-    use crate::engine::{Attempt, Client, Context, Host, Origin, Output, Settings, WorkerStats};
-    use crate::protocol::Refusal;
-    use crate::protocol::{Parsed, parse};
-    use crate::store::{Store, StoreConfig};
-    use std::sync::Arc;
+/// Who has applied what.
+pub trait Holders {
+    /// How many replicas have applied everything below `position` of a shard.
+    fn holders(&self, shard: usize, position: u64) -> usize;
+}
 
-    struct Nobody;
+/// The reign of each shard; see [`crate::store::reign`].
+pub trait Reigns {
+    /// Of this one, now.
+    fn reign(&self, shard: usize) -> Reign;
+}
 
-    impl Client for Nobody {
-        fn origin(&self) -> Origin {
-            Origin::Elsewhere
-        }
-    }
-
-    impl Host for Nobody {
-        fn connections(&self, _emit: &mut dyn FnMut(u64, &str, &str)) {}
-
-        fn worker_stats(&self) -> Vec<Arc<WorkerStats>> {
-            Vec::new()
-        }
-    }
-
-    /// One replica that has applied all of every shard but one.
-    struct AllBut(usize);
-
-    impl Holders for AllBut {
-        fn holders(&self, shard: usize, _position: u64) -> usize {
-            usize::from(shard != self.0)
-        }
-    }
-
-    const SHARDS: usize = 4;
-
-    fn engine(replicas: u8) -> Engine {
-        let store = Store::new(StoreConfig {
-            memory_bytes: 16 << 20,
-            item_bytes_max: 1 << 16,
-            shards: Some(SHARDS),
-            hash_seed: Some((1, 2)),
-            ..StoreConfig::default()
-        });
-        let settings = Settings { item_bytes_max: 1 << 16, workers: 1, rows: Vec::new() };
-        Engine::new(store.unwrap(), settings).with_acks(AckPolicy { replicas, timeout: Duration::MAX })
-    }
-
-    /// Execute the requests on `lines` in one turn; what the last one has put out.
-    fn output(engine: &Engine, lines: &str) -> Output {
-        let mut seat = engine.store().join();
-        let turn = seat.turn();
-        let (stats, mut scratch) = (WorkerStats::default(), Vec::new());
-        let now = UnixSeconds::now();
-        let mut context = Context {
-            turn: &turn,
-            now,
-            stats: &stats,
-            scratch: &mut scratch,
-            keys_left: 100,
-            host: &Nobody,
-            client: &Nobody,
-        };
-        let mut rest = lines.as_bytes();
-        let mut output = Output::default();
-        while !rest.is_empty() {
-            let mut key = [0; KEY_BYTES_MAX];
-            output = Output::default();
-            rest = match parse(rest, engine.parse_limits(), &mut key) {
-                Parsed::Request(request, bytes) => {
-                    let plan = engine.plan(&request);
-                    engine.execute(&mut context, &request, plan, Attempt::default(), &mut output);
-                    &rest[bytes..]
-                }
-                Parsed::Rejected(rejection) => {
-                    engine.reject(&mut context, &rejection, true, &mut output);
-                    &rest[rejection.skip_bytes as usize..]
-                }
-                Parsed::Incomplete { .. } => panic!("{lines:?}"),
-            };
-        }
-        output
-    }
-
-    /// Of the last of the requests on `lines`: its answer, and the shards each of which it waits
-    /// for.
-    fn waits_for(engine: &Engine, lines: &str) -> (String, Vec<usize>) {
-        let mut output = output(engine, lines);
-        let waits = |shard: &usize| {
-            let judge = Judge { holders: &AllBut(*shard), now: Instant::now(), ending: false, reigns: engine.store() };
-            output.is_holding() && !output.is_resolvable(&judge)
-        };
-        let shards = (0..SHARDS).filter(waits).collect();
-        (String::from_utf8(output.bytes().clone()).unwrap(), shards)
-    }
-
-    #[test]
-    fn what_wrote_is_held_and_nothing_else() {
-        let engine = engine(1);
-        for (lines, answer, held) in [
-            ("get a\r\n", "END\r\n", false),
-            ("set a 0 0 1\r\n1\r\n", "STORED\r\n", true),
-            ("set a 0 0 1\r\n1\r\nget a\r\n", "VALUE a 0 1\r\n1\r\nEND\r\n", false),
-            ("set a 0 0 1 noreply\r\n1\r\n", "", false),
-            ("add a 0 0 1\r\n1\r\n", "NOT_STORED\r\n", false),
-            ("cas a 0 0 1 1\r\n1\r\n", "EXISTS\r\n", false),
-            ("append a 0 0 1\r\n1\r\n", "STORED\r\n", true),
-            ("incr a 1\r\n", "12\r\n", true),
-            (
-                "set b 0 0 1\r\nx\r\nincr b 1\r\n",
-                "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
-                false,
-            ),
-            ("touch a 0\r\n", "TOUCHED\r\n", true),
-            ("touch nothing 0\r\n", "NOT_FOUND\r\n", false),
-            ("gat 0 a\r\n", "VALUE a 0 2\r\n12\r\nEND\r\n", true),
-            ("gat 0 nothing\r\n", "END\r\n", false),
-            ("ms a 1 q\r\n1\r\n", "", true),
-            ("ms a 1 A0\r\n1\r\n", "HD\r\n", false),
-            ("mg a t\r\n", "HD t-1\r\n", false),
-            ("mg a T0\r\n", "HD\r\n", true),
-            ("mg new N0\r\n", "HD W\r\n", true),
-            ("mg new N0\r\n", "HD Z\r\n", false),
-            ("md a I\r\n", "HD\r\n", true),
-            ("mg a\r\n", "HD X W\r\n", true),
-            ("mg a\r\n", "HD Z X\r\n", false),
-            ("md a C1\r\n", "EX\r\n", false),
-            ("ma n N0\r\n", "HD\r\n", true),
-            ("delete a\r\n", "DELETED\r\n", true),
-            ("delete a\r\n", "NOT_FOUND\r\n", false),
-            ("set n 0 0 70000\r\n", "SERVER_ERROR object too large for cache\r\n", false),
-            ("flush_all\r\n", "OK\r\n", true),
-            ("flush_all 100\r\n", "OK\r\n", true),
-            ("flush_all noreply\r\n", "", false),
-            ("mn\r\n", "MN\r\n", false),
-            ("wait 0 0\r\n", "", true),
-        ] {
-            let padded =
-                if lines.ends_with("70000\r\n") { format!("{lines}{}\r\n", "x".repeat(70_000)) } else { lines.into() };
-            let (told, shards) = waits_for(&engine, &padded);
-            assert_eq!(told, answer, "{lines:?}");
-            // `wait 0` needs no replica, so it is held but waits for none.
-            assert_eq!(!shards.is_empty(), held && !lines.starts_with("wait"), "{lines:?} waits for {shards:?}");
-        }
-    }
-
-    /// Nobody looked at the held answer while this server was a replica. What its replicas hold now
-    /// at the same position may be another server's.
-    #[test]
-    fn what_an_earlier_reign_has_written_is_never_acknowledged() {
-        let engine = engine(1);
-        let holders = AllBut(SHARDS);
-        let judge = || Judge { holders: &holders, now: Instant::now(), ending: false, reigns: engine.store() };
-        let shards_of_a = [engine.store().locate(b"a").place.shard() as usize];
-        for lines in ["set a 0 0 1\r\n1\r\n", "flush_all\r\n", "wait 1 60000\r\n"] {
-            let mut held = output(&engine, lines);
-            engine.store().close_gates(shards_of_a, Some("127.0.0.1:1"));
-            engine.store().open_gates(shards_of_a);
-            assert_eq!(held.resolve(&judge()).failed, 1, "{lines:?}");
-            assert_eq!(*held.bytes(), Refusal::Demoted.line());
-            let mut held = output(&engine, lines);
-            assert_eq!(held.resolve(&judge()).failed, 0, "{lines:?}");
-        }
-    }
-
-    /// `wait` counts what is written here; the logs of other shards are another server's.
-    #[test]
-    fn wait_asks_for_the_shards_that_take_writes_here() {
-        let engine = engine(1);
-        engine.store().close_gates([1, 3], None);
-        assert_eq!(waits_for(&engine, "wait 1 60000\r\n").1, [0, 2]);
-        let mut held = output(&engine, "wait 1 60000\r\n");
-        engine.store().open_gates([1]);
-        let judge = Judge { holders: &AllBut(1), now: Instant::now(), ending: false, reigns: engine.store() };
-        assert_eq!(held.resolve(&judge).failed, 0, "what is opened later is not asked for");
-        assert_eq!(*held.bytes(), b"REPLICAS 1\r\n");
-    }
-
-    #[test]
-    fn without_acks_only_a_flag_asks_for_them() {
-        let engine = engine(0);
-        for (lines, held) in [
-            ("set a 0 0 1\r\n1\r\n", false),
-            ("ms a 1\r\n1\r\n", false),
-            ("ms a 1 A1\r\n1\r\n", true),
-            ("md a A1\r\n", true),
-        ] {
-            assert_eq!(!waits_for(&engine, lines).1.is_empty(), held, "{lines:?}");
-        }
-    }
-
-    #[test]
-    fn a_write_waits_for_its_shard_and_a_wide_one_for_all() {
-        let engine = engine(1);
-        let key = |shard: u32| {
-            let found = (0..)
-                .map(|number| format!("k{number}"))
-                .find(|key| engine.store().locate(key.as_bytes()).place.shard() == shard);
-            found.expect("every shard has keys")
-        };
-        let set = |key: &str| format!("set {key} 0 0 1\r\n1\r\n");
-        for shard in 0..SHARDS as u32 {
-            let lines = format!("{}{}", set(&key(0)), set(&key(shard)));
-            assert_eq!(waits_for(&engine, &lines).1, [shard as usize], "not for what others wrote in the same turn");
-        }
-        let all: Vec<usize> = (0..SHARDS).collect();
-        assert_eq!(waits_for(&engine, &format!("gat 0 {} {}\r\n", key(1), key(3))).1, all);
-        assert_eq!(waits_for(&engine, &format!("gat 0 {} {}\r\n", key(1), key(1))).1, [1]);
-        let too_long = "k".repeat(251);
-        assert!(waits_for(&engine, &format!("gat 0 {} {too_long}\r\n", key(2))).1.is_empty(), "an error is not held");
-        assert_eq!(waits_for(&engine, "flush_all\r\n").1, all);
-        assert_eq!(waits_for(&engine, "wait 1 60000\r\n").1, all);
+impl Reigns for Store {
+    fn reign(&self, shard: usize) -> Reign {
+        self.shards()[shard].reign()
     }
 }
+
+/// What held answers are judged by.
+pub struct Judge<'a> {
+    /// The replicas.
+    pub holders: &'a dyn Holders,
+    /// The time.
+    pub now: Instant,
+    /// The server ends: nothing is waited for any more.
+    pub ending: bool,
+    /// The reigns of now. After a change of a shard's gate its replicas report positions of another
+    /// server's log, or of a log that has gone on from another server's: they say nothing about
+    /// what was written before.
+    pub reigns: &'a dyn Reigns,
+}
+
+/// What must have been applied.
+#[derive(Debug)]
+pub enum Goal {
+    /// One shard, up to a position.
+    Shard {
+        /// Which.
+        shard: u32,
+        /// Up to where.
+        position: u64,
+    },
+    /// All shards, up to these positions, each by replicas of its own; 0 for one that does not
+    /// count.
+    All(Box<[u64]>),
+}
+
+impl Goal {
+    /// How many replicas have it; of several shards, how many have the one that fewest have. A
+    /// replica may have some shards of this server alone, and others of other servers.
+    fn holders(&self, holders: &dyn Holders) -> usize {
+        match self {
+            Goal::Shard { shard, position } => holders.holders(*shard as usize, *position),
+            Goal::All(positions) => {
+                let asked = positions.iter().enumerate().filter(|(_, position)| **position > 0);
+                asked.map(|(shard, position)| holders.holders(shard, *position)).min().unwrap_or(0)
+            }
+        }
+    }
+
+    /// Whether the gate of one of its shards has changed since `reign` was the store's.
+    fn has_lost_a_shard(&self, reigns: &dyn Reigns, reign: Reign) -> bool {
+        match self {
+            Goal::Shard { shard, .. } => reigns.reign(*shard as usize) > reign,
+            Goal::All(positions) => {
+                let has_changed = |(shard, position): (usize, &u64)| *position > 0 && reigns.reign(shard) > reign;
+                positions.iter().enumerate().any(has_changed)
+            }
+        }
+    }
+
+    /// Memory beside its own.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Goal::Shard { .. } => 0,
+            Goal::All(positions) => size_of_val(&**positions),
+        }
+    }
+}
+
+/// What is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The answer to a write: it goes out as it is, or an error in its place, told like this.
+    Write(Reply),
+    /// The answer to wait, made when it is due: how many replicas have it, as [`Goal`] counts them.
+    Count,
+}
+
+/// An answer's wait.
+#[derive(Debug)]
+pub struct Held {
+    /// What is held.
+    pub kind: Kind,
+    /// What must have been applied.
+    pub goal: Goal,
+    /// The store's reign before that was written. (One number for all shards: reigns are counted
+    /// for the whole store.)
+    pub reign: Reign,
+    /// By how many.
+    pub replicas: u8,
+    /// Since when it is waited for.
+    pub since: Instant,
+    /// For how long at most.
+    pub within: Duration,
+}
+
+/// What becomes of a held answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It waits.
+    Waits,
+    /// It goes out as it is.
+    Stands,
+    /// This count is the answer.
+    Counted(usize),
+    /// The time is over, and only so many replicas have it.
+    TimedOut(usize),
+    /// Whether enough replicas have it can no longer be known.
+    Demoted,
+}
+
+impl Held {
+    /// See [`Verdict`].
+    pub fn verdict(&self, judge: &Judge<'_>) -> Verdict {
+        let count = self.goal.holders(judge.holders);
+        // Asked last: a shard may be closed, and followed, while this is judged. A position of what
+        // is followed is told only once the gate is closed.
+        if self.goal.has_lost_a_shard(judge.reigns, self.reign) {
+            return Verdict::Demoted;
+        }
+        let enough = count >= usize::from(self.replicas);
+        let over = || judge.ending || judge.now.saturating_duration_since(self.since) >= self.within;
+        match self.kind {
+            Kind::Write(_) if enough => Verdict::Stands,
+            Kind::Write(_) if over() => Verdict::TimedOut(count),
+            Kind::Count if enough || over() => Verdict::Counted(count),
+            Kind::Write(_) | Kind::Count => Verdict::Waits,
+        }
+    }
+
+    /// Append what the client is told instead of the answer that was held.
+    pub fn write_verdict(&self, verdict: Verdict, now: Instant, out: &mut Vec<u8>) {
+        let reply = match self.kind {
+            Kind::Write(reply) => reply,
+            Kind::Count => Reply::Text,
+        };
+        match verdict {
+            Verdict::Waits | Verdict::Stands => {}
+            Verdict::Counted(count) => encode::replicas(out, count),
+            Verdict::TimedOut(count) => {
+                let waited = now.saturating_duration_since(self.since).as_millis();
+                let wanted = self.replicas;
+                let why = format_args!(
+                    "not acknowledged: {count} of {wanted} replicas have it after {waited} ms; it is stored here"
+                );
+                reply.refused_because(out, Fault::Server, why);
+            }
+            Verdict::Demoted => reply.refused(out, Refusal::Demoted),
+        }
+    }
+}
+
+/// Those of one output, in the order in which they are to go out.
+///
+/// The answers of a connection are one stream of bytes, and places are counted from where it began
+/// to be counted here.
+#[derive(Default)]
+pub(super) struct HeldAnswers {
+    /// How much of the stream is no longer kept in the output.
+    gone_bytes: u64,
+    /// Each with its place in the stream.
+    pub(super) queue: VecDeque<(Range<u64>, Held)>,
+    /// Memory that they point to.
+    pub(super) goal_bytes: usize,
+}
+
+/// What [`HeldAnswers::resolve`] let go of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// Answers that are held no more.
+    pub answers: usize,
+    /// Of these, those that became an error.
+    pub failed: usize,
+}
+
+impl HeldAnswers {
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether as much is held as may be, where the output has so many bytes to send.
+    pub fn are_full(&self, pending_bytes: usize) -> bool {
+        pending_bytes + self.goal_bytes >= OUTPUT_BYTES_HIGH || self.queue.len() >= HELD_ANSWERS_MAX
+    }
+
+    /// Memory of the queue.
+    pub fn capacity_bytes(&self) -> usize {
+        self.queue.capacity() * size_of::<(Range<u64>, Held)>()
+    }
+
+    /// Up to where the output may be sent, of its bytes: to the first held answer.
+    pub fn barrier(&self) -> Option<usize> {
+        self.queue.front().map(|(range, _)| (range.start - self.gone_bytes) as usize)
+    }
+
+    /// The place in the stream of the output's first byte.
+    pub fn gone_bytes(&self) -> u64 {
+        self.gone_bytes
+    }
+
+    /// The output keeps its first `bytes` no longer.
+    pub fn note_gone(&mut self, bytes: usize) {
+        self.gone_bytes += bytes as u64;
+    }
+
+    /// Hold the answer at `range`, behind the others.
+    pub fn push(&mut self, range: Range<u64>, held: Held) {
+        self.goal_bytes += held.goal.bytes();
+        self.queue.push_back((range, held));
+    }
+
+    /// Whether [`HeldAnswers::resolve`] would let go of something.
+    pub fn are_resolvable(&self, judge: &Judge<'_>) -> bool {
+        self.queue.front().is_some_and(|(_, held)| held.verdict(judge) != Verdict::Waits)
+    }
+
+    /// Let go of those at the front that wait no longer, with other words in the place of those
+    /// that have not made it. `bytes` are the output's.
+    pub fn resolve(&mut self, bytes: &mut Vec<u8>, judge: &Judge<'_>) -> Resolved {
+        let mut resolved = Resolved::default();
+        // The bytes as they will be, and how many of them as they are that stands for.
+        let (mut rewritten, mut rewritten_upto) = (Vec::new(), 0);
+        while let Some((_, front)) = self.queue.front() {
+            let verdict = front.verdict(judge);
+            if verdict == Verdict::Waits {
+                break;
+            }
+            let (range, held) = self.queue.pop_front().expect("it has a front");
+            self.goal_bytes -= held.goal.bytes();
+            resolved.answers += 1;
+            if verdict == Verdict::Stands {
+                continue;
+            }
+            resolved.failed += usize::from(!matches!(verdict, Verdict::Counted(_)));
+            let place = |position: u64| (position - self.gone_bytes) as usize;
+            rewritten.extend_from_slice(&bytes[rewritten_upto..place(range.start)]);
+            held.write_verdict(verdict, judge.now, &mut rewritten);
+            rewritten_upto = place(range.end);
+        }
+        if !rewritten.is_empty() {
+            let growth = rewritten.len() as i64 - rewritten_upto as i64;
+            rewritten.extend_from_slice(&bytes[rewritten_upto..]);
+            *bytes = rewritten;
+            self.shift(growth);
+        }
+        resolved
+    }
+
+    /// What is held still stands so much further behind. All that was sent is where it was.
+    fn shift(&mut self, growth: i64) {
+        let moved = |position: u64| position.strict_add_signed(growth);
+        self.queue.iter_mut().for_each(|(range, _)| *range = moved(range.start)..moved(range.end));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,4 @@
-//! flush_all, now and delayed, and the other commands that touch the server as a whole:
-//! cache_memlimit, verbosity, shutdown.
+//! flush_all, now and delayed.
 //!
 //! A delayed flush is pending in the log of each shard ([`crate::store::Store::flush_at`]). It is
 //! executed by the first command or tick at or after its second, before anything else, so that no
@@ -9,9 +8,8 @@
 use super::{Call, Context, Engine, Outcome, expiry_of};
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::answer::Done;
-use crate::protocol::{Exptime, Refusal, Reply, Shutdown};
-use crate::store::{CannotResize, NoRoom};
-use crate::sys::signals;
+use crate::protocol::{Exptime, Refusal, Reply};
+use crate::store::NoRoom;
 
 impl Engine {
     /// flush_all. A delay of zero or below is now. Refused where not all shards are this server's
@@ -54,49 +52,4 @@ impl Engine {
             Ok(())
         }
     }
-
-    /// shutdown: what the signal does, SIGINT or SIGUSR1. The client is not answered.
-    pub(super) fn shutdown(&self, call: &mut Call<'_, '_, '_>, mode: Shutdown, reply: Reply) -> Outcome {
-        if !self.switches.shutdown {
-            return call.refused(reply, Refusal::ShutdownOff);
-        }
-        let raised = match mode {
-            Shutdown::Plain => signals::raise(signals::Ending::Int),
-            Shutdown::Graceful => signals::raise(signals::Ending::Usr1),
-            Shutdown::Unknown => return call.refused(reply, Refusal::ShutdownUnknown),
-        };
-        if let Err(error) = raised {
-            log::warn!("a client's shutdown is not carried out: {error}; send the process SIGTERM");
-        }
-        Outcome::Close
-    }
-
-    /// cache_memlimit. More memory is reserved at once, up to --memory-max; less is had as reclaim
-    /// comes by it. Refused where a shard has as much as its primary elsewhere says.
-    pub(super) fn cache_memlimit(&self, call: &mut Call<'_, '_, '_>, mebibytes: u64, reply: Reply) -> Outcome {
-        if let Some(closed) = self.store.first_closed() {
-            return self.refuse_write(call, closed, reply);
-        }
-        let adjusted = mebibytes.checked_mul(1 << 20).ok_or(CannotResize::TooMuch);
-        let adjusted = adjusted.and_then(|memory_bytes| self.store.set_memory(memory_bytes));
-        if let Err(CannotResize::Closed(closed)) = adjusted {
-            return self.refuse_write(call, closed, reply);
-        }
-        if let Err(why) = adjusted {
-            log::info!("cache_memlimit {mebibytes} is refused: {why}");
-            return call.refused(reply, Refusal::CannotAdjustMemory);
-        }
-        call.done(reply, Done::Ok)
-    }
-}
-
-/// verbosity: 0 warnings and errors, 1 information, 2 and more debugging.
-pub(super) fn verbosity(call: &mut Call<'_, '_, '_>, level: u32, reply: Reply) -> Outcome {
-    log::set_max_level(match level {
-        0 => log::LevelFilter::Warn,
-        1 => log::LevelFilter::Info,
-        _ => log::LevelFilter::Debug,
-    });
-    log::info!("a client has set verbosity to {level}");
-    call.done(reply, Done::Ok)
 }

@@ -9,18 +9,25 @@
 //!
 //! Invariant: a command that finds no room has changed nothing and appended nothing, so it may
 //! simply be tried again.
+//!
+//! | files | what they have |
+//! | --- | --- |
+//! | `target` | where a request's key belongs, and whether writes to it are taken here |
+//! | `retrieve`, `storage`, `arithmetic`, `removal` | what is done to items |
+//! | `meta`, `meta_get` | the meta commands, in those terms |
+//! | `flush`, `dump` | all items |
+//! | `admin`, `switches` | what is said to the server as a whole, and what clients may do |
+//! | [`acks`], [`output`] | answers: held for replicas, and on their way out |
+//! | [`stats`] and its files, `prefixes` | what is counted, and shown |
 
-mod acks;
+pub mod acks;
+mod admin;
 mod arithmetic;
 mod dump;
-mod elsewhere;
 mod flush;
-pub mod held;
 mod meta;
 mod meta_get;
-mod orders;
 pub mod output;
-mod plan;
 mod prefixes;
 mod removal;
 mod retrieve;
@@ -33,24 +40,25 @@ mod stats_subjects;
 mod stats_table;
 mod storage;
 mod switches;
+mod target;
 
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::answer::Done;
-use crate::protocol::reply::{Fault, Rows};
+use crate::protocol::reply::Rows;
 use crate::protocol::{Exptime, ParseLimits, Refusal, Rejection, Reply, Request};
 use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
+pub use acks::AckPolicy;
+use admin::Orders;
+pub use admin::{OrderTaker, Refused};
 use dump::Dumps;
-pub use held::AckPolicy;
-use orders::Orders;
-pub use orders::{OrderTaker, Refused};
 pub use output::Output;
-pub use plan::Plan;
 use prefixes::Prefixes;
 use stats::Baseline;
 pub use stats::{GlobalStats, WorkerStats, WorkerTotals};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 pub use switches::Switches;
+pub use target::Target;
 
 /// The engine: one per process, shared by all workers.
 pub struct Engine {
@@ -188,7 +196,7 @@ pub struct Attempt {
 struct Call<'c, 'w, 't> {
     context: &'c mut Context<'w, 't>,
     out: &'c mut Output,
-    plan: Plan<'c>,
+    target: Target<'c>,
     /// It has been parked before.
     retried: bool,
     /// Answer with an error instead of parking.
@@ -240,19 +248,19 @@ impl Engine {
         ParseLimits { value_bytes_max: self.settings.item_bytes_max - RECORD_OVERHEAD_BYTES_MIN }
     }
 
-    /// Execute `request`, for which `plan` was made.
+    /// Execute `request`, whose `target` was found before.
     pub fn execute(
         &self,
         context: &mut Context<'_, '_>,
         request: &Request<'_>,
-        plan: Plan<'_>,
+        target: Target<'_>,
         attempt: Attempt,
         out: &mut Output,
     ) -> Outcome {
         let Attempt { resume, retried, last_try } = attempt;
-        let mut call = Call { context, out, plan, retried, last_try };
+        let mut call = Call { context, out, target, retried, last_try };
         let call = &mut call;
-        if plan.is_closed
+        if target.is_closed
             && let Some((closed, reply)) = self.is_elsewhere(call, request)
         {
             return failed(request, self.refuse_write(call, closed, reply));
@@ -300,7 +308,7 @@ impl Engine {
             Request::Noop(reply) => call.done(*reply, Done::Noop),
             Request::FlushAll { delay, reply } => self.flush_all(call, *delay, *reply, resume),
             Request::CacheMemlimit { mebibytes, reply } => self.cache_memlimit(call, *mebibytes, *reply),
-            Request::Verbosity { level, reply } => flush::verbosity(call, *level, *reply),
+            Request::Verbosity { level, reply } => admin::verbosity(call, *level, *reply),
             Request::Stats { subject, reply } => self.stats(call, subject, *reply, resume),
             Request::Dump(dump) => self.dump(call, *dump, resume),
             Request::Replication(order) => self.order(call, order),
@@ -309,7 +317,7 @@ impl Engine {
                 reply.version(call.out.bytes());
                 Outcome::Done
             }
-            Request::RefreshCertificates(reply) => refresh_certificates(call, *reply),
+            Request::RefreshCertificates(reply) => admin::refresh_certificates(call, *reply),
             Request::Wait { replicas, milliseconds } => self.wait(call, *replicas, *milliseconds),
             Request::Quit(reply) => {
                 call.done(*reply, Done::Ok);
@@ -413,20 +421,6 @@ impl Call<'_, '_, '_> {
     /// may decide that none is needed (an add of a key that is there).
     fn looks_for_room(&self) -> bool {
         self.retried && !self.last_try
-    }
-}
-
-/// refresh_certs. The worker reads the files by itself: the answer says what came of it, they are a
-/// few KiB, and this is asked for by hand.
-#[cold]
-fn refresh_certificates(call: &mut Call<'_, '_, '_>, reply: Reply) -> Outcome {
-    match call.context.host.refresh_certificates() {
-        None => call.refused(reply, Refusal::UnknownCommand),
-        Some(Ok(())) => call.done(reply, Done::Ok),
-        Some(Err(why)) => {
-            reply.refused_because(call.out.bytes(), Fault::Server, why);
-            Outcome::Done
-        }
     }
 }
 

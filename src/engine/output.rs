@@ -2,7 +2,7 @@
 //! until the socket has taken them or the turn ends.
 //!
 //! The lifetime rule: a loan is valid only within the turn in which it was made. The server writes
-//! (vectored) at the end of the turn and then calls [`Output::settle`], which copies what is left,
+//! (vectored) at the end of the turn and then calls [`Output::detach`], which copies what is left,
 //! before it announces quiescence.
 //!
 //! The answers are one stream of bytes; `sent_bytes` of it are gone. A partial write only moves
@@ -12,21 +12,11 @@
 //! from the first held answer on, so answers keep their order; what is behind it is executed all
 //! the same, until the output is full. [`Output::resolve`] lets go of those at the front.
 
-use super::held::{Held, Judge, Verdict};
-use crate::base::limits::HELD_ANSWERS_MAX;
+use super::acks::{Held, HeldAnswers, Judge, Resolved};
+use crate::base::limits::{LOAN_BYTES_MIN, OUTPUT_BYTES_HIGH};
 use crate::store::{Store, Turn, Value, ValueLoan};
 use crate::sys::send::{PARTS_PER_SEND, Part};
-use std::collections::VecDeque;
 use std::io;
-use std::ops::Range;
-
-/// Answers from this size on are lent from the log instead of copied. Measured in benches/; see
-/// docs/DECISIONS.md.
-pub const LOAN_BYTES_MIN: usize = 16 << 10;
-
-/// Past this many pending bytes no further request of the connection is executed until the socket
-/// takes some.
-pub const OUTPUT_BYTES_HIGH: usize = 256 << 10;
 
 /// A full output fits into one write: its loans, the bytes before and between them, and one more
 /// value.
@@ -49,35 +39,8 @@ pub struct Output {
     lent_bytes: usize,
     /// How much of the stream that is kept here the socket has taken.
     sent_bytes: usize,
-    /// None as long as nothing was held: an output is moved about in each turn of most connections,
-    /// so it is small.
+    /// None as long as nothing was held.
     held: Option<Box<HeldAnswers>>,
-}
-
-/// Those of one output.
-#[derive(Default)]
-struct HeldAnswers {
-    /// How much of the whole stream, since there is this, is no longer kept in the output.
-    gone_bytes: u64,
-    /// Each with its place in the whole stream; in order.
-    queue: VecDeque<(Range<u64>, Held)>,
-    /// Memory that they point to.
-    goal_bytes: usize,
-}
-
-impl HeldAnswers {
-    fn is_full(&self, pending_bytes: usize) -> bool {
-        pending_bytes + self.goal_bytes >= OUTPUT_BYTES_HIGH || self.queue.len() >= HELD_ANSWERS_MAX
-    }
-}
-
-/// What [`Output::resolve`] let go of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Resolved {
-    /// Answers that are held no more.
-    pub answers: usize,
-    /// Of these, those that became an error.
-    pub failed: usize,
 }
 
 impl Output {
@@ -119,7 +82,7 @@ impl Output {
         let end = self.bytes.len() + self.lent_bytes;
         match &self.held {
             None => end,
-            Some(held) => held.queue.front().map_or(end, |(range, _)| (range.start - held.gone_bytes) as usize),
+            Some(held) => held.barrier().unwrap_or(end),
         }
     }
 
@@ -128,7 +91,7 @@ impl Output {
         let pending_bytes = self.pending_bytes();
         match &self.held {
             None => pending_bytes >= OUTPUT_BYTES_HIGH,
-            Some(held) => held.is_full(pending_bytes),
+            Some(held) => held.are_full(pending_bytes),
         }
     }
 
@@ -146,81 +109,44 @@ impl Output {
     pub fn capacity_bytes(&self) -> usize {
         self.bytes.capacity()
             + self.loans.capacity() * size_of::<(usize, ValueLoan)>()
-            + self.held.as_ref().map_or(0, |held| held.queue.capacity() * size_of::<(Range<u64>, Held)>())
+            + self.held.as_ref().map_or(0, |held| held.capacity_bytes())
     }
 
     /// Where the whole stream ends: the place of the next answer, to hold it.
     pub fn end(&self) -> u64 {
-        self.held.as_ref().map_or(0, |held| held.gone_bytes) + (self.bytes.len() + self.lent_bytes) as u64
+        self.held.as_ref().map_or(0, |held| held.gone_bytes()) + (self.bytes.len() + self.lent_bytes) as u64
     }
 
     /// Hold what was appended since [`Output::end`] was `begin`: a whole answer, or the place of
     /// one.
     pub fn hold(&mut self, begin: u64, held: Held) {
         let end = self.end();
-        let answers = self.held.get_or_insert_default();
-        answers.goal_bytes += held.goal.bytes();
-        answers.queue.push_back((begin..end, held));
+        self.held.get_or_insert_default().push(begin..end, held);
     }
 
     /// True while an answer is held.
     pub fn is_holding(&self) -> bool {
-        self.held.as_ref().is_some_and(|held| !held.queue.is_empty())
+        self.held.as_ref().is_some_and(|held| !held.is_empty())
     }
 
     /// Whether [`Output::resolve`] would let go of something.
     pub fn is_resolvable(&self, judge: &Judge<'_>) -> bool {
-        let front = self.held.as_ref().and_then(|held| held.queue.front());
-        front.is_some_and(|(_, held)| held.verdict(judge) != Verdict::Waits)
+        self.held.as_ref().is_some_and(|held| held.are_resolvable(judge))
     }
 
     /// Let go of the held answers at the front that wait no longer, with other words in the place
     /// of those that have not made it.
     pub fn resolve(&mut self, judge: &Judge<'_>) -> Resolved {
-        let mut resolved = Resolved::default();
         // Other words would move the places of loans. There are none once the turn has ended.
-        let Some(answers) = self.held.as_mut().filter(|_| self.loans.is_empty()) else {
-            return resolved;
-        };
-        // The bytes as they will be, and how many of them as they are that stands for.
-        let (mut rewritten, mut rewritten_upto) = (Vec::new(), 0);
-        while let Some((_, front)) = answers.queue.front() {
-            let verdict = front.verdict(judge);
-            if verdict == Verdict::Waits {
-                break;
-            }
-            let (range, held) = answers.queue.pop_front().expect("it has a front");
-            answers.goal_bytes -= held.goal.bytes();
-            resolved.answers += 1;
-            if verdict == Verdict::Stands {
-                continue;
-            }
-            resolved.failed += usize::from(!matches!(verdict, Verdict::Counted(_)));
-            let place = |position: u64| (position - answers.gone_bytes) as usize;
-            rewritten.extend_from_slice(&self.bytes[rewritten_upto..place(range.start)]);
-            held.write_verdict(verdict, judge.now, &mut rewritten);
-            rewritten_upto = place(range.end);
+        match &mut self.held {
+            Some(held) if self.loans.is_empty() => held.resolve(&mut self.bytes, judge),
+            _ => Resolved::default(),
         }
-        if !rewritten.is_empty() {
-            self.rewrite(rewritten, rewritten_upto);
-        }
-        resolved
-    }
-
-    /// Put `rewritten` in the place of the first `upto` bytes. All that was sent is the same in
-    /// both.
-    fn rewrite(&mut self, mut rewritten: Vec<u8>, upto: usize) {
-        let growth = rewritten.len() as i64 - upto as i64;
-        rewritten.extend_from_slice(&self.bytes[upto..]);
-        self.bytes = rewritten;
-        let moved = |position: u64| position.strict_add_signed(growth);
-        let answers = self.held.iter_mut().flat_map(|held| &mut held.queue);
-        answers.for_each(|(range, _)| *range = moved(range.start)..moved(range.end));
     }
 
     /// The client has gone: hold nothing. Returns how many answers were held.
     pub fn abandon_held(&mut self) -> usize {
-        self.held.take().map_or(0, |held| held.queue.len())
+        self.held.take().map_or(0, |held| held.len())
     }
 
     /// One vectored write, unless there is nothing to send. Ok is how many bytes the socket took; 0
@@ -248,7 +174,7 @@ impl Output {
 
     /// Before the turn ends: copy what is left of the loans, so that nothing of the log is held any
     /// more.
-    pub fn settle(&mut self, store: &Store, turn: &Turn<'_>) {
+    pub fn detach(&mut self, store: &Store, turn: &Turn<'_>) {
         if self.loans.is_empty() {
             // What is held goes out soon, and more of the same comes.
             if self.is_holding() {
@@ -293,7 +219,7 @@ impl Output {
 
     fn forget_sent(&mut self) {
         if let Some(held) = &mut self.held {
-            held.gone_bytes += self.sent_bytes as u64;
+            held.note_gone(self.sent_bytes);
         }
         self.sent_bytes = 0;
     }

@@ -5,22 +5,19 @@
 //! long get comes in parts, each of which is a request of its own here. Plain reads take no lock;
 //! gat locks the shard of one key at a time.
 
-use super::output::{LOAN_BYTES_MIN, Mark};
+use super::output::Mark;
 use super::prefixes::Use;
 use super::{Call, Engine, Outcome, Output, expiry_of};
+use crate::base::limits::{KEYS_AHEAD_MAX, LOAN_BYTES_MIN};
 use crate::base::time::Expiry;
 use crate::protocol::answer::Touched;
 use crate::protocol::binary;
 use crate::protocol::request::{Get, GetOne, Touch};
+use crate::protocol::request::{Keys, NextKey};
 use crate::protocol::text::encode;
-use crate::protocol::text::keys::{Keys, NextKey};
 use crate::protocol::{Refusal, Reply};
 use crate::store::{Item, Located, MetaChange, Unwritten};
 use arrayvec::ArrayVec;
-
-/// Keys of a multi-get that are looked up together: about as many cache misses as a core can have
-/// under way.
-const KEYS_AHEAD_MAX: usize = 16;
 
 type KeysAhead<'k> = ArrayVec<(Located<'k>, u32), KEYS_AHEAD_MAX>;
 
@@ -79,10 +76,10 @@ impl Engine {
         from: u32,
         ahead: &mut KeysAhead<'k>,
     ) -> NextKey<'k> {
-        let mut then = match call.plan.at {
+        let mut then = match call.target.at {
             Some(first) if from == 0 => {
-                ahead.push((first, call.plan.next));
-                keys.next(call.plan.next)
+                ahead.push((first, call.target.next));
+                keys.next(call.target.next)
             }
             _ => keys.next(from),
         };

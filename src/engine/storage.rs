@@ -1,6 +1,6 @@
 //! set, add, replace, append, prepend, cas, and ms: one rule for all of them.
 //!
-//! [`judge`] is the table of what each verb does, given what is there; [`Engine::store_item`]
+//! [`decide`] is the table of what each verb does, given what is there; [`Engine::store_item`]
 //! carries it out under the shard's lock. The record is made, checksum included, before the lock is
 //! taken; only where what is there decides the bytes (an append that lost a race, a stale store) is
 //! it made again under the lock.
@@ -34,7 +34,7 @@ pub(super) struct StoreOrder<'a> {
 
 /// What to do, given what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum Decision {
     /// Write the new value.
     Store,
     /// Write the new value, but keep the old expiry and token, and mark it stale.
@@ -46,21 +46,21 @@ enum Verdict {
 
 /// memcached's outcomes. `old_cas` is that of the item that is there, if one is. A CAS of zero
 /// never matches.
-fn judge(order: &StoreOrder<'_>, old_cas: Option<u64>) -> Verdict {
+fn decide(order: &StoreOrder<'_>, old_cas: Option<u64>) -> Decision {
     match (order.verb, old_cas) {
-        (StoreVerb::Set, _) | (StoreVerb::Add, None) | (StoreVerb::Replace, Some(_)) => Verdict::Store,
-        (StoreVerb::Add, Some(_)) | (StoreVerb::Replace, None) => Verdict::Refuse(Stored::NotStored),
-        (StoreVerb::Cas(_), None) => Verdict::Refuse(Stored::NotFound),
-        (StoreVerb::Cas(0), Some(_)) => Verdict::Refuse(Stored::Exists),
-        (StoreVerb::Cas(asked), Some(old)) if asked == old => Verdict::Store,
-        (StoreVerb::Cas(asked), Some(old)) if order.accept_older && asked < old => Verdict::StoreStale,
-        (StoreVerb::Cas(_), Some(_)) => Verdict::Refuse(Stored::Exists),
+        (StoreVerb::Set, _) | (StoreVerb::Add, None) | (StoreVerb::Replace, Some(_)) => Decision::Store,
+        (StoreVerb::Add, Some(_)) | (StoreVerb::Replace, None) => Decision::Refuse(Stored::NotStored),
+        (StoreVerb::Cas(_), None) => Decision::Refuse(Stored::NotFound),
+        (StoreVerb::Cas(0), Some(_)) => Decision::Refuse(Stored::Exists),
+        (StoreVerb::Cas(asked), Some(old)) if asked == old => Decision::Store,
+        (StoreVerb::Cas(asked), Some(old)) if order.accept_older && asked < old => Decision::StoreStale,
+        (StoreVerb::Cas(_), Some(_)) => Decision::Refuse(Stored::Exists),
         (StoreVerb::Append | StoreVerb::Prepend, Some(old)) if order.onto_cas == 0 || order.onto_cas == old => {
-            Verdict::Join
+            Decision::Join
         }
-        (StoreVerb::Append | StoreVerb::Prepend, Some(_)) => Verdict::Refuse(Stored::Exists),
-        (StoreVerb::Append | StoreVerb::Prepend, None) if order.vivify => Verdict::Store,
-        (StoreVerb::Append | StoreVerb::Prepend, None) => Verdict::Refuse(Stored::NotStored),
+        (StoreVerb::Append | StoreVerb::Prepend, Some(_)) => Decision::Refuse(Stored::Exists),
+        (StoreVerb::Append | StoreVerb::Prepend, None) if order.vivify => Decision::Store,
+        (StoreVerb::Append | StoreVerb::Prepend, None) => Decision::Refuse(Stored::NotStored),
     }
 }
 
@@ -153,14 +153,14 @@ impl Engine {
         let mut entry = self.store.lock(at)?.entry(turn, now);
         // A set does not care what is there, so it does not look.
         let old = if order.verb == StoreVerb::Set { None } else { entry.item() };
-        let written = match judge(order, old.map(|old| old.cas())) {
-            Verdict::Refuse(stored) => return Ok(stored),
-            Verdict::StoreStale => {
+        let written = match decide(order, old.map(|old| old.cas())) {
+            Decision::Refuse(stored) => return Ok(stored),
+            Decision::StoreStale => {
                 let token_sent = old.is_some_and(|old| old.token_sent());
                 let expiry = old.map_or(order.expiry, |old| old.expiry());
                 entry.set(&self.store.draft(at, NewItem { expiry, stale: true, token_sent, ..item }, now))
             }
-            Verdict::Store | Verdict::Join => entry.set(&draft),
+            Decision::Store | Decision::Join => entry.set(&draft),
         };
         if written == Err(NoRoom::TooLarge) && order.unlink_if_too_large {
             entry.delete()?;
@@ -186,8 +186,8 @@ impl Engine {
         let (ahead_bytes, ahead_expiry) = (ahead.value.len(), ahead.expiry);
         let mut entry = self.store.lock(at)?.entry(turn, now);
         let old = entry.item();
-        match judge(order, old.map(|old| old.cas())) {
-            Verdict::Refuse(stored) => Ok(stored),
+        match decide(order, old.map(|old| old.cas())) {
+            Decision::Refuse(stored) => Ok(stored),
             _ if is_unchanged(seen.as_ref(), old.as_ref(), ahead_expiry) => {
                 write_joined(&mut entry, &draft, ahead_bytes)
             }
@@ -244,8 +244,8 @@ mod tests {
 
     #[test]
     fn every_verb_decides_by_what_is_there() {
+        use Decision::{Join, Refuse, Store};
         use Stored::{Exists, NotFound, NotStored};
-        use Verdict::{Join, Refuse, Store};
         for (verb, on_miss, on_hit) in [
             (StoreVerb::Set, Store, Store),
             (StoreVerb::Add, Store, Refuse(NotStored)),
@@ -257,31 +257,31 @@ mod tests {
             (StoreVerb::Cas(8), Refuse(NotFound), Refuse(Exists)),
             (StoreVerb::Cas(0), Refuse(NotFound), Refuse(Exists)),
         ] {
-            assert_eq!(judge(&order(verb), None), on_miss, "{verb:?} on a miss");
-            assert_eq!(judge(&order(verb), Some(7)), on_hit, "{verb:?} on a hit");
+            assert_eq!(decide(&order(verb), None), on_miss, "{verb:?} on a miss");
+            assert_eq!(decide(&order(verb), Some(7)), on_hit, "{verb:?} on a hit");
         }
     }
 
     #[test]
     fn only_a_lower_cas_stores_stale() {
         let stale = |cas| StoreOrder { accept_older: true, ..order(StoreVerb::Cas(cas)) };
-        assert_eq!(judge(&stale(6), Some(7)), Verdict::StoreStale);
-        assert_eq!(judge(&stale(7), Some(7)), Verdict::Store);
-        assert_eq!(judge(&stale(8), Some(7)), Verdict::Refuse(Stored::Exists));
-        assert_eq!(judge(&stale(0), Some(7)), Verdict::Refuse(Stored::Exists), "zero is no CAS");
-        assert_eq!(judge(&stale(6), None), Verdict::Refuse(Stored::NotFound));
+        assert_eq!(decide(&stale(6), Some(7)), Decision::StoreStale);
+        assert_eq!(decide(&stale(7), Some(7)), Decision::Store);
+        assert_eq!(decide(&stale(8), Some(7)), Decision::Refuse(Stored::Exists));
+        assert_eq!(decide(&stale(0), Some(7)), Decision::Refuse(Stored::Exists), "zero is no CAS");
+        assert_eq!(decide(&stale(6), None), Decision::Refuse(Stored::NotFound));
     }
 
     #[test]
     fn append_looks_at_the_cas_and_may_create() {
         for verb in [StoreVerb::Append, StoreVerb::Prepend] {
             let onto = |onto_cas| StoreOrder { onto_cas, ..order(verb) };
-            assert_eq!(judge(&onto(7), Some(7)), Verdict::Join);
-            assert_eq!(judge(&onto(6), Some(7)), Verdict::Refuse(Stored::Exists));
-            assert_eq!(judge(&onto(6), None), Verdict::Refuse(Stored::NotStored));
+            assert_eq!(decide(&onto(7), Some(7)), Decision::Join);
+            assert_eq!(decide(&onto(6), Some(7)), Decision::Refuse(Stored::Exists));
+            assert_eq!(decide(&onto(6), None), Decision::Refuse(Stored::NotStored));
             let vivify = StoreOrder { vivify: true, ..order(verb) };
-            assert_eq!(judge(&vivify, None), Verdict::Store);
-            assert_eq!(judge(&vivify, Some(7)), Verdict::Join);
+            assert_eq!(decide(&vivify, None), Decision::Store);
+            assert_eq!(decide(&vivify, Some(7)), Decision::Join);
         }
     }
 }

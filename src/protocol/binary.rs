@@ -23,7 +23,7 @@ pub mod encode;
 
 use super::request::{Arithmetic, Delete, GetOne, Store, StoreVerb};
 use super::{Exptime, ParseLimits, Parsed, Refusal, Rejection, Reply, Request};
-use crate::base::limits::KEY_BYTES_MAX;
+use crate::base::limits::{KEY_BYTES_MAX, PACKET_BODY_BYTES_MAX};
 pub use command::{Command, Head};
 
 /// What a request begins with.
@@ -32,8 +32,6 @@ pub const MAGIC: u8 = 0x80;
 const ANSWER_MAGIC: u8 = 0x81;
 /// Of requests and answers.
 const HEADER_BYTES: usize = 24;
-/// memcached takes no longer body, whatever -I says.
-const BODY_BYTES_MAX: usize = 1 << 30;
 /// The expiry with which incr and decr create nothing.
 const NO_CREATION: u32 = u32::MAX;
 
@@ -91,7 +89,7 @@ impl Header {
         };
         let header = Header { head, extras_bytes, key_bytes, value_bytes, cas: long_number(bytes, 16) };
         let has_form = head.command.form().is_none_or(|form| form.fits(extras_bytes, key_bytes, value_bytes));
-        if body_bytes > BODY_BYTES_MAX || key_bytes > KEY_BYTES_MAX || !has_form {
+        if body_bytes > PACKET_BODY_BYTES_MAX || key_bytes > KEY_BYTES_MAX || !has_form {
             return Err((Refusal::BadFormat, head));
         }
         Ok(header)

@@ -11,13 +11,10 @@
 //! Numbers are big-endian. A request is one datagram. An answer may be several.
 
 use super::binary;
+use crate::base::limits::DATAGRAM_BYTES_MAX;
 
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 8;
-
-/// Most bytes of a datagram that is sent, its header included: as memcached's, less than what fits
-/// into an Ethernet frame.
-pub const DATAGRAM_BYTES_MAX: usize = 1400;
 
 /// Most bytes of an answer in one datagram.
 const PART_BYTES_MAX: usize = DATAGRAM_BYTES_MAX - HEADER_BYTES;

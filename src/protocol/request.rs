@@ -3,9 +3,10 @@
 
 use super::binary::Head;
 use super::reply::Reply;
+use super::text::bytes_to_blank;
 use super::text::dump::DumpForm;
-use super::text::keys::Keys;
 use super::text::meta::MetaRequest;
+use crate::base::limits::KEY_BYTES_MAX;
 
 /// A request, whichever protocol it came by.
 #[derive(Debug)]
@@ -253,4 +254,75 @@ pub struct Delete<'a> {
     pub compare_cas: Option<u64>,
     /// How it is to be answered.
     pub reply: Reply,
+}
+
+/// The key part of a get line. A cursor into it is a plain offset, so that a get whose answer does
+/// not fit into the output can be left and resumed.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys<'a> {
+    pub(super) line: &'a [u8],
+}
+
+/// What walking to the next key of a get line found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NextKey<'a> {
+    /// A key, and the offset to go on from.
+    Key(&'a [u8], u32),
+    /// No more keys.
+    End,
+    /// A key longer than allowed: the whole command is refused.
+    Bad,
+}
+
+impl<'a> Keys<'a> {
+    /// The key at or after `offset` (0 for the first).
+    pub fn next(&self, offset: u32) -> NextKey<'a> {
+        let rest = self.line.get(offset as usize..).unwrap_or_default();
+        let start = match rest {
+            [] => return NextKey::End,
+            // One blank, as nearly always.
+            [b' ', first, ..] if *first != b' ' => 1,
+            _ => match rest.iter().position(|byte| *byte != b' ') {
+                Some(start) => start,
+                None => return NextKey::End,
+            },
+        };
+        let from_start = &rest[start..];
+        let key_bytes = bytes_to_blank(from_start);
+        if key_bytes > KEY_BYTES_MAX {
+            return NextKey::Bad;
+        }
+        NextKey::Key(&from_start[..key_bytes], offset + (start + key_bytes) as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(line: &[u8]) -> Vec<NextKey<'_>> {
+        let (keys, mut offset, mut found) = (Keys { line }, 0, Vec::new());
+        loop {
+            found.push(keys.next(offset));
+            match found.last() {
+                Some(NextKey::Key(_, next)) => offset = *next,
+                _ => return found,
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_parted_by_any_number_of_blanks() {
+        assert_eq!(walk(b"  a  b\tc "), [NextKey::Key(b"a", 3), NextKey::Key(b"b\tc", 8), NextKey::End]);
+        assert_eq!(walk(b"   "), [NextKey::End]);
+        assert_eq!(Keys { line: b"a" }.next(u32::MAX), NextKey::End);
+    }
+
+    #[test]
+    fn a_key_of_251_bytes_is_bad_where_it_stands() {
+        let longest = [b'k'; KEY_BYTES_MAX];
+        let line = [b"a ", &longest[..], b" ", &[b'k'; KEY_BYTES_MAX + 1][..]].concat();
+        let longest_end = 2 + KEY_BYTES_MAX as u32;
+        assert_eq!(walk(&line), [NextKey::Key(b"a", 1), NextKey::Key(&longest, longest_end), NextKey::Bad]);
+    }
 }

@@ -17,19 +17,18 @@ mod commands;
 pub mod credentials;
 pub mod dump;
 pub mod encode;
-pub mod keys;
 mod line;
 pub mod meta;
 mod tokens;
 
-use super::request::{Get, GetForm, StoreVerb};
+use super::request::{Get, GetForm, Keys, StoreVerb};
 use super::{KeyScratch, ParseLimits, Parsed, Refusal, Rejection, Reply, Request};
 use crate::base::limits::{GET_PART_BYTES, KEY_BYTES_MAX, LINE_BYTES_MAX};
 pub use admin::{CLASS, CLASSES_MAX};
-use keys::{Keys, bytes_to_blank};
 use line::Line;
 use memchr::{memchr, memrchr};
 use meta::MetaVerb;
+pub(super) use tokens::bytes_to_blank;
 pub use tokens::u32_strict;
 
 /// memcached calls anything shorter a bad line, whatever it says; the line end counts.

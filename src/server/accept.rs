@@ -2,11 +2,11 @@
 //! descriptor left.
 
 use super::Shared;
-use super::control::{NO_OPERATOR_ANSWER, OPERATORS_MAX, is_operator};
+use super::control::{NO_OPERATOR_ANSWER, is_operator};
 use super::listen::Listener;
 use super::registry::View;
 use super::table::Token;
-use crate::base::limits::{ACCEPT_REST_MILLISECONDS, ACCEPTS_PER_TURN};
+use crate::base::limits::{ACCEPT_REST_MILLISECONDS, ACCEPTS_PER_TURN, OPERATORS_MAX};
 use crate::base::time::SteadySeconds;
 use crate::engine::WorkerStats;
 use crate::sys::poll::{Interest, Poller};

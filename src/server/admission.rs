@@ -4,8 +4,8 @@
 
 use super::Shared;
 use super::connection::Connection;
-use super::execute::Stop;
-use super::lane::Lane;
+use super::service::Service;
+use super::state::State;
 use crate::engine::Output;
 use crate::protocol::Protocol;
 use crate::protocol::text::credentials::{Offered, WELCOME, WRONG, offered};
@@ -35,7 +35,7 @@ impl Principal {
     }
 }
 
-impl Lane<'_> {
+impl Service<'_> {
     /// Look at the first command of a stranger. One attempt in a turn: whoever tries many has the
     /// others served in between.
     #[cold]
@@ -45,17 +45,20 @@ impl Lane<'_> {
         protocol: Protocol,
         input: &[u8],
         output: &mut Output,
-    ) -> (usize, Stop) {
+    ) -> (usize, State) {
         let (answer, bytes) = match offered(input) {
-            Offered::Incomplete { wanted_bytes } => return (0, Stop::NeedMore { wanted_bytes }),
-            Offered::Nonsense => return (input.len(), Stop::Quit),
+            Offered::Incomplete { wanted_bytes } => {
+                connection.progress.wanted_bytes = wanted_bytes;
+                return (0, State::Reading);
+            }
+            Offered::Nonsense => return (input.len(), State::Ending { lingers: false }),
             Offered::Refused { answer, bytes } => (answer, bytes),
             Offered::Credentials { user, password, bytes } => (self.try_password(connection, user, password), bytes),
         };
         // A stranger has not opened: nothing looks at what it sends but this.
         connection.progress.protocol = (!connection.principal.is_stranger()).then_some(protocol);
         output.bytes().extend_from_slice(answer);
-        (bytes, if bytes == input.len() { Stop::NeedMore { wanted_bytes: 1 } } else { Stop::Yield })
+        (bytes, if bytes == input.len() { State::Reading } else { State::Yielded })
     }
 
     fn try_password(&mut self, connection: &mut Connection, user: &[u8], password: &[u8]) -> &'static [u8] {

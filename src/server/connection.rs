@@ -2,8 +2,9 @@
 //! there it holds no buffer.
 
 use super::admission::Principal;
-use super::input::Input;
-use super::registry::View;
+use super::memory::Input;
+use super::registry::{Activity, View};
+use super::state::State;
 use super::table::Token;
 use super::transport::Transport;
 use crate::base::time::SteadySeconds;
@@ -16,31 +17,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Where a connection is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Requests are read and answered.
-    Open,
-    /// No more requests; what is pending is sent, then it ends.
-    Closing {
-        /// It was refused while it may still be sending: its answer must survive the close.
-        linger: bool,
-    },
-    /// Everything is sent and said so; what still arrives is ignored, within bounds, until the
-    /// client closes.
-    Lingering {
-        /// When to stop waiting.
-        until: SteadySeconds,
-        /// How much more to ignore.
-        bytes_left: u64,
-    },
-}
-
 /// How far the connection's requests have come.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// What it speaks, once it has opened: something has arrived, and it has said who it is.
     pub protocol: Option<Protocol>,
+    /// How long what is pending must be before looking at it makes sense.
+    pub wanted_bytes: usize,
     /// Where to go on in the first pending request (see Outcome::Resume).
     pub resume: u32,
     /// The pending bytes go on with the keys of a get of this form: its line has begun before them.
@@ -84,14 +67,14 @@ pub struct Connection {
     pub token: Token,
     /// What the poller watches for.
     pub interest: Interest,
-    /// Life.
-    pub phase: Phase,
+    /// What it waits for.
+    pub state: State,
     /// The unfinished request.
     pub input: Input,
     /// What was read already in this turn, if anything.
     pub read_ahead: Option<ReadAhead>,
     /// The answers not taken, if any.
-    pub output: Option<Output>,
+    pub output: Option<Box<Output>>,
     /// What its output, and its transport, were last charged with.
     pub output_charged_bytes: usize,
     /// Of its requests.
@@ -123,7 +106,7 @@ impl Connection {
             transport,
             token,
             interest: Interest::Read,
-            phase: Phase::Open,
+            state: State::Reading,
             input: Input::default(),
             read_ahead: None,
             output: None,
@@ -146,9 +129,34 @@ impl Connection {
         self.output_charged_bytes == 0 && self.interest == Interest::Read && self.input.held_bytes() == 0
     }
 
+    /// Whether it makes sense to look at what is pending as it is.
+    #[inline]
+    pub fn is_executable(&self) -> bool {
+        let held = self.input.pending().len();
+        held > 0 && held >= self.progress.wanted_bytes
+    }
+
+    /// What it does, as it is shown between two turns.
+    pub fn activity(&self) -> Activity {
+        let held = self.input.pending().len();
+        match self.state {
+            State::Writing => Activity::Write,
+            State::Holding => Activity::Acks,
+            State::Yielded | State::Parked => Activity::Execute,
+            State::Ending { .. } if self.has_sendable() => Activity::Write,
+            State::Ending { .. } => Activity::Acks,
+            State::Lingering { .. } | State::Closed => Activity::Closing,
+            State::Reading if self.is_holding() => Activity::Acks,
+            State::Reading if self.progress.skip_bytes > 0 => Activity::Swallow,
+            // A line that is not whole wants but one byte more; a body says how much is missing.
+            State::Reading if held > 0 && self.progress.wanted_bytes > held + 1 => Activity::ReadBody,
+            State::Reading => Activity::Read,
+        }
+    }
+
     /// Whether it has answers that wait for replicas.
     pub fn is_holding(&self) -> bool {
-        self.output.as_ref().is_some_and(Output::is_holding)
+        self.output.as_ref().is_some_and(|output| output.is_holding())
     }
 
     /// Whether it has answers that its client could take.

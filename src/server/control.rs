@@ -13,6 +13,7 @@
 //! Loopback alone says too little: what a proxy or a sidecar on this host passes on comes from
 //! there, too.
 
+use crate::base::limits::{CONTROL_NAME_MILLISECONDS_MAX, CONTROL_NAME_PAUSE_MILLISECONDS};
 use crate::engine::{Client, Origin};
 use crate::sys::privilege::{OtherEnd, other_end_of};
 use crate::sys::reach::{are_one_host, connect_unix, is_of_this_host};
@@ -30,13 +31,6 @@ use std::time::{Duration, Instant};
 
 /// Every control socket's name begins so.
 const NAME_PREFIX: &str = "remora-control-";
-/// Connections of operators beyond `-c`: whoever is to help when all places are taken must get in.
-pub(super) const OPERATORS_MAX: u64 = 16;
-/// Longest wait for a name that is taken: a server that has just ended may not have let go of it
-/// yet.
-const NAME_WAIT_MAX: Duration = Duration::from_secs(1);
-/// Pause between two tries.
-const NAME_PAUSE: Duration = Duration::from_millis(10);
 
 /// What whoever is neither the server's user nor root is told.
 pub(super) const NO_OPERATOR_ANSWER: &[u8] =
@@ -56,7 +50,7 @@ pub fn name_of_path(path: &Path) -> io::Result<String> {
 
 /// Listen under `name`.
 pub(super) fn listen(name: &str) -> io::Result<OwnedFd> {
-    let until = Instant::now() + NAME_WAIT_MAX;
+    let until = Instant::now() + Duration::from_millis(CONTROL_NAME_MILLISECONDS_MAX);
     let address = UnixAddr::from_abstract_name(name)?;
     loop {
         match UnixListener::bind_addr(&address) {
@@ -65,7 +59,7 @@ pub(super) fn listen(name: &str) -> io::Result<OwnedFd> {
                 return Ok(listener.into());
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
-                std::thread::sleep(NAME_PAUSE);
+                std::thread::sleep(Duration::from_millis(CONTROL_NAME_PAUSE_MILLISECONDS));
             }
             Err(error) => return Err(error),
         }

@@ -6,12 +6,15 @@
 //! nor for replicas. A datagram that the socket does not take now is lost, as others are on their
 //! way.
 
-use super::execute::Stop;
-use super::lane::Lane;
+use super::service::Service;
+use super::state::State;
 use super::table::Token;
-use crate::base::limits::{DATAGRAMS_PER_TURN, READS_AHEAD_MAX, UDP_ANSWER_BYTES_MAX};
+use crate::base::limits::{
+    DATAGRAM_BYTES_MAX, DATAGRAM_PARKED_MAX, DATAGRAM_ROUNDS_MAX, DATAGRAMS_PER_TURN, READS_AHEAD_MAX,
+    UDP_ANSWER_BYTES_MAX,
+};
 use crate::engine::{Client, Origin};
-use crate::protocol::datagram::{self, Asked, DATAGRAM_BYTES_MAX};
+use crate::protocol::datagram::{self, Asked};
 use crate::protocol::{Parsed, Protocol, Refusal, Reply};
 use crate::server::connection::Progress;
 use crate::store::Turn;
@@ -21,13 +24,6 @@ use std::net::UdpSocket;
 
 /// The first socket's number among a worker's tokens: listeners have lower ones.
 pub const DATAGRAMS: u32 = 1 << 16;
-
-/// Most turns of a connection that one datagram's requests are worth: each may look up the keys of
-/// one.
-const ROUNDS_MAX: usize = 4;
-
-/// Most requests of one datagram that find no room, and are answered one by one.
-const PARKED_MAX: usize = 16;
 
 /// Whoever has sent a datagram. Nobody knows who that was.
 struct Sender;
@@ -72,14 +68,14 @@ impl Datagrams {
 
     /// Serve those that have something. What is left is reported again.
     #[cold]
-    pub fn serve(&mut self, lane: &mut Lane<'_>, turn: &Turn<'_>) {
+    pub fn serve(&mut self, service: &mut Service<'_>, turn: &Turn<'_>) {
         while let Some(at) = self.ready.pop() {
             let Some(socket) = self.sockets.get(at) else { continue };
             // One that takes long counts for many.
             let mut left = DATAGRAMS_PER_TURN;
             while left > 0 {
-                let Some(rounds) = serve_one(lane, turn, socket, &mut self.answer) else { break };
-                left = left.saturating_sub(1 + (rounds - 1) * DATAGRAMS_PER_TURN / ROUNDS_MAX);
+                let Some(rounds) = serve_one(service, turn, socket, &mut self.answer) else { break };
+                left = left.saturating_sub(1 + (rounds - 1) * DATAGRAMS_PER_TURN / DATAGRAM_ROUNDS_MAX);
             }
         }
     }
@@ -92,19 +88,19 @@ impl Datagrams {
 
 /// Serve one datagram; None where there is none. Returns how many turns of a connection it was
 /// worth.
-fn serve_one(lane: &mut Lane<'_>, turn: &Turn<'_>, socket: &UdpSocket, answer: &mut Vec<u8>) -> Option<usize> {
-    let mut input = std::mem::take(&mut lane.buffers.reads[READS_AHEAD_MAX]);
+fn serve_one(service: &mut Service<'_>, turn: &Turn<'_>, socket: &UdpSocket, answer: &mut Vec<u8>) -> Option<usize> {
+    let mut input = std::mem::take(&mut service.buffers.reads[READS_AHEAD_MAX]);
     let received = socket.recv_from(&mut input);
     answer.clear();
     let mut rounds = 1;
     if let Ok((bytes, from)) = received {
-        lane.stats.read_calls.increment();
-        lane.stats.bytes_read.add(bytes as u64);
+        service.stats.read_calls.increment();
+        service.stats.bytes_read.add(bytes as u64);
         let number = match datagram::parse(&input[..bytes]) {
             Asked::Request(number, request) => {
                 let protocol = Protocol::of(request[0]);
-                if lane.shared.config.protocol.is_none_or(|only| only == protocol) {
-                    rounds = execute(lane, turn, protocol, request, answer);
+                if service.shared.config.protocol.is_none_or(|only| only == protocol) {
+                    rounds = execute(service, turn, protocol, request, answer);
                 }
                 number
             }
@@ -115,11 +111,11 @@ fn serve_one(lane: &mut Lane<'_>, turn: &Turn<'_>, socket: &UdpSocket, answer: &
             Asked::Nothing => 0,
         };
         datagram::split(number, answer, &mut [0; DATAGRAM_BYTES_MAX], |part| {
-            lane.stats.write_calls.increment();
-            lane.stats.bytes_written.add(socket.send_to(part, from).unwrap_or(0) as u64);
+            service.stats.write_calls.increment();
+            service.stats.bytes_written.add(socket.send_to(part, from).unwrap_or(0) as u64);
         });
     }
-    lane.buffers.reads[READS_AHEAD_MAX] = input;
+    service.buffers.reads[READS_AHEAD_MAX] = input;
     // A send that came back from where nobody listens is told of here, in the place of a datagram.
     let is_one = received.is_ok() || received.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
     is_one.then_some(rounds)
@@ -127,27 +123,33 @@ fn serve_one(lane: &mut Lane<'_>, turn: &Turn<'_>, socket: &UdpSocket, answer: &
 
 /// Execute whole requests. `answer` is empty before; what follows the last whole request has none.
 /// Returns how many turns of a connection that was worth.
-fn execute(lane: &mut Lane<'_>, turn: &Turn<'_>, protocol: Protocol, input: &[u8], answer: &mut Vec<u8>) -> usize {
-    let mut output = lane.buffers.take_output();
+fn execute(
+    service: &mut Service<'_>,
+    turn: &Turn<'_>,
+    protocol: Protocol,
+    input: &[u8],
+    answer: &mut Vec<u8>,
+) -> usize {
+    let mut output = service.buffers.take_output();
     let begin = output.mark();
     let mut progress = Progress::default();
     let (mut consumed, mut rounds, mut parked, mut refusal) = (0, 1, 0, None);
     while consumed < input.len() && refusal.is_none() {
-        let (bytes, stop) = lane.run(turn, &Sender, protocol, &input[consumed..], &mut progress, &mut output);
+        let (bytes, state) = service.run(turn, &Sender, protocol, &input[consumed..], &mut progress, &mut output);
         consumed += bytes;
-        match stop {
+        match state {
             // A get that is long enough is executed in parts.
-            Stop::NeedMore { .. } if bytes > 0 => {}
-            Stop::NeedMore { .. } | Stop::Quit | Stop::Refused => break,
+            State::Reading if bytes > 0 => {}
             // It is tried once more, and then answered.
-            Stop::Parked if parked < PARKED_MAX => (parked, progress.is_last_try) = (parked + 1, true),
-            Stop::Parked => refusal = Some(Refusal::OutOfMemory),
-            Stop::Yield if rounds < ROUNDS_MAX => rounds += 1,
-            Stop::Yield | Stop::Full => refusal = Some(Refusal::TooMuchForUdp),
+            State::Parked if parked < DATAGRAM_PARKED_MAX => (parked, progress.is_last_try) = (parked + 1, true),
+            State::Parked => refusal = Some(Refusal::OutOfMemory),
+            State::Yielded if rounds < DATAGRAM_ROUNDS_MAX && !output.is_full() => rounds += 1,
+            State::Yielded => refusal = Some(Refusal::TooMuchForUdp),
+            _ => break,
         }
     }
     if output.is_holding() {
-        lane.abandon(&mut output);
+        service.abandon(&mut output);
         refusal = Some(Refusal::UdpDoesNotWait);
     }
     if output.pending_bytes() > UDP_ANSWER_BYTES_MAX {
@@ -155,23 +157,23 @@ fn execute(lane: &mut Lane<'_>, turn: &Turn<'_>, protocol: Protocol, input: &[u8
     }
     if let Some(refusal) = refusal {
         output.withdraw(begin);
-        reply_to(lane, protocol, input).refused(answer, refusal);
+        reply_to(service, protocol, input).refused(answer, refusal);
     } else if progress.open_get.is_some() {
         // A get whose line does not end.
         output.withdraw(begin);
     } else if output.sendable_bytes() > 0 {
         // What the turn has written is published before it leaves.
         turn.publish();
-        output.take_bytes(lane.shared.engine.store(), turn, answer);
+        output.take_bytes(service.shared.engine.store(), turn, answer);
     }
-    lane.buffers.give_output(output);
-    if refusal.is_some() { ROUNDS_MAX } else { rounds }
+    service.buffers.give_output(output);
+    if refusal.is_some() { DATAGRAM_ROUNDS_MAX } else { rounds }
 }
 
 /// How the first request of `input` is to be answered that wants an answer.
 #[cold]
-fn reply_to(lane: &mut Lane<'_>, protocol: Protocol, mut input: &[u8]) -> Reply {
-    let Lane { shared, buffers, .. } = lane;
+fn reply_to(service: &mut Service<'_>, protocol: Protocol, mut input: &[u8]) -> Reply {
+    let Service { shared, buffers, .. } = service;
     while !input.is_empty() {
         let (reply, bytes) = match protocol.parse(input, shared.engine.parse_limits(), &mut buffers.keys[0]) {
             Parsed::Request(request, bytes) => (request.reply(), bytes as u64),

@@ -1,39 +1,21 @@
 //! Requests out of input, answers into output: the loop over parser and engine. No I/O.
 //!
-//! It stops at the first thing that the connection must wait for, and says what that is. It stops,
-//! too, once the connection has had its share of the turn, which is counted in work: requests, and
-//! keys of multi-gets.
+//! It stops at the first thing that the connection must wait for, and says what that is: the
+//! [`State`] that the connection is in then, as long as all answers are taken. It stops, too, once
+//! the connection has had its share of the turn, which is counted in work: requests, and keys of
+//! multi-gets.
 
 use super::Shared;
 use super::connection::Progress;
+use super::state::State;
 use crate::base::limits::{BATCH_REQUESTS_MAX, PARK_MILLISECONDS_MAX};
-use crate::engine::{Attempt, Context, Outcome, Output, Plan};
+use crate::engine::{Attempt, Context, Outcome, Output, Target};
 use crate::protocol::request::GetForm;
 use crate::protocol::{KeyScratch, Parsed, Protocol, Rejection, Request, parse_more_of_get};
 use crate::store::Turn;
 use arrayvec::ArrayVec;
 use memchr::memchr;
 use std::time::{Duration, Instant};
-
-/// Why execution stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// The input is used up, or its rest is not a whole request until it is so long.
-    NeedMore {
-        /// Counted from the first byte that was not consumed.
-        wanted_bytes: usize,
-    },
-    /// Others have their turn: requests (-R) or keys were enough.
-    Yield,
-    /// The output is full; there may be more to execute once it is flushed.
-    Full,
-    /// The first request waits for memory to be reclaimed.
-    Parked,
-    /// quit.
-    Quit,
-    /// Refused for good.
-    Refused,
-}
 
 /// What execution needs and does not change.
 pub struct Executor<'a> {
@@ -47,7 +29,8 @@ pub struct Executor<'a> {
 pub type KeyScratches = [KeyScratch; BATCH_REQUESTS_MAX];
 
 impl Executor<'_> {
-    /// Execute what `input` holds. Returns how many bytes were consumed, and why it stopped.
+    /// Execute what `input` holds. Returns how many bytes were consumed, and what is waited for. If
+    /// that is input, `progress` says how much.
     pub fn run(
         &self,
         context: &mut Context<'_, '_>,
@@ -55,13 +38,14 @@ impl Executor<'_> {
         input: &[u8],
         progress: &mut Progress,
         output: &mut Output,
-    ) -> (usize, Stop) {
+    ) -> (usize, State) {
         let engine = &self.shared.engine;
         let mut requests_left = self.shared.config.requests_per_turn as usize;
         let mut consumed = skip(progress, input);
+        progress.wanted_bytes = 0;
         loop {
             if consumed == input.len() || progress.skip_bytes > 0 {
-                return (consumed, Stop::NeedMore { wanted_bytes: 1 });
+                return (consumed, State::Reading);
             }
             if requests_left == 0 {
                 return (consumed, yield_turn(context));
@@ -70,48 +54,48 @@ impl Executor<'_> {
             let open_get = progress.open_get;
             let then = self.gather(context.turn, &input[consumed..], open_get, keys, requests_left, &mut batch);
             requests_left -= batch.len();
-            for (request, bytes, plan) in &batch {
+            for (request, bytes, target) in &batch {
                 if output.is_full() {
-                    return (consumed, Stop::Full);
+                    return (consumed, State::Yielded);
                 }
                 if context.keys_left == 0 {
                     return (consumed, yield_turn(context));
                 }
-                let last_try = has_waited_enough(progress);
-                let attempt = Attempt { resume: progress.resume, retried: progress.parked_at.is_some(), last_try };
-                let outcome = engine.execute(context, request, *plan, attempt, output);
-                if let Some(stop) = self.settle(context, outcome, progress) {
+                let outcome = engine.execute(context, request, *target, next_attempt(progress), output);
+                if let Some(state) = self.follow(context, outcome, progress) {
                     // A get that has stopped between two keys has filled the output, or looked up
                     // enough of them.
-                    let is_enough = stop == Stop::Full && !output.is_full();
-                    return (consumed, if is_enough { yield_turn(context) } else { stop });
+                    let is_enough = state == State::Yielded && !output.is_full();
+                    return (consumed, if is_enough { yield_turn(context) } else { state });
                 }
                 consumed += bytes;
                 if outcome != Outcome::Done {
                     // A part of a get is all that there is of its line.
-                    progress.open_get = open_form(request).filter(|_| outcome == Outcome::Part);
-                    progress.skip_line = outcome == Outcome::DropLine;
-                    return (consumed, Stop::NeedMore { wanted_bytes: 1 });
+                    note_part(request, outcome, progress);
+                    return (consumed, State::Reading);
                 }
                 progress.open_get = None;
             }
             if output.is_full() {
-                return (consumed, Stop::Full);
+                return (consumed, State::Yielded);
             }
             match then {
                 Then::More => {}
-                Then::Incomplete { wanted_bytes } => return (consumed, Stop::NeedMore { wanted_bytes }),
+                Then::Incomplete { wanted_bytes } => {
+                    progress.wanted_bytes = wanted_bytes;
+                    return (consumed, State::Reading);
+                }
                 Then::Rejected(rejection) => {
                     let last_try = has_waited_enough(progress);
                     let outcome = engine.reject(context, &rejection, last_try, output);
-                    if let Some(stop) = self.settle(context, outcome, progress) {
-                        return (consumed, stop);
+                    if let Some(state) = self.follow(context, outcome, progress) {
+                        return (consumed, state);
                     }
                     requests_left -= 1;
                     progress.skip_bytes = rejection.skip_bytes;
                     consumed += skip(progress, &input[consumed..]);
                     if rejection.close {
-                        return (consumed, Stop::Refused);
+                        return (consumed, State::Ending { lingers: true });
                     }
                 }
             }
@@ -119,15 +103,15 @@ impl Executor<'_> {
     }
 
     /// What follows from an outcome; None to go on with the next request.
-    fn settle(&self, context: &Context<'_, '_>, outcome: Outcome, progress: &mut Progress) -> Option<Stop> {
+    fn follow(&self, context: &Context<'_, '_>, outcome: Outcome, progress: &mut Progress) -> Option<State> {
         let waited = progress.parked_at.is_some();
-        let stop = note(outcome, progress);
-        if stop == Some(Stop::Parked) && !waited && context.client.stays() {
+        let state = note(outcome, progress);
+        if state == Some(State::Parked) && !waited && context.client.stays() {
             context.stats.parked_requests.increment();
             // The room may be another worker's to reclaim, and that one may be asleep.
             self.shared.wake_all();
         }
-        stop
+        state
     }
 
     /// Fill `batch` with the whole requests at the start of `input`, at most `requests_max`, their
@@ -155,8 +139,8 @@ impl Executor<'_> {
             };
             match parsed {
                 Parsed::Request(request, bytes) => {
-                    let plan = engine.plan(&request);
-                    batch.push((request, bytes, plan));
+                    let target = engine.target(&request);
+                    batch.push((request, bytes, target));
                     rest = &rest[bytes..];
                 }
                 Parsed::Incomplete { wanted_bytes } => {
@@ -171,7 +155,7 @@ impl Executor<'_> {
         }
         // The first buckets have arrived by now. A single request could only wait for its own.
         if batch.len() > 1 {
-            batch.iter().filter_map(|(_, _, plan)| plan.place()).for_each(|place| engine.prefetch(turn, place));
+            batch.iter().filter_map(|(_, _, target)| target.place()).for_each(|place| engine.prefetch(turn, place));
         }
         then
     }
@@ -203,23 +187,24 @@ pub fn tell_of_stranger(only: Option<Protocol>) {
 
 /// How far the connection's first request has come. What has gone on no longer waits for memory,
 /// even where it is not done: should it find no room again, it waits anew.
-fn note(outcome: Outcome, progress: &mut Progress) -> Option<Stop> {
-    let (offset, stop) = match outcome {
+fn note(outcome: Outcome, progress: &mut Progress) -> Option<State> {
+    let (offset, state) = match outcome {
         Outcome::Done | Outcome::Part | Outcome::DropLine => (0, None),
-        Outcome::Resume(offset) => (offset, Some(Stop::Full)),
-        Outcome::Close => (0, Some(Stop::Quit)),
+        Outcome::Resume(offset) => (offset, Some(State::Yielded)),
+        Outcome::Close => (0, Some(State::Ending { lingers: false })),
         Outcome::Park(offset) => {
             progress.resume = offset;
             progress.parked_at.get_or_insert_with(Instant::now);
-            return Some(Stop::Parked);
+            return Some(State::Parked);
         }
     };
     (progress.resume, progress.parked_at, progress.is_last_try) = (offset, None, false);
-    stop
+    state
 }
 
-/// Requests parsed and planned before the first of them is executed, each with its length in bytes.
-type Batch<'r> = ArrayVec<(Request<'r>, usize, Plan<'r>), BATCH_REQUESTS_MAX>;
+/// Requests parsed before the first of them is executed, each with its length in bytes and where
+/// its key belongs.
+type Batch<'r> = ArrayVec<(Request<'r>, usize, Target<'r>), BATCH_REQUESTS_MAX>;
 
 /// What stands behind a batch.
 enum Then<'r> {
@@ -232,9 +217,20 @@ enum Then<'r> {
 }
 
 /// The connection has had its share of this turn.
-fn yield_turn(context: &Context<'_, '_>) -> Stop {
+fn yield_turn(context: &Context<'_, '_>) -> State {
     context.stats.conn_yields.increment();
-    Stop::Yield
+    State::Yielded
+}
+
+fn next_attempt(progress: &Progress) -> Attempt {
+    let last_try = has_waited_enough(progress);
+    Attempt { resume: progress.resume, retried: progress.parked_at.is_some(), last_try }
+}
+
+/// What is to become of the rest of a get's line, of which a part was executed.
+fn note_part(request: &Request<'_>, outcome: Outcome, progress: &mut Progress) {
+    progress.open_get = open_form(request).filter(|_| outcome == Outcome::Part);
+    progress.skip_line = outcome == Outcome::DropLine;
 }
 
 fn open_form(request: &Request<'_>) -> Option<GetForm> {
@@ -276,19 +272,19 @@ mod tests {
 
     #[test]
     fn what_goes_on_no_longer_waits_for_memory() {
-        for (outcome, stop, offset) in [
-            (Outcome::Resume(9), Some(Stop::Full), 9),
+        for (outcome, state, offset) in [
+            (Outcome::Resume(9), Some(State::Yielded), 9),
             (Outcome::Part, None, 0),
             (Outcome::DropLine, None, 0),
             (Outcome::Done, None, 0),
         ] {
             let mut progress = Progress::default();
-            assert_eq!(note(Outcome::Park(5), &mut progress), Some(Stop::Parked));
+            assert_eq!(note(Outcome::Park(5), &mut progress), Some(State::Parked));
             let since = progress.parked_at.expect("it waits");
-            assert_eq!(note(Outcome::Park(7), &mut progress), Some(Stop::Parked));
+            assert_eq!(note(Outcome::Park(7), &mut progress), Some(State::Parked));
             assert_eq!((progress.resume, progress.parked_at), (7, Some(since)));
             progress.is_last_try = true;
-            assert_eq!((note(outcome, &mut progress), progress.resume), (stop, offset), "{outcome:?}");
+            assert_eq!((note(outcome, &mut progress), progress.resume), (state, offset), "{outcome:?}");
             assert!(progress.parked_at.is_none() && !progress.is_last_try, "{outcome:?}");
         }
     }

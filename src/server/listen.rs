@@ -13,6 +13,7 @@
 
 use super::control;
 use super::tls::Security;
+use crate::base::limits::UNIX_LOOK_MILLISECONDS_MAX;
 use crate::sys::reach::connect_unix;
 use rustix::fs::{Mode, OFlags};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -25,8 +26,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest look whether a server answers at a unix socket that is there already.
-const LOOK_WAIT_MAX: Duration = Duration::from_secs(1);
+/// See [`UNIX_LOOK_MILLISECONDS_MAX`].
+const LOOK_WAIT_MAX: Duration = Duration::from_millis(UNIX_LOOK_MILLISECONDS_MAX);
 
 /// Where to listen.
 #[derive(Debug, Clone, Default)]

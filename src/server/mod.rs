@@ -4,24 +4,34 @@
 //! privileges can be dropped in between). Each worker owns its listeners, connections and buffers;
 //! workers share the engine, the registry of connections and the budgets for unfinished requests
 //! and unsent answers, nothing else. There is no accept thread.
+//!
+//! | files | what they have |
+//! | --- | --- |
+//! | [`listen`], [`address`], [`control`], `accept` | where clients come from |
+//! | [`tls`], [`users`], `admission` | who they are |
+//! | `worker` | the loop of a thread: poll, accept, serve, and what is due |
+//! | `connection`, `state`, `table` | one client, what it waits for, and those of a worker |
+//! | `service`, `execute` | serving one: bytes in, requests, answers, bytes out |
+//! | `transport`, `memory` | how bytes travel, and where they lie meanwhile |
+//! | `acks`, `parking`, `stillness` | those that wait for replicas, for room, for nothing |
+//! | `datagrams` | UDP: no connection, and nothing that waits |
+//! | `registry` | what `stats` shows of all this |
 
 mod accept;
+mod acks;
 pub mod address;
 mod admission;
-mod budget;
-mod buffers;
 mod connection;
 pub mod control;
 mod datagrams;
 mod execute;
-mod hoards;
-mod holding;
-mod idle;
-mod input;
-mod lane;
 pub mod listen;
+mod memory;
 mod parking;
 mod registry;
+mod service;
+mod state;
+mod stillness;
 mod table;
 pub mod tls;
 mod transport;
@@ -34,9 +44,9 @@ use crate::engine::Engine;
 use crate::protocol::Protocol;
 use crate::replication::board::Board;
 use crate::sys::poll::Waker;
-use budget::Budget;
 use listen::SocketFile;
 pub use listen::Sockets;
+use memory::Budget;
 use registry::Registry;
 use std::io;
 use std::net::SocketAddr;

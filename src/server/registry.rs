@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 /// What a connection is doing, in memcached's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum State {
+pub enum Activity {
     /// Nothing unfinished; the next command is awaited.
     Read,
     /// The rest of a request is awaited.
@@ -32,21 +32,21 @@ pub enum State {
     Closing,
 }
 
-const STATES: [(State, &str); 7] = [
-    (State::Read, "conn_read"),
-    (State::ReadBody, "conn_nread"),
-    (State::Swallow, "conn_swallow"),
-    (State::Execute, "conn_parse_cmd"),
-    (State::Write, "conn_mwrite"),
-    (State::Acks, "conn_ack_wait"),
-    (State::Closing, "conn_closing"),
+const ACTIVITIES: [(Activity, &str); 7] = [
+    (Activity::Read, "conn_read"),
+    (Activity::ReadBody, "conn_nread"),
+    (Activity::Swallow, "conn_swallow"),
+    (Activity::Execute, "conn_parse_cmd"),
+    (Activity::Write, "conn_mwrite"),
+    (Activity::Acks, "conn_ack_wait"),
+    (Activity::Closing, "conn_closing"),
 ];
 
 /// The outside of one connection.
 pub struct View {
     peer: Option<SocketAddr>,
     listener: Arc<str>,
-    state: AtomicU8,
+    activity: AtomicU8,
     last_command_seconds: AtomicU32,
     user: OnceLock<Arc<str>>,
 }
@@ -57,15 +57,15 @@ impl View {
         View {
             peer,
             listener,
-            state: AtomicU8::new(State::Read as u8),
+            activity: AtomicU8::new(Activity::Read as u8),
             last_command_seconds: AtomicU32::new(now.0),
             user: OnceLock::new(),
         }
     }
 
-    /// Note a state.
-    pub fn set_state(&self, state: State) {
-        self.state.store(state as u8, Relaxed);
+    /// Note what it does.
+    pub fn set_activity(&self, activity: Activity) {
+        self.activity.store(activity as u8, Relaxed);
     }
 
     /// Note a command.
@@ -79,8 +79,8 @@ impl View {
     }
 
     fn state_name(&self) -> &'static str {
-        let state = self.state.load(Relaxed);
-        STATES.iter().find(|(known, _)| *known as u8 == state).map_or("conn_closed", |(_, name)| name)
+        let activity = self.activity.load(Relaxed);
+        ACTIVITIES.iter().find(|(known, _)| *known as u8 == activity).map_or("conn_closed", |(_, name)| name)
     }
 }
 
@@ -188,7 +188,7 @@ mod tests {
         let view =
             Arc::new(View::new(Some("127.0.0.1:9".parse().unwrap()), "tcp:127.0.0.1:1".into(), SteadySeconds(1)));
         registry.insert(1, 12, view.clone());
-        view.set_state(State::Write);
+        view.set_activity(Activity::Write);
         let rows = |registry: &Registry| {
             let mut rows = Vec::new();
             registry.connections(&mut |id, name, value| rows.push(format!("{id}:{name} {value}")));

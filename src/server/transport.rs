@@ -1,13 +1,13 @@
-//! How a connection's bytes travel: as they are, or sealed (TLS). Below the lane, which reads and
-//! writes what clients mean and does not know which it is.
+//! How a connection's bytes travel: as they are, or sealed (TLS). Below the service, which reads
+//! and writes what clients mean and does not know which it is.
 //!
-//! A sealed connection is a [`Session`]. What the lane is told to be sent is gone for good: the
+//! A sealed connection is a [`Session`]. What the service is told to be sent is gone for good: the
 //! socket has taken the records that carry it. So no plaintext is held twice, and whatever counts
 //! on what was sent (answers that wait for replicas) holds here, too.
 
 mod session;
 
-use super::lane::Next;
+use super::state::State;
 use crate::base::limits::HANDSHAKES_PER_TURN;
 use crate::base::time::SteadySeconds;
 use crate::engine::{Output, WorkerStats};
@@ -108,9 +108,9 @@ impl Transport {
 
     /// What a connection waits for that has answered all that it was asked.
     #[inline]
-    pub fn next(&self) -> Next {
+    pub fn next(&self) -> State {
         match self {
-            Transport::Plain => Next::Read,
+            Transport::Plain => State::Reading,
             Transport::Tls(session) => session.next(),
         }
     }

@@ -5,16 +5,16 @@
 
 use super::Shared;
 use super::accept::{Acceptor, dismiss};
+use super::acks::{Holding, Waiting};
 use super::admission::Principal;
-use super::buffers::Buffers;
-use super::connection::{Arrival, Connection, Phase};
+use super::connection::{Arrival, Connection};
 use super::control::Nobody;
 use super::datagrams::{DATAGRAMS, Datagrams};
-use super::holding::{Holding, Waiting};
-use super::idle::{Reason, Stillness, verdict};
-use super::lane::{Cause, Lane, Next};
 use super::listen::Doors;
+use super::memory::Buffers;
 use super::parking::Parking;
+use super::service::Service;
+use super::state::{Event, State};
 use super::table::{Table, Token};
 use super::tls::Security;
 use super::transport::{Session, Transport};
@@ -39,7 +39,7 @@ const TICKER: u32 = u32::MAX - 1;
 /// See the module.
 pub struct Worker<'s> {
     id: usize,
-    pub(super) lane: Lane<'s>,
+    pub(super) service: Service<'s>,
     poller: Poller,
     /// Bounds every sleep.
     ticker: Ticker,
@@ -52,16 +52,14 @@ pub struct Worker<'s> {
     /// Those whose requests wait for memory.
     parking: Parking,
     /// Those with answers that wait for replicas.
-    waiting: Waiting,
-    /// What those counters stood at that change when an answer is held or let go of.
-    acks_seen: u64,
+    pub(super) waiting: Waiting,
     /// The connection that was served last of those that held unfinished input afterwards; it is
     /// making progress.
     pub(super) served_with_input: Option<Token>,
     /// The same, of those that held unsent answers.
     pub(super) served_with_output: Option<Token>,
-    turns: u64,
-    swept_at: SteadySeconds,
+    pub(super) turns: u64,
+    pub(super) swept_at: SteadySeconds,
     /// Set once the server is to end.
     stop_at: Option<Instant>,
 }
@@ -80,7 +78,7 @@ impl<'s> Worker<'s> {
         let stats = shared.registry.stats(id);
         Worker {
             id,
-            lane: Lane {
+            service: Service {
                 shared,
                 stats,
                 buffers: Buffers::new(),
@@ -98,7 +96,6 @@ impl<'s> Worker<'s> {
             serving: Vec::new(),
             parking: Parking::default(),
             waiting: Waiting::new(),
-            acks_seen: 0,
             served_with_input: None,
             served_with_output: None,
             turns: 0,
@@ -113,7 +110,7 @@ impl<'s> Worker<'s> {
         if !end_waits_in_time() {
             log::info!("worker {}: timers may be 50 us late, and with them acknowledged writes", self.id);
         }
-        let mut participant = self.lane.shared.engine.store().join();
+        let mut participant = self.service.shared.engine.store().join();
         while !self.has_ended() {
             self.poll();
             let turn = participant.turn();
@@ -127,7 +124,7 @@ impl<'s> Worker<'s> {
         self.accept();
         self.serve_ready(turn);
         if self.datagrams.are_ready() {
-            self.datagrams.serve(&mut self.lane, turn);
+            self.datagrams.serve(&mut self.service, turn);
         }
         if !self.waiting.tokens.is_empty() {
             self.serve_waiting(turn);
@@ -149,20 +146,20 @@ impl<'s> Worker<'s> {
         if let Some(pause) = self.waiting.pause() {
             timeout = Some(timeout.map_or(pause, |timeout| timeout.min(pause)));
         }
-        self.lane.stats.polls.increment();
+        self.service.stats.polls.increment();
         self.poller.wait(timeout).expect("epoll_wait on a set of our own");
     }
 
     fn read_clock(&mut self) {
-        let clock = &self.lane.shared.config.clock;
-        (self.lane.now, self.lane.steady_now) = (clock.wall(), clock.steady());
-        self.lane.holding.begin_turn();
+        let clock = &self.service.shared.config.clock;
+        (self.service.now, self.service.steady_now) = (clock.wall(), clock.steady());
+        self.service.holding.begin_turn();
         self.turns += 1;
-        self.lane.buffers.sealing.begin_turn();
+        self.service.buffers.sealing.begin_turn();
     }
 
     fn tick(&mut self, turn: &Turn<'_>) {
-        let Lane { shared, stats, buffers, now, .. } = &mut self.lane;
+        let Service { shared, stats, buffers, now, .. } = &mut self.service;
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
         let mut context = Context { turn, now: *now, stats, scratch, keys_left: 0, host, client: &Nobody };
         shared.engine.tick(&mut context);
@@ -186,7 +183,7 @@ impl<'s> Worker<'s> {
             match token.as_other() {
                 None => self.serving.push(token),
                 Some(TICKER) => self.ticker.clear(),
-                Some(WAKER) => self.lane.shared.wakers[self.id].clear(),
+                Some(WAKER) => self.service.shared.wakers[self.id].clear(),
                 Some(socket) if socket >= DATAGRAMS => self.datagrams.note_ready(socket),
                 Some(listener) => self.accept_from(listener),
             }
@@ -194,8 +191,8 @@ impl<'s> Worker<'s> {
     }
 
     fn accept_from(&mut self, listener: u32) {
-        let Worker { id, lane, poller, acceptor, connections, .. } = self;
-        let Lane { shared, stats, steady_now: now, .. } = lane;
+        let Worker { id, service, poller, acceptor, connections, .. } = self;
+        let Service { shared, stats, steady_now: now, .. } = service;
         acceptor.accept(listener, shared, stats, *now, poller, |socket, view, listener| {
             let is_operator = listener.is_control;
             let Some(transport) = begin(shared, listener.security, *now) else {
@@ -223,35 +220,10 @@ impl<'s> Worker<'s> {
                 self.read_ahead(turn, group);
             }
             for token in group {
-                self.serve(turn, *token, Cause::Ready);
+                self.serve(turn, *token, Event::Ready);
             }
         }
         self.serving = serving;
-    }
-
-    /// Send answers that have waited long enough for replicas, on connections that were not served
-    /// in this turn.
-    #[cold]
-    fn serve_waiting(&mut self, turn: &Turn<'_>) {
-        for at in 0..self.waiting.tokens.len() {
-            let token = self.waiting.tokens[at];
-            let Some(connection) = self.connections.get_mut(token) else { continue };
-            let output = connection.output.as_ref().filter(|_| connection.served_in_turn != self.turns);
-            if output.is_some_and(|output| self.lane.is_releasable(output)) {
-                self.serve(turn, token, Cause::Released);
-            }
-        }
-        let Worker { waiting, connections, lane, .. } = self;
-        waiting.tokens.retain(|token| {
-            connections.get_mut(*token).is_some_and(|connection| {
-                connection.is_waiting = connection.is_holding();
-                connection.is_waiting
-            })
-        });
-        let stats = &lane.stats;
-        let acks = stats.acks_waited.get().wrapping_add(stats.waits.get()).wrapping_add(stats.acks_ended.get());
-        waiting.looked(acks != self.acks_seen);
-        self.acks_seen = acks;
     }
 
     fn read_ahead(&mut self, turn: &Turn<'_>, group: &[Token]) {
@@ -260,15 +232,15 @@ impl<'s> Worker<'s> {
             if let Some(connection) = self.connections.get_mut(*token)
                 && connection.served_in_turn != self.turns
             {
-                places.extend(self.lane.read_ahead(connection, slot));
+                places.extend(self.service.read_ahead(connection, slot));
             }
         }
         for place in places {
-            self.lane.shared.engine.prefetch(turn, place);
+            self.service.shared.engine.prefetch(turn, place);
         }
     }
 
-    fn serve(&mut self, turn: &Turn<'_>, token: Token, cause: Cause) {
+    pub(super) fn serve(&mut self, turn: &Turn<'_>, token: Token, event: Event) {
         let Some(connection) = self.connections.get_mut(token) else {
             return;
         };
@@ -276,12 +248,12 @@ impl<'s> Worker<'s> {
             return;
         }
         connection.served_in_turn = self.turns;
-        let next = self.lane.serve(turn, connection, cause);
-        if next == Next::Read && connection.is_at_rest() {
+        self.service.serve(turn, connection, event);
+        if connection.state == State::Reading && connection.is_at_rest() {
             return; // as nearly all are: there is nothing to note
         }
         let (holds_input, holds_output) = (connection.input.held_bytes() > 0, connection.output_charged_bytes > 0);
-        self.follow(token, next);
+        self.follow(token);
         if holds_input {
             self.served_with_input = Some(token);
         }
@@ -293,31 +265,29 @@ impl<'s> Worker<'s> {
         }
     }
 
-    /// Do what a connection that was served is to have next.
-    pub(super) fn follow(&mut self, token: Token, next: Next) {
-        if next == Next::Close {
-            return self.close(token);
-        }
+    /// See to it that a connection that was served gets what its state waits for.
+    pub(super) fn follow(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(token) else {
             return;
         };
-        match next {
-            Next::Again if !connection.has_more => {
+        match connection.state {
+            State::Closed => return self.close(token),
+            State::Yielded if !connection.has_more => {
                 connection.has_more = true;
                 self.again.push(token);
             }
             // One that was served between two tries, for its held answers, is still listed.
-            Next::Room if !connection.is_parked => {
+            State::Parked if !connection.is_parked => {
                 connection.is_parked = true;
                 self.parking.park(token);
             }
-            Next::Again | Next::Room | Next::Read | Next::Write | Next::Replicas | Next::Close => {}
+            _ => {}
         }
         if connection.is_holding() && !connection.is_waiting {
             connection.is_waiting = true;
             self.waiting.tokens.push(token);
         }
-        let interest = interest_for(next);
+        let interest = connection.state.interest(connection.has_sendable());
         if interest != connection.interest
             && let Err(error) = watch(&self.poller, connection, interest)
         {
@@ -330,63 +300,26 @@ impl<'s> Worker<'s> {
         let Some(mut connection) = self.connections.remove(token) else {
             return;
         };
-        self.lane.reclaim(&mut connection);
+        self.service.reclaim(&mut connection);
         connection.transport.close(&connection.socket);
-        self.lane.shared.registry.remove(self.id, connection.socket.as_raw_fd());
+        self.service.shared.registry.remove(self.id, connection.socket.as_raw_fd());
         let is_operator = connection.is_operator;
         // The socket first, so that a client that is let in again because of the count finds a
         // descriptor.
         drop(connection);
-        dismiss(self.lane.shared, is_operator);
-    }
-
-    /// Once a second: close the connections on which nothing has moved for too long.
-    fn sweep(&mut self) {
-        let (shared, now) = (self.lane.shared, self.lane.steady_now);
-        if now == self.swept_at {
-            return;
-        }
-        self.swept_at = now;
-        let tight = shared.input_budget.is_tight();
-        let mut over = Vec::new();
-        for connection in self.connections.iter_mut() {
-            if connection.transport.take_moved() {
-                connection.moved_at = now;
-            }
-            let still = Stillness {
-                seconds: now.since(connection.moved_at),
-                holds_output: connection.has_sendable(),
-                holds_input: connection.input.held_bytes() > 0,
-                waits_for_us: connection.is_holding() || connection.progress.parked_at.is_some(),
-            };
-            let is_late = connection.transport.is_late(now);
-            if is_late {
-                self.lane.stats.ssl_handshake_errors.increment();
-            }
-            let lingered = matches!(connection.phase, Phase::Lingering { until, .. } if now > until);
-            let verdict = verdict(still, shared.config.idle_timeout_seconds, tight);
-            match verdict {
-                Some(Reason::Idle) => self.lane.stats.idle_kicks.increment(),
-                Some(Reason::Stalled) => self.lane.stats.stall_kicks.increment(),
-                None => {}
-            }
-            if lingered || is_late || verdict.is_some() {
-                over.push(connection.token);
-            }
-        }
-        over.into_iter().for_each(|token| self.close(token));
+        dismiss(self.service.shared, is_operator);
     }
 
     /// At the end: let go of the listeners, then of every connection that has nothing left to be
     /// sent.
     fn stop_if_asked(&mut self) {
-        if !self.lane.shared.stopping.load(Relaxed) {
+        if !self.service.shared.stopping.load(Relaxed) {
             return;
         }
         if self.stop_at.is_none() {
             let stop_at = Instant::now() + Duration::from_millis(STOP_MILLISECONDS_MAX);
             self.stop_at = Some(stop_at);
-            self.lane.holding.end_at(stop_at - Duration::from_millis(STOP_SENDING_MILLISECONDS));
+            self.service.holding.end_at(stop_at - Duration::from_millis(STOP_SENDING_MILLISECONDS));
             self.acceptor.close(&self.poller);
             self.datagrams.close(&self.poller);
         }
@@ -396,7 +329,7 @@ impl<'s> Worker<'s> {
     }
 
     fn maintain(&mut self, turn: &Turn<'_>) {
-        let is_due = self.lane.shared.engine.store().maintain(turn, self.id, self.lane.now);
+        let is_due = self.service.shared.engine.store().maintain(turn, self.id, self.service.now);
         self.parking.end_turn(Instant::now, is_due);
     }
 
@@ -413,14 +346,6 @@ fn begin(shared: &Shared, security: Security, now: SteadySeconds) -> Option<Tran
             Some(Transport::Tls(Box::new(Session::new(session, now))))
         }
         _ => Some(Transport::Plain),
-    }
-}
-
-fn interest_for(next: Next) -> Interest {
-    match next {
-        Next::Read | Next::Again => Interest::Read,
-        Next::Write => Interest::Write,
-        Next::Replicas | Next::Room | Next::Close => Interest::Nothing,
     }
 }
 

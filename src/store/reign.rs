@@ -2,8 +2,8 @@
 //!
 //! Each shard has a **gate**, which is open while the shard takes writes from clients. It is one
 //! word: open or closed, the change that made it so, and whom a closed one names as the primary to
-//! write to. A request is refused early where its shard's gate was closed when it was planned. That
-//! look proves nothing, so whoever writes looks again with the shard's lock held
+//! write to. A request is refused early where its shard's gate was closed before it was executed.
+//! That look proves nothing, so whoever writes looks again with the shard's lock held
 //! ([`Shard::lock_open`]), before anything is prepared. A gate changes only with that lock held. So
 //! once a gate is closed, the head is final and published, and nobody has to wait for the turns of
 //! workers: what a turn tries to write later is refused.

@@ -162,11 +162,11 @@ impl<'e> Client<'e> {
         let ended = match self.protocol.parse(input, self.engine.parse_limits(), &mut self.key_scratch) {
             Parsed::Request(request, taken) => (
                 {
-                    let plan = self.engine.plan(&request);
+                    let target = self.engine.target(&request);
                     if let Some(happen) = self.planned.take() {
                         happen();
                     }
-                    self.engine.execute(&mut context, &request, plan, attempt, out)
+                    self.engine.execute(&mut context, &request, target, attempt, out)
                 },
                 taken,
             ),
@@ -177,7 +177,7 @@ impl<'e> Client<'e> {
             Parsed::Incomplete { .. } => panic!("incomplete: {:?}", String::from_utf8_lossy(input)),
         };
         if out.pending_bytes() > out.bytes().len() {
-            out.settle(self.engine.store(), &turn);
+            out.detach(self.engine.store(), &turn);
         }
         // What is left is all bytes, and unsent: emptying it empties the output.
         answers.extend_from_slice(out.bytes());

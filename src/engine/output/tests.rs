@@ -1,8 +1,9 @@
 //! Answers on their way out: partial writes, loans, and answers that are held for replicas.
 
 use super::*;
+use crate::base::limits::HELD_ANSWERS_MAX;
 use crate::base::time::UnixSeconds;
-use crate::engine::held::{Goal, Holders, Kind, Reigns};
+use crate::engine::acks::{Goal, Holders, Kind, Reigns};
 use crate::protocol::Reply;
 use crate::store::{NewItem, Reign, StoreConfig};
 use crate::sys::send::send_parts;
@@ -73,11 +74,11 @@ fn take(parts: &[Part<'_>], room: usize, taken: &mut Vec<u8>) -> io::Result<usiz
 }
 
 #[test]
-fn every_partial_write_goes_on_where_it_stopped_settled_or_not() {
+fn every_partial_write_goes_on_where_it_stopped_detached_or_not() {
     with_loans(|store, turn, loans| {
         for first in 0..=STREAM.len() {
             for second in 0..=STREAM.len() - first {
-                for settle in [false, true] {
+                for detach in [false, true] {
                     let mut output = answers(loans);
                     assert_eq!(output.pending_bytes(), STREAM.len());
                     let mut taken = Vec::new();
@@ -85,13 +86,13 @@ fn every_partial_write_goes_on_where_it_stopped_settled_or_not() {
                         let resolve = |loan: &ValueLoan| store.loaned(turn, loan);
                         output.write_with(resolve, |parts| take(parts, room, &mut taken)).unwrap();
                         assert_eq!(output.pending_bytes(), STREAM.len() - taken.len());
-                        if settle {
-                            output.settle(store, turn);
+                        if detach {
+                            output.detach(store, turn);
                             assert!(output.loans.is_empty());
                         }
                     }
                     assert!(output.is_empty() && output.loans.is_empty());
-                    assert_eq!(taken, STREAM, "cut at {first} and {second}, settled: {settle}");
+                    assert_eq!(taken, STREAM, "cut at {first} and {second}, detached: {detach}");
                 }
             }
         }
@@ -144,7 +145,7 @@ fn what_stays_behind_keeps_little_memory_and_errors_are_told() {
         let mut output = Output::default();
         output.bytes().reserve(1 << 20);
         output.bytes().extend_from_slice(b"left");
-        output.settle(store, turn);
+        output.detach(store, turn);
         assert!(output.capacity_bytes() < 1024 && output.pending_bytes() == 4);
         let resolve = |loan: &ValueLoan| store.loaned(turn, loan);
         let broken = output.write_with(resolve, |_| Err(io::ErrorKind::BrokenPipe.into()));
@@ -315,7 +316,7 @@ fn loans_before_and_behind_a_held_answer() {
         let resolve_loan = |loan: &ValueLoan| store.loaned(turn, loan);
         output.write_with(resolve_loan, |parts| take(parts, 5, &mut taken)).unwrap();
         assert_eq!(resolve(&mut output, 200, WITHIN), (2, 5), "not while something is lent");
-        output.settle(store, turn);
+        output.detach(store, turn);
         assert_eq!((output.sendable_bytes(), output.pending_bytes()), (5, 5 + 6 + 2 + 5 + 7));
         resolve(&mut output, 200, WITHIN);
         taken.extend_from_slice(sent(&mut output, usize::MAX).as_bytes());
@@ -358,7 +359,7 @@ fn a_stream_that_never_ends_keeps_little() {
             write(&mut output, b"STORED\r\n", position, 1);
             resolve(&mut output, position - 1, NO_TIME);
             taken += sent(&mut output, usize::MAX).len();
-            output.settle(store, turn);
+            output.detach(store, turn);
             assert!(output.capacity_bytes() < 1024, "{} at {position}", output.capacity_bytes());
         }
         assert_eq!(taken, 9998 * 8);

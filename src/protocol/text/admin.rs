@@ -14,19 +14,16 @@ use super::super::{Exptime, Parsed, Refusal, Reply, Request, Shutdown};
 use super::dump::DumpForm;
 use super::line::Line;
 use super::tokens::{Tokens, ack_replicas, i32_strict, u32_strict};
-use crate::base::limits::ACK_MILLISECONDS_MAX;
+use crate::base::limits::{
+    ACK_MILLISECONDS_MAX, CRAWLER_SLEEP_MICROSECONDS_MAX, MEMLIMIT_MEBIBYTES_MAX, MEMLIMIT_MEBIBYTES_MIN,
+};
 use arrayvec::ArrayVec;
-
-const MEBIBYTES_MIN: u32 = 8;
-const MEBIBYTES_MAX: u32 = 1_000_000_000;
 
 /// The slab class in which all items are, for the tools that ask for classes.
 pub const CLASS: u32 = 1;
 /// The last one that memcached may have.
 pub const CLASSES_MAX: u32 = 63;
 
-/// Microseconds.
-const CRAWLER_SLEEP_MAX: u32 = 1_000_000;
 /// Words behind `slabs reassign` and `slabs automove` that are looked at, and one more.
 const ARGUMENTS_MAX: usize = 3;
 /// What memcached's `watch` knows.
@@ -151,7 +148,7 @@ fn lru_crawler(mut tokens: Tokens<'_>) -> Result<Dump, Refusal> {
         (Some(list), None) if is(b"metadump") => return Ok(Dump { form: DumpForm::Meta, classes: classes(list) }),
         (Some(list), None) if is(b"mgdump") => return Ok(Dump { form: DumpForm::Requests, classes: classes(list) }),
         (Some(number), None) if is(b"tocrawl") => numbered(number, u32::MAX, Refusal::BadFormat),
-        (Some(number), None) if is(b"sleep") => numbered(number, CRAWLER_SLEEP_MAX, Refusal::CrawlerSleep),
+        (Some(number), None) if is(b"sleep") => numbered(number, CRAWLER_SLEEP_MICROSECONDS_MAX, Refusal::CrawlerSleep),
         _ => Refusal::UnknownCommand,
     })
 }
@@ -209,8 +206,8 @@ fn wait<'a>(line: Line<'a>, mut tokens: Tokens<'a>) -> Parsed<'a> {
 fn cache_memlimit<'a>(line: Line<'a>, mut tokens: Tokens<'a>, reply: Reply) -> Parsed<'a> {
     match tokens.next().and_then(u32_strict) {
         None => line.refuse_to(reply, Refusal::UnknownCommand),
-        Some(..MEBIBYTES_MIN) => line.refuse_to(reply, Refusal::MemoryTooSmall),
-        Some(mebibytes @ MEBIBYTES_MIN..=MEBIBYTES_MAX) => {
+        Some(..MEMLIMIT_MEBIBYTES_MIN) => line.refuse_to(reply, Refusal::MemoryTooSmall),
+        Some(mebibytes @ MEMLIMIT_MEBIBYTES_MIN..=MEMLIMIT_MEBIBYTES_MAX) => {
             line.accept(Request::CacheMemlimit { mebibytes: mebibytes.into(), reply })
         }
         Some(_) => line.refuse_to(reply, Refusal::MemoryInBytes),

@@ -5,9 +5,8 @@
 //! memcached ignores is ignored here: further tokens behind those that a command needs (so
 //! `delete k 10` deletes, whatever the number), and noreply on a get.
 
-use super::super::request::{Arithmetic, Delete, Get, GetForm, Store, StoreVerb, Touch};
+use super::super::request::{Arithmetic, Delete, Get, GetForm, Keys, Store, StoreVerb, Touch};
 use super::super::{Exptime, ParseLimits, Parsed, Refusal, Reply, Request};
-use super::keys::Keys;
 use super::line::{Line, block_bytes};
 use super::tokens::{Number, Tokens};
 use crate::base::limits::KEY_BYTES_MAX;

@@ -251,8 +251,9 @@ fn digest_flags<'a>(
     let mut seen = 0u64;
     let mut scratch = Some(scratch);
     let mut bad_argument = None;
-    for token in flag_tokens(request.flag_tokens) {
-        let (flag, argument) = (token[0], &token[1..]);
+    for token in request.flag_tokens.split(|byte| *byte == b' ') {
+        let [flag, argument @ ..] = token else { continue };
+        let flag = *flag;
         if flag < b'A' {
             return Err(Refusal::InvalidFlag);
         }

@@ -2,9 +2,9 @@
 //! holes others fell into.
 
 use super::super::{Exptime, Parsed, Rejection, Request};
-use super::keys::NextKey;
 use super::meta::{MetaRequest, SetMode};
 use super::*;
+use crate::protocol::request::NextKey;
 
 const LIMITS: ParseLimits = ParseLimits { value_bytes_max: 1000 };
 const BAD: &str = "CLIENT_ERROR bad command line format";

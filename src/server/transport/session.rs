@@ -9,7 +9,7 @@ use super::Sealing;
 use crate::base::limits::HANDSHAKE_SECONDS_MAX;
 use crate::base::time::SteadySeconds;
 use crate::engine::WorkerStats;
-use crate::server::lane::Next;
+use crate::server::state::State;
 use crate::sys::receive::receive;
 use crate::sys::send::{Part, send_parts};
 use arrayvec::ArrayVec;
@@ -286,12 +286,12 @@ impl Session {
     }
 
     /// What it waits for, where no answer is left to be sent.
-    pub fn next(&self) -> Next {
+    pub fn next(&self) -> State {
         if self.tls.wants_write() {
-            return Next::Write;
+            return State::Writing;
         }
         // What has been read makes no socket ready, and neither does the end that was said with it.
-        if self.is_ending || self.opened_bytes > 0 || !self.sealed.is_empty() { Next::Again } else { Next::Read }
+        if self.is_ending || self.opened_bytes > 0 || !self.sealed.is_empty() { State::Yielded } else { State::Reading }
     }
 
     fn has_used_up_its_key(&self) -> bool {

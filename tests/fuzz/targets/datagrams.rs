@@ -2,7 +2,8 @@
 //! ask for nothing.
 #![no_main]
 
-use remora::protocol::datagram::{Asked, DATAGRAM_BYTES_MAX, HEADER_BYTES, parse, split};
+use remora::base::limits::DATAGRAM_BYTES_MAX;
+use remora::protocol::datagram::{Asked, HEADER_BYTES, parse, split};
 use remora::protocol::refusal::Refusal;
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

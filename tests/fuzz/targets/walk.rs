@@ -4,7 +4,7 @@
 use remora::base::limits::{ACK_MILLISECONDS_MAX, ACK_REPLICAS_MAX, KEY_BYTES_MAX};
 use remora::protocol::answer::MetaFacts;
 use remora::protocol::text::encode::meta_found;
-use remora::protocol::text::keys::{Keys, NextKey};
+use remora::protocol::request::{Keys, NextKey};
 use remora::protocol::{KeyScratch, ParseLimits, Parsed, Protocol, Rejection, Reply, Request};
 
 const LIMITS: ParseLimits = ParseLimits { value_bytes_max: 64 << 10 };

@@ -1,15 +1,18 @@
 //! Answers that wait for replicas, from a worker's side: which of its connections have some, what
 //! the replicas have applied, and how soon to look again. No thread blocks for an answer: while a
-//! worker holds some, it sleeps for a shorter time in its poll, and looks once a turn.
+//! worker holds some, it sleeps for a shorter time in its poll, and looks once a turn. What is held
+//! and what becomes of it is in `engine/acks.rs`.
 
-use super::lane::Lane;
+use super::service::Service;
+use super::state::Event;
 use super::table::Token;
+use super::worker::Worker;
 use crate::base::limits::{ACK_PAUSE_MICROSECONDS_MAX, ACK_PAUSE_MICROSECONDS_MIN, ACK_REPLICAS_MAX};
-use crate::engine::Output;
-use crate::engine::held::{Holders, Judge};
+use crate::engine::acks::{Holders, Judge};
+use crate::engine::{Output, WorkerStats};
 use crate::replication::REPLICAS_MAX;
 use crate::replication::board::{Board, BoardView};
-use crate::store::Store;
+use crate::store::{Store, Turn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,23 +57,23 @@ impl Holding {
     }
 }
 
-impl Lane<'_> {
+impl Service<'_> {
     /// Let go of what is held no longer.
     #[inline]
-    pub(super) fn release(&mut self, output: &mut Output) {
+    pub(super) fn resolve(&mut self, output: &mut Output) {
         if output.is_holding() {
-            self.release_held(output);
+            self.resolve_held(output);
         }
     }
 
-    fn release_held(&mut self, output: &mut Output) {
+    fn resolve_held(&mut self, output: &mut Output) {
         let resolved = output.resolve(&self.holding.judge(self.shared.engine.store()));
         self.stats.acks_ended.add(resolved.answers as u64);
         self.stats.acks_timed_out.add(resolved.failed as u64);
     }
 
     /// Whether there is something to let go of.
-    pub fn is_releasable(&mut self, output: &Output) -> bool {
+    pub fn is_resolvable(&mut self, output: &Output) -> bool {
         output.is_resolvable(&self.holding.judge(self.shared.engine.store()))
     }
 
@@ -85,6 +88,8 @@ pub struct Waiting {
     /// Each once. One may have been closed, or have been answered, since.
     pub tokens: Vec<Token>,
     pause: Duration,
+    /// What those counters stood at that change when an answer is held or let go of.
+    acks_seen: u64,
 }
 
 const PAUSE_MIN: Duration = Duration::from_micros(ACK_PAUSE_MICROSECONDS_MIN);
@@ -93,7 +98,7 @@ const PAUSE_MAX: Duration = Duration::from_micros(ACK_PAUSE_MICROSECONDS_MAX);
 impl Waiting {
     /// None.
     pub fn new() -> Waiting {
-        Waiting { tokens: Vec::new(), pause: PAUSE_MIN }
+        Waiting { tokens: Vec::new(), pause: PAUSE_MIN, acks_seen: 0 }
     }
 
     /// How long to sleep at most before the next look; None while nothing is held.
@@ -101,10 +106,36 @@ impl Waiting {
         (!self.tokens.is_empty()).then_some(self.pause)
     }
 
-    /// A look is over. Where something `moved` (an answer was held or let go of), the next one
+    /// A look is over. Where an answer was held or let go of since the last one, the next one
     /// follows soon.
-    pub fn looked(&mut self, moved: bool) {
-        self.pause = if moved { PAUSE_MIN } else { (self.pause * 2).min(PAUSE_MAX) };
+    fn looked(&mut self, stats: &WorkerStats) {
+        let acks = stats.acks_waited.get().wrapping_add(stats.waits.get()).wrapping_add(stats.acks_ended.get());
+        self.pause = if acks == self.acks_seen { (self.pause * 2).min(PAUSE_MAX) } else { PAUSE_MIN };
+        self.acks_seen = acks;
+    }
+}
+
+impl Worker<'_> {
+    /// Send answers that have waited long enough for replicas, on connections that were not served
+    /// in this turn.
+    #[cold]
+    pub(super) fn serve_waiting(&mut self, turn: &Turn<'_>) {
+        for at in 0..self.waiting.tokens.len() {
+            let token = self.waiting.tokens[at];
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            let output = connection.output.as_ref().filter(|_| connection.served_in_turn != self.turns);
+            if output.is_some_and(|output| self.service.is_resolvable(output)) {
+                self.serve(turn, token, Event::Answered);
+            }
+        }
+        let Worker { waiting, connections, service, .. } = self;
+        waiting.tokens.retain(|token| {
+            connections.get_mut(*token).is_some_and(|connection| {
+                connection.is_waiting = connection.is_holding();
+                connection.is_waiting
+            })
+        });
+        waiting.looked(&service.stats);
     }
 }
 
@@ -114,18 +145,19 @@ mod tests {
 
     #[test]
     fn a_worker_sleeps_shorter_while_answers_are_held_and_longer_while_nothing_comes() {
-        let mut waiting = Waiting::new();
+        let (mut waiting, stats) = (Waiting::new(), WorkerStats::default());
         assert_eq!(waiting.pause(), None);
         waiting.tokens.push(Token::other(1));
         assert_eq!(waiting.pause(), Some(PAUSE_MIN));
         let pauses: Vec<_> = (0..20)
             .map(|_| {
-                waiting.looked(false);
+                waiting.looked(&stats);
                 waiting.pause().expect("something is held")
             })
             .collect();
         assert!(pauses.is_sorted() && pauses.last() == Some(&PAUSE_MAX), "{pauses:?}");
-        waiting.looked(true);
+        stats.acks_ended.increment();
+        waiting.looked(&stats);
         assert_eq!(waiting.pause(), Some(PAUSE_MIN));
     }
 }

@@ -1,6 +1,10 @@
-//! Memory that connections hold for what their clients do not finish: unfinished requests, answers
-//! not taken. When all of it together is too much, those that have stood still for longest give
-//! theirs up, so that no newcomer is refused for it.
+//! Connections that stand still, and what they lose for it.
+//!
+//! Once a second those are closed on which nothing has moved for too long.
+//!
+//! Others hold memory for what their clients do not finish: unfinished requests, answers not taken.
+//! When all of it together is too much, those that have stood still for longest give theirs up, so
+//! that no newcomer is refused for it.
 //!
 //! An unfinished body is dropped, and the rest of it swallowed as it arrives: the client is told
 //! that there was no memory, as by memcached, and its connection stays. A connection that holds
@@ -13,18 +17,99 @@
 //! larger than the budget gets through.
 
 use super::Shared;
-use super::budget::Budget;
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
 use super::control::Nobody;
-use super::lane::{Cause, Lane};
+use super::memory::Budget;
+use super::service::Service;
+use super::state::{Event, State};
 use super::table::Token;
 use super::worker::Worker;
-use crate::base::limits::KEY_BYTES_MAX;
+use crate::base::limits::{KEY_BYTES_MAX, WRITE_STALL_SECONDS_MAX};
 use crate::engine::{Context, Output};
 use crate::protocol::{ParseLimits, Parsed, Rejection};
 use crate::store::Turn;
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// What counts for the decision.
+#[derive(Debug, Clone, Copy)]
+struct Stillness {
+    /// Seconds since a byte went either way.
+    seconds: u32,
+    /// It has answers that it does not take.
+    holds_output: bool,
+    /// It has sent part of a request.
+    holds_input: bool,
+    /// It has answers that wait for replicas, or a request that waits for memory: the client waits
+    /// for the server, not the other way round. Both waits have bounds of their own.
+    waits_for_us: bool,
+}
+
+/// Why to close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// -o idle_timeout.
+    Idle,
+    /// It holds memory that others need, and does not go on.
+    Stalled,
+}
+
+/// Whether to close. `idle_timeout_seconds` is 0 for never. A connection whose client takes no
+/// answers is closed after [`WRITE_STALL_SECONDS_MAX`] at the latest. One whose client does not
+/// finish a request is closed after as long, but only while memory for unfinished requests is
+/// tight.
+fn reason_to_close(still: Stillness, idle_timeout_seconds: u32, input_is_tight: bool) -> Option<Reason> {
+    if still.waits_for_us && !still.holds_output {
+        return None;
+    }
+    let holds = still.holds_output || still.holds_input && input_is_tight;
+    if idle_timeout_seconds > 0 && still.seconds > idle_timeout_seconds {
+        Some(if holds { Reason::Stalled } else { Reason::Idle })
+    } else if holds && still.seconds > WRITE_STALL_SECONDS_MAX {
+        Some(Reason::Stalled)
+    } else {
+        None
+    }
+}
+
+impl Worker<'_> {
+    /// Once a second: close the connections on which nothing has moved for too long.
+    pub(super) fn sweep(&mut self) {
+        let (shared, now) = (self.service.shared, self.service.steady_now);
+        if now == self.swept_at {
+            return;
+        }
+        self.swept_at = now;
+        let tight = shared.input_budget.is_tight();
+        let mut over = Vec::new();
+        for connection in self.connections.iter_mut() {
+            if connection.transport.take_moved() {
+                connection.moved_at = now;
+            }
+            let still = Stillness {
+                seconds: now.since(connection.moved_at),
+                holds_output: connection.has_sendable(),
+                holds_input: connection.input.held_bytes() > 0,
+                waits_for_us: connection.is_holding() || connection.progress.parked_at.is_some(),
+            };
+            let is_late = connection.transport.is_late(now);
+            if is_late {
+                self.service.stats.ssl_handshake_errors.increment();
+            }
+            let lingered = matches!(connection.state, State::Lingering { until, .. } if now > until);
+            let reason = reason_to_close(still, shared.config.idle_timeout_seconds, tight);
+            match reason {
+                Some(Reason::Idle) => self.service.stats.idle_kicks.increment(),
+                Some(Reason::Stalled) => self.service.stats.stall_kicks.increment(),
+                None => {}
+            }
+            if lingered || is_late || reason.is_some() {
+                over.push(connection.token);
+            }
+        }
+        over.into_iter().for_each(|token| self.close(token));
+    }
+}
 
 /// What may be hoarded.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +149,7 @@ impl Worker<'_> {
     /// drop what some of them hold.
     #[inline]
     pub(super) fn relieve(&mut self, turn: &Turn<'_>) {
-        let shared = self.lane.shared;
+        let shared = self.service.shared;
         for kind in [Kind::Input, Kind::Output] {
             if kind.budget(shared).is_over() {
                 self.relieve_of(kind, turn);
@@ -74,7 +159,7 @@ impl Worker<'_> {
 
     #[cold]
     fn relieve_of(&mut self, kind: Kind, turn: &Turn<'_>) {
-        let budget = kind.budget(self.lane.shared);
+        let budget = kind.budget(self.service.shared);
         let own_bytes: u64 = self.connections.iter().map(|one| kind.held_bytes(one) as u64).sum();
         let mut excess_bytes = budget.excess_bytes(own_bytes);
         if excess_bytes == 0 {
@@ -108,14 +193,14 @@ impl Worker<'_> {
     /// Others hold what is too much, and may be asleep. Once a second is enough: they look in each
     /// of their turns.
     fn have_others_relieve(&self) {
-        let (shared, now) = (self.lane.shared, self.lane.steady_now.0);
+        let (shared, now) = (self.service.shared, self.service.steady_now.0);
         if shared.relief_asked_at.swap(now, Relaxed) != now {
             shared.wake_all();
         }
     }
 
     fn drop_hoarder(&mut self, token: Token) {
-        self.lane.stats.hoard_kicks.increment();
+        self.service.stats.hoard_kicks.increment();
         self.close(token);
     }
 
@@ -127,22 +212,23 @@ impl Worker<'_> {
             connection.progress.is_last_try = true;
             return;
         }
-        if !self.lane.swallow(turn, connection) {
+        if !self.service.swallow(turn, connection) {
             return self.drop_hoarder(token);
         }
-        let next = self.lane.serve(turn, connection, Cause::Released);
-        self.follow(token, next);
+        self.service.serve(turn, connection, Event::Answered);
+        self.follow(token);
     }
 }
 
-impl Lane<'_> {
+impl Service<'_> {
     /// Refuse the request whose body has arrived in part: answer, let go of what there is, and
     /// ignore the rest as it comes. False where the pending bytes are no such request.
     fn swallow(&mut self, turn: &Turn<'_>, connection: &mut Connection) -> bool {
-        let (pending, wanted_bytes) = (connection.input.pending(), connection.input.wanted_bytes());
+        let (pending, wanted_bytes) = (connection.input.pending(), connection.progress.wanted_bytes);
         // It has opened: what a stranger asks for is not looked at.
         let Some(protocol) = connection.progress.protocol else { return false };
-        if connection.phase != Phase::Open || connection.progress.open_get.is_some() || wanted_bytes <= pending.len() {
+        let takes_requests = connection.state.takes_requests();
+        if !takes_requests || connection.progress.open_get.is_some() || wanted_bytes <= pending.len() {
             return false;
         }
         // Parsed with a limit of no value bytes, the request is refused as too large. The refusal
@@ -158,16 +244,49 @@ impl Lane<'_> {
         let mut output = connection.output.take().unwrap_or_else(|| self.buffers.take_output());
         self.refuse_body(turn, &rejection, &mut output);
         connection.output = Some(output);
-        connection.progress.skip_bytes = skip_bytes;
-        connection.input.keep(b"", 0, &mut self.input_memory());
+        (connection.progress.skip_bytes, connection.progress.wanted_bytes) = (skip_bytes, 0);
+        connection.input.free(&mut self.input_memory());
         true
     }
 
     fn refuse_body(&mut self, turn: &Turn<'_>, rejection: &Rejection<'_>, output: &mut Output) {
         self.stats.input_refused.increment();
-        let Lane { shared, stats, buffers, now, .. } = self;
+        let Service { shared, stats, buffers, now, .. } = self;
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
         let mut context = Context { turn, now: *now, stats, scratch, keys_left: 0, host, client: &Nobody };
         shared.engine.give_up(&mut context, rejection, output);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn still(seconds: u32, holds_output: bool, holds_input: bool) -> Stillness {
+        Stillness { seconds, holds_output, holds_input, waits_for_us: false }
+    }
+
+    #[test]
+    fn an_idle_connection_stays_unless_a_timeout_is_set() {
+        assert_eq!(reason_to_close(still(u32::MAX, false, false), 0, true), None);
+        assert_eq!(reason_to_close(still(10, false, false), 10, true), None);
+        assert_eq!(reason_to_close(still(11, false, false), 10, true), Some(Reason::Idle));
+    }
+
+    #[test]
+    fn who_holds_memory_is_closed_after_a_bound() {
+        let past = WRITE_STALL_SECONDS_MAX + 1;
+        assert_eq!(reason_to_close(still(past - 1, true, false), 0, false), None);
+        assert_eq!(reason_to_close(still(past, true, false), 0, false), Some(Reason::Stalled));
+        assert_eq!(reason_to_close(still(past, false, true), 0, false), None);
+        assert_eq!(reason_to_close(still(past, false, true), 0, true), Some(Reason::Stalled));
+        assert_eq!(reason_to_close(still(6, true, false), 5, false), Some(Reason::Stalled));
+    }
+
+    #[test]
+    fn who_waits_for_us_is_not_still_unless_answers_are_not_taken() {
+        let waiting = |holds_output| Stillness { waits_for_us: true, ..still(u32::MAX, holds_output, true) };
+        assert_eq!(reason_to_close(waiting(false), 5, true), None);
+        assert_eq!(reason_to_close(waiting(true), 5, true), Some(Reason::Stalled));
     }
 }

@@ -1,23 +1,24 @@
-//! Serving one connection in one turn: write what was left, read, execute, write, settle; then
-//! decide what it waits for.
+//! Serving one connection in one turn: write what was left, read, execute, write; then say what it
+//! waits for. The states of a connection, and what leads from one to another, are drawn in
+//! [`super::state`].
 //!
 //! Back-pressure: nothing is read or executed for a connection whose client does not take its
 //! answers, or whose output is full of answers that wait for replicas. So a connection holds at
 //! most one full output and one value. While its output is not full, answers that wait for replicas
-//! do not stop further requests. When [`Lane::serve`] returns, the connection refers to no memory
-//! of a log.
+//! do not stop further requests. When [`Service::serve`] returns, the connection refers to no
+//! memory of a log.
 
 use super::Shared;
-use super::buffers::Buffers;
-use super::connection::{Connection, Phase, Progress, ReadAhead};
+use super::acks::Holding;
+use super::connection::{Connection, Progress, ReadAhead};
 use super::control::PeerOf;
-use super::execute::{Executor, Stop, spoken, tell_of_stranger};
-use super::holding::Holding;
-use super::input::InputMemory;
-use super::registry::State;
+use super::execute::{Executor, spoken, tell_of_stranger};
+use super::memory::{Buffers, InputMemory};
+use super::registry::Activity;
+use super::state::{Event, State};
 use crate::base::limits::{
-    LINGER_BYTES_MAX, LINGER_SECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN, READ_BYTES_WHEN_TIGHT,
-    READS_AHEAD_MAX,
+    LINGER_BYTES_MAX, LINGER_SECONDS_MAX, MOVED_BYTES_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN,
+    READ_BYTES_WHEN_TIGHT, READS_AHEAD_MAX,
 };
 use crate::base::time::{SteadySeconds, UnixSeconds};
 use crate::engine::{Client, Context, Output, WorkerStats};
@@ -28,38 +29,8 @@ use rustix::net::{Shutdown, shutdown};
 use std::io;
 use std::sync::Arc;
 
-/// An unfinished request up to this length is moved to the front of the read buffer and parsed
-/// there with what follows.
-const MOVED_BYTES_MAX: usize = READ_BUFFER_BYTES / 4;
-
-/// What a connection waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// More input.
-    Read,
-    /// The client taking what is pending.
-    Write,
-    /// Replicas: nothing more is executed before an answer is let go of.
-    Replicas,
-    /// Its next turn.
-    Again,
-    /// Memory for its first request.
-    Room,
-    /// Nothing: close it.
-    Close,
-}
-
-/// Why a connection is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// Its socket is ready, or it has work left over.
-    Ready,
-    /// A held answer is held no longer.
-    Released,
-}
-
 /// What a worker has beside its connections and listeners.
-pub struct Lane<'s> {
+pub struct Service<'s> {
     /// What all workers share.
     pub shared: &'s Shared,
     /// This worker's counters.
@@ -76,32 +47,47 @@ pub struct Lane<'s> {
     pub holding: Holding,
 }
 
-impl Lane<'_> {
-    /// Serve. When the socket fails the client has gone, so the connection is closed and the error
-    /// is not reported.
-    pub fn serve(&mut self, turn: &Turn<'_>, connection: &mut Connection, cause: Cause) -> Next {
-        if let Phase::Lingering { until, bytes_left } = connection.phase {
-            return self.linger(connection, until, bytes_left);
+impl Service<'_> {
+    /// Serve, and leave the connection in its next state. When the socket fails the client has
+    /// gone, so the connection is closed and the error is not reported.
+    pub fn serve(&mut self, turn: &Turn<'_>, connection: &mut Connection, event: Event) {
+        if let State::Lingering { until, bytes_left } = connection.state {
+            connection.state = self.linger(connection, until, bytes_left);
+            return;
         }
-        connection.view.set_state(State::Execute);
+        connection.view.set_activity(Activity::Execute);
         let mut output = connection.output.take().unwrap_or_else(|| self.buffers.take_output());
-        let next = self.advance(turn, connection, &mut output, cause).unwrap_or(Next::Close);
-        if output.is_empty() || next == Next::Close {
-            self.abandon(&mut output);
+        let state = self.advance(turn, connection, &mut output, event).unwrap_or(State::Closed);
+        if output.is_empty() {
+            connection.state = match state {
+                State::Ending { lingers } => self.finish(connection, lingers),
+                goes_on => goes_on.with_all_sent(&connection.transport),
+            };
             self.buffers.give_output(output);
             self.charge_output(connection, connection.transport.held_bytes());
         } else {
-            output.settle(self.shared.engine.store(), turn);
-            self.charge_output(connection, output.capacity_bytes() + connection.transport.held_bytes());
-            connection.output = Some(output);
+            self.keep_output(turn, connection, state, output);
         }
-        connection.view.set_state(state_after(connection, next));
-        next
+        connection.view.set_activity(connection.activity());
+    }
+
+    /// Answers are left, which stay with the connection, unless it ends.
+    fn keep_output(&mut self, turn: &Turn<'_>, connection: &mut Connection, state: State, mut output: Box<Output>) {
+        connection.state = state.with_unsent(&output, &connection.transport);
+        if state == State::Closed {
+            self.abandon(&mut output);
+            self.buffers.give_output(output);
+            self.charge_output(connection, connection.transport.held_bytes());
+            return;
+        }
+        output.detach(self.shared.engine.store(), turn);
+        self.charge_output(connection, output.capacity_bytes() + connection.transport.held_bytes());
+        connection.output = Some(output);
     }
 
     /// Give back what a connection holds, before it is dropped.
     pub fn reclaim(&mut self, connection: &mut Connection) {
-        connection.input.release(&mut self.input_memory());
+        connection.input.free(&mut self.input_memory());
         if let Some(output) = &mut connection.output {
             self.abandon(output);
         }
@@ -119,105 +105,78 @@ impl Lane<'_> {
         budget.give(std::mem::replace(&mut connection.output_charged_bytes, bytes));
     }
 
+    /// Do what can be done now. Returns what execution has come to; what is left of the output is
+    /// not looked at.
     fn advance(
         &mut self,
         turn: &Turn<'_>,
         connection: &mut Connection,
         output: &mut Output,
-        cause: Cause,
-    ) -> io::Result<Next> {
+        event: Event,
+    ) -> io::Result<State> {
         let is_fresh = output.is_empty();
         if !is_fresh {
-            self.release(output);
+            self.resolve(output);
             self.write(turn, connection, output)?;
         }
         // What was read ahead lies in a buffer that others need: it is executed, or kept, now.
         let goes_on = is_fresh || output.takes_more() || connection.read_ahead.is_some();
-        let mut more = None;
-        if connection.phase == Phase::Open && goes_on {
-            let stop = if connection.input.is_executable() {
-                self.execute_pending(turn, connection, output)
-            } else if cause == Cause::Ready {
-                self.read_and_execute(turn, connection, output)?
-            } else {
-                Some(Stop::NeedMore { wanted_bytes: connection.input.wanted_bytes() })
-            };
-            self.note(stop, connection);
-            self.release(output);
-            self.write(turn, connection, output)?;
-            more = match stop {
-                Some(Stop::Yield | Stop::Full) => Some(Next::Again),
-                Some(Stop::Parked) => Some(Next::Room),
-                _ => None,
-            };
+        if !(connection.state.takes_requests() && goes_on) {
+            return Ok(connection.state);
         }
-        let is_open = connection.phase == Phase::Open;
-        if output.is_empty() {
-            return Ok(match is_open {
-                true => more.unwrap_or(connection.transport.next()),
-                false => self.finish(connection),
-            });
+        let state = if connection.is_executable() {
+            self.execute_pending(turn, connection, output)
+        } else if event == Event::Ready {
+            self.read_and_execute(turn, connection, output)?
+        } else {
+            State::Reading
+        };
+        if !state.takes_requests() {
+            connection.input.free(&mut self.input_memory());
         }
-        Ok(match is_open {
-            _ if output.sendable_bytes() > 0 => Next::Write,
-            true if !output.is_full() => more.unwrap_or(connection.transport.next()),
-            _ => Next::Replicas,
-        })
+        self.resolve(output);
+        self.write(turn, connection, output)?;
+        Ok(state)
     }
 
-    /// What follows from a stop for the life of the connection. None is the end of what the client
-    /// sends.
-    fn note(&mut self, stop: Option<Stop>, connection: &mut Connection) {
-        match stop {
-            None | Some(Stop::Quit) => connection.phase = Phase::Closing { linger: false },
-            Some(Stop::Refused) => connection.phase = Phase::Closing { linger: true },
-            Some(Stop::NeedMore { .. } | Stop::Yield | Stop::Full | Stop::Parked) => return,
-        }
-        connection.input.release(&mut self.input_memory());
-    }
-
-    /// One read and what comes of it. None is the end of what the client sends.
+    /// One read and what comes of it.
     fn read_and_execute(
         &mut self,
         turn: &Turn<'_>,
         connection: &mut Connection,
         output: &mut Output,
-    ) -> io::Result<Option<Stop>> {
+    ) -> io::Result<State> {
         let held = connection.input.pending().len();
-        let move_it = held <= MOVED_BYTES_MAX && connection.input.wanted_bytes() <= READ_BUFFER_BYTES;
-        if !(held == 0 || move_it) {
+        let wanted_bytes = connection.progress.wanted_bytes;
+        if held > 0 && (held > MOVED_BYTES_MAX || wanted_bytes > READ_BUFFER_BYTES) {
             return Ok(match self.read_behind(connection)? {
-                Some(0) => None,
-                Some(_) if connection.input.is_executable() => self.execute_pending(turn, connection, output),
-                _ => Some(Stop::NeedMore { wanted_bytes: connection.input.wanted_bytes() }),
+                Some(0) => State::Ending { lingers: false },
+                Some(_) if connection.is_executable() => self.execute_pending(turn, connection, output),
+                _ => State::Reading,
             });
         }
         let ReadAhead { slot, received } = match connection.read_ahead.take() {
             Some(ahead) => ahead,
             None => self.receive(connection, READS_AHEAD_MAX),
         };
-        let stop = match received? {
-            None => {
-                return Ok(Some(Stop::NeedMore { wanted_bytes: connection.input.wanted_bytes() }));
-            }
-            Some(0) => return Ok(None),
-            Some(bytes) => {
-                self.count_read(connection, bytes);
-                let arrived = held + bytes;
-                if arrived < connection.input.wanted_bytes() {
-                    self.keep(connection, slot, 0..arrived, connection.input.wanted_bytes())
-                } else {
-                    let read = std::mem::take(&mut self.buffers.reads[slot]);
-                    let (consumed, stop) = self.execute(turn, connection, &read[..arrived], output);
-                    self.buffers.reads[slot] = read;
-                    if !matches!(stop, Stop::Quit | Stop::Refused) {
-                        self.keep(connection, slot, consumed..arrived, wanted(stop));
-                    }
-                    stop
-                }
-            }
+        let bytes = match received? {
+            None => return Ok(State::Reading),
+            Some(0) => return Ok(State::Ending { lingers: false }),
+            Some(bytes) => bytes,
         };
-        Ok(Some(stop))
+        self.count_read(connection, bytes);
+        let arrived = held + bytes;
+        let (mut consumed, mut state) = (0, State::Reading);
+        if arrived >= wanted_bytes {
+            let read = std::mem::take(&mut self.buffers.reads[slot]);
+            (consumed, state) = self.execute(turn, connection, &read[..arrived], output);
+            self.buffers.reads[slot] = read;
+        }
+        if state.takes_requests() && (held > 0 || consumed < arrived) {
+            let memory = &mut InputMemory { pool: &mut self.buffers.inputs, budget: &self.shared.input_budget };
+            connection.input.keep(&self.buffers.reads[slot][consumed..arrived], memory);
+        }
+        Ok(state)
     }
 
     /// One read into buffer `slot`, behind what is held of an unfinished request.
@@ -239,8 +198,8 @@ impl Lane<'_> {
     /// request and no unsent answer but those that wait for replicas. So the cache misses of
     /// several connections overlap, and the code of each system call stays in the cache.
     pub fn read_ahead(&mut self, connection: &mut Connection, slot: usize) -> Option<Place> {
-        let is_plain = connection.phase == Phase::Open
-            && connection.output.as_ref().is_none_or(Output::takes_more)
+        let is_plain = connection.state.takes_requests()
+            && connection.output.as_ref().is_none_or(|output| output.takes_more())
             && connection.input.pending().is_empty()
             && connection.progress.open_get.is_none()
             && connection.read_ahead.is_none();
@@ -252,22 +211,9 @@ impl Lane<'_> {
         let Buffers { reads, keys, .. } = &mut self.buffers;
         let input = &reads[slot][..bytes];
         match protocol.parse(input, engine.parse_limits(), &mut keys[0]) {
-            Parsed::Request(request, _) => engine.plan(&request).place(),
+            Parsed::Request(request, _) => engine.target(&request).place(),
             Parsed::Incomplete { .. } | Parsed::Rejected(_) => None,
         }
-    }
-
-    /// Keep a part of the read buffer as the connection's unfinished input.
-    fn keep(
-        &mut self,
-        connection: &mut Connection,
-        slot: usize,
-        part: std::ops::Range<usize>,
-        wanted_bytes: usize,
-    ) -> Stop {
-        let memory = &mut InputMemory { pool: &mut self.buffers.inputs, budget: &self.shared.input_budget };
-        connection.input.keep(&self.buffers.reads[slot][part], wanted_bytes, memory);
-        Stop::NeedMore { wanted_bytes }
     }
 
     /// Read behind a long unfinished request, into the connection's own buffer.
@@ -275,20 +221,21 @@ impl Lane<'_> {
         let tight = self.shared.input_budget.is_tight();
         let most = if tight { READ_BYTES_WHEN_TIGHT } else { READ_BYTES_PER_TURN };
         let Connection { socket, transport, input, .. } = connection;
-        let buffer = input.grow(&mut self.input_memory());
-        let Lane { buffers, stats, .. } = self;
+        let wanted_bytes = connection.progress.wanted_bytes;
+        let buffer = input.grow(wanted_bytes, &mut self.input_memory());
+        let Service { buffers, stats, .. } = self;
         let received = transport.receive_behind(socket, buffer, most, &mut buffers.sealing, stats)?;
         self.count_read(connection, received.unwrap_or(0));
         Ok(received)
     }
 
     /// Execute from the connection's own buffer.
-    fn execute_pending(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> Option<Stop> {
+    fn execute_pending(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> State {
         let input = std::mem::take(&mut connection.input);
-        let (consumed, stop) = self.execute(turn, connection, input.pending(), output);
+        let (consumed, state) = self.execute(turn, connection, input.pending(), output);
         connection.input = input;
-        connection.input.consume(consumed, wanted(stop), &mut self.input_memory());
-        Some(stop)
+        connection.input.consume(consumed, &mut self.input_memory());
+        state
     }
 
     fn execute(
@@ -297,7 +244,7 @@ impl Lane<'_> {
         connection: &mut Connection,
         input: &[u8],
         output: &mut Output,
-    ) -> (usize, Stop) {
+    ) -> (usize, State) {
         connection.view.set_last_command(self.steady_now);
         let Some(protocol) = connection.progress.protocol else {
             return self.open(turn, connection, input, output);
@@ -315,12 +262,13 @@ impl Lane<'_> {
         connection: &mut Connection,
         input: &[u8],
         output: &mut Output,
-    ) -> (usize, Stop) {
+    ) -> (usize, State) {
+        connection.progress.wanted_bytes = 0;
         // Operators may choose.
         let only = self.shared.config.protocol.filter(|_| !connection.is_operator);
         let Some(protocol) = spoken(only, input) else {
             tell_of_stranger(only);
-            return (input.len(), Stop::Refused);
+            return (input.len(), State::Ending { lingers: true });
         };
         if connection.principal.is_stranger() {
             return self.admit(connection, protocol, input, output);
@@ -330,7 +278,7 @@ impl Lane<'_> {
     }
 
     /// Execute what `input` holds of a client's requests. Returns how many bytes were consumed, and
-    /// why it stopped.
+    /// what is waited for.
     #[inline(never)]
     pub fn run(
         &mut self,
@@ -340,8 +288,8 @@ impl Lane<'_> {
         input: &[u8],
         progress: &mut Progress,
         output: &mut Output,
-    ) -> (usize, Stop) {
-        let Lane { shared, stats, buffers, now, keys_per_turn, .. } = self;
+    ) -> (usize, State) {
+        let Service { shared, stats, buffers, now, keys_per_turn, .. } = self;
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
         let keys_left = *keys_per_turn;
         let mut context = Context { turn, now: *now, stats, scratch, keys_left, host, client };
@@ -350,7 +298,7 @@ impl Lane<'_> {
 
     fn write(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> io::Result<()> {
         let Connection { socket, transport, .. } = connection;
-        let Lane { shared, buffers, .. } = self;
+        let Service { shared, buffers, .. } = self;
         let store = shared.engine.store();
         let Some(sent) = transport.write_out(socket, output, &mut buffers.sealing, store, turn)? else {
             return Ok(());
@@ -376,47 +324,22 @@ impl Lane<'_> {
     }
 
     /// Everything is sent and nothing more is executed.
-    fn finish(&mut self, connection: &mut Connection) -> Next {
+    fn finish(&mut self, connection: &mut Connection, lingers: bool) -> State {
         connection.transport.close(&connection.socket);
-        if connection.phase != (Phase::Closing { linger: true })
-            || shutdown(&connection.socket, Shutdown::Write).is_err()
-        {
-            return Next::Close;
+        if !lingers || shutdown(&connection.socket, Shutdown::Write).is_err() {
+            return State::Closed;
         }
         let until = SteadySeconds(self.steady_now.0 + LINGER_SECONDS_MAX);
-        connection.phase = Phase::Lingering { until, bytes_left: LINGER_BYTES_MAX };
-        Next::Read
+        State::Lingering { until, bytes_left: LINGER_BYTES_MAX }
     }
 
-    fn linger(&mut self, connection: &mut Connection, until: SteadySeconds, bytes_left: u64) -> Next {
+    fn linger(&mut self, connection: &mut Connection, until: SteadySeconds, bytes_left: u64) -> State {
         match receive(&connection.socket, &mut self.buffers.reads[READS_AHEAD_MAX]) {
-            Ok(None) if self.steady_now <= until => Next::Read,
+            Ok(None) if self.steady_now <= until => connection.state,
             Ok(Some(bytes)) if bytes > 0 && (bytes as u64) < bytes_left && self.steady_now <= until => {
-                connection.phase = Phase::Lingering { until, bytes_left: bytes_left - bytes as u64 };
-                Next::Read
+                State::Lingering { until, bytes_left: bytes_left - bytes as u64 }
             }
-            _ => Next::Close,
+            _ => State::Closed,
         }
-    }
-}
-
-/// When to look at the rest again: a rest that was not looked at for want of bytes, at once.
-fn wanted(stop: Stop) -> usize {
-    if let Stop::NeedMore { wanted_bytes } = stop { wanted_bytes } else { 0 }
-}
-
-fn state_after(connection: &Connection, next: Next) -> State {
-    let held = connection.input.pending().len();
-    match next {
-        Next::Close => State::Closing,
-        Next::Write => State::Write,
-        Next::Replicas => State::Acks,
-        Next::Read if connection.is_holding() => State::Acks,
-        Next::Again | Next::Room => State::Execute,
-        Next::Read if connection.phase != Phase::Open => State::Closing,
-        Next::Read if connection.progress.skip_bytes > 0 => State::Swallow,
-        // A line that is not whole wants but one byte more; a body says how much is missing.
-        Next::Read if held > 0 && connection.input.wanted_bytes() > held + 1 => State::ReadBody,
-        Next::Read => State::Read,
     }
 }

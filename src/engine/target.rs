@@ -1,0 +1,153 @@
+//! Where a request's key belongs, and whether writes to it are taken here.
+//!
+//! Found out before the request is executed. Requests that arrived together are looked at together,
+//! so that the memory that the second needs is on its way while the first is executed: most of a
+//! lookup's time is the wait for two cache lines.
+//!
+//! A server that is a replica has shards that take no writes here. [`writes`] says which requests
+//! write. One whose shard was closed when its target was found is refused before anything is done
+//! for it. Where the gate was closed since, or a further key is in another shard, the store refuses
+//! it ([`crate::store::reign`]). A read may write as well (it counts a use in the record, wins a
+//! token, makes an item on a miss): it asks for its shard.
+
+use super::{Call, Engine, Outcome};
+use crate::protocol::reply::Fault;
+use crate::protocol::request::NextKey;
+use crate::protocol::text::meta::MetaVerb;
+use crate::protocol::{Refusal, Reply, Request};
+use crate::store::{Closed, Item, Located, Place, Turn};
+
+/// Where a request's key belongs (of a get, its first); nothing for a request without one.
+#[derive(Clone, Copy, Default)]
+pub struct Target<'r> {
+    pub(super) at: Option<Located<'r>>,
+    /// Of a get: the offset behind its first key.
+    pub(super) next: u32,
+    /// Its shard took no writes here. Who writes looks again.
+    pub(super) is_closed: bool,
+}
+
+impl Target<'_> {
+    /// Where the key belongs.
+    pub fn place(&self) -> Option<Place> {
+        self.at.map(|at| at.place)
+    }
+}
+
+impl Engine {
+    /// Hash the request's key, and have its bucket fetched.
+    pub fn target<'r>(&self, request: &Request<'r>) -> Target<'r> {
+        let NextKey::Key(key, next) = first_key(request) else {
+            return Target::default();
+        };
+        let at = self.store.locate(key);
+        self.store.prefetch_bucket(at.place);
+        Target { at: Some(at), next, is_closed: !self.store.takes_writes(at.place) }
+    }
+
+    /// Have the record fetched that a request with a key there is likely to look at. Best a few
+    /// targets later.
+    pub fn prefetch(&self, turn: &Turn<'_>, place: Place) {
+        self.store.prefetch_record(turn, place);
+    }
+
+    /// Where `key` belongs: as found before, if it is the very key of the target.
+    pub(super) fn locate<'k>(&self, call: &Call<'_, '_, '_>, key: &'k [u8]) -> Located<'k> {
+        match call.target.at {
+            Some(known) if std::ptr::eq(known.key, key) => Located { key, place: known.place },
+            _ => self.store.locate(key),
+        }
+    }
+}
+
+impl Engine {
+    /// Of a request whose gate was closed when its target was found: whether it writes, and the
+    /// gate is closed still. With how its client wants to be answered.
+    #[cold]
+    pub(super) fn is_elsewhere(&self, call: &mut Call<'_, '_, '_>, request: &Request<'_>) -> Option<(Closed, Reply)> {
+        let place = call.target.at?.place;
+        call.target.is_closed = !self.store.takes_writes(place);
+        let reply = writes(request).filter(|_| call.target.is_closed)?;
+        Some((Closed { shard: place.shard() }, reply))
+    }
+
+    /// Answer that a write belongs elsewhere.
+    #[cold]
+    pub(super) fn refuse_write(&self, call: &mut Call<'_, '_, '_>, closed: Closed, reply: Reply) -> Outcome {
+        // An error is not held for what was written before it came to that.
+        call.context.turn.forget_appended();
+        call.context.stats.read_only_refused.increment();
+        match self.store.primary_of(closed) {
+            Some(primary) => {
+                let why = format_args!("read-only replica: write to the primary at {primary}");
+                reply.refused_because(call.out.bytes(), Fault::Server, why);
+                Outcome::Done
+            }
+            None => call.refused(reply, Refusal::FollowsNobody),
+        }
+    }
+}
+
+impl Call<'_, '_, '_> {
+    /// A client read the item, which is in a shard that takes writes here, or takes none.
+    #[inline]
+    pub(super) fn note_use(&self, item: &Item<'_>, takes_writes: bool) {
+        if takes_writes {
+            item.note_use(self.context.now);
+        } else {
+            item.note_use_in_index();
+        }
+    }
+}
+
+fn first_key<'r>(request: &Request<'r>) -> NextKey<'r> {
+    match request {
+        Request::Get(request) => request.keys.next(0),
+        Request::GetOne(request) => NextKey::Key(request.key, 0),
+        Request::Store(request) => NextKey::Key(request.key, 0),
+        Request::Arithmetic(request) => NextKey::Key(request.key, 0),
+        Request::Touch(request) => NextKey::Key(request.key, 0),
+        Request::Delete(request) => NextKey::Key(request.key, 0),
+        Request::Meta(request) => NextKey::Key(request.key, 0),
+        Request::FlushAll { .. }
+        | Request::CacheMemlimit { .. }
+        | Request::Verbosity { .. }
+        | Request::Stats { .. }
+        | Request::Dump(_)
+        | Request::Replication(_)
+        | Request::Shutdown { .. }
+        | Request::Wait { .. }
+        | Request::Version(_)
+        | Request::RefreshCertificates(_)
+        | Request::Quit(_)
+        | Request::Noop(_) => NextKey::End,
+    }
+}
+
+/// None for a request that does not write; else how its client wants to be answered. mg with N is
+/// not counted here: it writes only on a miss.
+pub(super) fn writes(request: &Request<'_>) -> Option<Reply> {
+    let writes = match request {
+        Request::Get(request) => request.form.touch.is_some(),
+        Request::GetOne(request) => request.touch.is_some(),
+        Request::Store(_) | Request::Arithmetic(_) | Request::Touch(_) | Request::Delete(_) => true,
+        // How much memory there is, the primary says.
+        Request::FlushAll { .. } | Request::CacheMemlimit { .. } => true,
+        Request::Meta(request) => match request.verb {
+            MetaVerb::Set | MetaVerb::Delete | MetaVerb::Arithmetic => true,
+            MetaVerb::Get => request.ttl.is_some(),
+            MetaVerb::Debug => false,
+        },
+        Request::Noop(_)
+        | Request::Verbosity { .. }
+        | Request::Stats { .. }
+        | Request::Dump(_)
+        | Request::Replication(_)
+        | Request::Shutdown { .. }
+        | Request::Wait { .. }
+        | Request::Version(_)
+        | Request::RefreshCertificates(_)
+        | Request::Quit(_) => false,
+    };
+    writes.then(|| request.reply())
+}
