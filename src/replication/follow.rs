@@ -32,7 +32,7 @@ use super::secret::Secret;
 use super::shares::Shares;
 use super::standing::{Chain, ServerNumber, Standing};
 use super::unfit::{Refusals, Unfit};
-use super::wire::{Message, Refusal, Welcome};
+use super::wire::{Message, Refusal};
 use crate::base::shards::ShardSet;
 use crate::fabric::{Channel, ConnectOptions, FabricError, Kind};
 use crate::store::Store;
@@ -161,20 +161,21 @@ pub enum SessionEnd {
     Stopped,
 }
 
-/// A server that is followed: it may have several names.
-#[derive(Clone, Copy)]
-struct Server {
-    number: Option<ServerNumber>,
-    host: [u8; 16],
-    client_port: u16,
+/// Whom a following has reached, by the name that it has been given.
+#[derive(Clone)]
+enum Whom {
+    /// This server.
+    Server(ServerNumber),
+    /// The server that another following has reached by this name.
+    Twin(String),
 }
 
 /// What the threads that follow share with the rest of the process.
 pub struct Follow {
     config: FollowConfig,
     standing: Arc<Standing>,
-    /// Who is followed, as of the last session.
-    server: Mutex<Option<Server>>,
+    /// As of the last time that anybody was reached.
+    whom: Mutex<Option<Whom>>,
     view: Mutex<FollowView>,
     stopping: AtomicBool,
     hold: Hold,
@@ -208,31 +209,22 @@ impl Follow {
         &self.config.primary
     }
 
-    fn note_server(&self, welcome: &Welcome, path: &[ServerNumber]) {
-        let Welcome { host, client_port, .. } = *welcome;
-        let server = Server { number: path.first().copied(), host, client_port };
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+    fn note(&self, whom: Whom) {
+        *self.whom.lock().unwrap_or_else(PoisonError::into_inner) = Some(whom);
     }
 
-    fn server(&self) -> Option<Server> {
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    fn whom(&self) -> Option<Whom> {
+        self.whom.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether it follows the server with this number, under whatever name.
     pub fn is_of_server(&self, number: &ServerNumber) -> bool {
-        self.server().is_some_and(|server| server.number == Some(*number))
+        matches!(self.whom(), Some(Whom::Server(server)) if server == *number)
     }
 
-    /// Whether both have been admitted by the same server last, under whatever names.
-    pub fn is_of_same_server(&self, other: &Follow) -> bool {
-        other.server().and_then(|server| server.number).is_some_and(|number| self.is_of_server(&number))
-    }
-
-    /// Whether it follows the server that has said this welcome, under whatever name. (A server
-    /// without a port for clients is not known again.)
-    pub fn is_of_welcome(&self, welcome: &Welcome) -> bool {
-        let is_it = |server: Server| (server.host, server.client_port) == (welcome.host, welcome.client_port);
-        welcome.client_port != 0 && welcome.host != [0; 16] && self.server().is_some_and(is_it)
+    /// Whether it has reached the server that `other` follows, and stands back.
+    pub fn is_twin_of(&self, other: &Follow) -> bool {
+        matches!(self.whom(), Some(Whom::Twin(name)) if name == other.primary())
     }
 
     /// Where this following stands.
@@ -284,6 +276,9 @@ impl Follow {
             }
             if let SessionEnd::Attach(error) = &end {
                 pause = error.pause(pause);
+                if let AttachError::Twin(name) = error {
+                    self.note(Whom::Twin(name.clone()));
+                }
             }
             self.tell(&end);
             rest(pause, || self.is_stopping());
@@ -366,19 +361,19 @@ impl Follow {
             Some(admitted) => admitted,
             None => Admitted::from(join(&self.config.primary, &self.config.secret, &self.config.identity)?),
         };
+        self.note(Whom::Server(admitted.server()));
         if self.is_stopping() {
             return Err(SessionEnd::Stopped);
         }
         self.view().state = "joining";
         let chosen_at = Instant::now();
         let wanted = self.hold.wanted();
-        let Attached { link, welcome, channels, subscribed } = admitted.attach(&self.config, wanted, store)?;
+        let Attached { link, welcome, channels, subscribed, taken } = admitted.attach(&self.config, wanted, store)?;
         let Channels { channels, fabric } = channels;
-        self.note_server(&welcome, &subscribed.path);
         self.standing.comes_through(subscribed.path);
         let told = subscribed.shards;
         log::info!("following {} over {fabric}, pullers: {}", self.config.primary, channels.len());
-        let kind = channels[0].kind();
+        let (kind, offered) = (channels[0].kind(), welcome.fabrics);
         if let Some(cores) = cores {
             stay_near(channels[0].numa_node(), cores);
         }
@@ -402,13 +397,14 @@ impl Follow {
         };
         let mut subscriptions = Subscriptions::new(chosen_at);
         subscriptions.ask(told.iter().map(|told| told.shard).collect(), chosen_at);
-        let offered = welcome.fabrics;
         let mut session =
             Session { link, store, shares, subscriptions, before, kind, chosen_at, offered, has_told_discard: false };
         let ended = self.pull_on(&mut session, &mut pullers, told, watch);
         for (number, puller) in pullers.iter_mut().enumerate() {
             shares.of(number).for_each(|shard| puller.drop_lane(shard));
         }
+        // Whoever is told that the shards are let go may join the same server.
+        drop(taken);
         self.hold.let_go(ShardSet::all(store.shards().len()));
         if let Err(end @ (SessionEnd::TryPreferred | SessionEnd::Unfit(_))) = &ended {
             // So the primary's log can say why. It need not arrive.

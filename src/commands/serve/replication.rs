@@ -202,7 +202,7 @@ impl Plan {
             penalties: SharedPenalties::default(),
             board: Arc::default(),
             chain: Arc::new(Chain::new(replica)),
-            identity: Identity { replica, name: args.replica_name.clone().unwrap_or_else(host_name) },
+            identity: Identity::new(replica, args.replica_name.clone().unwrap_or_else(host_name)),
             orders_from: if args.orders_from_loopback { Origin::ThisHost } else { Origin::ControlSocket },
             acks: AckPolicy { replicas: args.ack_replicas, timeout: Duration::from_millis(args.ack_timeout) },
         })

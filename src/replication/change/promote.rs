@@ -189,8 +189,9 @@ impl Roles {
         }
         let mut gathering = Vec::new();
         for (claim, shards) in claims.iter().zip(from) {
-            // Whoever is followed already goes on bringing it.
-            let known = self.followings.iter().find(|one| one.follow().primary() == claim.peer);
+            // Whoever is followed already goes on bringing it, unless it has yet to come so far.
+            let brings = |follow: &Follow| follow.is_of_server(&claim.server) && follow.snapshot().state == "following";
+            let known = self.followings.iter().find(|one| brings(one.follow()));
             let brought = known.map_or(ShardSet::default(), |one| one.follow().shards());
             let rest = shards.without(brought);
             if !rest.is_empty() {

@@ -43,7 +43,7 @@ impl Following {
         let follow = Arc::new(Follow {
             config,
             standing: Arc::default(),
-            server: Mutex::default(),
+            whom: Mutex::default(),
             view: Mutex::new(view),
             stopping: AtomicBool::new(false),
             hold: Hold::new(shards),

@@ -41,7 +41,7 @@ fn a_crowd_of_strangers_keeps_no_replica_out() {
         let visited = std::panic::catch_unwind(|| {
             wait_for_count(&primary, "replicas_refused", 100);
             let visit = |number: usize| {
-                let identity = Identity { replica: [number as u8; 16], name: format!("visitor {number}") };
+                let identity = Identity::new([number as u8; 16], format!("visitor {number}"));
                 join(&port.to_string(), &Secret::none(), &identity).map_err(|error| error.to_string()).err()
             };
             let failures: Vec<String> = (1..=VISITS).filter_map(visit).collect();

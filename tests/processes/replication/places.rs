@@ -45,7 +45,7 @@ fn one_more_replica_than_there_are_places_waits_for_one() {
     assert_eq!(primary.number("replicas_refused"), 0);
 
     let port = primary.port();
-    let identity = Identity { replica: [7; 16], name: "one more".into() };
+    let identity = Identity::new([7; 16], "one more");
     let refusal = join(&port.to_string(), &Secret::none(), &identity).map(drop).expect_err("no place is free");
     assert!(refusal.to_string().contains(FULL), "{refusal}");
     let silent = &replicas[0];

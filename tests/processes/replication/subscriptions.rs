@@ -39,7 +39,7 @@ pub fn offer_on(store: Store, chain: &Arc<Chain>, board: &Arc<Board>) -> Running
 
 /// Join as `replica`, and connect a channel.
 pub fn come(running: &Running, replica: u8) -> Result<(Joined, Channels), AttachError> {
-    let identity = Identity { replica: [replica; 16], name: "test".into() };
+    let identity = Identity::new([replica; 16], "test");
     let mut joined = join(&running.offer().address().to_string(), &Secret::none(), &identity)?;
     let penalties = SharedPenalties::default();
     let choice = Choice::new("test", &[Kind::Tcp], &penalties);

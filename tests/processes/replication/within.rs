@@ -49,7 +49,7 @@ pub fn follow_config(primary: SocketAddr) -> FollowConfig {
         fabrics: vec![Kind::Tcp],
         mode: Mode::Pull,
         options: ConnectOptions::default(),
-        identity: Identity { replica: [2; 16], name: "within".into() },
+        identity: Identity::new([2; 16], "within"),
         pause_max: Duration::from_millis(1),
         silence_max: LONG,
         chain: Arc::new(Chain::new([2; 16])),
