@@ -87,7 +87,7 @@ impl Roles {
             ));
         }
         let changed = match &order.change {
-            Change::Promote { gather, take_over, incomplete } => self.promote(shards, gather, *take_over, *incomplete),
+            Change::Promote(promotion) => self.promote(shards, promotion),
             Change::Detach => self.detach(shards),
             Change::Replicate { primary, discard } => self.replicate(shards, primary, *discard),
         };
