@@ -18,7 +18,10 @@ use std::hash::BuildHasher;
 const NONCE_BITS: u32 = 40;
 const NONCE_MASK: u64 = (1 << NONCE_BITS) - 1;
 /// The last number.
-pub const NUMBER_MAX: u32 = (u64::MAX >> NONCE_BITS) as u32;
+const NUMBER_MAX: u32 = (u64::MAX >> NONCE_BITS) as u32;
+/// The last number that somebody may choose. Those behind it are for promotions that take the next
+/// one, so that no choice is the end.
+pub const CHOSEN_NUMBER_MAX: u32 = NUMBER_MAX / 2;
 
 /// See the module. Ordered by number; the order of two of the same number means nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

@@ -9,7 +9,7 @@
 use super::output::{print, say};
 use crate::base::limits::LOAD_WAIT_SECONDS_MAX;
 use crate::base::shards::ShardSet;
-use crate::base::term::NUMBER_MAX;
+use crate::base::term::CHOSEN_NUMBER_MAX;
 use crate::load::client::{ClientError, Connection};
 use crate::replication::order::{Change, Order, Promotion};
 use crate::server::address;
@@ -65,10 +65,10 @@ pub enum What {
         /// of them is lost
         #[arg(long)]
         incomplete: bool,
-        /// The number of the term, for programs that reserve terms before they use them: one after
-        /// each that any server knows of in these shards [default: the one after the latest that
-        /// this server knows of]
-        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(2..=i64::from(NUMBER_MAX)))]
+        /// The number of the term, for programs that reserve terms before they use them: one above
+        /// each that this server, and those that it gathers from, know of in these shards [default:
+        /// the next one]
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(2..=i64::from(CHOSEN_NUMBER_MAX)))]
         term: Option<u32>,
         /// In which shards.
         #[command(flatten)]

@@ -7,13 +7,14 @@ use super::choice::Choice;
 use super::follow::{FollowConfig, SessionEnd};
 use super::link::Link;
 use super::push::Mode;
-use super::reached::Taken;
+use super::reached::{Holder, Taken};
 use super::standing::ServerNumber;
 use super::unfit::{Refusals, Unfit};
 use super::wire::{Message, Refusal, Subscribed, Welcome};
 use crate::base::shards::ShardSet;
 use crate::store::Store;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// In which shards a primary is to be followed.
@@ -69,6 +70,11 @@ impl Admitted {
     /// The primary's number.
     pub fn server(&self) -> ServerNumber {
         self.joined.server
+    }
+
+    /// Who has the place there.
+    pub fn holder(&self) -> &Arc<Holder> {
+        self.joined.taken.holder()
     }
 
     /// The fabric, and why that one; empty before there is one.

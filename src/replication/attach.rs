@@ -11,7 +11,7 @@ use super::link::{Link, LinkError};
 use super::penalties::NOT_YET_PAUSE;
 use super::push::inbox::Inbox;
 use super::push::layout::Layout;
-use super::reached::{Reached, Taken};
+use super::reached::{Holder, Reached, Taken};
 use super::regions;
 use super::secret::{Secret, Side};
 use super::shares::{PULLERS_MAX, Shares};
@@ -96,9 +96,14 @@ pub enum AttachError {
     /// The same, but one of them is being made ready.
     #[error("no fabric can be used yet: {0}")]
     NotYet(String),
-    /// Another connection of this process has reached the same server, by this name.
-    #[error("it is the server that is followed at {0}")]
-    Twin(String),
+    /// Another connection of this process has reached the same server.
+    #[error("it is the server that is followed at {}", holder.name())]
+    Twin {
+        /// Its number.
+        server: ServerNumber,
+        /// Who has the place there.
+        holder: Arc<Holder>,
+    },
     /// The system gives no thread.
     #[error("cannot start a thread: {0}; raise `ulimit -u`")]
     Thread(std::io::Error),
@@ -158,12 +163,13 @@ pub fn meet(address: &str, secret: &Secret, deadline: Instant) -> Result<(Link, 
     }
 }
 
-/// Be admitted at `primary` (HOST:PORT). Reaching it takes [`HANDSHAKE_WAIT_MAX`] at most, the
-/// handshake as long once more.
-pub fn join(primary: &str, secret: &Secret, identity: &Identity) -> Result<Joined, AttachError> {
+/// Be admitted at `primary` (HOST:PORT); the place there is for `holder`. Reaching it takes
+/// [`HANDSHAKE_WAIT_MAX`] at most, the handshake as long once more.
+pub fn join(primary: &str, secret: &Secret, identity: &Identity, holder: &Arc<Holder>) -> Result<Joined, AttachError> {
     let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
     let (mut link, server) = meet(primary, secret, deadline)?;
-    let taken = identity.reached.take(identity.replica, server, primary).map_err(AttachError::Twin)?;
+    let twin = |holder| AttachError::Twin { server, holder };
+    let taken = identity.reached.take(identity.replica, server, holder).map_err(twin)?;
     let failed = |peer| move |error| AttachError::Link(peer, error);
     let failed = failed(link.peer());
     let join = Join {

@@ -17,9 +17,8 @@
 mod promote;
 mod seals;
 
-use super::HANDSHAKE_WAIT_MAX;
 use super::admission::{Admitted, Sought};
-use super::attach::{AttachError, join};
+use super::attach::AttachError;
 use super::follow::{Follow, FollowConfig, Following};
 use super::lineage::Discard;
 use super::node::Node;
@@ -39,12 +38,6 @@ use std::time::{Duration, Instant};
 const FOLLOW_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Pause between two looks while waiting.
 const LOOK: Duration = Duration::from_micros(200);
-
-/// Longest wait for a thread that has been told to end, and is in a handshake with the primary that
-/// an order names.
-const ENDING_WAIT_MAX: Duration = HANDSHAKE_WAIT_MAX;
-/// Pause between two tries meanwhile.
-const ENDING_PAUSE: Duration = Duration::from_millis(20);
 
 /// The outcome of an order, in words for people: what was done, or why nothing was.
 type Words = Result<String, String>;
@@ -224,15 +217,12 @@ impl Roles {
     /// name that had not led to anybody yet. It stands back then, and the other one takes over its
     /// shards.
     pub(super) fn join_twins(&mut self) {
-        let twin_of = |one: &Following| {
-            let of = |other: &Following| !other.is_stopping() && one.follow().is_twin_of(other.follow());
-            self.followings.iter().position(of).filter(|_| !one.is_stopping())
-        };
-        let Some((one, other)) =
-            (0..self.followings.len()).find_map(|one| Some((one, twin_of(&self.followings[one])?)))
-        else {
-            return;
-        };
+        let stays = |one: &usize| !self.followings[*one].is_stopping();
+        let all = || (0..self.followings.len()).filter(stays);
+        let is_twin =
+            |one: usize, other: usize| self.followings[one].follow().is_twin_of(self.followings[other].follow());
+        let pair = all().find_map(|one| all().find(|other| is_twin(one, *other)).map(|other| (one, other)));
+        let Some((one, other)) = pair else { return };
         let shards = self.followings[one].follow().shards();
         // Where it does not let go in time it keeps them, and this is tried again.
         if self.release(shards).is_ok() {
@@ -271,7 +261,8 @@ impl Roles {
 
     fn replicate(&mut self, shards: ShardSet, primary: &str, discard: bool) -> Words {
         let config = self.node.config.follow.of(primary);
-        let known = self.followings.iter().position(|one| one.follow().primary() == primary);
+        let is_it = |one: &Following| !one.is_stopping() && one.follow().primary() == primary;
+        let known = self.followings.iter().position(is_it);
         if let Some(known) = known {
             let follow = self.followings[known].follow();
             if shards.without(follow.shards()).is_empty() && follow.snapshot().state == "following" {
@@ -287,20 +278,14 @@ impl Roles {
     fn follow_at(&mut self, mut config: FollowConfig, sought: Sought, discard: bool) -> Words {
         // Nothing has changed before this succeeds: if that primary cannot be followed, this server
         // keeps its roles.
-        let until = Instant::now() + ENDING_WAIT_MAX;
-        let joined = loop {
-            let name = match join(&config.primary, &config.secret, &config.identity) {
-                Ok(joined) => break joined,
-                Err(AttachError::Twin(name)) => name,
-                Err(error) => return Err(error.to_string()),
-            };
-            if let Some(known) = self.followings.iter().position(|one| one.follow().primary() == name) {
+        let joined = match config.join() {
+            Ok(joined) => joined,
+            Err(AttachError::Twin { server, holder }) => {
+                let known = self.followings.iter().position(|one| one.follow().is(&holder));
+                let known = known.ok_or_else(|| AttachError::Twin { server, holder }.to_string())?;
                 return self.follow_again(known, config, sought, discard);
             }
-            if Instant::now() >= until || self.node.is_ending() {
-                return Err(AttachError::Twin(name).to_string());
-            }
-            std::thread::sleep(ENDING_PAUSE);
+            Err(error) => return Err(error.to_string()),
         };
         let of = |shard: usize| joined.welcome.histories.get(shard).map(|theirs| (shard, theirs.origin()));
         let allowed = sought.each.iter().filter(|_| discard).filter_map(of);

@@ -27,6 +27,7 @@ use super::link::LinkError;
 use super::penalties::SharedPenalties;
 use super::pull::{LaneEnd, PullError, Puller};
 use super::push::Mode;
+use super::reached::Holder;
 use super::report::{FollowView, Report};
 use super::secret::Secret;
 use super::shares::Shares;
@@ -69,6 +70,8 @@ pub struct FollowConfig {
     pub options: ConnectOptions,
     /// Who this is.
     pub identity: Identity,
+    /// Who has the place at the primary. Each following is another one.
+    pub holder: Arc<Holder>,
     /// Longest pause between two looks where nothing moves; zero spins.
     pub pause_max: Duration,
     /// Silence after which the primary counts as gone.
@@ -93,7 +96,12 @@ impl FollowConfig {
     /// The same, but another primary.
     #[must_use]
     pub fn of(&self, primary: &str) -> FollowConfig {
-        FollowConfig { primary: primary.into(), ..self.clone() }
+        FollowConfig { primary: primary.into(), holder: Holder::new(primary), ..self.clone() }
+    }
+
+    /// Be admitted by the primary, as [`join`] says.
+    pub fn join(&self) -> Result<Joined, AttachError> {
+        join(&self.primary, &self.secret, &self.identity, &self.holder)
     }
 
     /// The fabrics of auto.
@@ -117,7 +125,7 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
     let until = Instant::now() + patience;
     let mut pause = RETRY_PAUSE_MIN;
     loop {
-        match join(&config.primary, &config.secret, &config.identity) {
+        match config.join() {
             Ok(joined) => return Ok(joined),
             // A refusal by the primary is final as a rule. A primary that cannot be reached may
             // come back.
@@ -164,10 +172,10 @@ pub enum SessionEnd {
 /// Whom a following has reached, by the name that it has been given.
 #[derive(Clone)]
 enum Whom {
-    /// This server.
+    /// This server, where it has the place.
     Server(ServerNumber),
-    /// The server that another following has reached by this name.
-    Twin(String),
+    /// This server, where another one has it.
+    Twin(ServerNumber, Arc<Holder>),
 }
 
 /// What the threads that follow share with the rest of the process.
@@ -222,9 +230,15 @@ impl Follow {
         matches!(self.whom(), Some(Whom::Server(server)) if server == *number)
     }
 
+    /// Whether `holder` is this following.
+    pub fn is(&self, holder: &Arc<Holder>) -> bool {
+        Arc::ptr_eq(&self.config.holder, holder)
+    }
+
     /// Whether it has reached the server that `other` follows, and stands back.
     pub fn is_twin_of(&self, other: &Follow) -> bool {
-        matches!(self.whom(), Some(Whom::Twin(name)) if name == other.primary())
+        let Some(Whom::Twin(server, holder)) = self.whom() else { return false };
+        other.is(&holder) && other.is_of_server(&server)
     }
 
     /// Where this following stands.
@@ -276,8 +290,8 @@ impl Follow {
             }
             if let SessionEnd::Attach(error) = &end {
                 pause = error.pause(pause);
-                if let AttachError::Twin(name) = error {
-                    self.note(Whom::Twin(name.clone()));
+                if let AttachError::Twin { server, holder } = error {
+                    self.note(Whom::Twin(*server, holder.clone()));
                 }
             }
             self.tell(&end);
@@ -359,7 +373,7 @@ impl Follow {
     ) -> Result<Infallible, SessionEnd> {
         let admitted = match admitted {
             Some(admitted) => admitted,
-            None => Admitted::from(join(&self.config.primary, &self.config.secret, &self.config.identity)?),
+            None => Admitted::from(self.config.join()?),
         };
         self.note(Whom::Server(admitted.server()));
         if self.is_stopping() {
@@ -368,7 +382,8 @@ impl Follow {
         self.view().state = "joining";
         let chosen_at = Instant::now();
         let wanted = self.hold.wanted();
-        let Attached { link, welcome, channels, subscribed, taken } = admitted.attach(&self.config, wanted, store)?;
+        let Attached { link, welcome, channels, subscribed, taken: _taken } =
+            admitted.attach(&self.config, wanted, store)?;
         let Channels { channels, fabric } = channels;
         self.standing.comes_through(subscribed.path);
         let told = subscribed.shards;
@@ -403,8 +418,6 @@ impl Follow {
         for (number, puller) in pullers.iter_mut().enumerate() {
             shares.of(number).for_each(|shard| puller.drop_lane(shard));
         }
-        // Whoever is told that the shards are let go may join the same server.
-        drop(taken);
         self.hold.let_go(ShardSet::all(store.shards().len()));
         if let Err(end @ (SessionEnd::TryPreferred | SessionEnd::Unfit(_))) = &ended {
             // So the primary's log can say why. It need not arrive.

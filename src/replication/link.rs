@@ -16,6 +16,18 @@ use std::time::{Duration, Instant};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 16 << 10;
+/// Steps in which a whole message is looked for, where nobody waits for one.
+const STEPS_MAX: usize = 1024;
+
+/// What one step towards the next message has come to.
+enum Step {
+    /// It is here.
+    Whole(Box<Message>),
+    /// More of it may be here.
+    Part,
+    /// Nothing more has arrived.
+    Nothing,
+}
 
 /// See the module.
 pub struct Link {
@@ -74,8 +86,9 @@ impl Link {
         let mut link = Link { stream, tls, binding, peer, received: Vec::new(), frame_bytes_max };
         while link.tls.is_handshaking() {
             link.flush(deadline)?;
-            if link.tls.is_handshaking() && !link.read()? {
+            if link.tls.is_handshaking() {
                 link.wait(PollFlags::IN, deadline)?;
+                link.read()?;
             }
         }
         link.flush(deadline)?;
@@ -176,41 +189,57 @@ impl Link {
     /// The next message, by `deadline`. A refusal is an error.
     pub fn receive(&mut self, deadline: Instant) -> Result<Message, LinkError> {
         loop {
-            if let Some(message) = self.try_receive()? {
-                return Ok(message);
+            match self.step()? {
+                Step::Whole(message) => return Ok(*message),
+                Step::Nothing => self.wait(PollFlags::IN, deadline)?,
+                // A peer that sends on, and never comes to the end of a message, is silent.
+                Step::Part if Instant::now() >= deadline => return Err(LinkError::Silent(Duration::ZERO)),
+                Step::Part => {}
             }
-            self.wait(PollFlags::IN, deadline)?;
         }
     }
 
-    /// The next message if it has arrived.
+    /// The next message if it has arrived, and is not behind too much else.
     pub fn try_receive(&mut self) -> Result<Option<Message>, LinkError> {
-        loop {
-            if let Some((message, bytes)) = Message::decode(&self.received, self.frame_bytes_max)? {
-                self.received.drain(..bytes);
-                return match message {
-                    Message::Refuse { why, words } => Err(LinkError::Refused(why, words)),
-                    message => Ok(Some(message)),
-                };
+        for _ in 0..STEPS_MAX {
+            match self.step()? {
+                Step::Whole(message) => return Ok(Some(*message)),
+                Step::Nothing => return Ok(None),
+                Step::Part => {}
             }
-            let mut piece = [0; READ_BYTES];
-            let room = (self.frame_bytes_max + LENGTH_BYTES).saturating_sub(self.received.len()).min(READ_BYTES);
-            match self.tls.reader().read(&mut piece[..room]) {
-                Ok(0) => return Err(LinkError::Closed),
-                Ok(count) => self.received.extend_from_slice(&piece[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.read()? {
-                        return Ok(None);
-                    }
-                }
-                Err(error) => return Err(error.into()),
+        }
+        Ok(None)
+    }
+
+    fn step(&mut self) -> Result<Step, LinkError> {
+        if let Some((message, bytes)) = Message::decode(&self.received, self.frame_bytes_max)? {
+            self.received.drain(..bytes);
+            return match message {
+                Message::Refuse { why, words } => Err(LinkError::Refused(why, words)),
+                message => Ok(Step::Whole(Box::new(message))),
+            };
+        }
+        let mut piece = [0; READ_BYTES];
+        let room = (self.frame_bytes_max + LENGTH_BYTES).saturating_sub(self.received.len()).min(READ_BYTES);
+        match self.tls.reader().read(&mut piece[..room]) {
+            Ok(0) => Err(LinkError::Closed),
+            Ok(count) => {
+                self.received.extend_from_slice(&piece[..count]);
+                Ok(Step::Part)
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Ok(if self.read()? { Step::Part } else { Step::Nothing })
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(LinkError::Closed),
+            Err(error) => Err(error.into()),
         }
     }
 
     fn wait(&self, for_what: PollFlags, deadline: Instant) -> Result<(), LinkError> {
-        let begin = Instant::now();
-        let left = deadline.saturating_duration_since(begin);
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(LinkError::Silent(left));
+        }
         let mut watched = [PollFd::new(&self.stream, for_what)];
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         match poll(&mut watched, Some(&timeout)) {
@@ -224,8 +253,11 @@ impl Link {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::base::shards::SHARDS_MAX;
+    use crate::base::term::Term;
     use crate::replication::ack::Tag;
-    use crate::replication::wire::{Greeting, Subscribed, Told, VERSION};
+    use crate::replication::wire::{Greeting, PATH_MAX, Subscribed, TERMS_TOLD_MAX, Told, VERSION};
+    use crate::store::{History, TermStart};
     use std::net::TcpListener;
 
     /// Two ends of one connection, the one that has connected first.
@@ -268,23 +300,42 @@ pub(super) mod tests {
         assert!(matches!(two.receive(soon()), Err(LinkError::Closed)));
     }
 
+    /// Of many records, and more than TLS keeps for the socket at a time.
     #[test]
     fn the_longest_message_arrives_in_both_directions() {
-        let (mut one, mut two) = pair();
-        [&mut one, &mut two].into_iter().for_each(Link::trust);
-        let path = vec![[3; 16]; 1];
-        let history = crate::store::History::NONE;
+        let starts = (1..=TERMS_TOLD_MAX as u32).map(|number| TermStart { term: Term::of(number, 7), begins: 64 });
+        let history = History::new(Term::of(1, 9), starts);
         let told = |shard| Told { shard, tag: Tag::FIRST, history: history.clone() };
-        let long = Message::Subscribed(Subscribed { path, shards: (0..1024).map(told).collect() });
-        for (from, to) in [(0, 1), (1, 0)] {
-            let ends = [&mut one, &mut two];
-            let [first, second] = ends;
-            let (from, to) = if (from, to) == (0, 1) { (first, second) } else { (second, first) };
+        let shards = (0..SHARDS_MAX).map(told).collect();
+        let long = Message::Subscribed(Subscribed { path: vec![[3; 16]; PATH_MAX], shards });
+        let passes = |from: &mut Link, to: &mut Link| {
             std::thread::scope(|scope| {
                 scope.spawn(|| from.send(&long, soon()).unwrap());
                 assert_eq!(to.receive(soon()).unwrap(), long);
             });
-        }
+        };
+        let (mut one, mut two) = pair();
+        [&mut one, &mut two].into_iter().for_each(Link::trust);
+        passes(&mut one, &mut two);
+        passes(&mut two, &mut one);
+    }
+
+    /// There is always something to read, and never a message.
+    #[test]
+    fn who_sends_on_without_an_end_is_silent_at_the_deadline() {
+        let (mut one, mut two) = pair();
+        two.trust();
+        one.send_bytes(&(FRAME_BYTES_MAX as u32).to_le_bytes(), soon()).unwrap();
+        let sending = std::thread::spawn(move || {
+            let mut sent = 0;
+            while one.send_bytes(&[0], soon()).is_ok() {
+                sent += 1;
+            }
+            sent
+        });
+        assert!(matches!(two.receive(Instant::now() + Duration::from_millis(100)), Err(LinkError::Silent(_))));
+        drop(two);
+        assert!(sending.join().unwrap() < FRAME_BYTES_MAX, "the message did not come to its end");
     }
 
     /// The two ends of a connection have one binding; another connection has another.

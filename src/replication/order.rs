@@ -3,7 +3,7 @@
 
 use super::REPLICAS_MAX;
 use crate::base::shards::{BadShards, ShardSet};
-use crate::base::term::NUMBER_MAX;
+use crate::base::term::CHOSEN_NUMBER_MAX;
 use std::fmt;
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ pub enum BadOrder {
     #[error("{0}")]
     Shards(#[from] BadShards),
     /// No number of a term that could follow another.
-    #[error("\"{0}\" is no number of a term: write 2 to {NUMBER_MAX}")]
+    #[error("\"{0}\" is no number of a term: write 2 to {CHOSEN_NUMBER_MAX}")]
     Term(String),
     /// An address without a port.
     #[error("\"{0}\" has no port: write HOST:PORT, a --replication port")]
@@ -164,7 +164,7 @@ impl fmt::Display for Order {
 
 /// The number of a term that follows another one.
 fn term_number(text: &str) -> Result<u32, BadOrder> {
-    let number = text.parse().ok().filter(|number| (2..=NUMBER_MAX).contains(number));
+    let number = text.parse().ok().filter(|number| (2..=CHOSEN_NUMBER_MAX).contains(number));
     number.ok_or_else(|| BadOrder::Term(text.into()))
 }
 
@@ -235,7 +235,7 @@ mod tests {
             "promote takeover",
             "promote shards=7 takeover incomplete a:1",
             "promote term=2",
-            "promote shards=7 term=16777215 takeover a:1",
+            "promote shards=7 term=8388607 takeover a:1",
             "detach shards=7",
             "replicate shards=0-511 discard a:1",
         ] {
@@ -264,7 +264,7 @@ mod tests {
             ("replicate a:0", BadOrder::NoPort("a:0".into())),
             ("promote :7", BadOrder::NoPort(":7".into())),
             ("promote term=1", BadOrder::Term("1".into())),
-            ("promote term=16777216", BadOrder::Term("16777216".into())),
+            ("promote term=8388608", BadOrder::Term("8388608".into())),
             ("promote term=-2", BadOrder::Term("-2".into())),
             ("promote term=", BadOrder::Term("".into())),
             ("promote takeover term=3", BadOrder::NoPort("term=3".into())),

@@ -1,9 +1,9 @@
 //! One replica at its primary: the handshake, the data channels, then heartbeats until one side
 //! ends the connection.
 //!
-//! Three rules keep peers from reading what they may not. A peer is told nothing before it has
-//! proved itself. When a replica comes back, its old channels are destroyed before it gets new
-//! ones. When a session ends, its channels are destroyed first.
+//! Three rules keep peers from reading what they may not. A peer is told nothing of the store
+//! before it has proved itself. When a replica comes back, its old channels are destroyed before it
+//! gets new ones. When a session ends, its channels are destroyed first.
 
 use super::ack::AckSlots;
 use super::clock::Clocks;

@@ -72,8 +72,9 @@ pub(super) fn binding(tls: &Connection) -> Result<Binding, Error> {
     tls.export_keying_material(Binding::default(), BINDING_LABEL, Some(b""))
 }
 
+/// The usual one, with X25519 alone: the peer does not choose what a handshake costs.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+    Arc::new(CryptoProvider { kx_groups: vec![ring::kx_group::X25519], ..ring::default_provider() })
 }
 
 /// Any raw key will do, if its owner is at the other end.

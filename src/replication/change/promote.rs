@@ -104,8 +104,8 @@ impl Roles {
 
     /// The term that a promotion in these shards begins: later than any that is known there, or
     /// that this server has stopped for, and of the number that is `reserved` for it, if one is.
-    /// Whoever has discarded what it had, and got nothing since, is born: what others have is of
-    /// another lineage.
+    /// Without that, whoever has discarded what it had, and got nothing since, is born: what others
+    /// have is of another lineage.
     pub(super) fn next_term(&self, shards: ShardSet, reserved: Option<u32>) -> Result<Term, String> {
         let newest = self.latest_term(shards);
         if let Some(number) = reserved {
@@ -136,14 +136,17 @@ impl Roles {
             let Some((peer, error)) = failed.first() else { return Ok((claims, term)) };
             let why = cannot_gather(peer, &error.to_string());
             let knows_later = self.learn(shards, failed.iter().map(|(_, error)| error.known()));
-            let asks_again = knows_later && claims.is_empty() && tries_left > 0;
+            let asks_again = knows_later && claims.is_empty() && tries_left > 0 && reserved.is_none();
             claims.into_iter().for_each(|claim| claim.settle(false));
-            match (asks_again && reserved.is_none(), knows_later) {
-                (false, true) if reserved.is_some() => return Err(format!("{why}; reserve a later term")),
-                (true, _) => log::info!("{why}; asking for a later term"),
-                (false, true) => return Err(format!("{why}; try again: the next term is later")),
-                (false, false) => return Err(why),
+            if !asks_again {
+                let advice = match (knows_later, reserved) {
+                    (false, _) => "",
+                    (true, None) => "; try again: the next term is later",
+                    (true, Some(_)) => "; reserve a later term",
+                };
+                return Err(why + advice);
             }
+            log::info!("{why}; asking for a later term");
         }
         unreachable!("the last try returns")
     }

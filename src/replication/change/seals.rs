@@ -29,6 +29,9 @@ impl Roles {
                 return Err(format!("shard {shard} knows of term {known} already: {} comes too late", seal.term));
             }
         }
+        if seal.term.succeed().is_none() {
+            return Err(format!("no term can follow {}: if it is given up, nobody could go on", seal.term));
+        }
         if let Some((pending, shards)) = self.pending(seal.shards) {
             return Err(format!(
                 "shards {shards} have stopped for term {} and wait for what becomes of it",

@@ -13,6 +13,7 @@ use remora::fabric::{ConnectOptions, Kind};
 use remora::replication::attach::{AttachError, Identity, attach, join};
 use remora::replication::choice::Choice;
 use remora::replication::penalties::SharedPenalties;
+use remora::replication::reached::Holder;
 use remora::replication::secret::Secret;
 
 const KEYS: usize = 1000;
@@ -52,10 +53,21 @@ pub fn goes_on_after_cuts(arguments: &[&str]) {
 /// at once.
 fn come_and_go(proxy: &Proxy, fabric: Kind) -> Result<(), AttachError> {
     let identity = Identity::new([fastrand::u8(..); 16], "come and go");
-    let mut joined = join(&proxy.address.to_string(), &Secret::none(), &identity)?;
+    let mut joined = join(&proxy.address.to_string(), &Secret::none(), &identity, &Holder::new("test"))?;
     let penalties = SharedPenalties::default();
     let choice = Choice::new("", &[fabric], &penalties);
     attach(&mut joined, choice, &ConnectOptions::default(), 1).map(drop)
+}
+
+/// The port has no place free: it ends connections without a word.
+#[test]
+fn a_replica_that_is_turned_away_at_its_start_tries_again() {
+    let primary = Node::primary(&["-m", "8", "-I", "64k"]);
+    let proxy = Proxy::to(primary.port());
+    proxy.expect([Fate::Cut { up: 0, down: 0 }, Fate::Cut { up: ALL, down: 0 }]);
+    let replica = Node::replica(proxy.address, &["--fabric", "tcp"]);
+    assert_eq!(proxy.expected(), 0);
+    in_sync(&primary, &[&replica]);
 }
 
 /// The handshake is cut after any number of bytes of either side: both sides end it, and the

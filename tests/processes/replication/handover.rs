@@ -277,8 +277,8 @@ fn who_has_stopped_for_a_later_term_says_for_which() {
     in_sync(&next, &[&other]);
 }
 
-/// A leader reserves terms before it uses them: of two orders the one with the later term counts,
-/// whichever comes first.
+/// A leader reserves terms before it uses them: an order that comes late does not undo the one of a
+/// later term, where both ask a server in common.
 #[test]
 fn an_order_with_a_reserved_term_begins_that_one_or_none() {
     let primary = Node::primary(&SHARDS);
