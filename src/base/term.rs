@@ -18,7 +18,10 @@ use std::hash::BuildHasher;
 const NONCE_BITS: u32 = 40;
 const NONCE_MASK: u64 = (1 << NONCE_BITS) - 1;
 /// The last number.
-const NUMBER_MAX: u64 = u64::MAX >> NONCE_BITS;
+const NUMBER_MAX: u32 = (u64::MAX >> NONCE_BITS) as u32;
+/// The last number that somebody may choose. Those behind it are for promotions that take the next
+/// one, so that no choice is the end.
+pub const CHOSEN_NUMBER_MAX: u32 = NUMBER_MAX / 2;
 
 /// See the module. Ordered by number; the order of two of the same number means nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -30,7 +33,7 @@ impl Term {
 
     /// The first term of a log that is born.
     pub fn birth() -> Term {
-        Term::of(1, draw_nonce())
+        Term::numbered(1)
     }
 
     /// Of a number (its low 24 bits count) and a nonce (its low 40).
@@ -60,7 +63,12 @@ impl Term {
 
     /// What a promotion begins where this is the highest that is known. None after the last number.
     pub fn succeed(self) -> Option<Term> {
-        (u64::from(self.number()) < NUMBER_MAX).then(|| Term::of(self.number() + 1, draw_nonce()))
+        (self.number() < NUMBER_MAX).then(|| Term::numbered(self.number() + 1))
+    }
+
+    /// A new term of this number.
+    pub fn numbered(number: u32) -> Term {
+        Term::of(number, draw_nonce())
     }
 }
 
@@ -90,7 +98,7 @@ mod tests {
         let next = one.succeed().unwrap();
         assert_eq!(next.number(), 2);
         assert!(next.follows(one) && !one.follows(next) && !one.follows(one) && !one.follows(other));
-        assert_eq!(Term::of(NUMBER_MAX as u32, 7).succeed(), None);
+        assert_eq!(Term::of(NUMBER_MAX, 7).succeed(), None);
     }
 
     #[test]

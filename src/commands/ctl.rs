@@ -9,8 +9,9 @@
 use super::output::{print, say};
 use crate::base::limits::LOAD_WAIT_SECONDS_MAX;
 use crate::base::shards::ShardSet;
+use crate::base::term::CHOSEN_NUMBER_MAX;
 use crate::load::client::{ClientError, Connection};
-use crate::replication::order::{Change, Order};
+use crate::replication::order::{Change, Order, Promotion};
 use crate::server::address;
 use crate::server::control::{self, Trust};
 use crate::sys::privilege::other_end_of;
@@ -64,6 +65,11 @@ pub enum What {
         /// of them is lost
         #[arg(long)]
         incomplete: bool,
+        /// The number of the term, for programs that reserve terms before they use them: one above
+        /// each that this server, and those that it gathers from, know of in these shards [default:
+        /// the next one]
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(2..=i64::from(CHOSEN_NUMBER_MAX)))]
+        term: Option<u32>,
         /// In which shards.
         #[command(flatten)]
         which: Which,
@@ -133,9 +139,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let text = if *json { serde_json::to_string_pretty(&rows)? + "\n" } else { table(&rows) };
             return Ok(print(format_args!("{text}"))?);
         }
-        What::Promote { gather, take_over, incomplete, which, wait } => {
-            let (take_over, incomplete) = (*take_over, *incomplete);
-            (which.order(Change::Promote { gather: gather.clone(), take_over, incomplete }), wait)
+        What::Promote { gather, take_over, incomplete, term, which, wait } => {
+            let (gather, take_over, incomplete, term) = (gather.clone(), *take_over, *incomplete, *term);
+            (which.order(Change::Promote(Promotion { gather, take_over, incomplete, term })), wait)
         }
         What::Detach { which, wait } => (which.order(Change::Detach), wait),
         What::Replicate { primary, discard, which, wait } => {
@@ -338,14 +344,10 @@ mod tests {
         for primary in ["host:7\r\nflush_all", "a\r\nflush_all\r\nx:7", "a:1 b:2", " a:1", "a", ""] {
             assert!(check(&replicate(primary)).is_err(), "{primary:?}");
         }
-        assert!(
-            check(&Change::Promote { gather: vec!["a:1 b:2".into()], take_over: false, incomplete: false }.into())
-                .is_err()
-        );
-        assert!(
-            check(&Change::Promote { gather: vec!["incomplete".into()], take_over: false, incomplete: false }.into())
-                .is_err()
-        );
+        let promote =
+            |peer: &str| Change::Promote(Promotion { gather: vec![peer.into()], ..Promotion::default() }).into();
+        assert!(check(&promote("a:1 b:2")).is_err());
+        assert!(check(&promote("incomplete")).is_err());
     }
 
     #[test]

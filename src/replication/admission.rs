@@ -7,11 +7,14 @@ use super::choice::Choice;
 use super::follow::{FollowConfig, SessionEnd};
 use super::link::Link;
 use super::push::Mode;
+use super::reached::{Holder, Taken};
+use super::standing::ServerNumber;
 use super::unfit::{Refusals, Unfit};
 use super::wire::{Message, Refusal, Subscribed, Welcome};
 use crate::base::shards::ShardSet;
 use crate::store::Store;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// In which shards a primary is to be followed.
@@ -40,6 +43,8 @@ pub struct Attached {
     pub channels: Channels,
     /// What the primary has told of the shards that are subscribed to.
     pub subscribed: Subscribed,
+    /// The place there.
+    pub taken: Taken,
 }
 
 impl From<Joined> for Admitted {
@@ -60,6 +65,16 @@ impl Admitted {
     /// What the primary has said.
     pub fn welcome(&self) -> &Welcome {
         &self.joined.welcome
+    }
+
+    /// The primary's number.
+    pub fn server(&self) -> ServerNumber {
+        self.joined.server
+    }
+
+    /// Who has the place there.
+    pub fn holder(&self) -> &Arc<Holder> {
+        self.joined.taken.holder()
     }
 
     /// The fabric, and why that one; empty before there is one.
@@ -83,8 +98,8 @@ impl Admitted {
         self.connect(config, Sought { shards, each: ShardSet::default() }, store)?;
         let channels = self.channels.take().expect("connected above");
         let subscribed = subscribe(&mut self.joined, shards, channels.channels.len(), &config.chain)?;
-        let Joined { link, welcome, .. } = self.joined;
-        Ok(Attached { link, welcome, channels, subscribed })
+        let Joined { link, welcome, taken, .. } = self.joined;
+        Ok(Attached { link, welcome, channels, subscribed, taken })
     }
 
     fn connect(&mut self, config: &FollowConfig, sought: Sought, store: &Store) -> Result<(), SessionEnd> {

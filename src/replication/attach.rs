@@ -11,16 +11,18 @@ use super::link::{Link, LinkError};
 use super::penalties::NOT_YET_PAUSE;
 use super::push::inbox::Inbox;
 use super::push::layout::Layout;
+use super::reached::{Holder, Reached, Taken};
 use super::regions;
 use super::secret::{Secret, Side};
 use super::shares::{PULLERS_MAX, Shares};
-use super::standing::Chain;
+use super::standing::{Chain, ServerNumber};
 use super::wire::{Greeting, Join, Message, PROGRAM_VERSION, Refusal, Subscribed, VERSION, Wanted, Welcome};
 use crate::base::shards::ShardSet;
 use crate::fabric::{self, Channel, ConnectOptions, FabricError, Invitation, Kind, Token};
 use crate::sys::random::random;
 use crate::sys::reach;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
@@ -39,6 +41,15 @@ pub struct Identity {
     pub replica: [u8; 16],
     /// Its name, for people.
     pub name: String,
+    /// The servers at which it has a place.
+    pub reached: Arc<Reached>,
+}
+
+impl Identity {
+    /// Of a replica that has reached nobody.
+    pub fn new(replica: [u8; 16], name: impl Into<String>) -> Identity {
+        Identity { replica, name: name.into(), reached: Arc::default() }
+    }
 }
 
 /// An admitted replica, before it has a channel.
@@ -47,6 +58,10 @@ pub struct Joined {
     pub link: Link,
     /// What the primary has said.
     pub welcome: Welcome,
+    /// Its number.
+    pub server: ServerNumber,
+    /// The place there.
+    pub taken: Taken,
 }
 
 /// Connected data channels.
@@ -81,10 +96,14 @@ pub enum AttachError {
     /// The same, but one of them is being made ready.
     #[error("no fabric can be used yet: {0}")]
     NotYet(String),
-    /// The primary has forgotten what it had granted: another connection of this server may have
-    /// taken its place.
-    #[error("the primary has let go of what it had granted: {0}")]
-    Forgotten(String),
+    /// Another connection of this process has reached the same server.
+    #[error("it is the server that is followed at {}", holder.name())]
+    Twin {
+        /// Its number.
+        server: ServerNumber,
+        /// Who has the place there.
+        holder: Arc<Holder>,
+    },
     /// The system gives no thread.
     #[error("cannot start a thread: {0}; raise `ulimit -u`")]
     Thread(std::io::Error),
@@ -106,15 +125,6 @@ impl AttachError {
         }
     }
 
-    /// The place at the primary may have gone to another connection of this server.
-    pub(super) fn is_place_lost(&self) -> bool {
-        match self {
-            AttachError::Forgotten(_) | AttachError::Link(_, LinkError::Closed) => true,
-            AttachError::Link(_, LinkError::Refused(why, _)) => *why == Refusal::Replaced,
-            _ => false,
-        }
-    }
-
     /// How long to wait for the next try; `pause` if this error says nothing about that.
     pub(super) fn pause(&self, pause: Duration) -> Duration {
         match self {
@@ -128,9 +138,9 @@ impl AttachError {
 }
 
 /// A control connection to the server at `address` (HOST:PORT), on which both sides have proved
-/// that they have the secret. Looking its name up and trying its addresses take
-/// [`HANDSHAKE_WAIT_MAX`] together, the proofs are to be there by `deadline`.
-pub fn meet(address: &str, secret: &Secret, deadline: Instant) -> Result<Link, AttachError> {
+/// that they have the secret, and that server's number. Looking its name up and trying its
+/// addresses take [`HANDSHAKE_WAIT_MAX`] together, the proofs are to be there by `deadline`.
+pub fn meet(address: &str, secret: &Secret, deadline: Instant) -> Result<(Link, ServerNumber), AttachError> {
     let until = Instant::now() + HANDSHAKE_WAIT_MAX;
     let unknown = |error| AttachError::Resolve(address.into(), error);
     let addresses = reach::resolve(address, until).map_err(unknown)?;
@@ -138,30 +148,28 @@ pub fn meet(address: &str, secret: &Secret, deadline: Instant) -> Result<Link, A
         Some(address) => AttachError::Connect(address, error),
         None => unknown(error),
     })?;
-    let mut link = Link::new(stream).map_err(unknown)?;
-    let address = link.peer();
+    let address = stream.peer_addr().map_err(unknown)?;
     let failed = |error| AttachError::Link(address, error);
-    let ours = Greeting { version: VERSION, nonce: random().map_err(AttachError::Random)? };
-    link.send(&Message::Hello(ours), deadline).map_err(failed)?;
-    let theirs = match link.receive(deadline).map_err(failed)? {
-        Message::Challenge(greeting) => greeting,
-        other => return Err(failed(LinkError::OutOfPlace(other.name()))),
-    };
-    let proof = secret.prove(Side::Replica, &ours, &theirs);
-    link.send(&Message::Prove { proof }, deadline).map_err(failed)?;
+    let mut link = Link::connected(stream, deadline).map_err(failed)?;
+    let greeting = Greeting { version: VERSION, proof: secret.prove(Side::Replica, link.binding()) };
+    link.send(&Message::Hello(greeting), deadline).map_err(failed)?;
     match link.receive(deadline).map_err(failed)? {
-        Message::Accept { proof } if secret.check(Side::Primary, &ours, &theirs, &proof) => link.trust(),
-        Message::Accept { .. } => return Err(AttachError::Impostor(address)),
-        other => return Err(failed(LinkError::OutOfPlace(other.name()))),
+        Message::Accept { greeting, server } if secret.check(Side::Primary, link.binding(), &greeting.proof) => {
+            link.trust();
+            Ok((link, server))
+        }
+        Message::Accept { .. } => Err(AttachError::Impostor(address)),
+        other => Err(failed(LinkError::OutOfPlace(other.name()))),
     }
-    Ok(link)
 }
 
-/// Be admitted at `primary` (HOST:PORT). Reaching it takes [`HANDSHAKE_WAIT_MAX`] at most, the
-/// handshake as long once more.
-pub fn join(primary: &str, secret: &Secret, identity: &Identity) -> Result<Joined, AttachError> {
+/// Be admitted at `primary` (HOST:PORT); the place there is for `holder`. Reaching it takes
+/// [`HANDSHAKE_WAIT_MAX`] at most, the handshake as long once more.
+pub fn join(primary: &str, secret: &Secret, identity: &Identity, holder: &Arc<Holder>) -> Result<Joined, AttachError> {
     let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
-    let mut link = meet(primary, secret, deadline)?;
+    let (mut link, server) = meet(primary, secret, deadline)?;
+    let twin = |holder| AttachError::Twin { server, holder };
+    let taken = identity.reached.take(identity.replica, server, holder).map_err(twin)?;
     let failed = |peer| move |error| AttachError::Link(peer, error);
     let failed = failed(link.peer());
     let join = Join {
@@ -172,7 +180,7 @@ pub fn join(primary: &str, secret: &Secret, identity: &Identity) -> Result<Joine
     };
     link.send(&Message::Join(join), deadline).map_err(failed)?;
     match link.receive(deadline).map_err(failed)? {
-        Message::Welcome(welcome) => Ok(Joined { link, welcome }),
+        Message::Welcome(welcome) => Ok(Joined { link, welcome, server, taken }),
         other => Err(failed(LinkError::OutOfPlace(other.name()))),
     }
 }

@@ -51,16 +51,10 @@ fn primary_goes_on(link: &mut Link, is_stopping: impl Fn() -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::clock::Clocks;
+    use super::super::link::tests::pair;
     use super::super::standing::Distance;
     use super::super::wire::Beat;
     use super::*;
-    use std::net::{TcpListener, TcpStream};
-
-    fn pair() -> (Link, Link) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let one = Link::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap()).unwrap();
-        (one, Link::new(listener.accept().unwrap().0).unwrap())
-    }
 
     fn say(link: &mut Link, message: &Message) {
         link.send(message, Instant::now() + Duration::from_secs(10)).unwrap();

@@ -17,10 +17,9 @@
 mod promote;
 mod seals;
 
-use super::HANDSHAKE_WAIT_MAX;
 use super::admission::{Admitted, Sought};
-use super::attach::{AttachError, join};
-use super::follow::{Follow, FollowConfig, Following, SessionEnd};
+use super::attach::AttachError;
+use super::follow::{Follow, FollowConfig, Following};
 use super::lineage::Discard;
 use super::node::Node;
 use super::order::{Change, Order};
@@ -39,36 +38,6 @@ use std::time::{Duration, Instant};
 const FOLLOW_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Pause between two looks while waiting.
 const LOOK: Duration = Duration::from_micros(200);
-
-/// Longest time in which an order takes its place at a primary again, when another connection of
-/// this server has got it: as long as a handshake of that connection may take.
-const PLACE_WAIT_MAX: Duration = HANDSHAKE_WAIT_MAX;
-/// Pause before the place is taken again.
-const PLACE_PAUSE: Duration = Duration::from_millis(20);
-
-/// Why a primary is not followed, in words for people.
-enum NotFollowed {
-    /// The place there may have gone to another connection of this server.
-    PlaceLost(String),
-    /// For a reason that stays.
-    Final(String),
-}
-
-impl From<AttachError> for NotFollowed {
-    fn from(error: AttachError) -> NotFollowed {
-        let words = error.to_string();
-        if error.is_place_lost() { NotFollowed::PlaceLost(words) } else { NotFollowed::Final(words) }
-    }
-}
-
-impl From<SessionEnd> for NotFollowed {
-    fn from(end: SessionEnd) -> NotFollowed {
-        match end {
-            SessionEnd::Attach(error) => error.into(),
-            end => NotFollowed::Final(end.to_string()),
-        }
-    }
-}
 
 /// The outcome of an order, in words for people: what was done, or why nothing was.
 type Words = Result<String, String>;
@@ -111,7 +80,7 @@ impl Roles {
             ));
         }
         let changed = match &order.change {
-            Change::Promote { gather, take_over, incomplete } => self.promote(shards, gather, *take_over, *incomplete),
+            Change::Promote(promotion) => self.promote(shards, promotion),
             Change::Detach => self.detach(shards),
             Change::Replicate { primary, discard } => self.replicate(shards, primary, *discard),
         };
@@ -244,20 +213,16 @@ impl Roles {
         }
     }
 
-    /// Two followings may turn out to be of one server: where one was begun by a name that had not
-    /// led to anybody yet, and an order has named the server otherwise. It gives their sessions one
-    /// place, which each would take from the other for ever. So one of them takes over the shards.
+    /// A following may turn out to be of a server that another one follows: where it was begun by a
+    /// name that had not led to anybody yet. It stands back then, and the other one takes over its
+    /// shards.
     pub(super) fn join_twins(&mut self) {
-        let is_twin = |one: &Following, other: &Following| {
-            let stays = !one.is_stopping() && !other.is_stopping();
-            stays && one.follow().is_of_same_server(other.follow())
-        };
-        let count = self.followings.len();
-        let mut pairs = (0..count).flat_map(|one| (one + 1..count).map(move |other| (one, other)));
-        let Some((one, other)) = pairs.find(|(one, other)| is_twin(&self.followings[*one], &self.followings[*other]))
-        else {
-            return;
-        };
+        let stays = |one: &usize| !self.followings[*one].is_stopping();
+        let all = || (0..self.followings.len()).filter(stays);
+        let is_twin =
+            |one: usize, other: usize| self.followings[one].follow().is_twin_of(self.followings[other].follow());
+        let pair = all().find_map(|one| all().find(|other| is_twin(one, *other)).map(|other| (one, other)));
+        let Some((one, other)) = pair else { return };
         let shards = self.followings[one].follow().shards();
         // Where it does not let go in time it keeps them, and this is tried again.
         if self.release(shards).is_ok() {
@@ -296,7 +261,8 @@ impl Roles {
 
     fn replicate(&mut self, shards: ShardSet, primary: &str, discard: bool) -> Words {
         let config = self.node.config.follow.of(primary);
-        let known = self.followings.iter().position(|one| one.follow().primary() == primary);
+        let is_it = |one: &Following| !one.is_stopping() && one.follow().primary() == primary;
+        let known = self.followings.iter().position(is_it);
         if let Some(known) = known {
             let follow = self.followings[known].follow();
             if shards.without(follow.shards()).is_empty() && follow.snapshot().state == "following" {
@@ -307,39 +273,20 @@ impl Roles {
         self.follow_at(config, Sought { shards, each: shards }, discard)
     }
 
-    /// Follow a primary that is not followed yet. With `discard` what is here may be given up in
-    /// each shard that is asked for, if the primary is of another lineage.
-    ///
-    /// A following of this server may be joining the same primary at this moment, by another name.
-    /// The primary gives both one place, so each takes it from the other. Then this is tried again,
-    /// until it is known whom that following has reached.
-    fn follow_at(&mut self, config: FollowConfig, sought: Sought, discard: bool) -> Words {
-        let until = Instant::now() + PLACE_WAIT_MAX;
-        loop {
-            match self.try_follow_at(config.clone(), sought, discard) {
-                Err(NotFollowed::PlaceLost(_)) if Instant::now() < until && !self.node.is_ending() => {
-                    std::thread::sleep(PLACE_PAUSE);
-                }
-                Err(NotFollowed::PlaceLost(words) | NotFollowed::Final(words)) => return Err(words),
-                Ok(done) => return Ok(done),
-            }
-        }
-    }
-
-    fn try_follow_at(
-        &mut self,
-        mut config: FollowConfig,
-        sought: Sought,
-        discard: bool,
-    ) -> Result<String, NotFollowed> {
+    /// Follow a primary that is not followed by this name. With `discard` what is here may be given
+    /// up in each shard that is asked for, if the primary is of another lineage.
+    fn follow_at(&mut self, mut config: FollowConfig, sought: Sought, discard: bool) -> Words {
         // Nothing has changed before this succeeds: if that primary cannot be followed, this server
         // keeps its roles.
-        let joined = join(&config.primary, &config.secret, &config.identity)?;
-        let is_it = |one: &Following| one.follow().is_of_welcome(&joined.welcome);
-        if let Some(known) = self.followings.iter().position(is_it) {
-            // Its session has lost its place to this one.
-            return self.follow_again(known, config, sought, discard).map_err(NotFollowed::Final);
-        }
+        let joined = match config.join() {
+            Ok(joined) => joined,
+            Err(AttachError::Twin { server, holder }) => {
+                let known = self.followings.iter().position(|one| one.follow().is(&holder));
+                let known = known.ok_or_else(|| AttachError::Twin { server, holder }.to_string())?;
+                return self.follow_again(known, config, sought, discard);
+            }
+            Err(error) => return Err(error.to_string()),
+        };
         let of = |shard: usize| joined.welcome.histories.get(shard).map(|theirs| (shard, theirs.origin()));
         let allowed = sought.each.iter().filter(|_| discard).filter_map(of);
         config.discard = match config.discard {
@@ -347,8 +294,8 @@ impl Roles {
             Discard::For(before) => Discard::For(before.into_iter().chain(allowed).collect()),
             Discard::Never => Discard::For(allowed.collect()),
         };
-        let admitted = Admitted::of(joined, &config, sought, &self.node.store)?;
-        self.follow_admitted(config, admitted, sought).map_err(NotFollowed::Final)
+        let admitted = Admitted::of(joined, &config, sought, &self.node.store).map_err(|error| error.to_string())?;
+        self.follow_admitted(config, admitted, sought)
     }
 
     /// The following of a primary is replaced by one that has these shards as well.

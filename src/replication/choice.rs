@@ -15,8 +15,6 @@ pub struct Choice<'a> {
     passed_over: Vec<String>,
     /// One is being made ready.
     is_not_yet: bool,
-    /// The primary has forgotten what it had granted.
-    is_forgotten: bool,
 }
 
 impl<'a> Choice<'a> {
@@ -32,7 +30,7 @@ impl<'a> Choice<'a> {
         let passed_over =
             waiting.map(|one| format!("{}, and is tried last for {} s", one.why, one.left.as_secs() + 1)).collect();
         drop(known);
-        Choice { primary, penalties, order, passed_over, is_not_yet: false, is_forgotten: false }
+        Choice { primary, penalties, order, passed_over, is_not_yet: false }
     }
 
     /// In the order in which they are to be tried.
@@ -49,7 +47,6 @@ impl<'a> Choice<'a> {
     /// fabric works, and has no penalty.
     pub fn failed(&mut self, kind: Kind, error: &FabricError) {
         if error.cause == Cause::UnknownToken {
-            self.is_forgotten = true;
             self.passed_over.push(error.to_string());
         } else {
             self.penalize(kind, error.to_string());
@@ -82,11 +79,7 @@ impl<'a> Choice<'a> {
     /// None could be used.
     pub fn none(self) -> AttachError {
         let why = self.passed_over.join("; ");
-        match (self.is_forgotten, self.is_not_yet) {
-            (true, _) => AttachError::Forgotten(why),
-            (false, true) => AttachError::NotYet(why),
-            (false, false) => AttachError::NoFabric(why),
-        }
+        if self.is_not_yet { AttachError::NotYet(why) } else { AttachError::NoFabric(why) }
     }
 }
 
@@ -103,11 +96,11 @@ mod tests {
         forgotten.failed(Kind::Shm, &failed(Kind::Shm, Cause::UnknownToken));
         assert_eq!(choice().order(), [Kind::Shm, Kind::Tcp], "no penalty");
         let none = forgotten.none();
-        assert!(matches!(none, AttachError::Forgotten(_)) && none.is_place_lost(), "{none}");
+        assert!(matches!(none, AttachError::NoFabric(_)), "{none}");
         let mut refused = choice();
         refused.failed(Kind::Shm, &failed(Kind::Shm, Cause::Refused));
         assert_eq!(choice().order(), [Kind::Tcp, Kind::Shm]);
         let none = refused.none();
-        assert!(matches!(none, AttachError::NoFabric(_)) && !none.is_place_lost(), "{none}");
+        assert!(matches!(none, AttachError::NoFabric(_)), "{none}");
     }
 }

@@ -5,6 +5,7 @@ use super::HANDSHAKE_WAIT_MAX;
 use super::attach::{AttachError, meet};
 use super::link::{Link, LinkError};
 use super::secret::Secret;
+use super::standing::ServerNumber;
 use super::wire::{Message, NotSealed, Seal, SealedShard};
 use crate::base::term::Term;
 use std::net::SocketAddr;
@@ -42,6 +43,8 @@ impl ClaimError {
 pub struct Claim {
     /// Its replication port, HOST:PORT, as it was given.
     pub peer: String,
+    /// Its number.
+    pub server: ServerNumber,
     link: Link,
     sealed: Vec<SealedShard>,
 }
@@ -50,13 +53,13 @@ impl Claim {
     /// Seal `peer`.
     pub fn ask(peer: &str, secret: &Secret, seal: &Seal) -> Result<Claim, ClaimError> {
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
-        let mut link = meet(peer, secret, deadline)?;
+        let (mut link, server) = meet(peer, secret, deadline)?;
         let address = link.peer();
         let failed = |error| AttachError::Link(address, error);
         link.send(&Message::Seal(seal.clone()), deadline).map_err(failed)?;
         match link.receive(deadline).map_err(failed)? {
             Message::Sealed(sealed) if sealed.iter().map(|one| one.shard).eq(seal.shards.iter()) => {
-                Ok(Claim { peer: peer.into(), link, sealed })
+                Ok(Claim { peer: peer.into(), server, link, sealed })
             }
             Message::NotSealed(NotSealed { known, words }) => Err(ClaimError::NotSealed { at: address, known, words }),
             other => Err(failed(LinkError::OutOfPlace(other.name())).into()),

@@ -27,12 +27,13 @@ use super::link::LinkError;
 use super::penalties::SharedPenalties;
 use super::pull::{LaneEnd, PullError, Puller};
 use super::push::Mode;
+use super::reached::Holder;
 use super::report::{FollowView, Report};
 use super::secret::Secret;
 use super::shares::Shares;
 use super::standing::{Chain, ServerNumber, Standing};
 use super::unfit::{Refusals, Unfit};
-use super::wire::{Message, Refusal, Welcome};
+use super::wire::{Message, Refusal};
 use crate::base::shards::ShardSet;
 use crate::fabric::{Channel, ConnectOptions, FabricError, Kind};
 use crate::store::Store;
@@ -69,6 +70,8 @@ pub struct FollowConfig {
     pub options: ConnectOptions,
     /// Who this is.
     pub identity: Identity,
+    /// Who has the place at the primary. Each following is another one.
+    pub holder: Arc<Holder>,
     /// Longest pause between two looks where nothing moves; zero spins.
     pub pause_max: Duration,
     /// Silence after which the primary counts as gone.
@@ -93,7 +96,12 @@ impl FollowConfig {
     /// The same, but another primary.
     #[must_use]
     pub fn of(&self, primary: &str) -> FollowConfig {
-        FollowConfig { primary: primary.into(), ..self.clone() }
+        FollowConfig { primary: primary.into(), holder: Holder::new(primary), ..self.clone() }
+    }
+
+    /// Be admitted by the primary, as [`join`] says.
+    pub fn join(&self) -> Result<Joined, AttachError> {
+        join(&self.primary, &self.secret, &self.identity, &self.holder)
     }
 
     /// The fabrics of auto.
@@ -117,7 +125,7 @@ pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, A
     let until = Instant::now() + patience;
     let mut pause = RETRY_PAUSE_MIN;
     loop {
-        match join(&config.primary, &config.secret, &config.identity) {
+        match config.join() {
             Ok(joined) => return Ok(joined),
             // A refusal by the primary is final as a rule. A primary that cannot be reached may
             // come back.
@@ -161,20 +169,21 @@ pub enum SessionEnd {
     Stopped,
 }
 
-/// A server that is followed: it may have several names.
-#[derive(Clone, Copy)]
-struct Server {
-    number: Option<ServerNumber>,
-    host: [u8; 16],
-    client_port: u16,
+/// Whom a following has reached, by the name that it has been given.
+#[derive(Clone)]
+enum Whom {
+    /// This server, where it has the place.
+    Server(ServerNumber),
+    /// This server, where another one has it.
+    Twin(ServerNumber, Arc<Holder>),
 }
 
 /// What the threads that follow share with the rest of the process.
 pub struct Follow {
     config: FollowConfig,
     standing: Arc<Standing>,
-    /// Who is followed, as of the last session.
-    server: Mutex<Option<Server>>,
+    /// As of the last time that anybody was reached.
+    whom: Mutex<Option<Whom>>,
     view: Mutex<FollowView>,
     stopping: AtomicBool,
     hold: Hold,
@@ -208,31 +217,28 @@ impl Follow {
         &self.config.primary
     }
 
-    fn note_server(&self, welcome: &Welcome, path: &[ServerNumber]) {
-        let Welcome { host, client_port, .. } = *welcome;
-        let server = Server { number: path.first().copied(), host, client_port };
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+    fn note(&self, whom: Whom) {
+        *self.whom.lock().unwrap_or_else(PoisonError::into_inner) = Some(whom);
     }
 
-    fn server(&self) -> Option<Server> {
-        *self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    fn whom(&self) -> Option<Whom> {
+        self.whom.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether it follows the server with this number, under whatever name.
     pub fn is_of_server(&self, number: &ServerNumber) -> bool {
-        self.server().is_some_and(|server| server.number == Some(*number))
+        matches!(self.whom(), Some(Whom::Server(server)) if server == *number)
     }
 
-    /// Whether both have been admitted by the same server last, under whatever names.
-    pub fn is_of_same_server(&self, other: &Follow) -> bool {
-        other.server().and_then(|server| server.number).is_some_and(|number| self.is_of_server(&number))
+    /// Whether `holder` is this following.
+    pub fn is(&self, holder: &Arc<Holder>) -> bool {
+        Arc::ptr_eq(&self.config.holder, holder)
     }
 
-    /// Whether it follows the server that has said this welcome, under whatever name. (A server
-    /// without a port for clients is not known again.)
-    pub fn is_of_welcome(&self, welcome: &Welcome) -> bool {
-        let is_it = |server: Server| (server.host, server.client_port) == (welcome.host, welcome.client_port);
-        welcome.client_port != 0 && welcome.host != [0; 16] && self.server().is_some_and(is_it)
+    /// Whether it has reached the server that `other` follows, and stands back.
+    pub fn is_twin_of(&self, other: &Follow) -> bool {
+        let Some(Whom::Twin(server, holder)) = self.whom() else { return false };
+        other.is(&holder) && other.is_of_server(&server)
     }
 
     /// Where this following stands.
@@ -284,6 +290,9 @@ impl Follow {
             }
             if let SessionEnd::Attach(error) = &end {
                 pause = error.pause(pause);
+                if let AttachError::Twin { server, holder } = error {
+                    self.note(Whom::Twin(*server, holder.clone()));
+                }
             }
             self.tell(&end);
             rest(pause, || self.is_stopping());
@@ -364,21 +373,22 @@ impl Follow {
     ) -> Result<Infallible, SessionEnd> {
         let admitted = match admitted {
             Some(admitted) => admitted,
-            None => Admitted::from(join(&self.config.primary, &self.config.secret, &self.config.identity)?),
+            None => Admitted::from(self.config.join()?),
         };
+        self.note(Whom::Server(admitted.server()));
         if self.is_stopping() {
             return Err(SessionEnd::Stopped);
         }
         self.view().state = "joining";
         let chosen_at = Instant::now();
         let wanted = self.hold.wanted();
-        let Attached { link, welcome, channels, subscribed } = admitted.attach(&self.config, wanted, store)?;
+        let Attached { link, welcome, channels, subscribed, taken: _taken } =
+            admitted.attach(&self.config, wanted, store)?;
         let Channels { channels, fabric } = channels;
-        self.note_server(&welcome, &subscribed.path);
         self.standing.comes_through(subscribed.path);
         let told = subscribed.shards;
         log::info!("following {} over {fabric}, pullers: {}", self.config.primary, channels.len());
-        let kind = channels[0].kind();
+        let (kind, offered) = (channels[0].kind(), welcome.fabrics);
         if let Some(cores) = cores {
             stay_near(channels[0].numa_node(), cores);
         }
@@ -402,7 +412,6 @@ impl Follow {
         };
         let mut subscriptions = Subscriptions::new(chosen_at);
         subscriptions.ask(told.iter().map(|told| told.shard).collect(), chosen_at);
-        let offered = welcome.fabrics;
         let mut session =
             Session { link, store, shares, subscriptions, before, kind, chosen_at, offered, has_told_discard: false };
         let ended = self.pull_on(&mut session, &mut pullers, told, watch);

@@ -1,21 +1,39 @@
-//! One end of a control connection: whole messages over a TCP stream, each wait with a bound.
+//! One end of a control connection: whole messages over TLS ([`super::tls`]) over a TCP stream,
+//! each wait with a bound.
 //!
 //! The stream is non-blocking; a wait is a poll with a deadline. A message of which only a part has
-//! arrived is kept until the rest has; no more than one frame is ever kept.
+//! arrived is kept until the rest has; no more than one frame is ever kept, and what TLS keeps of
+//! one record or of one message of its handshake.
 
+use super::tls::{self, Binding, Listening};
 use super::wire::{FRAME_BYTES_MAX, LENGTH_BYTES, Message, Refusal, STRANGER_FRAME_BYTES_MAX, WireError};
 use crate::sys::reach::are_one_host;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustls::Connection;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 16 << 10;
+/// Steps in which a whole message is looked for, where nobody waits for one.
+const STEPS_MAX: usize = 1024;
+
+/// What one step towards the next message has come to.
+enum Step {
+    /// It is here.
+    Whole(Box<Message>),
+    /// More of it may be here.
+    Part,
+    /// Nothing more has arrived.
+    Nothing,
+}
 
 /// See the module.
 pub struct Link {
     stream: TcpStream,
+    tls: Connection,
+    binding: Binding,
     peer: SocketAddr,
     received: Vec<u8>,
     frame_bytes_max: usize,
@@ -33,6 +51,9 @@ pub enum LinkError {
     /// No whole message came in time.
     #[error("the peer said nothing for {0:?}")]
     Silent(Duration),
+    /// What came is not TLS as it should be.
+    #[error("TLS: {0}")]
+    Tls(rustls::Error),
     /// The bytes that came are no message.
     #[error("{0}")]
     Wire(#[from] WireError),
@@ -45,12 +66,39 @@ pub enum LinkError {
 }
 
 impl Link {
-    /// Over a connected stream, with a peer that has not proved itself.
-    pub fn new(stream: TcpStream) -> io::Result<Link> {
+    /// The end that has connected. The handshake of TLS is done by `deadline`; the peer has not
+    /// proved itself then.
+    pub fn connected(stream: TcpStream, deadline: Instant) -> Result<Link, LinkError> {
+        let peer = stream.peer_addr()?;
+        Link::begin(stream, peer, tls::begin(peer.ip()).map_err(LinkError::Tls)?, deadline)
+    }
+
+    /// The same of the end that has listened.
+    pub fn accepted(stream: TcpStream, listening: &Listening, deadline: Instant) -> Result<Link, LinkError> {
+        let peer = stream.peer_addr()?;
+        Link::begin(stream, peer, listening.begin().map_err(LinkError::Tls)?, deadline)
+    }
+
+    fn begin(stream: TcpStream, peer: SocketAddr, tls: Connection, deadline: Instant) -> Result<Link, LinkError> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        let peer = stream.peer_addr()?;
-        Ok(Link { stream, peer, received: Vec::new(), frame_bytes_max: STRANGER_FRAME_BYTES_MAX })
+        let (binding, frame_bytes_max) = (Binding::default(), STRANGER_FRAME_BYTES_MAX);
+        let mut link = Link { stream, tls, binding, peer, received: Vec::new(), frame_bytes_max };
+        while link.tls.is_handshaking() {
+            link.flush(deadline)?;
+            if link.tls.is_handshaking() {
+                link.wait(PollFlags::IN, deadline)?;
+                link.read()?;
+            }
+        }
+        link.flush(deadline)?;
+        link.binding = tls::binding(&link.tls).map_err(LinkError::Tls)?;
+        Ok(link)
+    }
+
+    /// What proofs are bound to.
+    pub fn binding(&self) -> &Binding {
+        &self.binding
     }
 
     /// The peer has proved itself: longer messages are taken from it.
@@ -89,10 +137,25 @@ impl Link {
     pub fn send(&mut self, message: &Message, deadline: Instant) -> Result<(), LinkError> {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
-        let mut rest = &bytes[..];
+        self.send_bytes(&bytes, deadline)
+    }
+
+    /// The same of bytes, which may be no message.
+    pub fn send_bytes(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), LinkError> {
+        let mut rest = bytes;
         while !rest.is_empty() {
-            match self.stream.write(rest) {
-                Ok(count) => rest = &rest[count..],
+            let taken = self.tls.writer().write(rest)?;
+            rest = &rest[taken..];
+            self.flush(deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Have the stream take all that TLS has for it.
+    fn flush(&mut self, deadline: Instant) -> Result<(), LinkError> {
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut self.stream) {
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::OUT, deadline)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
@@ -101,41 +164,82 @@ impl Link {
         Ok(())
     }
 
-    /// The next message, by `deadline`. A refusal is an error.
-    pub fn receive(&mut self, deadline: Instant) -> Result<Message, LinkError> {
-        loop {
-            if let Some(message) = self.try_receive()? {
-                return Ok(message);
+    /// Give TLS what has arrived. False if nothing has.
+    fn read(&mut self) -> Result<bool, LinkError> {
+        match self.tls.read_tls(&mut self.stream) {
+            Ok(0) => return Err(LinkError::Closed),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+        match self.tls.process_new_packets() {
+            Ok(_) => Ok(true),
+            Err(error) => {
+                // The peer learns why, if there is room for that.
+                let _ = self.tls.write_tls(&mut self.stream);
+                Err(match error {
+                    rustls::Error::InvalidMessage(_) if self.tls.is_handshaking() => WireError::Stranger.into(),
+                    error => LinkError::Tls(error),
+                })
             }
-            self.wait(PollFlags::IN, deadline)?;
         }
     }
 
-    /// The next message if it has arrived.
-    pub fn try_receive(&mut self) -> Result<Option<Message>, LinkError> {
+    /// The next message, by `deadline`. A refusal is an error.
+    pub fn receive(&mut self, deadline: Instant) -> Result<Message, LinkError> {
         loop {
-            if let Some((message, bytes)) = Message::decode(&self.received, self.frame_bytes_max)? {
-                self.received.drain(..bytes);
-                return match message {
-                    Message::Refuse { why, words } => Err(LinkError::Refused(why, words)),
-                    message => Ok(Some(message)),
-                };
+            match self.step()? {
+                Step::Whole(message) => return Ok(*message),
+                Step::Nothing => self.wait(PollFlags::IN, deadline)?,
+                // A peer that sends on, and never comes to the end of a message, is silent.
+                Step::Part if Instant::now() >= deadline => return Err(LinkError::Silent(Duration::ZERO)),
+                Step::Part => {}
             }
-            let mut piece = [0; READ_BYTES];
-            let room = (self.frame_bytes_max + LENGTH_BYTES).saturating_sub(self.received.len()).min(READ_BYTES);
-            match self.stream.read(&mut piece[..room]) {
-                Ok(0) => return Err(LinkError::Closed),
-                Ok(count) => self.received.extend_from_slice(&piece[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+        }
+    }
+
+    /// The next message if it has arrived, and is not behind too much else.
+    pub fn try_receive(&mut self) -> Result<Option<Message>, LinkError> {
+        for _ in 0..STEPS_MAX {
+            match self.step()? {
+                Step::Whole(message) => return Ok(Some(*message)),
+                Step::Nothing => return Ok(None),
+                Step::Part => {}
             }
+        }
+        Ok(None)
+    }
+
+    fn step(&mut self) -> Result<Step, LinkError> {
+        if let Some((message, bytes)) = Message::decode(&self.received, self.frame_bytes_max)? {
+            self.received.drain(..bytes);
+            return match message {
+                Message::Refuse { why, words } => Err(LinkError::Refused(why, words)),
+                message => Ok(Step::Whole(Box::new(message))),
+            };
+        }
+        let mut piece = [0; READ_BYTES];
+        let room = (self.frame_bytes_max + LENGTH_BYTES).saturating_sub(self.received.len()).min(READ_BYTES);
+        match self.tls.reader().read(&mut piece[..room]) {
+            Ok(0) => Err(LinkError::Closed),
+            Ok(count) => {
+                self.received.extend_from_slice(&piece[..count]);
+                Ok(Step::Part)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Ok(if self.read()? { Step::Part } else { Step::Nothing })
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(LinkError::Closed),
+            Err(error) => Err(error.into()),
         }
     }
 
     fn wait(&self, for_what: PollFlags, deadline: Instant) -> Result<(), LinkError> {
-        let begin = Instant::now();
-        let left = deadline.saturating_duration_since(begin);
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(LinkError::Silent(left));
+        }
         let mut watched = [PollFd::new(&self.stream, for_what)];
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         match poll(&mut watched, Some(&timeout)) {
@@ -147,15 +251,22 @@ impl Link {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::replication::wire::{Greeting, VERSION};
+    use crate::base::shards::SHARDS_MAX;
+    use crate::base::term::Term;
+    use crate::replication::ack::Tag;
+    use crate::replication::wire::{Greeting, PATH_MAX, Subscribed, TERMS_TOLD_MAX, Told, VERSION};
+    use crate::store::{History, TermStart};
     use std::net::TcpListener;
 
-    fn pair() -> (Link, Link) {
+    /// Two ends of one connection, the one that has connected first.
+    pub fn pair() -> (Link, Link) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let one = Link::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap()).unwrap();
-        (one, Link::new(listener.accept().unwrap().0).unwrap())
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let one = std::thread::spawn(move || Link::connected(stream, soon()).unwrap());
+        let two = Link::accepted(listener.accept().unwrap().0, &Listening::new().unwrap(), soon()).unwrap();
+        (one.join().unwrap(), two)
     }
 
     fn soon() -> Instant {
@@ -165,20 +276,96 @@ mod tests {
     #[test]
     fn messages_arrive_whole_however_they_are_cut() {
         let (mut one, mut two) = pair();
-        let challenge = Message::Challenge(Greeting { version: VERSION, nonce: [7; 32] });
+        let hello = Message::Hello(Greeting { version: VERSION, proof: [7; 32] });
         let mut bytes = Vec::new();
         for _ in 0..3 {
-            challenge.encode(&mut bytes);
+            hello.encode(&mut bytes);
         }
         let writer = std::thread::spawn(move || {
-            bytes.iter().for_each(|byte| one.stream.write_all(&[*byte]).unwrap());
+            // Into records of few bytes, and each record into single bytes.
+            for piece in bytes.chunks(7) {
+                one.tls.writer().write_all(piece).unwrap();
+                let mut sealed = Vec::new();
+                while one.tls.wants_write() {
+                    one.tls.write_tls(&mut sealed).unwrap();
+                }
+                sealed.iter().for_each(|byte| one.stream.write_all(&[*byte]).unwrap());
+            }
             one
         });
         for _ in 0..3 {
-            assert_eq!(two.receive(soon()).unwrap(), challenge);
+            assert_eq!(two.receive(soon()).unwrap(), hello);
         }
         drop(writer.join().unwrap());
         assert!(matches!(two.receive(soon()), Err(LinkError::Closed)));
+    }
+
+    /// Of many records, and more than TLS keeps for the socket at a time.
+    #[test]
+    fn the_longest_message_arrives_in_both_directions() {
+        let starts = (1..=TERMS_TOLD_MAX as u32).map(|number| TermStart { term: Term::of(number, 7), begins: 64 });
+        let history = History::new(Term::of(1, 9), starts);
+        let told = |shard| Told { shard, tag: Tag::FIRST, history: history.clone() };
+        let shards = (0..SHARDS_MAX).map(told).collect();
+        let long = Message::Subscribed(Subscribed { path: vec![[3; 16]; PATH_MAX], shards });
+        let passes = |from: &mut Link, to: &mut Link| {
+            std::thread::scope(|scope| {
+                scope.spawn(|| from.send(&long, soon()).unwrap());
+                assert_eq!(to.receive(soon()).unwrap(), long);
+            });
+        };
+        let (mut one, mut two) = pair();
+        [&mut one, &mut two].into_iter().for_each(Link::trust);
+        passes(&mut one, &mut two);
+        passes(&mut two, &mut one);
+    }
+
+    /// There is always something to read, and never a message.
+    #[test]
+    fn who_sends_on_without_an_end_is_silent_at_the_deadline() {
+        let (mut one, mut two) = pair();
+        two.trust();
+        one.send_bytes(&(FRAME_BYTES_MAX as u32).to_le_bytes(), soon()).unwrap();
+        let sending = std::thread::spawn(move || {
+            let mut sent = 0;
+            while one.send_bytes(&[0], soon()).is_ok() {
+                sent += 1;
+            }
+            sent
+        });
+        assert!(matches!(two.receive(Instant::now() + Duration::from_millis(100)), Err(LinkError::Silent(_))));
+        drop(two);
+        assert!(sending.join().unwrap() < FRAME_BYTES_MAX, "the message did not come to its end");
+    }
+
+    /// The two ends of a connection have one binding; another connection has another.
+    #[test]
+    fn a_binding_is_of_one_connection() {
+        let ((one, two), (other, _)) = (pair(), pair());
+        assert_eq!(one.binding(), two.binding());
+        assert_ne!(one.binding(), other.binding());
+        assert_ne!(*one.binding(), [0; 32]);
+    }
+
+    #[test]
+    fn who_speaks_no_tls_is_a_stranger_on_either_side() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: cache\r\n\r\n").unwrap();
+        let met = Link::accepted(listener.accept().unwrap().0, &Listening::new().unwrap(), soon());
+        assert!(matches!(met.err(), Some(LinkError::Wire(WireError::Stranger))));
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut server = listener.accept().unwrap().0;
+        server.write_all(b"ERROR\r\nERROR\r\n").unwrap();
+        assert!(matches!(Link::connected(stream, soon()).err(), Some(LinkError::Wire(WireError::Stranger))));
+    }
+
+    #[test]
+    fn a_handshake_ends_at_its_deadline() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let deadline = Instant::now() + Duration::from_millis(50);
+        assert!(matches!(Link::connected(stream, deadline).err(), Some(LinkError::Silent(_))));
     }
 
     #[test]
@@ -208,7 +395,7 @@ mod tests {
         let (mut one, mut two) = pair();
         let mut bytes = (STRANGER_FRAME_BYTES_MAX as u32 + 1).to_le_bytes().to_vec();
         bytes.resize(64, 0);
-        one.stream.write_all(&bytes).unwrap();
+        one.send_bytes(&bytes, soon()).unwrap();
         assert!(matches!(two.receive(soon()), Err(LinkError::Wire(WireError::TooLong(_)))));
     }
 }

@@ -6,7 +6,9 @@
 //! | [`wire`] | the control connection's messages, byte by byte |
 //! | [`mod@regions`] | a store's memory as replicas READ it |
 //! | [`secret`] | the shared secret and its proofs |
+//! | [`tls`] | what control connections are encrypted by |
 //! | [`link`] | one end of a control connection |
+//! | [`reached`] | the servers that this process has reached, each by one connection |
 //! | [`offer`] | the primary's side: the replication port, who is admitted, what is offered |
 //! | `places` | how many connections the replication port takes, and who makes room |
 //! | [`session`] | one replica at its primary |
@@ -64,6 +66,7 @@ mod places;
 mod preferred;
 pub mod pull;
 pub mod push;
+pub mod reached;
 pub mod regions;
 pub mod report;
 pub mod resume;
@@ -73,6 +76,7 @@ pub mod secret;
 pub mod session;
 pub mod shares;
 pub mod standing;
+pub mod tls;
 pub mod unfit;
 pub mod wire;
 

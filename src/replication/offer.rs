@@ -17,6 +17,7 @@ use super::report::{OfferCounters, ReplicaView, Report};
 use super::sealing::Sealer;
 use super::secret::Secret;
 use super::standing::Chain;
+use super::tls::Listening;
 use super::{REPLICAS_MAX, host_id, regions};
 use crate::fabric::{Exporter, FabricError, Kind, Regions};
 use crate::store::Store;
@@ -57,6 +58,9 @@ pub enum OfferError {
     /// The address cannot be bound.
     #[error("cannot listen for replicas at {0}: {1}")]
     Listen(SocketAddr, io::Error),
+    /// The kernel gives no random bytes.
+    #[error("cannot make a key for the replication port: {0}")]
+    Key(io::Error),
     /// A fabric cannot begin to make the memory ready.
     #[error("{0}; raise `ulimit -u`, or leave that fabric out of --fabric")]
     Prepare(FabricError),
@@ -73,6 +77,7 @@ pub struct Offer {
     config: OfferConfig,
     address: SocketAddr,
     host: [u8; 16],
+    listening: Listening,
     slots: Mutex<Vec<Slot>>,
     sessions: AtomicU64,
     places: Arc<Places>,
@@ -123,6 +128,7 @@ impl Offer {
         // No worker runs yet, so no turn that leaves a touch out of the log is under way when the
         // first replica comes.
         store.log_touches();
+        let listening = Listening::new().map_err(OfferError::Key)?;
         let listen = config.listen;
         let bound = TcpListener::bind(listen).and_then(|listener| {
             listener.set_nonblocking(true)?;
@@ -137,6 +143,7 @@ impl Offer {
             config,
             address,
             host: host_id(),
+            listening,
             slots: Mutex::default(),
             sessions: AtomicU64::new(0),
             places: Arc::default(),
@@ -185,6 +192,11 @@ impl Offer {
 
     pub(super) fn secret(&self) -> &Secret {
         &self.config.secret
+    }
+
+    /// By which the control connections of replicas are taken.
+    pub(super) fn listening(&self) -> &Listening {
+        &self.listening
     }
 
     pub(super) fn host(&self) -> [u8; 16] {

@@ -3,6 +3,7 @@
 
 use super::REPLICAS_MAX;
 use crate::base::shards::{BadShards, ShardSet};
+use crate::base::term::CHOSEN_NUMBER_MAX;
 use std::fmt;
 use std::time::Duration;
 
@@ -20,15 +21,7 @@ pub struct Order {
 pub enum Change {
     /// Become the primary; first have other servers stop, and bring over what they have and this
     /// one lacks.
-    Promote {
-        /// The replication ports of these, HOST:PORT.
-        gather: Vec<String>,
-        /// Those that are followed as well: whoever is the primary hands over.
-        take_over: bool,
-        /// Even if some shards have nothing here. What other replicas have in those shards is then
-        /// lost.
-        incomplete: bool,
-    },
+    Promote(Promotion),
     /// Follow nobody, and serve what this replica has.
     Detach,
     /// Follow the primary whose replication port this is.
@@ -40,9 +33,26 @@ pub enum Change {
     },
 }
 
+/// How a server is to become the primary.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Promotion {
+    /// The replication ports of these, HOST:PORT.
+    pub gather: Vec<String>,
+    /// Those that are followed as well: whoever is the primary hands over.
+    pub take_over: bool,
+    /// Even if some shards have nothing here. What other replicas have in those shards is then
+    /// lost.
+    pub incomplete: bool,
+    /// The number of the term, which whoever leads has reserved; None: the one after the latest
+    /// that is known here.
+    pub term: Option<u32>,
+}
+
 /// Before the shards, in the word behind an order's name. It cannot be taken for an address,
 /// because what follows is no port.
 const SHARDS: &str = "shards=";
+/// The same before the number of a term.
+const TERM: &str = "term=";
 /// A word before the addresses. It cannot be taken for one, because it has no port.
 const TAKE_OVER: &str = "takeover";
 /// The same.
@@ -55,13 +65,16 @@ const DISCARD: &str = "discard";
 pub enum BadOrder {
     /// There is no such order.
     #[error(
-        "usage: replication promote [shards=LIST] [takeover] [incomplete] [HOST:PORT ...] | detach [shards=LIST] | \
+        "usage: replication promote [shards=LIST] [term=NUMBER] [takeover] [incomplete] [HOST:PORT ...] | detach [shards=LIST] | \
          replicate [shards=LIST] [discard] HOST:PORT"
     )]
     Usage,
     /// No set of shards.
     #[error("{0}")]
     Shards(#[from] BadShards),
+    /// No number of a term that could follow another.
+    #[error("\"{0}\" is no number of a term: write 2 to {CHOSEN_NUMBER_MAX}")]
+    Term(String),
     /// An address without a port.
     #[error("\"{0}\" has no port: write HOST:PORT, a --replication port")]
     NoPort(String),
@@ -77,12 +90,18 @@ impl Order {
         let name = words.next();
         let shards = words.next_if(|word| word.starts_with(SHARDS)).map(|word| word[SHARDS.len()..].parse());
         let shards = shards.transpose()?;
-        let take_over = name == Some("promote") && words.next_if_eq(&TAKE_OVER).is_some();
-        let incomplete = name == Some("promote") && words.next_if_eq(&INCOMPLETE).is_some();
+        let is_promotion = name == Some("promote");
+        let term =
+            words.next_if(|word| is_promotion && word.starts_with(TERM)).map(|word| term_number(&word[TERM.len()..]));
+        let term = term.transpose()?;
+        let take_over = is_promotion && words.next_if_eq(&TAKE_OVER).is_some();
+        let incomplete = is_promotion && words.next_if_eq(&INCOMPLETE).is_some();
         let discard = name == Some("replicate") && words.next_if_eq(&DISCARD).is_some();
         let addresses: Vec<String> = words.map(with_port).collect::<Result<_, _>>()?;
         let change = match (name, addresses.len()) {
-            (Some("promote"), 0..=REPLICAS_MAX) => Change::Promote { gather: addresses, take_over, incomplete },
+            (Some("promote"), 0..=REPLICAS_MAX) => {
+                Change::Promote(Promotion { gather: addresses, take_over, incomplete, term })
+            }
             (Some("promote"), _) => return Err(BadOrder::TooMany),
             (Some("detach"), 0) => Change::Detach,
             (Some("replicate"), 1) => {
@@ -97,7 +116,7 @@ impl Order {
     /// Its name, one word.
     pub fn name(&self) -> &'static str {
         match self.change {
-            Change::Promote { .. } => "promote",
+            Change::Promote(_) => "promote",
             Change::Detach => "detach",
             Change::Replicate { .. } => "replicate",
         }
@@ -119,7 +138,10 @@ impl fmt::Display for Order {
             write!(f, " {SHARDS}{shards}")?;
         }
         let addresses = match &self.change {
-            Change::Promote { gather, take_over, incomplete } => {
+            Change::Promote(Promotion { gather, take_over, incomplete, term }) => {
+                if let Some(term) = term {
+                    write!(f, " {TERM}{term}")?;
+                }
                 if *take_over {
                     write!(f, " {TAKE_OVER}")?;
                 }
@@ -138,6 +160,12 @@ impl fmt::Display for Order {
         };
         addresses.iter().try_for_each(|address| write!(f, " {address}"))
     }
+}
+
+/// The number of a term that follows another one.
+fn term_number(text: &str) -> Result<u32, BadOrder> {
+    let number = text.parse().ok().filter(|number| (2..=CHOSEN_NUMBER_MAX).contains(number));
+    number.ok_or_else(|| BadOrder::Term(text.into()))
 }
 
 /// Check that `text` is HOST:PORT. The host is not resolved here: its name may come to exist later.
@@ -206,6 +234,8 @@ mod tests {
             "promote shards=0-3,9 incomplete a:1",
             "promote takeover",
             "promote shards=7 takeover incomplete a:1",
+            "promote term=2",
+            "promote shards=7 term=8388607 takeover a:1",
             "detach shards=7",
             "replicate shards=0-511 discard a:1",
         ] {
@@ -233,6 +263,12 @@ mod tests {
             ("replicate a", BadOrder::NoPort("a".into())),
             ("replicate a:0", BadOrder::NoPort("a:0".into())),
             ("promote :7", BadOrder::NoPort(":7".into())),
+            ("promote term=1", BadOrder::Term("1".into())),
+            ("promote term=8388608", BadOrder::Term("8388608".into())),
+            ("promote term=-2", BadOrder::Term("-2".into())),
+            ("promote term=", BadOrder::Term("".into())),
+            ("promote takeover term=3", BadOrder::NoPort("term=3".into())),
+            ("detach term=3", BadOrder::NoPort("term=3".into())),
             ("detach a:1 shards=0", BadOrder::NoPort("shards=0".into())),
             (&many, BadOrder::TooMany),
         ] {

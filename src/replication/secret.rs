@@ -1,17 +1,19 @@
 //! The shared secret, and how two sides prove to each other that both have it. A proof is the
-//! HMAC-SHA-256, keyed with the secret, of a label and both sides' greetings: the version that each
-//! speaks, and its nonce. So nobody in between can lower the version that they speak. The label
-//! names the side that makes the proof, so a proof that is sent back to its maker proves nothing.
-//! The secret itself is never sent.
+//! HMAC-SHA-256, keyed with the secret, of a label and of the connection's [`Binding`]: what the
+//! two ends of this one TLS session can compute and nobody else. So a proof is worth something at
+//! the other end of this connection alone: whoever stands in between has two sessions, and cannot
+//! pass it on. The label names the side that makes the proof, so a proof that is sent back to its
+//! maker proves nothing. The secret itself is never sent.
 
-use super::wire::{Greeting, Proof};
+use super::tls::Binding;
+use super::wire::Proof;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::io::Read;
 use std::path::Path;
 
-/// Shortest secret in bytes: somebody who has recorded a handshake can try guesses offline, as many
-/// as they like.
+/// Shortest secret in bytes: a server to which a replica was led astray has the replica's proof,
+/// and can try guesses offline, as many as it likes.
 pub const SECRET_BYTES_MIN: usize = 16;
 /// Longest secret in bytes; a larger file is most likely not a secret.
 pub const SECRET_BYTES_MAX: usize = 1024;
@@ -85,54 +87,44 @@ impl Secret {
         self.0.is_empty()
     }
 
-    fn mac(&self, side: Side, replica: &Greeting, primary: &Greeting) -> Hmac<Sha256> {
+    fn mac(&self, side: Side, binding: &Binding) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of every length");
         mac.update(match side {
             Side::Primary => b"remora replication: primary",
             Side::Replica => b"remora replication: replica",
         });
-        for greeting in [replica, primary] {
-            mac.update(&greeting.version.to_bytes());
-            mac.update(&greeting.nonce);
-        }
+        mac.update(binding);
         mac
     }
 
-    /// The proof that `side` makes for these two greetings.
-    pub fn prove(&self, side: Side, replica: &Greeting, primary: &Greeting) -> Proof {
-        self.mac(side, replica, primary).finalize().into_bytes().into()
+    /// The proof that `side` makes on the connection with this binding.
+    pub fn prove(&self, side: Side, binding: &Binding) -> Proof {
+        self.mac(side, binding).finalize().into_bytes().into()
     }
 
     /// Whether `proof` is the one that `side` makes if it has the secret. Takes the same time for
     /// every wrong proof.
-    pub fn check(&self, side: Side, replica: &Greeting, primary: &Greeting, proof: &Proof) -> bool {
-        self.mac(side, replica, primary).verify_slice(proof).is_ok()
+    pub fn check(&self, side: Side, binding: &Binding, proof: &Proof) -> bool {
+        self.mac(side, binding).verify_slice(proof).is_ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replication::wire::{VERSION, Version};
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn only_who_has_the_secret_proves_it_and_only_for_its_side_and_greetings() {
+    fn only_who_has_the_secret_proves_it_and_only_for_its_side_and_connection() {
         let secret = Secret::new(b"a secret of some length").unwrap();
-        let greeting = |nonce| Greeting { version: VERSION, nonce: [nonce; 32] };
-        let (one, two) = (greeting(1), greeting(2));
-        let proof = secret.prove(Side::Replica, &one, &two);
-        assert!(secret.check(Side::Replica, &one, &two, &proof));
-        assert!(!secret.check(Side::Primary, &one, &two, &proof), "a proof sent back proves nothing");
-        assert!(!secret.check(Side::Replica, &two, &one, &proof));
-        assert!(!secret.check(Side::Replica, &one, &greeting(3), &proof), "an old proof is worth nothing");
-        let changed = |greeting| Greeting { version: Version { minor: 9, ..VERSION }, ..greeting };
-        for (one, two) in [(changed(one), two), (one, changed(two))] {
-            assert!(!secret.check(Side::Replica, &one, &two, &proof), "somebody in between has changed a version");
-        }
+        let (one, two) = ([1; 32], [2; 32]);
+        let proof = secret.prove(Side::Replica, &one);
+        assert!(secret.check(Side::Replica, &one, &proof));
+        assert!(!secret.check(Side::Primary, &one, &proof), "a proof sent back proves nothing");
+        assert!(!secret.check(Side::Replica, &two, &proof), "of another connection");
         let other = Secret::new(b"another secret, as long").unwrap();
-        assert!(!other.check(Side::Replica, &one, &two, &proof));
-        assert!(!Secret::none().check(Side::Replica, &one, &two, &proof));
+        assert!(!other.check(Side::Replica, &one, &proof));
+        assert!(!Secret::none().check(Side::Replica, &one, &proof));
     }
 
     #[test]

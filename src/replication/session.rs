@@ -1,9 +1,9 @@
 //! One replica at its primary: the handshake, the data channels, then heartbeats until one side
 //! ends the connection.
 //!
-//! Three rules keep peers from reading what they may not. A peer is told nothing before it has
-//! proved itself. When a replica comes back, its old channels are destroyed before it gets new
-//! ones. When a session ends, its channels are destroyed first.
+//! Three rules keep peers from reading what they may not. A peer is told nothing of the store
+//! before it has proved itself. When a replica comes back, its old channels are destroyed before it
+//! gets new ones. When a session ends, its channels are destroyed first.
 
 use super::ack::AckSlots;
 use super::clock::Clocks;
@@ -61,20 +61,14 @@ pub enum SessionError {
 
 /// Serve one peer until the connection is over. Returns why it is.
 pub(super) fn serve(offer: &Offer, stream: TcpStream, place: &mut Place) -> SessionError {
-    let mut link = match Link::new(stream) {
+    let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
+    let mut link = match Link::accepted(stream, offer.listening(), deadline) {
         Ok(link) => link,
-        Err(error) => return error.into(),
+        // Without TLS it cannot be told why.
+        Err(error) => return refusing(silent(error.into())),
     };
-    let Err(error) = run(offer, &mut link, place);
-    let error = match error {
-        SessionError::Link(LinkError::Wire(WireError::Major(theirs))) => {
-            SessionError::Refused(Refusal::Version, other_major(theirs))
-        }
-        SessionError::Link(what @ (LinkError::Wire(_) | LinkError::OutOfPlace(_))) => {
-            SessionError::Refused(Refusal::Protocol, what.to_string())
-        }
-        error => error,
-    };
+    let Err(error) = run(offer, &mut link, place, deadline);
+    let error = refusing(error);
     let refusal = match &error {
         SessionError::Refused(why, words) => Some((*why, words.clone())),
         // So that the replica can tell that from the end of this process.
@@ -85,6 +79,29 @@ pub(super) fn serve(offer: &Offer, stream: TcpStream, place: &mut Place) -> Sess
         let _ = link.send(&Message::Refuse { why, words }, Instant::now() + HANDSHAKE_WAIT_MAX);
     }
     error
+}
+
+/// The same where the peer is to be refused: it has said what makes no sense.
+fn refusing(error: SessionError) -> SessionError {
+    match error {
+        SessionError::Link(LinkError::Wire(WireError::Major(theirs))) => {
+            SessionError::Refused(Refusal::Version, other_major(theirs))
+        }
+        SessionError::Link(what @ (LinkError::Tls(_) | LinkError::Wire(_) | LinkError::OutOfPlace(_))) => {
+            SessionError::Refused(Refusal::Protocol, what.to_string())
+        }
+        error => error,
+    }
+}
+
+/// The same in a handshake, where silence makes no sense either.
+fn silent(error: SessionError) -> SessionError {
+    match error {
+        SessionError::Link(silent @ LinkError::Silent(_)) => {
+            SessionError::Refused(Refusal::Protocol, format!("{silent}, in the middle of a handshake"))
+        }
+        error => error,
+    }
 }
 
 /// Whether the channel has failed, or this side has ended it because its log is another one now.
@@ -103,14 +120,12 @@ fn refused<T>(why: Refusal, words: impl Into<String>) -> Result<T, SessionError>
     Err(SessionError::Refused(why, words.into()))
 }
 
-fn run(offer: &Offer, link: &mut Link, place: &mut Place) -> Result<std::convert::Infallible, SessionError> {
-    let silent = |error: SessionError| match error {
-        SessionError::Link(silent @ LinkError::Silent(_)) => {
-            SessionError::Refused(Refusal::Protocol, format!("{silent}, in the middle of a handshake"))
-        }
-        error => error,
-    };
-    let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
+fn run(
+    offer: &Offer,
+    link: &mut Link,
+    place: &mut Place,
+    deadline: Instant,
+) -> Result<std::convert::Infallible, SessionError> {
     authenticate(offer, link, place, deadline).map_err(silent)?;
     let join = match link.receive(deadline).map_err(|error| silent(error.into()))? {
         Message::Join(join) => join,
@@ -153,17 +168,13 @@ fn authenticate(offer: &Offer, link: &mut Link, place: &mut Place, deadline: Ins
         Message::Hello(greeting) => greeting,
         other => return out_of_place(&other),
     };
-    let ours = Greeting { version: VERSION, nonce: random()? };
-    link.send(&Message::Challenge(ours), deadline)?;
-    let proof = match link.receive(deadline)? {
-        Message::Prove { proof } => proof,
-        other => return out_of_place(&other),
-    };
-    if !offer.secret().check(Side::Replica, &theirs, &ours, &proof) {
+    let binding = *link.binding();
+    if !offer.secret().check(Side::Replica, &binding, &theirs.proof) {
         return refused(Refusal::Secret, "the replica has not proved that it has the primary's secret (--secret-file)");
     }
     place.make_known().or_else(|why: NoPlace| refused(Refusal::Busy, why.to_string()))?;
-    link.send(&Message::Accept { proof: offer.secret().prove(Side::Primary, &theirs, &ours) }, deadline)?;
+    let greeting = Greeting { version: VERSION, proof: offer.secret().prove(Side::Primary, &binding) };
+    link.send(&Message::Accept { greeting, server: offer.chain().own() }, deadline)?;
     link.trust();
     Ok(())
 }

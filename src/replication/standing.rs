@@ -151,6 +151,11 @@ impl Chain {
         Chain { own, comes_by: Mutex::default() }
     }
 
+    /// This process.
+    pub fn own(&self) -> ServerNumber {
+        self.own
+    }
+
     /// Whether `server` is this process.
     pub fn is(&self, server: &ServerNumber) -> bool {
         self.own == *server

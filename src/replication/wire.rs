@@ -49,12 +49,8 @@ pub const REGIONS_MAX: usize = 64;
 /// Longest text in a message.
 const TEXT_BYTES_MAX: usize = 400;
 
-/// Bytes of a nonce, of a proof.
-pub const NONCE_BYTES: usize = 32;
-
-/// A random number, used once.
-pub type Nonce = [u8; NONCE_BYTES];
-/// Computed from two nonces and the secret; nobody can compute it without the secret.
+/// Computed from the secret and from what is of this connection alone; nobody can compute it
+/// without the secret.
 pub type Proof = [u8; 32];
 
 /// Why a primary refuses a peer, or a replica its primary.
@@ -95,13 +91,13 @@ pub enum Decline {
     NotYet = 2,
 }
 
-/// What a side says first. The proofs of both sides are bound to what both have said.
+/// What a side says first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Greeting {
     /// What it speaks.
     pub version: Version,
-    /// Its random number.
-    pub nonce: Nonce,
+    /// That it has the secret.
+    pub proof: Proof,
 }
 
 /// One message.
@@ -109,17 +105,12 @@ pub struct Greeting {
 pub enum Message {
     /// Replica: the first message.
     Hello(Greeting),
-    /// Primary: prove that you have the secret.
-    Challenge(Greeting),
-    /// Replica: here is my proof.
-    Prove {
-        /// Over both greetings.
-        proof: Proof,
-    },
-    /// Primary: good, and here is mine.
+    /// Primary: good, the same of mine, and who I am.
     Accept {
-        /// Over both greetings.
-        proof: Proof,
+        /// The primary's.
+        greeting: Greeting,
+        /// Random, made at its start: the same on all connections to it, by whatever address.
+        server: ServerNumber,
     },
     /// Primary, and a replica once it is welcome: no, and why. The connection ends.
     Refuse {
@@ -245,26 +236,24 @@ impl Message {
     fn kind(&self) -> u8 {
         match self {
             Message::Hello(_) => 1,
-            Message::Challenge(_) => 2,
-            Message::Prove { .. } => 3,
-            Message::Accept { .. } => 4,
-            Message::Refuse { .. } => 5,
-            Message::Join(_) => 6,
-            Message::Welcome(_) => 7,
-            Message::Choose { .. } => 8,
-            Message::Grant { .. } => 9,
-            Message::Attached => 10,
-            Message::Heartbeat(_) => 11,
-            Message::Invite(_) => 12,
-            Message::Declined { .. } => 13,
-            Message::Subscribe(_) => 14,
-            Message::Subscribed(_) => 15,
-            Message::Unsubscribe(_) => 16,
-            Message::Seal(_) => 17,
-            Message::Sealed(_) => 18,
-            Message::Begun => 19,
-            Message::GivenUp => 20,
-            Message::NotSealed(_) => 21,
+            Message::Accept { .. } => 2,
+            Message::Refuse { .. } => 3,
+            Message::Join(_) => 4,
+            Message::Welcome(_) => 5,
+            Message::Choose { .. } => 6,
+            Message::Grant { .. } => 7,
+            Message::Attached => 8,
+            Message::Heartbeat(_) => 9,
+            Message::Invite(_) => 10,
+            Message::Declined { .. } => 11,
+            Message::Subscribe(_) => 12,
+            Message::Subscribed(_) => 13,
+            Message::Unsubscribe(_) => 14,
+            Message::Seal(_) => 15,
+            Message::Sealed(_) => 16,
+            Message::Begun => 17,
+            Message::GivenUp => 18,
+            Message::NotSealed(_) => 19,
             Message::Unknown(kind) => *kind,
         }
     }
@@ -273,8 +262,6 @@ impl Message {
     pub fn name(&self) -> &'static str {
         match self {
             Message::Hello(_) => "Hello",
-            Message::Challenge(_) => "Challenge",
-            Message::Prove { .. } => "Prove",
             Message::Accept { .. } => "Accept",
             Message::Refuse { .. } => "Refuse",
             Message::Join(_) => "Join",
@@ -307,8 +294,10 @@ impl Message {
                 out.extend_from_slice(&MAGIC);
                 put_greeting(out, greeting);
             }
-            Message::Challenge(greeting) => put_greeting(out, greeting),
-            Message::Prove { proof } | Message::Accept { proof } => out.extend_from_slice(proof),
+            Message::Accept { greeting, server } => {
+                put_greeting(out, greeting);
+                out.extend_from_slice(server);
+            }
             Message::Refuse { why, words } => {
                 out.push(*why as u8);
                 put_text(out, words);
@@ -386,7 +375,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 
 fn put_greeting(out: &mut Vec<u8>, greeting: &Greeting) {
     out.extend_from_slice(&greeting.version.to_bytes());
-    out.extend_from_slice(&greeting.nonce);
+    out.extend_from_slice(&greeting.proof);
 }
 
 fn put_welcome(out: &mut Vec<u8>, welcome: &Welcome) {

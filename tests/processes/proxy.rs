@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -26,6 +26,8 @@ struct Shared {
     /// The fates of the next connections. Where there is none, everything passes.
     fates: Mutex<VecDeque<Fate>>,
     sockets: Mutex<Vec<TcpStream>>,
+    /// Bytes that were passed on: of replicas, of the primary.
+    passed: [AtomicUsize; 2],
     stopping: AtomicBool,
 }
 
@@ -44,6 +46,7 @@ impl Proxy {
             target: Mutex::new(target),
             fates: Mutex::default(),
             sockets: Mutex::default(),
+            passed: Default::default(),
             stopping: AtomicBool::new(false),
         });
         let accepting = shared.clone();
@@ -69,6 +72,11 @@ impl Proxy {
     /// Fates that no connection has met yet.
     pub fn expected(&self) -> usize {
         self.shared.fates.lock().unwrap().len()
+    }
+
+    /// Bytes that were passed on so far: of replicas, of the primary.
+    pub fn passed(&self) -> [usize; 2] {
+        [0, 1].map(|way| self.shared.passed[way].load(Relaxed))
     }
 
     /// Nothing more is to happen to connections; those of now are cut.
@@ -117,19 +125,27 @@ impl Shared {
         let _ = (replica.set_nodelay(true), primary.set_nodelay(true));
         self.sockets.lock().unwrap().extend([twin(&replica), twin(&primary)]);
         let (from_replica, from_primary) = (twin(&replica), twin(&primary));
-        std::thread::spawn(move || pass(from_replica, primary, up, cuts));
-        std::thread::spawn(move || pass(from_primary, replica, down, cuts));
+        let (of_replica, of_primary) = (self.clone(), self.clone());
+        std::thread::spawn(move || pass(from_replica, primary, up, cuts, &of_replica.passed[0]));
+        std::thread::spawn(move || pass(from_primary, replica, down, cuts, &of_primary.passed[1]));
     }
 }
 
 /// Pass up to `limit` bytes on. Reading ends when either end is shut down.
-fn pass(mut from: TcpStream, mut to: TcpStream, limit: usize, cuts: bool) {
+fn pass(mut from: TcpStream, mut to: TcpStream, limit: usize, cuts: bool, passed: &AtomicUsize) {
     let mut left = limit;
     let mut piece = [0; 4096];
     while left > 0 {
         let wanted = left.min(piece.len());
         match from.read(&mut piece[..wanted]) {
-            Ok(bytes @ 1..) if to.write_all(&piece[..bytes]).is_ok() => left -= bytes,
+            Ok(bytes @ 1..) => {
+                // Before: whoever has received them finds them counted.
+                passed.fetch_add(bytes, Relaxed);
+                left -= bytes;
+                if to.write_all(&piece[..bytes]).is_err() {
+                    break;
+                }
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             _ => break,
         }

@@ -41,6 +41,7 @@
 //! | impostor.rs | a primary that lies, to a replica's process; tests/simulated/pull has lies for the pull loop alone, many times |
 
 mod acks;
+mod between;
 mod chain;
 mod chain_retain;
 mod counted;

@@ -16,6 +16,7 @@ use crate::replication::offer::{Offer, OfferConfig, Running};
 use crate::replication::order::{Order, with_port};
 use crate::replication::penalties::SharedPenalties;
 use crate::replication::push::Mode;
+use crate::replication::reached::Holder;
 use crate::replication::report::{ReplicaView, Report};
 use crate::replication::retain::Retain;
 use crate::replication::secret::Secret;
@@ -202,7 +203,7 @@ impl Plan {
             penalties: SharedPenalties::default(),
             board: Arc::default(),
             chain: Arc::new(Chain::new(replica)),
-            identity: Identity { replica, name: args.replica_name.clone().unwrap_or_else(host_name) },
+            identity: Identity::new(replica, args.replica_name.clone().unwrap_or_else(host_name)),
             orders_from: if args.orders_from_loopback { Origin::ThisHost } else { Origin::ControlSocket },
             acks: AckPolicy { replicas: args.ack_replicas, timeout: Duration::from_millis(args.ack_timeout) },
         })
@@ -247,6 +248,7 @@ impl Plan {
             mode: self.mode,
             options: self.options.clone(),
             identity: self.identity.clone(),
+            holder: Holder::new(self.primary.as_deref().unwrap_or_default()),
             pause_max: self.pause_max,
             silence_max: self.silence_max,
             chain: self.chain.clone(),

@@ -9,6 +9,7 @@ use crate::base::time::UnixSeconds;
 use crate::replication::claim::{Claim, ClaimError};
 use crate::replication::follow::{Follow, Following};
 use crate::replication::lineage::has_nothing;
+use crate::replication::order::Promotion;
 use crate::replication::wire::{Seal, SealedShard};
 use crate::store::line::BIRTH;
 use crate::store::shard::Shard;
@@ -44,23 +45,24 @@ impl Goal {
 }
 
 impl Roles {
-    pub(super) fn promote(&mut self, shards: ShardSet, gather: &[String], take_over: bool, incomplete: bool) -> Words {
+    pub(super) fn promote(&mut self, shards: ShardSet, promotion: &Promotion) -> Words {
+        let Promotion { gather, take_over, incomplete, term } = promotion;
         let shards = shards.without(self.own());
         if shards.is_empty() {
             return Err("this is the primary already".into());
         }
-        let mut peers = gather.to_vec();
-        if take_over {
+        let mut peers = gather.clone();
+        if *take_over {
             peers.extend(self.primaries_of(shards)?);
             peers.sort();
             peers.dedup();
         }
-        let (claims, term) = self.claim(&peers, shards)?;
+        let (claims, term) = self.claim(&peers, shards, *term)?;
         let mut released = Vec::new();
-        let all_stopped = if take_over { primaries_stopped(&claims, shards) } else { Ok(()) };
+        let all_stopped = if *take_over { primaries_stopped(&claims, shards) } else { Ok(()) };
         let began = all_stopped.and_then(|()| self.gather(&claims, shards, &mut released)).and_then(|()| {
             released.extend(self.release(shards)?);
-            self.begin_term(shards, term, incomplete)
+            self.begin_term(shards, term, *incomplete)
         });
         match &began {
             Ok(_) => self.node.store.open_gates(shards.iter()),
@@ -101,20 +103,32 @@ impl Roles {
     }
 
     /// The term that a promotion in these shards begins: later than any that is known there, or
-    /// that this server has stopped for. Whoever has discarded what it had, and got nothing since,
-    /// is born: what others have is of another lineage.
-    pub(super) fn next_term(&self, shards: ShardSet) -> Result<Term, String> {
+    /// that this server has stopped for, and of the number that is `reserved` for it, if one is.
+    /// Without that, whoever has discarded what it had, and got nothing since, is born: what others
+    /// have is of another lineage.
+    pub(super) fn next_term(&self, shards: ShardSet, reserved: Option<u32>) -> Result<Term, String> {
         let newest = self.latest_term(shards);
+        if let Some(number) = reserved {
+            let is_later = number > newest.number();
+            let too_low =
+                || format!("term {number} does not follow {newest}, which is known here: reserve a later one");
+            return is_later.then(|| Term::numbered(number)).ok_or_else(too_low);
+        }
         let term = if newest.is_valid() { newest.succeed() } else { Some(Term::birth()) };
         term.ok_or_else(|| format!("no term can follow {newest}: restart empty"))
     }
 
     /// Choose a term, and have these servers stop for it. If one does not, the others go on. Where
     /// nobody has stopped, because a later term is known there, they are asked again, for one above
-    /// that.
-    fn claim(&mut self, peers: &[String], shards: ShardSet) -> Result<(Vec<Claim>, Term), String> {
+    /// that; not where its number was `reserved`.
+    fn claim(
+        &mut self,
+        peers: &[String],
+        shards: ShardSet,
+        reserved: Option<u32>,
+    ) -> Result<(Vec<Claim>, Term), String> {
         for tries_left in (0..CLAIM_TRIES_MAX).rev() {
-            let term = self.next_term(shards)?;
+            let term = self.next_term(shards, reserved)?;
             // Who stops for this term stops for no other of its number: the next try needs a higher
             // one.
             shards.iter().for_each(|shard| self.promised[shard] = term);
@@ -122,13 +136,17 @@ impl Roles {
             let Some((peer, error)) = failed.first() else { return Ok((claims, term)) };
             let why = cannot_gather(peer, &error.to_string());
             let knows_later = self.learn(shards, failed.iter().map(|(_, error)| error.known()));
-            let asks_again = knows_later && claims.is_empty() && tries_left > 0;
+            let asks_again = knows_later && claims.is_empty() && tries_left > 0 && reserved.is_none();
             claims.into_iter().for_each(|claim| claim.settle(false));
-            match (asks_again, knows_later) {
-                (true, _) => log::info!("{why}; asking for a later term"),
-                (false, true) => return Err(format!("{why}; try again: the next term is later")),
-                (false, false) => return Err(why),
+            if !asks_again {
+                let advice = match (knows_later, reserved) {
+                    (false, _) => "",
+                    (true, None) => "; try again: the next term is later",
+                    (true, Some(_)) => "; reserve a later term",
+                };
+                return Err(why + advice);
             }
+            log::info!("{why}; asking for a later term");
         }
         unreachable!("the last try returns")
     }
@@ -189,8 +207,9 @@ impl Roles {
         }
         let mut gathering = Vec::new();
         for (claim, shards) in claims.iter().zip(from) {
-            // Whoever is followed already goes on bringing it.
-            let known = self.followings.iter().find(|one| one.follow().primary() == claim.peer);
+            // Whoever is followed already goes on bringing it, unless it has yet to come so far.
+            let brings = |follow: &Follow| follow.is_of_server(&claim.server) && follow.snapshot().state == "following";
+            let known = self.followings.iter().find(|one| brings(one.follow()));
             let brought = known.map_or(ShardSet::default(), |one| one.follow().shards());
             let rest = shards.without(brought);
             if !rest.is_empty() {

@@ -29,6 +29,9 @@ impl Roles {
                 return Err(format!("shard {shard} knows of term {known} already: {} comes too late", seal.term));
             }
         }
+        if seal.term.succeed().is_none() {
+            return Err(format!("no term can follow {}: if it is given up, nobody could go on", seal.term));
+        }
         if let Some((pending, shards)) = self.pending(seal.shards) {
             return Err(format!(
                 "shards {shards} have stopped for term {} and wait for what becomes of it",
@@ -87,7 +90,7 @@ impl Roles {
         if shards.is_empty() {
             return;
         }
-        let begun = self.next_term(shards).and_then(|term| self.begin_term(shards, term, false));
+        let begun = self.next_term(shards, None).and_then(|term| self.begin_term(shards, term, false));
         match begun {
             Ok(_) => self.node.store.open_gates(shards.iter()),
             Err(why) => log::warn!("shards {shards} take no writes: {why}; promote a server there"),

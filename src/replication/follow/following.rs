@@ -5,6 +5,7 @@ use super::hold::Hold;
 use super::{Follow, FollowConfig};
 use crate::base::shards::{SHARDS_MAX, ShardSet};
 use crate::replication::admission::Admitted;
+use crate::replication::reached::Holder;
 use crate::replication::report::FollowView;
 use crate::store::Store;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -38,12 +39,15 @@ impl Following {
         shards: ShardSet,
         store: Arc<Store>,
     ) -> std::io::Result<Following> {
+        let holder =
+            admitted.as_ref().map_or_else(|| Holder::new(&config.primary), |admitted| admitted.holder().clone());
+        let config = FollowConfig { holder, ..config };
         let mode = config.mode.name();
         let view = FollowView { primary: config.primary.clone(), state: "joining", mode, ..FollowView::default() };
         let follow = Arc::new(Follow {
             config,
             standing: Arc::default(),
-            server: Mutex::default(),
+            whom: Mutex::default(),
             view: Mutex::new(view),
             stopping: AtomicBool::new(false),
             hold: Hold::new(shards),
@@ -87,6 +91,7 @@ impl Following {
     /// The same for all, and the thread ends. It may still finish a handshake.
     pub fn stop(&mut self) -> Result<(), StillHeld> {
         self.follow.stopping.store(true, Relaxed);
+        self.follow.config.holder.leave();
         self.release(ShardSet::all(SHARDS_MAX))?;
         // What the thread still does needs no wait.
         self.thread = None;
@@ -104,6 +109,7 @@ impl Drop for Following {
     fn drop(&mut self) {
         self.follow.hold.bar(ShardSet::all(SHARDS_MAX));
         self.follow.stopping.store(true, Relaxed);
+        self.follow.config.holder.leave();
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             match self.ended.recv_timeout(END_WAIT_MAX) {

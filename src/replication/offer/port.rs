@@ -1,12 +1,12 @@
 //! The replication port: who connects gets a place and a thread of its own. What becomes of a
 //! connection is counted and logged here.
 
-use super::super::places::{NoPlace, shut_down};
+use super::super::places::shut_down;
 use super::super::session::{SessionError, serve};
-use super::super::wire::{Message, Refusal};
+use super::super::wire::Refusal;
 use super::{Offer, REPLICAS_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io::{self, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, MutexGuard};
@@ -49,11 +49,10 @@ impl Offer {
             Err(why) => {
                 self.counters.refused.fetch_add(1, Relaxed);
                 log::warn!("replication port: {peer} is turned away: {why}");
-                return turn_away(&stream, &why);
+                return shut_down(&stream);
             }
         };
         if let Some(ended) = ended {
-            turn_away(&ended, &NoPlace::Ended);
             shut_down(&ended);
             self.note_ended_stranger();
         }
@@ -117,11 +116,4 @@ impl Offer {
     pub(super) fn declined(&self) -> MutexGuard<'_, Vec<String>> {
         self.declined.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-}
-
-/// Tell why, as far as that can be done without waiting. A new socket takes so many bytes at once.
-fn turn_away(mut stream: &TcpStream, why: &NoPlace) {
-    let mut bytes = Vec::new();
-    Message::Refuse { why: Refusal::Busy, words: why.to_string() }.encode(&mut bytes);
-    let _ = stream.set_nonblocking(true).and_then(|()| stream.write_all(&bytes));
 }

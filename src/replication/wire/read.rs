@@ -19,7 +19,7 @@ use crate::store::{Geometry, History, Memory, TermStart};
 /// The kinds that say a version.
 const HELLO: u8 = 1;
 /// See [`HELLO`].
-const CHALLENGE: u8 = 2;
+const ACCEPT: u8 = 2;
 
 /// What is left of a frame.
 pub(super) struct Fields<'a>(pub &'a [u8]);
@@ -73,7 +73,7 @@ pub(super) fn read(kind: u8, mut fields: Fields<'_>) -> Result<Message, WireErro
     if kind == HELLO && fields.array() != Some(MAGIC) {
         return Err(WireError::Stranger);
     }
-    if [HELLO, CHALLENGE].contains(&kind) {
+    if [HELLO, ACCEPT].contains(&kind) {
         let major = Fields(fields.0).u16().filter(|major| *major != VERSION.major);
         major.map_or(Ok(()), |major| Err(WireError::Major(major)))?;
     }
@@ -83,41 +83,39 @@ pub(super) fn read(kind: u8, mut fields: Fields<'_>) -> Result<Message, WireErro
 fn message(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
     Some(match kind {
         HELLO => Message::Hello(read_greeting(fields)?),
-        CHALLENGE => Message::Challenge(read_greeting(fields)?),
-        3 => Message::Prove { proof: fields.array()? },
-        4 => Message::Accept { proof: fields.array()? },
-        5 => Message::Refuse { why: refusal(fields.u8()?)?, words: fields.text()? },
-        6 => {
+        ACCEPT => Message::Accept { greeting: read_greeting(fields)?, server: fields.array()? },
+        3 => Message::Refuse { why: refusal(fields.u8()?)?, words: fields.text()? },
+        4 => {
             let (replica, host, name) = (fields.array()?, fields.array()?, fields.text()?);
             Message::Join(Join { replica, host, name, program_version: fields.text()? })
         }
-        7 => Message::Welcome(read_welcome(fields)?),
-        8 => Message::Choose { fabric: fields.kind()?, channels: fields.u16()? },
-        9 => Message::Grant { first: read_invitation(fields)?, further: read_further(fields)? },
-        10 => Message::Attached,
-        11 => {
+        5 => Message::Welcome(read_welcome(fields)?),
+        6 => Message::Choose { fabric: fields.kind()?, channels: fields.u16()? },
+        7 => Message::Grant { first: read_invitation(fields)?, further: read_further(fields)? },
+        8 => Message::Attached,
+        9 => {
             let (depth, lag_bytes, lag_microseconds) = (fields.u32()?, fields.u64()?, fields.u64()?);
             let distance = Distance { depth, lag_bytes, lag_microseconds };
             let stamp = Stamp { wall: fields.u64()?, sent: fields.u64()?, echo: fields.u64()?, held: fields.u64()? };
             Message::Heartbeat(Beat { distance, stamp, path: read_path(fields)? })
         }
-        12 => Message::Invite(read_invite(fields)?),
-        13 => Message::Declined { why: decline(fields.u8()?)?, words: fields.text()? },
-        14 => Message::Subscribe(read_wanted(fields)?),
-        15 => Message::Subscribed(read_subscribed(fields)?),
-        16 => Message::Unsubscribe(read_shards(fields)?),
-        17 => Message::Seal(read_seal(fields)?),
-        18 => Message::Sealed(read_sealed(fields)?),
-        19 => Message::Begun,
-        20 => Message::GivenUp,
-        21 => Message::NotSealed(read_not_sealed(fields)?),
+        10 => Message::Invite(read_invite(fields)?),
+        11 => Message::Declined { why: decline(fields.u8()?)?, words: fields.text()? },
+        12 => Message::Subscribe(read_wanted(fields)?),
+        13 => Message::Subscribed(read_subscribed(fields)?),
+        14 => Message::Unsubscribe(read_shards(fields)?),
+        15 => Message::Seal(read_seal(fields)?),
+        16 => Message::Sealed(read_sealed(fields)?),
+        17 => Message::Begun,
+        18 => Message::GivenUp,
+        19 => Message::NotSealed(read_not_sealed(fields)?),
         unknown => Message::Unknown(unknown),
     })
 }
 
 fn read_greeting(fields: &mut Fields<'_>) -> Option<Greeting> {
     let version = Version { major: fields.u16()?, minor: fields.u16()? };
-    Some(Greeting { version, nonce: fields.array()? })
+    Some(Greeting { version, proof: fields.array()? })
 }
 
 fn refusal(number: u8) -> Option<Refusal> {

@@ -35,10 +35,11 @@ fn examples() -> Vec<Message> {
     let (address, token, ack) = ("127.0.0.1:7".to_string(), Token([8; 16]), descriptor(3));
     let invitation = || Invitation { address: address.clone(), token, regions: regions.clone(), ack };
     vec![
-        Message::Hello(Greeting { version: VERSION, nonce: [1; NONCE_BYTES] }),
-        Message::Challenge(Greeting { version: Version { minor: 9, ..VERSION }, nonce: [2; NONCE_BYTES] }),
-        Message::Prove { proof: [3; 32] },
-        Message::Accept { proof: [4; 32] },
+        Message::Hello(Greeting { version: VERSION, proof: [1; 32] }),
+        Message::Accept {
+            greeting: Greeting { version: Version { minor: 9, ..VERSION }, proof: [2; 32] },
+            server: [3; 16],
+        },
         Message::Refuse { why: Refusal::Secret, words: "the secret is another one".into() },
         Message::Join(join),
         Message::Welcome(welcome),
@@ -123,11 +124,10 @@ fn fields_that_a_later_version_has_added_are_left_out() {
 
 #[test]
 fn a_greeting_of_another_major_version_says_so_whatever_else_is_in_it() {
-    let (nonce, other) = ([7; NONCE_BYTES], Version { major: VERSION.major + 1, minor: 0 });
-    for greeting in
-        [Message::Hello(Greeting { version: other, nonce }), Message::Challenge(Greeting { version: other, nonce })]
-    {
-        for bytes in [stretched(&greeting, 0), stretched(&greeting, -34), stretched(&greeting, 50)] {
+    let (proof, other) = ([7; 32], Version { major: VERSION.major + 1, minor: 0 });
+    let greeting = Greeting { version: other, proof };
+    for greeting in [Message::Hello(greeting), Message::Accept { greeting, server: [3; 16] }] {
+        for bytes in [stretched(&greeting, 0), stretched(&greeting, -32), stretched(&greeting, 50)] {
             assert_eq!(Message::decode(&bytes, STRANGER_FRAME_BYTES_MAX), Err(WireError::Major(other.major)));
         }
     }
@@ -135,7 +135,7 @@ fn a_greeting_of_another_major_version_says_so_whatever_else_is_in_it() {
     let mut hello = vec![43, 0, 0, 0, 1];
     hello.extend_from_slice(&MAGIC);
     hello.extend_from_slice(&5u16.to_le_bytes());
-    hello.extend_from_slice(&nonce);
+    hello.extend_from_slice(&proof);
     assert_eq!(Message::decode(&hello, STRANGER_FRAME_BYTES_MAX), Err(WireError::Major(5)));
 }
 
@@ -147,7 +147,7 @@ fn of_a_path_as_much_is_told_as_may_be_and_no_more_is_taken() {
     assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), Ok(Some((subscribed(PATH_MAX), bytes.len()))));
     // The count stands behind the frame's length and kind.
     bytes[LENGTH_BYTES + 1] += 1;
-    assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), Err(WireError::Malformed(15)));
+    assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), Err(WireError::Malformed(13)));
 }
 
 /// As many shards as there can be, each with as many terms as are told.
@@ -172,7 +172,7 @@ fn of_a_long_history_the_oldest_term_and_the_latest_are_told() {
     let count = TERMS_TOLD_MAX as u32 + 40;
     let starts = (1..=count).map(|number| TermStart { term: Term::of(number, 7), begins: u64::from(number) * 64 });
     let long = History::new(Term::of(1, 9), starts);
-    let Some(Message::Welcome(mut welcome)) = examples().into_iter().find(|message| message.kind() == 7) else {
+    let Some(Message::Welcome(mut welcome)) = examples().into_iter().find(|message| message.kind() == 5) else {
         panic!("a Welcome")
     };
     welcome.histories[0] = long.clone();
@@ -224,13 +224,13 @@ fn lengths_beyond_their_bounds_are_refused_before_anything_is_made_of_them() {
     Message::Grant { first: invitation.clone(), further: vec![] }.encode(&mut bytes);
     let end = bytes.len();
     bytes[end - 6..end - 2].copy_from_slice(&u32::MAX.to_le_bytes());
-    assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), Err(WireError::Malformed(9)));
+    assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), Err(WireError::Malformed(7)));
     // As many channels as a replica may have, and one more.
     for (further, is_one) in [(PULLERS_MAX - 1, true), (PULLERS_MAX, false)] {
         let grant = Message::Grant { first: invitation.clone(), further: vec![invitation.clone(); further] };
         bytes.clear();
         grant.encode(&mut bytes);
-        let expected = if is_one { Ok(Some((grant, bytes.len()))) } else { Err(WireError::Malformed(9)) };
+        let expected = if is_one { Ok(Some((grant, bytes.len()))) } else { Err(WireError::Malformed(7)) };
         assert_eq!(Message::decode(&bytes, FRAME_BYTES_MAX), expected);
     }
 }
@@ -247,7 +247,7 @@ fn an_heir_is_at_no_address_that_is_no_hosts() {
         })
     };
     for address in ["224.0.0.1:1", "255.255.255.255:1", "[ff02::1]:1"] {
-        assert_eq!(told(address), Err(WireError::Malformed(17)), "{address}");
+        assert_eq!(told(address), Err(WireError::Malformed(15)), "{address}");
     }
     assert_eq!(told("10.0.0.9:1"), Ok(Some("10.0.0.9:1".into())));
     assert_eq!(told("10.0.0.9:0"), Ok(None), "no port");

@@ -1,6 +1,6 @@
 //! Which protocol a side speaks. Two sides of one major version speak the lower of their minor
 //! versions; of two major versions, one side refuses the other. docs/FORMATS.md says what a minor
-//! version may add; so far none has added anything to 9.0.
+//! version may add; so far none has added anything to 10.0.
 
 use std::fmt;
 
@@ -15,13 +15,13 @@ pub struct Version {
 }
 
 /// What is spoken here.
-pub const VERSION: Version = Version { major: 9, minor: 0 };
+pub const VERSION: Version = Version { major: 10, minor: 0 };
 
 /// Of this program.
 pub const PROGRAM_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Version {
-    /// As it stands in messages, and in what is proven.
+    /// As it stands in messages.
     pub fn to_bytes(self) -> [u8; 4] {
         let ([a, b], [c, d]) = (self.major.to_le_bytes(), self.minor.to_le_bytes());
         [a, b, c, d]

@@ -3,6 +3,7 @@
 
 use crate::node::{LONG, Node, in_sync, wait_for_count};
 use remora::replication::attach::{Identity, join};
+use remora::replication::reached::Holder;
 use remora::replication::secret::Secret;
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
@@ -41,8 +42,10 @@ fn a_crowd_of_strangers_keeps_no_replica_out() {
         let visited = std::panic::catch_unwind(|| {
             wait_for_count(&primary, "replicas_refused", 100);
             let visit = |number: usize| {
-                let identity = Identity { replica: [number as u8; 16], name: format!("visitor {number}") };
-                join(&port.to_string(), &Secret::none(), &identity).map_err(|error| error.to_string()).err()
+                let identity = Identity::new([number as u8; 16], format!("visitor {number}"));
+                join(&port.to_string(), &Secret::none(), &identity, &Holder::new("test"))
+                    .map_err(|error| error.to_string())
+                    .err()
             };
             let failures: Vec<String> = (1..=VISITS).filter_map(visit).collect();
             assert!(failures.len() <= VISITS - WELCOME_AT_ONCE, "{} of {VISITS}: {failures:?}", failures.len());

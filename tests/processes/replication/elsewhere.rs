@@ -65,11 +65,11 @@ fn come(primary: SocketAddr, from: &str) -> (Link, Welcome) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.bind(&SocketAddr::new(from.parse().expect("an address"), 0).into()).expect("an address of this host");
     socket.connect(&primary.into()).expect("the port takes connections");
-    let (mut link, soon) = (Link::new(TcpStream::from(socket)).expect("a connection"), Instant::now() + LONG);
-    let (secret, ours) = (Secret::new(SECRET).expect("long enough"), Greeting { version: VERSION, nonce: [7; 32] });
-    link.send(&Message::Hello(ours), soon).expect("sent");
-    let Ok(Message::Challenge(theirs)) = link.receive(soon) else { panic!("no challenge") };
-    link.send(&Message::Prove { proof: secret.prove(Side::Replica, &ours, &theirs) }, soon).expect("sent");
+    let soon = Instant::now() + LONG;
+    let mut link = Link::connected(TcpStream::from(socket), soon).expect("a connection");
+    let secret = Secret::new(SECRET).expect("long enough");
+    let greeting = Greeting { version: VERSION, proof: secret.prove(Side::Replica, link.binding()) };
+    link.send(&Message::Hello(greeting), soon).expect("sent");
     assert!(matches!(link.receive(soon), Ok(Message::Accept { .. })));
     link.trust();
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot id");

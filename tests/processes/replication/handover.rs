@@ -277,6 +277,28 @@ fn who_has_stopped_for_a_later_term_says_for_which() {
     in_sync(&next, &[&other]);
 }
 
+/// A leader reserves terms before it uses them: an order that comes late does not undo the one of a
+/// later term, where both ask a server in common.
+#[test]
+fn an_order_with_a_reserved_term_begins_that_one_or_none() {
+    let primary = Node::primary(&SHARDS);
+    let (next, other) = (standby(&primary, "tcp"), standby(&primary, "tcp"));
+    assert_eq!(primary.client().set("key", b"1"), "STORED");
+    in_sync(&primary, &[&next, &other]);
+    let words = ctl(&next, &["promote", "--term", "9", "--take-over", "--shards", "0-3"]);
+    assert!(words.contains("the primary of term 9-"), "{words}");
+    let gather = next.port().to_string();
+    for (late, shards) in [("8", "0-3"), ("9", "2"), ("2", "1-7")] {
+        let order = ["promote", "--term", late, "--shards", shards, "--gather", &gather];
+        ctl_fails(&other, &order, "reserve a later");
+    }
+    assert_eq!((next.text("shards_primary"), other.text("shards_primary")), ("0-3".into(), "none".into()));
+    assert_eq!(primary.text("shards_primary"), "4-7");
+    let words = ctl(&other, &["promote", "--term", "12", "--shards", "2", "--gather", &gather]);
+    assert!(words.contains("the primary of term 12-"), "{words}");
+    assert_eq!((next.text("shards_primary"), other.text("shards_primary")), ("0-1,3".into(), "2".into()));
+}
+
 /// A cluster grows: the new server takes over what it has nothing of.
 #[test]
 fn an_heir_that_has_nothing_gathers_everything() {

@@ -3,7 +3,7 @@
 //! grows.
 
 use super::orders::{ctl, ctl_fails};
-use super::strangers::{Flood, HEARTBEAT};
+use super::strangers::{HEARTBEAT, flood};
 use super::versions::said_by;
 use crate::node::{LONG, Node, expect_eq, side_by_side, wait_for_count, wait_for_row, wait_until};
 use crate::proxy::{ALL, Fate, Proxy};
@@ -18,10 +18,10 @@ use remora::replication::link::{Link, LinkError};
 use remora::replication::secret::{Secret, Side};
 use remora::replication::shares::PULLERS_MAX;
 use remora::replication::standing::Distance;
+use remora::replication::tls::Listening;
 use remora::replication::wire::{Beat, Greeting, Message, Subscribed, Told, VERSION, Version, Wanted, Welcome};
 use remora::store::line::{BIRTH, POSITION_MAX};
 use remora::store::{Geometry, History, Memory};
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -96,12 +96,13 @@ impl Impostor {
         let thread = std::thread::spawn(move || {
             let loopback = "127.0.0.1:0".parse().expect("an address");
             let exporter = listen(Kind::Tcp, loopback, &ConnectOptions::default()).expect("a port");
+            let listening = Listening::new().expect("a key");
             for stream in listener.incoming().map_while(Result::ok) {
                 if stopped.load(Relaxed) {
                     return;
                 }
                 // However the session ended: the replica comes again.
-                let _ = serve(stream, &*exporter, &lie, &stopped);
+                let _ = serve(stream, &listening, &*exporter, &lie, &stopped);
             }
         });
         Impostor { address, stopping, thread: Some(thread) }
@@ -118,19 +119,22 @@ impl Drop for Impostor {
     }
 }
 
-fn serve(stream: TcpStream, exporter: &dyn Exporter, lie: &Lie, stopped: &AtomicBool) -> Result<(), LinkError> {
-    let (mut flood, mut raw) = (Flood::of(&HEARTBEAT, stream.try_clone()?), stream.try_clone()?);
-    let mut say = |message: &Message| raw.write_all(&said_by(lie.version, message));
-    let mut link = Link::new(stream)?;
+fn serve(
+    stream: TcpStream,
+    listening: &Listening,
+    exporter: &dyn Exporter,
+    lie: &Lie,
+    stopped: &AtomicBool,
+) -> Result<(), LinkError> {
     let soon = Instant::now() + LONG;
-    let Message::Hello(theirs) = link.receive(soon)? else { panic!("a replica says Hello") };
-    let ours = Greeting { version: lie.version, nonce: [9; 32] };
-    say(&Message::Challenge(ours))?;
-    let Message::Prove { .. } = link.receive(soon)? else { panic!("a replica proves itself") };
-    say(&Message::Accept { proof: Secret::none().prove(Side::Primary, &theirs, &ours) })?;
+    let say = |link: &mut Link, message: &Message| link.send_bytes(&said_by(lie.version, message), soon);
+    let mut link = Link::accepted(stream, listening, soon)?;
+    let Message::Hello(_) = link.receive(soon)? else { panic!("a replica says Hello") };
+    let greeting = Greeting { version: lie.version, proof: Secret::none().prove(Side::Primary, link.binding()) };
+    say(&mut link, &Message::Accept { greeting, server: [9; 16] })?;
     link.trust();
     let Message::Join(_) = link.receive(soon)? else { panic!("a replica joins") };
-    say(&Message::Welcome(lie.welcome.clone()))?;
+    say(&mut link, &Message::Welcome(lie.welcome.clone()))?;
     let Message::Choose { fabric: Kind::Tcp, channels } = link.receive(soon)? else {
         panic!("a replica takes what there is")
     };
@@ -145,24 +149,25 @@ fn serve(stream: TcpStream, exporter: &dyn Exporter, lie: &Lie, stopped: &Atomic
         grants.push(grant);
     }
     let first = further.remove(0);
-    say(&Message::Grant { first, further })?;
+    say(&mut link, &Message::Grant { first, further })?;
     let Message::Attached = link.receive(soon)? else { panic!("a replica attaches") };
     let Message::Subscribe(wanted) = link.receive(soon)? else { panic!("a replica subscribes") };
     assert_eq!(wanted.len(), lie.welcome.geometry.shards as usize, "to every shard");
     let told =
         |(one, history): (&Wanted, &History)| Told { shard: one.shard(), tag: Tag::FIRST, history: history.clone() };
     let shards = wanted.iter().zip(&lie.welcome.histories).map(told).collect();
-    say(&Message::Subscribed(Subscribed { path: vec![[9; 16]], shards }))?;
+    say(&mut link, &Message::Subscribed(Subscribed { path: vec![[9; 16]], shards }))?;
     let mut clocks = Clocks::start();
     while !stopped.load(Relaxed) {
         if lie.floods {
-            flood.pour()?;
+            link.send_bytes(&flood(&HEARTBEAT), Instant::now() + LONG)?;
             continue;
         }
         let mut stamp = clocks.stamp();
         stamp.wall = stamp.wall.wrapping_add_signed(lie.ahead_seconds * 1_000_000);
         let beat = Message::Heartbeat(Beat { distance: Distance::default(), stamp, path: Vec::new() });
-        say(lie.says.as_ref().unwrap_or(&beat))?;
+        let message = lie.says.as_ref().unwrap_or(&beat);
+        link.send_bytes(&said_by(lie.version, message), Instant::now() + LONG)?;
         match link.receive(Instant::now() + Duration::from_millis(200)) {
             Ok(Message::Heartbeat(beat)) => drop(clocks.heard(&beat.stamp)),
             Ok(_) | Err(LinkError::Silent(_)) => {}

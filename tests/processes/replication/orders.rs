@@ -1,8 +1,8 @@
 //! What is refused of an order, in which words, and that then nothing has changed.
 
+use super::strangers::come;
 use crate::node::{Node, in_sync, wait_for_row};
 use crate::proxy::{ALL, Fate, Proxy};
-use remora::replication::wire::{Greeting, Join, Message, PROGRAM_VERSION, VERSION};
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
@@ -93,22 +93,13 @@ fn a_detached_replica_goes_on_where_it_was() {
     assert!(words.contains("already"), "{words}");
 }
 
-/// A replica that was let in there, and has nothing yet: its first connections stall, so many.
+/// A replica that was let in there, and has nothing yet: its first connections stall, so many, as
+/// soon as it has joined.
 pub fn let_in(primary: &Node, stalls: usize) -> (Proxy, Node) {
-    let said = [
-        Message::Hello(Greeting { version: VERSION, nonce: [0; 32] }),
-        Message::Prove { proof: [0; 32] },
-        Message::Join(Join {
-            replica: [0; 16],
-            host: [0; 16],
-            name: "late".into(),
-            program_version: PROGRAM_VERSION.into(),
-        }),
-    ];
-    let mut up = Vec::new();
-    said.iter().for_each(|message| message.encode(&mut up));
     let way = Proxy::to(primary.port());
-    way.expect(vec![Fate::Stalls { up: up.len(), down: ALL }; stalls]);
+    drop(come(way.address, "late", 2));
+    let [up, _] = way.passed();
+    way.expect(vec![Fate::Stalls { up, down: ALL }; stalls]);
     let replica = Node::standby(way.address, &["--replica-name", "late", "--fabric", "tcp"]);
     (way, replica)
 }

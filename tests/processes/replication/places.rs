@@ -4,6 +4,7 @@ use super::writers::{Traffic, write_batches};
 use crate::node::{Node, in_sync, numbered_keys, same_items, wait_for_count, wait_for_row, wait_until};
 use remora::replication::REPLICAS_MAX;
 use remora::replication::attach::{Identity, join};
+use remora::replication::reached::Holder;
 use remora::replication::secret::Secret;
 
 const KEYS: usize = 300;
@@ -45,8 +46,10 @@ fn one_more_replica_than_there_are_places_waits_for_one() {
     assert_eq!(primary.number("replicas_refused"), 0);
 
     let port = primary.port();
-    let identity = Identity { replica: [7; 16], name: "one more".into() };
-    let refusal = join(&port.to_string(), &Secret::none(), &identity).map(drop).expect_err("no place is free");
+    let identity = Identity::new([7; 16], "one more");
+    let refusal = join(&port.to_string(), &Secret::none(), &identity, &Holder::new("test"))
+        .map(drop)
+        .expect_err("no place is free");
     assert!(refusal.to_string().contains(FULL), "{refusal}");
     let silent = &replicas[0];
     let newcomer = std::thread::scope(|scope| {

@@ -9,14 +9,12 @@ use remora::replication::link::{Link, LinkError};
 use remora::replication::secret::{Secret, Side};
 use remora::replication::standing::Distance;
 use remora::replication::wire::{
-    Beat, FRAME_BYTES_MAX, Greeting, Join, Message, Nonce, Refusal, STRANGER_FRAME_BYTES_MAX, VERSION, Version,
+    Beat, Greeting, Join, Message, PROGRAM_VERSION, Refusal, STRANGER_FRAME_BYTES_MAX, VERSION, Version,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-const NONCE: Nonce = [7; 32];
-const GREETING: Greeting = Greeting { version: VERSION, nonce: NONCE };
 pub const HEARTBEAT: Message = Message::Heartbeat(Beat {
     distance: Distance { depth: 0, lag_bytes: 0, lag_microseconds: 0 },
     stamp: Stamp { wall: 0, sent: 0, echo: 0, held: 0 },
@@ -39,38 +37,35 @@ fn assert_serves(primary: &Node, replica: &Node) {
     assert_eq!(replica.number("sessions"), 1);
 }
 
-/// Send bytes as they are, and read until the other side ends it.
-fn send_raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+/// Send bytes without TLS, and read until the other side ends it.
+fn send_raw(address: SocketAddr, bytes: &[u8]) {
     let mut stream = TcpStream::connect_timeout(&address, LONG).expect("the port takes connections");
-    stream.set_read_timeout(Some(LONG)).expect("a timeout");
-    // The primary may refuse it in the middle of the bytes.
+    // The primary may end it in the middle of the bytes.
     let _ = stream.write_all(bytes);
-    until_ended(stream)
+    until_ended(stream);
 }
 
-fn until_ended(mut stream: TcpStream) -> Vec<u8> {
-    stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(LONG))).expect("a timeout");
-    let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+fn until_ended(mut stream: TcpStream) {
+    stream.set_read_timeout(Some(LONG)).expect("a timeout");
+    let mut piece = [0; 4096];
     loop {
         match stream.read(&mut piece) {
-            Ok(0) => return answer,
-            Ok(bytes) => answer.extend_from_slice(&piece[..bytes]),
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => return answer,
+            Ok(0) => return,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+            Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("neither answered nor ended: {error}"),
         }
     }
 }
 
-/// The refusal that an answer ends with.
-fn refusal(mut answer: &[u8]) -> Option<(Refusal, String)> {
-    while let Ok(Some((message, bytes))) = Message::decode(answer, FRAME_BYTES_MAX) {
-        if let Message::Refuse { why, words } = message {
-            return Some((why, words));
-        }
-        answer = &answer[bytes..];
-    }
-    None
+/// Send bytes over TLS as they are. How the other side ends it.
+fn say(address: SocketAddr, bytes: &[u8]) -> LinkError {
+    let stream = TcpStream::connect_timeout(&address, LONG).expect("the port takes connections");
+    let mut link = Link::connected(stream, Instant::now() + LONG).expect("TLS");
+    // The primary may refuse it in the middle of the bytes.
+    let _ = link.send_bytes(bytes, Instant::now() + LONG);
+    ending(link)
 }
 
 fn encoded(messages: &[Message]) -> Vec<u8> {
@@ -83,20 +78,21 @@ fn encoded(messages: &[Message]) -> Vec<u8> {
 fn nonsense_is_refused_in_words() {
     let (primary, replica) = served();
     let before = primary.holds();
-    let hello = Message::Hello(GREETING);
-    let of_major = |major| encoded(&[Message::Hello(Greeting { version: Version { major, minor: 0 }, nonce: NONCE })]);
+    let hello = |major| {
+        let greeting = Greeting { version: Version { major, minor: 0 }, proof: [0; 32] };
+        encoded(&[Message::Hello(greeting)])
+    };
+    let mut no_magic = hello(VERSION.major);
+    no_magic[5] ^= 1;
     let join =
         Message::Join(Join { replica: [1; 16], host: [2; 16], name: "early".into(), program_version: "1.2.3".into() });
-    let mut no_magic = encoded(std::slice::from_ref(&hello));
-    no_magic[5] ^= 1;
-    let garbage: Vec<u8> = (0..100_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8 | 1).collect();
     let cases: Vec<(&str, Vec<u8>, Refusal, &str)> = vec![
-        ("a later version", of_major(99), Refusal::Version, "the replica speaks version 99: upgrade the primary"),
-        ("an earlier one", of_major(5), Refusal::Version, "the replica speaks version 5: upgrade the replica"),
+        ("a later version", hello(99), Refusal::Version, "the replica speaks version 99: upgrade the primary"),
+        ("an earlier one", hello(5), Refusal::Version, "the replica speaks version 5: upgrade the replica"),
         ("HTTP", b"GET / HTTP/1.1\r\nHost: cache\r\n\r\n".to_vec(), Refusal::Protocol, "does not speak"),
         ("memcached", b"get key\r\nset key 0 0 5\r\n".to_vec(), Refusal::Protocol, "does not speak"),
         ("no magic", no_magic, Refusal::Protocol, "does not speak"),
-        ("garbage", garbage, Refusal::Protocol, "more than is allowed"),
+        ("garbage", garbage(), Refusal::Protocol, "more than is allowed"),
         ("a frame of nothing", vec![0; 4], Refusal::Protocol, "malformed"),
         ("an unknown kind", vec![1, 0, 0, 0, 77], Refusal::Protocol, "unknown kind"),
         (
@@ -106,12 +102,12 @@ fn nonsense_is_refused_in_words() {
             "more than",
         ),
         ("a heartbeat first", encoded(&[HEARTBEAT]), Refusal::Protocol, "Heartbeat"),
-        ("to join without a proof", encoded(&[hello.clone(), join]), Refusal::Protocol, "Join"),
-        ("a wrong proof", encoded(&[hello, Message::Prove { proof: [0; 32] }]), Refusal::Secret, "secret"),
+        ("to join without a proof", encoded(&[join]), Refusal::Protocol, "Join"),
+        ("a wrong proof", hello(VERSION.major), Refusal::Secret, "secret"),
     ];
     for (what, bytes, why, words) in &cases {
-        let answer = send_raw(primary.port(), bytes);
-        let (said, said_words) = refusal(&answer).unwrap_or_else(|| panic!("{what}: no refusal in {answer:?}"));
+        let end = say(primary.port(), bytes);
+        let LinkError::Refused(said, said_words) = end else { panic!("{what}: {end}") };
         assert!(said == *why && said_words.contains(words), "{what}: {said:?}, {said_words}");
     }
     wait_for_count(&primary, "replicas_refused", cases.len() as u64);
@@ -120,58 +116,49 @@ fn nonsense_is_refused_in_words() {
     assert_serves(&primary, &replica);
 }
 
-/// Connect and go through the handshake as an honest replica does, up to some step.
-fn come(primary: SocketAddr, steps: usize) -> Link {
-    come_over(TcpStream::connect(primary).expect("the port takes connections"), steps)
+fn garbage() -> Vec<u8> {
+    (0..100_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8 | 1).collect()
 }
 
-/// The same message, so many times that the other side never finds none.
-pub struct Flood {
-    stream: TcpStream,
-    frame_bytes: usize,
-    frames: Vec<u8>,
-    sent: usize,
+/// Without TLS nobody can be told why, and nobody is heard.
+#[test]
+fn who_speaks_no_tls_is_ended() {
+    let (primary, replica) = served();
+    let before = primary.holds();
+    let hello = Message::Hello(Greeting { version: VERSION, proof: Secret::none().prove(Side::Replica, &[0; 32]) });
+    let cases = [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        b"get key\r\n".to_vec(),
+        garbage(),
+        encoded(&[hello]),
+        vec![0x16, 3, 3, 0, 0],
+    ];
+    cases.iter().for_each(|bytes| send_raw(primary.port(), bytes));
+    wait_for_count(&primary, "replicas_refused", cases.len() as u64);
+    primary.comes_back_to(before);
+    assert_serves(&primary, &replica);
 }
 
-impl Flood {
-    pub fn of(message: &Message, stream: TcpStream) -> Flood {
-        let frame = encoded(std::slice::from_ref(message));
-        Flood { stream, frame_bytes: frame.len(), frames: frame.repeat(20_000), sent: 0 }
-    }
-
-    /// As much as is taken at once; an error when the other side has ended it.
-    pub fn pour(&mut self) -> std::io::Result<()> {
-        let begun = self.sent % self.frame_bytes;
-        match self.stream.write(&self.frames[begun..]) {
-            Ok(bytes) => self.sent += bytes,
-            Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => {
-                std::thread::yield_now();
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-}
-
-fn come_over(stream: TcpStream, steps: usize) -> Link {
+/// Connect, as whoever has this name, and go through so many steps of the handshake as an honest
+/// replica does: greet, join, choose a fabric.
+pub fn come(primary: SocketAddr, name: &str, steps: usize) -> Link {
+    let stream = TcpStream::connect(primary).expect("the port takes connections");
     let soon = || Instant::now() + LONG;
-    let mut link = Link::new(stream).expect("a connection");
-    let mut challenge = GREETING;
+    let mut link = Link::connected(stream, soon()).expect("TLS");
     for step in 0..steps {
         match step {
-            0 => link.send(&Message::Hello(GREETING), soon()).expect("sent"),
-            1 => {
-                let proof = Secret::none().prove(Side::Replica, &GREETING, &challenge);
-                link.send(&Message::Prove { proof }, soon()).expect("sent");
+            0 => {
+                let proof = Secret::none().prove(Side::Replica, link.binding());
+                link.send(&Message::Hello(Greeting { version: VERSION, proof }), soon()).expect("sent");
                 assert!(matches!(link.receive(soon()), Ok(Message::Accept { .. })));
                 link.trust();
             }
-            2 => {
+            1 => {
                 let join = Join {
                     replica: fastrand::u128(..).to_le_bytes(),
                     host: [2; 16],
-                    name: format!("silent after {steps}"),
-                    program_version: "1.2.3".into(),
+                    name: name.into(),
+                    program_version: PROGRAM_VERSION.into(),
                 };
                 link.send(&Message::Join(join), soon()).expect("sent");
                 assert!(matches!(link.receive(soon()), Ok(Message::Welcome(_))));
@@ -181,12 +168,13 @@ fn come_over(stream: TcpStream, steps: usize) -> Link {
                 assert!(matches!(link.receive(soon()), Ok(Message::Grant { .. })));
             }
         }
-        if step == 0 {
-            let Ok(Message::Challenge(greeting)) = link.receive(soon()) else { panic!("no challenge") };
-            challenge = greeting;
-        }
     }
     link
+}
+
+/// The same message many times.
+pub fn flood(message: &Message) -> Vec<u8> {
+    encoded(std::slice::from_ref(message)).repeat(1000)
 }
 
 /// How the primary ends a connection that says nothing more, or the same for ever.
@@ -209,16 +197,18 @@ fn who_keeps_the_primary_waiting_is_ended() {
     let before = primary.holds();
     let port = primary.port();
     side_by_side(&[0, 1, 2, 3, 4, 5, 6, 7, 8], |case| match case {
-        0..=4 => {
-            let end = ending(come(port, case));
+        0..=3 => {
+            let end = ending(come(port, "silent", case));
             assert!(matches!(end, LinkError::Refused(Refusal::Protocol, _)), "silent after {case}: {end}");
         }
+        // Not even TLS.
+        4 => send_raw(port, &[]),
         5 => {
             // One byte at a time of a frame that never ends.
-            let mut stream = TcpStream::connect(port).expect("the port takes connections");
-            stream.write_all(&500u32.to_le_bytes()).expect("sent");
+            let mut link = come(port, "slow", 0);
+            link.send_bytes(&500u32.to_le_bytes(), Instant::now() + LONG).expect("sent");
             let until = Instant::now() + LONG;
-            while stream.write_all(&[1]).is_ok() {
+            while link.send_bytes(&[1], until).is_ok() {
                 assert!(Instant::now() < until, "an endless frame is listened to for ever");
                 std::thread::sleep(std::time::Duration::from_millis(200));
             }
@@ -226,18 +216,15 @@ fn who_keeps_the_primary_waiting_is_ended() {
         6 | 7 => {
             // Heartbeats without an end, or what nobody knows, where something else is due.
             let message = if case == 6 { HEARTBEAT } else { Message::Unknown(200) };
-            let stream = TcpStream::connect(port).expect("the port takes connections");
-            let mut flood = Flood::of(&message, stream.try_clone().expect("a descriptor"));
-            let link = come_over(stream, 3);
+            let mut link = come(port, "talks", 2);
             let until = Instant::now() + LONG;
-            while flood.pour().is_ok() {
+            while link.send_bytes(&flood(&message), until).is_ok() {
                 assert!(Instant::now() < until, "{} is listened to for ever", message.name());
             }
-            drop(link);
         }
         _ => {
             // Attached, without anything to be attached to.
-            let mut link = come(port, 3);
+            let mut link = come(port, "attached", 2);
             link.send(&Message::Attached, Instant::now() + LONG).expect("sent");
             let end = ending(link);
             assert!(
@@ -250,8 +237,8 @@ fn who_keeps_the_primary_waiting_is_ended() {
     assert_serves(&primary, &replica);
 }
 
-/// More connections than there may be: those beyond are told so at once, the others when their time
-/// is over.
+/// More connections than there may be: some are ended at once for those that come later, the others
+/// when their time is over.
 #[test]
 fn a_crowd_is_turned_away() {
     const CROWD: usize = 100;
@@ -260,10 +247,9 @@ fn a_crowd_is_turned_away() {
     let crowd: Vec<TcpStream> =
         (0..CROWD).map(|_| TcpStream::connect(primary.port()).expect("the port takes connections")).collect();
     assert_serves(&primary, &replica);
-    let endings: Vec<_> = crowd.into_iter().map(|one| refusal(&until_ended(one))).collect();
-    let busy = endings.iter().flatten().filter(|(why, _)| *why == Refusal::Busy).count();
-    assert!(endings.iter().all(Option::is_some), "each is told why: {endings:?}");
-    assert!((CROWD / 3..CROWD).contains(&busy), "{busy} were turned away");
+    crowd.into_iter().for_each(until_ended);
+    let ended = primary.number("strangers_ended");
+    assert!((CROWD / 3..CROWD).contains(&(ended as usize)), "{ended} were ended for others");
     wait_for_count(&primary, "replicas_refused", CROWD as u64);
     primary.comes_back_to(before);
     assert_serves(&primary, &replica);

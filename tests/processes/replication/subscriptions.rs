@@ -10,6 +10,7 @@ use remora::replication::board::Board;
 use remora::replication::choice::Choice;
 use remora::replication::offer::{Offer, OfferConfig, Running};
 use remora::replication::penalties::SharedPenalties;
+use remora::replication::reached::Holder;
 use remora::replication::secret::Secret;
 use remora::replication::standing::Chain;
 use remora::replication::wire::{Message, Subscribed, Wanted};
@@ -39,8 +40,8 @@ pub fn offer_on(store: Store, chain: &Arc<Chain>, board: &Arc<Board>) -> Running
 
 /// Join as `replica`, and connect a channel.
 pub fn come(running: &Running, replica: u8) -> Result<(Joined, Channels), AttachError> {
-    let identity = Identity { replica: [replica; 16], name: "test".into() };
-    let mut joined = join(&running.offer().address().to_string(), &Secret::none(), &identity)?;
+    let identity = Identity::new([replica; 16], "test");
+    let mut joined = join(&running.offer().address().to_string(), &Secret::none(), &identity, &Holder::new("test"))?;
     let penalties = SharedPenalties::default();
     let choice = Choice::new("test", &[Kind::Tcp], &penalties);
     let channels = attach(&mut joined, choice, &ConnectOptions::default(), 1)?;

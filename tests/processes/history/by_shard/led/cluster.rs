@@ -78,6 +78,8 @@ pub struct Cluster {
     members: Vec<Member>,
     processes: usize,
     seen: Seen,
+    /// The number of the last term that a leader has reserved. Leaders pass it on.
+    reserved: u32,
     judged: [usize; SHARDS],
     /// Outcomes of orders that were noted.
     noted: HashSet<String>,
@@ -108,6 +110,7 @@ impl Cluster {
         let members: Vec<Member> = (0..setting.servers).map(member).collect();
         let mut cluster = Cluster {
             random: Rng::with_seed(seed),
+            reserved: 1,
             counts: Counts::default(),
             leader: Leader::new(seed),
             proxies: members.iter().map(|member| Proxy::to(member.replication)).collect(),
@@ -346,6 +349,9 @@ impl Cluster {
             }
         }
         let mut words = format!("promote shards={shards}");
+        if self.random.bool() {
+            words += &format!(" term={}", self.reserve());
+        }
         if primary.is_some() {
             words += " takeover";
         }
@@ -365,6 +371,15 @@ impl Cluster {
         if self.has_faults {
             self.fault_within(&parties);
         }
+    }
+
+    /// A number for a term that is above all that any server shows. Some may have promised a later
+    /// one: then the order fails, and the next one is of a later term.
+    fn reserve(&mut self) -> u32 {
+        let number = |rows: &Rows| rows.get("term")?.split('-').next()?.parse().ok();
+        let shown = self.members.iter().filter_map(|member| number(&member.rows)).max().unwrap_or(1);
+        self.reserved = self.reserved.max(shown) + 1;
+        self.reserved
     }
 
     /// Nobody stands still.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 /// A control connection is cut within so many bytes, if it is: a handshake, a seal and its answer.
-const CUT_BYTES_MAX: usize = 1500;
+const CUT_BYTES_MAX: usize = 2500;
 /// Longest wait for somebody to stop for an heir.
 const STOPPED_WAIT_MAX: Duration = Duration::from_millis(100);
 
