@@ -1,7 +1,7 @@
 //! One client: its socket, what it has sent in part, what it has not taken yet. While neither is
 //! there it holds no buffer.
 
-use super::admission::Principal;
+use super::admission::{Principal, Sasl};
 use super::input::Input;
 use super::registry::View;
 use super::table::Token;
@@ -110,6 +110,8 @@ pub struct Connection {
     pub is_operator: bool,
     /// Whose requests these are.
     pub principal: Principal,
+    /// How its client says that by SASL.
+    pub sasl: Sasl,
     /// For `stats conns`.
     pub view: Arc<View>,
 }
@@ -136,6 +138,7 @@ impl Connection {
             is_waiting: false,
             is_operator,
             principal,
+            sasl: Sasl::default(),
             view,
         }
     }

@@ -138,7 +138,7 @@ fn execute(lane: &mut Lane<'_>, turn: &Turn<'_>, protocol: Protocol, input: &[u8
         match stop {
             // A get that is long enough is executed in parts.
             Stop::NeedMore { .. } if bytes > 0 => {}
-            Stop::NeedMore { .. } | Stop::Quit | Stop::Refused => break,
+            Stop::NeedMore { .. } | Stop::Quit | Stop::Refused | Stop::Admit => break,
             // It is tried once more, and then answered.
             Stop::Parked if parked < PARKED_MAX => (parked, progress.is_last_try) = (parked + 1, true),
             Stop::Parked => refusal = Some(Refusal::OutOfMemory),

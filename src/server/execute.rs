@@ -6,6 +6,7 @@
 
 use super::Shared;
 use super::connection::Progress;
+use super::users::Means;
 use crate::base::limits::{BATCH_REQUESTS_MAX, PARK_MILLISECONDS_MAX};
 use crate::engine::{Attempt, Context, Outcome, Output, Plan};
 use crate::protocol::request::GetForm;
@@ -33,6 +34,8 @@ pub enum Stop {
     Quit,
     /// Refused for good.
     Refused,
+    /// The first request is one of SASL's: it is for [`Lane::admit`](super::lane::Lane) to look at.
+    Admit,
 }
 
 /// What execution needs and does not change.
@@ -101,6 +104,7 @@ impl Executor<'_> {
             match then {
                 Then::More => {}
                 Then::Incomplete { wanted_bytes } => return (consumed, Stop::NeedMore { wanted_bytes }),
+                Then::Admit => return (consumed, Stop::Admit),
                 Then::Rejected(rejection) => {
                     let last_try = has_waited_enough(progress);
                     let outcome = engine.reject(context, &rejection, last_try, output);
@@ -164,7 +168,8 @@ impl Executor<'_> {
                     break;
                 }
                 Parsed::Rejected(rejection) => {
-                    then = Then::Rejected(rejection);
+                    let is_to_admit = rejection.is_sasl() && self.shared.config.asks_by(Means::Sasl);
+                    then = if is_to_admit { Then::Admit } else { Then::Rejected(rejection) };
                     break;
                 }
             }
@@ -190,7 +195,7 @@ pub fn tell_of_stranger(only: Option<Protocol>) {
     static TOLD: std::sync::Once = std::sync::Once::new();
     let (spoken, option) = match only {
         Some(Protocol::Text) => ("memcached's binary protocol", "a server with -B ascii or -Y"),
-        Some(Protocol::Binary) => ("a text protocol", "a server with -B binary"),
+        Some(Protocol::Binary) => ("a text protocol", "a server with -B binary or -S"),
         None => return,
     };
     TOLD.call_once(|| {
@@ -229,6 +234,8 @@ enum Then<'r> {
     Incomplete { wanted_bytes: usize },
     /// What is to be refused once the batch is done.
     Rejected(Rejection<'r>),
+    /// A packet of SASL's, where clients say by it who they are.
+    Admit,
 }
 
 /// The connection has had its share of this turn.

@@ -8,6 +8,7 @@
 //! of a log.
 
 use super::Shared;
+use super::admission::is_to_admit;
 use super::buffers::Buffers;
 use super::connection::{Connection, Phase, Progress, ReadAhead};
 use super::control::PeerOf;
@@ -146,7 +147,7 @@ impl Lane<'_> {
             self.release(output);
             self.write(turn, connection, output)?;
             more = match stop {
-                Some(Stop::Yield | Stop::Full) => Some(Next::Again),
+                Some(Stop::Yield | Stop::Full | Stop::Admit) => Some(Next::Again),
                 Some(Stop::Parked) => Some(Next::Room),
                 _ => None,
             };
@@ -171,6 +172,10 @@ impl Lane<'_> {
         match stop {
             None | Some(Stop::Quit) => connection.phase = Phase::Closing { linger: false },
             Some(Stop::Refused) => connection.phase = Phase::Closing { linger: true },
+            Some(Stop::Admit) => {
+                connection.progress.protocol = None;
+                return;
+            }
             Some(Stop::NeedMore { .. } | Stop::Yield | Stop::Full | Stop::Parked) => return,
         }
         connection.input.release(&mut self.input_memory());
@@ -322,7 +327,7 @@ impl Lane<'_> {
             tell_of_stranger(only);
             return (input.len(), Stop::Refused);
         };
-        if connection.principal.is_stranger() {
+        if is_to_admit(self.shared, &connection.principal, protocol, input) {
             return self.admit(connection, protocol, input, output);
         }
         connection.progress.protocol = Some(protocol);
