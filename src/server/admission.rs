@@ -120,12 +120,14 @@ impl Lane<'_> {
         let begun = connection.sasl;
         let message = match ask {
             Ask::Version | Ask::Mechanisms => return encode::mechanisms(out, head),
-            Ask::Begin { mechanism, .. } if begun == Sasl::Over || !mechanism.eq_ignore_ascii_case(sasl::PLAIN) => None,
+            Ask::Begin { mechanism, .. } if !mechanism.eq_ignore_ascii_case(sasl::PLAIN) => None,
             Ask::Begin { message: b"", .. } => {
-                connection.sasl = Sasl::Begun;
+                if begun == Sasl::Unbegun {
+                    connection.sasl = Sasl::Begun;
+                }
                 return encode::go_on(out, head);
             }
-            Ask::Begin { message, .. } => Some(message),
+            Ask::Begin { message, .. } => Some(message).filter(|_| begun != Sasl::Over),
             Ask::Step { message } => Some(message).filter(|_| begun == Sasl::Begun),
         };
         let name = self.find(message.and_then(sasl::plain));
