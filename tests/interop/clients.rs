@@ -1,5 +1,5 @@
-//! Clients in other languages, and the tests that their makers wrote for them: against Remora, and in
-//! the same run against memcached, so that a failure tells whose it is.
+//! Clients in other languages, and the tests that their makers wrote for them: against Remora, and
+//! in the same run against memcached, so that a failure tells whose it is.
 
 use super::memcached::{Memcached, REMEDY, version};
 use super::sasl::{Pair, USERS};

@@ -1,5 +1,5 @@
-"""pylibmc, Python's client over libmemcached, with SASL: pylibmc_check.py HOST PORT USER PASSWORD. Ends
-with an error at once."""
+"""pylibmc, Python's client over libmemcached, with SASL: pylibmc_check.py HOST PORT USER PASSWORD.
+Ends with an error at once."""
 
 import glob
 import os

@@ -1,5 +1,6 @@
 //! memcached with SASL as a peer, and the same random packets to Remora and to it: before, between
-//! and after attempts to say who one is, both give the same answers, and close the same connections.
+//! and after attempts to say who one is, both give the same answers, and close the same
+//! connections.
 
 use super::memcached::{Memcached, REMEDY};
 use super::support::packets::{Answer, HEADER_BYTES, Packet, body_bytes, read};
