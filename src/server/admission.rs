@@ -2,9 +2,9 @@
 //! to know that: a token in the text protocol (`-Y`), or SASL in the binary one (`-S`). Until then
 //! nothing is executed for it, and no more is held of what it sends than one attempt.
 //!
-//! SASL may be spoken later as well. As in memcached, who asks for the mechanisms, or tries to say
-//! once more who it is, is a stranger again; and a connection is told once that it is welcome,
-//! never again.
+//! SASL may be spoken later as well. As in memcached, a user who asks for the mechanisms, or tries
+//! to say once more who it is, is a stranger again. A connection is known once: whatever it says
+//! afterwards of who it is, is wrong.
 
 use super::Shared;
 use super::connection::Connection;
@@ -112,14 +112,14 @@ impl Lane<'_> {
     }
 
     fn answer(&mut self, connection: &mut Connection, head: Head, ask: Ask<'_>, out: &mut Vec<u8>) {
-        if ask == Ask::Version {
-            return encode::version(out, head);
+        if ask != Ask::Version {
+            // A user who asks for anything of SASL's is a stranger again, until it is known anew.
+            connection.principal = Principal::of_newcomer(self.shared, connection.is_operator);
         }
-        // Whatever it was, it is to say who it is.
-        connection.principal = Principal::of_newcomer(self.shared, connection.is_operator);
         let begun = connection.sasl;
         let message = match ask {
-            Ask::Version | Ask::Mechanisms => return encode::mechanisms(out, head),
+            Ask::Version => return encode::version(out, head),
+            Ask::Mechanisms => return encode::mechanisms(out, head),
             Ask::Begin { mechanism, .. } if !mechanism.eq_ignore_ascii_case(sasl::PLAIN) => None,
             Ask::Begin { message: b"", .. } => {
                 if begun == Sasl::Unbegun {
