@@ -5,8 +5,12 @@
 
 #[path = "interop/binary.rs"]
 mod binary;
+#[path = "interop/clients.rs"]
+mod clients;
 #[path = "interop/memcached.rs"]
 mod memcached;
+#[path = "interop/sasl.rs"]
+mod sasl;
 mod support;
 
 use std::path::PathBuf;

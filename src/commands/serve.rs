@@ -112,7 +112,9 @@ impl Given {
         {
             args.idle_timeout = seconds;
         }
-        let spoken = listeners::protocol(&args.listen, &args.protocol, args.unix_socket.is_some())?;
+        let is_given = config.rank("protocol") > 0;
+        let usual = if args.enable_sasl && !is_given { listeners::BINARY } else { &args.protocol };
+        let spoken = listeners::protocol(&args.listen, usual, args.unix_socket.is_some())?;
         args.protocol = access::protocol(&args, spoken)?.to_string();
         idle.extend(extended.idle.iter().map(|name| format!("-o {name}")));
         Ok(Given { args, config, idle, tls: extended.tls })
@@ -338,8 +340,9 @@ fn datagrams(args: &Args) -> anyhow::Result<Vec<SocketAddr>> {
         "-U (--udp-port): an answer over UDP does not wait for replicas, as --ack-replicas asks; leave one of them out"
     );
     ensure!(
-        args.auth_file.is_none() && !args.enable_ssl,
-        "-U (--udp-port): nobody says who he is over UDP, as -Y (--auth-file) and -Z (--enable-ssl) ask; leave one of them out"
+        args.auth_file.is_none() && !args.enable_sasl && !args.enable_ssl,
+        "-U (--udp-port): nobody says who he is over UDP, as -Y (--auth-file), -S (--enable-sasl) and -Z (--enable-ssl) ask; \
+         leave one of them out"
     );
     Ok(listeners::read(&lists(args), Some(u16::try_from(args.udp_port).unwrap_or(0)), false)?.tcp)
 }
@@ -391,7 +394,7 @@ fn setting_rows(args: &Args, bound: &Bound) -> Vec<(&'static str, String)> {
             "binding_protocol",
             if args.protocol == listeners::AUTO { "auto-negotiate" } else { &args.protocol }.to_string(),
         ),
-        ("auth_enabled_sasl", yes(false)),
+        ("auth_enabled_sasl", yes(args.enable_sasl)),
         ("auth_enabled_ascii", args.auth_file.as_ref().map_or(yes(false), |file| file.display().to_string())),
         ("tcp_backlog", args.listen_backlog.to_string()),
         ("reqs_per_event", args.max_reqs_per_event.to_string()),

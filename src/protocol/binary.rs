@@ -20,6 +20,7 @@
 
 pub mod command;
 pub mod encode;
+pub mod sasl;
 
 use super::request::{Arithmetic, Delete, GetOne, Store, StoreVerb};
 use super::{Exptime, ParseLimits, Parsed, Refusal, Rejection, Reply, Request};
@@ -54,11 +55,11 @@ pub fn parse(input: &[u8], limits: ParseLimits) -> Parsed<'_> {
     let Some(bytes) = input.first_chunk::<HEADER_BYTES>() else {
         return Parsed::Incomplete { wanted_bytes: HEADER_BYTES };
     };
-    let header = match Header::read(bytes) {
+    let header = match Header::read(bytes, |_| true) {
         Ok(header) => header,
         Err((refusal, head)) => return close(input, refusal, Reply::Binary(head)),
     };
-    if matches!(header.head.command, Command::Unknown | Command::SaslList | Command::Sasl) {
+    if header.head.command == Command::Unknown || header.head.command.is_sasl() {
         return header.refuse(Refusal::UnknownCommand, None);
     }
     if header.value_bytes > limits.value_bytes_max {
@@ -76,9 +77,11 @@ fn close(input: &[u8], refusal: Refusal, reply: Reply) -> Parsed<'_> {
 }
 
 impl Header {
-    /// Read it, and check everything that it says about lengths. In memcached's order: what does
-    /// not lie within the body is an unknown command there.
-    fn read(bytes: &[u8; HEADER_BYTES]) -> Result<Header, (Refusal, Head)> {
+    /// Read it, and check everything that it says about lengths, and whether its client `may` give
+    /// that command. In memcached's order: what does not lie within the body is an unknown command
+    /// there.
+    #[inline]
+    fn read(bytes: &[u8; HEADER_BYTES], may: impl Fn(Command) -> bool) -> Result<Header, (Refusal, Head)> {
         let opcode = bytes[1];
         let key_bytes = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
         let extras_bytes = usize::from(bytes[4]);
@@ -88,6 +91,9 @@ impl Header {
             return Err((Refusal::UnknownCommand, head));
         };
         let header = Header { head, extras_bytes, key_bytes, value_bytes, cas: long_number(bytes, 16) };
+        if body_bytes <= PACKET_BODY_BYTES_MAX && !may(head.command) {
+            return Err((Refusal::Unauthenticated, head));
+        }
         let has_form = head.command.form().is_none_or(|form| form.fits(extras_bytes, key_bytes, value_bytes));
         if body_bytes > PACKET_BODY_BYTES_MAX || key_bytes > KEY_BYTES_MAX || !has_form {
             return Err((Refusal::BadFormat, head));
@@ -149,7 +155,9 @@ impl Header {
             Command::Version => Request::Version(reply),
             Command::Stat => Request::Stats { subject: key.trim_ascii(), reply },
             Command::Verbosity => Request::Verbosity { level: number(extras, 0), reply },
-            Command::Unknown | Command::SaslList | Command::Sasl => unreachable!("refused before"),
+            Command::Unknown | Command::SaslList | Command::SaslBegin | Command::SaslStep => {
+                unreachable!("refused before")
+            }
         }
     }
 

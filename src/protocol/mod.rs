@@ -94,3 +94,11 @@ pub struct Rejection<'a> {
     /// example).
     pub close: bool,
 }
+
+impl Rejection<'_> {
+    /// It is a request of SASL's. A server that asks who its clients are by SASL does not refuse
+    /// it, but looks at it by [`binary::sasl`].
+    pub fn is_sasl(&self) -> bool {
+        matches!(self.reply, Reply::Binary(head) if head.command.is_sasl()) && !self.close
+    }
+}

@@ -98,6 +98,8 @@ pub enum Refusal {
     MemoryInBytes,
     /// cache_memlimit beyond what can be had.
     CannotAdjustMemory,
+    /// Whatever a client asks for that is to say first who it is (`-Y`, `-S`).
+    Unauthenticated,
     /// An order from elsewhere than the control socket.
     OrdersByControlSocketOnly,
     /// An order from another host.
@@ -171,6 +173,7 @@ impl Refusal {
             Refusal::MemoryTooSmall => b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n",
             Refusal::MemoryInBytes => b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n",
             Refusal::CannotAdjustMemory => b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n",
+            Refusal::Unauthenticated => b"CLIENT_ERROR unauthenticated\r\n",
             Refusal::OrdersByControlSocketOnly => {
                 b"CLIENT_ERROR replication orders are taken from the control socket only: use remora ctl \
                 on the server's host, as its user or root; or start the server with \

@@ -1,7 +1,7 @@
 //! One client: its socket, what it has sent in part, what it has not taken yet. While neither is
 //! there it holds no buffer.
 
-use super::admission::Principal;
+use super::admission::{Principal, Sasl};
 use super::memory::Input;
 use super::registry::{Activity, View};
 use super::state::State;
@@ -93,6 +93,8 @@ pub struct Connection {
     pub is_operator: bool,
     /// Whose requests these are.
     pub principal: Principal,
+    /// How its client says that by SASL.
+    pub sasl: Sasl,
     /// For `stats conns`.
     pub view: Arc<View>,
 }
@@ -119,6 +121,7 @@ impl Connection {
             is_waiting: false,
             is_operator,
             principal,
+            sasl: Sasl::default(),
             view,
         }
     }

@@ -8,6 +8,7 @@
 use super::Shared;
 use super::connection::Progress;
 use super::state::State;
+use super::users::Means;
 use crate::base::limits::{BATCH_REQUESTS_MAX, PARK_MILLISECONDS_MAX};
 use crate::engine::{Attempt, Context, Outcome, Output, Target};
 use crate::protocol::request::GetForm;
@@ -85,6 +86,11 @@ impl Executor<'_> {
                     progress.wanted_bytes = wanted_bytes;
                     return (consumed, State::Reading);
                 }
+                Then::Admit => {
+                    // The connection opens anew, in its next turn.
+                    progress.protocol = None;
+                    return (consumed, State::Yielded);
+                }
                 Then::Rejected(rejection) => {
                     let last_try = has_waited_enough(progress);
                     let outcome = engine.reject(context, &rejection, last_try, output);
@@ -148,7 +154,8 @@ impl Executor<'_> {
                     break;
                 }
                 Parsed::Rejected(rejection) => {
-                    then = Then::Rejected(rejection);
+                    let is_to_admit = rejection.is_sasl() && self.shared.config.asks_by(Means::Sasl);
+                    then = if is_to_admit { Then::Admit } else { Then::Rejected(rejection) };
                     break;
                 }
             }
@@ -174,7 +181,7 @@ pub fn tell_of_stranger(only: Option<Protocol>) {
     static TOLD: std::sync::Once = std::sync::Once::new();
     let (spoken, option) = match only {
         Some(Protocol::Text) => ("memcached's binary protocol", "a server with -B ascii or -Y"),
-        Some(Protocol::Binary) => ("a text protocol", "a server with -B binary"),
+        Some(Protocol::Binary) => ("a text protocol", "a server with -B binary or -S"),
         None => return,
     };
     TOLD.call_once(|| {
@@ -214,6 +221,8 @@ enum Then<'r> {
     Incomplete { wanted_bytes: usize },
     /// What is to be refused once the batch is done.
     Rejected(Rejection<'r>),
+    /// A packet of SASL's, where clients say by it who they are.
+    Admit,
 }
 
 /// The connection has had its share of this turn.

@@ -54,7 +54,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use tls::Tls;
-use users::Users;
+use users::{Means, Users};
 use worker::Worker;
 
 /// How the server serves; the addresses are in [`listen::ListenConfig`].
@@ -74,7 +74,7 @@ pub struct ServerConfig {
     pub input_bytes_total_max: usize,
     /// Bytes that unsent answers of all connections may hold.
     pub output_bytes_total_max: usize,
-    /// -Y: who may give commands; None where everybody may.
+    /// -Y, -S: who may give commands, and how they say who they are; None where everybody may.
     pub users: Option<Arc<Users>>,
     /// -Z; None without it.
     pub tls: Option<Arc<Tls>>,
@@ -82,6 +82,14 @@ pub struct ServerConfig {
     pub pin: bool,
     /// The time.
     pub clock: Clock,
+}
+
+impl ServerConfig {
+    /// Whether clients are to say who they are by these means.
+    #[inline]
+    pub fn asks_by(&self, means: Means) -> bool {
+        self.users.as_ref().is_some_and(|users| users.means() == means)
+    }
 }
 
 impl Default for ServerConfig {

@@ -10,6 +10,7 @@
 
 use super::Shared;
 use super::acks::Holding;
+use super::admission::is_to_admit;
 use super::connection::{Connection, Progress, ReadAhead};
 use super::control::PeerOf;
 use super::execute::{Executor, spoken, tell_of_stranger};
@@ -270,7 +271,7 @@ impl Service<'_> {
             tell_of_stranger(only);
             return (input.len(), State::Ending { lingers: true });
         };
-        if connection.principal.is_stranger() {
+        if is_to_admit(self.shared, &connection.principal, protocol, input) {
             return self.admit(connection, protocol, input, output);
         }
         connection.progress.protocol = Some(protocol);

@@ -1,13 +1,14 @@
-//! The users of `-Y FILE`, and whether somebody is one of them.
+//! The users of `-Y FILE` or of `-S`, and whether somebody is one of them.
 //!
-//! The file is memcached's: a line `user:password` for each. Passwords are not kept: each user is a
-//! MAC over name and password, under a key that this process makes for itself. So a comparison
-//! takes as long for a wrong password as for the right one, whatever they have in common: what is
-//! compared are MACs, all of them, each in constant time.
+//! The file is memcached's, which is the same for both: a line `user:password` for each. Passwords
+//! are not kept: each user is a MAC over name and password, under a key that this process makes for
+//! itself. So a comparison takes as long for a wrong password as for the right one, whatever they
+//! have in common: what is compared are MACs, all of them, each in constant time.
 
 use crate::sys::random::random;
 use hmac::digest::CtOutput;
 use hmac::{Hmac, KeyInit, Mac};
+use rustix::system::uname;
 use sha2::Sha256;
 use std::fmt;
 use std::fs::File;
@@ -15,12 +16,33 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Most users, as in memcached, which overlooks the others without a word.
-const USERS_MAX: usize = 8;
+/// Most users of tokens, as in memcached, which overlooks the others without a word.
+const TOKEN_USERS_MAX: usize = 8;
+/// Most users of SASL. memcached reads its file anew at each attempt, and has no bound.
+const SASL_USERS_MAX: usize = 1024;
 /// Longest line in bytes, its end left out: memcached's buffer. Longer ones confuse it.
 const LINE_BYTES_MAX: usize = 254;
-/// A file that is larger holds something else.
-const FILE_BYTES_MAX: u64 = 64 << 10;
+/// A file that is larger has too many users, or holds something else.
+const FILE_BYTES_MAX: u64 = (SASL_USERS_MAX * (LINE_BYTES_MAX + 1)) as u64;
+
+/// How users say who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Means {
+    /// By a token in the text protocol (-Y).
+    Token,
+    /// By SASL in the binary protocol (-S).
+    Sasl,
+}
+
+impl Means {
+    /// Most users that there may be.
+    fn users_max(self) -> usize {
+        match self {
+            Means::Token => TOKEN_USERS_MAX,
+            Means::Sasl => SASL_USERS_MAX,
+        }
+    }
+}
 
 /// Why a file does not say who the users are.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +68,14 @@ pub enum UsersError {
         /// What is wrong, and what would be right. Never what stands there: it may be a password.
         why: &'static str,
     },
-    /// There are more than memcached takes.
-    #[error("{}: more than {USERS_MAX} users; memcached takes no more, and so does this server", .0.display())]
-    TooMany(PathBuf),
+    /// There are more than are taken.
+    #[error("{}: more than {most} users, which are the most that are taken", path.display())]
+    TooMany {
+        /// The file.
+        path: PathBuf,
+        /// So many are taken.
+        most: usize,
+    },
 }
 
 type Code = CtOutput<Hmac<Sha256>>;
@@ -61,6 +88,10 @@ struct User {
 /// See the module.
 pub struct Users {
     path: PathBuf,
+    means: Means,
+    /// `@` and this host's name. With it stands a user of SASL's in memcached's file who names no
+    /// realm: libsasl adds it.
+    realm: Vec<u8>,
     key: [u8; 32],
     known: RwLock<Vec<User>>,
 }
@@ -73,9 +104,10 @@ impl fmt::Debug for Users {
 
 impl Users {
     /// Those of this file.
-    pub fn of_file(path: &Path) -> Result<Users, UsersError> {
+    pub fn of_file(path: &Path, means: Means) -> Result<Users, UsersError> {
         let key = random().map_err(UsersError::NoKey)?;
-        let users = Users { path: path.to_path_buf(), key, known: RwLock::default() };
+        let realm = [b"@", uname().nodename().to_bytes()].concat();
+        let users = Users { path: path.to_path_buf(), means, realm, key, known: RwLock::default() };
         users.reload()?;
         Ok(users)
     }
@@ -86,7 +118,7 @@ impl Users {
         let unreadable = |cause| UsersError::Unreadable { path: self.path.clone(), cause };
         let mut bytes = Vec::new();
         File::open(&self.path)
-            .and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes))
+            .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
             .map_err(unreadable)?;
         let found = self.read(&bytes)?;
         let count = found.len();
@@ -99,12 +131,23 @@ impl Users {
         &self.path
     }
 
+    /// How they say who they are.
+    #[inline]
+    pub fn means(&self) -> Means {
+        self.means
+    }
+
     /// The name of the user of this name and password, if there is one.
     pub fn find(&self, name: &[u8], password: &[u8]) -> Option<Arc<str>> {
+        let names_realm = self.means == Means::Token || name.contains(&b'@');
         let code = self.code(name, password);
+        let in_realm = if names_realm { None } else { Some(self.code(&[name, &self.realm].concat(), password)) };
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         // All of them are compared, whichever it is.
-        known.iter().fold(None, |found, user| if user.code == code { Some(user.name.clone()) } else { found })
+        known.iter().fold(None, |found, user| {
+            let is_it = (user.code == code) | in_realm.as_ref().is_some_and(|code| user.code == *code);
+            if is_it { Some(user.name.clone()) } else { found }
+        })
     }
 
     fn code(&self, name: &[u8], password: &[u8]) -> Code {
@@ -118,6 +161,10 @@ impl Users {
 
     fn read(&self, bytes: &[u8]) -> Result<Vec<User>, UsersError> {
         let mut users = Vec::new();
+        let too_many = || UsersError::TooMany { path: self.path.clone(), most: self.means.users_max() };
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(too_many());
+        }
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let lines = bytes.split(|byte| *byte == b'\n').enumerate();
         for (at, line) in lines.filter(|_| !bytes.is_empty()) {
@@ -130,15 +177,15 @@ impl Users {
             }
             let colon = line.iter().position(|byte| *byte == b':');
             let (name, password) = line.split_at(colon.ok_or_else(|| wrong("there is no colon; write user:password"))?);
-            if name.contains(&b' ') {
+            if self.means == Means::Token && name.contains(&b' ') {
                 return Err(wrong(
                     "there is a blank in the user's name, which no client can send; write user:password",
                 ));
             }
             // A carriage return ends a password, as in memcached.
             let password = password[1..].split(|byte| *byte == b'\r').next().unwrap_or_default();
-            if users.len() == USERS_MAX {
-                return Err(UsersError::TooMany(self.path.clone()));
+            if users.len() == self.means.users_max() {
+                return Err(too_many());
             }
             users.push(User { name: String::from_utf8_lossy(name).into(), code: self.code(name, password) });
         }
@@ -150,11 +197,15 @@ impl Users {
 mod tests {
     use super::*;
 
-    /// The users of a file with this text.
-    fn users(text: &str) -> Result<Users, UsersError> {
+    /// The users of a file with this text, who come by `means`.
+    fn users_by(means: Means, text: &str) -> Result<Users, UsersError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        Users::of_file(file.path())
+        Users::of_file(file.path(), means)
+    }
+
+    fn users(text: &str) -> Result<Users, UsersError> {
+        users_by(Means::Token, text)
     }
 
     #[test]
@@ -180,6 +231,39 @@ mod tests {
     }
 
     #[test]
+    fn a_user_of_sasl_may_stand_in_the_file_with_this_hosts_name() {
+        let host = uname().nodename().to_str().unwrap().to_string();
+        let text = format!("plain:one\nhosted@{host}:two\nfar@example.org:three\nin two words:four\n");
+        let users = users_by(Means::Sasl, &text).unwrap();
+        let find = |name: &str, password: &str| users.find(name.as_bytes(), password.as_bytes()).is_some();
+        for (name, password) in
+            [("plain", "one"), ("hosted", "two"), ("far@example.org", "three"), ("in two words", "four")]
+        {
+            assert!(find(name, password), "{name}");
+            for wrong in ["", "on", "tw", "two ", "threefour"] {
+                assert!(!find(name, wrong), "{name}:{wrong}");
+            }
+        }
+        assert!(find(&format!("hosted@{host}"), "two"));
+        for (name, password) in [("far", "three"), ("hosted@example.org", "two"), (&format!("plain@{host}"), "one")] {
+            assert!(!find(name, password), "{name}");
+        }
+        let of_tokens = users_by(Means::Token, &format!("hosted@{host}:two")).unwrap();
+        assert!(of_tokens.find(b"hosted", b"two").is_none(), "only libsasl adds the host's name");
+    }
+
+    #[test]
+    fn there_may_be_many_users_of_sasl() {
+        let of = |count: usize| (0..count).map(|at| format!("u{at}:secret{at}\n")).collect::<String>();
+        let users = users_by(Means::Sasl, &of(1024)).unwrap();
+        assert!(users.find(b"u1023", b"secret1023").is_some() && users.find(b"u1023", b"secret1022").is_none());
+        for text in [of(1025), "x".repeat(FILE_BYTES_MAX as usize + 1)] {
+            let error = users_by(Means::Sasl, &text).unwrap_err().to_string();
+            assert!(error.contains("more than 1024 users"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_file_without_users_knows_nobody() {
         let users = users("").unwrap();
         assert_eq!(users.find(b"", b""), None);
@@ -200,7 +284,7 @@ mod tests {
             let error = users(text).expect_err(text).to_string();
             assert!(error.contains(words) && !error.contains("secret"), "{text:?}: {error}");
         }
-        let error = Users::of_file(Path::new("/nowhere/users")).unwrap_err().to_string();
+        let error = Users::of_file(Path::new("/nowhere/users"), Means::Token).unwrap_err().to_string();
         assert!(error.starts_with("cannot read /nowhere/users: "), "{error}");
     }
 
@@ -208,7 +292,7 @@ mod tests {
     fn a_file_with_a_fault_changes_nothing() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "foo:bar\n").unwrap();
-        let users = Users::of_file(file.path()).unwrap();
+        let users = Users::of_file(file.path(), Means::Token).unwrap();
         std::fs::write(file.path(), "foo:new\nnonsense\n").unwrap();
         assert!(users.reload().is_err());
         assert!(users.find(b"foo", b"bar").is_some() && users.find(b"foo", b"new").is_none());

@@ -39,11 +39,16 @@ impl Memcached {
     /// Start with `arguments` besides the address. memcached writes the ports it got to a file that
     /// it is told of.
     pub fn start(arguments: &[&str]) -> Memcached {
+        Memcached::start_with(arguments, &[])
+    }
+
+    /// The same, with variables in its environment.
+    pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Memcached {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let port_file = folder.path().join("port");
         let mut command = Command::new(program());
         command.args(["-u", "root", "-U", "0", "-p", "-1", "-l", "127.0.0.1"]).args(arguments);
-        command.env("MEMCACHED_PORT_FILENAME", &port_file).stdin(Stdio::null());
+        command.env("MEMCACHED_PORT_FILENAME", &port_file).envs(variables.iter().copied()).stdin(Stdio::null());
         let child = command.spawn().expect("memcached starts");
         let started = Instant::now();
         let port = loop {

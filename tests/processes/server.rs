@@ -12,6 +12,7 @@ mod fairness;
 mod hoards;
 mod parking;
 mod readers;
+mod sasl;
 mod stats;
 mod tls;
 mod udp;

@@ -45,6 +45,7 @@ class Peer:
     least: tuple  # the oldest version that will do
     variable: str  # in the environment: another program to take for it
     tools: tuple = ()  # that come with it
+    plugins: tuple = ()  # what it loads while it runs: package and file of each
 
     @property
     def wrapper(self):
@@ -54,11 +55,20 @@ class Peer:
     def root(self):
         return FOLDER / self.name
 
+    def has_plugins(self):
+        return all((self.root / file).exists() for _, file in self.plugins)
+
 
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("memcached", "memcached", (1, 6, 38), "REMORA_MEMCACHED"),
+        Peer(
+            "memcached",
+            "memcached",
+            (1, 6, 38),
+            "REMORA_MEMCACHED",
+            plugins=(("libsasl2-modules", "usr/lib/x86_64-linux-gnu/sasl2/libplain.so"),),
+        ),
         Peer("valkey-server", "valkey-server", (9, 0, 0), "REMORA_VALKEY", ("valkey-cli",)),
         Peer("etcd", "etcd-server", (3, 5, 16), "REMORA_ETCD"),
     )
@@ -102,7 +112,7 @@ def ensure(peer, again=False):
     with alone():
         if again:
             shutil.rmtree(FOLDER / "apt", ignore_errors=True)
-        if again or (version_of(peer.wrapper) or ()) < peer.least:
+        if again or (version_of(peer.wrapper) or ()) < peer.least or not peer.has_plugins():
             fetch_with_patience(peer)
         version = version_of(peer.wrapper)
     return version
@@ -147,7 +157,8 @@ def fetch(peer):
     archives = FOLDER / "apt/cache/archives"
     shutil.rmtree(archives, ignore_errors=True)
     (archives / "partial").mkdir(parents=True)
-    apt([*flags, "install", "--yes", "--download-only", "--no-install-recommends", peer.package])
+    packages = [peer.package, *(package for package, _ in peer.plugins)]
+    apt([*flags, "install", "--yes", "--download-only", "--no-install-recommends", *packages])
     new = peer.root.with_name(f"{peer.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     unpack(archives, new, peer)

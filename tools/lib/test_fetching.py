@@ -81,8 +81,13 @@ class Ensure(unittest.TestCase):
         self.enterContext(mock.patch.object(fetching, "say"))
         self.enterContext(mock.patch.object(fetching, "private_apt", return_value=[]))
         self.apt = self.enterContext(mock.patch.object(fetching, "apt"))
-        self.enterContext(mock.patch.object(fetching, "unpack", side_effect=lambda _, root, __: root.mkdir()))
+        self.enterContext(mock.patch.object(fetching, "unpack", side_effect=lambda _, root, peer: self.unpack(root, peer)))
         self.brings((1, 6, 45))
+
+    def unpack(self, root, peer):
+        for path in [root / file for _, file in peer.plugins]:
+            path.parent.mkdir(parents=True)
+            path.touch()
 
     def brings(self, version):
         text = f"#!/bin/sh\necho memcached {fetching.dotted(version)}\n"
@@ -99,6 +104,14 @@ class Ensure(unittest.TestCase):
         self.assertEqual(self.apt.call_count, 1)
         fetching.ensure(fetching.PEERS["memcached"], again=True)
         self.assertEqual(self.apt.call_count, 2)
+
+    def test_again_where_a_plugin_is_missing(self):
+        fetching.ensure(fetching.PEERS["memcached"])
+        (_, file), *_ = fetching.PEERS["memcached"].plugins
+        (fetching.PEERS["memcached"].root / file).unlink()
+        fetching.ensure(fetching.PEERS["memcached"])
+        self.assertEqual(self.apt.call_count, 2)
+        self.assertIn("libsasl2-modules", self.apt.call_args.args[0])
 
     def test_what_is_too_old_is_refused(self):
         self.brings((1, 6, 18))

@@ -1,31 +1,63 @@
-//! Who may give commands, and by what: the users of `-Y`, TLS with `-Z`; and a word where everybody
-//! may who gets as far as to a port.
+//! Who may give commands, and by what: the users of `-Y` or `-S`, TLS with `-Z`; and a word where
+//! everybody may who gets as far as to a port.
 
 use super::{Args, listeners};
 use crate::base::time::Clock;
 use crate::server::tls::{Asks, Security, Tls, TlsOptions};
-use crate::server::users::Users;
+use crate::server::users::{Means, Users};
 use anyhow::{Context, ensure};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Permissions of a file that others than its owner and its group may read.
 const FOR_OTHERS: u32 = 0o004;
 
-/// The users of -Y, if it is given.
+/// Where memcached is told who the users of -S are.
+const SASL_VARIABLE: &str = "MEMCACHED_SASL_PWDB";
+
+/// The users of -Y or of -S, if one of them is given.
 pub fn users(args: &Args) -> anyhow::Result<Option<Arc<Users>>> {
-    let Some(path) = &args.auth_file else { return Ok(None) };
-    let users = Users::of_file(path).context("-Y (--auth-file)")?;
-    if std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & FOR_OTHERS != 0) {
-        log::warn!("-Y {}: everybody on this host may read the passwords; chmod o= takes that away", path.display());
+    let (option, path, means) = if let Some(path) = &args.auth_file {
+        ("-Y (--auth-file)", path.clone(), Means::Token)
+    } else if args.enable_sasl {
+        let named = std::env::var_os(SASL_VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
+        let path = args.sasl_pwdb.clone().or(named);
+        let path = path.with_context(|| {
+            format!("-S (--enable-sasl): nobody says who the users are; name a file with lines user:password in --sasl-pwdb or {SASL_VARIABLE}")
+        })?;
+        ("-S (--enable-sasl)", path, Means::Sasl)
+    } else {
+        return Ok(None);
+    };
+    let users = Users::of_file(&path, means).context(option)?;
+    if std::fs::metadata(&path).is_ok_and(|file| file.permissions().mode() & FOR_OTHERS != 0) {
+        log::warn!(
+            "{option} {}: everybody on this host may read the passwords; chmod o= takes that away",
+            path.display()
+        );
     }
     Ok(Some(Arc::new(users)))
 }
 
 /// What is spoken where `spoken` was asked for: with -Y text alone, in which users name themselves.
+/// With -S it must be the binary protocol alone, which is usual then.
 pub fn protocol<'s>(args: &Args, spoken: &'s str) -> anyhow::Result<&'s str> {
+    ensure!(
+        !(args.auth_file.is_some() && args.enable_sasl),
+        "-Y (--auth-file) asks who clients are in text, -S (--enable-sasl) in the binary protocol; leave one of them out, or \
+         start two servers"
+    );
+    ensure!(
+        args.enable_sasl || args.sasl_pwdb.is_none(),
+        "--sasl-pwdb without -S (--enable-sasl): nobody would be asked; add -S, or leave it out"
+    );
+    ensure!(
+        !args.enable_sasl || spoken == listeners::BINARY,
+        "-S (--enable-sasl): users say who they are in the binary protocol, and text is to be spoken as well; leave one of \
+         them out, or give -B binary"
+    );
     if args.auth_file.is_none() {
         return Ok(spoken);
     }
@@ -62,10 +94,10 @@ pub fn warn_of_openness(args: &Args, served: &[(SocketAddr, Security)], asks: As
         Security::Asked => true,
     };
     let open = served.iter().find(|(address, security)| !address.ip().is_loopback() && !asked(*security));
-    if let Some((address, _)) = open.filter(|_| args.auth_file.is_none()) {
+    if let Some((address, _)) = open.filter(|_| args.auth_file.is_none() && !args.enable_sasl) {
         log::warn!(
             "{address} is not for this host alone, and nobody is asked who they are: whoever reaches it may read, write and flush \
-             everything; name users with -Y, or listen where only trusted clients are"
+             everything; name users with -Y or -S, or listen where only trusted clients are"
         );
     }
 }

@@ -44,6 +44,13 @@ pub struct Args {
     /// Have clients say who they are: a file with lines user:password. SIGHUP reads it anew
     #[arg(short = 'Y', long, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
+    /// Have clients say who they are by SASL (PLAIN), in the binary protocol, which alone is spoken
+    #[arg(short = 'S', long)]
+    pub enable_sasl: bool,
+    /// With -S: a file with lines user:password [default: what MEMCACHED_SASL_PWDB names]. SIGHUP
+    /// reads it anew
+    #[arg(long, value_name = "FILE")]
+    pub sasl_pwdb: Option<PathBuf>,
     /// Talk TLS with clients; -o ssl_chain_cert=FILE and its kin say how
     #[arg(short = 'Z', long)]
     pub enable_ssl: bool,
@@ -159,9 +166,6 @@ pub struct Absent {
     /// Threads by NAPI number: without effect
     #[arg(short = 'N', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub napi_ids: Option<u32>,
-    /// SASL: refused
-    #[arg(short = 'S', long)]
-    pub enable_sasl: bool,
     /// Memory that outlives the process: refused
     #[arg(short = 'e', long, value_name = "FILE")]
     pub memory_file: Option<PathBuf>,

@@ -41,10 +41,12 @@ pub enum Command {
     Gat,
     /// The same, and the key.
     GatKey,
-    /// The mechanisms of SASL, which is off.
+    /// SASL: the mechanisms.
     SaslList,
-    /// The beginning of SASL, or a further step.
-    Sasl,
+    /// SASL: who the client is, or the beginning of that.
+    SaslBegin,
+    /// SASL: what is still to be said of it.
+    SaslStep,
     /// Anything else.
     Unknown,
 }
@@ -144,11 +146,17 @@ impl Command {
             0x1D => (Command::Gat, false),
             0x1E => (Command::Gat, true),
             0x20 => (Command::SaslList, false),
-            0x21 | 0x22 => (Command::Sasl, false),
+            0x21 => (Command::SaslBegin, false),
+            0x22 => (Command::SaslStep, false),
             0x23 => (Command::GatKey, false),
             0x24 => (Command::GatKey, true),
             _ => (Command::Unknown, false),
         }
+    }
+
+    /// By which a client says who it is (`-S`).
+    pub fn is_sasl(self) -> bool {
+        matches!(self, Command::SaslList | Command::SaslBegin | Command::SaslStep)
     }
 
     /// None where nothing is known of it: then any form will do.
@@ -164,7 +172,7 @@ impl Command {
             Command::Stat => form(0, Key::May, false),
             Command::Verbosity => form(4, Key::MustNot, false),
             Command::Touch | Command::Gat | Command::GatKey => form(4, Key::Must, false),
-            Command::Sasl => form(0, Key::Must, true),
+            Command::SaslBegin | Command::SaslStep => form(0, Key::Must, true),
             Command::Unknown => None,
         }
     }

@@ -10,7 +10,7 @@ use super::super::refusal::Refusal;
 use super::super::reply::Fault;
 use super::super::text::encode as text;
 use super::command::{Command, Head};
-use super::{ANSWER_MAGIC, HEADER_BYTES};
+use super::{ANSWER_MAGIC, HEADER_BYTES, sasl};
 use std::fmt::Display;
 use std::io::Write as _;
 
@@ -38,6 +38,8 @@ pub enum Status {
     NonNumeric = 0x06,
     /// Not allowed.
     Forbidden = 0x20,
+    /// SASL: more is to be said.
+    GoOn = 0x21,
     /// No such command.
     UnknownCommand = 0x81,
     /// There is no room now.
@@ -50,7 +52,7 @@ impl Status {
     /// memcached's words for it.
     fn words(self) -> &'static str {
         match self {
-            Status::Done => "",
+            Status::Done | Status::GoOn => "",
             Status::NotFound => "Not found",
             Status::Exists => "Data exists for key.",
             Status::TooLarge => "Too large.",
@@ -109,6 +111,21 @@ pub fn done(out: &mut Vec<u8>, head: Head) {
 /// Which version this is.
 pub fn version(out: &mut Vec<u8>, head: Head) {
     packet(out, head, Status::Done, VERSION.as_bytes());
+}
+
+/// SASL: the mechanisms.
+pub fn mechanisms(out: &mut Vec<u8>, head: Head) {
+    packet(out, head, Status::Done, sasl::PLAIN);
+}
+
+/// SASL: more is to be said.
+pub fn go_on(out: &mut Vec<u8>, head: Head) {
+    failed(out, head, Status::GoOn);
+}
+
+/// SASL: the client is who it says it is.
+pub fn welcome(out: &mut Vec<u8>, head: Head) {
+    packet(out, head, Status::Done, b"Authenticated");
 }
 
 /// A get of any kind, or touch, has found something: its flags, its key if that is told. Its value,
@@ -172,7 +189,7 @@ pub fn refused(out: &mut Vec<u8>, head: Head, refusal: Refusal) {
         Refusal::NonNumeric => Status::NonNumeric,
         Refusal::TooLarge => Status::TooLarge,
         Refusal::OutOfMemory => Status::OutOfMemory,
-        Refusal::FlushOff => Status::Forbidden,
+        Refusal::FlushOff | Refusal::Unauthenticated => Status::Forbidden,
         Refusal::FollowsNobody | Refusal::Demoted => return packet(out, head, Status::Failed, refusal.words()),
         _ => return packet(out, head, Status::Invalid, refusal.words()),
     };

@@ -7,6 +7,7 @@
 
 use super::tokens::{Tokens, u32_strict};
 use crate::base::limits::LINE_BYTES_MAX;
+use crate::protocol::Refusal;
 use memchr::memchr;
 
 /// Longest value that may say who somebody is, as in memcached.
@@ -67,7 +68,7 @@ pub fn offered(input: &[u8]) -> Offered<'_> {
     }
     let line_bytes = newline + 1;
     let value_bytes = match announced(&input[..newline]) {
-        None => return Offered::Refused { answer: b"CLIENT_ERROR unauthenticated\r\n", bytes: line_bytes },
+        None => return Offered::Refused { answer: Refusal::Unauthenticated.line(), bytes: line_bytes },
         // What follows is taken for the next command: memcached does not skip the value either.
         Some(bytes) if bytes > VALUE_BYTES_MAX => {
             return Offered::Refused { answer: b"CLIENT_ERROR auth token too long\r\n", bytes: line_bytes };

@@ -98,7 +98,14 @@ fn what_changes_nothing_is_told_in_one_line() {
 #[test]
 fn what_is_not_here_is_refused_with_a_reason() {
     for (arguments, words) in [
-        (&["-S"][..], "SASL is not there"),
+        (&["-S"][..], "--sasl-pwdb or MEMCACHED_SASL_PWDB"),
+        (&["-S", "--sasl-pwdb", "/nowhere/users"], "-S (--enable-sasl): cannot read /nowhere/users"),
+        (&["-S", "-Y", "/nowhere/users"], "leave one of them out, or start two servers"),
+        (&["-S", "-B", "ascii"], "-S (--enable-sasl): users say who they are in the binary protocol"),
+        (&["-S", "-B", "auto"], "text is to be spoken as well"),
+        (&["-S", "-l", "proto[negotiating]:127.0.0.1:0"], "text is to be spoken as well"),
+        (&["-S", "-U", "-1"], "-U (--udp-port): nobody says who he is"),
+        (&["--sasl-pwdb", "/nowhere/users"], "--sasl-pwdb without -S"),
         (&["-Y", "/nowhere/users"], "cannot read /nowhere/users"),
         (&["-Z"], "needs a certificate"),
         (&["-e", "/mnt/file"], "memory ends with the process"),

@@ -5,7 +5,7 @@ use super::within::Within;
 use crate::support::wait::{expect_eq, wait_until};
 use crate::support::{Client, Server, refused};
 use remora::server::ServerConfig;
-use remora::server::users::Users;
+use remora::server::users::{Means, Users};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -142,7 +142,7 @@ fn operators_and_a_binary_client_are_not_asked() {
 fn what_strangers_hold_is_bounded_and_none_of_their_keys_is_touched() {
     const INPUT_BYTES_MAX: u64 = 1 << 20;
     let file = two_users();
-    let users = Some(Arc::new(Users::of_file(file.path()).expect("two users")));
+    let users = Some(Arc::new(Users::of_file(file.path(), Means::Token).expect("two users")));
     let input_bytes_total_max = INPUT_BYTES_MAX as usize;
     let server = Within::start(ServerConfig { users, input_bytes_total_max, ..ServerConfig::default() }, 128 << 20);
     let mut known = foo(server.address);
