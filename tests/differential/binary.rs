@@ -206,37 +206,18 @@ fn unknown(author: &mut Author) -> Command {
     Draft::new(opcode, [], [], value).sent(author)
 }
 
-/// What makes no sense. Servers hang up after most of it; a few bytes more may come behind.
+/// What makes no sense. Servers hang up after most of it, and memcached then loses what the socket
+/// has not taken of the answers before it: so it is sent alone.
 fn malformed(author: &mut Author) -> Command {
     match author.random.u32(..20) {
-        // A value that looks like a request.
-        0..4 => {
-            let noop = Packet { opcode: 0x0A, opaque: 0xFF, ..Packet::default() }.bytes();
-            let (key, count) = (author.key(), author.random.usize(1..4));
-            Draft::new(0x11, [0; 8], key, [b"y".to_vec(), noop.repeat(count)].concat()).sent(author)
-        }
-        4..12 => odd_form(author),
+        0..4 => looks_like_requests(author),
+        4..12 => Command { alone: true, ..odd_form(author) },
         12 | 13 => {
             let (opcode, bytes) = (any_opcode(author), author.pick(&["251", "255", "256", "300", "4000"]));
             let bytes: usize = bytes.parse().expect("a number");
-            Draft::new(opcode, [], vec![b'k'; bytes], []).sent(author)
+            Command { alone: true, ..Draft::new(opcode, [], vec![b'k'; bytes], []).sent(author) }
         }
-        14 | 15 => {
-            let (opcode, key) = (any_opcode(author), author.random.usize(..400));
-            let extras = author.random.usize(..=255);
-            let body = author.random.usize(..(key + extras).max(1)) as u32;
-            if key + extras == 0 {
-                return odd_form(author);
-            }
-            Draft::new(opcode, vec![0; extras], vec![b'k'; key], []).saying(key, extras, body).sent(author)
-        }
-        16 | 17 => {
-            let (opcode, key) = (any_opcode(author), author.key());
-            let odd = [BODY_BYTES_MAX + 1, 1 << 31, (1 << 31) - 1, u32::MAX, u32::MAX - 1, u32::MAX - 260];
-            let body = odd[author.random.usize(..odd.len())];
-            let bytes = key.len();
-            Draft::new(opcode, [0; 8], key, []).saying(bytes, 8, body).sent(author)
-        }
+        14..18 => Command { alone: true, ..impossible_body(author) },
         18 => {
             let mut bytes = Packet { opcode: any_opcode(author), ..Packet::default() }.bytes();
             bytes[0] = [0, 0x7F, 0x81, b'g', b'\n', 0xFF][author.random.usize(..6)];
@@ -244,15 +225,33 @@ fn malformed(author: &mut Author) -> Command {
         }
         _ if author.one_in(10) => cut_short(author),
         _ => {
-            // Less than there is: the rest is no request, and memcached hangs up without the answers
-            // that it has not sent.
+            // Less than there is: the rest is no request.
             let key = author.key();
-            let body = (8 + key.len() + 3) as u32;
-            let bytes = key.len();
-            let command = Draft::new(0x11, [0; 8], key, "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz").saying(bytes, 8, body);
+            let (bytes, body) = (key.len(), (8 + key.len() + 3) as u32);
+            let command = Draft::new(0x11, [0; 8], key, [b'z'; 32]).saying(bytes, 8, body);
             Command { alone: true, ..command.sent(author) }
         }
     }
+}
+
+fn looks_like_requests(author: &mut Author) -> Command {
+    let noop = Packet { opcode: 0x0A, opaque: 0xFF, ..Packet::default() }.bytes();
+    let (key, count) = (author.key(), author.random.usize(1..4));
+    Draft::new(0x11, [0; 8], key, [b"y".to_vec(), noop.repeat(count)].concat()).sent(author)
+}
+
+/// Shorter than key and extras, or longer than any may be.
+fn impossible_body(author: &mut Author) -> Command {
+    let opcode = any_opcode(author);
+    if author.random.bool() {
+        let (key, extras) = (author.random.usize(1..400), author.random.usize(..=255));
+        let body = author.random.usize(..key + extras) as u32;
+        return Draft::new(opcode, vec![0; extras], vec![b'k'; key], []).saying(key, extras, body).sent(author);
+    }
+    let odd = [BODY_BYTES_MAX + 1, 1 << 31, (1 << 31) - 1, u32::MAX, u32::MAX - 1, u32::MAX - 260];
+    let (key, body) = (author.key(), odd[author.random.usize(..odd.len())]);
+    let bytes = key.len();
+    Draft::new(opcode, [0; 8], key, []).saying(bytes, 8, body).sent(author)
 }
 
 /// Extras, key and value as they come; the bytes of extras are zero. What the two servers do not

@@ -15,6 +15,9 @@ const WAIT: Duration = Duration::from_millis(400);
 /// The same once there is a difference: then it must not be one of how fast the two are.
 const PATIENT_WAIT: Duration = Duration::from_secs(5);
 
+/// Longest wait for a server that has nothing else to do.
+const WIPE_WAIT: Duration = Duration::from_secs(30);
+
 /// A CAS that no server has given.
 const NO_CAS: u64 = 9_000_000_000_000_001;
 
@@ -43,7 +46,7 @@ impl Session<'_> {
     /// Both servers with nothing in them, nor a flush to come.
     fn new(pair: &Pair, wait: Duration) -> Session<'_> {
         for address in pair.addresses {
-            let (answer, end) = Connection::to(address, false).ask(b"flush_all\r\nverbosity 0\r\n", &[], PATIENT_WAIT);
+            let (answer, end) = Connection::to(address, false).ask(b"flush_all\r\nverbosity 0\r\n", &[], WIPE_WAIT);
             assert_eq!((&answer[..], end), (&b"OK\r\nOK\r\n"[..], End::Answered), "{address} is wiped");
         }
         Session { pair, connections: [const { None }; CONNECTIONS], numbers: CasNumbers::default(), wait }
