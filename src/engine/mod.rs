@@ -12,6 +12,7 @@
 
 mod acks;
 mod arithmetic;
+mod certificates;
 mod dump;
 mod elsewhere;
 mod flush;
@@ -36,9 +37,10 @@ mod switches;
 
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::answer::Done;
-use crate::protocol::reply::{Fault, Rows};
+use crate::protocol::reply::Rows;
 use crate::protocol::{Exptime, ParseLimits, Refusal, Rejection, Reply, Request};
 use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
+pub use certificates::{CertificateTimes, Refresh};
 use dump::Dumps;
 pub use held::AckPolicy;
 use orders::Orders;
@@ -137,19 +139,11 @@ pub trait Host: Sync {
     fn certificate_times(&self) -> Option<CertificateTimes> {
         None
     }
-    /// Read certificates anew, or say why that is not possible; None without TLS.
-    fn refresh_certificates(&self) -> Option<Result<(), String>> {
+    /// Have certificates read anew, by a thread that serves nobody; with the `ticket` of an earlier
+    /// call, what has become of that. None without TLS.
+    fn refresh_certificates(&self, _ticket: Option<u32>) -> Option<Refresh> {
         None
     }
-}
-
-/// Of the server's certificate.
-#[derive(Debug, Clone, Copy)]
-pub struct CertificateTimes {
-    /// Seconds since it was read.
-    pub age_seconds: u32,
-    /// The last second in which it is good, since 1970; None where it does not tell.
-    pub expires_at: Option<i64>,
 }
 
 /// How a request ended.
@@ -167,7 +161,8 @@ pub enum Outcome {
     DropLine,
     /// There is no room until memory is reclaimed: call again in the next turn, with this offset.
     /// What came before the offset (keys of a gat) is done and its answer is in the output. For a
-    /// flush_all with a delay the offset is its second; for any other command nothing is done.
+    /// flush_all with a delay the offset is its second; for any other command nothing is done. Also
+    /// while certificates are read: the offset is the ticket.
     Park(u32),
     /// The connection is to be closed once its output is flushed (quit).
     Close,
@@ -309,7 +304,7 @@ impl Engine {
                 reply.version(call.out.bytes());
                 Outcome::Done
             }
-            Request::RefreshCertificates(reply) => refresh_certificates(call, *reply),
+            Request::RefreshCertificates(reply) => certificates::refresh(call, *reply, resume),
             Request::Wait { replicas, milliseconds } => self.wait(call, *replicas, *milliseconds),
             Request::Quit(reply) => {
                 call.done(*reply, Done::Ok);
@@ -413,20 +408,6 @@ impl Call<'_, '_, '_> {
     /// may decide that none is needed (an add of a key that is there).
     fn looks_for_room(&self) -> bool {
         self.retried && !self.last_try
-    }
-}
-
-/// refresh_certs. The worker reads the files by itself: the answer says what came of it, they are a
-/// few KiB, and this is asked for by hand.
-#[cold]
-fn refresh_certificates(call: &mut Call<'_, '_, '_>, reply: Reply) -> Outcome {
-    match call.context.host.refresh_certificates() {
-        None => call.refused(reply, Refusal::UnknownCommand),
-        Some(Ok(())) => call.done(reply, Done::Ok),
-        Some(Err(why)) => {
-            reply.refused_because(call.out.bytes(), Fault::Server, why);
-            Outcome::Done
-        }
     }
 }
 
