@@ -255,7 +255,8 @@ fn impossible_body(author: &mut Author) -> Command {
 }
 
 /// Extras, key and value as they come; the bytes of extras are zero. What the two servers do not
-/// agree on is left out: a value behind the key of touch, gat and stat, and keys of what is unknown.
+/// agree on is left out: a value behind the key of touch, gat and stat, and keys of what is
+/// unknown.
 fn odd_form(author: &mut Author) -> Command {
     let opcode = loop {
         let opcode = any_opcode(author);

@@ -1,4 +1,5 @@
-"""What TLS costs remora and memcached: each plain and by TLS, the same traffic, in interleaved rounds.
+"""What TLS costs remora and memcached: each plain and by TLS, the same traffic, in interleaved
+rounds.
 
 Both offer what they offer by default; the generator takes the same version and suite of both, which
 is checked. The certificate is made for the run.
@@ -18,8 +19,8 @@ from lib.traffic import in_order
 
 NAMES = ("unpipelined", "pipelined", "sets", "multiget")
 BY_TLS = " by TLS"
-# Where requests are batched, a record holds many of them, and what TLS alone costs is less than what
-# two windows differ by anyway.
+# Where requests are batched, a record holds many of them, and what TLS alone costs is less than
+# what two windows differ by anyway.
 GOALS = [*(Goal(name, "with TLS", 1.0) for name in NAMES), Goal("unpipelined", "TLS alone", 1.0)]
 
 
