@@ -41,6 +41,8 @@ def certificate(folder):
 def measure(options):
     """All rounds: every figure of every window."""
     names = [name for name in options.scenarios if name in NAMES]
+    if not names:
+        sys.exit(f"--tls measures {', '.join(NAMES)}")
     rounds = []
     with tempfile.TemporaryDirectory() as folder:
         file = certificate(folder)
