@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Instant;
 use support::harness::{self, Client};
+use support::packets::Packet;
 
 thread_local! {
     /// Allocations of this thread; others (the test harness's own) are none of our business.
@@ -64,22 +65,16 @@ fn allocations() -> u64 {
 
 const ROUNDS: usize = 2000;
 
-#[test]
-fn requests_allocate_nothing() {
+/// Rounds of these requests to an engine whose log comes round.
+fn allocate_nothing(protocol: remora::protocol::Protocol, requests: &[u8]) {
     // Small enough to wrap while measured: reclaim must not allocate either.
     let engine = harness::engine(1 << 20, 1, 64 << 10, true, 1);
     let mut client = Client::new(&engine, 0, 1_700_000_000);
-    let value = "v".repeat(100);
-    let requests = format!(
-        "set a 5 0 100\r\n{value}\r\nget a\r\ngets a missing\r\nset n 0 0 2\r\n10\r\nincr n 5\r\ndecr n 1\r\n\
-         mg a v c t f s h l k O1\r\nms b 100 c\r\n{value}\r\nma n v c\r\nmd b I\r\nmg b v\r\nmd b q\r\ntouch a 100\r\n\
-         gat 0 a\r\nappend a 0 0 3\r\nabc\r\nprepend a 0 0 3\r\nabc\r\ncas a 0 0 1 5\r\nx\r\nadd a 0 0 1\r\nx\r\n\
-         mg Zm9v b v k N30\r\nreplace a 0 0 1\r\nx\r\nme a\r\nmn\r\nversion\r\ndelete a\r\ndelete a\r\n"
-    );
+    client.protocol = protocol;
     let mut answers = Vec::new();
     let mut round = |client: &mut Client<'_>| {
         answers.clear();
-        client.send_into(requests.as_bytes(), &mut answers);
+        client.send_into(requests, &mut answers);
         answers.len()
     };
     let warm_bytes = round(&mut client);
@@ -94,6 +89,47 @@ fn requests_allocate_nothing() {
     assert_eq!(allocations() - before, 0, "allocations in {ROUNDS} rounds of requests");
     let stats = engine.store().stats();
     assert!(stats.counts.appended_bytes > stats.capacity_bytes, "the log has come round: {stats:?}");
+}
+
+#[test]
+fn requests_allocate_nothing() {
+    let value = "v".repeat(100);
+    let requests = format!(
+        "set a 5 0 100\r\n{value}\r\nget a\r\ngets a missing\r\nset n 0 0 2\r\n10\r\nincr n 5\r\ndecr n 1\r\n\
+         mg a v c t f s h l k O1\r\nms b 100 c\r\n{value}\r\nma n v c\r\nmd b I\r\nmg b v\r\nmd b q\r\ntouch a 100\r\n\
+         gat 0 a\r\nappend a 0 0 3\r\nabc\r\nprepend a 0 0 3\r\nabc\r\ncas a 0 0 1 5\r\nx\r\nadd a 0 0 1\r\nx\r\n\
+         mg Zm9v b v k N30\r\nreplace a 0 0 1\r\nx\r\nme a\r\nmn\r\nversion\r\ndelete a\r\ndelete a\r\n"
+    );
+    allocate_nothing(remora::protocol::Protocol::Text, requests.as_bytes());
+}
+
+#[test]
+fn packets_allocate_nothing() {
+    let value = [b'v'; 400];
+    let mut requests = Vec::new();
+    let mut add = |opcode: u8, extras: &[u8], key: &[u8], value: &[u8]| {
+        requests.extend(Packet { opcode, extras, key, value, ..Packet::default() }.bytes());
+    };
+    // set, setq, add, replace; then all that read, with and without a touch, hits and misses.
+    for opcode in [0x01, 0x11, 0x02, 0x03] {
+        add(opcode, &[0; 8], b"a", &value);
+    }
+    for (opcode, extras) in
+        [(0x00, 0), (0x09, 0), (0x0C, 0), (0x0D, 0), (0x1C, 4), (0x1D, 4), (0x1E, 4), (0x23, 4), (0x24, 4)]
+    {
+        add(opcode, &vec![0; extras], b"a", b"");
+        add(opcode, &vec![0; extras], b"missing", b"");
+    }
+    // append, prepend, incr that creates, decr, noop, version, delete, of what is gone, too.
+    add(0x0E, b"", b"a", b"abc");
+    add(0x1A, b"", b"a", b"abc");
+    add(0x05, &[0; 20], b"n", b"");
+    add(0x16, &[0; 20], b"n", b"");
+    add(0x06, &[0; 20], b"a", b"");
+    for (opcode, key) in [(0x0A, ""), (0x0B, ""), (0x04, "a"), (0x14, "a"), (0x04, "n")] {
+        add(opcode, b"", key.as_bytes(), b"");
+    }
+    allocate_nothing(remora::protocol::Protocol::Binary, &requests);
 }
 
 /// What a run of `remora load` asks, and how.
@@ -123,7 +159,7 @@ fn allocations_of_load(server: SocketAddr, asking: Asking, commands: u64) -> u64
         ledger: verify.then(|| Ledger::new(1000)),
         filler: filler(1, 3000),
     };
-    let targets = [Target { name: server.to_string(), addresses: vec![server.into()] }];
+    let targets = [Target { name: server.to_string(), addresses: vec![server.into()], trust: None }];
     let phase = Phase {
         traffic: &traffic,
         targets: &targets,

@@ -8,8 +8,12 @@
 
 #[path = "differential/alike.rs"]
 mod alike;
+#[path = "differential/alike_packets.rs"]
+mod alike_packets;
 #[path = "differential/author.rs"]
 mod author;
+#[path = "differential/binary.rs"]
+mod binary;
 #[path = "differential/classic.rs"]
 mod classic;
 #[path = "differential/command.rs"]
@@ -100,4 +104,9 @@ fn meta_commands() {
 #[test]
 fn mixed() {
     same_answers("mixed", Protocol::Mixed);
+}
+
+#[test]
+fn packets() {
+    same_answers("packets", Protocol::Binary);
 }

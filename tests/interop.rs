@@ -142,6 +142,23 @@ fn interop_memaslap_that_fits() {
     assert_eq!(figure(&figures, "get_misses"), 0);
 }
 
+/// Of the binary protocol.
+#[test]
+fn interop_memaslap_with_packets() {
+    if !have("memcaslap", LIBMEMCACHED) {
+        return;
+    }
+    let target = Target::start(&["-m", "256", "-t", "2"]);
+    for further in [["-B", "-d", "1"], ["-B", "-d", "10"]] {
+        let arguments = [&["-x", "100000", "-v", "1"][..], &further].concat();
+        let figures = memaslap(&target, "key\n16 32 1\nvalue\n64 512 1\ncmd\n0 0.1\n1 0.9\n", &arguments);
+        println!("{further:?}: {figures:?}");
+        for wrong in ["verify_failed", "verify_misses", "get_misses"] {
+            assert_eq!(figure(&figures, wrong), 0, "{wrong}");
+        }
+    }
+}
+
 #[test]
 fn interop_memaslap_over_udp() {
     if !have("memcaslap", LIBMEMCACHED) {

@@ -11,6 +11,7 @@ use crate::load::lengths::Lengths;
 use crate::load::plan::{Traffic, filler};
 use crate::load::question::Protocol;
 use crate::load::schedule::Spacing;
+use crate::load::secure::Trust;
 use crate::load::stream::Target;
 use crate::load::summary;
 use crate::load::workload::{HEADER_BYTES, KeyChoice, Workload};
@@ -36,6 +37,9 @@ pub struct Args {
     /// over them, connections dealt out in turn
     #[arg(short, long, value_name = "SERVER", default_value = "127.0.0.1")]
     pub server: Vec<String>,
+    /// By TLS, to servers whose certificates these authorities have signed (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
     /// Connections, to all servers together
     #[arg(short, long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_CONNECTIONS_MAX)))]
     pub connections: u32,
@@ -122,8 +126,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     logging::start().context("cannot start the thread that writes to stderr; raise `ulimit -u`")?;
     check(args)?;
     report::check_files(args)?;
-    let targets =
-        args.server.iter().map(|text| target(text, args.protocol)).collect::<anyhow::Result<Vec<_>>>().context("-s")?;
+    let targets = targets(args)?;
     let traffic = traffic(args);
     let stop = Arc::new(AtomicBool::new(false));
     let asked_to_stop = Arc::clone(&stop);
@@ -189,13 +192,29 @@ fn check_ledger(args: &Args, available_bytes: Option<u64>) -> anyhow::Result<()>
     Ok(())
 }
 
+fn targets(args: &Args) -> anyhow::Result<Vec<Target>> {
+    let all = args.server.iter().map(|text| target(text, args.protocol));
+    let mut targets = all.collect::<anyhow::Result<Vec<_>>>().context("-s")?;
+    if let Some(path) = &args.tls_ca {
+        let hosts = args.server.iter().map(|text| host_of(text)).collect::<anyhow::Result<Vec<_>>>().context("-s")?;
+        let trusts = Trust::read(path, &hosts).map_err(|why| anyhow!("--tls-ca: {why}"))?;
+        targets.iter_mut().zip(trusts).for_each(|(target, trust)| target.trust = Some(trust));
+    }
+    Ok(targets)
+}
+
+/// What a server's certificate must be for.
+fn host_of(text: &str) -> anyhow::Result<String> {
+    Ok(if text.starts_with("unix:") { "localhost".into() } else { address::host(text)? })
+}
+
 fn target(text: &str, protocol: Protocol) -> anyhow::Result<Target> {
     let port = if protocol == Protocol::Resp { REDIS_PORT } else { MEMCACHED_PORT };
     let addresses = match text.strip_prefix("unix:") {
         Some(path) => vec![socket2::SockAddr::unix(path).with_context(|| format!("{path} is no path of a socket"))?],
         None => address::resolve(text, Some(port))?.into_iter().map(Into::into).collect(),
     };
-    Ok(Target { name: text.to_string(), addresses })
+    Ok(Target { name: text.to_string(), addresses, trust: None })
 }
 
 fn traffic(args: &Args) -> Traffic {

@@ -1,5 +1,5 @@
 //! What is said to the server as a whole: orders to change its role, shutdown, cache_memlimit,
-//! verbosity, refresh_certs.
+//! verbosity.
 //!
 //! An order (`replication <order>`) is taken or not by where it comes from; that is decided here.
 //! The order taker knows what it means.
@@ -102,18 +102,4 @@ pub(super) fn verbosity(call: &mut Call<'_, '_, '_>, level: u32, reply: Reply) -
     });
     log::info!("a client has set verbosity to {level}");
     call.done(reply, Done::Ok)
-}
-
-/// refresh_certs. The worker reads the files by itself: the answer says what came of it, they are a
-/// few KiB, and this is asked for by hand.
-#[cold]
-pub(super) fn refresh_certificates(call: &mut Call<'_, '_, '_>, reply: Reply) -> Outcome {
-    match call.context.host.refresh_certificates() {
-        None => call.refused(reply, Refusal::UnknownCommand),
-        Some(Ok(())) => call.done(reply, Done::Ok),
-        Some(Err(why)) => {
-            reply.refused_because(call.out.bytes(), Fault::Server, why);
-            Outcome::Done
-        }
-    }
 }

@@ -16,13 +16,14 @@
 //! | `retrieve`, `storage`, `arithmetic`, `removal` | what is done to items |
 //! | `meta`, `meta_get` | the meta commands, in those terms |
 //! | `flush`, `dump` | all items |
-//! | `admin`, `switches` | what is said to the server as a whole, and what clients may do |
+//! | `admin`, `certificates`, `switches` | what is said to the server as a whole, and what clients may do |
 //! | [`acks`], [`output`] | answers: held for replicas, and on their way out |
 //! | [`stats`] and its files, `prefixes` | what is counted, and shown |
 
 pub mod acks;
 mod admin;
 mod arithmetic;
+mod certificates;
 mod dump;
 mod flush;
 mod meta;
@@ -50,6 +51,7 @@ use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
 pub use acks::AckPolicy;
 use admin::Orders;
 pub use admin::{OrderTaker, Refused};
+pub use certificates::{CertificateTimes, Refresh};
 use dump::Dumps;
 pub use output::Output;
 use prefixes::Prefixes;
@@ -145,19 +147,11 @@ pub trait Host: Sync {
     fn certificate_times(&self) -> Option<CertificateTimes> {
         None
     }
-    /// Read certificates anew, or say why that is not possible; None without TLS.
-    fn refresh_certificates(&self) -> Option<Result<(), String>> {
+    /// Have certificates read anew, by a thread that serves nobody; with the `ticket` of an earlier
+    /// call, what has become of that. None without TLS.
+    fn refresh_certificates(&self, _ticket: Option<u32>) -> Option<Refresh> {
         None
     }
-}
-
-/// Of the server's certificate.
-#[derive(Debug, Clone, Copy)]
-pub struct CertificateTimes {
-    /// Seconds since it was read.
-    pub age_seconds: u32,
-    /// The last second in which it is good, since 1970; None where it does not tell.
-    pub expires_at: Option<i64>,
 }
 
 /// How a request ended.
@@ -175,7 +169,8 @@ pub enum Outcome {
     DropLine,
     /// There is no room until memory is reclaimed: call again in the next turn, with this offset.
     /// What came before the offset (keys of a gat) is done and its answer is in the output. For a
-    /// flush_all with a delay the offset is its second; for any other command nothing is done.
+    /// flush_all with a delay the offset is its second; for any other command nothing is done. Also
+    /// while certificates are read: the offset is the ticket.
     Park(u32),
     /// The connection is to be closed once its output is flushed (quit).
     Close,
@@ -317,7 +312,7 @@ impl Engine {
                 reply.version(call.out.bytes());
                 Outcome::Done
             }
-            Request::RefreshCertificates(reply) => admin::refresh_certificates(call, *reply),
+            Request::RefreshCertificates(reply) => certificates::refresh(call, *reply, resume),
             Request::Wait { replicas, milliseconds } => self.wait(call, *replicas, *milliseconds),
             Request::Quit(reply) => {
                 call.done(*reply, Done::Ok);

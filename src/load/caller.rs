@@ -134,6 +134,14 @@ impl<'a> Caller<'a> {
 
     /// Take one read of answers, and judge them.
     pub fn receive(&mut self, now_ns: u64, buffer: &mut [u8], tally: &mut Tally) -> Result<(), ClientError> {
+        self.receive_once(now_ns, buffer, tally)?;
+        while self.stream.has_more() {
+            self.receive_once(now_ns, buffer, tally)?;
+        }
+        Ok(())
+    }
+
+    fn receive_once(&mut self, now_ns: u64, buffer: &mut [u8], tally: &mut Tally) -> Result<(), ClientError> {
         let Some(bytes) = self.stream.receive(buffer)? else { return Ok(()) };
         self.progress_ns = now_ns;
         let (traffic, place, in_flight) = (self.traffic, (self.number, self.server), &mut self.in_flight);

@@ -32,6 +32,14 @@ pub enum ClientError {
         /// What the system said.
         cause: io::Error,
     },
+    /// No handshake.
+    #[error("cannot begin TLS with {address}: {cause}; does it speak TLS, and is --tls-ca who signed its certificate?")]
+    Handshake {
+        /// As the operator named it.
+        address: String,
+        /// What is wrong.
+        cause: io::Error,
+    },
     /// The bound of a wait has passed.
     #[error("no progress while {doing} for {} s", waited_max.as_secs_f32())]
     Timeout {

@@ -78,6 +78,8 @@ pub struct Outcome {
     pub cpu: Option<Duration>,
     /// Open loop: commands that were due and were not begun before the end.
     pub unsent: u64,
+    /// The version and the suite of TLS.
+    pub tls: Option<String>,
     /// Second by second.
     pub points: Vec<Point>,
     /// Why it ended early.
@@ -173,7 +175,8 @@ pub fn drive(phase: &Phase<'_>, mut watch: impl FnMut(&Interval)) -> Result<Outc
     let tick = AtomicU32::new(0);
     let callers = (0..phase.threads).map(|thread| open(phase, thread)).collect::<Result<Vec<_>, _>>()?;
     let started = Instant::now();
-    let mut outcome = Outcome::default();
+    let tls = callers.iter().flatten().next().and_then(|caller| caller.stream.terms());
+    let mut outcome = Outcome { tls, ..Outcome::default() };
     let (mut interval, mut counted_at) = (Tally::default(), Duration::ZERO);
     let mut count = |outcome: &mut Outcome| {
         let (ticks, deadline) = (tick.load(Relaxed), Instant::now() + HANDING_OVER_MAX);

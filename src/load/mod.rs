@@ -18,6 +18,7 @@
 //! | [`answers`] | bytes to verdicts, however they are cut: pure |
 //! | `meaning` | what a line of an answer means: pure |
 //! | [`stream`] | a nonblocking socket |
+//! | [`secure`] | TLS over it |
 //! | [`caller`] | a connection: plan, socket, answers |
 //! | [`hand`] | a thread with its connections |
 //! | [`drive`] | a phase: threads, counted once a second |
@@ -50,6 +51,7 @@ pub mod run;
 pub mod schedule;
 #[cfg(test)]
 mod scripted;
+pub mod secure;
 pub mod session;
 pub mod stream;
 pub mod summary;

@@ -1,11 +1,12 @@
-//! A nonblocking socket to a server: TCP or unix. Bytes to be sent gather in a buffer; what the
-//! socket does not take at once goes out when it can.
+//! A nonblocking socket to a server: TCP or unix, plain or by TLS. Bytes to be sent gather in a
+//! buffer; what the socket does not take at once goes out when it can.
 //!
 //! While something waits to go out both directions are watched, the second through a duplicate of
 //! the socket: a server that takes no requests until its answers are taken must not meet a client
 //! that does the same.
 
 use super::client::{ClientError, socket_failure};
+use super::secure::{Secure, Trust};
 use crate::sys::poll::{Interest, Poller};
 use crate::sys::reach::share;
 use crate::sys::receive::receive;
@@ -21,11 +22,14 @@ pub struct Target {
     pub name: String,
     /// Tried in this order.
     pub addresses: Vec<SockAddr>,
+    /// By TLS, to whom this says.
+    pub trust: Option<Trust>,
 }
 
 /// See the module.
 pub struct Stream {
     socket: Socket,
+    secure: Option<Box<Secure>>,
     token: u64,
     /// Bytes to send; those before `sent` have gone.
     pub out: Vec<u8>,
@@ -49,8 +53,12 @@ impl Stream {
             }
         }
         let socket = outcome.map_err(failed)?;
+        let begin = |trust| Secure::begin(trust, &socket, wait_max).map(Box::new);
+        let secure = target.trust.as_ref().map(begin).transpose();
+        let secure = secure.map_err(|cause| ClientError::Handshake { address: target.name.clone(), cause })?;
+        socket.set_nonblocking(true).map_err(failed)?;
         let token = u64::from(number) * 2;
-        Ok(Stream { socket, token, out: Vec::new(), sent: 0, write_side: None, is_write_watched: false })
+        Ok(Stream { socket, secure, token, out: Vec::new(), sent: 0, write_side: None, is_write_watched: false })
     }
 
     /// Have answers watched for.
@@ -71,7 +79,12 @@ impl Stream {
     /// Send what the socket takes. What it does not take is watched for.
     pub fn flush(&mut self, poller: &Poller) -> Result<(), ClientError> {
         while self.sent < self.out.len() {
-            match send_parts(&self.socket, &[Part::Bytes(&self.out[self.sent..])]) {
+            let rest = &self.out[self.sent..];
+            let sent = match &mut self.secure {
+                None => send_parts(&self.socket, &[Part::Bytes(rest)]),
+                Some(secure) => secure.send(&self.socket, rest),
+            };
+            match sent {
                 Ok(bytes) => self.sent += bytes,
                 Err(cause) if cause.kind() == ErrorKind::WouldBlock => {
                     return self.watch_write(poller, true).map_err(|cause| socket_failure("waiting to write", cause));
@@ -87,11 +100,25 @@ impl Stream {
 
     /// Read what is there into `buffer`. None when there is nothing.
     pub fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> Result<Option<&'b [u8]>, ClientError> {
-        match receive(&self.socket, buffer).map_err(|cause| socket_failure("reading", cause))? {
+        let received = match &mut self.secure {
+            None => receive(&self.socket, buffer),
+            Some(secure) => secure.receive(&self.socket, buffer),
+        };
+        match received.map_err(|cause| socket_failure("reading", cause))? {
             Some(0) => Err(ClientError::Closed),
             Some(bytes) => Ok(Some(&buffer[..bytes])),
             None => Ok(None),
         }
+    }
+
+    /// Whether there may be more to be received of which the socket does not tell.
+    pub fn has_more(&self) -> bool {
+        self.secure.as_ref().is_some_and(|secure| secure.has_more())
+    }
+
+    /// The version and the suite of its TLS.
+    pub fn terms(&self) -> Option<String> {
+        self.secure.as_ref()?.terms()
     }
 
     fn watch_write(&mut self, poller: &Poller, watch: bool) -> io::Result<()> {
@@ -113,7 +140,6 @@ fn connect(address: &SockAddr, wait_max: Duration) -> io::Result<Socket> {
     if address.domain() != Domain::UNIX {
         socket.set_tcp_nodelay(true)?;
     }
-    socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
@@ -129,7 +155,7 @@ mod tests {
     fn more_than_the_socket_takes_goes_out_while_answers_come_in() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let target = Target { name: address.to_string(), addresses: vec![address.into()] };
+        let target = Target { name: address.to_string(), addresses: vec![address.into()], trust: None };
         let mut poller = Poller::new().unwrap();
         let mut stream = Stream::open(&target, WAIT_MAX, 3).unwrap();
         stream.watch(&poller).unwrap();
@@ -161,7 +187,7 @@ mod tests {
     #[test]
     fn a_server_that_is_not_there_is_named() {
         let path = SockAddr::unix("/nonexistent/remora.sock").unwrap();
-        let target = Target { name: "unix:/nonexistent/remora.sock".into(), addresses: vec![path] };
+        let target = Target { name: "unix:/nonexistent/remora.sock".into(), addresses: vec![path], trust: None };
         let error = Stream::open(&target, WAIT_MAX, 0).err().unwrap().to_string();
         assert!(error.contains("unix:/nonexistent/remora.sock"), "{error}");
     }

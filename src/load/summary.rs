@@ -34,6 +34,9 @@ pub fn table(phases: &[Named<'_>]) -> String {
         if let Some(cpu_ns) = outcome.cpu_ns_per(commands) {
             let _ = writeln!(text, "{name}: {cpu_ns} ns of the load generator's own processor time per command");
         }
+        if let Some(terms) = &outcome.tls {
+            let _ = writeln!(text, "{name}: by {terms}");
+        }
         if outcome.unsent > 0 {
             let due = grouped(commands + outcome.unsent);
             let _ =

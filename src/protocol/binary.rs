@@ -88,7 +88,7 @@ impl Header {
         let body_bytes = number(bytes, 8) as usize;
         let head = Head::new(opcode, number(bytes, 12));
         let Some(value_bytes) = body_bytes.checked_sub(key_bytes + extras_bytes) else {
-            return Err((Refusal::UnknownCommand, head));
+            return Err((Refusal::UnknownCommand, head.of_no_command()));
         };
         let header = Header { head, extras_bytes, key_bytes, value_bytes, cas: long_number(bytes, 16) };
         if body_bytes <= PACKET_BODY_BYTES_MAX && !may(head.command) {

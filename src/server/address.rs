@@ -49,6 +49,11 @@ pub fn split(text: &str) -> Result<(String, Option<u16>), AddressError> {
     }
 }
 
+/// The host of one address, without its port.
+pub fn host(text: &str) -> Result<String, AddressError> {
+    split(text).map(|(host, _)| host)
+}
+
 /// All addresses that `text` (with commas) stands for. An address without a port gets
 /// `default_port`; where that is `None` (TCP switched off by `-p 0`) it is left out. All names
 /// together take at most [`RESOLVE_WAIT_MAX`].

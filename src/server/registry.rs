@@ -6,7 +6,7 @@
 
 use super::tls::Tls;
 use crate::base::time::{Clock, SteadySeconds};
-use crate::engine::{CertificateTimes, Host, WorkerStats};
+use crate::engine::{CertificateTimes, Host, Refresh, WorkerStats};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
@@ -173,8 +173,8 @@ impl Host for Registry {
         self.tls.as_ref().map(|tls| tls.times())
     }
 
-    fn refresh_certificates(&self) -> Option<Result<(), String>> {
-        self.tls.as_ref().map(|tls| tls.refresh().map_err(|error| error.to_string()))
+    fn refresh_certificates(&self, ticket: Option<u32>) -> Option<Refresh> {
+        self.tls.as_ref().map(|tls| tls.refresh_apart(ticket))
     }
 }
 

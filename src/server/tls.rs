@@ -5,6 +5,7 @@
 //! be resumed are forgotten when the files are read anew, and each kind of listener has its own: a
 //! client that was not asked for a certificate at one cannot resume at another that asks.
 
+mod refresh;
 mod validity;
 
 use crate::base::time::{Clock, SteadySeconds};
@@ -114,6 +115,7 @@ pub struct Tls {
     read_at_seconds: AtomicU32,
     /// Who reads the files anew: one at a time, so that what was read last counts.
     reading: Mutex<()>,
+    asked: Mutex<refresh::Asked>,
 }
 
 impl fmt::Debug for Tls {
@@ -130,7 +132,14 @@ impl Tls {
             return Err(TlsError::NoAuthorities);
         }
         let read_at_seconds = AtomicU32::new(clock.steady().0);
-        Ok(Tls { options, kinds: RwLock::new(kinds), clock, read_at_seconds, reading: Mutex::new(()) })
+        Ok(Tls {
+            options,
+            kinds: RwLock::new(kinds),
+            clock,
+            read_at_seconds,
+            reading: Mutex::new(()),
+            asked: Mutex::default(),
+        })
     }
 
     /// Read the files anew. With a fault in one of them all stays as it was.

@@ -30,11 +30,17 @@ pub struct CasNumbers {
 }
 
 impl CasNumbers {
-    fn same(&mut self, memcached: &[u8], remora: &[u8]) -> Option<[u64; 2]> {
+    /// Whether memcached's may stand for Remora's.
+    pub fn same(&mut self, [memcached, remora]: [u64; 2]) -> bool {
+        let known = *self.remora.entry(memcached).or_insert(remora) == remora;
+        let back = *self.memcached.entry(remora).or_insert(memcached) == memcached;
+        known && back
+    }
+
+    /// The same of what is written in decimal.
+    fn same_text(&mut self, memcached: &[u8], remora: &[u8]) -> Option<[u64; 2]> {
         let pair = [number(memcached)?, number(remora)?];
-        let known = *self.remora.entry(pair[0]).or_insert(pair[1]) == pair[1];
-        let back = *self.memcached.entry(pair[1]).or_insert(pair[0]) == pair[0];
-        (known && back).then_some(pair)
+        self.same(pair).then_some(pair)
     }
 }
 
@@ -88,13 +94,13 @@ fn value<'a>(text: &mut &'a [u8], bytes: usize) -> &'a [u8] {
 }
 
 /// A number without the blanks that it was padded with; anything else is as it is.
-fn unpadded(value: &[u8]) -> Vec<u8> {
-    let text = value.strip_suffix(b"\r\n").unwrap_or(value);
+pub fn unpadded(value: &[u8]) -> Vec<u8> {
+    let (text, end) = value.strip_suffix(b"\r\n").map_or((value, &b""[..]), |text| (text, b"\r\n"));
     let digits = text.trim_ascii_end();
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return value.to_vec();
     }
-    [digits, b"\r\n"].concat()
+    [digits, end].concat()
 }
 
 /// None: they differ. Otherwise what follows, where it is a value: its bytes with its line end.
@@ -124,7 +130,7 @@ fn same_line(left: &[u8], right: &[u8], numbers: &mut CasNumbers) -> Option<Opti
         let same = match &left_words[0][..] {
             _ if at == 0 || (size_at > 0 && at == size_at) => true,
             b"VALUE" if at == 4 => {
-                let pair = numbers.same(left_word, right_word)?;
+                let pair = numbers.same_text(left_word, right_word)?;
                 numbers.told.insert(left_words[1].clone(), pair);
                 true
             }
@@ -148,7 +154,7 @@ fn same_line(left: &[u8], right: &[u8], numbers: &mut CasNumbers) -> Option<Opti
 fn same_flag(left: &[u8], right: &[u8], numbers: &mut CasNumbers) -> bool {
     match (left, right) {
         ([b't', left_time @ ..], b"t0") if number(left_time).is_some_and(|time| time > PASSED) => true,
-        ([b'c', left @ ..], [b'c', right @ ..]) => numbers.same(left, right).is_some(),
+        ([b'c', left @ ..], [b'c', right @ ..]) => numbers.same_text(left, right).is_some(),
         ([b't' | b'l', left_time @ ..], [_, right_time @ ..]) if left[0] == right[0] => near(left_time, right_time),
         _ => left == right,
     }
@@ -158,7 +164,7 @@ fn same_flag(left: &[u8], right: &[u8], numbers: &mut CasNumbers) -> bool {
 fn same_field(left: &[u8], right: &[u8], numbers: &mut CasNumbers) -> bool {
     let named = |name: &[u8]| Some((left.strip_prefix(name)?, right.strip_prefix(name)?));
     if let Some((left, right)) = named(b"cas=") {
-        return numbers.same(left, right).is_some();
+        return numbers.same_text(left, right).is_some();
     }
     if let Some((left, right)) = named(b"exp=").or_else(|| named(b"la=")) {
         return near(left, right);

@@ -8,6 +8,7 @@
 //! [`COUNTERS`] have is never appended to, and its size is told with its value only: memcached pads
 //! a number that becomes shorter.
 
+use super::binary;
 use super::classic;
 use super::command::{Burst, Command, History};
 use super::malformed;
@@ -20,6 +21,8 @@ pub enum Protocol {
     Text,
     Meta,
     Mixed,
+    /// Packets; on the first connection there is classic text.
+    Binary,
 }
 
 /// Connections of a history.
@@ -30,7 +33,7 @@ const COMMANDS_PER_BURST_MAX: usize = 30;
 /// Keys of anything but numbers.
 pub const KEYS: [&str; 6] = ["a", "b", "c", "key:d", "longer_than_a_few_words/e", "f\t\u{1}\u{7f}"];
 /// Keys of numbers.
-const COUNTERS: [&str; 3] = ["n1", "n2", "n3"];
+pub const COUNTERS: [&str; 3] = ["n1", "n2", "n3"];
 
 pub struct Author {
     pub random: Rng,
@@ -56,10 +59,11 @@ impl Author {
     /// that is still to be sent holds the item.
     fn burst(&mut self, protocol: Protocol, most: usize) -> Vec<Burst> {
         let connection = self.random.usize(..CONNECTIONS);
+        let binary = protocol == Protocol::Binary && connection != 0;
         let mut bursts: Vec<Vec<Command>> = vec![Vec::new()];
         let mut reads = false;
         for _ in 0..most {
-            let command = self.command(protocol);
+            let command = if binary { binary::command(self) } else { self.command(protocol) };
             let last_alone = bursts.last().is_some_and(|burst| burst.iter().any(|command| command.alone));
             if command.alone || last_alone || (reads && command.counts()) {
                 bursts.push(Vec::new());
@@ -69,12 +73,12 @@ impl Author {
             bursts.last_mut().expect("one at least").push(command);
         }
         bursts.retain(|commands| !commands.is_empty());
-        bursts.into_iter().map(|commands| Burst { connection, commands, cuts: self.cuts() }).collect()
+        bursts.into_iter().map(|commands| Burst { connection, binary, commands, cuts: self.cuts() }).collect()
     }
 
     fn command(&mut self, protocol: Protocol) -> Command {
         let meta = match protocol {
-            Protocol::Text => false,
+            Protocol::Text | Protocol::Binary => false,
             Protocol::Meta => !self.one_in(8),
             Protocol::Mixed => self.random.bool(),
         };

@@ -9,6 +9,8 @@ pub enum Part {
     Bytes(Vec<u8>),
     /// The CAS that the server told last of this key, in decimal.
     Cas(Vec<u8>),
+    /// The same in eight bytes.
+    CasBytes(Vec<u8>),
 }
 
 /// All that is kept or dropped together when a history is made shorter: a line with its data block,
@@ -66,6 +68,8 @@ impl Command {
 pub struct Burst {
     /// On which connection.
     pub connection: usize,
+    /// Of packets of the binary protocol, as all on its connection.
+    pub binary: bool,
     pub commands: Vec<Command>,
     /// Where the bytes are cut on their way: so many of a thousand.
     pub cuts: Vec<usize>,

@@ -1,6 +1,7 @@
 //! Runs histories against both servers, and makes one that shows a difference as short as it gets.
 
 use super::alike::{CasNumbers, alike, shown};
+use super::alike_packets;
 use super::author::CONNECTIONS;
 use super::command::{Burst, History};
 use super::server::{Connection, End, MEMCACHED, REMORA, bytes_for};
@@ -13,6 +14,9 @@ use std::time::Duration;
 const WAIT: Duration = Duration::from_millis(400);
 /// The same once there is a difference: then it must not be one of how fast the two are.
 const PATIENT_WAIT: Duration = Duration::from_secs(5);
+
+/// Longest wait for a server that has nothing else to do.
+const WIPE_WAIT: Duration = Duration::from_secs(30);
 
 /// A CAS that no server has given.
 const NO_CAS: u64 = 9_000_000_000_000_001;
@@ -42,7 +46,7 @@ impl Session<'_> {
     /// Both servers with nothing in them, nor a flush to come.
     fn new(pair: &Pair, wait: Duration) -> Session<'_> {
         for address in pair.addresses {
-            let (answer, end) = Connection::to(address).ask(b"flush_all\r\nverbosity 0\r\n", &[], PATIENT_WAIT);
+            let (answer, end) = Connection::to(address, false).ask(b"flush_all\r\nverbosity 0\r\n", &[], WIPE_WAIT);
             assert_eq!((&answer[..], end), (&b"OK\r\nOK\r\n"[..], End::Answered), "{address} is wiped");
         }
         Session { pair, connections: [const { None }; CONNECTIONS], numbers: CasNumbers::default(), wait }
@@ -50,7 +54,8 @@ impl Session<'_> {
 
     fn exchange(&mut self, burst: &Burst) -> Exchange {
         let addresses = self.pair.addresses;
-        let connections = self.connections[burst.connection].get_or_insert_with(|| addresses.map(Connection::to));
+        let connections = self.connections[burst.connection]
+            .get_or_insert_with(|| addresses.map(|address| Connection::to(address, burst.binary)));
         let told = &self.numbers.told;
         let sent = [MEMCACHED, REMORA]
             .map(|which| bytes_for(burst, |key| told.get(key).map_or(NO_CAS, |numbers| numbers[which])));
@@ -60,6 +65,7 @@ impl Session<'_> {
         if ends != [End::Answered; 2] {
             self.connections[burst.connection] = None;
         }
+        let alike = if burst.binary { alike_packets::alike } else { alike };
         let difference = match alike(&answers[MEMCACHED], &answers[REMORA], &mut self.numbers) {
             Err(why) => Some(why),
             Ok(()) if ends[0] != ends[1] => Some(format!("memcached {:?}\n     Remora {:?}", ends[0], ends[1])),
@@ -124,20 +130,21 @@ impl Pair {
         let mut text = String::new();
         for burst in history {
             let exchange = session.exchange(burst);
-            let _ = write!(text, "connection {}\n> {}", burst.connection, lines(&exchange.sent[MEMCACHED], "\n> "));
+            let sent = exchange.sent.each_ref().map(|sent| lines(burst, sent, "\n> "));
+            let _ = write!(text, "connection {}\n> {}", burst.connection, sent[MEMCACHED]);
             if !burst.cuts.is_empty() {
                 let _ = write!(text, "\n(cut at {:?} thousandths)", burst.cuts);
             }
-            if exchange.sent[MEMCACHED] != exchange.sent[REMORA] {
-                let _ = write!(text, "\n(to Remora) {}", lines(&exchange.sent[REMORA], "\n(to Remora) "));
+            if sent[MEMCACHED] != sent[REMORA] {
+                let _ = write!(text, "\n(to Remora)\n> {}", sent[REMORA]);
             }
             let [left, right] = exchange.answers.each_ref().map(Vec::as_slice);
             if exchange.difference.is_none() {
-                let _ = writeln!(text, "\n< {}", lines(left, "\n< "));
+                let _ = writeln!(text, "\n< {}", lines(burst, left, "\n< "));
                 continue;
             }
-            let _ = writeln!(text, "\n<m {} {:?}", lines(left, "\n<m "), exchange.ends[MEMCACHED]);
-            let _ = writeln!(text, "<r {} {:?}", lines(right, "\n<r "), exchange.ends[REMORA]);
+            let _ = writeln!(text, "\n<m {} {:?}", lines(burst, left, "\n<m "), exchange.ends[MEMCACHED]);
+            let _ = writeln!(text, "<r {} {:?}", lines(burst, right, "\n<r "), exchange.ends[REMORA]);
             break;
         }
         text
@@ -170,11 +177,17 @@ fn one_by_one(burst: &Burst) -> History {
         commands: vec![command.clone()],
         cuts: Vec::new(),
         connection: burst.connection,
+        binary: burst.binary,
     };
     burst.commands.iter().map(alone).collect()
 }
 
-fn lines(text: &[u8], between: &str) -> String {
-    let lines: Vec<String> = text.split_inclusive(|byte| *byte == b'\n').map(shown).collect();
+/// Lines of text, or packets; what is no whole packet as it is.
+fn lines(burst: &Burst, text: &[u8], between: &str) -> String {
+    let lines: Vec<String> = if burst.binary {
+        alike_packets::told_all(text)
+    } else {
+        text.split_inclusive(|byte| *byte == b'\n').map(shown).collect()
+    };
     lines.join(between)
 }

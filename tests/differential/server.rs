@@ -5,6 +5,7 @@
 //! does not stop reading.
 
 use super::command::{Burst, Part};
+use super::support::packets::Packet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -12,12 +13,17 @@ use std::time::{Duration, Instant};
 /// Between two pieces, so that the server mostly sees them apart.
 const PIECE_PAUSE: Duration = Duration::from_micros(30);
 
+const NOOP: u8 = 0x0A;
+/// In the opaques of these alone.
+const SYNC_OPAQUE: u32 = 0xFF00_0000;
+
 /// Where the two differ, by the order in which both are given everywhere.
 pub const MEMCACHED: usize = 0;
 pub const REMORA: usize = 1;
 
 pub struct Connection {
     stream: TcpStream,
+    binary: bool,
     syncs: u64,
 }
 
@@ -33,20 +39,32 @@ pub enum End {
 }
 
 impl Connection {
-    pub fn to(address: SocketAddr) -> Connection {
+    pub fn to(address: SocketAddr, binary: bool) -> Connection {
         let stream = TcpStream::connect(address).expect("the server takes connections");
         stream.set_nodelay(true).expect("a TCP socket");
         stream.set_nonblocking(true).expect("a TCP socket");
-        Connection { stream, syncs: 0 }
+        Connection { stream, binary, syncs: 0 }
+    }
+
+    /// A request, and its answer, which is none of another request's.
+    fn sync(&mut self) -> [Vec<u8>; 2] {
+        self.syncs += 1;
+        if !self.binary {
+            let ask = format!("mg differential_sync O{}\r\n", self.syncs);
+            return [ask, format!("EN O{}\r\n", self.syncs)].map(String::into_bytes);
+        }
+        let opaque = SYNC_OPAQUE | self.syncs as u32;
+        let ask = Packet { opcode: NOOP, opaque, ..Packet::default() }.bytes();
+        let mut answer = ask.clone();
+        answer[0] = 0x81;
+        [ask, answer]
     }
 
     /// Send all of `bytes` in pieces, and a request behind it whose answer says that all is
     /// answered; the answers before that one.
     pub fn ask(&mut self, bytes: &[u8], cuts: &[usize], wait_max: Duration) -> (Vec<u8>, End) {
-        self.syncs += 1;
-        let sync = format!("mg differential_sync O{}\r\n", self.syncs);
-        let expected = format!("EN O{}\r\n", self.syncs).into_bytes();
-        let all = [bytes, sync.as_bytes()].concat();
+        let [sync, expected] = self.sync();
+        let all = [bytes, &sync].concat();
         let mut answers = Vec::new();
         let mut begin = 0;
         for cut in cuts.iter().map(|cut| bytes.len() * cut / 1000).chain([all.len()]) {
@@ -119,6 +137,7 @@ pub fn bytes_for(burst: &Burst, cas_of: impl Fn(&[u8]) -> u64) -> Vec<u8> {
         match part {
             Part::Bytes(part) => bytes.extend_from_slice(part),
             Part::Cas(key) => bytes.extend_from_slice(cas_of(key).to_string().as_bytes()),
+            Part::CasBytes(key) => bytes.extend_from_slice(&cas_of(key).to_be_bytes()),
         }
     }
     bytes

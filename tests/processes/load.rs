@@ -2,6 +2,7 @@
 //! lie.
 
 use crate::support::Server;
+use crate::support::certificates::Authority;
 use crate::support::peers::{liar, resp_server};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -72,6 +73,30 @@ fn values_are_checked_while_the_server_reclaims() {
     assert!(run["hits"] > 0.0 && run["misses"] > 0.0 && run["sets"] > 10_000.0, "{run:?}");
     let evictions: u64 = server.stat("evictions").and_then(|text| text.parse().ok()).expect("a number");
     assert!(evictions > 0, "this was to go on while items are evicted");
+}
+
+#[test]
+fn by_tls_values_are_checked_and_strangers_are_refused() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    authority.sign("server");
+    let server = Server::start(&["-Z", "-o", &authority.options("server"), "-m", "64", "-t", "1", "-I", "2m"]);
+    let address = server.tcp[0].to_string();
+    let [known, unknown] = [&authority, &other].map(|authority| authority.path("ca.pem").display().to_string());
+    let arguments = "--verify --keys 300 --value-bytes 16-1500:9,200000:1 -c 5 -t 2 -P 8 --multi-get 3 -n 3000 --ratio 1:3 --json -";
+    let arguments: Vec<&str> = arguments.split(' ').chain(["--tls-ca", &known]).collect();
+    let ended = load(&address, &arguments);
+    let run = ended.succeeded().numbers("run");
+    adds_up(&run);
+    assert_eq!((run["commands"], run["misses"]), (3000.0, 0.0));
+    assert!(ended.json()["run"]["tls"].as_str().is_some_and(|terms| terms.starts_with("TLSv1_3 ")));
+    for (server, file, why) in [
+        (address.as_str(), &unknown, "--tls-ca who signed"),
+        (address.as_str(), &"/nonexistent".to_string(), "cannot read the authorities"),
+        (Server::start(&["-t", "1"]).tcp[0].to_string().as_str(), &known, "does it speak TLS"),
+    ] {
+        let ended = load(server, &["-c", "1", "-n", "1", "--tls-ca", file]);
+        assert!(ended.code == Some(1) && ended.errors.contains(why), "{why}: {}", ended.errors);
+    }
 }
 
 #[test]

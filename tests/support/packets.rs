@@ -49,8 +49,13 @@ pub fn body_bytes(header: &[u8]) -> usize {
 
 /// The first answer in `bytes`, and what follows it.
 pub fn read(bytes: &[u8]) -> (Answer, &[u8]) {
+    assert_eq!((bytes[0], bytes[5]), (0x81, 0), "an answer's magic and data type: {:?}", &bytes[..HEADER_BYTES]);
+    parts(bytes)
+}
+
+/// The parts of the first packet in `bytes`, of a request or an answer, and what follows it.
+pub fn parts(bytes: &[u8]) -> (Answer, &[u8]) {
     let (header, rest) = bytes.split_at(HEADER_BYTES);
-    assert_eq!((header[0], header[5]), (0x81, 0), "an answer's magic and data type: {header:?}");
     let (body, rest) = rest.split_at(body_bytes(header));
     let (extras, body) = body.split_at(usize::from(header[4]));
     let (key, value) = body.split_at(usize::from(u16::from_be_bytes([header[2], header[3]])));

@@ -59,9 +59,13 @@ class Kind:
     name: str  # in tables
     family: str  # whose flags it takes
     program: tuple  # the program, and flags that were given with it
+    certificate: str | None = None  # by TLS: of a file with a certificate and its key
 
     def command(self, threads, mebibytes):
-        return [self.program[0], *FLAGS[self.family](threads, mebibytes), *self.program[1:]]
+        flags = [*FLAGS[self.family](threads, mebibytes), *self.program[1:]]
+        if self.certificate:
+            flags += ["-Z", "-o", f"ssl_chain_cert={self.certificate},ssl_key={self.certificate}"]
+        return [self.program[0], *flags]
 
     @property
     def protocol(self):

@@ -64,6 +64,7 @@ class Generator:
 
     def _words(self, server, flags):
         settings = ["-s", f"127.0.0.1:{server.port}", "--protocol", server.kind.protocol, "-c", str(self.connections)]
+        settings += ["--tls-ca", server.kind.certificate] if server.kind.certificate else []
         values = ["--keys", str(self.keys), "--value-bytes", str(self.value_bytes), "--json", "-"]
         threads = ["--threads", str(len(numbers(self.cores)))]
         return bound(self.cores, [self.program, "load", *settings, *values, *threads, *flags])
@@ -137,7 +138,7 @@ def window(server, cores, generator, flags, seed):
         **{f"{name}_us": run[f"latency_{name}_us"] for name in LATENCIES},
         **{
             name: run[name]
-            for name in ("requests", "gets", "sets", "hits", "misses", "unsent", "load_cpu_ns_per_command")
+            for name in ("requests", "gets", "sets", "hits", "misses", "unsent", "load_cpu_ns_per_command", "tls")
         },
     }
 

@@ -107,6 +107,7 @@ fn setup(args: &Args) -> Vec<(&'static str, String)> {
         ("servers", args.server.join(", ")),
         ("protocol", args.protocol.name().to_string()),
         ("load", order),
+        ("TLS", if args.tls_ca.is_some() { "yes" } else { "no" }.to_string()),
         ("connections", grouped(args.connections.into())),
         ("threads", args.threads.to_string()),
         ("commands under way per connection, at most", args.pipeline.to_string()),

@@ -89,6 +89,11 @@ impl Head {
         Head { opaque, opcode, command, quiet }
     }
 
+    /// The same, but its opcode asks for nothing.
+    pub(super) fn of_no_command(self) -> Head {
+        Head { command: Command::Unknown, quiet: false, ..self }
+    }
+
     /// As the request has it.
     pub fn opcode(self) -> u8 {
         self.opcode

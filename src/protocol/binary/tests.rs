@@ -223,6 +223,7 @@ fn lengths_that_make_no_sense_end_the_connection() {
         (0x01, u16::MAX, u8::MAX, 0, Refusal::UnknownCommand),
         (0x0E, 1, 0, 0, Refusal::UnknownCommand),
         (0x08, 0, 4, 0, Refusal::UnknownCommand),
+        (0x10, 5, 0, 4, Refusal::UnknownCommand),
         (0xFE, 1, 0, 0, Refusal::UnknownCommand),
         // Lengths that overflow where they are kept as int, or two more are added to them.
         (0x01, 1, 8, u32::MAX, Refusal::BadFormat),
@@ -261,7 +262,10 @@ fn lengths_that_make_no_sense_end_the_connection() {
         let header = lengths(opcode, key, extras, body);
         let rejection = rejected(&header);
         assert_eq!((rejection.refusal, rejection.close), (refusal, true), "{opcode:#x} {key} {extras} {body}");
-        assert_eq!(rejection.reply, Reply::Binary(head(opcode)));
+        // What does not lie within the body is an unknown command, whatever the opcode asks for.
+        let status = if refusal == Refusal::UnknownCommand { 0x81 } else { 4 };
+        let out = encoded(|out| rejection.reply.refused(out, rejection.refusal));
+        assert_eq!((answer(&out).0, answer(&out).1), (opcode, status), "{opcode:#x} {key} {extras} {body}");
     }
 }
 

@@ -21,8 +21,8 @@ use std::os::fd::OwnedFd;
 pub const SEALED_BYTES: usize = 64 << 10;
 /// Most bytes of answers that are sealed before the socket has taken those before them.
 const SEAL_BYTES_MAX: usize = 64 << 10;
-/// Up to so many bytes rustls keeps its memory as it is.
-const SMALL_BYTES: usize = 4 << 10;
+/// rustls reads so many bytes at a time, behind a part of a record, and keeps room for as many.
+const READ_BYTES: usize = 4 << 10;
 /// Records of TLS 1.2 that go out over one connection. rustls seals 2^24 by one key, and then drops
 /// what it is given; version 1.3 takes another key before that.
 const RECORDS_MAX: u64 = (1 << 24) - 4096;
@@ -67,6 +67,8 @@ struct Unfinished {
     missing_bytes: usize,
     /// All that has ever arrived.
     total_bytes: usize,
+    /// Of the longest record of which a part was held since rustls gave memory back.
+    longest_bytes: usize,
 }
 
 impl Unfinished {
@@ -78,6 +80,8 @@ impl Unfinished {
                 let of_body = self.missing_bytes.min(bytes.len());
                 self.missing_bytes -= of_body;
                 bytes = &bytes[of_body..];
+                let arrived_bytes = RECORD_HEAD_BYTES + self.body_bytes - self.missing_bytes;
+                self.longest_bytes = self.longest_bytes.max(arrived_bytes);
                 continue;
             }
             self.head.push(*first);
@@ -90,6 +94,13 @@ impl Unfinished {
                 self.head.clear();
             }
         }
+    }
+
+    /// Room that rustls has made to hold it, beyond what it keeps anyway: of what it holds and a
+    /// read behind it, doubled as vectors are.
+    fn room_bytes(&self) -> usize {
+        let beyond = self.longest_bytes.checked_sub(READ_BYTES);
+        beyond.map_or(0, |_| (self.longest_bytes + READ_BYTES).next_power_of_two())
     }
 
     fn held_bytes(&self) -> usize {
@@ -195,9 +206,10 @@ impl Session {
                     self.has_moved = true;
                     self.unfinished.follow(&cipher[..bytes]);
                     filled = self.open(&cipher[..bytes], buffer)?;
-                    if bytes > SMALL_BYTES && self.unfinished.held_bytes() == 0 {
+                    if self.unfinished.room_bytes() > 0 && self.unfinished.held_bytes() == 0 {
                         // A connection at rest holds no more than it began with.
                         let _ = self.tls.read_tls(&mut Nothing);
+                        self.unfinished.longest_bytes = 0;
                     }
                 }
             }
@@ -307,7 +319,8 @@ impl Session {
     pub fn held_bytes(&self) -> usize {
         let unfinished = &self.unfinished;
         // A message of the handshake may go over many records.
-        let arrived = if self.until.is_some() { unfinished.total_bytes } else { unfinished.held_bytes() };
+        let handshake_bytes = if self.until.is_some() { unfinished.total_bytes } else { 0 };
+        let arrived = handshake_bytes.max(unfinished.held_bytes()).max(unfinished.room_bytes());
         self.sealed.capacity() + arrived + self.opened_bytes + self.outgoing_bytes
     }
 
@@ -327,6 +340,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::poll::{Interest, Poller};
     use rcgen::CertifiedKey;
     use rustls::pki_types::PrivateKeyDer;
     use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
@@ -349,6 +363,22 @@ mod tests {
                 assert_eq!(unfinished.held_bytes(), arrived - before, "{arrived} in pieces of {piece_bytes}");
             }
             assert_eq!(unfinished.total_bytes, stream.len());
+        }
+    }
+
+    #[test]
+    fn room_for_a_long_record_is_charged_until_it_is_given_back() {
+        let head = |bytes: usize| [&[23, 3, 3][..], &(bytes as u16).to_be_bytes()].concat();
+        for (bytes, arrived, room) in
+            [(300, 200, 0), (16_640, 3000, 0), (16_640, 5000, 16 << 10), (16_640, 16_000, 32 << 10)]
+        {
+            let mut unfinished = Unfinished::default();
+            unfinished.follow(&head(bytes));
+            unfinished.follow(&vec![0; arrived]);
+            assert_eq!(unfinished.room_bytes(), room, "{arrived} of {bytes}");
+            // As long as nothing was given back, though the record is whole.
+            unfinished.follow(&vec![0; bytes - arrived]);
+            assert!(unfinished.held_bytes() == 0 && unfinished.room_bytes() >= room);
         }
     }
 
@@ -398,5 +428,50 @@ mod tests {
         session.close(&socket);
         drop(socket);
         assert_eq!(asking.join().unwrap(), 3);
+    }
+    #[test]
+    fn what_a_socket_takes_in_parts_is_sealed_once() {
+        let (client, server) = of_version_12();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        // Less than a record, so none goes out in one piece.
+        socket2::SockRef::from(&ours).set_send_buffer_size(1).unwrap();
+        let value: Vec<u8> = (0..2 * SEAL_BYTES_MAX + 77).map(|at| (at % 251) as u8).collect();
+        let mut came = vec![0; value.len()];
+        let (refuse, is_refused) = std::sync::mpsc::channel();
+        let asking = std::thread::spawn(move || {
+            let mut stream = StreamOwned::new(client, theirs);
+            stream.write_all(b"?").unwrap();
+            // Nothing is taken until the socket is full.
+            is_refused.recv_timeout(Duration::from_secs(30)).unwrap();
+            stream.read_exact(&mut came).unwrap();
+            (came, stream.read(&mut [0]).is_ok_and(|bytes| bytes > 0))
+        });
+        ours.set_nonblocking(true).unwrap();
+        let socket = OwnedFd::from(ours);
+        let mut session = Session::new(server, SteadySeconds(0));
+        let (stats, mut buffer, mut sealing) = (WorkerStats::default(), [0; 64], Sealing::new());
+        let until = Instant::now() + Duration::from_secs(30);
+        while session.receive(&socket, &mut buffer, &mut sealing, &stats).unwrap().is_none() {
+            sealing.begin_turn();
+            assert!(Instant::now() < until, "no request comes");
+        }
+        let mut poller = Poller::new().unwrap();
+        poller.add(&socket, 0, Interest::Write).unwrap();
+        let mut sent = 0;
+        while sent < value.len() {
+            match session.send(&socket, &[Part::Bytes(&value[sent..])], &mut sealing.plain) {
+                Ok(bytes) => sent += bytes,
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    let _ = refuse.send(());
+                    poller.wait(Duration::from_secs(30)).unwrap();
+                }
+            }
+            assert!(Instant::now() < until, "{sent} bytes have gone");
+        }
+        drop(socket);
+        let (came, is_more) = asking.join().unwrap();
+        assert!(came == value && !is_more);
     }
 }

@@ -3,6 +3,7 @@
 
 use super::within::Within;
 use crate::support::Client;
+use crate::support::packets::Packet;
 use remora::server::ServerConfig;
 
 const VALUE_BYTES: usize = 200_000;
@@ -75,6 +76,29 @@ fn a_request_that_is_dropped_may_want_no_answer() {
     quiet.send(&[half(), b"\r\nmn\r\n".to_vec()].concat());
     assert_eq!(quiet.line(), "MN");
     assert_eq!(quiet.get("quiet"), None);
+}
+
+#[test]
+fn a_packet_that_is_dropped_is_told_so_and_the_next_is_served() {
+    let server = Within::start(ServerConfig { input_bytes_total_max: 1 << 20, ..ServerConfig::default() }, 128 << 20);
+    let mut client = server.connect();
+    let value = [half(), half()].concat();
+    let set = |value| Packet { opcode: 0x11, opaque: 7, extras: &[0; 8], key: b"packet", value, ..Packet::default() };
+    let get = Packet { key: b"packet", ..Packet::default() }.bytes();
+    client.send(&[set(b"old").bytes(), get.clone()].concat());
+    assert_eq!(client.packet().value, b"old");
+    let long = set(&value).bytes();
+    let (arrived, rest) = long.split_at(VALUE_BYTES / 2);
+    client.send(arrived);
+    server.pass_two_seconds();
+    let mut others: Vec<_> = (0..15).map(|_| server.connect()).collect();
+    others.iter_mut().for_each(|client| client.send(&[head("other"), half()].concat()));
+    server.wait_for(|| server.stat("input_refused") > 0);
+    client.send(&[rest, &get].concat());
+    let refused = client.packet();
+    assert_eq!((refused.opcode, refused.status, refused.opaque), (0x11, 0x82, 7), "quiet or not: {refused:?}");
+    let missed = client.packet();
+    assert_eq!((missed.opcode, missed.status), (0, 1), "no old value is read for the new");
 }
 
 #[test]

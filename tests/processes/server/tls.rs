@@ -244,6 +244,38 @@ fn certificates_are_read_anew_while_clients_go_on() {
     assert_eq!(old.ask("mn"), "MN", "what is open stays");
 }
 
+/// The file of the certificate is a pipe, so that whoever reads it waits for its writer.
+#[test]
+fn clients_are_served_while_certificates_are_read() {
+    let authority = Authority::new();
+    let server = server_of(&authority, &[]);
+    let path = authority.path("server.pem");
+    let certificate = std::fs::read(&path).expect("it was signed");
+    std::fs::remove_file(&path).expect("it is there");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).expect("a pipe");
+    let mut operator = Client::control(server.tcp[0]);
+    operator.send(b"refresh_certs\r\nmn\r\n");
+    let mut other = Client::control(server.tcp[0]);
+    assert_eq!(other.ask("mn"), "MN", "one worker serves both, and waits for nobody");
+    let settled = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (path, certificate, settled) = (&path, &certificate, &settled);
+        let writer = scope.spawn(move || {
+            while !settled.load(Relaxed) {
+                // It is read more than once. Opening waits for a reader.
+                let _ = std::fs::write(path, certificate);
+            }
+        });
+        assert_eq!((operator.line(), operator.line()), ("OK".into(), "MN".into()), "in order");
+        settled.store(true, Relaxed);
+        let nonblocking = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
+        let reader = rustix::fs::open(path, nonblocking, rustix::fs::Mode::empty());
+        writer.join().expect("it has a reader");
+        drop(reader);
+    });
+}
+
 #[test]
 fn the_end_is_said_in_either_direction() {
     let authority = Authority::new();
