@@ -6,16 +6,17 @@
 //! held: it is answered only if too few replicas have it in time.
 
 use super::held::{AckPolicy, Goal, Held, Kind};
-use super::{Call, Engine, Outcome, elsewhere};
+use super::{Call, Engine, Outcome, elsewhere, watched};
 use crate::protocol::{Reply, Request};
 use crate::store::{Appended, Reign};
+use std::sync::atomic::AtomicU8;
 use std::time::{Duration, Instant};
 
 impl Engine {
     /// The same engine, with writes acknowledged like this.
     #[must_use]
     pub fn with_acks(self, acks: AckPolicy) -> Engine {
-        Engine { acks, ..self }
+        Engine { special: AtomicU8::new(if acks.replicas > 0 { watched::ACKS } else { 0 }), acks, ..self }
     }
 
     /// How many replicas the answer to `request` is to wait for, if it turns out to have written

@@ -70,6 +70,7 @@ pub(super) fn writes(request: &Request<'_>) -> Option<Reply> {
         | Request::Verbosity { .. }
         | Request::Stats { .. }
         | Request::Dump(_)
+        | Request::Watch(_)
         | Request::Replication(_)
         | Request::Shutdown { .. }
         | Request::Wait { .. }

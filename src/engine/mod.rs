@@ -16,6 +16,7 @@ mod dump;
 mod elsewhere;
 mod flush;
 pub mod held;
+mod host;
 mod meta;
 mod meta_get;
 mod orders;
@@ -33,14 +34,18 @@ mod stats_subjects;
 mod stats_table;
 mod storage;
 mod switches;
+pub mod watch;
+mod watched;
 
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::answer::Done;
 use crate::protocol::reply::{Fault, Rows};
+use crate::protocol::text::watch::StoreStatus;
 use crate::protocol::{Exptime, ParseLimits, Refusal, Rejection, Reply, Request};
 use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
 use dump::Dumps;
 pub use held::AckPolicy;
+pub use host::{CertificateTimes, Client, Host, Origin};
 use orders::Orders;
 pub use orders::{OrderTaker, Refused};
 pub use output::Output;
@@ -48,9 +53,12 @@ pub use plan::Plan;
 use prefixes::Prefixes;
 use stats::Baseline;
 pub use stats::{GlobalStats, WorkerStats, WorkerTotals};
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 pub use switches::Switches;
+use watch::Watch;
+pub use watch::{LogSizes, Watcher};
 
 /// The engine: one per process, shared by all workers.
 pub struct Engine {
@@ -61,6 +69,9 @@ pub struct Engine {
     global: GlobalStats,
     prefixes: Prefixes,
     dumps: Dumps,
+    watch: Arc<Watch>,
+    /// Not 0 where requests need more than to be done ([`watched`] has the bits).
+    special: AtomicU8,
     /// What the counters stood at when they were last reset.
     baseline: Mutex<Baseline>,
     started: Instant,
@@ -104,54 +115,6 @@ pub struct Context<'w, 't> {
     pub client: &'w dyn Client,
 }
 
-/// What only the server can tell of one client.
-pub trait Client {
-    /// Where it comes from. May ask the system: for what is seldom.
-    fn origin(&self) -> Origin;
-
-    /// Whether it is there in the next turn, for an answer that takes several.
-    fn stays(&self) -> bool {
-        true
-    }
-}
-
-/// Where a client comes from; the later ones may do whatever the earlier ones may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// Another host, as far as is known.
-    Elsewhere,
-    /// This host: loopback or a unix socket. Behind it may be a proxy for clients elsewhere.
-    ThisHost,
-    /// The control socket: the server's own user, or root.
-    ControlSocket,
-}
-
-/// What only the server can tell: a view of its connections for `stats conns`.
-pub trait Host: Sync {
-    /// Call `emit(connection id, field, value)` for every field of every connection, in memcached's
-    /// names (addr, listen_addr, state, secs_since_last_cmd).
-    fn connections(&self, emit: &mut dyn FnMut(u64, &str, &str));
-    /// Sum over all workers' counters.
-    fn worker_stats(&self) -> Vec<Arc<WorkerStats>>;
-    /// Of the certificates that clients are shown; None without TLS.
-    fn certificate_times(&self) -> Option<CertificateTimes> {
-        None
-    }
-    /// Read certificates anew, or say why that is not possible; None without TLS.
-    fn refresh_certificates(&self) -> Option<Result<(), String>> {
-        None
-    }
-}
-
-/// Of the server's certificate.
-#[derive(Debug, Clone, Copy)]
-pub struct CertificateTimes {
-    /// Seconds since it was read.
-    pub age_seconds: u32,
-    /// The last second in which it is good, since 1970; None where it does not tell.
-    pub expires_at: Option<i64>,
-}
-
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -160,6 +123,9 @@ pub enum Outcome {
     /// Executed in part: the output is full, or no more keys may be looked up in this turn. Call
     /// again in the next turn, with this offset.
     Resume(u32),
+    /// The same of a dump: it is under way under this number, until it is done or
+    /// [`Engine::end_dump`] is called.
+    Dump(u32),
     /// A part of a get, executed as a whole. Its line goes on.
     Part,
     /// A part of a get, answered with an error line that stands for the whole get: drop the rest of
@@ -171,6 +137,9 @@ pub enum Outcome {
     Park(u32),
     /// The connection is to be closed once its output is flushed (quit).
     Close,
+    /// Executed: the client watches from now on, under this number ([`Engine::watcher`]). Go on
+    /// with the next once it is known whose it is.
+    Watch(u32),
 }
 
 /// Which attempt at a request this is.
@@ -200,6 +169,8 @@ impl Engine {
     pub fn new(store: impl Into<Arc<Store>>, settings: Settings) -> Self {
         Engine {
             store: store.into(),
+            watch: Arc::new(Watch::new(settings.workers, LogSizes::default())),
+            special: AtomicU8::new(0),
             settings,
             acks: AckPolicy::default(),
             switches: Switches::default(),
@@ -261,10 +232,16 @@ impl Engine {
         if let Err(no_room) = self.flush_if_due(call.context) {
             return failed(request, self.refuse(call, no_room.into(), resume, request.reply()));
         }
-        match self.ack_replicas(request) {
-            0 => self.perform(call, request, resume),
-            replicas => self.perform_held(call, request, resume, replicas),
+        if self.is_special(request) {
+            return self.perform_specially(call, request, resume);
         }
+        self.perform(call, request, resume)
+    }
+
+    /// The same as [`Engine::perform`], for what is seldom.
+    #[inline(never)]
+    fn perform_aside<'c>(&self, call: &mut Call<'c, '_, '_>, request: &Request<'c>, resume: u32) -> Outcome {
+        self.perform(call, request, resume)
     }
 
     /// Do it, and hold the answer until so many `replicas` have what was written.
@@ -279,7 +256,7 @@ impl Engine {
         // A touch that is left out of the log would be answered as if replicas had it.
         self.store.log_touches();
         let begin = self.begin_held(call, request, resume);
-        let outcome = self.perform(call, request, resume);
+        let outcome = self.perform_aside(call, request, resume);
         if outcome == Outcome::Done {
             self.hold_answer(call, request.reply(), replicas, begin);
         }
@@ -303,6 +280,7 @@ impl Engine {
             Request::Verbosity { level, reply } => flush::verbosity(call, *level, *reply),
             Request::Stats { subject, reply } => self.stats(call, subject, *reply, resume),
             Request::Dump(dump) => self.dump(call, *dump, resume),
+            Request::Watch(streams) => self.begin_watching(call, *streams),
             Request::Replication(order) => self.order(call, order),
             Request::Shutdown { mode, reply } => self.shutdown(call, *mode, *reply),
             Request::Version(reply) => {
@@ -331,7 +309,10 @@ impl Engine {
             return Outcome::Park(0);
         }
         match rejection.refusal {
-            Refusal::TooLarge => context.stats.store_too_large.increment(),
+            Refusal::TooLarge => {
+                context.stats.store_too_large.increment();
+                self.note_rejection(context, rejection, StoreStatus::TooLarge);
+            }
             Refusal::BadFlushDelay => context.stats.cmd_flush.increment(),
             _ => {}
         }
@@ -345,6 +326,7 @@ impl Engine {
     pub fn give_up(&self, context: &mut Context<'_, '_>, rejection: &Rejection<'_>, out: &mut Output) {
         let _ = self.unlink_refused(context, rejection);
         context.stats.store_no_memory.increment();
+        self.note_rejection(context, rejection, StoreStatus::NoMemory);
         rejection.reply.refused(out.bytes(), Refusal::OutOfMemory);
     }
 

@@ -65,6 +65,7 @@ fn first_key<'r>(request: &Request<'r>) -> NextKey<'r> {
         | Request::Verbosity { .. }
         | Request::Stats { .. }
         | Request::Dump(_)
+        | Request::Watch(_)
         | Request::Replication(_)
         | Request::Shutdown { .. }
         | Request::Wait { .. }

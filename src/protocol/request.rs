@@ -6,6 +6,7 @@ use super::reply::Reply;
 use super::text::dump::DumpForm;
 use super::text::keys::Keys;
 use super::text::meta::MetaRequest;
+use super::text::watch::Streams;
 
 /// A request, whichever protocol it came by.
 #[derive(Debug)]
@@ -60,6 +61,8 @@ pub enum Request<'a> {
     },
     /// lru_crawler metadump, lru_crawler mgdump.
     Dump(Dump),
+    /// watch: be told of these events from now on.
+    Watch(Streams),
     /// replication, with the rest of its line, blanks trimmed: an order to change this server's
     /// role.
     Replication(&'a [u8]),
@@ -123,9 +126,12 @@ impl Request<'_> {
             | Request::RefreshCertificates(reply)
             | Request::Quit(reply)
             | Request::Noop(reply) => *reply,
-            Request::Get(_) | Request::Meta(_) | Request::Dump(_) | Request::Wait { .. } | Request::Replication(_) => {
-                Reply::Text
-            }
+            Request::Get(_)
+            | Request::Meta(_)
+            | Request::Dump(_)
+            | Request::Watch(_)
+            | Request::Wait { .. }
+            | Request::Replication(_) => Reply::Text,
         }
     }
 }

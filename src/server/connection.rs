@@ -2,6 +2,7 @@
 //! there it holds no buffer.
 
 use super::admission::Principal;
+use super::claims::Claims;
 use super::input::Input;
 use super::registry::View;
 use super::table::Token;
@@ -37,7 +38,7 @@ pub enum Phase {
 }
 
 /// How far the connection's requests have come.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Progress {
     /// What it speaks, once it has opened: something has arrived, and it has said who it is.
     pub protocol: Option<Protocol>,
@@ -53,6 +54,8 @@ pub struct Progress {
     pub parked_at: Option<Instant>,
     /// The next try is its last, however short it has waited.
     pub is_last_try: bool,
+    /// What it has for longer than a request.
+    pub claims: Claims,
 }
 
 /// What was read for a connection before its turn to be served came.
@@ -149,6 +152,11 @@ impl Connection {
     /// Whether it has answers that wait for replicas.
     pub fn is_holding(&self) -> bool {
         self.output.as_ref().is_some_and(Output::is_holding)
+    }
+
+    /// Whether its client waits for this server, not the other way round.
+    pub fn waits_for_us(&self) -> bool {
+        self.is_holding() || self.progress.parked_at.is_some() || self.progress.claims.watcher().is_some()
     }
 
     /// Whether it has answers that its client could take.

@@ -18,6 +18,7 @@ use crate::store::Turn;
 use crate::sys::poll::{Interest, Poller};
 use std::io;
 use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 
 /// The first socket's number among a worker's tokens: listeners have lower ones.
 pub const DATAGRAMS: u32 = 1 << 16;
@@ -29,12 +30,16 @@ const ROUNDS_MAX: usize = 4;
 /// Most requests of one datagram that find no room, and are answered one by one.
 const PARKED_MAX: usize = 16;
 
-/// Whoever has sent a datagram. Nobody knows who that was.
-struct Sender;
+/// Whoever has sent a datagram to the socket with this number. Nobody knows who that was.
+struct Sender(i32);
 
 impl Client for Sender {
     fn origin(&self) -> Origin {
         Origin::Elsewhere
+    }
+
+    fn descriptor(&self) -> i32 {
+        self.0
     }
 
     fn stays(&self) -> bool {
@@ -104,7 +109,7 @@ fn serve_one(lane: &mut Lane<'_>, turn: &Turn<'_>, socket: &UdpSocket, answer: &
             Asked::Request(number, request) => {
                 let protocol = Protocol::of(request[0]);
                 if lane.shared.config.protocol.is_none_or(|only| only == protocol) {
-                    rounds = execute(lane, turn, protocol, request, answer);
+                    rounds = execute(lane, turn, &Sender(socket.as_raw_fd()), protocol, request, answer);
                 }
                 number
             }
@@ -127,13 +132,20 @@ fn serve_one(lane: &mut Lane<'_>, turn: &Turn<'_>, socket: &UdpSocket, answer: &
 
 /// Execute whole requests. `answer` is empty before; what follows the last whole request has none.
 /// Returns how many turns of a connection that was worth.
-fn execute(lane: &mut Lane<'_>, turn: &Turn<'_>, protocol: Protocol, input: &[u8], answer: &mut Vec<u8>) -> usize {
+fn execute(
+    lane: &mut Lane<'_>,
+    turn: &Turn<'_>,
+    sender: &Sender,
+    protocol: Protocol,
+    input: &[u8],
+    answer: &mut Vec<u8>,
+) -> usize {
     let mut output = lane.buffers.take_output();
     let begin = output.mark();
     let mut progress = Progress::default();
     let (mut consumed, mut rounds, mut parked, mut refusal) = (0, 1, 0, None);
     while consumed < input.len() && refusal.is_none() {
-        let (bytes, stop) = lane.run(turn, &Sender, protocol, &input[consumed..], &mut progress, &mut output);
+        let (bytes, stop) = lane.run(turn, sender, protocol, &input[consumed..], &mut progress, &mut output);
         consumed += bytes;
         match stop {
             // A get that is long enough is executed in parts.

@@ -81,6 +81,7 @@ impl Executor<'_> {
                 let attempt = Attempt { resume: progress.resume, retried: progress.parked_at.is_some(), last_try };
                 let outcome = engine.execute(context, request, *plan, attempt, output);
                 if let Some(stop) = self.settle(context, outcome, progress) {
+                    self.claim(outcome, progress);
                     // A get that has stopped between two keys has filled the output, or looked up
                     // enough of them.
                     let is_enough = stop == Stop::Full && !output.is_full();
@@ -88,10 +89,7 @@ impl Executor<'_> {
                 }
                 consumed += bytes;
                 if outcome != Outcome::Done {
-                    // A part of a get is all that there is of its line.
-                    progress.open_get = open_form(request).filter(|_| outcome == Outcome::Part);
-                    progress.skip_line = outcome == Outcome::DropLine;
-                    return (consumed, Stop::NeedMore { wanted_bytes: 1 });
+                    return (consumed, self.stop_behind(request, outcome, progress));
                 }
                 progress.open_get = None;
             }
@@ -115,6 +113,24 @@ impl Executor<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Why execution stops behind a request that was executed, but is not all that there is to it.
+    fn stop_behind(&self, request: &Request<'_>, outcome: Outcome, progress: &mut Progress) -> Stop {
+        // A part of a get is all that there is of its line.
+        progress.open_get = open_form(request).filter(|_| outcome == Outcome::Part);
+        progress.skip_line = outcome == Outcome::DropLine;
+        self.claim(outcome, progress);
+        if matches!(outcome, Outcome::Watch(_)) { Stop::Yield } else { Stop::NeedMore { wanted_bytes: 1 } }
+    }
+
+    /// Note what the connection has from now on, beyond this request.
+    fn claim(&self, outcome: Outcome, progress: &mut Progress) {
+        match outcome {
+            Outcome::Dump(number) => progress.claims.hold_dump(&self.shared.engine, number),
+            Outcome::Watch(number) => progress.claims.hold_watcher(&self.shared.engine, number),
+            _ => {}
         }
     }
 
@@ -205,8 +221,8 @@ pub fn tell_of_stranger(only: Option<Protocol>) {
 /// even where it is not done: should it find no room again, it waits anew.
 fn note(outcome: Outcome, progress: &mut Progress) -> Option<Stop> {
     let (offset, stop) = match outcome {
-        Outcome::Done | Outcome::Part | Outcome::DropLine => (0, None),
-        Outcome::Resume(offset) => (offset, Some(Stop::Full)),
+        Outcome::Done | Outcome::Part | Outcome::DropLine | Outcome::Watch(_) => (0, None),
+        Outcome::Resume(offset) | Outcome::Dump(offset) => (offset, Some(Stop::Full)),
         Outcome::Close => (0, Some(Stop::Quit)),
         Outcome::Park(offset) => {
             progress.resume = offset;

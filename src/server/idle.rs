@@ -12,8 +12,9 @@ pub struct Stillness {
     pub holds_output: bool,
     /// It has sent part of a request.
     pub holds_input: bool,
-    /// It has answers that wait for replicas, or a request that waits for memory: the client waits
-    /// for the server, not the other way round. Both waits have bounds of their own.
+    /// It has answers that wait for replicas, or a request that waits for memory, and these waits
+    /// have bounds of their own; or it watches, for as long as it likes. The client waits for the
+    /// server, not the other way round.
     pub waits_for_us: bool,
 }
 

@@ -10,6 +10,7 @@ pub mod address;
 mod admission;
 mod budget;
 mod buffers;
+mod claims;
 mod connection;
 pub mod control;
 mod datagrams;
@@ -26,6 +27,7 @@ mod table;
 pub mod tls;
 mod transport;
 pub mod users;
+mod watch;
 mod worker;
 
 use crate::base::limits::{INPUT_BYTES_TOTAL_MIN, OUTPUT_BYTES_TOTAL_MIN, REQUESTS_PER_TURN_DEFAULT};
@@ -127,12 +129,14 @@ impl Stopper {
     pub fn stop(&self) {
         self.shared.stopping.store(true, Relaxed);
         self.shared.wake_all();
+        self.shared.engine.watch().wake_collector();
     }
 }
 
 /// A running server.
 pub struct Server {
     shared: Arc<Shared>,
+    /// And what collects for watchers.
     workers: Vec<JoinHandle<()>>,
     tcp: Vec<SocketAddr>,
     udp: Vec<SocketAddr>,
@@ -160,6 +164,9 @@ impl Server {
         });
         let Sockets { tcp, udp, unix, per_worker } = sockets;
         let mut server = Server { shared, workers: Vec::new(), tcp, udp, unix };
+        let collecting = server.shared.clone();
+        let collector = std::thread::Builder::new().name("watch".into());
+        server.workers.push(collector.spawn(move || watch::collect(&collecting))?);
         let cores = worker_cores(&server.shared.config);
         for (id, doors) in per_worker.into_iter().enumerate() {
             let shared = server.shared.clone();
@@ -202,8 +209,8 @@ impl Server {
         Stopper { shared: self.shared.clone() }
     }
 
-    /// Wait until all workers have ended, then remove the unix socket, unless a successor has
-    /// replaced it.
+    /// Wait until all of its threads have ended, then remove the unix socket, unless a successor
+    /// has replaced it.
     pub fn join(self) {
         for worker in self.workers {
             // A panic in a worker has ended the process before this could see it.

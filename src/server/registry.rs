@@ -63,6 +63,11 @@ impl View {
         }
     }
 
+    /// Where its client is; None by a unix socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
     /// Note a state.
     pub fn set_state(&self, state: State) {
         self.state.store(state as u8, Relaxed);

@@ -18,11 +18,13 @@ use super::parking::Parking;
 use super::table::{Table, Token};
 use super::tls::Security;
 use super::transport::{Session, Transport};
+use super::watch::{note_watcher, tell_of_open};
 use crate::base::limits::{
     KEYS_PER_TURN_MAX, POLL_MILLISECONDS_MAX, READS_AHEAD_MAX, STOP_MILLISECONDS_MAX, STOP_SENDING_MILLISECONDS,
 };
 use crate::base::time::SteadySeconds;
 use crate::engine::Context;
+use crate::protocol::text::watch::CloseReason;
 use crate::store::{Place, Turn};
 use crate::sys::poll::{Interest, Poller, Ticker, end_waits_in_time};
 use arrayvec::ArrayVec;
@@ -38,7 +40,7 @@ const TICKER: u32 = u32::MAX - 1;
 
 /// See the module.
 pub struct Worker<'s> {
-    id: usize,
+    pub(super) id: usize,
     pub(super) lane: Lane<'s>,
     poller: Poller,
     /// Bounds every sleep.
@@ -48,11 +50,13 @@ pub struct Worker<'s> {
     pub(super) connections: Table<Connection>,
     /// Those with work left, for the next turn; and the same list's other half, reused.
     again: Vec<Token>,
-    serving: Vec<Token>,
+    pub(super) serving: Vec<Token>,
     /// Those whose requests wait for memory.
     parking: Parking,
     /// Those with answers that wait for replicas.
     waiting: Waiting,
+    /// Those that watch.
+    pub(super) watching: Vec<Token>,
     /// What those counters stood at that change when an answer is held or let go of.
     acks_seen: u64,
     /// The connection that was served last of those that held unfinished input afterwards; it is
@@ -98,6 +102,7 @@ impl<'s> Worker<'s> {
             serving: Vec::new(),
             parking: Parking::default(),
             waiting: Waiting::new(),
+            watching: Vec::new(),
             acks_seen: 0,
             served_with_input: None,
             served_with_output: None,
@@ -186,7 +191,10 @@ impl<'s> Worker<'s> {
             match token.as_other() {
                 None => self.serving.push(token),
                 Some(TICKER) => self.ticker.clear(),
-                Some(WAKER) => self.lane.shared.wakers[self.id].clear(),
+                Some(WAKER) => {
+                    self.lane.shared.wakers[self.id].clear();
+                    self.tell_watchers();
+                }
                 Some(socket) if socket >= DATAGRAMS => self.datagrams.note_ready(socket),
                 Some(listener) => self.accept_from(listener),
             }
@@ -203,6 +211,7 @@ impl<'s> Worker<'s> {
                 return dismiss(shared, is_operator);
             };
             shared.registry.insert(*id, socket.as_raw_fd(), view.clone());
+            tell_of_open(shared, &view, socket.as_raw_fd());
             let principal = Principal::of_newcomer(shared, is_operator);
             let by = Arrival { is_operator, principal, transport };
             let token = connections.insert(|token| Connection::new(socket, token, view, *now, by));
@@ -313,6 +322,9 @@ impl<'s> Worker<'s> {
             }
             Next::Again | Next::Room | Next::Read | Next::Write | Next::Replicas | Next::Close => {}
         }
+        if connection.progress.claims.are_some() {
+            note_watcher(self.id, connection, &mut self.watching);
+        }
         if connection.is_holding() && !connection.is_waiting {
             connection.is_waiting = true;
             self.waiting.tokens.push(token);
@@ -327,9 +339,15 @@ impl<'s> Worker<'s> {
     }
 
     pub(super) fn close(&mut self, token: Token) {
+        self.close_for(token, None);
+    }
+
+    /// The same, for a `reason` that the connection itself does not tell.
+    fn close_for(&mut self, token: Token, reason: Option<CloseReason>) {
         let Some(mut connection) = self.connections.remove(token) else {
             return;
         };
+        self.tell_of_close(&connection, reason);
         self.lane.reclaim(&mut connection);
         connection.transport.close(&connection.socket);
         self.lane.shared.registry.remove(self.id, connection.socket.as_raw_fd());
@@ -357,7 +375,7 @@ impl<'s> Worker<'s> {
                 seconds: now.since(connection.moved_at),
                 holds_output: connection.has_sendable(),
                 holds_input: connection.input.held_bytes() > 0,
-                waits_for_us: connection.is_holding() || connection.progress.parked_at.is_some(),
+                waits_for_us: connection.waits_for_us(),
             };
             let is_late = connection.transport.is_late(now);
             if is_late {
@@ -371,10 +389,11 @@ impl<'s> Worker<'s> {
                 None => {}
             }
             if lingered || is_late || verdict.is_some() {
-                over.push(connection.token);
+                let reason = if verdict == Some(Reason::Idle) { CloseReason::IdleTimeout } else { CloseReason::Error };
+                over.push((connection.token, reason));
             }
         }
-        over.into_iter().for_each(|token| self.close(token));
+        over.into_iter().for_each(|(token, reason)| self.close_for(token, Some(reason)));
     }
 
     /// At the end: let go of the listeners, then of every connection that has nothing left to be
@@ -392,7 +411,7 @@ impl<'s> Worker<'s> {
         }
         let goes_on = |one: &Connection| one.output.is_some() || one.has_more || one.is_parked;
         let over: Vec<_> = self.connections.iter().filter(|one| !goes_on(one)).map(|one| one.token).collect();
-        over.into_iter().for_each(|token| self.close(token));
+        over.into_iter().for_each(|token| self.close_for(token, Some(CloseReason::Shutdown)));
     }
 
     fn maintain(&mut self, turn: &Turn<'_>) {

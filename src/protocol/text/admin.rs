@@ -1,13 +1,12 @@
 //! Commands without a key that are seldom sent, commands for things that are not here, and lines
 //! that are no command.
 //!
-//! memcached's slab classes, LRU lists, crawler, log watchers, extstore and debugging commands have
-//! no counterpart in a log. They are answered as by a memcached started without them (`-o
-//! no_lru_crawler`, `-W`, no slab_reassign, built without TLS, extstore and debugging): with its
-//! words where it has some, else with ERROR. So a tool learns that the feature is off. (Dumps are
-//! here, which need no crawler.) A line that memcached would refuse whatever its features is
-//! refused with the same words here. What would succeed there and change nothing here is answered
-//! ERROR, never OK.
+//! memcached's slab classes, LRU lists, crawler, extstore and debugging commands have no
+//! counterpart in a log. They are answered as by a memcached started without them (`-o
+//! no_lru_crawler`, no slab_reassign, built without extstore and debugging): with its words where
+//! it has some, else with ERROR. So a tool learns that the feature is off. (Dumps are here, which
+//! need no crawler.) A line that memcached would refuse whatever its features is refused with the
+//! same words here. What would succeed there and change nothing here is answered ERROR, never OK.
 
 use super::super::request::{Dump, DumpedClasses};
 use super::super::{Exptime, Parsed, Refusal, Reply, Request, Shutdown};
@@ -29,20 +28,6 @@ pub const CLASSES_MAX: u32 = 63;
 const CRAWLER_SLEEP_MAX: u32 = 1_000_000;
 /// Words behind `slabs reassign` and `slabs automove` that are looked at, and one more.
 const ARGUMENTS_MAX: usize = 3;
-/// What memcached's `watch` knows.
-const WATCHABLE: [&str; 10] = [
-    "rawcmds",
-    "evictions",
-    "fetchers",
-    "mutations",
-    "sysevents",
-    "connevents",
-    "proxyreqs",
-    "proxyevents",
-    "proxyuser",
-    "deletions",
-];
-
 /// Whatever the first token says, blanks before it or not.
 pub fn command(line: Line<'_>) -> Parsed<'_> {
     let mut tokens = Tokens::of(line.text);
@@ -78,13 +63,6 @@ fn shutdown(mut tokens: Tokens<'_>) -> Shutdown {
         (Some(word), None) if b"graceful".starts_with(word) => Shutdown::Graceful,
         _ => Shutdown::Unknown,
     }
-}
-
-/// watch: memcached looks at no noreply there.
-pub fn watch(line: Line<'_>) -> Parsed<'_> {
-    let known = |word: &[u8]| WATCHABLE.iter().any(|name| name.as_bytes().starts_with(word));
-    let all_known = Tokens::of(line.text).skip(1).all(known);
-    line.refuse(if all_known { Refusal::WatchOff } else { Refusal::WatchUnknown })
 }
 
 /// Which answer memcached has for the words behind `slabs`. It takes the start of a subcommand for

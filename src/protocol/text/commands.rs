@@ -22,6 +22,7 @@ const SLABS: &str = "there are no slab classes: one pool serves all sizes";
 const LRU: &str = "there are no LRU lists: what is used again is kept when the log is reclaimed";
 const CRAWLER: &str = "there is no crawler: memory of expired items comes back with the log";
 const DUMP: &str = "needs no crawler, may stand behind other requests, up to 16 at a time; all items are of class 1, `size` is that of the record";
+const WATCH: &str = "may stand behind other requests, and others behind it; microseconds have six digits; all items are of class 1; deletions by packets are among `deletions`, and a fetch is one line; of `sysevents`, `rawcmds` and `proxy*` nothing comes";
 
 /// A request, how the page calls it, and what becomes of it.
 const COMMANDS: [(&str, &str, State); 60] = [
@@ -82,7 +83,7 @@ const COMMANDS: [(&str, &str, State); 60] = [
     ),
     ("shutdown", "shutdown", Same),
     ("shutdown graceful", "shutdown graceful", Same),
-    ("watch fetchers", "watch", Refused("CLIENT_ERROR watch commands not allowed", "there is nothing to watch")),
+    ("watch fetchers", "watch EVENTS", Differs(WATCH)),
     ("extstore max_frag 1", "extstore", Refused("ERROR", "there is no storage on flash")),
     ("refresh_certs", "refresh_certs", Same),
     ("debugtime p", "debugtime", Refused("ERROR", "only memcached's debugging builds know it")),

@@ -1,6 +1,7 @@
 //! Dumps of all items, and what they must not do to others.
 
 use crate::node::{Node, in_sync};
+use crate::support::wait::{expect_eq, wait_until};
 use crate::support::{Client, Server};
 use std::collections::BTreeSet;
 
@@ -135,6 +136,23 @@ fn there_are_only_so_many_dumps_at_a_time() {
     assert_eq!(client.get("key:5").as_deref(), Some(&b"value"[..]));
     assert_eq!(lines_upto(&mut begun[0], "END").len(), 30_000);
     assert_eq!(dump(&mut client, "lru_crawler mgdump all", "EN").len(), 30_000);
+}
+
+/// The places of clients that leave in the middle are free at once.
+#[test]
+fn whoever_leaves_gives_up_its_dump() {
+    let server = Server::start(&["-t", "2"]);
+    let mut client = server.connect();
+    fill(&mut client, 0..30_000);
+    for _ in 0..3 {
+        let mut begun: Vec<Client> = (0..16).map(|_| Client::tcp_with_little_room(server.tcp[0])).collect();
+        begun.iter_mut().for_each(|reader| assert_eq!(reader.ask("lru_crawler metadump all"), "OK"));
+        assert_eq!(client.ask("lru_crawler metadump all"), "BUSY currently processing crawler request");
+        drop(begun);
+        wait_until("the dumps of those who left have ended", || {
+            expect_eq("lru_crawler_running", server.stat("lru_crawler_running").as_deref(), Some("0"))
+        });
+    }
 }
 
 /// What a replica shows in a dump is what its primary shows there, line for line.

@@ -1,0 +1,57 @@
+//! What only the server can tell the engine: of a client, and of all connections.
+
+use super::WorkerStats;
+use std::sync::Arc;
+
+/// What only the server can tell of one client.
+pub trait Client {
+    /// Where it comes from. May ask the system: for what is seldom.
+    fn origin(&self) -> Origin;
+
+    /// The number of its socket, for lines to watchers; -1 where there is none.
+    fn descriptor(&self) -> i32 {
+        -1
+    }
+
+    /// Whether it is there in the next turn, for an answer that takes several.
+    fn stays(&self) -> bool {
+        true
+    }
+}
+
+/// Where a client comes from; the later ones may do whatever the earlier ones may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Another host, as far as is known.
+    Elsewhere,
+    /// This host: loopback or a unix socket. Behind it may be a proxy for clients elsewhere.
+    ThisHost,
+    /// The control socket: the server's own user, or root.
+    ControlSocket,
+}
+
+/// What only the server can tell: a view of its connections for `stats conns`.
+pub trait Host: Sync {
+    /// Call `emit(connection id, field, value)` for every field of every connection, in memcached's
+    /// names (addr, listen_addr, state, secs_since_last_cmd).
+    fn connections(&self, emit: &mut dyn FnMut(u64, &str, &str));
+    /// Sum over all workers' counters.
+    fn worker_stats(&self) -> Vec<Arc<WorkerStats>>;
+    /// Of the certificates that clients are shown; None without TLS.
+    fn certificate_times(&self) -> Option<CertificateTimes> {
+        None
+    }
+    /// Read certificates anew, or say why that is not possible; None without TLS.
+    fn refresh_certificates(&self) -> Option<Result<(), String>> {
+        None
+    }
+}
+
+/// Of the server's certificate.
+#[derive(Debug, Clone, Copy)]
+pub struct CertificateTimes {
+    /// Seconds since it was read.
+    pub age_seconds: u32,
+    /// The last second in which it is good, since 1970; None where it does not tell.
+    pub expires_at: Option<i64>,
+}
