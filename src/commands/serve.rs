@@ -27,6 +27,7 @@ use super::size;
 use crate::base::limits::{
     INPUT_BYTES_TOTAL_MIN, OTHER_FILES_MAX, OTHER_FILES_PER_WORKER, OUTPUT_BYTES_TOTAL_MIN, WORKERS_MAX,
 };
+use crate::base::time::Clock;
 use crate::engine::{Engine, LogSizes, Settings, Switches};
 use crate::protocol::Protocol;
 use crate::replication::attach::Joined;
@@ -194,6 +195,7 @@ fn server_config(args: &Args, workers: usize, memory_bytes: usize) -> ServerConf
         input_bytes_total_max: INPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         pin: !args.no_pin,
+        clock: if cfg!(feature = "debugtime") { Clock::changeable() } else { Clock::default() },
         ..ServerConfig::default()
     }
 }

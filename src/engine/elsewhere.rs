@@ -71,6 +71,7 @@ pub(super) fn writes(request: &Request<'_>) -> Option<Reply> {
         | Request::Stats { .. }
         | Request::Dump(_)
         | Request::Watch(_)
+        | Request::DebugTime { .. }
         | Request::Replication(_)
         | Request::Shutdown { .. }
         | Request::Wait { .. }

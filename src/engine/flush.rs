@@ -1,5 +1,5 @@
 //! flush_all, now and delayed, and the other commands that touch the server as a whole:
-//! cache_memlimit, verbosity, shutdown.
+//! cache_memlimit, verbosity, debugtime, shutdown.
 //!
 //! A delayed flush is pending in the log of each shard ([`crate::store::Store::flush_at`]). It is
 //! executed by the first command or tick at or after its second, before anything else, so that no
@@ -7,7 +7,7 @@
 //! flush_all replaces it, as in memcached.
 
 use super::{Call, Context, Engine, Outcome, expiry_of};
-use crate::base::time::{Expiry, UnixSeconds};
+use crate::base::time::{ClockChange, Expiry, UnixSeconds};
 use crate::protocol::answer::Done;
 use crate::protocol::{Exptime, Refusal, Reply, Shutdown};
 use crate::store::{CannotResize, NoRoom};
@@ -87,6 +87,18 @@ impl Engine {
             return call.refused(reply, Refusal::CannotAdjustMemory);
         }
         call.done(reply, Done::Ok)
+    }
+}
+
+/// debugtime: the same client's further commands see the new time at once, others from their
+/// workers' next turns on.
+pub(super) fn debugtime(call: &mut Call<'_, '_, '_>, change: ClockChange, reply: Reply) -> Outcome {
+    match call.context.host.change_clock(change) {
+        Some(now) => {
+            call.context.now = now;
+            call.done(reply, Done::Ok)
+        }
+        None => call.refused(reply, Refusal::UnknownCommand),
     }
 }
 

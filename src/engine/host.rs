@@ -1,6 +1,7 @@
 //! What only the server can tell the engine: of a client, and of all connections.
 
 use super::WorkerStats;
+use crate::base::time::{ClockChange, UnixSeconds};
 use std::sync::Arc;
 
 /// What only the server can tell of one client.
@@ -37,6 +38,11 @@ pub trait Host: Sync {
     fn connections(&self, emit: &mut dyn FnMut(u64, &str, &str));
     /// Sum over all workers' counters.
     fn worker_stats(&self) -> Vec<Arc<WorkerStats>>;
+    /// Change the clock; the time that it shows then, or None where it cannot be changed.
+    fn change_clock(&self, change: ClockChange) -> Option<UnixSeconds> {
+        let _ = change;
+        None
+    }
     /// Of the certificates that clients are shown; None without TLS.
     fn certificate_times(&self) -> Option<CertificateTimes> {
         None

@@ -280,6 +280,7 @@ impl Engine {
             Request::Verbosity { level, reply } => flush::verbosity(call, *level, *reply),
             Request::Stats { subject, reply } => self.stats(call, subject, *reply, resume),
             Request::Dump(dump) => self.dump(call, *dump, resume),
+            Request::DebugTime { change, reply } => flush::debugtime(call, *change, *reply),
             Request::Watch(streams) => self.begin_watching(call, *streams),
             Request::Replication(order) => self.order(call, order),
             Request::Shutdown { mode, reply } => self.shutdown(call, *mode, *reply),

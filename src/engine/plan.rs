@@ -66,6 +66,7 @@ fn first_key<'r>(request: &Request<'r>) -> NextKey<'r> {
         | Request::Stats { .. }
         | Request::Dump(_)
         | Request::Watch(_)
+        | Request::DebugTime { .. }
         | Request::Replication(_)
         | Request::Shutdown { .. }
         | Request::Wait { .. }

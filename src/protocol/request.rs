@@ -7,6 +7,7 @@ use super::text::dump::DumpForm;
 use super::text::keys::Keys;
 use super::text::meta::MetaRequest;
 use super::text::watch::Streams;
+use crate::base::time::ClockChange;
 
 /// A request, whichever protocol it came by.
 #[derive(Debug)]
@@ -63,6 +64,13 @@ pub enum Request<'a> {
     Dump(Dump),
     /// watch: be told of these events from now on.
     Watch(Streams),
+    /// debugtime, of builds with the feature of that name: change the clock.
+    DebugTime {
+        /// How.
+        change: ClockChange,
+        /// How it is to be answered.
+        reply: Reply,
+    },
     /// replication, with the rest of its line, blanks trimmed: an order to change this server's
     /// role.
     Replication(&'a [u8]),
@@ -121,6 +129,7 @@ impl Request<'_> {
             | Request::CacheMemlimit { reply, .. }
             | Request::Verbosity { reply, .. }
             | Request::Stats { reply, .. }
+            | Request::DebugTime { reply, .. }
             | Request::Shutdown { reply, .. }
             | Request::Version(reply)
             | Request::RefreshCertificates(reply)

@@ -5,7 +5,7 @@
 //! somebody asks.
 
 use super::tls::Tls;
-use crate::base::time::{Clock, SteadySeconds};
+use crate::base::time::{Clock, ClockChange, SteadySeconds, UnixSeconds};
 use crate::engine::{CertificateTimes, Host, WorkerStats};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -172,6 +172,10 @@ impl Host for Registry {
 
     fn worker_stats(&self) -> Vec<Arc<WorkerStats>> {
         self.workers.iter().map(|worker| worker.stats.clone()).collect()
+    }
+
+    fn change_clock(&self, change: ClockChange) -> Option<UnixSeconds> {
+        self.clock.change(change).then(|| self.clock.wall())
     }
 
     fn certificate_times(&self) -> Option<CertificateTimes> {

@@ -14,6 +14,7 @@ use super::dump::DumpForm;
 use super::line::Line;
 use super::tokens::{Tokens, ack_replicas, i32_strict, u32_strict};
 use crate::base::limits::ACK_MILLISECONDS_MAX;
+use crate::base::time::ClockChange;
 use arrayvec::ArrayVec;
 
 const MEBIBYTES_MIN: u32 = 8;
@@ -50,6 +51,10 @@ pub fn command(line: Line<'_>) -> Parsed<'_> {
         },
         Some(b"slabs") => refuse(slabs(tokens)),
         Some(b"lru") => refuse(lru(tokens)),
+        Some(b"debugtime") if cfg!(feature = "debugtime") => match debugtime(tokens) {
+            Some(change) => line.accept(Request::DebugTime { change, reply }),
+            None => refuse(Refusal::UnknownCommand),
+        },
         // extstore, debugtime, debugitem and misbehave are unknown to a memcached
         // built without them.
         _ => unknown(line, tokens, reply),
@@ -62,6 +67,15 @@ fn shutdown(mut tokens: Tokens<'_>) -> Shutdown {
         (None, _) => Shutdown::Plain,
         (Some(word), None) if b"graceful".starts_with(word) => Shutdown::Graceful,
         _ => Shutdown::Unknown,
+    }
+}
+
+/// The word behind `debugtime`: `p` to have the clock stand, `r` to have it go, or seconds.
+fn debugtime(mut tokens: Tokens<'_>) -> Option<ClockChange> {
+    match tokens.next()? {
+        b"p" => Some(ClockChange::Pause),
+        b"r" => Some(ClockChange::Resume),
+        seconds => i32_strict(seconds).map(|seconds| ClockChange::Step(seconds.into())),
     }
 }
 
@@ -227,6 +241,20 @@ mod tests {
             let mut tokens = Tokens::of(line.as_bytes());
             tokens.next();
             assert_eq!(shutdown(tokens), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn debugtime_stops_starts_and_steps() {
+        for (words, expected) in [
+            ("p", Some(ClockChange::Pause)),
+            ("r", Some(ClockChange::Resume)),
+            ("100", Some(ClockChange::Step(100))),
+            ("-7", Some(ClockChange::Step(-7))),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(debugtime(Tokens::of(words.as_bytes())), expected, "{words}");
         }
     }
 }
