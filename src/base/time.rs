@@ -48,6 +48,16 @@ struct Settings {
     stands_at: AtomicI64,
 }
 
+impl Settings {
+    /// What the clock shows at `seconds` of the system's.
+    #[cold]
+    fn shown(&self, seconds: i64) -> i64 {
+        let stands_at = self.stands_at.load(Relaxed);
+        let seconds = if stands_at == 0 { seconds } else { stands_at };
+        seconds.saturating_add(self.step_seconds.load(Relaxed))
+    }
+}
+
 /// What may be done to a wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockChange {
@@ -76,7 +86,8 @@ impl Clock {
         let Some(set) = &self.set else { return false };
         match change {
             ClockChange::Pause => {
-                let _ = set.stands_at.compare_exchange(0, system_seconds(), Relaxed, Relaxed);
+                let _ =
+                    set.stands_at.compare_exchange(0, clock_gettime(ClockId::RealtimeCoarse).tv_sec, Relaxed, Relaxed);
             }
             ClockChange::Resume => set.stands_at.store(0, Relaxed),
             ClockChange::Step(seconds) => {
@@ -88,14 +99,8 @@ impl Clock {
 
     /// The wall clock, now.
     pub fn wall(&self) -> UnixSeconds {
-        let seconds = match &self.set {
-            None => system_seconds(),
-            Some(set) => {
-                let stands_at = set.stands_at.load(Relaxed);
-                let seconds = if stands_at == 0 { system_seconds() } else { stands_at };
-                seconds.saturating_add(set.step_seconds.load(Relaxed))
-            }
-        };
+        let seconds = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
+        let seconds = self.set.as_ref().map_or(seconds, |set| set.shown(seconds));
         UnixSeconds(seconds.clamp(1, u32::MAX.into()) as u32)
     }
 
@@ -103,10 +108,6 @@ impl Clock {
     pub fn steady(&self) -> SteadySeconds {
         SteadySeconds(clock_gettime(ClockId::MonotonicCoarse).tv_sec.clamp(0, u32::MAX.into()) as u32)
     }
-}
-
-fn system_seconds() -> i64 {
-    clock_gettime(ClockId::RealtimeCoarse).tv_sec
 }
 
 /// When an item ceases to be: an absolute second, or never. Stored as its number, 0 meaning never.

@@ -161,7 +161,7 @@ impl Engine {
             Some(expiry) => self.touch_item(call, at, expiry)?,
         };
         if self.prefixes.are_observed() {
-            self.observe_get(call, at, found.as_ref());
+            self.observe_get(call, at, found.is_some());
         }
         if let Some(item) = &found {
             call.note_use(item, self.store.takes_writes(at.place));
@@ -171,9 +171,9 @@ impl Engine {
 
     /// Uses of keys are counted by prefix, or noted for watchers.
     #[cold]
-    fn observe_get(&self, call: &Call<'_, '_, '_>, at: &Located<'_>, found: Option<&Item<'_>>) {
-        self.prefixes.record(at.key, Use::Get { hit: found.is_some() });
-        self.note_get(call, at, found);
+    fn observe_get(&self, call: &Call<'_, '_, '_>, at: &Located<'_>, hit: bool) {
+        self.prefixes.record(at.key, Use::Get { hit });
+        self.note_get(call, at);
     }
 
     /// touch. Inlined: it is so short that the call would show.

@@ -71,7 +71,7 @@ pub struct Watch {
     sent: AtomicU64,
     skipped: AtomicU64,
     /// The thread that collects.
-    collector: OnceLock<Thread>,
+    collector: Mutex<Option<Thread>>,
 }
 
 /// A client that watches.
@@ -123,7 +123,7 @@ impl Watch {
             watchers: Mutex::default(),
             sent: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
-            collector: OnceLock::new(),
+            collector: Mutex::default(),
         }
     }
 
@@ -197,12 +197,13 @@ impl Watch {
 
     /// This thread collects from now on: it is woken when there is something to do.
     pub fn be_collected_here(&self) {
-        let _ = self.collector.set(std::thread::current());
+        *self.collector.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(std::thread::current());
     }
 
-    /// Have the thread that collects look.
+    /// Have the thread that collects look. Never waits: while another thread is at this, that one
+    /// wakes it.
     pub fn wake_collector(&self) {
-        if let Some(thread) = self.collector.get() {
+        if let Ok(Some(thread)) = self.collector.try_lock().as_deref() {
             thread.unpark();
         }
     }

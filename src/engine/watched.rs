@@ -179,11 +179,11 @@ impl Engine {
         }
     }
 
-    /// A key of a get was looked up.
+    /// A key of a get was looked up. It is looked up once more: to hand on what was found would
+    /// cost gets that nobody watches.
     #[cold]
-    pub(super) fn note_get(&self, call: &Call<'_, '_, '_>, at: &Located<'_>, found: Option<&Item<'_>>) {
-        let looked = found.copied().map_or_else(|| self.store.look(call.context.turn, at, call.context.now), Ok);
-        self.note_fetch(call, at.key, looked);
+    pub(super) fn note_get(&self, call: &Call<'_, '_, '_>, at: &Located<'_>) {
+        self.note_fetch(call, at.key, self.store.look(call.context.turn, at, call.context.now));
     }
 
     fn note_fetch(&self, call: &Call<'_, '_, '_>, key: &[u8], looked: Result<Item<'_>, Absence>) {

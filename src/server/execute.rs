@@ -117,6 +117,7 @@ impl Executor<'_> {
     }
 
     /// Why execution stops behind a request that was executed, but is not all that there is to it.
+    #[cold]
     fn stop_behind(&self, request: &Request<'_>, outcome: Outcome, progress: &mut Progress) -> Stop {
         // A part of a get is all that there is of its line.
         progress.open_get = open_form(request).filter(|_| outcome == Outcome::Part);
@@ -126,6 +127,7 @@ impl Executor<'_> {
     }
 
     /// Note what the connection has from now on, beyond this request.
+    #[cold]
     fn claim(&self, outcome: Outcome, progress: &mut Progress) {
         match outcome {
             Outcome::Dump(number) => progress.claims.hold_dump(&self.shared.engine, number),

@@ -164,9 +164,6 @@ impl Server {
         });
         let Sockets { tcp, udp, unix, per_worker } = sockets;
         let mut server = Server { shared, workers: Vec::new(), tcp, udp, unix };
-        let collecting = server.shared.clone();
-        let collector = std::thread::Builder::new().name("watch".into());
-        server.workers.push(collector.spawn(move || watch::collect(&collecting))?);
         let cores = worker_cores(&server.shared.config);
         for (id, doors) in per_worker.into_iter().enumerate() {
             let shared = server.shared.clone();
@@ -184,6 +181,15 @@ impl Server {
                     server.stopper().stop();
                     return Err(error);
                 }
+            }
+        }
+        let shared = server.shared.clone();
+        let collector = std::thread::Builder::new().name("watch".into()).spawn(move || watch::collect(&shared));
+        match collector {
+            Ok(handle) => server.workers.push(handle),
+            Err(error) => {
+                server.stopper().stop();
+                return Err(error);
             }
         }
         Ok(server)
