@@ -3,7 +3,9 @@
 use crate::node::{Node, in_sync};
 use crate::support::wait::{expect_eq, wait_until};
 use crate::support::{Client, Server};
+use remora::base::limits::DUMP_IDLE_SECONDS;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 /// Store the items `numbers`, without waiting for an answer to each.
 fn fill(client: &mut Client, numbers: std::ops::Range<u32>) {
@@ -149,9 +151,12 @@ fn whoever_leaves_gives_up_its_dump() {
         begun.iter_mut().for_each(|reader| assert_eq!(reader.ask("lru_crawler metadump all"), "OK"));
         assert_eq!(client.ask("lru_crawler metadump all"), "BUSY currently processing crawler request");
         drop(begun);
+        let left = Instant::now();
         wait_until("the dumps of those who left have ended", || {
             expect_eq("lru_crawler_running", server.stat("lru_crawler_running").as_deref(), Some("0"))
         });
+        let sooner = Duration::from_secs(u64::from(DUMP_IDLE_SECONDS) / 2);
+        assert!(left.elapsed() < sooner, "not before they give way to others for standing still");
     }
 }
 
