@@ -38,8 +38,9 @@ const COMMANDS: usize = 2000;
 /// Histories of each protocol where nobody asks for more.
 const SEEDS: u64 = 8;
 
-/// memcached without what Remora has not: threads that look after items in the background, and
-/// `watch`. One worker: its flush_all passes over an item that another one holds.
+/// memcached without what Remora has not: threads that look after items in the background. Both
+/// without `watch`, which tells a client more than it asks for. One worker: its flush_all passes
+/// over an item that another one holds.
 const MEMCACHED: [&str; 7] = ["-m", "1024", "-t", "1", "-W", "-o", "no_lru_maintainer,no_lru_crawler,no_slab_reassign"];
 
 /// The seeds to run: one after the other while commands are wanted.

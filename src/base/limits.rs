@@ -176,6 +176,17 @@ pub const LINGER_SECONDS_MAX: u32 = 2;
 /// See [`LINGER_SECONDS_MAX`].
 pub const LINGER_BYTES_MAX: u64 = 16 << 20;
 
+/// Clients that watch at a time, as in memcached: each entry is made a line of and offered to each
+/// of them.
+pub const WATCHERS_MAX: usize = 20;
+
+/// Pause between two looks at what is to be told to watchers, while there is something: a ring of
+/// the default size lasts for 150,000 entries a second.
+pub const WATCH_PAUSE_MILLISECONDS_MIN: u64 = 1;
+
+/// The same while there is nothing, for longer and longer. A ring that is half full ends it.
+pub const WATCH_PAUSE_MILLISECONDS_MAX: u64 = 64;
+
 /// Dumps under way at a time, of all connections: each takes some 40 bytes and a part of each turn.
 pub const DUMPS_MAX: usize = 16;
 

@@ -35,22 +35,73 @@ impl SteadySeconds {
 /// milliseconds at most and cost next to nothing: they are read once a turn, for whole seconds.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
-    /// Seconds by which the wall clock is off; None outside of tests.
-    wall_step_seconds: Option<Arc<AtomicI64>>,
+    /// How the wall clock is off; None outside of tests.
+    set: Option<Arc<Settings>>,
+}
+
+/// What somebody has done to a wall clock.
+#[derive(Debug, Default)]
+struct Settings {
+    /// Seconds by which it is off.
+    step_seconds: Arc<AtomicI64>,
+    /// The second, of the system's clock, at which it stands; 0 while it goes.
+    stands_at: AtomicI64,
+}
+
+impl Settings {
+    /// What the clock shows at `seconds` of the system's.
+    #[cold]
+    fn shown(&self, seconds: i64) -> i64 {
+        let stands_at = self.stands_at.load(Relaxed);
+        let seconds = if stands_at == 0 { seconds } else { stands_at };
+        seconds.saturating_add(self.step_seconds.load(Relaxed))
+    }
+}
+
+/// What may be done to a wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockChange {
+    /// It stands.
+    Pause,
+    /// It goes again, from where it would be by now.
+    Resume,
+    /// It is set forward by so many seconds, or back.
+    Step(i64),
 }
 
 impl Clock {
-    /// The system's clocks, the wall clock off by as many seconds as stand in `wall_step_seconds`:
-    /// as if somebody had set it. For tests, which cannot set the clock of their host.
-    pub fn with_wall_steps(wall_step_seconds: Arc<AtomicI64>) -> Clock {
-        Clock { wall_step_seconds: Some(wall_step_seconds) }
+    /// The system's clocks, the wall clock off by as many seconds as stand in `step_seconds`: as if
+    /// somebody had set it. For tests, which cannot set the clock of their host.
+    pub fn with_wall_steps(step_seconds: Arc<AtomicI64>) -> Clock {
+        Clock { set: Some(Arc::new(Settings { step_seconds, ..Settings::default() })) }
+    }
+
+    /// The system's clocks; the wall clock can be changed.
+    pub fn changeable() -> Clock {
+        Clock { set: Some(Arc::default()) }
+    }
+
+    /// Change the wall clock, for all who have this one; false where that cannot be done.
+    pub fn change(&self, change: ClockChange) -> bool {
+        let Some(set) = &self.set else { return false };
+        match change {
+            ClockChange::Pause => {
+                let _ =
+                    set.stands_at.compare_exchange(0, clock_gettime(ClockId::RealtimeCoarse).tv_sec, Relaxed, Relaxed);
+            }
+            ClockChange::Resume => set.stands_at.store(0, Relaxed),
+            ClockChange::Step(seconds) => {
+                set.step_seconds.fetch_add(seconds, Relaxed);
+            }
+        }
+        true
     }
 
     /// The wall clock, now.
     pub fn wall(&self) -> UnixSeconds {
         let seconds = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
-        let step = self.wall_step_seconds.as_ref().map_or(0, |step| step.load(Relaxed));
-        UnixSeconds((seconds + step).clamp(1, u32::MAX.into()) as u32)
+        let seconds = self.set.as_ref().map_or(seconds, |set| set.shown(seconds));
+        UnixSeconds(seconds.clamp(1, u32::MAX.into()) as u32)
     }
 
     /// The clock that never steps, now.
@@ -93,5 +144,25 @@ impl Expiry {
     /// Seconds left at `now`, or None for never.
     pub fn remaining(self, now: UnixSeconds) -> Option<u32> {
         (self.0 != 0).then(|| self.0.saturating_sub(now.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wall_clock_stands_goes_and_steps() {
+        let clock = Clock::changeable();
+        let other = clock.clone();
+        assert!(clock.change(ClockChange::Pause) && clock.change(ClockChange::Pause));
+        let stands = other.wall().0;
+        assert!(clock.change(ClockChange::Step(100)));
+        assert_eq!(other.wall().0, stands + 100);
+        assert!(clock.change(ClockChange::Step(-40)));
+        assert_eq!(other.wall().0, stands + 60);
+        assert!(clock.change(ClockChange::Resume));
+        assert!(other.wall().0 >= stands + 60);
+        assert!(!Clock::default().change(ClockChange::Pause), "the system's own");
     }
 }

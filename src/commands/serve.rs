@@ -27,7 +27,8 @@ use super::size;
 use crate::base::limits::{
     INPUT_BYTES_TOTAL_MIN, OTHER_FILES_MAX, OTHER_FILES_PER_WORKER, OUTPUT_BYTES_TOTAL_MIN, WORKERS_MAX,
 };
-use crate::engine::{Engine, Settings, Switches};
+use crate::base::time::Clock;
+use crate::engine::{Engine, LogSizes, Settings, Switches};
 use crate::protocol::Protocol;
 use crate::replication::attach::Joined;
 use crate::server::listen::{Bound, ListenConfig};
@@ -71,6 +72,8 @@ struct Given {
     idle: Vec<String>,
     /// What -o says of TLS.
     tls: Option<TlsOptions>,
+    /// What -o says of watchers.
+    log_sizes: LogSizes,
 }
 
 /// The command line of `remora serve` alone.
@@ -117,13 +120,13 @@ impl Given {
         let spoken = listeners::protocol(&args.listen, usual, args.unix_socket.is_some())?;
         args.protocol = access::protocol(&args, spoken)?.to_string();
         idle.extend(extended.idle.iter().map(|name| format!("-o {name}")));
-        Ok(Given { args, config, idle, tls: extended.tls })
+        Ok(Given { args, config, idle, tls: extended.tls, log_sizes: extended.log_sizes })
     }
 }
 
 /// `detached`: this is a daemon whose parent waits until it serves.
 fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow::Result<()> {
-    let Given { args, config, idle, tls } = given;
+    let Given { args, config, idle, tls, log_sizes } = given;
     logger::start(args.verbose)?;
     // A replica may wait for its primary before it can heed one.
     signals::survive_hangup().context("cannot watch for signals")?;
@@ -152,7 +155,7 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     rows.extend(access::tls_rows(tls.as_deref()));
     rows.extend(replication.setting_rows(&without_orders));
     let clients = bound.tcp.first().copied();
-    let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows });
+    let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows }).with_log_sizes(log_sizes);
     let engine = Arc::new(engine.with_acks(replication.acks()).with_switches(switches(&args)));
     let replicating = replication.start(joined, &store, &engine, clients)?;
     let ending = Ending::new(Duration::from_secs(args.shutdown_timeout));
@@ -194,6 +197,7 @@ fn server_config(args: &Args, workers: usize, memory_bytes: usize) -> ServerConf
         input_bytes_total_max: INPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN.max(memory_bytes / 4),
         pin: !args.no_pin,
+        clock: if cfg!(feature = "debugtime") { Clock::changeable() } else { Clock::default() },
         ..ServerConfig::default()
     }
 }

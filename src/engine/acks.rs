@@ -13,7 +13,7 @@
 //! looks again and again, is `server/acks.rs`.
 
 use super::target::writes;
-use super::{Call, Engine, Outcome};
+use super::{Call, Engine, Outcome, watched};
 use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, HELD_ANSWERS_MAX, OUTPUT_BYTES_HIGH};
 use crate::protocol::reply::Fault;
 use crate::protocol::text::encode;
@@ -21,6 +21,7 @@ use crate::protocol::{Refusal, Reply, Request};
 use crate::store::{Appended, Reign, Store};
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::atomic::AtomicU8;
 use std::time::{Duration, Instant};
 
 /// How many replicas a write waits for, and how long, where the request says nothing.
@@ -42,7 +43,7 @@ impl Engine {
     /// The same engine, with writes acknowledged like this.
     #[must_use]
     pub fn with_acks(self, acks: AckPolicy) -> Engine {
-        Engine { acks, ..self }
+        Engine { special: AtomicU8::new(if acks.replicas > 0 { watched::ACKS } else { 0 }), acks, ..self }
     }
 
     /// How many replicas the answer to `request` is to wait for, if it turns out to have written

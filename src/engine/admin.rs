@@ -1,10 +1,11 @@
 //! What is said to the server as a whole: orders to change its role, shutdown, cache_memlimit,
-//! verbosity.
+//! verbosity, debugtime.
 //!
 //! An order (`replication <order>`) is taken or not by where it comes from; that is decided here.
 //! The order taker knows what it means.
 
 use super::{Call, Engine, Origin, Outcome};
+use crate::base::time::ClockChange;
 use crate::protocol::answer::Done;
 use crate::protocol::reply::Fault;
 use crate::protocol::{Refusal, Reply, Shutdown};
@@ -102,4 +103,16 @@ pub(super) fn verbosity(call: &mut Call<'_, '_, '_>, level: u32, reply: Reply) -
     });
     log::info!("a client has set verbosity to {level}");
     call.done(reply, Done::Ok)
+}
+
+/// debugtime: the same client's further commands see the new time at once, others from their
+/// workers' next turns on.
+pub(super) fn debugtime(call: &mut Call<'_, '_, '_>, change: ClockChange, reply: Reply) -> Outcome {
+    match call.context.host.change_clock(change) {
+        Some(now) => {
+            call.context.now = now;
+            call.done(reply, Done::Ok)
+        }
+        None => call.refused(reply, Refusal::UnknownCommand),
+    }
 }

@@ -2,8 +2,9 @@
 //! them in each turn, as much as gets may look up in one and as the output has room for.
 //!
 //! How far a dump has come is kept here, under a number that the connection gives back when it goes
-//! on. There are [`DUMPS_MAX`] at most. One that nobody has gone on with for [`DUMP_IDLE_SECONDS`]
-//! gives way to a new one: its client has gone, or takes nothing.
+//! on. It ends with its connection ([`Engine::end_dump`]). There are [`DUMPS_MAX`] at most. One
+//! that nobody has gone on with for [`DUMP_IDLE_SECONDS`] gives way to a new one: its client takes
+//! nothing, or next to nothing.
 
 use super::{Call, Engine, Outcome};
 use crate::base::limits::{DUMP_IDLE_SECONDS, DUMPS_MAX, KEY_BYTES_MAX};
@@ -117,7 +118,12 @@ impl Engine {
             return Outcome::Done;
         }
         self.dumps.keep(Begun { used_at: now, ..begun });
-        Outcome::Resume(begun.number)
+        Outcome::Dump(begun.number)
+    }
+
+    /// Nobody goes on with this dump: the connection that asked for it has ended. It may be over.
+    pub fn end_dump(&self, number: u32) {
+        self.dumps.end(number);
     }
 
     /// Show items until the output is full or this turn has had enough; true once all are shown.

@@ -17,6 +17,8 @@
 //! | `meta`, `meta_get` | the meta commands, in those terms |
 //! | `flush`, `dump` | all items |
 //! | `admin`, `certificates`, `switches` | what is said to the server as a whole, and what clients may do |
+//! | [`watch`], `watched` | what watchers are told of |
+//! | [`host`](Host) | what only the server can tell |
 //! | [`acks`], [`output`] | answers: held for replicas, and on their way out |
 //! | [`stats`] and its files, `prefixes` | what is counted, and shown |
 
@@ -26,6 +28,7 @@ mod arithmetic;
 mod certificates;
 mod dump;
 mod flush;
+mod host;
 mod meta;
 mod meta_get;
 pub mod output;
@@ -42,10 +45,13 @@ mod stats_table;
 mod storage;
 mod switches;
 mod target;
+pub mod watch;
+mod watched;
 
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::answer::Done;
 use crate::protocol::reply::Rows;
+use crate::protocol::text::watch::StoreStatus;
 use crate::protocol::{Exptime, ParseLimits, Refusal, Rejection, Reply, Request};
 use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
 pub use acks::AckPolicy;
@@ -53,14 +59,18 @@ use admin::Orders;
 pub use admin::{OrderTaker, Refused};
 pub use certificates::{CertificateTimes, Refresh};
 use dump::Dumps;
+pub use host::{Client, Host, Origin};
 pub use output::Output;
 use prefixes::Prefixes;
 use stats::Baseline;
 pub use stats::{GlobalStats, WorkerStats, WorkerTotals};
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 pub use switches::Switches;
 pub use target::Target;
+use watch::Watch;
+pub use watch::{LogSizes, Watcher};
 
 /// The engine: one per process, shared by all workers.
 pub struct Engine {
@@ -71,6 +81,9 @@ pub struct Engine {
     global: GlobalStats,
     prefixes: Prefixes,
     dumps: Dumps,
+    watch: Arc<Watch>,
+    /// Not 0 where requests need more than to be done ([`watched`] has the bits).
+    special: AtomicU8,
     /// What the counters stood at when they were last reset.
     baseline: Mutex<Baseline>,
     started: Instant,
@@ -114,46 +127,6 @@ pub struct Context<'w, 't> {
     pub client: &'w dyn Client,
 }
 
-/// What only the server can tell of one client.
-pub trait Client {
-    /// Where it comes from. May ask the system: for what is seldom.
-    fn origin(&self) -> Origin;
-
-    /// Whether it is there in the next turn, for an answer that takes several.
-    fn stays(&self) -> bool {
-        true
-    }
-}
-
-/// Where a client comes from; the later ones may do whatever the earlier ones may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// Another host, as far as is known.
-    Elsewhere,
-    /// This host: loopback or a unix socket. Behind it may be a proxy for clients elsewhere.
-    ThisHost,
-    /// The control socket: the server's own user, or root.
-    ControlSocket,
-}
-
-/// What only the server can tell: a view of its connections for `stats conns`.
-pub trait Host: Sync {
-    /// Call `emit(connection id, field, value)` for every field of every connection, in memcached's
-    /// names (addr, listen_addr, state, secs_since_last_cmd).
-    fn connections(&self, emit: &mut dyn FnMut(u64, &str, &str));
-    /// Sum over all workers' counters.
-    fn worker_stats(&self) -> Vec<Arc<WorkerStats>>;
-    /// Of the certificates that clients are shown; None without TLS.
-    fn certificate_times(&self) -> Option<CertificateTimes> {
-        None
-    }
-    /// Have certificates read anew, by a thread that serves nobody; with the `ticket` of an earlier
-    /// call, what has become of that. None without TLS.
-    fn refresh_certificates(&self, _ticket: Option<u32>) -> Option<Refresh> {
-        None
-    }
-}
-
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -162,6 +135,9 @@ pub enum Outcome {
     /// Executed in part: the output is full, or no more keys may be looked up in this turn. Call
     /// again in the next turn, with this offset.
     Resume(u32),
+    /// The same of a dump: it is under way under this number, until it is done or
+    /// [`Engine::end_dump`] is called.
+    Dump(u32),
     /// A part of a get, executed as a whole. Its line goes on.
     Part,
     /// A part of a get, answered with an error line that stands for the whole get: drop the rest of
@@ -174,6 +150,9 @@ pub enum Outcome {
     Park(u32),
     /// The connection is to be closed once its output is flushed (quit).
     Close,
+    /// Executed: the client watches from now on, under this number ([`Engine::watcher`]). Go on
+    /// with the next once it is known whose it is.
+    Watch(u32),
 }
 
 /// Which attempt at a request this is.
@@ -203,6 +182,8 @@ impl Engine {
     pub fn new(store: impl Into<Arc<Store>>, settings: Settings) -> Self {
         Engine {
             store: store.into(),
+            watch: Arc::new(Watch::new(settings.workers, LogSizes::default())),
+            special: AtomicU8::new(0),
             settings,
             acks: AckPolicy::default(),
             switches: Switches::default(),
@@ -264,10 +245,16 @@ impl Engine {
         if let Err(no_room) = self.flush_if_due(call.context) {
             return failed(request, self.refuse(call, no_room.into(), resume, request.reply()));
         }
-        match self.ack_replicas(request) {
-            0 => self.perform(call, request, resume),
-            replicas => self.perform_held(call, request, resume, replicas),
+        if self.is_special(request) {
+            return self.perform_specially(call, request, resume);
         }
+        self.perform(call, request, resume)
+    }
+
+    /// The same as [`Engine::perform`], for what is seldom.
+    #[inline(never)]
+    fn perform_aside<'c>(&self, call: &mut Call<'c, '_, '_>, request: &Request<'c>, resume: u32) -> Outcome {
+        self.perform(call, request, resume)
     }
 
     /// Do it, and hold the answer until so many `replicas` have what was written.
@@ -282,7 +269,7 @@ impl Engine {
         // A touch that is left out of the log would be answered as if replicas had it.
         self.store.log_touches();
         let begin = self.begin_held(call, request, resume);
-        let outcome = self.perform(call, request, resume);
+        let outcome = self.perform_aside(call, request, resume);
         if outcome == Outcome::Done {
             self.hold_answer(call, request.reply(), replicas, begin);
         }
@@ -306,6 +293,8 @@ impl Engine {
             Request::Verbosity { level, reply } => admin::verbosity(call, *level, *reply),
             Request::Stats { subject, reply } => self.stats(call, subject, *reply, resume),
             Request::Dump(dump) => self.dump(call, *dump, resume),
+            Request::DebugTime { change, reply } => admin::debugtime(call, *change, *reply),
+            Request::Watch(streams) => self.begin_watching(call, *streams),
             Request::Replication(order) => self.order(call, order),
             Request::Shutdown { mode, reply } => self.shutdown(call, *mode, *reply),
             Request::Version(reply) => {
@@ -334,7 +323,10 @@ impl Engine {
             return Outcome::Park(0);
         }
         match rejection.refusal {
-            Refusal::TooLarge => context.stats.store_too_large.increment(),
+            Refusal::TooLarge => {
+                context.stats.store_too_large.increment();
+                self.note_rejection(context, rejection, StoreStatus::TooLarge);
+            }
             Refusal::BadFlushDelay => context.stats.cmd_flush.increment(),
             _ => {}
         }
@@ -348,6 +340,7 @@ impl Engine {
     pub fn give_up(&self, context: &mut Context<'_, '_>, rejection: &Rejection<'_>, out: &mut Output) {
         let _ = self.unlink_refused(context, rejection);
         context.stats.store_no_memory.increment();
+        self.note_rejection(context, rejection, StoreStatus::NoMemory);
         rejection.reply.refused(out.bytes(), Refusal::OutOfMemory);
     }
 

@@ -1,6 +1,7 @@
 //! `stats detail`: what is done to keys that begin alike, up to the first colon.
 //!
-//! Off by default, and then one relaxed load per command. While on, all workers count under one
+//! Off by default, and then one relaxed load per command, of a word that says as well whether
+//! somebody watches ([`super::watched`]). While on, all workers count under one
 //! mutex, as memcached does: it is a tool for a look, not for always. At most
 //! [`STATS_PREFIXES_MAX`] prefixes are counted.
 
@@ -8,7 +9,7 @@ use crate::base::limits::STATS_PREFIXES_MAX;
 use crate::protocol::answer::PrefixCounts;
 use crate::protocol::reply::Rows;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
 /// What ends a prefix unless -D says otherwise.
@@ -22,10 +23,21 @@ pub(super) enum Use {
     Delete,
 }
 
+/// Who wants to know of uses of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Observer {
+    /// `stats detail`.
+    Counters = 1,
+    /// Clients that watch.
+    Watchers = 2,
+}
+
 /// The counters, by prefix.
 pub(super) struct Prefixes {
     delimiter: u8,
-    enabled: AtomicBool,
+    /// A bit for each observer.
+    observed: AtomicU8,
     counts: Mutex<BTreeMap<Vec<u8>, PrefixCounts>>,
 }
 
@@ -38,7 +50,9 @@ impl Default for Prefixes {
 impl Prefixes {
     /// Counters of prefixes that `delimiter` ends.
     pub(super) fn new(delimiter: u8, enabled: bool) -> Prefixes {
-        Prefixes { delimiter, enabled: AtomicBool::new(enabled), counts: Mutex::default() }
+        let prefixes = Prefixes { delimiter, observed: AtomicU8::new(0), counts: Mutex::default() };
+        prefixes.enable(enabled);
+        prefixes
     }
 
     /// What ends a prefix.
@@ -47,11 +61,26 @@ impl Prefixes {
     }
 
     pub(super) fn enable(&self, enabled: bool) {
-        self.enabled.store(enabled, Relaxed);
+        self.observe(Observer::Counters, enabled);
+    }
+
+    /// Somebody wants to know of uses, or does no more.
+    pub(super) fn observe(&self, observer: Observer, wants: bool) {
+        if wants {
+            self.observed.fetch_or(observer as u8, Relaxed);
+        } else {
+            self.observed.fetch_and(!(observer as u8), Relaxed);
+        }
+    }
+
+    /// Whether anybody wants to know of uses.
+    #[inline(always)]
+    pub(super) fn are_observed(&self) -> bool {
+        self.observed.load(Relaxed) != 0
     }
 
     pub(super) fn is_enabled(&self) -> bool {
-        self.enabled.load(Relaxed)
+        self.observed.load(Relaxed) & Observer::Counters as u8 != 0
     }
 
     /// Count a use of `key`, if counting is on and the key has a prefix.

@@ -157,11 +157,20 @@ impl Engine {
             }
             Some(expiry) => self.touch_item(call, at, expiry)?,
         };
-        self.prefixes.record(at.key, Use::Get { hit: found.is_some() });
+        if self.prefixes.are_observed() {
+            self.observe_get(call, at, found.is_some());
+        }
         if let Some(item) = &found {
             call.note_use(item, self.store.takes_writes(at.place));
         }
         Ok(found)
+    }
+
+    /// Uses of keys are counted by prefix, or noted for watchers.
+    #[cold]
+    fn observe_get(&self, call: &Call<'_, '_, '_>, at: &Located<'_>, hit: bool) {
+        self.prefixes.record(at.key, Use::Get { hit });
+        self.note_get(call, at);
     }
 
     /// touch. Inlined: it is so short that the call would show.

@@ -4,6 +4,7 @@
 //! A reset does not write them: it remembers what they stood at, and reports subtract that. So each
 //! counter keeps its one writer.
 
+use super::watch::WatchCounts;
 use crate::store::{Absence, StoreStats};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -194,6 +195,7 @@ pub(super) struct Baseline {
     pub(super) total_connections: u64,
     pub(super) rejected_connections: u64,
     pub(super) store: StoreStats,
+    pub(super) watch: WatchCounts,
 }
 
 #[cfg(test)]

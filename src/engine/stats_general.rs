@@ -7,7 +7,6 @@ use crate::protocol::VERSION;
 use std::sync::atomic::Ordering::Relaxed;
 
 const CRAWLER: &str = "there is no crawler: memory of expired items comes back with the log";
-const WATCH: &str = "there is nothing to watch";
 const LISTEN: &str = "a connection beyond -c is told so and closed; listening never stops";
 const SPREAD: &str = "the kernel spreads connections over the workers' own sockets";
 
@@ -95,11 +94,11 @@ pub(super) const GENERAL: &[Stat] = &[
         "0",
         "memory for items is had at the start; where none is left for anything else, the process ends",
     ),
-    idle("log_worker_dropped", "0", WATCH),
-    idle("log_worker_written", "0", WATCH),
-    idle("log_watcher_skipped", "0", WATCH),
-    idle("log_watcher_sent", "0", WATCH),
-    idle("log_watchers", "0", WATCH),
+    number("log_worker_dropped", |figures| figures.now.watch.dropped),
+    number("log_worker_written", |figures| figures.now.watch.written),
+    number("log_watcher_skipped", |figures| figures.now.watch.skipped),
+    number("log_watcher_sent", |figures| figures.now.watch.sent),
+    number("log_watchers", |figures| figures.now.watch.watchers),
     idle("unexpected_napi_ids", "0", SPREAD),
     idle("round_robin_fallback", "0", SPREAD),
     number("bytes", |figures| figures.now.store.item_bytes),

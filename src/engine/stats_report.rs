@@ -4,6 +4,7 @@
 use super::stats::{Baseline, WorkerTotals};
 use super::stats_general::GENERAL;
 use super::stats_table::report;
+use super::watch::WatchCounts;
 use super::{Call, CertificateTimes, Engine};
 use crate::protocol::Reply;
 use crate::protocol::reply::Rows;
@@ -17,6 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(super) struct Snapshot {
     pub(super) workers: WorkerTotals,
     pub(super) store: StoreStats,
+    pub(super) watch: WatchCounts,
     pub(super) total_connections: u64,
     pub(super) rejected_connections: u64,
 }
@@ -36,6 +38,7 @@ impl Engine {
             total_connections: self.global.total_connections.load(Relaxed),
             rejected_connections: self.global.rejected_connections.load(Relaxed),
             store: self.store.stats(),
+            watch: self.watch.counts(),
         }
     }
 
@@ -54,6 +57,7 @@ impl Engine {
         Snapshot {
             workers: all.workers.since(&base.workers),
             store: all.store.since(&base.store),
+            watch: all.watch.since(&base.watch),
             total_connections: all.total_connections.saturating_sub(base.total_connections),
             rejected_connections: all.rejected_connections.saturating_sub(base.rejected_connections),
         }

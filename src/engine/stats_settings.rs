@@ -7,7 +7,6 @@ use super::stats_table::{Stat, given, idle, number, text};
 const EXTSTORE: &str = "there is no storage on flash";
 const PROXY: &str = "there is no proxy";
 const CRAWLER: &str = "there is no crawler; `lru_crawler metadump` and `mgdump` need none";
-const WATCH: &str = "there is nothing to watch";
 const MEMORY: &str = "unfinished requests and unsent answers have limits of their own";
 
 /// See the module.
@@ -60,8 +59,8 @@ pub(super) const SETTINGS: &[Stat] = &[
     idle("temp_lru", "no", LRU),
     idle("temporary_ttl", "61", LRU),
     given("idle_timeout"),
-    idle("watcher_logbuf_size", "262144", WATCH),
-    idle("worker_logbuf_size", "65536", WATCH),
+    number("watcher_logbuf_size", |figures| figures.engine.watch.sizes().watcher_bytes as u64),
+    number("worker_logbuf_size", |figures| figures.engine.watch.sizes().ring_bytes as u64),
     idle("read_buf_mem_limit", "0", MEMORY),
     idle("track_sizes", "no", "sizes are not tracked"),
     idle("inline_ascii_response", "no", "memcached ignores it, too"),

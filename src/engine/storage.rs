@@ -136,8 +136,17 @@ impl Engine {
                 Stored::Exists | Stored::NotStored => stats.cas_badval.increment(),
             }
         }
-        self.prefixes.record(order.key, Use::Set);
+        if self.prefixes.are_observed() {
+            self.observe_store(call, order, &at, stored);
+        }
         Ok(stored)
+    }
+
+    /// Uses of keys are counted by prefix, or noted for watchers.
+    #[cold]
+    fn observe_store(&self, call: &Call<'_, '_, '_>, order: &StoreOrder<'_>, at: &Located<'_>, stored: Stored) {
+        self.prefixes.record(order.key, Use::Set);
+        self.note_stored(call, at, order.verb, (order.value.len(), order.expiry), stored);
     }
 
     /// All verbs that write the value they bring.

@@ -114,6 +114,8 @@ fn first_key<'r>(request: &Request<'r>) -> NextKey<'r> {
         | Request::Verbosity { .. }
         | Request::Stats { .. }
         | Request::Dump(_)
+        | Request::Watch(_)
+        | Request::DebugTime { .. }
         | Request::Replication(_)
         | Request::Shutdown { .. }
         | Request::Wait { .. }
@@ -142,6 +144,8 @@ pub(super) fn writes(request: &Request<'_>) -> Option<Reply> {
         | Request::Verbosity { .. }
         | Request::Stats { .. }
         | Request::Dump(_)
+        | Request::Watch(_)
+        | Request::DebugTime { .. }
         | Request::Replication(_)
         | Request::Shutdown { .. }
         | Request::Wait { .. }

@@ -44,8 +44,10 @@ pub enum Refusal {
     BadArithmeticMode,
     /// O of a meta command.
     OpaqueTooLong,
-    /// watch.
+    /// watch, with -W.
     WatchOff,
+    /// watch while enough others do.
+    TooManyWatchers,
     /// watch with words that it does not know.
     WatchUnknown,
     /// flush_all: the delay is no number.
@@ -148,6 +150,7 @@ impl Refusal {
             Refusal::BadSetMode => b"CLIENT_ERROR invalid mode for ms M token\r\n",
             Refusal::BadArithmeticMode => b"CLIENT_ERROR invalid mode for ma M token\r\n",
             Refusal::OpaqueTooLong => b"CLIENT_ERROR opaque token too long\r\n",
+            Refusal::TooManyWatchers => b"WATCHER_TOO_MANY log watcher limit reached\r\n",
             Refusal::WatchOff => b"CLIENT_ERROR watch commands not allowed\r\n",
             Refusal::FlushOff => b"CLIENT_ERROR flush_all not allowed\r\n",
             Refusal::ShutdownOff => b"SERVER_ERROR: shutdown not enabled\r\n",

@@ -6,7 +6,9 @@ use super::reply::Reply;
 use super::text::bytes_to_blank;
 use super::text::dump::DumpForm;
 use super::text::meta::MetaRequest;
+use super::text::watch::Streams;
 use crate::base::limits::KEY_BYTES_MAX;
+use crate::base::time::ClockChange;
 
 /// A request, whichever protocol it came by.
 #[derive(Debug)]
@@ -61,6 +63,15 @@ pub enum Request<'a> {
     },
     /// lru_crawler metadump, lru_crawler mgdump.
     Dump(Dump),
+    /// watch: be told of these events from now on.
+    Watch(Streams),
+    /// debugtime, of builds with the feature of that name: change the clock.
+    DebugTime {
+        /// How.
+        change: ClockChange,
+        /// How it is to be answered.
+        reply: Reply,
+    },
     /// replication, with the rest of its line, blanks trimmed: an order to change this server's
     /// role.
     Replication(&'a [u8]),
@@ -119,14 +130,18 @@ impl Request<'_> {
             | Request::CacheMemlimit { reply, .. }
             | Request::Verbosity { reply, .. }
             | Request::Stats { reply, .. }
+            | Request::DebugTime { reply, .. }
             | Request::Shutdown { reply, .. }
             | Request::Version(reply)
             | Request::RefreshCertificates(reply)
             | Request::Quit(reply)
             | Request::Noop(reply) => *reply,
-            Request::Get(_) | Request::Meta(_) | Request::Dump(_) | Request::Wait { .. } | Request::Replication(_) => {
-                Reply::Text
-            }
+            Request::Get(_)
+            | Request::Meta(_)
+            | Request::Dump(_)
+            | Request::Watch(_)
+            | Request::Wait { .. }
+            | Request::Replication(_) => Reply::Text,
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod encode;
 mod line;
 pub mod meta;
 mod tokens;
+pub mod watch;
 
 use super::request::{Get, GetForm, Keys, StoreVerb};
 use super::{KeyScratch, ParseLimits, Parsed, Refusal, Rejection, Reply, Request};
@@ -86,7 +87,7 @@ fn by_word<'a>(line: Line<'a>, limits: ParseLimits, scratch: &'a mut KeyScratch)
         b"quit" => line.accept(Request::Quit(Reply::Silent)),
         b"version" => line.accept(Request::Version(Reply::Text)),
         b"stats" => line.accept(Request::Stats { subject: rest.trim_ascii(), reply: Reply::Text }),
-        b"watch" => admin::watch(line),
+        b"watch" => watch::command(line),
         // A line that opens with a blank ends here too: an empty word. memcached finds the commands
         // above only at the start of a line, those below behind blanks as well.
         _ => admin::command(line),

@@ -2,6 +2,7 @@
 //! there it holds no buffer.
 
 use super::admission::{Principal, Sasl};
+use super::claims::Claims;
 use super::memory::Input;
 use super::registry::{Activity, View};
 use super::state::State;
@@ -11,6 +12,7 @@ use crate::base::time::SteadySeconds;
 use crate::engine::Output;
 use crate::protocol::Protocol;
 use crate::protocol::request::GetForm;
+use crate::protocol::text::watch::CloseReason;
 use crate::sys::poll::Interest;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// How far the connection's requests have come.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Progress {
     /// What it speaks, once it has opened: something has arrived, and it has said who it is.
     pub protocol: Option<Protocol>,
@@ -36,6 +38,8 @@ pub struct Progress {
     pub parked_at: Option<Instant>,
     /// The next try is its last, however short it has waited.
     pub is_last_try: bool,
+    /// What it has for longer than a request.
+    pub claims: Claims,
 }
 
 /// What was read for a connection before its turn to be served came.
@@ -95,6 +99,8 @@ pub struct Connection {
     pub principal: Principal,
     /// How its client says that by SASL.
     pub sasl: Sasl,
+    /// Why it is closed, as far as it knows itself.
+    pub close_reason: CloseReason,
     /// For `stats conns`.
     pub view: Arc<View>,
 }
@@ -122,6 +128,7 @@ impl Connection {
             is_operator,
             principal,
             sasl: Sasl::default(),
+            close_reason: CloseReason::Error,
             view,
         }
     }
@@ -160,6 +167,11 @@ impl Connection {
     /// Whether it has answers that wait for replicas.
     pub fn is_holding(&self) -> bool {
         self.output.as_ref().is_some_and(|output| output.is_holding())
+    }
+
+    /// Whether its client waits for this server, not the other way round.
+    pub fn waits_for_us(&self) -> bool {
+        self.is_holding() || self.progress.parked_at.is_some() || self.progress.claims.watcher().is_some()
     }
 
     /// Whether it has answers that its client could take.

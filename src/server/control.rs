@@ -22,7 +22,7 @@ use rustix::process::geteuid;
 use socket2::SockAddr;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
@@ -133,6 +133,10 @@ impl Client for PeerOf<'_> {
             (Ok(own), Some(other)) if are_one_host(own, other) => Origin::ThisHost,
             _ => Origin::Elsewhere,
         }
+    }
+
+    fn descriptor(&self) -> i32 {
+        self.0.as_raw_fd()
     }
 }
 

@@ -21,16 +21,21 @@ use crate::store::Turn;
 use crate::sys::poll::{Interest, Poller};
 use std::io;
 use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 
 /// The first socket's number among a worker's tokens: listeners have lower ones.
 pub const DATAGRAMS: u32 = 1 << 16;
 
-/// Whoever has sent a datagram. Nobody knows who that was.
-struct Sender;
+/// Whoever has sent a datagram to the socket with this number. Nobody knows who that was.
+struct Sender(i32);
 
 impl Client for Sender {
     fn origin(&self) -> Origin {
         Origin::Elsewhere
+    }
+
+    fn descriptor(&self) -> i32 {
+        self.0
     }
 
     fn stays(&self) -> bool {
@@ -100,7 +105,8 @@ fn serve_one(service: &mut Service<'_>, turn: &Turn<'_>, socket: &UdpSocket, ans
             Asked::Request(number, request) => {
                 let protocol = Protocol::of(request[0]);
                 if service.shared.config.protocol.is_none_or(|only| only == protocol) {
-                    rounds = execute(service, turn, protocol, request, answer);
+                    let sender = Sender(socket.as_raw_fd());
+                    rounds = execute(service, turn, &sender, protocol, request, answer);
                 }
                 number
             }
@@ -126,6 +132,7 @@ fn serve_one(service: &mut Service<'_>, turn: &Turn<'_>, socket: &UdpSocket, ans
 fn execute(
     service: &mut Service<'_>,
     turn: &Turn<'_>,
+    sender: &Sender,
     protocol: Protocol,
     input: &[u8],
     answer: &mut Vec<u8>,
@@ -135,7 +142,7 @@ fn execute(
     let mut progress = Progress::default();
     let (mut consumed, mut rounds, mut parked, mut refusal) = (0, 1, 0, None);
     while consumed < input.len() && refusal.is_none() {
-        let (bytes, state) = service.run(turn, &Sender, protocol, &input[consumed..], &mut progress, &mut output);
+        let (bytes, state) = service.run(turn, sender, protocol, &input[consumed..], &mut progress, &mut output);
         consumed += bytes;
         match state {
             // A get that is long enough is executed in parts.

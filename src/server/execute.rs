@@ -64,6 +64,7 @@ impl Executor<'_> {
                 }
                 let outcome = engine.execute(context, request, *target, next_attempt(progress), output);
                 if let Some(state) = self.follow(context, outcome, progress) {
+                    self.claim(outcome, progress);
                     // A get that has stopped between two keys has filled the output, or looked up
                     // enough of them.
                     let is_enough = state == State::Yielded && !output.is_full();
@@ -71,9 +72,7 @@ impl Executor<'_> {
                 }
                 consumed += bytes;
                 if outcome != Outcome::Done {
-                    // A part of a get is all that there is of its line.
-                    note_part(request, outcome, progress);
-                    return (consumed, State::Reading);
+                    return (consumed, self.stop_behind(request, outcome, progress));
                 }
                 progress.open_get = None;
             }
@@ -105,6 +104,26 @@ impl Executor<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Why execution stops behind a request that was executed, but is not all that there is to it.
+    #[cold]
+    fn stop_behind(&self, request: &Request<'_>, outcome: Outcome, progress: &mut Progress) -> State {
+        // A part of a get is all that there is of its line.
+        progress.open_get = open_form(request).filter(|_| outcome == Outcome::Part);
+        progress.skip_line = outcome == Outcome::DropLine;
+        self.claim(outcome, progress);
+        if matches!(outcome, Outcome::Watch(_)) { State::Yielded } else { State::Reading }
+    }
+
+    /// Note what the connection has from now on, beyond this request.
+    #[cold]
+    fn claim(&self, outcome: Outcome, progress: &mut Progress) {
+        match outcome {
+            Outcome::Dump(number) => progress.claims.hold_dump(&self.shared.engine, number),
+            Outcome::Watch(number) => progress.claims.hold_watcher(&self.shared.engine, number),
+            _ => {}
         }
     }
 
@@ -196,8 +215,8 @@ pub fn tell_of_stranger(only: Option<Protocol>) {
 /// even where it is not done: should it find no room again, it waits anew.
 fn note(outcome: Outcome, progress: &mut Progress) -> Option<State> {
     let (offset, state) = match outcome {
-        Outcome::Done | Outcome::Part | Outcome::DropLine => (0, None),
-        Outcome::Resume(offset) => (offset, Some(State::Yielded)),
+        Outcome::Done | Outcome::Part | Outcome::DropLine | Outcome::Watch(_) => (0, None),
+        Outcome::Resume(offset) | Outcome::Dump(offset) => (offset, Some(State::Yielded)),
         Outcome::Close => (0, Some(State::Ending { lingers: false })),
         Outcome::Park(offset) => {
             progress.resume = offset;
@@ -234,12 +253,6 @@ fn yield_turn(context: &Context<'_, '_>) -> State {
 fn next_attempt(progress: &Progress) -> Attempt {
     let last_try = has_waited_enough(progress);
     Attempt { resume: progress.resume, retried: progress.parked_at.is_some(), last_try }
-}
-
-/// What is to become of the rest of a get's line, of which a part was executed.
-fn note_part(request: &Request<'_>, outcome: Outcome, progress: &mut Progress) {
-    progress.open_get = open_form(request).filter(|_| outcome == Outcome::Part);
-    progress.skip_line = outcome == Outcome::DropLine;
 }
 
 fn open_form(request: &Request<'_>) -> Option<GetForm> {

@@ -15,12 +15,14 @@
 //! | `transport`, `memory` | how bytes travel, and where they lie meanwhile |
 //! | `acks`, `parking`, `stillness` | those that wait for replicas, for room, for nothing |
 //! | `datagrams` | UDP: no connection, and nothing that waits |
+//! | `claims`, `watch` | what a connection has for longer than a request; those that watch |
 //! | `registry` | what `stats` shows of all this |
 
 mod accept;
 mod acks;
 pub mod address;
 mod admission;
+mod claims;
 mod connection;
 pub mod control;
 mod datagrams;
@@ -36,6 +38,7 @@ mod table;
 pub mod tls;
 mod transport;
 pub mod users;
+mod watch;
 mod worker;
 
 use crate::base::limits::{INPUT_BYTES_TOTAL_MIN, OUTPUT_BYTES_TOTAL_MIN, REQUESTS_PER_TURN_DEFAULT};
@@ -145,12 +148,14 @@ impl Stopper {
     pub fn stop(&self) {
         self.shared.stopping.store(true, Relaxed);
         self.shared.wake_all();
+        self.shared.engine.watch().wake_collector();
     }
 }
 
 /// A running server.
 pub struct Server {
     shared: Arc<Shared>,
+    /// And what collects for watchers.
     workers: Vec<JoinHandle<()>>,
     tcp: Vec<SocketAddr>,
     udp: Vec<SocketAddr>,
@@ -197,6 +202,15 @@ impl Server {
                 }
             }
         }
+        let shared = server.shared.clone();
+        let collector = std::thread::Builder::new().name("watch".into()).spawn(move || watch::collect(&shared));
+        match collector {
+            Ok(handle) => server.workers.push(handle),
+            Err(error) => {
+                server.stopper().stop();
+                return Err(error);
+            }
+        }
         Ok(server)
     }
 
@@ -220,8 +234,8 @@ impl Server {
         Stopper { shared: self.shared.clone() }
     }
 
-    /// Wait until all workers have ended, then remove the unix socket, unless a successor has
-    /// replaced it.
+    /// Wait until all of its threads have ended, then remove the unix socket, unless a successor
+    /// has replaced it.
     pub fn join(self) {
         for worker in self.workers {
             // A panic in a worker has ended the process before this could see it.

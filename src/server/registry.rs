@@ -5,7 +5,7 @@
 //! somebody asks.
 
 use super::tls::Tls;
-use crate::base::time::{Clock, SteadySeconds};
+use crate::base::time::{Clock, ClockChange, SteadySeconds, UnixSeconds};
 use crate::engine::{CertificateTimes, Host, Refresh, WorkerStats};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -61,6 +61,11 @@ impl View {
             last_command_seconds: AtomicU32::new(now.0),
             user: OnceLock::new(),
         }
+    }
+
+    /// Where its client is; None by a unix socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
     }
 
     /// Note what it does.
@@ -167,6 +172,10 @@ impl Host for Registry {
 
     fn worker_stats(&self) -> Vec<Arc<WorkerStats>> {
         self.workers.iter().map(|worker| worker.stats.clone()).collect()
+    }
+
+    fn change_clock(&self, change: ClockChange) -> Option<UnixSeconds> {
+        self.clock.change(change).then(|| self.clock.wall())
     }
 
     fn certificate_times(&self) -> Option<CertificateTimes> {

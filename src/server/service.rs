@@ -23,6 +23,7 @@ use crate::base::limits::{
 };
 use crate::base::time::{SteadySeconds, UnixSeconds};
 use crate::engine::{Client, Context, Output, WorkerStats};
+use crate::protocol::text::watch::CloseReason;
 use crate::protocol::{Parsed, Protocol};
 use crate::store::{Place, Turn};
 use crate::sys::receive::receive;
@@ -327,6 +328,9 @@ impl Service<'_> {
     /// Everything is sent and nothing more is executed.
     fn finish(&mut self, connection: &mut Connection, lingers: bool) -> State {
         connection.transport.close(&connection.socket);
+        if !lingers {
+            connection.close_reason = CloseReason::Normal;
+        }
         if !lingers || shutdown(&connection.socket, Shutdown::Write).is_err() {
             return State::Closed;
         }

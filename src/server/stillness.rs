@@ -26,6 +26,7 @@ use super::table::Token;
 use super::worker::Worker;
 use crate::base::limits::{KEY_BYTES_MAX, WRITE_STALL_SECONDS_MAX};
 use crate::engine::{Context, Output};
+use crate::protocol::text::watch::CloseReason;
 use crate::protocol::{ParseLimits, Parsed, Rejection};
 use crate::store::Turn;
 use std::cmp::Reverse;
@@ -40,8 +41,9 @@ struct Stillness {
     holds_output: bool,
     /// It has sent part of a request.
     holds_input: bool,
-    /// It has answers that wait for replicas, or a request that waits for memory: the client waits
-    /// for the server, not the other way round. Both waits have bounds of their own.
+    /// It has answers that wait for replicas, or a request that waits for memory, and these waits
+    /// have bounds of their own; or it watches, for as long as it likes. The client waits for the
+    /// server, not the other way round.
     waits_for_us: bool,
 }
 
@@ -90,7 +92,7 @@ impl Worker<'_> {
                 seconds: now.since(connection.moved_at),
                 holds_output: connection.has_sendable(),
                 holds_input: connection.input.held_bytes() > 0,
-                waits_for_us: connection.is_holding() || connection.progress.parked_at.is_some(),
+                waits_for_us: connection.waits_for_us(),
             };
             let is_late = connection.transport.is_late(now);
             if is_late {
@@ -104,10 +106,11 @@ impl Worker<'_> {
                 None => {}
             }
             if lingered || is_late || reason.is_some() {
-                over.push(connection.token);
+                let told = if reason == Some(Reason::Idle) { CloseReason::IdleTimeout } else { CloseReason::Error };
+                over.push((connection.token, told));
             }
         }
-        over.into_iter().for_each(|token| self.close(token));
+        over.into_iter().for_each(|(token, told)| self.close_for(token, Some(told)));
     }
 }
 

@@ -18,11 +18,13 @@ use super::state::{Event, State};
 use super::table::{Table, Token};
 use super::tls::Security;
 use super::transport::{Session, Transport};
+use super::watch::{note_watcher, tell_of_open};
 use crate::base::limits::{
     KEYS_PER_TURN_MAX, POLL_MILLISECONDS_MAX, READS_AHEAD_MAX, STOP_MILLISECONDS_MAX, STOP_SENDING_MILLISECONDS,
 };
 use crate::base::time::SteadySeconds;
 use crate::engine::Context;
+use crate::protocol::text::watch::CloseReason;
 use crate::store::{Place, Turn};
 use crate::sys::poll::{Interest, Poller, Ticker, end_waits_in_time};
 use arrayvec::ArrayVec;
@@ -38,7 +40,7 @@ const TICKER: u32 = u32::MAX - 1;
 
 /// See the module.
 pub struct Worker<'s> {
-    id: usize,
+    pub(super) id: usize,
     pub(super) service: Service<'s>,
     poller: Poller,
     /// Bounds every sleep.
@@ -48,11 +50,13 @@ pub struct Worker<'s> {
     pub(super) connections: Table<Connection>,
     /// Those with work left, for the next turn; and the same list's other half, reused.
     again: Vec<Token>,
-    serving: Vec<Token>,
+    pub(super) serving: Vec<Token>,
     /// Those whose requests wait for memory.
     parking: Parking,
     /// Those with answers that wait for replicas.
     pub(super) waiting: Waiting,
+    /// Those that watch.
+    pub(super) watching: Vec<Token>,
     /// The connection that was served last of those that held unfinished input afterwards; it is
     /// making progress.
     pub(super) served_with_input: Option<Token>,
@@ -96,6 +100,7 @@ impl<'s> Worker<'s> {
             serving: Vec::new(),
             parking: Parking::default(),
             waiting: Waiting::new(),
+            watching: Vec::new(),
             served_with_input: None,
             served_with_output: None,
             turns: 0,
@@ -183,7 +188,10 @@ impl<'s> Worker<'s> {
             match token.as_other() {
                 None => self.serving.push(token),
                 Some(TICKER) => self.ticker.clear(),
-                Some(WAKER) => self.service.shared.wakers[self.id].clear(),
+                Some(WAKER) => {
+                    self.service.shared.wakers[self.id].clear();
+                    self.tell_watchers();
+                }
                 Some(socket) if socket >= DATAGRAMS => self.datagrams.note_ready(socket),
                 Some(listener) => self.accept_from(listener),
             }
@@ -200,6 +208,7 @@ impl<'s> Worker<'s> {
                 return dismiss(shared, is_operator);
             };
             shared.registry.insert(*id, socket.as_raw_fd(), view.clone());
+            tell_of_open(shared, &view, socket.as_raw_fd());
             let principal = Principal::of_newcomer(shared, is_operator);
             let by = Arrival { is_operator, principal, transport };
             let token = connections.insert(|token| Connection::new(socket, token, view, *now, by));
@@ -283,6 +292,9 @@ impl<'s> Worker<'s> {
             }
             _ => {}
         }
+        if connection.progress.claims.are_some() {
+            note_watcher(self.id, connection, &mut self.watching);
+        }
         if connection.is_holding() && !connection.is_waiting {
             connection.is_waiting = true;
             self.waiting.tokens.push(token);
@@ -297,9 +309,15 @@ impl<'s> Worker<'s> {
     }
 
     pub(super) fn close(&mut self, token: Token) {
+        self.close_for(token, None);
+    }
+
+    /// The same, for a `reason` that the connection itself does not tell.
+    pub(super) fn close_for(&mut self, token: Token, reason: Option<CloseReason>) {
         let Some(mut connection) = self.connections.remove(token) else {
             return;
         };
+        self.tell_of_close(&connection, reason);
         self.service.reclaim(&mut connection);
         connection.transport.close(&connection.socket);
         self.service.shared.registry.remove(self.id, connection.socket.as_raw_fd());
@@ -325,7 +343,7 @@ impl<'s> Worker<'s> {
         }
         let goes_on = |one: &Connection| one.output.is_some() || one.has_more || one.is_parked;
         let over: Vec<_> = self.connections.iter().filter(|one| !goes_on(one)).map(|one| one.token).collect();
-        over.into_iter().for_each(|token| self.close(token));
+        over.into_iter().for_each(|token| self.close_for(token, Some(CloseReason::Shutdown)));
     }
 
     fn maintain(&mut self, turn: &Turn<'_>) {

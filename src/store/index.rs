@@ -30,6 +30,7 @@ use arrayvec::ArrayVec;
 pub use bucket::SlotRef;
 use bucket::{BUCKET_BYTES, BUCKET_WORDS, Bucket, OVERFLOW_BYTES, OVERFLOW_WORDS, get, overwrite, set};
 use crossbeam::utils::CachePadded;
+pub use each::Walk;
 pub use slot::Slot;
 use slot::tag;
 use std::io;

@@ -67,6 +67,7 @@ pub mod retain;
 pub mod seed;
 pub mod shape;
 pub mod shard;
+mod shared;
 pub mod sizing;
 mod spread;
 pub mod stats;
@@ -101,7 +102,9 @@ use reign::Gates;
 pub use reign::{Closed, Reign, Unwritten};
 pub use retain::{Allowed, TailGuard};
 use shape::Shape;
-use shard::{Shard, Shared};
+use shard::Shard;
+pub use shared::Evicted;
+use shared::{EvictionWatch, Shared};
 pub use sizing::{StoreConfig, StoreError};
 pub use stats::StoreStats;
 use std::io;
@@ -150,6 +153,8 @@ pub struct Store {
     attention_wanted: Arc<AtomicU64>,
     /// See [`Store::log_touches`].
     touches_logged: Arc<AtomicU64>,
+    /// See [`Store::watch_evictions`].
+    evictions: Arc<EvictionWatch>,
     /// Not zero while clients are served here ([`Store::serve`]).
     serves: AtomicU64,
 }
@@ -299,6 +304,7 @@ impl Store {
             takes_writes: making.term.is_valid(),
             attention_wanted: Arc::new(AtomicU64::new(0)),
             touches_logged: Arc::new(AtomicU64::new(0)),
+            evictions: Arc::new(EvictionWatch::new()),
         };
         let shard = |number: usize| {
             let number = number as u32;
@@ -309,7 +315,7 @@ impl Store {
         if making.term.is_valid() {
             shards.iter().for_each(|shard| shard.be_born(making.term));
         }
-        let Shared { attention_wanted, touches_logged, .. } = shared;
+        let Shared { attention_wanted, touches_logged, evictions, .. } = shared;
         let workers = making.workers.max(1);
         let resizing = Mutex::new(());
         Ok(Store {
@@ -325,6 +331,7 @@ impl Store {
             workers,
             attention_wanted,
             touches_logged,
+            evictions,
             serves: AtomicU64::new(0),
         })
     }
@@ -417,6 +424,12 @@ impl Store {
         if self.touches_logged.load(Relaxed) == 0 {
             self.touches_logged.store(1, Relaxed);
         }
+    }
+
+    /// Tell `tell` of each item that is evicted, or do so no more. It is called with a shard's lock
+    /// held, so it must not wait; the first one that is given stays.
+    pub fn watch_evictions(&self, wanted: bool, tell: impl Fn(&Evicted<'_>) + Send + Sync + 'static) {
+        self.evictions.set(wanted, tell);
     }
 
     /// Up to where each shard is written now that takes writes here, or has taken some since the

@@ -25,6 +25,7 @@ use super::index::SlotRef;
 use super::item::Item;
 use super::record::{Draft, Kind, Record, Source};
 use super::shard::Shard;
+use super::shared::Evicted;
 use super::sizing::Budget;
 use super::writer::{CREDIT_SHARE_MAX, Goal, Victim, Wanted, Writer};
 use crate::base::limits::KEY_BYTES_MAX;
@@ -287,9 +288,23 @@ impl Shard {
         }
         if alive {
             writer.live.found_alive(record.shape, item.expiry());
+            if self.evictions.is_wanted() {
+                self.tell_of_eviction(&item, now);
+            }
         }
         self.unlink(writer, &item, hash, alive);
         true
+    }
+
+    #[cold]
+    fn tell_of_eviction(&self, item: &Item<'_>, now: UnixSeconds) {
+        self.evictions.tell(&Evicted {
+            key: item.copy_key(&mut [0; KEY_BYTES_MAX]),
+            fetched: item.hit_before(),
+            ttl_seconds: item.expiry().remaining(now),
+            idle_seconds: item.idle_seconds(now),
+            value_bytes: item.value_bytes(),
+        });
     }
 
     /// Take the item out of the index, and count it as evicted or, if it was not alive any more, as

@@ -17,6 +17,7 @@ use super::reign::Gate;
 use super::retain::TailGuard;
 use super::seed::Seed;
 use super::shape::Shape;
+use super::shared::{EvictionWatch, Shared};
 use super::sizing::Budget;
 use super::value::Value;
 use super::writer::{Wanted, Writer};
@@ -61,6 +62,7 @@ pub struct Shard {
     /// Not zero once a change of an item's metadata must be logged: somebody else reads the logs of
     /// this store.
     pub(super) touches_logged: Arc<AtomicU64>,
+    pub(super) evictions: Arc<EvictionWatch>,
     lock_waits: AtomicU64,
     /// Changed with the log, under the lock of its writer; read without.
     pub(super) history: Mutex<History>,
@@ -83,15 +85,6 @@ struct Hot {
     writer: Mutex<Writer>,
 }
 
-/// What all shards of a store have in common.
-#[derive(Clone)]
-pub(super) struct Shared {
-    pub lines: Arc<Memfd>,
-    pub takes_writes: bool,
-    pub attention_wanted: Arc<AtomicU64>,
-    pub touches_logged: Arc<AtomicU64>,
-}
-
 impl Shard {
     pub(super) fn new(
         number: u32,
@@ -100,7 +93,7 @@ impl Shard {
         policy: Policy,
         hash: IndexHash,
         domain: Arc<Domain>,
-        Shared { lines, takes_writes, attention_wanted, touches_logged }: Shared,
+        Shared { lines, takes_writes, attention_wanted, touches_logged, evictions }: Shared,
     ) -> io::Result<Shard> {
         let capacity_bytes = u64::from(capacity) * log.pool().slab_bytes();
         let index = Index::new(u64::from(capacity_max) * log.pool().slab_bytes())?;
@@ -119,6 +112,7 @@ impl Shard {
             attention: AtomicU64::new(0),
             attention_wanted,
             touches_logged,
+            evictions,
             lock_waits: AtomicU64::new(0),
             history: Mutex::new(History::NONE),
             guard: OnceLock::new(),

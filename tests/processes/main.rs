@@ -8,6 +8,8 @@ mod history;
 mod hostile;
 mod kill;
 mod load;
+#[path = "../interop/memcached.rs"]
+mod memcached;
 mod node;
 mod process;
 mod proxy;

@@ -17,6 +17,7 @@ mod stats;
 mod tls;
 mod udp;
 mod users;
+mod watch;
 mod within;
 
 use crate::support::wait::{expect_eq, wait_until};

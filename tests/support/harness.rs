@@ -121,9 +121,9 @@ impl<'e> Client<'e> {
         for waited in 0..TURNS_MAX {
             let (outcome, taken) = self.turn(input, attempt, answers);
             match outcome {
-                Outcome::Done | Outcome::Close => return taken,
+                Outcome::Done | Outcome::Close | Outcome::Watch(_) => return taken,
                 Outcome::Part | Outcome::DropLine => panic!("whole requests are sent"),
-                Outcome::Resume(offset) => {
+                Outcome::Resume(offset) | Outcome::Dump(offset) => {
                     assert!(offset > 0, "a resumed get has come forward");
                     self.resumed += 1;
                     attempt = Attempt { resume: offset, ..Attempt::default() };

@@ -101,7 +101,7 @@ pub struct Args {
     /// Refuse what shows keys (stats detail)
     #[arg(short = 'X', long)]
     pub disable_dumping: bool,
-    /// Refuse watch whatever its words; without this, too, it is refused
+    /// Refuse watch
     #[arg(short = 'W', long)]
     pub disable_watch: bool,
     /// What clients must speak: ascii, binary, or auto, which is whatever each begins with

@@ -97,13 +97,7 @@ pub const OPTIONS: [Opt; 36] = [
     ),
     opt('F', "disable-flush-all", State::Same),
     opt('X', "disable-dumping", State::Same),
-    opt(
-        'W',
-        "disable-watch",
-        State::Differs(
-            "there is nothing to watch, so watch is refused without it, too; only words that it does not know are told apart then",
-        ),
-    ),
+    opt('W', "disable-watch", State::Same),
     opt(
         'Y',
         "auth-file",

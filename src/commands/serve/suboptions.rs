@@ -1,6 +1,7 @@
 //! What memcached 1.6.45 takes behind `-o`, and what becomes of it here. Pure.
 
 use super::options::{SLABS, State};
+use crate::engine::LogSizes;
 use crate::server::tls::{Asks, TlsOptions};
 use anyhow::{Context, bail, ensure};
 use std::ops::RangeInclusive;
@@ -39,6 +40,8 @@ pub struct Suboption {
 pub struct Extended {
     /// idle_timeout.
     pub idle_timeout_seconds: Option<u32>,
+    /// watcher_logbuf_size and worker_logbuf_size.
+    pub log_sizes: LogSizes,
     /// ssl_*; None where none of them that works is given.
     pub tls: Option<TlsOptions>,
     /// Names that were given and change nothing.
@@ -49,7 +52,6 @@ const LRU: &str = "there are no LRU lists: what is used again is kept when the l
 const CRAWLER: &str = "there is no crawler: memory of expired items comes back with the log";
 const HASH: &str = "the index uses SipHash, against keys made to collide, and grows by itself";
 const INDEX: &str = "the index grows with what is stored, a bucket at a time";
-const WATCHERS: &str = "there is nothing to watch";
 const BUFFERS: &str = "unfinished requests and unsent answers have limits of their own";
 const PROXY: &str = "there is no proxy; leave it out, and run memcached's own before this server";
 const EXTSTORE: &str = "there is no storage on flash; leave it out, and give -m what the items need";
@@ -57,6 +59,8 @@ const EXTSTORE_TUNING: &str = "it tunes ext_path, which is refused";
 const NEITHER: &str = "memcached ignores it, too";
 
 const U32: RangeInclusive<u64> = 0..=u32::MAX as u64;
+/// Up to a GiB.
+const LOG_KIBIBYTES: RangeInclusive<u64> = 1..=1 << 20;
 
 /// All of them: of every build of memcached for Linux, and the two that are of other builds.
 pub const SUBOPTIONS: [Suboption; 69] = [
@@ -88,8 +92,12 @@ pub const SUBOPTIONS: [Suboption; 69] = [
     sub("warm_max_factor", Value::Number, State::Idle(LRU)),
     sub("temporary_ttl", Value::Whole(U32), State::Idle(LRU)),
     sub("idle_timeout", Value::Whole(U32), State::Same),
-    sub("watcher_logbuf_size", Value::Whole(U32), State::Idle(WATCHERS)),
-    sub("worker_logbuf_size", Value::Whole(U32), State::Idle(WATCHERS)),
+    sub("watcher_logbuf_size", Value::Whole(LOG_KIBIBYTES), State::Same),
+    sub(
+        "worker_logbuf_size",
+        Value::Whole(LOG_KIBIBYTES),
+        State::Differs("for whole entries, each as large as the largest"),
+    ),
     sub("track_sizes", Value::None, State::Idle("sizes are not tracked: `stats sizes` says that it is disabled")),
     sub("inline_ascii_resp", Value::None, State::Idle(NEITHER)),
     sub("no_inline_ascii_resp", Value::None, State::Idle(NEITHER)),
@@ -208,6 +216,8 @@ pub fn read(lists: &[String]) -> anyhow::Result<Extended> {
         ensure!(suboption.takes(value), "-o {one} cannot be read; write {}", suboption.form());
         match suboption.name {
             "idle_timeout" => extended.idle_timeout_seconds = value.and_then(|seconds| seconds.parse().ok()),
+            "watcher_logbuf_size" => extended.log_sizes.watcher_bytes = kibibytes(value),
+            "worker_logbuf_size" => extended.log_sizes.ring_bytes = kibibytes(value),
             name if name.starts_with("ssl_") && !matches!(suboption.state, State::Idle(_)) => {
                 set_tls(extended.tls.get_or_insert_default(), name, value.unwrap_or_default());
             }
@@ -218,6 +228,11 @@ pub fn read(lists: &[String]) -> anyhow::Result<Extended> {
         }
     }
     Ok(extended)
+}
+
+/// In bytes.
+fn kibibytes(value: Option<&str>) -> usize {
+    value.and_then(|number| number.parse::<usize>().ok()).expect("it was found to be in its range") << 10
 }
 
 /// One of those that say how TLS is to be.
@@ -264,6 +279,8 @@ mod tests {
         let twice = read(&["idle_timeout=7".to_string(), "idle_timeout=8".to_string()]).unwrap();
         assert_eq!(twice.idle_timeout_seconds, Some(8));
         assert_eq!(one("").unwrap(), Extended::default());
+        let sizes = one("watcher_logbuf_size=8,worker_logbuf_size=16").unwrap().log_sizes;
+        assert_eq!(sizes, LogSizes { watcher_bytes: 8 << 10, ring_bytes: 16 << 10 });
     }
 
     #[test]

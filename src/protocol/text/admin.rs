@@ -1,13 +1,12 @@
 //! Commands without a key that are seldom sent, commands for things that are not here, and lines
 //! that are no command.
 //!
-//! memcached's slab classes, LRU lists, crawler, log watchers, extstore and debugging commands have
-//! no counterpart in a log. They are answered as by a memcached started without them (`-o
-//! no_lru_crawler`, `-W`, no slab_reassign, built without TLS, extstore and debugging): with its
-//! words where it has some, else with ERROR. So a tool learns that the feature is off. (Dumps are
-//! here, which need no crawler.) A line that memcached would refuse whatever its features is
-//! refused with the same words here. What would succeed there and change nothing here is answered
-//! ERROR, never OK.
+//! memcached's slab classes, LRU lists, crawler, extstore and debugging commands have no
+//! counterpart in a log. They are answered as by a memcached started without them (`-o
+//! no_lru_crawler`, no slab_reassign, built without extstore and debugging): with its words where
+//! it has some, else with ERROR. So a tool learns that the feature is off. (Dumps are here, which
+//! need no crawler.) A line that memcached would refuse whatever its features is refused with the
+//! same words here. What would succeed there and change nothing here is answered ERROR, never OK.
 
 use super::super::request::{Dump, DumpedClasses};
 use super::super::{Exptime, Parsed, Refusal, Reply, Request, Shutdown};
@@ -17,6 +16,7 @@ use super::tokens::{Tokens, ack_replicas, i32_strict, u32_strict};
 use crate::base::limits::{
     ACK_MILLISECONDS_MAX, CRAWLER_SLEEP_MICROSECONDS_MAX, MEMLIMIT_MEBIBYTES_MAX, MEMLIMIT_MEBIBYTES_MIN,
 };
+use crate::base::time::ClockChange;
 use arrayvec::ArrayVec;
 
 /// The slab class in which all items are, for the tools that ask for classes.
@@ -26,20 +26,6 @@ pub const CLASSES_MAX: u32 = 63;
 
 /// Words behind `slabs reassign` and `slabs automove` that are looked at, and one more.
 const ARGUMENTS_MAX: usize = 3;
-/// What memcached's `watch` knows.
-const WATCHABLE: [&str; 10] = [
-    "rawcmds",
-    "evictions",
-    "fetchers",
-    "mutations",
-    "sysevents",
-    "connevents",
-    "proxyreqs",
-    "proxyevents",
-    "proxyuser",
-    "deletions",
-];
-
 /// Whatever the first token says, blanks before it or not.
 pub fn command(line: Line<'_>) -> Parsed<'_> {
     let mut tokens = Tokens::of(line.text);
@@ -62,6 +48,10 @@ pub fn command(line: Line<'_>) -> Parsed<'_> {
         },
         Some(b"slabs") => refuse(slabs(tokens)),
         Some(b"lru") => refuse(lru(tokens)),
+        Some(b"debugtime") if cfg!(feature = "debugtime") => match debugtime(tokens) {
+            Some(change) => line.accept(Request::DebugTime { change, reply }),
+            None => refuse(Refusal::UnknownCommand),
+        },
         // extstore, debugtime, debugitem and misbehave are unknown to a memcached
         // built without them.
         _ => unknown(line, tokens, reply),
@@ -77,11 +67,13 @@ fn shutdown(mut tokens: Tokens<'_>) -> Shutdown {
     }
 }
 
-/// watch: memcached looks at no noreply there.
-pub fn watch(line: Line<'_>) -> Parsed<'_> {
-    let known = |word: &[u8]| WATCHABLE.iter().any(|name| name.as_bytes().starts_with(word));
-    let all_known = Tokens::of(line.text).skip(1).all(known);
-    line.refuse(if all_known { Refusal::WatchOff } else { Refusal::WatchUnknown })
+/// The word behind `debugtime`: `p` to have the clock stand, `r` to have it go, or seconds.
+fn debugtime(mut tokens: Tokens<'_>) -> Option<ClockChange> {
+    match tokens.next()? {
+        b"p" => Some(ClockChange::Pause),
+        b"r" => Some(ClockChange::Resume),
+        seconds => i32_strict(seconds).map(|seconds| ClockChange::Step(seconds.into())),
+    }
 }
 
 /// Which answer memcached has for the words behind `slabs`. It takes the start of a subcommand for
@@ -246,6 +238,20 @@ mod tests {
             let mut tokens = Tokens::of(line.as_bytes());
             tokens.next();
             assert_eq!(shutdown(tokens), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn debugtime_stops_starts_and_steps() {
+        for (words, expected) in [
+            ("p", Some(ClockChange::Pause)),
+            ("r", Some(ClockChange::Resume)),
+            ("100", Some(ClockChange::Step(100))),
+            ("-7", Some(ClockChange::Step(-7))),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(debugtime(Tokens::of(words.as_bytes())), expected, "{words}");
         }
     }
 }

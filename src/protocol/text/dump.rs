@@ -122,7 +122,8 @@ fn is_binary(key: &[u8]) -> bool {
     key.iter().any(|byte| *byte <= b' ' || *byte == 0x7F)
 }
 
-fn push_url_encoded(out: &mut Vec<u8>, key: &[u8]) {
+/// A key as in a URL, as memcached shows keys in lines of words.
+pub(super) fn push_url_encoded(out: &mut Vec<u8>, key: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in key {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {

@@ -230,10 +230,6 @@ fn commands_without_a_key() {
 
 #[test]
 fn what_is_not_here_is_answered_as_memcached_without_it() {
-    for line in ["watch", "watch fetchers mut", "watch noreply"] {
-        let off = "CLIENT_ERROR watch commands not allowed";
-        line_refused(&format!("{line}\r\n"), if line.ends_with("noreply") { "ERROR" } else { off });
-    }
     line_refused("lru_crawler crawl all\r\n", "CLIENT_ERROR lru crawler disabled");
     line_refused("slabs reassign 1 2\r\n", "CLIENT_ERROR slab reassignment disabled");
     for line in ["lru mode flat", "lru_crawler disable", "slabs automove 1", "extstore max_frag 1", "debugitem lock k"]

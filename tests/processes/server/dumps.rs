@@ -1,8 +1,11 @@
 //! Dumps of all items, and what they must not do to others.
 
 use crate::node::{Node, in_sync};
+use crate::support::wait::{expect_eq, wait_until};
 use crate::support::{Client, Server};
+use remora::base::limits::DUMP_IDLE_SECONDS;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 /// Store the items `numbers`, without waiting for an answer to each.
 fn fill(client: &mut Client, numbers: std::ops::Range<u32>) {
@@ -135,6 +138,26 @@ fn there_are_only_so_many_dumps_at_a_time() {
     assert_eq!(client.get("key:5").as_deref(), Some(&b"value"[..]));
     assert_eq!(lines_upto(&mut begun[0], "END").len(), 30_000);
     assert_eq!(dump(&mut client, "lru_crawler mgdump all", "EN").len(), 30_000);
+}
+
+/// The places of clients that leave in the middle are free at once.
+#[test]
+fn whoever_leaves_gives_up_its_dump() {
+    let server = Server::start(&["-t", "2"]);
+    let mut client = server.connect();
+    fill(&mut client, 0..30_000);
+    for _ in 0..3 {
+        let mut begun: Vec<Client> = (0..16).map(|_| Client::tcp_with_little_room(server.tcp[0])).collect();
+        begun.iter_mut().for_each(|reader| assert_eq!(reader.ask("lru_crawler metadump all"), "OK"));
+        assert_eq!(client.ask("lru_crawler metadump all"), "BUSY currently processing crawler request");
+        drop(begun);
+        let left = Instant::now();
+        wait_until("the dumps of those who left have ended", || {
+            expect_eq("lru_crawler_running", server.stat("lru_crawler_running").as_deref(), Some("0"))
+        });
+        let sooner = Duration::from_secs(u64::from(DUMP_IDLE_SECONDS) / 2);
+        assert!(left.elapsed() < sooner, "not before they give way to others for standing still");
+    }
 }
 
 /// What a replica shows in a dump is what its primary shows there, line for line.

@@ -1,9 +1,7 @@
 //! The figures that other people's tools take from memcached: they must find them here, under the
 //! same names and in the same form.
 
-#[path = "../../interop/memcached.rs"]
-mod memcached;
-
+use crate::memcached;
 use crate::support::{Client, Server};
 use std::collections::BTreeMap;
 

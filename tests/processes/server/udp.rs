@@ -10,7 +10,7 @@ use std::time::Duration;
 const HEADER: usize = 8;
 const DATAGRAM: usize = 1400;
 
-struct Peer(UdpSocket, u16);
+pub struct Peer(UdpSocket, u16);
 
 fn serving(arguments: &[&str]) -> Server {
     let all = ["-l", "127.0.0.1:0", "-p", "-1", "-U", "-1"].iter().chain(arguments).copied().collect::<Vec<_>>();
@@ -22,14 +22,14 @@ fn frame(fields: [u16; 4], payload: &[u8]) -> Vec<u8> {
 }
 
 impl Peer {
-    fn of(server: &Server) -> Peer {
+    pub fn of(server: &Server) -> Peer {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(server.udp[0]).unwrap();
         socket.set_read_timeout(Some(WAIT_MAX)).unwrap();
         Peer(socket, 40_000)
     }
 
-    fn send(&mut self, request: &[u8]) {
+    pub fn send(&mut self, request: &[u8]) {
         self.1 = self.1.wrapping_add(1);
         self.0.send(&frame([self.1, 0, 1, 0], request)).unwrap();
     }
@@ -45,7 +45,7 @@ impl Peer {
 
     /// The whole answer to the last request; how many datagrams it had. Over loopback they keep
     /// their order.
-    fn answer(&self) -> (Vec<u8>, u16) {
+    pub fn answer(&self) -> (Vec<u8>, u16) {
         let (mut answer, mut at, mut count) = (Vec::new(), 0, 1);
         while at < count {
             let (fields, mut part) = self.datagram();
@@ -57,7 +57,7 @@ impl Peer {
         (answer, count)
     }
 
-    fn ask(&mut self, request: &str) -> String {
+    pub fn ask(&mut self, request: &str) -> String {
         self.send(request.as_bytes());
         String::from_utf8(self.answer().0).unwrap()
     }
