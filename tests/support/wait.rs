@@ -2,6 +2,7 @@
 //! which a busy machine has over too early.
 
 use std::fmt::{Debug, Display};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// No single wait is longer. Far more than anything takes, because the tests share their cores.
@@ -33,4 +34,14 @@ pub fn go_on_until(what: &str, mut step: impl FnMut() -> bool) {
 /// A complaint unless both are the same.
 pub fn expect_eq<T: PartialEq + Debug>(what: &str, is: T, should: T) -> Result<(), String> {
     if is == should { Ok(()) } else { Err(format!("{what} is {is:?}, not {should:?}")) }
+}
+
+/// Sets its flag when it goes out of scope, also where a test fails: the threads of a scope that
+/// look at it end, and nobody waits for them for ever.
+pub struct Ends<'e>(pub &'e AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }

@@ -3,6 +3,7 @@
 
 use super::orders::ctl;
 use crate::node::{Node, in_sync, on_each_fabric, wait_for_row, wait_until};
+use crate::support::wait::Ends;
 use crate::support::{Client, refused};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -78,6 +79,7 @@ fn what_was_acknowledged_outlives_the_primary_though_the_replica_is_slow() {
         assert_eq!(primary.text("replica_retain_bytes"), "all");
         let (address, ends, taken) = (primary.server.tcp[0], AtomicBool::new(false), AtomicU64::new(0));
         let acknowledged = std::thread::scope(|scope| {
+            let over = Ends(&ends);
             scope.spawn(|| churn(address, &ends));
             let writer = scope.spawn(|| write_acknowledged(address, &ends, &taken));
             for _ in 0..4 {
@@ -96,7 +98,7 @@ fn what_was_acknowledged_outlives_the_primary_though_the_replica_is_slow() {
             std::thread::sleep(Duration::from_millis(300));
             primary.server.signal("KILL");
             primary.server.wait();
-            ends.store(true, Relaxed);
+            drop(over);
             replica.server.signal("CONT");
             writer.join().expect("it ends with the primary")
         });
@@ -116,6 +118,7 @@ fn who_stands_still_stops_being_counted_and_is_counted_again_once_it_goes_on() {
     assert_eq!(client.set("a", b"1"), "STORED");
     let ends = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let over = Ends(&ends);
         scope.spawn(|| churn(address, &ends));
         replica.server.signal("STOP");
         let begun_at = Instant::now();
@@ -132,7 +135,7 @@ fn who_stands_still_stops_being_counted_and_is_counted_again_once_it_goes_on() {
         assert!(said.as_ref().is_some_and(|line| line.contains("it is not counted where writes wait")), "{said:?}");
         assert!(client.set("b", b"3").starts_with(NOT_ACKNOWLEDGED));
         appends(&primary, LOG_BYTES);
-        ends.store(true, Relaxed);
+        drop(over);
         replica.server.signal("CONT");
     });
     // Nothing is written, so reclaim does not ask: its session looks who is close again.
@@ -150,6 +153,7 @@ fn who_makes_writers_wait_most_of_the_time_is_let_go_though_it_reads_on() {
     assert_eq!(primary.client().set("a", b"1"), "STORED");
     let (address, ends) = (primary.server.tcp[0], AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let _ends = Ends(&ends);
         scope.spawn(|| churn(address, &ends));
         wait_until("it is let go", || {
             replica.server.signal("STOP");
@@ -165,7 +169,6 @@ fn who_makes_writers_wait_most_of_the_time_is_let_go_though_it_reads_on() {
             let let_go = primary.number("replicas_let_go");
             if let_go > 0 { Ok(()) } else { Err("it is kept".to_string()) }
         });
-        ends.store(true, Relaxed);
     });
     wait_for_row(&primary, "replica_0_counted", |counted| counted == "yes");
 }

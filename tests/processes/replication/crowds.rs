@@ -2,6 +2,7 @@
 //! replica out.
 
 use crate::node::{LONG, Node, in_sync, wait_for_count};
+use crate::support::wait::Ends;
 use remora::replication::attach::{Identity, join};
 use remora::replication::reached::Holder;
 use remora::replication::secret::Secret;
@@ -37,22 +38,19 @@ fn a_crowd_of_strangers_keeps_no_replica_out() {
     in_sync(&primary, &[&first]);
     let (port, stop) = (primary.port(), AtomicBool::new(false));
     let second = std::thread::scope(|scope| {
+        let _ends = Ends(&stop);
         let strangers = std::thread::Builder::new().name("strangers".into());
         strangers.spawn_scoped(scope, || crowd(port, &stop)).expect("a thread");
-        let visited = std::panic::catch_unwind(|| {
-            wait_for_count(&primary, "replicas_refused", 100);
-            let visit = |number: usize| {
-                let identity = Identity::new([number as u8; 16], format!("visitor {number}"));
-                join(&port.to_string(), &Secret::none(), &identity, &Holder::new("test"))
-                    .map_err(|error| error.to_string())
-                    .err()
-            };
-            let failures: Vec<String> = (1..=VISITS).filter_map(visit).collect();
-            assert!(failures.len() <= VISITS - WELCOME_AT_ONCE, "{} of {VISITS}: {failures:?}", failures.len());
-            Node::replica(port, &["--fabric", "tcp"])
-        });
-        stop.store(true, Relaxed);
-        visited.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        wait_for_count(&primary, "replicas_refused", 100);
+        let visit = |number: usize| {
+            let identity = Identity::new([number as u8; 16], format!("visitor {number}"));
+            join(&port.to_string(), &Secret::none(), &identity, &Holder::new("test"))
+                .map_err(|error| error.to_string())
+                .err()
+        };
+        let failures: Vec<String> = (1..=VISITS).filter_map(visit).collect();
+        assert!(failures.len() <= VISITS - WELCOME_AT_ONCE, "{} of {VISITS}: {failures:?}", failures.len());
+        Node::replica(port, &["--fabric", "tcp"])
     });
     assert_eq!(primary.client().set("after", b"the crowd"), "STORED");
     in_sync(&primary, &[&first, &second]);

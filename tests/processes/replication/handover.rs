@@ -4,7 +4,7 @@
 use super::orders::{ctl, ctl_fails, let_in};
 use crate::node::{Node, in_sync, on_each_fabric, wait_for_row};
 use crate::proxy::Proxy;
-use crate::support::wait::go_on_until;
+use crate::support::wait::{Ends, go_on_until};
 use crate::support::{Client, Server};
 use remora::base::shards::ShardSet;
 use remora::base::term::Term;
@@ -52,15 +52,6 @@ fn write_on(writer: usize, first: SocketAddr, ends: &AtomicBool) -> HashMap<Stri
         acknowledged.insert(key, number);
     }
     acknowledged
-}
-
-/// The writers end, also where the test fails.
-struct Ends<'e>(&'e AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
 }
 
 /// Back and forth, all shards or some, while clients write to whoever takes it: each write that was

@@ -2,7 +2,7 @@
 //! is closed and holds up nobody; certificates are read anew while it runs.
 
 use crate::support::certificates::{Authority, client, connect};
-use crate::support::wait::{expect_eq, wait_until};
+use crate::support::wait::{Ends, expect_eq, wait_until};
 use crate::support::{Client, Server, WAIT_MAX, refused};
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
@@ -203,6 +203,7 @@ fn certificates_are_read_anew_while_clients_go_on() {
     let mut old = client(&authority.client(None, BOTH), server.tcp[0]);
     let (first, settled) = (shown(&authority, &server), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let _ends = Ends(&settled);
         for writer in 0..2 {
             let (config, address, settled) = (authority.client(None, BOTH), server.tcp[0], &settled);
             scope.spawn(move || {
@@ -239,7 +240,6 @@ fn certificates_are_read_anew_while_clients_go_on() {
         let answer = operator.ask("refresh_certs");
         assert!(answer.starts_with("SERVER_ERROR cannot read the private key"), "{answer}");
         assert_eq!(shown(&authority, &server), third, "with a fault all stays");
-        settled.store(true, Relaxed);
     });
     assert_eq!(old.ask("mn"), "MN", "what is open stays");
 }
@@ -258,22 +258,16 @@ fn clients_are_served_while_certificates_are_read() {
     operator.send(b"refresh_certs\r\nmn\r\n");
     let mut other = Client::control(server.tcp[0]);
     assert_eq!(other.ask("mn"), "MN", "one worker serves both, and waits for nobody");
-    let settled = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let (path, certificate, settled) = (&path, &certificate, &settled);
-        let writer = scope.spawn(move || {
-            while !settled.load(Relaxed) {
-                // It is read more than once. Opening waits for a reader.
-                let _ = std::fs::write(path, certificate);
-            }
-        });
-        assert_eq!((operator.line(), operator.line()), ("OK".into(), "MN".into()), "in order");
-        settled.store(true, Relaxed);
-        let nonblocking = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
-        let reader = rustix::fs::open(path, nonblocking, rustix::fs::Mode::empty());
-        writer.join().expect("it has a reader");
-        drop(reader);
-    });
+    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+    let pipe = wait_until("it is being read", || rustix::fs::open(&path, flags, rustix::fs::Mode::empty()));
+    // It is read more than once: from now on it is a file.
+    let file = authority.path("server.new");
+    std::fs::write(&file, &certificate).expect("the file is written");
+    std::fs::rename(&file, &path).expect("in place of the pipe");
+    let mut pipe = std::fs::File::from(pipe);
+    pipe.write_all(&certificate).expect("a pipe takes so much");
+    drop(pipe);
+    assert_eq!((operator.line(), operator.line()), ("OK".into(), "MN".into()), "in order");
 }
 
 #[test]
