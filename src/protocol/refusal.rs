@@ -119,6 +119,12 @@ pub enum Refusal {
     Demoted,
 }
 
+const ORDERS_BY_CONTROL_SOCKET_ONLY: &[u8] =
+    b"CLIENT_ERROR replication orders are taken from the control socket only: \
+    use remora ctl on the server's host, as its user or root; or start the server with --orders-from-loopback\r\n";
+const ORDERS_FROM_THIS_HOST_ONLY: &[u8] =
+    b"CLIENT_ERROR replication orders are taken from this host only: use remora ctl there\r\n";
+
 impl Refusal {
     /// Its line in the text protocol without what only that protocol needs.
     pub fn words(self) -> &'static [u8] {
@@ -177,15 +183,8 @@ impl Refusal {
             Refusal::MemoryInBytes => b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n",
             Refusal::CannotAdjustMemory => b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n",
             Refusal::Unauthenticated => b"CLIENT_ERROR unauthenticated\r\n",
-            Refusal::OrdersByControlSocketOnly => {
-                b"CLIENT_ERROR replication orders are taken from the control socket only: use remora ctl \
-                on the server's host, as its user or root; or start the server with \
-                --orders-from-loopback\r\n"
-            }
-            Refusal::OrdersFromThisHostOnly => {
-                b"CLIENT_ERROR replication orders are taken from this host only: use remora ctl \
-                there\r\n"
-            }
+            Refusal::OrdersByControlSocketOnly => ORDERS_BY_CONTROL_SOCKET_ONLY,
+            Refusal::OrdersFromThisHostOnly => ORDERS_FROM_THIS_HOST_ONLY,
             Refusal::DatagramsOfOneRequest => b"SERVER_ERROR multi-packet request not supported\r\n",
             Refusal::TooMuchForUdp => b"SERVER_ERROR too much for UDP: ask for less at a time, or over TCP\r\n",
             Refusal::UdpDoesNotWait => b"SERVER_ERROR an answer over UDP does not wait for replicas: ask over TCP\r\n",

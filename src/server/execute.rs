@@ -91,20 +91,33 @@ impl Executor<'_> {
                     return (consumed, State::Yielded);
                 }
                 Then::Rejected(rejection) => {
-                    let last_try = has_waited_enough(progress);
-                    let outcome = engine.reject(context, &rejection, last_try, output);
-                    if let Some(state) = self.follow(context, outcome, progress) {
+                    let (bytes, state) = self.reject(context, &rejection, &input[consumed..], progress, output);
+                    consumed += bytes;
+                    if let Some(state) = state {
                         return (consumed, state);
                     }
                     requests_left -= 1;
-                    progress.skip_bytes = rejection.skip_bytes;
-                    consumed += skip(progress, &input[consumed..]);
-                    if rejection.close {
-                        return (consumed, State::Ending { lingers: true });
-                    }
                 }
             }
         }
+    }
+
+    /// Refuse what `input` begins with. Returns how many bytes of it went with that, and why
+    /// execution stops; None to go on with the next request.
+    fn reject(
+        &self,
+        context: &mut Context<'_, '_>,
+        rejection: &Rejection<'_>,
+        input: &[u8],
+        progress: &mut Progress,
+        output: &mut Output,
+    ) -> (usize, Option<State>) {
+        let outcome = self.shared.engine.reject(context, rejection, has_waited_enough(progress), output);
+        if let Some(state) = self.follow(context, outcome, progress) {
+            return (0, Some(state));
+        }
+        progress.skip_bytes = rejection.skip_bytes;
+        (skip(progress, input), rejection.close.then_some(State::Ending { lingers: true }))
     }
 
     /// Why execution stops behind a request that was executed, but is not all that there is to it.
