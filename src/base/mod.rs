@@ -1,6 +1,8 @@
 //! What everything else stands on and what stands on nothing: time, terms, hashes, limits, sets of
-//! shards. Pure: no I/O, no state.
+//! shards, and which library TLS computes with. Pure: no I/O, no state.
 
+#[cfg(not(loom))]
+pub mod crypto;
 pub mod hash;
 pub mod limits;
 pub mod shards;

@@ -2,9 +2,9 @@
 //!
 //! The handshake is done before the run begins, so that no request waits for it.
 
+use crate::base::crypto;
 use crate::sys::receive::receive;
 use crate::sys::send::{Part, send_parts};
-use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -38,7 +38,7 @@ impl Trust {
         if roots.is_empty() {
             return Err(of_file("there is no certificate in it".into()));
         }
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = ClientConfig::builder_with_provider(Arc::new(crypto::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
         let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
         let of_host = |host: &String| {

@@ -6,10 +6,11 @@
 //!
 //! Whoever records a connection learns nothing of it, not even later, with the secret in hand.
 
+use crate::base::crypto;
 use crate::sys::random::random;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, ClientConnection, Resumption};
-use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature_with_raw_key};
+use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage, ServerConfig, ServerConnection};
 use rustls::sign::CertifiedKey;
@@ -36,7 +37,7 @@ impl Listening {
     pub fn new() -> std::io::Result<Listening> {
         let pkcs8 = [&ED25519_PKCS8[..], &random::<32>()?].concat();
         let made = || {
-            let key = ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8))?;
+            let key = crypto::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8))?;
             let public = key.public_key().ok_or(Error::General("a key without its public part".into()))?.to_vec();
             let shown = Arc::new(CertifiedKey::new(vec![CertificateDer::from(public)], key));
             let builder = ServerConfig::builder_with_provider(provider())
@@ -74,7 +75,7 @@ pub(super) fn binding(tls: &Connection) -> Result<Binding, Error> {
 
 /// The usual one, with X25519 alone: the peer does not choose what a handshake costs.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(CryptoProvider { kx_groups: vec![ring::kx_group::X25519], ..ring::default_provider() })
+    Arc::new(CryptoProvider { kx_groups: vec![crypto::kx_group::X25519], ..crypto::default_provider() })
 }
 
 /// Any raw key will do, if its owner is at the other end.

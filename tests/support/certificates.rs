@@ -59,7 +59,7 @@ impl Authority {
     ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).expect("an authority");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(remora::base::crypto::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("versions");
         let builder = builder.with_root_certificates(roots);
         Arc::new(match name {

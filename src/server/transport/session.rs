@@ -384,7 +384,7 @@ mod tests {
 
     /// A client and a server of version 1.2.
     fn of_version_12() -> (ClientConnection, ServerConnection) {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(crate::base::crypto::default_provider());
         let versions: [_; 1] = [&rustls::version::TLS12];
         let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["server".into()]).unwrap();
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
