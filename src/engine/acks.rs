@@ -285,8 +285,8 @@ impl Held {
 
 /// Those of one output, in the order in which they are to go out.
 ///
-/// The answers of a connection are one stream of bytes, and places are counted from where it began
-/// to be counted here.
+/// All answers that an output has had are one stream of bytes, and places are counted from where it
+/// began to be counted here.
 #[derive(Default)]
 pub(super) struct HeldAnswers {
     /// How much of the stream is no longer kept in the output.

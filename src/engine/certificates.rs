@@ -32,7 +32,7 @@ pub(super) fn refresh(call: &mut Call<'_, '_, '_>, reply: Reply, resume: u32) ->
         None => return call.refused(reply, Refusal::UnknownCommand),
         Some(Refresh::Done(Ok(()))) => return call.done(reply, Done::Ok),
         Some(Refresh::UnderWay(ticket)) if !call.last_try => return Outcome::Park(ticket),
-        Some(Refresh::UnderWay(_)) => "the files are still being read; the log will say what comes of it".into(),
+        Some(Refresh::UnderWay(_)) => "the files are still being read; if that fails, the log will say why".into(),
         Some(Refresh::Done(Err(why))) => why,
     };
     reply.refused_because(call.out.bytes(), Fault::Server, why);

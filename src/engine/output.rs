@@ -39,7 +39,7 @@ pub struct Output {
     lent_bytes: usize,
     /// How much of the stream that is kept here the socket has taken.
     sent_bytes: usize,
-    /// None as long as nothing was held.
+    /// Some while anything is held. An output that was used before may have an empty one.
     held: Option<Box<HeldAnswers>>,
 }
 
@@ -182,9 +182,13 @@ impl Output {
             }
             // An output that stays behind waits for a slow client: it keeps no more memory than it
             // needs.
+            self.held = None;
             if self.bytes.capacity() <= 2 * self.pending_bytes() {
                 return;
             }
+        }
+        if !self.is_holding() {
+            self.held = None;
         }
         let mut rest = Vec::with_capacity(self.pending_bytes());
         self.copy_unsent(store, turn, &mut rest);

@@ -53,6 +53,8 @@ struct Entry {
 
 /// A thread's entries.
 struct Ring {
+    /// One place more than are used. Whoever puts an entry in has to wait where the last place is
+    /// being emptied at that moment, so that one stays empty.
     entries: ArrayQueue<Entry>,
     written: AtomicU64,
     dropped: AtomicU64,
@@ -71,7 +73,7 @@ pub struct Watch {
     sent: AtomicU64,
     skipped: AtomicU64,
     /// The thread that collects.
-    collector: Mutex<Option<Thread>>,
+    collector: OnceLock<Thread>,
 }
 
 /// A client that watches.
@@ -112,6 +114,16 @@ thread_local! {
 /// The next thread's.
 static NEXT_RING: AtomicUsize = AtomicUsize::new(0);
 
+impl Ring {
+    fn new(entries_max: usize) -> Ring {
+        Ring { entries: ArrayQueue::new(entries_max + 1), written: 0.into(), dropped: 0.into() }
+    }
+
+    fn entries_max(&self) -> usize {
+        self.entries.capacity() - 1
+    }
+}
+
 impl Watch {
     pub(super) fn new(workers: usize, sizes: LogSizes) -> Watch {
         Watch {
@@ -123,7 +135,7 @@ impl Watch {
             watchers: Mutex::default(),
             sent: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
-            collector: Mutex::default(),
+            collector: OnceLock::new(),
         }
     }
 
@@ -145,12 +157,12 @@ impl Watch {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut entry = Entry { number, at, event, key: ArrayVec::new() };
         entry.key.extend(key.iter().take(KEY_BYTES_MAX).copied());
-        if ring.entries.push(entry).is_err() {
+        if ring.entries.len() >= ring.entries_max() || ring.entries.push(entry).is_err() {
             ring.dropped.fetch_add(1, Relaxed);
             return;
         }
         ring.written.fetch_add(1, Relaxed);
-        if ring.entries.len() == ring.entries.capacity().div_ceil(2) {
+        if ring.entries.len() == ring.entries_max().div_ceil(2) {
             // It may sleep for longer than the other half lasts.
             self.wake_collector();
         }
@@ -161,8 +173,7 @@ impl Watch {
     pub(super) fn begin(&self, streams: Streams, heed: impl FnOnce(Streams)) -> Option<u32> {
         self.rings.get_or_init(|| {
             let entries_max = (self.sizes.ring_bytes / size_of::<Entry>()).max(1);
-            let ring = || Ring { entries: ArrayQueue::new(entries_max), written: 0.into(), dropped: 0.into() };
-            (0..self.workers).map(|_| CachePadded::new(ring())).collect()
+            (0..self.workers).map(|_| CachePadded::new(Ring::new(entries_max))).collect()
         });
         let mut watchers = self.lock();
         if watchers.len() >= WATCHERS_MAX {
@@ -197,13 +208,12 @@ impl Watch {
 
     /// This thread collects from now on: it is woken when there is something to do.
     pub fn be_collected_here(&self) {
-        *self.collector.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(std::thread::current());
+        assert!(self.collector.set(std::thread::current()).is_ok(), "one thread collects");
     }
 
-    /// Have the thread that collects look. Never waits: while another thread is at this, that one
-    /// wakes it.
+    /// Have the thread that collects look.
     pub fn wake_collector(&self) {
-        if let Ok(Some(thread)) = self.collector.try_lock().as_deref() {
+        if let Some(thread) = self.collector.get() {
             thread.unpark();
         }
     }

@@ -183,6 +183,9 @@ impl Engine {
     /// cost gets that nobody watches.
     #[cold]
     pub(super) fn note_get(&self, call: &Call<'_, '_, '_>, at: &Located<'_>) {
+        if !self.watch.streams().meets(Streams::FETCHERS) {
+            return;
+        }
         self.note_fetch(call, at.key, self.store.look(call.context.turn, at, call.context.now));
     }
 
@@ -207,6 +210,9 @@ impl Engine {
         offered: (usize, Expiry),
         stored: Stored,
     ) {
+        if !self.watch.streams().meets(Streams::MUTATIONS) {
+            return;
+        }
         let status = match stored {
             Stored::Written { .. } => return self.note_written(call, at.key, word(verb)),
             Stored::NotStored => StoreStatus::NotStored,

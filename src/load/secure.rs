@@ -12,7 +12,7 @@ use socket2::Socket;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Most bytes that are sealed before the socket has taken those before them.
 const SEAL_BYTES_MAX: usize = 64 << 10;
@@ -64,7 +64,8 @@ pub struct Secure {
 }
 
 impl Secure {
-    /// Shake hands over a socket that blocks, each step within `wait_max`.
+    /// Shake hands over a socket that blocks, within `wait_max`, or twice that where the last step
+    /// comes late.
     pub fn begin(trust: &Trust, socket: &Socket, wait_max: Duration) -> io::Result<Secure> {
         let tls = ClientConnection::new(Arc::clone(&trust.config), trust.name.clone());
         let mut tls = tls.map_err(invalid)?;
@@ -72,8 +73,12 @@ impl Secure {
         socket.set_read_timeout(Some(wait_max))?;
         socket.set_write_timeout(Some(wait_max))?;
         let mut both_ways = socket;
+        let until = Instant::now() + wait_max;
         while tls.is_handshaking() {
             tls.complete_io(&mut both_ways)?;
+            if Instant::now() > until {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
         }
         let cipher = vec![0; SEALED_BYTES].into();
         Ok(Secure { tls, sealed_bytes: 0, cipher, opened: 0, arrived: 0, has_more: false })

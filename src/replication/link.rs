@@ -325,17 +325,19 @@ pub(super) mod tests {
     fn who_sends_on_without_an_end_is_silent_at_the_deadline() {
         let (mut one, mut two) = pair();
         two.trust();
-        one.send_bytes(&(FRAME_BYTES_MAX as u32).to_le_bytes(), soon()).unwrap();
         let sending = std::thread::spawn(move || {
-            let mut sent = 0;
-            while one.send_bytes(&[0], soon()).is_ok() {
-                sent += 1;
-            }
-            sent
+            let length = (FRAME_BYTES_MAX as u32).to_le_bytes();
+            while one.send_bytes(&[length; 1024].concat(), soon()).is_ok() {}
         });
-        assert!(matches!(two.receive(Instant::now() + Duration::from_millis(100)), Err(LinkError::Silent(_))));
+        let (mut peeked, until) = (vec![0; 8 * READ_BYTES], soon());
+        while two.stream.peek(&mut peeked).unwrap_or(0) < peeked.len() / 2 {
+            assert!(Instant::now() < until, "it sends");
+            std::thread::yield_now();
+        }
+        assert!(matches!(two.receive(Instant::now()), Err(LinkError::Silent(_))));
+        assert!(two.received.len() <= READ_BYTES, "{} bytes were heard after the deadline", two.received.len());
         drop(two);
-        assert!(sending.join().unwrap() < FRAME_BYTES_MAX, "the message did not come to its end");
+        sending.join().unwrap();
     }
 
     /// The two ends of a connection have one binding; another connection has another.

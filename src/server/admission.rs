@@ -1,10 +1,10 @@
 //! Whom a connection's requests are from, and what a client must say first where the server wants
 //! to know that: a token in the text protocol (`-Y`), or SASL in the binary one (`-S`). Until then
-//! nothing is executed for it, and no more is held of what it sends than one attempt.
+//! nothing is executed for it, and of what it sends no more is held than one read brings.
 //!
 //! SASL may be spoken later as well. As in memcached, a user who asks for the mechanisms, or tries
-//! to say once more who it is, is a stranger again. A connection is known once: whatever it says
-//! afterwards of who it is, is wrong.
+//! to say once more who it is, is a stranger again. A connection is known once: no
+//! attempt that follows is right.
 
 use super::Shared;
 use super::connection::Connection;
@@ -121,6 +121,7 @@ impl Service<'_> {
         if ask != Ask::Version {
             // A user who asks for anything of SASL's is a stranger again, until it is known anew.
             connection.principal = Principal::of_newcomer(self.shared, connection.is_operator);
+            connection.view.set_user(None);
         }
         let begun = connection.sasl;
         let message = match ask {
@@ -162,7 +163,7 @@ impl Service<'_> {
 /// The connection's client is this user, if it is one.
 fn welcome(connection: &mut Connection, name: Option<Arc<str>>) -> bool {
     let Some(name) = name else { return false };
-    connection.view.set_user(name.clone());
+    connection.view.set_user(Some(name.clone()));
     connection.principal = Principal::User(name);
     true
 }

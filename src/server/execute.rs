@@ -1,9 +1,9 @@
 //! Requests out of input, answers into output: the loop over parser and engine. No I/O.
 //!
 //! It stops at the first thing that the connection must wait for, and says what that is: the
-//! [`State`] that the connection is in then, as long as all answers are taken. It stops, too, once
-//! the connection has had its share of the turn, which is counted in work: requests, and keys of
-//! multi-gets.
+//! [`State`] that the connection is in then, if the client takes all answers. It stops, too, where
+//! the output is full, and once the connection has had its share of the turn, which is counted in
+//! work: requests, and keys of multi-gets.
 
 use super::Shared;
 use super::connection::Progress;
@@ -209,7 +209,7 @@ pub fn spoken(only: Option<Protocol>, input: &[u8]) -> Option<Protocol> {
 /// A client has spoken another protocol than the `only` one. Once is enough: such a client comes
 /// again and again.
 #[cold]
-pub fn tell_of_stranger(only: Option<Protocol>) {
+pub fn tell_of_other_protocol(only: Option<Protocol>) {
     static TOLD: std::sync::Once = std::sync::Once::new();
     let (spoken, option) = match only {
         Some(Protocol::Text) => ("memcached's binary protocol", "a server with -B ascii or -Y"),
@@ -219,7 +219,7 @@ pub fn tell_of_stranger(only: Option<Protocol>) {
     TOLD.call_once(|| {
         log::warn!(
             "a client speaks {spoken}, which {option} does not serve: its connection is closed, as are all that do; have it use \
-             the other protocol, or start the server with -B auto"
+             the other protocol, or start the server with -B auto (not with -Y or -S)"
         );
     });
 }
@@ -253,7 +253,7 @@ enum Then<'r> {
     Incomplete { wanted_bytes: usize },
     /// What is to be refused once the batch is done.
     Rejected(Rejection<'r>),
-    /// A packet of SASL's, where clients say by it who they are.
+    /// A packet of SASL's, at a server whose clients say by SASL who they are (-S).
     Admit,
 }
 

@@ -144,8 +144,8 @@ impl Input {
         }
     }
 
-    /// Room behind the pending bytes, to read into: some at once, more as more arrives, no more
-    /// than `wanted_bytes` of both where that is soon to be had.
+    /// Room behind the pending bytes, to read into: some at once, more as more arrives, up to
+    /// `wanted_bytes` in all once that is near.
     pub fn grow(&mut self, wanted_bytes: usize, memory: &mut InputMemory<'_>) -> &mut Vec<u8> {
         if self.start > 0 {
             self.buffer.drain(..self.start);

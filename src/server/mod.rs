@@ -13,7 +13,7 @@
 //! | `connection`, `state`, `table` | one client, what it waits for, and those of a worker |
 //! | `service`, `execute` | serving one: bytes in, requests, answers, bytes out |
 //! | `transport`, `memory` | how bytes travel, and where they lie meanwhile |
-//! | `acks`, `parking`, `stillness` | those that wait for replicas, for room, for nothing |
+//! | `acks`, `parking`, `stillness` | those that wait for replicas, those that wait for room, those that stand still |
 //! | `datagrams` | UDP: no connection, and nothing that waits |
 //! | `claims`, `watch` | what a connection has for longer than a request; those that watch |
 //! | `registry` | what `stats` shows of all this |

@@ -10,7 +10,7 @@ use crate::engine::{CertificateTimes, Host, Refresh, WorkerStats};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a connection is doing, in memcached's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct View {
     listener: Arc<str>,
     activity: AtomicU8,
     last_command_seconds: AtomicU32,
-    user: OnceLock<Arc<str>>,
+    user: Mutex<Option<Arc<str>>>,
 }
 
 impl View {
@@ -59,7 +59,7 @@ impl View {
             listener,
             activity: AtomicU8::new(Activity::Read as u8),
             last_command_seconds: AtomicU32::new(now.0),
-            user: OnceLock::new(),
+            user: Mutex::default(),
         }
     }
 
@@ -78,9 +78,13 @@ impl View {
         self.last_command_seconds.store(now.0, Relaxed);
     }
 
-    /// Note whose requests these are; once.
-    pub fn set_user(&self, name: Arc<str>) {
-        let _ = self.user.set(name);
+    /// Note whose requests these are; None if that is not known (any more).
+    pub fn set_user(&self, name: Option<Arc<str>>) {
+        *self.user.lock().unwrap_or_else(PoisonError::into_inner) = name;
+    }
+
+    fn user(&self) -> Option<Arc<str>> {
+        self.user.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn state_name(&self) -> &'static str {
@@ -163,8 +167,8 @@ impl Host for Registry {
                 emit(id, "state", view.state_name());
                 let idle = now.since(SteadySeconds(view.last_command_seconds.load(Relaxed)));
                 emit(id, "secs_since_last_cmd", seconds.format(idle));
-                if let Some(user) = view.user.get() {
-                    emit(id, "user", user);
+                if let Some(user) = view.user() {
+                    emit(id, "user", &user);
                 }
             }
         }

@@ -13,7 +13,7 @@ use super::acks::Holding;
 use super::admission::is_to_admit;
 use super::connection::{Connection, Progress, ReadAhead};
 use super::control::PeerOf;
-use super::execute::{Executor, spoken, tell_of_stranger};
+use super::execute::{Executor, spoken, tell_of_other_protocol};
 use super::memory::{Buffers, InputMemory};
 use super::registry::Activity;
 use super::state::{Event, State};
@@ -269,7 +269,7 @@ impl Service<'_> {
         // Operators may choose.
         let only = self.shared.config.protocol.filter(|_| !connection.is_operator);
         let Some(protocol) = spoken(only, input) else {
-            tell_of_stranger(only);
+            tell_of_other_protocol(only);
             return (input.len(), State::Ending { lingers: true });
         };
         if is_to_admit(self.shared, &connection.principal, protocol, input) {

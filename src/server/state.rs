@@ -1,5 +1,6 @@
 //! A connection's life: what it waits for between two turns, and what leads from one state to the
-//! next. A connection that is served is in the box; where it comes out is its state until then.
+//! next. A connection that is served is in the box; where it comes out is its state until it is
+//! served again.
 //!
 //! ```text
 //!                accepted
@@ -10,9 +11,9 @@
 //!                   v                                                    |
 //!     .--> [ write what was left, read, execute, write ] ----------------'
 //!     |        |         |           |           |           |
-//!     |    its share  no room    not all is   too much    quit, end of input,
-//!     |    of a turn  for a      taken by     is held     or refused for good
-//!     |    is used    request    the client      |           |
+//!     |    more to    no room    not all is   too much    quit, end of input,
+//!     |    be done    for a      taken by     is held     or refused for good
+//!     |        |      request    the client      |           |
 //!     |        |         |           |           |           v
 //!     |        v         v           v           v         Ending, until all is sent
 //!     |     Yielded   Parked      Writing     Holding        |
@@ -22,15 +23,20 @@
 //!     |        |         |           |           |           v                  |
 //!     '--------+---------+-----------+-----------'         Closed <-------------'
 //!                                                            ^
-//!     any of them: the socket fails, or it stands still -----'
+//!     any of them: the socket fails, the server ends, -------'
+//!     or it stands still for too long
 //! ```
 //!
-//! The box is [`Service::serve`]. What execution comes to, [`Executor::run`] says, as a state; what
-//! follows from the answers that are left then, [`State::with_all_sent`] and
-//! [`State::with_unsent`]. By TLS a connection whose answers are all sent may still have records to
-//! send (it is Writing), or hold opened bytes that no socket tells of (it is Yielded). How one that
-//! is Ending ends is said by [`Service::serve`]; who is closed for standing still, by
-//! `stillness.rs`. [`Worker::follow`] sees to it that a connection gets what it waits for.
+//! One that is Ending is served as well, whenever its client takes answers or replicas release
+//! some; it reads nothing more.
+//!
+//! The box is [`Service::serve`]. What execution comes to, [`Executor::run`] says, as a state, and
+//! the service where there is nothing to execute; what follows from the answers that are left then,
+//! [`State::with_all_sent`] and [`State::with_unsent`]. By TLS a connection whose answers are all
+//! sent may still have records to send (it is Writing), or hold opened bytes that no socket tells
+//! of (it is Yielded). How one that is Ending ends, the service says as well; who is closed for
+//! standing still, `stillness.rs`. [`Worker::follow`] sees to it that a connection gets what it
+//! waits for.
 //!
 //! [`Service::serve`]: super::service::Service::serve
 //! [`Executor::run`]: super::execute::Executor::run
@@ -46,9 +52,10 @@ use crate::sys::poll::Interest;
 pub enum State {
     /// The client is to send something: a request, or the rest of one.
     Reading,
-    /// It has had its share of a turn, and goes on in the next one.
+    /// There is more to be done: it has had its share of this turn, or filled its output, or opens
+    /// anew. It goes on in the next turn.
     Yielded,
-    /// Its first request waits for memory to be reclaimed.
+    /// Its first request waits for memory to be reclaimed, or for files to be read.
     Parked,
     /// The client is to take what is pending.
     Writing,
@@ -90,7 +97,7 @@ impl State {
         }
     }
 
-    /// What follows once all answers are sent, for one that goes on.
+    /// What follows once the client has all answers that may be sent.
     #[inline]
     pub fn with_all_sent(self, transport: &Transport) -> State {
         match self {

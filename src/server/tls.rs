@@ -147,7 +147,9 @@ impl Tls {
     pub fn refresh(&self) -> Result<(), TlsError> {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let kinds = Kinds::read(&self.options)?;
-        *self.kinds.write().unwrap_or_else(PoisonError::into_inner) = kinds;
+        // What is forgotten with the old ones is much: it goes when workers can have the new ones.
+        let old = std::mem::replace(&mut *self.kinds.write().unwrap_or_else(PoisonError::into_inner), kinds);
+        drop(old);
         self.read_at_seconds.store(self.clock.steady().0, Relaxed);
         Ok(())
     }

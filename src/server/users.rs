@@ -2,14 +2,15 @@
 //!
 //! The file is memcached's, which is the same for both: a line `user:password` for each. Passwords
 //! are not kept: each user is a MAC over name and password, under a key that this process makes for
-//! itself. So a comparison takes as long for a wrong password as for the right one, whatever they
-//! have in common: what is compared are MACs, all of them, each in constant time.
+//! itself. Whoever offers a name and a password is looked up by their MAC. Nobody outside can tell
+//! what that is, so how long the lookup takes says nothing of any password, however alike; and it
+//! takes as long for many users as for few.
 
 use crate::sys::random::random;
-use hmac::digest::CtOutput;
 use hmac::{Hmac, KeyInit, Mac};
 use rustix::system::uname;
 use sha2::Sha256;
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -78,22 +79,18 @@ pub enum UsersError {
     },
 }
 
-type Code = CtOutput<Hmac<Sha256>>;
-
-struct User {
-    name: Arc<str>,
-    code: Code,
-}
+type Code = [u8; 32];
+type Names = HashMap<Code, Arc<str>>;
 
 /// See the module.
 pub struct Users {
     path: PathBuf,
     means: Means,
-    /// `@` and this host's name. With it stands a user of SASL's in memcached's file who names no
-    /// realm: libsasl adds it.
+    /// `@` and this host's name. A realm is what follows @ in a user's name. Where a client of SASL
+    /// gives none, libsasl adds this host's name, so memcached's file has it there.
     realm: Vec<u8>,
     key: [u8; 32],
-    known: RwLock<Vec<User>>,
+    known: RwLock<Names>,
 }
 
 impl fmt::Debug for Users {
@@ -139,15 +136,14 @@ impl Users {
 
     /// The name of the user of this name and password, if there is one.
     pub fn find(&self, name: &[u8], password: &[u8]) -> Option<Arc<str>> {
+        if name.len() + 1 + password.len() > LINE_BYTES_MAX {
+            return None;
+        }
         let names_realm = self.means == Means::Token || name.contains(&b'@');
         let code = self.code(name, password);
         let in_realm = if names_realm { None } else { Some(self.code(&[name, &self.realm].concat(), password)) };
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        // All of them are compared, whichever it is.
-        known.iter().fold(None, |found, user| {
-            let is_it = (user.code == code) | in_realm.as_ref().is_some_and(|code| user.code == *code);
-            if is_it { Some(user.name.clone()) } else { found }
-        })
+        known.get(&code).or_else(|| known.get(&in_realm?)).cloned()
     }
 
     fn code(&self, name: &[u8], password: &[u8]) -> Code {
@@ -156,11 +152,11 @@ impl Users {
         mac.update(&(name.len() as u64).to_le_bytes());
         mac.update(name);
         mac.update(password);
-        mac.finalize()
+        mac.finalize().into_bytes().into()
     }
 
-    fn read(&self, bytes: &[u8]) -> Result<Vec<User>, UsersError> {
-        let mut users = Vec::new();
+    fn read(&self, bytes: &[u8]) -> Result<Names, UsersError> {
+        let (mut users, mut count) = (Names::new(), 0);
         let too_many = || UsersError::TooMany { path: self.path.clone(), most: self.means.users_max() };
         if bytes.len() as u64 > FILE_BYTES_MAX {
             return Err(too_many());
@@ -184,10 +180,11 @@ impl Users {
             }
             // A carriage return ends a password, as in memcached.
             let password = password[1..].split(|byte| *byte == b'\r').next().unwrap_or_default();
-            if users.len() == self.means.users_max() {
+            count += 1;
+            if count > self.means.users_max() {
                 return Err(too_many());
             }
-            users.push(User { name: String::from_utf8_lossy(name).into(), code: self.code(name, password) });
+            users.insert(self.code(name, password), String::from_utf8_lossy(name).into());
         }
         Ok(users)
     }
@@ -304,7 +301,7 @@ mod tests {
     #[test]
     fn nothing_of_a_user_is_printed() {
         let users = users("somebody:secret").unwrap();
-        let printed = format!("{users:?} {:?}", users.known.read().unwrap()[0].code);
+        let printed = format!("{users:?}");
         assert!(!printed.contains("secret") && !printed.contains("somebody"), "{printed}");
     }
 }

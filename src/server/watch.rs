@@ -47,7 +47,9 @@ impl Worker<'_> {
         watching.retain(|token| {
             let Some(connection) = connections.get_mut(*token) else { return false };
             let Some(watcher) = connection.progress.claims.watcher() else { return false };
-            if connection.state.takes_requests() && !connection.has_sendable() {
+            // Not within an answer, of which the rest comes in later turns.
+            let is_between = connection.progress.resume == 0 && connection.progress.open_get.is_none();
+            if connection.state.takes_requests() && is_between && !connection.has_sendable() {
                 let mut output = connection.output.take().unwrap_or_else(|| service.buffers.take_output());
                 if !output.is_full() {
                     watcher.take(output.bytes(), OUTPUT_BYTES_HIGH);

@@ -208,7 +208,7 @@ impl<'s> Worker<'s> {
                 return dismiss(shared, is_operator);
             };
             shared.registry.insert(*id, socket.as_raw_fd(), view.clone());
-            tell_of_open(shared, &view, socket.as_raw_fd());
+            let (seen, descriptor) = (view.clone(), socket.as_raw_fd());
             let principal = Principal::of_newcomer(shared, is_operator);
             let by = Arrival { is_operator, principal, transport };
             let token = connections.insert(|token| Connection::new(socket, token, view, *now, by));
@@ -217,8 +217,9 @@ impl<'s> Worker<'s> {
                 log::warn!("cannot watch a connection: {error}; raise /proc/sys/fs/epoll/max_user_watches");
                 let connection = connections.remove(token).expect("just inserted");
                 shared.registry.remove(*id, connection.socket.as_raw_fd());
-                dismiss(shared, is_operator);
+                return dismiss(shared, is_operator);
             }
+            tell_of_open(shared, &seen, descriptor);
         });
     }
 
@@ -318,6 +319,9 @@ impl<'s> Worker<'s> {
             return;
         };
         self.tell_of_close(&connection, reason);
+        if connection.progress.claims.watcher().is_some() {
+            self.watching.retain(|watching| *watching != token);
+        }
         self.service.reclaim(&mut connection);
         connection.transport.close(&connection.socket);
         self.service.shared.registry.remove(self.id, connection.socket.as_raw_fd());

@@ -4,6 +4,7 @@
 use super::Tls;
 use crate::engine::Refresh;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Who has asked, and what became of it.
 #[derive(Default)]
@@ -15,7 +16,13 @@ pub(super) struct Asked {
     done: u32,
     outcome: Option<Result<(), String>>,
     is_reading: bool,
+    /// When files were read last.
+    read_at: Option<Instant>,
 }
+
+/// Files are read so often at most: whoever may connect may ask, and with new certificates all
+/// sessions that could be resumed are forgotten.
+const PAUSE: Duration = Duration::from_secs(1);
 
 impl Tls {
     /// Have the files read anew; with the `ticket` of an earlier call, what has become of that.
@@ -34,6 +41,9 @@ impl Tls {
                     }
                     asked.is_reading = true;
                 }
+                if asked.ticket == u32::MAX {
+                    (asked.ticket, asked.done) = (0, 0);
+                }
                 asked.ticket += 1;
                 asked.ticket
             }
@@ -46,21 +56,25 @@ impl Tls {
 
     fn read_while_asked(&self) {
         loop {
-            let ticket = {
+            let (ticket, pause) = {
                 let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
                 if asked.done == asked.ticket {
                     asked.is_reading = false;
                     return;
                 }
-                asked.ticket
+                (asked.ticket, asked.read_at.map_or(Duration::ZERO, |at| PAUSE.saturating_sub(at.elapsed())))
             };
+            if !pause.is_zero() {
+                std::thread::sleep(pause);
+                continue;
+            }
             let outcome = self.refresh().map_err(|error| error.to_string());
             match &outcome {
                 Ok(()) => log::info!("refresh_certs: certificates have been read; new connections have them"),
                 Err(why) => log::warn!("refresh_certs: {why}; the certificates stay"),
             }
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-            (asked.done, asked.outcome) = (ticket, Some(outcome));
+            (asked.done, asked.outcome, asked.read_at) = (ticket, Some(outcome), Some(Instant::now()));
         }
     }
 }

@@ -288,6 +288,8 @@ fn an_order_with_a_reserved_term_begins_that_one_or_none() {
     let words = ctl(&other, &["promote", "--term", "12", "--shards", "2", "--gather", &gather]);
     assert!(words.contains("the primary of term 12-"), "{words}");
     assert_eq!((next.text("shards_primary"), other.text("shards_primary")), ("0-1,3".into(), "2".into()));
+    // By itself, too: it has stopped for that term.
+    ctl_fails(&next, &["promote", "--term", "12", "--shards", "2"], "reserve a later");
 }
 
 /// A cluster grows: the new server takes over what it has nothing of.

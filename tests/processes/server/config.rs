@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// What `--print-config` prints.
 fn printed(arguments: &[&str], variables: &[(&str, &str)]) -> String {
@@ -138,7 +138,11 @@ fn without_a_file_sighup_changes_nothing() {
 #[test]
 fn sighup_does_not_end_who_is_starting() {
     let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-    let mut child = command(&["-l", "127.0.0.1:0", "--replica-of", &nobody.to_string()]).spawn().expect("it starts");
+    // Whoever started the tests may ignore the signal (nohup), and so would the server.
+    let server = command(&["-l", "127.0.0.1:0", "--replica-of", &nobody.to_string()]);
+    let mut child = Command::new("env");
+    child.arg("--default-signal=HUP").arg(server.get_program()).args(server.get_args());
+    let mut child = child.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("env(1) starts it");
     let mut said = BufReader::new(child.stderr.take().expect("a pipe")).lines().map(|line| line.expect("text"));
     assert!(said.any(|line| line.contains("trying again")), "it waits");
     let signal = |signal| rustix::process::kill_process(Pid::from_child(&child), signal).expect("it lives");
