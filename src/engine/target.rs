@@ -103,26 +103,7 @@ impl Call<'_, '_, '_> {
 fn first_key<'r>(request: &Request<'r>) -> NextKey<'r> {
     match request {
         Request::Get(request) => request.keys.next(0),
-        Request::GetOne(request) => NextKey::Key(request.key, 0),
-        Request::Store(request) => NextKey::Key(request.key, 0),
-        Request::Arithmetic(request) => NextKey::Key(request.key, 0),
-        Request::Touch(request) => NextKey::Key(request.key, 0),
-        Request::Delete(request) => NextKey::Key(request.key, 0),
-        Request::Meta(request) => NextKey::Key(request.key, 0),
-        Request::FlushAll { .. }
-        | Request::CacheMemlimit { .. }
-        | Request::Verbosity { .. }
-        | Request::Stats { .. }
-        | Request::Dump(_)
-        | Request::Watch(_)
-        | Request::DebugTime { .. }
-        | Request::Replication(_)
-        | Request::Shutdown { .. }
-        | Request::Wait { .. }
-        | Request::Version(_)
-        | Request::RefreshCertificates(_)
-        | Request::Quit(_)
-        | Request::Noop(_) => NextKey::End,
+        other => other.key().map_or(NextKey::End, |key| NextKey::Key(key, 0)),
     }
 }
 

@@ -251,16 +251,9 @@ impl Engine {
     }
 }
 
-/// The key of a request that has one, and whose lookup is not noted as it is done.
+/// The key of a request whose lookup is not noted as it is done.
 fn key_of<'r>(request: &Request<'r>) -> Option<&'r [u8]> {
-    match request {
-        Request::Store(request) => Some(request.key),
-        Request::Arithmetic(request) => Some(request.key),
-        Request::Touch(request) => Some(request.key),
-        Request::Delete(request) => Some(request.key),
-        Request::Meta(request) => Some(request.key),
-        _ => None,
-    }
+    if let Request::GetOne(_) = request { None } else { request.key() }
 }
 
 fn verb_of(request: &Request<'_>) -> Option<StoreVerb> {

@@ -116,7 +116,35 @@ pub enum DumpedClasses {
     Invalid,
 }
 
-impl Request<'_> {
+impl<'r> Request<'r> {
+    /// Its key; None where it has none, or may have several.
+    #[inline]
+    pub fn key(&self) -> Option<&'r [u8]> {
+        match self {
+            Request::GetOne(request) => Some(request.key),
+            Request::Store(request) => Some(request.key),
+            Request::Arithmetic(request) => Some(request.key),
+            Request::Touch(request) => Some(request.key),
+            Request::Delete(request) => Some(request.key),
+            Request::Meta(request) => Some(request.key),
+            Request::Get(_)
+            | Request::FlushAll { .. }
+            | Request::CacheMemlimit { .. }
+            | Request::Verbosity { .. }
+            | Request::Stats { .. }
+            | Request::Dump(_)
+            | Request::Watch(_)
+            | Request::DebugTime { .. }
+            | Request::Replication(_)
+            | Request::Shutdown { .. }
+            | Request::Wait { .. }
+            | Request::Version(_)
+            | Request::RefreshCertificates(_)
+            | Request::Quit(_)
+            | Request::Noop(_) => None,
+        }
+    }
+
     /// How its client wants to be answered, whatever becomes of it. (Of a refused meta command it
     /// is told even with q.)
     pub fn reply(&self) -> Reply {

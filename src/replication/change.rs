@@ -23,6 +23,7 @@ use super::follow::{Follow, FollowConfig, Following};
 use super::lineage::Discard;
 use super::node::Node;
 use super::order::{Change, Order};
+use super::reached::Holder;
 use super::report::FollowView;
 use super::sealing::{Heir, Settled};
 use super::standing::ServerNumber;
@@ -278,7 +279,7 @@ impl Roles {
     fn follow_at(&mut self, mut config: FollowConfig, sought: Sought, discard: bool) -> Words {
         // Nothing has changed before this succeeds: if that primary cannot be followed, this server
         // keeps its roles.
-        let joined = match config.join() {
+        let joined = match config.join(&Holder::new(&config.primary)) {
             Ok(joined) => joined,
             Err(AttachError::Twin { server, holder }) => {
                 let known = self.followings.iter().position(|one| one.follow().is(&holder));

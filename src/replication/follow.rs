@@ -70,8 +70,6 @@ pub struct FollowConfig {
     pub options: ConnectOptions,
     /// Who this is.
     pub identity: Identity,
-    /// Who has the place at the primary. Each following is another one.
-    pub holder: Arc<Holder>,
     /// Longest pause between two looks where nothing moves; zero spins.
     pub pause_max: Duration,
     /// Silence after which the primary counts as gone.
@@ -96,12 +94,12 @@ impl FollowConfig {
     /// The same, but another primary.
     #[must_use]
     pub fn of(&self, primary: &str) -> FollowConfig {
-        FollowConfig { primary: primary.into(), holder: Holder::new(primary), ..self.clone() }
+        FollowConfig { primary: primary.into(), ..self.clone() }
     }
 
-    /// Be admitted by the primary, as [`join`] says.
-    pub fn join(&self) -> Result<Joined, AttachError> {
-        join(&self.primary, &self.secret, &self.identity, &self.holder)
+    /// Be admitted by the primary, as [`join`] says; the place there is for `holder`.
+    pub fn join(&self, holder: &Arc<Holder>) -> Result<Joined, AttachError> {
+        join(&self.primary, &self.secret, &self.identity, holder)
     }
 
     /// The fabrics of auto.
@@ -122,10 +120,10 @@ fn stay_near(node: Option<u32>, given: &Given) {
 
 /// Be admitted for the first time, trying for `patience`; the welcome says what store to make.
 pub fn first_join(config: &FollowConfig, patience: Duration) -> Result<Joined, AttachError> {
-    let until = Instant::now() + patience;
+    let (until, holder) = (Instant::now() + patience, Holder::new(&config.primary));
     let mut pause = RETRY_PAUSE_MIN;
     loop {
-        match config.join() {
+        match config.join(&holder) {
             Ok(joined) => return Ok(joined),
             // A refusal by the primary is final as a rule. A primary that cannot be reached may
             // come back.
@@ -181,6 +179,8 @@ enum Whom {
 /// What the threads that follow share with the rest of the process.
 pub struct Follow {
     config: FollowConfig,
+    /// Who has the place at the primary.
+    holder: Arc<Holder>,
     standing: Arc<Standing>,
     /// As of the last time that anybody was reached.
     whom: Mutex<Option<Whom>>,
@@ -232,7 +232,7 @@ impl Follow {
 
     /// Whether `holder` is this following.
     pub fn is(&self, holder: &Arc<Holder>) -> bool {
-        Arc::ptr_eq(&self.config.holder, holder)
+        Arc::ptr_eq(&self.holder, holder)
     }
 
     /// Whether it has reached the server that `other` follows, and stands back.
@@ -373,7 +373,7 @@ impl Follow {
     ) -> Result<Infallible, SessionEnd> {
         let admitted = match admitted {
             Some(admitted) => admitted,
-            None => Admitted::from(self.config.join()?),
+            None => Admitted::from(self.config.join(&self.holder)?),
         };
         self.note(Whom::Server(admitted.server()));
         if self.is_stopping() {

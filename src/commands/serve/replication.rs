@@ -16,7 +16,6 @@ use crate::replication::offer::{Offer, OfferConfig, Running};
 use crate::replication::order::{Order, with_port};
 use crate::replication::penalties::SharedPenalties;
 use crate::replication::push::Mode;
-use crate::replication::reached::Holder;
 use crate::replication::report::{ReplicaView, Report};
 use crate::replication::retain::Retain;
 use crate::replication::secret::Secret;
@@ -248,7 +247,6 @@ impl Plan {
             mode: self.mode,
             options: self.options.clone(),
             identity: self.identity.clone(),
-            holder: Holder::new(self.primary.as_deref().unwrap_or_default()),
             pause_max: self.pause_max,
             silence_max: self.silence_max,
             chain: self.chain.clone(),

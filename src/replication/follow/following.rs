@@ -41,11 +41,11 @@ impl Following {
     ) -> std::io::Result<Following> {
         let holder =
             admitted.as_ref().map_or_else(|| Holder::new(&config.primary), |admitted| admitted.holder().clone());
-        let config = FollowConfig { holder, ..config };
         let mode = config.mode.name();
         let view = FollowView { primary: config.primary.clone(), state: "joining", mode, ..FollowView::default() };
         let follow = Arc::new(Follow {
             config,
+            holder,
             standing: Arc::default(),
             whom: Mutex::default(),
             view: Mutex::new(view),
@@ -91,7 +91,7 @@ impl Following {
     /// The same for all, and the thread ends. It may still finish a handshake.
     pub fn stop(&mut self) -> Result<(), StillHeld> {
         self.follow.stopping.store(true, Relaxed);
-        self.follow.config.holder.leave();
+        self.follow.holder.leave();
         self.release(ShardSet::all(SHARDS_MAX))?;
         // What the thread still does needs no wait.
         self.thread = None;
@@ -109,7 +109,7 @@ impl Drop for Following {
     fn drop(&mut self) {
         self.follow.hold.bar(ShardSet::all(SHARDS_MAX));
         self.follow.stopping.store(true, Relaxed);
-        self.follow.config.holder.leave();
+        self.follow.holder.leave();
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             match self.ended.recv_timeout(END_WAIT_MAX) {

@@ -15,7 +15,6 @@ use remora::replication::offer::{Offer, OfferConfig, Running};
 use remora::replication::order::{Change, Order};
 use remora::replication::penalties::SharedPenalties;
 use remora::replication::push::Mode;
-use remora::replication::reached::Holder;
 use remora::replication::report::Report;
 use remora::replication::secret::Secret;
 use remora::replication::standing::Chain;
@@ -51,7 +50,6 @@ pub fn follow_config(primary: SocketAddr) -> FollowConfig {
         mode: Mode::Pull,
         options: ConnectOptions::default(),
         identity: Identity::new([2; 16], "within"),
-        holder: Holder::new("within"),
         pause_max: Duration::from_millis(1),
         silence_max: LONG,
         chain: Arc::new(Chain::new([2; 16])),
