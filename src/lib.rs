@@ -12,6 +12,7 @@
 //! | [`fabric`] | reading another process's memory: verbs, shared memory, TCP, simulated |
 //! | [`engine`] | what each command means, over the store |
 //! | [`replication`] | replicas: admitted, pulling, applying, telling how far they are |
+//! | [`cluster`] | who holds which shard, and who decides: map, locator, a server's duties |
 //! | [`server`] | listeners, workers, connections |
 //! | [`load`] | the load generator: traffic, and answers held against what was written |
 //! | [`commands`] | the subcommands of the binary: wiring only |
@@ -19,6 +20,8 @@
 
 pub mod base;
 // Under loom only what is model-checked is built; the rest needs real sockets and clocks.
+#[cfg(not(loom))]
+pub mod cluster;
 #[cfg(not(loom))]
 pub mod commands;
 #[cfg(not(loom))]

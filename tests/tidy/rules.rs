@@ -30,11 +30,11 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("fabric", &["base", "sys"]),
     ("engine", &["base", "sys", "protocol", "store", "fabric"]),
     ("replication", &["base", "sys", "protocol", "store", "fabric"]),
+    ("cluster", &["base", "sys", "store", "fabric", "replication"]),
     ("server", &["base", "sys", "protocol", "store", "fabric", "engine", "replication"]),
     ("admin", &["base", "sys", "protocol", "store", "fabric", "engine", "replication", "server"]),
     ("load", &["base", "sys", "protocol"]),
-    ("commands", &["base", "sys", "protocol", "store", "fabric", "engine", "replication", "server", "admin", "load"]),
-    ("cluster", &["base", "sys", "protocol", "store", "fabric"]),
+    ("commands", &["base", "sys", "protocol", "store", "fabric", "engine", "replication", "cluster", "server", "admin", "load"]),
 ];
 
 /// Everything that is wrong with one file.

@@ -1,0 +1,57 @@
+//! What a map asks of one server, shard by shard. Pure.
+
+use super::map::{Map, ServerId, Stage, Way};
+
+/// What a server is to be in one shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Duty {
+    /// The primary, in the term of this number, that it is already.
+    Primary {
+        /// Its number.
+        term: u32,
+    },
+    /// The primary in a term that is to begin.
+    Heir {
+        /// Its number.
+        term: u32,
+        /// Who is to stop for it first: whoever of these has more, it has that from there.
+        gather: Vec<ServerId>,
+        /// How.
+        way: Way,
+    },
+    /// A replica of that server.
+    Replica {
+        /// Whom it follows.
+        of: ServerId,
+    },
+    /// A replica that goes on as it is, until somebody is the primary again.
+    Wait,
+    /// It is to have nothing, and to say that this server is the primary.
+    Absent {
+        /// If there is one that is alive.
+        primary: Option<ServerId>,
+    },
+}
+
+/// What the map asks of `server` in `shard`. Nobody is asked for anything whose process is not the
+/// one in the map: the caller has looked.
+pub fn duty(map: &Map, server: ServerId, shard: usize) -> Duty {
+    let place = &map.shards[shard];
+    let primary = place.primary.filter(|primary| map.is_alive(*primary));
+    if let Some(change) = place.change.filter(|change| change.heir == server) {
+        let members = place.members.iter().map(|member| member.server);
+        let old = place.primary.filter(|_| change.way == Way::HandOver);
+        let gather = members.chain(old).filter(|other| *other != server && map.is_alive(*other)).collect();
+        return Duty::Heir { term: change.term, gather, way: change.way };
+    }
+    if primary == Some(server) {
+        return Duty::Primary { term: place.term };
+    }
+    match (place.member(server), primary) {
+        // Who is leaving keeps what it has until it is taken out: it may be asked for it.
+        (Some(member), _) if matches!(member.stage, Stage::Leaving(_)) => Duty::Wait,
+        (Some(_), Some(primary)) => Duty::Replica { of: primary },
+        (Some(_), None) => Duty::Wait,
+        (None, primary) => Duty::Absent { primary },
+    }
+}

@@ -1,0 +1,80 @@
+//! What a server tells a locator of itself.
+
+use super::map::Id;
+use serde::{Deserialize, Serialize};
+
+/// Who a server is: the first thing that it says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Introduction {
+    /// Its name.
+    pub name: String,
+    /// Of this process: the number by which it is known to other servers.
+    pub incarnation: Id,
+    /// The cluster that it takes itself for a part of; None before it has seen a map.
+    pub cluster: Option<Id>,
+    /// The highest version of a map that it has seen; 0: none.
+    pub map_version: u64,
+    /// The highest generation of a locator that it has heard of.
+    pub generation: u64,
+    /// Where clients connect, HOST:PORT.
+    pub clients: String,
+    /// Its replication port, HOST:PORT.
+    pub replication: String,
+    /// What tells one host from another.
+    pub host: String,
+    /// What fails together; may be empty.
+    pub zone: String,
+    /// For items, in MiB.
+    pub memory_mib: u64,
+    /// How many shards its store has.
+    pub shards: usize,
+}
+
+/// What a server has come to: sent with each renewal of its lease.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// It has done what the map of this version asks of it as a primary: it counts the members that
+    /// are listed there, and no others.
+    pub map_version: u64,
+    /// What it has, in groups of shards that stand alike. Shards of which it has nothing are left
+    /// out.
+    pub holdings: Vec<Holding>,
+    /// What it could not do, of what the map asks.
+    pub failures: Vec<Failure>,
+}
+
+/// Shards that stand alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Which, as in 0-127,200.
+    pub shards: String,
+    /// As what.
+    pub role: Role,
+    /// The number of the term to which its log has come.
+    pub term: u32,
+}
+
+/// As what a server has a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It takes writes.
+    Primary,
+    /// It is copying, and not whole.
+    Joining,
+    /// It is whole, and behind.
+    Whole,
+    /// It is whole, and was up to date at its last look.
+    Current,
+}
+
+/// What a server could not do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// In which shards.
+    pub shards: String,
+    /// It was to begin this term; 0: it was to follow.
+    pub term: u32,
+    /// Why, for people.
+    pub words: String,
+}
