@@ -1,0 +1,115 @@
+//! Whom a primary counts where writes wait for replicas: the members that the map lists, but for
+//! those that are leaving.
+//!
+//! **When that is so.** A map's version is confirmed once no write rests any more on somebody whom
+//! this map does not count. Writes may do so where a member is not counted any more, where this
+//! server has become the primary of what others had acknowledged, and where a write is to wait for
+//! more replicas than before. Two things are waited for there. A worker may have counted a member
+//! a moment ago: so what is committed at the *next* look is looked at. And all up to there must be
+//! on as many of the members that are counted now as a write waits for, or on all of them.
+
+use super::step::number_of;
+use crate::base::shards::ShardSet;
+use crate::cluster::map::{Map, ServerId, Stage};
+use crate::replication::board::{Board, BoardView, Members};
+use crate::store::Store;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// See the module.
+pub struct Counting {
+    board: Arc<Board>,
+    view: BoardView,
+    members: Members,
+    /// Of the last map.
+    version: u64,
+    acks: usize,
+    /// Of each shard, how many members are counted.
+    listed: Vec<usize>,
+    /// Where this server was the primary at the last look.
+    own: ShardSet,
+    owed: BTreeMap<usize, Owed>,
+}
+
+/// What is still to come to the members of a shard.
+#[derive(Clone, Copy)]
+struct Owed {
+    /// No map of this version, or of a later one, is confirmed before.
+    since: u64,
+    /// Up to there; None: that is to be looked at.
+    until: Option<u64>,
+}
+
+impl Counting {
+    /// Before the first map: everybody is counted, and nobody writes.
+    pub fn new(board: Arc<Board>) -> Counting {
+        let (view, own) = (BoardView::new(board.clone()), ShardSet::default());
+        let (members, listed, owed) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Counting { board, view, members, version: 0, acks: 0, listed, own, owed }
+    }
+
+    /// Count as this map says; `me` is this server, if it has roles there.
+    pub fn take(&mut self, map: &Map, me: Option<ServerId>) {
+        if map.version == self.version {
+            return;
+        }
+        let (members, acks) = (members_of(map, me), map.policy.acks.into());
+        self.version = map.version;
+        for (number, before) in std::mem::take(&mut self.members) {
+            self.owe(before.without(shards_of(&members, &number)));
+        }
+        if acks > self.acks {
+            self.owe(self.own);
+        }
+        let listed = |shard: usize| members.iter().filter(|(_, shards)| shards.has(shard)).count();
+        self.listed = (0..map.shards.len()).map(listed).collect();
+        self.board.set_members(members.clone());
+        (self.members, self.acks) = (members, acks);
+    }
+
+    fn owe(&mut self, shards: ShardSet) {
+        for shard in shards.iter() {
+            let since = self.owed.get(&shard).map_or(self.version, |owed| owed.since);
+            self.owed.insert(shard, Owed { since, until: None });
+        }
+    }
+
+    /// The version of the last map that is confirmed. `own`: where this server takes writes.
+    pub fn confirmed(&mut self, store: &Store, own: ShardSet) -> u64 {
+        self.owe(own.without(self.own));
+        self.own = own;
+        self.owed.retain(|shard, _| own.has(*shard));
+        if !self.owed.is_empty() && self.acks > 0 {
+            self.view.refresh();
+        }
+        let (view, listed, acks) = (&self.view, &self.listed, self.acks);
+        self.owed.retain(|shard, owed| match owed.until {
+            Some(until) => view.holders(*shard, until) < listed[*shard].min(acks),
+            None => {
+                owed.until = Some(store.shards()[*shard].control().committed());
+                true
+            }
+        });
+        let first = self.owed.values().map(|owed| owed.since.saturating_sub(1)).min();
+        first.map_or(self.version, |first| first.min(self.version))
+    }
+}
+
+/// In which shards each process is counted.
+fn members_of(map: &Map, me: Option<ServerId>) -> Members {
+    let mut members = Members::new();
+    for server in map.servers.iter().filter(|server| Some(server.id) != me) {
+        let counts = |shard: &usize| {
+            let member = map.shards[*shard].member(server.id);
+            member.is_some_and(|member| !matches!(member.stage, Stage::Leaving(_)))
+        };
+        if let Some(number) = server.incarnation.as_deref().and_then(number_of) {
+            members.push((number, (0..map.shards.len()).filter(counts).collect()));
+        }
+    }
+    members
+}
+
+fn shards_of(members: &Members, number: &[u8; 16]) -> ShardSet {
+    members.iter().find(|(known, _)| known == number).map_or(ShardSet::default(), |(_, shards)| *shards)
+}
