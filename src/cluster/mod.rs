@@ -13,8 +13,10 @@
 //! | [`duty`] | what a map asks of one server |
 //! | [`report`] | what a server tells a locator |
 //! | [`assign`] | which server is to have which copies of which shards |
+//! | [`decide`] | what the locator in charge decides: the next map, and why |
 
 pub mod assign;
+pub mod decide;
 pub mod duty;
 pub mod map;
 pub mod report;
