@@ -1,6 +1,6 @@
 //! What a map asks of one server, shard by shard. Pure.
 
-use super::map::{Map, ServerId, Stage, Way};
+use super::map::{Map, Member, ServerId, Stage, Way};
 
 /// What a server is to be in one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,8 @@ pub enum Duty {
         /// Whom it follows.
         of: ServerId,
     },
-    /// A replica that goes on as it is, until somebody is the primary again.
+    /// It takes no writes and follows nobody, and keeps what it has, until somebody is the primary
+    /// again or it is told to go.
     Wait,
     /// It is to have nothing, and to say that this server is the primary.
     Absent {
@@ -37,19 +38,24 @@ pub enum Duty {
 /// one in the map: the caller has looked.
 pub fn duty(map: &Map, server: ServerId, shard: usize) -> Duty {
     let place = &map.shards[shard];
-    let primary = place.primary.filter(|primary| map.is_alive(*primary));
+    let primary = place.primary.filter(|primary| map.is_alive(*primary) && !place.ended);
     if let Some(change) = place.change.filter(|change| change.heir == server) {
-        let members = place.members.iter().map(|member| member.server);
-        let old = place.primary.filter(|_| change.way == Way::HandOver);
-        let gather = members.chain(old).filter(|other| *other != server && map.is_alive(*other)).collect();
+        let has_it = |member: &&Member| !matches!(member.stage, Stage::Gone(_));
+        let members = place.members.iter().filter(has_it).map(|member| member.server);
+        let old = place.primary.filter(|_| change.way == Way::HandOver && !place.ended);
+        let may_have_more = |other: &ServerId| change.way != Way::GoesOn && *other != server && map.is_alive(*other);
+        let gather = members.chain(old).filter(may_have_more).collect();
         return Duty::Heir { term: change.term, gather, way: change.way };
     }
     if primary == Some(server) {
-        return Duty::Primary { term: place.term };
+        // It was away, and somebody else becomes the primary without asking it.
+        let is_passed_over = place.change.is_some_and(|change| change.way != Way::HandOver);
+        return if is_passed_over { Duty::Wait } else { Duty::Primary { term: place.term } };
     }
     match (place.member(server), primary) {
         // Who is leaving keeps what it has until it is taken out: it may be asked for it.
         (Some(member), _) if matches!(member.stage, Stage::Leaving(_)) => Duty::Wait,
+        (Some(member), primary) if matches!(member.stage, Stage::Gone(_)) => Duty::Absent { primary },
         (Some(_), Some(primary)) => Duty::Replica { of: primary },
         (Some(_), None) => Duty::Wait,
         (None, primary) => Duty::Absent { primary },

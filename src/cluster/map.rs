@@ -6,8 +6,11 @@
 //! **One member at a time.** A shard's members are the servers that may hold a replica of it. A
 //! replica is a member before its server is told to follow; a primary counts members alone for
 //! acknowledged writes. A member that is to go is [`Stage::Leaving`] first. The primary stops
-//! counting it when it sees that map. Once it has said so, the member is taken out. So whoever may
-//! hold an acknowledged write is listed.
+//! counting it when it sees that map, and says so once those that stay have what it has
+//! acknowledged. Then the member is taken out. So whoever may hold an acknowledged write is listed.
+//!
+//! **A place belongs to a process.** Where a process has ended, its places are [`Stage::Gone`], and
+//! what it was the primary of is [`Shard::ended`]: a new process of that server has no part in them.
 //!
 //! **A change of primary** is written twice. First with the heir and the number of its term, which
 //! is reserved by that ([`Shard::change`]). Once the heir has reported that it is the primary in
@@ -36,6 +39,16 @@ pub struct Map {
     pub version: u64,
     /// Of the locator that wrote it: rises with each that takes charge.
     pub generation: u64,
+    /// The longest lease that any locator has granted: whoever takes charge waits for it.
+    #[serde(default)]
+    pub longest_lease_ms: u64,
+    /// The number for the next server.
+    #[serde(default)]
+    pub next_server: ServerId,
+    /// A lower K of before, with which acknowledged writes are still to be reckoned, and the
+    /// version of the map that has raised it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acks_before: Option<(u8, u64)>,
     /// What operators want.
     pub policy: Policy,
     /// In the order of their numbers.
@@ -87,6 +100,10 @@ pub struct Server {
     /// The process that has its roles; None where it is dead. A process that is started anew is
     /// another one, and has no roles until it is given some.
     pub incarnation: Option<Id>,
+    /// The process that had its roles, where it is taken for dead without a proof: it has them
+    /// again if it comes back before another process of this server does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Id>,
     /// Where clients connect, HOST:PORT.
     pub clients: String,
     /// Its replication port, HOST:PORT.
@@ -111,6 +128,8 @@ pub enum Wanted {
     Paused,
     /// Its shards go to others.
     Draining,
+    /// It is gone for good: it is taken out of the map once no shard names it.
+    Removed,
 }
 
 /// Who has one shard.
@@ -120,6 +139,13 @@ pub struct Shard {
     pub primary: Option<ServerId>,
     /// The number of the primary's term; 0 before the first. Never falls.
     pub term: u32,
+    /// The highest number that was ever reserved for a term.
+    #[serde(default)]
+    pub reserved: u32,
+    /// The process that was the primary has ended: what runs under the server's name is another
+    /// one, which is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
     /// Who may hold a replica.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<Member>,
@@ -155,6 +181,9 @@ pub enum Stage {
     /// It is to go, since the map of this version. The primary counts it no more once it has seen
     /// that map.
     Leaving(u64),
+    /// The process that held it has ended, which is known since the map of this version. It goes
+    /// as one that is leaving does. Until then it is one of those that may have been counted.
+    Gone(u64),
 }
 
 /// A change of a shard's primary that has begun.
@@ -174,6 +203,8 @@ pub struct Change {
 pub enum Way {
     /// The primary is alive and hands over.
     HandOver,
+    /// The primary was stopped, is alive, and nobody has begun a term since: it has everything.
+    GoesOn,
     /// The primary is dead: from the members that are alive, which are enough of them.
     Gather,
     /// The same, from fewer members than are needed to have all that was acknowledged.
@@ -210,8 +241,18 @@ impl Map {
     /// Of a cluster that is born, without servers. `shards` is a power of two, at most 1,024.
     pub fn born(cluster: Id, shards: usize, policy: Policy) -> Map {
         assert!(shards.is_power_of_two() && shards <= SHARDS_MAX, "checked where it is asked for");
-        let shards = vec![Shard::default(); shards];
-        Map { format: FORMAT, cluster, version: 1, generation: 0, policy, servers: Vec::new(), shards }
+        Map {
+            format: FORMAT,
+            cluster,
+            version: 1,
+            generation: 0,
+            longest_lease_ms: policy.lease_ms,
+            next_server: 1,
+            acks_before: None,
+            policy,
+            servers: Vec::new(),
+            shards: vec![Shard::default(); shards],
+        }
     }
 
     /// Its text.
@@ -305,6 +346,9 @@ impl Shard {
         match self.change {
             Some(change) if change.term <= self.term => {
                 Some(format!("the next term is {}, and the one of now {}", change.term, self.term))
+            }
+            Some(change) if change.term > self.reserved => {
+                Some(format!("the next term is {}, and none above {} is reserved", change.term, self.reserved))
             }
             Some(change) if self.primary == Some(change.heir) && change.way == Way::HandOver => {
                 Some(format!("server {} hands over to itself", change.heir))

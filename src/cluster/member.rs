@@ -24,8 +24,7 @@ pub mod holdings;
 pub mod known;
 pub mod step;
 
-use super::duty::duty;
-use super::map::{Map, Server};
+use super::map::Map;
 use super::report::{Failure, Introduction, Report};
 use crate::base::shards::ShardSet;
 use crate::replication::board::Board;
@@ -42,7 +41,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use step::Step;
+use step::{Place, Step};
 
 /// How often the thread looks what has changed.
 pub const LOOK: Duration = Duration::from_millis(20);
@@ -145,28 +144,21 @@ impl Acting {
             let here = Holdings::of(&self.parts.store, &self.parts.node);
             let mut failures = Vec::new();
             if let Some(map) = &map {
-                let me = map.servers.iter().find(|server| server.incarnation.as_deref() == Some(self.known.own()));
-                self.counting.take(map, me.map(|me| me.id));
-                failures = self.act(map, me, &here);
+                let place = Place::of(map, self.known.own());
+                self.counting.take(map, place.server());
+                failures = self.act(map, place, &here);
             }
-            let map_version = self.counting.confirmed(&self.parts.store, here.primary());
+            let (map_version, unconfirmed) = self.counting.confirm(&self.parts.store, here.primary());
+            let unconfirmed = if unconfirmed.is_empty() { String::new() } else { unconfirmed.to_string() };
             failures.extend(self.failed.iter().map(Failed::told));
-            self.known.set_report(Report { map_version, holdings: here.told(), failures });
+            self.known.set_report(Report { map_version, unconfirmed, holdings: here.told(), failures });
             self.known.rest(LOOK, map.as_ref().map_or(0, |map| map.version));
         }
     }
 
     /// Give the next order, unless one is under way. What the map asks for and no order brings.
-    fn act(&mut self, map: &Map, me: Option<&Server>, here: &Holdings) -> Vec<Failure> {
-        let duties: Vec<_> = (0..map.shards.len())
-            .map(|shard| match me {
-                Some(me) => duty(map, me.id, shard),
-                // Another process has this server's roles, or none has.
-                None => super::duty::Duty::Absent {
-                    primary: map.shards[shard].primary.filter(|primary| map.is_alive(*primary)),
-                },
-            })
-            .collect();
+    fn act(&mut self, map: &Map, place: Place, here: &Holdings) -> Vec<Failure> {
+        let duties: Vec<_> = (0..map.shards.len()).map(|shard| place.duty(map, shard)).collect();
         let plan = step::plan(map, &duties, here, &self.parts.store);
         let is_wanted = |failed: &Failed| plan.steps.contains(&failed.step);
         self.failed.retain(is_wanted);

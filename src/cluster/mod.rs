@@ -13,10 +13,12 @@
 //! | [`duty`] | what a map asks of one server |
 //! | [`report`] | what a server tells a locator |
 //! | [`assign`] | which server is to have which copies of which shards |
+//! | [`decide`] | what the locator in charge decides: the next map, and why |
 //! | [`wire`] | what servers, locators and operators say to one another |
 //! | [`member`] | a server's side: it does what the map asks of it, and reports |
 
 pub mod assign;
+pub mod decide;
 pub mod duty;
 pub mod map;
 pub mod member;

@@ -33,9 +33,13 @@ pub struct Introduction {
 /// What a server has come to: sent with each renewal of its lease.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// It has done what the map of this version asks of it as a primary: it counts the members that
-    /// are listed there, and no others.
+    /// It has done what the map of this version asks of it as a primary. It counts the members that
+    /// are to stay there, and no others. And all that it has acknowledged, or found when its term
+    /// began, is held by K of them, or by all of them where they are fewer.
     pub map_version: u64,
+    /// Shards of which it is the primary and in which that is not so yet; empty: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unconfirmed: String,
     /// What it has, in groups of shards that stand alike. Shards of which it has nothing are left
     /// out.
     pub holdings: Vec<Holding>,
@@ -73,7 +77,7 @@ pub enum Role {
 pub struct Failure {
     /// In which shards.
     pub shards: String,
-    /// It was to begin this term; 0: it was to follow.
+    /// It was to begin this term, has not, and never will; 0: it was to follow.
     pub term: u32,
     /// Why, for people.
     pub words: String,

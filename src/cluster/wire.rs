@@ -148,7 +148,8 @@ mod tests {
     fn every_message_comes_back() {
         let holding = Holding { shards: "0-3".into(), role: Role::Current, term: 4 };
         let failure = Failure { shards: "9".into(), term: 0, words: "no".into() };
-        let report = Report { map_version: 3, holdings: vec![holding], failures: vec![failure] };
+        let report =
+            Report { map_version: 3, unconfirmed: "4".into(), holdings: vec![holding], failures: vec![failure] };
         for message in [
             Message::Introduction(introduction()),
             Message::Report { sent: u64::MAX, report },

@@ -1,8 +1,8 @@
 //! Whom a primary counts where writes wait for replicas: the members that the map lists, but for
 //! those that are leaving.
 //!
-//! **When that is so.** A map's version is confirmed once no write rests any more on somebody whom
-//! this map does not count. Writes may do so where a member is not counted any more, where this
+//! **When that is so.** A shard is confirmed once none of its writes rests any more on somebody whom
+//! the map does not count. Writes may do so where a member is not counted any more, where this
 //! server has become the primary of what others had acknowledged, and where a write is to wait for
 //! more replicas than before. Two things are waited for there. A worker may have counted a member
 //! a moment ago: so what is committed at the *next* look is looked at. And all up to there must be
@@ -28,16 +28,9 @@ pub struct Counting {
     listed: Vec<usize>,
     /// Where this server was the primary at the last look.
     own: ShardSet,
-    owed: BTreeMap<usize, Owed>,
-}
-
-/// What is still to come to the members of a shard.
-#[derive(Clone, Copy)]
-struct Owed {
-    /// No map of this version, or of a later one, is confirmed before.
-    since: u64,
-    /// Up to there; None: that is to be looked at.
-    until: Option<u64>,
+    /// Shards that are not confirmed, and up to where it must be on others; None: that is to be
+    /// looked at.
+    owed: BTreeMap<usize, Option<u64>>,
 }
 
 impl Counting {
@@ -68,14 +61,12 @@ impl Counting {
     }
 
     fn owe(&mut self, shards: ShardSet) {
-        for shard in shards.iter() {
-            let since = self.owed.get(&shard).map_or(self.version, |owed| owed.since);
-            self.owed.insert(shard, Owed { since, until: None });
-        }
+        self.owed.extend(shards.iter().map(|shard| (shard, None)));
     }
 
-    /// The version of the last map that is confirmed. `own`: where this server takes writes.
-    pub fn confirmed(&mut self, store: &Store, own: ShardSet) -> u64 {
+    /// The version of the map that is heeded, and the shards that are not confirmed. `own`: where
+    /// this server takes writes.
+    pub fn confirm(&mut self, store: &Store, own: ShardSet) -> (u64, ShardSet) {
         self.owe(own.without(self.own));
         self.own = own;
         self.owed.retain(|shard, _| own.has(*shard));
@@ -83,15 +74,14 @@ impl Counting {
             self.view.refresh();
         }
         let (view, listed, acks) = (&self.view, &self.listed, self.acks);
-        self.owed.retain(|shard, owed| match owed.until {
+        self.owed.retain(|shard, until| match *until {
             Some(until) => view.holders(*shard, until) < listed[*shard].min(acks),
             None => {
-                owed.until = Some(store.shards()[*shard].control().committed());
+                *until = Some(store.shards()[*shard].control().committed());
                 true
             }
         });
-        let first = self.owed.values().map(|owed| owed.since.saturating_sub(1)).min();
-        first.map_or(self.version, |first| first.min(self.version))
+        (self.version, self.owed.keys().copied().collect())
     }
 }
 
@@ -101,7 +91,7 @@ fn members_of(map: &Map, me: Option<ServerId>) -> Members {
     for server in map.servers.iter().filter(|server| Some(server.id) != me) {
         let counts = |shard: &usize| {
             let member = map.shards[*shard].member(server.id);
-            member.is_some_and(|member| !matches!(member.stage, Stage::Leaving(_)))
+            member.is_some_and(|member| matches!(member.stage, Stage::Joining | Stage::Whole))
         };
         if let Some(number) = server.incarnation.as_deref().and_then(number_of) {
             members.push((number, (0..map.shards.len()).filter(counts).collect()));

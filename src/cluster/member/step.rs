@@ -4,8 +4,8 @@
 use super::group;
 use super::holdings::Holdings;
 use crate::base::shards::ShardSet;
-use crate::cluster::duty::Duty;
-use crate::cluster::map::{Map, ServerId, Way};
+use crate::cluster::duty::{Duty, duty};
+use crate::cluster::map::{Id, Map, Server, ServerId, Way};
 use crate::cluster::report::Failure;
 use crate::replication::order::{Change, Promotion};
 use crate::replication::standing::ServerNumber;
@@ -49,6 +49,54 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What the map asks for and this server cannot come to.
     pub failures: Vec<Failure>,
+}
+
+/// What a map has for a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The roles of this server.
+    Alive(ServerId),
+    /// It is taken for dead, and no other process of that server is there: it may have its roles
+    /// again.
+    Missing(ServerId),
+    /// None: another process has this server's roles, or nobody knows it.
+    Nowhere,
+}
+
+impl Place {
+    /// Of the process with this incarnation.
+    pub fn of(map: &Map, own: &str) -> Place {
+        let find = |is_it: &dyn Fn(&Server) -> bool| map.servers.iter().find(|server| is_it(server));
+        let is_own = |id: &Option<Id>| id.as_deref() == Some(own);
+        if let Some(server) = find(&|server| is_own(&server.incarnation)) {
+            return Place::Alive(server.id);
+        }
+        let missing = find(&|server| server.incarnation.is_none() && is_own(&server.missing));
+        missing.map_or(Place::Nowhere, |server| Place::Missing(server.id))
+    }
+
+    /// The server that it is, if it has roles.
+    pub fn server(self) -> Option<ServerId> {
+        match self {
+            Place::Alive(server) => Some(server),
+            Place::Missing(_) | Place::Nowhere => None,
+        }
+    }
+
+    /// What the map asks of it in a shard.
+    pub fn duty(self, map: &Map, shard: usize) -> Duty {
+        let place = &map.shards[shard];
+        let primary = place.primary.filter(|primary| map.is_alive(*primary) && !place.ended);
+        match self {
+            Place::Alive(server) => duty(map, server, shard),
+            // Nobody else takes these writes yet.
+            Place::Missing(server) if place.primary == Some(server) && place.change.is_none() && !place.ended => {
+                Duty::Primary { term: place.term }
+            }
+            Place::Missing(server) if place.primary == Some(server) || place.member(server).is_some() => Duty::Wait,
+            Place::Missing(_) | Place::Nowhere => Duty::Absent { primary },
+        }
+    }
 }
 
 /// The number of the process with this incarnation.

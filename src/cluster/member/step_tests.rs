@@ -12,6 +12,7 @@ fn server(id: ServerId, is_alive: bool) -> Server {
         id,
         name: format!("s{id}"),
         incarnation: is_alive.then(|| incarnation_of([id as u8; 16])),
+        missing: None,
         clients: format!("host{id}:1"),
         replication: format!("host{id}:2"),
         host: format!("host{id}"),
@@ -24,7 +25,7 @@ fn server(id: ServerId, is_alive: bool) -> Server {
 /// Server 0 is the primary, 1 and 2 are members, 3 has nothing.
 fn map(dead: &[ServerId]) -> Map {
     let members = [1, 2].map(|server| Member { server, stage: Stage::Whole }).to_vec();
-    let shard = Shard { primary: Some(0), term: 2, members, ..Shard::default() };
+    let shard = Shard { primary: Some(0), term: 2, reserved: 9, members, ..Shard::default() };
     Map {
         servers: (0..4).map(|id| server(id, !dead.contains(&id))).collect(),
         shards: vec![shard; SHARDS],
@@ -45,7 +46,9 @@ fn store() -> Store {
 }
 
 fn planned(map: &Map, me: ServerId, here: &Holdings) -> Plan {
-    let duties: Vec<_> = (0..SHARDS).map(|shard| crate::cluster::duty::duty(map, me, shard)).collect();
+    let own = incarnation_of([me as u8; 16]);
+    let place = Place::of(map, &own);
+    let duties: Vec<_> = (0..SHARDS).map(|shard| place.duty(map, shard)).collect();
     plan(map, &duties, here, &store())
 }
 
@@ -147,4 +150,20 @@ fn an_incarnation_is_a_servers_number() {
     for wrong in ["", "0", "+0000000000000000000000000000001", &"0".repeat(33), &"g".repeat(32)] {
         assert_eq!(number_of(wrong), None, "{wrong}");
     }
+}
+
+/// A process that is taken for dead may have its roles again: it keeps what it has until another one
+/// is there, and takes no writes where somebody else is about to.
+#[test]
+fn who_is_missing_keeps_what_it_has_until_its_place_is_taken() {
+    let mut map = map(&[0]);
+    map.servers[0].missing = Some(incarnation_of([0; 16]));
+    let here = Holdings::made(SHARDS, all(), vec![]);
+    assert_eq!(planned(&map, 0, &here), Plan::default());
+    map.shards[1].change = Some(super::super::super::map::Change { heir: 1, term: 3, way: Way::Gather });
+    let close = Step { change: Change::Close, shards: "1".parse().unwrap() };
+    assert_eq!(planned(&map, 0, &here).steps, [close]);
+    map.servers[0].missing = Some(incarnation_of([9; 16]));
+    let empty = Step { change: Change::Empty { clients: None }, shards: all() };
+    assert_eq!(planned(&map, 0, &here).steps, [empty], "another one has been there");
 }

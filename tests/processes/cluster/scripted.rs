@@ -79,6 +79,7 @@ impl Scripted {
             id: id as ServerId,
             name: one.name.clone(),
             incarnation: Some(one.incarnation.clone()),
+            missing: None,
             clients: one.clients.clone(),
             replication: one.replication.clone(),
             host: one.host.clone(),
@@ -93,6 +94,9 @@ impl Scripted {
     /// Say this map to everybody, with the next version.
     pub fn say(&self, map: &mut Map) -> u64 {
         map.version += 1;
+        for shard in &mut map.shards {
+            shard.reserved = shard.reserved.max(shard.change.map_or(0, |change| change.term));
+        }
         map.check().expect("a map that makes sense");
         locked(&self.heard).map = Some(map.clone());
         map.version
@@ -130,7 +134,11 @@ impl Scripted {
     pub fn wait_for_version(&self, name: &str, version: u64) {
         wait_until(&format!("{name} confirms map {version}"), || {
             let report = self.report(name);
-            if report.map_version >= version { Ok(()) } else { Err(format!("{report:?}")) }
+            if report.map_version >= version && report.unconfirmed.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{report:?}"))
+            }
         });
     }
 }

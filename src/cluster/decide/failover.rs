@@ -1,0 +1,270 @@
+//! Who becomes the primary of a shard that has none, and when that is done.
+//!
+//! An acknowledged write is held by the primary and K of the N listed members. So N-K+1 of them, of
+//! whatever choice, have one that holds it. An heir is one that is whole and of the latest term;
+//! before its term begins it stops the listed members that are alive, and takes over what they
+//! have. If fewer are alive than that, the shard waits: for them, for an operator, or as long as
+//! the policy says.
+
+use super::draft::restamp;
+use super::{CHANGE_MS_MAX, Step};
+use crate::cluster::map::{Change, Member, ServerId, Shard, Stage, Wanted, Way};
+use crate::cluster::report::Role;
+
+/// What is to become of a shard without a primary.
+enum Course {
+    /// This one becomes it.
+    Heir(ServerId, Way),
+    /// Nobody has anything that could be waited for.
+    Empty,
+    /// Those that could become it have failed a moment ago.
+    Later,
+    /// Too few of its members are alive.
+    Wait,
+}
+
+impl Step<'_> {
+    /// Heirs that have become primaries are written down as such.
+    pub fn complete(&mut self) {
+        for shard in 0..self.draft.map.shards.len() {
+            let place = &self.draft.map.shards[shard];
+            if let Some(change) = place.change
+                && self.held(change.heir, shard) == Some((Role::Primary, change.term))
+            {
+                self.crown(shard, change);
+            } else if self.memory.terms[shard] > place.term.max(place.reserved) {
+                self.adopt(shard);
+            }
+        }
+        let shards = &self.draft.map.shards;
+        let changes = |shard: usize, term: u32| shards[shard].change.is_some_and(|change| change.term == term);
+        self.memory.changing.retain(|(shard, term), _| changes(*shard, *term));
+        self.clear_acks_before();
+    }
+
+    /// The change is done: the heir is the primary.
+    fn crown(&mut self, shard: usize, change: Change) {
+        let version = self.draft.version;
+        let old = self.draft.map.shards[shard].primary.filter(|old| *old != change.heir);
+        let old_lives = old.is_some_and(|old| self.is_alive(old));
+        let place = &mut self.draft.map.shards[shard];
+        if change.way == Way::Empty {
+            place.members.clear();
+        } else {
+            place.members.retain(|member| member.server != change.heir);
+            // The one of before is one of those that may have what was acknowledged.
+            let stage = match () {
+                () if place.ended => Stage::Gone(version),
+                () if change.way == Way::HandOver && old_lives => Stage::Whole,
+                () => Stage::Leaving(version),
+            };
+            place.members.extend(old.map(|server| Member { server, stage }));
+        }
+        let had_something = place.term > 0;
+        if change.way == Way::Unclean || (change.way == Way::Empty && had_something) {
+            place.unclean_term = change.term;
+        }
+        restamp(place, version);
+        (place.primary, place.term, place.ended, place.change) = (Some(change.heir), change.term, false, None);
+        self.draft.map.acks_before.iter_mut().for_each(|before| before.1 = version);
+        self.memory.failed.retain(|(of, _), _| *of != shard);
+        self.memory.waiting.remove(&shard);
+        self.memory.forced.remove(shard);
+        let words = format!("{} is the primary", self.draft.name(change.heir));
+        self.draft.note(Some(shard), words);
+    }
+
+    /// A server is the primary in a term that no map has reserved: the map is older than what was
+    /// decided (its store was put back), or a primary whose hand-over failed went on in a term of
+    /// its own.
+    fn adopt(&mut self, shard: usize) {
+        let servers: Vec<ServerId> = self.draft.map.servers.iter().map(|server| server.id).collect();
+        let latest = self.memory.terms[shard];
+        let Some(primary) = servers.iter().find(|id| self.held(**id, shard) == Some((Role::Primary, latest))) else {
+            return;
+        };
+        let holders: Vec<ServerId> =
+            servers.iter().filter(|id| *id != primary && self.held(**id, shard).is_some()).copied().collect();
+        let version = self.draft.version;
+        let place = &mut self.draft.map.shards[shard];
+        let old = place.primary.filter(|old| old != primary);
+        let stage = if place.ended { Stage::Gone(version) } else { Stage::Leaving(version) };
+        place.members.retain(|member| member.server != *primary);
+        place.members.extend(old.map(|server| Member { server, stage }));
+        // Whoever has anything may have been a member.
+        for server in holders {
+            if place.member(server).is_none() {
+                place.members.push(Member { server, stage: Stage::Joining });
+            }
+        }
+        restamp(place, version);
+        (place.primary, place.term, place.reserved) = (Some(*primary), latest, latest);
+        (place.ended, place.change) = (false, None);
+        let words = format!("{} is the primary in a term that no map has given", self.draft.name(*primary));
+        self.draft.note(Some(shard), words);
+    }
+
+    /// A K that was raised holds once all primaries have said so.
+    fn clear_acks_before(&mut self) {
+        let Some((_, since)) = self.draft.map.acks_before else { return };
+        let has_confirmed = |(shard, place): (usize, &Shard)| {
+            let says_so = |primary| self.session(primary).is_some_and(|one| one.has_confirmed(shard, since));
+            place.change.is_none() && place.primary.is_none_or(says_so)
+        };
+        if self.draft.map.shards.iter().enumerate().all(has_confirmed) {
+            self.draft.map.acks_before = None;
+        }
+    }
+
+    /// K, as acknowledged writes are to be reckoned with.
+    fn acks(&self) -> usize {
+        let map = &self.draft.map;
+        usize::from(map.acks_before.map_or(map.policy.acks, |(before, _)| before.min(map.policy.acks)).max(1))
+    }
+
+    /// Shards without a primary get one.
+    pub fn fail_over(&mut self) {
+        for shard in 0..self.draft.map.shards.len() {
+            let place = &self.draft.map.shards[shard];
+            let first = place.term + 1;
+            let mut nobody_began = place.reserved == place.term;
+            let why = match (place.change, place.primary) {
+                (Some(change), _) => {
+                    let has_failed =
+                        self.session(change.heir).is_some_and(|one| one.failure(shard, change.term).is_some());
+                    nobody_began = (has_failed && change.term == first) || change.way == Way::GoesOn;
+                    self.why_replaced(shard, change)
+                }
+                (None, None) => Some("nobody has it yet".into()),
+                (None, Some(primary)) => self.why_lost(shard, primary),
+            };
+            let Some(why) = why else {
+                self.memory.waiting.remove(&shard);
+                continue;
+            };
+            match self.course(shard, nobody_began) {
+                Course::Heir(heir, way) => self.begin(shard, heir, way, &why),
+                Course::Empty => {
+                    if let Some(heir) = self.empty_heir(shard) {
+                        self.begin(shard, heir, Way::Empty, &why);
+                    }
+                }
+                Course::Wait => {
+                    self.memory.waiting.entry(shard).or_insert(self.now);
+                }
+                Course::Later => {}
+            }
+        }
+    }
+
+    /// Why an heir is not to be waited for, if so.
+    fn why_replaced(&mut self, shard: usize, change: Change) -> Option<String> {
+        let since = *self.memory.changing.entry((shard, change.term)).or_insert(self.now);
+        let name = self.draft.name(change.heir);
+        let Some(session) = self.session(change.heir) else {
+            return Some(format!("{name}, which was to become the primary, is dead"));
+        };
+        let why = match session.failure(shard, change.term) {
+            Some(words) => format!("{name} could not become the primary: {words}"),
+            None if self.now >= since + CHANGE_MS_MAX => format!("{name} has not become the primary in time"),
+            None => return None,
+        };
+        self.memory.note_failure(shard, change.heir, change.term, self.now);
+        Some(why)
+    }
+
+    /// Why a primary is none any more, if so.
+    fn why_lost(&self, shard: usize, primary: ServerId) -> Option<String> {
+        let place = &self.draft.map.shards[shard];
+        let name = self.draft.name(primary);
+        if place.ended {
+            return Some(format!("the process of {name}, the primary of before, has ended"));
+        }
+        match self.held(primary, shard) {
+            Some((Role::Primary, term)) if term == place.term => None,
+            _ if self.is_alive(primary) => Some(format!("{name} is alive, and has stopped being the primary")),
+            _ if self.is_paused(primary) => None,
+            _ => Some(format!("{name}, the primary of before, is dead")),
+        }
+    }
+
+    fn is_paused(&self, server: ServerId) -> bool {
+        self.draft.map.server(server).is_some_and(|server| server.wanted == Wanted::Paused)
+    }
+
+    fn course(&mut self, shard: usize, nobody_began: bool) -> Course {
+        let place = &self.draft.map.shards[shard];
+        let old = place.primary.filter(|old| !place.ended && self.is_alive(*old));
+        // While its predecessor lives, an heir that takes over counts the other members alone.
+        let but = place.change.filter(|change| change.way == Way::HandOver && old.is_some()).map(|change| change.heir);
+        let listed: Vec<&Member> = place.members.iter().filter(|member| Some(member.server) != but).collect();
+        let is_gone = |member: &Member| matches!(member.stage, Stage::Gone(_));
+        let has_place = |member: &Member| !is_gone(member) && self.is_alive(member.server);
+        let alive = listed.iter().filter(|member| has_place(member)).count();
+        let is_enough = alive >= (listed.len() + 1).saturating_sub(self.acks());
+        let whole = place.members.iter().filter(|one| has_place(one) && self.is_whole(one.server, shard));
+        let old_has_it = old.filter(|old| self.is_whole(*old, shard));
+        let mut able: Vec<ServerId> = whole.map(|member| member.server).chain(old_has_it).collect();
+        if let Some(old) = old_has_it.filter(|_| nobody_began) {
+            return match self.memory.may_try(shard, old, self.now) {
+                true => Course::Heir(old, Way::GoesOn),
+                false => Course::Later,
+            };
+        }
+        let wanted = place.target.first().copied();
+        able.sort_by_key(|server| {
+            let (role, term) = self.held(*server, shard).expect("it is whole");
+            let is_behind = role == Role::Whole;
+            (std::cmp::Reverse(term), Some(*server) != wanted, is_behind)
+        });
+        let heir = able.iter().copied().find(|server| self.memory.may_try(shard, *server, self.now));
+        let may_come_back = |member: &Member| !is_gone(member) && !self.is_alive(member.server);
+        let nobody_has_it = able.is_empty() && old.is_none() && !listed.iter().any(|member| may_come_back(member));
+        match (heir, able.is_empty()) {
+            (Some(heir), _) if is_enough => Course::Heir(heir, Way::Gather),
+            (None, false) if is_enough => Course::Later,
+            _ if nobody_has_it && (place.primary.is_none() || place.ended || listed.is_empty()) => Course::Empty,
+            _ if !self.may_be_unclean(shard) => Course::Wait,
+            (Some(heir), _) => Course::Heir(heir, Way::Unclean),
+            (None, false) => Course::Later,
+            (None, true) => Course::Empty,
+        }
+    }
+
+    /// An operator or the policy has it go on without enough members.
+    fn may_be_unclean(&self, shard: usize) -> bool {
+        let waited = self.memory.waiting.get(&shard).map_or(0, |since| self.now - since);
+        let most = self.draft.map.policy.unclean_after_ms;
+        self.memory.forced.has(shard)
+            || most.is_some_and(|most| self.memory.waiting.contains_key(&shard) && waited >= most)
+    }
+
+    /// Where a shard begins empty.
+    fn empty_heir(&self, shard: usize) -> Option<ServerId> {
+        let map = &self.draft.map;
+        let may = |id: &ServerId| self.is_alive(*id) && self.memory.may_try(shard, *id, self.now);
+        if let Some(first) = map.shards[shard].target.iter().copied().find(may) {
+            return Some(first);
+        }
+        let led = |id: ServerId| map.shards.iter().filter(|shard| shard.primary == Some(id)).count() as u64;
+        let takes = map.servers.iter().filter(|server| server.wanted == Wanted::Serving && may(&server.id));
+        takes.min_by_key(|server| (led(server.id) << 20) / server.memory_mib.max(1)).map(|server| server.id)
+    }
+
+    /// A term is reserved for the heir.
+    pub fn begin(&mut self, shard: usize, heir: ServerId, way: Way, why: &str) {
+        let place = &self.draft.map.shards[shard];
+        let term = place.term.max(place.reserved).max(self.memory.terms[shard]) + 1;
+        self.memory.changing.insert((shard, term), self.now);
+        self.draft.begin_change(shard, Change { heir, term, way });
+        let how = match way {
+            Way::HandOver => "takes over",
+            Way::GoesOn => "goes on as the primary",
+            Way::Gather => "becomes the primary, with all that the other members have",
+            Way::Unclean => "becomes the primary, though members are missing: acknowledged writes may be lost",
+            Way::Empty => "begins empty",
+        };
+        let words = format!("{} {how}: {why}", self.draft.name(heir));
+        self.draft.note(Some(shard), words);
+    }
+}
