@@ -13,8 +13,10 @@
 //! | [`duty`] | what a map asks of one server |
 //! | [`report`] | what a server tells a locator |
 //! | [`assign`] | which server is to have which copies of which shards |
+//! | [`store`] | where the map is kept: a folder, or etcd |
 
 pub mod assign;
 pub mod duty;
 pub mod map;
 pub mod report;
+pub mod store;
