@@ -14,8 +14,10 @@
 //! | [`report`] | what a server tells a locator |
 //! | [`assign`] | which server is to have which copies of which shards |
 //! | [`store`] | where the map is kept: a folder, or etcd |
+//! | [`discovery`] | the map's servers, as clients of ElastiCache ask for them |
 
 pub mod assign;
+pub mod discovery;
 pub mod duty;
 pub mod map;
 pub mod report;
