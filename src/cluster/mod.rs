@@ -16,11 +16,15 @@
 //! | [`decide`] | what the locator in charge decides: the next map, and why |
 //! | [`wire`] | what servers, locators and operators say to one another |
 //! | [`member`] | a server's side: it does what the map asks of it, and reports |
+//! | [`store`] | where the map is kept: a folder, or etcd |
+//! | [`discovery`] | the map's servers, as clients of ElastiCache ask for them |
 
 pub mod assign;
 pub mod decide;
+pub mod discovery;
 pub mod duty;
 pub mod map;
 pub mod member;
 pub mod report;
+pub mod store;
 pub mod wire;
