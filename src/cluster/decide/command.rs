@@ -102,7 +102,10 @@ impl Decisions {
         let server = known(&self.map, name)?;
         let alive = Decisions::with_roles(&self.sessions, &self.map, now);
         let lives = |id: ServerId| id != server.id && alive[usize::from(id)].is_some();
-        let theirs = |shard: &&Shard| shard.primary == Some(server.id);
+        // Its process of now has no part in what an earlier one had.
+        let waits = |shard: &Shard| shard.primary == Some(server.id) && (shard.ended || server.incarnation.is_none());
+        let do_wait = self.map.shards.iter().any(waits);
+        let theirs = |shard: &&Shard| shard.primary == Some(server.id) && (waits(shard) || !do_wait);
         let acks = usize::from(self.map.policy.acks.max(1));
         let has_too_few = |shard: &&Shard| {
             let there = shard.members.iter().filter(|one| !matches!(one.stage, Stage::Gone(_)) && lives(one.server));
@@ -114,9 +117,8 @@ impl Decisions {
             return Err(format!("{name} is the primary of no shard"));
         }
         if !is_dry_run {
-            for incarnation in server.incarnation.iter().chain(&server.missing) {
-                self.memory.ended.insert(incarnation.clone());
-            }
+            let process = if do_wait { &server.missing } else { &server.incarnation };
+            self.memory.ended.extend(process.clone());
             let shards = self.map.shards.iter().enumerate().filter(|(_, shard)| theirs(shard)).map(|(at, _)| at);
             self.memory.forced = self.memory.forced.with(shards.collect());
         }
@@ -232,8 +234,17 @@ fn add_all(draft: &mut Draft, sessions: &HashMap<Id, Session>, now: Millis) -> R
 
 fn drain(draft: &mut Draft, name: &str) -> Result<String, String> {
     let id = known(&draft.map, name)?.id;
-    if !draft.map.servers.iter().any(|other| other.id != id && other.wanted == Wanted::Serving) {
-        return Err(format!("{name} is the last server: nobody could take its shards"));
+    let others = draft.map.servers.iter().filter(|other| other.id != id && other.wanted == Wanted::Serving);
+    let mut hosts: Vec<&str> = others.map(|other| &*other.host).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let needed = usize::from(draft.map.policy.acks) + 1;
+    if hosts.len() < needed {
+        let left = hosts.len();
+        return Err(format!(
+            "without {name}, servers at {left} hosts are left, and {needed} are needed for a write to be acknowledged: \
+             add a server, or change the policy first"
+        ));
     }
     want(draft, name, Wanted::Draining, "gives its shards to others")
 }

@@ -191,43 +191,52 @@ impl Step<'_> {
         self.draft.map.server(server).is_some_and(|server| server.wanted == Wanted::Paused)
     }
 
-    fn course(&mut self, shard: usize, nobody_began: bool) -> Course {
+    fn course(&self, shard: usize, nobody_began: bool) -> Course {
         let place = &self.draft.map.shards[shard];
         let old = place.primary.filter(|old| !place.ended && self.is_alive(*old));
-        // While its predecessor lives, an heir that takes over counts the other members alone.
-        let but = place.change.filter(|change| change.way == Way::HandOver && old.is_some()).map(|change| change.heir);
-        let listed: Vec<&Member> = place.members.iter().filter(|member| Some(member.server) != but).collect();
-        let is_gone = |member: &Member| matches!(member.stage, Stage::Gone(_));
-        let has_place = |member: &Member| !is_gone(member) && self.is_alive(member.server);
-        let alive = listed.iter().filter(|member| has_place(member)).count();
-        let is_enough = alive >= (listed.len() + 1).saturating_sub(self.acks());
-        let whole = place.members.iter().filter(|one| has_place(one) && self.is_whole(one.server, shard));
         let old_has_it = old.filter(|old| self.is_whole(*old, shard));
-        let mut able: Vec<ServerId> = whole.map(|member| member.server).chain(old_has_it).collect();
+        let may_try = |server: &ServerId| self.memory.may_try(shard, *server, self.now);
         if let Some(old) = old_has_it.filter(|_| nobody_began) {
-            return match self.memory.may_try(shard, old, self.now) {
-                true => Course::Heir(old, Way::GoesOn),
-                false => Course::Later,
-            };
+            return if may_try(&old) { Course::Heir(old, Way::GoesOn) } else { Course::Later };
         }
+        // The primary that was to hand over lacks at most what its heir has had acknowledged, by
+        // members other than itself.
+        let heir = place.change.filter(|change| change.way == Way::HandOver).map(|change| change.heir);
+        let only = old_has_it.filter(|_| !self.is_enough(shard, None) && heir.is_some() && self.is_enough(shard, heir));
+        let is_enough = only.is_some() || self.is_enough(shard, None);
+        let whole = place.members.iter().filter(|one| self.has_place(one) && self.is_whole(one.server, shard));
+        let mut able: Vec<ServerId> = whole.map(|member| member.server).chain(old_has_it).collect();
+        able.retain(|server| only.is_none_or(|only| only == *server));
         let wanted = place.target.first().copied();
         able.sort_by_key(|server| {
             let (role, term) = self.held(*server, shard).expect("it is whole");
-            let is_behind = role == Role::Whole;
-            (std::cmp::Reverse(term), Some(*server) != wanted, is_behind)
+            (std::cmp::Reverse(term), Some(*server) != wanted, role == Role::Whole)
         });
-        let heir = able.iter().copied().find(|server| self.memory.may_try(shard, *server, self.now));
-        let may_come_back = |member: &Member| !is_gone(member) && !self.is_alive(member.server);
-        let nobody_has_it = able.is_empty() && old.is_none() && !listed.iter().any(|member| may_come_back(member));
+        let heir = able.iter().copied().find(may_try);
+        let may_come_back = |one: &Member| !matches!(one.stage, Stage::Gone(_)) && !self.is_alive(one.server);
+        let nobody_has_it = able.is_empty() && old.is_none() && !place.members.iter().any(may_come_back);
         match (heir, able.is_empty()) {
             (Some(heir), _) if is_enough => Course::Heir(heir, Way::Gather),
             (None, false) if is_enough => Course::Later,
-            _ if nobody_has_it && (place.primary.is_none() || place.ended || listed.is_empty()) => Course::Empty,
+            _ if nobody_has_it && (place.primary.is_none() || place.ended || place.members.is_empty()) => Course::Empty,
             _ if !self.may_be_unclean(shard) => Course::Wait,
             (Some(heir), _) => Course::Heir(heir, Way::Unclean),
             (None, false) => Course::Later,
             (None, true) => Course::Empty,
         }
+    }
+
+    /// The process that is the member is alive.
+    fn has_place(&self, member: &Member) -> bool {
+        !matches!(member.stage, Stage::Gone(_)) && self.is_alive(member.server)
+    }
+
+    /// So many of the listed members are alive that each K of them have one of these.
+    fn is_enough(&self, shard: usize, but: Option<ServerId>) -> bool {
+        let members = &self.draft.map.shards[shard].members;
+        let listed = || members.iter().filter(|member| Some(member.server) != but);
+        let alive = listed().filter(|member| self.has_place(member)).count();
+        alive >= (listed().count() + 1).saturating_sub(self.acks())
     }
 
     /// An operator or the policy has it go on without enough members.

@@ -65,6 +65,8 @@ struct World {
     forced: Vec<u64>,
     is_calm: bool,
     written: u64,
+    /// The lowest K that was ever wanted.
+    lowest_acks: usize,
 }
 
 impl World {
@@ -80,7 +82,7 @@ impl World {
             copies_at_once: random.u8(1..5),
         };
         let map = Map::born("c".into(), 1 << random.u8(0..4), policy);
-        let shards = map.shards.len();
+        let (shards, map_acks) = (map.shards.len(), map.policy.acks);
         let mut world = World {
             seed,
             now: 0,
@@ -96,6 +98,7 @@ impl World {
             forced: vec![0; shards],
             is_calm: false,
             written: 0,
+            lowest_acks: usize::from(map_acks),
             random,
         };
         for number in 0..world.random.usize(2..7) {
@@ -144,6 +147,7 @@ impl World {
 
     fn tick(&mut self) {
         self.now += TICK_MS;
+        self.lowest_acks = self.lowest_acks.min(usize::from(self.stored.policy.acks));
         while let Some(entry) = self.messages.first_entry().filter(|entry| entry.key().0 <= self.now) {
             let message = entry.remove();
             self.deliver(message);

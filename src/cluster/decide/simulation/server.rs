@@ -135,19 +135,20 @@ impl Process {
             server.incarnation.as_ref() != ours && server.missing.as_ref() != ours
         });
         for (shard, place) in self.places.iter_mut().enumerate() {
-            if let Acts::Primary(term) = place.acts {
-                let stays = id.is_some_and(|id| match duty(map, id, shard) {
-                    Duty::Primary { term: asked } | Duty::Heir { term: asked, .. } => asked == term,
-                    _ => false,
-                });
-                if !stays {
-                    place.acts = Acts::Stopped;
-                }
+            let asked = match id.map(|id| duty(map, id, shard)) {
+                Some(Duty::Primary { term } | Duty::Heir { term, .. }) => term,
+                _ => 0,
+            };
+            if matches!(place.acts, Acts::Primary(term) if term != asked) {
+                place.acts = Acts::Stopped;
+            }
+            if place.succession.as_ref().is_some_and(|work| work.term != asked) {
+                place.succession = None;
             }
             if is_replaced {
                 place.empty();
             } else if id.is_none() {
-                (place.acts, place.succession) = (Acts::Stopped, None);
+                place.acts = Acts::Stopped;
             }
         }
     }

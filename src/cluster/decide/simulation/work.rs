@@ -3,7 +3,7 @@
 use super::ledger::Holders;
 use super::server::{Acts, Succession, pull};
 use super::{Message, World};
-use crate::cluster::map::{Id, ServerId, Way};
+use crate::cluster::map::{Id, Server, ServerId, Stage, Way};
 
 /// An heir that cannot reach somebody gives up after so long.
 const SEALING_MS_MAX: u64 = 1500;
@@ -113,13 +113,22 @@ impl World {
         place.cursors.clear();
         let by = self.processes[process].intro.incarnation.clone();
         let may_lose = self.may_lose(shard, work.way);
+        let acks = self.lowest_acks;
         let (processes, stored) = (&self.processes, &self.stored);
         let holders = |record| {
-            let mut holders = Holders { alive: 0, failed: 0 };
+            let mut holders = Holders { alive: 0, failed: 0, acks };
             for one in processes.iter().filter(|one| one.places[shard].log.contains(&record)) {
                 let server = stored.named(&one.intro.name);
-                let is_alive = server.is_some_and(|server| server.incarnation.as_ref() == Some(&one.intro.incarnation));
-                *(if is_alive && one.is_running { &mut holders.alive } else { &mut holders.failed }) += 1;
+                let is_it = |server: &&Server| server.incarnation.as_ref() == Some(&one.intro.incarnation);
+                let server = server.filter(is_it).filter(|_| one.is_running);
+                let has_place = |server: &Server| {
+                    let member = stored.shards[shard].member(server.id);
+                    member.is_some_and(|member| !matches!(member.stage, Stage::Gone(_)))
+                };
+                match server {
+                    None => holders.failed += 1,
+                    Some(server) => holders.alive += usize::from(has_place(server)),
+                }
             }
             holders
         };
