@@ -3,7 +3,8 @@
 use super::draft::{Draft, names};
 use super::liveness::{Session, describe};
 use super::{Decisions, Memory, Millis, Step};
-use crate::cluster::map::{Id, Map, Policy, Server, ServerId, Shard, Stage, Wanted};
+use crate::base::shards::ShardSet;
+use crate::cluster::map::{Id, Map, Policy, Server, ServerId, Stage, Wanted};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -102,29 +103,28 @@ impl Decisions {
         let server = known(&self.map, name)?;
         let alive = Decisions::with_roles(&self.sessions, &self.map, now);
         let lives = |id: ServerId| id != server.id && alive[usize::from(id)].is_some();
-        // Its process of now has no part in what an earlier one had.
-        let waits = |shard: &Shard| shard.primary == Some(server.id) && (shard.ended || server.incarnation.is_none());
-        let do_wait = self.map.shards.iter().any(waits);
-        let theirs = |shard: &&Shard| shard.primary == Some(server.id) && (waits(shard) || !do_wait);
+        // Shards that wait go on, and nobody is taken for ended but who is missing.
+        let leads = |shard: &usize| self.map.shards[*shard].primary == Some(server.id);
+        let waiting: ShardSet = self.memory.waiting.keys().copied().filter(leads).collect();
+        let shards = if waiting.is_empty() { (0..self.map.shards.len()).filter(leads).collect() } else { waiting };
         let acks = usize::from(self.map.policy.acks.max(1));
-        let has_too_few = |shard: &&Shard| {
-            let there = shard.members.iter().filter(|one| !matches!(one.stage, Stage::Gone(_)) && lives(one.server));
-            there.count() < (shard.members.len() + 1).saturating_sub(acks).max(1)
+        let has_too_few = |shard: &usize| {
+            let members = &self.map.shards[*shard].members;
+            let there = members.iter().filter(|one| !matches!(one.stage, Stage::Gone(_)) && lives(one.server));
+            there.count() < (members.len() + 1).saturating_sub(acks).max(1)
         };
-        let all = self.map.shards.iter().filter(theirs).count();
-        let lossy = self.map.shards.iter().filter(theirs).filter(has_too_few).count();
+        let (all, lossy) = (shards.count(), shards.iter().filter(has_too_few).count());
         if all == 0 {
             return Err(format!("{name} is the primary of no shard"));
         }
         if !is_dry_run {
-            let process = if do_wait { &server.missing } else { &server.incarnation };
+            let process = if waiting.is_empty() { &server.incarnation } else { &server.missing };
             self.memory.ended.extend(process.clone());
-            let shards = self.map.shards.iter().enumerate().filter(|(_, shard)| theirs(shard)).map(|(at, _)| at);
-            self.memory.forced = self.memory.forced.with(shards.collect());
+            self.memory.forced = self.memory.forced.with(shards);
         }
         Ok(format!(
-            "the process of {name} is taken for ended, and its {all} shards get other primaries; in {lossy} of them too \
-             few members are there, so acknowledged writes may be lost"
+            "{name} is not waited for any more: its {all} shards get a primary; in {lossy} of them too few members are \
+             there, so acknowledged writes may be lost"
         ))
     }
 

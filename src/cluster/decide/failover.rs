@@ -10,6 +10,7 @@ use super::draft::restamp;
 use super::{CHANGE_MS_MAX, Step};
 use crate::cluster::map::{Change, Member, ServerId, Shard, Stage, Wanted, Way};
 use crate::cluster::report::Role;
+use std::cmp::Reverse;
 
 /// What is to become of a shard without a primary.
 enum Course {
@@ -204,13 +205,16 @@ impl Step<'_> {
         let heir = place.change.filter(|change| change.way == Way::HandOver).map(|change| change.heir);
         let only = old_has_it.filter(|_| !self.is_enough(shard, None) && heir.is_some() && self.is_enough(shard, heir));
         let is_enough = only.is_some() || self.is_enough(shard, None);
-        let whole = place.members.iter().filter(|one| self.has_place(one) && self.is_whole(one.server, shard));
-        let mut able: Vec<ServerId> = whole.map(|member| member.server).chain(old_has_it).collect();
+        // What is reported may be older than the last write. So whoever is listed and alive is asked,
+        // and fails where it is not whole.
+        let may_be_whole = |one: &&Member| self.has_place(one) && !self.has_nothing(shard, one.server);
+        let mut able: Vec<ServerId> = place.members.iter().filter(may_be_whole).map(|one| one.server).collect();
+        able.extend(old_has_it);
         able.retain(|server| only.is_none_or(|only| only == *server));
         let wanted = place.target.first().copied();
         able.sort_by_key(|server| {
-            let (role, term) = self.held(*server, shard).expect("it is whole");
-            (std::cmp::Reverse(term), Some(*server) != wanted, role == Role::Whole)
+            let (role, term) = self.held(*server, shard).unwrap_or((Role::Joining, 0));
+            (role == Role::Joining, Reverse(term), Some(*server) != wanted, role == Role::Whole)
         });
         let heir = able.iter().copied().find(may_try);
         let may_come_back = |one: &Member| !matches!(one.stage, Stage::Gone(_)) && !self.is_alive(one.server);
@@ -224,6 +228,14 @@ impl Step<'_> {
             (None, false) => Course::Later,
             (None, true) => Course::Empty,
         }
+    }
+
+    /// It was asked to become the primary since this term, could not, and says that it is not
+    /// whole: nobody has counted it.
+    fn has_nothing(&self, shard: usize, server: ServerId) -> bool {
+        let term = self.draft.map.shards[shard].term;
+        let has_failed = self.memory.failed.get(&(shard, server)).is_some_and(|failed| failed.term > term);
+        has_failed && !self.is_whole(server, shard)
     }
 
     /// The process that is the member is alive.

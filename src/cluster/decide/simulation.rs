@@ -206,9 +206,7 @@ impl World {
     /// The locator in charge decides, and writes.
     fn decide(&mut self) {
         if let Some((map, _)) = self.locator.writing.take_if(|(_, done)| *done <= self.now) {
-            check_step(&self.stored, &map);
-            self.stored = map.clone();
-            self.written += 1;
+            self.store(map.clone());
             self.locator.decisions.written(map.clone());
             let map = Arc::new(map);
             for process in 0..self.processes.len() {
@@ -230,13 +228,22 @@ impl World {
         }
     }
 
+    fn store(&mut self, map: Map) {
+        check_step(&self.stored, &map);
+        self.written += 1;
+        for process in &mut self.processes {
+            let ours = Some(&process.intro.incarnation);
+            process.was_dead |= map.servers.iter().any(|server| server.missing.as_ref() == ours);
+        }
+        self.stored = map;
+    }
+
     /// Another locator takes charge. What the one of before was writing may be stored, or not.
     fn replace_locator(&mut self) {
         if let Some((map, _)) = self.locator.writing.take()
             && self.random.bool()
         {
-            check_step(&self.stored, &map);
-            self.stored = map;
+            self.store(map);
         }
         self.generation += 1;
         let decisions = Decisions::new(self.stored.clone(), self.generation, self.now);

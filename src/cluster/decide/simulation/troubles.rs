@@ -170,12 +170,8 @@ impl World {
     /// An operator gives up what the dead had.
     fn force(&mut self, id: ServerId) {
         let Some(server) = self.stored.server(id).cloned() else { return };
-        let waits: Vec<usize> = (0..self.stored.shards.len())
-            .filter(|shard| {
-                let place = &self.stored.shards[*shard];
-                place.primary == Some(id) && (place.ended || server.incarnation.is_none())
-            })
-            .collect();
+        let waiting = self.locator.decisions.memory.waiting.keys().copied();
+        let waits: Vec<usize> = waiting.filter(|shard| self.stored.shards[*shard].primary == Some(id)).collect();
         if !waits.is_empty() {
             waits.iter().for_each(|shard| self.forced[*shard] += 1);
             // Whoever it takes for ended has.
