@@ -42,7 +42,7 @@ pub fn duty(map: &Map, server: ServerId, shard: usize) -> Duty {
     if let Some(change) = place.change.filter(|change| change.heir == server) {
         let has_it = |member: &&Member| !matches!(member.stage, Stage::Gone(_));
         let members = place.members.iter().filter(has_it).map(|member| member.server);
-        let old = place.primary.filter(|_| change.way == Way::HandOver && !place.ended);
+        let old = place.primary.filter(|_| !place.ended);
         let may_have_more = |other: &ServerId| change.way != Way::GoesOn && *other != server && map.is_alive(*other);
         let gather = members.chain(old).filter(may_have_more).collect();
         return Duty::Heir { term: change.term, gather, way: change.way };

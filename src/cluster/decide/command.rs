@@ -3,7 +3,8 @@
 use super::draft::{Draft, names};
 use super::liveness::{Session, describe};
 use super::{Decisions, Memory, Millis, Step};
-use crate::cluster::map::{Id, Map, Policy, Server, ServerId, Shard, Stage, Wanted};
+use crate::base::shards::ShardSet;
+use crate::cluster::map::{Id, Map, Policy, Server, ServerId, Stage, Wanted};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -76,8 +77,7 @@ impl Decisions {
             _ = apply(&mut draft, order, &self.sessions, now);
         }
         let words = apply(&mut draft, &command, &self.sessions, now)?;
-        let mut memory =
-            Memory { dead: self.memory.dead.clone(), terms: self.memory.terms.clone(), ..Memory::default() };
+        let mut memory = Memory { dead: self.memory.dead.clone(), terms: self.memory.terms.clone(), ..Memory::default() };
         let alive = Decisions::with_roles(&self.sessions, &draft.map, now);
         let mut step = Step { now, alive, memory: &mut memory, draft };
         step.plan();
@@ -103,27 +103,28 @@ impl Decisions {
         let server = known(&self.map, name)?;
         let alive = Decisions::with_roles(&self.sessions, &self.map, now);
         let lives = |id: ServerId| id != server.id && alive[usize::from(id)].is_some();
-        let theirs = |shard: &&Shard| shard.primary == Some(server.id);
+        // Shards that wait go on, and nobody is taken for ended but who is missing.
+        let leads = |shard: &usize| self.map.shards[*shard].primary == Some(server.id);
+        let waiting: ShardSet = self.memory.waiting.keys().copied().filter(leads).collect();
+        let shards = if waiting.is_empty() { (0..self.map.shards.len()).filter(leads).collect() } else { waiting };
         let acks = usize::from(self.map.policy.acks.max(1));
-        let has_too_few = |shard: &&Shard| {
-            let there = shard.members.iter().filter(|one| !matches!(one.stage, Stage::Gone(_)) && lives(one.server));
-            there.count() < (shard.members.len() + 1).saturating_sub(acks).max(1)
+        let has_too_few = |shard: &usize| {
+            let members = &self.map.shards[*shard].members;
+            let there = members.iter().filter(|one| !matches!(one.stage, Stage::Gone(_)) && lives(one.server));
+            there.count() < (members.len() + 1).saturating_sub(acks).max(1)
         };
-        let all = self.map.shards.iter().filter(theirs).count();
-        let lossy = self.map.shards.iter().filter(theirs).filter(has_too_few).count();
+        let (all, lossy) = (shards.count(), shards.iter().filter(has_too_few).count());
         if all == 0 {
             return Err(format!("{name} is the primary of no shard"));
         }
         if !is_dry_run {
-            for incarnation in server.incarnation.iter().chain(&server.missing) {
-                self.memory.ended.insert(incarnation.clone());
-            }
-            let shards = self.map.shards.iter().enumerate().filter(|(_, shard)| theirs(shard)).map(|(at, _)| at);
-            self.memory.forced = self.memory.forced.with(shards.collect());
+            let process = if waiting.is_empty() { &server.incarnation } else { &server.missing };
+            self.memory.ended.extend(process.clone());
+            self.memory.forced = self.memory.forced.with(shards);
         }
         Ok(format!(
-            "the process of {name} is taken for ended, and its {all} shards get other primaries; in {lossy} of them too \
-             few members are there, so acknowledged writes may be lost"
+            "{name} is not waited for any more: its {all} shards get a primary; in {lossy} of them too few members are \
+             there, so acknowledged writes may be lost"
         ))
     }
 
@@ -196,8 +197,7 @@ fn add(draft: &mut Draft, name: &str, sessions: &HashMap<Id, Session>, now: Mill
     }
     let of_name = sessions.values().filter(|one| one.intro.name == name && one.is_alive(now));
     let session = of_name.max_by_key(|one| (one.lease_until, &one.intro.incarnation));
-    let intro =
-        session.ok_or_else(|| format!("{name} has not introduced itself: start it with --locators"))?.intro.clone();
+    let intro = session.ok_or_else(|| format!("{name} has not introduced itself: start it with --locators"))?.intro.clone();
     let ids = draft.map.servers.last().map_or(0, |server| server.id);
     let id = draft.map.next_server.max(ids.checked_add(1).ok_or("all numbers of servers are used up")?);
     draft.map.next_server = id.saturating_add(1);
@@ -234,8 +234,17 @@ fn add_all(draft: &mut Draft, sessions: &HashMap<Id, Session>, now: Millis) -> R
 
 fn drain(draft: &mut Draft, name: &str) -> Result<String, String> {
     let id = known(&draft.map, name)?.id;
-    if !draft.map.servers.iter().any(|other| other.id != id && other.wanted == Wanted::Serving) {
-        return Err(format!("{name} is the last server: nobody could take its shards"));
+    let others = draft.map.servers.iter().filter(|other| other.id != id && other.wanted == Wanted::Serving);
+    let mut hosts: Vec<&str> = others.map(|other| &*other.host).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let needed = usize::from(draft.map.policy.acks) + 1;
+    if hosts.len() < needed {
+        let left = hosts.len();
+        return Err(format!(
+            "without {name}, servers at {left} hosts are left, and {needed} are needed for a write to be acknowledged: \
+             add a server, or change the policy first"
+        ));
     }
     want(draft, name, Wanted::Draining, "gives its shards to others")
 }
@@ -266,9 +275,7 @@ fn swap(
     }
     let to = known(&draft.map, new)?;
     if to.wanted != Wanted::Serving || to.incarnation.is_none() || to.id == from {
-        return Err(format!(
-            "{new} cannot take the place of {old}: it is no other server that is alive and has its part"
-        ));
+        return Err(format!("{new} cannot take the place of {old}: it is no other server that is alive and has its part"));
     }
     let (to, host) = (to.id, to.host.clone());
     if draft.map.shards.iter().any(|shard| names(shard, to)) {

@@ -10,6 +10,7 @@ use super::draft::restamp;
 use super::{CHANGE_MS_MAX, Step};
 use crate::cluster::map::{Change, Member, ServerId, Shard, Stage, Wanted, Way};
 use crate::cluster::report::Role;
+use std::cmp::Reverse;
 
 /// What is to become of a shard without a primary.
 enum Course {
@@ -130,8 +131,7 @@ impl Step<'_> {
             let mut nobody_began = place.reserved == place.term;
             let why = match (place.change, place.primary) {
                 (Some(change), _) => {
-                    let has_failed =
-                        self.session(change.heir).is_some_and(|one| one.failure(shard, change.term).is_some());
+                    let has_failed = self.session(change.heir).is_some_and(|one| one.failure(shard, change.term).is_some());
                     nobody_began = (has_failed && change.term == first) || change.way == Way::GoesOn;
                     self.why_replaced(shard, change)
                 }
@@ -192,38 +192,37 @@ impl Step<'_> {
         self.draft.map.server(server).is_some_and(|server| server.wanted == Wanted::Paused)
     }
 
-    fn course(&mut self, shard: usize, nobody_began: bool) -> Course {
+    fn course(&self, shard: usize, nobody_began: bool) -> Course {
         let place = &self.draft.map.shards[shard];
         let old = place.primary.filter(|old| !place.ended && self.is_alive(*old));
-        // While its predecessor lives, an heir that takes over counts the other members alone.
-        let but = place.change.filter(|change| change.way == Way::HandOver && old.is_some()).map(|change| change.heir);
-        let listed: Vec<&Member> = place.members.iter().filter(|member| Some(member.server) != but).collect();
-        let is_gone = |member: &Member| matches!(member.stage, Stage::Gone(_));
-        let has_place = |member: &Member| !is_gone(member) && self.is_alive(member.server);
-        let alive = listed.iter().filter(|member| has_place(member)).count();
-        let is_enough = alive >= (listed.len() + 1).saturating_sub(self.acks());
-        let whole = place.members.iter().filter(|one| has_place(one) && self.is_whole(one.server, shard));
         let old_has_it = old.filter(|old| self.is_whole(*old, shard));
-        let mut able: Vec<ServerId> = whole.map(|member| member.server).chain(old_has_it).collect();
+        let may_try = |server: &ServerId| self.memory.may_try(shard, *server, self.now);
         if let Some(old) = old_has_it.filter(|_| nobody_began) {
-            return match self.memory.may_try(shard, old, self.now) {
-                true => Course::Heir(old, Way::GoesOn),
-                false => Course::Later,
-            };
+            return if may_try(&old) { Course::Heir(old, Way::GoesOn) } else { Course::Later };
         }
+        // The primary that was to hand over lacks at most what its heir has had acknowledged, by
+        // members other than itself.
+        let heir = place.change.filter(|change| change.way == Way::HandOver).map(|change| change.heir);
+        let only = old_has_it.filter(|_| !self.is_enough(shard, None) && heir.is_some() && self.is_enough(shard, heir));
+        let is_enough = only.is_some() || self.is_enough(shard, None);
+        // What is reported may be older than the last write. So whoever is listed and alive is asked,
+        // and fails where it is not whole.
+        let may_be_whole = |one: &&Member| self.has_place(one) && !self.has_nothing(shard, one.server);
+        let mut able: Vec<ServerId> = place.members.iter().filter(may_be_whole).map(|one| one.server).collect();
+        able.extend(old_has_it);
+        able.retain(|server| only.is_none_or(|only| only == *server));
         let wanted = place.target.first().copied();
         able.sort_by_key(|server| {
-            let (role, term) = self.held(*server, shard).expect("it is whole");
-            let is_behind = role == Role::Whole;
-            (std::cmp::Reverse(term), Some(*server) != wanted, is_behind)
+            let (role, term) = self.held(*server, shard).unwrap_or((Role::Joining, 0));
+            (role == Role::Joining, Reverse(term), Some(*server) != wanted, role == Role::Whole)
         });
-        let heir = able.iter().copied().find(|server| self.memory.may_try(shard, *server, self.now));
-        let may_come_back = |member: &Member| !is_gone(member) && !self.is_alive(member.server);
-        let nobody_has_it = able.is_empty() && old.is_none() && !listed.iter().any(|member| may_come_back(member));
+        let heir = able.iter().copied().find(may_try);
+        let may_come_back = |one: &Member| !matches!(one.stage, Stage::Gone(_)) && !self.is_alive(one.server);
+        let nobody_has_it = able.is_empty() && old.is_none() && !place.members.iter().any(may_come_back);
         match (heir, able.is_empty()) {
             (Some(heir), _) if is_enough => Course::Heir(heir, Way::Gather),
             (None, false) if is_enough => Course::Later,
-            _ if nobody_has_it && (place.primary.is_none() || place.ended || listed.is_empty()) => Course::Empty,
+            _ if nobody_has_it && (place.primary.is_none() || place.ended || place.members.is_empty()) => Course::Empty,
             _ if !self.may_be_unclean(shard) => Course::Wait,
             (Some(heir), _) => Course::Heir(heir, Way::Unclean),
             (None, false) => Course::Later,
@@ -231,12 +230,32 @@ impl Step<'_> {
         }
     }
 
+    /// It was asked to become the primary since this term, could not, and says that it is not
+    /// whole: nobody has counted it.
+    fn has_nothing(&self, shard: usize, server: ServerId) -> bool {
+        let term = self.draft.map.shards[shard].term;
+        let has_failed = self.memory.failed.get(&(shard, server)).is_some_and(|failed| failed.term > term);
+        has_failed && !self.is_whole(server, shard)
+    }
+
+    /// The process that is the member is alive.
+    fn has_place(&self, member: &Member) -> bool {
+        !matches!(member.stage, Stage::Gone(_)) && self.is_alive(member.server)
+    }
+
+    /// So many of the listed members are alive that each K of them have one of these.
+    fn is_enough(&self, shard: usize, but: Option<ServerId>) -> bool {
+        let members = &self.draft.map.shards[shard].members;
+        let listed = || members.iter().filter(|member| Some(member.server) != but);
+        let alive = listed().filter(|member| self.has_place(member)).count();
+        alive >= (listed().count() + 1).saturating_sub(self.acks())
+    }
+
     /// An operator or the policy has it go on without enough members.
     fn may_be_unclean(&self, shard: usize) -> bool {
         let waited = self.memory.waiting.get(&shard).map_or(0, |since| self.now - since);
         let most = self.draft.map.policy.unclean_after_ms;
-        self.memory.forced.has(shard)
-            || most.is_some_and(|most| self.memory.waiting.contains_key(&shard) && waited >= most)
+        self.memory.forced.has(shard) || most.is_some_and(|most| self.memory.waiting.contains_key(&shard) && waited >= most)
     }
 
     /// Where a shard begins empty.

@@ -134,17 +134,20 @@ impl Step<'_> {
         (is_whole && is_current && self.memory.may_try(shard, heir, self.now)).then_some(heir)
     }
 
-    /// Somebody who is not to have the shard, once all that are to have it do.
+    /// Somebody who is not to have the shard, once all that are to have it do. K never falls by
+    /// that.
     fn surplus(&self, shard: usize) -> Option<ServerId> {
-        let place = &self.draft.map.shards[shard];
-        let has_it = |id: &ServerId| {
-            let is_member = place.member(*id).is_some_and(|member| member.stage == Stage::Whole);
-            place.primary == Some(*id) || (is_member && self.is_alive(*id))
+        let map = &self.draft.map;
+        let place = &map.shards[shard];
+        let is_replica = |id: &ServerId| {
+            place.member(*id).is_some_and(|member| member.stage == Stage::Whole) && self.is_alive(*id)
         };
-        let is_done = !place.target.is_empty()
-            && place.target.iter().all(has_it)
-            && place.primary == place.target.first().copied();
+        let (first, others) = place.target.split_first()?;
+        let is_done = place.primary == Some(*first) && others.iter().all(is_replica);
+        if !is_done || others.len() < usize::from(map.policy.acks) {
+            return None;
+        }
         let is_over = |member: &&Member| stays(member) && !place.target.contains(&member.server);
-        place.members.iter().filter(|_| is_done).find(is_over).map(|member| member.server)
+        place.members.iter().find(is_over).map(|member| member.server)
     }
 }

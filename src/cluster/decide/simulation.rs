@@ -65,6 +65,8 @@ struct World {
     forced: Vec<u64>,
     is_calm: bool,
     written: u64,
+    /// The lowest K that was ever wanted.
+    lowest_acks: usize,
 }
 
 impl World {
@@ -80,7 +82,7 @@ impl World {
             copies_at_once: random.u8(1..5),
         };
         let map = Map::born("c".into(), 1 << random.u8(0..4), policy);
-        let shards = map.shards.len();
+        let (shards, map_acks) = (map.shards.len(), map.policy.acks);
         let mut world = World {
             seed,
             now: 0,
@@ -96,6 +98,7 @@ impl World {
             forced: vec![0; shards],
             is_calm: false,
             written: 0,
+            lowest_acks: usize::from(map_acks),
             random,
         };
         for number in 0..world.random.usize(2..7) {
@@ -144,6 +147,7 @@ impl World {
 
     fn tick(&mut self) {
         self.now += TICK_MS;
+        self.lowest_acks = self.lowest_acks.min(usize::from(self.stored.policy.acks));
         while let Some(entry) = self.messages.first_entry().filter(|entry| entry.key().0 <= self.now) {
             let message = entry.remove();
             self.deliver(message);
@@ -202,9 +206,7 @@ impl World {
     /// The locator in charge decides, and writes.
     fn decide(&mut self) {
         if let Some((map, _)) = self.locator.writing.take_if(|(_, done)| *done <= self.now) {
-            check_step(&self.stored, &map);
-            self.stored = map.clone();
-            self.written += 1;
+            self.store(map.clone());
             self.locator.decisions.written(map.clone());
             let map = Arc::new(map);
             for process in 0..self.processes.len() {
@@ -226,13 +228,22 @@ impl World {
         }
     }
 
+    fn store(&mut self, map: Map) {
+        check_step(&self.stored, &map);
+        self.written += 1;
+        for process in &mut self.processes {
+            let ours = Some(&process.intro.incarnation);
+            process.was_dead |= map.servers.iter().any(|server| server.missing.as_ref() == ours);
+        }
+        self.stored = map;
+    }
+
     /// Another locator takes charge. What the one of before was writing may be stored, or not.
     fn replace_locator(&mut self) {
         if let Some((map, _)) = self.locator.writing.take()
             && self.random.bool()
         {
-            check_step(&self.stored, &map);
-            self.stored = map;
+            self.store(map);
         }
         self.generation += 1;
         let decisions = Decisions::new(self.stored.clone(), self.generation, self.now);
@@ -241,8 +252,7 @@ impl World {
 
     /// Who is sure of its roles is the only one that has them.
     fn check_leases(&self) {
-        for process in self.processes.iter().filter(|process| process.acts(self.now) && process.lease_until > self.now)
-        {
+        for process in self.processes.iter().filter(|process| process.acts(self.now) && process.lease_until > self.now) {
             for (shard, place) in process.places.iter().enumerate() {
                 if let Acts::Primary(term) = place.acts {
                     self.ledger.sure(shard, term, &process.intro.incarnation);
@@ -278,11 +288,7 @@ impl World {
             let is_still = self.is_well() && self.stored.version == version;
             (still, version) = (if is_still { still + TICK_MS } else { 0 }, self.stored.version);
             if self.now > calm + CALM_MS {
-                panic!(
-                    "5, 7: not well after {CALM_MS} ms: {:#?}\n{}",
-                    self.locator.decisions.status(self.now),
-                    self.stored.to_text()
-                );
+                panic!("5, 7: not well after {CALM_MS} ms: {:#?}\n{}", self.locator.decisions.status(self.now), self.stored.to_text());
             }
         }
         self.check_balance();

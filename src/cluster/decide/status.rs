@@ -4,6 +4,7 @@ use super::draft::stays;
 use super::{Decisions, Millis};
 use crate::base::shards::ShardSet;
 use crate::cluster::map::{Map, Shard, Stage, Wanted};
+use crate::cluster::report::Role;
 use serde::{Deserialize, Serialize};
 
 /// The cluster, as the locator in charge sees it.
@@ -53,7 +54,7 @@ pub struct ShardsStatus {
     pub all: usize,
     /// With fewer than K members that are whole and alive.
     pub below_acks: usize,
-    /// Without a primary that is alive.
+    /// Without a primary that is alive and says so.
     pub without_primary: usize,
     /// Without one, because too few of their members are alive.
     pub waiting: usize,
@@ -96,7 +97,11 @@ impl Decisions {
         for (number, shard) in self.map.shards.iter().enumerate() {
             let counts = &mut status.shards;
             let whole = shard.members.iter().filter(|one| one.stage == Stage::Whole && is_alive(one.server)).count();
-            let has_primary = shard.primary.is_some_and(|primary| is_alive(primary) && !shard.ended);
+            let says_so = |primary: u16| {
+                let session = alive[usize::from(primary)];
+                session.is_some_and(|session| session.held(number) == Some((Role::Primary, shard.term)))
+            };
+            let has_primary = !shard.ended && shard.primary.is_some_and(says_so);
             counts.below_acks += usize::from(whole < usize::from(self.map.policy.acks));
             counts.without_primary += usize::from(!has_primary);
             counts.waiting += usize::from(!has_primary && self.memory.waiting.contains_key(&number));
@@ -166,8 +171,9 @@ fn warnings(map: &Map) -> Vec<String> {
     }
     let has_zones = serving.windows(2).any(|pair| pair[0].zone != pair[1].zone);
     let zone = |id: &u16| map.server(*id).map_or("", |server| &server.zone);
-    let is_in_one_zone =
-        |shard: &&Shard| shard.target.len() > 1 && shard.target.iter().all(|id| zone(id) == zone(&shard.target[0]));
+    let is_in_one_zone = |shard: &&Shard| {
+        shard.target.len() > 1 && shard.target.iter().all(|id| zone(id) == zone(&shard.target[0]))
+    };
     let in_one_zone = map.shards.iter().filter(is_in_one_zone).count();
     if has_zones && in_one_zone > 0 {
         warnings.push(format!("{in_one_zone} shards have all their copies in one zone"));

@@ -43,6 +43,8 @@ pub struct Holders {
     pub alive: usize,
     /// Those that had it, and have failed.
     pub failed: usize,
+    /// The lowest K that an operator has wanted.
+    pub acks: usize,
 }
 
 impl Ledger {
@@ -65,8 +67,8 @@ impl Ledger {
             if one.record.0 >= term || log.contains(&one.record) {
                 return true;
             }
-            let Holders { alive, failed } = holders(one.record);
-            let is_excused = may_lose || (way == Way::Empty && alive == 0 && failed > one.acks);
+            let Holders { alive, failed, acks } = holders(one.record);
+            let is_excused = may_lose || (way == Way::Empty && alive == 0 && failed > acks.min(one.acks));
             assert!(
                 is_excused,
                 "1: {:?} of shard {shard} was acknowledged by {}, and is lost in term {term} ({way:?}): {alive} have it, \
@@ -102,7 +104,7 @@ impl Ledger {
     pub fn sure(&self, shard: usize, term: u32, by: &Id) {
         let Some((begun, _)) = self.shards.get(&shard) else { return };
         if let Some(later) = begun.iter().find(|later| later.term > term && later.by != *by) {
-            panic!("4: {by} is sure of shard {shard} in term {term}, and {} has begun term {}", later.by, later.term);
+            panic!("4: {by} is sure of shard {shard} in term {term}, and {} has begun term {}", later.by, later.term)
         }
     }
 }

@@ -38,9 +38,13 @@ pub struct Succession {
 #[derive(Debug, Clone)]
 pub struct Place {
     pub log: Vec<Record>,
+    /// What it had, and was told to give up.
+    pub given_up: Vec<Record>,
     pub acts: Acts,
     /// It acknowledges nobody of a lower term.
     pub promised: u32,
+    /// The latest term that it has begun.
+    pub begun: u32,
     pub is_whole: bool,
     pub is_current: bool,
     /// It is whole from here on.
@@ -57,8 +61,10 @@ impl Place {
     fn new() -> Place {
         Place {
             log: Vec::new(),
+            given_up: Vec::new(),
             acts: Acts::Stopped,
             promised: 0,
+            begun: 0,
             is_whole: false,
             is_current: false,
             owes: 0,
@@ -73,9 +79,10 @@ impl Place {
         self.log.last().map_or(0, |record| record.0)
     }
 
-    fn empty(&mut self) {
-        let promised = self.promised;
-        *self = Place { promised, ..Place::new() };
+    pub fn empty(&mut self) {
+        self.given_up.append(&mut self.log);
+        let (promised, given_up) = (self.promised, std::mem::take(&mut self.given_up));
+        *self = Place { promised, given_up, ..Place::new() };
     }
 }
 
@@ -92,6 +99,8 @@ pub struct Process {
     pub map: Option<Arc<Map>>,
     pub generation: u64,
     pub lease_until: u64,
+    /// It was taken for dead at some time.
+    pub was_dead: bool,
     pub reports_at: u64,
     pub places: Vec<Place>,
 }
@@ -108,6 +117,7 @@ impl Process {
             map: None,
             generation: 0,
             lease_until: 0,
+            was_dead: false,
             reports_at: now,
         }
     }
@@ -135,19 +145,20 @@ impl Process {
             server.incarnation.as_ref() != ours && server.missing.as_ref() != ours
         });
         for (shard, place) in self.places.iter_mut().enumerate() {
-            if let Acts::Primary(term) = place.acts {
-                let stays = id.is_some_and(|id| match duty(map, id, shard) {
-                    Duty::Primary { term: asked } | Duty::Heir { term: asked, .. } => asked == term,
-                    _ => false,
-                });
-                if !stays {
-                    place.acts = Acts::Stopped;
-                }
+            let asked = match id.map(|id| duty(map, id, shard)) {
+                Some(Duty::Primary { term } | Duty::Heir { term, .. }) => term,
+                _ => 0,
+            };
+            if matches!(place.acts, Acts::Primary(term) if term != asked) {
+                place.acts = Acts::Stopped;
+            }
+            if place.succession.as_ref().is_some_and(|work| work.term != asked) {
+                place.succession = None;
             }
             if is_replaced {
                 place.empty();
             } else if id.is_none() {
-                (place.acts, place.succession) = (Acts::Stopped, None);
+                place.acts = Acts::Stopped;
             }
         }
     }
@@ -165,6 +176,11 @@ impl Process {
             Duty::Heir { term, gather, way } => {
                 let is_done = place.acts == Acts::Primary(term) || place.failure == Some(term);
                 if is_done || place.succession.as_ref().is_some_and(|one| one.term == term) {
+                    return;
+                }
+                if place.begun == term && place.promised == term {
+                    // It had to stop for a while, and for nobody.
+                    place.acts = Acts::Primary(term);
                     return;
                 }
                 if place.promised > term || (!place.is_whole && !matches!(way, Way::Empty | Way::Unclean)) {
@@ -197,8 +213,7 @@ impl Process {
     pub fn counts(&self, shard: usize) -> Vec<Id> {
         let Some(map) = &self.map else { return Vec::new() };
         let own = self.id();
-        let stays =
-            |member: &&Member| matches!(member.stage, Stage::Joining | Stage::Whole) && Some(member.server) != own;
+        let stays = |member: &&Member| matches!(member.stage, Stage::Joining | Stage::Whole) && Some(member.server) != own;
         let process = |member: &Member| {
             // Who is dead is one of them all the same.
             map.server(member.server).and_then(|server| server.incarnation.clone()).unwrap_or_default()

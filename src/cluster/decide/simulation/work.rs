@@ -3,7 +3,7 @@
 use super::ledger::Holders;
 use super::server::{Acts, Succession, pull};
 use super::{Message, World};
-use crate::cluster::map::{Id, ServerId, Way};
+use crate::cluster::map::{Id, Server, ServerId, Stage, Way};
 
 /// An heir that cannot reach somebody gives up after so long.
 const SEALING_MS_MAX: u64 = 1500;
@@ -90,7 +90,8 @@ impl World {
             return self.fail(process, shard, work.term);
         }
         if work.way == Way::Empty {
-            place.log.clear();
+            place.empty();
+            place.promised = work.term;
         } else {
             let whole = work.sealed.values().filter(|(_, _, is_whole)| *is_whole);
             let most = whole.max_by_key(|(term, log, _)| (*term, log.len()));
@@ -109,17 +110,26 @@ impl World {
         let before = place.log.clone();
         place.log.push(begins);
         (place.acts, place.is_whole, place.is_current) = (Acts::Primary(work.term), true, true);
+        place.begun = work.term;
         (place.succession, place.failure, place.released) = (None, None, place.log.len());
         place.cursors.clear();
         let by = self.processes[process].intro.incarnation.clone();
         let may_lose = self.may_lose(shard, work.way);
+        let acks = self.lowest_acks;
         let (processes, stored) = (&self.processes, &self.stored);
         let holders = |record| {
-            let mut holders = Holders { alive: 0, failed: 0 };
-            for one in processes.iter().filter(|one| one.places[shard].log.contains(&record)) {
-                let server = stored.named(&one.intro.name);
-                let is_alive = server.is_some_and(|server| server.incarnation.as_ref() == Some(&one.intro.incarnation));
-                *(if is_alive && one.is_running { &mut holders.alive } else { &mut holders.failed }) += 1;
+            let mut holders = Holders { alive: 0, failed: 0, acks };
+            for one in processes {
+                let (place, server) = (&one.places[shard], stored.named(&one.intro.name));
+                let is_it = |server: &&Server| server.incarnation.as_ref() == Some(&one.intro.incarnation);
+                let member = server.filter(is_it).and_then(|server| stored.shards[shard].member(server.id));
+                let is_member = member.is_some_and(|member| !matches!(member.stage, Stage::Gone(_)));
+                let has_it = place.log.contains(&record);
+                if has_it && one.is_running && is_member {
+                    holders.alive += 1;
+                } else if (has_it || place.given_up.contains(&record)) && (!one.is_running || one.was_dead) {
+                    holders.failed += 1;
+                }
             }
             holders
         };
