@@ -9,12 +9,12 @@
 
 mod access;
 mod args;
-mod cluster;
+pub mod cluster;
 mod config;
 mod ending;
 mod file;
 mod listeners;
-mod logger;
+pub mod logger;
 mod options;
 mod pidfile;
 mod reload;

@@ -1,5 +1,9 @@
 //! Clusters as processes: servers that do what a map says.
 
+#[path = "../support/etcd.rs"]
+#[allow(dead_code)] // a part of it is used here
+mod etcd;
+mod life;
 mod member;
 mod scripted;
 

@@ -131,7 +131,8 @@ impl Step<'_> {
             let mut nobody_began = place.reserved == place.term;
             let why = match (place.change, place.primary) {
                 (Some(change), _) => {
-                    let has_failed = self.session(change.heir).is_some_and(|one| one.failure(shard, change.term).is_some());
+                    let has_failed =
+                        self.session(change.heir).is_some_and(|one| one.failure(shard, change.term).is_some());
                     nobody_began = (has_failed && change.term == first) || change.way == Way::GoesOn;
                     self.why_replaced(shard, change)
                 }
@@ -255,7 +256,8 @@ impl Step<'_> {
     fn may_be_unclean(&self, shard: usize) -> bool {
         let waited = self.memory.waiting.get(&shard).map_or(0, |since| self.now - since);
         let most = self.draft.map.policy.unclean_after_ms;
-        self.memory.forced.has(shard) || most.is_some_and(|most| self.memory.waiting.contains_key(&shard) && waited >= most)
+        self.memory.forced.has(shard)
+            || most.is_some_and(|most| self.memory.waiting.contains_key(&shard) && waited >= most)
     }
 
     /// Where a shard begins empty.

@@ -1,8 +1,8 @@
 //! Whom a primary counts where writes wait for replicas: the members that the map lists, but for
 //! those that are leaving.
 //!
-//! **When that is so.** A shard is confirmed once none of its writes rests any more on somebody whom
-//! the map does not count. Writes may do so where a member is not counted any more, where this
+//! **When that is so.** A shard is confirmed once none of its writes rests any more on somebody
+//! whom the map does not count. Writes may do so where a member is not counted any more, where this
 //! server has become the primary of what others had acknowledged, and where a write is to wait for
 //! more replicas than before. Two things are waited for there. A worker may have counted a member
 //! a moment ago: so what is committed at the *next* look is looked at. And all up to there must be

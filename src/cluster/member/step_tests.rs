@@ -152,8 +152,8 @@ fn an_incarnation_is_a_servers_number() {
     }
 }
 
-/// A process that is taken for dead may have its roles again: it keeps what it has until another one
-/// is there, and takes no writes where somebody else is about to.
+/// A process that is taken for dead may have its roles again: it keeps what it has until another
+/// one is there, and takes no writes where somebody else is about to.
 #[test]
 fn who_is_missing_keeps_what_it_has_until_its_place_is_taken() {
     let mut map = map(&[0]);

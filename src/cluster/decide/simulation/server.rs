@@ -213,7 +213,8 @@ impl Process {
     pub fn counts(&self, shard: usize) -> Vec<Id> {
         let Some(map) = &self.map else { return Vec::new() };
         let own = self.id();
-        let stays = |member: &&Member| matches!(member.stage, Stage::Joining | Stage::Whole) && Some(member.server) != own;
+        let stays =
+            |member: &&Member| matches!(member.stage, Stage::Joining | Stage::Whole) && Some(member.server) != own;
         let process = |member: &Member| {
             // Who is dead is one of them all the same.
             map.server(member.server).and_then(|server| server.incarnation.clone()).unwrap_or_default()
