@@ -190,7 +190,7 @@ pub fn open(place: &str) -> Result<Box<dyn MapStore>, StoreError> {
         return Err(wrong("an address is HOST:PORT"));
     }
     let prefix = if prefix == "/" { etcd::PREFIX } else { prefix };
-    Ok(Box::new(Etcd::new(endpoints, prefix)))
+    Ok(Box::new(Etcd::new(endpoints, prefix, LEASE_SECONDS)))
 }
 
 #[cfg(test)]

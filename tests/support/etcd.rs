@@ -108,6 +108,19 @@ impl Etcd {
     /// It does nothing any more, and keeps its connections.
     pub fn stop(&self) {
         self.signal(Signal::STOP);
+        // A thread that runs goes on for a moment.
+        let until = Instant::now() + START_MAX;
+        while !self.stands_still() {
+            assert!(Instant::now() < until, "etcd does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether each of its threads is stopped, as their lines in /proc say behind the name.
+    fn stands_still(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("our child");
+        let stat = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        tasks.map_while(Result::ok).map(stat).all(|stat| stat.contains(") T "))
     }
 
     /// Undoes [`Etcd::stop`].

@@ -14,7 +14,7 @@
 mod http;
 mod wire;
 
-use super::{CALL_MAX, LEASE_SECONDS, Lead, MapStore, STORED_BYTES_MAX, StoreError, Stored, Swapped};
+use super::{CALL_MAX, Lead, MapStore, STORED_BYTES_MAX, StoreError, Stored, Swapped};
 use http::Connection;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -38,6 +38,7 @@ pub struct Etcd {
     at: usize,
     connection: Option<Connection>,
     keys: Keys,
+    lease_seconds: u64,
     charge: Option<Charge>,
 }
 
@@ -83,8 +84,9 @@ struct Asked<A> {
 }
 
 impl Etcd {
-    /// At these addresses, HOST:PORT. Nothing is connected yet.
-    pub fn new(endpoints: Vec<String>, prefix: &str) -> Etcd {
+    /// At these addresses, HOST:PORT. Who is in charge by it and does not say so again for
+    /// `lease_seconds` is in charge no more. Nothing is connected yet.
+    pub fn new(endpoints: Vec<String>, prefix: &str, lease_seconds: u64) -> Etcd {
         assert!(!endpoints.is_empty(), "checked where they are read");
         let key = |name| wire::base64(format!("{prefix}{name}").as_bytes());
         Etcd {
@@ -92,6 +94,7 @@ impl Etcd {
             at: 0,
             connection: None,
             keys: Keys { map: key("map"), leader: key("leader"), generation: key("generation") },
+            lease_seconds,
             charge: None,
         }
     }
@@ -196,7 +199,7 @@ impl Etcd {
             }
             let before = self.get(&self.keys.generation.clone(), until)?;
             let generation = before.as_ref().map_or(Ok(0), |one| self.number(one))? + 1;
-            let grant = json!({ "TTL": LEASE_SECONDS.to_string() });
+            let grant = json!({ "TTL": self.lease_seconds.to_string() });
             let lease = self.call::<wire::Lease>("/v3/lease/grant", &grant, until)?.answer.id;
             let compare = json!([
                 wire::created(&self.keys.leader, 0),
@@ -353,7 +356,7 @@ impl Drop for Etcd {
         let Some(Charge { lease, .. }) = self.charge else { return };
         let revoke = json!({ "ID": lease.to_string() });
         if let Err(error) = self.call::<Value>("/v3/lease/revoke", &revoke, Instant::now() + RESIGN_MAX) {
-            log::info!("the next locator takes charge in {LEASE_SECONDS} s: {error}");
+            log::info!("the next locator takes charge in {} s: {error}", self.lease_seconds);
         }
     }
 }

@@ -24,15 +24,18 @@ pub fn a_folder() -> Option<FolderWorld> {
 /// An etcd of its own.
 pub struct EtcdWorld(pub etcd::Etcd);
 
+/// No test comes to its end, however busy the machine.
+pub const LONG_LEASE_SECONDS: u64 = 600;
+
 impl EtcdWorld {
-    pub fn locator(&self) -> Etcd {
-        Etcd::new(vec![self.0.address.clone()], "/remora/")
+    pub fn locator(&self, lease_seconds: u64) -> Etcd {
+        Etcd::new(vec![self.0.address.clone()], "/remora/", lease_seconds)
     }
 }
 
 impl World for EtcdWorld {
     fn open(&mut self) -> Box<dyn MapStore> {
-        Box::new(self.locator())
+        Box::new(self.locator(LONG_LEASE_SECONDS))
     }
 }
 

@@ -32,8 +32,15 @@ pub trait Disk: Send {
 pub struct Folder {
     path: PathBuf,
     log: Option<File>,
-    /// Held until it is closed: by the end of the process at the latest.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Folder {
+    /// Closing the file would do, but for a child process that is being started at this moment and
+    /// has it open as well until it becomes another program.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Folder {
@@ -66,7 +73,7 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed("opening", &log_path)(error)),
         };
-        Ok(Folder { path: path.to_path_buf(), log, _lock: lock })
+        Ok(Folder { path: path.to_path_buf(), log, lock })
     }
 }
 
