@@ -195,6 +195,9 @@ pub struct Change {
     pub term: u32,
     /// How it comes to what the shard has.
     pub way: Way,
+    /// So many of the listed members stop for it at least, itself among them where it is one.
+    #[serde(default)]
+    pub least: u8,
 }
 
 /// How an heir comes to what a shard has.

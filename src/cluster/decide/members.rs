@@ -115,7 +115,7 @@ impl Step<'_> {
         } else if is_leaving {
             // One after the other.
         } else if let Some(heir) = self.successor(shard) {
-            self.begin(shard, heir, Way::HandOver, "it is to be the primary");
+            self.begin(shard, (heir, Way::HandOver, 0), "it is to be the primary");
         } else if let Some(leaves) = self.surplus(shard) {
             let words = format!("{} leaves: others are to have it, and do", self.draft.name(leaves));
             let version = self.draft.version;
