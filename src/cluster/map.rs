@@ -198,6 +198,10 @@ pub struct Change {
     /// So many of the listed members stop for it at least, itself among them where it is one.
     #[serde(default)]
     pub least: u8,
+    /// The heir's process has ended: what runs under the server's name is not the heir. Whether it
+    /// has begun its term is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
 }
 
 /// How an heir comes to what a shard has.

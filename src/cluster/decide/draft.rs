@@ -73,9 +73,7 @@ impl Draft {
                 }
             }
             shard.ended |= shard.primary == Some(server);
-            if shard.change.is_some_and(|change| change.heir == server) {
-                shard.change = None;
-            }
+            shard.change.iter_mut().filter(|change| change.heir == server).for_each(|change| change.gone = true);
         }
     }
 

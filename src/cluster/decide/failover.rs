@@ -29,7 +29,7 @@ impl Step<'_> {
     pub fn complete(&mut self) {
         for shard in 0..self.draft.map.shards.len() {
             let place = &self.draft.map.shards[shard];
-            if let Some(change) = place.change
+            if let Some(change) = place.change.filter(|change| !change.gone)
                 && self.held(change.heir, shard) == Some((Role::Primary, change.term))
             {
                 self.crown(shard, change);
@@ -131,7 +131,8 @@ impl Step<'_> {
             let mut nobody_began = place.reserved == place.term;
             let why = match (place.change, place.primary) {
                 (Some(change), _) => {
-                    let has_failed = self.session(change.heir).is_some_and(|one| one.failure(shard, change.term).is_some());
+                    let heir = self.session(change.heir).filter(|_| !change.gone);
+                    let has_failed = heir.is_some_and(|heir| heir.failure(shard, change.term).is_some());
                     nobody_began = (has_failed && change.term == first) || change.way == Way::GoesOn;
                     self.why_replaced(shard, change)
                 }
@@ -161,7 +162,7 @@ impl Step<'_> {
     fn why_replaced(&mut self, shard: usize, change: Change) -> Option<String> {
         let since = *self.memory.changing.entry((shard, change.term)).or_insert(self.now);
         let name = self.draft.name(change.heir);
-        let Some(session) = self.session(change.heir) else {
+        let Some(session) = self.session(change.heir).filter(|_| !change.gone) else {
             return Some(format!("{name}, which was to become the primary, is dead"));
         };
         let why = match session.failure(shard, change.term) {
@@ -283,7 +284,7 @@ impl Step<'_> {
         let place = &self.draft.map.shards[shard];
         let term = place.term.max(place.reserved).max(self.memory.terms[shard]) + 1;
         self.memory.changing.insert((shard, term), self.now);
-        self.draft.begin_change(shard, Change { heir, term, way, least: u8::try_from(least).unwrap_or(u8::MAX) });
+        self.draft.begin_change(shard, Change { heir, term, way, least: u8::try_from(least).unwrap_or(u8::MAX), gone: false });
         let how = match way {
             Way::HandOver => "takes over",
             Way::GoesOn => "goes on as the primary",
