@@ -205,7 +205,8 @@ fn a_store_that_was_put_back_gives_no_term_twice() {
     let old = cluster.map().clone();
     cluster.kill("s0");
     cluster.pass(3000);
-    let (shard, is) = (0..8).map(|at| (at, &cluster.map().shards[at])).find(|(at, is)| is.term > old.shards[*at].term).unwrap();
+    let (shard, is) =
+        (0..8).map(|at| (at, &cluster.map().shards[at])).find(|(at, is)| is.term > old.shards[*at].term).unwrap();
     let (term, primary) = (is.term, is.primary.unwrap());
     let process = cluster.map().server(primary).unwrap().incarnation.clone().unwrap();
     cluster.decisions = Decisions::new(old, 2, cluster.now);
@@ -248,7 +249,10 @@ fn nobody_is_taken_out_before_the_primary_has_confirmed() {
     cluster.command(Command::Policy(policy(1, 1))).unwrap();
     cluster.decide();
     let leaving = |map: &Map| {
-        map.shards.iter().position(|shard| shard.members.iter().any(|one| matches!(one.stage, Stage::Leaving(_)))).unwrap()
+        map.shards
+            .iter()
+            .position(|shard| shard.members.iter().any(|one| matches!(one.stage, Stage::Leaving(_))))
+            .unwrap()
     };
     let shard = leaving(cluster.map());
     let primary = cluster.map().shards[shard].primary.unwrap();

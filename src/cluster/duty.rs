@@ -45,7 +45,7 @@ pub enum Duty {
 pub fn duty(map: &Map, server: ServerId, shard: usize) -> Duty {
     let place = &map.shards[shard];
     let primary = place.primary.filter(|primary| map.is_alive(*primary) && !place.ended);
-    if let Some(change) = place.change.filter(|change| change.heir == server && !change.gone) {
+    if let Some(change) = place.change.filter(|change| change.heir == server && change.gone == 0) {
         return heir(map, server, place, change);
     }
     if primary == Some(server) {

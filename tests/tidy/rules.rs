@@ -34,7 +34,10 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("server", &["base", "sys", "protocol", "store", "fabric", "engine", "replication"]),
     ("admin", &["base", "sys", "protocol", "store", "fabric", "engine", "replication", "server"]),
     ("load", &["base", "sys", "protocol"]),
-    ("commands", &["base", "sys", "protocol", "store", "fabric", "engine", "replication", "cluster", "server", "admin", "load"]),
+    (
+        "commands",
+        &["base", "sys", "protocol", "store", "fabric", "engine", "replication", "cluster", "server", "admin", "load"],
+    ),
 ];
 
 /// Everything that is wrong with one file.

@@ -77,7 +77,8 @@ impl Decisions {
             _ = apply(&mut draft, order, &self.sessions, now);
         }
         let words = apply(&mut draft, &command, &self.sessions, now)?;
-        let mut memory = Memory { dead: self.memory.dead.clone(), terms: self.memory.terms.clone(), ..Memory::default() };
+        let mut memory =
+            Memory { dead: self.memory.dead.clone(), terms: self.memory.terms.clone(), ..Memory::default() };
         let alive = Decisions::with_roles(&self.sessions, &draft.map, now);
         let mut step = Step { now, alive, memory: &mut memory, draft };
         step.plan();
@@ -197,7 +198,8 @@ fn add(draft: &mut Draft, name: &str, sessions: &HashMap<Id, Session>, now: Mill
     }
     let of_name = sessions.values().filter(|one| one.intro.name == name && one.is_alive(now));
     let session = of_name.max_by_key(|one| (one.lease_until, &one.intro.incarnation));
-    let intro = session.ok_or_else(|| format!("{name} has not introduced itself: start it with --locators"))?.intro.clone();
+    let intro =
+        session.ok_or_else(|| format!("{name} has not introduced itself: start it with --locators"))?.intro.clone();
     let ids = draft.map.servers.last().map_or(0, |server| server.id);
     let id = draft.map.next_server.max(ids.checked_add(1).ok_or("all numbers of servers are used up")?);
     draft.map.next_server = id.saturating_add(1);
@@ -275,7 +277,9 @@ fn swap(
     }
     let to = known(&draft.map, new)?;
     if to.wanted != Wanted::Serving || to.incarnation.is_none() || to.id == from {
-        return Err(format!("{new} cannot take the place of {old}: it is no other server that is alive and has its part"));
+        return Err(format!(
+            "{new} cannot take the place of {old}: it is no other server that is alive and has its part"
+        ));
     }
     let (to, host) = (to.id, to.host.clone());
     if draft.map.shards.iter().any(|shard| names(shard, to)) {

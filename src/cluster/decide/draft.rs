@@ -73,7 +73,9 @@ impl Draft {
                 }
             }
             shard.ended |= shard.primary == Some(server);
-            shard.change.iter_mut().filter(|change| change.heir == server).for_each(|change| change.gone = true);
+            if let Some(change) = shard.change.as_mut().filter(|change| change.heir == server && change.gone == 0) {
+                change.gone = version;
+            }
         }
     }
 
@@ -89,7 +91,8 @@ impl Draft {
     pub fn remove_servers(&mut self) {
         let gone: Vec<ServerId> =
             self.map.servers.iter().filter(|server| server.wanted == Wanted::Removed).map(|server| server.id).collect();
-        for id in gone.into_iter().filter(|id| !self.map.shards.iter().any(|shard| names(shard, *id))).collect::<Vec<_>>()
+        for id in
+            gone.into_iter().filter(|id| !self.map.shards.iter().any(|shard| names(shard, *id))).collect::<Vec<_>>()
         {
             let words = format!("{} is taken out of the map", self.name(id));
             self.note(None, words);

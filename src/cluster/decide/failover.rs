@@ -29,7 +29,7 @@ impl Step<'_> {
     pub fn complete(&mut self) {
         for shard in 0..self.draft.map.shards.len() {
             let place = &self.draft.map.shards[shard];
-            if let Some(change) = place.change.filter(|change| !change.gone)
+            if let Some(change) = place.change.filter(|change| change.gone == 0)
                 && self.held(change.heir, shard) == Some((Role::Primary, change.term))
             {
                 self.crown(shard, change);
@@ -127,13 +127,10 @@ impl Step<'_> {
     pub fn fail_over(&mut self) {
         for shard in 0..self.draft.map.shards.len() {
             let place = &self.draft.map.shards[shard];
-            let first = place.term + 1;
             let mut nobody_began = place.reserved == place.term;
             let why = match (place.change, place.primary) {
                 (Some(change), _) => {
-                    let heir = self.session(change.heir).filter(|_| !change.gone);
-                    let has_failed = heir.is_some_and(|heir| heir.failure(shard, change.term).is_some());
-                    nobody_began = (has_failed && change.term == first) || change.way == Way::GoesOn;
+                    nobody_began = self.has_not_begun(shard, change);
                     self.why_replaced(shard, change)
                 }
                 (None, None) => Some("nobody has it yet".into()),
@@ -158,11 +155,28 @@ impl Step<'_> {
         }
     }
 
+    /// Neither this heir nor one before it has begun a term since the primary's, for certain.
+    fn has_not_begun(&self, shard: usize, change: Change) -> bool {
+        let place = &self.draft.map.shards[shard];
+        let session = self.session(change.heir).filter(|_| change.gone == 0);
+        let has_failed = session.is_some_and(|session| session.failure(shard, change.term).is_some());
+        // After the end of the heir, the primary had not been stopped.
+        let primary = place.primary.and_then(|primary| self.session(primary));
+        let is_open = primary.is_some_and(|primary| {
+            primary.map_version >= change.gone && primary.held(shard) == Some((Role::Primary, place.term))
+        });
+        match change.way {
+            Way::GoesOn => true,
+            Way::HandOver if change.gone > 0 && is_open => true,
+            _ => has_failed && change.term == place.term + 1,
+        }
+    }
+
     /// Why an heir is not to be waited for, if so.
     fn why_replaced(&mut self, shard: usize, change: Change) -> Option<String> {
         let since = *self.memory.changing.entry((shard, change.term)).or_insert(self.now);
         let name = self.draft.name(change.heir);
-        let Some(session) = self.session(change.heir).filter(|_| !change.gone) else {
+        let Some(session) = self.session(change.heir).filter(|_| change.gone == 0) else {
             return Some(format!("{name}, which was to become the primary, is dead"));
         };
         let why = match session.failure(shard, change.term) {
@@ -209,7 +223,9 @@ impl Step<'_> {
         let (alive, least) = if only.is_some() {
             let too = place.members.iter().filter(|one| Some(one.server) == heir && self.has_place(one)).count();
             (alive + too, needed + too)
-        } else { self.alive_and_needed(shard, None) };
+        } else {
+            self.alive_and_needed(shard, None)
+        };
         let is_enough = alive >= least;
         // What is reported may be older than the last write. So whoever is listed and alive is asked,
         // and fails where it is not whole.
@@ -264,7 +280,8 @@ impl Step<'_> {
     fn may_be_unclean(&self, shard: usize) -> bool {
         let waited = self.memory.waiting.get(&shard).map_or(0, |since| self.now - since);
         let most = self.draft.map.policy.unclean_after_ms;
-        self.memory.forced.has(shard) || most.is_some_and(|most| self.memory.waiting.contains_key(&shard) && waited >= most)
+        self.memory.forced.has(shard)
+            || most.is_some_and(|most| self.memory.waiting.contains_key(&shard) && waited >= most)
     }
 
     /// Where a shard begins empty.
@@ -284,7 +301,8 @@ impl Step<'_> {
         let place = &self.draft.map.shards[shard];
         let term = place.term.max(place.reserved).max(self.memory.terms[shard]) + 1;
         self.memory.changing.insert((shard, term), self.now);
-        self.draft.begin_change(shard, Change { heir, term, way, least: u8::try_from(least).unwrap_or(u8::MAX), gone: false });
+        self.draft
+            .begin_change(shard, Change { heir, term, way, least: u8::try_from(least).unwrap_or(u8::MAX), gone: 0 });
         let how = match way {
             Way::HandOver => "takes over",
             Way::GoesOn => "goes on as the primary",

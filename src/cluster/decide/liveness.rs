@@ -106,7 +106,10 @@ impl Decisions {
         }
         if intro.shards != self.map.shards.len() {
             let (theirs, ours) = (intro.shards, self.map.shards.len());
-            return Err(format!("{} has {theirs} shards, and the cluster {ours}: start it with -o shards={ours}", intro.name));
+            return Err(format!(
+                "{} has {theirs} shards, and the cluster {ours}: start it with -o shards={ours}",
+                intro.name
+            ));
         }
         if self.memory.ended.contains(&intro.incarnation) {
             return Err(format!("another process has taken the place of {}: start it anew", intro.name));
@@ -151,7 +154,11 @@ impl Decisions {
     }
 
     /// What those say that are alive and have roles, by number.
-    pub(super) fn with_roles<'s>(sessions: &'s HashMap<Id, Session>, map: &Map, now: Millis) -> Vec<Option<&'s Session>> {
+    pub(super) fn with_roles<'s>(
+        sessions: &'s HashMap<Id, Session>,
+        map: &Map,
+        now: Millis,
+    ) -> Vec<Option<&'s Session>> {
         let count = map.servers.last().map_or(0, |server| usize::from(server.id) + 1);
         let mut alive = vec![None; count];
         for server in &map.servers {

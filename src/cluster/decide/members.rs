@@ -142,9 +142,8 @@ impl Step<'_> {
     fn surplus(&self, shard: usize) -> Option<ServerId> {
         let map = &self.draft.map;
         let place = &map.shards[shard];
-        let is_replica = |id: &ServerId| {
-            place.member(*id).is_some_and(|member| member.stage == Stage::Whole) && self.is_alive(*id)
-        };
+        let is_replica =
+            |id: &ServerId| place.member(*id).is_some_and(|member| member.stage == Stage::Whole) && self.is_alive(*id);
         let (first, others) = place.target.split_first()?;
         let is_done = place.primary == Some(*first) && others.iter().all(is_replica);
         if !is_done || others.len() < usize::from(map.policy.acks) {

@@ -137,7 +137,9 @@ impl Step<'_> {
             let target: Vec<ServerId> = placement.holders.iter().map(|at| ids[*at]).collect();
             let place = &mut self.draft.map.shards[shard];
             if !target.is_empty() && place.target != target && only.is_none_or(|only| only.contains(&shard)) {
-                moved += usize::from(place.target.iter().any(|id| !target.contains(id)) || place.target.len() < target.len());
+                moved += usize::from(
+                    place.target.iter().any(|id| !target.contains(id)) || place.target.len() < target.len(),
+                );
                 place.target = target;
             }
         }

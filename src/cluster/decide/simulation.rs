@@ -19,7 +19,7 @@ use server::{Acts, Process};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 250;
 const TICK_MS: u64 = 20;
 /// For so long there are troubles; then all heals.
 const TROUBLES_MS: u64 = 20_000;
@@ -252,7 +252,8 @@ impl World {
 
     /// Who is sure of its roles is the only one that has them.
     fn check_leases(&self) {
-        for process in self.processes.iter().filter(|process| process.acts(self.now) && process.lease_until > self.now) {
+        for process in self.processes.iter().filter(|process| process.acts(self.now) && process.lease_until > self.now)
+        {
             for (shard, place) in process.places.iter().enumerate() {
                 if let Acts::Primary(term) = place.acts {
                     self.ledger.sure(shard, term, &process.intro.incarnation);
@@ -288,7 +289,11 @@ impl World {
             let is_still = self.is_well() && self.stored.version == version;
             (still, version) = (if is_still { still + TICK_MS } else { 0 }, self.stored.version);
             if self.now > calm + CALM_MS {
-                panic!("5, 7: not well after {CALM_MS} ms: {:#?}\n{}", self.locator.decisions.status(self.now), self.stored.to_text());
+                panic!(
+                    "5, 7: not well after {CALM_MS} ms: {:#?}\n{}",
+                    self.locator.decisions.status(self.now),
+                    self.stored.to_text()
+                );
             }
         }
         self.check_balance();

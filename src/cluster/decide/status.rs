@@ -171,9 +171,8 @@ fn warnings(map: &Map) -> Vec<String> {
     }
     let has_zones = serving.windows(2).any(|pair| pair[0].zone != pair[1].zone);
     let zone = |id: &u16| map.server(*id).map_or("", |server| &server.zone);
-    let is_in_one_zone = |shard: &&Shard| {
-        shard.target.len() > 1 && shard.target.iter().all(|id| zone(id) == zone(&shard.target[0]))
-    };
+    let is_in_one_zone =
+        |shard: &&Shard| shard.target.len() > 1 && shard.target.iter().all(|id| zone(id) == zone(&shard.target[0]));
     let in_one_zone = map.shards.iter().filter(is_in_one_zone).count();
     if has_zones && in_one_zone > 0 {
         warnings.push(format!("{in_one_zone} shards have all their copies in one zone"));

@@ -189,7 +189,8 @@ impl Process {
                     return;
                 }
                 // Processes, not servers: a new process of a server has nothing to stop.
-                let process = |id: ServerId| map.server(id).and_then(|one| one.incarnation.clone()).expect("it is alive");
+                let process =
+                    |id: ServerId| map.server(id).and_then(|one| one.incarnation.clone()).expect("it is alive");
                 let gather = gather.into_iter().map(process).collect();
                 (place.promised, place.acts) = (term, Acts::Stopped);
                 place.succession = Some(Succession { term, way, gather, sealed: HashMap::new(), since: now });
@@ -217,7 +218,8 @@ impl Process {
     pub fn counts(&self, shard: usize) -> Vec<Id> {
         let Some(map) = &self.map else { return Vec::new() };
         let own = self.id();
-        let stays = |member: &&Member| matches!(member.stage, Stage::Joining | Stage::Whole) && Some(member.server) != own;
+        let stays =
+            |member: &&Member| matches!(member.stage, Stage::Joining | Stage::Whole) && Some(member.server) != own;
         let process = |member: &Member| {
             // Who is dead is one of them all the same.
             map.server(member.server).and_then(|server| server.incarnation.clone()).unwrap_or_default()

@@ -162,8 +162,10 @@ impl World {
             let lives = |server: ServerId| self.stored.is_alive(server);
             let gone = |stage| matches!(stage, crate::cluster::map::Stage::Gone(_));
             let failed = shard.members.iter().filter(|one| gone(one.stage) || !lives(one.server)).count();
-            assert!(failed >= acks || self.now < super::TROUBLES_MS + 2 * PATIENCE_MS,
-                "5: shard {number} waits, and {failed} members are missing: {shard:?}");
+            assert!(
+                failed >= acks || self.now < super::TROUBLES_MS + 2 * PATIENCE_MS,
+                "5: shard {number} waits, and {failed} members are missing: {shard:?}"
+            );
         }
     }
 
@@ -175,7 +177,9 @@ impl World {
         if !waits.is_empty() {
             waits.iter().for_each(|shard| self.forced[*shard] += 1);
             // Whoever it takes for ended has.
-            for process in self.processes.iter_mut().filter(|one| server.missing.as_ref() == Some(&one.intro.incarnation)) {
+            for process in
+                self.processes.iter_mut().filter(|one| server.missing.as_ref() == Some(&one.intro.incarnation))
+            {
                 process.is_running = false;
             }
             self.command(Command::Failover { server: server.name, force: true });
