@@ -1,1 +1,452 @@
+//! One rule after the other, with servers that do at once what a map says. Whole clusters, whose
+//! servers do not, are in `decide/simulation.rs`.
+#![allow(clippy::unwrap_used)]
 
+use super::*;
+use crate::cluster::map::{Member, Policy, Stage, Wanted, Way};
+use crate::cluster::report::{Failure, Holding};
+
+struct Cluster {
+    decisions: Decisions,
+    now: Millis,
+    /// Names, processes and zones of those that run.
+    running: Vec<(String, String, String)>,
+    notes: Vec<String>,
+}
+
+fn intro(name: &str, process: &str, zone: &str) -> Introduction {
+    Introduction {
+        name: name.into(),
+        incarnation: process.into(),
+        cluster: None,
+        map_version: 0,
+        generation: 0,
+        clients: format!("{name}:1"),
+        replication: format!("{name}:2"),
+        host: name.into(),
+        zone: zone.into(),
+        memory_mib: 64,
+        shards: 8,
+    }
+}
+
+fn policy(replicas: u8, acks: u8) -> Policy {
+    Policy { replicas, acks, lease_ms: 1000, heal_delay_ms: 10_000, ..Policy::default() }
+}
+
+impl Cluster {
+    /// So many servers, each in the zone that `zone` says, with all their shards.
+    fn new(servers: usize, policy: Policy, zone: impl Fn(usize) -> String) -> Cluster {
+        let decisions = Decisions::new(Map::born("c".into(), 8, policy), 1, 0);
+        let mut cluster = Cluster { decisions, now: 0, running: Vec::new(), notes: Vec::new() };
+        for server in 0..servers {
+            cluster.running.push((format!("s{server}"), format!("s{server}-0"), zone(server)));
+        }
+        cluster.step();
+        cluster.command(Command::Add { server: None }).unwrap();
+        cluster.pass(5000);
+        cluster
+    }
+
+    fn command(&mut self, command: Command) -> Result<String, String> {
+        self.decisions.command(command, false, self.now)
+    }
+
+    /// What this process is to report, if it has done what the map says.
+    fn report(&self, process: &str) -> Report {
+        let map = self.decisions.map();
+        let mut report = Report { map_version: map.version, ..Report::default() };
+        let server = map.servers.iter().find(|server| server.incarnation.as_deref() == Some(process));
+        for (number, shard) in map.shards.iter().enumerate() {
+            let Some(id) = server.map(|server| server.id) else { break };
+            let change = shard.change.filter(|change| change.heir == id);
+            let (role, term) = match change {
+                Some(change) => (Role::Primary, change.term),
+                None if shard.primary == Some(id) && !shard.ended => (Role::Primary, shard.term),
+                None if shard.member(id).is_some() => (Role::Current, shard.term),
+                None => continue,
+            };
+            report.holdings.push(Holding { shards: number.to_string(), role, term });
+        }
+        report
+    }
+
+    fn step(&mut self) {
+        self.now += 100;
+        for (name, process, zone) in self.running.clone() {
+            if self.decisions.introduced(intro(&name, &process, &zone), self.now).is_ok() {
+                let report = self.report(&process);
+                self.decisions.reported(&process, &report, self.now).unwrap();
+            }
+        }
+        self.decide();
+    }
+
+    fn decide(&mut self) -> bool {
+        let Some(next) = self.decisions.next(self.now) else { return false };
+        assert!(next.map.version > self.decisions.map().version);
+        assert_eq!(next.map.check(), Ok(()));
+        self.notes.extend(next.notes.into_iter().map(|note| note.words));
+        self.decisions.written(next.map);
+        true
+    }
+
+    fn pass(&mut self, ms: Millis) {
+        let until = self.now + ms;
+        while self.now < until {
+            self.step();
+        }
+    }
+
+    fn stop(&mut self, name: &str) -> String {
+        let at = self.running.iter().position(|(of, ..)| of == name).unwrap();
+        self.running.remove(at).1
+    }
+
+    fn kill(&mut self, name: &str) {
+        let process = self.stop(name);
+        self.decisions.gone(&process, Proof::Ended);
+    }
+
+    fn start(&mut self, name: &str, process: &str) {
+        self.running.push((name.into(), process.into(), String::new()));
+    }
+
+    fn map(&self) -> &Map {
+        self.decisions.map()
+    }
+
+    fn id(&self, name: &str) -> ServerId {
+        self.map().named(name).unwrap().id
+    }
+
+    fn led_by(&self, name: &str) -> usize {
+        let id = self.id(name);
+        self.map().shards.iter().filter(|shard| shard.primary == Some(id) && !shard.ended).count()
+    }
+
+    fn is_well(&self) -> bool {
+        let shards = self.decisions.status(self.now).shards;
+        shards.without_primary + shards.moving + shards.waiting == 0
+    }
+
+    fn was_noted(&self, words: &str) -> bool {
+        self.notes.iter().any(|note| note.contains(words))
+    }
+}
+
+fn plain(servers: usize) -> Cluster {
+    Cluster::new(servers, policy(1, 1), |_| String::new())
+}
+
+#[test]
+fn a_cluster_is_born_and_rests() {
+    let mut cluster = plain(4);
+    assert!(cluster.is_well());
+    for server in ["s0", "s1", "s2", "s3"] {
+        assert_eq!(cluster.led_by(server), 2, "{server}");
+    }
+    assert!(cluster.map().shards.iter().all(|shard| shard.members.len() == 1 && shard.unclean_term == 0));
+    let version = cluster.map().version;
+    cluster.pass(20_000);
+    assert_eq!(cluster.map().version, version, "nothing moves: {:?}", cluster.notes);
+}
+
+#[test]
+fn a_silent_server_is_dead_when_its_lease_has_ended_and_not_before() {
+    let mut cluster = plain(4);
+    cluster.stop("s0");
+    cluster.pass(1000);
+    assert_eq!(cluster.led_by("s0"), 2);
+    assert!(cluster.map().is_alive(cluster.id("s0")));
+    // One per cent for its clock.
+    cluster.now += 9;
+    cluster.decide();
+    assert!(cluster.map().is_alive(cluster.id("s0")));
+    cluster.pass(1000);
+    assert_eq!(cluster.led_by("s0"), 0);
+    assert!(cluster.is_well());
+}
+
+#[test]
+fn who_has_ended_for_certain_is_not_waited_for() {
+    let mut cluster = plain(4);
+    cluster.kill("s0");
+    cluster.pass(300);
+    assert_eq!(cluster.led_by("s0"), 0);
+}
+
+#[test]
+fn who_takes_charge_waits_for_leases_and_goes_above_what_servers_know() {
+    let mut cluster = plain(3);
+    let map = cluster.map().clone();
+    cluster.decisions = Decisions::new(map.clone(), 2, cluster.now);
+    let gone = cluster.stop("s0");
+    assert_eq!(cluster.decisions.lease("s1-0"), None, "no map is its own yet");
+    let (began, mut later) = (cluster.now, intro("s1", "s1-0", ""));
+    (later.map_version, later.generation) = (map.version + 1000, 7);
+    cluster.decisions.introduced(later, cluster.now).unwrap();
+    cluster.pass(300);
+    assert!(cluster.map().version > map.version + 1000);
+    assert_eq!(cluster.map().generation, 8);
+    assert_eq!(cluster.decisions.lease("s1-0"), Some(1000));
+    assert!(cluster.map().is_alive(cluster.id("s0")), "it may have a lease: {gone}");
+    while cluster.now < began + 1000 {
+        assert!(cluster.map().is_alive(cluster.id("s0")));
+        cluster.step();
+    }
+    cluster.pass(500);
+    assert!(!cluster.map().is_alive(cluster.id("s0")));
+}
+
+#[test]
+fn a_store_that_was_put_back_gives_no_term_twice() {
+    let mut cluster = plain(3);
+    let old = cluster.map().clone();
+    cluster.kill("s0");
+    cluster.pass(3000);
+    let (shard, is) =
+        (0..8).map(|at| (at, &cluster.map().shards[at])).find(|(at, is)| is.term > old.shards[*at].term).unwrap();
+    let (term, primary) = (is.term, is.primary.unwrap());
+    let process = cluster.map().server(primary).unwrap().incarnation.clone().unwrap();
+    cluster.decisions = Decisions::new(old, 2, cluster.now);
+    let name = cluster.map().server(primary).unwrap().name.clone();
+    cluster.decisions.introduced(intro(&name, &process, ""), cluster.now).unwrap();
+    let holding = Holding { shards: shard.to_string(), role: Role::Primary, term };
+    let report = Report { map_version: 900, holdings: vec![holding], ..Report::default() };
+    cluster.decisions.reported(&process, &report, cluster.now).unwrap();
+    cluster.decide();
+    assert!(cluster.map().version > 900);
+    let is = &cluster.map().shards[shard];
+    assert_eq!((is.primary, is.term, is.reserved), (Some(primary), term, term));
+}
+
+#[test]
+fn a_new_process_has_no_part_in_what_the_old_one_had() {
+    let mut cluster = Cluster::new(4, policy(2, 2), |_| String::new());
+    let s0 = cluster.id("s0");
+    cluster.kill("s0");
+    cluster.start("s0", "s0-1");
+    // The primaries confirm nothing yet.
+    cluster.now += 100;
+    cluster.decisions.introduced(intro("s0", "s0-1", ""), cluster.now).unwrap();
+    cluster.decisions.reported("s0-1", &Report::default(), cluster.now).unwrap();
+    cluster.decide();
+    assert!(cluster.map().is_alive(s0), "its new process is there");
+    for shard in &cluster.map().shards {
+        assert!(shard.primary != Some(s0) || shard.ended);
+        assert!(shard.member(s0).is_none_or(|member| matches!(member.stage, Stage::Gone(_))), "{shard:?}");
+    }
+    cluster.pass(3000);
+    assert!(cluster.is_well());
+}
+
+#[test]
+fn nobody_is_taken_out_before_the_primary_has_confirmed() {
+    let mut cluster = plain(3);
+    cluster.command(Command::Policy(policy(2, 1))).unwrap();
+    cluster.pass(2000);
+    cluster.command(Command::Policy(policy(1, 1))).unwrap();
+    cluster.decide();
+    let leaving = |map: &Map| {
+        map.shards
+            .iter()
+            .position(|shard| shard.members.iter().any(|one| matches!(one.stage, Stage::Leaving(_))))
+            .unwrap()
+    };
+    let shard = leaving(cluster.map());
+    let primary = cluster.map().shards[shard].primary.unwrap();
+    let process = cluster.map().server(primary).unwrap().incarnation.clone().unwrap();
+    for map_version in [cluster.map().version - 1, cluster.map().version] {
+        let unconfirmed = shard.to_string();
+        let report = Report { map_version, unconfirmed, ..cluster.report(&process) };
+        cluster.decisions.reported(&process, &report, cluster.now).unwrap();
+        cluster.decide();
+        assert_eq!(cluster.map().shards[shard].members.len(), 2, "{:?}", cluster.map().shards[shard]);
+    }
+    let report = cluster.report(&process);
+    cluster.decisions.reported(&process, &report, cluster.now).unwrap();
+    cluster.decide();
+    assert_eq!(cluster.map().shards[shard].members.len(), 1);
+}
+
+#[test]
+fn too_few_members_are_waited_for_and_an_operator_may_go_on_without() {
+    // Two of three members must be there for a write that two others have acknowledged.
+    let mut cluster = Cluster::new(5, policy(3, 2), |_| String::new());
+    let shard = &cluster.map().shards[0];
+    let name = |id: ServerId| cluster.map().server(id).unwrap().name.clone();
+    let (primary, others) = (name(shard.primary.unwrap()), shard.members.clone());
+    let others: Vec<String> = others.iter().map(|one| name(one.server)).collect();
+    cluster.stop(&others[0]);
+    cluster.stop(&others[1]);
+    cluster.stop(&primary);
+    cluster.pass(2000);
+    assert!(cluster.decisions.status(cluster.now).stopped.is_some(), "three of five are gone");
+    cluster.command(Command::Resume { server: None }).unwrap();
+    cluster.pass(3000);
+    assert!(cluster.map().shards[0].change.is_none());
+    assert!(cluster.decisions.status(cluster.now).shards.waiting > 0);
+    let words = cluster.command(Command::Failover { server: primary, force: true }).unwrap();
+    assert!(words.contains("may be lost"), "{words}");
+    cluster.step();
+    let change = cluster.map().shards[0].change.unwrap();
+    assert_eq!((change.way, change.term), (Way::Unclean, cluster.map().shards[0].term + 1));
+    cluster.pass(500);
+    assert_eq!(cluster.map().shards[0].unclean_term, change.term);
+}
+
+#[test]
+fn an_heir_that_fails_is_replaced_with_a_higher_term() {
+    let mut cluster = Cluster::new(4, policy(2, 1), |_| String::new());
+    let shard = cluster.map().shards[0].clone();
+    let primary = cluster.map().server(shard.primary.unwrap()).unwrap().name.clone();
+    cluster.kill(&primary);
+    cluster.decide();
+    let first = cluster.map().shards[0].change.unwrap();
+    let process = cluster.map().server(first.heir).unwrap().incarnation.clone().unwrap();
+    let failure = Failure { shards: "0".into(), term: first.term, words: "it is a test".into() };
+    let report = Report { failures: vec![failure], ..cluster.report(&process) };
+    let report = Report { holdings: report.holdings.into_iter().filter(|one| one.shards != "0").collect(), ..report };
+    cluster.decisions.reported(&process, &report, cluster.now).unwrap();
+    cluster.decide();
+    let second = cluster.map().shards[0].change.unwrap();
+    assert!(second.heir != first.heir && second.term > first.term, "{first:?}, then {second:?}");
+}
+
+#[test]
+fn a_zone_that_goes_is_one_event_and_other_mass_failures_are_for_people() {
+    let mut cluster = Cluster::new(6, policy(1, 1), |server| format!("z{}", server % 3));
+    // s0 and s3 are of one zone.
+    cluster.stop("s0");
+    cluster.stop("s3");
+    cluster.stop("s1");
+    cluster.pass(2000);
+    assert!(cluster.map().is_alive(cluster.id("s0")), "three of six are gone, of two zones");
+    assert!(cluster.decisions.status(cluster.now).stopped.is_some());
+    let version = cluster.map().version;
+    cluster.pass(5000);
+    assert_eq!(cluster.map().version, version, "nothing is decided");
+    cluster.running.push(("s1".into(), "s1-0".into(), "z1".into()));
+    cluster.running.push(("s0".into(), "s0-0".into(), "z0".into()));
+    cluster.running.push(("s3".into(), "s3-0".into(), "z0".into()));
+    cluster.pass(1000);
+    assert_eq!(cluster.decisions.status(cluster.now).stopped, None, "they are back, as they were");
+    cluster.stop("s0");
+    cluster.stop("s3");
+    cluster.pass(3000);
+    assert_eq!(cluster.decisions.status(cluster.now).stopped, None);
+    assert!(!cluster.map().is_alive(cluster.id("s0")) && cluster.is_well());
+}
+
+#[test]
+fn a_server_that_flaps_is_held_out_for_longer_each_time() {
+    let mut cluster = plain(4);
+    let mut out = Vec::new();
+    for process in 1..5 {
+        cluster.pass(61_000);
+        cluster.kill("s0");
+        cluster.start("s0", &format!("s0-{process}"));
+        cluster.step();
+        let since = cluster.now;
+        while !cluster.map().is_alive(cluster.id("s0")) {
+            cluster.step();
+        }
+        out.push(cluster.now - since);
+    }
+    assert!(out[0] <= 200, "{out:?}");
+    assert!(out[1] >= 9_000 && out[2] >= 19_000 && out[3] >= 39_000, "{out:?}");
+}
+
+#[test]
+fn below_k_is_healed_at_once_and_the_rest_after_a_delay() {
+    for (policy, at_once) in [(policy(1, 1), true), (policy(2, 1), false)] {
+        let mut cluster = Cluster::new(5, policy, |_| String::new());
+        cluster.kill("s0");
+        cluster.pass(2000);
+        let s0 = cluster.id("s0");
+        let names = |map: &Map| map.shards.iter().any(|shard| shard.target.contains(&s0));
+        assert_eq!(names(cluster.map()), !at_once);
+        cluster.pass(11_000);
+        assert!(!names(cluster.map()) && cluster.is_well());
+    }
+}
+
+#[test]
+fn a_server_that_is_drained_gives_all_and_is_forgotten() {
+    let mut cluster = plain(3);
+    let before = cluster.map().clone();
+    let words = cluster.decisions.command(Command::Drain { server: "s0".into() }, true, cluster.now).unwrap();
+    assert!(words.contains("5 replicas are to be copied") || words.contains("6 replicas are to be copied"), "{words}");
+    cluster.step();
+    assert_eq!(*cluster.map(), before, "that was a dry run");
+    assert!(cluster.command(Command::Remove { server: "s0".into() }).unwrap_err().contains("drain it first"));
+    cluster.command(Command::Drain { server: "s0".into() }).unwrap();
+    cluster.pass(5000);
+    assert_eq!(cluster.led_by("s0"), 0);
+    assert!(cluster.is_well());
+    let refused = cluster.command(Command::Drain { server: "s1".into() }).unwrap_err();
+    assert!(refused.contains("add a server"), "{refused}");
+    cluster.command(Command::Remove { server: "s0".into() }).unwrap();
+    cluster.stop("s0");
+    cluster.pass(300);
+    assert_eq!(cluster.map().named("s0"), None);
+    assert!(cluster.map().shards.iter().all(|shard| shard.unclean_term == 0));
+}
+
+#[test]
+fn a_new_server_takes_the_place_of_an_old_one() {
+    let mut cluster = plain(3);
+    cluster.start("s3", "s3-0");
+    cluster.step();
+    let had = cluster.led_by("s1");
+    cluster.command(Command::Swap { old: "s1".into(), new: "s3".into() }).unwrap();
+    cluster.pass(5000);
+    assert_eq!((cluster.led_by("s1"), cluster.led_by("s3")), (0, had));
+    assert_eq!(cluster.map().named("s1").unwrap().wanted, Wanted::Draining);
+    assert!(cluster.is_well() && cluster.was_noted("takes the place of"));
+}
+
+#[test]
+fn a_paused_server_is_missed_by_nobody_until_its_process_has_ended() {
+    let mut cluster = plain(3);
+    cluster.command(Command::Pause { server: "s0".into() }).unwrap();
+    cluster.step();
+    let (led, process) = (cluster.led_by("s0"), cluster.stop("s0"));
+    cluster.pass(30_000);
+    assert_eq!(cluster.led_by("s0"), led);
+    cluster.start("s0", &process);
+    cluster.pass(1000);
+    assert!(cluster.is_well());
+    cluster.kill("s0");
+    cluster.pass(1000);
+    assert_eq!(cluster.led_by("s0"), 0);
+}
+
+#[test]
+fn strangers_are_refused() {
+    let mut cluster = plain(3);
+    let mut other = intro("s9", "s9-0", "");
+    other.cluster = Some("d".into());
+    assert!(cluster.decisions.introduced(other, cluster.now).unwrap_err().contains("belongs to the cluster d"));
+    let few = Introduction { shards: 4, ..intro("s9", "s9-0", "") };
+    assert!(cluster.decisions.introduced(few, cluster.now).unwrap_err().contains("4 shards"));
+    let twin = Introduction { replication: "s9:2".into(), ..intro("s1", "s1-9", "") };
+    assert!(cluster.decisions.introduced(twin, cluster.now).unwrap_err().contains("is alive at s1:2"));
+    let refused = cluster.command(Command::Policy(policy(1, 2))).unwrap_err();
+    assert!(refused.contains("no write can be acknowledged"), "{refused}");
+}
+
+#[test]
+fn one_member_joins_after_the_other() {
+    let mut cluster = plain(5);
+    cluster.command(Command::Policy(policy(4, 1))).unwrap();
+    let is_joining = |one: &&Member| one.stage == Stage::Joining;
+    for _ in 0..30 {
+        cluster.step();
+        for shard in &cluster.map().shards {
+            assert!(shard.members.iter().filter(is_joining).count() <= 1, "{shard:?}");
+        }
+    }
+    assert!(cluster.is_well());
+}

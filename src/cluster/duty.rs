@@ -1,6 +1,6 @@
 //! What a map asks of one server, shard by shard. Pure.
 
-use super::map::{Map, Member, ServerId, Stage, Way};
+use super::map::{Change, Map, Member, ServerId, Shard, Stage, Way};
 
 /// What a server is to be in one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,8 +14,14 @@ pub enum Duty {
     Heir {
         /// Its number.
         term: u32,
-        /// Who is to stop for it first: whoever of these has more, it has that from there.
+        /// A server whose log has not come to this term is not whole, whatever it takes itself for:
+        /// it has been away, and joins anew.
+        least_term: u32,
+        /// Who is to stop for it first, all of them: whoever of these has more, it has that from
+        /// there.
         gather: Vec<ServerId>,
+        /// Enough are alive for it. If not, it fails.
+        is_enough: bool,
         /// How.
         way: Way,
     },
@@ -39,13 +45,8 @@ pub enum Duty {
 pub fn duty(map: &Map, server: ServerId, shard: usize) -> Duty {
     let place = &map.shards[shard];
     let primary = place.primary.filter(|primary| map.is_alive(*primary) && !place.ended);
-    if let Some(change) = place.change.filter(|change| change.heir == server) {
-        let has_it = |member: &&Member| !matches!(member.stage, Stage::Gone(_));
-        let members = place.members.iter().filter(has_it).map(|member| member.server);
-        let old = place.primary.filter(|_| !place.ended);
-        let may_have_more = |other: &ServerId| change.way != Way::GoesOn && *other != server && map.is_alive(*other);
-        let gather = members.chain(old).filter(may_have_more).collect();
-        return Duty::Heir { term: change.term, gather, way: change.way };
+    if let Some(change) = place.change.filter(|change| change.heir == server && change.gone == 0) {
+        return heir(map, server, place, change);
     }
     if primary == Some(server) {
         // It was away, and somebody else becomes the primary without asking it.
@@ -60,4 +61,17 @@ pub fn duty(map: &Map, server: ServerId, shard: usize) -> Duty {
         (Some(_), None) => Duty::Wait,
         (None, primary) => Duty::Absent { primary },
     }
+}
+
+/// What the map asks of an heir.
+fn heir(map: &Map, server: ServerId, place: &Shard, change: Change) -> Duty {
+    let is_there = |member: &&Member| !matches!(member.stage, Stage::Gone(_)) && map.is_alive(member.server);
+    let members: Vec<ServerId> = place.members.iter().filter(is_there).map(|member| member.server).collect();
+    let old = place.primary.filter(|old| !place.ended && map.is_alive(*old));
+    let is_enough = members.len() >= usize::from(change.least) && (change.way != Way::HandOver || old.is_some());
+    let may_have_more = |other: &ServerId| change.way != Way::GoesOn && *other != server;
+    let gather = members.into_iter().chain(old).filter(may_have_more).collect();
+    let joins = place.member(server).is_some_and(|member| member.stage == Stage::Joining);
+    let least_term = if joins { place.term } else { 0 };
+    Duty::Heir { term: change.term, least_term, gather, is_enough, way: change.way }
 }

@@ -195,6 +195,14 @@ pub struct Change {
     pub term: u32,
     /// How it comes to what the shard has.
     pub way: Way,
+    /// So many of the listed members stop for it at least, itself among them where it is one.
+    #[serde(default)]
+    pub least: u8,
+    /// The heir's process has ended, which is known since the map of this version; 0: it has not.
+    /// What runs under the server's name is not the heir. Whether it has begun its term is not
+    /// known.
+    #[serde(default, skip_serializing_if = "is_nought")]
+    pub gone: u64,
 }
 
 /// How an heir comes to what a shard has.
@@ -234,6 +242,11 @@ pub enum BadMap {
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
 fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+fn is_nought(number: &u64) -> bool {
     *number == 0
 }
 

@@ -3,8 +3,9 @@
 //!
 //! **The map is the order.** The thread "cluster" compares what the map asks of this server
 //! ([`super::duty`]) with what it has, and gives one order at a time to the node that changes roles
-//! ([`crate::replication::node`]), until nothing is left to do. It remembers nothing: an order that
-//! has failed is given again after a pause, for as long as the map asks for it.
+//! ([`crate::replication::node`]), until nothing is left to do. An order that has failed is given
+//! again after a pause, for as long as the map asks for it; but a term that this server could not
+//! begin is given up for ever, since the locator goes on by that.
 //!
 //! **Roles belong to processes.** Where the map names another process for this server's name, or
 //! none, it asks nothing of this one: this one gives up what it has. A map of a lower version than
@@ -41,7 +42,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use step::{Place, Step};
+use step::{GivenUp, Place, Step};
 
 /// How often the thread looks what has changed.
 pub const LOOK: Duration = Duration::from_millis(20);
@@ -121,6 +122,7 @@ struct Acting {
     known: Arc<Known>,
     counting: Counting,
     failed: Vec<Failed>,
+    given_up: GivenUp,
     given: Option<Step>,
 }
 
@@ -135,7 +137,8 @@ struct Failed {
 impl Acting {
     fn new(parts: Parts, known: Arc<Known>) -> Acting {
         let counting = Counting::new(parts.board.clone());
-        Acting { parts, known, counting, failed: Vec::new(), given: None }
+        let given_up = GivenUp::none(parts.store.shards().len());
+        Acting { parts, known, counting, failed: Vec::new(), given_up, given: None }
     }
 
     fn run(mut self) {
@@ -159,7 +162,7 @@ impl Acting {
     /// Give the next order, unless one is under way. What the map asks for and no order brings.
     fn act(&mut self, map: &Map, place: Place, here: &Holdings) -> Vec<Failure> {
         let duties: Vec<_> = (0..map.shards.len()).map(|shard| place.duty(map, shard)).collect();
-        let plan = step::plan(map, &duties, here, &self.parts.store);
+        let plan = step::plan(map, &duties, here, &self.parts.store, &mut self.given_up);
         let is_wanted = |failed: &Failed| plan.steps.contains(&failed.step);
         self.failed.retain(is_wanted);
         if self.is_under_way() {
@@ -187,6 +190,7 @@ impl Acting {
                 self.given = Some(step);
                 return true;
             }
+            Some(Outcome::Failed(words)) if step.term() > 0 => self.given_up.note(step.shards, step.term(), &words),
             Some(Outcome::Failed(words)) => self.note_failed(step, words),
             Some(Outcome::Done(_)) | None => self.failed.retain(|failed| failed.step != step),
         }
@@ -211,7 +215,7 @@ impl Acting {
 
 impl Failed {
     fn told(&self) -> Failure {
-        Failure { shards: self.step.shards.to_string(), term: self.step.term(), words: self.words.clone() }
+        Failure { shards: self.step.shards.to_string(), term: 0, words: self.words.clone() }
     }
 }
 

@@ -238,7 +238,7 @@ mod tests {
             reserved: u32::MAX,
             ended: true,
             members: [10_001, 10_002, 10_003].map(member).to_vec(),
-            change: Some(Change { heir: 10_001, term: u32::MAX, way: Way::HandOver }),
+            change: Some(Change { heir: 10_001, term: u32::MAX, way: Way::HandOver, least: 255, gone: 1 << 30 }),
             target: vec![10_001, 10_002, 10_003, 10_004],
             unclean_term: 1 << 30,
         };

@@ -73,8 +73,8 @@ impl Draft {
                 }
             }
             shard.ended |= shard.primary == Some(server);
-            if shard.change.is_some_and(|change| change.heir == server) {
-                shard.change = None;
+            if let Some(change) = shard.change.as_mut().filter(|change| change.heir == server && change.gone == 0) {
+                change.gone = version;
             }
         }
     }

@@ -14,8 +14,8 @@ use std::cmp::Reverse;
 
 /// What is to become of a shard without a primary.
 enum Course {
-    /// This one becomes it.
-    Heir(ServerId, Way),
+    /// This one becomes it, once so many of the members have stopped for it.
+    Heir(ServerId, Way, usize),
     /// Nobody has anything that could be waited for.
     Empty,
     /// Those that could become it have failed a moment ago.
@@ -29,7 +29,7 @@ impl Step<'_> {
     pub fn complete(&mut self) {
         for shard in 0..self.draft.map.shards.len() {
             let place = &self.draft.map.shards[shard];
-            if let Some(change) = place.change
+            if let Some(change) = place.change.filter(|change| change.gone == 0)
                 && self.held(change.heir, shard) == Some((Role::Primary, change.term))
             {
                 self.crown(shard, change);
@@ -127,13 +127,10 @@ impl Step<'_> {
     pub fn fail_over(&mut self) {
         for shard in 0..self.draft.map.shards.len() {
             let place = &self.draft.map.shards[shard];
-            let first = place.term + 1;
             let mut nobody_began = place.reserved == place.term;
             let why = match (place.change, place.primary) {
                 (Some(change), _) => {
-                    let has_failed =
-                        self.session(change.heir).is_some_and(|one| one.failure(shard, change.term).is_some());
-                    nobody_began = (has_failed && change.term == first) || change.way == Way::GoesOn;
+                    nobody_began = self.has_not_begun(shard, change);
                     self.why_replaced(shard, change)
                 }
                 (None, None) => Some("nobody has it yet".into()),
@@ -144,10 +141,10 @@ impl Step<'_> {
                 continue;
             };
             match self.course(shard, nobody_began) {
-                Course::Heir(heir, way) => self.begin(shard, heir, way, &why),
+                Course::Heir(heir, way, least) => self.begin(shard, (heir, way, least), &why),
                 Course::Empty => {
                     if let Some(heir) = self.empty_heir(shard) {
-                        self.begin(shard, heir, Way::Empty, &why);
+                        self.begin(shard, (heir, Way::Empty, 0), &why);
                     }
                 }
                 Course::Wait => {
@@ -158,11 +155,28 @@ impl Step<'_> {
         }
     }
 
+    /// Neither this heir nor one before it has begun a term since the primary's, for certain.
+    fn has_not_begun(&self, shard: usize, change: Change) -> bool {
+        let place = &self.draft.map.shards[shard];
+        let session = self.session(change.heir).filter(|_| change.gone == 0);
+        let has_failed = session.is_some_and(|session| session.failure(shard, change.term).is_some());
+        // After the end of the heir, the primary had not been stopped.
+        let primary = place.primary.and_then(|primary| self.session(primary));
+        let is_open = primary.is_some_and(|primary| {
+            primary.map_version >= change.gone && primary.held(shard) == Some((Role::Primary, place.term))
+        });
+        match change.way {
+            Way::GoesOn => true,
+            Way::HandOver if change.gone > 0 && is_open => true,
+            _ => has_failed && change.term == place.term + 1,
+        }
+    }
+
     /// Why an heir is not to be waited for, if so.
     fn why_replaced(&mut self, shard: usize, change: Change) -> Option<String> {
         let since = *self.memory.changing.entry((shard, change.term)).or_insert(self.now);
         let name = self.draft.name(change.heir);
-        let Some(session) = self.session(change.heir) else {
+        let Some(session) = self.session(change.heir).filter(|_| change.gone == 0) else {
             return Some(format!("{name}, which was to become the primary, is dead"));
         };
         let why = match session.failure(shard, change.term) {
@@ -199,13 +213,20 @@ impl Step<'_> {
         let old_has_it = old.filter(|old| self.is_whole(*old, shard));
         let may_try = |server: &ServerId| self.memory.may_try(shard, *server, self.now);
         if let Some(old) = old_has_it.filter(|_| nobody_began) {
-            return if may_try(&old) { Course::Heir(old, Way::GoesOn) } else { Course::Later };
+            return if may_try(&old) { Course::Heir(old, Way::GoesOn, 0) } else { Course::Later };
         }
         // The primary that was to hand over lacks at most what its heir has had acknowledged, by
         // members other than itself.
         let heir = place.change.filter(|change| change.way == Way::HandOver).map(|change| change.heir);
-        let only = old_has_it.filter(|_| !self.is_enough(shard, None) && heir.is_some() && self.is_enough(shard, heir));
-        let is_enough = only.is_some() || self.is_enough(shard, None);
+        let (alive, needed) = self.alive_and_needed(shard, heir);
+        let only = old_has_it.filter(|_| heir.is_some() && alive >= needed);
+        let (alive, least) = if only.is_some() {
+            let too = place.members.iter().filter(|one| Some(one.server) == heir && self.has_place(one)).count();
+            (alive + too, needed + too)
+        } else {
+            self.alive_and_needed(shard, None)
+        };
+        let is_enough = alive >= least;
         // What is reported may be older than the last write. So whoever is listed and alive is asked,
         // and fails where it is not whole.
         let may_be_whole = |one: &&Member| self.has_place(one) && !self.has_nothing(shard, one.server);
@@ -221,11 +242,11 @@ impl Step<'_> {
         let may_come_back = |one: &Member| !matches!(one.stage, Stage::Gone(_)) && !self.is_alive(one.server);
         let nobody_has_it = able.is_empty() && old.is_none() && !place.members.iter().any(may_come_back);
         match (heir, able.is_empty()) {
-            (Some(heir), _) if is_enough => Course::Heir(heir, Way::Gather),
+            (Some(heir), _) if is_enough => Course::Heir(heir, Way::Gather, least),
             (None, false) if is_enough => Course::Later,
             _ if nobody_has_it && (place.primary.is_none() || place.ended || place.members.is_empty()) => Course::Empty,
             _ if !self.may_be_unclean(shard) => Course::Wait,
-            (Some(heir), _) => Course::Heir(heir, Way::Unclean),
+            (Some(heir), _) => Course::Heir(heir, Way::Unclean, 0),
             (None, false) => Course::Later,
             (None, true) => Course::Empty,
         }
@@ -234,9 +255,11 @@ impl Step<'_> {
     /// It was asked to become the primary since this term, could not, and says that it is not
     /// whole: nobody has counted it.
     fn has_nothing(&self, shard: usize, server: ServerId) -> bool {
-        let term = self.draft.map.shards[shard].term;
-        let has_failed = self.memory.failed.get(&(shard, server)).is_some_and(|failed| failed.term > term);
-        has_failed && !self.is_whole(server, shard)
+        let place = &self.draft.map.shards[shard];
+        let has_failed = self.memory.failed.get(&(shard, server)).is_some_and(|failed| failed.term > place.term);
+        let joins = place.member(server).is_some_and(|member| member.stage == Stage::Joining);
+        let has_come = self.held(server, shard).is_some_and(|(_, term)| !joins || term >= place.term);
+        has_failed && !(self.is_whole(server, shard) && has_come)
     }
 
     /// The process that is the member is alive.
@@ -244,12 +267,13 @@ impl Step<'_> {
         !matches!(member.stage, Stage::Gone(_)) && self.is_alive(member.server)
     }
 
-    /// So many of the listed members are alive that each K of them have one of these.
-    fn is_enough(&self, shard: usize, but: Option<ServerId>) -> bool {
+    /// How many of the listed members are alive, and how many of them there must be for each K to
+    /// have one.
+    fn alive_and_needed(&self, shard: usize, but: Option<ServerId>) -> (usize, usize) {
         let members = &self.draft.map.shards[shard].members;
         let listed = || members.iter().filter(|member| Some(member.server) != but);
         let alive = listed().filter(|member| self.has_place(member)).count();
-        alive >= (listed().count() + 1).saturating_sub(self.acks())
+        (alive, (listed().count() + 1).saturating_sub(self.acks()))
     }
 
     /// An operator or the policy has it go on without enough members.
@@ -273,11 +297,12 @@ impl Step<'_> {
     }
 
     /// A term is reserved for the heir.
-    pub fn begin(&mut self, shard: usize, heir: ServerId, way: Way, why: &str) {
+    pub fn begin(&mut self, shard: usize, (heir, way, least): (ServerId, Way, usize), why: &str) {
         let place = &self.draft.map.shards[shard];
         let term = place.term.max(place.reserved).max(self.memory.terms[shard]) + 1;
         self.memory.changing.insert((shard, term), self.now);
-        self.draft.begin_change(shard, Change { heir, term, way });
+        self.draft
+            .begin_change(shard, Change { heir, term, way, least: u8::try_from(least).unwrap_or(u8::MAX), gone: 0 });
         let how = match way {
             Way::HandOver => "takes over",
             Way::GoesOn => "goes on as the primary",

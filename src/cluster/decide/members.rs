@@ -52,7 +52,10 @@ impl Step<'_> {
             let stage = match (member.stage, session.held(shard)) {
                 (Stage::Joining | Stage::Whole, _) if failure.is_some() => Stage::Leaving(version),
                 (Stage::Joining, Some((Role::Whole | Role::Current, at))) if at == term => Stage::Whole,
-                // It was away, and is wanted as it is.
+                // It was away, and is wanted as it is: what it has counts, since it never left.
+                (Stage::Leaving(_), Some((Role::Whole | Role::Current, _))) if self.is_wanted(shard, member.server) => {
+                    Stage::Whole
+                }
                 (Stage::Leaving(_), _) if self.is_wanted(shard, member.server) => Stage::Joining,
                 (stage, _) => stage,
             };
@@ -61,7 +64,7 @@ impl Step<'_> {
             }
             let name = self.draft.name(member.server);
             let words = match (stage, failure) {
-                (Stage::Whole, _) => format!("{name} has a whole replica"),
+                (Stage::Whole, _) if member.stage == Stage::Joining => format!("{name} has a whole replica"),
                 (_, Some(why)) => format!("{name} leaves, because it could not follow: {why}"),
                 _ => format!("{name} stays, and comes up to date"),
             };
@@ -115,7 +118,7 @@ impl Step<'_> {
         } else if is_leaving {
             // One after the other.
         } else if let Some(heir) = self.successor(shard) {
-            self.begin(shard, heir, Way::HandOver, "it is to be the primary");
+            self.begin(shard, (heir, Way::HandOver, 0), "it is to be the primary");
         } else if let Some(leaves) = self.surplus(shard) {
             let words = format!("{} leaves: others are to have it, and do", self.draft.name(leaves));
             let version = self.draft.version;

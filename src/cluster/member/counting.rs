@@ -10,7 +10,7 @@
 
 use super::step::number_of;
 use crate::base::shards::ShardSet;
-use crate::cluster::map::{Map, ServerId, Stage};
+use crate::cluster::map::{Map, Member, ServerId, Stage};
 use crate::replication::board::{Board, BoardView, Members};
 use crate::store::Store;
 use std::collections::BTreeMap;
@@ -54,8 +54,9 @@ impl Counting {
         if acks > self.acks {
             self.owe(self.own);
         }
-        let listed = |shard: usize| members.iter().filter(|(_, shards)| shards.has(shard)).count();
-        self.listed = (0..map.shards.len()).map(listed).collect();
+        // Who is dead is one of them all the same.
+        let stays = |member: &&Member| is_counted(member) && Some(member.server) != me;
+        self.listed = map.shards.iter().map(|shard| shard.members.iter().filter(stays).count()).collect();
         self.board.set_members(members.clone());
         (self.members, self.acks) = (members, acks);
     }
@@ -89,15 +90,17 @@ impl Counting {
 fn members_of(map: &Map, me: Option<ServerId>) -> Members {
     let mut members = Members::new();
     for server in map.servers.iter().filter(|server| Some(server.id) != me) {
-        let counts = |shard: &usize| {
-            let member = map.shards[*shard].member(server.id);
-            member.is_some_and(|member| matches!(member.stage, Stage::Joining | Stage::Whole))
-        };
+        let counts = |shard: &usize| map.shards[*shard].member(server.id).is_some_and(is_counted);
         if let Some(number) = server.incarnation.as_deref().and_then(number_of) {
             members.push((number, (0..map.shards.len()).filter(counts).collect()));
         }
     }
     members
+}
+
+/// It is not to go.
+fn is_counted(member: &Member) -> bool {
+    matches!(member.stage, Stage::Joining | Stage::Whole)
 }
 
 fn shards_of(members: &Members, number: &[u8; 16]) -> ShardSet {

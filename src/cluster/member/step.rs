@@ -111,29 +111,73 @@ pub fn incarnation_of(number: ServerNumber) -> String {
     format!("{:032x}", u128::from_be_bytes(number))
 }
 
-/// What is to be done where the map asks for this in each shard, and the server has that.
-pub fn plan(map: &Map, duties: &[Duty], here: &Holdings, store: &Store) -> Plan {
-    let mut groups = Vec::new();
-    let mut lost = Vec::new();
+/// The terms that this server was asked to begin and has not: of each shard the last one, and why.
+/// It never begins one of these afterwards, for the locator goes on without it.
+#[derive(Debug, Clone)]
+pub struct GivenUp(Vec<(u32, String)>);
+
+impl GivenUp {
+    /// None, in so many shards.
+    pub fn none(shards: usize) -> GivenUp {
+        GivenUp(vec![(0, String::new()); shards])
+    }
+
+    /// This term is not begun in these shards.
+    pub fn note(&mut self, shards: ShardSet, term: u32, words: &str) {
+        for shard in shards.iter() {
+            let last = &mut self.0[shard];
+            if last.0 < term {
+                *last = (term, words.into());
+            }
+        }
+    }
+
+    /// Why this term is not begun in a shard, if it was asked for and failed.
+    fn why(&self, shard: usize, term: u32) -> Option<&str> {
+        let (last, words) = &self.0[shard];
+        (*last >= term).then_some(&**words)
+    }
+}
+
+/// What is to be done where the map asks for this in each shard, and the server has that. A term
+/// that it cannot begin is given up.
+pub fn plan(map: &Map, duties: &[Duty], here: &Holdings, store: &Store, given_up: &mut GivenUp) -> Plan {
+    let (mut groups, mut failed) = (Vec::new(), Vec::new());
     for (shard, duty) in duties.iter().enumerate() {
         let named = store.primary_of(Closed { shard: shard as u32 });
-        if let Some(change) = change(map, duty, here, shard, named.as_deref()) {
-            group(&mut groups, change, shard);
-        } else if let Duty::Primary { term } = duty
-            && !here.primary().has(shard)
-        {
-            group(&mut lost, *term, shard);
+        if let Some((term, words)) = cannot(duty, here, shard) {
+            given_up.note(ShardSet::one(shard), term, words);
+        }
+        match (change(map, duty, here, shard, named.as_deref()), duty) {
+            (Some(_), Duty::Heir { term, .. }) if given_up.why(shard, *term).is_some() => {
+                let words = given_up.why(shard, *term).unwrap_or_default().to_string();
+                group(&mut failed, (*term, words), shard);
+            }
+            (Some(change), _) => group(&mut groups, change, shard),
+            (None, Duty::Primary { term }) if !here.primary().has(shard) => {
+                let words = "this server is not the primary there any more: a new term is to begin";
+                group(&mut failed, (*term, words.to_string()), shard);
+            }
+            (None, _) => {}
         }
     }
     let mut steps: Vec<_> = groups.into_iter().map(|(change, shards)| Step { change, shards }).collect();
     steps.sort_by_key(Step::urgency);
-    let words = "this server is not the primary there any more: a new term is to begin";
-    let failures = lost.into_iter().map(|(term, shards): (u32, ShardSet)| Failure {
-        shards: shards.to_string(),
-        term,
-        words: words.into(),
-    });
-    Plan { failures: failures.collect(), steps }
+    let failure =
+        |((term, words), shards): ((u32, String), ShardSet)| Failure { shards: shards.to_string(), term, words };
+    Plan { failures: failed.into_iter().map(failure).collect(), steps }
+}
+
+/// Why a term cannot be begun in a shard, whatever is tried.
+fn cannot(duty: &Duty, here: &Holdings, shard: usize) -> Option<(u32, &'static str)> {
+    let Duty::Heir { term, least_term, is_enough, .. } = duty else { return None };
+    let is_begun = here.primary().has(shard) && here.term(shard) == *term;
+    match () {
+        () if is_begun => None,
+        () if !is_enough => Some((*term, "too few of the members are alive")),
+        () if here.term(shard) < *least_term => Some((*term, "this server has been away, and joins anew")),
+        () => None,
+    }
 }
 
 /// What is to be done in one shard, where the closed gate names `named`; None: nothing.
@@ -141,8 +185,8 @@ fn change(map: &Map, duty: &Duty, here: &Holdings, shard: usize, named: Option<&
     let is_primary = here.primary().has(shard);
     match duty {
         Duty::Primary { .. } => None,
-        Duty::Heir { term, .. } if is_primary && here.term(shard) >= *term => None,
-        Duty::Heir { term, gather, way } => {
+        Duty::Heir { term, .. } if is_primary && here.term(shard) == *term => None,
+        Duty::Heir { term, gather, way, .. } => {
             let address = |server: &ServerId| Some(map.server(*server)?.replication.clone());
             Some(Change::Promote(Promotion {
                 gather: gather.iter().filter_map(address).collect(),

@@ -2,7 +2,7 @@
 
 use super::super::holdings::Followed;
 use super::*;
-use crate::cluster::map::{Member, Policy, Server, Shard, Stage, Wanted};
+use crate::cluster::map::{Change as MapChange, Member, Policy, Server, Shard, Stage, Wanted};
 use crate::store::StoreConfig;
 
 const SHARDS: usize = 4;
@@ -46,10 +46,14 @@ fn store() -> Store {
 }
 
 fn planned(map: &Map, me: ServerId, here: &Holdings) -> Plan {
+    planned_after(map, me, here, &mut GivenUp::none(SHARDS))
+}
+
+fn planned_after(map: &Map, me: ServerId, here: &Holdings, given_up: &mut GivenUp) -> Plan {
     let own = incarnation_of([me as u8; 16]);
     let place = Place::of(map, &own);
     let duties: Vec<_> = (0..SHARDS).map(|shard| place.duty(map, shard)).collect();
-    plan(map, &duties, here, &store())
+    plan(map, &duties, here, &store(), given_up)
 }
 
 fn all() -> ShardSet {
@@ -95,8 +99,8 @@ fn a_member_follows_and_who_is_none_has_nothing() {
 fn an_heir_begins_the_reserved_term_before_anything_else_and_once() {
     let mut map = map(&[0]);
     let way = Way::Gather;
-    map.shards[1].change = Some(super::super::super::map::Change { heir: 1, term: 7, way });
-    map.shards[2].change = Some(super::super::super::map::Change { heir: 1, term: 7, way: Way::Unclean });
+    map.shards[1].change = Some(MapChange { heir: 1, term: 7, way, least: 0, gone: 0 });
+    map.shards[2].change = Some(MapChange { heir: 1, term: 7, way: Way::Unclean, least: 0, gone: 0 });
     map.shards[3].primary = Some(2);
     map.shards[3].members.clear();
     let here = Holdings::made(SHARDS, ShardSet::default(), vec![]);
@@ -112,7 +116,7 @@ fn an_heir_begins_the_reserved_term_before_anything_else_and_once() {
     // The terms of `made` are 2.
     let begun = Holdings::made(SHARDS, "1-2".parse().unwrap(), vec![]);
     assert_eq!(planned(&map, 1, &begun).steps.len(), 3, "an earlier term than the one that is reserved");
-    map.shards[1].change = Some(super::super::super::map::Change { heir: 1, term: 2, way });
+    map.shards[1].change = Some(MapChange { heir: 1, term: 2, way, least: 0, gone: 0 });
     let mut map_of_two = map.clone();
     map_of_two.shards[2].change = map.shards[1].change;
     assert_eq!(planned(&map_of_two, 1, &begun).steps, [step(empty, "3")]);
@@ -122,7 +126,7 @@ fn an_heir_begins_the_reserved_term_before_anything_else_and_once() {
 fn who_takes_over_stops_the_primary_as_well() {
     let mut map = map(&[]);
     map.shards.iter_mut().for_each(|shard| {
-        shard.change = Some(super::super::super::map::Change { heir: 1, term: 3, way: Way::HandOver });
+        shard.change = Some(MapChange { heir: 1, term: 3, way: Way::HandOver, least: 0, gone: 0 });
     });
     let steps = planned(&map, 1, &Holdings::made(SHARDS, ShardSet::default(), vec![])).steps;
     let gather = vec!["host2:2".into(), "host0:2".into()];
@@ -160,10 +164,37 @@ fn who_is_missing_keeps_what_it_has_until_its_place_is_taken() {
     map.servers[0].missing = Some(incarnation_of([0; 16]));
     let here = Holdings::made(SHARDS, all(), vec![]);
     assert_eq!(planned(&map, 0, &here), Plan::default());
-    map.shards[1].change = Some(super::super::super::map::Change { heir: 1, term: 3, way: Way::Gather });
+    map.shards[1].change = Some(MapChange { heir: 1, term: 3, way: Way::Gather, least: 0, gone: 0 });
     let close = Step { change: Change::Close, shards: "1".parse().unwrap() };
     assert_eq!(planned(&map, 0, &here).steps, [close]);
     map.servers[0].missing = Some(incarnation_of([9; 16]));
     let empty = Step { change: Change::Empty { clients: None }, shards: all() };
     assert_eq!(planned(&map, 0, &here).steps, [empty], "another one has been there");
+}
+
+/// The locator goes on by what an heir has not done: it does not do it afterwards, whatever else has
+/// changed.
+#[test]
+fn a_term_that_was_not_begun_is_never_begun() {
+    let mut map = map(&[0]);
+    let gather = |term, least| Some(MapChange { heir: 1, term, way: Way::Gather, least, gone: 0 });
+    map.shards.iter_mut().for_each(|shard| shard.change = gather(3, 3));
+    let here = Holdings::made(SHARDS, ShardSet::default(), vec![]);
+    let mut given_up = GivenUp::none(SHARDS);
+    let Plan { steps, failures } = planned_after(&map, 1, &here, &mut given_up);
+    assert!(steps.is_empty(), "of three members two are alive: {steps:?}");
+    assert_eq!((&*failures[0].shards, failures[0].term, failures.len()), ("0-3", 3, 1));
+    map.shards.iter_mut().for_each(|shard| shard.change = gather(3, 2));
+    let Plan { steps, failures } = planned_after(&map, 1, &here, &mut given_up);
+    assert!(steps.is_empty() && failures[0].words.contains("too few"), "{steps:?} {failures:?}");
+    map.shards.iter_mut().for_each(|shard| shard.change = gather(4, 2));
+    let plan = planned_after(&map, 1, &here, &mut given_up);
+    assert_eq!((plan.steps.len(), plan.failures), (1, vec![]));
+    given_up.note("1".parse().unwrap(), 4, "its peer does not answer");
+    let Plan { steps, failures } = planned_after(&map, 1, &here, &mut given_up);
+    assert_eq!((steps[0].shards.to_string(), &*failures[0].shards), ("0,2-3".into(), "1"));
+    map.shards.iter_mut().for_each(|shard| shard.members[0].stage = Stage::Joining);
+    map.shards.iter_mut().for_each(|shard| (shard.term, shard.change) = (3, gather(5, 2)));
+    let Plan { steps, failures } = planned_after(&map, 1, &here, &mut given_up);
+    assert!(steps.is_empty() && failures[0].words.contains("away"), "its log is of term 2: {steps:?} {failures:?}");
 }

@@ -365,7 +365,8 @@ fn of_two_locators_the_other_one_takes_charge() {
     let before = site.status();
     under_writes(&mut site, |site, writers| {
         let in_charge = |locator: &Locator| {
-            let asked = client::ask(std::slice::from_ref(&locator.address), &Secret::none(), &Question::Status, Instant::now());
+            let asked =
+                client::ask(std::slice::from_ref(&locator.address), &Secret::none(), &Question::Status, Instant::now());
             asked.is_ok()
         };
         let at = locators.iter().position(|one| one.as_ref().is_some_and(in_charge)).expect("one is in charge");

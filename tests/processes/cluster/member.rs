@@ -19,7 +19,7 @@ fn start(names: &[&str]) -> (Scripted, Vec<Node>) {
 }
 
 fn change(map: &mut Map, heir: ServerId, term: u32, way: Way) {
-    map.shards.iter_mut().for_each(|shard| shard.change = Some(Change { heir, term, way }));
+    map.shards.iter_mut().for_each(|shard| shard.change = Some(Change { heir, term, way, least: 0, gone: 0 }));
 }
 
 /// The heir of a change is the primary, with these members.
@@ -152,8 +152,10 @@ fn two_servers_take_over_from_each_other_at_once() {
     let (locator, nodes) = start(&["a", "b"]);
     let mut map = locator.born(&["a", "b"]);
     let (low, high) = map.shards.split_at_mut(SHARDS / 2);
-    low.iter_mut().for_each(|shard| shard.change = Some(Change { heir: 0, term: 2, way: Way::Empty }));
-    high.iter_mut().for_each(|shard| shard.change = Some(Change { heir: 1, term: 2, way: Way::Empty }));
+    low.iter_mut()
+        .for_each(|shard| shard.change = Some(Change { heir: 0, term: 2, way: Way::Empty, least: 0, gone: 0 }));
+    high.iter_mut()
+        .for_each(|shard| shard.change = Some(Change { heir: 1, term: 2, way: Way::Empty, least: 0, gone: 0 }));
     locator.say(&mut map);
     locator.wait_for("a", Role::Primary, 2, "0-3");
     locator.wait_for("b", Role::Primary, 2, "4-7");
@@ -168,7 +170,7 @@ fn two_servers_take_over_from_each_other_at_once() {
     for round in 3..13 {
         for shard in &mut map.shards {
             let heir = 1 - shard.primary.expect("a primary");
-            shard.change = Some(Change { heir, term: round, way: Way::HandOver });
+            shard.change = Some(Change { heir, term: round, way: Way::HandOver, least: 0, gone: 0 });
         }
         locator.say(&mut map);
         let (a, b) = if round % 2 == 1 { ("4-7", "0-3") } else { ("0-3", "4-7") };

@@ -28,9 +28,9 @@ pub enum Acts {
 pub struct Succession {
     pub term: u32,
     pub way: Way,
-    pub gather: Vec<ServerId>,
+    pub gather: Vec<Id>,
     /// Whom it has stopped: its last term, its log, and whether it is whole.
-    pub sealed: HashMap<ServerId, (u32, Vec<Record>, bool)>,
+    pub sealed: HashMap<Id, (u32, Vec<Record>, bool)>,
     pub since: u64,
 }
 
@@ -173,9 +173,9 @@ impl Process {
         }
         match asked {
             Duty::Primary { .. } => {}
-            Duty::Heir { term, gather, way } => {
+            Duty::Heir { term, least_term, gather, is_enough, way } => {
                 let is_done = place.acts == Acts::Primary(term) || place.failure == Some(term);
-                if is_done || place.succession.as_ref().is_some_and(|one| one.term == term) {
+                if is_done || (is_enough && place.succession.as_ref().is_some_and(|one| one.term == term)) {
                     return;
                 }
                 if place.begun == term && place.promised == term {
@@ -183,10 +183,15 @@ impl Process {
                     place.acts = Acts::Primary(term);
                     return;
                 }
-                if place.promised > term || (!place.is_whole && !matches!(way, Way::Empty | Way::Unclean)) {
-                    place.failure = Some(term);
+                let is_whole = place.is_whole && place.last_term() >= least_term;
+                if place.promised > term || !is_enough || (!is_whole && !matches!(way, Way::Empty | Way::Unclean)) {
+                    (place.failure, place.succession) = (Some(term), None);
                     return;
                 }
+                // Processes, not servers: a new process of a server has nothing to stop.
+                let process =
+                    |id: ServerId| map.server(id).and_then(|one| one.incarnation.clone()).expect("it is alive");
+                let gather = gather.into_iter().map(process).collect();
                 (place.promised, place.acts) = (term, Acts::Stopped);
                 place.succession = Some(Succession { term, way, gather, sealed: HashMap::new(), since: now });
             }

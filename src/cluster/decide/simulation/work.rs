@@ -3,7 +3,7 @@
 use super::ledger::Holders;
 use super::server::{Acts, Succession, pull};
 use super::{Message, World};
-use crate::cluster::map::{Id, Server, ServerId, Stage, Way};
+use crate::cluster::map::{Id, Server, Stage, Way};
 
 /// An heir that cannot reach somebody gives up after so long.
 const SEALING_MS_MAX: u64 = 1500;
@@ -54,9 +54,9 @@ impl World {
     /// A step of an heir.
     fn succeed(&mut self, process: usize, shard: usize) {
         let Some(work) = self.processes[process].places[shard].succession.clone() else { return };
-        let next = work.gather.iter().find(|server| !work.sealed.contains_key(server)).copied();
+        let next = work.gather.iter().find(|other| !work.sealed.contains_key(*other));
         match next {
-            Some(server) => self.seal(process, shard, &work, server),
+            Some(other) => self.seal(process, shard, &work, other),
             None => self.begin(process, shard, &work),
         }
     }
@@ -66,15 +66,13 @@ impl World {
         (place.succession, place.failure) = (None, Some(term));
     }
 
-    fn seal(&mut self, process: usize, shard: usize, work: &Succession, server: ServerId) {
-        let map = self.processes[process].map.clone().expect("it has a duty");
-        let incarnation = map.server(server).and_then(|server| server.incarnation.clone());
-        let other = incarnation.and_then(|incarnation| self.process(&incarnation));
+    fn seal(&mut self, process: usize, shard: usize, work: &Succession, incarnation: &Id) {
+        let other = self.process(incarnation);
         match other.filter(|other| self.reaches(process, *other)) {
             Some(other) => match self.processes[other].seal(shard, work.term) {
                 Some(sealed) => {
                     let place = &mut self.processes[process].places[shard];
-                    place.succession.as_mut().expect("it is at work").sealed.insert(server, sealed);
+                    place.succession.as_mut().expect("it is at work").sealed.insert(incarnation.clone(), sealed);
                 }
                 None => self.fail(process, shard, work.term),
             },
@@ -123,7 +121,7 @@ impl World {
                 let (place, server) = (&one.places[shard], stored.named(&one.intro.name));
                 let is_it = |server: &&Server| server.incarnation.as_ref() == Some(&one.intro.incarnation);
                 let member = server.filter(is_it).and_then(|server| stored.shards[shard].member(server.id));
-                let is_member = member.is_some_and(|member| !matches!(member.stage, Stage::Gone(_)));
+                let is_member = member.is_some_and(|member| member.stage == Stage::Whole);
                 let has_it = place.log.contains(&record);
                 if has_it && one.is_running && is_member {
                     holders.alive += 1;
@@ -139,11 +137,10 @@ impl World {
 
     /// Those that were sealed follow, if they hear of it.
     fn tell(&mut self, process: usize, shard: usize, work: &Succession) {
-        let (Some(id), Some(map)) = (self.processes[process].id(), self.processes[process].map.clone()) else { return };
+        let Some(id) = self.processes[process].id() else { return };
         let incarnation = self.processes[process].intro.incarnation.clone();
-        for server in &work.gather {
-            let other = map.server(*server).and_then(|server| server.incarnation.as_ref());
-            let other = other.and_then(|other| self.process(other)).filter(|other| self.reaches(process, *other));
+        for other in &work.gather {
+            let other = self.process(other).filter(|other| self.reaches(process, *other));
             if let Some(other) = other.filter(|_| self.random.bool()) {
                 let place = &mut self.processes[other].places[shard];
                 if place.promised == work.term && place.acts == Acts::Stopped {
