@@ -169,6 +169,23 @@ fn a_silent_server_is_dead_when_its_lease_has_ended_and_not_before() {
 }
 
 #[test]
+fn who_is_being_taken_for_dead_gets_no_lease() {
+    let mut cluster = plain(4);
+    let process = cluster.stop("s0");
+    cluster.pass(1000);
+    cluster.now += 100;
+    assert_eq!(cluster.decisions.lease(&process), Some(1000));
+    let next = cluster.decisions.next(cluster.now).unwrap();
+    // It is heard again while the map that buries it is being written.
+    let report = cluster.report(&process);
+    cluster.decisions.reported(&process, &report, cluster.now).unwrap();
+    assert_eq!(cluster.decisions.lease(&process), None);
+    cluster.decisions.conflict(cluster.map().clone());
+    assert_eq!(cluster.decisions.lease(&process), Some(1000));
+    assert!(!next.map.is_alive(cluster.id("s0")));
+}
+
+#[test]
 fn who_has_ended_for_certain_is_not_waited_for() {
     let mut cluster = plain(4);
     cluster.kill("s0");
