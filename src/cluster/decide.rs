@@ -37,7 +37,7 @@ pub use command::Command;
 pub use draft::Note;
 pub use status::{ServerStatus, ShardsStatus, Status};
 
-use super::map::{Id, Map, ServerId};
+use super::map::{Id, Map, Server, ServerId};
 use super::report::{Introduction, Report, Role};
 use crate::base::shards::ShardSet;
 use draft::Draft;
@@ -83,8 +83,16 @@ pub struct Decisions {
     memory: Memory,
     /// What operators want and no map says yet.
     orders: Vec<Command>,
-    /// How many of these are in the map that is being written, if one is.
-    writing: Option<usize>,
+    /// The map that is being written, if one is.
+    writing: Option<Writing>,
+}
+
+/// A map that is being written.
+struct Writing {
+    /// How many orders are in it.
+    orders: usize,
+    /// Whose roles it takes away: they get no lease any more.
+    buried: Vec<Id>,
 }
 
 /// What helps to decide, and may be lost.
@@ -193,7 +201,9 @@ impl Decisions {
     /// report: None until a map of this locator's generation is stored.
     pub fn lease(&self, incarnation: &str) -> Option<u64> {
         let is_known = self.sessions.get(incarnation).is_some_and(|session| !session.ended);
-        (is_known && self.map.generation == self.generation).then_some(self.map.policy.lease_ms)
+        let is_buried =
+            self.writing.as_ref().is_some_and(|writing| writing.buried.iter().any(|one| one == incarnation));
+        (is_known && !is_buried && self.map.generation == self.generation).then_some(self.map.policy.lease_ms)
     }
 
     /// A server says what it has come to. Err: it must introduce itself first, or never will again.
@@ -237,13 +247,17 @@ impl Decisions {
         }
         step.draft.remove_servers();
         let next = step.draft.finish(&self.map)?;
-        self.writing = Some(self.orders.len());
+        let stays =
+            |server: &&Server| next.map.server(server.id).is_some_and(|one| one.incarnation == server.incarnation);
+        let buried =
+            self.map.servers.iter().filter(|server| !stays(server)).filter_map(|server| server.incarnation.clone());
+        self.writing = Some(Writing { orders: self.orders.len(), buried: buried.collect() });
         Some(next)
     }
 
     /// The map of [`Decisions::next`] is stored.
     pub fn written(&mut self, map: Map) {
-        self.orders.drain(..self.writing.unwrap_or(0));
+        self.orders.drain(..self.writing.as_ref().map_or(0, |writing| writing.orders));
         self.memory.is_confirmed = false;
         self.take(map);
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::cluster::duty::{Duty, duty};
 use crate::cluster::map::{Member, Policy, Stage, Wanted, Way};
 use crate::cluster::report::{Failure, Holding};
 
@@ -169,6 +170,23 @@ fn a_silent_server_is_dead_when_its_lease_has_ended_and_not_before() {
 }
 
 #[test]
+fn who_is_being_taken_for_dead_gets_no_lease() {
+    let mut cluster = plain(4);
+    let process = cluster.stop("s0");
+    cluster.pass(1000);
+    cluster.now += 100;
+    assert_eq!(cluster.decisions.lease(&process), Some(1000));
+    let next = cluster.decisions.next(cluster.now).unwrap();
+    // It is heard again while the map that buries it is being written.
+    let report = cluster.report(&process);
+    cluster.decisions.reported(&process, &report, cluster.now).unwrap();
+    assert_eq!(cluster.decisions.lease(&process), None);
+    cluster.decisions.conflict(cluster.map().clone());
+    assert_eq!(cluster.decisions.lease(&process), Some(1000));
+    assert!(!next.map.is_alive(cluster.id("s0")));
+}
+
+#[test]
 fn who_has_ended_for_certain_is_not_waited_for() {
     let mut cluster = plain(4);
     cluster.kill("s0");
@@ -312,6 +330,52 @@ fn an_heir_that_fails_is_replaced_with_a_higher_term() {
     cluster.decide();
     let second = cluster.map().shards[0].change.unwrap();
     assert!(second.heir != first.heir && second.term > first.term, "{first:?}, then {second:?}");
+}
+
+#[test]
+fn who_was_the_primary_stays_listed_until_the_new_one_has_confirmed() {
+    let mut cluster = Cluster::new(4, policy(2, 2), |_| String::new());
+    let old = cluster.map().shards[0].primary.unwrap();
+    let name = cluster.map().server(old).unwrap().name.clone();
+    cluster.kill(&name);
+    cluster.decide();
+    let heir = cluster.map().shards[0].change.unwrap().heir;
+    let process = cluster.map().server(heir).unwrap().incarnation.clone().unwrap();
+    let report = Report { unconfirmed: "0-7".into(), ..cluster.report(&process) };
+    cluster.decisions.reported(&process, &report, cluster.now).unwrap();
+    cluster.decide();
+    let shard = &cluster.map().shards[0];
+    assert_eq!(shard.primary, Some(heir));
+    let place = shard.member(old).expect("it may have what was acknowledged");
+    assert!(matches!(place.stage, Stage::Gone(_)), "{shard:?}");
+}
+
+#[test]
+fn an_heir_whose_process_has_ended_may_have_begun() {
+    let mut cluster = plain(3);
+    let shard = cluster.map().shards[0].clone();
+    let name = |cluster: &Cluster, id: ServerId| cluster.map().server(id).unwrap().name.clone();
+    let primary = shard.primary.unwrap();
+    let was = name(&cluster, primary);
+    let process = cluster.stop(&was);
+    while cluster.map().shards[0].change.is_none() {
+        cluster.now += 10;
+        cluster.decide();
+        if cluster.now % 100 == 0 && cluster.map().is_alive(primary) {
+            cluster.step();
+        }
+    }
+    let heir = cluster.map().shards[0].change.unwrap().heir;
+    let heir = name(&cluster, heir);
+    cluster.kill(&heir);
+    cluster.start(&was, &process);
+    cluster.command(Command::Resume { server: None }).unwrap_or_default();
+    cluster.pass(1000);
+    cluster.command(Command::Resume { server: None }).unwrap_or_default();
+    cluster.pass(1000);
+    let shard = &cluster.map().shards[0];
+    assert!(shard.change.is_some_and(|change| change.gone > 0), "{shard:?}");
+    assert_eq!(duty(cluster.map(), primary, 0), Duty::Wait, "acknowledged writes may be elsewhere");
 }
 
 #[test]

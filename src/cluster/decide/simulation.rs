@@ -3,7 +3,9 @@
 //! in `ledger.rs`.
 //!
 //! `REMORA_SEED=<seed> cargo test --lib cluster::decide::simulation` replays one cluster,
-//! `REMORA_SEEDS=<count>` runs so many instead of a few hundred.
+//! `REMORA_SEEDS=<count>` runs so many instead of a few hundred. A cluster that is replayed prints
+//! what is decided.
+#![allow(clippy::print_stdout)]
 
 mod ledger;
 mod server;
@@ -64,6 +66,7 @@ struct World {
     /// Shards that an operator has had go on.
     forced: Vec<u64>,
     is_calm: bool,
+    is_replay: bool,
     written: u64,
     /// The lowest K that was ever wanted.
     lowest_acks: usize,
@@ -97,6 +100,7 @@ impl World {
             records: 0,
             forced: vec![0; shards],
             is_calm: false,
+            is_replay: std::env::var_os("REMORA_SEED").is_some(),
             written: 0,
             lowest_acks: usize::from(map_acks),
             random,
@@ -203,6 +207,13 @@ impl World {
         process.acts(self.now) && process.cut_until <= self.now
     }
 
+    /// For whoever replays a cluster.
+    fn say(&self, words: impl FnOnce() -> String) {
+        if self.is_replay {
+            println!("{:7} {}", self.now, words());
+        }
+    }
+
     /// The locator in charge decides, and writes.
     fn decide(&mut self) {
         if let Some((map, _)) = self.locator.writing.take_if(|(_, done)| *done <= self.now) {
@@ -218,10 +229,8 @@ impl World {
         if self.locator.writing.is_none()
             && let Some(next) = self.locator.decisions.next(self.now)
         {
-            if std::env::var_os("REMORA_SEED").is_some() {
-                for note in &next.notes {
-                    println!("{:7} {:4} [{}] {}", self.now, next.map.version, note.shards, note.words);
-                }
+            for note in &next.notes {
+                self.say(|| format!("{:4} [{}] {}", next.map.version, note.shards, note.words));
             }
             let takes = if self.random.u8(0..10) == 0 { self.random.u64(0..300) } else { 0 };
             self.locator.writing = Some((next.map, self.now + takes));

@@ -172,8 +172,8 @@ fn who_is_missing_keeps_what_it_has_until_its_place_is_taken() {
     assert_eq!(planned(&map, 0, &here).steps, [empty], "another one has been there");
 }
 
-/// The locator goes on by what an heir has not done: it does not do it afterwards, whatever else has
-/// changed.
+/// The locator goes on by what an heir has not done: it does not do it afterwards, whatever else
+/// has changed.
 #[test]
 fn a_term_that_was_not_begun_is_never_begun() {
     let mut map = map(&[0]);

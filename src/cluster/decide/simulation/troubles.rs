@@ -48,8 +48,8 @@ impl World {
             _ = self.locator.decisions.command(command.clone(), true, now);
         }
         let answer = self.locator.decisions.command(command.clone(), false, now);
-        if std::env::var_os("REMORA_SEED").is_some() && answer.is_ok() {
-            println!("{now:7} {command:?}: {answer:?}");
+        if answer.is_ok() {
+            self.say(|| format!("{command:?}: {answer:?}"));
         }
     }
 
@@ -64,9 +64,7 @@ impl World {
         }
         let incarnation = one.intro.incarnation.clone();
         let generation = self.locator.generation;
-        if std::env::var_os("REMORA_SEED").is_some() {
-            println!("{:7} {incarnation} ends", self.now);
-        }
+        self.say(|| format!("{incarnation} ends"));
         // It may be seen, or not.
         if self.random.bool() {
             self.send(Message::Ended(incarnation, generation));
@@ -129,7 +127,7 @@ impl World {
 
     /// What waits for an operator gets one.
     pub fn operate_in_calm(&mut self) {
-        if self.now % 500 != 0 {
+        if !self.now.is_multiple_of(500) {
             return;
         }
         self.command(Command::Add { server: None });
