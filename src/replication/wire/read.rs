@@ -109,6 +109,8 @@ fn message(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
         17 => Message::Begun,
         18 => Message::GivenUp,
         19 => Message::NotSealed(read_not_sealed(fields)?),
+        20 => Message::Forward,
+        21 => Message::Forwarding,
         unknown => Message::Unknown(unknown),
     })
 }
