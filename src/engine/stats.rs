@@ -156,6 +156,13 @@ worker_counters! {
     waits,
     /// Of acks_waited and waits, those that are over: answered, or their clients have gone.
     acks_ended,
+    /// Requests that were forwarded to other servers; of a get of several keys each that was.
+    forwarded,
+    /// Of these, answered with an error that is this server's: no answer, or no primary.
+    forward_errors,
+    /// Requests that waited before they were forwarded: too many were under way, or earlier ones
+    /// of their connection by another way.
+    forward_waits,
 }
 
 impl WorkerStats {
@@ -186,6 +193,8 @@ pub struct GlobalStats {
     pub input_held_bytes: Arc<AtomicU64>,
     /// Bytes that unsent answers hold now.
     pub output_held_bytes: Arc<AtomicU64>,
+    /// Links to other servers that are connected now, to forward requests.
+    pub forward_links_out: AtomicU64,
 }
 
 /// What all counters stood at when they were last reset.

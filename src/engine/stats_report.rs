@@ -79,6 +79,8 @@ impl Engine {
         out.row("input_held_bytes", self.global.input_held_bytes.load(Relaxed));
         out.row("output_held_bytes", self.global.output_held_bytes.load(Relaxed));
         report_rows(out, &acks);
+        out.row("forward_links_out", self.global.forward_links_out.load(Relaxed));
+        report_forwarded(out, &now.workers);
         // Of the process's own log on standard error, not of a shard's.
         out.row("log_lines_dropped", dropped_lines());
     }
@@ -150,6 +152,16 @@ fn report_loop(out: &mut Rows<'_>, total: &WorkerTotals) {
         ("input_refused", total.input_refused),
         ("hoard_kicks", total.hoard_kicks),
         ("read_only_refused", total.read_only_refused),
+    ];
+    report_rows(out, &rows);
+}
+
+/// Requests that other servers execute.
+fn report_forwarded(out: &mut Rows<'_>, total: &WorkerTotals) {
+    let rows: [(&str, u64); 3] = [
+        ("forwarded", total.forwarded),
+        ("forward_errors", total.forward_errors),
+        ("forward_waits", total.forward_waits),
     ];
     report_rows(out, &rows);
 }

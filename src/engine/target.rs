@@ -9,8 +9,12 @@
 //! for it. Where the gate was closed since, or a further key is in another shard, the store refuses
 //! it ([`crate::store::reign`]). A read may write as well (it counts a use in the record, wins a
 //! token, makes an item on a miss): it asks for its shard.
+//!
+//! Where requests are forwarded, whatever is about a closed shard is the business of its primary,
+//! reads included ([`Outcome::Forward`]). Where that one is not known the request is served here,
+//! as if none were forwarded ([`Target::served_here`]).
 
-use super::{Call, Engine, Outcome};
+use super::{Call, Engine, Outcome, failed};
 use crate::protocol::reply::Fault;
 use crate::protocol::request::NextKey;
 use crate::protocol::text::meta::MetaVerb;
@@ -23,11 +27,39 @@ pub struct Target<'r> {
     pub(super) at: Option<Located<'r>>,
     /// Of a get: the offset behind its first key.
     pub(super) next: u32,
-    /// Its shard took no writes here. Who writes looks again.
-    pub(super) is_closed: bool,
+    pub(super) gate: Gate,
+}
+
+/// The gate of a target's shard.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// It took writes here; of a request without a key there is none to ask.
+    #[default]
+    Open,
+    /// It took none. Who writes looks again.
+    Closed,
+    /// The same, and what is about it is served here all the same, as far as it can be.
+    ServedHere,
 }
 
 impl Target<'_> {
+    /// Its shard took no writes here. Who writes looks again.
+    #[inline]
+    pub(super) fn is_closed(&self) -> bool {
+        self.gate != Gate::Open
+    }
+
+    /// Whether its shard took writes here.
+    pub fn takes_writes(&self) -> bool {
+        self.gate == Gate::Open
+    }
+
+    /// The same, to be forwarded to nobody.
+    #[must_use]
+    pub fn served_here(self) -> Self {
+        Target { gate: Gate::ServedHere, ..self }
+    }
+
     /// Where the key belongs.
     pub fn place(&self) -> Option<Place> {
         self.at.map(|at| at.place)
@@ -42,7 +74,8 @@ impl Engine {
         };
         let at = self.store.locate(key);
         self.store.prefetch_bucket(at.place);
-        Target { at: Some(at), next, is_closed: !self.store.takes_writes(at.place) }
+        let gate = if self.store.takes_writes(at.place) { Gate::Open } else { Gate::Closed };
+        Target { at: Some(at), next, gate }
     }
 
     /// Have the record fetched that a request with a key there is likely to look at. Best a few
@@ -61,14 +94,40 @@ impl Engine {
 }
 
 impl Engine {
-    /// Of a request whose gate was closed when its target was found: whether it writes, and the
-    /// gate is closed still. With how its client wants to be answered.
+    /// Of a request whose gate was closed when its target was found, if it is closed still: what
+    /// becomes of it; None for what is done here.
     #[cold]
-    pub(super) fn is_elsewhere(&self, call: &mut Call<'_, '_, '_>, request: &Request<'_>) -> Option<(Closed, Reply)> {
+    pub(super) fn answer_elsewhere(
+        &self,
+        call: &mut Call<'_, '_, '_>,
+        request: &Request<'_>,
+        resume: u32,
+    ) -> Option<Outcome> {
         let place = call.target.at?.place;
-        call.target.is_closed = !self.store.takes_writes(place);
-        let reply = writes(request).filter(|_| call.target.is_closed)?;
-        Some((Closed { shard: place.shard() }, reply))
+        if self.store.takes_writes(place) {
+            call.target.gate = Gate::Open;
+            return None;
+        }
+        if self.forwards(call) {
+            return match request {
+                // Its keys are looked at one by one.
+                Request::Get(_) if resume > 0 => None,
+                Request::Get(get) if get.keys.has_bad() => {
+                    Some(failed(request, call.refused(Reply::Text, Refusal::BadFormat)))
+                }
+                _ => Some(Outcome::Forward(0)),
+            };
+        }
+        let reply = writes(request)?;
+        let closed = Closed { shard: place.shard() };
+        Some(failed(request, self.refuse_write(call, closed, reply)))
+    }
+
+    /// Whether what is about a closed shard is forwarded.
+    #[cold]
+    pub(super) fn forwards(&self, call: &Call<'_, '_, '_>) -> bool {
+        // Nothing that is told over UDP waits.
+        self.switches.forwards && call.target.gate != Gate::ServedHere && call.context.client.stays()
     }
 
     /// Answer that a write belongs elsewhere.
@@ -79,7 +138,7 @@ impl Engine {
         call.context.stats.read_only_refused.increment();
         match self.store.primary_of(closed) {
             Some(primary) => {
-                let why = format_args!("read-only replica: write to the primary at {primary}");
+                let why = format_args!("read-only replica: write to the primary at {}", primary.clients);
                 reply.refused_because(call.out.bytes(), Fault::Server, why);
                 Outcome::Done
             }

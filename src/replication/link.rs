@@ -133,6 +133,12 @@ impl Link {
         let _ = handle.shutdown(Shutdown::Read);
     }
 
+    /// Its stream, its TLS, and what has been received and not looked at: for who goes on with
+    /// something else than messages.
+    pub fn into_parts(self) -> (TcpStream, Connection, Vec<u8>) {
+        (self.stream, self.tls, self.received)
+    }
+
     /// Send one message, whole, by `deadline`.
     pub fn send(&mut self, message: &Message, deadline: Instant) -> Result<(), LinkError> {
         let mut bytes = Vec::new();

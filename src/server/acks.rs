@@ -49,6 +49,11 @@ impl Holding {
         self.until = Some(until);
     }
 
+    /// Whether nothing is waited for any more.
+    pub fn is_ending(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
     fn judge<'a>(&'a mut self, store: &'a Store) -> Judge<'a> {
         self.board.refresh();
         let now = *self.now.get_or_insert_with(Instant::now);
@@ -131,7 +136,7 @@ impl Worker<'_> {
         let Worker { waiting, connections, service, .. } = self;
         waiting.tokens.retain(|token| {
             connections.get_mut(*token).is_some_and(|connection| {
-                connection.is_waiting = connection.is_holding();
+                connection.is_waiting = connection.awaits_replicas();
                 connection.is_waiting
             })
         });

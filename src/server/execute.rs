@@ -5,8 +5,11 @@
 //! the output is full, and once the connection has had its share of the turn, which is counted in
 //! work: requests, and keys of multi-gets.
 
+mod elsewhere;
+
 use super::Shared;
 use super::connection::Progress;
+use super::forward::Links;
 use super::state::State;
 use super::users::Means;
 use crate::base::limits::{BATCH_REQUESTS_MAX, PARK_MILLISECONDS_MAX};
@@ -15,6 +18,7 @@ use crate::protocol::request::GetForm;
 use crate::protocol::{KeyScratch, Parsed, Protocol, Rejection, Request, parse_more_of_get};
 use crate::store::Turn;
 use arrayvec::ArrayVec;
+use elsewhere::Passed;
 use memchr::memchr;
 use std::time::{Duration, Instant};
 
@@ -24,6 +28,8 @@ pub struct Executor<'a> {
     pub shared: &'a Shared,
     /// What the connection speaks.
     pub protocol: Protocol,
+    /// The worker's links to other servers, where requests are forwarded.
+    pub links: Option<&'a mut Links>,
 }
 
 /// The parser's room for decoded keys, one for each request of a batch.
@@ -33,70 +39,145 @@ impl Executor<'_> {
     /// Execute what `input` holds. Returns how many bytes were consumed, and what is waited for. If
     /// that is input, `progress` says how much.
     pub fn run(
-        &self,
+        &mut self,
         context: &mut Context<'_, '_>,
         keys: &mut KeyScratches,
         input: &[u8],
         progress: &mut Progress,
         output: &mut Output,
     ) -> (usize, State) {
-        let engine = &self.shared.engine;
-        let mut requests_left = self.shared.config.requests_per_turn as usize;
-        let mut consumed = skip(progress, input);
+        let requests_left = self.shared.config.requests_per_turn as usize;
+        let consumed = skip(progress, input);
         progress.wanted_bytes = 0;
-        loop {
-            if consumed == input.len() || progress.skip_bytes > 0 {
-                return (consumed, State::Reading);
+        let mut at = (consumed, requests_left);
+        if !output.is_forwarding() && !progress.serves_here {
+            let state = self.go_on::<false>(context, keys, input, &mut at, progress, output);
+            if let Some(state) = state {
+                return (at.0, state);
             }
-            if requests_left == 0 {
-                return (consumed, yield_turn(context));
+        }
+        self.go_on_carefully(context, keys, input, at, progress, output)
+    }
+
+    /// The rest of it, once some requests of this connection are under way to other servers.
+    #[cold]
+    #[inline(never)]
+    fn go_on_carefully(
+        &mut self,
+        context: &mut Context<'_, '_>,
+        keys: &mut KeyScratches,
+        input: &[u8],
+        at: (usize, usize),
+        progress: &mut Progress,
+        output: &mut Output,
+    ) -> (usize, State) {
+        let mut at = at;
+        loop {
+            let state = self.go_on::<true>(context, keys, input, &mut at, progress, output);
+            if let Some(state) = state {
+                return (at.0, state);
+            }
+        }
+    }
+
+    /// Execute what `input` holds from `at` on (bytes that are consumed, requests that may still be
+    /// executed). None where it is to go on carefully. `CAREFUL`: some requests of this connection
+    /// may be under way to other servers.
+    #[inline(always)]
+    fn go_on<const CAREFUL: bool>(
+        &mut self,
+        context: &mut Context<'_, '_>,
+        keys: &mut KeyScratches,
+        input: &[u8],
+        at: &mut (usize, usize),
+        progress: &mut Progress,
+        output: &mut Output,
+    ) -> Option<State> {
+        let shared = self.shared;
+        let engine = &shared.engine;
+        let (consumed, requests_left) = (&mut at.0, &mut at.1);
+        loop {
+            if *consumed == input.len() || progress.skip_bytes > 0 {
+                return Some(State::Reading);
+            }
+            if *requests_left == 0 {
+                return Some(yield_turn(context));
             }
             let mut batch = Batch::new();
             let open_get = progress.open_get;
-            let then = self.gather(context.turn, &input[consumed..], open_get, keys, requests_left, &mut batch);
-            requests_left -= batch.len();
+            let then = self.gather(context.turn, &input[*consumed..], open_get, keys, *requests_left, &mut batch);
+            *requests_left -= batch.len();
             for (request, bytes, target) in &batch {
                 if output.is_full() {
-                    return (consumed, State::Yielded);
+                    return Some(State::Yielded);
                 }
                 if context.keys_left == 0 {
-                    return (consumed, yield_turn(context));
+                    return Some(yield_turn(context));
                 }
-                let outcome = engine.execute(context, request, *target, next_attempt(progress), output);
+                let mut target = *target;
+                if CAREFUL {
+                    if self.is_ahead(request, target, progress.resume, output) {
+                        Self::note_wait(context, progress);
+                        return Some(State::Parked);
+                    }
+                    if std::mem::take(&mut progress.serves_here) {
+                        target = target.served_here();
+                    }
+                }
+                let outcome = engine.execute(context, request, target, next_attempt(progress), output);
                 if let Some(state) = self.follow(context, outcome, progress) {
+                    if let Outcome::Forward(key) = outcome {
+                        let whole = &input[*consumed..][..*bytes];
+                        match self.pass_on(context, request, whole, key, progress, output) {
+                            Passed::Whole => *consumed += bytes,
+                            Passed::GoesOn => return None,
+                            Passed::Waits => return Some(State::Parked),
+                        }
+                        progress.open_get = None;
+                        if progress.skip_line {
+                            return Some(State::Reading);
+                        }
+                        if CAREFUL {
+                            continue;
+                        }
+                        return None;
+                    }
                     self.claim(outcome, progress);
                     // A get that has stopped between two keys has filled the output, or looked up
                     // enough of them.
                     let is_enough = state == State::Yielded && !output.is_full();
-                    return (consumed, if is_enough { yield_turn(context) } else { state });
+                    return Some(if is_enough { yield_turn(context) } else { state });
                 }
-                consumed += bytes;
+                *consumed += bytes;
+                if CAREFUL {
+                    self.end_parts(outcome, progress, output);
+                }
                 if outcome != Outcome::Done {
-                    return (consumed, self.stop_behind(request, outcome, progress));
+                    return Some(self.stop_behind(request, outcome, progress));
                 }
                 progress.open_get = None;
             }
             if output.is_full() {
-                return (consumed, State::Yielded);
+                return Some(State::Yielded);
             }
             match then {
                 Then::More => {}
                 Then::Incomplete { wanted_bytes } => {
                     progress.wanted_bytes = wanted_bytes;
-                    return (consumed, State::Reading);
+                    return Some(State::Reading);
                 }
                 Then::Admit => {
                     // The connection opens anew, in its next turn.
                     progress.protocol = None;
-                    return (consumed, State::Yielded);
+                    return Some(State::Yielded);
                 }
                 Then::Rejected(rejection) => {
-                    let (bytes, state) = self.reject(context, &rejection, &input[consumed..], progress, output);
-                    consumed += bytes;
-                    if let Some(state) = state {
-                        return (consumed, state);
+                    let (bytes, state) = self.reject(context, &rejection, &input[*consumed..], progress, output);
+                    *consumed += bytes;
+                    if state.is_some() {
+                        return state;
                     }
-                    requests_left -= 1;
+                    *requests_left -= 1;
                 }
             }
         }
@@ -231,6 +312,8 @@ fn note(outcome: Outcome, progress: &mut Progress) -> Option<State> {
         Outcome::Done | Outcome::Part | Outcome::DropLine | Outcome::Watch(_) => (0, None),
         Outcome::Resume(offset) | Outcome::Dump(offset) => (offset, Some(State::Yielded)),
         Outcome::Close => (0, Some(State::Ending { lingers: false })),
+        // It is not executed: [`Executor::pass_on`] says what comes next.
+        Outcome::Forward(_) => return Some(State::Holding),
         Outcome::Park(offset) => {
             progress.resume = offset;
             progress.parked_at.get_or_insert_with(Instant::now);

@@ -14,6 +14,7 @@
 //! | `service`, `execute` | serving one: bytes in, requests, answers, bytes out |
 //! | `transport`, `memory` | how bytes travel, and where they lie meanwhile |
 //! | `acks`, `parking`, `stillness` | those that wait for replicas, those that wait for room, those that stand still |
+//! | [`forward`] | requests that other servers execute, and the links to these |
 //! | `datagrams` | UDP: no connection, and nothing that waits |
 //! | `claims`, `watch` | what a connection has for longer than a request; those that watch |
 //! | `registry` | what `stats` shows of all this |
@@ -27,6 +28,7 @@ mod connection;
 pub mod control;
 mod datagrams;
 mod execute;
+pub mod forward;
 pub mod listen;
 mod memory;
 mod parking;
@@ -47,6 +49,7 @@ use crate::engine::Engine;
 use crate::protocol::Protocol;
 use crate::replication::board::Board;
 use crate::sys::poll::Waker;
+use forward::Forwarding;
 use listen::SocketFile;
 pub use listen::Sockets;
 use memory::Budget;
@@ -81,6 +84,8 @@ pub struct ServerConfig {
     pub users: Option<Arc<Users>>,
     /// -Z; None without it.
     pub tls: Option<Arc<Tls>>,
+    /// --forward; None without it.
+    pub forwarding: Option<Forwarding>,
     /// Bind each worker to a core of its own.
     pub pin: bool,
     /// The time.
@@ -108,6 +113,7 @@ impl Default for ServerConfig {
             output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN,
             users: None,
             tls: None,
+            forwarding: None,
             pin: false,
             clock: Clock::default(),
         }

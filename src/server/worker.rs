@@ -10,6 +10,7 @@ use super::admission::Principal;
 use super::connection::{Arrival, Connection};
 use super::control::Nobody;
 use super::datagrams::{DATAGRAMS, Datagrams};
+use super::forward::{LINKS, Links};
 use super::listen::Doors;
 use super::memory::Buffers;
 use super::parking::Parking;
@@ -42,7 +43,7 @@ const TICKER: u32 = u32::MAX - 1;
 pub struct Worker<'s> {
     pub(super) id: usize,
     pub(super) service: Service<'s>,
-    poller: Poller,
+    pub(super) poller: Poller,
     /// Bounds every sleep.
     ticker: Ticker,
     acceptor: Acceptor,
@@ -55,6 +56,8 @@ pub struct Worker<'s> {
     parking: Parking,
     /// Those with answers that wait for replicas.
     pub(super) waiting: Waiting,
+    /// Those that have an answer of another server's, to be served in this turn.
+    pub(super) answered: Vec<Token>,
     /// Those that watch.
     pub(super) watching: Vec<Token>,
     /// The connection that was served last of those that held unfinished input afterwards; it is
@@ -80,6 +83,9 @@ impl<'s> Worker<'s> {
         let datagrams = Datagrams::new(doors.datagrams, &poller).expect("watching sockets of UDP");
         let (now, steady_now) = (shared.config.clock.wall(), shared.config.clock.steady());
         let stats = shared.registry.stats(id);
+        let links = shared.config.forwarding.as_ref().map(|forwarding| {
+            Box::new(Links::new(forwarding, shared.wakers[id].clone(), &shared.engine, stats.clone()))
+        });
         Worker {
             id,
             service: Service {
@@ -90,6 +96,7 @@ impl<'s> Worker<'s> {
                 steady_now,
                 keys_per_turn: KEYS_PER_TURN_MAX.max(shared.config.requests_per_turn),
                 holding: Holding::new(shared.board.clone()),
+                links,
             },
             poller,
             ticker,
@@ -100,6 +107,7 @@ impl<'s> Worker<'s> {
             serving: Vec::new(),
             parking: Parking::default(),
             waiting: Waiting::new(),
+            answered: Vec::new(),
             watching: Vec::new(),
             served_with_input: None,
             served_with_output: None,
@@ -127,12 +135,18 @@ impl<'s> Worker<'s> {
         self.read_clock();
         self.tick(turn);
         self.accept();
+        if self.are_links_busy() {
+            self.receive_forwarded(turn);
+        }
         self.serve_ready(turn);
         if self.datagrams.are_ready() {
             self.datagrams.serve(&mut self.service, turn);
         }
         if !self.waiting.tokens.is_empty() {
             self.serve_waiting(turn);
+        }
+        if self.are_links_busy() {
+            self.send_forwarded(turn);
         }
         self.sweep();
         self.relieve(turn);
@@ -142,7 +156,9 @@ impl<'s> Worker<'s> {
 
     /// Sleep until something is ready; not at all while work is left over.
     fn poll(&mut self) {
-        let due = [self.acceptor.resting_until(), self.stop_at, self.parking.due()].into_iter().flatten().min();
+        let forwarded = self.service.links.as_ref().and_then(|links| links.due());
+        let due =
+            [self.acceptor.resting_until(), self.stop_at, self.parking.due(), forwarded].into_iter().flatten().min();
         let mut timeout = if !self.again.is_empty() {
             Some(Duration::ZERO)
         } else {
@@ -153,6 +169,11 @@ impl<'s> Worker<'s> {
         }
         self.service.stats.polls.increment();
         self.poller.wait(timeout).expect("epoll_wait on a set of our own");
+    }
+
+    #[inline]
+    fn are_links_busy(&self) -> bool {
+        self.service.links.as_ref().is_some_and(|links| links.are_busy())
     }
 
     fn read_clock(&mut self) {
@@ -192,6 +213,7 @@ impl<'s> Worker<'s> {
                     self.service.shared.wakers[self.id].clear();
                     self.tell_watchers();
                 }
+                Some(link) if link >= LINKS => self.service.links.iter_mut().for_each(|links| links.note_ready(link)),
                 Some(socket) if socket >= DATAGRAMS => self.datagrams.note_ready(socket),
                 Some(listener) => self.accept_from(listener),
             }
@@ -296,7 +318,7 @@ impl<'s> Worker<'s> {
         if connection.progress.claims.are_some() {
             note_watcher(self.id, connection, &mut self.watching);
         }
-        if connection.is_holding() && !connection.is_waiting {
+        if connection.awaits_replicas() && !connection.is_waiting {
             connection.is_waiting = true;
             self.waiting.tokens.push(token);
         }

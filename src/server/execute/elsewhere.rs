@@ -1,0 +1,192 @@
+//! Requests that are another server's: from the executor to that server's link.
+//!
+//! Nothing of this is on the way of a request whose shard takes writes here. A connection that has
+//! requests under way is executed in the careful way, in which each request is looked at first:
+//! does it go by another way than an earlier one about its shard?
+
+use super::{Executor, has_waited_enough};
+use crate::engine::forwarded::Elsewhere;
+use crate::engine::{Context, Outcome, Output, Target};
+use crate::protocol::reply::Fault;
+use crate::protocol::request::{Get, NextKey};
+use crate::protocol::{Reply, Request};
+use crate::server::connection::Progress;
+use crate::server::forward::{Part, Pending, Stage};
+use std::borrow::Cow;
+use std::time::Instant;
+
+/// What has become of a request that is another server's.
+pub(super) enum Passed {
+    /// It is forwarded, or answered: go on behind it.
+    Whole,
+    /// Go on with it where the progress says: a key of it is forwarded, or it is to be done here.
+    GoesOn,
+    /// It waits, and is tried again.
+    Waits,
+}
+
+/// What is forwarded.
+struct Frame<'r> {
+    shard: u32,
+    part: Part,
+    reply: Reply,
+    bytes: Cow<'r, [u8]>,
+    /// Of a get: where to go on.
+    next: u32,
+}
+
+impl Executor<'_> {
+    /// Whether a request has to wait for earlier ones of its connection that are under way: they
+    /// are about the same shard, and it would be done here.
+    #[cold]
+    pub(super) fn is_ahead(&self, request: &Request<'_>, target: Target<'_>, resume: u32, output: &Output) -> bool {
+        let flushes = output.under_way(None).is_some();
+        let is_under_way = |shard: u32| output.under_way(Some(shard)).is_some();
+        match request {
+            Request::FlushAll { .. } => output.is_forwarding(),
+            Request::Get(get) => flushes || self.any_open(get, resume, is_under_way),
+            _ => match target.place() {
+                Some(place) => flushes || target.takes_writes() && is_under_way(place.shard()),
+                None => false,
+            },
+        }
+    }
+
+    /// Whether a get has a key, from this offset on, in such a shard that takes writes here.
+    fn any_open(&self, get: &Get<'_>, from: u32, is_such: impl Fn(u32) -> bool) -> bool {
+        let store = self.shared.engine.store();
+        let mut from = from;
+        while let NextKey::Key(key, next) = get.keys.next(from) {
+            let place = store.locate(key).place;
+            if store.takes_writes(place) && is_such(place.shard()) {
+                return true;
+            }
+            from = next;
+        }
+        false
+    }
+
+    /// Note that the first request waits for others of its connection, or for a link.
+    #[cold]
+    pub(super) fn note_wait(context: &Context<'_, '_>, progress: &mut Progress) {
+        if progress.parked_at.is_none() {
+            context.stats.forward_waits.increment();
+            progress.parked_at = Some(Instant::now());
+        }
+    }
+
+    /// A request, of these bytes, is another server's from the key at `at` on: have that one do it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn pass_on(
+        &mut self,
+        context: &Context<'_, '_>,
+        request: &Request<'_>,
+        bytes: &[u8],
+        at: u32,
+        progress: &mut Progress,
+        output: &mut Output,
+    ) -> Passed {
+        let store = self.shared.engine.store();
+        let frame = frame_of(request, bytes, at, |key| store.locate(key).place.shard());
+        let (Some(links), Some(frame)) = (self.links.as_deref_mut(), frame) else {
+            progress.serves_here = true;
+            return Passed::GoesOn;
+        };
+        let Some(primary) = links.primary_of(store, frame.shard) else {
+            progress.serves_here = true;
+            return Passed::GoesOn;
+        };
+        let (owner, has_room) = links.owner(&primary, frame.bytes.len());
+        let shard = Some(frame.shard);
+        let goes_otherwise = output.under_way(shard).is_some_and(|before| before != owner);
+        if goes_otherwise || output.under_way(None).is_some() || links.holds_up(progress.client, shard) {
+            Self::note_wait(context, progress);
+            return Passed::Waits;
+        }
+        if !has_room && !has_waited_enough(progress) {
+            Self::note_wait(context, progress);
+            return Passed::Waits;
+        }
+        (progress.parked_at, progress.is_last_try) = (None, false);
+        if !has_room {
+            let begin = output.end();
+            context.stats.forward_errors.increment();
+            let why = format_args!("too many requests are under way to {}; nothing was done", primary.clients);
+            frame.reply.refused_because(output.bytes(), Fault::Server, why);
+            if std::mem::take(&mut progress.has_parts) {
+                output.end_parts(begin);
+            }
+            progress.resume = 0;
+            progress.skip_line = matches!(request, Request::Get(get) if !get.ends);
+            return Passed::Whole;
+        }
+        let (part, next) = (frame.part, frame.next);
+        self.submit(frame, owner, progress, output);
+        match part {
+            Part::Whole | Part::Flush => {
+                progress.resume = 0;
+                Passed::Whole
+            }
+            Part::Key => {
+                (progress.resume, progress.has_parts) = (next, true);
+                Passed::GoesOn
+            }
+        }
+    }
+
+    /// A request has been executed, parts of which may be forwarded: then its last line stands only
+    /// if none of these fails.
+    pub(super) fn end_parts(&self, outcome: Outcome, progress: &mut Progress, output: &mut Output) {
+        if progress.has_parts && matches!(outcome, Outcome::Done | Outcome::DropLine) {
+            progress.has_parts = false;
+            output.end_parts(output.last_line());
+        }
+    }
+
+    fn submit(&mut self, frame: Frame<'_>, owner: u32, progress: &Progress, output: &mut Output) {
+        let Some(links) = self.links.as_deref_mut() else { return };
+        let Frame { shard, part, reply, bytes, .. } = frame;
+        let is_part = part != Part::Whole;
+        let place = output.await_answer(Elsewhere { shard: Some(shard), owner, is_part, answer: None });
+        links.submit(Pending {
+            client: progress.client,
+            place,
+            shard: Some(shard),
+            part,
+            reply,
+            protocol: self.protocol,
+            bytes: bytes.into(),
+            owner,
+            since: Instant::now(),
+            stage: Stage::Queued,
+            failures: 0,
+            first_not_mine: None,
+        });
+    }
+}
+
+/// What is to be forwarded of a request, of these bytes, whose key at `at` is another server's.
+fn frame_of<'r>(
+    request: &Request<'_>,
+    bytes: &'r [u8],
+    at: u32,
+    shard_of: impl Fn(&[u8]) -> u32,
+) -> Option<Frame<'r>> {
+    let reply = request.reply();
+    let whole = |key| Frame { shard: shard_of(key), part: Part::Whole, reply, bytes: Cow::Borrowed(bytes), next: 0 };
+    let Request::Get(get) = request else { return request.key().map(whole) };
+    let NextKey::Key(key, next) = get.keys.next(at) else { return None };
+    let is_only = at == 0 && !get.continues && get.ends && get.keys.next(next) == NextKey::End;
+    if is_only {
+        return Some(whole(key));
+    }
+    let word = match (get.form.touch, get.form.with_cas) {
+        (None, false) => "get".to_string(),
+        (None, true) => "gets".to_string(),
+        (Some(exptime), false) => format!("gat {}", exptime.0),
+        (Some(exptime), true) => format!("gats {}", exptime.0),
+    };
+    let line = [word.as_bytes(), b" ", key, b"\r\n"].concat();
+    Some(Frame { shard: shard_of(key), part: Part::Key, reply, bytes: Cow::Owned(line), next })
+}
