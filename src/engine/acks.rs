@@ -346,6 +346,11 @@ impl HeldAnswers {
         self.queue.push_back((range, held));
     }
 
+    /// None of them is waited for longer than that.
+    pub fn bound(&mut self, within: Duration) {
+        self.queue.iter_mut().for_each(|(_, held)| held.within = held.within.min(within));
+    }
+
     /// Whether [`HeldAnswers::resolve`] would let go of something.
     pub fn are_resolvable(&self, judge: &Judge<'_>) -> bool {
         self.queue.front().is_some_and(|(_, held)| held.verdict(judge) != Verdict::Waits)

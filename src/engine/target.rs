@@ -71,11 +71,14 @@ impl Engine {
         Some((Closed { shard: place.shard() }, reply))
     }
 
-    /// Answer that a write belongs elsewhere.
+    /// Answer that a write belongs elsewhere. A forwarder is answered by whoever serves it.
     #[cold]
     pub(super) fn refuse_write(&self, call: &mut Call<'_, '_, '_>, closed: Closed, reply: Reply) -> Outcome {
         // An error is not held for what was written before it came to that.
         call.context.turn.forget_appended();
+        if call.context.client.is_forwarder() {
+            return Outcome::Elsewhere(closed);
+        }
         call.context.stats.read_only_refused.increment();
         match self.store.primary_of(closed) {
             Some(primary) => {

@@ -231,6 +231,7 @@ fn note(outcome: Outcome, progress: &mut Progress) -> Option<State> {
         Outcome::Done | Outcome::Part | Outcome::DropLine | Outcome::Watch(_) => (0, None),
         Outcome::Resume(offset) | Outcome::Dump(offset) => (offset, Some(State::Yielded)),
         Outcome::Close => (0, Some(State::Ending { lingers: false })),
+        Outcome::Elsewhere(_) => unreachable!("a client's request is answered, whatever becomes of it"),
         Outcome::Park(offset) => {
             progress.resume = offset;
             progress.parked_at.get_or_insert_with(Instant::now);

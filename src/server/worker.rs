@@ -12,6 +12,7 @@ use super::control::Nobody;
 use super::datagrams::{DATAGRAMS, Datagrams};
 use super::listen::Doors;
 use super::memory::Buffers;
+use super::owner::{self, Links};
 use super::parking::Parking;
 use super::service::Service;
 use super::state::{Event, State};
@@ -42,14 +43,16 @@ const TICKER: u32 = u32::MAX - 1;
 pub struct Worker<'s> {
     pub(super) id: usize,
     pub(super) service: Service<'s>,
-    poller: Poller,
+    pub(super) poller: Poller,
     /// Bounds every sleep.
     ticker: Ticker,
     acceptor: Acceptor,
     datagrams: Datagrams,
     pub(super) connections: Table<Connection>,
+    /// Of other servers.
+    pub(super) links: Links,
     /// Those with work left, for the next turn; and the same list's other half, reused.
-    again: Vec<Token>,
+    pub(super) again: Vec<Token>,
     pub(super) serving: Vec<Token>,
     /// Those whose requests wait for memory.
     parking: Parking,
@@ -96,6 +99,7 @@ impl<'s> Worker<'s> {
             acceptor,
             datagrams,
             connections: Table::default(),
+            links: Links::default(),
             again: Vec::new(),
             serving: Vec::new(),
             parking: Parking::default(),
@@ -191,6 +195,11 @@ impl<'s> Worker<'s> {
                 Some(WAKER) => {
                     self.service.shared.wakers[self.id].clear();
                     self.tell_watchers();
+                    self.take_links();
+                }
+                Some(link) if link >= owner::FIRST => {
+                    self.links.note_ready(link);
+                    self.heed_links();
                 }
                 Some(socket) if socket >= DATAGRAMS => self.datagrams.note_ready(socket),
                 Some(listener) => self.accept_from(listener),
@@ -345,6 +354,7 @@ impl<'s> Worker<'s> {
             self.acceptor.close(&self.poller);
             self.datagrams.close(&self.poller);
         }
+        self.end_links();
         let goes_on = |one: &Connection| one.output.is_some() || one.has_more || one.is_parked;
         let over: Vec<_> = self.connections.iter().filter(|one| !goes_on(one)).map(|one| one.token).collect();
         over.into_iter().for_each(|token| self.close_for(token, Some(CloseReason::Shutdown)));
@@ -356,7 +366,8 @@ impl<'s> Worker<'s> {
     }
 
     fn has_ended(&self) -> bool {
-        self.stop_at.is_some_and(|until| self.connections.is_empty() || Instant::now() >= until)
+        let is_done = || self.connections.is_empty() && self.links.are_none();
+        self.stop_at.is_some_and(|until| is_done() || Instant::now() >= until)
     }
 }
 
