@@ -221,6 +221,18 @@ pub const ACK_MILLISECONDS_DEFAULT: u64 = 1000;
 /// they take is some 100 KiB.
 pub const HELD_ANSWERS_MAX: usize = 1024;
 
+/// Servers from which links are taken, each with as many as it has workers: so many for each worker
+/// here, since servers of a kind have as many of these.
+pub const FORWARD_LINKS_PER_WORKER: u64 = 4 * 64;
+
+/// Forwarded requests of one link that may wait, for replicas or for room; nothing more is read of
+/// it until some are answered. As [`HELD_ANSWERS_MAX`].
+pub const FORWARD_FRAMES_MAX: usize = 1024;
+
+/// Bytes of one link's requests that may wait for room, beyond which nothing more is begun. One
+/// request may come on top.
+pub const FORWARD_BYTES_MAX: usize = 4 << 20;
+
 /// First and longest sleep of a worker between two looks at what replicas have applied, while
 /// answers wait for that: about how soon a replica on the same host can have it, and what costs a
 /// core next to nothing.
@@ -228,12 +240,9 @@ pub const ACK_PAUSE_MICROSECONDS_MIN: u64 = 20;
 /// See [`ACK_PAUSE_MICROSECONDS_MIN`].
 pub const ACK_PAUSE_MICROSECONDS_MAX: u64 = 200;
 
-/// Requests that one link between two servers may have under way.
-pub const FORWARD_FRAMES_MAX: usize = 1024;
-
-/// The same in bytes, but that a single request may be larger. They are kept until they are
-/// answered, to be sent once more where that does no harm.
-pub const FORWARD_BYTES_MAX: usize = 8 << 20;
+/// Bytes of requests that a forwarder may have under way by one link, but that a single request may
+/// be larger. They are kept until they are answered, to be sent once more where that does no harm.
+pub const FORWARD_SENT_BYTES_MAX: usize = 8 << 20;
 
 /// Servers to which one worker has links at a time.
 pub const FORWARD_OWNERS_MAX: usize = 64;

@@ -167,6 +167,7 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     let server = Server::start(config, bound.listen()?, engine.clone(), replication.board().clone())
         .context("cannot start the workers; raise `ulimit -n` and -u")?;
     ending.started(server.stopper());
+    replicating.set_owner(server.owner());
     announce(&server)?;
     replicating.announce();
     let pidfile = args.pidfile.clone().and_then(PidFile::write);

@@ -382,6 +382,15 @@ impl HeldAnswers {
         self.failure.take()
     }
 
+    /// None of them is waited for longer than that.
+    pub fn bound(&mut self, within: Duration) {
+        for (_, wait) in &mut self.queue {
+            if let Wait::Acks(held) = wait {
+                held.within = held.within.min(within);
+            }
+        }
+    }
+
     /// Whether [`HeldAnswers::resolve`] would let go of something.
     pub fn are_resolvable(&self, judge: &Judge<'_>) -> bool {
         self.queue.front().is_some_and(|(_, wait)| wait.verdict(judge) != Verdict::Waits)

@@ -54,7 +54,7 @@ use crate::protocol::answer::Done;
 use crate::protocol::reply::Rows;
 use crate::protocol::text::watch::StoreStatus;
 use crate::protocol::{Exptime, ParseLimits, Refusal, Rejection, Reply, Request};
-use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
+use crate::store::{Closed, NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
 pub use acks::AckPolicy;
 use admin::Orders;
 pub use admin::{OrderTaker, Refused};
@@ -157,6 +157,8 @@ pub enum Outcome {
     /// Executed: the client watches from now on, under this number ([`Engine::watcher`]). Go on
     /// with the next once it is known whose it is.
     Watch(u32),
+    /// Of a forwarded request: it belongs elsewhere. Nothing is done, and nothing appended.
+    Elsewhere(Closed),
 }
 
 /// Which attempt at a request this is.

@@ -19,6 +19,7 @@ use crate::base::limits::{LOAN_BYTES_MIN, OUTPUT_BYTES_HIGH};
 use crate::store::{Store, Turn, Value, ValueLoan};
 use crate::sys::send::{PARTS_PER_SEND, Part};
 use std::io;
+use std::time::Duration;
 
 /// A full output fits into one write: its loans, the bytes before and between them, and one more
 /// value.
@@ -124,6 +125,11 @@ impl Output {
     pub fn hold(&mut self, begin: u64, held: Held) {
         let end = self.end();
         self.held.get_or_insert_default().push(begin..end, Wait::Acks(held));
+    }
+
+    /// What is held is waited for no longer than `within`.
+    pub fn hold_within(&mut self, within: Duration) {
+        self.held.iter_mut().for_each(|held| held.bound(within));
     }
 
     /// True while an answer is held.

@@ -124,7 +124,8 @@ impl Engine {
     /// End `ahead` before the first key, but for the one at its front, that is another server's.
     #[cold]
     fn cut_at_forwarded<'k>(&self, call: &Call<'k, '_, '_>, ahead: &mut KeysAhead<'k>, then: &mut NextKey<'k>) {
-        if !call.context.client.stays() {
+        let client = call.context.client;
+        if !client.stays() || client.is_forwarder() {
             return;
         }
         let is_closed = |(at, _): &(Located<'_>, u32)| !self.store.takes_writes(at.place);

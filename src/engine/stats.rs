@@ -148,6 +148,10 @@ worker_counters! {
     hoard_kicks,
     /// Writes refused because this is a replica.
     read_only_refused,
+    /// Requests that other servers have forwarded.
+    forwarded_in,
+    /// Of these, those of shards that take no writes here: given back.
+    forwarded_in_not_mine,
     /// Answers to writes that were held for replicas.
     acks_waited,
     /// Of these, answered with an error: too few replicas in time.
@@ -189,6 +193,8 @@ pub struct GlobalStats {
     pub total_connections: AtomicU64,
     /// Connections refused because of -c.
     pub rejected_connections: AtomicU64,
+    /// Links now, by which other servers forward requests.
+    pub forward_links: Arc<AtomicU64>,
     /// Bytes that unfinished requests hold now.
     pub input_held_bytes: Arc<AtomicU64>,
     /// Bytes that unsent answers hold now.

@@ -76,6 +76,7 @@ impl Engine {
         }
         report_log(out, &now.store);
         report_loop(out, &now.workers);
+        out.row("forward_links", self.global.forward_links.load(Relaxed));
         out.row("input_held_bytes", self.global.input_held_bytes.load(Relaxed));
         out.row("output_held_bytes", self.global.output_held_bytes.load(Relaxed));
         report_rows(out, &acks);
@@ -141,7 +142,7 @@ fn report_log(out: &mut Rows<'_>, store: &StoreStats) {
 
 /// What the workers' loops do: system calls, and connections and requests that were refused.
 fn report_loop(out: &mut Rows<'_>, total: &WorkerTotals) {
-    let rows: [(&str, u64); 10] = [
+    let rows: [(&str, u64); 12] = [
         ("read_calls", total.read_calls),
         ("write_calls", total.write_calls),
         ("polls", total.polls),
@@ -152,6 +153,8 @@ fn report_loop(out: &mut Rows<'_>, total: &WorkerTotals) {
         ("input_refused", total.input_refused),
         ("hoard_kicks", total.hoard_kicks),
         ("read_only_refused", total.read_only_refused),
+        ("forwarded_in", total.forwarded_in),
+        ("forwarded_in_not_mine", total.forwarded_in_not_mine),
     ];
     report_rows(out, &rows);
 }

@@ -126,15 +126,20 @@ impl Engine {
     /// Whether what is about a closed shard is forwarded.
     #[cold]
     pub(super) fn forwards(&self, call: &Call<'_, '_, '_>) -> bool {
-        // Nothing that is told over UDP waits.
-        self.switches.forwards && call.target.gate != Gate::ServedHere && call.context.client.stays()
+        let client = call.context.client;
+        // Nothing that is told over UDP waits, and nothing is forwarded twice.
+        let may_be = client.stays() && !client.is_forwarder();
+        self.switches.forwards && call.target.gate != Gate::ServedHere && may_be
     }
 
-    /// Answer that a write belongs elsewhere.
+    /// Answer that a write belongs elsewhere. A forwarder is answered by whoever serves it.
     #[cold]
     pub(super) fn refuse_write(&self, call: &mut Call<'_, '_, '_>, closed: Closed, reply: Reply) -> Outcome {
         // An error is not held for what was written before it came to that.
         call.context.turn.forget_appended();
+        if call.context.client.is_forwarder() {
+            return Outcome::Elsewhere(closed);
+        }
         call.context.stats.read_only_refused.increment();
         match self.store.primary_of(closed) {
             Some(primary) => {

@@ -39,6 +39,18 @@ pub struct Link {
     frame_bytes_max: usize,
 }
 
+/// An end of a control connection that carries something else from here on, over the same TLS.
+pub struct Line {
+    /// It does not block.
+    pub stream: TcpStream,
+    /// Its handshake is done.
+    pub tls: Connection,
+    /// Who is there.
+    pub peer: SocketAddr,
+    /// What has arrived behind the last message.
+    pub received: Vec<u8>,
+}
+
 /// Why a control connection is over.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -116,6 +128,12 @@ impl Link {
         self.stream.local_addr()
     }
 
+    /// Both sides have agreed on what comes next, which is no message.
+    pub fn into_line(self) -> Line {
+        let Link { stream, tls, peer, received, .. } = self;
+        Line { stream, tls, peer, received }
+    }
+
     /// Whether the peer is on this host, by the addresses of the connection: not by what it says.
     pub fn is_of_this_host(&self) -> bool {
         self.local().is_ok_and(|own| are_one_host(own, self.peer))
@@ -131,12 +149,6 @@ impl Link {
     pub fn end_waits(handle: &TcpStream) {
         // It fails where the connection is over, and then nobody waits.
         let _ = handle.shutdown(Shutdown::Read);
-    }
-
-    /// Its stream, its TLS, and what has been received and not looked at: for who goes on with
-    /// something else than messages.
-    pub fn into_parts(self) -> (TcpStream, Connection, Vec<u8>) {
-        (self.stream, self.tls, self.received)
     }
 
     /// Send one message, whole, by `deadline`.

@@ -9,7 +9,7 @@ mod elsewhere;
 
 use super::Shared;
 use super::connection::Progress;
-use super::forward::Links;
+use super::forward::Forwarder;
 use super::state::State;
 use super::users::Means;
 use crate::base::limits::{BATCH_REQUESTS_MAX, PARK_MILLISECONDS_MAX};
@@ -28,8 +28,8 @@ pub struct Executor<'a> {
     pub shared: &'a Shared,
     /// What the connection speaks.
     pub protocol: Protocol,
-    /// The worker's links to other servers, where requests are forwarded.
-    pub links: Option<&'a mut Links>,
+    /// The worker's, where requests are forwarded.
+    pub forwarder: Option<&'a mut Forwarder>,
 }
 
 /// The parser's room for decoded keys, one for each request of a batch.
@@ -314,6 +314,7 @@ fn note(outcome: Outcome, progress: &mut Progress) -> Option<State> {
         Outcome::Close => (0, Some(State::Ending { lingers: false })),
         // It is not executed: [`Executor::pass_on`] says what comes next.
         Outcome::Forward(_) => return Some(State::Holding),
+        Outcome::Elsewhere(_) => unreachable!("a client's request is answered, whatever becomes of it"),
         Outcome::Park(offset) => {
             progress.resume = offset;
             progress.parked_at.get_or_insert_with(Instant::now);

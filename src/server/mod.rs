@@ -15,6 +15,7 @@
 //! | `transport`, `memory` | how bytes travel, and where they lie meanwhile |
 //! | `acks`, `parking`, `stillness` | those that wait for replicas, those that wait for room, those that stand still |
 //! | [`forward`] | requests that other servers execute, and the links to these |
+//! | `owner`, `pipe` | links: requests of other servers' clients, executed here |
 //! | `datagrams` | UDP: no connection, and nothing that waits |
 //! | `claims`, `watch` | what a connection has for longer than a request; those that watch |
 //! | `registry` | what `stats` shows of all this |
@@ -31,7 +32,9 @@ mod execute;
 pub mod forward;
 pub mod listen;
 mod memory;
+mod owner;
 mod parking;
+mod pipe;
 mod registry;
 mod service;
 mod state;
@@ -48,16 +51,18 @@ use crate::base::time::Clock;
 use crate::engine::Engine;
 use crate::protocol::Protocol;
 use crate::replication::board::Board;
+use crate::replication::forwarding::Owner;
 use crate::sys::poll::Waker;
 use forward::Forwarding;
 use listen::SocketFile;
 pub use listen::Sockets;
 use memory::Budget;
+use owner::Handed;
 use registry::Registry;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use tls::Tls;
 use users::{Means, Users};
@@ -135,6 +140,8 @@ struct Shared {
     relief_asked_at: AtomicU32,
     stopping: AtomicBool,
     wakers: Vec<Waker>,
+    /// Links on their way to the workers.
+    handed: Handed,
 }
 
 impl Shared {
@@ -185,6 +192,7 @@ impl Server {
             relief_asked_at: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
             wakers,
+            handed: Handed::new(config.workers),
             config,
         });
         let Sockets { tcp, udp, unix, per_worker } = sockets;
@@ -233,6 +241,12 @@ impl Server {
     /// Path of the unix socket.
     pub fn unix_path(&self) -> Option<&std::path::Path> {
         self.unix.as_ref().map(SocketFile::path)
+    }
+
+    /// Who executes what other servers forward.
+    pub fn owner(&self) -> Weak<dyn Owner> {
+        let shared: Arc<dyn Owner> = self.shared.clone();
+        Arc::downgrade(&shared)
     }
 
     /// Something to end the server with.

@@ -10,9 +10,10 @@ use super::admission::Principal;
 use super::connection::{Arrival, Connection};
 use super::control::Nobody;
 use super::datagrams::{DATAGRAMS, Datagrams};
-use super::forward::{LINKS, Links};
+use super::forward::{self, Forwarder};
 use super::listen::Doors;
 use super::memory::Buffers;
+use super::owner::{self, Links};
 use super::parking::Parking;
 use super::service::Service;
 use super::state::{Event, State};
@@ -49,8 +50,10 @@ pub struct Worker<'s> {
     acceptor: Acceptor,
     datagrams: Datagrams,
     pub(super) connections: Table<Connection>,
+    /// Of other servers.
+    pub(super) links: Links,
     /// Those with work left, for the next turn; and the same list's other half, reused.
-    again: Vec<Token>,
+    pub(super) again: Vec<Token>,
     pub(super) serving: Vec<Token>,
     /// Those whose requests wait for memory.
     parking: Parking,
@@ -83,8 +86,8 @@ impl<'s> Worker<'s> {
         let datagrams = Datagrams::new(doors.datagrams, &poller).expect("watching sockets of UDP");
         let (now, steady_now) = (shared.config.clock.wall(), shared.config.clock.steady());
         let stats = shared.registry.stats(id);
-        let links = shared.config.forwarding.as_ref().map(|forwarding| {
-            Box::new(Links::new(forwarding, shared.wakers[id].clone(), &shared.engine, stats.clone()))
+        let forwarder = shared.config.forwarding.as_ref().map(|forwarding| {
+            Box::new(Forwarder::new(forwarding, shared.wakers[id].clone(), &shared.engine, stats.clone()))
         });
         Worker {
             id,
@@ -96,13 +99,14 @@ impl<'s> Worker<'s> {
                 steady_now,
                 keys_per_turn: KEYS_PER_TURN_MAX.max(shared.config.requests_per_turn),
                 holding: Holding::new(shared.board.clone()),
-                links,
+                forwarder,
             },
             poller,
             ticker,
             acceptor,
             datagrams,
             connections: Table::default(),
+            links: Links::default(),
             again: Vec::new(),
             serving: Vec::new(),
             parking: Parking::default(),
@@ -135,7 +139,7 @@ impl<'s> Worker<'s> {
         self.read_clock();
         self.tick(turn);
         self.accept();
-        if self.are_links_busy() {
+        if self.is_forwarding() {
             self.receive_forwarded(turn);
         }
         self.serve_ready(turn);
@@ -145,7 +149,7 @@ impl<'s> Worker<'s> {
         if !self.waiting.tokens.is_empty() {
             self.serve_waiting(turn);
         }
-        if self.are_links_busy() {
+        if self.is_forwarding() {
             self.send_forwarded(turn);
         }
         self.sweep();
@@ -156,7 +160,7 @@ impl<'s> Worker<'s> {
 
     /// Sleep until something is ready; not at all while work is left over.
     fn poll(&mut self) {
-        let forwarded = self.service.links.as_ref().and_then(|links| links.due());
+        let forwarded = self.service.forwarder.as_ref().and_then(|forwarder| forwarder.due());
         let due =
             [self.acceptor.resting_until(), self.stop_at, self.parking.due(), forwarded].into_iter().flatten().min();
         let mut timeout = if !self.again.is_empty() {
@@ -172,8 +176,8 @@ impl<'s> Worker<'s> {
     }
 
     #[inline]
-    fn are_links_busy(&self) -> bool {
-        self.service.links.as_ref().is_some_and(|links| links.are_busy())
+    fn is_forwarding(&self) -> bool {
+        self.service.forwarder.as_ref().is_some_and(|forwarder| forwarder.is_busy())
     }
 
     fn read_clock(&mut self) {
@@ -212,8 +216,15 @@ impl<'s> Worker<'s> {
                 Some(WAKER) => {
                     self.service.shared.wakers[self.id].clear();
                     self.tell_watchers();
+                    self.take_links();
                 }
-                Some(link) if link >= LINKS => self.service.links.iter_mut().for_each(|links| links.note_ready(link)),
+                Some(link) if link >= owner::FIRST => {
+                    self.links.note_ready(link);
+                    self.heed_links();
+                }
+                Some(link) if link >= forward::FIRST => {
+                    self.service.forwarder.iter_mut().for_each(|forwarder| forwarder.note_ready(link));
+                }
                 Some(socket) if socket >= DATAGRAMS => self.datagrams.note_ready(socket),
                 Some(listener) => self.accept_from(listener),
             }
@@ -367,6 +378,7 @@ impl<'s> Worker<'s> {
             self.acceptor.close(&self.poller);
             self.datagrams.close(&self.poller);
         }
+        self.end_links();
         let goes_on = |one: &Connection| one.output.is_some() || one.has_more || one.is_parked;
         let over: Vec<_> = self.connections.iter().filter(|one| !goes_on(one)).map(|one| one.token).collect();
         over.into_iter().for_each(|token| self.close_for(token, Some(CloseReason::Shutdown)));
@@ -378,7 +390,8 @@ impl<'s> Worker<'s> {
     }
 
     fn has_ended(&self) -> bool {
-        self.stop_at.is_some_and(|until| self.connections.is_empty() || Instant::now() >= until)
+        let is_done = || self.connections.is_empty() && self.links.are_none();
+        self.stop_at.is_some_and(|until| is_done() || Instant::now() >= until)
     }
 }
 

@@ -87,6 +87,7 @@ pub use capacity::CannotResize;
 pub use check::BadRecord;
 use entry::Note;
 pub use entry::{Appended, Entry, Locked};
+pub use flush::Flushed;
 use flush::Flushes;
 pub use follower::{Applied, Follower, Stop};
 pub use geometry::{Geometry, Memory};

@@ -197,6 +197,11 @@ impl Store {
         (0..self.shards.len()).filter(|shard| self.shards[*shard].gate.is_open()).collect()
     }
 
+    /// Whether any does.
+    pub fn takes_any(&self) -> bool {
+        self.shards.iter().any(|shard| shard.gate.is_open())
+    }
+
     /// The first shard that takes none, if there is one.
     pub fn first_closed(&self) -> Option<Closed> {
         let shard = self.shards.iter().find(|shard| !shard.gate.is_open())?;

@@ -5,6 +5,7 @@
 //! | file | what is tested |
 //! | --- | --- |
 //! | follow.rs | a replica shows what its primary holds, and refuses every write |
+//! | forwarding.rs | requests that other servers forward to the owner of their shards |
 //! | joining.rs | replicas that come and go under full write load, and leave nothing behind |
 //! | cuts.rs | control connections that are cut or stall, at every step |
 //! | counted.rs | slow replicas under acknowledged writes |
@@ -51,6 +52,7 @@ mod early;
 mod elsewhere;
 mod fallback;
 mod follow;
+mod forwarding;
 mod handover;
 mod impostor;
 mod joining;

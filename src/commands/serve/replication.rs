@@ -10,6 +10,7 @@ use crate::replication::admission::Admitted;
 use crate::replication::attach::{Identity, Joined};
 use crate::replication::board::Board;
 use crate::replication::follow::{FollowConfig, first_join};
+use crate::replication::forwarding::Owner;
 use crate::replication::lineage::Discard;
 use crate::replication::node::{Node, NodeConfig, RunningNode};
 use crate::replication::offer::{Offer, OfferConfig, Running};
@@ -30,7 +31,7 @@ use crate::sys::random::random;
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// How long a replica that starts looks for its primary.
@@ -330,6 +331,13 @@ impl Plan {
 }
 
 impl Replicating {
+    /// From now on other servers may forward requests to this one.
+    pub fn set_owner(&self, owner: Weak<dyn Owner>) {
+        if let Some(running) = &self.offer {
+            running.offer().set_owner(owner);
+        }
+    }
+
     /// The replicas that have a data channel to this process, as they stand now.
     pub fn attached_replicas(&self) -> Vec<ReplicaView> {
         let replicas = self.offer.iter().flat_map(|running| running.offer().replicas());

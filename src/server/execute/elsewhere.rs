@@ -89,18 +89,18 @@ impl Executor<'_> {
     ) -> Passed {
         let store = self.shared.engine.store();
         let frame = frame_of(request, bytes, at, |key| store.locate(key).place.shard());
-        let (Some(links), Some(frame)) = (self.links.as_deref_mut(), frame) else {
+        let (Some(forwarder), Some(frame)) = (self.forwarder.as_deref_mut(), frame) else {
             progress.serves_here = true;
             return Passed::GoesOn;
         };
-        let Some(primary) = links.primary_of(store, frame.shard) else {
+        let Some(primary) = forwarder.primary_of(store, frame.shard) else {
             progress.serves_here = true;
             return Passed::GoesOn;
         };
-        let (owner, has_room) = links.owner(&primary, frame.bytes.len());
+        let (owner, has_room) = forwarder.owner(&primary, frame.bytes.len());
         let shard = Some(frame.shard);
         let goes_otherwise = output.under_way(shard).is_some_and(|before| before != owner);
-        if goes_otherwise || output.under_way(None).is_some() || links.holds_up(progress.client, shard) {
+        if goes_otherwise || output.under_way(None).is_some() || forwarder.holds_up(progress.client, shard) {
             Self::note_wait(context, progress);
             return Passed::Waits;
         }
@@ -145,11 +145,11 @@ impl Executor<'_> {
     }
 
     fn submit(&mut self, frame: Frame<'_>, owner: u32, progress: &Progress, output: &mut Output) {
-        let Some(links) = self.links.as_deref_mut() else { return };
+        let Some(forwarder) = self.forwarder.as_deref_mut() else { return };
         let Frame { shard, part, reply, bytes, .. } = frame;
         let is_part = part != Part::Whole;
         let place = output.await_answer(Elsewhere { shard: Some(shard), owner, is_part, answer: None });
-        links.submit(Pending {
+        forwarder.submit(Pending {
             client: progress.client,
             place,
             shard: Some(shard),

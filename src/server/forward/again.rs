@@ -10,7 +10,7 @@
 //! those before it fail: they were overtaken.
 
 use super::pending::{Pending, Stage};
-use super::{Links, Settled, Settlement};
+use super::{Forwarder, Settled, Settlement};
 use crate::base::limits::{
     FORWARD_LOOK_MILLISECONDS, FORWARD_MILLISECONDS_MAX, FORWARD_NOT_MINE_MILLISECONDS_MAX,
     FORWARD_PAUSE_MILLISECONDS_MIN,
@@ -24,7 +24,7 @@ const WITHIN: Duration = Duration::from_millis(FORWARD_MILLISECONDS_MAX);
 const NOT_MINE_WITHIN: Duration = Duration::from_millis(FORWARD_NOT_MINE_MILLISECONDS_MAX);
 const PAUSE: Duration = Duration::from_millis(FORWARD_PAUSE_MILLISECONDS_MIN);
 
-impl Links {
+impl Forwarder {
     /// Its owner is not the primary. It is neither queued nor sent from here on.
     pub(super) fn note_not_mine(&mut self, tag: u32) {
         let Some(pending) = self.pending.get_mut(tag) else { return };

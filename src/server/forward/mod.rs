@@ -1,6 +1,6 @@
 //! Requests of clients that other servers execute: a worker's links to those servers.
 //!
-//! A request whose shard takes no writes here is handed to [`Links`], which sends it to the shard's
+//! A request whose shard takes no writes here is handed to [`Forwarder`], which sends it to the shard's
 //! primary ([`owner`]) and, once its answer is there, says whose it is ([`Settled`]). The worker puts
 //! it into its place in the client's output ([`crate::engine::forwarded`]). No thread waits: links
 //! are sockets of the worker's poller, and are connected by threads of their own ([`opening`]).
@@ -17,7 +17,6 @@
 //! | --- | --- |
 //! | [`pending`] | a request that is under way |
 //! | [`owner`] | a server, and how the link to it stands |
-//! | [`wire`] | a link's bytes |
 //! | [`opening`] | connecting links |
 //! | [`again`] | those that are sent again, and those that have waited too long |
 //! | [`serving`] | the worker's side |
@@ -27,15 +26,17 @@ mod opening;
 mod owner;
 mod pending;
 mod serving;
-mod wire;
 
 use crate::base::shards::ShardSet;
-use crate::base::limits::{FORWARD_MARGIN_MILLISECONDS, FORWARD_MILLISECONDS_MAX, FORWARD_OWNERS_MAX};
+use crate::base::limits::{
+    FORWARD_MARGIN_MILLISECONDS, FORWARD_MILLISECONDS_MAX, FORWARD_OWNERS_MAX, READ_BYTES_PER_TURN,
+};
 use crate::engine::forwarded::Answer;
 use crate::engine::{Engine, WorkerStats};
-use crate::protocol::forward::{Answered, Asked, Fate, answer_bytes_max};
+use crate::protocol::forward::{Answered, Asked, Fate, Framed, answer_bytes_max};
 use crate::replication::secret::Secret;
 use crate::replication::standing::Chain;
+use crate::server::pipe::{Bytes, Pipe};
 use crate::server::table::Token;
 use crate::store::{Closed, Primary, Store};
 use crate::sys::poll::{Interest, Poller, Waker};
@@ -44,13 +45,18 @@ use opening::Opening;
 use owner::{Owner, State};
 pub use pending::{Part, Pending, Stage};
 use pending::Pendings;
-use wire::Wire;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// The first link's number among a worker's tokens: listeners and sockets of UDP have lower ones.
-pub const LINKS: u32 = 1 << 17;
+pub const FIRST: u32 = 1 << 17;
+
+/// Bytes that are read of a link at a time.
+const CIPHER_BYTES: usize = 64 << 10;
+/// Bytes of frames that wait for one write, but for one frame that is larger.
+const SENT_BYTES_MAX: usize = 256 << 10;
 
 /// How requests are forwarded (`--forward`).
 #[derive(Debug, Clone)]
@@ -80,7 +86,7 @@ pub enum Settlement {
 }
 
 /// See the module.
-pub struct Links {
+pub struct Forwarder {
     opening: Opening,
     chain: Arc<Chain>,
     engine: Arc<Engine>,
@@ -90,18 +96,20 @@ pub struct Links {
     /// How many of them are to be sent again.
     not_mine: usize,
     settled: Vec<Settled>,
-    /// Links that the poller has told of.
+    /// Forwarder that the poller has told of.
     ready: Vec<u32>,
     /// How many are being connected.
     connecting: usize,
     /// When to look at what waits.
     look_at: Instant,
+    /// What has arrived, sealed.
+    cipher: Box<[u8]>,
 }
 
-impl Links {
+impl Forwarder {
     /// Of the worker that `waker` wakes.
-    pub fn new(forwarding: &Forwarding, waker: Waker, engine: &Arc<Engine>, stats: Arc<WorkerStats>) -> Links {
-        Links {
+    pub fn new(forwarding: &Forwarding, waker: Waker, engine: &Arc<Engine>, stats: Arc<WorkerStats>) -> Forwarder {
+        Forwarder {
             opening: Opening::new(forwarding.secret.clone(), waker),
             chain: forwarding.chain.clone(),
             engine: engine.clone(),
@@ -113,12 +121,13 @@ impl Links {
             ready: Vec::new(),
             connecting: 0,
             look_at: Instant::now(),
+            cipher: vec![0; CIPHER_BYTES].into(),
         }
     }
 
     /// Whether there is anything to do in this turn.
     #[inline]
-    pub fn are_busy(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         !self.pending.is_empty() || !self.ready.is_empty() || !self.settled.is_empty() || self.connecting > 0
     }
 
@@ -129,7 +138,7 @@ impl Links {
 
     /// The link with this token has something.
     pub fn note_ready(&mut self, token: u32) {
-        self.ready.push(token - LINKS);
+        self.ready.push(token - FIRST);
     }
 
     /// Who executes what is about a shard that takes no writes here, where that server is known and
@@ -195,38 +204,62 @@ impl Links {
         {
             self.connecting -= 1;
             match opened {
-                Ok(wire) => self.note_up(owner as usize, wire, poller),
+                Ok(pipe) => self.note_up(owner as usize, pipe, poller),
                 Err(why) => {
                     log::debug!("{}: {why}", self.name(owner as usize));
                     self.link_failed(owner as usize, &why);
                 }
             }
         }
-        let value_bytes_max = self.engine.parse_limits().value_bytes_max;
         let mut ready = std::mem::take(&mut self.ready);
         for at in ready.drain(..) {
-            let at = at as usize;
-            let Some(State::Up(wire)) = self.owners.get_mut(at).map(|owner| &mut owner.state) else { continue };
-            let mut answers = Vec::new();
-            let received = wire.receive(answer_bytes_max(value_bytes_max), |answered| {
-                answers.push((answered.tag, answered.fate, Box::<[u8]>::from(answered.bytes)));
-            });
-            for (tag, fate, bytes) in answers {
-                self.take_answer(at, Answered { tag, fate, bytes: &bytes });
-            }
-            if let Err(error) = received {
-                self.link_ended(at, &error.to_string());
+            if let Err(error) = self.receive_from(at as usize) {
+                self.link_ended(at as usize, &error.to_string());
             }
         }
         self.ready = ready;
     }
 
-    fn note_up(&mut self, at: usize, wire: Wire, poller: &Poller) {
-        if let Err(error) = poller.add(&wire, Token::other(LINKS + at as u32).to_bits(), Interest::Read) {
+    /// Take what has arrived by one link; what is more than a turn's share is told of again.
+    fn receive_from(&mut self, at: usize) -> io::Result<()> {
+        let bytes_max = answer_bytes_max(self.engine.parse_limits().value_bytes_max);
+        let mut left = READ_BYTES_PER_TURN;
+        while left > 0 {
+            let Some(State::Up(pipe)) = self.owners.get_mut(at).map(|owner| &mut owner.state) else { return Ok(()) };
+            let Some(received) = pipe.receive(&mut self.cipher)? else { return Ok(()) };
+            left = left.saturating_sub(received);
+            let mut incoming = std::mem::take(&mut pipe.incoming);
+            let taken = self.take_answers(at, &mut incoming, bytes_max);
+            if let State::Up(pipe) = &mut self.owners[at].state {
+                pipe.incoming = incoming;
+            }
+            taken?;
+            if received == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn take_answers(&mut self, at: usize, incoming: &mut Bytes, bytes_max: usize) -> io::Result<()> {
+        loop {
+            let decoded = Answered::decode(incoming.pending(), bytes_max);
+            match decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
+                Framed::Whole(answered, bytes) => {
+                    self.take_answer(at, answered);
+                    incoming.consume(bytes);
+                }
+                Framed::Incomplete { .. } => return Ok(()),
+            }
+        }
+    }
+
+    fn note_up(&mut self, at: usize, pipe: Pipe, poller: &Poller) {
+        if let Err(error) = poller.add(&pipe, Token::other(FIRST + at as u32).to_bits(), Interest::Read) {
             return self.link_failed(at, &error.to_string());
         }
         let owner = &mut self.owners[at];
-        (owner.state, owner.interest) = (State::Up(Box::new(wire)), Interest::Read);
+        (owner.state, owner.interest) = (State::Up(Box::new(pipe)), Interest::Read);
         self.engine.global().forward_links_out.fetch_add(1, Relaxed);
     }
 
@@ -336,32 +369,30 @@ impl Links {
         }
     }
 
-    fn send_to(&mut self, at: usize, poller: &Poller, now: Instant) -> std::io::Result<()> {
+    fn send_to(&mut self, at: usize, poller: &Poller, now: Instant) -> io::Result<()> {
         let Owner { state, queue, interest, .. } = &mut self.owners[at];
-        let State::Up(wire) = state else { return Ok(()) };
-        if queue.is_empty() && *interest == Interest::Read {
+        let State::Up(pipe) = state else { return Ok(()) };
+        if queue.is_empty() && !pipe.has_unsent() {
             return Ok(());
         }
-        let is_blocked = loop {
-            while let Some(frames) = wire.frames()
+        loop {
+            while pipe.outgoing.pending().len() < SENT_BYTES_MAX
                 && let Some(tag) = queue.pop_front()
             {
                 let Some(pending) = self.pending.get_mut(tag) else { continue };
                 pending.stage = Stage::Sent;
                 let Pending { protocol, since, bytes: request, .. } = pending;
-                let left = millis_left(*since, now);
-                Asked { tag, protocol: *protocol, within_milliseconds: left, request }.encode(frames);
+                let within_milliseconds = millis_left(*since, now);
+                Asked { tag, protocol: *protocol, within_milliseconds, request }.encode(pipe.outgoing.buffer());
             }
-            if wire.send()? {
-                break true;
+            pipe.send()?;
+            if queue.is_empty() || pipe.has_unsent() {
+                break;
             }
-            if queue.is_empty() {
-                break false;
-            }
-        };
-        let wanted = if is_blocked { Interest::ReadWrite } else { Interest::Read };
+        }
+        let wanted = if pipe.has_unsent() { Interest::ReadWrite } else { Interest::Read };
         if std::mem::replace(interest, wanted) != wanted {
-            poller.change(&**wire, Token::other(LINKS + at as u32).to_bits(), wanted)?;
+            poller.change(&**pipe, Token::other(FIRST + at as u32).to_bits(), wanted)?;
         }
         Ok(())
     }

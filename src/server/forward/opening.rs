@@ -1,10 +1,10 @@
 //! Connecting links. It takes looking a name up, a handshake, and patience, so a thread of its own
 //! does it for each (`forward-connect`), and wakes the worker that wants it.
 
-use super::wire::Wire;
 use crate::base::limits::FORWARD_CONNECTS_MAX;
-use crate::replication::outward;
+use crate::replication::forwarding;
 use crate::replication::secret::Secret;
+use crate::server::pipe::Pipe;
 use crate::sys::poll::Waker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -33,7 +33,7 @@ impl Drop for Connect {
 }
 
 /// A link for the owner of this number, or why there is none.
-pub type Outcome = (u32, Result<Wire, String>);
+pub type Outcome = (u32, Result<Pipe, String>);
 
 /// See the module. One for each worker.
 pub struct Opening {
@@ -56,7 +56,7 @@ impl Opening {
         let Some(counted) = Connect::begin() else { return false };
         let (secret, sender, waker) = (self.secret.clone(), self.sender.clone(), self.waker.clone());
         let thread = std::thread::Builder::new().name("forward-connect".into()).spawn(move || {
-            let opened = outward::open(&address, &secret).map(Wire::new).map_err(|error| error.to_string());
+            let opened = open(&address, &secret);
             drop(counted);
             // Where the worker has ended nobody wants it.
             if sender.send((owner, opened)).is_ok() {
@@ -70,4 +70,9 @@ impl Opening {
     pub fn take(&self) -> Option<Outcome> {
         self.receiver.try_recv().ok()
     }
+}
+
+fn open(address: &str, secret: &Secret) -> Result<Pipe, String> {
+    let (line, _) = forwarding::connect(address, secret).map_err(|error| error.to_string())?;
+    Pipe::new(line).map_err(|error| error.to_string())
 }

@@ -8,10 +8,10 @@
 //!      '------------------ Resting <---------------'
 //! ```
 
-use super::wire::Wire;
 use crate::base::limits::{
-    FORWARD_BYTES_MAX, FORWARD_FRAMES_MAX, FORWARD_PAUSE_MILLISECONDS_MAX, FORWARD_PAUSE_MILLISECONDS_MIN,
+    FORWARD_SENT_BYTES_MAX, FORWARD_FRAMES_MAX, FORWARD_PAUSE_MILLISECONDS_MAX, FORWARD_PAUSE_MILLISECONDS_MIN,
 };
+use crate::server::pipe::Pipe;
 use crate::store::Primary;
 use crate::sys::poll::Interest;
 use std::collections::VecDeque;
@@ -25,7 +25,7 @@ pub enum State {
     /// A thread connects it.
     Connecting,
     /// It carries requests.
-    Up(Box<Wire>),
+    Up(Box<Pipe>),
     /// It has failed, and is connected again after a pause, if somebody wants it.
     Resting(Instant),
 }
@@ -77,7 +77,7 @@ impl Owner {
 
     /// Whether a request of so many bytes may be added.
     pub fn has_room(&self, bytes: usize) -> bool {
-        self.frames < FORWARD_FRAMES_MAX && (self.frames == 0 || self.bytes + bytes <= FORWARD_BYTES_MAX)
+        self.frames < FORWARD_FRAMES_MAX && (self.frames == 0 || self.bytes + bytes <= FORWARD_SENT_BYTES_MAX)
     }
 
     /// A request of so many bytes is queued.

@@ -58,7 +58,7 @@ pub struct Pending {
     pub since: Instant,
     /// How far it has come.
     pub stage: Stage,
-    /// Links that have failed while it waited for them.
+    /// Forwarder that have failed while it waited for them.
     pub failures: u8,
     /// When an owner first said that it is not the primary.
     pub first_not_mine: Option<Instant>,

@@ -21,9 +21,9 @@ impl Worker<'_> {
     pub(in crate::server) fn receive_forwarded(&mut self, turn: &Turn<'_>) {
         let ending = self.service.holding.is_ending();
         let Worker { service, poller, .. } = self;
-        let Some(links) = &mut service.links else { return };
-        links.receive(poller);
-        links.look(service.shared.engine.store(), Instant::now(), ending);
+        let Some(forwarder) = &mut service.forwarder else { return };
+        forwarder.receive(poller);
+        forwarder.look(service.shared.engine.store(), Instant::now(), ending);
         self.place_settled(turn);
     }
 
@@ -37,14 +37,14 @@ impl Worker<'_> {
         }
         self.answered = answered;
         let Worker { service, poller, .. } = self;
-        let Some(links) = &mut service.links else { return };
-        links.send(poller, Instant::now());
+        let Some(forwarder) = &mut service.forwarder else { return };
+        forwarder.send(poller, Instant::now());
     }
 
     /// Put what is settled into its places.
     fn place_settled(&mut self, turn: &Turn<'_>) {
-        let Some(links) = &mut self.service.links else { return };
-        for Settled { client, place, fate } in std::mem::take(&mut links.settled) {
+        let Some(forwarder) = &mut self.service.forwarder else { return };
+        for Settled { client, place, fate } in std::mem::take(&mut forwarder.settled) {
             // A client that has gone wants nothing any more.
             let Some(connection) = self.connections.get_mut(client) else { continue };
             let answer = match fate {
