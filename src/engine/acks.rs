@@ -409,7 +409,17 @@ impl HeldAnswers {
             }
             let (range, wait) = self.queue.pop_front().expect("it has a front");
             let words = match wait {
-                Wait::Acks(held) => self.end_wait(&held, verdict, judge.now, &mut resolved),
+                Wait::Acks(held) => {
+                    let words = self.end_wait(&held, verdict, judge.now, &mut resolved);
+                    // Its own part of what has an end for all parts.
+                    match self.queue.front() {
+                        Some((end, Wait::End)) if end.start == range.start && words.is_some() => {
+                            self.failure = self.failure.take().or(words);
+                            None
+                        }
+                        _ => words,
+                    }
+                }
                 Wait::Forwarded(elsewhere) => self.place(elsewhere),
                 Wait::End => self.failure.take(),
             };

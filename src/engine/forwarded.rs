@@ -134,11 +134,10 @@ impl Output {
         each.iter().find(|way| way.shard == shard).map(|way| way.owner)
     }
 
-    /// What is appended next is to stand behind the answer to this. Returns the number by which the
-    /// answer finds its place.
-    pub fn await_answer(&mut self, elsewhere: Elsewhere) -> u64 {
-        let end = self.end();
-        self.held.get_or_insert_default().push(end..end, Wait::Forwarded(elsewhere))
+    /// The answer to this is to stand at `place`, behind which nothing has been held. Returns the
+    /// number by which it finds its place.
+    pub fn await_answer(&mut self, place: u64, elsewhere: Elsewhere) -> u64 {
+        self.held.get_or_insert_default().push(place..place, Wait::Forwarded(elsewhere))
     }
 
     /// The answer to what was forwarded under this number has come.

@@ -40,6 +40,9 @@ pub(super) enum Gate {
     Closed,
     /// The same, and what is about it is served here all the same, as far as it can be.
     ServedHere,
+    /// Of a flush_all: it is about the shards that take writes here alone. The others are flushed
+    /// elsewhere.
+    OwnShards,
 }
 
 impl Target<'_> {
@@ -58,6 +61,12 @@ impl Target<'_> {
     #[must_use]
     pub fn served_here(self) -> Self {
         Target { gate: Gate::ServedHere, ..self }
+    }
+
+    /// Of a flush_all: what this server does of it, where others are asked for the rest.
+    #[must_use]
+    pub fn own_shards(self) -> Self {
+        Target { gate: Gate::OwnShards, ..self }
     }
 
     /// Where the key belongs.

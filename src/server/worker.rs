@@ -139,7 +139,8 @@ impl<'s> Worker<'s> {
         self.read_clock();
         self.tick(turn);
         self.accept();
-        if self.is_forwarding() {
+        let forwards = self.is_forwarding();
+        if forwards {
             self.receive_forwarded(turn);
         }
         self.serve_ready(turn);
@@ -149,7 +150,7 @@ impl<'s> Worker<'s> {
         if !self.waiting.tokens.is_empty() {
             self.serve_waiting(turn);
         }
-        if self.is_forwarding() {
+        if forwards || self.is_forwarding() {
             self.send_forwarded(turn);
         }
         self.sweep();

@@ -4,7 +4,7 @@
 //! requests under way is executed in the careful way, in which each request is looked at first:
 //! does it go by another way than an earlier one about its shard?
 
-use super::{Executor, has_waited_enough};
+use super::{Executor, has_waited_enough, next_attempt};
 use crate::engine::forwarded::Elsewhere;
 use crate::engine::{Context, Outcome, Output, Target};
 use crate::protocol::reply::Fault;
@@ -12,7 +12,9 @@ use crate::protocol::request::{Get, NextKey};
 use crate::protocol::{Reply, Request};
 use crate::server::connection::Progress;
 use crate::server::forward::{Part, Pending, Stage};
+use crate::store::Primary;
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What has become of a request that is another server's.
@@ -27,7 +29,8 @@ pub(super) enum Passed {
 
 /// What is forwarded.
 struct Frame<'r> {
-    shard: u32,
+    /// None: a flush_all.
+    shard: Option<u32>,
     part: Part,
     reply: Reply,
     bytes: Cow<'r, [u8]>,
@@ -80,25 +83,28 @@ impl Executor<'_> {
     #[inline(never)]
     pub(super) fn pass_on(
         &mut self,
-        context: &Context<'_, '_>,
+        context: &mut Context<'_, '_>,
         request: &Request<'_>,
         bytes: &[u8],
         at: u32,
         progress: &mut Progress,
         output: &mut Output,
     ) -> Passed {
+        if let Request::FlushAll { reply, .. } = request {
+            return self.flush_everywhere(context, request, bytes, *reply, progress, output);
+        }
         let store = self.shared.engine.store();
         let frame = frame_of(request, bytes, at, |key| store.locate(key).place.shard());
         let (Some(forwarder), Some(frame)) = (self.forwarder.as_deref_mut(), frame) else {
             progress.serves_here = true;
             return Passed::GoesOn;
         };
-        let Some(primary) = forwarder.primary_of(store, frame.shard) else {
+        let shard = frame.shard;
+        let Some(primary) = shard.and_then(|shard| forwarder.primary_of(store, shard)) else {
             progress.serves_here = true;
             return Passed::GoesOn;
         };
         let (owner, has_room) = forwarder.owner(&primary, frame.bytes.len());
-        let shard = Some(frame.shard);
         let goes_otherwise = output.under_way(shard).is_some_and(|before| before != owner);
         if goes_otherwise || output.under_way(None).is_some() || forwarder.holds_up(progress.client, shard) {
             Self::note_wait(context, progress);
@@ -122,7 +128,7 @@ impl Executor<'_> {
             return Passed::Whole;
         }
         let (part, next) = (frame.part, frame.next);
-        self.submit(frame, owner, progress, output);
+        self.submit(frame, owner, output.end(), progress, output);
         match part {
             Part::Whole | Part::Flush => {
                 progress.resume = 0;
@@ -135,6 +141,54 @@ impl Executor<'_> {
         }
     }
 
+    /// A flush_all: done here for the shards that take writes here, and by the primaries of all
+    /// others. Refused where one of these is not known.
+    fn flush_everywhere(
+        &mut self,
+        context: &mut Context<'_, '_>,
+        request: &Request<'_>,
+        bytes: &[u8],
+        reply: Reply,
+        progress: &mut Progress,
+        output: &mut Output,
+    ) -> Passed {
+        let engine = &self.shared.engine;
+        let Some(asked) = self.forwarder.as_deref_mut().and_then(|forwarder| forwarder.all_primaries(engine.store()))
+        else {
+            progress.serves_here = true;
+            return Passed::GoesOn;
+        };
+        let owners = asked.iter().map(|primary| self.owner_of(primary, bytes.len())).collect::<Option<Vec<_>>>();
+        let (Some(owners), false) = (owners, output.is_forwarding()) else {
+            Self::note_wait(context, progress);
+            return Passed::Waits;
+        };
+        let (begin, flushed) = (output.end(), context.stats.cmd_flush.get());
+        let target = Target::default().own_shards();
+        let outcome = engine.execute(context, request, target, next_attempt(progress), output);
+        if let Outcome::Park(offset) = outcome {
+            progress.resume = offset;
+            progress.parked_at.get_or_insert_with(Instant::now);
+            return Passed::Waits;
+        }
+        (progress.resume, progress.parked_at, progress.is_last_try) = (0, None, false);
+        if context.stats.cmd_flush.get() == flushed {
+            return Passed::Whole; // there was no room for it
+        }
+        for owner in owners {
+            let frame = Frame { shard: None, part: Part::Flush, reply, bytes: Cow::Borrowed(bytes), next: 0 };
+            self.submit(frame, owner, begin, progress, output);
+        }
+        output.end_parts(begin);
+        Passed::Whole
+    }
+
+    /// The number of that server, if it takes one more request of so many bytes.
+    fn owner_of(&mut self, primary: &Arc<Primary>, bytes: usize) -> Option<u32> {
+        let (owner, has_room) = self.forwarder.as_deref_mut()?.owner(primary, bytes);
+        has_room.then_some(owner)
+    }
+
     /// A request has been executed, parts of which may be forwarded: then its last line stands only
     /// if none of these fails.
     pub(super) fn end_parts(&self, outcome: Outcome, progress: &mut Progress, output: &mut Output) {
@@ -144,15 +198,16 @@ impl Executor<'_> {
         }
     }
 
-    fn submit(&mut self, frame: Frame<'_>, owner: u32, progress: &Progress, output: &mut Output) {
+    /// Its answer is to stand at `at`.
+    fn submit(&mut self, frame: Frame<'_>, owner: u32, at: u64, progress: &Progress, output: &mut Output) {
         let Some(forwarder) = self.forwarder.as_deref_mut() else { return };
         let Frame { shard, part, reply, bytes, .. } = frame;
         let is_part = part != Part::Whole;
-        let place = output.await_answer(Elsewhere { shard: Some(shard), owner, is_part, answer: None });
+        let place = output.await_answer(at, Elsewhere { shard, owner, is_part, answer: None });
         forwarder.submit(Pending {
             client: progress.client,
             place,
-            shard: Some(shard),
+            shard,
             part,
             reply,
             protocol: self.protocol,
@@ -174,7 +229,7 @@ fn frame_of<'r>(
     shard_of: impl Fn(&[u8]) -> u32,
 ) -> Option<Frame<'r>> {
     let reply = request.reply();
-    let whole = |key| Frame { shard: shard_of(key), part: Part::Whole, reply, bytes: Cow::Borrowed(bytes), next: 0 };
+    let whole = |key| Frame { shard: Some(shard_of(key)), part: Part::Whole, reply, bytes: Cow::Borrowed(bytes), next: 0 };
     let Request::Get(get) = request else { return request.key().map(whole) };
     let NextKey::Key(key, next) = get.keys.next(at) else { return None };
     let is_only = at == 0 && !get.continues && get.ends && get.keys.next(next) == NextKey::End;
@@ -188,5 +243,5 @@ fn frame_of<'r>(
         (Some(exptime), true) => format!("gats {}", exptime.0),
     };
     let line = [word.as_bytes(), b" ", key, b"\r\n"].concat();
-    Some(Frame { shard: shard_of(key), part: Part::Key, reply, bytes: Cow::Owned(line), next })
+    Some(Frame { shard: Some(shard_of(key)), part: Part::Key, reply, bytes: Cow::Owned(line), next })
 }

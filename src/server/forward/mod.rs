@@ -153,6 +153,19 @@ impl Forwarder {
         primary.replication.is_some().then_some(primary).filter(|_| is_near)
     }
 
+    /// Those of all shards that take no writes here, each once; None where one of them is not known,
+    /// or there is none.
+    pub fn all_primaries(&self, store: &Store) -> Option<Vec<Arc<Primary>>> {
+        let mut all: Vec<Arc<Primary>> = Vec::new();
+        for shard in (0..store.shards().len() as u32).filter(|shard| !store.is_open(*shard)) {
+            let primary = self.primary_of(store, shard)?;
+            if !all.iter().any(|known| known.replication == primary.replication) {
+                all.push(primary);
+            }
+        }
+        (!all.is_empty()).then_some(all)
+    }
+
     /// The number of that server, and whether it takes one more request of so many bytes.
     pub fn owner(&mut self, primary: &Arc<Primary>, bytes: usize) -> (u32, bool) {
         let known = self.owners.iter().position(|owner| owner.is(primary));
@@ -278,13 +291,31 @@ impl Forwarder {
         match answered.fate {
             Fate::NotMine if pending.shard.is_some() => self.note_not_mine(answered.tag),
             fate => {
-                let answer = pending.answer(fate, answered.bytes);
+                let answer = match (pending.part, fate) {
+                    (Part::Flush, _) if !pending.is_flushed(fate, answered.bytes) => {
+                        return self.flush_failed(answered);
+                    }
+                    (Part::Flush, _) => Answer::Given(Box::default()),
+                    _ => pending.answer(fate, answered.bytes),
+                };
                 if fate == Fate::Done {
                     self.note_overtaken(answered.tag);
                 }
                 self.settle(answered.tag, answer);
             }
         }
+    }
+
+    /// A server has not flushed its shards, and says why.
+    fn flush_failed(&mut self, answered: Answered<'_>) {
+        let Some(pending) = self.pending.get_mut(answered.tag) else { return };
+        let (owner, begin) = (pending.owner as usize, pending.words_at(answered.fate));
+        let words = String::from_utf8_lossy(answered.bytes.get(begin..).unwrap_or_default());
+        let why = match answered.fate {
+            Fate::NotMine => format!("{} has not flushed: it is the primary of no shard now", self.name(owner)),
+            Fate::Done | Fate::Refused => format!("{} has not flushed: {}", self.name(owner), words.trim()),
+        };
+        self.fail(answered.tag, &why);
     }
 
     /// This is its answer.

@@ -65,6 +65,8 @@ pub struct Pending {
 }
 
 const END: &[u8] = b"END\r\n";
+/// Of the binary protocol.
+const PACKET_HEADER_BYTES: usize = 24;
 
 impl Pending {
     /// Whether requests of the same client about the same shard, this one among them, are to keep
@@ -78,18 +80,32 @@ impl Pending {
         if fate != Fate::Done {
             return self.failure(format_args!("{}", String::from_utf8_lossy(bytes)));
         }
-        let is_good = match (self.part, self.reply) {
-            (Part::Whole, _) => return Answer::Given(bytes.into()),
-            (Part::Key, _) => match bytes.strip_suffix(END) {
-                Some(values) => return Answer::Given(values.into()),
-                None => false,
-            },
-            (Part::Flush, Reply::Silent) => true,
-            (Part::Flush, Reply::Text) => bytes == b"OK\r\n",
-            // A quiet one says nothing; of a header, bytes 6 and 7 say whether it was done.
-            (Part::Flush, Reply::Binary(_)) => bytes.get(6..8).is_none_or(|status| status == [0, 0]),
-        };
-        if is_good { Answer::Given(Box::default()) } else { Answer::Failed(bytes.into()) }
+        if self.part != Part::Key {
+            return Answer::Given(bytes.into());
+        }
+        match bytes.strip_suffix(END) {
+            Some(values) => Answer::Given(values.into()),
+            None => Answer::Failed(bytes.into()),
+        }
+    }
+
+    /// Of a flush_all: whether it was done, where it was answered so.
+    pub fn is_flushed(&self, fate: Fate, bytes: &[u8]) -> bool {
+        fate == Fate::Done
+            && match self.reply {
+                Reply::Silent => true,
+                Reply::Text => bytes == b"OK\r\n",
+                // A quiet one says nothing; of a header, bytes 6 and 7 are the status.
+                Reply::Binary(_) => bytes.get(6..8).is_none_or(|status| status == [0, 0]),
+            }
+    }
+
+    /// Where an error's words begin.
+    pub fn words_at(&self, fate: Fate) -> usize {
+        match self.reply {
+            Reply::Binary(_) if fate == Fate::Done => PACKET_HEADER_BYTES,
+            _ => 0,
+        }
     }
 
     /// That it has failed, and why.
