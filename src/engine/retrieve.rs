@@ -55,7 +55,13 @@ impl Engine {
             }
             match then {
                 NextKey::Key(..) if call.context.keys_left == 0 => return Outcome::Resume(from),
-                NextKey::Key(..) if ahead.is_empty() => return Outcome::Forward(from),
+                NextKey::Key(..) if ahead.is_empty() => {
+                    if begin.is_some() && request.keys.has_bad() {
+                        take_back(call, begin);
+                        return fail(request, call.refused(Reply::Text, Refusal::BadFormat));
+                    }
+                    return Outcome::Forward(from);
+                }
                 NextKey::Key(..) => {
                     ahead.clear();
                     // Only the key at which this has begun is served here in any case.

@@ -50,7 +50,7 @@ impl Executor<'_> {
         let consumed = skip(progress, input);
         progress.wanted_bytes = 0;
         let mut at = (consumed, requests_left);
-        if !output.is_forwarding() && !progress.serves_here {
+        if !(output.is_forwarding() | progress.serves_here | progress.has_parts) {
             let state = self.go_on::<false>(context, keys, input, &mut at, progress, output);
             if let Some(state) = state {
                 return (at.0, state);
@@ -178,6 +178,9 @@ impl Executor<'_> {
                         return state;
                     }
                     *requests_left -= 1;
+                    if !CAREFUL && output.is_forwarding() {
+                        return None;
+                    }
                 }
             }
         }
@@ -186,7 +189,7 @@ impl Executor<'_> {
     /// Refuse what `input` begins with. Returns how many bytes of it went with that, and why
     /// execution stops; None to go on with the next request.
     fn reject(
-        &self,
+        &mut self,
         context: &mut Context<'_, '_>,
         rejection: &Rejection<'_>,
         input: &[u8],
@@ -196,6 +199,9 @@ impl Executor<'_> {
         let outcome = self.shared.engine.reject(context, rejection, has_waited_enough(progress), output);
         if let Some(state) = self.follow(context, outcome, progress) {
             return (0, Some(state));
+        }
+        if let Some(key) = rejection.unlink {
+            self.unlink_elsewhere(key, progress, output);
         }
         progress.skip_bytes = rejection.skip_bytes;
         (skip(progress, input), rejection.close.then_some(State::Ending { lingers: true }))

@@ -13,8 +13,8 @@ use super::acks::Holding;
 use super::admission::is_to_admit;
 use super::connection::{Connection, Progress, ReadAhead};
 use super::control::PeerOf;
-use super::forward::Forwarder;
 use super::execute::{Executor, spoken, tell_of_other_protocol};
+use super::forward::Forwarder;
 use super::memory::{Buffers, InputMemory};
 use super::registry::Activity;
 use super::state::{Event, State};
@@ -298,7 +298,13 @@ impl Service<'_> {
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
         let keys_left = *keys_per_turn;
         let mut context = Context { turn, now: *now, stats, scratch, keys_left, host, client };
-        Executor { shared, protocol, forwarder: forwarder.as_deref_mut() }.run(&mut context, &mut buffers.keys, input, progress, output)
+        Executor { shared, protocol, forwarder: forwarder.as_deref_mut() }.run(
+            &mut context,
+            &mut buffers.keys,
+            input,
+            progress,
+            output,
+        )
     }
 
     fn write(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> io::Result<()> {

@@ -215,6 +215,11 @@ impl Store {
         Some(primaries[number.checked_sub(1)?].clone())
     }
 
+    /// The primary that clients reach at this address, if a gate names it or did of late.
+    pub fn primary_at(&self, clients: &str) -> Option<Arc<Primary>> {
+        self.gates.primaries().iter().find(|primary| &*primary.clients == clients).cloned()
+    }
+
     /// Of a primary: each is kept once, for as long as a gate names it. So there are never more of
     /// them than shards, and one.
     fn number_of(&self, primary: &Primary) -> usize {

@@ -1,5 +1,7 @@
 //! Answers on their way out: partial writes, loans, and answers that are held for replicas.
 
+mod forwarded;
+
 use super::*;
 use crate::base::limits::HELD_ANSWERS_MAX;
 use crate::base::time::UnixSeconds;

@@ -9,7 +9,7 @@ use crate::engine::forwarded::Elsewhere;
 use crate::engine::{Context, Outcome, Output, Target};
 use crate::protocol::reply::Fault;
 use crate::protocol::request::{Get, NextKey};
-use crate::protocol::{Reply, Request};
+use crate::protocol::{Protocol, Reply, Request, binary};
 use crate::server::connection::Progress;
 use crate::server::forward::{Part, Pending, Stage};
 use crate::store::Primary;
@@ -32,6 +32,7 @@ struct Frame<'r> {
     /// None: a flush_all.
     shard: Option<u32>,
     part: Part,
+    protocol: Protocol,
     reply: Reply,
     bytes: Cow<'r, [u8]>,
     /// Of a get: where to go on.
@@ -94,7 +95,7 @@ impl Executor<'_> {
             return self.flush_everywhere(context, request, bytes, *reply, progress, output);
         }
         let store = self.shared.engine.store();
-        let frame = frame_of(request, bytes, at, |key| store.locate(key).place.shard());
+        let frame = frame_of(request, bytes, at, self.protocol, |key| store.locate(key).place.shard());
         let (Some(forwarder), Some(frame)) = (self.forwarder.as_deref_mut(), frame) else {
             progress.serves_here = true;
             return Passed::GoesOn;
@@ -105,12 +106,7 @@ impl Executor<'_> {
             return Passed::GoesOn;
         };
         let (owner, has_room) = forwarder.owner(&primary, frame.bytes.len());
-        let goes_otherwise = output.under_way(shard).is_some_and(|before| before != owner);
-        if goes_otherwise || output.under_way(None).is_some() || forwarder.holds_up(progress.client, shard) {
-            Self::note_wait(context, progress);
-            return Passed::Waits;
-        }
-        if !has_room && !has_waited_enough(progress) {
+        if self.goes_otherwise(shard, owner, progress, output) || !has_room && !has_waited_enough(progress) {
             Self::note_wait(context, progress);
             return Passed::Waits;
         }
@@ -130,7 +126,7 @@ impl Executor<'_> {
         let (part, next) = (frame.part, frame.next);
         self.submit(frame, owner, output.end(), progress, output);
         match part {
-            Part::Whole | Part::Flush => {
+            Part::Whole | Part::Flush | Part::Unlink => {
                 progress.resume = 0;
                 Passed::Whole
             }
@@ -176,11 +172,45 @@ impl Executor<'_> {
             return Passed::Whole; // there was no room for it
         }
         for owner in owners {
-            let frame = Frame { shard: None, part: Part::Flush, reply, bytes: Cow::Borrowed(bytes), next: 0 };
+            let frame = Frame {
+                shard: None,
+                part: Part::Flush,
+                protocol: self.protocol,
+                reply,
+                bytes: Cow::Borrowed(bytes),
+                next: 0,
+            };
             self.submit(frame, owner, begin, progress, output);
         }
         output.end_parts(begin);
         Passed::Whole
+    }
+
+    /// A refused store must not leave the old value (as memcached has it), whoever has that. Where
+    /// there is no room to have it deleted it stays.
+    #[cold]
+    pub(super) fn unlink_elsewhere(&mut self, key: &[u8], progress: &Progress, output: &mut Output) {
+        let store = self.shared.engine.store();
+        let shard = store.locate(key).place.shard();
+        let Some(primary) = self.forwarder.as_deref().and_then(|forwarder| forwarder.primary_of(store, shard)) else {
+            return;
+        };
+        let bytes = binary::quiet_delete(key);
+        let Some(owner) = self.owner_of(&primary, bytes.len()) else { return };
+        if self.goes_otherwise(Some(shard), owner, progress, output) {
+            return;
+        }
+        let (shard, part, protocol) = (Some(shard), Part::Unlink, Protocol::Binary);
+        let frame = Frame { shard, part, protocol, reply: Reply::Silent, bytes: Cow::Owned(bytes), next: 0 };
+        self.submit(frame, owner, output.end(), progress, output);
+    }
+
+    /// Whether earlier requests of the same client about the same shard are under way by another
+    /// way than to this owner, or about all shards.
+    fn goes_otherwise(&self, shard: Option<u32>, owner: u32, progress: &Progress, output: &Output) -> bool {
+        output.under_way(shard).is_some_and(|before| before != owner)
+            || output.under_way(None).is_some()
+            || self.forwarder.as_deref().is_some_and(|forwarder| forwarder.holds_up(progress.client, shard))
     }
 
     /// The number of that server, if it takes one more request of so many bytes.
@@ -201,8 +231,8 @@ impl Executor<'_> {
     /// Its answer is to stand at `at`.
     fn submit(&mut self, frame: Frame<'_>, owner: u32, at: u64, progress: &Progress, output: &mut Output) {
         let Some(forwarder) = self.forwarder.as_deref_mut() else { return };
-        let Frame { shard, part, reply, bytes, .. } = frame;
-        let is_part = part != Part::Whole;
+        let Frame { shard, part, protocol, reply, bytes, .. } = frame;
+        let is_part = matches!(part, Part::Key | Part::Flush);
         let place = output.await_answer(at, Elsewhere { shard, owner, is_part, answer: None });
         forwarder.submit(Pending {
             client: progress.client,
@@ -210,7 +240,7 @@ impl Executor<'_> {
             shard,
             part,
             reply,
-            protocol: self.protocol,
+            protocol,
             bytes: bytes.into(),
             owner,
             since: Instant::now(),
@@ -226,10 +256,18 @@ fn frame_of<'r>(
     request: &Request<'_>,
     bytes: &'r [u8],
     at: u32,
+    protocol: Protocol,
     shard_of: impl Fn(&[u8]) -> u32,
 ) -> Option<Frame<'r>> {
     let reply = request.reply();
-    let whole = |key| Frame { shard: Some(shard_of(key)), part: Part::Whole, reply, bytes: Cow::Borrowed(bytes), next: 0 };
+    let whole = |key| Frame {
+        shard: Some(shard_of(key)),
+        part: Part::Whole,
+        protocol,
+        reply,
+        bytes: Cow::Borrowed(bytes),
+        next: 0,
+    };
     let Request::Get(get) = request else { return request.key().map(whole) };
     let NextKey::Key(key, next) = get.keys.next(at) else { return None };
     let is_only = at == 0 && !get.continues && get.ends && get.keys.next(next) == NextKey::End;
@@ -243,5 +281,5 @@ fn frame_of<'r>(
         (Some(exptime), true) => format!("gats {}", exptime.0),
     };
     let line = [word.as_bytes(), b" ", key, b"\r\n"].concat();
-    Some(Frame { shard: Some(shard_of(key)), part: Part::Key, reply, bytes: Cow::Owned(line), next })
+    Some(Frame { shard: Some(shard_of(key)), part: Part::Key, protocol, reply, bytes: Cow::Owned(line), next })
 }

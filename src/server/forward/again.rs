@@ -16,7 +16,8 @@ use crate::base::limits::{
     FORWARD_PAUSE_MILLISECONDS_MIN,
 };
 use crate::server::table::Token;
-use crate::store::Store;
+use crate::store::{Closed, Primary, Store};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) const LOOK: Duration = Duration::from_millis(FORWARD_LOOK_MILLISECONDS);
@@ -24,9 +25,26 @@ const WITHIN: Duration = Duration::from_millis(FORWARD_MILLISECONDS_MAX);
 const NOT_MINE_WITHIN: Duration = Duration::from_millis(FORWARD_NOT_MINE_MILLISECONDS_MAX);
 const PAUSE: Duration = Duration::from_millis(FORWARD_PAUSE_MILLISECONDS_MIN);
 
+/// A shard whose gate names a server that is not its primary, but has named another one.
+pub(super) struct Redirect {
+    shard: u32,
+    by: Arc<Primary>,
+    /// That one.
+    pub(super) to: Arc<Primary>,
+}
+
+impl Redirect {
+    /// Whether it is of that shard, as long as its gate names this server.
+    pub(super) fn is_of(&self, shard: u32, named: &Arc<Primary>) -> bool {
+        self.shard == shard && self.by == *named
+    }
+}
+
 impl Forwarder {
-    /// Its owner is not the primary. It is neither queued nor sent from here on.
-    pub(super) fn note_not_mine(&mut self, tag: u32) {
+    /// Its owner is not the primary, and says who is, as clients know that one, or nothing. The
+    /// request is neither queued nor sent from here on.
+    pub(super) fn note_not_mine(&mut self, tag: u32, named: &[u8]) {
+        self.redirect(tag, named);
         let Some(pending) = self.pending.get_mut(tag) else { return };
         let now = Instant::now();
         let since = pending.first_not_mine.get_or_insert(now);
@@ -34,6 +52,22 @@ impl Forwarder {
         self.owners[pending.owner as usize].note_gone(pending.bytes.len());
         self.not_mine += 1;
         self.look_at = now;
+    }
+
+    /// Heed what an owner has said that is not the primary: until the gate here names another one.
+    fn redirect(&mut self, tag: u32, named: &[u8]) {
+        let Some(&mut Pending { shard: Some(shard), owner, .. }) = self.pending.get_mut(tag) else { return };
+        self.redirects.retain(|redirect| redirect.shard != shard);
+        let store = self.engine.store();
+        let by = store.primary_of(Closed { shard });
+        let to = std::str::from_utf8(named).ok().and_then(|named| store.primary_at(named));
+        if let (Some(by), Some(to)) = (by, to)
+            && self.owners[owner as usize].is(&by)
+            && by != to
+            && to.replication.is_some()
+        {
+            self.redirects.push(Redirect { shard, by, to });
+        }
     }
 
     /// It is done, or may be: those before it that came back are not sent again.
@@ -49,9 +83,8 @@ impl Forwarder {
 
     /// Those of a client about a shard that came back, by their places.
     fn back(&self, client: Token, shard: Option<u32>) -> Vec<(u64, u32)> {
-        let is_back = |pending: &Pending| {
-            pending.is_beside(client, shard) && matches!(pending.stage, Stage::NotMine { .. })
-        };
+        let is_back =
+            |pending: &Pending| pending.is_beside(client, shard) && matches!(pending.stage, Stage::NotMine { .. });
         let mut back: Vec<_> =
             self.pending.iter().filter(|(_, one)| is_back(one)).map(|(tag, one)| (one.place, tag)).collect();
         back.sort_unstable();

@@ -27,10 +27,10 @@ mod owner;
 mod pending;
 mod serving;
 
-use crate::base::shards::ShardSet;
 use crate::base::limits::{
     FORWARD_MARGIN_MILLISECONDS, FORWARD_MILLISECONDS_MAX, FORWARD_OWNERS_MAX, READ_BYTES_PER_TURN,
 };
+use crate::base::shards::ShardSet;
 use crate::engine::forwarded::Answer;
 use crate::engine::{Engine, WorkerStats};
 use crate::protocol::forward::{Answered, Asked, Fate, Framed, answer_bytes_max};
@@ -40,11 +40,11 @@ use crate::server::pipe::{Bytes, Pipe};
 use crate::server::table::Token;
 use crate::store::{Closed, Primary, Store};
 use crate::sys::poll::{Interest, Poller, Waker};
-use again::LOOK;
+use again::{LOOK, Redirect};
 use opening::Opening;
 use owner::{Owner, State};
-pub use pending::{Part, Pending, Stage};
 use pending::Pendings;
+pub use pending::{Part, Pending, Stage};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -96,8 +96,10 @@ pub struct Forwarder {
     /// How many of them are to be sent again.
     not_mine: usize,
     settled: Vec<Settled>,
-    /// Forwarder that the poller has told of.
+    /// Links that the poller has told of.
     ready: Vec<u32>,
+    /// Shards whose primary another server has named, at most one for each.
+    redirects: Vec<Redirect>,
     /// How many are being connected.
     connecting: usize,
     /// When to look at what waits.
@@ -118,6 +120,7 @@ impl Forwarder {
             pending: Pendings::default(),
             not_mine: 0,
             settled: Vec::new(),
+            redirects: Vec::new(),
             ready: Vec::new(),
             connecting: 0,
             look_at: Instant::now(),
@@ -148,6 +151,9 @@ impl Forwarder {
             return None;
         }
         let primary = store.primary_of(Closed { shard })?;
+        if let Some(redirect) = self.redirects.iter().find(|redirect| redirect.is_of(shard, &primary)) {
+            return Some(redirect.to.clone());
+        }
         // Whoever is followed may be a replica itself, and forward nothing for others.
         let is_near = self.chain.distance(ShardSet::one(shard as usize)).depth <= 1;
         primary.replication.is_some().then_some(primary).filter(|_| is_near)
@@ -289,7 +295,7 @@ impl Forwarder {
         let Some(pending) = self.pending.get_mut(answered.tag).filter(is_its) else { return };
         self.owners[owner].note_answer();
         match answered.fate {
-            Fate::NotMine if pending.shard.is_some() => self.note_not_mine(answered.tag),
+            Fate::NotMine if pending.shard.is_some() => self.note_not_mine(answered.tag, answered.bytes),
             fate => {
                 let answer = match (pending.part, fate) {
                     (Part::Flush, _) if !pending.is_flushed(fate, answered.bytes) => {
@@ -352,10 +358,8 @@ impl Forwarder {
     fn link_ended(&mut self, at: usize, why: &str) {
         log::info!("the link to {} has ended: {why}", self.name(at));
         self.note_down(at);
-        let why_lost = format!(
-            "forwarded to {}, and the connection ended: whether it was done is not known",
-            self.name(at)
-        );
+        let why_lost =
+            format!("forwarded to {}, and the connection ended: whether it was done is not known", self.name(at));
         for tag in self.tags_of(at, Stage::Sent) {
             self.note_overtaken(tag);
             self.fail(tag, &why_lost);

@@ -1,9 +1,9 @@
 //! Requests that are forwarded and not answered yet, by the tags of their frames.
 
+use crate::engine::forwarded::Answer;
 use crate::protocol::forward::Fate;
 use crate::protocol::reply::Fault;
 use crate::protocol::{Protocol, Reply};
-use crate::engine::forwarded::Answer;
 use crate::server::table::Token;
 use std::fmt::Display;
 use std::time::Instant;
@@ -17,6 +17,8 @@ pub enum Part {
     Key,
     /// One server's part of a flush_all.
     Flush,
+    /// Nothing: what it asks for is this server's business, not its client's.
+    Unlink,
 }
 
 /// How far a request has come.
@@ -58,7 +60,7 @@ pub struct Pending {
     pub since: Instant,
     /// How far it has come.
     pub stage: Stage,
-    /// Forwarder that have failed while it waited for them.
+    /// Links that have failed while it waited for them.
     pub failures: u8,
     /// When an owner first said that it is not the primary.
     pub first_not_mine: Option<Instant>,
@@ -80,8 +82,10 @@ impl Pending {
         if fate != Fate::Done {
             return self.failure(format_args!("{}", String::from_utf8_lossy(bytes)));
         }
-        if self.part != Part::Key {
-            return Answer::Given(bytes.into());
+        match self.part {
+            Part::Whole | Part::Flush => return Answer::Given(bytes.into()),
+            Part::Unlink => return Answer::Given(Box::default()),
+            Part::Key => {}
         }
         match bytes.strip_suffix(END) {
             Some(values) => Answer::Given(values.into()),

@@ -49,9 +49,7 @@ impl Worker<'_> {
             let Some(connection) = self.connections.get_mut(client) else { continue };
             let answer = match fate {
                 Settlement::Answer(answer) => answer,
-                Settlement::Here(pending) => {
-                    self.service.execute_here(turn, &PeerOf(&connection.socket), &pending)
-                }
+                Settlement::Here(pending) => self.service.execute_here(turn, &PeerOf(&connection.socket), &pending),
             };
             if let Some(output) = &mut connection.output {
                 output.fulfil(place, answer);
