@@ -439,3 +439,6 @@ fn millis_left(since: Instant, now: Instant) -> u16 {
     let left = most.saturating_sub(now.saturating_duration_since(since)).as_millis();
     left.clamp(1, u16::MAX.into()) as u16
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,9 +88,11 @@ fn what_is_not_acknowledged_is_a_part_that_fails() {
     output.end_parts(begin);
     output.bytes().extend_from_slice(b"MN\r\n");
     output.fulfil(part, given(""));
-    resolve(&mut output, 0, NO_TIME);
+    let holders = Applied { replicas: 0, below: 0 };
+    let at = |now| Judge { holders: &holders, now, ending: false, reigns: &Unchanged };
+    assert_eq!(output.resolve(&at(since())), Resolved::default());
     assert_eq!(sent(&mut output, usize::MAX), "");
-    resolve(&mut output, 0, WITHIN);
+    assert_eq!(output.resolve(&at(since() + WITHIN)), Resolved { answers: 1, failed: 1 });
     let told = sent(&mut output, usize::MAX);
     assert!(told.starts_with("SERVER_ERROR not acknowledged") && told.ends_with("here\r\nMN\r\n"), "{told}");
 }
