@@ -18,7 +18,6 @@ use crate::protocol::request::GetForm;
 use crate::protocol::{KeyScratch, Parsed, Protocol, Rejection, Request, parse_more_of_get};
 use crate::store::Turn;
 use arrayvec::ArrayVec;
-use elsewhere::Passed;
 use memchr::memchr;
 use std::time::{Duration, Instant};
 
@@ -93,69 +92,21 @@ impl Executor<'_> {
         progress: &mut Progress,
         output: &mut Output,
     ) -> Option<State> {
-        let shared = self.shared;
-        let engine = &shared.engine;
-        let (consumed, requests_left) = (&mut at.0, &mut at.1);
         loop {
-            if *consumed == input.len() || progress.skip_bytes > 0 {
+            if at.0 == input.len() || progress.skip_bytes > 0 {
                 return Some(State::Reading);
             }
-            if *requests_left == 0 {
+            if at.1 == 0 {
                 return Some(yield_turn(context));
             }
             let mut batch = Batch::new();
             let open_get = progress.open_get;
-            let then = self.gather(context.turn, &input[*consumed..], open_get, keys, *requests_left, &mut batch);
-            *requests_left -= batch.len();
-            for (request, bytes, target) in &batch {
-                if output.is_full() {
-                    return Some(State::Yielded);
-                }
-                if context.keys_left == 0 {
-                    return Some(yield_turn(context));
-                }
-                let mut target = *target;
-                if CAREFUL {
-                    if self.is_ahead(request, target, progress.resume, output) {
-                        Self::note_wait(context, progress);
-                        return Some(State::Parked);
-                    }
-                    if std::mem::take(&mut progress.serves_here) {
-                        target = target.served_here();
-                    }
-                }
-                let outcome = engine.execute(context, request, target, next_attempt(progress), output);
-                if let Some(state) = self.follow(context, outcome, progress) {
-                    if let Outcome::Forward(key) = outcome {
-                        let whole = &input[*consumed..][..*bytes];
-                        match self.pass_on(context, request, whole, key, progress, output) {
-                            Passed::Whole => *consumed += bytes,
-                            Passed::GoesOn => return None,
-                            Passed::Waits => return Some(State::Parked),
-                        }
-                        progress.open_get = None;
-                        if progress.skip_line {
-                            return Some(State::Reading);
-                        }
-                        if CAREFUL {
-                            continue;
-                        }
-                        return None;
-                    }
-                    self.claim(outcome, progress);
-                    // A get that has stopped between two keys has filled the output, or looked up
-                    // enough of them.
-                    let is_enough = state == State::Yielded && !output.is_full();
-                    return Some(if is_enough { yield_turn(context) } else { state });
-                }
-                *consumed += bytes;
-                if CAREFUL {
-                    self.end_parts(outcome, progress, output);
-                }
-                if outcome != Outcome::Done {
-                    return Some(self.stop_behind(request, outcome, progress));
-                }
-                progress.open_get = None;
+            let then = self.gather(context.turn, &input[at.0..], open_get, keys, at.1, &mut batch);
+            at.1 -= batch.len();
+            match self.execute_batch::<CAREFUL>(context, &batch, input, &mut at.0, progress, output) {
+                Flow::On => {}
+                Flow::Carefully => return None,
+                Flow::Stop(state) => return Some(state),
             }
             if output.is_full() {
                 return Some(State::Yielded);
@@ -172,18 +123,79 @@ impl Executor<'_> {
                     return Some(State::Yielded);
                 }
                 Then::Rejected(rejection) => {
-                    let (bytes, state) = self.reject(context, &rejection, &input[*consumed..], progress, output);
-                    *consumed += bytes;
+                    let (bytes, state) = self.reject(context, &rejection, &input[at.0..], progress, output);
+                    at.0 += bytes;
                     if state.is_some() {
                         return state;
                     }
-                    *requests_left -= 1;
+                    at.1 -= 1;
                     if !CAREFUL && output.is_forwarding() {
                         return None;
                     }
                 }
             }
         }
+    }
+
+    /// Execute a batch, which `input` holds from `consumed` on.
+    #[inline(always)]
+    fn execute_batch<const CAREFUL: bool>(
+        &mut self,
+        context: &mut Context<'_, '_>,
+        batch: &Batch<'_>,
+        input: &[u8],
+        consumed: &mut usize,
+        progress: &mut Progress,
+        output: &mut Output,
+    ) -> Flow {
+        let shared = self.shared;
+        for (request, bytes, target) in batch {
+            if output.is_full() {
+                return Flow::Stop(State::Yielded);
+            }
+            if context.keys_left == 0 {
+                return Flow::Stop(yield_turn(context));
+            }
+            let mut target = *target;
+            if CAREFUL {
+                if self.is_ahead(request, target, progress.resume, output) {
+                    return Flow::Stop(Self::wait(context, progress));
+                }
+                if std::mem::take(&mut progress.serves_here) {
+                    target = target.served_here();
+                }
+            }
+            let outcome = shared.engine.execute(context, request, target, next_attempt(progress), output);
+            if let Some(state) = self.follow(context, outcome, progress) {
+                if let Outcome::Forward(key) = outcome {
+                    let whole = &input[*consumed..][..*bytes];
+                    match self.pass_on(context, request, whole, key, progress, output) {
+                        Flow::On => *consumed += bytes,
+                        stops => return stops,
+                    }
+                    progress.open_get = None;
+                    match progress.skip_line {
+                        true => return Flow::Stop(State::Reading),
+                        false if CAREFUL => continue,
+                        false => return Flow::Carefully,
+                    }
+                }
+                self.claim(outcome, progress);
+                // A get that has stopped between two keys has filled the output, or looked up
+                // enough of them.
+                let is_enough = state == State::Yielded && !output.is_full();
+                return Flow::Stop(if is_enough { yield_turn(context) } else { state });
+            }
+            *consumed += bytes;
+            if CAREFUL {
+                self.end_parts(outcome, progress, output);
+            }
+            if outcome != Outcome::Done {
+                return Flow::Stop(self.stop_behind(request, outcome, progress));
+            }
+            progress.open_get = None;
+        }
+        Flow::On
     }
 
     /// Refuse what `input` begins with. Returns how many bytes of it went with that, and why
@@ -334,6 +346,17 @@ fn note(outcome: Outcome, progress: &mut Progress) -> Option<State> {
 /// Requests parsed before the first of them is executed, each with its length in bytes and where
 /// its key belongs.
 type Batch<'r> = ArrayVec<(Request<'r>, usize, Target<'r>), BATCH_REQUESTS_MAX>;
+
+/// How it goes on behind requests.
+enum Flow {
+    /// With the next one.
+    On,
+    /// The same, but each is looked at first: some are under way to other servers. Or with the same
+    /// one, where the progress says.
+    Carefully,
+    /// The connection waits for this.
+    Stop(State),
+}
 
 /// What stands behind a batch.
 enum Then<'r> {

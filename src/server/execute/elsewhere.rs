@@ -4,7 +4,7 @@
 //! requests under way is executed in the careful way, in which each request is looked at first:
 //! does it go by another way than an earlier one about its shard?
 
-use super::{Executor, has_waited_enough, next_attempt};
+use super::{Executor, Flow, has_waited_enough, next_attempt};
 use crate::engine::forwarded::Elsewhere;
 use crate::engine::{Context, Outcome, Output, Target};
 use crate::protocol::reply::Fault;
@@ -12,20 +12,11 @@ use crate::protocol::request::{Get, NextKey};
 use crate::protocol::{Protocol, Reply, Request, binary};
 use crate::server::connection::Progress;
 use crate::server::forward::{Part, Pending, Stage};
+use crate::server::state::State;
 use crate::store::Primary;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// What has become of a request that is another server's.
-pub(super) enum Passed {
-    /// It is forwarded, or answered: go on behind it.
-    Whole,
-    /// Go on with it where the progress says: a key of it is forwarded, or it is to be done here.
-    GoesOn,
-    /// It waits, and is tried again.
-    Waits,
-}
 
 /// What is forwarded.
 struct Frame<'r> {
@@ -72,11 +63,12 @@ impl Executor<'_> {
 
     /// Note that the first request waits for others of its connection, or for a link.
     #[cold]
-    pub(super) fn note_wait(context: &Context<'_, '_>, progress: &mut Progress) {
+    pub(super) fn wait(context: &Context<'_, '_>, progress: &mut Progress) -> State {
         if progress.parked_at.is_none() {
             context.stats.forward_waits.increment();
             progress.parked_at = Some(Instant::now());
         }
+        State::Parked
     }
 
     /// A request, of these bytes, is another server's from the key at `at` on: have that one do it.
@@ -90,7 +82,7 @@ impl Executor<'_> {
         at: u32,
         progress: &mut Progress,
         output: &mut Output,
-    ) -> Passed {
+    ) -> Flow {
         if let Request::FlushAll { reply, .. } = request {
             return self.flush_everywhere(context, request, bytes, *reply, progress, output);
         }
@@ -98,17 +90,16 @@ impl Executor<'_> {
         let frame = frame_of(request, bytes, at, self.protocol, |key| store.locate(key).place.shard());
         let (Some(forwarder), Some(frame)) = (self.forwarder.as_deref_mut(), frame) else {
             progress.serves_here = true;
-            return Passed::GoesOn;
+            return Flow::Carefully;
         };
         let shard = frame.shard;
         let Some(primary) = shard.and_then(|shard| forwarder.primary_of(store, shard)) else {
             progress.serves_here = true;
-            return Passed::GoesOn;
+            return Flow::Carefully;
         };
         let (owner, has_room) = forwarder.owner(&primary, frame.bytes.len());
         if self.goes_otherwise(shard, owner, progress, output) || !has_room && !has_waited_enough(progress) {
-            Self::note_wait(context, progress);
-            return Passed::Waits;
+            return Flow::Stop(Self::wait(context, progress));
         }
         (progress.parked_at, progress.is_last_try) = (None, false);
         if !has_room {
@@ -121,18 +112,18 @@ impl Executor<'_> {
             }
             progress.resume = 0;
             progress.skip_line = matches!(request, Request::Get(get) if !get.ends);
-            return Passed::Whole;
+            return Flow::On;
         }
         let (part, next) = (frame.part, frame.next);
         self.submit(frame, owner, output.end(), progress, output);
         match part {
             Part::Whole | Part::Flush | Part::Unlink => {
                 progress.resume = 0;
-                Passed::Whole
+                Flow::On
             }
             Part::Key => {
                 (progress.resume, progress.has_parts) = (next, true);
-                Passed::GoesOn
+                Flow::Carefully
             }
         }
     }
@@ -147,17 +138,16 @@ impl Executor<'_> {
         reply: Reply,
         progress: &mut Progress,
         output: &mut Output,
-    ) -> Passed {
+    ) -> Flow {
         let engine = &self.shared.engine;
         let Some(asked) = self.forwarder.as_deref_mut().and_then(|forwarder| forwarder.all_primaries(engine.store()))
         else {
             progress.serves_here = true;
-            return Passed::GoesOn;
+            return Flow::Carefully;
         };
         let owners = asked.iter().map(|primary| self.owner_of(primary, bytes.len())).collect::<Option<Vec<_>>>();
         let (Some(owners), false) = (owners, output.is_forwarding()) else {
-            Self::note_wait(context, progress);
-            return Passed::Waits;
+            return Flow::Stop(Self::wait(context, progress));
         };
         let (begin, flushed) = (output.end(), context.stats.cmd_flush.get());
         let target = Target::default().own_shards();
@@ -165,11 +155,11 @@ impl Executor<'_> {
         if let Outcome::Park(offset) = outcome {
             progress.resume = offset;
             progress.parked_at.get_or_insert_with(Instant::now);
-            return Passed::Waits;
+            return Flow::Stop(State::Parked);
         }
         (progress.resume, progress.parked_at, progress.is_last_try) = (0, None, false);
         if context.stats.cmd_flush.get() == flushed {
-            return Passed::Whole; // there was no room for it
+            return Flow::On; // there was no room for it
         }
         for owner in owners {
             let frame = Frame {
@@ -183,7 +173,7 @@ impl Executor<'_> {
             self.submit(frame, owner, begin, progress, output);
         }
         output.end_parts(begin);
-        Passed::Whole
+        Flow::On
     }
 
     /// A refused store must not leave the old value (as memcached has it), whoever has that. Where

@@ -1,9 +1,10 @@
 //! Requests of clients that other servers execute: a worker's links to those servers.
 //!
-//! A request whose shard takes no writes here is handed to [`Forwarder`], which sends it to the shard's
-//! primary ([`owner`]) and, once its answer is there, says whose it is ([`Settled`]). The worker puts
-//! it into its place in the client's output ([`crate::engine::forwarded`]). No thread waits: links
-//! are sockets of the worker's poller, and are connected by threads of their own ([`opening`]).
+//! A request whose shard takes no writes here is handed to a [`Forwarder`], which sends it to the
+//! shard's primary ([`owner`]) and, once its answer is there, says whose it is ([`Settled`]). The
+//! worker puts it into its place in the client's output ([`crate::engine::forwarded`]). No thread
+//! waits: links are sockets of the worker's poller, and are connected by threads of their own
+//! ([`opening`]).
 //!
 //! **Once.** A request that may have been executed is never sent again. Sent again is what was not
 //! sent when its link failed, once, and what its owner has not done because it is not the primary
@@ -159,8 +160,8 @@ impl Forwarder {
         primary.replication.is_some().then_some(primary).filter(|_| is_near)
     }
 
-    /// Those of all shards that take no writes here, each once; None where one of them is not known,
-    /// or there is none.
+    /// Those of all shards that take no writes here, each once; None where one of them is not
+    /// known, or there is none.
     pub fn all_primaries(&self, store: &Store) -> Option<Vec<Arc<Primary>>> {
         let mut all: Vec<Arc<Primary>> = Vec::new();
         for shard in (0..store.shards().len() as u32).filter(|shard| !store.is_open(*shard)) {
