@@ -383,7 +383,7 @@ impl Forwarder {
         }
     }
 
-    /// Those of an owner that have come so far, in the order in which their clients have sent them.
+    /// Those of an owner that have come so far, in no order.
     fn tags_of(&self, at: usize, stage: Stage) -> Vec<u32> {
         let is_its = |pending: &Pending| pending.owner as usize == at && pending.stage == stage;
         self.pending.iter().filter(|(_, pending)| is_its(pending)).map(|(tag, _)| tag).collect()

@@ -405,6 +405,69 @@ fn a_hand_over_is_not_seen_by_clients_of_other_servers() {
     }
 }
 
+/// What has become of the increments of one client: done, in doubt, and certainly not done.
+#[derive(Debug, Default, Clone, Copy)]
+struct Increments {
+    done: u64,
+    in_doubt: u64,
+    not_done: u64,
+}
+
+impl Increments {
+    fn count(&mut self, answer: &str) {
+        let is_said =
+            |words: &[&str]| answer.starts_with("SERVER_ERROR ") && words.iter().any(|word| answer.contains(word));
+        match answer {
+            _ if answer.parse::<u64>().is_ok() => self.done += 1,
+            _ if is_said(&["is not known", "not acknowledged"]) => self.in_doubt += 1,
+            _ if is_said(&["nothing was done", "write to the primary at"]) => self.not_done += 1,
+            _ => panic!("{answer}"),
+        }
+    }
+}
+
+/// Clients of two servers count while the third one, to which they are forwarded, is killed, and
+/// another one is promoted. What was acknowledged is there, and nothing twice.
+#[test]
+fn what_was_forwarded_to_a_killed_owner_is_there_once_if_it_was_acknowledged() {
+    let arguments = ["--fabric", "tcp", "--forward", "--ack-replicas", "2", "--ack-timeout", "2000"];
+    let [one, two] = each_way(SHARDS, &arguments);
+    let three = Node::standby(one.port(), &arguments);
+    ctl(&three, &["replicate", "--shards", "4-7", &port(&two)]);
+    in_sync(&one, &[&two, &three]);
+    let key = &keys()[1];
+    assert_eq!(one.client().set(key, b"0"), "STORED");
+    let stop = AtomicBool::new(false);
+    let all = std::thread::scope(|scope| {
+        let counting = [&two, &three].map(|node| {
+            let (mut client, stop) = (node.server.connect(), &stop);
+            scope.spawn(move || {
+                let mut counted = Increments::default();
+                while !stop.load(Relaxed) {
+                    answers(&mut client, format!("incr {key} 1\r\n").repeat(20).as_bytes())
+                        .lines()
+                        .for_each(|answer| counted.count(answer));
+                }
+                counted
+            })
+        });
+        let over = Over(&stop);
+        wait_for_stat(&three, "forwarded", 200);
+        one.server.signal("KILL");
+        ctl(&two, &["promote", "--shards", "0-3", "--gather", &port(&three)]);
+        ctl(&three, &["replicate", "--shards", "0-3", &port(&two)]);
+        let before = three.rows_of("stats")["forwarded"].parse::<u64>().expect("a number");
+        wait_for_stat(&three, "forwarded", before + 40);
+        drop(over);
+        counting.map(|thread| thread.join().expect("each answer is one of those"))
+    });
+    let value: u64 = String::from_utf8(three.client().get(key).expect("it is there")).unwrap().parse().unwrap();
+    let [done, in_doubt] =
+        [|one: &Increments| one.done, |one: &Increments| one.in_doubt].map(|of| all.iter().map(of).sum::<u64>());
+    assert!((done..=done + in_doubt).contains(&value), "{value} after {all:?}");
+    assert!(done > 0);
+}
+
 /// Without the flag everything is as it was; with it UDP is, and a server that follows nobody.
 #[test]
 fn what_is_not_forwarded_is_served_as_before() {
