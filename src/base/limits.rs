@@ -229,8 +229,8 @@ pub const FORWARD_LINKS_PER_WORKER: u64 = 4 * 64;
 /// it until some are answered. As [`HELD_ANSWERS_MAX`].
 pub const FORWARD_FRAMES_MAX: usize = 1024;
 
-/// Bytes of one link's requests that may wait for room, beyond which nothing more is begun. One
-/// request may come on top.
+/// Bytes of one link's requests that may wait for room, and of its answers that may wait for
+/// replicas, beyond which nothing more is begun. One request may come on top.
 pub const FORWARD_BYTES_MAX: usize = 4 << 20;
 
 /// First and longest sleep of a worker between two looks at what replicas have applied, while

@@ -132,6 +132,11 @@ impl Output {
         self.held.iter_mut().for_each(|held| held.bound(within));
     }
 
+    /// Keep no more memory for bytes than they need.
+    pub fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+    }
+
     /// True while an answer is held.
     pub fn is_holding(&self) -> bool {
         self.held.as_ref().is_some_and(|held| !held.is_empty())

@@ -209,3 +209,80 @@ pub(super) fn writes(request: &Request<'_>) -> Option<Reply> {
     };
     writes.then(|| request.reply())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::KEY_BYTES_MAX;
+    use crate::base::time::UnixSeconds;
+    use crate::engine::{Attempt, Client, Context, Host, Origin, Output, Settings, WorkerStats};
+    use crate::protocol::{Parsed, Protocol};
+    use crate::store::{NewItem, Reign, Store, StoreConfig};
+    use std::sync::Arc;
+
+    const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
+
+    struct Nothing;
+
+    impl Host for Nothing {
+        fn connections(&self, _emit: &mut dyn FnMut(u64, &str, &str)) {}
+
+        fn worker_stats(&self) -> Vec<Arc<WorkerStats>> {
+            Vec::new()
+        }
+    }
+
+    struct Forwarder;
+
+    impl Client for Forwarder {
+        fn origin(&self) -> Origin {
+            Origin::Elsewhere
+        }
+
+        fn is_forwarder(&self) -> bool {
+            true
+        }
+    }
+
+    /// The gate was open when the target was found, and is not any more.
+    #[test]
+    fn a_forwarded_write_that_finds_its_gate_closed_is_given_back_with_nothing_done() {
+        let config =
+            StoreConfig { memory_bytes: 1 << 20, item_bytes_max: 1024, shards: Some(1), ..StoreConfig::default() };
+        let settings = Settings { item_bytes_max: 1024, workers: 1, rows: Vec::new() };
+        let engine = Engine::new(Store::new(config).expect("a small store"), settings);
+        let (stats, mut scratch, mut seat) = (WorkerStats::default(), Vec::new(), engine.store().join());
+        let turn = seat.turn();
+        for line in [
+            "set a 0 0 1\r\nx\r\n",
+            "delete a\r\n",
+            "incr a 1\r\n",
+            "touch a 1\r\n",
+            "gat 1 a\r\n",
+            "ms a 1\r\nx\r\n",
+            "md a q\r\n",
+            "ma a N0\r\n",
+            "mg other N9\r\n",
+            "flush_all\r\n",
+        ] {
+            engine.store().open_gates([0]);
+            let mut keys = [0; KEY_BYTES_MAX];
+            let parsed = Protocol::Text.parse(line.as_bytes(), engine.parse_limits(), &mut keys);
+            let Parsed::Request(request, _) = parsed else { panic!("{line:?} is no request") };
+            // Some of them ask for the gate only where there is something to change.
+            let at = engine.store().locate(b"a");
+            let draft = engine.store().draft(&at, NewItem { value: b"1", ..NewItem::default() }, NOW);
+            engine.store().lock(&at).expect("it is open").entry(&turn, NOW).set(&draft).expect("there is room");
+            let (target, head) = (engine.target(&request), engine.store().heads(Reign::BIRTH));
+            engine.store().close_gates([0], Some("127.0.0.1:7"));
+            let (host, client) = (&Nothing, &Forwarder);
+            let scratch = &mut scratch;
+            let mut context = Context { turn: &turn, now: NOW, stats: &stats, scratch, keys_left: 9, host, client };
+            let mut output = Output::default();
+            let outcome = engine.execute(&mut context, &request, target, Attempt::default(), &mut output);
+            assert_eq!(outcome, Outcome::Elsewhere(Closed { shard: 0 }), "{line:?}");
+            assert_eq!((output.pending_bytes(), engine.store().heads(Reign::BIRTH)), (0, head), "{line:?}");
+        }
+        assert_eq!(stats.read_only_refused.get(), 0, "nobody was refused");
+    }
+}

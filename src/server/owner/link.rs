@@ -151,7 +151,7 @@ impl Link {
         self.takes_answers()
             && self.held.len() + self.parked.len() < FORWARD_FRAMES_MAX
             && self.parked_bytes < FORWARD_BYTES_MAX
-            && self.held_bytes < OUTPUT_BYTES_HIGH
+            && self.held_bytes < FORWARD_BYTES_MAX
     }
 
     /// Whether there is room for what is answered now.
@@ -180,7 +180,9 @@ impl Link {
     }
 
     /// Hold an answer.
-    pub fn hold(&mut self, tag: u32, output: Box<Output>) {
+    pub fn hold(&mut self, tag: u32, mut output: Box<Output>) {
+        // One that was used before may have held a large value.
+        output.shrink();
         let bytes = output.capacity_bytes();
         self.held_bytes += bytes;
         self.held.push(Held { tag, output, bytes });

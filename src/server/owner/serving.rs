@@ -6,7 +6,9 @@
 //! its own ([`Link::takes_more`]).
 
 use super::link::{About, Blocked, Forwarder, Held, Link, Parked};
-use crate::base::limits::{KEY_BYTES_MAX, PARK_MILLISECONDS_MAX, READ_BYTES_PER_TURN, READS_AHEAD_MAX};
+use crate::base::limits::{
+    KEY_BYTES_MAX, PARK_MILLISECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN, READS_AHEAD_MAX,
+};
 use crate::engine::{Attempt, Context, Outcome, Output, Target};
 use crate::protocol::forward::{Asked, Fate, FrameError, Framed, encode_answer, is_forwardable, request_bytes_max};
 use crate::protocol::{Parsed, Request};
@@ -93,11 +95,12 @@ impl Service<'_> {
     fn read_frames(&mut self, turn: &Turn<'_>, link: &mut Link, left: &mut u32) -> Result<(), End> {
         let mut read_bytes = 0;
         while read_bytes < READ_BYTES_PER_TURN && !link.has_left && link.takes_more() {
-            match self.read_link(link)? {
-                None => break,
-                Some(bytes) => read_bytes += bytes,
-            }
+            let Some(bytes) = self.read_link(link)? else { break };
             self.begin_frames(turn, link, left)?;
+            if bytes < READ_BUFFER_BYTES {
+                break; // that was all
+            }
+            read_bytes += bytes;
         }
         Ok(())
     }

@@ -211,14 +211,37 @@ fn an_answer_that_waits_for_replicas_holds_up_no_other() {
     assert_eq!(owner.text("acks_pending"), "0");
 }
 
+/// As many as a connection of a client's may have; the others are begun once some are answered.
+#[test]
+fn answers_that_wait_for_replicas_have_a_bound() {
+    let (owner, replica, mut forwarder) = waiting(&["--ack-timeout", NEVER]);
+    let requests: Vec<String> = (0..1500).map(|number| format!("set key-{number} 0 0 1\r\n1\r\n")).collect();
+    let first = forwarder.send_text(&requests.iter().map(String::as_str).collect::<Vec<_>>());
+    wait_for_row(&owner, "acks_pending", |pending| pending == "1024");
+    assert_eq!(owner.client().get("key-1023").as_deref(), Some(&b"1"[..]));
+    assert_eq!((stat(&owner, "forwarded_in"), owner.client().get("key-1024")), (1024, None));
+    replica.server.signal("CONT");
+    let mut tags: Vec<u32> = (0..1500)
+        .map(|_| forwarder.answer())
+        .map(|answer| {
+            assert_eq!(answer.bytes, b"STORED\r\n");
+            answer.tag
+        })
+        .collect();
+    tags.sort_unstable();
+    assert!(tags.into_iter().eq(first..first + 1500), "each once");
+}
+
 /// The forwarder waits for less than the owner would: then it is told what is known.
 #[test]
 fn a_held_answer_is_given_within_what_the_forwarder_waits_for() {
-    let (owner, _replica, mut forwarder) = waiting(&["--ack-timeout", NEVER]);
+    let (owner, _replica, mut forwarder) = waiting(&["--ack-timeout", "10000"]);
     forwarder.send(Protocol::Text, 50, &[b"set a 0 0 1\r\n1\r\n", b"set b 0 0 1 noreply\r\n1\r\n"]);
     assert_eq!(forwarder.answer().done(), "", "with noreply nothing is held");
     let told = forwarder.answer().done();
-    assert!(told.starts_with("SERVER_ERROR not acknowledged: 0 of 1 replicas have it after "), "{told}");
+    let waited = told.strip_prefix("SERVER_ERROR not acknowledged: 0 of 1 replicas have it after ");
+    let waited: Option<u64> = waited.and_then(|rest| rest.split(' ').next()?.parse().ok());
+    assert!(waited.is_some_and(|milliseconds| (50..10_000).contains(&milliseconds)), "{told}");
     assert_eq!(owner.client().get("a").as_deref(), Some(&b"1"[..]), "it is stored there");
 }
 
