@@ -96,6 +96,22 @@ fn transcripts_hold_for_remora() {
     hold_to(&transcripts(), server.tcp[0], Dialect::Remora, None);
 }
 
+/// What these are about is the server that is asked, or they wait for its replicas.
+const OF_ONE_SERVER: [&str; 5] = ["acks", "admin_", "server", "sizes", "meta_debug"];
+
+/// A server that executes nothing of them itself: all shards are another one's.
+#[test]
+fn transcripts_hold_through_another_server() {
+    let owner = support::Server::start(&["-m", "64", "-t", "2", "--replication", "127.0.0.1:0"]);
+    let port = std::iter::from_fn(|| owner.next_log_line())
+        .find_map(|line| line.strip_prefix("remora: replication on tcp ")?.split(' ').next().map(str::to_string));
+    let port = port.expect("the owner says where it is followed");
+    let server = support::Server::start(&["-t", "2", "--forward", "--fabric", "tcp", "--replica-of", &port]);
+    let is_forwarded = |one: &Transcript| !OF_ONE_SERVER.iter().any(|name| one.name.starts_with(name));
+    let forwarded: Vec<_> = transcripts().into_iter().filter(is_forwarded).collect();
+    hold_to(&forwarded, server.tcp[0], Dialect::Remora, None);
+}
+
 #[test]
 fn transcripts_hold_for_memcached() {
     let Some(version) = memcached::version() else {

@@ -221,12 +221,52 @@ pub const ACK_MILLISECONDS_DEFAULT: u64 = 1000;
 /// they take is some 100 KiB.
 pub const HELD_ANSWERS_MAX: usize = 1024;
 
+/// Servers from which links are taken, each with as many as it has workers: so many for each worker
+/// here, since servers of a kind have as many of these.
+pub const FORWARD_LINKS_PER_WORKER: u64 = 4 * 64;
+
+/// Forwarded requests of one link that may wait, for replicas or for room; nothing more is read of
+/// it until some are answered. As [`HELD_ANSWERS_MAX`].
+pub const FORWARD_FRAMES_MAX: usize = 1024;
+
+/// Bytes of one link's requests that may wait for room, and of its answers that may wait for
+/// replicas, beyond which nothing more is begun. One request may come on top.
+pub const FORWARD_BYTES_MAX: usize = 4 << 20;
+
 /// First and longest sleep of a worker between two looks at what replicas have applied, while
 /// answers wait for that: about how soon a replica on the same host can have it, and what costs a
 /// core next to nothing.
 pub const ACK_PAUSE_MICROSECONDS_MIN: u64 = 20;
 /// See [`ACK_PAUSE_MICROSECONDS_MIN`].
 pub const ACK_PAUSE_MICROSECONDS_MAX: u64 = 200;
+
+/// Bytes of requests that a forwarder may have under way by one link, but that a single request may
+/// be larger. They are kept until they are answered, to be sent once more where that does no harm.
+pub const FORWARD_SENT_BYTES_MAX: usize = 8 << 20;
+
+/// Servers to which one worker has links at a time.
+pub const FORWARD_OWNERS_MAX: usize = 64;
+
+/// Threads of the process that connect links at a time.
+pub const FORWARD_CONNECTS_MAX: usize = 16;
+
+/// Longest wait for the answer to a forwarded request: as long as a request waits for room.
+pub const FORWARD_MILLISECONDS_MAX: u64 = PARK_MILLISECONDS_MAX;
+
+/// Of that, how much is left for the way back: the owner is asked for an answer within the rest.
+pub const FORWARD_MARGIN_MILLISECONDS: u64 = 250;
+
+/// How long a request waits whose owner says that it is not the primary, for another one to be
+/// known: a hand-over takes less.
+pub const FORWARD_NOT_MINE_MILLISECONDS_MAX: u64 = 1000;
+
+/// Pause between two looks at requests that wait for that, and at those that have waited too long.
+pub const FORWARD_LOOK_MILLISECONDS: u64 = 5;
+
+/// First and longest pause before a link that has failed is connected again.
+pub const FORWARD_PAUSE_MILLISECONDS_MIN: u64 = 20;
+/// See [`FORWARD_PAUSE_MILLISECONDS_MIN`].
+pub const FORWARD_PAUSE_MILLISECONDS_MAX: u64 = 500;
 
 /// At the end, how much of the time of [`STOP_MILLISECONDS_MAX`] is left to send what can be waited
 /// for no longer.
@@ -298,3 +338,4 @@ pub const STATS_PREFIXES_MAX: usize = 4096;
 const _: () = assert!(KEY_BYTES_MAX < LINE_BYTES_MAX && LINE_BYTES_MAX < GET_PART_BYTES);
 const _: () = assert!(GET_PART_BYTES <= MOVED_BYTES_MAX, "an unfinished line is moved, not read behind");
 const _: () = assert!(STOP_SENDING_MILLISECONDS < STOP_MILLISECONDS_MAX);
+const _: () = assert!(FORWARD_MILLISECONDS_MAX <= u16::MAX as u64);

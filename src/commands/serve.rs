@@ -166,10 +166,11 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     let mut reload = Reload::new(words, &config, store.clone(), users.clone(), tls.clone());
     signals::watch(move |signal| begun.begin(signal), move || reload.reload()).context("cannot watch for signals")?;
     let config = server_config(&args, workers, store.stats().capacity_bytes as usize);
-    let config = ServerConfig { users, tls, ..config };
+    let config = ServerConfig { users, tls, forwarding: replication.forwarding(), ..config };
     let server = Server::start(config, bound.listen()?, engine.clone(), replication.board().clone())
         .context("cannot start the workers; raise `ulimit -n` and -u")?;
     ending.started(server.stopper());
+    replicating.set_owner(server.owner());
     announce(&server)?;
     replicating.announce();
     let pidfile = args.pidfile.clone().and_then(PidFile::write);
@@ -213,6 +214,7 @@ fn switches(args: &Args) -> Switches {
         dumps: !args.disable_dumping,
         watch: !args.disable_watch,
         shutdown: args.enable_shutdown,
+        forwards: args.replication.forward,
         prefix_delimiter: args.prefix_delimiter.unwrap_or(usual.prefix_delimiter),
         counts_prefixes: args.prefix_delimiter.is_some(),
     }

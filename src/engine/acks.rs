@@ -12,6 +12,7 @@
 //! looks up), the time, and what has become of the shards ([`Reigns`]). The worker's side, which
 //! looks again and again, is `server/acks.rs`.
 
+use super::forwarded::{Answer, Elsewhere, UnderWay, Wait};
 use super::target::writes;
 use super::{Call, Engine, Outcome, watched};
 use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, HELD_ANSWERS_MAX, OUTPUT_BYTES_HIGH};
@@ -292,15 +293,24 @@ pub(super) struct HeldAnswers {
     /// How much of the stream is no longer kept in the output.
     gone_bytes: u64,
     /// Each with its place in the stream.
-    pub(super) queue: VecDeque<(Range<u64>, Held)>,
+    pub(super) queue: VecDeque<(Range<u64>, Wait)>,
     /// Memory that they point to.
     pub(super) goal_bytes: usize,
+    /// How many have ever been in the queue.
+    pushed: u64,
+    /// How many of the queue wait for replicas.
+    acks: usize,
+    /// Of those that another server answers, and has not answered yet.
+    pub(super) under_way: UnderWay,
+    /// The error that stands in the place of the end of what is answered in parts, once one part
+    /// has failed.
+    failure: Option<Box<[u8]>>,
 }
 
 /// What [`HeldAnswers::resolve`] let go of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resolved {
-    /// Answers that are held no more.
+    /// Answers that waited for replicas and are held no more.
     pub answers: usize,
     /// Of these, those that became an error.
     pub failed: usize,
@@ -311,18 +321,20 @@ impl HeldAnswers {
         self.queue.is_empty()
     }
 
-    pub fn len(&self) -> usize {
-        self.queue.len()
+    /// How many wait for replicas.
+    pub fn acks(&self) -> usize {
+        self.acks
     }
 
     /// Whether as much is held as may be, where the output has so many bytes to send.
     pub fn are_full(&self, pending_bytes: usize) -> bool {
-        pending_bytes + self.goal_bytes >= OUTPUT_BYTES_HIGH || self.queue.len() >= HELD_ANSWERS_MAX
+        let bytes = pending_bytes + self.goal_bytes + self.under_way.reserved_bytes();
+        bytes >= OUTPUT_BYTES_HIGH || self.queue.len() >= HELD_ANSWERS_MAX
     }
 
     /// Memory of the queue.
     pub fn capacity_bytes(&self) -> usize {
-        self.queue.capacity() * size_of::<(Range<u64>, Held)>()
+        self.queue.capacity() * size_of::<(Range<u64>, Wait)>() + self.under_way.answered_bytes
     }
 
     /// Up to where the output may be sent, of its bytes: to the first held answer.
@@ -340,15 +352,48 @@ impl HeldAnswers {
         self.gone_bytes += bytes as u64;
     }
 
-    /// Hold the answer at `range`, behind the others.
-    pub fn push(&mut self, range: Range<u64>, held: Held) {
-        self.goal_bytes += held.goal.bytes();
-        self.queue.push_back((range, held));
+    /// Hold the answer at `range`, behind the others. Returns its number.
+    pub fn push(&mut self, range: Range<u64>, wait: Wait) -> u64 {
+        match &wait {
+            Wait::Acks(held) => {
+                self.goal_bytes += held.goal.bytes();
+                self.acks += 1;
+            }
+            Wait::Forwarded(elsewhere) => self.under_way.begin(elsewhere),
+            Wait::End => {}
+        }
+        self.queue.push_back((range, wait));
+        self.pushed += 1;
+        self.pushed - 1
+    }
+
+    /// The answer to what was forwarded under this number has come.
+    pub fn fulfil(&mut self, number: u64, answer: Answer) {
+        let first = self.pushed - self.queue.len() as u64;
+        let held = number.checked_sub(first).and_then(|at| self.queue.get_mut(at as usize));
+        if let Some((_, Wait::Forwarded(elsewhere))) = held {
+            self.under_way.end(elsewhere, &answer);
+            elsewhere.answer = Some(answer);
+        }
+    }
+
+    /// A part has failed of what is answered in parts, and no part of it is held any more.
+    pub fn take_failure(&mut self) -> Option<Box<[u8]>> {
+        self.failure.take()
+    }
+
+    /// None of them is waited for longer than that.
+    pub fn bound(&mut self, within: Duration) {
+        for (_, wait) in &mut self.queue {
+            if let Wait::Acks(held) = wait {
+                held.within = held.within.min(within);
+            }
+        }
     }
 
     /// Whether [`HeldAnswers::resolve`] would let go of something.
     pub fn are_resolvable(&self, judge: &Judge<'_>) -> bool {
-        self.queue.front().is_some_and(|(_, held)| held.verdict(judge) != Verdict::Waits)
+        self.queue.front().is_some_and(|(_, wait)| wait.verdict(judge) != Verdict::Waits)
     }
 
     /// Let go of those at the front that wait no longer, with other words in the place of those
@@ -362,25 +407,63 @@ impl HeldAnswers {
             if verdict == Verdict::Waits {
                 break;
             }
-            let (range, held) = self.queue.pop_front().expect("it has a front");
-            self.goal_bytes -= held.goal.bytes();
-            resolved.answers += 1;
-            if verdict == Verdict::Stands {
-                continue;
-            }
-            resolved.failed += usize::from(!matches!(verdict, Verdict::Counted(_)));
+            let (range, wait) = self.queue.pop_front().expect("it has a front");
+            let words = match wait {
+                Wait::Acks(held) => {
+                    let words = self.end_wait(&held, verdict, judge.now, &mut resolved);
+                    // Its own part of what has an end for all parts.
+                    match self.queue.front() {
+                        Some((end, Wait::End)) if end.start == range.start && words.is_some() => {
+                            self.failure = self.failure.take().or(words);
+                            None
+                        }
+                        _ => words,
+                    }
+                }
+                Wait::Forwarded(elsewhere) => self.place(elsewhere),
+                Wait::End => self.failure.take(),
+            };
+            let Some(words) = words else { continue };
             let place = |position: u64| (position - self.gone_bytes) as usize;
             rewritten.extend_from_slice(&bytes[rewritten_upto..place(range.start)]);
-            held.write_verdict(verdict, judge.now, &mut rewritten);
+            rewritten.extend_from_slice(&words);
             rewritten_upto = place(range.end);
         }
-        if !rewritten.is_empty() {
+        if rewritten_upto > 0 || !rewritten.is_empty() {
             let growth = rewritten.len() as i64 - rewritten_upto as i64;
             rewritten.extend_from_slice(&bytes[rewritten_upto..]);
             *bytes = rewritten;
             self.shift(growth);
         }
         resolved
+    }
+
+    /// It waits for replicas no longer. Returns what is to stand in its place; None where it stands
+    /// as it is.
+    fn end_wait(&mut self, held: &Held, verdict: Verdict, now: Instant, resolved: &mut Resolved) -> Option<Box<[u8]>> {
+        self.goal_bytes -= held.goal.bytes();
+        self.acks -= 1;
+        resolved.answers += 1;
+        if verdict == Verdict::Stands {
+            return None;
+        }
+        resolved.failed += usize::from(!matches!(verdict, Verdict::Counted(_)));
+        let mut words = Vec::new();
+        held.write_verdict(verdict, now, &mut words);
+        Some(words.into())
+    }
+
+    /// What has come of it elsewhere is to stand in its place, unless that is nothing.
+    fn place(&mut self, elsewhere: Elsewhere) -> Option<Box<[u8]>> {
+        let answer = elsewhere.answer?;
+        self.under_way.answered_bytes -= answer.bytes();
+        match answer {
+            Answer::Failed(words) if elsewhere.is_part => {
+                self.failure.get_or_insert(words);
+                None
+            }
+            Answer::Given(words) | Answer::Failed(words) => (!words.is_empty()).then_some(words),
+        }
     }
 
     /// What is held still stands so much further behind. All that was sent is where it was.

@@ -5,24 +5,33 @@
 //! item written after it was due can be lost to it. One flush is pending at a time: a later
 //! flush_all replaces it, as in memcached.
 
+use super::target::Gate;
 use super::{Call, Context, Engine, Outcome, expiry_of};
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::answer::Done;
 use crate::protocol::{Exptime, Refusal, Reply};
-use crate::store::NoRoom;
+use crate::store::{Flushed, NoRoom};
 
 impl Engine {
-    /// flush_all. A delay of zero or below is now. Refused where not all shards are this server's
-    /// to flush. One that is parked keeps its second in `resume`, so that the shards that know of
-    /// it already are left alone.
+    /// flush_all. A delay of zero or below is now. One that is forwarded is about the shards that
+    /// take writes here. Any other one is refused where not all shards are this server's to flush,
+    /// unless the primaries of the others are asked as well. One that is parked keeps its second in
+    /// `resume`, so that the shards that know of it already are left alone.
     pub(super) fn flush_all(&self, call: &mut Call<'_, '_, '_>, delay: Exptime, reply: Reply, resume: u32) -> Outcome {
         if !self.switches.flush {
             call.context.stats.cmd_flush.increment();
             return call.refused(reply, Refusal::FlushOff);
         }
         let (turn, now) = (call.context.turn, call.context.now);
+        let is_forwarder = call.context.client.is_forwarder();
+        let which = if is_forwarder || call.target.gate == Gate::OwnShards { Flushed::Own } else { Flushed::All };
         if let Some(closed) = self.store.first_closed() {
-            return self.refuse_write(call, closed, reply);
+            if which == Flushed::All && self.forwards(call) {
+                return Outcome::Forward(0);
+            }
+            if which == Flushed::All || is_forwarder && !self.store.takes_any() {
+                return self.refuse_write(call, closed, reply);
+            }
         }
         let due = match (delay.0 > 0, resume) {
             (true, 0) => expiry_of(delay, now),
@@ -31,9 +40,9 @@ impl Engine {
         };
         // An absolute time already gone is due at once, not at the next command.
         let flushed = if due.has_passed(now) {
-            self.store.flush(turn)
+            self.store.flush(turn, which)
         } else {
-            self.store.flush_at(turn, UnixSeconds(due.to_bits()))
+            self.store.flush_at(turn, UnixSeconds(due.to_bits()), which)
         };
         if let Err(unwritten) = flushed {
             let second = if delay.0 > 0 { due.to_bits() } else { 0 };

@@ -14,6 +14,12 @@ pub trait Client {
         -1
     }
 
+    /// Whether it is another server, which forwards a request of its client's. A request is given
+    /// back where its shard takes no writes here, and flush_all is about the shards that do.
+    fn is_forwarder(&self) -> bool {
+        false
+    }
+
     /// Whether it is there in the next turn, for an answer that takes several.
     fn stays(&self) -> bool {
         true

@@ -28,12 +28,12 @@ impl Engine {
         let looked = self.store.look(turn, &at, now);
         let seen = looked.ok();
         let mut facts = seen.map(|item| facts_before(request, &item, now));
-        if let (true, Some(facts)) = (call.target.is_closed, &mut facts) {
+        if let (true, Some(facts)) = (call.target.is_closed(), &mut facts) {
             win_nothing(facts);
         }
         let hit = match (&facts, seen) {
             (Some(facts), Some(_)) if facts.won || request.ttl.is_some() => self.change(call, request, &at)?,
-            (None, _) if request.vivify.is_some() && call.target.is_closed => {
+            (None, _) if request.vivify.is_some() && call.target.is_closed() => {
                 return Err(Closed { shard: at.place.shard() }.into());
             }
             (None, _) if request.vivify.is_some() => self.change(call, request, &at)?,
@@ -47,7 +47,7 @@ impl Engine {
             return Ok(());
         };
         if let (Some(item), false) = (&hit.item, request.no_bump) {
-            call.note_use(item, !call.target.is_closed);
+            call.note_use(item, !call.target.is_closed());
         }
         answer_hit(call, request, &hit);
         Ok(())

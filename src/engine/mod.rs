@@ -19,7 +19,7 @@
 //! | `admin`, `certificates`, `switches` | what is said to the server as a whole, and what clients may do |
 //! | [`watch`], `watched` | what watchers are told of |
 //! | [`host`](Host) | what only the server can tell |
-//! | [`acks`], [`output`] | answers: held for replicas, and on their way out |
+//! | [`acks`], [`forwarded`], [`output`] | answers: held for replicas, given by other servers, on their way out |
 //! | [`stats`] and its files, `prefixes` | what is counted, and shown |
 
 pub mod acks;
@@ -28,6 +28,7 @@ mod arithmetic;
 mod certificates;
 mod dump;
 mod flush;
+pub mod forwarded;
 mod host;
 mod meta;
 mod meta_get;
@@ -53,7 +54,7 @@ use crate::protocol::answer::Done;
 use crate::protocol::reply::Rows;
 use crate::protocol::text::watch::StoreStatus;
 use crate::protocol::{Exptime, ParseLimits, Refusal, Rejection, Reply, Request};
-use crate::store::{NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
+use crate::store::{Closed, NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
 pub use acks::AckPolicy;
 use admin::Orders;
 pub use admin::{OrderTaker, Refused};
@@ -148,11 +149,16 @@ pub enum Outcome {
     /// flush_all with a delay the offset is its second; for any other command nothing is done. Also
     /// while certificates are read: the offset is the ticket.
     Park(u32),
+    /// The key at this offset (0, but for a further key of a get) is another server's: forward it,
+    /// and go on behind it. Nothing is done for it. Only where requests are forwarded.
+    Forward(u32),
     /// The connection is to be closed once its output is flushed (quit).
     Close,
     /// Executed: the client watches from now on, under this number ([`Engine::watcher`]). Go on
     /// with the next once it is known whose it is.
     Watch(u32),
+    /// Of a forwarded request: it belongs elsewhere. Nothing is done, and nothing appended.
+    Elsewhere(Closed),
 }
 
 /// Which attempt at a request this is.
@@ -236,10 +242,10 @@ impl Engine {
         let Attempt { resume, retried, last_try } = attempt;
         let mut call = Call { context, out, target, retried, last_try };
         let call = &mut call;
-        if target.is_closed
-            && let Some((closed, reply)) = self.is_elsewhere(call, request)
+        if target.is_closed()
+            && let Some(outcome) = self.answer_elsewhere(call, request, resume)
         {
-            return failed(request, self.refuse_write(call, closed, reply));
+            return outcome;
         }
         // After the look at the gate: one that was opened just now may have brought a flush.
         if let Err(no_room) = self.flush_if_due(call.context) {
@@ -356,6 +362,7 @@ impl Engine {
         }
         let no_room = match unwritten {
             Unwritten::NoRoom(no_room) => no_room,
+            Unwritten::Closed(_) if self.forwards(call) => return Outcome::Forward(at),
             Unwritten::Closed(closed) => return self.refuse_write(call, closed, reply),
         };
         // An error is not held for what was written before it came to that.

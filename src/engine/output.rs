@@ -8,15 +8,18 @@
 //! The answers are one stream of bytes; `sent_bytes` of it are gone. A partial write only moves
 //! that number.
 //!
-//! An answer may be held until replicas have what it tells of ([`Output::hold`]). Nothing is sent
+//! An answer may be held until replicas have what it tells of ([`Output::hold`]), or another server
+//! has given it ([`super::forwarded`]). Nothing is sent
 //! from the first held answer on, so answers keep their order; what is behind it is executed all
 //! the same, until the output is full. [`Output::resolve`] lets go of those at the front.
 
 use super::acks::{Held, HeldAnswers, Judge, Resolved};
+use super::forwarded::Wait;
 use crate::base::limits::{LOAN_BYTES_MIN, OUTPUT_BYTES_HIGH};
 use crate::store::{Store, Turn, Value, ValueLoan};
 use crate::sys::send::{PARTS_PER_SEND, Part};
 use std::io;
+use std::time::Duration;
 
 /// A full output fits into one write: its loans, the bytes before and between them, and one more
 /// value.
@@ -33,14 +36,14 @@ pub struct Mark {
 /// See the module.
 #[derive(Default)]
 pub struct Output {
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// Loans in order; each stands before `bytes[at]`.
     loans: Vec<(usize, ValueLoan)>,
-    lent_bytes: usize,
+    pub(super) lent_bytes: usize,
     /// How much of the stream that is kept here the socket has taken.
     sent_bytes: usize,
     /// Some while anything is held. An output that was used before may have an empty one.
-    held: Option<Box<HeldAnswers>>,
+    pub(super) held: Option<Box<HeldAnswers>>,
 }
 
 impl Output {
@@ -121,12 +124,27 @@ impl Output {
     /// one.
     pub fn hold(&mut self, begin: u64, held: Held) {
         let end = self.end();
-        self.held.get_or_insert_default().push(begin..end, held);
+        self.held.get_or_insert_default().push(begin..end, Wait::Acks(held));
+    }
+
+    /// What is held is waited for no longer than `within`.
+    pub fn hold_within(&mut self, within: Duration) {
+        self.held.iter_mut().for_each(|held| held.bound(within));
+    }
+
+    /// Keep no more memory for bytes than they need.
+    pub fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
     }
 
     /// True while an answer is held.
     pub fn is_holding(&self) -> bool {
         self.held.as_ref().is_some_and(|held| !held.is_empty())
+    }
+
+    /// True while an answer waits for replicas.
+    pub fn awaits_replicas(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.acks() > 0)
     }
 
     /// Whether [`Output::resolve`] would let go of something.
@@ -144,9 +162,9 @@ impl Output {
         }
     }
 
-    /// The client has gone: hold nothing. Returns how many answers were held.
+    /// The client has gone: hold nothing. Returns how many answers waited for replicas.
     pub fn abandon_held(&mut self) -> usize {
-        self.held.take().map_or(0, |held| held.len())
+        self.held.take().map_or(0, |held| held.acks())
     }
 
     /// One vectored write, unless there is nothing to send. Ok is how many bytes the socket took; 0

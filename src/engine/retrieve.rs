@@ -7,6 +7,7 @@
 
 use super::output::Mark;
 use super::prefixes::Use;
+use super::target::Gate;
 use super::{Call, Engine, Outcome, Output, expiry_of};
 use crate::base::limits::{KEYS_AHEAD_MAX, LOAN_BYTES_MIN};
 use crate::base::time::Expiry;
@@ -41,6 +42,9 @@ impl Engine {
                     if call.would_park(unwritten) {
                         return Outcome::Park(from);
                     }
+                    if matches!(unwritten, Unwritten::Closed(_)) && self.forwards(call) {
+                        return Outcome::Forward(from);
+                    }
                     take_back(call, begin);
                     return fail(request, self.refuse(call, unwritten, from, Reply::Text));
                 }
@@ -49,10 +53,20 @@ impl Engine {
                     return Outcome::Resume(from);
                 }
             }
-            ahead.clear();
             match then {
                 NextKey::Key(..) if call.context.keys_left == 0 => return Outcome::Resume(from),
-                NextKey::Key(..) => {}
+                NextKey::Key(..) if ahead.is_empty() => {
+                    if begin.is_some() && request.keys.has_bad() {
+                        take_back(call, begin);
+                        return fail(request, call.refused(Reply::Text, Refusal::BadFormat));
+                    }
+                    return Outcome::Forward(from);
+                }
+                NextKey::Key(..) => {
+                    ahead.clear();
+                    // Only the key at which this has begun is served here in any case.
+                    call.target.gate = Gate::Open;
+                }
                 NextKey::End if !request.ends => return Outcome::Part,
                 NextKey::End => {
                     encode::end(call.out.bytes());
@@ -68,7 +82,8 @@ impl Engine {
     }
 
     /// Fill `ahead` with the next keys from offset `from` on, each with the offset behind it, and
-    /// have their memory fetched. Returns what follows them.
+    /// have their memory fetched. Returns what follows them: a key that is another server's ends
+    /// them, and there are none where the first one is.
     fn look_ahead<'k>(
         &self,
         call: &Call<'k, '_, '_>,
@@ -81,7 +96,13 @@ impl Engine {
                 ahead.push((first, call.target.next));
                 keys.next(call.target.next)
             }
-            _ => keys.next(from),
+            _ => {
+                let first = keys.next(from);
+                if self.is_forwarded(call, &first) {
+                    return first;
+                }
+                first
+            }
         };
         while let (NextKey::Key(key, next), false) = (&then, ahead.is_full()) {
             let at = self.store.locate(key);
@@ -92,8 +113,33 @@ impl Engine {
         // A single key was fetched ahead with the other requests of its batch.
         if ahead.len() > 1 {
             ahead.iter().for_each(|(at, _)| self.store.prefetch_record(call.context.turn, at.place));
+            if self.switches.forwards {
+                self.cut_at_forwarded(call, ahead, &mut then);
+            }
         }
         then
+    }
+
+    /// Whether a further key of a get is another server's.
+    #[cold]
+    fn is_forwarded(&self, call: &Call<'_, '_, '_>, key: &NextKey<'_>) -> bool {
+        let NextKey::Key(key, _) = key else { return false };
+        self.forwards(call) && !self.store.takes_writes(self.store.locate(key).place)
+    }
+
+    /// End `ahead` before the first key, but for the one at its front, that is another server's.
+    #[cold]
+    fn cut_at_forwarded<'k>(&self, call: &Call<'k, '_, '_>, ahead: &mut KeysAhead<'k>, then: &mut NextKey<'k>) {
+        let client = call.context.client;
+        if !client.stays() || client.is_forwarder() {
+            return;
+        }
+        let is_closed = |(at, _): &(Located<'_>, u32)| !self.store.takes_writes(at.place);
+        if let Some(cut) = ahead.iter().skip(1).position(is_closed) {
+            let (at, next) = ahead[cut + 1];
+            *then = NextKey::Key(at.key, next);
+            ahead.truncate(cut + 1);
+        }
     }
 
     /// One key of a get or, with `touch`, of a gat.

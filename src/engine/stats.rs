@@ -148,6 +148,10 @@ worker_counters! {
     hoard_kicks,
     /// Writes refused because this is a replica.
     read_only_refused,
+    /// Requests that other servers have forwarded.
+    forwarded_in,
+    /// Of these, those of shards that take no writes here: given back.
+    forwarded_in_not_mine,
     /// Answers to writes that were held for replicas.
     acks_waited,
     /// Of these, answered with an error: too few replicas in time.
@@ -156,6 +160,13 @@ worker_counters! {
     waits,
     /// Of acks_waited and waits, those that are over: answered, or their clients have gone.
     acks_ended,
+    /// Requests that were forwarded to other servers; of a get of several keys each that was.
+    forwarded,
+    /// Of these, answered with an error that is this server's: no answer, or no primary.
+    forward_errors,
+    /// Requests that waited before they were forwarded: too many were under way, or earlier ones
+    /// of their connection by another way.
+    forward_waits,
 }
 
 impl WorkerStats {
@@ -182,10 +193,14 @@ pub struct GlobalStats {
     pub total_connections: AtomicU64,
     /// Connections refused because of -c.
     pub rejected_connections: AtomicU64,
+    /// Links now, by which other servers forward requests.
+    pub forward_links: Arc<AtomicU64>,
     /// Bytes that unfinished requests hold now.
     pub input_held_bytes: Arc<AtomicU64>,
     /// Bytes that unsent answers hold now.
     pub output_held_bytes: Arc<AtomicU64>,
+    /// Links to other servers that are connected now, to forward requests.
+    pub forward_links_out: AtomicU64,
 }
 
 /// What all counters stood at when they were last reset.

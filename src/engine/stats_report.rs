@@ -76,9 +76,12 @@ impl Engine {
         }
         report_log(out, &now.store);
         report_loop(out, &now.workers);
+        out.row("forward_links", self.global.forward_links.load(Relaxed));
         out.row("input_held_bytes", self.global.input_held_bytes.load(Relaxed));
         out.row("output_held_bytes", self.global.output_held_bytes.load(Relaxed));
         report_rows(out, &acks);
+        out.row("forward_links_out", self.global.forward_links_out.load(Relaxed));
+        report_forwarded(out, &now.workers);
         // Of the process's own log on standard error, not of a shard's.
         out.row("log_lines_dropped", dropped_lines());
     }
@@ -139,7 +142,7 @@ fn report_log(out: &mut Rows<'_>, store: &StoreStats) {
 
 /// What the workers' loops do: system calls, and connections and requests that were refused.
 fn report_loop(out: &mut Rows<'_>, total: &WorkerTotals) {
-    let rows: [(&str, u64); 10] = [
+    let rows: [(&str, u64); 12] = [
         ("read_calls", total.read_calls),
         ("write_calls", total.write_calls),
         ("polls", total.polls),
@@ -150,6 +153,18 @@ fn report_loop(out: &mut Rows<'_>, total: &WorkerTotals) {
         ("input_refused", total.input_refused),
         ("hoard_kicks", total.hoard_kicks),
         ("read_only_refused", total.read_only_refused),
+        ("forwarded_in", total.forwarded_in),
+        ("forwarded_in_not_mine", total.forwarded_in_not_mine),
+    ];
+    report_rows(out, &rows);
+}
+
+/// Requests that other servers execute.
+fn report_forwarded(out: &mut Rows<'_>, total: &WorkerTotals) {
+    let rows: [(&str, u64); 3] = [
+        ("forwarded", total.forwarded),
+        ("forward_errors", total.forward_errors),
+        ("forward_waits", total.forward_waits),
     ];
     report_rows(out, &rows);
 }

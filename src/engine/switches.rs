@@ -15,6 +15,8 @@ pub struct Switches {
     pub watch: bool,
     /// True with -A: a client may end this server (shutdown).
     pub shutdown: bool,
+    /// Requests about shards that take no writes here go to their primaries.
+    pub forwards: bool,
     /// What ends a key's prefix (-D).
     pub prefix_delimiter: u8,
     /// Whether uses of keys are counted by prefix from the start (-D).
@@ -28,6 +30,7 @@ impl Default for Switches {
             dumps: true,
             watch: true,
             shutdown: false,
+            forwards: false,
             prefix_delimiter: DELIMITER_DEFAULT,
             counts_prefixes: false,
         }

@@ -33,6 +33,8 @@ pub const MAGIC: u8 = 0x80;
 const ANSWER_MAGIC: u8 = 0x81;
 /// Of requests and answers.
 const HEADER_BYTES: usize = 24;
+/// Its opcode.
+const QUIET_DELETE: u8 = 0x14;
 /// The expiry with which incr and decr create nothing.
 const NO_CREATION: u32 = u32::MAX;
 
@@ -69,6 +71,16 @@ pub fn parse(input: &[u8], limits: ParseLimits) -> Parsed<'_> {
         Some(body) => Parsed::Request(header.request(body), header.bytes()),
         None => Parsed::Incomplete { wanted_bytes: header.bytes() },
     }
+}
+
+/// A quiet delete of this key, in whatever protocol it came.
+pub fn quiet_delete(key: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0; HEADER_BYTES];
+    (packet[0], packet[1]) = (MAGIC, QUIET_DELETE);
+    // A key has at most 250 bytes.
+    (packet[3], packet[11]) = (key.len() as u8, key.len() as u8);
+    packet.extend_from_slice(key);
+    packet
 }
 
 /// Where the next request begins cannot be known.

@@ -4,11 +4,13 @@
 //! What is asked ([`request`]) and what came of it ([`answer`], [`refusal`]) are the same in every
 //! protocol. A parser makes the one of bytes, an encoder makes bytes of the other; [`reply`] says
 //! which encoder it is. The text protocol is in [`mod@text`], the binary one in [`mod@binary`];
-//! which of them a connection speaks, [`Protocol`] says. [`datagram`] is what UDP puts around both.
+//! which of them a connection speaks, [`Protocol`] says. [`datagram`] is what UDP puts around both,
+//! [`forward`] what one server puts around them that forwards them to another.
 
 pub mod answer;
 pub mod binary;
 pub mod datagram;
+pub mod forward;
 pub mod refusal;
 pub mod reply;
 pub mod request;

@@ -337,6 +337,18 @@ impl<'a> Keys<'a> {
         }
         NextKey::Key(&from_start[..key_bytes], offset + (start + key_bytes) as u32)
     }
+
+    /// Whether one of them is longer than allowed.
+    pub fn has_bad(&self) -> bool {
+        let mut offset = 0;
+        loop {
+            match self.next(offset) {
+                NextKey::Key(_, next) => offset = next,
+                NextKey::End => return false,
+                NextKey::Bad => return true,
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::standing::ServerNumber;
 use super::unfit::{Refusals, Unfit};
 use super::wire::{Message, Refusal, Subscribed, Welcome};
 use crate::base::shards::ShardSet;
-use crate::store::Store;
+use crate::store::{Primary, Store};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -82,14 +82,15 @@ impl Admitted {
         self.channels.as_ref().map_or("", |channels| &channels.fabric)
     }
 
-    /// Where clients of this primary's replicas should write: its host, and the port that it has
-    /// told.
-    pub fn client_address(&self) -> String {
+    /// As gates name this primary, whose replication port is at `replication`. Clients of its
+    /// replicas should write at its host, to the port that it has told.
+    pub fn primary(&self, replication: &str) -> Primary {
         let host = self.joined.link.peer();
-        match self.joined.welcome.client_port {
+        let clients = match self.joined.welcome.client_port {
             0 => format!("the host {}", host.ip()),
             port => SocketAddr::new(host.ip(), port).to_string(),
-        }
+        };
+        Primary { clients: clients.into(), replication: Some(replication.into()) }
     }
 
     /// Connect the data channels, unless there are some already, and subscribe to these shards, of

@@ -16,7 +16,7 @@ use super::regions;
 use super::secret::{Secret, Side};
 use super::shares::{PULLERS_MAX, Shares};
 use super::standing::{Chain, ServerNumber};
-use super::wire::{Greeting, Join, Message, PROGRAM_VERSION, Refusal, Subscribed, VERSION, Wanted, Welcome};
+use super::wire::{Greeting, Join, Message, PROGRAM_VERSION, Refusal, Subscribed, VERSION, Version, Wanted, Welcome};
 use crate::base::shards::ShardSet;
 use crate::fabric::{self, Channel, ConnectOptions, FabricError, Invitation, Kind, Token};
 use crate::sys::random::random;
@@ -90,6 +90,9 @@ pub enum AttachError {
     /// It has not proved that it has the secret.
     #[error("{0} has not proved that it has the secret: it is not the primary, or its --secret-file is another one")]
     Impostor(SocketAddr),
+    /// It is too old for links.
+    #[error("{0} speaks version {1} of the replication protocol, by which nothing is forwarded: upgrade it")]
+    ForwardsNothing(SocketAddr, Version),
     /// No fabric could be used; each with its reason.
     #[error("no fabric could be used: {0}")]
     NoFabric(String),
@@ -116,7 +119,8 @@ impl AttachError {
     /// Trying again does not help until an operator changes something.
     pub(super) fn is_final(&self) -> bool {
         match self {
-            AttachError::Impostor(_) | AttachError::Circle(_) | AttachError::Link(_, LinkError::Wire(_)) => true,
+            AttachError::Impostor(_) | AttachError::Circle(_) | AttachError::ForwardsNothing(..) => true,
+            AttachError::Link(_, LinkError::Wire(_)) => true,
             // These pass by themselves.
             AttachError::Link(_, LinkError::Refused(why, _)) => {
                 !matches!(why, Refusal::Busy | Refusal::Replaced | Refusal::Ending | Refusal::Channel)
@@ -141,6 +145,15 @@ impl AttachError {
 /// that they have the secret, and that server's number. Looking its name up and trying its
 /// addresses take [`HANDSHAKE_WAIT_MAX`] together, the proofs are to be there by `deadline`.
 pub fn meet(address: &str, secret: &Secret, deadline: Instant) -> Result<(Link, ServerNumber), AttachError> {
+    greet(address, secret, deadline).map(|(link, _, server)| (link, server))
+}
+
+/// The same, and how that server has greeted.
+pub(super) fn greet(
+    address: &str,
+    secret: &Secret,
+    deadline: Instant,
+) -> Result<(Link, Greeting, ServerNumber), AttachError> {
     let until = Instant::now() + HANDSHAKE_WAIT_MAX;
     let unknown = |error| AttachError::Resolve(address.into(), error);
     let addresses = reach::resolve(address, until).map_err(unknown)?;
@@ -156,7 +169,7 @@ pub fn meet(address: &str, secret: &Secret, deadline: Instant) -> Result<(Link, 
     match link.receive(deadline).map_err(failed)? {
         Message::Accept { greeting, server } if secret.check(Side::Primary, link.binding(), &greeting.proof) => {
             link.trust();
-            Ok((link, server))
+            Ok((link, greeting, server))
         }
         Message::Accept { .. } => Err(AttachError::Impostor(address)),
         other => Err(failed(LinkError::OutOfPlace(other.name()))),

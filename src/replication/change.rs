@@ -66,9 +66,8 @@ impl Roles {
         let promised = vec![Term::NONE; node.store.shards().len()];
         let mut roles = Roles { node, followings: Vec::new(), seals: Vec::new(), promised, tasks };
         if let Some(admitted) = admitted {
-            let (all, clients_address) = (roles.all(), admitted.client_address());
-            roles.node.store.close_gates(all.iter(), Some(&clients_address));
-            let config = roles.node.config.follow.clone();
+            let (all, config) = (roles.all(), roles.node.config.follow.clone());
+            roles.node.store.close_gates_for(all.iter(), &admitted.primary(&config.primary));
             roles.start(config, Some(admitted), all)?;
             roles.show();
         }
@@ -333,17 +332,17 @@ impl Roles {
     }
 
     fn follow_admitted(&mut self, config: FollowConfig, admitted: Admitted, sought: Sought) -> Words {
-        let (clients_address, fabric) = (admitted.client_address(), admitted.fabric().to_string());
+        let (named, fabric) = (admitted.primary(&config.primary), admitted.fabric().to_string());
         let primary = config.primary.clone();
         let shards = sought.shards;
         let own = self.own().within(shards);
         let store = self.node.store.clone();
-        store.close_gates(own.iter(), Some(&clients_address));
+        store.close_gates_for(own.iter(), &named);
         let mut released = Vec::new();
         // A primary that was empty when it was looked at may have taken a write since.
         let followed = admitted.check(&config, sought, &store).map_err(|error| error.to_string()).and_then(|()| {
             released = self.release(shards.without(own))?;
-            store.close_gates(shards.iter(), Some(&clients_address));
+            store.close_gates_for(shards.iter(), &named);
             let started = self.start(config, Some(admitted), shards);
             started.map_err(|error| format!("cannot follow {primary}: {error}; raise `ulimit -u`"))
         });

@@ -39,6 +39,18 @@ pub struct Link {
     frame_bytes_max: usize,
 }
 
+/// An end of a control connection that carries something else from here on, over the same TLS.
+pub struct Line {
+    /// It does not block.
+    pub stream: TcpStream,
+    /// Its handshake is done.
+    pub tls: Connection,
+    /// Who is there.
+    pub peer: SocketAddr,
+    /// What has arrived behind the last message.
+    pub received: Vec<u8>,
+}
+
 /// Why a control connection is over.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -114,6 +126,12 @@ impl Link {
     /// This end's address: one at which the peer reaches this host.
     pub fn local(&self) -> io::Result<SocketAddr> {
         self.stream.local_addr()
+    }
+
+    /// Both sides have agreed on what comes next, which is no message.
+    pub fn into_line(self) -> Line {
+        let Link { stream, tls, peer, received, .. } = self;
+        Line { stream, tls, peer, received }
     }
 
     /// Whether the peer is on this host, by the addresses of the connection: not by what it says.

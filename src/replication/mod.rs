@@ -16,6 +16,7 @@
 //! | [`order`] | an order, as words and back |
 //! | [`change`] | carrying one out: promote, detach, replicate |
 //! | [`claim`], [`sealing`] | whoever is promoted has the others stop first: both sides of that |
+//! | [`forwarding`] | links between servers, by which requests are forwarded: how one begins, on both sides |
 //! | [`lineage`] | a primary of another lineage: refused, unless what is here may be discarded |
 //! | [`follow`] | the replica's side: connect, attach, pull; and begin again after a failure |
 //! | [`chores`] | its control connection while it pulls |
@@ -54,6 +55,7 @@ mod chores;
 pub mod claim;
 pub mod clock;
 pub mod follow;
+pub mod forwarding;
 pub mod lineage;
 pub mod link;
 pub mod node;

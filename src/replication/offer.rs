@@ -12,6 +12,7 @@ mod slots;
 
 use super::absence::Absences;
 use super::board::Board;
+use super::forwarding::Owner;
 use super::places::Places;
 use super::report::{OfferCounters, ReplicaView, Report};
 use super::sealing::Sealer;
@@ -87,6 +88,8 @@ pub struct Offer {
     declined: Mutex<Vec<String>>,
     /// Who changes roles; once there is somebody.
     sealer: OnceLock<Weak<dyn Sealer>>,
+    /// Who executes what is forwarded; once there is somebody.
+    owner: OnceLock<Weak<dyn Owner>>,
     /// What has happened at the port.
     pub counters: OfferCounters,
 }
@@ -151,6 +154,7 @@ impl Offer {
             absences: Absences::default(),
             declined: Mutex::default(),
             sealer: OnceLock::new(),
+            owner: OnceLock::new(),
             counters: OfferCounters::default(),
         });
         let listening = offer.clone();
@@ -180,6 +184,15 @@ impl Offer {
 
     pub(super) fn sealer(&self) -> Option<Arc<dyn Sealer>> {
         self.sealer.get()?.upgrade()
+    }
+
+    /// From now on other servers may forward requests to this one.
+    pub fn set_owner(&self, owner: Weak<dyn Owner>) {
+        assert!(self.owner.set(owner).is_ok(), "an offer is of one server");
+    }
+
+    pub(super) fn owner(&self) -> Option<Arc<dyn Owner>> {
+        self.owner.get()?.upgrade()
     }
 
     pub(super) fn store(&self) -> &Store {

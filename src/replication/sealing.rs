@@ -14,6 +14,7 @@ use super::session::SessionError;
 use super::standing::ServerNumber;
 use super::wire::{Message, NotSealed, Refusal, Seal, SealedShard};
 use crate::base::term::Term;
+use crate::store::Primary;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,12 @@ impl Heir {
             clients_address: seal.clients.map_or_else(|| format!("the host {peer}"), at),
             replication_address: seal.replication.map(at),
         }
+    }
+
+    /// As gates name it.
+    pub(super) fn primary(&self) -> Primary {
+        let replication = self.replication_address.as_deref().map(Box::from);
+        Primary { clients: self.clients_address.as_str().into(), replication }
     }
 }
 

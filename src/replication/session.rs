@@ -7,6 +7,7 @@
 
 use super::ack::AckSlots;
 use super::clock::Clocks;
+use super::forwarding;
 use super::link::{Link, LinkError};
 use super::offer::{Held, Offer, SlotGuard};
 use super::places::{NoPlace, Place};
@@ -55,6 +56,9 @@ pub enum SessionError {
     /// The replica has ended the session of its own will, and has told why.
     #[error("the replica ends its session: {0}")]
     Left(String),
+    /// It is a link from now on, and a worker has it.
+    #[error("it forwards requests of its clients, which a worker executes from now on")]
+    HandedOver,
     /// The kernel gave no random bytes, or the socket could not be set up.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -68,7 +72,20 @@ pub(super) fn serve(offer: &Offer, stream: TcpStream, place: &mut Place) -> Sess
         // Without TLS it cannot be told why.
         Err(error) => return refusing(silent(error.into())),
     };
-    let Err(error) = run(offer, &mut link, place, deadline);
+    let error = match begin(offer, &mut link, place, deadline) {
+        Ok(Message::Forward) => match forwarding::admit(offer, &mut link, deadline) {
+            Ok((owner, place)) => {
+                owner.take(link.into_line(), place);
+                return SessionError::HandedOver;
+            }
+            Err(error) => error,
+        },
+        Ok(message) => {
+            let Err(error) = run(offer, &mut link, message, deadline);
+            error
+        }
+        Err(error) => error,
+    };
     let error = refusing(error);
     tell(&mut link, &error);
     error
@@ -140,15 +157,20 @@ fn refused<T>(why: Refusal, words: impl Into<String>) -> Result<T, SessionError>
     Err(SessionError::Refused(why, words.into()))
 }
 
+/// Both sides prove themselves, and the peer says what it is here for.
+fn begin(offer: &Offer, link: &mut Link, place: &mut Place, deadline: Instant) -> Result<Message, SessionError> {
+    let (secret, own) = (offer.secret(), offer.chain().own());
+    authenticate(link, secret, own, deadline, || place.make_known()).map_err(silent)?;
+    link.receive(deadline).map_err(|error| silent(error.into()))
+}
+
 fn run(
     offer: &Offer,
     link: &mut Link,
-    place: &mut Place,
+    message: Message,
     deadline: Instant,
 ) -> Result<std::convert::Infallible, SessionError> {
-    let (secret, own) = (offer.secret(), offer.chain().own());
-    authenticate(link, secret, own, deadline, || place.make_known()).map_err(silent)?;
-    let join = match link.receive(deadline).map_err(|error| silent(error.into()))? {
+    let join = match message {
         Message::Join(join) => join,
         Message::Seal(seal) => return Err(sealing::serve(offer, link, seal)),
         other => return out_of_place(&other),

@@ -24,7 +24,7 @@ use crate::store::{Geometry, History, Memory};
 use read::{Fields, read};
 pub use seal::{NotSealed, Seal, SealedShard};
 pub use subscribe::{Subscribed, Told, Wanted};
-pub use version::{PROGRAM_VERSION, VERSION, Version};
+pub use version::{FORWARDING, PROGRAM_VERSION, VERSION, Version};
 
 /// Every connection begins with these bytes, so that a stray client is not taken for a replica of
 /// another version.
@@ -171,6 +171,11 @@ pub enum Message {
     GivenUp,
     /// Either, where one is a locator: what the cluster says (cluster/wire.rs), bytes here.
     Cluster(Vec<u8>),
+    /// Whoever forwards requests of its clients: execute them. In place of Join.
+    Forward,
+    /// The other side: it does. From here on the connection carries the frames of
+    /// [`crate::protocol::forward`].
+    Forwarding,
     /// Of a kind that is not known here. From a side that has proved itself it is no error.
     Unknown(u8),
 }
@@ -258,7 +263,9 @@ impl Message {
             Message::Begun => 17,
             Message::GivenUp => 18,
             Message::NotSealed(_) => 19,
-            Message::Cluster(_) => 20,
+            Message::Forward => 20,
+            Message::Forwarding => 21,
+            Message::Cluster(_) => 22,
             Message::Unknown(kind) => *kind,
         }
     }
@@ -286,6 +293,8 @@ impl Message {
             Message::Begun => "Begun",
             Message::GivenUp => "GivenUp",
             Message::Cluster(_) => "Cluster",
+            Message::Forward => "Forward",
+            Message::Forwarding => "Forwarding",
             Message::Unknown(_) => "something of an unknown kind",
         }
     }
@@ -324,7 +333,12 @@ impl Message {
                 out.extend_from_slice(&(further.len() as u16).to_le_bytes());
                 further.iter().for_each(|invitation| put_invitation(out, invitation));
             }
-            Message::Attached | Message::Begun | Message::GivenUp | Message::Unknown(_) => {}
+            Message::Attached
+            | Message::Begun
+            | Message::GivenUp
+            | Message::Forward
+            | Message::Forwarding
+            | Message::Unknown(_) => {}
             Message::Heartbeat(Beat { distance, stamp, path }) => {
                 out.extend_from_slice(&distance.depth.to_le_bytes());
                 for number in

@@ -3,6 +3,7 @@
 //! worker holds some, it sleeps for a shorter time in its poll, and looks once a turn. What is held
 //! and what becomes of it is in `engine/acks.rs`.
 
+use super::owner::LINKS;
 use super::service::Service;
 use super::state::Event;
 use super::table::Token;
@@ -49,6 +50,11 @@ impl Holding {
         self.until = Some(until);
     }
 
+    /// Whether nothing is waited for any more.
+    pub fn is_ending(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
     fn judge<'a>(&'a mut self, store: &'a Store) -> Judge<'a> {
         self.board.refresh();
         let now = *self.now.get_or_insert_with(Instant::now);
@@ -85,7 +91,8 @@ impl Service<'_> {
 
 /// The connections of a worker that have held answers, and its pause.
 pub struct Waiting {
-    /// Each once. One may have been closed, or have been answered, since.
+    /// Each once, and all links of other servers as one. One may have been closed, or have been
+    /// answered, since.
     pub tokens: Vec<Token>,
     pause: Duration,
     /// What those counters stood at that change when an answer is held or let go of.
@@ -117,7 +124,7 @@ impl Waiting {
 
 impl Worker<'_> {
     /// Send answers that have waited long enough for replicas, on connections that were not served
-    /// in this turn.
+    /// in this turn; and serve links.
     #[cold]
     pub(super) fn serve_waiting(&mut self, turn: &Turn<'_>) {
         for at in 0..self.waiting.tokens.len() {
@@ -128,12 +135,14 @@ impl Worker<'_> {
                 self.serve(turn, token, Event::Answered);
             }
         }
+        let links_wait = self.serve_links(turn);
         let Worker { waiting, connections, service, .. } = self;
         waiting.tokens.retain(|token| {
-            connections.get_mut(*token).is_some_and(|connection| {
-                connection.is_waiting = connection.is_holding();
-                connection.is_waiting
-            })
+            *token == LINKS && links_wait
+                || connections.get_mut(*token).is_some_and(|connection| {
+                    connection.is_waiting = connection.awaits_replicas();
+                    connection.is_waiting
+                })
         });
         waiting.looked(&service.stats);
     }

@@ -40,6 +40,12 @@ pub struct Progress {
     pub is_last_try: bool,
     /// What it has for longer than a request.
     pub claims: Claims,
+    /// Whose requests these are; nobody's where none is forwarded.
+    pub client: Token,
+    /// The first pending request is done here, though its shard takes no writes here.
+    pub serves_here: bool,
+    /// Of the first pending request some parts are forwarded.
+    pub has_parts: bool,
 }
 
 /// What was read for a connection before its turn to be served came.
@@ -119,7 +125,7 @@ impl Connection {
             read_ahead: None,
             output: None,
             output_charged_bytes: 0,
-            progress: Progress::default(),
+            progress: Progress { client: token, ..Progress::default() },
             moved_at: now,
             served_in_turn: 0,
             has_more: false,
@@ -164,9 +170,14 @@ impl Connection {
         }
     }
 
-    /// Whether it has answers that wait for replicas.
+    /// Whether it has answers that wait for replicas, or for other servers.
     pub fn is_holding(&self) -> bool {
         self.output.as_ref().is_some_and(|output| output.is_holding())
+    }
+
+    /// Whether it has answers that wait for replicas.
+    pub fn awaits_replicas(&self) -> bool {
+        self.output.as_ref().is_some_and(|output| output.awaits_replicas())
     }
 
     /// Whether its client waits for this server, not the other way round.

@@ -5,8 +5,11 @@
 //! the output is full, and once the connection has had its share of the turn, which is counted in
 //! work: requests, and keys of multi-gets.
 
+mod elsewhere;
+
 use super::Shared;
 use super::connection::Progress;
+use super::forward::Forwarder;
 use super::state::State;
 use super::users::Means;
 use crate::base::limits::{BATCH_REQUESTS_MAX, PARK_MILLISECONDS_MAX};
@@ -24,6 +27,8 @@ pub struct Executor<'a> {
     pub shared: &'a Shared,
     /// What the connection speaks.
     pub protocol: Protocol,
+    /// The worker's, where requests are forwarded.
+    pub forwarder: Option<&'a mut Forwarder>,
 }
 
 /// The parser's room for decoded keys, one for each request of a batch.
@@ -33,79 +38,170 @@ impl Executor<'_> {
     /// Execute what `input` holds. Returns how many bytes were consumed, and what is waited for. If
     /// that is input, `progress` says how much.
     pub fn run(
-        &self,
+        &mut self,
         context: &mut Context<'_, '_>,
         keys: &mut KeyScratches,
         input: &[u8],
         progress: &mut Progress,
         output: &mut Output,
     ) -> (usize, State) {
-        let engine = &self.shared.engine;
-        let mut requests_left = self.shared.config.requests_per_turn as usize;
-        let mut consumed = skip(progress, input);
+        let requests_left = self.shared.config.requests_per_turn as usize;
+        let consumed = skip(progress, input);
         progress.wanted_bytes = 0;
-        loop {
-            if consumed == input.len() || progress.skip_bytes > 0 {
-                return (consumed, State::Reading);
+        let mut at = (consumed, requests_left);
+        if !(output.is_forwarding() | progress.serves_here | progress.has_parts) {
+            let state = self.go_on::<false>(context, keys, input, &mut at, progress, output);
+            if let Some(state) = state {
+                return (at.0, state);
             }
-            if requests_left == 0 {
-                return (consumed, yield_turn(context));
+        }
+        self.go_on_carefully(context, keys, input, at, progress, output)
+    }
+
+    /// The rest of it, once some requests of this connection are under way to other servers.
+    #[cold]
+    #[inline(never)]
+    fn go_on_carefully(
+        &mut self,
+        context: &mut Context<'_, '_>,
+        keys: &mut KeyScratches,
+        input: &[u8],
+        at: (usize, usize),
+        progress: &mut Progress,
+        output: &mut Output,
+    ) -> (usize, State) {
+        let mut at = at;
+        loop {
+            let state = self.go_on::<true>(context, keys, input, &mut at, progress, output);
+            if let Some(state) = state {
+                return (at.0, state);
+            }
+        }
+    }
+
+    /// Execute what `input` holds from `at` on (bytes that are consumed, requests that may still be
+    /// executed). None where it is to go on carefully. `CAREFUL`: some requests of this connection
+    /// may be under way to other servers.
+    #[inline(always)]
+    fn go_on<const CAREFUL: bool>(
+        &mut self,
+        context: &mut Context<'_, '_>,
+        keys: &mut KeyScratches,
+        input: &[u8],
+        at: &mut (usize, usize),
+        progress: &mut Progress,
+        output: &mut Output,
+    ) -> Option<State> {
+        loop {
+            if at.0 == input.len() || progress.skip_bytes > 0 {
+                return Some(State::Reading);
+            }
+            if at.1 == 0 {
+                return Some(yield_turn(context));
             }
             let mut batch = Batch::new();
             let open_get = progress.open_get;
-            let then = self.gather(context.turn, &input[consumed..], open_get, keys, requests_left, &mut batch);
-            requests_left -= batch.len();
-            for (request, bytes, target) in &batch {
-                if output.is_full() {
-                    return (consumed, State::Yielded);
-                }
-                if context.keys_left == 0 {
-                    return (consumed, yield_turn(context));
-                }
-                let outcome = engine.execute(context, request, *target, next_attempt(progress), output);
-                if let Some(state) = self.follow(context, outcome, progress) {
-                    self.claim(outcome, progress);
-                    // A get that has stopped between two keys has filled the output, or looked up
-                    // enough of them.
-                    let is_enough = state == State::Yielded && !output.is_full();
-                    return (consumed, if is_enough { yield_turn(context) } else { state });
-                }
-                consumed += bytes;
-                if outcome != Outcome::Done {
-                    return (consumed, self.stop_behind(request, outcome, progress));
-                }
-                progress.open_get = None;
+            let then = self.gather(context.turn, &input[at.0..], open_get, keys, at.1, &mut batch);
+            at.1 -= batch.len();
+            match self.execute_batch::<CAREFUL>(context, &batch, input, &mut at.0, progress, output) {
+                Flow::On => {}
+                Flow::Carefully => return None,
+                Flow::Stop(state) => return Some(state),
             }
             if output.is_full() {
-                return (consumed, State::Yielded);
+                return Some(State::Yielded);
             }
             match then {
                 Then::More => {}
                 Then::Incomplete { wanted_bytes } => {
                     progress.wanted_bytes = wanted_bytes;
-                    return (consumed, State::Reading);
+                    return Some(State::Reading);
                 }
                 Then::Admit => {
                     // The connection opens anew, in its next turn.
                     progress.protocol = None;
-                    return (consumed, State::Yielded);
+                    return Some(State::Yielded);
                 }
                 Then::Rejected(rejection) => {
-                    let (bytes, state) = self.reject(context, &rejection, &input[consumed..], progress, output);
-                    consumed += bytes;
-                    if let Some(state) = state {
-                        return (consumed, state);
+                    let (bytes, state) = self.reject(context, &rejection, &input[at.0..], progress, output);
+                    at.0 += bytes;
+                    if state.is_some() {
+                        return state;
                     }
-                    requests_left -= 1;
+                    at.1 -= 1;
+                    if !CAREFUL && output.is_forwarding() {
+                        return None;
+                    }
                 }
             }
         }
     }
 
+    /// Execute a batch, which `input` holds from `consumed` on.
+    #[inline(always)]
+    fn execute_batch<const CAREFUL: bool>(
+        &mut self,
+        context: &mut Context<'_, '_>,
+        batch: &Batch<'_>,
+        input: &[u8],
+        consumed: &mut usize,
+        progress: &mut Progress,
+        output: &mut Output,
+    ) -> Flow {
+        let shared = self.shared;
+        for (request, bytes, target) in batch {
+            if output.is_full() {
+                return Flow::Stop(State::Yielded);
+            }
+            if context.keys_left == 0 {
+                return Flow::Stop(yield_turn(context));
+            }
+            let mut target = *target;
+            if CAREFUL {
+                if self.is_ahead(request, target, progress.resume, output) {
+                    return Flow::Stop(Self::wait(context, progress));
+                }
+                if std::mem::take(&mut progress.serves_here) {
+                    target = target.served_here();
+                }
+            }
+            let outcome = shared.engine.execute(context, request, target, next_attempt(progress), output);
+            if let Some(state) = self.follow(context, outcome, progress) {
+                if let Outcome::Forward(key) = outcome {
+                    let whole = &input[*consumed..][..*bytes];
+                    match self.pass_on(context, request, whole, key, progress, output) {
+                        Flow::On => *consumed += bytes,
+                        stops => return stops,
+                    }
+                    progress.open_get = None;
+                    match progress.skip_line {
+                        true => return Flow::Stop(State::Reading),
+                        false if CAREFUL => continue,
+                        false => return Flow::Carefully,
+                    }
+                }
+                self.claim(outcome, progress);
+                // A get that has stopped between two keys has filled the output, or looked up
+                // enough of them.
+                let is_enough = state == State::Yielded && !output.is_full();
+                return Flow::Stop(if is_enough { yield_turn(context) } else { state });
+            }
+            *consumed += bytes;
+            if CAREFUL {
+                self.end_parts(outcome, progress, output);
+            }
+            if outcome != Outcome::Done {
+                return Flow::Stop(self.stop_behind(request, outcome, progress));
+            }
+            progress.open_get = None;
+        }
+        Flow::On
+    }
+
     /// Refuse what `input` begins with. Returns how many bytes of it went with that, and why
     /// execution stops; None to go on with the next request.
     fn reject(
-        &self,
+        &mut self,
         context: &mut Context<'_, '_>,
         rejection: &Rejection<'_>,
         input: &[u8],
@@ -115,6 +211,9 @@ impl Executor<'_> {
         let outcome = self.shared.engine.reject(context, rejection, has_waited_enough(progress), output);
         if let Some(state) = self.follow(context, outcome, progress) {
             return (0, Some(state));
+        }
+        if let Some(key) = rejection.unlink {
+            self.unlink_elsewhere(key, progress, output);
         }
         progress.skip_bytes = rejection.skip_bytes;
         (skip(progress, input), rejection.close.then_some(State::Ending { lingers: true }))
@@ -231,6 +330,9 @@ fn note(outcome: Outcome, progress: &mut Progress) -> Option<State> {
         Outcome::Done | Outcome::Part | Outcome::DropLine | Outcome::Watch(_) => (0, None),
         Outcome::Resume(offset) | Outcome::Dump(offset) => (offset, Some(State::Yielded)),
         Outcome::Close => (0, Some(State::Ending { lingers: false })),
+        // It is not executed: [`Executor::pass_on`] says what comes next.
+        Outcome::Forward(_) => return Some(State::Holding),
+        Outcome::Elsewhere(_) => unreachable!("a client's request is answered, whatever becomes of it"),
         Outcome::Park(offset) => {
             progress.resume = offset;
             progress.parked_at.get_or_insert_with(Instant::now);
@@ -244,6 +346,17 @@ fn note(outcome: Outcome, progress: &mut Progress) -> Option<State> {
 /// Requests parsed before the first of them is executed, each with its length in bytes and where
 /// its key belongs.
 type Batch<'r> = ArrayVec<(Request<'r>, usize, Target<'r>), BATCH_REQUESTS_MAX>;
+
+/// How it goes on behind requests.
+enum Flow {
+    /// With the next one.
+    On,
+    /// The same, but each is looked at first: some are under way to other servers. Or with the same
+    /// one, where the progress says.
+    Carefully,
+    /// The connection waits for this.
+    Stop(State),
+}
 
 /// What stands behind a batch.
 enum Then<'r> {

@@ -14,6 +14,8 @@
 //! | `service`, `execute` | serving one: bytes in, requests, answers, bytes out |
 //! | `transport`, `memory` | how bytes travel, and where they lie meanwhile |
 //! | `acks`, `parking`, `stillness` | those that wait for replicas, those that wait for room, those that stand still |
+//! | [`forward`] | requests that other servers execute, and the links to these |
+//! | `owner`, `pipe` | links: requests of other servers' clients, executed here |
 //! | `datagrams` | UDP: no connection, and nothing that waits |
 //! | `claims`, `watch` | what a connection has for longer than a request; those that watch |
 //! | `registry` | what `stats` shows of all this |
@@ -27,9 +29,12 @@ mod connection;
 pub mod control;
 mod datagrams;
 mod execute;
+pub mod forward;
 pub mod listen;
 mod memory;
+mod owner;
 mod parking;
+mod pipe;
 mod registry;
 mod service;
 mod state;
@@ -46,15 +51,18 @@ use crate::base::time::Clock;
 use crate::engine::Engine;
 use crate::protocol::Protocol;
 use crate::replication::board::Board;
+use crate::replication::forwarding::Owner;
 use crate::sys::poll::Waker;
+use forward::Forwarding;
 use listen::SocketFile;
 pub use listen::Sockets;
 use memory::Budget;
+use owner::Handed;
 use registry::Registry;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use tls::Tls;
 use users::{Means, Users};
@@ -81,6 +89,8 @@ pub struct ServerConfig {
     pub users: Option<Arc<Users>>,
     /// -Z; None without it.
     pub tls: Option<Arc<Tls>>,
+    /// --forward; None without it.
+    pub forwarding: Option<Forwarding>,
     /// Bind each worker to a core of its own.
     pub pin: bool,
     /// The time.
@@ -108,6 +118,7 @@ impl Default for ServerConfig {
             output_bytes_total_max: OUTPUT_BYTES_TOTAL_MIN,
             users: None,
             tls: None,
+            forwarding: None,
             pin: false,
             clock: Clock::default(),
         }
@@ -129,6 +140,8 @@ struct Shared {
     relief_asked_at: AtomicU32,
     stopping: AtomicBool,
     wakers: Vec<Waker>,
+    /// Links on their way to the workers.
+    handed: Handed,
 }
 
 impl Shared {
@@ -179,6 +192,7 @@ impl Server {
             relief_asked_at: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
             wakers,
+            handed: Handed::new(config.workers),
             config,
         });
         let Sockets { tcp, udp, unix, per_worker } = sockets;
@@ -227,6 +241,12 @@ impl Server {
     /// Path of the unix socket.
     pub fn unix_path(&self) -> Option<&std::path::Path> {
         self.unix.as_ref().map(SocketFile::path)
+    }
+
+    /// Who executes what other servers forward.
+    pub fn owner(&self) -> Weak<dyn Owner> {
+        let shared: Arc<dyn Owner> = self.shared.clone();
+        Arc::downgrade(&shared)
     }
 
     /// Something to end the server with.

@@ -26,7 +26,7 @@ pub enum Activity {
     Execute,
     /// Its answers wait for the client to take them.
     Write,
-    /// Its answers wait for replicas: Remora's own.
+    /// Its answers wait for replicas, or for other servers: Remora's own.
     Acks,
     /// About to be closed.
     Closing,

@@ -14,6 +14,7 @@ use super::admission::is_to_admit;
 use super::connection::{Connection, Progress, ReadAhead};
 use super::control::PeerOf;
 use super::execute::{Executor, spoken, tell_of_other_protocol};
+use super::forward::Forwarder;
 use super::memory::{Buffers, InputMemory};
 use super::registry::Activity;
 use super::state::{Event, State};
@@ -47,6 +48,8 @@ pub struct Service<'s> {
     pub keys_per_turn: u32,
     /// What answers are held for.
     pub holding: Holding,
+    /// By which requests are forwarded; None where they are not.
+    pub forwarder: Option<Box<Forwarder>>,
 }
 
 impl Service<'_> {
@@ -291,11 +294,17 @@ impl Service<'_> {
         progress: &mut Progress,
         output: &mut Output,
     ) -> (usize, State) {
-        let Service { shared, stats, buffers, now, keys_per_turn, .. } = self;
+        let Service { shared, stats, buffers, now, keys_per_turn, forwarder, .. } = self;
         let (host, scratch) = (&shared.registry, &mut buffers.scratch);
         let keys_left = *keys_per_turn;
         let mut context = Context { turn, now: *now, stats, scratch, keys_left, host, client };
-        Executor { shared, protocol }.run(&mut context, &mut buffers.keys, input, progress, output)
+        Executor { shared, protocol, forwarder: forwarder.as_deref_mut() }.run(
+            &mut context,
+            &mut buffers.keys,
+            input,
+            progress,
+            output,
+        )
     }
 
     fn write(&mut self, turn: &Turn<'_>, connection: &mut Connection, output: &mut Output) -> io::Result<()> {

@@ -82,6 +82,7 @@ impl Worker<'_> {
             return;
         }
         self.swept_at = now;
+        self.sweep_links();
         let tight = shared.input_budget.is_tight();
         let mut over = Vec::new();
         for connection in self.connections.iter_mut() {

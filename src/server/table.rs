@@ -5,6 +5,13 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token(u64);
 
+impl Default for Token {
+    /// Of nothing at all.
+    fn default() -> Token {
+        Token(u64::MAX)
+    }
+}
+
 /// Set in tokens that are no connection's.
 const OTHER: u64 = 1 << 63;
 

@@ -10,8 +10,10 @@ use super::admission::Principal;
 use super::connection::{Arrival, Connection};
 use super::control::Nobody;
 use super::datagrams::{DATAGRAMS, Datagrams};
+use super::forward::{self, Forwarder};
 use super::listen::Doors;
 use super::memory::Buffers;
+use super::owner::{self, Links};
 use super::parking::Parking;
 use super::service::Service;
 use super::state::{Event, State};
@@ -42,19 +44,23 @@ const TICKER: u32 = u32::MAX - 1;
 pub struct Worker<'s> {
     pub(super) id: usize,
     pub(super) service: Service<'s>,
-    poller: Poller,
+    pub(super) poller: Poller,
     /// Bounds every sleep.
     ticker: Ticker,
     acceptor: Acceptor,
     datagrams: Datagrams,
     pub(super) connections: Table<Connection>,
+    /// Of other servers.
+    pub(super) links: Links,
     /// Those with work left, for the next turn; and the same list's other half, reused.
-    again: Vec<Token>,
+    pub(super) again: Vec<Token>,
     pub(super) serving: Vec<Token>,
     /// Those whose requests wait for memory.
     parking: Parking,
     /// Those with answers that wait for replicas.
     pub(super) waiting: Waiting,
+    /// Those that have an answer of another server's, to be served in this turn.
+    pub(super) answered: Vec<Token>,
     /// Those that watch.
     pub(super) watching: Vec<Token>,
     /// The connection that was served last of those that held unfinished input afterwards; it is
@@ -80,6 +86,9 @@ impl<'s> Worker<'s> {
         let datagrams = Datagrams::new(doors.datagrams, &poller).expect("watching sockets of UDP");
         let (now, steady_now) = (shared.config.clock.wall(), shared.config.clock.steady());
         let stats = shared.registry.stats(id);
+        let forwarder = shared.config.forwarding.as_ref().map(|forwarding| {
+            Box::new(Forwarder::new(forwarding, shared.wakers[id].clone(), &shared.engine, stats.clone()))
+        });
         Worker {
             id,
             service: Service {
@@ -90,16 +99,19 @@ impl<'s> Worker<'s> {
                 steady_now,
                 keys_per_turn: KEYS_PER_TURN_MAX.max(shared.config.requests_per_turn),
                 holding: Holding::new(shared.board.clone()),
+                forwarder,
             },
             poller,
             ticker,
             acceptor,
             datagrams,
             connections: Table::default(),
+            links: Links::default(),
             again: Vec::new(),
             serving: Vec::new(),
             parking: Parking::default(),
             waiting: Waiting::new(),
+            answered: Vec::new(),
             watching: Vec::new(),
             served_with_input: None,
             served_with_output: None,
@@ -127,12 +139,19 @@ impl<'s> Worker<'s> {
         self.read_clock();
         self.tick(turn);
         self.accept();
+        let forwards = self.is_forwarding();
+        if forwards {
+            self.receive_forwarded(turn);
+        }
         self.serve_ready(turn);
         if self.datagrams.are_ready() {
             self.datagrams.serve(&mut self.service, turn);
         }
         if !self.waiting.tokens.is_empty() {
             self.serve_waiting(turn);
+        }
+        if forwards || self.is_forwarding() {
+            self.send_forwarded(turn);
         }
         self.sweep();
         self.relieve(turn);
@@ -142,7 +161,9 @@ impl<'s> Worker<'s> {
 
     /// Sleep until something is ready; not at all while work is left over.
     fn poll(&mut self) {
-        let due = [self.acceptor.resting_until(), self.stop_at, self.parking.due()].into_iter().flatten().min();
+        let forwarded = self.service.forwarder.as_ref().and_then(|forwarder| forwarder.due());
+        let due =
+            [self.acceptor.resting_until(), self.stop_at, self.parking.due(), forwarded].into_iter().flatten().min();
         let mut timeout = if !self.again.is_empty() {
             Some(Duration::ZERO)
         } else {
@@ -153,6 +174,11 @@ impl<'s> Worker<'s> {
         }
         self.service.stats.polls.increment();
         self.poller.wait(timeout).expect("epoll_wait on a set of our own");
+    }
+
+    #[inline]
+    fn is_forwarding(&self) -> bool {
+        self.service.forwarder.as_ref().is_some_and(|forwarder| forwarder.is_busy())
     }
 
     fn read_clock(&mut self) {
@@ -191,6 +217,14 @@ impl<'s> Worker<'s> {
                 Some(WAKER) => {
                     self.service.shared.wakers[self.id].clear();
                     self.tell_watchers();
+                    self.take_links();
+                }
+                Some(link) if link >= owner::FIRST => {
+                    self.links.note_ready(link);
+                    self.heed_links();
+                }
+                Some(link) if link >= forward::FIRST => {
+                    self.service.forwarder.iter_mut().for_each(|forwarder| forwarder.note_ready(link));
                 }
                 Some(socket) if socket >= DATAGRAMS => self.datagrams.note_ready(socket),
                 Some(listener) => self.accept_from(listener),
@@ -296,7 +330,7 @@ impl<'s> Worker<'s> {
         if connection.progress.claims.are_some() {
             note_watcher(self.id, connection, &mut self.watching);
         }
-        if connection.is_holding() && !connection.is_waiting {
+        if connection.awaits_replicas() && !connection.is_waiting {
             connection.is_waiting = true;
             self.waiting.tokens.push(token);
         }
@@ -345,6 +379,7 @@ impl<'s> Worker<'s> {
             self.acceptor.close(&self.poller);
             self.datagrams.close(&self.poller);
         }
+        self.end_links();
         let goes_on = |one: &Connection| one.output.is_some() || one.has_more || one.is_parked;
         let over: Vec<_> = self.connections.iter().filter(|one| !goes_on(one)).map(|one| one.token).collect();
         over.into_iter().for_each(|token| self.close_for(token, Some(CloseReason::Shutdown)));
@@ -356,7 +391,8 @@ impl<'s> Worker<'s> {
     }
 
     fn has_ended(&self) -> bool {
-        self.stop_at.is_some_and(|until| self.connections.is_empty() || Instant::now() >= until)
+        let is_done = || self.connections.is_empty() && self.links.are_none();
+        self.stop_at.is_some_and(|until| is_done() || Instant::now() >= until)
     }
 }
 

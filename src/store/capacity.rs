@@ -122,7 +122,7 @@ impl Shard {
 mod tests {
     use super::*;
     use crate::base::time::UnixSeconds;
-    use crate::store::{NewItem, StoreConfig};
+    use crate::store::{Flushed, NewItem, StoreConfig};
 
     const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
     const MEMORY_BYTES: usize = 256 << 10;
@@ -241,7 +241,7 @@ mod tests {
         for _ in 0..10 {
             (0..1500).for_each(|key| assert!(set(&store, key) || set(&store, key)));
         }
-        assert_eq!(store.flush(&store.join().turn()), Ok(()));
+        assert_eq!(store.flush(&store.join().turn(), Flushed::All), Ok(()));
         let less_bytes = 2 * SHARD_BYTES_MIN as u64;
         assert_eq!(store.set_memory(less_bytes), Ok(()));
         rest(&store);

@@ -33,6 +33,15 @@ pub(super) struct PendingFlush {
     pub position: u64,
 }
 
+/// Which shards a flush_all is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flushed {
+    /// All: one that takes no writes here is an error.
+    All,
+    /// Those that take writes here.
+    Own,
+}
+
 /// Later than every second, which has 32 bits.
 const NEVER: u64 = u64::MAX;
 
@@ -74,16 +83,16 @@ impl Flushes {
 impl Store {
     /// flush_all, now: every item written before this is gone. After an error some shards are
     /// flushed; where there was no room, try again in the next turn.
-    pub fn flush(&self, turn: &Turn<'_>) -> Result<(), Unwritten> {
-        self.flush_each(turn, |shard, writer| shard.flush(writer))
+    pub fn flush(&self, turn: &Turn<'_>, which: Flushed) -> Result<(), Unwritten> {
+        self.flush_each(turn, which, |shard, writer| shard.flush(writer))
     }
 
     /// flush_all at a second to come, in place of what is pending. In an empty log as well: what is
     /// written there until then is to go. Errors are as for [`Store::flush`]. A shard in which a
     /// flush at this second is pending is left as it is: so it may be tried again until all have
     /// room.
-    pub fn flush_at(&self, turn: &Turn<'_>, due: UnixSeconds) -> Result<(), Unwritten> {
-        self.flush_each(turn, |shard, writer| {
+    pub fn flush_at(&self, turn: &Turn<'_>, due: UnixSeconds, which: Flushed) -> Result<(), Unwritten> {
+        self.flush_each(turn, which, |shard, writer| {
             if writer.pending_flush.is_some_and(|pending| pending.due == due) {
                 return Ok(());
             }
@@ -95,12 +104,16 @@ impl Store {
     fn flush_each(
         &self,
         turn: &Turn<'_>,
+        which: Flushed,
         write: impl Fn(&Shard, &mut Writer) -> Result<(), NoRoom>,
     ) -> Result<(), Unwritten> {
         let changing = self.flushes.change();
         turn.note.set(Appended::Widely);
         let written = self.shards.iter().try_for_each(|shard| {
-            let mut writer = shard.lock_open()?;
+            let mut writer = match shard.lock_open() {
+                Err(_) if which == Flushed::Own => return Ok(()),
+                locked => locked?,
+            };
             turn.note.touched.add(shard.number);
             Ok(write(shard, &mut writer)?)
         });
@@ -241,7 +254,7 @@ mod tests {
     fn what_is_due_is_flushed_where_there_is_room_though_another_shard_has_none() {
         let store = small_store(4);
         let mut seat = store.join();
-        assert_eq!(store.flush_at(&seat.turn(), LATER), Ok(()));
+        assert_eq!(store.flush_at(&seat.turn(), LATER, Flushed::All), Ok(()));
         fill(&store.shards[1]);
         let heads = || [0, 2, 3].map(|shard: usize| store.shards[shard].head());
         assert_eq!(store.flush_what_is_due(&seat.turn(), LATER), Err(NoRoom::Now));
@@ -255,19 +268,19 @@ mod tests {
     fn a_flush_that_is_tried_again_writes_nothing_where_it_has_been() {
         let (store, later_still) = (small_store(2), UnixSeconds(LATER.0 + 1));
         let (mut seat, head) = (store.join(), || store.shards[0].head());
-        assert_eq!(store.flush_at(&seat.turn(), LATER), Ok(()));
+        assert_eq!(store.flush_at(&seat.turn(), LATER, Flushed::All), Ok(()));
         fill(&store.shards[1]);
         let begin = head();
-        assert_eq!((store.flush_at(&seat.turn(), LATER), head()), (Ok(()), begin), "both know of it");
+        assert_eq!((store.flush_at(&seat.turn(), LATER, Flushed::All), head()), (Ok(()), begin), "both know of it");
         let no_room = Err(Unwritten::NoRoom(NoRoom::Now));
-        assert_eq!(store.flush_at(&seat.turn(), later_still), no_room);
+        assert_eq!(store.flush_at(&seat.turn(), later_still, Flushed::All), no_room);
         let told = head();
         assert!(told > begin);
-        assert_eq!((store.flush_at(&seat.turn(), later_still), head()), (no_room, told));
-        assert_eq!(store.flush(&seat.turn()), no_room);
+        assert_eq!((store.flush_at(&seat.turn(), later_still, Flushed::All), head()), (no_room, told));
+        assert_eq!(store.flush(&seat.turn(), Flushed::All), no_room);
         let flushed = head();
         assert!(flushed > told && pending(&store.shards[0]).is_none());
-        assert_eq!((store.flush(&seat.turn()), head()), (no_room, flushed));
+        assert_eq!((store.flush(&seat.turn(), Flushed::All), head()), (no_room, flushed));
         // What stands behind it is to go as well.
         let _ = store.shards[0].append(
             &mut store.shards[0].lock(),
@@ -275,7 +288,7 @@ mod tests {
             0,
         );
         let behind = head();
-        assert_eq!(store.flush(&seat.turn()), no_room);
+        assert_eq!(store.flush(&seat.turn(), Flushed::All), no_room);
         assert!(flushed < behind && behind < head());
     }
 
@@ -283,7 +296,7 @@ mod tests {
     fn a_log_without_any_room_goes_on_and_has_it_again() {
         let store = small_store(1);
         let (shard, mut seat) = (&store.shards[0], store.join());
-        assert_eq!(store.flush_at(&seat.turn(), LATER), Ok(()));
+        assert_eq!(store.flush_at(&seat.turn(), LATER, Flushed::All), Ok(()));
         fill(shard);
         {
             let mut writer = shard.lock();

@@ -155,7 +155,7 @@ impl Shard {
 mod tests {
     use super::*;
     use crate::store::writer::Wanted;
-    use crate::store::{Geometry, History, NewItem, StoreConfig};
+    use crate::store::{Flushed, Geometry, History, NewItem, StoreConfig};
     use crate::sys::sync::AtomicU64;
 
     const NOW: UnixSeconds = UnixSeconds(1_700_000_000);
@@ -415,7 +415,7 @@ mod tests {
         let shard = &store.shards[0];
         let mut participant = store.join();
         assert!(set(&store, "flushed", b"0"));
-        assert_eq!(store.flush(&participant.turn()), Ok(()));
+        assert_eq!(store.flush(&participant.turn(), Flushed::All), Ok(()));
         assert!(set(&store, "lives", b"1"));
         // The flushed item and the record of the flush go, the item that lives does not.
         let mut writer = shard.lock();

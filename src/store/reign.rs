@@ -46,6 +46,15 @@ pub struct Closed {
     pub shard: u32,
 }
 
+/// Who takes the writes of a shard that takes none here, as its gate names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Primary {
+    /// Where clients write to it: HOST:PORT, or words where its port is not known.
+    pub clients: Box<str>,
+    /// Its replication port, HOST:PORT, where that is known: it takes forwarded requests there.
+    pub replication: Option<Box<str>>,
+}
+
 /// Why a command has written nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unwritten {
@@ -117,7 +126,7 @@ pub(super) struct Gates {
     /// How many changes there have been.
     changes: AtomicU64,
     /// Whom gates name. Number n is the one before place n.
-    primaries: Mutex<Vec<Arc<str>>>,
+    primaries: Mutex<Vec<Arc<Primary>>>,
 }
 
 impl Gates {
@@ -125,7 +134,7 @@ impl Gates {
         Gates { changes: AtomicU64::new(0), primaries: Mutex::new(Vec::new()) }
     }
 
-    fn primaries(&self) -> MutexGuard<'_, Vec<Arc<str>>> {
+    fn primaries(&self) -> MutexGuard<'_, Vec<Arc<Primary>>> {
         self.primaries.lock().expect("no thread panics while it holds the primaries")
     }
 }
@@ -134,6 +143,16 @@ impl Store {
     /// These shards take no writes from now on; clients are told to write to `primary` (HOST:PORT),
     /// if there is one. When this returns their heads are final, and published.
     pub fn close_gates(&self, shards: impl IntoIterator<Item = usize>, primary: Option<&str>) {
+        let primary = primary.map(|clients| Primary { clients: clients.into(), replication: None });
+        self.close(shards, primary.as_ref());
+    }
+
+    /// The same for a primary whose replication port is known, too.
+    pub fn close_gates_for(&self, shards: impl IntoIterator<Item = usize>, primary: &Primary) {
+        self.close(shards, Some(primary));
+    }
+
+    fn close(&self, shards: impl IntoIterator<Item = usize>, primary: Option<&Primary>) {
         let primary = primary.map_or(0, |primary| self.number_of(primary));
         let reign = self.reign().next();
         shards.into_iter().for_each(|shard| self.shards[shard].close(reign, primary));
@@ -168,9 +187,19 @@ impl Store {
         self.shard(place).gate.is_open()
     }
 
+    /// The same of the shard with this number.
+    pub fn is_open(&self, shard: u32) -> bool {
+        self.shards[shard as usize].gate.is_open()
+    }
+
     /// The shards that take writes.
     pub fn writable(&self) -> ShardSet {
         (0..self.shards.len()).filter(|shard| self.shards[*shard].gate.is_open()).collect()
+    }
+
+    /// Whether any does.
+    pub fn takes_any(&self) -> bool {
+        self.shards.iter().any(|shard| shard.gate.is_open())
     }
 
     /// The first shard that takes none, if there is one.
@@ -180,15 +209,20 @@ impl Store {
     }
 
     /// Who takes the writes of a shard that takes none here, if that is known.
-    pub fn primary_of(&self, closed: Closed) -> Option<Arc<str>> {
+    pub fn primary_of(&self, closed: Closed) -> Option<Arc<Primary>> {
         let primaries = self.gates.primaries();
         let number = self.shards[closed.shard as usize].gate.primary();
         Some(primaries[number.checked_sub(1)?].clone())
     }
 
-    /// Of an address: each is kept once, for as long as a gate names it. So there are never more of
+    /// The primary that clients reach at this address, if a gate names it or did of late.
+    pub fn primary_at(&self, clients: &str) -> Option<Arc<Primary>> {
+        self.gates.primaries().iter().find(|primary| &*primary.clients == clients).cloned()
+    }
+
+    /// Of a primary: each is kept once, for as long as a gate names it. So there are never more of
     /// them than shards, and one.
-    fn number_of(&self, primary: &str) -> usize {
+    fn number_of(&self, primary: &Primary) -> usize {
         let mut primaries = self.gates.primaries();
         if let Some(known) = primaries.iter().position(|known| **known == *primary) {
             return known + 1;
@@ -196,11 +230,11 @@ impl Store {
         let is_named = |number: usize| self.shards.iter().any(|shard| shard.gate.primary() == number);
         match (0..primaries.len()).find(|at| !is_named(at + 1)) {
             Some(free) => {
-                primaries[free] = primary.into();
+                primaries[free] = Arc::new(primary.clone());
                 free + 1
             }
             None => {
-                primaries.push(primary.into());
+                primaries.push(Arc::new(primary.clone()));
                 primaries.len()
             }
         }

@@ -27,6 +27,8 @@ pub enum Interest {
     Read,
     /// Room for output.
     Write,
+    /// Both.
+    ReadWrite,
     /// Input on a listener that several workers share: only some of them are woken
     /// (EPOLLEXCLUSIVE).
     SharedRead,
@@ -38,6 +40,7 @@ impl Interest {
             Interest::Nothing => epoll::EventFlags::empty(),
             Interest::Read => epoll::EventFlags::IN | epoll::EventFlags::RDHUP,
             Interest::Write => epoll::EventFlags::OUT,
+            Interest::ReadWrite => epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::OUT,
             Interest::SharedRead => epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE,
         }
     }

@@ -5,6 +5,7 @@
 //! | file | what is tested |
 //! | --- | --- |
 //! | follow.rs | a replica shows what its primary holds, and refuses every write |
+//! | forwarding.rs | requests that other servers forward to the owner of their shards |
 //! | joining.rs | replicas that come and go under full write load, and leave nothing behind |
 //! | cuts.rs | control connections that are cut or stall, at every step |
 //! | counted.rs | slow replicas under acknowledged writes |
@@ -35,6 +36,7 @@
 //! | roles.rs | a replica is promoted, others move over, the old primary comes back |
 //! | roles_by_shard.rs | servers that are the primary of some shards and replicas in others |
 //! | orders_by_shard.rs | orders about some shards: what they change, what they leave as it is, what is refused |
+//! | through.rs | every key at every server: what clients see who ask a server for what is another one's |
 //! | within.rs | the same within this process, where turns and handshakes hang when told to |
 //! | unlocked.rs | nothing that holds a lock writes to the log |
 //! | orders.rs | what is refused of `remora ctl`, and in which words |
@@ -51,6 +53,7 @@ mod early;
 mod elsewhere;
 mod fallback;
 mod follow;
+mod forwarding;
 mod handover;
 mod impostor;
 mod joining;
@@ -72,6 +75,7 @@ mod shutdown;
 mod stalls;
 mod strangers;
 mod subscriptions;
+mod through;
 mod unfit;
 mod unlocked;
 mod versions;

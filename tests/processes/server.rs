@@ -9,6 +9,7 @@ mod config;
 mod daemon;
 mod dumps;
 mod fairness;
+mod forwarded;
 mod hoards;
 mod parking;
 mod readers;

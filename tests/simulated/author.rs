@@ -4,7 +4,7 @@
 use crate::pair::NOW;
 use fastrand::Rng;
 use remora::base::time::{Expiry, UnixSeconds};
-use remora::store::{MetaChange, NewItem, NoRoom, Participant, Store, Turn, Unwritten};
+use remora::store::{Flushed, MetaChange, NewItem, NoRoom, Participant, Store, Turn, Unwritten};
 
 /// Turns in which a write that found no room is tried again.
 const TURNS_MAX: usize = 100_000;
@@ -71,7 +71,7 @@ impl<'s> Author<'s> {
     /// Some seconds from now.
     fn flush_later(&mut self, seconds: u32) {
         let (store, due) = (self.store, UnixSeconds(self.now.0 + seconds));
-        self.insist(|turn| store.flush_at(turn, due).map_err(no_room));
+        self.insist(|turn| store.flush_at(turn, due, Flushed::All).map_err(no_room));
     }
 
     fn flush_if_due(&mut self) {
@@ -128,7 +128,7 @@ impl<'s> Author<'s> {
 
 /// flush_all in a store that takes writes.
 pub fn flush(store: &Store, turn: &Turn<'_>) -> Result<(), NoRoom> {
-    store.flush(turn).map_err(no_room)
+    store.flush(turn, Flushed::All).map_err(no_room)
 }
 
 fn no_room(unwritten: Unwritten) -> NoRoom {

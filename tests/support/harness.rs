@@ -123,6 +123,7 @@ impl<'e> Client<'e> {
             match outcome {
                 Outcome::Done | Outcome::Close | Outcome::Watch(_) => return taken,
                 Outcome::Part | Outcome::DropLine => panic!("whole requests are sent"),
+                Outcome::Elsewhere(_) | Outcome::Forward(_) => panic!("nothing is forwarded"),
                 Outcome::Resume(offset) | Outcome::Dump(offset) => {
                     assert!(offset > 0, "a resumed get has come forward");
                     self.resumed += 1;

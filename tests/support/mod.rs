@@ -5,6 +5,7 @@
 
 pub mod certificates;
 pub mod forged;
+pub mod forwarder;
 pub mod harness;
 pub mod history;
 pub mod packets;

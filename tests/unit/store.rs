@@ -4,7 +4,7 @@
 use remora::base::term::Term;
 use remora::base::time::{Expiry, UnixSeconds};
 use remora::store::record::Kind;
-use remora::store::{MetaChange, NewItem, NoRoom, Participant, Store, StoreConfig};
+use remora::store::{Flushed, MetaChange, NewItem, NoRoom, Participant, Store, StoreConfig};
 use std::collections::HashMap;
 
 const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
@@ -305,7 +305,7 @@ fn a_flush_takes_all_that_was_before_and_nothing_after() {
     let store = store(256 << 10, 8 << 10, true);
     let mut seat = store.join();
     set(&store, &mut seat, b"before", b"1").unwrap();
-    store.flush(&seat.turn()).unwrap();
+    store.flush(&seat.turn(), Flushed::All).unwrap();
     set(&store, &mut seat, b"after", b"2").unwrap();
     assert!(get(&store, &mut seat, b"before", false).is_none());
     assert!(get(&store, &mut seat, b"after", false).is_some());

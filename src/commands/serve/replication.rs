@@ -12,6 +12,7 @@ use crate::replication::admission::Admitted;
 use crate::replication::attach::{Identity, Joined};
 use crate::replication::board::Board;
 use crate::replication::follow::{FollowConfig, first_join};
+use crate::replication::forwarding::Owner;
 use crate::replication::lineage::Discard;
 use crate::replication::node::{Node, NodeConfig, RunningNode};
 use crate::replication::offer::{Offer, OfferConfig, Running};
@@ -25,13 +26,14 @@ use crate::replication::shares::PULLERS_MAX;
 use crate::replication::standing::{Chain, ServerNumber};
 use crate::replication::{HEARTBEAT, SILENCE_SECONDS_DEFAULT, SILENCE_SECONDS_MAX, SILENCE_SECONDS_MIN};
 use crate::server::address;
+use crate::server::forward::Forwarding;
 use crate::store::Store;
 use crate::sys::logging;
 use crate::sys::random::random;
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// How long a replica that starts looks for its primary.
@@ -99,6 +101,10 @@ pub struct ReplicationArgs {
     /// sidecars included, and not from the control socket alone
     #[arg(long)]
     pub orders_from_loopback: bool,
+    /// Take requests about every key: those about shards of which another server is the primary go
+    /// to that one, reads included, and its answers to their clients
+    #[arg(long)]
+    pub forward: bool,
     /// RDMA device to use, with its port and GID index if those matter: mlx5_0, mlx5_0:1,
     /// mlx5_0:1:3
     #[arg(long, value_name = "NAME[:PORT[:GID]]", value_parser = device)]
@@ -137,6 +143,7 @@ pub struct Plan {
     acks: AckPolicy,
     /// What a client must be to give orders.
     orders_from: Origin,
+    forwards: bool,
 }
 
 /// What runs beside the server. Dropping it ends the node first, because the node may write to the
@@ -208,6 +215,7 @@ impl Plan {
             chain: Arc::new(Chain::new(replica)),
             identity: Identity::new(replica, args.replica_name.clone().unwrap_or_else(host_name)),
             orders_from: if args.orders_from_loopback { Origin::ThisHost } else { Origin::ControlSocket },
+            forwards: args.forward,
             acks: AckPolicy { replicas: args.ack_replicas, timeout: Duration::from_millis(args.ack_timeout) },
         })
     }
@@ -232,6 +240,11 @@ impl Plan {
         &self.secret
     }
 
+    /// How requests are forwarded, if they are.
+    pub fn forwarding(&self) -> Option<Forwarding> {
+        self.forwards.then(|| Forwarding { secret: self.secret.clone(), chain: self.chain.clone() })
+    }
+
     /// Which writes wait for replicas.
     pub fn acks(&self) -> AckPolicy {
         self.acks
@@ -239,7 +252,7 @@ impl Plan {
 
     /// Rows of `stats settings`. `without_orders`: where there is no control socket, for somebody
     /// else has its name.
-    pub fn setting_rows(&self, without_orders: &[String]) -> [(&'static str, String); 3] {
+    pub fn setting_rows(&self, without_orders: &[String]) -> [(&'static str, String); 4] {
         let from = if self.orders_from == Origin::ControlSocket { "control_socket" } else { "this_host" };
         let but = if without_orders.is_empty() { "" } else { " but not at " };
         let orders_from = format!("{from}{but}{}", without_orders.join(","));
@@ -247,6 +260,7 @@ impl Plan {
             ("ack_replicas", self.acks.replicas.to_string()),
             ("ack_timeout", self.acks.timeout.as_millis().to_string()),
             ("orders_from", orders_from),
+            ("forward", if self.forwards { "yes" } else { "no" }.to_string()),
         ]
     }
 
@@ -336,6 +350,13 @@ impl Plan {
 }
 
 impl Replicating {
+    /// From now on other servers may forward requests to this one.
+    pub fn set_owner(&self, owner: Weak<dyn Owner>) {
+        if let Some(running) = &self.offer {
+            running.offer().set_owner(owner);
+        }
+    }
+
     /// The replicas that have a data channel to this process, as they stand now.
     pub fn attached_replicas(&self) -> Vec<ReplicaView> {
         let replicas = self.offer.iter().flat_map(|running| running.offer().replicas());

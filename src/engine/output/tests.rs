@@ -1,5 +1,7 @@
 //! Answers on their way out: partial writes, loans, and answers that are held for replicas.
 
+mod forwarded;
+
 use super::*;
 use crate::base::limits::HELD_ANSWERS_MAX;
 use crate::base::time::UnixSeconds;
@@ -277,7 +279,9 @@ fn held_answers_behind_a_replaced_one_keep_their_places() {
         output.bytes().extend_from_slice(b"MN ");
     }
     // The third is younger than the others.
-    output.held.as_mut().expect("four are held").queue[2].1.since += WITHIN;
+    let queue = &mut output.held.as_mut().expect("four are held").queue;
+    let Wait::Acks(third) = &mut queue[2].1 else { panic!("it waits for replicas") };
+    third.since += WITHIN;
     assert_eq!(resolve(&mut output, 200, WITHIN).0, 2);
     let first = sent(&mut output, usize::MAX);
     assert!(first.starts_with("STORED MN SERVER_ERROR not acknowledged: 1 of 2") && first.ends_with("\r\nMN "));

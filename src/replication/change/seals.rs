@@ -39,7 +39,7 @@ impl Roles {
             ));
         }
         let own = self.own().within(seal.shards);
-        store.close_gates(own.iter(), Some(&heir.clients_address));
+        store.close_gates_for(own.iter(), &heir.primary());
         let released = self.release(seal.shards.without(own)).inspect_err(|_| store.open_gates(own.iter()))?;
         // Nobody else may still write: what is told now is final.
         if let Some(shard) = seal.shards.iter().find(|shard| store.follower(*shard).is_none()) {
@@ -77,10 +77,10 @@ impl Roles {
             return self.take_up_again(own);
         }
         let shards = followed.fold(own, |all, (_, shards)| all.with(shards));
-        let Some(address) = heir.replication_address else {
+        let Some(address) = heir.replication_address.clone() else {
             return log::warn!("in shards {shards} this server follows nobody: the new primary offers no replication");
         };
-        self.node.store.close_gates(shards.iter(), Some(&heir.clients_address));
+        self.node.store.close_gates_for(shards.iter(), &heir.primary());
         self.follow_anew(self.node.config.follow.of(&address), Some(heir.server), shards);
     }
 

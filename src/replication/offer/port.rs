@@ -91,7 +91,8 @@ impl Offer {
         if matches!(error, SessionError::Refused(Refusal::Secret, _)) {
             self.counters.refused_secret.fetch_add(1, Relaxed);
         }
-        let level = if matches!(error, SessionError::Left(_)) { log::Level::Info } else { log::Level::Warn };
+        let is_usual = matches!(error, SessionError::Left(_) | SessionError::HandedOver);
+        let level = if is_usual { log::Level::Info } else { log::Level::Warn };
         log::log!(level, "replication port: {peer}: {error}");
     }
 

@@ -76,6 +76,8 @@ fn examples() -> Vec<Message> {
         }]),
         Message::Begun,
         Message::GivenUp,
+        Message::Forward,
+        Message::Forwarding,
         Message::NotSealed(NotSealed { known: Term::of(9, 5), words: "busy".into() }),
         Message::Cluster(b"{}".to_vec()),
         Message::Unknown(200),

@@ -1,6 +1,6 @@
 //! Which protocol a side speaks. Two sides of one major version speak the lower of their minor
 //! versions; of two major versions, one side refuses the other. docs/FORMATS.md says what a minor
-//! version may add; so far none has added anything to 10.0.
+//! version may add, and what each has added.
 
 use std::fmt;
 
@@ -15,7 +15,10 @@ pub struct Version {
 }
 
 /// What is spoken here.
-pub const VERSION: Version = Version { major: 10, minor: 0 };
+pub const VERSION: Version = Version { major: 10, minor: 1 };
+
+/// The first that has [`super::Message::Forward`].
+pub const FORWARDING: Version = Version { major: 10, minor: 1 };
 
 /// Of this program.
 pub const PROGRAM_VERSION: &str = env!("CARGO_PKG_VERSION");

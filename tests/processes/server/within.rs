@@ -1,12 +1,15 @@
 //! A server within the test's own process, where a test can set what no flag sets: clocks, and
 //! small limits.
 
+use crate::support::forwarder::Forwarder;
 use crate::support::{Client, WAIT_MAX};
 use remora::engine::{Engine, Settings};
+use remora::replication::link::Link;
+use remora::replication::tls::Listening;
 use remora::server::listen::ListenConfig;
 use remora::server::{Server, ServerConfig, Sockets, Stopper};
 use remora::store::{Store, StoreConfig};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +38,20 @@ impl Within {
 
     pub fn connect(&self) -> Client {
         Client::tcp(self.address)
+    }
+
+    /// A link, as if its forwarder had proved itself.
+    pub fn link(&self) -> Forwarder {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let until = Instant::now() + WAIT_MAX;
+        let connecting = std::thread::spawn(move || Link::connected(stream, until).expect("TLS"));
+        let accepted = listener.accept().expect("it has come").0;
+        let taken = Link::accepted(accepted, &Listening::new().expect("a key"), until).expect("TLS");
+        let server = self.server.as_ref().expect("it runs");
+        let owner = server.owner().upgrade().expect("it runs");
+        owner.take(taken.into_line(), owner.enter().expect("a place"));
+        Forwarder::over(connecting.join().expect("it connects").into_line())
     }
 
     /// Wait until more than two seconds of the server's have passed: then it has looked once at

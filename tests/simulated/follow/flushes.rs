@@ -8,7 +8,7 @@ use crate::pair::{NOW, primary, replica_of};
 use remora::base::shards::ShardSet;
 use remora::base::time::UnixSeconds;
 use remora::store::record::Kind;
-use remora::store::{NoRoom, Store, Turn, Unwritten};
+use remora::store::{Flushed, NoRoom, Store, Turn, Unwritten};
 
 const SHARDS: usize = 2;
 /// Takes what it has no room for by evicting, or by moving all of it on.
@@ -38,7 +38,7 @@ fn insist(store: &Store, what: impl Fn(&Turn<'_>) -> Result<(), Unwritten>) {
 }
 
 fn flush_at(store: &Store, due: UnixSeconds) {
-    insist(store, |turn| store.flush_at(turn, due));
+    insist(store, |turn| store.flush_at(turn, due, Flushed::All));
 }
 
 /// What the first command at a second does.

@@ -3,6 +3,8 @@
 use super::{assert_drawn, hex};
 use remora::base::term::Term;
 use remora::fabric::{Descriptor, Invitation, Kind, Token};
+use remora::protocol::Protocol;
+use remora::protocol::forward::{Answered, Asked, Fate, Framed};
 use remora::replication::ack::Tag;
 use remora::replication::clock::Stamp;
 use remora::replication::push::Invite;
@@ -39,15 +41,15 @@ const THIRTY_TWO_DRAWN: &str = "
 
 #[test]
 fn the_handshake() {
-    let version = Version { major: 10, minor: 0 };
+    let version = Version { major: 10, minor: 1 };
     assert_eq!(VERSION, version, "the drawings are of this version");
     let greeting = Greeting { version, proof: THIRTY_TWO };
     let hello = format!(
-        "2d 00 00 00 | 45 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 0a 00  00 00 | version\n{THIRTY_TWO_DRAWN}"
+        "2d 00 00 00 | 45 bytes follow\n 01 | Hello\n 72 65 6d 6f 72 61 0d 0a\n 0a 00  01 00 | version\n{THIRTY_TWO_DRAWN}"
     );
     is_drawn(&Message::Hello(greeting), &hello);
     let server = "aa aa aa aa aa aa aa aa  aa aa aa aa aa aa aa aa | the primary";
-    let accept = format!("35 00 00 00  02  0a 00  00 00 | version\n{THIRTY_TWO_DRAWN}{server}");
+    let accept = format!("35 00 00 00  02  0a 00  01 00 | version\n{THIRTY_TWO_DRAWN}{server}");
     is_drawn(&Message::Accept { greeting, server: [0xAA; 16] }, &accept);
 }
 
@@ -169,6 +171,38 @@ fn how_a_server_stops_for_another() {
     is_drawn(&Message::Sealed(sealed.into()), drawing);
     is_drawn(&Message::Begun, "01 00 00 00  11");
     is_drawn(&Message::GivenUp, "01 00 00 00  12");
+}
+
+#[test]
+fn how_a_link_begins_and_what_it_carries() {
+    is_drawn(&Message::Forward, "01 00 00 00  14");
+    is_drawn(&Message::Forwarding, "01 00 00 00  15");
+    let asked =
+        Asked { tag: 0x0403_0201, protocol: Protocol::Text, within_milliseconds: 5000, request: b"delete a\r\n" };
+    let drawing = "
+        12 00 00 00               | bytes that follow
+        01 02 03 04               | tag
+        01                        | protocol: text
+        00                        | flags
+        88 13                     | within 5000 ms
+        64 65 6c 65 74 65 20 61 0d 0a
+        ";
+    let (bytes, mut written) = (hex(drawing), Vec::new());
+    asked.encode(&mut written);
+    assert_drawn(&written, &bytes, "a request");
+    assert_eq!(Asked::decode(&bytes, 10), Ok(Framed::Whole(asked, bytes.len())));
+    let packet = Asked { protocol: Protocol::Binary, ..asked };
+    written.clear();
+    packet.encode(&mut written);
+    assert_eq!(written[8], 2);
+    for (number, fate) in [(0, Fate::Done), (1, Fate::NotMine), (2, Fate::Refused)] {
+        let drawing = format!("07 00 00 00 | bytes that follow\n 01 02 03 04 | tag\n {number:02x} | outcome\n 6e 6f");
+        let (bytes, mut written) = (hex(&drawing), Vec::new());
+        let answered = Answered { tag: 0x0403_0201, fate, bytes: b"no" };
+        answered.encode(&mut written);
+        assert_drawn(&written, &bytes, "an answer");
+        assert_eq!(Answered::decode(&bytes, 2), Ok(Framed::Whole(answered, bytes.len())));
+    }
 }
 
 #[test]

@@ -1,0 +1,445 @@
+//! Requests of clients that other servers execute: a worker's links to those servers.
+//!
+//! A request whose shard takes no writes here is handed to a [`Forwarder`], which sends it to the
+//! shard's primary ([`owner`]) and, once its answer is there, says whose it is ([`Settled`]). The
+//! worker puts it into its place in the client's output ([`crate::engine::forwarded`]). No thread
+//! waits: links are sockets of the worker's poller, and are connected by threads of their own
+//! ([`opening`]).
+//!
+//! **Once.** A request that may have been executed is never sent again. Sent again is what was not
+//! sent when its link failed, once, and what its owner has not done because it is not the primary
+//! ([`again`]).
+//!
+//! **Order.** Requests of one client about one shard go out by one link in their order, and their
+//! owner begins them in it. One that comes back not done is sent again only if nothing behind it
+//! has been done.
+//!
+//! | file | what it has |
+//! | --- | --- |
+//! | [`pending`] | a request that is under way |
+//! | [`owner`] | a server, and how the link to it stands |
+//! | [`opening`] | connecting links |
+//! | [`again`] | those that are sent again, and those that have waited too long |
+//! | [`serving`] | the worker's side |
+
+mod again;
+mod opening;
+mod owner;
+mod pending;
+mod serving;
+
+use crate::base::limits::{
+    FORWARD_MARGIN_MILLISECONDS, FORWARD_MILLISECONDS_MAX, FORWARD_OWNERS_MAX, READ_BYTES_PER_TURN,
+};
+use crate::base::shards::ShardSet;
+use crate::engine::forwarded::Answer;
+use crate::engine::{Engine, WorkerStats};
+use crate::protocol::forward::{Answered, Asked, Fate, Framed, answer_bytes_max};
+use crate::replication::secret::Secret;
+use crate::replication::standing::Chain;
+use crate::server::pipe::{Bytes, Pipe};
+use crate::server::table::Token;
+use crate::store::{Closed, Primary, Store};
+use crate::sys::poll::{Interest, Poller, Waker};
+use again::{LOOK, Redirect};
+use opening::Opening;
+use owner::{Owner, State};
+use pending::Pendings;
+pub use pending::{Part, Pending, Stage};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// The first link's number among a worker's tokens: listeners and sockets of UDP have lower ones.
+pub const FIRST: u32 = 1 << 17;
+
+/// Bytes that are read of a link at a time.
+const CIPHER_BYTES: usize = 64 << 10;
+/// Bytes of frames that wait for one write, but for one frame that is larger.
+const SENT_BYTES_MAX: usize = 256 << 10;
+
+/// How requests are forwarded (`--forward`).
+#[derive(Debug, Clone)]
+pub struct Forwarding {
+    /// What both ends of a link have.
+    pub secret: Secret,
+    /// Whether a server that is followed is the primary itself.
+    pub chain: Arc<Chain>,
+}
+
+/// A request that is under way no longer.
+pub struct Settled {
+    /// Whose it is.
+    pub client: Token,
+    /// The number of its place.
+    pub place: u64,
+    /// What has come of it.
+    pub fate: Settlement,
+}
+
+/// What has come of a request.
+pub enum Settlement {
+    /// This.
+    Answer(Answer),
+    /// Its shard takes writes here by now: it is to be executed here.
+    Here(Pending),
+}
+
+/// See the module.
+pub struct Forwarder {
+    opening: Opening,
+    chain: Arc<Chain>,
+    engine: Arc<Engine>,
+    stats: Arc<WorkerStats>,
+    owners: Vec<Owner>,
+    pending: Pendings,
+    /// How many of them are to be sent again.
+    not_mine: usize,
+    settled: Vec<Settled>,
+    /// Links that the poller has told of.
+    ready: Vec<u32>,
+    /// Shards whose primary another server has named, at most one for each.
+    redirects: Vec<Redirect>,
+    /// How many are being connected.
+    connecting: usize,
+    /// When to look at what waits.
+    look_at: Instant,
+    /// What has arrived, sealed.
+    cipher: Box<[u8]>,
+}
+
+impl Forwarder {
+    /// Of the worker that `waker` wakes.
+    pub fn new(forwarding: &Forwarding, waker: Waker, engine: &Arc<Engine>, stats: Arc<WorkerStats>) -> Forwarder {
+        Forwarder {
+            opening: Opening::new(forwarding.secret.clone(), waker),
+            chain: forwarding.chain.clone(),
+            engine: engine.clone(),
+            stats,
+            owners: Vec::new(),
+            pending: Pendings::default(),
+            not_mine: 0,
+            settled: Vec::new(),
+            redirects: Vec::new(),
+            ready: Vec::new(),
+            connecting: 0,
+            look_at: Instant::now(),
+            cipher: vec![0; CIPHER_BYTES].into(),
+        }
+    }
+
+    /// Whether there is anything to do in this turn.
+    #[inline]
+    pub fn is_busy(&self) -> bool {
+        !self.pending.is_empty() || !self.ready.is_empty() || !self.settled.is_empty() || self.connecting > 0
+    }
+
+    /// When to be called again at the latest.
+    pub fn due(&self) -> Option<Instant> {
+        if self.settled.is_empty() { (!self.pending.is_empty()).then_some(self.look_at) } else { Some(Instant::now()) }
+    }
+
+    /// The link with this token has something.
+    pub fn note_ready(&mut self, token: u32) {
+        self.ready.push(token - FIRST);
+    }
+
+    /// Who executes what is about a shard that takes no writes here, where that server is known and
+    /// can be asked.
+    pub fn primary_of(&self, store: &Store, shard: u32) -> Option<Arc<Primary>> {
+        if store.is_open(shard) {
+            return None;
+        }
+        let primary = store.primary_of(Closed { shard })?;
+        if let Some(redirect) = self.redirects.iter().find(|redirect| redirect.is_of(shard, &primary)) {
+            return Some(redirect.to.clone());
+        }
+        // Whoever is followed may be a replica itself, and forward nothing for others.
+        let is_near = self.chain.distance(ShardSet::one(shard as usize)).depth <= 1;
+        primary.replication.is_some().then_some(primary).filter(|_| is_near)
+    }
+
+    /// Those of all shards that take no writes here, each once; None where one of them is not
+    /// known, or there is none.
+    pub fn all_primaries(&self, store: &Store) -> Option<Vec<Arc<Primary>>> {
+        let mut all: Vec<Arc<Primary>> = Vec::new();
+        for shard in (0..store.shards().len() as u32).filter(|shard| !store.is_open(*shard)) {
+            let primary = self.primary_of(store, shard)?;
+            if !all.iter().any(|known| known.replication == primary.replication) {
+                all.push(primary);
+            }
+        }
+        (!all.is_empty()).then_some(all)
+    }
+
+    /// The number of that server, and whether it takes one more request of so many bytes.
+    pub fn owner(&mut self, primary: &Arc<Primary>, bytes: usize) -> (u32, bool) {
+        let known = self.owners.iter().position(|owner| owner.is(primary));
+        let at = known.unwrap_or_else(|| self.add_owner(primary));
+        let has_room = self.owners.get(at).is_some_and(|owner| owner.has_room(bytes));
+        (at as u32, has_room && self.pending.has_room())
+    }
+
+    /// In a free place, or in that of one that nobody waits for; beyond all if there is none.
+    fn add_owner(&mut self, primary: &Arc<Primary>) -> usize {
+        let owner = Owner::new(primary.clone());
+        if self.owners.len() < FORWARD_OWNERS_MAX {
+            self.owners.push(owner);
+            return self.owners.len() - 1;
+        }
+        let Some(spare) = self.owners.iter().position(Owner::is_spare) else { return FORWARD_OWNERS_MAX };
+        self.note_down(spare);
+        self.owners[spare] = owner;
+        spare
+    }
+
+    /// Whether a request of this client about this shard waits to be sent again: what comes behind
+    /// it waits as well.
+    pub fn holds_up(&self, client: Token, shard: Option<u32>) -> bool {
+        let is_not_mine = |pending: &Pending| matches!(pending.stage, Stage::NotMine { .. });
+        self.not_mine > 0
+            && self.pending.iter().any(|(_, pending)| pending.is_beside(client, shard) && is_not_mine(pending))
+    }
+
+    /// Have its owner execute it, who has room.
+    pub fn submit(&mut self, pending: Pending) {
+        if self.pending.is_empty() {
+            self.look_at = pending.since + LOOK;
+        }
+        self.stats.forwarded.increment();
+        self.queue(pending);
+    }
+
+    fn queue(&mut self, pending: Pending) {
+        let (owner, bytes) = (pending.owner as usize, pending.bytes.len());
+        let tag = self.pending.insert(pending);
+        self.owners[owner].note_queued(tag, bytes);
+    }
+
+    /// Take links that have been connected, and what has arrived by the others.
+    fn receive(&mut self, poller: &Poller) {
+        while self.connecting > 0
+            && let Some((owner, opened)) = self.opening.take()
+        {
+            self.connecting -= 1;
+            match opened {
+                Ok(pipe) => self.note_up(owner as usize, pipe, poller),
+                Err(why) => {
+                    log::debug!("{}: {why}", self.name(owner as usize));
+                    self.link_failed(owner as usize, &why);
+                }
+            }
+        }
+        let mut ready = std::mem::take(&mut self.ready);
+        for at in ready.drain(..) {
+            if let Err(error) = self.receive_from(at as usize) {
+                self.link_ended(at as usize, &error.to_string());
+            }
+        }
+        self.ready = ready;
+    }
+
+    /// Take what has arrived by one link; what is more than a turn's share is told of again.
+    fn receive_from(&mut self, at: usize) -> io::Result<()> {
+        let bytes_max = answer_bytes_max(self.engine.parse_limits().value_bytes_max);
+        let mut left = READ_BYTES_PER_TURN;
+        while left > 0 {
+            let Some(State::Up(pipe)) = self.owners.get_mut(at).map(|owner| &mut owner.state) else { return Ok(()) };
+            let Some(received) = pipe.receive(&mut self.cipher)? else { return Ok(()) };
+            left = left.saturating_sub(received);
+            let mut incoming = std::mem::take(&mut pipe.incoming);
+            let taken = self.take_answers(at, &mut incoming, bytes_max);
+            if let State::Up(pipe) = &mut self.owners[at].state {
+                pipe.incoming = incoming;
+            }
+            taken?;
+            if received == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn take_answers(&mut self, at: usize, incoming: &mut Bytes, bytes_max: usize) -> io::Result<()> {
+        loop {
+            let decoded = Answered::decode(incoming.pending(), bytes_max);
+            match decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
+                Framed::Whole(answered, bytes) => {
+                    self.take_answer(at, answered);
+                    incoming.consume(bytes);
+                }
+                Framed::Incomplete { .. } => return Ok(()),
+            }
+        }
+    }
+
+    fn note_up(&mut self, at: usize, pipe: Pipe, poller: &Poller) {
+        if let Err(error) = poller.add(&pipe, Token::other(FIRST + at as u32).to_bits(), Interest::Read) {
+            return self.link_failed(at, &error.to_string());
+        }
+        let owner = &mut self.owners[at];
+        (owner.state, owner.interest) = (State::Up(Box::new(pipe)), Interest::Read);
+        self.engine.global().forward_links_out.fetch_add(1, Relaxed);
+    }
+
+    /// Its link, if there is one, counts no more.
+    fn note_down(&mut self, at: usize) {
+        if matches!(self.owners[at].state, State::Up(_)) {
+            self.engine.global().forward_links_out.fetch_sub(1, Relaxed);
+        }
+    }
+
+    fn take_answer(&mut self, owner: usize, answered: Answered<'_>) {
+        let is_its = |pending: &&mut Pending| pending.owner as usize == owner && pending.stage == Stage::Sent;
+        // What has waited too long was answered without it.
+        let Some(pending) = self.pending.get_mut(answered.tag).filter(is_its) else { return };
+        self.owners[owner].note_answer();
+        match answered.fate {
+            Fate::NotMine if pending.shard.is_some() => self.note_not_mine(answered.tag, answered.bytes),
+            fate => {
+                let answer = match (pending.part, fate) {
+                    (Part::Flush, _) if !pending.is_flushed(fate, answered.bytes) => {
+                        return self.flush_failed(answered);
+                    }
+                    (Part::Flush, _) => Answer::Given(Box::default()),
+                    _ => pending.answer(fate, answered.bytes),
+                };
+                if fate == Fate::Done {
+                    self.note_overtaken(answered.tag);
+                }
+                self.settle(answered.tag, answer);
+            }
+        }
+    }
+
+    /// A server has not flushed its shards, and says why.
+    fn flush_failed(&mut self, answered: Answered<'_>) {
+        let Some(pending) = self.pending.get_mut(answered.tag) else { return };
+        let (owner, begin) = (pending.owner as usize, pending.words_at(answered.fate));
+        let words = String::from_utf8_lossy(answered.bytes.get(begin..).unwrap_or_default());
+        let why = match answered.fate {
+            Fate::NotMine => format!("{} has not flushed: it is the primary of no shard now", self.name(owner)),
+            Fate::Done | Fate::Refused => format!("{} has not flushed: {}", self.name(owner), words.trim()),
+        };
+        self.fail(answered.tag, &why);
+    }
+
+    /// This is its answer.
+    fn settle(&mut self, tag: u32, answer: Answer) {
+        let Some(pending) = self.take_out(tag) else { return };
+        let (client, place) = (pending.client, pending.place);
+        self.settled.push(Settled { client, place, fate: Settlement::Answer(answer) });
+    }
+
+    /// The same of an error that is this server's.
+    fn fail(&mut self, tag: u32, why: &str) {
+        let Some(pending) = self.pending.get_mut(tag) else { return };
+        let answer = pending.failure(why);
+        self.stats.forward_errors.increment();
+        self.settle(tag, answer);
+    }
+
+    /// It is under way no longer.
+    fn take_out(&mut self, tag: u32) -> Option<Pending> {
+        let pending = self.pending.remove(tag)?;
+        match pending.stage {
+            Stage::NotMine { .. } => self.not_mine -= 1,
+            Stage::Queued | Stage::Sent => self.owners[pending.owner as usize].note_gone(pending.bytes.len()),
+        }
+        Some(pending)
+    }
+
+    /// As clients know it.
+    fn name(&self, owner: usize) -> &str {
+        &self.owners[owner].primary.clients
+    }
+
+    /// Whatever waits for its link is tried once more by the next one; what was sent is in doubt.
+    fn link_ended(&mut self, at: usize, why: &str) {
+        log::info!("the link to {} has ended: {why}", self.name(at));
+        self.note_down(at);
+        let why_lost =
+            format!("forwarded to {}, and the connection ended: whether it was done is not known", self.name(at));
+        for tag in self.tags_of(at, Stage::Sent) {
+            self.note_overtaken(tag);
+            self.fail(tag, &why_lost);
+        }
+        self.link_failed(at, why);
+    }
+
+    /// There is no link, and what waits for it has waited for one more.
+    fn link_failed(&mut self, at: usize, why: &str) {
+        self.owners[at].rest(Instant::now());
+        let why = format!("not forwarded to {}: {why}; nothing was done", self.name(at));
+        for tag in std::mem::take(&mut self.owners[at].queue) {
+            let Some(pending) = self.pending.get_mut(tag) else { continue };
+            pending.failures += 1;
+            if pending.failures > 1 {
+                self.fail(tag, &why);
+            } else {
+                self.owners[at].queue.push_back(tag);
+            }
+        }
+    }
+
+    /// Those of an owner that have come so far, in no order.
+    fn tags_of(&self, at: usize, stage: Stage) -> Vec<u32> {
+        let is_its = |pending: &Pending| pending.owner as usize == at && pending.stage == stage;
+        self.pending.iter().filter(|(_, pending)| is_its(pending)).map(|(tag, _)| tag).collect()
+    }
+
+    /// Connect what is wanted, and send what there is to send: one write for each link, as a rule.
+    fn send(&mut self, poller: &Poller, now: Instant) {
+        for at in 0..self.owners.len() {
+            if self.owners[at].wants_link(now) {
+                let address: Option<Arc<str>> = self.owners[at].primary.replication.as_deref().map(Arc::from);
+                if address.is_some_and(|address| self.opening.begin(at as u32, address)) {
+                    self.owners[at].state = State::Connecting;
+                    self.connecting += 1;
+                }
+            }
+            if let Err(error) = self.send_to(at, poller, now) {
+                self.link_ended(at, &error.to_string());
+            }
+        }
+    }
+
+    fn send_to(&mut self, at: usize, poller: &Poller, now: Instant) -> io::Result<()> {
+        let Owner { state, queue, interest, .. } = &mut self.owners[at];
+        let State::Up(pipe) = state else { return Ok(()) };
+        if queue.is_empty() && !pipe.has_unsent() {
+            return Ok(());
+        }
+        loop {
+            while pipe.outgoing.pending().len() < SENT_BYTES_MAX
+                && let Some(tag) = queue.pop_front()
+            {
+                let Some(pending) = self.pending.get_mut(tag) else { continue };
+                pending.stage = Stage::Sent;
+                let Pending { protocol, since, bytes: request, .. } = pending;
+                let within_milliseconds = millis_left(*since, now);
+                Asked { tag, protocol: *protocol, within_milliseconds, request }.encode(pipe.outgoing.buffer());
+            }
+            pipe.send()?;
+            if queue.is_empty() || pipe.has_unsent() {
+                break;
+            }
+        }
+        let wanted = if pipe.has_unsent() { Interest::ReadWrite } else { Interest::Read };
+        if std::mem::replace(interest, wanted) != wanted {
+            poller.change(&**pipe, Token::other(FIRST + at as u32).to_bits(), wanted)?;
+        }
+        Ok(())
+    }
+}
+
+/// For how long an owner may take, of a request that has waited since then.
+fn millis_left(since: Instant, now: Instant) -> u16 {
+    let most = Duration::from_millis(FORWARD_MILLISECONDS_MAX - FORWARD_MARGIN_MILLISECONDS);
+    let left = most.saturating_sub(now.saturating_duration_since(since)).as_millis();
+    left.clamp(1, u16::MAX.into()) as u16
+}
+
+#[cfg(test)]
+mod tests;
