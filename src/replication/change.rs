@@ -95,7 +95,7 @@ impl Roles {
             Change::Replicate { primary, discard } => self.replicate(shards, primary, *discard),
             Change::Follow { primary, server, clients } => self.follow_from_now(shards, primary, *server, clients),
             Change::Close => Ok(self.close(shards)),
-            Change::Empty { clients } => self.empty(shards, clients.as_deref()),
+            Change::Empty { primary } => self.empty(shards, primary.as_ref()),
         };
         self.show();
         changed

@@ -6,6 +6,7 @@ use super::REPLICAS_MAX;
 use super::standing::ServerNumber;
 use crate::base::shards::{BadShards, ShardSet};
 use crate::base::term::CHOSEN_NUMBER_MAX;
+use crate::store::reign::Primary;
 use std::fmt;
 use std::time::Duration;
 
@@ -47,8 +48,8 @@ pub enum Change {
     Close,
     /// Take no writes, follow nobody, and give up all that is here.
     Empty {
-        /// Where clients are told to write, HOST:PORT, if that is known.
-        clients: Option<String>,
+        /// Whom the gates are to name, if there is a primary.
+        primary: Option<Primary>,
     },
 }
 
@@ -174,7 +175,12 @@ impl fmt::Display for Order {
             }
             Change::Detach | Change::Close => &[],
             Change::Follow { primary, .. } => std::slice::from_ref(primary),
-            Change::Empty { clients } => clients.as_slice(),
+            Change::Empty { primary } => {
+                if let Some(primary) = primary {
+                    write!(f, " {}", primary.clients)?;
+                }
+                &[]
+            }
             Change::Replicate { primary, discard } => {
                 if *discard {
                     write!(f, " {DISCARD}")?;

@@ -10,7 +10,7 @@ use crate::cluster::report::Failure;
 use crate::replication::order::{Change, Promotion};
 use crate::replication::standing::ServerNumber;
 use crate::store::Store;
-use crate::store::reign::Closed;
+use crate::store::reign::{Closed, Primary};
 
 /// One thing to do, by one order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,7 +181,7 @@ fn cannot(duty: &Duty, here: &Holdings, shard: usize) -> Option<(u32, &'static s
 }
 
 /// What is to be done in one shard, where the closed gate names `named`; None: nothing.
-fn change(map: &Map, duty: &Duty, here: &Holdings, shard: usize, named: Option<&str>) -> Option<Change> {
+fn change(map: &Map, duty: &Duty, here: &Holdings, shard: usize, named: Option<&Primary>) -> Option<Change> {
     let is_primary = here.primary().has(shard);
     match duty {
         Duty::Primary { .. } => None,
@@ -201,18 +201,23 @@ fn change(map: &Map, duty: &Duty, here: &Holdings, shard: usize, named: Option<&
             let server = number_of(primary.incarnation.as_deref()?)?;
             if here.is_foreign(shard) {
                 // What is here is of another lineage than the shard's primary, and the map counts.
-                return Some(Change::Empty { clients: Some(primary.clients.clone()) });
+                return Some(Change::Empty { primary: Some(named_by(primary)) });
             }
             let follows = !is_primary && here.follows(shard, &primary.replication, server);
             let (primary, clients) = (primary.replication.clone(), primary.clients.clone());
             (!follows).then_some(Change::Follow { primary, server, clients })
         }
         Duty::Absent { primary } => {
-            let clients = primary.and_then(|primary| map.server(primary)).map(|primary| primary.clients.clone());
-            let is_done = here.is_empty(shard) && named == clients.as_deref();
-            (!is_done).then_some(Change::Empty { clients })
+            let primary = primary.and_then(|primary| map.server(primary)).map(named_by);
+            let is_done = here.is_empty(shard) && named == primary.as_ref();
+            (!is_done).then_some(Change::Empty { primary })
         }
     }
+}
+
+/// How the gates of its shards name that server elsewhere.
+fn named_by(server: &Server) -> Primary {
+    Primary { clients: (*server.clients).into(), replication: Some((*server.replication).into()) }
 }
 
 #[cfg(test)]

@@ -60,6 +60,12 @@ fn all() -> ShardSet {
     ShardSet::all(SHARDS)
 }
 
+fn empty_for(primary: ServerId) -> Change {
+    let named =
+        Primary { clients: format!("host{primary}:1").into(), replication: Some(format!("host{primary}:2").into()) };
+    Change::Empty { primary: Some(named) }
+}
+
 fn follow(of: ServerId) -> Change {
     Change::Follow { primary: format!("host{of}:2"), server: [of as u8; 16], clients: format!("host{of}:1") }
 }
@@ -85,7 +91,7 @@ fn a_member_follows_and_who_is_none_has_nothing() {
     let nothing = Holdings::made(SHARDS, ShardSet::default(), vec![]);
     let steps = |me, here: &Holdings| planned(&map(&[]), me, here).steps;
     assert_eq!(steps(1, &nothing), [Step { change: follow(0), shards: all() }]);
-    let empty = || Change::Empty { clients: Some("host0:1".into()) };
+    let empty = || empty_for(0);
     assert_eq!(steps(3, &nothing), [Step { change: empty(), shards: all() }], "its gates are to name the primary");
     let primary = Holdings::made(SHARDS, "1-2".parse().unwrap(), vec![]);
     assert_eq!(steps(1, &primary), [Step { change: follow(0), shards: all() }], "it was the primary, and is not");
@@ -110,7 +116,7 @@ fn an_heir_begins_the_reserved_term_before_anything_else_and_once() {
     };
     let Plan { steps, failures } = planned(&map, 1, &here);
     let step = |change, shards: &str| Step { change, shards: shards.parse().unwrap() };
-    let empty = Change::Empty { clients: Some("host2:1".into()) };
+    let empty = empty_for(2);
     assert_eq!(steps, [step(promote(false), "1"), step(promote(true), "2"), step(empty.clone(), "3")]);
     assert!(failures.is_empty() && steps[0].term() == 7);
     // The terms of `made` are 2.
@@ -168,7 +174,7 @@ fn who_is_missing_keeps_what_it_has_until_its_place_is_taken() {
     let close = Step { change: Change::Close, shards: "1".parse().unwrap() };
     assert_eq!(planned(&map, 0, &here).steps, [close]);
     map.servers[0].missing = Some(incarnation_of([9; 16]));
-    let empty = Step { change: Change::Empty { clients: None }, shards: all() };
+    let empty = Step { change: Change::Empty { primary: None }, shards: all() };
     assert_eq!(planned(&map, 0, &here).steps, [empty], "another one has been there");
 }
 

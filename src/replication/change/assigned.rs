@@ -7,6 +7,7 @@ use crate::base::shards::ShardSet;
 use crate::replication::follow::Following;
 use crate::replication::standing::ServerNumber;
 use crate::store::History;
+use crate::store::reign::Primary;
 use std::time::{Duration, Instant};
 
 /// Longest wait until all that read a shard's items have ended their turns.
@@ -21,7 +22,8 @@ impl Roles {
         server: ServerNumber,
         clients: &str,
     ) -> Words {
-        self.node.store.close_gates(shards.iter(), Some(clients));
+        let named = Primary { clients: clients.into(), replication: Some(primary.into()) };
+        self.node.store.close_gates_for(shards.iter(), &named);
         let is_it = |one: &&Following| {
             !one.is_stopping() && (one.follow().primary() == primary || one.follow().is_of_server(&server))
         };
@@ -39,9 +41,12 @@ impl Roles {
     }
 
     /// Take no writes there, follow nobody, and have nothing.
-    pub(super) fn empty(&mut self, shards: ShardSet, clients: Option<&str>) -> Words {
+    pub(super) fn empty(&mut self, shards: ShardSet, primary: Option<&Primary>) -> Words {
         let store = self.node.store.clone();
-        store.close_gates(shards.iter(), clients);
+        match primary {
+            Some(primary) => store.close_gates_for(shards.iter(), primary),
+            None => store.close_gates(shards.iter(), None),
+        }
         self.release(shards)?;
         let until = Instant::now() + EMPTY_WAIT_MAX;
         for shard in shards.iter() {
