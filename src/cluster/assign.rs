@@ -13,8 +13,8 @@
 //!
 //! How it is done: what is there stays; copies that are missing go to the servers that lack most;
 //! then, while a server has too many and another one too few, a copy moves along the shortest way
-//! from the one to the other, over servers that hand one on each ([`Work::level`]). So a server that
-//! is added takes its part and nobody else moves anything.
+//! from the one to the other, over servers that hand one on each ([`Work::level`]). So a server
+//! that is added takes its part and nobody else moves anything.
 
 use std::collections::VecDeque;
 
