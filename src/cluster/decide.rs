@@ -287,4 +287,6 @@ impl Decisions {
 mod tests;
 
 #[cfg(test)]
+mod obedient;
+#[cfg(test)]
 mod simulation;

@@ -2,139 +2,11 @@
 //! servers do not, are in `decide/simulation.rs`.
 #![allow(clippy::unwrap_used)]
 
+use super::obedient::{Cluster, intro, policy};
 use super::*;
 use crate::cluster::duty::{Duty, duty};
-use crate::cluster::map::{Member, Policy, Stage, Wanted, Way};
+use crate::cluster::map::{Member, Stage, Wanted, Way};
 use crate::cluster::report::{Failure, Holding};
-
-struct Cluster {
-    decisions: Decisions,
-    now: Millis,
-    /// Names, processes and zones of those that run.
-    running: Vec<(String, String, String)>,
-    notes: Vec<String>,
-}
-
-fn intro(name: &str, process: &str, zone: &str) -> Introduction {
-    Introduction {
-        name: name.into(),
-        incarnation: process.into(),
-        cluster: None,
-        map_version: 0,
-        generation: 0,
-        clients: format!("{name}:1"),
-        replication: format!("{name}:2"),
-        host: name.into(),
-        zone: zone.into(),
-        memory_mib: 64,
-        shards: 8,
-    }
-}
-
-fn policy(replicas: u8, acks: u8) -> Policy {
-    Policy { replicas, acks, lease_ms: 1000, heal_delay_ms: 10_000, ..Policy::default() }
-}
-
-impl Cluster {
-    /// So many servers, each in the zone that `zone` says, with all their shards.
-    fn new(servers: usize, policy: Policy, zone: impl Fn(usize) -> String) -> Cluster {
-        let decisions = Decisions::new(Map::born("c".into(), 8, policy), 1, 0);
-        let mut cluster = Cluster { decisions, now: 0, running: Vec::new(), notes: Vec::new() };
-        for server in 0..servers {
-            cluster.running.push((format!("s{server}"), format!("s{server}-0"), zone(server)));
-        }
-        cluster.step();
-        cluster.command(Command::Add { server: None }).unwrap();
-        cluster.pass(5000);
-        cluster
-    }
-
-    fn command(&mut self, command: Command) -> Result<String, String> {
-        self.decisions.command(command, false, self.now)
-    }
-
-    /// What this process is to report, if it has done what the map says.
-    fn report(&self, process: &str) -> Report {
-        let map = self.decisions.map();
-        let mut report = Report { map_version: map.version, ..Report::default() };
-        let server = map.servers.iter().find(|server| server.incarnation.as_deref() == Some(process));
-        for (number, shard) in map.shards.iter().enumerate() {
-            let Some(id) = server.map(|server| server.id) else { break };
-            let change = shard.change.filter(|change| change.heir == id);
-            let (role, term) = match change {
-                Some(change) => (Role::Primary, change.term),
-                None if shard.primary == Some(id) && !shard.ended => (Role::Primary, shard.term),
-                None if shard.member(id).is_some() => (Role::Current, shard.term),
-                None => continue,
-            };
-            report.holdings.push(Holding { shards: number.to_string(), role, term });
-        }
-        report
-    }
-
-    fn step(&mut self) {
-        self.now += 100;
-        for (name, process, zone) in self.running.clone() {
-            if self.decisions.introduced(intro(&name, &process, &zone), self.now).is_ok() {
-                let report = self.report(&process);
-                self.decisions.reported(&process, &report, self.now).unwrap();
-            }
-        }
-        self.decide();
-    }
-
-    fn decide(&mut self) -> bool {
-        let Some(next) = self.decisions.next(self.now) else { return false };
-        assert!(next.map.version > self.decisions.map().version);
-        assert_eq!(next.map.check(), Ok(()));
-        self.notes.extend(next.notes.into_iter().map(|note| note.words));
-        self.decisions.written(next.map);
-        true
-    }
-
-    fn pass(&mut self, ms: Millis) {
-        let until = self.now + ms;
-        while self.now < until {
-            self.step();
-        }
-    }
-
-    fn stop(&mut self, name: &str) -> String {
-        let at = self.running.iter().position(|(of, ..)| of == name).unwrap();
-        self.running.remove(at).1
-    }
-
-    fn kill(&mut self, name: &str) {
-        let process = self.stop(name);
-        self.decisions.gone(&process, Proof::Ended);
-    }
-
-    fn start(&mut self, name: &str, process: &str) {
-        self.running.push((name.into(), process.into(), String::new()));
-    }
-
-    fn map(&self) -> &Map {
-        self.decisions.map()
-    }
-
-    fn id(&self, name: &str) -> ServerId {
-        self.map().named(name).unwrap().id
-    }
-
-    fn led_by(&self, name: &str) -> usize {
-        let id = self.id(name);
-        self.map().shards.iter().filter(|shard| shard.primary == Some(id) && !shard.ended).count()
-    }
-
-    fn is_well(&self) -> bool {
-        let shards = self.decisions.status(self.now).shards;
-        shards.without_primary + shards.moving + shards.waiting == 0
-    }
-
-    fn was_noted(&self, words: &str) -> bool {
-        self.notes.iter().any(|note| note.contains(words))
-    }
-}
 
 fn plain(servers: usize) -> Cluster {
     Cluster::new(servers, policy(1, 1), |_| String::new())
@@ -359,18 +231,14 @@ fn an_heir_whose_process_has_ended_may_have_begun() {
     let was = name(&cluster, primary);
     let process = cluster.stop(&was);
     while cluster.map().shards[0].change.is_none() {
-        cluster.now += 10;
-        cluster.decide();
-        if cluster.now % 100 == 0 && cluster.map().is_alive(primary) {
-            cluster.step();
-        }
+        cluster.step();
     }
     let heir = cluster.map().shards[0].change.unwrap().heir;
     let heir = name(&cluster, heir);
     cluster.kill(&heir);
     cluster.start(&was, &process);
-    cluster.command(Command::Resume { server: None }).unwrap_or_default();
     cluster.pass(1000);
+    // Two of three were gone together, so it may wait for an operator.
     cluster.command(Command::Resume { server: None }).unwrap_or_default();
     cluster.pass(1000);
     let shard = &cluster.map().shards[0];
@@ -506,7 +374,8 @@ fn one_member_joins_after_the_other() {
     let mut cluster = plain(5);
     cluster.command(Command::Policy(policy(4, 1))).unwrap();
     let is_joining = |one: &&Member| one.stage == Stage::Joining;
-    for _ in 0..30 {
+    for step in 0..40 {
+        cluster.copies_slowly = step < 10;
         cluster.step();
         for shard in &cluster.map().shards {
             assert!(shard.members.iter().filter(is_joining).count() <= 1, "{shard:?}");

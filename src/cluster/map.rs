@@ -10,7 +10,8 @@
 //! acknowledged. Then the member is taken out. So whoever may hold an acknowledged write is listed.
 //!
 //! **A place belongs to a process.** Where a process has ended, its places are [`Stage::Gone`], and
-//! what it was the primary of is [`Shard::ended`]: a new process of that server has no part in them.
+//! what it was the primary of is [`Shard::ended`]: a new process of that server has no part in
+//! them.
 //!
 //! **A change of primary** is written twice. First with the heir and the number of its term, which
 //! is reserved by that ([`Shard::change`]). Once the heir has reported that it is the primary in

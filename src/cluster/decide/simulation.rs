@@ -21,7 +21,7 @@ use server::{Acts, Process};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const SEEDS: u64 = 250;
+const SEEDS: u64 = 200;
 const TICK_MS: u64 = 20;
 /// For so long there are troubles; then all heals.
 const TROUBLES_MS: u64 = 20_000;

@@ -29,8 +29,8 @@ const PAUSE: Duration = Duration::from_millis(FORWARD_PAUSE_MILLISECONDS_MIN);
 pub(super) struct Redirect {
     shard: u32,
     by: Arc<Primary>,
-    /// That one.
-    pub(super) to: Arc<Primary>,
+    /// That one, where it is known how to reach it.
+    pub(super) to: Option<Arc<Primary>>,
 }
 
 impl Redirect {
@@ -59,15 +59,22 @@ impl Forwarder {
         let Some(&mut Pending { shard: Some(shard), owner, .. }) = self.pending.get_mut(tag) else { return };
         self.redirects.retain(|redirect| redirect.shard != shard);
         let store = self.engine.store();
-        let by = store.primary_of(Closed { shard });
+        let by = store.primary_of(Closed { shard }).filter(|by| self.owners[owner as usize].is(by));
         let to = std::str::from_utf8(named).ok().and_then(|named| store.primary_at(named));
         if let (Some(by), Some(to)) = (by, to)
-            && self.owners[owner as usize].is(&by)
-            && by != to
             && to.replication.is_some()
+            && to != by
         {
-            self.redirects.push(Redirect { shard, by, to });
+            self.redirects.push(Redirect { shard, by, to: Some(to) });
         }
+    }
+
+    /// From now on nothing is forwarded about this shard, as long as its gate names the same server
+    /// and that one is a replica.
+    fn note_far(&mut self, shard: u32) {
+        self.redirects.retain(|redirect| redirect.shard != shard);
+        let by = self.engine.store().primary_of(Closed { shard });
+        self.redirects.extend(by.map(|by| Redirect { shard, by, to: None }));
     }
 
     /// It is done, or may be: those before it that came back are not sent again.
@@ -154,13 +161,18 @@ impl Forwarder {
             let Some(pending) = self.pending.get_mut(tag) else { continue };
             let Stage::NotMine { since, last } = pending.stage else { continue };
             let (owner, bytes) = (pending.owner as usize, pending.bytes.len());
-            if is_here {
+            let is_over = now.saturating_duration_since(since) >= NOT_MINE_WITHIN;
+            // In the middle of a chain nobody knows more, and this server does what it can.
+            if is_over && self.is_far(shard) {
+                self.note_far(shard);
+            }
+            if is_here || is_over && self.is_far(shard) {
                 let Some(pending) = self.take_out(tag) else { continue };
                 let (client, place) = (pending.client, pending.place);
                 self.settled.push(Settled { client, place, fate: Settlement::Here(pending) });
                 continue;
             }
-            if now.saturating_duration_since(since) >= NOT_MINE_WITHIN {
+            if is_over {
                 self.fail(tag, &format!("shard {shard} has no primary now; nothing was done"));
                 continue;
             }

@@ -99,7 +99,7 @@ pub struct Forwarder {
     settled: Vec<Settled>,
     /// Links that the poller has told of.
     ready: Vec<u32>,
-    /// Shards whose primary another server has named, at most one for each.
+    /// Shards whose gates name a server that is not the primary, at most one for each.
     redirects: Vec<Redirect>,
     /// How many are being connected.
     connecting: usize,
@@ -152,12 +152,16 @@ impl Forwarder {
             return None;
         }
         let primary = store.primary_of(Closed { shard })?;
-        if let Some(redirect) = self.redirects.iter().find(|redirect| redirect.is_of(shard, &primary)) {
-            return Some(redirect.to.clone());
+        match self.redirects.iter().find(|redirect| redirect.is_of(shard, &primary)) {
+            Some(Redirect { to: Some(to), .. }) => Some(to.clone()),
+            Some(_) if self.is_far(shard) => None,
+            _ => primary.replication.is_some().then_some(primary),
         }
-        // Whoever is followed may be a replica itself, and forward nothing for others.
-        let is_near = self.chain.distance(ShardSet::one(shard as usize)).depth <= 1;
-        primary.replication.is_some().then_some(primary).filter(|_| is_near)
+    }
+
+    /// Whoever is followed in this shard is a replica itself.
+    fn is_far(&self, shard: u32) -> bool {
+        self.chain.distance(ShardSet::one(shard as usize)).depth > 1
     }
 
     /// Those of all shards that take no writes here, each once; None where one of them is not

@@ -490,7 +490,7 @@ fn what_is_not_forwarded_is_served_as_before() {
     ctl(&with, &["detach"]);
     assert!(with.client().set("a", b"2").contains("follows nobody"));
     assert_eq!(with.client().get("a").as_deref(), Some(&b"1"[..]));
-    assert_eq!(with.rows_of("stats")["forwarded"], "0");
+    assert_eq!(with.rows_of("stats")["forwarded"], "1", "once is enough to know");
 }
 
 /// Whoever goes away leaves nothing behind.
