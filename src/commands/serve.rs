@@ -134,7 +134,7 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     signals::survive_hangup().context("cannot watch for signals")?;
     let workers = worker_count(args.threads)?;
     let item_bytes_asked = size::parse_item(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")?;
-    let replication = replication::Plan::new(&args.replication, !args.no_pin)?;
+    let replication = replication::Plan::new(&args.replication, !args.no_pin, !args.cluster.locators.is_empty())?;
     cluster::check(&args)?;
     raise_limits(&args, workers)?;
     let (listen, tagged) = listen_config(&args)?;

@@ -102,7 +102,7 @@ pub struct ReplicationArgs {
     #[arg(long)]
     pub orders_from_loopback: bool,
     /// Take requests about every key: those about shards of which another server is the primary go
-    /// to that one, reads included, and its answers to their clients
+    /// to that one, reads included, and its answers to their clients. With --locators in any case
     #[arg(long)]
     pub forward: bool,
     /// RDMA device to use, with its port and GID index if those matter: mlx5_0, mlx5_0:1,
@@ -156,8 +156,9 @@ pub struct Replicating {
 }
 
 impl Plan {
-    /// Check the flags. `pin`: whether threads may be bound to cores.
-    pub fn new(args: &ReplicationArgs, pin: bool) -> anyhow::Result<Plan> {
+    /// Check the flags. `pin`: whether threads may be bound to cores. `is_in_cluster`: whoever holds a
+    /// key is then asked for it.
+    pub fn new(args: &ReplicationArgs, pin: bool, is_in_cluster: bool) -> anyhow::Result<Plan> {
         let listen = args.replication.as_deref().map(resolve_one).transpose().context("--replication")?;
         let secret = match &args.secret_file {
             None => Secret::none(),
@@ -215,7 +216,7 @@ impl Plan {
             chain: Arc::new(Chain::new(replica)),
             identity: Identity::new(replica, args.replica_name.clone().unwrap_or_else(host_name)),
             orders_from: if args.orders_from_loopback { Origin::ThisHost } else { Origin::ControlSocket },
-            forwards: args.forward,
+            forwards: args.forward || is_in_cluster,
             acks: AckPolicy { replicas: args.ack_replicas, timeout: Duration::from_millis(args.ack_timeout) },
         })
     }
