@@ -227,8 +227,8 @@ impl Step<'_> {
             self.alive_and_needed(shard, None)
         };
         let is_enough = alive >= least;
-        // What is reported may be older than the last write. So whoever is listed and alive is asked,
-        // and fails where it is not whole.
+        // What is reported may be older than the last write. So whoever is listed and alive is
+        // asked, and fails where it is not whole.
         let may_be_whole = |one: &&Member| self.has_place(one) && !self.has_nothing(shard, one.server);
         let mut able: Vec<ServerId> = place.members.iter().filter(may_be_whole).map(|one| one.server).collect();
         able.extend(old_has_it);
