@@ -109,7 +109,10 @@ impl Step<'_> {
     fn clear_acks_before(&mut self) {
         let Some((_, since)) = self.draft.map.acks_before else { return };
         let has_confirmed = |(shard, place): (usize, &Shard)| {
-            let says_so = |primary| self.session(primary).is_some_and(|one| one.has_confirmed(shard, since));
+            let says_so = |primary| {
+                let is_it = !place.ended && self.held(primary, shard) == Some((Role::Primary, place.term));
+                is_it && self.session(primary).is_some_and(|one| one.has_confirmed(shard, since))
+            };
             place.change.is_none() && place.primary.is_none_or(says_so)
         };
         if self.draft.map.shards.iter().enumerate().all(has_confirmed) {
