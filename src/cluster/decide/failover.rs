@@ -109,7 +109,10 @@ impl Step<'_> {
     fn clear_acks_before(&mut self) {
         let Some((_, since)) = self.draft.map.acks_before else { return };
         let has_confirmed = |(shard, place): (usize, &Shard)| {
-            let says_so = |primary| self.session(primary).is_some_and(|one| one.has_confirmed(shard, since));
+            let says_so = |primary| {
+                let is_it = !place.ended && self.held(primary, shard) == Some((Role::Primary, place.term));
+                is_it && self.session(primary).is_some_and(|one| one.has_confirmed(shard, since))
+            };
             place.change.is_none() && place.primary.is_none_or(says_so)
         };
         if self.draft.map.shards.iter().enumerate().all(has_confirmed) {
@@ -227,8 +230,8 @@ impl Step<'_> {
             self.alive_and_needed(shard, None)
         };
         let is_enough = alive >= least;
-        // What is reported may be older than the last write. So whoever is listed and alive is asked,
-        // and fails where it is not whole.
+        // What is reported may be older than the last write. So whoever is listed and alive is
+        // asked, and fails where it is not whole.
         let may_be_whole = |one: &&Member| self.has_place(one) && !self.has_nothing(shard, one.server);
         let mut able: Vec<ServerId> = place.members.iter().filter(may_be_whole).map(|one| one.server).collect();
         able.extend(old_has_it);

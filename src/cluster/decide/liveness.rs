@@ -264,7 +264,8 @@ impl Decisions {
         self.memory.flaps.get(name).map_or(0, |flaps| flaps.held_until.saturating_sub(now))
     }
 
-    /// A dead server's process is back, or it is known to have ended, or another one takes its place.
+    /// A dead server's process is back, or it is known to have ended, or another one takes its
+    /// place.
     fn take_back(&mut self, id: ServerId, draft: &mut Draft, now: Millis) {
         let server = draft.map.server(id).expect("a server of this map").clone();
         if server.incarnation.is_some() || server.wanted == Wanted::Removed {
