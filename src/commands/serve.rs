@@ -134,7 +134,7 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     signals::survive_hangup().context("cannot watch for signals")?;
     let workers = worker_count(args.threads)?;
     let item_bytes_asked = size::parse_item(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")?;
-    let replication = replication::Plan::new(&args.replication, !args.no_pin, !args.cluster.locators.is_empty())?;
+    let replication = replication::Plan::new(&args.replication, !args.no_pin, cluster::forwards(&args))?;
     cluster::check(&args)?;
     raise_limits(&args, workers)?;
     let (listen, tagged) = listen_config(&args)?;
@@ -214,7 +214,7 @@ fn switches(args: &Args) -> Switches {
         dumps: !args.disable_dumping,
         watch: !args.disable_watch,
         shutdown: args.enable_shutdown,
-        forwards: args.replication.forward,
+        forwards: cluster::forwards(args),
         prefix_delimiter: args.prefix_delimiter.unwrap_or(usual.prefix_delimiter),
         counts_prefixes: args.prefix_delimiter.is_some(),
     }

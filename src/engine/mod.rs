@@ -56,8 +56,8 @@ use crate::protocol::text::watch::StoreStatus;
 use crate::protocol::{Exptime, ParseLimits, Refusal, Rejection, Reply, Request};
 use crate::store::{Closed, NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
 pub use acks::AckPolicy;
-use admin::Orders;
 pub use admin::{OrderTaker, Refused};
+use admin::{Orders, ServersTeller};
 pub use certificates::{CertificateTimes, Refresh};
 use dump::Dumps;
 pub use host::{Client, Host, Origin};
@@ -92,6 +92,8 @@ pub struct Engine {
     replication: OnceLock<RowSource>,
     /// Who takes orders to change this server's role.
     orders: OnceLock<Orders>,
+    /// Who tells of the servers of the cluster.
+    servers: OnceLock<ServersTeller>,
 }
 
 /// Calls what it is given for each of its rows: name and value.
@@ -200,6 +202,7 @@ impl Engine {
             started: Instant::now(),
             replication: OnceLock::new(),
             orders: OnceLock::new(),
+            servers: OnceLock::new(),
         }
     }
 
@@ -302,6 +305,7 @@ impl Engine {
             Request::DebugTime { change, reply } => admin::debugtime(call, *change, *reply),
             Request::Watch(streams) => self.begin_watching(call, *streams),
             Request::Replication(order) => self.order(call, order),
+            Request::Discover(reply) => self.discover(call, *reply),
             Request::Shutdown { mode, reply } => self.shutdown(call, *mode, *reply),
             Request::Version(reply) => {
                 reply.version(call.out.bytes());

@@ -201,6 +201,7 @@ pub(super) fn writes(request: &Request<'_>) -> Option<Reply> {
         | Request::Watch(_)
         | Request::DebugTime { .. }
         | Request::Replication(_)
+        | Request::Discover(_)
         | Request::Shutdown { .. }
         | Request::Wait { .. }
         | Request::Version(_)

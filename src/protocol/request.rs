@@ -75,6 +75,8 @@ pub enum Request<'a> {
     /// replication, with the rest of its line, blanks trimmed: an order to change this server's
     /// role.
     Replication(&'a [u8]),
+    /// config get cluster: which servers there are.
+    Discover(Reply),
     /// shutdown: end the server.
     Shutdown {
         /// How.
@@ -136,6 +138,7 @@ impl<'r> Request<'r> {
             | Request::Watch(_)
             | Request::DebugTime { .. }
             | Request::Replication(_)
+            | Request::Discover(_)
             | Request::Shutdown { .. }
             | Request::Wait { .. }
             | Request::Version(_)
@@ -161,6 +164,7 @@ impl<'r> Request<'r> {
             | Request::DebugTime { reply, .. }
             | Request::Shutdown { reply, .. }
             | Request::Version(reply)
+            | Request::Discover(reply)
             | Request::RefreshCertificates(reply)
             | Request::Quit(reply)
             | Request::Noop(reply) => *reply,

@@ -1,5 +1,6 @@
 //! Clusters as processes: servers that do what a map says.
 
+mod any;
 #[path = "../support/etcd.rs"]
 #[allow(dead_code)] // a part of it is used here
 mod etcd;

@@ -2,6 +2,7 @@
 
 use super::Args;
 use super::replication::Plan;
+use crate::cluster::discovery;
 use crate::cluster::member::step::incarnation_of;
 use crate::cluster::member::{Member, MemberConfig, Parts};
 use crate::cluster::report::Introduction;
@@ -58,6 +59,11 @@ pub fn check(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether requests are forwarded: in a cluster any server takes any key.
+pub fn forwards(args: &Args) -> bool {
+    args.replication.forward || !args.cluster.locators.is_empty()
+}
+
 /// The number of shards that was asked for.
 pub fn shards(args: &Args) -> Option<usize> {
     args.shards.or((!args.cluster.locators.is_empty()).then_some(SHARDS_DEFAULT))
@@ -101,6 +107,9 @@ pub fn connect(engine: &Engine, node: &Arc<Node>, member: Option<&Member>, order
     let (telling, taking) = (node.clone(), node.clone());
     let known = member.map(|member| member.known().clone());
     let is_member = known.is_some();
+    if let Some(known) = known.clone() {
+        engine.set_servers_teller(Box::new(move || known.map().map(|map| discovery::answer(&map))));
+    }
     engine.set_replication_rows(Box::new(move |emit| {
         telling.rows(emit);
         known.iter().for_each(|known| known.rows(emit));

@@ -156,9 +156,9 @@ pub struct Replicating {
 }
 
 impl Plan {
-    /// Check the flags. `pin`: whether threads may be bound to cores. `is_in_cluster`: whoever holds a
-    /// key is then asked for it.
-    pub fn new(args: &ReplicationArgs, pin: bool, is_in_cluster: bool) -> anyhow::Result<Plan> {
+    /// Check the flags. `pin`: whether threads may be bound to cores. `forwards`: requests about
+    /// shards of other servers go to these.
+    pub fn new(args: &ReplicationArgs, pin: bool, forwards: bool) -> anyhow::Result<Plan> {
         let listen = args.replication.as_deref().map(resolve_one).transpose().context("--replication")?;
         let secret = match &args.secret_file {
             None => Secret::none(),
@@ -216,7 +216,7 @@ impl Plan {
             chain: Arc::new(Chain::new(replica)),
             identity: Identity::new(replica, args.replica_name.clone().unwrap_or_else(host_name)),
             orders_from: if args.orders_from_loopback { Origin::ThisHost } else { Origin::ControlSocket },
-            forwards: args.forward || is_in_cluster,
+            forwards,
             acks: AckPolicy { replicas: args.ack_replicas, timeout: Duration::from_millis(args.ack_timeout) },
         })
     }

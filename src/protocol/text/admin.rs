@@ -40,6 +40,7 @@ pub fn command(line: Line<'_>) -> Parsed<'_> {
         Some(b"wait") => wait(line, tokens),
         Some(b"cache_memlimit") => cache_memlimit(line, tokens, reply),
         Some(b"replication") => line.accept(Request::Replication(tokens.rest())),
+        Some(b"config") if is_discovery(tokens.clone()) => line.accept(Request::Discover(reply)),
         Some(b"shutdown") => line.accept(Request::Shutdown { mode: shutdown(tokens), reply }),
         Some(b"refresh_certs") => line.accept(Request::RefreshCertificates(reply)),
         Some(b"lru_crawler") => match lru_crawler(tokens) {
@@ -56,6 +57,11 @@ pub fn command(line: Line<'_>) -> Parsed<'_> {
         // built without them.
         _ => unknown(line, tokens, reply),
     }
+}
+
+/// Whether the words behind `config` ask for the servers.
+fn is_discovery(mut tokens: Tokens<'_>) -> bool {
+    (tokens.next(), tokens.next(), tokens.next()) == (Some(b"get"), Some(b"cluster"), None)
 }
 
 /// The word behind `shutdown`; memcached takes the start of it for the whole.

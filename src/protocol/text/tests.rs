@@ -217,6 +217,10 @@ fn commands_without_a_key() {
     accepted(b"replication promote  a:1 \r\n", |request| {
         assert!(matches!(request, Request::Replication(b"promote  a:1")));
     });
+    accepted(b"config get cluster\r\n", |request| assert!(matches!(request, Request::Discover(Reply::Text))));
+    for rest in ["", " get", " set cluster", " get clusters", " get cluster 1"] {
+        line_refused(&format!("config{rest}\r\n"), "ERROR");
+    }
     accepted(b"replication\r\n", |request| assert!(matches!(request, Request::Replication(b""))));
     line_refused("verbosity\r\n", BAD);
     line_refused("verbosity noreply\r\n", "");

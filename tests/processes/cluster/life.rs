@@ -26,13 +26,13 @@ const KEYS: usize = 400;
 const ENOUGH: u64 = 300;
 
 /// A running `remora locator`.
-struct Locator {
+pub(super) struct Locator {
     child: Child,
     address: String,
 }
 
 impl Locator {
-    fn start(listen: &str, store: &str) -> Locator {
+    pub(super) fn start(listen: &str, store: &str) -> Locator {
         let mut command = Command::new(env!("CARGO_BIN_EXE_remora"));
         command.args(["locator", "-v", "--listen", listen, "--store", store]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -66,13 +66,13 @@ impl Drop for Locator {
 }
 
 /// A cluster of so many servers, and an operator.
-struct Site {
+pub(super) struct Site {
     locators: Vec<String>,
-    nodes: BTreeMap<String, Node>,
+    pub(super) nodes: BTreeMap<String, Node>,
 }
 
 impl Site {
-    fn born(locators: &[&Locator], names: &[&str]) -> Site {
+    pub(super) fn born(locators: &[&Locator], names: &[&str]) -> Site {
         let mut site =
             Site { locators: locators.iter().map(|one| one.address.clone()).collect(), nodes: BTreeMap::new() };
         names.iter().for_each(|name| site.start(name));
@@ -96,7 +96,7 @@ impl Site {
         client::ask(&self.locators, &Secret::none(), question, until).map_err(|error| error.to_string())
     }
 
-    fn order(&self, command: Order) -> String {
+    pub(super) fn order(&self, command: Order) -> String {
         self.ask(&Question::Change { command, dry_run: false }).expect("it is done")
     }
 
@@ -266,7 +266,7 @@ fn shard_of(key: &str, shards: usize) -> usize {
     ((u128::from(remora::base::hash::shard_hash(key.as_bytes())) * shards as u128) >> 64) as usize
 }
 
-fn folder() -> (tempfile::TempDir, String) {
+pub(super) fn folder() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let store = folder.path().join("store").to_str().expect("UTF-8").to_string();
     (folder, store)
