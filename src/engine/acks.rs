@@ -12,8 +12,8 @@
 //! looks up), the time, and what has become of the shards ([`Reigns`]). The worker's side, which
 //! looks again and again, is `server/acks.rs`.
 
-use super::forwarded::{Answer, Elsewhere, UnderWay, Wait};
-use super::target::writes;
+use super::forwarded::{Answer, Elsewhere, Parts, UnderWay, Wait};
+use super::target::{Gate, writes};
 use super::{Call, Engine, Outcome, watched};
 use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, HELD_ANSWERS_MAX, OUTPUT_BYTES_HIGH};
 use crate::protocol::reply::Fault;
@@ -66,11 +66,16 @@ impl Engine {
     }
 
     /// What is needed to hold the answer to what is written from here on. A gat that goes on has
-    /// touched keys before, perhaps in an earlier turn; its last part is held for them.
+    /// touched keys before, perhaps in an earlier turn; its last part is held for them. Of one that
+    /// is answered in parts it is known whether it has ([`Engine::note_unfinished`]).
     #[cold]
     pub(super) fn begin_held(&self, call: &Call<'_, '_, '_>, request: &Request<'_>, resume: u32) -> Begin {
         match request {
-            Request::Get(request) if (resume > 0 || request.continues) && request.form.touch.is_some() => {
+            Request::Get(request)
+                if (resume > 0 || request.continues)
+                    && request.form.touch.is_some()
+                    && call.out.parts() != Parts::Unwritten =>
+            {
                 call.context.turn.resume_appended()
             }
             _ => call.context.turn.forget_appended(),
@@ -90,7 +95,21 @@ impl Engine {
         call.context.stats.acks_waited.increment();
         let within = self.acks.timeout;
         let kind = Kind::Write(reply);
-        call.out.hold(place, Held { kind, goal, reign, replicas, since: Instant::now(), within });
+        let held = Held { kind, goal, reign, replicas, since: Instant::now(), within };
+        if call.out.parts() == Parts::None && call.target.gate != Gate::OwnShards {
+            call.out.hold(place, held);
+        } else {
+            call.out.hold_part(place, held);
+        }
+    }
+
+    /// What was asked for since [`Engine::begin_held`] is not all done. A get that has come to a
+    /// key of another server is answered in parts: note whether it has written anything here.
+    #[cold]
+    pub(super) fn note_unfinished(&self, call: &mut Call<'_, '_, '_>, outcome: Outcome) {
+        if call.out.parts() != Parts::None || matches!(outcome, Outcome::Forward(1..)) {
+            call.out.begin_parts(call.context.turn.appended() != Appended::Nothing);
+        }
     }
 
     /// wait: what is written now is all that this connection, or any other, has written here so
@@ -302,8 +321,10 @@ pub(super) struct HeldAnswers {
     acks: usize,
     /// Of those that another server answers, and has not answered yet.
     pub(super) under_way: UnderWay,
+    /// Whether an answer in parts has no end yet. It is the last one.
+    pub(super) parts: Parts,
     /// The error that stands in the place of the end of what is answered in parts, once one part
-    /// has failed.
+    /// has failed. Of the first such answer whose end is not let go of.
     failure: Option<Box<[u8]>>,
 }
 
@@ -319,6 +340,11 @@ pub struct Resolved {
 impl HeldAnswers {
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Nothing is held, and nothing is known of an answer that has no end yet.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.parts == Parts::None
     }
 
     /// How many wait for replicas.
@@ -354,8 +380,9 @@ impl HeldAnswers {
 
     /// Hold the answer at `range`, behind the others. Returns its number.
     pub fn push(&mut self, range: Range<u64>, wait: Wait) -> u64 {
+        debug_assert!(self.queue.back().is_none_or(|(last, _)| last.end <= range.start), "one behind the other");
         match &wait {
-            Wait::Acks(held) => {
+            Wait::Acks { held, .. } => {
                 self.goal_bytes += held.goal.bytes();
                 self.acks += 1;
             }
@@ -385,7 +412,7 @@ impl HeldAnswers {
     /// None of them is waited for longer than that.
     pub fn bound(&mut self, within: Duration) {
         for (_, wait) in &mut self.queue {
-            if let Wait::Acks(held) = wait {
+            if let Wait::Acks { held, .. } = wait {
                 held.within = held.within.min(within);
             }
         }
@@ -409,16 +436,9 @@ impl HeldAnswers {
             }
             let (range, wait) = self.queue.pop_front().expect("it has a front");
             let words = match wait {
-                Wait::Acks(held) => {
+                Wait::Acks { held, is_part } => {
                     let words = self.end_wait(&held, verdict, judge.now, &mut resolved);
-                    // Its own part of what has an end for all parts.
-                    match self.queue.front() {
-                        Some((end, Wait::End)) if end.start == range.start && words.is_some() => {
-                            self.failure = self.failure.take().or(words);
-                            None
-                        }
-                        _ => words,
-                    }
+                    if is_part { self.note_failure(words) } else { words }
                 }
                 Wait::Forwarded(elsewhere) => self.place(elsewhere),
                 Wait::End => self.failure.take(),
@@ -458,12 +478,15 @@ impl HeldAnswers {
         let answer = elsewhere.answer?;
         self.under_way.answered_bytes -= answer.bytes();
         match answer {
-            Answer::Failed(words) if elsewhere.is_part => {
-                self.failure.get_or_insert(words);
-                None
-            }
+            Answer::Failed(words) if elsewhere.is_part => self.note_failure(Some(words)),
             Answer::Given(words) | Answer::Failed(words) => (!words.is_empty()).then_some(words),
         }
+    }
+
+    /// A part has failed, if there are words. Nothing is to stand in its own place.
+    fn note_failure(&mut self, words: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
+        self.failure = self.failure.take().or(words);
+        None
     }
 
     /// What is held still stands so much further behind. All that was sent is where it was.

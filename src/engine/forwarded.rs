@@ -7,9 +7,11 @@
 //! the answers that wait for replicas ([`super::acks`]).
 //!
 //! What one request asks of several servers (the keys of a get, the shards of a flush_all) has a
-//! place for each part. A part that fails says nothing there: its error stands in the place of the
-//! end of the whole answer ([`Wait::End`]), as where a get ends in an error after a part of it has
-//! gone out.
+//! place for each part. What is done here is a part as well, where it waits for replicas. A part
+//! that fails says nothing in its own place: its error stands in the place of the end of the whole
+//! answer ([`Wait::End`]), as where a get ends in an error after a part of it has gone out. A get
+//! may take several turns, and its parts may be answered and sent before its end is made. Until
+//! then its output knows of it ([`Parts`]), and stays with its connection.
 //!
 //! **Order.** Requests of one connection about one shard are executed in their order. So it is
 //! known which shards have some under way, and to whom ([`UnderWay`]): a later one goes the same
@@ -25,7 +27,12 @@ pub(super) const FORWARDED_BYTES_MIN: usize = 256;
 /// What an answer waits for.
 pub(super) enum Wait {
     /// Replicas.
-    Acks(Held),
+    Acks {
+        /// What is held.
+        held: Held,
+        /// It is a part of an answer that has an end of its own.
+        is_part: bool,
+    },
     /// Another server.
     Forwarded(Elsewhere),
     /// The parts before it. It stands where the answer ends.
@@ -36,11 +43,23 @@ impl Wait {
     /// What becomes of it, once all before it is answered.
     pub(super) fn verdict(&self, judge: &Judge<'_>) -> Verdict {
         match self {
-            Wait::Acks(held) => held.verdict(judge),
+            Wait::Acks { held, .. } => held.verdict(judge),
             Wait::Forwarded(Elsewhere { answer: None, .. }) => Verdict::Waits,
             Wait::Forwarded(_) | Wait::End => Verdict::Stands,
         }
     }
+}
+
+/// An answer in parts that has begun and has no end yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Parts {
+    /// There is none.
+    #[default]
+    None,
+    /// Nothing was written here for it.
+    Unwritten,
+    /// Something may have been.
+    Written,
 }
 
 /// One request, or a part of one, that another server executes.
@@ -128,6 +147,28 @@ impl Output {
         self.held.as_ref().is_some_and(|held| held.under_way.count > 0)
     }
 
+    /// Whether each request is to be looked at before it is executed: some are under way to another
+    /// server, or the first is a get of which parts are answered.
+    #[inline]
+    pub fn needs_care(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.under_way.count > 0 || held.parts != Parts::None)
+    }
+
+    /// Whether an answer in parts has begun and has no end yet.
+    pub fn is_in_parts(&self) -> bool {
+        self.parts() != Parts::None
+    }
+
+    pub(super) fn parts(&self) -> Parts {
+        self.held.as_ref().map_or(Parts::None, |held| held.parts)
+    }
+
+    /// What is appended from here on is of an answer in parts, up to [`Output::end_parts`].
+    /// `written`: something may have been written here for it.
+    pub fn begin_parts(&mut self, written: bool) {
+        self.held.get_or_insert_default().parts = if written { Parts::Written } else { Parts::Unwritten };
+    }
+
     /// Who executes what is under way for this shard (None: a flush_all), if anything is.
     pub fn under_way(&self, shard: Option<u32>) -> Option<u32> {
         let each = &self.held.as_ref()?.under_way.each;
@@ -152,6 +193,7 @@ impl Output {
     pub fn end_parts(&mut self, begin: u64) {
         let end = self.end();
         let Some(held) = &mut self.held else { return };
+        held.parts = Parts::None;
         if held.is_empty() {
             // All parts have gone out.
             if let Some(failure) = held.take_failure() {
@@ -171,3 +213,6 @@ impl Output {
         self.end() - line_bytes as u64
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -279,8 +279,9 @@ impl Engine {
         self.store.log_touches();
         let begin = self.begin_held(call, request, resume);
         let outcome = self.perform_aside(call, request, resume);
-        if outcome == Outcome::Done {
-            self.hold_answer(call, request.reply(), replicas, begin);
+        match outcome {
+            Outcome::Done => self.hold_answer(call, request.reply(), replicas, begin),
+            unfinished => self.note_unfinished(call, unfinished),
         }
         outcome
     }

@@ -9,9 +9,9 @@
 //! that number.
 //!
 //! An answer may be held until replicas have what it tells of ([`Output::hold`]), or another server
-//! has given it ([`super::forwarded`]). Nothing is sent
-//! from the first held answer on, so answers keep their order; what is behind it is executed all
-//! the same, until the output is full. [`Output::resolve`] lets go of those at the front.
+//! has given it ([`super::forwarded`]). Nothing is sent from the first held answer on, so answers
+//! keep their order; what is behind it is executed all the same, until the output is full.
+//! [`Output::resolve`] lets go of those at the front.
 
 use super::acks::{Held, HeldAnswers, Judge, Resolved};
 use super::forwarded::Wait;
@@ -98,9 +98,9 @@ impl Output {
         }
     }
 
-    /// True when nothing waits.
+    /// True when nothing waits, and no answer in parts has begun.
     pub fn is_empty(&self) -> bool {
-        self.pending_bytes() == 0 && !self.is_holding()
+        self.pending_bytes() == 0 && self.held.as_ref().is_none_or(|held| held.is_idle())
     }
 
     /// True when requests may be executed: nothing waits but what is held.
@@ -124,7 +124,13 @@ impl Output {
     /// one.
     pub fn hold(&mut self, begin: u64, held: Held) {
         let end = self.end();
-        self.held.get_or_insert_default().push(begin..end, Wait::Acks(held));
+        self.held.get_or_insert_default().push(begin..end, Wait::Acks { held, is_part: false });
+    }
+
+    /// Hold what was appended since [`Output::end`] was `begin`, and what comes, as a part of an
+    /// answer that has an end of its own ([`Output::end_parts`]).
+    pub fn hold_part(&mut self, begin: u64, held: Held) {
+        self.held.get_or_insert_default().push(begin..begin, Wait::Acks { held, is_part: true });
     }
 
     /// What is held is waited for no longer than `within`.
@@ -200,20 +206,23 @@ impl Output {
             }
             // An output that stays behind waits for a slow client: it keeps no more memory than it
             // needs.
-            self.held = None;
+            self.drop_idle();
             if self.bytes.capacity() <= 2 * self.pending_bytes() {
                 return;
             }
         }
-        if !self.is_holding() {
-            self.held = None;
-        }
+        self.drop_idle();
         let mut rest = Vec::with_capacity(self.pending_bytes());
         self.copy_unsent(store, turn, &mut rest);
         self.bytes = rest;
         self.loans = Vec::new();
         self.lent_bytes = 0;
         self.forget_sent();
+    }
+
+    /// Keep no list of held answers where nothing needs one.
+    fn drop_idle(&mut self) {
+        self.held.take_if(|held| held.is_idle());
     }
 
     /// Append to `bytes` all that is not sent yet.

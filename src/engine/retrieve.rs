@@ -124,7 +124,7 @@ impl Engine {
     #[cold]
     fn is_forwarded(&self, call: &Call<'_, '_, '_>, key: &NextKey<'_>) -> bool {
         let NextKey::Key(key, _) = key else { return false };
-        self.forwards(call) && !self.store.takes_writes(self.store.locate(key).place)
+        self.forwards(call) && self.is_elsewhere(call, self.store.locate(key).place)
     }
 
     /// End `ahead` before the first key, but for the one at its front, that is another server's.
@@ -134,8 +134,8 @@ impl Engine {
         if !client.stays() || client.is_forwarder() {
             return;
         }
-        let is_closed = |(at, _): &(Located<'_>, u32)| !self.store.takes_writes(at.place);
-        if let Some(cut) = ahead.iter().skip(1).position(is_closed) {
+        let is_elsewhere = |(at, _): &(Located<'_>, u32)| self.is_elsewhere(call, at.place);
+        if let Some(cut) = ahead.iter().skip(1).position(is_elsewhere) {
             let (at, next) = ahead[cut + 1];
             *then = NextKey::Key(at.key, next);
             ahead.truncate(cut + 1);

@@ -113,14 +113,16 @@ impl Engine {
         resume: u32,
     ) -> Option<Outcome> {
         let place = call.target.at?.place;
-        if self.store.takes_writes(place) {
+        // The keys of a get are looked at one by one, and its first one is not its target's.
+        if resume > 0 && matches!(request, Request::Get(_)) {
+            return None;
+        }
+        if !self.is_elsewhere(call, place) {
             call.target.gate = Gate::Open;
             return None;
         }
         if self.forwards(call) {
             return match request {
-                // Its keys are looked at one by one.
-                Request::Get(_) if resume > 0 => None,
                 Request::Get(get) if get.keys.has_bad() => {
                     Some(failed(request, call.refused(Reply::Text, Refusal::BadFormat)))
                 }
@@ -130,6 +132,13 @@ impl Engine {
         let reply = writes(request)?;
         let closed = Closed { shard: place.shard() };
         Some(failed(request, self.refuse_write(call, closed, reply)))
+    }
+
+    /// Whether a key's shard takes no writes here; or it takes some by now, and what its connection
+    /// has asked of it before is still under way to another server. What is done here then would
+    /// overtake that.
+    pub(super) fn is_elsewhere(&self, call: &Call<'_, '_, '_>, place: Place) -> bool {
+        !self.store.takes_writes(place) || call.out.under_way(Some(place.shard())).is_some()
     }
 
     /// Whether what is about a closed shard is forwarded.

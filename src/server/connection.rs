@@ -44,8 +44,6 @@ pub struct Progress {
     pub client: Token,
     /// The first pending request is done here, though its shard takes no writes here.
     pub serves_here: bool,
-    /// Of the first pending request some parts are forwarded.
-    pub has_parts: bool,
 }
 
 /// What was read for a connection before its turn to be served came.

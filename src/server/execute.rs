@@ -49,7 +49,7 @@ impl Executor<'_> {
         let consumed = skip(progress, input);
         progress.wanted_bytes = 0;
         let mut at = (consumed, requests_left);
-        if !(output.is_forwarding() | progress.serves_here | progress.has_parts) {
+        if !(output.needs_care() | progress.serves_here) {
             let state = self.go_on::<false>(context, keys, input, &mut at, progress, output);
             if let Some(state) = state {
                 return (at.0, state);
@@ -158,7 +158,7 @@ impl Executor<'_> {
             }
             let mut target = *target;
             if CAREFUL {
-                if self.is_ahead(request, target, progress.resume, output) {
+                if Self::is_ahead(request, target, progress.resume, output) {
                     return Flow::Stop(Self::wait(context, progress));
                 }
                 if std::mem::take(&mut progress.serves_here) {
@@ -188,7 +188,7 @@ impl Executor<'_> {
             }
             *consumed += bytes;
             if CAREFUL {
-                self.end_parts(outcome, progress, output);
+                Self::end_parts(outcome, output);
             }
             if outcome != Outcome::Done {
                 return Flow::Stop(self.stop_behind(request, outcome, progress));

@@ -37,6 +37,7 @@
 //! | roles_by_shard.rs | servers that are the primary of some shards and replicas in others |
 //! | orders_by_shard.rs | orders about some shards: what they change, what they leave as it is, what is refused |
 //! | through.rs | every key at every server: what clients see who ask a server for what is another one's |
+//! | through_parts.rs | the same where one answer has parts of several servers, some of which fail or wait |
 //! | within.rs | the same within this process, where turns and handshakes hang when told to |
 //! | unlocked.rs | nothing that holds a lock writes to the log |
 //! | orders.rs | what is refused of `remora ctl`, and in which words |
@@ -76,6 +77,7 @@ mod stalls;
 mod strangers;
 mod subscriptions;
 mod through;
+mod through_parts;
 mod unfit;
 mod unlocked;
 mod versions;

@@ -280,7 +280,7 @@ fn held_answers_behind_a_replaced_one_keep_their_places() {
     }
     // The third is younger than the others.
     let queue = &mut output.held.as_mut().expect("four are held").queue;
-    let Wait::Acks(third) = &mut queue[2].1 else { panic!("it waits for replicas") };
+    let Wait::Acks { held: third, .. } = &mut queue[2].1 else { panic!("it waits for replicas") };
     third.since += WITHIN;
     assert_eq!(resolve(&mut output, 200, WITHIN).0, 2);
     let first = sent(&mut output, usize::MAX);

@@ -8,7 +8,7 @@ use super::{Executor, Flow, has_waited_enough, next_attempt};
 use crate::engine::forwarded::Elsewhere;
 use crate::engine::{Context, Outcome, Output, Target};
 use crate::protocol::reply::Fault;
-use crate::protocol::request::{Get, NextKey};
+use crate::protocol::request::NextKey;
 use crate::protocol::{Protocol, Reply, Request, binary};
 use crate::server::connection::Progress;
 use crate::server::forward::{Part, Pending, Stage};
@@ -32,33 +32,16 @@ struct Frame<'r> {
 
 impl Executor<'_> {
     /// Whether a request has to wait for earlier ones of its connection that are under way: they
-    /// are about the same shard, and it would be done here.
+    /// are about the same shard, and it would be done here. Of a get that is its first key; at
+    /// others the engine stops ([`Outcome::Forward`]), and so it does where the gate opens only
+    /// now.
     #[cold]
-    pub(super) fn is_ahead(&self, request: &Request<'_>, target: Target<'_>, resume: u32, output: &Output) -> bool {
-        let flushes = output.under_way(None).is_some();
-        let is_under_way = |shard: u32| output.under_way(Some(shard)).is_some();
-        match request {
-            Request::FlushAll { .. } => output.is_forwarding(),
-            Request::Get(get) => flushes || self.any_open(get, resume, is_under_way),
-            _ => match target.place() {
-                Some(place) => flushes || target.takes_writes() && is_under_way(place.shard()),
-                None => false,
-            },
-        }
-    }
-
-    /// Whether a get has a key, from this offset on, in such a shard that takes writes here.
-    fn any_open(&self, get: &Get<'_>, from: u32, is_such: impl Fn(u32) -> bool) -> bool {
-        let store = self.shared.engine.store();
-        let mut from = from;
-        while let NextKey::Key(key, next) = get.keys.next(from) {
-            let place = store.locate(key).place;
-            if store.takes_writes(place) && is_such(place.shard()) {
-                return true;
-            }
-            from = next;
-        }
-        false
+    pub(super) fn is_ahead(request: &Request<'_>, target: Target<'_>, resume: u32, output: &Output) -> bool {
+        let Some(place) = target.place() else {
+            return matches!(request, Request::FlushAll { .. }) && output.is_forwarding();
+        };
+        let is_about_it = target.takes_writes() && resume == 0;
+        output.under_way(None).is_some() || is_about_it && output.under_way(Some(place.shard())).is_some()
     }
 
     /// Note that the first request waits for others of its connection, or for a link.
@@ -86,6 +69,10 @@ impl Executor<'_> {
         if let Request::FlushAll { reply, .. } = request {
             return self.flush_everywhere(context, request, bytes, *reply, progress, output);
         }
+        if at != progress.resume {
+            // The keys before it are answered.
+            (progress.resume, progress.parked_at, progress.is_last_try) = (at, None, false);
+        }
         let store = self.shared.engine.store();
         let frame = frame_of(request, bytes, at, self.protocol, |key| store.locate(key).place.shard());
         let (Some(forwarder), Some(frame)) = (self.forwarder.as_deref_mut(), frame) else {
@@ -94,27 +81,25 @@ impl Executor<'_> {
         };
         let shard = frame.shard;
         let Some(primary) = shard.and_then(|shard| forwarder.primary_of(store, shard)) else {
-            progress.serves_here = true;
+            if output.under_way(shard).is_some() {
+                return Flow::Stop(Self::wait(context, progress));
+            }
+            // One whose gate has opened is looked at again.
+            progress.serves_here = shard.is_none_or(|shard| !store.is_open(shard));
             return Flow::Carefully;
         };
         let (owner, has_room) = forwarder.owner(&primary, frame.bytes.len());
         if self.goes_otherwise(shard, owner, progress, output) || !has_room && !has_waited_enough(progress) {
             return Flow::Stop(Self::wait(context, progress));
         }
-        (progress.parked_at, progress.is_last_try) = (None, false);
         if !has_room {
-            let begin = output.end();
-            context.stats.forward_errors.increment();
-            let why = format_args!("too many requests are under way to {}; nothing was done", primary.clients);
-            frame.reply.refused_because(output.bytes(), Fault::Server, why);
-            if std::mem::take(&mut progress.has_parts) {
-                output.end_parts(begin);
-            }
-            progress.resume = 0;
+            refuse_for_lack_of_room(context, frame.reply, &primary, progress, output);
             progress.skip_line = matches!(request, Request::Get(get) if !get.ends);
             return Flow::On;
         }
+        (progress.parked_at, progress.is_last_try) = (None, false);
         let (part, next) = (frame.part, frame.next);
+        let is_begun = at > 0 || matches!(request, Request::Get(get) if get.continues);
         self.submit(frame, owner, output.end(), progress, output);
         match part {
             Part::Whole | Part::Flush | Part::Unlink => {
@@ -122,7 +107,10 @@ impl Executor<'_> {
                 Flow::On
             }
             Part::Key => {
-                (progress.resume, progress.has_parts) = (next, true);
+                if !output.is_in_parts() {
+                    output.begin_parts(is_begun);
+                }
+                progress.resume = next;
                 Flow::Carefully
             }
         }
@@ -145,10 +133,15 @@ impl Executor<'_> {
             progress.serves_here = true;
             return Flow::Carefully;
         };
-        let owners = asked.iter().map(|primary| self.owner_of(primary, bytes.len())).collect::<Option<Vec<_>>>();
-        let (Some(owners), false) = (owners, output.is_forwarding()) else {
+        let owners: Vec<_> = asked.iter().map_while(|primary| self.owner_of(primary, bytes.len())).collect();
+        let full = asked.get(owners.len());
+        if output.is_forwarding() || full.is_some() && !has_waited_enough(progress) {
             return Flow::Stop(Self::wait(context, progress));
-        };
+        }
+        if let Some(full) = full {
+            refuse_for_lack_of_room(context, reply, full, progress, output);
+            return Flow::On;
+        }
         let (begin, flushed) = (output.end(), context.stats.cmd_flush.get());
         let target = Target::default().own_shards();
         let outcome = engine.execute(context, request, target, next_attempt(progress), output);
@@ -211,9 +204,8 @@ impl Executor<'_> {
 
     /// A request has been executed, parts of which may be forwarded: then its last line stands only
     /// if none of these fails.
-    pub(super) fn end_parts(&self, outcome: Outcome, progress: &mut Progress, output: &mut Output) {
-        if progress.has_parts && matches!(outcome, Outcome::Done | Outcome::DropLine) {
-            progress.has_parts = false;
+    pub(super) fn end_parts(outcome: Outcome, output: &mut Output) {
+        if output.is_in_parts() && matches!(outcome, Outcome::Done | Outcome::DropLine) {
             output.end_parts(output.last_line());
         }
     }
@@ -239,6 +231,25 @@ impl Executor<'_> {
             first_not_mine: None,
         });
     }
+}
+
+/// There was no room for a request among those to this server, for as long as one may wait.
+#[cold]
+fn refuse_for_lack_of_room(
+    context: &Context<'_, '_>,
+    reply: Reply,
+    primary: &Primary,
+    progress: &mut Progress,
+    output: &mut Output,
+) {
+    let begin = output.end();
+    context.stats.forward_errors.increment();
+    let why = format_args!("too many requests are under way to {}; nothing was done", primary.clients);
+    reply.refused_because(output.bytes(), Fault::Server, why);
+    if output.is_in_parts() {
+        output.end_parts(begin);
+    }
+    (progress.resume, progress.parked_at, progress.is_last_try) = (0, None, false);
 }
 
 /// What is to be forwarded of a request, of these bytes, whose key at `at` is another server's.

@@ -10,11 +10,11 @@ use crate::support::packets::Packet;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-const FORWARD: &[&str] = &["--fabric", "tcp", "--forward"];
+pub const FORWARD: &[&str] = &["--fabric", "tcp", "--forward"];
 
 /// Two servers that are the primaries of one half of the shards each, and one that is a replica in
 /// all of them.
-fn three() -> [Node; 3] {
+pub fn three() -> [Node; 3] {
     let [one, two] = each_way(SHARDS, FORWARD);
     let three = Node::standby(one.port(), FORWARD);
     ctl(&three, &["replicate", "--shards", "4-7", &port(&two)]);
@@ -29,7 +29,7 @@ fn keys() -> Vec<String> {
 }
 
 /// Keys of shards of the first server and of the second one, in turn.
-fn mixed() -> Vec<String> {
+pub fn mixed() -> Vec<String> {
     let keys = keys_by_shard(SHARDS, 4);
     (0..4)
         .flat_map(|at| (0..SHARDS / 2).flat_map(move |shard| [(shard, at), (shard + SHARDS / 2, at)]))
@@ -53,7 +53,7 @@ fn without_cas(answer: &str) -> String {
 }
 
 /// All that is answered to these requests; they are followed by one whose answer is known.
-fn answers(client: &mut Client, requests: &[u8]) -> String {
+pub fn answers(client: &mut Client, requests: &[u8]) -> String {
     client.send(requests);
     client.send(b"mn\r\n");
     let mut all = String::new();
@@ -517,7 +517,7 @@ fn clients_that_go_away_leave_their_answers_behind() {
     });
 }
 
-fn wait_for_stat(node: &Node, name: &str, least: u64) {
+pub fn wait_for_stat(node: &Node, name: &str, least: u64) {
     wait_until(name, || match node.rows_of("stats")[name].parse::<u64>() {
         Ok(number) if number >= least => Ok(()),
         other => Err(format!("{name} {other:?}")),

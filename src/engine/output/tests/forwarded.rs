@@ -78,25 +78,6 @@ fn the_end_may_come_when_its_parts_are_gone() {
     }
 }
 
-/// Its own part of a flush_all waits for replicas, and is not acknowledged.
-#[test]
-fn what_is_not_acknowledged_is_a_part_that_fails() {
-    let mut output = Output::default();
-    let begin = output.end();
-    let part = forward(&mut output, None, true);
-    write(&mut output, b"OK\r\n", 100, 1);
-    output.end_parts(begin);
-    output.bytes().extend_from_slice(b"MN\r\n");
-    output.fulfil(part, given(""));
-    let holders = Applied { replicas: 0, below: 0 };
-    let at = |now| Judge { holders: &holders, now, ending: false, reigns: &Unchanged };
-    assert_eq!(output.resolve(&at(since())), Resolved::default());
-    assert_eq!(sent(&mut output, usize::MAX), "");
-    assert_eq!(output.resolve(&at(since() + WITHIN)), Resolved { answers: 1, failed: 1 });
-    let told = sent(&mut output, usize::MAX);
-    assert!(told.starts_with("SERVER_ERROR not acknowledged") && told.ends_with("here\r\nMN\r\n"), "{told}");
-}
-
 #[test]
 fn what_is_under_way_is_known_by_its_shard_until_it_is_answered() {
     let mut output = Output::default();
