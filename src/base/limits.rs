@@ -91,8 +91,9 @@ pub const INPUT_BUFFER_BYTES_MIN: usize = 512;
 /// theirs. So the bound is this much plus, for each worker, one request of the largest size.
 pub const INPUT_BYTES_TOTAL_MIN: usize = 64 << 20;
 
-/// The same for unsent answers. One connection holds at most a full output (256 KiB) and one value.
-/// All together hold at most this much plus, for each worker, what one connection may hold.
+/// The same for unsent answers. One connection holds at most a full output (256 KiB), one value,
+/// and what other servers have answered that stands behind others. All together hold at most this
+/// much plus, for each worker, a full output and one value.
 pub const OUTPUT_BYTES_TOTAL_MIN: usize = 64 << 20;
 
 /// Spare input buffers that a worker keeps, in number and in bytes together.
@@ -225,8 +226,9 @@ pub const HELD_ANSWERS_MAX: usize = 1024;
 /// here, since servers of a kind have as many of these.
 pub const FORWARD_LINKS_PER_WORKER: u64 = 4 * 64;
 
-/// Forwarded requests of one link that may wait, for replicas or for room; nothing more is read of
-/// it until some are answered. As [`HELD_ANSWERS_MAX`].
+/// Forwarded requests of one link. At the owner, those that wait, for replicas or for room: nothing
+/// more is read of it until some are answered. At the forwarder, those that are not answered: a
+/// further one waits. As [`HELD_ANSWERS_MAX`].
 pub const FORWARD_FRAMES_MAX: usize = 1024;
 
 /// Bytes of one link's requests that may wait for room, and of its answers that may wait for

@@ -12,7 +12,7 @@
 
 use super::Protocol;
 use super::request::{NextKey, Request};
-use crate::base::limits::{KEY_BYTES_MAX, LINE_BYTES_MAX};
+use crate::base::limits::{ITEM_BYTES_MAX, KEY_BYTES_MAX, LINE_BYTES_MAX};
 
 /// Bytes of a frame's length.
 const LENGTH_BYTES: usize = 4;
@@ -20,6 +20,9 @@ const LENGTH_BYTES: usize = 4;
 const ASKED_HEAD_BYTES: usize = LENGTH_BYTES + 4 + 1 + 1 + 2;
 /// Bytes before the answer in its frame.
 const ANSWERED_HEAD_BYTES: usize = LENGTH_BYTES + 4 + 1;
+
+/// Longest request or answer of any server.
+const CONTENT_BYTES_MAX: usize = answer_bytes_max(ITEM_BYTES_MAX);
 
 /// A request that is forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,13 +72,21 @@ pub enum Framed<F> {
         /// From where the frame begins.
         wanted_bytes: usize,
     },
+    /// The beginning of one that is too large here: the other side allows larger values. It is to
+    /// be skipped as it arrives.
+    TooLarge {
+        /// Its tag.
+        tag: u32,
+        /// All that is to be skipped, from where the frame begins.
+        frame_bytes: usize,
+    },
 }
 
 /// Why bytes are no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// A length beyond its bound.
-    #[error("a frame of {0} bytes, more than is allowed here")]
+    /// A length that no server allows.
+    #[error("a frame of {0} bytes, more than is allowed anywhere")]
     TooLong(usize),
     /// A length too short for what stands in every frame.
     #[error("a frame of {0} bytes, fewer than its head takes")]
@@ -128,6 +139,7 @@ impl<'f> Asked<'f> {
         let frame = match frame(bytes, ASKED_HEAD_BYTES, request_bytes_max)? {
             Framed::Whole(frame, _) => frame,
             Framed::Incomplete { wanted_bytes } => return Ok(Framed::Incomplete { wanted_bytes }),
+            Framed::TooLarge { tag, frame_bytes } => return Ok(Framed::TooLarge { tag, frame_bytes }),
         };
         let (head, request) = frame.split_at(ASKED_HEAD_BYTES);
         let protocol = match head[8] {
@@ -155,6 +167,7 @@ impl<'f> Answered<'f> {
         let frame = match frame(bytes, ANSWERED_HEAD_BYTES, answer_bytes_max)? {
             Framed::Whole(frame, _) => frame,
             Framed::Incomplete { wanted_bytes } => return Ok(Framed::Incomplete { wanted_bytes }),
+            Framed::TooLarge { tag, frame_bytes } => return Ok(Framed::TooLarge { tag, frame_bytes }),
         };
         let (head, bytes) = frame.split_at(ANSWERED_HEAD_BYTES);
         let fate = [Fate::Done, Fate::NotMine, Fate::Refused].into_iter().find(|fate| *fate as u8 == head[8]);
@@ -196,10 +209,15 @@ fn frame(bytes: &[u8], head_bytes: usize, bytes_max: usize) -> Result<Framed<&[u
     if frame_bytes < head_bytes {
         return Err(FrameError::TooShort(length));
     }
-    if frame_bytes - head_bytes > bytes_max {
+    let content_bytes = frame_bytes - head_bytes;
+    if content_bytes > CONTENT_BYTES_MAX {
         return Err(FrameError::TooLong(length));
     }
     Ok(match bytes.get(..frame_bytes) {
+        _ if content_bytes > bytes_max => match bytes.get(..head_bytes) {
+            Some(head) => Framed::TooLarge { tag: tag(head), frame_bytes },
+            None => Framed::Incomplete { wanted_bytes: head_bytes },
+        },
         Some(frame) => Framed::Whole(frame, frame_bytes),
         None => Framed::Incomplete { wanted_bytes: frame_bytes },
     })
@@ -238,14 +256,35 @@ mod tests {
     fn a_length_beyond_its_bound_is_refused_before_anything_is_kept() {
         let mut bytes = Vec::new();
         ASKED.encode(&mut bytes);
-        assert_eq!(Asked::decode(&bytes[..LENGTH_BYTES], 6), Err(FrameError::TooLong(15)));
-        assert_eq!(Asked::decode(&[0xff; 4], usize::MAX >> 1), Ok(Framed::Incomplete { wanted_bytes: 0x1_0000_0003 }));
+        assert_eq!(Asked::decode(&[0xff; 4], usize::MAX >> 1), Err(FrameError::TooLong(u32::MAX as usize)));
+        let most = CONTENT_BYTES_MAX + ASKED_HEAD_BYTES;
+        let of = |frame_bytes: usize| length_of(frame_bytes - LENGTH_BYTES);
+        assert_eq!(Asked::decode(&of(most), most), Ok(Framed::Incomplete { wanted_bytes: most }));
+        assert_eq!(Asked::decode(&of(most + 1), most), Err(FrameError::TooLong(most + 1 - LENGTH_BYTES)));
         assert_eq!(Asked::decode(&7u32.to_le_bytes(), 100), Err(FrameError::TooShort(7)));
         assert_eq!(Answered::decode(&4u32.to_le_bytes(), 100), Err(FrameError::TooShort(4)));
         let empty = Answered { tag: 1, fate: Fate::Done, bytes: b"" };
         let mut bytes = Vec::new();
         empty.encode(&mut bytes);
         assert_eq!(Answered::decode(&bytes, 0), Ok(Framed::Whole(empty, ANSWERED_HEAD_BYTES)));
+    }
+
+    /// Once its tag is there, however much more is.
+    #[test]
+    fn a_frame_that_is_too_large_here_is_known_by_its_head() {
+        let (mut asked, mut answered) = (Vec::new(), Vec::new());
+        ASKED.encode(&mut asked);
+        Answered { tag: 7, fate: Fate::Done, bytes: b"END\r\n" }.encode(&mut answered);
+        for upto in LENGTH_BYTES..ASKED_HEAD_BYTES {
+            let wanted_bytes = ASKED_HEAD_BYTES;
+            assert_eq!(Asked::decode(&asked[..upto], 6), Ok(Framed::Incomplete { wanted_bytes }), "{upto}");
+        }
+        for upto in ASKED_HEAD_BYTES..=asked.len() {
+            let whole = Framed::TooLarge { tag: ASKED.tag, frame_bytes: asked.len() };
+            assert_eq!(Asked::decode(&asked[..upto], 6), Ok(whole), "{upto}");
+        }
+        let whole = Framed::TooLarge { tag: 7, frame_bytes: answered.len() };
+        assert_eq!(Answered::decode(&answered[..ANSWERED_HEAD_BYTES], 4), Ok(whole));
     }
 
     #[test]

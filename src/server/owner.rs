@@ -26,10 +26,11 @@ use crate::store::Turn;
 use crate::sys::poll::{Interest, Poller};
 use link::Link;
 use serving::End;
+pub use serving::{Trial, Tried};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The first link's number among a worker's tokens: sockets of UDP have lower ones.
+/// The first link's number among a worker's tokens: links to owners have lower ones.
 pub const FIRST: u32 = 1 << 24;
 /// All links of a worker, among those that wait.
 pub const LINKS: Token = Token::other(FIRST - 1);

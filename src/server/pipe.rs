@@ -23,6 +23,8 @@ pub struct Bytes {
     buffer: Vec<u8>,
     /// Those before are done with.
     start: usize,
+    /// So many of those to come are not wanted.
+    skip_bytes: usize,
 }
 
 impl Bytes {
@@ -52,6 +54,19 @@ impl Bytes {
         }
     }
 
+    /// So many bytes from here on are not wanted, those to come among them.
+    pub fn skip(&mut self, bytes: usize) {
+        let here = bytes.min(self.pending().len());
+        self.consume(here);
+        self.skip_bytes += bytes - here;
+    }
+
+    /// More has come: drop what is not wanted of it.
+    fn note_arrived(&mut self) {
+        let bytes = std::mem::take(&mut self.skip_bytes);
+        self.skip(bytes);
+    }
+
     /// Bytes of memory held.
     pub fn held_bytes(&self) -> usize {
         self.buffer.capacity()
@@ -75,7 +90,7 @@ impl Pipe {
     pub fn new(line: Line) -> io::Result<Pipe> {
         let Line { stream, tls, received, .. } = line;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
-        let incoming = Bytes { buffer: received, start: 0 };
+        let incoming = Bytes { buffer: received, ..Bytes::default() };
         let mut pipe = Pipe { stream, tls, incoming, outgoing: Bytes::default(), is_ending: false };
         // What has arrived together with the last message makes no socket ready.
         pipe.open()?;
@@ -112,7 +127,9 @@ impl Pipe {
         }
         let begin = buffer.len();
         buffer.resize(begin + opened, 0);
-        self.tls.reader().read_exact(&mut buffer[begin..])
+        self.tls.reader().read_exact(&mut buffer[begin..])?;
+        self.incoming.note_arrived();
+        Ok(())
     }
 
     /// Have the socket take what it takes. Returns how many bytes that is, sealed.
@@ -174,7 +191,14 @@ mod tests {
         bytes.consume(3);
         assert!(bytes.pending().is_empty() && bytes.held_bytes() == 0);
         bytes.buffer().extend_from_slice(b"few");
-        bytes.consume(3);
+        bytes.skip(5);
+        assert!(bytes.pending().is_empty(), "two are to come");
+        for (arrived, left) in [(&b"1"[..], &b""[..]), (b"2abc", b"abc"), (b"d", b"abcd")] {
+            bytes.buffer().extend_from_slice(arrived);
+            bytes.note_arrived();
+            assert_eq!(bytes.pending(), left);
+        }
+        bytes.consume(4);
         assert!((1..=KEPT_BYTES_MAX).contains(&bytes.held_bytes()), "little is kept for the next");
     }
 }

@@ -2,7 +2,7 @@
 //! connection that was closed earlier in the same turn does not reach the one that took its slot.
 
 /// Names one connection of a worker, for as long as that connection is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token(u64);
 
 impl Default for Token {

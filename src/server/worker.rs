@@ -66,7 +66,7 @@ pub struct Worker<'s> {
     /// The connection that was served last of those that held unfinished input afterwards; it is
     /// making progress.
     pub(super) served_with_input: Option<Token>,
-    /// The same, of those that held unsent answers.
+    /// The same, of those that held unsent answers; none that was answered by others since.
     pub(super) served_with_output: Option<Token>,
     pub(super) turns: u64,
     pub(super) swept_at: SteadySeconds,
@@ -301,8 +301,11 @@ impl<'s> Worker<'s> {
         if holds_input {
             self.served_with_input = Some(token);
         }
-        if holds_output {
-            self.served_with_output = Some(token);
+        match event {
+            Event::Ready if holds_output => self.served_with_output = Some(token),
+            Event::Ready => {}
+            // Others have given it something: that is no progress of its own.
+            Event::Answered => drop(self.served_with_output.take_if(|served| *served == token)),
         }
         if holds_input || holds_output {
             self.relieve(turn);

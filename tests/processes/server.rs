@@ -13,6 +13,7 @@ mod forwarded;
 mod hoards;
 mod parking;
 mod readers;
+mod returned;
 mod sasl;
 mod stats;
 mod tls;

@@ -3,25 +3,28 @@
 //!
 //! A gate may name a server that is not the primary yet, or no longer: while roles change hands.
 //! Nothing was done then, so the request may be sent again, within a bound: to whom the gate names
-//! by now; to the same one, after a pause; or it is executed here, where the gate is open by now.
+//! by now; to the same one, after a pause; or it is executed here, where the gate is open by now
+//! ([`super::serving`]).
 //!
 //! Requests of one client about one shard keep their order. So those that come back wait until all
 //! that were sent behind them have come back, too. Where one of these was done, or may have been,
 //! those before it fail: they were overtaken.
 
+use super::Forwarder;
+use super::back::Group;
 use super::pending::{Pending, Stage};
-use super::{Forwarder, Settled, Settlement};
 use crate::base::limits::{
     FORWARD_LOOK_MILLISECONDS, FORWARD_MILLISECONDS_MAX, FORWARD_NOT_MINE_MILLISECONDS_MAX,
     FORWARD_PAUSE_MILLISECONDS_MIN,
 };
 use crate::server::table::Token;
 use crate::store::{Closed, Primary, Store};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) const LOOK: Duration = Duration::from_millis(FORWARD_LOOK_MILLISECONDS);
-const WITHIN: Duration = Duration::from_millis(FORWARD_MILLISECONDS_MAX);
+pub(super) const WITHIN: Duration = Duration::from_millis(FORWARD_MILLISECONDS_MAX);
 const NOT_MINE_WITHIN: Duration = Duration::from_millis(FORWARD_NOT_MINE_MILLISECONDS_MAX);
 const PAUSE: Duration = Duration::from_millis(FORWARD_PAUSE_MILLISECONDS_MIN);
 
@@ -42,15 +45,16 @@ impl Redirect {
 
 impl Forwarder {
     /// Its owner is not the primary, and says who is, as clients know that one, or nothing. The
-    /// request is neither queued nor sent from here on.
+    /// request counts as its owner's until it is sent to another one.
     pub(super) fn note_not_mine(&mut self, tag: u32, named: &[u8]) {
         self.redirect(tag, named);
         let Some(pending) = self.pending.get_mut(tag) else { return };
         let now = Instant::now();
-        let since = pending.first_not_mine.get_or_insert(now);
-        pending.stage = Stage::NotMine { since: *since, last: now };
-        self.owners[pending.owner as usize].note_gone(pending.bytes.len());
-        self.not_mine += 1;
+        pending.stage = Stage::NotMine { last: now, resume: None };
+        if pending.first_not_mine.is_none() {
+            pending.first_not_mine = Some(now);
+            self.back.add(pending.client, pending.shard, tag);
+        }
         self.look_at = now;
     }
 
@@ -79,7 +83,7 @@ impl Forwarder {
 
     /// It is done, or may be: those before it that came back are not sent again.
     pub(super) fn note_overtaken(&mut self, tag: u32) {
-        if self.not_mine == 0 {
+        if self.back.is_empty() {
             return;
         }
         let Some(&mut Pending { client, shard, place, .. }) = self.pending.get_mut(tag) else { return };
@@ -88,14 +92,16 @@ impl Forwarder {
         }
     }
 
-    /// Those of a client about a shard that came back, by their places.
-    fn back(&self, client: Token, shard: Option<u32>) -> Vec<(u64, u32)> {
-        let is_back =
-            |pending: &Pending| pending.is_beside(client, shard) && matches!(pending.stage, Stage::NotMine { .. });
-        let mut back: Vec<_> =
-            self.pending.iter().filter(|(_, one)| is_back(one)).map(|(tag, one)| (one.place, tag)).collect();
-        back.sort_unstable();
-        back
+    /// Those of a client about a shard that are to be sent again, by their places.
+    fn back(&mut self, client: Token, shard: Option<u32>) -> Vec<(u64, u32)> {
+        let Forwarder { back, pending, .. } = self;
+        let place_of = |tag: &u32| {
+            let one = pending.get_mut(*tag)?;
+            matches!(one.stage, Stage::NotMine { .. }).then_some((one.place, *tag))
+        };
+        let mut places: Vec<_> = back.tags(client, shard).iter().filter_map(place_of).collect();
+        places.sort_unstable();
+        places
     }
 
     /// Give up what has waited too long, and send again what may be. With `ending` nothing is
@@ -105,7 +111,7 @@ impl Forwarder {
             return;
         }
         self.give_up_late(now, ending);
-        if self.not_mine > 0 {
+        if !self.back.is_empty() {
             self.send_again(store, now);
         }
         self.look_at = now + LOOK;
@@ -119,35 +125,38 @@ impl Forwarder {
             .filter(|(_, pending)| is_late(pending))
             .map(|(tag, pending)| (tag, pending.stage, pending.owner as usize, pending.since))
             .collect();
+        let mut silent: Vec<usize> = Vec::new();
         for (tag, stage, owner, since) in late {
             let (name, waited) = (self.name(owner), now.saturating_duration_since(since).as_millis());
             let why = match stage {
                 Stage::Sent => {
                     format!("forwarded to {name}, and no answer within {waited} ms: whether it was done is not known")
                 }
+                Stage::NotMine { resume: Some(_), .. } => {
+                    format!("there was no room for it within {waited} ms; nothing was done")
+                }
                 _ => format!("not forwarded to {name} within {waited} ms; nothing was done"),
             };
             if stage == Stage::Sent {
                 self.note_overtaken(tag);
+                if !silent.contains(&owner) {
+                    silent.push(owner);
+                }
             }
             self.fail(tag, &why);
         }
+        // Their answers may still come.
+        silent.into_iter().for_each(|owner| self.link_ended(owner, "an answer has not come in time"));
     }
 
+    /// Send again what has come back, of those of whom nothing else is under way about that shard:
+    /// what is behind them may be done.
     fn send_again(&mut self, store: &Store, now: Instant) {
-        let mut groups: Vec<(Token, Option<u32>)> = Vec::new();
-        for (_, pending) in self.pending.iter() {
-            let group = (pending.client, pending.shard);
-            if matches!(pending.stage, Stage::NotMine { .. }) && !groups.contains(&group) {
-                groups.push(group);
-            }
+        let mut groups: HashSet<Group> = self.back.groups().copied().collect();
+        for (_, pending) in self.pending.iter().filter(|(_, one)| !matches!(one.stage, Stage::NotMine { .. })) {
+            groups.remove(&(pending.client, pending.shard));
         }
         for (client, shard) in groups {
-            let is_out = |pending: &Pending| !matches!(pending.stage, Stage::NotMine { .. });
-            // What is behind them may be done.
-            if self.pending.iter().any(|(_, one)| one.is_beside(client, shard) && is_out(one)) {
-                continue;
-            }
             if let Some(shard) = shard {
                 self.send_group_again(client, shard, store, now);
             }
@@ -159,31 +168,38 @@ impl Forwarder {
         let is_here = store.is_open(shard);
         for (_, tag) in self.back(client, Some(shard)) {
             let Some(pending) = self.pending.get_mut(tag) else { continue };
-            let Stage::NotMine { since, last } = pending.stage else { continue };
-            let (owner, bytes) = (pending.owner as usize, pending.bytes.len());
-            let is_over = now.saturating_duration_since(since) >= NOT_MINE_WITHIN;
-            // In the middle of a chain nobody knows more, and this server does what it can.
-            if is_over && self.is_far(shard) {
-                self.note_far(shard);
-            }
-            if is_here || is_over && self.is_far(shard) {
-                let Some(pending) = self.take_out(tag) else { continue };
-                let (client, place) = (pending.client, pending.place);
-                self.settled.push(Settled { client, place, fate: Settlement::Here(pending) });
+            let (Stage::NotMine { last, .. }, Some(since)) = (pending.stage, pending.first_not_mine) else { continue };
+            let (before, bytes) = (pending.owner, pending.bytes.len());
+            if is_here {
+                self.here.push(tag);
                 continue;
             }
-            if is_over {
+            if now.saturating_duration_since(since) >= NOT_MINE_WITHIN {
+                if self.is_far(shard) {
+                    self.note_far(shard);
+                }
                 self.fail(tag, &format!("shard {shard} has no primary now; nothing was done"));
                 continue;
             }
             let Some(primary) = self.primary_of(store, shard) else { return };
-            let is_other = !self.owners[owner].is(&primary);
-            if !is_other && now.saturating_duration_since(last) < PAUSE {
-                return;
+            if self.owners[before as usize].is(&primary) {
+                if now.saturating_duration_since(last) < PAUSE {
+                    return;
+                }
+                self.requeue(tag, before, bytes);
+                continue;
             }
             let (owner, true) = self.owner(&primary, bytes) else { return };
-            let Some(pending) = self.take_out(tag) else { continue };
-            self.queue(Pending { owner, stage: Stage::Queued, ..pending });
+            self.requeue(tag, owner, bytes);
         }
+    }
+
+    /// It is this owner's from here on. It keeps its tag: the last owner has answered.
+    fn requeue(&mut self, tag: u32, owner: u32, bytes: usize) {
+        let Some(pending) = self.pending.get_mut(tag) else { return };
+        pending.stage = Stage::Queued;
+        let before = std::mem::replace(&mut pending.owner, owner);
+        self.owners[before as usize].note_gone(bytes);
+        self.owners[owner as usize].note_queued(tag, bytes);
     }
 }

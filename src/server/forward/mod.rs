@@ -12,7 +12,11 @@
 //!
 //! **Order.** Requests of one client about one shard go out by one link in their order, and their
 //! owner begins them in it. One that comes back not done is sent again only if nothing behind it
-//! has been done.
+//! has been done, and until it is answered nothing new is sent behind it ([`back`]).
+//!
+//! **Tags.** A request is known by its tag, in the queue of its owner and in frames. A tag is used
+//! for another request only once neither queue nor link has anything of the last one: who is
+//! given up is taken out of the queue, and if it was sent the link ends.
 //!
 //! | file | what it has |
 //! | --- | --- |
@@ -20,9 +24,11 @@
 //! | [`owner`] | a server, and how the link to it stands |
 //! | [`opening`] | connecting links |
 //! | [`again`] | those that are sent again, and those that have waited too long |
+//! | [`back`] | which have come back, by client and shard |
 //! | [`serving`] | the worker's side |
 
 mod again;
+mod back;
 mod opening;
 mod owner;
 mod pending;
@@ -33,7 +39,7 @@ use crate::base::limits::{
 };
 use crate::base::shards::ShardSet;
 use crate::engine::forwarded::Answer;
-use crate::engine::{Engine, WorkerStats};
+use crate::engine::{Engine, Output, WorkerStats};
 use crate::protocol::forward::{Answered, Asked, Fate, Framed, answer_bytes_max};
 use crate::replication::secret::Secret;
 use crate::replication::standing::Chain;
@@ -42,6 +48,7 @@ use crate::server::table::Token;
 use crate::store::{Closed, Primary, Store};
 use crate::sys::poll::{Interest, Poller, Waker};
 use again::{LOOK, Redirect};
+use back::Back;
 use opening::Opening;
 use owner::{Owner, State};
 use pending::Pendings;
@@ -75,15 +82,7 @@ pub struct Settled {
     /// The number of its place.
     pub place: u64,
     /// What has come of it.
-    pub fate: Settlement,
-}
-
-/// What has come of a request.
-pub enum Settlement {
-    /// This.
-    Answer(Answer),
-    /// Its shard takes writes here by now: it is to be executed here.
-    Here(Pending),
+    pub answer: Answer,
 }
 
 /// See the module.
@@ -94,9 +93,13 @@ pub struct Forwarder {
     stats: Arc<WorkerStats>,
     owners: Vec<Owner>,
     pending: Pendings,
-    /// How many of them are to be sent again.
-    not_mine: usize,
+    /// Those of them that have come back, even if they were sent again since.
+    back: Back,
     settled: Vec<Settled>,
+    /// Those that have come back and are to be executed here, in their order.
+    here: Vec<u32>,
+    /// Those that were executed here and wait for replicas, in outputs of their own.
+    held: Vec<(Pending, Box<Output>)>,
     /// Links that the poller has told of.
     ready: Vec<u32>,
     /// Shards whose gates name a server that is not the primary, at most one for each.
@@ -107,6 +110,8 @@ pub struct Forwarder {
     look_at: Instant,
     /// What has arrived, sealed.
     cipher: Box<[u8]>,
+    /// What the budget of unfinished requests was last charged with.
+    charged: usize,
 }
 
 impl Forwarder {
@@ -119,25 +124,38 @@ impl Forwarder {
             stats,
             owners: Vec::new(),
             pending: Pendings::default(),
-            not_mine: 0,
+            back: Back::default(),
             settled: Vec::new(),
+            here: Vec::new(),
+            held: Vec::new(),
             redirects: Vec::new(),
             ready: Vec::new(),
             connecting: 0,
             look_at: Instant::now(),
             cipher: vec![0; CIPHER_BYTES].into(),
+            charged: 0,
         }
     }
 
     /// Whether there is anything to do in this turn.
     #[inline]
     pub fn is_busy(&self) -> bool {
-        !self.pending.is_empty() || !self.ready.is_empty() || !self.settled.is_empty() || self.connecting > 0
+        self.waits() || !self.ready.is_empty() || !self.settled.is_empty() || self.connecting > 0
+    }
+
+    /// Whether anything waits for an owner, or for replicas.
+    fn waits(&self) -> bool {
+        !self.pending.is_empty() || !self.held.is_empty()
+    }
+
+    /// Memory of requests that are under way.
+    fn input_bytes(&self) -> usize {
+        self.owners.iter().map(|owner| owner.bytes).sum()
     }
 
     /// When to be called again at the latest.
     pub fn due(&self) -> Option<Instant> {
-        if self.settled.is_empty() { (!self.pending.is_empty()).then_some(self.look_at) } else { Some(Instant::now()) }
+        if self.settled.is_empty() { self.waits().then_some(self.look_at) } else { Some(Instant::now()) }
     }
 
     /// The link with this token has something.
@@ -198,12 +216,10 @@ impl Forwarder {
         spare
     }
 
-    /// Whether a request of this client about this shard waits to be sent again: what comes behind
-    /// it waits as well.
+    /// Whether a request of this client about this shard has come back and is not answered: by
+    /// which way it goes is not known to whoever asks, so what comes behind it waits.
     pub fn holds_up(&self, client: Token, shard: Option<u32>) -> bool {
-        let is_not_mine = |pending: &Pending| matches!(pending.stage, Stage::NotMine { .. });
-        self.not_mine > 0
-            && self.pending.iter().any(|(_, pending)| pending.is_beside(client, shard) && is_not_mine(pending))
+        !self.back.tags(client, shard).is_empty()
     }
 
     /// Have its owner execute it, who has room.
@@ -274,6 +290,10 @@ impl Forwarder {
                     incoming.consume(bytes);
                 }
                 Framed::Incomplete { .. } => return Ok(()),
+                Framed::TooLarge { tag, frame_bytes } => {
+                    self.take_too_large(at, tag);
+                    incoming.skip(frame_bytes);
+                }
             }
         }
     }
@@ -295,26 +315,38 @@ impl Forwarder {
     }
 
     fn take_answer(&mut self, owner: usize, answered: Answered<'_>) {
-        let is_its = |pending: &&mut Pending| pending.owner as usize == owner && pending.stage == Stage::Sent;
-        // What has waited too long was answered without it.
-        let Some(pending) = self.pending.get_mut(answered.tag).filter(is_its) else { return };
+        if !self.is_sent_to(owner, answered.tag) {
+            return;
+        }
+        let Some(pending) = self.pending.get_mut(answered.tag) else { return };
         self.owners[owner].note_answer();
         match answered.fate {
             Fate::NotMine if pending.shard.is_some() => self.note_not_mine(answered.tag, answered.bytes),
             fate => {
-                let answer = match (pending.part, fate) {
-                    (Part::Flush, _) if !pending.is_flushed(fate, answered.bytes) => {
-                        return self.flush_failed(answered);
-                    }
-                    (Part::Flush, _) => Answer::Given(Box::default()),
-                    _ => pending.answer(fate, answered.bytes),
-                };
+                if pending.part == Part::Flush && !pending.is_flushed(fate, answered.bytes) {
+                    return self.flush_failed(answered);
+                }
+                let answer = pending.answer(fate, answered.bytes);
                 if fate == Fate::Done {
                     self.note_overtaken(answered.tag);
                 }
                 self.settle(answered.tag, answer);
             }
         }
+    }
+
+    /// An owner allows larger values than this server, and has sent one.
+    fn take_too_large(&mut self, owner: usize, tag: u32) {
+        if self.is_sent_to(owner, tag) {
+            self.note_overtaken(tag);
+            let why = format!("the answer of {} is larger than this server's -I allows", self.name(owner));
+            self.fail(tag, &why);
+        }
+    }
+
+    /// Whether this owner has a request of this tag to answer.
+    fn is_sent_to(&mut self, owner: usize, tag: u32) -> bool {
+        self.pending.get_mut(tag).is_some_and(|one| one.owner as usize == owner && one.stage == Stage::Sent)
     }
 
     /// A server has not flushed its shards, and says why.
@@ -333,7 +365,7 @@ impl Forwarder {
     fn settle(&mut self, tag: u32, answer: Answer) {
         let Some(pending) = self.take_out(tag) else { return };
         let (client, place) = (pending.client, pending.place);
-        self.settled.push(Settled { client, place, fate: Settlement::Answer(answer) });
+        self.settled.push(Settled { client, place, answer });
     }
 
     /// The same of an error that is this server's.
@@ -344,12 +376,17 @@ impl Forwarder {
         self.settle(tag, answer);
     }
 
-    /// It is under way no longer.
+    /// It is under way no longer: it is answered, or not sent. Its tag may be another's from here
+    /// on, so if it was sent and is not answered its link ends as well.
     fn take_out(&mut self, tag: u32) -> Option<Pending> {
         let pending = self.pending.remove(tag)?;
-        match pending.stage {
-            Stage::NotMine { .. } => self.not_mine -= 1,
-            Stage::Queued | Stage::Sent => self.owners[pending.owner as usize].note_gone(pending.bytes.len()),
+        let owner = &mut self.owners[pending.owner as usize];
+        if pending.stage == Stage::Queued {
+            owner.queue.retain(|queued| *queued != tag);
+        }
+        owner.note_gone(pending.bytes.len());
+        if pending.first_not_mine.is_some() {
+            self.back.remove(pending.client, pending.shard, tag);
         }
         Some(pending)
     }

@@ -35,6 +35,24 @@ impl Drop for Connect {
 /// A link for the owner of this number, or why there is none.
 pub type Outcome = (u32, Result<Pipe, String>);
 
+/// What its worker is told when this is dropped: whatever becomes of the thread, it is told.
+struct End {
+    owner: u32,
+    opened: Result<Pipe, String>,
+    sender: Sender<Outcome>,
+    waker: Waker,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let opened = std::mem::replace(&mut self.opened, Err(String::new()));
+        // Where the worker has ended nobody wants it.
+        if self.sender.send((self.owner, opened)).is_ok() {
+            self.waker.wake();
+        }
+    }
+}
+
 /// See the module. One for each worker.
 pub struct Opening {
     secret: Secret,
@@ -51,19 +69,22 @@ impl Opening {
     }
 
     /// Begin to connect to this address, for the owner of that number. False where that has to
-    /// wait: enough others connect, or the system gives no thread.
+    /// wait: enough others connect.
     pub fn begin(&self, owner: u32, address: Arc<str>) -> bool {
         let Some(counted) = Connect::begin() else { return false };
-        let (secret, sender, waker) = (self.secret.clone(), self.sender.clone(), self.waker.clone());
-        let thread = std::thread::Builder::new().name("forward-connect".into()).spawn(move || {
-            let opened = open(&address, &secret);
+        let (secret, end) = (self.secret.clone(), self.end(owner));
+        // A thread that there is not comes to its end at once.
+        let _ = std::thread::Builder::new().name("forward-connect".into()).spawn(move || {
+            let mut end = end;
+            end.opened = open(&address, &secret);
             drop(counted);
-            // Where the worker has ended nobody wants it.
-            if sender.send((owner, opened)).is_ok() {
-                waker.wake();
-            }
         });
-        thread.is_ok()
+        true
+    }
+
+    fn end(&self, owner: u32) -> End {
+        let opened = Err("no thread has connected it".into());
+        End { owner, opened, sender: self.sender.clone(), waker: self.waker.clone() }
     }
 
     /// One that has come to its end.
@@ -75,4 +96,22 @@ impl Opening {
 fn open(address: &str, secret: &Secret) -> Result<Pipe, String> {
     let (line, _) = forwarding::connect(address, secret).map_err(|error| error.to_string())?;
     Pipe::new(line).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_has_come_to_its_end() {
+        let opening = Opening::new(Secret::none(), Waker::new().unwrap());
+        let end = opening.end(7);
+        let thread = std::thread::spawn(move || {
+            let _end = end;
+            panic!("a bug");
+        });
+        assert!(thread.join().is_err());
+        let (owner, opened) = opening.take().expect("its worker is told");
+        assert_eq!((owner, opened.err().as_deref()), (7, Some("no thread has connected it")));
+    }
 }

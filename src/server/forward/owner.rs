@@ -40,7 +40,7 @@ pub struct Owner {
     pub interest: Interest,
     /// Tags of the requests that wait for the link, in their order.
     pub queue: VecDeque<u32>,
-    /// Requests that are queued or sent.
+    /// Requests that are queued or sent, or have come back and are to be sent again.
     pub frames: usize,
     /// Their bytes.
     pub bytes: usize,
@@ -87,7 +87,7 @@ impl Owner {
         self.bytes += bytes;
     }
 
-    /// One is neither queued nor sent any longer.
+    /// One that is not in the queue is its business no longer.
     pub fn note_gone(&mut self, bytes: usize) {
         self.frames -= 1;
         self.bytes -= bytes;

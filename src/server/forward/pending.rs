@@ -30,10 +30,10 @@ pub enum Stage {
     Sent,
     /// Its owner has said that it is not the primary: nothing was done.
     NotMine {
-        /// When one said so first.
-        since: Instant,
         /// When one said so last.
         last: Instant,
+        /// Where to go on here: it belonged here since, and there was no room for it.
+        resume: Option<u32>,
     },
 }
 
@@ -62,7 +62,7 @@ pub struct Pending {
     pub stage: Stage,
     /// Links that have failed while it waited for them.
     pub failures: u8,
-    /// When an owner first said that it is not the primary.
+    /// When an owner first said that it is not the primary, if one has.
     pub first_not_mine: Option<Instant>,
 }
 
@@ -71,20 +71,15 @@ const END: &[u8] = b"END\r\n";
 const PACKET_HEADER_BYTES: usize = 24;
 
 impl Pending {
-    /// Whether requests of the same client about the same shard, this one among them, are to keep
-    /// their order.
-    pub fn is_beside(&self, client: Token, shard: Option<u32>) -> bool {
-        self.client == client && self.shard == shard
-    }
-
     /// The answer to its client, where an owner has given this one.
     pub fn answer(&self, fate: Fate, bytes: &[u8]) -> Answer {
         if fate != Fate::Done {
             return self.failure(format_args!("{}", String::from_utf8_lossy(bytes)));
         }
         match self.part {
-            Part::Whole | Part::Flush => return Answer::Given(bytes.into()),
-            Part::Unlink => return Answer::Given(Box::default()),
+            Part::Whole => return Answer::Given(bytes.into()),
+            // Of a flush_all one answer stands for all parts.
+            Part::Flush | Part::Unlink => return Answer::Given(Box::default()),
             Part::Key => {}
         }
         match bytes.strip_suffix(END) {
@@ -120,8 +115,8 @@ impl Pending {
     }
 }
 
-/// All of a worker. A tag is a place here, and how often the place was used, so that an answer to
-/// what is given up finds nobody.
+/// All of a worker. A tag is a place here, and how often the place was used. Tags come round: one
+/// may be taken out only if nothing can come by its tag any more ([`super::Forwarder::take_out`]).
 #[derive(Default)]
 pub struct Pendings {
     slots: Vec<(u16, Option<Pending>)>,

@@ -51,6 +51,24 @@ impl FakeOwner {
     }
 }
 
+/// A request of [`CLIENT`]'s about [`SHARD`].
+fn pending(place: u64, line: &str, owner: u32) -> Pending {
+    Pending {
+        client: CLIENT,
+        place,
+        shard: Some(SHARD),
+        part: Part::Whole,
+        reply: Reply::Text,
+        protocol: Protocol::Text,
+        bytes: line.as_bytes().into(),
+        owner,
+        since: Instant::now(),
+        stage: Stage::Queued,
+        failures: 0,
+        first_not_mine: None,
+    }
+}
+
 /// A worker's forwarder, and the store of its server.
 struct Scene {
     poller: Poller,
@@ -83,20 +101,42 @@ impl Scene {
         let primary = self.forwarder.primary_of(self.engine.store(), SHARD).expect("it is known");
         let (owner, has_room) = self.forwarder.owner(&primary, line.len());
         assert!(has_room);
-        self.forwarder.submit(Pending {
-            client: CLIENT,
-            place,
-            shard: Some(SHARD),
-            part: Part::Whole,
-            reply: Reply::Text,
-            protocol: Protocol::Text,
-            bytes: line.as_bytes().into(),
-            owner,
-            since: Instant::now(),
-            stage: Stage::Queued,
-            failures: 0,
-            first_not_mine: None,
+        self.forwarder.submit(pending(place, line, owner));
+    }
+
+    /// All that is under way has waited for too long. Returns what is settled.
+    fn give_up(&mut self) -> Vec<(u64, String)> {
+        let late = Instant::now() + Duration::from_millis(FORWARD_MILLISECONDS_MAX);
+        self.forwarder.look(self.engine.store(), late, false);
+        self.taken()
+    }
+
+    /// Others use the free tags until this one is the next.
+    fn use_up(&mut self, tag: u32) {
+        let pendings = &mut self.forwarder.pending;
+        let mut next = || {
+            let used = pendings.insert(pending(0, "", 0));
+            pendings.remove(used);
+            used.wrapping_add(1 << 16)
+        };
+        assert!((0..1 << 16).any(|_| next() == tag));
+    }
+
+    /// What is settled, or is to be executed here: the places, and the words.
+    fn taken(&mut self) -> Vec<(u64, String)> {
+        let here: Vec<_> = std::mem::take(&mut self.forwarder.here)
+            .into_iter()
+            .map(|tag| {
+                let pending = self.forwarder.take_out(tag).expect("it is under way");
+                (pending.place, [b"here: ", &*pending.bytes].concat())
+            })
+            .collect();
+        let settled = self.forwarder.settled.drain(..).map(|settled| {
+            let (Answer::Given(words) | Answer::Failed(words)) = settled.answer;
+            (settled.place, words.to_vec())
         });
+        let words = |(place, words)| (place, String::from_utf8(words).unwrap());
+        settled.chain(here).map(words).collect()
     }
 
     /// One turn of the worker. What is settled then: the places, and the words.
@@ -112,14 +152,7 @@ impl Scene {
         forwarder.receive(poller);
         forwarder.look(engine.store(), Instant::now(), false);
         forwarder.send(poller, Instant::now());
-        let words = |settled: Settled| {
-            let words = match settled.fate {
-                Settlement::Answer(Answer::Given(words) | Answer::Failed(words)) => words.to_vec(),
-                Settlement::Here(pending) => [b"here: ", &*pending.bytes].concat(),
-            };
-            (settled.place, String::from_utf8(words).unwrap())
-        };
-        forwarder.settled.drain(..).map(words).collect()
+        self.taken()
     }
 
     /// Turns until so many are settled.
@@ -192,6 +225,21 @@ fn answers_find_their_requests_in_any_order() {
     assert!(!scene.forwarder.is_busy() && scene.engine.global().forward_links_out.load(Relaxed) == 1);
 }
 
+/// The owner's -I may be larger. That costs one client its answer, and nobody the link.
+#[test]
+fn an_answer_that_is_too_large_is_skipped() {
+    let owner = FakeOwner::new();
+    let mut scene = Scene::new(&owner.primary(1));
+    (0..2).for_each(|place| scene.submit(place, &format!("get {place}\r\n")));
+    let mut pipe = scene.link(&owner);
+    let arrived = scene.arrived(&mut pipe, 2);
+    answer(&mut pipe, arrived[0].0, Fate::Done, &"x".repeat(100 << 10));
+    answer(&mut pipe, arrived[1].0, Fate::Done, "one");
+    let large = "SERVER_ERROR the answer of 10.0.0.1:11211 is larger than this server's -I allows\r\n";
+    assert_eq!(scene.settled(2), [told(0, large), told(1, "one")]);
+    assert_eq!(scene.engine.global().forward_links_out.load(Relaxed), 1);
+}
+
 /// What was sent is in doubt, and never sent again; what was not goes by the next link.
 #[test]
 fn a_link_that_ends_leaves_in_doubt_what_was_sent() {
@@ -213,6 +261,46 @@ fn a_link_that_ends_leaves_in_doubt_what_was_sent() {
     assert_eq!(arrived[0].1, "incr a 2\r\n", "and not the one before");
     answer(&mut pipe, arrived[0].0, Fate::Done, "3\r\n");
     assert_eq!(scene.settled(1), [told(1, "3\r\n")]);
+}
+
+/// An answer that comes too late must not be taken for that to a later request of the same tag.
+#[test]
+fn a_late_answer_finds_nobody_however_often_its_tag_was_used() {
+    let owner = FakeOwner::new();
+    let mut scene = Scene::new(&owner.primary(1));
+    (0..2).for_each(|place| scene.submit(place, &format!("get {place}\r\n")));
+    let mut late = scene.link(&owner);
+    let [_, (tag, _)] = scene.arrived(&mut late, 2)[..] else { panic!("two were sent") };
+    let settled = scene.give_up();
+    assert!(settled.iter().all(|(_, words)| words.contains(" and no answer within ")), "{settled:?}");
+    assert_eq!(scene.engine.global().forward_links_out.load(Relaxed), 0, "the link has ended");
+    scene.use_up(tag);
+    scene.submit(2, "get 2\r\n");
+    answer(&mut late, tag, Fate::Done, "one");
+    let mut pipe = scene.link(&owner);
+    let arrived = scene.arrived(&mut pipe, 1);
+    assert_eq!(arrived, [(tag, "get 2\r\n".to_string())]);
+    answer(&mut pipe, tag, Fate::Done, "two");
+    assert_eq!(scene.settled(1), [told(2, "two")]);
+}
+
+/// What was given up before it was sent is not in the queue when its tag is another request's.
+#[test]
+fn what_is_given_up_leaves_the_queue() {
+    let (first, second) = (FakeOwner::new(), FakeOwner::new());
+    let mut scene = Scene::new(&first.primary(1));
+    scene.submit(0, "incr a 0\r\n");
+    let settled = scene.give_up();
+    assert!(settled[0].1.starts_with("SERVER_ERROR not forwarded to 10.0.0.1:11211 within"), "{settled:?}");
+    scene.use_up(0);
+    scene.names(&second.primary(2));
+    scene.submit(1, "incr a 1\r\n");
+    let queues = |scene: &Scene| scene.forwarder.owners.iter().map(|owner| owner.queue.len()).collect::<Vec<_>>();
+    assert_eq!(queues(&scene), [0, 1]);
+    let mut pipe = scene.link(&second);
+    let [(tag, _)] = scene.arrived(&mut pipe, 1)[..] else { panic!("one was sent") };
+    answer(&mut pipe, tag, Fate::Done, "1");
+    assert_eq!(scene.settled(1), [told(1, "1")]);
 }
 
 /// It waits for a second try, and no more.
@@ -245,7 +333,7 @@ fn what_comes_back_is_sent_again_in_its_order() {
     answer(&mut pipe, arrived[1].0, Fate::NotMine, "");
     let mut pipe = scene.link(&second);
     let arrived = scene.arrived(&mut pipe, 3);
-    assert!(!scene.forwarder.holds_up(CLIENT, Some(SHARD)));
+    assert!(scene.forwarder.holds_up(CLIENT, Some(SHARD)), "who is asked next may be another one");
     assert_eq!(
         arrived.iter().map(|(_, line)| line.as_str()).collect::<Vec<_>>(),
         ["incr a 0\r\n", "incr a 1\r\n", "incr a 2\r\n"]
@@ -254,6 +342,9 @@ fn what_comes_back_is_sent_again_in_its_order() {
         answer(&mut pipe, *tag, Fate::Done, &at.to_string());
     }
     assert_eq!(scene.settled(3), [told(0, "0"), told(1, "1"), told(2, "2")]);
+    assert!(!scene.forwarder.holds_up(CLIENT, Some(SHARD)));
+    let left: Vec<_> = scene.forwarder.owners.iter().map(|owner| (owner.frames, owner.bytes)).collect();
+    assert_eq!(left, [(0, 0); 2]);
 }
 
 /// A later request was done: an earlier one that came back must not be done after it.
@@ -346,8 +437,6 @@ fn what_a_link_may_have_under_way_has_a_bound() {
         small += 1;
     }
     assert_eq!(small, crate::base::limits::FORWARD_FRAMES_MAX as u64);
-    let late = Instant::now() + Duration::from_millis(FORWARD_MILLISECONDS_MAX);
-    scene.forwarder.look(scene.engine.store(), late, false);
-    assert_eq!(scene.forwarder.settled.len() as u64, small, "nobody waits for ever");
+    assert_eq!(scene.give_up().len() as u64, small, "nobody waits for ever");
     assert!(scene.forwarder.owner(&primary, 100 << 20).1, "one alone may be larger");
 }

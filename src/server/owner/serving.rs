@@ -11,11 +11,12 @@ use crate::base::limits::{
 };
 use crate::engine::{Attempt, Context, Outcome, Output, Target};
 use crate::protocol::forward::{Asked, Fate, FrameError, Framed, encode_answer, is_forwardable, request_bytes_max};
-use crate::protocol::{Parsed, Request};
+use crate::protocol::{Parsed, Refusal, Request};
 use crate::server::service::Service;
 use crate::store::{Closed, Turn};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 /// Why a link is over.
@@ -47,7 +48,7 @@ pub enum Broken {
 }
 
 /// What trying a request has come to.
-enum Tried {
+pub enum Tried {
     /// It is answered in the output, perhaps held.
     Done,
     /// There is no room: go on from this offset.
@@ -57,15 +58,15 @@ enum Tried {
 }
 
 /// A request on its way through the engine.
-struct Trial<'t> {
-    asked: Asked<'t>,
-    request: &'t Request<'t>,
-    target: Target<'t>,
+pub struct Trial<'t> {
+    /// The request.
+    pub request: &'t Request<'t>,
+    /// Where its key belongs.
+    pub target: Target<'t>,
     /// The offset to go on from; None for the first time.
-    resume: Option<u32>,
-    last_try: bool,
-    /// Its answer is held for at most so long.
-    within: Duration,
+    pub resume: Option<u32>,
+    /// It is answered with an error where there is no room.
+    pub last_try: bool,
 }
 
 impl Service<'_> {
@@ -162,11 +163,18 @@ impl Service<'_> {
                     Err(broken) => break Err(broken),
                 },
                 Ok(Framed::Incomplete { .. }) => break Ok(()),
+                Ok(Framed::TooLarge { tag, frame_bytes }) => {
+                    link.answer(tag, Fate::Refused, Refusal::TooLarge.words());
+                    consumed += frame_bytes;
+                    if consumed >= input.len() {
+                        break Ok(()); // the rest of it is to come
+                    }
+                }
                 Err(error) => break Err(error.into()),
             }
         };
         link.pipe.incoming = incoming;
-        link.pipe.incoming.consume(consumed);
+        link.pipe.incoming.skip(consumed);
         taken.map_err(End::Frame)
     }
 
@@ -192,8 +200,8 @@ impl Service<'_> {
             link.park(asked, about, None);
             return Ok(());
         }
-        let trial = Trial { asked: *asked, request: &request, target, resume: None, last_try: false, within };
-        if let Some(resume) = self.attempt(turn, link, &trial) {
+        let trial = Trial { request: &request, target, resume: None, last_try: false };
+        if let Some(resume) = self.attempt(turn, link, &trial, asked.tag, within) {
             self.stats.parked_requests.increment();
             link.park(asked, about, Some(resume));
             // The room may be another worker's to reclaim, and that one may be asleep.
@@ -249,19 +257,26 @@ impl Service<'_> {
         };
         let last_try = is_over || waited >= Duration::from_millis(PARK_MILLISECONDS_MAX);
         let (target, within) = (engine.target(&request), one.within.saturating_sub(waited));
-        let again = self.attempt(turn, link, &Trial { asked, request: &request, target, resume, last_try, within });
+        let trial = Trial { request: &request, target, resume, last_try };
+        let again = self.attempt(turn, link, &trial, asked.tag, within);
         one.resume = again.or(resume);
         again.is_some()
     }
 
-    /// Try a request, and answer it, or hold its answer. Some where there is no room: the offset to
-    /// go on from.
-    fn attempt(&mut self, turn: &Turn<'_>, link: &mut Link, trial: &Trial<'_>) -> Option<u32> {
-        let (mut output, tag) = (self.buffers.take_output(), trial.asked.tag);
-        let mut parked = None;
-        match self.execute_for(turn, link, trial, &mut output) {
+    /// Try a request, and answer it, or hold its answer for `within` at most. Some where there is
+    /// no room: the offset to go on from.
+    fn attempt(
+        &mut self,
+        turn: &Turn<'_>,
+        link: &mut Link,
+        trial: &Trial<'_>,
+        tag: u32,
+        within: Duration,
+    ) -> Option<u32> {
+        let (mut output, mut parked) = (self.buffers.take_output(), None);
+        match self.execute_for(turn, link.pipe.descriptor(), trial, &mut output) {
             Tried::Done if output.is_holding() => {
-                output.hold_within(trial.within);
+                output.hold_within(within);
                 output.detach(self.shared.engine.store(), turn);
                 link.hold(tag, output);
                 return None;
@@ -274,14 +289,22 @@ impl Service<'_> {
         parked
     }
 
-    fn execute_for(&mut self, turn: &Turn<'_>, link: &Link, trial: &Trial<'_>, output: &mut Output) -> Tried {
+    /// Execute a forwarded request, whole or not at all. It has come by the link with this
+    /// descriptor; -1 where it has come back.
+    pub(in crate::server) fn execute_for(
+        &mut self,
+        turn: &Turn<'_>,
+        descriptor: RawFd,
+        trial: &Trial<'_>,
+        output: &mut Output,
+    ) -> Tried {
         let Service { shared, stats, buffers, now, keys_per_turn, .. } = self;
         let engine = &shared.engine;
         // Reads as well: what is here may be old.
         if let Some(place) = trial.target.place().filter(|place| !engine.store().takes_writes(*place)) {
             return Tried::Elsewhere(Closed { shard: place.shard() });
         }
-        let client = Forwarder(link.pipe.descriptor());
+        let client = Forwarder(descriptor);
         let (host, scratch, keys_left) = (&shared.registry, &mut buffers.scratch, *keys_per_turn);
         let mut context = Context { turn, now: *now, stats, scratch, keys_left, host, client: &client };
         let Trial { resume, last_try, .. } = *trial;

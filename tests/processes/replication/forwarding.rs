@@ -140,6 +140,13 @@ fn what_is_not_forwarded_is_refused_and_the_link_goes_on() {
         assert_eq!(answer.fate, Fate::Refused, "{request:?}: {answer:?}");
     }
     assert_eq!(forwarder.ask("get a\r\n").done(), "END\r\n");
+    // The forwarder's -I may be larger.
+    let large = format!("set a 0 0 {}\r\n{}\r\n", 3 << 20, "x".repeat(3 << 20));
+    let tag = forwarder.send_text(&[&large, "get a\r\n"]);
+    let refused = forwarder.answer();
+    assert_eq!((refused.tag, refused.fate, &*refused.text()), (tag, Fate::Refused, "object too large for cache"));
+    let next = forwarder.answer();
+    assert_eq!((next.tag, next.done()), (tag + 1, "END\r\n".into()));
 }
 
 #[test]

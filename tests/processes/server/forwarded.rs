@@ -36,15 +36,7 @@ impl Full {
         let elsewhere = keys("elsewhere").find(|key| shard(key) != full).expect("there are several shards");
         let mut forwarder = server.link();
         assert_eq!(forwarder.ask(&format!("set {elsewhere} 0 0 3\r\nold\r\n")).done(), "STORED\r\n");
-        let parked = server.stat("parked_requests");
-        let mut fill = keys("fill").filter(|key| shard(key) == full);
-        while server.stat("parked_requests") == parked {
-            let batch: Vec<_> = fill.by_ref().take(20).map(|key| set(&key, &[b'f'; VALUE_BYTES])).collect();
-            let batch: Vec<&[u8]> = batch.iter().map(|request| &request[..]).collect();
-            // Those that wait are refused at once: the forwarder waits for no more than that.
-            forwarder.send(Protocol::Text, 1, &batch);
-            batch.iter().for_each(|_| drop(forwarder.answer()));
-        }
+        server.fill(full, &mut forwarder, VALUE_BYTES);
         Full { server, forwarder, here, elsewhere }
     }
 }

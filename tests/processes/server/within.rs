@@ -4,6 +4,7 @@
 use crate::support::forwarder::Forwarder;
 use crate::support::{Client, WAIT_MAX};
 use remora::engine::{Engine, Settings};
+use remora::protocol::Protocol;
 use remora::replication::link::Link;
 use remora::replication::tls::Listening;
 use remora::server::listen::ListenConfig;
@@ -23,12 +24,17 @@ pub struct Within {
 
 impl Within {
     pub fn start(config: ServerConfig, memory_bytes: usize) -> Within {
+        Within::start_with(config, memory_bytes, |engine| engine)
+    }
+
+    /// One with more than an engine as such.
+    pub fn start_with(config: ServerConfig, memory_bytes: usize, with: impl FnOnce(Engine) -> Engine) -> Within {
         let item_bytes_max = 1 << 20;
         let store =
             Store::new(StoreConfig { memory_bytes, item_bytes_max, workers: config.workers, ..StoreConfig::default() });
         let settings = Settings { item_bytes_max, workers: config.workers, rows: Vec::new() };
         let store = Arc::new(store.expect("memory for a store"));
-        let engine = Arc::new(Engine::new(store.clone(), settings));
+        let engine = Arc::new(with(Engine::new(store.clone(), settings)));
         let any = "127.0.0.1:0".parse().expect("an address");
         let listen = ListenConfig { tcp: vec![any], backlog: 1024, ..ListenConfig::default() };
         let sockets = Sockets::bind(&listen, config.workers).expect("a port");
@@ -52,6 +58,23 @@ impl Within {
         let owner = server.owner().upgrade().expect("it runs");
         owner.take(taken.into_line(), owner.enter().expect("a place"));
         Forwarder::over(connecting.join().expect("it connects").into_line())
+    }
+
+    /// Store values of so many bytes in this shard until there is no room, while somebody is in a
+    /// turn, who was so before: then nothing may be overwritten.
+    pub fn fill(&self, shard: u32, forwarder: &mut Forwarder, value_bytes: usize) {
+        let parked = self.stat("parked_requests");
+        let is_its = |key: &String| self.store.locate(key.as_bytes()).place.shard() == shard;
+        let mut keys = (0..).map(|number| format!("fill-{number}")).filter(is_its);
+        let value = "f".repeat(value_bytes);
+        while self.stat("parked_requests") == parked {
+            let set = |key| format!("set {key} 0 0 {value_bytes}\r\n{value}\r\n");
+            let batch: Vec<_> = keys.by_ref().take(20).map(set).collect();
+            let batch: Vec<&[u8]> = batch.iter().map(|request| request.as_bytes()).collect();
+            // Those that wait are refused at once: the forwarder waits for no more than that.
+            forwarder.send(Protocol::Text, 1, &batch);
+            batch.iter().for_each(|_| drop(forwarder.answer()));
+        }
     }
 
     /// Wait until more than two seconds of the server's have passed: then it has looked once at
