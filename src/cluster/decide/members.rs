@@ -53,7 +53,9 @@ impl Step<'_> {
                 (Stage::Joining | Stage::Whole, _) if failure.is_some() => Stage::Leaving(version),
                 (Stage::Joining, Some((Role::Whole | Role::Current, at))) if at == term => Stage::Whole,
                 // It was away, and is wanted as it is: what it has counts, since it never left.
-                (Stage::Leaving(_), Some((Role::Whole | Role::Current, _))) if self.is_wanted(shard, member.server) => {
+                (Stage::Leaving(_), Some((Role::Primary | Role::Whole | Role::Current, _)))
+                    if self.is_wanted(shard, member.server) =>
+                {
                     Stage::Whole
                 }
                 (Stage::Leaving(_), _) if self.is_wanted(shard, member.server) => Stage::Joining,
