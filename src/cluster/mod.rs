@@ -14,9 +14,21 @@
 //! | [`report`] | what a server tells a locator |
 //! | [`assign`] | which server is to have which copies of which shards |
 //! | [`decide`] | what the locator in charge decides: the next map, and why |
+//! | [`wire`] | what servers, locators and operators say to one another |
+//! | [`locator`] | the process that decides |
+//! | [`client`] | an operator's side |
+//! | [`member`] | a server's side: it does what the map asks of it, and reports |
+//! | [`store`] | where the map is kept: a folder, or etcd |
+//! | [`discovery`] | the map's servers, as clients of ElastiCache ask for them |
 
 pub mod assign;
+pub mod client;
 pub mod decide;
+pub mod discovery;
 pub mod duty;
+pub mod locator;
 pub mod map;
+pub mod member;
 pub mod report;
+pub mod store;
+pub mod wire;

@@ -6,6 +6,8 @@
 //! this host (or network namespace) has no control socket of the server, the order goes to its port
 //! for clients, and the server says whether it takes it.
 
+mod cluster;
+
 use super::output::{print, say};
 use crate::base::limits::LOAD_WAIT_SECONDS_MAX;
 use crate::base::shards::ShardSet;
@@ -44,6 +46,8 @@ pub struct Args {
 /// What is asked.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum What {
+    /// Ask the locators of a cluster, or change what is wanted of it
+    Cluster(cluster::Args),
     /// Show its role; for a primary its replicas and their lag, for a replica its primary and its
     /// own lag
     Replication {
@@ -132,8 +136,12 @@ const PORT_DEFAULT: u16 = 11211;
 
 /// Ask, and print the answer.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    if let What::Cluster(args) = &args.what {
+        return cluster::run(args);
+    }
     let server = Target::of(&args.server)?;
     let (order, wait) = match &args.what {
+        What::Cluster(_) => unreachable!("it was done above"),
         What::Replication { json } => {
             let rows = server.ask()?.stats("replication")?;
             let text = if *json { serde_json::to_string_pretty(&rows)? + "\n" } else { table(&rows) };

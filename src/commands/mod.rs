@@ -4,6 +4,7 @@ pub mod ctl;
 pub mod demo;
 pub mod doctor;
 pub mod load;
+pub mod locator;
 pub mod output;
 pub mod serve;
 pub mod size;
@@ -38,6 +39,8 @@ pub enum Command {
     Demo(demo::Args),
     /// Ask a running server about its replicas
     Ctl(ctl::Args),
+    /// Decide which server of a cluster has which shards
+    Locator(locator::Args),
     /// Say what this host offers, and how to get more of it
     Doctor(doctor::Args),
 }
@@ -58,6 +61,7 @@ fn run_command(cli: Cli, words: &[OsString]) -> anyhow::Result<()> {
         Command::Load(args) => load::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Ctl(args) => ctl::run(&args),
+        Command::Locator(args) => locator::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

@@ -9,11 +9,12 @@
 
 mod access;
 mod args;
+pub mod cluster;
 mod config;
 mod ending;
 mod file;
 mod listeners;
-mod logger;
+pub mod logger;
 mod options;
 mod pidfile;
 mod reload;
@@ -27,6 +28,7 @@ use super::size;
 use crate::base::limits::{
     INPUT_BYTES_TOTAL_MIN, OTHER_FILES_MAX, OTHER_FILES_PER_WORKER, OUTPUT_BYTES_TOTAL_MIN, WORKERS_MAX,
 };
+use crate::base::term::Term;
 use crate::base::time::Clock;
 use crate::engine::{Engine, LogSizes, Settings, Switches};
 use crate::protocol::Protocol;
@@ -133,6 +135,7 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     let workers = worker_count(args.threads)?;
     let item_bytes_asked = size::parse_item(&args.max_item_size).map_err(anyhow::Error::msg).context("-I")?;
     let replication = replication::Plan::new(&args.replication, !args.no_pin)?;
+    cluster::check(&args)?;
     raise_limits(&args, workers)?;
     let (listen, tagged) = listen_config(&args)?;
     let mut bound = Bound::bind(&listen, workers)?;
@@ -157,7 +160,7 @@ fn serve(words: &[OsString], given: Given, detached: Option<Detached>) -> anyhow
     let clients = bound.tcp.first().copied();
     let engine = Engine::new(store.clone(), Settings { item_bytes_max, workers, rows }).with_log_sizes(log_sizes);
     let engine = Arc::new(engine.with_acks(replication.acks()).with_switches(switches(&args)));
-    let replicating = replication.start(joined, &store, &engine, clients)?;
+    let replicating = replication.start(joined, &store, &engine, clients, &args)?;
     let ending = Ending::new(Duration::from_secs(args.shutdown_timeout));
     let begun = ending.clone();
     let mut reload = Reload::new(words, &config, store.clone(), users.clone(), tls.clone());
@@ -271,7 +274,9 @@ fn make_store(args: &Args, item_bytes_max: usize, workers: usize, joined: Option
         item_bytes_max,
         evict: !args.disable_evictions,
         workers,
-        shards: args.shards,
+        shards: cluster::shards(args),
+        // In a cluster no shard takes writes before the map says so.
+        term: (!args.cluster.locators.is_empty()).then_some(Term::NONE),
         hugepages: !args.no_hugepages,
         ..StoreConfig::default()
     })

@@ -10,6 +10,10 @@
 //! a replica that was counted is passed only after it was let go: it is not counted from then on,
 //! so what it has kept until then is what was counted, and that it is let go is seen.
 //!
+//! **Members.** In a cluster the map lists who may hold a replica of a shard, and a replica that it
+//! does not list is not counted there. Whoever is not counted any more may have been counted a
+//! moment ago, by a worker that had looked before: see [`Board::set_members`].
+//!
 //! A worker counts while reclaim, in another thread, moves on. It loads what a replica has
 //! acknowledged, then whether it is let go, then what reclaim is allowed ([`Allowed`] has the
 //! fences). Reclaim lets go, then allows, then moves the tail. So a replica that was counted was
@@ -20,10 +24,14 @@
 use super::REPLICAS_MAX;
 use super::ack::AckSlots;
 use super::retain::{Retain, WhyLetGo};
+use super::standing::ServerNumber;
+use crate::base::shards::ShardSet;
 use crate::store::Allowed;
 use crate::store::sizing::SHARDS_MAX;
 use arrayvec::ArrayVec;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
 /// All log that there is room for is kept; see [`Board::retain_bytes`].
@@ -44,7 +52,13 @@ pub struct Board {
     let_go: AtomicU64,
     /// For each shard how far its tail may go.
     allowed: Box<[Allowed]>,
+    /// In which shards each replica is counted that is counted anywhere; None: every replica, in
+    /// all shards. Taken after `replicas`.
+    members: Mutex<Option<Members>>,
 }
+
+/// In which shards replicas are counted, by their numbers.
+pub type Members = Vec<(ServerNumber, ShardSet)>;
 
 type Replicas = ArrayVec<Arc<Kept>, REPLICAS_MAX>;
 
@@ -54,6 +68,9 @@ pub struct Kept {
     pub session: u64,
     /// Its ack slots.
     pub acks: Arc<AckSlots>,
+    replica: ServerNumber,
+    /// The shards in which it is counted, a bit each.
+    member_of: [AtomicU64; SHARDS_MAX / 64],
     let_go: Mutex<LetGo>,
     /// Whether `let_go` has a place; written under its lock.
     is_let_go: AtomicBool,
@@ -87,11 +104,27 @@ impl Kept {
         self.let_go.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The position below which it has all of a shard; None while it is let go. In this order: see
-    /// the module.
+    /// The position below which it has all of a shard; None while it is let go, or where it is no
+    /// member. In this order: see the module.
     fn acknowledged(&self, shard: usize) -> Option<u64> {
         let position = self.acks.acknowledged(shard);
-        (!self.is_let_go.load(Acquire)).then_some(position)
+        (!self.is_let_go.load(Acquire) && self.is_member(shard)).then_some(position)
+    }
+
+    fn is_member(&self, shard: usize) -> bool {
+        self.member_of[shard / 64].load(Acquire) >> (shard % 64) & 1 == 1
+    }
+
+    /// Whether there is nothing by the map why it should not be counted in each of its shards.
+    fn is_member_of_its_shards(&self) -> bool {
+        self.acks.shards().iter().all(|shard| self.is_member(shard))
+    }
+
+    fn set_member_of(&self, shards: ShardSet) {
+        for (at, word) in self.member_of.iter().enumerate() {
+            let bits = (0..64).filter(|bit| shards.has(at * 64 + bit)).fold(0, |bits, bit| bits | 1 << bit);
+            word.swap(bits, SeqCst);
+        }
     }
 }
 
@@ -105,16 +138,26 @@ impl Default for Board {
             retain: OnceLock::new(),
             let_go: AtomicU64::new(0),
             allowed: (0..SHARDS_MAX).map(|_| Allowed::nothing()).collect(),
+            members: Mutex::new(None),
         }
     }
 }
 
 impl Board {
-    /// The slots of session `session`, from now on; in place of earlier ones of the same session.
-    pub fn put_up(&self, session: u64, acks: Arc<AckSlots>) {
+    /// The slots of session `session` of this replica, from now on; in place of earlier ones of the
+    /// same session.
+    pub fn put_up(&self, session: u64, replica: ServerNumber, acks: Arc<AckSlots>) {
         let mut replicas = self.replicas();
         replicas.retain(|kept| kept.session != session);
-        let kept = Kept { session, acks, let_go: Mutex::default(), is_let_go: AtomicBool::new(false) };
+        let kept = Kept {
+            session,
+            acks,
+            replica,
+            member_of: std::array::from_fn(|_| AtomicU64::new(0)),
+            let_go: Mutex::default(),
+            is_let_go: AtomicBool::new(false),
+        };
+        kept.set_member_of(self.shards_of(&replica));
         let kept = Arc::new(kept);
         replicas.try_push(kept).unwrap_or_else(|_| panic!("more sessions than there may be replicas"));
         self.version.fetch_add(1, Release);
@@ -124,6 +167,29 @@ impl Board {
     pub fn take_down(&self, session: u64) {
         self.replicas().retain(|kept| kept.session != session);
         self.version.fetch_add(1, Release);
+    }
+
+    /// From now on replicas are counted in these shards alone. A worker that had looked before may
+    /// still count one that is not counted any more, up to what is committed after this returns.
+    pub fn set_members(&self, members: Members) {
+        let replicas = self.replicas();
+        *self.members() = Some(members);
+        replicas.iter().for_each(|kept| kept.set_member_of(self.shards_of(&kept.replica)));
+    }
+
+    /// In which shards the replica of that number is counted.
+    fn shards_of(&self, replica: &ServerNumber) -> ShardSet {
+        match &*self.members() {
+            None => ShardSet::all(SHARDS_MAX),
+            Some(members) => {
+                let its = members.iter().filter(|(number, _)| number == replica);
+                its.fold(ShardSet::default(), |all, (_, shards)| all.with(*shards))
+            }
+        }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Option<Members>> {
+        self.members.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Keep the log for replicas that are at most so many bytes behind. None: all that there is
@@ -171,7 +237,7 @@ impl Board {
         self.replicas()
             .iter()
             .find(|kept| kept.session == session)
-            .is_some_and(|kept| !kept.is_let_go.load(Acquire) && self.is_whole(kept))
+            .is_some_and(|kept| !kept.is_let_go.load(Acquire) && self.is_whole(kept) && kept.is_member_of_its_shards())
     }
 
     /// Whether a replica has begun, and has acknowledged what it must to be counted, in each shard
@@ -308,12 +374,12 @@ mod tests {
         let mut view = BoardView::new(board.clone());
         view.refresh();
         assert_eq!((view.replicas(), view.holders(0, 0)), (0, 0));
-        board.put_up(1, slot(&[104, 304]));
-        board.put_up(2, slot(&[200, 200]));
+        board.put_up(1, [1; 16], slot(&[104, 304]));
+        board.put_up(2, [2; 16], slot(&[200, 200]));
         view.refresh();
         assert_eq!([104, 105, 200, 201].map(|position| view.holders(0, position)), [2, 1, 1, 0]);
         assert_eq!([200, 201, 304, 305].map(|position| view.holders(1, position)), [2, 1, 1, 0]);
-        board.put_up(2, slot(&[0, 0]));
+        board.put_up(2, [2; 16], slot(&[0, 0]));
         board.take_down(1);
         view.refresh();
         assert_eq!((view.replicas(), view.holders(0, 1)), (1, 0), "another channel of the same session begins anew");
@@ -323,8 +389,8 @@ mod tests {
     fn who_is_let_go_is_not_counted_until_it_is_taken_back() {
         let board = Arc::new(Board::default());
         let mut view = BoardView::new(board.clone());
-        board.put_up(1, slot(&[200, 200]));
-        board.put_up(2, slot(&[304, 304]));
+        board.put_up(1, [1; 16], slot(&[200, 200]));
+        board.put_up(2, [2; 16], slot(&[304, 304]));
         view.refresh();
         let counts = |view: &BoardView| (view.replicas(), view.holders(0, 200), view.holders(1, 200));
         assert_eq!((counts(&view), board.is_counted(1)), ((2, 2, 2), true));
@@ -341,8 +407,8 @@ mod tests {
         let board = Arc::new(Board::default());
         let mut view = BoardView::new(board.clone());
         assert_eq!(board.allow(1, 304), 304, "nobody is there");
-        board.put_up(1, slot(&[200, 200]));
-        board.put_up(2, slot(&[304, 304]));
+        board.put_up(1, [1; 16], slot(&[200, 200]));
+        board.put_up(2, [2; 16], slot(&[304, 304]));
         view.refresh();
         assert_eq!([0, 1].map(|shard| view.holders(shard, 104)), [2, 1]);
         assert_eq!([1, 2, 3].map(|session| board.is_counted(session)), [false, true, false]);
@@ -351,13 +417,32 @@ mod tests {
     }
 
     #[test]
+    fn with_a_map_only_its_members_are_counted_each_in_its_own_shards() {
+        let board = Arc::new(Board::default());
+        let mut view = BoardView::new(board.clone());
+        board.put_up(1, [1; 16], slot(&[200, 200]));
+        let counts = |view: &mut BoardView| {
+            view.refresh();
+            [0, 1].map(|shard| view.holders(shard, 200))
+        };
+        assert_eq!((counts(&mut view), board.is_counted(1)), ([1, 1], true), "there is no map");
+        board.set_members(vec![([1; 16], ShardSet::one(1)), ([2; 16], ShardSet::all(2))]);
+        assert_eq!((counts(&mut view), board.is_counted(1)), ([0, 1], false));
+        board.put_up(2, [2; 16], slot(&[200, 200]));
+        board.put_up(3, [3; 16], slot(&[200, 200]));
+        assert_eq!(counts(&mut view), [1, 2], "who comes later is judged by the same map");
+        board.set_members(vec![([1; 16], ShardSet::all(2))]);
+        assert_eq!((counts(&mut view), board.is_counted(1)), ([1, 1], true));
+    }
+
+    #[test]
     fn reclaim_is_allowed_no_more_than_who_is_counted_has_once_somebody_waits_for_replicas() {
         let board = Arc::new(Board::default());
         board.retains_once_asked.store(true, Relaxed);
-        board.put_up(1, slot(&[200]));
+        board.put_up(1, [1; 16], slot(&[200]));
         assert_eq!(board.allow(0, 104), 104);
         assert_eq!(board.allow(0, 208), 208, "nobody waits for replicas");
-        board.put_up(1, slot(&[304]));
+        board.put_up(1, [1; 16], slot(&[304]));
         let mut view = BoardView::new(board.clone());
         view.refresh();
         assert_eq!((board.retain_words().as_str(), view.holders(0, 304)), ("all", 1));
@@ -365,7 +450,7 @@ mod tests {
         board.let_go(&board.kept()[0], 0, 400, WhyLetGo::HoldsUp);
         assert_eq!((board.allow(0, 400), view.holders(0, 304)), (400, 0));
         // What is not whole is not counted.
-        board.put_up(2, slot(&[0]));
+        board.put_up(2, [2; 16], slot(&[0]));
         assert_eq!(board.allow(0, 504), 504);
     }
 }

@@ -4,6 +4,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | [`promote`] | becoming the primary |
+//! | [`assigned`] | what a cluster's map asks for: follow from now on, or have nothing |
 //! | [`seals`] | another server becomes the primary, and this one stops for it |
 //!
 //! Each shard has a role of its own. This server is a shard's **primary** while its gate is open,
@@ -14,6 +15,7 @@
 //! ([`crate::store::reign`]), then a follower may write. **Becoming the primary**: the follower has
 //! let go of the shard for good, the term has begun, then the gate is opened.
 
+mod assigned;
 mod promote;
 mod seals;
 
@@ -21,7 +23,7 @@ use super::admission::{Admitted, Sought};
 use super::attach::AttachError;
 use super::follow::{Follow, FollowConfig, Following};
 use super::lineage::Discard;
-use super::node::Node;
+use super::node::{Node, Task};
 use super::order::{Change, Order};
 use super::reached::Holder;
 use super::report::FollowView;
@@ -32,6 +34,7 @@ use crate::base::shards::ShardSet;
 use crate::base::term::Term;
 use seals::Sealed;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 /// An order to follow waits so long for the replica to catch up, so that its outcome can say so.
@@ -53,13 +56,15 @@ pub(super) struct Roles {
     /// The latest term that this server has stopped for, or was told that others have, of each
     /// shard. It begins a later one alone.
     promised: Vec<Term>,
+    /// What there is to do.
+    tasks: Receiver<Task>,
 }
 
 impl Roles {
     /// Of a primary; or of a replica in all shards, where a primary has admitted it.
-    pub(super) fn begin(node: Arc<Node>, admitted: Option<Admitted>) -> std::io::Result<Roles> {
+    pub(super) fn begin(node: Arc<Node>, admitted: Option<Admitted>, tasks: Receiver<Task>) -> std::io::Result<Roles> {
         let promised = vec![Term::NONE; node.store.shards().len()];
-        let mut roles = Roles { node, followings: Vec::new(), seals: Vec::new(), promised };
+        let mut roles = Roles { node, followings: Vec::new(), seals: Vec::new(), promised, tasks };
         if let Some(admitted) = admitted {
             let (all, clients_address) = (roles.all(), admitted.client_address());
             roles.node.store.close_gates(all.iter(), Some(&clients_address));
@@ -68,6 +73,11 @@ impl Roles {
             roles.show();
         }
         Ok(roles)
+    }
+
+    /// What there is to do.
+    pub(super) fn tasks(&self) -> &Receiver<Task> {
+        &self.tasks
     }
 
     /// Carry out an order; in words what was done, or why it was not.
@@ -84,6 +94,9 @@ impl Roles {
             Change::Promote(promotion) => self.promote(shards, promotion),
             Change::Detach => self.detach(shards),
             Change::Replicate { primary, discard } => self.replicate(shards, primary, *discard),
+            Change::Follow { primary, server, clients } => self.follow_from_now(shards, primary, *server, clients),
+            Change::Close => Ok(self.close(shards)),
+            Change::Empty { clients } => self.empty(shards, clients.as_deref()),
         };
         self.show();
         changed

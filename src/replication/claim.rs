@@ -9,7 +9,10 @@ use super::standing::ServerNumber;
 use super::wire::{Message, NotSealed, Seal, SealedShard};
 use crate::base::term::Term;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Pause between two looks whether all have answered.
+const LOOK: Duration = Duration::from_micros(200);
 
 /// Why a server has not stopped.
 #[derive(Debug, thiserror::Error)]
@@ -66,14 +69,24 @@ impl Claim {
         }
     }
 
-    /// The same at all of these side by side, in their order.
-    pub fn ask_all(peers: &[String], secret: &Secret, seal: &Seal) -> Vec<Result<Claim, ClaimError>> {
+    /// The same at all of these side by side, in their order. `meanwhile` is called again and again
+    /// until all have answered.
+    pub fn ask_all(
+        peers: &[String],
+        secret: &Secret,
+        seal: &Seal,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Vec<Result<Claim, ClaimError>> {
         std::thread::scope(|scope| {
             let ask = |peer: &'_ String| {
                 let (peer, thread) = (peer.clone(), std::thread::Builder::new().name("replica-claim".into()));
                 thread.spawn_scoped(scope, move || Claim::ask(&peer, secret, seal))
             };
             let asked: Vec<_> = peers.iter().map(ask).collect();
+            while asked.iter().flatten().any(|thread| !thread.is_finished()) {
+                meanwhile();
+                std::thread::sleep(LOOK);
+            }
             let answer = |asked: std::io::Result<std::thread::ScopedJoinHandle<'_, _>>| match asked {
                 Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
                 Err(error) => Err(AttachError::Thread(error).into()),

@@ -225,6 +225,14 @@ impl Follow {
         self.whom.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The number of the server that it has reached, where it has the place there.
+    pub fn server(&self) -> Option<ServerNumber> {
+        match self.whom()? {
+            Whom::Server(server) => Some(server),
+            Whom::Twin(..) => None,
+        }
+    }
+
     /// Whether it follows the server with this number, under whatever name.
     pub fn is_of_server(&self, number: &ServerNumber) -> bool {
         matches!(self.whom(), Some(Whom::Server(server)) if server == *number)

@@ -15,6 +15,7 @@ use super::order::{Order, Ordered, Outcome};
 use super::report::{FollowView, Report};
 use super::sealing::{Heir, Sealer, Settled};
 use super::wire::{NotSealed, Seal, SealedShard};
+use crate::base::shards::ShardSet;
 use crate::base::term::Term;
 use crate::store::Store;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
@@ -63,7 +64,7 @@ struct Told {
 }
 
 /// What the control thread does, one after the other.
-enum Task {
+pub(super) enum Task {
     Order(Order),
     /// Stop for another server, by then or not at all, and answer.
     Seal(Seal, Heir, Instant, SyncSender<SealAnswer>),
@@ -98,14 +99,14 @@ impl Node {
         let (sender, tasks) = sync_channel(TASKS_MAX);
         let told = Mutex::new(Told { tasks: Some(sender), ..Told::default() });
         let node = Arc::new(Node { store, config, told });
-        let roles = Roles::begin(node.clone(), admitted)?;
+        let roles = Roles::begin(node.clone(), admitted, tasks)?;
         if let Some(offer) = &node.config.offer {
             let sealer: Arc<dyn Sealer> = node.clone();
             offer.set_sealer(Arc::downgrade(&sealer));
         }
         let (running, (ending, ended)) = (node.clone(), channel::<()>());
         let run = move || {
-            running.carry_out(roles, &tasks);
+            running.carry_out(roles);
             drop(ending);
         };
         let thread = std::thread::Builder::new().name("replication-control".into()).spawn(run)?;
@@ -147,28 +148,21 @@ impl Node {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn carry_out(&self, mut roles: Roles, tasks: &Receiver<Task>) {
+    /// The last order that was taken.
+    pub fn ordered(&self) -> Option<Ordered> {
+        self.told().ordered.clone()
+    }
+
+    fn carry_out(&self, mut roles: Roles) {
         loop {
-            let task = match tasks.recv_timeout(TWINS_EVERY) {
-                Ok(task) => task,
-                Err(RecvTimeoutError::Timeout) => {
-                    roles.join_twins();
-                    continue;
+            match roles.tasks().recv_timeout(TWINS_EVERY) {
+                Ok(Task::Order(order)) => self.carry_out_order(&mut roles, &order),
+                Ok(Task::Seal(seal, heir, deadline, answer)) => {
+                    answer_seal(&mut roles, &seal, heir, deadline, &answer);
                 }
+                Ok(Task::Settle(term, settled)) => roles.settle(term, settled),
+                Err(RecvTimeoutError::Timeout) => roles.join_twins(),
                 Err(RecvTimeoutError::Disconnected) => return,
-            };
-            match task {
-                Task::Order(order) => self.carry_out_order(&mut roles, &order),
-                Task::Seal(seal, heir, deadline, answer) => {
-                    let is_late = Instant::now() >= deadline;
-                    let sealed = if is_late { Err(NotSealed::now(BUSY)) } else { roles.seal(&seal, heir) };
-                    let has_sealed = sealed.is_ok();
-                    // Nobody has told the heir: its term cannot begin.
-                    if answer.send(sealed).is_err() && has_sealed {
-                        roles.settle(seal.term, Settled::GivenUp);
-                    }
-                }
-                Task::Settle(term, settled) => roles.settle(term, settled),
             }
         }
     }
@@ -200,6 +194,34 @@ impl Node {
                 Err(_) => return false,
             }
             std::thread::sleep(LOOK);
+        }
+    }
+}
+
+fn answer_seal(roles: &mut Roles, seal: &Seal, heir: Heir, deadline: Instant, answer: &SyncSender<SealAnswer>) {
+    let is_late = Instant::now() >= deadline;
+    let sealed = if is_late { Err(NotSealed::now(BUSY)) } else { roles.seal(seal, heir) };
+    let has_sealed = sealed.is_ok();
+    // Nobody has told the heir: its term cannot begin.
+    if answer.send(sealed).is_err() && has_sealed {
+        roles.settle(seal.term, Settled::GivenUp);
+    }
+}
+
+impl Roles {
+    /// While an order about `busy` waits for other servers: stop for heirs in other shards, who
+    /// may be those that are waited for.
+    pub(super) fn answer_meanwhile(&mut self, busy: ShardSet) {
+        while let Ok(task) = self.tasks().try_recv() {
+            match task {
+                Task::Order(_) => unreachable!("one is under way, so no other is taken"),
+                Task::Seal(seal, _, _, answer) if !seal.shards.within(busy).is_empty() => {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(Err(NotSealed::now(BUSY)));
+                }
+                Task::Seal(seal, heir, deadline, answer) => answer_seal(self, &seal, heir, deadline, &answer),
+                Task::Settle(term, settled) => self.settle(term, settled),
+            }
         }
     }
 }

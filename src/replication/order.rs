@@ -1,7 +1,9 @@
 //! Orders that change a process's role while it runs: their text form, both ways, and the outcome
-//! of the last one.
+//! of the last one. [`Change::Follow`], [`Change::Close`] and [`Change::Empty`] are given by the
+//! process itself, where a cluster's map asks for them; their text is for the log alone.
 
 use super::REPLICAS_MAX;
+use super::standing::ServerNumber;
 use crate::base::shards::{BadShards, ShardSet};
 use crate::base::term::CHOSEN_NUMBER_MAX;
 use std::fmt;
@@ -30,6 +32,23 @@ pub enum Change {
         primary: String,
         /// Even if the primary is of another lineage. The data of this server is then given up.
         discard: bool,
+    },
+    /// Take no writes, and follow that server from now on, whenever it can be followed: trouble is
+    /// the following's to tell.
+    Follow {
+        /// Its replication port, HOST:PORT.
+        primary: String,
+        /// Its number.
+        server: ServerNumber,
+        /// Where clients are told to write, HOST:PORT.
+        clients: String,
+    },
+    /// Take no writes, and otherwise go on as it is.
+    Close,
+    /// Take no writes, follow nobody, and give up all that is here.
+    Empty {
+        /// Where clients are told to write, HOST:PORT, if that is known.
+        clients: Option<String>,
     },
 }
 
@@ -119,6 +138,9 @@ impl Order {
             Change::Promote(_) => "promote",
             Change::Detach => "detach",
             Change::Replicate { .. } => "replicate",
+            Change::Follow { .. } => "follow",
+            Change::Close => "close",
+            Change::Empty { .. } => "empty",
         }
     }
 }
@@ -131,7 +153,7 @@ impl From<Change> for Order {
 }
 
 impl fmt::Display for Order {
-    /// As [`Order::parse`] reads it.
+    /// As [`Order::parse`] reads it, if it does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
         if let Some(shards) = &self.shards {
@@ -150,7 +172,9 @@ impl fmt::Display for Order {
                 }
                 &gather[..]
             }
-            Change::Detach => &[],
+            Change::Detach | Change::Close => &[],
+            Change::Follow { primary, .. } => std::slice::from_ref(primary),
+            Change::Empty { clients } => clients.as_slice(),
             Change::Replicate { primary, discard } => {
                 if *discard {
                     write!(f, " {DISCARD}")?;

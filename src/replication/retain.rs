@@ -265,7 +265,7 @@ mod tests {
     fn put_up(board: &Board, session: u64) -> (Arc<AckSlots>, Arc<Memfd>) {
         let ack = Arc::new(Memfd::new("test-ack", ACK_BYTES, false).expect("a page"));
         let slots = Arc::new(AckSlots::new([ack.clone()], 2));
-        board.put_up(session, slots.clone());
+        board.put_up(session, [session as u8; 16], slots.clone());
         (slots, ack)
     }
 

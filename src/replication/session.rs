@@ -13,9 +13,10 @@ use super::places::{NoPlace, Place};
 use super::push::pushing::Pushing;
 use super::retain::Teller;
 use super::sealing;
-use super::secret::Side;
+use super::secret::{Secret, Side};
 use super::shares::PULLERS_MAX;
 use super::standing::{Distance, ServerNumber};
+use super::tls::Listening;
 use super::wire::{
     Beat, Decline, Greeting, Join, Message, PATH_MAX, PROGRAM_VERSION, Refusal, Subscribed, Told, VERSION, Wanted,
     Welcome, WireError,
@@ -69,7 +70,27 @@ pub(super) fn serve(offer: &Offer, stream: TcpStream, place: &mut Place) -> Sess
     };
     let Err(error) = run(offer, &mut link, place, deadline);
     let error = refusing(error);
-    let refusal = match &error {
+    tell(&mut link, &error);
+    error
+}
+
+/// Meet whoever has connected, at a port where there is nothing to follow: both sides prove by
+/// `deadline` that they have the secret. Who is refused is told why.
+pub fn meet(
+    stream: TcpStream,
+    listening: &Listening,
+    secret: &Secret,
+    own: ServerNumber,
+    deadline: Instant,
+) -> Result<Link, SessionError> {
+    let mut link = Link::accepted(stream, listening, deadline).map_err(|error| refusing(silent(error.into())))?;
+    let met = authenticate(&mut link, secret, own, deadline, || Ok(())).map_err(|error| refusing(silent(error)));
+    met.inspect_err(|error| tell(&mut link, error)).map(|()| link)
+}
+
+/// A peer that is refused is told why.
+fn tell(link: &mut Link, error: &SessionError) {
+    let refusal = match error {
         SessionError::Refused(why, words) => Some((*why, words.clone())),
         // So that the replica can tell that from the end of this process.
         SessionError::Fabric(error) => Some((refusal_of(error), format!("the data channel has ended: {error}"))),
@@ -78,7 +99,6 @@ pub(super) fn serve(offer: &Offer, stream: TcpStream, place: &mut Place) -> Sess
     if let Some((why, words)) = refusal {
         let _ = link.send(&Message::Refuse { why, words }, Instant::now() + HANDSHAKE_WAIT_MAX);
     }
-    error
 }
 
 /// The same where the peer is to be refused: it has said what makes no sense.
@@ -126,7 +146,8 @@ fn run(
     place: &mut Place,
     deadline: Instant,
 ) -> Result<std::convert::Infallible, SessionError> {
-    authenticate(offer, link, place, deadline).map_err(silent)?;
+    let (secret, own) = (offer.secret(), offer.chain().own());
+    authenticate(link, secret, own, deadline, || place.make_known()).map_err(silent)?;
     let join = match link.receive(deadline).map_err(|error| silent(error.into()))? {
         Message::Join(join) => join,
         Message::Seal(seal) => return Err(sealing::serve(offer, link, seal)),
@@ -162,19 +183,26 @@ fn admit<'o>(offer: &'o Offer, link: &mut Link, join: Join, deadline: Instant) -
     }
 }
 
-/// Both sides prove that they have the secret, the peer first.
-fn authenticate(offer: &Offer, link: &mut Link, place: &mut Place, deadline: Instant) -> Result<(), SessionError> {
+/// Both sides prove that they have the secret, the peer first. `known` is called in between, and
+/// may have no place for one more.
+fn authenticate(
+    link: &mut Link,
+    secret: &Secret,
+    own: ServerNumber,
+    deadline: Instant,
+    known: impl FnOnce() -> Result<(), NoPlace>,
+) -> Result<(), SessionError> {
     let theirs = match link.receive(deadline)? {
         Message::Hello(greeting) => greeting,
         other => return out_of_place(&other),
     };
     let binding = *link.binding();
-    if !offer.secret().check(Side::Replica, &binding, &theirs.proof) {
+    if !secret.check(Side::Replica, &binding, &theirs.proof) {
         return refused(Refusal::Secret, "the replica has not proved that it has the primary's secret (--secret-file)");
     }
-    place.make_known().or_else(|why: NoPlace| refused(Refusal::Busy, why.to_string()))?;
-    let greeting = Greeting { version: VERSION, proof: offer.secret().prove(Side::Primary, &binding) };
-    link.send(&Message::Accept { greeting, server: offer.chain().own() }, deadline)?;
+    known().or_else(|why| refused(Refusal::Busy, why.to_string()))?;
+    let greeting = Greeting { version: VERSION, proof: secret.prove(Side::Primary, &binding) };
+    link.send(&Message::Accept { greeting, server: own }, deadline)?;
     link.trust();
     Ok(())
 }

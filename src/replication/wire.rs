@@ -36,6 +36,8 @@ pub const STRANGER_FRAME_BYTES_MAX: usize = 512;
 /// Longest frame: a Welcome or a Subscribed that tells as much as it may of 1,024 shards takes
 /// nearly all of it.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
+/// What of a frame is left for what the cluster says: all but its length, its kind and a count.
+pub const CLUSTER_BYTES_MAX: usize = FRAME_BYTES_MAX - 8;
 /// Terms of one shard that are told, at most: the oldest, by which whoever joins begins to
 /// read, and the latest. Of those between, records tell. A replica that comes back with a cursor in
 /// one of those begins anew.
@@ -167,6 +169,8 @@ pub enum Message {
     Begun,
     /// Heir: the term is not going to begin.
     GivenUp,
+    /// Either, where one is a locator: what the cluster says (cluster/wire.rs), bytes here.
+    Cluster(Vec<u8>),
     /// Of a kind that is not known here. From a side that has proved itself it is no error.
     Unknown(u8),
 }
@@ -254,6 +258,7 @@ impl Message {
             Message::Begun => 17,
             Message::GivenUp => 18,
             Message::NotSealed(_) => 19,
+            Message::Cluster(_) => 20,
             Message::Unknown(kind) => *kind,
         }
     }
@@ -280,6 +285,7 @@ impl Message {
             Message::NotSealed(_) => "NotSealed",
             Message::Begun => "Begun",
             Message::GivenUp => "GivenUp",
+            Message::Cluster(_) => "Cluster",
             Message::Unknown(_) => "something of an unknown kind",
         }
     }
@@ -339,6 +345,10 @@ impl Message {
             Message::Seal(seal) => seal::put_seal(out, seal),
             Message::Sealed(sealed) => seal::put_sealed(out, sealed),
             Message::NotSealed(why) => seal::put_not_sealed(out, why),
+            Message::Cluster(bytes) => {
+                out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+                out.extend_from_slice(bytes);
+            }
         }
         let length = (out.len() - begin - LENGTH_BYTES) as u32;
         out[begin..begin + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());

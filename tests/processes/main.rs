@@ -2,6 +2,7 @@
 //! ports of the kernel's choice, and ends it. Waits are bounded, generously: nothing here judges
 //! how long something took.
 
+mod cluster;
 mod crowds;
 mod demo;
 mod history;

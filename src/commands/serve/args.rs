@@ -1,7 +1,7 @@
 //! The flags of `remora serve`: memcached's, by its letters and names, and Remora's own.
 
 use super::listeners::{ASCII, AUTO, BINARY};
-use super::{replication, suboptions};
+use super::{cluster, replication, suboptions};
 use crate::base::limits::{ITEM_BYTES_DEFAULT, REQUESTS_PER_TURN_DEFAULT};
 use std::path::PathBuf;
 
@@ -144,6 +144,9 @@ pub struct Args {
     /// Replicas.
     #[command(flatten)]
     pub replication: replication::ReplicationArgs,
+    /// A cluster.
+    #[command(flatten)]
+    pub cluster: cluster::ClusterArgs,
 }
 
 /// Flags of memcached's that change nothing here, or are refused:

@@ -1,9 +1,11 @@
 //! The flags of `remora serve` that make a primary offer its logs and a replica follow one, and
 //! what is started for them.
 
+use super::{Args, cluster};
 use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, ACK_MILLISECONDS_MAX, ACK_REPLICAS_MAX};
+use crate::cluster::member::Member;
 use crate::commands::size;
-use crate::engine::{AckPolicy, Engine, Origin, Refused};
+use crate::engine::{AckPolicy, Engine, Origin};
 use crate::fabric::verbs::{AckTimeout, VerbsOptions};
 use crate::fabric::{self, ConnectOptions, Exporter, FabricError, Kind};
 use crate::replication::admission::Admitted;
@@ -13,14 +15,14 @@ use crate::replication::follow::{FollowConfig, first_join};
 use crate::replication::lineage::Discard;
 use crate::replication::node::{Node, NodeConfig, RunningNode};
 use crate::replication::offer::{Offer, OfferConfig, Running};
-use crate::replication::order::{Order, with_port};
+use crate::replication::order::with_port;
 use crate::replication::penalties::SharedPenalties;
 use crate::replication::push::Mode;
-use crate::replication::report::{ReplicaView, Report};
+use crate::replication::report::ReplicaView;
 use crate::replication::retain::Retain;
 use crate::replication::secret::Secret;
 use crate::replication::shares::PULLERS_MAX;
-use crate::replication::standing::Chain;
+use crate::replication::standing::{Chain, ServerNumber};
 use crate::replication::{HEARTBEAT, SILENCE_SECONDS_DEFAULT, SILENCE_SECONDS_MAX, SILENCE_SECONDS_MIN};
 use crate::server::address;
 use crate::store::Store;
@@ -140,6 +142,8 @@ pub struct Plan {
 /// What runs beside the server. Dropping it ends the node first, because the node may write to the
 /// store.
 pub struct Replicating {
+    /// It gives the node orders, so it ends before.
+    _member: Option<Member>,
     node: RunningNode,
     offer: Option<Running>,
 }
@@ -213,6 +217,21 @@ impl Plan {
         &self.board
     }
 
+    /// This process's number.
+    pub fn number(&self) -> ServerNumber {
+        self.identity.replica
+    }
+
+    /// Its name, or its host's.
+    pub fn name(&self) -> &str {
+        &self.identity.name
+    }
+
+    /// What all servers share.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
     /// Which writes wait for replicas.
     pub fn acks(&self) -> AckPolicy {
         self.acks
@@ -272,6 +291,7 @@ impl Plan {
         store: &Arc<Store>,
         engine: &Arc<Engine>,
         clients: Option<SocketAddr>,
+        args: &Args,
     ) -> anyhow::Result<Replicating> {
         store.serve(true);
         let offer = self.listen.map(|listen| self.offer(listen, store, clients)).transpose()?;
@@ -279,10 +299,9 @@ impl Plan {
             NodeConfig { follow: self.follow_config(), offer: offer.as_ref().map(|running| running.offer().clone()) };
         let node =
             Node::start(config, joined.map(Admitted::from), store.clone()).context("cannot start replication")?;
-        let (telling, taking) = (node.node().clone(), node.node().clone());
-        engine.set_replication_rows(Box::new(move |emit| telling.rows(emit)));
-        engine.set_order_taker(self.orders_from, Box::new(move |words| take_order(&taking, words)));
-        Ok(Replicating { node, offer })
+        let member = cluster::start(args, self, store, &node, offer.as_ref().map(Running::offer), clients)?;
+        cluster::connect(engine, node.node(), member.as_ref(), self.orders_from);
+        Ok(Replicating { _member: member, node, offer })
     }
 
     fn offer(&self, listen: SocketAddr, store: &Arc<Store>, clients: Option<SocketAddr>) -> anyhow::Result<Running> {
@@ -339,11 +358,6 @@ impl Replicating {
             logging::line(&format!("remora: read-only replica of {}", follow.primary()));
         }
     }
-}
-
-fn take_order(node: &Node, words: &[u8]) -> Result<(), Refused> {
-    let order = Order::parse(&String::from_utf8_lossy(words)).map_err(|error| Refused::Nonsense(error.to_string()))?;
-    node.take(order).map_err(|error| Refused::Busy(error.to_string()))
 }
 
 fn resolve_one(text: &str) -> anyhow::Result<SocketAddr> {

@@ -46,8 +46,10 @@ impl Goal {
 
 impl Roles {
     pub(super) fn promote(&mut self, shards: ShardSet, promotion: &Promotion) -> Words {
-        let Promotion { gather, take_over, incomplete, term } = promotion;
-        let shards = shards.without(self.own());
+        let Promotion { gather, take_over, incomplete, term: reserved } = promotion;
+        let store = self.node.store.clone();
+        let own = self.own().within(shards);
+        let shards = if reserved.is_some() { shards } else { shards.without(own) };
         if shards.is_empty() {
             return Err("this is the primary already".into());
         }
@@ -57,16 +59,22 @@ impl Roles {
             peers.sort();
             peers.dedup();
         }
-        let (claims, term) = self.claim(&peers, shards, *term)?;
+        let (claims, term) = self.claim(&peers, shards, *reserved)?;
+        // A term that is reserved begins anew where this is the primary already.
+        let again = own.within(shards);
+        store.close_gates(again.iter(), None);
         let mut released = Vec::new();
         let all_stopped = if *take_over { primaries_stopped(&claims, shards) } else { Ok(()) };
         let began = all_stopped.and_then(|()| self.gather(&claims, shards, &mut released)).and_then(|()| {
             released.extend(self.release(shards)?);
-            self.begin_term(shards, term, *incomplete)
+            self.begin_term(shards, term, *incomplete, reserved.is_some())
         });
         match &began {
-            Ok(_) => self.node.store.open_gates(shards.iter()),
-            Err(_) => self.give_back(released),
+            Ok(_) => store.open_gates(shards.iter()),
+            Err(_) => {
+                self.give_back(released);
+                store.open_gates(again.iter());
+            }
         }
         self.show();
         claims.into_iter().for_each(|claim| claim.settle(began.is_ok()));
@@ -164,8 +172,14 @@ impl Roles {
     }
 
     /// Ask these servers to stop for this term. Returns those that have, and those that have not.
-    fn ask<'p>(&self, peers: &'p [String], shards: ShardSet, term: Term) -> (Vec<Claim>, Vec<(&'p str, ClaimError)>) {
-        let config = &self.node.config;
+    fn ask<'p>(
+        &mut self,
+        peers: &'p [String],
+        shards: ShardSet,
+        term: Term,
+    ) -> (Vec<Claim>, Vec<(&'p str, ClaimError)>) {
+        let node = self.node.clone();
+        let config = &node.config;
         let offer = config.offer.as_deref();
         let seal = Seal {
             shards,
@@ -174,7 +188,7 @@ impl Roles {
             clients: offer.and_then(|offer| offer.clients()),
             replication: offer.map(|offer| offer.address()),
         };
-        let asked = Claim::ask_all(peers, &config.follow.secret, &seal);
+        let asked = Claim::ask_all(peers, &config.follow.secret, &seal, &mut || self.answer_meanwhile(shards));
         let (mut claims, mut failed) = (Vec::new(), Vec::new());
         for (peer, asked) in peers.iter().zip(asked) {
             match asked {
@@ -285,8 +299,10 @@ impl Roles {
         Ok(())
     }
 
-    /// Begin `term` in these shards. Their gates may be opened afterwards.
-    pub(super) fn begin_term(&mut self, shards: ShardSet, term: Term, incomplete: bool) -> Words {
+    /// Begin `term` in these shards. Their gates may be opened afterwards. Where nothing at all is
+    /// here, only a term that is `reserved` is begun: whoever has reserved it knows that nobody has
+    /// anything.
+    pub(super) fn begin_term(&mut self, shards: ShardSet, term: Term, incomplete: bool, reserved: bool) -> Words {
         let store = &self.node.store;
         let count = self.all().count();
         let these = || shards.iter().map(|shard| &store.shards()[shard]);
@@ -321,7 +337,7 @@ impl Roles {
             std::thread::sleep(LOOK);
         }
         let is_any = |shard: &Shard| shard.history().newest().is_valid() || shard.control().committed() > BIRTH;
-        if !these().any(is_any) {
+        if !reserved && !these().any(is_any) {
             return Err("this replica has never had anything of its primary's: it has nothing at all".into());
         }
         // What replicas of this one have acknowledged may be log that was given up since. They see

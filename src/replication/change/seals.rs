@@ -90,7 +90,7 @@ impl Roles {
         if shards.is_empty() {
             return;
         }
-        let begun = self.next_term(shards, None).and_then(|term| self.begin_term(shards, term, false));
+        let begun = self.next_term(shards, None).and_then(|term| self.begin_term(shards, term, false, false));
         match begun {
             Ok(_) => self.node.store.open_gates(shards.iter()),
             Err(why) => log::warn!("shards {shards} take no writes: {why}; promote a server there"),

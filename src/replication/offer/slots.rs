@@ -83,7 +83,7 @@ impl SlotGuard<'_> {
         drop(before);
         match self.offer.slots().iter_mut().find(of_this) {
             Some(slot) => {
-                self.offer.config.board.put_up(self.session, held.acks.clone());
+                self.offer.config.board.put_up(self.session, self.replica, held.acks.clone());
                 slot.held = Some(held);
                 self.offer.absences.is_back(self.replica);
                 self.offer.declined().retain(|name| *name != slot.join.name);

@@ -109,6 +109,10 @@ fn message(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
         17 => Message::Begun,
         18 => Message::GivenUp,
         19 => Message::NotSealed(read_not_sealed(fields)?),
+        20 => {
+            let length = fields.u32()? as usize;
+            Message::Cluster(fields.take(length)?.to_vec())
+        }
         unknown => Message::Unknown(unknown),
     })
 }

@@ -77,6 +77,7 @@ fn examples() -> Vec<Message> {
         Message::Begun,
         Message::GivenUp,
         Message::NotSealed(NotSealed { known: Term::of(9, 5), words: "busy".into() }),
+        Message::Cluster(b"{}".to_vec()),
         Message::Unknown(200),
     ]
 }

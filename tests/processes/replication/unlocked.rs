@@ -84,7 +84,7 @@ fn reclaim_lets_a_replica_go_without_a_word() {
     let slots = AckSlots::new([ack.clone()], 1);
     let tag = slots.subscribe(Wanted::new(0, 0)).expect("it is there");
     ack.words()[8].store(tag.word(64, true), Release);
-    board.put_up(1, Arc::new(slots));
+    board.put_up(1, [1; 16], Arc::new(slots));
     let mut worker = store.join();
     for number in 0..10_000u32 {
         let (turn, now) = (worker.turn(), UnixSeconds::now());

@@ -1,0 +1,228 @@
+//! A server's side of a cluster: it introduces itself to the locators, reports what it has come to,
+//! and does what the map asks of it.
+//!
+//! **The map is the order.** The thread "cluster" compares what the map asks of this server
+//! ([`super::duty`]) with what it has, and gives one order at a time to the node that changes roles
+//! ([`crate::replication::node`]), until nothing is left to do. An order that has failed is given
+//! again after a pause, for as long as the map asks for it; but a term that this server could not
+//! begin is given up for ever, since the locator goes on by that.
+//!
+//! **Roles belong to processes.** Where the map names another process for this server's name, or
+//! none, it asks nothing of this one: this one gives up what it has. A map of a lower version than
+//! one that was seen here, or of a lower generation, is not taken.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | [`step`] | what is to be done next; pure |
+//! | [`holdings`] | what this server has of each shard |
+//! | [`counting`] | whom it counts where writes wait for replicas, and when that is so |
+//! | [`contact`] | the connection to one locator, a thread each |
+//! | [`known`] | what the threads share: the map, the report, the lease |
+
+pub mod contact;
+pub mod counting;
+pub mod holdings;
+pub mod known;
+pub mod step;
+
+use super::map::Map;
+use super::report::{Failure, Introduction, Report};
+use crate::base::shards::ShardSet;
+use crate::replication::board::Board;
+use crate::replication::node::Node;
+use crate::replication::offer::Offer;
+use crate::replication::order::{Order, Outcome};
+use crate::replication::secret::Secret;
+use crate::store::Store;
+use contact::Contact;
+use counting::Counting;
+use holdings::Holdings;
+use known::Known;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use step::{GivenUp, Place, Step};
+
+/// How often the thread looks what has changed.
+pub const LOOK: Duration = Duration::from_millis(20);
+/// The first pause after an order has failed, and the longest.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// See [`RETRY_PAUSE_MIN`].
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Who a server is in its cluster.
+pub struct MemberConfig {
+    /// The locators, each HOST:PORT.
+    pub locators: Vec<String>,
+    /// The secret that all of the cluster share.
+    pub secret: Secret,
+    /// What is said of this server. An address that names no host is told as the one by which the
+    /// locator is reached.
+    pub introduction: Introduction,
+    /// Where clients connect.
+    pub clients: SocketAddr,
+}
+
+/// What it acts upon.
+#[derive(Clone)]
+pub struct Parts {
+    /// What has the shards.
+    pub store: Arc<Store>,
+    /// What changes roles.
+    pub node: Arc<Node>,
+    /// The replication port.
+    pub offer: Arc<Offer>,
+    /// Who is counted where writes wait for replicas.
+    pub board: Arc<Board>,
+}
+
+/// A server that takes part in a cluster; it ends when this is dropped.
+pub struct Member {
+    known: Arc<Known>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Member {
+    /// Begin.
+    pub fn start(config: MemberConfig, parts: Parts) -> std::io::Result<Member> {
+        let MemberConfig { locators, secret, introduction, clients } = config;
+        let known = Arc::new(Known::new(introduction.incarnation.clone(), introduction.shards));
+        let mut member = Member { known: known.clone(), threads: Vec::new() };
+        let acting = Acting::new(parts.clone(), known.clone());
+        member.threads.push(std::thread::Builder::new().name("cluster".into()).spawn(move || acting.run())?);
+        for locator in locators {
+            let ports = [clients, parts.offer.address()];
+            let contact = Contact::new(locator, secret.clone(), introduction.clone(), ports, known.clone());
+            let thread = std::thread::Builder::new().name("cluster-contact".into());
+            // A contact may be in a handshake with a silent host: it is not waited for.
+            drop(thread.spawn(move || contact.run())?);
+        }
+        Ok(member)
+    }
+
+    /// What it knows.
+    pub fn known(&self) -> &Arc<Known> {
+        &self.known
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.known.end();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread "cluster".
+struct Acting {
+    parts: Parts,
+    known: Arc<Known>,
+    counting: Counting,
+    failed: Vec<Failed>,
+    given_up: GivenUp,
+    given: Option<Step>,
+}
+
+/// A step that could not be taken, and is tried again.
+struct Failed {
+    step: Step,
+    words: String,
+    again_at: Instant,
+    pause: Duration,
+}
+
+impl Acting {
+    fn new(parts: Parts, known: Arc<Known>) -> Acting {
+        let counting = Counting::new(parts.board.clone());
+        let given_up = GivenUp::none(parts.store.shards().len());
+        Acting { parts, known, counting, failed: Vec::new(), given_up, given: None }
+    }
+
+    fn run(mut self) {
+        while !self.known.is_ending() {
+            let map = self.known.map();
+            let here = Holdings::of(&self.parts.store, &self.parts.node);
+            let mut failures = Vec::new();
+            if let Some(map) = &map {
+                let place = Place::of(map, self.known.own());
+                self.counting.take(map, place.server());
+                failures = self.act(map, place, &here);
+            }
+            let (map_version, unconfirmed) = self.counting.confirm(&self.parts.store, here.primary());
+            let unconfirmed = if unconfirmed.is_empty() { String::new() } else { unconfirmed.to_string() };
+            failures.extend(self.failed.iter().map(Failed::told));
+            self.known.set_report(Report { map_version, unconfirmed, holdings: here.told(), failures });
+            self.known.rest(LOOK, map.as_ref().map_or(0, |map| map.version));
+        }
+    }
+
+    /// Give the next order, unless one is under way. What the map asks for and no order brings.
+    fn act(&mut self, map: &Map, place: Place, here: &Holdings) -> Vec<Failure> {
+        let duties: Vec<_> = (0..map.shards.len()).map(|shard| place.duty(map, shard)).collect();
+        let plan = step::plan(map, &duties, here, &self.parts.store, &mut self.given_up);
+        let is_wanted = |failed: &Failed| plan.steps.contains(&failed.step);
+        self.failed.retain(is_wanted);
+        if self.is_under_way() {
+            return plan.failures;
+        }
+        let now = Instant::now();
+        let waits = |step: &Step| self.failed.iter().any(|failed| failed.step == *step && failed.again_at > now);
+        if let Some(step) = plan.steps.iter().find(|step| !waits(step)) {
+            let order = Order { change: step.change.clone(), shards: Some(step.shards) };
+            match self.parts.node.take(order) {
+                Ok(()) => self.given = Some(step.clone()),
+                // It is about to end, or an operator was quicker.
+                Err(why) => log::info!("cluster: {why}"),
+            }
+        }
+        plan.failures
+    }
+
+    /// Whether an order is under way. What has become of one that is not any more is noted.
+    fn is_under_way(&mut self) -> bool {
+        let outcome = self.parts.node.ordered().map(|ordered| ordered.outcome);
+        let Some(step) = self.given.take() else { return matches!(outcome, Some(Outcome::Running)) };
+        match outcome {
+            Some(Outcome::Running) => {
+                self.given = Some(step);
+                return true;
+            }
+            Some(Outcome::Failed(words)) if step.term() > 0 => self.given_up.note(step.shards, step.term(), &words),
+            Some(Outcome::Failed(words)) => self.note_failed(step, words),
+            Some(Outcome::Done(_)) | None => self.failed.retain(|failed| failed.step != step),
+        }
+        // What this server has is to be looked at anew first.
+        true
+    }
+
+    fn note_failed(&mut self, step: Step, words: String) {
+        let now = Instant::now();
+        match self.failed.iter_mut().find(|failed| failed.step == step) {
+            Some(failed) => {
+                failed.pause = (failed.pause * 2).min(RETRY_PAUSE_MAX);
+                (failed.words, failed.again_at) = (words, now + failed.pause);
+            }
+            None => {
+                let again_at = now + RETRY_PAUSE_MIN;
+                self.failed.push(Failed { step, words, again_at, pause: RETRY_PAUSE_MIN });
+            }
+        }
+    }
+}
+
+impl Failed {
+    fn told(&self) -> Failure {
+        Failure { shards: self.step.shards.to_string(), term: 0, words: self.words.clone() }
+    }
+}
+
+/// Of one group of shards.
+pub(crate) fn group<K: PartialEq>(groups: &mut Vec<(K, ShardSet)>, key: K, shard: usize) {
+    match groups.iter_mut().find(|(known, _)| *known == key) {
+        Some((_, shards)) => shards.insert(shard),
+        None => groups.push((key, ShardSet::one(shard))),
+    }
+}

@@ -1,0 +1,155 @@
+//! The connection to one locator. A thread of its own: a locator that is silent costs the others
+//! nothing.
+
+use super::known::{Known, boot_milliseconds};
+use crate::cluster::map::Map;
+use crate::cluster::report::Introduction;
+use crate::cluster::wire::{Message, WireError};
+use crate::replication::HANDSHAKE_WAIT_MAX;
+use crate::replication::attach::{AttachError, meet};
+use crate::replication::link::Link;
+use crate::replication::secret::Secret;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Before the first lease a report is sent so often; afterwards four times in a lease.
+const REPORT_EVERY_MAX: Duration = Duration::from_millis(500);
+/// How often a change of the report is looked for.
+const LOOK: Duration = Duration::from_millis(20);
+/// A locator that has said nothing for so long is gone: each report is answered.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// The first pause after a connection has failed, and the longest.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// See [`RETRY_PAUSE_MIN`].
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Why a contact is over.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("{0}")]
+    Unmet(#[from] AttachError),
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    #[error("it refuses this server: {0}")]
+    Refused(String),
+    #[error("it said what makes no sense from a locator")]
+    OutOfPlace,
+    #[error("it has said nothing for {SILENCE_MAX:?}")]
+    Silent,
+    #[error("the connection has no address: {0}")]
+    Address(#[from] std::io::Error),
+}
+
+/// See the module.
+pub struct Contact {
+    locator: String,
+    secret: Secret,
+    introduction: Introduction,
+    /// Where clients connect, and replicas.
+    ports: [SocketAddr; 2],
+    known: Arc<Known>,
+    told: Option<String>,
+}
+
+impl Contact {
+    /// With the locator at that address (HOST:PORT).
+    pub fn new(
+        locator: String,
+        secret: Secret,
+        introduction: Introduction,
+        ports: [SocketAddr; 2],
+        known: Arc<Known>,
+    ) -> Contact {
+        Contact { locator, secret, introduction, ports, known, told: None }
+    }
+
+    /// Until the process ends.
+    pub fn run(mut self) {
+        let mut pause = RETRY_PAUSE_MIN;
+        while !self.known.is_ending() {
+            let begun_at = Instant::now();
+            let Err(lost) = self.connection();
+            if begun_at.elapsed() > SILENCE_MAX {
+                pause = RETRY_PAUSE_MIN;
+            }
+            self.tell(&lost);
+            if let Lost::Refused(words) = lost {
+                self.known.refuse(words);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+        }
+    }
+
+    /// Once for each reason.
+    fn tell(&mut self, lost: &Lost) {
+        let words = lost.to_string();
+        if self.told.as_ref() != Some(&words) && !self.known.is_ending() {
+            log::warn!("locator {}: {words}; trying again", self.locator);
+            self.told = Some(words);
+        }
+    }
+
+    fn connection(&mut self) -> Result<std::convert::Infallible, Lost> {
+        let (mut link, _) = meet(&self.locator, &self.secret, Instant::now() + 2 * HANDSHAKE_WAIT_MAX)?;
+        let map = self.known.map();
+        let [clients, replication] = self.ports.map(|port| reached(port, &link));
+        let introduction = Introduction {
+            cluster: map.as_ref().map(|map| map.cluster.clone()),
+            map_version: map.as_ref().map_or(0, |map| map.version),
+            generation: self.known.generation(),
+            clients: clients?,
+            replication: replication?,
+            ..self.introduction.clone()
+        };
+        send(&mut link, &Message::Introduction(introduction))?;
+        let (mut told, mut report_at, mut heard_at) = (None, Instant::now(), Instant::now());
+        loop {
+            let now = Instant::now();
+            if now >= report_at || told.is_none_or(|number| self.known.has_other_report(number)) {
+                let (report, number) = self.known.report();
+                send(&mut link, &Message::Report { sent: boot_milliseconds(), report: (*report).clone() })?;
+                (told, report_at) =
+                    (Some(number), now + self.known.lease().map_or(REPORT_EVERY_MAX, |lease| lease / 4));
+            }
+            match Message::receive(&mut link, now + LOOK) {
+                Ok(message) => {
+                    heard_at = Instant::now();
+                    self.heard(message)?;
+                }
+                Err(error) if error.is_silence() && heard_at.elapsed() < SILENCE_MAX => {}
+                Err(error) if error.is_silence() => return Err(Lost::Silent),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn heard(&mut self, message: Message) -> Result<(), Lost> {
+        let taken = match message {
+            Message::Lease { sent, milliseconds, generation } => {
+                self.told = None;
+                self.known.take_lease(sent, milliseconds, generation)
+            }
+            Message::Map(text) => match Map::of_text(text.as_bytes()) {
+                Ok(map) => self.known.take_map(map),
+                Err(error) => return Err(Lost::Refused(error.to_string())),
+            },
+            Message::NotInCharge { .. } => Ok(()),
+            Message::Refused(words) => return Err(Lost::Refused(words)),
+            _ => return Err(Lost::OutOfPlace),
+        };
+        taken.map_err(|why| Lost::Refused(why.to_string()))
+    }
+}
+
+fn send(link: &mut Link, message: &Message) -> Result<(), WireError> {
+    message.send(link, Instant::now() + HANDSHAKE_WAIT_MAX)
+}
+
+/// Where a port of this host is reached: at its own address, or where that is any, at the one by
+/// which the locator is reached.
+fn reached(port: SocketAddr, link: &Link) -> std::io::Result<String> {
+    let ip = if port.ip().is_unspecified() { link.local()?.ip() } else { port.ip() };
+    Ok(SocketAddr::new(ip, port.port()).to_string())
+}
