@@ -5,7 +5,7 @@
 use super::obedient::{Cluster, intro, policy};
 use super::*;
 use crate::cluster::duty::{Duty, duty};
-use crate::cluster::map::{Member, Stage, Wanted, Way};
+use crate::cluster::map::{Member, Policy, Stage, Wanted, Way};
 use crate::cluster::report::{Failure, Holding};
 
 fn plain(servers: usize) -> Cluster {
@@ -362,11 +362,24 @@ fn strangers_are_refused() {
     other.cluster = Some("d".into());
     assert!(cluster.decisions.introduced(other, cluster.now).unwrap_err().contains("belongs to the cluster d"));
     let few = Introduction { shards: 4, ..intro("s9", "s9-0", "") };
-    assert!(cluster.decisions.introduced(few, cluster.now).unwrap_err().contains("4 shards"));
+    assert!(cluster.decisions.introduced(few, cluster.now).unwrap_err().contains("start it with --shards 8"));
     let twin = Introduction { replication: "s9:2".into(), ..intro("s1", "s1-9", "") };
     assert!(cluster.decisions.introduced(twin, cluster.now).unwrap_err().contains("is alive at s1:2"));
     let refused = cluster.command(Command::Policy(policy(1, 2))).unwrap_err();
     assert!(refused.contains("no write can be acknowledged"), "{refused}");
+    assert_eq!(policy(1, 1).check(), Ok(()));
+    let bad = [
+        (Policy { replicas: 200, ..policy(1, 1) }, "at most 15"),
+        (Policy { lease_ms: 1, ..policy(1, 1) }, "300 to 60000 ms"),
+        (Policy { lease_ms: u64::MAX, ..policy(1, 1) }, "300 to 60000 ms"),
+        (Policy { heal_delay_ms: u64::MAX, ..policy(1, 1) }, "a week"),
+        (Policy { unclean_after_ms: Some(u64::MAX), ..policy(1, 1) }, "a week"),
+        (Policy { copies_at_once: 0, ..policy(1, 1) }, "copies_at_once"),
+    ];
+    for (bad, why) in bad {
+        let refused = cluster.command(Command::Policy(bad)).unwrap_err();
+        assert!(refused.contains(why), "{refused}");
+    }
 }
 
 #[test]

@@ -8,9 +8,6 @@ use crate::cluster::map::{Id, Map, Policy, Server, ServerId, Stage, Wanted};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// Leases outside of these are a mistake: too short for a report's way, too long to be waited for.
-const LEASE_MS: std::ops::RangeInclusive<u64> = 300..=60_000;
-
 /// What an operator wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
@@ -330,16 +327,7 @@ fn hand_over(draft: &mut Draft, name: &str) -> Result<String, String> {
 }
 
 fn change_policy(draft: &mut Draft, policy: &Policy) -> Result<String, String> {
-    if policy.acks > policy.replicas {
-        let (acks, replicas) = (policy.acks, policy.replicas);
-        return Err(format!("with {replicas} replicas, no write can be acknowledged by {acks}"));
-    }
-    if !LEASE_MS.contains(&policy.lease_ms) {
-        return Err(format!("a lease is {} to {} ms long", LEASE_MS.start(), LEASE_MS.end()));
-    }
-    if policy.copies_at_once == 0 {
-        return Err("copies_at_once is at least 1: nothing could be copied".into());
-    }
+    policy.check()?;
     let before = draft.map.acks_before.map_or(draft.map.policy.acks, |(before, _)| before.min(draft.map.policy.acks));
     if policy.acks > before {
         draft.map.acks_before = Some((before, draft.version));

@@ -52,7 +52,7 @@ pub struct Flaps {
 
 /// A clock of a server may be slower than this one, by 1 %.
 pub fn with_drift(lease_ms: u64) -> u64 {
-    lease_ms + lease_ms / 100 + 1
+    lease_ms.saturating_add(lease_ms / 100 + 1)
 }
 
 impl Session {
@@ -107,7 +107,7 @@ impl Decisions {
         if intro.shards != self.map.shards.len() {
             let (theirs, ours) = (intro.shards, self.map.shards.len());
             return Err(format!(
-                "{} has {theirs} shards, and the cluster {ours}: start it with -o shards={ours}",
+                "{} has {theirs} shards, and the cluster {ours}: start it with --shards {ours}",
                 intro.name
             ));
         }
