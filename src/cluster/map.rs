@@ -368,6 +368,11 @@ impl Map {
 }
 
 impl Shard {
+    /// This server, which is no member yet, joins.
+    pub fn join(&mut self, server: ServerId) {
+        self.members.push(Member { server, stage: Stage::Joining });
+    }
+
     /// The member that this server is.
     pub fn member(&self, server: ServerId) -> Option<&Member> {
         self.members.iter().find(|member| member.server == server)

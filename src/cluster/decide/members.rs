@@ -115,7 +115,7 @@ impl Step<'_> {
         if let Some(joins) = place.target.iter().filter(is_new).find(may).copied() {
             copying[usize::from(joins)] += 1;
             let words = format!("{} joins, and copies", self.draft.name(joins));
-            self.draft.map.shards[shard].members.push(Member { server: joins, stage: Stage::Joining });
+            self.draft.map.shards[shard].join(joins);
             self.draft.note(Some(shard), words);
         } else if is_leaving {
             // One after the other.
