@@ -17,6 +17,7 @@
 //! | `command.rs` | what operators want, as a change of the map |
 //! | `plan.rs` | who is to have which shard in the end |
 //! | `failover.rs` | who becomes the primary |
+//! | `restored.rs` | when and how to go on from a store that was put back |
 //! | `members.rs` | who joins, takes over and leaves, one after the other |
 //! | `status.rs` | what an operator is shown |
 //!
@@ -31,6 +32,7 @@ mod failover;
 mod liveness;
 mod members;
 mod plan;
+mod restored;
 mod status;
 
 pub use command::Command;
@@ -210,6 +212,7 @@ impl Decisions {
     pub fn reported(&mut self, incarnation: &str, report: &Report, now: Millis) -> Result<(), String> {
         let shards = self.map.shards.len();
         let lease_until = now + liveness::with_drift(self.map.policy.lease_ms);
+        self.check_ahead("it", "map", report.map_version, self.map.version)?;
         let session = self.sessions.get_mut(incarnation).filter(|session| !session.ended);
         let session = session.ok_or("this process is not known here: it introduces itself first")?;
         session.note(report, shards, now, lease_until)?;
@@ -221,21 +224,31 @@ impl Decisions {
         Ok(())
     }
 
-    /// The next map, if anything is to change: to be called after each event, and every 100 ms.
+    /// The next map, if anything is to change: to be called after each event, and every 50 ms.
     /// Until [`Decisions::written`] or [`Decisions::conflict`] has said what became of it, there is
     /// no other.
     pub fn next(&mut self, now: Millis) -> Option<Next> {
         if self.writing.is_some() {
             return None;
         }
+        let is_behind = self.is_behind();
+        if is_behind && !self.may_go_on(now) {
+            return None;
+        }
         let mut draft = Draft::new(&self.map, self.floor.max(self.map.version) + 1);
-        draft.take_charge(self.generation, self.floor > self.map.version);
+        draft.take_charge(self.generation, is_behind);
+        if is_behind {
+            self.take_in(&mut draft, now);
+        }
         let is_settled = self.is_settled(now);
         self.judge(&mut draft, now, is_settled);
         self.apply_orders(&mut draft, now);
         let wants_rebalance = self.wants_rebalance();
         let alive = Decisions::with_roles(&self.sessions, &draft.map, now);
         let mut step = Step { now, alive, memory: &mut self.memory, draft };
+        if is_behind {
+            step.take_over_restored();
+        }
         step.complete();
         if is_settled && step.memory.stopped.is_none() {
             step.plan();
@@ -246,7 +259,11 @@ impl Decisions {
             step.change_members();
         }
         step.draft.remove_servers();
-        let next = step.draft.finish(&self.map)?;
+        let Some(next) = step.draft.finish(&self.map) else {
+            // What changes nothing now is not to be done at some later time.
+            self.orders.clear();
+            return None;
+        };
         let stays =
             |server: &&Server| next.map.server(server.id).is_some_and(|one| one.incarnation == server.incarnation);
         let buried =

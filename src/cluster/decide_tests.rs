@@ -5,7 +5,7 @@
 use super::obedient::{Cluster, intro, policy};
 use super::*;
 use crate::cluster::duty::{Duty, duty};
-use crate::cluster::map::{Member, Stage, Wanted, Way};
+use crate::cluster::map::{Member, Policy, Stage, Wanted, Way};
 use crate::cluster::report::{Failure, Holding};
 
 fn plain(servers: usize) -> Cluster {
@@ -67,17 +67,17 @@ fn who_has_ended_for_certain_is_not_waited_for() {
 }
 
 #[test]
-fn who_takes_charge_waits_for_leases_and_goes_above_what_servers_know() {
+fn who_takes_charge_waits_for_leases_and_goes_above_other_generations() {
     let mut cluster = plain(3);
     let map = cluster.map().clone();
     cluster.decisions = Decisions::new(map.clone(), 2, cluster.now);
     let gone = cluster.stop("s0");
     assert_eq!(cluster.decisions.lease("s1-0"), None, "no map is its own yet");
     let (began, mut later) = (cluster.now, intro("s1", "s1-0", ""));
-    (later.map_version, later.generation) = (map.version + 1000, 7);
+    (later.map_version, later.generation) = (map.version, 7);
     cluster.decisions.introduced(later, cluster.now).unwrap();
     cluster.pass(300);
-    assert!(cluster.map().version > map.version + 1000);
+    assert!(cluster.map().version > map.version);
     assert_eq!(cluster.map().generation, 8);
     assert_eq!(cluster.decisions.lease("s1-0"), Some(1000));
     assert!(cluster.map().is_alive(cluster.id("s0")), "it may have a lease: {gone}");
@@ -87,28 +87,6 @@ fn who_takes_charge_waits_for_leases_and_goes_above_what_servers_know() {
     }
     cluster.pass(500);
     assert!(!cluster.map().is_alive(cluster.id("s0")));
-}
-
-#[test]
-fn a_store_that_was_put_back_gives_no_term_twice() {
-    let mut cluster = plain(3);
-    let old = cluster.map().clone();
-    cluster.kill("s0");
-    cluster.pass(3000);
-    let (shard, is) =
-        (0..8).map(|at| (at, &cluster.map().shards[at])).find(|(at, is)| is.term > old.shards[*at].term).unwrap();
-    let (term, primary) = (is.term, is.primary.unwrap());
-    let process = cluster.map().server(primary).unwrap().incarnation.clone().unwrap();
-    cluster.decisions = Decisions::new(old, 2, cluster.now);
-    let name = cluster.map().server(primary).unwrap().name.clone();
-    cluster.decisions.introduced(intro(&name, &process, ""), cluster.now).unwrap();
-    let holding = Holding { shards: shard.to_string(), role: Role::Primary, term };
-    let report = Report { map_version: 900, holdings: vec![holding], ..Report::default() };
-    cluster.decisions.reported(&process, &report, cluster.now).unwrap();
-    cluster.decide();
-    assert!(cluster.map().version > 900);
-    let is = &cluster.map().shards[shard];
-    assert_eq!((is.primary, is.term, is.reserved), (Some(primary), term, term));
 }
 
 #[test]
@@ -362,11 +340,24 @@ fn strangers_are_refused() {
     other.cluster = Some("d".into());
     assert!(cluster.decisions.introduced(other, cluster.now).unwrap_err().contains("belongs to the cluster d"));
     let few = Introduction { shards: 4, ..intro("s9", "s9-0", "") };
-    assert!(cluster.decisions.introduced(few, cluster.now).unwrap_err().contains("4 shards"));
+    assert!(cluster.decisions.introduced(few, cluster.now).unwrap_err().contains("start it with --shards 8"));
     let twin = Introduction { replication: "s9:2".into(), ..intro("s1", "s1-9", "") };
     assert!(cluster.decisions.introduced(twin, cluster.now).unwrap_err().contains("is alive at s1:2"));
     let refused = cluster.command(Command::Policy(policy(1, 2))).unwrap_err();
     assert!(refused.contains("no write can be acknowledged"), "{refused}");
+    assert_eq!(policy(1, 1).check(), Ok(()));
+    let bad = [
+        (Policy { replicas: 200, ..policy(1, 1) }, "at most 15"),
+        (Policy { lease_ms: 1, ..policy(1, 1) }, "300 to 60000 ms"),
+        (Policy { lease_ms: u64::MAX, ..policy(1, 1) }, "300 to 60000 ms"),
+        (Policy { heal_delay_ms: u64::MAX, ..policy(1, 1) }, "a week"),
+        (Policy { unclean_after_ms: Some(u64::MAX), ..policy(1, 1) }, "a week"),
+        (Policy { copies_at_once: 0, ..policy(1, 1) }, "copies_at_once"),
+    ];
+    for (bad, why) in bad {
+        let refused = cluster.command(Command::Policy(bad)).unwrap_err();
+        assert!(refused.contains(why), "{refused}");
+    }
 }
 
 #[test]
@@ -381,5 +372,75 @@ fn one_member_joins_after_the_other() {
             assert!(shard.members.iter().filter(is_joining).count() <= 1, "{shard:?}");
         }
     }
+    assert!(cluster.is_well());
+}
+
+#[test]
+fn who_was_forced_out_stays_out_though_its_process_lives() {
+    let mut cluster = plain(4);
+    cluster.command(Command::Failover { server: "s0".into(), force: true }).unwrap();
+    for _ in 0..30 {
+        // Its connection goes on as before.
+        let report = cluster.report("s0-0");
+        assert!(cluster.decisions.reported("s0-0", &report, cluster.now).is_err());
+        cluster.step();
+    }
+    let deaths = cluster.notes.iter().filter(|note| note.starts_with("s0 is dead")).count();
+    assert_eq!((deaths, cluster.map().is_alive(cluster.id("s0"))), (1, false), "{:?}", cluster.notes);
+    assert_eq!(cluster.led_by("s0"), 0);
+    let refused = cluster.decisions.introduced(intro("s0", "s0-0", ""), cluster.now).unwrap_err();
+    assert!(refused.contains("start it anew"), "{refused}");
+    cluster.pass(20_000);
+    let version = cluster.map().version;
+    cluster.pass(5000);
+    assert_eq!(cluster.map().version, version, "nothing moves: {:?}", cluster.notes);
+    cluster.stop("s0");
+    cluster.start("s0", "s0-1");
+    cluster.pass(5000);
+    assert!(cluster.map().is_alive(cluster.id("s0")) && cluster.is_well());
+}
+
+#[test]
+fn who_lives_is_not_removed_by_a_locator_that_has_just_taken_charge() {
+    let mut cluster = plain(3);
+    cluster.decisions = Decisions::new(cluster.map().clone(), 2, cluster.now);
+    for force in [false, true] {
+        let refused = cluster.command(Command::Failover { server: "s0".into(), force }).unwrap_err();
+        assert!(refused.contains("does not know yet"), "{refused}");
+    }
+    let refused = cluster.command(Command::Remove { server: "s0".into() }).unwrap_err();
+    assert!(refused.contains("does not know yet"), "{refused}");
+    cluster.pass(2000);
+    let refused = cluster.command(Command::Remove { server: "s0".into() }).unwrap_err();
+    assert!(refused.contains("drain it first"), "{refused}");
+}
+
+#[test]
+fn what_an_operator_wanted_is_not_done_later() {
+    let mut cluster = plain(4);
+    cluster.command(Command::Rebalance).unwrap();
+    assert!(!cluster.decide(), "all have their part");
+    assert!(cluster.decisions.orders.is_empty());
+    cluster.decisions = Decisions::new(cluster.map().clone(), 2, cluster.now);
+    assert!(cluster.command(Command::Rebalance).unwrap_err().contains("does not know yet"));
+}
+
+#[test]
+fn numbers_that_nobody_can_have_come_to_are_refused() {
+    let mut cluster = plain(3);
+    for (map_version, generation) in [(u64::MAX, 0), (0, u64::MAX)] {
+        let far = Introduction { map_version, generation, ..intro("s1", "s1-0", "") };
+        assert!(cluster.decisions.introduced(far, cluster.now).unwrap_err().contains("makes no sense"));
+    }
+    let holding = |term| Holding { shards: "0".into(), role: Role::Current, term };
+    let far = [
+        Report { map_version: u64::MAX, ..Report::default() },
+        Report { holdings: vec![holding(u32::MAX)], ..Report::default() },
+    ];
+    for report in far {
+        assert!(cluster.decisions.reported("s1-0", &report, cluster.now).unwrap_err().contains("makes no sense"));
+    }
+    cluster.kill("s0");
+    cluster.pass(2000);
     assert!(cluster.is_well());
 }

@@ -91,6 +91,37 @@ impl Default for Policy {
     }
 }
 
+/// More replicas of each shard than these are a mistake: each one takes every write.
+const REPLICAS_MAX: u8 = 15;
+/// Leases outside of these are a mistake: too short for a report's way, too long to be waited for.
+const LEASE_MS: std::ops::RangeInclusive<u64> = 300..=60_000;
+/// The longest time that anything is put off: a week.
+const DELAY_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
+
+impl Policy {
+    /// Whether a cluster can do as it says. Err: why not, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let (acks, replicas) = (self.acks, self.replicas);
+        if acks > replicas {
+            return Err(format!("with {replicas} replicas, no write can be acknowledged by {acks}"));
+        }
+        if replicas > REPLICAS_MAX {
+            return Err(format!("{replicas} replicas: a shard has at most {REPLICAS_MAX}"));
+        }
+        if !LEASE_MS.contains(&self.lease_ms) {
+            let (least, most) = (LEASE_MS.start(), LEASE_MS.end());
+            return Err(format!("a lease of {} ms: it is {least} to {most} ms long", self.lease_ms));
+        }
+        if self.heal_delay_ms > DELAY_MS_MAX || self.unclean_after_ms.is_some_and(|after| after > DELAY_MS_MAX) {
+            return Err(format!("a delay is at most {DELAY_MS_MAX} ms, a week"));
+        }
+        if self.copies_at_once == 0 {
+            return Err("copies_at_once is at least 1: nothing could be copied".into());
+        }
+        Ok(())
+    }
+}
+
 /// A server of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {
@@ -299,6 +330,9 @@ impl Map {
                 self.shards.len()
             ));
         }
+        if let Err(why) = self.policy.check() {
+            return nonsense(why);
+        }
         for pair in self.servers.windows(2) {
             if pair[0].id >= pair[1].id {
                 return nonsense(format!("server {} stands behind server {}", pair[1].id, pair[0].id));
@@ -334,6 +368,11 @@ impl Map {
 }
 
 impl Shard {
+    /// This server, which is no member yet, joins.
+    pub fn join(&mut self, server: ServerId) {
+        self.members.push(Member { server, stage: Stage::Joining });
+    }
+
     /// The member that this server is.
     pub fn member(&self, server: ServerId) -> Option<&Member> {
         self.members.iter().find(|member| member.server == server)

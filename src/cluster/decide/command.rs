@@ -8,9 +8,6 @@ use crate::cluster::map::{Id, Map, Policy, Server, ServerId, Stage, Wanted};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// Leases outside of these are a mistake: too short for a report's way, too long to be waited for.
-const LEASE_MS: std::ops::RangeInclusive<u64> = 300..=60_000;
-
 /// What an operator wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
@@ -66,6 +63,8 @@ impl Decisions {
     /// Take what an operator wants, or, as a dry run, say what it would come to. Ok: what is going
     /// to happen. Err: why it is refused.
     pub fn command(&mut self, command: Command, is_dry_run: bool, now: Millis) -> Result<String, String> {
+        self.check_behind(&command, now)?;
+        self.check_knows(&command, now)?;
         match &command {
             Command::Resume { server: None } => return self.confirm(is_dry_run),
             Command::Failover { server, force: true } => return self.force(server, is_dry_run, now),
@@ -90,6 +89,19 @@ impl Decisions {
             self.orders.push(command);
         }
         Ok(words)
+    }
+
+    /// Some commands need to know who is alive, which a locator does not that has just taken
+    /// charge. Nor is a rebalancing kept for the time when it can be done.
+    fn check_knows(&self, command: &Command, now: Millis) -> Result<(), String> {
+        let needs = matches!(command, Command::Remove { .. } | Command::Failover { .. } | Command::Rebalance);
+        if needs && !self.is_settled(now) {
+            return Err("this locator has just taken charge, and does not know yet who is alive: ask again soon".into());
+        }
+        match &self.memory.stopped {
+            Some(stopped) if *command == Command::Rebalance => Err(format!("nothing is moved now: {stopped}")),
+            _ => Ok(()),
+        }
     }
 
     fn confirm(&mut self, is_dry_run: bool) -> Result<String, String> {
@@ -120,7 +132,10 @@ impl Decisions {
         }
         if !is_dry_run {
             let process = if waiting.is_empty() { &server.incarnation } else { &server.missing };
-            self.memory.ended.extend(process.clone());
+            let process = process.clone();
+            if let Some(process) = process {
+                self.end(process);
+            }
             self.memory.forced = self.memory.forced.with(shards);
         }
         Ok(format!(
@@ -188,7 +203,12 @@ fn want(draft: &mut Draft, name: &str, wanted: Wanted, words: &str) -> Result<St
     Ok(format!("{name} {words}"))
 }
 
-fn add(draft: &mut Draft, name: &str, sessions: &HashMap<Id, Session>, now: Millis) -> Result<String, String> {
+pub(super) fn add(
+    draft: &mut Draft,
+    name: &str,
+    sessions: &HashMap<Id, Session>,
+    now: Millis,
+) -> Result<String, String> {
     if let Some(server) = draft.map.named(name) {
         return match server.wanted {
             Wanted::Serving => Err(format!("{name} has its part already")),
@@ -253,7 +273,7 @@ fn drain(draft: &mut Draft, name: &str) -> Result<String, String> {
 
 fn remove(draft: &mut Draft, name: &str, sessions: &HashMap<Id, Session>, now: Millis) -> Result<String, String> {
     let server = known(&draft.map, name)?.clone();
-    let is_alive = server.incarnation.as_ref().and_then(|id| sessions.get(id)).is_some_and(|one| one.is_alive(now));
+    let is_alive = sessions.values().any(|one| one.intro.name == name && one.is_alive(now));
     let has = draft.map.shards.iter().filter(|shard| names(shard, server.id)).count();
     if is_alive && has > 0 {
         return Err(format!("{name} is alive and has {has} shards: drain it first"));
@@ -330,16 +350,7 @@ fn hand_over(draft: &mut Draft, name: &str) -> Result<String, String> {
 }
 
 fn change_policy(draft: &mut Draft, policy: &Policy) -> Result<String, String> {
-    if policy.acks > policy.replicas {
-        let (acks, replicas) = (policy.acks, policy.replicas);
-        return Err(format!("with {replicas} replicas, no write can be acknowledged by {acks}"));
-    }
-    if !LEASE_MS.contains(&policy.lease_ms) {
-        return Err(format!("a lease is {} to {} ms long", LEASE_MS.start(), LEASE_MS.end()));
-    }
-    if policy.copies_at_once == 0 {
-        return Err("copies_at_once is at least 1: nothing could be copied".into());
-    }
+    policy.check()?;
     let before = draft.map.acks_before.map_or(draft.map.policy.acks, |(before, _)| before.min(draft.map.policy.acks));
     if policy.acks > before {
         draft.map.acks_before = Some((before, draft.version));

@@ -24,6 +24,15 @@ enum Course {
     Wait,
 }
 
+/// How a primary was found that the map does not know.
+#[derive(Clone, Copy)]
+pub enum Found {
+    /// It has begun its term by itself.
+    ByItself,
+    /// A map that is lost made it the primary.
+    InLostMap,
+}
+
 impl Step<'_> {
     /// Heirs that have become primaries are written down as such.
     pub fn complete(&mut self) {
@@ -75,33 +84,41 @@ impl Step<'_> {
         self.draft.note(Some(shard), words);
     }
 
-    /// A server is the primary in a term that no map has reserved: the map is older than what was
-    /// decided (its store was put back), or a primary whose hand-over failed went on in a term of
-    /// its own.
+    /// A server is the primary in a term that no map has reserved: a primary whose hand-over failed
+    /// went on in a term of its own.
     fn adopt(&mut self, shard: usize) {
-        let servers: Vec<ServerId> = self.draft.map.servers.iter().map(|server| server.id).collect();
         let latest = self.memory.terms[shard];
-        let Some(primary) = servers.iter().find(|id| self.held(**id, shard) == Some((Role::Primary, latest))) else {
-            return;
-        };
-        let holders: Vec<ServerId> =
-            servers.iter().filter(|id| *id != primary && self.held(**id, shard).is_some()).copied().collect();
-        let version = self.draft.version;
-        let place = &mut self.draft.map.shards[shard];
-        let old = place.primary.filter(|old| old != primary);
-        let stage = if place.ended { Stage::Gone(version) } else { Stage::Leaving(version) };
-        place.members.retain(|member| member.server != *primary);
-        place.members.extend(old.map(|server| Member { server, stage }));
+        let ids: Vec<ServerId> = self.draft.map.servers.iter().map(|server| server.id).collect();
+        let is_it = |id: &&ServerId| self.held(**id, shard) == Some((Role::Primary, latest));
+        let Some(primary) = ids.iter().find(is_it).copied() else { return };
+        self.put_first(shard, primary, latest, Found::ByItself);
         // Whoever has anything may have been a member.
-        for server in holders {
-            if place.member(server).is_none() {
-                place.members.push(Member { server, stage: Stage::Joining });
+        for id in ids {
+            let has_it = id != primary && self.held(id, shard).is_some();
+            let place = &mut self.draft.map.shards[shard];
+            if has_it && place.member(id).is_none() {
+                place.join(id);
             }
         }
+    }
+
+    /// The map says that this server is the primary.
+    pub fn put_first(&mut self, shard: usize, primary: ServerId, term: u32, found: Found) {
+        let version = self.draft.version;
+        let place = &mut self.draft.map.shards[shard];
+        let old = place.primary.filter(|old| *old != primary);
+        let stage = if place.ended { Stage::Gone(version) } else { Stage::Leaving(version) };
+        place.members.retain(|member| member.server != primary);
+        place.members.extend(old.map(|server| Member { server, stage }));
         restamp(place, version);
-        (place.primary, place.term, place.reserved) = (Some(*primary), latest, latest);
+        (place.primary, place.term, place.reserved) = (Some(primary), term, term.max(place.reserved));
         (place.ended, place.change) = (false, None);
-        let words = format!("{} is the primary in a term that no map has given", self.draft.name(*primary));
+        self.memory.forced.remove(shard);
+        let name = self.draft.name(primary);
+        let words = match found {
+            Found::ByItself => format!("{name} is the primary in a term that no map has given"),
+            Found::InLostMap => format!("{name} has come to a later term than the map that was put back"),
+        };
         self.draft.note(Some(shard), words);
     }
 

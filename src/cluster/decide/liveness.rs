@@ -11,6 +11,7 @@
 use super::draft::Draft;
 use super::{Decisions, Millis, Proof};
 use crate::base::shards::ShardSet;
+use crate::base::term::CHOSEN_NUMBER_MAX;
 use crate::cluster::map::{Id, Map, Server, ServerId, Wanted};
 use crate::cluster::report::{Introduction, Report, Role};
 use std::collections::HashMap;
@@ -26,6 +27,9 @@ const HELD_OUT_MS_MAX: u64 = 600_000;
 
 /// Processes that have ended and are remembered, at most.
 const ENDED_MAX: usize = 4096;
+
+/// Versions and generations that are further ahead of the stored map than this are a mistake.
+const AHEAD_MAX: u64 = 1 << 40;
 
 /// What a process has said.
 pub struct Session {
@@ -52,7 +56,7 @@ pub struct Flaps {
 
 /// A clock of a server may be slower than this one, by 1 %.
 pub fn with_drift(lease_ms: u64) -> u64 {
-    lease_ms + lease_ms / 100 + 1
+    lease_ms.saturating_add(lease_ms / 100 + 1)
 }
 
 impl Session {
@@ -69,6 +73,9 @@ impl Session {
         let set = |text: &str| text.parse::<ShardSet>().map_err(|bad| bad.to_string());
         let mut held = vec![None; shards];
         for holding in &report.holdings {
+            if holding.term > CHOSEN_NUMBER_MAX {
+                return Err(format!("a term of number {}, which makes no sense", holding.term));
+            }
             for shard in set(&holding.shards)?.iter().filter(|shard| *shard < shards) {
                 held[shard] = Some((holding.role, holding.term));
             }
@@ -107,10 +114,12 @@ impl Decisions {
         if intro.shards != self.map.shards.len() {
             let (theirs, ours) = (intro.shards, self.map.shards.len());
             return Err(format!(
-                "{} has {theirs} shards, and the cluster {ours}: start it with -o shards={ours}",
+                "{} has {theirs} shards, and the cluster {ours}: start it with --shards {ours}",
                 intro.name
             ));
         }
+        self.check_ahead(&intro.name, "map", intro.map_version, self.map.version)?;
+        self.check_ahead(&intro.name, "locator", intro.generation, self.generation)?;
         if self.memory.ended.contains(&intro.incarnation) {
             return Err(format!("another process has taken the place of {}: start it anew", intro.name));
         }
@@ -137,15 +146,30 @@ impl Decisions {
         Ok(())
     }
 
+    /// A number that only a fault can have come to would leave none for those that follow.
+    pub(super) fn check_ahead(&self, name: &str, of: &str, number: u64, ours: u64) -> Result<(), String> {
+        if number > ours.saturating_add(AHEAD_MAX) {
+            return Err(format!("{name} knows a {of} of number {number}, and the latest is {ours}: it makes no sense"));
+        }
+        Ok(())
+    }
+
     /// A server's connection has ended, or its process.
     pub fn gone(&mut self, incarnation: &str, proof: Proof) {
         if let Some(session) = self.sessions.get_mut(incarnation) {
             session.is_connected = false;
-            session.ended |= proof == Proof::Ended;
         }
         if proof == Proof::Ended {
-            self.memory.ended.insert(incarnation.into());
+            self.end(incarnation.into());
         }
+    }
+
+    /// A process has ended, or is taken for ended: it is heard no more.
+    pub(super) fn end(&mut self, incarnation: Id) {
+        if let Some(session) = self.sessions.get_mut(&incarnation) {
+            session.ended = true;
+        }
+        self.memory.ended.insert(incarnation);
     }
 
     /// No lease of an earlier locator can be in force.
@@ -293,7 +317,7 @@ impl Decisions {
         }
         if let Some(missing) = server.missing {
             self.count_end(&server.name, &missing, now);
-            self.memory.ended.insert(missing);
+            self.end(missing);
             draft.mark_gone(id);
         }
         draft.note(None, format!("{} is there with a new process, which has nothing yet", intro.name));

@@ -53,7 +53,9 @@ impl Step<'_> {
                 (Stage::Joining | Stage::Whole, _) if failure.is_some() => Stage::Leaving(version),
                 (Stage::Joining, Some((Role::Whole | Role::Current, at))) if at == term => Stage::Whole,
                 // It was away, and is wanted as it is: what it has counts, since it never left.
-                (Stage::Leaving(_), Some((Role::Whole | Role::Current, _))) if self.is_wanted(shard, member.server) => {
+                (Stage::Leaving(_), Some((Role::Primary | Role::Whole | Role::Current, _)))
+                    if self.is_wanted(shard, member.server) =>
+                {
                     Stage::Whole
                 }
                 (Stage::Leaving(_), _) if self.is_wanted(shard, member.server) => Stage::Joining,
@@ -113,7 +115,7 @@ impl Step<'_> {
         if let Some(joins) = place.target.iter().filter(is_new).find(may).copied() {
             copying[usize::from(joins)] += 1;
             let words = format!("{} joins, and copies", self.draft.name(joins));
-            self.draft.map.shards[shard].members.push(Member { server: joins, stage: Stage::Joining });
+            self.draft.map.shards[shard].join(joins);
             self.draft.note(Some(shard), words);
         } else if is_leaving {
             // One after the other.

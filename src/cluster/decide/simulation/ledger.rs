@@ -39,7 +39,7 @@ pub struct Ledger {
 
 /// What has become of the holders of a record.
 pub struct Holders {
-    /// Whole members that are alive by the map, and have it.
+    /// Members that are alive by the map and whole, and have it.
     pub alive: usize,
     /// Those that had it, and have failed.
     pub failed: usize,

@@ -297,6 +297,8 @@ pub fn pull(replica: &mut Place, primary: &mut Place, process: &Id, take: usize)
         replica.owes = primary.log.len();
         replica.log.truncate(same);
     }
+    // Another primary may have less than the one that it began to copy from.
+    replica.owes = replica.owes.min(primary.log.len());
     let upto = (same + take).min(primary.log.len());
     replica.log.extend_from_slice(&primary.log[same..upto]);
     replica.is_whole |= upto >= replica.owes;

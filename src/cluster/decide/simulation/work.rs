@@ -123,7 +123,8 @@ impl World {
                 let member = server.filter(is_it).and_then(|server| stored.shards[shard].member(server.id));
                 let is_member = member.is_some_and(|member| member.stage == Stage::Whole);
                 let has_it = place.log.contains(&record);
-                if has_it && one.is_running && is_member {
+                // Who was away and is not whole again has failed as well.
+                if has_it && one.is_running && is_member && place.is_whole {
                     holders.alive += 1;
                 } else if (has_it || place.given_up.contains(&record)) && (!one.is_running || one.was_dead) {
                     holders.failed += 1;
