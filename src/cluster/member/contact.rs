@@ -13,7 +13,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Before the first lease a report is sent so often; afterwards four times in a lease.
+/// Before the first lease a report is sent so often; afterwards four times in a lease, or in
+/// [`SILENCE_MAX`] where that is shorter.
 const REPORT_EVERY_MAX: Duration = Duration::from_millis(500);
 /// How often a change of the report is looked for.
 const LOOK: Duration = Duration::from_millis(20);
@@ -69,7 +70,7 @@ impl Contact {
         let mut pause = RETRY_PAUSE_MIN;
         while !self.known.is_ending() {
             let begun_at = Instant::now();
-            let Err(lost) = self.connection();
+            let Err(lost) = self.connection() else { return };
             if begun_at.elapsed() > SILENCE_MAX {
                 pause = RETRY_PAUSE_MIN;
             }
@@ -91,7 +92,8 @@ impl Contact {
         }
     }
 
-    fn connection(&mut self) -> Result<std::convert::Infallible, Lost> {
+    /// Until it fails, or this process ends.
+    fn connection(&mut self) -> Result<(), Lost> {
         let (mut link, _) = meet(&self.locator, &self.secret, Instant::now() + 2 * HANDSHAKE_WAIT_MAX)?;
         let map = self.known.map();
         let [clients, replication] = self.ports.map(|port| reached(port, &link));
@@ -105,13 +107,12 @@ impl Contact {
         };
         send(&mut link, &Message::Introduction(introduction))?;
         let (mut told, mut report_at, mut heard_at) = (None, Instant::now(), Instant::now());
-        loop {
+        while !self.known.is_ending() {
             let now = Instant::now();
             if now >= report_at || told.is_none_or(|number| self.known.has_other_report(number)) {
                 let (report, number) = self.known.report();
                 send(&mut link, &Message::Report { sent: boot_milliseconds(), report: (*report).clone() })?;
-                (told, report_at) =
-                    (Some(number), now + self.known.lease().map_or(REPORT_EVERY_MAX, |lease| lease / 4));
+                (told, report_at) = (Some(number), now + report_every(self.known.lease()));
             }
             match Message::receive(&mut link, now + LOOK) {
                 Ok(message) => {
@@ -123,6 +124,7 @@ impl Contact {
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(())
     }
 
     fn heard(&mut self, message: Message) -> Result<(), Lost> {
@@ -143,6 +145,11 @@ impl Contact {
     }
 }
 
+/// The pause between two reports. Each is answered, which tells that the locator is there.
+fn report_every(lease: Option<Duration>) -> Duration {
+    lease.map_or(REPORT_EVERY_MAX, |lease| lease.min(SILENCE_MAX) / 4)
+}
+
 fn send(link: &mut Link, message: &Message) -> Result<(), WireError> {
     message.send(link, Instant::now() + HANDSHAKE_WAIT_MAX)
 }
@@ -152,4 +159,17 @@ fn send(link: &mut Link, message: &Message) -> Result<(), WireError> {
 fn reached(port: SocketAddr, link: &Link) -> std::io::Result<String> {
     let ip = if port.ip().is_unspecified() { link.local()?.ip() } else { port.ip() };
     Ok(SocketAddr::new(ip, port.port()).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_come_more_often_than_a_locator_is_taken_for_gone() {
+        for lease in [300, 2_000, 20_000, 60_000].map(Duration::from_millis) {
+            let every = report_every(Some(lease));
+            assert!(every <= lease / 4 && every <= SILENCE_MAX / 4, "{lease:?}: {every:?}");
+        }
+    }
 }

@@ -5,7 +5,7 @@
 //! whom the map does not count. Writes may do so where a member is not counted any more, where this
 //! server has become the primary of what others had acknowledged, and where a write is to wait for
 //! more replicas than before. Two things are waited for there. A worker may have counted a member
-//! a moment ago: so what is committed at the *next* look is looked at. And all up to there must be
+//! a moment ago: so at the first look it is noted what is committed, and looked at from the next on. And all up to there must be
 //! on as many of the members that are counted now as a write waits for, or on all of them.
 
 use super::step::number_of;
@@ -23,6 +23,7 @@ pub struct Counting {
     members: Members,
     /// Of the last map.
     version: u64,
+    /// Where writes wait for nobody, whoever fails over reckons with one all the same.
     acks: usize,
     /// Of each shard, how many members are counted.
     listed: Vec<usize>,
@@ -46,7 +47,7 @@ impl Counting {
         if map.version == self.version {
             return;
         }
-        let (members, acks) = (members_of(map, me), map.policy.acks.into());
+        let (members, acks) = (members_of(map, me), usize::from(map.policy.acks.max(1)));
         self.version = map.version;
         for (number, before) in std::mem::take(&mut self.members) {
             self.owe(before.without(shards_of(&members, &number)));
@@ -71,7 +72,7 @@ impl Counting {
         self.owe(own.without(self.own));
         self.own = own;
         self.owed.retain(|shard, _| own.has(*shard));
-        if !self.owed.is_empty() && self.acks > 0 {
+        if !self.owed.is_empty() {
             self.view.refresh();
         }
         let (view, listed, acks) = (&self.view, &self.listed, self.acks);

@@ -97,13 +97,18 @@ impl Holdings {
 
     /// Whether it follows that server in a shard, by its replication port or by its number.
     pub fn follows(&self, shard: usize, primary: &str, server: ServerNumber) -> bool {
-        let is_it = |one: &&Followed| one.primary == primary || one.server == Some(server);
-        self.followed.iter().filter(is_it).any(|one| one.shards.has(shard))
+        self.followed_at(primary, server).any(|one| one.shards.has(shard))
     }
 
-    /// Whether it does not follow in a shard, for what is here is of another lineage.
-    pub fn is_foreign(&self, shard: usize) -> bool {
-        self.followed.iter().any(|one| one.foreign.has(shard))
+    /// Whether that server refuses it in a shard, for what is here is of another lineage. What
+    /// another one says proves nothing: the shard's primary is whom the map names.
+    pub fn is_foreign(&self, shard: usize, primary: &str, server: ServerNumber) -> bool {
+        self.followed_at(primary, server).any(|one| one.foreign.has(shard))
+    }
+
+    /// The followings of a server, by its replication port or by its number.
+    fn followed_at<'h>(&'h self, primary: &'h str, server: ServerNumber) -> impl Iterator<Item = &'h Followed> {
+        self.followed.iter().filter(move |one| one.primary == primary || one.server == Some(server))
     }
 
     /// As it is reported.

@@ -186,6 +186,8 @@ fn change(map: &Map, duty: &Duty, here: &Holdings, shard: usize, named: Option<&
     match duty {
         Duty::Primary { .. } => None,
         Duty::Heir { term, .. } if is_primary && here.term(shard) == *term => None,
+        // What is here is of nobody's lineage any more: an heir that begins empty does not serve it.
+        Duty::Heir { way: Way::Empty, .. } if !here.is_empty(shard) => Some(Change::Empty { clients: None }),
         Duty::Heir { term, gather, way, .. } => {
             let address = |server: &ServerId| Some(map.server(*server)?.replication.clone());
             Some(Change::Promote(Promotion {
@@ -199,7 +201,7 @@ fn change(map: &Map, duty: &Duty, here: &Holdings, shard: usize, named: Option<&
         Duty::Replica { of } => {
             let primary = map.server(*of)?;
             let server = number_of(primary.incarnation.as_deref()?)?;
-            if here.is_foreign(shard) {
+            if here.is_foreign(shard, &primary.replication, server) {
                 // What is here is of another lineage than the shard's primary, and the map counts.
                 return Some(Change::Empty { primary: Some(named_by(primary)) });
             }

@@ -204,3 +204,31 @@ fn a_term_that_was_not_begun_is_never_begun() {
     let Plan { steps, failures } = planned_after(&map, 1, &here, &mut given_up);
     assert!(steps.is_empty() && failures[0].words.contains("away"), "its log is of term 2: {steps:?} {failures:?}");
 }
+
+/// The map says that nobody has anything of the shard: whatever an heir has is of nobody.
+#[test]
+fn who_begins_empty_is_empty_first() {
+    let mut map = map(&[0]);
+    let change = MapChange { heir: 1, term: 3, way: Way::Empty, least: 0, gone: 0 };
+    map.shards.iter_mut().for_each(|shard| {
+        shard.members.clear();
+        shard.change = Some(change);
+    });
+    let old = Followed { primary: "host0:2".into(), shards: "1".parse().unwrap(), ..Followed::default() };
+    let steps = planned(&map, 1, &Holdings::made(SHARDS, ShardSet::default(), vec![old])).steps;
+    let promotion = Promotion { gather: vec![], take_over: false, incomplete: true, term: Some(3) };
+    let step = |change, shards: &str| Step { change, shards: shards.parse().unwrap() };
+    assert_eq!(steps, [step(Change::Promote(promotion), "0,2-3"), step(Change::Empty { clients: None }, "1")]);
+}
+
+#[test]
+fn another_than_the_primary_has_nobody_emptied() {
+    let refused_by = |server: ServerId| {
+        let (primary, server) = (format!("host{server}:2"), Some([server as u8; 16]));
+        let here = Followed { primary, server, shards: all(), foreign: all(), ..Followed::default() };
+        planned(&map(&[]), 1, &Holdings::made(SHARDS, ShardSet::default(), vec![here])).steps
+    };
+    assert_eq!(refused_by(2), [Step { change: follow(0), shards: all() }]);
+    let empty = Change::Empty { clients: Some("host0:1".into()) };
+    assert_eq!(refused_by(0), [Step { change: empty, shards: all() }]);
+}
