@@ -218,7 +218,7 @@ fn who_begins_empty_is_empty_first() {
     let steps = planned(&map, 1, &Holdings::made(SHARDS, ShardSet::default(), vec![old])).steps;
     let promotion = Promotion { gather: vec![], take_over: false, incomplete: true, term: Some(3) };
     let step = |change, shards: &str| Step { change, shards: shards.parse().unwrap() };
-    assert_eq!(steps, [step(Change::Promote(promotion), "0,2-3"), step(Change::Empty { clients: None }, "1")]);
+    assert_eq!(steps, [step(Change::Promote(promotion), "0,2-3"), step(Change::Empty { primary: None }, "1")]);
 }
 
 #[test]
@@ -229,6 +229,6 @@ fn another_than_the_primary_has_nobody_emptied() {
         planned(&map(&[]), 1, &Holdings::made(SHARDS, ShardSet::default(), vec![here])).steps
     };
     assert_eq!(refused_by(2), [Step { change: follow(0), shards: all() }]);
-    let empty = Change::Empty { clients: Some("host0:1".into()) };
+    let empty = empty_for(0);
     assert_eq!(refused_by(0), [Step { change: empty, shards: all() }]);
 }

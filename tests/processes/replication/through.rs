@@ -482,6 +482,7 @@ fn what_is_not_forwarded_is_served_as_before() {
         "2" => Ok(()),
         other => Err(format!("depth {other}")),
     });
+    assert!(with.client().set("a", b"2").contains("has no primary now"), "it asks whom it follows");
     assert!(with.client().set("a", b"2").contains("write to the primary at"), "not by way of a replica");
     wait_until("it has it", || match with.client().get("a").as_deref() {
         Some(b"1") => Ok(()),
