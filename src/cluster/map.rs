@@ -171,7 +171,8 @@ pub struct Shard {
     pub primary: Option<ServerId>,
     /// The number of the primary's term; 0 before the first. Never falls.
     pub term: u32,
-    /// The highest number that was ever reserved for a term.
+    /// The highest number that was ever reserved for a term. A primary whose hand-over failed goes
+    /// on in a term of its own, which nobody has reserved: a locator takes that up when it hears it.
     #[serde(default)]
     pub reserved: u32,
     /// The process that was the primary has ended: what runs under the server's name is another
@@ -233,7 +234,7 @@ pub struct Change {
     /// The heir's process has ended, which is known since the map of this version; 0: it has not.
     /// What runs under the server's name is not the heir. Whether it has begun its term is not
     /// known.
-    #[serde(default, skip_serializing_if = "is_nought")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub gone: u64,
 }
 
@@ -272,14 +273,8 @@ pub enum BadMap {
     },
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
-fn is_zero(number: &u32) -> bool {
-    *number == 0
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
-fn is_nought(number: &u64) -> bool {
-    *number == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 impl Map {
@@ -359,6 +354,11 @@ impl Map {
     /// The server of that name.
     pub fn named(&self, name: &str) -> Option<&Server> {
         self.servers.iter().find(|server| server.name == name)
+    }
+
+    /// The primary of a shard, where the process that became it may have roles.
+    pub fn living_primary(&self, shard: &Shard) -> Option<ServerId> {
+        shard.primary.filter(|primary| self.is_alive(*primary) && !shard.ended)
     }
 
     /// Whether that server has a process that may have roles.
