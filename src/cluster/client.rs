@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// Pause before all locators are asked again, where none is in charge.
 const AGAIN: Duration = Duration::from_millis(100);
+/// A locator that is asked when little time is left has so long all the same.
+const TRY_MIN: Duration = Duration::from_secs(2);
 
 /// What operators ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +62,9 @@ pub enum AskError {
     /// It has answered with what makes no sense, or not at all.
     #[error("locator {0}: {1}")]
     Wire(String, WireError),
+    /// It was asked for a change, and what became of that is not known.
+    #[error("locator {0} was asked, and its answer is lost: {1}. Look at the status whether it was done")]
+    Lost(String, WireError),
     /// It has said something else.
     #[error("locator {0} gives an answer that makes no sense: {1}")]
     OutOfPlace(String, String),
@@ -75,13 +80,15 @@ pub enum AskError {
 /// `until`. The answer, as JSON.
 pub fn ask(locators: &[String], secret: &Secret, question: &Question, until: Instant) -> Result<String, AskError> {
     let text = serde_json::to_string(question).expect("a question has no part that JSON cannot say");
+    // A change that was done already is not asked for again.
+    let is_change = matches!(question, Question::Init { .. } | Question::Change { dry_run: false, .. });
     loop {
         let mut last = AskError::NoneInCharge("none was named".into());
         for locator in locators {
-            match ask_one(locator, secret, &text, until) {
+            match ask_one(locator, secret, &text, is_change, until) {
                 Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => last = AskError::NoneInCharge(format!("{locator} says so")),
-                Err(refused @ AskError::Refused(_)) => return Err(refused),
+                Err(last @ (AskError::Refused(_) | AskError::Lost(..))) => return Err(last),
                 Err(error) => last = error,
             }
         }
@@ -99,11 +106,21 @@ pub fn status(locators: &[String], secret: &Secret, until: Instant) -> Result<St
 }
 
 /// None: it is not in charge.
-fn ask_one(locator: &str, secret: &Secret, text: &str, until: Instant) -> Result<Option<String>, AskError> {
-    let (mut link, _) = meet(locator, secret, Instant::now() + 2 * HANDSHAKE_WAIT_MAX)?;
-    let wire = |error| AskError::Wire(locator.into(), error);
-    Message::Ask(text.into()).send(&mut link, Instant::now() + HANDSHAKE_WAIT_MAX).map_err(wire)?;
-    match Message::receive(&mut link, until.max(Instant::now() + HANDSHAKE_WAIT_MAX)).map_err(wire)? {
+fn ask_one(
+    locator: &str,
+    secret: &Secret,
+    text: &str,
+    is_change: bool,
+    until: Instant,
+) -> Result<Option<String>, AskError> {
+    let until = until.max(Instant::now() + TRY_MIN);
+    let (mut link, _) = meet(locator, secret, until.min(Instant::now() + 2 * HANDSHAKE_WAIT_MAX))?;
+    let wire = |error| match is_change {
+        true => AskError::Lost(locator.into(), error),
+        false => AskError::Wire(locator.into(), error),
+    };
+    Message::Ask(text.into()).send(&mut link, until).map_err(wire)?;
+    match Message::receive(&mut link, until).map_err(wire)? {
         Message::Answer { is_done: true, body } => Ok(Some(body)),
         Message::Answer { is_done: false, body } | Message::Refused(body) => Err(AskError::Refused(body)),
         Message::NotInCharge { .. } => Ok(None),

@@ -44,7 +44,7 @@ pub enum Duty {
 /// one in the map: the caller has looked.
 pub fn duty(map: &Map, server: ServerId, shard: usize) -> Duty {
     let place = &map.shards[shard];
-    let primary = place.primary.filter(|primary| map.is_alive(*primary) && !place.ended);
+    let primary = map.living_primary(place);
     if let Some(change) = place.change.filter(|change| change.heir == server && change.gone == 0) {
         return heir(map, server, place, change);
     }
@@ -67,7 +67,7 @@ pub fn duty(map: &Map, server: ServerId, shard: usize) -> Duty {
 fn heir(map: &Map, server: ServerId, place: &Shard, change: Change) -> Duty {
     let is_there = |member: &&Member| !matches!(member.stage, Stage::Gone(_)) && map.is_alive(member.server);
     let members: Vec<ServerId> = place.members.iter().filter(is_there).map(|member| member.server).collect();
-    let old = place.primary.filter(|old| !place.ended && map.is_alive(*old));
+    let old = map.living_primary(place);
     let is_enough = members.len() >= usize::from(change.least) && (change.way != Way::HandOver || old.is_some());
     let may_have_more = |other: &ServerId| change.way != Way::GoesOn && *other != server;
     let gather = members.into_iter().chain(old).filter(may_have_more).collect();

@@ -62,7 +62,7 @@ pub enum LocatorError {
     #[error("cannot listen at {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
     /// The kernel gives no random bytes, or no thread.
-    #[error("cannot start: {0}; raise `ulimit -u`")]
+    #[error("cannot start: {0}; if it is for want of a thread, raise `ulimit -u`")]
     System(#[from] std::io::Error),
 }
 

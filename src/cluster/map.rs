@@ -18,6 +18,7 @@
 //! this term, with the heir as the primary.
 
 use crate::base::shards::SHARDS_MAX;
+use crate::replication::REPLICAS_MAX;
 use serde::{Deserialize, Serialize};
 
 /// The version of this text form. A locator reads what it knows.
@@ -76,6 +77,31 @@ pub struct Policy {
     pub unclean_after_ms: Option<u64>,
     /// Shards that are copied to one server at the same time.
     pub copies_at_once: u8,
+}
+
+/// How long a lease may be, in milliseconds: the shortest leaves time for a report that is lost.
+pub const LEASE_MS: std::ops::RangeInclusive<u64> = 300..=60_000;
+/// Longest time that may be waited for something, in milliseconds: a year.
+const WAIT_MS_MAX: u64 = 365 * 24 * 3600 * 1000;
+
+impl Policy {
+    /// Why it cannot be done, if it cannot.
+    pub fn check(&self) -> Result<(), String> {
+        let Policy { replicas, acks, lease_ms, .. } = *self;
+        let longest_wait = self.heal_delay_ms.max(self.unclean_after_ms.unwrap_or(0));
+        match () {
+            () if acks > replicas => Err(format!("with {replicas} replicas, no write can be acknowledged by {acks}")),
+            () if usize::from(replicas) > REPLICAS_MAX => {
+                Err(format!("{replicas} replicas; {REPLICAS_MAX} is the most"))
+            }
+            () if !LEASE_MS.contains(&lease_ms) => {
+                Err(format!("a lease is {} to {} ms long", LEASE_MS.start(), LEASE_MS.end()))
+            }
+            () if self.copies_at_once == 0 => Err("copies_at_once is at least 1: nothing could be copied".into()),
+            () if longest_wait > WAIT_MS_MAX => Err(format!("nothing is waited for longer than {WAIT_MS_MAX} ms")),
+            () => Ok(()),
+        }
+    }
 }
 
 impl Default for Policy {
@@ -171,7 +197,8 @@ pub struct Shard {
     pub primary: Option<ServerId>,
     /// The number of the primary's term; 0 before the first. Never falls.
     pub term: u32,
-    /// The highest number that was ever reserved for a term.
+    /// The highest number that was ever reserved for a term. A primary whose hand-over failed goes
+    /// on in a term of its own, which nobody has reserved: a locator takes that up when it hears it.
     #[serde(default)]
     pub reserved: u32,
     /// The process that was the primary has ended: what runs under the server's name is another
@@ -233,7 +260,7 @@ pub struct Change {
     /// The heir's process has ended, which is known since the map of this version; 0: it has not.
     /// What runs under the server's name is not the heir. Whether it has begun its term is not
     /// known.
-    #[serde(default, skip_serializing_if = "is_nought")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub gone: u64,
 }
 
@@ -272,14 +299,8 @@ pub enum BadMap {
     },
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
-fn is_zero(number: &u32) -> bool {
-    *number == 0
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
-fn is_nought(number: &u64) -> bool {
-    *number == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 impl Map {
@@ -359,6 +380,11 @@ impl Map {
     /// The server of that name.
     pub fn named(&self, name: &str) -> Option<&Server> {
         self.servers.iter().find(|server| server.name == name)
+    }
+
+    /// The primary of a shard, where the process that became it may have roles.
+    pub fn living_primary(&self, shard: &Shard) -> Option<ServerId> {
+        shard.primary.filter(|primary| self.is_alive(*primary) && !shard.ended)
     }
 
     /// Whether that server has a process that may have roles.

@@ -1,9 +1,9 @@
 //! A store that was put back from a copy: servers know a later map than the one that is stored.
 //!
 //! What was decided since is lost, and servers hold what no stored map says. A map that was made of
-//! the old one at once would have them empty what they hold. So nothing is written, and no lease is
-//! given, until leases of before have ended, all that are connected have reported, and an operator
-//! has said that nobody is missing. Then whoever has anything of a shard is listed there.
+//! the old one at once would have them empty what they hold. So nothing is written until leases of
+//! before have ended, all that are connected have reported, and an operator has said that nobody is
+//! missing. Then whoever has anything of a shard is listed there.
 
 use super::failover::Found;
 use super::liveness::Session;
@@ -28,7 +28,7 @@ impl Decisions {
         self.memory.is_confirmed = false;
         self.memory.stopped = Some(format!(
             "the stored map has version {}, and servers know version {}: the store was put back from a copy. Nothing is \
-             decided, and no lease is given, until an operator has started all servers, and says resume",
+             decided until an operator has started all servers, and says resume",
             self.map.version, self.floor
         ));
         false

@@ -11,10 +11,11 @@ use crate::cluster::client::{Decided, Question};
 use crate::cluster::decide::{Decisions, Next, Note, Proof};
 use crate::cluster::map::{Map, Policy};
 use crate::cluster::report::{Introduction, Report};
-use crate::cluster::store::Stored;
+use crate::cluster::store::{LEASE_SECONDS, Stored};
 use crate::cluster::wire::Message;
 use crate::replication::secret::Secret;
 use crate::sys::random::random;
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -28,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const EVENTS_AT_ONCE: usize = 1024;
 /// A thread that stood still for so long has missed reports: what it knows of leases is nothing.
 const STALL_MAX: Duration = Duration::from_millis(500);
+/// Who has not heard for so long that it is in charge may not be any more: it grants no lease.
+const SURE_FOR: Duration = Duration::from_millis(LEASE_SECONDS * 1000 - 500);
 /// Decisions that are remembered, to be shown.
 const DECIDED_MAX: usize = 1000;
 /// Ended connections that are looked into at a time.
@@ -90,10 +93,30 @@ struct Charge {
     revision: Option<u64>,
     /// None before the cluster is born.
     decisions: Option<Decisions>,
-    /// The map that is being written, and why it is as it is.
-    writing: Option<(Map, Vec<Note>)>,
-    /// To be answered once what was asked for is stored.
-    waiting: Vec<(Outbox, String)>,
+    writing: Option<Writing>,
+    /// What was asked for and is in no map yet.
+    waiting: Vec<Waiting>,
+    /// It was in charge then, for certain.
+    sure_at: Instant,
+}
+
+/// A map that is being written, and why it is as it is.
+struct Writing {
+    map: Map,
+    notes: Vec<Note>,
+    /// To be answered once it is stored.
+    waiting: Vec<Waiting>,
+}
+
+/// Somebody who waits, and the answer where it is done.
+type Waiting = (Outbox, String);
+
+impl Charge {
+    /// Nobody knows what becomes of what was asked for.
+    fn let_down(&mut self, words: &str) {
+        let written = self.writing.take().map(|writing| writing.waiting).unwrap_or_default();
+        written.into_iter().chain(self.waiting.drain(..)).for_each(|(outbox, _)| say(&outbox, failed(words)));
+    }
 }
 
 /// See the module.
@@ -107,6 +130,8 @@ pub struct Deciding {
     begun_at: Instant,
     peers: HashMap<PeerId, Peer>,
     charge: Option<Charge>,
+    /// Leases are to be waited for anew.
+    has_stalled: bool,
     decided: VecDeque<Decided>,
     verifying: Arc<AtomicUsize>,
 }
@@ -131,6 +156,7 @@ impl Deciding {
             begun_at: Instant::now(),
             peers: HashMap::new(),
             charge: None,
+            has_stalled: false,
             decided: VecDeque::new(),
             verifying: Arc::default(),
         }
@@ -138,18 +164,19 @@ impl Deciding {
 
     /// Until it is to stop.
     pub fn run(mut self) {
-        let mut looked_at = Instant::now();
+        let mut watch = Watch::begin();
         while !self.stop.is_asked() {
             let first = match self.hears.recv_timeout(LOOK) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            if looked_at.elapsed() > STALL_MAX {
-                log::warn!("this locator has stood still for {:?}: leases are waited for anew", looked_at.elapsed());
-                self.begin_anew();
+            let stood_still = watch.stood_still();
+            if stood_still > STALL_MAX {
+                log::warn!("this locator has stood still for {stood_still:?}: leases are waited for anew");
+                self.has_stalled = true;
             }
-            looked_at = Instant::now();
+            watch = Watch::begin();
             first.into_iter().for_each(|event| self.hear(event));
             for _ in 0..EVENTS_AT_ONCE {
                 let Ok(event) = self.hears.try_recv() else { break };
@@ -204,11 +231,13 @@ impl Deciding {
     fn reported(&mut self, peer: PeerId, sent: u64, report: Report) {
         let now = self.now();
         let in_charge = self.published.in_charge();
+        let is_sure = self.charge.as_ref().is_some_and(|charge| charge.sure_at.elapsed() < SURE_FOR);
         let Some(known) = self.peers.get_mut(&peer) else { return };
         let lease = self.charge.as_mut().and_then(|charge| charge.decisions.as_mut()).map(|decisions| {
             let incarnation = &known.introduction.incarnation;
             let taken = decisions.reported(incarnation, &report, now);
-            taken.map(|()| Some((decisions.lease(incarnation)?, decisions.map().generation)))
+            let lease = decisions.lease(incarnation).filter(|_| is_sure);
+            taken.map(|()| Some((lease?, decisions.map().generation)))
         });
         known.report = Some(report);
         say(
@@ -244,8 +273,11 @@ impl Deciding {
 
     /// Nothing is known of leases: as for a locator that takes charge.
     fn begin_anew(&mut self) {
+        // A map that is being written is waited for.
         let Some(charge) = self.charge.as_mut().filter(|charge| charge.writing.is_none()) else { return };
+        self.has_stalled = false;
         let Some(map) = charge.decisions.as_ref().map(|decisions| decisions.map().clone()) else { return };
+        charge.let_down("this locator has stood still, and has forgotten it; ask again");
         let generation = charge.generation;
         self.decide_from(map, generation);
     }
@@ -270,36 +302,58 @@ impl Deciding {
 
     fn kept(&mut self, kept: Kept) {
         match kept {
-            Kept::InCharge { generation, stored } => {
+            Kept::InCharge { generation, stored, at } => {
+                self.is_no_more_in_charge();
                 log::info!("this locator is in charge, with generation {generation}");
                 self.published.other_in_charge(None);
                 let revision = stored.as_ref().map(|stored| stored.revision);
-                let waiting = Vec::new();
-                self.charge = Some(Charge { generation, revision, decisions: None, writing: None, waiting });
+                let (decisions, writing, waiting) = (None, None, Vec::new());
+                self.charge = Some(Charge { generation, revision, decisions, writing, waiting, sure_at: at });
                 self.take_stored(stored, generation);
             }
             Kept::NotInCharge(name) => {
-                if let Some(charge) = self.charge.take() {
-                    log::warn!("this locator is not in charge any more");
-                    let words = "this locator is not in charge any more; ask again whether it was done";
-                    charge.waiting.into_iter().for_each(|(outbox, _)| say(&outbox, failed(words)));
-                }
+                self.is_no_more_in_charge();
                 self.published.other_in_charge(name);
             }
-            Kept::Written(revision) => self.written(revision),
-            Kept::Conflict(stored) => {
-                let Some(charge) = &mut self.charge else { return };
-                charge.writing = None;
-                charge.revision = stored.as_ref().map(|stored| stored.revision);
-                match (map_of(stored.as_ref()), &mut charge.decisions) {
-                    (Some(Ok(map)), Some(decisions)) => decisions.conflict(map),
-                    (_, _) => {
-                        let generation = charge.generation;
-                        self.take_stored(stored, generation);
-                    }
+            Kept::StillInCharge { generation, at } => {
+                if let Some(charge) = self.charge_of(generation) {
+                    charge.sure_at = at;
                 }
             }
+            Kept::Written { generation, revision } if self.charge_of(generation).is_some() => self.written(revision),
+            Kept::Conflict { generation, stored } if self.charge_of(generation).is_some() => self.conflict(stored),
+            // Of an earlier time of being in charge.
+            Kept::Written { .. } | Kept::Conflict { .. } => {}
         }
+    }
+
+    /// Being in charge, if it is the time of that generation.
+    fn charge_of(&mut self, generation: u64) -> Option<&mut Charge> {
+        self.charge.as_mut().filter(|charge| charge.generation == generation)
+    }
+
+    fn is_no_more_in_charge(&mut self) {
+        if let Some(mut charge) = self.charge.take() {
+            log::warn!("this locator is not in charge any more");
+            charge.let_down("this locator is not in charge any more; ask again whether it was done");
+        }
+    }
+
+    /// Another map is stored than the one that was to be replaced.
+    fn conflict(&mut self, stored: Option<Stored>) {
+        let Some(charge) = &mut self.charge else { return };
+        charge.revision = stored.as_ref().map(|stored| stored.revision);
+        if let (Some(Ok(map)), Some(decisions)) = (map_of(stored.as_ref()), &mut charge.decisions) {
+            decisions.conflict(map);
+            // What was asked for is in the next map.
+            let asked = charge.writing.take().map(|writing| writing.waiting).unwrap_or_default();
+            charge.waiting.splice(..0, asked);
+            return;
+        }
+        charge.decisions = None;
+        charge.let_down("another map is stored than this locator knew: look at the status, and ask again");
+        let generation = charge.generation;
+        self.take_stored(stored, generation);
     }
 
     fn take_stored(&mut self, stored: Option<Stored>, generation: u64) {
@@ -312,7 +366,7 @@ impl Deciding {
 
     fn written(&mut self, revision: u64) {
         let Some(charge) = &mut self.charge else { return };
-        let Some((map, notes)) = charge.writing.take() else { return };
+        let Some(Writing { map, notes, waiting }) = charge.writing.take() else { return };
         charge.revision = Some(revision);
         self.published.publish(map.version, map.to_text());
         for note in &notes {
@@ -329,7 +383,6 @@ impl Deciding {
             self.decided.pop_front();
         }
         let generation = charge.generation;
-        let waiting = std::mem::take(&mut charge.waiting);
         match &mut charge.decisions {
             Some(decisions) => decisions.written(map),
             None => self.decide_from(map, generation),
@@ -339,6 +392,9 @@ impl Deciding {
 
     /// Have the next map written, if there is to be one.
     fn decide(&mut self) {
+        if self.has_stalled {
+            self.begin_anew();
+        }
         let now = self.now();
         let Some(charge) = self.charge.as_mut().filter(|charge| charge.writing.is_none()) else { return };
         let Some(decisions) = &mut charge.decisions else { return };
@@ -354,8 +410,10 @@ impl Deciding {
 
     fn write(&mut self, map: Map, notes: Vec<Note>) {
         let Some(charge) = &mut self.charge else { return };
-        let write = Write { expected: charge.revision, bytes: map.to_text().into_bytes() };
-        charge.writing = Some((map, notes));
+        let (generation, expected) = (charge.generation, charge.revision);
+        let write = Write { generation, expected, bytes: map.to_text().into_bytes() };
+        let waiting = std::mem::take(&mut charge.waiting);
+        charge.writing = Some(Writing { map, notes, waiting });
         // The thread that has the store ends with this one.
         let _ = self.orders.send(write);
     }
@@ -408,8 +466,7 @@ impl Deciding {
         if !(shards.is_power_of_two() && shards <= crate::base::shards::SHARDS_MAX) {
             return say(&outbox, failed(&format!("{shards} shards: their number is a power of two, at most 1024")));
         }
-        if policy.acks > policy.replicas {
-            let words = format!("{} replicas cannot acknowledge what {} are to", policy.replicas, policy.acks);
+        if let Err(words) = policy.check() {
             return say(&outbox, failed(&words));
         }
         let generation = self.charge.as_ref().map_or(0, |charge| charge.generation);
@@ -419,6 +476,30 @@ impl Deciding {
         }
         self.write(map, Vec::new());
     }
+}
+
+/// Since when the thread that decides was at work or waited. What it has worked is no standing
+/// still: who works hears nothing, but decides by what it has heard.
+struct Watch {
+    at: Instant,
+    worked: Duration,
+}
+
+impl Watch {
+    fn begin() -> Watch {
+        Watch { at: Instant::now(), worked: worked() }
+    }
+
+    /// For how long it has not worked since then.
+    fn stood_still(&self) -> Duration {
+        self.at.elapsed().saturating_sub(worked().saturating_sub(self.worked))
+    }
+}
+
+/// For how long this thread has had a processor.
+fn worked() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 fn map_of(stored: Option<&Stored>) -> Option<Result<Map, String>> {

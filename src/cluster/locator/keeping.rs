@@ -14,6 +14,8 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// A map to be written.
 pub struct Write {
+    /// Of the time of being in charge in which it was decided: in another one it is not written.
+    pub generation: u64,
     /// What is to be there before; None: nothing.
     pub expected: Option<u64>,
     /// The map.
@@ -28,13 +30,32 @@ pub enum Kept {
         generation: u64,
         /// What is there.
         stored: Option<Stored>,
+        /// It was in charge at this moment, for certain.
+        at: Instant,
+    },
+    /// It was in charge with that generation at this moment too.
+    StillInCharge {
+        /// The same.
+        generation: u64,
+        /// The moment.
+        at: Instant,
     },
     /// Another one is, or nobody that is known.
     NotInCharge(Option<String>),
-    /// What was to be written is there, with this revision.
-    Written(u64),
+    /// What was to be written is there.
+    Written {
+        /// Of the order.
+        generation: u64,
+        /// Of what is there.
+        revision: u64,
+    },
     /// Something else is there, or nothing.
-    Conflict(Option<Stored>),
+    Conflict {
+        /// Of the order.
+        generation: u64,
+        /// What is there.
+        stored: Option<Stored>,
+    },
 }
 
 /// See the module.
@@ -78,15 +99,23 @@ impl Keeping {
     }
 
     fn lead(&mut self) {
+        // Whoever is in charge is so for a while from the call on, however late the answer comes.
+        let at = Instant::now();
         match self.store.lead(&self.name) {
-            Ok(Lead::InCharge { generation }) if self.in_charge == Some(generation) => self.told = None,
-            Ok(Lead::InCharge { generation }) => match self.store.load() {
-                Ok(stored) => {
-                    self.in_charge = Some(generation);
-                    self.say(Kept::InCharge { generation, stored });
+            Ok(Lead::InCharge { generation }) if self.in_charge == Some(generation) => {
+                self.say(Kept::StillInCharge { generation, at });
+            }
+            Ok(Lead::InCharge { generation }) => {
+                // What was decided in the time before is not written in this one.
+                self.in_charge = None;
+                match self.store.load() {
+                    Ok(stored) => {
+                        self.in_charge = Some(generation);
+                        self.say(Kept::InCharge { generation, stored, at });
+                    }
+                    Err(error) => self.tell(&error),
                 }
-                Err(error) => self.tell(&error),
-            },
+            }
             Ok(Lead::Other { name }) => self.lose(Some(name)),
             // It may still be in charge. Whether it is, its next write finds out.
             Err(error) => self.tell(&error),
@@ -94,10 +123,16 @@ impl Keeping {
     }
 
     fn write(&mut self, write: &Write) {
+        let generation = write.generation;
+        if self.in_charge != Some(generation) {
+            return;
+        }
         let mut swapped = self.store.swap(write.expected, &write.bytes);
         loop {
             match swapped {
-                Ok(Swapped::Done { revision }) => return self.say(Kept::Written(revision)),
+                Ok(Swapped::Done { revision }) => {
+                    return self.say(Kept::Written { generation, revision });
+                }
                 Err(StoreError::NotInCharge { other }) => return self.lose(other),
                 Ok(Swapped::Conflict) => {}
                 Err(ref error) => self.tell(error),
@@ -107,8 +142,10 @@ impl Keeping {
             }
             // After an error it may be written all the same.
             match self.store.load() {
-                Ok(Some(stored)) if stored.bytes == write.bytes => return self.say(Kept::Written(stored.revision)),
-                Ok(stored) => return self.say(Kept::Conflict(stored)),
+                Ok(Some(stored)) if stored.bytes == write.bytes => {
+                    return self.say(Kept::Written { generation, revision: stored.revision });
+                }
+                Ok(stored) => return self.say(Kept::Conflict { generation, stored }),
                 Err(error) => {
                     std::thread::sleep(LOOK);
                     swapped = Err(error);
@@ -195,19 +232,22 @@ mod tests {
         let store = Box::new(Scripted(Arc::new(Mutex::new(script))));
         Keeping::new(store, "me".into(), events, ordered, stop).run();
         let word = |event| match event {
-            Event::Kept(Kept::InCharge { generation, stored }) => {
+            Event::Kept(Kept::InCharge { generation, stored, .. }) => {
                 format!("in charge {generation} {}", stored.is_some())
             }
+            Event::Kept(Kept::StillInCharge { generation, .. }) => format!("still in charge {generation}"),
             Event::Kept(Kept::NotInCharge(name)) => format!("not in charge: {name:?}"),
-            Event::Kept(Kept::Written(revision)) => format!("written {revision}"),
-            Event::Kept(Kept::Conflict(stored)) => format!("conflict with {:?}", stored.map(|stored| stored.revision)),
+            Event::Kept(Kept::Written { revision, .. }) => format!("written {revision}"),
+            Event::Kept(Kept::Conflict { stored, .. }) => {
+                format!("conflict with {:?}", stored.map(|stored| stored.revision))
+            }
             _ => panic!("it says nothing else"),
         };
         hears.try_iter().map(word).collect()
     }
 
     fn write(expected: Option<u64>, bytes: &[u8]) -> Write {
-        Write { expected, bytes: bytes.to_vec() }
+        Write { generation: 1, expected, bytes: bytes.to_vec() }
     }
 
     #[test]
@@ -221,6 +261,16 @@ mod tests {
         let stored = Some(Stored { revision: 4, bytes: b"b".to_vec() });
         let script = Script { stored, ..Script::default() };
         assert_eq!(said(script, vec![write(Some(3), b"a")]), ["in charge 1 true", "conflict with Some(4)"]);
+    }
+
+    #[test]
+    fn what_was_decided_in_another_time_of_being_in_charge_is_not_written() {
+        let leads = || [Lead::InCharge { generation: 2 }].into();
+        let script = Script { leads: leads(), ..Script::default() };
+        assert_eq!(said(script, vec![write(None, b"a")]), ["in charge 2 false"]);
+        let own = Write { generation: 2, ..write(None, b"a") };
+        let script = Script { leads: leads(), ..Script::default() };
+        assert_eq!(said(script, vec![write(None, b"b"), own]), ["in charge 2 false", "written 1"]);
     }
 
     #[test]

@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 
 /// Connections at a time.
 const PEERS_MAX: usize = 4096;
-/// Messages that wait for a peer. One that does not read them is cut off.
+/// Messages that wait for a peer. What a peer that does not read is told beyond that is
+/// lost: it asks again.
 const OUTBOX_MAX: usize = 64;
 /// How often a connection's thread looks for what is to be told.
 const LOOK: Duration = Duration::from_millis(10);
@@ -122,12 +123,17 @@ fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) {
 fn converse(shared: &Shared, link: &mut Link, id: PeerId) -> Result<(), WireError> {
     let (outbox, answers) = sync_channel(OUTBOX_MAX);
     let (mut watches, mut told, mut heard_at) = (false, 0, Instant::now());
+    // It knows the map of this version: an older one is no order to it.
+    let mut knows = 0;
     let soon = || Instant::now() + HANDSHAKE_WAIT_MAX;
     while !shared.stop.is_asked() && heard_at.elapsed() < SILENCE_MAX {
         match Message::receive(link, Instant::now() + LOOK) {
             Ok(message) => {
                 heard_at = Instant::now();
                 watches |= matches!(message, Message::Introduction(_) | Message::Watch);
+                if let Message::Introduction(introduction) = &message {
+                    knows = introduction.map_version;
+                }
                 let Some(event) = event_of(message, id, &outbox) else {
                     let words = "that makes no sense to a locator".to_string();
                     return Message::Refused(words).send(link, soon());
@@ -139,7 +145,7 @@ fn converse(shared: &Shared, link: &mut Link, id: PeerId) -> Result<(), WireErro
             Err(error) if error.is_silence() => {}
             Err(error) => return Err(error),
         }
-        if let Some(map) = shared.published.map_after(told).filter(|_| watches) {
+        if let Some(map) = shared.published.map_after(told).filter(|map| watches && map.version >= knows) {
             told = map.version;
             Message::Map(map.text.clone()).send(link, soon())?;
         }

@@ -3,7 +3,9 @@
 //! says another number. Whatever else is seen proves nothing, and the lease decides.
 //!
 //! This is a shortcut for the common case. No acknowledged write rests on it: an heir has those
-//! stopped who hold them.
+//! stopped who hold them. It is believed as this one observer sees it: where something between the
+//! locator and that host refuses connections in its stead, a server that lives is failed over, which
+//! costs its clients a moment, and no write.
 
 use crate::cluster::member::step::number_of;
 use crate::cluster::report::Introduction;

@@ -6,7 +6,7 @@ use crate::cluster::client::{Decided, Question, ask};
 use crate::cluster::decide::{Command, ServerStatus, Status};
 use crate::cluster::map::Policy;
 use crate::replication::secret::Secret;
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -150,7 +150,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let born = format!("cluster {id} is born, of {shards} shards");
             match empty {
                 true => born,
-                false => format!("{born}; {}", asking.change(Command::Add { server: None }, false)?),
+                false => {
+                    let added = asking.change(Command::Add { server: None }, false);
+                    let added = added.with_context(|| format!("{born}, and no server has a part of them yet"))?;
+                    format!("{born}; {added}")
+                }
             }
         }
         What::Status => {

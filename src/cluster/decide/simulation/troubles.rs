@@ -22,7 +22,13 @@ impl World {
                 let other = self.random.usize(0..self.processes.len());
                 self.cuts.insert((process.min(other), process.max(other)), until);
             }
-            24..28 => self.replace_locator(),
+            24..27 => self.replace_locator(),
+            // An operator who is too quick.
+            27 => {
+                let server = self.processes[process].intro.name.clone();
+                self.replace_locator();
+                self.command(Command::Remove { server });
+            }
             28..60 => self.restart(),
             60..70 => self.operate(),
             // Not long after one, another one: the rest of a shard's members.
