@@ -18,7 +18,6 @@
 //! this term, with the heir as the primary.
 
 use crate::base::shards::SHARDS_MAX;
-use crate::replication::REPLICAS_MAX;
 use serde::{Deserialize, Serialize};
 
 /// The version of this text form. A locator reads what it knows.
@@ -79,31 +78,6 @@ pub struct Policy {
     pub copies_at_once: u8,
 }
 
-/// How long a lease may be, in milliseconds: the shortest leaves time for a report that is lost.
-pub const LEASE_MS: std::ops::RangeInclusive<u64> = 300..=60_000;
-/// Longest time that may be waited for something, in milliseconds: a year.
-const WAIT_MS_MAX: u64 = 365 * 24 * 3600 * 1000;
-
-impl Policy {
-    /// Why it cannot be done, if it cannot.
-    pub fn check(&self) -> Result<(), String> {
-        let Policy { replicas, acks, lease_ms, .. } = *self;
-        let longest_wait = self.heal_delay_ms.max(self.unclean_after_ms.unwrap_or(0));
-        match () {
-            () if acks > replicas => Err(format!("with {replicas} replicas, no write can be acknowledged by {acks}")),
-            () if usize::from(replicas) > REPLICAS_MAX => {
-                Err(format!("{replicas} replicas; {REPLICAS_MAX} is the most"))
-            }
-            () if !LEASE_MS.contains(&lease_ms) => {
-                Err(format!("a lease is {} to {} ms long", LEASE_MS.start(), LEASE_MS.end()))
-            }
-            () if self.copies_at_once == 0 => Err("copies_at_once is at least 1: nothing could be copied".into()),
-            () if longest_wait > WAIT_MS_MAX => Err(format!("nothing is waited for longer than {WAIT_MS_MAX} ms")),
-            () => Ok(()),
-        }
-    }
-}
-
 impl Default for Policy {
     fn default() -> Policy {
         Policy {
@@ -120,7 +94,7 @@ impl Default for Policy {
 /// More replicas of each shard than these are a mistake: each one takes every write.
 const REPLICAS_MAX: u8 = 15;
 /// Leases outside of these are a mistake: too short for a report's way, too long to be waited for.
-const LEASE_MS: std::ops::RangeInclusive<u64> = 300..=60_000;
+pub const LEASE_MS: std::ops::RangeInclusive<u64> = 300..=60_000;
 /// The longest time that anything is put off: a week.
 const DELAY_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 
