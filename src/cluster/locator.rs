@@ -14,12 +14,14 @@
 //! | [`peer`] | connections, a thread each |
 //! | [`published`] | what all connections tell: the map, and who is in charge |
 //! | [`verify`] | a server's connection has ended: has its process? |
+//! | [`watch`] | whether the thread that decides has stood still |
 
 pub mod deciding;
 pub mod keeping;
 pub mod peer;
 pub mod published;
 pub mod verify;
+pub mod watch;
 
 use super::store::MapStore;
 use crate::replication::secret::Secret;

@@ -6,6 +6,7 @@ use super::keeping::{Kept, Write};
 use super::peer::{Outbox, PeerId};
 use super::published::Published;
 use super::verify;
+use super::watch::Watch;
 use crate::base::time::UnixSeconds;
 use crate::cluster::client::{Decided, Question};
 use crate::cluster::decide::{Decisions, Next, Note, Proof};
@@ -15,7 +16,6 @@ use crate::cluster::store::{LEASE_SECONDS, Stored};
 use crate::cluster::wire::Message;
 use crate::replication::secret::Secret;
 use crate::sys::random::random;
-use rustix::time::{ClockId, clock_gettime};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -476,30 +476,6 @@ impl Deciding {
         }
         self.write(map, Vec::new());
     }
-}
-
-/// Since when the thread that decides was at work or waited. What it has worked is no standing
-/// still: who works hears nothing, but decides by what it has heard.
-struct Watch {
-    at: Instant,
-    worked: Duration,
-}
-
-impl Watch {
-    fn begin() -> Watch {
-        Watch { at: Instant::now(), worked: worked() }
-    }
-
-    /// For how long it has not worked since then.
-    fn stood_still(&self) -> Duration {
-        self.at.elapsed().saturating_sub(worked().saturating_sub(self.worked))
-    }
-}
-
-/// For how long this thread has had a processor.
-fn worked() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 fn map_of(stored: Option<&Stored>) -> Option<Result<Map, String>> {

@@ -5,8 +5,9 @@
 //! whom the map does not count. Writes may do so where a member is not counted any more, where this
 //! server has become the primary of what others had acknowledged, and where a write is to wait for
 //! more replicas than before. Two things are waited for there. A worker may have counted a member
-//! a moment ago: so at the first look it is noted what is committed, and looked at from the next on. And all up to there must be
-//! on as many of the members that are counted now as a write waits for, or on all of them.
+//! a moment ago: so the first look only notes what is committed, and those after it ask for that.
+//! And all up to there must be on as many of the members that are counted now as a write waits for,
+//! or on all of them.
 
 use super::step::number_of;
 use crate::base::shards::ShardSet;

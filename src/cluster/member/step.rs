@@ -186,7 +186,7 @@ fn change(map: &Map, duty: &Duty, here: &Holdings, shard: usize, named: Option<&
     match duty {
         Duty::Primary { .. } => None,
         Duty::Heir { term, .. } if is_primary && here.term(shard) == *term => None,
-        // What is here is of nobody's lineage any more: an heir that begins empty does not serve it.
+        // What is here is of nobody's lineage: an heir that begins empty does not serve it.
         Duty::Heir { way: Way::Empty, .. } if !here.is_empty(shard) => Some(Change::Empty { primary: None }),
         Duty::Heir { term, gather, way, .. } => {
             let address = |server: &ServerId| Some(map.server(*server)?.replication.clone());
