@@ -172,7 +172,8 @@ pub struct Shard {
     /// The number of the primary's term; 0 before the first. Never falls.
     pub term: u32,
     /// The highest number that was ever reserved for a term. A primary whose hand-over failed goes
-    /// on in a term of its own, which nobody has reserved: a locator takes that up when it hears it.
+    /// on in a term of its own, which nobody has reserved: a locator takes that up when it hears
+    /// it.
     #[serde(default)]
     pub reserved: u32,
     /// The process that was the primary has ended: what runs under the server's name is another

@@ -1,3 +1,4 @@
+//! A store that is put back, step by step.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
