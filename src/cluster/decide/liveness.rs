@@ -241,10 +241,11 @@ impl Decisions {
         } else if is_too_many && self.memory.stopped.is_none() {
             let names: Vec<&str> = together.iter().map(|server| &*server.name).collect();
             let words = format!(
-                "{} of {} servers are gone together ({}): nothing is decided until they are back, or an operator says \
-                 resume",
+                "{} of {} servers have died within {} s ({}): nothing is decided until those that are dead are back, or an \
+                 operator says resume",
                 together.len(),
                 draft.map.servers.len(),
+                TOGETHER_MS / 1000,
                 names.join(", ")
             );
             self.memory.stopped = Some(words);

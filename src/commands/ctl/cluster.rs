@@ -61,7 +61,8 @@ pub enum What {
     /// Give this server its part of the shards
     Add {
         /// Its name; without it all that have found the locator
-        server: Option<String>,
+        #[arg(value_name = "SERVER")]
+        name: Option<String>,
         /// Only say what would come of it.
         #[command(flatten)]
         dry: Dry,
@@ -69,7 +70,8 @@ pub enum What {
     /// Have others take this server's shards, all of them; then it can go
     Drain {
         /// Its name
-        server: String,
+        #[arg(value_name = "SERVER")]
+        name: String,
         /// Only say what would come of it.
         #[command(flatten)]
         dry: Dry,
@@ -77,7 +79,8 @@ pub enum What {
     /// Forget this server
     Remove {
         /// Its name
-        server: String,
+        #[arg(value_name = "SERVER")]
+        name: String,
         /// Only say what would come of it.
         #[command(flatten)]
         dry: Dry,
@@ -101,7 +104,8 @@ pub enum What {
     /// Have others be the primary where this server is
     Failover {
         /// Its name
-        server: String,
+        #[arg(value_name = "SERVER")]
+        name: String,
         /// It is gone for good: go on with who is there, though acknowledged writes may be lost
         #[arg(long)]
         force: bool,
@@ -112,7 +116,8 @@ pub enum What {
     /// Do not fail this server over while it is away for maintenance
     Pause {
         /// Its name
-        server: String,
+        #[arg(value_name = "SERVER")]
+        name: String,
         /// Only say what would come of it.
         #[command(flatten)]
         dry: Dry,
@@ -120,7 +125,8 @@ pub enum What {
     /// The maintenance is over; without a server: go on after so many died together
     Resume {
         /// Its name
-        server: Option<String>,
+        #[arg(value_name = "SERVER")]
+        name: Option<String>,
         /// Only say what would come of it.
         #[command(flatten)]
         dry: Dry,
@@ -179,14 +185,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// What is asked for that changes the cluster.
 fn command_of(what: What) -> (Command, Dry) {
     match what {
-        What::Add { server, dry } => (Command::Add { server }, dry),
-        What::Drain { server, dry } => (Command::Drain { server }, dry),
-        What::Remove { server, dry } => (Command::Remove { server }, dry),
+        What::Add { name, dry } => (Command::Add { server: name }, dry),
+        What::Drain { name, dry } => (Command::Drain { server: name }, dry),
+        What::Remove { name, dry } => (Command::Remove { server: name }, dry),
         What::Swap { old, new, dry } => (Command::Swap { old, new }, dry),
         What::Rebalance { dry } => (Command::Rebalance, dry),
-        What::Failover { server, force, dry } => (Command::Failover { server, force }, dry),
-        What::Pause { server, dry } => (Command::Pause { server }, dry),
-        What::Resume { server, dry } => (Command::Resume { server }, dry),
+        What::Failover { name, force, dry } => (Command::Failover { server: name, force }, dry),
+        What::Pause { name, dry } => (Command::Pause { server: name }, dry),
+        What::Resume { name, dry } => (Command::Resume { server: name }, dry),
         What::Init { .. } | What::Status | What::Map | What::Events => unreachable!("these are asked otherwise"),
     }
 }
@@ -255,6 +261,7 @@ mod tests {
     use super::*;
     use crate::cluster::decide::ShardsStatus;
     use crate::cluster::map::Wanted;
+    use clap::Parser;
 
     #[test]
     fn a_status_is_a_table() {
@@ -286,6 +293,28 @@ mod tests {
         );
         assert!(lines[5].contains("dead, waits to be added") && lines[5].contains("never"), "{text}");
         assert!(text.contains("warning: stopped: two died\n") && text.ends_with("warning: one zone\n"), "{text}");
+    }
+
+    /// `-s` says which server other orders are for, and has a default: no server of a cluster.
+    #[test]
+    fn without_a_server_none_is_meant() {
+        #[derive(clap::Parser)]
+        struct Ctl {
+            #[command(flatten)]
+            args: super::super::Args,
+        }
+        let named = |words: &[&str]| {
+            let ctl = Ctl::try_parse_from([&["ctl", "cluster"], words].concat()).unwrap();
+            let super::super::What::Cluster(Args { what, .. }) = ctl.args.what else { panic!("{words:?}") };
+            match what {
+                What::Add { name, .. } | What::Resume { name, .. } => name,
+                What::Drain { name, .. } => Some(name),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((named(&["resume"]), named(&["add"])), (None, None));
+        assert_eq!(named(&["resume", "a"]).as_deref(), Some("a"));
+        assert_eq!(named(&["drain", "b"]).as_deref(), Some("b"));
     }
 
     #[test]
