@@ -1,6 +1,6 @@
 //! An operator's side: a question to whichever locator is in charge.
 
-use super::decide::{Command, Status};
+use super::decide::Command;
 use super::map::Policy;
 use super::wire::{Message, WireError};
 use crate::replication::HANDSHAKE_WAIT_MAX;
@@ -18,7 +18,7 @@ const TRY_MIN: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Question {
-    /// How the cluster stands: a [`Status`].
+    /// How the cluster stands: a [`Status`](super::decide::Status).
     Status,
     /// The map, as it is stored.
     Map,
@@ -97,12 +97,6 @@ pub fn ask(locators: &[String], secret: &Secret, question: &Question, until: Ins
         }
         std::thread::sleep(AGAIN);
     }
-}
-
-/// The cluster's status.
-pub fn status(locators: &[String], secret: &Secret, until: Instant) -> Result<Status, AskError> {
-    let text = ask(locators, secret, &Question::Status, until)?;
-    serde_json::from_str(&text).map_err(|error| AskError::OutOfPlace("in charge".into(), error.to_string()))
 }
 
 /// None: it is not in charge.

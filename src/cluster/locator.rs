@@ -28,14 +28,14 @@ use crate::replication::secret::Secret;
 use crate::replication::standing::ServerNumber;
 use crate::replication::tls::Listening;
 use crate::sys::random::random;
-use deciding::Deciding;
+use deciding::{Deciding, Event};
 use keeping::Keeping;
 use peer::Port;
 use published::Published;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -84,6 +84,19 @@ impl Stop {
     }
 }
 
+/// What the threads of a locator share.
+#[derive(Clone)]
+pub struct Common {
+    /// To the thread that decides.
+    pub events: SyncSender<Event>,
+    /// What all connections tell.
+    pub published: Arc<Published>,
+    /// The secret of the cluster.
+    pub secret: Secret,
+    /// Whether they are to end.
+    pub stop: Stop,
+}
+
 /// A running locator; it ends when this is dropped.
 pub struct Locator {
     address: SocketAddr,
@@ -105,13 +118,14 @@ impl Locator {
         });
         let (address, listener) = bound.map_err(|error| LocatorError::Listen(listen, error))?;
         let number: ServerNumber = random()?;
-        let (published, listening) = (Arc::new(Published::default()), Listening::new()?);
+        let listening = Listening::new()?;
         let (events, hears) = sync_channel(EVENTS_MAX);
         let (orders, ordered) = channel();
         let (ending, ended) = channel::<()>();
         let keeping = Keeping::new(store, name, events.clone(), ordered, stop.clone());
-        let deciding = Deciding::new(hears, events.clone(), orders, published.clone(), secret.clone(), stop.clone());
-        let port = Port::new(listener, listening, secret, number, events, published, stop.clone());
+        let common = Common { events, published: Arc::default(), secret, stop: stop.clone() };
+        let deciding = Deciding::new(common.clone(), hears, orders);
+        let port = Port::new(common, listener, listening, number);
         let thread = |name: &str, run: Box<dyn FnOnce() + Send>, ending: Sender<()>| {
             Builder::new().name(name.into()).spawn(move || {
                 run();

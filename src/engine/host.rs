@@ -59,3 +59,23 @@ pub trait Host: Sync {
         None
     }
 }
+
+/// Where there is neither: for tests.
+#[cfg(test)]
+pub struct Nobody;
+
+#[cfg(test)]
+impl Client for Nobody {
+    fn origin(&self) -> Origin {
+        Origin::Elsewhere
+    }
+}
+
+#[cfg(test)]
+impl Host for Nobody {
+    fn connections(&self, _emit: &mut dyn FnMut(u64, &str, &str)) {}
+
+    fn worker_stats(&self) -> Vec<Arc<WorkerStats>> {
+        Vec::new()
+    }
+}

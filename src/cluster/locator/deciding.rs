@@ -1,10 +1,9 @@
 //! The thread that decides: it feeds what it hears to [`Decisions`], has the maps written that come
 //! out, and publishes each once it is stored. It waits for nobody.
 
-use super::Stop;
+use super::Common;
 use super::keeping::{Kept, Write};
 use super::peer::{Outbox, PeerId};
-use super::published::Published;
 use super::verify;
 use super::watch::Watch;
 use crate::base::time::UnixSeconds;
@@ -14,12 +13,11 @@ use crate::cluster::map::{Map, Policy};
 use crate::cluster::report::{Introduction, Report};
 use crate::cluster::store::{LEASE_SECONDS, Stored};
 use crate::cluster::wire::Message;
-use crate::replication::secret::Secret;
 use crate::sys::random::random;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
@@ -121,12 +119,9 @@ impl Charge {
 
 /// See the module.
 pub struct Deciding {
+    common: Common,
     hears: Receiver<Event>,
-    events: SyncSender<Event>,
     orders: Sender<Write>,
-    published: Arc<Published>,
-    secret: Secret,
-    stop: Stop,
     begun_at: Instant,
     peers: HashMap<PeerId, Peer>,
     charge: Option<Charge>,
@@ -138,21 +133,11 @@ pub struct Deciding {
 
 impl Deciding {
     /// Before anything was heard.
-    pub fn new(
-        hears: Receiver<Event>,
-        events: SyncSender<Event>,
-        orders: Sender<Write>,
-        published: Arc<Published>,
-        secret: Secret,
-        stop: Stop,
-    ) -> Deciding {
+    pub fn new(common: Common, hears: Receiver<Event>, orders: Sender<Write>) -> Deciding {
         Deciding {
+            common,
             hears,
-            events,
             orders,
-            published,
-            secret,
-            stop,
             begun_at: Instant::now(),
             peers: HashMap::new(),
             charge: None,
@@ -165,7 +150,7 @@ impl Deciding {
     /// Until it is to stop.
     pub fn run(mut self) {
         let mut watch = Watch::begin();
-        while !self.stop.is_asked() {
+        while !self.common.stop.is_asked() {
             let first = match self.hears.recv_timeout(LOOK) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -230,7 +215,7 @@ impl Deciding {
 
     fn reported(&mut self, peer: PeerId, sent: u64, report: Report) {
         let now = self.now();
-        let in_charge = self.published.in_charge();
+        let in_charge = self.common.published.in_charge();
         let is_sure = self.charge.as_ref().is_some_and(|charge| charge.sure_at.elapsed() < SURE_FOR);
         let Some(known) = self.peers.get_mut(&peer) else { return };
         let lease = self.charge.as_mut().and_then(|charge| charge.decisions.as_mut()).map(|decisions| {
@@ -258,7 +243,8 @@ impl Deciding {
             self.verifying.fetch_sub(1, Relaxed);
             return;
         }
-        let (events, secret, verifying) = (self.events.clone(), self.secret.clone(), self.verifying.clone());
+        let (events, secret, verifying) =
+            (self.common.events.clone(), self.common.secret.clone(), self.verifying.clone());
         let verify = move || {
             let has_ended = verify::has_ended(&introduction, &secret);
             verifying.fetch_sub(1, Relaxed);
@@ -305,7 +291,7 @@ impl Deciding {
             Kept::InCharge { generation, stored, at } => {
                 self.is_no_more_in_charge();
                 log::info!("this locator is in charge, with generation {generation}");
-                self.published.other_in_charge(None);
+                self.common.published.other_in_charge(None);
                 let revision = stored.as_ref().map(|stored| stored.revision);
                 let (decisions, writing, waiting) = (None, None, Vec::new());
                 self.charge = Some(Charge { generation, revision, decisions, writing, waiting, sure_at: at });
@@ -313,7 +299,7 @@ impl Deciding {
             }
             Kept::NotInCharge(name) => {
                 self.is_no_more_in_charge();
-                self.published.other_in_charge(name);
+                self.common.published.other_in_charge(name);
             }
             Kept::StillInCharge { generation, at } => {
                 if let Some(charge) = self.charge_of(generation) {
@@ -368,7 +354,7 @@ impl Deciding {
         let Some(charge) = &mut self.charge else { return };
         let Some(Writing { map, notes, waiting }) = charge.writing.take() else { return };
         charge.revision = Some(revision);
-        self.published.publish(map.version, map.to_text());
+        self.common.published.publish(map.version, map.to_text());
         for note in &notes {
             let shards = if note.shards.is_empty() { String::new() } else { format!("shards {}: ", note.shards) };
             log::info!("map {}: {shards}{}", map.version, note.words);
@@ -427,7 +413,7 @@ impl Deciding {
             }
         };
         let Some(charge) = &mut self.charge else {
-            return say(&outbox, Message::NotInCharge { in_charge: self.published.in_charge() });
+            return say(&outbox, Message::NotInCharge { in_charge: self.common.published.in_charge() });
         };
         let Some(decisions) = &mut charge.decisions else {
             return match question {

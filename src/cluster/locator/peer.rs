@@ -1,12 +1,10 @@
 //! Connections to a locator, a thread each. What a peer says first tells what it is.
 
-use super::Stop;
+use super::Common;
 use super::deciding::Event;
-use super::published::Published;
 use crate::cluster::wire::{Message, WireError};
 use crate::replication::HANDSHAKE_WAIT_MAX;
 use crate::replication::link::Link;
-use crate::replication::secret::Secret;
 use crate::replication::session;
 use crate::replication::standing::ServerNumber;
 use crate::replication::tls::Listening;
@@ -42,36 +40,25 @@ pub struct Port {
 }
 
 struct Shared {
+    common: Common,
     listening: Listening,
-    secret: Secret,
     own: ServerNumber,
-    events: SyncSender<Event>,
-    published: Arc<Published>,
-    stop: Stop,
     count: AtomicUsize,
     next: AtomicU64,
 }
 
 impl Port {
     /// With that listener.
-    pub fn new(
-        listener: TcpListener,
-        listening: Listening,
-        secret: Secret,
-        own: ServerNumber,
-        events: SyncSender<Event>,
-        published: Arc<Published>,
-        stop: Stop,
-    ) -> Port {
+    pub fn new(common: Common, listener: TcpListener, listening: Listening, own: ServerNumber) -> Port {
         let (count, next) = (AtomicUsize::new(0), AtomicU64::new(0));
-        let shared = Arc::new(Shared { listening, secret, own, events, published, stop, count, next });
+        let shared = Arc::new(Shared { common, listening, own, count, next });
         Port { listener, shared }
     }
 
     /// Until it is to stop.
     pub fn run(self) {
         let timeout = Timespec { tv_sec: 0, tv_nsec: PORT_LOOK.subsec_nanos().into() };
-        while !self.shared.stop.is_asked() {
+        while !self.shared.common.stop.is_asked() {
             match self.listener.accept() {
                 Ok((stream, peer)) => self.take(stream, peer),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
@@ -104,12 +91,12 @@ impl Port {
 
 fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) {
     let deadline = Instant::now() + HANDSHAKE_WAIT_MAX;
-    match session::meet(stream, &shared.listening, &shared.secret, shared.own, deadline) {
+    match session::meet(stream, &shared.listening, &shared.common.secret, shared.own, deadline) {
         Ok(mut link) => {
             let id = shared.next.fetch_add(1, Relaxed);
             let ended = converse(shared, &mut link, id);
             // Nobody hears it where the locator ends.
-            let _ = shared.events.send(Event::Ended { peer: id });
+            let _ = shared.common.events.send(Event::Ended { peer: id });
             if let Err(error) = ended {
                 // An operator's ends after each answer.
                 log::debug!("{peer}: {error}");
@@ -126,7 +113,7 @@ fn converse(shared: &Shared, link: &mut Link, id: PeerId) -> Result<(), WireErro
     // It knows the map of this version: an older one is no order to it.
     let mut knows = 0;
     let soon = || Instant::now() + HANDSHAKE_WAIT_MAX;
-    while !shared.stop.is_asked() && heard_at.elapsed() < SILENCE_MAX {
+    while !shared.common.stop.is_asked() && heard_at.elapsed() < SILENCE_MAX {
         match Message::receive(link, Instant::now() + LOOK) {
             Ok(message) => {
                 heard_at = Instant::now();
@@ -138,14 +125,14 @@ fn converse(shared: &Shared, link: &mut Link, id: PeerId) -> Result<(), WireErro
                     let words = "that makes no sense to a locator".to_string();
                     return Message::Refused(words).send(link, soon());
                 };
-                if event.is_some_and(|event| shared.events.send(event).is_err()) {
+                if event.is_some_and(|event| shared.common.events.send(event).is_err()) {
                     return Ok(());
                 }
             }
             Err(error) if error.is_silence() => {}
             Err(error) => return Err(error),
         }
-        if let Some(map) = shared.published.map_after(told).filter(|map| watches && map.version >= knows) {
+        if let Some(map) = shared.common.published.map_after(told).filter(|map| watches && map.version >= knows) {
             told = map.version;
             Message::Map(map.text.clone()).send(link, soon())?;
         }

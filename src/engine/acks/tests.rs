@@ -3,26 +3,10 @@
 use super::*;
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
-use crate::engine::{Attempt, Client, Context, Host, Origin, Output, Settings, WorkerStats};
+use crate::engine::host::Nobody;
+use crate::engine::{Attempt, Context, Output, Settings, WorkerStats};
 use crate::protocol::{Parsed, parse};
 use crate::store::StoreConfig;
-use std::sync::Arc;
-
-struct Nobody;
-
-impl Client for Nobody {
-    fn origin(&self) -> Origin {
-        Origin::Elsewhere
-    }
-}
-
-impl Host for Nobody {
-    fn connections(&self, _emit: &mut dyn FnMut(u64, &str, &str)) {}
-
-    fn worker_stats(&self) -> Vec<Arc<WorkerStats>> {
-        Vec::new()
-    }
-}
 
 /// One replica that has applied all of every shard but one.
 struct AllBut(usize);

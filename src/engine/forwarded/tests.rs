@@ -5,30 +5,12 @@ use super::*;
 use crate::base::limits::KEY_BYTES_MAX;
 use crate::base::time::UnixSeconds;
 use crate::engine::acks::{Holders, Resolved};
-use crate::engine::{
-    AckPolicy, Attempt, Client, Context, Engine, Host, Origin, Outcome, Settings, Switches, Target, WorkerStats,
-};
+use crate::engine::host::Nobody;
+use crate::engine::{AckPolicy, Attempt, Context, Engine, Outcome, Settings, Switches, Target, WorkerStats};
 use crate::protocol::request::NextKey;
 use crate::protocol::{Parsed, Request, parse};
 use crate::store::{Store, StoreConfig};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-struct Nobody;
-
-impl Client for Nobody {
-    fn origin(&self) -> Origin {
-        Origin::Elsewhere
-    }
-}
-
-impl Host for Nobody {
-    fn connections(&self, _emit: &mut dyn FnMut(u64, &str, &str)) {}
-
-    fn worker_stats(&self) -> Vec<Arc<WorkerStats>> {
-        Vec::new()
-    }
-}
 
 /// So many replicas have everything.
 struct Have(usize);

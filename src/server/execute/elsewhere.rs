@@ -145,12 +145,9 @@ impl Executor<'_> {
         let (begin, flushed) = (output.end(), context.stats.cmd_flush.get());
         let target = Target::default().own_shards();
         let outcome = engine.execute(context, request, target, next_attempt(progress), output);
-        if let Outcome::Park(offset) = outcome {
-            progress.resume = offset;
-            progress.parked_at.get_or_insert_with(Instant::now);
-            return Flow::Stop(State::Parked);
+        if let Some(state) = self.follow(context, outcome, progress) {
+            return Flow::Stop(state);
         }
-        (progress.resume, progress.parked_at, progress.is_last_try) = (0, None, false);
         if context.stats.cmd_flush.get() == flushed {
             return Flow::On; // there was no room for it
         }
