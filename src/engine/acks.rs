@@ -19,7 +19,7 @@ use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, HELD_ANSWERS_MAX, OUTPUT_BYT
 use crate::protocol::reply::Fault;
 use crate::protocol::text::encode;
 use crate::protocol::{Refusal, Reply, Request};
-use crate::store::{Appended, Reign, Store};
+use crate::store::{Appended, Fate, Reign, Store};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::AtomicU8;
@@ -146,15 +146,15 @@ pub trait Holders {
     fn holders(&self, shard: usize, position: u64) -> usize;
 }
 
-/// The reign of each shard; see [`crate::store::reign`].
+/// What becomes of what was written, where gates change; see [`crate::store::reign`].
 pub trait Reigns {
-    /// Of this one, now.
-    fn reign(&self, shard: usize) -> Reign;
+    /// Of what was written in this shard since `reign` was the store's.
+    fn fate(&self, shard: usize, reign: Reign) -> Fate;
 }
 
 impl Reigns for Store {
-    fn reign(&self, shard: usize) -> Reign {
-        self.shards()[shard].reign()
+    fn fate(&self, shard: usize, reign: Reign) -> Fate {
+        self.shards()[shard].fate(reign)
     }
 }
 
@@ -166,9 +166,9 @@ pub struct Judge<'a> {
     pub now: Instant,
     /// The server ends: nothing is waited for any more.
     pub ending: bool,
-    /// The reigns of now. After a change of a shard's gate its replicas report positions of another
-    /// server's log, or of a log that has gone on from another server's: they say nothing about
-    /// what was written before.
+    /// The reigns of now. Where the fate of what was written is not known, a shard's replicas report
+    /// positions of another server's log, or of a log that has gone on from another server's: they
+    /// say nothing about what was written before.
     pub reigns: &'a dyn Reigns,
 }
 
@@ -188,25 +188,25 @@ pub enum Goal {
 }
 
 impl Goal {
-    /// How many replicas have it; of several shards, how many have the one that fewest have. A
-    /// replica may have some shards of this server alone, and others of other servers.
-    fn holders(&self, holders: &dyn Holders) -> usize {
+    /// How many replicas have it, and its fate, where it was written since `reign` was the store's.
+    /// Of several shards: how many have the one that fewest have, and the worst fate. A replica may
+    /// have some shards of this server alone, and others of other servers.
+    fn standing(&self, judge: &Judge<'_>, reign: Reign) -> (usize, Fate) {
+        let of = |shard: usize, position: u64| {
+            let count = judge.holders.holders(shard, position);
+            // Asked last: a shard may be closed, and followed, while this is judged. A position of
+            // what is followed is told only once the fate is settled.
+            let fate = judge.reigns.fate(shard, reign);
+            // The server that is the primary now has it, and this one is a replica that has it.
+            (if fate == Fate::GoesOn { count + 1 } else { count }, fate)
+        };
         match self {
-            Goal::Shard { shard, position } => holders.holders(*shard as usize, *position),
+            Goal::Shard { shard, position } => of(*shard as usize, *position),
             Goal::All(positions) => {
                 let asked = positions.iter().enumerate().filter(|(_, position)| **position > 0);
-                asked.map(|(shard, position)| holders.holders(shard, *position)).min().unwrap_or(0)
-            }
-        }
-    }
-
-    /// Whether the gate of one of its shards has changed since `reign` was the store's.
-    fn has_lost_a_shard(&self, reigns: &dyn Reigns, reign: Reign) -> bool {
-        match self {
-            Goal::Shard { shard, .. } => reigns.reign(*shard as usize) > reign,
-            Goal::All(positions) => {
-                let has_changed = |(shard, position): (usize, &u64)| *position > 0 && reigns.reign(shard) > reign;
-                positions.iter().enumerate().any(has_changed)
+                let standings = asked.map(|(shard, position)| of(shard, *position));
+                let both = |one: (usize, Fate), other: (usize, Fate)| (one.0.min(other.0), one.1.max(other.1));
+                standings.reduce(both).unwrap_or((0, Fate::Here))
             }
         }
     }
@@ -265,13 +265,13 @@ pub enum Verdict {
 impl Held {
     /// See [`Verdict`].
     pub fn verdict(&self, judge: &Judge<'_>) -> Verdict {
-        let count = self.goal.holders(judge.holders);
-        // Asked last: a shard may be closed, and followed, while this is judged. A position of what
-        // is followed is told only once the gate is closed.
-        if self.goal.has_lost_a_shard(judge.reigns, self.reign) {
+        let (count, fate) = self.goal.standing(judge, self.reign);
+        let enough = count >= usize::from(self.replicas);
+        // Replicas tell another server how far they have come.
+        let is_told_elsewhere = fate == Fate::GoesOn && !enough;
+        if fate == Fate::Lost || is_told_elsewhere {
             return Verdict::Demoted;
         }
-        let enough = count >= usize::from(self.replicas);
         let over = || judge.ending || judge.now.saturating_duration_since(self.since) >= self.within;
         match self.kind {
             Kind::Write(_) if enough => Verdict::Stands,

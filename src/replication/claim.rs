@@ -7,7 +7,9 @@ use super::link::{Link, LinkError};
 use super::secret::Secret;
 use super::standing::ServerNumber;
 use super::wire::{Message, NotSealed, Seal, SealedShard};
+use crate::base::shards::ShardSet;
 use crate::base::term::Term;
+use crate::store::History;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -100,10 +102,17 @@ impl Claim {
         self.sealed.iter().find(|one| one.shard == shard)
     }
 
-    /// Tell it whether the term has begun. Where that does not arrive, it follows the heir, and
-    /// finds out.
-    pub fn settle(mut self, has_begun: bool) {
-        let message = if has_begun { Message::Begun } else { Message::GivenUp };
+    /// In which shards the log here, whose `history` is given for each, goes on from all that this
+    /// server has said that it has.
+    pub fn goes_on(&self, history: impl Fn(usize) -> History) -> ShardSet {
+        let is_kept = |one: &&SealedShard| history(one.shard).has(one.term, one.position);
+        self.sealed.iter().filter(is_kept).map(|one| one.shard).collect()
+    }
+
+    /// Tell it whether the term has begun, and in which shards the log here goes on from its own.
+    /// Where that does not arrive, it follows the heir, and finds out.
+    pub fn settle(mut self, begun: Option<ShardSet>) {
+        let message = begun.map_or(Message::GivenUp, Message::Begun);
         if let Err(error) = self.link.send(&message, Instant::now() + HANDSHAKE_WAIT_MAX) {
             log::warn!("{} was not told what has become of the promotion: {error}", self.peer);
         }

@@ -13,6 +13,7 @@ use super::offer::Offer;
 use super::session::SessionError;
 use super::standing::ServerNumber;
 use super::wire::{Message, NotSealed, Refusal, Seal, SealedShard};
+use crate::base::shards::ShardSet;
 use crate::base::term::Term;
 use crate::store::Primary;
 use std::net::{IpAddr, SocketAddr};
@@ -30,8 +31,9 @@ const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(20);
 /// What has become of the heir's term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// It has begun.
-    Begun,
+    /// It has begun. In these shards the heir's log goes on from all that this server had said that
+    /// it has.
+    Begun(ShardSet),
     /// It never will.
     GivenUp,
     /// Nobody knows here: the heir is gone.
@@ -117,7 +119,9 @@ fn outcome(link: &mut Link) -> (Settled, SessionError) {
     let silent_at = Instant::now() + OUTCOME_WAIT_MAX;
     loop {
         match link.receive(silent_at) {
-            Ok(Message::Begun) => return (Settled::Begun, SessionError::Left("its term has begun".into())),
+            Ok(Message::Begun(goes_on)) => {
+                return (Settled::Begun(goes_on), SessionError::Left("its term has begun".into()));
+            }
             Ok(Message::GivenUp) => return (Settled::GivenUp, SessionError::Left("it is not promoted".into())),
             Ok(Message::Unknown(_)) if Instant::now() < silent_at => {}
             Ok(other) => return (Settled::Lost, LinkError::OutOfPlace(other.name()).into()),

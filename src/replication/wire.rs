@@ -165,8 +165,8 @@ pub enum Message {
     Sealed(Vec<SealedShard>),
     /// The other side: it does not stop. The connection ends.
     NotSealed(NotSealed),
-    /// Heir: the term has begun.
-    Begun,
+    /// Heir: the term has begun. In these shards its log goes on from what the other side has.
+    Begun(ShardSet),
     /// Heir: the term is not going to begin.
     GivenUp,
     /// Either, where one is a locator: what the cluster says (cluster/wire.rs), bytes here.
@@ -260,7 +260,7 @@ impl Message {
             Message::Unsubscribe(_) => 14,
             Message::Seal(_) => 15,
             Message::Sealed(_) => 16,
-            Message::Begun => 17,
+            Message::Begun(_) => 17,
             Message::GivenUp => 18,
             Message::NotSealed(_) => 19,
             Message::Forward => 20,
@@ -290,7 +290,7 @@ impl Message {
             Message::Seal(_) => "Seal",
             Message::Sealed(_) => "Sealed",
             Message::NotSealed(_) => "NotSealed",
-            Message::Begun => "Begun",
+            Message::Begun(_) => "Begun",
             Message::GivenUp => "GivenUp",
             Message::Cluster(_) => "Cluster",
             Message::Forward => "Forward",
@@ -333,12 +333,7 @@ impl Message {
                 out.extend_from_slice(&(further.len() as u16).to_le_bytes());
                 further.iter().for_each(|invitation| put_invitation(out, invitation));
             }
-            Message::Attached
-            | Message::Begun
-            | Message::GivenUp
-            | Message::Forward
-            | Message::Forwarding
-            | Message::Unknown(_) => {}
+            Message::Attached | Message::GivenUp | Message::Forward | Message::Forwarding | Message::Unknown(_) => {}
             Message::Heartbeat(Beat { distance, stamp, path }) => {
                 out.extend_from_slice(&distance.depth.to_le_bytes());
                 for number in
@@ -355,7 +350,7 @@ impl Message {
             }
             Message::Subscribe(wanted) => subscribe::put_wanted(out, wanted),
             Message::Subscribed(subscribed) => subscribe::put_subscribed(out, subscribed),
-            Message::Unsubscribe(shards) => subscribe::put_shards(out, *shards),
+            Message::Unsubscribe(shards) | Message::Begun(shards) => subscribe::put_shards(out, *shards),
             Message::Seal(seal) => seal::put_seal(out, seal),
             Message::Sealed(sealed) => seal::put_sealed(out, sealed),
             Message::NotSealed(why) => seal::put_not_sealed(out, why),

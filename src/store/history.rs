@@ -87,6 +87,13 @@ impl History {
         &self.starts[..end]
     }
 
+    /// Whether a log that ends at `position`, in this term, is a beginning of this one: the term is
+    /// one of its own, and had not ended before. Not known of a term that is forgotten.
+    pub fn has(&self, term: Term, position: u64) -> bool {
+        let Some(at) = self.starts.iter().position(|start| start.term == term) else { return false };
+        self.starts.get(at + 1).is_none_or(|next| position <= next.begins)
+    }
+
     /// So many of its terms at most: the oldest, which whoever begins at the tail needs, and the
     /// latest. Of those between, the log's records tell.
     pub fn within(&self, terms_max: usize) -> History {

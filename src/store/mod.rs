@@ -100,7 +100,7 @@ pub use promotion::Extent;
 pub use record::Draft;
 use record::{Kind, Meta, Source};
 use reign::Gates;
-pub use reign::{Closed, Primary, Reign, Unwritten};
+pub use reign::{Closed, Fate, Primary, Reign, Unwritten};
 pub use retain::{Allowed, TailGuard};
 use shape::Shape;
 use shard::Shard;

@@ -13,6 +13,12 @@
 //! number remembers all gates of a moment ([`Store::reign`]): a gate has changed since then if its
 //! reign is a later one.
 //!
+//! **What was written before a gate was closed** may still wait for replicas. Mostly its [`Fate`]
+//! cannot be known: the shard is another server's, and its log may part from the one here. It can
+//! where the gate was closed for an heir ([`Store::close_gates_for_heir`]). Until that one has said
+//! what has become of its term, nothing is followed, and what replicas tell is of the log here.
+//! Then it is settled ([`Store::settle_gates`]) whether the heir's log goes on from this one.
+//!
 //! One thread changes gates, the one that carries out orders.
 
 use super::shard::Shard;
@@ -110,7 +116,7 @@ impl Gate {
     /// Take no writes from now on; `reign` begins, if it took some. With the shard's lock held.
     pub fn close(&self, reign: Reign, primary: usize) {
         let reign = if self.is_open() { reign } else { self.reign() };
-        self.0.store(reign.0 << REIGN_SHIFT | (primary as u64) << PRIMARY_SHIFT | CLOSED, Relaxed);
+        self.0.store(reign.0 << REIGN_SHIFT | (primary as u64) << PRIMARY_SHIFT | CLOSED, Release);
     }
 
     /// Take writes from now on; `reign` begins, if it took none. With the shard's lock held.
@@ -118,6 +124,44 @@ impl Gate {
         if !self.is_open() {
             self.0.store(reign.0 << REIGN_SHIFT, Release);
         }
+    }
+}
+
+/// What has become of what was written in an earlier reign of a shard. In the order in which they
+/// outweigh each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// It is in the log here, which replicas copy.
+    Here,
+    /// The same. An heir has had this server stop, and has not said what became of its term.
+    Undecided,
+    /// Another server is the primary, and its log goes on from all that was written here.
+    GoesOn,
+    /// Nobody knows here.
+    Lost,
+}
+
+/// What is known of the fate of what was written in a shard. Bit 0: it is undecided. The others: the
+/// reign before which it is lost.
+pub struct Known(AtomicU64);
+
+const UNDECIDED: u64 = 1;
+const LOST_SHIFT: u32 = 1;
+
+impl Known {
+    /// Nothing was written yet.
+    pub fn new() -> Known {
+        Known(AtomicU64::new(0))
+    }
+
+    /// Whatever was written before this reign is lost.
+    fn lose(&self, reign: Reign) {
+        self.0.store(reign.0 << LOST_SHIFT, Release);
+    }
+
+    fn set_undecided(&self, is_undecided: bool) {
+        let lost = self.0.load(Relaxed) & !UNDECIDED;
+        self.0.store(lost | u64::from(is_undecided), Release);
     }
 }
 
@@ -144,24 +188,50 @@ impl Store {
     /// if there is one. When this returns their heads are final, and published.
     pub fn close_gates(&self, shards: impl IntoIterator<Item = usize>, primary: Option<&str>) {
         let primary = primary.map(|clients| Primary { clients: clients.into(), replication: None });
-        self.close(shards, primary.as_ref());
+        self.close(shards, primary.as_ref(), false);
     }
 
     /// The same for a primary whose replication port is known, too.
     pub fn close_gates_for(&self, shards: impl IntoIterator<Item = usize>, primary: &Primary) {
-        self.close(shards, Some(primary));
+        self.close(shards, Some(primary), false);
     }
 
-    fn close(&self, shards: impl IntoIterator<Item = usize>, primary: Option<&Primary>) {
+    /// The same for whoever is about to become the primary. What becomes of what was written here
+    /// is settled later ([`Store::settle_gates`]), before anybody is followed.
+    pub fn close_gates_for_heir(&self, shards: impl IntoIterator<Item = usize>, heir: &Primary) {
+        self.close(shards, Some(heir), true);
+    }
+
+    /// The gates of these shards were closed for an heir. Its log `goes_on` from all that was
+    /// written here, or this is not known. Where the log stays the one here, it goes on, too.
+    pub fn settle_gates(&self, shards: impl IntoIterator<Item = usize>, goes_on: bool) {
+        for shard in shards {
+            let shard = &self.shards[shard];
+            let _writer = shard.lock();
+            if goes_on { shard.known.set_undecided(false) } else { shard.known.lose(shard.reign()) }
+        }
+    }
+
+    fn close(&self, shards: impl IntoIterator<Item = usize>, primary: Option<&Primary>, is_for_heir: bool) {
         let primary = primary.map_or(0, |primary| self.number_of(primary));
         let reign = self.reign().next();
-        shards.into_iter().for_each(|shard| self.shards[shard].close(reign, primary));
+        shards.into_iter().for_each(|shard| self.shards[shard].close(reign, primary, is_for_heir));
         // Last: what is written in a shard that is still open is not of the reign to come.
         self.gates.changes.store(reign.0, Release);
     }
 
-    /// These shards take writes from now on. Nobody may follow with them.
+    /// These shards take writes from now on. Nobody may follow with them. What was written in an
+    /// earlier reign is lost to whoever waits for it.
     pub fn open_gates(&self, shards: impl IntoIterator<Item = usize>) {
+        self.open(shards, false);
+    }
+
+    /// The same for gates that were closed for an heir that has given up: the log here goes on.
+    pub fn open_gates_again(&self, shards: impl IntoIterator<Item = usize>) {
+        self.open(shards, true);
+    }
+
+    fn open(&self, shards: impl IntoIterator<Item = usize>, goes_on: bool) {
         let reign = self.reign().next();
         // First: what is written in a shard that is open already is of the reign to come.
         self.gates.changes.store(reign.0, Release);
@@ -171,7 +241,7 @@ impl Store {
             let mut writer = shard.lock();
             // Before it is open: who finds it so finds what is due there.
             self.flushes.count(writer.pending_flush, &changing);
-            shard.open(&mut writer, reign);
+            shard.open(&mut writer, reign, goes_on);
         }
     }
 
@@ -247,6 +317,20 @@ impl Shard {
         self.gate.reign()
     }
 
+    /// What has become of what was written since `reign` was the store's.
+    pub fn fate(&self, reign: Reign) -> Fate {
+        let (gate, known) = (self.gate.0.load(Acquire), self.known.0.load(Acquire));
+        if reign.0 < known >> LOST_SHIFT {
+            Fate::Lost
+        } else if known & UNDECIDED != 0 {
+            Fate::Undecided
+        } else if gate & CLOSED != 0 && gate >> REIGN_SHIFT > reign.0 {
+            Fate::GoesOn
+        } else {
+            Fate::Here
+        }
+    }
+
     /// Take the lock, to write what clients want.
     #[inline]
     pub(super) fn lock_open(&self) -> Result<MutexGuard<'_, Writer>, Closed> {
@@ -254,9 +338,13 @@ impl Shard {
         if self.gate.is_open() { Ok(writer) } else { Err(Closed { shard: self.number }) }
     }
 
-    fn close(&self, reign: Reign, primary: usize) {
+    fn close(&self, reign: Reign, primary: usize, is_for_heir: bool) {
         let mut writer = self.lock();
         let was_open = self.gate.is_open();
+        // First: who sees the gate closed sees this.
+        if was_open {
+            if is_for_heir { self.known.set_undecided(true) } else { self.known.lose(reign) }
+        }
         self.gate.close(reign, primary);
         if was_open {
             self.control().end_serving();
@@ -269,7 +357,12 @@ impl Shard {
         self.publish();
     }
 
-    fn open(&self, writer: &mut Writer, reign: Reign) {
+    fn open(&self, writer: &mut Writer, reign: Reign, goes_on: bool) {
+        if goes_on {
+            self.known.set_undecided(false);
+        } else if !self.gate.is_open() {
+            self.known.lose(reign);
+        }
         self.gate.open(reign);
         // What a guard has allowed before was asked of other replicas.
         writer.floor = 0;

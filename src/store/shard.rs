@@ -13,7 +13,7 @@ use super::line::{BIRTH, ControlLine};
 use super::log::Log;
 use super::publication::Ends;
 use super::record::{Draft, HEADER_BYTES, PAD_BYTES_MAX, Record};
-use super::reign::Gate;
+use super::reign::{Gate, Known};
 use super::retain::TailGuard;
 use super::seed::Seed;
 use super::shape::Shape;
@@ -53,6 +53,8 @@ pub struct Shard {
     lines: Arc<Memfd>,
     /// Whether clients may write.
     pub(super) gate: Gate,
+    /// What has become of what was written before its gate was closed.
+    pub(super) known: Known,
     /// Items below this position were flushed, or are not to be seen.
     pub(super) flushed_below: AtomicU64,
     /// Not zero when reclaim has something to do that no append has done.
@@ -108,6 +110,7 @@ impl Shard {
             domain,
             lines,
             gate: Gate::new(takes_writes),
+            known: Known::new(),
             flushed_below: AtomicU64::new(0),
             attention: AtomicU64::new(0),
             attention_wanted,

@@ -202,12 +202,21 @@ impl Holders for Applied {
     }
 }
 
-/// The reign of each shard.
+/// The reign of each shard, before which all is lost.
 struct Reached(Vec<Reign>);
 
 impl Reigns for Reached {
-    fn reign(&self, shard: usize) -> Reign {
-        self.0[shard]
+    fn fate(&self, shard: usize, reign: Reign) -> Fate {
+        if self.0[shard] > reign { Fate::Lost } else { Fate::Here }
+    }
+}
+
+/// The same fate in each shard.
+struct Fated(Fate);
+
+impl Reigns for Fated {
+    fn fate(&self, _shard: usize, _reign: Reign) -> Fate {
+        self.0
     }
 }
 
@@ -267,6 +276,28 @@ fn what_is_judged_after_its_gate_has_changed_is_in_doubt_whoever_has_it() {
         ] {
             let held = held(kind, goal, reign);
             assert_eq!(held.verdict(&judge), verdict, "{held:?}");
+        }
+    }
+}
+
+/// An heir's log goes on from what was written here: the heir has it, and this server is one replica
+/// that has it. Until that is known nothing is lost, and nothing is gained.
+#[test]
+fn what_an_heir_goes_on_from_is_held_by_this_server_too() {
+    let since = Instant::now();
+    for (fate, replicas, having, verdict) in [
+        (Fate::Undecided, 1, 0, Verdict::Waits),
+        (Fate::Undecided, 1, 1, Verdict::Stands),
+        (Fate::GoesOn, 1, 0, Verdict::Stands),
+        (Fate::GoesOn, 2, 0, Verdict::Demoted),
+        (Fate::GoesOn, 2, 1, Verdict::Stands),
+        (Fate::Lost, 1, 3, Verdict::Demoted),
+    ] {
+        for goal in [Goal::Shard { shard: 1, position: 100 }, Goal::All([0, 100, 0].into())] {
+            let holders = Having([0, having, 0]);
+            let judge = Judge { holders: &holders, now: since, ending: false, reigns: &Fated(fate) };
+            let held = Held { kind: WRITE, goal, reign: FIRST, replicas, since, within: Duration::MAX };
+            assert_eq!(held.verdict(&judge), verdict, "{fate:?}: {replicas} of {having}");
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::base::limits::HELD_ANSWERS_MAX;
 use crate::base::time::UnixSeconds;
 use crate::engine::acks::{Goal, Holders, Kind, Reigns};
 use crate::protocol::Reply;
-use crate::store::{NewItem, Reign, StoreConfig};
+use crate::store::{Fate, NewItem, Reign, StoreConfig};
 use crate::sys::send::send_parts;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -171,8 +171,8 @@ impl Holders for Applied {
 struct Unchanged;
 
 impl Reigns for Unchanged {
-    fn reign(&self, _shard: usize) -> Reign {
-        Reign::BIRTH
+    fn fate(&self, _shard: usize, _reign: Reign) -> Fate {
+        Fate::Here
     }
 }
 

@@ -77,7 +77,11 @@ impl Roles {
             }
         }
         self.show();
-        claims.into_iter().for_each(|claim| claim.settle(began.is_ok()));
+        let history = |shard: usize| store.shards()[shard].history();
+        for claim in claims {
+            let goes_on = began.is_ok().then(|| claim.goes_on(history));
+            claim.settle(goes_on);
+        }
         began
     }
 
@@ -145,7 +149,7 @@ impl Roles {
             let why = cannot_gather(peer, &error.to_string());
             let knows_later = self.learn(shards, failed.iter().map(|(_, error)| error.known()));
             let asks_again = knows_later && claims.is_empty() && tries_left > 0 && reserved.is_none();
-            claims.into_iter().for_each(|claim| claim.settle(false));
+            claims.into_iter().for_each(|claim| claim.settle(None));
             if !asks_again {
                 let advice = match (knows_later, reserved) {
                     (false, _) => "",

@@ -39,12 +39,12 @@ impl Roles {
             ));
         }
         let own = self.own().within(seal.shards);
-        store.close_gates_for(own.iter(), &heir.primary());
-        let released = self.release(seal.shards.without(own)).inspect_err(|_| store.open_gates(own.iter()))?;
+        store.close_gates_for_heir(own.iter(), &heir.primary());
+        let released = self.release(seal.shards.without(own)).inspect_err(|_| store.open_gates_again(own.iter()))?;
         // Nobody else may still write: what is told now is final.
         if let Some(shard) = seal.shards.iter().find(|shard| store.follower(*shard).is_none()) {
             self.give_back(released);
-            store.open_gates(own.iter());
+            store.open_gates_again(own.iter());
             return Err(format!("a thread still writes to shard {shard}; it will end, so try again"));
         }
         let config = |number: usize| self.followings[number].follow().config().clone();
@@ -70,6 +70,8 @@ impl Roles {
         let Sealed { heir, own, followed, .. } = self.seals.remove(at);
         // An order may have given them another role meanwhile.
         let taken = self.own().with(self.followed());
+        self.node.store.settle_gates(own.within(taken).iter(), false);
+        self.settle_own(own.without(taken), settled);
         let (own, followed) =
             (own.without(taken), followed.into_iter().map(|(config, shards)| (config, shards.without(taken))));
         if settled == Settled::GivenUp {
@@ -84,6 +86,18 @@ impl Roles {
         self.follow_anew(self.node.config.follow.of(&address), Some(heir.server), shards);
     }
 
+    /// What was written in shards of which this server was the primary, and waits for replicas: is
+    /// it in the heir's log? Where the heir has given up, this server takes them up again.
+    fn settle_own(&self, own: ShardSet, settled: Settled) {
+        let goes_on = match settled {
+            Settled::Begun(goes_on) => goes_on.within(own),
+            Settled::Lost => ShardSet::default(),
+            Settled::GivenUp => return,
+        };
+        self.node.store.settle_gates(goes_on.iter(), true);
+        self.node.store.settle_gates(own.without(goes_on).iter(), false);
+    }
+
     /// The heir has given up: this server is the primary again. It begins a term, because what the
     /// heir had been told was to be the end of the one before.
     fn take_up_again(&mut self, shards: ShardSet) {
@@ -92,8 +106,11 @@ impl Roles {
         }
         let begun = self.next_term(shards, None).and_then(|term| self.begin_term(shards, term, false, false));
         match begun {
-            Ok(_) => self.node.store.open_gates(shards.iter()),
-            Err(why) => log::warn!("shards {shards} take no writes: {why}; promote a server there"),
+            Ok(_) => self.node.store.open_gates_again(shards.iter()),
+            Err(why) => {
+                self.node.store.settle_gates(shards.iter(), false);
+                log::warn!("shards {shards} take no writes: {why}; promote a server there");
+            }
         }
     }
 }

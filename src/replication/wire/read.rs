@@ -106,7 +106,7 @@ fn message(kind: u8, fields: &mut Fields<'_>) -> Option<Message> {
         14 => Message::Unsubscribe(read_shards(fields)?),
         15 => Message::Seal(read_seal(fields)?),
         16 => Message::Sealed(read_sealed(fields)?),
-        17 => Message::Begun,
+        17 => Message::Begun(read_shards(fields)?),
         18 => Message::GivenUp,
         19 => Message::NotSealed(read_not_sealed(fields)?),
         20 => Message::Forward,

@@ -74,7 +74,7 @@ fn examples() -> Vec<Message> {
             is_whole: true,
             was_primary: true,
         }]),
-        Message::Begun,
+        Message::Begun("3,1023".parse().unwrap()),
         Message::GivenUp,
         Message::Forward,
         Message::Forwarding,

@@ -133,10 +133,44 @@ fn a_sealed_primary_takes_no_writes_until_it_is_given_up() {
     let said = primary.client().set(&refused[0], b"1");
     assert_eq!(named(&said), seal.clients, "{said}");
     assert_eq!(primary.text("shards_primary"), "4-7");
-    claim.settle(false);
+    claim.settle(None);
     wait_for_row(&primary, "shards_primary", |shards| shards == "0-7");
     assert_eq!(keys_by_refusal(&primary).0.len(), 0);
     assert!(primary.text("term").starts_with("6-"), "above {term}, and above what it had stopped for");
+}
+
+/// What becomes of an answer that is held for a replica when its primary stops for an heir. The test
+/// is the heir: it knows what it has.
+#[test]
+fn a_held_answer_goes_out_once_the_heir_has_what_was_written() {
+    let flags = [&SHARDS[..], &["--ack-replicas", "1", "--ack-timeout", "30000"]].concat();
+    for (goes_on, answer) in [(true, "STORED"), (false, "SERVER_ERROR not acknowledged: this server became a replica")]
+    {
+        let primary = Node::primary(&flags);
+        let mut client = Client::tcp(primary.server.tcp[0]);
+        client.send(b"set key 0 0 4\r\nheld\r\n");
+        go_on_until("it is written", || primary.client().get("key").is_some());
+        let claim = claim(&primary, &seal("0-7", later(5))).expect("it stops");
+        // Nothing is said before the heir has told: a request of another connection is refused
+        // meanwhile.
+        assert!(primary.client().set("key", b"late").starts_with("SERVER_ERROR read-only"));
+        claim.settle(Some(if goes_on { ShardSet::all(8) } else { ShardSet::default() }));
+        let said = client.line();
+        assert!(said.starts_with(answer), "goes on {goes_on}: {said}");
+    }
+}
+
+/// The same where the heir gives up: the primary is that again, and a replica that comes has it.
+#[test]
+fn a_held_answer_waits_on_where_the_heir_gives_up() {
+    let primary = Node::primary(&[&SHARDS[..], &["--ack-replicas", "1", "--ack-timeout", "30000"]].concat());
+    let mut client = Client::tcp(primary.server.tcp[0]);
+    client.send(b"set key 0 0 4\r\nheld\r\n");
+    go_on_until("it is written", || primary.client().get("key").is_some());
+    claim(&primary, &seal("0-7", later(5))).expect("it stops").settle(None);
+    wait_for_row(&primary, "shards_primary", |shards| shards == "0-7");
+    let _replica = standby(&primary, "shm");
+    assert_eq!(client.line(), "STORED");
 }
 
 #[test]
@@ -170,9 +204,9 @@ fn a_lower_term_seals_nobody() {
     assert_eq!(primary.text("shards_primary"), "4-7", "none of those that were asked for in vain");
     // Nor a later one, before the first is settled.
     assert!(refused(&seal("0-7", later(6))).contains("have stopped for term 5-"));
-    first.settle(false);
+    first.settle(None);
     wait_for_row(&primary, "shards_primary", |shards| shards == "0-7");
-    claim(&primary, &seal("0-7", later(9))).expect("it stops").settle(false);
+    claim(&primary, &seal("0-7", later(9))).expect("it stops").settle(None);
     wait_for_row(&primary, "shards_primary", |shards| shards == "0-7");
     let why = refused(&seal("8", later(19)));
     assert!(why.contains("this server has 8 shards"), "{why}");
@@ -189,7 +223,7 @@ fn a_sealed_replica_acknowledges_nothing() {
     let claim = claim(&replica, &seal("0-7", later(5))).expect("it stops");
     let said = primary.client().set("key", b"not held");
     assert!(said.starts_with("SERVER_ERROR") && said.contains("replica"), "{said}");
-    claim.settle(false);
+    claim.settle(None);
     wait_for_row(&replica, "state", |state| state == "following");
     go_on_until("it is held again", || primary.client().set("key", b"held again") == "STORED");
 }
@@ -257,7 +291,7 @@ fn who_has_stopped_for_a_later_term_says_for_which() {
     let (next, other) = (standby(&primary, "tcp"), standby(&primary, "tcp"));
     assert_eq!(primary.client().set("key", b"1"), "STORED");
     in_sync(&primary, &[&next, &other]);
-    claim(&other, &seal("3-5", later(7))).expect("it stops").settle(false);
+    claim(&other, &seal("3-5", later(7))).expect("it stops").settle(None);
     wait_for_row(&other, "state", |state| state == "following");
     let early = Claim::ask(&other.port().to_string(), &Secret::none(), &seal("0-4", later(6))).map(drop);
     let Err(ClaimError::NotSealed { known, .. }) = early else { panic!("{early:?}") };

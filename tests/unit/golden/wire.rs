@@ -169,7 +169,7 @@ fn how_a_server_stops_for_another() {
         00
         ";
     is_drawn(&Message::Sealed(sealed.into()), drawing);
-    is_drawn(&Message::Begun, "01 00 00 00  11");
+    is_drawn(&Message::Begun("2,1023".parse().unwrap()), "07 00 00 00  11  02 00  02 00  ff 03");
     is_drawn(&Message::GivenUp, "01 00 00 00  12");
 }
 
