@@ -250,6 +250,26 @@ fn a_zone_that_goes_is_one_event_and_other_mass_failures_are_for_people() {
 }
 
 #[test]
+fn who_cannot_follow_is_asked_after_ever_longer_pauses() {
+    let mut cluster = plain(3);
+    let member = cluster.map().shards[0].members[0].server;
+    let process = cluster.map().server(member).unwrap().incarnation.clone().unwrap();
+    cluster.cannot_follow = Some((process, 0));
+    cluster.pass(120_000);
+    let failures = |cluster: &Cluster| cluster.notes.iter().filter(|note| note.contains("could not follow")).count();
+    let first = failures(&cluster);
+    assert!((5..15).contains(&first), "{first} in two minutes: {:?}", cluster.notes);
+    // After a time without failures the pauses are short again.
+    let failing = cluster.cannot_follow.take();
+    cluster.pass(120_000);
+    assert!(cluster.is_well());
+    cluster.cannot_follow = failing;
+    cluster.pass(5_000);
+    let then = failures(&cluster) - first;
+    assert!((2..6).contains(&then), "{then}");
+}
+
+#[test]
 fn who_died_and_is_whole_again_counts_no_more() {
     for is_whole in [false, true] {
         let mut cluster = plain(3);

@@ -28,6 +28,7 @@ use remora::cluster::map::Policy;
 use site::{CLIENTS, Setting, Site};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Instant;
 
 const FAULTS_DEFAULT: u64 = 6;
 /// Faults of one cluster.
@@ -146,7 +147,9 @@ impl Chain<'_> {
         }
         fault.happen(&mut self.site, &mut self.random);
         sum.resumed += u64::from(kind == Kind::RestartBesidePause && self.site.resume());
+        let over = Instant::now();
         self.site.heal();
+        println!("  well again after {} ms", over.elapsed().as_millis());
         wait_until("each shard takes writes", || match self.field.still_waiting() {
             0 => Ok(()),
             shards => Err(format!("{shards} do not")),

@@ -146,14 +146,10 @@ impl Fault {
                 site.signal(None, "CONT");
             }
             Kind::RestartBesidePause => {
-                let first_kill = random.bool();
-                if first_kill {
-                    site.kill(victim);
-                    site.signal(Some(self.other), "STOP");
-                } else {
-                    site.signal(Some(self.other), "STOP");
-                    site.kill(victim);
-                }
+                // Meanwhile writes are acknowledged that the one that stands still has not.
+                site.signal(Some(self.other), "STOP");
+                std::thread::sleep(Duration::from_millis(random.u64(0..site.setting.policy.lease_ms / 2)));
+                site.kill(victim);
                 site.start(victim);
                 wait();
                 site.signal(Some(self.other), "CONT");

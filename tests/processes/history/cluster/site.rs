@@ -24,6 +24,9 @@ const SECRET: &[u8] = b"of the cluster under faults";
 /// Longest wait for a locator's answer.
 const ASK_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// Asking costs servers nothing, but the machine.
+const BETWEEN_QUESTIONS: Duration = Duration::from_millis(50);
+
 /// A process whose log is a file.
 struct Process {
     child: Child,
@@ -180,6 +183,7 @@ impl Site {
     /// Wait until all is well, which comes about without an operator.
     pub fn heal(&self) {
         wait_until("the cluster heals by itself", || {
+            std::thread::sleep(BETWEEN_QUESTIONS);
             let status = self.status()?;
             let shards = status.shards;
             let bad = shards.without_primary + shards.waiting + shards.below_acks + shards.moving;
