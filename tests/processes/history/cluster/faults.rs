@@ -56,6 +56,10 @@ pub const KINDS: [Kind; 12] = [
     Kind::RestartBesidePause,
 ];
 
+/// Those of a short run.
+pub const KINDS_SHORT: [Kind; 6] =
+    [Kind::Restart, Kind::PauseLong, Kind::CutIn, Kind::CutLocator, Kind::KillLocator, Kind::RestartBesidePause];
+
 impl Kind {
     pub fn name(self) -> &'static str {
         match self {
@@ -116,18 +120,33 @@ impl Fault {
         Fault { kind, victim, other, milliseconds: random.u64(range) }
     }
 
+    /// Who may be without a lease by it, and is the primary in its own eyes. Without `strong`
+    /// consistency such a server answers reads.
+    pub fn away(self) -> Option<usize> {
+        match self.kind {
+            Kind::PauseLease | Kind::PauseLong | Kind::Cut | Kind::CutOut | Kind::CutIn | Kind::CutLocator => {
+                Some(self.victim)
+            }
+            Kind::RestartBesidePause => Some(self.other),
+            Kind::Kill | Kind::Restart | Kind::PauseShort | Kind::KillLocator | Kind::PauseLocator => None,
+        }
+    }
+
     /// Have it happen, and be over.
-    pub fn happen(self, site: &mut Site, random: &mut Rng) {
+    /// `begun` is called once the server is gone.
+    pub fn happen(self, site: &mut Site, random: &mut Rng, begun: impl Fn()) {
         let (victim, host, milliseconds) = (self.victim, Site::host(self.victim), self.milliseconds);
         let wait = || std::thread::sleep(Duration::from_millis(milliseconds));
         match self.kind {
             Kind::Kill | Kind::Restart => {
                 site.kill(victim);
+                begun();
                 wait();
                 site.start(victim);
             }
             Kind::PauseShort | Kind::PauseLease | Kind::PauseLong => {
                 site.signal(Some(victim), "STOP");
+                begun();
                 wait();
                 site.signal(Some(victim), "CONT");
             }
@@ -150,6 +169,7 @@ impl Fault {
                 site.signal(Some(self.other), "STOP");
                 std::thread::sleep(Duration::from_millis(random.u64(0..site.setting.policy.lease_ms / 2)));
                 site.kill(victim);
+                begun();
                 site.start(victim);
                 wait();
                 site.signal(Some(self.other), "CONT");

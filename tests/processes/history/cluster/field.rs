@@ -17,6 +17,8 @@ pub struct Counts {
     pub lost: AtomicU64,
     /// Answers older than a write that had been acknowledged before they were asked for.
     pub stale: AtomicU64,
+    /// The same, from a server that may have been without a lease, and knows no better.
+    pub without_lease: AtomicU64,
 }
 
 /// All lanes are to look for all that they have written.
@@ -33,6 +35,8 @@ pub struct Field {
     pub servers: Vec<SocketAddr>,
     pub counts: Counts,
     pub stopping: AtomicBool,
+    /// The server that may be without a lease, and one more; 0: none.
+    away: AtomicUsize,
     round: Mutex<Round>,
     /// Lanes that have done the round.
     pub looked: AtomicUsize,
@@ -55,6 +59,7 @@ impl Field {
             servers,
             counts: Counts::default(),
             stopping: AtomicBool::new(false),
+            away: AtomicUsize::new(0),
             round: Mutex::default(),
             looked: AtomicUsize::new(0),
             waiting: (0..shards).map(|_| AtomicU64::new(0)).collect(),
@@ -70,6 +75,15 @@ impl Field {
 
     pub fn round(&self) -> Round {
         *locked(&self.round)
+    }
+
+    /// From now on this server may be without a lease; None: no server may.
+    pub fn set_away(&self, server: Option<usize>) {
+        self.away.store(server.map_or(0, |server| server + 1), SeqCst);
+    }
+
+    pub fn is_away(&self, server: usize) -> bool {
+        self.away.load(SeqCst) == server + 1
     }
 
     /// Have all lanes look for everything.
@@ -106,7 +120,8 @@ impl Field {
 
     pub fn complain(&self, count: &AtomicU64, words: String) {
         count.fetch_add(1, SeqCst);
-        locked(&self.complaints).push(words);
+        let at = jiff::Timestamp::now().strftime("%H:%M:%S%.3f");
+        locked(&self.complaints).push(format!("{at} {words}"));
     }
 
     pub fn complaints(&self) -> Vec<String> {

@@ -209,9 +209,13 @@ impl<'f> Lane<'f> {
     fn read(&mut self, at: usize) -> bool {
         let connection = self.reads_at.take();
         let Some(mut connection) = self.connection(connection) else { return false };
+        let is_away = self.field.is_away(connection.server);
         let Some(values) = connection.get(&[&self.keys[at]]) else { return false };
         self.field.counts.reads.fetch_add(1, SeqCst);
-        if let Some(words) = self.keys[at].complaint(values[0].as_ref()) {
+        let complaint = self.keys[at].complaint(values[0].as_ref());
+        if is_away && complaint.is_some() {
+            self.field.counts.without_lease.fetch_add(1, SeqCst);
+        } else if let Some(words) = complaint {
             self.field.complain(&self.field.counts.stale, format!("at server {}: {words}", connection.server));
             let fresh = self.fresh(self.keys[at].is_counter);
             self.keys[at] = fresh;

@@ -203,6 +203,13 @@ impl Site {
         self.ask(&Question::Change { command: Change::Resume { server: None }, dry_run: false }).is_ok()
     }
 
+    /// The logs of all processes are left for whoever looks for a fault.
+    pub fn keep_logs(&mut self) {
+        if let Some(folder) = self.folder.take() {
+            println!("the logs of all processes: {}", folder.keep().display());
+        }
+    }
+
     /// Cut a host off for a time.
     pub fn cut_for(&mut self, host: usize, way: Way, milliseconds: u64) {
         self.hosts.cut(host, way);
@@ -215,10 +222,8 @@ impl Drop for Site {
     fn drop(&mut self) {
         self.servers.clear();
         self.locator = None;
-        if std::thread::panicking()
-            && let Some(folder) = self.folder.take()
-        {
-            println!("the logs of all processes: {}", folder.keep().display());
+        if std::thread::panicking() {
+            self.keep_logs();
         }
     }
 }
