@@ -52,6 +52,7 @@ pub type Millis = u64;
 /// An heir that takes longer than this is replaced: its orders end by themselves before.
 pub const CHANGE_MS_MAX: u64 = 60_000;
 /// Who could not do something is not asked for it again so soon; each time in a row twice as long.
+/// A row ends where nothing fails for the longest pause.
 const RETRY_MS: u64 = 500;
 const RETRY_MS_MAX: u64 = 30_000;
 
@@ -133,11 +134,18 @@ struct Failed {
 }
 
 impl Memory {
-    /// Once for each term.
+    /// It could not become the primary in this term. Once for each term.
     fn note_failure(&mut self, shard: usize, server: ServerId, term: u32, now: Millis) {
+        if self.failed.get(&(shard, server)).is_none_or(|failed| failed.term != term) {
+            self.put_off(shard, server, term, now);
+        }
+    }
+
+    /// It is not asked again for a while: in a row of failures, each time for longer.
+    fn put_off(&mut self, shard: usize, server: ServerId, term: u32, now: Millis) {
         let failed = self.failed.entry((shard, server)).or_insert(Failed { times: 0, term: 0, until: 0 });
-        if failed.term == term {
-            return;
+        if now >= failed.until + RETRY_MS_MAX {
+            failed.times = 0;
         }
         failed.term = term;
         failed.until = now + (RETRY_MS << failed.times.min(16)).min(RETRY_MS_MAX);

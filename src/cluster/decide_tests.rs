@@ -250,6 +250,58 @@ fn a_zone_that_goes_is_one_event_and_other_mass_failures_are_for_people() {
 }
 
 #[test]
+fn who_cannot_follow_is_asked_after_ever_longer_pauses() {
+    let mut cluster = plain(3);
+    let member = cluster.map().shards[0].members[0].server;
+    let process = cluster.map().server(member).unwrap().incarnation.clone().unwrap();
+    cluster.cannot_follow = Some((process, 0));
+    cluster.pass(120_000);
+    let failures = |cluster: &Cluster| cluster.notes.iter().filter(|note| note.contains("could not follow")).count();
+    let first = failures(&cluster);
+    assert!((5..15).contains(&first), "{first} in two minutes: {:?}", cluster.notes);
+    // After a time without failures the pauses are short again.
+    let failing = cluster.cannot_follow.take();
+    cluster.pass(120_000);
+    assert!(cluster.is_well());
+    cluster.cannot_follow = failing;
+    cluster.pass(5_000);
+    let then = failures(&cluster) - first;
+    assert!((2..6).contains(&then), "{then}");
+}
+
+#[test]
+fn who_died_and_is_whole_again_counts_no_more() {
+    for is_whole in [false, true] {
+        let mut cluster = plain(3);
+        cluster.kill("s0");
+        cluster.pass(1000);
+        cluster.copies_slowly = !is_whole;
+        cluster.start("s0", "s0-1");
+        cluster.pass(3000);
+        assert_eq!(cluster.is_well(), is_whole);
+        cluster.kill("s1");
+        cluster.pass(1000);
+        let stopped = cluster.decisions.status(cluster.now).stopped;
+        assert_eq!(stopped.is_none(), is_whole, "{stopped:?}");
+        assert_eq!(cluster.led_by("s1") == 0 && cluster.is_well(), is_whole);
+    }
+}
+
+#[test]
+fn what_is_left_of_a_mass_failure_may_be_the_failure_of_one() {
+    let mut cluster = plain(3);
+    let process = cluster.stop("s0");
+    cluster.stop("s1");
+    cluster.pass(3000);
+    assert!(cluster.decisions.status(cluster.now).stopped.is_some(), "two of three are gone");
+    cluster.start("s0", &process);
+    cluster.pass(2000);
+    assert_eq!(cluster.decisions.status(cluster.now).stopped, None);
+    assert_eq!(cluster.led_by("s1"), 0);
+    assert!(cluster.is_well());
+}
+
+#[test]
 fn a_server_that_flaps_is_held_out_for_longer_each_time() {
     let mut cluster = plain(4);
     let mut out = Vec::new();

@@ -13,7 +13,7 @@ use crate::base::limits::LOAD_WAIT_SECONDS_MAX;
 use crate::base::shards::ShardSet;
 use crate::base::term::CHOSEN_NUMBER_MAX;
 use crate::load::client::{ClientError, Connection};
-use crate::replication::order::{Change, Order, Promotion};
+use crate::replication::order::{Change, Order, Peer, Promotion};
 use crate::server::address;
 use crate::server::control::{self, Trust};
 use crate::sys::privilege::other_end_of;
@@ -148,7 +148,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             return Ok(print(format_args!("{text}"))?);
         }
         What::Promote { gather, take_over, incomplete, term, which, wait } => {
-            let (gather, take_over, incomplete, term) = (gather.clone(), *take_over, *incomplete, *term);
+            let (take_over, incomplete, term) = (*take_over, *incomplete, *term);
+            let gather = gather.iter().cloned().map(Peer::whoever).collect();
             (which.order(Change::Promote(Promotion { gather, take_over, incomplete, term })), wait)
         }
         What::Detach { which, wait } => (which.order(Change::Detach), wait),
@@ -352,8 +353,9 @@ mod tests {
         for primary in ["host:7\r\nflush_all", "a\r\nflush_all\r\nx:7", "a:1 b:2", " a:1", "a", ""] {
             assert!(check(&replicate(primary)).is_err(), "{primary:?}");
         }
-        let promote =
-            |peer: &str| Change::Promote(Promotion { gather: vec![peer.into()], ..Promotion::default() }).into();
+        let promote = |peer: &str| {
+            Change::Promote(Promotion { gather: vec![Peer::whoever(peer.into())], ..Promotion::default() }).into()
+        };
         assert!(check(&promote("a:1 b:2")).is_err());
         assert!(check(&promote("incomplete")).is_err());
     }

@@ -4,6 +4,7 @@
 use super::HANDSHAKE_WAIT_MAX;
 use super::attach::{AttachError, meet};
 use super::link::{Link, LinkError};
+use super::order::Peer;
 use super::secret::Secret;
 use super::standing::ServerNumber;
 use super::wire::{Message, NotSealed, Seal, SealedShard};
@@ -22,6 +23,12 @@ pub enum ClaimError {
     /// It could not be asked, or has not answered.
     #[error("{0}")]
     Attach(#[from] AttachError),
+    /// Whoever answers there is not the server that is meant.
+    #[error("{at} is another process than the one that is to stop: that one has ended")]
+    Another {
+        /// Where.
+        at: SocketAddr,
+    },
     /// It goes on.
     #[error("{at} does not stop: {words}")]
     NotSealed {
@@ -38,7 +45,7 @@ impl ClaimError {
     /// The term above which that server may stop; none where that is not why.
     pub fn known(&self) -> Term {
         match self {
-            ClaimError::Attach(_) => Term::NONE,
+            ClaimError::Attach(_) | ClaimError::Another { .. } => Term::NONE,
             ClaimError::NotSealed { known, .. } => *known,
         }
     }
@@ -56,15 +63,18 @@ pub struct Claim {
 
 impl Claim {
     /// Seal `peer`.
-    pub fn ask(peer: &str, secret: &Secret, seal: &Seal) -> Result<Claim, ClaimError> {
+    pub fn ask(peer: &Peer, secret: &Secret, seal: &Seal) -> Result<Claim, ClaimError> {
         let deadline = Instant::now() + 2 * HANDSHAKE_WAIT_MAX;
-        let (mut link, server) = meet(peer, secret, deadline)?;
+        let (mut link, server) = meet(&peer.address, secret, deadline)?;
         let address = link.peer();
+        if peer.server.is_some_and(|meant| meant != server) {
+            return Err(ClaimError::Another { at: address });
+        }
         let failed = |error| AttachError::Link(address, error);
         link.send(&Message::Seal(seal.clone()), deadline).map_err(failed)?;
         match link.receive(deadline).map_err(failed)? {
             Message::Sealed(sealed) if sealed.iter().map(|one| one.shard).eq(seal.shards.iter()) => {
-                Ok(Claim { peer: peer.into(), server, link, sealed })
+                Ok(Claim { peer: peer.address.clone(), server, link, sealed })
             }
             Message::NotSealed(NotSealed { known, words }) => Err(ClaimError::NotSealed { at: address, known, words }),
             other => Err(failed(LinkError::OutOfPlace(other.name())).into()),
@@ -74,13 +84,13 @@ impl Claim {
     /// The same at all of these side by side, in their order. `meanwhile` is called again and again
     /// until all have answered.
     pub fn ask_all(
-        peers: &[String],
+        peers: &[Peer],
         secret: &Secret,
         seal: &Seal,
         meanwhile: &mut dyn FnMut(),
     ) -> Vec<Result<Claim, ClaimError>> {
         std::thread::scope(|scope| {
-            let ask = |peer: &'_ String| {
+            let ask = |peer: &'_ Peer| {
                 let (peer, thread) = (peer.clone(), std::thread::Builder::new().name("replica-claim".into()));
                 thread.spawn_scoped(scope, move || Claim::ask(&peer, secret, seal))
             };

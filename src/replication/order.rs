@@ -56,8 +56,8 @@ pub enum Change {
 /// How a server is to become the primary.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Promotion {
-    /// The replication ports of these, HOST:PORT.
-    pub gather: Vec<String>,
+    /// These, all of them.
+    pub gather: Vec<Peer>,
     /// Those that are followed as well: whoever is the primary hands over.
     pub take_over: bool,
     /// Even if some shards have nothing here. What other replicas have in those shards is then
@@ -66,6 +66,23 @@ pub struct Promotion {
     /// The number of the term, which whoever leads has reserved; None: the one after the latest
     /// that is known here.
     pub term: Option<u32>,
+}
+
+/// A server that stops for a promotion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its replication port, HOST:PORT.
+    pub address: String,
+    /// Its number. Another process that has come up at this address has nothing of what this one
+    /// had, so its word is not taken. None: whoever answers there, as operators mean it.
+    pub server: Option<ServerNumber>,
+}
+
+impl Peer {
+    /// Whoever answers there.
+    pub fn whoever(address: String) -> Peer {
+        Peer { address, server: None }
+    }
 }
 
 /// Before the shards, in the word behind an order's name. It cannot be taken for an address,
@@ -120,7 +137,8 @@ impl Order {
         let addresses: Vec<String> = words.map(with_port).collect::<Result<_, _>>()?;
         let change = match (name, addresses.len()) {
             (Some("promote"), 0..=REPLICAS_MAX) => {
-                Change::Promote(Promotion { gather: addresses, take_over, incomplete, term })
+                let gather = addresses.into_iter().map(Peer::whoever).collect();
+                Change::Promote(Promotion { gather, take_over, incomplete, term })
             }
             (Some("promote"), _) => return Err(BadOrder::TooMany),
             (Some("detach"), 0) => Change::Detach,
@@ -160,7 +178,7 @@ impl fmt::Display for Order {
         if let Some(shards) = &self.shards {
             write!(f, " {SHARDS}{shards}")?;
         }
-        let addresses = match &self.change {
+        let addresses: Vec<&String> = match &self.change {
             Change::Promote(Promotion { gather, take_over, incomplete, term }) => {
                 if let Some(term) = term {
                     write!(f, " {TERM}{term}")?;
@@ -171,21 +189,21 @@ impl fmt::Display for Order {
                 if *incomplete {
                     write!(f, " {INCOMPLETE}")?;
                 }
-                &gather[..]
+                gather.iter().map(|peer| &peer.address).collect()
             }
-            Change::Detach | Change::Close => &[],
-            Change::Follow { primary, .. } => std::slice::from_ref(primary),
+            Change::Detach | Change::Close => vec![],
+            Change::Follow { primary, .. } => vec![primary],
             Change::Empty { primary } => {
                 if let Some(primary) = primary {
                     write!(f, " {}", primary.clients)?;
                 }
-                &[]
+                vec![]
             }
             Change::Replicate { primary, discard } => {
                 if *discard {
                     write!(f, " {DISCARD}")?;
                 }
-                std::slice::from_ref(primary)
+                vec![primary]
             }
         };
         addresses.iter().try_for_each(|address| write!(f, " {address}"))

@@ -9,6 +9,7 @@
 //! | chains.rs | chains of kills, one after the other |
 //! | kills.rs | one kill after the other, and nothing acknowledged is lost |
 //! | by_shard.rs | three servers, each the primary of some shards: hand-overs under load, and kills |
+//! | cluster.rs | a locator and servers at hosts of their own: they are killed, stand still and are cut off |
 //! | by_shard/led.rs | three and five of them, whose roles a leader decides, with faults at every step |
 //!
 //! What it is judged by is in tests/support/history; tests/simulated/history has the judge judged,
@@ -20,6 +21,7 @@
 mod by_shard;
 mod chains;
 mod clients;
+mod cluster;
 mod connection;
 mod faults;
 mod kills;

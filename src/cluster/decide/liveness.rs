@@ -6,13 +6,14 @@
 //! that takes charge knows nothing of earlier leases and waits for the longest.
 //!
 //! Where too many die together, the fault is more likely in what the locator sees: then it decides
-//! nothing until they are back as they were, or an operator confirms.
+//! nothing until they are back as they were, all but one, or an operator confirms. Who has died and
+//! is whole again counts no more.
 
 use super::draft::Draft;
 use super::{Decisions, Millis, Proof};
 use crate::base::shards::ShardSet;
 use crate::base::term::CHOSEN_NUMBER_MAX;
-use crate::cluster::map::{Id, Map, Server, ServerId, Wanted};
+use crate::cluster::map::{Id, Map, Server, ServerId, Shard, Stage, Wanted};
 use crate::cluster::report::{Introduction, Report, Role};
 use std::collections::HashMap;
 
@@ -223,7 +224,9 @@ impl Decisions {
     }
 
     fn stop_where_too_many_die(&mut self, dead: &[&Server], draft: &mut Draft, now: Millis) {
-        self.memory.deaths.retain(|(when, _)| now < when + TOGETHER_MS);
+        let is_over = |id: ServerId| self.is_whole_again(id, &draft.map, now);
+        let counts = |(when, id): &(Millis, ServerId)| now < when + TOGETHER_MS && !is_over(*id);
+        self.memory.deaths = self.memory.deaths.iter().copied().filter(counts).collect();
         let counts = |server: &&&Server| server.wanted != Wanted::Paused && server.wanted != Wanted::Removed;
         let dead: Vec<&Server> = dead.iter().filter(counts).copied().collect();
         let earlier = self.memory.deaths.iter().filter_map(|(_, id)| draft.map.server(*id));
@@ -236,7 +239,9 @@ impl Decisions {
             && together.iter().all(|server| server.zone == zone)
             && draft.map.servers.iter().any(|server| server.zone != zone);
         let is_too_many = !dead.is_empty() && together.len() > most && !is_one_zone;
-        if self.memory.is_confirmed || dead.is_empty() {
+        // What is left is the failure of one server.
+        let is_tolerable = dead.is_empty() || together.len() == 1;
+        if self.memory.is_confirmed || is_tolerable {
             (self.memory.stopped, self.memory.is_confirmed) = (None, self.memory.is_confirmed && !dead.is_empty());
         } else if is_too_many && self.memory.stopped.is_none() {
             let names: Vec<&str> = together.iter().map(|server| &*server.name).collect();
@@ -250,6 +255,22 @@ impl Decisions {
             );
             self.memory.stopped = Some(words);
         }
+    }
+
+    /// It is alive, and has all that it is to have: its death is over.
+    fn is_whole_again(&self, id: ServerId, map: &Map, now: Millis) -> bool {
+        let incarnation = map.server(id).and_then(|server| server.incarnation.as_ref());
+        let session = incarnation.and_then(|incarnation| self.sessions.get(incarnation));
+        let Some(session) = session.filter(|session| session.is_alive(now)) else { return false };
+        let has = |(shard, place): (usize, &Shard)| match session.held(shard) {
+            Some((Role::Primary, term)) => place.primary == Some(id) && !place.ended && term == place.term,
+            Some((Role::Current, term)) => {
+                term == place.term && place.member(id).is_some_and(|member| member.stage == Stage::Whole)
+            }
+            _ => false,
+        };
+        let mut parts = map.shards.iter().enumerate().filter(|(_, place)| place.target.contains(&id)).peekable();
+        parts.peek().is_some() && parts.all(has)
     }
 
     /// A server is dead from now on.

@@ -71,7 +71,7 @@ impl Step<'_> {
                 _ => format!("{name} stays, and comes up to date"),
             };
             if failure.is_some() {
-                self.memory.note_failure(shard, member.server, term, self.now);
+                self.memory.put_off(shard, member.server, term, self.now);
             }
             self.draft.map.shards[shard].members[at].stage = stage;
             self.draft.note(Some(shard), words);

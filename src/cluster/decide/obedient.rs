@@ -2,7 +2,7 @@
 
 use super::{Command, Decisions, Millis, Proof};
 use crate::cluster::map::{Map, Policy, ServerId, Stage};
-use crate::cluster::report::{Holding, Introduction, Report, Role};
+use crate::cluster::report::{Failure, Holding, Introduction, Report, Role};
 
 /// See the module.
 pub struct Cluster {
@@ -13,6 +13,8 @@ pub struct Cluster {
     pub notes: Vec<String>,
     /// Whoever joins does not become whole yet.
     pub copies_slowly: bool,
+    /// This process can follow nobody in this shard.
+    pub cannot_follow: Option<(String, usize)>,
 }
 
 pub fn intro(name: &str, process: &str, zone: &str) -> Introduction {
@@ -39,7 +41,14 @@ impl Cluster {
     /// So many servers, each in the zone that `zone` says, with all their shards.
     pub fn new(servers: usize, policy: Policy, zone: impl Fn(usize) -> String) -> Cluster {
         let decisions = Decisions::new(Map::born("c".into(), 8, policy), 1, 0);
-        let mut cluster = Cluster { decisions, now: 0, running: Vec::new(), notes: Vec::new(), copies_slowly: false };
+        let mut cluster = Cluster {
+            decisions,
+            now: 0,
+            running: Vec::new(),
+            notes: Vec::new(),
+            copies_slowly: false,
+            cannot_follow: None,
+        };
         for server in 0..servers {
             cluster.running.push((format!("s{server}"), format!("s{server}-0"), zone(server)));
         }
@@ -70,6 +79,12 @@ impl Cluster {
                 None if shard.member(id).is_some() => (Role::Current, shard.term),
                 None => continue,
             };
+            let stays = shard.member(id).is_some_and(|one| matches!(one.stage, Stage::Joining | Stage::Whole));
+            if stays && self.cannot_follow.as_ref().is_some_and(|(who, at)| who == process && *at == number) {
+                let words = "it is a test".into();
+                report.failures.push(Failure { shards: number.to_string(), term: 0, words });
+                continue;
+            }
             report.holdings.push(Holding { shards: number.to_string(), role, term });
         }
         report

@@ -7,7 +7,7 @@ use crate::base::shards::ShardSet;
 use crate::cluster::duty::{Duty, duty};
 use crate::cluster::map::{Id, Map, Server, ServerId, Way};
 use crate::cluster::report::Failure;
-use crate::replication::order::{Change, Promotion};
+use crate::replication::order::{Change, Peer, Promotion};
 use crate::replication::standing::ServerNumber;
 use crate::store::Store;
 use crate::store::reign::{Closed, Primary};
@@ -189,9 +189,14 @@ fn change(map: &Map, duty: &Duty, here: &Holdings, shard: usize, named: Option<&
         // What is here is of nobody's lineage: an heir that begins empty does not serve it.
         Duty::Heir { way: Way::Empty, .. } if !here.is_empty(shard) => Some(Change::Empty { primary: None }),
         Duty::Heir { term, gather, way, .. } => {
-            let address = |server: &ServerId| Some(map.server(*server)?.replication.clone());
+            // One whose process has ended since this map is not replaced by the next one there.
+            let peer = |server: &ServerId| {
+                let server = map.server(*server)?;
+                let number = server.incarnation.as_deref().and_then(number_of);
+                Some(Peer { address: server.replication.clone(), server: number })
+            };
             Some(Change::Promote(Promotion {
-                gather: gather.iter().filter_map(address).collect(),
+                gather: gather.iter().filter_map(peer).collect(),
                 take_over: *way == Way::HandOver,
                 incomplete: matches!(way, Way::Unclean | Way::Empty),
                 term: Some(*term),

@@ -56,6 +56,11 @@ fn planned_after(map: &Map, me: ServerId, here: &Holdings, given_up: &mut GivenU
     plan(map, &duties, here, &store(), given_up)
 }
 
+/// As whom an heir knows that server: no other process is meant.
+fn peer(id: ServerId) -> Peer {
+    Peer { address: format!("host{id}:2"), server: Some([id as u8; 16]) }
+}
+
 fn all() -> ShardSet {
     ShardSet::all(SHARDS)
 }
@@ -111,7 +116,7 @@ fn an_heir_begins_the_reserved_term_before_anything_else_and_once() {
     map.shards[3].members.clear();
     let here = Holdings::made(SHARDS, ShardSet::default(), vec![]);
     let promote = |incomplete| {
-        let gather = vec!["host2:2".into()];
+        let gather = vec![peer(2)];
         Change::Promote(Promotion { gather, take_over: false, incomplete, term: Some(7) })
     };
     let Plan { steps, failures } = planned(&map, 1, &here);
@@ -135,7 +140,7 @@ fn who_takes_over_stops_the_primary_as_well() {
         shard.change = Some(MapChange { heir: 1, term: 3, way: Way::HandOver, least: 0, gone: 0 });
     });
     let steps = planned(&map, 1, &Holdings::made(SHARDS, ShardSet::default(), vec![])).steps;
-    let gather = vec!["host2:2".into(), "host0:2".into()];
+    let gather = vec![peer(2), peer(0)];
     let promotion = Promotion { gather, take_over: true, incomplete: false, term: Some(3) };
     assert_eq!(steps, [Step { change: Change::Promote(promotion), shards: all() }]);
     let old = planned(&map, 0, &Holdings::made(SHARDS, all(), vec![]));

@@ -10,7 +10,7 @@ use super::replicas::{Replica, catch_up, compare_one, count_found};
 use crate::commands::output::{OutputError, say};
 use crate::load::client::{ClientError, Connection};
 use crate::load::report::grouped;
-use crate::replication::order::{Change, Promotion};
+use crate::replication::order::{Change, Peer, Promotion};
 use anyhow::{Context, bail, ensure};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -85,7 +85,11 @@ fn switch_over(primary: &mut ServerProcess, next: &mut Replica, other: &mut Repl
     let killed_at = Instant::now();
     primary.kill()?;
     let promotion = next.order(
-        &Change::Promote(Promotion { gather: vec![other.replication()?.to_string()], ..Promotion::default() }).into(),
+        &Change::Promote(Promotion {
+            gather: vec![Peer::whoever(other.replication()?.to_string())],
+            ..Promotion::default()
+        })
+        .into(),
     )?;
     let promoted_at = Instant::now();
     other.order(&Change::Replicate { primary: next.replication()?.to_string(), discard: false }.into())?;

@@ -9,7 +9,7 @@ use crate::base::shards::ShardSet;
 use crate::commands::output::say;
 use crate::load::client::Connection;
 use crate::load::report::grouped;
-use crate::replication::order::{Change, Order, Promotion};
+use crate::replication::order::{Change, Order, Peer, Promotion};
 use anyhow::{Context, ensure};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -147,8 +147,8 @@ fn promote(
     if shards.is_empty() {
         return Ok(());
     }
-    let address = |server: &usize| Ok(servers[*server].replication()?.to_string());
-    let gather = gather.iter().map(address).collect::<anyhow::Result<Vec<_>>>()?;
+    let peer = |server: &usize| Ok(Peer::whoever(servers[*server].replication()?.to_string()));
+    let gather = gather.iter().map(peer).collect::<anyhow::Result<Vec<_>>>()?;
     let change = Change::Promote(Promotion { gather, take_over, ..Promotion::default() });
     servers[heir].order(&Order { change, shards: Some(shards) })?;
     Ok(())

@@ -9,7 +9,7 @@ use crate::base::time::UnixSeconds;
 use crate::replication::claim::{Claim, ClaimError};
 use crate::replication::follow::{Follow, Following};
 use crate::replication::lineage::has_nothing;
-use crate::replication::order::Promotion;
+use crate::replication::order::{Peer, Promotion};
 use crate::replication::wire::{Seal, SealedShard};
 use crate::store::line::BIRTH;
 use crate::store::shard::Shard;
@@ -55,9 +55,11 @@ impl Roles {
         }
         let mut peers = gather.clone();
         if *take_over {
-            peers.extend(self.primaries_of(shards)?);
-            peers.sort();
-            peers.dedup();
+            for primary in self.primaries_of(shards)? {
+                if !peers.iter().any(|peer| peer.address == primary) {
+                    peers.push(Peer::whoever(primary));
+                }
+            }
         }
         let (claims, term) = self.claim(&peers, shards, *reserved)?;
         // A term that is reserved begins anew where this is the primary already.
@@ -133,12 +135,7 @@ impl Roles {
     /// Choose a term, and have these servers stop for it. If one does not, the others go on. Where
     /// nobody has stopped, because a later term is known there, they are asked again, for one above
     /// that; not where its number was `reserved`.
-    fn claim(
-        &mut self,
-        peers: &[String],
-        shards: ShardSet,
-        reserved: Option<u32>,
-    ) -> Result<(Vec<Claim>, Term), String> {
+    fn claim(&mut self, peers: &[Peer], shards: ShardSet, reserved: Option<u32>) -> Result<(Vec<Claim>, Term), String> {
         for tries_left in (0..CLAIM_TRIES_MAX).rev() {
             let term = self.next_term(shards, reserved)?;
             // Who stops for this term stops for no other of its number: the next try needs a higher
@@ -176,12 +173,7 @@ impl Roles {
     }
 
     /// Ask these servers to stop for this term. Returns those that have, and those that have not.
-    fn ask<'p>(
-        &mut self,
-        peers: &'p [String],
-        shards: ShardSet,
-        term: Term,
-    ) -> (Vec<Claim>, Vec<(&'p str, ClaimError)>) {
+    fn ask<'p>(&mut self, peers: &'p [Peer], shards: ShardSet, term: Term) -> (Vec<Claim>, Vec<(&'p str, ClaimError)>) {
         let node = self.node.clone();
         let config = &node.config;
         let offer = config.offer.as_deref();
@@ -197,7 +189,7 @@ impl Roles {
         for (peer, asked) in peers.iter().zip(asked) {
             match asked {
                 Ok(claim) => claims.push(claim),
-                Err(error) => failed.push((&**peer, error)),
+                Err(error) => failed.push((&*peer.address, error)),
             }
         }
         (claims, failed)

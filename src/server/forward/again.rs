@@ -18,7 +18,7 @@ use crate::base::limits::{
     FORWARD_PAUSE_MILLISECONDS_MIN,
 };
 use crate::server::table::Token;
-use crate::store::{Closed, Primary, Store};
+use crate::store::{Closed, Primary, Reign, Store};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,12 +34,18 @@ pub(super) struct Redirect {
     by: Arc<Primary>,
     /// That one, where it is known how to reach it.
     pub(super) to: Option<Arc<Primary>>,
+    /// Of the last change of gates here before it was heard.
+    reign: Reign,
+    heard: Instant,
 }
 
 impl Redirect {
-    /// Whether it is of that shard, as long as its gate names this server.
-    pub(super) fn is_of(&self, shard: u32, named: &Arc<Primary>) -> bool {
-        self.shard == shard && self.by == *named
+    /// Whether it is of that shard, as long as its gate names this server and no gate has changed
+    /// since `reign`. The server that the gate names may become the primary, and the other one not
+    /// know that it is none any more: so a name is not believed for long.
+    pub(super) fn is_of(&self, shard: u32, named: &Arc<Primary>, reign: Reign) -> bool {
+        let is_fresh = || self.to.is_none() || self.heard.elapsed() < NOT_MINE_WITHIN;
+        self.shard == shard && self.by == *named && self.reign == reign && is_fresh()
     }
 }
 
@@ -69,7 +75,7 @@ impl Forwarder {
             && to.replication.is_some()
             && to != by
         {
-            self.redirects.push(Redirect { shard, by, to: Some(to) });
+            self.redirects.push(Redirect { shard, by, to: Some(to), reign: store.reign(), heard: Instant::now() });
         }
     }
 
@@ -77,8 +83,9 @@ impl Forwarder {
     /// and that one is a replica.
     fn note_far(&mut self, shard: u32) {
         self.redirects.retain(|redirect| redirect.shard != shard);
-        let by = self.engine.store().primary_of(Closed { shard });
-        self.redirects.extend(by.map(|by| Redirect { shard, by, to: None }));
+        let store = self.engine.store();
+        let (by, reign, heard) = (store.primary_of(Closed { shard }), store.reign(), Instant::now());
+        self.redirects.extend(by.map(|by| Redirect { shard, by, to: None, reign, heard }));
     }
 
     /// It is done, or may be: those before it that came back are not sent again.

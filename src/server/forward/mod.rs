@@ -170,7 +170,7 @@ impl Forwarder {
             return None;
         }
         let primary = store.primary_of(Closed { shard })?;
-        match self.redirects.iter().find(|redirect| redirect.is_of(shard, &primary)) {
+        match self.redirects.iter().find(|redirect| redirect.is_of(shard, &primary, store.reign())) {
             Some(Redirect { to: Some(to), .. }) => Some(to.clone()),
             Some(_) if self.is_far(shard) => None,
             _ => primary.replication.is_some().then_some(primary),

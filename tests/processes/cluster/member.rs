@@ -148,6 +148,45 @@ fn a_map_is_confirmed_once_the_members_that_stay_have_what_was_acknowledged() {
     assert_eq!(count(&nodes[2], "one"), KEYS);
 }
 
+/// A process that has come up at a member's address has nothing of what the member had: its word
+/// does not count in a failover, though the locator does not know of it yet.
+#[test]
+fn who_comes_up_at_a_members_address_does_not_stand_in_for_it() {
+    let (locator, mut nodes) = start(&["a", "b", "c"]);
+    let mut map = locator.born(&["a", "b", "c"]);
+    change(&mut map, 0, 2, Way::Empty);
+    locator.say(&mut map);
+    locator.wait_for("a", Role::Primary, 2, ALL);
+    settle(&mut map, &[(1, Stage::Joining), (2, Stage::Joining)]);
+    locator.say(&mut map);
+    locator.wait_for("b", Role::Current, 2, ALL);
+    locator.wait_for("c", Role::Current, 2, ALL);
+    drop(nodes.remove(0));
+    map.servers[0].incarnation = None;
+    // The member is another process than the one that runs there.
+    let process = map.servers[2].incarnation.replace("0123456789abcdef".repeat(2));
+    change(&mut map, 1, 3, Way::Gather);
+    locator.say(&mut map);
+    wait_until("the heir cannot begin", || {
+        let report = locator.report("b");
+        assert!(
+            report.holdings.iter().all(|one| one.role != Role::Primary),
+            "it has begun without a member: {report:?}"
+        );
+        let is_why = |words: &str| words.contains("another process");
+        if report.failures.iter().any(|one| one.term == 3 && is_why(&one.words)) {
+            Ok(())
+        } else {
+            Err(format!("{report:?}"))
+        }
+    });
+    // Now it is the one that runs there.
+    map.servers[2].incarnation = process;
+    change(&mut map, 1, 4, Way::Gather);
+    locator.say(&mut map);
+    locator.wait_for("b", Role::Primary, 4, ALL);
+}
+
 /// Two servers take over from each other at the same time: each seals the other while it waits for
 /// it.
 #[test]

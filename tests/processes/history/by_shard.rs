@@ -20,6 +20,7 @@ use super::connection::Acks;
 use remora::base::hash::shard_hash;
 use remora::base::shards::ShardSet;
 use servers::Servers;
+pub use servers::signal;
 use std::time::Duration;
 
 pub const SHARDS: usize = 16;
@@ -50,8 +51,12 @@ const ASKED: [(Acks, &str); 6] = [
 
 /// The shard of a key.
 pub fn shard_of(key: u32) -> usize {
-    let hash = shard_hash(format!("key-{key}").as_bytes());
-    ((u128::from(hash) * SHARDS as u128) >> 64) as usize
+    shard_of_name(&format!("key-{key}"), SHARDS)
+}
+
+/// The shard of a key of that name, among so many.
+pub fn shard_of_name(name: &str, shards: usize) -> usize {
+    ((u128::from(shard_hash(name.as_bytes())) * shards as u128) >> 64) as usize
 }
 
 #[derive(Debug, Default)]

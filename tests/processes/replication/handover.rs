@@ -9,6 +9,7 @@ use crate::support::{Client, Server};
 use remora::base::shards::ShardSet;
 use remora::base::term::Term;
 use remora::replication::claim::{Claim, ClaimError};
+use remora::replication::order::Peer;
 use remora::replication::secret::Secret;
 use remora::replication::wire::Seal;
 use std::collections::HashMap;
@@ -104,7 +105,7 @@ fn seal(shards: &str, term: Term) -> Seal {
 }
 
 fn claim(node: &Node, seal: &Seal) -> Result<Claim, String> {
-    Claim::ask(&node.port().to_string(), &Secret::none(), seal).map_err(|error| error.to_string())
+    Claim::ask(&Peer::whoever(node.port().to_string()), &Secret::none(), seal).map_err(|error| error.to_string())
 }
 
 /// Numbers of a node's terms are small: this is later.
@@ -293,7 +294,7 @@ fn who_has_stopped_for_a_later_term_says_for_which() {
     in_sync(&primary, &[&next, &other]);
     claim(&other, &seal("3-5", later(7))).expect("it stops").settle(None);
     wait_for_row(&other, "state", |state| state == "following");
-    let early = Claim::ask(&other.port().to_string(), &Secret::none(), &seal("0-4", later(6))).map(drop);
+    let early = Claim::ask(&Peer::whoever(other.port().to_string()), &Secret::none(), &seal("0-4", later(6))).map(drop);
     let Err(ClaimError::NotSealed { known, .. }) = early else { panic!("{early:?}") };
     assert_eq!(known, later(7));
     primary.server.signal("KILL");
