@@ -297,3 +297,44 @@ fn who_waits_in_vain_waits_once() {
     site.fail_over();
     assert_eq!(client.set(&theirs[0], b"1"), "STORED");
 }
+
+/// The conversation of the page for people who write clients, as it is shown there.
+#[test]
+fn the_page_shows_what_is_said() {
+    const PAGE: &str = include_str!("../../../docs/CLIENTS.md");
+    let (_, behind) = PAGE.split_once("### A worked transcript\n").expect("its heading");
+    let (shown, _) = behind.split_once("\n## ").expect("the next one");
+    let mut site = Site::start(&["--ack-replicas", "0"]);
+    let mut client = site.nodes[0].server.connect();
+    let first = site.map.version;
+    let (mut asked, mut checked, mut is_dead) = (String::new(), 0, false);
+    for line in shown.lines() {
+        if line.starts_with("`b` dies") {
+            site.kill_the_second();
+            site.fail_over();
+            is_dead = true;
+        } else if let Some(request) = line.strip_prefix("    > ") {
+            asked += &format!("{request}\r\n");
+        } else if let Some(answer) = line.strip_prefix("    < ") {
+            client.send(std::mem::take(&mut asked).as_bytes());
+            assert_eq!(client.line(), as_here(answer, first, &site.map.servers[1].clients), "{line}");
+            checked += 1;
+        }
+    }
+    assert!(is_dead && asked.is_empty() && checked > 15, "{checked} lines were checked");
+}
+
+/// What stands on the page, with this site's address of the second server and version of the first
+/// map, which is 12 there.
+fn as_here(line: &str, first: u64, second: &str) -> String {
+    let version = |number: &str| (number.parse::<u64>().expect("a version") - 12 + first).to_string();
+    let line = line.replace("10.0.0.2:11211", second);
+    let mut words: Vec<String> = line.split(' ').map(String::from).collect();
+    match &words[0][..] {
+        "MOVED" => words[1] = version(&words[1]),
+        "NOTICE" => words[2] = version(&words[2]),
+        "HELLO" => words[4] = format!("map={}", version(words[4].strip_prefix("map=").expect("a version"))),
+        _ => {}
+    }
+    words.join(" ")
+}
